@@ -1,0 +1,176 @@
+//! A kernel without its weights: channels, groups, and a window per spatial axis.
+
+use super::{Linear, Refusal, Window};
+
+/// How many channels a kernel reads and yields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Channels {
+    /// Channels of the input, over all groups.
+    pub inputs: usize,
+    /// Channels of the output, over all groups.
+    pub outputs: usize,
+    /// Groups; they divide both.
+    pub groups: usize,
+}
+
+/// The shape of a linear map.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Geometry {
+    /// `None`: the same for each channel, however many there are.
+    pub channels: Option<Channels>,
+    /// One per spatial axis. Axes beyond the list have the identity window, so a
+    /// pointwise map fits tensors of every rank.
+    pub windows: Vec<Window>,
+    /// Whether there is a bias other than zero.
+    pub shifted: bool,
+}
+
+impl Channels {
+    /// Each channel on its own.
+    pub fn diagonal(channels: usize) -> Self {
+        Channels { inputs: channels, outputs: channels, groups: channels.max(1) }
+    }
+
+    fn coarsest(&self, other: &Channels, inputs: usize, outputs: usize) -> Self {
+        Channels { inputs, outputs, groups: gcd(self.groups, other.groups) }
+    }
+}
+
+impl Geometry {
+    /// The map that changes nothing.
+    pub fn identity() -> Self {
+        Geometry { channels: None, windows: Vec::new(), shifted: false }
+    }
+
+    /// The window on spatial axis `axis`.
+    pub fn window(&self, axis: usize) -> Window {
+        self.windows.get(axis).copied().unwrap_or(Window::IDENTITY)
+    }
+
+    /// The number of weights, which is also the multiply-adds per output position;
+    /// as `f64`, where nothing overflows.
+    pub fn weights(&self) -> f64 {
+        let taps: f64 = self.windows.iter().map(|window| window.taps as f64).product();
+        let pairs = self.channels.map_or(1.0, |Channels { inputs, outputs, groups }| {
+            outputs as f64 * (inputs / groups) as f64
+        });
+        taps * pairs
+    }
+
+    /// Input positions per output position.
+    pub fn stride(&self) -> f64 {
+        self.windows.iter().map(|window| window.stride as f64).product()
+    }
+
+    fn axes(&self, other: &Geometry) -> std::ops::Range<usize> {
+        0..self.windows.len().max(other.windows.len())
+    }
+}
+
+impl Linear for Geometry {
+    fn geometry(&self) -> &Geometry {
+        self
+    }
+
+    fn after(&self, inner: &Self) -> Result<Self, Refusal> {
+        let channels = match (self.channels, inner.channels) {
+            (Some(outer), Some(inner)) => {
+                if outer.inputs != inner.outputs {
+                    return Err(Refusal::Channels(inner.outputs, outer.inputs));
+                }
+                Some(outer.coarsest(&inner, inner.inputs, outer.outputs))
+            }
+            (outer, inner) => outer.or(inner),
+        };
+        let windows = self
+            .axes(inner)
+            .map(|axis| {
+                let (outer, inner_window) = (self.window(axis), inner.window(axis));
+                // Conv 1×1 with bias, then a padded 3×3: the pad is 0, not the bias.
+                if inner.shifted && (outer.pads().0 > 0 || outer.pads().1 > 0) {
+                    return Err(Refusal::BiasAtBorder(axis));
+                }
+                outer.after(&inner_window, axis)
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Geometry { channels, windows, shifted: self.shifted || inner.shifted })
+    }
+
+    fn plus(&self, other: &Self, sizes: &[Option<i64>]) -> Result<Self, Refusal> {
+        let channels = match (self.channels, other.channels) {
+            (Some(a), Some(b)) => {
+                // [N,8,H,W] + [N,1,H,W] broadcasts.
+                if a.outputs != b.outputs {
+                    return Err(Refusal::Channels(a.outputs, b.outputs));
+                }
+                if a.inputs != b.inputs {
+                    return Err(Refusal::Channels(a.inputs, b.inputs));
+                }
+                Some(a.coarsest(&b, a.inputs, a.outputs))
+            }
+            // Per channel on one side: x + conv(x) needs as many outputs as inputs.
+            (Some(a), None) | (None, Some(a)) => {
+                if a.outputs != a.inputs {
+                    return Err(Refusal::Channels(a.outputs, a.inputs));
+                }
+                Some(a)
+            }
+            (None, None) => None,
+        };
+        let windows = self
+            .axes(other)
+            .map(|axis| {
+                let size = sizes.get(axis).copied().flatten();
+                self.window(axis).union(&other.window(axis), size, axis)
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Geometry { channels, windows, shifted: self.shifted || other.shifted })
+    }
+
+    fn negated(self) -> Self {
+        self
+    }
+
+    fn unshifted(self) -> Self {
+        Geometry { shifted: false, ..self }
+    }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conv(channels: (usize, usize, usize), taps: i64, pad: i64, shifted: bool) -> Geometry {
+        let (inputs, outputs, groups) = channels;
+        Geometry {
+            channels: Some(Channels { inputs, outputs, groups }),
+            windows: vec![Window::new(taps, 1, 1, (pad, pad)).unwrap(); 2],
+            shifted,
+        }
+    }
+
+    #[test]
+    fn an_identity_joins_a_square_kernel() {
+        let square = conv((8, 8, 2), 3, 1, false);
+        assert_eq!(square.plus(&Geometry::identity(), &[]).unwrap(), square);
+        let wide = conv((4, 8, 1), 3, 1, false);
+        assert_eq!(wide.plus(&Geometry::identity(), &[]), Err(Refusal::Channels(8, 4)));
+    }
+
+    #[test]
+    fn groups_become_as_coarse_as_needed() {
+        let merged = conv((12, 12, 4), 1, 0, false).plus(&conv((12, 12, 6), 1, 0, false), &[]);
+        assert_eq!(merged.unwrap().channels.unwrap().groups, 2);
+    }
+
+    #[test]
+    fn a_bias_does_not_pass_a_border() {
+        let outer = conv((4, 4, 1), 3, 1, false);
+        assert!(outer.after(&conv((4, 4, 1), 1, 0, false)).is_ok());
+        assert_eq!(outer.after(&conv((4, 4, 1), 1, 0, true)), Err(Refusal::BiasAtBorder(0)));
+    }
+}

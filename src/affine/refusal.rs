@@ -1,0 +1,38 @@
+//! Why two maps are not one convolution.
+
+/// The reason, with the numbers that disagree. Axes are spatial: 0 is the first
+/// after the channels.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Different strides never share a sliding window.
+    #[error("strides {0} and {1} differ on spatial axis {2}")]
+    Strides(i64, i64, usize),
+    /// Different numbers of outputs.
+    #[error(
+        "on spatial axis {axis} one yields {left:+} outputs and the other {right:+}, \
+         relative to the size of their input"
+    )]
+    Counts {
+        /// Spatial axis.
+        axis: usize,
+        /// Outputs minus inputs, at stride 1.
+        left: i64,
+        /// The same for the other map.
+        right: i64,
+    },
+    /// Different numbers of channels.
+    #[error("they yield {0} and {1} channels, so one is broadcast onto the other")]
+    Channels(usize, usize),
+    /// Zero padding of the second map sees zeros where the first would not give zero.
+    #[error(
+        "zero padding on spatial axis {0} stands where the inner operation would have \
+         given something else than zero"
+    )]
+    Border(usize),
+    /// Zero padding of the second map sees zeros where the first has its bias.
+    #[error("zero padding on spatial axis {0} stands where the inner operation would have given its bias")]
+    BiasAtBorder(usize),
+    /// Numbers beyond anything a network has.
+    #[error("the windows on spatial axis {0} are too large")]
+    TooLarge(usize),
+}

@@ -1,0 +1,217 @@
+//! Where a kernel's taps fall along one spatial axis.
+
+use super::Refusal;
+
+/// Output `o` reads the input at `o·stride + start + i·step` for each tap `i`;
+/// outside the input it reads zero. From `n` inputs come
+/// `⌊(n + slack) / stride⌋ + 1` outputs.
+///
+/// Kernels correspond by these positions, never by their centres.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// Kernel size.
+    pub taps: i64,
+    /// Input position of output 0's first tap: −pad_begin, or what is cropped off.
+    pub start: i64,
+    /// Distance of two taps: the dilation.
+    pub step: i64,
+    /// Distance of two outputs' windows.
+    pub stride: i64,
+    /// Sum of pads minus crops minus the kernel's extent: `P` in the count above.
+    pub slack: i64,
+}
+
+/// Bounds on every number in a window, so that sums and products of two stay exact.
+const LIMIT: i64 = 1 << 24;
+
+impl Window {
+    /// Reads every input once.
+    pub const IDENTITY: Window = Window { taps: 1, start: 0, step: 1, stride: 1, slack: -1 };
+
+    /// The window of a convolution, pooling or padding; negative pads crop.
+    ///
+    /// `None` if a number is not positive where it must be, or beyond reason.
+    pub fn new(taps: i64, stride: i64, dilation: i64, pads: (i64, i64)) -> Option<Self> {
+        let positive = |v: i64| (1..=LIMIT).contains(&v);
+        let bounded = |v: i64| (-LIMIT..=LIMIT).contains(&v);
+        if !(positive(taps) && positive(stride) && positive(dilation))
+            || !(bounded(pads.0) && bounded(pads.1))
+        {
+            return None;
+        }
+        let slack = pads.0 + pads.1 - (taps - 1) * dilation - 1;
+        Window { taps, start: -pads.0, step: dilation, stride, slack }.bounded()
+    }
+
+    fn bounded(self) -> Option<Self> {
+        let Window { taps, start, step, stride, slack } = self;
+        [taps, start, step, stride, slack].iter().all(|v| v.abs() <= LIMIT).then_some(self)
+    }
+
+    /// Zeros to put before and after the input; negative numbers crop.
+    pub fn pads(&self) -> (i64, i64) {
+        (-self.start, self.slack + self.last() + 1)
+    }
+
+    /// The number of outputs for `size` inputs; not positive if there are none.
+    pub fn outputs(&self, size: i64) -> i64 {
+        (size + self.slack).div_euclid(self.stride) + 1
+    }
+
+    /// Position of output 0's last tap.
+    pub fn last(&self) -> i64 {
+        self.start + (self.taps - 1) * self.step
+    }
+
+    /// The window of `self` after `inner`: tap `(i, j)` reads at
+    /// `(o·s₁ + a₁ + i·d₁)·s₂ + a₂ + j·d₂`.
+    pub(super) fn after(&self, inner: &Window, axis: usize) -> Result<Window, Refusal> {
+        let (before, behind) = self.pads();
+        // Index −1 of the inner map's output is a zero of our padding. It is right
+        // only if the inner map gives zero there: all its taps before the input.
+        // A crop followed by a pad (inner start > 0) fails here: zeros would stand
+        // where the input has data.
+        if before > 0 && inner.last() - inner.stride >= 0 {
+            return Err(Refusal::Border(axis));
+        }
+        // The index behind the last output, in the worst case n ≡ −slack − 1 (mod stride):
+        // its first tap must lie behind the input.
+        if behind > 0 && inner.slack + 1 + inner.start < 0 {
+            return Err(Refusal::Border(axis));
+        }
+        let steps = (self.step * inner.stride, inner.step);
+        let reach = (self.taps - 1) * steps.0 + (inner.taps - 1) * steps.1;
+        let step = gcd(
+            if self.taps > 1 { steps.0 } else { 0 },
+            if inner.taps > 1 { steps.1 } else { 0 },
+        )
+        .max(1);
+        Window {
+            taps: reach / step + 1,
+            start: self.start * inner.stride + inner.start,
+            step,
+            stride: self.stride * inner.stride,
+            slack: inner.slack + (1 + self.slack) * inner.stride,
+        }
+        .bounded()
+        .ok_or(Refusal::TooLarge(axis))
+    }
+
+    /// The union of both windows' taps. For an unknown `size` the slacks must be
+    /// equal; for a known one, equal counts suffice.
+    pub(super) fn union(&self, other: &Window, size: Option<i64>, axis: usize) -> Result<Window, Refusal> {
+        // Stride 2 and 1 on an input of 4: outputs 0, 1 read 0, 2 and 0, 1.
+        if self.stride != other.stride {
+            return Err(Refusal::Strides(self.stride, other.stride, axis));
+        }
+        let same_count = match size {
+            None => self.slack == other.slack,
+            Some(size) => self.outputs(size) == other.outputs(size),
+        };
+        // One output against many would be broadcast, not added tap by tap.
+        if !same_count {
+            return Err(Refusal::Counts { axis, left: self.slack + 1, right: other.slack + 1 });
+        }
+        let start = self.start.min(other.start);
+        let step = [
+            if self.taps > 1 { self.step } else { 0 },
+            if other.taps > 1 { other.step } else { 0 },
+            self.start - start,
+            other.start - start,
+        ]
+        .into_iter()
+        .fold(0, gcd)
+        .max(1);
+        let taps = (self.last().max(other.last()) - start) / step + 1;
+        // Of slacks that give the same count, the larger leaves less to crop.
+        let slack = self.slack.max(other.slack);
+        Window { taps, start, step, stride: self.stride, slack }
+            .bounded()
+            .ok_or(Refusal::TooLarge(axis))
+    }
+
+    /// Where a tap of `part` stands in the kernel of `self`, which covers it: the
+    /// index of its first tap and the distance of the next.
+    pub(super) fn place(&self, part: &Window) -> (usize, usize) {
+        let first = (part.start - self.start) / self.step;
+        let spacing = if part.taps > 1 { part.step / self.step } else { 1 };
+        (first as usize, spacing as usize)
+    }
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conv(taps: i64, stride: i64, dilation: i64, pads: (i64, i64)) -> Window {
+        Window::new(taps, stride, dilation, pads).unwrap()
+    }
+
+    #[test]
+    fn counts_follow_the_operator_definition() {
+        for (window, size, outputs) in [
+            (conv(3, 1, 1, (1, 1)), 7, 7),
+            (conv(3, 2, 1, (1, 1)), 7, 4),
+            (conv(3, 2, 1, (1, 1)), 8, 4),
+            (conv(3, 1, 2, (0, 0)), 7, 3),
+            (conv(1, 1, 1, (-1, -2)), 7, 4),
+            (conv(5, 1, 1, (0, 0)), 4, 0),
+        ] {
+            assert_eq!(window.outputs(size), outputs, "{window:?}");
+        }
+    }
+
+    #[test]
+    fn pads_come_back() {
+        for pads in [(0, 0), (1, 2), (-1, 0), (3, -2)] {
+            assert_eq!(conv(3, 2, 2, pads).pads(), pads);
+        }
+    }
+
+    #[test]
+    fn unions_by_position() {
+        for (case, a, b, expected) in [
+            ("1 in 3", conv(3, 1, 1, (1, 1)), conv(1, 1, 1, (0, 0)), Some((3, -1, 1))),
+            ("cropped arm", conv(3, 1, 1, (0, 0)), conv(1, 1, 1, (-1, -1)), Some((3, 0, 1))),
+            ("shifted arm", conv(3, 1, 1, (1, 1)), conv(1, 1, 1, (-1, 1)), Some((3, -1, 1))),
+            ("arm outside", conv(3, 1, 1, (1, 1)), conv(1, 1, 1, (2, -2)), Some((4, -2, 1))),
+            ("dilated in large", conv(7, 1, 1, (3, 3)), conv(3, 1, 2, (2, 2)), Some((7, -3, 1))),
+            ("both dilated", conv(3, 1, 2, (2, 2)), conv(1, 1, 1, (0, 0)), Some((3, -2, 2))),
+            ("strides", conv(3, 1, 1, (1, 1)), conv(3, 2, 1, (1, 1)), None),
+            ("counts", conv(3, 1, 1, (1, 1)), conv(3, 1, 1, (0, 0)), None),
+        ] {
+            let union = a.union(&b, None, 0).ok().map(|w| (w.taps, w.start, w.step));
+            assert_eq!(union, expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_known_size_lets_other_slacks_in() {
+        let (same, valid) = (conv(3, 2, 1, (0, 1)), conv(3, 2, 1, (0, 0)));
+        assert!(same.union(&valid, None, 0).is_err());
+        assert!(same.union(&valid, Some(8), 0).is_err());
+        assert_eq!(same.union(&valid, Some(7), 0).unwrap().outputs(7), 3);
+    }
+
+    #[test]
+    fn borders_decide_compositions() {
+        let pad = conv(1, 1, 1, (1, 1));
+        let crop = conv(1, 1, 1, (-1, -1));
+        for (case, outer, inner, ok) in [
+            ("conv after pad", conv(3, 1, 1, (0, 0)), pad, true),
+            ("padded conv after pad", conv(3, 1, 1, (1, 1)), pad, true),
+            ("conv after crop", conv(3, 1, 1, (0, 0)), crop, true),
+            ("crop then pad", pad, crop, false),
+            ("pad then crop", crop, pad, true),
+            ("padded 3 after 1", conv(3, 1, 1, (1, 1)), Window::IDENTITY, true),
+            ("padded 1 after 3", conv(1, 1, 1, (1, 1)), conv(3, 1, 1, (0, 0)), false),
+            ("padded 3 after padded 3", conv(3, 1, 1, (1, 1)), conv(3, 1, 1, (1, 1)), false),
+        ] {
+            assert_eq!(outer.after(&inner, 0).is_ok(), ok, "{case}");
+        }
+    }
+}

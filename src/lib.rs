@@ -1,0 +1,3 @@
+//! temp
+pub mod affine;
+pub mod onnx;

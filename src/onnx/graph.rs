@@ -1,0 +1,354 @@
+//! A read-only view of the graph: who makes a tensor, who reads it, what is stored.
+//!
+//! Names become dense ids here, so that everything downstream is linear in the
+//! size of the graph. Building the view checks that the graph is well formed:
+//! every tensor is defined once, and before it is read.
+
+use std::collections::{HashMap, HashSet};
+
+use super::model::{Invalid, Model, graph_field, is_default_domain};
+use super::proto::{
+    AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, type_proto,
+};
+use super::wire::Field;
+
+/// A tensor of the graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ValueId(u32);
+
+/// A node of the graph, by its place in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(u32);
+
+/// One node with its names resolved.
+#[derive(Debug)]
+pub struct Node {
+    /// The message.
+    pub proto: NodeProto,
+    /// Where it stands in the file.
+    pub field: Field,
+    /// Per input; `None` where an optional input is left out.
+    pub inputs: Vec<Option<ValueId>>,
+    /// Per output; `None` where an optional output is left out.
+    pub outputs: Vec<Option<ValueId>>,
+    /// Tensors of this graph that bodies inside the node (If, Loop, Scan…) may read.
+    pub captured: Vec<ValueId>,
+}
+
+/// One tensor.
+#[derive(Debug, Default)]
+pub struct Value {
+    /// Its name.
+    pub name: String,
+    /// The node that computes it.
+    pub producer: Option<NodeId>,
+    /// The nodes that read it and whose results are needed, one entry per use.
+    pub readers: Vec<NodeId>,
+    /// The stored constant of that name.
+    pub initializer: Option<Field>,
+    /// The entry that lists it as a graph input.
+    pub input: Option<Field>,
+    /// Whether it is a graph output.
+    pub is_output: bool,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Graph<'m> {
+    /// The file.
+    pub model: &'m Model,
+    /// Graph outputs, in order.
+    pub outputs: Vec<ValueId>,
+    nodes: Vec<Node>,
+    values: Vec<Value>,
+    ids: HashMap<String, ValueId>,
+    live: Vec<bool>,
+}
+
+impl Node {
+    /// The operator's name, if it is one of the ONNX standard.
+    pub fn standard_op(&self) -> Option<&str> {
+        is_default_domain(self.proto.domain()).then(|| self.proto.op_type())
+    }
+
+    /// The attribute called `name`.
+    pub fn attribute(&self, name: &str) -> Option<&AttributeProto> {
+        self.proto.attribute.iter().find(|attribute| attribute.name() == name)
+    }
+
+    /// Integer attribute `name`, or `default`.
+    pub fn int(&self, name: &str, default: i64) -> i64 {
+        self.attribute(name).map_or(default, AttributeProto::i)
+    }
+
+    /// Integer list attribute `name`, if it is there.
+    pub fn ints(&self, name: &str) -> Option<&[i64]> {
+        self.attribute(name).map(|attribute| attribute.ints.as_slice())
+    }
+
+    /// Input number `index`, if it is there.
+    pub fn input(&self, index: usize) -> Option<ValueId> {
+        self.inputs.get(index).copied().flatten()
+    }
+
+    /// The first output, if it is there.
+    pub fn output(&self) -> Option<ValueId> {
+        self.outputs.first().copied().flatten()
+    }
+
+    /// What to call the node in a message: its name, else its first output.
+    pub fn label(&self) -> &str {
+        let output = self.proto.output.iter().map(String::as_str).find(|name| !name.is_empty());
+        match self.proto.name() {
+            "" => output.unwrap_or("(a node without a name)"),
+            name => name,
+        }
+    }
+}
+
+impl<'m> Graph<'m> {
+    /// Decodes the nodes of `model` and resolves their names.
+    ///
+    /// # Errors
+    /// If an entry cannot be decoded, a tensor is defined twice or not before it
+    /// is read, or the graph has no outputs.
+    pub fn read(model: &'m Model) -> Result<Self, Invalid> {
+        let mut graph = Graph {
+            model,
+            outputs: Vec::new(),
+            nodes: Vec::new(),
+            values: Vec::new(),
+            ids: HashMap::new(),
+            live: Vec::new(),
+        };
+        graph.read_stored()?;
+        graph.read_nodes()?;
+        graph.read_outputs()?;
+        graph.find_live();
+        Ok(graph)
+    }
+
+    fn read_stored(&mut self) -> Result<(), Invalid> {
+        const TENSOR_NAME: u32 = 8;
+        const VALUE_INFO_NAME: u32 = 1;
+        const SPARSE_VALUES: u32 = 1;
+        for field in self.model.graph_fields(graph_field::INPUT) {
+            let name = self.model.string_within(&field.payload, VALUE_INFO_NAME)?;
+            let id = self.intern(&name);
+            if self.value_mut(id).input.replace(field.clone()).is_some() {
+                return Err(Invalid::DefinedTwice(name));
+            }
+        }
+        for field in self.model.graph_fields(graph_field::INITIALIZER) {
+            let name = self.model.string_within(&field.payload, TENSOR_NAME)?;
+            let id = self.intern(&name);
+            if self.value_mut(id).initializer.replace(field.clone()).is_some() {
+                return Err(Invalid::DefinedTwice(name));
+            }
+        }
+        // A sparse initializer is a graph input as far as this view is concerned:
+        // defined, and never looked into.
+        for field in self.model.graph_fields(graph_field::SPARSE_INITIALIZER) {
+            for values in super::wire::fields(self.model.bytes(), field.payload.clone()) {
+                let values = values?;
+                if values.number == SPARSE_VALUES {
+                    let name = self.model.string_within(&values.payload, TENSOR_NAME)?;
+                    let id = self.intern(&name);
+                    self.value_mut(id).input.get_or_insert(field.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_nodes(&mut self) -> Result<(), Invalid> {
+        for field in self.model.graph_fields(graph_field::NODE) {
+            let proto: NodeProto = self.model.decode(field, "node")?;
+            let id = NodeId(self.nodes.len() as u32);
+            let mut node = Node {
+                inputs: Vec::with_capacity(proto.input.len()),
+                outputs: Vec::with_capacity(proto.output.len()),
+                captured: Vec::new(),
+                field: field.clone(),
+                proto,
+            };
+            for name in &node.proto.input {
+                let value = if name.is_empty() { None } else { Some(self.defined(name, &node)?) };
+                node.inputs.push(value);
+            }
+            let mut names = HashSet::new();
+            names_read_inside(&node.proto, &mut names);
+            // A body's own tensors are not ours; those it takes from us are defined by now.
+            node.captured = names.iter().filter_map(|name| self.ids.get(*name).copied()).collect();
+            node.captured.sort_unstable();
+            for name in &node.proto.output {
+                if name.is_empty() {
+                    node.outputs.push(None);
+                    continue;
+                }
+                if self.find(name).is_some() {
+                    return Err(Invalid::DefinedTwice(name.clone()));
+                }
+                let value = self.intern(name);
+                self.value_mut(value).producer = Some(id);
+                node.outputs.push(Some(value));
+            }
+            self.nodes.push(node);
+        }
+        Ok(())
+    }
+
+    fn read_outputs(&mut self) -> Result<(), Invalid> {
+        for field in self.model.graph_fields(graph_field::OUTPUT) {
+            let info: ValueInfoProto = self.model.decode(field, "graph output")?;
+            let id = self
+                .find(info.name())
+                .ok_or_else(|| Invalid::UndefinedOutput(info.name().to_owned()))?;
+            self.value_mut(id).is_output = true;
+            self.outputs.push(id);
+        }
+        if self.outputs.is_empty() { Err(Invalid::NoOutputs) } else { Ok(()) }
+    }
+
+    /// Notes which nodes a graph output needs, and their uses of tensors. A dead
+    /// reader is no reader.
+    fn find_live(&mut self) {
+        let mut live = vec![false; self.nodes.len()];
+        let mut wanted: Vec<ValueId> = self.outputs.clone();
+        while let Some(value) = wanted.pop() {
+            let Some(producer) = self.value(value).producer else { continue };
+            let Some(flag) = live.get_mut(producer.0 as usize) else { continue };
+            if !std::mem::replace(flag, true) {
+                wanted.extend(self.uses(producer));
+            }
+        }
+        for index in 0..live.len() {
+            let id = NodeId(index as u32);
+            if live.get(index) == Some(&true) {
+                let uses: Vec<_> = self.uses(id).collect();
+                uses.into_iter().for_each(|value| self.value_mut(value).readers.push(id));
+            }
+        }
+        self.live = live;
+    }
+
+    fn defined(&self, name: &str, reader: &Node) -> Result<ValueId, Invalid> {
+        self.find(name).ok_or_else(|| Invalid::Undefined {
+            node: format!("node `{}`", reader.label()),
+            tensor: name.to_owned(),
+        })
+    }
+
+    fn intern(&mut self, name: &str) -> ValueId {
+        if let Some(&id) = self.ids.get(name) {
+            return id;
+        }
+        let id = ValueId(self.values.len() as u32);
+        self.values.push(Value { name: name.to_owned(), ..Value::default() });
+        self.ids.insert(name.to_owned(), id);
+        id
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "ids are only made by `intern`")]
+    fn value_mut(&mut self, id: ValueId) -> &mut Value {
+        &mut self.values[id.0 as usize]
+    }
+
+    /// The tensor `id`.
+    #[expect(clippy::indexing_slicing, reason = "ids are only made by `intern`")]
+    pub fn value(&self, id: ValueId) -> &Value {
+        &self.values[id.0 as usize]
+    }
+
+    /// The node `id`.
+    #[expect(clippy::indexing_slicing, reason = "ids are only made by `read_nodes`")]
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0 as usize]
+    }
+
+    /// The tensor called `name`.
+    pub fn find(&self, name: &str) -> Option<ValueId> {
+        self.ids.get(name).copied()
+    }
+
+    /// All nodes in file order, which is a topological order.
+    pub fn nodes(&self) -> impl DoubleEndedIterator<Item = (NodeId, &Node)> {
+        self.nodes.iter().enumerate().map(|(index, node)| (NodeId(index as u32), node))
+    }
+
+    /// The number of nodes.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// All tensors.
+    pub fn values(&self) -> impl Iterator<Item = (ValueId, &Value)> {
+        self.values.iter().enumerate().map(|(index, value)| (ValueId(index as u32), value))
+    }
+
+    /// Whether a graph output needs the node.
+    pub fn is_live(&self, id: NodeId) -> bool {
+        self.live.get(id.0 as usize).copied().unwrap_or_default()
+    }
+
+    /// Every tensor that the node reads, once per use, those of its bodies included.
+    pub fn uses(&self, id: NodeId) -> impl Iterator<Item = ValueId> {
+        let node = self.node(id);
+        node.inputs.iter().flatten().chain(&node.captured).copied()
+    }
+
+    /// The stored constant called like `id`, decoded; its data stays in the map.
+    ///
+    /// # Errors
+    /// If the entry cannot be decoded.
+    pub fn initializer(&self, id: ValueId) -> Option<Result<TensorProto, Invalid>> {
+        let field = self.value(id).initializer.as_ref()?;
+        Some(self.model.decode(field, "initializer"))
+    }
+
+    /// Element type (`TensorProto.DataType`) that the file declares for graph input `id`.
+    pub fn input_type(&self, id: ValueId) -> Option<i32> {
+        let field = self.value(id).input.as_ref()?;
+        let info: ValueInfoProto = self.model.decode(field, "graph input").ok()?;
+        match info.r#type?.value? {
+            type_proto::Value::TensorType(tensor) => tensor.elem_type,
+            _ => None,
+        }
+    }
+
+    /// Every name in use anywhere in the model's graph, bodies included.
+    pub fn all_names(&self) -> HashSet<&str> {
+        let mut names: HashSet<&str> = self.ids.keys().map(String::as_str).collect();
+        for node in &self.nodes {
+            names.insert(node.proto.name());
+            for graph in bodies(&node.proto) {
+                names_in(graph, &mut names);
+            }
+        }
+        names
+    }
+}
+
+fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
+    node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
+}
+
+fn names_read_inside<'n>(node: &'n NodeProto, names: &mut HashSet<&'n str>) {
+    for graph in bodies(node) {
+        names.extend(graph.output.iter().map(ValueInfoProto::name));
+        for inner in &graph.node {
+            names.extend(inner.input.iter().map(String::as_str));
+            names_read_inside(inner, names);
+        }
+    }
+}
+
+fn names_in<'n>(graph: &'n GraphProto, names: &mut HashSet<&'n str>) {
+    names.extend(graph.input.iter().map(ValueInfoProto::name));
+    names.extend(graph.initializer.iter().map(TensorProto::name));
+    for node in &graph.node {
+        names.insert(node.name());
+        names.extend(node.input.iter().chain(&node.output).map(String::as_str));
+        bodies(node).for_each(|body| names_in(body, names));
+    }
+}

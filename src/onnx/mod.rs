@@ -1,0 +1,12 @@
+//! The ONNX file format: what a model's bytes say, and new bytes from old ones.
+//!
+//! Knows protobuf and the ONNX messages. Knows nothing of convolutions being
+//! linear, of engines, or of why somebody wants an entry replaced.
+
+pub mod graph;
+pub mod model;
+pub mod proto;
+pub mod splice;
+pub mod storage;
+pub mod tensor;
+mod wire;

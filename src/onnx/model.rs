@@ -1,0 +1,225 @@
+//! One model file: mapped, and indexed entry by entry.
+//!
+//! Opening a model reads tags and lengths only. Messages are decoded when
+//! somebody asks, and weights then are views into the map.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::Range;
+use std::path::Path;
+
+use prost::Message;
+use prost::bytes::Bytes;
+
+use super::proto::OperatorSetIdProto;
+use super::splice::Container;
+use super::storage::Storage;
+use super::wire::{self, Field, WireError};
+
+/// Field numbers of `ModelProto`.
+mod model_field {
+    pub const IR_VERSION: u32 = 1;
+    pub const GRAPH: u32 = 7;
+    pub const OPSET_IMPORT: u32 = 8;
+}
+
+/// Field numbers of `GraphProto`.
+pub mod graph_field {
+    #![allow(missing_docs)]
+    pub const NODE: u32 = 1;
+    pub const INITIALIZER: u32 = 5;
+    pub const INPUT: u32 = 11;
+    pub const OUTPUT: u32 = 12;
+    pub const VALUE_INFO: u32 = 13;
+    pub const QUANTIZATION_ANNOTATION: u32 = 14;
+    pub const SPARSE_INITIALIZER: u32 = 15;
+}
+
+/// The file is not a valid ONNX model: what is wrong, and where.
+#[derive(Debug, thiserror::Error)]
+pub enum Invalid {
+    /// The bytes are not a protobuf message.
+    #[error("this is not an ONNX file: {0}")]
+    Wire(#[from] WireError),
+    /// An entry's content contradicts the schema.
+    #[error("the {entry} at byte {at} cannot be decoded: {source}")]
+    Decode {
+        /// Kind of entry.
+        entry: &'static str,
+        /// Offset in the file.
+        at: usize,
+        /// prost's reason.
+        source: prost::DecodeError,
+    },
+    /// There is no `graph` field.
+    #[error("the file holds no graph; is it an ONNX model?")]
+    NoGraph,
+    /// There is more than one `graph` field.
+    #[error("the file holds more than one graph")]
+    ManyGraphs,
+    /// No operator set of the default domain is imported.
+    #[error("the model imports no operator set, so its operators have no meaning")]
+    NoOpset,
+    /// The graph computes nothing.
+    #[error("the graph has no outputs")]
+    NoOutputs,
+    /// Two things have one name.
+    #[error("tensor `{0}` is defined twice")]
+    DefinedTwice(String),
+    /// A node reads something that nothing before it defines.
+    #[error("{node} reads tensor `{tensor}`, which nothing before it defines")]
+    Undefined {
+        /// The reader.
+        node: String,
+        /// What it reads.
+        tensor: String,
+    },
+    /// A graph output that nothing computes.
+    #[error("graph output `{0}` is computed by no node")]
+    UndefinedOutput(String),
+}
+
+/// A mapped and indexed model.
+#[derive(Debug)]
+pub struct Model {
+    bytes: Bytes,
+    graph: Field,
+    graph_fields: Vec<Field>,
+    /// `ModelProto.ir_version`; 0 if it is missing.
+    pub ir_version: u64,
+    /// Version of the default operator set, `ai.onnx`.
+    pub opset: i64,
+    /// Where the weights' bytes lie.
+    pub storage: Storage,
+}
+
+/// Maps the file at `path`.
+///
+/// # Errors
+/// If it cannot be opened, is not a regular file, or cannot be mapped.
+pub fn map(path: &Path) -> io::Result<Bytes> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    if metadata.len() == 0 {
+        return Ok(Bytes::new());
+    }
+    // SAFETY: the map is private to this process and only read. The one risk is
+    // that another process truncates the file meanwhile; every reader of model
+    // files by mapping (ONNX Runtime, tract) takes that risk, and we never write
+    // to a file in place: an output replaces its target by rename.
+    #[allow(unsafe_code)]
+    let map = unsafe { memmap2::Mmap::map(&file)? };
+    Ok(Bytes::from_owner(map))
+}
+
+/// Reads a model from a pipe.
+pub fn read(mut input: impl Read) -> io::Result<Bytes> {
+    let mut bytes = Vec::new();
+    input.read_to_end(&mut bytes)?;
+    Ok(bytes.into())
+}
+
+impl Model {
+    /// Indexes a model. Its external data, if any, is found through `storage`.
+    ///
+    /// # Errors
+    /// If the bytes are not a `ModelProto` with one graph and an operator set.
+    pub fn index(bytes: Bytes, storage: Storage) -> Result<Self, Invalid> {
+        let mut ir_version = 0;
+        let mut opset = None;
+        let mut graph = None;
+        for field in wire::fields(&bytes, 0..bytes.len()) {
+            let field = field?;
+            match field.number {
+                model_field::IR_VERSION => {
+                    ir_version = wire::varint_value(bytes.get(field.payload).unwrap_or_default());
+                }
+                model_field::OPSET_IMPORT => {
+                    let import: OperatorSetIdProto = decode(&bytes, &field, "operator set")?;
+                    if is_default_domain(import.domain()) {
+                        opset = Some(import.version());
+                    }
+                }
+                model_field::GRAPH => {
+                    if graph.replace(field).is_some() {
+                        return Err(Invalid::ManyGraphs);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let graph = graph.ok_or(Invalid::NoGraph)?;
+        let opset = opset.ok_or(Invalid::NoOpset)?;
+        let graph_fields =
+            wire::fields(&bytes, graph.payload.clone()).collect::<Result<Vec<_>, _>>()?;
+        Ok(Model { bytes, graph, graph_fields, ir_version, opset, storage })
+    }
+
+    /// The whole file.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The graph's entries with field number `number` (see [`graph_field`]), in file order.
+    pub fn graph_fields(&self, number: u32) -> impl DoubleEndedIterator<Item = &Field> {
+        self.graph_fields.iter().filter(move |field| field.number == number)
+    }
+
+    /// Where a new initializer goes: after those that are there, else before the end.
+    pub fn end_of_initializers(&self) -> usize {
+        self.graph_fields(graph_field::INITIALIZER)
+            .next_back()
+            .map_or(self.graph.payload.end, |field| field.entry.end)
+    }
+
+    /// The graph message as something that edits may grow or shrink.
+    pub fn graph_container(&self) -> Container {
+        Container { length: self.graph.length.clone(), payload: self.graph.payload.clone() }
+    }
+
+    /// Decodes one entry; `entry` is its kind, for the error.
+    ///
+    /// # Errors
+    /// If its content contradicts the schema.
+    pub fn decode<M: Message + Default>(
+        &self,
+        field: &Field,
+        entry: &'static str,
+    ) -> Result<M, Invalid> {
+        decode(&self.bytes, field, entry)
+    }
+
+    /// The string in field `number` of the message that fills `payload`, without
+    /// decoding the rest; empty if there is none. The last one counts, as in protobuf.
+    pub fn string_within(&self, payload: &Range<usize>, number: u32) -> Result<String, Invalid> {
+        let mut text = Vec::new();
+        for field in wire::fields(&self.bytes, payload.clone()) {
+            let field = field?;
+            if field.number == number {
+                text = self.bytes.get(field.payload).unwrap_or_default().to_vec();
+            }
+        }
+        String::from_utf8(text)
+            .map_err(|_| WireError { at: payload.start, what: "a name is not UTF-8" }.into())
+    }
+}
+
+/// Whether `domain` names the operators of the ONNX standard itself.
+pub fn is_default_domain(domain: &str) -> bool {
+    domain.is_empty() || domain == "ai.onnx"
+}
+
+fn decode<M: Message + Default>(
+    bytes: &Bytes,
+    field: &Field,
+    entry: &'static str,
+) -> Result<M, Invalid> {
+    M::decode(bytes.slice(field.payload.clone())).map_err(|source| Invalid::Decode {
+        entry,
+        at: field.payload.start,
+        source,
+    })
+}

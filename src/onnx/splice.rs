@@ -1,0 +1,118 @@
+//! New bytes from old ones: everything that no edit names is copied verbatim.
+//!
+//! An [`Edit`] replaces a range of the file; an insertion replaces an empty
+//! range, a removal puts nothing. A message that contains an edit changes its
+//! length, and its length prefix stands in the file before it, so
+//! **a length prefix is just one more edit**.
+
+use std::io::{self, Write};
+use std::ops::Range;
+
+use prost::Message;
+use prost::bytes::Bytes;
+
+use super::wire;
+
+/// Replace the bytes at `at` by `with`.
+#[derive(Debug, Clone)]
+pub struct Edit {
+    /// A range of the old file; edits never overlap.
+    pub at: Range<usize>,
+    /// What stands there in the new file.
+    pub with: Bytes,
+}
+
+impl Edit {
+    /// Takes a whole entry (tag, length, payload) away.
+    pub fn remove(entry: Range<usize>) -> Self {
+        Edit { at: entry, with: Bytes::new() }
+    }
+}
+
+/// A length-delimited message around edits.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// The varint with the payload's length.
+    pub length: Range<usize>,
+    /// The message's content.
+    pub payload: Range<usize>,
+}
+
+/// The bytes of one entry: field `number`, holding `message`.
+pub fn entry(number: u32, message: &impl Message) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(message.encoded_len() + 10);
+    prost::encoding::encode_key(number, prost::encoding::WireType::LengthDelimited, &mut bytes);
+    bytes.extend_from_slice(&message.encode_length_delimited_to_vec());
+    bytes
+}
+
+/// Completes `edits` with those of the length prefixes of `containers`, in file order.
+pub fn with_lengths(mut edits: Vec<Edit>, containers: &[Container]) -> Vec<Edit> {
+    let mut inner_first: Vec<_> = containers.iter().collect();
+    inner_first.sort_by_key(|container| container.payload.len());
+    for Container { length, payload } in inner_first {
+        let within = |edit: &&Edit| payload.start <= edit.at.start && edit.at.end <= payload.end;
+        let (gone, added) = edits.iter().filter(within).fold((0, 0), |(gone, added), edit| {
+            (gone + edit.at.len(), added + edit.with.len())
+        });
+        if gone != added {
+            let with = wire::varint(payload.len() - gone + added).into();
+            edits.push(Edit { at: length.clone(), with });
+        }
+    }
+    // Stable: insertions at one place keep the order in which they were asked for.
+    edits.sort_by_key(|edit| (edit.at.start, edit.at.end));
+    edits
+}
+
+/// Writes `bytes` with `edits` (see [`with_lengths`]) made.
+pub fn write(bytes: &[u8], edits: &[Edit], out: &mut impl Write) -> io::Result<()> {
+    let mut copied = 0;
+    for edit in edits {
+        debug_assert!(copied <= edit.at.start, "edits overlap at byte {}", edit.at.start);
+        out.write_all(bytes.get(copied..edit.at.start).unwrap_or_default())?;
+        out.write_all(&edit.with)?;
+        copied = edit.at.end;
+    }
+    out.write_all(bytes.get(copied..).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spliced(bytes: &[u8], edits: Vec<Edit>, containers: &[Container]) -> Vec<u8> {
+        let mut out = Vec::new();
+        write(bytes, &with_lengths(edits, containers), &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn no_edit_is_the_same_file() {
+        assert_eq!(spliced(b"abc", vec![], &[Container { length: 0..1, payload: 1..3 }]), b"abc");
+    }
+
+    #[test]
+    fn lengths_of_nested_messages_follow() {
+        // 7: { 1: { 2: "x" } }, then 8: 0
+        let bytes = [58, 5, 10, 3, 18, 1, b'x', 64, 0];
+        let outer = Container { length: 1..2, payload: 2..7 };
+        let inner = Container { length: 3..4, payload: 4..7 };
+        let long = vec![0u8; 200];
+        let edits = vec![
+            Edit { at: 7..7, with: Bytes::from_static(b"") },
+            Edit { at: 4..7, with: long.clone().into() },
+        ];
+        let out = spliced(&bytes, edits, &[outer, inner]);
+        // 200 takes two bytes as a varint, so the outer message grows by 198.
+        assert_eq!(out[..6], [58, 203, 1, 10, 200, 1]);
+        assert_eq!(out[6..206], long[..]);
+        assert_eq!(out[206..], [64, 0]);
+    }
+
+    #[test]
+    fn insertions_keep_their_order() {
+        let at = |with: &'static [u8]| Edit { at: 1..1, with: Bytes::from_static(with) };
+        assert_eq!(spliced(b"ab", vec![at(b"1"), at(b"2")], &[]), b"a12b");
+    }
+}

@@ -1,0 +1,338 @@
+//! `TensorProto` ↔ plain arrays.
+//!
+//! Floats of any width are widened to `f64` when they come in and rounded once
+//! when they go out. A tensor is checked here, once; whoever holds the array may
+//! trust its shape.
+
+use half::{bf16, f16};
+use ndarray::{ArrayD, IxDyn};
+use prost::bytes::Bytes;
+
+use super::proto::TensorProto;
+use super::proto::tensor_proto::DataType;
+use super::storage::{Place, Storage, StorageError};
+
+/// The floating point types a weight can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Float {
+    /// IEEE binary16.
+    F16,
+    /// The upper half of binary32.
+    Bf16,
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary64.
+    F64,
+}
+
+impl Float {
+    /// The type with ONNX number `data_type`, if it is one of these.
+    pub fn from_onnx(data_type: i32) -> Option<Self> {
+        match DataType::try_from(data_type).ok()? {
+            DataType::Float16 => Some(Float::F16),
+            DataType::Bfloat16 => Some(Float::Bf16),
+            DataType::Float => Some(Float::F32),
+            DataType::Double => Some(Float::F64),
+            _ => None,
+        }
+    }
+
+    /// The type's number in `TensorProto.DataType`.
+    pub fn to_onnx(self) -> i32 {
+        let data_type = match self {
+            Float::F16 => DataType::Float16,
+            Float::Bf16 => DataType::Bfloat16,
+            Float::F32 => DataType::Float,
+            Float::F64 => DataType::Double,
+        };
+        data_type.into()
+    }
+
+    /// The value of this type that is nearest to `value` (ties to even), widened again.
+    pub fn round(self, value: f64) -> f64 {
+        match self {
+            Float::F16 => round_to_f16(value).to_f64(),
+            Float::Bf16 => round_to_bf16(value).to_f64(),
+            Float::F32 => f64::from(value as f32),
+            Float::F64 => value,
+        }
+    }
+
+    fn size(self) -> usize {
+        match self {
+            Float::F16 | Float::Bf16 => 2,
+            Float::F32 => 4,
+            Float::F64 => 8,
+        }
+    }
+}
+
+/// Rounds to f32 so that rounding again, to 16 bits, equals rounding once: an
+/// inexact result gets an odd last bit, so it never looks like a tie.
+fn round_to_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    if f64::from(nearest) == value || !nearest.is_finite() {
+        return nearest;
+    }
+    let overshot = f64::from(nearest).abs() > value.abs();
+    let toward_zero = nearest.to_bits() - u32::from(overshot);
+    f32::from_bits(toward_zero | 1)
+}
+
+fn round_to_f16(value: f64) -> f16 {
+    f16::from_f32(round_to_odd(value))
+}
+
+fn round_to_bf16(value: f64) -> bf16 {
+    bf16::from_f32(round_to_odd(value))
+}
+
+/// A tensor whose parts contradict each other, or that is of no use here.
+#[derive(Debug, thiserror::Error)]
+#[error("tensor `{name}`: {problem}")]
+pub struct TensorError {
+    /// The tensor.
+    pub name: String,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// See [`TensorError`].
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// A dimension is negative, or their product overflows.
+    #[error("its dimensions {0:?} are negative or too large")]
+    Dims(Vec<i64>),
+    /// The data does not fill the dimensions.
+    #[error("its dimensions {dims:?} need {expected} elements, the data holds {found}")]
+    Size {
+        /// The shape.
+        dims: Vec<i64>,
+        /// Product of `dims`.
+        expected: usize,
+        /// Elements that are there.
+        found: usize,
+    },
+    /// Not the kind of number that its use asks for.
+    #[error("its type number {0} is not one that can stand here")]
+    Type(i32),
+    /// Its side file.
+    #[error(transparent)]
+    External(#[from] StorageError),
+}
+
+/// Dimensions of `tensor`.
+///
+/// # Errors
+/// If one is negative or their product is no `usize`.
+pub fn dims(tensor: &TensorProto) -> Result<Vec<usize>, TensorError> {
+    checked_dims(tensor).map_err(|problem| named(tensor, problem))
+}
+
+/// The values of a float tensor of any width, widened to `f64`.
+///
+/// # Errors
+/// If it is not a float tensor, or its data does not fit its dimensions.
+pub fn floats(tensor: &TensorProto, storage: &Storage) -> Result<ArrayD<f64>, TensorError> {
+    let read = || {
+        let dims = checked_dims(tensor)?;
+        let float = Float::from_onnx(tensor.data_type())
+            .ok_or_else(|| Problem::Type(tensor.data_type()))?;
+        shaped(tensor, &dims, float_values(tensor, float, storage)?)
+    };
+    read().map_err(|problem| named(tensor, problem))
+}
+
+/// The values of an int64 or int32 tensor.
+///
+/// # Errors
+/// If it is of another type, or its data does not fit its dimensions.
+pub fn integers(tensor: &TensorProto, storage: &Storage) -> Result<Vec<i64>, TensorError> {
+    let read = || {
+        let dims = checked_dims(tensor)?;
+        let values = match DataType::try_from(tensor.data_type()) {
+            Ok(DataType::Int64) => match raw(tensor, storage)? {
+                Some(bytes) => little_endian(tensor, &bytes, i64::from_le_bytes)?,
+                None => tensor.int64_data.clone(),
+            },
+            Ok(DataType::Int32) => match raw(tensor, storage)? {
+                Some(bytes) => little_endian(tensor, &bytes, |b| i64::from(i32::from_le_bytes(b)))?,
+                None => tensor.int32_data.iter().map(|&v| i64::from(v)).collect(),
+            },
+            _ => return Err(Problem::Type(tensor.data_type())),
+        };
+        Ok(shaped(tensor, &dims, values)?.into_raw_vec_and_offset().0)
+    };
+    read().map_err(|problem| named(tensor, problem))
+}
+
+/// A tensor of type `float` that holds `values`, each rounded once.
+pub fn from_floats(name: &str, values: &ArrayD<f64>, float: Float) -> TensorProto {
+    let mut raw = Vec::with_capacity(values.len() * float.size());
+    match float {
+        Float::F16 => {
+            values.iter().for_each(|&v| raw.extend_from_slice(&round_to_f16(v).to_le_bytes()));
+        }
+        Float::Bf16 => {
+            values.iter().for_each(|&v| raw.extend_from_slice(&round_to_bf16(v).to_le_bytes()));
+        }
+        Float::F32 => values.iter().for_each(|&v| raw.extend_from_slice(&(v as f32).to_le_bytes())),
+        Float::F64 => values.iter().for_each(|&v| raw.extend_from_slice(&v.to_le_bytes())),
+    }
+    tensor(name, values.shape(), float.to_onnx(), raw)
+}
+
+/// An int64 vector.
+pub fn from_integers(name: &str, values: &[i64]) -> TensorProto {
+    let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    tensor(name, &[values.len()], DataType::Int64.into(), raw)
+}
+
+fn tensor(name: &str, dims: &[usize], data_type: i32, raw: Vec<u8>) -> TensorProto {
+    TensorProto {
+        name: Some(name.to_owned()),
+        dims: dims.iter().map(|&dim| dim as i64).collect(),
+        data_type: Some(data_type),
+        raw_data: Some(raw.into()),
+        ..TensorProto::default()
+    }
+}
+
+fn named(tensor: &TensorProto, problem: Problem) -> TensorError {
+    TensorError { name: tensor.name().to_owned(), problem }
+}
+
+fn checked_dims(tensor: &TensorProto) -> Result<Vec<usize>, Problem> {
+    let invalid = || Problem::Dims(tensor.dims.clone());
+    let dims: Vec<usize> = tensor
+        .dims
+        .iter()
+        .map(|&dim| usize::try_from(dim).map_err(|_| invalid()))
+        .collect::<Result<_, _>>()?;
+    // Zero dimensions must not hide an overflow of the others.
+    let product = dims.iter().filter(|&&dim| dim > 0).try_fold(1usize, |a, &dim| a.checked_mul(dim));
+    match product {
+        Some(elements) if elements <= isize::MAX as usize / 8 => Ok(dims),
+        _ => Err(invalid()),
+    }
+}
+
+fn shaped<T>(tensor: &TensorProto, dims: &[usize], values: Vec<T>) -> Result<ArrayD<T>, Problem> {
+    let found = values.len();
+    ArrayD::from_shape_vec(IxDyn(dims), values).map_err(|_| Problem::Size {
+        dims: tensor.dims.clone(),
+        expected: dims.iter().product(),
+        found,
+    })
+}
+
+/// The raw little-endian bytes, wherever they lie; `None` if the typed fields hold the data.
+fn raw(tensor: &TensorProto, storage: &Storage) -> Result<Option<Bytes>, Problem> {
+    match Place::of(tensor)? {
+        Some(place) => Ok(Some(storage.data(&place)?)),
+        None => Ok(tensor.raw_data.clone()),
+    }
+}
+
+fn float_values(tensor: &TensorProto, float: Float, storage: &Storage) -> Result<Vec<f64>, Problem> {
+    if let Some(bytes) = raw(tensor, storage)? {
+        return match float {
+            Float::F16 => little_endian(tensor, &bytes, |b| f16::from_le_bytes(b).to_f64()),
+            Float::Bf16 => little_endian(tensor, &bytes, |b| bf16::from_le_bytes(b).to_f64()),
+            Float::F32 => little_endian(tensor, &bytes, |b| f64::from(f32::from_le_bytes(b))),
+            Float::F64 => little_endian(tensor, &bytes, f64::from_le_bytes),
+        };
+    }
+    // onnx.proto: 16-bit floats stand bit-wise in int32_data.
+    let halves = || tensor.int32_data.iter().map(|&bits| bits as u16);
+    Ok(match float {
+        Float::F16 => halves().map(|bits| f16::from_bits(bits).to_f64()).collect(),
+        Float::Bf16 => halves().map(|bits| bf16::from_bits(bits).to_f64()).collect(),
+        Float::F32 => tensor.float_data.iter().map(|&value| f64::from(value)).collect(),
+        Float::F64 => tensor.double_data.clone(),
+    })
+}
+
+fn little_endian<T, const N: usize>(
+    tensor: &TensorProto,
+    bytes: &[u8],
+    decode: impl Fn([u8; N]) -> T,
+) -> Result<Vec<T>, Problem> {
+    let (chunks, rest) = bytes.as_chunks::<N>();
+    if !rest.is_empty() {
+        let expected = tensor.dims.iter().fold(1usize, |a, &d| a.saturating_mul(d as usize));
+        return Err(Problem::Size { dims: tensor.dims.clone(), expected, found: chunks.len() });
+    }
+    Ok(chunks.iter().map(|&chunk| decode(chunk)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proto(dims: &[i64], data_type: DataType) -> TensorProto {
+        TensorProto {
+            name: Some("w".into()),
+            dims: dims.to_vec(),
+            data_type: Some(data_type.into()),
+            ..TensorProto::default()
+        }
+    }
+
+    #[test]
+    fn every_way_to_store_a_float_is_read() {
+        let raw = |dims: &[i64], t, bytes: &'static [u8]| TensorProto {
+            raw_data: Some(Bytes::from_static(bytes)),
+            ..proto(dims, t)
+        };
+        for (case, tensor) in [
+            ("raw f32", raw(&[2], DataType::Float, &[0, 0, 128, 63, 0, 0, 0, 192])),
+            ("raw f16", raw(&[2], DataType::Float16, &[0, 0x3c, 0, 0xc0])),
+            ("raw bf16", raw(&[2], DataType::Bfloat16, &[0x80, 0x3f, 0, 0xc0])),
+            ("raw f64", raw(&[2], DataType::Double, &[0, 0, 0, 0, 0, 0, 0xf0, 0x3f, 0, 0, 0, 0, 0, 0, 0, 0xc0])),
+            ("f32", TensorProto { float_data: vec![1.0, -2.0], ..proto(&[2], DataType::Float) }),
+            ("f64", TensorProto { double_data: vec![1.0, -2.0], ..proto(&[2], DataType::Double) }),
+            ("f16", TensorProto { int32_data: vec![0x3c00, 0xc000], ..proto(&[2], DataType::Float16) }),
+            ("bf16", TensorProto { int32_data: vec![0x3f80, 0xc000], ..proto(&[2], DataType::Bfloat16) }),
+        ] {
+            let values = floats(&tensor, &Storage::default()).unwrap();
+            assert_eq!(values.as_slice().unwrap(), [1.0, -2.0], "{case}");
+        }
+    }
+
+    #[test]
+    fn a_tensor_that_lies_is_refused_by_name() {
+        let raw = |dims: &[i64], length: usize| TensorProto {
+            raw_data: Some(vec![0; length].into()),
+            ..proto(dims, DataType::Float)
+        };
+        for (case, tensor, message) in [
+            ("short", raw(&[2, 3], 20), "need 6 elements, the data holds 5"),
+            ("long", raw(&[2], 12), "need 2 elements, the data holds 3"),
+            ("odd", raw(&[2], 9), "need 2 elements, the data holds 2"),
+            ("negative", raw(&[-1], 4), "negative or too large"),
+            ("overflow", raw(&[i64::MAX, 4, 0], 0), "negative or too large"),
+            ("integers", proto(&[1], DataType::Int64), "type number 7"),
+            ("no data", proto(&[1], DataType::Float), "need 1 elements, the data holds 0"),
+        ] {
+            let error = floats(&tensor, &Storage::default()).unwrap_err().to_string();
+            assert!(error.contains(message) && error.contains("`w`"), "{case}: {error}");
+        }
+    }
+
+    #[test]
+    fn rounding_happens_once() {
+        // Just above the tie between two bf16 values, but on it after rounding to f32.
+        let value = f64::from(f32::from_bits(0x3f80_8000)) + 1e-12;
+        assert_eq!(round_to_bf16(value).to_bits(), 0x3f81);
+        assert_eq!(round_to_bf16(-value).to_bits(), 0xbf81);
+        let below = f64::from(f32::from_bits(0x3f81_8000)) - 1e-12;
+        assert_eq!(round_to_bf16(below).to_bits(), 0x3f81);
+        for float in [Float::F16, Float::Bf16, Float::F32, Float::F64] {
+            let array = ArrayD::from_elem(IxDyn(&[1]), 0.1);
+            let back = floats(&from_floats("w", &array, float), &Storage::default()).unwrap();
+            assert_eq!(back[0], float.round(0.1), "{float:?}");
+            assert_eq!(float.round(back[0]), back[0]);
+        }
+    }
+}
