@@ -1,1 +1,149 @@
-fn main(){}
+//! Arguments in, exit code out; everything else is in the library.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use acb_fuse::engine::InputShapes;
+use acb_fuse::{Error, Options, Place, convert};
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Fold the training-time convolution blocks of an ONNX model into single
+/// convolutions, and prove that nothing changed.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+struct Arguments {
+    /// The model as exported; `-` is standard input
+    input: String,
+    /// Where the fused model goes; may be IN, `-` is standard output.
+    /// Without it: only look, and say what would be fused, what not and why
+    output: Option<String>,
+    /// Do not prove the blocks and do not run the models
+    #[arg(long)]
+    no_verify: bool,
+    /// Exit with 7 if the whole model cannot be run
+    #[arg(long, conflicts_with = "no_verify")]
+    require_run: bool,
+    /// Exit with 4 if nothing was fused
+    #[arg(long)]
+    require_fusion: bool,
+    /// Exit with 5 if there is something to fuse; writes nothing
+    #[arg(long, conflicts_with = "output")]
+    check: bool,
+    /// Leave the block of this name alone (may be repeated)
+    #[arg(long, value_name = "NAME")]
+    skip: Vec<String>,
+    /// Do not fold weights that are also graph inputs, which a caller could override
+    #[arg(long)]
+    keep_overridable: bool,
+    /// Fix the shape of a graph input (may be repeated)
+    #[arg(long, value_name = "NAME=1,3,224,224", value_parser = shape)]
+    input_shape: Vec<(String, Vec<usize>)>,
+    /// How many random inputs the whole models are run on
+    #[arg(long, default_value_t = 1)]
+    samples: usize,
+    /// Seed of the random inputs
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Allowed difference of an output, relative to its largest value
+    /// [default: 1e-4 for float32, 2e-2 for float16, 1e-9 for float64]
+    #[arg(long)]
+    tolerance: Option<f64>,
+    /// Print nothing but errors
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  acb-fuse resnet.onnx                     what would be fused, what not and why
+  acb-fuse resnet.onnx deploy.onnx         fuse, verify, write
+  acb-fuse resnet.onnx resnet.onnx         the same, in place
+  cat resnet.onnx | acb-fuse - - | …       in a pipe
+
+Exit codes:
+  0 written (or looked at)   1 invalid model   2 usage   3 verification failed
+  4 nothing fused (--require-fusion)   5 something to fuse (--check)
+  6 reading or writing failed, trying again may help   7 not run (--require-run)";
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("acb-fuse: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Error> {
+    let output = arguments.output.as_deref().map(Place::of);
+    let report = convert(&Place::of(&arguments.input), output.as_ref(), &arguments.options())?;
+    if !arguments.quiet {
+        // The model itself may go to standard output.
+        let text = report.to_string();
+        let _ = match output {
+            Some(Place::Pipe) => write!(std::io::stderr(), "{text}"),
+            _ => write!(std::io::stdout(), "{text}"),
+        };
+    }
+    match report.blocks.len() {
+        blocks if blocks > 0 && arguments.check => Err(Error::Fusable { file: report.file, blocks }),
+        _ => Ok(()),
+    }
+}
+
+impl Arguments {
+    fn options(&self) -> Options {
+        Options {
+            verify: !self.no_verify,
+            keep_overridable: self.keep_overridable,
+            skip: self.skip.clone(),
+            require_run: self.require_run,
+            require_fusion: self.require_fusion,
+            run: acb_fuse::verify::model::Options {
+                seed: self.seed,
+                samples: self.samples,
+                tolerance: self.tolerance,
+                shapes: self.input_shape.iter().cloned().collect::<InputShapes>(),
+            },
+            progress: if self.quiet { |_, _, _| {} } else { show_progress },
+        }
+    }
+}
+
+/// `NAME=1,3,224,224`
+fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let (name, sizes) = text.rsplit_once('=').ok_or("expected NAME=SIZE,SIZE,…")?;
+    let sizes: Result<Vec<usize>, _> = sizes.split(',').map(|size| size.trim().parse()).collect();
+    match sizes {
+        Ok(sizes) if !sizes.contains(&0) => Ok((name.to_owned(), sizes)),
+        _ => Err("sizes are positive whole numbers, separated by commas".to_owned()),
+    }
+}
+
+/// A bar on a terminal, for work that takes more than a second.
+fn show_progress(stage: &str, done: usize, all: usize) {
+    static STARTED: OnceLock<Instant> = OnceLock::new();
+    static BAR: OnceLock<ProgressBar> = OnceLock::new();
+    let started = STARTED.get_or_init(Instant::now);
+    if !std::io::stderr().is_terminal() || started.elapsed() < Duration::from_secs(1) {
+        return;
+    }
+    let bar = BAR.get_or_init(|| {
+        let bar = ProgressBar::new(all as u64);
+        let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar
+    });
+    bar.set_message(stage.to_owned());
+    bar.set_length(all as u64);
+    bar.set_position(done as u64);
+    if stage == "running both models" || done == all {
+        bar.finish_and_clear();
+    }
+}

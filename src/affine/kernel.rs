@@ -48,24 +48,18 @@ impl Affine {
         Self::new(Some(Channels::diagonal(scale.len())), Vec::new(), kernel, shift.to_vec())
     }
 
-    /// `y = scale·x + shift`, the same for all channels.
-    pub fn uniform(scale: f64, shift: f64) -> Self {
-        Self::view(Vec::new(), scale, shift)
+    /// The same kernel on every channel, with one weight for all its taps. Without
+    /// windows it is `y = weight·x + shift`; with one tap per axis it pads or crops;
+    /// with weight 1/taps it is a mean.
+    pub fn filter(windows: Vec<Window>, weight: f64, shift: f64) -> Self {
+        let mut shape = vec![1, 1];
+        shape.extend(windows.iter().map(|window| window.taps as usize));
+        Self::new(None, windows, ArrayD::from_elem(IxDyn(&shape), weight), vec![shift])
     }
 
     /// The map that changes nothing.
     pub fn identity() -> Self {
-        Self::uniform(1.0, 0.0)
-    }
-
-    /// Zero padding and cropping: one tap per axis.
-    pub fn frame(windows: Vec<Window>) -> Self {
-        Self::view(windows, 1.0, 0.0)
-    }
-
-    fn view(windows: Vec<Window>, scale: f64, shift: f64) -> Self {
-        let kernel = ArrayD::from_elem(IxDyn(&vec![1; windows.len() + 2]), scale);
-        Self::new(None, windows, kernel, vec![shift])
+        Self::filter(Vec::new(), 1.0, 0.0)
     }
 
     fn new(
@@ -395,13 +389,13 @@ mod tests {
             prop_assert_eq!(&Affine::identity().after(&kernel).unwrap().kernel, &kernel.kernel);
             prop_assert_eq!(&kernel.after(&Affine::identity()).unwrap().kernel, &kernel.kernel);
 
-            let frame = Affine::frame(frame.iter().map(|w| Window { taps: 1, ..*w }).collect());
+            let frame = Affine::filter(frame.iter().map(|w| Window { taps: 1, ..*w }).collect(), 1.0, 0.0);
             let framed = naive(&frame, &x);
             if framed.len() > 0 && let Ok(composed) = kernel.after(&frame) {
                 assert_close(&naive(&composed, &x), &naive(&kernel, &framed))?;
             }
             let twice = kernel.plus(&kernel, &[]).unwrap();
-            let uniform = Affine::uniform(2.0, 0.0).after(&kernel).unwrap();
+            let uniform = Affine::filter(vec![], 2.0, 0.0).after(&kernel).unwrap();
             assert_close(&twice.kernel, &uniform.kernel)?;
             assert_close(&naive(&kernel.clone().negated(), &x), &-naive(&kernel, &x))?;
         }

@@ -5,6 +5,7 @@
 
 pub mod graph;
 pub mod model;
+pub mod output;
 pub mod proto;
 pub mod splice;
 pub mod storage;

@@ -74,6 +74,9 @@ pub enum Invalid {
         /// What it reads.
         tensor: String,
     },
+    /// A stored tensor is not what it says.
+    #[error(transparent)]
+    Tensor(#[from] super::tensor::TensorError),
     /// A graph output that nothing computes.
     #[error("graph output `{0}` is computed by no node")]
     UndefinedOutput(String),

@@ -166,6 +166,22 @@ pub fn integers(tensor: &TensorProto, storage: &Storage) -> Result<Vec<i64>, Ten
     read().map_err(|problem| named(tensor, problem))
 }
 
+/// The same tensor with its data inside the message.
+///
+/// # Errors
+/// If its side file cannot be read.
+pub fn inlined(tensor: &TensorProto, storage: &Storage) -> Result<TensorProto, TensorError> {
+    let place = Place::of(tensor).map_err(|problem| named(tensor, problem.into()))?;
+    let Some(place) = place else { return Ok(tensor.clone()) };
+    let data = storage.data(&place).map_err(|problem| named(tensor, problem.into()))?;
+    Ok(TensorProto {
+        raw_data: Some(data),
+        external_data: Vec::new(),
+        data_location: None,
+        ..tensor.clone()
+    })
+}
+
 /// A tensor of type `float` that holds `values`, each rounded once.
 pub fn from_floats(name: &str, values: &ArrayD<f64>, float: Float) -> TensorProto {
     let mut raw = Vec::with_capacity(values.len() * float.size());

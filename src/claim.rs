@@ -1,0 +1,166 @@
+//! What verification is to prove of one block: the old nodes as they were read, the
+//! new ones as they will be written, and inputs small enough to be fast and large
+//! enough that every border case occurs.
+
+use std::collections::BTreeSet;
+
+use crate::affine::{Geometry, Window};
+use crate::fuse::Fused;
+use crate::onnx::graph::ValueId;
+use crate::onnx::model::Invalid;
+use crate::onnx::proto::TensorProto;
+use crate::onnx::tensor::{self, Float};
+use crate::plan::Block;
+use crate::region::read::{Reader, Reading};
+use crate::region::{Kind, Part, Readings};
+use crate::verify::block::{Claim, Side};
+use crate::verify::feed::{input_size, outputs_with_all_borders};
+
+/// Strides up to this are tried with every remainder of the input's size.
+const MAX_REMAINDERS: i64 = 4;
+
+/// The claim that `fused` computes what `block`'s nodes compute.
+///
+/// # Errors
+/// If a constant cannot be read.
+pub fn claim(
+    reader: &Reader,
+    readings: &Readings,
+    block: &Block,
+    fused: &Fused,
+) -> Result<Claim, Invalid> {
+    let graph = reader.graph;
+    let name = |id: ValueId| graph.value(id).name.clone();
+    let mut roots: Vec<ValueId> = block.parts.iter().map(|part| part.root).collect();
+    roots.sort_unstable();
+    roots.dedup();
+    Ok(Claim {
+        opset: graph.model.opset,
+        output: name(block.region.output),
+        trials: trials(reader, readings, block, &roots),
+        old: old_side(reader, readings, block, &roots)?,
+        new: Side { nodes: fused.nodes.clone(), constants: new_constants(fused) },
+        roots: roots.into_iter().map(name).collect(),
+    })
+}
+
+/// The region's nodes, and what they read besides each other and the roots.
+fn old_side(
+    reader: &Reader,
+    readings: &Readings,
+    block: &Block,
+    roots: &[ValueId],
+) -> Result<Side, Invalid> {
+    let graph = reader.graph;
+    let mut side = Side::default();
+    let mut made: BTreeSet<ValueId> = roots.iter().copied().collect();
+    for &id in &block.region.nodes {
+        let node = graph.node(id);
+        let mut proto = node.proto.clone();
+        for (name, input) in proto.input.iter_mut().zip(&node.inputs) {
+            let Some(input) = *input else { continue };
+            // An alias of a root, made outside the region, is the root.
+            let source = readings.source(input);
+            if !made.contains(&input) && made.contains(&source) {
+                *name = graph.value(source).name.clone();
+            } else if made.insert(input)
+                && let Some(constant) = widened(reader, input)?
+            {
+                side.constants.push(constant);
+            }
+        }
+        made.extend(node.outputs.iter().flatten());
+        side.nodes.push(proto);
+    }
+    Ok(side)
+}
+
+/// Constant `id`, floats as float64.
+fn widened(reader: &Reader, id: ValueId) -> Result<Option<TensorProto>, Invalid> {
+    let name = &reader.graph.value(id).name;
+    if let Some((values, _)) = reader.constants.floats(id)? {
+        return Ok(Some(tensor::from_floats(name, &values, Float::F64)));
+    }
+    let Some(stored) = reader.constants.tensor(id)? else { return Ok(None) };
+    let stored = tensor::inlined(&stored, &reader.graph.model.storage)?;
+    Ok(Some(TensorProto { name: Some(name.clone()), ..stored }))
+}
+
+fn new_constants(fused: &Fused) -> Vec<TensorProto> {
+    let floats = fused.exact.iter();
+    let floats = floats.map(|(name, values)| tensor::from_floats(name, values, Float::F64));
+    let others = fused.tensors.iter();
+    let others = others.filter(|tensor| Float::from_onnx(tensor.data_type()).is_none()).cloned();
+    floats.chain(others).collect()
+}
+
+/// Shapes of the roots, one list per trial. One trial holds every border case; where
+/// the size is free and there is a stride, each remainder of the size is one more.
+fn trials(
+    reader: &Reader,
+    readings: &Readings,
+    block: &Block,
+    roots: &[ValueId],
+) -> Vec<Vec<Vec<usize>>> {
+    let axes = block.parts.iter().map(|part| part.map.windows.len()).max().unwrap_or(0);
+    let strides = (0..axes).flat_map(|axis| {
+        block.parts.iter().map(move |part| part.map.window(axis).stride)
+    });
+    let remainders = strides.max().unwrap_or(1).min(MAX_REMAINDERS);
+    let cuts_by_number = block.region.nodes.iter().any(|&id| {
+        matches!(readings.get(id), Some(Reading::Map(..)))
+            && reader.graph.node(id).proto.op_type() == "Slice"
+    });
+    (0..remainders)
+        .map(|remainder| {
+            let shape = |root: &ValueId| {
+                let sizes = reader.sizes_relied_on(*root);
+                let parts: Vec<&Part<Geometry>> =
+                    block.parts.iter().filter(|part| part.root == *root).collect();
+                let mut shape = vec![1, channels(block, &parts)];
+                for axis in 0..axes {
+                    let known = sizes.get(axis).copied().flatten();
+                    let size = match known {
+                        // A Slice that ends at a number is right for one size only.
+                        Some(size) if cuts_by_number => size,
+                        _ => small_size(block, &parts, axis, known, remainder),
+                    };
+                    shape.push(usize::try_from(size).unwrap_or(1).max(1));
+                }
+                shape
+            };
+            roots.iter().map(shape).collect()
+        })
+        .collect()
+}
+
+fn channels(block: &Block, parts: &[&Part<Geometry>]) -> usize {
+    let read = parts.iter().find_map(|part| part.map.channels.map(|channels| channels.inputs));
+    let made = || block.parts.iter().find_map(|part| part.map.channels.map(|channels| channels.outputs));
+    read.or_else(made).unwrap_or(1)
+}
+
+/// The smallest size at which every border case of the block occurs. Another size on
+/// each axis, so that exchanged axes show.
+fn small_size(
+    block: &Block,
+    parts: &[&Part<Geometry>],
+    axis: usize,
+    known: Option<i64>,
+    remainder: i64,
+) -> i64 {
+    let windows: Vec<Window> = block.parts.iter().map(|part| part.map.window(axis)).collect();
+    let mut outputs = outputs_with_all_borders(&windows) + axis as i64;
+    // Every root must have at least one element.
+    while windows.iter().any(|window| input_size(window, outputs, 0) < 1) {
+        outputs += 1;
+    }
+    let weighted = parts.iter().find(|part| part.kind == Kind::Weighted);
+    let window = weighted.map_or(Window::IDENTITY, |part| part.map.window(axis));
+    let rest = match known {
+        // What holds for one size holds for those of the same remainder.
+        Some(size) => (size + window.slack).rem_euclid(window.stride),
+        None => remainder % window.stride,
+    };
+    input_size(&window, outputs, rest)
+}

@@ -1,0 +1,187 @@
+//! tract behind a border: the only module that names it.
+//!
+//! Runs ONNX models as they are written: the plain typed plan, neither
+//! decluttered nor optimised, because declutter folds batch norms itself and the
+//! comparison would then be of our folding with tract's. A panic inside tract is
+//! an [`EngineError`] like any other.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Once};
+
+use half::f16;
+use ndarray::ArrayD;
+use prost::Message;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::internal::{Factoid, GenericFactoid};
+
+/// Why tract could not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("tract: {0}")]
+pub struct EngineError(String);
+
+/// A tensor that goes into or comes out of the engine.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Array {
+    /// Floating point of any width, widened.
+    Float(ArrayD<f64>),
+    /// Integers and booleans.
+    Int(ArrayD<i64>),
+}
+
+impl Array {
+    /// The dimensions.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Array::Float(values) => values.shape(),
+            Array::Int(values) => values.shape(),
+        }
+    }
+}
+
+/// Spatial and other sizes of tensors, by name; `None` where a size is not fixed.
+pub type Shapes = HashMap<String, Vec<Option<i64>>>;
+
+/// Shapes that the user gave for graph inputs.
+pub type InputShapes = std::collections::BTreeMap<String, Vec<usize>>;
+
+/// A model that is ready to run.
+#[derive(Debug)]
+pub struct Engine(Arc<TypedRunnableModel>);
+
+/// A model to be loaded.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// The file's content.
+    pub bytes: &'a [u8],
+    /// Where its side files lie, if it has any.
+    pub folder: Option<&'a Path>,
+}
+
+impl Engine {
+    /// Loads a model for inputs of the given shapes, in the order of the graph's inputs.
+    ///
+    /// # Errors
+    /// If tract does not support something in it, or the shapes do not fit.
+    pub fn load(source: Source<'_>, shapes: &[Vec<usize>]) -> Result<Self, EngineError> {
+        guarded(|| {
+            let mut model = parse(source)?;
+            for (index, shape) in shapes.iter().enumerate() {
+                let fact = model.input_fact(index)?.clone().with_shape(shape);
+                model.set_input_fact(index, fact)?;
+            }
+            Ok(Engine(model.into_typed()?.into_runnable()?))
+        })
+    }
+
+    /// Runs the model once.
+    ///
+    /// # Errors
+    /// If tract fails.
+    pub fn run(&self, inputs: &[Array]) -> Result<Vec<Array>, EngineError> {
+        guarded(|| {
+            let model = self.0.model();
+            let mut feed = tvec!();
+            for (index, input) in inputs.iter().enumerate() {
+                let wanted = model.input_fact(index)?.datum_type;
+                let tensor: Tensor = match input {
+                    Array::Float(values) => values.clone().into(),
+                    Array::Int(values) => values.clone().into(),
+                };
+                feed.push(tensor.cast_to_dt(wanted)?.into_owned().into());
+            }
+            self.0.run(feed)?.iter().map(|value| from_tract(value)).collect()
+        })
+    }
+}
+
+/// Infers the shapes of all tensors from those of the graph's inputs, ignoring what
+/// the file says of others: `value_info` is sometimes wrong.
+///
+/// # Errors
+/// If tract cannot read the model at all; what it cannot infer is just missing.
+pub fn infer_shapes(source: Source<'_>, inputs: &InputShapes) -> Result<Shapes, EngineError> {
+    guarded(|| {
+        let mut model = parse(source)?;
+        for index in 0..model.inputs.len() {
+            let name = model.node(model.inputs[index].node).name.clone();
+            if let Some(shape) = inputs.get(&name) {
+                let fact = model.input_fact(index)?.clone().with_shape(shape);
+                model.set_input_fact(index, fact)?;
+            }
+        }
+        // What was inferred before a failure holds.
+        let _ = model.analyse(true);
+        let mut shapes = Shapes::new();
+        for node in model.nodes() {
+            for (slot, outlet) in node.outputs.iter().enumerate() {
+                let name = model.outlet_label(OutletId::new(node.id, slot)).unwrap_or(&node.name);
+                if outlet.fact.shape.is_open() {
+                    continue;
+                }
+                let size = |dim: &GenericFactoid<TDim>| dim.concretize().and_then(|dim| dim.to_i64().ok());
+                let dims = outlet.fact.shape.dims().map(size).collect();
+                shapes.insert(name.to_owned(), dims);
+            }
+        }
+        Ok(shapes)
+    })
+}
+
+fn parse(source: Source<'_>) -> TractResult<InferenceModel> {
+    let onnx = tract_onnx::onnx().with_ignore_value_info(true);
+    let proto = tract_onnx::pb::ModelProto::decode(source.bytes)?;
+    let folder = source.folder.and_then(Path::to_str);
+    let parsed = onnx.parse(&proto, folder)?;
+    match parsed.unresolved_inputs.as_slice() {
+        [] => Ok(parsed.model),
+        [name, ..] => Err(TractError::msg(format!("nothing defines `{name}`"))),
+    }
+}
+
+fn from_tract(tensor: &Tensor) -> TractResult<Array> {
+    use DatumType as D;
+    let kind = tensor.datum_type();
+    Ok(match kind {
+        D::F64 => Array::Float(tensor.to_plain_array_view::<f64>()?.to_owned()),
+        D::F32 => Array::Float(tensor.to_plain_array_view::<f32>()?.mapv(f64::from)),
+        D::F16 => Array::Float(tensor.to_plain_array_view::<f16>()?.mapv(f16::to_f64)),
+        D::String => return Err(TractError::msg("a string tensor cannot be compared")),
+        _ => Array::Int(tensor.cast_to::<i64>()?.to_plain_array_view::<i64>()?.to_owned()),
+    })
+}
+
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work`, which calls tract, and turns a panic into an error.
+fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, EngineError> {
+    static SILENCE: Once = Once::new();
+    SILENCE.call_once(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !GUARDED.get() {
+                report(panic);
+            }
+        }));
+    });
+    GUARDED.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    GUARDED.set(false);
+    match outcome {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(EngineError(first_line(&format!("{error:#}")))),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            Err(EngineError(format!("it panicked: {}", first_line(&text.unwrap_or_default()))))
+        }
+    }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().take(200).collect()
+}

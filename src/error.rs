@@ -1,0 +1,97 @@
+//! Everything that ends a run without a result.
+
+use std::io;
+
+use crate::onnx::model::Invalid;
+
+/// Names the file, what is wrong, and what can be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The input cannot be read.
+    #[error("{file}: cannot be read: {source}")]
+    Read {
+        /// The file.
+        file: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The output cannot be written; what stood there still does.
+    #[error("{file}: cannot be written: {source}")]
+    Write {
+        /// The file.
+        file: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The input is not a valid model.
+    #[error("{file}: {source}")]
+    Invalid {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        source: Invalid,
+    },
+    /// A block is not what it was; nothing was written.
+    #[error("{file}: verification failed, nothing was written: block `{block}` (output `{output}`): {reason}")]
+    BlockDiffers {
+        /// The file.
+        file: String,
+        /// The block.
+        block: String,
+        /// The tensor it computes.
+        output: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// A model output is not what it was; nothing was written.
+    #[error(
+        "{file}: verification failed, nothing was written: output `{output}` differs by \
+         {error:.1e} of its largest value (allowed: {tolerance:.0e})"
+    )]
+    OutputDiffers {
+        /// The file.
+        file: String,
+        /// The output.
+        output: String,
+        /// The relative difference.
+        error: f64,
+        /// What is allowed.
+        tolerance: f64,
+    },
+    /// `--require-run` was given, and the model could not be run.
+    #[error("{file}: the whole model could not be run, nothing was written: {reason}")]
+    NotRun {
+        /// The file.
+        file: String,
+        /// The engine's reason.
+        reason: String,
+    },
+    /// `--require-fusion` was given, and there was nothing to fuse.
+    #[error("{file}: nothing was fused")]
+    NothingFused {
+        /// The file.
+        file: String,
+    },
+    /// `--check` was given, and there is something to fuse.
+    #[error("{file}: {blocks} blocks can be fused")]
+    Fusable {
+        /// The file.
+        file: String,
+        /// How many.
+        blocks: usize,
+    },
+}
+
+impl Error {
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Invalid { .. } => 1,
+            Error::BlockDiffers { .. } | Error::OutputDiffers { .. } => 3,
+            Error::NothingFused { .. } => 4,
+            Error::Fusable { .. } => 5,
+            Error::Read { .. } | Error::Write { .. } => 6,
+            Error::NotRun { .. } => 7,
+        }
+    }
+}

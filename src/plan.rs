@@ -1,0 +1,380 @@
+//! What will be rewritten: blocks, their names, and their cost before and after.
+//!
+//! A region becomes a [`Block`] if its result, counted, has fewer nodes and no more
+//! weights and multiply-adds. Knows no weights and writes nothing; what it decides
+//! can be printed.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::affine::{Geometry, Refusal};
+use crate::onnx::graph::{Graph, Node, NodeId, ValueId};
+use crate::onnx::tensor::Float;
+use crate::region::form::Walk;
+use crate::region::read::{Map, Reader, Reading};
+use crate::region::{Kind, NearMiss, Part, Readings, Reason, Region, shapes_identity};
+
+/// No kernel of a real network has more weights; a bound on what is allocated.
+const MAX_WEIGHTS: f64 = (1u64 << 31) as f64;
+
+/// Size of a piece of graph.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Count {
+    /// Nodes.
+    pub nodes: usize,
+    /// Elements of weights, biases and statistics.
+    pub parameters: f64,
+    /// Multiply-adds per position of the block's output.
+    pub multiply_adds: f64,
+}
+
+/// One region that is rewritten.
+#[derive(Debug, Clone)]
+pub struct Block {
+    /// The common part of its branches' names; fresh in the model.
+    pub name: String,
+    /// Which nodes.
+    pub region: Region,
+    /// Its branches, as in `3×3 + 1×3 + 3×1`.
+    pub branches: String,
+    /// Batch norms that are folded.
+    pub norms: usize,
+    /// The normal form: a convolution per weighted part, the rest added.
+    pub parts: Vec<Part<Geometry>>,
+    /// Type of its weights.
+    pub float: Float,
+    /// What the nodes that go away cost.
+    pub before: Count,
+    /// What the new ones cost.
+    pub after: Count,
+}
+
+/// What will be done, and what will not.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// In topological order.
+    pub blocks: Vec<Block>,
+    /// Places left alone.
+    pub near_misses: Vec<NearMiss>,
+}
+
+/// Plans the rewrite of a graph, except for the blocks called `skip`.
+pub fn plan(reader: &Reader, readings: &Readings, skip: &[String]) -> Plan {
+    let walk = Walk::new(reader, readings);
+    let mut left_alone = HashSet::new();
+    let mut refused = Vec::new();
+    loop {
+        let found = walk.regions(&left_alone);
+        let shared = Sharing::of(reader, readings, &found.regions);
+        let mut names = Names::of(reader.graph);
+        let mut plan = Plan { blocks: Vec::new(), near_misses: found.near_misses };
+        let before = left_alone.len();
+        for region in found.regions {
+            let output = region.output;
+            match block(reader, readings, region, &shared) {
+                Ok(mut block) => {
+                    let name = block_name(reader.graph, readings, &block.region);
+                    if skip.contains(&name) {
+                        left_alone.insert(output);
+                        refused.push(NearMiss { node: name, reason: Reason::Skipped });
+                    } else {
+                        block.name = names.fresh(&name);
+                        plan.blocks.push(block);
+                    }
+                }
+                Err(reason) => {
+                    left_alone.insert(output);
+                    let node = reader.graph.value(output).producer;
+                    let node = node.map_or("", |node| reader.graph.node(node).label()).to_owned();
+                    refused.push(NearMiss { node, reason });
+                }
+            }
+        }
+        // A region that is left alone may hold smaller ones that are worth it.
+        if left_alone.len() == before {
+            plan.near_misses.append(&mut refused);
+            return plan;
+        }
+    }
+}
+
+fn block(
+    reader: &Reader,
+    readings: &Readings,
+    region: Region,
+    shared: &Sharing,
+) -> Result<Block, Reason> {
+    let shape = |map: &Map| Ok::<_, Refusal>(map.geometry());
+    let parts = region.evaluate(readings, reader, &shapes_identity(), shape)?;
+    let after = cost_of(&parts);
+    let before = shared.cost_of(reader, readings, &region);
+    let emittable = parts.iter().all(|part| part.kind != Kind::Scaled);
+    let weighted = parts.iter().any(|part| part.kind == Kind::Weighted);
+    let profitable = after.nodes < before.nodes
+        && after.parameters <= before.parameters
+        && after.multiply_adds <= before.multiply_adds
+        && after.parameters < MAX_WEIGHTS;
+    if !(emittable && weighted && profitable) {
+        return Err(Reason::Dearer { before: before.parameters, after: after.parameters });
+    }
+    let mut floats = region.nodes.iter().filter_map(|&id| match readings.get(id) {
+        Some(Reading::Map(_, Map::Conv { float, .. })) => Some(*float),
+        _ => None,
+    });
+    let float = floats.next().unwrap_or(Float::F32);
+    let branches = Branches { reader, readings, region: &region }.of(region.output).join(" + ");
+    let norms = region
+        .nodes
+        .iter()
+        .filter(|&&id| reader.graph.node(id).proto.op_type() == "BatchNormalization")
+        .count();
+    Ok(Block { name: String::new(), branches, norms, parts, float, before, after, region })
+}
+
+/// What `parts` cost as new nodes.
+fn cost_of(parts: &[Part<Geometry>]) -> Count {
+    let mut count = Count { nodes: parts.len().saturating_sub(1), ..Count::default() };
+    for part in parts.iter().filter(|part| part.kind == Kind::Weighted) {
+        let outputs = part.map.channels.map_or(0, |channels| channels.outputs) as f64;
+        let weights = part.map.weights();
+        let cropped = part.map.windows.iter().any(|window| window.pads().0 < 0 || window.pads().1 < 0);
+        count.nodes += if cropped { 2 } else { 1 };
+        count.parameters += weights + if part.map.shifted { outputs } else { 0.0 };
+        count.multiply_adds += weights;
+    }
+    count
+}
+
+/// Which kernels serve more than one region. Rewriting frees such a kernel only if
+/// all its readers are rewritten alike, for then they share the new one too.
+struct Sharing {
+    recipes: HashMap<NodeId, Vec<ValueId>>,
+}
+
+impl Sharing {
+    fn of(reader: &Reader, readings: &Readings, regions: &[Region]) -> Self {
+        let mut recipes = HashMap::new();
+        for region in regions {
+            let mut recipe: Vec<ValueId> = region
+                .nodes
+                .iter()
+                .flat_map(|&id| reader.graph.uses(id))
+                .filter(|&value| reader.constants.contains(value))
+                .map(|value| readings.source(value))
+                .collect();
+            recipe.sort_unstable();
+            recipe.dedup();
+            recipes.extend(region.nodes.iter().map(|&id| (id, recipe.clone())));
+        }
+        Sharing { recipes }
+    }
+
+    /// What goes away with `region`.
+    fn cost_of(&self, reader: &Reader, readings: &Readings, region: &Region) -> Count {
+        let graph = reader.graph;
+        let mut dying: HashSet<NodeId> = HashSet::new();
+        let mut ratios: HashMap<ValueId, f64> = HashMap::from([(region.output, 1.0)]);
+        let mut count = Count::default();
+        for &id in region.nodes.iter().rev() {
+            let node = graph.node(id);
+            let Some(output) = node.output() else { continue };
+            let is_read_inside = |reader: &NodeId| {
+                dying.contains(reader) || self.lends_its_type_only(*reader, readings)
+            };
+            let value = graph.value(output);
+            let dies = output == region.output
+                || !value.is_output && value.readers.iter().all(is_read_inside);
+            let ratio = ratios.get(&output).copied().unwrap_or(1.0);
+            let geometry = match readings.get(id) {
+                Some(Reading::Map(_, map)) => map.geometry(),
+                _ => Geometry::identity(),
+            };
+            for input in graph.uses(id) {
+                ratios.insert(input, ratio * geometry.stride());
+            }
+            if !dies {
+                continue;
+            }
+            dying.insert(id);
+            count.nodes += 1;
+            if let Some(Reading::Map(_, map)) = readings.get(id) {
+                count.multiply_adds += ratio * self.multiply_adds(map);
+                count.parameters += self.parameters(reader, node, id, map);
+            }
+        }
+        count
+    }
+
+    /// A node that the walk does not know reads only types (`CastLike`) or is dead.
+    fn lends_its_type_only(&self, id: NodeId, readings: &Readings) -> bool {
+        readings.get(id).is_none()
+    }
+
+    fn multiply_adds(&self, map: &Map) -> f64 {
+        match map {
+            Map::Diagonal { scale, .. } => scale.len() as f64,
+            _ => map.geometry().weights(),
+        }
+    }
+
+    fn parameters(&self, reader: &Reader, node: &Node, id: NodeId, map: &Map) -> f64 {
+        let graph = reader.graph;
+        let elements = |value: ValueId| {
+            let dims = reader.constants.dims(value).ok().flatten();
+            dims.map_or(0.0, |dims| dims.iter().map(|&dim| dim as f64).product())
+        };
+        let freed = |value: &ValueId| match map {
+            Map::Conv { kernel, .. } if kernel == value => {
+                let recipe = self.recipes.get(&id);
+                graph.value(*value).readers.iter().all(|reader| self.recipes.get(reader) == recipe)
+            }
+            _ => true,
+        };
+        match map {
+            // Pads, bounds and scalars are no parameters.
+            Map::Filter { .. } => 0.0,
+            _ => {
+                let constants = node.inputs.iter().flatten().filter(|&&v| reader.constants.contains(v));
+                constants.filter(|value| freed(value)).map(|&value| elements(value)).sum()
+            }
+        }
+    }
+}
+
+/// Describes a region by its branches.
+struct Branches<'a, 'g, 'm> {
+    reader: &'a Reader<'g, 'm>,
+    readings: &'a Readings,
+    region: &'a Region,
+}
+
+impl Branches<'_, '_, '_> {
+    /// One text per path from `value` to a root.
+    fn of(&self, value: ValueId) -> Vec<String> {
+        let mut texts = vec![];
+        let mut open = vec![(value, Vec::new())];
+        while let Some((value, mut path)) = open.pop() {
+            if texts.len() + open.len() > 64 {
+                texts.push("…".to_owned());
+                break;
+            }
+            let source = self.readings.source(value);
+            let at_cut = source != self.region.output && self.region.cuts.contains(&source);
+            let producer = self.reader.graph.value(source).producer.filter(|_| !at_cut);
+            match producer.and_then(|producer| self.readings.get(producer)) {
+                Some(Reading::Map(input, map)) => {
+                    path.extend(text_of(map));
+                    open.push((*input, path));
+                }
+                Some(Reading::Sum(operands)) => {
+                    let branches = operands.iter().rev().map(|&(operand, _)| (operand, path.clone()));
+                    open.extend(branches);
+                }
+                _ if path.is_empty() => texts.push("identity".to_owned()),
+                _ => {
+                    path.reverse();
+                    texts.push(path.join(" → "));
+                }
+            }
+        }
+        texts
+    }
+}
+
+fn text_of(map: &Map) -> Option<String> {
+    let sizes = |geometry: &Geometry| {
+        let taps: Vec<String> = geometry.windows.iter().map(|window| window.taps.to_string()).collect();
+        taps.join("×")
+    };
+    match map {
+        Map::Conv { geometry, .. } => Some(sizes(geometry)),
+        Map::Filter { windows, .. } if windows.iter().any(|window| window.taps > 1) => {
+            Some(format!("mean {}", sizes(&map.geometry())))
+        }
+        _ => None,
+    }
+}
+
+/// Names that are not taken yet.
+struct Names<'g> {
+    taken: HashSet<&'g str>,
+    given: HashSet<String>,
+}
+
+/// What new names end in, before what they name.
+pub const SUFFIX: &str = ".fused";
+
+impl<'g> Names<'g> {
+    fn of(graph: &'g Graph) -> Self {
+        Names { taken: graph.all_names(), given: HashSet::new() }
+    }
+
+    /// `base`, or `base_2`, `base_3`, … such that nothing made from it is taken.
+    fn fresh(&mut self, base: &str) -> String {
+        let derived = |name: &str| {
+            ["", ".weight", ".bias"].map(|end| format!("{name}{SUFFIX}{end}"))
+        };
+        let mut name = base.to_owned();
+        let mut number = 2;
+        while self.given.contains(&name)
+            || derived(&name).iter().any(|name| self.taken.contains(name.as_str()))
+        {
+            name = format!("{base}_{number}");
+            number += 1;
+        }
+        self.given.insert(name.clone());
+        name
+    }
+}
+
+/// The common part of the names of the branches' kernels, else of their nodes,
+/// else the name of the block's output.
+fn block_name(graph: &Graph, readings: &Readings, region: &Region) -> String {
+    let convolutions = || {
+        region.nodes.iter().filter_map(|&id| match readings.get(id) {
+            Some(Reading::Map(_, Map::Conv { kernel, .. })) => Some((graph.node(id), *kernel)),
+            _ => None,
+        })
+    };
+    let kernels = convolutions().map(|(_, kernel)| graph.value(kernel).name.as_str());
+    let nodes = convolutions().map(|(node, _)| node.label());
+    // "onnx::Conv_28" says nothing.
+    let telling = |name: &String| !name.is_empty() && !name.contains("::");
+    common_path(kernels)
+        .filter(telling)
+        .or_else(|| common_path(nodes).filter(telling))
+        .unwrap_or_else(|| graph.value(region.output).name.clone())
+}
+
+/// The longest common beginning of `names` that ends where a part of a path ends;
+/// of a single name, all but its last part.
+fn common_path<'n>(mut names: impl Iterator<Item = &'n str>) -> Option<String> {
+    let first = names.next()?;
+    let parts = |name: &'n str| name.split_inclusive(['.', '/', ':']).collect::<Vec<_>>();
+    let mut common = parts(first);
+    common.pop();
+    for name in names {
+        let same = common.iter().zip(parts(name)).take_while(|(a, b)| *a == b).count();
+        common.truncate(same);
+    }
+    let path = common.concat();
+    let path = path.trim_matches(['.', '/', ':']);
+    (!path.is_empty()).then(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_common_part_of_the_branches() {
+        for (names, expected) in [
+            (&["layer1.0.conv1.square.weight", "layer1.0.conv1.hor.weight"][..], Some("layer1.0.conv1")),
+            (&["/layer1/conv/square/Conv", "/layer1/conv/ver/Conv"], Some("layer1/conv")),
+            (&["conv.weight"], Some("conv")),
+            (&["a", "b"], None),
+            (&[], None),
+        ] {
+            assert_eq!(common_path(names.iter().copied()).as_deref(), expected, "{names:?}");
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! What is constant, and its value.
+//!
+//! A tensor is constant if it is stored (an initializer, a `Constant` node) or
+//! computed from such ones by a small sub-graph, as exporters write them for pads
+//! and zero biases. Those are evaluated by the engine, node by node and only when
+//! somebody asks; nothing is evaluated by hand here.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ndarray::ArrayD;
+use prost::Message;
+
+use crate::engine::{Array, Engine, Source};
+use crate::onnx::graph::{Graph, Node, ValueId};
+use crate::onnx::model::Invalid;
+use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::proto::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    ValueInfoProto, attribute_proto::AttributeType,
+};
+use crate::onnx::tensor::{self, Float};
+
+/// Operators that exporters build constants with. Deterministic, and without bodies.
+const FOLDABLE: &[&str] = &[
+    "Abs", "Add", "Cast", "CastLike", "Concat", "ConstantOfShape", "Div", "Exp", "Expand", "Flatten",
+    "Gather", "Identity", "Mul", "Neg", "Pow", "Range", "Reciprocal", "ReduceProd", "Reshape",
+    "Shape", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze",
+];
+
+/// No constant sub-graph of a real model is deeper or yields more.
+const MAX_DEPTH: u8 = 64;
+const MAX_ELEMENTS: usize = 1 << 26;
+
+/// See the module's documentation.
+pub struct Constants<'g, 'm> {
+    graph: &'g Graph<'m>,
+    /// How many nodes deep a constant is computed; stored ones have 0.
+    depths: HashMap<ValueId, u8>,
+    types: HashMap<ValueId, i32>,
+    values: Mutex<HashMap<ValueId, Option<Arc<TensorProto>>>>,
+}
+
+impl<'g, 'm> Constants<'g, 'm> {
+    /// Finds what is constant in `graph`. With `keep_overridable`, an initializer
+    /// that a caller may override (a graph input too, from IR version 4 on) is not.
+    ///
+    /// # Errors
+    /// If an initializer cannot be decoded.
+    pub fn find(graph: &'g Graph<'m>, keep_overridable: bool) -> Result<Self, Invalid> {
+        let mut constants = Constants {
+            graph,
+            depths: HashMap::new(),
+            types: HashMap::new(),
+            values: Mutex::default(),
+        };
+        let overridable = keep_overridable && graph.model.ir_version >= 4;
+        for (id, value) in graph.values() {
+            if let Some(initializer) = graph.initializer(id) {
+                constants.types.insert(id, initializer?.data_type());
+                if !(overridable && value.input.is_some()) {
+                    constants.depths.insert(id, 0);
+                }
+            } else if let Some(declared) = graph.input_type(id) {
+                constants.types.insert(id, declared);
+            }
+        }
+        for (_, node) in graph.nodes() {
+            constants.note_node(node);
+        }
+        Ok(constants)
+    }
+
+    fn note_node(&mut self, node: &Node) {
+        let Some(op) = node.standard_op() else { return };
+        let element_type = match op {
+            "Constant" => stored(node).map(|tensor| tensor.data_type()),
+            "Cast" => Some(node.int("to", 0) as i32),
+            "CastLike" => node.input(1).and_then(|like| self.element_type(like)),
+            "Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin" => Some(DataType::Int64.into()),
+            "ConstantOfShape" => Some(
+                node.attribute("value")
+                    .and_then(|value| value.t.as_ref())
+                    .map_or(DataType::Float.into(), TensorProto::data_type),
+            ),
+            "Equal" | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "Not" | "And" | "Or"
+            | "IsNaN" | "IsInf" => Some(DataType::Bool.into()),
+            _ => node.input(0).and_then(|first| self.element_type(first)),
+        };
+        let depth = match op {
+            "Constant" => Some(0),
+            _ if FOLDABLE.contains(&op) => self.depth_of_result(node, op),
+            _ => None,
+        };
+        for &output in node.outputs.iter().flatten() {
+            if let Some(element_type) = element_type {
+                self.types.insert(output, element_type);
+            }
+            if let Some(depth) = depth {
+                self.depths.insert(output, depth);
+            }
+        }
+    }
+
+    fn depth_of_result(&self, node: &Node, op: &str) -> Option<u8> {
+        let mut deepest = 0;
+        for (index, input) in node.inputs.iter().enumerate() {
+            match input {
+                // The second input of CastLike only lends its type.
+                Some(like) if op == "CastLike" && index == 1 => {
+                    self.element_type(*like)?;
+                }
+                Some(input) => deepest = deepest.max(*self.depths.get(input)?),
+                None => {}
+            }
+        }
+        deepest.checked_add(1).filter(|&depth| depth <= MAX_DEPTH)
+    }
+
+    /// The element type (`TensorProto.DataType`), as far as it is known.
+    pub fn element_type(&self, id: ValueId) -> Option<i32> {
+        self.types.get(&id).copied()
+    }
+
+    /// Whether `id` is constant.
+    pub fn contains(&self, id: ValueId) -> bool {
+        self.depths.contains_key(&id)
+    }
+
+    /// The constant `id`; `None` if it is not one, or the engine cannot evaluate it.
+    ///
+    /// # Errors
+    /// If a stored tensor cannot be decoded.
+    pub fn tensor(&self, id: ValueId) -> Result<Option<Arc<TensorProto>>, Invalid> {
+        if !self.contains(id) {
+            return Ok(None);
+        }
+        if let Some(known) = self.cache().get(&id) {
+            return Ok(known.clone());
+        }
+        let found = match self.graph.initializer(id) {
+            Some(stored) => Some(stored?),
+            None => self.computed(id)?,
+        };
+        let found = found.map(Arc::new);
+        self.cache().insert(id, found.clone());
+        Ok(found)
+    }
+
+    /// Dimensions of the constant `id`.
+    ///
+    /// # Errors
+    /// As [`Self::tensor`], and if they are negative or overflow.
+    pub fn dims(&self, id: ValueId) -> Result<Option<Vec<usize>>, Invalid> {
+        Ok(self.tensor(id)?.map(|tensor| tensor::dims(&tensor)).transpose()?)
+    }
+
+    /// The values of the float constant `id`, and its type. `None` if it is no
+    /// constant or not of floating point.
+    ///
+    /// # Errors
+    /// If its data does not fit its dimensions or cannot be read.
+    pub fn floats(&self, id: ValueId) -> Result<Option<(ArrayD<f64>, Float)>, Invalid> {
+        let Some(tensor) = self.tensor(id)? else { return Ok(None) };
+        let Some(float) = Float::from_onnx(tensor.data_type()) else { return Ok(None) };
+        Ok(Some((tensor::floats(&tensor, &self.graph.model.storage)?, float)))
+    }
+
+    /// The values of the integer constant `id`; `None` as in [`Self::floats`].
+    ///
+    /// # Errors
+    /// As [`Self::floats`].
+    pub fn integers(&self, id: ValueId) -> Result<Option<Vec<i64>>, Invalid> {
+        let Some(tensor) = self.tensor(id)? else { return Ok(None) };
+        match DataType::try_from(tensor.data_type()) {
+            Ok(DataType::Int64 | DataType::Int32) => {
+                Ok(Some(tensor::integers(&tensor, &self.graph.model.storage)?))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn cache(&self) -> MutexGuard<'_, HashMap<ValueId, Option<Arc<TensorProto>>>> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn computed(&self, id: ValueId) -> Result<Option<TensorProto>, Invalid> {
+        let Some(producer) = self.graph.value(id).producer else { return Ok(None) };
+        let node = self.graph.node(producer);
+        if node.standard_op() == Some("Constant") {
+            return Ok(stored(node));
+        }
+        let mut proto = NodeProto { doc_string: None, metadata_props: Vec::new(), ..node.proto.clone() };
+        if node.standard_op() == Some("CastLike") {
+            let Some(to) = node.input(1).and_then(|like| self.element_type(like)) else {
+                return Ok(None);
+            };
+            proto.op_type = Some("Cast".into());
+            proto.input.truncate(1);
+            proto.attribute = vec![AttributeProto {
+                name: Some("to".into()),
+                r#type: Some(AttributeType::Int.into()),
+                i: Some(to.into()),
+                ..AttributeProto::default()
+            }];
+        }
+        let mut initializer = Vec::new();
+        for (index, &input) in node.inputs.iter().enumerate() {
+            let Some(input) = input.filter(|_| index < proto.input.len()) else { continue };
+            let Some(tensor) = self.tensor(input)? else { return Ok(None) };
+            let mut tensor = self.inlined(&tensor)?;
+            tensor.name = Some(self.graph.value(input).name.clone());
+            initializer.push(tensor);
+        }
+        if self.is_too_large(node, &initializer)? {
+            return Ok(None);
+        }
+        let name = &self.graph.value(id).name;
+        let model = ModelProto {
+            ir_version: Some(8),
+            opset_import: vec![OperatorSetIdProto {
+                version: Some(self.graph.model.opset),
+                ..OperatorSetIdProto::default()
+            }],
+            graph: Some(GraphProto {
+                node: vec![proto],
+                initializer,
+                output: vec![ValueInfoProto { name: Some(name.clone()), ..ValueInfoProto::default() }],
+                ..GraphProto::default()
+            }),
+            ..ModelProto::default()
+        };
+        let bytes = model.encode_to_vec();
+        let run = Engine::load(Source { bytes: &bytes, folder: None }, &[]).and_then(|engine| engine.run(&[]));
+        let float = self.element_type(id).and_then(Float::from_onnx).unwrap_or(Float::F32);
+        Ok(match run.ok().and_then(|outputs| outputs.into_iter().next()) {
+            Some(Array::Float(values)) => Some(tensor::from_floats(name, &values, float)),
+            Some(Array::Int(values)) => {
+                let dims = values.shape().iter().map(|&dim| dim as i64).collect();
+                let values: Vec<i64> = values.iter().copied().collect();
+                Some(TensorProto { dims, ..tensor::from_integers(name, &values) })
+            }
+            None => None,
+        })
+    }
+
+    /// `tensor` with its data inside, wherever it was.
+    fn inlined(&self, tensor: &TensorProto) -> Result<TensorProto, Invalid> {
+        tensor::inlined(tensor, &self.graph.model.storage).map_err(Invalid::from)
+    }
+
+    /// Whether evaluating `node` could take more memory than any real constant does.
+    fn is_too_large(&self, node: &Node, inputs: &[TensorProto]) -> Result<bool, Invalid> {
+        let storage = &self.graph.model.storage;
+        let grown = match (node.standard_op(), inputs) {
+            (Some("ConstantOfShape"), [shape]) | (Some("Expand"), [_, shape]) => {
+                tensor::integers(shape, storage)?
+            }
+            (Some("Tile"), [data, repeats]) => {
+                let mut sizes = tensor::integers(repeats, storage)?;
+                sizes.extend(&data.dims);
+                sizes
+            }
+            (Some("Range"), [start, limit, delta]) => {
+                let bounds = [start, limit, delta].map(|bound| tensor::integers(bound, storage));
+                match bounds {
+                    [Ok(a), Ok(b), Ok(c)] => match (&a[..], &b[..], &c[..]) {
+                        ([start], [limit], [delta]) if *delta != 0 => {
+                            vec![limit.saturating_sub(*start).saturating_abs() / delta.saturating_abs()]
+                        }
+                        _ => return Ok(true),
+                    },
+                    _ => return Ok(true),
+                }
+            }
+            _ => return Ok(false),
+        };
+        let elements = grown.iter().fold(1i64, |product, &size| product.saturating_mul(size.max(1)));
+        Ok(elements > MAX_ELEMENTS as i64)
+    }
+}
+
+/// The tensor of a `Constant` node.
+fn stored(node: &Node) -> Option<TensorProto> {
+    let [attribute] = node.proto.attribute.as_slice() else { return None };
+    let name = node.proto.output.first().cloned().unwrap_or_default();
+    let float = |dims: Vec<i64>, values: &[f32]| TensorProto {
+        dims,
+        data_type: Some(DataType::Float.into()),
+        float_data: values.to_vec(),
+        ..TensorProto::default()
+    };
+    let int = |dims: Vec<i64>, values: &[i64]| TensorProto {
+        dims,
+        data_type: Some(DataType::Int64.into()),
+        int64_data: values.to_vec(),
+        ..TensorProto::default()
+    };
+    let mut tensor = match attribute.name() {
+        "value" => attribute.t.clone()?,
+        "value_float" => float(vec![], &[attribute.f()]),
+        "value_floats" => float(vec![attribute.floats.len() as i64], &attribute.floats),
+        "value_int" => int(vec![], &[attribute.i()]),
+        "value_ints" => int(vec![attribute.ints.len() as i64], &attribute.ints),
+        _ => return None,
+    };
+    tensor.name = Some(name);
+    Some(tensor)
+}

@@ -1,0 +1,479 @@
+//! Where regions begin and end: legality and profit, decided on shapes alone.
+//!
+//! Walking forward, every linear tensor gets a *form*: a sum of terms. A term can
+//! be read at several depths: `bn(conv(x))` is a scale of `conv(x)` or a
+//! convolution of `x`. These are its *anchors*, nearest first. Terms merge at
+//! their nearest common anchor, so a shared `Pad` or norm in front of all branches
+//! neither hinders them nor is dragged in when it cannot be. Then, walking back
+//! from what is needed, each tensor is either left to its node or becomes the
+//! output of a region that stops at the anchors whose cost is least.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::read::{Map, Reader, Reading};
+use super::{Kind, NearMiss, NotLinear, Part, Readings, Reason, Region, kind_of};
+use crate::affine::Geometry;
+use crate::onnx::graph::{NodeId, ValueId};
+
+/// Depths at which one term is considered. Real branches have less than ten.
+const MAX_ANCHORS: usize = 24;
+
+/// What something costs at run time, per output position. Negative: it saves that.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Cost {
+    nodes: f64,
+    weights: f64,
+    multiply_adds: f64,
+}
+
+impl Cost {
+    fn plus(self, other: Cost) -> Cost {
+        Cost {
+            nodes: self.nodes + other.nodes,
+            weights: self.weights + other.weights,
+            multiply_adds: self.multiply_adds + other.multiply_adds,
+        }
+    }
+
+    fn minus(self, other: Cost) -> Cost {
+        self.plus(Cost {
+            nodes: -other.nodes,
+            weights: -other.weights,
+            multiply_adds: -other.multiply_adds,
+        })
+    }
+
+    /// The cost per output position of something that is computed at `ratio` positions each.
+    fn at(self, ratio: f64) -> Cost {
+        Cost { multiply_adds: self.multiply_adds * ratio, ..self }
+    }
+
+    fn no_dearer_than(&self, other: &Cost) -> bool {
+        self.weights <= other.weights && self.multiply_adds <= other.multiply_adds
+    }
+}
+
+/// A term as seen from one tensor.
+#[derive(Debug, Clone)]
+struct Anchor {
+    part: Part<Geometry>,
+    /// Uses of the root that this term accounts for.
+    uses: usize,
+    /// What it costs to compute the term from the root.
+    emit: Cost,
+    /// What is no longer needed then, compared with the nearest anchor.
+    saved: Cost,
+}
+
+impl Anchor {
+    fn net(&self) -> Cost {
+        self.emit.minus(self.saved)
+    }
+}
+
+/// One summand, by anchors from near to far; never empty.
+type Term = Vec<Anchor>;
+
+#[derive(Debug, Clone)]
+struct Form {
+    terms: Vec<Term>,
+    /// Whether the node as it stands computes this form from its inputs' forms.
+    as_is: bool,
+}
+
+/// What the walk found.
+pub struct Found {
+    /// Regions worth rewriting, in topological order of their outputs.
+    pub regions: Vec<Region>,
+    /// Places that were left alone.
+    pub near_misses: Vec<NearMiss>,
+}
+
+/// Decides the regions of a graph.
+pub struct Walk<'r, 'g, 'm> {
+    reader: &'r Reader<'g, 'm>,
+    readings: &'r Readings,
+    forms: HashMap<ValueId, Form>,
+    /// Live uses of a tensor under any of its names.
+    uses: HashMap<ValueId, usize>,
+    near_misses: Vec<(ValueId, NearMiss)>,
+}
+
+impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
+    /// Computes the form of every linear tensor.
+    pub fn new(reader: &'r Reader<'g, 'm>, readings: &'r Readings) -> Self {
+        let mut walk = Walk {
+            reader,
+            readings,
+            forms: HashMap::new(),
+            uses: HashMap::new(),
+            near_misses: Vec::new(),
+        };
+        walk.count_uses();
+        for (id, node) in reader.graph.nodes() {
+            let Some(output) = node.output() else { continue };
+            let form = match readings.get(id) {
+                Some(Reading::Map(input, map)) => walk.map_form(id, readings.source(*input), map),
+                Some(Reading::Sum(operands)) => walk.sum_form(output, operands),
+                Some(Reading::Opaque(why)) => {
+                    walk.note_product(output, id, why);
+                    continue;
+                }
+                _ => continue,
+            };
+            walk.forms.insert(output, form);
+        }
+        walk
+    }
+
+    /// The regions, none of which ends in a tensor of `left_alone`.
+    pub fn regions(&self, left_alone: &HashSet<ValueId>) -> Found {
+        let graph = self.reader.graph;
+        let source = |value| self.readings.source(value);
+        let mut needed: HashSet<ValueId> = graph.outputs.iter().copied().map(source).collect();
+        let mut regions = Vec::new();
+        for (id, node) in graph.nodes().rev() {
+            let wanted = node.outputs.iter().flatten().any(|output| needed.contains(output));
+            if matches!(self.readings.get(id), None | Some(Reading::Alias(_))) || !wanted {
+                continue;
+            }
+            let output = node.output().filter(|output| !left_alone.contains(output));
+            match output.and_then(|output| Some((output, self.cuts_of(output)?))) {
+                Some((output, cuts)) => {
+                    needed.extend(cuts.iter().copied());
+                    regions.push(Region::new(graph, self.readings, output, cuts));
+                }
+                None => needed.extend(graph.uses(id).map(source)),
+            }
+        }
+        regions.reverse();
+        let inside: HashSet<NodeId> = regions.iter().flat_map(|region| &region.nodes).copied().collect();
+        let outputs: HashSet<ValueId> = regions.iter().map(|region| region.output).collect();
+        // What went into a region was not missed.
+        let missed = |value: &ValueId| {
+            graph.value(*value).producer.is_none_or(|producer| !inside.contains(&producer))
+                || outputs.contains(value)
+        };
+        let near_misses = self.near_misses.iter().filter(|(value, _)| missed(value));
+        let near_misses = near_misses.map(|(_, near_miss)| near_miss.clone()).collect();
+        Found { regions, near_misses }
+    }
+
+    /// Where the region of `output` stops; `None` if its node stays as it is.
+    fn cuts_of(&self, output: ValueId) -> Option<BTreeSet<ValueId>> {
+        let form = self.forms.get(&output)?;
+        let chosen: Vec<usize> = form.terms.iter().map(|term| best(term)).collect();
+        if form.as_is && (form.terms.len() > 1 || chosen.iter().all(|&depth| depth == 0)) {
+            return None;
+        }
+        let anchors = form.terms.iter().zip(chosen).filter_map(|(term, depth)| term.get(depth));
+        Some(anchors.map(|anchor| anchor.part.root).collect())
+    }
+
+    fn count_uses(&mut self) {
+        let graph = self.reader.graph;
+        for (id, node) in graph.nodes() {
+            let constant = node.output().is_some_and(|output| self.reader.constants.contains(output));
+            if constant || matches!(self.readings.get(id), None | Some(Reading::Alias(_))) {
+                continue;
+            }
+            for value in graph.uses(id) {
+                *self.uses.entry(self.readings.source(value)).or_default() += 1;
+            }
+        }
+        for &output in &graph.outputs {
+            *self.uses.entry(self.readings.source(output)).or_default() += 1;
+        }
+    }
+
+    /// Whether nobody needs the anchor's root once this term is computed from further away.
+    fn dies(&self, anchor: &Anchor) -> bool {
+        self.uses.get(&anchor.part.root) == Some(&anchor.uses)
+    }
+
+    fn map_form(&mut self, id: NodeId, input: ValueId, map: &Map) -> Form {
+        let kind = kind_of(map);
+        let part = Part { root: input, map: map.geometry(), kind };
+        let nearest = Anchor { part, uses: 1, emit: own_cost(map), saved: Cost::default() };
+        if let Some(terms) = self.scaled_terms(&nearest, map) {
+            return Form { terms, as_is: false };
+        }
+        let term = self.anchors_from(nearest);
+        self.note_sequence(id, input, &term);
+        Form { terms: vec![term], as_is: true }
+    }
+
+    /// A scale or shift of a sum of several convolutions goes into each of them, if
+    /// nobody else needs the sum and no plain operand would need a convolution.
+    fn scaled_terms(&self, nearest: &Anchor, map: &Map) -> Option<Vec<Term>> {
+        let form = self.forms.get(&nearest.part.root)?;
+        let pointwise = nearest.part.map.windows.is_empty() && !matches!(map, Map::Conv { .. });
+        if form.terms.len() < 2 || !pointwise || !self.dies(nearest) {
+            return None;
+        }
+        let scaled = |term: &Term| {
+            let anchors = term.iter().filter(|anchor| anchor.part.kind == Kind::Weighted);
+            let anchors: Term = anchors
+                .filter_map(|anchor| {
+                    let part = anchor.part.mapped(&nearest.part.map, nearest.part.kind).ok()?;
+                    Some(Anchor { emit: cost(&part), part, ..anchor.clone() })
+                })
+                .collect();
+            (!anchors.is_empty()).then_some(anchors)
+        };
+        form.terms.iter().map(scaled).collect()
+    }
+
+    /// The term read at `nearest`, and at all legal depths behind it.
+    fn anchors_from(&self, nearest: Anchor) -> Term {
+        let mut term = vec![nearest];
+        let Some(nearest) = term.first().cloned() else { return term };
+        let Some([behind]) = self.forms.get(&nearest.part.root).map(|form| form.terms.as_slice())
+        else {
+            return term;
+        };
+        let dies = self.dies(&nearest);
+        let ratio = nearest.part.map.stride();
+        let replaced = behind.get(best(behind)).map(Anchor::net).unwrap_or_default();
+        for anchor in behind.iter().take(MAX_ANCHORS) {
+            let Ok(part) = anchor.part.mapped(&nearest.part.map, nearest.part.kind) else { continue };
+            let saved = if dies { anchor.saved.plus(replaced).at(ratio) } else { Cost::default() };
+            let uses = if dies { anchor.uses } else { 0 };
+            term.push(Anchor { emit: cost(&part), part, uses, saved: nearest.saved.plus(saved) });
+        }
+        term
+    }
+
+    fn sum_form(&mut self, output: ValueId, operands: &[(ValueId, bool)]) -> Form {
+        let mut sum = SumForm::default();
+        let mut as_is = true;
+        let mut arms = Vec::new();
+        for &(operand, minus) in operands {
+            let root = self.readings.source(operand);
+            let part = Part { root, map: Geometry::identity(), kind: Kind::Plain(false) };
+            let uses = operands.iter().filter(|&&(o, _)| self.readings.source(o) == root).count();
+            let plain = Anchor { part, uses: 1, emit: Cost::default(), saved: Cost::default() };
+            let several = self.forms.get(&root).filter(|form| form.terms.len() > 1);
+            let terms = match several {
+                // A nested sum that nobody else needs is part of this one.
+                Some(form) if uses == 1 && self.dies(&plain) => form.terms.clone(),
+                _ => vec![self.anchors_from(plain)],
+            };
+            for term in terms {
+                let term = if minus { negated(term) } else { term };
+                arms.push((root, term.clone()));
+                as_is &= !self.add(&mut sum, term);
+            }
+        }
+        let terms: Vec<Term> = sum.terms.into_iter().flatten().collect();
+        if terms.len() > 1 {
+            self.note_sum(output, &terms);
+        }
+        Form { terms, as_is }
+    }
+
+    /// Adds a term to a sum; returns whether it was merged with another.
+    fn add(&self, sum: &mut SumForm, mut term: Term) -> bool {
+        let mut merged_any = false;
+        while let Some((index, merged)) = self.merge_with_some(sum, &term) {
+            sum.remove(index);
+            term = merged;
+            merged_any = true;
+        }
+        sum.push(term);
+        merged_any
+    }
+
+    fn merge_with_some(&self, sum: &SumForm, term: &Term) -> Option<(usize, Term)> {
+        for anchor in term {
+            for &index in sum.by_root.get(&anchor.part.root).into_iter().flatten() {
+                let Some(Some(other)) = sum.terms.get(index) else { continue };
+                let Some(at) = other.iter().find(|at| at.part.root == anchor.part.root) else { continue };
+                let Ok(part) = at.part.merged(&anchor.part, self.reader) else { continue };
+                let merged = self.anchors_from(Anchor {
+                    emit: cost(&part),
+                    part,
+                    uses: at.uses + anchor.uses,
+                    saved: at.saved.plus(anchor.saved),
+                });
+                let net = |term: &Term| term.get(best(term)).map(Anchor::net).unwrap_or_default();
+                let apart = net(other).plus(net(term));
+                if net(&merged).no_dearer_than(&apart) && net(&merged).nodes <= apart.nodes {
+                    return Some((index, merged));
+                }
+            }
+        }
+        None
+    }
+
+    // Near misses.
+
+    fn miss(&mut self, output: ValueId, reason: Reason) {
+        let graph = self.reader.graph;
+        let node = graph.value(output).producer.map(|producer| graph.node(producer).label());
+        let node = node.unwrap_or_default().to_owned();
+        if !self.near_misses.iter().rev().take(8).any(|(at, miss)| *at == output && miss.reason == reason) {
+            self.near_misses.push((output, NearMiss { node, reason }));
+        }
+    }
+
+    /// Two convolutions in a row that nobody else needs, and are not made one.
+    fn note_sequence(&mut self, id: NodeId, input: ValueId, term: &Term) {
+        let graph = self.reader.graph;
+        let (Some(nearest), Some(output)) = (term.first(), graph.node(id).output()) else { return };
+        if nearest.part.kind != Kind::Weighted || !self.dies(nearest) {
+            return;
+        }
+        let Some(behind) = self.weighted(input).cloned() else { return };
+        let composed = term.iter().find(|anchor| anchor.part.root == behind.part.root);
+        let reason = match composed {
+            None => match behind.part.mapped(&nearest.part.map, nearest.part.kind) {
+                Err(refusal) => Reason::Geometry(refusal),
+                Ok(_) => return,
+            },
+            Some(composed) if best(term) == 0 => Reason::Dearer {
+                before: nearest.part.weights() + behind.part.weights(),
+                after: composed.part.weights(),
+            },
+            Some(_) => return,
+        };
+        self.miss(output, reason);
+    }
+
+    /// A sum with a convolution whose other operands stayed apart.
+    fn note_sum(&mut self, output: ValueId, terms: &[Term]) {
+        let weighted: Vec<&Anchor> = terms
+            .iter()
+            .filter_map(|term| term.iter().find(|anchor| anchor.part.kind == Kind::Weighted))
+            .collect();
+        let Some((first, others)) = weighted.split_first() else { return };
+        let name = |value: ValueId| self.reader.graph.value(value).name.clone();
+        let mut reasons = Vec::new();
+        for other in others.iter().take(4) {
+            let same_root = weighted.iter().find(|at| {
+                at.part.root == other.part.root && !std::ptr::eq::<Anchor>(**at, *other)
+            });
+            reasons.push(match same_root {
+                None => Reason::DifferentInputs {
+                    left: name(first.part.root),
+                    right: name(other.part.root),
+                },
+                Some(at) => match at.part.merged(&other.part, self.reader) {
+                    Err(reason) => reason,
+                    Ok(merged) => Reason::Dearer {
+                        before: at.part.weights() + other.part.weights(),
+                        after: merged.weights(),
+                    },
+                },
+            });
+        }
+        for term in terms.iter().filter(|term| term.iter().all(|at| at.part.kind != Kind::Weighted)) {
+            reasons.extend(term.last().and_then(|at| self.obstacle(at.part.root, first.part.root)));
+        }
+        reasons.into_iter().for_each(|reason| self.miss(output, reason));
+    }
+
+    /// Why `operand`, which is added to a convolution of `root`, is not one itself.
+    fn obstacle(&self, operand: ValueId, root: ValueId) -> Option<Reason> {
+        let graph = self.reader.graph;
+        let producer = graph.value(operand).producer?;
+        let node = graph.node(producer);
+        let Reading::Opaque(why) = self.readings.get(producer)? else { return None };
+        let reads_a_branch = graph.uses(producer).any(|input| {
+            self.weighted(self.readings.source(input)).is_some_and(|anchor| anchor.part.root == root)
+        });
+        let operator = matches!(why, NotLinear::Operator(_));
+        (reads_a_branch || !operator)
+            .then(|| Reason::NotLinear { node: node.label().to_owned(), why: why.clone() })
+    }
+
+    /// A product or maximum of convolutions of one tensor.
+    fn note_product(&mut self, output: ValueId, id: NodeId, why: &NotLinear) {
+        let graph = self.reader.graph;
+        let mut roots: Vec<ValueId> = graph
+            .uses(id)
+            .filter_map(|input| Some(self.weighted(self.readings.source(input))?.part.root))
+            .collect();
+        let count = roots.len();
+        roots.sort_unstable();
+        roots.dedup();
+        if roots.len() < count {
+            let node = graph.node(id).label().to_owned();
+            self.miss(output, Reason::NotLinear { node, why: why.clone() });
+        }
+    }
+
+    /// The nearest anchor of `value` that is a convolution, if `value` is one term.
+    fn weighted(&self, value: ValueId) -> Option<&Anchor> {
+        let [term] = self.forms.get(&value)?.terms.as_slice() else { return None };
+        term.iter().find(|anchor| anchor.part.kind == Kind::Weighted)
+    }
+}
+
+/// The terms of a sum under construction, found by any of their roots.
+#[derive(Default)]
+struct SumForm {
+    terms: Vec<Option<Term>>,
+    by_root: HashMap<ValueId, Vec<usize>>,
+}
+
+impl SumForm {
+    fn push(&mut self, term: Term) {
+        for anchor in &term {
+            self.by_root.entry(anchor.part.root).or_default().push(self.terms.len());
+        }
+        self.terms.push(Some(term));
+    }
+
+    fn remove(&mut self, index: usize) {
+        if let Some(slot) = self.terms.get_mut(index) {
+            *slot = None;
+        }
+    }
+}
+
+fn negated(term: Term) -> Term {
+    term.into_iter().map(|anchor| Anchor { part: anchor.part.negated(), ..anchor }).collect()
+}
+
+/// The depth at which a term is cheapest: of those that are no dearer than the
+/// nearest, one with the fewest nodes.
+fn best(term: &[Anchor]) -> usize {
+    let Some(nearest) = term.first().map(Anchor::net) else { return 0 };
+    let mut best = (0, nearest);
+    for (depth, anchor) in term.iter().enumerate().skip(1) {
+        let net = anchor.net();
+        let emittable = anchor.part.kind == Kind::Weighted;
+        if emittable && net.no_dearer_than(&nearest) && net.nodes < best.1.nodes {
+            best = (depth, net);
+        }
+    }
+    best.0
+}
+
+/// Cost of a part that is written out as new nodes.
+fn cost(part: &Part<Geometry>) -> Cost {
+    if let Kind::Plain(_) = part.kind {
+        return Cost::default();
+    }
+    let outputs = part.map.channels.map_or(0, |channels| channels.outputs) as f64;
+    let bias = if part.map.shifted { outputs } else { 0.0 };
+    let cropped = part.map.windows.iter().any(|window| window.pads().0 < 0 || window.pads().1 < 0);
+    Cost {
+        nodes: if cropped { 2.0 } else { 1.0 },
+        weights: part.map.weights() + bias,
+        multiply_adds: part.map.weights(),
+    }
+}
+
+/// Cost of a node as it stands.
+fn own_cost(map: &Map) -> Cost {
+    let geometry = map.geometry();
+    let (weights, multiply_adds) = match map {
+        Map::Conv { bias, .. } => (geometry.weights() + bias.len() as f64, geometry.weights()),
+        // γ, β, μ, σ² of a norm; a scale or shift has less, but nothing to trade for it.
+        Map::Diagonal { scale, .. } => (4.0 * scale.len() as f64, scale.len() as f64),
+        Map::Filter { windows, .. } => (0.0, windows.iter().map(|window| window.taps as f64).product()),
+    };
+    Cost { nodes: 1.0, weights, multiply_adds }
+}

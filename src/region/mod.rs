@@ -1,0 +1,335 @@
+//! Linear regions: which part of the graph is one sum of convolutions.
+//!
+//! [`read`] says what a node computes, [`form`] decides where regions begin and
+//! end, and [`Region::evaluate`] computes a region's normal form
+//! `y = Σ L_t(r_t) + b`, on shapes or on weights. Knows the mathematics and the
+//! read-only graph; edits nothing and names no new tensor.
+
+pub mod constant;
+pub mod form;
+pub mod read;
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::affine::{Geometry, Linear, Refusal};
+use crate::onnx::graph::{Graph, NodeId, ValueId};
+use crate::onnx::model::Invalid;
+use read::{Map, Reader, Reading};
+
+/// Why a node is not an affine map or a sum.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotLinear {
+    /// The operator is not affine.
+    #[error("{0} is not linear")]
+    Operator(String),
+    /// A node that contradicts the operator's definition.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// Affine, but no convolution.
+    #[error("{0}")]
+    Unrepresentable(&'static str),
+    /// A weight or statistic that is computed at run time.
+    #[error("`{0}` is not constant")]
+    NotConstant(String),
+    /// A window depends on a size that the file does not fix.
+    #[error(
+        "its windows depend on the size of `{tensor}` on spatial axis {axis}, which is not \
+         known; fix it with --input-shape"
+    )]
+    SizeUnknown {
+        /// The tensor.
+        tensor: String,
+        /// Spatial axis.
+        axis: usize,
+    },
+    /// Which axis a constant meets depends on a rank that is not known.
+    #[error("the number of dimensions of `{0}` is not known; fix it with --input-shape")]
+    RankUnknown(String),
+    /// A constant that varies along other axes than the channels.
+    #[error("constant `{constant}` of shape {dims:?} is not one number per channel")]
+    NotPerChannel {
+        /// The constant.
+        constant: String,
+        /// Its shape.
+        dims: Vec<usize>,
+    },
+    /// A vector of the wrong length.
+    #[error("`{constant}` is not a vector of {length} floats")]
+    WrongLength {
+        /// The vector.
+        constant: String,
+        /// What is needed.
+        length: usize,
+    },
+}
+
+/// Why branches were not merged.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Reason {
+    /// They do not see the same feature map.
+    #[error("the branches read different tensors, `{left}` and `{right}`")]
+    DifferentInputs {
+        /// Root of one.
+        left: String,
+        /// Root of the other.
+        right: String,
+    },
+    /// Their windows or channels do not fit.
+    #[error(transparent)]
+    Geometry(#[from] Refusal),
+    /// Something on the way is not linear.
+    #[error("node `{node}`: {why}")]
+    NotLinear {
+        /// The node.
+        node: String,
+        /// Why it is not.
+        why: NotLinear,
+    },
+    /// Legal, but not profitable.
+    #[error("as one convolution it would need {after} weights instead of {before}")]
+    Dearer {
+        /// Weights of what is there.
+        before: f64,
+        /// Weights of the result.
+        after: f64,
+    },
+    /// The fused weights could not be computed or proved.
+    #[error("{0}")]
+    Unproved(String),
+    /// The user said so.
+    #[error("left alone because of --skip")]
+    Skipped,
+}
+
+/// A place that looks fusable and is left alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NearMiss {
+    /// The node where the branches meet.
+    pub node: String,
+    /// Why it is left alone.
+    pub reason: Reason,
+}
+
+/// All nodes of a graph, read.
+pub struct Readings {
+    readings: HashMap<NodeId, Reading>,
+    sources: HashMap<ValueId, ValueId>,
+}
+
+impl Readings {
+    /// Reads every live node.
+    ///
+    /// # Errors
+    /// If a stored tensor is malformed.
+    pub fn of(reader: &Reader) -> Result<Self, Invalid> {
+        let mut readings = HashMap::new();
+        let mut sources = HashMap::new();
+        for (id, node) in reader.graph.nodes().filter(|&(id, _)| reader.graph.is_live(id)) {
+            let reading = reader.read(node)?;
+            if let (Reading::Alias(of), Some(output)) = (&reading, node.output()) {
+                sources.insert(output, sources.get(of).copied().unwrap_or(*of));
+            }
+            readings.insert(id, reading);
+        }
+        Ok(Readings { readings, sources })
+    }
+
+    /// What node `id` computes; `None` if nothing needs it.
+    pub fn get(&self, id: NodeId) -> Option<&Reading> {
+        self.readings.get(&id)
+    }
+
+    /// The tensor that `id` is just another name of.
+    pub fn source(&self, id: ValueId) -> ValueId {
+        self.sources.get(&id).copied().unwrap_or(id)
+    }
+}
+
+/// A connected part of the graph that computes one tensor linearly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Region {
+    /// The tensor it computes.
+    pub output: ValueId,
+    /// Tensors at which it stops: its roots are among them.
+    pub cuts: BTreeSet<ValueId>,
+    /// Its nodes, in topological order.
+    pub nodes: Vec<NodeId>,
+}
+
+/// What a part contributes, besides its map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The root itself, added or (`true`) subtracted.
+    Plain(bool),
+    /// No convolution on the way, yet not plain: a scaled or cropped root.
+    Scaled,
+    /// At least one convolution on the way.
+    Weighted,
+}
+
+/// One term `L(r)` of a normal form.
+#[derive(Debug, Clone)]
+pub struct Part<L> {
+    /// The tensor that it reads, `r`.
+    pub root: ValueId,
+    /// `L`.
+    pub map: L,
+    /// See [`Kind`].
+    pub kind: Kind,
+}
+
+impl<L: Linear> Part<L> {
+    /// `map` applied to this part.
+    pub fn mapped(&self, map: &L, kind: Kind) -> Result<Self, Refusal> {
+        let kind = match (kind, self.kind) {
+            (Kind::Weighted, _) | (_, Kind::Weighted) => Kind::Weighted,
+            (Kind::Plain(a), Kind::Plain(b)) => Kind::Plain(a != b),
+            _ => Kind::Scaled,
+        };
+        Ok(Part { root: self.root, map: map.after(&self.map)?, kind })
+    }
+
+    /// The part, subtracted.
+    #[must_use]
+    pub fn negated(self) -> Self {
+        let kind = match self.kind {
+            Kind::Plain(minus) => Kind::Plain(!minus),
+            kind => kind,
+        };
+        Part { root: self.root, map: self.map.negated(), kind }
+    }
+
+    /// Weights to store and multiply-adds per output position, if it is emitted on its own.
+    pub fn weights(&self) -> f64 {
+        match self.kind {
+            Kind::Plain(_) => 0.0,
+            _ => self.map.geometry().weights(),
+        }
+    }
+
+    /// `self ⊕ other`, if that is legal and not dearer than both.
+    pub fn merged(&self, other: &Self, reader: &Reader) -> Result<Self, Reason> {
+        debug_assert_eq!(self.root, other.root);
+        let map = match self.map.plus(&other.map, &[]) {
+            // Sizes are inferred only where a decision needs them.
+            Err(Refusal::Counts { .. }) => self.map.plus(&other.map, reader.sizes(self.root))?,
+            map => map?,
+        };
+        let (before, after) = (self.weights() + other.weights(), map.geometry().weights());
+        if !(self.kind == Kind::Weighted || other.kind == Kind::Weighted) || after > before {
+            return Err(Reason::Dearer { before, after });
+        }
+        Ok(Part { root: self.root, map, kind: Kind::Weighted })
+    }
+}
+
+/// What a map adds to a part's kind.
+pub fn kind_of(map: &Map) -> Kind {
+    match map {
+        Map::Conv { .. } => Kind::Weighted,
+        Map::Filter { windows, weight, shift } if windows.is_empty() && *shift == 0.0 && weight.abs() == 1.0 => {
+            Kind::Plain(*weight < 0.0)
+        }
+        _ => Kind::Scaled,
+    }
+}
+
+/// Adds `part` to a sum, merging it with all parts that it can be merged with.
+pub fn insert<L: Linear>(parts: &mut Vec<Part<L>>, mut part: Part<L>, reader: &Reader) {
+    while let Some((index, merged)) = parts.iter().enumerate().find_map(|(index, other)| {
+        let merged = (other.root == part.root).then(|| other.merged(&part, reader).ok())??;
+        Some((index, merged))
+    }) {
+        parts.remove(index);
+        part = merged;
+    }
+    parts.push(part);
+}
+
+impl Region {
+    /// The region of `output` that stops at `cuts`.
+    pub fn new(graph: &Graph, readings: &Readings, output: ValueId, cuts: BTreeSet<ValueId>) -> Self {
+        let mut nodes = BTreeSet::new();
+        let mut wanted = vec![output];
+        while let Some(value) = wanted.pop() {
+            let at_cut = value != output && cuts.contains(&value);
+            let Some(producer) = graph.value(value).producer.filter(|_| !at_cut) else { continue };
+            let inputs: Vec<ValueId> = match readings.get(producer) {
+                Some(Reading::Alias(of)) => vec![*of],
+                Some(Reading::Map(input, _)) => vec![*input],
+                Some(Reading::Sum(operands)) => operands.iter().map(|&(operand, _)| operand).collect(),
+                Some(Reading::Opaque(_)) | None => continue,
+            };
+            if nodes.insert(producer) {
+                wanted.extend(inputs);
+            }
+        }
+        Region { output, cuts, nodes: nodes.into_iter().collect() }
+    }
+
+    /// The region's normal form: one part per root and window. `lift` makes a map
+    /// of what a node was read as.
+    ///
+    /// # Errors
+    /// What `lift` returns, or that maps do not compose.
+    pub fn evaluate<L: Linear, E: From<Refusal>>(
+        &self,
+        readings: &Readings,
+        reader: &Reader,
+        identity: &L,
+        lift: impl Fn(&Map) -> Result<L, E>,
+    ) -> Result<Vec<Part<L>>, E> {
+        let mut forms: HashMap<ValueId, Vec<Part<L>>> = HashMap::new();
+        let graph = reader.graph;
+        for &id in &self.nodes {
+            let Some(output) = graph.node(id).output() else { continue };
+            // A form moves to its last reader inside the region; sums of thousands
+            // of operands are not copied at every step.
+            let take = |forms: &mut HashMap<_, _>, value: ValueId| {
+                let root = readings.source(value);
+                let plain = || vec![Part { root, map: identity.clone(), kind: Kind::Plain(false) }];
+                if self.cuts.contains(&root) {
+                    return plain();
+                }
+                match graph.value(root).readers.len() {
+                    1 => forms.remove(&root).unwrap_or_else(plain),
+                    _ => forms.get(&root).cloned().unwrap_or_else(plain),
+                }
+            };
+            let form = match readings.get(id) {
+                Some(Reading::Map(input, map)) => {
+                    let (lifted, kind) = (lift(map)?, kind_of(map));
+                    let bare = lifted.clone().unshifted();
+                    // The shift counts once, however many parts there are.
+                    let mut lifted = Some(lifted);
+                    let apply = |part: &Part<L>| {
+                        part.mapped(&lifted.take().unwrap_or_else(|| bare.clone()), kind)
+                    };
+                    take(&mut forms, *input).iter().map(apply).collect::<Result<_, _>>()?
+                }
+                Some(Reading::Sum(operands)) => {
+                    let mut parts = Vec::new();
+                    for &(operand, minus) in operands {
+                        let operand_parts = take(&mut forms, operand);
+                        if parts.is_empty() && !minus {
+                            parts = operand_parts;
+                            continue;
+                        }
+                        for part in operand_parts {
+                            insert(&mut parts, if minus { part.negated() } else { part }, reader);
+                        }
+                    }
+                    parts
+                }
+                _ => continue,
+            };
+            forms.insert(output, form);
+        }
+        Ok(forms.remove(&self.output).unwrap_or_default())
+    }
+}
+
+/// The identity on shapes, for [`Region::evaluate`].
+pub fn shapes_identity() -> Geometry {
+    Geometry::identity()
+}

@@ -1,0 +1,164 @@
+//! What happened: once, as data; then as text.
+
+use std::fmt;
+
+use crate::plan::{Count, Plan};
+use crate::region::NearMiss;
+use crate::verify::model::Outcome;
+
+/// Everything that a conversion did.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The input.
+    pub file: String,
+    /// What was, or would be, fused.
+    pub blocks: Vec<BlockReport>,
+    /// What was left alone, and why.
+    pub near_misses: Vec<NearMiss>,
+    /// Nodes of the main graph, before and after.
+    pub nodes: (usize, usize),
+    /// Graph inputs that went because they only named folded weights.
+    pub removed_inputs: usize,
+    /// Bytes of the model file, before and after.
+    pub bytes: (usize, usize),
+    /// The run of both models; `None` if nothing was run.
+    pub run: Option<Outcome>,
+    /// What was asked for.
+    pub mode: Mode,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Only look.
+    Look,
+    /// Rewrite and verify.
+    Verified,
+    /// Rewrite without verification.
+    Unverified,
+}
+
+/// One fused block.
+#[derive(Debug, Clone, Default)]
+pub struct BlockReport {
+    /// Its name.
+    pub name: String,
+    /// Its branches, as in `3×3 + 1×3 + 3×1`.
+    pub branches: String,
+    /// Batch norms that were folded.
+    pub norms: usize,
+    /// Cost of the old nodes.
+    pub before: Count,
+    /// Cost of the new ones.
+    pub after: Count,
+    /// Largest relative error of the float64 proof.
+    pub proof: Option<f64>,
+}
+
+impl BlockReport {
+    /// Reports of all planned blocks, none proved yet.
+    pub fn of(plan: &Plan) -> Vec<Self> {
+        let report = |block: &crate::plan::Block| BlockReport {
+            name: block.name.clone(),
+            branches: block.branches.clone(),
+            norms: block.norms,
+            before: block.before,
+            after: block.after,
+            proof: None,
+        };
+        plan.blocks.iter().map(report).collect()
+    }
+
+    /// Branches and norms in words.
+    fn found(&self) -> String {
+        match self.norms {
+            0 => self.branches.clone(),
+            1 => format!("{}, 1 batch norm", self.branches),
+            count => format!("{}, {count} batch norms", self.branches),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_blocks(f)?;
+        self.write_near_misses(f)?;
+        self.write_totals(f)
+    }
+}
+
+impl Report {
+    fn write_blocks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.blocks.is_empty() {
+            return writeln!(f, "{}: nothing to fuse", self.file);
+        }
+        let rows: Vec<[String; 5]> = self.blocks.iter().map(row).collect();
+        let head = ["block", "branches", "nodes", "parameters", "multiply-adds/position"];
+        let width = |column: usize| {
+            let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+            cells.chain(head.get(column).map(|head| head.len())).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..head.len()).map(width).collect();
+        let mut line = |cells: &[String; 5]| {
+            let padded: Vec<String> = cells
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:<width$}"))
+                .collect();
+            writeln!(f, "{}", padded.join("  ").trim_end())
+        };
+        line(&head.map(str::to_owned))?;
+        rows.iter().try_for_each(line)
+    }
+
+    fn write_near_misses(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.near_misses.is_empty() {
+            writeln!(f, "\nleft alone:")?;
+        }
+        for NearMiss { node, reason } in &self.near_misses {
+            writeln!(f, "  {node}: {reason}")?;
+        }
+        Ok(())
+    }
+
+    fn write_totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.blocks.is_empty() {
+            return Ok(());
+        }
+        let would = if self.mode == Mode::Look { "would be " } else { "" };
+        let (count, s) = (self.blocks.len(), if self.blocks.len() == 1 { "" } else { "s" });
+        writeln!(f, "\n{count} block{s} {would}fused, {} → {} nodes", self.nodes.0, self.nodes.1)?;
+        if self.removed_inputs > 0 {
+            writeln!(f, "{} graph inputs that only named folded weights went", self.removed_inputs)?;
+        }
+        if self.mode == Mode::Unverified {
+            return writeln!(f, "NOT VERIFIED: --no-verify was given");
+        }
+        let proofs = self.blocks.iter().filter_map(|block| block.proof);
+        if let Some(error) = proofs.reduce(f64::max) {
+            writeln!(f, "proof: every block agrees in float64 within {error:.1e}")?;
+        }
+        match &self.run {
+            None => Ok(()),
+            Some(Outcome::Agreed(errors)) => {
+                let worst = errors.iter().fold(0.0f64, |worst, (_, error)| worst.max(*error));
+                writeln!(f, "run: {} outputs of the whole model agree within {worst:.1e}", errors.len())
+            }
+            Some(Outcome::NotRun(reason)) => writeln!(f, "run: not run: {reason}"),
+            Some(Outcome::Differs { output, error, .. }) => {
+                writeln!(f, "run: output `{output}` differs by {error:.1e}")
+            }
+        }
+    }
+}
+
+fn row(block: &BlockReport) -> [String; 5] {
+    let change = |before: f64, after: f64| format!("{before} → {after}");
+    [
+        block.name.clone(),
+        block.found(),
+        format!("{} → {}", block.before.nodes, block.after.nodes),
+        change(block.before.parameters, block.after.parameters),
+        change(block.before.multiply_adds, block.after.multiply_adds),
+    ]
+}

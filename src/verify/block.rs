@@ -1,0 +1,184 @@
+//! The proof of one rewrite: old nodes and new ones as two tiny float64 models.
+//!
+//! The real weights, widened, against the fused ones before rounding; then the
+//! tensors that will be written must be those, correctly rounded.
+
+use std::collections::HashMap;
+
+use ndarray::ArrayD;
+use prost::Message;
+
+use super::feed::Random;
+use super::relative_error;
+use crate::engine::{Array, Engine, EngineError, Source};
+use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::proto::{
+    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+    TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
+};
+use crate::onnx::storage::Storage;
+use crate::onnx::tensor::{self, Float};
+
+/// Old and new outputs must agree to this, relative to the largest.
+pub const TOLERANCE: f64 = 1e-10;
+
+/// One side of a comparison.
+#[derive(Debug, Clone, Default)]
+pub struct Side {
+    /// Nodes in topological order.
+    pub nodes: Vec<NodeProto>,
+    /// Constants that they read; floats in float64.
+    pub constants: Vec<TensorProto>,
+}
+
+/// Everything that a proof needs.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// Version of the default operator set.
+    pub opset: i64,
+    /// Names of the tensors that both sides read.
+    pub roots: Vec<String>,
+    /// The tensor that both sides compute.
+    pub output: String,
+    /// Shapes of the roots, one list per trial.
+    pub trials: Vec<Vec<Vec<usize>>>,
+    /// The nodes as they were read.
+    pub old: Side,
+    /// The nodes that will be written.
+    pub new: Side,
+}
+
+/// Why a rewrite is not proved.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Unproved {
+    /// The engine could not run one side.
+    #[error("its proof could not be run: {0}")]
+    NotRun(#[from] EngineError),
+    /// The two sides differ.
+    #[error("old and new nodes differ by {error:.1e} of the largest value (allowed: {TOLERANCE:.0e})")]
+    Differs {
+        /// The largest relative difference.
+        error: f64,
+    },
+    /// A tensor that will be written is not the fused one, rounded.
+    #[error("tensor `{0}` as it would be written is not the fused one rounded once")]
+    Rounding(String),
+}
+
+/// Proves that both sides compute the same; returns the largest relative difference.
+///
+/// # Errors
+/// If they do not, or if the engine cannot tell.
+pub fn prove(claim: &Claim) -> Result<f64, Unproved> {
+    let (old, new) = (claim.model(&claim.old), claim.model(&claim.new));
+    let mut random = Random::new(1);
+    let mut largest = 0.0f64;
+    for shapes in &claim.trials {
+        let inputs: Vec<Array> = shapes.iter().map(|shape| random.floats(shape)).collect();
+        let run = |bytes: &[u8]| {
+            Engine::load(Source { bytes, folder: None }, shapes)?.run(&inputs)
+        };
+        let (expected, found) = (run(&old)?, run(&new)?);
+        let error = match (expected.as_slice(), found.as_slice()) {
+            ([expected], [found]) if !expected.shape().contains(&0) => relative_error(expected, found),
+            _ => f64::INFINITY,
+        };
+        if error.is_nan() || error > TOLERANCE {
+            return Err(Unproved::Differs { error });
+        }
+        largest = largest.max(error);
+    }
+    Ok(largest)
+}
+
+/// Checks that each float tensor of `written` is the one of that name in `exact`,
+/// rounded once to `float`.
+///
+/// # Errors
+/// Names the first tensor that is not.
+pub fn check_rounding(
+    written: &[TensorProto],
+    exact: &[(String, ArrayD<f64>)],
+    float: Float,
+) -> Result<(), Unproved> {
+    let exact: HashMap<&str, &ArrayD<f64>> = exact.iter().map(|(name, array)| (name.as_str(), array)).collect();
+    let floats = written.iter().filter(|tensor| Float::from_onnx(tensor.data_type()).is_some());
+    for tensor in floats {
+        let wrong = || Unproved::Rounding(tensor.name().to_owned());
+        let values = tensor::floats(tensor, &Storage::default()).map_err(|_| wrong())?;
+        let expected = exact.get(tensor.name()).ok_or_else(wrong)?;
+        let same = tensor.data_type() == float.to_onnx()
+            && values.shape() == expected.shape()
+            && values.iter().zip(expected.iter()).all(|(&value, &exact)| value == float.round(exact));
+        if !same {
+            return Err(wrong());
+        }
+    }
+    Ok(())
+}
+
+impl Claim {
+    fn model(&self, side: &Side) -> Vec<u8> {
+        let rank = |index: usize| {
+            let shape = self.trials.first().and_then(|trial| trial.get(index));
+            shape.map_or(0, Vec::len)
+        };
+        let input = self.roots.iter().enumerate();
+        let input = input.map(|(index, name)| double_info(name, rank(index))).collect();
+        let model = ModelProto {
+            ir_version: Some(8),
+            opset_import: vec![OperatorSetIdProto {
+                version: Some(self.opset),
+                ..OperatorSetIdProto::default()
+            }],
+            graph: Some(GraphProto {
+                node: side.nodes.iter().map(normalised).collect(),
+                initializer: side.constants.clone(),
+                input,
+                output: vec![ValueInfoProto { name: Some(self.output.clone()), ..Default::default() }],
+                ..GraphProto::default()
+            }),
+            ..ModelProto::default()
+        };
+        model.encode_to_vec()
+    }
+}
+
+/// A node as tract takes it: no empty names at the end of its inputs (it panics),
+/// one output, and inference, which is what is claimed, whatever the attributes say.
+fn normalised(node: &NodeProto) -> NodeProto {
+    let mut node = NodeProto { doc_string: None, metadata_props: Vec::new(), ..node.clone() };
+    while node.input.last().is_some_and(String::is_empty) {
+        node.input.pop();
+    }
+    match node.op_type() {
+        "Identity" | "Cast" | "Dropout" => {
+            // Same-type casts and inference dropouts, or the walk would have stopped.
+            node.op_type = Some("Identity".into());
+            node.input.truncate(1);
+            node.attribute.clear();
+        }
+        "BatchNormalization" => {
+            node.attribute.retain(|attribute| attribute.name() == "epsilon");
+        }
+        _ => {}
+    }
+    node.output.truncate(1);
+    node
+}
+
+fn double_info(name: &str, rank: usize) -> ValueInfoProto {
+    let dim = vec![tensor_shape_proto::Dimension::default(); rank];
+    let tensor = type_proto::Tensor {
+        elem_type: Some(DataType::Double.into()),
+        shape: Some(TensorShapeProto { dim }),
+    };
+    ValueInfoProto {
+        name: Some(name.to_owned()),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(tensor)),
+            ..TypeProto::default()
+        }),
+        ..ValueInfoProto::default()
+    }
+}

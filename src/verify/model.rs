@@ -1,0 +1,217 @@
+//! The run of the whole model: as it was read, and as it will be written.
+
+use super::feed::Random;
+use super::relative_error;
+use crate::engine::{Array, Engine, EngineError, InputShapes, Source};
+use crate::onnx::graph::Graph;
+use crate::onnx::model::{Invalid, graph_field, is_default_domain};
+use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::proto::tensor_shape_proto::dimension::Value as Dim;
+use crate::onnx::proto::{NodeProto, ValueInfoProto, type_proto};
+use crate::onnx::splice::{self, Edit};
+
+/// How the run is done.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Random inputs are made from this.
+    pub seed: u64,
+    /// How many inputs are tried.
+    pub samples: usize,
+    /// Allowed relative difference; by default it depends on the outputs' type.
+    pub tolerance: Option<f64>,
+    /// Shapes of inputs whose dimensions the file leaves open.
+    pub shapes: InputShapes,
+}
+
+/// What the run showed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Every output agreed; per output the largest relative difference.
+    Agreed(Vec<(String, f64)>),
+    /// An output differs by more than is allowed.
+    Differs {
+        /// The output.
+        output: String,
+        /// Its relative difference.
+        error: f64,
+        /// What is allowed.
+        tolerance: f64,
+    },
+    /// The engine could not run the model; its reason.
+    NotRun(String),
+}
+
+/// One graph input that has to be fed.
+struct Input {
+    name: String,
+    data_type: i32,
+    shape: Vec<usize>,
+}
+
+/// Runs old and new model on the same inputs.
+///
+/// # Errors
+/// If the old graph's inputs or outputs cannot be decoded.
+pub fn run(graph: &Graph, new: Source<'_>, options: &Options) -> Result<Outcome, Invalid> {
+    if let Some(reason) = unsupported(graph) {
+        return Ok(Outcome::NotRun(reason));
+    }
+    let inputs = match inputs(graph, options)? {
+        Ok(inputs) => inputs,
+        Err(reason) => return Ok(Outcome::NotRun(reason)),
+    };
+    let mut names = Vec::new();
+    let mut tolerance = options.tolerance.unwrap_or(1e-9);
+    for field in graph.model.graph_fields(graph_field::OUTPUT) {
+        let info: ValueInfoProto = graph.model.decode(field, "graph output")?;
+        if options.tolerance.is_none() {
+            tolerance = tolerance.max(default_tolerance(&info));
+        }
+        names.push(info.name().to_owned());
+    }
+    let compared = compare(graph, new, options, &inputs, &names);
+    Ok(match compared {
+        Err(error) => Outcome::NotRun(error.to_string()),
+        Ok(None) => Outcome::NotRun("the original gives NaN or infinity on random inputs".into()),
+        Ok(Some(errors)) => match errors.iter().find(|(_, error)| error.is_nan() || *error > tolerance) {
+            Some((output, error)) => {
+                Outcome::Differs { output: output.clone(), error: *error, tolerance }
+            }
+            None => Outcome::Agreed(errors),
+        },
+    })
+}
+
+fn compare(
+    graph: &Graph,
+    new: Source<'_>,
+    options: &Options,
+    inputs: &[Input],
+    names: &[String],
+) -> Result<Option<Vec<(String, f64)>>, EngineError> {
+    let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.shape.clone()).collect();
+    let old = normalised(graph);
+    let old = Source { bytes: &old, folder: graph.model.storage.folder() };
+    let samples: Vec<Vec<Array>> = (0..options.samples.max(1))
+        .map(|sample| {
+            let mut random = Random::new(options.seed.wrapping_add(sample as u64));
+            inputs.iter().map(|input| input.fill(&mut random)).collect()
+        })
+        .collect();
+    // One model after the other: only one is in memory at a time.
+    let outputs = |source| -> Result<Vec<Vec<Array>>, EngineError> {
+        let engine = Engine::load(source, &shapes)?;
+        samples.iter().map(|sample| engine.run(sample)).collect()
+    };
+    let expected = outputs(old)?;
+    let finite = |array: &Array| match array {
+        Array::Float(values) => values.iter().all(|value| value.is_finite()),
+        Array::Int(_) => true,
+    };
+    if !expected.iter().flatten().all(finite) {
+        return Ok(None);
+    }
+    let found = outputs(new)?;
+    let mut errors: Vec<(String, f64)> = names.iter().map(|name| (name.clone(), 0.0)).collect();
+    for (expected, found) in expected.iter().zip(&found) {
+        for (((_, error), expected), found) in errors.iter_mut().zip(expected).zip(found) {
+            *error = error.max(relative_error(expected, found));
+        }
+    }
+    Ok(Some(errors))
+}
+
+impl Input {
+    fn fill(&self, random: &mut Random) -> Array {
+        match DataType::try_from(self.data_type) {
+            Ok(DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16) => {
+                random.floats(&self.shape)
+            }
+            _ => random.integers(&self.shape),
+        }
+    }
+}
+
+/// What tract would get wrong or take too lightly; decided here, from the file.
+fn unsupported(graph: &Graph) -> Option<String> {
+    graph.nodes().filter(|&(id, _)| graph.is_live(id)).find_map(|(_, node)| {
+        let domain = node.proto.domain();
+        (!is_default_domain(domain)).then(|| {
+            format!("node `{}` is of domain `{domain}`, which tract ignores", node.label())
+        })
+    })
+}
+
+fn inputs(graph: &Graph, options: &Options) -> Result<Result<Vec<Input>, String>, Invalid> {
+    let mut inputs = Vec::new();
+    for field in graph.model.graph_fields(graph_field::INPUT) {
+        let info: ValueInfoProto = graph.model.decode(field, "graph input")?;
+        let name = info.name().to_owned();
+        if graph.find(&name).is_some_and(|id| graph.value(id).initializer.is_some()) {
+            continue;
+        }
+        let tensor = match info.r#type.and_then(|declared| declared.value) {
+            Some(type_proto::Value::TensorType(tensor)) => tensor,
+            _ => return Ok(Err(format!("input `{name}` is not a tensor"))),
+        };
+        let shape = match (options.shapes.get(&name), &tensor.shape) {
+            (Some(shape), _) => shape.clone(),
+            (None, Some(shape)) => shape.dim.iter().enumerate().map(|(axis, dim)| size(axis, &dim.value)).collect(),
+            (None, None) => {
+                return Ok(Err(format!("input `{name}` has no shape; give --input-shape {name}=…")));
+            }
+        };
+        inputs.push(Input { name, data_type: tensor.elem_type(), shape });
+    }
+    let elements = |input: &Input| {
+        input.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
+    };
+    let too_large = inputs.iter().find(|input| elements(input).is_none_or(|count| count > 1 << 28));
+    Ok(match too_large {
+        Some(input) => Err(format!("input `{}` is too large to be fed", input.name)),
+        None => Ok(inputs),
+    })
+}
+
+/// A dimension, or a likely size where the file leaves it open: a batch of one,
+/// and enough space for a network's strides.
+fn size(axis: usize, dim: &Option<Dim>) -> usize {
+    match dim {
+        Some(Dim::DimValue(size)) if *size > 0 => usize::try_from(*size).unwrap_or(1),
+        _ if axis < 2 => 1,
+        _ => 64,
+    }
+}
+
+fn default_tolerance(info: &ValueInfoProto) -> f64 {
+    let declared = info.r#type.as_ref().and_then(|declared| declared.value.as_ref());
+    let data_type = match declared {
+        Some(type_proto::Value::TensorType(tensor)) => tensor.elem_type(),
+        _ => 0,
+    };
+    match DataType::try_from(data_type) {
+        Ok(DataType::Double) => 1e-9,
+        Ok(DataType::Float16 | DataType::Bfloat16) => 2e-2,
+        _ => 1e-4,
+    }
+}
+
+/// The model as tract takes it: it panics on an empty name as a convolution's last input.
+fn normalised(graph: &Graph) -> Vec<u8> {
+    let mut edits = Vec::new();
+    for (_, node) in graph.nodes() {
+        if node.proto.input.last().is_some_and(String::is_empty) {
+            let mut proto: NodeProto = node.proto.clone();
+            while proto.input.last().is_some_and(String::is_empty) {
+                proto.input.pop();
+            }
+            let with = splice::entry(graph_field::NODE, &proto).into();
+            edits.push(Edit { at: node.field.entry.clone(), with });
+        }
+    }
+    let edits = splice::with_lengths(edits, &[graph.model.graph_container()]);
+    let mut bytes = Vec::with_capacity(graph.model.bytes().len());
+    // Writing to a vector cannot fail.
+    let _ = splice::write(graph.model.bytes(), &edits, &mut bytes);
+    bytes
+}
