@@ -62,6 +62,7 @@ pub fn plan(reader: &Reader, readings: &Readings, skip: &[String]) -> Plan {
     let walk = Walk::new(reader, readings);
     let mut left_alone = HashSet::new();
     let mut refused = Vec::new();
+    let mut inside_refused: HashSet<NodeId> = HashSet::new();
     loop {
         let found = walk.regions(&left_alone);
         let shared = Sharing::of(reader, readings, &found.regions);
@@ -70,6 +71,7 @@ pub fn plan(reader: &Reader, readings: &Readings, skip: &[String]) -> Plan {
         let before = left_alone.len();
         for region in found.regions {
             let output = region.output;
+            let nodes = region.nodes.clone();
             match block(reader, readings, region, &shared) {
                 Ok(mut block) => {
                     let name = block_name(reader.graph, readings, &block.region);
@@ -83,9 +85,13 @@ pub fn plan(reader: &Reader, readings: &Readings, skip: &[String]) -> Plan {
                 }
                 Err(reason) => {
                     left_alone.insert(output);
-                    let node = reader.graph.value(output).producer;
-                    let node = node.map_or("", |node| reader.graph.node(node).label()).to_owned();
-                    refused.push(NearMiss { node, reason });
+                    // Of a region and the smaller ones inside it, the whole is the news.
+                    let last = nodes.last().filter(|node| !inside_refused.contains(node));
+                    if let Some(&last) = last {
+                        let node = reader.graph.node(last).label().to_owned();
+                        refused.push(NearMiss { node, reason });
+                    }
+                    inside_refused.extend(nodes);
                 }
             }
         }
@@ -158,8 +164,8 @@ impl Sharing {
                 .nodes
                 .iter()
                 .flat_map(|&id| reader.graph.uses(id))
-                .filter(|&value| reader.constants.contains(value))
                 .map(|value| readings.source(value))
+                .filter(|&value| reader.graph.value(value).initializer.is_some())
                 .collect();
             recipe.sort_unstable();
             recipe.dedup();
@@ -225,7 +231,12 @@ impl Sharing {
         let freed = |value: &ValueId| match map {
             Map::Conv { kernel, .. } if kernel == value => {
                 let recipe = self.recipes.get(&id);
-                graph.value(*value).readers.iter().all(|reader| self.recipes.get(reader) == recipe)
+                // A node that computes a constant (the shape of a zero bias) goes with its reader.
+                let computes = |node: NodeId| {
+                    graph.node(node).output().is_some_and(|output| reader.constants.contains(output))
+                };
+                let mut readers = graph.value(*value).readers.iter();
+                readers.all(|&node| computes(node) || self.recipes.get(&node) == recipe)
             }
             _ => true,
         };
@@ -338,10 +349,9 @@ fn block_name(graph: &Graph, readings: &Readings, region: &Region) -> String {
     let kernels = convolutions().map(|(_, kernel)| graph.value(kernel).name.as_str());
     let nodes = convolutions().map(|(node, _)| node.label());
     // "onnx::Conv_28" says nothing.
-    let telling = |name: &String| !name.is_empty() && !name.contains("::");
-    common_path(kernels)
-        .filter(telling)
-        .or_else(|| common_path(nodes).filter(telling))
+    let telling = |name: &&str| !name.contains("::");
+    common_path(kernels.filter(telling))
+        .or_else(|| common_path(nodes))
         .unwrap_or_else(|| graph.value(region.output).name.clone())
 }
 

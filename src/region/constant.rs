@@ -190,6 +190,18 @@ impl<'g, 'm> Constants<'g, 'm> {
         if node.standard_op() == Some("Constant") {
             return Ok(stored(node));
         }
+        // A cast to its own type: tract 0.23.9 makes −1 of the "to the end" (2⁶³ − 1)
+        // that unoptimised dynamo wraps in one.
+        let unchanged = match (node.standard_op(), node.input(0)) {
+            (Some("Identity"), Some(input)) => Some(input),
+            (Some("Cast"), Some(input)) if self.element_type(input) == self.element_type(id) => {
+                Some(input)
+            }
+            _ => None,
+        };
+        if let Some(input) = unchanged {
+            return Ok(self.tensor(input)?.map(|tensor| tensor.as_ref().clone()));
+        }
         let mut proto = NodeProto { doc_string: None, metadata_props: Vec::new(), ..node.proto.clone() };
         if node.standard_op() == Some("CastLike") {
             let Some(to) = node.input(1).and_then(|like| self.element_type(like)) else {

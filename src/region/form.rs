@@ -321,7 +321,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     fn note_sequence(&mut self, id: NodeId, input: ValueId, term: &Term) {
         let graph = self.reader.graph;
         let (Some(nearest), Some(output)) = (term.first(), graph.node(id).output()) else { return };
-        if nearest.part.kind != Kind::Weighted || !self.dies(nearest) {
+        if !self.dies(nearest) {
             return;
         }
         let Some(behind) = self.weighted(input).cloned() else { return };
@@ -331,7 +331,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
                 Err(refusal) => Reason::Geometry(refusal),
                 Ok(_) => return,
             },
-            Some(composed) if best(term) == 0 => Reason::Dearer {
+            Some(composed) if best(term) == 0 && nearest.part.kind == Kind::Weighted => Reason::Dearer {
                 before: nearest.part.weights() + behind.part.weights(),
                 after: composed.part.weights(),
             },
@@ -346,7 +346,11 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             .iter()
             .filter_map(|term| term.iter().find(|anchor| anchor.part.kind == Kind::Weighted))
             .collect();
-        let Some((first, others)) = weighted.split_first() else { return };
+        let plain = || terms.iter().filter(|term| term.iter().all(|at| at.part.kind != Kind::Weighted));
+        let Some((first, others)) = weighted.split_first() else {
+            let refused = plain().filter_map(|term| self.obstacle(term.last()?.part.root, None));
+            return refused.collect::<Vec<_>>().into_iter().for_each(|reason| self.miss(output, reason));
+        };
         let name = |value: ValueId| self.reader.graph.value(value).name.clone();
         let mut reasons = Vec::new();
         for other in others.iter().take(4) {
@@ -367,27 +371,30 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
                 },
             });
         }
-        for term in terms.iter().filter(|term| term.iter().all(|at| at.part.kind != Kind::Weighted)) {
-            reasons.extend(term.last().and_then(|at| self.obstacle(at.part.root, first.part.root)));
-        }
+        let obstacles = plain().filter_map(|term| {
+            self.obstacle(term.last()?.part.root, Some(first.part.root))
+        });
+        reasons.extend(obstacles);
         reasons.into_iter().for_each(|reason| self.miss(output, reason));
     }
 
-    /// Why `operand`, which is added to a convolution of `root`, is not one itself.
-    fn obstacle(&self, operand: ValueId, root: ValueId) -> Option<Reason> {
+    /// Why `operand`, which is added to a convolution of `root` (if there is one), is
+    /// not one itself.
+    fn obstacle(&self, operand: ValueId, root: Option<ValueId>) -> Option<Reason> {
         let graph = self.reader.graph;
         let producer = graph.value(operand).producer?;
         let node = graph.node(producer);
         let Reading::Opaque(why) = self.readings.get(producer)? else { return None };
         let reads_a_branch = graph.uses(producer).any(|input| {
-            self.weighted(self.readings.source(input)).is_some_and(|anchor| anchor.part.root == root)
+            self.weighted(self.readings.source(input)).is_some_and(|anchor| Some(anchor.part.root) == root)
         });
         let operator = matches!(why, NotLinear::Operator(_));
         (reads_a_branch || !operator)
             .then(|| Reason::NotLinear { node: node.label().to_owned(), why: why.clone() })
     }
 
-    /// A product or maximum of convolutions of one tensor.
+    /// A product or maximum of convolutions of one tensor, or something behind a
+    /// convolution that is nearly linear.
     fn note_product(&mut self, output: ValueId, id: NodeId, why: &NotLinear) {
         let graph = self.reader.graph;
         let mut roots: Vec<ValueId> = graph
@@ -397,7 +404,8 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         let count = roots.len();
         roots.sort_unstable();
         roots.dedup();
-        if roots.len() < count {
+        let nearly = !matches!(why, NotLinear::Operator(_) | NotLinear::Foreign(_));
+        if roots.len() < count || (nearly && count > 0) {
             let node = graph.node(id).label().to_owned();
             self.miss(output, Reason::NotLinear { node, why: why.clone() });
         }

@@ -22,6 +22,9 @@ pub enum NotLinear {
     /// The operator is not affine.
     #[error("{0} is not linear")]
     Operator(String),
+    /// An operator of somebody's own, whatever it is called.
+    #[error("operator {0} is not one of the ONNX standard")]
+    Foreign(String),
     /// A node that contradicts the operator's definition.
     #[error("{0}")]
     Malformed(&'static str),

@@ -132,7 +132,7 @@ impl<'g, 'm> Reader<'g, 'm> {
     pub fn read(&self, node: &Node) -> Result<Reading, Invalid> {
         let opaque = || NotLinear::Operator(node.proto.op_type().to_owned());
         let Some(op) = node.standard_op() else {
-            return Ok(Reading::Opaque(NotLinear::Operator(format!(
+            return Ok(Reading::Opaque(NotLinear::Foreign(format!(
                 "{}::{}",
                 node.proto.domain(),
                 node.proto.op_type()
@@ -148,7 +148,7 @@ impl<'g, 'm> Reader<'g, 'm> {
             "Slice" => self.slice(node)?,
             "AveragePool" => self.average_pool(node)?,
             "Identity" => alias(node),
-            "Dropout" if node.outputs.get(1).copied().flatten().is_none() => alias(node),
+            "Dropout" if !self.yields_more(node) => alias(node),
             "Cast" if self.keeps_type(node) => alias(node),
             _ => Err(opaque()),
         };
@@ -305,7 +305,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let (Some(input), Some(gamma)) = (node.input(0), node.input(1)) else {
             return Ok(Err(NotLinear::Malformed("its input or scale is missing")));
         };
-        if node.outputs.iter().skip(1).flatten().any(|&extra| self.is_used(extra)) {
+        if self.yields_more(node) {
             return Ok(Err(NotLinear::Unrepresentable("its training outputs are used")));
         }
         let Some(dims) = self.constants.dims(gamma)? else {
@@ -331,9 +331,12 @@ impl<'g, 'm> Reader<'g, 'm> {
         Ok(Ok(Reading::Map(input, Map::Diagonal { scale, shift })))
     }
 
-    fn is_used(&self, tensor: ValueId) -> bool {
-        let value = self.graph.value(tensor);
-        value.is_output || !value.readers.is_empty()
+    /// Whether anybody needs an output besides the first: a mask, batch statistics.
+    fn yields_more(&self, node: &Node) -> bool {
+        node.outputs.iter().skip(1).flatten().any(|&extra| {
+            let value = self.graph.value(extra);
+            value.is_output || !value.readers.is_empty()
+        })
     }
 
     /// Add, Sub, Mul, Div from opset 7 on: sums of tensors, or a constant that

@@ -13,8 +13,8 @@ use super::relative_error;
 use crate::engine::{Array, Engine, EngineError, Source};
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
-    TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+    TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_shape_proto, type_proto,
 };
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor::{self, Float};
@@ -132,7 +132,7 @@ impl Claim {
                 ..OperatorSetIdProto::default()
             }],
             graph: Some(GraphProto {
-                node: side.nodes.iter().map(normalised).collect(),
+                node: side.nodes.iter().flat_map(|node| side.normalised(node)).collect(),
                 initializer: side.constants.clone(),
                 input,
                 output: vec![ValueInfoProto { name: Some(self.output.clone()), ..Default::default() }],
@@ -144,27 +144,80 @@ impl Claim {
     }
 }
 
-/// A node as tract takes it: no empty names at the end of its inputs (it panics),
-/// one output, and inference, which is what is claimed, whatever the attributes say.
-fn normalised(node: &NodeProto) -> NodeProto {
-    let mut node = NodeProto { doc_string: None, metadata_props: Vec::new(), ..node.clone() };
-    while node.input.last().is_some_and(String::is_empty) {
-        node.input.pop();
-    }
-    match node.op_type() {
-        "Identity" | "Cast" | "Dropout" => {
-            // Same-type casts and inference dropouts, or the walk would have stopped.
-            node.op_type = Some("Identity".into());
-            node.input.truncate(1);
-            node.attribute.clear();
+impl Side {
+    /// A node as tract takes it: no empty names at the end of its inputs (it panics),
+    /// one output, no negative pads (it panics), and inference, which is what is
+    /// claimed, whatever the attributes say.
+    fn normalised(&self, node: &NodeProto) -> Vec<NodeProto> {
+        let mut node = NodeProto { doc_string: None, metadata_props: Vec::new(), ..node.clone() };
+        while node.input.last().is_some_and(String::is_empty) {
+            node.input.pop();
         }
-        "BatchNormalization" => {
-            node.attribute.retain(|attribute| attribute.name() == "epsilon");
+        node.output.truncate(1);
+        match node.op_type() {
+            "Identity" | "Cast" | "Dropout" => {
+                // Same-type casts and inference dropouts, or the walk would have stopped.
+                node.op_type = Some("Identity".into());
+                node.input.truncate(1);
+                node.attribute.clear();
+            }
+            "BatchNormalization" => {
+                node.attribute.retain(|attribute| attribute.name() == "epsilon");
+            }
+            "Pad" => {
+                if let Some(pads) = self.integers(&node, 1).filter(|pads| pads.iter().any(|&p| p < 0)) {
+                    return pad_then_crop(&node, &pads);
+                }
+            }
+            _ => {}
         }
-        _ => {}
+        vec![node]
     }
-    node.output.truncate(1);
-    node
+
+    /// Integer constant that is input `index` of `node`.
+    fn integers(&self, node: &NodeProto, index: usize) -> Option<Vec<i64>> {
+        let name = node.input.get(index)?;
+        let stored = self.constants.iter().find(|tensor| tensor.name() == name)?;
+        tensor::integers(stored, &Storage::default()).ok()
+    }
+}
+
+/// `Pad` with negative pads as the positive ones, then a `Slice`.
+fn pad_then_crop(node: &NodeProto, pads: &[i64]) -> Vec<NodeProto> {
+    let output = node.output.first().cloned().unwrap_or_default();
+    let list = |part: &str, values: Vec<i64>| {
+        let name = format!("{output}.{part}");
+        let value = AttributeProto {
+            name: Some("value".into()),
+            r#type: Some(AttributeType::Tensor.into()),
+            t: Some(tensor::from_integers(&name, &values)),
+            ..AttributeProto::default()
+        };
+        NodeProto {
+            op_type: Some("Constant".into()),
+            output: vec![name],
+            attribute: vec![value],
+            ..NodeProto::default()
+        }
+    };
+    let (begins, ends) = pads.split_at(pads.len() / 2);
+    let positive = list("pads", pads.iter().map(|&pad| pad.max(0)).collect());
+    let starts = list("starts", begins.iter().map(|&pad| (-pad).max(0)).collect());
+    let ends = list("ends", ends.iter().map(|&pad| if pad < 0 { pad } else { i64::MAX }).collect());
+    let padded = format!("{output}.padded");
+    let mut pad = NodeProto { output: vec![padded.clone()], ..node.clone() };
+    if let Some(input) = pad.input.get_mut(1) {
+        *input = format!("{output}.pads");
+    }
+    let mut cut = vec![padded, format!("{output}.starts"), format!("{output}.ends")];
+    cut.extend(node.input.get(3).cloned());
+    let slice = NodeProto {
+        op_type: Some("Slice".into()),
+        input: cut,
+        output: vec![output],
+        ..NodeProto::default()
+    };
+    vec![positive, starts, ends, pad, slice]
 }
 
 fn double_info(name: &str, rank: usize) -> ValueInfoProto {

@@ -196,18 +196,38 @@ fn default_tolerance(info: &ValueInfoProto) -> f64 {
     }
 }
 
-/// The model as tract takes it: it panics on an empty name as a convolution's last input.
+/// The model as tract takes it: no empty name as a convolution's last input (it
+/// panics), and batch norms and dropouts at inference, which is what is claimed.
 fn normalised(graph: &Graph) -> Vec<u8> {
     let mut edits = Vec::new();
     for (_, node) in graph.nodes() {
-        if node.proto.input.last().is_some_and(String::is_empty) {
-            let mut proto: NodeProto = node.proto.clone();
-            while proto.input.last().is_some_and(String::is_empty) {
-                proto.input.pop();
-            }
-            let with = splice::entry(graph_field::NODE, &proto).into();
-            edits.push(Edit { at: node.field.entry.clone(), with });
+        let unused = |name: &String| {
+            graph.find(name).is_none_or(|id| {
+                let value = graph.value(id);
+                value.readers.is_empty() && !value.is_output
+            })
+        };
+        let trains = matches!(node.standard_op(), Some("BatchNormalization" | "Dropout"))
+            && node.proto.output.len() > 1
+            && node.proto.output.iter().skip(1).all(unused);
+        if !trains && !node.proto.input.last().is_some_and(String::is_empty) {
+            continue;
         }
+        let mut proto: NodeProto = node.proto.clone();
+        while proto.input.last().is_some_and(String::is_empty) {
+            proto.input.pop();
+        }
+        if trains {
+            proto.output.truncate(1);
+            proto.attribute.retain(|attribute| attribute.name() != "training_mode");
+        }
+        if trains && proto.op_type() == "Dropout" {
+            proto.op_type = Some("Identity".into());
+            proto.input.truncate(1);
+            proto.attribute.clear();
+        }
+        let with = splice::entry(graph_field::NODE, &proto).into();
+        edits.push(Edit { at: node.field.entry.clone(), with });
     }
     let edits = splice::with_lengths(edits, &[graph.model.graph_container()]);
     let mut bytes = Vec::with_capacity(graph.model.bytes().len());
