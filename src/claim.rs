@@ -103,9 +103,8 @@ fn trials(
     roots: &[ValueId],
 ) -> Vec<Vec<Vec<usize>>> {
     let axes = block.parts.iter().map(|part| part.map.windows.len()).max().unwrap_or(0);
-    let strides = (0..axes).flat_map(|axis| {
-        block.parts.iter().map(move |part| part.map.window(axis).stride)
-    });
+    let strides =
+        (0..axes).flat_map(|axis| block.parts.iter().map(move |part| part.map.window(axis).stride));
     let remainders = strides.max().unwrap_or(1).min(MAX_REMAINDERS);
     let cuts_by_number = block.region.nodes.iter().any(|&id| {
         matches!(readings.get(id), Some(Reading::Map(..)))
@@ -136,7 +135,8 @@ fn trials(
 
 fn channels(block: &Block, parts: &[&Part<Geometry>]) -> usize {
     let read = parts.iter().find_map(|part| part.map.channels.map(|channels| channels.inputs));
-    let made = || block.parts.iter().find_map(|part| part.map.channels.map(|channels| channels.outputs));
+    let made =
+        || block.parts.iter().find_map(|part| part.map.channels.map(|channels| channels.outputs));
     read.or_else(made).unwrap_or(1)
 }
 

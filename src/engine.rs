@@ -105,9 +105,8 @@ impl Engine {
 pub fn infer_shapes(source: Source<'_>, inputs: &InputShapes) -> Result<Shapes, EngineError> {
     guarded(|| {
         let mut model = parse(source)?;
-        for index in 0..model.inputs.len() {
-            let name = model.node(model.inputs[index].node).name.clone();
-            if let Some(shape) = inputs.get(&name) {
+        for (index, outlet) in model.inputs.clone().into_iter().enumerate() {
+            if let Some(shape) = inputs.get(&model.node(outlet.node).name) {
                 let fact = model.input_fact(index)?.clone().with_shape(shape);
                 model.set_input_fact(index, fact)?;
             }
@@ -121,7 +120,8 @@ pub fn infer_shapes(source: Source<'_>, inputs: &InputShapes) -> Result<Shapes, 
                 if outlet.fact.shape.is_open() {
                     continue;
                 }
-                let size = |dim: &GenericFactoid<TDim>| dim.concretize().and_then(|dim| dim.to_i64().ok());
+                let size =
+                    |dim: &GenericFactoid<TDim>| dim.concretize().and_then(|dim| dim.to_i64().ok());
                 let dims = outlet.fact.shape.dims().map(size).collect();
                 shapes.insert(name.to_owned(), dims);
             }

@@ -32,7 +32,9 @@ pub enum Error {
         source: Invalid,
     },
     /// A block is not what it was; nothing was written.
-    #[error("{file}: verification failed, nothing was written: block `{block}` (output `{output}`): {reason}")]
+    #[error(
+        "{file}: verification failed, nothing was written: block `{block}` (output `{output}`): {reason}"
+    )]
     BlockDiffers {
         /// The file.
         file: String,

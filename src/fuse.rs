@@ -11,7 +11,7 @@ use crate::onnx::proto::attribute_proto::AttributeType;
 use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto};
 use crate::onnx::tensor;
 use crate::plan::{Block, SUFFIX};
-use crate::region::read::Reader;
+use crate::region::read::{Map, Reader};
 use crate::region::{Kind, Part, Readings};
 
 /// What takes a block's place.
@@ -36,6 +36,9 @@ pub enum FuseError {
     /// The weights refuse what the shapes allowed.
     #[error(transparent)]
     Refusal(#[from] Refusal),
+    /// A kernel is computed by a sub-graph that the engine cannot run.
+    #[error("a kernel is computed by constant nodes that could not be evaluated")]
+    NotEvaluated,
     /// A fused weight does not exist in the model's type.
     #[error("a fused weight is not finite in the model's type")]
     NotFinite,
@@ -46,14 +49,16 @@ pub enum FuseError {
 /// # Errors
 /// If a weight cannot be read, or a fused one is not finite.
 pub fn fuse(reader: &Reader, readings: &Readings, block: &Block) -> Result<Fused, FuseError> {
-    let weights = |map: &_| -> Result<Affine, FuseError> {
-        Ok(crate::region::read::Map::affine(map, reader.constants)?)
-    };
+    let weights = |map: &Map| map.affine(reader.constants)?.ok_or(FuseError::NotEvaluated);
     let mut parts = block.region.evaluate(readings, reader, &Affine::identity(), weights)?;
     // A convolution first, so that what is subtracted has something to be subtracted from.
     parts.sort_by_key(|part| part.kind != Kind::Weighted);
-    let mut fused =
-        Fused { nodes: vec![], tensors: vec![], exact: vec![], roots: parts.iter().map(|p| p.root).collect() };
+    let mut fused = Fused {
+        nodes: vec![],
+        tensors: vec![],
+        exact: vec![],
+        roots: parts.iter().map(|p| p.root).collect(),
+    };
     let output = &reader.graph.value(block.region.output).name;
     let last = parts.len().saturating_sub(1);
     let mut sum = String::new();
@@ -73,7 +78,8 @@ pub fn fuse(reader: &Reader, readings: &Readings, block: &Block) -> Result<Fused
             0 => term,
             _ => {
                 let op = if part.kind == Kind::Plain(true) { "Sub" } else { "Add" };
-                let result = if index == last { output.clone() } else { format!("{name}{SUFFIX}.sum") };
+                let result =
+                    if index == last { output.clone() } else { format!("{name}{SUFFIX}.sum") };
                 let node_name = format!("{name}{SUFFIX}.add");
                 fused.nodes.push(node(op, &node_name, &[&sum, &term], &result, vec![]));
                 result
@@ -105,8 +111,11 @@ impl Fused {
         let axis = |value: fn(&crate::affine::Window) -> i64| -> Vec<i64> {
             geometry.windows.iter().map(value).collect()
         };
-        let padding: Vec<i64> =
-            pads.iter().map(|pad| pad.0.max(0)).chain(pads.iter().map(|pad| pad.1.max(0))).collect();
+        let padding: Vec<i64> = pads
+            .iter()
+            .map(|pad| pad.0.max(0))
+            .chain(pads.iter().map(|pad| pad.1.max(0)))
+            .collect();
         let groups = geometry.channels.map_or(1, |channels| channels.groups);
         let weight = format!("{name}{SUFFIX}.weight");
         let bias = format!("{name}{SUFFIX}.bias");
@@ -151,7 +160,8 @@ impl Fused {
             self.nodes.push(node("Slice", name, &[root], name, attributes));
             return name.to_owned();
         }
-        let lists = lists.map(|(list, values)| tensor::from_integers(&format!("{name}.{list}"), &values));
+        let lists =
+            lists.map(|(list, values)| tensor::from_integers(&format!("{name}.{list}"), &values));
         let mut inputs = vec![root];
         inputs.extend(lists.iter().map(TensorProto::name));
         self.nodes.push(node("Slice", name, &inputs, name, vec![]));

@@ -27,6 +27,7 @@ pub mod report;
 
 mod error;
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -36,7 +37,7 @@ pub use error::Error;
 use fuse::{FuseError, Fused};
 use onnx::graph::Graph;
 use onnx::model::{self, Invalid, Model};
-use onnx::output::Staged;
+use onnx::output::{self, Staged};
 use onnx::splice;
 use onnx::storage::Storage;
 use plan::{Block, Plan};
@@ -109,15 +110,18 @@ pub fn convert(input: &Place, output: Option<&Place>, options: &Options) -> Resu
     let readings = Readings::of(&reader).map_err(invalid)?;
     let mut plan = plan::plan(&reader, &readings, &options.skip);
     let mut report = looked(&file, &graph, &plan);
+    let must_fuse = |blocks: &[BlockReport]| match blocks.is_empty() && options.require_fusion {
+        true => Err(Error::NothingFused { file: file.clone() }),
+        false => Ok(()),
+    };
+    must_fuse(&report.blocks)?;
     if let Some(output) = output {
         let work = Work { file: &file, reader: &reader, readings: &readings, options };
         let fused = work.fuse_and_prove(&mut plan, &mut report)?;
+        must_fuse(&report.blocks)?;
         work.write(output, &plan, &fused, &mut report)?;
     }
-    match report.blocks.is_empty() && options.require_fusion {
-        true => Err(Error::NothingFused { file }),
-        false => Ok(report),
-    }
+    Ok(report)
 }
 
 fn open(input: &Place) -> Result<Model, Error> {
@@ -125,24 +129,25 @@ fn open(input: &Place) -> Result<Model, Error> {
     let read = |source| Error::Read { file: file.clone(), source };
     let (bytes, storage) = match input {
         Place::Pipe => (model::read(io::stdin().lock()).map_err(read)?, Storage::default()),
-        Place::File(path) => {
-            let folder = path.parent().unwrap_or(Path::new(""));
-            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-            (model::map(path).map_err(read)?, Storage::in_folder(folder))
-        }
+        Place::File(path) => (model::map(path).map_err(read)?, Storage::in_folder(folder_of(path))),
     };
     Model::index(bytes, storage).map_err(|source| Error::Invalid { file: file.clone(), source })
 }
 
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
 fn looked(file: &str, graph: &Graph, plan: &Plan) -> Report {
     let blocks = BlockReport::of(plan);
-    let saved: usize = blocks.iter().map(|block| block.before.nodes - block.after.nodes).sum();
-    let nodes = graph.node_count();
     Report {
         file: file.to_owned(),
         blocks,
         near_misses: plan.near_misses.clone(),
-        nodes: (nodes, nodes.saturating_sub(saved)),
+        nodes: (graph.node_count(), rewrite::nodes_after(graph, plan)),
         removed_inputs: 0,
         bytes: (graph.model.bytes().len(), 0),
         run: None,
@@ -213,7 +218,9 @@ impl Work<'_, '_, '_> {
         }
         match self.prove(block, &fused).map_err(invalid)? {
             Ok(error) => Ok(Done::Fused(fused, Some(error))),
-            Err(Unproved::NotRun(reason)) => Ok(Done::LeftAlone(Reason::Unproved(reason.to_string()))),
+            Err(Unproved::NotRun(reason)) => {
+                Ok(Done::LeftAlone(Reason::Unproved(reason.to_string())))
+            }
             Err(wrong) => Err(Error::BlockDiffers {
                 file: self.file.to_owned(),
                 block: block.name.clone(),
@@ -232,7 +239,7 @@ impl Work<'_, '_, '_> {
     /// Writes the new model, runs it against the old one, and only then puts it in place.
     fn write(
         &self,
-        output: &Place,
+        to: &Place,
         plan: &Plan,
         fused: &[Fused],
         report: &mut Report,
@@ -246,10 +253,15 @@ impl Work<'_, '_, '_> {
         report.removed_inputs = rewrite.removed_inputs;
         report.nodes.1 = report.nodes.0 - rewrite.removed_nodes + rewrite.new_nodes;
 
-        let file = output.label();
+        let file = to.label();
         let failed = |source| Error::Write { file: file.clone(), source };
         let old = graph.model.bytes();
-        match output {
+        let side_files = graph.side_files().map_err(invalid)?;
+        match to {
+            Place::Pipe if !side_files.is_empty() => Err(failed(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "weights in side files cannot go through a pipe; name an output file",
+            ))),
             Place::Pipe => {
                 let mut new = Vec::with_capacity(old.len());
                 splice::write(old, &rewrite.edits, &mut new).map_err(failed)?;
@@ -262,9 +274,25 @@ impl Work<'_, '_, '_> {
                 let new = model::map(staged.path()).map_err(failed)?;
                 self.run(&new, graph.model.storage.folder(), report)?;
                 report.bytes.1 = new.len();
+                self.copy_side_files(target, &side_files).map_err(failed)?;
                 staged.commit(target).map_err(failed)
             }
         }
+    }
+
+    /// A model in another folder needs its side files there; they go first.
+    fn copy_side_files(&self, target: &Path, locations: &BTreeSet<String>) -> io::Result<()> {
+        let storage = &self.reader.graph.model.storage;
+        let folder = folder_of(target);
+        let same = match (storage.folder().map(Path::canonicalize), folder.canonicalize()) {
+            (Some(Ok(old)), Ok(new)) => old == new,
+            _ => false,
+        };
+        for location in locations.iter().filter(|_| !same) {
+            let content = storage.side_file(location).map_err(io::Error::other)?;
+            output::copy_side_file(&content, folder, location)?;
+        }
+        Ok(())
     }
 
     fn run(&self, new: &[u8], folder: Option<&Path>, report: &mut Report) -> Result<(), Error> {
@@ -279,7 +307,9 @@ impl Work<'_, '_, '_> {
             Outcome::Differs { output, error, tolerance } => {
                 Err(Error::OutputDiffers { file, output, error, tolerance })
             }
-            Outcome::NotRun(reason) if self.options.require_run => Err(Error::NotRun { file, reason }),
+            Outcome::NotRun(reason) if self.options.require_run => {
+                Err(Error::NotRun { file, reason })
+            }
             outcome => {
                 report.run = Some(outcome);
                 Ok(())

@@ -92,7 +92,9 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
         };
     }
     match report.blocks.len() {
-        blocks if blocks > 0 && arguments.check => Err(Error::Fusable { file: report.file, blocks }),
+        blocks if blocks > 0 && arguments.check => {
+            Err(Error::Fusable { file: report.file, blocks })
+        }
         _ => Ok(()),
     }
 }

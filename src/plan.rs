@@ -76,7 +76,9 @@ pub fn plan(reader: &Reader, readings: &Readings, skip: &[String]) -> Plan {
                 Ok(mut block) => {
                     let name = block_name(reader.graph, readings, &block.region);
                     if skip.contains(&name) {
-                        left_alone.insert(output);
+                        // None of its parts is touched either.
+                        let inside = nodes.iter().filter_map(|&id| reader.graph.node(id).output());
+                        left_alone.extend(inside);
                         refused.push(NearMiss { node: name, reason: Reason::Skipped });
                     } else {
                         block.name = names.fresh(&name);
@@ -127,7 +129,8 @@ fn block(
         _ => None,
     });
     let float = floats.next().unwrap_or(Float::F32);
-    let branches = Branches { reader, readings, region: &region }.of(region.output).join(" + ");
+    let branches =
+        Branches { reader, readings, region: &region, parts: &parts }.of(region.output).join(" + ");
     let norms = region
         .nodes
         .iter()
@@ -142,7 +145,8 @@ fn cost_of(parts: &[Part<Geometry>]) -> Count {
     for part in parts.iter().filter(|part| part.kind == Kind::Weighted) {
         let outputs = part.map.channels.map_or(0, |channels| channels.outputs) as f64;
         let weights = part.map.weights();
-        let cropped = part.map.windows.iter().any(|window| window.pads().0 < 0 || window.pads().1 < 0);
+        let cropped =
+            part.map.windows.iter().any(|window| window.pads().0 < 0 || window.pads().1 < 0);
         count.nodes += if cropped { 2 } else { 1 };
         count.parameters += weights + if part.map.shifted { outputs } else { 0.0 };
         count.multiply_adds += weights;
@@ -233,7 +237,10 @@ impl Sharing {
                 let recipe = self.recipes.get(&id);
                 // A node that computes a constant (the shape of a zero bias) goes with its reader.
                 let computes = |node: NodeId| {
-                    graph.node(node).output().is_some_and(|output| reader.constants.contains(output))
+                    graph
+                        .node(node)
+                        .output()
+                        .is_some_and(|output| reader.constants.contains(output))
                 };
                 let mut readers = graph.value(*value).readers.iter();
                 readers.all(|&node| computes(node) || self.recipes.get(&node) == recipe)
@@ -244,7 +251,8 @@ impl Sharing {
             // Pads, bounds and scalars are no parameters.
             Map::Filter { .. } => 0.0,
             _ => {
-                let constants = node.inputs.iter().flatten().filter(|&&v| reader.constants.contains(v));
+                let constants =
+                    node.inputs.iter().flatten().filter(|&&v| reader.constants.contains(v));
                 constants.filter(|value| freed(value)).map(|&value| elements(value)).sum()
             }
         }
@@ -256,6 +264,7 @@ struct Branches<'a, 'g, 'm> {
     reader: &'a Reader<'g, 'm>,
     readings: &'a Readings,
     region: &'a Region,
+    parts: &'a [Part<Geometry>],
 }
 
 impl Branches<'_, '_, '_> {
@@ -277,10 +286,11 @@ impl Branches<'_, '_, '_> {
                     open.push((*input, path));
                 }
                 Some(Reading::Sum(operands)) => {
-                    let branches = operands.iter().rev().map(|&(operand, _)| (operand, path.clone()));
+                    let branches =
+                        operands.iter().rev().map(|&(operand, _)| (operand, path.clone()));
                     open.extend(branches);
                 }
-                _ if path.is_empty() => texts.push("identity".to_owned()),
+                _ if path.is_empty() => texts.push(self.operand(source)),
                 _ => {
                     path.reverse();
                     texts.push(path.join(" → "));
@@ -291,9 +301,23 @@ impl Branches<'_, '_, '_> {
     }
 }
 
+impl Branches<'_, '_, '_> {
+    /// A root that is added as it is: part of a kernel, or an operand that stays.
+    fn operand(&self, root: ValueId) -> String {
+        let plain =
+            |part: &Part<Geometry>| part.root == root && matches!(part.kind, Kind::Plain(_));
+        if self.parts.iter().any(plain) {
+            format!("`{}`", self.reader.graph.value(root).name)
+        } else {
+            "identity".to_owned()
+        }
+    }
+}
+
 fn text_of(map: &Map) -> Option<String> {
     let sizes = |geometry: &Geometry| {
-        let taps: Vec<String> = geometry.windows.iter().map(|window| window.taps.to_string()).collect();
+        let taps: Vec<String> =
+            geometry.windows.iter().map(|window| window.taps.to_string()).collect();
         taps.join("×")
     };
     match map {
@@ -321,9 +345,8 @@ impl<'g> Names<'g> {
 
     /// `base`, or `base_2`, `base_3`, … such that nothing made from it is taken.
     fn fresh(&mut self, base: &str) -> String {
-        let derived = |name: &str| {
-            ["", ".weight", ".bias"].map(|end| format!("{name}{SUFFIX}{end}"))
-        };
+        let derived =
+            |name: &str| ["", ".weight", ".bias"].map(|end| format!("{name}{SUFFIX}{end}"));
         let mut name = base.to_owned();
         let mut number = 2;
         while self.given.contains(&name)
@@ -378,7 +401,10 @@ mod tests {
     #[test]
     fn names_are_the_common_part_of_the_branches() {
         for (names, expected) in [
-            (&["layer1.0.conv1.square.weight", "layer1.0.conv1.hor.weight"][..], Some("layer1.0.conv1")),
+            (
+                &["layer1.0.conv1.square.weight", "layer1.0.conv1.hor.weight"][..],
+                Some("layer1.0.conv1"),
+            ),
             (&["/layer1/conv/square/Conv", "/layer1/conv/ver/Conv"], Some("layer1/conv")),
             (&["conv.weight"], Some("conv")),
             (&["a", "b"], None),

@@ -95,16 +95,14 @@ impl Report {
         let rows: Vec<[String; 5]> = self.blocks.iter().map(row).collect();
         let head = ["block", "branches", "nodes", "parameters", "multiply-adds/position"];
         let width = |column: usize| {
-            let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+            let cells =
+                rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
             cells.chain(head.get(column).map(|head| head.len())).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..head.len()).map(width).collect();
         let mut line = |cells: &[String; 5]| {
-            let padded: Vec<String> = cells
-                .iter()
-                .zip(&widths)
-                .map(|(cell, width)| format!("{cell:<width$}"))
-                .collect();
+            let padded: Vec<String> =
+                cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
             writeln!(f, "{}", padded.join("  ").trim_end())
         };
         line(&head.map(str::to_owned))?;
@@ -129,7 +127,11 @@ impl Report {
         let (count, s) = (self.blocks.len(), if self.blocks.len() == 1 { "" } else { "s" });
         writeln!(f, "\n{count} block{s} {would}fused, {} → {} nodes", self.nodes.0, self.nodes.1)?;
         if self.removed_inputs > 0 {
-            writeln!(f, "{} graph inputs that only named folded weights went", self.removed_inputs)?;
+            writeln!(
+                f,
+                "{} graph inputs that only named folded weights went",
+                self.removed_inputs
+            )?;
         }
         if self.mode == Mode::Unverified {
             return writeln!(f, "NOT VERIFIED: --no-verify was given");
@@ -142,7 +144,11 @@ impl Report {
             None => Ok(()),
             Some(Outcome::Agreed(errors)) => {
                 let worst = errors.iter().fold(0.0f64, |worst, (_, error)| worst.max(*error));
-                writeln!(f, "run: {} outputs of the whole model agree within {worst:.1e}", errors.len())
+                writeln!(
+                    f,
+                    "run: {} outputs of the whole model agree within {worst:.1e}",
+                    errors.len()
+                )
             }
             Some(Outcome::NotRun(reason)) => writeln!(f, "run: not run: {reason}"),
             Some(Outcome::Differs { output, error, .. }) => {

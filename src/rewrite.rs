@@ -11,7 +11,10 @@ use prost::bytes::Bytes;
 use crate::fuse::Fused;
 use crate::onnx::graph::{Graph, NodeId, ValueId};
 use crate::onnx::model::{Invalid, graph_field};
+use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
+use crate::onnx::proto::{TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto};
 use crate::onnx::splice::{self, Edit};
+use crate::plan::Plan;
 
 /// What is spliced out and in.
 #[derive(Debug, Default)]
@@ -38,7 +41,8 @@ pub fn rewrite(graph: &Graph, blocks: &[(ValueId, &Fused)]) -> Result<Rewrite, I
         .iter()
         .filter_map(|&(output, fused)| Some((graph.value(output).producer?, fused)))
         .collect();
-    let removed = removed_nodes(graph, &replaced);
+    let roots = replaced.iter().map(|(&id, fused)| (id, fused.roots.clone())).collect();
+    let removed = removed_nodes(graph, &roots);
     let mut rewrite = Rewrite { removed_nodes: removed.len(), ..Rewrite::default() };
 
     let mut edits = Vec::new();
@@ -76,20 +80,59 @@ pub fn rewrite(graph: &Graph, blocks: &[(ValueId, &Fused)]) -> Result<Rewrite, I
     }
 
     let at = graph.model.end_of_initializers();
+    // Up to IR version 3 every initializer must be listed as a graph input too.
+    let inputs_at = graph.model.graph_fields(graph_field::INPUT).next_back();
+    let inputs_at = inputs_at.map(|field| field.entry.end).filter(|_| graph.model.ir_version < 4);
     let mut stored = HashSet::new();
     for tensor in blocks.iter().flat_map(|(_, fused)| &fused.tensors) {
         if stored.insert(tensor.name()) {
             let with: Bytes = splice::entry(graph_field::INITIALIZER, tensor).into();
             edits.push(Edit { at: at..at, with });
+            edits.extend(inputs_at.map(|at| Edit {
+                at: at..at,
+                with: splice::entry(graph_field::INPUT, &info_of(tensor)).into(),
+            }));
         }
     }
     rewrite.edits = splice::with_lengths(edits, &[graph.model.graph_container()]);
     Ok(rewrite)
 }
 
+/// Declares `tensor` as a graph input.
+fn info_of(tensor: &TensorProto) -> ValueInfoProto {
+    let dim = |&size: &i64| Dimension {
+        value: Some(dimension::Value::DimValue(size)),
+        ..Dimension::default()
+    };
+    let shape = TensorShapeProto { dim: tensor.dims.iter().map(dim).collect() };
+    let value = type_proto::Tensor { elem_type: tensor.data_type, shape: Some(shape) };
+    ValueInfoProto {
+        name: tensor.name.clone(),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(value)),
+            ..TypeProto::default()
+        }),
+        ..ValueInfoProto::default()
+    }
+}
+
+/// How many nodes the graph has once `plan` is carried out.
+pub fn nodes_after(graph: &Graph, plan: &Plan) -> usize {
+    let roots: HashMap<NodeId, Vec<ValueId>> = plan
+        .blocks
+        .iter()
+        .filter_map(|block| {
+            let roots = block.parts.iter().map(|part| part.root).collect();
+            Some((graph.value(block.region.output).producer?, roots))
+        })
+        .collect();
+    let new: usize = plan.blocks.iter().map(|block| block.after.nodes).sum();
+    (graph.node_count() + new).saturating_sub(removed_nodes(graph, &roots).len())
+}
+
 /// Nodes that nothing needs any more, those that are replaced included. A node that
 /// was dead before goes only if it would read a tensor that does not exist now.
-fn removed_nodes(graph: &Graph, replaced: &HashMap<NodeId, &Fused>) -> BTreeSet<NodeId> {
+fn removed_nodes(graph: &Graph, replaced: &HashMap<NodeId, Vec<ValueId>>) -> BTreeSet<NodeId> {
     let mut live: HashSet<NodeId> = HashSet::new();
     let mut wanted = graph.outputs.clone();
     while let Some(value) = wanted.pop() {
@@ -98,7 +141,7 @@ fn removed_nodes(graph: &Graph, replaced: &HashMap<NodeId, &Fused>) -> BTreeSet<
             continue;
         }
         match replaced.get(&producer) {
-            Some(fused) => wanted.extend(&fused.roots),
+            Some(roots) => wanted.extend(roots),
             None => wanted.extend(graph.uses(producer)),
         }
     }
@@ -137,7 +180,9 @@ fn gone_tensors(
     let mut gone = BTreeSet::new();
     for &id in removed {
         let kept = if replaced.contains_key(&id) { graph.node(id).output() } else { None };
-        gone.extend(graph.node(id).outputs.iter().flatten().filter(|&&output| Some(output) != kept));
+        gone.extend(
+            graph.node(id).outputs.iter().flatten().filter(|&&output| Some(output) != kept),
+        );
         let stored = |value: &ValueId| graph.value(*value).initializer.is_some();
         gone.extend(graph.uses(id).filter(|value| stored(value) && !read.contains(value)));
     }

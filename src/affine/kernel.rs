@@ -1,5 +1,10 @@
 //! Linear maps with weights: the paper's two fusions, in float64.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "shapes follow from geometries that were checked before weights are read"
+)]
+
 use ndarray::{Array2, ArrayD, Axis, IxDyn, Slice};
 
 use super::{Channels, Geometry, Linear, Refusal, Window};
@@ -171,7 +176,8 @@ impl Linear for Affine {
         let all_taps: usize = taps.iter().product();
         let outer_kernel = outer.kernel.as_standard_layout();
         let inner_kernel = inner.kernel.as_standard_layout();
-        let (Some(outer_flat), Some(inner_flat)) = (outer_kernel.as_slice(), inner_kernel.as_slice())
+        let (Some(outer_flat), Some(inner_flat)) =
+            (outer_kernel.as_slice(), inner_kernel.as_slice())
         else {
             unreachable!("standard layout")
         };
@@ -184,11 +190,13 @@ impl Linear for Affine {
             let first_between = output / (second.outputs / second.groups) * outer_width;
             for relative in 0..outer_width {
                 let middle = first_between + relative;
-                let weights = &outer_flat[(output * outer_width + relative) * outer_taps..][..outer_taps];
+                let weights =
+                    &outer_flat[(output * outer_width + relative) * outer_taps..][..outer_taps];
                 bias[output] += inner.bias[middle] * weights.iter().sum::<f64>();
                 let input = middle / (first.outputs / first.groups) * inner_width % width;
                 let row = &mut row[input * all_taps..][..inner_width * all_taps];
-                let inner_rows = &inner_flat[middle * inner_width * inner_taps..][..inner_width * inner_taps];
+                let inner_rows =
+                    &inner_flat[middle * inner_width * inner_taps..][..inner_width * inner_taps];
                 for (&weight, places) in weights.iter().zip(places.outer_iter()) {
                     for (sums, values) in
                         row.chunks_exact_mut(all_taps).zip(inner_rows.chunks_exact(inner_taps))
@@ -215,7 +223,10 @@ impl Linear for Affine {
         let mut shape = vec![outputs, inputs / groups];
         shape.extend(geometry.windows.iter().map(|window| window.taps as usize));
         let mut sum = Affine {
-            geometry: Geometry { channels: Some(Channels { inputs, outputs, groups }), ..geometry.clone() },
+            geometry: Geometry {
+                channels: Some(Channels { inputs, outputs, groups }),
+                ..geometry.clone()
+            },
             kernel: ArrayD::zeros(IxDyn(&shape)),
             bias: vec![0.0; outputs],
         };
@@ -249,10 +260,11 @@ fn composed_places(composed: &[Window], outer: &Geometry, inner: &Geometry) -> A
         };
         let (rows, columns) = places.dim();
         let (outer_taps, inner_taps) = (outer.taps as usize, inner.taps as usize);
-        places = Array2::from_shape_fn((rows * outer_taps, columns * inner_taps), |(row, column)| {
-            places[[row / outer_taps, column / inner_taps]] * window.taps as usize
-                + along(row % outer_taps, column % inner_taps)
-        });
+        places =
+            Array2::from_shape_fn((rows * outer_taps, columns * inner_taps), |(row, column)| {
+                places[[row / outer_taps, column / inner_taps]] * window.taps as usize
+                    + along(row % outer_taps, column % inner_taps)
+            });
     }
     places
 }
@@ -272,7 +284,9 @@ mod tests {
         let Channels { outputs, groups, .. } = affine.geometry.channels.unwrap();
         let windows = &affine.geometry.windows;
         let mut shape = vec![outputs];
-        shape.extend(windows.iter().zip(&x.shape()[1..]).map(|(w, &n)| w.outputs(n as i64).max(0) as usize));
+        shape.extend(
+            windows.iter().zip(&x.shape()[1..]).map(|(w, &n)| w.outputs(n as i64).max(0) as usize),
+        );
         ArrayD::from_shape_fn(IxDyn(&shape), |at| {
             let width = affine.kernel.shape()[1];
             let first = at[0] / (outputs / groups) * width;
@@ -320,14 +334,16 @@ mod tests {
     fn conv(inputs: usize, outputs: usize, strides: Vec<i64>) -> impl Strategy<Value = Affine> {
         let groups = prop_oneof![Just(1), Just(2), Just(4)];
         let biased = proptest::bool::ANY;
-        (windows(strides.len(), strides), groups, biased).prop_flat_map(move |(windows, groups, biased)| {
-            let mut shape = vec![outputs, inputs / groups];
-            shape.extend(windows.iter().map(|w| w.taps as usize));
-            let bias = values(vec![if biased { outputs } else { 0 }]);
-            (values(shape), bias).prop_map(move |(kernel, bias)| {
-                Affine::conv(kernel, bias.as_slice().unwrap(), windows.clone(), groups)
-            })
-        })
+        (windows(strides.len(), strides), groups, biased).prop_flat_map(
+            move |(windows, groups, biased)| {
+                let mut shape = vec![outputs, inputs / groups];
+                shape.extend(windows.iter().map(|w| w.taps as usize));
+                let bias = values(vec![if biased { outputs } else { 0 }]);
+                (values(shape), bias).prop_map(move |(kernel, bias)| {
+                    Affine::conv(kernel, bias.as_slice().unwrap(), windows.clone(), groups)
+                })
+            },
+        )
     }
 
     fn strides() -> impl Strategy<Value = Vec<i64>> {
@@ -368,7 +384,7 @@ mod tests {
             })
         ) {
             let between = naive(&inner, &x);
-            prop_assume!(between.len() > 0);
+            prop_assume!(!between.is_empty());
             if let Ok(composed) = outer.after(&inner) {
                 assert_close(&naive(&composed, &x), &naive(&outer, &between))?;
             }
@@ -391,7 +407,7 @@ mod tests {
 
             let frame = Affine::filter(frame.iter().map(|w| Window { taps: 1, ..*w }).collect(), 1.0, 0.0);
             let framed = naive(&frame, &x);
-            if framed.len() > 0 && let Ok(composed) = kernel.after(&frame) {
+            if !framed.is_empty() && let Ok(composed) = kernel.after(&frame) {
                 assert_close(&naive(&composed, &x), &naive(&kernel, &framed))?;
             }
             let twice = kernel.plus(&kernel, &[]).unwrap();

@@ -30,7 +30,9 @@ pub enum Refusal {
     )]
     Border(usize),
     /// Zero padding of the second map sees zeros where the first has its bias.
-    #[error("zero padding on spatial axis {0} stands where the inner operation would have given its bias")]
+    #[error(
+        "zero padding on spatial axis {0} stands where the inner operation would have given its bias"
+    )]
     BiasAtBorder(usize),
     /// Numbers beyond anything a network has.
     #[error("the windows on spatial axis {0} are too large")]

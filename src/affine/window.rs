@@ -34,9 +34,12 @@ impl Window {
     pub fn new(taps: i64, stride: i64, dilation: i64, pads: (i64, i64)) -> Option<Self> {
         let positive = |v: i64| (1..=LIMIT).contains(&v);
         let bounded = |v: i64| (-LIMIT..=LIMIT).contains(&v);
-        if !(positive(taps) && positive(stride) && positive(dilation))
-            || !(bounded(pads.0) && bounded(pads.1))
-        {
+        let valid = positive(taps)
+            && positive(stride)
+            && positive(dilation)
+            && bounded(pads.0)
+            && bounded(pads.1);
+        if !valid {
             return None;
         }
         let slack = pads.0 + pads.1 - (taps - 1) * dilation - 1;
@@ -81,11 +84,9 @@ impl Window {
         }
         let steps = (self.step * inner.stride, inner.step);
         let reach = (self.taps - 1) * steps.0 + (inner.taps - 1) * steps.1;
-        let step = gcd(
-            if self.taps > 1 { steps.0 } else { 0 },
-            if inner.taps > 1 { steps.1 } else { 0 },
-        )
-        .max(1);
+        let step =
+            gcd(if self.taps > 1 { steps.0 } else { 0 }, if inner.taps > 1 { steps.1 } else { 0 })
+                .max(1);
         Window {
             taps: reach / step + 1,
             start: self.start * inner.stride + inner.start,
@@ -99,7 +100,12 @@ impl Window {
 
     /// The union of both windows' taps. For an unknown `size` the slacks must be
     /// equal; for a known one, equal counts suffice.
-    pub(super) fn union(&self, other: &Window, size: Option<i64>, axis: usize) -> Result<Window, Refusal> {
+    pub(super) fn union(
+        &self,
+        other: &Window,
+        size: Option<i64>,
+        axis: usize,
+    ) -> Result<Window, Refusal> {
         // Stride 2 and 1 on an input of 4: outputs 0, 1 read 0, 2 and 0, 1.
         if self.stride != other.stride {
             return Err(Refusal::Strides(self.stride, other.stride, axis));

@@ -4,12 +4,14 @@
 //! size of the graph. Building the view checks that the graph is well formed:
 //! every tensor is defined once, and before it is read.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::model::{Invalid, Model, graph_field, is_default_domain};
 use super::proto::{
     AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, type_proto,
 };
+use super::storage::Place;
+use super::tensor::TensorError;
 use super::wire::Field;
 
 /// A tensor of the graph.
@@ -306,6 +308,29 @@ impl<'m> Graph<'m> {
         Some(self.model.decode(field, "initializer"))
     }
 
+    /// Names of the side files that the graph's tensors lie in, bodies included.
+    ///
+    /// # Errors
+    /// If an initializer cannot be decoded, or says it is external and not where.
+    pub fn side_files(&self) -> Result<BTreeSet<String>, Invalid> {
+        let mut locations = BTreeSet::new();
+        let mut note = |tensor: &TensorProto| {
+            let place = Place::of(tensor).map_err(|problem| TensorError {
+                name: tensor.name().to_owned(),
+                problem: problem.into(),
+            })?;
+            locations.extend(place.map(|place| place.location));
+            Ok::<_, Invalid>(())
+        };
+        for field in self.model.graph_fields(graph_field::INITIALIZER) {
+            note(&self.model.decode(field, "initializer")?)?;
+        }
+        for node in &self.nodes {
+            tensors_in(&node.proto).iter().try_for_each(|tensor| note(tensor))?;
+        }
+        Ok(locations)
+    }
+
     /// Element type (`TensorProto.DataType`) that the file declares for graph input `id`.
     pub fn input_type(&self, id: ValueId) -> Option<i32> {
         let field = self.value(id).input.as_ref()?;
@@ -331,6 +356,15 @@ impl<'m> Graph<'m> {
 
 fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
+}
+
+/// Tensors in a node's attributes and bodies.
+fn tensors_in(node: &NodeProto) -> Vec<&TensorProto> {
+    let own =
+        node.attribute.iter().flat_map(|attribute| attribute.t.iter().chain(&attribute.tensors));
+    let inner = bodies(node)
+        .flat_map(|body| body.initializer.iter().chain(body.node.iter().flat_map(tensors_in)));
+    own.chain(inner).collect()
 }
 
 fn names_read_inside<'n>(node: &'n NodeProto, names: &mut HashSet<&'n str>) {

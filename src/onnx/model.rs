@@ -146,11 +146,8 @@ impl Model {
                         opset = Some(import.version());
                     }
                 }
-                model_field::GRAPH => {
-                    if graph.replace(field).is_some() {
-                        return Err(Invalid::ManyGraphs);
-                    }
-                }
+                model_field::GRAPH if graph.is_some() => return Err(Invalid::ManyGraphs),
+                model_field::GRAPH => graph = Some(field),
                 _ => {}
             }
         }

@@ -13,6 +13,28 @@ use super::splice::{self, Edit};
 #[derive(Debug)]
 pub struct Staged(NamedTempFile);
 
+/// Copies side file `location` from one model folder to another, unless it is there
+/// already. An existing file is never changed.
+///
+/// # Errors
+/// What the file system says, and if another file has that name.
+pub fn copy_side_file(content: &[u8], folder: &Path, location: &str) -> io::Result<()> {
+    let target = folder.join(location);
+    if let Ok(there) = super::model::map(&target) {
+        return match there == content {
+            true => Ok(()),
+            false => Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                format!("side file `{location}` would replace another file of that name"),
+            )),
+        };
+    }
+    if let Some(parent) = target.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    Staged::write(&target, content, &[])?.commit(&target)
+}
+
 impl Staged {
     /// Writes `bytes` with `edits` into the folder of `target`, and flushes to disk.
     ///

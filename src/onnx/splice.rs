@@ -52,9 +52,10 @@ pub fn with_lengths(mut edits: Vec<Edit>, containers: &[Container]) -> Vec<Edit>
     inner_first.sort_by_key(|container| container.payload.len());
     for Container { length, payload } in inner_first {
         let within = |edit: &&Edit| payload.start <= edit.at.start && edit.at.end <= payload.end;
-        let (gone, added) = edits.iter().filter(within).fold((0, 0), |(gone, added), edit| {
-            (gone + edit.at.len(), added + edit.with.len())
-        });
+        let (gone, added) = edits
+            .iter()
+            .filter(within)
+            .fold((0, 0), |(gone, added), edit| (gone + edit.at.len(), added + edit.with.len()));
         if gone != added {
             let with = wire::varint(payload.len() - gone + added).into();
             edits.push(Edit { at: length.clone(), with });

@@ -34,7 +34,9 @@ pub enum StorageError {
     #[error("its external data `{0}` is not a plain relative path inside the model's folder")]
     Outside(String),
     /// `offset` or `length` is not a number, or they do not lie in the side file.
-    #[error("its external data runs past the end of `{location}` (offset {offset}, length {length})")]
+    #[error(
+        "its external data runs past the end of `{location}` (offset {offset}, length {length})"
+    )]
     Range {
         /// The side file.
         location: String,
@@ -114,7 +116,11 @@ impl Storage {
         })
     }
 
-    fn side_file(&self, location: &str) -> Result<Bytes, StorageError> {
+    /// The whole side file called `location`.
+    ///
+    /// # Errors
+    /// If it lies outside the folder or cannot be read.
+    pub fn side_file(&self, location: &str) -> Result<Bytes, StorageError> {
         let mut maps = self.maps.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(bytes) = maps.get(location) {
             return Ok(bytes.clone());

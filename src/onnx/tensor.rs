@@ -226,7 +226,8 @@ fn checked_dims(tensor: &TensorProto) -> Result<Vec<usize>, Problem> {
         .map(|&dim| usize::try_from(dim).map_err(|_| invalid()))
         .collect::<Result<_, _>>()?;
     // Zero dimensions must not hide an overflow of the others.
-    let product = dims.iter().filter(|&&dim| dim > 0).try_fold(1usize, |a, &dim| a.checked_mul(dim));
+    let product =
+        dims.iter().filter(|&&dim| dim > 0).try_fold(1usize, |a, &dim| a.checked_mul(dim));
     match product {
         Some(elements) if elements <= isize::MAX as usize / 8 => Ok(dims),
         _ => Err(invalid()),
@@ -250,7 +251,11 @@ fn raw(tensor: &TensorProto, storage: &Storage) -> Result<Option<Bytes>, Problem
     }
 }
 
-fn float_values(tensor: &TensorProto, float: Float, storage: &Storage) -> Result<Vec<f64>, Problem> {
+fn float_values(
+    tensor: &TensorProto,
+    float: Float,
+    storage: &Storage,
+) -> Result<Vec<f64>, Problem> {
     if let Some(bytes) = raw(tensor, storage)? {
         return match float {
             Float::F16 => little_endian(tensor, &bytes, |b| f16::from_le_bytes(b).to_f64()),
@@ -305,11 +310,24 @@ mod tests {
             ("raw f32", raw(&[2], DataType::Float, &[0, 0, 128, 63, 0, 0, 0, 192])),
             ("raw f16", raw(&[2], DataType::Float16, &[0, 0x3c, 0, 0xc0])),
             ("raw bf16", raw(&[2], DataType::Bfloat16, &[0x80, 0x3f, 0, 0xc0])),
-            ("raw f64", raw(&[2], DataType::Double, &[0, 0, 0, 0, 0, 0, 0xf0, 0x3f, 0, 0, 0, 0, 0, 0, 0, 0xc0])),
+            (
+                "raw f64",
+                raw(
+                    &[2],
+                    DataType::Double,
+                    &[0, 0, 0, 0, 0, 0, 0xf0, 0x3f, 0, 0, 0, 0, 0, 0, 0, 0xc0],
+                ),
+            ),
             ("f32", TensorProto { float_data: vec![1.0, -2.0], ..proto(&[2], DataType::Float) }),
             ("f64", TensorProto { double_data: vec![1.0, -2.0], ..proto(&[2], DataType::Double) }),
-            ("f16", TensorProto { int32_data: vec![0x3c00, 0xc000], ..proto(&[2], DataType::Float16) }),
-            ("bf16", TensorProto { int32_data: vec![0x3f80, 0xc000], ..proto(&[2], DataType::Bfloat16) }),
+            (
+                "f16",
+                TensorProto { int32_data: vec![0x3c00, 0xc000], ..proto(&[2], DataType::Float16) },
+            ),
+            (
+                "bf16",
+                TensorProto { int32_data: vec![0x3f80, 0xc000], ..proto(&[2], DataType::Bfloat16) },
+            ),
         ] {
             let values = floats(&tensor, &Storage::default()).unwrap();
             assert_eq!(values.as_slice().unwrap(), [1.0, -2.0], "{case}");

@@ -131,9 +131,7 @@ mod tests {
     #[test]
     fn finds_every_field() {
         // 1: varint 300; 2: "ab"; 3: fixed32; 4: fixed64
-        let bytes = [
-            8, 0xac, 2, 18, 2, b'a', b'b', 29, 1, 2, 3, 4, 33, 1, 2, 3, 4, 5, 6, 7, 8,
-        ];
+        let bytes = [8, 0xac, 2, 18, 2, b'a', b'b', 29, 1, 2, 3, 4, 33, 1, 2, 3, 4, 5, 6, 7, 8];
         let fields = scan(&bytes).unwrap();
         let places: Vec<_> =
             fields.iter().map(|f| (f.number, f.entry.clone(), f.payload.clone())).collect();

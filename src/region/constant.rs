@@ -23,9 +23,34 @@ use crate::onnx::tensor::{self, Float};
 
 /// Operators that exporters build constants with. Deterministic, and without bodies.
 const FOLDABLE: &[&str] = &[
-    "Abs", "Add", "Cast", "CastLike", "Concat", "ConstantOfShape", "Div", "Exp", "Expand", "Flatten",
-    "Gather", "Identity", "Mul", "Neg", "Pow", "Range", "Reciprocal", "ReduceProd", "Reshape",
-    "Shape", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze",
+    "Abs",
+    "Add",
+    "Cast",
+    "CastLike",
+    "Concat",
+    "ConstantOfShape",
+    "Div",
+    "Exp",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Mul",
+    "Neg",
+    "Pow",
+    "Range",
+    "Reciprocal",
+    "ReduceProd",
+    "Reshape",
+    "Shape",
+    "Slice",
+    "Split",
+    "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
 ];
 
 /// No constant sub-graph of a real model is deeper or yields more.
@@ -83,8 +108,8 @@ impl<'g, 'm> Constants<'g, 'm> {
                     .and_then(|value| value.t.as_ref())
                     .map_or(DataType::Float.into(), TensorProto::data_type),
             ),
-            "Equal" | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "Not" | "And" | "Or"
-            | "IsNaN" | "IsInf" => Some(DataType::Bool.into()),
+            "Equal" | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "Not" | "And"
+            | "Or" | "IsNaN" | "IsInf" => Some(DataType::Bool.into()),
             _ => node.input(0).and_then(|first| self.element_type(first)),
         };
         let depth = match op {
@@ -202,7 +227,8 @@ impl<'g, 'm> Constants<'g, 'm> {
         if let Some(input) = unchanged {
             return Ok(self.tensor(input)?.map(|tensor| tensor.as_ref().clone()));
         }
-        let mut proto = NodeProto { doc_string: None, metadata_props: Vec::new(), ..node.proto.clone() };
+        let mut proto =
+            NodeProto { doc_string: None, metadata_props: Vec::new(), ..node.proto.clone() };
         if node.standard_op() == Some("CastLike") {
             let Some(to) = node.input(1).and_then(|like| self.element_type(like)) else {
                 return Ok(None);
@@ -237,13 +263,17 @@ impl<'g, 'm> Constants<'g, 'm> {
             graph: Some(GraphProto {
                 node: vec![proto],
                 initializer,
-                output: vec![ValueInfoProto { name: Some(name.clone()), ..ValueInfoProto::default() }],
+                output: vec![ValueInfoProto {
+                    name: Some(name.clone()),
+                    ..ValueInfoProto::default()
+                }],
                 ..GraphProto::default()
             }),
             ..ModelProto::default()
         };
         let bytes = model.encode_to_vec();
-        let run = Engine::load(Source { bytes: &bytes, folder: None }, &[]).and_then(|engine| engine.run(&[]));
+        let run = Engine::load(Source { bytes: &bytes, folder: None }, &[])
+            .and_then(|engine| engine.run(&[]));
         let float = self.element_type(id).and_then(Float::from_onnx).unwrap_or(Float::F32);
         Ok(match run.ok().and_then(|outputs| outputs.into_iter().next()) {
             Some(Array::Float(values)) => Some(tensor::from_floats(name, &values, float)),
@@ -278,7 +308,10 @@ impl<'g, 'm> Constants<'g, 'm> {
                 match bounds {
                     [Ok(a), Ok(b), Ok(c)] => match (&a[..], &b[..], &c[..]) {
                         ([start], [limit], [delta]) if *delta != 0 => {
-                            vec![limit.saturating_sub(*start).saturating_abs() / delta.saturating_abs()]
+                            vec![
+                                limit.saturating_sub(*start).saturating_abs()
+                                    / delta.saturating_abs(),
+                            ]
                         }
                         _ => return Ok(true),
                     },
@@ -287,7 +320,8 @@ impl<'g, 'm> Constants<'g, 'm> {
             }
             _ => return Ok(false),
         };
-        let elements = grown.iter().fold(1i64, |product, &size| product.saturating_mul(size.max(1)));
+        let elements =
+            grown.iter().fold(1i64, |product, &size| product.saturating_mul(size.max(1)));
         Ok(elements > MAX_ELEMENTS as i64)
     }
 }

@@ -147,7 +147,8 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             }
         }
         regions.reverse();
-        let inside: HashSet<NodeId> = regions.iter().flat_map(|region| &region.nodes).copied().collect();
+        let inside: HashSet<NodeId> =
+            regions.iter().flat_map(|region| &region.nodes).copied().collect();
         let outputs: HashSet<ValueId> = regions.iter().map(|region| region.output).collect();
         // What went into a region was not missed.
         let missed = |value: &ValueId| {
@@ -173,7 +174,8 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     fn count_uses(&mut self) {
         let graph = self.reader.graph;
         for (id, node) in graph.nodes() {
-            let constant = node.output().is_some_and(|output| self.reader.constants.contains(output));
+            let constant =
+                node.output().is_some_and(|output| self.reader.constants.contains(output));
             if constant || matches!(self.readings.get(id), None | Some(Reading::Alias(_))) {
                 continue;
             }
@@ -236,7 +238,9 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         let ratio = nearest.part.map.stride();
         let replaced = behind.get(best(behind)).map(Anchor::net).unwrap_or_default();
         for anchor in behind.iter().take(MAX_ANCHORS) {
-            let Ok(part) = anchor.part.mapped(&nearest.part.map, nearest.part.kind) else { continue };
+            let Ok(part) = anchor.part.mapped(&nearest.part.map, nearest.part.kind) else {
+                continue;
+            };
             let saved = if dies { anchor.saved.plus(replaced).at(ratio) } else { Cost::default() };
             let uses = if dies { anchor.uses } else { 0 };
             term.push(Anchor { emit: cost(&part), part, uses, saved: nearest.saved.plus(saved) });
@@ -288,7 +292,9 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         for anchor in term {
             for &index in sum.by_root.get(&anchor.part.root).into_iter().flatten() {
                 let Some(Some(other)) = sum.terms.get(index) else { continue };
-                let Some(at) = other.iter().find(|at| at.part.root == anchor.part.root) else { continue };
+                let Some(at) = other.iter().find(|at| at.part.root == anchor.part.root) else {
+                    continue;
+                };
                 let Ok(part) = at.part.merged(&anchor.part, self.reader) else { continue };
                 let merged = self.anchors_from(Anchor {
                     emit: cost(&part),
@@ -312,7 +318,13 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         let graph = self.reader.graph;
         let node = graph.value(output).producer.map(|producer| graph.node(producer).label());
         let node = node.unwrap_or_default().to_owned();
-        if !self.near_misses.iter().rev().take(8).any(|(at, miss)| *at == output && miss.reason == reason) {
+        if !self
+            .near_misses
+            .iter()
+            .rev()
+            .take(8)
+            .any(|(at, miss)| *at == output && miss.reason == reason)
+        {
             self.near_misses.push((output, NearMiss { node, reason }));
         }
     }
@@ -331,10 +343,12 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
                 Err(refusal) => Reason::Geometry(refusal),
                 Ok(_) => return,
             },
-            Some(composed) if best(term) == 0 && nearest.part.kind == Kind::Weighted => Reason::Dearer {
-                before: nearest.part.weights() + behind.part.weights(),
-                after: composed.part.weights(),
-            },
+            Some(composed) if best(term) == 0 && nearest.part.kind == Kind::Weighted => {
+                Reason::Dearer {
+                    before: nearest.part.weights() + behind.part.weights(),
+                    after: composed.part.weights(),
+                }
+            }
             Some(_) => return,
         };
         self.miss(output, reason);
@@ -346,10 +360,14 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             .iter()
             .filter_map(|term| term.iter().find(|anchor| anchor.part.kind == Kind::Weighted))
             .collect();
-        let plain = || terms.iter().filter(|term| term.iter().all(|at| at.part.kind != Kind::Weighted));
+        let plain =
+            || terms.iter().filter(|term| term.iter().all(|at| at.part.kind != Kind::Weighted));
         let Some((first, others)) = weighted.split_first() else {
             let refused = plain().filter_map(|term| self.obstacle(term.last()?.part.root, None));
-            return refused.collect::<Vec<_>>().into_iter().for_each(|reason| self.miss(output, reason));
+            return refused
+                .collect::<Vec<_>>()
+                .into_iter()
+                .for_each(|reason| self.miss(output, reason));
         };
         let name = |value: ValueId| self.reader.graph.value(value).name.clone();
         let mut reasons = Vec::new();
@@ -364,18 +382,26 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
                 },
                 Some(at) => match at.part.merged(&other.part, self.reader) {
                     Err(reason) => reason,
-                    Ok(merged) => Reason::Dearer {
-                        before: at.part.weights() + other.part.weights(),
-                        after: merged.weights(),
-                    },
+                    // Legal and no dearer by itself: what it saves is needed elsewhere.
+                    Ok(_) => Reason::ReadElsewhere(name(self.kept_branch(terms))),
                 },
             });
         }
-        let obstacles = plain().filter_map(|term| {
-            self.obstacle(term.last()?.part.root, Some(first.part.root))
-        });
+        let obstacles =
+            plain().filter_map(|term| self.obstacle(term.last()?.part.root, Some(first.part.root)));
         reasons.extend(obstacles);
         reasons.into_iter().for_each(|reason| self.miss(output, reason));
+    }
+
+    /// The first operand that others read too.
+    fn kept_branch(&self, terms: &[Term]) -> ValueId {
+        let operands = || terms.iter().filter_map(|term| term.first());
+        let kept = operands()
+            .find(|operand| matches!(operand.part.kind, Kind::Plain(_)) && !self.dies(operand));
+        let any = operands().next().map(|operand| operand.part.root);
+        kept.map(|operand| operand.part.root)
+            .or(any)
+            .unwrap_or_else(|| unreachable!("a sum has terms"))
     }
 
     /// Why `operand`, which is added to a convolution of `root` (if there is one), is
@@ -386,7 +412,8 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         let node = graph.node(producer);
         let Reading::Opaque(why) = self.readings.get(producer)? else { return None };
         let reads_a_branch = graph.uses(producer).any(|input| {
-            self.weighted(self.readings.source(input)).is_some_and(|anchor| Some(anchor.part.root) == root)
+            self.weighted(self.readings.source(input))
+                .is_some_and(|anchor| Some(anchor.part.root) == root)
         });
         let operator = matches!(why, NotLinear::Operator(_));
         (reads_a_branch || !operator)
@@ -481,7 +508,9 @@ fn own_cost(map: &Map) -> Cost {
         Map::Conv { bias, .. } => (geometry.weights() + bias.len() as f64, geometry.weights()),
         // γ, β, μ, σ² of a norm; a scale or shift has less, but nothing to trade for it.
         Map::Diagonal { scale, .. } => (4.0 * scale.len() as f64, scale.len() as f64),
-        Map::Filter { windows, .. } => (0.0, windows.iter().map(|window| window.taps as f64).product()),
+        Map::Filter { windows, .. } => {
+            (0.0, windows.iter().map(|window| window.taps as f64).product())
+        }
     };
     Cost { nodes: 1.0, weights, multiply_adds }
 }

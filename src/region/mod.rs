@@ -96,6 +96,11 @@ pub enum Reason {
         /// Weights of the result.
         after: f64,
     },
+    /// Merging it would not free it.
+    #[error(
+        "branch `{0}` is read elsewhere too and must be kept, so merging it would cost more than it saves"
+    )]
+    ReadElsewhere(String),
     /// The fused weights could not be computed or proved.
     #[error("{0}")]
     Unproved(String),
@@ -230,7 +235,9 @@ impl<L: Linear> Part<L> {
 pub fn kind_of(map: &Map) -> Kind {
     match map {
         Map::Conv { .. } => Kind::Weighted,
-        Map::Filter { windows, weight, shift } if windows.is_empty() && *shift == 0.0 && weight.abs() == 1.0 => {
+        Map::Filter { windows, weight, shift }
+            if windows.is_empty() && *shift == 0.0 && weight.abs() == 1.0 =>
+        {
             Kind::Plain(*weight < 0.0)
         }
         _ => Kind::Scaled,
@@ -251,7 +258,12 @@ pub fn insert<L: Linear>(parts: &mut Vec<Part<L>>, mut part: Part<L>, reader: &R
 
 impl Region {
     /// The region of `output` that stops at `cuts`.
-    pub fn new(graph: &Graph, readings: &Readings, output: ValueId, cuts: BTreeSet<ValueId>) -> Self {
+    pub fn new(
+        graph: &Graph,
+        readings: &Readings,
+        output: ValueId,
+        cuts: BTreeSet<ValueId>,
+    ) -> Self {
         let mut nodes = BTreeSet::new();
         let mut wanted = vec![output];
         while let Some(value) = wanted.pop() {
@@ -260,7 +272,9 @@ impl Region {
             let inputs: Vec<ValueId> = match readings.get(producer) {
                 Some(Reading::Alias(of)) => vec![*of],
                 Some(Reading::Map(input, _)) => vec![*input],
-                Some(Reading::Sum(operands)) => operands.iter().map(|&(operand, _)| operand).collect(),
+                Some(Reading::Sum(operands)) => {
+                    operands.iter().map(|&(operand, _)| operand).collect()
+                }
                 Some(Reading::Opaque(_)) | None => continue,
             };
             if nodes.insert(producer) {

@@ -74,22 +74,22 @@ impl Map {
         }
     }
 
-    /// The map with its weights.
+    /// The map with its weights; `None` if the engine could not evaluate the kernel.
     ///
     /// # Errors
     /// If a convolution's kernel cannot be read.
-    pub fn affine(&self, constants: &Constants) -> Result<Affine, Invalid> {
-        Ok(match self {
+    pub fn affine(&self, constants: &Constants) -> Result<Option<Affine>, Invalid> {
+        Ok(Some(match self {
             Map::Conv { kernel, bias, geometry, .. } => {
                 let groups = geometry.channels.map_or(1, |channels| channels.groups);
-                let weights = constants.floats(*kernel)?.map(|(weights, _)| weights);
-                Affine::conv(weights.unwrap_or_default(), bias, geometry.windows.clone(), groups)
+                let Some((weights, _)) = constants.floats(*kernel)? else { return Ok(None) };
+                Affine::conv(weights, bias, geometry.windows.clone(), groups)
             }
             Map::Diagonal { scale, shift } => Affine::diagonal(scale, shift),
             Map::Filter { windows, weight, shift } => {
                 Affine::filter(windows.clone(), *weight, *shift)
             }
-        })
+        }))
     }
 }
 
@@ -260,7 +260,8 @@ impl<'g, 'm> Reader<'g, 'm> {
                     b"" | b"NOTSET" => (begin, end),
                     b"VALID" => (0, 0),
                     b"SAME_UPPER" | b"SAME_LOWER" => {
-                        let extent = taps.saturating_sub(1).saturating_mul(dilation).saturating_add(1);
+                        let extent =
+                            taps.saturating_sub(1).saturating_mul(dilation).saturating_add(1);
                         let total = self.same_padding(input, axis, stride, extent)?;
                         let (small, large) = (total / 2, total - total / 2);
                         if auto_pad == b"SAME_UPPER" { (small, large) } else { (large, small) }
@@ -368,7 +369,8 @@ impl<'g, 'm> Reader<'g, 'm> {
             ("Div", false) => Some((1.0 / c, 0.0)),
             _ => None, // constant ÷ tensor
         };
-        let Some(pairs) = values.values().iter().map(|&c| rule(c)).collect::<Option<Vec<_>>>() else {
+        let Some(pairs) = values.values().iter().map(|&c| rule(c)).collect::<Option<Vec<_>>>()
+        else {
             return Ok(Err(NotLinear::Operator(op.to_owned())));
         };
         if pairs.iter().any(|(scale, shift)| !(scale.is_finite() && shift.is_finite())) {
@@ -423,7 +425,9 @@ impl<'g, 'm> Reader<'g, 'm> {
             let node = self.graph.node(producer);
             match node.standard_op()? {
                 "Conv" => return Some(self.constants.dims(node.input(1)?).ok()??.len()),
-                "BatchNormalization" | "Relu" | "Identity" | "Neg" | "Cast" => at = node.input(0)?,
+                "BatchNormalization" | "Relu" | "Identity" | "Neg" | "Cast" => {
+                    at = node.input(0)?
+                }
                 "Add" | "Sub" | "Mul" | "Div" => {
                     let operand = [node.input(0)?, node.input(1)?];
                     at = operand.into_iter().find(|&side| !self.constants.contains(side))?;
@@ -548,9 +552,8 @@ impl<'g, 'm> Reader<'g, 'm> {
                 return Ok(axis);
             }
             let rank = self.rank(tensor);
-            let rank = rank.ok_or_else(|| {
-                NotLinear::RankUnknown(self.graph.value(tensor).name.clone())
-            })?;
+            let rank =
+                rank.ok_or_else(|| NotLinear::RankUnknown(self.graph.value(tensor).name.clone()))?;
             Ok(axis.saturating_add(rank as i64))
         };
         axes.iter().map(from_front).collect()
@@ -565,7 +568,9 @@ impl<'g, 'm> Reader<'g, 'm> {
             }
             let spatial = usize::try_from(axis).ok().and_then(|axis| axis.checked_sub(2));
             let Some(spatial) = spatial.filter(|&spatial| spatial < 16) else {
-                return Err(NotLinear::Unrepresentable("it pads or cuts the batch or the channels"));
+                return Err(NotLinear::Unrepresentable(
+                    "it pads or cuts the batch or the channels",
+                ));
             };
             let window = Window::new(1, 1, 1, pads);
             let window = window.ok_or(NotLinear::Malformed("its pads are beyond all sizes"))?;

@@ -13,8 +13,9 @@ use super::relative_error;
 use crate::engine::{Array, Engine, EngineError, Source};
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
-    TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_shape_proto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType,
+    tensor_shape_proto, type_proto,
 };
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor::{self, Float};
@@ -55,7 +56,9 @@ pub enum Unproved {
     #[error("its proof could not be run: {0}")]
     NotRun(#[from] EngineError),
     /// The two sides differ.
-    #[error("old and new nodes differ by {error:.1e} of the largest value (allowed: {TOLERANCE:.0e})")]
+    #[error(
+        "old and new nodes differ by {error:.1e} of the largest value (allowed: {TOLERANCE:.0e})"
+    )]
     Differs {
         /// The largest relative difference.
         error: f64,
@@ -75,12 +78,12 @@ pub fn prove(claim: &Claim) -> Result<f64, Unproved> {
     let mut largest = 0.0f64;
     for shapes in &claim.trials {
         let inputs: Vec<Array> = shapes.iter().map(|shape| random.floats(shape)).collect();
-        let run = |bytes: &[u8]| {
-            Engine::load(Source { bytes, folder: None }, shapes)?.run(&inputs)
-        };
+        let run = |bytes: &[u8]| Engine::load(Source { bytes, folder: None }, shapes)?.run(&inputs);
         let (expected, found) = (run(&old)?, run(&new)?);
         let error = match (expected.as_slice(), found.as_slice()) {
-            ([expected], [found]) if !expected.shape().contains(&0) => relative_error(expected, found),
+            ([expected], [found]) if !expected.shape().contains(&0) => {
+                relative_error(expected, found)
+            }
             _ => f64::INFINITY,
         };
         if error.is_nan() || error > TOLERANCE {
@@ -101,7 +104,8 @@ pub fn check_rounding(
     exact: &[(String, ArrayD<f64>)],
     float: Float,
 ) -> Result<(), Unproved> {
-    let exact: HashMap<&str, &ArrayD<f64>> = exact.iter().map(|(name, array)| (name.as_str(), array)).collect();
+    let exact: HashMap<&str, &ArrayD<f64>> =
+        exact.iter().map(|(name, array)| (name.as_str(), array)).collect();
     let floats = written.iter().filter(|tensor| Float::from_onnx(tensor.data_type()).is_some());
     for tensor in floats {
         let wrong = || Unproved::Rounding(tensor.name().to_owned());
@@ -109,7 +113,10 @@ pub fn check_rounding(
         let expected = exact.get(tensor.name()).ok_or_else(wrong)?;
         let same = tensor.data_type() == float.to_onnx()
             && values.shape() == expected.shape()
-            && values.iter().zip(expected.iter()).all(|(&value, &exact)| value == float.round(exact));
+            && values
+                .iter()
+                .zip(expected.iter())
+                .all(|(&value, &exact)| value == float.round(exact));
         if !same {
             return Err(wrong());
         }
@@ -135,7 +142,10 @@ impl Claim {
                 node: side.nodes.iter().flat_map(|node| side.normalised(node)).collect(),
                 initializer: side.constants.clone(),
                 input,
-                output: vec![ValueInfoProto { name: Some(self.output.clone()), ..Default::default() }],
+                output: vec![ValueInfoProto {
+                    name: Some(self.output.clone()),
+                    ..Default::default()
+                }],
                 ..GraphProto::default()
             }),
             ..ModelProto::default()
@@ -165,7 +175,9 @@ impl Side {
                 node.attribute.retain(|attribute| attribute.name() == "epsilon");
             }
             "Pad" => {
-                if let Some(pads) = self.integers(&node, 1).filter(|pads| pads.iter().any(|&p| p < 0)) {
+                if let Some(pads) =
+                    self.integers(&node, 1).filter(|pads| pads.iter().any(|&p| p < 0))
+                {
                     return pad_then_crop(&node, &pads);
                 }
             }

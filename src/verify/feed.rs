@@ -16,7 +16,7 @@ impl Random {
     }
 
     /// The next number, uniform in −1 ≤ x < 1.
-    pub fn next(&mut self) -> f64 {
+    pub fn uniform(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -27,12 +27,12 @@ impl Random {
 
     /// Floats in −1 ≤ x < 1.
     pub fn floats(&mut self, shape: &[usize]) -> Array {
-        Array::Float(ArrayD::from_shape_simple_fn(IxDyn(shape), || self.next()))
+        Array::Float(ArrayD::from_shape_simple_fn(IxDyn(shape), || self.uniform()))
     }
 
     /// Zeros and ones, which are valid as flags, ids and counts.
     pub fn integers(&mut self, shape: &[usize]) -> Array {
-        Array::Int(ArrayD::from_shape_simple_fn(IxDyn(shape), || i64::from(self.next() > 0.0)))
+        Array::Int(ArrayD::from_shape_simple_fn(IxDyn(shape), || i64::from(self.uniform() > 0.0)))
     }
 }
 

@@ -73,12 +73,14 @@ pub fn run(graph: &Graph, new: Source<'_>, options: &Options) -> Result<Outcome,
     Ok(match compared {
         Err(error) => Outcome::NotRun(error.to_string()),
         Ok(None) => Outcome::NotRun("the original gives NaN or infinity on random inputs".into()),
-        Ok(Some(errors)) => match errors.iter().find(|(_, error)| error.is_nan() || *error > tolerance) {
-            Some((output, error)) => {
-                Outcome::Differs { output: output.clone(), error: *error, tolerance }
+        Ok(Some(errors)) => {
+            match errors.iter().find(|(_, error)| error.is_nan() || *error > tolerance) {
+                Some((output, error)) => {
+                    Outcome::Differs { output: output.clone(), error: *error, tolerance }
+                }
+                None => Outcome::Agreed(errors),
             }
-            None => Outcome::Agreed(errors),
-        },
+        }
     })
 }
 
@@ -156,9 +158,13 @@ fn inputs(graph: &Graph, options: &Options) -> Result<Result<Vec<Input>, String>
         };
         let shape = match (options.shapes.get(&name), &tensor.shape) {
             (Some(shape), _) => shape.clone(),
-            (None, Some(shape)) => shape.dim.iter().enumerate().map(|(axis, dim)| size(axis, &dim.value)).collect(),
+            (None, Some(shape)) => {
+                shape.dim.iter().enumerate().map(|(axis, dim)| size(axis, &dim.value)).collect()
+            }
             (None, None) => {
-                return Ok(Err(format!("input `{name}` has no shape; give --input-shape {name}=…")));
+                return Ok(Err(format!(
+                    "input `{name}` has no shape; give --input-shape {name}=…"
+                )));
             }
         };
         inputs.push(Input { name, data_type: tensor.elem_type(), shape });

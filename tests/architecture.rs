@@ -1,0 +1,50 @@
+//! Who may know whom: an arrow in the flow never points back.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+
+/// Module (a file or folder of `src`), and what of the crate its code may use.
+const MAY_USE: [(&str, &[&str]); 10] = [
+    ("onnx", &["onnx"]),
+    ("engine.rs", &[]),
+    ("affine", &["affine"]),
+    ("region", &["affine", "engine", "onnx", "region"]),
+    ("plan.rs", &["affine", "onnx", "region"]),
+    ("fuse.rs", &["affine", "onnx", "plan", "region"]),
+    ("claim.rs", &["affine", "fuse", "onnx", "plan", "region", "verify"]),
+    ("verify", &["affine", "engine", "onnx", "verify"]),
+    ("rewrite.rs", &["fuse", "onnx", "plan"]),
+    ("report.rs", &["plan", "region", "verify"]),
+];
+
+fn sources(path: &Path) -> Vec<(String, String)> {
+    if path.is_file() {
+        return vec![(path.display().to_string(), fs::read_to_string(path).unwrap())];
+    }
+    let entries = fs::read_dir(path).unwrap();
+    entries.flat_map(|entry| sources(&entry.unwrap().path())).collect()
+}
+
+#[test]
+fn modules_use_only_what_stands_before_them() {
+    for (module, allowed) in MAY_USE {
+        for (file, text) in sources(&Path::new("src").join(module)) {
+            for (_, after) in
+                text.match_indices("crate::").map(|(at, found)| (at, &text[at + found.len()..]))
+            {
+                let used: String =
+                    after.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                assert!(allowed.contains(&used.as_str()), "{file} uses crate::{used}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tract_is_named_in_code_in_one_place() {
+    for (file, text) in sources(Path::new("src")) {
+        assert!(file.ends_with("engine.rs") || !text.contains("tract_onnx"), "{file} names tract");
+    }
+}

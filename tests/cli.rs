@@ -1,0 +1,153 @@
+//! The tool as a process: exit codes, what is printed, what is left behind.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+const BLOCK: &str = "fixtures/blocks/k3/torchscript_kept.onnx";
+const PLAIN: &str = "fixtures/networks/cifar_quick/plain.onnx";
+const NETWORK: &str = "fixtures/networks/cifar_quick/torchscript_kept_static.onnx";
+
+fn tool(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_acb-fuse"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    tool(arguments).output().unwrap()
+}
+
+/// A folder, and the path of a file in it that does not exist yet.
+fn target() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.onnx");
+    (folder, path)
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    names.map(|name| name.into_string().unwrap()).collect()
+}
+
+/// Arguments (OUT is the target), exit code, what stderr says, whether OUT is written.
+#[test]
+fn exit_codes() {
+    let broken = tempfile::NamedTempFile::new().unwrap();
+    fs::write(broken.path(), b"not a model at all").unwrap();
+    let broken = broken.path().to_str().unwrap();
+    let unrunnable = "fixtures/blocks/negative_pad/dynamo.onnx";
+    for (arguments, code, message, written) in [
+        (&[BLOCK, "OUT"][..], 0, "", true),
+        (&[BLOCK, "OUT", "--no-verify"], 0, "", true),
+        (&[BLOCK], 0, "", false),
+        (&[PLAIN, "OUT"], 0, "", true),
+        (&[broken, "OUT"], 1, "this is not an ONNX file", false),
+        (&[BLOCK, "OUT", "--no-such-flag"], 2, "unexpected argument", false),
+        (&[BLOCK, "OUT", "--tolerance", "0"], 3, "verification failed", false),
+        (&[PLAIN, "OUT", "--require-fusion"], 4, "nothing was fused", false),
+        (&[BLOCK, "--check"], 5, "1 blocks can be fused", false),
+        (&[PLAIN, "--check"], 0, "", false),
+        (&["no/such/file.onnx", "OUT"], 6, "cannot be read", false),
+        (&["src", "OUT"], 6, "not a regular file", false),
+        (&[BLOCK, "no/such/folder/out.onnx"], 6, "cannot be written", false),
+        (&[BLOCK, "src"], 6, "it is a directory", false),
+        (&[unrunnable, "OUT", "--require-run"], 7, "could not be run", false),
+        (&[unrunnable, "OUT"], 0, "", true),
+    ] {
+        let (folder, out) = target();
+        let named = |&argument: &&str| {
+            if argument == "OUT" { out.to_str().unwrap().into() } else { argument.to_owned() }
+        };
+        let arguments: Vec<String> = arguments.iter().map(named).collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let result = output(&arguments);
+        let stderr = String::from_utf8(result.stderr).unwrap();
+        assert_eq!(result.status.code(), Some(code), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(message), "{arguments:?}: {stderr}");
+        if ![0, 2].contains(&code) {
+            assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
+        }
+        let expected: &[&str] = if written { &["out.onnx"] } else { &[] };
+        assert_eq!(files(folder.path()), expected, "{arguments:?}");
+    }
+    assert!(!files(Path::new(".")).iter().any(|name| name.starts_with(".acb-fuse")));
+}
+
+#[test]
+fn a_failed_check_leaves_the_target_as_it_was() {
+    let (_folder, out) = target();
+    fs::write(&out, b"precious").unwrap();
+    let result = output(&[BLOCK, out.to_str().unwrap(), "--tolerance", "0"]);
+    assert_eq!(result.status.code(), Some(3));
+    assert!(String::from_utf8(result.stderr).unwrap().contains("output `"));
+    assert_eq!(fs::read(&out).unwrap(), b"precious");
+}
+
+#[test]
+fn in_place_and_through_a_pipe_are_the_same() {
+    let (folder, out) = target();
+    let from_file = out.to_str().unwrap();
+    assert!(output(&[NETWORK, from_file]).status.success());
+    let expected = fs::read(&out).unwrap();
+
+    let in_place = folder.path().join("in_place.onnx");
+    fs::copy(NETWORK, &in_place).unwrap();
+    let path = in_place.to_str().unwrap();
+    assert!(output(&[path, path]).status.success());
+    assert!(fs::read(&in_place).unwrap() == expected);
+
+    let mut piped = tool(&["-", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    piped.stdin.take().unwrap().write_all(&fs::read(NETWORK).unwrap()).unwrap();
+    let result = piped.wait_with_output().unwrap();
+    assert!(result.status.success());
+    assert!(result.stdout == expected);
+    assert!(String::from_utf8(result.stderr).unwrap().contains("blocks fused"));
+}
+
+#[test]
+fn nothing_to_change_is_byte_identical() {
+    let (_folder, out) = target();
+    assert!(output(&[PLAIN, out.to_str().unwrap()]).status.success());
+    assert!(fs::read(&out).unwrap() == fs::read(PLAIN).unwrap());
+}
+
+#[test]
+fn the_summary_says_what_was_done_and_what_was_not_checked() {
+    let (_folder, out) = target();
+    let out = out.to_str().unwrap();
+    let said = |arguments: &[&str]| String::from_utf8(output(arguments).stdout).unwrap();
+    let verified = said(&[NETWORK, out]);
+    for part in
+        ["5×5 + 1×5 + 5×1, 3 batch norms", "proof: every block", "run: 1 outputs", "3 blocks fused"]
+    {
+        assert!(verified.contains(part), "{verified}");
+    }
+    assert!(said(&[NETWORK, out, "--no-verify"]).contains("NOT VERIFIED"));
+    assert_eq!(said(&[NETWORK, out, "--quiet"]), "");
+    let block = verified.lines().nth(1).unwrap().split_whitespace().next().unwrap();
+    let skipped = said(&[NETWORK, out, "--skip", block]);
+    assert!(
+        skipped.contains("left alone because of --skip") && skipped.contains("2 blocks fused"),
+        "{skipped}"
+    );
+}
+
+#[test]
+fn overridable_weights_are_folded_unless_they_are_to_be_kept() {
+    let model = "fixtures/blocks/weights_as_inputs/model.onnx";
+    let said = |arguments: &[&str]| String::from_utf8(output(arguments).stdout).unwrap();
+    let (_folder, out) = target();
+    let out = out.to_str().unwrap();
+    assert!(said(&[model, out]).contains("graph inputs that only named folded weights went"));
+    let kept = said(&[model, out, "--keep-overridable"]);
+    assert!(kept.contains("nothing to fuse") && kept.contains("is not constant"), "{kept}");
+}

@@ -1,0 +1,89 @@
+//! Fixtures as tables: a case is a folder whose `*.onnx` files all compute
+//! `output_*.pb` from `input_*.pb`.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use acb_fuse::engine::{Array, Engine, Source};
+use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto};
+use acb_fuse::onnx::storage::Storage;
+use acb_fuse::onnx::tensor;
+use acb_fuse::report::Report;
+use acb_fuse::{Options, Place, convert};
+use prost::Message;
+
+/// All models below `fixtures/<group>`, sorted, relative to the crate.
+pub fn models(group: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for case in sorted(&Path::new("fixtures").join(group)) {
+        found.extend(sorted(&case).into_iter().filter(|path| has_extension(path, "onnx")));
+    }
+    assert!(!found.is_empty(), "no fixtures in group {group}");
+    found
+}
+
+fn sorted(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+pub fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found == extension)
+}
+
+/// The fixture's inputs or framework outputs (`kind` is `input` or `output`), in order.
+pub fn data(model: &Path, kind: &str) -> Vec<Array> {
+    let folder = model.parent().unwrap();
+    let path = |index: usize| folder.join(format!("{kind}_{index}.pb"));
+    let read = |index| fs::read(path(index)).ok();
+    (0..)
+        .map_while(read)
+        .map(|bytes| TensorProto::decode(&bytes[..]).unwrap())
+        .map(|proto| Array::Float(tensor::floats(&proto, &Storage::default()).unwrap()))
+        .collect()
+}
+
+/// What tract makes of the fixture's inputs; `folder` holds the side files.
+pub fn run(model: &Path, folder: &Path, inputs: &[Array]) -> Result<Vec<Array>, String> {
+    let bytes = fs::read(model).unwrap();
+    let shapes: Vec<_> = inputs.iter().map(|input| input.shape().to_vec()).collect();
+    Engine::load(Source { bytes: &bytes, folder: Some(folder) }, &shapes)
+        .and_then(|engine| engine.run(inputs))
+        .map_err(|error| error.to_string())
+}
+
+pub fn fused(input: &Path, output: &Path) -> Report {
+    let output = Place::File(output.to_owned());
+    convert(&Place::File(input.to_owned()), Some(&output), &Options::default())
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+pub fn decoded(path: &Path) -> ModelProto {
+    ModelProto::decode(&fs::read(path).unwrap()[..]).unwrap()
+}
+
+/// Nodes of the main graph per operator, constants left out.
+pub fn operators(path: &Path) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for node in decoded(path).graph.unwrap().node.iter().filter(|node| is_work(node)) {
+        *counts.entry(node.op_type().to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+fn is_work(node: &NodeProto) -> bool {
+    node.op_type() != "Constant"
+}
+
+/// Elements of the float initializers.
+pub fn parameters(path: &Path) -> i64 {
+    let graph = decoded(path).graph.unwrap();
+    let floats = graph.initializer.iter().filter(|tensor| tensor.data_type() == 1);
+    floats.map(|tensor| tensor.dims.iter().product::<i64>()).sum()
+}

@@ -1,0 +1,156 @@
+//! Real exported files, end to end.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use acb_fuse::verify::model::Outcome;
+use acb_fuse::verify::relative_error;
+use acb_fuse::{Options, Place, convert};
+use common::{data, fused, models, operators, parameters, run};
+use expect_test::expect_file;
+
+const GROUPS: [&str; 3] = ["blocks", "near_misses", "networks"];
+
+/// What the tool says of each file stands beside it. `UPDATE_EXPECT=1 cargo test`
+/// writes it anew.
+#[test]
+fn every_file_is_reported_as_expected() {
+    for model in GROUPS.into_iter().flat_map(models) {
+        let report = convert(&Place::File(model.clone()), None, &Options::default()).unwrap();
+        let path = std::env::current_dir().unwrap().join(model.with_extension("txt"));
+        expect_file![path].assert_eq(&report.to_string());
+    }
+}
+
+/// Outputs are the framework's own float64 outputs within float32 rounding; a
+/// network's largest error is at most twice that of the unfused graph, and not
+/// larger in the median.
+#[test]
+fn outputs_are_the_frameworks_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.onnx");
+    let mut ratios = Vec::new();
+    let mut compared = 0;
+    for model in GROUPS.into_iter().flat_map(models) {
+        let report = fused(&model, &output);
+        let (inputs, expected) = (data(&model, "input"), data(&model, "output"));
+        let beside = model.parent().unwrap();
+        // tract reads a few originals wrongly or not at all; then the fused file is
+        // held to what float32 allows.
+        let before = run(&model, beside, &inputs).map(|found| largest_error(&expected, &found));
+        let after = run(&output, beside, &inputs);
+        if let (Err(before), Err(after)) = (&before, &after) {
+            assert!(!matches!(report.run, Some(Outcome::Agreed(_))), "{model:?}: {before} {after}");
+            continue;
+        }
+        let after =
+            largest_error(&expected, &after.unwrap_or_else(|error| panic!("{model:?}: {error}")));
+        compared += 1;
+        // A single block may be exact to the last bit by luck, so its error is no
+        // yardstick: a float32 sum of a few hundred products is.
+        let rounding = if beside.ends_with("float16") { 2e-3 } else { 1e-6 };
+        assert!(after <= rounding, "{model:?}: {after:e}");
+        if let (Ok(before), true) = (before, model.starts_with("fixtures/networks")) {
+            assert!(after <= 2.0 * before, "{model:?}: {before:e} became {after:e}");
+            ratios.push(after / before);
+        }
+    }
+    ratios.sort_by(f64::total_cmp);
+    let median = ratios[ratios.len() / 2];
+    println!(
+        "{compared} files, {} networks, fused / unfused error: median {median:.2}",
+        ratios.len()
+    );
+    assert!(compared > 150 && ratios.len() > 20 && median <= 1.0, "{compared}, median {median}");
+}
+
+fn largest_error(expected: &[acb_fuse::engine::Array], found: &[acb_fuse::engine::Array]) -> f64 {
+    assert_eq!(expected.len(), found.len());
+    let errors =
+        expected.iter().zip(found).map(|(expected, found)| relative_error(expected, found));
+    errors.fold(0.0, f64::max)
+}
+
+#[test]
+fn fusing_twice_is_fusing_once_and_always_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for model in GROUPS.into_iter().flat_map(models) {
+        let source = path("source.onnx");
+        fs::copy(&model, &source).unwrap();
+        for side_file in fs::read_dir(model.parent().unwrap()).unwrap() {
+            let side_file = side_file.unwrap().path();
+            if common::has_extension(&side_file, "data") {
+                fs::copy(&side_file, path(side_file.file_name().unwrap().to_str().unwrap()))
+                    .unwrap();
+            }
+        }
+        let report = fused(&source, &path("once.onnx"));
+        fused(&source, &path("again.onnx"));
+        fused(&path("once.onnx"), &path("twice.onnx"));
+        let once = fs::read(path("once.onnx")).unwrap();
+        assert!(once == fs::read(path("again.onnx")).unwrap(), "{model:?} is not deterministic");
+        assert!(once == fs::read(path("twice.onnx")).unwrap(), "{model:?} is not idempotent");
+        let unchanged = once == fs::read(&source).unwrap();
+        assert_eq!(unchanged, report.blocks.is_empty(), "{model:?}");
+    }
+}
+
+/// Fused, each of the paper's networks has the operators and parameters of its plain
+/// architecture with the batch norms folded, or fewer.
+#[test]
+fn networks_become_their_plain_architecture() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.onnx");
+    let mut networks = 0;
+    for model in models("networks").into_iter().filter(|model| !model.ends_with("plain.onnx")) {
+        let plain = model.with_file_name("plain.onnx");
+        fused(&model, &output);
+        let (found, expected) = (operators(&output), operators(&plain));
+        for operator in ["Conv", "BatchNormalization", "Add", "Mul", "Slice", "Pad"] {
+            let count = |counts: &std::collections::BTreeMap<String, usize>| {
+                counts.get(operator).copied().unwrap_or(0)
+            };
+            assert!(
+                count(&found) <= count(&expected),
+                "{model:?}: {} {operator} instead of {}",
+                count(&found),
+                count(&expected)
+            );
+        }
+        assert_eq!(found.get("Conv"), expected.get("Conv"), "{model:?}");
+        assert!(
+            parameters(&output) <= parameters(&plain),
+            "{model:?}: {} parameters instead of {}",
+            parameters(&output),
+            parameters(&plain)
+        );
+        networks += 1;
+    }
+    assert!(networks > 20, "only {networks} files");
+}
+
+#[test]
+fn side_files_follow_into_another_folder() {
+    let model = models("networks").into_iter().find(|model| {
+        let beside = fs::read_dir(model.parent().unwrap()).unwrap();
+        let name = format!("{}.data", model.file_name().unwrap().to_str().unwrap());
+        beside.into_iter().any(|entry| entry.unwrap().file_name().to_str() == Some(&name))
+    });
+    let model = model.expect("a fixture with external data");
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.onnx");
+    let report = fused(&model, &output);
+    assert!(matches!(report.run, Some(Outcome::Agreed(_))));
+    let (inputs, expected) = (data(&model, "input"), data(&model, "output"));
+    let found = run(&output, folder.path(), &inputs).unwrap();
+    assert!(largest_error(&expected, &found) < 1e-5);
+    assert!(
+        run(&output, Path::new("src"), &inputs).is_err(),
+        "the weights come from the side file"
+    );
+}
