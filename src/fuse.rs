@@ -10,7 +10,7 @@ use crate::onnx::model::Invalid;
 use crate::onnx::proto::attribute_proto::AttributeType;
 use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto};
 use crate::onnx::tensor;
-use crate::plan::{Block, SUFFIX};
+use crate::plan::Block;
 use crate::region::read::{Map, Reader};
 use crate::region::{Kind, Part, Readings};
 
@@ -64,23 +64,19 @@ pub fn fuse(reader: &Reader, readings: &Readings, block: &Block) -> Result<Fused
     let mut sum = String::new();
     for (index, part) in parts.iter().enumerate() {
         // Only the last node makes the block's output.
-        let name = if last == 0 { block.name.clone() } else { format!("{}.{index}", block.name) };
+        let stem = if last == 0 { block.stem.clone() } else { format!("{}.{index}", block.stem) };
         let root = &reader.graph.value(part.root).name;
         let term = match part.kind {
             Kind::Plain(_) => root.clone(),
-            _ if last == 0 => fused.convolution(reader, block, part, &name, root, output)?,
-            _ => {
-                let term = format!("{name}{SUFFIX}");
-                fused.convolution(reader, block, part, &name, root, &term)?
-            }
+            _ if last == 0 => fused.convolution(reader, block, part, &stem, root, output)?,
+            _ => fused.convolution(reader, block, part, &stem, root, &stem)?,
         };
         sum = match index {
             0 => term,
             _ => {
                 let op = if part.kind == Kind::Plain(true) { "Sub" } else { "Add" };
-                let result =
-                    if index == last { output.clone() } else { format!("{name}{SUFFIX}.sum") };
-                let node_name = format!("{name}{SUFFIX}.add");
+                let result = if index == last { output.clone() } else { format!("{stem}.sum") };
+                let node_name = format!("{stem}.add");
                 fused.nodes.push(node(op, &node_name, &[&sum, &term], &result, vec![]));
                 result
             }
@@ -97,14 +93,14 @@ impl Fused {
         reader: &Reader,
         block: &Block,
         part: &Part<Affine>,
-        name: &str,
+        stem: &str,
         root: &str,
         output: &str,
     ) -> Result<String, FuseError> {
         let geometry = part.map.geometry();
         let pads: Vec<(i64, i64)> = geometry.windows.iter().map(|window| window.pads()).collect();
         let input = if pads.iter().any(|&(begin, end)| begin < 0 || end < 0) {
-            self.crop(reader.graph.model.opset, &format!("{name}{SUFFIX}.crop"), root, &pads)
+            self.crop(reader.graph.model.opset, &format!("{stem}.crop"), root, &pads)
         } else {
             root.to_owned()
         };
@@ -117,8 +113,8 @@ impl Fused {
             .chain(pads.iter().map(|pad| pad.1.max(0)))
             .collect();
         let groups = geometry.channels.map_or(1, |channels| channels.groups);
-        let weight = format!("{name}{SUFFIX}.weight");
-        let bias = format!("{name}{SUFFIX}.bias");
+        let weight = format!("{stem}.weight");
+        let bias = format!("{stem}.bias");
         self.weights(&weight, part.map.kernel().clone(), block)?;
         let mut inputs = vec![input.as_str(), weight.as_str()];
         if geometry.shifted {
@@ -134,7 +130,7 @@ impl Fused {
             ints("pads", padding),
             ints("strides", axis(|window| window.stride)),
         ];
-        self.nodes.push(node("Conv", &format!("{name}{SUFFIX}"), &inputs, output, attributes));
+        self.nodes.push(node("Conv", stem, &inputs, output, attributes));
         Ok(output.to_owned())
     }
 

@@ -30,8 +30,10 @@ pub struct Count {
 /// One region that is rewritten.
 #[derive(Debug, Clone)]
 pub struct Block {
-    /// The common part of its branches' names; fresh in the model.
+    /// The common part of its branches' names.
     pub name: String,
+    /// What the names of its new nodes and tensors begin with; no name in the model does.
+    pub stem: String,
     /// Which nodes.
     pub region: Region,
     /// Its branches, as in `3×3 + 1×3 + 3×1`.
@@ -60,13 +62,13 @@ pub struct Plan {
 /// Plans the rewrite of a graph, except for the blocks called `skip`.
 pub fn plan(reader: &Reader, readings: &Readings, skip: &[String]) -> Plan {
     let walk = Walk::new(reader, readings);
+    let mut names = Names::of(reader.graph);
     let mut left_alone = HashSet::new();
     let mut refused = Vec::new();
     let mut inside_refused: HashSet<NodeId> = HashSet::new();
     loop {
         let found = walk.regions(&left_alone);
         let shared = Sharing::of(reader, readings, &found.regions);
-        let mut names = Names::of(reader.graph);
         let mut plan = Plan { blocks: Vec::new(), near_misses: found.near_misses };
         let before = left_alone.len();
         for region in found.regions {
@@ -74,14 +76,15 @@ pub fn plan(reader: &Reader, readings: &Readings, skip: &[String]) -> Plan {
             let nodes = region.nodes.clone();
             match block(reader, readings, region, &shared) {
                 Ok(mut block) => {
-                    let name = block_name(reader.graph, readings, &block.region);
+                    let name = names.of_block(reader.graph, readings, &block.region);
                     if skip.contains(&name) {
                         // None of its parts is touched either.
                         let inside = nodes.iter().filter_map(|&id| reader.graph.node(id).output());
                         left_alone.extend(inside);
                         refused.push(NearMiss { node: name, reason: Reason::Skipped });
                     } else {
-                        block.name = names.fresh(&name);
+                        block.stem = format!("{name}{}", names.suffix);
+                        block.name = name;
                         plan.blocks.push(block);
                     }
                 }
@@ -136,7 +139,17 @@ fn block(
         .iter()
         .filter(|&&id| reader.graph.node(id).proto.op_type() == "BatchNormalization")
         .count();
-    Ok(Block { name: String::new(), branches, norms, parts, float, before, after, region })
+    Ok(Block {
+        name: String::new(),
+        stem: String::new(),
+        branches,
+        norms,
+        parts,
+        float,
+        before,
+        after,
+        region,
+    })
 }
 
 /// What `parts` cost as new nodes.
@@ -329,33 +342,41 @@ fn text_of(map: &Map) -> Option<String> {
     }
 }
 
-/// Names that are not taken yet.
-struct Names<'g> {
-    taken: HashSet<&'g str>,
+/// Names for blocks and what is made for them.
+struct Names {
+    /// A text that no name in the model contains: what is made of a block's name and
+    /// this is new, whatever follows.
+    suffix: String,
     given: HashSet<String>,
+    /// By the block's output: a block keeps its name whatever becomes of others.
+    names: HashMap<ValueId, String>,
 }
 
-/// What new names end in, before what they name.
-pub const SUFFIX: &str = ".fused";
-
-impl<'g> Names<'g> {
-    fn of(graph: &'g Graph) -> Self {
-        Names { taken: graph.all_names(), given: HashSet::new() }
+impl Names {
+    fn of(graph: &Graph) -> Self {
+        let taken = graph.all_names();
+        let mut suffix = ".fused".to_owned();
+        let mut number = 2;
+        while taken.iter().any(|name| name.contains(&suffix)) {
+            suffix = format!(".fused{number}");
+            number += 1;
+        }
+        Names { suffix, given: HashSet::new(), names: HashMap::new() }
     }
 
-    /// `base`, or `base_2`, `base_3`, … such that nothing made from it is taken.
-    fn fresh(&mut self, base: &str) -> String {
-        let derived =
-            |name: &str| ["", ".weight", ".bias"].map(|end| format!("{name}{SUFFIX}{end}"));
-        let mut name = base.to_owned();
+    /// The block's base name, or that with `_2`, `_3`, … if another has it.
+    fn of_block(&mut self, graph: &Graph, readings: &Readings, region: &Region) -> String {
+        if let Some(name) = self.names.get(&region.output) {
+            return name.clone();
+        }
+        let base = block_name(graph, readings, region);
+        let mut name = base.clone();
         let mut number = 2;
-        while self.given.contains(&name)
-            || derived(&name).iter().any(|name| self.taken.contains(name.as_str()))
-        {
+        while !self.given.insert(name.clone()) {
             name = format!("{base}_{number}");
             number += 1;
         }
-        self.given.insert(name.clone());
+        self.names.insert(region.output, name.clone());
         name
     }
 }
