@@ -48,6 +48,9 @@ pub enum NotLinear {
     /// Which axis a constant meets depends on a rank that is not known.
     #[error("the number of dimensions of `{0}` is not known; fix it with --input-shape")]
     RankUnknown(String),
+    /// Whether a constant enlarges the channels depends on a number that is not known.
+    #[error("the number of channels of `{0}` is not known; fix it with --input-shape")]
+    ChannelsUnknown(String),
     /// A constant that varies along other axes than the channels.
     #[error("constant `{constant}` of shape {dims:?} is not one number per channel")]
     NotPerChannel {

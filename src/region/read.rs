@@ -394,7 +394,8 @@ impl<'g, 'm> Reader<'g, 'm> {
         let name = || self.graph.value(id).name.clone();
         let dims = values.shape().to_vec();
         let values: Vec<f64> = values.into_iter().collect();
-        let rank = self.rank(tensor);
+        let layout = self.layout(tensor, 16);
+        let rank = layout.map(|layout| layout.rank);
         // A constant of more dimensions than the tensor would enlarge it.
         let fits = rank.map_or(dims.len() <= 2, |rank| dims.len() <= rank);
         if let ([value], true) = (values.as_slice(), fits) {
@@ -410,7 +411,12 @@ impl<'g, 'm> Reader<'g, 'm> {
             && channel_axis.is_some_and(|channel| {
                 dims.iter().enumerate().all(|(axis, &dim)| axis == channel || dim == 1)
             });
-        Ok(if along_channels {
+        // [1,4,1,1] on [N,1,H,W] makes four channels of one.
+        let channels = layout.and_then(|layout| layout.channels);
+        if along_channels && channels.is_none() {
+            return Ok(Err(NotLinear::ChannelsUnknown(self.graph.value(tensor).name.clone())));
+        }
+        Ok(if along_channels && channels == Some(values.len()) {
             Ok(PerChannel::Each(values))
         } else {
             Err(NotLinear::NotPerChannel { constant: name(), dims })
@@ -418,24 +424,45 @@ impl<'g, 'm> Reader<'g, 'm> {
     }
 
     fn rank(&self, tensor: ValueId) -> Option<usize> {
-        let mut at = tensor;
-        // Elementwise operators keep the rank; a convolution's kernel has it.
-        for _ in 0..16 {
-            let Some(producer) = self.graph.value(at).producer else { break };
-            let node = self.graph.node(producer);
-            match node.standard_op()? {
-                "Conv" => return Some(self.constants.dims(node.input(1)?).ok()??.len()),
-                "BatchNormalization" | "Relu" | "Identity" | "Neg" | "Cast" => {
-                    at = node.input(0)?
-                }
-                "Add" | "Sub" | "Mul" | "Div" => {
-                    let operand = [node.input(0)?, node.input(1)?];
-                    at = operand.into_iter().find(|&side| !self.constants.contains(side))?;
-                }
-                _ => break,
+        self.layout(tensor, 16).map(|layout| layout.rank)
+    }
+
+    /// Rank and channels of `tensor`: from the kernel or statistics that made it, at
+    /// most `depth` elementwise operators ago, else inferred.
+    fn layout(&self, tensor: ValueId, depth: usize) -> Option<Layout> {
+        self.layout_from_producer(tensor, depth).or_else(|| {
+            let shape = self.shape(tensor)?;
+            let channels = shape.get(1).copied().flatten().and_then(|size| size.try_into().ok());
+            Some(Layout { rank: shape.len(), channels })
+        })
+    }
+
+    fn layout_from_producer(&self, tensor: ValueId, depth: usize) -> Option<Layout> {
+        let depth = depth.checked_sub(1)?;
+        let node = self.graph.node(self.graph.value(tensor).producer?);
+        match node.standard_op()? {
+            "Conv" => {
+                let kernel = self.constants.dims(node.input(1)?).ok()??;
+                Some(Layout { rank: kernel.len(), channels: kernel.first().copied() })
             }
+            "BatchNormalization" => {
+                let channels = self.constants.dims(node.input(1)?).ok()??.first().copied();
+                Some(Layout { channels, ..self.layout(node.input(0)?, depth)? })
+            }
+            "Relu" | "Identity" | "Neg" | "Cast" => self.layout(node.input(0)?, depth),
+            "Add" | "Sub" | "Mul" | "Div" => {
+                let (left, right) = (node.input(0)?, node.input(1)?);
+                let swapped = self.constants.contains(left);
+                let (operand, constant) = if swapped { (right, left) } else { (left, right) };
+                let layout = self.layout(operand, depth)?;
+                let dims = self.constants.dims(constant).ok()??;
+                let channels = (dims.len() + 1).checked_sub(layout.rank).and_then(|at| dims.get(at));
+                let keeps = dims.len() <= layout.rank
+                    && channels.is_none_or(|&dim| dim == 1 || Some(dim) == layout.channels);
+                keeps.then_some(layout)
+            }
+            _ => None,
         }
-        self.shape(tensor).map(<[_]>::len)
     }
 
     /// A float constant vector of `length` elements.
@@ -597,6 +624,13 @@ impl<'g, 'm> Reader<'g, 'm> {
 
 /// Beyond every size, and safe to add.
 const LARGE: i64 = 1 << 32;
+
+/// What is known of a tensor's shape `[N, C, …]`.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    rank: usize,
+    channels: Option<usize>,
+}
 
 enum PerChannel {
     Same(f64),
