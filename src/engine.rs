@@ -132,7 +132,12 @@ pub fn infer_shapes(source: Source<'_>, inputs: &InputShapes) -> Result<Shapes, 
 
 fn parse(source: Source<'_>) -> TractResult<InferenceModel> {
     let onnx = tract_onnx::onnx().with_ignore_value_info(true);
-    let proto = tract_onnx::pb::ModelProto::decode(source.bytes)?;
+    let mut proto = tract_onnx::pb::ModelProto::decode(source.bytes)?;
+    // tract wants unique node names, exporters do not always give them; without a
+    // name it takes that of the output.
+    for node in proto.graph.iter_mut().flat_map(|graph| &mut graph.node) {
+        node.name.clear();
+    }
     let folder = source.folder.and_then(Path::to_str);
     let parsed = onnx.parse(&proto, folder)?;
     match parsed.unresolved_inputs.as_slice() {

@@ -218,8 +218,8 @@ impl Work<'_, '_, '_> {
         }
         match self.prove(block, &fused).map_err(invalid)? {
             Ok(error) => Ok(Done::Fused(fused, Some(error))),
-            Err(Unproved::NotRun(reason)) => {
-                Ok(Done::LeftAlone(Reason::Unproved(reason.to_string())))
+            Err(cannot_tell @ (Unproved::NotRun(_) | Unproved::TooWide)) => {
+                Ok(Done::LeftAlone(Reason::Unproved(cannot_tell.to_string())))
             }
             Err(wrong) => Err(Error::BlockDiffers {
                 file: self.file.to_owned(),

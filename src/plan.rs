@@ -9,12 +9,15 @@ use std::collections::{HashMap, HashSet};
 use crate::affine::{Geometry, Refusal};
 use crate::onnx::graph::{Graph, Node, NodeId, ValueId};
 use crate::onnx::tensor::Float;
-use crate::region::form::Walk;
+use crate::region::form::{Absorbed, Walk};
 use crate::region::read::{Map, Reader, Reading};
 use crate::region::{Kind, NearMiss, Part, Readings, Reason, Region, shapes_identity};
 
 /// No kernel of a real network has more weights; a bound on what is allocated.
 const MAX_WEIGHTS: f64 = (1u64 << 31) as f64;
+
+/// How often the regions are reconsidered; real models need one round.
+const MAX_ROUNDS: usize = 8;
 
 /// Size of a piece of graph.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -36,6 +39,8 @@ pub struct Block {
     pub stem: String,
     /// Which nodes.
     pub region: Region,
+    /// Those of its nodes that nobody else needs.
+    pub removed: HashSet<NodeId>,
     /// Its branches, as in `3×3 + 1×3 + 3×1`.
     pub branches: String,
     /// Batch norms that are folded.
@@ -61,14 +66,15 @@ pub struct Plan {
 
 /// Plans the rewrite of a graph, except for the blocks called `skip`.
 pub fn plan(reader: &Reader, readings: &Readings, skip: &[String]) -> Plan {
-    let walk = Walk::new(reader, readings);
     let mut names = Names::of(reader.graph);
     let mut left_alone = HashSet::new();
     let mut refused = Vec::new();
     let mut inside_refused: HashSet<NodeId> = HashSet::new();
+    let mut absorbed = Absorbed::new();
+    let mut rounds = 0;
     loop {
-        let found = walk.regions(&left_alone);
-        let shared = Sharing::of(reader, readings, &found.regions);
+        let found = Walk::new(reader, readings, &absorbed).regions(&left_alone);
+        let shared = Sharing::of(reader, readings, &found.regions, &absorbed);
         let mut plan = Plan { blocks: Vec::new(), near_misses: found.near_misses };
         let before = left_alone.len();
         for region in found.regions {
@@ -101,11 +107,38 @@ pub fn plan(reader: &Reader, readings: &Readings, skip: &[String]) -> Plan {
             }
         }
         // A region that is left alone may hold smaller ones that are worth it.
-        if left_alone.len() == before {
+        if left_alone.len() > before {
+            continue;
+        }
+        // Tensors that lost some of their readers to blocks may now go into the others.
+        let now = absorbed_uses(reader, readings, &plan);
+        rounds += 1;
+        if now == absorbed || rounds == MAX_ROUNDS {
             plan.near_misses.append(&mut refused);
             return plan;
         }
+        absorbed = now;
     }
+}
+
+/// Uses that go away with the plan's blocks, of tensors that are still used by others.
+fn absorbed_uses(reader: &Reader, readings: &Readings, plan: &Plan) -> Absorbed {
+    let mut absorbed = Absorbed::new();
+    for block in &plan.blocks {
+        for &id in &block.removed {
+            let sources = reader.graph.uses(id).map(|value| readings.source(value));
+            let gone = sources.filter(|source| !block.region.cuts.contains(source));
+            absorbed.extend(gone.map(|source| (id, source)));
+        }
+    }
+    let outputs: HashSet<ValueId> = plan.blocks.iter().map(|block| block.region.output).collect();
+    let removed: HashSet<NodeId> = plan.blocks.iter().flat_map(|b| &b.removed).copied().collect();
+    let remains = |source: ValueId| {
+        let producer = reader.graph.value(source).producer;
+        outputs.contains(&source) || producer.is_some_and(|producer| !removed.contains(&producer))
+    };
+    absorbed.retain(|&(_, source)| remains(source));
+    absorbed
 }
 
 fn block(
@@ -117,7 +150,7 @@ fn block(
     let shape = |map: &Map| Ok::<_, Refusal>(map.geometry());
     let parts = region.evaluate(readings, reader, &shapes_identity(), shape)?;
     let after = cost_of(&parts);
-    let before = shared.cost_of(reader, readings, &region);
+    let (before, removed) = shared.cost_of(reader, readings, &region);
     let emittable = parts.iter().all(|part| part.kind != Kind::Scaled);
     let weighted = parts.iter().any(|part| part.kind == Kind::Weighted);
     let profitable = after.nodes < before.nodes
@@ -140,6 +173,7 @@ fn block(
         .filter(|&&id| reader.graph.node(id).proto.op_type() == "BatchNormalization")
         .count();
     Ok(Block {
+        removed,
         name: String::new(),
         stem: String::new(),
         branches,
@@ -169,12 +203,18 @@ fn cost_of(parts: &[Part<Geometry>]) -> Count {
 
 /// Which kernels serve more than one region. Rewriting frees such a kernel only if
 /// all its readers are rewritten alike, for then they share the new one too.
-struct Sharing {
+struct Sharing<'a> {
     recipes: HashMap<NodeId, Vec<ValueId>>,
+    absorbed: &'a Absorbed,
 }
 
-impl Sharing {
-    fn of(reader: &Reader, readings: &Readings, regions: &[Region]) -> Self {
+impl<'a> Sharing<'a> {
+    fn of(
+        reader: &Reader,
+        readings: &Readings,
+        regions: &[Region],
+        absorbed: &'a Absorbed,
+    ) -> Self {
         let mut recipes = HashMap::new();
         for region in regions {
             let mut recipe: Vec<ValueId> = region
@@ -188,11 +228,16 @@ impl Sharing {
             recipe.dedup();
             recipes.extend(region.nodes.iter().map(|&id| (id, recipe.clone())));
         }
-        Sharing { recipes }
+        Sharing { recipes, absorbed }
     }
 
-    /// What goes away with `region`.
-    fn cost_of(&self, reader: &Reader, readings: &Readings, region: &Region) -> Count {
+    /// What goes away with `region`: its cost, and the nodes.
+    fn cost_of(
+        &self,
+        reader: &Reader,
+        readings: &Readings,
+        region: &Region,
+    ) -> (Count, HashSet<NodeId>) {
         let graph = reader.graph;
         let mut dying: HashSet<NodeId> = HashSet::new();
         let mut ratios: HashMap<ValueId, f64> = HashMap::from([(region.output, 1.0)]);
@@ -200,8 +245,11 @@ impl Sharing {
         for &id in region.nodes.iter().rev() {
             let node = graph.node(id);
             let Some(output) = node.output() else { continue };
-            let is_read_inside = |reader: &NodeId| {
-                dying.contains(reader) || self.lends_its_type_only(*reader, readings)
+            let source = readings.source(output);
+            let is_read_inside = |&by: &NodeId| {
+                dying.contains(&by)
+                    || self.absorbed.contains(&(by, source))
+                    || computes_constant(reader, by)
             };
             let value = graph.value(output);
             let dies = output == region.output
@@ -224,12 +272,7 @@ impl Sharing {
                 count.parameters += self.parameters(reader, node, id, map);
             }
         }
-        count
-    }
-
-    /// A node that the walk does not know reads only types (`CastLike`) or is dead.
-    fn lends_its_type_only(&self, id: NodeId, readings: &Readings) -> bool {
-        readings.get(id).is_none()
+        (count, dying)
     }
 
     fn multiply_adds(&self, map: &Map) -> f64 {
@@ -270,6 +313,12 @@ impl Sharing {
             }
         }
     }
+}
+
+/// A node that computes a constant (the shape of a zero bias, a cast to the type of
+/// an activation) goes with its reader.
+fn computes_constant(reader: &Reader, id: NodeId) -> bool {
+    reader.graph.node(id).output().is_some_and(|output| reader.constants.contains(output))
 }
 
 /// Describes a region by its branches.

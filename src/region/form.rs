@@ -89,10 +89,14 @@ pub struct Found {
     pub near_misses: Vec<NearMiss>,
 }
 
+/// Uses of tensors (under their first name) that go away with other regions' nodes.
+pub type Absorbed = HashSet<(NodeId, ValueId)>;
+
 /// Decides the regions of a graph.
 pub struct Walk<'r, 'g, 'm> {
     reader: &'r Reader<'g, 'm>,
     readings: &'r Readings,
+    absorbed: &'r Absorbed,
     forms: HashMap<ValueId, Form>,
     /// Live uses of a tensor under any of its names.
     uses: HashMap<ValueId, usize>,
@@ -100,11 +104,12 @@ pub struct Walk<'r, 'g, 'm> {
 }
 
 impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
-    /// Computes the form of every linear tensor.
-    pub fn new(reader: &'r Reader<'g, 'm>, readings: &'r Readings) -> Self {
+    /// Computes the form of every linear tensor. Uses that are `absorbed` do not count.
+    pub fn new(reader: &'r Reader<'g, 'm>, readings: &'r Readings, absorbed: &'r Absorbed) -> Self {
         let mut walk = Walk {
             reader,
             readings,
+            absorbed,
             forms: HashMap::new(),
             uses: HashMap::new(),
             near_misses: Vec::new(),
@@ -114,7 +119,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             let Some(output) = node.output() else { continue };
             let form = match readings.get(id) {
                 Some(Reading::Map(input, map)) => walk.map_form(id, readings.source(*input), map),
-                Some(Reading::Sum(operands)) => walk.sum_form(output, operands),
+                Some(Reading::Sum(operands)) => walk.sum_form(id, output, operands),
                 Some(Reading::Opaque(why)) => {
                     walk.note_product(output, id, why);
                     continue;
@@ -179,8 +184,8 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             if constant || matches!(self.readings.get(id), None | Some(Reading::Alias(_))) {
                 continue;
             }
-            for value in graph.uses(id) {
-                *self.uses.entry(self.readings.source(value)).or_default() += 1;
+            for value in graph.uses(id).map(|value| self.readings.source(value)) {
+                *self.uses.entry(value).or_default() += self.use_of(id, value);
             }
         }
         for &output in &graph.outputs {
@@ -188,15 +193,21 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         }
     }
 
+    /// 1 for a use that counts.
+    fn use_of(&self, node: NodeId, source: ValueId) -> usize {
+        usize::from(!self.absorbed.contains(&(node, source)))
+    }
+
     /// Whether nobody needs the anchor's root once this term is computed from further away.
     fn dies(&self, anchor: &Anchor) -> bool {
-        self.uses.get(&anchor.part.root) == Some(&anchor.uses)
+        self.uses.get(&anchor.part.root).copied().unwrap_or(0) == anchor.uses
     }
 
     fn map_form(&mut self, id: NodeId, input: ValueId, map: &Map) -> Form {
         let kind = kind_of(map);
         let part = Part { root: input, map: map.geometry(), kind };
-        let nearest = Anchor { part, uses: 1, emit: own_cost(map), saved: Cost::default() };
+        let uses = self.use_of(id, input);
+        let nearest = Anchor { part, uses, emit: own_cost(map), saved: Cost::default() };
         if let Some(terms) = self.scaled_terms(&nearest, map) {
             return Form { terms, as_is: false };
         }
@@ -248,19 +259,20 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         term
     }
 
-    fn sum_form(&mut self, output: ValueId, operands: &[(ValueId, bool)]) -> Form {
+    fn sum_form(&mut self, id: NodeId, output: ValueId, operands: &[(ValueId, bool)]) -> Form {
         let mut sum = SumForm::default();
         let mut as_is = true;
         let mut arms = Vec::new();
         for &(operand, minus) in operands {
             let root = self.readings.source(operand);
             let part = Part { root, map: Geometry::identity(), kind: Kind::Plain(false) };
-            let uses = operands.iter().filter(|&&(o, _)| self.readings.source(o) == root).count();
-            let plain = Anchor { part, uses: 1, emit: Cost::default(), saved: Cost::default() };
+            let times = operands.iter().filter(|&&(o, _)| self.readings.source(o) == root).count();
+            let uses = self.use_of(id, root);
+            let plain = Anchor { part, uses, emit: Cost::default(), saved: Cost::default() };
             let several = self.forms.get(&root).filter(|form| form.terms.len() > 1);
             let terms = match several {
                 // A nested sum that nobody else needs is part of this one.
-                Some(form) if uses == 1 && self.dies(&plain) => form.terms.clone(),
+                Some(form) if times == 1 && self.dies(&plain) => form.terms.clone(),
                 _ => vec![self.anchors_from(plain)],
             };
             for term in terms {
@@ -295,16 +307,22 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
                 let Some(at) = other.iter().find(|at| at.part.root == anchor.part.root) else {
                     continue;
                 };
-                let Ok(part) = at.part.merged(&anchor.part, self.reader) else { continue };
+                let Ok(part) = at.part.sum(&anchor.part, self.reader) else { continue };
                 let merged = self.anchors_from(Anchor {
                     emit: cost(&part),
                     part,
                     uses: at.uses + anchor.uses,
                     saved: at.saved.plus(anchor.saved),
                 });
-                let net = |term: &Term| term.get(best(term)).map(Anchor::net).unwrap_or_default();
+                let chosen = |term: &Term| term.get(best(term)).cloned();
+                let net = |term: &Term| chosen(term).map(|at| at.net()).unwrap_or_default();
                 let apart = net(other).plus(net(term));
-                if net(&merged).no_dearer_than(&apart) && net(&merged).nodes <= apart.nodes {
+                // x + x has no kernel to go into, unless x itself is a convolution.
+                let weighted = chosen(&merged).is_some_and(|at| at.part.kind == Kind::Weighted);
+                if weighted
+                    && net(&merged).no_dearer_than(&apart)
+                    && net(&merged).nodes <= apart.nodes
+                {
                     return Some((index, merged));
                 }
             }

@@ -218,19 +218,27 @@ impl<L: Linear> Part<L> {
         }
     }
 
-    /// `self ⊕ other`, if that is legal and not dearer than both.
-    pub fn merged(&self, other: &Self, reader: &Reader) -> Result<Self, Reason> {
+    /// `self ⊕ other`, if that is legal.
+    pub fn sum(&self, other: &Self, reader: &Reader) -> Result<Self, Refusal> {
         debug_assert_eq!(self.root, other.root);
         let map = match self.map.plus(&other.map, &[]) {
             // Sizes are inferred only where a decision needs them.
             Err(Refusal::Counts { .. }) => self.map.plus(&other.map, reader.sizes(self.root))?,
             map => map?,
         };
-        let (before, after) = (self.weights() + other.weights(), map.geometry().weights());
-        if !(self.kind == Kind::Weighted || other.kind == Kind::Weighted) || after > before {
+        let weighted = self.kind == Kind::Weighted || other.kind == Kind::Weighted;
+        let kind = if weighted { Kind::Weighted } else { Kind::Scaled };
+        Ok(Part { root: self.root, map, kind })
+    }
+
+    /// `self ⊕ other`, if that is legal and not dearer than both.
+    pub fn merged(&self, other: &Self, reader: &Reader) -> Result<Self, Reason> {
+        let sum = self.sum(other, reader)?;
+        let (before, after) = (self.weights() + other.weights(), sum.map.geometry().weights());
+        if sum.kind != Kind::Weighted || after > before {
             return Err(Reason::Dearer { before, after });
         }
-        Ok(Part { root: self.root, map, kind: Kind::Weighted })
+        Ok(sum)
     }
 }
 

@@ -148,7 +148,10 @@ impl<'g, 'm> Reader<'g, 'm> {
             "Slice" => self.slice(node)?,
             "AveragePool" => self.average_pool(node)?,
             "Identity" => alias(node),
-            "Dropout" if !self.yields_more(node) => alias(node),
+            "Dropout" if self.yields_more(node) => {
+                Err(NotLinear::Unrepresentable("its mask is used"))
+            }
+            "Dropout" => alias(node),
             "Cast" if self.keeps_type(node) => alias(node),
             _ => Err(opaque()),
         };
@@ -456,7 +459,8 @@ impl<'g, 'm> Reader<'g, 'm> {
                 let (operand, constant) = if swapped { (right, left) } else { (left, right) };
                 let layout = self.layout(operand, depth)?;
                 let dims = self.constants.dims(constant).ok()??;
-                let channels = (dims.len() + 1).checked_sub(layout.rank).and_then(|at| dims.get(at));
+                let channels =
+                    (dims.len() + 1).checked_sub(layout.rank).and_then(|at| dims.get(at));
                 let keeps = dims.len() <= layout.rank
                     && channels.is_none_or(|&dim| dim == 1 || Some(dim) == layout.channels);
                 keeps.then_some(layout)
