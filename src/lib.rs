@@ -184,15 +184,13 @@ impl Work<'_, '_, '_> {
                 done
             })
             .collect::<Result<_, _>>()?;
-        let mut fused = Vec::new();
-        let mut kept = Vec::new();
-        report.blocks.clear();
+        let (mut fused, mut kept, mut proofs) = (Vec::new(), Vec::new(), Vec::new());
         for (block, done) in std::mem::take(&mut plan.blocks).into_iter().zip(done) {
             match done {
                 Done::Fused(tensors, proof) => {
                     fused.push(tensors);
                     kept.push(block);
-                    report.blocks.push(BlockReport { proof, ..BlockReport::default() });
+                    proofs.push(proof);
                 }
                 Done::LeftAlone(reason) => {
                     report.near_misses.push(NearMiss { node: block.name, reason });
@@ -200,9 +198,8 @@ impl Work<'_, '_, '_> {
             }
         }
         plan.blocks = kept;
-        for (row, block) in report.blocks.iter_mut().zip(BlockReport::of(plan)) {
-            *row = BlockReport { proof: row.proof, ..block };
-        }
+        report.blocks = BlockReport::of(plan);
+        report.blocks.iter_mut().zip(proofs).for_each(|(block, proof)| block.proof = proof);
         Ok(fused)
     }
 

@@ -11,7 +11,7 @@ use crate::onnx::graph::{Graph, Node, NodeId, ValueId};
 use crate::onnx::tensor::Float;
 use crate::region::form::{Absorbed, Walk};
 use crate::region::read::{Map, Reader, Reading};
-use crate::region::{Kind, NearMiss, Part, Readings, Reason, Region, shapes_identity};
+use crate::region::{Kind, NearMiss, Part, Readings, Reason, Region};
 
 /// No kernel of a real network has more weights; a bound on what is allocated.
 const MAX_WEIGHTS: f64 = (1u64 << 31) as f64;
@@ -148,7 +148,7 @@ fn block(
     shared: &Sharing,
 ) -> Result<Block, Reason> {
     let shape = |map: &Map| Ok::<_, Refusal>(map.geometry());
-    let parts = region.evaluate(readings, reader, &shapes_identity(), shape)?;
+    let parts = region.evaluate(readings, reader, &Geometry::identity(), shape)?;
     let after = cost_of(&parts);
     let (before, removed) = shared.cost_of(reader, readings, &region);
     let emittable = parts.iter().all(|part| part.kind != Kind::Scaled);

@@ -39,7 +39,7 @@ pub enum Mode {
 }
 
 /// One fused block.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct BlockReport {
     /// Its name.
     pub name: String,

@@ -11,7 +11,7 @@ pub mod read;
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::affine::{Geometry, Linear, Refusal};
+use crate::affine::{Linear, Refusal};
 use crate::onnx::graph::{Graph, NodeId, ValueId};
 use crate::onnx::model::Invalid;
 use read::{Map, Reader, Reading};
@@ -355,9 +355,4 @@ impl Region {
         }
         Ok(forms.remove(&self.output).unwrap_or_default())
     }
-}
-
-/// The identity on shapes, for [`Region::evaluate`].
-pub fn shapes_identity() -> Geometry {
-    Geometry::identity()
 }
