@@ -268,18 +268,11 @@ impl<'a> Sharing<'a> {
             dying.insert(id);
             count.nodes += 1;
             if let Some(Reading::Map(_, map)) = readings.get(id) {
-                count.multiply_adds += ratio * self.multiply_adds(map);
+                count.multiply_adds += ratio * multiply_adds(map);
                 count.parameters += self.parameters(reader, node, id, map);
             }
         }
         (count, dying)
-    }
-
-    fn multiply_adds(&self, map: &Map) -> f64 {
-        match map {
-            Map::Diagonal { scale, .. } => scale.len() as f64,
-            _ => map.geometry().weights(),
-        }
     }
 
     fn parameters(&self, reader: &Reader, node: &Node, id: NodeId, map: &Map) -> f64 {
@@ -312,6 +305,14 @@ impl<'a> Sharing<'a> {
                 constants.filter(|value| freed(value)).map(|&value| elements(value)).sum()
             }
         }
+    }
+}
+
+/// Multiply-adds of a node per position of its output.
+fn multiply_adds(map: &Map) -> f64 {
+    match map {
+        Map::Diagonal { scale, .. } => scale.len() as f64,
+        _ => map.geometry().weights(),
     }
 }
 
