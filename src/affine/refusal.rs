@@ -9,16 +9,18 @@ pub enum Refusal {
     Strides(i64, i64, usize),
     /// Different numbers of outputs.
     #[error(
-        "on spatial axis {axis} one yields {left:+} outputs and the other {right:+}, \
-         relative to the size of their input"
+        "on spatial axis {axis}, of n inputs one makes ⌊(n{left:+})/{stride}⌋+1 outputs and the \
+         other ⌊(n{right:+})/{stride}⌋+1"
     )]
     Counts {
         /// Spatial axis.
         axis: usize,
-        /// Outputs minus inputs, at stride 1.
+        /// Slack of one window.
         left: i64,
-        /// The same for the other map.
+        /// Slack of the other.
         right: i64,
+        /// Their stride.
+        stride: i64,
     },
     /// Different numbers of channels.
     #[error("they yield {0} and {1} channels, so one is broadcast onto the other")]

@@ -116,7 +116,8 @@ impl Window {
         };
         // One output against many would be broadcast, not added tap by tap.
         if !same_count {
-            return Err(Refusal::Counts { axis, left: self.slack + 1, right: other.slack + 1 });
+            let (left, right, stride) = (self.slack, other.slack, self.stride);
+            return Err(Refusal::Counts { axis, left, right, stride });
         }
         let start = self.start.min(other.start);
         let step = [

@@ -262,22 +262,21 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     fn sum_form(&mut self, id: NodeId, output: ValueId, operands: &[(ValueId, bool)]) -> Form {
         let mut sum = SumForm::default();
         let mut as_is = true;
-        let mut arms = Vec::new();
         for &(operand, minus) in operands {
             let root = self.readings.source(operand);
             let part = Part { root, map: Geometry::identity(), kind: Kind::Plain(false) };
-            let times = operands.iter().filter(|&&(o, _)| self.readings.source(o) == root).count();
+            let is_this = |&&(other, _): &&(ValueId, bool)| self.readings.source(other) == root;
+            let once = || operands.iter().filter(is_this).count() == 1;
             let uses = self.use_of(id, root);
             let plain = Anchor { part, uses, emit: Cost::default(), saved: Cost::default() };
             let several = self.forms.get(&root).filter(|form| form.terms.len() > 1);
             let terms = match several {
                 // A nested sum that nobody else needs is part of this one.
-                Some(form) if times == 1 && self.dies(&plain) => form.terms.clone(),
+                Some(form) if self.dies(&plain) && once() => form.terms.clone(),
                 _ => vec![self.anchors_from(plain)],
             };
             for term in terms {
                 let term = if minus { negated(term) } else { term };
-                arms.push((root, term.clone()));
                 as_is &= !self.add(&mut sum, term);
             }
         }
@@ -336,13 +335,8 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         let graph = self.reader.graph;
         let node = graph.value(output).producer.map(|producer| graph.node(producer).label());
         let node = node.unwrap_or_default().to_owned();
-        if !self
-            .near_misses
-            .iter()
-            .rev()
-            .take(8)
-            .any(|(at, miss)| *at == output && miss.reason == reason)
-        {
+        let mut of_output = self.near_misses.iter().rev().take_while(|(at, _)| *at == output);
+        if !of_output.any(|(_, miss)| miss.reason == reason) {
             self.near_misses.push((output, NearMiss { node, reason }));
         }
     }
