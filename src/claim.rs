@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::affine::{Geometry, Window};
+use crate::affine::{Border, Geometry, Order, Window};
 use crate::fuse::Fused;
 use crate::onnx::graph::ValueId;
 use crate::onnx::model::Invalid;
@@ -113,12 +113,13 @@ fn trials(
     (0..remainders)
         .map(|remainder| {
             let shape = |root: &ValueId| {
-                let sizes = reader.sizes_relied_on(*root);
+                let sizes = reader.shape_relied_on(*root);
                 let parts: Vec<&Part<Geometry>> =
                     block.parts.iter().filter(|part| part.root == *root).collect();
+                let order = order(block, &parts);
                 let mut shape = vec![1, channels(block, &parts)];
                 for axis in 0..axes {
-                    let known = sizes.get(axis).copied().flatten();
+                    let known = sizes.get(order.axis(axis + 2)).copied().flatten();
                     let size = match known {
                         // A Slice that ends at a number is right for one size only.
                         Some(size) if cuts_by_number => size,
@@ -126,11 +127,24 @@ fn trials(
                     };
                     shape.push(usize::try_from(size).unwrap_or(1).max(1));
                 }
-                shape
+                let role = |role: usize| shape.get(role).copied();
+                order.roles(shape.len()).into_iter().filter_map(role).collect()
             };
             roots.iter().map(shape).collect()
         })
         .collect()
+}
+
+/// The axes of the root of `parts`; what is added as it is has those of the output.
+fn order(block: &Block, parts: &[&Part<Geometry>]) -> Order {
+    let weighted = |part: &&Part<Geometry>| part.kind == Kind::Weighted;
+    match parts.iter().copied().find(weighted) {
+        Some(part) => part.map.input.clone(),
+        None => {
+            let any = block.parts.iter().find(weighted);
+            any.map(|part| part.map.output.clone()).unwrap_or_default()
+        }
+    }
 }
 
 fn channels(block: &Block, parts: &[&Part<Geometry>]) -> usize {
@@ -151,8 +165,12 @@ fn small_size(
 ) -> i64 {
     let windows: Vec<Window> = block.parts.iter().map(|part| part.map.window(axis)).collect();
     let mut outputs = outputs_with_all_borders(&windows) + axis as i64;
-    // Every root must have at least one element.
-    while windows.iter().any(|window| input_size(window, outputs, 0) < 1) {
+    // Every root must have at least one element, and enough of them to be mirrored.
+    let needed = |window: &Window| match window.border {
+        Border::Zero => 1,
+        _ => window.pads().0.max(window.pads().1) + 1,
+    };
+    while windows.iter().any(|window| input_size(window, outputs, 0) < needed(window)) {
         outputs += 1;
     }
     let weighted = parts.iter().find(|part| part.kind == Kind::Weighted);

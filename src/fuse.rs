@@ -4,7 +4,7 @@
 
 use ndarray::{ArrayD, IxDyn};
 
-use crate::affine::{Affine, Linear, Refusal};
+use crate::affine::{Affine, Border, Linear, Refusal, Window};
 use crate::onnx::graph::ValueId;
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::attribute_proto::AttributeType;
@@ -12,7 +12,7 @@ use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto};
 use crate::onnx::tensor;
 use crate::plan::Block;
 use crate::region::read::{Map, Reader};
-use crate::region::{Kind, Part, Readings};
+use crate::region::{Kind, Part, Readings, WRAP_SINCE};
 
 /// What takes a block's place.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,8 +86,10 @@ pub fn fuse(reader: &Reader, readings: &Readings, block: &Block) -> Result<Fused
 }
 
 impl Fused {
-    /// Appends the convolution of `part`, behind a Slice where its windows start
-    /// inside the input: engines refuse negative pads. Returns its output's name.
+    /// Appends the convolution of `part`, between Transposes where its tensors are not
+    /// NCHW, behind a Pad where its border is not zero, and behind a Slice where its
+    /// windows start inside the input: engines refuse negative pads. Returns its
+    /// output's name.
     fn convolution(
         &mut self,
         reader: &Reader,
@@ -98,20 +100,38 @@ impl Fused {
         output: &str,
     ) -> Result<String, FuseError> {
         let geometry = part.map.geometry();
-        let pads: Vec<(i64, i64)> = geometry.windows.iter().map(|window| window.pads()).collect();
-        let input = if pads.iter().any(|&(begin, end)| begin < 0 || end < 0) {
-            self.crop(reader.graph.model.opset, &format!("{stem}.crop"), root, &pads)
-        } else {
-            root.to_owned()
+        let opset = reader.graph.model.opset;
+        let rank = geometry.windows.len() + 2;
+        let mut input = root.to_owned();
+        if !geometry.input.is_canonical() {
+            let name = format!("{stem}.input");
+            self.transpose(&name, &input, &name, geometry.input.axes(rank));
+            input = name;
+        }
+        let windows = geometry.windows.iter();
+        let crops: Vec<_> = windows.map(|window| pair(window.pads(), |pad| pad.min(0))).collect();
+        if crops.iter().any(|&crop| crop != (0, 0)) {
+            input = self.crop(opset, &format!("{stem}.crop"), &input, &crops);
+        }
+        let frame = |border: Border| -> Vec<(i64, i64)> {
+            let pads = |window: &Window| match window.border == border {
+                true => pair(window.pads(), |pad| pad.max(0)),
+                false => (0, 0),
+            };
+            geometry.windows.iter().map(pads).collect()
         };
-        let axis = |value: fn(&crate::affine::Window) -> i64| -> Vec<i64> {
+        for border in [Border::Reflect, Border::Edge, Border::Wrap] {
+            let pads = frame(border);
+            if pads.iter().any(|&pads| pads != (0, 0)) {
+                input = self.pad(opset, &format!("{stem}.pad"), &input, &pads, border);
+            }
+        }
+        let zeros = frame(Border::Zero);
+        let zeros = zeros.iter().map(|pads| pads.0).chain(zeros.iter().map(|pads| pads.1));
+
+        let axis = |value: fn(&Window) -> i64| -> Vec<i64> {
             geometry.windows.iter().map(value).collect()
         };
-        let padding: Vec<i64> = pads
-            .iter()
-            .map(|pad| pad.0.max(0))
-            .chain(pads.iter().map(|pad| pad.1.max(0)))
-            .collect();
         let groups = geometry.channels.map_or(1, |channels| channels.groups);
         let weight = format!("{stem}.weight");
         let bias = format!("{stem}.bias");
@@ -127,11 +147,23 @@ impl Fused {
             ints("dilations", axis(|window| window.step)),
             int("group", groups as i64),
             ints("kernel_shape", axis(|window| window.taps)),
-            ints("pads", padding),
+            ints("pads", zeros.collect()),
             ints("strides", axis(|window| window.stride)),
         ];
-        self.nodes.push(node("Conv", stem, &inputs, output, attributes));
+        if geometry.output.is_canonical() {
+            self.nodes.push(node("Conv", stem, &inputs, output, attributes));
+        } else {
+            let canonical = format!("{stem}.nchw");
+            self.nodes.push(node("Conv", stem, &inputs, &canonical, attributes));
+            let roles = geometry.output.roles(rank);
+            self.transpose(&format!("{stem}.output"), &canonical, output, roles);
+        }
         Ok(output.to_owned())
+    }
+
+    fn transpose(&mut self, name: &str, input: &str, output: &str, axes: Vec<usize>) {
+        let perm = axes.into_iter().map(|axis| axis as i64).collect();
+        self.nodes.push(node("Transpose", name, &[input], output, vec![ints("perm", perm)]));
     }
 
     fn weights(&mut self, name: &str, exact: ArrayD<f64>, block: &Block) -> Result<(), FuseError> {
@@ -143,26 +175,108 @@ impl Fused {
         Ok(())
     }
 
-    fn crop(&mut self, opset: i64, name: &str, root: &str, pads: &[(i64, i64)]) -> String {
-        let cut: Vec<(i64, &(i64, i64))> =
-            (2..).zip(pads).filter(|(_, pads)| pads.0 < 0 || pads.1 < 0).collect();
-        let starts: Vec<i64> = cut.iter().map(|(_, pads)| (-pads.0).max(0)).collect();
-        let end = |pads: &(i64, i64)| if pads.1 < 0 { pads.1 } else { i64::MAX };
-        let ends: Vec<i64> = cut.iter().map(|(_, pads)| end(pads)).collect();
-        let axes: Vec<i64> = cut.iter().map(|&(axis, _)| axis).collect();
-        let lists = [("starts", starts), ("ends", ends), ("axes", axes)];
+    /// Appends what cuts `−pads` off each spatial axis.
+    fn crop(&mut self, opset: i64, name: &str, input: &str, pads: &[(i64, i64)]) -> String {
+        let end = |&(_, end): &(i64, i64)| if end < 0 { end } else { i64::MAX };
+        let cut = (2..).zip(pads).filter(|&(_, &pads)| pads != (0, 0));
+        let cuts: Vec<Cut> =
+            cut.map(|(axis, pads)| Cut { axis, start: -pads.0, end: end(pads) }).collect();
+        self.slice(opset, name, input, &cuts)
+    }
+
+    /// Slice, by attributes before opset 10 and by inputs since.
+    fn slice(&mut self, opset: i64, name: &str, input: &str, cuts: &[Cut]) -> String {
+        let list = |value: fn(&Cut) -> i64| -> Vec<i64> { cuts.iter().map(value).collect() };
+        let lists = [
+            ("starts", list(|cut| cut.start)),
+            ("ends", list(|cut| cut.end)),
+            ("axes", list(|cut| cut.axis)),
+        ];
         if opset < 10 {
             let attributes = lists.into_iter().map(|(list, values)| ints(list, values)).collect();
-            self.nodes.push(node("Slice", name, &[root], name, attributes));
+            self.nodes.push(node("Slice", name, &[input], name, attributes));
             return name.to_owned();
         }
         let lists =
             lists.map(|(list, values)| tensor::from_integers(&format!("{name}.{list}"), &values));
-        let mut inputs = vec![root];
+        let mut inputs = vec![input];
         inputs.extend(lists.iter().map(TensorProto::name));
         self.nodes.push(node("Slice", name, &inputs, name, vec![]));
         self.tensors.extend(lists);
         name.to_owned()
+    }
+
+    /// Appends what puts `border` around the spatial axes.
+    fn pad(
+        &mut self,
+        opset: i64,
+        name: &str,
+        input: &str,
+        pads: &[(i64, i64)],
+        border: Border,
+    ) -> String {
+        let mode = match border {
+            Border::Zero => "constant",
+            Border::Reflect => "reflect",
+            Border::Edge => "edge",
+            Border::Wrap if opset < WRAP_SINCE => return self.wrap(opset, name, input, pads),
+            Border::Wrap => "wrap",
+        };
+        let begins = [0, 0].into_iter().chain(pads.iter().map(|pads| pads.0));
+        let ends = [0, 0].into_iter().chain(pads.iter().map(|pads| pads.1));
+        let pads: Vec<i64> = begins.chain(ends).collect();
+        let mode = string("mode", mode);
+        // Pad's pads are an input since opset 11.
+        if opset < 11 {
+            let attributes = vec![mode, ints("pads", pads)];
+            self.nodes.push(node("Pad", name, &[input], name, attributes));
+        } else {
+            let pads = tensor::from_integers(&format!("{name}.pads"), &pads);
+            self.nodes.push(node("Pad", name, &[input, pads.name()], name, vec![mode]));
+            self.tensors.push(pads);
+        }
+        name.to_owned()
+    }
+
+    /// Per axis: the last elements, the input, the first elements.
+    fn wrap(&mut self, opset: i64, name: &str, input: &str, pads: &[(i64, i64)]) -> String {
+        let mut input = input.to_owned();
+        for (axis, &(begin, end)) in (2..).zip(pads).filter(|&(_, &pads)| pads != (0, 0)) {
+            let last = Cut { axis, start: -begin, end: i64::MAX };
+            let first = Cut { axis, start: 0, end };
+            let mut parts = vec![input.clone()];
+            if begin > 0 {
+                parts.insert(0, self.slice(opset, &format!("{name}.{axis}.last"), &input, &[last]));
+            }
+            if end > 0 {
+                parts.push(self.slice(opset, &format!("{name}.{axis}.first"), &input, &[first]));
+            }
+            let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+            let padded = format!("{name}.{axis}");
+            self.nodes.push(node("Concat", &padded, &parts, &padded, vec![int("axis", axis)]));
+            input = padded;
+        }
+        input
+    }
+}
+
+fn pair(pads: (i64, i64), each: fn(i64) -> i64) -> (i64, i64) {
+    (each(pads.0), each(pads.1))
+}
+
+/// What Slice leaves of one axis.
+struct Cut {
+    axis: i64,
+    start: i64,
+    end: i64,
+}
+
+fn string(name: &str, value: &'static str) -> AttributeProto {
+    AttributeProto {
+        name: Some(name.into()),
+        r#type: Some(AttributeType::String.into()),
+        s: Some(value.as_bytes().into()),
+        ..AttributeProto::default()
     }
 }
 

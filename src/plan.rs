@@ -11,7 +11,7 @@ use crate::onnx::graph::{Graph, Node, NodeId, ValueId};
 use crate::onnx::tensor::Float;
 use crate::region::form::{Absorbed, Walk};
 use crate::region::read::{Map, Reader, Reading};
-use crate::region::{Kind, NearMiss, Part, Readings, Reason, Region};
+use crate::region::{Kind, NearMiss, Part, Readings, Reason, Region, nodes_of};
 
 /// No kernel of a real network has more weights; a bound on what is allocated.
 const MAX_WEIGHTS: f64 = (1u64 << 31) as f64;
@@ -149,7 +149,11 @@ fn block(
 ) -> Result<Block, Reason> {
     let shape = |map: &Map| Ok::<_, Refusal>(map.geometry());
     let parts = region.evaluate(readings, reader, &Geometry::identity(), shape)?;
-    let after = cost_of(&parts);
+    let mut layouts = parts.iter().filter(|part| part.kind == Kind::Weighted);
+    if layouts.next().is_some_and(|first| layouts.any(|part| part.map.output != first.map.output)) {
+        return Err(Refusal::Axes.into());
+    }
+    let after = cost_of(&parts, reader.graph.model.opset);
     let (before, removed) = shared.cost_of(reader, readings, &region);
     let emittable = parts.iter().all(|part| part.kind != Kind::Scaled);
     let weighted = parts.iter().any(|part| part.kind == Kind::Weighted);
@@ -187,14 +191,12 @@ fn block(
 }
 
 /// What `parts` cost as new nodes.
-fn cost_of(parts: &[Part<Geometry>]) -> Count {
+fn cost_of(parts: &[Part<Geometry>], opset: i64) -> Count {
     let mut count = Count { nodes: parts.len().saturating_sub(1), ..Count::default() };
     for part in parts.iter().filter(|part| part.kind == Kind::Weighted) {
         let outputs = part.map.channels.map_or(0, |channels| channels.outputs) as f64;
         let weights = part.map.weights();
-        let cropped =
-            part.map.windows.iter().any(|window| window.pads().0 < 0 || window.pads().1 < 0);
-        count.nodes += if cropped { 2 } else { 1 };
+        count.nodes += nodes_of(&part.map, opset);
         count.parameters += weights + if part.map.shifted { outputs } else { 0.0 };
         count.multiply_adds += weights;
     }
@@ -298,7 +300,7 @@ impl<'a> Sharing<'a> {
         };
         match map {
             // Pads, bounds and scalars are no parameters.
-            Map::Filter { .. } => 0.0,
+            Map::Filter { .. } | Map::Transpose { .. } => 0.0,
             _ => {
                 let constants =
                     node.inputs.iter().flatten().filter(|&&v| reader.constants.contains(v));
@@ -312,6 +314,7 @@ impl<'a> Sharing<'a> {
 fn multiply_adds(map: &Map) -> f64 {
     match map {
         Map::Diagonal { scale, .. } => scale.len() as f64,
+        Map::Transpose { .. } => 0.0,
         _ => map.geometry().weights(),
     }
 }

@@ -1,6 +1,11 @@
 //! A kernel without its weights: channels, groups, and a window per spatial axis.
+//!
+//! A kernel is written for NCHW; the tensors it reads and makes may have their axes
+//! in other orders. Only the place of the channels matters: a convolution does not
+//! know the names of its spatial axes, and a pad or crop does not know any.
 
-use super::{Linear, Refusal, Window};
+use super::window::Border;
+use super::{Linear, Order, Refusal, Window};
 
 /// How many channels a kernel reads and yields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,6 +26,10 @@ pub struct Geometry {
     /// One per spatial axis. Axes beyond the list have the identity window, so a
     /// pointwise map fits tensors of every rank.
     pub windows: Vec<Window>,
+    /// The axes of what it reads.
+    pub input: Order,
+    /// The axes of what it makes.
+    pub output: Order,
     /// Whether there is a bias other than zero.
     pub shifted: bool,
 }
@@ -39,7 +48,25 @@ impl Channels {
 impl Geometry {
     /// The map that changes nothing.
     pub fn identity() -> Self {
-        Geometry { channels: None, windows: Vec::new(), shifted: false }
+        Geometry {
+            channels: None,
+            windows: Vec::new(),
+            input: Order::CANONICAL,
+            output: Order::CANONICAL,
+            shifted: false,
+        }
+    }
+
+    /// The map that only puts its input's axes into another order: axis `i` of its
+    /// output is axis `axes[i]` of its input.
+    pub fn transposition(axes: Order) -> Self {
+        Geometry { input: axes, ..Geometry::identity() }
+    }
+
+    /// This map between tensors with their axes in `order`.
+    #[must_use]
+    pub fn within(self, order: &Order) -> Self {
+        Geometry { input: order.clone(), output: order.clone(), ..self }
     }
 
     /// The window on spatial axis `axis`.
@@ -62,6 +89,23 @@ impl Geometry {
         self.windows.iter().map(|window| window.stride as f64).product()
     }
 
+    fn window_of_role(&self, role: usize) -> Window {
+        role.checked_sub(2).map_or(Window::IDENTITY, |axis| self.window(axis))
+    }
+
+    /// How to permute the map so that the end of it that now has the order `own` has
+    /// the order `wanted`, for [`Linear::permuted`].
+    pub(super) fn roles_for(&self, own: &Order, wanted: &Order) -> Result<Vec<usize>, Refusal> {
+        let roles = own.reach().max(wanted.reach()).max(self.windows.len() + 2);
+        let roles: Vec<usize> = (0..roles).map(|role| own.role(wanted.axis(role))).collect();
+        let is_free = |role: &usize| self.window_of_role(*role) == Window::IDENTITY;
+        match (self.channels, roles.as_slice()) {
+            (Some(_), [batch, 1, ..]) if is_free(batch) => Ok(roles),
+            (None, [batch, channel, ..]) if is_free(batch) && is_free(channel) => Ok(roles),
+            _ => Err(Refusal::Axes),
+        }
+    }
+
     fn axes(&self, other: &Geometry) -> std::ops::Range<usize> {
         0..self.windows.len().max(other.windows.len())
     }
@@ -72,7 +116,7 @@ impl Linear for Geometry {
         self
     }
 
-    fn after(&self, inner: &Self) -> Result<Self, Refusal> {
+    fn composed(&self, inner: &Self) -> Result<Self, Refusal> {
         let channels = match (self.channels, inner.channels) {
             (Some(outer), Some(inner)) => {
                 if outer.inputs != inner.outputs {
@@ -87,16 +131,25 @@ impl Linear for Geometry {
             .map(|axis| {
                 let (outer, inner_window) = (self.window(axis), inner.window(axis));
                 // Conv 1×1 with bias, then a padded 3×3: the pad is 0, not the bias.
-                if inner.shifted && (outer.pads().0 > 0 || outer.pads().1 > 0) {
+                if inner.shifted && outer.is_padded() && outer.border == Border::Zero {
                     return Err(Refusal::BiasAtBorder(axis));
                 }
                 outer.after(&inner_window, axis)
             })
             .collect::<Result<_, _>>()?;
-        Ok(Geometry { channels, windows, shifted: self.shifted || inner.shifted })
+        Ok(Geometry {
+            channels,
+            windows,
+            input: inner.input.clone(),
+            output: self.output.clone(),
+            shifted: self.shifted || inner.shifted,
+        })
     }
 
-    fn plus(&self, other: &Self, sizes: &[Option<i64>]) -> Result<Self, Refusal> {
+    fn added(&self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal> {
+        if self.output != other.output {
+            return Err(Refusal::Axes);
+        }
         let channels = match (self.channels, other.channels) {
             (Some(a), Some(b)) => {
                 // [N,8,H,W] + [N,1,H,W] broadcasts.
@@ -120,11 +173,29 @@ impl Linear for Geometry {
         let windows = self
             .axes(other)
             .map(|axis| {
-                let size = sizes.get(axis).copied().flatten();
+                let size = shape.get(self.input.axis(axis + 2)).copied().flatten();
                 self.window(axis).union(&other.window(axis), size, axis)
             })
             .collect::<Result<_, _>>()?;
-        Ok(Geometry { channels, windows, shifted: self.shifted || other.shifted })
+        Ok(Geometry { channels, windows, shifted: self.shifted || other.shifted, ..self.clone() })
+    }
+
+    fn permuted(&self, roles: &[usize]) -> Self {
+        let order = |own: &Order| {
+            let axes: Vec<i64> = roles.iter().map(|&role| own.axis(role) as i64).collect();
+            Order::new(&axes).unwrap_or_default()
+        };
+        let windows = match self.windows.as_slice() {
+            [] => Vec::new(),
+            _ => roles.iter().skip(2).map(|&role| self.window_of_role(role)).collect(),
+        };
+        Geometry {
+            channels: self.channels,
+            windows,
+            input: order(&self.input),
+            output: order(&self.output),
+            shifted: self.shifted,
+        }
     }
 
     fn negated(self) -> Self {
@@ -150,6 +221,7 @@ mod tests {
             channels: Some(Channels { inputs, outputs, groups }),
             windows: vec![Window::new(taps, 1, 1, (pad, pad)).unwrap(); 2],
             shifted,
+            ..Geometry::identity()
         }
     }
 
@@ -172,5 +244,32 @@ mod tests {
         let outer = conv((4, 4, 1), 3, 1, false);
         assert!(outer.after(&conv((4, 4, 1), 1, 0, false)).is_ok());
         assert_eq!(outer.after(&conv((4, 4, 1), 1, 0, true)), Err(Refusal::BiasAtBorder(0)));
+    }
+    #[test]
+    fn transpositions_cancel_and_pass_through_what_they_do_not_touch() {
+        let order = |axes: &[i64]| Order::new(axes).unwrap();
+        let (into, back) = (order(&[0, 3, 1, 2]), order(&[0, 2, 3, 1]));
+        let (into, back) = (Geometry::transposition(into), Geometry::transposition(back));
+        let both = into.after(&back).unwrap();
+        assert_eq!(both.input, both.output);
+        let square = conv((8, 8, 1), 3, 1, false);
+        let sandwich = back.after(&square.after(&into).unwrap()).unwrap();
+        assert_eq!(sandwich, square.clone().within(&order(&[0, 3, 1, 2])));
+        // A residual joins in the layout of the tensor that both read.
+        assert_eq!(sandwich.plus(&Geometry::identity(), &[]).unwrap(), sandwich);
+        assert_eq!(into.plus(&Geometry::identity(), &[]), Err(Refusal::Axes));
+        assert_eq!(square.plus(&sandwich, &[]), Err(Refusal::Axes));
+    }
+
+    #[test]
+    fn a_transposed_kernel_is_a_kernel() {
+        let turn = Geometry::transposition(Order::new(&[0, 1, 3, 2]).unwrap());
+        let tall = Geometry {
+            windows: vec![Window::new(3, 1, 1, (1, 1)).unwrap(), Window::IDENTITY],
+            ..conv((4, 4, 1), 1, 0, false)
+        };
+        let turned = turn.after(&tall.after(&turn).unwrap()).unwrap();
+        let wide = Geometry { windows: vec![tall.windows[1], tall.windows[0]], ..tall.clone() };
+        assert_eq!(tall.plus(&turned, &[]).unwrap(), tall.plus(&wide, &[]).unwrap());
     }
 }

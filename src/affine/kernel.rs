@@ -7,7 +7,7 @@
 
 use ndarray::{Array2, ArrayD, Axis, IxDyn, Slice};
 
-use super::{Channels, Geometry, Linear, Refusal, Window};
+use super::{Channels, Geometry, Linear, Order, Refusal, Window};
 
 /// A convolution with bias: kernel `[O, C/groups, taps…]`, bias `[O]`.
 ///
@@ -43,14 +43,15 @@ impl Affine {
         let inputs = kernel.len_of(Axis(1)) * groups;
         let channels = Some(Channels { inputs, outputs, groups });
         let bias = if bias.is_empty() { vec![0.0; outputs] } else { bias.to_vec() };
-        Self::new(channels, windows, kernel, bias)
+        Self::new(Geometry { channels, windows, ..Geometry::identity() }, kernel, bias)
     }
 
     /// `y = scale·x + shift`, per channel.
     pub fn diagonal(scale: &[f64], shift: &[f64]) -> Self {
         let kernel = scale.iter().copied().collect::<ndarray::Array1<_>>();
         let kernel = kernel.insert_axis(Axis(1)).into_dyn();
-        Self::new(Some(Channels::diagonal(scale.len())), Vec::new(), kernel, shift.to_vec())
+        let channels = Some(Channels::diagonal(scale.len()));
+        Self::new(Geometry { channels, ..Geometry::identity() }, kernel, shift.to_vec())
     }
 
     /// The same kernel on every channel, with one weight for all its taps. Without
@@ -59,7 +60,8 @@ impl Affine {
     pub fn filter(windows: Vec<Window>, weight: f64, shift: f64) -> Self {
         let mut shape = vec![1, 1];
         shape.extend(windows.iter().map(|window| window.taps as usize));
-        Self::new(None, windows, ArrayD::from_elem(IxDyn(&shape), weight), vec![shift])
+        let kernel = ArrayD::from_elem(IxDyn(&shape), weight);
+        Self::new(Geometry { windows, ..Geometry::identity() }, kernel, vec![shift])
     }
 
     /// The map that changes nothing.
@@ -67,14 +69,15 @@ impl Affine {
         Self::filter(Vec::new(), 1.0, 0.0)
     }
 
-    fn new(
-        channels: Option<Channels>,
-        windows: Vec<Window>,
-        kernel: ArrayD<f64>,
-        bias: Vec<f64>,
-    ) -> Self {
+    /// This map between tensors with their axes in these orders.
+    #[must_use]
+    pub fn between(self, input: Order, output: Order) -> Self {
+        Affine { geometry: Geometry { input, output, ..self.geometry }, ..self }
+    }
+
+    fn new(geometry: Geometry, kernel: ArrayD<f64>, bias: Vec<f64>) -> Self {
         let shifted = bias.iter().any(|&b| b != 0.0);
-        Affine { geometry: Geometry { channels, windows, shifted }, kernel, bias }
+        Affine { geometry: Geometry { shifted, ..geometry }, kernel, bias }
     }
 
     /// The weights, `[O, C/groups, taps…]`.
@@ -155,8 +158,8 @@ impl Linear for Affine {
 
     /// Tap `(t₁, t₂)`: `K[o, c] += Σ_m K₁[o, m, t₁]·K₂[m, c, t₂]`; bias
     /// `b[o] = b₁[o] + Σ_{m,t₁} K₁[o, m, t₁]·b₂[m]`.
-    fn after(&self, inner: &Self) -> Result<Self, Refusal> {
-        let geometry = self.geometry.after(&inner.geometry)?;
+    fn composed(&self, inner: &Self) -> Result<Self, Refusal> {
+        let geometry = self.geometry.composed(&inner.geometry)?;
         let between = match (self.geometry.channels, inner.geometry.channels) {
             (Some(outer), _) => outer.inputs,
             (None, Some(inner)) => inner.outputs,
@@ -212,11 +215,11 @@ impl Linear for Affine {
         shape.extend(taps);
         let kernel = ArrayD::from_shape_vec(IxDyn(&shape), kernel)
             .unwrap_or_else(|_| unreachable!("the kernel was made with this size"));
-        Ok(Self::new(geometry.channels, geometry.windows, kernel, bias))
+        Ok(Self::new(geometry, kernel, bias))
     }
 
-    fn plus(&self, other: &Self, sizes: &[Option<i64>]) -> Result<Self, Refusal> {
-        let geometry = self.geometry.plus(&other.geometry, sizes)?;
+    fn added(&self, other: &Self, input: &[Option<i64>]) -> Result<Self, Refusal> {
+        let geometry = self.geometry.added(&other.geometry, input)?;
         let axes = geometry.windows.len();
         let Channels { inputs, outputs, groups } =
             geometry.channels.unwrap_or(Channels::diagonal(1));
@@ -232,7 +235,30 @@ impl Linear for Affine {
         };
         sum.add_on_corresponding_positions(&self.spelled_out(inputs, axes));
         sum.add_on_corresponding_positions(&other.spelled_out(inputs, axes));
-        Ok(Self::new(geometry.channels, geometry.windows, sum.kernel, sum.bias))
+        Ok(Self::new(geometry, sum.kernel, sum.bias))
+    }
+
+    fn permuted(&self, roles: &[usize]) -> Self {
+        let geometry = self.geometry.permuted(roles);
+        let mut kernel = self.kernel.view();
+        // Taps by role: none along batch and channels.
+        let taps = roles.len() + 2;
+        kernel.insert_axis_inplace(Axis(2));
+        kernel.insert_axis_inplace(Axis(2));
+        while kernel.ndim() < taps {
+            kernel.insert_axis_inplace(Axis(kernel.ndim()));
+        }
+        let axes: Vec<usize> =
+            [0, 1].into_iter().chain(roles.iter().map(|role| role + 2)).collect();
+        let kernel = kernel.permuted_axes(IxDyn(&axes));
+        let mut shape = kernel.shape()[..2].to_vec();
+        shape.extend(geometry.windows.iter().map(|window| window.taps as usize));
+        let kernel = kernel
+            .as_standard_layout()
+            .into_owned()
+            .into_shape_with_order(shape)
+            .unwrap_or_else(|_| unreachable!("what is left out has length 1"));
+        Affine { geometry, kernel, bias: self.bias.clone() }
     }
 
     fn negated(mut self) -> Self {
@@ -388,6 +414,17 @@ mod tests {
             if let Ok(composed) = outer.after(&inner) {
                 assert_close(&naive(&composed, &x), &naive(&outer, &between))?;
             }
+        }
+
+        #[test]
+        fn permuted_axes_of_a_kernel_are_permuted_axes_of_the_map(
+            (x, kernel) in (input(3), conv(4, 8, vec![1, 2, 3]))
+        ) {
+            // Spatial axes 0, 1, 2 become 2, 0, 1.
+            let turned = kernel.permuted(&[0, 1, 3, 4, 2]);
+            let axes = IxDyn(&[0, 2, 3, 1]);
+            let expected = naive(&kernel, &x).permuted_axes(axes.clone());
+            assert_close(&naive(&turned, &x.permuted_axes(axes)), &expected)?;
         }
 
         #[test]

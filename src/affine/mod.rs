@@ -9,32 +9,37 @@
 
 mod geometry;
 mod kernel;
+mod order;
 mod refusal;
 mod window;
 
 pub use geometry::{Channels, Geometry};
 pub use kernel::{Affine, batch_norm};
+pub use order::Order;
 pub use refusal::Refusal;
-pub use window::Window;
+pub use window::{Border, Window};
 
 /// What a region's walk needs of a linear map, with or without weights.
 pub trait Linear: Clone {
     /// Its shape.
     fn geometry(&self) -> &Geometry;
 
-    /// `self ∘ inner`: first `inner`, then `self`.
+    /// The same map with its axes in another order: what plays role `i` now is what
+    /// played role `roles[i]`, on both ends.
+    #[must_use]
+    fn permuted(&self, roles: &[usize]) -> Self;
+
+    /// As [`Self::after`], with the axes between both in one order.
     ///
     /// # Errors
     /// If the composition is not one convolution.
-    fn after(&self, inner: &Self) -> Result<Self, Refusal>;
+    fn composed(&self, inner: &Self) -> Result<Self, Refusal>;
 
-    /// `self ⊕ other`: the sum of both as one kernel (Eq. 3).
-    ///
-    /// `sizes` are the spatial sizes of the tensor that both read, as far as known.
+    /// As [`Self::plus`], with the axes of the common input in one order.
     ///
     /// # Errors
     /// If no single window covers both.
-    fn plus(&self, other: &Self, sizes: &[Option<i64>]) -> Result<Self, Refusal>;
+    fn added(&self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal>;
 
     /// `−self`.
     #[must_use]
@@ -43,4 +48,36 @@ pub trait Linear: Clone {
     /// `self` without its bias.
     #[must_use]
     fn unshifted(self) -> Self;
+
+    /// `self ∘ inner`: first `inner`, then `self`.
+    ///
+    /// # Errors
+    /// If the composition is not one convolution.
+    fn after(&self, inner: &Self) -> Result<Self, Refusal> {
+        let (wanted, given) = (&self.geometry().input, &inner.geometry().output);
+        if wanted == given {
+            self.composed(inner)
+        } else if let Ok(roles) = self.geometry().roles_for(wanted, given) {
+            self.permuted(&roles).composed(inner)
+        } else {
+            self.composed(&inner.permuted(&inner.geometry().roles_for(given, wanted)?))
+        }
+    }
+
+    /// `self ⊕ other`: the sum of both as one kernel (Eq. 3).
+    ///
+    /// `shape` is that of the tensor that both read, as far as known.
+    ///
+    /// # Errors
+    /// If no single window covers both.
+    fn plus(&self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal> {
+        let (mine, theirs) = (&self.geometry().input, &other.geometry().input);
+        if mine == theirs {
+            self.added(other, shape)
+        } else if let Ok(roles) = other.geometry().roles_for(theirs, mine) {
+            self.added(&other.permuted(&roles), shape)
+        } else {
+            self.permuted(&self.geometry().roles_for(mine, theirs)?).added(other, shape)
+        }
+    }
 }

@@ -36,6 +36,12 @@ pub enum Refusal {
         "zero padding on spatial axis {0} stands where the inner operation would have given its bias"
     )]
     BiasAtBorder(usize),
+    /// Beyond the border one sees zeros and the other does not, or a reflection of something else.
+    #[error("they see different values beyond the border of spatial axis {0}")]
+    Borders(usize),
+    /// One works along other axes than the other: channels against width, NCHW against NHWC.
+    #[error("they run along different axes: what is a channel to one is a position to the other")]
+    Axes,
     /// Numbers beyond anything a network has.
     #[error("the windows on spatial axis {0} are too large")]
     TooLarge(usize),

@@ -3,7 +3,7 @@
 use super::Refusal;
 
 /// Output `o` reads the input at `o·stride + start + i·step` for each tap `i`;
-/// outside the input it reads zero. From `n` inputs come
+/// outside the input stands its border. From `n` inputs come
 /// `⌊(n + slack) / stride⌋ + 1` outputs.
 ///
 /// Kernels correspond by these positions, never by their centres.
@@ -19,6 +19,21 @@ pub struct Window {
     pub stride: i64,
     /// Sum of pads minus crops minus the kernel's extent: `P` in the count above.
     pub slack: i64,
+    /// What is read outside the input; [`Border::Zero`] if nothing is.
+    pub border: Border,
+}
+
+/// What stands beyond the border of the input, as in the modes of ONNX's Pad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Border {
+    /// Zeros.
+    Zero,
+    /// The input, mirrored at its first and last element.
+    Reflect,
+    /// The first and the last element again and again.
+    Edge,
+    /// The input from its other end.
+    Wrap,
 }
 
 /// Bounds on every number in a window, so that sums and products of two stay exact.
@@ -26,7 +41,8 @@ const LIMIT: i64 = 1 << 24;
 
 impl Window {
     /// Reads every input once.
-    pub const IDENTITY: Window = Window { taps: 1, start: 0, step: 1, stride: 1, slack: -1 };
+    pub const IDENTITY: Window =
+        Window { taps: 1, start: 0, step: 1, stride: 1, slack: -1, border: Border::Zero };
 
     /// The window of a convolution, pooling or padding; negative pads crop.
     ///
@@ -43,17 +59,33 @@ impl Window {
             return None;
         }
         let slack = pads.0 + pads.1 - (taps - 1) * dilation - 1;
-        Window { taps, start: -pads.0, step: dilation, stride, slack }.bounded()
+        Window { taps, start: -pads.0, step: dilation, stride, slack, border: Border::Zero }
+            .bounded()
+    }
+
+    /// Pads (or, where negative, crops), and nothing else.
+    pub fn frame(pads: (i64, i64), border: Border) -> Option<Self> {
+        Window::new(1, 1, 1, pads).map(|window| window.bordered(border))
+    }
+
+    /// With `border` beyond the input, if anything is read there.
+    fn bordered(self, border: Border) -> Self {
+        Window { border: if self.is_padded() { border } else { Border::Zero }, ..self }
     }
 
     fn bounded(self) -> Option<Self> {
-        let Window { taps, start, step, stride, slack } = self;
+        let Window { taps, start, step, stride, slack, border: _ } = self;
         [taps, start, step, stride, slack].iter().all(|v| v.abs() <= LIMIT).then_some(self)
     }
 
     /// Zeros to put before and after the input; negative numbers crop.
     pub fn pads(&self) -> (i64, i64) {
         (-self.start, self.slack + self.last() + 1)
+    }
+
+    /// Whether an output reads beyond the input.
+    pub fn is_padded(&self) -> bool {
+        self.pads().0 > 0 || self.pads().1 > 0
     }
 
     /// The number of outputs for `size` inputs; not positive if there are none.
@@ -70,16 +102,25 @@ impl Window {
     /// `(o·s₁ + a₁ + i·d₁)·s₂ + a₂ + j·d₂`.
     pub(super) fn after(&self, inner: &Window, axis: usize) -> Result<Window, Refusal> {
         let (before, behind) = self.pads();
+        let mirrors = self.is_padded() && self.border != Border::Zero;
+        // A reflection of what a kernel made is no kernel of the reflection.
+        if mirrors && *inner != Window::IDENTITY {
+            return Err(Refusal::Border(axis));
+        }
+        // Zeros around what was not zero beyond its own border.
+        if self.is_padded() && inner.border != Border::Zero {
+            return Err(Refusal::Borders(axis));
+        }
         // Index −1 of the inner map's output is a zero of our padding. It is right
         // only if the inner map gives zero there: all its taps before the input.
         // A crop followed by a pad (inner start > 0) fails here: zeros would stand
         // where the input has data.
-        if before > 0 && inner.last() - inner.stride >= 0 {
+        if !mirrors && before > 0 && inner.last() - inner.stride >= 0 {
             return Err(Refusal::Border(axis));
         }
         // The index behind the last output, in the worst case n ≡ −slack − 1 (mod stride):
         // its first tap must lie behind the input.
-        if behind > 0 && inner.slack + 1 + inner.start < 0 {
+        if !mirrors && behind > 0 && inner.slack + 1 + inner.start < 0 {
             return Err(Refusal::Border(axis));
         }
         let steps = (self.step * inner.stride, inner.step);
@@ -93,7 +134,9 @@ impl Window {
             step,
             stride: self.stride * inner.stride,
             slack: inner.slack + (1 + self.slack) * inner.stride,
+            border: Border::Zero,
         }
+        .bordered(if mirrors { self.border } else { inner.border })
         .bounded()
         .ok_or(Refusal::TooLarge(axis))
     }
@@ -119,6 +162,11 @@ impl Window {
             let (left, right, stride) = (self.slack, other.slack, self.stride);
             return Err(Refusal::Counts { axis, left, right, stride });
         }
+        let border = match (self.is_padded(), other.is_padded()) {
+            (true, true) if self.border != other.border => return Err(Refusal::Borders(axis)),
+            (true, _) => self.border,
+            (false, _) => other.border,
+        };
         let start = self.start.min(other.start);
         let step = [
             if self.taps > 1 { self.step } else { 0 },
@@ -132,7 +180,8 @@ impl Window {
         let taps = (self.last().max(other.last()) - start) / step + 1;
         // Of slacks that give the same count, the larger leaves less to crop.
         let slack = self.slack.max(other.slack);
-        Window { taps, start, step, stride: self.stride, slack }
+        Window { taps, start, step, stride: self.stride, slack, border }
+            .bordered(border)
             .bounded()
             .ok_or(Refusal::TooLarge(axis))
     }
@@ -220,5 +269,26 @@ mod tests {
         ] {
             assert_eq!(outer.after(&inner, 0).is_ok(), ok, "{case}");
         }
+    }
+
+    #[test]
+    fn borders_other_than_zero_stay_what_they_are() {
+        let frame = |pad, border| Window::frame((pad, pad), border).unwrap();
+        let (valid, same) = (conv(3, 1, 1, (0, 0)), conv(3, 1, 1, (1, 1)));
+        let reflected = valid.after(&frame(1, Border::Reflect), 0).unwrap();
+        assert_eq!(reflected, Window { border: Border::Reflect, ..same });
+        // A crop of a larger reflection is a smaller one.
+        let cropped = conv(1, 1, 1, (-1, -1)).after(&frame(2, Border::Reflect), 0).unwrap();
+        assert_eq!(cropped, frame(1, Border::Reflect));
+        assert_eq!(frame(0, Border::Reflect), Window::IDENTITY);
+        for (case, outer, inner) in [
+            ("zeros around reflections", same, frame(1, Border::Reflect)),
+            ("reflected result", frame(1, Border::Wrap), same),
+            ("reflected crop", frame(1, Border::Edge), conv(1, 1, 1, (-1, -1))),
+        ] {
+            assert!(outer.after(&inner, 0).is_err(), "{case}");
+        }
+        assert_eq!(reflected.union(&same, None, 0), Err(Refusal::Borders(0)));
+        assert_eq!(reflected.union(&Window::IDENTITY, None, 0), Ok(reflected));
     }
 }

@@ -11,7 +11,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::read::{Map, Reader, Reading};
-use super::{Kind, NearMiss, NotLinear, Part, Readings, Reason, Region, kind_of};
+use super::{
+    Kind, NearMiss, NotLinear, Part, Readings, Reason, Region, helpers, kind_of, nodes_of,
+};
 use crate::affine::Geometry;
 use crate::onnx::graph::{NodeId, ValueId};
 
@@ -203,11 +205,19 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         self.uses.get(&anchor.part.root).copied().unwrap_or(0) == anchor.uses
     }
 
+    fn cost(&self, part: &Part<Geometry>) -> Cost {
+        cost(part, self.reader.graph.model.opset)
+    }
+
     fn map_form(&mut self, id: NodeId, input: ValueId, map: &Map) -> Form {
         let kind = kind_of(map);
         let part = Part { root: input, map: map.geometry(), kind };
-        let uses = self.use_of(id, input);
-        let nearest = Anchor { part, uses, emit: own_cost(map), saved: Cost::default() };
+        let helpers = helpers(self.reader.graph, self.readings, id);
+        let uses = self.use_of(id, input)
+            + helpers.iter().map(|&helper| self.use_of(helper, input)).sum::<usize>();
+        let mut emit = own_cost(map);
+        emit.nodes += helpers.len() as f64;
+        let nearest = Anchor { part, uses, emit, saved: Cost::default() };
         if let Some(terms) = self.scaled_terms(&nearest, map) {
             return Form { terms, as_is: false };
         }
@@ -220,7 +230,11 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     /// nobody else needs the sum and no plain operand would need a convolution.
     fn scaled_terms(&self, nearest: &Anchor, map: &Map) -> Option<Vec<Term>> {
         let form = self.forms.get(&nearest.part.root)?;
-        let pointwise = nearest.part.map.windows.is_empty() && !matches!(map, Map::Conv { .. });
+        let pointwise = match map {
+            Map::Diagonal { .. } => true,
+            Map::Filter { windows, .. } => windows.is_empty(),
+            Map::Conv { .. } | Map::Transpose { .. } => false,
+        };
         if form.terms.len() < 2 || !pointwise || !self.dies(nearest) {
             return None;
         }
@@ -229,7 +243,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             let anchors: Term = anchors
                 .filter_map(|anchor| {
                     let part = anchor.part.mapped(&nearest.part.map, nearest.part.kind).ok()?;
-                    Some(Anchor { emit: cost(&part), part, ..anchor.clone() })
+                    Some(Anchor { emit: self.cost(&part), part, ..anchor.clone() })
                 })
                 .collect();
             (!anchors.is_empty()).then_some(anchors)
@@ -254,7 +268,12 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             };
             let saved = if dies { anchor.saved.plus(replaced).at(ratio) } else { Cost::default() };
             let uses = if dies { anchor.uses } else { 0 };
-            term.push(Anchor { emit: cost(&part), part, uses, saved: nearest.saved.plus(saved) });
+            term.push(Anchor {
+                emit: self.cost(&part),
+                part,
+                uses,
+                saved: nearest.saved.plus(saved),
+            });
         }
         term
     }
@@ -308,7 +327,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
                 };
                 let Ok(part) = at.part.sum(&anchor.part, self.reader) else { continue };
                 let merged = self.anchors_from(Anchor {
-                    emit: cost(&part),
+                    emit: self.cost(&part),
                     part,
                     uses: at.uses + anchor.uses,
                     saved: at.saved.plus(anchor.saved),
@@ -499,15 +518,14 @@ fn best(term: &[Anchor]) -> usize {
 }
 
 /// Cost of a part that is written out as new nodes.
-fn cost(part: &Part<Geometry>) -> Cost {
+fn cost(part: &Part<Geometry>, opset: i64) -> Cost {
     if let Kind::Plain(_) = part.kind {
         return Cost::default();
     }
     let outputs = part.map.channels.map_or(0, |channels| channels.outputs) as f64;
     let bias = if part.map.shifted { outputs } else { 0.0 };
-    let cropped = part.map.windows.iter().any(|window| window.pads().0 < 0 || window.pads().1 < 0);
     Cost {
-        nodes: if cropped { 2.0 } else { 1.0 },
+        nodes: nodes_of(&part.map, opset) as f64,
         weights: part.map.weights() + bias,
         multiply_adds: part.map.weights(),
     }
@@ -523,6 +541,7 @@ fn own_cost(map: &Map) -> Cost {
         Map::Filter { windows, .. } => {
             (0.0, windows.iter().map(|window| window.taps as f64).product())
         }
+        Map::Transpose { .. } => (0.0, 0.0),
     };
     Cost { nodes: 1.0, weights, multiply_adds }
 }

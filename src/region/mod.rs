@@ -11,7 +11,7 @@ pub mod read;
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::affine::{Linear, Refusal};
+use crate::affine::{Border, Geometry, Linear, Refusal, Window};
 use crate::onnx::graph::{Graph, NodeId, ValueId};
 use crate::onnx::model::Invalid;
 use read::{Map, Reader, Reading};
@@ -36,21 +36,29 @@ pub enum NotLinear {
     NotConstant(String),
     /// A window depends on a size that the file does not fix.
     #[error(
-        "its windows depend on the size of `{tensor}` on spatial axis {axis}, which is not \
-         known; fix it with --input-shape"
+        "its windows depend on the size of `{tensor}` on axis {axis}, which is not known; fix it \
+         with --input-shape"
     )]
     SizeUnknown {
         /// The tensor.
         tensor: String,
-        /// Spatial axis.
+        /// Its axis.
         axis: usize,
     },
     /// Which axis a constant meets depends on a rank that is not known.
     #[error("the number of dimensions of `{0}` is not known; fix it with --input-shape")]
     RankUnknown(String),
-    /// Whether a constant enlarges the channels depends on a number that is not known.
-    #[error("the number of channels of `{0}` is not known; fix it with --input-shape")]
-    ChannelsUnknown(String),
+    /// Whether a constant enlarges the tensor depends on a size that is not known.
+    #[error(
+        "whether its constant enlarges `{tensor}` on axis {axis} is not known; fix it with \
+         --input-shape"
+    )]
+    ChannelsUnknown {
+        /// The tensor.
+        tensor: String,
+        /// Its axis.
+        axis: usize,
+    },
     /// A constant that varies along other axes than the channels.
     #[error("constant `{constant}` of shape {dims:?} is not one number per channel")]
     NotPerChannel {
@@ -223,7 +231,7 @@ impl<L: Linear> Part<L> {
         debug_assert_eq!(self.root, other.root);
         let map = match self.map.plus(&other.map, &[]) {
             // Sizes are inferred only where a decision needs them.
-            Err(Refusal::Counts { .. }) => self.map.plus(&other.map, reader.sizes(self.root))?,
+            Err(Refusal::Counts { .. }) => self.map.plus(&other.map, reader.shape(self.root))?,
             map => map?,
         };
         let weighted = self.kind == Kind::Weighted || other.kind == Kind::Weighted;
@@ -242,11 +250,32 @@ impl<L: Linear> Part<L> {
     }
 }
 
+/// Pad has had the mode `wrap` since this operator set.
+pub const WRAP_SINCE: i64 = 19;
+
+/// How many nodes it takes to write out a convolution of this shape.
+pub fn nodes_of(geometry: &Geometry, opset: i64) -> usize {
+    let count = |condition: fn(&Window) -> bool| {
+        geometry.windows.iter().filter(|window| condition(window)).count()
+    };
+    let mut nodes = 1 + count(|window| window.pads().0 < 0 || window.pads().1 < 0).min(1);
+    nodes += count(|window| !matches!(window.border, Border::Zero | Border::Wrap)).min(1);
+    nodes += match count(|window| window.border == Border::Wrap) {
+        wrapped if opset >= WRAP_SINCE => wrapped.min(1),
+        // Two Slices and a Concat per axis.
+        wrapped => 3 * wrapped,
+    };
+    for order in [&geometry.input, &geometry.output] {
+        nodes += usize::from(!order.is_canonical());
+    }
+    nodes
+}
+
 /// What a map adds to a part's kind.
 pub fn kind_of(map: &Map) -> Kind {
     match map {
         Map::Conv { .. } => Kind::Weighted,
-        Map::Filter { windows, weight, shift }
+        Map::Filter { windows, weight, shift, .. }
             if windows.is_empty() && *shift == 0.0 && weight.abs() == 1.0 =>
         {
             Kind::Plain(*weight < 0.0)
@@ -267,6 +296,18 @@ pub fn insert<L: Linear>(parts: &mut Vec<Part<L>>, mut part: Part<L>, reader: &R
     parts.push(part);
 }
 
+/// Nodes that make further operands of the map `id` from its input: the Slices of a
+/// circular padding.
+pub fn helpers(graph: &Graph, readings: &Readings, id: NodeId) -> Vec<NodeId> {
+    let Some(Reading::Map(input, _)) = readings.get(id) else { return Vec::new() };
+    let reads_input = |node: &NodeId| match readings.get(*node) {
+        Some(Reading::Map(of, _)) => of == input,
+        _ => false,
+    };
+    let others = graph.node(id).inputs.iter().flatten().filter(|&other| other != input);
+    others.filter_map(|&other| graph.value(other).producer).filter(reads_input).collect()
+}
+
 impl Region {
     /// The region of `output` that stops at `cuts`.
     pub fn new(
@@ -282,7 +323,10 @@ impl Region {
             let Some(producer) = graph.value(value).producer.filter(|_| !at_cut) else { continue };
             let inputs: Vec<ValueId> = match readings.get(producer) {
                 Some(Reading::Alias(of)) => vec![*of],
-                Some(Reading::Map(input, _)) => vec![*input],
+                Some(Reading::Map(input, _)) => {
+                    nodes.extend(helpers(graph, readings, producer));
+                    vec![*input]
+                }
                 Some(Reading::Sum(operands)) => {
                     operands.iter().map(|&(operand, _)| operand).collect()
                 }

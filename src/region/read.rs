@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use super::NotLinear;
 use super::constant::Constants;
-use crate::affine::{Affine, Channels, Geometry, Window, batch_norm};
+use crate::affine::{Affine, Border, Channels, Geometry, Order, Window, batch_norm};
 use crate::engine::{self, InputShapes, Shapes, Source};
 use crate::onnx::graph::{Graph, Node, ValueId};
 use crate::onnx::model::Invalid;
@@ -46,15 +46,24 @@ pub enum Map {
         scale: Vec<f64>,
         /// One per channel.
         shift: Vec<f64>,
+        /// Where the channels are.
+        order: Order,
     },
     /// The same kernel, all of whose weights are equal, on every channel: pads, crops, means.
     Filter {
         /// One per spatial axis, or none.
         windows: Vec<Window>,
+        /// Which axes are spatial.
+        order: Order,
         /// The weight of every tap.
         weight: f64,
         /// The bias.
         shift: f64,
+    },
+    /// Axis `i` of the output is axis `axes[i]` of the input.
+    Transpose {
+        /// A permutation.
+        axes: Order,
     },
 }
 
@@ -63,14 +72,17 @@ impl Map {
     pub fn geometry(&self) -> Geometry {
         match self {
             Map::Conv { geometry, .. } => geometry.clone(),
-            Map::Diagonal { scale, shift } => Geometry {
+            Map::Diagonal { scale, shift, order } => Geometry {
                 channels: Some(Channels::diagonal(scale.len())),
-                windows: Vec::new(),
                 shifted: shift.iter().any(|&value| value != 0.0),
+                ..Geometry::identity().within(order)
             },
-            Map::Filter { windows, shift, .. } => {
-                Geometry { channels: None, windows: windows.clone(), shifted: *shift != 0.0 }
-            }
+            Map::Filter { windows, order, shift, .. } => Geometry {
+                windows: windows.clone(),
+                shifted: *shift != 0.0,
+                ..Geometry::identity().within(order)
+            },
+            Map::Transpose { axes } => Geometry::transposition(axes.clone()),
         }
     }
 
@@ -79,17 +91,20 @@ impl Map {
     /// # Errors
     /// If a convolution's kernel cannot be read.
     pub fn affine(&self, constants: &Constants) -> Result<Option<Affine>, Invalid> {
-        Ok(Some(match self {
+        let Geometry { input, output, .. } = self.geometry();
+        let affine = match self {
             Map::Conv { kernel, bias, geometry, .. } => {
                 let groups = geometry.channels.map_or(1, |channels| channels.groups);
                 let Some((weights, _)) = constants.floats(*kernel)? else { return Ok(None) };
                 Affine::conv(weights, bias, geometry.windows.clone(), groups)
             }
-            Map::Diagonal { scale, shift } => Affine::diagonal(scale, shift),
-            Map::Filter { windows, weight, shift } => {
+            Map::Diagonal { scale, shift, .. } => Affine::diagonal(scale, shift),
+            Map::Filter { windows, weight, shift, .. } => {
                 Affine::filter(windows.clone(), *weight, *shift)
             }
-        }))
+            Map::Transpose { .. } => Affine::identity(),
+        };
+        Ok(Some(affine.between(input, output)))
     }
 }
 
@@ -147,6 +162,8 @@ impl<'g, 'm> Reader<'g, 'm> {
             "Pad" => self.pad(node)?,
             "Slice" => self.slice(node)?,
             "AveragePool" => self.average_pool(node)?,
+            "Concat" => self.concat(node)?,
+            "Transpose" => self.transpose(node),
             "Identity" => alias(node),
             "Dropout" if self.yields_more(node) => {
                 Err(NotLinear::Unrepresentable("its mask is used"))
@@ -158,23 +175,19 @@ impl<'g, 'm> Reader<'g, 'm> {
         Ok(reading.unwrap_or_else(Reading::Opaque))
     }
 
-    /// Sizes of `tensor` along its spatial axes, inferred from the graph's inputs; empty if unknown.
-    pub fn sizes(&self, tensor: ValueId) -> &[Option<i64>] {
-        self.shape(tensor).and_then(|shape| shape.get(2..)).unwrap_or_default()
-    }
-
-    /// The sizes of [`Self::sizes`], if a decision has needed any; else none.
-    pub fn sizes_relied_on(&self, tensor: ValueId) -> &[Option<i64>] {
-        if self.shapes.get().is_some() { self.sizes(tensor) } else { &[] }
-    }
-
-    fn shape(&self, tensor: ValueId) -> Option<&[Option<i64>]> {
+    /// Sizes of `tensor`, inferred from the graph's inputs; empty if nothing is known.
+    pub fn shape(&self, tensor: ValueId) -> &[Option<i64>] {
         let shapes = self.shapes.get_or_init(|| {
             let model = self.graph.model;
             let source = Source { bytes: model.bytes(), folder: model.storage.folder() };
             engine::infer_shapes(source, self.inputs).unwrap_or_default()
         });
-        shapes.get(&self.graph.value(tensor).name).map(Vec::as_slice)
+        shapes.get(&self.graph.value(tensor).name).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The sizes of [`Self::shape`], if a decision has needed any; else none.
+    pub fn shape_relied_on(&self, tensor: ValueId) -> &[Option<i64>] {
+        if self.shapes.get().is_some() { self.shape(tensor) } else { &[] }
     }
 
     /// Conv (opset 1 to 22).
@@ -209,6 +222,7 @@ impl<'g, 'm> Reader<'g, 'm> {
             channels: Some(Channels { inputs, outputs: *outputs, groups }),
             windows,
             shifted: bias.iter().any(|&value| value != 0.0),
+            ..Geometry::identity()
         };
         Ok(Ok(Reading::Map(input, Map::Conv { kernel, float, bias, geometry })))
     }
@@ -229,7 +243,8 @@ impl<'g, 'm> Reader<'g, 'm> {
             return Ok(Err(NotLinear::Unrepresentable("ceil_mode lets its windows overhang")));
         }
         let count: f64 = taps.iter().map(|&taps| taps as f64).product();
-        Ok(Ok(Reading::Map(input, Map::Filter { windows, weight: 1.0 / count, shift: 0.0 })))
+        let order = Order::CANONICAL;
+        Ok(Ok(Reading::Map(input, Map::Filter { windows, order, weight: 1.0 / count, shift: 0.0 })))
     }
 
     /// The windows that a Conv's or pool's attributes describe.
@@ -265,7 +280,7 @@ impl<'g, 'm> Reader<'g, 'm> {
                     b"SAME_UPPER" | b"SAME_LOWER" => {
                         let extent =
                             taps.saturating_sub(1).saturating_mul(dilation).saturating_add(1);
-                        let total = self.same_padding(input, axis, stride, extent)?;
+                        let total = self.same_padding(input, axis + 2, stride, extent)?;
                         let (small, large) = (total / 2, total - total / 2);
                         if auto_pad == b"SAME_UPPER" { (small, large) } else { (large, small) }
                     }
@@ -296,7 +311,7 @@ impl<'g, 'm> Reader<'g, 'm> {
     }
 
     fn size(&self, tensor: ValueId, axis: usize) -> Result<i64, NotLinear> {
-        let size = self.sizes(tensor).get(axis).copied().flatten();
+        let size = self.shape(tensor).get(axis).copied().flatten();
         size.filter(|size| (0..1 << 24).contains(size)).ok_or_else(|| NotLinear::SizeUnknown {
             tensor: self.graph.value(tensor).name.clone(),
             axis,
@@ -332,7 +347,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         if scale.iter().chain(&shift).any(|value| !value.is_finite()) {
             return Ok(Err(NotLinear::Unrepresentable("its statistics give no finite scale")));
         }
-        Ok(Ok(Reading::Map(input, Map::Diagonal { scale, shift })))
+        Ok(Ok(Reading::Map(input, Map::Diagonal { scale, shift, order: Order::CANONICAL })))
     }
 
     /// Whether anybody needs an output besides the first: a mask, batch statistics.
@@ -381,92 +396,135 @@ impl<'g, 'm> Reader<'g, 'm> {
         }
         let map = match (&values, pairs.as_slice()) {
             (PerChannel::Same(_), &[(weight, shift)]) => uniform(weight, shift),
-            _ => {
+            (PerChannel::Same(_), _) => return Ok(Err(NotLinear::Operator(op.to_owned()))),
+            (PerChannel::Each(_, order), _) => {
                 let (scale, shift) = pairs.into_iter().unzip();
-                Map::Diagonal { scale, shift }
+                Map::Diagonal { scale, shift, order: order.clone() }
             }
         };
         Ok(Ok(Reading::Map(tensor, map)))
     }
 
-    /// The float constant `id` as one number per channel of `tensor`, `[N, C, …]`.
+    /// The float constant `id` as one number per position along one axis of `tensor`:
+    /// its channels, wherever they are.
     fn per_channel(&self, id: ValueId, tensor: ValueId) -> Read<PerChannel> {
         let Some((values, _)) = self.constants.floats(id)? else {
             return Ok(Err(self.not_constant(id)));
         };
-        let name = || self.graph.value(id).name.clone();
+        let name = |id: ValueId| self.graph.value(id).name.clone();
         let dims = values.shape().to_vec();
         let values: Vec<f64> = values.into_iter().collect();
-        let layout = self.layout(tensor, 16);
-        let rank = layout.map(|layout| layout.rank);
+        let sizes = self.dims(tensor);
         // A constant of more dimensions than the tensor would enlarge it.
-        let fits = rank.map_or(dims.len() <= 2, |rank| dims.len() <= rank);
+        let fits = sizes.as_ref().map_or(dims.len() <= 2, |sizes| dims.len() <= sizes.len());
         if let ([value], true) = (values.as_slice(), fits) {
             return Ok(Ok(PerChannel::Same(*value)));
         }
-        let Some(rank) = rank else {
-            return Ok(Err(NotLinear::RankUnknown(self.graph.value(tensor).name.clone())));
+        let Some(sizes) = sizes else {
+            return Ok(Err(NotLinear::RankUnknown(name(tensor))));
         };
         // Dimensions align at the end: [C,1,1] and [1,C,1,1] meet the channels of
-        // [N,C,H,W], but [C] runs along W.
-        let channel_axis = (dims.len() + 1).checked_sub(rank);
-        let along_channels = fits
-            && channel_axis.is_some_and(|channel| {
-                dims.iter().enumerate().all(|(axis, &dim)| axis == channel || dim == 1)
-            });
-        // [1,4,1,1] on [N,1,H,W] makes four channels of one.
-        let channels = layout.and_then(|layout| layout.channels);
-        if along_channels && channels.is_none() {
-            return Ok(Err(NotLinear::ChannelsUnknown(self.graph.value(tensor).name.clone())));
+        // [N,C,H,W], [C] runs along W; in [N,H,W,C] it meets the channels.
+        let mut along = dims.iter().enumerate().filter(|&(_, &dim)| dim != 1);
+        let axis = match (along.next(), along.next()) {
+            (Some((axis, _)), None) if fits => axis + sizes.len() - dims.len(),
+            _ => 0,
+        };
+        // The batch has no constant of its own.
+        if axis == 0 {
+            return Ok(Err(NotLinear::NotPerChannel { constant: name(id), dims }));
         }
-        Ok(if along_channels && channels == Some(values.len()) {
-            Ok(PerChannel::Each(values))
-        } else {
-            Err(NotLinear::NotPerChannel { constant: name(), dims })
+        let size = sizes.get(axis).copied().flatten().or_else(|| {
+            self.shape(tensor).get(axis).copied().flatten().and_then(|size| size.try_into().ok())
+        });
+        // [1,4,1,1] on [N,1,H,W] makes four channels of one.
+        Ok(match size {
+            None => Err(NotLinear::ChannelsUnknown { tensor: name(tensor), axis }),
+            Some(size) if size == values.len() => {
+                Ok(PerChannel::Each(values, Order::with_channels_at(axis)))
+            }
+            Some(_) => Err(NotLinear::NotPerChannel { constant: name(id), dims }),
         })
     }
 
-    fn rank(&self, tensor: ValueId) -> Option<usize> {
-        self.layout(tensor, 16).map(|layout| layout.rank)
+    fn rank(&self, tensor: ValueId) -> Result<usize, NotLinear> {
+        let unknown = || NotLinear::RankUnknown(self.graph.value(tensor).name.clone());
+        self.dims(tensor).map(|dims| dims.len()).ok_or_else(unknown)
     }
 
-    /// Rank and channels of `tensor`: from the kernel or statistics that made it, at
-    /// most `depth` elementwise operators ago, else inferred.
-    fn layout(&self, tensor: ValueId, depth: usize) -> Option<Layout> {
-        self.layout_from_producer(tensor, depth).or_else(|| {
-            let shape = self.shape(tensor)?;
-            let channels = shape.get(1).copied().flatten().and_then(|size| size.try_into().ok());
-            Some(Layout { rank: shape.len(), channels })
+    /// The dimensions of `tensor` that follow from the kernels, statistics and
+    /// transpositions that made it, else those inferred from the graph's inputs.
+    fn dims(&self, tensor: ValueId) -> Option<Vec<Option<usize>>> {
+        self.dims_from_producer(tensor, 16).or_else(|| {
+            let shape = self.shape(tensor);
+            let size = |size: &Option<i64>| size.and_then(|size| size.try_into().ok());
+            (!shape.is_empty()).then(|| shape.iter().map(size).collect())
         })
     }
 
-    fn layout_from_producer(&self, tensor: ValueId, depth: usize) -> Option<Layout> {
+    /// As [`Self::dims`], looking back over at most `depth` operators.
+    fn dims_from_producer(&self, tensor: ValueId, depth: usize) -> Option<Vec<Option<usize>>> {
         let depth = depth.checked_sub(1)?;
         let node = self.graph.node(self.graph.value(tensor).producer?);
+        let of_input = |index| self.dims_from_producer(node.input(index)?, depth);
         match node.standard_op()? {
             "Conv" => {
                 let kernel = self.constants.dims(node.input(1)?).ok()??;
-                Some(Layout { rank: kernel.len(), channels: kernel.first().copied() })
+                let mut dims = vec![None; kernel.len()];
+                *dims.get_mut(1)? = kernel.first().copied();
+                Some(dims)
             }
             "BatchNormalization" => {
                 let channels = self.constants.dims(node.input(1)?).ok()??.first().copied();
-                Some(Layout { channels, ..self.layout(node.input(0)?, depth)? })
+                let mut dims = of_input(0)?;
+                *dims.get_mut(1)? = channels;
+                Some(dims)
             }
-            "Relu" | "Identity" | "Neg" | "Cast" => self.layout(node.input(0)?, depth),
+            "Transpose" => {
+                let dims = of_input(0)?;
+                let axes = transposition(node, dims.len())?;
+                Some(axes.axes(dims.len()).iter().map(|&axis| dims.get(axis)?.to_owned()).collect())
+            }
+            "Relu" | "Identity" | "Neg" | "Cast" | "Dropout" => of_input(0),
+            "Pad" | "Slice" => {
+                let rank = of_input(0)?.len();
+                Some(vec![None; rank])
+            }
             "Add" | "Sub" | "Mul" | "Div" => {
-                let (left, right) = (node.input(0)?, node.input(1)?);
-                let swapped = self.constants.contains(left);
-                let (operand, constant) = if swapped { (right, left) } else { (left, right) };
-                let layout = self.layout(operand, depth)?;
-                let dims = self.constants.dims(constant).ok()??;
-                let channels =
-                    (dims.len() + 1).checked_sub(layout.rank).and_then(|at| dims.get(at));
-                let keeps = dims.len() <= layout.rank
-                    && channels.is_none_or(|&dim| dim == 1 || Some(dim) == layout.channels);
-                keeps.then_some(layout)
+                let swapped = self.constants.contains(node.input(0)?);
+                let (operand, constant) = if swapped { (1, 0) } else { (0, 1) };
+                let dims = of_input(operand)?;
+                let other = match self.constants.contains(node.input(constant)?) {
+                    true => self.constants.dims(node.input(constant)?).ok()??,
+                    // Two tensors of one shape, or one is broadcast: sizes other than 1 stay.
+                    false => vec![1; of_input(constant)?.len()],
+                };
+                let offset = dims.len().checked_sub(other.len())?;
+                let keeps = |(axis, &size): (usize, &usize)| {
+                    size == 1 || dims.get(axis + offset).copied().flatten() == Some(size)
+                };
+                let computed = !self.constants.contains(node.input(constant)?);
+                let known = |size: Option<usize>| size.filter(|&size| !computed || size != 1);
+                let unchanged = other.iter().enumerate().all(keeps);
+                unchanged.then(|| dims.iter().copied().map(known).collect())
             }
             _ => None,
         }
+    }
+
+    /// Transpose (opset 1 to 25).
+    fn transpose(&self, node: &Node) -> Result<Reading, NotLinear> {
+        let input = node.input(0).ok_or(NotLinear::Malformed("its input is missing"))?;
+        let rank = match node.ints("perm") {
+            Some(perm) => perm.len(),
+            None => self.rank(input)?,
+        };
+        let axes = transposition(node, rank);
+        let axes = axes.ok_or(NotLinear::Malformed("its perm is no permutation"))?;
+        Ok(match axes.is_canonical() {
+            true => Reading::Alias(input),
+            false => Reading::Map(input, Map::Transpose { axes }),
+        })
     }
 
     /// A float constant vector of `length` elements.
@@ -483,16 +541,20 @@ impl<'g, 'm> Reader<'g, 'm> {
         Ok(Ok(values.into_iter().collect()))
     }
 
-    /// Pad (opset 2 to 25) with zeros.
+    /// Pad (opset 2 to 25).
     fn pad(&self, node: &Node) -> Read<Reading> {
         let Some(input) = node.input(0) else {
             return Ok(Err(NotLinear::Malformed("its input is missing")));
         };
-        let mode = node.attribute("mode").map_or(&b"constant"[..], |mode| mode.s());
-        if mode != b"constant" {
-            return Ok(Err(NotLinear::Unrepresentable("it pads with other values than zero")));
-        }
+        let border = match node.attribute("mode").map_or(&b"constant"[..], |mode| mode.s()) {
+            b"constant" => Border::Zero,
+            b"reflect" => Border::Reflect,
+            b"edge" => Border::Edge,
+            b"wrap" => Border::Wrap,
+            _ => return Ok(Err(NotLinear::Malformed("its mode is not known"))),
+        };
         let value = match (node.attribute("value"), node.input(2)) {
+            _ if border != Border::Zero => 0.0,
             (Some(value), _) => f64::from(value.f()),
             (None, None) => 0.0,
             (None, Some(value)) => match self.constants.floats(value)? {
@@ -501,7 +563,7 @@ impl<'g, 'm> Reader<'g, 'm> {
             },
         };
         if value != 0.0 {
-            return Ok(Err(NotLinear::Unrepresentable("it pads with other values than zero")));
+            return Ok(Err(NotLinear::Unrepresentable("it pads with a constant other than zero")));
         }
         let pads = match (node.ints("pads"), node.input(1)) {
             (Some(pads), _) => pads.to_vec(),
@@ -523,14 +585,36 @@ impl<'g, 'm> Reader<'g, 'm> {
         if axes.len() != pairs.len() {
             return Ok(Err(NotLinear::Malformed("its pads do not fit its axes")));
         }
-        Ok(self.frame(input, &axes, &pairs).map(|map| Reading::Map(input, map)))
+        let axes = known!(self.axes_from_front(input, &axes));
+        let map = self.frame(input, &axes, &pairs, border);
+        Ok(map.map(|map| Reading::Map(input, map)))
     }
 
-    /// Slice (opset 1 to 13) of spatial axes, with step 1.
+    /// Slice (opset 1 to 13) with step 1.
     fn slice(&self, node: &Node) -> Read<Reading> {
         let Some(input) = node.input(0) else {
             return Ok(Err(NotLinear::Malformed("its input is missing")));
         };
+        let cuts = known!(self.cuts(node, input)?);
+        let mut axes = Vec::with_capacity(cuts.len());
+        let mut crops = Vec::with_capacity(cuts.len());
+        for Cut { axis, start, end } in cuts {
+            let size = || self.size(input, axis);
+            let begin = if start < 0 { (known!(size()) + start.max(-LARGE)).max(0) } else { start };
+            let rest = match end {
+                TO_THE_END.. => 0,
+                ..0 => -end.max(-LARGE),
+                _ => (known!(size()) - end).max(0),
+            };
+            axes.push(axis);
+            crops.push((-begin.min(LARGE), -rest));
+        }
+        let map = self.frame(input, &axes, &crops, Border::Zero);
+        Ok(map.map(|map| Reading::Map(input, map)))
+    }
+
+    /// What a Slice leaves of `input`.
+    fn cuts(&self, node: &Node, input: ValueId) -> Read<Vec<Cut>> {
         let mut lists = Vec::with_capacity(4);
         for (index, name) in [(1, "starts"), (2, "ends"), (3, "axes"), (4, "steps")] {
             lists.push(match (node.ints(name), node.input(index)) {
@@ -552,67 +636,104 @@ impl<'g, 'm> Reader<'g, 'm> {
         if starts.len() != ends.len() || axes.len() != starts.len() {
             return Ok(Err(NotLinear::Malformed("its starts, ends and axes do not fit")));
         }
-        let axes = known!(self.spatial_axes(input, &axes));
-        let mut crops = Vec::with_capacity(axes.len());
-        for ((&axis, &start), &end) in axes.iter().zip(starts).zip(ends) {
-            // Ends beyond every size mean "to the end".
-            let to_the_end = end >= i64::from(i32::MAX);
-            if axis < 2 {
-                if start == 0 && to_the_end {
-                    crops.push((0, 0));
-                    continue;
+        let axes = known!(self.axes_from_front(input, &axes));
+        let cuts = axes.into_iter().zip(starts).zip(ends);
+        Ok(Ok(cuts.map(|((axis, &start), &end)| Cut { axis, start, end }).collect()))
+    }
+
+    /// Concat (opset 4 to 13) of a tensor with its own ends: circular padding.
+    fn concat(&self, node: &Node) -> Read<Reading> {
+        let opaque = NotLinear::Operator("Concat".to_owned());
+        let operands: Vec<ValueId> = node.inputs.iter().copied().flatten().collect();
+        let Some((input, slices)) = self.around(&operands) else { return Ok(Err(opaque)) };
+        let axes = known!(self.axes_from_front(input, &[node.int("axis", 0)]));
+        let [axis] = axes.as_slice() else { return Ok(Err(opaque)) };
+        let mut pads = (0, 0);
+        for (slice, is_before) in slices {
+            let cuts = known!(self.cuts(slice, input)?);
+            match (cuts.as_slice(), is_before) {
+                (&[Cut { axis: on, start, end: TO_THE_END.. }], true)
+                    if on == *axis && (-LARGE..0).contains(&start) =>
+                {
+                    pads.0 = -start;
                 }
-                return Ok(Err(NotLinear::Unrepresentable("it cuts the batch or the channels")));
+                (&[Cut { axis: on, start: 0, end }], false)
+                    if on == *axis && (1..LARGE).contains(&end) =>
+                {
+                    pads.1 = end;
+                }
+                _ => return Ok(Err(opaque)),
             }
-            let size = || self.size(input, axis as usize - 2);
-            let begin = if start < 0 { (known!(size()) + start.max(-LARGE)).max(0) } else { start };
-            let rest = match end {
-                _ if to_the_end => 0,
-                ..0 => -end.max(-LARGE),
-                _ => (known!(size()) - end).max(0),
-            };
-            crops.push((-begin.min(LARGE), -rest));
         }
-        Ok(self.frame(input, &axes, &crops).map(|map| Reading::Map(input, map)))
+        let map = self.frame(input, &[*axis], &[pads], Border::Wrap);
+        Ok(map.map(|map| Reading::Map(input, map)))
+    }
+
+    /// The one of at most three operands that the others are Slices of, and these with
+    /// whether they stand before it.
+    fn around(&self, operands: &[ValueId]) -> Option<(ValueId, Vec<(&Node, bool)>)> {
+        let slice = |id: ValueId| {
+            let node = self.graph.node(self.graph.value(id).producer?);
+            (node.standard_op() == Some("Slice")).then_some(node)
+        };
+        let (first, last) = (*operands.first()?, *operands.last()?);
+        let input = [first, last].into_iter().find_map(|operand| slice(operand)?.input(0))?;
+        let of_input = |id| slice(id).filter(|slice| slice.input(0) == Some(input));
+        let slices = match *operands {
+            [before, middle, behind] if middle == input => {
+                vec![(of_input(before)?, true), (of_input(behind)?, false)]
+            }
+            [before, end] if end == input => vec![(of_input(before)?, true)],
+            [begin, behind] if begin == input => vec![(of_input(behind)?, false)],
+            _ => return None,
+        };
+        Some((input, slices))
     }
 
     /// Axes counted from the front; those of a tensor of unknown rank must be already.
-    fn spatial_axes(&self, tensor: ValueId, axes: &[i64]) -> Result<Vec<i64>, NotLinear> {
+    fn axes_from_front(&self, tensor: ValueId, axes: &[i64]) -> Result<Vec<usize>, NotLinear> {
         let from_front = |&axis: &i64| {
-            if axis >= 0 {
-                return Ok(axis);
-            }
-            let rank = self.rank(tensor);
-            let rank =
-                rank.ok_or_else(|| NotLinear::RankUnknown(self.graph.value(tensor).name.clone()))?;
-            Ok(axis.saturating_add(rank as i64))
+            let axis = if axis < 0 { axis.saturating_add(self.rank(tensor)? as i64) } else { axis };
+            usize::try_from(axis).map_err(|_| NotLinear::Malformed("it has no such axis"))
         };
         axes.iter().map(from_front).collect()
     }
 
-    /// Zeros around, or, where negative, a crop of the spatial `axes`.
-    fn frame(&self, input: ValueId, axes: &[i64], pads: &[(i64, i64)]) -> Result<Map, NotLinear> {
+    /// `border` around the `axes`, or, where the pads are negative, a crop.
+    fn frame(
+        &self,
+        input: ValueId,
+        axes: &[usize],
+        pads: &[(i64, i64)],
+        border: Border,
+    ) -> Result<Map, NotLinear> {
+        let framed = axes.iter().zip(pads).filter(|&(_, &pads)| pads != (0, 0));
+        let framed: Vec<(usize, (i64, i64))> = framed.map(|(&axis, &pads)| (axis, pads)).collect();
+        let touched = |axis: usize| framed.iter().any(|&(framed, _)| framed == axis);
+        // Any axis but the batch may be spatial, as long as one is left for the channels.
+        let order = match touched(1) {
+            false => Order::CANONICAL,
+            true => {
+                let channels = (1..self.rank(input)?).rev().find(|&axis| !touched(axis));
+                Order::with_channels_at(channels.unwrap_or(0))
+            }
+        };
+        if touched(0) || order.axis(0) != 0 || framed.iter().any(|&(axis, _)| axis > MAX_RANK) {
+            return Err(NotLinear::Unrepresentable("it pads or cuts the batch or the channels"));
+        }
         let mut windows = Vec::new();
-        for (axis, &pads) in self.spatial_axes(input, axes)?.into_iter().zip(pads) {
-            if pads == (0, 0) {
-                continue;
-            }
-            let spatial = usize::try_from(axis).ok().and_then(|axis| axis.checked_sub(2));
-            let Some(spatial) = spatial.filter(|&spatial| spatial < 16) else {
-                return Err(NotLinear::Unrepresentable(
-                    "it pads or cuts the batch or the channels",
-                ));
-            };
-            let window = Window::new(1, 1, 1, pads);
+        for (axis, pads) in framed {
+            let window = Window::frame(pads, border);
             let window = window.ok_or(NotLinear::Malformed("its pads are beyond all sizes"))?;
-            if windows.len() <= spatial {
-                windows.resize(spatial + 1, Window::IDENTITY);
+            let role = order.role(axis).saturating_sub(2);
+            if windows.len() <= role {
+                windows.resize(role + 1, Window::IDENTITY);
             }
-            if let Some(slot) = windows.get_mut(spatial) {
+            if let Some(slot) = windows.get_mut(role) {
                 *slot = window;
             }
         }
-        Ok(Map::Filter { windows, weight: 1.0, shift: 0.0 })
+        Ok(Map::Filter { windows, order, weight: 1.0, shift: 0.0 })
     }
 
     fn keeps_type(&self, node: &Node) -> bool {
@@ -629,29 +750,42 @@ impl<'g, 'm> Reader<'g, 'm> {
 /// Beyond every size, and safe to add.
 const LARGE: i64 = 1 << 32;
 
-/// What is known of a tensor's shape `[N, C, …]`.
+/// An end of a Slice from which on "to the end" is meant.
+const TO_THE_END: i64 = i32::MAX as i64;
+
+/// What Slice leaves of one axis.
 #[derive(Debug, Clone, Copy)]
-struct Layout {
-    rank: usize,
-    channels: Option<usize>,
+struct Cut {
+    axis: usize,
+    start: i64,
+    end: i64,
+}
+
+/// No tensor of a network has more axes.
+const MAX_RANK: usize = 16;
+
+/// The `perm` of a Transpose of a tensor with `rank` axes; by default it reverses them.
+fn transposition(node: &Node, rank: usize) -> Option<Order> {
+    let reversed = || (0..rank as i64).rev().collect();
+    Order::new(&node.ints("perm").map_or_else(reversed, <[i64]>::to_vec))
 }
 
 enum PerChannel {
     Same(f64),
-    Each(Vec<f64>),
+    Each(Vec<f64>, Order),
 }
 
 impl PerChannel {
     fn values(&self) -> &[f64] {
         match self {
             PerChannel::Same(value) => std::slice::from_ref(value),
-            PerChannel::Each(values) => values,
+            PerChannel::Each(values, _) => values,
         }
     }
 }
 
 fn uniform(weight: f64, shift: f64) -> Map {
-    Map::Filter { windows: Vec::new(), weight, shift }
+    Map::Filter { windows: Vec::new(), order: Order::CANONICAL, weight, shift }
 }
 
 fn of_input(node: &Node, map: Map) -> Result<Reading, NotLinear> {

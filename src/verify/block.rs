@@ -185,10 +185,13 @@ impl Side {
                 node.attribute.retain(|attribute| attribute.name() == "epsilon");
             }
             "Pad" => {
-                if let Some(pads) =
-                    self.integers(&node, 1).filter(|pads| pads.iter().any(|&p| p < 0))
-                {
-                    return pad_then_crop(&node, &pads);
+                let Some(pads) = self.integers(&node, 1, "pads") else { return vec![node] };
+                let axes = self.integers(&node, 3, "axes");
+                let axes = axes.unwrap_or_else(|| (0..pads.len() as i64 / 2).collect());
+                if node.attribute.iter().any(|attribute| attribute.s() == b"wrap") {
+                    return wrap(&node, &axes, &pads);
+                } else if pads.iter().any(|&pad| pad < 0) {
+                    return pad_then_crop(&node, &axes, &pads);
                 }
             }
             _ => {}
@@ -196,8 +199,11 @@ impl Side {
         vec![node]
     }
 
-    /// Integer constant that is input `index` of `node`.
-    fn integers(&self, node: &NodeProto, index: usize) -> Option<Vec<i64>> {
+    /// The integers that `node` has as input `index` or as attribute `name`.
+    fn integers(&self, node: &NodeProto, index: usize, name: &str) -> Option<Vec<i64>> {
+        if let Some(attribute) = node.attribute.iter().find(|attribute| attribute.name() == name) {
+            return Some(attribute.ints.clone());
+        }
         let name = node.input.get(index)?;
         let stored = self.constants.iter().find(|tensor| tensor.name() == name)?;
         tensor::integers(stored, &Storage::default()).ok()
@@ -205,41 +211,94 @@ impl Side {
 }
 
 /// `Pad` with negative pads as the positive ones, then a `Slice`.
-fn pad_then_crop(node: &NodeProto, pads: &[i64]) -> Vec<NodeProto> {
+fn pad_then_crop(node: &NodeProto, axes: &[i64], pads: &[i64]) -> Vec<NodeProto> {
     let output = node.output.first().cloned().unwrap_or_default();
-    let list = |part: &str, values: Vec<i64>| {
-        let name = format!("{output}.{part}");
-        let value = AttributeProto {
-            name: Some("value".into()),
-            r#type: Some(AttributeType::Tensor.into()),
-            t: Some(tensor::from_integers(&name, &values)),
-            ..AttributeProto::default()
-        };
-        NodeProto {
-            op_type: Some("Constant".into()),
-            output: vec![name],
-            attribute: vec![value],
-            ..NodeProto::default()
-        }
-    };
     let (begins, ends) = pads.split_at(pads.len() / 2);
-    let positive = list("pads", pads.iter().map(|&pad| pad.max(0)).collect());
-    let starts = list("starts", begins.iter().map(|&pad| (-pad).max(0)).collect());
-    let ends = list("ends", ends.iter().map(|&pad| if pad < 0 { pad } else { i64::MAX }).collect());
     let padded = format!("{output}.padded");
+    let positive = format!("{output}.pads");
     let mut pad = NodeProto { output: vec![padded.clone()], ..node.clone() };
-    if let Some(input) = pad.input.get_mut(1) {
-        *input = format!("{output}.pads");
+    match pad.input.get_mut(1) {
+        Some(input) => *input = positive.clone(),
+        None => pad.input.push(positive.clone()),
     }
-    let mut cut = vec![padded, format!("{output}.starts"), format!("{output}.ends")];
-    cut.extend(node.input.get(3).cloned());
-    let slice = NodeProto {
-        op_type: Some("Slice".into()),
-        input: cut,
+    let positive = constant(positive, pads.iter().map(|&pad| pad.max(0)).collect());
+    let cuts = axes.iter().zip(begins.iter().zip(ends)).map(|(&axis, (&begin, &end))| {
+        (axis, (-begin).max(0), if end < 0 { end } else { i64::MAX })
+    });
+    let mut nodes = vec![positive, pad];
+    nodes.extend(slice(&padded, &output, &cuts.collect::<Vec<_>>()));
+    nodes
+}
+
+/// `Pad` with the mode `wrap`, which tract does not have, as `Slice` and `Concat`.
+fn wrap(node: &NodeProto, axes: &[i64], pads: &[i64]) -> Vec<NodeProto> {
+    let output = node.output.first().cloned().unwrap_or_default();
+    let mut input = node.input.first().cloned().unwrap_or_default();
+    let (begins, ends) = pads.split_at(pads.len() / 2);
+    let mut nodes = Vec::new();
+    for (&axis, (&begin, &end)) in axes.iter().zip(begins.iter().zip(ends)) {
+        let (last, first) = (format!("{output}.{axis}.last"), format!("{output}.{axis}.first"));
+        let padded = format!("{output}.{axis}");
+        nodes.extend(slice(
+            &input,
+            &last,
+            &[(axis, if begin > 0 { -begin } else { i64::MAX }, i64::MAX)],
+        ));
+        nodes.extend(slice(&input, &first, &[(axis, 0, end)]));
+        nodes.push(NodeProto {
+            op_type: Some("Concat".into()),
+            input: vec![last, input, first],
+            output: vec![padded.clone()],
+            attribute: vec![AttributeProto {
+                name: Some("axis".into()),
+                r#type: Some(AttributeType::Int.into()),
+                i: Some(axis),
+                ..AttributeProto::default()
+            }],
+            ..NodeProto::default()
+        });
+        input = padded;
+    }
+    nodes.push(NodeProto {
+        op_type: Some("Identity".into()),
+        input: vec![input],
         output: vec![output],
         ..NodeProto::default()
+    });
+    nodes
+}
+
+/// `Slice` of `input`, by (axis, start, end).
+fn slice(input: &str, output: &str, cuts: &[(i64, i64, i64)]) -> Vec<NodeProto> {
+    let name = |list: &str| format!("{output}.{list}");
+    let list = |list: &str, values: Vec<i64>| constant(name(list), values);
+    let slice = NodeProto {
+        op_type: Some("Slice".into()),
+        input: vec![input.to_owned(), name("starts"), name("ends"), name("axes")],
+        output: vec![output.to_owned()],
+        ..NodeProto::default()
     };
-    vec![positive, starts, ends, pad, slice]
+    vec![
+        list("starts", cuts.iter().map(|cut| cut.1).collect()),
+        list("ends", cuts.iter().map(|cut| cut.2).collect()),
+        list("axes", cuts.iter().map(|cut| cut.0).collect()),
+        slice,
+    ]
+}
+
+fn constant(name: String, values: Vec<i64>) -> NodeProto {
+    let value = AttributeProto {
+        name: Some("value".into()),
+        r#type: Some(AttributeType::Tensor.into()),
+        t: Some(tensor::from_integers(&name, &values)),
+        ..AttributeProto::default()
+    };
+    NodeProto {
+        op_type: Some("Constant".into()),
+        output: vec![name],
+        attribute: vec![value],
+        ..NodeProto::default()
+    }
 }
 
 fn double_info(name: &str, rank: usize) -> ValueInfoProto {
