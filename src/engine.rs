@@ -137,6 +137,10 @@ fn parse(source: Source<'_>) -> TractResult<InferenceModel> {
     // name it takes that of the output.
     for node in proto.graph.iter_mut().flat_map(|graph| &mut graph.node) {
         node.name.clear();
+        // tract ignores domains: an operator of somebody's own is not the one of ONNX.
+        if !matches!(node.domain.as_str(), "" | "ai.onnx" | "ai.onnx.ml") {
+            node.op_type = format!("{}::{}", node.domain, node.op_type);
+        }
     }
     let folder = source.folder.and_then(Path::to_str);
     let parsed = onnx.parse(&proto, folder)?;

@@ -30,21 +30,26 @@ mod error;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use prost::bytes::Bytes;
 use rayon::prelude::*;
 
 pub use error::Error;
 use fuse::{FuseError, Fused};
 use onnx::graph::Graph;
+use onnx::inline::inline;
 use onnx::model::{self, Invalid, Model};
 use onnx::output::{self, Staged};
 use onnx::splice;
 use onnx::storage::Storage;
-use plan::{Block, Plan};
+use plan::{Block, Names, Plan};
 use region::constant::Constants;
+use region::inference::Inferred;
 use region::read::Reader;
 use region::{NearMiss, Readings, Reason};
 use report::{BlockReport, Mode, Report};
+use rewrite::Changes;
 use verify::block::Unproved;
 use verify::model::Outcome;
 
@@ -102,26 +107,79 @@ impl Default for Options {
 /// written. Nothing is written then.
 pub fn convert(input: &Place, output: Option<&Place>, options: &Options) -> Result<Report, Error> {
     let file = input.label();
-    let model = open(input)?;
     let invalid = |source| Error::Invalid { file: file.clone(), source };
-    let graph = Graph::read(&model).map_err(invalid)?;
-    let constants = Constants::find(&graph, options.keep_overridable).map_err(invalid)?;
-    let reader = Reader::new(&graph, &constants, &options.run.shapes);
-    let readings = Readings::of(&reader).map_err(invalid)?;
-    let mut plan = plan::plan(&reader, &readings, &options.skip);
-    let mut report = looked(&file, &graph, &plan);
+    let original = open(input)?;
+    let model = with_functions_inlined(&original, options).map_err(invalid)?;
+    let graphs = Graph::read_all(&model).map_err(invalid)?;
+    let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
+    let readers = readers(&graphs, &constants, options);
+    let mut scopes = Scope::of_all(&readers, &options.skip).map_err(invalid)?;
+    let mut report = looked(&file, &graphs, &scopes);
     let must_fuse = |blocks: &[BlockReport]| match blocks.is_empty() && options.require_fusion {
         true => Err(Error::NothingFused { file: file.clone() }),
         false => Ok(()),
     };
     must_fuse(&report.blocks)?;
     if let Some(output) = output {
-        let work = Work { file: &file, reader: &reader, readings: &readings, options };
-        let fused = work.fuse_and_prove(&mut plan, &mut report)?;
+        let work = Work { file: &file, original: &original, graphs: &graphs, options };
+        let fused = work.fuse_and_prove(&mut scopes, &mut report)?;
         must_fuse(&report.blocks)?;
-        work.write(output, &plan, &fused, &mut report)?;
+        work.write(output, &scopes, &fused, &mut report)?;
     }
     Ok(report)
+}
+
+/// One graph of the model, as it is understood, and what is to be done with it.
+struct Scope<'r, 'g, 'm> {
+    reader: &'r Reader<'g, 'm>,
+    readings: Readings,
+    plan: Plan,
+    inferred: Inferred,
+}
+
+impl<'r, 'g, 'm> Scope<'r, 'g, 'm> {
+    fn of_all(readers: &'r [Reader<'g, 'm>], skip: &[String]) -> Result<Vec<Self>, Invalid> {
+        let Some(main) = readers.first() else { return Ok(Vec::new()) };
+        let mut names = Names::of(main.graph);
+        let scope = |reader| {
+            let readings = Readings::of(reader)?;
+            let plan = plan::plan(reader, &readings, &mut names, skip);
+            Ok(Scope { reader, plan, inferred: Inferred::find(reader)?, readings })
+        };
+        readers.iter().map(scope).collect()
+    }
+}
+
+/// The model with those local functions inlined that take part in a block.
+fn with_functions_inlined(model: &Model, options: &Options) -> Result<Model, Invalid> {
+    let copy = |bytes| Model::index(bytes, model.storage.clone());
+    let Some(bytes) = inline(model, &|_| true)? else { return copy(model.bytes().clone()) };
+    let inlined = copy(bytes)?;
+    let graphs = Graph::read_all(&inlined)?;
+    let constants = Constants::find_all(&graphs, options.keep_overridable)?;
+    let readers = readers(&graphs, &constants, options);
+    let scopes = Scope::of_all(&readers, &options.skip)?;
+    let nodes = scopes.iter().flat_map(|scope| {
+        let nodes = scope.plan.blocks.iter().flat_map(|block| &block.region.nodes);
+        nodes.map(|&id| scope.reader.graph.node(id).proto.name())
+    });
+    let nodes: Vec<&str> = nodes.collect();
+    let takes_part = |call: &str| {
+        let inside =
+            |node: &&str| node.strip_prefix(call).is_some_and(|rest| rest.starts_with('/'));
+        nodes.iter().any(inside)
+    };
+    copy(inline(model, &takes_part)?.unwrap_or_else(|| model.bytes().clone()))
+}
+
+fn readers<'g, 'm>(
+    graphs: &'g [Graph<'m>],
+    constants: &'g [Arc<Constants<'g, 'm>>],
+    options: &'g Options,
+) -> Vec<Reader<'g, 'm>> {
+    let shapes = &options.run.shapes;
+    let both = graphs.iter().zip(constants);
+    both.map(|(graph, constants)| Reader::new(graph, constants, shapes)).collect()
 }
 
 fn open(input: &Place) -> Result<Model, Error> {
@@ -141,24 +199,35 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-fn looked(file: &str, graph: &Graph, plan: &Plan) -> Report {
-    let blocks = BlockReport::of(plan);
+fn looked(file: &str, graphs: &[Graph], scopes: &[Scope]) -> Report {
+    let plans = || scopes.iter().map(|scope| &scope.plan);
+    let blocks = scopes.iter().map(|scope| {
+        let roots = |block: &Block| block.parts.iter().map(|part| part.root).collect();
+        scope.plan.blocks.iter().map(|block| (block.region.output, roots(block))).collect()
+    });
+    let new = plans().flat_map(|plan| &plan.blocks).map(|block| block.after.nodes).sum();
+    let nodes_after = rewrite::nodes_after(graphs, &blocks.collect::<Vec<_>>(), new);
+    let inferred = || scopes.iter().map(|scope| &scope.inferred);
+    let near_misses = plans().flat_map(|plan| &plan.near_misses);
+    let near_misses = near_misses.chain(inferred().flat_map(|inferred| &inferred.near_misses));
     Report {
         file: file.to_owned(),
-        blocks,
-        near_misses: plan.near_misses.clone(),
-        nodes: (graph.node_count(), rewrite::nodes_after(graph, plan)),
+        blocks: plans().flat_map(BlockReport::of).collect(),
+        near_misses: near_misses.cloned().collect(),
+        nodes: (graphs.iter().map(Graph::node_count).sum(), nodes_after),
+        inferred: inferred().map(|inferred| inferred.forms.len()).sum(),
         removed_inputs: 0,
-        bytes: (graph.model.bytes().len(), 0),
+        bytes: (graphs.first().map_or(0, |main| main.model.bytes().len()), 0),
         run: None,
         mode: Mode::Look,
     }
 }
 
-struct Work<'w, 'g, 'm> {
+struct Work<'w, 'm> {
     file: &'w str,
-    reader: &'w Reader<'g, 'm>,
-    readings: &'w Readings,
+    /// As it was read, its functions not inlined.
+    original: &'w Model,
+    graphs: &'w [Graph<'m>],
     options: &'w Options,
 }
 
@@ -168,44 +237,51 @@ enum Done {
     LeftAlone(Reason),
 }
 
-impl Work<'_, '_, '_> {
+impl Work<'_, '_> {
     /// Fuses all blocks in parallel, each proved as soon as it is there. What cannot
     /// be computed or run leaves the plan; what is wrong ends the conversion.
-    fn fuse_and_prove(&self, plan: &mut Plan, report: &mut Report) -> Result<Vec<Fused>, Error> {
-        let total = plan.blocks.len();
+    fn fuse_and_prove(
+        &self,
+        scopes: &mut [Scope],
+        report: &mut Report,
+    ) -> Result<Vec<Vec<Fused>>, Error> {
+        let total = scopes.iter().map(|scope| scope.plan.blocks.len()).sum();
         let count = std::sync::atomic::AtomicUsize::new(0);
-        let done: Vec<Done> = plan
-            .blocks
-            .par_iter()
-            .map(|block| {
-                let done = self.block(block);
+        report.blocks.clear();
+        let fuse_scope = |scope: &mut Scope| {
+            let view = &*scope;
+            let each = |block: &Block| {
+                let done = self.block(view, block);
                 let count = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 (self.options.progress)("fusing and proving", count + 1, total);
                 done
-            })
-            .collect::<Result<_, _>>()?;
-        let (mut fused, mut kept, mut proofs) = (Vec::new(), Vec::new(), Vec::new());
-        for (block, done) in std::mem::take(&mut plan.blocks).into_iter().zip(done) {
-            match done {
-                Done::Fused(tensors, proof) => {
-                    fused.push(tensors);
-                    kept.push(block);
-                    proofs.push(proof);
-                }
-                Done::LeftAlone(reason) => {
-                    report.near_misses.push(NearMiss { node: block.name, reason });
+            };
+            let done = scope.plan.blocks.par_iter().map(each).collect::<Result<Vec<_>, _>>()?;
+            let (mut fused, mut kept, mut proofs) = (Vec::new(), Vec::new(), Vec::new());
+            for (block, done) in std::mem::take(&mut scope.plan.blocks).into_iter().zip(done) {
+                match done {
+                    Done::Fused(tensors, proof) => {
+                        fused.push(tensors);
+                        kept.push(block);
+                        proofs.push(proof);
+                    }
+                    Done::LeftAlone(reason) => {
+                        report.near_misses.push(NearMiss { node: block.name, reason });
+                    }
                 }
             }
-        }
-        plan.blocks = kept;
-        report.blocks = BlockReport::of(plan);
-        report.blocks.iter_mut().zip(proofs).for_each(|(block, proof)| block.proof = proof);
-        Ok(fused)
+            scope.plan.blocks = kept;
+            let mut blocks = BlockReport::of(&scope.plan);
+            blocks.iter_mut().zip(proofs).for_each(|(block, proof)| block.proof = proof);
+            report.blocks.extend(blocks);
+            Ok(fused)
+        };
+        scopes.iter_mut().map(fuse_scope).collect()
     }
 
-    fn block(&self, block: &Block) -> Result<Done, Error> {
+    fn block(&self, scope: &Scope, block: &Block) -> Result<Done, Error> {
         let invalid = |source| Error::Invalid { file: self.file.to_owned(), source };
-        let fused = match fuse::fuse(self.reader, self.readings, block) {
+        let fused = match fuse::fuse(scope.reader, &scope.readings, block) {
             Ok(fused) => fused,
             Err(FuseError::Invalid(source)) => return Err(invalid(source)),
             Err(refused) => return Ok(Done::LeftAlone(Reason::Unproved(refused.to_string()))),
@@ -213,7 +289,7 @@ impl Work<'_, '_, '_> {
         if !self.options.verify {
             return Ok(Done::Fused(fused, None));
         }
-        match self.prove(block, &fused).map_err(invalid)? {
+        match prove(scope, block, &fused).map_err(invalid)? {
             Ok(error) => Ok(Done::Fused(fused, Some(error))),
             Err(cannot_tell @ (Unproved::NotRun(_) | Unproved::TooWide)) => {
                 Ok(Done::LeftAlone(Reason::Unproved(cannot_tell.to_string())))
@@ -221,39 +297,40 @@ impl Work<'_, '_, '_> {
             Err(wrong) => Err(Error::BlockDiffers {
                 file: self.file.to_owned(),
                 block: block.name.clone(),
-                output: self.reader.graph.value(block.region.output).name.clone(),
+                output: scope.reader.graph.value(block.region.output).name.clone(),
                 reason: wrong.to_string(),
             }),
         }
-    }
-
-    fn prove(&self, block: &Block, fused: &Fused) -> Result<Result<f64, Unproved>, Invalid> {
-        let claim = claim::claim(self.reader, self.readings, block, fused)?;
-        Ok(verify::block::check_rounding(&fused.tensors, &fused.exact, block.float)
-            .and_then(|()| verify::block::prove(&claim)))
     }
 
     /// Writes the new model, runs it against the old one, and only then puts it in place.
     fn write(
         &self,
         to: &Place,
-        plan: &Plan,
-        fused: &[Fused],
+        scopes: &[Scope],
+        fused: &[Vec<Fused>],
         report: &mut Report,
     ) -> Result<(), Error> {
-        let graph = self.reader.graph;
         let invalid = |source| Error::Invalid { file: self.file.to_owned(), source };
-        let blocks: Vec<_> =
-            plan.blocks.iter().map(|block| block.region.output).zip(fused).collect();
-        let rewrite = rewrite::rewrite(graph, &blocks).map_err(invalid)?;
+        let changes = scopes.iter().zip(fused).map(|(scope, fused)| {
+            let outputs = scope.plan.blocks.iter().map(|block| block.region.output);
+            Changes { blocks: outputs.zip(fused).collect(), inferred: scope.inferred.forms.clone() }
+        });
+        let rewrite =
+            rewrite::rewrite(self.graphs, &changes.collect::<Vec<_>>()).map_err(invalid)?;
         report.mode = if self.options.verify { Mode::Verified } else { Mode::Unverified };
         report.removed_inputs = rewrite.removed_inputs;
         report.nodes.1 = report.nodes.0 - rewrite.removed_nodes + rewrite.new_nodes;
 
         let file = to.label();
         let failed = |source| Error::Write { file: file.clone(), source };
-        let old = graph.model.bytes();
-        let side_files = graph.side_files().map_err(invalid)?;
+        // Functions are inlined for blocks; without any, the file stays as it is.
+        let old = match (self.graphs.first(), rewrite.edits.is_empty()) {
+            (Some(main), false) => main.model.bytes(),
+            _ => self.original.bytes(),
+        };
+        let side_files = self.graphs.first().map(Graph::side_files);
+        let side_files = side_files.transpose().map_err(invalid)?.unwrap_or_default();
         match to {
             Place::Pipe if !side_files.is_empty() => Err(failed(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -262,44 +339,30 @@ impl Work<'_, '_, '_> {
             Place::Pipe => {
                 let mut new = Vec::with_capacity(old.len());
                 splice::write(old, &rewrite.edits, &mut new).map_err(failed)?;
-                self.run(&new, None, report)?;
+                self.run(new.clone().into(), Storage::default(), report)?;
                 report.bytes.1 = new.len();
                 io::stdout().lock().write_all(&new).map_err(failed)
             }
             Place::File(target) => {
                 let staged = Staged::write(target, old, &rewrite.edits).map_err(failed)?;
                 let new = model::map(staged.path()).map_err(failed)?;
-                self.run(&new, graph.model.storage.folder(), report)?;
-                report.bytes.1 = new.len();
-                self.copy_side_files(target, &side_files).map_err(failed)?;
+                let bytes = new.len();
+                self.run(new, self.original.storage.clone(), report)?;
+                report.bytes.1 = bytes;
+                copy_side_files(&self.original.storage, target, &side_files).map_err(failed)?;
                 staged.commit(target).map_err(failed)
             }
         }
     }
 
-    /// A model in another folder needs its side files there; they go first.
-    fn copy_side_files(&self, target: &Path, locations: &BTreeSet<String>) -> io::Result<()> {
-        let storage = &self.reader.graph.model.storage;
-        let folder = folder_of(target);
-        let same = match (storage.folder().map(Path::canonicalize), folder.canonicalize()) {
-            (Some(Ok(old)), Ok(new)) => old == new,
-            _ => false,
-        };
-        for location in locations.iter().filter(|_| !same) {
-            let content = storage.side_file(location).map_err(io::Error::other)?;
-            output::copy_side_file(&content, folder, location)?;
-        }
-        Ok(())
-    }
-
-    fn run(&self, new: &[u8], folder: Option<&Path>, report: &mut Report) -> Result<(), Error> {
-        if !self.options.verify || report.blocks.is_empty() {
+    fn run(&self, new: Bytes, storage: Storage, report: &mut Report) -> Result<(), Error> {
+        if !self.options.verify || (report.blocks.is_empty() && report.inferred == 0) {
             return Ok(());
         }
         (self.options.progress)("running both models", 0, 1);
         let file = self.file.to_owned();
-        let source = engine::Source { bytes: new, folder };
-        let outcome = verify::model::run(self.reader.graph, source, &self.options.run);
+        let outcome = Model::index(new, storage)
+            .and_then(|new| verify::model::run(self.original, &new, &self.options.run));
         match outcome.map_err(|source| Error::Invalid { file: file.clone(), source })? {
             Outcome::Differs { output, error, tolerance } => {
                 Err(Error::OutputDiffers { file, output, error, tolerance })
@@ -313,6 +376,30 @@ impl Work<'_, '_, '_> {
             }
         }
     }
+}
+
+fn prove(scope: &Scope, block: &Block, fused: &Fused) -> Result<Result<f64, Unproved>, Invalid> {
+    let claim = claim::claim(scope.reader, &scope.readings, block, fused)?;
+    Ok(verify::block::check_rounding(&fused.tensors, &fused.exact, block.float)
+        .and_then(|()| verify::block::prove(&claim)))
+}
+
+/// A model in another folder needs its side files there; they go first.
+fn copy_side_files(
+    storage: &Storage,
+    target: &Path,
+    locations: &BTreeSet<String>,
+) -> io::Result<()> {
+    let folder = folder_of(target);
+    let same = match (storage.folder().map(Path::canonicalize), folder.canonicalize()) {
+        (Some(Ok(old)), Ok(new)) => old == new,
+        _ => false,
+    };
+    for location in locations.iter().filter(|_| !same) {
+        let content = storage.side_file(location).map_err(io::Error::other)?;
+        output::copy_side_file(&content, folder, location)?;
+    }
+    Ok(())
 }
 
 impl Place {

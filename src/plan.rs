@@ -64,9 +64,10 @@ pub struct Plan {
     pub near_misses: Vec<NearMiss>,
 }
 
-/// Plans the rewrite of a graph, except for the blocks called `skip`.
-pub fn plan(reader: &Reader, readings: &Readings, skip: &[String]) -> Plan {
-    let mut names = Names::of(reader.graph);
+/// Plans the rewrite of a graph, except for the blocks called `skip`. `names` serve
+/// all graphs of a model.
+pub fn plan(reader: &Reader, readings: &Readings, names: &mut Names, skip: &[String]) -> Plan {
+    names.names.clear();
     let mut left_alone = HashSet::new();
     let mut refused = Vec::new();
     let mut inside_refused: HashSet<NodeId> = HashSet::new();
@@ -396,7 +397,7 @@ fn text_of(map: &Map) -> Option<String> {
 }
 
 /// Names for blocks and what is made for them.
-struct Names {
+pub struct Names {
     /// A text that no name in the model contains: what is made of a block's name and
     /// this is new, whatever follows.
     suffix: String,
@@ -406,7 +407,8 @@ struct Names {
 }
 
 impl Names {
-    fn of(graph: &Graph) -> Self {
+    /// Names that do not occur in a model's main graph or its bodies.
+    pub fn of(graph: &Graph) -> Self {
         let taken = graph.all_names();
         let mut suffix = ".fused".to_owned();
         let mut number = 2;

@@ -15,8 +15,10 @@ pub struct Report {
     pub blocks: Vec<BlockReport>,
     /// What was left alone, and why.
     pub near_misses: Vec<NearMiss>,
-    /// Nodes of the main graph, before and after.
+    /// Nodes of the main graph and of bodies, before and after.
     pub nodes: (usize, usize),
+    /// Nodes in training mode that became, or went into, their inference form.
+    pub inferred: usize,
     /// Graph inputs that went because they only named folded weights.
     pub removed_inputs: usize,
     /// Bytes of the model file, before and after.
@@ -120,12 +122,16 @@ impl Report {
     }
 
     fn write_totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.blocks.is_empty() {
+        if self.blocks.is_empty() && self.inferred == 0 {
             return Ok(());
         }
         let would = if self.mode == Mode::Look { "would be " } else { "" };
         let (count, s) = (self.blocks.len(), if self.blocks.len() == 1 { "" } else { "s" });
         writeln!(f, "\n{count} block{s} {would}fused, {} → {} nodes", self.nodes.0, self.nodes.1)?;
+        if self.inferred > 0 {
+            let (count, s) = (self.inferred, if self.inferred == 1 { "" } else { "s" });
+            writeln!(f, "{count} node{s} in training mode {would}converted to inference")?;
+        }
         if self.removed_inputs > 0 {
             writeln!(
                 f,

@@ -12,9 +12,19 @@ use crate::fuse::Fused;
 use crate::onnx::graph::{Graph, NodeId, ValueId};
 use crate::onnx::model::{Invalid, graph_field};
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
-use crate::onnx::proto::{TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto};
-use crate::onnx::splice::{self, Edit};
-use crate::plan::Plan;
+use crate::onnx::proto::{
+    NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+};
+use crate::onnx::splice::{self, Container, Edit};
+
+/// What is to change in one graph.
+#[derive(Debug, Default)]
+pub struct Changes<'f> {
+    /// Tensors, and what computes them now.
+    pub blocks: Vec<(ValueId, &'f Fused)>,
+    /// Nodes that become their inference form.
+    pub inferred: Vec<(NodeId, NodeProto)>,
+}
 
 /// What is spliced out and in.
 #[derive(Debug, Default)]
@@ -29,36 +39,60 @@ pub struct Rewrite {
     pub removed_inputs: usize,
 }
 
-/// The edits that put each `Fused` in the place of what computes its output.
+/// The edits that make `changes` to `graphs` (see [`Graph::read_all`]).
 ///
 /// # Errors
 /// If an entry's name cannot be read.
-pub fn rewrite(graph: &Graph, blocks: &[(ValueId, &Fused)]) -> Result<Rewrite, Invalid> {
-    if blocks.is_empty() {
-        return Ok(Rewrite::default());
+pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid> {
+    let mut rewrite = Rewrite::default();
+    if changes.iter().all(|changes| changes.blocks.is_empty() && changes.inferred.is_empty()) {
+        return Ok(rewrite);
     }
-    let replaced: HashMap<NodeId, &Fused> = blocks
+    let mut edits = Vec::new();
+    let roots = changes.iter().map(|changes| {
+        changes.blocks.iter().map(|(output, fused)| (*output, fused.roots.clone())).collect()
+    });
+    let roots: Vec<Vec<(ValueId, Vec<ValueId>)>> = roots.collect();
+    for ((graph, changes), rest) in graphs.iter().zip(changes).zip(Rest::of_all(graphs, &roots)) {
+        rewrite_graph(graph, changes, &rest, &mut edits, &mut rewrite)?;
+    }
+    let mut containers: Vec<Container> =
+        graphs.iter().flat_map(|graph| graph.scope.containers.iter().cloned()).collect();
+    containers.sort_by_key(|container| container.length.start);
+    containers.dedup_by_key(|container| container.length.start);
+    rewrite.edits = splice::with_lengths(edits, &containers);
+    Ok(rewrite)
+}
+
+fn rewrite_graph(
+    graph: &Graph,
+    changes: &Changes,
+    rest: &Rest,
+    edits: &mut Vec<Edit>,
+    rewrite: &mut Rewrite,
+) -> Result<(), Invalid> {
+    let fused: HashMap<NodeId, &Fused> = changes
+        .blocks
         .iter()
         .filter_map(|&(output, fused)| Some((graph.value(output).producer?, fused)))
         .collect();
-    let roots = replaced.iter().map(|(&id, fused)| (id, fused.roots.clone())).collect();
-    let removed = removed_nodes(graph, &roots);
-    let mut rewrite = Rewrite { removed_nodes: removed.len(), ..Rewrite::default() };
-
-    let mut edits = Vec::new();
-    for &id in &removed {
-        let field = &graph.node(id).field;
+    rewrite.removed_nodes += rest.removed.len();
+    for &id in &rest.removed {
         let mut with = Vec::new();
-        if let Some(fused) = replaced.get(&id) {
-            rewrite.new_nodes += fused.nodes.len();
-            for node in &fused.nodes {
-                with.extend(splice::entry(graph_field::NODE, node));
-            }
+        for node in fused.get(&id).iter().flat_map(|fused| &fused.nodes) {
+            rewrite.new_nodes += 1;
+            with.extend(splice::entry(graph_field::NODE, node));
         }
-        edits.push(Edit { at: field.entry.clone(), with: with.into() });
+        edits.push(Edit { at: graph.node(id).field.entry.clone(), with: with.into() });
+    }
+    let inferred = changes.inferred.iter().filter(|(id, _)| !rest.removed.contains(id));
+    let inferred: HashMap<NodeId, &NodeProto> = inferred.map(|(id, form)| (*id, form)).collect();
+    for (&id, &form) in &inferred {
+        let with = splice::entry(graph_field::NODE, form).into();
+        edits.push(Edit { at: graph.node(id).field.entry.clone(), with });
     }
 
-    let gone = gone_tensors(graph, &removed, &replaced);
+    let gone = gone_tensors(graph, rest, &fused, &inferred);
     for &id in &gone {
         let value = graph.value(id);
         edits.extend(value.initializer.iter().map(|field| Edit::remove(field.entry.clone())));
@@ -72,19 +106,26 @@ pub fn rewrite(graph: &Graph, blocks: &[(ValueId, &Fused)]) -> Result<Rewrite, I
     let gone: HashSet<&str> = gone.iter().map(|&id| graph.value(id).name.as_str()).collect();
     const NAME: u32 = 1;
     for number in [graph_field::VALUE_INFO, graph_field::QUANTIZATION_ANNOTATION] {
-        for field in graph.model.graph_fields(number) {
+        for field in graph.scope.fields(number) {
             if gone.contains(graph.model.string_within(&field.payload, NAME)?.as_str()) {
                 edits.push(Edit::remove(field.entry.clone()));
             }
         }
     }
+    edits.extend(new_tensors(graph, changes));
+    Ok(())
+}
 
-    let at = graph.model.end_of_initializers();
+/// The entries of new initializers.
+fn new_tensors(graph: &Graph, changes: &Changes) -> Vec<Edit> {
+    let at = graph.scope.end_of_initializers();
     // Up to IR version 3 every initializer must be listed as a graph input too.
-    let inputs_at = graph.model.graph_fields(graph_field::INPUT).next_back();
-    let inputs_at = inputs_at.map(|field| field.entry.end).filter(|_| graph.model.ir_version < 4);
+    let listed = graph.model.ir_version < 4 && graph.outer.is_none();
+    let inputs_at = graph.scope.fields(graph_field::INPUT).next_back();
+    let inputs_at = inputs_at.map(|field| field.entry.end).filter(|_| listed);
     let mut stored = HashSet::new();
-    for tensor in blocks.iter().flat_map(|(_, fused)| &fused.tensors) {
+    let mut edits = Vec::new();
+    for tensor in changes.blocks.iter().flat_map(|(_, fused)| &fused.tensors) {
         if stored.insert(tensor.name()) {
             let with: Bytes = splice::entry(graph_field::INITIALIZER, tensor).into();
             edits.push(Edit { at: at..at, with });
@@ -94,8 +135,7 @@ pub fn rewrite(graph: &Graph, blocks: &[(ValueId, &Fused)]) -> Result<Rewrite, I
             }));
         }
     }
-    rewrite.edits = splice::with_lengths(edits, &[graph.model.graph_container()]);
-    Ok(rewrite)
+    edits
 }
 
 /// Declares `tensor` as a graph input.
@@ -116,74 +156,133 @@ fn info_of(tensor: &TensorProto) -> ValueInfoProto {
     }
 }
 
-/// How many nodes the graph has once `plan` is carried out.
-pub fn nodes_after(graph: &Graph, plan: &Plan) -> usize {
-    let roots: HashMap<NodeId, Vec<ValueId>> = plan
-        .blocks
-        .iter()
-        .filter_map(|block| {
-            let roots = block.parts.iter().map(|part| part.root).collect();
-            Some((graph.value(block.region.output).producer?, roots))
-        })
-        .collect();
-    let new: usize = plan.blocks.iter().map(|block| block.after.nodes).sum();
-    (graph.node_count() + new).saturating_sub(removed_nodes(graph, &roots).len())
+/// How many nodes the graphs have once each tensor of `blocks` is computed from its
+/// roots by so many new nodes.
+pub fn nodes_after(graphs: &[Graph], blocks: &[Vec<(ValueId, Vec<ValueId>)>], new: usize) -> usize {
+    let before: usize = graphs.iter().map(Graph::node_count).sum();
+    let removed: usize = Rest::of_all(graphs, blocks).iter().map(|rest| rest.removed.len()).sum();
+    (before + new).saturating_sub(removed)
 }
 
-/// Nodes that nothing needs any more, those that are replaced included. A node that
-/// was dead before goes only if it would read a tensor that does not exist now.
-fn removed_nodes(graph: &Graph, replaced: &HashMap<NodeId, Vec<ValueId>>) -> BTreeSet<NodeId> {
-    let mut live: HashSet<NodeId> = HashSet::new();
-    let mut wanted = graph.outputs.clone();
-    while let Some(value) = wanted.pop() {
-        let Some(producer) = graph.value(value).producer else { continue };
-        if !live.insert(producer) {
-            continue;
-        }
-        match replaced.get(&producer) {
-            Some(roots) => wanted.extend(roots),
-            None => wanted.extend(graph.uses(producer)),
-        }
-    }
-    let mut removed = BTreeSet::new();
-    for (id, _) in graph.nodes() {
-        let reads_a_removed_one = || {
-            let producers = graph.uses(id).filter_map(|value| {
-                let producer = graph.value(value).producer?;
-                let kept = replaced.contains_key(&producer)
-                    && graph.node(producer).output() == Some(value);
-                (!kept).then_some(producer)
+/// What is left of a graph.
+struct Rest {
+    /// Nodes that nothing needs any more, those that are replaced included. A node that
+    /// was dead before goes only if it would read a tensor that does not exist now.
+    removed: BTreeSet<NodeId>,
+    /// What the bodies in a node still read of this graph.
+    captured: HashMap<NodeId, Vec<ValueId>>,
+}
+
+impl Rest {
+    /// `blocks` are, per graph, tensors and what they are computed from now.
+    fn of_all(graphs: &[Graph], blocks: &[Vec<(ValueId, Vec<ValueId>)>]) -> Vec<Rest> {
+        let mut captured: HashMap<(usize, NodeId), Vec<ValueId>> = HashMap::new();
+        let mut all = Vec::with_capacity(graphs.len());
+        // Bodies first: what they need no more, the graph around them need not make.
+        for (index, (graph, blocks)) in graphs.iter().zip(blocks).enumerate().rev() {
+            let inside = captured.iter().filter(|((outer, _), _)| *outer == index);
+            let inside = inside.map(|(&(_, node), values)| (node, values.clone())).collect();
+            let mut rest = Rest { removed: BTreeSet::new(), captured: inside };
+            let replaced = blocks.iter().filter_map(|(output, roots)| {
+                Some((graph.value(*output).producer?, roots.as_slice()))
             });
-            producers.into_iter().any(|producer| removed.contains(&producer))
-        };
-        let died = graph.is_live(id) && !live.contains(&id);
-        if died || replaced.contains_key(&id) || (!live.contains(&id) && reads_a_removed_one()) {
-            removed.insert(id);
+            rest.removed = rest.removed_nodes(graph, &replaced.collect());
+            if let Some(node) = graph.outer {
+                let roots = blocks.iter().flat_map(|(_, roots)| roots);
+                let roots = roots.filter_map(|&root| graph.value(root).outer);
+                let values = captured.entry(node).or_default();
+                values.extend(rest.captures(graph).chain(roots));
+            }
+            all.push(rest);
         }
+        all.reverse();
+        all
     }
-    removed
+
+    /// Tensors of the graph around that the nodes which stay read.
+    fn captures<'r>(&'r self, graph: &'r Graph) -> impl Iterator<Item = ValueId> + 'r {
+        let nodes = graph.nodes().filter(|(id, _)| !self.removed.contains(id));
+        let read = nodes.flat_map(|(id, _)| self.uses(graph, id));
+        read.chain(graph.outputs.iter().copied()).filter_map(|id| graph.value(id).outer)
+    }
+
+    /// What a node reads, now that its bodies are rewritten.
+    fn uses<'r>(&'r self, graph: &'r Graph, id: NodeId) -> impl Iterator<Item = ValueId> + 'r {
+        let node = graph.node(id);
+        let captured = self.captured.get(&id).unwrap_or(&node.captured);
+        node.inputs.iter().flatten().chain(captured).copied()
+    }
+
+    fn removed_nodes(
+        &self,
+        graph: &Graph,
+        replaced: &HashMap<NodeId, &[ValueId]>,
+    ) -> BTreeSet<NodeId> {
+        let mut live: HashSet<NodeId> = HashSet::new();
+        let mut wanted = graph.outputs.clone();
+        while let Some(value) = wanted.pop() {
+            let Some(producer) = graph.value(value).producer else { continue };
+            if !live.insert(producer) {
+                continue;
+            }
+            match replaced.get(&producer) {
+                Some(roots) => wanted.extend(*roots),
+                None => wanted.extend(self.uses(graph, producer)),
+            }
+        }
+        let mut removed = BTreeSet::new();
+        for (id, _) in graph.nodes() {
+            let reads_a_removed_one = || {
+                let producers = graph.uses(id).filter_map(|value| {
+                    let producer = graph.value(value).producer?;
+                    let kept = replaced.contains_key(&producer)
+                        && graph.node(producer).output() == Some(value);
+                    (!kept).then_some(producer)
+                });
+                producers.into_iter().any(|producer| removed.contains(&producer))
+            };
+            let died = graph.is_live(id) && !live.contains(&id);
+            if died || replaced.contains_key(&id) || (!live.contains(&id) && reads_a_removed_one())
+            {
+                removed.insert(id);
+            }
+        }
+        removed
+    }
 }
 
 /// Tensors that no longer exist: what removed nodes made, and initializers that only
-/// they read.
+/// they, or rewritten bodies, read.
 fn gone_tensors(
     graph: &Graph,
-    removed: &BTreeSet<NodeId>,
-    replaced: &HashMap<NodeId, &Fused>,
+    rest: &Rest,
+    fused: &HashMap<NodeId, &Fused>,
+    inferred: &HashMap<NodeId, &NodeProto>,
 ) -> BTreeSet<ValueId> {
     let mut read: HashSet<ValueId> = graph.outputs.iter().copied().collect();
-    for (id, _) in graph.nodes().filter(|(id, _)| !removed.contains(id)) {
-        read.extend(graph.uses(id));
-    }
-    read.extend(replaced.values().flat_map(|fused| &fused.roots));
     let mut gone = BTreeSet::new();
-    for &id in removed {
-        let kept = if replaced.contains_key(&id) { graph.node(id).output() } else { None };
+    let mut read_before: Vec<ValueId> =
+        rest.removed.iter().flat_map(|&id| graph.uses(id)).collect();
+    for (id, node) in graph.nodes().filter(|(id, _)| !rest.removed.contains(id)) {
+        if let Some(form) = inferred.get(&id) {
+            read.extend(form.input.iter().filter_map(|name| graph.find(name)));
+            gone.extend(node.outputs.iter().skip(form.output.len()).flatten());
+            read_before.extend(graph.uses(id));
+        } else {
+            read.extend(rest.uses(graph, id));
+            read_before.extend(&node.captured);
+        }
+    }
+    read.extend(fused.values().flat_map(|fused| &fused.roots));
+    for &id in &rest.removed {
+        let kept = if fused.contains_key(&id) { graph.node(id).output() } else { None };
         gone.extend(
             graph.node(id).outputs.iter().flatten().filter(|&&output| Some(output) != kept),
         );
-        let stored = |value: &ValueId| graph.value(*value).initializer.is_some();
-        gone.extend(graph.uses(id).filter(|value| stored(value) && !read.contains(value)));
     }
+    gone.extend(read_before.into_iter().filter(|id| {
+        let value = graph.value(*id);
+        value.initializer.is_some() && value.outer.is_none() && !read.contains(id)
+    }));
     gone
 }

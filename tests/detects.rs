@@ -9,18 +9,18 @@
 use std::fs;
 
 use acb_fuse::claim::claim;
-use acb_fuse::engine::{InputShapes, Source};
+use acb_fuse::engine::InputShapes;
 use acb_fuse::fuse::{Fused, fuse};
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto};
 use acb_fuse::onnx::splice;
 use acb_fuse::onnx::storage::Storage;
-use acb_fuse::plan::plan;
+use acb_fuse::plan::{Names, plan};
 use acb_fuse::region::Readings;
 use acb_fuse::region::constant::Constants;
 use acb_fuse::region::read::Reader;
-use acb_fuse::rewrite::rewrite;
+use acb_fuse::rewrite::{Changes, rewrite};
 use acb_fuse::verify::block::{Unproved, check_rounding, prove};
 use acb_fuse::verify::model::{Options, Outcome, run};
 use prost::Message;
@@ -37,17 +37,17 @@ const BLOCKS: [&str; 6] = [
 /// Runs `check` on the pipeline's state for one model.
 fn with_model<T>(bytes: Vec<u8>, check: impl FnOnce(&Reader, &Readings) -> T) -> T {
     let model = Model::index(bytes.into(), Storage::default()).unwrap();
-    let graph = Graph::read(&model).unwrap();
-    let constants = Constants::find(&graph, false).unwrap();
+    let graphs = Graph::read_all(&model).unwrap();
+    let constants = Constants::find_all(&graphs, false).unwrap();
     let shapes = InputShapes::new();
-    let reader = Reader::new(&graph, &constants, &shapes);
+    let reader = Reader::new(&graphs[0], &constants[0], &shapes);
     let readings = Readings::of(&reader).unwrap();
     check(&reader, &readings)
 }
 
 fn fused(bytes: Vec<u8>) -> Fused {
     with_model(bytes, |reader, readings| {
-        let plan = plan(reader, readings, &[]);
+        let plan = plan(reader, readings, &mut Names::of(reader.graph), &[]);
         fuse(reader, readings, &plan.blocks[0]).unwrap()
     })
 }
@@ -55,7 +55,7 @@ fn fused(bytes: Vec<u8>) -> Fused {
 /// What verification says of `fused` as a replacement of the block in `original`.
 fn verdict(original: &str, fused: &Fused) -> Result<f64, Unproved> {
     with_model(fs::read(original).unwrap(), |reader, readings| {
-        let plan = plan(reader, readings, &[]);
+        let plan = plan(reader, readings, &mut Names::of(reader.graph), &[]);
         let block = &plan.blocks[0];
         check_rounding(&fused.tensors, &fused.exact, block.float)?;
         prove(&claim(reader, readings, block, fused).unwrap())
@@ -210,16 +210,19 @@ fn wrong_wiring_is_caught_by_the_run() {
     let original = "fixtures/networks/resnet18/torchscript_kept_static.onnx";
     let options = Options { seed: 0, samples: 1, tolerance: None, shapes: InputShapes::new() };
     with_model(fs::read(original).unwrap(), |reader, readings| {
-        let plan = plan(reader, readings, &[]);
+        let plan = plan(reader, readings, &mut Names::of(reader.graph), &[]);
         let fused: Vec<Fused> =
             plan.blocks.iter().map(|block| fuse(reader, readings, block).unwrap()).collect();
         let blocks: Vec<_> =
             plan.blocks.iter().map(|block| block.region.output).zip(&fused).collect();
-        let edits = rewrite(reader.graph, &blocks).unwrap().edits;
+        let changes = Changes { blocks, inferred: Vec::new() };
+        let edits = rewrite(std::slice::from_ref(reader.graph), &[changes]).unwrap().edits;
         let mut right = Vec::new();
         splice::write(reader.graph.model.bytes(), &edits, &mut right).unwrap();
-        let outcome =
-            |bytes: &[u8]| run(reader.graph, Source { bytes, folder: None }, &options).unwrap();
+        let outcome = |bytes: &[u8]| {
+            let new = Model::index(bytes.to_vec().into(), Storage::default()).unwrap();
+            run(reader.graph.model, &new, &options).unwrap()
+        };
         assert!(matches!(outcome(&right), Outcome::Agreed(_)));
 
         let mut wrong = ModelProto::decode(&right[..]).unwrap();

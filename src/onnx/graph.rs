@@ -5,8 +5,9 @@
 //! every tensor is defined once, and before it is read.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
-use super::model::{Invalid, Model, graph_field, is_default_domain};
+use super::model::{Invalid, Model, Scope, graph_field, is_default_domain};
 use super::proto::{
     AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, type_proto,
 };
@@ -52,6 +53,8 @@ pub struct Value {
     pub input: Option<Field>,
     /// Whether it is a graph output.
     pub is_output: bool,
+    /// Which tensor of the graph around this body it is, if it is one.
+    pub outer: Option<ValueId>,
 }
 
 /// See the module's documentation.
@@ -59,6 +62,10 @@ pub struct Value {
 pub struct Graph<'m> {
     /// The file.
     pub model: &'m Model,
+    /// Where in the file the graph lies.
+    pub scope: Arc<Scope>,
+    /// The graph that this one is a body in: its place in [`Graph::read_all`], and the node.
+    pub outer: Option<(usize, NodeId)>,
     /// Graph outputs, in order.
     pub outputs: Vec<ValueId>,
     nodes: Vec<Node>,
@@ -88,6 +95,13 @@ impl Node {
         self.attribute(name).map(|attribute| attribute.ints.as_slice())
     }
 
+    /// Where the dimensions of the second operand begin, if not at the end: before
+    /// operator set 7, arithmetic had `broadcast` and `axis`.
+    pub fn broadcast_axis(&self) -> Option<usize> {
+        let axis = self.attribute("axis").filter(|_| self.int("broadcast", 0) != 0)?;
+        usize::try_from(axis.i()).ok()
+    }
+
     /// Input number `index`, if it is there.
     pub fn input(&self, index: usize) -> Option<ValueId> {
         self.inputs.get(index).copied().flatten()
@@ -109,14 +123,39 @@ impl Node {
 }
 
 impl<'m> Graph<'m> {
-    /// Decodes the nodes of `model` and resolves their names.
+    /// Decodes the nodes of `model` and resolves their names: the main graph first,
+    /// then the bodies in nodes that are needed, each after the graph around it.
     ///
     /// # Errors
     /// If an entry cannot be decoded, a tensor is defined twice or not before it
-    /// is read, or the graph has no outputs.
-    pub fn read(model: &'m Model) -> Result<Self, Invalid> {
+    /// is read, or a graph has no outputs.
+    pub fn read_all(model: &'m Model) -> Result<Vec<Self>, Invalid> {
+        let mut graphs = vec![Graph::read(model, model.main.clone(), None)?];
+        let mut next = 0;
+        while let Some(graph) = graphs.get(next) {
+            let mut inner = Vec::new();
+            let with_bodies =
+                graph.nodes().filter(|(_, node)| bodies(&node.proto).next().is_some());
+            for (id, node) in with_bodies.filter(|&(id, _)| graph.is_live(id)) {
+                for scope in model.bodies(&graph.scope, &node.field)? {
+                    inner.push(Graph::read(model, scope, Some((graph, next, id)))?);
+                }
+            }
+            graphs.extend(inner);
+            next += 1;
+        }
+        Ok(graphs)
+    }
+
+    fn read(
+        model: &'m Model,
+        scope: Scope,
+        around: Option<(&Graph<'m>, usize, NodeId)>,
+    ) -> Result<Self, Invalid> {
         let mut graph = Graph {
             model,
+            scope: Arc::new(scope),
+            outer: around.map(|(_, outer, node)| (outer, node)),
             outputs: Vec::new(),
             nodes: Vec::new(),
             values: Vec::new(),
@@ -124,24 +163,41 @@ impl<'m> Graph<'m> {
             live: Vec::new(),
         };
         graph.read_stored()?;
+        if let Some((outer, _, node)) = around {
+            graph.import(outer, node);
+        }
         graph.read_nodes()?;
         graph.read_outputs()?;
         graph.find_live();
         Ok(graph)
     }
 
+    /// Makes known what this body may read of `outer`: what its node captures.
+    fn import(&mut self, outer: &Graph<'m>, node: NodeId) {
+        for &id in &outer.node(node).captured {
+            let value = outer.value(id);
+            // The body's own inputs and initializers hide those of the same name outside.
+            if self.find(&value.name).is_none() {
+                let own = self.intern(&value.name);
+                self.value_mut(own).outer = Some(id);
+                self.value_mut(own).initializer.clone_from(&value.initializer);
+            }
+        }
+    }
+
     fn read_stored(&mut self) -> Result<(), Invalid> {
+        let scope = Arc::clone(&self.scope);
         const TENSOR_NAME: u32 = 8;
         const VALUE_INFO_NAME: u32 = 1;
         const SPARSE_VALUES: u32 = 1;
-        for field in self.model.graph_fields(graph_field::INPUT) {
+        for field in scope.fields(graph_field::INPUT) {
             let name = self.model.string_within(&field.payload, VALUE_INFO_NAME)?;
             let id = self.intern(&name);
             if self.value_mut(id).input.replace(field.clone()).is_some() {
                 return Err(Invalid::DefinedTwice(name));
             }
         }
-        for field in self.model.graph_fields(graph_field::INITIALIZER) {
+        for field in scope.fields(graph_field::INITIALIZER) {
             let name = self.model.string_within(&field.payload, TENSOR_NAME)?;
             let id = self.intern(&name);
             if self.value_mut(id).initializer.replace(field.clone()).is_some() {
@@ -150,7 +206,7 @@ impl<'m> Graph<'m> {
         }
         // A sparse initializer is a graph input as far as this view is concerned:
         // defined, and never looked into.
-        for field in self.model.graph_fields(graph_field::SPARSE_INITIALIZER) {
+        for field in scope.fields(graph_field::SPARSE_INITIALIZER) {
             for values in super::wire::fields(self.model.bytes(), field.payload.clone()) {
                 let values = values?;
                 if values.number == SPARSE_VALUES {
@@ -164,7 +220,8 @@ impl<'m> Graph<'m> {
     }
 
     fn read_nodes(&mut self) -> Result<(), Invalid> {
-        for field in self.model.graph_fields(graph_field::NODE) {
+        let scope = Arc::clone(&self.scope);
+        for field in scope.fields(graph_field::NODE) {
             let proto: NodeProto = self.model.decode(field, "node")?;
             let id = NodeId(self.nodes.len() as u32);
             let mut node = Node {
@@ -188,9 +245,12 @@ impl<'m> Graph<'m> {
                     node.outputs.push(None);
                     continue;
                 }
-                if self.find(name).is_some() {
-                    return Err(Invalid::DefinedTwice(name.clone()));
-                }
+                match self.find(name).map(|other| self.value(other).outer) {
+                    Some(None) => return Err(Invalid::DefinedTwice(name.clone())),
+                    // It hides a tensor of the graph around this one.
+                    Some(Some(_)) => self.ids.remove(name),
+                    None => None,
+                };
                 let value = self.intern(name);
                 self.value_mut(value).producer = Some(id);
                 node.outputs.push(Some(value));
@@ -201,7 +261,8 @@ impl<'m> Graph<'m> {
     }
 
     fn read_outputs(&mut self) -> Result<(), Invalid> {
-        for field in self.model.graph_fields(graph_field::OUTPUT) {
+        let scope = Arc::clone(&self.scope);
+        for field in scope.fields(graph_field::OUTPUT) {
             let info: ValueInfoProto = self.model.decode(field, "graph output")?;
             let id = self
                 .find(info.name())
@@ -322,7 +383,7 @@ impl<'m> Graph<'m> {
             locations.extend(place.map(|place| place.location));
             Ok::<_, Invalid>(())
         };
-        for field in self.model.graph_fields(graph_field::INITIALIZER) {
+        for field in self.scope.fields(graph_field::INITIALIZER) {
             note(&self.model.decode(field, "initializer")?)?;
         }
         for node in &self.nodes {

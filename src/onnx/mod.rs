@@ -4,6 +4,7 @@
 //! linear, of engines, or of why somebody wants an entry replaced.
 
 pub mod graph;
+pub mod inline;
 pub mod model;
 pub mod output;
 pub mod proto;

@@ -21,6 +21,7 @@ mod model_field {
     pub const IR_VERSION: u32 = 1;
     pub const GRAPH: u32 = 7;
     pub const OPSET_IMPORT: u32 = 8;
+    pub const FUNCTIONS: u32 = 25;
 }
 
 /// Field numbers of `GraphProto`.
@@ -77,17 +78,62 @@ pub enum Invalid {
     /// A stored tensor is not what it says.
     #[error(transparent)]
     Tensor(#[from] super::tensor::TensorError),
+    /// Functions that call each other in a circle.
+    #[error("function `{0}` calls itself")]
+    RecursiveFunction(String),
     /// A graph output that nothing computes.
     #[error("graph output `{0}` is computed by no node")]
     UndefinedOutput(String),
+}
+
+/// Field numbers on the way from a node to its bodies.
+mod body_field {
+    pub const ATTRIBUTE: u32 = 5;
+    pub const GRAPH: u32 = 6;
+    pub const GRAPHS: u32 = 11;
+}
+
+/// Where one graph lies: the model's own, or the body of an If, Loop or Scan.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    payload: Range<usize>,
+    fields: Vec<Field>,
+    /// The graph message and all messages around it, which edits may grow or shrink.
+    pub containers: Vec<Container>,
+}
+
+impl Scope {
+    /// Entries with field number `number` (see [`graph_field`]), in file order.
+    pub fn fields(&self, number: u32) -> impl DoubleEndedIterator<Item = &Field> {
+        self.fields.iter().filter(move |field| field.number == number)
+    }
+
+    /// Where a new initializer goes: after those that are there, else before the end.
+    pub fn end_of_initializers(&self) -> usize {
+        self.fields(graph_field::INITIALIZER)
+            .next_back()
+            .map_or(self.payload.end, |field| field.entry.end)
+    }
+
+    fn index(bytes: &Bytes, graph: &Field, around: &[Container]) -> Result<Self, WireError> {
+        let fields = wire::fields(bytes, graph.payload.clone()).collect::<Result<Vec<_>, _>>()?;
+        let containers = around.iter().cloned().chain([container(graph)]).collect();
+        Ok(Scope { payload: graph.payload.clone(), fields, containers })
+    }
+}
+
+fn container(field: &Field) -> Container {
+    Container { length: field.length.clone(), payload: field.payload.clone() }
 }
 
 /// A mapped and indexed model.
 #[derive(Debug)]
 pub struct Model {
     bytes: Bytes,
-    graph: Field,
-    graph_fields: Vec<Field>,
+    /// The main graph.
+    pub main: Scope,
+    /// Local functions.
+    pub functions: Vec<Field>,
     /// `ModelProto.ir_version`; 0 if it is missing.
     pub ir_version: u64,
     /// Version of the default operator set, `ai.onnx`.
@@ -134,6 +180,7 @@ impl Model {
         let mut ir_version = 0;
         let mut opset = None;
         let mut graph = None;
+        let mut functions = Vec::new();
         for field in wire::fields(&bytes, 0..bytes.len()) {
             let field = field?;
             match field.number {
@@ -148,14 +195,14 @@ impl Model {
                 }
                 model_field::GRAPH if graph.is_some() => return Err(Invalid::ManyGraphs),
                 model_field::GRAPH => graph = Some(field),
+                model_field::FUNCTIONS => functions.push(field),
                 _ => {}
             }
         }
         let graph = graph.ok_or(Invalid::NoGraph)?;
         let opset = opset.ok_or(Invalid::NoOpset)?;
-        let graph_fields =
-            wire::fields(&bytes, graph.payload.clone()).collect::<Result<Vec<_>, _>>()?;
-        Ok(Model { bytes, graph, graph_fields, ir_version, opset, storage })
+        let main = Scope::index(&bytes, &graph, &[])?;
+        Ok(Model { bytes, main, functions, ir_version, opset, storage })
     }
 
     /// The whole file.
@@ -163,21 +210,27 @@ impl Model {
         &self.bytes
     }
 
-    /// The graph's entries with field number `number` (see [`graph_field`]), in file order.
-    pub fn graph_fields(&self, number: u32) -> impl DoubleEndedIterator<Item = &Field> {
-        self.graph_fields.iter().filter(move |field| field.number == number)
-    }
-
-    /// Where a new initializer goes: after those that are there, else before the end.
-    pub fn end_of_initializers(&self) -> usize {
-        self.graph_fields(graph_field::INITIALIZER)
-            .next_back()
-            .map_or(self.graph.payload.end, |field| field.entry.end)
-    }
-
-    /// The graph message as something that edits may grow or shrink.
-    pub fn graph_container(&self) -> Container {
-        Container { length: self.graph.length.clone(), payload: self.graph.payload.clone() }
+    /// The bodies in the node that stands at `node` in the graph `scope`.
+    ///
+    /// # Errors
+    /// If the bytes are no protobuf message.
+    pub fn bodies(&self, scope: &Scope, node: &Field) -> Result<Vec<Scope>, WireError> {
+        let mut bodies = Vec::new();
+        for attribute in wire::fields(&self.bytes, node.payload.clone()) {
+            let attribute = attribute?;
+            if attribute.number != body_field::ATTRIBUTE {
+                continue;
+            }
+            let mut around = scope.containers.clone();
+            around.extend([container(node), container(&attribute)]);
+            for graph in wire::fields(&self.bytes, attribute.payload.clone()) {
+                let graph = graph?;
+                if matches!(graph.number, body_field::GRAPH | body_field::GRAPHS) {
+                    bodies.push(Scope::index(&self.bytes, &graph, &around)?);
+                }
+            }
+        }
+        Ok(bodies)
     }
 
     /// Decodes one entry; `entry` is its kind, for the error.

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use prost::bytes::Bytes;
 
@@ -14,11 +14,12 @@ use super::model::map;
 use super::proto::TensorProto;
 use super::proto::tensor_proto::DataLocation;
 
-/// Finds the data of tensors that are stored outside the model file.
-#[derive(Debug, Default)]
+/// Finds the data of tensors that are stored outside the model file. Clones share what
+/// is mapped.
+#[derive(Debug, Default, Clone)]
 pub struct Storage {
     folder: Option<PathBuf>,
-    maps: Mutex<HashMap<String, Bytes>>,
+    maps: Arc<Mutex<HashMap<String, Bytes>>>,
 }
 
 /// External data that cannot be used.
@@ -85,7 +86,7 @@ impl Place {
 impl Storage {
     /// For a model that lies in `folder`.
     pub fn in_folder(folder: &Path) -> Self {
-        Storage { folder: Some(folder.to_owned()), maps: Mutex::default() }
+        Storage { folder: Some(folder.to_owned()), maps: Arc::default() }
     }
 
     /// The folder that side files are looked up in.

@@ -159,6 +159,10 @@ pub fn integers(tensor: &TensorProto, storage: &Storage) -> Result<Vec<i64>, Ten
                 Some(bytes) => little_endian(tensor, &bytes, |b| i64::from(i32::from_le_bytes(b)))?,
                 None => tensor.int32_data.iter().map(|&v| i64::from(v)).collect(),
             },
+            Ok(DataType::Bool) => match raw(tensor, storage)? {
+                Some(bytes) => bytes.iter().map(|&byte| i64::from(byte != 0)).collect(),
+                None => tensor.int32_data.iter().map(|&v| i64::from(v != 0)).collect(),
+            },
             _ => return Err(Problem::Type(tensor.data_type())),
         };
         Ok(shaped(tensor, &dims, values)?.into_raw_vec_and_offset().0)

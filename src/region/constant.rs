@@ -25,32 +25,72 @@ use crate::onnx::tensor::{self, Float};
 const FOLDABLE: &[&str] = &[
     "Abs",
     "Add",
+    "And",
+    "BatchNormalization",
     "Cast",
     "CastLike",
+    "Ceil",
+    "Clip",
     "Concat",
     "ConstantOfShape",
+    "CumSum",
+    "DepthToSpace",
     "Div",
+    "Equal",
+    "Erf",
     "Exp",
     "Expand",
     "Flatten",
+    "Floor",
     "Gather",
+    "GatherElements",
+    "Greater",
+    "GreaterOrEqual",
     "Identity",
+    "Less",
+    "LessOrEqual",
+    "Log",
+    "Max",
+    "Mean",
+    "Min",
+    "Mod",
     "Mul",
     "Neg",
+    "Not",
+    "Or",
+    "Pad",
     "Pow",
     "Range",
     "Reciprocal",
+    "ReduceL2",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
     "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+    "Relu",
     "Reshape",
+    "Round",
+    "ScatterElements",
+    "ScatterND",
     "Shape",
+    "Sigmoid",
+    "Sign",
+    "Size",
     "Slice",
     "Split",
     "Sqrt",
     "Squeeze",
     "Sub",
+    "Sum",
+    "Tanh",
     "Tile",
     "Transpose",
+    "Trilu",
     "Unsqueeze",
+    "Where",
+    "Xor",
 ];
 
 /// No constant sub-graph of a real model is deeper or yields more.
@@ -60,6 +100,8 @@ const MAX_ELEMENTS: usize = 1 << 26;
 /// See the module's documentation.
 pub struct Constants<'g, 'm> {
     graph: &'g Graph<'m>,
+    /// Those of the graph around this one, if it is a body.
+    outer: Option<Arc<Constants<'g, 'm>>>,
     /// How many nodes deep a constant is computed; stored ones have 0.
     depths: HashMap<ValueId, u8>,
     types: HashMap<ValueId, i32>,
@@ -67,21 +109,42 @@ pub struct Constants<'g, 'm> {
 }
 
 impl<'g, 'm> Constants<'g, 'm> {
-    /// Finds what is constant in `graph`. With `keep_overridable`, an initializer
-    /// that a caller may override (a graph input too, from IR version 4 on) is not.
+    /// Finds what is constant in each of `graphs` (see [`Graph::read_all`]). With
+    /// `keep_overridable`, an initializer that a caller may override (a graph input
+    /// too, from IR version 4 on) is not.
     ///
     /// # Errors
     /// If an initializer cannot be decoded.
-    pub fn find(graph: &'g Graph<'m>, keep_overridable: bool) -> Result<Self, Invalid> {
+    pub fn find_all(
+        graphs: &'g [Graph<'m>],
+        keep_overridable: bool,
+    ) -> Result<Vec<Arc<Self>>, Invalid> {
+        let mut all: Vec<Arc<Self>> = Vec::with_capacity(graphs.len());
+        for graph in graphs {
+            let outer = graph.outer.and_then(|(outer, _)| all.get(outer).cloned());
+            all.push(Arc::new(Self::find(graph, outer, keep_overridable)?));
+        }
+        Ok(all)
+    }
+
+    fn find(
+        graph: &'g Graph<'m>,
+        outer: Option<Arc<Self>>,
+        keep_overridable: bool,
+    ) -> Result<Self, Invalid> {
         let mut constants = Constants {
             graph,
+            outer,
             depths: HashMap::new(),
             types: HashMap::new(),
             values: Mutex::default(),
         };
         let overridable = keep_overridable && graph.model.ir_version >= 4;
         for (id, value) in graph.values() {
-            if let Some(initializer) = graph.initializer(id) {
+            if let (Some(outside), Some(outer)) = (value.outer, &constants.outer) {
+                constants.types.extend(outer.element_type(outside).map(|known| (id, known)));
+                constants.depths.extend(outer.depths.get(&outside).map(|&depth| (id, depth)));
+            } else if let Some(initializer) = graph.initializer(id) {
                 constants.types.insert(id, initializer?.data_type());
                 if !(overridable && value.input.is_some()) {
                     constants.depths.insert(id, 0);
@@ -101,7 +164,7 @@ impl<'g, 'm> Constants<'g, 'm> {
         let element_type = match op {
             "Constant" => stored(node).map(|tensor| tensor.data_type()),
             "Cast" => Some(node.int("to", 0) as i32),
-            "CastLike" => node.input(1).and_then(|like| self.element_type(like)),
+            "CastLike" | "Where" => node.input(1).and_then(|like| self.element_type(like)),
             "Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin" => Some(DataType::Int64.into()),
             "ConstantOfShape" => Some(
                 node.attribute("value")
@@ -109,7 +172,7 @@ impl<'g, 'm> Constants<'g, 'm> {
                     .map_or(DataType::Float.into(), TensorProto::data_type),
             ),
             "Equal" | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "Not" | "And"
-            | "Or" | "IsNaN" | "IsInf" => Some(DataType::Bool.into()),
+            | "Or" | "Xor" | "IsNaN" | "IsInf" => Some(DataType::Bool.into()),
             _ => node.input(0).and_then(|first| self.element_type(first)),
         };
         let depth = match op {
@@ -163,11 +226,11 @@ impl<'g, 'm> Constants<'g, 'm> {
         if let Some(known) = self.cache().get(&id) {
             return Ok(known.clone());
         }
-        let found = match self.graph.initializer(id) {
-            Some(stored) => Some(stored?),
-            None => self.computed(id)?,
+        let found = match (self.graph.initializer(id), self.graph.value(id).outer, &self.outer) {
+            (Some(stored), ..) => Some(Arc::new(stored?)),
+            (None, Some(outside), Some(outer)) => outer.tensor(outside)?,
+            _ => self.computed(id)?.map(Arc::new),
         };
-        let found = found.map(Arc::new);
         self.cache().insert(id, found.clone());
         Ok(found)
     }
@@ -191,14 +254,14 @@ impl<'g, 'm> Constants<'g, 'm> {
         Ok(Some((tensor::floats(&tensor, &self.graph.model.storage)?, float)))
     }
 
-    /// The values of the integer constant `id`; `None` as in [`Self::floats`].
+    /// The values of the integer or boolean constant `id`; `None` as in [`Self::floats`].
     ///
     /// # Errors
     /// As [`Self::floats`].
     pub fn integers(&self, id: ValueId) -> Result<Option<Vec<i64>>, Invalid> {
         let Some(tensor) = self.tensor(id)? else { return Ok(None) };
         match DataType::try_from(tensor.data_type()) {
-            Ok(DataType::Int64 | DataType::Int32) => {
+            Ok(DataType::Int64 | DataType::Int32 | DataType::Bool) => {
                 Ok(Some(tensor::integers(&tensor, &self.graph.model.storage)?))
             }
             _ => Ok(None),
@@ -280,7 +343,16 @@ impl<'g, 'm> Constants<'g, 'm> {
             Some(Array::Int(values)) => {
                 let dims = values.shape().iter().map(|&dim| dim as i64).collect();
                 let values: Vec<i64> = values.iter().copied().collect();
-                Some(TensorProto { dims, ..tensor::from_integers(name, &values) })
+                let integers = TensorProto { dims, ..tensor::from_integers(name, &values) };
+                Some(match self.element_type(id).map(DataType::try_from) {
+                    Some(Ok(narrow @ (DataType::Int32 | DataType::Bool))) => TensorProto {
+                        data_type: Some(narrow.into()),
+                        raw_data: None,
+                        int32_data: values.iter().map(|&value| value as i32).collect(),
+                        ..integers
+                    },
+                    _ => integers,
+                })
             }
             None => None,
         })
@@ -318,12 +390,34 @@ impl<'g, 'm> Constants<'g, 'm> {
                     _ => return Ok(true),
                 }
             }
-            _ => return Ok(false),
+            (Some("Gather"), [data, indices]) => {
+                let axis = node.int("axis", 0);
+                let axis = if axis < 0 { axis + data.dims.len() as i64 } else { axis };
+                let others = (0..).zip(&data.dims).filter(|&(at, _)| at != axis);
+                others.map(|(_, &dim)| dim).chain(indices.dims.iter().copied()).collect()
+            }
+            (Some("Pad"), [data, pads, ..]) => {
+                let pads = tensor::integers(pads, storage)?;
+                let (begins, ends) = pads.split_at(pads.len() / 2);
+                let dims = data.dims.iter().zip(begins.iter().zip(ends));
+                dims.map(|(&dim, (&a, &b))| dim.saturating_add(a).saturating_add(b)).collect()
+            }
+            _ => broadcast(inputs),
         };
         let elements =
             grown.iter().fold(1i64, |product, &size| product.saturating_mul(size.max(1)));
         Ok(elements > MAX_ELEMENTS as i64)
     }
+}
+
+/// The dimensions that operands of these dimensions are broadcast to.
+fn broadcast(operands: &[TensorProto]) -> Vec<i64> {
+    let rank = operands.iter().map(|operand| operand.dims.len()).max().unwrap_or(0);
+    let from_end = |operand: &TensorProto, axis: usize| {
+        operand.dims.iter().rev().nth(axis).copied().unwrap_or(1)
+    };
+    let size = |axis| operands.iter().map(|operand| from_end(operand, axis)).max().unwrap_or(1);
+    (0..rank).map(size).collect()
 }
 
 /// The tensor of a `Constant` node.

@@ -7,6 +7,7 @@
 
 pub mod constant;
 pub mod form;
+pub mod inference;
 pub mod read;
 
 use std::collections::{BTreeSet, HashMap};

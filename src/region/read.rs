@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use super::NotLinear;
 use super::constant::Constants;
+use super::inference::inference_form;
 use crate::affine::{Affine, Border, Channels, Geometry, Order, Window, batch_norm};
 use crate::engine::{self, InputShapes, Shapes, Source};
 use crate::onnx::graph::{Graph, Node, ValueId};
@@ -168,7 +169,10 @@ impl<'g, 'm> Reader<'g, 'm> {
             "Dropout" if self.yields_more(node) => {
                 Err(NotLinear::Unrepresentable("its mask is used"))
             }
-            "Dropout" => alias(node),
+            "Dropout" => match inference_form(self, node)? {
+                Some(Err(reason)) => Err(reason),
+                _ => alias(node),
+            },
             "Cast" if self.keeps_type(node) => alias(node),
             _ => Err(opaque()),
         };
@@ -177,6 +181,10 @@ impl<'g, 'm> Reader<'g, 'm> {
 
     /// Sizes of `tensor`, inferred from the graph's inputs; empty if nothing is known.
     pub fn shape(&self, tensor: ValueId) -> &[Option<i64>] {
+        // The engine infers nothing inside bodies.
+        if self.graph.outer.is_some() {
+            return &[];
+        }
         let shapes = self.shapes.get_or_init(|| {
             let model = self.graph.model;
             let source = Source { bytes: model.bytes(), folder: model.storage.folder() };
@@ -351,23 +359,20 @@ impl<'g, 'm> Reader<'g, 'm> {
     }
 
     /// Whether anybody needs an output besides the first: a mask, batch statistics.
-    fn yields_more(&self, node: &Node) -> bool {
+    pub(super) fn yields_more(&self, node: &Node) -> bool {
         node.outputs.iter().skip(1).flatten().any(|&extra| {
             let value = self.graph.value(extra);
             value.is_output || !value.readers.is_empty()
         })
     }
 
-    /// Add, Sub, Mul, Div from opset 7 on: sums of tensors, or a constant that
-    /// scales or shifts.
+    /// Add, Sub, Mul, Div (opset 1 to 14): sums of tensors, or a constant that scales
+    /// or shifts.
     fn arithmetic(&self, node: &Node, op: &str) -> Read<Reading> {
         let (Some(left), Some(right)) = (node.input(0), node.input(1)) else {
             return Ok(Err(NotLinear::Malformed("an operand is missing")));
         };
         let subtracts = op == "Sub";
-        if self.graph.model.opset < 7 {
-            return Ok(Err(NotLinear::Operator(format!("{op} before operator set 7"))));
-        }
         let (tensor, constant, constant_first) =
             match (self.constants.contains(left), self.constants.contains(right)) {
                 (false, true) => (left, right, false),
@@ -377,7 +382,7 @@ impl<'g, 'm> Reader<'g, 'm> {
                 }
                 _ => return Ok(Err(NotLinear::Operator(op.to_owned()))),
             };
-        let values = known!(self.per_channel(constant, tensor)?);
+        let values = known!(self.per_channel(constant, tensor, node.broadcast_axis())?);
         // (scale, shift) of one channel for its constant c.
         let rule = |c: f64| match (op, constant_first) {
             ("Add", _) => Some((1.0, c)),
@@ -406,8 +411,9 @@ impl<'g, 'm> Reader<'g, 'm> {
     }
 
     /// The float constant `id` as one number per position along one axis of `tensor`:
-    /// its channels, wherever they are.
-    fn per_channel(&self, id: ValueId, tensor: ValueId) -> Read<PerChannel> {
+    /// its channels, wherever they are. The constant's dimensions begin at `axis`, or
+    /// end with the tensor's.
+    fn per_channel(&self, id: ValueId, tensor: ValueId, axis: Option<usize>) -> Read<PerChannel> {
         let Some((values, _)) = self.constants.floats(id)? else {
             return Ok(Err(self.not_constant(id)));
         };
@@ -427,7 +433,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         // [N,C,H,W], [C] runs along W; in [N,H,W,C] it meets the channels.
         let mut along = dims.iter().enumerate().filter(|&(_, &dim)| dim != 1);
         let axis = match (along.next(), along.next()) {
-            (Some((axis, _)), None) if fits => axis + sizes.len() - dims.len(),
+            (Some((along, _)), None) if fits => along + axis.unwrap_or(sizes.len() - dims.len()),
             _ => 0,
         };
         // The batch has no constant of its own.
@@ -645,6 +651,9 @@ impl<'g, 'm> Reader<'g, 'm> {
     fn concat(&self, node: &Node) -> Read<Reading> {
         let opaque = NotLinear::Operator("Concat".to_owned());
         let operands: Vec<ValueId> = node.inputs.iter().copied().flatten().collect();
+        if let [only] = operands.as_slice() {
+            return Ok(Ok(Reading::Alias(*only)));
+        }
         let Some((input, slices)) = self.around(&operands) else { return Ok(Err(opaque)) };
         let axes = known!(self.axes_from_front(input, &[node.int("axis", 0)]));
         let [axis] = axes.as_slice() else { return Ok(Err(opaque)) };
@@ -742,7 +751,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         from.is_some_and(|from| i64::from(from) == to)
     }
 
-    fn not_constant(&self, id: ValueId) -> NotLinear {
+    pub(super) fn not_constant(&self, id: ValueId) -> NotLinear {
         NotLinear::NotConstant(self.graph.value(id).name.clone())
     }
 }

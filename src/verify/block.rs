@@ -9,13 +9,13 @@ use ndarray::ArrayD;
 use prost::Message;
 
 use super::feed::Random;
+use super::normal::as_tract_takes_it;
 use super::relative_error;
 use crate::engine::{Array, Engine, EngineError, Source};
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType,
-    tensor_shape_proto, type_proto,
+    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+    TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
 };
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor::{self, Float};
@@ -149,7 +149,11 @@ impl Claim {
                 ..OperatorSetIdProto::default()
             }],
             graph: Some(GraphProto {
-                node: side.nodes.iter().flat_map(|node| side.normalised(node)).collect(),
+                node: side
+                    .nodes
+                    .iter()
+                    .flat_map(|node| side.normalised(node, self.opset))
+                    .collect(),
                 initializer: side.constants.clone(),
                 input,
                 output: vec![ValueInfoProto {
@@ -165,14 +169,10 @@ impl Claim {
 }
 
 impl Side {
-    /// A node as tract takes it: no empty names at the end of its inputs (it panics),
-    /// one output, no negative pads (it panics), and inference, which is what is
+    /// A node as tract takes it, with one output and at inference, which is what is
     /// claimed, whatever the attributes say.
-    fn normalised(&self, node: &NodeProto) -> Vec<NodeProto> {
+    fn normalised(&self, node: &NodeProto, opset: i64) -> Vec<NodeProto> {
         let mut node = NodeProto { doc_string: None, metadata_props: Vec::new(), ..node.clone() };
-        while node.input.last().is_some_and(String::is_empty) {
-            node.input.pop();
-        }
         node.output.truncate(1);
         match node.op_type() {
             "Identity" | "Cast" | "Dropout" => {
@@ -184,120 +184,11 @@ impl Side {
             "BatchNormalization" => {
                 node.attribute.retain(|attribute| attribute.name() == "epsilon");
             }
-            "Pad" => {
-                let Some(pads) = self.integers(&node, 1, "pads") else { return vec![node] };
-                let axes = self.integers(&node, 3, "axes");
-                let axes = axes.unwrap_or_else(|| (0..pads.len() as i64 / 2).collect());
-                if node.attribute.iter().any(|attribute| attribute.s() == b"wrap") {
-                    return wrap(&node, &axes, &pads);
-                } else if pads.iter().any(|&pad| pad < 0) {
-                    return pad_then_crop(&node, &axes, &pads);
-                }
-            }
             _ => {}
         }
-        vec![node]
-    }
-
-    /// The integers that `node` has as input `index` or as attribute `name`.
-    fn integers(&self, node: &NodeProto, index: usize, name: &str) -> Option<Vec<i64>> {
-        if let Some(attribute) = node.attribute.iter().find(|attribute| attribute.name() == name) {
-            return Some(attribute.ints.clone());
-        }
-        let name = node.input.get(index)?;
-        let stored = self.constants.iter().find(|tensor| tensor.name() == name)?;
-        tensor::integers(stored, &Storage::default()).ok()
-    }
-}
-
-/// `Pad` with negative pads as the positive ones, then a `Slice`.
-fn pad_then_crop(node: &NodeProto, axes: &[i64], pads: &[i64]) -> Vec<NodeProto> {
-    let output = node.output.first().cloned().unwrap_or_default();
-    let (begins, ends) = pads.split_at(pads.len() / 2);
-    let padded = format!("{output}.padded");
-    let positive = format!("{output}.pads");
-    let mut pad = NodeProto { output: vec![padded.clone()], ..node.clone() };
-    match pad.input.get_mut(1) {
-        Some(input) => *input = positive.clone(),
-        None => pad.input.push(positive.clone()),
-    }
-    let positive = constant(positive, pads.iter().map(|&pad| pad.max(0)).collect());
-    let cuts = axes.iter().zip(begins.iter().zip(ends)).map(|(&axis, (&begin, &end))| {
-        (axis, (-begin).max(0), if end < 0 { end } else { i64::MAX })
-    });
-    let mut nodes = vec![positive, pad];
-    nodes.extend(slice(&padded, &output, &cuts.collect::<Vec<_>>()));
-    nodes
-}
-
-/// `Pad` with the mode `wrap`, which tract does not have, as `Slice` and `Concat`.
-fn wrap(node: &NodeProto, axes: &[i64], pads: &[i64]) -> Vec<NodeProto> {
-    let output = node.output.first().cloned().unwrap_or_default();
-    let mut input = node.input.first().cloned().unwrap_or_default();
-    let (begins, ends) = pads.split_at(pads.len() / 2);
-    let mut nodes = Vec::new();
-    for (&axis, (&begin, &end)) in axes.iter().zip(begins.iter().zip(ends)) {
-        let (last, first) = (format!("{output}.{axis}.last"), format!("{output}.{axis}.first"));
-        let padded = format!("{output}.{axis}");
-        nodes.extend(slice(
-            &input,
-            &last,
-            &[(axis, if begin > 0 { -begin } else { i64::MAX }, i64::MAX)],
-        ));
-        nodes.extend(slice(&input, &first, &[(axis, 0, end)]));
-        nodes.push(NodeProto {
-            op_type: Some("Concat".into()),
-            input: vec![last, input, first],
-            output: vec![padded.clone()],
-            attribute: vec![AttributeProto {
-                name: Some("axis".into()),
-                r#type: Some(AttributeType::Int.into()),
-                i: Some(axis),
-                ..AttributeProto::default()
-            }],
-            ..NodeProto::default()
-        });
-        input = padded;
-    }
-    nodes.push(NodeProto {
-        op_type: Some("Identity".into()),
-        input: vec![input],
-        output: vec![output],
-        ..NodeProto::default()
-    });
-    nodes
-}
-
-/// `Slice` of `input`, by (axis, start, end).
-fn slice(input: &str, output: &str, cuts: &[(i64, i64, i64)]) -> Vec<NodeProto> {
-    let name = |list: &str| format!("{output}.{list}");
-    let list = |list: &str, values: Vec<i64>| constant(name(list), values);
-    let slice = NodeProto {
-        op_type: Some("Slice".into()),
-        input: vec![input.to_owned(), name("starts"), name("ends"), name("axes")],
-        output: vec![output.to_owned()],
-        ..NodeProto::default()
-    };
-    vec![
-        list("starts", cuts.iter().map(|cut| cut.1).collect()),
-        list("ends", cuts.iter().map(|cut| cut.2).collect()),
-        list("axes", cuts.iter().map(|cut| cut.0).collect()),
-        slice,
-    ]
-}
-
-fn constant(name: String, values: Vec<i64>) -> NodeProto {
-    let value = AttributeProto {
-        name: Some("value".into()),
-        r#type: Some(AttributeType::Tensor.into()),
-        t: Some(tensor::from_integers(&name, &values)),
-        ..AttributeProto::default()
-    };
-    NodeProto {
-        op_type: Some("Constant".into()),
-        output: vec![name],
-        attribute: vec![value],
-        ..NodeProto::default()
+        let constant = |name: &str| self.constants.iter().find(|tensor| tensor.name() == name);
+        let integers = |name: &str| tensor::integers(constant(name)?, &Storage::default()).ok();
+        as_tract_takes_it(node, opset, &integers)
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod block;
 pub mod feed;
 pub mod model;
+mod normal;
 
 use crate::engine::Array;
 

@@ -1,14 +1,19 @@
 //! The run of the whole model: as it was read, and as it will be written.
 
+use prost::bytes::Bytes;
+
 use super::feed::Random;
+use super::normal::as_tract_takes_it;
 use super::relative_error;
 use crate::engine::{Array, Engine, EngineError, InputShapes, Source};
-use crate::onnx::graph::Graph;
-use crate::onnx::model::{Invalid, graph_field, is_default_domain};
+use crate::onnx::graph::{Graph, Node, ValueId};
+use crate::onnx::inline::inline;
+use crate::onnx::model::{Invalid, Model, graph_field, is_default_domain};
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::tensor_shape_proto::dimension::Value as Dim;
 use crate::onnx::proto::{NodeProto, ValueInfoProto, type_proto};
 use crate::onnx::splice::{self, Edit};
+use crate::onnx::tensor;
 
 /// How the run is done.
 #[derive(Debug, Clone)]
@@ -51,18 +56,23 @@ struct Input {
 /// Runs old and new model on the same inputs.
 ///
 /// # Errors
-/// If the old graph's inputs or outputs cannot be decoded.
-pub fn run(graph: &Graph, new: Source<'_>, options: &Options) -> Result<Outcome, Invalid> {
+/// If an entry of either model cannot be decoded.
+pub fn run(old: &Model, new: &Model, options: &Options) -> Result<Outcome, Invalid> {
+    let (old_bytes, new_bytes) = (normalised(old)?, normalised(new)?);
+    let old = Model::index(old_bytes.clone(), old.storage.clone())?;
+    let graphs = Graph::read_all(&old)?;
+    let Some(graph) = graphs.first() else { return Err(Invalid::NoGraph) };
     if let Some(reason) = unsupported(graph) {
         return Ok(Outcome::NotRun(reason));
     }
+    let new = Source { bytes: &new_bytes, folder: new.storage.folder() };
     let inputs = match inputs(graph, options)? {
         Ok(inputs) => inputs,
         Err(reason) => return Ok(Outcome::NotRun(reason)),
     };
     let mut names = Vec::new();
     let mut tolerance = options.tolerance.unwrap_or(1e-9);
-    for field in graph.model.graph_fields(graph_field::OUTPUT) {
+    for field in graph.scope.fields(graph_field::OUTPUT) {
         let info: ValueInfoProto = graph.model.decode(field, "graph output")?;
         if options.tolerance.is_none() {
             tolerance = tolerance.max(default_tolerance(&info));
@@ -92,8 +102,7 @@ fn compare(
     names: &[String],
 ) -> Result<Option<Vec<(String, f64)>>, EngineError> {
     let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.shape.clone()).collect();
-    let old = normalised(graph);
-    let old = Source { bytes: &old, folder: graph.model.storage.folder() };
+    let old = Source { bytes: graph.model.bytes(), folder: graph.model.storage.folder() };
     let samples: Vec<Vec<Array>> = (0..options.samples.max(1))
         .map(|sample| {
             let mut random = Random::new(options.seed.wrapping_add(sample as u64));
@@ -146,7 +155,7 @@ fn unsupported(graph: &Graph) -> Option<String> {
 
 fn inputs(graph: &Graph, options: &Options) -> Result<Result<Vec<Input>, String>, Invalid> {
     let mut inputs = Vec::new();
-    for field in graph.model.graph_fields(graph_field::INPUT) {
+    for field in graph.scope.fields(graph_field::INPUT) {
         let info: ValueInfoProto = graph.model.decode(field, "graph input")?;
         let name = info.name().to_owned();
         if graph.find(&name).is_some_and(|id| graph.value(id).initializer.is_some()) {
@@ -202,42 +211,60 @@ fn default_tolerance(info: &ValueInfoProto) -> f64 {
     }
 }
 
-/// The model as tract takes it: no empty name as a convolution's last input (it
-/// panics), and batch norms and dropouts at inference, which is what is claimed.
-fn normalised(graph: &Graph) -> Vec<u8> {
+/// The model as tract takes it, with local functions inlined, and with batch norms and
+/// dropouts at inference, which is what is claimed.
+fn normalised(model: &Model) -> Result<Bytes, Invalid> {
+    let bytes = inline(model, &|_| true)?.unwrap_or_else(|| model.bytes().clone());
+    let model = Model::index(bytes, model.storage.clone())?;
+    let graphs = Graph::read_all(&model)?;
+    let Some(graph) = graphs.first() else { return Err(Invalid::NoGraph) };
     let mut edits = Vec::new();
-    for (_, node) in graph.nodes() {
-        let unused = |name: &String| {
-            graph.find(name).is_none_or(|id| {
-                let value = graph.value(id);
-                value.readers.is_empty() && !value.is_output
-            })
-        };
-        let trains = matches!(node.standard_op(), Some("BatchNormalization" | "Dropout"))
-            && node.proto.output.len() > 1
-            && node.proto.output.iter().skip(1).all(unused);
-        if !trains && !node.proto.input.last().is_some_and(String::is_empty) {
-            continue;
+    for (_, node) in graph.nodes().filter(|(_, node)| node.standard_op().is_some()) {
+        let nodes = as_tract_takes_it(at_inference(graph, node), model.opset, &|name| {
+            integers(graph, name)
+        });
+        if nodes != [node.proto.clone()] {
+            let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));
+            let with: Vec<u8> = entries.flatten().collect();
+            edits.push(Edit { at: node.field.entry.clone(), with: with.into() });
         }
-        let mut proto: NodeProto = node.proto.clone();
-        while proto.input.last().is_some_and(String::is_empty) {
-            proto.input.pop();
-        }
-        if trains {
-            proto.output.truncate(1);
-            proto.attribute.retain(|attribute| attribute.name() != "training_mode");
-        }
-        if trains && proto.op_type() == "Dropout" {
-            proto.op_type = Some("Identity".into());
-            proto.input.truncate(1);
-            proto.attribute.clear();
-        }
-        let with = splice::entry(graph_field::NODE, &proto).into();
-        edits.push(Edit { at: node.field.entry.clone(), with });
     }
-    let edits = splice::with_lengths(edits, &[graph.model.graph_container()]);
-    let mut bytes = Vec::with_capacity(graph.model.bytes().len());
+    if edits.is_empty() {
+        return Ok(model.bytes().clone());
+    }
+    let edits = splice::with_lengths(edits, &graph.scope.containers);
+    let mut bytes = Vec::with_capacity(model.bytes().len());
     // Writing to a vector cannot fail.
-    let _ = splice::write(graph.model.bytes(), &edits, &mut bytes);
-    bytes
+    let _ = splice::write(model.bytes(), &edits, &mut bytes);
+    Ok(bytes.into())
+}
+
+fn at_inference(graph: &Graph, node: &Node) -> NodeProto {
+    let mut proto = node.proto.clone();
+    let is_used = |id: &ValueId| {
+        let value = graph.value(*id);
+        value.is_output || !value.readers.is_empty()
+    };
+    let trains = matches!(node.standard_op(), Some("BatchNormalization" | "Dropout"))
+        && !node.outputs.iter().skip(1).flatten().any(is_used);
+    if trains {
+        proto.output.truncate(1);
+        proto.attribute.retain(|attribute| attribute.name() != "training_mode");
+    }
+    if trains && proto.op_type() == "Dropout" {
+        proto.op_type = Some("Identity".into());
+        proto.input.truncate(1);
+        proto.attribute.clear();
+    }
+    proto
+}
+
+/// The integers that are stored as `name`, or that a Constant node of that name holds.
+fn integers(graph: &Graph, name: &str) -> Option<Vec<i64>> {
+    let id = graph.find(name)?;
+    let stored = match graph.initializer(id) {
+        Some(stored) => stored.ok()?,
+        None => graph.node(graph.value(id).producer?).attribute("value")?.t.clone()?,
+    };
+    tensor::integers(&stored, &graph.model.storage).ok()
 }

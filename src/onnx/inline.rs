@@ -1,0 +1,287 @@
+//! Local functions (`ModelProto.functions`): calls are replaced by what they stand for.
+//!
+//! A call's nodes get names that begin with the call's own, so nothing collides and
+//! it can be told afterwards which calls took part in something. Knows the format
+//! only; which calls to inline is for others to say.
+
+use std::collections::{HashMap, HashSet};
+
+use prost::bytes::Bytes;
+
+use super::graph::Graph;
+use super::model::{Invalid, Model, graph_field};
+use super::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto};
+use super::splice::{self, Container, Edit};
+use super::wire::Field;
+
+/// Calls nest at most this deep; the standard forbids recursion.
+const MAX_DEPTH: usize = 32;
+
+/// A function's domain, name and overload.
+type Id = (String, String, String);
+
+/// The model with those calls inlined whose names `wanted` accepts; `None` if there are
+/// none. A call inside a function is named after the call around it and itself.
+///
+/// Functions of another operator set than the model's stay as they are: their
+/// operators may mean something else.
+///
+/// # Errors
+/// If an entry cannot be decoded, or functions call each other in a circle.
+pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Bytes>, Invalid> {
+    if model.functions.is_empty() {
+        return Ok(None);
+    }
+    let graphs = Graph::read_all(model)?;
+    let Some(main) = graphs.first() else { return Ok(None) };
+    let mut inliner = Inliner {
+        functions: Functions::read(model)?,
+        wanted,
+        taken: main.all_names().into_iter().map(str::to_owned).collect(),
+    };
+    let mut edits = Vec::new();
+    let mut before = Vec::new();
+    let mut after = Vec::new();
+    for graph in &graphs {
+        for (_, node) in graph.nodes() {
+            before.extend(called_by([&node.proto]));
+            let mut nodes = Vec::new();
+            if inliner.expand(node.proto.clone(), "", 0, &mut nodes)? {
+                after.extend(called_by(&nodes));
+                let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));
+                let with: Vec<u8> = entries.flatten().collect();
+                edits.push(Edit { at: node.field.entry.clone(), with: with.into() });
+            } else {
+                after.extend(called_by([&node.proto]));
+            }
+        }
+    }
+    if edits.is_empty() {
+        return Ok(None);
+    }
+    // Functions go with their last call; those that nobody called stay.
+    let (before, after) = (inliner.functions.reached(before), inliner.functions.reached(after));
+    let gone = before.difference(&after).filter_map(|id| inliner.functions.by_id.get(id));
+    edits.extend(gone.map(|(field, _)| Edit::remove(field.entry.clone())));
+
+    let mut containers: Vec<Container> =
+        graphs.iter().flat_map(|graph| graph.scope.containers.iter().cloned()).collect();
+    containers.sort_by_key(|container| container.length.start);
+    containers.dedup_by_key(|container| container.length.start);
+    let mut bytes = Vec::with_capacity(model.bytes().len());
+    // Writing to a vector cannot fail.
+    let _ = splice::write(model.bytes(), &splice::with_lengths(edits, &containers), &mut bytes);
+    Ok(Some(bytes.into()))
+}
+
+/// The functions of one model.
+struct Functions {
+    by_id: HashMap<Id, (Field, FunctionProto)>,
+    opset: i64,
+}
+
+impl Functions {
+    fn read(model: &Model) -> Result<Self, Invalid> {
+        let mut by_id = HashMap::new();
+        for field in &model.functions {
+            let function: FunctionProto = model.decode(field, "function")?;
+            let id = (
+                function.domain().to_owned(),
+                function.name().to_owned(),
+                function.overload().to_owned(),
+            );
+            by_id.insert(id, (field.clone(), function));
+        }
+        Ok(Functions { by_id, opset: model.opset })
+    }
+
+    /// The function that `node` calls, if it can be inlined.
+    fn of(&self, node: &NodeProto) -> Option<&FunctionProto> {
+        if bodies(node).next().is_some() {
+            return None;
+        }
+        let (_, function) = self.by_id.get(&id_of(node))?;
+        let mut imports = function.opset_import.iter();
+        let own = imports.find(|import| matches!(import.domain(), "" | "ai.onnx"));
+        own.is_none_or(|import| import.version() == self.opset).then_some(function)
+    }
+
+    /// What is called, directly or by what is called.
+    fn reached(&self, called: Vec<Id>) -> HashSet<Id> {
+        let mut reached = HashSet::new();
+        let mut open = called;
+        while let Some(id) = open.pop() {
+            let Some((_, function)) = self.by_id.get(&id) else { continue };
+            if reached.insert(id) {
+                open.extend(called_by(&function.node));
+            }
+        }
+        reached
+    }
+}
+
+fn id_of(node: &NodeProto) -> Id {
+    (node.domain().to_owned(), node.op_type().to_owned(), node.overload().to_owned())
+}
+
+/// What these nodes, or those of their bodies, may call.
+fn called_by<'n>(nodes: impl IntoIterator<Item = &'n NodeProto>) -> Vec<Id> {
+    let mut ids = Vec::new();
+    for node in nodes {
+        ids.push(id_of(node));
+        ids.extend(bodies(node).flat_map(|body| called_by(&body.node)));
+    }
+    ids
+}
+
+fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
+    node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
+}
+
+struct Inliner<'w> {
+    functions: Functions,
+    wanted: &'w dyn Fn(&str) -> bool,
+    /// Every name of the model, and of calls inlined so far.
+    taken: HashSet<String>,
+}
+
+impl Inliner<'_> {
+    /// Appends what `node` stands for to `nodes`: its function's nodes if it is a wanted
+    /// call, else itself. `around` is the name of the call that it comes from. Returns
+    /// whether it was a wanted call.
+    fn expand(
+        &mut self,
+        node: NodeProto,
+        around: &str,
+        depth: usize,
+        nodes: &mut Vec<NodeProto>,
+    ) -> Result<bool, Invalid> {
+        let Some(function) = self.functions.of(&node).cloned() else {
+            nodes.push(node);
+            return Ok(false);
+        };
+        if depth >= MAX_DEPTH {
+            return Err(Invalid::RecursiveFunction(function.name().to_owned()));
+        }
+        let name = self.name_of(&node, around);
+        if !(self.wanted)(&name) {
+            nodes.push(node);
+            return Ok(false);
+        }
+        let call = Call::new(&node, &function, &name);
+        for (index, inner) in function.node.iter().enumerate() {
+            let mut inner = call.instance(inner);
+            if inner.name().is_empty() {
+                inner.name = Some(format!("{}_{index}", inner.op_type()));
+            }
+            inner.name = Some(format!("{name}/{}", inner.name()));
+            self.expand(inner, &name, depth + 1, nodes)?;
+        }
+        nodes.extend(call.passed_through(&function));
+        Ok(true)
+    }
+
+    /// A name for a call that nothing else in the model begins with, the same whenever
+    /// it is asked for in the same order.
+    fn name_of(&mut self, node: &NodeProto, around: &str) -> String {
+        let base = match node.name() {
+            "" => format!("{around}{}", node.op_type()),
+            name => name.to_owned(),
+        };
+        let mut name = format!("{base}.inlined");
+        let mut number = 2;
+        while !self.taken.insert(name.clone()) {
+            name = format!("{base}.inlined{number}");
+            number += 1;
+        }
+        name
+    }
+}
+
+/// One call: what the function's names and attributes stand for in it.
+struct Call<'c> {
+    name: &'c str,
+    node: &'c NodeProto,
+    function: &'c FunctionProto,
+    tensors: HashMap<&'c str, &'c str>,
+}
+
+impl<'c> Call<'c> {
+    fn new(node: &'c NodeProto, function: &'c FunctionProto, name: &'c str) -> Self {
+        let given = node.input.iter().map(String::as_str).chain(std::iter::repeat(""));
+        let inputs = function.input.iter().map(String::as_str).zip(given);
+        let outputs = function.output.iter().zip(&node.output);
+        let outputs = outputs.map(|(formal, actual)| (formal.as_str(), actual.as_str()));
+        // What is passed through is an input under another name; see `passed_through`.
+        let outputs = outputs.filter(|(formal, actual)| {
+            !actual.is_empty() && !function.input.iter().any(|input| input == formal)
+        });
+        Call { name, node, function, tensors: inputs.chain(outputs).collect() }
+    }
+
+    /// What the function calls `inner` is called here.
+    fn tensor(&self, inner: &str) -> String {
+        match self.tensors.get(inner) {
+            Some(&outer) => outer.to_owned(),
+            None if inner.is_empty() => String::new(),
+            None => format!("{}/{inner}", self.name),
+        }
+    }
+
+    /// A node of the function as a node of the caller.
+    fn instance(&self, inner: &NodeProto) -> NodeProto {
+        let mut node = inner.clone();
+        self.rename(&mut node.input);
+        self.rename(&mut node.output);
+        node.attribute = inner.attribute.iter().filter_map(|a| self.attribute(a)).collect();
+        node
+    }
+
+    fn rename(&self, names: &mut [String]) {
+        names.iter_mut().for_each(|name| *name = self.tensor(name));
+    }
+
+    /// An attribute with its reference, if it is one, replaced by what the call, else the
+    /// function, gives for it. `None` if neither does.
+    fn attribute(&self, inner: &AttributeProto) -> Option<AttributeProto> {
+        let mut attribute = match inner.ref_attr_name() {
+            "" => inner.clone(),
+            wanted => {
+                let mut given = self.node.attribute.iter().chain(&self.function.attribute_proto);
+                let given = given.find(|given| given.name() == wanted)?;
+                AttributeProto { name: inner.name.clone(), ..given.clone() }
+            }
+        };
+        attribute.g.iter_mut().chain(&mut attribute.graphs).for_each(|body| self.body(body));
+        Some(attribute)
+    }
+
+    fn body(&self, body: &mut GraphProto) {
+        let infos = body.input.iter_mut().chain(&mut body.output).chain(&mut body.value_info);
+        for name in infos.filter_map(|info| info.name.as_mut()) {
+            *name = self.tensor(name);
+        }
+        for name in body.initializer.iter_mut().filter_map(|tensor| tensor.name.as_mut()) {
+            *name = self.tensor(name);
+        }
+        for node in &mut body.node {
+            *node = self.instance(node);
+        }
+    }
+
+    /// Outputs that are inputs too.
+    fn passed_through(&self, function: &FunctionProto) -> Vec<NodeProto> {
+        let outputs = function.output.iter().zip(&self.node.output);
+        let passed = outputs.filter(|(formal, actual)| {
+            !actual.is_empty() && function.input.iter().any(|input| input == *formal)
+        });
+        let identity = |(formal, actual): (&String, &String)| NodeProto {
+            op_type: Some("Identity".into()),
+            name: Some(format!("{}/{formal}", self.name)),
+            input: vec![self.tensor(formal)],
+            output: vec![actual.clone()],
+            ..NodeProto::default()
+        };
+        passed.map(identity).collect()
+    }
+}
