@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use crate::affine::{Border, Geometry, Order, Window};
 use crate::fuse::Fused;
-use crate::onnx::graph::ValueId;
+use crate::onnx::graph::{Node, ValueId};
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::tensor::{self, Float};
@@ -63,6 +63,12 @@ fn old_side(
             let source = readings.source(input);
             if !made.contains(&input) && made.contains(&source) {
                 *name = graph.value(source).name.clone();
+            } else if let (Some(axis), Some(constant)) =
+                (node.broadcast_axis(), widened(reader, input)?)
+            {
+                let constant = aligned(reader, node, axis, constant);
+                *name = constant.name().to_owned();
+                side.constants.push(constant);
             } else if made.insert(input)
                 && let Some(constant) = widened(reader, input)?
             {
@@ -75,13 +81,26 @@ fn old_side(
     Ok(side)
 }
 
+/// A constant that before opset 7 met its operand from `axis` on, with the dimensions
+/// that make it meet the same axes now.
+fn aligned(reader: &Reader, node: &Node, axis: usize, constant: TensorProto) -> TensorProto {
+    let rank = node.input(0).and_then(|operand| reader.rank(operand).ok()).unwrap_or(0);
+    let mut dims = constant.dims.clone();
+    dims.resize(rank.saturating_sub(axis).max(dims.len()), 1);
+    let name = format!("{}.at.{}", constant.name(), node.label());
+    TensorProto { dims, name: Some(name), ..constant }
+}
+
 /// Constant `id`, floats as float64.
 fn widened(reader: &Reader, id: ValueId) -> Result<Option<TensorProto>, Invalid> {
     let name = &reader.graph.value(id).name;
     if let Some((values, _)) = reader.constants.floats(id)? {
         return Ok(Some(tensor::from_floats(name, &values, Float::F64)));
     }
-    let Some(stored) = reader.constants.tensor(id)? else { return Ok(None) };
+    let Some(stored) = reader.constants.tensor(id)? else {
+        let integers = reader.integers(id)?;
+        return Ok(integers.map(|integers| tensor::from_integers(name, &integers)));
+    };
     let stored = tensor::inlined(&stored, &reader.graph.model.storage)?;
     Ok(Some(TensorProto { name: Some(name.clone()), ..stored }))
 }

@@ -41,8 +41,17 @@ impl Array {
     }
 }
 
-/// Spatial and other sizes of tensors, by name; `None` where a size is not fixed.
-pub type Shapes = HashMap<String, Vec<Option<i64>>>;
+/// What follows from the shapes of the graph's inputs, by tensor.
+#[derive(Debug, Default)]
+pub struct Inference {
+    /// Sizes; `None` where one is not fixed.
+    pub shapes: HashMap<String, Vec<Option<i64>>>,
+    /// Integers that are computed from sizes: pads, bounds.
+    pub integers: HashMap<String, Vec<i64>>,
+}
+
+/// Lists of integers that are computed from sizes are not longer.
+const MAX_INTEGERS: usize = 64;
 
 /// Shapes that the user gave for graph inputs.
 pub type InputShapes = std::collections::BTreeMap<String, Vec<usize>>;
@@ -97,12 +106,12 @@ impl Engine {
     }
 }
 
-/// Infers the shapes of all tensors from those of the graph's inputs, ignoring what
+/// Infers what it can from the shapes of the graph's inputs, ignoring what
 /// the file says of others: `value_info` is sometimes wrong.
 ///
 /// # Errors
 /// If tract cannot read the model at all; what it cannot infer is just missing.
-pub fn infer_shapes(source: Source<'_>, inputs: &InputShapes) -> Result<Shapes, EngineError> {
+pub fn infer(source: Source<'_>, inputs: &InputShapes) -> Result<Inference, EngineError> {
     guarded(|| {
         let mut model = parse(source)?;
         for (index, outlet) in model.inputs.clone().into_iter().enumerate() {
@@ -113,20 +122,28 @@ pub fn infer_shapes(source: Source<'_>, inputs: &InputShapes) -> Result<Shapes, 
         }
         // What was inferred before a failure holds.
         let _ = model.analyse(true);
-        let mut shapes = Shapes::new();
+        let mut inference = Inference::default();
         for node in model.nodes() {
             for (slot, outlet) in node.outputs.iter().enumerate() {
                 let name = model.outlet_label(OutletId::new(node.id, slot)).unwrap_or(&node.name);
+                if let Some(value) = outlet.fact.value.concretize()
+                    && value.len() <= MAX_INTEGERS
+                    && !value.datum_type().is_float()
+                    && let Ok(integers) = value.cast_to::<i64>()
+                {
+                    let integers = integers.to_plain_array_view::<i64>()?.iter().copied().collect();
+                    inference.integers.insert(name.to_owned(), integers);
+                }
                 if outlet.fact.shape.is_open() {
                     continue;
                 }
                 let size =
                     |dim: &GenericFactoid<TDim>| dim.concretize().and_then(|dim| dim.to_i64().ok());
                 let dims = outlet.fact.shape.dims().map(size).collect();
-                shapes.insert(name.to_owned(), dims);
+                inference.shapes.insert(name.to_owned(), dims);
             }
         }
-        Ok(shapes)
+        Ok(inference)
     })
 }
 

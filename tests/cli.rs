@@ -39,7 +39,7 @@ fn exit_codes() {
     let broken = tempfile::NamedTempFile::new().unwrap();
     fs::write(broken.path(), b"not a model at all").unwrap();
     let broken = broken.path().to_str().unwrap();
-    let unrunnable = "fixtures/blocks/negative_pad/dynamo.onnx";
+    let unrunnable = "fixtures/blocks/loop_body/model.onnx";
     for (arguments, code, message, written) in [
         (&[BLOCK, "OUT"][..], 0, "", true),
         (&[BLOCK, "OUT", "--no-verify"], 0, "", true),

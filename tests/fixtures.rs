@@ -4,17 +4,19 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
+use acb_fuse::onnx::proto::tensor_proto::DataType;
 use acb_fuse::verify::model::Outcome;
 use acb_fuse::verify::relative_error;
 use acb_fuse::{Options, Place, convert};
 use common::{data, fused, models, operators, parameters, run};
 use expect_test::expect_file;
 
-const GROUPS: [&str; 3] = ["blocks", "near_misses", "networks"];
+const GROUPS: [&str; 4] = ["blocks", "near_misses", "networks", "exporters"];
 
 /// What the tool says of each file stands beside it. `UPDATE_EXPECT=1 cargo test`
 /// writes it anew.
@@ -70,7 +72,7 @@ fn outputs_are_the_frameworks_own() {
             // A single block may be exact to the last bit by luck, so its error is no
             // yardstick: a float32 sum of a few hundred products is.
             _ => {
-                let half = beside.ends_with("float16");
+                let half = common::output_type(&model) == DataType::Float16 as i32;
                 assert!(after <= if half { 2e-3 } else { 1e-6 }, "{model:?}: {after:e}");
             }
         }
@@ -194,4 +196,73 @@ fn side_files_follow_into_another_folder() {
         run(&output, Path::new("src"), &inputs).is_err(),
         "the weights come from the side file"
     );
+}
+
+/// What `about.txt` beside an exporter's files says.
+fn about(model: &Path, key: &str) -> String {
+    let text = fs::read_to_string(model.with_file_name("about.txt")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{key}: ")));
+    line.unwrap_or_else(|| panic!("{model:?} has no {key}")).to_owned()
+}
+
+/// How many sums of three convolutions became one, and how many convolutions
+/// and Transposes are left.
+fn blocks_fused(model: &Path, output: &Path, options: &Options) -> (usize, usize, usize) {
+    let place = Place::File(output.to_owned());
+    let report = convert(&Place::File(model.to_owned()), Some(&place), options)
+        .unwrap_or_else(|error| panic!("{error}"));
+    let branches = |text: &str| text.split(" + ").filter(|branch| branch.contains('×')).count();
+    let blocks = report.blocks.iter().filter(|block| branches(&block.branches) >= 3).count();
+    let left = operators(output);
+    let count = |operator: &str| left.get(operator).copied().unwrap_or(0);
+    (blocks, count("Conv"), count("Transpose"))
+}
+
+/// The same network comes out with the same structure, whichever exporter wrote it.
+#[test]
+fn every_exporters_blocks_are_fused() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.onnx");
+    let mut rows: BTreeMap<String, BTreeMap<String, Vec<String>>> = BTreeMap::new();
+    for model in models("exporters") {
+        let number = |key| about(&model, key).parse::<usize>().unwrap();
+        let (blocks, convs) = (number("blocks"), number("convs"));
+        let (fused, left, mut transposes) = blocks_fused(&model, &output, &Options::default());
+        assert_eq!(left, convs + 2 * (blocks - fused), "{model:?}");
+        let mut cell = format!("{fused}/{blocks}");
+        if fused < blocks {
+            // With a stride, what SAME means depends on the size.
+            let mut options = Options::default();
+            let input = common::decoded(&model).graph.unwrap().input.remove(0);
+            let shape = data(&model, "input").remove(0).shape().to_vec();
+            options.run.shapes.insert(input.name().to_owned(), shape);
+            let (fused, left, then) = blocks_fused(&model, &output, &options);
+            assert_eq!((fused, left), (blocks, convs), "{model:?}");
+            cell = format!("{cell}, {fused}/{blocks} with `--input-shape`");
+            transposes = then;
+        }
+        // At most one in and one out per convolution, and none where none was.
+        let limit = if common::mentions(&model, "Transpose") { 2 * convs } else { 0 };
+        assert!(transposes <= limit, "{model:?}: {transposes} Transposes are left");
+        let case = model.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+        let row = format!(
+            "| {} | {} | {} | {case}",
+            about(&model, "exporter"),
+            about(&model, "framework"),
+            about(&model, "layout")
+        );
+        let mode = model.file_stem().unwrap().to_str().unwrap().to_owned();
+        rows.entry(row).or_default().entry(cell).or_default().push(mode);
+    }
+    let mut table = String::from(
+        "| exporter | framework | layout | case | files | blocks fused / there |\n\
+         | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for (row, cells) in rows {
+        for (cell, modes) in cells {
+            writeln!(table, "{row} | {} | {cell} |", modes.join(", ")).unwrap();
+        }
+    }
+    let readme = fs::read_to_string("README.md").unwrap();
+    assert!(readme.contains(&table), "the README's table is not what was measured:\n{table}");
 }

@@ -40,7 +40,9 @@ pub enum Refusal {
     #[error("they see different values beyond the border of spatial axis {0}")]
     Borders(usize),
     /// One works along other axes than the other: channels against width, NCHW against NHWC.
-    #[error("they run along different axes: what is a channel to one is a position to the other")]
+    #[error(
+        "they run along different axes: what is a channel, or in a row, to one is not to the other"
+    )]
     Axes,
     /// Numbers beyond anything a network has.
     #[error("the windows on spatial axis {0} are too large")]

@@ -407,10 +407,10 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
                 at.part.root == other.part.root && !std::ptr::eq::<Anchor>(**at, *other)
             });
             reasons.push(match same_root {
-                None => Reason::DifferentInputs {
+                None => self.refusal_further_back(terms).unwrap_or(Reason::DifferentInputs {
                     left: name(first.part.root),
                     right: name(other.part.root),
-                },
+                }),
                 Some(at) => match at.part.merged(&other.part, self.reader) {
                     Err(reason) => reason,
                     // Legal and no dearer by itself: what it saves is needed elsewhere.
@@ -422,6 +422,22 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             plain().filter_map(|term| self.obstacle(term.last()?.part.root, Some(first.part.root)));
         reasons.extend(obstacles);
         reasons.into_iter().for_each(|reason| self.miss(output, reason));
+    }
+
+    /// Why two of the terms do not merge at a root that both go back to.
+    fn refusal_further_back(&self, terms: &[Term]) -> Option<Reason> {
+        let mut seen: HashMap<ValueId, &Anchor> = HashMap::new();
+        for term in terms {
+            for anchor in term.iter().filter(|anchor| anchor.part.kind == Kind::Weighted) {
+                if let Some(other) = seen.get(&anchor.part.root)
+                    && let Err(refusal) = other.part.sum(&anchor.part, self.reader)
+                {
+                    return Some(Reason::Geometry(refusal));
+                }
+            }
+            seen.extend(term.iter().map(|anchor| (anchor.part.root, anchor)));
+        }
+        None
     }
 
     /// The first operand that others read too.

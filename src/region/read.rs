@@ -9,7 +9,7 @@ use super::NotLinear;
 use super::constant::Constants;
 use super::inference::inference_form;
 use crate::affine::{Affine, Border, Channels, Geometry, Order, Window, batch_norm};
-use crate::engine::{self, InputShapes, Shapes, Source};
+use crate::engine::{self, Inference, InputShapes, Source};
 use crate::onnx::graph::{Graph, Node, ValueId};
 use crate::onnx::model::Invalid;
 use crate::onnx::tensor::Float;
@@ -116,7 +116,7 @@ pub struct Reader<'g, 'm> {
     /// What is constant in it.
     pub constants: &'g Constants<'g, 'm>,
     inputs: &'g InputShapes,
-    shapes: OnceLock<Shapes>,
+    inference: OnceLock<Inference>,
 }
 
 type Read<T> = Result<Result<T, NotLinear>, Invalid>;
@@ -138,7 +138,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         constants: &'g Constants<'g, 'm>,
         inputs: &'g InputShapes,
     ) -> Self {
-        Reader { graph, constants, inputs, shapes: OnceLock::new() }
+        Reader { graph, constants, inputs, inference: OnceLock::new() }
     }
 
     /// Reads one node.
@@ -181,21 +181,37 @@ impl<'g, 'm> Reader<'g, 'm> {
 
     /// Sizes of `tensor`, inferred from the graph's inputs; empty if nothing is known.
     pub fn shape(&self, tensor: ValueId) -> &[Option<i64>] {
-        // The engine infers nothing inside bodies.
-        if self.graph.outer.is_some() {
-            return &[];
-        }
-        let shapes = self.shapes.get_or_init(|| {
-            let model = self.graph.model;
-            let source = Source { bytes: model.bytes(), folder: model.storage.folder() };
-            engine::infer_shapes(source, self.inputs).unwrap_or_default()
-        });
-        shapes.get(&self.graph.value(tensor).name).map(Vec::as_slice).unwrap_or_default()
+        let shapes = self.inference().map(|inference| &inference.shapes);
+        let shape = shapes.and_then(|shapes| shapes.get(&self.graph.value(tensor).name));
+        shape.map(Vec::as_slice).unwrap_or_default()
     }
 
     /// The sizes of [`Self::shape`], if a decision has needed any; else none.
     pub fn shape_relied_on(&self, tensor: ValueId) -> &[Option<i64>] {
-        if self.shapes.get().is_some() { self.shape(tensor) } else { &[] }
+        if self.inference.get().is_some() { self.shape(tensor) } else { &[] }
+    }
+
+    /// The integers `id`, if they are constant or follow from the sizes of the graph's
+    /// inputs.
+    ///
+    /// # Errors
+    /// If a stored tensor is malformed.
+    pub fn integers(&self, id: ValueId) -> Result<Option<Vec<i64>>, Invalid> {
+        if let Some(constant) = self.constants.integers(id)? {
+            return Ok(Some(constant));
+        }
+        let integers = self.inference().map(|inference| &inference.integers);
+        Ok(integers.and_then(|integers| integers.get(&self.graph.value(id).name)).cloned())
+    }
+
+    /// `None` for bodies: the engine infers nothing inside them.
+    fn inference(&self) -> Option<&Inference> {
+        let infer = || {
+            let model = self.graph.model;
+            let source = Source { bytes: model.bytes(), folder: model.storage.folder() };
+            engine::infer(source, self.inputs).unwrap_or_default()
+        };
+        self.graph.outer.is_none().then(|| self.inference.get_or_init(infer))
     }
 
     /// Conv (opset 1 to 22).
@@ -382,6 +398,10 @@ impl<'g, 'm> Reader<'g, 'm> {
                 }
                 _ => return Ok(Err(NotLinear::Operator(op.to_owned()))),
             };
+        // Arithmetic on sizes.
+        if self.constants.element_type(constant).and_then(Float::from_onnx).is_none() {
+            return Ok(Err(NotLinear::Operator(op.to_owned())));
+        }
         let values = known!(self.per_channel(constant, tensor, node.broadcast_axis())?);
         // (scale, shift) of one channel for its constant c.
         let rule = |c: f64| match (op, constant_first) {
@@ -453,7 +473,11 @@ impl<'g, 'm> Reader<'g, 'm> {
         })
     }
 
-    fn rank(&self, tensor: ValueId) -> Result<usize, NotLinear> {
+    /// The number of dimensions of `tensor`.
+    ///
+    /// # Errors
+    /// If it is not known.
+    pub fn rank(&self, tensor: ValueId) -> Result<usize, NotLinear> {
         let unknown = || NotLinear::RankUnknown(self.graph.value(tensor).name.clone());
         self.dims(tensor).map(|dims| dims.len()).ok_or_else(unknown)
     }
@@ -573,7 +597,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         }
         let pads = match (node.ints("pads"), node.input(1)) {
             (Some(pads), _) => pads.to_vec(),
-            (None, Some(pads)) => match self.constants.integers(pads)? {
+            (None, Some(pads)) => match self.integers(pads)? {
                 Some(values) => values,
                 None => return Ok(Err(self.not_constant(pads))),
             },
@@ -582,7 +606,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let (begins, ends) = pads.split_at(pads.len() / 2);
         let axes = match node.input(3) {
             None => (0..begins.len() as i64).collect(),
-            Some(axes) => match self.constants.integers(axes)? {
+            Some(axes) => match self.integers(axes)? {
                 Some(axes) => axes,
                 None => return Ok(Err(self.not_constant(axes))),
             },
@@ -626,7 +650,7 @@ impl<'g, 'm> Reader<'g, 'm> {
             lists.push(match (node.ints(name), node.input(index)) {
                 (Some(values), _) => Some(values.to_vec()),
                 (None, None) => None,
-                (None, Some(list)) => match self.constants.integers(list)? {
+                (None, Some(list)) => match self.integers(list)? {
                     Some(values) => Some(values),
                     None => return Ok(Err(self.not_constant(list))),
                 },

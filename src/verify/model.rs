@@ -213,7 +213,10 @@ fn default_tolerance(info: &ValueInfoProto) -> f64 {
 
 /// The model as tract takes it, with local functions inlined, and with batch norms and
 /// dropouts at inference, which is what is claimed.
-fn normalised(model: &Model) -> Result<Bytes, Invalid> {
+///
+/// # Errors
+/// If an entry cannot be decoded.
+pub fn normalised(model: &Model) -> Result<Bytes, Invalid> {
     let bytes = inline(model, &|_| true)?.unwrap_or_else(|| model.bytes().clone());
     let model = Model::index(bytes, model.storage.clone())?;
     let graphs = Graph::read_all(&model)?;

@@ -2,17 +2,24 @@
 //! `output_*.pb` from `input_*.pb`.
 
 #![allow(dead_code, reason = "each test file uses its part")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use acb_fuse::engine::{Array, Engine, Source};
-use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto};
+use acb_fuse::onnx::model::Model;
+use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto, type_proto};
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor;
 use acb_fuse::report::Report;
+use acb_fuse::verify::model::normalised;
 use acb_fuse::{Options, Place, convert};
 use prost::Message;
 
@@ -49,9 +56,11 @@ pub fn data(model: &Path, kind: &str) -> Vec<Array> {
         .collect()
 }
 
-/// What tract makes of the fixture's inputs; `folder` holds the side files.
+/// What tract makes of the fixture's inputs, of the model in the words that tract
+/// knows; `folder` holds the side files.
 pub fn run(model: &Path, folder: &Path, inputs: &[Array]) -> Result<Vec<Array>, String> {
-    let bytes = fs::read(model).unwrap();
+    let model = Model::index(fs::read(model).unwrap().into(), Storage::in_folder(folder)).unwrap();
+    let bytes = normalised(&model).unwrap();
     let shapes: Vec<_> = inputs.iter().map(|input| input.shape().to_vec()).collect();
     Engine::load(Source { bytes: &bytes, folder: Some(folder) }, &shapes)
         .and_then(|engine| engine.run(inputs))
@@ -86,4 +95,21 @@ pub fn parameters(path: &Path) -> i64 {
     let graph = decoded(path).graph.unwrap();
     let floats = graph.initializer.iter().filter(|tensor| tensor.data_type() == 1);
     floats.map(|tensor| tensor.dims.iter().product::<i64>()).sum()
+}
+
+/// Element type (`TensorProto.DataType`) of the first output.
+pub fn output_type(path: &Path) -> i32 {
+    let graph = decoded(path).graph.unwrap();
+    match graph.output[0].r#type.as_ref().and_then(|declared| declared.value.as_ref()) {
+        Some(type_proto::Value::TensorType(tensor)) => tensor.elem_type(),
+        _ => 0,
+    }
+}
+
+/// Whether a node of the model or of one of its functions is an `operator`.
+pub fn mentions(path: &Path, operator: &str) -> bool {
+    let model = decoded(path);
+    let inside = model.functions.iter().flat_map(|function| &function.node);
+    let graph = model.graph.as_ref().unwrap();
+    graph.node.iter().chain(inside).any(|node| node.op_type() == operator)
 }
