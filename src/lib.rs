@@ -46,7 +46,7 @@ use onnx::storage::Storage;
 use plan::{Block, Names, Plan};
 use region::constant::Constants;
 use region::inference::Inferred;
-use region::read::Reader;
+use region::read::{NEWEST_OPSET, Reader};
 use region::{NearMiss, Readings, Reason};
 use report::{BlockReport, Mode, Report};
 use rewrite::Changes;
@@ -215,6 +215,10 @@ fn looked(file: &str, graphs: &[Graph], scopes: &[Scope]) -> Report {
         blocks: plans().flat_map(BlockReport::of).collect(),
         near_misses: near_misses.cloned().collect(),
         nodes: (graphs.iter().map(Graph::node_count).sum(), nodes_after),
+        newer_opset: graphs
+            .first()
+            .map(|main| main.model.opset)
+            .filter(|&opset| opset > NEWEST_OPSET),
         inferred: inferred().map(|inferred| inferred.forms.len()).sum(),
         removed_inputs: 0,
         bytes: (graphs.first().map_or(0, |main| main.model.bytes().len()), 0),

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::plan::{Count, Plan};
 use crate::region::NearMiss;
+use crate::region::read::NEWEST_OPSET;
 use crate::verify::model::Outcome;
 
 /// Everything that a conversion did.
@@ -17,6 +18,8 @@ pub struct Report {
     pub near_misses: Vec<NearMiss>,
     /// Nodes of the main graph and of bodies, before and after.
     pub nodes: (usize, usize),
+    /// The model's operator set, if it is newer than what is known here.
+    pub newer_opset: Option<i64>,
     /// Nodes in training mode that became, or went into, their inference form.
     pub inferred: usize,
     /// Graph inputs that went because they only named folded weights.
@@ -85,6 +88,13 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_blocks(f)?;
         self.write_near_misses(f)?;
+        if let Some(opset) = self.newer_opset {
+            writeln!(
+                f,
+                "\noperator set {opset} is newer than {NEWEST_OPSET}: operators are read as they \
+                 were then"
+            )?;
+        }
         self.write_totals(f)
     }
 }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use super::model::{Invalid, Model, Scope, graph_field, is_default_domain};
 use super::proto::{
-    AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, type_proto,
+    AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto,
+    type_proto,
 };
 use super::storage::Place;
-use super::tensor::TensorError;
+use super::tensor::{self, TensorError};
 use super::wire::Field;
 
 /// A tensor of the graph.
@@ -204,15 +205,15 @@ impl<'m> Graph<'m> {
                 return Err(Invalid::DefinedTwice(name));
             }
         }
-        // A sparse initializer is a graph input as far as this view is concerned:
-        // defined, and never looked into.
         for field in scope.fields(graph_field::SPARSE_INITIALIZER) {
             for values in super::wire::fields(self.model.bytes(), field.payload.clone()) {
                 let values = values?;
                 if values.number == SPARSE_VALUES {
                     let name = self.model.string_within(&values.payload, TENSOR_NAME)?;
                     let id = self.intern(&name);
-                    self.value_mut(id).input.get_or_insert(field.clone());
+                    if self.value_mut(id).initializer.replace(field.clone()).is_some() {
+                        return Err(Invalid::DefinedTwice(name));
+                    }
                 }
             }
         }
@@ -360,13 +361,21 @@ impl<'m> Graph<'m> {
         node.inputs.iter().flatten().chain(&node.captured).copied()
     }
 
-    /// The stored constant called like `id`, decoded; its data stays in the map.
+    /// The stored constant called like `id`, decoded; its data stays in the map. `None`
+    /// if there is none, or it is sparse and not of floating point.
     ///
     /// # Errors
     /// If the entry cannot be decoded.
     pub fn initializer(&self, id: ValueId) -> Option<Result<TensorProto, Invalid>> {
         let field = self.value(id).initializer.as_ref()?;
-        Some(self.model.decode(field, "initializer"))
+        if field.number != graph_field::SPARSE_INITIALIZER {
+            return Some(self.model.decode(field, "initializer"));
+        }
+        let decoded = self.model.decode(field, "sparse initializer");
+        let dense = decoded.and_then(|sparse: SparseTensorProto| {
+            tensor::dense(&sparse, &self.model.storage).map_err(Invalid::from)
+        });
+        dense.transpose()
     }
 
     /// Names of the side files that the graph's tensors lie in, bodies included.

@@ -8,8 +8,8 @@ use half::{bf16, f16};
 use ndarray::{ArrayD, IxDyn};
 use prost::bytes::Bytes;
 
-use super::proto::TensorProto;
 use super::proto::tensor_proto::DataType;
+use super::proto::{SparseTensorProto, TensorProto};
 use super::storage::{Place, Storage, StorageError};
 
 /// The floating point types a weight can have.
@@ -116,6 +116,9 @@ pub enum Problem {
     /// Not the kind of number that its use asks for.
     #[error("its type number {0} is not one that can stand here")]
     Type(i32),
+    /// A value of a sparse tensor that lies outside of it.
+    #[error("it has a value at {0:?}, which is outside its dimensions")]
+    Place(Vec<i64>),
     /// Its side file.
     #[error(transparent)]
     External(#[from] StorageError),
@@ -184,6 +187,38 @@ pub fn inlined(tensor: &TensorProto, storage: &Storage) -> Result<TensorProto, T
         data_location: None,
         ..tensor.clone()
     })
+}
+
+/// A sparse float tensor written out; `None` if it is of another type, or too large.
+///
+/// # Errors
+/// If its places do not lie in its dimensions.
+pub fn dense(
+    sparse: &SparseTensorProto,
+    storage: &Storage,
+) -> Result<Option<TensorProto>, TensorError> {
+    const MAX_ELEMENTS: usize = 1 << 26;
+    let (Some(values), Some(indices)) = (&sparse.values, &sparse.indices) else { return Ok(None) };
+    let Some(float) = Float::from_onnx(values.data_type()) else { return Ok(None) };
+    let shape = TensorProto { dims: sparse.dims.clone(), ..values.clone() };
+    let dims = dims(&shape)?;
+    if dims.iter().product::<usize>() > MAX_ELEMENTS {
+        return Ok(None);
+    }
+    let mut written = ArrayD::zeros(IxDyn(&dims));
+    let places = integers(indices, storage)?;
+    // One flat place per value, or one per axis.
+    let sizes = if indices.dims.len() == 2 { dims } else { vec![written.len()] };
+    let slots = written.as_slice_mut().unwrap_or_default();
+    for (place, value) in places.chunks(sizes.len().max(1)).zip(floats(values, storage)?) {
+        let at = place.iter().zip(&sizes).try_fold(0, |at, (&index, &size)| {
+            let index = usize::try_from(index).ok().filter(|&index| index < size)?;
+            Some(at * size + index)
+        });
+        let outside = || named(values, Problem::Place(place.to_vec()));
+        *at.and_then(|at| slots.get_mut(at)).ok_or_else(outside)? = value;
+    }
+    Ok(Some(from_floats(values.name(), &written, float)))
 }
 
 /// A tensor of type `float` that holds `values`, each rounded once.
@@ -301,6 +336,27 @@ mod tests {
             dims: dims.to_vec(),
             data_type: Some(data_type.into()),
             ..TensorProto::default()
+        }
+    }
+
+    #[test]
+    fn sparse_tensors_are_written_out() {
+        let values = from_floats("w", &ndarray::arr1(&[5.0, 7.0]).into_dyn(), Float::F32);
+        let sparse = |places: &[i64], dims: &[i64]| SparseTensorProto {
+            values: Some(values.clone()),
+            indices: Some(TensorProto { dims: dims.to_vec(), ..from_integers("i", places) }),
+            dims: vec![2, 3],
+        };
+        let storage = Storage::default();
+        for (case, places, dims) in
+            [("flat", &[1, 5][..], &[2][..]), ("by axis", &[0, 1, 1, 2], &[2, 2])]
+        {
+            let dense = dense(&sparse(places, dims), &storage).unwrap().unwrap();
+            let dense = floats(&dense, &storage).unwrap();
+            assert_eq!(dense.as_slice().unwrap(), [0., 5., 0., 0., 0., 7.], "{case}");
+        }
+        for outside in [&[1, 6], &[-1, 2]] {
+            assert!(dense(&sparse(outside, &[2]), &storage).is_err(), "{outside:?}");
         }
     }
 

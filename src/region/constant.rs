@@ -19,6 +19,7 @@ use crate::onnx::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
     ValueInfoProto, attribute_proto::AttributeType,
 };
+use crate::onnx::storage::Storage;
 use crate::onnx::tensor::{self, Float};
 
 /// Operators that exporters build constants with. Deterministic, and without bodies.
@@ -438,6 +439,9 @@ fn stored(node: &Node) -> Option<TensorProto> {
     };
     let mut tensor = match attribute.name() {
         "value" => attribute.t.clone()?,
+        "sparse_value" => {
+            tensor::dense(attribute.sparse_tensor.as_ref()?, &Storage::default()).ok()??
+        }
         "value_float" => float(vec![], &[attribute.f()]),
         "value_floats" => float(vec![attribute.floats.len() as i64], &attribute.floats),
         "value_int" => int(vec![], &[attribute.i()]),

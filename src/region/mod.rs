@@ -35,30 +35,16 @@ pub enum NotLinear {
     /// A weight or statistic that is computed at run time.
     #[error("`{0}` is not constant")]
     NotConstant(String),
-    /// A window depends on a size that the file does not fix.
-    #[error(
-        "its windows depend on the size of `{tensor}` on axis {axis}, which is not known; fix it \
-         with --input-shape"
-    )]
-    SizeUnknown {
-        /// The tensor.
-        tensor: String,
-        /// Its axis.
-        axis: usize,
-    },
-    /// Which axis a constant meets depends on a rank that is not known.
-    #[error("the number of dimensions of `{0}` is not known; fix it with --input-shape")]
-    RankUnknown(String),
-    /// Whether a constant enlarges the tensor depends on a size that is not known.
-    #[error(
-        "whether its constant enlarges `{tensor}` on axis {axis} is not known; fix it with \
-         --input-shape"
-    )]
-    ChannelsUnknown {
-        /// The tensor.
-        tensor: String,
-        /// Its axis.
-        axis: usize,
+    /// A weight that a caller may replace, which counts only with `--keep-overridable`.
+    #[error("`{0}` is a graph input too, so a caller may override it (--keep-overridable)")]
+    Overridable(String),
+    /// Something depends on a size that the file does not fix.
+    #[error("{what} is not known; {remedy}")]
+    Unknown {
+        /// The size, and what depends on it.
+        what: String,
+        /// How the user can fix it.
+        remedy: String,
     },
     /// A constant that varies along other axes than the channels.
     #[error("constant `{constant}` of shape {dims:?} is not one number per channel")]

@@ -11,8 +11,13 @@ use super::inference::inference_form;
 use crate::affine::{Affine, Border, Channels, Geometry, Order, Window, batch_norm};
 use crate::engine::{self, Inference, InputShapes, Source};
 use crate::onnx::graph::{Graph, Node, ValueId};
-use crate::onnx::model::Invalid;
+use crate::onnx::model::{Invalid, graph_field};
+use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
+use crate::onnx::proto::{ValueInfoProto, type_proto};
 use crate::onnx::tensor::Float;
+
+/// The newest operator set whose operators are known here.
+pub const NEWEST_OPSET: i64 = 28;
 
 /// What a node computes.
 #[derive(Debug, Clone)]
@@ -336,10 +341,53 @@ impl<'g, 'm> Reader<'g, 'm> {
 
     fn size(&self, tensor: ValueId, axis: usize) -> Result<i64, NotLinear> {
         let size = self.shape(tensor).get(axis).copied().flatten();
-        size.filter(|size| (0..1 << 24).contains(size)).ok_or_else(|| NotLinear::SizeUnknown {
-            tensor: self.graph.value(tensor).name.clone(),
-            axis,
+        size.filter(|size| (0..1 << 24).contains(size)).ok_or_else(|| {
+            let name = &self.graph.value(tensor).name;
+            self.unknown(format!(
+                "the size of `{name}` on axis {axis}, on which its windows depend,"
+            ))
         })
+    }
+
+    fn unknown(&self, what: String) -> NotLinear {
+        let remedy = match self.open_input() {
+            Some(example) if self.graph.outer.is_none() => {
+                format!("fix it with --input-shape {example}")
+            }
+            _ => "it cannot be inferred".to_owned(),
+        };
+        NotLinear::Unknown { what, remedy }
+    }
+
+    /// The first graph input that has no fixed shape, with a likely one: `x=1,3,224,224`.
+    fn open_input(&self) -> Option<String> {
+        let fields = self.graph.scope.fields(graph_field::INPUT);
+        let infos = fields.filter_map(|field| self.graph.model.decode(field, "graph input").ok());
+        let example = |info: ValueInfoProto| {
+            let id = self.graph.find(info.name())?;
+            let Some(type_proto::Value::TensorType(tensor)) = info.r#type.as_ref()?.value.as_ref()
+            else {
+                return None;
+            };
+            let fixed = |dim: &Dimension| match dim.value {
+                Some(dimension::Value::DimValue(size)) if size > 0 => Some(size),
+                _ => None,
+            };
+            let sizes: Option<Vec<Option<i64>>> =
+                tensor.shape.as_ref().map(|shape| shape.dim.iter().map(fixed).collect());
+            if self.graph.value(id).initializer.is_some()
+                || sizes.as_ref().is_some_and(|sizes| !sizes.contains(&None))
+            {
+                return None;
+            }
+            let sizes = sizes.unwrap_or_else(|| vec![None, Some(3), None, None]);
+            let likely = |(axis, size): (usize, &Option<i64>)| {
+                size.unwrap_or(if axis == 0 { 1 } else { 224 }).to_string()
+            };
+            let sizes: Vec<String> = sizes.iter().enumerate().map(likely).collect();
+            Some(format!("{}={}", info.name(), sizes.join(",")))
+        };
+        infos.into_iter().find_map(example)
     }
 
     /// BatchNormalization (opset 7 to 15), with the running statistics: a deploy
@@ -447,7 +495,7 @@ impl<'g, 'm> Reader<'g, 'm> {
             return Ok(Ok(PerChannel::Same(*value)));
         }
         let Some(sizes) = sizes else {
-            return Ok(Err(NotLinear::RankUnknown(name(tensor))));
+            return Ok(Err(self.rank_unknown(tensor)));
         };
         // Dimensions align at the end: [C,1,1] and [1,C,1,1] meet the channels of
         // [N,C,H,W], [C] runs along W; in [N,H,W,C] it meets the channels.
@@ -465,7 +513,11 @@ impl<'g, 'm> Reader<'g, 'm> {
         });
         // [1,4,1,1] on [N,1,H,W] makes four channels of one.
         Ok(match size {
-            None => Err(NotLinear::ChannelsUnknown { tensor: name(tensor), axis }),
+            None => Err(self.unknown(format!(
+                "whether `{}` enlarges `{}` on axis {axis}",
+                name(id),
+                name(tensor)
+            ))),
             Some(size) if size == values.len() => {
                 Ok(PerChannel::Each(values, Order::with_channels_at(axis)))
             }
@@ -478,8 +530,12 @@ impl<'g, 'm> Reader<'g, 'm> {
     /// # Errors
     /// If it is not known.
     pub fn rank(&self, tensor: ValueId) -> Result<usize, NotLinear> {
-        let unknown = || NotLinear::RankUnknown(self.graph.value(tensor).name.clone());
-        self.dims(tensor).map(|dims| dims.len()).ok_or_else(unknown)
+        self.dims(tensor).map(|dims| dims.len()).ok_or_else(|| self.rank_unknown(tensor))
+    }
+
+    fn rank_unknown(&self, tensor: ValueId) -> NotLinear {
+        let name = &self.graph.value(tensor).name;
+        self.unknown(format!("the number of dimensions of `{name}`"))
     }
 
     /// The dimensions of `tensor` that follow from the kernels, statistics and
@@ -776,7 +832,11 @@ impl<'g, 'm> Reader<'g, 'm> {
     }
 
     pub(super) fn not_constant(&self, id: ValueId) -> NotLinear {
-        NotLinear::NotConstant(self.graph.value(id).name.clone())
+        let value = self.graph.value(id);
+        match value.initializer {
+            Some(_) => NotLinear::Overridable(value.name.clone()),
+            None => NotLinear::NotConstant(value.name.clone()),
+        }
     }
 }
 
