@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::affine::{Border, Geometry, Order, Window};
+use crate::affine::{Border, Geometry, Order, Sense, Window};
 use crate::fuse::Fused;
 use crate::onnx::graph::{Node, ValueId};
 use crate::onnx::model::Invalid;
@@ -182,6 +182,10 @@ fn small_size(
     known: Option<i64>,
     remainder: i64,
 ) -> i64 {
+    let mut scattered = block.parts.iter().filter(|part| part.map.sense == Sense::Scatter);
+    if let Some(part) = scattered.next() {
+        return scattered_size(&part.map.window(axis), parts, axis);
+    }
     let windows: Vec<Window> = block.parts.iter().map(|part| part.map.window(axis)).collect();
     let mut outputs = outputs_with_all_borders(&windows) + axis as i64;
     // Every root must have at least one element, and enough of them to be mirrored.
@@ -200,4 +204,15 @@ fn small_size(
         None => remainder % window.stride,
     };
     input_size(&window, outputs, rest)
+}
+
+/// The same where a transposed convolution with `window` makes the output: what it
+/// reads is so large that some outputs are reached by no border tap; what is added to
+/// it is as large as the output.
+fn scattered_size(window: &Window, parts: &[&Part<Geometry>], axis: usize) -> i64 {
+    let inputs = (window.last() - window.start) / window.stride + 3 + axis as i64;
+    match parts.iter().any(|part| part.map.sense == Sense::Scatter) {
+        true => inputs,
+        false => (inputs - 1) * window.stride + window.slack,
+    }
 }

@@ -4,7 +4,7 @@
 
 use ndarray::{ArrayD, IxDyn};
 
-use crate::affine::{Affine, Border, Linear, Refusal, Window};
+use crate::affine::{Affine, Border, Linear, Refusal, Sense, Window};
 use crate::onnx::graph::ValueId;
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::attribute_proto::AttributeType;
@@ -110,7 +110,7 @@ impl Fused {
         }
         let windows = geometry.windows.iter();
         let crops: Vec<_> = windows.map(|window| pair(window.pads(), |pad| pad.min(0))).collect();
-        if crops.iter().any(|&crop| crop != (0, 0)) {
+        if geometry.sense == Sense::Gather && crops.iter().any(|&crop| crop != (0, 0)) {
             input = self.crop(opset, &format!("{stem}.crop"), &input, &crops);
         }
         let frame = |border: Border| -> Vec<(i64, i64)> {
@@ -126,16 +126,10 @@ impl Fused {
                 input = self.pad(opset, &format!("{stem}.pad"), &input, &pads, border);
             }
         }
-        let zeros = frame(Border::Zero);
-        let zeros = zeros.iter().map(|pads| pads.0).chain(zeros.iter().map(|pads| pads.1));
-
-        let axis = |value: fn(&Window) -> i64| -> Vec<i64> {
-            geometry.windows.iter().map(value).collect()
-        };
         let groups = geometry.channels.map_or(1, |channels| channels.groups);
         let weight = format!("{stem}.weight");
         let bias = format!("{stem}.bias");
-        self.weights(&weight, part.map.kernel().clone(), block)?;
+        self.weights(&weight, part.map.stored_kernel(), block)?;
         let mut inputs = vec![input.as_str(), weight.as_str()];
         if geometry.shifted {
             let values = part.map.bias().to_vec();
@@ -143,18 +137,34 @@ impl Fused {
             self.weights(&bias, values, block)?;
             inputs.push(&bias);
         }
-        let attributes = vec![
+        let axis = |value: fn(&Window) -> i64| -> Vec<i64> {
+            geometry.windows.iter().map(value).collect()
+        };
+        let mut attributes = vec![
             ints("dilations", axis(|window| window.step)),
             int("group", groups as i64),
             ints("kernel_shape", axis(|window| window.taps)),
-            ints("pads", zeros.collect()),
             ints("strides", axis(|window| window.stride)),
         ];
+        let op = match geometry.sense {
+            Sense::Gather => {
+                attributes.push(ints("pads", pads_of(&frame(Border::Zero))));
+                "Conv"
+            }
+            Sense::Scatter => {
+                let windows = geometry.windows.iter();
+                let (pads, growth): (Vec<_>, Vec<_>) = windows.map(Window::scattered_pads).unzip();
+                attributes.push(ints("pads", pads_of(&pads)));
+                attributes.push(ints("output_padding", growth));
+                "ConvTranspose"
+            }
+        };
+        attributes.sort_by(|a, b| a.name().cmp(b.name()));
         if geometry.output.is_canonical() {
-            self.nodes.push(node("Conv", stem, &inputs, output, attributes));
+            self.nodes.push(node(op, stem, &inputs, output, attributes));
         } else {
             let canonical = format!("{stem}.nchw");
-            self.nodes.push(node("Conv", stem, &inputs, &canonical, attributes));
+            self.nodes.push(node(op, stem, &inputs, &canonical, attributes));
             let roles = geometry.output.roles(rank);
             self.transpose(&format!("{stem}.output"), &canonical, output, roles);
         }
@@ -258,6 +268,11 @@ impl Fused {
         }
         input
     }
+}
+
+/// All beginnings, then all ends.
+fn pads_of(pads: &[(i64, i64)]) -> Vec<i64> {
+    pads.iter().map(|pads| pads.0).chain(pads.iter().map(|pads| pads.1)).collect()
 }
 
 fn pair(pads: (i64, i64), each: fn(i64) -> i64) -> (i64, i64) {

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::affine::{Geometry, Refusal};
+use crate::affine::{Geometry, Refusal, Sense};
 use crate::onnx::graph::{Graph, Node, NodeId, ValueId};
 use crate::onnx::tensor::Float;
 use crate::region::form::{Absorbed, Walk};
@@ -199,7 +199,7 @@ fn cost_of(parts: &[Part<Geometry>], opset: i64) -> Count {
         let weights = part.map.weights();
         count.nodes += nodes_of(&part.map, opset);
         count.parameters += weights + if part.map.shifted { outputs } else { 0.0 };
-        count.multiply_adds += weights;
+        count.multiply_adds += part.map.multiply_adds();
     }
     count
 }
@@ -316,7 +316,7 @@ fn multiply_adds(map: &Map) -> f64 {
     match map {
         Map::Diagonal { scale, .. } => scale.len() as f64,
         Map::Transpose { .. } => 0.0,
-        _ => map.geometry().weights(),
+        _ => map.geometry().multiply_adds(),
     }
 }
 
@@ -388,7 +388,10 @@ fn text_of(map: &Map) -> Option<String> {
         taps.join("×")
     };
     match map {
-        Map::Conv { geometry, .. } => Some(sizes(geometry)),
+        Map::Conv { geometry, .. } => Some(match geometry.sense {
+            Sense::Gather => sizes(geometry),
+            Sense::Scatter => format!("transposed {}", sizes(geometry)),
+        }),
         Map::Filter { windows, .. } if windows.iter().any(|window| window.taps > 1) => {
             Some(format!("mean {}", sizes(&map.geometry())))
         }

@@ -18,6 +18,15 @@ pub struct Channels {
     pub groups: usize,
 }
 
+/// On which side the windows fall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sense {
+    /// Convolution: each output gathers what lies in a window of the input.
+    Gather,
+    /// Transposed convolution: each input scatters into a window of the output.
+    Scatter,
+}
+
 /// The shape of a linear map.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Geometry {
@@ -26,6 +35,8 @@ pub struct Geometry {
     /// One per spatial axis. Axes beyond the list have the identity window, so a
     /// pointwise map fits tensors of every rank.
     pub windows: Vec<Window>,
+    /// Which tensor the windows fall on.
+    pub sense: Sense,
     /// The axes of what it reads.
     pub input: Order,
     /// The axes of what it makes.
@@ -51,6 +62,7 @@ impl Geometry {
         Geometry {
             channels: None,
             windows: Vec::new(),
+            sense: Sense::Gather,
             input: Order::CANONICAL,
             output: Order::CANONICAL,
             shifted: false,
@@ -74,8 +86,7 @@ impl Geometry {
         self.windows.get(axis).copied().unwrap_or(Window::IDENTITY)
     }
 
-    /// The number of weights, which is also the multiply-adds per output position;
-    /// as `f64`, where nothing overflows.
+    /// The number of weights; as `f64`, where nothing overflows.
     pub fn weights(&self) -> f64 {
         let taps: f64 = self.windows.iter().map(|window| window.taps as f64).product();
         let pairs = self.channels.map_or(1.0, |Channels { inputs, outputs, groups }| {
@@ -84,9 +95,36 @@ impl Geometry {
         taps * pairs
     }
 
+    /// Multiply-adds per output position.
+    pub fn multiply_adds(&self) -> f64 {
+        match self.sense {
+            Sense::Gather => self.weights(),
+            Sense::Scatter => self.weights() * self.stride(),
+        }
+    }
+
     /// Input positions per output position.
     pub fn stride(&self) -> f64 {
-        self.windows.iter().map(|window| window.stride as f64).product()
+        let stride: f64 = self.windows.iter().map(|window| window.stride as f64).product();
+        match self.sense {
+            Sense::Gather => stride,
+            Sense::Scatter => 1.0 / stride,
+        }
+    }
+
+    fn is_pointwise(&self) -> bool {
+        self.windows.iter().all(|window| *window == Window::IDENTITY)
+    }
+
+    fn composed_window(&self, inner: &Geometry, axis: usize) -> Result<Window, Refusal> {
+        let (outer, inner_window) = (self.window(axis), inner.window(axis));
+        match (self.sense, inner.sense) {
+            (Sense::Gather, Sense::Gather) => outer.after(&inner_window, axis),
+            (Sense::Gather, Sense::Scatter) => outer.frame_of_scattered(&inner_window, axis),
+            // Scattered, a bias would reach the border less often than the middle.
+            (Sense::Scatter, Sense::Gather) if inner.is_pointwise() && !inner.shifted => Ok(outer),
+            (Sense::Scatter, _) => Err(Refusal::Senses),
+        }
     }
 
     fn window_of_role(&self, role: usize) -> Window {
@@ -129,17 +167,22 @@ impl Linear for Geometry {
         let windows = self
             .axes(inner)
             .map(|axis| {
-                let (outer, inner_window) = (self.window(axis), inner.window(axis));
+                let outer = self.window(axis);
                 // Conv 1×1 with bias, then a padded 3×3: the pad is 0, not the bias.
-                if inner.shifted && outer.is_padded() && outer.border == Border::Zero {
+                let padded = self.sense == Sense::Gather && outer.is_padded();
+                if inner.shifted && padded && outer.border == Border::Zero {
                     return Err(Refusal::BiasAtBorder(axis));
                 }
-                outer.after(&inner_window, axis)
+                self.composed_window(inner, axis)
             })
             .collect::<Result<_, _>>()?;
         Ok(Geometry {
             channels,
             windows,
+            sense: match (self.sense, inner.sense) {
+                (Sense::Gather, Sense::Gather) => Sense::Gather,
+                _ => Sense::Scatter,
+            },
             input: inner.input.clone(),
             output: self.output.clone(),
             shifted: self.shifted || inner.shifted,
@@ -149,6 +192,9 @@ impl Linear for Geometry {
     fn added(&self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal> {
         if self.output != other.output {
             return Err(Refusal::Axes);
+        }
+        if self.sense != other.sense {
+            return Err(Refusal::Senses);
         }
         let channels = match (self.channels, other.channels) {
             (Some(a), Some(b)) => {
@@ -173,7 +219,11 @@ impl Linear for Geometry {
         let windows = self
             .axes(other)
             .map(|axis| {
-                let size = shape.get(self.input.axis(axis + 2)).copied().flatten();
+                // Outputs of transposed convolutions differ in number or do not, for all sizes.
+                let size = match self.sense {
+                    Sense::Gather => shape.get(self.input.axis(axis + 2)).copied().flatten(),
+                    Sense::Scatter => None,
+                };
                 self.window(axis).union(&other.window(axis), size, axis)
             })
             .collect::<Result<_, _>>()?;
@@ -189,13 +239,7 @@ impl Linear for Geometry {
             [] => Vec::new(),
             _ => roles.iter().skip(2).map(|&role| self.window_of_role(role)).collect(),
         };
-        Geometry {
-            channels: self.channels,
-            windows,
-            input: order(&self.input),
-            output: order(&self.output),
-            shifted: self.shifted,
-        }
+        Geometry { windows, input: order(&self.input), output: order(&self.output), ..self.clone() }
     }
 
     fn negated(self) -> Self {

@@ -7,7 +7,7 @@
 
 use ndarray::{Array2, ArrayD, Axis, IxDyn, Slice};
 
-use super::{Channels, Geometry, Linear, Order, Refusal, Window};
+use super::{Channels, Geometry, Linear, Order, Refusal, Sense, Window};
 
 /// A convolution with bias: kernel `[O, C/groups, taps…]`, bias `[O]`.
 ///
@@ -44,6 +44,28 @@ impl Affine {
         let channels = Some(Channels { inputs, outputs, groups });
         let bias = if bias.is_empty() { vec![0.0; outputs] } else { bias.to_vec() };
         Self::new(Geometry { channels, windows, ..Geometry::identity() }, kernel, bias)
+    }
+
+    /// A transposed convolution with kernel `[C, O/groups, taps…]`; an empty `bias` is zero.
+    pub fn transposed_conv(
+        kernel: ArrayD<f64>,
+        bias: &[f64],
+        windows: Vec<Window>,
+        groups: usize,
+    ) -> Self {
+        let mut affine = Self::conv(exchange_channels(kernel, groups), bias, windows, groups);
+        affine.geometry.sense = Sense::Scatter;
+        affine
+    }
+
+    /// The weights as the operator stores them: `[O, C/groups, taps…]`, or, if the
+    /// convolution is transposed, `[C, O/groups, taps…]`.
+    pub fn stored_kernel(&self) -> ArrayD<f64> {
+        let groups = self.geometry.channels.map_or(1, |channels| channels.groups);
+        match self.geometry.sense {
+            Sense::Gather => self.kernel.clone(),
+            Sense::Scatter => exchange_channels(self.kernel.clone(), groups),
+        }
     }
 
     /// `y = scale·x + shift`, per channel.
@@ -274,6 +296,23 @@ impl Linear for Affine {
     }
 }
 
+/// `[A, B/groups, taps…]` as `[B, A/groups, taps…]`.
+fn exchange_channels(kernel: ArrayD<f64>, groups: usize) -> ArrayD<f64> {
+    let (first, second) = (kernel.len_of(Axis(0)), kernel.len_of(Axis(1)));
+    let taps = kernel.shape()[2..].to_vec();
+    let split = [&[groups, first / groups, second][..], &taps].concat();
+    let joined = [&[groups * second, first / groups][..], &taps].concat();
+    let mut split = kernel
+        .into_shape_with_order(split)
+        .unwrap_or_else(|_| unreachable!("the groups divide the channels"));
+    split.swap_axes(1, 2);
+    split
+        .as_standard_layout()
+        .into_owned()
+        .into_shape_with_order(joined)
+        .unwrap_or_else(|_| unreachable!("the number of elements is the same"))
+}
+
 /// Where tap `(t₁, t₂)` of a composition falls in its kernel: a table of flat
 /// indices, a row per tap of `outer` and a column per tap of `inner`.
 fn composed_places(composed: &[Window], outer: &Geometry, inner: &Geometry) -> Array2<usize> {
@@ -329,6 +368,35 @@ mod tests {
             }
             sum
         })
+    }
+
+    /// A transposed convolution by its definition: every input scatters its window.
+    fn naive_scatter(affine: &Affine, x: &Map) -> Map {
+        let Channels { inputs, outputs, groups } = affine.geometry.channels.unwrap();
+        let windows = &affine.geometry.windows;
+        let sizes = windows.iter().zip(&x.shape()[1..]);
+        let sizes = sizes.map(|(w, &n)| ((n as i64 - 1) * w.stride + w.slack).max(0) as usize);
+        let shape: Vec<usize> = std::iter::once(outputs).chain(sizes).collect();
+        let mut y = ArrayD::zeros(IxDyn(&shape));
+        for (channel, mut plane) in y.outer_iter_mut().enumerate() {
+            plane.fill(affine.bias[channel]);
+        }
+        let stored = affine.stored_kernel();
+        for (at, &value) in x.indexed_iter() {
+            for (tap, &weight) in stored.index_axis(Axis(0), at[0]).indexed_iter() {
+                let group = at[0] / (inputs / groups);
+                let mut position = vec![group * (outputs / groups) + tap[0]];
+                for (axis, window) in windows.iter().enumerate() {
+                    let (at, tap) = (at[axis + 1] as i64, tap[axis + 1] as i64);
+                    let place = at * window.stride + window.start + tap * window.step;
+                    position.push(usize::try_from(place).unwrap_or(usize::MAX));
+                }
+                if let Some(sum) = y.get_mut(&position[..]) {
+                    *sum += weight * value;
+                }
+            }
+        }
+        y
     }
 
     fn assert_close(a: &Map, b: &Map) -> Result<(), TestCaseError> {
@@ -417,17 +485,6 @@ mod tests {
         }
 
         #[test]
-        fn permuted_axes_of_a_kernel_are_permuted_axes_of_the_map(
-            (x, kernel) in (input(3), conv(4, 8, vec![1, 2, 3]))
-        ) {
-            // Spatial axes 0, 1, 2 become 2, 0, 1.
-            let turned = kernel.permuted(&[0, 1, 3, 4, 2]);
-            let axes = IxDyn(&[0, 2, 3, 1]);
-            let expected = naive(&kernel, &x).permuted_axes(axes.clone());
-            assert_close(&naive(&turned, &x.permuted_axes(axes)), &expected)?;
-        }
-
-        #[test]
         fn norms_frames_and_identities_are_such_maps(
             x in input(2), kernel in conv(4, 4, vec![1, 1]), scale in values(vec![4]),
             shift in values(vec![4]), frame in windows(2, vec![1, 1]),
@@ -451,6 +508,58 @@ mod tests {
             let uniform = Affine::filter(vec![], 2.0, 0.0).after(&kernel).unwrap();
             assert_close(&twice.kernel, &uniform.kernel)?;
             assert_close(&naive(&kernel.clone().negated(), &x), &-naive(&kernel, &x))?;
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+        #[test]
+        fn permuted_axes_of_a_kernel_are_permuted_axes_of_the_map(
+            (x, kernel) in (input(3), conv(4, 8, vec![1, 2, 3]))
+        ) {
+            // Spatial axes 0, 1, 2 become 2, 0, 1.
+            let turned = kernel.permuted(&[0, 1, 3, 4, 2]);
+            let axes = IxDyn(&[0, 2, 3, 1]);
+            let expected = naive(&kernel, &x).permuted_axes(axes.clone());
+            assert_close(&naive(&turned, &x.permuted_axes(axes)), &expected)?;
+        }
+
+        #[test]
+        fn transposed_convolutions_add_and_are_scaled_and_cropped(
+            (x, a, b) in proptest::collection::vec(1..4i64, 1..=2).prop_flat_map(|strides| {
+                (input(strides.len()), conv(8, 4, strides.clone()), conv(8, 4, strides))
+            }),
+            scale in values(vec![8]), shift in values(vec![8]),
+        ) {
+            // Stored [C, O/groups, …], so a convolution from 8 to 4 becomes one from 4 to 8.
+            let scattered = |affine: &Affine, like: &Affine| {
+                let groups = affine.geometry.channels.unwrap().groups;
+                let windows = affine.geometry.windows.iter().zip(&like.geometry.windows);
+                let windows = windows.map(|(window, like)| {
+                    let slack = like.taps * like.step + 2;
+                    Window { slack, start: -window.start.abs(), ..*window }
+                });
+                Affine::transposed_conv(affine.kernel.clone(), &[], windows.collect(), groups)
+            };
+            let (a, b) = (scattered(&a, &a), scattered(&b, &a));
+            let sum = a.plus(&b, &[]).unwrap();
+            assert_close(&naive_scatter(&sum, &x), &(naive_scatter(&a, &x) + naive_scatter(&b, &x)))?;
+
+            let norm = Affine::diagonal(scale.as_slice().unwrap(), shift.as_slice().unwrap());
+            let mut expected = naive_scatter(&a, &x);
+            for (mut plane, (s, t)) in expected.outer_iter_mut().zip(scale.iter().zip(&shift)) {
+                plane.mapv_inplace(|v| v * s + t);
+            }
+            let scaled = norm.after(&a).unwrap();
+            assert_close(&naive_scatter(&scaled, &x), &expected)?;
+
+            let crop = vec![Window::new(1, 1, 1, (-1, -1)).unwrap(); x.ndim() - 1];
+            let crop = Affine::filter(crop, 1.0, 0.0);
+            let expected = naive(&crop, &expected);
+            if !expected.is_empty() && let Ok(cropped) = crop.after(&scaled) {
+                assert_close(&naive_scatter(&cropped, &x), &expected)?;
+            }
         }
     }
 

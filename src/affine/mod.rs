@@ -13,7 +13,7 @@ mod order;
 mod refusal;
 mod window;
 
-pub use geometry::{Channels, Geometry};
+pub use geometry::{Channels, Geometry, Sense};
 pub use kernel::{Affine, batch_norm};
 pub use order::Order;
 pub use refusal::Refusal;

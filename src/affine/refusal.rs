@@ -44,6 +44,12 @@ pub enum Refusal {
         "they run along different axes: what is a channel, or in a row, to one is not to the other"
     )]
     Axes,
+    /// A convolution and a transposed one.
+    #[error("one is a convolution and the other a transposed convolution")]
+    Senses,
+    /// A transposed convolution whose output begins or ends beyond all its windows.
+    #[error("on spatial axis {0} the output is larger than what a transposed convolution makes")]
+    Outgrown(usize),
     /// Numbers beyond anything a network has.
     #[error("the windows on spatial axis {0} are too large")]
     TooLarge(usize),

@@ -7,6 +7,10 @@ use super::Refusal;
 /// `⌊(n + slack) / stride⌋ + 1` outputs.
 ///
 /// Kernels correspond by these positions, never by their centres.
+///
+/// The window of a transposed convolution falls on its output instead: input `o` is
+/// added at `o·stride + start + i·step`, what lies outside is dropped, and from `n`
+/// inputs come `(n − 1)·stride + slack` outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Window {
     /// Kernel size.
@@ -71,6 +75,26 @@ impl Window {
     /// With `border` beyond the input, if anything is read there.
     fn bordered(self, border: Border) -> Self {
         Window { border: if self.is_padded() { border } else { Border::Zero }, ..self }
+    }
+
+    /// The window of a transposed convolution; `None` as in [`Self::new`].
+    pub fn scattered(
+        taps: i64,
+        stride: i64,
+        dilation: i64,
+        pads: (i64, i64),
+        output_padding: i64,
+    ) -> Option<Self> {
+        let window = Window::new(taps, stride, dilation, pads)?;
+        let slack = (taps - 1) * dilation + 1 - pads.0 - pads.1;
+        Window { slack: slack.checked_add(output_padding)?, border: Border::Zero, ..window }
+            .bounded()
+    }
+
+    /// The pads and the output padding of a transposed convolution with this window.
+    pub fn scattered_pads(&self) -> ((i64, i64), i64) {
+        let behind = self.last() + 1 - self.slack;
+        ((-self.start, behind.max(0)), (-behind).max(0))
     }
 
     fn bounded(self) -> Option<Self> {
@@ -139,6 +163,27 @@ impl Window {
         .bordered(if mirrors { self.border } else { inner.border })
         .bounded()
         .ok_or(Refusal::TooLarge(axis))
+    }
+
+    /// The window of a pad or crop `self` after a transposed convolution `inner`.
+    pub(super) fn frame_of_scattered(
+        &self,
+        inner: &Window,
+        axis: usize,
+    ) -> Result<Window, Refusal> {
+        if *self == Window::IDENTITY {
+            return Ok(*inner);
+        }
+        if self.taps != 1 || self.stride != 1 || self.border != Border::Zero {
+            return Err(Refusal::Senses);
+        }
+        let (start, slack) = (inner.start - self.start, inner.slack + self.slack + 1);
+        let window = Window { start, slack, ..*inner };
+        // Output padding is less than the stride or the dilation, and there is none in front.
+        if start > 0 || window.scattered_pads().1 >= inner.stride.max(inner.step) {
+            return Err(Refusal::Outgrown(axis));
+        }
+        window.bounded().ok_or(Refusal::TooLarge(axis))
     }
 
     /// The union of both windows' taps. For an unknown `size` the slacks must be

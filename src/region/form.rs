@@ -543,7 +543,7 @@ fn cost(part: &Part<Geometry>, opset: i64) -> Cost {
     Cost {
         nodes: nodes_of(&part.map, opset) as f64,
         weights: part.map.weights() + bias,
-        multiply_adds: part.map.weights(),
+        multiply_adds: part.map.multiply_adds(),
     }
 }
 
@@ -551,7 +551,9 @@ fn cost(part: &Part<Geometry>, opset: i64) -> Cost {
 fn own_cost(map: &Map) -> Cost {
     let geometry = map.geometry();
     let (weights, multiply_adds) = match map {
-        Map::Conv { bias, .. } => (geometry.weights() + bias.len() as f64, geometry.weights()),
+        Map::Conv { bias, .. } => {
+            (geometry.weights() + bias.len() as f64, geometry.multiply_adds())
+        }
         // γ, β, μ, σ² of a norm; a scale or shift has less, but nothing to trade for it.
         Map::Diagonal { scale, .. } => (4.0 * scale.len() as f64, scale.len() as f64),
         Map::Filter { windows, .. } => {

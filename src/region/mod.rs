@@ -12,7 +12,7 @@ pub mod read;
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::affine::{Border, Geometry, Linear, Refusal, Window};
+use crate::affine::{Border, Geometry, Linear, Refusal, Sense, Window};
 use crate::onnx::graph::{Graph, NodeId, ValueId};
 use crate::onnx::model::Invalid;
 use read::{Map, Reader, Reading};
@@ -205,7 +205,7 @@ impl<L: Linear> Part<L> {
         Part { root: self.root, map: self.map.negated(), kind }
     }
 
-    /// Weights to store and multiply-adds per output position, if it is emitted on its own.
+    /// Weights to store, if it is emitted on its own.
     pub fn weights(&self) -> f64 {
         match self.kind {
             Kind::Plain(_) => 0.0,
@@ -245,7 +245,10 @@ pub fn nodes_of(geometry: &Geometry, opset: i64) -> usize {
     let count = |condition: fn(&Window) -> bool| {
         geometry.windows.iter().filter(|window| condition(window)).count()
     };
-    let mut nodes = 1 + count(|window| window.pads().0 < 0 || window.pads().1 < 0).min(1);
+    let mut nodes = 1;
+    if geometry.sense == Sense::Gather {
+        nodes += count(|window| window.pads().0 < 0 || window.pads().1 < 0).min(1);
+    }
     nodes += count(|window| !matches!(window.border, Border::Zero | Border::Wrap)).min(1);
     nodes += match count(|window| window.border == Border::Wrap) {
         wrapped if opset >= WRAP_SINCE => wrapped.min(1),

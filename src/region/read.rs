@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use super::NotLinear;
 use super::constant::Constants;
 use super::inference::inference_form;
-use crate::affine::{Affine, Border, Channels, Geometry, Order, Window, batch_norm};
+use crate::affine::{Affine, Border, Channels, Geometry, Order, Sense, Window, batch_norm};
 use crate::engine::{self, Inference, InputShapes, Source};
 use crate::onnx::graph::{Graph, Node, ValueId};
 use crate::onnx::model::{Invalid, graph_field};
@@ -35,9 +35,9 @@ pub enum Reading {
 /// An affine map; the weights of a convolution are not read yet.
 #[derive(Debug, Clone)]
 pub enum Map {
-    /// Conv: kernel tensor, bias, shape.
+    /// Conv or ConvTranspose: kernel tensor, bias, shape.
     Conv {
-        /// The kernel's tensor, `[O, C/groups, k…]`.
+        /// The kernel's tensor, `[O, C/groups, k…]`, or `[C, O/groups, k…]` if transposed.
         kernel: ValueId,
         /// Its type, which is that of the input and output too.
         float: Float,
@@ -102,7 +102,11 @@ impl Map {
             Map::Conv { kernel, bias, geometry, .. } => {
                 let groups = geometry.channels.map_or(1, |channels| channels.groups);
                 let Some((weights, _)) = constants.floats(*kernel)? else { return Ok(None) };
-                Affine::conv(weights, bias, geometry.windows.clone(), groups)
+                let new = match geometry.sense {
+                    Sense::Gather => Affine::conv,
+                    Sense::Scatter => Affine::transposed_conv,
+                };
+                new(weights, bias, geometry.windows.clone(), groups)
             }
             Map::Diagonal { scale, shift, .. } => Affine::diagonal(scale, shift),
             Map::Filter { windows, weight, shift, .. } => {
@@ -160,7 +164,8 @@ impl<'g, 'm> Reader<'g, 'm> {
             ))));
         };
         let reading = match op {
-            "Conv" => self.conv(node)?,
+            "Conv" => self.conv(node, Sense::Gather)?,
+            "ConvTranspose" => self.conv(node, Sense::Scatter)?,
             "BatchNormalization" => self.norm(node)?,
             "Add" | "Sub" | "Mul" | "Div" => self.arithmetic(node, op)?,
             "Sum" => sum(node),
@@ -219,8 +224,8 @@ impl<'g, 'm> Reader<'g, 'm> {
         self.graph.outer.is_none().then(|| self.inference.get_or_init(infer))
     }
 
-    /// Conv (opset 1 to 22).
-    fn conv(&self, node: &Node) -> Read<Reading> {
+    /// Conv and ConvTranspose (opset 1 to 22).
+    fn conv(&self, node: &Node, sense: Sense) -> Read<Reading> {
         let (Some(input), Some(kernel)) = (node.input(0), node.input(1)) else {
             return Ok(Err(NotLinear::Malformed("its input or kernel is missing")));
         };
@@ -228,28 +233,33 @@ impl<'g, 'm> Reader<'g, 'm> {
             return Ok(Err(self.not_constant(kernel)));
         };
         let float = self.constants.element_type(kernel).and_then(Float::from_onnx);
-        let (Some(float), [outputs, width, taps @ ..]) = (float, dims.as_slice()) else {
+        let (Some(float), [first, width, taps @ ..]) = (float, dims.as_slice()) else {
             return Ok(Err(NotLinear::Malformed("its kernel is not a float tensor [O, C, k…]")));
         };
         let groups = usize::try_from(node.int("group", 1)).unwrap_or(0);
-        if groups == 0 || outputs % groups != 0 || dims.contains(&0) {
+        if groups == 0 || first % groups != 0 || dims.contains(&0) {
             return Ok(Err(NotLinear::Malformed("its groups do not divide its channels")));
         }
         let taps: Vec<i64> = taps.iter().map(|&taps| taps as i64).collect();
         if node.ints("kernel_shape").is_some_and(|shape| shape != taps) {
             return Ok(Err(NotLinear::Malformed("kernel_shape is not its kernel's shape")));
         }
-        let windows = known!(self.windows(node, input, &taps, "dilations"));
-        let bias = match node.input(2) {
-            None => Vec::new(),
-            Some(bias) => known!(self.vector(bias, *outputs)?),
-        };
-        let Some(inputs) = width.checked_mul(groups) else {
+        let Some(second) = width.checked_mul(groups) else {
             return Ok(Err(NotLinear::Malformed("its channels overflow")));
         };
+        let (windows, outputs, inputs) = match sense {
+            Sense::Gather => (self.windows(node, input, &taps), *first, second),
+            Sense::Scatter => (scattered_windows(node, &taps), second, *first),
+        };
+        let windows = known!(windows);
+        let bias = match node.input(2) {
+            None => Vec::new(),
+            Some(bias) => known!(self.vector(bias, outputs)?),
+        };
         let geometry = Geometry {
-            channels: Some(Channels { inputs, outputs: *outputs, groups }),
+            channels: Some(Channels { inputs, outputs, groups }),
             windows,
+            sense,
             shifted: bias.iter().any(|&value| value != 0.0),
             ..Geometry::identity()
         };
@@ -261,7 +271,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let (Some(input), Some(taps)) = (node.input(0), node.ints("kernel_shape")) else {
             return Ok(Err(NotLinear::Malformed("its input or kernel_shape is missing")));
         };
-        let windows = known!(self.windows(node, input, taps, "dilations"));
+        let windows = known!(self.windows(node, input, taps));
         let padded = windows.iter().any(|window| window.pads() != (0, 0));
         // At the border a mean over fewer taps has other weights.
         if padded && node.int("count_include_pad", 0) == 0 {
@@ -277,27 +287,12 @@ impl<'g, 'm> Reader<'g, 'm> {
     }
 
     /// The windows that a Conv's or pool's attributes describe.
-    fn windows(
-        &self,
-        node: &Node,
-        input: ValueId,
-        taps: &[i64],
-        dilations: &str,
-    ) -> Result<Vec<Window>, NotLinear> {
-        let malformed = NotLinear::Malformed("its strides, dilations or pads are not valid");
-        let per_axis = |name| match node.ints(name) {
-            Some(values) if values.len() == taps.len() => Ok(values.to_vec()),
-            Some(values) if !values.is_empty() => Err(malformed.clone()),
-            _ => Ok(vec![1; taps.len()]),
-        };
-        let strides = per_axis("strides")?;
-        let dilations = per_axis(dilations)?;
+    fn windows(&self, node: &Node, input: ValueId, taps: &[i64]) -> Result<Vec<Window>, NotLinear> {
+        let malformed = MALFORMED_WINDOWS;
+        let strides = per_axis(node, "strides", taps.len(), 1)?;
+        let dilations = per_axis(node, "dilations", taps.len(), 1)?;
         let auto_pad = node.attribute("auto_pad").map_or(&b""[..], |attribute| attribute.s());
-        let explicit = match node.ints("pads") {
-            Some(pads) if pads.len() == 2 * taps.len() => pads.to_vec(),
-            Some(pads) if !pads.is_empty() => return Err(malformed),
-            _ => vec![0; 2 * taps.len()],
-        };
+        let explicit = per_axis(node, "pads", 2 * taps.len(), 0)?;
         let (begins, ends) = explicit.split_at(taps.len());
         let axes = taps.iter().zip(&strides).zip(&dilations).zip(begins.iter().zip(ends));
         axes.enumerate()
@@ -558,6 +553,13 @@ impl<'g, 'm> Reader<'g, 'm> {
                 let kernel = self.constants.dims(node.input(1)?).ok()??;
                 let mut dims = vec![None; kernel.len()];
                 *dims.get_mut(1)? = kernel.first().copied();
+                Some(dims)
+            }
+            "ConvTranspose" => {
+                let kernel = self.constants.dims(node.input(1)?).ok()??;
+                let groups = usize::try_from(node.int("group", 1)).ok()?;
+                let mut dims = vec![None; kernel.len()];
+                *dims.get_mut(1)? = kernel.get(1).and_then(|width| width.checked_mul(groups));
                 Some(dims)
             }
             "BatchNormalization" => {
@@ -852,6 +854,38 @@ struct Cut {
     axis: usize,
     start: i64,
     end: i64,
+}
+
+const MALFORMED_WINDOWS: NotLinear =
+    NotLinear::Malformed("its strides, dilations or pads are not valid");
+
+/// Integer list attribute `name` with `length` elements, by default all `default`.
+fn per_axis(node: &Node, name: &str, length: usize, default: i64) -> Result<Vec<i64>, NotLinear> {
+    match node.ints(name) {
+        Some(values) if values.len() == length => Ok(values.to_vec()),
+        Some(values) if !values.is_empty() => Err(MALFORMED_WINDOWS),
+        _ => Ok(vec![default; length]),
+    }
+}
+
+/// The windows that a ConvTranspose's attributes describe.
+fn scattered_windows(node: &Node, taps: &[i64]) -> Result<Vec<Window>, NotLinear> {
+    let auto_pad = node.attribute("auto_pad").map_or(&b""[..], |attribute| attribute.s());
+    if !matches!(auto_pad, b"" | b"NOTSET" | b"VALID") || node.ints("output_shape").is_some() {
+        return Err(NotLinear::Unrepresentable("its pads follow from the size of its output"));
+    }
+    let list = |name, length, default| per_axis(node, name, length, default);
+    let (strides, dilations) = (list("strides", taps.len(), 1)?, list("dilations", taps.len(), 1)?);
+    let growth = list("output_padding", taps.len(), 0)?;
+    let pads = list("pads", 2 * taps.len(), 0)?;
+    let (begins, ends) = pads.split_at(taps.len());
+    let axes = taps.iter().zip(strides).zip(dilations).zip(growth).zip(begins.iter().zip(ends));
+    axes.map(|((((&taps, stride), dilation), growth), (&begin, &end))| {
+        let valid = begin >= 0 && end >= 0 && (0..stride.max(dilation)).contains(&growth);
+        let window = Window::scattered(taps, stride, dilation, (begin, end), growth);
+        window.filter(|_| valid).ok_or(MALFORMED_WINDOWS)
+    })
+    .collect()
 }
 
 /// No tensor of a network has more axes.
