@@ -31,6 +31,16 @@ pub enum Error {
         /// What is wrong with it.
         source: Invalid,
     },
+    /// `--input-shape` names what is not there, or has another number of dimensions.
+    #[error("{file}: --input-shape {input}: {reason}")]
+    InputShape {
+        /// The file.
+        file: String,
+        /// The name that was given.
+        input: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A block is not what it was; nothing was written.
     #[error(
         "{file}: verification failed, nothing was written: block `{block}` (output `{output}`): {reason}"
@@ -89,6 +99,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Invalid { .. } => 1,
+            Error::InputShape { .. } => 2,
             Error::BlockDiffers { .. } | Error::OutputDiffers { .. } => 3,
             Error::NothingFused { .. } => 4,
             Error::Fusable { .. } => 5,

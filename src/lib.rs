@@ -111,6 +111,7 @@ pub fn convert(input: &Place, output: Option<&Place>, options: &Options) -> Resu
     let original = open(input)?;
     let model = with_functions_inlined(&original, options).map_err(invalid)?;
     let graphs = Graph::read_all(&model).map_err(invalid)?;
+    check_shapes(&file, &graphs, &options.run.shapes)?;
     let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
     let readers = readers(&graphs, &constants, options);
     let mut scopes = Scope::of_all(&readers, &options.skip).map_err(invalid)?;
@@ -148,6 +149,26 @@ impl<'r, 'g, 'm> Scope<'r, 'g, 'm> {
         };
         readers.iter().map(scope).collect()
     }
+}
+
+/// Whether the shapes that the user gave are those of graph inputs.
+fn check_shapes(file: &str, graphs: &[Graph], shapes: &engine::InputShapes) -> Result<(), Error> {
+    let Some(main) = graphs.first() else { return Ok(()) };
+    let inputs: Vec<(String, Option<usize>)> = main.inputs();
+    for (name, shape) in shapes {
+        let reason = match inputs.iter().find(|(input, _)| input == name) {
+            None => {
+                let names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
+                format!("the model has no such input; it has {}", names.join(", "))
+            }
+            Some((_, Some(rank))) if *rank != shape.len() => {
+                format!("the input has {rank} dimensions, not {}", shape.len())
+            }
+            Some(_) => continue,
+        };
+        return Err(Error::InputShape { file: file.to_owned(), input: name.clone(), reason });
+    }
+    Ok(())
 }
 
 /// The model with those local functions inlined that take part in a block.

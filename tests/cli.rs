@@ -39,6 +39,7 @@ fn exit_codes() {
     let broken = tempfile::NamedTempFile::new().unwrap();
     fs::write(broken.path(), b"not a model at all").unwrap();
     let broken = broken.path().to_str().unwrap();
+    const SIZES: &str = "fixtures/near_misses/same_upper_unknown_sizes/model.onnx";
     let unrunnable = "fixtures/blocks/loop_body/model.onnx";
     for (arguments, code, message, written) in [
         (&[BLOCK, "OUT"][..], 0, "", true),
@@ -47,6 +48,10 @@ fn exit_codes() {
         (&[PLAIN, "OUT"], 0, "", true),
         (&[broken, "OUT"], 1, "this is not an ONNX file", false),
         (&[BLOCK, "OUT", "--no-such-flag"], 2, "unexpected argument", false),
+        (&[BLOCK, "OUT", "--input-shape", "y=1,4,6,7"], 2, "the model has no such input", false),
+        (&[BLOCK, "OUT", "--input-shape", "x=1,4,6"], 2, "has 4 dimensions, not 3", false),
+        (&[SIZES, "OUT", "--input-shape", "x=1,4,9,12", "--require-fusion"], 0, "", true),
+        (&[SIZES, "OUT", "--require-fusion"], 4, "nothing was fused", false),
         (&[BLOCK, "OUT", "--tolerance", "0"], 3, "verification failed", false),
         (&[PLAIN, "OUT", "--require-fusion"], 4, "nothing was fused", false),
         (&[BLOCK, "--check"], 5, "1 blocks can be fused", false),
@@ -139,6 +144,18 @@ fn the_summary_says_what_was_done_and_what_was_not_checked() {
         skipped.contains("left alone because of --skip") && skipped.contains("2 blocks fused"),
         "{skipped}"
     );
+}
+
+/// The flag that a near miss names fixes it.
+#[test]
+fn a_near_miss_names_the_flag_that_helps() {
+    let model = "fixtures/near_misses/same_upper_unknown_sizes/model.onnx";
+    let said = |arguments: &[&str]| String::from_utf8(output(arguments).stdout).unwrap();
+    let before = said(&[model]);
+    let flag = before.split_whitespace().find(|word| word.starts_with("x=")).unwrap().to_owned();
+    assert!(before.contains("on axis 2") && before.contains("--input-shape"), "{before}");
+    let after = said(&[model, "--input-shape", &flag]);
+    assert!(after.contains("would be fused"), "{after}");
 }
 
 #[test]

@@ -512,7 +512,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 30, ..ProptestConfig::default() })]
 
         #[test]
         fn permuted_axes_of_a_kernel_are_permuted_axes_of_the_map(

@@ -401,6 +401,21 @@ impl<'m> Graph<'m> {
         Ok(locations)
     }
 
+    /// Names of the graph inputs that a caller must give, and how many dimensions they
+    /// have, as far as the file says.
+    pub fn inputs(&self) -> Vec<(String, Option<usize>)> {
+        let fields = self.scope.fields(graph_field::INPUT);
+        let infos = fields.filter_map(|field| self.model.decode(field, "graph input").ok());
+        let without_default = |info: &ValueInfoProto| {
+            self.find(info.name()).is_some_and(|id| self.value(id).initializer.is_none())
+        };
+        let rank = |info: &ValueInfoProto| match info.r#type.as_ref()?.value.as_ref()? {
+            type_proto::Value::TensorType(tensor) => Some(tensor.shape.as_ref()?.dim.len()),
+            _ => None,
+        };
+        infos.filter(without_default).map(|info| (info.name().to_owned(), rank(&info))).collect()
+    }
+
     /// Element type (`TensorProto.DataType`) that the file declares for graph input `id`.
     pub fn input_type(&self, id: ValueId) -> Option<i32> {
         let field = self.value(id).input.as_ref()?;

@@ -291,28 +291,14 @@ impl<'g, 'm> Constants<'g, 'm> {
         if let Some(input) = unchanged {
             return Ok(self.tensor(input)?.map(|tensor| tensor.as_ref().clone()));
         }
-        let mut proto =
-            NodeProto { doc_string: None, metadata_props: Vec::new(), ..node.proto.clone() };
-        if node.standard_op() == Some("CastLike") {
-            let Some(to) = node.input(1).and_then(|like| self.element_type(like)) else {
-                return Ok(None);
-            };
-            proto.op_type = Some("Cast".into());
-            proto.input.truncate(1);
-            proto.attribute = vec![AttributeProto {
-                name: Some("to".into()),
-                r#type: Some(AttributeType::Int.into()),
-                i: Some(to.into()),
-                ..AttributeProto::default()
-            }];
-        }
+        let Some(proto) = self.in_known_types(node) else { return Ok(None) };
         let mut initializer = Vec::new();
         for (index, &input) in node.inputs.iter().enumerate() {
             let Some(input) = input.filter(|_| index < proto.input.len()) else { continue };
             let Some(tensor) = self.tensor(input)? else { return Ok(None) };
-            let mut tensor = self.inlined(&tensor)?;
-            tensor.name = Some(self.graph.value(input).name.clone());
-            initializer.push(tensor);
+            let tensor = self.widened(&self.inlined(&tensor)?)?;
+            let name = Some(self.graph.value(input).name.clone());
+            initializer.push(TensorProto { name, ..tensor });
         }
         if self.is_too_large(node, &initializer)? {
             return Ok(None);
@@ -357,6 +343,43 @@ impl<'g, 'm> Constants<'g, 'm> {
             }
             None => None,
         })
+    }
+
+    /// `node` without the types that the engine does not know: the second input of
+    /// CastLike, which may be no constant, and bfloat16, in whose place is float32; the
+    /// result is rounded.
+    fn in_known_types(&self, node: &Node) -> Option<NodeProto> {
+        let mut proto =
+            NodeProto { doc_string: None, metadata_props: Vec::new(), ..node.proto.clone() };
+        if node.standard_op() == Some("CastLike") {
+            let to = node.input(1).and_then(|like| self.element_type(like))?;
+            proto.op_type = Some("Cast".into());
+            proto.input.truncate(1);
+            proto.attribute = vec![AttributeProto {
+                name: Some("to".into()),
+                r#type: Some(AttributeType::Int.into()),
+                i: Some(to.into()),
+                ..AttributeProto::default()
+            }];
+        }
+        for attribute in &mut proto.attribute {
+            if attribute.name() == "to" && attribute.i() == i64::from(Float::Bf16.to_onnx()) {
+                attribute.i = Some(Float::F32.to_onnx().into());
+            }
+            if let Some(tensor) = attribute.t.take() {
+                attribute.t = Some(self.widened(&tensor).ok()?);
+            }
+        }
+        Some(proto)
+    }
+
+    /// bfloat16 as float32; all else as it is.
+    fn widened(&self, tensor: &TensorProto) -> Result<TensorProto, Invalid> {
+        if tensor.data_type() != Float::Bf16.to_onnx() {
+            return Ok(tensor.clone());
+        }
+        let values = tensor::floats(tensor, &self.graph.model.storage)?;
+        Ok(tensor::from_floats(tensor.name(), &values, Float::F32))
     }
 
     /// `tensor` with its data inside, wherever it was.
