@@ -171,7 +171,8 @@ fn check_shapes(file: &str, graphs: &[Graph], shapes: &engine::InputShapes) -> R
     Ok(())
 }
 
-/// The model with those local functions inlined that take part in a block.
+/// The model with those local functions inlined that take part in a block, or hold
+/// nodes in training mode.
 fn with_functions_inlined(model: &Model, options: &Options) -> Result<Model, Invalid> {
     let copy = |bytes| Model::index(bytes, model.storage.clone());
     let Some(bytes) = inline(model, &|_| true)? else { return copy(model.bytes().clone()) };
@@ -182,7 +183,8 @@ fn with_functions_inlined(model: &Model, options: &Options) -> Result<Model, Inv
     let scopes = Scope::of_all(&readers, &options.skip)?;
     let nodes = scopes.iter().flat_map(|scope| {
         let nodes = scope.plan.blocks.iter().flat_map(|block| &block.region.nodes);
-        nodes.map(|&id| scope.reader.graph.node(id).proto.name())
+        let inferred = scope.inferred.forms.iter().map(|(id, _)| id);
+        nodes.chain(inferred).map(|&id| scope.reader.graph.node(id).proto.name())
     });
     let nodes: Vec<&str> = nodes.collect();
     let takes_part = |call: &str| {
