@@ -132,7 +132,7 @@ fn trials(
     (0..remainders)
         .map(|remainder| {
             let shape = |root: &ValueId| {
-                let sizes = reader.shape_relied_on(*root);
+                let sizes = if block.relies_on_sizes { reader.shape(*root) } else { &[] };
                 let parts: Vec<&Part<Geometry>> =
                     block.parts.iter().filter(|part| part.root == *root).collect();
                 let order = order(block, &parts);

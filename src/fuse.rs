@@ -108,11 +108,6 @@ impl Fused {
             self.transpose(&name, &input, &name, geometry.input.axes(rank));
             input = name;
         }
-        let windows = geometry.windows.iter();
-        let crops: Vec<_> = windows.map(|window| pair(window.pads(), |pad| pad.min(0))).collect();
-        if geometry.sense == Sense::Gather && crops.iter().any(|&crop| crop != (0, 0)) {
-            input = self.crop(opset, &format!("{stem}.crop"), &input, &crops);
-        }
         let frame = |border: Border| -> Vec<(i64, i64)> {
             let pads = |window: &Window| match window.border == border {
                 true => pair(window.pads(), |pad| pad.max(0)),
@@ -120,11 +115,19 @@ impl Fused {
             };
             geometry.windows.iter().map(pads).collect()
         };
-        for border in [Border::Reflect, Border::Edge, Border::Wrap] {
+        // What is mirrored is all of the input, so it is padded before it is cropped.
+        for (border, name) in
+            [(Border::Reflect, "reflect"), (Border::Edge, "edge"), (Border::Wrap, "wrap")]
+        {
             let pads = frame(border);
             if pads.iter().any(|&pads| pads != (0, 0)) {
-                input = self.pad(opset, &format!("{stem}.pad"), &input, &pads, border);
+                input = self.pad(opset, &format!("{stem}.{name}"), &input, &pads, border);
             }
+        }
+        let windows = geometry.windows.iter();
+        let crops: Vec<_> = windows.map(|window| pair(window.pads(), |pad| pad.min(0))).collect();
+        if geometry.sense == Sense::Gather && crops.iter().any(|&crop| crop != (0, 0)) {
+            input = self.crop(opset, &format!("{stem}.crop"), &input, &crops);
         }
         let groups = geometry.channels.map_or(1, |channels| channels.groups);
         let weight = format!("{stem}.weight");

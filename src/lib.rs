@@ -8,8 +8,9 @@
 //! file ─▶ graph ─▶ regions ─▶ plan ─▶ fused tensors ─▶ proofs ─▶ file
 //! ```
 
-pub mod engine;
 pub mod onnx;
+
+pub mod engine;
 
 pub mod affine;
 pub mod region;

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::affine::{Geometry, Refusal, Sense};
 use crate::onnx::graph::{Graph, Node, NodeId, ValueId};
+use crate::onnx::splice;
 use crate::onnx::tensor::Float;
 use crate::region::form::{Absorbed, Walk};
 use crate::region::read::{Map, Reader, Reading};
@@ -47,6 +48,8 @@ pub struct Block {
     pub norms: usize,
     /// The normal form: a convolution per weighted part, the rest added.
     pub parts: Vec<Part<Geometry>>,
+    /// Whether sizes that were inferred may have played a part.
+    pub relies_on_sizes: bool,
     /// Type of its weights.
     pub float: Float,
     /// What the nodes that go away cost.
@@ -116,6 +119,8 @@ pub fn plan(reader: &Reader, readings: &Readings, names: &mut Names, skip: &[Str
         rounds += 1;
         if now == absorbed || rounds == MAX_ROUNDS {
             plan.near_misses.append(&mut refused);
+            let relies_on_sizes = reader.has_inferred();
+            plan.blocks.iter_mut().for_each(|block| block.relies_on_sizes = relies_on_sizes);
             return plan;
         }
         absorbed = now;
@@ -184,6 +189,7 @@ fn block(
         branches,
         norms,
         parts,
+        relies_on_sizes: false,
         float,
         before,
         after,
@@ -412,13 +418,7 @@ pub struct Names {
 impl Names {
     /// Names that do not occur in a model's main graph or its bodies.
     pub fn of(graph: &Graph) -> Self {
-        let taken = graph.all_names();
-        let mut suffix = ".fused".to_owned();
-        let mut number = 2;
-        while taken.iter().any(|name| name.contains(&suffix)) {
-            suffix = format!(".fused{number}");
-            number += 1;
-        }
+        let suffix = splice::fresh(".fused", &graph.all_names());
         Names { suffix, given: HashSet::new(), names: HashMap::new() }
     }
 

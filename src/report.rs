@@ -136,8 +136,15 @@ impl Report {
             return Ok(());
         }
         let would = if self.mode == Mode::Look { "would be " } else { "" };
-        let (count, s) = (self.blocks.len(), if self.blocks.len() == 1 { "" } else { "s" });
-        writeln!(f, "\n{count} block{s} {would}fused, {} → {} nodes", self.nodes.0, self.nodes.1)?;
+        writeln!(f)?;
+        if !self.blocks.is_empty() {
+            let (count, s) = (self.blocks.len(), if self.blocks.len() == 1 { "" } else { "s" });
+            writeln!(
+                f,
+                "{count} block{s} {would}fused, {} → {} nodes",
+                self.nodes.0, self.nodes.1
+            )?;
+        }
         if self.inferred > 0 {
             let (count, s) = (self.inferred, if self.inferred == 1 { "" } else { "s" });
             writeln!(f, "{count} node{s} in training mode {would}converted to inference")?;

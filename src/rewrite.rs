@@ -15,7 +15,7 @@ use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::{
     NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
-use crate::onnx::splice::{self, Container, Edit};
+use crate::onnx::splice::{self, Edit};
 
 /// What is to change in one graph.
 #[derive(Debug, Default)]
@@ -55,12 +55,9 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
     let roots: Vec<Vec<(ValueId, Vec<ValueId>)>> = roots.collect();
     for ((graph, changes), rest) in graphs.iter().zip(changes).zip(Rest::of_all(graphs, &roots)) {
         rewrite_graph(graph, changes, &rest, &mut edits, &mut rewrite)?;
+        edits.extend(new_tensors(graphs, graph, changes));
     }
-    let mut containers: Vec<Container> =
-        graphs.iter().flat_map(|graph| graph.scope.containers.iter().cloned()).collect();
-    containers.sort_by_key(|container| container.length.start);
-    containers.dedup_by_key(|container| container.length.start);
-    rewrite.edits = splice::with_lengths(edits, &containers);
+    rewrite.edits = splice::with_lengths(edits, &splice::containers(graphs));
     Ok(rewrite)
 }
 
@@ -112,16 +109,17 @@ fn rewrite_graph(
             }
         }
     }
-    edits.extend(new_tensors(graph, changes));
     Ok(())
 }
 
-/// The entries of new initializers.
-fn new_tensors(graph: &Graph, changes: &Changes) -> Vec<Edit> {
-    let at = graph.scope.end_of_initializers();
-    // Up to IR version 3 every initializer must be listed as a graph input too.
-    let listed = graph.model.ir_version < 4 && graph.outer.is_none();
-    let inputs_at = graph.scope.fields(graph_field::INPUT).next_back();
+/// The entries of new initializers of `graph`.
+fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<Edit> {
+    // Up to IR version 3 every initializer must be listed as an input, which bodies
+    // cannot have more of: then the main graph holds the tensors of its bodies too.
+    let listed = graph.model.ir_version < 4;
+    let home = graphs.first().filter(|_| listed).unwrap_or(graph);
+    let at = home.scope.end_of_initializers();
+    let inputs_at = home.scope.fields(graph_field::INPUT).next_back();
     let inputs_at = inputs_at.map(|field| field.entry.end).filter(|_| listed);
     let mut stored = HashSet::new();
     let mut edits = Vec::new();

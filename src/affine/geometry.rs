@@ -134,7 +134,8 @@ impl Geometry {
     /// How to permute the map so that the end of it that now has the order `own` has
     /// the order `wanted`, for [`Linear::permuted`].
     pub(super) fn roles_for(&self, own: &Order, wanted: &Order) -> Result<Vec<usize>, Refusal> {
-        let roles = own.reach().max(wanted.reach()).max(self.windows.len() + 2);
+        let orders = [own, wanted, &self.input, &self.output].map(Order::reach);
+        let roles = orders.into_iter().fold(self.windows.len() + 2, usize::max);
         let roles: Vec<usize> = (0..roles).map(|role| own.role(wanted.axis(role))).collect();
         let is_free = |role: &usize| self.window_of_role(*role) == Window::IDENTITY;
         match (self.channels, roles.as_slice()) {
@@ -233,7 +234,7 @@ impl Linear for Geometry {
     fn permuted(&self, roles: &[usize]) -> Self {
         let order = |own: &Order| {
             let axes: Vec<i64> = roles.iter().map(|&role| own.axis(role) as i64).collect();
-            Order::new(&axes).unwrap_or_default()
+            Order::new(&axes).unwrap_or_else(|| unreachable!("roles reach all axes"))
         };
         let windows = match self.windows.as_slice() {
             [] => Vec::new(),

@@ -55,12 +55,24 @@ pub trait Linear: Clone {
     /// If the composition is not one convolution.
     fn after(&self, inner: &Self) -> Result<Self, Refusal> {
         let (wanted, given) = (&self.geometry().input, &inner.geometry().output);
-        if wanted == given {
-            self.composed(inner)
+        let composed = if wanted == given {
+            self.composed(inner)?
         } else if let Ok(roles) = self.geometry().roles_for(wanted, given) {
-            self.permuted(&roles).composed(inner)
+            self.permuted(&roles).composed(inner)?
         } else {
-            self.composed(&inner.permuted(&inner.geometry().roles_for(given, wanted)?))
+            self.composed(&inner.permuted(&inner.geometry().roles_for(given, wanted)?))?
+        };
+        Ok(composed.settled())
+    }
+
+    /// The same map with its input in canonical order, if exchanging spatial axes of the
+    /// kernel is enough for that.
+    #[must_use]
+    fn settled(self) -> Self {
+        let input = &self.geometry().input;
+        match self.geometry().roles_for(input, &Order::CANONICAL) {
+            Ok(roles) if !input.is_canonical() => self.permuted(&roles),
+            _ => self,
         }
     }
 

@@ -56,6 +56,8 @@ pub struct Value {
     pub is_output: bool,
     /// Which tensor of the graph around this body it is, if it is one.
     pub outer: Option<ValueId>,
+    /// Whether this body has an input or initializer of the outer tensor's name.
+    pub is_ambiguous: bool,
 }
 
 /// See the module's documentation.
@@ -79,6 +81,11 @@ impl Node {
     /// The operator's name, if it is one of the ONNX standard.
     pub fn standard_op(&self) -> Option<&str> {
         is_default_domain(self.proto.domain()).then(|| self.proto.op_type())
+    }
+
+    /// Whether it is an If, Loop, Scan or the like.
+    pub fn has_bodies(&self) -> bool {
+        bodies(&self.proto).next().is_some()
     }
 
     /// The attribute called `name`.
@@ -135,8 +142,7 @@ impl<'m> Graph<'m> {
         let mut next = 0;
         while let Some(graph) = graphs.get(next) {
             let mut inner = Vec::new();
-            let with_bodies =
-                graph.nodes().filter(|(_, node)| bodies(&node.proto).next().is_some());
+            let with_bodies = graph.nodes().filter(|(_, node)| node.has_bodies());
             for (id, node) in with_bodies.filter(|&(id, _)| graph.is_live(id)) {
                 for scope in model.bodies(&graph.scope, &node.field)? {
                     inner.push(Graph::read(model, scope, Some((graph, next, id)))?);
@@ -177,12 +183,18 @@ impl<'m> Graph<'m> {
     fn import(&mut self, outer: &Graph<'m>, node: NodeId) {
         for &id in &outer.node(node).captured {
             let value = outer.value(id);
-            // The body's own inputs and initializers hide those of the same name outside.
-            if self.find(&value.name).is_none() {
-                let own = self.intern(&value.name);
-                self.value_mut(own).outer = Some(id);
-                self.value_mut(own).initializer.clone_from(&value.initializer);
+            // Of two tensors with one name, inside and outside, engines take either: it
+            // is not constant, and both are needed.
+            if let Some(own) = self.find(&value.name) {
+                let name = value.name.clone();
+                let outer = Some(id);
+                *self.value_mut(own) =
+                    Value { name, outer, is_ambiguous: true, ..Value::default() };
+                continue;
             }
+            let own = self.intern(&value.name);
+            self.value_mut(own).outer = Some(id);
+            self.value_mut(own).initializer.clone_from(&value.initializer);
         }
     }
 

@@ -9,9 +9,9 @@ use std::collections::{HashMap, HashSet};
 use prost::bytes::Bytes;
 
 use super::graph::Graph;
-use super::model::{Invalid, Model, graph_field};
-use super::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto};
-use super::splice::{self, Container, Edit};
+use super::model::{Invalid, Model, graph_field, is_default_domain};
+use super::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto, OperatorSetIdProto};
+use super::splice::{self, Edit};
 use super::wire::Field;
 
 /// Calls nest at most this deep; the standard forbids recursion.
@@ -34,11 +34,10 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
     }
     let graphs = Graph::read_all(model)?;
     let Some(main) = graphs.first() else { return Ok(None) };
-    let mut inliner = Inliner {
-        functions: Functions::read(model)?,
-        wanted,
-        taken: main.all_names().into_iter().map(str::to_owned).collect(),
-    };
+    let names = main.all_names();
+    let suffix = splice::fresh(".inlined", &names);
+    let functions = Functions::read(model)?;
+    let mut inliner = Inliner { functions, wanted, suffix, given: HashSet::new() };
     let mut edits = Vec::new();
     let mut before = Vec::new();
     let mut after = Vec::new();
@@ -64,20 +63,15 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
     let gone = before.difference(&after).filter_map(|id| inliner.functions.by_id.get(id));
     edits.extend(gone.map(|(field, _)| Edit::remove(field.entry.clone())));
 
-    let mut containers: Vec<Container> =
-        graphs.iter().flat_map(|graph| graph.scope.containers.iter().cloned()).collect();
-    containers.sort_by_key(|container| container.length.start);
-    containers.dedup_by_key(|container| container.length.start);
-    let mut bytes = Vec::with_capacity(model.bytes().len());
-    // Writing to a vector cannot fail.
-    let _ = splice::write(model.bytes(), &splice::with_lengths(edits, &containers), &mut bytes);
-    Ok(Some(bytes.into()))
+    Ok(Some(splice::edited(model, &graphs, edits)))
 }
 
 /// The functions of one model.
 struct Functions {
     by_id: HashMap<Id, (Field, FunctionProto)>,
     opset: i64,
+    /// Versions of the foreign operator sets that the model imports.
+    imports: HashMap<String, i64>,
 }
 
 impl Functions {
@@ -92,7 +86,7 @@ impl Functions {
             );
             by_id.insert(id, (field.clone(), function));
         }
-        Ok(Functions { by_id, opset: model.opset })
+        Ok(Functions { by_id, opset: model.opset, imports: model.imports.clone() })
     }
 
     /// The function that `node` calls, if it can be inlined.
@@ -102,8 +96,25 @@ impl Functions {
         }
         let (_, function) = self.by_id.get(&id_of(node))?;
         let mut imports = function.opset_import.iter();
-        let own = imports.find(|import| matches!(import.domain(), "" | "ai.onnx"));
-        own.is_none_or(|import| import.version() == self.opset).then_some(function)
+        let own = imports.find(|import| is_default_domain(import.domain()));
+        let same_opset = own.is_none_or(|import| import.version() == self.opset);
+        (same_opset && self.is_understood(function)).then_some(function)
+    }
+
+    /// Whether the model imports all foreign operators that `function` uses, in the same
+    /// version.
+    fn is_understood(&self, function: &FunctionProto) -> bool {
+        called_by(&function.node).iter().all(|id| {
+            let domain = id.0.as_str();
+            let imported = || {
+                let mut imports = function.opset_import.iter();
+                let import = imports.find(|import| import.domain() == domain);
+                import.map(OperatorSetIdProto::version)
+            };
+            is_default_domain(domain)
+                || self.by_id.contains_key(id)
+                || imported() == self.imports.get(domain).copied()
+        })
     }
 
     /// What is called, directly or by what is called.
@@ -141,8 +152,9 @@ fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
 struct Inliner<'w> {
     functions: Functions,
     wanted: &'w dyn Fn(&str) -> bool,
-    /// Every name of the model, and of calls inlined so far.
-    taken: HashSet<String>,
+    /// What no name of the model contains.
+    suffix: String,
+    given: HashSet<String>,
 }
 
 impl Inliner<'_> {
@@ -188,10 +200,10 @@ impl Inliner<'_> {
             "" => format!("{around}{}", node.op_type()),
             name => name.to_owned(),
         };
-        let mut name = format!("{base}.inlined");
+        let mut name = format!("{base}{}", self.suffix);
         let mut number = 2;
-        while !self.taken.insert(name.clone()) {
-            name = format!("{base}.inlined{number}");
+        while !self.given.insert(name.clone()) {
+            name = format!("{base}_{number}{}", self.suffix);
             number += 1;
         }
         name

@@ -3,6 +3,7 @@
 //! Opening a model reads tags and lengths only. Messages are decoded when
 //! somebody asks, and weights then are views into the map.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -138,6 +139,8 @@ pub struct Model {
     pub ir_version: u64,
     /// Version of the default operator set, `ai.onnx`.
     pub opset: i64,
+    /// Versions of the other operator sets, by domain.
+    pub imports: HashMap<String, i64>,
     /// Where the weights' bytes lie.
     pub storage: Storage,
 }
@@ -179,6 +182,7 @@ impl Model {
     pub fn index(bytes: Bytes, storage: Storage) -> Result<Self, Invalid> {
         let mut ir_version = 0;
         let mut opset = None;
+        let mut imports = HashMap::new();
         let mut graph = None;
         let mut functions = Vec::new();
         for field in wire::fields(&bytes, 0..bytes.len()) {
@@ -191,6 +195,8 @@ impl Model {
                     let import: OperatorSetIdProto = decode(&bytes, &field, "operator set")?;
                     if is_default_domain(import.domain()) {
                         opset = Some(import.version());
+                    } else {
+                        imports.insert(import.domain().to_owned(), import.version());
                     }
                 }
                 model_field::GRAPH if graph.is_some() => return Err(Invalid::ManyGraphs),
@@ -202,7 +208,7 @@ impl Model {
         let graph = graph.ok_or(Invalid::NoGraph)?;
         let opset = opset.ok_or(Invalid::NoOpset)?;
         let main = Scope::index(&bytes, &graph, &[])?;
-        Ok(Model { bytes, main, functions, ir_version, opset, storage })
+        Ok(Model { bytes, main, functions, ir_version, opset, imports, storage })
     }
 
     /// The whole file.

@@ -142,6 +142,9 @@ impl<'g, 'm> Constants<'g, 'm> {
         };
         let overridable = keep_overridable && graph.model.ir_version >= 4;
         for (id, value) in graph.values() {
+            if value.is_ambiguous {
+                continue;
+            }
             if let (Some(outside), Some(outer)) = (value.outer, &constants.outer) {
                 constants.types.extend(outer.element_type(outside).map(|known| (id, known)));
                 constants.depths.extend(outer.depths.get(&outside).map(|&depth| (id, depth)));

@@ -66,11 +66,16 @@ pub fn inference_form(
                 () => Ok(norm_at_inference(node, opset)),
             }
         }
-        Some("Dropout") if trains_by_default(node) => Ok(tested(node.proto.clone())),
+        Some("Dropout") if trains_by_default(node) && !reader.yields_more(node) => {
+            Ok(tested(node.proto.clone()))
+        }
         Some("Dropout") => match node.input(2) {
             None => return Ok(None),
             Some(mode) => match reader.constants.integers(mode)?.as_deref() {
                 Some([0]) => return Ok(None),
+                Some(_) if reader.yields_more(node) => {
+                    Err(NotLinear::Unrepresentable("the mask of what it drops is used"))
+                }
                 Some(_) => Ok(without_mode(node)),
                 None => Err(reader.not_constant(mode)),
             },

@@ -249,7 +249,8 @@ pub fn nodes_of(geometry: &Geometry, opset: i64) -> usize {
     if geometry.sense == Sense::Gather {
         nodes += count(|window| window.pads().0 < 0 || window.pads().1 < 0).min(1);
     }
-    nodes += count(|window| !matches!(window.border, Border::Zero | Border::Wrap)).min(1);
+    nodes += count(|window| window.border == Border::Reflect).min(1);
+    nodes += count(|window| window.border == Border::Edge).min(1);
     nodes += match count(|window| window.border == Border::Wrap) {
         wrapped if opset >= WRAP_SINCE => wrapped.min(1),
         // Two Slices and a Concat per axis.
@@ -290,9 +291,9 @@ pub fn insert<L: Linear>(parts: &mut Vec<Part<L>>, mut part: Part<L>, reader: &R
 /// circular padding.
 pub fn helpers(graph: &Graph, readings: &Readings, id: NodeId) -> Vec<NodeId> {
     let Some(Reading::Map(input, _)) = readings.get(id) else { return Vec::new() };
-    let reads_input = |node: &NodeId| match readings.get(*node) {
-        Some(Reading::Map(of, _)) => of == input,
-        _ => false,
+    let reads_input = |node: &NodeId| {
+        let node = graph.node(*node);
+        node.standard_op() == Some("Slice") && node.input(0) == Some(*input)
     };
     let others = graph.node(id).inputs.iter().flatten().filter(|&other| other != input);
     others.filter_map(|&other| graph.value(other).producer).filter(reads_input).collect()

@@ -196,9 +196,9 @@ impl<'g, 'm> Reader<'g, 'm> {
         shape.map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The sizes of [`Self::shape`], if a decision has needed any; else none.
-    pub fn shape_relied_on(&self, tensor: ValueId) -> &[Option<i64>] {
-        if self.inference.get().is_some() { self.shape(tensor) } else { &[] }
+    /// Whether a decision so far has relied on sizes.
+    pub fn has_inferred(&self) -> bool {
+        self.inference.get().is_some()
     }
 
     /// The integers `id`, if they are constant or follow from the sizes of the graph's
@@ -218,7 +218,8 @@ impl<'g, 'm> Reader<'g, 'm> {
     fn inference(&self) -> Option<&Inference> {
         let infer = || {
             let model = self.graph.model;
-            let source = Source { bytes: model.bytes(), folder: model.storage.folder() };
+            let Ok(bytes) = engine::normal::model(model) else { return Inference::default() };
+            let source = Source { bytes: &bytes, folder: model.storage.folder() };
             engine::infer(source, self.inputs).unwrap_or_default()
         };
         self.graph.outer.is_none().then(|| self.inference.get_or_init(infer))
@@ -755,6 +756,11 @@ impl<'g, 'm> Reader<'g, 'm> {
                 }
                 _ => return Ok(Err(opaque)),
             }
+        }
+        // Of a tensor that is smaller, Slices give less than circular padding does.
+        let size = self.shape(input).get(*axis).copied().flatten();
+        if size.is_some_and(|size| size < pads.0.max(pads.1)) {
+            return Ok(Err(opaque));
         }
         let map = self.frame(input, &[*axis], &[pads], Border::Wrap);
         Ok(map.map(|map| Reading::Map(input, map)))

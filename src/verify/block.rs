@@ -9,9 +9,8 @@ use ndarray::ArrayD;
 use prost::Message;
 
 use super::feed::Random;
-use super::normal::as_tract_takes_it;
 use super::relative_error;
-use crate::engine::{Array, Engine, EngineError, Source};
+use crate::engine::{Array, Engine, EngineError, Source, normal};
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{
     GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
@@ -188,7 +187,7 @@ impl Side {
         }
         let constant = |name: &str| self.constants.iter().find(|tensor| tensor.name() == name);
         let integers = |name: &str| tensor::integers(constant(name)?, &Storage::default()).ok();
-        as_tract_takes_it(node, opset, &integers)
+        normal::node(node, opset, &integers)
     }
 }
 

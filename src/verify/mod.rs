@@ -7,7 +7,6 @@
 pub mod block;
 pub mod feed;
 pub mod model;
-mod normal;
 
 use crate::engine::Array;
 

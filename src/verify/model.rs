@@ -1,19 +1,13 @@
 //! The run of the whole model: as it was read, and as it will be written.
 
-use prost::bytes::Bytes;
-
 use super::feed::Random;
-use super::normal::as_tract_takes_it;
 use super::relative_error;
-use crate::engine::{Array, Engine, EngineError, InputShapes, Source};
-use crate::onnx::graph::{Graph, Node, ValueId};
-use crate::onnx::inline::inline;
+use crate::engine::{Array, Engine, EngineError, InputShapes, Source, normal};
+use crate::onnx::graph::Graph;
 use crate::onnx::model::{Invalid, Model, graph_field, is_default_domain};
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::tensor_shape_proto::dimension::Value as Dim;
-use crate::onnx::proto::{NodeProto, ValueInfoProto, type_proto};
-use crate::onnx::splice::{self, Edit};
-use crate::onnx::tensor;
+use crate::onnx::proto::{ValueInfoProto, type_proto};
 
 /// How the run is done.
 #[derive(Debug, Clone)]
@@ -58,7 +52,7 @@ struct Input {
 /// # Errors
 /// If an entry of either model cannot be decoded.
 pub fn run(old: &Model, new: &Model, options: &Options) -> Result<Outcome, Invalid> {
-    let (old_bytes, new_bytes) = (normalised(old)?, normalised(new)?);
+    let (old_bytes, new_bytes) = (normal::model(old)?, normal::model(new)?);
     let old = Model::index(old_bytes.clone(), old.storage.clone())?;
     let graphs = Graph::read_all(&old)?;
     let Some(graph) = graphs.first() else { return Err(Invalid::NoGraph) };
@@ -168,7 +162,9 @@ fn inputs(graph: &Graph, options: &Options) -> Result<Result<Vec<Input>, String>
         let shape = match (options.shapes.get(&name), &tensor.shape) {
             (Some(shape), _) => shape.clone(),
             (None, Some(shape)) => {
-                shape.dim.iter().enumerate().map(|(axis, dim)| size(axis, &dim.value)).collect()
+                let rank = shape.dim.len();
+                let sizes = shape.dim.iter().enumerate();
+                sizes.map(|(axis, dim)| size(axis, rank, &dim.value)).collect()
             }
             (None, None) => {
                 return Ok(Err(format!(
@@ -188,13 +184,14 @@ fn inputs(graph: &Graph, options: &Options) -> Result<Result<Vec<Input>, String>
     })
 }
 
-/// A dimension, or a likely size where the file leaves it open: a batch of one,
-/// and enough space for a network's strides.
-fn size(axis: usize, dim: &Option<Dim>) -> usize {
+/// A dimension, or a likely size where the file leaves it open: a batch of one, and
+/// enough space for a network's strides.
+fn size(axis: usize, rank: usize, dim: &Option<Dim>) -> usize {
     match dim {
         Some(Dim::DimValue(size)) if *size > 0 => usize::try_from(*size).unwrap_or(1),
-        _ if axis < 2 => 1,
-        _ => 64,
+        _ if axis == 0 => 1,
+        _ if rank < 5 => 64,
+        _ => 16,
     }
 }
 
@@ -209,65 +206,4 @@ fn default_tolerance(info: &ValueInfoProto) -> f64 {
         Ok(DataType::Float16 | DataType::Bfloat16) => 2e-2,
         _ => 1e-4,
     }
-}
-
-/// The model as tract takes it, with local functions inlined, and with batch norms and
-/// dropouts at inference, which is what is claimed.
-///
-/// # Errors
-/// If an entry cannot be decoded.
-pub fn normalised(model: &Model) -> Result<Bytes, Invalid> {
-    let bytes = inline(model, &|_| true)?.unwrap_or_else(|| model.bytes().clone());
-    let model = Model::index(bytes, model.storage.clone())?;
-    let graphs = Graph::read_all(&model)?;
-    let Some(graph) = graphs.first() else { return Err(Invalid::NoGraph) };
-    let mut edits = Vec::new();
-    for (_, node) in graph.nodes().filter(|(_, node)| node.standard_op().is_some()) {
-        let nodes = as_tract_takes_it(at_inference(graph, node), model.opset, &|name| {
-            integers(graph, name)
-        });
-        if nodes != [node.proto.clone()] {
-            let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));
-            let with: Vec<u8> = entries.flatten().collect();
-            edits.push(Edit { at: node.field.entry.clone(), with: with.into() });
-        }
-    }
-    if edits.is_empty() {
-        return Ok(model.bytes().clone());
-    }
-    let edits = splice::with_lengths(edits, &graph.scope.containers);
-    let mut bytes = Vec::with_capacity(model.bytes().len());
-    // Writing to a vector cannot fail.
-    let _ = splice::write(model.bytes(), &edits, &mut bytes);
-    Ok(bytes.into())
-}
-
-fn at_inference(graph: &Graph, node: &Node) -> NodeProto {
-    let mut proto = node.proto.clone();
-    let is_used = |id: &ValueId| {
-        let value = graph.value(*id);
-        value.is_output || !value.readers.is_empty()
-    };
-    let trains = matches!(node.standard_op(), Some("BatchNormalization" | "Dropout"))
-        && !node.outputs.iter().skip(1).flatten().any(is_used);
-    if trains {
-        proto.output.truncate(1);
-        proto.attribute.retain(|attribute| attribute.name() != "training_mode");
-    }
-    if trains && proto.op_type() == "Dropout" {
-        proto.op_type = Some("Identity".into());
-        proto.input.truncate(1);
-        proto.attribute.clear();
-    }
-    proto
-}
-
-/// The integers that are stored as `name`, or that a Constant node of that name holds.
-fn integers(graph: &Graph, name: &str) -> Option<Vec<i64>> {
-    let id = graph.find(name)?;
-    let stored = match graph.initializer(id) {
-        Some(stored) => stored.ok()?,
-        None => graph.node(graph.value(id).producer?).attribute("value")?.t.clone()?,
-    };
-    tensor::integers(&stored, &graph.model.storage).ok()
 }

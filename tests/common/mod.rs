@@ -13,13 +13,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use acb_fuse::engine::{Array, Engine, Source};
+use acb_fuse::engine::{Array, Engine, Source, normal};
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto, type_proto};
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor;
 use acb_fuse::report::Report;
-use acb_fuse::verify::model::normalised;
 use acb_fuse::{Options, Place, convert};
 use prost::Message;
 
@@ -60,7 +59,7 @@ pub fn data(model: &Path, kind: &str) -> Vec<Array> {
 /// knows; `folder` holds the side files.
 pub fn run(model: &Path, folder: &Path, inputs: &[Array]) -> Result<Vec<Array>, String> {
     let model = Model::index(fs::read(model).unwrap().into(), Storage::in_folder(folder)).unwrap();
-    let bytes = normalised(&model).unwrap();
+    let bytes = normal::model(&model).unwrap();
     let shapes: Vec<_> = inputs.iter().map(|input| input.shape().to_vec()).collect();
     Engine::load(Source { bytes: &bytes, folder: Some(folder) }, &shapes)
         .and_then(|engine| engine.run(inputs))

@@ -3,7 +3,9 @@
 //! Runs ONNX models as they are written: the plain typed plan, neither
 //! decluttered nor optimised, because declutter folds batch norms itself and the
 //! comparison would then be of our folding with tract's. A panic inside tract is
-//! an [`EngineError`] like any other.
+//! an [`EngineError`] like any other. [`normal`] puts models into words that it knows.
+
+pub mod normal;
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -150,20 +152,26 @@ pub fn infer(source: Source<'_>, inputs: &InputShapes) -> Result<Inference, Engi
 fn parse(source: Source<'_>) -> TractResult<InferenceModel> {
     let onnx = tract_onnx::onnx().with_ignore_value_info(true);
     let mut proto = tract_onnx::pb::ModelProto::decode(source.bytes)?;
-    // tract wants unique node names, exporters do not always give them; without a
-    // name it takes that of the output.
-    for node in proto.graph.iter_mut().flat_map(|graph| &mut graph.node) {
-        node.name.clear();
-        // tract ignores domains: an operator of somebody's own is not the one of ONNX.
-        if !matches!(node.domain.as_str(), "" | "ai.onnx" | "ai.onnx.ml") {
-            node.op_type = format!("{}::{}", node.domain, node.op_type);
-        }
-    }
+    proto.graph.iter_mut().for_each(rename);
     let folder = source.folder.and_then(Path::to_str);
     let parsed = onnx.parse(&proto, folder)?;
     match parsed.unresolved_inputs.as_slice() {
         [] => Ok(parsed.model),
         [name, ..] => Err(TractError::msg(format!("nothing defines `{name}`"))),
+    }
+}
+
+fn rename(graph: &mut tract_onnx::pb::GraphProto) {
+    for node in &mut graph.node {
+        // tract wants unique node names, exporters do not always give them; without a
+        // name it takes that of the output.
+        node.name.clear();
+        // It ignores domains: an operator of somebody's own is not the one of ONNX.
+        if !matches!(node.domain.as_str(), "" | "ai.onnx" | "ai.onnx.ml") {
+            node.op_type = format!("{}::{}", node.domain, node.op_type);
+        }
+        let attributes = node.attribute.iter_mut();
+        attributes.flat_map(|attribute| attribute.g.iter_mut()).for_each(rename);
     }
 }
 

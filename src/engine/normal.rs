@@ -1,0 +1,222 @@
+//! Models in words that tract knows: what it refuses or panics on, written otherwise.
+
+use prost::bytes::Bytes;
+
+use crate::onnx::graph::{Graph, Node, ValueId};
+use crate::onnx::inline::inline;
+use crate::onnx::model::{Invalid, Model, graph_field};
+use crate::onnx::proto::{AttributeProto, NodeProto, attribute_proto::AttributeType};
+use crate::onnx::splice::{self, Edit};
+use crate::onnx::tensor;
+
+/// The model with local functions inlined, with batch norms and dropouts at inference,
+/// and with every node, those of bodies included, as [`node`] has it.
+///
+/// # Errors
+/// If an entry cannot be decoded.
+pub fn model(model: &Model) -> Result<Bytes, Invalid> {
+    let bytes = inline(model, &|_| true)?.unwrap_or_else(|| model.bytes().clone());
+    let model = Model::index(bytes, model.storage.clone())?;
+    let graphs = Graph::read_all(&model)?;
+    let mut edits = Vec::new();
+    for graph in &graphs {
+        let known = graph.nodes().map(|(_, node)| node);
+        for old in known.filter(|node| node.standard_op().is_some() && !node.has_bodies()) {
+            let nodes = node(at_inference(graph, old), model.opset, &|name| integers(graph, name));
+            if nodes != [old.proto.clone()] {
+                let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));
+                let with: Vec<u8> = entries.flatten().collect();
+                edits.push(Edit { at: old.field.entry.clone(), with: with.into() });
+            }
+        }
+    }
+    Ok(splice::edited(&model, &graphs, edits))
+}
+
+fn at_inference(graph: &Graph, node: &Node) -> NodeProto {
+    let mut proto = node.proto.clone();
+    let is_used = |id: &ValueId| {
+        let value = graph.value(*id);
+        value.is_output || !value.readers.is_empty()
+    };
+    let trains = matches!(node.standard_op(), Some("BatchNormalization" | "Dropout"))
+        && !node.outputs.iter().skip(1).flatten().any(is_used);
+    if trains {
+        proto.output.truncate(1);
+        proto.attribute.retain(|attribute| attribute.name() != "training_mode");
+    }
+    if trains && proto.op_type() == "Dropout" {
+        proto.op_type = Some("Identity".into());
+        proto.input.truncate(1);
+        proto.attribute.clear();
+    }
+    proto
+}
+
+/// The integers that are stored as `name`, or that a Constant node of that name holds.
+fn integers(graph: &Graph, name: &str) -> Option<Vec<i64>> {
+    let id = graph.find(name)?;
+    let stored = match graph.initializer(id) {
+        Some(stored) => stored.ok()?,
+        None => graph.node(graph.value(id).producer?).attribute("value")?.t.clone()?,
+    };
+    tensor::integers(&stored, &graph.model.storage).ok()
+}
+
+/// `node` without empty names at the end of its inputs (tract panics), negative pads (it
+/// panics), circular padding (it has none), and without a value to pad with where none
+/// is used (it takes the wrong mode). `integers` looks constants up.
+pub fn node(
+    mut node: NodeProto,
+    opset: i64,
+    integers: &dyn Fn(&str) -> Option<Vec<i64>>,
+) -> Vec<NodeProto> {
+    while node.input.last().is_some_and(String::is_empty) {
+        node.input.pop();
+    }
+    if node.op_type() != "Pad" {
+        return vec![node];
+    }
+    let mode = node.attribute.iter().find(|attribute| attribute.name() == "mode");
+    let mode = mode.map_or(Vec::new(), |mode| mode.s().to_vec());
+    if !matches!(&mode[..], b"" | b"constant") {
+        match node.input.len() {
+            3 => node.input.truncate(2),
+            _ => node.input.iter_mut().skip(2).take(1).for_each(String::clear),
+        }
+    }
+    let list = |index: usize, name: &str| {
+        let attribute = node.attribute.iter().find(|attribute| attribute.name() == name);
+        let given = || integers(node.input.get(index)?);
+        attribute.map(|attribute| attribute.ints.clone()).or_else(given)
+    };
+    let Some(pads) = list(1, "pads") else { return vec![node] };
+    let axes = list(3, "axes").unwrap_or_else(|| (0..pads.len() as i64 / 2).collect());
+    let (begins, ends) = pads.split_at(pads.len() / 2);
+    let sides = begins.iter().copied().zip(ends.iter().copied());
+    let frame: Vec<(i64, (i64, i64))> = axes.into_iter().zip(sides).collect();
+    let wraps = mode == b"wrap";
+    if !wraps && pads.iter().all(|&pad| pad >= 0) {
+        return vec![node];
+    }
+    // First what is added, then what is cut.
+    let output = node.output.first().cloned().unwrap_or_default();
+    let padded = format!("{output}.padded");
+    let mut nodes = match wraps {
+        true => wrapped(opset, node.input.first().map_or("", String::as_str), &padded, &frame),
+        false => padded_by(node, &output, &padded, &pads),
+    };
+    let cuts = frame.iter().filter(|(_, (begin, end))| *begin < 0 || *end < 0);
+    let cuts = cuts
+        .map(|&(axis, (begin, end))| (axis, (-begin).max(0), if end < 0 { end } else { i64::MAX }));
+    let cuts: Vec<(i64, i64, i64)> = cuts.collect();
+    nodes.extend(match cuts.is_empty() {
+        true => vec![identity(&padded, &output)],
+        false => slice(opset, &padded, &output, &cuts),
+    });
+    nodes
+}
+
+/// `Pad` without its negative pads.
+fn padded_by(mut pad: NodeProto, name: &str, padded: &str, pads: &[i64]) -> Vec<NodeProto> {
+    let positive: Vec<i64> = pads.iter().map(|&pad| pad.max(0)).collect();
+    pad.output = vec![padded.to_owned()];
+    if let Some(attribute) = pad.attribute.iter_mut().find(|attribute| attribute.name() == "pads") {
+        attribute.ints = positive;
+        return vec![pad];
+    }
+    let name = format!("{name}.pads");
+    pad.input.iter_mut().skip(1).take(1).for_each(|input| input.clone_from(&name));
+    vec![constant(name, positive), pad]
+}
+
+/// Circular padding as `Slice` and `Concat`.
+fn wrapped(opset: i64, input: &str, output: &str, frame: &[(i64, (i64, i64))]) -> Vec<NodeProto> {
+    let mut input = input.to_owned();
+    let mut nodes = Vec::new();
+    for &(axis, (begin, end)) in frame.iter().filter(|(_, (begin, end))| *begin > 0 || *end > 0) {
+        let (last, first) = (format!("{output}.{axis}.last"), format!("{output}.{axis}.first"));
+        let padded = format!("{output}.{axis}");
+        let mut parts = vec![input.clone()];
+        if begin > 0 {
+            nodes.extend(slice(opset, &input, &last, &[(axis, -begin, i64::MAX)]));
+            parts.insert(0, last);
+        }
+        if end > 0 {
+            nodes.extend(slice(opset, &input, &first, &[(axis, 0, end)]));
+            parts.push(first);
+        }
+        nodes.push(NodeProto {
+            op_type: Some("Concat".into()),
+            input: parts,
+            output: vec![padded.clone()],
+            attribute: vec![AttributeProto {
+                name: Some("axis".into()),
+                r#type: Some(AttributeType::Int.into()),
+                i: Some(axis),
+                ..AttributeProto::default()
+            }],
+            ..NodeProto::default()
+        });
+        input = padded;
+    }
+    nodes.push(identity(&input, output));
+    nodes
+}
+
+fn identity(input: &str, output: &str) -> NodeProto {
+    NodeProto {
+        op_type: Some("Identity".into()),
+        input: vec![input.to_owned()],
+        output: vec![output.to_owned()],
+        ..NodeProto::default()
+    }
+}
+
+/// `Slice` of `input`, by (axis, start, end).
+fn slice(opset: i64, input: &str, output: &str, cuts: &[(i64, i64, i64)]) -> Vec<NodeProto> {
+    let lists = [
+        ("starts", cuts.iter().map(|cut| cut.1).collect::<Vec<_>>()),
+        ("ends", cuts.iter().map(|cut| cut.2).collect()),
+        ("axes", cuts.iter().map(|cut| cut.0).collect()),
+    ];
+    let mut slice = NodeProto {
+        op_type: Some("Slice".into()),
+        input: vec![input.to_owned()],
+        output: vec![output.to_owned()],
+        ..NodeProto::default()
+    };
+    let mut nodes = Vec::new();
+    for (list, values) in lists {
+        // Attributes before opset 10, inputs since.
+        if opset < 10 {
+            slice.attribute.push(AttributeProto {
+                name: Some(list.into()),
+                r#type: Some(AttributeType::Ints.into()),
+                ints: values,
+                ..AttributeProto::default()
+            });
+        } else {
+            let name = format!("{output}.{list}");
+            slice.input.push(name.clone());
+            nodes.push(constant(name, values));
+        }
+    }
+    nodes.push(slice);
+    nodes
+}
+
+fn constant(name: String, values: Vec<i64>) -> NodeProto {
+    let value = AttributeProto {
+        name: Some("value".into()),
+        r#type: Some(AttributeType::Tensor.into()),
+        t: Some(tensor::from_integers(&name, &values)),
+        ..AttributeProto::default()
+    };
+    NodeProto {
+        op_type: Some("Constant".into()),
+        output: vec![name],
+        attribute: vec![value],
+        ..NodeProto::default()
+    }
+}
