@@ -70,6 +70,17 @@ pub enum Error {
         /// What is allowed.
         tolerance: f64,
     },
+    /// The engine runs the original and not what was made of it; nothing was written.
+    #[error(
+        "{file}: verification failed, nothing was written: the original runs and the result \
+         does not: {reason}"
+    )]
+    Broken {
+        /// The file.
+        file: String,
+        /// The engine's reason.
+        reason: String,
+    },
     /// `--require-run` was given, and the model could not be run.
     #[error("{file}: the whole model could not be run, nothing was written: {reason}")]
     NotRun {
@@ -100,7 +111,7 @@ impl Error {
         match self {
             Error::Invalid { .. } => 1,
             Error::InputShape { .. } => 2,
-            Error::BlockDiffers { .. } | Error::OutputDiffers { .. } => 3,
+            Error::BlockDiffers { .. } | Error::OutputDiffers { .. } | Error::Broken { .. } => 3,
             Error::NothingFused { .. } => 4,
             Error::Fusable { .. } => 5,
             Error::Read { .. } | Error::Write { .. } => 6,

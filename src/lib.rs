@@ -28,7 +28,7 @@ pub mod report;
 
 mod error;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -187,12 +187,12 @@ fn with_functions_inlined(model: &Model, options: &Options) -> Result<Model, Inv
         let inferred = scope.inferred.forms.iter().map(|(id, _)| id);
         nodes.chain(inferred).map(|&id| scope.reader.graph.node(id).proto.name())
     });
-    let nodes: Vec<&str> = nodes.collect();
-    let takes_part = |call: &str| {
-        let inside =
-            |node: &&str| node.strip_prefix(call).is_some_and(|rest| rest.starts_with('/'));
-        nodes.iter().any(inside)
-    };
+    // A call's nodes have names that begin with the call's.
+    let mut callers: HashSet<&str> = HashSet::new();
+    for name in nodes {
+        callers.extend(name.match_indices('/').filter_map(|(end, _)| name.get(..end)));
+    }
+    let takes_part = |call: &str| callers.contains(call);
     copy(inline(model, &takes_part)?.unwrap_or_else(|| model.bytes().clone()))
 }
 
@@ -395,6 +395,7 @@ impl Work<'_, '_> {
             Outcome::Differs { output, error, tolerance } => {
                 Err(Error::OutputDiffers { file, output, error, tolerance })
             }
+            Outcome::Broken(reason) => Err(Error::Broken { file, reason }),
             Outcome::NotRun(reason) if self.options.require_run => {
                 Err(Error::NotRun { file, reason })
             }

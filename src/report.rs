@@ -174,6 +174,7 @@ impl Report {
                 )
             }
             Some(Outcome::NotRun(reason)) => writeln!(f, "run: not run: {reason}"),
+            Some(Outcome::Broken(reason)) => writeln!(f, "run: the result does not run: {reason}"),
             Some(Outcome::Differs { output, error, .. }) => {
                 writeln!(f, "run: output `{output}` differs by {error:.1e}")
             }

@@ -122,8 +122,10 @@ impl Geometry {
             (Sense::Gather, Sense::Gather) => outer.after(&inner_window, axis),
             (Sense::Gather, Sense::Scatter) => outer.frame_of_scattered(&inner_window, axis),
             // Scattered, a bias would reach the border less often than the middle.
-            (Sense::Scatter, Sense::Gather) if inner.is_pointwise() && !inner.shifted => Ok(outer),
-            (Sense::Scatter, _) => Err(Refusal::Senses),
+            (Sense::Scatter, Sense::Gather) if !inner.is_pointwise() => Err(Refusal::Senses),
+            (Sense::Scatter, Sense::Gather) if inner.shifted => Err(Refusal::BiasAtBorder(axis)),
+            (Sense::Scatter, Sense::Gather) => Ok(outer),
+            (Sense::Scatter, Sense::Scatter) => Err(Refusal::Senses),
         }
     }
 

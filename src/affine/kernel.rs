@@ -530,7 +530,7 @@ mod tests {
             (x, a, b) in proptest::collection::vec(1..4i64, 1..=2).prop_flat_map(|strides| {
                 (input(strides.len()), conv(8, 4, strides.clone()), conv(8, 4, strides))
             }),
-            scale in values(vec![8]), shift in values(vec![8]),
+            scale in values(vec![8]), shift in values(vec![8]), pads in (-2..3i64, -2..3i64),
         ) {
             // Stored [C, O/groups, …], so a convolution from 8 to 4 becomes one from 4 to 8.
             let scattered = |affine: &Affine, like: &Affine| {
@@ -554,11 +554,13 @@ mod tests {
             let scaled = norm.after(&a).unwrap();
             assert_close(&naive_scatter(&scaled, &x), &expected)?;
 
-            let crop = vec![Window::new(1, 1, 1, (-1, -1)).unwrap(); x.ndim() - 1];
-            let crop = Affine::filter(crop, 1.0, 0.0);
-            let expected = naive(&crop, &expected);
-            if !expected.is_empty() && let Ok(cropped) = crop.after(&scaled) {
-                assert_close(&naive_scatter(&cropped, &x), &expected)?;
+            let frame = vec![Window::new(1, 1, 1, pads).unwrap(); x.ndim() - 1];
+            let frame = Affine::filter(frame, 1.0, 0.0);
+            for inner in [a, scaled] {
+                let expected = naive(&frame, &naive_scatter(&inner, &x));
+                if !expected.is_empty() && let Ok(framed) = frame.after(&inner) {
+                    assert_close(&naive_scatter(&framed, &x), &expected)?;
+                }
             }
         }
     }

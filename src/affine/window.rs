@@ -177,6 +177,11 @@ impl Window {
         if self.taps != 1 || self.stride != 1 || self.border != Border::Zero {
             return Err(Refusal::Senses);
         }
+        // Zeros where the transposed convolution has dropped what it made.
+        let (before, behind) = self.pads();
+        if (before > 0 && inner.start < 0) || (behind > 0 && inner.last() + 1 > inner.slack) {
+            return Err(Refusal::Border(axis));
+        }
         let (start, slack) = (inner.start - self.start, inner.slack + self.slack + 1);
         let window = Window { start, slack, ..*inner };
         // Output padding is less than the stride or the dilation, and there is none in front.

@@ -4,7 +4,7 @@ use prost::bytes::Bytes;
 
 use crate::onnx::graph::{Graph, Node, ValueId};
 use crate::onnx::inline::inline;
-use crate::onnx::model::{Invalid, Model, graph_field};
+use crate::onnx::model::{Invalid, Model, graph_field, is_default_domain};
 use crate::onnx::proto::{AttributeProto, NodeProto, attribute_proto::AttributeType};
 use crate::onnx::splice::{self, Edit};
 use crate::onnx::tensor;
@@ -22,7 +22,8 @@ pub fn model(model: &Model) -> Result<Bytes, Invalid> {
     for graph in &graphs {
         let known = graph.nodes().map(|(_, node)| node);
         for old in known.filter(|node| node.standard_op().is_some() && !node.has_bodies()) {
-            let nodes = node(at_inference(graph, old), model.opset, &|name| integers(graph, name));
+            let lookup = |name: &str| integers(graph, name);
+            let nodes = node(at_inference(graph, old), model.opset, &lookup);
             if nodes != [old.proto.clone()] {
                 let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));
                 let with: Vec<u8> = entries.flatten().collect();
@@ -31,6 +32,22 @@ pub fn model(model: &Model) -> Result<Bytes, Invalid> {
         }
     }
     Ok(splice::edited(&model, &graphs, edits))
+}
+
+/// What tract would read wrongly, decided from the file.
+pub fn misread(graph: &Graph) -> Option<String> {
+    graph.nodes().filter(|&(id, _)| graph.is_live(id)).find_map(|(_, node)| {
+        let why = match node.proto.domain() {
+            domain if !is_default_domain(domain) => {
+                format!("is of domain `{domain}`, which tract ignores")
+            }
+            _ if node.aligns_by_axis() => {
+                "broadcasts as before operator set 7, which tract ignores".to_owned()
+            }
+            _ => return None,
+        };
+        Some(format!("node `{}` {why}", node.label()))
+    })
 }
 
 fn at_inference(graph: &Graph, node: &Node) -> NodeProto {

@@ -103,10 +103,16 @@ impl Node {
         self.attribute(name).map(|attribute| attribute.ints.as_slice())
     }
 
-    /// Where the dimensions of the second operand begin, if not at the end: before
-    /// operator set 7, arithmetic had `broadcast` and `axis`.
+    /// Whether the second operand meets the first from an axis on: before operator set 7,
+    /// arithmetic had `broadcast` and `axis`.
+    pub fn aligns_by_axis(&self) -> bool {
+        let arithmetic = matches!(self.standard_op(), Some("Add" | "Sub" | "Mul" | "Div"));
+        arithmetic && self.int("broadcast", 0) != 0 && self.attribute("axis").is_some()
+    }
+
+    /// That axis; `None` if there is none, or it is counted from the end.
     pub fn broadcast_axis(&self) -> Option<usize> {
-        let axis = self.attribute("axis").filter(|_| self.int("broadcast", 0) != 0)?;
+        let axis = self.attribute("axis").filter(|_| self.aligns_by_axis())?;
         usize::try_from(axis.i()).ok()
     }
 
@@ -143,6 +149,8 @@ impl<'m> Graph<'m> {
         while let Some(graph) = graphs.get(next) {
             let mut inner = Vec::new();
             let with_bodies = graph.nodes().filter(|(_, node)| node.has_bodies());
+            // What the bodies of foreign operators may read is for their owners to say.
+            let with_bodies = with_bodies.filter(|(_, node)| node.standard_op().is_some());
             for (id, node) in with_bodies.filter(|&(id, _)| graph.is_live(id)) {
                 for scope in model.bodies(&graph.scope, &node.field)? {
                     inner.push(Graph::read(model, scope, Some((graph, next, id)))?);

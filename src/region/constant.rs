@@ -94,6 +94,33 @@ const FOLDABLE: &[&str] = &[
     "Xor",
 ];
 
+/// Further operators whose first output has the type of their first input.
+const KEEPS_TYPE: &[&str] = &[
+    "AveragePool",
+    "Conv",
+    "ConvTranspose",
+    "Dropout",
+    "Elu",
+    "Gelu",
+    "Gemm",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "HardSigmoid",
+    "HardSwish",
+    "InstanceNormalization",
+    "LayerNormalization",
+    "LeakyRelu",
+    "MatMul",
+    "MaxPool",
+    "Mish",
+    "PRelu",
+    "Resize",
+    "Selu",
+    "Softmax",
+    "Softplus",
+    "SpaceToDepth",
+];
+
 /// No constant sub-graph of a real model is deeper or yields more.
 const MAX_DEPTH: u8 = 64;
 const MAX_ELEMENTS: usize = 1 << 26;
@@ -169,26 +196,31 @@ impl<'g, 'm> Constants<'g, 'm> {
             "Constant" => stored(node).map(|tensor| tensor.data_type()),
             "Cast" => Some(node.int("to", 0) as i32),
             "CastLike" | "Where" => node.input(1).and_then(|like| self.element_type(like)),
-            "Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin" => Some(DataType::Int64.into()),
+            "Shape" | "Size" => Some(DataType::Int64.into()),
             "ConstantOfShape" => Some(
                 node.attribute("value")
                     .and_then(|value| value.t.as_ref())
                     .map_or(DataType::Float.into(), TensorProto::data_type),
             ),
             "Equal" | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "Not" | "And"
-            | "Or" | "Xor" | "IsNaN" | "IsInf" => Some(DataType::Bool.into()),
-            _ => node.input(0).and_then(|first| self.element_type(first)),
+            | "Or" | "Xor" => Some(DataType::Bool.into()),
+            _ if FOLDABLE.contains(&op) || KEEPS_TYPE.contains(&op) => {
+                node.input(0).and_then(|first| self.element_type(first))
+            }
+            _ => None,
         };
         let depth = match op {
             "Constant" => Some(0),
             _ if FOLDABLE.contains(&op) => self.depth_of_result(node, op),
             _ => None,
         };
-        for &output in node.outputs.iter().flatten() {
-            if let Some(element_type) = element_type {
+        for (index, &output) in node.outputs.iter().enumerate() {
+            let Some(output) = output else { continue };
+            // Split alone has several outputs of one kind.
+            if let Some(element_type) = element_type.filter(|_| index == 0 || op == "Split") {
                 self.types.insert(output, element_type);
             }
-            if let Some(depth) = depth {
+            if let Some(depth) = depth.filter(|_| index == 0 || op == "Split") {
                 self.depths.insert(output, depth);
             }
         }
@@ -423,12 +455,18 @@ impl<'g, 'm> Constants<'g, 'm> {
                 let others = (0..).zip(&data.dims).filter(|&(at, _)| at != axis);
                 others.map(|(_, &dim)| dim).chain(indices.dims.iter().copied()).collect()
             }
-            (Some("Pad"), [data, pads, ..]) => {
-                let pads = tensor::integers(pads, storage)?;
+            (Some("Pad"), [data, rest @ ..]) => {
+                let pads = match (node.ints("pads"), rest) {
+                    (Some(pads), _) => pads.to_vec(),
+                    (None, [pads, ..]) => tensor::integers(pads, storage)?,
+                    (None, []) => return Ok(true),
+                };
                 let (begins, ends) = pads.split_at(pads.len() / 2);
                 let dims = data.dims.iter().zip(begins.iter().zip(ends));
                 dims.map(|(&dim, (&a, &b))| dim.saturating_add(a).saturating_add(b)).collect()
             }
+            // By inputs since opset 6.
+            (Some("Tile"), _) => return Ok(true),
             _ => broadcast(inputs),
         };
         let elements =

@@ -217,6 +217,9 @@ impl<'g, 'm> Reader<'g, 'm> {
     /// `None` for bodies: the engine infers nothing inside them.
     fn inference(&self) -> Option<&Inference> {
         let infer = || {
+            if engine::normal::misread(self.graph).is_some_and(|_| self.graph.model.opset < 7) {
+                return Inference::default();
+            }
             let model = self.graph.model;
             let Ok(bytes) = engine::normal::model(model) else { return Inference::default() };
             let source = Source { bytes: &bytes, folder: model.storage.folder() };
@@ -437,11 +440,18 @@ impl<'g, 'm> Reader<'g, 'm> {
             match (self.constants.contains(left), self.constants.contains(right)) {
                 (false, true) => (left, right, false),
                 (true, false) => (right, left, true),
+                _ if matches!(op, "Add" | "Sub") && node.int("broadcast", 0) != 0 => {
+                    let why = "it broadcasts as before operator set 7";
+                    return Ok(Err(NotLinear::Unrepresentable(why)));
+                }
                 _ if matches!(op, "Add" | "Sub") => {
                     return Ok(Ok(Reading::Sum(vec![(left, false), (right, subtracts)])));
                 }
                 _ => return Ok(Err(NotLinear::Operator(op.to_owned()))),
             };
+        if node.aligns_by_axis() && node.broadcast_axis().is_none() {
+            return Ok(Err(NotLinear::Unrepresentable("its axis is counted from the end")));
+        }
         // Arithmetic on sizes.
         if self.constants.element_type(constant).and_then(Float::from_onnx).is_none() {
             return Ok(Err(NotLinear::Operator(op.to_owned())));
@@ -841,9 +851,9 @@ impl<'g, 'm> Reader<'g, 'm> {
 
     pub(super) fn not_constant(&self, id: ValueId) -> NotLinear {
         let value = self.graph.value(id);
-        match value.initializer {
-            Some(_) => NotLinear::Overridable(value.name.clone()),
-            None => NotLinear::NotConstant(value.name.clone()),
+        match value.initializer.is_some() && value.input.is_some() {
+            true => NotLinear::Overridable(value.name.clone()),
+            false => NotLinear::NotConstant(value.name.clone()),
         }
     }
 }
@@ -883,7 +893,10 @@ fn scattered_windows(node: &Node, taps: &[i64]) -> Result<Vec<Window>, NotLinear
     let list = |name, length, default| per_axis(node, name, length, default);
     let (strides, dilations) = (list("strides", taps.len(), 1)?, list("dilations", taps.len(), 1)?);
     let growth = list("output_padding", taps.len(), 0)?;
-    let pads = list("pads", 2 * taps.len(), 0)?;
+    let pads = match auto_pad {
+        b"VALID" => vec![0; 2 * taps.len()],
+        _ => list("pads", 2 * taps.len(), 0)?,
+    };
     let (begins, ends) = pads.split_at(taps.len());
     let axes = taps.iter().zip(strides).zip(dilations).zip(growth).zip(begins.iter().zip(ends));
     axes.map(|((((&taps, stride), dilation), growth), (&begin, &end))| {

@@ -4,7 +4,7 @@ use super::feed::Random;
 use super::relative_error;
 use crate::engine::{Array, Engine, EngineError, InputShapes, Source, normal};
 use crate::onnx::graph::Graph;
-use crate::onnx::model::{Invalid, Model, graph_field, is_default_domain};
+use crate::onnx::model::{Invalid, Model, graph_field};
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::tensor_shape_proto::dimension::Value as Dim;
 use crate::onnx::proto::{ValueInfoProto, type_proto};
@@ -36,8 +36,17 @@ pub enum Outcome {
         /// What is allowed.
         tolerance: f64,
     },
-    /// The engine could not run the model; its reason.
+    /// The engine ran the old model and could not run the new one; its reason.
+    Broken(String),
+    /// The engine could not run the old model; its reason.
     NotRun(String),
+}
+
+/// What the two runs gave.
+enum Compared {
+    Errors(Vec<(String, f64)>),
+    NotFinite,
+    Broken(EngineError),
 }
 
 /// One graph input that has to be fed.
@@ -56,7 +65,7 @@ pub fn run(old: &Model, new: &Model, options: &Options) -> Result<Outcome, Inval
     let old = Model::index(old_bytes.clone(), old.storage.clone())?;
     let graphs = Graph::read_all(&old)?;
     let Some(graph) = graphs.first() else { return Err(Invalid::NoGraph) };
-    if let Some(reason) = unsupported(graph) {
+    if let Some(reason) = normal::misread(graph) {
         return Ok(Outcome::NotRun(reason));
     }
     let new = Source { bytes: &new_bytes, folder: new.storage.folder() };
@@ -76,8 +85,11 @@ pub fn run(old: &Model, new: &Model, options: &Options) -> Result<Outcome, Inval
     let compared = compare(graph, new, options, &inputs, &names);
     Ok(match compared {
         Err(error) => Outcome::NotRun(error.to_string()),
-        Ok(None) => Outcome::NotRun("the original gives NaN or infinity on random inputs".into()),
-        Ok(Some(errors)) => {
+        Ok(Compared::NotFinite) => {
+            Outcome::NotRun("the original gives NaN or infinity on random inputs".into())
+        }
+        Ok(Compared::Broken(error)) => Outcome::Broken(error.to_string()),
+        Ok(Compared::Errors(errors)) => {
             match errors.iter().find(|(_, error)| error.is_nan() || *error > tolerance) {
                 Some((output, error)) => {
                     Outcome::Differs { output: output.clone(), error: *error, tolerance }
@@ -94,7 +106,7 @@ fn compare(
     options: &Options,
     inputs: &[Input],
     names: &[String],
-) -> Result<Option<Vec<(String, f64)>>, EngineError> {
+) -> Result<Compared, EngineError> {
     let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.shape.clone()).collect();
     let old = Source { bytes: graph.model.bytes(), folder: graph.model.storage.folder() };
     let samples: Vec<Vec<Array>> = (0..options.samples.max(1))
@@ -114,16 +126,19 @@ fn compare(
         Array::Int(_) => true,
     };
     if !expected.iter().flatten().all(finite) {
-        return Ok(None);
+        return Ok(Compared::NotFinite);
     }
-    let found = outputs(new)?;
+    let found = match outputs(new) {
+        Ok(found) => found,
+        Err(error) => return Ok(Compared::Broken(error)),
+    };
     let mut errors: Vec<(String, f64)> = names.iter().map(|name| (name.clone(), 0.0)).collect();
     for (expected, found) in expected.iter().zip(&found) {
         for (((_, error), expected), found) in errors.iter_mut().zip(expected).zip(found) {
             *error = error.max(relative_error(expected, found));
         }
     }
-    Ok(Some(errors))
+    Ok(Compared::Errors(errors))
 }
 
 impl Input {
@@ -135,16 +150,6 @@ impl Input {
             _ => random.integers(&self.shape),
         }
     }
-}
-
-/// What tract would get wrong or take too lightly; decided here, from the file.
-fn unsupported(graph: &Graph) -> Option<String> {
-    graph.nodes().filter(|&(id, _)| graph.is_live(id)).find_map(|(_, node)| {
-        let domain = node.proto.domain();
-        (!is_default_domain(domain)).then(|| {
-            format!("node `{}` is of domain `{domain}`, which tract ignores", node.label())
-        })
-    })
 }
 
 fn inputs(graph: &Graph, options: &Options) -> Result<Result<Vec<Input>, String>, Invalid> {
