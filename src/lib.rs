@@ -50,7 +50,7 @@ use region::inference::Inferred;
 use region::read::{NEWEST_OPSET, Reader};
 use region::{NearMiss, Readings, Reason};
 use report::{BlockReport, Mode, Report};
-use rewrite::Changes;
+use rewrite::{Changes, Replaced};
 use verify::block::Unproved;
 use verify::model::Outcome;
 
@@ -225,12 +225,14 @@ fn folder_of(path: &Path) -> &Path {
 
 fn looked(file: &str, graphs: &[Graph], scopes: &[Scope]) -> Report {
     let plans = || scopes.iter().map(|scope| &scope.plan);
-    let blocks = scopes.iter().map(|scope| {
+    let replaced = scopes.iter().map(|scope| {
         let roots = |block: &Block| block.parts.iter().map(|part| part.root).collect();
-        scope.plan.blocks.iter().map(|block| (block.region.output, roots(block))).collect()
+        let blocks = scope.plan.blocks.iter().map(|block| (block.region.output, roots(block)));
+        let dropped = rewrite::dropped(scope.reader.graph, &scope.inferred.forms);
+        Replaced { blocks: blocks.collect(), dropped }
     });
     let new = plans().flat_map(|plan| &plan.blocks).map(|block| block.after.nodes).sum();
-    let nodes_after = rewrite::nodes_after(graphs, &blocks.collect::<Vec<_>>(), new);
+    let nodes_after = rewrite::nodes_after(graphs, &replaced.collect::<Vec<_>>(), new);
     let inferred = || scopes.iter().map(|scope| &scope.inferred);
     let near_misses = plans().flat_map(|plan| &plan.near_misses);
     let near_misses = near_misses.chain(inferred().flat_map(|inferred| &inferred.near_misses));

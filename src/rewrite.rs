@@ -49,15 +49,21 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
         return Ok(rewrite);
     }
     let mut edits = Vec::new();
-    let roots = changes.iter().map(|changes| {
-        changes.blocks.iter().map(|(output, fused)| (*output, fused.roots.clone())).collect()
+    let replaced = graphs.iter().zip(changes).map(|(graph, changes)| {
+        let blocks = changes.blocks.iter().map(|(output, fused)| (*output, fused.roots.clone()));
+        Replaced { blocks: blocks.collect(), dropped: dropped(graph, &changes.inferred) }
     });
-    let roots: Vec<Vec<(ValueId, Vec<ValueId>)>> = roots.collect();
-    for ((graph, changes), rest) in graphs.iter().zip(changes).zip(Rest::of_all(graphs, &roots)) {
-        rewrite_graph(graph, changes, &rest, &mut edits, &mut rewrite)?;
+    let rests = Rest::of_all(graphs, &replaced.collect::<Vec<_>>());
+    for ((graph, changes), rest) in graphs.iter().zip(changes).zip(&rests) {
+        // Its node goes, and the body with it.
+        if rest.is_gone {
+            rewrite.removed_nodes += graph.node_count();
+            continue;
+        }
+        rewrite_graph(graph, changes, rest, &mut edits, &mut rewrite)?;
         edits.extend(new_tensors(graphs, graph, changes));
     }
-    rewrite.edits = splice::with_lengths(edits, &splice::containers(graphs));
+    rewrite.edits = splice::with_lengths(edits, splice::containers(graphs));
     Ok(rewrite)
 }
 
@@ -154,11 +160,33 @@ fn info_of(tensor: &TensorProto) -> ValueInfoProto {
     }
 }
 
-/// How many nodes the graphs have once each tensor of `blocks` is computed from its
-/// roots by so many new nodes.
-pub fn nodes_after(graphs: &[Graph], blocks: &[Vec<(ValueId, Vec<ValueId>)>], new: usize) -> usize {
+/// What is replaced in one graph.
+#[derive(Debug, Default)]
+pub struct Replaced {
+    /// Tensors, and what they are computed from now.
+    pub blocks: Vec<(ValueId, Vec<ValueId>)>,
+    /// Tensors that nothing computes any more.
+    pub dropped: HashSet<ValueId>,
+}
+
+/// The outputs that nodes lose with their training mode.
+pub fn dropped(graph: &Graph, inferred: &[(NodeId, NodeProto)]) -> HashSet<ValueId> {
+    let lost = inferred.iter().flat_map(|(id, form)| {
+        graph.node(*id).outputs.iter().skip(form.output.len()).flatten().copied()
+    });
+    lost.collect()
+}
+
+/// How many nodes the graphs have once all that is `replaced` is computed by so many
+/// new nodes.
+pub fn nodes_after(graphs: &[Graph], replaced: &[Replaced], new: usize) -> usize {
     let before: usize = graphs.iter().map(Graph::node_count).sum();
-    let removed: usize = Rest::of_all(graphs, blocks).iter().map(|rest| rest.removed.len()).sum();
+    let rests = Rest::of_all(graphs, replaced);
+    let removed = graphs.iter().zip(&rests).map(|(graph, rest)| match rest.is_gone {
+        true => graph.node_count(),
+        false => rest.removed.len(),
+    });
+    let removed: usize = removed.sum();
     (before + new).saturating_sub(removed)
 }
 
@@ -169,31 +197,35 @@ struct Rest {
     removed: BTreeSet<NodeId>,
     /// What the bodies in a node still read of this graph.
     captured: HashMap<NodeId, Vec<ValueId>>,
+    /// Whether the node that it is a body of goes.
+    is_gone: bool,
 }
 
 impl Rest {
-    /// `blocks` are, per graph, tensors and what they are computed from now.
-    fn of_all(graphs: &[Graph], blocks: &[Vec<(ValueId, Vec<ValueId>)>]) -> Vec<Rest> {
-        let mut captured: HashMap<(usize, NodeId), Vec<ValueId>> = HashMap::new();
+    fn of_all(graphs: &[Graph], replaced: &[Replaced]) -> Vec<Rest> {
+        let mut captured: Vec<HashMap<NodeId, Vec<ValueId>>> = vec![HashMap::new(); graphs.len()];
         let mut all = Vec::with_capacity(graphs.len());
         // Bodies first: what they need no more, the graph around them need not make.
-        for (index, (graph, blocks)) in graphs.iter().zip(blocks).enumerate().rev() {
-            let inside = captured.iter().filter(|((outer, _), _)| *outer == index);
-            let inside = inside.map(|(&(_, node), values)| (node, values.clone())).collect();
-            let mut rest = Rest { removed: BTreeSet::new(), captured: inside };
-            let replaced = blocks.iter().filter_map(|(output, roots)| {
-                Some((graph.value(*output).producer?, roots.as_slice()))
-            });
-            rest.removed = rest.removed_nodes(graph, &replaced.collect());
-            if let Some(node) = graph.outer {
-                let roots = blocks.iter().flat_map(|(_, roots)| roots);
+        for (index, (graph, replaced)) in graphs.iter().zip(replaced).enumerate().rev() {
+            let inside = captured.get_mut(index).map(std::mem::take).unwrap_or_default();
+            let mut rest = Rest { removed: BTreeSet::new(), captured: inside, is_gone: false };
+            rest.removed = rest.removed_nodes(graph, replaced);
+            if let Some((outer, node)) = graph.outer
+                && let Some(captured) = captured.get_mut(outer)
+            {
+                let roots = replaced.blocks.iter().flat_map(|(_, roots)| roots);
                 let roots = roots.filter_map(|&root| graph.value(root).outer);
-                let values = captured.entry(node).or_default();
-                values.extend(rest.captures(graph).chain(roots));
+                captured.entry(node).or_default().extend(rest.captures(graph).chain(roots));
             }
             all.push(rest);
         }
         all.reverse();
+        for (index, graph) in graphs.iter().enumerate() {
+            let Some((outer, node)) = graph.outer else { continue };
+            let around = all.get(outer);
+            let is_gone = around.is_some_and(|rest| rest.is_gone || rest.removed.contains(&node));
+            all.iter_mut().skip(index).take(1).for_each(|rest| rest.is_gone = is_gone);
+        }
         all
     }
 
@@ -211,11 +243,12 @@ impl Rest {
         node.inputs.iter().flatten().chain(captured).copied()
     }
 
-    fn removed_nodes(
-        &self,
-        graph: &Graph,
-        replaced: &HashMap<NodeId, &[ValueId]>,
-    ) -> BTreeSet<NodeId> {
+    fn removed_nodes(&self, graph: &Graph, replaced: &Replaced) -> BTreeSet<NodeId> {
+        let Replaced { blocks, dropped } = replaced;
+        let replaced = blocks
+            .iter()
+            .filter_map(|(output, roots)| Some((graph.value(*output).producer?, roots.as_slice())));
+        let replaced: HashMap<NodeId, &[ValueId]> = replaced.collect();
         let mut live: HashSet<NodeId> = HashSet::new();
         let mut wanted = graph.outputs.clone();
         while let Some(value) = wanted.pop() {
@@ -231,6 +264,9 @@ impl Rest {
         let mut removed = BTreeSet::new();
         for (id, _) in graph.nodes() {
             let reads_a_removed_one = || {
+                if graph.uses(id).any(|value| dropped.contains(&value)) {
+                    return true;
+                }
                 let producers = graph.uses(id).filter_map(|value| {
                     let producer = graph.value(value).producer?;
                     let kept = replaced.contains_key(&producer)

@@ -9,7 +9,7 @@ use crate::onnx::proto::{AttributeProto, NodeProto, attribute_proto::AttributeTy
 use crate::onnx::splice::{self, Edit};
 use crate::onnx::tensor;
 
-/// The model with local functions inlined, with batch norms and dropouts at inference,
+/// The model without dead nodes, with local functions inlined, with batch norms and dropouts at inference,
 /// and with every node, those of bodies included, as [`node`] has it.
 ///
 /// # Errors
@@ -20,8 +20,15 @@ pub fn model(model: &Model) -> Result<Bytes, Invalid> {
     let graphs = Graph::read_all(&model)?;
     let mut edits = Vec::new();
     for graph in &graphs {
-        let known = graph.nodes().map(|(_, node)| node);
-        for old in known.filter(|node| node.standard_op().is_some() && !node.has_bodies()) {
+        for (id, old) in graph.nodes() {
+            // A dead node may read what a norm at inference does not make.
+            if !graph.is_live(id) {
+                edits.push(Edit::remove(old.field.entry.clone()));
+                continue;
+            }
+            if old.standard_op().is_none() || old.has_bodies() {
+                continue;
+            }
             let lookup = |name: &str| integers(graph, name);
             let nodes = node(at_inference(graph, old), model.opset, &lookup);
             if nodes != [old.proto.clone()] {
@@ -73,11 +80,15 @@ fn at_inference(graph: &Graph, node: &Node) -> NodeProto {
 /// The integers that are stored as `name`, or that a Constant node of that name holds.
 fn integers(graph: &Graph, name: &str) -> Option<Vec<i64>> {
     let id = graph.find(name)?;
-    let stored = match graph.initializer(id) {
-        Some(stored) => stored.ok()?,
-        None => graph.node(graph.value(id).producer?).attribute("value")?.t.clone()?,
-    };
-    tensor::integers(&stored, &graph.model.storage).ok()
+    if let Some(stored) = graph.initializer(id) {
+        return tensor::integers(&stored.ok()?, &graph.model.storage).ok();
+    }
+    let constant = graph.node(graph.value(id).producer?);
+    match (constant.attribute("value"), constant.ints("value_ints")) {
+        (Some(value), _) => tensor::integers(value.t.as_ref()?, &graph.model.storage).ok(),
+        (None, Some(values)) => Some(values.to_vec()),
+        (None, None) => None,
+    }
 }
 
 /// `node` without empty names at the end of its inputs (tract panics), negative pads (it

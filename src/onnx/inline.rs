@@ -17,6 +17,10 @@ use super::wire::Field;
 /// Calls nest at most this deep; the standard forbids recursion.
 const MAX_DEPTH: usize = 32;
 
+/// Inlined, calls have no more nodes than this: functions that call each other twice
+/// double at every level.
+const MAX_NODES: usize = 1 << 18;
+
 /// A function's domain, name and overload.
 type Id = (String, String, String);
 
@@ -37,21 +41,27 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
     let names = main.all_names();
     let suffix = splice::fresh(".inlined", &names);
     let functions = Functions::read(model)?;
-    let mut inliner = Inliner { functions, wanted, suffix, given: HashSet::new() };
+    let mut inliner = Inliner { functions, wanted, suffix, given: HashSet::new(), nodes: 0 };
     let mut edits = Vec::new();
     let mut before = Vec::new();
     let mut after = Vec::new();
     for graph in &graphs {
-        for (_, node) in graph.nodes() {
-            before.extend(called_by([&node.proto]));
+        for (id, node) in graph.nodes() {
+            // The nodes of bodies that are needed are visited on their own.
+            let alone = graph.is_live(id) && node.standard_op().is_some() && node.has_bodies();
+            let called = || match alone {
+                true => vec![id_of(&node.proto)],
+                false => called_by([&node.proto]),
+            };
+            before.extend(called());
             let mut nodes = Vec::new();
-            if inliner.expand(node.proto.clone(), "", 0, &mut nodes)? {
+            if inliner.expand(node.proto.clone(), 0, &mut nodes)? {
                 after.extend(called_by(&nodes));
                 let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));
                 let with: Vec<u8> = entries.flatten().collect();
                 edits.push(Edit { at: node.field.entry.clone(), with: with.into() });
             } else {
-                after.extend(called_by([&node.proto]));
+                after.extend(called());
             }
         }
     }
@@ -155,16 +165,16 @@ struct Inliner<'w> {
     /// What no name of the model contains.
     suffix: String,
     given: HashSet<String>,
+    /// How many nodes there are of inlined calls.
+    nodes: usize,
 }
 
 impl Inliner<'_> {
     /// Appends what `node` stands for to `nodes`: its function's nodes if it is a wanted
-    /// call, else itself. `around` is the name of the call that it comes from. Returns
-    /// whether it was a wanted call.
+    /// call, else itself. Returns whether it was a wanted call.
     fn expand(
         &mut self,
         node: NodeProto,
-        around: &str,
         depth: usize,
         nodes: &mut Vec<NodeProto>,
     ) -> Result<bool, Invalid> {
@@ -175,31 +185,49 @@ impl Inliner<'_> {
         if depth >= MAX_DEPTH {
             return Err(Invalid::RecursiveFunction(function.name().to_owned()));
         }
-        let name = self.name_of(&node, around);
+        let name = self.name_of(&node);
         if !(self.wanted)(&name) {
             nodes.push(node);
             return Ok(false);
         }
         let call = Call::new(&node, &function, &name);
-        for (index, inner) in function.node.iter().enumerate() {
-            let mut inner = call.instance(inner);
-            if inner.name().is_empty() {
-                inner.name = Some(format!("{}_{index}", inner.op_type()));
-            }
-            inner.name = Some(format!("{name}/{}", inner.name()));
-            self.expand(inner, &name, depth + 1, nodes)?;
-        }
+        let inner = function.node.iter().map(|inner| call.instance(inner)).collect();
+        self.expand_all(inner, &name, depth + 1, nodes)?;
         nodes.extend(call.passed_through(&function));
         Ok(true)
     }
 
+    /// Appends what `inner` nodes of the call `name` stand for, those of bodies included.
+    fn expand_all(
+        &mut self,
+        inner: Vec<NodeProto>,
+        name: &str,
+        depth: usize,
+        nodes: &mut Vec<NodeProto>,
+    ) -> Result<(), Invalid> {
+        self.nodes += inner.len();
+        if self.nodes > MAX_NODES {
+            return Err(Invalid::ManyCalls);
+        }
+        for (index, mut node) in inner.into_iter().enumerate() {
+            if node.name().is_empty() {
+                node.name = Some(format!("{}_{index}", node.op_type()));
+            }
+            node.name = Some(format!("{name}/{}", node.name()));
+            let attributes = node.attribute.iter_mut();
+            for body in attributes.flat_map(|a| a.g.iter_mut().chain(&mut a.graphs)) {
+                let inner = std::mem::take(&mut body.node);
+                self.expand_all(inner, name, depth, &mut body.node)?;
+            }
+            self.expand(node, depth, nodes)?;
+        }
+        Ok(())
+    }
+
     /// A name for a call that nothing else in the model begins with, the same whenever
     /// it is asked for in the same order.
-    fn name_of(&mut self, node: &NodeProto, around: &str) -> String {
-        let base = match node.name() {
-            "" => format!("{around}{}", node.op_type()),
-            name => name.to_owned(),
-        };
+    fn name_of(&mut self, node: &NodeProto) -> String {
+        let base = if node.name().is_empty() { node.op_type() } else { node.name() };
         let mut name = format!("{base}{}", self.suffix);
         let mut number = 2;
         while !self.given.insert(name.clone()) {
@@ -273,7 +301,8 @@ impl<'c> Call<'c> {
         for name in infos.filter_map(|info| info.name.as_mut()) {
             *name = self.tensor(name);
         }
-        for name in body.initializer.iter_mut().filter_map(|tensor| tensor.name.as_mut()) {
+        let sparse = body.sparse_initializer.iter_mut().filter_map(|sparse| sparse.values.as_mut());
+        for name in body.initializer.iter_mut().chain(sparse).filter_map(|t| t.name.as_mut()) {
             *name = self.tensor(name);
         }
         for node in &mut body.node {

@@ -82,6 +82,9 @@ pub enum Invalid {
     /// Functions that call each other in a circle.
     #[error("function `{0}` calls itself")]
     RecursiveFunction(String),
+    /// Functions that call others again and again.
+    #[error("the calls of local functions stand for more nodes than any network has")]
+    ManyCalls,
     /// A graph output that nothing computes.
     #[error("graph output `{0}` is computed by no node")]
     UndefinedOutput(String),
@@ -109,11 +112,12 @@ impl Scope {
         self.fields.iter().filter(move |field| field.number == number)
     }
 
-    /// Where a new initializer goes: after those that are there, else before the end.
+    /// Where a new initializer goes: after those that are there, else first. (Where a
+    /// graph ends, a body inside it may end too.)
     pub fn end_of_initializers(&self) -> usize {
         self.fields(graph_field::INITIALIZER)
             .next_back()
-            .map_or(self.payload.end, |field| field.entry.end)
+            .map_or(self.payload.start, |field| field.entry.end)
     }
 
     fn index(bytes: &Bytes, graph: &Field, around: &[Container]) -> Result<Self, WireError> {

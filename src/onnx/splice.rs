@@ -50,23 +50,67 @@ pub fn entry(number: u32, message: &impl Message) -> Vec<u8> {
 }
 
 /// Completes `edits` with those of the length prefixes of `containers`, in file order.
-pub fn with_lengths(mut edits: Vec<Edit>, containers: &[Container]) -> Vec<Edit> {
-    let mut inner_first: Vec<_> = containers.iter().collect();
-    inner_first.sort_by_key(|container| container.payload.len());
-    for Container { length, payload } in inner_first {
-        let within = |edit: &&Edit| payload.start <= edit.at.start && edit.at.end <= payload.end;
-        let (gone, added) = edits
-            .iter()
-            .filter(within)
-            .fold((0, 0), |(gone, added), edit| (gone + edit.at.len(), added + edit.with.len()));
-        if gone != added {
-            let with = wire::varint(payload.len() - gone + added).into();
-            edits.push(Edit { at: length.clone(), with });
-        }
-    }
+pub fn with_lengths(mut edits: Vec<Edit>, mut containers: Vec<Container>) -> Vec<Edit> {
     // Stable: insertions at one place keep the order in which they were asked for.
     edits.sort_by_key(|edit| (edit.at.start, edit.at.end));
+    containers
+        .sort_by_key(|container| (container.payload.start, usize::MAX - container.payload.end));
+    containers.dedup_by_key(|container| container.length.start);
+    let tree = Tree::of(containers);
+    let mut growth = vec![0isize; tree.containers.len()];
+    for edit in &edits {
+        let innermost = tree.innermost(&edit.at);
+        if let Some(sum) = innermost.and_then(|innermost| growth.get_mut(innermost)) {
+            *sum += edit.with.len() as isize - edit.at.len() as isize;
+        }
+    }
+    // Inner messages first: what they and their prefixes grow by, those around grow too.
+    for (index, Container { length, payload }) in tree.containers.iter().enumerate().rev() {
+        let grown = growth.get(index).copied().unwrap_or(0);
+        if grown == 0 {
+            continue;
+        }
+        let with: Bytes = wire::varint(payload.len().saturating_add_signed(grown)).into();
+        let around = tree.parents.get(index).copied().flatten();
+        if let Some(sum) = around.and_then(|around| growth.get_mut(around)) {
+            *sum += grown + with.len() as isize - length.len() as isize;
+        }
+        edits.push(Edit { at: length.clone(), with });
+    }
+    edits.sort_by_key(|edit| (edit.at.start, edit.at.end));
     edits
+}
+
+/// Nested containers in file order.
+struct Tree {
+    containers: Vec<Container>,
+    parents: Vec<Option<usize>>,
+}
+
+impl Tree {
+    fn of(containers: Vec<Container>) -> Self {
+        let mut tree = Tree { containers, parents: Vec::new() };
+        for (index, container) in tree.containers.iter().enumerate() {
+            let parent = tree.holding(index.checked_sub(1), &container.payload);
+            tree.parents.push(parent);
+        }
+        tree
+    }
+
+    fn innermost(&self, at: &Range<usize>) -> Option<usize> {
+        let begun = self.containers.partition_point(|c| c.payload.start <= at.start);
+        self.holding(begun.checked_sub(1), at)
+    }
+
+    /// The first, from `index` outwards, that holds `at`.
+    fn holding(&self, index: Option<usize>, at: &Range<usize>) -> Option<usize> {
+        let outwards = |&index: &usize| self.parents.get(index).copied().flatten();
+        let holds = |&index: &usize| {
+            let payload = self.containers.get(index).map(|container| &container.payload);
+            payload.is_some_and(|payload| payload.start <= at.start && at.end <= payload.end)
+        };
+        std::iter::successors(index, outwards).find(holds)
+    }
 }
 
 /// `suffix`, with a number if need be, so that no name contains it: names that end in it,
@@ -81,13 +125,9 @@ pub fn fresh(suffix: &str, names: &HashSet<&str>) -> String {
     fresh
 }
 
-/// The containers of all `graphs`, each once.
+/// The containers of all `graphs`.
 pub fn containers(graphs: &[Graph]) -> Vec<Container> {
-    let all = graphs.iter().flat_map(|graph| graph.scope.containers.iter().cloned());
-    let mut containers: Vec<Container> = all.collect();
-    containers.sort_by_key(|container| container.length.start);
-    containers.dedup_by_key(|container| container.length.start);
-    containers
+    graphs.iter().flat_map(|graph| graph.scope.containers.iter().cloned()).collect()
 }
 
 /// The bytes of `model` with `edits` to entries of its `graphs` made.
@@ -96,7 +136,7 @@ pub fn edited(model: &Model, graphs: &[Graph], edits: Vec<Edit>) -> Bytes {
         return model.bytes().clone();
     }
     let mut bytes = Vec::with_capacity(model.bytes().len());
-    let edits = with_lengths(edits, &containers(graphs));
+    let edits = with_lengths(edits, containers(graphs));
     // Writing to a vector cannot fail.
     let _ = write(model.bytes(), &edits, &mut bytes);
     bytes.into()
@@ -120,7 +160,7 @@ mod tests {
 
     fn spliced(bytes: &[u8], edits: Vec<Edit>, containers: &[Container]) -> Vec<u8> {
         let mut out = Vec::new();
-        write(bytes, &with_lengths(edits, containers), &mut out).unwrap();
+        write(bytes, &with_lengths(edits, containers.to_vec()), &mut out).unwrap();
         out
     }
 

@@ -3,7 +3,8 @@
 //! This is the only place that knows what an operator means. To add a linear
 //! operator, add an arm to [`Reader::read`]; nothing else has to change.
 
-use std::sync::OnceLock;
+use std::collections::HashMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::NotLinear;
 use super::constant::Constants;
@@ -126,6 +127,7 @@ pub struct Reader<'g, 'm> {
     pub constants: &'g Constants<'g, 'm>,
     inputs: &'g InputShapes,
     inference: OnceLock<Inference>,
+    dims: Mutex<HashMap<ValueId, Vec<Option<usize>>>>,
 }
 
 type Read<T> = Result<Result<T, NotLinear>, Invalid>;
@@ -147,7 +149,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         constants: &'g Constants<'g, 'm>,
         inputs: &'g InputShapes,
     ) -> Self {
-        Reader { graph, constants, inputs, inference: OnceLock::new() }
+        Reader { graph, constants, inputs, inference: OnceLock::new(), dims: Mutex::default() }
     }
 
     /// Reads one node.
@@ -554,9 +556,19 @@ impl<'g, 'm> Reader<'g, 'm> {
         })
     }
 
-    /// As [`Self::dims`], looking back over at most `depth` operators.
+    /// As [`Self::dims`], looking back over at most `depth` operators; those of tensors
+    /// that were asked for before are known.
     fn dims_from_producer(&self, tensor: ValueId, depth: usize) -> Option<Vec<Option<usize>>> {
-        let depth = depth.checked_sub(1)?;
+        let known = || self.dims.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(dims) = known().get(&tensor) {
+            return Some(dims.clone());
+        }
+        let dims = self.dims_of_output(tensor, depth.checked_sub(1)?)?;
+        known().insert(tensor, dims.clone());
+        Some(dims)
+    }
+
+    fn dims_of_output(&self, tensor: ValueId, depth: usize) -> Option<Vec<Option<usize>>> {
         let node = self.graph.node(self.graph.value(tensor).producer?);
         let of_input = |index| self.dims_from_producer(node.input(index)?, depth);
         match node.standard_op()? {
