@@ -84,7 +84,7 @@ fn old_side(
 /// A constant that before opset 7 met its operand from `axis` on, with the dimensions
 /// that make it meet the same axes now.
 fn aligned(reader: &Reader, node: &Node, axis: usize, constant: TensorProto) -> TensorProto {
-    let rank = node.input(0).and_then(|operand| reader.rank(operand).ok()).unwrap_or(0);
+    let rank = node.input(0).and_then(|operand| reader.sizes.rank(operand).ok()).unwrap_or(0);
     let mut dims = constant.dims.clone();
     dims.resize(rank.saturating_sub(axis).max(dims.len()), 1);
     let name = format!("{}.at.{}", constant.name(), node.label());
@@ -98,7 +98,7 @@ fn widened(reader: &Reader, id: ValueId) -> Result<Option<TensorProto>, Invalid>
         return Ok(Some(tensor::from_floats(name, &values, Float::F64)));
     }
     let Some(stored) = reader.constants.tensor(id)? else {
-        let integers = reader.integers(id)?;
+        let integers = reader.sizes.integers(id)?;
         return Ok(integers.map(|integers| tensor::from_integers(name, &integers)));
     };
     let stored = tensor::inlined(&stored, &reader.graph.model.storage)?;
@@ -132,7 +132,7 @@ fn trials(
     (0..remainders)
         .map(|remainder| {
             let shape = |root: &ValueId| {
-                let sizes = if block.relies_on_sizes { reader.shape(*root) } else { &[] };
+                let sizes = if block.relies_on_sizes { reader.sizes.shape(*root) } else { &[] };
                 let parts: Vec<&Part<Geometry>> =
                     block.parts.iter().filter(|part| part.root == *root).collect();
                 let order = order(block, &parts);

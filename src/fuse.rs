@@ -5,10 +5,10 @@
 use ndarray::{ArrayD, IxDyn};
 
 use crate::affine::{Affine, Border, Linear, Refusal, Sense, Window};
+use crate::onnx::build::{int, ints, node, string};
 use crate::onnx::graph::ValueId;
 use crate::onnx::model::Invalid;
-use crate::onnx::proto::attribute_proto::AttributeType;
-use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto};
+use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::tensor;
 use crate::plan::Block;
 use crate::region::read::{Map, Reader};
@@ -287,48 +287,4 @@ struct Cut {
     axis: i64,
     start: i64,
     end: i64,
-}
-
-fn string(name: &str, value: &'static str) -> AttributeProto {
-    AttributeProto {
-        name: Some(name.into()),
-        r#type: Some(AttributeType::String.into()),
-        s: Some(value.as_bytes().into()),
-        ..AttributeProto::default()
-    }
-}
-
-fn node(
-    op: &str,
-    name: &str,
-    inputs: &[&str],
-    output: &str,
-    attribute: Vec<AttributeProto>,
-) -> NodeProto {
-    NodeProto {
-        op_type: Some(op.into()),
-        name: Some(name.into()),
-        input: inputs.iter().map(|&input| input.into()).collect(),
-        output: vec![output.into()],
-        attribute,
-        ..NodeProto::default()
-    }
-}
-
-fn int(name: &str, value: i64) -> AttributeProto {
-    AttributeProto {
-        name: Some(name.into()),
-        r#type: Some(AttributeType::Int.into()),
-        i: Some(value),
-        ..AttributeProto::default()
-    }
-}
-
-fn ints(name: &str, values: Vec<i64>) -> AttributeProto {
-    AttributeProto {
-        name: Some(name.into()),
-        r#type: Some(AttributeType::Ints.into()),
-        ints: values,
-        ..AttributeProto::default()
-    }
 }

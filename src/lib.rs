@@ -39,7 +39,7 @@ use rayon::prelude::*;
 pub use error::Error;
 use fuse::{FuseError, Fused};
 use onnx::graph::Graph;
-use onnx::inline::inline;
+use onnx::inline::{self, inline};
 use onnx::model::{self, Invalid, Model};
 use onnx::output::{self, Staged};
 use onnx::splice;
@@ -117,6 +117,8 @@ pub fn convert(input: &Place, output: Option<&Place>, options: &Options) -> Resu
     let readers = readers(&graphs, &constants, options);
     let mut scopes = Scope::of_all(&readers, &options.skip).map_err(invalid)?;
     let mut report = looked(&file, &graphs, &scopes);
+    report.fixed_shapes = fixed_shapes(&scopes, &options.run.shapes);
+    report.near_misses.extend(calls_that_stay(&model).map_err(invalid)?);
     let must_fuse = |blocks: &[BlockReport]| match blocks.is_empty() && options.require_fusion {
         true => Err(Error::NothingFused { file: file.clone() }),
         false => Ok(()),
@@ -245,12 +247,33 @@ fn looked(file: &str, graphs: &[Graph], scopes: &[Scope]) -> Report {
             .first()
             .map(|main| main.model.opset)
             .filter(|&opset| opset > NEWEST_OPSET),
+        fixed_shapes: Vec::new(),
         inferred: inferred().map(|inferred| inferred.forms.len()).sum(),
         removed_inputs: 0,
         bytes: (graphs.first().map_or(0, |main| main.model.bytes().len()), 0),
         run: None,
         mode: Mode::Look,
     }
+}
+
+/// The shapes that the user gave, if a block may rely on them.
+fn fixed_shapes(scopes: &[Scope], shapes: &engine::InputShapes) -> Vec<String> {
+    let mut blocks = scopes.iter().flat_map(|scope| &scope.plan.blocks);
+    if !blocks.any(|block| block.relies_on_sizes) {
+        return Vec::new();
+    }
+    let text = |(name, shape): (&String, &Vec<usize>)| {
+        let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
+        format!("{name}={}", sizes.join(","))
+    };
+    shapes.iter().map(text).collect()
+}
+
+/// Calls of functions that hold convolutions or norms and cannot be inlined.
+fn calls_that_stay(model: &Model) -> Result<Vec<NearMiss>, Invalid> {
+    let calls = inline::refused(model)?;
+    let miss = |(node, why): (String, String)| NearMiss { node, reason: Reason::Call(why) };
+    Ok(calls.into_iter().map(miss).collect())
 }
 
 struct Work<'w, 'm> {

@@ -7,8 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::affine::{Geometry, Refusal, Sense};
-use crate::onnx::graph::{Graph, Node, NodeId, ValueId};
-use crate::onnx::splice;
+use crate::onnx::graph::{self, Graph, Node, NodeId, ValueId};
 use crate::onnx::tensor::Float;
 use crate::region::form::{Absorbed, Walk};
 use crate::region::read::{Map, Reader, Reading};
@@ -119,7 +118,7 @@ pub fn plan(reader: &Reader, readings: &Readings, names: &mut Names, skip: &[Str
         rounds += 1;
         if now == absorbed || rounds == MAX_ROUNDS {
             plan.near_misses.append(&mut refused);
-            let relies_on_sizes = reader.has_inferred();
+            let relies_on_sizes = reader.sizes.has_inferred();
             plan.blocks.iter_mut().for_each(|block| block.relies_on_sizes = relies_on_sizes);
             return plan;
         }
@@ -418,7 +417,7 @@ pub struct Names {
 impl Names {
     /// Names that do not occur in a model's main graph or its bodies.
     pub fn of(graph: &Graph) -> Self {
-        let suffix = splice::fresh(".fused", &graph.all_names());
+        let suffix = graph::fresh(".fused", &graph.all_names());
         Names { suffix, given: HashSet::new(), names: HashMap::new() }
     }
 

@@ -20,6 +20,9 @@ pub struct Report {
     pub nodes: (usize, usize),
     /// The model's operator set, if it is newer than what is known here.
     pub newer_opset: Option<i64>,
+    /// Shapes of inputs that the user gave and blocks rely on: the result is right for
+    /// these only.
+    pub fixed_shapes: Vec<String>,
     /// Nodes in training mode that became, or went into, their inference form.
     pub inferred: usize,
     /// Graph inputs that went because they only named folded weights.
@@ -144,6 +147,9 @@ impl Report {
                 "{count} block{s} {would}fused, {} → {} nodes",
                 self.nodes.0, self.nodes.1
             )?;
+        }
+        if !self.fixed_shapes.is_empty() {
+            writeln!(f, "right for inputs of shape {} only", self.fixed_shapes.join(", "))?;
         }
         if self.inferred > 0 {
             let (count, s) = (self.inferred, if self.inferred == 1 { "" } else { "s" });

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use prost::bytes::Bytes;
 
 use crate::fuse::Fused;
-use crate::onnx::graph::{Graph, NodeId, ValueId};
+use crate::onnx::graph::{self, Graph, NodeId, ValueId};
 use crate::onnx::model::{Invalid, graph_field};
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::{
@@ -63,7 +63,7 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
         rewrite_graph(graph, changes, rest, &mut edits, &mut rewrite)?;
         edits.extend(new_tensors(graphs, graph, changes));
     }
-    rewrite.edits = splice::with_lengths(edits, splice::containers(graphs));
+    rewrite.edits = splice::with_lengths(edits, graph::containers(graphs));
     Ok(rewrite)
 }
 

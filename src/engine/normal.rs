@@ -2,10 +2,11 @@
 
 use prost::bytes::Bytes;
 
-use crate::onnx::graph::{Graph, Node, ValueId};
+use crate::onnx::build;
+use crate::onnx::graph::{self, Graph, Node, ValueId};
 use crate::onnx::inline::inline;
 use crate::onnx::model::{Invalid, Model, graph_field, is_default_domain};
-use crate::onnx::proto::{AttributeProto, NodeProto, attribute_proto::AttributeType};
+use crate::onnx::proto::NodeProto;
 use crate::onnx::splice::{self, Edit};
 use crate::onnx::tensor;
 
@@ -38,7 +39,7 @@ pub fn model(model: &Model) -> Result<Bytes, Invalid> {
             }
         }
     }
-    Ok(splice::edited(&model, &graphs, edits))
+    Ok(graph::edited(&model, &graphs, edits))
 }
 
 /// What tract would read wrongly, decided from the file.
@@ -174,18 +175,8 @@ fn wrapped(opset: i64, input: &str, output: &str, frame: &[(i64, (i64, i64))]) -
             nodes.extend(slice(opset, &input, &first, &[(axis, 0, end)]));
             parts.push(first);
         }
-        nodes.push(NodeProto {
-            op_type: Some("Concat".into()),
-            input: parts,
-            output: vec![padded.clone()],
-            attribute: vec![AttributeProto {
-                name: Some("axis".into()),
-                r#type: Some(AttributeType::Int.into()),
-                i: Some(axis),
-                ..AttributeProto::default()
-            }],
-            ..NodeProto::default()
-        });
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        nodes.push(build::node("Concat", "", &parts, &padded, vec![build::int("axis", axis)]));
         input = padded;
     }
     nodes.push(identity(&input, output));
@@ -193,12 +184,7 @@ fn wrapped(opset: i64, input: &str, output: &str, frame: &[(i64, (i64, i64))]) -
 }
 
 fn identity(input: &str, output: &str) -> NodeProto {
-    NodeProto {
-        op_type: Some("Identity".into()),
-        input: vec![input.to_owned()],
-        output: vec![output.to_owned()],
-        ..NodeProto::default()
-    }
+    build::node("Identity", "", &[input], output, Vec::new())
 }
 
 /// `Slice` of `input`, by (axis, start, end).
@@ -208,22 +194,12 @@ fn slice(opset: i64, input: &str, output: &str, cuts: &[(i64, i64, i64)]) -> Vec
         ("ends", cuts.iter().map(|cut| cut.2).collect()),
         ("axes", cuts.iter().map(|cut| cut.0).collect()),
     ];
-    let mut slice = NodeProto {
-        op_type: Some("Slice".into()),
-        input: vec![input.to_owned()],
-        output: vec![output.to_owned()],
-        ..NodeProto::default()
-    };
+    let mut slice = build::node("Slice", "", &[input], output, Vec::new());
     let mut nodes = Vec::new();
     for (list, values) in lists {
         // Attributes before opset 10, inputs since.
         if opset < 10 {
-            slice.attribute.push(AttributeProto {
-                name: Some(list.into()),
-                r#type: Some(AttributeType::Ints.into()),
-                ints: values,
-                ..AttributeProto::default()
-            });
+            slice.attribute.push(build::ints(list, values));
         } else {
             let name = format!("{output}.{list}");
             slice.input.push(name.clone());
@@ -235,16 +211,6 @@ fn slice(opset: i64, input: &str, output: &str, cuts: &[(i64, i64, i64)]) -> Vec
 }
 
 fn constant(name: String, values: Vec<i64>) -> NodeProto {
-    let value = AttributeProto {
-        name: Some("value".into()),
-        r#type: Some(AttributeType::Tensor.into()),
-        t: Some(tensor::from_integers(&name, &values)),
-        ..AttributeProto::default()
-    };
-    NodeProto {
-        op_type: Some("Constant".into()),
-        output: vec![name],
-        attribute: vec![value],
-        ..NodeProto::default()
-    }
+    let value = build::tensor("value", tensor::from_integers(&name, &values));
+    build::node("Constant", "", &[], &name, vec![value])
 }

@@ -7,11 +7,14 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use prost::bytes::Bytes;
+
 use super::model::{Invalid, Model, Scope, graph_field, is_default_domain};
 use super::proto::{
     AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto,
     type_proto,
 };
+use super::splice::{self, Container, Edit};
 use super::storage::Place;
 use super::tensor::{self, TensorError};
 use super::wire::Field;
@@ -459,7 +462,37 @@ impl<'m> Graph<'m> {
     }
 }
 
-fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
+/// `suffix`, with a number if need be, so that no name contains it: names that end in it,
+/// or go on after it, are new.
+pub fn fresh(suffix: &str, names: &HashSet<&str>) -> String {
+    let mut fresh = suffix.to_owned();
+    let mut number = 2;
+    while names.iter().any(|name| name.contains(&fresh)) {
+        fresh = format!("{suffix}{number}");
+        number += 1;
+    }
+    fresh
+}
+
+/// The containers of all `graphs`.
+pub fn containers(graphs: &[Graph]) -> Vec<Container> {
+    graphs.iter().flat_map(|graph| graph.scope.containers.iter().cloned()).collect()
+}
+
+/// The bytes of `model` with `edits` to entries of its `graphs` made.
+pub fn edited(model: &Model, graphs: &[Graph], edits: Vec<Edit>) -> Bytes {
+    if edits.is_empty() {
+        return model.bytes().clone();
+    }
+    let mut bytes = Vec::with_capacity(model.bytes().len());
+    let edits = splice::with_lengths(edits, containers(graphs));
+    // Writing to a vector cannot fail.
+    let _ = splice::write(model.bytes(), &edits, &mut bytes);
+    bytes.into()
+}
+
+/// The bodies of a node, if it is an If, Loop, Scan or the like.
+pub fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
 }
 

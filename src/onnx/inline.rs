@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use prost::bytes::Bytes;
 
-use super::graph::Graph;
+use super::graph::{self, Graph, bodies};
 use super::model::{Invalid, Model, graph_field, is_default_domain};
 use super::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto, OperatorSetIdProto};
 use super::splice::{self, Edit};
@@ -39,7 +39,7 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
     let graphs = Graph::read_all(model)?;
     let Some(main) = graphs.first() else { return Ok(None) };
     let names = main.all_names();
-    let suffix = splice::fresh(".inlined", &names);
+    let suffix = graph::fresh(".inlined", &names);
     let functions = Functions::read(model)?;
     let mut inliner = Inliner { functions, wanted, suffix, given: HashSet::new(), nodes: 0 };
     let mut edits = Vec::new();
@@ -73,7 +73,37 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
     let gone = before.difference(&after).filter_map(|id| inliner.functions.by_id.get(id));
     edits.extend(gone.map(|(field, _)| Edit::remove(field.entry.clone())));
 
-    Ok(Some(splice::edited(model, &graphs, edits)))
+    Ok(Some(graph::edited(model, &graphs, edits)))
+}
+
+/// Calls of functions that hold convolutions or batch norms and that cannot be inlined:
+/// the node, and why.
+///
+/// # Errors
+/// As [`inline`].
+pub fn refused(model: &Model) -> Result<Vec<(String, String)>, Invalid> {
+    if model.functions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let functions = Functions::read(model)?;
+    let holds_linear = |function: &FunctionProto| {
+        let linear = ["Conv", "ConvTranspose", "BatchNormalization"];
+        let standard = function.node.iter().filter(|node| is_default_domain(node.domain()));
+        standard.map(NodeProto::op_type).any(|op| linear.contains(&op))
+    };
+    let graphs = Graph::read_all(model)?;
+    let calls = graphs.iter().flat_map(Graph::nodes).filter_map(|(_, node)| {
+        let (_, function) = functions.by_id.get(&id_of(&node.proto))?;
+        let refused = functions.of(&node.proto).is_none() && holds_linear(function);
+        let why = || {
+            format!(
+                "function `{}` is written for other operator sets than the model imports",
+                function.name()
+            )
+        };
+        refused.then(|| (node.label().to_owned(), why()))
+    });
+    Ok(calls.collect())
 }
 
 /// The functions of one model.
@@ -153,10 +183,6 @@ fn called_by<'n>(nodes: impl IntoIterator<Item = &'n NodeProto>) -> Vec<Id> {
         ids.extend(bodies(node).flat_map(|body| called_by(&body.node)));
     }
     ids
-}
-
-fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
-    node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
 }
 
 struct Inliner<'w> {

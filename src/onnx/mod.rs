@@ -3,6 +3,7 @@
 //! Knows protobuf and the ONNX messages. Knows nothing of convolutions being
 //! linear, of engines, or of why somebody wants an entry replaced.
 
+pub mod build;
 pub mod graph;
 pub mod inline;
 pub mod model;

@@ -5,15 +5,12 @@
 //! length, and its length prefix stands in the file before it, so
 //! **a length prefix is just one more edit**.
 
-use std::collections::HashSet;
 use std::io::{self, Write};
 use std::ops::Range;
 
 use prost::Message;
 use prost::bytes::Bytes;
 
-use super::graph::Graph;
-use super::model::Model;
 use super::wire;
 
 /// Replace the bytes at `at` by `with`.
@@ -111,35 +108,6 @@ impl Tree {
         };
         std::iter::successors(index, outwards).find(holds)
     }
-}
-
-/// `suffix`, with a number if need be, so that no name contains it: names that end in it,
-/// or go on after it, are new.
-pub fn fresh(suffix: &str, names: &HashSet<&str>) -> String {
-    let mut fresh = suffix.to_owned();
-    let mut number = 2;
-    while names.iter().any(|name| name.contains(&fresh)) {
-        fresh = format!("{suffix}{number}");
-        number += 1;
-    }
-    fresh
-}
-
-/// The containers of all `graphs`.
-pub fn containers(graphs: &[Graph]) -> Vec<Container> {
-    graphs.iter().flat_map(|graph| graph.scope.containers.iter().cloned()).collect()
-}
-
-/// The bytes of `model` with `edits` to entries of its `graphs` made.
-pub fn edited(model: &Model, graphs: &[Graph], edits: Vec<Edit>) -> Bytes {
-    if edits.is_empty() {
-        return model.bytes().clone();
-    }
-    let mut bytes = Vec::with_capacity(model.bytes().len());
-    let edits = with_lengths(edits, containers(graphs));
-    // Writing to a vector cannot fail.
-    let _ = write(model.bytes(), &edits, &mut bytes);
-    bytes.into()
 }
 
 /// Writes `bytes` with `edits` (see [`with_lengths`]) made.

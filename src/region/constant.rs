@@ -12,12 +12,12 @@ use ndarray::ArrayD;
 use prost::Message;
 
 use crate::engine::{Array, Engine, Source};
+use crate::onnx::build;
 use crate::onnx::graph::{Graph, Node, ValueId};
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-    ValueInfoProto, attribute_proto::AttributeType,
+    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
 };
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor::{self, Float};
@@ -390,12 +390,7 @@ impl<'g, 'm> Constants<'g, 'm> {
             let to = node.input(1).and_then(|like| self.element_type(like))?;
             proto.op_type = Some("Cast".into());
             proto.input.truncate(1);
-            proto.attribute = vec![AttributeProto {
-                name: Some("to".into()),
-                r#type: Some(AttributeType::Int.into()),
-                i: Some(to.into()),
-                ..AttributeProto::default()
-            }];
+            proto.attribute = vec![build::int("to", to.into())];
         }
         for attribute in &mut proto.attribute {
             if attribute.name() == "to" && attribute.i() == i64::from(Float::Bf16.to_onnx()) {

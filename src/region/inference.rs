@@ -3,10 +3,10 @@
 
 use super::read::Reader;
 use super::{NearMiss, NotLinear, Reason};
+use crate::onnx::build;
 use crate::onnx::graph::{Node, NodeId};
 use crate::onnx::model::Invalid;
-use crate::onnx::proto::attribute_proto::AttributeType;
-use crate::onnx::proto::{AttributeProto, NodeProto};
+use crate::onnx::proto::NodeProto;
 
 /// Nodes of one graph that are in training mode.
 #[derive(Debug, Default)]
@@ -104,11 +104,6 @@ fn without_mode(node: &Node) -> NodeProto {
 /// Before opset 7 an attribute said what a node is for.
 fn tested(mut node: NodeProto) -> NodeProto {
     node.attribute.retain(|attribute| attribute.name() != "is_test");
-    node.attribute.push(AttributeProto {
-        name: Some("is_test".into()),
-        r#type: Some(AttributeType::Int.into()),
-        i: Some(1),
-        ..AttributeProto::default()
-    });
+    node.attribute.push(build::int("is_test", 1));
     node
 }

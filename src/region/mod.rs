@@ -9,6 +9,7 @@ pub mod constant;
 pub mod form;
 pub mod inference;
 pub mod read;
+pub mod sizes;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -102,6 +103,9 @@ pub enum Reason {
     /// The fused weights could not be computed or proved.
     #[error("{0}")]
     Unproved(String),
+    /// A call of a local function that cannot be inlined.
+    #[error("{0}")]
+    Call(String),
     /// The user said so.
     #[error("left alone because of --skip")]
     Skipped,
@@ -218,7 +222,9 @@ impl<L: Linear> Part<L> {
         debug_assert_eq!(self.root, other.root);
         let map = match self.map.plus(&other.map, &[]) {
             // Sizes are inferred only where a decision needs them.
-            Err(Refusal::Counts { .. }) => self.map.plus(&other.map, reader.shape(self.root))?,
+            Err(Refusal::Counts { .. }) => {
+                self.map.plus(&other.map, reader.sizes.shape(self.root))?
+            }
             map => map?,
         };
         let weighted = self.kind == Kind::Weighted || other.kind == Kind::Weighted;

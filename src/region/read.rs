@@ -3,18 +3,14 @@
 //! This is the only place that knows what an operator means. To add a linear
 //! operator, add an arm to [`Reader::read`]; nothing else has to change.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, OnceLock, PoisonError};
-
 use super::NotLinear;
 use super::constant::Constants;
 use super::inference::inference_form;
+use super::sizes::{Sizes, transposition};
 use crate::affine::{Affine, Border, Channels, Geometry, Order, Sense, Window, batch_norm};
-use crate::engine::{self, Inference, InputShapes, Source};
+use crate::engine::InputShapes;
 use crate::onnx::graph::{Graph, Node, ValueId};
-use crate::onnx::model::{Invalid, graph_field};
-use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
-use crate::onnx::proto::{ValueInfoProto, type_proto};
+use crate::onnx::model::Invalid;
 use crate::onnx::tensor::Float;
 
 /// The newest operator set whose operators are known here.
@@ -125,9 +121,8 @@ pub struct Reader<'g, 'm> {
     pub graph: &'g Graph<'m>,
     /// What is constant in it.
     pub constants: &'g Constants<'g, 'm>,
-    inputs: &'g InputShapes,
-    inference: OnceLock<Inference>,
-    dims: Mutex<HashMap<ValueId, Vec<Option<usize>>>>,
+    /// The sizes of its tensors.
+    pub sizes: Sizes<'g, 'm>,
 }
 
 type Read<T> = Result<Result<T, NotLinear>, Invalid>;
@@ -149,7 +144,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         constants: &'g Constants<'g, 'm>,
         inputs: &'g InputShapes,
     ) -> Self {
-        Reader { graph, constants, inputs, inference: OnceLock::new(), dims: Mutex::default() }
+        Reader { graph, constants, sizes: Sizes::new(graph, constants, inputs) }
     }
 
     /// Reads one node.
@@ -189,45 +184,6 @@ impl<'g, 'm> Reader<'g, 'm> {
             _ => Err(opaque()),
         };
         Ok(reading.unwrap_or_else(Reading::Opaque))
-    }
-
-    /// Sizes of `tensor`, inferred from the graph's inputs; empty if nothing is known.
-    pub fn shape(&self, tensor: ValueId) -> &[Option<i64>] {
-        let shapes = self.inference().map(|inference| &inference.shapes);
-        let shape = shapes.and_then(|shapes| shapes.get(&self.graph.value(tensor).name));
-        shape.map(Vec::as_slice).unwrap_or_default()
-    }
-
-    /// Whether a decision so far has relied on sizes.
-    pub fn has_inferred(&self) -> bool {
-        self.inference.get().is_some()
-    }
-
-    /// The integers `id`, if they are constant or follow from the sizes of the graph's
-    /// inputs.
-    ///
-    /// # Errors
-    /// If a stored tensor is malformed.
-    pub fn integers(&self, id: ValueId) -> Result<Option<Vec<i64>>, Invalid> {
-        if let Some(constant) = self.constants.integers(id)? {
-            return Ok(Some(constant));
-        }
-        let integers = self.inference().map(|inference| &inference.integers);
-        Ok(integers.and_then(|integers| integers.get(&self.graph.value(id).name)).cloned())
-    }
-
-    /// `None` for bodies: the engine infers nothing inside them.
-    fn inference(&self) -> Option<&Inference> {
-        let infer = || {
-            if engine::normal::misread(self.graph).is_some_and(|_| self.graph.model.opset < 7) {
-                return Inference::default();
-            }
-            let model = self.graph.model;
-            let Ok(bytes) = engine::normal::model(model) else { return Inference::default() };
-            let source = Source { bytes: &bytes, folder: model.storage.folder() };
-            engine::infer(source, self.inputs).unwrap_or_default()
-        };
-        self.graph.outer.is_none().then(|| self.inference.get_or_init(infer))
     }
 
     /// Conv and ConvTranspose (opset 1 to 22).
@@ -332,63 +288,12 @@ impl<'g, 'm> Reader<'g, 'm> {
         if stride == 1 {
             return Ok(extent.saturating_sub(1));
         }
-        let size = self.size(input, axis)?;
+        let size = self.sizes.size(input, axis)?;
         if stride < 1 {
             return Err(NotLinear::Malformed("a stride is not positive"));
         }
         let outputs = (size + stride - 1) / stride;
         Ok((outputs.saturating_sub(1).saturating_mul(stride).saturating_add(extent) - size).max(0))
-    }
-
-    fn size(&self, tensor: ValueId, axis: usize) -> Result<i64, NotLinear> {
-        let size = self.shape(tensor).get(axis).copied().flatten();
-        size.filter(|size| (0..1 << 24).contains(size)).ok_or_else(|| {
-            let name = &self.graph.value(tensor).name;
-            self.unknown(format!(
-                "the size of `{name}` on axis {axis}, on which its windows depend,"
-            ))
-        })
-    }
-
-    fn unknown(&self, what: String) -> NotLinear {
-        let remedy = match self.open_input() {
-            Some(example) if self.graph.outer.is_none() => {
-                format!("fix it with --input-shape {example}")
-            }
-            _ => "it cannot be inferred".to_owned(),
-        };
-        NotLinear::Unknown { what, remedy }
-    }
-
-    /// The first graph input that has no fixed shape, with a likely one: `x=1,3,224,224`.
-    fn open_input(&self) -> Option<String> {
-        let fields = self.graph.scope.fields(graph_field::INPUT);
-        let infos = fields.filter_map(|field| self.graph.model.decode(field, "graph input").ok());
-        let example = |info: ValueInfoProto| {
-            let id = self.graph.find(info.name())?;
-            let Some(type_proto::Value::TensorType(tensor)) = info.r#type.as_ref()?.value.as_ref()
-            else {
-                return None;
-            };
-            let fixed = |dim: &Dimension| match dim.value {
-                Some(dimension::Value::DimValue(size)) if size > 0 => Some(size),
-                _ => None,
-            };
-            let sizes: Option<Vec<Option<i64>>> =
-                tensor.shape.as_ref().map(|shape| shape.dim.iter().map(fixed).collect());
-            if self.graph.value(id).initializer.is_some()
-                || sizes.as_ref().is_some_and(|sizes| !sizes.contains(&None))
-            {
-                return None;
-            }
-            let sizes = sizes.unwrap_or_else(|| vec![None, Some(3), None, None]);
-            let likely = |(axis, size): (usize, &Option<i64>)| {
-                size.unwrap_or(if axis == 0 { 1 } else { 224 }).to_string()
-            };
-            let sizes: Vec<String> = sizes.iter().enumerate().map(likely).collect();
-            Some(format!("{}={}", info.name(), sizes.join(",")))
-        };
-        infos.into_iter().find_map(example)
     }
 
     /// BatchNormalization (opset 7 to 15), with the running statistics: a deploy
@@ -496,14 +401,14 @@ impl<'g, 'm> Reader<'g, 'm> {
         let name = |id: ValueId| self.graph.value(id).name.clone();
         let dims = values.shape().to_vec();
         let values: Vec<f64> = values.into_iter().collect();
-        let sizes = self.dims(tensor);
+        let sizes = self.sizes.dims(tensor);
         // A constant of more dimensions than the tensor would enlarge it.
         let fits = sizes.as_ref().map_or(dims.len() <= 2, |sizes| dims.len() <= sizes.len());
         if let ([value], true) = (values.as_slice(), fits) {
             return Ok(Ok(PerChannel::Same(*value)));
         }
         let Some(sizes) = sizes else {
-            return Ok(Err(self.rank_unknown(tensor)));
+            return Ok(Err(self.sizes.rank_unknown(tensor)));
         };
         // Dimensions align at the end: [C,1,1] and [1,C,1,1] meet the channels of
         // [N,C,H,W], [C] runs along W; in [N,H,W,C] it meets the channels.
@@ -517,11 +422,16 @@ impl<'g, 'm> Reader<'g, 'm> {
             return Ok(Err(NotLinear::NotPerChannel { constant: name(id), dims }));
         }
         let size = sizes.get(axis).copied().flatten().or_else(|| {
-            self.shape(tensor).get(axis).copied().flatten().and_then(|size| size.try_into().ok())
+            self.sizes
+                .shape(tensor)
+                .get(axis)
+                .copied()
+                .flatten()
+                .and_then(|size| size.try_into().ok())
         });
         // [1,4,1,1] on [N,1,H,W] makes four channels of one.
         Ok(match size {
-            None => Err(self.unknown(format!(
+            None => Err(self.sizes.unknown(format!(
                 "whether `{}` enlarges `{}` on axis {axis}",
                 name(id),
                 name(tensor)
@@ -533,102 +443,12 @@ impl<'g, 'm> Reader<'g, 'm> {
         })
     }
 
-    /// The number of dimensions of `tensor`.
-    ///
-    /// # Errors
-    /// If it is not known.
-    pub fn rank(&self, tensor: ValueId) -> Result<usize, NotLinear> {
-        self.dims(tensor).map(|dims| dims.len()).ok_or_else(|| self.rank_unknown(tensor))
-    }
-
-    fn rank_unknown(&self, tensor: ValueId) -> NotLinear {
-        let name = &self.graph.value(tensor).name;
-        self.unknown(format!("the number of dimensions of `{name}`"))
-    }
-
-    /// The dimensions of `tensor` that follow from the kernels, statistics and
-    /// transpositions that made it, else those inferred from the graph's inputs.
-    fn dims(&self, tensor: ValueId) -> Option<Vec<Option<usize>>> {
-        self.dims_from_producer(tensor, 16).or_else(|| {
-            let shape = self.shape(tensor);
-            let size = |size: &Option<i64>| size.and_then(|size| size.try_into().ok());
-            (!shape.is_empty()).then(|| shape.iter().map(size).collect())
-        })
-    }
-
-    /// As [`Self::dims`], looking back over at most `depth` operators; those of tensors
-    /// that were asked for before are known.
-    fn dims_from_producer(&self, tensor: ValueId, depth: usize) -> Option<Vec<Option<usize>>> {
-        let known = || self.dims.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(dims) = known().get(&tensor) {
-            return Some(dims.clone());
-        }
-        let dims = self.dims_of_output(tensor, depth.checked_sub(1)?)?;
-        known().insert(tensor, dims.clone());
-        Some(dims)
-    }
-
-    fn dims_of_output(&self, tensor: ValueId, depth: usize) -> Option<Vec<Option<usize>>> {
-        let node = self.graph.node(self.graph.value(tensor).producer?);
-        let of_input = |index| self.dims_from_producer(node.input(index)?, depth);
-        match node.standard_op()? {
-            "Conv" => {
-                let kernel = self.constants.dims(node.input(1)?).ok()??;
-                let mut dims = vec![None; kernel.len()];
-                *dims.get_mut(1)? = kernel.first().copied();
-                Some(dims)
-            }
-            "ConvTranspose" => {
-                let kernel = self.constants.dims(node.input(1)?).ok()??;
-                let groups = usize::try_from(node.int("group", 1)).ok()?;
-                let mut dims = vec![None; kernel.len()];
-                *dims.get_mut(1)? = kernel.get(1).and_then(|width| width.checked_mul(groups));
-                Some(dims)
-            }
-            "BatchNormalization" => {
-                let channels = self.constants.dims(node.input(1)?).ok()??.first().copied();
-                let mut dims = of_input(0)?;
-                *dims.get_mut(1)? = channels;
-                Some(dims)
-            }
-            "Transpose" => {
-                let dims = of_input(0)?;
-                let axes = transposition(node, dims.len())?;
-                Some(axes.axes(dims.len()).iter().map(|&axis| dims.get(axis)?.to_owned()).collect())
-            }
-            "Relu" | "Identity" | "Neg" | "Cast" | "Dropout" => of_input(0),
-            "Pad" | "Slice" => {
-                let rank = of_input(0)?.len();
-                Some(vec![None; rank])
-            }
-            "Add" | "Sub" | "Mul" | "Div" => {
-                let swapped = self.constants.contains(node.input(0)?);
-                let (operand, constant) = if swapped { (1, 0) } else { (0, 1) };
-                let dims = of_input(operand)?;
-                let other = match self.constants.contains(node.input(constant)?) {
-                    true => self.constants.dims(node.input(constant)?).ok()??,
-                    // Two tensors of one shape, or one is broadcast: sizes other than 1 stay.
-                    false => vec![1; of_input(constant)?.len()],
-                };
-                let offset = dims.len().checked_sub(other.len())?;
-                let keeps = |(axis, &size): (usize, &usize)| {
-                    size == 1 || dims.get(axis + offset).copied().flatten() == Some(size)
-                };
-                let computed = !self.constants.contains(node.input(constant)?);
-                let known = |size: Option<usize>| size.filter(|&size| !computed || size != 1);
-                let unchanged = other.iter().enumerate().all(keeps);
-                unchanged.then(|| dims.iter().copied().map(known).collect())
-            }
-            _ => None,
-        }
-    }
-
     /// Transpose (opset 1 to 25).
     fn transpose(&self, node: &Node) -> Result<Reading, NotLinear> {
         let input = node.input(0).ok_or(NotLinear::Malformed("its input is missing"))?;
         let rank = match node.ints("perm") {
             Some(perm) => perm.len(),
-            None => self.rank(input)?,
+            None => self.sizes.rank(input)?,
         };
         let axes = transposition(node, rank);
         let axes = axes.ok_or(NotLinear::Malformed("its perm is no permutation"))?;
@@ -678,7 +498,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         }
         let pads = match (node.ints("pads"), node.input(1)) {
             (Some(pads), _) => pads.to_vec(),
-            (None, Some(pads)) => match self.integers(pads)? {
+            (None, Some(pads)) => match self.sizes.integers(pads)? {
                 Some(values) => values,
                 None => return Ok(Err(self.not_constant(pads))),
             },
@@ -687,7 +507,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let (begins, ends) = pads.split_at(pads.len() / 2);
         let axes = match node.input(3) {
             None => (0..begins.len() as i64).collect(),
-            Some(axes) => match self.integers(axes)? {
+            Some(axes) => match self.sizes.integers(axes)? {
                 Some(axes) => axes,
                 None => return Ok(Err(self.not_constant(axes))),
             },
@@ -710,7 +530,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let mut axes = Vec::with_capacity(cuts.len());
         let mut crops = Vec::with_capacity(cuts.len());
         for Cut { axis, start, end } in cuts {
-            let size = || self.size(input, axis);
+            let size = || self.sizes.size(input, axis);
             let begin = if start < 0 { (known!(size()) + start.max(-LARGE)).max(0) } else { start };
             let rest = match end {
                 TO_THE_END.. => 0,
@@ -731,7 +551,7 @@ impl<'g, 'm> Reader<'g, 'm> {
             lists.push(match (node.ints(name), node.input(index)) {
                 (Some(values), _) => Some(values.to_vec()),
                 (None, None) => None,
-                (None, Some(list)) => match self.integers(list)? {
+                (None, Some(list)) => match self.sizes.integers(list)? {
                     Some(values) => Some(values),
                     None => return Ok(Err(self.not_constant(list))),
                 },
@@ -780,7 +600,7 @@ impl<'g, 'm> Reader<'g, 'm> {
             }
         }
         // Of a tensor that is smaller, Slices give less than circular padding does.
-        let size = self.shape(input).get(*axis).copied().flatten();
+        let size = self.sizes.shape(input).get(*axis).copied().flatten();
         if size.is_some_and(|size| size < pads.0.max(pads.1)) {
             return Ok(Err(opaque));
         }
@@ -812,7 +632,8 @@ impl<'g, 'm> Reader<'g, 'm> {
     /// Axes counted from the front; those of a tensor of unknown rank must be already.
     fn axes_from_front(&self, tensor: ValueId, axes: &[i64]) -> Result<Vec<usize>, NotLinear> {
         let from_front = |&axis: &i64| {
-            let axis = if axis < 0 { axis.saturating_add(self.rank(tensor)? as i64) } else { axis };
+            let axis =
+                if axis < 0 { axis.saturating_add(self.sizes.rank(tensor)? as i64) } else { axis };
             usize::try_from(axis).map_err(|_| NotLinear::Malformed("it has no such axis"))
         };
         axes.iter().map(from_front).collect()
@@ -833,7 +654,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let order = match touched(1) {
             false => Order::CANONICAL,
             true => {
-                let channels = (1..self.rank(input)?).rev().find(|&axis| !touched(axis));
+                let channels = (1..self.sizes.rank(input)?).rev().find(|&axis| !touched(axis));
                 Order::with_channels_at(channels.unwrap_or(0))
             }
         };
@@ -921,12 +742,6 @@ fn scattered_windows(node: &Node, taps: &[i64]) -> Result<Vec<Window>, NotLinear
 
 /// No tensor of a network has more axes.
 const MAX_RANK: usize = 16;
-
-/// The `perm` of a Transpose of a tensor with `rank` axes; by default it reverses them.
-fn transposition(node: &Node, rank: usize) -> Option<Order> {
-    let reversed = || (0..rank as i64).rev().collect();
-    Order::new(&node.ints("perm").map_or_else(reversed, <[i64]>::to_vec))
-}
 
 enum PerChannel {
     Same(f64),

@@ -1,0 +1,224 @@
+//! How large tensors are: from the kernels, statistics and transpositions that made
+//! them where that is enough, else inferred by the engine from the graph's inputs, never
+//! from what the file says of other tensors.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use super::NotLinear;
+use super::constant::Constants;
+use crate::affine::Order;
+use crate::engine::{self, Inference, InputShapes, Source};
+use crate::onnx::graph::{Graph, Node, ValueId};
+use crate::onnx::model::{Invalid, graph_field};
+use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
+use crate::onnx::proto::{ValueInfoProto, type_proto};
+
+/// The sizes of the tensors of one graph.
+pub struct Sizes<'g, 'm> {
+    graph: &'g Graph<'m>,
+    constants: &'g Constants<'g, 'm>,
+    inputs: &'g InputShapes,
+    inference: OnceLock<Inference>,
+    dims: Mutex<HashMap<ValueId, Vec<Option<usize>>>>,
+}
+
+impl<'g, 'm> Sizes<'g, 'm> {
+    /// `inputs` are the shapes that the user gave.
+    pub fn new(
+        graph: &'g Graph<'m>,
+        constants: &'g Constants<'g, 'm>,
+        inputs: &'g InputShapes,
+    ) -> Self {
+        let (inference, dims) = (OnceLock::new(), Mutex::default());
+        Sizes { graph, constants, inputs, inference, dims }
+    }
+
+    /// Sizes of `tensor`, inferred from the graph's inputs; empty if nothing is known.
+    pub fn shape(&self, tensor: ValueId) -> &[Option<i64>] {
+        let shapes = self.inference().map(|inference| &inference.shapes);
+        let shape = shapes.and_then(|shapes| shapes.get(&self.graph.value(tensor).name));
+        shape.map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether a decision so far has relied on sizes.
+    pub fn has_inferred(&self) -> bool {
+        self.inference.get().is_some()
+    }
+
+    /// The integers `id`, if they are constant or follow from the sizes of the graph's
+    /// inputs.
+    ///
+    /// # Errors
+    /// If a stored tensor is malformed.
+    pub fn integers(&self, id: ValueId) -> Result<Option<Vec<i64>>, Invalid> {
+        if let Some(constant) = self.constants.integers(id)? {
+            return Ok(Some(constant));
+        }
+        let integers = self.inference().map(|inference| &inference.integers);
+        Ok(integers.and_then(|integers| integers.get(&self.graph.value(id).name)).cloned())
+    }
+
+    /// `None` for bodies: the engine infers nothing inside them.
+    fn inference(&self) -> Option<&Inference> {
+        let infer = || {
+            if engine::normal::misread(self.graph).is_some_and(|_| self.graph.model.opset < 7) {
+                return Inference::default();
+            }
+            let model = self.graph.model;
+            let Ok(bytes) = engine::normal::model(model) else { return Inference::default() };
+            let source = Source { bytes: &bytes, folder: model.storage.folder() };
+            engine::infer(source, self.inputs).unwrap_or_default()
+        };
+        self.graph.outer.is_none().then(|| self.inference.get_or_init(infer))
+    }
+
+    /// The size of `tensor` along `axis`.
+    pub(super) fn size(&self, tensor: ValueId, axis: usize) -> Result<i64, NotLinear> {
+        let size = self.shape(tensor).get(axis).copied().flatten();
+        size.filter(|size| (0..1 << 24).contains(size)).ok_or_else(|| {
+            let name = &self.graph.value(tensor).name;
+            self.unknown(format!(
+                "the size of `{name}` on axis {axis}, on which its windows depend,"
+            ))
+        })
+    }
+
+    /// That `what` is not known, and how the user can fix it.
+    pub(super) fn unknown(&self, what: String) -> NotLinear {
+        let remedy = match self.open_input() {
+            Some(example) if self.graph.outer.is_none() => {
+                format!("fix it with --input-shape {example}")
+            }
+            _ => "it cannot be inferred".to_owned(),
+        };
+        NotLinear::Unknown { what, remedy }
+    }
+
+    /// The first graph input that has no fixed shape, with a likely one: `x=1,3,224,224`.
+    fn open_input(&self) -> Option<String> {
+        let fields = self.graph.scope.fields(graph_field::INPUT);
+        let infos = fields.filter_map(|field| self.graph.model.decode(field, "graph input").ok());
+        let example = |info: ValueInfoProto| {
+            let id = self.graph.find(info.name())?;
+            let Some(type_proto::Value::TensorType(tensor)) = info.r#type.as_ref()?.value.as_ref()
+            else {
+                return None;
+            };
+            let fixed = |dim: &Dimension| match dim.value {
+                Some(dimension::Value::DimValue(size)) if size > 0 => Some(size),
+                _ => None,
+            };
+            let sizes: Option<Vec<Option<i64>>> =
+                tensor.shape.as_ref().map(|shape| shape.dim.iter().map(fixed).collect());
+            if self.graph.value(id).initializer.is_some()
+                || sizes.as_ref().is_some_and(|sizes| !sizes.contains(&None))
+            {
+                return None;
+            }
+            let sizes = sizes.unwrap_or_else(|| vec![None, Some(3), None, None]);
+            let likely = |(axis, size): (usize, &Option<i64>)| {
+                size.unwrap_or(if axis == 0 { 1 } else { 224 }).to_string()
+            };
+            let sizes: Vec<String> = sizes.iter().enumerate().map(likely).collect();
+            Some(format!("{}={}", info.name(), sizes.join(",")))
+        };
+        infos.into_iter().find_map(example)
+    }
+
+    /// The number of dimensions of `tensor`.
+    ///
+    /// # Errors
+    /// If it is not known.
+    pub fn rank(&self, tensor: ValueId) -> Result<usize, NotLinear> {
+        self.dims(tensor).map(|dims| dims.len()).ok_or_else(|| self.rank_unknown(tensor))
+    }
+
+    pub(super) fn rank_unknown(&self, tensor: ValueId) -> NotLinear {
+        let name = &self.graph.value(tensor).name;
+        self.unknown(format!("the number of dimensions of `{name}`"))
+    }
+
+    /// The dimensions of `tensor` that follow from the kernels, statistics and
+    /// transpositions that made it, else those inferred from the graph's inputs.
+    pub(super) fn dims(&self, tensor: ValueId) -> Option<Vec<Option<usize>>> {
+        self.dims_from_producer(tensor, 16).or_else(|| {
+            let shape = self.shape(tensor);
+            let size = |size: &Option<i64>| size.and_then(|size| size.try_into().ok());
+            (!shape.is_empty()).then(|| shape.iter().map(size).collect())
+        })
+    }
+
+    /// As [`Self::dims`], looking back over at most `depth` operators; those of tensors
+    /// that were asked for before are known.
+    fn dims_from_producer(&self, tensor: ValueId, depth: usize) -> Option<Vec<Option<usize>>> {
+        let known = || self.dims.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(dims) = known().get(&tensor) {
+            return Some(dims.clone());
+        }
+        let dims = self.dims_of_output(tensor, depth.checked_sub(1)?)?;
+        known().insert(tensor, dims.clone());
+        Some(dims)
+    }
+
+    fn dims_of_output(&self, tensor: ValueId, depth: usize) -> Option<Vec<Option<usize>>> {
+        let node = self.graph.node(self.graph.value(tensor).producer?);
+        let of_input = |index| self.dims_from_producer(node.input(index)?, depth);
+        match node.standard_op()? {
+            "Conv" => {
+                let kernel = self.constants.dims(node.input(1)?).ok()??;
+                let mut dims = vec![None; kernel.len()];
+                *dims.get_mut(1)? = kernel.first().copied();
+                Some(dims)
+            }
+            "ConvTranspose" => {
+                let kernel = self.constants.dims(node.input(1)?).ok()??;
+                let groups = usize::try_from(node.int("group", 1)).ok()?;
+                let mut dims = vec![None; kernel.len()];
+                *dims.get_mut(1)? = kernel.get(1).and_then(|width| width.checked_mul(groups));
+                Some(dims)
+            }
+            "BatchNormalization" => {
+                let channels = self.constants.dims(node.input(1)?).ok()??.first().copied();
+                let mut dims = of_input(0)?;
+                *dims.get_mut(1)? = channels;
+                Some(dims)
+            }
+            "Transpose" => {
+                let dims = of_input(0)?;
+                let axes = transposition(node, dims.len())?;
+                Some(axes.axes(dims.len()).iter().map(|&axis| dims.get(axis)?.to_owned()).collect())
+            }
+            "Relu" | "Identity" | "Neg" | "Cast" | "Dropout" => of_input(0),
+            "Pad" | "Slice" => {
+                let rank = of_input(0)?.len();
+                Some(vec![None; rank])
+            }
+            "Add" | "Sub" | "Mul" | "Div" => {
+                let swapped = self.constants.contains(node.input(0)?);
+                let (operand, constant) = if swapped { (1, 0) } else { (0, 1) };
+                let dims = of_input(operand)?;
+                let other = match self.constants.contains(node.input(constant)?) {
+                    true => self.constants.dims(node.input(constant)?).ok()??,
+                    // Two tensors of one shape, or one is broadcast: sizes other than 1 stay.
+                    false => vec![1; of_input(constant)?.len()],
+                };
+                let offset = dims.len().checked_sub(other.len())?;
+                let keeps = |(axis, &size): (usize, &usize)| {
+                    size == 1 || dims.get(axis + offset).copied().flatten() == Some(size)
+                };
+                let computed = !self.constants.contains(node.input(constant)?);
+                let known = |size: Option<usize>| size.filter(|&size| !computed || size != 1);
+                let unchanged = other.iter().enumerate().all(keeps);
+                unchanged.then(|| dims.iter().copied().map(known).collect())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The `perm` of a Transpose of a tensor with `rank` axes; by default it reverses them.
+pub(super) fn transposition(node: &Node, rank: usize) -> Option<Order> {
+    let reversed = || (0..rank as i64).rev().collect();
+    Order::new(&node.ints("perm").map_or_else(reversed, <[i64]>::to_vec))
+}
