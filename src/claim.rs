@@ -129,6 +129,11 @@ fn trials(
         matches!(readings.get(id), Some(Reading::Map(..)))
             && reader.graph.node(id).proto.op_type() == "Slice"
     });
+    // A Slice that ends at a number is right for one size only.
+    let outputs: Vec<Option<i64>> = match cuts_by_number {
+        true => (0..axes).map(|axis| outputs_known(reader, block, axis)).collect(),
+        false => Vec::new(),
+    };
     (0..remainders)
         .map(|remainder| {
             let shape = |root: &ValueId| {
@@ -139,10 +144,9 @@ fn trials(
                 let mut shape = vec![1, channels(block, &parts)];
                 for axis in 0..axes {
                     let known = sizes.get(order.axis(axis + 2)).copied().flatten();
-                    let size = match known {
-                        // A Slice that ends at a number is right for one size only.
-                        Some(size) if cuts_by_number => size,
-                        _ => small_size(block, &parts, axis, known, remainder),
+                    let size = match outputs.get(axis).copied().flatten() {
+                        Some(outputs) => known.unwrap_or(size_for(&parts, axis, outputs)),
+                        None => small_size(block, &parts, axis, known, remainder),
                     };
                     shape.push(usize::try_from(size).unwrap_or(1).max(1));
                 }
@@ -152,6 +156,25 @@ fn trials(
             roots.iter().map(shape).collect()
         })
         .collect()
+}
+
+/// How many outputs the block has along an axis, if the size of a root is known.
+fn outputs_known(reader: &Reader, block: &Block, axis: usize) -> Option<i64> {
+    let gathers = |part: &&Part<Geometry>| part.map.sense == Sense::Gather;
+    let parts = block.parts.iter().filter(|_| block.relies_on_sizes).filter(gathers);
+    let mut outputs = parts.filter(|part| part.kind == Kind::Weighted).filter_map(|part| {
+        let shape = reader.sizes.shape(part.root);
+        let size = shape.get(part.map.input.axis(axis + 2)).copied().flatten()?;
+        Some(part.map.window(axis).outputs(size))
+    });
+    outputs.next()
+}
+
+/// The size of the root of `parts` that gives so many outputs.
+fn size_for(parts: &[&Part<Geometry>], axis: usize, outputs: i64) -> i64 {
+    let weighted = parts.iter().find(|part| part.kind == Kind::Weighted);
+    let window = weighted.map_or(Window::IDENTITY, |part| part.map.window(axis));
+    input_size(&window, outputs, 0)
 }
 
 /// The axes of the root of `parts`; what is added as it is has those of the output.

@@ -119,7 +119,13 @@ pub fn node(
         let given = || integers(node.input.get(index)?);
         attribute.map(|attribute| attribute.ints.clone()).or_else(given)
     };
-    let Some(pads) = list(1, "pads") else { return vec![node] };
+    let Some(pads) = list(1, "pads") else {
+        // Of an operator that it does not know, tract says so where it matters.
+        if mode == b"wrap" {
+            node.op_type = Some("Pad (wrap)".into());
+        }
+        return vec![node];
+    };
     let axes = list(3, "axes").unwrap_or_else(|| (0..pads.len() as i64 / 2).collect());
     let (begins, ends) = pads.split_at(pads.len() / 2);
     let sides = begins.iter().copied().zip(ends.iter().copied());
