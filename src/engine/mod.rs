@@ -52,6 +52,26 @@ pub struct Inference {
     pub integers: HashMap<String, Vec<i64>>,
 }
 
+impl Inference {
+    fn note_integers(&mut self, name: &str, value: &Tensor) {
+        let is_list = value.len() <= MAX_INTEGERS && !value.datum_type().is_float();
+        let integers = value.cast_to::<i64>().ok().filter(|_| is_list);
+        let integers = integers.as_ref().and_then(|value| value.to_plain_array_view::<i64>().ok());
+        if let Some(integers) = integers {
+            self.integers.insert(name.to_owned(), integers.iter().copied().collect());
+        }
+    }
+
+    /// Notes the sizes that are numbers, next to those that are known of `name` already.
+    fn note_shape(&mut self, name: &str, dims: impl Iterator<Item = Option<TDim>>) {
+        let dims: Vec<Option<i64>> = dims.map(|dim| dim?.to_i64().ok()).collect();
+        let known = self.shapes.entry(name.to_owned()).or_insert_with(|| vec![None; dims.len()]);
+        if known.len() == dims.len() {
+            known.iter_mut().zip(dims).for_each(|(known, dim)| *known = known.or(dim));
+        }
+    }
+}
+
 /// Lists of integers that are computed from sizes are not longer.
 const MAX_INTEGERS: usize = 64;
 
@@ -128,21 +148,29 @@ pub fn infer(source: Source<'_>, inputs: &InputShapes) -> Result<Inference, Engi
         for node in model.nodes() {
             for (slot, outlet) in node.outputs.iter().enumerate() {
                 let name = model.outlet_label(OutletId::new(node.id, slot)).unwrap_or(&node.name);
-                if let Some(value) = outlet.fact.value.concretize()
-                    && value.len() <= MAX_INTEGERS
-                    && !value.datum_type().is_float()
-                    && let Ok(integers) = value.cast_to::<i64>()
-                {
-                    let integers = integers.to_plain_array_view::<i64>()?.iter().copied().collect();
-                    inference.integers.insert(name.to_owned(), integers);
+                if let Some(value) = outlet.fact.value.concretize() {
+                    inference.note_integers(name, &value);
                 }
-                if outlet.fact.shape.is_open() {
-                    continue;
+                if !outlet.fact.shape.is_open() {
+                    let size = |dim: &GenericFactoid<TDim>| dim.concretize();
+                    inference.note_shape(name, outlet.fact.shape.dims().map(size));
                 }
-                let size =
-                    |dim: &GenericFactoid<TDim>| dim.concretize().and_then(|dim| dim.to_i64().ok());
-                let dims = outlet.fact.shape.dims().map(size).collect();
-                inference.shapes.insert(name.to_owned(), dims);
+            }
+        }
+        // Typed, it knows what its constant sub-graphs yield too. Only labels are tensors of
+        // the file then; nodes may be steps of its own.
+        if let Ok(typed) = model.into_typed() {
+            for node in typed.nodes() {
+                for (slot, outlet) in node.outputs.iter().enumerate() {
+                    let Some(name) = typed.outlet_label(OutletId::new(node.id, slot)) else {
+                        continue;
+                    };
+                    if let Some(value) = &outlet.fact.konst {
+                        inference.note_integers(name, value);
+                    }
+                    let dims = outlet.fact.shape.iter();
+                    inference.note_shape(name, dims.map(|dim| Some(dim.clone())));
+                }
             }
         }
         Ok(inference)
