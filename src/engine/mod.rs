@@ -191,9 +191,9 @@ fn parse(source: Source<'_>) -> TractResult<InferenceModel> {
 
 fn rename(graph: &mut tract_onnx::pb::GraphProto) {
     for node in &mut graph.node {
-        // tract wants unique node names, exporters do not always give them; without a
-        // name it takes that of the output.
-        node.name.clear();
+        // tract wants unique node names, exporters do not always give them; what it makes
+        // of a node it calls after that, and must not meet a tensor of the file.
+        node.name = node.output.first().map(|output| format!("{output} node")).unwrap_or_default();
         // It ignores domains: an operator of somebody's own is not the one of ONNX.
         if !matches!(node.domain.as_str(), "" | "ai.onnx" | "ai.onnx.ml") {
             node.op_type = format!("{}::{}", node.domain, node.op_type);
