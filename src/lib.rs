@@ -116,9 +116,7 @@ pub fn convert(input: &Place, output: Option<&Place>, options: &Options) -> Resu
     let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
     let readers = readers(&graphs, &constants, options);
     let mut scopes = Scope::of_all(&readers, &options.skip).map_err(invalid)?;
-    let mut report = looked(&file, &graphs, &scopes);
-    report.fixed_shapes = fixed_shapes(&scopes, &options.run.shapes);
-    report.near_misses.extend(calls_that_stay(&model).map_err(invalid)?);
+    let mut report = looked(&file, &model, &graphs, &scopes, options).map_err(invalid)?;
     let must_fuse = |blocks: &[BlockReport]| match blocks.is_empty() && options.require_fusion {
         true => Err(Error::NothingFused { file: file.clone() }),
         false => Ok(()),
@@ -225,7 +223,14 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-fn looked(file: &str, graphs: &[Graph], scopes: &[Scope]) -> Report {
+/// What would be done.
+fn looked(
+    file: &str,
+    model: &Model,
+    graphs: &[Graph],
+    scopes: &[Scope],
+    options: &Options,
+) -> Result<Report, Invalid> {
     let plans = || scopes.iter().map(|scope| &scope.plan);
     let replaced = scopes.iter().map(|scope| {
         let roots = |block: &Block| block.parts.iter().map(|part| part.root).collect();
@@ -238,22 +243,23 @@ fn looked(file: &str, graphs: &[Graph], scopes: &[Scope]) -> Report {
     let inferred = || scopes.iter().map(|scope| &scope.inferred);
     let near_misses = plans().flat_map(|plan| &plan.near_misses);
     let near_misses = near_misses.chain(inferred().flat_map(|inferred| &inferred.near_misses));
-    Report {
+    let mut near_misses: Vec<NearMiss> = near_misses.cloned().collect();
+    near_misses.extend(calls_that_stay(model)?);
+    let mut said = HashSet::new();
+    near_misses.retain(|miss| said.insert((miss.node.clone(), miss.reason.to_string())));
+    Ok(Report {
         file: file.to_owned(),
         blocks: plans().flat_map(BlockReport::of).collect(),
-        near_misses: near_misses.cloned().collect(),
+        near_misses,
         nodes: (graphs.iter().map(Graph::node_count).sum(), nodes_after),
-        newer_opset: graphs
-            .first()
-            .map(|main| main.model.opset)
-            .filter(|&opset| opset > NEWEST_OPSET),
-        fixed_shapes: Vec::new(),
+        newer_opset: Some(model.opset).filter(|&opset| opset > NEWEST_OPSET),
+        fixed_shapes: fixed_shapes(scopes, &options.run.shapes),
         inferred: inferred().map(|inferred| inferred.forms.len()).sum(),
         removed_inputs: 0,
-        bytes: (graphs.first().map_or(0, |main| main.model.bytes().len()), 0),
+        bytes: (model.bytes().len(), 0),
         run: None,
         mode: Mode::Look,
-    }
+    })
 }
 
 /// The shapes that the user gave, if a block may rely on them.
