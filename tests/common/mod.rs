@@ -17,7 +17,7 @@ use acb_fuse::engine::{Array, Engine, Source, normal};
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto, type_proto};
 use acb_fuse::onnx::storage::Storage;
-use acb_fuse::onnx::tensor;
+use acb_fuse::onnx::tensor::{self, Float};
 use acb_fuse::report::Report;
 use acb_fuse::{Options, Place, convert};
 use prost::Message;
@@ -56,9 +56,14 @@ pub fn data(model: &Path, kind: &str) -> Vec<Array> {
 }
 
 /// What tract makes of the fixture's inputs, of the model in the words that tract
-/// knows; `folder` holds the side files.
+/// knows (so with float32 in the place of bfloat16, weights widened); `folder` holds the
+/// side files.
 pub fn run(model: &Path, folder: &Path, inputs: &[Array]) -> Result<Vec<Array>, String> {
-    let model = Model::index(fs::read(model).unwrap().into(), Storage::in_folder(folder)).unwrap();
+    let bytes = match output_type(model) == Float::Bf16.to_onnx() {
+        true => widened(decoded(model)).encode_to_vec(),
+        false => fs::read(model).unwrap(),
+    };
+    let model = Model::index(bytes.into(), Storage::in_folder(folder)).unwrap();
     let bytes = normal::model(&model).unwrap();
     let shapes: Vec<_> = inputs.iter().map(|input| input.shape().to_vec()).collect();
     Engine::load(Source { bytes: &bytes, folder: Some(folder) }, &shapes)
@@ -111,4 +116,32 @@ pub fn mentions(path: &Path, operator: &str) -> bool {
     let inside = model.functions.iter().flat_map(|function| &function.node);
     let graph = model.graph.as_ref().unwrap();
     graph.node.iter().chain(inside).any(|node| node.op_type() == operator)
+}
+
+/// bfloat16 as float32, everywhere in the main graph.
+fn widened(mut model: ModelProto) -> ModelProto {
+    let narrow = Float::Bf16.to_onnx();
+    let widen = |tensor: &mut TensorProto| {
+        if tensor.data_type() == narrow {
+            let values = tensor::floats(tensor, &Storage::default()).unwrap();
+            *tensor = tensor::from_floats(tensor.name(), &values, Float::F32);
+        }
+    };
+    let graph = model.graph.as_mut().unwrap();
+    graph.initializer.iter_mut().for_each(widen);
+    let infos = graph.input.iter_mut().chain(&mut graph.output).chain(&mut graph.value_info);
+    for declared in infos.filter_map(|info| info.r#type.as_mut()?.value.as_mut()) {
+        if let type_proto::Value::TensorType(tensor) = declared
+            && tensor.elem_type() == narrow
+        {
+            tensor.elem_type = Some(Float::F32.to_onnx());
+        }
+    }
+    for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
+        attribute.t.iter_mut().for_each(widen);
+        if attribute.name() == "to" && attribute.i() == i64::from(narrow) {
+            attribute.i = Some(Float::F32.to_onnx().into());
+        }
+    }
+    model
 }
