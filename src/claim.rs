@@ -63,8 +63,8 @@ fn old_side(
             let source = readings.source(input);
             if !made.contains(&input) && made.contains(&source) {
                 *name = graph.value(source).name.clone();
-            } else if let (Some(axis), Some(constant)) =
-                (node.broadcast_axis(), widened(reader, input)?)
+            } else if let Some(axis) = node.broadcast_axis().filter(|_| !made.contains(&input))
+                && let Some(constant) = widened(reader, input)?
             {
                 let constant = aligned(reader, node, axis, constant);
                 *name = constant.name().to_owned();

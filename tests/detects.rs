@@ -58,7 +58,10 @@ fn verdict(original: &str, fused: &Fused) -> Result<f64, Unproved> {
         let plan = plan(reader, readings, &mut Names::of(reader.graph), &[]);
         let block = &plan.blocks[0];
         check_rounding(&fused.tensors, &fused.exact, block.float)?;
-        prove(&claim(reader, readings, block, fused).unwrap())
+        let claim = claim(reader, readings, block, fused).unwrap();
+        // Inference loads the whole model; nothing here depends on a size.
+        assert!(!reader.sizes.has_inferred(), "{original}");
+        prove(&claim)
     })
 }
 
