@@ -64,13 +64,18 @@ impl Inference {
 
     /// Notes the sizes that are numbers, next to those that are known of `name` already.
     fn note_shape(&mut self, name: &str, dims: impl Iterator<Item = Option<TDim>>) {
-        let dims: Vec<Option<i64>> = dims.map(|dim| dim?.to_i64().ok()).collect();
+        // "To the end" may have become a size on the way.
+        let is_size = |size: &i64| (0..MAX_SIZE).contains(size);
+        let dims: Vec<Option<i64>> = dims.map(|dim| dim?.to_i64().ok().filter(is_size)).collect();
         let known = self.shapes.entry(name.to_owned()).or_insert_with(|| vec![None; dims.len()]);
         if known.len() == dims.len() {
             known.iter_mut().zip(dims).for_each(|(known, dim)| *known = known.or(dim));
         }
     }
 }
+
+/// No tensor is larger along any axis.
+const MAX_SIZE: i64 = 1 << 32;
 
 /// Lists of integers that are computed from sizes are not longer.
 const MAX_INTEGERS: usize = 64;
@@ -246,4 +251,21 @@ fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, EngineError> {
 
 fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_tensors() {
+        let mut inference = Inference::default();
+        let dims = [Some(3), None, Some(i64::MAX), Some(-1)];
+        inference.note_shape("x", dims.into_iter().map(|dim| dim.map(TDim::Val)));
+        assert_eq!(inference.shapes["x"], [Some(3), None, None, None]);
+        // What is known stays, what was not is filled in.
+        let dims = [4, 5, 6, 7].map(|dim| Some(TDim::Val(dim)));
+        inference.note_shape("x", dims.into_iter());
+        assert_eq!(inference.shapes["x"], [Some(3), Some(5), Some(6), Some(7)]);
+    }
 }
