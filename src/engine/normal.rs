@@ -10,8 +10,9 @@ use crate::onnx::proto::NodeProto;
 use crate::onnx::splice::{self, Edit};
 use crate::onnx::tensor;
 
-/// The model without dead nodes, with local functions inlined, with batch norms and dropouts at inference,
-/// and with every node, those of bodies included, as [`node`] has it.
+/// The model without dead nodes, with local functions inlined, with batch norms and
+/// dropouts at inference, and with every node, those of bodies included, as [`node`] has
+/// it.
 ///
 /// # Errors
 /// If an entry cannot be decoded.
@@ -142,8 +143,9 @@ pub fn node(
         false => padded_by(node, &output, &padded, &pads),
     };
     let cuts = frame.iter().filter(|(_, (begin, end))| *begin < 0 || *end < 0);
-    let cuts = cuts
-        .map(|&(axis, (begin, end))| (axis, (-begin).max(0), if end < 0 { end } else { i64::MAX }));
+    let cuts = cuts.map(|&(axis, (begin, end))| {
+        (axis, begin.saturating_neg().max(0), if end < 0 { end } else { i64::MAX })
+    });
     let cuts: Vec<(i64, i64, i64)> = cuts.collect();
     nodes.extend(match cuts.is_empty() {
         true => vec![identity(&padded, &output)],
@@ -219,4 +221,29 @@ fn slice(opset: i64, input: &str, output: &str, cuts: &[(i64, i64, i64)]) -> Vec
 fn constant(name: String, values: Vec<i64>) -> NodeProto {
     let value = build::tensor("value", tensor::from_integers(&name, &values));
     build::node("Constant", "", &[], &name, vec![value])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pad(mode: &'static str, pads: &[i64]) -> Vec<String> {
+        let attributes = vec![build::string("mode", mode), build::ints("pads", pads.to_vec())];
+        let pad = build::node("Pad", "", &["x"], "y", attributes);
+        let nodes = node(pad, 10, &|_| None).into_iter();
+        nodes.map(|node| node.op_type().to_owned()).filter(|op| op != "Constant").collect()
+    }
+
+    #[test]
+    fn pads_become_what_tract_knows() {
+        for (mode, pads, expected) in [
+            ("reflect", [0, 1, 0, 1], &["Pad"][..]),
+            ("constant", [0, -1, 0, 1], &["Pad", "Slice"]),
+            ("constant", [0, i64::MIN, 0, i64::MIN], &["Pad", "Slice"]),
+            ("wrap", [0, 1, 0, 0], &["Slice", "Concat", "Identity", "Identity"]),
+            ("wrap", [0, 1, 0, -1], &["Slice", "Concat", "Identity", "Slice"]),
+        ] {
+            assert_eq!(pad(mode, &pads), expected, "{mode} {pads:?}");
+        }
+    }
 }

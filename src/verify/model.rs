@@ -65,7 +65,7 @@ pub fn run(old: &Model, new: &Model, options: &Options) -> Result<Outcome, Inval
     let old = Model::index(old_bytes.clone(), old.storage.clone())?;
     let graphs = Graph::read_all(&old)?;
     let Some(graph) = graphs.first() else { return Err(Invalid::NoGraph) };
-    if let Some(reason) = normal::misread(graph) {
+    if let Some(reason) = graphs.iter().find_map(normal::misread) {
         return Ok(Outcome::NotRun(reason));
     }
     let new = Source { bytes: &new_bytes, folder: new.storage.folder() };
