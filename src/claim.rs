@@ -172,9 +172,13 @@ fn outputs_known(reader: &Reader, block: &Block, axis: usize) -> Option<i64> {
 
 /// The size of the root of `parts` that gives so many outputs.
 fn size_for(parts: &[&Part<Geometry>], axis: usize, outputs: i64) -> i64 {
+    input_size(&window_of(parts, axis), outputs, 0)
+}
+
+/// How the root of `parts` is read; what is added as it is has the identity.
+fn window_of(parts: &[&Part<Geometry>], axis: usize) -> Window {
     let weighted = parts.iter().find(|part| part.kind == Kind::Weighted);
-    let window = weighted.map_or(Window::IDENTITY, |part| part.map.window(axis));
-    input_size(&window, outputs, 0)
+    weighted.map_or(Window::IDENTITY, |part| part.map.window(axis))
 }
 
 /// The axes of the root of `parts`; what is added as it is has those of the output.
@@ -219,8 +223,7 @@ fn small_size(
     while windows.iter().any(|window| input_size(window, outputs, 0) < needed(window)) {
         outputs += 1;
     }
-    let weighted = parts.iter().find(|part| part.kind == Kind::Weighted);
-    let window = weighted.map_or(Window::IDENTITY, |part| part.map.window(axis));
+    let window = window_of(parts, axis);
     let rest = match known {
         // What holds for one size holds for those of the same remainder.
         Some(size) => (size + window.slack).rem_euclid(window.stride),

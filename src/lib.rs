@@ -110,13 +110,14 @@ pub fn convert(input: &Place, output: Option<&Place>, options: &Options) -> Resu
     let file = input.label();
     let invalid = |source| Error::Invalid { file: file.clone(), source };
     let original = open(input)?;
-    let model = with_functions_inlined(&original, options).map_err(invalid)?;
-    let graphs = Graph::read_all(&model).map_err(invalid)?;
+    let inlined = with_functions_inlined(&original, options).map_err(invalid)?;
+    let model = inlined.as_ref().unwrap_or(&original);
+    let graphs = Graph::read_all(model).map_err(invalid)?;
     check_shapes(&file, &graphs, &options.run.shapes)?;
     let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
     let readers = readers(&graphs, &constants, options);
     let mut scopes = Scope::of_all(&readers, &options.skip).map_err(invalid)?;
-    let mut report = looked(&file, &model, &graphs, &scopes, options).map_err(invalid)?;
+    let mut report = looked(&file, model, &graphs, &scopes, options).map_err(invalid)?;
     let must_fuse = |blocks: &[BlockReport]| match blocks.is_empty() && options.require_fusion {
         true => Err(Error::NothingFused { file: file.clone() }),
         false => Ok(()),
@@ -173,11 +174,11 @@ fn check_shapes(file: &str, graphs: &[Graph], shapes: &engine::InputShapes) -> R
 }
 
 /// The model with those local functions inlined that take part in a block, or hold
-/// nodes in training mode.
-fn with_functions_inlined(model: &Model, options: &Options) -> Result<Model, Invalid> {
-    let copy = |bytes| Model::index(bytes, model.storage.clone());
-    let Some(bytes) = inline(model, &|_| true)? else { return copy(model.bytes().clone()) };
-    let inlined = copy(bytes)?;
+/// nodes in training mode; `None` if there are none.
+fn with_functions_inlined(model: &Model, options: &Options) -> Result<Option<Model>, Invalid> {
+    let index = |bytes| Model::index(bytes, model.storage.clone());
+    let Some(bytes) = inline(model, &|_| true)? else { return Ok(None) };
+    let inlined = index(bytes)?;
     let graphs = Graph::read_all(&inlined)?;
     let constants = Constants::find_all(&graphs, options.keep_overridable)?;
     let readers = readers(&graphs, &constants, options);
@@ -193,7 +194,7 @@ fn with_functions_inlined(model: &Model, options: &Options) -> Result<Model, Inv
         callers.extend(name.match_indices('/').filter_map(|(end, _)| name.get(..end)));
     }
     let takes_part = |call: &str| callers.contains(call);
-    copy(inline(model, &takes_part)?.unwrap_or_else(|| model.bytes().clone()))
+    inline(model, &takes_part)?.map(index).transpose()
 }
 
 fn readers<'g, 'm>(
@@ -244,7 +245,7 @@ fn looked(
     let near_misses = plans().flat_map(|plan| &plan.near_misses);
     let near_misses = near_misses.chain(inferred().flat_map(|inferred| &inferred.near_misses));
     let mut near_misses: Vec<NearMiss> = near_misses.cloned().collect();
-    near_misses.extend(calls_that_stay(model)?);
+    near_misses.extend(calls_that_stay(model, graphs)?);
     let mut said = HashSet::new();
     near_misses.retain(|miss| said.insert((miss.node.clone(), miss.reason.to_string())));
     Ok(Report {
@@ -276,8 +277,8 @@ fn fixed_shapes(scopes: &[Scope], shapes: &engine::InputShapes) -> Vec<String> {
 }
 
 /// Calls of functions that hold convolutions or norms and cannot be inlined.
-fn calls_that_stay(model: &Model) -> Result<Vec<NearMiss>, Invalid> {
-    let calls = inline::refused(model)?;
+fn calls_that_stay(model: &Model, graphs: &[Graph]) -> Result<Vec<NearMiss>, Invalid> {
+    let calls = inline::refused(model, graphs)?;
     let miss = |(node, why): (String, String)| NearMiss { node, reason: Reason::Call(why) };
     Ok(calls.into_iter().map(miss).collect())
 }

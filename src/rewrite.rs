@@ -95,7 +95,8 @@ fn rewrite_graph(
         edits.push(Edit { at: graph.node(id).field.entry.clone(), with });
     }
 
-    let gone = gone_tensors(graph, rest, &fused, &inferred);
+    let mut gone = gone_tensors(graph, rest, &fused, &inferred);
+    gone.extend(dropped(graph, &changes.inferred));
     for &id in &gone {
         let value = graph.value(id);
         edits.extend(value.initializer.iter().map(|field| Edit::remove(field.entry.clone())));
@@ -300,7 +301,6 @@ fn gone_tensors(
     for (id, node) in graph.nodes().filter(|(id, _)| !rest.removed.contains(id)) {
         if let Some(form) = inferred.get(&id) {
             read.extend(form.input.iter().filter_map(|name| graph.find(name)));
-            gone.extend(node.outputs.iter().skip(form.output.len()).flatten());
             read_before.extend(graph.uses(id));
         } else {
             read.extend(rest.uses(graph, id));

@@ -76,12 +76,12 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
     Ok(Some(graph::edited(model, &graphs, edits)))
 }
 
-/// Calls of functions that hold convolutions or batch norms and that cannot be inlined:
-/// the node, and why.
+/// Calls in `graphs` of functions that hold convolutions or batch norms and that cannot
+/// be inlined: the node, and why.
 ///
 /// # Errors
 /// As [`inline`].
-pub fn refused(model: &Model) -> Result<Vec<(String, String)>, Invalid> {
+pub fn refused(model: &Model, graphs: &[Graph]) -> Result<Vec<(String, String)>, Invalid> {
     if model.functions.is_empty() {
         return Ok(Vec::new());
     }
@@ -91,17 +91,14 @@ pub fn refused(model: &Model) -> Result<Vec<(String, String)>, Invalid> {
         let standard = function.node.iter().filter(|node| is_default_domain(node.domain()));
         standard.map(NodeProto::op_type).any(|op| linear.contains(&op))
     };
-    let graphs = Graph::read_all(model)?;
     let calls = graphs.iter().flat_map(Graph::nodes).filter_map(|(_, node)| {
         let (_, function) = functions.by_id.get(&id_of(&node.proto))?;
         let refused = functions.of(&node.proto).is_none() && holds_linear(function);
-        let why = || {
-            format!(
-                "function `{}` is written for other operator sets than the model imports",
-                function.name()
-            )
+        let why = match node.has_bodies() {
+            true => "is handed a graph",
+            false => "is written for other operator sets than the model imports",
         };
-        refused.then(|| (node.label().to_owned(), why()))
+        refused.then(|| (node.label().to_owned(), format!("function `{}` {why}", function.name())))
     });
     Ok(calls.collect())
 }

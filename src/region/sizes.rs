@@ -62,7 +62,8 @@ impl<'g, 'm> Sizes<'g, 'm> {
     /// `None` for bodies: the engine infers nothing inside them.
     fn inference(&self) -> Option<&Inference> {
         let infer = || {
-            if engine::normal::misread(self.graph).is_some_and(|_| self.graph.model.opset < 7) {
+            // What tract makes of an old broadcast has another shape.
+            if self.graph.nodes().any(|(_, node)| node.aligns_by_axis()) {
                 return Inference::default();
             }
             let model = self.graph.model;
@@ -195,22 +196,23 @@ impl<'g, 'm> Sizes<'g, 'm> {
                 Some(vec![None; rank])
             }
             "Add" | "Sub" | "Mul" | "Div" => {
-                let swapped = self.constants.contains(node.input(0)?);
-                let (operand, constant) = if swapped { (1, 0) } else { (0, 1) };
+                let (left, right) = (node.input(0)?, node.input(1)?);
+                let is_constant = |id| self.constants.contains(id);
+                if !is_constant(left) && !is_constant(right) {
+                    // Of one shape, or one is broadcast: sizes other than 1 stay.
+                    let (dims, other) = (of_input(0)?, of_input(1)?);
+                    dims.len().checked_sub(other.len())?;
+                    return Some(dims.into_iter().map(|size| size.filter(|&n| n != 1)).collect());
+                }
+                let (operand, constant) = if is_constant(left) { (1, left) } else { (0, right) };
                 let dims = of_input(operand)?;
-                let other = match self.constants.contains(node.input(constant)?) {
-                    true => self.constants.dims(node.input(constant)?).ok()??,
-                    // Two tensors of one shape, or one is broadcast: sizes other than 1 stay.
-                    false => vec![1; of_input(constant)?.len()],
-                };
+                let other = self.constants.dims(constant).ok()??;
                 let offset = dims.len().checked_sub(other.len())?;
                 let keeps = |(axis, &size): (usize, &usize)| {
                     size == 1 || dims.get(axis + offset).copied().flatten() == Some(size)
                 };
-                let computed = !self.constants.contains(node.input(constant)?);
-                let known = |size: Option<usize>| size.filter(|&size| !computed || size != 1);
                 let unchanged = other.iter().enumerate().all(keeps);
-                unchanged.then(|| dims.iter().copied().map(known).collect())
+                unchanged.then_some(dims)
             }
             _ => None,
         }
