@@ -48,57 +48,46 @@ pub fn inference_form(
     node: &Node,
 ) -> Result<Option<Result<NodeProto, NotLinear>>, Invalid> {
     let opset = reader.graph.model.opset;
-    let trains_by_default = |node: &Node| opset < 7 && node.int("is_test", 0) == 0;
-    let form = match node.standard_op() {
-        Some("BatchNormalization") => {
-            // `training_mode` since opset 14; before, further outputs mean training.
-            let further = node.outputs.iter().skip(1).flatten().next().is_some();
-            let trains = match opset {
-                14.. => node.int("training_mode", 0) != 0,
-                7.. => further,
-                _ => trains_by_default(node),
-            };
-            match () {
-                () if !trains => return Ok(None),
-                () if reader.yields_more(node) => {
-                    Err(NotLinear::Unrepresentable("its training outputs are used"))
-                }
-                () => Ok(norm_at_inference(node, opset)),
-            }
+    Ok(match trains(reader, node, opset)? {
+        Ok(false) => None,
+        Ok(true) if reader.yields_more(node) => {
+            Some(Err(NotLinear::Unrepresentable("its training outputs are used")))
         }
-        Some("Dropout") if trains_by_default(node) && !reader.yields_more(node) => {
-            Ok(tested(node.proto.clone()))
-        }
-        Some("Dropout") => match node.input(2) {
-            None => return Ok(None),
-            Some(mode) => match reader.constants.integers(mode)?.as_deref() {
-                Some([0]) => return Ok(None),
-                Some(_) if reader.yields_more(node) => {
-                    Err(NotLinear::Unrepresentable("the mask of what it drops is used"))
-                }
-                Some(_) => Ok(without_mode(node)),
-                None => Err(reader.not_constant(mode)),
+        Ok(true) => Some(Ok(at_inference(node, opset))),
+        Err(why) => Some(Err(why)),
+    })
+}
+
+/// Whether `node` is in training mode; or why that is not known.
+fn trains(reader: &Reader, node: &Node, opset: i64) -> Result<Result<bool, NotLinear>, Invalid> {
+    Ok(Ok(match (node.standard_op(), opset) {
+        (Some("BatchNormalization" | "Dropout"), ..7) => node.int("is_test", 0) == 0,
+        (Some("BatchNormalization"), 14..) => node.int("training_mode", 0) != 0,
+        // Before there was `training_mode`, further outputs meant training.
+        (Some("BatchNormalization"), _) => node.outputs.iter().skip(1).any(Option::is_some),
+        (Some("Dropout"), _) => match node.input(2) {
+            None => false,
+            Some(mode) => match reader.constants.integers(mode)? {
+                Some(mode) => mode != [0],
+                None => return Ok(Err(reader.not_constant(mode))),
             },
         },
-        _ => return Ok(None),
-    };
-    Ok(Some(form))
+        _ => false,
+    }))
 }
 
-fn norm_at_inference(node: &Node, opset: i64) -> NodeProto {
+fn at_inference(node: &Node, opset: i64) -> NodeProto {
     let mut form = node.proto.clone();
-    form.output.truncate(1);
-    form.attribute.retain(|attribute| attribute.name() != "training_mode");
-    if opset < 7 { tested(form) } else { form }
-}
-
-fn without_mode(node: &Node) -> NodeProto {
-    let mut form = node.proto.clone();
-    form.input.truncate(2);
-    while form.input.last().is_some_and(String::is_empty) {
-        form.input.pop();
+    if form.op_type() == "BatchNormalization" {
+        form.output.truncate(1);
+        form.attribute.retain(|attribute| attribute.name() != "training_mode");
+    } else {
+        form.input.truncate(2);
+        while form.input.last().is_some_and(String::is_empty) {
+            form.input.pop();
+        }
     }
-    form
+    if opset < 7 { tested(form) } else { form }
 }
 
 /// Before opset 7 an attribute said what a node is for.
