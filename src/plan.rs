@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::affine::{Geometry, Refusal, Sense};
+use crate::affine::{Geometry, Refusal, Sense, Work};
 use crate::onnx::graph::{self, Graph, Node, NodeId, ValueId};
 use crate::onnx::tensor::Float;
 use crate::region::form::{Absorbed, Walk};
@@ -27,7 +27,7 @@ pub struct Count {
     /// Elements of weights, biases and statistics.
     pub parameters: f64,
     /// Multiply-adds per position of the block's output.
-    pub multiply_adds: f64,
+    pub work: Work,
 }
 
 /// One region that is rewritten.
@@ -164,7 +164,7 @@ fn block(
     let weighted = parts.iter().any(|part| part.kind == Kind::Weighted);
     let profitable = after.nodes < before.nodes
         && after.parameters <= before.parameters
-        && after.multiply_adds <= before.multiply_adds
+        && after.work.no_more_than(&before.work)
         && after.parameters < MAX_WEIGHTS;
     if !(emittable && weighted && profitable) {
         return Err(Reason::Dearer { before: before.parameters, after: after.parameters });
@@ -204,7 +204,7 @@ fn cost_of(parts: &[Part<Geometry>], opset: i64) -> Count {
         let weights = part.map.weights();
         count.nodes += nodes_of(&part.map, opset);
         count.parameters += weights + if part.map.shifted { outputs } else { 0.0 };
-        count.multiply_adds += part.map.multiply_adds();
+        count.work = count.work.plus(part.map.work());
     }
     count
 }
@@ -248,7 +248,8 @@ impl<'a> Sharing<'a> {
     ) -> (Count, HashSet<NodeId>) {
         let graph = reader.graph;
         let mut dying: HashSet<NodeId> = HashSet::new();
-        let mut ratios: HashMap<ValueId, f64> = HashMap::from([(region.output, 1.0)]);
+        let once = Work::each(1.0);
+        let mut positions: HashMap<ValueId, Work> = HashMap::from([(region.output, once)]);
         let mut count = Count::default();
         for &id in region.nodes.iter().rev() {
             let node = graph.node(id);
@@ -262,13 +263,13 @@ impl<'a> Sharing<'a> {
             let value = graph.value(output);
             let dies = output == region.output
                 || !value.is_output && value.readers.iter().all(is_read_inside);
-            let ratio = ratios.get(&output).copied().unwrap_or(1.0);
+            let here = positions.get(&output).copied().unwrap_or(once);
             let geometry = match readings.get(id) {
                 Some(Reading::Map(_, map)) => map.geometry(),
                 _ => Geometry::identity(),
             };
             for input in graph.uses(id) {
-                ratios.insert(input, ratio * geometry.stride());
+                positions.insert(input, here.before(&geometry));
             }
             if !dies {
                 continue;
@@ -276,7 +277,7 @@ impl<'a> Sharing<'a> {
             dying.insert(id);
             count.nodes += 1;
             if let Some(Reading::Map(_, map)) = readings.get(id) {
-                count.multiply_adds += ratio * multiply_adds(map);
+                count.work = count.work.plus(here.times(map.work().each));
                 count.parameters += self.parameters(reader, node, id, map);
             }
         }
@@ -313,15 +314,6 @@ impl<'a> Sharing<'a> {
                 constants.filter(|value| freed(value)).map(|&value| elements(value)).sum()
             }
         }
-    }
-}
-
-/// Multiply-adds of a node per position of its output.
-fn multiply_adds(map: &Map) -> f64 {
-    match map {
-        Map::Diagonal { scale, .. } => scale.len() as f64,
-        Map::Transpose { .. } => 0.0,
-        _ => map.geometry().multiply_adds(),
     }
 }
 

@@ -195,6 +195,6 @@ fn row(block: &BlockReport) -> [String; 5] {
         block.found(),
         format!("{} → {}", block.before.nodes, block.after.nodes),
         change(block.before.parameters, block.after.parameters),
-        change(block.before.multiply_adds, block.after.multiply_adds),
+        change(block.before.work.each, block.after.work.each),
     ]
 }

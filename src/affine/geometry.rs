@@ -5,7 +5,7 @@
 //! know the names of its spatial axes, and a pad or crop does not know any.
 
 use super::window::Border;
-use super::{Linear, Order, Refusal, Window};
+use super::{Linear, Order, Refusal, Window, Work};
 
 /// How many channels a kernel reads and yields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -95,21 +95,13 @@ impl Geometry {
         taps * pairs
     }
 
-    /// Multiply-adds per output position.
-    pub fn multiply_adds(&self) -> f64 {
-        match self.sense {
+    /// Multiply-adds, per output position.
+    pub fn work(&self) -> Work {
+        let strides = self.windows.iter().map(|window| window.stride as f64);
+        Work::each(match self.sense {
             Sense::Gather => self.weights(),
-            Sense::Scatter => self.weights() * self.stride(),
-        }
-    }
-
-    /// Input positions per output position.
-    pub fn stride(&self) -> f64 {
-        let stride: f64 = self.windows.iter().map(|window| window.stride as f64).product();
-        match self.sense {
-            Sense::Gather => stride,
-            Sense::Scatter => 1.0 / stride,
-        }
+            Sense::Scatter => self.weights() / strides.product::<f64>(),
+        })
     }
 
     fn is_pointwise(&self) -> bool {

@@ -12,12 +12,14 @@ mod kernel;
 mod order;
 mod refusal;
 mod window;
+mod work;
 
 pub use geometry::{Channels, Geometry, Sense};
 pub use kernel::{Affine, batch_norm};
 pub use order::Order;
 pub use refusal::Refusal;
 pub use window::{Border, Window};
+pub use work::Work;
 
 /// What a region's walk needs of a linear map, with or without weights.
 pub trait Linear: Clone {

@@ -14,7 +14,7 @@ use super::read::{Map, Reader, Reading};
 use super::{
     Kind, NearMiss, NotLinear, Part, Readings, Reason, Region, helpers, kind_of, nodes_of,
 };
-use crate::affine::Geometry;
+use crate::affine::{Geometry, Work};
 use crate::onnx::graph::{NodeId, ValueId};
 
 /// Depths at which one term is considered. Real branches have less than ten.
@@ -25,7 +25,7 @@ const MAX_ANCHORS: usize = 24;
 struct Cost {
     nodes: f64,
     weights: f64,
-    multiply_adds: f64,
+    work: Work,
 }
 
 impl Cost {
@@ -33,25 +33,22 @@ impl Cost {
         Cost {
             nodes: self.nodes + other.nodes,
             weights: self.weights + other.weights,
-            multiply_adds: self.multiply_adds + other.multiply_adds,
+            work: self.work.plus(other.work),
         }
     }
 
     fn minus(self, other: Cost) -> Cost {
-        self.plus(Cost {
-            nodes: -other.nodes,
-            weights: -other.weights,
-            multiply_adds: -other.multiply_adds,
-        })
+        let Cost { nodes, weights, work } = other;
+        self.plus(Cost { nodes: -nodes, weights: -weights, work: work.times(-1.0) })
     }
 
-    /// The cost per output position of something that is computed at `ratio` positions each.
-    fn at(self, ratio: f64) -> Cost {
-        Cost { multiply_adds: self.multiply_adds * ratio, ..self }
+    /// The cost of something that is computed on the input of `map`, counted on its output.
+    fn before(self, map: &Geometry) -> Cost {
+        Cost { work: self.work.before(map), ..self }
     }
 
     fn no_dearer_than(&self, other: &Cost) -> bool {
-        self.weights <= other.weights && self.multiply_adds <= other.multiply_adds
+        self.weights <= other.weights && self.work.no_more_than(&other.work)
     }
 }
 
@@ -260,13 +257,16 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             return term;
         };
         let dies = self.dies(&nearest);
-        let ratio = nearest.part.map.stride();
         let replaced = behind.get(best(behind)).map(Anchor::net).unwrap_or_default();
         for anchor in behind.iter().take(MAX_ANCHORS) {
             let Ok(part) = anchor.part.mapped(&nearest.part.map, nearest.part.kind) else {
                 continue;
             };
-            let saved = if dies { anchor.saved.plus(replaced).at(ratio) } else { Cost::default() };
+            let saved = if dies {
+                anchor.saved.plus(replaced).before(&nearest.part.map)
+            } else {
+                Cost::default()
+            };
             let uses = if dies { anchor.uses } else { 0 };
             term.push(Anchor {
                 emit: self.cost(&part),
@@ -543,23 +543,17 @@ fn cost(part: &Part<Geometry>, opset: i64) -> Cost {
     Cost {
         nodes: nodes_of(&part.map, opset) as f64,
         weights: part.map.weights() + bias,
-        multiply_adds: part.map.multiply_adds(),
+        work: part.map.work(),
     }
 }
 
 /// Cost of a node as it stands.
 fn own_cost(map: &Map) -> Cost {
-    let geometry = map.geometry();
-    let (weights, multiply_adds) = match map {
-        Map::Conv { bias, .. } => {
-            (geometry.weights() + bias.len() as f64, geometry.multiply_adds())
-        }
+    let weights = match map {
+        Map::Conv { bias, geometry, .. } => geometry.weights() + bias.len() as f64,
         // γ, β, μ, σ² of a norm; a scale or shift has less, but nothing to trade for it.
-        Map::Diagonal { scale, .. } => (4.0 * scale.len() as f64, scale.len() as f64),
-        Map::Filter { windows, .. } => {
-            (0.0, windows.iter().map(|window| window.taps as f64).product())
-        }
-        Map::Transpose { .. } => (0.0, 0.0),
+        Map::Diagonal { scale, .. } => 4.0 * scale.len() as f64,
+        Map::Filter { .. } | Map::Transpose { .. } => 0.0,
     };
-    Cost { nodes: 1.0, weights, multiply_adds }
+    Cost { nodes: 1.0, weights, work: map.work() }
 }

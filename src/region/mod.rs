@@ -319,19 +319,13 @@ impl Region {
         while let Some(value) = wanted.pop() {
             let at_cut = value != output && cuts.contains(&value);
             let Some(producer) = graph.value(value).producer.filter(|_| !at_cut) else { continue };
-            let inputs: Vec<ValueId> = match readings.get(producer) {
-                Some(Reading::Alias(of)) => vec![*of],
-                Some(Reading::Map(input, _)) => {
-                    nodes.extend(helpers(graph, readings, producer));
-                    vec![*input]
-                }
-                Some(Reading::Sum(operands)) => {
-                    operands.iter().map(|&(operand, _)| operand).collect()
-                }
-                Some(Reading::Opaque(_)) | None => continue,
-            };
+            let Some(reading) = readings.get(producer) else { continue };
+            if matches!(reading, Reading::Opaque(_)) {
+                continue;
+            }
+            nodes.extend(helpers(graph, readings, producer));
             if nodes.insert(producer) {
-                wanted.extend(inputs);
+                wanted.extend(reading.operands());
             }
         }
         Region { output, cuts, nodes: nodes.into_iter().collect() }
@@ -350,19 +344,30 @@ impl Region {
         lift: impl Fn(&Map) -> Result<L, E>,
     ) -> Result<Vec<Part<L>>, E> {
         let mut forms: HashMap<ValueId, Vec<Part<L>>> = HashMap::new();
+        let mut uses: HashMap<ValueId, usize> = HashMap::new();
         let graph = reader.graph;
+        for reading in self.nodes.iter().filter_map(|&id| readings.get(id)) {
+            if matches!(reading, Reading::Alias(_)) {
+                continue;
+            }
+            for operand in reading.operands() {
+                *uses.entry(readings.source(operand)).or_default() += 1;
+            }
+        }
         for &id in &self.nodes {
             let Some(output) = graph.node(id).output() else { continue };
             // A form moves to its last reader inside the region; sums of thousands
             // of operands are not copied at every step.
-            let take = |forms: &mut HashMap<_, _>, value: ValueId| {
+            let mut take = |forms: &mut HashMap<_, _>, value: ValueId| {
                 let root = readings.source(value);
                 let plain = || vec![Part { root, map: identity.clone(), kind: Kind::Plain(false) }];
                 if self.cuts.contains(&root) {
                     return plain();
                 }
-                match graph.value(root).readers.len() {
-                    1 => forms.remove(&root).unwrap_or_else(plain),
+                let left = uses.entry(root).or_default();
+                *left = left.saturating_sub(1);
+                match left {
+                    0 => forms.remove(&root).unwrap_or_else(plain),
                     _ => forms.get(&root).cloned().unwrap_or_else(plain),
                 }
             };

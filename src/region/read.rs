@@ -7,7 +7,7 @@ use super::NotLinear;
 use super::constant::Constants;
 use super::inference::inference_form;
 use super::sizes::{Sizes, transposition};
-use crate::affine::{Affine, Border, Channels, Geometry, Order, Sense, Window, batch_norm};
+use crate::affine::{Affine, Border, Channels, Geometry, Order, Sense, Window, Work, batch_norm};
 use crate::engine::InputShapes;
 use crate::onnx::graph::{Graph, Node, ValueId};
 use crate::onnx::model::Invalid;
@@ -27,6 +27,17 @@ pub enum Reading {
     Map(ValueId, Map),
     /// Something else, and why it is not one of the above.
     Opaque(NotLinear),
+}
+
+impl Reading {
+    /// The tensors that it is a function of.
+    pub fn operands(&self) -> Vec<ValueId> {
+        match self {
+            Reading::Alias(operand) | Reading::Map(operand, _) => vec![*operand],
+            Reading::Sum(operands) => operands.iter().map(|&(operand, _)| operand).collect(),
+            Reading::Opaque(_) => Vec::new(),
+        }
+    }
 }
 
 /// An affine map; the weights of a convolution are not read yet.
@@ -86,6 +97,22 @@ impl Map {
                 ..Geometry::identity().within(order)
             },
             Map::Transpose { axes } => Geometry::transposition(axes.clone()),
+        }
+    }
+
+    /// Multiply-adds of the node as it stands, per output position.
+    pub fn work(&self) -> Work {
+        match self {
+            Map::Conv { geometry, .. } => geometry.work(),
+            // What only shifts, pads or crops multiplies nothing.
+            Map::Diagonal { scale, .. } if scale.iter().all(|&scale| scale == 1.0) => {
+                Work::default()
+            }
+            Map::Filter { weight, .. } if *weight == 1.0 => Work::default(),
+            Map::Diagonal { scale, .. } => Work::each(scale.len() as f64),
+            // Per channel, of which there is at least one.
+            Map::Filter { .. } => self.geometry().work(),
+            Map::Transpose { .. } => Work::default(),
         }
     }
 

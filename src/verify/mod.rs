@@ -15,21 +15,39 @@ use crate::engine::Array;
 ///
 /// Never element by element: near zeros f32 rounding alone gives 8e-4.
 pub fn relative_error(expected: &Array, found: &Array) -> f64 {
+    relative(largest_difference(expected, found), largest_magnitude(expected))
+}
+
+/// `difference / magnitude`, where no difference is none whatever the magnitude.
+fn relative(difference: f64, magnitude: f64) -> f64 {
+    if difference == 0.0 { 0.0 } else { difference / magnitude }
+}
+
+/// Infinite if shapes differ or one side alone is not finite; so it is if integers do.
+fn largest_difference(expected: &Array, found: &Array) -> f64 {
     match (expected, found) {
         (Array::Float(expected), Array::Float(found)) if expected.shape() == found.shape() => {
-            let largest = expected.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
-            let mut error = 0.0f64;
+            let mut largest = 0.0f64;
             for (a, b) in expected.iter().zip(found) {
                 let difference = if a == b { 0.0 } else { (a - b).abs() };
                 // A NaN must not disappear in a maximum.
-                error = if difference.is_nan() { f64::INFINITY } else { error.max(difference) };
-                if error.is_infinite() {
-                    return error;
+                largest = if difference.is_nan() { f64::INFINITY } else { largest.max(difference) };
+                if largest.is_infinite() {
+                    break;
                 }
             }
-            if error == 0.0 { 0.0 } else { error / largest }
+            largest
         }
         (Array::Int(expected), Array::Int(found)) if expected == found => 0.0,
         _ => f64::INFINITY,
+    }
+}
+
+fn largest_magnitude(array: &Array) -> f64 {
+    match array {
+        Array::Float(values) => values.iter().fold(0.0, |most, value| most.max(value.abs())),
+        Array::Int(values) => {
+            values.iter().fold(0.0, |most, value| most.max((*value as f64).abs()))
+        }
     }
 }
