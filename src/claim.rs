@@ -4,15 +4,18 @@
 
 use std::collections::BTreeSet;
 
+use ndarray::{Array1, Axis};
+
 use crate::affine::{Border, Geometry, Order, Sense, Window};
 use crate::fuse::Fused;
-use crate::onnx::graph::{Node, ValueId};
+use crate::onnx::build::{ints, node};
+use crate::onnx::graph::{Node, NodeId, ValueId};
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::tensor::{self, Float};
 use crate::plan::Block;
-use crate::region::read::{Reader, Reading};
-use crate::region::{Kind, Part, Readings};
+use crate::region::read::{Map, Reader, Reading};
+use crate::region::{Kind, Part, Readings, steps};
 use crate::verify::block::{Claim, Side};
 use crate::verify::feed::{input_size, outputs_with_all_borders};
 
@@ -44,7 +47,9 @@ pub fn claim(
     })
 }
 
-/// The region's nodes, and what they read besides each other and the roots.
+/// The region's nodes, and what they read besides each other and the roots. What fills
+/// a border does so at one size only, and was run when it was read: in its place stand
+/// three nodes that do so at every size.
 fn old_side(
     reader: &Reader,
     readings: &Readings,
@@ -54,8 +59,17 @@ fn old_side(
     let graph = reader.graph;
     let mut side = Side::default();
     let mut made: BTreeSet<ValueId> = roots.iter().copied().collect();
-    for &id in &block.region.nodes {
+    let fills: BTreeSet<NodeId> =
+        block.region.nodes.iter().flat_map(|&id| nodes_of_fill(reader, readings, id)).collect();
+    for &id in block.region.nodes.iter().filter(|id| !fills.contains(id)) {
         let node = graph.node(id);
+        if let Some(Reading::Map(_, Map::Bordered { map, inner, windows, .. })) = readings.get(id) {
+            let [inner, output] = [Some(*inner), node.output()]
+                .map(|id| id.map_or(String::new(), |id| graph.value(id).name.clone()));
+            border(&mut side, graph.model.opset, [&inner, &output], map.shift(), windows);
+            made.extend(node.outputs.iter().flatten());
+            continue;
+        }
         let mut proto = node.proto.clone();
         for (name, input) in proto.input.iter_mut().zip(&node.inputs) {
             let Some(input) = *input else { continue };
@@ -79,6 +93,43 @@ fn old_side(
         side.nodes.push(proto);
     }
     Ok(side)
+}
+
+/// Nodes that take part in filling a border, but for the one that ends it.
+fn nodes_of_fill(reader: &Reader, readings: &Readings, id: NodeId) -> Vec<NodeId> {
+    let Some(Reading::Map(_, Map::Bordered { inner, .. })) = readings.get(id) else {
+        return Vec::new();
+    };
+    let inner = reader.graph.value(*inner).producer;
+    let steps = steps(reader, readings, id);
+    steps.into_iter().filter(|&step| Some(step) != inner).collect()
+}
+
+/// Appends nodes that make `output` of `inner` by a border of `shift` around it.
+fn border(
+    side: &mut Side,
+    opset: i64,
+    [inner, output]: [&str; 2],
+    shift: &[f64],
+    windows: &[Window],
+) {
+    let part = |part: &str| format!("{output}.{part}");
+    let [shift_name, less, padded, pads_name] = ["shift", "less", "padded", "pads"].map(part);
+    let mut shift = shift.iter().copied().collect::<Array1<f64>>().into_dyn();
+    windows.iter().for_each(|_| shift.insert_axis_inplace(Axis(shift.ndim())));
+    side.constants.push(tensor::from_floats(&shift_name, &shift, Float::F64));
+    let begins = windows.iter().map(|window| window.pads().0);
+    let ends = windows.iter().map(|window| window.pads().1);
+    let pads = [0, 0].into_iter().chain(begins).chain([0, 0]).chain(ends).collect();
+    side.nodes.push(node("Sub", "", &[inner, &shift_name], &less, vec![]));
+    // Pad's pads are an input since opset 11.
+    if opset < 11 {
+        side.nodes.push(node("Pad", "", &[&less], &padded, vec![ints("pads", pads)]));
+    } else {
+        side.nodes.push(node("Pad", "", &[&less, &pads_name], &padded, vec![]));
+        side.constants.push(tensor::from_integers(&pads_name, &pads));
+    }
+    side.nodes.push(node("Add", "", &[&padded, &shift_name], output, vec![]));
 }
 
 /// A constant that before opset 7 met its operand from `axis` on, with the dimensions
@@ -126,7 +177,8 @@ fn trials(
         (0..axes).flat_map(|axis| block.parts.iter().map(move |part| part.map.window(axis).stride));
     let remainders = strides.max().unwrap_or(1).min(MAX_REMAINDERS);
     let cuts_by_number = block.region.nodes.iter().any(|&id| {
-        matches!(readings.get(id), Some(Reading::Map(..)))
+        !block.region.steps.contains(&id)
+            && matches!(readings.get(id), Some(Reading::Map(..)))
             && reader.graph.node(id).proto.op_type() == "Slice"
     });
     // A Slice that ends at a number is right for one size only.

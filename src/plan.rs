@@ -307,7 +307,7 @@ impl<'a> Sharing<'a> {
         };
         match map {
             // Pads, bounds and scalars are no parameters.
-            Map::Filter { .. } | Map::Transpose { .. } => 0.0,
+            Map::Filter { .. } | Map::Transpose { .. } | Map::Bordered { .. } => 0.0,
             _ => {
                 let constants =
                     node.inputs.iter().flatten().filter(|&&v| reader.constants.contains(v));
@@ -389,6 +389,7 @@ fn text_of(map: &Map) -> Option<String> {
             Sense::Gather => sizes(geometry),
             Sense::Scatter => format!("transposed {}", sizes(geometry)),
         }),
+        Map::Bordered { map, .. } => text_of(map),
         Map::Filter { windows, .. } if windows.iter().any(|window| window.taps > 1) => {
             Some(format!("mean {}", sizes(&map.geometry())))
         }

@@ -97,6 +97,17 @@ impl Affine {
         Affine { geometry: Geometry { input, output, ..self.geometry }, ..self }
     }
 
+    /// This map plus `shift`, which has one number or one per output channel.
+    #[must_use]
+    pub fn shifted(mut self, shift: &[f64]) -> Self {
+        let channels = self.bias.len().max(shift.len());
+        self.bias.resize(channels, self.bias[0]);
+        for (bias, shift) in self.bias.iter_mut().zip(shift.iter().cycle()) {
+            *bias += shift;
+        }
+        Self::new(self.geometry, self.kernel, self.bias)
+    }
+
     fn new(geometry: Geometry, kernel: ArrayD<f64>, bias: Vec<f64>) -> Self {
         let shifted = bias.iter().any(|&b| b != 0.0);
         Affine { geometry: Geometry { shifted, ..geometry }, kernel, bias }

@@ -1,7 +1,11 @@
-//! New nodes and attributes.
+//! New nodes and attributes, and small models to be run.
 
 use super::proto::attribute_proto::AttributeType;
-use super::proto::{AttributeProto, NodeProto, TensorProto};
+use super::proto::tensor_proto::DataType;
+use super::proto::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
+};
 
 fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
     AttributeProto { name: Some(name.into()), r#type: Some(kind.into()), ..Default::default() }
@@ -43,4 +47,36 @@ pub fn node(
         attribute,
         ..NodeProto::default()
     }
+}
+
+/// A model of these nodes that computes `outputs`.
+pub fn model(
+    opset: i64,
+    input: Vec<ValueInfoProto>,
+    node: Vec<NodeProto>,
+    initializer: Vec<TensorProto>,
+    outputs: &[&str],
+) -> ModelProto {
+    let opset = OperatorSetIdProto { version: Some(opset), ..OperatorSetIdProto::default() };
+    let output = outputs.iter().map(|&name| info(name)).collect();
+    ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![opset],
+        graph: Some(GraphProto { node, initializer, input, output, ..GraphProto::default() }),
+        ..ModelProto::default()
+    }
+}
+
+/// An input of float64, with so many axes.
+pub fn double_input(name: &str, rank: usize) -> ValueInfoProto {
+    let tensor = type_proto::Tensor {
+        elem_type: Some(DataType::Double.into()),
+        shape: Some(TensorShapeProto { dim: vec![tensor_shape_proto::Dimension::default(); rank] }),
+    };
+    let value = Some(type_proto::Value::TensorType(tensor));
+    ValueInfoProto { r#type: Some(TypeProto { value, ..TypeProto::default() }), ..info(name) }
+}
+
+fn info(name: &str) -> ValueInfoProto {
+    ValueInfoProto { name: Some(name.to_owned()), ..ValueInfoProto::default() }
 }

@@ -16,9 +16,7 @@ use crate::onnx::build;
 use crate::onnx::graph::{Graph, Node, ValueId};
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::tensor_proto::DataType;
-use crate::onnx::proto::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
-};
+use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor::{self, Float};
 
@@ -339,23 +337,8 @@ impl<'g, 'm> Constants<'g, 'm> {
             return Ok(None);
         }
         let name = &self.graph.value(id).name;
-        let model = ModelProto {
-            ir_version: Some(8),
-            opset_import: vec![OperatorSetIdProto {
-                version: Some(self.graph.model.opset),
-                ..OperatorSetIdProto::default()
-            }],
-            graph: Some(GraphProto {
-                node: vec![proto],
-                initializer,
-                output: vec![ValueInfoProto {
-                    name: Some(name.clone()),
-                    ..ValueInfoProto::default()
-                }],
-                ..GraphProto::default()
-            }),
-            ..ModelProto::default()
-        };
+        let opset = self.graph.model.opset;
+        let model = build::model(opset, vec![], vec![proto], initializer, &[name]);
         let bytes = model.encode_to_vec();
         let run = Engine::load(Source { bytes: &bytes, folder: None }, &[])
             .and_then(|engine| engine.run(&[]));

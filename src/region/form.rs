@@ -11,9 +11,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::read::{Map, Reader, Reading};
-use super::{
-    Kind, NearMiss, NotLinear, Part, Readings, Reason, Region, helpers, kind_of, nodes_of,
-};
+use super::{Kind, NearMiss, NotLinear, Part, Readings, Reason, Region, kind_of, nodes_of, steps};
 use crate::affine::{Geometry, Work};
 use crate::onnx::graph::{NodeId, ValueId};
 
@@ -145,7 +143,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             match output.and_then(|output| Some((output, self.cuts_of(output)?))) {
                 Some((output, cuts)) => {
                     needed.extend(cuts.iter().copied());
-                    regions.push(Region::new(graph, self.readings, output, cuts));
+                    regions.push(Region::new(self.reader, self.readings, output, cuts));
                 }
                 None => needed.extend(graph.uses(id).map(source)),
             }
@@ -197,6 +195,19 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         usize::from(!self.absorbed.contains(&(node, source)))
     }
 
+    /// How often `source` is read by a node and what was read together with it.
+    fn uses_by(&self, id: NodeId, steps: &[NodeId], source: ValueId) -> usize {
+        let uses = |&node: &NodeId| {
+            if let Some(Reading::Alias(_)) = self.readings.get(node) {
+                return 0;
+            }
+            let of_source = self.reader.graph.uses(node);
+            let count = of_source.filter(|&value| self.readings.source(value) == source).count();
+            count * self.use_of(node, source)
+        };
+        uses(&id) + steps.iter().map(uses).sum::<usize>()
+    }
+
     /// Whether nobody needs the anchor's root once this term is computed from further away.
     fn dies(&self, anchor: &Anchor) -> bool {
         self.uses.get(&anchor.part.root).copied().unwrap_or(0) == anchor.uses
@@ -209,11 +220,10 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     fn map_form(&mut self, id: NodeId, input: ValueId, map: &Map) -> Form {
         let kind = kind_of(map);
         let part = Part { root: input, map: map.geometry(), kind };
-        let helpers = helpers(self.reader.graph, self.readings, id);
-        let uses = self.use_of(id, input)
-            + helpers.iter().map(|&helper| self.use_of(helper, input)).sum::<usize>();
+        let steps = steps(self.reader, self.readings, id);
+        let uses = self.uses_by(id, &steps, input);
         let mut emit = own_cost(map);
-        emit.nodes += helpers.len() as f64;
+        emit.nodes += steps.len() as f64;
         let nearest = Anchor { part, uses, emit, saved: Cost::default() };
         if let Some(terms) = self.scaled_terms(&nearest, map) {
             return Form { terms, as_is: false };
@@ -230,7 +240,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         let pointwise = match map {
             Map::Diagonal { .. } => true,
             Map::Filter { windows, .. } => windows.is_empty(),
-            Map::Conv { .. } | Map::Transpose { .. } => false,
+            Map::Conv { .. } | Map::Bordered { .. } | Map::Transpose { .. } => false,
         };
         if form.terms.len() < 2 || !pointwise || !self.dies(nearest) {
             return None;
@@ -281,12 +291,16 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     fn sum_form(&mut self, id: NodeId, output: ValueId, operands: &[(ValueId, bool)]) -> Form {
         let mut sum = SumForm::default();
         let mut as_is = true;
+        let steps = steps(self.reader, self.readings, id);
         for &(operand, minus) in operands {
             let root = self.readings.source(operand);
             let part = Part { root, map: Geometry::identity(), kind: Kind::Plain(false) };
             let is_this = |&&(other, _): &&(ValueId, bool)| self.readings.source(other) == root;
             let once = || operands.iter().filter(is_this).count() == 1;
-            let uses = self.use_of(id, root);
+            let uses = match once() {
+                true => self.uses_by(id, &steps, root),
+                false => self.use_of(id, root),
+            };
             let plain = Anchor { part, uses, emit: Cost::default(), saved: Cost::default() };
             let several = self.forms.get(&root).filter(|form| form.terms.len() > 1);
             let terms = match several {
@@ -553,6 +567,7 @@ fn own_cost(map: &Map) -> Cost {
         Map::Conv { bias, geometry, .. } => geometry.weights() + bias.len() as f64,
         // γ, β, μ, σ² of a norm; a scale or shift has less, but nothing to trade for it.
         Map::Diagonal { scale, .. } => 4.0 * scale.len() as f64,
+        Map::Bordered { map, .. } => return own_cost(map),
         Map::Filter { .. } | Map::Transpose { .. } => 0.0,
     };
     Cost { nodes: 1.0, weights, work: map.work() }

@@ -6,6 +6,7 @@
 //! `y = Σ L_t(r_t) + b`, on shapes or on weights. Knows the mathematics and the
 //! read-only graph; edits nothing and names no new tensor.
 
+mod border;
 pub mod constant;
 pub mod form;
 pub mod inference;
@@ -15,7 +16,7 @@ pub mod sizes;
 use std::collections::{BTreeSet, HashMap};
 
 use crate::affine::{Border, Geometry, Linear, Refusal, Sense, Window};
-use crate::onnx::graph::{Graph, NodeId, ValueId};
+use crate::onnx::graph::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
 use read::{Map, Reader, Reading};
 
@@ -56,6 +57,9 @@ pub enum NotLinear {
         /// Its shape.
         dims: Vec<usize>,
     },
+    /// What would be one map is no convolution.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// A vector of the wrong length.
     #[error("`{constant}` is not a vector of {length} floats")]
     WrongLength {
@@ -165,6 +169,8 @@ pub struct Region {
     pub cuts: BTreeSet<ValueId>,
     /// Its nodes, in topological order.
     pub nodes: Vec<NodeId>,
+    /// Those of them that are read only together with another one.
+    pub steps: BTreeSet<NodeId>,
 }
 
 /// What a part contributes, besides its map.
@@ -273,6 +279,7 @@ pub fn nodes_of(geometry: &Geometry, opset: i64) -> usize {
 pub fn kind_of(map: &Map) -> Kind {
     match map {
         Map::Conv { .. } => Kind::Weighted,
+        Map::Bordered { map, .. } => kind_of(map),
         Map::Filter { windows, weight, shift, .. }
             if windows.is_empty() && *shift == 0.0 && weight.abs() == 1.0 =>
         {
@@ -294,27 +301,40 @@ pub fn insert<L: Linear>(parts: &mut Vec<Part<L>>, mut part: Part<L>, reader: &R
     parts.push(part);
 }
 
-/// Nodes that make further operands of the map `id` from its input: the Slices of a
-/// circular padding.
-pub fn helpers(graph: &Graph, readings: &Readings, id: NodeId) -> Vec<NodeId> {
-    let Some(Reading::Map(input, _)) = readings.get(id) else { return Vec::new() };
-    let reads_input = |node: &NodeId| {
-        let node = graph.node(*node);
-        node.standard_op() == Some("Slice") && node.input(0) == Some(*input)
+/// Nodes between `id` and the tensors that it was read as a map or sum of, which were
+/// read together with it: the Slices of a circular padding, what fills a border.
+pub fn steps(reader: &Reader, readings: &Readings, id: NodeId) -> Vec<NodeId> {
+    let (graph, node) = (reader.graph, reader.graph.node(id));
+    let together = ["Concat", "ReduceSum", "ScatterND", "Transpose"];
+    let reading = readings.get(id).filter(|reading| !matches!(reading, Reading::Opaque(_)));
+    let Some(reading) =
+        reading.filter(|_| node.standard_op().is_some_and(|op| together.contains(&op)))
+    else {
+        return Vec::new();
     };
-    let others = graph.node(id).inputs.iter().flatten().filter(|&other| other != input);
-    others.filter_map(|&other| graph.value(other).producer).filter(reads_input).collect()
+    let mut seen: BTreeSet<ValueId> = reading.operands().into_iter().collect();
+    let mut steps = BTreeSet::new();
+    let mut wanted: Vec<ValueId> = graph.uses(id).collect();
+    while let Some(value) = wanted.pop() {
+        if !seen.insert(value) || reader.constants.contains(value) {
+            continue;
+        }
+        let producer = graph.value(value).producer.filter(|&producer| steps.insert(producer));
+        wanted.extend(producer.into_iter().flat_map(|producer| graph.uses(producer)));
+    }
+    steps.into_iter().collect()
 }
 
 impl Region {
     /// The region of `output` that stops at `cuts`.
     pub fn new(
-        graph: &Graph,
+        reader: &Reader,
         readings: &Readings,
         output: ValueId,
         cuts: BTreeSet<ValueId>,
     ) -> Self {
-        let mut nodes = BTreeSet::new();
+        let graph = reader.graph;
+        let (mut nodes, mut between) = (BTreeSet::new(), BTreeSet::new());
         let mut wanted = vec![output];
         while let Some(value) = wanted.pop() {
             let at_cut = value != output && cuts.contains(&value);
@@ -323,12 +343,14 @@ impl Region {
             if matches!(reading, Reading::Opaque(_)) {
                 continue;
             }
-            nodes.extend(helpers(graph, readings, producer));
             if nodes.insert(producer) {
+                between.extend(steps(reader, readings, producer));
                 wanted.extend(reading.operands());
             }
         }
-        Region { output, cuts, nodes: nodes.into_iter().collect() }
+        let steps: BTreeSet<NodeId> = between.difference(&nodes).copied().collect();
+        nodes.extend(&steps);
+        Region { output, cuts, nodes: nodes.into_iter().collect(), steps }
     }
 
     /// The region's normal form: one part per root and window. `lift` makes a map
@@ -346,7 +368,8 @@ impl Region {
         let mut forms: HashMap<ValueId, Vec<Part<L>>> = HashMap::new();
         let mut uses: HashMap<ValueId, usize> = HashMap::new();
         let graph = reader.graph;
-        for reading in self.nodes.iter().filter_map(|&id| readings.get(id)) {
+        let nodes = || self.nodes.iter().filter(|id| !self.steps.contains(id));
+        for reading in nodes().filter_map(|&id| readings.get(id)) {
             if matches!(reading, Reading::Alias(_)) {
                 continue;
             }
@@ -354,7 +377,7 @@ impl Region {
                 *uses.entry(readings.source(operand)).or_default() += 1;
             }
         }
-        for &id in &self.nodes {
+        for &id in nodes() {
             let Some(output) = graph.node(id).output() else { continue };
             // A form moves to its last reader inside the region; sums of thousands
             // of operands are not copied at every step.

@@ -4,10 +4,13 @@
 //! operator, add an arm to [`Reader::read`]; nothing else has to change.
 
 use super::NotLinear;
+use super::border::{Bordered, bordered};
 use super::constant::Constants;
 use super::inference::inference_form;
 use super::sizes::{Sizes, transposition};
-use crate::affine::{Affine, Border, Channels, Geometry, Order, Sense, Window, Work, batch_norm};
+use crate::affine::{
+    Affine, Border, Channels, Geometry, Linear, Order, Sense, Window, Work, batch_norm,
+};
 use crate::engine::InputShapes;
 use crate::onnx::graph::{Graph, Node, ValueId};
 use crate::onnx::model::Invalid;
@@ -74,6 +77,17 @@ pub enum Map {
         /// The bias.
         shift: f64,
     },
+    /// A map, then a border of what it gives where it reads nothing but zeros: its shift.
+    Bordered {
+        /// The map.
+        map: Box<Map>,
+        /// What it gives, around which the border is.
+        inner: ValueId,
+        /// The border, one per spatial axis.
+        windows: Vec<Window>,
+        /// The shape of both.
+        geometry: Geometry,
+    },
     /// Axis `i` of the output is axis `axes[i]` of the input.
     Transpose {
         /// A permutation.
@@ -85,7 +99,7 @@ impl Map {
     /// The map's shape.
     pub fn geometry(&self) -> Geometry {
         match self {
-            Map::Conv { geometry, .. } => geometry.clone(),
+            Map::Conv { geometry, .. } | Map::Bordered { geometry, .. } => geometry.clone(),
             Map::Diagonal { scale, shift, order } => Geometry {
                 channels: Some(Channels::diagonal(scale.len())),
                 shifted: shift.iter().any(|&value| value != 0.0),
@@ -112,7 +126,18 @@ impl Map {
             Map::Diagonal { scale, .. } => Work::each(scale.len() as f64),
             // Per channel, of which there is at least one.
             Map::Filter { .. } => self.geometry().work(),
-            Map::Transpose { .. } => Work::default(),
+            Map::Transpose { .. } | Map::Bordered { .. } => Work::default(),
+        }
+    }
+
+    /// What is added at the end: one number, or one per channel; empty if none is.
+    pub fn shift(&self) -> &[f64] {
+        match self {
+            Map::Conv { bias, .. } => bias,
+            Map::Diagonal { shift, .. } => shift,
+            Map::Filter { shift, .. } => std::slice::from_ref(shift),
+            Map::Bordered { map, .. } => map.shift(),
+            Map::Transpose { .. } => &[],
         }
     }
 
@@ -136,6 +161,14 @@ impl Map {
             Map::Filter { windows, weight, shift, .. } => {
                 Affine::filter(windows.clone(), *weight, *shift)
             }
+            // b + pad(L(x) − b): zero padding around what has no shift.
+            Map::Bordered { map, windows, .. } => {
+                let Some(map) = map.affine(constants)? else { return Ok(None) };
+                let shift = map.bias().to_vec();
+                let frame = Affine::filter(windows.clone(), 1.0, 0.0);
+                let Ok(framed) = frame.after(&map.unshifted()) else { return Ok(None) };
+                framed.shifted(&shift)
+            }
             Map::Transpose { .. } => Affine::identity(),
         };
         Ok(Some(affine.between(input, output)))
@@ -152,7 +185,7 @@ pub struct Reader<'g, 'm> {
     pub sizes: Sizes<'g, 'm>,
 }
 
-type Read<T> = Result<Result<T, NotLinear>, Invalid>;
+pub(super) type Read<T> = Result<Result<T, NotLinear>, Invalid>;
 
 /// `let value = known!(expression)`: the value, or back out with the reason.
 macro_rules! known {
@@ -198,7 +231,13 @@ impl<'g, 'm> Reader<'g, 'm> {
             "Slice" => self.slice(node)?,
             "AveragePool" => self.average_pool(node)?,
             "Concat" => self.concat(node)?,
-            "Transpose" => self.transpose(node),
+            "ScatterND" | "Transpose" => match bordered(self, node)? {
+                Ok(Some(border)) => self.bordered(border)?,
+                Ok(None) if op == "Transpose" => self.transpose(node),
+                Ok(None) => Err(opaque()),
+                Err(reason) => Err(reason),
+            },
+            "ReduceSum" => self.stacked(node)?,
             "Identity" => alias(node),
             "Dropout" if self.yields_more(node) => {
                 Err(NotLinear::Unrepresentable("its mask is used"))
@@ -520,9 +559,6 @@ impl<'g, 'm> Reader<'g, 'm> {
                 None => return Ok(Err(self.not_constant(value))),
             },
         };
-        if value != 0.0 {
-            return Ok(Err(NotLinear::Unrepresentable("it pads with a constant other than zero")));
-        }
         let pads = match (node.ints("pads"), node.input(1)) {
             (Some(pads), _) => pads.to_vec(),
             (None, Some(pads)) => match self.sizes.integers(pads)? {
@@ -544,8 +580,16 @@ impl<'g, 'm> Reader<'g, 'm> {
             return Ok(Err(NotLinear::Malformed("its pads do not fit its axes")));
         }
         let axes = known!(self.axes_from_front(input, &axes));
-        let map = self.frame(input, &axes, &pairs, border);
-        Ok(map.map(|map| Reading::Map(input, map)))
+        let map = known!(self.frame(input, &axes, &pairs, border));
+        match map {
+            Map::Filter { windows, order, .. } if value != 0.0 && order.is_canonical() => {
+                self.bordered(Bordered { input, windows, values: vec![value] })
+            }
+            _ if value != 0.0 => {
+                Ok(Err(NotLinear::Unrepresentable("it pads with a constant other than zero")))
+            }
+            map => Ok(Ok(Reading::Map(input, map))),
+        }
     }
 
     /// Slice (opset 1 to 13) with step 1.
@@ -703,6 +747,95 @@ impl<'g, 'm> Reader<'g, 'm> {
         Ok(Map::Filter { windows, order, weight: 1.0, shift: 0.0 })
     }
 
+    /// A border of numbers, which the operation before it gives there, or zeros.
+    fn bordered(&self, border: Bordered) -> Read<Reading> {
+        let Bordered { input, windows, values } = border;
+        let order = Order::CANONICAL;
+        let frame = Map::Filter { windows: windows.clone(), order, weight: 1.0, shift: 0.0 };
+        if values.iter().all(|&value| value == 0.0) {
+            return Ok(Ok(Reading::Map(input, frame)));
+        }
+        let differs = "its border is filled with other values than the operation before it gives";
+        let differs = Ok(Err(NotLinear::Unrepresentable(differs)));
+        let Some((operand, map, inner)) = self.shifting(input)? else { return differs };
+        let shift = map.shift();
+        let at = |shifts: &[f64], channel: usize| {
+            if shifts.len() == 1 { shifts.first() } else { shifts.get(channel) }.copied()
+        };
+        let channels = shift.len().max(values.len());
+        let pairs = (0..channels).map(|channel| Some((at(shift, channel)?, at(&values, channel)?)));
+        let Some(pairs) = pairs.collect::<Option<Vec<_>>>() else { return differs };
+        let largest =
+            pairs.iter().fold(0.0, |largest: f64, (a, b)| largest.max(a.abs()).max(b.abs()));
+        if pairs.iter().any(|(a, b)| (a - b).abs() > BORDER_TOLERANCE * largest) {
+            return differs;
+        }
+        let bare = map.geometry().unshifted();
+        let geometry = match frame.geometry().after(&bare) {
+            Ok(geometry) => Geometry { shifted: true, ..geometry },
+            Err(refusal) => return Ok(Err(refusal.into())),
+        };
+        let map = Box::new(map);
+        Ok(Ok(Reading::Map(operand, Map::Bordered { map, inner, windows, geometry })))
+    }
+
+    /// What it reads, the map, and what it makes, if `value` was made by one that adds
+    /// something.
+    fn shifting(&self, value: ValueId) -> Result<Option<(ValueId, Map, ValueId)>, Invalid> {
+        let mut producer = self.graph.value(value).producer;
+        while let Some(node) = producer.map(|producer| self.graph.node(producer)) {
+            match node.standard_op() {
+                Some("Identity") => {
+                    producer = node.input(0).and_then(|input| self.graph.value(input).producer);
+                }
+                Some("Conv" | "BatchNormalization" | "Add" | "Sub") => {
+                    return Ok(match (self.read(node)?, node.output()) {
+                        (Reading::Map(operand, map), Some(output)) => Some((operand, map, output)),
+                        _ => None,
+                    });
+                }
+                _ => break,
+            }
+        }
+        Ok(None)
+    }
+
+    /// ReduceSum (opset 1 to 13) over an axis along which tensors were stacked.
+    fn stacked(&self, node: &Node) -> Read<Reading> {
+        let opaque = || Ok(Err(NotLinear::Operator("ReduceSum".to_owned())));
+        let producer = |id: ValueId| Some(self.graph.node(self.graph.value(id).producer?));
+        let made_by = |id: Option<ValueId>, op: &str| {
+            producer(id?).filter(|node| node.standard_op() == Some(op))
+        };
+        let Some(concat) = made_by(node.input(0), "Concat") else { return opaque() };
+        let axis = [concat.int("axis", 1)];
+        if self.axes(node)?.as_deref() != Some(&axis) || node.int("keepdims", 1) != 0 {
+            return opaque();
+        }
+        let mut operands = Vec::with_capacity(concat.inputs.len());
+        for &input in &concat.inputs {
+            let Some(unsqueeze) = made_by(input, "Unsqueeze") else { return opaque() };
+            let Some(operand) = unsqueeze.input(0) else { return opaque() };
+            if self.axes(unsqueeze)?.as_deref() != Some(&axis) {
+                return opaque();
+            }
+            operands.push((operand, false));
+        }
+        Ok(Ok(match operands.as_slice() {
+            &[(only, _)] => Reading::Alias(only),
+            _ => Reading::Sum(operands),
+        }))
+    }
+
+    /// The axes of a node: an attribute before opset 13, an input since.
+    fn axes(&self, node: &Node) -> Result<Option<Vec<i64>>, Invalid> {
+        match (node.ints("axes"), node.input(1)) {
+            (Some(axes), _) => Ok(Some(axes.to_vec())),
+            (None, Some(axes)) => self.sizes.integers(axes),
+            (None, None) => Ok(None),
+        }
+    }
+
     fn keeps_type(&self, node: &Node) -> bool {
         let to = node.int("to", 0);
         let from = node.input(0).and_then(|input| self.constants.element_type(input));
@@ -717,6 +850,10 @@ impl<'g, 'm> Reader<'g, 'm> {
         }
     }
 }
+
+/// A border is what a map gives there if they differ by no more than the rounding of
+/// float32, in which exporters compute both, relative to the largest of them.
+const BORDER_TOLERANCE: f64 = 4e-6;
 
 /// Beyond every size, and safe to add.
 const LARGE: i64 = 1 << 32;

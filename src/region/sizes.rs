@@ -190,7 +190,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
                 let axes = transposition(node, dims.len())?;
                 Some(axes.axes(dims.len()).iter().map(|&axis| dims.get(axis)?.to_owned()).collect())
             }
-            "Relu" | "Identity" | "Neg" | "Cast" | "Dropout" => of_input(0),
+            "Relu" | "Identity" | "Neg" | "Cast" | "Dropout" | "ScatterND" => of_input(0),
             "Pad" | "Slice" => {
                 let rank = of_input(0)?.len();
                 Some(vec![None; rank])

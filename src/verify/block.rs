@@ -11,11 +11,8 @@ use prost::Message;
 use super::feed::Random;
 use super::{largest_difference, largest_magnitude, relative};
 use crate::engine::{Array, Engine, EngineError, Source, normal};
-use crate::onnx::proto::tensor_proto::DataType;
-use crate::onnx::proto::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
-    TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
-};
+use crate::onnx::build;
+use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor::{self, Float};
 
@@ -146,27 +143,10 @@ impl Claim {
             let shape = self.trials.first().and_then(|trial| trial.get(index));
             shape.map_or(0, Vec::len)
         };
-        let input = self.roots.iter().enumerate();
-        let input = input.map(|(index, name)| double_info(name, rank(index))).collect();
-        let model = ModelProto {
-            ir_version: Some(8),
-            opset_import: vec![OperatorSetIdProto {
-                version: Some(self.opset),
-                ..OperatorSetIdProto::default()
-            }],
-            graph: Some(GraphProto {
-                node: side
-                    .nodes
-                    .iter()
-                    .flat_map(|node| side.normalised(node, self.opset))
-                    .collect(),
-                initializer: side.constants.clone(),
-                input,
-                output: outputs.iter().map(|&name| info(name)).collect(),
-                ..GraphProto::default()
-            }),
-            ..ModelProto::default()
-        };
+        let inputs = self.roots.iter().enumerate();
+        let inputs = inputs.map(|(index, name)| build::double_input(name, rank(index))).collect();
+        let nodes = side.nodes.iter().flat_map(|node| side.normalised(node, self.opset)).collect();
+        let model = build::model(self.opset, inputs, nodes, side.constants.clone(), outputs);
         model.encode_to_vec()
     }
 }
@@ -193,18 +173,4 @@ impl Side {
         let integers = |name: &str| tensor::integers(constant(name)?, &Storage::default()).ok();
         normal::node(node, opset, &integers)
     }
-}
-
-fn info(name: &str) -> ValueInfoProto {
-    ValueInfoProto { name: Some(name.to_owned()), ..ValueInfoProto::default() }
-}
-
-fn double_info(name: &str, rank: usize) -> ValueInfoProto {
-    let dim = vec![tensor_shape_proto::Dimension::default(); rank];
-    let tensor = type_proto::Tensor {
-        elem_type: Some(DataType::Double.into()),
-        shape: Some(TensorShapeProto { dim }),
-    };
-    let value = Some(type_proto::Value::TensorType(tensor));
-    ValueInfoProto { r#type: Some(TypeProto { value, ..TypeProto::default() }), ..info(name) }
 }

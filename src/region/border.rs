@@ -1,0 +1,217 @@
+//! Padding that is filled afterwards, `y = pad(x); y[:, :, 0] = v; …`: slice assignments
+//! are exported as ScatterND over computed indices, between Transposes.
+//!
+//! Such nodes move elements and compute none, so what they do is not worked out by
+//! hand: the engine runs them on an input whose elements all differ, and where each of
+//! them is found again tells.
+
+use std::collections::BTreeSet;
+
+use ndarray::{ArrayD, Dimension, IxDyn};
+use prost::Message;
+
+use super::NotLinear;
+use super::read::{Read, Reader};
+use crate::affine::{Border, Window};
+use crate::engine::{Array, Engine, Source, normal};
+use crate::onnx::build;
+use crate::onnx::graph::{Node, NodeId, ValueId};
+use crate::onnx::model::Invalid;
+use crate::onnx::proto::{NodeProto, TensorProto};
+use crate::onnx::storage::Storage;
+use crate::onnx::tensor::{self, Float};
+
+/// A tensor with a border around its spatial axes.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Bordered {
+    /// The tensor, NCHW.
+    pub input: ValueId,
+    /// How wide the border is, per spatial axis.
+    pub windows: Vec<Window>,
+    /// What stands in it, per channel.
+    pub values: Vec<f64>,
+}
+
+/// Inputs of these batch sizes are tried where the batch is free: exporters bake in
+/// that of their example.
+const BATCHES: [i64; 5] = [1, 2, 4, 8, 16];
+
+/// Larger feature maps are not followed element by element.
+const MAX_ELEMENTS: usize = 1 << 22;
+
+/// Slice assignments are written in some hundred nodes.
+const MAX_NODES: usize = 4096;
+
+/// The padding that ends in the ScatterND or Transpose `node`; `None` if none does.
+pub(super) fn bordered(reader: &Reader, node: &Node) -> Read<Option<Bordered>> {
+    let (Some(output), Some(input)) = (node.output(), padded_input(reader, node)) else {
+        return Ok(Ok(None));
+    };
+    let goes_on = |&by: &NodeId| {
+        let by = reader.graph.node(by);
+        matches!(by.standard_op(), Some("ScatterND" | "Transpose")) && by.input(0) == Some(output)
+    };
+    if reader.graph.value(output).readers.iter().any(goes_on) {
+        return Ok(Ok(None));
+    }
+    let Some(steps) = Steps::between(reader, input, output)? else {
+        return Ok(Err(NotLinear::Unrepresentable("where it puts its elements is not constant")));
+    };
+    let shape = reader.sizes.shape(input);
+    let Some((batch, sizes)) = shape.split_first() else {
+        return Ok(Err(reader.sizes.rank_unknown(input)));
+    };
+    if let Some(axis) = sizes.iter().position(Option::is_none) {
+        return Ok(reader.sizes.size(input, axis + 1).map(|_| None));
+    }
+    let batches = batch.map_or(BATCHES.to_vec(), |batch| vec![batch]);
+    let shapes =
+        batches.into_iter().map(|batch| [batch].into_iter().chain(sizes.iter().flatten().copied()));
+    let shapes = shapes.map(|shape| shape.map(|size| usize::try_from(size).ok()).collect());
+    let mut moved = shapes.filter_map(|shape: Option<Vec<usize>>| steps.run(&shape?));
+    let found = moved.next().and_then(|moved| moved.border(input));
+    Ok(found.map(Some).ok_or(NotLinear::Unrepresentable("it does not fill a border evenly")))
+}
+
+/// What was padded before `node`, going back over ScatterND, Transpose and Identity.
+fn padded_input(reader: &Reader, node: &Node) -> Option<ValueId> {
+    let mut scatters = false;
+    let mut node = node;
+    for _ in 0..MAX_NODES {
+        match node.standard_op()? {
+            "ScatterND" => scatters = true,
+            "Transpose" | "Identity" => {}
+            "Pad" => return node.input(0).filter(|_| scatters),
+            _ => return None,
+        }
+        node = reader.graph.node(reader.graph.value(node.input(0)?).producer?);
+    }
+    None
+}
+
+/// The nodes from one tensor to another, and the constants that they read.
+struct Steps {
+    opset: i64,
+    input: String,
+    output: String,
+    nodes: Vec<NodeProto>,
+    constants: Vec<TensorProto>,
+}
+
+impl Steps {
+    /// `None` if they read another tensor that is not constant.
+    fn between(reader: &Reader, input: ValueId, output: ValueId) -> Result<Option<Self>, Invalid> {
+        let graph = reader.graph;
+        let name = |id: ValueId| graph.value(id).name.clone();
+        let (mut nodes, mut seen) = (BTreeSet::new(), BTreeSet::from([input]));
+        let mut constants = Vec::new();
+        let mut wanted = vec![output];
+        while let Some(value) = wanted.pop() {
+            if !seen.insert(value) {
+                continue;
+            }
+            if let Some((floats, _)) = reader.constants.floats(value)? {
+                constants.push(tensor::from_floats(&name(value), &floats, Float::F64));
+            } else if let Some(constant) = reader.constants.tensor(value)? {
+                let constant = tensor::inlined(&constant, &graph.model.storage)?;
+                constants.push(TensorProto { name: Some(name(value)), ..constant });
+            } else if let Some(producer) = graph.value(value).producer {
+                nodes.insert(producer);
+                wanted.extend(graph.uses(producer));
+            } else {
+                return Ok(None);
+            }
+            if nodes.len() > MAX_NODES {
+                return Ok(None);
+            }
+        }
+        let nodes = nodes.into_iter().map(|id| graph.node(id).proto.clone()).collect();
+        let opset = graph.model.opset;
+        let (input, output) = (name(input), name(output));
+        Ok(Some(Steps { opset, input, output, nodes, constants }))
+    }
+
+    /// Runs the nodes on elements 1, 2, 3, …, and on the same below zero. `None` if they
+    /// do not run on this shape.
+    fn run(&self, shape: &[usize]) -> Option<Moved> {
+        let elements = shape.iter().try_fold(1usize, |all, &size| all.checked_mul(size))?;
+        if elements > MAX_ELEMENTS {
+            return None;
+        }
+        let constant = |name: &str| self.constants.iter().find(|tensor| tensor.name() == name);
+        let integers = |name: &str| tensor::integers(constant(name)?, &Storage::default()).ok();
+        let nodes = self.nodes.iter().cloned();
+        let nodes = nodes.flat_map(|node| normal::node(node, self.opset, &integers)).collect();
+        let inputs = vec![build::double_input(&self.input, shape.len())];
+        let constants = self.constants.clone();
+        let model = build::model(self.opset, inputs, nodes, constants, &[&self.output]);
+        let bytes = model.encode_to_vec();
+        let source = Source { bytes: &bytes, folder: None };
+        let engine = Engine::load(source, &[shape.to_vec()]).ok()?;
+        let run = |sign: f64| {
+            let numbers = (1..=elements).map(|number| sign * number as f64).collect();
+            let numbers = ArrayD::from_shape_vec(IxDyn(shape), numbers).ok()?;
+            match engine.run(&[Array::Float(numbers)]).ok()?.into_iter().next()? {
+                Array::Float(output) => Some(output),
+                Array::Int(_) => None,
+            }
+        };
+        Some(Moved { shape: shape.to_vec(), above: run(1.0)?, below: run(-1.0)? })
+    }
+}
+
+/// Where the elements 1, 2, 3, … of an input of this shape are found again.
+struct Moved {
+    shape: Vec<usize>,
+    above: ArrayD<f64>,
+    below: ArrayD<f64>,
+}
+
+impl Moved {
+    /// The border that was put around the input; `None` if that is not what happened.
+    fn border(&self, input: ValueId) -> Option<Bordered> {
+        let (first, _) = self.above.indexed_iter().find(|&(_, &value)| value == 1.0)?;
+        let before: Vec<usize> = first.as_array_view().to_vec();
+        if before.len() != self.shape.len() || self.above.shape() != self.below.shape() {
+            return None;
+        }
+        let mut values = vec![None; *self.shape.get(1)?];
+        for ((at, &above), &below) in self.above.indexed_iter().zip(&self.below) {
+            let at = at.as_array_view().to_vec();
+            match self.number_at(&at, &before) {
+                Some(number) if above == number && below == -number => {}
+                None if above == below && above.is_finite() => {
+                    let value = values.get_mut(*at.get(1)?)?;
+                    if *value.get_or_insert(above) != above {
+                        return None;
+                    }
+                }
+                _ => return None,
+            }
+        }
+        let sides = before.iter().zip(self.shape.iter().zip(self.above.shape()));
+        let mut sides = sides.map(|(&before, (&size, &all))| {
+            Some((
+                i64::try_from(before).ok()?,
+                i64::try_from(all.checked_sub(before + size)?).ok()?,
+            ))
+        });
+        // The batch and the channels have no border.
+        if sides.next()?? != (0, 0) || sides.next()?? != (0, 0) {
+            return None;
+        }
+        let windows =
+            sides.map(|pads| Window::frame(pads?, Border::Zero)).collect::<Option<_>>()?;
+        Some(Bordered { input, windows, values: values.into_iter().collect::<Option<_>>()? })
+    }
+
+    /// The number of the input's element that belongs at `at`; `None` in the border.
+    fn number_at(&self, at: &[usize], before: &[usize]) -> Option<f64> {
+        let mut number = 0;
+        for (&size, (&at, &before)) in self.shape.iter().zip(at.iter().zip(before)) {
+            let inside = at.checked_sub(before).filter(|&inside| inside < size)?;
+            number = number * size + inside;
+        }
+        Some(number as f64 + 1.0)
+    }
+}
