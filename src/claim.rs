@@ -212,7 +212,7 @@ fn trials(
 
 /// How many outputs the block has along an axis, if the size of a root is known.
 fn outputs_known(reader: &Reader, block: &Block, axis: usize) -> Option<i64> {
-    let gathers = |part: &&Part<Geometry>| part.map.sense == Sense::Gather;
+    let gathers = |part: &&Part<Geometry>| part.map.sense != Sense::Scatter;
     let parts = block.parts.iter().filter(|_| block.relies_on_sizes).filter(gathers);
     let mut outputs = parts.filter(|part| part.kind == Kind::Weighted).filter_map(|part| {
         let shape = reader.sizes.shape(part.root);

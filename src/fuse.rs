@@ -2,17 +2,17 @@
 //!
 //! Weights are read, fused in float64 and rounded once to the model's type.
 
-use ndarray::{ArrayD, IxDyn};
+use ndarray::{Array1, ArrayD, Axis};
 
-use crate::affine::{Affine, Border, Linear, Refusal, Sense, Window};
+use crate::affine::{Affine, Border, Linear, Order, Refusal, Sense, Window};
 use crate::onnx::build::{int, ints, node, string};
 use crate::onnx::graph::ValueId;
 use crate::onnx::model::Invalid;
-use crate::onnx::proto::{NodeProto, TensorProto};
+use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto};
 use crate::onnx::tensor;
 use crate::plan::Block;
 use crate::region::read::{Map, Reader};
-use crate::region::{Kind, Part, Readings, WRAP_SINCE};
+use crate::region::{Kind, Part, Readings, WRAP_SINCE, order_of_product};
 
 /// What takes a block's place.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,6 +100,9 @@ impl Fused {
         output: &str,
     ) -> Result<String, FuseError> {
         let geometry = part.map.geometry();
+        if let Some(order) = order_of_product(geometry) {
+            return self.product(block, part, stem, &order, root, output);
+        }
         let opset = reader.graph.model.opset;
         let rank = geometry.windows.len() + 2;
         let mut input = root.to_owned();
@@ -126,7 +129,7 @@ impl Fused {
         }
         let windows = geometry.windows.iter();
         let crops: Vec<_> = windows.map(|window| pair(window.pads(), |pad| pad.min(0))).collect();
-        if geometry.sense == Sense::Gather && crops.iter().any(|&crop| crop != (0, 0)) {
+        if geometry.sense != Sense::Scatter && crops.iter().any(|&crop| crop != (0, 0)) {
             input = self.crop(opset, &format!("{stem}.crop"), &input, &crops);
         }
         let groups = geometry.channels.map_or(1, |channels| channels.groups);
@@ -135,9 +138,7 @@ impl Fused {
         self.weights(&weight, part.map.stored_kernel(), block)?;
         let mut inputs = vec![input.as_str(), weight.as_str()];
         if geometry.shifted {
-            let values = part.map.bias().to_vec();
-            let values = ArrayD::from_shape_vec(IxDyn(&[values.len()]), values).unwrap_or_default();
-            self.weights(&bias, values, block)?;
+            self.bias(&bias, part, block)?;
             inputs.push(&bias);
         }
         let axis = |value: fn(&Window) -> i64| -> Vec<i64> {
@@ -150,7 +151,7 @@ impl Fused {
             ints("strides", axis(|window| window.stride)),
         ];
         let op = match geometry.sense {
-            Sense::Gather => {
+            Sense::Gather | Sense::Product => {
                 attributes.push(ints("pads", pads_of(&frame(Border::Zero))));
                 "Conv"
             }
@@ -172,6 +173,63 @@ impl Fused {
             self.transpose(&format!("{stem}.output"), &canonical, output, roles);
         }
         Ok(output.to_owned())
+    }
+
+    /// Appends the matrix product of `part`: Gemm on `[N, C]`, MatMul and Add where there
+    /// are further axes, in `order`; between Transposes where its tensors have another.
+    fn product(
+        &mut self,
+        block: &Block,
+        part: &Part<Affine>,
+        stem: &str,
+        order: &Order,
+        root: &str,
+        output: &str,
+    ) -> Result<String, FuseError> {
+        let geometry = part.map.geometry();
+        let rank = geometry.windows.len() + 2;
+        let (weight, bias) = (format!("{stem}.weight"), format!("{stem}.bias"));
+        let mut matrix = part.map.stored_kernel();
+        while matrix.ndim() > 2 {
+            matrix.index_axis_inplace(Axis(2), 0);
+        }
+        if geometry.shifted {
+            self.bias(&bias, part, block)?;
+        }
+        if geometry.windows.is_empty() && geometry.shifted {
+            self.weights(&weight, matrix, block)?;
+            let inputs = [root, &weight, &bias];
+            self.nodes.push(node("Gemm", stem, &inputs, output, vec![int("transB", 1)]));
+            return Ok(output.to_owned());
+        }
+        self.weights(&weight, matrix.reversed_axes(), block)?;
+        let mut steps = vec![];
+        if geometry.input != *order {
+            steps.push(("input", turn(&geometry.input, order, rank)));
+        }
+        steps.push(("product", ("MatMul", Some(&weight), vec![])));
+        if geometry.shifted {
+            steps.push(("shift", ("Add", Some(&bias), vec![])));
+        }
+        if geometry.output != *order {
+            steps.push(("output", turn(order, &geometry.output, rank)));
+        }
+        let mut value = root.to_owned();
+        let last = steps.len() - 1;
+        for (index, (name, (op, constant, attributes))) in steps.into_iter().enumerate() {
+            let name = format!("{stem}.{name}");
+            let result = if index == last { output.to_owned() } else { name.clone() };
+            let inputs: Vec<&str> =
+                [value.as_str()].into_iter().chain(constant.map(String::as_str)).collect();
+            self.nodes.push(node(op, &name, &inputs, &result, attributes));
+            value = result;
+        }
+        Ok(value)
+    }
+
+    fn bias(&mut self, name: &str, part: &Part<Affine>, block: &Block) -> Result<(), FuseError> {
+        let values = part.map.bias().iter().copied().collect::<Array1<f64>>();
+        self.weights(name, values.into_dyn(), block)
     }
 
     fn transpose(&mut self, name: &str, input: &str, output: &str, axes: Vec<usize>) {
@@ -271,6 +329,16 @@ impl Fused {
         }
         input
     }
+}
+
+/// A Transpose from one order of axes to another: its operator and attributes.
+fn turn<'c>(
+    from: &Order,
+    to: &Order,
+    rank: usize,
+) -> (&'static str, Option<&'c String>, Vec<AttributeProto>) {
+    let axes = to.roles(rank).into_iter().map(|role| from.axis(role) as i64);
+    ("Transpose", None, vec![ints("perm", axes.collect())])
 }
 
 /// All beginnings, then all ends.

@@ -387,6 +387,7 @@ fn text_of(map: &Map) -> Option<String> {
     match map {
         Map::Conv { geometry, .. } => Some(match geometry.sense {
             Sense::Gather => sizes(geometry),
+            Sense::Product => "matrix".to_owned(),
             Sense::Scatter => format!("transposed {}", sizes(geometry)),
         }),
         Map::Bordered { map, .. } => text_of(map),

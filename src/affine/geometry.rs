@@ -25,6 +25,8 @@ pub enum Sense {
     Gather,
     /// Transposed convolution: each input scatters into a window of the output.
     Scatter,
+    /// Matrix product: there are no windows, every position is a convolution of its own.
+    Product,
 }
 
 /// The shape of a linear map.
@@ -99,7 +101,7 @@ impl Geometry {
     pub fn work(&self) -> Work {
         let strides = self.windows.iter().map(|window| window.stride as f64);
         Work::each(match self.sense {
-            Sense::Gather => self.weights(),
+            Sense::Gather | Sense::Product => self.weights(),
             Sense::Scatter => self.weights() / strides.product::<f64>(),
         })
     }
@@ -108,16 +110,32 @@ impl Geometry {
         self.windows.iter().all(|window| *window == Window::IDENTITY)
     }
 
+    /// The sense of a map that is made of this one and `other`. A product stays one with
+    /// what works on single channels.
+    fn joint_sense(&self, other: &Geometry) -> Sense {
+        let joins = |map: &Geometry| map.sense == Sense::Product || map.windows.is_empty();
+        match (self.sense, other.sense) {
+            (Sense::Scatter, _) | (_, Sense::Scatter) => Sense::Scatter,
+            (Sense::Gather, Sense::Gather) => Sense::Gather,
+            _ if joins(self) && joins(other) => Sense::Product,
+            _ => Sense::Gather,
+        }
+    }
+
     fn composed_window(&self, inner: &Geometry, axis: usize) -> Result<Window, Refusal> {
         let (outer, inner_window) = (self.window(axis), inner.window(axis));
         match (self.sense, inner.sense) {
-            (Sense::Gather, Sense::Gather) => outer.after(&inner_window, axis),
-            (Sense::Gather, Sense::Scatter) => outer.frame_of_scattered(&inner_window, axis),
+            (Sense::Gather | Sense::Product, Sense::Gather | Sense::Product) => {
+                outer.after(&inner_window, axis)
+            }
+            (Sense::Gather | Sense::Product, Sense::Scatter) => {
+                outer.frame_of_scattered(&inner_window, axis)
+            }
             // Scattered, a bias would reach the border less often than the middle.
-            (Sense::Scatter, Sense::Gather) if !inner.is_pointwise() => Err(Refusal::Senses),
-            (Sense::Scatter, Sense::Gather) if inner.shifted => Err(Refusal::BiasAtBorder(axis)),
-            (Sense::Scatter, Sense::Gather) => Ok(outer),
             (Sense::Scatter, Sense::Scatter) => Err(Refusal::Senses),
+            (Sense::Scatter, _) if !inner.is_pointwise() => Err(Refusal::Senses),
+            (Sense::Scatter, _) if inner.shifted => Err(Refusal::BiasAtBorder(axis)),
+            (Sense::Scatter, _) => Ok(outer),
         }
     }
 
@@ -164,7 +182,7 @@ impl Linear for Geometry {
             .map(|axis| {
                 let outer = self.window(axis);
                 // Conv 1×1 with bias, then a padded 3×3: the pad is 0, not the bias.
-                let padded = self.sense == Sense::Gather && outer.is_padded();
+                let padded = self.sense != Sense::Scatter && outer.is_padded();
                 if inner.shifted && padded && outer.border == Border::Zero {
                     return Err(Refusal::BiasAtBorder(axis));
                 }
@@ -174,10 +192,7 @@ impl Linear for Geometry {
         Ok(Geometry {
             channels,
             windows,
-            sense: match (self.sense, inner.sense) {
-                (Sense::Gather, Sense::Gather) => Sense::Gather,
-                _ => Sense::Scatter,
-            },
+            sense: self.joint_sense(inner),
             input: inner.input.clone(),
             output: self.output.clone(),
             shifted: self.shifted || inner.shifted,
@@ -188,7 +203,7 @@ impl Linear for Geometry {
         if self.output != other.output {
             return Err(Refusal::Axes);
         }
-        if self.sense != other.sense {
+        if (self.sense == Sense::Scatter) != (other.sense == Sense::Scatter) {
             return Err(Refusal::Senses);
         }
         let channels = match (self.channels, other.channels) {
@@ -216,13 +231,16 @@ impl Linear for Geometry {
             .map(|axis| {
                 // Outputs of transposed convolutions differ in number or do not, for all sizes.
                 let size = match self.sense {
-                    Sense::Gather => shape.get(self.input.axis(axis + 2)).copied().flatten(),
+                    Sense::Gather | Sense::Product => {
+                        shape.get(self.input.axis(axis + 2)).copied().flatten()
+                    }
                     Sense::Scatter => None,
                 };
                 self.window(axis).union(&other.window(axis), size, axis)
             })
             .collect::<Result<_, _>>()?;
-        Ok(Geometry { channels, windows, shifted: self.shifted || other.shifted, ..self.clone() })
+        let (sense, shifted) = (self.joint_sense(other), self.shifted || other.shifted);
+        Ok(Geometry { channels, windows, sense, shifted, ..self.clone() })
     }
 
     fn permuted(&self, roles: &[usize]) -> Self {

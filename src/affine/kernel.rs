@@ -58,12 +58,22 @@ impl Affine {
         affine
     }
 
+    /// A matrix product with weights `[O, C]`, on tensors with so many spatial `axes`; an
+    /// empty `bias` is zero.
+    pub fn product(weights: ArrayD<f64>, bias: &[f64], axes: usize) -> Self {
+        let mut kernel = weights.as_standard_layout().into_owned();
+        (0..axes).for_each(|_| kernel.insert_axis_inplace(Axis(kernel.ndim())));
+        let mut affine = Self::conv(kernel, bias, vec![Window::IDENTITY; axes], 1);
+        affine.geometry.sense = Sense::Product;
+        affine
+    }
+
     /// The weights as the operator stores them: `[O, C/groups, taps…]`, or, if the
     /// convolution is transposed, `[C, O/groups, taps…]`.
     pub fn stored_kernel(&self) -> ArrayD<f64> {
         let groups = self.geometry.channels.map_or(1, |channels| channels.groups);
         match self.geometry.sense {
-            Sense::Gather => self.kernel.clone(),
+            Sense::Gather | Sense::Product => self.kernel.clone(),
             Sense::Scatter => exchange_channels(self.kernel.clone(), groups),
         }
     }

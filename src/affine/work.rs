@@ -35,7 +35,7 @@ impl Work {
             let (stride, slack) = (window.stride as f64, window.slack as f64);
             // n = a·m − c, as factor a and c/a.
             let (factor, lost) = match map.sense {
-                Sense::Gather => (stride, (stride + slack) / stride),
+                Sense::Gather | Sense::Product => (stride, (stride + slack) / stride),
                 Sense::Scatter => (1.0 / stride, slack - stride),
             };
             all *= factor;

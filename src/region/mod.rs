@@ -15,7 +15,7 @@ pub mod sizes;
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::affine::{Border, Geometry, Linear, Refusal, Sense, Window};
+use crate::affine::{Border, Geometry, Linear, Order, Refusal, Sense, Window};
 use crate::onnx::graph::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
 use read::{Map, Reader, Reading};
@@ -253,13 +253,32 @@ impl<L: Linear> Part<L> {
 /// Pad has had the mode `wrap` since this operator set.
 pub const WRAP_SINCE: i64 = 19;
 
+/// The order of axes, with the channels last, in which a map is written as a matrix
+/// product; `None` if it becomes a convolution, as products between NCHW tensors do.
+pub fn order_of_product(geometry: &Geometry) -> Option<Order> {
+    let ends = [&geometry.input, &geometry.output];
+    let is_nchw = !geometry.windows.is_empty() && ends.iter().all(|end| end.is_canonical());
+    if geometry.sense != Sense::Product || is_nchw {
+        return None;
+    }
+    let channels = geometry.windows.len() + 1;
+    let last = ends.into_iter().find(|end| end.axis(1) == channels);
+    Some(last.cloned().unwrap_or_else(|| Order::with_channels_at(channels)))
+}
+
 /// How many nodes it takes to write out a convolution of this shape.
 pub fn nodes_of(geometry: &Geometry, opset: i64) -> usize {
     let count = |condition: fn(&Window) -> bool| {
         geometry.windows.iter().filter(|window| condition(window)).count()
     };
+    if let Some(order) = order_of_product(geometry) {
+        // MatMul and its bias where Gemm does not serve, and Transposes.
+        let bias = usize::from(geometry.shifted && !geometry.windows.is_empty());
+        let turns = [&geometry.input, &geometry.output].map(|end| usize::from(*end != order));
+        return 1 + bias + turns.iter().sum::<usize>();
+    }
     let mut nodes = 1;
-    if geometry.sense == Sense::Gather {
+    if geometry.sense != Sense::Scatter {
         nodes += count(|window| window.pads().0 < 0 || window.pads().1 < 0).min(1);
     }
     nodes += count(|window| window.border == Border::Reflect).min(1);

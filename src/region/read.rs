@@ -43,13 +43,15 @@ impl Reading {
     }
 }
 
-/// An affine map; the weights of a convolution are not read yet.
+/// An affine map; the weights of a convolution or product are not read yet.
 #[derive(Debug, Clone)]
 pub enum Map {
-    /// Conv or ConvTranspose: kernel tensor, bias, shape.
+    /// Conv, ConvTranspose, Gemm or MatMul: kernel tensor, bias, shape.
     Conv {
-        /// The kernel's tensor, `[O, C/groups, k…]`, or `[C, O/groups, k…]` if transposed.
+        /// The kernel's tensor.
         kernel: ValueId,
+        /// In which order it is stored.
+        layout: Layout,
         /// Its type, which is that of the input and output too.
         float: Float,
         /// Empty if there is none.
@@ -93,6 +95,15 @@ pub enum Map {
         /// A permutation.
         axes: Order,
     },
+}
+
+/// The axes of a stored kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// `[O, C/groups, k…]`.
+    OutputsFirst,
+    /// `[C, O/groups, k…]`.
+    InputsFirst,
 }
 
 impl Map {
@@ -148,14 +159,20 @@ impl Map {
     pub fn affine(&self, constants: &Constants) -> Result<Option<Affine>, Invalid> {
         let Geometry { input, output, .. } = self.geometry();
         let affine = match self {
-            Map::Conv { kernel, bias, geometry, .. } => {
+            Map::Conv { kernel, layout, bias, geometry, .. } => {
                 let groups = geometry.channels.map_or(1, |channels| channels.groups);
                 let Some((weights, _)) = constants.floats(*kernel)? else { return Ok(None) };
-                let new = match geometry.sense {
-                    Sense::Gather => Affine::conv,
-                    Sense::Scatter => Affine::transposed_conv,
-                };
-                new(weights, bias, geometry.windows.clone(), groups)
+                let windows = geometry.windows.clone();
+                match (geometry.sense, layout) {
+                    (Sense::Gather, _) => Affine::conv(weights, bias, windows, groups),
+                    (Sense::Scatter, _) => Affine::transposed_conv(weights, bias, windows, groups),
+                    (Sense::Product, Layout::OutputsFirst) => {
+                        Affine::product(weights, bias, windows.len())
+                    }
+                    (Sense::Product, Layout::InputsFirst) => {
+                        Affine::product(weights.reversed_axes(), bias, windows.len())
+                    }
+                }
             }
             Map::Diagonal { scale, shift, .. } => Affine::diagonal(scale, shift),
             Map::Filter { windows, weight, shift, .. } => {
@@ -223,6 +240,8 @@ impl<'g, 'm> Reader<'g, 'm> {
         let reading = match op {
             "Conv" => self.conv(node, Sense::Gather)?,
             "ConvTranspose" => self.conv(node, Sense::Scatter)?,
+            "Gemm" => self.gemm(node)?,
+            "MatMul" => self.matmul(node)?,
             "BatchNormalization" => self.norm(node)?,
             "Add" | "Sub" | "Mul" | "Div" => self.arithmetic(node, op)?,
             "Sum" => sum(node),
@@ -275,9 +294,11 @@ impl<'g, 'm> Reader<'g, 'm> {
         let Some(second) = width.checked_mul(groups) else {
             return Ok(Err(NotLinear::Malformed("its channels overflow")));
         };
-        let (windows, outputs, inputs) = match sense {
-            Sense::Gather => (self.windows(node, input, &taps), *first, second),
-            Sense::Scatter => (scattered_windows(node, &taps), second, *first),
+        let (windows, outputs, inputs, layout) = match sense {
+            Sense::Scatter => (scattered_windows(node, &taps), second, *first, Layout::InputsFirst),
+            Sense::Gather | Sense::Product => {
+                (self.windows(node, input, &taps), *first, second, Layout::OutputsFirst)
+            }
         };
         let windows = known!(windows);
         let bias = match node.input(2) {
@@ -291,7 +312,74 @@ impl<'g, 'm> Reader<'g, 'm> {
             shifted: bias.iter().any(|&value| value != 0.0),
             ..Geometry::identity()
         };
-        Ok(Ok(Reading::Map(input, Map::Conv { kernel, float, bias, geometry })))
+        Ok(Ok(Reading::Map(input, Map::Conv { kernel, layout, float, bias, geometry })))
+    }
+
+    /// Gemm (opset 1 to 13) of a tensor `[N, C]` with a constant.
+    fn gemm(&self, node: &Node) -> Read<Reading> {
+        let (Some(input), Some(weights)) = (node.input(0), node.input(1)) else {
+            return Ok(Err(NotLinear::Malformed("its input or weights are missing")));
+        };
+        let factor = |name| node.attribute(name).map_or(1.0, |attribute| attribute.f());
+        let scales = factor("alpha") != 1.0 || factor("beta") != 1.0;
+        // Before operator set 7 a bias was broadcast only where that was asked for.
+        if scales || node.int("transA", 0) != 0 || self.graph.model.opset < 7 {
+            return Ok(Err(NotLinear::Operator("Gemm".to_owned())));
+        }
+        let layout = match node.int("transB", 0) {
+            0 => Layout::InputsFirst,
+            _ => Layout::OutputsFirst,
+        };
+        let (float, [inputs, outputs]) = known!(self.matrix(weights, layout)?);
+        let bias = match node.input(2) {
+            None => Vec::new(),
+            Some(bias) => known!(self.vector(bias, outputs)?),
+        };
+        let geometry = Geometry {
+            channels: Some(Channels { inputs, outputs, groups: 1 }),
+            sense: Sense::Product,
+            shifted: bias.iter().any(|&value| value != 0.0),
+            ..Geometry::identity()
+        };
+        Ok(Ok(Reading::Map(input, Map::Conv { kernel: weights, layout, float, bias, geometry })))
+    }
+
+    /// MatMul (opset 1 to 13) of a tensor `[N, …, C]` with a constant `[C, O]`.
+    fn matmul(&self, node: &Node) -> Read<Reading> {
+        let opaque = || Ok(Err(NotLinear::Operator("MatMul".to_owned())));
+        let (Some(input), Some(weights)) = (node.input(0), node.input(1)) else { return opaque() };
+        // A product of two feature maps, as in attention, is not linear.
+        if self.constants.contains(input) || !self.constants.contains(weights) {
+            return opaque();
+        }
+        let layout = Layout::InputsFirst;
+        let (float, [inputs, outputs]) = known!(self.matrix(weights, layout)?);
+        let rank = known!(self.sizes.rank(input));
+        let Some(axes) = rank.checked_sub(2) else { return opaque() };
+        let geometry = Geometry {
+            channels: Some(Channels { inputs, outputs, groups: 1 }),
+            windows: vec![Window::IDENTITY; axes],
+            sense: Sense::Product,
+            ..Geometry::identity().within(&Order::with_channels_at(rank - 1))
+        };
+        let (kernel, bias) = (weights, Vec::new());
+        Ok(Ok(Reading::Map(input, Map::Conv { kernel, layout, float, bias, geometry })))
+    }
+
+    /// The type of a constant matrix, and its numbers of inputs and outputs.
+    fn matrix(&self, id: ValueId, layout: Layout) -> Read<(Float, [usize; 2])> {
+        let Some(dims) = self.constants.dims(id)? else { return Ok(Err(self.not_constant(id))) };
+        let float = self.constants.element_type(id).and_then(Float::from_onnx);
+        let (Some(float), &[first, second]) = (float, dims.as_slice()) else {
+            return Ok(Err(NotLinear::Unrepresentable("its weights are not one matrix of floats")));
+        };
+        if dims.contains(&0) {
+            return Ok(Err(NotLinear::Malformed("its weights are empty")));
+        }
+        Ok(Ok(match layout {
+            Layout::InputsFirst => (float, [first, second]),
+            Layout::OutputsFirst => (float, [second, first]),
+        }))
     }
 
     /// AveragePool (opset 1 to 22): each tap weighs 1/(number of taps).

@@ -179,6 +179,19 @@ impl<'g, 'm> Sizes<'g, 'm> {
                 *dims.get_mut(1)? = kernel.get(1).and_then(|width| width.checked_mul(groups));
                 Some(dims)
             }
+            "Gemm" => {
+                let weights = self.constants.dims(node.input(1)?).ok()??;
+                let outputs =
+                    if node.int("transB", 0) == 0 { weights.get(1) } else { weights.first() };
+                Some(vec![None, outputs.copied()])
+            }
+            "MatMul" => {
+                let weights = self.constants.dims(node.input(1)?).ok()??;
+                let &[_, outputs] = weights.as_slice() else { return None };
+                let mut dims = of_input(0)?;
+                *dims.last_mut()? = Some(outputs);
+                Some(dims)
+            }
             "BatchNormalization" => {
                 let channels = self.constants.dims(node.input(1)?).ok()??.first().copied();
                 let mut dims = of_input(0)?;
@@ -190,10 +203,17 @@ impl<'g, 'm> Sizes<'g, 'm> {
                 let axes = transposition(node, dims.len())?;
                 Some(axes.axes(dims.len()).iter().map(|&axis| dims.get(axis)?.to_owned()).collect())
             }
-            "Relu" | "Identity" | "Neg" | "Cast" | "Dropout" | "ScatterND" => of_input(0),
-            "Pad" | "Slice" => {
+            "Relu" | "Identity" | "Neg" | "Cast" | "Dropout" | "ScatterND" | "Clip" | "Elu"
+            | "Erf" | "Gelu" | "HardSigmoid" | "HardSwish" | "LayerNormalization" | "LeakyRelu"
+            | "PRelu" | "Sigmoid" | "Softmax" | "Softplus" | "Tanh" => of_input(0),
+            "Pad" | "Slice" | "MaxPool" | "AveragePool" | "GlobalAveragePool" => {
                 let rank = of_input(0)?.len();
                 Some(vec![None; rank])
+            }
+            "Flatten" => Some(vec![None; 2]),
+            "Reshape" => {
+                let shape = self.constants.dims(node.input(1)?).ok()??;
+                Some(vec![None; *shape.first()?])
             }
             "Add" | "Sub" | "Mul" | "Div" => {
                 let (left, right) = (node.input(0)?, node.input(1)?);
