@@ -13,10 +13,10 @@ use acb_fuse::onnx::proto::tensor_proto::DataType;
 use acb_fuse::verify::model::Outcome;
 use acb_fuse::verify::relative_error;
 use acb_fuse::{Options, Place, convert};
-use common::{data, fused, models, operators, parameters, run};
+use common::{data, deployed_twin, fused, models, multiply_adds, operators, parameters, run};
 use expect_test::expect_file;
 
-const GROUPS: [&str; 4] = ["blocks", "near_misses", "networks", "exporters"];
+const GROUPS: [&str; 5] = ["blocks", "near_misses", "networks", "relatives", "exporters"];
 
 /// What the tool says of each file stands beside it. `UPDATE_EXPECT=1 cargo test`
 /// writes it anew.
@@ -30,8 +30,8 @@ fn every_file_is_reported_as_expected() {
 }
 
 /// Outputs are the framework's own float64 outputs within float32 rounding. A
-/// network's largest error is at most twice what the unfused graph or the plain
-/// architecture has, and not larger in the median.
+/// network's largest error is at most twice what the unfused graph or its deployed
+/// twin has, and not larger in the median.
 #[test]
 fn outputs_are_the_frameworks_own() {
     let folder = tempfile::tempdir().unwrap();
@@ -39,13 +39,14 @@ fn outputs_are_the_frameworks_own() {
     let mut ratios = Vec::new();
     let mut compared = 0;
     let all = GROUPS.into_iter().flat_map(models);
-    for model in all.filter(|model| !model.ends_with("plain.onnx")) {
+    for model in all {
         let report = fused(&model, &output);
         let (inputs, expected) = (data(&model, "input"), data(&model, "output"));
         let beside = model.parent().unwrap();
         // tract reads a few originals wrongly or not at all; then the fused file is
         // held to what float32 allows.
         let before = run(&model, beside, &inputs).map(|found| largest_error(&expected, &found));
+        let twin = deployed_twin(&model).map(|twin| run(&twin, beside, &inputs));
         let after = run(&output, beside, &inputs);
         if let (Err(before), Err(after)) = (&before, &after) {
             assert!(!matches!(report.run, Some(Outcome::Agreed(_))), "{model:?}: {before} {after}");
@@ -54,20 +55,17 @@ fn outputs_are_the_frameworks_own() {
         let after =
             largest_error(&expected, &after.unwrap_or_else(|error| panic!("{model:?}: {error}")));
         compared += 1;
-        match before {
-            Ok(before) if model.starts_with("fixtures/networks") => {
+        match (before, twin) {
+            (Ok(before), Some(Ok(twin))) => {
                 // How weights happen to be rounded weighs as much as fusing does: the
-                // plain architecture, whose weights were fused and rounded elsewhere,
-                // may be further off than the unfused graph.
-                let plain = run(&model.with_file_name("plain.onnx"), beside, &inputs).unwrap();
-                let plain = largest_error(&expected, &plain);
-                assert!(after <= 2.0 * plain.max(before), "{model:?}: {before:e} became {after:e}");
+                // twin, whose weights were fused and rounded elsewhere, may be further
+                // off than the unfused graph.
+                let twin = largest_error(&expected, &twin);
+                assert!(after <= 2.0 * twin.max(before), "{model:?}: {before:e} became {after:e}");
                 if after > 2.0 * before {
-                    println!(
-                        "{model:?}: unfused {before:.1e}, fused {after:.1e}, plain {plain:.1e}"
-                    );
+                    println!("{model:?}: unfused {before:.1e}, fused {after:.1e}, twin {twin:.1e}");
                 }
-                ratios.push((after / plain.max(before), after / before));
+                ratios.push((after / twin.max(before), after / before));
             }
             // A single block may be exact to the last bit by luck, so its error is no
             // yardstick: a float32 sum of a few hundred products is.
@@ -90,7 +88,7 @@ fn outputs_are_the_frameworks_own() {
     let (to_both, to_unfused): (Vec<f64>, Vec<f64>) = ratios.into_iter().unzip();
     let (to_both, to_unfused) = (median(to_both), median(to_unfused));
     println!(
-        "{compared} files; {count} networks, fused error in the median {to_unfused:.2} × unfused, {to_both:.2} × the larger of unfused and plain"
+        "{compared} files; {count} networks, fused error in the median {to_unfused:.2} × unfused, {to_both:.2} × the larger of unfused and twin"
     );
     assert!(compared > 150 && count > 20 && to_unfused <= 1.0);
 }
@@ -137,7 +135,7 @@ fn networks_become_their_plain_architecture() {
         "| network | file | blocks | nodes | Conv | plain Conv | parameters | plain parameters |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    for model in models("networks").into_iter().filter(|model| !model.ends_with("plain.onnx")) {
+    for model in models("networks") {
         let plain = model.with_file_name("plain.onnx");
         let report = fused(&model, &output);
         let (found, expected) = (operators(&output), operators(&plain));
@@ -178,6 +176,80 @@ fn networks_become_their_plain_architecture() {
         .unwrap();
     }
     assert!(table.lines().count() > 20);
+    let readme = fs::read_to_string("README.md").unwrap();
+    assert!(readme.contains(&table), "the README's table is not what was measured:\n{table}");
+}
+
+/// What is counted of a file: nodes, convolutions, norms, additions, parameters and
+/// multiply-adds.
+struct Counts([f64; 6]);
+
+impl Counts {
+    fn of(model: &Path, shapes: &[Vec<usize>]) -> Self {
+        let operators = operators(model);
+        let count = |operator: &str| operators.get(operator).copied().unwrap_or(0) as f64;
+        Counts([
+            operators.values().sum::<usize>() as f64,
+            count("Conv"),
+            count("BatchNormalization"),
+            count("Add"),
+            parameters(model) as f64,
+            multiply_adds(model, shapes).unwrap_or(f64::NAN),
+        ])
+    }
+
+    fn no_more_than(&self, other: &Counts) -> bool {
+        self.0.iter().zip(&other.0).all(|(mine, theirs)| mine <= theirs)
+    }
+
+    /// `exported → fused, deployed` of each count.
+    fn cells(exported: &Counts, fused: &Counts, deployed: &Counts) -> String {
+        let text = |count: f64| match count {
+            count if count.is_nan() => "?".to_owned(),
+            count if count >= 1e6 => format!("{:.2} M", count / 1e6),
+            count => format!("{count:.0}"),
+        };
+        let counts = exported.0.iter().zip(fused.0.iter().zip(&deployed.0));
+        let cells = counts.map(|(&a, (&b, &c))| format!("{} → {}, {}", text(a), text(b), text(c)));
+        cells.collect::<Vec<_>>().join(" | ")
+    }
+}
+
+/// Fused, each relative has no more of anything than what its own library or its
+/// authors' formulas make of it.
+#[test]
+fn relatives_become_what_their_libraries_make_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.onnx");
+    let mut table = String::from(
+        "| network | file | nodes | Conv | BatchNormalization | Add | parameters | multiply-adds | error |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for model in models("relatives") {
+        let (inputs, expected) = (data(&model, "input"), data(&model, "output"));
+        let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.shape().to_vec()).collect();
+        let counts = |path: &Path| Counts::of(path, &shapes);
+        let deployed = counts(&deployed_twin(&model).unwrap());
+        let mut name = model.file_stem().unwrap().to_str().unwrap().to_owned();
+        fused(&model, &output);
+        if !counts(&output).no_more_than(&deployed) {
+            // TorchScript bakes the sizes of assigned borders in, whatever it declares.
+            let mut options = Options::default();
+            options.run.shapes.insert("x".to_owned(), shapes[0].clone());
+            let place = Place::File(output.clone());
+            convert(&Place::File(model.clone()), Some(&place), &options).unwrap();
+            name.push_str(" with `--input-shape`");
+        }
+        let found = counts(&output);
+        assert!(found.no_more_than(&deployed), "{model:?}: {:?}, not {:?}", found.0, deployed.0);
+        let error =
+            run(&output, folder.path(), &inputs).map(|found| largest_error(&expected, &found));
+        let error = error.map_or("?".to_owned(), |error| format!("{error:.0e}"));
+        let case = model.parent().unwrap().file_name().unwrap().to_str().unwrap();
+        let cells = Counts::cells(&counts(&model), &found, &deployed);
+        writeln!(table, "| {case} | {name} | {cells} | {error} |").unwrap();
+    }
+    assert!(table.lines().count() > 40);
     let readme = fs::read_to_string("README.md").unwrap();
     assert!(readme.contains(&table), "the README's table is not what was measured:\n{table}");
 }

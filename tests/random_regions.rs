@@ -9,12 +9,11 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use acb_fuse::engine::{Array, InputShapes, Source, infer};
+use acb_fuse::engine::Array;
 use acb_fuse::onnx::build::{int, ints, node};
 use acb_fuse::onnx::proto::{
     GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
@@ -385,45 +384,12 @@ struct Cost {
     multiply_adds: f64,
 }
 
-/// What a model costs, counted from its nodes and the shapes that tract infers.
-fn cost(bytes: &[u8], size: [usize; 2]) -> Cost {
-    let model = ModelProto::decode(bytes).unwrap();
-    let graph = model.graph.unwrap();
-    let shapes: InputShapes = graph
-        .input
-        .iter()
-        .map(|input| (input.name().to_owned(), vec![1, CHANNELS, size[0], size[1]]))
-        .collect();
-    let inferred = infer(Source { bytes, folder: None }, &shapes).unwrap();
-    let weights: BTreeMap<&str, Vec<i64>> = graph
-        .initializer
-        .iter()
-        .filter(|weight| Float::from_onnx(weight.data_type()).is_some())
-        .map(|weight| (weight.name(), weight.dims.clone()))
-        .collect();
-    let count = |dims: &[i64]| dims.iter().product::<i64>() as f64;
-    let multiply_adds = graph.node.iter().map(|node| {
-        let outputs = || {
-            inferred.shapes[&node.output[0]].iter().map(|dim| dim.unwrap() as f64).product::<f64>()
-        };
-        match node.op_type() {
-            "Conv" => outputs() * count(&weights[node.input[1].as_str()][1..]),
-            "AveragePool" => {
-                let taps = node
-                    .attribute
-                    .iter()
-                    .find(|attribute| attribute.name() == "kernel_shape")
-                    .unwrap();
-                outputs() * count(&taps.ints)
-            }
-            "BatchNormalization" | "Mul" | "Div" => outputs(),
-            _ => 0.0,
-        }
-    });
+fn cost(path: &Path) -> Cost {
+    let shape = vec![1, CHANNELS, TYPICAL[0], TYPICAL[1]];
     Cost {
-        nodes: graph.node.len(),
-        multiply_adds: multiply_adds.sum(),
-        parameters: weights.values().map(|dims| count(dims) as usize).sum(),
+        nodes: common::operators(path).values().sum(),
+        parameters: common::parameters(path) as usize,
+        multiply_adds: common::multiply_adds(path, &[shape.clone(), shape]).unwrap(),
     }
 }
 
@@ -475,7 +441,6 @@ fn check(steps: &[Step]) -> Result<(), TestCaseError> {
         let error = largest_difference(expected, found);
         prop_assert!(error <= 1e-9, "{size:?}: off by {error:e}\n{text}{report}");
     }
-    let cost = |path: &Path| cost(&fs::read(path).unwrap(), TYPICAL);
     let (before, after) = (cost(&input), cost(&output));
     prop_assert!(
         after.nodes <= before.nodes

@@ -324,13 +324,17 @@ pub fn insert<L: Linear>(parts: &mut Vec<Part<L>>, mut part: Part<L>, reader: &R
 /// read together with it: the Slices of a circular padding, what fills a border.
 pub fn steps(reader: &Reader, readings: &Readings, id: NodeId) -> Vec<NodeId> {
     let (graph, node) = (reader.graph, reader.graph.node(id));
-    let together = ["Concat", "ReduceSum", "ScatterND", "Transpose"];
-    let reading = readings.get(id).filter(|reading| !matches!(reading, Reading::Opaque(_)));
-    let Some(reading) =
-        reading.filter(|_| node.standard_op().is_some_and(|op| together.contains(&op)))
-    else {
-        return Vec::new();
+    let Some(reading) = readings.get(id) else { return Vec::new() };
+    let together = match reading {
+        Reading::Map(_, Map::Bordered { .. }) => true,
+        Reading::Map(..) | Reading::Sum(_) => {
+            matches!(node.standard_op(), Some("Concat" | "ReduceSum" | "ScatterND" | "Transpose"))
+        }
+        Reading::Alias(_) | Reading::Opaque(_) => false,
     };
+    if !together {
+        return Vec::new();
+    }
     let mut seen: BTreeSet<ValueId> = reading.operands().into_iter().collect();
     let mut steps = BTreeSet::new();
     let mut wanted: Vec<ValueId> = graph.uses(id).collect();

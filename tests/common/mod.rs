@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use acb_fuse::engine::{Array, Engine, Source, normal};
+use acb_fuse::engine::{Array, Engine, Source, infer, normal};
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto, type_proto};
 use acb_fuse::onnx::storage::Storage;
@@ -22,14 +22,24 @@ use acb_fuse::report::Report;
 use acb_fuse::{Options, Place, convert};
 use prost::Message;
 
-/// All models below `fixtures/<group>`, sorted, relative to the crate.
+/// All training-time models below `fixtures/<group>`, sorted, relative to the crate.
 pub fn models(group: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for case in sorted(&Path::new("fixtures").join(group)) {
         found.extend(sorted(&case).into_iter().filter(|path| has_extension(path, "onnx")));
     }
+    let twins: Vec<PathBuf> = found.iter().filter_map(|model| deployed_twin(model)).collect();
+    found.retain(|model| !twins.contains(model));
     assert!(!found.is_empty(), "no fixtures in group {group}");
     found
+}
+
+/// What a framework makes of the same network for deployment, if the fixture has it.
+pub fn deployed_twin(model: &Path) -> Option<PathBuf> {
+    let name = model.file_name()?.to_str()?;
+    let twins = ["plain.onnx".to_owned(), format!("deployed_{name}")];
+    let mut twins = twins.iter().map(|twin| model.with_file_name(twin));
+    twins.find(|twin| twin != model && twin.exists())
 }
 
 fn sorted(folder: &Path) -> Vec<PathBuf> {
@@ -97,8 +107,44 @@ fn is_work(node: &NodeProto) -> bool {
 /// Elements of the float initializers.
 pub fn parameters(path: &Path) -> i64 {
     let graph = decoded(path).graph.unwrap();
-    let floats = graph.initializer.iter().filter(|tensor| tensor.data_type() == 1);
+    let floats =
+        graph.initializer.iter().filter(|tensor| Float::from_onnx(tensor.data_type()).is_some());
     floats.map(|tensor| tensor.dims.iter().product::<i64>()).sum()
+}
+
+/// Multiply-adds of a model on inputs of these shapes, counted from its nodes and the
+/// shapes that tract infers; `None` if it infers not all of them.
+pub fn multiply_adds(path: &Path, inputs: &[Vec<usize>]) -> Option<f64> {
+    let graph = decoded(path).graph.unwrap();
+    let weights: BTreeMap<&str, &[i64]> =
+        graph.initializer.iter().map(|weight| (weight.name(), &weight.dims[..])).collect();
+    let given = graph.input.iter().map(|input| input.name());
+    let given = given.filter(|name| !weights.contains_key(name)).map(str::to_owned);
+    let given = given.zip(inputs.iter().cloned()).collect();
+    let bytes = fs::read(path).unwrap();
+    let inferred = infer(Source { bytes: &bytes, folder: path.parent() }, &given).ok()?;
+    let shape = |name: &str| -> Option<Vec<f64>> {
+        let stored = weights.get(name).map(|dims| dims.iter().map(|&dim| dim as f64).collect());
+        let known = || inferred.shapes.get(name)?.iter().map(|&dim| Some(dim? as f64)).collect();
+        stored.or_else(known)
+    };
+    let work = |node: &NodeProto| {
+        let outputs = || Some(shape(&node.output[0])?.iter().product::<f64>());
+        let ints = |name: &str| node.attribute.iter().find(|attribute| attribute.name() == name);
+        Some(match node.op_type() {
+            "Conv" => outputs()? * shape(&node.input[1])?[1..].iter().product::<f64>(),
+            "Gemm" => {
+                let weights = shape(&node.input[1])?;
+                let turned = ints("transB").is_some_and(|attribute| attribute.i() != 0);
+                outputs()? * weights[usize::from(turned)]
+            }
+            "MatMul" => outputs()? * shape(&node.input[0])?.last()?,
+            "AveragePool" => outputs()? * ints("kernel_shape")?.ints.iter().product::<i64>() as f64,
+            "BatchNormalization" | "Mul" | "Div" => outputs().unwrap_or_default(),
+            _ => 0.0,
+        })
+    };
+    graph.node.iter().map(work).sum()
 }
 
 /// Element type (`TensorProto.DataType`) of the first output.
