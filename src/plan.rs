@@ -379,10 +379,16 @@ impl Branches<'_, '_, '_> {
 }
 
 fn text_of(map: &Map) -> Option<String> {
+    let list = |numbers: Vec<i64>| numbers.iter().map(i64::to_string).collect::<Vec<_>>().join("×");
     let sizes = |geometry: &Geometry| {
-        let taps: Vec<String> =
-            geometry.windows.iter().map(|window| window.taps.to_string()).collect();
-        taps.join("×")
+        let windows = || geometry.windows.iter();
+        let taps = list(windows().map(|window| window.taps).collect());
+        let mut steps: Vec<i64> = windows().map(|window| window.step).collect();
+        if windows().all(|window| window.taps == 1 || window.step == 1) {
+            return taps;
+        }
+        steps.dedup();
+        format!("{taps} dilated {}", list(steps))
     };
     match map {
         Map::Conv { geometry, .. } => Some(match geometry.sense {

@@ -303,7 +303,7 @@ impl Network {
             .iter()
             .find(|other| other.channels == left.channels && other.extents == left.extents);
         let mut right = match fitting {
-            Some(fitting) if with % 2 == 0 => fitting.clone(),
+            Some(fitting) if with.is_multiple_of(2) => fitting.clone(),
             _ => candidates.get(with % candidates.len().max(1))?.clone(),
         };
         if right.extents != left.extents {
