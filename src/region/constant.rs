@@ -114,9 +114,11 @@ const KEEPS_TYPE: &[&str] = &[
     "PRelu",
     "Resize",
     "Selu",
+    "SequenceAt",
     "Softmax",
     "Softplus",
     "SpaceToDepth",
+    "SplitToSequence",
 ];
 
 /// No constant sub-graph of a real model is deeper or yields more.

@@ -18,6 +18,9 @@ use crate::onnx::graph::{NodeId, ValueId};
 /// Depths at which one term is considered. Real branches have less than ten.
 const MAX_ANCHORS: usize = 24;
 
+/// Tensors on a residual path; those of real networks have some dozens.
+const MAX_PATH: usize = 512;
+
 /// What something costs at run time, per output position. Negative: it saves that.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Cost {
@@ -420,22 +423,65 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             let same_root = weighted.iter().find(|at| {
                 at.part.root == other.part.root && !std::ptr::eq::<Anchor>(**at, *other)
             });
-            reasons.push(match same_root {
-                None => self.refusal_further_back(terms).unwrap_or(Reason::DifferentInputs {
-                    left: name(first.part.root),
-                    right: name(other.part.root),
-                }),
-                Some(at) => match at.part.merged(&other.part, self.reader) {
+            reasons.extend(match same_root {
+                None => self
+                    .refusal_further_back(terms)
+                    .or_else(|| self.different_inputs(first.part.root, other.part.root)),
+                Some(at) => Some(match at.part.merged(&other.part, self.reader) {
                     Err(reason) => reason,
                     // Legal and no dearer by itself: what it saves is needed elsewhere.
                     Ok(_) => Reason::ReadElsewhere(name(self.kept_branch(terms))),
-                },
+                }),
             });
         }
         let obstacles =
             plain().filter_map(|term| self.obstacle(term.last()?.part.root, Some(first.part.root)));
         reasons.extend(obstacles);
         reasons.into_iter().for_each(|reason| self.miss(output, reason));
+    }
+
+    /// That two convolutions do not read the same tensor, or why what one of them reads
+    /// is not the other's with a border. `None` if one tensor is made by convolutions of
+    /// the other: a residual, whose path was never meant to be a branch.
+    fn different_inputs(&self, left: ValueId, right: ValueId) -> Option<Reason> {
+        let pairs = [(left, right), (right, left)];
+        let nearly = |(value, root)| {
+            let obstacle = self.obstacle(value, Some(root))?;
+            let operator =
+                matches!(&obstacle, Reason::NotLinear { why: NotLinear::Operator(_), .. });
+            (!operator).then_some(obstacle)
+        };
+        if let Some(obstacle) = pairs.into_iter().find_map(nearly) {
+            return Some(obstacle);
+        }
+        if pairs.into_iter().any(|(value, root)| self.is_convolved_from(value, root)) {
+            return None;
+        }
+        let name = |value: ValueId| self.reader.graph.value(value).name.clone();
+        Some(Reason::DifferentInputs { left: name(left), right: name(right) })
+    }
+
+    /// Whether `value` is computed from `root` through a convolution, looking back over a
+    /// residual path of usual length.
+    fn is_convolved_from(&self, value: ValueId, root: ValueId) -> bool {
+        let graph = self.reader.graph;
+        let mut seen = HashSet::new();
+        let mut open = vec![(value, false)];
+        while let Some((value, convolved)) = open.pop().filter(|_| seen.len() < MAX_PATH) {
+            let value = self.readings.source(value);
+            if value == root && convolved {
+                return true;
+            }
+            let Some(producer) = graph.value(value).producer else { continue };
+            if seen.insert((value, convolved)) {
+                let convolves = matches!(
+                    self.readings.get(producer),
+                    Some(Reading::Map(_, map)) if kind_of(map) == Kind::Weighted
+                );
+                open.extend(graph.uses(producer).map(|input| (input, convolved || convolves)));
+            }
+        }
+        false
     }
 
     /// Why two of the terms do not merge at a root that both go back to.

@@ -237,6 +237,11 @@ impl<'g, 'm> Reader<'g, 'm> {
                 node.proto.op_type()
             ))));
         };
+        // Arithmetic on sizes and indices.
+        let first = node.input(0).and_then(|input| self.constants.element_type(input));
+        if op != "Cast" && first.is_some_and(|first| Float::from_onnx(first).is_none()) {
+            return Ok(Reading::Opaque(opaque()));
+        }
         let reading = match op {
             "Conv" => self.conv(node, Sense::Gather)?,
             "ConvTranspose" => self.conv(node, Sense::Scatter)?,
@@ -513,7 +518,6 @@ impl<'g, 'm> Reader<'g, 'm> {
         if node.aligns_by_axis() && node.broadcast_axis().is_none() {
             return Ok(Err(NotLinear::Unrepresentable("its axis is counted from the end")));
         }
-        // Arithmetic on sizes.
         if self.constants.element_type(constant).and_then(Float::from_onnx).is_none() {
             return Ok(Err(NotLinear::Operator(op.to_owned())));
         }

@@ -206,7 +206,10 @@ impl<'g, 'm> Sizes<'g, 'm> {
             "Relu" | "Identity" | "Neg" | "Cast" | "Dropout" | "ScatterND" | "Clip" | "Elu"
             | "Erf" | "Gelu" | "HardSigmoid" | "HardSwish" | "LayerNormalization" | "LeakyRelu"
             | "PRelu" | "Sigmoid" | "Softmax" | "Softplus" | "Tanh" => of_input(0),
-            "Pad" | "Slice" | "MaxPool" | "AveragePool" | "GlobalAveragePool" => {
+            // Without `keepdims` the parts of a sequence have an axis less.
+            "SplitToSequence" if node.int("keepdims", 1) == 0 => None,
+            "AveragePool" | "Concat" | "GlobalAveragePool" | "MaxPool" | "Pad" | "Resize"
+            | "SequenceAt" | "Slice" | "Split" | "SplitToSequence" => {
                 let rank = of_input(0)?.len();
                 Some(vec![None; rank])
             }
