@@ -7,7 +7,7 @@ use super::NotLinear;
 use super::border::{Bordered, bordered};
 use super::constant::Constants;
 use super::inference::inference_form;
-use super::sizes::{Sizes, transposition};
+use super::sizes::{MAX_RANK, Sizes, transposition};
 use crate::affine::{
     Affine, Border, Channels, Geometry, Linear, Order, Sense, Window, Work, batch_norm,
 };
@@ -995,9 +995,6 @@ fn scattered_windows(node: &Node, taps: &[i64]) -> Result<Vec<Window>, NotLinear
     })
     .collect()
 }
-
-/// No tensor of a network has more axes.
-const MAX_RANK: usize = 16;
 
 enum PerChannel {
     Same(f64),

@@ -14,6 +14,9 @@ use crate::onnx::model::{Invalid, graph_field};
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::{ValueInfoProto, type_proto};
 
+/// No tensor of a network has more axes.
+pub(super) const MAX_RANK: usize = 16;
+
 /// The sizes of the tensors of one graph.
 pub struct Sizes<'g, 'm> {
     graph: &'g Graph<'m>,
@@ -163,6 +166,9 @@ impl<'g, 'm> Sizes<'g, 'm> {
     }
 
     fn dims_of_output(&self, tensor: ValueId, depth: usize) -> Option<Vec<Option<usize>>> {
+        if let Some(dims) = self.constants.dims(tensor).ok()? {
+            return Some(dims.into_iter().map(Some).collect());
+        }
         let node = self.graph.node(self.graph.value(tensor).producer?);
         let of_input = |index| self.dims_from_producer(node.input(index)?, depth);
         match node.standard_op()? {
@@ -186,10 +192,11 @@ impl<'g, 'm> Sizes<'g, 'm> {
                 Some(vec![None, outputs.copied()])
             }
             "MatMul" => {
-                let weights = self.constants.dims(node.input(1)?).ok()??;
-                let &[_, outputs] = weights.as_slice() else { return None };
-                let mut dims = of_input(0)?;
-                *dims.last_mut()? = Some(outputs);
+                let (mut dims, other) = (of_input(0)?, of_input(1)?);
+                if dims.len() < other.len().max(2) {
+                    return None;
+                }
+                *dims.last_mut()? = *other.last()?;
                 Some(dims)
             }
             "BatchNormalization" => {
@@ -204,19 +211,57 @@ impl<'g, 'm> Sizes<'g, 'm> {
                 Some(axes.axes(dims.len()).iter().map(|&axis| dims.get(axis)?.to_owned()).collect())
             }
             "Relu" | "Identity" | "Neg" | "Cast" | "Dropout" | "ScatterND" | "Clip" | "Elu"
-            | "Erf" | "Gelu" | "HardSigmoid" | "HardSwish" | "LayerNormalization" | "LeakyRelu"
-            | "PRelu" | "Sigmoid" | "Softmax" | "Softplus" | "Tanh" => of_input(0),
+            | "Erf" | "Gelu" | "Sqrt" | "Exp" | "Pow" | "HardSigmoid" | "HardSwish"
+            | "LayerNormalization" | "LeakyRelu" | "PRelu" | "Sigmoid" | "Softmax" | "Softplus"
+            | "Tanh" => of_input(0),
             // Without `keepdims` the parts of a sequence have an axis less.
             "SplitToSequence" if node.int("keepdims", 1) == 0 => None,
-            "AveragePool" | "Concat" | "GlobalAveragePool" | "MaxPool" | "Pad" | "Resize"
-            | "SequenceAt" | "Slice" | "Split" | "SplitToSequence" => {
+            "Concat" => {
+                let mut parts = (0..node.inputs.len()).map(of_input);
+                let mut all = parts.next()??;
+                let axis = node.int("axis", 0);
+                let axis = if axis < 0 { axis + all.len() as i64 } else { axis };
+                let axis = usize::try_from(axis).ok()?;
+                let mut size = *all.get(axis)?;
+                for part in parts {
+                    size = size
+                        .zip(part.and_then(|part| *part.get(axis)?))
+                        .and_then(|(a, b)| a.checked_add(b));
+                }
+                *all.get_mut(axis)? = size;
+                Some(all)
+            }
+            "AveragePool" | "GlobalAveragePool" | "MaxPool" | "Pad" | "Resize" | "SequenceAt"
+            | "Slice" | "Split" | "SplitToSequence" => {
                 let rank = of_input(0)?.len();
-                Some(vec![None; rank])
+                open_dims(rank)
+            }
+            "Shape" => Some(vec![of_input(0).map(|dims| dims.len())]),
+            "Squeeze" | "Unsqueeze" => {
+                let axes = match (node.ints("axes"), node.input(1)) {
+                    (Some(axes), _) => axes.len(),
+                    (None, axes) => *self.constants.dims(axes?).ok()??.first()?,
+                };
+                let rank = of_input(0)?.len();
+                match node.standard_op() {
+                    Some("Squeeze") => open_dims(rank.checked_sub(axes)?),
+                    // A number in a list.
+                    _ if rank == 0 && axes == 1 => Some(vec![Some(1)]),
+                    _ => open_dims(rank.checked_add(axes)?),
+                }
             }
             "Flatten" => Some(vec![None; 2]),
             "Reshape" => {
-                let shape = self.constants.dims(node.input(1)?).ok()??;
-                Some(vec![None; *shape.first()?])
+                let rank = *of_input(1)?.first()?;
+                open_dims(rank?)
+            }
+            "Expand" => {
+                let (rank, shape) = (of_input(0)?.len(), *of_input(1)?.first()?);
+                open_dims(rank.max(shape?))
+            }
+            "Gather" => {
+                let (rank, indices) = (of_input(0)?.len(), of_input(1)?.len());
+                open_dims((rank + indices).checked_sub(1)?)
             }
             "Add" | "Sub" | "Mul" | "Div" => {
                 let (left, right) = (node.input(0)?, node.input(1)?);
@@ -231,15 +276,23 @@ impl<'g, 'm> Sizes<'g, 'm> {
                 let dims = of_input(operand)?;
                 let other = self.constants.dims(constant).ok()??;
                 let offset = dims.len().checked_sub(other.len())?;
-                let keeps = |(axis, &size): (usize, &usize)| {
-                    size == 1 || dims.get(axis + offset).copied().flatten() == Some(size)
-                };
-                let unchanged = other.iter().enumerate().all(keeps);
-                unchanged.then_some(dims)
+                let mut sum = dims;
+                for (size, &constant) in sum.iter_mut().skip(offset).zip(&other) {
+                    // What is not 1 is what the other is broadcast to, or is.
+                    if constant != 1 {
+                        *size = Some(constant);
+                    }
+                }
+                Some(sum)
             }
             _ => None,
         }
     }
+}
+
+/// So many dimensions of unknown size; `None` if no tensor of a network has so many.
+fn open_dims(rank: usize) -> Option<Vec<Option<usize>>> {
+    (rank <= MAX_RANK).then(|| vec![None; rank])
 }
 
 /// The `perm` of a Transpose of a tensor with `rank` axes; by default it reverses them.
