@@ -70,6 +70,11 @@ enum Step {
         with: usize,
         minus: bool,
     },
+    Product {
+        of: usize,
+        channels: usize,
+        bias: bool,
+    },
     Identity {
         of: usize,
     },
@@ -96,6 +101,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (of(), frame()).prop_map(|(of, pads)| Step::Frame { of, pads }),
         1 => (of(), 2..4i64, 0..2i64).prop_map(|(of, taps, pad)| Step::Pool { of, taps, pad }),
         7 => (of(), 0..8usize, any::<bool>()).prop_map(|(of, with, minus)| Step::Sum { of, with, minus }),
+        1 => (of(), 0..3usize, any::<bool>())
+            .prop_map(|(of, channels, bias)| Step::Product { of, channels, bias }),
         1 => of().prop_map(|of| Step::Identity { of }),
         1 => of().prop_map(|of| Step::Relu { of }),
     ]
@@ -236,6 +243,30 @@ impl Network {
                     input.channels,
                     input.extents,
                 );
+            }
+            Step::Product { of, channels, bias } => {
+                let input = self.feature(of);
+                let outputs = [CHANNELS, input.channels, 2 * CHANNELS][channels];
+                let bound = (3.0 / input.channels as f64).sqrt();
+                let weights = self.weight(&[input.channels, outputs], -bound, bound);
+                let mut value = input.name.clone();
+                let mut step = |op: &str, constant: Option<&str>, attributes| {
+                    let name = format!("t{}", self.nodes.len());
+                    let inputs: Vec<&str> = [value.as_str()].into_iter().chain(constant).collect();
+                    self.nodes.push(node(op, &name, &inputs, &name, attributes));
+                    value = name;
+                };
+                step("Transpose", None, vec![ints("perm", vec![0, 2, 3, 1])]);
+                step("MatMul", Some(&weights), vec![]);
+                step("Transpose", None, vec![ints("perm", vec![0, 3, 1, 2])]);
+                if bias {
+                    let bias = self.weight(&[outputs, 1, 1], -1.0, 1.0);
+                    let name = format!("t{}", self.nodes.len());
+                    self.nodes.push(node("Add", &name, &[&value, &bias], &name, vec![]));
+                    value = name;
+                }
+                let extents = input.extents;
+                self.features.push(Feature { name: value, channels: outputs, extents });
             }
             Step::Negated { of } => self.alone("Neg", of),
             Step::Identity { of } => self.alone("Identity", of),

@@ -36,8 +36,9 @@ pub(super) struct Bordered {
 /// that of their example.
 const BATCHES: [i64; 5] = [1, 2, 4, 8, 16];
 
-/// Larger feature maps are not followed element by element.
-const MAX_ELEMENTS: usize = 1 << 22;
+/// Larger feature maps are not followed element by element; super-resolution has some
+/// of ten million.
+const MAX_ELEMENTS: usize = 1 << 25;
 
 /// Slice assignments are written in some hundred nodes.
 const MAX_NODES: usize = 4096;
@@ -69,8 +70,12 @@ pub(super) fn bordered(reader: &Reader, node: &Node) -> Read<Option<Bordered>> {
         batches.into_iter().map(|batch| [batch].into_iter().chain(sizes.iter().flatten().copied()));
     let shapes = shapes.map(|shape| shape.map(|size| usize::try_from(size).ok()).collect());
     let mut moved = shapes.filter_map(|shape: Option<Vec<usize>>| steps.run(&shape?));
-    let found = moved.next().and_then(|moved| moved.border(input));
-    Ok(found.map(Some).ok_or(NotLinear::Unrepresentable("it does not fill a border evenly")))
+    let Some(moved) = moved.next() else {
+        let why = "where it puts its elements could not be tried";
+        return Ok(Err(NotLinear::Unrepresentable(why)));
+    };
+    let uneven = NotLinear::Unrepresentable("it does not fill a border evenly");
+    Ok(moved.border(input).map(Some).ok_or(uneven))
 }
 
 /// What was padded before `node`, going back over ScatterND, Transpose and Identity.
@@ -177,8 +182,9 @@ impl Moved {
         }
         let mut values = vec![None; *self.shape.get(1)?];
         for ((at, &above), &below) in self.above.indexed_iter().zip(&self.below) {
-            let at = at.as_array_view().to_vec();
-            match self.number_at(&at, &before) {
+            let at = at.as_array_view();
+            let at = at.as_slice()?;
+            match self.number_at(at, &before) {
                 Some(number) if above == number && below == -number => {}
                 None if above == below && above.is_finite() => {
                     let value = values.get_mut(*at.get(1)?)?;

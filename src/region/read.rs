@@ -353,8 +353,10 @@ impl<'g, 'm> Reader<'g, 'm> {
     fn matmul(&self, node: &Node) -> Read<Reading> {
         let opaque = || Ok(Err(NotLinear::Operator("MatMul".to_owned())));
         let (Some(input), Some(weights)) = (node.input(0), node.input(1)) else { return opaque() };
-        // A product of two feature maps, as in attention, is not linear.
-        if self.constants.contains(input) || !self.constants.contains(weights) {
+        // A product of two feature maps, as in attention, is not linear. What is written
+        // in its place broadcasts as it has since operator set 7.
+        let between_maps = self.constants.contains(input) || !self.constants.contains(weights);
+        if between_maps || self.graph.model.opset < 7 {
             return opaque();
         }
         let layout = Layout::InputsFirst;
