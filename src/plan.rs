@@ -79,11 +79,12 @@ pub fn plan(reader: &Reader, readings: &Readings, names: &mut Names, skip: &[Str
         let found = Walk::new(reader, readings, &absorbed).regions(&left_alone);
         let shared = Sharing::of(reader, readings, &found.regions, &absorbed);
         let mut plan = Plan { blocks: Vec::new(), near_misses: found.near_misses };
+        let mut claimed: HashSet<NodeId> = HashSet::new();
         let before = left_alone.len();
         for region in found.regions {
             let output = region.output;
             let nodes = region.nodes.clone();
-            match block(reader, readings, region, &shared) {
+            match block(reader, readings, region, &shared, &claimed) {
                 Ok(mut block) => {
                     let name = names.of_block(reader.graph, readings, &block.region);
                     if skip.contains(&name) {
@@ -94,6 +95,7 @@ pub fn plan(reader: &Reader, readings: &Readings, names: &mut Names, skip: &[Str
                     } else {
                         block.stem = format!("{name}{}", names.suffix);
                         block.name = name;
+                        claimed.extend(&block.removed);
                         plan.blocks.push(block);
                     }
                 }
@@ -151,6 +153,7 @@ fn block(
     readings: &Readings,
     region: Region,
     shared: &Sharing,
+    claimed: &HashSet<NodeId>,
 ) -> Result<Block, Reason> {
     let shape = |map: &Map| Ok::<_, Refusal>(map.geometry());
     let parts = region.evaluate(readings, reader, &Geometry::identity(), shape)?;
@@ -159,7 +162,7 @@ fn block(
         return Err(Refusal::Axes.into());
     }
     let after = cost_of(&parts, reader.graph.model.opset);
-    let (before, removed) = shared.cost_of(reader, readings, &region);
+    let (before, removed) = shared.cost_of(reader, readings, &region, claimed);
     let emittable = parts.iter().all(|part| part.kind != Kind::Scaled);
     let weighted = parts.iter().any(|part| part.kind == Kind::Weighted);
     let profitable = after.nodes < before.nodes
@@ -239,12 +242,14 @@ impl<'a> Sharing<'a> {
         Sharing { recipes, absorbed }
     }
 
-    /// What goes away with `region`: its cost, and the nodes.
+    /// What goes away with `region`: its cost, and the nodes. Those that are `claimed` go
+    /// away with another one too, which has counted them.
     fn cost_of(
         &self,
         reader: &Reader,
         readings: &Readings,
         region: &Region,
+        claimed: &HashSet<NodeId>,
     ) -> (Count, HashSet<NodeId>) {
         let graph = reader.graph;
         let mut dying: HashSet<NodeId> = HashSet::new();
@@ -275,6 +280,9 @@ impl<'a> Sharing<'a> {
                 continue;
             }
             dying.insert(id);
+            if claimed.contains(&id) {
+                continue;
+            }
             count.nodes += 1;
             if let Some(Reading::Map(_, map)) = readings.get(id) {
                 count.work = count.work.plus(here.times(map.work().each));
