@@ -216,6 +216,8 @@ fn cost_of(parts: &[Part<Geometry>], opset: i64) -> Count {
 /// all its readers are rewritten alike, for then they share the new one too.
 struct Sharing<'a> {
     recipes: HashMap<NodeId, Vec<ValueId>>,
+    /// What regions read: nobody's to remove.
+    roots: HashSet<ValueId>,
     absorbed: &'a Absorbed,
 }
 
@@ -239,7 +241,8 @@ impl<'a> Sharing<'a> {
             recipe.dedup();
             recipes.extend(region.nodes.iter().map(|&id| (id, recipe.clone())));
         }
-        Sharing { recipes, absorbed }
+        let roots = regions.iter().flat_map(|region| &region.cuts).copied().collect();
+        Sharing { recipes, roots, absorbed }
     }
 
     /// What goes away with `region`: its cost, and the nodes. Those that are `claimed` go
@@ -266,8 +269,9 @@ impl<'a> Sharing<'a> {
                     || computes_constant(reader, by)
             };
             let value = graph.value(output);
-            let dies = output == region.output
-                || !value.is_output && value.readers.iter().all(is_read_inside);
+            let is_needed = value.is_output || self.roots.contains(&output);
+            let dies =
+                output == region.output || !is_needed && value.readers.iter().all(is_read_inside);
             let here = positions.get(&output).copied().unwrap_or(once);
             let geometry = match readings.get(id) {
                 Some(Reading::Map(_, map)) => map.geometry(),
