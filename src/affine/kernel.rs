@@ -587,6 +587,26 @@ mod tests {
     }
 
     #[test]
+    fn a_product_is_a_convolution_of_single_positions() {
+        let weights = ArrayD::from_shape_fn(IxDyn(&[2, 3]), |at| (at[0] * 3 + at[1]) as f64);
+        let x =
+            ArrayD::from_shape_fn(IxDyn(&[3, 2, 2]), |at| (at[0] + 2 * at[1] + 5 * at[2]) as f64);
+        let product = Affine::product(weights.clone(), &[0.5, -1.0], 2);
+        let kernel = weights.into_shape_with_order(IxDyn(&[2, 3, 1, 1])).unwrap();
+        let conv = Affine::conv(kernel, &[0.5, -1.0], vec![Window::IDENTITY; 2], 1);
+        assert_eq!(naive(&product, &x), naive(&conv, &x));
+        let norm = Affine::diagonal(&[2.0, 3.0], &[0.0, 1.0]);
+        for (case, map, sense) in [
+            ("scaled", norm.after(&product), Sense::Product),
+            ("added", product.plus(&product, &[]), Sense::Product),
+            ("beside a convolution", product.plus(&conv, &[]), Sense::Gather),
+            ("of 1×1 windows", norm.after(&conv), Sense::Gather),
+        ] {
+            assert_eq!(map.unwrap().geometry.sense, sense, "{case}");
+        }
+    }
+
+    #[test]
     fn batch_norm_follows_equation_2() {
         let (scale, shift) = batch_norm(&[3.0], &[0.5], &[2.0], &[3.75], 0.25);
         assert_eq!((scale, shift), (vec![1.5], vec![-2.5]));

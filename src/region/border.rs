@@ -75,7 +75,8 @@ pub(super) fn bordered(reader: &Reader, node: &Node) -> Read<Option<Bordered>> {
         return Ok(Err(NotLinear::Unrepresentable(why)));
     };
     let uneven = NotLinear::Unrepresentable("it does not fill a border evenly");
-    Ok(moved.border(input).map(Some).ok_or(uneven))
+    let found = moved.border().map(|(windows, values)| Bordered { input, windows, values });
+    Ok(found.map(Some).ok_or(uneven))
 }
 
 /// What was padded before `node`, going back over ScatterND, Transpose and Identity.
@@ -173,8 +174,9 @@ struct Moved {
 }
 
 impl Moved {
-    /// The border that was put around the input; `None` if that is not what happened.
-    fn border(&self, input: ValueId) -> Option<Bordered> {
+    /// The border that was put around the input, and what stands in it, per channel;
+    /// `None` if that is not what happened.
+    fn border(&self) -> Option<(Vec<Window>, Vec<f64>)> {
         let (first, _) = self.above.indexed_iter().find(|&(_, &value)| value == 1.0)?;
         let before: Vec<usize> = first.as_array_view().to_vec();
         if before.len() != self.shape.len() || self.above.shape() != self.below.shape() {
@@ -208,7 +210,7 @@ impl Moved {
         }
         let windows =
             sides.map(|pads| Window::frame(pads?, Border::Zero)).collect::<Option<_>>()?;
-        Some(Bordered { input, windows, values: values.into_iter().collect::<Option<_>>()? })
+        Some((windows, values.into_iter().collect::<Option<_>>()?))
     }
 
     /// The number of the input's element that belongs at `at`; `None` in the border.
@@ -219,5 +221,44 @@ impl Moved {
             number = number * size + inside;
         }
         Some(number as f64 + 1.0)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "the arrays are two by three")]
+mod tests {
+    use super::*;
+
+    /// Elements 1 to 6 of a `[1, 1, 2, 3]` input and what an output of `[1, 1, 4, 3]` holds:
+    /// `0` is where a border is expected.
+    fn moved(rows: [[f64; 3]; 4], border: f64) -> Option<(Vec<(i64, i64)>, Vec<f64>)> {
+        let output = |sign: f64| {
+            ArrayD::from_shape_fn(IxDyn(&[1, 1, 4, 3]), |at| match rows[at[2]][at[3]] {
+                0.0 => border,
+                number => sign * number,
+            })
+        };
+        let moved = Moved { shape: vec![1, 1, 2, 3], above: output(1.0), below: output(-1.0) };
+        let (windows, values) = moved.border()?;
+        Some((windows.iter().map(Window::pads).collect(), values))
+    }
+
+    #[test]
+    fn a_border_is_told_from_where_elements_are_found() {
+        let (first, second, zero) = ([1., 2., 3.], [4., 5., 6.], [0.; 3]);
+        for (case, rows, expected) in [
+            ("around", [zero, first, second, zero], Some((1, 1))),
+            ("before", [zero, zero, first, second], Some((2, 0))),
+            ("behind", [first, second, zero, zero], Some((0, 2))),
+            ("rows exchanged", [zero, second, first, zero], None),
+            ("repeated", [first, first, second, zero], None),
+            ("one element overwritten", [zero, [1., 0., 3.], second, zero], None),
+            ("one element in the border", [[2., 0., 0.], first, second, zero], None),
+            ("nothing left", [zero; 4], None),
+        ] {
+            let expected = expected.map(|rows| (vec![rows, (0, 0)], vec![0.5]));
+            assert_eq!(moved(rows, 0.5), expected, "{case}");
+        }
+        assert_eq!(moved([zero, first, second, zero], f64::NAN), None);
     }
 }
