@@ -172,11 +172,15 @@ impl Report {
         match &self.run {
             None => Ok(()),
             Some(Outcome::Agreed(errors)) => {
-                let worst = errors.iter().fold(0.0f64, |worst, (_, error)| worst.max(*error));
+                let (count, worst) = (errors.len(), worst(errors));
+                writeln!(f, "run: {count} outputs of the whole model agree within {worst:.1e}")
+            }
+            Some(Outcome::WithinRounding { errors, rounding }) => {
+                let (count, worst) = (errors.len(), worst(errors));
                 writeln!(
                     f,
-                    "run: {} outputs of the whole model agree within {worst:.1e}",
-                    errors.len()
+                    "run: {count} outputs of the whole model agree within {worst:.1e}, and the last \
+                     bit of its weights alone moves them by {rounding:.1e}"
                 )
             }
             Some(Outcome::NotRun(reason)) => writeln!(f, "run: not run: {reason}"),
@@ -186,6 +190,10 @@ impl Report {
             }
         }
     }
+}
+
+fn worst(errors: &[(String, f64)]) -> f64 {
+    errors.iter().fold(0.0, |worst, (_, error)| worst.max(*error))
 }
 
 fn row(block: &BlockReport) -> [String; 5] {

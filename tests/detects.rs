@@ -9,19 +9,23 @@
 use std::fs;
 
 use acb_fuse::claim::claim;
-use acb_fuse::engine::InputShapes;
+use acb_fuse::convert;
+use acb_fuse::engine::{Array, InputShapes};
 use acb_fuse::fuse::{Fused, fuse};
+use acb_fuse::onnx::build;
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
-use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto};
+use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto, type_proto};
 use acb_fuse::onnx::splice;
 use acb_fuse::onnx::storage::Storage;
+use acb_fuse::onnx::tensor::{self, Float};
 use acb_fuse::plan::{Names, plan};
 use acb_fuse::region::Readings;
 use acb_fuse::region::constant::Constants;
 use acb_fuse::region::read::Reader;
 use acb_fuse::rewrite::{Changes, rewrite};
 use acb_fuse::verify::block::{Unproved, check_rounding, prove};
+use acb_fuse::verify::feed::Random;
 use acb_fuse::verify::model::{Options, Outcome, run};
 use prost::Message;
 
@@ -258,4 +262,57 @@ fn wrong_wiring_is_caught_by_the_run() {
         adds[0].input[1] = doubled;
         assert!(matches!(outcome(&wrong.encode_to_vec()), Outcome::Differs { .. }));
     });
+}
+
+/// The difference of two convolutions whose kernels are alike but for a ten-thousandth of
+/// `difference`, so that rounding weighs ten thousand times as much as elsewhere.
+fn rounding_model(difference: f64) -> Vec<u8> {
+    let mut random = Random::new(3);
+    let mut kernel = || match random.floats(&[4, 4, 3, 3]) {
+        Array::Float(kernel) => kernel,
+        Array::Int(_) => panic!("kernels are floats"),
+    };
+    let (first, mut change) = (kernel(), kernel());
+    change[[0, 0, 1, 1]] = difference;
+    let second = &first + &(change * 1e-4);
+    let weights = vec![
+        tensor::from_floats("first", &first, Float::F32),
+        tensor::from_floats("second", &second, Float::F32),
+    ];
+    let nodes = vec![
+        build::node("Conv", "", &["x", "first"], "a", vec![]),
+        build::node("Conv", "", &["x", "second"], "b", vec![]),
+        build::node("Sub", "", &["a", "b"], "y", vec![]),
+    ];
+    let mut model = build::model(17, vec![build::double_input("x", 4)], nodes, weights, &["y"]);
+    let declared = model.graph.as_mut().unwrap().input[0].r#type.as_mut().unwrap();
+    if let Some(type_proto::Value::TensorType(tensor)) = declared.value.as_mut() {
+        tensor.elem_type = Some(Float::F32.to_onnx());
+    }
+    model.encode_to_vec()
+}
+
+/// What rounding makes of a model is no failure, and hides none.
+#[test]
+fn rounding_is_told_from_mistakes() {
+    let shapes = InputShapes::from([("x".to_owned(), vec![1, 4, 9, 8])]);
+    let options = Options { seed: 0, samples: 1, tolerance: None, shapes };
+    let folder = tempfile::tempdir().unwrap();
+    let fused = |weight: f64| {
+        let (input, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
+        fs::write(&input, rounding_model(weight)).unwrap();
+        let options = acb_fuse::Options { verify: false, ..acb_fuse::Options::default() };
+        let place = acb_fuse::Place::File;
+        convert(&place(input), Some(&place(output.clone())), &options).unwrap();
+        Model::index(fs::read(output).unwrap().into(), Storage::default()).unwrap()
+    };
+    let old = Model::index(rounding_model(0.5).into(), Storage::default()).unwrap();
+    let right = run(&old, &fused(0.5), &options).unwrap();
+    assert!(matches!(right, Outcome::WithinRounding { .. }), "{right:?}");
+    let wrong = run(&old, &fused(1.5), &options).unwrap();
+    assert!(matches!(wrong, Outcome::Differs { .. }), "{wrong:?}");
+    // Whoever names a tolerance means it.
+    let strict = Options { tolerance: Some(1e-4), ..options };
+    let refused = run(&old, &fused(0.5), &strict).unwrap();
+    assert!(matches!(refused, Outcome::Differs { .. }), "{refused:?}");
 }

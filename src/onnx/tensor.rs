@@ -58,7 +58,8 @@ impl Float {
         }
     }
 
-    fn size(self) -> usize {
+    /// Bytes per number.
+    pub fn size(self) -> usize {
         match self {
             Float::F16 | Float::Bf16 => 2,
             Float::F32 => 4,

@@ -225,13 +225,12 @@ impl Moved {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, reason = "the arrays are two by three")]
 mod tests {
     use super::*;
 
     /// Elements 1 to 6 of a `[1, 1, 2, 3]` input and what an output of `[1, 1, 4, 3]` holds:
     /// `0` is where a border is expected.
-    fn moved(rows: [[f64; 3]; 4], border: f64) -> Option<(Vec<(i64, i64)>, Vec<f64>)> {
+    fn moved(rows: [[f64; 3]; 4], border: f64) -> Option<(Vec<Window>, Vec<f64>)> {
         let output = |sign: f64| {
             ArrayD::from_shape_fn(IxDyn(&[1, 1, 4, 3]), |at| match rows[at[2]][at[3]] {
                 0.0 => border,
@@ -239,8 +238,7 @@ mod tests {
             })
         };
         let moved = Moved { shape: vec![1, 1, 2, 3], above: output(1.0), below: output(-1.0) };
-        let (windows, values) = moved.border()?;
-        Some((windows.iter().map(Window::pads).collect(), values))
+        moved.border()
     }
 
     #[test]
@@ -256,7 +254,8 @@ mod tests {
             ("one element in the border", [[2., 0., 0.], first, second, zero], None),
             ("nothing left", [zero; 4], None),
         ] {
-            let expected = expected.map(|rows| (vec![rows, (0, 0)], vec![0.5]));
+            let frame = |pads| Window::frame(pads, Border::Zero).unwrap();
+            let expected = expected.map(|rows| (vec![frame(rows), frame((0, 0))], vec![0.5]));
             assert_eq!(moved(rows, 0.5), expected, "{case}");
         }
         assert_eq!(moved([zero, first, second, zero], f64::NAN), None);
