@@ -95,13 +95,15 @@ fn padded_input(reader: &Reader, node: &Node) -> Option<ValueId> {
     None
 }
 
-/// The nodes from one tensor to another, and the constants that they read.
+/// The nodes from one tensor to another, the constants that they read, and other tensors
+/// of which they read the shape alone.
 struct Steps {
     opset: i64,
     input: String,
     output: String,
     nodes: Vec<NodeProto>,
     constants: Vec<TensorProto>,
+    shapes: Vec<(String, Vec<Option<i64>>)>,
 }
 
 impl Steps {
@@ -110,7 +112,7 @@ impl Steps {
         let graph = reader.graph;
         let name = |id: ValueId| graph.value(id).name.clone();
         let (mut nodes, mut seen) = (BTreeSet::new(), BTreeSet::from([input]));
-        let mut constants = Vec::new();
+        let (mut constants, mut measured) = (Vec::new(), BTreeSet::new());
         let mut wanted = vec![output];
         while let Some(value) = wanted.pop() {
             if !seen.insert(value) {
@@ -123,7 +125,15 @@ impl Steps {
                 constants.push(TensorProto { name: Some(name(value)), ..constant });
             } else if let Some(producer) = graph.value(value).producer {
                 nodes.insert(producer);
-                wanted.extend(graph.uses(producer));
+                let is_shape = graph.node(producer).standard_op() == Some("Shape");
+                let is_known = |input: &ValueId| {
+                    let shape = reader.sizes.shape(*input);
+                    shape.len() > 1 && shape.iter().skip(1).all(Option::is_some)
+                };
+                let (known, others): (Vec<ValueId>, Vec<ValueId>) =
+                    graph.uses(producer).partition(|input| is_shape && is_known(input));
+                measured.extend(known);
+                wanted.extend(others);
             } else {
                 return Ok(None);
             }
@@ -131,10 +141,12 @@ impl Steps {
                 return Ok(None);
             }
         }
+        let shapes = measured.difference(&seen);
+        let shapes = shapes.map(|&id| (name(id), reader.sizes.shape(id).to_vec())).collect();
         let nodes = nodes.into_iter().map(|id| graph.node(id).proto.clone()).collect();
         let opset = graph.model.opset;
         let (input, output) = (name(input), name(output));
-        Ok(Some(Steps { opset, input, output, nodes, constants }))
+        Ok(Some(Steps { opset, input, output, nodes, constants, shapes }))
     }
 
     /// Runs the nodes on elements 1, 2, 3, …, and on the same below zero. `None` if they
@@ -149,7 +161,16 @@ impl Steps {
         let nodes = self.nodes.iter().cloned();
         let nodes = nodes.flat_map(|node| normal::node(node, self.opset, &integers)).collect();
         let inputs = vec![build::double_input(&self.input, shape.len())];
-        let constants = self.constants.clone();
+        let mut constants = self.constants.clone();
+        for (name, measured) in &self.shapes {
+            // A free batch is that which is tried.
+            let batch = *shape.first()?;
+            let sizes = measured.iter().map(|size| size.map_or(Some(batch), |n| n.try_into().ok()));
+            let sizes = sizes.collect::<Option<Vec<usize>>>()?;
+            let elements = sizes.iter().try_fold(1usize, |all, &size| all.checked_mul(size))?;
+            let zeros = (elements <= MAX_ELEMENTS).then(|| ArrayD::zeros(IxDyn(&sizes)))?;
+            constants.push(tensor::from_floats(name, &zeros, Float::F64));
+        }
         let model = build::model(self.opset, inputs, nodes, constants, &[&self.output]);
         let bytes = model.encode_to_vec();
         let source = Source { bytes: &bytes, folder: None };

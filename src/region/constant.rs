@@ -32,9 +32,11 @@ const FOLDABLE: &[&str] = &[
     "Clip",
     "Concat",
     "ConstantOfShape",
+    "Conv",
     "CumSum",
     "DepthToSpace",
     "Div",
+    "Einsum",
     "Equal",
     "Erf",
     "Exp",
@@ -43,12 +45,14 @@ const FOLDABLE: &[&str] = &[
     "Floor",
     "Gather",
     "GatherElements",
+    "Gemm",
     "Greater",
     "GreaterOrEqual",
     "Identity",
     "Less",
     "LessOrEqual",
     "Log",
+    "MatMul",
     "Max",
     "Mean",
     "Min",
@@ -95,12 +99,10 @@ const FOLDABLE: &[&str] = &[
 /// Further operators whose first output has the type of their first input.
 const KEEPS_TYPE: &[&str] = &[
     "AveragePool",
-    "Conv",
     "ConvTranspose",
     "Dropout",
     "Elu",
     "Gelu",
-    "Gemm",
     "GlobalAveragePool",
     "GlobalMaxPool",
     "HardSigmoid",
@@ -108,7 +110,6 @@ const KEEPS_TYPE: &[&str] = &[
     "InstanceNormalization",
     "LayerNormalization",
     "LeakyRelu",
-    "MatMul",
     "MaxPool",
     "Mish",
     "PRelu",
@@ -122,8 +123,11 @@ const KEEPS_TYPE: &[&str] = &[
 ];
 
 /// No constant sub-graph of a real model is deeper or yields more.
-const MAX_DEPTH: u8 = 64;
+const MAX_DEPTH: u8 = 250;
 const MAX_ELEMENTS: usize = 1 << 26;
+
+/// Nor takes more multiply-adds at one node.
+const MAX_WORK: i64 = 1 << 33;
 
 /// See the module's documentation.
 pub struct Constants<'g, 'm> {
@@ -402,7 +406,7 @@ impl<'g, 'm> Constants<'g, 'm> {
         tensor::inlined(tensor, &self.graph.model.storage).map_err(Invalid::from)
     }
 
-    /// Whether evaluating `node` could take more memory than any real constant does.
+    /// Whether evaluating `node` could take more memory or time than any real constant does.
     fn is_too_large(&self, node: &Node, inputs: &[TensorProto]) -> Result<bool, Invalid> {
         let storage = &self.graph.model.storage;
         let grown = match (node.standard_op(), inputs) {
@@ -445,14 +449,75 @@ impl<'g, 'm> Constants<'g, 'm> {
                 let dims = data.dims.iter().zip(begins.iter().zip(ends));
                 dims.map(|(&dim, (&a, &b))| dim.saturating_add(a).saturating_add(b)).collect()
             }
+            (Some("Conv"), [data, kernel, ..]) => match convolved(node, data, kernel) {
+                Some((sizes, work)) if work <= MAX_WORK => sizes,
+                _ => return Ok(true),
+            },
+            (Some("MatMul" | "Gemm"), [left, right, ..]) => {
+                // Of all that is summed up, at most both factors' elements are multiplied.
+                let inner = left.dims.iter().copied().fold(1, i64::max);
+                let mut sizes = broadcast(&[without_matrix(left), without_matrix(right)]);
+                sizes.push(left.dims.iter().rev().take(2).copied().fold(1, i64::max));
+                sizes.push(right.dims.iter().rev().take(2).copied().fold(1, i64::max));
+                if product(&sizes).saturating_mul(inner) > MAX_WORK {
+                    return Ok(true);
+                }
+                sizes
+            }
+            (Some("Einsum"), _) => match summed(node, inputs) {
+                Some((sizes, work)) if work <= MAX_WORK => sizes,
+                _ => return Ok(true),
+            },
             // By inputs since opset 6.
             (Some("Tile"), _) => return Ok(true),
             _ => broadcast(inputs),
         };
-        let elements =
-            grown.iter().fold(1i64, |product, &size| product.saturating_mul(size.max(1)));
-        Ok(elements > MAX_ELEMENTS as i64)
+        Ok(product(&grown) > MAX_ELEMENTS as i64)
     }
+}
+
+fn product(sizes: &[i64]) -> i64 {
+    sizes.iter().fold(1i64, |product, &size| product.saturating_mul(size.max(1)))
+}
+
+/// A stack of matrices as one of single numbers.
+fn without_matrix(stack: &TensorProto) -> TensorProto {
+    let dims = stack.dims.get(..stack.dims.len().saturating_sub(2)).unwrap_or_default().to_vec();
+    TensorProto { dims, ..TensorProto::default() }
+}
+
+/// At most how large the result of a convolution is, and its multiply-adds.
+fn convolved(node: &Node, data: &TensorProto, kernel: &TensorProto) -> Option<(Vec<i64>, i64)> {
+    let (&[batch, _, ref spatial @ ..], &[outputs, ref rest @ ..]) =
+        (data.dims.as_slice(), kernel.dims.as_slice())
+    else {
+        return None;
+    };
+    // With SAME padding an output is no larger than its input.
+    let pads = node.ints("pads").unwrap_or_default();
+    let pads = pads.iter().fold(0i64, |all, &pad| all.saturating_add(pad.max(0)));
+    let spatial = spatial.iter().map(|size| size.saturating_add(pads));
+    let sizes: Vec<i64> = [batch, outputs].into_iter().chain(spatial).collect();
+    let work = product(&sizes).saturating_mul(product(rest));
+    Some((sizes, work))
+}
+
+/// The dimensions of the result of an Einsum, and its multiply-adds; `None` if its
+/// equation is not one of letters alone.
+fn summed(node: &Node, inputs: &[TensorProto]) -> Option<(Vec<i64>, i64)> {
+    let equation = std::str::from_utf8(node.attribute("equation")?.s()).ok()?;
+    let (operands, result) = equation.split_once("->")?;
+    let mut sizes: HashMap<char, i64> = HashMap::new();
+    for (operand, input) in operands.split(',').zip(inputs) {
+        let labels: Vec<char> = operand.trim().chars().collect();
+        if labels.len() != input.dims.len() || !labels.iter().all(char::is_ascii_alphabetic) {
+            return None;
+        }
+        sizes.extend(labels.into_iter().zip(input.dims.iter().copied()));
+    }
+    let all: Vec<i64> = sizes.values().copied().collect();
+    let result = result.trim().chars().map(|label| sizes.get(&label).copied());
+    Some((result.collect::<Option<_>>()?, product(&all)))
 }
 
 /// The dimensions that operands of these dimensions are broadcast to.
