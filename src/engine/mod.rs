@@ -203,9 +203,20 @@ fn rename(graph: &mut tract_onnx::pb::GraphProto) {
         if !matches!(node.domain.as_str(), "" | "ai.onnx" | "ai.onnx.ml") {
             node.op_type = format!("{}::{}", node.domain, node.op_type);
         }
+        // It looks for the steps of a permutation until it has found them.
+        let perm = node.attribute.iter().find(|attribute| attribute.name == "perm");
+        if node.op_type == "Transpose" && perm.is_some_and(|perm| !is_permutation(&perm.ints)) {
+            node.op_type = "Transpose by no permutation".into();
+        }
         let attributes = node.attribute.iter_mut();
         attributes.flat_map(|attribute| attribute.g.iter_mut()).for_each(rename);
     }
+}
+
+fn is_permutation(axes: &[i64]) -> bool {
+    let mut sorted = axes.to_vec();
+    sorted.sort_unstable();
+    (0..).zip(sorted).all(|(expected, axis)| expected == axis)
 }
 
 fn from_tract(tensor: &Tensor) -> TractResult<Array> {
@@ -256,6 +267,7 @@ fn first_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::onnx::build;
 
     #[test]
     fn sizes_are_those_of_tensors() {
@@ -267,5 +279,17 @@ mod tests {
         let dims = [4, 5, 6, 7].map(|dim| Some(TDim::Val(dim)));
         inference.note_shape("x", dims.into_iter());
         assert_eq!(inference.shapes["x"], [Some(3), Some(5), Some(6), Some(7)]);
+    }
+
+    #[test]
+    fn a_transpose_by_no_permutation_ends() {
+        for perm in [vec![0, 0], vec![1, 2], vec![-1, 0], vec![0]] {
+            let nodes =
+                vec![build::node("Transpose", "", &["x"], "y", vec![build::ints("perm", perm)])];
+            let inputs = vec![build::double_input("x", 2)];
+            let bytes = build::model(17, inputs, nodes, vec![], &["y"]).encode_to_vec();
+            let loaded = Engine::load(Source { bytes: &bytes, folder: None }, &[vec![2, 3]]);
+            assert!(loaded.is_err());
+        }
     }
 }
