@@ -1,6 +1,7 @@
-//! What verification is to prove of one block: the old nodes as they were read, the
-//! new ones as they will be written, and inputs small enough to be fast and large
-//! enough that every border case occurs.
+//! What verification is to prove of one block: the old nodes as they were read (but for
+//! those that fill a border, which were tried then), the new ones as they will be
+//! written, and inputs small enough to be fast and large enough that every border case
+//! occurs.
 
 use std::collections::BTreeSet;
 

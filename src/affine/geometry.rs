@@ -18,7 +18,7 @@ pub struct Channels {
     pub groups: usize,
 }
 
-/// On which side the windows fall.
+/// On which side the windows fall, if there are any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sense {
     /// Convolution: each output gathers what lies in a window of the input.

@@ -3,7 +3,8 @@
 //! A [`Window`] says where a kernel's taps fall along one axis, a [`Geometry`]
 //! is a kernel without its weights, an [`Affine`] has weights and bias. All three
 //! can be composed and merged (⊕), by the same rules, so a rewrite is decided on
-//! geometry alone and then repeated on weights. Everything is float64.
+//! geometry alone and then repeated on weights; [`Work`] is what each costs to run.
+//! Everything is float64.
 //!
 //! This module knows ndarray and nothing of ONNX. It may refuse; it cannot fail.
 

@@ -1,7 +1,8 @@
 //! Linear regions: which part of the graph is one sum of convolutions.
 //!
 //! [`constant`] and [`sizes`] say what is known of tensors, [`read`] what a node
-//! computes, [`inference`] what it would in a deploy graph, [`form`] decides where
+//! computes (with `border` for what takes many nodes to write), [`inference`] what it
+//! would in a deploy graph, [`form`] decides where
 //! regions begin and end, and [`Region::evaluate`] computes a region's normal form
 //! `y = Σ L_t(r_t) + b`, on shapes or on weights. Knows the mathematics and the
 //! read-only graph; edits nothing and names no new tensor.
