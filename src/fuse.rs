@@ -4,7 +4,7 @@
 
 use ndarray::{Array1, ArrayD, Axis};
 
-use crate::affine::{Affine, Border, Linear, Order, Refusal, Sense, Window};
+use crate::affine::{Affine, Border, Geometry, Linear, Order, Refusal, Sense, Window};
 use crate::onnx::build::{int, ints, node, string};
 use crate::onnx::graph::ValueId;
 use crate::onnx::model::Invalid;
@@ -187,7 +187,6 @@ impl Fused {
         output: &str,
     ) -> Result<String, FuseError> {
         let geometry = part.map.geometry();
-        let rank = geometry.windows.len() + 2;
         let (weight, bias) = (format!("{stem}.weight"), format!("{stem}.bias"));
         let mut matrix = part.map.stored_kernel();
         while matrix.ndim() > 2 {
@@ -200,9 +199,17 @@ impl Fused {
             self.weights(&weight, matrix, block)?;
             let inputs = [root, &weight, &bias];
             self.nodes.push(node("Gemm", stem, &inputs, output, vec![int("transB", 1)]));
-            return Ok(output.to_owned());
+        } else {
+            self.weights(&weight, matrix.reversed_axes(), block)?;
+            self.matmul(geometry, stem, order, root, output);
         }
-        self.weights(&weight, matrix.reversed_axes(), block)?;
+        Ok(output.to_owned())
+    }
+
+    /// Appends MatMul with the weights of `stem`, Add with its bias, and Transposes.
+    fn matmul(&mut self, geometry: &Geometry, stem: &str, order: &Order, root: &str, output: &str) {
+        let rank = geometry.windows.len() + 2;
+        let (weight, bias) = (format!("{stem}.weight"), format!("{stem}.bias"));
         let mut steps = vec![];
         if geometry.input != *order {
             steps.push(("input", turn(&geometry.input, order, rank)));
@@ -215,16 +222,15 @@ impl Fused {
             steps.push(("output", turn(order, &geometry.output, rank)));
         }
         let mut value = root.to_owned();
-        let last = steps.len() - 1;
-        for (index, (name, (op, constant, attributes))) in steps.into_iter().enumerate() {
+        let count = steps.len();
+        for (number, (name, (op, constant, attributes))) in (1..).zip(steps) {
             let name = format!("{stem}.{name}");
-            let result = if index == last { output.to_owned() } else { name.clone() };
+            let result = if number == count { output.to_owned() } else { name.clone() };
             let inputs: Vec<&str> =
                 [value.as_str()].into_iter().chain(constant.map(String::as_str)).collect();
             self.nodes.push(node(op, &name, &inputs, &result, attributes));
             value = result;
         }
-        Ok(value)
     }
 
     fn bias(&mut self, name: &str, part: &Part<Affine>, block: &Block) -> Result<(), FuseError> {
