@@ -32,10 +32,12 @@ use std::collections::{BTreeSet, HashSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::bytes::Bytes;
 use rayon::prelude::*;
 
+use engine::Limits;
 pub use error::Error;
 use fuse::{FuseError, Fused};
 use onnx::graph::Graph;
@@ -78,6 +80,10 @@ pub struct Options {
     pub require_fusion: bool,
     /// How the whole models are run.
     pub run: verify::model::Options,
+    /// How long verification may take, all in all.
+    pub verify_timeout: Duration,
+    /// How many bytes the tensors of a run may take at a time.
+    pub verify_memory: usize,
     /// Called as stages begin and advance: name, done, all.
     pub progress: fn(&str, usize, usize),
 }
@@ -96,6 +102,8 @@ impl Default for Options {
                 tolerance: None,
                 shapes: engine::InputShapes::new(),
             },
+            verify_timeout: Duration::from_secs(900),
+            verify_memory: 8 << 30,
             progress: |_, _, _| {},
         }
     }
@@ -124,7 +132,8 @@ pub fn convert(input: &Place, output: Option<&Place>, options: &Options) -> Resu
     };
     must_fuse(&report.blocks)?;
     if let Some(output) = output {
-        let work = Work { file: &file, original: &original, graphs: &graphs, options };
+        let limits = Limits::new(options.verify_timeout, options.verify_memory);
+        let work = Work { file: &file, original: &original, graphs: &graphs, options, limits };
         let fused = work.fuse_and_prove(&mut scopes, &mut report)?;
         must_fuse(&report.blocks)?;
         work.write(output, &scopes, &fused, &mut report)?;
@@ -289,6 +298,8 @@ struct Work<'w, 'm> {
     original: &'w Model,
     graphs: &'w [Graph<'m>],
     options: &'w Options,
+    /// What verification may take from now on.
+    limits: Limits,
 }
 
 /// A block's fate.
@@ -349,7 +360,7 @@ impl Work<'_, '_> {
         if !self.options.verify {
             return Ok(Done::Fused(fused, None));
         }
-        match prove(scope, block, &fused).map_err(invalid)? {
+        match self.prove(scope, block, &fused).map_err(invalid)? {
             Ok(error) => Ok(Done::Fused(fused, Some(error))),
             Err(cannot_tell @ (Unproved::NotRun(_) | Unproved::TooWide)) => {
                 Ok(Done::LeftAlone(Reason::Unproved(cannot_tell.to_string())))
@@ -361,6 +372,17 @@ impl Work<'_, '_> {
                 reason: wrong.to_string(),
             }),
         }
+    }
+
+    fn prove(
+        &self,
+        scope: &Scope,
+        block: &Block,
+        fused: &Fused,
+    ) -> Result<Result<f64, Unproved>, Invalid> {
+        let claim = claim::claim(scope.reader, &scope.readings, block, fused)?;
+        Ok(verify::block::check_rounding(&fused.tensors, &fused.exact, block.float)
+            .and_then(|()| verify::block::prove(&claim, self.limits)))
     }
 
     /// Writes the new model, runs it against the old one, and only then puts it in place.
@@ -421,8 +443,9 @@ impl Work<'_, '_> {
         }
         (self.options.progress)("running both models", 0, 1);
         let file = self.file.to_owned();
-        let outcome = Model::index(new, storage)
-            .and_then(|new| verify::model::run(self.original, &new, &self.options.run));
+        let outcome = Model::index(new, storage).and_then(|new| {
+            verify::model::run(self.original, &new, &self.options.run, self.limits)
+        });
         match outcome.map_err(|source| Error::Invalid { file: file.clone(), source })? {
             Outcome::Differs { output, error, tolerance } => {
                 Err(Error::OutputDiffers { file, output, error, tolerance })
@@ -437,12 +460,6 @@ impl Work<'_, '_> {
             }
         }
     }
-}
-
-fn prove(scope: &Scope, block: &Block, fused: &Fused) -> Result<Result<f64, Unproved>, Invalid> {
-    let claim = claim::claim(scope.reader, &scope.readings, block, fused)?;
-    Ok(verify::block::check_rounding(&fused.tensors, &fused.exact, block.float)
-        .and_then(|()| verify::block::prove(&claim)))
 }
 
 /// A model in another folder needs its side files there; they go first.

@@ -52,6 +52,12 @@ struct Arguments {
     /// [default: 1e-4 for float32, 2e-2 for float16, 1e-9 for float64]
     #[arg(long)]
     tolerance: Option<f64>,
+    /// Seconds that verification may take; what is not run by then is reported as not run
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    verify_timeout: u64,
+    /// Memory that the tensors of a run may take, in GiB; what needs more is not run
+    #[arg(long, value_name = "GIB", default_value_t = 8)]
+    verify_memory: usize,
     /// Print nothing but errors
     #[arg(long, short)]
     quiet: bool,
@@ -113,6 +119,8 @@ impl Arguments {
                 tolerance: self.tolerance,
                 shapes: self.input_shape.iter().cloned().collect::<InputShapes>(),
             },
+            verify_timeout: Duration::from_secs(self.verify_timeout),
+            verify_memory: self.verify_memory.saturating_mul(1 << 30),
             progress: if self.quiet { |_, _, _| {} } else { show_progress },
         }
     }

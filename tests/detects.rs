@@ -10,7 +10,7 @@ use std::fs;
 
 use acb_fuse::claim::claim;
 use acb_fuse::convert;
-use acb_fuse::engine::{Array, InputShapes};
+use acb_fuse::engine::{Array, InputShapes, Limits};
 use acb_fuse::fuse::{Fused, fuse};
 use acb_fuse::onnx::build;
 use acb_fuse::onnx::graph::Graph;
@@ -73,7 +73,7 @@ fn verdict(original: &str, fused: &Fused) -> Result<f64, Unproved> {
         let claim = claim(reader, readings, block, fused).unwrap();
         // Inference loads the whole model; nothing in a block of the paper depends on a size.
         assert!(!BLOCKS.contains(&original) || !reader.sizes.has_inferred(), "{original}");
-        prove(&claim)
+        prove(&claim, Limits::of_reading())
     })
 }
 
@@ -236,7 +236,7 @@ fn wrong_wiring_is_caught_by_the_run() {
         splice::write(reader.graph.model.bytes(), &edits, &mut right).unwrap();
         let outcome = |bytes: &[u8]| {
             let new = Model::index(bytes.to_vec().into(), Storage::default()).unwrap();
-            run(reader.graph.model, &new, &options).unwrap()
+            run(reader.graph.model, &new, &options, Limits::of_reading()).unwrap()
         };
         assert!(matches!(outcome(&right), Outcome::Agreed(_)));
 
@@ -307,12 +307,12 @@ fn rounding_is_told_from_mistakes() {
         Model::index(fs::read(output).unwrap().into(), Storage::default()).unwrap()
     };
     let old = Model::index(rounding_model(0.5).into(), Storage::default()).unwrap();
-    let right = run(&old, &fused(0.5), &options).unwrap();
+    let right = run(&old, &fused(0.5), &options, Limits::of_reading()).unwrap();
     assert!(matches!(right, Outcome::WithinRounding { .. }), "{right:?}");
-    let wrong = run(&old, &fused(1.5), &options).unwrap();
+    let wrong = run(&old, &fused(1.5), &options, Limits::of_reading()).unwrap();
     assert!(matches!(wrong, Outcome::Differs { .. }), "{wrong:?}");
     // Whoever names a tolerance means it.
     let strict = Options { tolerance: Some(1e-4), ..options };
-    let refused = run(&old, &fused(0.5), &strict).unwrap();
+    let refused = run(&old, &fused(0.5), &strict, Limits::of_reading()).unwrap();
     assert!(matches!(refused, Outcome::Differs { .. }), "{refused:?}");
 }

@@ -13,7 +13,7 @@ use prost::Message;
 use super::NotLinear;
 use super::read::{Read, Reader};
 use crate::affine::{Border, Window};
-use crate::engine::{Array, Engine, Source, normal};
+use crate::engine::{Array, Engine, Limits, Source, normal};
 use crate::onnx::build;
 use crate::onnx::graph::{Node, NodeId, ValueId};
 use crate::onnx::model::Invalid;
@@ -172,8 +172,7 @@ impl Steps {
             constants.push(tensor::from_floats(name, &zeros, Float::F64));
         }
         let model = build::model(self.opset, inputs, nodes, constants, &[&self.output]);
-        let bytes = model.encode_to_vec();
-        let source = Source { bytes: &bytes, folder: None };
+        let source = Source::small(model.encode_to_vec(), Limits::of_reading());
         let engine = Engine::load(source, &[shape.to_vec()]).ok()?;
         let run = |sign: f64| {
             let numbers = (1..=elements).map(|number| sign * number as f64).collect();

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ndarray::ArrayD;
 use prost::Message;
 
-use crate::engine::{Array, Engine, Source};
+use crate::engine::{Array, Engine, Limits, Source};
 use crate::onnx::build;
 use crate::onnx::graph::{Graph, Node, ValueId};
 use crate::onnx::model::Invalid;
@@ -345,9 +345,8 @@ impl<'g, 'm> Constants<'g, 'm> {
         let name = &self.graph.value(id).name;
         let opset = self.graph.model.opset;
         let model = build::model(opset, vec![], vec![proto], initializer, &[name]);
-        let bytes = model.encode_to_vec();
-        let run = Engine::load(Source { bytes: &bytes, folder: None }, &[])
-            .and_then(|engine| engine.run(&[]));
+        let source = Source::small(model.encode_to_vec(), Limits::of_reading());
+        let run = Engine::load(source, &[]).and_then(|engine| engine.run(&[]));
         let float = self.element_type(id).and_then(Float::from_onnx).unwrap_or(Float::F32);
         Ok(match run.ok().and_then(|outputs| outputs.into_iter().next()) {
             Some(Array::Float(values)) => Some(tensor::from_floats(name, &values, float)),

@@ -3,12 +3,13 @@
 //! from what the file says of other tensors.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::NotLinear;
 use super::constant::Constants;
 use crate::affine::Order;
-use crate::engine::{self, Inference, InputShapes, Source};
+use crate::engine::{self, Inference, InputShapes, Limits, Source};
 use crate::onnx::graph::{Graph, Node, ValueId};
 use crate::onnx::model::{Invalid, graph_field};
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
@@ -71,7 +72,8 @@ impl<'g, 'm> Sizes<'g, 'm> {
             }
             let model = self.graph.model;
             let Ok(bytes) = engine::normal::model(model) else { return Inference::default() };
-            let source = Source { bytes: &bytes, folder: model.storage.folder() };
+            let folder = model.storage.folder().map(Path::to_owned);
+            let source = Source { bytes, folder, limits: Limits::of_reading() };
             engine::infer(source, self.inputs).unwrap_or_default()
         };
         self.graph.outer.is_none().then(|| self.inference.get_or_init(infer))
