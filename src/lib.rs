@@ -24,28 +24,29 @@ pub mod verify;
 
 pub mod rewrite;
 
+pub mod deliver;
+
 pub mod report;
 
 mod error;
 
-use std::collections::{BTreeSet, HashSet};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prost::bytes::Bytes;
 use rayon::prelude::*;
 
+use deliver::Delivery;
 use engine::Limits;
 pub use error::Error;
 use fuse::{FuseError, Fused};
 use onnx::graph::Graph;
 use onnx::inline::{self, inline};
 use onnx::model::{self, Invalid, Model};
-use onnx::output::{self, Staged};
-use onnx::splice;
-use onnx::storage::Storage;
+use onnx::output::{self, Clobber, folder_of};
+use onnx::storage::{Links, Storage};
 use plan::{Block, Names, Plan};
 use region::constant::Constants;
 use region::inference::Inferred;
@@ -74,6 +75,10 @@ pub struct Options {
     pub keep_overridable: bool,
     /// Names of blocks to leave alone.
     pub skip: Vec<String>,
+    /// Whether side files may be links that lead out of the model's folder.
+    pub links: Links,
+    /// Whether an existing output is replaced.
+    pub clobber: Clobber,
     /// Fail if the whole model cannot be run.
     pub require_run: bool,
     /// Fail if nothing is fused.
@@ -94,6 +99,8 @@ impl Default for Options {
             verify: true,
             keep_overridable: false,
             skip: Vec::new(),
+            links: Links::Confined,
+            clobber: Clobber::Replace,
             require_run: false,
             require_fusion: false,
             run: verify::model::Options {
@@ -117,10 +124,15 @@ impl Default for Options {
 pub fn convert(input: &Place, output: Option<&Place>, options: &Options) -> Result<Report, Error> {
     let file = input.label();
     let invalid = |source| Error::Invalid { file: file.clone(), source };
-    let original = open(input)?;
+    if let Some(Place::File(target)) = output {
+        output::check_target(target, options.clobber)
+            .map_err(|source| Error::Write { file: target.display().to_string(), source })?;
+    }
+    let original = open(input, options.links)?;
     let inlined = with_functions_inlined(&original, options).map_err(invalid)?;
     let model = inlined.as_ref().unwrap_or(&original);
     let graphs = Graph::read_all(model).map_err(invalid)?;
+    graphs.iter().take(1).try_for_each(Graph::check_tensors).map_err(invalid)?;
     check_shapes(&file, &graphs, &options.run.shapes)?;
     let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
     let readers = readers(&graphs, &constants, options);
@@ -216,21 +228,16 @@ fn readers<'g, 'm>(
     both.map(|(graph, constants)| Reader::new(graph, constants, shapes)).collect()
 }
 
-fn open(input: &Place) -> Result<Model, Error> {
+fn open(input: &Place, links: Links) -> Result<Model, Error> {
     let file = input.label();
     let read = |source| Error::Read { file: file.clone(), source };
     let (bytes, storage) = match input {
         Place::Pipe => (model::read(io::stdin().lock()).map_err(read)?, Storage::default()),
-        Place::File(path) => (model::map(path).map_err(read)?, Storage::in_folder(folder_of(path))),
+        Place::File(path) => {
+            (model::map(path).map_err(read)?, Storage::in_folder(folder_of(path), links))
+        }
     };
     Model::index(bytes, storage).map_err(|source| Error::Invalid { file: file.clone(), source })
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
 }
 
 /// What would be done.
@@ -267,6 +274,7 @@ fn looked(
         inferred: inferred().map(|inferred| inferred.forms.len()).sum(),
         removed_inputs: 0,
         bytes: (model.bytes().len(), 0),
+        side_file: None,
         run: None,
         mode: Mode::Look,
     })
@@ -404,48 +412,29 @@ impl Work<'_, '_> {
         report.removed_inputs = rewrite.removed_inputs;
         report.nodes.1 = report.nodes.0 - rewrite.removed_nodes + rewrite.new_nodes;
 
-        let file = to.label();
-        let failed = |source| Error::Write { file: file.clone(), source };
         // Functions are inlined for blocks; without any, the file stays as it is.
-        let old = match (self.graphs.first(), rewrite.edits.is_empty()) {
-            (Some(main), false) => main.model.bytes(),
-            _ => self.original.bytes(),
+        let old = match (self.graphs.first(), rewrite.is_empty()) {
+            (Some(main), false) => main.model,
+            _ => self.original,
         };
-        let side_files = self.graphs.first().map(Graph::side_files);
-        let side_files = side_files.transpose().map_err(invalid)?.unwrap_or_default();
-        match to {
-            Place::Pipe if !side_files.is_empty() => Err(failed(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "weights in side files cannot go through a pipe; name an output file",
-            ))),
-            Place::Pipe => {
-                let mut new = Vec::with_capacity(old.len());
-                splice::write(old, &rewrite.edits, &mut new).map_err(failed)?;
-                self.run(new.clone().into(), Storage::default(), report)?;
-                report.bytes.1 = new.len();
-                io::stdout().lock().write_all(&new).map_err(failed)
-            }
-            Place::File(target) => {
-                let staged = Staged::write(target, old, &rewrite.edits).map_err(failed)?;
-                let new = model::map(staged.path()).map_err(failed)?;
-                let bytes = new.len();
-                self.run(new, self.original.storage.clone(), report)?;
-                report.bytes.1 = bytes;
-                copy_side_files(&self.original.storage, target, &side_files).map_err(failed)?;
-                staged.commit(target).map_err(failed)
-            }
-        }
+        let delivery = Delivery { file: self.file, old, rewrite };
+        let check = |new: &Model| self.run(new, report);
+        let delivered = match to {
+            Place::Pipe => delivery.to_pipe(check)?,
+            Place::File(target) => delivery.to_file(target, self.options.clobber, check)?,
+        };
+        report.bytes.1 = delivered.bytes;
+        report.side_file = delivered.side_file;
+        Ok(())
     }
 
-    fn run(&self, new: Bytes, storage: Storage, report: &mut Report) -> Result<(), Error> {
+    fn run(&self, new: &Model, report: &mut Report) -> Result<(), Error> {
         if !self.options.verify || (report.blocks.is_empty() && report.inferred == 0) {
             return Ok(());
         }
         (self.options.progress)("running both models", 0, 1);
         let file = self.file.to_owned();
-        let outcome = Model::index(new, storage).and_then(|new| {
-            verify::model::run(self.original, &new, &self.options.run, self.limits)
-        });
+        let outcome = verify::model::run(self.original, new, &self.options.run, self.limits);
         match outcome.map_err(|source| Error::Invalid { file: file.clone(), source })? {
             Outcome::Differs { output, error, tolerance } => {
                 Err(Error::OutputDiffers { file, output, error, tolerance })
@@ -460,24 +449,6 @@ impl Work<'_, '_> {
             }
         }
     }
-}
-
-/// A model in another folder needs its side files there; they go first.
-fn copy_side_files(
-    storage: &Storage,
-    target: &Path,
-    locations: &BTreeSet<String>,
-) -> io::Result<()> {
-    let folder = folder_of(target);
-    let same = match (storage.folder().map(Path::canonicalize), folder.canonicalize()) {
-        (Some(Ok(old)), Ok(new)) => old == new,
-        _ => false,
-    };
-    for location in locations.iter().filter(|_| !same) {
-        let content = storage.side_file(location).map_err(io::Error::other)?;
-        output::copy_side_file(&content, folder, location)?;
-    }
-    Ok(())
 }
 
 impl Place {

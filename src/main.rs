@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use acb_fuse::engine::InputShapes;
+use acb_fuse::onnx::output::Clobber;
+use acb_fuse::onnx::storage::Links;
 use acb_fuse::{Error, Options, Place, convert};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -39,6 +41,13 @@ struct Arguments {
     /// Do not fold weights that are also graph inputs, which a caller could override
     #[arg(long)]
     keep_overridable: bool,
+    /// Read weights also from side files that are links out of the model's folder, as in
+    /// caches whose files are links to where their content lies
+    #[arg(long)]
+    follow_links: bool,
+    /// Do not replace an existing OUT
+    #[arg(long, requires = "output")]
+    no_clobber: bool,
     /// Fix the shape of a graph input (may be repeated)
     #[arg(long, value_name = "NAME=1,3,224,224", value_parser = shape)]
     input_shape: Vec<(String, Vec<usize>)>,
@@ -111,6 +120,8 @@ impl Arguments {
             verify: !self.no_verify,
             keep_overridable: self.keep_overridable,
             skip: self.skip.clone(),
+            links: if self.follow_links { Links::Followed } else { Links::Confined },
+            clobber: if self.no_clobber { Clobber::Refuse } else { Clobber::Replace },
             require_run: self.require_run,
             require_fusion: self.require_fusion,
             run: acb_fuse::verify::model::Options {

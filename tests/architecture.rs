@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// Module (a file or folder of `src`), and what of the crate its code may use.
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("onnx", &["onnx"]),
     ("engine", &["onnx"]),
     ("affine", &["affine"]),
@@ -16,6 +16,7 @@ const MAY_USE: [(&str, &[&str]); 10] = [
     ("claim.rs", &["affine", "fuse", "onnx", "plan", "region", "verify"]),
     ("verify", &["affine", "engine", "onnx", "verify"]),
     ("rewrite.rs", &["fuse", "onnx", "plan"]),
+    ("deliver.rs", &["error", "onnx", "rewrite"]),
     ("report.rs", &["plan", "region", "verify"]),
 ];
 

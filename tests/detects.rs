@@ -231,7 +231,8 @@ fn wrong_wiring_is_caught_by_the_run() {
         let blocks: Vec<_> =
             plan.blocks.iter().map(|block| block.region.output).zip(&fused).collect();
         let changes = Changes { blocks, inferred: Vec::new() };
-        let edits = rewrite(std::slice::from_ref(reader.graph), &[changes]).unwrap().edits;
+        let rewrite = rewrite(std::slice::from_ref(reader.graph), &[changes]).unwrap();
+        let edits = rewrite.into_edits(vec![], vec![], |tensor| tensor);
         let mut right = Vec::new();
         splice::write(reader.graph.model.bytes(), &edits, &mut right).unwrap();
         let outcome = |bytes: &[u8]| {

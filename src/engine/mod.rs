@@ -24,6 +24,8 @@ use prost::bytes::Bytes;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{Factoid, GenericFactoid};
 
+use crate::onnx::storage::Storage;
+
 /// Why tract could not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
@@ -141,7 +143,7 @@ pub struct Source {
     /// The file's content.
     pub bytes: Bytes,
     /// Where its side files lie, if it has any.
-    pub folder: Option<PathBuf>,
+    pub storage: Storage,
     /// What loading and running it may take.
     pub limits: Limits,
 }
@@ -149,7 +151,7 @@ pub struct Source {
 impl Source {
     /// A small model that holds all it needs.
     pub fn small(bytes: Vec<u8>, limits: Limits) -> Self {
-        Source { bytes: bytes.into(), folder: None, limits }
+        Source { bytes: bytes.into(), storage: Storage::default(), limits }
     }
 }
 
@@ -287,8 +289,11 @@ fn parse(source: &Source) -> TractResult<InferenceModel> {
     let onnx = tract_onnx::onnx().with_ignore_value_info(true);
     let mut proto = tract_onnx::pb::ModelProto::decode(&source.bytes[..])?;
     proto.graph.iter_mut().for_each(rename);
-    let folder = source.folder.as_deref().and_then(Path::to_str);
-    let parsed = onnx.parse(&proto, folder)?;
+    let mut root = None;
+    if let Some(graph) = &mut proto.graph {
+        locate(graph, &source.storage, &mut root)?;
+    }
+    let parsed = onnx.parse(&proto, root.as_deref().and_then(Path::to_str))?;
     match parsed.unresolved_inputs.as_slice() {
         [] => Ok(parsed.model),
         [name, ..] => Err(TractError::msg(format!("nothing defines `{name}`"))),
@@ -312,6 +317,34 @@ fn rename(graph: &mut tract_onnx::pb::GraphProto) {
         let attributes = node.attribute.iter_mut();
         attributes.flat_map(|attribute| attribute.g.iter_mut()).for_each(rename);
     }
+}
+
+/// Gives external tensors the places that our own reading would find them at, relative to
+/// the `root` of the file system: which files may be read is decided in [`Storage`] alone.
+fn locate(
+    graph: &mut tract_onnx::pb::GraphProto,
+    storage: &Storage,
+    root: &mut Option<PathBuf>,
+) -> TractResult<()> {
+    const EXTERNAL: i32 = 1;
+    let inside = graph.node.iter_mut().flat_map(|node| &mut node.attribute);
+    let (mut tensors, mut bodies) = (Vec::new(), Vec::new());
+    for attribute in inside {
+        tensors.extend(attribute.t.iter_mut().chain(&mut attribute.tensors));
+        bodies.extend(attribute.g.iter_mut().chain(&mut attribute.graphs));
+    }
+    tensors.extend(&mut graph.initializer);
+    for tensor in tensors.into_iter().filter(|tensor| tensor.data_location == Some(EXTERNAL)) {
+        for entry in tensor.external_data.iter_mut().filter(|entry| entry.key == "location") {
+            let path = storage.resolve(&entry.value)?;
+            let top = path.ancestors().last().unwrap_or(&path);
+            let place = path.strip_prefix(top)?.to_str();
+            let place = place.ok_or_else(|| TractError::msg("a path is not UTF-8"))?;
+            entry.value = place.to_owned();
+            *root = Some(top.to_owned());
+        }
+    }
+    bodies.into_iter().try_for_each(|body| locate(body, storage, root))
 }
 
 fn is_permutation(axes: &[i64]) -> bool {

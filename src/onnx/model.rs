@@ -68,9 +68,20 @@ pub enum Invalid {
     /// Two things have one name.
     #[error("tensor `{0}` is defined twice")]
     DefinedTwice(String),
-    /// A node reads something that nothing before it defines.
-    #[error("{node} reads tensor `{tensor}`, which nothing before it defines")]
+    /// A node reads something that nothing defines.
+    #[error("{node} reads tensor `{tensor}`, which nothing defines")]
     Undefined {
+        /// The reader.
+        node: String,
+        /// What it reads.
+        tensor: String,
+    },
+    /// A node reads what it, or a later one, makes.
+    #[error(
+        "{node} reads tensor `{tensor}`, which it or a later node makes: the nodes are not \
+         sorted, or read each other in a circle"
+    )]
+    Unsorted {
         /// The reader.
         node: String,
         /// What it reads.
@@ -154,10 +165,16 @@ pub struct Model {
 /// # Errors
 /// If it cannot be opened, is not a regular file, or cannot be mapped.
 pub fn map(path: &Path) -> io::Result<Bytes> {
+    let not_regular =
+        || Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    // Opening a named pipe would wait for somebody to write to it.
+    if !path.metadata()?.is_file() {
+        return not_regular();
+    }
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+        return not_regular();
     }
     if metadata.len() == 0 {
         return Ok(Bytes::new());
@@ -255,6 +272,18 @@ impl Model {
         decode(&self.bytes, field, entry)
     }
 
+    /// Decodes the message that fills `payload`.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_range<M: Message + Default>(
+        &self,
+        payload: Range<usize>,
+        entry: &'static str,
+    ) -> Result<M, Invalid> {
+        decode_range(&self.bytes, payload, entry)
+    }
+
     /// The string in field `number` of the message that fills `payload`, without
     /// decoding the rest; empty if there is none. The last one counts, as in protobuf.
     pub fn string_within(&self, payload: &Range<usize>, number: u32) -> Result<String, Invalid> {
@@ -280,9 +309,14 @@ fn decode<M: Message + Default>(
     field: &Field,
     entry: &'static str,
 ) -> Result<M, Invalid> {
-    M::decode(bytes.slice(field.payload.clone())).map_err(|source| Invalid::Decode {
-        entry,
-        at: field.payload.start,
-        source,
-    })
+    decode_range(bytes, field.payload.clone(), entry)
+}
+
+fn decode_range<M: Message + Default>(
+    bytes: &Bytes,
+    payload: Range<usize>,
+    entry: &'static str,
+) -> Result<M, Invalid> {
+    let at = payload.start;
+    M::decode(bytes.slice(payload)).map_err(|source| Invalid::Decode { entry, at, source })
 }

@@ -1,6 +1,6 @@
 //! Linear regions: which part of the graph is one sum of convolutions.
 //!
-//! [`constant`] and [`sizes`] say what is known of tensors, [`read`] what a node
+//! [`constant`] (which `effort` keeps within bounds) and [`sizes`] say what is known of tensors, [`read`] what a node
 //! computes (with `border` for what takes many nodes to write), [`inference`] what it
 //! would in a deploy graph, [`form`] decides where
 //! regions begin and end, and [`Region::evaluate`] computes a region's normal form
@@ -9,6 +9,7 @@
 
 mod border;
 pub mod constant;
+mod effort;
 pub mod form;
 pub mod inference;
 pub mod read;

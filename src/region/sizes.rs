@@ -3,7 +3,6 @@
 //! from what the file says of other tensors.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::NotLinear;
@@ -72,8 +71,8 @@ impl<'g, 'm> Sizes<'g, 'm> {
             }
             let model = self.graph.model;
             let Ok(bytes) = engine::normal::model(model) else { return Inference::default() };
-            let folder = model.storage.folder().map(Path::to_owned);
-            let source = Source { bytes, folder, limits: Limits::of_reading() };
+            let storage = model.storage.clone();
+            let source = Source { bytes, storage, limits: Limits::of_reading() };
             engine::infer(source, self.inputs).unwrap_or_default()
         };
         self.graph.outer.is_none().then(|| self.inference.get_or_init(infer))

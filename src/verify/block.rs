@@ -92,7 +92,7 @@ pub fn prove(claim: &Claim, limits: Limits) -> Result<f64, Unproved> {
     for shapes in &claim.trials {
         let inputs: Vec<Array> = shapes.iter().map(|shape| random.floats(shape)).collect();
         let run = |bytes: &Bytes| {
-            let source = Source { bytes: bytes.clone(), folder: None, limits };
+            let source = Source { bytes: bytes.clone(), storage: Storage::default(), limits };
             Engine::load(source, shapes)?.run(&inputs)
         };
         let (expected, found) = (run(&old)?, run(&new)?);

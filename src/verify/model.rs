@@ -1,7 +1,5 @@
 //! The run of the whole model: as it was read, and as it will be written.
 
-use std::path::Path;
-
 use prost::Message;
 use prost::bytes::Bytes;
 
@@ -142,7 +140,7 @@ pub fn run(
 
 /// `bytes`, which are `model` in the engine's words, and `model`'s side files.
 fn source(bytes: Bytes, model: &Model, limits: Limits) -> Source {
-    Source { bytes, folder: model.storage.folder().map(Path::to_owned), limits }
+    Source { bytes, storage: model.storage.clone(), limits }
 }
 
 /// Whether `errors` are no more than rounding makes in this model.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use acb_fuse::engine::{Array, Engine, Limits, Source, infer, normal};
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto, type_proto};
-use acb_fuse::onnx::storage::Storage;
+use acb_fuse::onnx::storage::{Links, Storage};
 use acb_fuse::onnx::tensor::{self, Float};
 use acb_fuse::report::Report;
 use acb_fuse::{Options, Place, convert};
@@ -74,7 +74,7 @@ pub fn run(model: &Path, folder: &Path, inputs: &[Array]) -> Result<Vec<Array>, 
         true => widened(decoded(model)).encode_to_vec(),
         false => fs::read(model).unwrap(),
     };
-    let model = Model::index(bytes.into(), Storage::in_folder(folder)).unwrap();
+    let model = Model::index(bytes.into(), Storage::in_folder(folder, Links::Confined)).unwrap();
     let bytes = normal::model(&model).unwrap();
     let shapes: Vec<_> = inputs.iter().map(|input| input.shape().to_vec()).collect();
     Engine::load(source(bytes, Some(folder)), &shapes)
@@ -83,7 +83,8 @@ pub fn run(model: &Path, folder: &Path, inputs: &[Array]) -> Result<Vec<Array>, 
 }
 
 fn source(bytes: Bytes, folder: Option<&Path>) -> Source {
-    Source { bytes, folder: folder.map(Path::to_owned), limits: Limits::of_reading() }
+    let storage = folder.map(|folder| Storage::in_folder(folder, Links::Confined));
+    Source { bytes, storage: storage.unwrap_or_default(), limits: Limits::of_reading() }
 }
 
 pub fn fused(input: &Path, output: &Path) -> Report {
