@@ -81,10 +81,7 @@ impl Delivery<'_> {
         let (edits, side) = match (self.rewrite.is_empty(), tensors.is_empty()) {
             (true, _) => (Vec::new(), None),
             (false, true) => (self.rewrite.into_edits(vec![], vec![], |tensor| tensor), None),
-            (false, false) => {
-                let (edits, side) = with_side_file(old, self.rewrite, tensors, target, &invalid)?;
-                (edits, Some(side))
-            }
+            (false, false) => with_side_file(old, self.rewrite, tensors, target, &invalid)?,
         };
         let side = side.map(NewSide::staged).transpose().map_err(failed)?;
         let staged = Staged::write(target, |out| splice::write(old.bytes(), &edits, out));
@@ -142,14 +139,14 @@ struct StagedSide {
 }
 
 /// The edits that move the weights of `old` that stay, and new ones, into a side file
-/// beside `target`, and that file.
+/// beside `target`, and that file, if anything lies in it.
 fn with_side_file(
     old: &Model,
     rewrite: Rewrite,
     tensors: Vec<External>,
     target: &Path,
     invalid: impl Fn(Invalid) -> Error,
-) -> Result<(Vec<Edit>, NewSide), Error> {
+) -> Result<(Vec<Edit>, Option<NewSide>), Error> {
     let kept = external::untouched(tensors, &rewrite.edits);
     let new = rewrite.tensors.iter().map(|new| &new.tensor);
     let file = SideFile::of(&kept, &old.storage, new).map_err(|error| invalid(error.into()))?;
@@ -159,7 +156,8 @@ fn with_side_file(
     let containers = kept.into_iter().flat_map(|tensor| tensor.containers).collect();
     let edits =
         rewrite.into_edits(moves, containers, |tensor| file.with_data_here(tensor, &location));
-    Ok((edits, NewSide { location, path, file }))
+    let side = NewSide { location, path, file };
+    Ok((edits, Some(side).filter(|side| !side.file.is_empty())))
 }
 
 /// A name beside `target` that no other file has, so that whoever reads an older side

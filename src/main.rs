@@ -89,7 +89,7 @@ fn main() -> ExitCode {
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("acb-fuse: {error}");
+            eprintln!("acb-fuse: {}", printable(&error.to_string(), |_| false));
             ExitCode::from(error.exit_code())
         }
     }
@@ -100,7 +100,7 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     let report = convert(&Place::of(&arguments.input), output.as_ref(), &arguments.options())?;
     if !arguments.quiet {
         // The model itself may go to standard output.
-        let text = report.to_string();
+        let text = printable(&report.to_string(), |c| c == '\n');
         let _ = match output {
             Some(Place::Pipe) => write!(std::io::stderr(), "{text}"),
             _ => write!(std::io::stdout(), "{text}"),
@@ -112,6 +112,19 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// `text` as it may be shown on a terminal: names in a model are anybody's, and control
+/// characters in them are spelled out, except for those that `keep` accepts.
+fn printable(text: &str, keep: fn(char) -> bool) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() && !keep(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
 }
 
 impl Arguments {

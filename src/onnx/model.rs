@@ -44,15 +44,18 @@ pub enum Invalid {
     #[error("this is not an ONNX file: {0}")]
     Wire(#[from] WireError),
     /// An entry's content contradicts the schema.
-    #[error("the {entry} at byte {at} cannot be decoded: {source}")]
+    #[error("the {entry} at byte {at} cannot be decoded: {reason}")]
     Decode {
         /// Kind of entry.
         entry: &'static str,
         /// Offset in the file.
         at: usize,
         /// prost's reason.
-        source: prost::DecodeError,
+        reason: String,
     },
+    /// A file without a byte.
+    #[error("the file is empty")]
+    Empty,
     /// There is no `graph` field.
     #[error("the file holds no graph; is it an ONNX model?")]
     NoGraph,
@@ -62,6 +65,9 @@ pub enum Invalid {
     /// No operator set of the default domain is imported.
     #[error("the model imports no operator set, so its operators have no meaning")]
     NoOpset,
+    /// A version that no operator set has.
+    #[error("the model imports version {0} of the ONNX operators; they begin with 1")]
+    Opset(i64),
     /// The graph computes nothing.
     #[error("the graph has no outputs")]
     NoOutputs,
@@ -132,7 +138,14 @@ impl Scope {
     }
 
     fn index(bytes: &Bytes, graph: &Field, around: &[Container]) -> Result<Self, WireError> {
-        let fields = wire::fields(bytes, graph.payload.clone()).collect::<Result<Vec<_>, _>>()?;
+        use graph_field::{INITIALIZER, INPUT, NODE, OUTPUT, SPARSE_INITIALIZER, VALUE_INFO};
+        let messages = [NODE, INITIALIZER, INPUT, OUTPUT, VALUE_INFO, SPARSE_INITIALIZER];
+        let checked = |field: Result<Field, WireError>| match field {
+            Ok(field) if messages.contains(&field.number) => field.delimited(),
+            other => other,
+        };
+        let fields = wire::fields(bytes, graph.payload.clone()).map(checked);
+        let fields = fields.collect::<Result<Vec<_>, _>>()?;
         let containers = around.iter().cloned().chain([container(graph)]).collect();
         Ok(Scope { payload: graph.payload.clone(), fields, containers })
     }
@@ -201,6 +214,9 @@ impl Model {
     /// # Errors
     /// If the bytes are not a `ModelProto` with one graph and an operator set.
     pub fn index(bytes: Bytes, storage: Storage) -> Result<Self, Invalid> {
+        if bytes.is_empty() {
+            return Err(Invalid::Empty);
+        }
         let mut ir_version = 0;
         let mut opset = None;
         let mut imports = HashMap::new();
@@ -213,6 +229,7 @@ impl Model {
                     ir_version = wire::varint_value(bytes.get(field.payload).unwrap_or_default());
                 }
                 model_field::OPSET_IMPORT => {
+                    let field = field.delimited()?;
                     let import: OperatorSetIdProto = decode(&bytes, &field, "operator set")?;
                     if is_default_domain(import.domain()) {
                         opset = Some(import.version());
@@ -220,14 +237,20 @@ impl Model {
                         imports.insert(import.domain().to_owned(), import.version());
                     }
                 }
-                model_field::GRAPH if graph.is_some() => return Err(Invalid::ManyGraphs),
-                model_field::GRAPH => graph = Some(field),
-                model_field::FUNCTIONS => functions.push(field),
+                model_field::GRAPH if graph.is_some() => {
+                    field.delimited()?;
+                    return Err(Invalid::ManyGraphs);
+                }
+                model_field::GRAPH => graph = Some(field.delimited()?),
+                model_field::FUNCTIONS => functions.push(field.delimited()?),
                 _ => {}
             }
         }
         let graph = graph.ok_or(Invalid::NoGraph)?;
         let opset = opset.ok_or(Invalid::NoOpset)?;
+        if opset < 1 {
+            return Err(Invalid::Opset(opset));
+        }
         let main = Scope::index(&bytes, &graph, &[])?;
         Ok(Model { bytes, main, functions, ir_version, opset, imports, storage })
     }
@@ -318,5 +341,17 @@ fn decode_range<M: Message + Default>(
     entry: &'static str,
 ) -> Result<M, Invalid> {
     let at = payload.start;
-    M::decode(bytes.slice(payload)).map_err(|source| Invalid::Decode { entry, at, source })
+    M::decode(bytes.slice(payload)).map_err(|error| {
+        let reason = innermost(&error.to_string());
+        Invalid::Decode { entry, at, reason }
+    })
+}
+
+/// The end of prost's reason: it begins with every message around the place.
+fn innermost(reason: &str) -> String {
+    const MOST: usize = 120;
+    match reason.char_indices().rev().nth(MOST) {
+        None => reason.to_owned(),
+        Some((begin, _)) => format!("…{}", reason.get(begin..).unwrap_or_default()),
+    }
 }

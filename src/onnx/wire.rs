@@ -40,6 +40,21 @@ pub struct Fields<'a> {
     end: usize,
 }
 
+impl Field {
+    /// The field, if it holds a message or a string.
+    ///
+    /// # Errors
+    /// If it holds a number.
+    pub fn delimited(self) -> Result<Self, WireError> {
+        match self.length.is_empty() {
+            false => Ok(self),
+            true => {
+                Err(WireError { at: self.entry.start, what: "a number where a message belongs" })
+            }
+        }
+    }
+}
+
 impl Iterator for Fields<'_> {
     type Item = Result<Field, WireError>;
 

@@ -233,6 +233,8 @@ impl<'g, 'm> Constants<'g, 'm> {
     }
 
     fn depth_of_result(&self, node: &Node, op: &str) -> Option<u8> {
+        // Of nothing comes nothing, but in a malformed node.
+        node.inputs.first()?;
         let mut deepest = 0;
         for (index, input) in node.inputs.iter().enumerate() {
             match input {

@@ -670,7 +670,7 @@ impl<'g, 'm> Reader<'g, 'm> {
             },
         };
         let pairs: Vec<_> = begins.iter().copied().zip(ends.iter().copied()).collect();
-        if axes.len() != pairs.len() {
+        if axes.len() != pairs.len() || begins.len() != ends.len() {
             return Ok(Err(NotLinear::Malformed("its pads do not fit its axes")));
         }
         let axes = known!(self.axes_from_front(input, &axes));
