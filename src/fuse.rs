@@ -104,7 +104,7 @@ impl Fused {
             return self.product(block, part, stem, &order, root, output);
         }
         let opset = reader.graph.model.opset;
-        let rank = geometry.windows.len() + 2;
+        let rank = geometry.rank();
         let mut input = root.to_owned();
         if !geometry.input.is_canonical() {
             let name = format!("{stem}.input");
@@ -208,7 +208,7 @@ impl Fused {
 
     /// Appends MatMul with the weights of `stem`, Add with its bias, and Transposes.
     fn matmul(&mut self, geometry: &Geometry, stem: &str, order: &Order, root: &str, output: &str) {
-        let rank = geometry.windows.len() + 2;
+        let rank = geometry.rank();
         let (weight, bias) = (format!("{stem}.weight"), format!("{stem}.bias"));
         let mut steps = vec![];
         if geometry.input != *order {
@@ -256,8 +256,9 @@ impl Fused {
     fn crop(&mut self, opset: i64, name: &str, input: &str, pads: &[(i64, i64)]) -> String {
         let end = |&(_, end): &(i64, i64)| if end < 0 { end } else { i64::MAX };
         let cut = (2..).zip(pads).filter(|&(_, &pads)| pads != (0, 0));
-        let cuts: Vec<Cut> =
-            cut.map(|(axis, pads)| Cut { axis, start: -pads.0, end: end(pads) }).collect();
+        let cuts: Vec<Cut> = cut
+            .map(|(axis, pads)| Cut { axis, start: pads.0.saturating_neg(), end: end(pads) })
+            .collect();
         self.slice(opset, name, input, &cuts)
     }
 
@@ -319,7 +320,7 @@ impl Fused {
     fn wrap(&mut self, opset: i64, name: &str, input: &str, pads: &[(i64, i64)]) -> String {
         let mut input = input.to_owned();
         for (axis, &(begin, end)) in (2..).zip(pads).filter(|&(_, &pads)| pads != (0, 0)) {
-            let last = Cut { axis, start: -begin, end: i64::MAX };
+            let last = Cut { axis, start: begin.saturating_neg(), end: i64::MAX };
             let first = Cut { axis, start: 0, end };
             let mut parts = vec![input.clone()];
             if begin > 0 {

@@ -1,12 +1,14 @@
 //! Arguments in, exit code out; everything else is in the library.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use acb_fuse::engine::InputShapes;
-use acb_fuse::onnx::output::Clobber;
+use acb_fuse::onnx::output::{Clobber, remove_staged};
 use acb_fuse::onnx::storage::Links;
 use acb_fuse::{Error, Options, Place, convert};
 use clap::Parser;
@@ -84,8 +86,16 @@ Exit codes:
   4 nothing fused (--require-fusion)   5 something to fuse (--check)
   6 reading or writing failed, trying again may help   7 not run (--require-run)";
 
+/// As shells have it for a process that was interrupted.
+const INTERRUPTED: i32 = 130;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // Told to end, the process takes its temporary files away.
+    let _ = ctrlc::set_handler(|| {
+        remove_staged();
+        std::process::exit(INTERRUPTED);
+    });
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -4,6 +4,8 @@
 //! reads any more, and the entries that describe removed tensors. All else, dead
 //! nodes included, stays where it is.
 
+#![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use prost::bytes::Bytes;
@@ -48,6 +50,8 @@ pub struct Rewrite {
 pub struct NewTensor {
     /// The message.
     pub tensor: TensorProto,
+    /// The graph.
+    into: Container,
     at: usize,
     /// Where it is listed as a graph input, if it has to be.
     inputs_at: Option<usize>,
@@ -68,13 +72,13 @@ impl Rewrite {
         stored: impl Fn(TensorProto) -> TensorProto,
     ) -> Vec<Edit> {
         let (mut edits, mut containers) = (self.edits, self.containers);
-        for NewTensor { tensor, at, inputs_at } in self.tensors {
-            edits.extend(inputs_at.map(|at| Edit {
-                at: at..at,
-                with: splice::entry(graph_field::INPUT, &info_of(&tensor)).into(),
+        for NewTensor { tensor, into, at, inputs_at } in self.tensors {
+            edits.extend(inputs_at.map(|at| {
+                let with = splice::entry(graph_field::INPUT, &info_of(&tensor));
+                Edit::insert(at, with.into(), &into)
             }));
             let with: Bytes = splice::entry(graph_field::INITIALIZER, &stored(tensor)).into();
-            edits.push(Edit { at: at..at, with });
+            edits.push(Edit::insert(at, with, &into));
         }
         edits.extend(further);
         containers.extend(around_these);
@@ -128,13 +132,13 @@ fn rewrite_graph(
             rewrite.new_nodes += 1;
             with.extend(splice::entry(graph_field::NODE, node));
         }
-        edits.push(Edit { at: graph.node(id).field.entry.clone(), with: with.into() });
+        edits.push(Edit::replace(graph.node(id).field.entry.clone(), with.into()));
     }
     let inferred = changes.inferred.iter().filter(|(id, _)| !rest.removed.contains(id));
     let inferred: HashMap<NodeId, &NodeProto> = inferred.map(|(id, form)| (*id, form)).collect();
     for (&id, &form) in &inferred {
         let with = splice::entry(graph_field::NODE, form).into();
-        edits.push(Edit { at: graph.node(id).field.entry.clone(), with });
+        edits.push(Edit::replace(graph.node(id).field.entry.clone(), with));
     }
 
     let mut gone = gone_tensors(graph, rest, &fused, &inferred);
@@ -173,7 +177,14 @@ fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<NewTen
     let mut stored = HashSet::new();
     let tensors = changes.blocks.iter().flat_map(|(_, fused)| &fused.tensors);
     let new = tensors.filter(|tensor| stored.insert(tensor.name()));
-    new.map(|tensor| NewTensor { tensor: tensor.clone(), at, inputs_at }).collect()
+    let into = home.scope.container();
+    let new_tensor = |tensor: &TensorProto| NewTensor {
+        tensor: tensor.clone(),
+        into: into.clone(),
+        at,
+        inputs_at,
+    };
+    new.map(new_tensor).collect()
 }
 
 /// Declares `tensor` as a graph input.

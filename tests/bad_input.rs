@@ -10,7 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use acb_fuse::onnx::graph::Graph;
+use acb_fuse::onnx::model::Model;
+use acb_fuse::onnx::storage::Storage;
 use expect_test::expect_file;
+use prost::bytes::Bytes;
 
 /// Exit code, standard output, standard error and the files that are there afterwards.
 struct Run {
@@ -61,6 +65,24 @@ fn malformed_files_are_errors_of_one_line() {
         let named = format!("acb-fuse: {}: ", model.display());
         assert!(stderr.starts_with(&named) && stderr.lines().count() == 1, "{model:?}: {stderr}");
         assert!(left.is_empty(), "{model:?} left {left:?}");
+    }
+}
+
+/// Whatever is missing at its end, a file is no model.
+#[test]
+fn a_file_that_is_cut_anywhere_is_an_error() {
+    for model in
+        ["fixtures/blocks/k3/torchscript_kept.onnx", "fixtures/blocks/if_branches/model.onnx"]
+    {
+        let whole = Bytes::from(fs::read(model).unwrap());
+        let read = |bytes: Bytes| {
+            let model = Model::index(bytes, Storage::default())?;
+            Graph::read_all(&model)?.iter().take(1).try_for_each(Graph::check_tensors)
+        };
+        read(whole.clone()).unwrap();
+        for end in 0..whole.len() {
+            assert!(read(whole.slice(..end)).is_err(), "{model}, cut at byte {end}");
+        }
     }
 }
 

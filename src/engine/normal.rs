@@ -36,7 +36,7 @@ pub fn model(model: &Model) -> Result<Bytes, Invalid> {
             if nodes != [old.proto.clone()] {
                 let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));
                 let with: Vec<u8> = entries.flatten().collect();
-                edits.push(Edit { at: old.field.entry.clone(), with: with.into() });
+                edits.push(Edit::replace(old.field.entry.clone(), with.into()));
             }
         }
     }
@@ -180,7 +180,7 @@ fn wrapped(opset: i64, input: &str, output: &str, frame: &[(i64, (i64, i64))]) -
         let padded = format!("{output}.{axis}");
         let mut parts = vec![input.clone()];
         if begin > 0 {
-            nodes.extend(slice(opset, &input, &last, &[(axis, -begin, i64::MAX)]));
+            nodes.extend(slice(opset, &input, &last, &[(axis, begin.saturating_neg(), i64::MAX)]));
             parts.insert(0, last);
         }
         if end > 0 {

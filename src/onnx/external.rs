@@ -198,7 +198,7 @@ impl SideFile {
             let entries = entries.iter().flat_map(|entry| splice::entry(EXTERNAL_DATA, entry));
             // In the place of the first entry; the others go.
             let mut with: Bytes = entries.collect::<Vec<u8>>().into();
-            let edit = |at: &Range<usize>| Edit { at: at.clone(), with: std::mem::take(&mut with) };
+            let edit = |at: &Range<usize>| Edit::replace(at.clone(), std::mem::take(&mut with));
             edits.extend(tensor.entries.iter().map(edit));
         }
         edits

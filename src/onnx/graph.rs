@@ -43,6 +43,7 @@ pub struct Node {
 
 /// A constant as it is stored.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "it is looked at and dropped, never kept")]
 pub enum Initializer {
     /// All its elements.
     Dense(TensorProto),
@@ -182,7 +183,7 @@ impl<'m> Graph<'m> {
                 }
             }
             graphs.extend(inner);
-            next += 1;
+            next = next.saturating_add(1);
         }
         Ok(graphs)
     }
@@ -499,10 +500,11 @@ impl<'m> Graph<'m> {
 /// or go on after it, are new.
 pub fn fresh(suffix: &str, names: &HashSet<&str>) -> String {
     let mut fresh = suffix.to_owned();
-    let mut number = 2;
-    while names.iter().any(|name| name.contains(&fresh)) {
+    for number in 2u64.. {
+        if !names.iter().any(|name| name.contains(&fresh)) {
+            break;
+        }
         fresh = format!("{suffix}{number}");
-        number += 1;
     }
     fresh
 }

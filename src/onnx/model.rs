@@ -129,8 +129,13 @@ impl Scope {
         self.fields.iter().filter(move |field| field.number == number)
     }
 
-    /// Where a new initializer goes: after those that are there, else first. (Where a
-    /// graph ends, a body inside it may end too.)
+    /// The graph message itself.
+    pub fn container(&self) -> Container {
+        let none = Container { length: 0..0, payload: self.payload.clone() };
+        self.containers.last().cloned().unwrap_or(none)
+    }
+
+    /// Where a new initializer goes: after those that are there, else first.
     pub fn end_of_initializers(&self) -> usize {
         self.fields(graph_field::INITIALIZER)
             .next_back()

@@ -76,7 +76,7 @@ fn round_to_odd(value: f64) -> f32 {
         return nearest;
     }
     let overshot = f64::from(nearest).abs() > value.abs();
-    let toward_zero = nearest.to_bits() - u32::from(overshot);
+    let toward_zero = nearest.to_bits().saturating_sub(u32::from(overshot));
     f32::from_bits(toward_zero | 1)
 }
 
@@ -155,7 +155,7 @@ fn check_data(tensor: &TensorProto, storage: &Storage) -> Result<(), Problem> {
     let place = Place::of(tensor)?;
     let has_raw = tensor.raw_data.as_ref().is_some_and(|raw| !raw.is_empty());
     let stores = typed.iter().filter(|&&count| count > 0).count();
-    if stores + usize::from(has_raw) + usize::from(place.is_some()) > 1 {
+    if [stores, usize::from(has_raw), usize::from(place.is_some())].iter().sum::<usize>() > 1 {
         return Err(Problem::Ambiguous);
     }
     let elements = checked_dims(tensor)?.iter().product::<usize>();
@@ -304,7 +304,7 @@ pub fn dense(
     for (place, value) in places.chunks(sizes.len().max(1)).zip(floats(values, storage)?) {
         let at = place.iter().zip(&sizes).try_fold(0, |at, (&index, &size)| {
             let index = usize::try_from(index).ok().filter(|&index| index < size)?;
-            Some(at * size + index)
+            usize::checked_mul(at, size)?.checked_add(index)
         });
         let outside = || named(values, Problem::Place(place.to_vec()));
         *at.and_then(|at| slots.get_mut(at)).ok_or_else(outside)? = value;
@@ -314,7 +314,7 @@ pub fn dense(
 
 /// A tensor of type `float` that holds `values`, each rounded once.
 pub fn from_floats(name: &str, values: &ArrayD<f64>, float: Float) -> TensorProto {
-    let mut raw = Vec::with_capacity(values.len() * float.size());
+    let mut raw = Vec::with_capacity(values.len().saturating_mul(float.size()));
     match float {
         Float::F16 => {
             values.iter().for_each(|&v| raw.extend_from_slice(&round_to_f16(v).to_le_bytes()));

@@ -96,6 +96,9 @@ const FOLDABLE: &[&str] = &[
     "Xor",
 ];
 
+/// Those of them whose result may be larger than all that they read.
+const GROWING: &[&str] = &["ConstantOfShape", "Conv", "Einsum", "Expand", "Pad", "Range", "Tile"];
+
 /// Further operators whose first output has the type of their first input.
 const KEEPS_TYPE: &[&str] = &[
     "AveragePool",
@@ -311,6 +314,29 @@ impl<'g, 'm> Constants<'g, 'm> {
             }
             _ => Ok(None),
         }
+    }
+
+    /// A node that computes a constant larger than any real one, by its label: the engine
+    /// would compute it, too, as soon as it loads the model.
+    ///
+    /// # Errors
+    /// If a stored tensor is malformed.
+    pub fn oversized(&self) -> Result<Option<String>, Invalid> {
+        for (_, node) in self.graph.nodes() {
+            let grows = node.standard_op().is_some_and(|op| GROWING.contains(&op));
+            if !grows || !node.output().is_some_and(|output| self.contains(output)) {
+                continue;
+            }
+            let mut inputs = Vec::with_capacity(node.inputs.len());
+            for input in node.inputs.iter().flatten() {
+                inputs.extend(self.tensor(*input)?.map(|tensor| tensor.as_ref().clone()));
+            }
+            let effort = Effort::of(node, &inputs, &self.graph.model.storage)?;
+            if effort.is_some_and(|effort| !effort.is_real()) {
+                return Ok(Some(node.label().to_owned()));
+            }
+        }
+        Ok(None)
     }
 
     fn cache(&self) -> MutexGuard<'_, HashMap<ValueId, Option<Arc<TensorProto>>>> {

@@ -41,8 +41,7 @@ impl Budget {
             elements: left.elements.saturating_sub(effort.elements),
             work: left.work.saturating_sub(effort.work),
         };
-        let fits = effort.elements <= MOST_OF_ONE.elements && effort.work <= MOST_OF_ONE.work;
-        let fits = fits && rest.elements >= 0 && rest.work >= 0;
+        let fits = effort.is_real() && rest.elements >= 0 && rest.work >= 0;
         if fits {
             *left = rest;
         }
@@ -51,6 +50,11 @@ impl Budget {
 }
 
 impl Effort {
+    /// Whether a constant of a real model may take it.
+    pub fn is_real(self) -> bool {
+        self.elements <= MOST_OF_ONE.elements && self.work <= MOST_OF_ONE.work
+    }
+
     /// Of a tensor that is written out.
     pub fn of_dims(dims: &[i64]) -> Self {
         let elements = product(dims.iter().copied());
