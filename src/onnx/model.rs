@@ -265,6 +265,11 @@ impl Model {
         &self.bytes
     }
 
+    /// How large the file is, with the side files that were looked at so far.
+    pub fn bytes_with_side_files(&self) -> usize {
+        self.bytes.len().saturating_add(self.storage.mapped())
+    }
+
     /// The bodies in the node that stands at `node` in the graph `scope`.
     ///
     /// # Errors

@@ -171,6 +171,12 @@ impl Storage {
         Ok(bytes)
     }
 
+    /// Bytes of the side files that were looked at so far.
+    pub fn mapped(&self) -> usize {
+        let maps = self.maps.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        maps.values().fold(0, |all, bytes| all.saturating_add(bytes.len()))
+    }
+
     /// The path of a side file, without links, if it stays in the model's folder. All
     /// reading of side files, the engine's too, goes through here.
     ///

@@ -97,7 +97,8 @@ const FOLDABLE: &[&str] = &[
 ];
 
 /// Those of them whose result may be larger than all that they read.
-const GROWING: &[&str] = &["ConstantOfShape", "Conv", "Einsum", "Expand", "Pad", "Range", "Tile"];
+const GROWING: &[&str] =
+    &["Concat", "ConstantOfShape", "Conv", "Einsum", "Expand", "Pad", "Range", "Tile"];
 
 /// Further operators whose first output has the type of their first input.
 const KEEPS_TYPE: &[&str] = &[
@@ -165,7 +166,10 @@ impl<'g, 'm> Constants<'g, 'm> {
         outer: Option<Arc<Self>>,
         keep_overridable: bool,
     ) -> Result<Self, Invalid> {
-        let budget = outer.as_ref().map(|outer| Arc::clone(&outer.budget)).unwrap_or_default();
+        let budget = match &outer {
+            Some(outer) => Arc::clone(&outer.budget),
+            None => Arc::new(Budget::new(graph.model.bytes_with_side_files())),
+        };
         let mut constants = Constants {
             graph,
             outer,
@@ -332,7 +336,7 @@ impl<'g, 'm> Constants<'g, 'm> {
                 inputs.extend(self.tensor(*input)?.map(|tensor| tensor.as_ref().clone()));
             }
             let effort = Effort::of(node, &inputs, &self.graph.model.storage)?;
-            if effort.is_some_and(|effort| !effort.is_real()) {
+            if effort.is_some_and(|effort| !self.budget.allows(effort)) {
                 return Ok(Some(node.label().to_owned()));
             }
         }

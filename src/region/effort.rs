@@ -20,28 +20,41 @@ pub(super) struct Effort {
 /// No constant of a real model has more elements, nor takes more multiply-adds.
 const MOST_OF_ONE: Effort = Effort { elements: 1 << 26, work: 1 << 33 };
 
-/// Nor do all of them together.
-const MOST_OF_ALL: Effort = Effort { elements: 1 << 28, work: 1 << 35 };
+/// One that is larger than the file has at most so many elements.
+const MOST_FROM_NOTHING: i64 = 1 << 22;
 
-/// What is left of [`MOST_OF_ALL`].
+/// All constants together take no more than so many of the largest.
+const TIMES: i64 = 4;
+
+/// What one constant may take, and what is left for all.
 #[derive(Debug)]
-pub(super) struct Budget(Mutex<Effort>);
-
-impl Default for Budget {
-    fn default() -> Self {
-        Budget(Mutex::new(MOST_OF_ALL))
-    }
+pub(super) struct Budget {
+    one: Effort,
+    left: Mutex<Effort>,
 }
 
 impl Budget {
+    /// For a model of so many bytes, its side files included.
+    pub fn new(bytes: usize) -> Self {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let elements = bytes.saturating_add(MOST_FROM_NOTHING).min(MOST_OF_ONE.elements);
+        let one = Effort { elements, ..MOST_OF_ONE };
+        Budget { one, left: Mutex::new(one.times(TIMES)) }
+    }
+
+    /// Whether one constant may take `effort`.
+    pub fn allows(&self, effort: Effort) -> bool {
+        effort.elements <= self.one.elements && effort.work <= self.one.work
+    }
+
     /// Takes `effort` away, if it is not too much.
     pub fn spend(&self, effort: Effort) -> bool {
-        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let rest = Effort {
             elements: left.elements.saturating_sub(effort.elements),
             work: left.work.saturating_sub(effort.work),
         };
-        let fits = effort.is_real() && rest.elements >= 0 && rest.work >= 0;
+        let fits = self.allows(effort) && rest.elements >= 0 && rest.work >= 0;
         if fits {
             *left = rest;
         }
@@ -50,11 +63,6 @@ impl Budget {
 }
 
 impl Effort {
-    /// Whether a constant of a real model may take it.
-    pub fn is_real(self) -> bool {
-        self.elements <= MOST_OF_ONE.elements && self.work <= MOST_OF_ONE.work
-    }
-
     /// Of a tensor that is written out.
     pub fn of_dims(dims: &[i64]) -> Self {
         let elements = product(dims.iter().copied());
@@ -195,11 +203,13 @@ mod tests {
 
     #[test]
     fn what_is_spent_is_spent_once() {
-        let half = Effort::of_dims(&[1 << 26]);
-        let budget = Budget::default();
-        let times = (0..8).filter(|_| budget.spend(half)).count();
-        assert_eq!(times, 4);
-        assert!(!Budget::default().spend(Effort::of_dims(&[1 << 26, 2])));
-        assert!(!Budget::default().spend(Effort::of_dims(&[i64::MAX, 0, i64::MAX])));
+        let budget = |bytes| Budget::new(bytes);
+        for (bytes, largest) in [(0, 1 << 22), (1000, (1 << 22) + 1000), (usize::MAX, 1 << 26)] {
+            let budget = budget(bytes);
+            let spent = (0..8).filter(|_| budget.spend(Effort::of_dims(&[largest]))).count();
+            assert_eq!(spent, 4, "{bytes}");
+            assert!(!Budget::new(bytes).spend(Effort::of_dims(&[largest + 1])), "{bytes}");
+        }
+        assert!(!budget(usize::MAX).spend(Effort::of_dims(&[i64::MAX, 0, i64::MAX])));
     }
 }
