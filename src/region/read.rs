@@ -249,6 +249,11 @@ impl<'g, 'm> Reader<'g, 'm> {
             "MatMul" => self.matmul(node)?,
             "BatchNormalization" => self.norm(node)?,
             "Add" | "Sub" | "Mul" | "Div" => self.arithmetic(node, op)?,
+            // With a constant that is no shift, it is a sum all the same.
+            "Sum" if node.inputs.len() == 2 => match self.arithmetic(node, "Add")? {
+                Err(_) => sum(node),
+                shift => shift,
+            },
             "Sum" => sum(node),
             "Neg" => of_input(node, uniform(-1.0, 0.0)),
             "Pad" => self.pad(node)?,
