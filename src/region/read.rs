@@ -650,10 +650,9 @@ impl<'g, 'm> Reader<'g, 'm> {
         Ok(match (values.shape(), values.first()) {
             ([] | [1] | [1, 1], Some(&value)) => Ok(vec![value; length]),
             ([width] | [1, width], _) if *width == length => Ok(values.iter().copied().collect()),
-            _ => Err(NotLinear::WrongLength {
-                constant: self.graph.value(id).name.clone(),
-                length,
-            }),
+            _ => {
+                Err(NotLinear::WrongLength { constant: self.graph.value(id).name.clone(), length })
+            }
         })
     }
 

@@ -61,16 +61,12 @@ pub fn data(model: &Path, kind: &str) -> Vec<Array> {
     let folder = model.parent().unwrap();
     if let Ok(together) = fs::read(folder.join(format!("{kind}s.pb"))) {
         let mut left = &together[..];
-        let next = || {
-            (!left.is_empty()).then(|| TensorProto::decode_length_delimited(&mut left).unwrap())
-        };
+        let next =
+            || (!left.is_empty()).then(|| TensorProto::decode_length_delimited(&mut left).unwrap());
         return std::iter::from_fn(next).map(|proto| array(&proto)).collect();
     }
     let read = |index| fs::read(folder.join(format!("{kind}_{index}.pb"))).ok();
-    (0..)
-        .map_while(read)
-        .map(|bytes| array(&TensorProto::decode(&bytes[..]).unwrap()))
-        .collect()
+    (0..).map_while(read).map(|bytes| array(&TensorProto::decode(&bytes[..]).unwrap())).collect()
 }
 
 fn array(proto: &TensorProto) -> Array {
