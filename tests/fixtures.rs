@@ -16,6 +16,7 @@ use acb_fuse::{Options, Place, convert};
 use common::{data, deployed_twin, fused, models, multiply_adds, operators, parameters, run};
 use expect_test::expect_file;
 
+/// The tests of ONNX are compared and reported in `conformance.rs`.
 const GROUPS: [&str; 5] = ["blocks", "near_misses", "networks", "relatives", "exporters"];
 
 /// What the tool says of each file stands beside it. `UPDATE_EXPECT=1 cargo test`
@@ -101,7 +102,7 @@ fn largest_error(expected: &[acb_fuse::engine::Array], found: &[acb_fuse::engine
 
 #[test]
 fn fusing_twice_is_fusing_once_and_always_the_same() {
-    for model in GROUPS.into_iter().flat_map(models) {
+    for model in GROUPS.into_iter().chain(["conformance"]).flat_map(models) {
         // What a model's side file is called follows from the model's name.
         let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
         let [once, again, twice] = folders.each_ref().map(|folder| folder.path().join("out.onnx"));

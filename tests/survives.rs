@@ -115,9 +115,8 @@ fn what_is_not_rewritten_keeps_its_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out.onnx");
     let mut compared = 0;
-    for model in
-        ["blocks", "near_misses", "exporters", "networks", "relatives"].into_iter().flat_map(models)
-    {
+    let groups = ["blocks", "near_misses", "exporters", "networks", "relatives", "conformance"];
+    for model in groups.into_iter().flat_map(models) {
         let trains = fused(&model, &output).inferred > 0;
         let index = |path| Model::index(fs::read(path).unwrap().into(), Storage::default());
         let (old, new) = (index(&model).unwrap(), index(&output).unwrap());

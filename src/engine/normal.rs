@@ -97,9 +97,10 @@ fn integers(graph: &Graph, name: &str) -> Option<Vec<i64>> {
     }
 }
 
-/// `node` without empty names at the end of its inputs (tract panics), negative pads (it
-/// panics), circular padding (it has none), and without a value to pad with where none
-/// is used (it takes the wrong mode). `integers` looks constants up.
+/// `node` without empty names at the end of its inputs (tract panics), a bias in a Gemm
+/// (it has one in float32 only), negative pads (it panics), circular padding (it has
+/// none), and without a value to pad with where none is used (it takes the wrong mode).
+/// `integers` looks constants up.
 pub fn node(
     mut node: NodeProto,
     opset: i64,
@@ -108,9 +109,32 @@ pub fn node(
     while node.input.last().is_some_and(String::is_empty) {
         node.input.pop();
     }
-    if node.op_type() != "Pad" {
+    match node.op_type() {
+        "Pad" => pad(node, opset, integers),
+        "Gemm" => gemm(node, opset),
+        _ => vec![node],
+    }
+}
+
+/// `Gemm`, and its bias as an `Add`.
+fn gemm(mut node: NodeProto, opset: i64) -> Vec<NodeProto> {
+    let beta = node.attribute.iter().find(|attribute| attribute.name() == "beta");
+    let is_scaled = beta.is_some_and(|beta| beta.f() != 1.0);
+    let output = node.output.first().cloned().unwrap_or_default();
+    // Before operator set 7 it is said elsewhere how the bias is broadcast.
+    if node.input.len() != 3 || is_scaled || opset < 7 {
         return vec![node];
     }
+    let (product, bias) = (format!("{output}.product"), node.input.remove(2));
+    node.output = vec![product.clone()];
+    vec![node, build::node("Add", "", &[&product, &bias], &output, Vec::new())]
+}
+
+fn pad(
+    mut node: NodeProto,
+    opset: i64,
+    integers: &dyn Fn(&str) -> Option<Vec<i64>>,
+) -> Vec<NodeProto> {
     let mode = node.attribute.iter().find(|attribute| attribute.name() == "mode");
     let mode = mode.map_or(Vec::new(), |mode| mode.s().to_vec());
     if !matches!(&mode[..], b"" | b"constant") {
@@ -230,12 +254,31 @@ fn constant(name: String, values: Vec<i64>) -> NodeProto {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::onnx::proto::AttributeProto;
 
     fn pad(mode: &'static str, pads: &[i64]) -> Vec<String> {
         let attributes = vec![build::string("mode", mode), build::ints("pads", pads.to_vec())];
         let pad = build::node("Pad", "", &["x"], "y", attributes);
         let nodes = node(pad, 10, &|_| None).into_iter();
         nodes.map(|node| node.op_type().to_owned()).filter(|op| op != "Constant").collect()
+    }
+
+    /// Whether the bias of a Gemm becomes an Add; only if that is the same.
+    #[test]
+    fn gemms_lose_their_bias() {
+        let cases: [(&[&str], f32, i64, usize); 4] = [
+            (&["x", "w", "b"], 1.0, 7, 2),
+            (&["x", "w", "b"], 0.5, 7, 1),
+            (&["x", "w", "b"], 1.0, 6, 1),
+            (&["x", "w"], 1.0, 11, 1),
+        ];
+        for (inputs, beta, opset, expected) in cases {
+            let beta = AttributeProto { f: Some(beta), ..build::int("beta", 0) };
+            let gemm = build::node("Gemm", "", inputs, "y", vec![beta]);
+            let nodes = node(gemm, opset, &|_| None);
+            assert_eq!(nodes.len(), expected, "{inputs:?} of opset {opset}");
+            assert_eq!(nodes.last().map(|node| node.output.clone()), Some(vec!["y".to_owned()]));
+        }
     }
 
     #[test]

@@ -278,6 +278,9 @@ impl<'m> Graph<'m> {
                 field: field.clone(),
                 proto,
             };
+            if self.model.opset == 0 && node.standard_op().is_some() {
+                return Err(Invalid::NoOpset);
+            }
             for name in &node.proto.input {
                 let value = if name.is_empty() { None } else { Some(self.defined(name, &node)?) };
                 node.inputs.push(value);

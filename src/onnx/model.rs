@@ -170,7 +170,7 @@ pub struct Model {
     pub functions: Vec<Field>,
     /// `ModelProto.ir_version`; 0 if it is missing.
     pub ir_version: u64,
-    /// Version of the default operator set, `ai.onnx`.
+    /// Version of the default operator set, `ai.onnx`; 0 if no node is of it.
     pub opset: i64,
     /// Versions of the other operator sets, by domain.
     pub imports: HashMap<String, i64>,
@@ -252,10 +252,13 @@ impl Model {
             }
         }
         let graph = graph.ok_or(Invalid::NoGraph)?;
-        let opset = opset.ok_or(Invalid::NoOpset)?;
-        if opset < 1 {
-            return Err(Invalid::Opset(opset));
-        }
+        let opset = match opset {
+            Some(opset @ ..1) => return Err(Invalid::Opset(opset)),
+            Some(opset) => opset,
+            // Operators of others need none; where there is another, reading the graph fails.
+            None if !imports.is_empty() => 0,
+            None => return Err(Invalid::NoOpset),
+        };
         let main = Scope::index(&bytes, &graph, &[])?;
         Ok(Model { bytes, main, functions, ir_version, opset, imports, storage })
     }

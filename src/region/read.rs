@@ -249,6 +249,11 @@ impl<'g, 'm> Reader<'g, 'm> {
             "MatMul" => self.matmul(node)?,
             "BatchNormalization" => self.norm(node)?,
             "Add" | "Sub" | "Mul" | "Div" => self.arithmetic(node, op)?,
+            // With a constant that is no shift, it is a sum all the same.
+            "Sum" if node.inputs.len() == 2 => match self.arithmetic(node, "Add")? {
+                Err(_) => sum(node),
+                shift => shift,
+            },
             "Sum" => sum(node),
             "Neg" => of_input(node, uniform(-1.0, 0.0)),
             "Pad" => self.pad(node)?,
@@ -338,7 +343,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let (float, [inputs, outputs]) = known!(self.matrix(weights, layout)?);
         let bias = match node.input(2) {
             None => Vec::new(),
-            Some(bias) => known!(self.vector(bias, outputs)?),
+            Some(bias) => known!(self.row(bias, outputs)?),
         };
         let geometry = Geometry {
             channels: Some(Channels { inputs, outputs, groups: 1 }),
@@ -635,6 +640,20 @@ impl<'g, 'm> Reader<'g, 'm> {
             }));
         }
         Ok(Ok(values.into_iter().collect()))
+    }
+
+    /// A float constant that broadcasts to every row of a matrix `length` wide.
+    fn row(&self, id: ValueId, length: usize) -> Read<Vec<f64>> {
+        let Some((values, _)) = self.constants.floats(id)? else {
+            return Ok(Err(self.not_constant(id)));
+        };
+        Ok(match (values.shape(), values.first()) {
+            ([] | [1] | [1, 1], Some(&value)) => Ok(vec![value; length]),
+            ([width] | [1, width], _) if *width == length => Ok(values.iter().copied().collect()),
+            _ => {
+                Err(NotLinear::WrongLength { constant: self.graph.value(id).name.clone(), length })
+            }
+        })
     }
 
     /// Pad (opset 2 to 25).

@@ -1,5 +1,5 @@
-//! How large tensors are: from the kernels, statistics and transpositions that made
-//! them where that is enough, else inferred by the engine from the graph's inputs, never
+//! How large tensors are: from the graph's inputs and the kernels, statistics and
+//! transpositions that made them where that is enough, else inferred by the engine from the graph's inputs, never
 //! from what the file says of other tensors.
 
 use std::collections::HashMap;
@@ -169,11 +169,27 @@ impl<'g, 'm> Sizes<'g, 'm> {
         Some(dims)
     }
 
+    /// What the file says of an input of the main graph, which holds for whoever runs it.
+    fn declared(&self, input: ValueId) -> Option<Vec<Option<usize>>> {
+        let field = self.graph.value(input).input.as_ref();
+        let field = field.filter(|_| self.graph.outer.is_none())?;
+        let info: ValueInfoProto = self.graph.model.decode(field, "graph input").ok()?;
+        let Some(type_proto::Value::TensorType(tensor)) = info.r#type?.value else { return None };
+        let size = |dim: &Dimension| match dim.value {
+            Some(dimension::Value::DimValue(size)) if size > 0 => size.try_into().ok(),
+            _ => None,
+        };
+        Some(tensor.shape?.dim.iter().map(size).collect())
+    }
+
     fn dims_of_output(&self, tensor: ValueId, depth: usize) -> Option<Vec<Option<usize>>> {
         if let Some(dims) = self.constants.dims(tensor).ok()? {
             return Some(dims.into_iter().map(Some).collect());
         }
-        let node = self.graph.node(self.graph.value(tensor).producer?);
+        let Some(producer) = self.graph.value(tensor).producer else {
+            return self.declared(tensor);
+        };
+        let node = self.graph.node(producer);
         let of_input = |index| self.dims_from_producer(node.input(index)?, depth);
         match node.standard_op()? {
             "Conv" => {
@@ -253,6 +269,10 @@ impl<'g, 'm> Sizes<'g, 'm> {
                     _ if rank == 0 && axes == 1 => Some(vec![Some(1)]),
                     _ => open_dims(rank.checked_add(axes)?),
                 }
+            }
+            "Sum" => {
+                let ranks = (0..node.inputs.len()).map(|index| Some(of_input(index)?.len()));
+                open_dims(ranks.collect::<Option<Vec<_>>>()?.into_iter().max()?)
             }
             "Flatten" => Some(vec![None; 2]),
             "Reshape" => {

@@ -168,8 +168,6 @@ impl Side {
                 node.input.truncate(1);
                 node.attribute.clear();
             }
-            // In float64 tract has none with a bias.
-            "Gemm" => return product(node),
             "BatchNormalization" => {
                 node.attribute.retain(|attribute| attribute.name() == "epsilon");
             }
@@ -179,27 +177,4 @@ impl Side {
         let integers = |name: &str| tensor::integers(constant(name)?, &Storage::default()).ok();
         normal::node(node, opset, &integers)
     }
-}
-
-/// Gemm of two matrices and perhaps a bias, unscaled, as MatMul and Add.
-fn product(gemm: NodeProto) -> Vec<NodeProto> {
-    let [left, right, bias @ ..] = gemm.input.as_slice() else { return vec![gemm] };
-    let output = gemm.output.first().map_or("", String::as_str);
-    let mut nodes = Vec::new();
-    let mut right = right.clone();
-    if gemm.attribute.iter().any(|attribute| attribute.name() == "transB" && attribute.i() != 0) {
-        let turned = format!("{output}.turned");
-        let perm = vec![build::ints("perm", vec![1, 0])];
-        nodes.push(build::node("Transpose", "", &[&right], &turned, perm));
-        right = turned;
-    }
-    match bias {
-        [] => nodes.push(build::node("MatMul", "", &[left, &right], output, vec![])),
-        [bias, ..] => {
-            let product = format!("{output}.product");
-            nodes.push(build::node("MatMul", "", &[left, &right], &product, vec![]));
-            nodes.push(build::node("Add", "", &[&product, bias], output, vec![]));
-        }
-    }
-    nodes
 }

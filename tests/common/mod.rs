@@ -1,5 +1,5 @@
 //! Fixtures as tables: a case is a folder whose `*.onnx` files all compute
-//! `output_*.pb` from `input_*.pb`.
+//! `output_*.pb` from `input_*.pb`, or `outputs.pb` from `inputs.pb`.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(
@@ -20,6 +20,7 @@ use acb_fuse::onnx::storage::{Links, Storage};
 use acb_fuse::onnx::tensor::{self, Float};
 use acb_fuse::report::Report;
 use acb_fuse::{Options, Place, convert};
+use ndarray::ArrayD;
 use prost::Message;
 use prost::bytes::Bytes;
 
@@ -54,16 +55,26 @@ pub fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|found| found == extension)
 }
 
-/// The fixture's inputs or framework outputs (`kind` is `input` or `output`), in order.
+/// The fixture's inputs or framework outputs (`kind` is `input` or `output`), in order:
+/// from one file each or, one behind the other, from one for all.
 pub fn data(model: &Path, kind: &str) -> Vec<Array> {
     let folder = model.parent().unwrap();
-    let path = |index: usize| folder.join(format!("{kind}_{index}.pb"));
-    let read = |index| fs::read(path(index)).ok();
-    (0..)
-        .map_while(read)
-        .map(|bytes| TensorProto::decode(&bytes[..]).unwrap())
-        .map(|proto| Array::Float(tensor::floats(&proto, &Storage::default()).unwrap()))
-        .collect()
+    if let Ok(together) = fs::read(folder.join(format!("{kind}s.pb"))) {
+        let mut left = &together[..];
+        let next =
+            || (!left.is_empty()).then(|| TensorProto::decode_length_delimited(&mut left).unwrap());
+        return std::iter::from_fn(next).map(|proto| array(&proto)).collect();
+    }
+    let read = |index| fs::read(folder.join(format!("{kind}_{index}.pb"))).ok();
+    (0..).map_while(read).map(|bytes| array(&TensorProto::decode(&bytes[..]).unwrap())).collect()
+}
+
+fn array(proto: &TensorProto) -> Array {
+    let storage = Storage::default();
+    tensor::floats(proto, &storage).map(Array::Float).unwrap_or_else(|_| {
+        let values = tensor::integers(proto, &storage).unwrap();
+        Array::Int(ArrayD::from_shape_vec(tensor::dims(proto).unwrap(), values).unwrap())
+    })
 }
 
 /// What tract makes of the fixture's inputs, of the model in the words that tract
