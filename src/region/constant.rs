@@ -339,7 +339,7 @@ impl<'g, 'm> Constants<'g, 'm> {
             let name = Some(self.graph.value(input).name.clone());
             initializer.push(TensorProto { name, ..tensor });
         }
-        if self.is_too_large(node, &initializer)? {
+        if has_too_few_axes(node, &initializer) || self.is_too_large(node, &initializer)? {
             return Ok(None);
         }
         let name = &self.graph.value(id).name;
@@ -473,6 +473,17 @@ impl<'g, 'm> Constants<'g, 'm> {
             _ => broadcast(inputs),
         };
         Ok(product(&grown) > MAX_ELEMENTS as i64)
+    }
+}
+
+/// Whether the data of `node` has no channels or no spatial axes, where there must be some:
+/// tract 0.23.9 takes them for granted, and reads beyond the end of the shape.
+fn has_too_few_axes(node: &Node, inputs: &[TensorProto]) -> bool {
+    let rank = |index: usize| inputs.get(index).map_or(0, |input| input.dims.len());
+    match node.standard_op() {
+        Some("BatchNormalization") => rank(0) < 2,
+        Some("Conv") => rank(0) < 3 || rank(0) != rank(1),
+        _ => false,
     }
 }
 
