@@ -266,6 +266,32 @@ impl<'g, 'm> Constants<'g, 'm> {
         if let Some(known) = self.cache().get(&id) {
             return Ok(known.clone());
         }
+        // What it is computed from comes first, so that long chains need no deep stack.
+        let mut open = vec![id];
+        while let Some(&next) = open.last() {
+            let before = open.len();
+            open.extend(self.operands(next).filter(|operand| !self.cache().contains_key(operand)));
+            if open.len() == before {
+                self.evaluated(next)?;
+                open.pop();
+            }
+        }
+        self.evaluated(id)
+    }
+
+    /// The constants that `id` is computed from.
+    fn operands(&self, id: ValueId) -> impl Iterator<Item = ValueId> {
+        let value = self.graph.value(id);
+        let producer = value.producer.filter(|_| value.initializer.is_none());
+        let inputs = producer.map(|producer| &self.graph.node(producer).inputs);
+        inputs.into_iter().flatten().flatten().copied().filter(|&input| self.contains(input))
+    }
+
+    /// As [`Self::tensor`], once all that it is computed from is known.
+    fn evaluated(&self, id: ValueId) -> Result<Option<Arc<TensorProto>>, Invalid> {
+        if let Some(known) = self.cache().get(&id) {
+            return Ok(known.clone());
+        }
         let found = match (self.graph.initializer(id), self.graph.value(id).outer, &self.outer) {
             (Some(stored), ..) => Some(Arc::new(stored?)),
             (None, Some(outside), Some(outer)) => outer.tensor(outside)?,
@@ -468,6 +494,11 @@ impl<'g, 'm> Constants<'g, 'm> {
                 Some((sizes, work)) if work <= MAX_WORK => sizes,
                 _ => return Ok(true),
             },
+            // What is joined is as large as all of it together, along whichever axis.
+            (Some("Concat"), _) => {
+                let sizes = inputs.iter().map(|input| product(&input.dims));
+                vec![sizes.fold(0, i64::saturating_add)]
+            }
             // By inputs since opset 6.
             (Some("Tile"), _) => return Ok(true),
             _ => broadcast(inputs),
