@@ -17,15 +17,16 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
+use acb_fuse::onnx::proto::ModelProto;
 use fuzzing::choices::Choices;
 use fuzzing::{external_data, mutate, pipeline, reader, splice, stress, verified};
 
 /// Far above what any of these inputs needs, and below what a user would notice.
-const TIME: Duration = Duration::from_secs(10);
+const TIME: Duration = Duration::from_secs(20);
 const MEMORY: usize = 1 << 30;
 
 /// Here the test gives up instead of the machine.
-const LAST_TIME: Duration = Duration::from_secs(30);
+const LAST_TIME: Duration = Duration::from_secs(60);
 const LAST_MEMORY: usize = 6 << 30;
 
 /// Counts what is allocated, by all threads.
@@ -201,13 +202,120 @@ fn random_edits_and_places_are_tried() {
     trial.assert_passed();
 }
 
+/// Every model that was once a finding, and how many blocks are fused in it now.
+const FINDINGS: &[(&str, usize)] = &[
+    // tract took the channels of a constant vector from beyond its shape: an abort.
+    ("norm_of_a_vector", 1),
+    // The node went with its first output, which was not the one that is needed.
+    ("second_output_of_add", 0),
+];
+
+#[test]
+fn findings_stay_mended() {
+    let mut trial = Trial::default();
+    for (name, blocks) in FINDINGS {
+        let path = Path::new("fixtures/bad_input").join(name).with_extension("onnx");
+        let model = fs::read(&path).unwrap();
+        trial.of(name, &model, reader);
+        trial.of(name, &model, pipeline);
+        let folder = fuzzing::scratch();
+        let report = fuzzing::converted(&path, Some(&folder.path().join("out.onnx"))).unwrap();
+        assert_eq!(report.blocks.len(), *blocks, "{name}");
+    }
+    trial.assert_passed();
+}
+
+/// Not wrong, but "running it twice changes nothing" does not hold for this one: of two
+/// ways to merge three convolutions the second run finds the better one.
+#[test]
+#[ignore = "open: regions are merged greedily"]
+fn a_second_run_finds_nothing() {
+    let input = Path::new("fixtures/bad_input/second_run_finds_more.onnx");
+    let folder = fuzzing::scratch();
+    let [once, twice] = ["once.onnx", "twice.onnx"].map(|name| folder.path().join(name));
+    fuzzing::converted(input, Some(&once)).unwrap();
+    fuzzing::converted(&once, Some(&twice)).unwrap();
+    assert!(fs::read(once).unwrap() == fs::read(twice).unwrap());
+}
+
+#[test]
+#[ignore = "open: an output may have the name of a side file, which is lost then"]
+fn an_output_does_not_replace_a_side_file() {
+    let folder = fuzzing::scratch();
+    let path = |name: &str| folder.path().join(name);
+    external_data::write_model(&path("in.onnx"), &["weights.bin"]);
+    fs::write(path("weights.bin"), [0; 4]).unwrap();
+    fs::create_dir(path("out")).unwrap();
+    for output in ["weights.bin", "out/weights.bin"] {
+        let converted = fuzzing::converted(&path("in.onnx"), Some(&path(output)));
+        assert!(converted.is_err(), "{output} is the model and its weights");
+        assert_eq!(fs::read(path("weights.bin")).unwrap(), [0; 4], "{output}");
+    }
+}
+
+#[test]
+#[ignore = "open: side files are copied one after another, until one is missing"]
+fn no_side_file_is_left_without_its_model() {
+    let folder = fuzzing::scratch();
+    let path = |name: &str| folder.path().join(name);
+    external_data::write_model(&path("in.onnx"), &["a.bin", "missing.bin"]);
+    fs::write(path("a.bin"), [0; 4]).unwrap();
+    fs::create_dir(path("out")).unwrap();
+    assert!(fuzzing::converted(&path("in.onnx"), Some(&path("out/out.onnx"))).is_err());
+    assert_eq!(files(&path("out")), Vec::<PathBuf>::new(), "left behind");
+}
+
+#[test]
+#[ignore = "open: of several locations the first counts, other readers take the last"]
+fn a_tensor_has_one_location() {
+    let folder = fuzzing::scratch();
+    let path = |name: &str| folder.path().join(name);
+    external_data::write_model(&path("in.onnx"), &["a.bin|b.bin"]);
+    fs::write(path("a.bin"), [0; 4]).unwrap();
+    fs::write(path("b.bin"), [0; 4]).unwrap();
+    fs::create_dir(path("out")).unwrap();
+    assert!(fuzzing::converted(&path("in.onnx"), Some(&path("out/out.onnx"))).is_err());
+}
+
+#[test]
+#[ignore = "open: hard links and pipes are read like files"]
+fn links_and_pipes_are_no_side_files() {
+    let folder = fuzzing::scratch();
+    let path = |name: &str| folder.path().join(name);
+    fs::create_dir_all(path("model")).unwrap();
+    fs::write(path("secret"), [0; 4]).unwrap();
+    fs::hard_link(path("secret"), path("model/link")).unwrap();
+    let pipe = std::process::Command::new("mkfifo").arg(path("model/pipe")).status();
+    assert!(pipe.is_ok_and(|status| status.success()));
+    for place in ["link", "pipe"] {
+        external_data::write_model(&path("model/in.onnx"), &[place]);
+        let model = path("model/in.onnx");
+        let mut trial = Trial::default();
+        trial.of(place, model.to_str().unwrap().as_bytes(), |model| {
+            let model = Path::new(std::str::from_utf8(model).unwrap());
+            let output = model.with_file_name("../out.onnx");
+            assert!(fuzzing::converted(model, Some(&output)).is_err());
+        });
+        trial.assert_passed();
+    }
+}
+
 #[test]
 fn what_a_model_asks_for_is_limited() {
+    stressed(stress::MODELS);
+}
+
+#[test]
+#[ignore = "open: the constants of a model have no common limit, and new names are slow to find"]
+fn what_is_open_is_limited_too() {
+    stressed(stress::OPEN);
+}
+
+fn stressed(models: &[(&str, fn() -> ModelProto)]) {
     let mut trial = Trial::default();
     let only = std::env::var("ACB_FUZZ_ONLY").unwrap_or_default();
-    for (name, make) in stress::MODELS.iter().filter(|(name, _)| name.contains(&only)) {
-        let model = stress::bytes(*make);
-        trial.of(name, &model, converted_once);
+    for (name, make) in models.iter().filter(|(name, _)| name.contains(&only)) {
+        trial.of(name, &stress::bytes(*make), converted_once);
     }
     trial.assert_passed();
 }

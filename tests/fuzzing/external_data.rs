@@ -170,6 +170,31 @@ fn tensor(choices: &mut Choices, root: &Path, index: usize) -> TensorProto {
     }
 }
 
+/// Writes a model that adds up one float of each of these side files; `|` stands between
+/// the locations of one tensor.
+pub fn write_model(path: &Path, locations: &[&str]) {
+    let entry = |location: &str| StringStringEntryProto {
+        key: Some("location".into()),
+        value: Some(location.into()),
+    };
+    let tensor = |(index, places): (usize, &&str)| TensorProto {
+        name: Some(format!("w{index}")),
+        dims: vec![1],
+        data_type: Some(DataType::Float.into()),
+        data_location: Some(DataLocation::External.into()),
+        external_data: places.split('|').map(entry).collect(),
+        ..TensorProto::default()
+    };
+    let tensors: Vec<TensorProto> = locations.iter().enumerate().map(tensor).collect();
+    fs::write(path, sum_of(&tensors)).unwrap();
+}
+
+fn sum_of(tensors: &[TensorProto]) -> Vec<u8> {
+    let names: Vec<&str> = tensors.iter().map(TensorProto::name).collect();
+    let sum = build::node("Sum", "sum", &names, "y", vec![]);
+    build::model(17, vec![], vec![sum], tensors.to_vec(), &["y"]).encode_to_vec()
+}
+
 fn check_read(tensor: &TensorProto, storage: &Storage, model: &Path) {
     let Ok(Some(place)) = Place::of(tensor) else { return };
     let allowed = || [fs::read(model.join("weights.bin")), fs::read(model.join("inside/more.bin"))];
@@ -189,11 +214,8 @@ fn check_read(tensor: &TensorProto, storage: &Storage, model: &Path) {
 
 /// A model of these tensors, converted into another folder, and then within its own.
 fn check_copied(tensors: &[TensorProto], root: &Path) {
-    let names: Vec<&str> = tensors.iter().map(TensorProto::name).collect();
-    let sum = build::node("Sum", "sum", &names, "y", vec![]);
-    let model = build::model(17, vec![], vec![sum], tensors.to_vec(), &["y"]);
     let input = root.join("model/model.onnx");
-    fs::write(&input, model.encode_to_vec()).unwrap();
+    fs::write(&input, sum_of(tensors)).unwrap();
     let before = files(root);
     let options = Options { verify: false, ..Options::default() };
     for output in ["out/converted.onnx", "model/converted.onnx"] {
