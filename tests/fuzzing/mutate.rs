@@ -391,11 +391,10 @@ fn cross(model: &mut ModelProto, other: &ModelProto, choices: &mut Choices) {
     match choices.below(2) {
         0 => graph.output.extend(outputs.iter().map(|name| info(name))),
         _ => {
-            for (output, own) in outputs.iter().zip(&mut graph.output) {
+            if let Some((output, own)) = outputs.iter().zip(&mut graph.output).next() {
                 let sum = format!("{prefix}sum");
                 graph.node.push(build::node("Add", "", &[output, own.name()], &sum, vec![]));
                 own.name = Some(sum);
-                break;
             }
         }
     }

@@ -10,8 +10,11 @@ use acb_fuse::onnx::proto::{
 use acb_fuse::onnx::tensor::from_integers;
 use prost::Message;
 
-/// What each is, and how it is made.
-pub const MODELS: &[(&str, fn() -> ModelProto)] = &[
+/// What a model is, and how it is made.
+pub type Row = (&'static str, fn() -> ModelProto);
+
+/// See the module's documentation.
+pub const MODELS: &[Row] = &[
     ("one sum of 30,000 operands", wide_sum),
     ("one tensor added 30,000 times", same_operand),
     ("a sum of 5,000 sums", deep_sum),
@@ -30,7 +33,7 @@ pub const MODELS: &[(&str, fn() -> ModelProto)] = &[
 ];
 
 /// Those that are not mended yet.
-pub const OPEN: &[(&str, fn() -> ModelProto)] = &[
+pub const OPEN: &[Row] = &[
     // Each constant is within the limits, all of them together are not.
     ("a constant that is doubled 60 times", doubled),
     ("200 sparse weights of 256 MB each", sparse),
