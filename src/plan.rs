@@ -6,6 +6,7 @@
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
 use crate::affine::{Geometry, Refusal, Sense, Work};
@@ -217,7 +218,10 @@ fn cost_of(parts: &[Part<Geometry>], opset: i64) -> Count {
 /// Which kernels serve more than one region. Rewriting frees such a kernel only if
 /// all its readers are rewritten alike, for then they share the new one too.
 struct Sharing<'a> {
-    recipes: HashMap<NodeId, Vec<ValueId>>,
+    /// What the node's region reads of initializers, numbered.
+    recipes: HashMap<NodeId, usize>,
+    /// Whether all readers of a kernel are of one region, or of regions that read the same.
+    alike: RefCell<HashMap<ValueId, bool>>,
     /// What regions read: nobody's to remove.
     roots: HashSet<ValueId>,
     absorbed: &'a Absorbed,
@@ -231,6 +235,7 @@ impl<'a> Sharing<'a> {
         absorbed: &'a Absorbed,
     ) -> Self {
         let mut recipes = HashMap::new();
+        let mut numbers: HashMap<Vec<ValueId>, usize> = HashMap::new();
         for region in regions {
             let mut recipe: Vec<ValueId> = region
                 .nodes
@@ -241,10 +246,12 @@ impl<'a> Sharing<'a> {
                 .collect();
             recipe.sort_unstable();
             recipe.dedup();
-            recipes.extend(region.nodes.iter().map(|&id| (id, recipe.clone())));
+            let next = numbers.len();
+            let number = *numbers.entry(recipe).or_insert(next);
+            recipes.extend(region.nodes.iter().map(|&id| (id, number)));
         }
         let roots = regions.iter().flat_map(|region| &region.cuts).copied().collect();
-        Sharing { recipes, roots, absorbed }
+        Sharing { recipes, alike: RefCell::default(), roots, absorbed }
     }
 
     /// What goes away with `region`: its cost, and the nodes. Those that are `claimed` go
@@ -298,25 +305,23 @@ impl<'a> Sharing<'a> {
         (count, dying)
     }
 
+    /// Whether all readers of the kernel `value`, of which `id` is one, are rewritten alike.
+    fn are_alike(&self, reader: &Reader, value: ValueId, id: NodeId) -> bool {
+        let recipe = self.recipes.get(&id);
+        let all = || {
+            let mut readers = reader.graph.value(value).readers.iter();
+            readers.all(|&by| computes_constant(reader, by) || self.recipes.get(&by) == recipe)
+        };
+        *self.alike.borrow_mut().entry(value).or_insert_with(all)
+    }
+
     fn parameters(&self, reader: &Reader, node: &Node, id: NodeId, map: &Map) -> f64 {
-        let graph = reader.graph;
         let elements = |value: ValueId| {
             let dims = reader.constants.dims(value).ok().flatten();
             dims.map_or(0.0, |dims| dims.iter().map(|&dim| dim as f64).product())
         };
         let freed = |value: &ValueId| match map {
-            Map::Conv { kernel, .. } if kernel == value => {
-                let recipe = self.recipes.get(&id);
-                // A node that computes a constant (the shape of a zero bias) goes with its reader.
-                let computes = |node: NodeId| {
-                    graph
-                        .node(node)
-                        .output()
-                        .is_some_and(|output| reader.constants.contains(output))
-                };
-                let mut readers = graph.value(*value).readers.iter();
-                readers.all(|&node| computes(node) || self.recipes.get(&node) == recipe)
-            }
+            Map::Conv { kernel, .. } if kernel == value => self.are_alike(reader, *value, id),
             _ => true,
         };
         match map {
@@ -424,6 +429,8 @@ pub struct Names {
     /// this is new, whatever follows.
     suffix: String,
     given: HashSet<String>,
+    /// The number that was last tried for a name of this base.
+    asked: HashMap<String, usize>,
     /// By the block's output: a block keeps its name whatever becomes of others.
     names: HashMap<ValueId, String>,
 }
@@ -432,7 +439,8 @@ impl Names {
     /// Names that do not occur in a model's main graph or its bodies.
     pub fn of(graph: &Graph) -> Self {
         let suffix = graph::fresh(".fused", &graph.all_names());
-        Names { suffix, given: HashSet::new(), names: HashMap::new() }
+        let (given, asked, names) = (HashSet::new(), HashMap::new(), HashMap::new());
+        Names { suffix, given, asked, names }
     }
 
     /// The block's base name, or that with `_2`, `_3`, … if another has it.
@@ -441,12 +449,17 @@ impl Names {
             return name.clone();
         }
         let base = block_name(graph, readings, region);
-        let mut name = base.clone();
-        let mut number = 2;
-        while !self.given.insert(name.clone()) {
-            name = format!("{base}_{number}");
-            number += 1;
-        }
+        let number = self.asked.entry(base.clone()).or_default();
+        let name = loop {
+            *number += 1;
+            let name = match number {
+                1 => base.clone(),
+                _ => format!("{base}_{number}"),
+            };
+            if self.given.insert(name.clone()) {
+                break name;
+            }
+        };
         self.names.insert(region.output, name.clone());
         name
     }

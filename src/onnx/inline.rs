@@ -5,7 +5,9 @@
 //! only; which calls to inline is for others to say.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
+use prost::Message;
 use prost::bytes::Bytes;
 
 use super::graph::{self, Graph, bodies};
@@ -17,9 +19,16 @@ use super::wire::Field;
 /// Calls nest at most this deep; the standard forbids recursion.
 const MAX_DEPTH: usize = 32;
 
+/// Bodies nest at most this deep, inlined too: no reader of protobuf goes much deeper.
+const MAX_NESTING: usize = 30;
+
 /// Inlined, calls have no more nodes than this: functions that call each other twice
 /// double at every level.
 const MAX_NODES: usize = 1 << 18;
+
+/// Inlined, calls have no more bytes than this and a few times those of the file: a long
+/// name or list in a function is copied at every call.
+const MAX_BYTES: usize = 1 << 24;
 
 /// A function's domain, name and overload.
 type Id = (String, String, String);
@@ -41,11 +50,14 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
     let names = main.all_names();
     let suffix = graph::fresh(".inlined", &names);
     let functions = Functions::read(model)?;
-    let mut inliner = Inliner { functions, wanted, suffix, given: HashSet::new(), nodes: 0 };
+    let bytes_left = MAX_BYTES + 4 * model.bytes().len();
+    let (given, asked) = (HashSet::new(), HashMap::new());
+    let mut inliner = Inliner { functions, wanted, suffix, given, asked, nodes: 0, bytes_left };
     let mut edits = Vec::new();
     let mut before = Vec::new();
     let mut after = Vec::new();
     for graph in &graphs {
+        let nesting = nesting_of(graph);
         for (id, node) in graph.nodes() {
             // The nodes of bodies that are needed are visited on their own.
             let alone = graph.is_live(id) && node.standard_op().is_some() && node.has_bodies();
@@ -55,7 +67,7 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
             };
             before.extend(called());
             let mut nodes = Vec::new();
-            if inliner.expand(node.proto.clone(), 0, &mut nodes)? {
+            if inliner.expand(node.proto.clone(), 0, nesting, &mut nodes)? {
                 after.extend(called_by(&nodes));
                 let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));
                 let with: Vec<u8> = entries.flatten().collect();
@@ -71,7 +83,7 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
     // Functions go with their last call; those that nobody called stay.
     let (before, after) = (inliner.functions.reached(before), inliner.functions.reached(after));
     let gone = before.difference(&after).filter_map(|id| inliner.functions.by_id.get(id));
-    edits.extend(gone.map(|(field, _)| Edit::remove(field.entry.clone())));
+    edits.extend(gone.map(|known| Edit::remove(known.field.entry.clone())));
 
     Ok(Some(graph::edited(model, &graphs, edits)))
 }
@@ -86,14 +98,10 @@ pub fn refused(model: &Model, graphs: &[Graph]) -> Result<Vec<(String, String)>,
         return Ok(Vec::new());
     }
     let functions = Functions::read(model)?;
-    let holds_linear = |function: &FunctionProto| {
-        let linear = ["Conv", "ConvTranspose", "BatchNormalization"];
-        let standard = function.node.iter().filter(|node| is_default_domain(node.domain()));
-        standard.map(NodeProto::op_type).any(|op| linear.contains(&op))
-    };
     let calls = graphs.iter().flat_map(Graph::nodes).filter_map(|(_, node)| {
-        let (_, function) = functions.by_id.get(&id_of(&node.proto))?;
-        let refused = functions.of(&node.proto).is_none() && holds_linear(function);
+        let known = functions.by_id.get(&id_of(&node.proto))?;
+        let (function, refused) =
+            (&known.function, functions.of(&node.proto).is_none() && known.holds_linear);
         let why = match node.has_bodies() {
             true => "is handed a graph",
             false => "is written for other operator sets than the model imports",
@@ -103,12 +111,27 @@ pub fn refused(model: &Model, graphs: &[Graph]) -> Result<Vec<(String, String)>,
     Ok(calls.collect())
 }
 
+/// How many graphs are around this one.
+fn nesting_of(graph: &Graph) -> usize {
+    // A body lies in an attribute of a node of a graph.
+    graph.scope.containers.len() / 3
+}
+
 /// The functions of one model.
 struct Functions {
-    by_id: HashMap<Id, (Field, FunctionProto)>,
-    opset: i64,
-    /// Versions of the foreign operator sets that the model imports.
-    imports: HashMap<String, i64>,
+    by_id: HashMap<Id, Known>,
+}
+
+/// One function.
+struct Known {
+    field: Field,
+    function: Rc<FunctionProto>,
+    /// Whether its operators mean the same in the model.
+    is_understood: bool,
+    /// Whether it holds convolutions or batch norms.
+    holds_linear: bool,
+    /// How deep its bodies nest.
+    nesting: usize,
 }
 
 impl Functions {
@@ -121,37 +144,28 @@ impl Functions {
                 function.name().to_owned(),
                 function.overload().to_owned(),
             );
-            by_id.insert(id, (field.clone(), function));
+            let known = Known {
+                field: field.clone(),
+                is_understood: false,
+                holds_linear: holds_linear(&function),
+                nesting: nesting_in(&function.node),
+                function: Rc::new(function),
+            };
+            by_id.insert(id, known);
         }
-        Ok(Functions { by_id, opset: model.opset, imports: model.imports.clone() })
+        let ids: HashSet<Id> = by_id.keys().cloned().collect();
+        for known in by_id.values_mut() {
+            known.is_understood = is_understood(&known.function, model, &ids);
+        }
+        Ok(Functions { by_id })
     }
 
     /// The function that `node` calls, if it can be inlined.
-    fn of(&self, node: &NodeProto) -> Option<&FunctionProto> {
+    fn of(&self, node: &NodeProto) -> Option<&Known> {
         if bodies(node).next().is_some() {
             return None;
         }
-        let (_, function) = self.by_id.get(&id_of(node))?;
-        let mut imports = function.opset_import.iter();
-        let own = imports.find(|import| is_default_domain(import.domain()));
-        let same_opset = own.is_none_or(|import| import.version() == self.opset);
-        (same_opset && self.is_understood(function)).then_some(function)
-    }
-
-    /// Whether the model imports all foreign operators that `function` uses, in the same
-    /// version.
-    fn is_understood(&self, function: &FunctionProto) -> bool {
-        called_by(&function.node).iter().all(|id| {
-            let domain = id.0.as_str();
-            let imported = || {
-                let mut imports = function.opset_import.iter();
-                let import = imports.find(|import| import.domain() == domain);
-                import.map(OperatorSetIdProto::version)
-            };
-            is_default_domain(domain)
-                || self.by_id.contains_key(id)
-                || imported() == self.imports.get(domain).copied()
-        })
+        self.by_id.get(&id_of(node)).filter(|known| known.is_understood)
     }
 
     /// What is called, directly or by what is called.
@@ -159,13 +173,45 @@ impl Functions {
         let mut reached = HashSet::new();
         let mut open = called;
         while let Some(id) = open.pop() {
-            let Some((_, function)) = self.by_id.get(&id) else { continue };
+            let Some(known) = self.by_id.get(&id) else { continue };
             if reached.insert(id) {
-                open.extend(called_by(&function.node));
+                open.extend(called_by(&known.function.node));
             }
         }
         reached
     }
+}
+
+/// Whether `function` is written for the model's operator set, and the model imports all
+/// foreign operators that it uses, in the same version; `ids` are the model's functions.
+fn is_understood(function: &FunctionProto, model: &Model, ids: &HashSet<Id>) -> bool {
+    let mut imports = function.opset_import.iter();
+    let own = imports.find(|import| is_default_domain(import.domain()));
+    let is_known = |id: &Id| {
+        let domain = id.0.as_str();
+        let imported = || {
+            let mut imports = function.opset_import.iter();
+            let import = imports.find(|import| import.domain() == domain);
+            import.map(OperatorSetIdProto::version)
+        };
+        is_default_domain(domain)
+            || ids.contains(id)
+            || imported() == model.imports.get(domain).copied()
+    };
+    own.is_none_or(|import| import.version() == model.opset)
+        && called_by(&function.node).iter().all(is_known)
+}
+
+fn holds_linear(function: &FunctionProto) -> bool {
+    let linear = ["Conv", "ConvTranspose", "BatchNormalization"];
+    let standard = function.node.iter().filter(|node| is_default_domain(node.domain()));
+    standard.map(NodeProto::op_type).any(|op| linear.contains(&op))
+}
+
+/// How deep bodies nest in these nodes.
+fn nesting_in(nodes: &[NodeProto]) -> usize {
+    let bodies = nodes.iter().flat_map(bodies);
+    bodies.map(|body| 1 + nesting_in(&body.node)).max().unwrap_or(0)
 }
 
 fn id_of(node: &NodeProto) -> Id {
@@ -188,8 +234,12 @@ struct Inliner<'w> {
     /// What no name of the model contains.
     suffix: String,
     given: HashSet<String>,
+    /// The number that was last tried for a name of this base.
+    asked: HashMap<String, usize>,
     /// How many nodes there are of inlined calls.
     nodes: usize,
+    /// How many bytes further ones may have.
+    bytes_left: usize,
 }
 
 impl Inliner<'_> {
@@ -199,12 +249,15 @@ impl Inliner<'_> {
         &mut self,
         node: NodeProto,
         depth: usize,
+        nesting: usize,
         nodes: &mut Vec<NodeProto>,
     ) -> Result<bool, Invalid> {
-        let Some(function) = self.functions.of(&node).cloned() else {
+        let known = self.functions.of(&node);
+        let Some(known) = known.filter(|known| nesting + known.nesting <= MAX_NESTING) else {
             nodes.push(node);
             return Ok(false);
         };
+        let function = Rc::clone(&known.function);
         if depth >= MAX_DEPTH {
             return Err(Invalid::RecursiveFunction(function.name().to_owned()));
         }
@@ -214,10 +267,23 @@ impl Inliner<'_> {
             return Ok(false);
         }
         let call = Call::new(&node, &function, &name);
-        let inner = function.node.iter().map(|inner| call.instance(inner)).collect();
-        self.expand_all(inner, &name, depth.saturating_add(1), nodes)?;
+        let inner = self.instances(&call)?;
+        self.expand_all(inner, &name, depth.saturating_add(1), nesting, nodes)?;
         nodes.extend(call.passed_through(&function));
         Ok(true)
+    }
+
+    /// The nodes of a called function as nodes of the caller.
+    fn instances(&mut self, call: &Call) -> Result<Vec<NodeProto>, Invalid> {
+        let mut nodes = Vec::with_capacity(call.function.node.len());
+        for inner in &call.function.node {
+            let node = call.instance(inner);
+            // Its name begins with the call's.
+            let size = node.encoded_len() + call.name.len();
+            self.bytes_left = self.bytes_left.checked_sub(size).ok_or(Invalid::ManyCalls)?;
+            nodes.push(node);
+        }
+        Ok(nodes)
     }
 
     /// Appends what `inner` nodes of the call `name` stand for, those of bodies included.
@@ -226,6 +292,7 @@ impl Inliner<'_> {
         inner: Vec<NodeProto>,
         name: &str,
         depth: usize,
+        nesting: usize,
         nodes: &mut Vec<NodeProto>,
     ) -> Result<(), Invalid> {
         self.nodes = self.nodes.saturating_add(inner.len());
@@ -240,9 +307,9 @@ impl Inliner<'_> {
             let attributes = node.attribute.iter_mut();
             for body in attributes.flat_map(|a| a.g.iter_mut().chain(&mut a.graphs)) {
                 let inner = std::mem::take(&mut body.node);
-                self.expand_all(inner, name, depth, &mut body.node)?;
+                self.expand_all(inner, name, depth, nesting + 1, &mut body.node)?;
             }
-            self.expand(node, depth, nodes)?;
+            self.expand(node, depth, nesting, nodes)?;
         }
         Ok(())
     }
@@ -251,14 +318,17 @@ impl Inliner<'_> {
     /// it is asked for in the same order.
     fn name_of(&mut self, node: &NodeProto) -> String {
         let base = if node.name().is_empty() { node.op_type() } else { node.name() };
-        let mut name = format!("{base}{}", self.suffix);
-        for number in 2u64.. {
+        let number = self.asked.entry(base.to_owned()).or_default();
+        loop {
+            *number = number.saturating_add(1);
+            let name = match number {
+                1 => format!("{base}{}", self.suffix),
+                _ => format!("{base}_{number}{}", self.suffix),
+            };
             if self.given.insert(name.clone()) {
-                break;
+                return name;
             }
-            name = format!("{base}_{number}{}", self.suffix);
         }
-        name
     }
 }
 

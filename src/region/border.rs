@@ -45,9 +45,7 @@ const MAX_NODES: usize = 4096;
 
 /// The padding that ends in the ScatterND or Transpose `node`; `None` if none does.
 pub(super) fn bordered(reader: &Reader, node: &Node) -> Read<Option<Bordered>> {
-    let (Some(output), Some(input)) = (node.output(), padded_input(reader, node)) else {
-        return Ok(Ok(None));
-    };
+    let Some(output) = node.output() else { return Ok(Ok(None)) };
     let goes_on = |&by: &NodeId| {
         let by = reader.graph.node(by);
         matches!(by.standard_op(), Some("ScatterND" | "Transpose")) && by.input(0) == Some(output)
@@ -55,6 +53,8 @@ pub(super) fn bordered(reader: &Reader, node: &Node) -> Read<Option<Bordered>> {
     if reader.graph.value(output).readers.iter().any(goes_on) {
         return Ok(Ok(None));
     }
+    // After that: in a row of thousands, only the last one looks back over all of them.
+    let Some(input) = padded_input(reader, node) else { return Ok(Ok(None)) };
     let Some(steps) = Steps::between(reader, input, output)? else {
         return Ok(Err(NotLinear::Unrepresentable("where it puts its elements is not constant")));
     };

@@ -277,6 +277,32 @@ impl<'g, 'm> Constants<'g, 'm> {
         if let Some(known) = self.cache().get(&id) {
             return Ok(known.clone());
         }
+        // What it is computed from comes first, so that long chains need no deep stack.
+        let mut open = vec![id];
+        while let Some(&next) = open.last() {
+            let before = open.len();
+            open.extend(self.operands(next).filter(|operand| !self.cache().contains_key(operand)));
+            if open.len() == before {
+                self.evaluated(next)?;
+                open.pop();
+            }
+        }
+        self.evaluated(id)
+    }
+
+    /// The constants that `id` is computed from.
+    fn operands(&self, id: ValueId) -> impl Iterator<Item = ValueId> {
+        let value = self.graph.value(id);
+        let producer = value.producer.filter(|_| value.initializer.is_none());
+        let inputs = producer.map(|producer| &self.graph.node(producer).inputs);
+        inputs.into_iter().flatten().flatten().copied().filter(|&input| self.contains(input))
+    }
+
+    /// As [`Self::tensor`], once all that it is computed from is known.
+    fn evaluated(&self, id: ValueId) -> Result<Option<Arc<TensorProto>>, Invalid> {
+        if let Some(known) = self.cache().get(&id) {
+            return Ok(known.clone());
+        }
         let stored = self.graph.initializer(id)?;
         let found = match (stored, self.graph.value(id).outer, &self.outer) {
             (Some(stored), ..) => self.written_out(stored)?.map(Arc::new),
@@ -389,7 +415,8 @@ impl<'g, 'm> Constants<'g, 'm> {
             initializer.push(TensorProto { name, ..tensor });
         }
         let effort = Effort::of(node, &initializer, &self.graph.model.storage)?;
-        if !effort.is_some_and(|effort| self.budget.spend(effort)) {
+        let fits = effort.is_some_and(|effort| self.budget.spend(effort));
+        if has_too_few_axes(node, &initializer) || !fits {
             return Ok(None);
         }
         let name = &self.graph.value(id).name;
@@ -453,6 +480,17 @@ impl<'g, 'm> Constants<'g, 'm> {
     /// `tensor` with its data inside, wherever it was.
     fn inlined(&self, tensor: &TensorProto) -> Result<TensorProto, Invalid> {
         tensor::inlined(tensor, &self.graph.model.storage).map_err(Invalid::from)
+    }
+}
+
+/// Whether the data of `node` has no channels or no spatial axes, where there must be some:
+/// tract 0.23.9 takes them for granted, and reads beyond the end of the shape.
+fn has_too_few_axes(node: &Node, inputs: &[TensorProto]) -> bool {
+    let rank = |index: usize| inputs.get(index).map_or(0, |input| input.dims.len());
+    match node.standard_op() {
+        Some("BatchNormalization") => rank(0) < 2,
+        Some("Conv") => rank(0) < 3 || rank(0) != rank(1),
+        _ => false,
     }
 }
 

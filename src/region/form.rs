@@ -11,6 +11,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
 
 use super::read::{Map, Reader, Reading};
 use super::{Kind, NearMiss, NotLinear, Part, Readings, Reason, Region, kind_of, nodes_of, steps};
@@ -19,6 +20,10 @@ use crate::onnx::graph::{NodeId, ValueId};
 
 /// Depths at which one term is considered. Real branches have less than ten.
 const MAX_ANCHORS: usize = 24;
+
+/// Summands of one sum that sums inside it may bring in; real blocks have some dozens. Each
+/// sum of a long chain holds those of all before it.
+const MAX_TERMS: usize = 64;
 
 /// Tensors on a residual path; those of real networks have some dozens.
 const MAX_PATH: usize = 512;
@@ -73,8 +78,8 @@ impl Anchor {
     }
 }
 
-/// One summand, by anchors from near to far; never empty.
-type Term = Vec<Anchor>;
+/// One summand, by anchors from near to far; never empty. Shared by all sums that it is in.
+type Term = Rc<[Anchor]>;
 
 #[derive(Debug, Clone)]
 struct Form {
@@ -265,11 +270,10 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
 
     /// The term read at `nearest`, and at all legal depths behind it.
     fn anchors_from(&self, nearest: Anchor) -> Term {
-        let mut term = vec![nearest];
-        let Some(nearest) = term.first().cloned() else { return term };
+        let mut term = vec![nearest.clone()];
         let Some([behind]) = self.forms.get(&nearest.part.root).map(|form| form.terms.as_slice())
         else {
-            return term;
+            return term.into();
         };
         let dies = self.dies(&nearest);
         let replaced = behind.get(best(behind)).map(Anchor::net).unwrap_or_default();
@@ -290,18 +294,21 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
                 saved: nearest.saved.plus(saved),
             });
         }
-        term
+        term.into()
     }
 
     fn sum_form(&mut self, id: NodeId, output: ValueId, operands: &[(ValueId, bool)]) -> Form {
         let mut sum = SumForm::default();
         let mut as_is = true;
         let steps = steps(self.reader, self.readings, id);
+        let mut times: HashMap<ValueId, usize> = HashMap::new();
+        for &(operand, _) in operands {
+            *times.entry(self.readings.source(operand)).or_default() += 1;
+        }
         for &(operand, minus) in operands {
             let root = self.readings.source(operand);
             let part = Part { root, map: Geometry::identity(), kind: Kind::Plain(false) };
-            let is_this = |&&(other, _): &&(ValueId, bool)| self.readings.source(other) == root;
-            let once = || operands.iter().filter(is_this).count() == 1;
+            let once = || times.get(&root) == Some(&1);
             let uses = match once() {
                 true => self.uses_by(id, &steps, root),
                 false => self.use_of(id, root),
@@ -310,11 +317,13 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             let several = self.forms.get(&root).filter(|form| form.terms.len() > 1);
             let terms = match several {
                 // A nested sum that nobody else needs is part of this one.
-                Some(form) if self.dies(&plain) && once() => form.terms.clone(),
+                Some(form) if self.dies(&plain) && once() && sum.has_room_for(form) => {
+                    form.terms.clone()
+                }
                 _ => vec![self.anchors_from(plain)],
             };
             for term in terms {
-                let term = if minus { negated(term) } else { term };
+                let term = if minus { negated(&term) } else { term };
                 as_is &= !self.add(&mut sum, term);
             }
         }
@@ -338,7 +347,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     }
 
     fn merge_with_some(&self, sum: &SumForm, term: &Term) -> Option<(usize, Term)> {
-        for anchor in term {
+        for anchor in term.iter() {
             for &index in sum.by_root.get(&anchor.part.root).into_iter().flatten() {
                 let Some(Some(other)) = sum.terms.get(index) else { continue };
                 let Some(at) = other.iter().find(|at| at.part.root == anchor.part.root) else {
@@ -380,7 +389,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     }
 
     /// Two convolutions in a row that nobody else needs, and are not made one.
-    fn note_sequence(&mut self, id: NodeId, input: ValueId, term: &Term) {
+    fn note_sequence(&mut self, id: NodeId, input: ValueId, term: &[Anchor]) {
         let graph = self.reader.graph;
         let (Some(nearest), Some(output)) = (term.first(), graph.node(id).output()) else { return };
         if !self.dies(nearest) {
@@ -562,8 +571,12 @@ struct SumForm {
 }
 
 impl SumForm {
+    fn has_room_for(&self, form: &Form) -> bool {
+        self.terms.len() + form.terms.len() <= MAX_TERMS
+    }
+
     fn push(&mut self, term: Term) {
-        for anchor in &term {
+        for anchor in term.iter() {
             self.by_root.entry(anchor.part.root).or_default().push(self.terms.len());
         }
         self.terms.push(Some(term));
@@ -576,8 +589,9 @@ impl SumForm {
     }
 }
 
-fn negated(term: Term) -> Term {
-    term.into_iter().map(|anchor| Anchor { part: anchor.part.negated(), ..anchor }).collect()
+fn negated(term: &[Anchor]) -> Term {
+    let anchors = term.iter().cloned();
+    anchors.map(|anchor| Anchor { part: anchor.part.clone().negated(), ..anchor }).collect()
 }
 
 /// The depth at which a term is cheapest: of those that are no dearer than the

@@ -278,6 +278,11 @@ impl<'g, 'm> Reader<'g, 'm> {
             "Cast" if self.keeps_type(node) => alias(node),
             _ => Err(opaque()),
         };
+        // y of `_, y = Add(a, b)` would go with its node.
+        let reading = reading.and_then(|reading| match self.yields_more(node) {
+            true => Err(NotLinear::Malformed("it has outputs that its operator does not have")),
+            false => Ok(reading),
+        });
         Ok(reading.unwrap_or_else(Reading::Opaque))
     }
 
@@ -934,6 +939,9 @@ impl<'g, 'm> Reader<'g, 'm> {
         if self.axes(node)?.as_deref() != Some(&axis) || node.int("keepdims", 1) != 0 {
             return opaque();
         }
+        if concat.inputs.len() > MAX_OPERANDS {
+            return Ok(Err(TOO_MANY_OPERANDS));
+        }
         let mut operands = Vec::with_capacity(concat.inputs.len());
         for &input in &concat.inputs {
             let Some(unsqueeze) = made_by(input, "Unsqueeze") else { return opaque() };
@@ -1054,9 +1062,16 @@ fn alias(node: &Node) -> Result<Reading, NotLinear> {
     node.input(0).map(Reading::Alias).ok_or(NotLinear::Malformed("its input is missing"))
 }
 
+/// No block adds more tensors at one node.
+const MAX_OPERANDS: usize = 256;
+
+const TOO_MANY_OPERANDS: NotLinear =
+    NotLinear::Unrepresentable("it adds more tensors than any block has branches");
+
 fn sum(node: &Node) -> Result<Reading, NotLinear> {
     match node.inputs.as_slice() {
         [Some(only)] => Ok(Reading::Alias(*only)),
+        operands if operands.len() > MAX_OPERANDS => Err(TOO_MANY_OPERANDS),
         operands => operands
             .iter()
             .map(|operand| operand.map(|operand| (operand, false)))
