@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use acb_fuse::onnx::build;
 use acb_fuse::onnx::proto::tensor_proto::{DataLocation, DataType};
 use acb_fuse::onnx::proto::{StringStringEntryProto, TensorProto};
-use acb_fuse::onnx::storage::{Place, Storage};
+use acb_fuse::onnx::storage::{Links, Place, Storage};
 use acb_fuse::onnx::tensor;
 use acb_fuse::{Options, convert};
 use prost::Message;
@@ -102,7 +102,7 @@ pub fn external_data(data: &[u8]) {
     let model = root.path().join("model");
     let storage = match choices.once_in(8) {
         true => Storage::default(),
-        false => Storage::in_folder(&model),
+        false => Storage::in_folder(&model, Links::Confined),
     };
     for tensor in &tensors {
         check_read(tensor, &storage, &model);
@@ -203,8 +203,8 @@ fn check_read(tensor: &TensorProto, storage: &Storage, model: &Path) {
         let found = allowed().into_iter().flatten().any(|file| holds(&file));
         assert!(found, "{:?} gave {bytes:?}", tensor.external_data);
     }
-    if let Ok(bytes) = storage.side_file(&place.location) {
-        assert!(!bytes.contains(&SECRET), "{:?} gave {bytes:?}", place.location);
+    if let Ok(bytes) = storage.side_file(place.location()) {
+        assert!(!bytes.contains(&SECRET), "{:?} gave {bytes:?}", place.location());
     }
     if let Ok(inlined) = tensor::inlined(tensor, storage) {
         assert!(!inlined.raw_data().contains(&SECRET), "{:?}", tensor.external_data);

@@ -22,7 +22,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use acb_fuse::engine::normal;
-use acb_fuse::onnx::graph::Graph;
+use acb_fuse::onnx::external;
+use acb_fuse::onnx::graph::{Graph, Initializer};
 use acb_fuse::onnx::inline::{self, inline};
 use acb_fuse::onnx::model::{Invalid, Model};
 use acb_fuse::onnx::proto::{ModelProto, SparseTensorProto, TensorProto, ValueInfoProto};
@@ -69,15 +70,18 @@ fn read_model(model: &Model) -> Result<(), Invalid> {
         }
     }
     for graph in &graphs {
-        graph.values().for_each(|(id, _)| {
-            let _ = graph.initializer(id).map(|tensor| tensor.map(|t| read_tensor(&t)));
+        graph.values().for_each(|(id, _)| match graph.initializer(id) {
+            Ok(Some(Initializer::Dense(tensor))) => read_tensor(&tensor),
+            Ok(Some(Initializer::Sparse(sparse))) => read_sparse(&sparse),
+            Ok(None) | Err(_) => {}
         });
         for attribute in graph.nodes().flat_map(|(_, node)| &node.proto.attribute) {
             attribute.t.iter().chain(&attribute.tensors).for_each(read_tensor);
             attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors).for_each(read_sparse);
         }
-        let _ = graph.side_files();
+        let _ = graph.check_tensors();
     }
+    let _ = external::find(model);
     let _ = inline::refused(model, &graphs);
     let _ = normal::model(model);
     if let Some(inlined) = inline(model, &|_| true)? {

@@ -42,7 +42,8 @@ pub fn splice(data: &[u8]) {
     let entries = entries(choices, DEEPEST);
     let mut old = Vec::new();
     let mut noted = Noted::default();
-    noted.edits.extend(first.iter().map(|with| insertion(0, with)));
+    let whole = Container { length: 0..0, payload: 0..0 };
+    noted.edits.extend(first.iter().map(|with| insertion(0, with, &whole)));
     encode_old(&entries, &mut old, &mut noted);
     // In which order edits and containers are asked for is not to matter, except that
     // insertions at one place keep theirs.
@@ -89,10 +90,7 @@ fn entry(choices: &mut Choices, depth: usize) -> Entry {
         0 => Change::Replace(vec![b'n'; choices.pick(&[0, 1, 5, 127, 128, 300])]),
         _ => Change::None,
     };
-    let is_message = matches!(content, Content::Message { .. });
-    // Behind a message that ends where the one around it ends it would not be clear in
-    // which of them an insertion is; nobody inserts there.
-    let behind = if is_message { Vec::new() } else { inserted(choices) };
+    let behind = inserted(choices);
     Entry { tag: varint((number << 3 | wire_type) as usize), content, change, behind }
 }
 
@@ -131,11 +129,13 @@ struct Noted {
     containers: Vec<Container>,
 }
 
-fn insertion(at: usize, with: &[u8]) -> Edit {
-    Edit { at: at..at, with: with.to_vec().into() }
+fn insertion(at: usize, with: &[u8], into: &Container) -> Edit {
+    Edit::insert(at, with.to_vec().into(), into)
 }
 
 fn encode_old(entries: &[Entry], old: &mut Vec<u8>, noted: &mut Noted) {
+    // All that these entries are inserted into is where it begins.
+    let around = Container { length: 0..0, payload: old.len()..old.len() };
     for entry in entries {
         let start = old.len();
         old.extend(&entry.tag);
@@ -152,19 +152,20 @@ fn encode_old(entries: &[Entry], old: &mut Vec<u8>, noted: &mut Noted) {
                 let begins = old.len();
                 let mut inside = Noted::default();
                 encode_old(entries, old, &mut inside);
-                noted.containers.push(Container { length: at..begins, payload: begins..old.len() });
+                let own = Container { length: at..begins, payload: begins..old.len() };
                 noted.containers.extend(inside.containers);
                 // What goes as a whole has no edits inside.
                 if is_kept {
-                    noted.edits.extend(first.iter().map(|with| insertion(begins, with)));
+                    noted.edits.extend(first.iter().map(|with| insertion(begins, with, &own)));
                     noted.edits.extend(inside.edits);
                 }
+                noted.containers.push(own);
             }
         }
         if let Change::Replace(with) = &entry.change {
-            noted.edits.push(Edit { at: start..old.len(), with: with.clone().into() });
+            noted.edits.push(Edit::replace(start..old.len(), with.clone().into()));
         }
-        noted.edits.extend(entry.behind.iter().map(|with| insertion(old.len(), with)));
+        noted.edits.extend(entry.behind.iter().map(|with| insertion(old.len(), with, &around)));
     }
 }
 
