@@ -53,6 +53,7 @@ use report::{BlockReport, Mode, Report};
 use rewrite::{Changes, Replaced};
 use verify::block::Unproved;
 use verify::model::Outcome;
+use verify::written::Expected;
 
 /// A file, or a pipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -376,8 +377,8 @@ impl Work<'_, '_> {
             let outputs = scope.plan.blocks.iter().map(|block| block.region.output);
             Changes { blocks: outputs.zip(fused).collect(), inferred: scope.inferred.forms.clone() }
         });
-        let rewrite =
-            rewrite::rewrite(self.graphs, &changes.collect::<Vec<_>>()).map_err(invalid)?;
+        let changes: Vec<Changes> = changes.collect();
+        let rewrite = rewrite::rewrite(self.graphs, &changes).map_err(invalid)?;
         report.mode = if self.options.verify { Mode::Verified } else { Mode::Unverified };
         report.removed_inputs = rewrite.removed_inputs;
         report.nodes.1 = report.nodes.0 - rewrite.removed_nodes + rewrite.new_nodes;
@@ -399,7 +400,7 @@ impl Work<'_, '_> {
             Place::Pipe => {
                 let mut new = Vec::with_capacity(old.len());
                 splice::write(old, &rewrite.edits, &mut new).map_err(failed)?;
-                self.run(new.clone().into(), Storage::default(), report)?;
+                self.run(new.clone().into(), Storage::default(), &changes, report)?;
                 report.bytes.1 = new.len();
                 io::stdout().lock().write_all(&new).map_err(failed)
             }
@@ -407,7 +408,7 @@ impl Work<'_, '_> {
                 let staged = Staged::write(target, old, &rewrite.edits).map_err(failed)?;
                 let new = model::map(staged.path()).map_err(failed)?;
                 let bytes = new.len();
-                self.run(new, self.original.storage.clone(), report)?;
+                self.run(new, self.original.storage.clone(), &changes, report)?;
                 report.bytes.1 = bytes;
                 copy_side_files(&self.original.storage, target, &side_files).map_err(failed)?;
                 staged.commit(target).map_err(failed)
@@ -415,15 +416,26 @@ impl Work<'_, '_> {
         }
     }
 
-    fn run(&self, new: Bytes, storage: Storage, report: &mut Report) -> Result<(), Error> {
+    /// Reads the new file back, and runs it against the old one.
+    fn run(
+        &self,
+        new: Bytes,
+        storage: Storage,
+        changes: &[Changes],
+        report: &mut Report,
+    ) -> Result<(), Error> {
         if !self.options.verify || (report.blocks.is_empty() && report.inferred == 0) {
             return Ok(());
         }
-        (self.options.progress)("running both models", 0, 1);
         let file = self.file.to_owned();
-        let outcome = Model::index(new, storage)
-            .and_then(|new| verify::model::run(self.original, &new, &self.options.run));
-        match outcome.map_err(|source| Error::Invalid { file: file.clone(), source })? {
+        let invalid = |source| Error::Invalid { file: file.clone(), source };
+        let new = Model::index(new, storage).map_err(invalid)?;
+        let expected: Vec<Expected> = changes.iter().map(expected).collect();
+        verify::written::check(self.graphs, &expected, &new)
+            .map_err(|wrong| Error::Miswritten { file: file.clone(), reason: wrong.to_string() })?;
+        (self.options.progress)("running both models", 0, 1);
+        let outcome = verify::model::run(self.original, &new, &self.options.run);
+        match outcome.map_err(invalid)? {
             Outcome::Differs { output, error, tolerance } => {
                 Err(Error::OutputDiffers { file, output, error, tolerance })
             }
@@ -443,6 +455,14 @@ fn prove(scope: &Scope, block: &Block, fused: &Fused) -> Result<Result<f64, Unpr
     let claim = claim::claim(scope.reader, &scope.readings, block, fused)?;
     Ok(verify::block::check_rounding(&fused.tensors, &fused.exact, block.float)
         .and_then(|()| verify::block::prove(&claim)))
+}
+
+/// What the new file must hold because of `changes`.
+fn expected<'c>(changes: &'c Changes) -> Expected<'c> {
+    let blocks = changes.blocks.iter();
+    let blocks = blocks.map(|(_, fused)| (fused.nodes.as_slice(), fused.tensors.as_slice()));
+    let inferred = changes.inferred.iter().map(|(id, form)| (*id, form));
+    Expected { blocks: blocks.collect(), inferred: inferred.collect() }
 }
 
 /// A model in another folder needs its side files there; they go first.

@@ -12,4 +12,4 @@ pub mod proto;
 pub mod splice;
 pub mod storage;
 pub mod tensor;
-mod wire;
+pub mod wire;
