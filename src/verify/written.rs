@@ -42,6 +42,9 @@ pub enum Miswritten {
     /// An entry came out of nowhere, or a changed one did.
     #[error("{0} was neither read nor proved")]
     Unknown(String),
+    /// A node that was needed is no more, and did not go.
+    #[error("node `{0}` is left over: nothing needs it any more")]
+    Unneeded(String),
     /// An entry got lost, or a change was not made.
     #[error("{0} is missing")]
     Missing(String),
@@ -59,8 +62,13 @@ impl From<wire::WireError> for Miswritten {
 /// # Errors
 /// Names the first entry that is wrong.
 pub fn check(old: &[Graph], expected: &[Expected], new: &Model) -> Result<(), Miswritten> {
-    Graph::read_all(new)?;
-    let Some(main) = old.first() else { return Err(Invalid::NoGraph.into()) };
+    let read = Graph::read_all(new)?;
+    let (Some(main), Some(new_main)) = (old.first(), read.first()) else {
+        return Err(Invalid::NoGraph.into());
+    };
+    if let Some(left) = leftover(main, new_main) {
+        return Err(Miswritten::Unneeded(left.to_owned()));
+    }
     let mut tensors: HashMap<&str, &TensorProto> = HashMap::new();
     for tensor in expected.iter().flat_map(|graph| &graph.blocks).flat_map(|block| block.1) {
         if tensors.insert(tensor.name(), tensor).is_some_and(|other| other != tensor) {
@@ -280,6 +288,17 @@ impl<'f> Files<'f, '_> {
             None => Ok(()),
         }
     }
+}
+
+/// A node of the new graph that computes what was needed in the old one and is not now.
+fn leftover<'g>(old: &Graph, new: &'g Graph) -> Option<&'g str> {
+    let was_needed = |name: &String| {
+        let producer = old.find(name).and_then(|id| old.value(id).producer);
+        producer.is_some_and(|producer| old.is_live(producer))
+    };
+    let mut dead = new.nodes().filter(|&(id, _)| !new.is_live(id));
+    let left = dead.find(|(_, node)| node.proto.output.iter().any(was_needed));
+    left.map(|(_, node)| node.label())
 }
 
 /// Where the graph in `scope` lies.

@@ -26,11 +26,11 @@ pub struct Geometry {
 pub enum Kind {
     /// The block alone.
     Alone,
-    /// Its last arm reads another tensor.
+    /// Its second arm reads another tensor.
     TwoRoots,
     /// Its input is added: it merges into the kernel.
     Identity,
-    /// Another tensor is added: it stays an addition.
+    /// Another tensor is added, or subtracted, between the arms: it stays an operand.
     Residual,
     /// The arms are transposed convolutions.
     Transposed,
@@ -56,6 +56,8 @@ pub struct Spec {
     bias: bool,
     norm: bool,
     float: Float,
+    /// Means are so large: inputs that nobody normalised.
+    means: f64,
     kind: Kind,
 }
 
@@ -158,8 +160,12 @@ impl Spec {
             norm: index % 4 != 3,
             float: [Float::F32, Float::F32, Float::F16, Float::F32, Float::Bf16, Float::F64]
                 [index % 6],
+            means: 1.0,
             kind,
         };
+        if index % 7 == 6 && matches!(spec.float, Float::F32 | Float::F64) {
+            spec.means = 1e4;
+        }
         spec.pads = match index / 2 % 4 {
             0 | 1 => spec.same(),
             _ if same_size => spec.same(),
@@ -278,7 +284,7 @@ impl Network {
             .arms
             .iter()
             .map(|_| {
-                [(0.5, 1.5), (-1.0, 1.0), (-1.0, 1.0), (0.5, 1.5)]
+                [(0.5, 1.5), (-1.0, 1.0), (-spec.means, spec.means), (0.5, 1.5)]
                     .map(|(low, high)| self.draw(&[outputs], low, high))
             })
             .collect();
@@ -286,9 +292,8 @@ impl Network {
         let mut sum = String::new();
         for (index, arm) in spec.arms.iter().enumerate() {
             let stem = format!("{name}.arm{index}");
-            let last = index + 1 == spec.arms.len();
             let mut root = x.to_owned();
-            if spec.kind == Kind::TwoRoots && last {
+            if spec.kind == Kind::TwoRoots && index == 1 {
                 root = format!("{name}.other");
                 self.input(&root, spec.channels.0);
             }
@@ -304,21 +309,23 @@ impl Network {
                 self.nodes.push(node("BatchNormalization", &stem, &inputs, &normed, vec![epsilon()]));
                 result = normed;
             }
-            sum = if index == 0 { result } else { self.add(&sum, &result, &stem) };
+            sum = if index == 0 { result } else { self.join("Add", &sum, &result, &stem) };
+            if spec.kind == Kind::Residual && index == 0 {
+                let operand = format!("{name}.z");
+                self.input(&operand, spec.channels.1);
+                let op = if spec.bias { "Sub" } else { "Add" };
+                sum = self.join(op, &sum, &operand, &operand);
+            }
         }
         match spec.kind {
-            Kind::Identity => self.add(&sum, x, name),
-            Kind::Residual => {
-                self.input(&format!("{name}.z"), spec.channels.1);
-                self.add(&sum, &format!("{name}.z"), name)
-            }
+            Kind::Identity => self.join("Add", &sum, x, name),
             _ => sum,
         }
     }
 
-    fn add(&mut self, a: &str, b: &str, stem: &str) -> String {
+    fn join(&mut self, op: &str, a: &str, b: &str, stem: &str) -> String {
         let sum = format!("{stem}.sum");
-        self.nodes.push(node("Add", &sum, &[a, b], &sum, vec![]));
+        self.nodes.push(node(op, &sum, &[a, b], &sum, vec![]));
         sum
     }
 

@@ -14,6 +14,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod files;
 mod geometries;
 mod mistakes;
 mod naive;
@@ -21,7 +22,8 @@ mod scene;
 
 use std::env;
 
-use geometries::{Geometry, exported, generated};
+use files::{Files, MISWRITTEN};
+use geometries::{Geometry, exported, generated, networks};
 use mistakes::{MISTAKES, Make};
 use rayon::prelude::*;
 use scene::{Fate, NOTHING, Scene, difference};
@@ -32,9 +34,27 @@ fn geometry_count() -> usize {
 }
 
 /// Blocks as exporters write them: layouts, borders, crops, sequences, means, functions.
-const EXPORTED: [&str; 4] = [
-    "blocks/k3/",
+const EXPORTED: [&str; 22] = [
+    "blocks/chwn/",
+    "blocks/circular_k3/",
+    "blocks/cropped_output/",
+    "blocks/difference/",
+    "blocks/dilated_beside_large/",
+    "blocks/k11_stride4_small_arms/",
+    "blocks/mean_beside_square/",
     "blocks/nhwc_sandwich/",
+    "blocks/norms_around_gemm/",
+    "blocks/product_in_nhwc/",
+    "blocks/reflect_k3/",
+    "blocks/replicate_k5/",
+    "blocks/repvgg_grouped/",
+    "blocks/same_upper/",
+    "blocks/shifted_k5_stride2/",
+    "blocks/transposed_stride2_output_padding/",
+    "blocks/two_roots/",
+    "exporters/keras_block_jax/",
+    "exporters/mxnet_block_bias/",
+    "exporters/tensorflow_block_valid/",
     "relatives/dbb/",
     "relatives/ecbsr/",
 ];
@@ -90,7 +110,9 @@ fn mistakes_of_the_fuser_are_caught() {
                     };
                     let fates: Vec<Fate> = mutants.iter().map(|mutant| scene.fate(mutant)).collect();
                     if fates.contains(&Fate::Missed) {
-                        println!("missed: {name}: {}", geometry.name);
+                        for mutant in mutants.iter().filter(|m| scene.fate(m) == Fate::Missed) {
+                            println!("missed: {name}: {} {:?}", geometry.name, scene.proof(mutant));
+                        }
                     }
                     fates
                 };
@@ -110,5 +132,46 @@ fn mistakes_of_the_fuser_are_caught() {
             tally.missed += of(Fate::Missed);
         }
         println!("{name}: {tally:?}");
+    }
+}
+
+/// Networks and files whose bodies, inputs or modes matter.
+const FILES: [&str; 9] = [
+    "blocks/if_branches/",
+    "blocks/ir3_if/",
+    "blocks/loop_body/",
+    "blocks/opset9_training_outputs/",
+    "blocks/shared_weights/",
+    "blocks/two_heads/",
+    "blocks/weights_as_inputs/",
+    "exporters/torch_net/",
+    "networks/cifar_quick/",
+];
+
+#[test]
+fn mistakes_in_writing_are_caught() {
+    let files: Vec<Geometry> = networks().into_iter().chain(exported(&FILES)).collect();
+    let fates: Vec<Vec<Vec<(bool, bool, bool)>>> = files
+        .par_iter()
+        .map(|file| {
+            Files::of(&file.bytes, |files| {
+                let right = files.read_back(&files.new);
+                assert!(right.is_ok() && !files.run_refuses(&files.new), "{}: {right:?}", file.name);
+                let fates = |(name, make): &(&str, fn(&Files) -> Vec<_>)| {
+                    make(files).iter().map(|mutant| {
+                        let same = *mutant == files.new;
+                        let (read, run) = (files.read_back(mutant).is_err(), files.run_refuses(mutant));
+                        if !same && !read { println!("missed: {name}: {}", file.name); }
+                        (same, read, run)
+                    }).collect()
+                };
+                MISWRITTEN.iter().map(fates).collect()
+            })
+        })
+        .collect();
+    for (row, (name, _)) in MISWRITTEN.iter().enumerate() {
+        let all: Vec<_> = fates.iter().map(|f| &f[row]).collect();
+        let count = |what: fn(&(bool, bool, bool)) -> bool| all.iter().flat_map(|f| f.iter()).filter(|f| what(f)).count();
+        println!("{name}: files {} mutants {} different {} read {} run {} missed {}", all.iter().filter(|f| !f.is_empty()).count(), count(|_| true), count(|f| !f.0), count(|f| !f.0 && f.1), count(|f| f.2), count(|f| !f.0 && !f.1));
     }
 }

@@ -409,11 +409,9 @@ fn written_as(scene: &Scene, value: fn(usize, f64, Float) -> f64) -> Vec<Rewritt
 /// Every arm is rounded to the model's type before they are added.
 fn sum_of_rounded(scene: &Scene) -> Vec<Rewritten> {
     let float = scene.float;
-    let rounded = |arm: &ArrayD<f64>| arm.mapv(|weight| float.round(weight));
-    let sum = scene.arms.iter().fold(ArrayD::zeros(kernel(scene).raw_dim()), |sum, arm| sum + rounded(arm));
     // What no convolution contributes (an identity, a mean) is exact.
-    let arms = scene.arms.iter().fold(ArrayD::zeros(sum.raw_dim()), |sum, arm| sum + arm);
-    let sum = kernel(scene) - &arms + sum;
+    let error = |arm: &ArrayD<f64>| arm.mapv(|weight| float.round(weight) - weight);
+    let sum = scene.arms.iter().fold(kernel(scene).clone(), |sum, arm| sum + error(arm));
     let written = |tensor: &mut TensorProto| {
         *tensor = tensor::from_floats(tensor.name(), &sum, float);
     };
