@@ -47,7 +47,8 @@ impl Files<'_> {
         let readings: Vec<Readings> = readers.iter().map(|r| Readings::of(r).unwrap()).collect();
         let mut names = Names::of(&graphs[0]);
         let both = || readers.iter().zip(&readings);
-        let plans: Vec<Plan> = both().map(|(r, readings)| plan(r, readings, &mut names, &[])).collect();
+        let plans: Vec<Plan> =
+            both().map(|(r, readings)| plan(r, readings, &mut names, &[])).collect();
         let fused: Vec<Vec<Fused>> = both()
             .zip(&plans)
             .map(|((reader, readings), plan)| {
@@ -93,9 +94,14 @@ impl Files<'_> {
     /// Whether the run of old and new model refuses the new one.
     pub fn run_refuses(&self, new: &ModelProto) -> bool {
         let options = Options { seed: 0, samples: 1, tolerance: None, shapes: InputShapes::new() };
-        let Ok(new) = Model::index(new.encode_to_vec().into(), Storage::default()) else { return true };
+        let Ok(new) = Model::index(new.encode_to_vec().into(), Storage::default()) else {
+            return true;
+        };
         let outcome = run(self.graphs[0].model, &new, &options);
-        !matches!(outcome, Ok(Outcome::Agreed(_) | Outcome::WithinRounding { .. } | Outcome::NotRun(_)))
+        !matches!(
+            outcome,
+            Ok(Outcome::Agreed(_) | Outcome::WithinRounding { .. } | Outcome::NotRun(_))
+        )
     }
 
     fn graph(&self) -> &GraphProto {
@@ -144,28 +150,138 @@ type Make = fn(&Files) -> Vec<ModelProto>;
 
 /// All mutants of one kind that a file has.
 pub const MISWRITTEN: [(&str, Make); 23] = [
-    ("one written weight by 10⁻⁶", |f| each(f.new_weights(), |at| f.with(|graph| bump(&mut graph.initializer[at])))),
-    ("one written weight by its last bit", |f| each(f.new_weights(), |at| f.with(|graph| { flip_last_bit(&mut graph.initializer[at], 0); Some(()) }))),
-    ("an untouched weight by its last bit", |f| each(f.initializers(|tensor| !f.is_new(tensor.name()) && tensor.raw_data().len() > 8), |at| f.with(|graph| { flip_last_bit(&mut graph.initializer[at], 0); Some(()) }))),
-    ("stale initializer: an arm's under the new name", |f| each(f.new_weights(), |at| stale(f, at))),
+    ("one written weight by 10⁻⁶", |f| {
+        each(f.new_weights(), |at| f.with(|graph| bump(&mut graph.initializer[at])))
+    }),
+    ("one written weight by its last bit", |f| {
+        each(f.new_weights(), |at| {
+            f.with(|graph| {
+                flip_last_bit(&mut graph.initializer[at], 0);
+                Some(())
+            })
+        })
+    }),
+    ("an untouched weight by its last bit", |f| {
+        each(
+            f.initializers(|tensor| !f.is_new(tensor.name()) && tensor.raw_data().len() > 8),
+            |at| {
+                f.with(|graph| {
+                    flip_last_bit(&mut graph.initializer[at], 0);
+                    Some(())
+                })
+            },
+        )
+    }),
+    ("stale initializer: an arm's under the new name", |f| {
+        each(f.new_weights(), |at| stale(f, at))
+    }),
     ("two blocks' weights exchanged", |f| inputs_exchanged(f, 1)),
     ("two blocks' biases exchanged", |f| inputs_exchanged(f, 2)),
-    ("a block applied once where it stands twice", |f| next_to_each_other(f, |graph, first, second| rewire(graph, second, first))),
-    ("wrong output wired: a block's input", |f| each(f.new_convolutions(), |at| f.with(|graph| { let node = graph.node[at].clone(); rewire(graph, &node.output[0], &node.input[0]) }))),
-    ("wrong output wired: a node bypassed", |f| each(f.nodes(|node| node.op_type() == "Relu"), |at| f.with(|graph| { let node = graph.node[at].clone(); rewire(graph, &node.output[0], &node.input[0]) }))),
-    ("a residual forgotten", |f| each(f.nodes(|node| joins(f, node)), |at| f.with(|graph| { graph.node[at].input[1] = graph.node[at].input[0].clone(); Some(()) }))),
+    ("a block applied once where it stands twice", |f| {
+        next_to_each_other(f, |graph, first, second| rewire(graph, second, first))
+    }),
+    ("wrong output wired: a block's input", |f| {
+        each(f.new_convolutions(), |at| {
+            f.with(|graph| {
+                let node = graph.node[at].clone();
+                rewire(graph, &node.output[0], &node.input[0])
+            })
+        })
+    }),
+    ("wrong output wired: a node bypassed", |f| {
+        each(f.nodes(|node| node.op_type() == "Relu"), |at| {
+            f.with(|graph| {
+                let node = graph.node[at].clone();
+                rewire(graph, &node.output[0], &node.input[0])
+            })
+        })
+    }),
+    ("a residual forgotten", |f| {
+        each(f.nodes(|node| joins(f, node)), |at| {
+            f.with(|graph| {
+                graph.node[at].input[1] = graph.node[at].input[0].clone();
+                Some(())
+            })
+        })
+    }),
     ("an arm's old node left and read", |f| arms_left(f, true)),
     ("an arm's old node left", |f| arms_left(f, false)),
-    ("graph outputs exchanged", |f| f.with(|graph| { let several = graph.output.len() > 1; graph.output.reverse(); several.then_some(()) }).into_iter().collect()),
-    ("an output's type lost", |f| f.with(|graph| { graph.output[0].r#type = None; Some(()) }).into_iter().collect()),
-    ("a new node lost", |f| each(f.new_convolutions(), |at| f.with(|graph| { graph.node.remove(at); Some(()) }))),
-    ("a new node behind its reader", |f| each(f.new_convolutions(), |at| f.with(|graph| { let node = graph.node.remove(at); graph.node.push(node); Some(()) }))),
-    ("a new node written twice", |f| each(f.new_convolutions(), |at| f.with(|graph| { graph.node.insert(at, graph.node[at].clone()); Some(()) }))),
-    ("a bias not read", |f| each(f.new_convolutions(), |at| f.with(|graph| (graph.node[at].input.len() > 2).then(|| drop(graph.node[at].input.pop()))))),
-    ("pads one towards the beginning", |f| each(f.new_convolutions(), |at| f.with(|graph| { let pads = &mut graph.node[at].attribute.iter_mut().find(|a| a.name() == "pads")?.ints; let axes = pads.len() / 2; (pads[0], pads[axes]) = (pads[0] + 1, pads[axes] - 1); Some(()) }))),
-    ("an untouched node changed", |f| each(f.nodes(|node| node.op_type() == "Relu"), |at| f.with(|graph| { graph.node[at].op_type = Some("Identity".into()); Some(()) }))),
-    ("a weight stored in another type", |f| each(f.new_weights(), |at| f.with(|graph| retyped(&mut graph.initializer[at])))),
-    ("another operator set", |f| { let mut model = f.new.clone(); model.opset_import[0].version = Some(model.opset_import[0].version() + 1); vec![model] }),
+    ("graph outputs exchanged", |f| {
+        f.with(|graph| {
+            let several = graph.output.len() > 1;
+            graph.output.reverse();
+            several.then_some(())
+        })
+        .into_iter()
+        .collect()
+    }),
+    ("an output's type lost", |f| {
+        f.with(|graph| {
+            graph.output[0].r#type = None;
+            Some(())
+        })
+        .into_iter()
+        .collect()
+    }),
+    ("a new node lost", |f| {
+        each(f.new_convolutions(), |at| {
+            f.with(|graph| {
+                graph.node.remove(at);
+                Some(())
+            })
+        })
+    }),
+    ("a new node behind its reader", |f| {
+        each(f.new_convolutions(), |at| {
+            f.with(|graph| {
+                let node = graph.node.remove(at);
+                graph.node.push(node);
+                Some(())
+            })
+        })
+    }),
+    ("a new node written twice", |f| {
+        each(f.new_convolutions(), |at| {
+            f.with(|graph| {
+                graph.node.insert(at, graph.node[at].clone());
+                Some(())
+            })
+        })
+    }),
+    ("a bias not read", |f| {
+        each(f.new_convolutions(), |at| {
+            f.with(|graph| {
+                (graph.node[at].input.len() > 2).then(|| drop(graph.node[at].input.pop()))
+            })
+        })
+    }),
+    ("pads one towards the beginning", |f| {
+        each(f.new_convolutions(), |at| {
+            f.with(|graph| {
+                let pads =
+                    &mut graph.node[at].attribute.iter_mut().find(|a| a.name() == "pads")?.ints;
+                let axes = pads.len() / 2;
+                (pads[0], pads[axes]) = (pads[0] + 1, pads[axes] - 1);
+                Some(())
+            })
+        })
+    }),
+    ("an untouched node changed", |f| {
+        each(f.nodes(|node| node.op_type() == "Relu"), |at| {
+            f.with(|graph| {
+                graph.node[at].op_type = Some("Identity".into());
+                Some(())
+            })
+        })
+    }),
+    ("a weight stored in another type", |f| {
+        each(f.new_weights(), |at| f.with(|graph| retyped(&mut graph.initializer[at])))
+    }),
+    ("another operator set", |f| {
+        let mut model = f.new.clone();
+        model.opset_import[0].version = Some(model.opset_import[0].version() + 1);
+        vec![model]
+    }),
     ("training mode left on", training_left),
 ];
 
@@ -249,8 +365,7 @@ fn rewire(graph: &mut GraphProto, from: &str, to: &str) -> Option<()> {
 
 /// Two tensors, neither of them stored.
 fn joins(files: &Files, node: &NodeProto) -> bool {
-    let stored: HashSet<&str> =
-        files.graph().initializer.iter().map(TensorProto::name).collect();
+    let stored: HashSet<&str> = files.graph().initializer.iter().map(TensorProto::name).collect();
     ["Add", "Mul"].contains(&node.op_type())
         && node.input[0] != node.input[1]
         && node.input.iter().all(|input| !stored.contains(input.as_str()))

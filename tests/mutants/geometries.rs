@@ -94,10 +94,25 @@ pub fn networks() -> Vec<Geometry> {
         network.nodes.push(node("Relu", "relu2", &[&second], "after", vec![]));
         network.nodes.push(node("Mul", "mul", &["after", "between"], "joined", vec![]));
         network.nodes.push(node("Sigmoid", "sigmoid", &["joined"], "other", vec![]));
-        let bytes = network.finished(&["joined", "other"]).encode_to_vec();
+        let mut model = network.finished(&["joined", "other"]);
+        small(&mut model);
+        let bytes = model.encode_to_vec();
         Geometry { name: format!("network {index}: {spec:?}"), bytes }
     };
     floats.into_iter().enumerate().map(network).collect()
+}
+
+/// Sizes that the file leaves open become ones that are run quickly.
+fn small(model: &mut ModelProto) {
+    let inputs = &mut model.graph.as_mut().unwrap().input;
+    for declared in inputs.iter_mut().filter_map(|info| info.r#type.as_mut()?.value.as_mut()) {
+        if let type_proto::Value::TensorType(tensor) = declared {
+            let open = tensor.shape.iter_mut().flat_map(|shape| &mut shape.dim).skip(2);
+            for (axis, dim) in open.enumerate() {
+                *dim = known(9 + axis);
+            }
+        }
+    }
 }
 
 /// Exporters' files whose first graph has a block.
@@ -170,12 +185,18 @@ impl Spec {
             0 | 1 => spec.same(),
             _ if same_size => spec.same(),
             // One more in front, one less behind: not symmetric.
-            2 => spec.same().into_iter().map(|(begin, end)| (begin + 1, (end - 1).max(0))).collect(),
+            2 => {
+                spec.same().into_iter().map(|(begin, end)| (begin + 1, (end - 1).max(0))).collect()
+            }
             // The arms read what a Slice leaves.
             _ => vec![(0, 0); axes],
         };
         if kind == Kind::Transposed {
-            spec.pads = spec.same().into_iter().map(|(begin, end)| (begin.max(end), begin.max(end))).collect();
+            spec.pads = spec
+                .same()
+                .into_iter()
+                .map(|(begin, end)| (begin.max(end), begin.max(end)))
+                .collect();
         }
         spec
     }
@@ -306,7 +327,13 @@ impl Network {
                 }
                 let mut inputs = vec![result.as_str()];
                 inputs.extend(names.iter().map(String::as_str));
-                self.nodes.push(node("BatchNormalization", &stem, &inputs, &normed, vec![epsilon()]));
+                self.nodes.push(node(
+                    "BatchNormalization",
+                    &stem,
+                    &inputs,
+                    &normed,
+                    vec![epsilon()],
+                ));
                 result = normed;
             }
             sum = if index == 0 { result } else { self.join("Add", &sum, &result, &stem) };
@@ -386,7 +413,9 @@ impl Network {
 
     fn finished(self, outputs: &[&str]) -> ModelProto {
         let output = |name: &&str| ValueInfoProto {
-            r#type: double_input(name, self.axes + 2).r#type.map(|declared| typed(declared, self.float)),
+            r#type: double_input(name, self.axes + 2)
+                .r#type
+                .map(|declared| typed(declared, self.float)),
             name: Some((*name).to_owned()),
             ..ValueInfoProto::default()
         };
@@ -419,16 +448,21 @@ fn typed(mut declared: TypeProto, float: Float) -> TypeProto {
     declared
 }
 
-/// A batch of one, and spatial sizes that the file leaves open.
-fn declared(name: &str, float: Float, channels: usize, axes: usize) -> ValueInfoProto {
-    let known = |size: usize| tensor_shape_proto::Dimension {
+fn known(size: usize) -> tensor_shape_proto::Dimension {
+    tensor_shape_proto::Dimension {
         value: Some(tensor_shape_proto::dimension::Value::DimValue(size as i64)),
         ..Default::default()
-    };
+    }
+}
+
+/// A batch of one, and spatial sizes that the file leaves open.
+fn declared(name: &str, float: Float, channels: usize, axes: usize) -> ValueInfoProto {
     let mut dim = vec![known(1), known(channels)];
     dim.resize(axes + 2, tensor_shape_proto::Dimension::default());
-    let tensor =
-        type_proto::Tensor { elem_type: Some(float.to_onnx()), shape: Some(TensorShapeProto { dim }) };
+    let tensor = type_proto::Tensor {
+        elem_type: Some(float.to_onnx()),
+        shape: Some(TensorShapeProto { dim }),
+    };
     let value = Some(type_proto::Value::TensorType(tensor));
     ValueInfoProto {
         name: Some(name.to_owned()),

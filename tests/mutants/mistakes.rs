@@ -24,7 +24,12 @@ pub const MISTAKES: [(&str, Make); 60] = [
     ("ε dropped", Misread(|s| vec![with_epsilon(s, &s.norms(), 0.0)])),
     ("one ε dropped", Misread(|s| each(s.norms(), |norm| Some(with_epsilon(s, &[norm], 0.0))))),
     ("ε of 10⁻³", Misread(|s| vec![with_epsilon(s, &s.norms(), 1e-3)])),
-    ("ε outside the root", Misread(|s| norm(s, GAMMA, |n, j| n.gamma[j] * n.sigma(j) / (n.variance[j].sqrt() + n.epsilon)))),
+    (
+        "ε outside the root",
+        Misread(|s| {
+            norm(s, GAMMA, |n, j| n.gamma[j] * n.sigma(j) / (n.variance[j].sqrt() + n.epsilon))
+        }),
+    ),
     ("γ/σ inverted", Misread(|s| norm(s, GAMMA, |n, j| n.sigma(j).powi(2) / n.gamma[j]))),
     ("root forgotten", Misread(|s| norm(s, GAMMA, |n, j| n.gamma[j] / n.sigma(j)))),
     ("γ lost", Misread(|s| norm(s, GAMMA, |_, _| 1.0))),
@@ -34,24 +39,56 @@ pub const MISTAKES: [(&str, Make); 60] = [
     ("μ lost", Misread(|s| norm(s, MEAN, |_, _| 0.0))),
     ("β lost", Misread(|s| norm(s, BETA, |_, _| 0.0))),
     ("sign of β", Misread(|s| norm(s, BETA, |n, j| -n.beta[j]))),
-    ("one variance by 10⁻⁶", Misread(|s| norm(s, VARIANCE, |n, j| n.variance[j] * if j == 0 { 1.000_001 } else { 1.0 }))),
+    (
+        "one variance by 10⁻⁶",
+        Misread(|s| norm(s, VARIANCE, |n, j| n.variance[j] * if j == 0 { 1.000_001 } else { 1.0 })),
+    ),
     ("two arms' norms exchanged", Misread(norms_exchanged)),
-    ("a convolution's bias lost", Misread(|s| each(s.convolutions(), |at| s.changed(at, 2, |bias| bias.fill(0.0))))),
+    (
+        "a convolution's bias lost",
+        Misread(|s| each(s.convolutions(), |at| s.changed(at, 2, |bias| bias.fill(0.0)))),
+    ),
     ("a bias not scaled by γ/σ", Misread(unscaled_bias)),
     // How the arms are read.
     ("an arm's pads one towards the beginning", Misread(|s| pads_moved(s, 1))),
     ("an arm's pads one towards the end", Misread(|s| pads_moved(s, -1))),
-    ("an arm's begins and ends exchanged", Misread(|s| each(s.convolutions(), |at| s.with_list(at, "pads", begins_and_ends_exchanged)))),
-    ("an arm's pads on the wrong axes", Misread(|s| each(s.convolutions(), |at| s.with_list(at, "pads", axes_exchanged)))),
-    ("an arm's dilation by one", Misread(|s| each(s.convolutions(), |at| s.with_list(at, "dilations", |list| list[0] += 1)))),
-    ("all pads one towards the beginning", Misread(|s| everywhere(s, "pads", |list| { let axes = list.len() / 2; list[0] += 1; list[axes] -= 1 }))),
+    (
+        "an arm's begins and ends exchanged",
+        Misread(|s| {
+            each(s.convolutions(), |at| s.with_list(at, "pads", begins_and_ends_exchanged))
+        }),
+    ),
+    (
+        "an arm's pads on the wrong axes",
+        Misread(|s| each(s.convolutions(), |at| s.with_list(at, "pads", axes_exchanged))),
+    ),
+    (
+        "an arm's dilation by one",
+        Misread(|s| each(s.convolutions(), |at| s.with_list(at, "dilations", |list| list[0] += 1))),
+    ),
+    (
+        "all pads one towards the beginning",
+        Misread(|s| {
+            everywhere(s, "pads", |list| {
+                let axes = list.len() / 2;
+                list[0] += 1;
+                list[axes] -= 1
+            })
+        }),
+    ),
     ("all pads larger by one", Misread(|s| everywhere(s, "pads", |list| list[0] += 1))),
     ("all dilations by one", Misread(|s| everywhere(s, "dilations", |list| list[0] += 1))),
     ("all strides by one", Misread(|s| everywhere(s, "strides", |list| list[0] += 1))),
     ("all strides one", Misread(|s| everywhere(s, "strides", |list| list.fill(1)))),
     // How the arms are added.
-    ("an arm one tap towards the beginning", Miscompute(|s| arm_by_axis(s, |arm, axis| moved(arm, axis, -1)))),
-    ("an arm one tap towards the end", Miscompute(|s| arm_by_axis(s, |arm, axis| moved(arm, axis, 1)))),
+    (
+        "an arm one tap towards the beginning",
+        Miscompute(|s| arm_by_axis(s, |arm, axis| moved(arm, axis, -1))),
+    ),
+    (
+        "an arm one tap towards the end",
+        Miscompute(|s| arm_by_axis(s, |arm, axis| moved(arm, axis, 1))),
+    ),
     ("an arm lost", Miscompute(|s| arm_as(s, |arm| ArrayD::zeros(arm.raw_dim())))),
     ("an arm counted twice", Miscompute(|s| arm_as(s, |arm| arm * 2.0))),
     ("an arm subtracted", Miscompute(|s| arm_as(s, |arm| -arm))),
@@ -62,27 +99,101 @@ pub const MISTAKES: [(&str, Make); 60] = [
     ("the sum of the rounded arms", Miscompute(sum_of_rounded)),
     // What comes out.
     ("kernel transposed", Miscompute(|s| kernel_as(s, |kernel| vec![transposed(kernel)]))),
-    ("kernel flipped", Miscompute(|s| kernel_as(s, |kernel| axes_of(kernel).map(|axis| flipped(kernel, axis)).collect()))),
-    ("input and output channels exchanged", Miscompute(|s| kernel_as(s, |kernel| vec![turned(kernel, 0, 1)]))),
+    (
+        "kernel flipped",
+        Miscompute(|s| {
+            kernel_as(s, |kernel| axes_of(kernel).map(|axis| flipped(kernel, axis)).collect())
+        }),
+    ),
+    (
+        "input and output channels exchanged",
+        Miscompute(|s| kernel_as(s, |kernel| vec![turned(kernel, 0, 1)])),
+    ),
     ("output channels permuted", Miscompute(|s| kernel_as(s, |kernel| vec![rolled(kernel, 0)]))),
     ("input channels permuted", Miscompute(|s| kernel_as(s, |kernel| vec![rolled(kernel, 1)]))),
     ("groups in another order", Miscompute(groups_rolled)),
     ("bias permuted", Miscompute(|s| bias_as(s, |bias| rolled(bias, 0)))),
     ("sign of the bias", Miscompute(|s| bias_as(s, |bias| -bias))),
-    ("bias not read", Miscompute(|s| nodes_as(s, &["Conv", "ConvTranspose", "Gemm"], |node| (node.input.len() > 2).then(|| drop(node.input.pop()))))),
+    (
+        "bias not read",
+        Miscompute(|s| {
+            nodes_as(s, &["Conv", "ConvTranspose", "Gemm"], |node| {
+                (node.input.len() > 2).then(|| drop(node.input.pop()))
+            })
+        }),
+    ),
     ("one weight by 10⁻⁶", Miscompute(one_weight_by_a_millionth)),
     // Its attributes.
-    ("begins and ends of the pads exchanged", Miscompute(|s| lists_as(s, "pads", begins_and_ends_exchanged))),
-    ("pads one towards the beginning", Miscompute(|s| lists_as(s, "pads", |list| { let axes = list.len() / 2; list[0] += 1; list[axes] -= 1 }))),
-    ("pads one towards the end", Miscompute(|s| lists_as(s, "pads", |list| { let axes = list.len() / 2; list[axes - 1] -= 1; list[2 * axes - 1] += 1 }))),
+    (
+        "begins and ends of the pads exchanged",
+        Miscompute(|s| lists_as(s, "pads", begins_and_ends_exchanged)),
+    ),
+    (
+        "pads one towards the beginning",
+        Miscompute(|s| {
+            lists_as(s, "pads", |list| {
+                let axes = list.len() / 2;
+                list[0] += 1;
+                list[axes] -= 1
+            })
+        }),
+    ),
+    (
+        "pads one towards the end",
+        Miscompute(|s| {
+            lists_as(s, "pads", |list| {
+                let axes = list.len() / 2;
+                list[axes - 1] -= 1;
+                list[2 * axes - 1] += 1
+            })
+        }),
+    ),
     ("stride by one", Miscompute(|s| lists_as(s, "strides", |list| list[0] += 1))),
-    ("dilation by one", Miscompute(|s| lists_as(s, "dilations", |list| *list.last_mut().unwrap() += 1))),
-    ("no groups", Miscompute(|s| nodes_as(s, &["Conv", "ConvTranspose"], |node| { list(node, "group")?.i = Some(1); Some(()) }))),
-    ("Add for Sub, Sub for Add", Miscompute(|s| nodes_as(s, &["Add", "Sub"], |node| { node.op_type = Some(if node.op_type() == "Add" { "Sub" } else { "Add" }.into()); Some(()) }))),
-    ("an operand of the sum read twice", Miscompute(|s| nodes_as(s, &["Add", "Sub"], |node| { node.input[1] = node.input[0].clone(); Some(()) }))),
+    (
+        "dilation by one",
+        Miscompute(|s| lists_as(s, "dilations", |list| *list.last_mut().unwrap() += 1)),
+    ),
+    (
+        "no groups",
+        Miscompute(|s| {
+            nodes_as(s, &["Conv", "ConvTranspose"], |node| {
+                list(node, "group")?.i = Some(1);
+                Some(())
+            })
+        }),
+    ),
+    (
+        "Add for Sub, Sub for Add",
+        Miscompute(|s| {
+            nodes_as(s, &["Add", "Sub"], |node| {
+                node.op_type = Some(if node.op_type() == "Add" { "Sub" } else { "Add" }.into());
+                Some(())
+            })
+        }),
+    ),
+    (
+        "an operand of the sum read twice",
+        Miscompute(|s| {
+            nodes_as(s, &["Add", "Sub"], |node| {
+                node.input[1] = node.input[0].clone();
+                Some(())
+            })
+        }),
+    ),
     ("another root is read", Miscompute(roots_exchanged)),
     ("a Transpose turned back", Miscompute(|s| lists_as(s, "perm", inverted))),
-    ("another border", Miscompute(|s| nodes_as(s, &["Pad"], |node| { let mode = list(node, "mode")?; mode.s = Some(if mode.s() == b"reflect" { &b"edge"[..] } else { &b"reflect"[..] }.into()); Some(()) }))),
+    (
+        "another border",
+        Miscompute(|s| {
+            nodes_as(s, &["Pad"], |node| {
+                let mode = list(node, "mode")?;
+                mode.s = Some(
+                    if mode.s() == b"reflect" { &b"edge"[..] } else { &b"reflect"[..] }.into(),
+                );
+                Some(())
+            })
+        }),
+    ),
     // Its bytes.
     ("rounded twice", Miscompute(|s| written_as(s, |_, value, float| rounded_twice(float, value)))),
     ("one stored weight by its last bit", Miscompute(last_bits)),
@@ -186,7 +297,8 @@ fn pads_moved(scene: &Scene, by: i64) -> Vec<ModelProto> {
         let pads = scene.node(at).attribute.iter().find(|attribute| attribute.name() == "pads");
         pads.map_or(0, |pads| pads.ints.len() / 2)
     };
-    let all = scene.convolutions().into_iter().flat_map(|at| (0..axes(at)).map(move |axis| (at, axis)));
+    let all =
+        scene.convolutions().into_iter().flat_map(|at| (0..axes(at)).map(move |axis| (at, axis)));
     let moved = |(at, axis): (usize, usize)| {
         scene.with_list(at, "pads", |pads| {
             let behind = axis + pads.len() / 2;
@@ -300,18 +412,14 @@ fn rolled_by(array: &ArrayD<f64>, axis: usize, by: usize) -> ArrayD<f64> {
     array.select(Axis(axis), &from)
 }
 
-fn kernel_as(
-    scene: &Scene,
-    change: impl Fn(&ArrayD<f64>) -> Vec<ArrayD<f64>>,
-) -> Vec<Rewritten> {
+fn kernel_as(scene: &Scene, change: impl Fn(&ArrayD<f64>) -> Vec<ArrayD<f64>>) -> Vec<Rewritten> {
     let with = |changed| scene.right.with_exact(scene.kernel, changed, scene.float);
     change(kernel(scene)).into_iter().map(with).collect()
 }
 
 fn bias_as(scene: &Scene, change: fn(&ArrayD<f64>) -> ArrayD<f64>) -> Vec<Rewritten> {
-    let with = |at: usize| {
-        scene.right.with_exact(at, change(&scene.right.fused.exact[at].1), scene.float)
-    };
+    let with =
+        |at: usize| scene.right.with_exact(at, change(&scene.right.fused.exact[at].1), scene.float);
     scene.bias.into_iter().map(with).collect()
 }
 
@@ -371,7 +479,8 @@ fn nodes_as(
 
 fn lists_as(scene: &Scene, name: &str, change: fn(&mut Vec<i64>)) -> Vec<Rewritten> {
     let nodes = &scene.right.fused.nodes;
-    let has = |at: &usize| nodes[*at].attribute.iter().any(|a| a.name() == name && !a.ints.is_empty());
+    let has =
+        |at: &usize| nodes[*at].attribute.iter().any(|a| a.name() == name && !a.ints.is_empty());
     let places = (0..nodes.len()).filter(has).collect();
     each(places, |at| {
         Some(scene.right.with_node(at, |node| {

@@ -219,7 +219,8 @@ impl Node<'_> {
         let mut result = x.clone();
         for ((&axis, &start), &end) in axes.iter().zip(&starts).zip(&ends) {
             let size = result.shape()[axis as usize] as i64;
-            let place = |bound: i64| if bound < 0 { (size + bound).max(0) } else { bound.min(size) };
+            let place =
+                |bound: i64| if bound < 0 { (size + bound).max(0) } else { bound.min(size) };
             let kept: Vec<_> = (place(start)..place(end)).map(Some).collect();
             result = taken(&result, axis as usize, &kept);
         }

@@ -45,9 +45,8 @@ pub fn rewritten(model: &ModelProto, output: &str) -> Option<Rewritten> {
         let plan = plan(reader, readings, &mut Names::of(reader.graph), &[]);
         let name = |block: &Block| reader.graph.value(block.region.output).name.clone();
         let block = plan.blocks.iter().find(|block| name(block) == output)?;
-        let root = |part: &Part<Geometry>| {
-            (reader.graph.value(part.root).name.clone(), part.clone())
-        };
+        let root =
+            |part: &Part<Geometry>| (reader.graph.value(part.root).name.clone(), part.clone());
         let fused = fuse(reader, readings, block).ok()?;
         Some(Rewritten { fused, parts: block.parts.iter().map(root).collect() })
     })
@@ -79,6 +78,8 @@ pub enum Fate {
     Same,
     CaughtByRounding,
     CaughtByProof,
+    /// The proof cannot be run, so the block is left alone.
+    LeftAlone,
     /// The proof saw no difference.
     Missed,
 }
@@ -212,7 +213,8 @@ impl Scene<'_> {
         }
         match self.proof(mutant) {
             Ok(_) => Fate::Missed,
-            Err(_) => Fate::CaughtByProof,
+            Err(Unproved::NotRun(_) | Unproved::TooWide) => Fate::LeftAlone,
+            Err(Unproved::Differs { .. } | Unproved::Rounding(_)) => Fate::CaughtByProof,
         }
     }
 
@@ -231,6 +233,11 @@ impl Scene<'_> {
 
     pub fn claim(&self) -> Claim {
         claim(self.reader, self.readings, self.block, &self.right.fused).unwrap()
+    }
+
+    /// Whether sizes had to be inferred.
+    pub fn asked_for_sizes(&self) -> bool {
+        self.reader.sizes.has_inferred()
     }
 
     pub fn probe(&self) -> &[(String, ArrayD<f64>)] {
@@ -280,8 +287,7 @@ fn probe(block: &Block, claim: &Claim, reader: &Reader) -> Vec<(String, ArrayD<f
     let mut roots = Vec::new();
     for (name, shape) in claim.roots.iter().zip(&claim.trials[0]) {
         let mut shape = shape.clone();
-        let is_root =
-            |part: &&Part<Geometry>| reader.graph.value(part.root).name == *name;
+        let is_root = |part: &&Part<Geometry>| reader.graph.value(part.root).name == *name;
         let reads = block.parts.iter().filter(is_root).find(weighted);
         let order = reads.map_or(&any.map.output, |part| &part.map.input);
         for axis in 0..any.map.windows.len() {
