@@ -100,31 +100,6 @@ fn largest_error(expected: &[acb_fuse::engine::Array], found: &[acb_fuse::engine
     errors.fold(0.0, f64::max)
 }
 
-#[test]
-fn fusing_twice_is_fusing_once_and_always_the_same() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
-    for model in GROUPS.into_iter().flat_map(models) {
-        let source = path("source.onnx");
-        fs::copy(&model, &source).unwrap();
-        for side_file in fs::read_dir(model.parent().unwrap()).unwrap() {
-            let side_file = side_file.unwrap().path();
-            if common::has_extension(&side_file, "data") {
-                fs::copy(&side_file, path(side_file.file_name().unwrap().to_str().unwrap()))
-                    .unwrap();
-            }
-        }
-        let report = fused(&source, &path("once.onnx"));
-        fused(&source, &path("again.onnx"));
-        fused(&path("once.onnx"), &path("twice.onnx"));
-        let once = fs::read(path("once.onnx")).unwrap();
-        assert!(once == fs::read(path("again.onnx")).unwrap(), "{model:?} is not deterministic");
-        assert!(once == fs::read(path("twice.onnx")).unwrap(), "{model:?} is not idempotent");
-        let unchanged = once == fs::read(&source).unwrap();
-        assert_eq!(unchanged, report.blocks.is_empty() && report.inferred == 0, "{model:?}");
-    }
-}
-
 /// Fused, each of the paper's networks has the operators and parameters of its plain
 /// architecture with the batch norms folded, or fewer.
 #[test]

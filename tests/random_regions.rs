@@ -25,6 +25,7 @@ use acb_fuse::report::Report;
 use acb_fuse::verify::feed::Random;
 use acb_fuse::verify::model::Outcome;
 use acb_fuse::{Options, Place, convert};
+use common::invariants::Converted;
 use ndarray::{ArrayD, IxDyn};
 use proptest::prelude::*;
 use prost::Message;
@@ -478,6 +479,9 @@ fn check(steps: &[Step]) -> Result<(), TestCaseError> {
     let report = convert(&place(&input), Some(&place(&output)), &Options::default());
     let text = described(&model);
     let report = report.map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
+    let converted = Converted::of(&input, vec![vec![1, CHANNELS, TYPICAL[0], TYPICAL[1]]; 2]);
+    let properties = converted.and_then(|converted| converted.check(&[]));
+    prop_assert!(properties.is_ok(), "{properties:?}\n{text}{report}");
     prop_assert!(!is_a_false_alarm(&report), "{:?}\n{text}{report}", report.run);
     FUSED.fetch_add(usize::from(!report.blocks.is_empty()), Ordering::Relaxed);
     BLOCKS.fetch_add(report.blocks.len(), Ordering::Relaxed);

@@ -165,7 +165,12 @@ impl Spec {
             (groups, channels) = (2, (2, 2));
         }
         let mut spec = Spec {
-            arms: arms(axes, d, pick(random, &[0, 0, 1, -1])),
+            // A shifted arm that is transposed would be cropped behind, not in front.
+            arms: arms(
+                axes,
+                d,
+                if kind == Kind::Transposed { 0 } else { pick(random, &[0, 0, 1, -1]) },
+            ),
             groups,
             channels,
             dilation: if d > 5 { 1 } else { pick(random, &[1, 1, 2]) },
