@@ -141,8 +141,10 @@ impl<'f> Files<'f, '_> {
         let mut before = wire::fields(self.old.bytes(), payload(old)).peekable();
         for field in wire::fields(self.new.bytes(), payload(new)) {
             let field = field?;
-            let is_new = self.is_new(&field, &mut missing, &mut inferred, tensors)?;
-            while !is_new {
+            if self.is_new(&field, &mut missing, &mut inferred, tensors)? {
+                continue;
+            }
+            loop {
                 let Some(candidate) = before.next().transpose()? else {
                     return Err(Miswritten::Unknown(label(self.new, &field)));
                 };

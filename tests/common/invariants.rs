@@ -31,10 +31,14 @@ const NEW: &str = "new.onnx";
 type Answer = Result<(), String>;
 
 /// Name, and what must hold.
-pub const PROPERTIES: [(&str, fn(&Converted) -> Answer); 13] = [
+type Property = (&'static str, fn(&Converted) -> Answer);
+
+pub const IDEMPOTENT: &str = "idempotent";
+
+pub const PROPERTIES: [Property; 13] = [
     ("verification refuses nothing", refuses_nothing),
     ("nothing to change is byte-identical", unchanged_is_identical),
-    ("idempotent", idempotent),
+    (IDEMPOTENT, idempotent),
     ("deterministic, verified or not", deterministic),
     ("outputs keep names, types, shapes and order", outputs_kept),
     ("inputs that must be given keep names, types, shapes and order", inputs_kept),
@@ -68,16 +72,10 @@ impl Converted {
         Ok(Converted { report, shapes, folder, old, new })
     }
 
-    /// The first property that does not hold, those in `except` aside: they must not.
-    ///
-    /// # Errors
-    /// Names it, and says why.
-    pub fn check(&self, except: &[&str]) -> Answer {
-        PROPERTIES.iter().try_for_each(|(name, property)| match property(self) {
-            Ok(()) if except.contains(name) => Err(format!("it is so, after all: {name}")),
-            Err(why) if !except.contains(name) => Err(format!("not so: {name}: {why}")),
-            _ => Ok(()),
-        })
+    /// The properties that do not hold, and why.
+    pub fn failing(&self) -> Vec<(&'static str, String)> {
+        let failed = |(name, property): &Property| Some((*name, property(self).err()?));
+        PROPERTIES.iter().filter_map(failed).collect()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

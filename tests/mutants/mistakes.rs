@@ -308,7 +308,7 @@ fn pads_moved(scene: &Scene, by: i64) -> Vec<ModelProto> {
     all.filter_map(moved).collect()
 }
 
-fn everywhere(scene: &Scene, name: &str, change: fn(&mut Vec<i64>)) -> Vec<ModelProto> {
+fn everywhere(scene: &Scene, name: &str, change: fn(&mut [i64])) -> Vec<ModelProto> {
     let mut model = scene.model.clone();
     for at in scene.convolutions() {
         let node = &mut model.graph.as_mut().unwrap().node[at];
@@ -317,18 +317,18 @@ fn everywhere(scene: &Scene, name: &str, change: fn(&mut Vec<i64>)) -> Vec<Model
     vec![model]
 }
 
-fn begins_and_ends_exchanged(pads: &mut Vec<i64>) {
+fn begins_and_ends_exchanged(pads: &mut [i64]) {
     let axes = pads.len() / 2;
     pads.rotate_left(axes);
 }
 
-fn axes_exchanged(pads: &mut Vec<i64>) {
+fn axes_exchanged(pads: &mut [i64]) {
     let axes = pads.len() / 2;
     pads.chunks_mut(axes).for_each(<[i64]>::reverse);
 }
 
-fn inverted(perm: &mut Vec<i64>) {
-    let forth = perm.clone();
+fn inverted(perm: &mut [i64]) {
+    let forth = perm.to_vec();
     forth.iter().enumerate().for_each(|(to, &from)| perm[from as usize] = to as i64);
 }
 
@@ -477,7 +477,7 @@ fn nodes_as(
     })
 }
 
-fn lists_as(scene: &Scene, name: &str, change: fn(&mut Vec<i64>)) -> Vec<Rewritten> {
+fn lists_as(scene: &Scene, name: &str, change: fn(&mut [i64])) -> Vec<Rewritten> {
     let nodes = &scene.right.fused.nodes;
     let has =
         |at: &usize| nodes[*at].attribute.iter().any(|a| a.name() == name && !a.ints.is_empty());

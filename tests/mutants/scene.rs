@@ -188,7 +188,7 @@ impl Scene<'_> {
         &self,
         at: usize,
         name: &str,
-        change: impl FnOnce(&mut Vec<i64>),
+        change: impl FnOnce(&mut [i64]),
     ) -> Option<ModelProto> {
         let mut model = self.model.clone();
         let node = &mut model.graph.as_mut().unwrap().node[at];
