@@ -55,6 +55,15 @@ pub enum Error {
         /// What was seen.
         reason: String,
     },
+    /// The new file, read back, is not the old one with what was proved; it was not put in
+    /// place.
+    #[error("{file}: verification failed, nothing was written: in the new file {reason}")]
+    Miswritten {
+        /// The file.
+        file: String,
+        /// The first entry that is wrong.
+        reason: String,
+    },
     /// A model output is not what it was; nothing was written.
     #[error(
         "{file}: verification failed, nothing was written: output `{output}` differs by \
@@ -111,7 +120,10 @@ impl Error {
         match self {
             Error::Invalid { .. } => 1,
             Error::InputShape { .. } => 2,
-            Error::BlockDiffers { .. } | Error::OutputDiffers { .. } | Error::Broken { .. } => 3,
+            Error::BlockDiffers { .. }
+            | Error::Miswritten { .. }
+            | Error::OutputDiffers { .. }
+            | Error::Broken { .. } => 3,
             Error::NothingFused { .. } => 4,
             Error::Fusable { .. } => 5,
             Error::Read { .. } | Error::Write { .. } => 6,

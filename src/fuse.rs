@@ -133,8 +133,7 @@ impl Fused {
             input = self.crop(opset, &format!("{stem}.crop"), &input, &crops);
         }
         let groups = geometry.channels.map_or(1, |channels| channels.groups);
-        let weight = format!("{stem}.weight");
-        let bias = format!("{stem}.bias");
+        let [weight, bias] = tensor_names(block, stem);
         self.weights(&weight, part.map.stored_kernel(), block)?;
         let mut inputs = vec![input.as_str(), weight.as_str()];
         if geometry.shifted {
@@ -187,7 +186,7 @@ impl Fused {
         output: &str,
     ) -> Result<String, FuseError> {
         let geometry = part.map.geometry();
-        let (weight, bias) = (format!("{stem}.weight"), format!("{stem}.bias"));
+        let [weight, bias] = tensor_names(block, stem);
         let mut matrix = part.map.stored_kernel();
         while matrix.ndim() > 2 {
             matrix.index_axis_inplace(Axis(2), 0);
@@ -201,22 +200,28 @@ impl Fused {
             self.nodes.push(node("Gemm", stem, &inputs, output, vec![int("transB", 1)]));
         } else {
             self.weights(&weight, matrix.reversed_axes(), block)?;
-            self.matmul(geometry, stem, order, root, output);
+            self.matmul(geometry, stem, [&weight, &bias], order, [root, output]);
         }
         Ok(output.to_owned())
     }
 
-    /// Appends MatMul with the weights of `stem`, Add with its bias, and Transposes.
-    fn matmul(&mut self, geometry: &Geometry, stem: &str, order: &Order, root: &str, output: &str) {
+    /// Appends MatMul with `weight`, Add with `bias`, and Transposes.
+    fn matmul(
+        &mut self,
+        geometry: &Geometry,
+        stem: &str,
+        [weight, bias]: [&String; 2],
+        order: &Order,
+        [root, output]: [&str; 2],
+    ) {
         let rank = geometry.rank();
-        let (weight, bias) = (format!("{stem}.weight"), format!("{stem}.bias"));
         let mut steps = vec![];
         if geometry.input != *order {
             steps.push(("input", turn(&geometry.input, order, rank)));
         }
-        steps.push(("product", ("MatMul", Some(&weight), vec![])));
+        steps.push(("product", ("MatMul", Some(weight), vec![])));
         if geometry.shifted {
-            steps.push(("shift", ("Add", Some(&bias), vec![])));
+            steps.push(("shift", ("Add", Some(bias), vec![])));
         }
         if geometry.output != *order {
             steps.push(("output", turn(order, &geometry.output, rank)));
@@ -336,6 +341,13 @@ impl Fused {
         }
         input
     }
+}
+
+/// Names of the weights and the bias of the convolution called `stem`, which begins with
+/// the block's.
+fn tensor_names(block: &Block, stem: &str) -> [String; 2] {
+    let part = stem.strip_prefix(&block.stem).unwrap_or_default();
+    ["weight", "bias"].map(|tensor| format!("{}{part}.{tensor}", block.tensors))
 }
 
 /// A Transpose from one order of axes to another: its operator and attributes.

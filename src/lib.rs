@@ -59,6 +59,7 @@ use report::{BlockReport, Mode, Report};
 use rewrite::{Changes, Replaced};
 use verify::block::Unproved;
 use verify::model::Outcome;
+use verify::written::Expected;
 
 /// A file, or a pipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -409,8 +410,8 @@ impl Work<'_, '_> {
             let outputs = scope.plan.blocks.iter().map(|block| block.region.output);
             Changes { blocks: outputs.zip(fused).collect(), inferred: scope.inferred.forms.clone() }
         });
-        let rewrite =
-            rewrite::rewrite(self.graphs, &changes.collect::<Vec<_>>()).map_err(invalid)?;
+        let changes: Vec<Changes> = changes.collect();
+        let rewrite = rewrite::rewrite(self.graphs, &changes).map_err(invalid)?;
         report.mode = if self.options.verify { Mode::Verified } else { Mode::Unverified };
         report.removed_inputs = rewrite.removed_inputs;
         report.nodes.1 =
@@ -422,7 +423,7 @@ impl Work<'_, '_> {
             _ => self.original,
         };
         let delivery = Delivery { file: self.file, old, rewrite };
-        let check = |new: &Model| self.run(new, scopes, report);
+        let check = |new: &Model| self.check(new, scopes, &changes, report);
         let delivered = match to {
             Place::Pipe => delivery.to_pipe(check)?,
             Place::File(target) => delivery.to_file(target, self.options.clobber, check)?,
@@ -432,10 +433,26 @@ impl Work<'_, '_> {
         Ok(())
     }
 
-    fn run(&self, new: &Model, scopes: &[Scope], report: &mut Report) -> Result<(), Error> {
+    /// Reads the new file back, and runs it against the old one.
+    fn check(
+        &self,
+        new: &Model,
+        scopes: &[Scope],
+        changes: &[Changes],
+        report: &mut Report,
+    ) -> Result<(), Error> {
         if !self.options.verify || (report.blocks.is_empty() && report.inferred == 0) {
             return Ok(());
         }
+        let expected: Vec<Expected> = changes.iter().map(expected).collect();
+        verify::written::check(self.graphs, &expected, new).map_err(|wrong| Error::Miswritten {
+            file: self.file.to_owned(),
+            reason: wrong.to_string(),
+        })?;
+        self.run(new, scopes, report)
+    }
+
+    fn run(&self, new: &Model, scopes: &[Scope], report: &mut Report) -> Result<(), Error> {
         (self.options.progress)("running both models", 0, 1);
         let file = self.file.to_owned();
         let mut oversized = scopes.iter().map(|scope| scope.reader.constants.oversized());
@@ -459,6 +476,14 @@ impl Work<'_, '_> {
             }
         }
     }
+}
+
+/// What the new file must hold because of `changes`.
+fn expected<'c>(changes: &'c Changes) -> Expected<'c> {
+    let blocks = changes.blocks.iter();
+    let blocks = blocks.map(|(_, fused)| (fused.nodes.as_slice(), fused.tensors.as_slice()));
+    let inferred = changes.inferred.iter().map(|(id, form)| (*id, form));
+    Expected { blocks: blocks.collect(), inferred: inferred.collect() }
 }
 
 impl Place {

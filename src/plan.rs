@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::affine::{Geometry, Refusal, Sense, Work};
 use crate::onnx::graph::{self, Graph, Node, NodeId, ValueId};
+use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::tensor::Float;
 use crate::region::form::{Absorbed, Walk};
 use crate::region::read::{Map, Reader, Reading};
@@ -40,6 +41,9 @@ pub struct Block {
     pub name: String,
     /// What the names of its new nodes and tensors begin with; no name in the model does.
     pub stem: String,
+    /// What the names of its new tensors begin with: that of the first block that is the
+    /// same, so that kernels which blocks share are shared by what takes their place.
+    pub tensors: String,
     /// Which nodes.
     pub region: Region,
     /// Those of its nodes that nobody else needs.
@@ -97,6 +101,7 @@ pub fn plan(reader: &Reader, readings: &Readings, names: &mut Names, skip: &[Str
                         refused.push(NearMiss { node: name, reason: Reason::Skipped });
                     } else {
                         block.stem = format!("{name}{}", names.suffix);
+                        block.tensors.clone_from(&block.stem);
                         block.name = name;
                         claimed.extend(&block.removed);
                         plan.blocks.push(block);
@@ -125,6 +130,7 @@ pub fn plan(reader: &Reader, readings: &Readings, names: &mut Names, skip: &[Str
             plan.near_misses.append(&mut refused);
             let relies_on_sizes = reader.sizes.has_inferred();
             plan.blocks.iter_mut().for_each(|block| block.relies_on_sizes = relies_on_sizes);
+            share_tensors(reader, readings, &mut plan.blocks);
             return plan;
         }
         absorbed = now;
@@ -191,6 +197,7 @@ fn block(
         removed,
         name: String::new(),
         stem: String::new(),
+        tensors: String::new(),
         branches,
         norms,
         parts,
@@ -237,15 +244,7 @@ impl<'a> Sharing<'a> {
         let mut recipes = HashMap::new();
         let mut numbers: HashMap<Vec<ValueId>, usize> = HashMap::new();
         for region in regions {
-            let mut recipe: Vec<ValueId> = region
-                .nodes
-                .iter()
-                .flat_map(|&id| reader.graph.uses(id))
-                .map(|value| readings.source(value))
-                .filter(|&value| reader.graph.value(value).initializer.is_some())
-                .collect();
-            recipe.sort_unstable();
-            recipe.dedup();
+            let recipe = recipe(reader, readings, region);
             let next = numbers.len();
             let number = *numbers.entry(recipe).or_insert(next);
             recipes.extend(region.nodes.iter().map(|&id| (id, number)));
@@ -334,6 +333,79 @@ impl<'a> Sharing<'a> {
             }
         }
     }
+}
+
+/// The initializers that a region reads.
+fn recipe(reader: &Reader, readings: &Readings, region: &Region) -> Vec<ValueId> {
+    let uses = region.nodes.iter().flat_map(|&id| reader.graph.uses(id));
+    let sources = uses.map(|value| readings.source(value));
+    let mut recipe: Vec<ValueId> =
+        sources.filter(|&value| reader.graph.value(value).initializer.is_some()).collect();
+    recipe.sort_unstable();
+    recipe.dedup();
+    recipe
+}
+
+/// Gives blocks that do the same with the same constants the names of one set of tensors.
+fn share_tensors(reader: &Reader, readings: &Readings, blocks: &mut [Block]) {
+    let mut by_recipe: HashMap<Vec<ValueId>, Vec<usize>> = HashMap::new();
+    for index in 0..blocks.len() {
+        let Some(block) = blocks.get(index) else { continue };
+        let alike = by_recipe.entry(recipe(reader, readings, &block.region)).or_default();
+        let mut first = alike.iter().filter_map(|&other| blocks.get(other));
+        match first.find(|first| are_same(reader, readings, first, block)) {
+            Some(first) => {
+                let tensors = first.tensors.clone();
+                blocks.iter_mut().skip(index).take(1).for_each(|b| b.tensors.clone_from(&tensors));
+            }
+            None => alike.push(index),
+        }
+    }
+}
+
+/// Whether two blocks do the same with the same constants, node by node; only what they
+/// read may be another tensor.
+fn are_same(reader: &Reader, readings: &Readings, a: &Block, b: &Block) -> bool {
+    let (graph, constants) = (reader.graph, reader.constants);
+    let made = |block: &Block| -> HashMap<ValueId, usize> {
+        let nodes = block.region.nodes.iter().enumerate();
+        let outputs = nodes.flat_map(|(at, &id)| {
+            graph.node(id).outputs.iter().flatten().map(move |&output| (output, at))
+        });
+        outputs.collect()
+    };
+    let (made_by_a, made_by_b) = (made(a), made(b));
+    let value = |id: ValueId| {
+        let tensor = constants.tensor(id).ok().flatten();
+        tensor.map(|tensor| TensorProto { name: None, ..(*tensor).clone() })
+    };
+    let mut roots: HashMap<ValueId, ValueId> = HashMap::new();
+    let mut same_input = |a: Option<ValueId>, b: Option<ValueId>| {
+        let (Some(a), Some(b)) = (a, b) else { return a == b };
+        let (a, b) = (readings.source(a), readings.source(b));
+        match (made_by_a.get(&a), made_by_b.get(&b)) {
+            (None, None) if constants.contains(a) && constants.contains(b) => {
+                a == b || value(a).is_some_and(|value_of_a| Some(value_of_a) == value(b))
+            }
+            (None, None) => *roots.entry(a).or_insert(b) == b,
+            (a, b) => a == b,
+        }
+    };
+    let mut same_node = |(&a, &b): (&NodeId, &NodeId)| {
+        let (a, b) = (graph.node(a), graph.node(b));
+        let same = |a: &NodeProto, b: &NodeProto| {
+            (a.op_type(), a.domain(), &a.attribute) == (b.op_type(), b.domain(), &b.attribute)
+        };
+        same(&a.proto, &b.proto)
+            && a.inputs.len() == b.inputs.len()
+            && a.inputs.iter().zip(&b.inputs).all(|(&a, &b)| same_input(a, b))
+    };
+    let (nodes, others) = (&a.region.nodes, &b.region.nodes);
+    let part = |part: &Part<Geometry>| (part.kind, part.map.clone());
+    a.float == b.float
+        && nodes.len() == others.len()
+        && a.parts.iter().map(part).eq(b.parts.iter().map(part))
+        && nodes.iter().zip(others).all(&mut same_node)
 }
 
 /// A node that computes a constant (the shape of a zero bias, a cast to the type of

@@ -100,32 +100,6 @@ fn largest_error(expected: &[acb_fuse::engine::Array], found: &[acb_fuse::engine
     errors.fold(0.0, f64::max)
 }
 
-#[test]
-fn fusing_twice_is_fusing_once_and_always_the_same() {
-    for model in GROUPS.into_iter().chain(["conformance"]).flat_map(models) {
-        // What a model's side file is called follows from the model's name.
-        let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
-        let [once, again, twice] = folders.each_ref().map(|folder| folder.path().join("out.onnx"));
-        let report = fused(&model, &once);
-        fused(&model, &again);
-        fused(&once, &twice);
-        let bytes = |path: &Path| files(path.parent().unwrap());
-        assert!(bytes(&once) == bytes(&again), "{model:?} is not deterministic");
-        assert!(bytes(&once) == bytes(&twice), "{model:?} is not idempotent");
-        let unchanged = fs::read(&once).unwrap() == fs::read(&model).unwrap();
-        assert_eq!(unchanged, report.blocks.is_empty() && report.inferred == 0, "{model:?}");
-    }
-}
-
-/// Names and contents of all files in a folder.
-fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-    let file = |entry: fs::DirEntry| {
-        (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
-    };
-    entries.map(file).collect()
-}
-
 /// Fused, each of the paper's networks has the operators and parameters of its plain
 /// architecture with the batch norms folded, or fewer.
 #[test]

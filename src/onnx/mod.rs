@@ -13,4 +13,4 @@ pub mod proto;
 pub mod splice;
 pub mod storage;
 pub mod tensor;
-mod wire;
+pub mod wire;

@@ -226,7 +226,10 @@ impl<'g, 'm> Sizes<'g, 'm> {
                 Some(dims)
             }
             "Transpose" => {
-                let dims = of_input(0)?;
+                // Its permutation tells the rank of what nobody described. Else a product
+                // between two of them is known to make its channels only once it has become
+                // a convolution, and a second conversion finds more than the first.
+                let dims = of_input(0).or_else(|| open_dims(node.ints("perm")?.len()))?;
                 let axes = transposition(node, dims.len())?;
                 Some(axes.axes(dims.len()).iter().map(|&axis| dims.get(axis)?.to_owned()).collect())
             }

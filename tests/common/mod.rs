@@ -9,6 +9,8 @@
     reason = "a test that cannot go on fails"
 )]
 
+pub mod invariants;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,104 @@
+//! What holds of every conversion holds of every fixture and of generated models;
+//! `random_regions` asks the same of random ones.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+#[path = "mutants/geometries.rs"]
+#[allow(dead_code)]
+mod geometries;
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use acb_fuse::engine::Array;
+use common::invariants::Converted;
+use common::{data, models};
+use rayon::prelude::*;
+
+const GROUPS: [&str; 5] = ["blocks", "near_misses", "networks", "relatives", "exporters"];
+
+/// Files of which a property does not hold, and why.
+const EXCEPTIONS: [(&str, &str, &str); 2] = [
+    ("blocks/ir3_if/", "parameters never grow", "what both branches read is counted in each"),
+    ("blocks/nested_ifs/", "parameters never grow", "what four branches read is counted in each"),
+];
+
+fn checked(path: &Path, shapes: Vec<Vec<usize>>) -> Converted {
+    let converted = Converted::of(path, shapes);
+    let converted = converted.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let here = |(file, _, _): &&(&str, &str, &str)| path.to_str().is_some_and(|p| p.contains(file));
+    let except: Vec<&str> = EXCEPTIONS.iter().filter(here).map(|exception| exception.1).collect();
+    let failing = converted.failing();
+    let names: Vec<&str> = failing.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, except, "{}: {failing:?}", path.display());
+    converted
+}
+
+/// The tool as a process, from standard input to standard output.
+fn piped(path: &Path) -> Vec<u8> {
+    let mut tool = Command::new(env!("CARGO_BIN_EXE_acb-fuse"))
+        .args(["-", "-", "--no-verify"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let bytes = fs::read(path).unwrap();
+    let mut input = tool.stdin.take().unwrap();
+    // It reads everything before it writes anything.
+    input.write_all(&bytes).unwrap();
+    drop(input);
+    let result = tool.wait_with_output().unwrap();
+    let says = String::from_utf8_lossy(&result.stderr).into_owned();
+    assert!(result.status.success(), "{}: {says}", path.display());
+    result.stdout
+}
+
+/// Side files cannot go through a pipe.
+fn has_side_file(path: &Path) -> bool {
+    let mut beside = fs::read_dir(path.parent().unwrap()).unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    beside.any(|entry| {
+        let entry = entry.unwrap().file_name();
+        entry.to_str().is_some_and(|entry| entry.starts_with(name) && entry.ends_with(".data"))
+    })
+}
+
+#[test]
+fn properties_hold_of_every_fixture() {
+    let all: Vec<PathBuf> = GROUPS.into_iter().flat_map(models).collect();
+    let (blocks, through_pipes) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    all.par_iter().for_each(|path| {
+        let shapes = data(path, "input").iter().map(Array::shape).map(<[usize]>::to_vec).collect();
+        let converted = checked(path, shapes);
+        blocks.fetch_add(converted.report.blocks.len(), Ordering::Relaxed);
+        if !has_side_file(path) {
+            assert!(piped(path) == converted.new_bytes(), "{}: through a pipe", path.display());
+            through_pipes.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let (blocks, through_pipes) = (blocks.into_inner(), through_pipes.into_inner());
+    println!(
+        "{} files, {blocks} blocks proved, none refused; {through_pipes} through a pipe",
+        all.len()
+    );
+    assert!(blocks > 1000 && through_pipes > 200);
+}
+
+#[test]
+fn properties_hold_of_generated_models() {
+    let folder = tempfile::tempdir().unwrap();
+    let all: Vec<_> =
+        geometries::generated(60).into_iter().chain(geometries::networks()).enumerate().collect();
+    all.par_iter().for_each(|(index, geometry)| {
+        let path = folder.path().join(index.to_string()).with_extension("onnx");
+        fs::write(&path, &geometry.bytes).unwrap();
+        let converted = checked(&path, vec![]);
+        assert!(!converted.report.blocks.is_empty(), "{}", geometry.name);
+        assert!(piped(&path) == converted.new_bytes(), "{}", geometry.name);
+    });
+}

@@ -1,0 +1,345 @@
+//! One block of one model, and what a mutant may be made of.
+
+use acb_fuse::affine::{Geometry, Sense, Window};
+use acb_fuse::claim::claim;
+use acb_fuse::engine::{Array, InputShapes, Limits};
+use acb_fuse::fuse::{Fused, fuse};
+use acb_fuse::onnx::graph::Graph;
+use acb_fuse::onnx::model::Model;
+use acb_fuse::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto};
+use acb_fuse::onnx::storage::Storage;
+use acb_fuse::onnx::tensor::{self, Float};
+use acb_fuse::plan::{Block, Names, plan};
+use acb_fuse::region::constant::Constants;
+use acb_fuse::region::read::Reader;
+use acb_fuse::region::{Kind, Part, Readings};
+use acb_fuse::verify::block::{Claim, Side, Unproved, check_rounding, prove};
+use acb_fuse::verify::feed::Random;
+use ndarray::ArrayD;
+use prost::Message;
+
+use crate::naive;
+
+/// Runs `check` on the pipeline's state for a model's main graph.
+pub fn with_model<T>(bytes: Vec<u8>, check: impl FnOnce(&Reader, &Readings) -> T) -> T {
+    let model = Model::index(bytes.into(), Storage::default()).unwrap();
+    let graphs = Graph::read_all(&model).unwrap();
+    let constants = Constants::find_all(&graphs, false).unwrap();
+    let shapes = InputShapes::new();
+    let reader = Reader::new(&graphs[0], &constants[0], &shapes);
+    let readings = Readings::of(&reader).unwrap();
+    check(&reader, &readings)
+}
+
+/// What a fuser made of a block, and how its plan understood the block.
+#[derive(Clone)]
+pub struct Rewritten {
+    pub fused: Fused,
+    /// The plan's parts, with the names of their roots.
+    pub parts: Vec<(String, Part<Geometry>)>,
+}
+
+/// What the fuser makes of the block that computes `output`; `None` if there is none.
+pub fn rewritten(model: &ModelProto, output: &str) -> Option<Rewritten> {
+    with_model(model.encode_to_vec(), |reader, readings| {
+        let plan = plan(reader, readings, &mut Names::of(reader.graph), &[]);
+        let name = |block: &Block| reader.graph.value(block.region.output).name.clone();
+        let block = plan.blocks.iter().find(|block| name(block) == output)?;
+        let root =
+            |part: &Part<Geometry>| (reader.graph.value(part.root).name.clone(), part.clone());
+        let fused = fuse(reader, readings, block).ok()?;
+        Some(Rewritten { fused, parts: block.parts.iter().map(root).collect() })
+    })
+}
+
+/// A model's first block.
+pub struct Scene<'s> {
+    pub model: ModelProto,
+    /// Its nodes' places in the main graph.
+    pub nodes: Vec<usize>,
+    pub float: Float,
+    pub right: Rewritten,
+    /// Where the kernel and the bias stand in [`Fused::exact`].
+    pub kernel: usize,
+    pub bias: Option<usize>,
+    /// What each convolution contributes to the kernel.
+    pub arms: Vec<ArrayD<f64>>,
+    reader: &'s Reader<'s, 's>,
+    readings: &'s Readings,
+    block: &'s Block,
+    probe: Vec<(String, ArrayD<f64>)>,
+    expected: ArrayD<f64>,
+}
+
+/// What became of a mutant.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fate {
+    /// It computes what the right rewrite does, and is stored as that.
+    Same,
+    CaughtByRounding,
+    CaughtByProof,
+    /// The proof cannot be run, so the block is left alone.
+    LeftAlone,
+    /// The proof saw no difference.
+    Missed,
+}
+
+impl Scene<'_> {
+    /// Runs `check` on the first block of a model.
+    pub fn of<T>(bytes: &[u8], check: impl FnOnce(&Scene) -> T) -> T {
+        let model = ModelProto::decode(bytes).unwrap();
+        with_model(bytes.to_vec(), |reader, readings| {
+            let plan = plan(reader, readings, &mut Names::of(reader.graph), &[]);
+            let block = &plan.blocks[0];
+            let output = &reader.graph.value(block.region.output).name;
+            let right = rewritten(&model, output).unwrap();
+            let claim = claim(reader, readings, block, &right.fused).unwrap();
+            let probe = probe(block, &claim, reader);
+            let expected = naive::run(&claim.new, &probe).unwrap();
+            let ids: Vec<_> = reader.graph.nodes().map(|(id, _)| id).collect();
+            let is_inside = |&at: &usize| block.region.nodes.contains(&ids[at]);
+            let exact = &right.fused.exact;
+            let mut scene = Scene {
+                nodes: (0..ids.len()).filter(is_inside).collect(),
+                float: block.float,
+                kernel: exact.iter().position(|(_, values)| values.ndim() > 1).unwrap(),
+                bias: exact.iter().position(|(name, _)| name.ends_with(".bias")),
+                arms: vec![],
+                model,
+                right,
+                reader,
+                readings,
+                block,
+                probe,
+                expected,
+            };
+            scene.arms = scene.contributions(output);
+            check(&scene)
+        })
+    }
+
+    /// The kernel less what it is without an arm, per arm.
+    fn contributions(&self, output: &str) -> Vec<ArrayD<f64>> {
+        let with = |fused: &Fused| fused.exact.get(self.kernel).map(|(_, kernel)| kernel.clone());
+        let whole = with(&self.right.fused).unwrap();
+        let arm = |convolution: usize| {
+            let without = self.changed(convolution, 1, |kernel| kernel.fill(0.0))?;
+            let rest = with(&rewritten(&without, output)?.fused)?;
+            (rest.shape() == whole.shape()).then(|| &whole - &rest)
+        };
+        let arms = self.convolutions().into_iter().filter_map(arm);
+        arms.filter(|arm| arm.iter().any(|&weight| weight != 0.0)).collect()
+    }
+
+    pub fn node(&self, at: usize) -> &NodeProto {
+        &self.model.graph.as_ref().unwrap().node[at]
+    }
+
+    fn nodes_with(&self, ops: &[&str]) -> Vec<usize> {
+        self.nodes.iter().copied().filter(|&at| ops.contains(&self.node(at).op_type())).collect()
+    }
+
+    pub fn convolutions(&self) -> Vec<usize> {
+        self.nodes_with(&["Conv", "ConvTranspose"])
+    }
+
+    pub fn norms(&self) -> Vec<usize> {
+        self.nodes_with(&["BatchNormalization"])
+    }
+
+    /// The model with another constant at an input of one of its nodes.
+    pub fn changed(
+        &self,
+        at: usize,
+        input: usize,
+        change: impl FnOnce(&mut ArrayD<f64>),
+    ) -> Option<ModelProto> {
+        let mut model = self.model.clone();
+        let (mut values, float) = self.constant(at, input)?;
+        change(&mut values);
+        let graph = model.graph.as_mut().unwrap();
+        let name = format!("{}.{at}.{input}.mutant", graph.node[at].input[input]);
+        graph.initializer.push(tensor::from_floats(&name, &values, float));
+        graph.node[at].input[input] = name;
+        Some(model)
+    }
+
+    /// A stored constant that a node reads, also through Identity nodes.
+    pub fn constant(&self, at: usize, input: usize) -> Option<(ArrayD<f64>, Float)> {
+        let graph = self.model.graph.as_ref().unwrap();
+        let mut name = self.node(at).input.get(input)?;
+        let producer =
+            |name: &String| graph.node.iter().find(|node| node.output.first() == Some(name));
+        while let Some(alias) = producer(name).filter(|node| node.op_type() == "Identity") {
+            name = &alias.input[0];
+        }
+        let stored = graph.initializer.iter().find(|tensor| tensor.name() == name);
+        let value = |node: &NodeProto| {
+            let value = node.attribute.iter().find(|attribute| attribute.name() == "value")?;
+            value.t.clone()
+        };
+        let tensor = stored.cloned().or_else(|| value(producer(name)?))?;
+        let float = Float::from_onnx(tensor.data_type())?;
+        Some((tensor::floats(&tensor, &Storage::default()).ok()?, float))
+    }
+
+    /// The model with another list of integers as an attribute of one of its nodes.
+    pub fn with_list(
+        &self,
+        at: usize,
+        name: &str,
+        change: impl FnOnce(&mut [i64]),
+    ) -> Option<ModelProto> {
+        let mut model = self.model.clone();
+        let node = &mut model.graph.as_mut().unwrap().node[at];
+        change(&mut list(node, name)?.ints);
+        Some(model)
+    }
+
+    /// What the fuser makes of `model`.
+    pub fn rewritten(&self, model: &ModelProto) -> Option<Rewritten> {
+        let output = &self.reader.graph.value(self.block.region.output).name;
+        rewritten(model, output)
+    }
+
+    /// What verification says of `mutant` as a replacement of the block, and whether
+    /// there is anything to say, which is decided without asking it.
+    pub fn fate(&self, mutant: &Rewritten) -> Fate {
+        if !self.is_different(&mutant.fused) {
+            return Fate::Same;
+        }
+        if check_rounding(&mutant.fused.tensors, &mutant.fused.exact, self.float).is_err() {
+            return Fate::CaughtByRounding;
+        }
+        match self.proof(mutant) {
+            Ok(_) => Fate::Missed,
+            Err(Unproved::NotRun(_) | Unproved::TooWide) => Fate::LeftAlone,
+            Err(Unproved::Differs { .. } | Unproved::Rounding(_)) => Fate::CaughtByProof,
+        }
+    }
+
+    /// The old nodes are those that were read; how large an input shows everything
+    /// is decided by the mutant's own plan, which may be as wrong as its weights.
+    pub fn proof(&self, mutant: &Rewritten) -> Result<f64, Unproved> {
+        let find = |name: &String| self.reader.graph.find(name);
+        let part = |(name, part): &(String, Part<Geometry>)| {
+            Some(Part { root: find(name)?, ..part.clone() })
+        };
+        let parts = mutant.parts.iter().map(part).collect::<Option<Vec<_>>>();
+        let mut block = self.block.clone();
+        block.parts = parts.unwrap_or(block.parts);
+        prove(
+            &claim(self.reader, self.readings, &block, &mutant.fused).unwrap(),
+            Limits::of_reading(),
+        )
+    }
+
+    pub fn claim(&self) -> Claim {
+        claim(self.reader, self.readings, self.block, &self.right.fused).unwrap()
+    }
+
+    /// Whether sizes had to be inferred.
+    pub fn asked_for_sizes(&self) -> bool {
+        self.reader.sizes.has_inferred()
+    }
+
+    pub fn probe(&self) -> &[(String, ArrayD<f64>)] {
+        &self.probe
+    }
+
+    /// Whether other weights are written, or another function is.
+    fn is_different(&self, mutant: &Fused) -> bool {
+        let right = &self.right.fused;
+        if (&mutant.nodes, &mutant.exact) == (&right.nodes, &right.exact) {
+            return mutant.tensors != right.tensors;
+        }
+        let floats =
+            mutant.exact.iter().map(|(name, values)| tensor::from_floats(name, values, Float::F64));
+        let others = mutant.tensors.iter();
+        let others = others.filter(|tensor| Float::from_onnx(tensor.data_type()).is_none());
+        let constants = floats.chain(others.cloned()).collect();
+        let side = Side { nodes: mutant.nodes.clone(), constants };
+        match naive::run(&side, &self.probe) {
+            // No engine runs what has no meaning.
+            Err(_) => true,
+            Ok(found) => difference(&self.expected, &found) > NOTHING,
+        }
+    }
+}
+
+/// Sums in another order differ by as much, relative to the largest value.
+pub const NOTHING: f64 = 1e-13;
+
+/// Relative to the largest value; infinite if the shapes differ.
+pub fn difference(expected: &ArrayD<f64>, found: &ArrayD<f64>) -> f64 {
+    if expected.shape() != found.shape() {
+        return f64::INFINITY;
+    }
+    let largest = expected.iter().fold(0.0f64, |most, value| most.max(value.abs()));
+    let differences = expected.iter().zip(found).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, f64::max) / largest
+}
+
+/// Random roots, three outputs larger along each axis than those of the proof, unless
+/// the block is rewritten for one size only.
+fn probe(block: &Block, claim: &Claim, reader: &Reader) -> Vec<(String, ArrayD<f64>)> {
+    let mut random = Random::new(99);
+    let weighted = |part: &&Part<Geometry>| part.kind == Kind::Weighted;
+    let any = block.parts.iter().find(weighted).unwrap();
+    let scattered = block.parts.iter().find(|part| part.map.sense == Sense::Scatter);
+    let mut roots = Vec::new();
+    for (name, shape) in claim.roots.iter().zip(&claim.trials[0]) {
+        let mut shape = shape.clone();
+        let is_root = |part: &&Part<Geometry>| reader.graph.value(part.root).name == *name;
+        let reads = block.parts.iter().filter(is_root).find(weighted);
+        let order = reads.map_or(&any.map.output, |part| &part.map.input);
+        for axis in 0..any.map.windows.len() {
+            let window = reads.map_or(Window::IDENTITY, |part| part.map.window(axis));
+            let stride = match scattered {
+                Some(_) if reads.is_some() => 1,
+                Some(scattered) => scattered.map.window(axis).stride,
+                None => window.stride,
+            };
+            if !block.relies_on_sizes {
+                shape[order.axis(axis + 2)] += 3 * stride as usize;
+            }
+        }
+        let Array::Float(values) = random.floats(&shape) else { panic!("roots are floats") };
+        roots.push((name.clone(), values));
+    }
+    roots
+}
+
+pub fn list<'n>(node: &'n mut NodeProto, name: &str) -> Option<&'n mut AttributeProto> {
+    node.attribute.iter_mut().find(|attribute| attribute.name() == name)
+}
+
+impl Rewritten {
+    /// With other weights in the place of those at `at`, rounded as they should be.
+    pub fn with_exact(&self, at: usize, values: ArrayD<f64>, float: Float) -> Self {
+        let mut changed = self.clone();
+        let name = changed.fused.exact[at].0.clone();
+        *changed.tensor(&name) = tensor::from_floats(&name, &values, float);
+        changed.fused.exact[at].1 = values;
+        changed
+    }
+
+    /// With other weights about to be written than those that are proved.
+    pub fn with_written(&self, at: usize, change: impl FnOnce(&mut TensorProto)) -> Self {
+        let mut changed = self.clone();
+        let name = changed.fused.exact[at].0.clone();
+        change(changed.tensor(&name));
+        changed
+    }
+
+    fn tensor(&mut self, name: &str) -> &mut TensorProto {
+        self.fused.tensors.iter_mut().find(|tensor| tensor.name() == name).unwrap()
+    }
+
+    /// With another node at `at`.
+    pub fn with_node(&self, at: usize, change: impl FnOnce(&mut NodeProto)) -> Self {
+        let mut changed = self.clone();
+        change(&mut changed.fused.nodes[at]);
+        changed
+    }
+}
