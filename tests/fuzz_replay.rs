@@ -232,8 +232,8 @@ fn findings_stay_mended() {
     trial.assert_passed();
 }
 
-/// Models that the engine does not survive: each ends the process or goes on for minutes,
-/// so they are tried one at a time, by `ACB_FUZZ_ONLY`.
+/// Models that the engine does not survive, or cannot judge: most end the process or go
+/// on for minutes, so they are tried one at a time, by `ACB_FUZZ_ONLY`.
 const OPEN: &[&str] = &[
     // As above, but in the model itself: the engine infers shapes in all of it.
     "norm_of_a_vector_at_run_time",
@@ -241,10 +241,14 @@ const OPEN: &[&str] = &[
     "symbolic_sizes_double",
     // The model's own padding, in the run of the whole model.
     "pad_of_gigabytes",
+    // Not fatal, but both are nonsense, and are reported as a proof that failed: sizes that
+    // leave nothing of an output, and an input of five dimensions for a kernel of four.
+    "output_of_no_elements",
+    "kernel_of_other_rank",
 ];
 
 #[test]
-#[ignore = "open: the engine has no limits"]
+#[ignore = "open: the engine has no limits, and is asked about nonsense"]
 fn what_the_engine_does_not_survive() {
     let mut trial = Trial::default();
     let only = std::env::var("ACB_FUZZ_ONLY").unwrap_or_default();
