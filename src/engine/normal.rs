@@ -6,7 +6,7 @@ use crate::onnx::build;
 use crate::onnx::graph::{self, Graph, Initializer, Node, ValueId};
 use crate::onnx::inline::inline;
 use crate::onnx::model::{Invalid, Model, graph_field, is_default_domain};
-use crate::onnx::proto::NodeProto;
+use crate::onnx::proto::{AttributeProto, NodeProto};
 use crate::onnx::splice::{self, Edit};
 use crate::onnx::tensor;
 
@@ -99,7 +99,8 @@ fn integers(graph: &Graph, name: &str) -> Option<Vec<i64>> {
 
 /// `node` without empty names at the end of its inputs (tract panics), a bias in a Gemm
 /// (it has one in float32 only), negative pads (it panics), circular padding (it has
-/// none), and without a value to pad with where none is used (it takes the wrong mode).
+/// none), without a value to pad with where none is used (it takes the wrong mode), and
+/// without pads beside `auto_pad` (it takes these).
 /// `integers` looks constants up.
 pub fn node(
     mut node: NodeProto,
@@ -108,6 +109,12 @@ pub fn node(
 ) -> Vec<NodeProto> {
     while node.input.last().is_some_and(String::is_empty) {
         node.input.pop();
+    }
+    let pads_itself = |attribute: &AttributeProto| {
+        attribute.name() == "auto_pad" && !matches!(attribute.s(), b"" | b"NOTSET")
+    };
+    if node.attribute.iter().any(pads_itself) {
+        node.attribute.retain(|attribute| attribute.name() != "pads");
     }
     match node.op_type() {
         "Pad" => pad(node, opset, integers),

@@ -502,14 +502,14 @@ impl<'m> Graph<'m> {
 /// `suffix`, with a number if need be, so that no name contains it: names that end in it,
 /// or go on after it, are new.
 pub fn fresh(suffix: &str, names: &HashSet<&str>) -> String {
-    let mut fresh = suffix.to_owned();
-    for number in 2u64.. {
-        if !names.iter().any(|name| name.contains(&fresh)) {
-            break;
-        }
-        fresh = format!("{suffix}{number}");
+    let digits = |rest: &str| rest.bytes().take_while(u8::is_ascii_digit).count();
+    let numbers = names.iter().flat_map(|name| name.split(suffix).skip(1)).map(digits);
+    match numbers.max() {
+        None => suffix.to_owned(),
+        Some(0) => format!("{suffix}2"),
+        // A number longer than all that follow the suffix.
+        Some(longest) => format!("{suffix}1{}", "0".repeat(longest)),
     }
-    fresh
 }
 
 /// The containers of all `graphs`.

@@ -3,7 +3,7 @@
 //! External data is confined to the model's folder, and every offset and length
 //! is checked before it is used.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -44,6 +44,9 @@ pub enum StorageError {
     /// No `location` entry.
     #[error("its external data has no location")]
     NoLocation,
+    /// A key that is there twice.
+    #[error("it says in two ways where its external data lies")]
+    Ambiguous,
     /// The location would leave the model's folder.
     #[error("its external data `{0}` is not a plain relative path inside the model's folder")]
     Outside(String),
@@ -102,6 +105,11 @@ impl Place {
             let found = tensor.external_data.iter().find(|entry| entry.key() == key);
             found.map(|entry| entry.value().to_owned())
         };
+        // Of two, some readers take the first and others the last.
+        let mut keys = HashSet::new();
+        if !tensor.external_data.iter().all(|entry| keys.insert(entry.key())) {
+            return Err(StorageError::Ambiguous);
+        }
         let location = entry("location").ok_or(StorageError::NoLocation)?;
         Ok(Some(Place { location, offset: entry("offset"), length: entry("length") }))
     }

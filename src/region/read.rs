@@ -237,6 +237,11 @@ impl<'g, 'm> Reader<'g, 'm> {
                 node.proto.op_type()
             ))));
         };
+        if most_inputs(op).is_some_and(|most| node.inputs.len() > most) {
+            return Ok(Reading::Opaque(NotLinear::Malformed(
+                "it has inputs that its operator does not have",
+            )));
+        }
         // Arithmetic on sizes and indices.
         let first = node.input(0).and_then(|input| self.constants.element_type(input));
         if op != "Cast" && first.is_some_and(|first| Float::from_onnx(first).is_none()) {
@@ -426,6 +431,11 @@ impl<'g, 'm> Reader<'g, 'm> {
         let dilations = per_axis(node, "dilations", taps.len(), 1)?;
         let auto_pad = node.attribute("auto_pad").map_or(&b""[..], |attribute| attribute.s());
         let explicit = per_axis(node, "pads", taps.len().saturating_mul(2), 0)?;
+        // Which of the two counts is for every engine to say.
+        let by_itself = matches!(auto_pad, b"" | b"NOTSET");
+        if !by_itself && explicit.iter().any(|&pad| pad != 0) {
+            return Err(malformed);
+        }
         let (begins, ends) = explicit.split_at(taps.len());
         let axes = taps.iter().zip(&strides).zip(&dilations).zip(begins.iter().zip(ends));
         axes.enumerate()
@@ -1060,6 +1070,19 @@ fn of_input(node: &Node, map: Map) -> Result<Reading, NotLinear> {
 
 fn alias(node: &Node) -> Result<Reading, NotLinear> {
     node.input(0).map(Reading::Alias).ok_or(NotLinear::Malformed("its input is missing"))
+}
+
+/// How many inputs an operator that is read here has at most; what more would mean is
+/// known to nobody.
+fn most_inputs(op: &str) -> Option<usize> {
+    Some(match op {
+        "AveragePool" | "Cast" | "Identity" | "Neg" | "Transpose" => 1,
+        "Add" | "Sub" | "Mul" | "Div" | "MatMul" | "ReduceSum" => 2,
+        "Conv" | "ConvTranspose" | "Dropout" | "Gemm" | "ScatterND" => 3,
+        "Pad" => 4,
+        "BatchNormalization" | "Slice" => 5,
+        _ => return None,
+    })
 }
 
 /// No block adds more tensors at one node.
