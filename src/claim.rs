@@ -196,7 +196,7 @@ fn trials(
                 let order = order(block, &parts);
                 let mut shape = vec![1, channels(block, &parts)];
                 for axis in 0..axes {
-                    let known = sizes.get(order.axis(axis + 2)).copied().flatten();
+                    let known = sizes.get(order.axis(axis.saturating_add(2))).copied().flatten();
                     let size = match outputs.get(axis).copied().flatten() {
                         Some(outputs) => known.unwrap_or(size_for(&parts, axis, outputs)),
                         None => small_size(block, &parts, axis, known, remainder),
@@ -217,7 +217,7 @@ fn outputs_known(reader: &Reader, block: &Block, axis: usize) -> Option<i64> {
     let parts = block.parts.iter().filter(|_| block.relies_on_sizes).filter(gathers);
     let mut outputs = parts.filter(|part| part.kind == Kind::Weighted).filter_map(|part| {
         let shape = reader.sizes.shape(part.root);
-        let size = shape.get(part.map.input.axis(axis + 2)).copied().flatten()?;
+        let size = shape.get(part.map.input.axis(axis.saturating_add(2))).copied().flatten()?;
         Some(part.map.window(axis).outputs(size))
     });
     outputs.next()
@@ -267,20 +267,20 @@ fn small_size(
         return scattered_size(&part.map.window(axis), parts, axis);
     }
     let windows: Vec<Window> = block.parts.iter().map(|part| part.map.window(axis)).collect();
-    let mut outputs = outputs_with_all_borders(&windows) + axis as i64;
+    let mut outputs = outputs_with_all_borders(&windows).saturating_add(axis as i64);
     // Every root must have at least one element, and enough of them to be mirrored.
     let needed = |window: &Window| match window.border {
         Border::Zero => 1,
-        _ => window.pads().0.max(window.pads().1) + 1,
+        _ => window.pads().0.max(window.pads().1).saturating_add(1),
     };
     while windows.iter().any(|window| input_size(window, outputs, 0) < needed(window)) {
-        outputs += 1;
+        outputs = outputs.saturating_add(1);
     }
     let window = window_of(parts, axis);
     let rest = match known {
         // What holds for one size holds for those of the same remainder.
-        Some(size) => (size + window.slack).rem_euclid(window.stride),
-        None => remainder % window.stride,
+        Some(size) => size.saturating_add(window.slack).rem_euclid(window.stride),
+        None => remainder.rem_euclid(window.stride),
     };
     input_size(&window, outputs, rest)
 }
@@ -289,9 +289,12 @@ fn small_size(
 /// reads is so large that some outputs are reached by no border tap; what is added to
 /// it is as large as the output.
 fn scattered_size(window: &Window, parts: &[&Part<Geometry>], axis: usize) -> i64 {
-    let inputs = (window.last() - window.start) / window.stride + 3 + axis as i64;
+    let reach = window.last().saturating_sub(window.start).div_euclid(window.stride);
+    let inputs = reach.saturating_add(3).saturating_add(axis as i64);
     match parts.iter().any(|part| part.map.sense == Sense::Scatter) {
         true => inputs,
-        false => (inputs - 1) * window.stride + window.slack,
+        false => {
+            inputs.saturating_sub(1).saturating_mul(window.stride).saturating_add(window.slack)
+        }
     }
 }

@@ -104,7 +104,7 @@ impl Fused {
             return self.product(block, part, stem, &order, root, output);
         }
         let opset = reader.graph.model.opset;
-        let rank = geometry.windows.len() + 2;
+        let rank = geometry.rank();
         let mut input = root.to_owned();
         if !geometry.input.is_canonical() {
             let name = format!("{stem}.input");
@@ -214,7 +214,7 @@ impl Fused {
         order: &Order,
         [root, output]: [&str; 2],
     ) {
-        let rank = geometry.windows.len() + 2;
+        let rank = geometry.rank();
         let mut steps = vec![];
         if geometry.input != *order {
             steps.push(("input", turn(&geometry.input, order, rank)));
@@ -261,8 +261,9 @@ impl Fused {
     fn crop(&mut self, opset: i64, name: &str, input: &str, pads: &[(i64, i64)]) -> String {
         let end = |&(_, end): &(i64, i64)| if end < 0 { end } else { i64::MAX };
         let cut = (2..).zip(pads).filter(|&(_, &pads)| pads != (0, 0));
-        let cuts: Vec<Cut> =
-            cut.map(|(axis, pads)| Cut { axis, start: -pads.0, end: end(pads) }).collect();
+        let cuts: Vec<Cut> = cut
+            .map(|(axis, pads)| Cut { axis, start: pads.0.saturating_neg(), end: end(pads) })
+            .collect();
         self.slice(opset, name, input, &cuts)
     }
 
@@ -324,7 +325,7 @@ impl Fused {
     fn wrap(&mut self, opset: i64, name: &str, input: &str, pads: &[(i64, i64)]) -> String {
         let mut input = input.to_owned();
         for (axis, &(begin, end)) in (2..).zip(pads).filter(|&(_, &pads)| pads != (0, 0)) {
-            let last = Cut { axis, start: -begin, end: i64::MAX };
+            let last = Cut { axis, start: begin.saturating_neg(), end: i64::MAX };
             let first = Cut { axis, start: 0, end };
             let mut parts = vec![input.clone()];
             if begin > 0 {

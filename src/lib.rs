@@ -8,6 +8,9 @@
 //! file ─▶ graph ─▶ regions ─▶ plan ─▶ fused tensors ─▶ proofs ─▶ file
 //! ```
 
+// With the lints in `Cargo.toml`: nothing that a file says can make the product panic.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 pub mod onnx;
 
 pub mod engine;
@@ -24,26 +27,29 @@ pub mod verify;
 
 pub mod rewrite;
 
+pub mod deliver;
+
 pub mod report;
 
 mod error;
 
-use std::collections::{BTreeSet, HashSet};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use prost::bytes::Bytes;
 use rayon::prelude::*;
 
+use deliver::Delivery;
+use engine::Limits;
 pub use error::Error;
 use fuse::{FuseError, Fused};
 use onnx::graph::Graph;
 use onnx::inline::{self, inline};
 use onnx::model::{self, Invalid, Model};
-use onnx::output::{self, Staged};
-use onnx::splice;
-use onnx::storage::Storage;
+use onnx::output::{self, Clobber, folder_of};
+use onnx::storage::{Links, Storage};
 use plan::{Block, Names, Plan};
 use region::constant::Constants;
 use region::inference::Inferred;
@@ -73,12 +79,20 @@ pub struct Options {
     pub keep_overridable: bool,
     /// Names of blocks to leave alone.
     pub skip: Vec<String>,
+    /// Whether side files may be links that lead out of the model's folder.
+    pub links: Links,
+    /// Whether an existing output is replaced.
+    pub clobber: Clobber,
     /// Fail if the whole model cannot be run.
     pub require_run: bool,
     /// Fail if nothing is fused.
     pub require_fusion: bool,
     /// How the whole models are run.
     pub run: verify::model::Options,
+    /// How long verification may take, all in all.
+    pub verify_timeout: Duration,
+    /// How many bytes the tensors of a run may take at a time.
+    pub verify_memory: usize,
     /// Called as stages begin and advance: name, done, all.
     pub progress: fn(&str, usize, usize),
 }
@@ -89,6 +103,8 @@ impl Default for Options {
             verify: true,
             keep_overridable: false,
             skip: Vec::new(),
+            links: Links::Confined,
+            clobber: Clobber::Replace,
             require_run: false,
             require_fusion: false,
             run: verify::model::Options {
@@ -97,6 +113,8 @@ impl Default for Options {
                 tolerance: None,
                 shapes: engine::InputShapes::new(),
             },
+            verify_timeout: Duration::from_secs(900),
+            verify_memory: 8 << 30,
             progress: |_, _, _| {},
         }
     }
@@ -110,10 +128,15 @@ impl Default for Options {
 pub fn convert(input: &Place, output: Option<&Place>, options: &Options) -> Result<Report, Error> {
     let file = input.label();
     let invalid = |source| Error::Invalid { file: file.clone(), source };
-    let original = open(input)?;
+    if let Some(Place::File(target)) = output {
+        output::check_target(target, options.clobber)
+            .map_err(|source| Error::Write { file: target.display().to_string(), source })?;
+    }
+    let original = open(input, options.links)?;
     let inlined = with_functions_inlined(&original, options).map_err(invalid)?;
     let model = inlined.as_ref().unwrap_or(&original);
     let graphs = Graph::read_all(model).map_err(invalid)?;
+    graphs.iter().take(1).try_for_each(Graph::check_tensors).map_err(invalid)?;
     check_shapes(&file, &graphs, &options.run.shapes)?;
     let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
     let readers = readers(&graphs, &constants, options);
@@ -125,7 +148,8 @@ pub fn convert(input: &Place, output: Option<&Place>, options: &Options) -> Resu
     };
     must_fuse(&report.blocks)?;
     if let Some(output) = output {
-        let work = Work { file: &file, original: &original, graphs: &graphs, options };
+        let limits = Limits::new(options.verify_timeout, options.verify_memory);
+        let work = Work { file: &file, original: &original, graphs: &graphs, options, limits };
         let fused = work.fuse_and_prove(&mut scopes, &mut report)?;
         must_fuse(&report.blocks)?;
         work.write(output, &scopes, &fused, &mut report)?;
@@ -208,21 +232,16 @@ fn readers<'g, 'm>(
     both.map(|(graph, constants)| Reader::new(graph, constants, shapes)).collect()
 }
 
-fn open(input: &Place) -> Result<Model, Error> {
+fn open(input: &Place, links: Links) -> Result<Model, Error> {
     let file = input.label();
     let read = |source| Error::Read { file: file.clone(), source };
     let (bytes, storage) = match input {
         Place::Pipe => (model::read(io::stdin().lock()).map_err(read)?, Storage::default()),
-        Place::File(path) => (model::map(path).map_err(read)?, Storage::in_folder(folder_of(path))),
+        Place::File(path) => {
+            (model::map(path).map_err(read)?, Storage::in_folder(folder_of(path), links))
+        }
     };
     Model::index(bytes, storage).map_err(|source| Error::Invalid { file: file.clone(), source })
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
 }
 
 /// What would be done.
@@ -259,6 +278,7 @@ fn looked(
         inferred: inferred().map(|inferred| inferred.forms.len()).sum(),
         removed_inputs: 0,
         bytes: (model.bytes().len(), 0),
+        side_file: None,
         run: None,
         mode: Mode::Look,
     })
@@ -290,6 +310,8 @@ struct Work<'w, 'm> {
     original: &'w Model,
     graphs: &'w [Graph<'m>],
     options: &'w Options,
+    /// What verification may take from now on.
+    limits: Limits,
 }
 
 /// A block's fate.
@@ -314,7 +336,7 @@ impl Work<'_, '_> {
             let each = |block: &Block| {
                 let done = self.block(view, block);
                 let count = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                (self.options.progress)("fusing and proving", count + 1, total);
+                (self.options.progress)("fusing and proving", count.saturating_add(1), total);
                 done
             };
             let done = scope.plan.blocks.par_iter().map(each).collect::<Result<Vec<_>, _>>()?;
@@ -350,7 +372,7 @@ impl Work<'_, '_> {
         if !self.options.verify {
             return Ok(Done::Fused(fused, None));
         }
-        match prove(scope, block, &fused).map_err(invalid)? {
+        match self.prove(scope, block, &fused).map_err(invalid)? {
             Ok(error) => Ok(Done::Fused(fused, Some(error))),
             Err(cannot_tell @ (Unproved::NotRun(_) | Unproved::TooWide)) => {
                 Ok(Done::LeftAlone(Reason::Unproved(cannot_tell.to_string())))
@@ -362,6 +384,17 @@ impl Work<'_, '_> {
                 reason: wrong.to_string(),
             }),
         }
+    }
+
+    fn prove(
+        &self,
+        scope: &Scope,
+        block: &Block,
+        fused: &Fused,
+    ) -> Result<Result<f64, Unproved>, Invalid> {
+        let claim = claim::claim(scope.reader, &scope.readings, block, fused)?;
+        Ok(verify::block::check_rounding(&fused.tensors, &fused.exact, block.float)
+            .and_then(|()| verify::block::prove(&claim, self.limits)))
     }
 
     /// Writes the new model, runs it against the old one, and only then puts it in place.
@@ -381,61 +414,55 @@ impl Work<'_, '_> {
         let rewrite = rewrite::rewrite(self.graphs, &changes).map_err(invalid)?;
         report.mode = if self.options.verify { Mode::Verified } else { Mode::Unverified };
         report.removed_inputs = rewrite.removed_inputs;
-        report.nodes.1 = report.nodes.0 - rewrite.removed_nodes + rewrite.new_nodes;
+        report.nodes.1 =
+            report.nodes.0.saturating_sub(rewrite.removed_nodes).saturating_add(rewrite.new_nodes);
 
-        let file = to.label();
-        let failed = |source| Error::Write { file: file.clone(), source };
         // Functions are inlined for blocks; without any, the file stays as it is.
-        let old = match (self.graphs.first(), rewrite.edits.is_empty()) {
-            (Some(main), false) => main.model.bytes(),
-            _ => self.original.bytes(),
+        let old = match (self.graphs.first(), rewrite.is_empty()) {
+            (Some(main), false) => main.model,
+            _ => self.original,
         };
-        let side_files = self.graphs.first().map(Graph::side_files);
-        let side_files = side_files.transpose().map_err(invalid)?.unwrap_or_default();
-        match to {
-            Place::Pipe if !side_files.is_empty() => Err(failed(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "weights in side files cannot go through a pipe; name an output file",
-            ))),
-            Place::Pipe => {
-                let mut new = Vec::with_capacity(old.len());
-                splice::write(old, &rewrite.edits, &mut new).map_err(failed)?;
-                self.run(new.clone().into(), Storage::default(), &changes, report)?;
-                report.bytes.1 = new.len();
-                io::stdout().lock().write_all(&new).map_err(failed)
-            }
-            Place::File(target) => {
-                let staged = Staged::write(target, old, &rewrite.edits).map_err(failed)?;
-                let new = model::map(staged.path()).map_err(failed)?;
-                let bytes = new.len();
-                self.run(new, self.original.storage.clone(), &changes, report)?;
-                report.bytes.1 = bytes;
-                copy_side_files(&self.original.storage, target, &side_files).map_err(failed)?;
-                staged.commit(target).map_err(failed)
-            }
-        }
+        let delivery = Delivery { file: self.file, old, rewrite };
+        let check = |new: &Model| self.check(new, scopes, &changes, report);
+        let delivered = match to {
+            Place::Pipe => delivery.to_pipe(check)?,
+            Place::File(target) => delivery.to_file(target, self.options.clobber, check)?,
+        };
+        report.bytes.1 = delivered.bytes;
+        report.side_file = delivered.side_file;
+        Ok(())
     }
 
     /// Reads the new file back, and runs it against the old one.
-    fn run(
+    fn check(
         &self,
-        new: Bytes,
-        storage: Storage,
+        new: &Model,
+        scopes: &[Scope],
         changes: &[Changes],
         report: &mut Report,
     ) -> Result<(), Error> {
         if !self.options.verify || (report.blocks.is_empty() && report.inferred == 0) {
             return Ok(());
         }
-        let file = self.file.to_owned();
-        let invalid = |source| Error::Invalid { file: file.clone(), source };
-        let new = Model::index(new, storage).map_err(invalid)?;
         let expected: Vec<Expected> = changes.iter().map(expected).collect();
-        verify::written::check(self.graphs, &expected, &new)
-            .map_err(|wrong| Error::Miswritten { file: file.clone(), reason: wrong.to_string() })?;
+        verify::written::check(self.graphs, &expected, new).map_err(|wrong| Error::Miswritten {
+            file: self.file.to_owned(),
+            reason: wrong.to_string(),
+        })?;
+        self.run(new, scopes, report)
+    }
+
+    fn run(&self, new: &Model, scopes: &[Scope], report: &mut Report) -> Result<(), Error> {
         (self.options.progress)("running both models", 0, 1);
-        let outcome = verify::model::run(self.original, &new, &self.options.run);
-        match outcome.map_err(invalid)? {
+        let file = self.file.to_owned();
+        let mut oversized = scopes.iter().map(|scope| scope.reader.constants.oversized());
+        let outcome = match oversized.find_map(Result::transpose) {
+            None => verify::model::run(self.original, new, &self.options.run, self.limits),
+            Some(oversized) => oversized.map(|node| {
+                Outcome::NotRun(format!("node `{node}` computes a constant beyond all reason"))
+            }),
+        };
+        match outcome.map_err(|source| Error::Invalid { file: file.clone(), source })? {
             Outcome::Differs { output, error, tolerance } => {
                 Err(Error::OutputDiffers { file, output, error, tolerance })
             }
@@ -451,36 +478,12 @@ impl Work<'_, '_> {
     }
 }
 
-fn prove(scope: &Scope, block: &Block, fused: &Fused) -> Result<Result<f64, Unproved>, Invalid> {
-    let claim = claim::claim(scope.reader, &scope.readings, block, fused)?;
-    Ok(verify::block::check_rounding(&fused.tensors, &fused.exact, block.float)
-        .and_then(|()| verify::block::prove(&claim)))
-}
-
 /// What the new file must hold because of `changes`.
 fn expected<'c>(changes: &'c Changes) -> Expected<'c> {
     let blocks = changes.blocks.iter();
     let blocks = blocks.map(|(_, fused)| (fused.nodes.as_slice(), fused.tensors.as_slice()));
     let inferred = changes.inferred.iter().map(|(id, form)| (*id, form));
     Expected { blocks: blocks.collect(), inferred: inferred.collect() }
-}
-
-/// A model in another folder needs its side files there; they go first.
-fn copy_side_files(
-    storage: &Storage,
-    target: &Path,
-    locations: &BTreeSet<String>,
-) -> io::Result<()> {
-    let folder = folder_of(target);
-    let same = match (storage.folder().map(Path::canonicalize), folder.canonicalize()) {
-        (Some(Ok(old)), Ok(new)) => old == new,
-        _ => false,
-    };
-    for location in locations.iter().filter(|_| !same) {
-        let content = storage.side_file(location).map_err(io::Error::other)?;
-        output::copy_side_file(&content, folder, location)?;
-    }
-    Ok(())
 }
 
 impl Place {

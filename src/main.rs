@@ -1,11 +1,15 @@
 //! Arguments in, exit code out; everything else is in the library.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use acb_fuse::engine::InputShapes;
+use acb_fuse::onnx::output::{Clobber, remove_staged};
+use acb_fuse::onnx::storage::Links;
 use acb_fuse::{Error, Options, Place, convert};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -39,6 +43,13 @@ struct Arguments {
     /// Do not fold weights that are also graph inputs, which a caller could override
     #[arg(long)]
     keep_overridable: bool,
+    /// Read weights also from side files that are links out of the model's folder, as in
+    /// caches whose files are links to where their content lies
+    #[arg(long)]
+    follow_links: bool,
+    /// Do not replace an existing OUT
+    #[arg(long, requires = "output")]
+    no_clobber: bool,
     /// Fix the shape of a graph input (may be repeated)
     #[arg(long, value_name = "NAME=1,3,224,224", value_parser = shape)]
     input_shape: Vec<(String, Vec<usize>)>,
@@ -52,6 +63,12 @@ struct Arguments {
     /// [default: 1e-4 for float32, 2e-2 for float16, 1e-9 for float64]
     #[arg(long)]
     tolerance: Option<f64>,
+    /// Seconds that verification may take; what is not run by then is reported as not run
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    verify_timeout: u64,
+    /// Memory that the tensors of a run may take, in GiB; what needs more is not run
+    #[arg(long, value_name = "GIB", default_value_t = 8)]
+    verify_memory: usize,
     /// Print nothing but errors
     #[arg(long, short)]
     quiet: bool,
@@ -69,12 +86,20 @@ Exit codes:
   4 nothing fused (--require-fusion)   5 something to fuse (--check)
   6 reading or writing failed, trying again may help   7 not run (--require-run)";
 
+/// As shells have it for a process that was interrupted.
+const INTERRUPTED: i32 = 130;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // Told to end, the process takes its temporary files away.
+    let _ = ctrlc::set_handler(|| {
+        remove_staged();
+        std::process::exit(INTERRUPTED);
+    });
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("acb-fuse: {error}");
+            eprintln!("acb-fuse: {}", printable(&error.to_string(), |_| false));
             ExitCode::from(error.exit_code())
         }
     }
@@ -85,7 +110,7 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     let report = convert(&Place::of(&arguments.input), output.as_ref(), &arguments.options())?;
     if !arguments.quiet {
         // The model itself may go to standard output.
-        let text = report.to_string();
+        let text = printable(&report.to_string(), |c| c == '\n');
         let _ = match output {
             Some(Place::Pipe) => write!(std::io::stderr(), "{text}"),
             _ => write!(std::io::stdout(), "{text}"),
@@ -99,12 +124,27 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     }
 }
 
+/// `text` as it may be shown on a terminal: names in a model are anybody's, and control
+/// characters in them are spelled out, except for those that `keep` accepts.
+fn printable(text: &str, keep: fn(char) -> bool) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() && !keep(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
 impl Arguments {
     fn options(&self) -> Options {
         Options {
             verify: !self.no_verify,
             keep_overridable: self.keep_overridable,
             skip: self.skip.clone(),
+            links: if self.follow_links { Links::Followed } else { Links::Confined },
+            clobber: if self.no_clobber { Clobber::Refuse } else { Clobber::Replace },
             require_run: self.require_run,
             require_fusion: self.require_fusion,
             run: acb_fuse::verify::model::Options {
@@ -113,6 +153,8 @@ impl Arguments {
                 tolerance: self.tolerance,
                 shapes: self.input_shape.iter().cloned().collect::<InputShapes>(),
             },
+            verify_timeout: Duration::from_secs(self.verify_timeout),
+            verify_memory: self.verify_memory.saturating_mul(1 << 30),
             progress: if self.quiet { |_, _, _| {} } else { show_progress },
         }
     }

@@ -4,6 +4,8 @@
 //! weights and multiply-adds. Knows no weights and writes nothing; what it decides
 //! can be printed.
 
+#![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
+
 use std::collections::{HashMap, HashSet};
 
 use crate::affine::{Geometry, Refusal, Sense, Work};

@@ -29,6 +29,8 @@ pub struct Report {
     pub removed_inputs: usize,
     /// Bytes of the model file, before and after.
     pub bytes: (usize, usize),
+    /// The side file that was made for the new model's weights.
+    pub side_file: Option<String>,
     /// The run of both models; `None` if nothing was run.
     pub run: Option<Outcome>,
     /// What was asked for.
@@ -161,6 +163,9 @@ impl Report {
                 "{} graph inputs that only named folded weights went",
                 self.removed_inputs
             )?;
+        }
+        if let Some(side_file) = &self.side_file {
+            writeln!(f, "weights are in `{side_file}`, which belongs beside the model")?;
         }
         if self.mode == Mode::Unverified {
             return writeln!(f, "NOT VERIFIED: --no-verify was given");

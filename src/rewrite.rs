@@ -4,6 +4,8 @@
 //! reads any more, and the entries that describe removed tensors. All else, dead
 //! nodes included, stays where it is.
 
+#![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use prost::bytes::Bytes;
@@ -15,7 +17,7 @@ use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::{
     NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
-use crate::onnx::splice::{self, Edit};
+use crate::onnx::splice::{self, Container, Edit};
 
 /// What is to change in one graph.
 #[derive(Debug, Default)]
@@ -29,8 +31,12 @@ pub struct Changes<'f> {
 /// What is spliced out and in.
 #[derive(Debug, Default)]
 pub struct Rewrite {
-    /// For [`splice::write`], in file order and with lengths.
+    /// What goes, and new nodes.
     pub edits: Vec<Edit>,
+    /// New initializers.
+    pub tensors: Vec<NewTensor>,
+    /// The messages around all of these.
+    containers: Vec<Container>,
     /// Nodes that go away.
     pub removed_nodes: usize,
     /// Nodes that come.
@@ -39,7 +45,48 @@ pub struct Rewrite {
     pub removed_inputs: usize,
 }
 
-/// The edits that make `changes` to `graphs` (see [`Graph::read_all`]).
+/// A new initializer, and where in the file it goes.
+#[derive(Debug)]
+pub struct NewTensor {
+    /// The message.
+    pub tensor: TensorProto,
+    /// The graph.
+    into: Container,
+    at: usize,
+    /// Where it is listed as a graph input, if it has to be.
+    inputs_at: Option<usize>,
+}
+
+impl Rewrite {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.edits.is_empty()
+    }
+
+    /// Everything for [`splice::write`], `further` edits included: in file order and with
+    /// lengths. `stored` says how a new tensor is stored.
+    pub fn into_edits(
+        self,
+        further: Vec<Edit>,
+        around_these: Vec<Container>,
+        stored: impl Fn(TensorProto) -> TensorProto,
+    ) -> Vec<Edit> {
+        let (mut edits, mut containers) = (self.edits, self.containers);
+        for NewTensor { tensor, into, at, inputs_at } in self.tensors {
+            edits.extend(inputs_at.map(|at| {
+                let with = splice::entry(graph_field::INPUT, &info_of(&tensor));
+                Edit::insert(at, with.into(), &into)
+            }));
+            let with: Bytes = splice::entry(graph_field::INITIALIZER, &stored(tensor)).into();
+            edits.push(Edit::insert(at, with, &into));
+        }
+        edits.extend(further);
+        containers.extend(around_these);
+        splice::with_lengths(edits, containers)
+    }
+}
+
+/// What makes `changes` to `graphs` (see [`Graph::read_all`]).
 ///
 /// # Errors
 /// If an entry's name cannot be read.
@@ -48,7 +95,6 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
     if changes.iter().all(|changes| changes.blocks.is_empty() && changes.inferred.is_empty()) {
         return Ok(rewrite);
     }
-    let mut edits = Vec::new();
     let replaced = graphs.iter().zip(changes).map(|(graph, changes)| {
         let blocks = changes.blocks.iter().map(|(output, fused)| (*output, fused.roots.clone()));
         Replaced { blocks: blocks.collect(), dropped: dropped(graph, &changes.inferred) }
@@ -60,10 +106,10 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
             rewrite.removed_nodes += graph.node_count();
             continue;
         }
-        rewrite_graph(graph, changes, rest, &mut edits, &mut rewrite)?;
-        edits.extend(new_tensors(graphs, graph, changes));
+        rewrite_graph(graph, changes, rest, &mut rewrite)?;
+        rewrite.tensors.extend(new_tensors(graphs, graph, changes));
     }
-    rewrite.edits = splice::with_lengths(edits, graph::containers(graphs));
+    rewrite.containers = graph::containers(graphs);
     Ok(rewrite)
 }
 
@@ -71,9 +117,9 @@ fn rewrite_graph(
     graph: &Graph,
     changes: &Changes,
     rest: &Rest,
-    edits: &mut Vec<Edit>,
     rewrite: &mut Rewrite,
 ) -> Result<(), Invalid> {
+    let edits = &mut rewrite.edits;
     let fused: HashMap<NodeId, &Fused> = changes
         .blocks
         .iter()
@@ -86,13 +132,13 @@ fn rewrite_graph(
             rewrite.new_nodes += 1;
             with.extend(splice::entry(graph_field::NODE, node));
         }
-        edits.push(Edit { at: graph.node(id).field.entry.clone(), with: with.into() });
+        edits.push(Edit::replace(graph.node(id).field.entry.clone(), with.into()));
     }
     let inferred = changes.inferred.iter().filter(|(id, _)| !rest.removed.contains(id));
     let inferred: HashMap<NodeId, &NodeProto> = inferred.map(|(id, form)| (*id, form)).collect();
     for (&id, &form) in &inferred {
         let with = splice::entry(graph_field::NODE, form).into();
-        edits.push(Edit { at: graph.node(id).field.entry.clone(), with });
+        edits.push(Edit::replace(graph.node(id).field.entry.clone(), with));
     }
 
     let mut gone = gone_tensors(graph, rest, &fused, &inferred);
@@ -119,28 +165,26 @@ fn rewrite_graph(
     Ok(())
 }
 
-/// The entries of new initializers of `graph`.
-fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<Edit> {
+/// New initializers of `graph`.
+fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<NewTensor> {
     // Up to IR version 3 every initializer must be listed as an input, which bodies
     // cannot have more of: then the main graph holds the tensors of its bodies too.
-    let listed = graph.model.ir_version < 4;
+    let listed = (1..4).contains(&graph.model.ir_version);
     let home = graphs.first().filter(|_| listed).unwrap_or(graph);
     let at = home.scope.end_of_initializers();
     let inputs_at = home.scope.fields(graph_field::INPUT).next_back();
     let inputs_at = inputs_at.map(|field| field.entry.end).filter(|_| listed);
     let mut stored = HashSet::new();
-    let mut edits = Vec::new();
-    for tensor in changes.blocks.iter().flat_map(|(_, fused)| &fused.tensors) {
-        if stored.insert(tensor.name()) {
-            let with: Bytes = splice::entry(graph_field::INITIALIZER, tensor).into();
-            edits.push(Edit { at: at..at, with });
-            edits.extend(inputs_at.map(|at| Edit {
-                at: at..at,
-                with: splice::entry(graph_field::INPUT, &info_of(tensor)).into(),
-            }));
-        }
-    }
-    edits
+    let tensors = changes.blocks.iter().flat_map(|(_, fused)| &fused.tensors);
+    let new = tensors.filter(|tensor| stored.insert(tensor.name()));
+    let into = home.scope.container();
+    let new_tensor = |tensor: &TensorProto| NewTensor {
+        tensor: tensor.clone(),
+        into: into.clone(),
+        at,
+        inputs_at,
+    };
+    new.map(new_tensor).collect()
 }
 
 /// Declares `tensor` as a graph input.

@@ -60,6 +60,18 @@ fn exit_codes() {
         (&["src", "OUT"], 6, "not a regular file", false),
         (&[BLOCK, "no/such/folder/out.onnx"], 6, "cannot be written", false),
         (&[BLOCK, "src"], 6, "it is a directory", false),
+        (
+            &[BLOCK, "OUT", "--verify-memory", "0", "--require-fusion"],
+            4,
+            "nothing was fused",
+            false,
+        ),
+        (
+            &[BLOCK, "OUT", "--verify-timeout", "0", "--require-fusion"],
+            4,
+            "nothing was fused",
+            false,
+        ),
         (&[unrunnable, "OUT", "--require-run"], 7, "could not be run", false),
         (&[unrunnable, "OUT"], 0, "", true),
     ] {
@@ -144,6 +156,32 @@ fn the_summary_says_what_was_done_and_what_was_not_checked() {
         skipped.contains("left alone because of --skip") && skipped.contains("2 blocks fused"),
         "{skipped}"
     );
+}
+
+/// Names in a model are anybody's: what would steer a terminal is spelled out.
+#[test]
+fn control_characters_of_names_are_not_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("in.onnx");
+    let text = String::from_utf8_lossy(&fs::read(BLOCK).unwrap()).into_owned();
+    assert!(text.contains("square"));
+    let bytes = fs::read(BLOCK).unwrap();
+    let evil: Vec<u8> = bytes.windows(6).enumerate().fold(bytes.clone(), |mut evil, (at, word)| {
+        if word == b"square" {
+            evil[at..at + 6].copy_from_slice(b"\x1b[2J\n\r");
+        }
+        evil
+    });
+    fs::write(&path, evil).unwrap();
+    for arguments in
+        [&[path.to_str().unwrap()][..], &[path.to_str().unwrap(), "--input-shape", "\x1b=1"]]
+    {
+        let result = output(arguments);
+        let said = [result.stdout, result.stderr].concat();
+        assert!(!said.is_empty());
+        let control = |byte: &&u8| byte.is_ascii_control() && **byte != b'\n';
+        assert_eq!(said.iter().find(control), None, "{}", String::from_utf8_lossy(&said));
+    }
 }
 
 /// The flag that a near miss names fixes it.

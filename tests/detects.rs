@@ -6,7 +6,7 @@
 use std::fs;
 
 use acb_fuse::convert;
-use acb_fuse::engine::{Array, InputShapes};
+use acb_fuse::engine::{Array, InputShapes, Limits};
 use acb_fuse::onnx::build;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::type_proto;
@@ -59,12 +59,12 @@ fn rounding_is_told_from_mistakes() {
         Model::index(fs::read(output).unwrap().into(), Storage::default()).unwrap()
     };
     let old = Model::index(rounding_model(0.5).into(), Storage::default()).unwrap();
-    let right = run(&old, &fused(0.5), &options).unwrap();
+    let right = run(&old, &fused(0.5), &options, Limits::of_reading()).unwrap();
     assert!(matches!(right, Outcome::WithinRounding { .. }), "{right:?}");
-    let wrong = run(&old, &fused(1.5), &options).unwrap();
+    let wrong = run(&old, &fused(1.5), &options, Limits::of_reading()).unwrap();
     assert!(matches!(wrong, Outcome::Differs { .. }), "{wrong:?}");
     // Whoever names a tolerance means it.
     let strict = Options { tolerance: Some(1e-4), ..options };
-    let refused = run(&old, &fused(0.5), &strict).unwrap();
+    let refused = run(&old, &fused(0.5), &strict, Limits::of_reading()).unwrap();
     assert!(matches!(refused, Outcome::Differs { .. }), "{refused:?}");
 }

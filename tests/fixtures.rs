@@ -34,12 +34,11 @@ fn every_file_is_reported_as_expected() {
 /// twin has, and not larger in the median.
 #[test]
 fn outputs_are_the_frameworks_own() {
-    let folder = tempfile::tempdir().unwrap();
-    let output = folder.path().join("out.onnx");
     let mut ratios = Vec::new();
     let mut compared = 0;
-    let all = GROUPS.into_iter().flat_map(models);
-    for model in all {
+    for model in GROUPS.into_iter().flat_map(models) {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("out.onnx");
         let report = fused(&model, &output);
         let (inputs, expected) = (data(&model, "input"), data(&model, "output"));
         let beside = model.parent().unwrap();
@@ -47,7 +46,7 @@ fn outputs_are_the_frameworks_own() {
         // held to what float32 allows.
         let before = run(&model, beside, &inputs).map(|found| largest_error(&expected, &found));
         let twin = deployed_twin(&model).map(|twin| run(&twin, beside, &inputs));
-        let after = run(&output, beside, &inputs);
+        let after = run(&output, folder.path(), &inputs);
         if let (Err(before), Err(after)) = (&before, &after) {
             assert!(!matches!(report.run, Some(Outcome::Agreed(_))), "{model:?}: {before} {after}");
             continue;

@@ -88,6 +88,11 @@ impl Geometry {
         self.windows.get(axis).copied().unwrap_or(Window::IDENTITY)
     }
 
+    /// How many axes the tensors have that it reads and makes, at least.
+    pub fn rank(&self) -> usize {
+        self.windows.len() + 2
+    }
+
     /// The number of weights; as `f64`, where nothing overflows.
     pub fn weights(&self) -> f64 {
         let taps: f64 = self.windows.iter().map(|window| window.taps as f64).product();

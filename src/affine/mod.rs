@@ -8,6 +8,11 @@
 //!
 //! This module knows ndarray and nothing of ONNX. It may refuse; it cannot fail.
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "a window's numbers stay below 2²⁴, which Window::bounded holds, and shapes were checked"
+)]
+
 mod geometry;
 mod kernel;
 mod order;

@@ -2,27 +2,74 @@
 //!
 //! Runs ONNX models as they are written: the plain typed plan, neither
 //! decluttered nor optimised, because declutter folds batch norms itself and the
-//! comparison would then be of our folding with tract's. A panic inside tract is
-//! an [`EngineError`] like any other. [`normal`] puts models into words that it knows.
+//! comparison would then be of our folding with tract's. Whatever happens inside
+//! tract, a panic, a loop without an end, is an [`EngineError`] like any other: it
+//! works in a thread of its own, which is given up when its time is over. [`normal`]
+//! puts models into words that it knows.
 
 pub mod normal;
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Once};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use half::f16;
 use ndarray::ArrayD;
 use prost::Message;
+use prost::bytes::Bytes;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{Factoid, GenericFactoid};
 
+use crate::onnx::storage::Storage;
+
 /// Why tract could not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("tract: {0}")]
-pub struct EngineError(String);
+pub enum EngineError {
+    /// It says why.
+    #[error("tract: {0}")]
+    Failed(String),
+    /// It panicked.
+    #[error("tract: it panicked: {0}")]
+    Panicked(String),
+    /// It was given up.
+    #[error("tract did not end in time (--verify-timeout allows more)")]
+    TooLong,
+    /// It was not even tried.
+    #[error("its tensors would take {} MiB at a time (--verify-memory allows more)", bytes >> 20)]
+    TooLarge {
+        /// What is needed, at least.
+        bytes: usize,
+    },
+}
+
+/// What the engine may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// When it has to be done.
+    pub until: Instant,
+    /// Bytes of the tensors that it holds at a time.
+    pub bytes: usize,
+}
+
+impl Limits {
+    /// From now on.
+    pub fn new(time: Duration, bytes: usize) -> Self {
+        // A time that no clock shows is as good as a century.
+        let now = Instant::now();
+        let century = Duration::from_secs(100 * 365 * 24 * 3600);
+        let until = now.checked_add(time.min(century)).unwrap_or(now);
+        Limits { until, bytes }
+    }
+
+    /// What reading a model may take: constant sub-graphs, sizes.
+    pub fn of_reading() -> Self {
+        Limits::new(Duration::from_secs(120), 4 << 30)
+    }
+}
 
 /// A tensor that goes into or comes out of the engine.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,52 +132,107 @@ pub type InputShapes = std::collections::BTreeMap<String, Vec<usize>>;
 
 /// A model that is ready to run.
 #[derive(Debug)]
-pub struct Engine(Arc<TypedRunnableModel>);
+pub struct Engine {
+    plan: Arc<TypedRunnableModel>,
+    limits: Limits,
+}
 
 /// A model to be loaded.
-#[derive(Debug, Clone, Copy)]
-pub struct Source<'a> {
+#[derive(Debug, Clone)]
+pub struct Source {
     /// The file's content.
-    pub bytes: &'a [u8],
+    pub bytes: Bytes,
     /// Where its side files lie, if it has any.
-    pub folder: Option<&'a Path>,
+    pub storage: Storage,
+    /// What loading and running it may take.
+    pub limits: Limits,
+}
+
+impl Source {
+    /// A small model that holds all it needs.
+    pub fn small(bytes: Vec<u8>, limits: Limits) -> Self {
+        Source { bytes: bytes.into(), storage: Storage::default(), limits }
+    }
 }
 
 impl Engine {
     /// Loads a model for inputs of the given shapes, in the order of the graph's inputs.
     ///
     /// # Errors
-    /// If tract does not support something in it, or the shapes do not fit.
-    pub fn load(source: Source<'_>, shapes: &[Vec<usize>]) -> Result<Self, EngineError> {
-        guarded(|| {
-            let mut model = parse(source)?;
+    /// If tract does not support something in it, the shapes do not fit, or its limits
+    /// are too narrow.
+    pub fn load(source: Source, shapes: &[Vec<usize>]) -> Result<Self, EngineError> {
+        let (limits, shapes) = (source.limits, shapes.to_vec());
+        let (plan, bytes) = guarded(limits, move || {
+            let mut model = parse(&source)?;
             for (index, shape) in shapes.iter().enumerate() {
                 let fact = model.input_fact(index)?.clone().with_shape(shape);
                 model.set_input_fact(index, fact)?;
             }
-            Ok(Engine(model.into_typed()?.into_runnable()?))
-        })
+            let model = model.into_typed()?;
+            let bytes = footprint(&model)?;
+            Ok((model.into_runnable()?, bytes))
+        })?;
+        match bytes <= limits.bytes {
+            true => Ok(Engine { plan, limits }),
+            false => Err(EngineError::TooLarge { bytes }),
+        }
     }
 
     /// Runs the model once.
     ///
     /// # Errors
-    /// If tract fails.
+    /// If tract fails, or takes too long.
     pub fn run(&self, inputs: &[Array]) -> Result<Vec<Array>, EngineError> {
-        guarded(|| {
-            let model = self.0.model();
+        let tensor = |input: &Array| -> Tensor {
+            match input {
+                Array::Float(values) => values.clone().into(),
+                Array::Int(values) => values.clone().into(),
+            }
+        };
+        let inputs: Vec<Tensor> = inputs.iter().map(tensor).collect();
+        let plan = Arc::clone(&self.plan);
+        guarded(self.limits, move || {
             let mut feed = tvec!();
-            for (index, input) in inputs.iter().enumerate() {
-                let wanted = model.input_fact(index)?.datum_type;
-                let tensor: Tensor = match input {
-                    Array::Float(values) => values.clone().into(),
-                    Array::Int(values) => values.clone().into(),
-                };
+            for (index, tensor) in inputs.into_iter().enumerate() {
+                let wanted = plan.model().input_fact(index)?.datum_type;
                 feed.push(tensor.cast_to_dt(wanted)?.into_owned().into());
             }
-            self.0.run(feed)?.iter().map(|value| from_tract(value)).collect()
+            plan.run(feed)?.iter().map(|value| from_tract(value)).collect()
         })
     }
+}
+
+/// Bytes of the tensors that live at the same time, at most. What depends on values, not
+/// on shapes, counts as nothing.
+fn footprint(model: &TypedModel) -> TractResult<usize> {
+    let size = |outlet: OutletId| {
+        let fact = model.outlet_fact(outlet)?;
+        let sizes = fact.shape.as_concrete().unwrap_or(&[0]);
+        let bytes = fact.datum_type.size_of();
+        TractResult::Ok(sizes.iter().fold(bytes, |bytes, &size| bytes.saturating_mul(size)))
+    };
+    let order = model.eval_order()?;
+    let mut last: HashMap<OutletId, usize> = HashMap::new();
+    for (time, &node) in order.iter().enumerate() {
+        last.extend(model.node(node).inputs.iter().map(|&input| (input, time)));
+    }
+    last.extend(model.output_outlets()?.iter().map(|&output| (output, usize::MAX)));
+    let (mut live, mut most) = (0usize, 0usize);
+    for (time, &node) in order.iter().enumerate() {
+        let node = model.node(node);
+        for slot in 0..node.outputs.len() {
+            live = live.saturating_add(size(OutletId::new(node.id, slot))?);
+        }
+        most = most.max(live);
+        let mut inputs = node.inputs.clone();
+        inputs.sort_unstable();
+        inputs.dedup();
+        for input in inputs.into_iter().filter(|input| last.get(input) == Some(&time)) {
+            live = live.saturating_sub(size(input)?);
+        }
+    }
+    Ok(most)
 }
 
 /// Infers what it can from the shapes of the graph's inputs, ignoring what
@@ -138,9 +240,10 @@ impl Engine {
 ///
 /// # Errors
 /// If tract cannot read the model at all; what it cannot infer is just missing.
-pub fn infer(source: Source<'_>, inputs: &InputShapes) -> Result<Inference, EngineError> {
-    guarded(|| {
-        let mut model = parse(source)?;
+pub fn infer(source: Source, inputs: &InputShapes) -> Result<Inference, EngineError> {
+    let inputs = inputs.clone();
+    guarded(source.limits, move || {
+        let mut model = parse(&source)?;
         for (index, outlet) in model.inputs.clone().into_iter().enumerate() {
             if let Some(shape) = inputs.get(&model.node(outlet.node).name) {
                 let fact = model.input_fact(index)?.clone().with_shape(shape);
@@ -182,12 +285,15 @@ pub fn infer(source: Source<'_>, inputs: &InputShapes) -> Result<Inference, Engi
     })
 }
 
-fn parse(source: Source<'_>) -> TractResult<InferenceModel> {
+fn parse(source: &Source) -> TractResult<InferenceModel> {
     let onnx = tract_onnx::onnx().with_ignore_value_info(true);
-    let mut proto = tract_onnx::pb::ModelProto::decode(source.bytes)?;
+    let mut proto = tract_onnx::pb::ModelProto::decode(&source.bytes[..])?;
     proto.graph.iter_mut().for_each(rename);
-    let folder = source.folder.and_then(Path::to_str);
-    let parsed = onnx.parse(&proto, folder)?;
+    let mut root = None;
+    if let Some(graph) = &mut proto.graph {
+        locate(graph, &source.storage, &mut root)?;
+    }
+    let parsed = onnx.parse(&proto, root.as_deref().and_then(Path::to_str))?;
     match parsed.unresolved_inputs.as_slice() {
         [] => Ok(parsed.model),
         [name, ..] => Err(TractError::msg(format!("nothing defines `{name}`"))),
@@ -213,6 +319,34 @@ fn rename(graph: &mut tract_onnx::pb::GraphProto) {
     }
 }
 
+/// Gives external tensors the places that our own reading would find them at, relative to
+/// the `root` of the file system: which files may be read is decided in [`Storage`] alone.
+fn locate(
+    graph: &mut tract_onnx::pb::GraphProto,
+    storage: &Storage,
+    root: &mut Option<PathBuf>,
+) -> TractResult<()> {
+    const EXTERNAL: i32 = 1;
+    let inside = graph.node.iter_mut().flat_map(|node| &mut node.attribute);
+    let (mut tensors, mut bodies) = (Vec::new(), Vec::new());
+    for attribute in inside {
+        tensors.extend(attribute.t.iter_mut().chain(&mut attribute.tensors));
+        bodies.extend(attribute.g.iter_mut().chain(&mut attribute.graphs));
+    }
+    tensors.extend(&mut graph.initializer);
+    for tensor in tensors.into_iter().filter(|tensor| tensor.data_location == Some(EXTERNAL)) {
+        for entry in tensor.external_data.iter_mut().filter(|entry| entry.key == "location") {
+            let path = storage.resolve(&entry.value)?;
+            let top = path.ancestors().last().unwrap_or(&path);
+            let place = path.strip_prefix(top)?.to_str();
+            let place = place.ok_or_else(|| TractError::msg("a path is not UTF-8"))?;
+            entry.value = place.to_owned();
+            *root = Some(top.to_owned());
+        }
+    }
+    bodies.into_iter().try_for_each(|body| locate(body, storage, root))
+}
+
 fn is_permutation(axes: &[i64]) -> bool {
     let mut sorted = axes.to_vec();
     sorted.sort_unstable();
@@ -231,31 +365,42 @@ fn from_tract(tensor: &Tensor) -> TractResult<Array> {
     })
 }
 
-thread_local! {
-    static GUARDED: Cell<bool> = const { Cell::new(false) };
-}
+/// The name of threads that tract works in.
+const THREAD: &str = "tract";
 
-/// Runs `work`, which calls tract, and turns a panic into an error.
-fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, EngineError> {
+/// Ample for the deepest models; only what is used is taken.
+const STACK: usize = 64 << 20;
+
+/// Does `work`, which calls tract, in a thread of its own. A panic is an error there; a
+/// thread that is not done in time is left to itself.
+fn guarded<T: Send + 'static>(
+    limits: Limits,
+    work: impl FnOnce() -> TractResult<T> + Send + 'static,
+) -> Result<T, EngineError> {
     static SILENCE: Once = Once::new();
     SILENCE.call_once(|| {
         let report = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            if !GUARDED.get() {
+            if thread::current().name() != Some(THREAD) {
                 report(panic);
             }
         }));
     });
-    GUARDED.set(true);
-    let outcome = catch_unwind(AssertUnwindSafe(work));
-    GUARDED.set(false);
-    match outcome {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(EngineError(first_line(&format!("{error:#}")))),
-        Err(panic) => {
+    let (done, outcome) = sync_channel(1);
+    let worker = thread::Builder::new().name(THREAD.to_owned()).stack_size(STACK);
+    let work = move || drop(done.send(catch_unwind(AssertUnwindSafe(work))));
+    worker.spawn(work).map_err(|error| EngineError::Failed(error.to_string()))?;
+    match outcome.recv_timeout(limits.until.saturating_duration_since(Instant::now())) {
+        Ok(Ok(Ok(value))) => Ok(value),
+        Ok(Ok(Err(error))) => Err(EngineError::Failed(first_line(&format!("{error:#}")))),
+        Ok(Err(panic)) => {
             let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(EngineError(format!("it panicked: {}", first_line(&text.unwrap_or_default()))))
+            Err(EngineError::Panicked(first_line(&text.unwrap_or_default())))
+        }
+        Err(RecvTimeoutError::Timeout) => Err(EngineError::TooLong),
+        Err(RecvTimeoutError::Disconnected) => {
+            Err(EngineError::Failed("its thread ended without a result".to_owned()))
         }
     }
 }
@@ -288,8 +433,40 @@ mod tests {
                 vec![build::node("Transpose", "", &["x"], "y", vec![build::ints("perm", perm)])];
             let inputs = vec![build::double_input("x", 2)];
             let bytes = build::model(17, inputs, nodes, vec![], &["y"]).encode_to_vec();
-            let loaded = Engine::load(Source { bytes: &bytes, folder: None }, &[vec![2, 3]]);
-            assert!(loaded.is_err());
+            let source = Source::small(bytes, Limits::of_reading());
+            assert!(Engine::load(source, &[vec![2, 3]]).is_err());
         }
+    }
+
+    #[test]
+    fn what_takes_too_long_or_panics_is_an_error() {
+        let limits = |milliseconds| Limits::new(Duration::from_millis(milliseconds), 1);
+        let endless = guarded(limits(20), || {
+            loop {
+                thread::park();
+            }
+        });
+        assert_eq!(endless, Err::<(), _>(EngineError::TooLong));
+        let panics = guarded(limits(60_000), || -> TractResult<()> { panic!("no\nway") });
+        assert_eq!(panics, Err(EngineError::Panicked("no".to_owned())));
+        assert_eq!(guarded(limits(60_000), || Ok(3)), Ok(3));
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_run() {
+        // At the Add, x, its square and the sum of both live: 3 × 8 × 1000 bytes.
+        let nodes = vec![
+            build::node("Mul", "", &["x", "x"], "square", vec![]),
+            build::node("Add", "", &["x", "square"], "y", vec![]),
+            build::node("Relu", "", &["y"], "z", vec![]),
+        ];
+        let inputs = vec![build::double_input("x", 1)];
+        let bytes = build::model(17, inputs, nodes, vec![], &["z"]).encode_to_vec();
+        let load = |allowed| {
+            let limits = Limits::new(Duration::from_secs(60), allowed);
+            Engine::load(Source::small(bytes.clone(), limits), &[vec![1000]]).map(drop)
+        };
+        assert_eq!(load(24_000), Ok(()));
+        assert_eq!(load(23_999), Err(EngineError::TooLarge { bytes: 24_000 }));
     }
 }

@@ -3,7 +3,7 @@
 use prost::bytes::Bytes;
 
 use crate::onnx::build;
-use crate::onnx::graph::{self, Graph, Node, ValueId};
+use crate::onnx::graph::{self, Graph, Initializer, Node, ValueId};
 use crate::onnx::inline::inline;
 use crate::onnx::model::{Invalid, Model, graph_field, is_default_domain};
 use crate::onnx::proto::NodeProto;
@@ -36,7 +36,7 @@ pub fn model(model: &Model) -> Result<Bytes, Invalid> {
             if nodes != [old.proto.clone()] {
                 let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));
                 let with: Vec<u8> = entries.flatten().collect();
-                edits.push(Edit { at: old.field.entry.clone(), with: with.into() });
+                edits.push(Edit::replace(old.field.entry.clone(), with.into()));
             }
         }
     }
@@ -82,8 +82,12 @@ fn at_inference(graph: &Graph, node: &Node) -> NodeProto {
 /// The integers that are stored as `name`, or that a Constant node of that name holds.
 fn integers(graph: &Graph, name: &str) -> Option<Vec<i64>> {
     let id = graph.find(name)?;
-    if let Some(stored) = graph.initializer(id) {
-        return tensor::integers(&stored.ok()?, &graph.model.storage).ok();
+    match graph.initializer(id).ok()? {
+        Some(Initializer::Dense(stored)) => {
+            return tensor::integers(&stored, &graph.model.storage).ok();
+        }
+        Some(Initializer::Sparse(_)) => return None,
+        None => {}
     }
     let constant = graph.node(graph.value(id).producer?);
     match (constant.attribute("value"), constant.ints("value_ints")) {
@@ -176,7 +180,7 @@ fn wrapped(opset: i64, input: &str, output: &str, frame: &[(i64, (i64, i64))]) -
         let padded = format!("{output}.{axis}");
         let mut parts = vec![input.clone()];
         if begin > 0 {
-            nodes.extend(slice(opset, &input, &last, &[(axis, -begin, i64::MAX)]));
+            nodes.extend(slice(opset, &input, &last, &[(axis, begin.saturating_neg(), i64::MAX)]));
             parts.insert(0, last);
         }
         if end > 0 {

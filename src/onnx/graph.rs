@@ -4,19 +4,18 @@
 //! size of the graph. Building the view checks that the graph is well formed:
 //! every tensor is defined once, and before it is read.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use prost::bytes::Bytes;
 
 use super::model::{Invalid, Model, Scope, graph_field, is_default_domain};
 use super::proto::{
-    AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto,
-    type_proto,
+    AttributeProto, FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto,
+    ValueInfoProto, type_proto,
 };
 use super::splice::{self, Container, Edit};
-use super::storage::Place;
-use super::tensor::{self, TensorError};
+use super::tensor;
 use super::wire::Field;
 
 /// A tensor of the graph.
@@ -40,6 +39,26 @@ pub struct Node {
     pub outputs: Vec<Option<ValueId>>,
     /// Tensors of this graph that bodies inside the node (If, Loop, Scan…) may read.
     pub captured: Vec<ValueId>,
+}
+
+/// A constant as it is stored.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "it is looked at and dropped, never kept")]
+pub enum Initializer {
+    /// All its elements.
+    Dense(TensorProto),
+    /// Those that are not zero.
+    Sparse(SparseTensorProto),
+}
+
+impl Initializer {
+    /// Its element type (`TensorProto.DataType`).
+    pub fn element_type(&self) -> i32 {
+        match self {
+            Initializer::Dense(tensor) => tensor.data_type(),
+            Initializer::Sparse(sparse) => sparse.values.as_ref().map_or(0, TensorProto::data_type),
+        }
+    }
 }
 
 /// One tensor.
@@ -131,11 +150,15 @@ impl Node {
 
     /// What to call the node in a message: its name, else its first output.
     pub fn label(&self) -> &str {
-        let output = self.proto.output.iter().map(String::as_str).find(|name| !name.is_empty());
-        match self.proto.name() {
-            "" => output.unwrap_or("(a node without a name)"),
-            name => name,
-        }
+        label_of(&self.proto)
+    }
+}
+
+fn label_of(node: &NodeProto) -> &str {
+    let output = node.output.iter().map(String::as_str).find(|name| !name.is_empty());
+    match node.name() {
+        "" => output.unwrap_or("(a node without a name)"),
+        name => name,
     }
 }
 
@@ -160,7 +183,7 @@ impl<'m> Graph<'m> {
                 }
             }
             graphs.extend(inner);
-            next += 1;
+            next = next.saturating_add(1);
         }
         Ok(graphs)
     }
@@ -320,9 +343,14 @@ impl<'m> Graph<'m> {
     }
 
     fn defined(&self, name: &str, reader: &Node) -> Result<ValueId, Invalid> {
-        self.find(name).ok_or_else(|| Invalid::Undefined {
-            node: format!("node `{}`", reader.label()),
-            tensor: name.to_owned(),
+        self.find(name).ok_or_else(|| {
+            let (node, tensor) = (format!("node `{}`", reader.label()), name.to_owned());
+            let nodes = self.scope.fields(graph_field::NODE);
+            let makes_it = |node: NodeProto| node.output.contains(&tensor);
+            match nodes.filter_map(|field| self.model.decode(field, "node").ok()).any(makes_it) {
+                true => Invalid::Unsorted { node, tensor },
+                false => Invalid::Undefined { node, tensor },
+            }
         })
     }
 
@@ -385,43 +413,49 @@ impl<'m> Graph<'m> {
     }
 
     /// The stored constant called like `id`, decoded; its data stays in the map. `None`
-    /// if there is none, or it is sparse and not of floating point.
+    /// if there is none.
     ///
     /// # Errors
     /// If the entry cannot be decoded.
-    pub fn initializer(&self, id: ValueId) -> Option<Result<TensorProto, Invalid>> {
-        let field = self.value(id).initializer.as_ref()?;
-        if field.number != graph_field::SPARSE_INITIALIZER {
-            return Some(self.model.decode(field, "initializer"));
-        }
-        let decoded = self.model.decode(field, "sparse initializer");
-        let dense = decoded.and_then(|sparse: SparseTensorProto| {
-            tensor::dense(&sparse, &self.model.storage).map_err(Invalid::from)
-        });
-        dense.transpose()
+    pub fn initializer(&self, id: ValueId) -> Result<Option<Initializer>, Invalid> {
+        let Some(field) = &self.value(id).initializer else { return Ok(None) };
+        Ok(Some(match field.number {
+            graph_field::SPARSE_INITIALIZER => {
+                Initializer::Sparse(self.model.decode(field, "sparse initializer")?)
+            }
+            _ => Initializer::Dense(self.model.decode(field, "initializer")?),
+        }))
     }
 
-    /// Names of the side files that the graph's tensors lie in, bodies included.
+    /// Checks every tensor that is stored in the model, whether anybody reads it or not:
+    /// initializers, and those in nodes, bodies and functions.
     ///
     /// # Errors
-    /// If an initializer cannot be decoded, or says it is external and not where.
-    pub fn side_files(&self) -> Result<BTreeSet<String>, Invalid> {
-        let mut locations = BTreeSet::new();
-        let mut note = |tensor: &TensorProto| {
-            let place = Place::of(tensor).map_err(|problem| TensorError {
-                name: tensor.name().to_owned(),
-                problem: problem.into(),
-            })?;
-            locations.extend(place.map(|place| place.location));
-            Ok::<_, Invalid>(())
-        };
+    /// Names the first that cannot be decoded, or contradicts itself.
+    pub fn check_tensors(&self) -> Result<(), Invalid> {
+        let check = |tensor: &TensorProto| tensor::check(tensor, &self.model.storage);
         for field in self.scope.fields(graph_field::INITIALIZER) {
-            note(&self.model.decode(field, "initializer")?)?;
+            check(&self.model.decode(field, "initializer")?)?;
         }
-        for node in &self.nodes {
-            tensors_in(&node.proto).iter().try_for_each(|tensor| note(tensor))?;
+        for field in self.scope.fields(graph_field::SPARSE_INITIALIZER) {
+            let sparse: SparseTensorProto = self.model.decode(field, "sparse initializer")?;
+            parts_of(&sparse).try_for_each(check)?;
         }
-        Ok(locations)
+        // Of a Constant, the node has the name.
+        let check_node = |node: &NodeProto| {
+            tensors_in(node).into_iter().try_for_each(check).map_err(|mut error| {
+                if error.name.is_empty() {
+                    label_of(node).clone_into(&mut error.name);
+                }
+                error
+            })
+        };
+        self.nodes.iter().try_for_each(|node| check_node(&node.proto))?;
+        for field in &self.model.functions {
+            let function: FunctionProto = self.model.decode(field, "function")?;
+            function.node.iter().try_for_each(check_node)?;
+        }
+        Ok(())
     }
 
     /// Names of the graph inputs that a caller must give, and how many dimensions they
@@ -466,10 +500,11 @@ impl<'m> Graph<'m> {
 /// or go on after it, are new.
 pub fn fresh(suffix: &str, names: &HashSet<&str>) -> String {
     let mut fresh = suffix.to_owned();
-    let mut number = 2;
-    while names.iter().any(|name| name.contains(&fresh)) {
+    for number in 2u64.. {
+        if !names.iter().any(|name| name.contains(&fresh)) {
+            break;
+        }
         fresh = format!("{suffix}{number}");
-        number += 1;
     }
     fresh
 }
@@ -498,11 +533,19 @@ pub fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
 
 /// Tensors in a node's attributes and bodies.
 fn tensors_in(node: &NodeProto) -> Vec<&TensorProto> {
-    let own =
-        node.attribute.iter().flat_map(|attribute| attribute.t.iter().chain(&attribute.tensors));
-    let inner = bodies(node)
-        .flat_map(|body| body.initializer.iter().chain(body.node.iter().flat_map(tensors_in)));
+    let own = node.attribute.iter().flat_map(|attribute| {
+        let sparse = attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors);
+        attribute.t.iter().chain(&attribute.tensors).chain(sparse.flat_map(parts_of))
+    });
+    let inner = bodies(node).flat_map(|body| {
+        let sparse = body.sparse_initializer.iter().flat_map(parts_of);
+        body.initializer.iter().chain(sparse).chain(body.node.iter().flat_map(tensors_in))
+    });
     own.chain(inner).collect()
+}
+
+fn parts_of(sparse: &SparseTensorProto) -> impl Iterator<Item = &TensorProto> {
+    sparse.values.iter().chain(&sparse.indices)
 }
 
 fn names_read_inside<'n>(node: &'n NodeProto, names: &mut HashSet<&'n str>) {

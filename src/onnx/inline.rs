@@ -59,7 +59,7 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
                 after.extend(called_by(&nodes));
                 let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));
                 let with: Vec<u8> = entries.flatten().collect();
-                edits.push(Edit { at: node.field.entry.clone(), with: with.into() });
+                edits.push(Edit::replace(node.field.entry.clone(), with.into()));
             } else {
                 after.extend(called());
             }
@@ -215,7 +215,7 @@ impl Inliner<'_> {
         }
         let call = Call::new(&node, &function, &name);
         let inner = function.node.iter().map(|inner| call.instance(inner)).collect();
-        self.expand_all(inner, &name, depth + 1, nodes)?;
+        self.expand_all(inner, &name, depth.saturating_add(1), nodes)?;
         nodes.extend(call.passed_through(&function));
         Ok(true)
     }
@@ -228,7 +228,7 @@ impl Inliner<'_> {
         depth: usize,
         nodes: &mut Vec<NodeProto>,
     ) -> Result<(), Invalid> {
-        self.nodes += inner.len();
+        self.nodes = self.nodes.saturating_add(inner.len());
         if self.nodes > MAX_NODES {
             return Err(Invalid::ManyCalls);
         }
@@ -252,10 +252,11 @@ impl Inliner<'_> {
     fn name_of(&mut self, node: &NodeProto) -> String {
         let base = if node.name().is_empty() { node.op_type() } else { node.name() };
         let mut name = format!("{base}{}", self.suffix);
-        let mut number = 2;
-        while !self.given.insert(name.clone()) {
+        for number in 2u64.. {
+            if self.given.insert(name.clone()) {
+                break;
+            }
             name = format!("{base}_{number}{}", self.suffix);
-            number += 1;
         }
         name
     }

@@ -4,6 +4,7 @@
 //! linear, of engines, or of why somebody wants an entry replaced.
 
 pub mod build;
+pub mod external;
 pub mod graph;
 pub mod inline;
 pub mod model;

@@ -44,15 +44,18 @@ pub enum Invalid {
     #[error("this is not an ONNX file: {0}")]
     Wire(#[from] WireError),
     /// An entry's content contradicts the schema.
-    #[error("the {entry} at byte {at} cannot be decoded: {source}")]
+    #[error("the {entry} at byte {at} cannot be decoded: {reason}")]
     Decode {
         /// Kind of entry.
         entry: &'static str,
         /// Offset in the file.
         at: usize,
         /// prost's reason.
-        source: prost::DecodeError,
+        reason: String,
     },
+    /// A file without a byte.
+    #[error("the file is empty")]
+    Empty,
     /// There is no `graph` field.
     #[error("the file holds no graph; is it an ONNX model?")]
     NoGraph,
@@ -62,15 +65,29 @@ pub enum Invalid {
     /// No operator set of the default domain is imported.
     #[error("the model imports no operator set, so its operators have no meaning")]
     NoOpset,
+    /// A version that no operator set has.
+    #[error("the model imports version {0} of the ONNX operators; they begin with 1")]
+    Opset(i64),
     /// The graph computes nothing.
     #[error("the graph has no outputs")]
     NoOutputs,
     /// Two things have one name.
     #[error("tensor `{0}` is defined twice")]
     DefinedTwice(String),
-    /// A node reads something that nothing before it defines.
-    #[error("{node} reads tensor `{tensor}`, which nothing before it defines")]
+    /// A node reads something that nothing defines.
+    #[error("{node} reads tensor `{tensor}`, which nothing defines")]
     Undefined {
+        /// The reader.
+        node: String,
+        /// What it reads.
+        tensor: String,
+    },
+    /// A node reads what it, or a later one, makes.
+    #[error(
+        "{node} reads tensor `{tensor}`, which it or a later node makes: the nodes are not \
+         sorted, or read each other in a circle"
+    )]
+    Unsorted {
         /// The reader.
         node: String,
         /// What it reads.
@@ -112,8 +129,13 @@ impl Scope {
         self.fields.iter().filter(move |field| field.number == number)
     }
 
-    /// Where a new initializer goes: after those that are there, else first. (Where a
-    /// graph ends, a body inside it may end too.)
+    /// The graph message itself.
+    pub fn container(&self) -> Container {
+        let none = Container { length: 0..0, payload: self.payload.clone() };
+        self.containers.last().cloned().unwrap_or(none)
+    }
+
+    /// Where a new initializer goes: after those that are there, else first.
     pub fn end_of_initializers(&self) -> usize {
         self.fields(graph_field::INITIALIZER)
             .next_back()
@@ -121,7 +143,14 @@ impl Scope {
     }
 
     fn index(bytes: &Bytes, graph: &Field, around: &[Container]) -> Result<Self, WireError> {
-        let fields = wire::fields(bytes, graph.payload.clone()).collect::<Result<Vec<_>, _>>()?;
+        use graph_field::{INITIALIZER, INPUT, NODE, OUTPUT, SPARSE_INITIALIZER, VALUE_INFO};
+        let messages = [NODE, INITIALIZER, INPUT, OUTPUT, VALUE_INFO, SPARSE_INITIALIZER];
+        let checked = |field: Result<Field, WireError>| match field {
+            Ok(field) if messages.contains(&field.number) => field.delimited(),
+            other => other,
+        };
+        let fields = wire::fields(bytes, graph.payload.clone()).map(checked);
+        let fields = fields.collect::<Result<Vec<_>, _>>()?;
         let containers = around.iter().cloned().chain([container(graph)]).collect();
         Ok(Scope { payload: graph.payload.clone(), fields, containers })
     }
@@ -154,10 +183,16 @@ pub struct Model {
 /// # Errors
 /// If it cannot be opened, is not a regular file, or cannot be mapped.
 pub fn map(path: &Path) -> io::Result<Bytes> {
+    let not_regular =
+        || Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    // Opening a named pipe would wait for somebody to write to it.
+    if !path.metadata()?.is_file() {
+        return not_regular();
+    }
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+        return not_regular();
     }
     if metadata.len() == 0 {
         return Ok(Bytes::new());
@@ -184,6 +219,9 @@ impl Model {
     /// # Errors
     /// If the bytes are not a `ModelProto` with one graph and an operator set.
     pub fn index(bytes: Bytes, storage: Storage) -> Result<Self, Invalid> {
+        if bytes.is_empty() {
+            return Err(Invalid::Empty);
+        }
         let mut ir_version = 0;
         let mut opset = None;
         let mut imports = HashMap::new();
@@ -196,6 +234,7 @@ impl Model {
                     ir_version = wire::varint_value(bytes.get(field.payload).unwrap_or_default());
                 }
                 model_field::OPSET_IMPORT => {
+                    let field = field.delimited()?;
                     let import: OperatorSetIdProto = decode(&bytes, &field, "operator set")?;
                     if is_default_domain(import.domain()) {
                         opset = Some(import.version());
@@ -203,14 +242,20 @@ impl Model {
                         imports.insert(import.domain().to_owned(), import.version());
                     }
                 }
-                model_field::GRAPH if graph.is_some() => return Err(Invalid::ManyGraphs),
-                model_field::GRAPH => graph = Some(field),
-                model_field::FUNCTIONS => functions.push(field),
+                model_field::GRAPH if graph.is_some() => {
+                    field.delimited()?;
+                    return Err(Invalid::ManyGraphs);
+                }
+                model_field::GRAPH => graph = Some(field.delimited()?),
+                model_field::FUNCTIONS => functions.push(field.delimited()?),
                 _ => {}
             }
         }
         let graph = graph.ok_or(Invalid::NoGraph)?;
         let opset = opset.ok_or(Invalid::NoOpset)?;
+        if opset < 1 {
+            return Err(Invalid::Opset(opset));
+        }
         let main = Scope::index(&bytes, &graph, &[])?;
         Ok(Model { bytes, main, functions, ir_version, opset, imports, storage })
     }
@@ -218,6 +263,11 @@ impl Model {
     /// The whole file.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// How large the file is, with the side files that were looked at so far.
+    pub fn bytes_with_side_files(&self) -> usize {
+        self.bytes.len().saturating_add(self.storage.mapped())
     }
 
     /// The bodies in the node that stands at `node` in the graph `scope`.
@@ -255,6 +305,18 @@ impl Model {
         decode(&self.bytes, field, entry)
     }
 
+    /// Decodes the message that fills `payload`.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_range<M: Message + Default>(
+        &self,
+        payload: Range<usize>,
+        entry: &'static str,
+    ) -> Result<M, Invalid> {
+        decode_range(&self.bytes, payload, entry)
+    }
+
     /// The string in field `number` of the message that fills `payload`, without
     /// decoding the rest; empty if there is none. The last one counts, as in protobuf.
     pub fn string_within(&self, payload: &Range<usize>, number: u32) -> Result<String, Invalid> {
@@ -280,9 +342,26 @@ fn decode<M: Message + Default>(
     field: &Field,
     entry: &'static str,
 ) -> Result<M, Invalid> {
-    M::decode(bytes.slice(field.payload.clone())).map_err(|source| Invalid::Decode {
-        entry,
-        at: field.payload.start,
-        source,
+    decode_range(bytes, field.payload.clone(), entry)
+}
+
+fn decode_range<M: Message + Default>(
+    bytes: &Bytes,
+    payload: Range<usize>,
+    entry: &'static str,
+) -> Result<M, Invalid> {
+    let at = payload.start;
+    M::decode(bytes.slice(payload)).map_err(|error| {
+        let reason = innermost(&error.to_string());
+        Invalid::Decode { entry, at, reason }
     })
+}
+
+/// The end of prost's reason: it begins with every message around the place.
+fn innermost(reason: &str) -> String {
+    const MOST: usize = 120;
+    match reason.char_indices().rev().nth(MOST) {
+        None => reason.to_owned(),
+        Some((begin, _)) => format!("…{}", reason.get(begin..).unwrap_or_default()),
+    }
 }

@@ -1,17 +1,48 @@
 //! Writing a model so that at every moment the old file or the new one is there.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::NamedTempFile;
-
-use super::splice::{self, Edit};
 
 /// A complete new file beside its target, under a temporary name. It disappears if
 /// it is dropped.
 #[derive(Debug)]
-pub struct Staged(NamedTempFile);
+pub struct Staged {
+    file: NamedTempFile,
+    listed: Listed,
+}
+
+/// Whether an existing file may be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clobber {
+    /// It is, in one step.
+    Replace,
+    /// It stays, and nothing is written.
+    Refuse,
+}
+
+/// Whether something stands at `target` that a file cannot be put in the place of. To
+/// be asked before the work begins; it is asked again when the file is put in place.
+///
+/// # Errors
+/// What stands there.
+pub fn check_target(target: &Path, clobber: Clobber) -> io::Result<()> {
+    let Ok(metadata) = target.metadata() else { return Ok(()) };
+    let (kind, why) = match metadata.file_type() {
+        there if there.is_dir() => (io::ErrorKind::IsADirectory, "it is a directory"),
+        // A rename would put a file in the place of a device.
+        there if !there.is_file() => {
+            (io::ErrorKind::InvalidInput, "it is not a regular file; `-` is standard output")
+        }
+        _ if clobber == Clobber::Refuse => (io::ErrorKind::AlreadyExists, "it exists already"),
+        _ => return Ok(()),
+    };
+    Err(io::Error::new(kind, why))
+}
 
 /// Copies side file `location` from one model folder to another, unless it is there
 /// already. An existing file is never changed.
@@ -32,16 +63,50 @@ pub fn copy_side_file(content: &[u8], folder: &Path, location: &str) -> io::Resu
     if let Some(parent) = target.parent() {
         fs::create_dir_all(parent)?;
     }
-    Staged::write(&target, content, &[])?.commit(&target)
+    Staged::write(&target, |out| out.write_all(content))?.commit(&target, Clobber::Refuse)
+}
+
+/// Files that are staged now.
+static STAGED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn staged() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    STAGED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An entry in [`STAGED`], for as long as it lives.
+#[derive(Debug)]
+struct Listed(PathBuf);
+
+impl Listed {
+    fn new(path: &Path) -> Self {
+        staged().insert(path.to_owned());
+        Listed(path.to_owned())
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        staged().remove(&self.0);
+    }
+}
+
+/// Removes what is staged: for a process that is told to end.
+pub fn remove_staged() {
+    for path in staged().iter() {
+        // Whoever ends can do no more about a file that stays.
+        let _ = fs::remove_file(path);
+    }
 }
 
 impl Staged {
-    /// Writes `bytes` with `edits` into the folder of `target`, and flushes to disk.
+    /// Creates a file in the folder of `target`, has `write` fill it, and flushes it to disk.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn write(target: &Path, bytes: &[u8], edits: &[Edit]) -> io::Result<Self> {
-        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+    pub fn write(
+        target: &Path,
+        write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(".acb-fuse-").suffix(".tmp");
         #[cfg(unix)]
@@ -50,28 +115,54 @@ impl Staged {
             // As for any new file: what the umask leaves.
             builder.permissions(fs::Permissions::from_mode(0o666));
         }
-        let file = builder.tempfile_in(folder.unwrap_or(Path::new(".")))?;
+        let file = builder.tempfile_in(folder_of(target))?;
+        let listed = Listed::new(file.path());
+        // Who could read the old file can read the new one, and nobody else.
+        if let Ok(old) = target.metadata() {
+            file.as_file().set_permissions(old.permissions())?;
+        }
         let mut out = BufWriter::with_capacity(1 << 20, file.as_file());
-        splice::write(bytes, edits, &mut out)?;
+        write(&mut out)?;
         out.flush()?;
         drop(out);
         file.as_file().sync_all()?;
-        Ok(Staged(file))
+        Ok(Staged { file, listed })
     }
 
     /// The temporary file.
     pub fn path(&self) -> &Path {
-        self.0.path()
+        self.file.path()
     }
 
     /// Puts the file in the place of `target`, in one step.
     ///
     /// # Errors
     /// What the file system says; `target` is as it was then.
-    pub fn commit(self, target: &Path) -> io::Result<()> {
-        if target.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"));
-        }
-        self.0.persist(target).map(drop).map_err(|error| error.error)
+    pub fn commit(self, target: &Path, clobber: Clobber) -> io::Result<()> {
+        check_target(target, clobber)?;
+        let placed = match clobber {
+            Clobber::Replace => self.file.persist(target),
+            Clobber::Refuse => self.file.persist_noclobber(target),
+        };
+        drop(self.listed);
+        placed.map_err(|error| error.error)?;
+        sync_folder(folder_of(target))
+    }
+}
+
+/// Has the new name, too, reach the disk.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
+}
+
+/// The folder that a file lies in.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }

@@ -5,6 +5,11 @@
 //! length, and its length prefix stands in the file before it, so
 //! **a length prefix is just one more edit**.
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "lengths of what is in memory: their sums and differences fit an isize"
+)]
+
 use std::io::{self, Write};
 use std::ops::Range;
 
@@ -20,12 +25,25 @@ pub struct Edit {
     pub at: Range<usize>,
     /// What stands there in the new file.
     pub with: Bytes,
+    /// Where the content of the message begins that this is inserted into: where one
+    /// message ends, those around it may end too.
+    into: Option<usize>,
 }
 
 impl Edit {
+    /// Puts `with` in the place of a range that is not empty.
+    pub fn replace(at: Range<usize>, with: Bytes) -> Self {
+        Edit { at, with, into: None }
+    }
+
+    /// Puts `with` at a place in the content of a message, or at its end.
+    pub fn insert(at: usize, with: Bytes, into: &Container) -> Self {
+        Edit { at: at..at, with, into: Some(into.payload.start) }
+    }
+
     /// Takes a whole entry (tag, length, payload) away.
     pub fn remove(entry: Range<usize>) -> Self {
-        Edit { at: entry, with: Bytes::new() }
+        Edit::replace(entry, Bytes::new())
     }
 }
 
@@ -56,8 +74,7 @@ pub fn with_lengths(mut edits: Vec<Edit>, mut containers: Vec<Container>) -> Vec
     let tree = Tree::of(containers);
     let mut growth = vec![0isize; tree.containers.len()];
     for edit in &edits {
-        let innermost = tree.innermost(&edit.at);
-        if let Some(sum) = innermost.and_then(|innermost| growth.get_mut(innermost)) {
+        if let Some(sum) = tree.message_of(edit).and_then(|innermost| growth.get_mut(innermost)) {
             *sum += edit.with.len() as isize - edit.at.len() as isize;
         }
     }
@@ -72,7 +89,7 @@ pub fn with_lengths(mut edits: Vec<Edit>, mut containers: Vec<Container>) -> Vec
         if let Some(sum) = around.and_then(|around| growth.get_mut(around)) {
             *sum += grown + with.len() as isize - length.len() as isize;
         }
-        edits.push(Edit { at: length.clone(), with });
+        edits.push(Edit::replace(length.clone(), with));
     }
     edits.sort_by_key(|edit| (edit.at.start, edit.at.end));
     edits
@@ -92,6 +109,14 @@ impl Tree {
             tree.parents.push(parent);
         }
         tree
+    }
+
+    /// The innermost message that an edit changes.
+    fn message_of(&self, edit: &Edit) -> Option<usize> {
+        match edit.into {
+            Some(start) => self.containers.binary_search_by_key(&start, |c| c.payload.start).ok(),
+            None => self.innermost(&edit.at),
+        }
     }
 
     fn innermost(&self, at: &Range<usize>) -> Option<usize> {
@@ -145,8 +170,8 @@ mod tests {
         let inner = Container { length: 3..4, payload: 4..7 };
         let long = vec![0u8; 200];
         let edits = vec![
-            Edit { at: 7..7, with: Bytes::from_static(b"") },
-            Edit { at: 4..7, with: long.clone().into() },
+            Edit::insert(7, Bytes::from_static(b""), &inner),
+            Edit::replace(4..7, long.clone().into()),
         ];
         let out = spliced(&bytes, edits, &[outer, inner]);
         // 200 takes two bytes as a varint, so the outer message grows by 198.
@@ -157,7 +182,20 @@ mod tests {
 
     #[test]
     fn insertions_keep_their_order() {
-        let at = |with: &'static [u8]| Edit { at: 1..1, with: Bytes::from_static(with) };
+        let whole = Container { length: 0..0, payload: 0..2 };
+        let at = |with: &'static [u8]| Edit::insert(1, Bytes::from_static(with), &whole);
         assert_eq!(spliced(b"ab", vec![at(b"1"), at(b"2")], &[]), b"a12b");
+    }
+
+    #[test]
+    fn where_several_messages_end_an_insertion_goes_into_the_one_it_names() {
+        // 7: { 1: { 2: "x" } }
+        let bytes = [58, 5, 10, 3, 18, 1, b'x'];
+        let outer = Container { length: 1..2, payload: 2..7 };
+        let inner = Container { length: 3..4, payload: 4..7 };
+        let both = [outer.clone(), inner.clone()];
+        let insert = |into| vec![Edit::insert(7, Bytes::from_static(&[24, 0]), into)];
+        assert_eq!(spliced(&bytes, insert(&outer), &both), [58, 7, 10, 3, 18, 1, b'x', 24, 0]);
+        assert_eq!(spliced(&bytes, insert(&inner), &both), [58, 7, 10, 5, 18, 1, b'x', 24, 0]);
     }
 }

@@ -19,7 +19,20 @@ use super::proto::tensor_proto::DataLocation;
 #[derive(Debug, Default, Clone)]
 pub struct Storage {
     folder: Option<PathBuf>,
+    links: Links,
+    /// Files that stand under another name than the model has for them.
+    staged: HashMap<String, PathBuf>,
     maps: Arc<Mutex<HashMap<String, Bytes>>>,
+}
+
+/// Whether side files may be links.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// Symbolic links inside the model's folder only, and no hard links.
+    #[default]
+    Confined,
+    /// As in caches whose files are links to where their content lies.
+    Followed,
 }
 
 /// External data that cannot be used.
@@ -34,6 +47,18 @@ pub enum StorageError {
     /// The location would leave the model's folder.
     #[error("its external data `{0}` is not a plain relative path inside the model's folder")]
     Outside(String),
+    /// A symbolic link leads out of the model's folder.
+    #[error(
+        "its external data `{0}` is a link that leads out of the model's folder \
+         (--follow-links allows that)"
+    )]
+    LeadsOut(String),
+    /// The file has further names, which may be anywhere.
+    #[error(
+        "its external data `{0}` has a hard link, which may lead out of the model's folder \
+         (--follow-links allows that)"
+    )]
+    HardLink(String),
     /// `offset` or `length` is not a number, or they do not lie in the side file.
     #[error(
         "its external data runs past the end of `{location}` (offset {offset}, length {length})"
@@ -57,10 +82,9 @@ pub enum StorageError {
 }
 
 /// Where one tensor's external data lies.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Place {
-    /// Side file, relative to the model.
-    pub location: String,
+    location: String,
     offset: Option<String>,
     length: Option<String>,
 }
@@ -83,10 +107,25 @@ impl Place {
     }
 }
 
+impl Place {
+    /// The side file, relative to the model.
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+}
+
 impl Storage {
     /// For a model that lies in `folder`.
-    pub fn in_folder(folder: &Path) -> Self {
-        Storage { folder: Some(folder.to_owned()), maps: Arc::default() }
+    pub fn in_folder(folder: &Path, links: Links) -> Self {
+        Storage { folder: Some(folder.to_owned()), links, ..Storage::default() }
+    }
+
+    /// The same, but for the side file `location`, which still lies at `path`.
+    #[must_use]
+    pub fn with_staged(&self, location: &str, path: &Path) -> Self {
+        let mut staged = self.staged.clone();
+        staged.insert(location.to_owned(), path.to_owned());
+        Storage { staged, maps: Arc::default(), ..self.clone() }
     }
 
     /// The folder that side files are looked up in.
@@ -107,8 +146,8 @@ impl Storage {
         };
         let range = number(offset, 0).and_then(|offset| {
             let rest = file.len().checked_sub(offset)?;
-            let length = number(length, rest)?;
-            (length <= rest).then(|| offset..offset + length)
+            let end = offset.checked_add(number(length, rest)?)?;
+            (end <= file.len()).then_some(offset..end)
         });
         range.map(|range| file.slice(range)).ok_or_else(|| StorageError::Range {
             location: location.clone(),
@@ -132,21 +171,54 @@ impl Storage {
         Ok(bytes)
     }
 
-    /// The path of a side file, if it stays in the model's folder.
-    fn resolve(&self, location: &str) -> Result<PathBuf, StorageError> {
+    /// Bytes of the side files that were looked at so far.
+    pub fn mapped(&self) -> usize {
+        let maps = self.maps.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        maps.values().fold(0, |all, bytes| all.saturating_add(bytes.len()))
+    }
+
+    /// The path of a side file, without links, if it stays in the model's folder. All
+    /// reading of side files, the engine's too, goes through here.
+    ///
+    /// # Errors
+    /// If it lies outside, or does not exist.
+    pub fn resolve(&self, location: &str) -> Result<PathBuf, StorageError> {
+        if let Some(path) = self.staged.get(location) {
+            return Ok(path.clone());
+        }
         let folder = self.folder.as_ref().ok_or_else(|| StorageError::NoFolder(location.into()))?;
         let plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-        if location.contains('\\') || !Path::new(location).components().all(plain) {
+        let is_plain = Path::new(location).components().all(plain) && !location.is_empty();
+        // A backslash is a separator to others, and a NUL the end of a name.
+        if location.contains(['\\', '\0']) || !is_plain {
             return Err(StorageError::Outside(location.into()));
         }
         let read = |source| StorageError::Read { location: location.into(), source };
         let folder = folder.canonicalize().map_err(read)?;
         // A symbolic link may lead anywhere, so the resolved path counts.
         let path = folder.join(location).canonicalize().map_err(read)?;
-        if path.starts_with(&folder) {
-            Ok(path)
-        } else {
-            Err(StorageError::Outside(location.into()))
+        if self.links == Links::Confined {
+            if !path.starts_with(&folder) {
+                return Err(StorageError::LeadsOut(location.into()));
+            }
+            if names(&path).map_err(read)? > 1 {
+                return Err(StorageError::HardLink(location.into()));
+            }
         }
+        Ok(path)
+    }
+}
+
+/// How many names the file at `path` has; a folder counts as one.
+fn names(path: &Path) -> io::Result<u64> {
+    let metadata = path.metadata()?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        Ok(if metadata.is_file() { metadata.nlink() } else { 1 })
+    }
+    #[cfg(not(unix))]
+    {
+        Ok(u64::from(metadata.is_file()).max(1))
     }
 }

@@ -76,7 +76,7 @@ fn round_to_odd(value: f64) -> f32 {
         return nearest;
     }
     let overshot = f64::from(nearest).abs() > value.abs();
-    let toward_zero = nearest.to_bits() - u32::from(overshot);
+    let toward_zero = nearest.to_bits().saturating_sub(u32::from(overshot));
     f32::from_bits(toward_zero | 1)
 }
 
@@ -105,15 +105,23 @@ pub enum Problem {
     #[error("its dimensions {0:?} are negative or too large")]
     Dims(Vec<i64>),
     /// The data does not fill the dimensions.
-    #[error("its dimensions {dims:?} need {expected} elements, the data holds {found}")]
+    #[error("its dimensions {dims:?} need {expected} {unit}, the data holds {found}")]
     Size {
         /// The shape.
         dims: Vec<i64>,
-        /// Product of `dims`.
+        /// What is counted: elements of a typed field, bytes of all else.
+        unit: &'static str,
+        /// What the shape needs.
         expected: usize,
-        /// Elements that are there.
+        /// What is there.
         found: usize,
     },
+    /// Raw and typed data, or data here and in a side file.
+    #[error("it stores its data in more than one place")]
+    Ambiguous,
+    /// Type number 0.
+    #[error("its type is UNDEFINED")]
+    Undefined,
     /// Not the kind of number that its use asks for.
     #[error("its type number {0} is not one that can stand here")]
     Type(i32),
@@ -123,6 +131,89 @@ pub enum Problem {
     /// Its side file.
     #[error(transparent)]
     External(#[from] StorageError),
+}
+
+/// Checks that `tensor` holds what its type and dimensions ask for, wherever its data
+/// lies. Of types that are not known here, only the dimensions are checked.
+///
+/// # Errors
+/// What contradicts what.
+pub fn check(tensor: &TensorProto, storage: &Storage) -> Result<(), TensorError> {
+    checked_dims(tensor).and_then(|_| check_data(tensor, storage)).map_err(|p| named(tensor, p))
+}
+
+/// No memory is taken for a tensor before this.
+fn check_data(tensor: &TensorProto, storage: &Storage) -> Result<(), Problem> {
+    let typed = [
+        tensor.float_data.len(),
+        tensor.int32_data.len(),
+        tensor.int64_data.len(),
+        tensor.double_data.len(),
+        tensor.uint64_data.len(),
+        tensor.string_data.len(),
+    ];
+    let place = Place::of(tensor)?;
+    let has_raw = tensor.raw_data.as_ref().is_some_and(|raw| !raw.is_empty());
+    let stores = typed.iter().filter(|&&count| count > 0).count();
+    if [stores, usize::from(has_raw), usize::from(place.is_some())].iter().sum::<usize>() > 1 {
+        return Err(Problem::Ambiguous);
+    }
+    let elements = checked_dims(tensor)?.iter().product::<usize>();
+    let bits = match tensor.data_type() {
+        0 => return Err(Problem::Undefined),
+        data_type => bits_of(data_type),
+    };
+    let size = |unit, expected, found| {
+        let dims = tensor.dims.clone();
+        Err(Problem::Size { dims, unit, expected, found })
+    };
+    let raw = match place {
+        Some(place) => Some(storage.data(&place)?.len()),
+        None => tensor.raw_data.as_ref().filter(|_| has_raw).map(Bytes::len),
+    };
+    match (bits, raw) {
+        (Some(bits), Some(found)) => match elements.saturating_mul(bits).div_ceil(8) {
+            expected if expected == found => Ok(()),
+            expected => size("bytes", expected, found),
+        },
+        (Some(bits), None) => {
+            let [floats, int32s, int64s, doubles, uint64s, _] = typed;
+            let (found, each) = match DataType::try_from(tensor.data_type()) {
+                Ok(DataType::Float) => (floats, 1),
+                Ok(DataType::Complex64) => (floats, 2),
+                Ok(DataType::Double) => (doubles, 1),
+                Ok(DataType::Complex128) => (doubles, 2),
+                Ok(DataType::Int64) => (int64s, 1),
+                Ok(DataType::Uint32 | DataType::Uint64) => (uint64s, 1),
+                _ => (int32s, 1),
+            };
+            // Numbers of less than a byte stand alone or packed.
+            let packed = elements.saturating_mul(bits.min(8)).div_ceil(8);
+            match elements.saturating_mul(each) {
+                expected if expected == found || packed == found && each == 1 => Ok(()),
+                expected => size("elements", expected, found),
+            }
+        }
+        // Strings, which are not stored raw, and types that are not known here.
+        (None, _) => Ok(()),
+    }
+}
+
+/// Bits per element; `None` for strings and for what is not known here.
+fn bits_of(data_type: i32) -> Option<usize> {
+    use DataType as T;
+    match DataType::try_from(data_type).ok()? {
+        T::Bool | T::Int8 | T::Uint8 => Some(8),
+        T::Float8e4m3fn | T::Float8e4m3fnuz | T::Float8e5m2 | T::Float8e5m2fnuz => Some(8),
+        T::Float8e8m0 => Some(8),
+        T::Int16 | T::Uint16 | T::Float16 | T::Bfloat16 => Some(16),
+        T::Int32 | T::Uint32 | T::Float => Some(32),
+        T::Int64 | T::Uint64 | T::Double | T::Complex64 => Some(64),
+        T::Complex128 => Some(128),
+        T::Int4 | T::Uint4 | T::Float4e2m1 => Some(4),
+        T::Int2 | T::Uint2 => Some(2),
+        _ => None,
+    }
 }
 
 /// Dimensions of `tensor`.
@@ -142,6 +233,7 @@ pub fn floats(tensor: &TensorProto, storage: &Storage) -> Result<ArrayD<f64>, Te
         let dims = checked_dims(tensor)?;
         let float = Float::from_onnx(tensor.data_type())
             .ok_or_else(|| Problem::Type(tensor.data_type()))?;
+        check_data(tensor, storage)?;
         shaped(tensor, &dims, float_values(tensor, float, storage)?)
     };
     read().map_err(|problem| named(tensor, problem))
@@ -154,13 +246,14 @@ pub fn floats(tensor: &TensorProto, storage: &Storage) -> Result<ArrayD<f64>, Te
 pub fn integers(tensor: &TensorProto, storage: &Storage) -> Result<Vec<i64>, TensorError> {
     let read = || {
         let dims = checked_dims(tensor)?;
+        check_data(tensor, storage)?;
         let values = match DataType::try_from(tensor.data_type()) {
             Ok(DataType::Int64) => match raw(tensor, storage)? {
-                Some(bytes) => little_endian(tensor, &bytes, i64::from_le_bytes)?,
+                Some(bytes) => little_endian(&bytes, i64::from_le_bytes),
                 None => tensor.int64_data.clone(),
             },
             Ok(DataType::Int32) => match raw(tensor, storage)? {
-                Some(bytes) => little_endian(tensor, &bytes, |b| i64::from(i32::from_le_bytes(b)))?,
+                Some(bytes) => little_endian(&bytes, |b| i64::from(i32::from_le_bytes(b))),
                 None => tensor.int32_data.iter().map(|&v| i64::from(v)).collect(),
             },
             Ok(DataType::Bool) => match raw(tensor, storage)? {
@@ -190,7 +283,8 @@ pub fn inlined(tensor: &TensorProto, storage: &Storage) -> Result<TensorProto, T
     })
 }
 
-/// A sparse float tensor written out; `None` if it is of another type, or too large.
+/// A sparse float tensor written out; `None` if it is of another type. Whether there is
+/// memory for all its elements is for the caller to know.
 ///
 /// # Errors
 /// If its places do not lie in its dimensions.
@@ -198,14 +292,10 @@ pub fn dense(
     sparse: &SparseTensorProto,
     storage: &Storage,
 ) -> Result<Option<TensorProto>, TensorError> {
-    const MAX_ELEMENTS: usize = 1 << 26;
     let (Some(values), Some(indices)) = (&sparse.values, &sparse.indices) else { return Ok(None) };
     let Some(float) = Float::from_onnx(values.data_type()) else { return Ok(None) };
     let shape = TensorProto { dims: sparse.dims.clone(), ..values.clone() };
     let dims = dims(&shape)?;
-    if dims.iter().product::<usize>() > MAX_ELEMENTS {
-        return Ok(None);
-    }
     let mut written = ArrayD::zeros(IxDyn(&dims));
     let places = integers(indices, storage)?;
     // One flat place per value, or one per axis.
@@ -214,7 +304,7 @@ pub fn dense(
     for (place, value) in places.chunks(sizes.len().max(1)).zip(floats(values, storage)?) {
         let at = place.iter().zip(&sizes).try_fold(0, |at, (&index, &size)| {
             let index = usize::try_from(index).ok().filter(|&index| index < size)?;
-            Some(at * size + index)
+            usize::checked_mul(at, size)?.checked_add(index)
         });
         let outside = || named(values, Problem::Place(place.to_vec()));
         *at.and_then(|at| slots.get_mut(at)).ok_or_else(outside)? = value;
@@ -224,7 +314,7 @@ pub fn dense(
 
 /// A tensor of type `float` that holds `values`, each rounded once.
 pub fn from_floats(name: &str, values: &ArrayD<f64>, float: Float) -> TensorProto {
-    let mut raw = Vec::with_capacity(values.len() * float.size());
+    let mut raw = Vec::with_capacity(values.len().saturating_mul(float.size()));
     match float {
         Float::F16 => {
             values.iter().for_each(|&v| raw.extend_from_slice(&round_to_f16(v).to_le_bytes()));
@@ -278,6 +368,7 @@ fn shaped<T>(tensor: &TensorProto, dims: &[usize], values: Vec<T>) -> Result<Arr
     let found = values.len();
     ArrayD::from_shape_vec(IxDyn(dims), values).map_err(|_| Problem::Size {
         dims: tensor.dims.clone(),
+        unit: "elements",
         expected: dims.iter().product(),
         found,
     })
@@ -297,12 +388,12 @@ fn float_values(
     storage: &Storage,
 ) -> Result<Vec<f64>, Problem> {
     if let Some(bytes) = raw(tensor, storage)? {
-        return match float {
-            Float::F16 => little_endian(tensor, &bytes, |b| f16::from_le_bytes(b).to_f64()),
-            Float::Bf16 => little_endian(tensor, &bytes, |b| bf16::from_le_bytes(b).to_f64()),
-            Float::F32 => little_endian(tensor, &bytes, |b| f64::from(f32::from_le_bytes(b))),
-            Float::F64 => little_endian(tensor, &bytes, f64::from_le_bytes),
-        };
+        return Ok(match float {
+            Float::F16 => little_endian(&bytes, |b| f16::from_le_bytes(b).to_f64()),
+            Float::Bf16 => little_endian(&bytes, |b| bf16::from_le_bytes(b).to_f64()),
+            Float::F32 => little_endian(&bytes, |b| f64::from(f32::from_le_bytes(b))),
+            Float::F64 => little_endian(&bytes, f64::from_le_bytes),
+        });
     }
     // onnx.proto: 16-bit floats stand bit-wise in int32_data.
     let halves = || tensor.int32_data.iter().map(|&bits| bits as u16);
@@ -314,17 +405,9 @@ fn float_values(
     })
 }
 
-fn little_endian<T, const N: usize>(
-    tensor: &TensorProto,
-    bytes: &[u8],
-    decode: impl Fn([u8; N]) -> T,
-) -> Result<Vec<T>, Problem> {
-    let (chunks, rest) = bytes.as_chunks::<N>();
-    if !rest.is_empty() {
-        let expected = tensor.dims.iter().fold(1usize, |a, &d| a.saturating_mul(d as usize));
-        return Err(Problem::Size { dims: tensor.dims.clone(), expected, found: chunks.len() });
-    }
-    Ok(chunks.iter().map(|&chunk| decode(chunk)).collect())
+fn little_endian<T, const N: usize>(bytes: &[u8], decode: impl Fn([u8; N]) -> T) -> Vec<T> {
+    let (chunks, _) = bytes.as_chunks::<N>();
+    chunks.iter().map(|&chunk| decode(chunk)).collect()
 }
 
 #[cfg(test)]
@@ -402,9 +485,11 @@ mod tests {
             ..proto(dims, DataType::Float)
         };
         for (case, tensor, message) in [
-            ("short", raw(&[2, 3], 20), "need 6 elements, the data holds 5"),
-            ("long", raw(&[2], 12), "need 2 elements, the data holds 3"),
-            ("odd", raw(&[2], 9), "need 2 elements, the data holds 2"),
+            ("short", raw(&[2, 3], 20), "need 24 bytes, the data holds 20"),
+            ("long", raw(&[2], 12), "need 8 bytes, the data holds 12"),
+            ("odd", raw(&[2], 9), "need 8 bytes, the data holds 9"),
+            ("two stores", TensorProto { float_data: vec![1.0], ..raw(&[1], 4) }, "than one place"),
+            ("enormous", raw(&[1 << 40], 4), "need 4398046511104 bytes, the data holds 4"),
             ("negative", raw(&[-1], 4), "negative or too large"),
             ("overflow", raw(&[i64::MAX, 4, 0], 0), "negative or too large"),
             ("integers", proto(&[1], DataType::Int64), "type number 7"),
@@ -412,6 +497,29 @@ mod tests {
         ] {
             let error = floats(&tensor, &Storage::default()).unwrap_err().to_string();
             assert!(error.contains(message) && error.contains("`w`"), "{case}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_type_has_its_store() {
+        let int32s = |count| TensorProto { int32_data: vec![0; count], ..TensorProto::default() };
+        let floats = |count| TensorProto { float_data: vec![0.0; count], ..TensorProto::default() };
+        let raw =
+            |count| TensorProto { raw_data: Some(vec![0; count].into()), ..TensorProto::default() };
+        for (case, data_type, store, good) in [
+            ("undefined", 0, raw(3), false),
+            ("int8", 3, int32s(3), true),
+            ("float8", 17, raw(3), true),
+            ("int8 as floats", 3, floats(3), false),
+            ("complex", 14, floats(6), true),
+            ("half of a complex", 14, floats(3), false),
+            ("int4, packed", 22, int32s(2), true),
+            ("int4, raw", 22, raw(2), true),
+            ("int4, one byte each", 22, raw(3), false),
+            ("of the future", 99, raw(1), true),
+        ] {
+            let tensor = TensorProto { data_type: Some(data_type), dims: vec![3], ..store };
+            assert_eq!(check(&tensor, &Storage::default()).is_ok(), good, "{case}");
         }
     }
 

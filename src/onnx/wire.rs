@@ -40,6 +40,21 @@ pub struct Fields<'a> {
     end: usize,
 }
 
+impl Field {
+    /// The field, if it holds a message or a string.
+    ///
+    /// # Errors
+    /// If it holds a number.
+    pub fn delimited(self) -> Result<Self, WireError> {
+        match self.length.is_empty() {
+            false => Ok(self),
+            true => {
+                Err(WireError { at: self.entry.start, what: "a number where a message belongs" })
+            }
+        }
+    }
+}
+
 impl Iterator for Fields<'_> {
     type Item = Result<Field, WireError>;
 
@@ -90,9 +105,9 @@ impl Fields<'_> {
             if index == 9 && byte > 1 {
                 break;
             }
-            value |= u64::from(byte & 0x7f) << (7 * index);
+            value |= shifted(byte, index);
             if byte & 0x80 == 0 {
-                return Ok((value, start + index + 1));
+                return Ok((value, start.saturating_add(index).saturating_add(1)));
             }
         }
         let what = if bytes.len() < 10 {
@@ -110,7 +125,14 @@ pub fn varint_value(payload: &[u8]) -> u64 {
         .iter()
         .take(10)
         .enumerate()
-        .fold(0, |value, (index, &byte)| value | u64::from(byte & 0x7f) << (7 * index))
+        .fold(0, |value, (index, &byte)| value | shifted(byte, index))
+}
+
+/// The seven bits that byte `index` of a varint holds, where they belong; what lies
+/// beyond 64 bits is lost.
+fn shifted(byte: u8, index: usize) -> u64 {
+    let places = u32::try_from(index.saturating_mul(7)).unwrap_or(u32::MAX);
+    u64::from(byte & 0x7f).checked_shl(places).unwrap_or(0)
 }
 
 /// The encoding of `value` as a varint.

@@ -13,7 +13,7 @@ use prost::Message;
 use super::NotLinear;
 use super::read::{Read, Reader};
 use crate::affine::{Border, Window};
-use crate::engine::{Array, Engine, Source, normal};
+use crate::engine::{Array, Engine, Limits, Source, normal};
 use crate::onnx::build;
 use crate::onnx::graph::{Node, NodeId, ValueId};
 use crate::onnx::model::Invalid;
@@ -63,7 +63,7 @@ pub(super) fn bordered(reader: &Reader, node: &Node) -> Read<Option<Bordered>> {
         return Ok(Err(reader.sizes.rank_unknown(input)));
     };
     if let Some(axis) = sizes.iter().position(Option::is_none) {
-        return Ok(reader.sizes.size(input, axis + 1).map(|_| None));
+        return Ok(reader.sizes.size(input, axis.saturating_add(1)).map(|_| None));
     }
     let batches = batch.map_or(BATCHES.to_vec(), |batch| vec![batch]);
     let shapes =
@@ -172,8 +172,7 @@ impl Steps {
             constants.push(tensor::from_floats(name, &zeros, Float::F64));
         }
         let model = build::model(self.opset, inputs, nodes, constants, &[&self.output]);
-        let bytes = model.encode_to_vec();
-        let source = Source { bytes: &bytes, folder: None };
+        let source = Source::small(model.encode_to_vec(), Limits::of_reading());
         let engine = Engine::load(source, &[shape.to_vec()]).ok()?;
         let run = |sign: f64| {
             let numbers = (1..=elements).map(|number| sign * number as f64).collect();
@@ -222,7 +221,7 @@ impl Moved {
         let mut sides = sides.map(|(&before, (&size, &all))| {
             Some((
                 i64::try_from(before).ok()?,
-                i64::try_from(all.checked_sub(before + size)?).ok()?,
+                i64::try_from(all.checked_sub(before.checked_add(size)?)?).ok()?,
             ))
         });
         // The batch and the channels have no border.
@@ -236,10 +235,10 @@ impl Moved {
 
     /// The number of the input's element that belongs at `at`; `None` in the border.
     fn number_at(&self, at: &[usize], before: &[usize]) -> Option<f64> {
-        let mut number = 0;
+        let mut number = 0usize;
         for (&size, (&at, &before)) in self.shape.iter().zip(at.iter().zip(before)) {
             let inside = at.checked_sub(before).filter(|&inside| inside < size)?;
-            number = number * size + inside;
+            number = number.checked_mul(size)?.checked_add(inside)?;
         }
         Some(number as f64 + 1.0)
     }

@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ndarray::ArrayD;
 use prost::Message;
 
-use crate::engine::{Array, Engine, Source};
+use super::effort::{Budget, Effort};
+use crate::engine::{Array, Engine, Limits, Source};
 use crate::onnx::build;
-use crate::onnx::graph::{Graph, Node, ValueId};
+use crate::onnx::graph::{Graph, Initializer, Node, ValueId};
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
-use crate::onnx::storage::Storage;
 use crate::onnx::tensor::{self, Float};
 
 /// Operators that exporters build constants with. Deterministic, and without bodies.
@@ -96,6 +96,10 @@ const FOLDABLE: &[&str] = &[
     "Xor",
 ];
 
+/// Those of them whose result may be larger than all that they read.
+const GROWING: &[&str] =
+    &["Concat", "ConstantOfShape", "Conv", "Einsum", "Expand", "Pad", "Range", "Tile"];
+
 /// Further operators whose first output has the type of their first input.
 const KEEPS_TYPE: &[&str] = &[
     "AveragePool",
@@ -122,12 +126,8 @@ const KEEPS_TYPE: &[&str] = &[
     "SplitToSequence",
 ];
 
-/// No constant sub-graph of a real model is deeper or yields more.
+/// No constant sub-graph of a real model is deeper.
 const MAX_DEPTH: u8 = 250;
-const MAX_ELEMENTS: usize = 1 << 26;
-
-/// Nor takes more multiply-adds at one node.
-const MAX_WORK: i64 = 1 << 33;
 
 /// See the module's documentation.
 pub struct Constants<'g, 'm> {
@@ -138,6 +138,8 @@ pub struct Constants<'g, 'm> {
     depths: HashMap<ValueId, u8>,
     types: HashMap<ValueId, i32>,
     values: Mutex<HashMap<ValueId, Option<Arc<TensorProto>>>>,
+    /// Of all graphs of the model together.
+    budget: Arc<Budget>,
 }
 
 impl<'g, 'm> Constants<'g, 'm> {
@@ -164,9 +166,14 @@ impl<'g, 'm> Constants<'g, 'm> {
         outer: Option<Arc<Self>>,
         keep_overridable: bool,
     ) -> Result<Self, Invalid> {
+        let budget = match &outer {
+            Some(outer) => Arc::clone(&outer.budget),
+            None => Arc::new(Budget::new(graph.model.bytes_with_side_files())),
+        };
         let mut constants = Constants {
             graph,
             outer,
+            budget,
             depths: HashMap::new(),
             types: HashMap::new(),
             values: Mutex::default(),
@@ -179,8 +186,10 @@ impl<'g, 'm> Constants<'g, 'm> {
             if let (Some(outside), Some(outer)) = (value.outer, &constants.outer) {
                 constants.types.extend(outer.element_type(outside).map(|known| (id, known)));
                 constants.depths.extend(outer.depths.get(&outside).map(|&depth| (id, depth)));
-            } else if let Some(initializer) = graph.initializer(id) {
-                constants.types.insert(id, initializer?.data_type());
+            } else if let Some(element_type) =
+                graph.initializer(id)?.map(|stored| stored.element_type())
+            {
+                constants.types.insert(id, element_type);
                 if !(overridable && value.input.is_some()) {
                     constants.depths.insert(id, 0);
                 }
@@ -197,7 +206,7 @@ impl<'g, 'm> Constants<'g, 'm> {
     fn note_node(&mut self, node: &Node) {
         let Some(op) = node.standard_op() else { return };
         let element_type = match op {
-            "Constant" => stored(node).map(|tensor| tensor.data_type()),
+            "Constant" => stored(node).map(|stored| stored.element_type()),
             "Cast" => Some(node.int("to", 0) as i32),
             "CastLike" | "Where" => node.input(1).and_then(|like| self.element_type(like)),
             "Shape" | "Size" => Some(DataType::Int64.into()),
@@ -231,6 +240,8 @@ impl<'g, 'm> Constants<'g, 'm> {
     }
 
     fn depth_of_result(&self, node: &Node, op: &str) -> Option<u8> {
+        // Of nothing comes nothing, but in a malformed node.
+        node.inputs.first()?;
         let mut deepest = 0;
         for (index, input) in node.inputs.iter().enumerate() {
             match input {
@@ -266,8 +277,9 @@ impl<'g, 'm> Constants<'g, 'm> {
         if let Some(known) = self.cache().get(&id) {
             return Ok(known.clone());
         }
-        let found = match (self.graph.initializer(id), self.graph.value(id).outer, &self.outer) {
-            (Some(stored), ..) => Some(Arc::new(stored?)),
+        let stored = self.graph.initializer(id)?;
+        let found = match (stored, self.graph.value(id).outer, &self.outer) {
+            (Some(stored), ..) => self.written_out(stored)?.map(Arc::new),
             (None, Some(outside), Some(outer)) => outer.tensor(outside)?,
             _ => self.computed(id)?.map(Arc::new),
         };
@@ -308,15 +320,52 @@ impl<'g, 'm> Constants<'g, 'm> {
         }
     }
 
+    /// A node that computes a constant larger than any real one, by its label: the engine
+    /// would compute it, too, as soon as it loads the model.
+    ///
+    /// # Errors
+    /// If a stored tensor is malformed.
+    pub fn oversized(&self) -> Result<Option<String>, Invalid> {
+        for (_, node) in self.graph.nodes() {
+            let grows = node.standard_op().is_some_and(|op| GROWING.contains(&op));
+            if !grows || !node.output().is_some_and(|output| self.contains(output)) {
+                continue;
+            }
+            let mut inputs = Vec::with_capacity(node.inputs.len());
+            for input in node.inputs.iter().flatten() {
+                inputs.extend(self.tensor(*input)?.map(|tensor| tensor.as_ref().clone()));
+            }
+            let effort = Effort::of(node, &inputs, &self.graph.model.storage)?;
+            if effort.is_some_and(|effort| !self.budget.allows(effort)) {
+                return Ok(Some(node.label().to_owned()));
+            }
+        }
+        Ok(None)
+    }
+
     fn cache(&self) -> MutexGuard<'_, HashMap<ValueId, Option<Arc<TensorProto>>>> {
         self.values.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All elements of what is stored; `None` if it is sparse and cannot be written out.
+    fn written_out(&self, stored: Initializer) -> Result<Option<TensorProto>, Invalid> {
+        match stored {
+            Initializer::Dense(tensor) => Ok(Some(tensor)),
+            Initializer::Sparse(sparse) if self.budget.spend(Effort::of_dims(&sparse.dims)) => {
+                Ok(tensor::dense(&sparse, &self.graph.model.storage)?)
+            }
+            Initializer::Sparse(_) => Ok(None),
+        }
     }
 
     fn computed(&self, id: ValueId) -> Result<Option<TensorProto>, Invalid> {
         let Some(producer) = self.graph.value(id).producer else { return Ok(None) };
         let node = self.graph.node(producer);
         if node.standard_op() == Some("Constant") {
-            return Ok(stored(node));
+            let Some(stored) = stored(node) else { return Ok(None) };
+            let tensor = self.written_out(stored)?;
+            let name = Some(self.graph.value(id).name.clone());
+            return Ok(tensor.map(|tensor| TensorProto { name, ..tensor }));
         }
         // A cast to its own type: tract 0.23.9 makes −1 of the "to the end" (2⁶³ − 1)
         // that unoptimised dynamo wraps in one.
@@ -339,15 +388,15 @@ impl<'g, 'm> Constants<'g, 'm> {
             let name = Some(self.graph.value(input).name.clone());
             initializer.push(TensorProto { name, ..tensor });
         }
-        if self.is_too_large(node, &initializer)? {
+        let effort = Effort::of(node, &initializer, &self.graph.model.storage)?;
+        if !effort.is_some_and(|effort| self.budget.spend(effort)) {
             return Ok(None);
         }
         let name = &self.graph.value(id).name;
         let opset = self.graph.model.opset;
         let model = build::model(opset, vec![], vec![proto], initializer, &[name]);
-        let bytes = model.encode_to_vec();
-        let run = Engine::load(Source { bytes: &bytes, folder: None }, &[])
-            .and_then(|engine| engine.run(&[]));
+        let source = Source::small(model.encode_to_vec(), Limits::of_reading());
+        let run = Engine::load(source, &[]).and_then(|engine| engine.run(&[]));
         let float = self.element_type(id).and_then(Float::from_onnx).unwrap_or(Float::F32);
         Ok(match run.ok().and_then(|outputs| outputs.into_iter().next()) {
             Some(Array::Float(values)) => Some(tensor::from_floats(name, &values, float)),
@@ -405,135 +454,11 @@ impl<'g, 'm> Constants<'g, 'm> {
     fn inlined(&self, tensor: &TensorProto) -> Result<TensorProto, Invalid> {
         tensor::inlined(tensor, &self.graph.model.storage).map_err(Invalid::from)
     }
-
-    /// Whether evaluating `node` could take more memory or time than any real constant does.
-    fn is_too_large(&self, node: &Node, inputs: &[TensorProto]) -> Result<bool, Invalid> {
-        let storage = &self.graph.model.storage;
-        let grown = match (node.standard_op(), inputs) {
-            (Some("ConstantOfShape"), [shape]) | (Some("Expand"), [_, shape]) => {
-                tensor::integers(shape, storage)?
-            }
-            (Some("Tile"), [data, repeats]) => {
-                let mut sizes = tensor::integers(repeats, storage)?;
-                sizes.extend(&data.dims);
-                sizes
-            }
-            (Some("Range"), [start, limit, delta]) => {
-                let bounds = [start, limit, delta].map(|bound| tensor::integers(bound, storage));
-                match bounds {
-                    [Ok(a), Ok(b), Ok(c)] => match (&a[..], &b[..], &c[..]) {
-                        ([start], [limit], [delta]) if *delta != 0 => {
-                            vec![
-                                limit.saturating_sub(*start).saturating_abs()
-                                    / delta.saturating_abs(),
-                            ]
-                        }
-                        _ => return Ok(true),
-                    },
-                    _ => return Ok(true),
-                }
-            }
-            (Some("Gather"), [data, indices]) => {
-                let axis = node.int("axis", 0);
-                let axis = if axis < 0 { axis + data.dims.len() as i64 } else { axis };
-                let others = (0..).zip(&data.dims).filter(|&(at, _)| at != axis);
-                others.map(|(_, &dim)| dim).chain(indices.dims.iter().copied()).collect()
-            }
-            (Some("Pad"), [data, rest @ ..]) => {
-                let pads = match (node.ints("pads"), rest) {
-                    (Some(pads), _) => pads.to_vec(),
-                    (None, [pads, ..]) => tensor::integers(pads, storage)?,
-                    (None, []) => return Ok(true),
-                };
-                let (begins, ends) = pads.split_at(pads.len() / 2);
-                let dims = data.dims.iter().zip(begins.iter().zip(ends));
-                dims.map(|(&dim, (&a, &b))| dim.saturating_add(a).saturating_add(b)).collect()
-            }
-            (Some("Conv"), [data, kernel, ..]) => match convolved(node, data, kernel) {
-                Some((sizes, work)) if work <= MAX_WORK => sizes,
-                _ => return Ok(true),
-            },
-            (Some("MatMul" | "Gemm"), [left, right, ..]) => {
-                // Of all that is summed up, at most both factors' elements are multiplied.
-                let inner = left.dims.iter().copied().fold(1, i64::max);
-                let mut sizes = broadcast(&[without_matrix(left), without_matrix(right)]);
-                sizes.push(left.dims.iter().rev().take(2).copied().fold(1, i64::max));
-                sizes.push(right.dims.iter().rev().take(2).copied().fold(1, i64::max));
-                if product(&sizes).saturating_mul(inner) > MAX_WORK {
-                    return Ok(true);
-                }
-                sizes
-            }
-            (Some("Einsum"), _) => match summed(node, inputs) {
-                Some((sizes, work)) if work <= MAX_WORK => sizes,
-                _ => return Ok(true),
-            },
-            // By inputs since opset 6.
-            (Some("Tile"), _) => return Ok(true),
-            _ => broadcast(inputs),
-        };
-        Ok(product(&grown) > MAX_ELEMENTS as i64)
-    }
-}
-
-fn product(sizes: &[i64]) -> i64 {
-    sizes.iter().fold(1i64, |product, &size| product.saturating_mul(size.max(1)))
-}
-
-/// A stack of matrices as one of single numbers.
-fn without_matrix(stack: &TensorProto) -> TensorProto {
-    let dims = stack.dims.get(..stack.dims.len().saturating_sub(2)).unwrap_or_default().to_vec();
-    TensorProto { dims, ..TensorProto::default() }
-}
-
-/// At most how large the result of a convolution is, and its multiply-adds.
-fn convolved(node: &Node, data: &TensorProto, kernel: &TensorProto) -> Option<(Vec<i64>, i64)> {
-    let (&[batch, _, ref spatial @ ..], &[outputs, ref rest @ ..]) =
-        (data.dims.as_slice(), kernel.dims.as_slice())
-    else {
-        return None;
-    };
-    // With SAME padding an output is no larger than its input.
-    let pads = node.ints("pads").unwrap_or_default();
-    let pads = pads.iter().fold(0i64, |all, &pad| all.saturating_add(pad.max(0)));
-    let spatial = spatial.iter().map(|size| size.saturating_add(pads));
-    let sizes: Vec<i64> = [batch, outputs].into_iter().chain(spatial).collect();
-    let work = product(&sizes).saturating_mul(product(rest));
-    Some((sizes, work))
-}
-
-/// The dimensions of the result of an Einsum, and its multiply-adds; `None` if its
-/// equation is not one of letters alone.
-fn summed(node: &Node, inputs: &[TensorProto]) -> Option<(Vec<i64>, i64)> {
-    let equation = std::str::from_utf8(node.attribute("equation")?.s()).ok()?;
-    let (operands, result) = equation.split_once("->")?;
-    let mut sizes: HashMap<char, i64> = HashMap::new();
-    for (operand, input) in operands.split(',').zip(inputs) {
-        let labels: Vec<char> = operand.trim().chars().collect();
-        if labels.len() != input.dims.len() || !labels.iter().all(char::is_ascii_alphabetic) {
-            return None;
-        }
-        sizes.extend(labels.into_iter().zip(input.dims.iter().copied()));
-    }
-    let all: Vec<i64> = sizes.values().copied().collect();
-    let result = result.trim().chars().map(|label| sizes.get(&label).copied());
-    Some((result.collect::<Option<_>>()?, product(&all)))
-}
-
-/// The dimensions that operands of these dimensions are broadcast to.
-fn broadcast(operands: &[TensorProto]) -> Vec<i64> {
-    let rank = operands.iter().map(|operand| operand.dims.len()).max().unwrap_or(0);
-    let from_end = |operand: &TensorProto, axis: usize| {
-        operand.dims.iter().rev().nth(axis).copied().unwrap_or(1)
-    };
-    let size = |axis| operands.iter().map(|operand| from_end(operand, axis)).max().unwrap_or(1);
-    (0..rank).map(size).collect()
 }
 
 /// The tensor of a `Constant` node.
-fn stored(node: &Node) -> Option<TensorProto> {
+fn stored(node: &Node) -> Option<Initializer> {
     let [attribute] = node.proto.attribute.as_slice() else { return None };
-    let name = node.proto.output.first().cloned().unwrap_or_default();
     let float = |dims: Vec<i64>, values: &[f32]| TensorProto {
         dims,
         data_type: Some(DataType::Float.into()),
@@ -546,17 +471,13 @@ fn stored(node: &Node) -> Option<TensorProto> {
         int64_data: values.to_vec(),
         ..TensorProto::default()
     };
-    let mut tensor = match attribute.name() {
+    Some(Initializer::Dense(match attribute.name() {
         "value" => attribute.t.clone()?,
-        "sparse_value" => {
-            tensor::dense(attribute.sparse_tensor.as_ref()?, &Storage::default()).ok()??
-        }
+        "sparse_value" => return attribute.sparse_tensor.clone().map(Initializer::Sparse),
         "value_float" => float(vec![], &[attribute.f()]),
         "value_floats" => float(vec![attribute.floats.len() as i64], &attribute.floats),
         "value_int" => int(vec![], &[attribute.i()]),
         "value_ints" => int(vec![attribute.ints.len() as i64], &attribute.ints),
         _ => return None,
-    };
-    tensor.name = Some(name);
-    Some(tensor)
+    }))
 }

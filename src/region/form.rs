@@ -8,6 +8,8 @@
 //! from what is needed, each tensor is either left to its node or becomes the
 //! output of a region that stops at the anchors whose cost is least.
 
+#![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::read::{Map, Reader, Reading};

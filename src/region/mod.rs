@@ -1,6 +1,6 @@
 //! Linear regions: which part of the graph is one sum of convolutions.
 //!
-//! [`constant`] and [`sizes`] say what is known of tensors, [`read`] what a node
+//! [`constant`] (which `effort` keeps within bounds) and [`sizes`] say what is known of tensors, [`read`] what a node
 //! computes (with `border` for what takes many nodes to write), [`inference`] what it
 //! would in a deploy graph, [`form`] decides where
 //! regions begin and end, and [`Region::evaluate`] computes a region's normal form
@@ -9,6 +9,7 @@
 
 mod border;
 pub mod constant;
+mod effort;
 pub mod form;
 pub mod inference;
 pub mod read;
@@ -262,12 +263,13 @@ pub fn order_of_product(geometry: &Geometry) -> Option<Order> {
     if geometry.sense != Sense::Product || is_nchw {
         return None;
     }
-    let channels = geometry.windows.len() + 1;
+    let channels = geometry.rank().saturating_sub(1);
     let last = ends.into_iter().find(|end| end.axis(1) == channels);
     Some(last.cloned().unwrap_or_else(|| Order::with_channels_at(channels)))
 }
 
 /// How many nodes it takes to write out a convolution of this shape.
+#[expect(clippy::arithmetic_side_effects, reason = "a few per axis")]
 pub fn nodes_of(geometry: &Geometry, opset: i64) -> usize {
     let count = |condition: fn(&Window) -> bool| {
         geometry.windows.iter().filter(|window| condition(window)).count()
@@ -398,7 +400,8 @@ impl Region {
                 continue;
             }
             for operand in reading.operands() {
-                *uses.entry(readings.source(operand)).or_default() += 1;
+                let count = uses.entry(readings.source(operand)).or_default();
+                *count = count.saturating_add(1);
             }
         }
         for &id in nodes() {

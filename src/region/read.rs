@@ -289,7 +289,7 @@ impl<'g, 'm> Reader<'g, 'm> {
             return Ok(Err(NotLinear::Malformed("its kernel is not a float tensor [O, C, k…]")));
         };
         let groups = usize::try_from(node.int("group", 1)).unwrap_or(0);
-        if groups == 0 || first % groups != 0 || dims.contains(&0) {
+        if first.checked_rem(groups) != Some(0) || dims.contains(&0) {
             return Ok(Err(NotLinear::Malformed("its groups do not divide its channels")));
         }
         let taps: Vec<i64> = taps.iter().map(|&taps| taps as i64).collect();
@@ -367,7 +367,7 @@ impl<'g, 'm> Reader<'g, 'm> {
             channels: Some(Channels { inputs, outputs, groups: 1 }),
             windows: vec![Window::IDENTITY; axes],
             sense: Sense::Product,
-            ..Geometry::identity().within(&Order::with_channels_at(rank - 1))
+            ..Geometry::identity().within(&Order::with_channels_at(rank.saturating_sub(1)))
         };
         let (kernel, bias) = (weights, Vec::new());
         Ok(Ok(Reading::Map(input, Map::Conv { kernel, layout, float, bias, geometry })))
@@ -415,7 +415,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let strides = per_axis(node, "strides", taps.len(), 1)?;
         let dilations = per_axis(node, "dilations", taps.len(), 1)?;
         let auto_pad = node.attribute("auto_pad").map_or(&b""[..], |attribute| attribute.s());
-        let explicit = per_axis(node, "pads", 2 * taps.len(), 0)?;
+        let explicit = per_axis(node, "pads", taps.len().saturating_mul(2), 0)?;
         let (begins, ends) = explicit.split_at(taps.len());
         let axes = taps.iter().zip(&strides).zip(&dilations).zip(begins.iter().zip(ends));
         axes.enumerate()
@@ -427,8 +427,10 @@ impl<'g, 'm> Reader<'g, 'm> {
                     b"SAME_UPPER" | b"SAME_LOWER" => {
                         let extent =
                             taps.saturating_sub(1).saturating_mul(dilation).saturating_add(1);
-                        let total = self.same_padding(input, axis + 2, stride, extent)?;
-                        let (small, large) = (total / 2, total - total / 2);
+                        let total =
+                            self.same_padding(input, axis.saturating_add(2), stride, extent)?;
+                        let small = total / 2;
+                        let large = total.saturating_sub(small);
                         if auto_pad == b"SAME_UPPER" { (small, large) } else { (large, small) }
                     }
                     _ => return Err(malformed.clone()),
@@ -453,8 +455,9 @@ impl<'g, 'm> Reader<'g, 'm> {
         if stride < 1 {
             return Err(NotLinear::Malformed("a stride is not positive"));
         }
-        let outputs = (size + stride - 1) / stride;
-        Ok((outputs.saturating_sub(1).saturating_mul(stride).saturating_add(extent) - size).max(0))
+        // ⌈size/stride⌉ outputs, of which the last one's window begins here.
+        let last = size.saturating_sub(1).div_euclid(stride).saturating_mul(stride);
+        Ok(last.saturating_add(extent).saturating_sub(size).max(0))
     }
 
     /// BatchNormalization (opset 7 to 15), with the running statistics: a deploy
@@ -574,7 +577,9 @@ impl<'g, 'm> Reader<'g, 'm> {
         // [N,C,H,W], [C] runs along W; in [N,H,W,C] it meets the channels.
         let mut along = dims.iter().enumerate().filter(|&(_, &dim)| dim != 1);
         let axis = match (along.next(), along.next()) {
-            (Some((along, _)), None) if fits => along + axis.unwrap_or(sizes.len() - dims.len()),
+            (Some((along, _)), None) if fits => {
+                along.saturating_add(axis.unwrap_or(sizes.len().saturating_sub(dims.len())))
+            }
             _ => 0,
         };
         // The batch has no constant of its own.
@@ -670,7 +675,7 @@ impl<'g, 'm> Reader<'g, 'm> {
             },
         };
         let pairs: Vec<_> = begins.iter().copied().zip(ends.iter().copied()).collect();
-        if axes.len() != pairs.len() {
+        if axes.len() != pairs.len() || begins.len() != ends.len() {
             return Ok(Err(NotLinear::Malformed("its pads do not fit its axes")));
         }
         let axes = known!(self.axes_from_front(input, &axes));
@@ -696,14 +701,18 @@ impl<'g, 'm> Reader<'g, 'm> {
         let mut crops = Vec::with_capacity(cuts.len());
         for Cut { axis, start, end } in cuts {
             let size = || self.sizes.size(input, axis);
-            let begin = if start < 0 { (known!(size()) + start.max(-LARGE)).max(0) } else { start };
+            let begin = if start < 0 {
+                known!(size()).saturating_add(start.max(-LARGE)).max(0)
+            } else {
+                start
+            };
             let rest = match end {
                 TO_THE_END.. => 0,
-                ..0 => -end.max(-LARGE),
-                _ => (known!(size()) - end).max(0),
+                ..0 => end.max(-LARGE).saturating_neg(),
+                _ => known!(size()).saturating_sub(end).max(0),
             };
             axes.push(axis);
-            crops.push((-begin.min(LARGE), -rest));
+            crops.push((begin.min(LARGE).saturating_neg(), rest.saturating_neg()));
         }
         let map = self.frame(input, &axes, &crops, Border::Zero);
         Ok(map.map(|map| Reading::Map(input, map)))
@@ -754,7 +763,7 @@ impl<'g, 'm> Reader<'g, 'm> {
                 (&[Cut { axis: on, start, end: TO_THE_END.. }], true)
                     if on == *axis && (-LARGE..0).contains(&start) =>
                 {
-                    pads.0 = -start;
+                    pads.0 = start.saturating_neg();
                 }
                 (&[Cut { axis: on, start: 0, end }], false)
                     if on == *axis && (1..LARGE).contains(&end) =>
@@ -832,7 +841,7 @@ impl<'g, 'm> Reader<'g, 'm> {
             let window = window.ok_or(NotLinear::Malformed("its pads are beyond all sizes"))?;
             let role = order.role(axis).saturating_sub(2);
             if windows.len() <= role {
-                windows.resize(role + 1, Window::IDENTITY);
+                windows.resize(role.saturating_add(1), Window::IDENTITY);
             }
             if let Some(slot) = windows.get_mut(role) {
                 *slot = window;
@@ -985,8 +994,8 @@ fn scattered_windows(node: &Node, taps: &[i64]) -> Result<Vec<Window>, NotLinear
     let (strides, dilations) = (list("strides", taps.len(), 1)?, list("dilations", taps.len(), 1)?);
     let growth = list("output_padding", taps.len(), 0)?;
     let pads = match auto_pad {
-        b"VALID" => vec![0; 2 * taps.len()],
-        _ => list("pads", 2 * taps.len(), 0)?,
+        b"VALID" => vec![0; taps.len().saturating_mul(2)],
+        _ => list("pads", taps.len().saturating_mul(2), 0)?,
     };
     let (begins, ends) = pads.split_at(taps.len());
     let axes = taps.iter().zip(strides).zip(dilations).zip(growth).zip(begins.iter().zip(ends));

@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use super::NotLinear;
 use super::constant::Constants;
 use crate::affine::Order;
-use crate::engine::{self, Inference, InputShapes, Source};
+use crate::engine::{self, Inference, InputShapes, Limits, Source};
 use crate::onnx::graph::{Graph, Node, ValueId};
 use crate::onnx::model::{Invalid, graph_field};
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
@@ -69,9 +69,13 @@ impl<'g, 'm> Sizes<'g, 'm> {
             if self.graph.nodes().any(|(_, node)| node.aligns_by_axis()) {
                 return Inference::default();
             }
+            if !matches!(self.constants.oversized(), Ok(None)) {
+                return Inference::default();
+            }
             let model = self.graph.model;
             let Ok(bytes) = engine::normal::model(model) else { return Inference::default() };
-            let source = Source { bytes: &bytes, folder: model.storage.folder() };
+            let storage = model.storage.clone();
+            let source = Source { bytes, storage, limits: Limits::of_reading() };
             engine::infer(source, self.inputs).unwrap_or_default()
         };
         self.graph.outer.is_none().then(|| self.inference.get_or_init(infer))
@@ -223,7 +227,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
                 let mut parts = (0..node.inputs.len()).map(of_input);
                 let mut all = parts.next()??;
                 let axis = node.int("axis", 0);
-                let axis = if axis < 0 { axis + all.len() as i64 } else { axis };
+                let axis = if axis < 0 { axis.saturating_add(all.len() as i64) } else { axis };
                 let axis = usize::try_from(axis).ok()?;
                 let mut size = *all.get(axis)?;
                 for part in parts {
@@ -264,7 +268,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
             }
             "Gather" => {
                 let (rank, indices) = (of_input(0)?.len(), of_input(1)?.len());
-                open_dims((rank + indices).checked_sub(1)?)
+                open_dims(rank.checked_add(indices)?.checked_sub(1)?)
             }
             "Add" | "Sub" | "Mul" | "Div" => {
                 let (left, right) = (node.input(0)?, node.input(1)?);

@@ -7,10 +7,11 @@ use std::collections::HashMap;
 
 use ndarray::ArrayD;
 use prost::Message;
+use prost::bytes::Bytes;
 
 use super::feed::Random;
 use super::{largest_difference, largest_magnitude, relative};
-use crate::engine::{Array, Engine, EngineError, Source, normal};
+use crate::engine::{Array, Engine, EngineError, Limits, Source, normal};
 use crate::onnx::build;
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::storage::Storage;
@@ -77,7 +78,7 @@ pub enum Unproved {
 ///
 /// # Errors
 /// If they do not, or if the engine cannot tell.
-pub fn prove(claim: &Claim) -> Result<f64, Unproved> {
+pub fn prove(claim: &Claim, limits: Limits) -> Result<f64, Unproved> {
     let elements = |shape: &Vec<usize>| shape.iter().fold(1usize, |a, &b| a.saturating_mul(b));
     if claim.trials.iter().flatten().map(elements).any(|elements| elements > MAX_ELEMENTS) {
         return Err(Unproved::TooWide);
@@ -92,7 +93,10 @@ pub fn prove(claim: &Claim) -> Result<f64, Unproved> {
     let mut largest = 0.0f64;
     for shapes in &claim.trials {
         let inputs: Vec<Array> = shapes.iter().map(|shape| random.floats(shape)).collect();
-        let run = |bytes: &[u8]| Engine::load(Source { bytes, folder: None }, shapes)?.run(&inputs);
+        let run = |bytes: &Bytes| {
+            let source = Source { bytes: bytes.clone(), storage: Storage::default(), limits };
+            Engine::load(source, shapes)?.run(&inputs)
+        };
         let (expected, found) = (run(&old)?, run(&new)?);
         let error = match (expected.as_slice(), found.as_slice()) {
             ([first, ..], [found]) if !first.shape().contains(&0) => {
@@ -140,7 +144,7 @@ pub fn check_rounding(
 }
 
 impl Claim {
-    fn model(&self, side: &Side, outputs: &[&str]) -> Vec<u8> {
+    fn model(&self, side: &Side, outputs: &[&str]) -> Bytes {
         let rank = |index: usize| {
             let shape = self.trials.first().and_then(|trial| trial.get(index));
             shape.map_or(0, Vec::len)
@@ -149,7 +153,7 @@ impl Claim {
         let inputs = inputs.map(|(index, name)| build::double_input(name, rank(index))).collect();
         let nodes = side.nodes.iter().flat_map(|node| side.normalised(node, self.opset)).collect();
         let model = build::model(self.opset, inputs, nodes, side.constants.clone(), outputs);
-        model.encode_to_vec()
+        model.encode_to_vec().into()
     }
 }
 

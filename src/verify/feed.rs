@@ -39,15 +39,18 @@ impl Random {
 /// How many outputs along an axis make every border case occur: those whose
 /// windows overhang on either side, and two that lie inside.
 pub fn outputs_with_all_borders(windows: &[Window]) -> i64 {
-    let overhang = |pad: i64, stride: i64| (pad.max(0) + stride - 1) / stride;
+    // ⌈pad/stride⌉
+    let overhang =
+        |pad: i64, stride: i64| pad.max(0).saturating_sub(1).div_euclid(stride).saturating_add(1);
     let borders = windows.iter().map(|window| {
         let (before, behind) = window.pads();
-        overhang(before, window.stride) + overhang(behind, window.stride)
+        overhang(before, window.stride).saturating_add(overhang(behind, window.stride))
     });
-    borders.max().unwrap_or(0) + 2
+    borders.max().unwrap_or(0).saturating_add(2)
 }
 
 /// The input size that gives `outputs` outputs, with `rest` elements left over.
 pub fn input_size(window: &Window, outputs: i64, rest: i64) -> i64 {
-    (outputs - 1) * window.stride - window.slack + rest
+    let last = outputs.saturating_sub(1).saturating_mul(window.stride);
+    last.saturating_sub(window.slack).saturating_add(rest)
 }

@@ -1,10 +1,11 @@
 //! The run of the whole model: as it was read, and as it will be written.
 
 use prost::Message;
+use prost::bytes::Bytes;
 
 use super::feed::Random;
 use super::relative_error;
-use crate::engine::{Array, Engine, EngineError, InputShapes, Source, normal};
+use crate::engine::{Array, Engine, EngineError, InputShapes, Limits, Source, normal};
 use crate::onnx::graph::Graph;
 use crate::onnx::model::{Invalid, Model, graph_field};
 use crate::onnx::proto::tensor_proto::DataType;
@@ -85,7 +86,12 @@ struct Input {
 ///
 /// # Errors
 /// If an entry of either model cannot be decoded.
-pub fn run(old: &Model, new: &Model, options: &Options) -> Result<Outcome, Invalid> {
+pub fn run(
+    old: &Model,
+    new: &Model,
+    options: &Options,
+    limits: Limits,
+) -> Result<Outcome, Invalid> {
     let (old_bytes, new_bytes) = (normal::model(old)?, normal::model(new)?);
     let old = Model::index(old_bytes.clone(), old.storage.clone())?;
     let graphs = Graph::read_all(&old)?;
@@ -93,7 +99,7 @@ pub fn run(old: &Model, new: &Model, options: &Options) -> Result<Outcome, Inval
     if let Some(reason) = graphs.iter().find_map(normal::misread) {
         return Ok(Outcome::NotRun(reason));
     }
-    let new = Source { bytes: &new_bytes, folder: new.storage.folder() };
+    let new = source(new_bytes, new, limits);
     let inputs = match inputs(graph, options)? {
         Ok(inputs) => inputs,
         Err(reason) => return Ok(Outcome::NotRun(reason)),
@@ -122,12 +128,19 @@ pub fn run(old: &Model, new: &Model, options: &Options) -> Result<Outcome, Inval
                     let differs = Outcome::Differs { output, error, tolerance };
                     match options.tolerance {
                         Some(_) => differs,
-                        None => explained(&old, &trial, errors, tolerance).unwrap_or(differs),
+                        None => {
+                            explained(&old, &trial, errors, tolerance, limits).unwrap_or(differs)
+                        }
                     }
                 }
             }
         }
     })
+}
+
+/// `bytes`, which are `model` in the engine's words, and `model`'s side files.
+fn source(bytes: Bytes, model: &Model, limits: Limits) -> Source {
+    Source { bytes, storage: model.storage.clone(), limits }
 }
 
 /// Whether `errors` are no more than rounding makes in this model.
@@ -136,9 +149,10 @@ fn explained(
     trial: &Trial,
     errors: Vec<(String, f64)>,
     tolerance: f64,
+    limits: Limits,
 ) -> Option<Outcome> {
     let bytes = with_other_last_bits(old.bytes())?;
-    let source = Source { bytes: &bytes, folder: old.storage.folder() };
+    let source = source(bytes.into(), old, limits);
     let mut moved: Vec<f64> = vec![0.0; errors.len()];
     for (expected, found) in trial.expected.iter().zip(&trial.outputs(source).ok()?) {
         for (moved, (expected, found)) in moved.iter_mut().zip(expected.iter().zip(found)) {
@@ -187,7 +201,7 @@ fn with_other_last_bits(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl Trial {
-    fn outputs(&self, source: Source<'_>) -> Result<Vec<Vec<Array>>, EngineError> {
+    fn outputs(&self, source: Source) -> Result<Vec<Vec<Array>>, EngineError> {
         let engine = Engine::load(source, &self.shapes)?;
         self.samples.iter().map(|sample| engine.run(sample)).collect()
     }
@@ -195,13 +209,13 @@ impl Trial {
 
 fn compare(
     graph: &Graph,
-    new: Source<'_>,
+    new: Source,
     options: &Options,
     inputs: &[Input],
     names: &[String],
 ) -> Result<Compared, EngineError> {
     let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.shape.clone()).collect();
-    let old = Source { bytes: graph.model.bytes(), folder: graph.model.storage.folder() };
+    let old = source(graph.model.bytes().clone(), graph.model, new.limits);
     let samples: Vec<Vec<Array>> = (0..options.samples.max(1))
         .map(|sample| {
             let mut random = Random::new(options.seed.wrapping_add(sample as u64));

@@ -9,9 +9,13 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use crate::onnx::external;
 use crate::onnx::graph::{Graph, NodeId, bodies};
 use crate::onnx::model::{Invalid, Model, Scope, graph_field};
-use crate::onnx::proto::{NodeProto, TensorProto, ValueInfoProto, type_proto};
+use crate::onnx::proto::{
+    FunctionProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto, type_proto,
+};
+use crate::onnx::tensor;
 use crate::onnx::wire::{self, Field};
 
 /// Numbers of the fields that hold a name.
@@ -75,10 +79,10 @@ pub fn check(old: &[Graph], expected: &[Expected], new: &Model) -> Result<(), Mi
             return Err(Invalid::DefinedTwice(tensor.name().to_owned()).into());
         }
     }
-    let files = Files { old: main.model, new, graphs: old, expected, tensors };
-    if files.around_graph(files.old) != files.around_graph(new) {
-        return Err(Miswritten::Unknown("something around the graph".into()));
-    }
+    let old_model = main.model;
+    let external = !(external::find(old_model)?.is_empty() && external::find(new)?.is_empty());
+    let files = Files { old: old_model, new, graphs: old, expected, tensors, external };
+    files.compare_surroundings()?;
     let mut tensors = Tensors::default();
     files.compare(&main.scope, &new.main, &mut tensors)?;
     // A body's tensors may stand in the graph around it, so they are counted at the end.
@@ -102,17 +106,69 @@ struct Files<'f, 'm> {
     expected: &'f [Expected<'f>],
     /// New initializers: those of a body may stand in the main graph.
     tensors: HashMap<&'f str, &'f TensorProto>,
+    /// Whether data lies in side files: the new model has one of its own, so entries name
+    /// other places, and what lies there is compared.
+    external: bool,
 }
 
 impl<'f> Files<'f, '_> {
-    /// What stands before the graph and behind it.
-    fn around_graph<'m>(&self, model: &'m Model) -> (&'m [u8], &'m [u8]) {
-        let (start, end) = match model.main.containers.first() {
-            Some(graph) => (graph.length.start, graph.payload.end),
-            None => (0, 0),
+    /// What stands beside the graph in the model.
+    fn compare_surroundings(&self) -> Result<(), Miswritten> {
+        const GRAPH: u32 = 7;
+        let around = |model: &Model| -> Result<Vec<Field>, wire::WireError> {
+            let fields = wire::fields(model.bytes(), 0..model.bytes().len());
+            fields.filter(|field| field.as_ref().map_or(true, |f| f.number != GRAPH)).collect()
         };
-        let bytes = model.bytes();
-        (bytes.get(..start).unwrap_or_default(), bytes.get(end..).unwrap_or_default())
+        let (before, after) = (around(self.old)?, around(self.new)?);
+        let mut same = before.len() == after.len();
+        for (before, after) in before.iter().zip(&after) {
+            same = same && self.same_beside_graph(before, after)?;
+        }
+        match same {
+            true => Ok(()),
+            false => Err(Miswritten::Unknown("something around the graph".into())),
+        }
+    }
+
+    fn same_beside_graph(&self, before: &Field, after: &Field) -> Result<bool, Invalid> {
+        const FUNCTION: u32 = 25;
+        if !self.external || before.number != FUNCTION || after.number != FUNCTION {
+            return Ok(self.same_bytes(before, after));
+        }
+        let read = |model: &Model, field: &Field| {
+            let mut function: FunctionProto = model.decode(field, "function")?;
+            function.node.iter_mut().try_for_each(|node| fill_node(model, node))?;
+            Ok::<_, Invalid>(function)
+        };
+        Ok(read(self.old, before)? == read(self.new, after)?)
+    }
+
+    fn same_bytes(&self, before: &Field, after: &Field) -> bool {
+        let bytes = |model: &'f Model, range: &Range<usize>| model.bytes().get(range.clone());
+        bytes(self.old, &before.entry) == bytes(self.new, &after.entry)
+    }
+
+    /// Whether two entries of graphs are the same, wherever their data lies.
+    fn same_entry(&self, before: &Field, after: &Field) -> Result<bool, Invalid> {
+        if !self.external || before.number != after.number {
+            return Ok(self.same_bytes(before, after));
+        }
+        let (old, new) = (self.old, self.new);
+        match before.number {
+            graph_field::NODE => Ok(filled_node(old, before)? == filled_node(new, after)?),
+            graph_field::INITIALIZER => {
+                Ok(filled_tensor(old, before)? == filled_tensor(new, after)?)
+            }
+            graph_field::SPARSE_INITIALIZER => {
+                let read = |model: &Model, field: &Field| {
+                    let mut sparse: SparseTensorProto = model.decode(field, "sparse tensor")?;
+                    fill_sparse(model, &mut sparse)?;
+                    Ok::<_, Invalid>(sparse)
+                };
+                Ok(read(old, before)? == read(new, after)?)
+            }
+            _ => Ok(self.same_bytes(before, after)),
+        }
     }
 
     /// The place of the old graph in `scope` among all.
@@ -191,8 +247,7 @@ impl<'f> Files<'f, '_> {
             graph_field::INITIALIZER => {
                 let name = self.new.string_within(&field.payload, TENSOR_NAME)?;
                 let Some(&expected) = self.tensors.get(name.as_str()) else { return Ok(false) };
-                let tensor: TensorProto = self.new.decode(field, "initializer")?;
-                let same = tensor == *expected;
+                let same = filled_tensor(self.new, field)? == *expected;
                 if same {
                     tensors.written.insert(name);
                 }
@@ -217,8 +272,7 @@ impl<'f> Files<'f, '_> {
         field: &Field,
         tensors: &mut Tensors<'f>,
     ) -> Result<bool, Miswritten> {
-        let bytes = |model: &'f Model, range: &Range<usize>| model.bytes().get(range.clone());
-        if bytes(self.old, &candidate.entry) == bytes(self.new, &field.entry) {
+        if self.same_entry(candidate, field)? {
             return self.may_stay(candidate).map(|()| true);
         }
         if candidate.number != graph_field::NODE || field.number != graph_field::NODE {
@@ -231,6 +285,7 @@ impl<'f> Files<'f, '_> {
                 attribute.g = None;
                 attribute.graphs.clear();
             }
+            fill_node(model, &mut node)?;
             Ok(holds.then_some(node))
         };
         let (before, after) = (shell(self.old, candidate)?, shell(self.new, field)?);
@@ -290,6 +345,44 @@ impl<'f> Files<'f, '_> {
             None => Ok(()),
         }
     }
+}
+
+fn filled_tensor(model: &Model, field: &Field) -> Result<TensorProto, Invalid> {
+    let mut tensor: TensorProto = model.decode(field, "initializer")?;
+    fill(model, &mut tensor)?;
+    Ok(tensor)
+}
+
+fn filled_node(model: &Model, field: &Field) -> Result<NodeProto, Invalid> {
+    let mut node: NodeProto = model.decode(field, "node")?;
+    fill_node(model, &mut node)?;
+    Ok(node)
+}
+
+/// Puts the data of a tensor into it, if it lies in a side file.
+fn fill(model: &Model, tensor: &mut TensorProto) -> Result<(), Invalid> {
+    *tensor = tensor::inlined(tensor, &model.storage)?;
+    Ok(())
+}
+
+fn fill_sparse(model: &Model, sparse: &mut SparseTensorProto) -> Result<(), Invalid> {
+    sparse.values.iter_mut().chain(&mut sparse.indices).try_for_each(|part| fill(model, part))
+}
+
+fn fill_node(model: &Model, node: &mut NodeProto) -> Result<(), Invalid> {
+    for attribute in &mut node.attribute {
+        let mut tensors = attribute.t.iter_mut().chain(&mut attribute.tensors);
+        tensors.try_for_each(|tensor| fill(model, tensor))?;
+        let mut sparse = attribute.sparse_tensor.iter_mut().chain(&mut attribute.sparse_tensors);
+        sparse.try_for_each(|sparse| fill_sparse(model, sparse))?;
+        for graph in attribute.g.iter_mut().chain(&mut attribute.graphs) {
+            graph.initializer.iter_mut().try_for_each(|tensor| fill(model, tensor))?;
+            let mut sparse = graph.sparse_initializer.iter_mut();
+            sparse.try_for_each(|sparse| fill_sparse(model, sparse))?;
+            graph.node.iter_mut().try_for_each(|node| fill_node(model, node))?;
+        }
+    }
+    Ok(())
 }
 
 /// A node of the new graph that computes what was needed in the old one and is not now.

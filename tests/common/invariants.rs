@@ -1,7 +1,7 @@
 //! What holds of every conversion, whatever the model: a table of named properties. The
 //! files are read by another protobuf implementation, that keeps unknown fields.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -20,13 +20,18 @@ pub struct Converted {
     pub report: Report,
     /// Shapes of its inputs, where they are known.
     shapes: Vec<Vec<usize>>,
+    source: PathBuf,
     folder: tempfile::TempDir,
     old: ModelProto,
     new: ModelProto,
 }
 
-const OLD: &str = "old.onnx";
-const NEW: &str = "new.onnx";
+const NAME: &str = "model.onnx";
+
+/// Folders: of the conversion, of the same once more, of the conversion of its result.
+const ONCE: &str = "once";
+const AGAIN: &str = "again";
+const TWICE: &str = "twice";
 
 type Answer = Result<(), String>;
 
@@ -52,24 +57,21 @@ pub const PROPERTIES: [Property; 13] = [
 ];
 
 impl Converted {
-    /// Converts the model at `path`, with its side files.
+    /// Converts the model at `path`.
     ///
     /// # Errors
     /// If the conversion fails.
     pub fn of(path: &Path, shapes: Vec<Vec<usize>>) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
-        fs::copy(path, folder.path().join(OLD)).unwrap();
-        for beside in fs::read_dir(path.parent().unwrap()).unwrap() {
-            let beside = beside.unwrap().path();
-            if super::has_extension(&beside, "data") {
-                fs::copy(&beside, folder.path().join(beside.file_name().unwrap())).unwrap();
-            }
+        // What a model's side file is called follows from the model's name.
+        for run in [ONCE, AGAIN, TWICE] {
+            fs::create_dir(folder.path().join(run)).unwrap();
         }
-        let report = converted(folder.path(), OLD, NEW, true)?;
-        let read =
-            |name| ModelProto::parse_from_bytes(&fs::read(folder.path().join(name)).unwrap());
-        let (old, new) = (read(OLD).unwrap(), read(NEW).unwrap());
-        Ok(Converted { report, shapes, folder, old, new })
+        let converted = folder.path().join(ONCE).join(NAME);
+        let report = convert_to(path, &converted, true)?;
+        let read = |path: &Path| ModelProto::parse_from_bytes(&fs::read(path).unwrap()).unwrap();
+        let (old, new) = (read(path), read(&converted));
+        Ok(Converted { report, shapes, source: path.to_owned(), folder, old, new })
     }
 
     /// The properties that do not hold, and why.
@@ -78,20 +80,25 @@ impl Converted {
         PROPERTIES.iter().filter_map(failed).collect()
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    pub fn old(&self) -> PathBuf {
-        self.path(OLD)
+    fn converted(&self, run: &str) -> PathBuf {
+        self.folder.path().join(run).join(NAME)
     }
 
     pub fn new_bytes(&self) -> Vec<u8> {
-        self.bytes(NEW)
+        fs::read(self.converted(ONCE)).unwrap()
     }
 
-    fn bytes(&self, name: &str) -> Vec<u8> {
-        fs::read(self.path(name)).unwrap()
+    fn old_bytes(&self) -> Vec<u8> {
+        fs::read(&self.source).unwrap()
+    }
+
+    /// Names and contents of all files that a run left.
+    fn files(&self, run: &str) -> BTreeMap<String, Vec<u8>> {
+        let entries = fs::read_dir(self.folder.path().join(run)).unwrap();
+        let file = |entry: fs::DirEntry| {
+            (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
+        };
+        entries.map(|entry| file(entry.unwrap())).collect()
     }
 
     fn changes_nothing(&self) -> bool {
@@ -104,9 +111,9 @@ impl Converted {
     }
 }
 
-fn converted(folder: &Path, from: &str, to: &str, verify: bool) -> Result<Report, String> {
+fn convert_to(from: &Path, to: &Path, verify: bool) -> Result<Report, String> {
     let options = Options { verify, ..Options::default() };
-    let place = |name| Place::File(folder.join(name));
+    let place = |path: &Path| Place::File(path.to_owned());
     convert(&place(from), Some(&place(to)), &options).map_err(|error| error.to_string())
 }
 
@@ -122,18 +129,18 @@ fn refuses_nothing(c: &Converted) -> Answer {
 }
 
 fn unchanged_is_identical(c: &Converted) -> Answer {
-    let identical = c.bytes(OLD) == c.bytes(NEW);
+    let identical = c.old_bytes() == c.new_bytes();
     holds(identical == c.changes_nothing(), || format!("identical: {identical}"))
 }
 
 fn idempotent(c: &Converted) -> Answer {
-    let report = converted(c.folder.path(), NEW, "twice.onnx", true)?;
-    holds(c.bytes("twice.onnx") == c.bytes(NEW), || report.to_string())
+    let report = convert_to(&c.converted(ONCE), &c.converted(TWICE), true)?;
+    holds(c.files(TWICE) == c.files(ONCE), || report.to_string())
 }
 
 fn deterministic(c: &Converted) -> Answer {
-    converted(c.folder.path(), OLD, "again.onnx", false)?;
-    holds(c.bytes("again.onnx") == c.bytes(NEW), || "other bytes".into())
+    convert_to(&c.source, &c.converted(AGAIN), false)?;
+    holds(c.files(AGAIN) == c.files(ONCE), || "other bytes".into())
 }
 
 fn outputs_kept(c: &Converted) -> Answer {
@@ -155,8 +162,8 @@ fn inputs_kept(c: &Converted) -> Answer {
 /// Every entry stood in the input, byte for byte and in that order, unless it is new, an
 /// inlined call's, around a rewritten body, or was in training mode.
 fn bytes_kept(c: &Converted) -> Answer {
-    let index = |name| Model::index(c.bytes(name).into(), Storage::default()).unwrap();
-    let (old, new) = (index(OLD), index(NEW));
+    let index = |bytes: Vec<u8>| Model::index(bytes.into(), Storage::default()).unwrap();
+    let (old, new) = (index(c.old_bytes()), index(c.new_bytes()));
     let may_be_new = |entry: &[u8]| {
         let node = NodeProto::parse_from_bytes(&entry[payload_at(entry)..]).unwrap_or_default();
         let trained = ["BatchNormalization", "Dropout"].contains(&node.op_type.as_str());
@@ -174,12 +181,12 @@ fn bytes_kept(c: &Converted) -> Answer {
         graph_field::OUTPUT,
         graph_field::VALUE_INFO,
     ] {
-        let mut before = entries(&old, number).into_iter();
-        for entry in entries(&new, number) {
+        let mut before = entries(&old, number).into_iter().map(bare);
+        for entry in entries(&new, number).into_iter().map(bare) {
             match before.clone().position(|old| old == entry) {
                 Some(skipped) => drop(before.nth(skipped)),
-                None if may_be_new(entry) => {}
-                None => return Err(String::from_utf8_lossy(entry).into_owned()),
+                None if may_be_new(&entry) => {}
+                None => return Err(String::from_utf8_lossy(&entry).into_owned()),
             }
         }
     }
@@ -200,6 +207,18 @@ fn entries(model: &Model, number: u32) -> Vec<&[u8]> {
 /// Where the message in an entry begins: behind the tag and the length.
 fn payload_at(entry: &[u8]) -> usize {
     2 + entry[1..].iter().take_while(|&&byte| byte >= 0x80).count()
+}
+
+/// An entry, but for where in a side file its data lies: the new model has one of its own.
+fn bare(entry: &[u8]) -> Vec<u8> {
+    let at = payload_at(entry);
+    match TensorProto::parse_from_bytes(&entry[at..]) {
+        Ok(mut tensor) if !tensor.external_data.is_empty() => {
+            tensor.external_data.clear();
+            [&entry[..1], &tensor.write_to_bytes().unwrap()].concat()
+        }
+        _ => entry.to_vec(),
+    }
 }
 
 /// Versions, metadata, docs, unknown fields; of the graph all but what it computes with.
@@ -316,8 +335,8 @@ fn multiply_adds_never_grow(c: &Converted) -> Answer {
     if c.has_functions() || c.report.inferred > 0 {
         return Ok(());
     }
-    let count = |name| super::multiply_adds(&c.path(name), &c.shapes);
-    match (count(OLD), count(NEW)) {
+    let count = |path: &Path| super::multiply_adds(path, &c.shapes);
+    match (count(&c.source), count(&c.converted(ONCE))) {
         (Some(old), Some(new)) => holds(new <= old, || format!("{old} became {new}")),
         _ => Ok(()),
     }

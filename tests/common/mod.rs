@@ -15,14 +15,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use acb_fuse::engine::{Array, Engine, Source, infer, normal};
+use acb_fuse::engine::{Array, Engine, Limits, Source, infer, normal};
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto, type_proto};
-use acb_fuse::onnx::storage::Storage;
+use acb_fuse::onnx::storage::{Links, Storage};
 use acb_fuse::onnx::tensor::{self, Float};
 use acb_fuse::report::Report;
 use acb_fuse::{Options, Place, convert};
 use prost::Message;
+use prost::bytes::Bytes;
 
 /// All training-time models below `fixtures/<group>`, sorted, relative to the crate.
 pub fn models(group: &str) -> Vec<PathBuf> {
@@ -75,12 +76,17 @@ pub fn run(model: &Path, folder: &Path, inputs: &[Array]) -> Result<Vec<Array>, 
         true => widened(decoded(model)).encode_to_vec(),
         false => fs::read(model).unwrap(),
     };
-    let model = Model::index(bytes.into(), Storage::in_folder(folder)).unwrap();
+    let model = Model::index(bytes.into(), Storage::in_folder(folder, Links::Confined)).unwrap();
     let bytes = normal::model(&model).unwrap();
     let shapes: Vec<_> = inputs.iter().map(|input| input.shape().to_vec()).collect();
-    Engine::load(Source { bytes: &bytes, folder: Some(folder) }, &shapes)
+    Engine::load(source(bytes, Some(folder)), &shapes)
         .and_then(|engine| engine.run(inputs))
         .map_err(|error| error.to_string())
+}
+
+fn source(bytes: Bytes, folder: Option<&Path>) -> Source {
+    let storage = folder.map(|folder| Storage::in_folder(folder, Links::Confined));
+    Source { bytes, storage: storage.unwrap_or_default(), limits: Limits::of_reading() }
 }
 
 pub fn fused(input: &Path, output: &Path) -> Report {
@@ -124,7 +130,7 @@ pub fn multiply_adds(path: &Path, inputs: &[Vec<usize>]) -> Option<f64> {
     let given = given.filter(|name| !weights.contains_key(name)).map(str::to_owned);
     let given = given.zip(inputs.iter().cloned()).collect();
     let bytes = fs::read(path).unwrap();
-    let inferred = infer(Source { bytes: &bytes, folder: path.parent() }, &given).ok()?;
+    let inferred = infer(source(bytes.into(), path.parent()), &given).ok()?;
     let shape = |name: &str| -> Option<Vec<f64>> {
         let stored = weights.get(name).map(|dims| dims.iter().map(|&dim| dim as f64).collect());
         let known = || inferred.shapes.get(name)?.iter().map(|&dim| Some(dim? as f64)).collect();

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use acb_fuse::engine::InputShapes;
+use acb_fuse::engine::{InputShapes, Limits};
 use acb_fuse::fuse::{Fused, fuse};
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
@@ -64,7 +64,8 @@ impl Files<'_> {
                 Changes { blocks: outputs.zip(fused).collect(), inferred }
             })
             .collect();
-        let edits = rewrite(&graphs, &changes).unwrap().edits;
+        let rewrite = rewrite(&graphs, &changes).unwrap();
+        let edits = rewrite.into_edits(vec![], vec![], |tensor| tensor);
         let mut written = Vec::new();
         splice::write(model.bytes(), &edits, &mut written).unwrap();
         let new = ModelProto::decode(&written[..]).unwrap();
@@ -97,7 +98,7 @@ impl Files<'_> {
         let Ok(new) = Model::index(new.encode_to_vec().into(), Storage::default()) else {
             return true;
         };
-        let outcome = run(self.graphs[0].model, &new, &options);
+        let outcome = run(self.graphs[0].model, &new, &options, Limits::of_reading());
         !matches!(
             outcome,
             Ok(Outcome::Agreed(_) | Outcome::WithinRounding { .. } | Outcome::NotRun(_))

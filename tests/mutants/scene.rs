@@ -2,7 +2,7 @@
 
 use acb_fuse::affine::{Geometry, Sense, Window};
 use acb_fuse::claim::claim;
-use acb_fuse::engine::{Array, InputShapes};
+use acb_fuse::engine::{Array, InputShapes, Limits};
 use acb_fuse::fuse::{Fused, fuse};
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
@@ -228,7 +228,10 @@ impl Scene<'_> {
         let parts = mutant.parts.iter().map(part).collect::<Option<Vec<_>>>();
         let mut block = self.block.clone();
         block.parts = parts.unwrap_or(block.parts);
-        prove(&claim(self.reader, self.readings, &block, &mutant.fused).unwrap())
+        prove(
+            &claim(self.reader, self.readings, &block, &mutant.fused).unwrap(),
+            Limits::of_reading(),
+        )
     }
 
     pub fn claim(&self) -> Claim {

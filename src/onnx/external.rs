@@ -1,0 +1,260 @@
+//! Tensors whose data lies outside the model file, and the side file of a new model.
+//!
+//! A model that changes gets a side file of its own beside it, which holds what the
+//! tensors that stay name in old side files, and the new weights. Nothing is read into
+//! memory for that: data goes from map to file.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::{self, Read, Write};
+use std::ops::Range;
+
+use prost::bytes::Bytes;
+
+use super::model::{Invalid, Model};
+use super::proto::{StringStringEntryProto, TensorProto, tensor_proto::DataLocation};
+use super::splice::{self, Container, Edit};
+use super::storage::{Place, Storage, StorageError};
+use super::tensor::TensorError;
+use super::wire::{self, Field, WireError};
+
+/// A message that may hold tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Model,
+    Graph,
+    Function,
+    Node,
+    Attribute,
+    Sparse,
+    Tensor,
+}
+
+impl Kind {
+    /// What the field `number` of such a message holds, if it may hold tensors.
+    fn of_field(self, number: u32) -> Option<Kind> {
+        match (self, number) {
+            (Kind::Model, 7) | (Kind::Attribute, 6 | 11) => Some(Kind::Graph),
+            (Kind::Model, 25) => Some(Kind::Function),
+            (Kind::Graph, 1) | (Kind::Function, 7) => Some(Kind::Node),
+            (Kind::Node, 5) | (Kind::Function, 11) => Some(Kind::Attribute),
+            (Kind::Graph, 15) | (Kind::Attribute, 22 | 23) => Some(Kind::Sparse),
+            (Kind::Graph, 5) | (Kind::Attribute, 5 | 10) | (Kind::Sparse, 1 | 2) => {
+                Some(Kind::Tensor)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// One tensor that names a side file.
+#[derive(Debug, Clone)]
+pub struct External {
+    /// Its name; empty if it is an attribute.
+    pub name: String,
+    /// Where its data lies.
+    pub place: Place,
+    /// What names the place: its entries in the model.
+    entries: Vec<Range<usize>>,
+    /// The messages around these, the tensor itself included.
+    pub containers: Vec<Container>,
+}
+
+/// All tensors of `model` that name a side file, in the order of the file.
+///
+/// # Errors
+/// If an entry cannot be decoded, or is external and does not say where.
+pub fn find(model: &Model) -> Result<Vec<External>, Invalid> {
+    let mut found = Vec::new();
+    let whole = 0..model.bytes().len();
+    let mut open: Vec<(Kind, Range<usize>, Vec<Container>)> = vec![(Kind::Model, whole, vec![])];
+    while let Some((kind, payload, around)) = open.pop() {
+        if kind == Kind::Tensor {
+            found.extend(external(model, payload, around)?);
+            continue;
+        }
+        for field in wire::fields(model.bytes(), payload) {
+            let field = field?;
+            if let Some(inner) = kind.of_field(field.number) {
+                let own = Container { length: field.length, payload: field.payload.clone() };
+                let around = around.iter().cloned().chain([own]).collect();
+                open.push((inner, field.payload, around));
+            }
+        }
+    }
+    found.sort_by_key(|tensor| tensor.entries.first().map(|entry| entry.start));
+    Ok(found)
+}
+
+/// The tensor at `payload`, if it is an external one.
+fn external(
+    model: &Model,
+    payload: Range<usize>,
+    containers: Vec<Container>,
+) -> Result<Option<External>, Invalid> {
+    const DATA_LOCATION: u32 = 14;
+    let fields: Vec<Field> =
+        wire::fields(model.bytes(), payload.clone()).collect::<Result<_, WireError>>()?;
+    // Most are not: no need to decode these.
+    if !fields.iter().any(|field| field.number == DATA_LOCATION) {
+        return Ok(None);
+    }
+    let tensor: TensorProto = model.decode_range(payload, "tensor")?;
+    let invalid = |problem: StorageError| TensorError {
+        name: tensor.name().to_owned(),
+        problem: problem.into(),
+    };
+    let Some(place) = Place::of(&tensor).map_err(invalid)? else { return Ok(None) };
+    let entries = fields.into_iter().filter(|field| field.number == EXTERNAL_DATA);
+    let entries = entries.map(|field| field.entry).collect();
+    Ok(Some(External { name: tensor.name().to_owned(), place, entries, containers }))
+}
+
+/// Names of the side files that `tensors` lie in.
+pub fn locations(tensors: &[External]) -> BTreeSet<String> {
+    tensors.iter().map(|tensor| tensor.place.location().to_owned()).collect()
+}
+
+/// Those of `tensors` that lie in no range that one of `edits` replaces.
+pub fn untouched(mut tensors: Vec<External>, edits: &[Edit]) -> Vec<External> {
+    let mut replaced: Vec<&Range<usize>> =
+        edits.iter().map(|edit| &edit.at).filter(|at| !at.is_empty()).collect();
+    replaced.sort_by_key(|at| at.start);
+    tensors.retain(|tensor| {
+        let Some(entry) = tensor.entries.first() else { return false };
+        let begun = replaced.partition_point(|at| at.start <= entry.start);
+        let around = begun.checked_sub(1).and_then(|last| replaced.get(last));
+        around.is_none_or(|at| at.end <= entry.start)
+    });
+    tensors
+}
+
+/// What the side file of a new model holds: data of tensors that stay, and new weights.
+#[derive(Debug, Default)]
+pub struct SideFile {
+    /// Offset and content.
+    chunks: Vec<(usize, Bytes)>,
+    end: usize,
+    /// Offset and length of what lay elsewhere.
+    moved: HashMap<Place, (usize, usize)>,
+    /// The same of new tensors, by name.
+    new: HashMap<String, (usize, usize)>,
+}
+
+/// Smaller tensors stay in the model, as other writers do it.
+const MIN_BYTES: usize = 1024;
+
+/// Tensors of this size and more begin at a multiple of it, so that engines can map them.
+const PAGE: usize = 1 << 16;
+
+/// Others begin where a vector register can load them.
+const ALIGNMENT: usize = 64;
+
+const EXTERNAL_DATA: u32 = 13;
+
+impl SideFile {
+    /// The side file for `kept` tensors, whose data is in `storage`, and `new` ones.
+    ///
+    /// # Errors
+    /// If data of a tensor cannot be read.
+    pub fn of<'t>(
+        kept: &[External],
+        storage: &Storage,
+        new: impl Iterator<Item = &'t TensorProto>,
+    ) -> Result<Self, TensorError> {
+        let mut file = SideFile::default();
+        for External { name, place, .. } in kept {
+            if !file.moved.contains_key(place) {
+                let data = storage.data(place).map_err(|problem| TensorError {
+                    name: name.clone(),
+                    problem: problem.into(),
+                })?;
+                let put = file.put(data);
+                file.moved.insert(place.clone(), put);
+            }
+        }
+        for tensor in new {
+            if let Some(raw) = tensor.raw_data.as_ref().filter(|raw| raw.len() >= MIN_BYTES) {
+                let put = file.put(raw.clone());
+                file.new.insert(tensor.name().to_owned(), put);
+            }
+        }
+        Ok(file)
+    }
+
+    fn put(&mut self, data: Bytes) -> (usize, usize) {
+        let alignment = if data.len() < PAGE { ALIGNMENT } else { PAGE };
+        let (offset, length) = (self.end.next_multiple_of(alignment), data.len());
+        self.end = offset.saturating_add(length);
+        self.chunks.push((offset, data));
+        (offset, length)
+    }
+
+    /// The edits that make `kept` name this file, which will be called `location`.
+    pub fn edits(&self, kept: &[External], location: &str) -> Vec<Edit> {
+        let mut edits = Vec::new();
+        for tensor in kept {
+            let Some(&place) = self.moved.get(&tensor.place) else { continue };
+            let entries = entries(location, place);
+            let entries = entries.iter().flat_map(|entry| splice::entry(EXTERNAL_DATA, entry));
+            // In the place of the first entry; the others go.
+            let mut with: Bytes = entries.collect::<Vec<u8>>().into();
+            let edit = |at: &Range<usize>| Edit::replace(at.clone(), std::mem::take(&mut with));
+            edits.extend(tensor.entries.iter().map(edit));
+        }
+        edits
+    }
+
+    /// `tensor` with its data in this file, if it is there.
+    #[must_use]
+    pub fn with_data_here(&self, tensor: TensorProto, location: &str) -> TensorProto {
+        match self.new.get(tensor.name()) {
+            None => tensor,
+            Some(&place) => TensorProto {
+                raw_data: None,
+                external_data: entries(location, place).into(),
+                data_location: Some(DataLocation::External.into()),
+                ..tensor
+            },
+        }
+    }
+
+    /// Whether nothing lies in it.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Whether a file of this `content` is what this one would be.
+    pub fn is(&self, content: &[u8]) -> bool {
+        let holds = |(offset, data): &(usize, Bytes)| {
+            content.get(*offset..).is_some_and(|rest| rest.starts_with(data))
+        };
+        content.len() == self.end && self.chunks.iter().all(holds)
+    }
+
+    /// Writes it, with zeros in the gaps.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let mut at = 0;
+        for (offset, data) in &self.chunks {
+            let gap = offset.saturating_sub(at);
+            io::copy(&mut io::repeat(0).take(gap as u64), out)?;
+            out.write_all(data)?;
+            at = offset.saturating_add(data.len());
+        }
+        Ok(())
+    }
+}
+
+fn entries(location: &str, (offset, length): (usize, usize)) -> [StringStringEntryProto; 3] {
+    let entry = |key: &str, value: String| StringStringEntryProto {
+        key: Some(key.to_owned()),
+        value: Some(value),
+    };
+    [
+        entry("location", location.to_owned()),
+        entry("offset", offset.to_string()),
+        entry("length", length.to_string()),
+    ]
+}
