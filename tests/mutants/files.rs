@@ -34,8 +34,8 @@ pub struct Files<'f> {
 
 impl Files<'_> {
     /// Runs `judge` on a model.
-    pub fn of<T>(bytes: &[u8], judge: impl FnOnce(&Files) -> T) -> T {
-        let model = Model::index(bytes.to_vec().into(), Storage::default()).unwrap();
+    pub fn of<T>(bytes: &[u8], storage: Storage, judge: impl FnOnce(&Files) -> T) -> T {
+        let model = Model::index(bytes.to_vec().into(), storage).unwrap();
         let graphs = Graph::read_all(&model).unwrap();
         let constants = Constants::find_all(&graphs, false).unwrap();
         let shapes = InputShapes::new();
@@ -77,6 +77,11 @@ impl Files<'_> {
 
     /// What reading the file back says.
     pub fn read_back(&self, new: &ModelProto) -> Result<(), Miswritten> {
+        self.read_back_from(&new.encode_to_vec(), Storage::default())
+    }
+
+    /// The same of a file with the side file that lies in `storage`.
+    pub fn read_back_from(&self, new: &[u8], storage: Storage) -> Result<(), Miswritten> {
         let expected: Vec<Expected> = self
             .changes
             .iter()
@@ -88,7 +93,7 @@ impl Files<'_> {
                 }
             })
             .collect();
-        let new = Model::index(new.encode_to_vec().into(), Storage::default())?;
+        let new = Model::index(new.to_vec().into(), storage)?;
         check(self.graphs, &expected, &new)
     }
 

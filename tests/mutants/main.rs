@@ -21,9 +21,12 @@ mod naive;
 mod scene;
 
 use std::fmt::Write;
+use std::path::Path;
 use std::{env, fs};
 
 use acb_fuse::onnx::proto::ModelProto;
+use acb_fuse::onnx::storage::{Links, Storage};
+use acb_fuse::{Options, Place, convert};
 use files::{Files, MISWRITTEN};
 use geometries::{Geometry, exported, generated, networks};
 use mistakes::{MISTAKES, Make};
@@ -187,7 +190,7 @@ fn fates_of_mistakes(geometry: &Geometry) -> Vec<Tally> {
 
 /// What became of a file's mutants, per row of [`MISWRITTEN`].
 fn fates_of_files(file: &Geometry) -> Vec<Tally> {
-    Files::of(&file.bytes, |files| {
+    Files::of(&file.bytes, Storage::default(), |files| {
         let right = files.read_back(&files.new);
         assert!(right.is_ok() && !files.run_refuses(&files.new), "{}: {right:?}", file.name);
         let tally = |(mistake, make): &(&str, fn(&Files) -> Vec<ModelProto>)| {
@@ -273,4 +276,43 @@ fn every_mutant_is_caught() {
         let readme = fs::read_to_string("README.md").unwrap();
         assert!(readme.contains(&table), "the README's table is not what was measured");
     }
+}
+
+/// Weights in a side file are read back too, those that only moved there included: any
+/// byte of it that a tensor holds, and its end.
+#[test]
+fn a_wrong_side_file_is_caught() {
+    let original = Path::new("fixtures/networks/resnet18/dynamo_kept_static.onnx");
+    let folder = tempfile::tempdir().unwrap();
+    let new = folder.path().join("new.onnx");
+    let report = convert(
+        &Place::File(original.to_owned()),
+        Some(&Place::File(new.clone())),
+        &Options::default(),
+    );
+    let side_file = folder.path().join(report.unwrap().side_file.unwrap());
+    let (bytes, right) = (fs::read(&new).unwrap(), fs::read(&side_file).unwrap());
+    let beside = Storage::in_folder(original.parent().unwrap(), Links::Confined);
+    let changed = |at: usize| {
+        let mut wrong = right.clone();
+        wrong[at] ^= 1;
+        wrong
+    };
+    Files::of(&fs::read(original).unwrap(), beside, |files| {
+        let read_back = |content: &[u8]| {
+            // Another place for each: a side file that was mapped is not written to.
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join(side_file.file_name().unwrap()), content).unwrap();
+            files.read_back_from(&bytes, Storage::in_folder(folder.path(), Links::Confined))
+        };
+        read_back(&right).unwrap();
+        let last = right.len() - 1;
+        for wrong in [changed(0), changed(last), right[..last].to_vec()] {
+            assert!(read_back(&wrong).is_err());
+        }
+        // Between its tensors there are gaps, of less than half of it.
+        let caught = |at: &usize| read_back(&changed(*at)).is_err();
+        let count = (0..right.len()).step_by(right.len() / 50).filter(caught).count();
+        assert!(count > 25, "only {count} of 50 bytes matter");
+    });
 }
