@@ -111,12 +111,16 @@ fn invalid(file: &str) -> impl Fn(Invalid) -> Error {
     move |source| Error::Invalid { file: file.to_owned(), source }
 }
 
-/// Whether `target` is none of the files that the old model's weights are read from.
+/// Whether `target` is none of the files that the old model's weights are read from, nor
+/// called like one.
 fn spare_side_files(storage: &Storage, tensors: &[External], target: &Path) -> io::Result<()> {
-    let Ok(target) = target.canonicalize() else { return Ok(()) };
+    let there = target.canonicalize();
     for location in external::locations(tensors) {
-        if storage.resolve(&location).is_ok_and(|path| path == target) {
-            let why = "it holds weights of the model that is read";
+        let is_read =
+            storage.resolve(&location).ok().is_some_and(|path| Some(&path) == there.as_ref().ok());
+        if is_read || folder_of(target).join(&location) == target {
+            let why =
+                "it holds weights of the model that is read, or is called like a file that does";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
     }

@@ -256,8 +256,7 @@ fn looked(
     let replaced = scopes.iter().map(|scope| {
         let roots = |block: &Block| block.parts.iter().map(|part| part.root).collect();
         let blocks = scope.plan.blocks.iter().map(|block| (block.region.output, roots(block)));
-        let dropped = rewrite::dropped(scope.reader.graph, &scope.inferred.forms);
-        Replaced { blocks: blocks.collect(), dropped }
+        Replaced::new(scope.reader.graph, blocks.collect(), &scope.inferred.forms)
     });
     let new = plans().flat_map(|plan| &plan.blocks).map(|block| block.after.nodes).sum();
     let nodes_after = rewrite::nodes_after(graphs, &replaced.collect::<Vec<_>>(), new);
@@ -374,7 +373,7 @@ impl Work<'_, '_> {
         }
         match self.prove(scope, block, &fused).map_err(invalid)? {
             Ok(error) => Ok(Done::Fused(fused, Some(error))),
-            Err(cannot_tell @ (Unproved::NotRun(_) | Unproved::TooWide)) => {
+            Err(cannot_tell @ (Unproved::NotRun(_) | Unproved::TooWide | Unproved::NoElements)) => {
                 Ok(Done::LeftAlone(Reason::Unproved(cannot_tell.to_string())))
             }
             Err(wrong) => Err(Error::BlockDiffers {

@@ -97,7 +97,7 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
     }
     let replaced = graphs.iter().zip(changes).map(|(graph, changes)| {
         let blocks = changes.blocks.iter().map(|(output, fused)| (*output, fused.roots.clone()));
-        Replaced { blocks: blocks.collect(), dropped: dropped(graph, &changes.inferred) }
+        Replaced::new(graph, blocks.collect(), &changes.inferred)
     });
     let rests = Rest::of_all(graphs, &replaced.collect::<Vec<_>>());
     for ((graph, changes), rest) in graphs.iter().zip(changes).zip(&rests) {
@@ -210,12 +210,28 @@ fn info_of(tensor: &TensorProto) -> ValueInfoProto {
 pub struct Replaced {
     /// Tensors, and what they are computed from now.
     pub blocks: Vec<(ValueId, Vec<ValueId>)>,
+    /// Nodes that become their inference form, and what this reads.
+    pub inferred: Vec<(NodeId, Vec<ValueId>)>,
     /// Tensors that nothing computes any more.
     pub dropped: HashSet<ValueId>,
 }
 
+impl Replaced {
+    /// `blocks`, and the nodes that become these inference `forms`.
+    pub fn new(
+        graph: &Graph,
+        blocks: Vec<(ValueId, Vec<ValueId>)>,
+        forms: &[(NodeId, NodeProto)],
+    ) -> Self {
+        let read =
+            |form: &NodeProto| form.input.iter().filter_map(|name| graph.find(name)).collect();
+        let inferred = forms.iter().map(|(id, form)| (*id, read(form))).collect();
+        Replaced { blocks, inferred, dropped: dropped(graph, forms) }
+    }
+}
+
 /// The outputs that nodes lose with their training mode.
-pub fn dropped(graph: &Graph, inferred: &[(NodeId, NodeProto)]) -> HashSet<ValueId> {
+fn dropped(graph: &Graph, inferred: &[(NodeId, NodeProto)]) -> HashSet<ValueId> {
     let lost = inferred.iter().flat_map(|(id, form)| {
         graph.node(*id).outputs.iter().skip(form.output.len()).flatten().copied()
     });
@@ -289,7 +305,9 @@ impl Rest {
     }
 
     fn removed_nodes(&self, graph: &Graph, replaced: &Replaced) -> BTreeSet<NodeId> {
-        let Replaced { blocks, dropped } = replaced;
+        let Replaced { blocks, inferred, dropped } = replaced;
+        let inferred = inferred.iter().map(|(id, read)| (*id, read.as_slice()));
+        let inferred: HashMap<NodeId, &[ValueId]> = inferred.collect();
         let replaced = blocks
             .iter()
             .filter_map(|(output, roots)| Some((graph.value(*output).producer?, roots.as_slice())));
@@ -301,7 +319,7 @@ impl Rest {
             if !live.insert(producer) {
                 continue;
             }
-            match replaced.get(&producer) {
+            match replaced.get(&producer).or_else(|| inferred.get(&producer)) {
                 Some(roots) => wanted.extend(*roots),
                 None => wanted.extend(self.uses(graph, producer)),
             }

@@ -232,29 +232,35 @@ fn findings_stay_mended() {
     trial.assert_passed();
 }
 
-/// Models that the engine does not survive, or cannot judge: most end the process or go
-/// on for minutes, so they are tried one at a time, by `ACB_FUZZ_ONLY`.
-const OPEN: &[&str] = &[
+/// Models that the engine, left to itself, does not survive, or cannot judge.
+const TOO_MUCH_FOR_THE_ENGINE: &[&str] = &[
     // As above, but in the model itself: the engine infers shapes in all of it.
     "norm_of_a_vector_at_run_time",
-    // A size that is a sum of sizes, thirty times doubled.
-    "symbolic_sizes_double",
     // The model's own padding, in the run of the whole model.
     "pad_of_gigabytes",
-    // Not fatal, but both are nonsense, and are reported as a proof that failed: sizes that
-    // leave nothing of an output, and an input of five dimensions for a kernel of four.
+    // Both are nonsense, and no proof that failed: sizes that leave nothing of an output,
+    // and an input of five dimensions for a kernel of four.
     "output_of_no_elements",
     "kernel_of_other_rank",
 ];
 
 #[test]
-fn what_the_engine_does_not_survive() {
+fn what_the_engine_does_not_survive_is_a_verdict() {
     let mut trial = Trial::default();
-    let only = std::env::var("ACB_FUZZ_ONLY").unwrap_or_default();
-    for name in OPEN.iter().filter(|name| name.contains(&only)) {
+    for name in TOO_MUCH_FOR_THE_ENGINE {
         let path = Path::new("fixtures/bad_input").join(name).with_extension("onnx");
         trial.of(name, &fs::read(path).unwrap(), verified);
     }
+    trial.assert_passed();
+}
+
+/// A size that is a sum of sizes, thirty times doubled.
+#[test]
+#[ignore = "open: tract writes the sum out, 1.6 GB in the 30 s after which it is given up"]
+fn sizes_that_double_are_given_up_early() {
+    let path = Path::new("fixtures/bad_input/symbolic_sizes_double.onnx");
+    let mut trial = Trial::default();
+    trial.of("symbolic sizes", &fs::read(path).unwrap(), verified);
     trial.assert_passed();
 }
 

@@ -19,7 +19,8 @@ use common::invariants::Converted;
 use common::{data, models};
 use rayon::prelude::*;
 
-const GROUPS: [&str; 5] = ["blocks", "near_misses", "networks", "relatives", "exporters"];
+const GROUPS: [&str; 6] =
+    ["blocks", "near_misses", "networks", "relatives", "exporters", "conformance"];
 
 /// Files of which a property does not hold, and why.
 const EXCEPTIONS: [(&str, &str, &str); 2] = [

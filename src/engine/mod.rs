@@ -9,7 +9,7 @@
 
 pub mod normal;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -67,7 +67,7 @@ impl Limits {
 
     /// What reading a model may take: constant sub-graphs, sizes.
     pub fn of_reading() -> Self {
-        Limits::new(Duration::from_secs(120), 4 << 30)
+        Limits::new(Duration::from_secs(30), 4 << 30)
     }
 }
 
@@ -291,6 +291,7 @@ fn parse(source: &Source) -> TractResult<InferenceModel> {
     proto.graph.iter_mut().for_each(rename);
     let mut root = None;
     if let Some(graph) = &mut proto.graph {
+        spare_norms_of_vectors(graph);
         locate(graph, &source.storage, &mut root)?;
     }
     let parsed = onnx.parse(&proto, root.as_deref().and_then(Path::to_str))?;
@@ -316,6 +317,53 @@ fn rename(graph: &mut tract_onnx::pb::GraphProto) {
         }
         let attributes = node.attribute.iter_mut();
         attributes.flat_map(|attribute| attribute.g.iter_mut()).for_each(rename);
+    }
+}
+
+/// A batch norm looks for channels in the second dimension, beyond the end of the shape if
+/// there is none, and the process may end there: tract is not asked about norms of
+/// vectors, nor of what is made of vectors element by element.
+fn spare_norms_of_vectors(graph: &mut tract_onnx::pb::GraphProto) {
+    use tract_onnx::pb::type_proto::Value;
+    let is_vector = |info: &&tract_onnx::pb::ValueInfoProto| {
+        let declared = info.r#type.as_ref().and_then(|declared| declared.value.as_ref());
+        let Some(Value::TensorType(tensor)) = declared else { return false };
+        tensor.shape.as_ref().is_some_and(|shape| shape.dim.len() < 2)
+    };
+    let inputs = graph.input.iter().filter(is_vector).map(|input| input.name.clone());
+    let stored = graph.initializer.iter().filter(|tensor| tensor.dims.len() < 2);
+    let mut vectors: HashSet<String> =
+        inputs.chain(stored.map(|tensor| tensor.name.clone())).collect();
+    const BY_ELEMENT: [&str; 12] = [
+        "Add",
+        "BatchNormalization",
+        "Cast",
+        "Clip",
+        "Div",
+        "Dropout",
+        "Identity",
+        "Mul",
+        "Neg",
+        "Relu",
+        "Sigmoid",
+        "Sub",
+    ];
+    for node in &mut graph.node {
+        let by_element = BY_ELEMENT.contains(&node.op_type.as_str());
+        let of_vectors = match node.op_type.as_str() {
+            "BatchNormalization" => node.input.first().is_some_and(|data| vectors.contains(data)),
+            "Constant" => node
+                .attribute
+                .iter()
+                .any(|attribute| attribute.t.as_ref().is_none_or(|tensor| tensor.dims.len() < 2)),
+            _ => by_element && node.input.iter().all(|input| vectors.contains(input)),
+        };
+        if of_vectors {
+            vectors.extend(node.output.iter().cloned());
+        }
+        if of_vectors && node.op_type == "BatchNormalization" {
+            node.op_type = "BatchNormalization of a vector".into();
+        }
     }
 }
 

@@ -419,30 +419,50 @@ impl<'g, 'm> Constants<'g, 'm> {
         if has_too_few_axes(node, &initializer) || !fits {
             return Ok(None);
         }
-        let name = &self.graph.value(id).name;
+        // All outputs of a Split at once.
+        let outputs =
+            node.outputs.iter().flatten().copied().filter(|&output| self.contains(output));
+        let outputs: Vec<ValueId> = outputs.collect();
+        let names: Vec<&str> =
+            outputs.iter().map(|&output| self.graph.value(output).name.as_str()).collect();
         let opset = self.graph.model.opset;
-        let model = build::model(opset, vec![], vec![proto], initializer, &[name]);
+        let model = build::model(opset, vec![], vec![proto], initializer, &names);
         let source = Source::small(model.encode_to_vec(), Limits::of_reading());
         let run = Engine::load(source, &[]).and_then(|engine| engine.run(&[]));
-        let float = self.element_type(id).and_then(Float::from_onnx).unwrap_or(Float::F32);
-        Ok(match run.ok().and_then(|outputs| outputs.into_iter().next()) {
-            Some(Array::Float(values)) => Some(tensor::from_floats(name, &values, float)),
-            Some(Array::Int(values)) => {
-                let dims = values.shape().iter().map(|&dim| dim as i64).collect();
-                let values: Vec<i64> = values.iter().copied().collect();
-                let integers = TensorProto { dims, ..tensor::from_integers(name, &values) };
-                Some(match self.element_type(id).map(DataType::try_from) {
-                    Some(Ok(narrow @ (DataType::Int32 | DataType::Bool))) => TensorProto {
-                        data_type: Some(narrow.into()),
-                        raw_data: None,
-                        int32_data: values.iter().map(|&value| value as i32).collect(),
-                        ..integers
-                    },
-                    _ => integers,
-                })
+        let mut values = run.unwrap_or_default().into_iter();
+        let mut own = None;
+        for output in outputs {
+            let value = values.next().map(|value| self.tensor_of(output, value));
+            match output == id {
+                true => own = value,
+                false => drop(self.cache().insert(output, value.map(Arc::new))),
             }
-            None => None,
-        })
+        }
+        Ok(own)
+    }
+
+    /// What the engine gave for `id`, in the type that `id` has.
+    fn tensor_of(&self, id: ValueId, value: Array) -> TensorProto {
+        let name = &self.graph.value(id).name;
+        let values = match value {
+            Array::Float(values) => {
+                let float = self.element_type(id).and_then(Float::from_onnx);
+                return tensor::from_floats(name, &values, float.unwrap_or(Float::F32));
+            }
+            Array::Int(values) => values,
+        };
+        let dims = values.shape().iter().map(|&dim| dim as i64).collect();
+        let values: Vec<i64> = values.iter().copied().collect();
+        let integers = TensorProto { dims, ..tensor::from_integers(name, &values) };
+        match self.element_type(id).map(DataType::try_from) {
+            Some(Ok(narrow @ (DataType::Int32 | DataType::Bool))) => TensorProto {
+                data_type: Some(narrow.into()),
+                raw_data: None,
+                int32_data: values.iter().map(|&value| value as i32).collect(),
+                ..integers
+            },
+            _ => integers,
+        }
     }
 
     /// `node` without the types that the engine does not know: the second input of

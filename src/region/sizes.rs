@@ -157,6 +157,11 @@ impl<'g, 'm> Sizes<'g, 'm> {
         })
     }
 
+    /// The number of dimensions of `tensor`, if it is known without inference.
+    pub(super) fn known_rank(&self, tensor: ValueId) -> Option<usize> {
+        self.dims_from_producer(tensor, 16).map(|dims| dims.len())
+    }
+
     /// As [`Self::dims`], looking back over at most `depth` operators; those of tensors
     /// that were asked for before are known.
     fn dims_from_producer(&self, tensor: ValueId, depth: usize) -> Option<Vec<Option<usize>>> {

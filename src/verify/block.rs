@@ -61,6 +61,9 @@ pub enum Unproved {
     /// Every border case of its windows occurs only in inputs beyond reason.
     #[error("its windows are too wide to be proved on a small input")]
     TooWide,
+    /// Of the sizes that the file gives, the block makes nothing.
+    #[error("on inputs of these sizes its output has no elements, so nothing can be compared")]
+    NoElements,
     /// The two sides differ.
     #[error(
         "old and new nodes differ by {error:.1e} of the largest value (allowed: {TOLERANCE:.0e})"
@@ -99,7 +102,8 @@ pub fn prove(claim: &Claim, limits: Limits) -> Result<f64, Unproved> {
         };
         let (expected, found) = (run(&old)?, run(&new)?);
         let error = match (expected.as_slice(), found.as_slice()) {
-            ([first, ..], [found]) if !first.shape().contains(&0) => {
+            ([first, ..], _) if first.shape().contains(&0) => return Err(Unproved::NoElements),
+            ([first, ..], [found]) => {
                 let magnitude = expected.iter().map(largest_magnitude).fold(0.0, f64::max);
                 relative(largest_difference(first, found), magnitude)
             }
