@@ -214,6 +214,8 @@ const FINDINGS: &[(&str, usize)] = &[
     ("fourth_input_of_conv", 1),
     // With `auto_pad`, the engine took the pads that do not count, where there were any.
     ("pads_beside_auto_pad", 1),
+    // A constant that is also added was any tensor in the proof where it is a weight.
+    ("weight_that_is_added_too", 1),
 ];
 
 #[test]
@@ -256,6 +258,15 @@ fn what_the_engine_does_not_survive() {
         let path = Path::new("fixtures/bad_input").join(name).with_extension("onnx");
         trial.of(name, &fs::read(path).unwrap(), verified);
     }
+    trial.assert_passed();
+}
+
+#[test]
+#[ignore = "open: calls are counted as inlined for a block that is left alone in the end"]
+fn the_nodes_of_the_file_are_reported() {
+    let path = Path::new("fixtures/bad_input/block_of_calls_is_left_alone.onnx");
+    let mut trial = Trial::default();
+    trial.of("block_of_calls_is_left_alone", &fs::read(path).unwrap(), pipeline);
     trial.assert_passed();
 }
 
