@@ -436,6 +436,12 @@ impl<'g, 'm> Constants<'g, 'm> {
     fn is_too_large(&self, node: &Node, inputs: &[TensorProto]) -> Result<bool, Invalid> {
         let storage = &self.graph.model.storage;
         let grown = match (node.standard_op(), inputs) {
+            // A negative size is a huge one for whoever takes it as unsigned.
+            (Some("ConstantOfShape"), [list]) | (Some("Expand" | "Tile"), [_, list])
+                if tensor::integers(list, storage)?.iter().any(|&size| size < 0) =>
+            {
+                return Ok(true);
+            }
             (Some("ConstantOfShape"), [shape]) | (Some("Expand"), [_, shape]) => {
                 tensor::integers(shape, storage)?
             }
@@ -499,8 +505,14 @@ impl<'g, 'm> Constants<'g, 'm> {
                 let sizes = inputs.iter().map(|input| product(&input.dims));
                 vec![sizes.fold(0, i64::saturating_add)]
             }
-            // By inputs since opset 6.
-            (Some("Tile"), _) => return Ok(true),
+            // How far they grow is said by inputs that are not there, or not all.
+            (
+                Some(
+                    "ConstantOfShape" | "Conv" | "Expand" | "Gather" | "Gemm" | "MatMul" | "Pad"
+                    | "Range" | "Tile",
+                ),
+                _,
+            ) => return Ok(true),
             _ => broadcast(inputs),
         };
         Ok(product(&grown) > MAX_ELEMENTS as i64)
