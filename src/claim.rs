@@ -76,7 +76,14 @@ fn old_side(
             let Some(input) = *input else { continue };
             // An alias of a root, made outside the region, is the root.
             let source = readings.source(input);
-            if !made.contains(&input) && made.contains(&source) {
+            // As a root it may be any tensor; as a weight it has its own values.
+            let is_weight = roots.contains(&input) && !is_operand(readings, id, input);
+            if is_weight && let Some(constant) = widened(reader, input)? {
+                *name = format!("{}.constant", constant.name());
+                if !side.constants.iter().any(|known| known.name() == name) {
+                    side.constants.push(TensorProto { name: Some(name.clone()), ..constant });
+                }
+            } else if !made.contains(&input) && made.contains(&source) {
                 *name = graph.value(source).name.clone();
             } else if let Some(axis) = node.broadcast_axis().filter(|_| !made.contains(&input))
                 && let Some(constant) = widened(reader, input)?
@@ -94,6 +101,12 @@ fn old_side(
         side.nodes.push(proto);
     }
     Ok(side)
+}
+
+/// Whether node `id` was read as a function of `input`, not as one with it.
+fn is_operand(readings: &Readings, id: NodeId, input: ValueId) -> bool {
+    let operands = readings.get(id).map(Reading::operands).unwrap_or_default();
+    operands.iter().any(|&operand| readings.source(operand) == readings.source(input))
 }
 
 /// Nodes that take part in filling a border, but for the one that ends it.

@@ -214,6 +214,8 @@ const FINDINGS: &[(&str, usize)] = &[
     ("fourth_input_of_conv", 1),
     // With `auto_pad`, the engine took the pads that do not count, where there were any.
     ("pads_beside_auto_pad", 1),
+    // A constant that is also added was any tensor in the proof where it is a weight.
+    ("weight_that_is_added_too", 1),
 ];
 
 #[test]
@@ -238,6 +240,9 @@ const TOO_MUCH_FOR_THE_ENGINE: &[&str] = &[
     "norm_of_a_vector_at_run_time",
     // The model's own padding, in the run of the whole model.
     "pad_of_gigabytes",
+    // -8834757317102779258 × 67108864 elements, in the run of the whole model; as a constant
+    // it is not evaluated any more (corpus of `reader`).
+    "negative_size_of_a_constant",
     // Both are nonsense, and no proof that failed: sizes that leave nothing of an output,
     // and an input of five dimensions for a kernel of four.
     "output_of_no_elements",
@@ -261,6 +266,29 @@ fn sizes_that_double_are_given_up_early() {
     let path = Path::new("fixtures/bad_input/symbolic_sizes_double.onnx");
     let mut trial = Trial::default();
     trial.of("symbolic sizes", &fs::read(path).unwrap(), verified);
+    trial.assert_passed();
+}
+
+/// The run of the whole model refuses what is right: r − r is zero, and (c + r) − r is c but
+/// for the rounding of what may be a large r; how much may differ follows from the type that
+/// the file declares, float64, which is not that of its values.
+#[test]
+#[ignore = "open: what only rounding makes is not always told from a mistake"]
+fn rounding_alone_is_no_mistake() {
+    let mut trial = Trial::default();
+    for name in ["operand_cancels", "declared_type_of_output_is_wrong"] {
+        let path = Path::new("fixtures/bad_input").join(name).with_extension("onnx");
+        trial.of(name, &fs::read(path).unwrap(), verified);
+    }
+    trial.assert_passed();
+}
+
+#[test]
+#[ignore = "open: calls are counted as inlined for a block that is left alone in the end"]
+fn the_nodes_of_the_file_are_reported() {
+    let path = Path::new("fixtures/bad_input/block_of_calls_is_left_alone.onnx");
+    let mut trial = Trial::default();
+    trial.of("block_of_calls_is_left_alone", &fs::read(path).unwrap(), pipeline);
     trial.assert_passed();
 }
 
@@ -341,7 +369,7 @@ fn what_a_model_asks_for_is_limited() {
 }
 
 #[test]
-fn what_is_open_is_limited_too() {
+fn what_constants_ask_for_is_limited() {
     stressed(stress::OPEN);
 }
 

@@ -69,6 +69,13 @@ impl Effort {
         Effort { elements, work: elements }
     }
 
+    /// Of a tensor of sizes that were asked for: a negative one is a huge one for whoever
+    /// takes it as unsigned.
+    fn of_sizes(sizes: &[i64]) -> Self {
+        let huge = |&size: &i64| if size < 0 { i64::MAX } else { size };
+        Self::of_dims(&sizes.iter().map(huge).collect::<Vec<_>>())
+    }
+
     /// Of evaluating `node` on `inputs`; `None` if that cannot be told.
     ///
     /// # Errors
@@ -80,13 +87,13 @@ impl Effort {
     ) -> Result<Option<Self>, Invalid> {
         let integers = |tensor| tensor::integers(tensor, storage);
         let own = match (node.standard_op(), inputs) {
-            (Some("ConstantOfShape"), [shape]) => Some(Self::of_dims(&integers(shape)?)),
+            (Some("ConstantOfShape"), [shape]) => Some(Self::of_sizes(&integers(shape)?)),
             // Where both have a size, the larger counts.
             (Some("Expand"), [data, shape]) => {
-                Some(Self::of_dims(&integers(shape)?).times(elements(data)))
+                Some(Self::of_sizes(&integers(shape)?).times(elements(data)))
             }
             (Some("Tile"), [data, repeats]) => {
-                Some(Self::of_dims(&integers(repeats)?).times(elements(data)))
+                Some(Self::of_sizes(&integers(repeats)?).times(elements(data)))
             }
             (Some("Range"), [start, limit, delta]) => range([start, limit, delta].map(integers)),
             (Some("Gather"), [data, indices]) => {
@@ -100,8 +107,14 @@ impl Effort {
             (Some("Conv"), [data, kernel, ..]) => convolved(node, data, kernel),
             (Some("MatMul" | "Gemm"), [left, right, ..]) => Some(multiplied(left, right)),
             (Some("Einsum"), _) => summed(node, inputs),
-            // By inputs since opset 6.
-            (Some("Tile"), _) => None,
+            // How far they grow is said by inputs that are not there, or not all.
+            (
+                Some(
+                    "ConstantOfShape" | "Conv" | "Expand" | "Gather" | "Gemm" | "MatMul" | "Pad"
+                    | "Range" | "Tile",
+                ),
+                _,
+            ) => None,
             _ => Some(Self::of_dims(&broadcast(inputs))),
         };
         // Whatever is made of them, the inputs are handed over.
