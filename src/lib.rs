@@ -9,7 +9,7 @@
 //! ```
 
 // With the lints in `Cargo.toml`: nothing that a file says can make the product panic.
-#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::string_slice))]
 
 pub mod onnx;
 

@@ -1,6 +1,6 @@
 //! Arguments in, exit code out; everything else is in the library.
 
-#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::string_slice))]
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;

@@ -50,7 +50,7 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
     let names = main.all_names();
     let suffix = graph::fresh(".inlined", &names);
     let functions = Functions::read(model)?;
-    let bytes_left = MAX_BYTES + 4 * model.bytes().len();
+    let bytes_left = model.bytes().len().saturating_mul(4).saturating_add(MAX_BYTES);
     let (given, asked) = (HashSet::new(), HashMap::new());
     let mut inliner = Inliner { functions, wanted, suffix, given, asked, nodes: 0, bytes_left };
     let mut edits = Vec::new();
@@ -211,7 +211,7 @@ fn holds_linear(function: &FunctionProto) -> bool {
 /// How deep bodies nest in these nodes.
 fn nesting_in(nodes: &[NodeProto]) -> usize {
     let bodies = nodes.iter().flat_map(bodies);
-    bodies.map(|body| 1 + nesting_in(&body.node)).max().unwrap_or(0)
+    bodies.map(|body| nesting_in(&body.node).saturating_add(1)).max().unwrap_or(0)
 }
 
 fn id_of(node: &NodeProto) -> Id {
@@ -253,7 +253,9 @@ impl Inliner<'_> {
         nodes: &mut Vec<NodeProto>,
     ) -> Result<bool, Invalid> {
         let known = self.functions.of(&node);
-        let Some(known) = known.filter(|known| nesting + known.nesting <= MAX_NESTING) else {
+        let Some(known) =
+            known.filter(|known| nesting.saturating_add(known.nesting) <= MAX_NESTING)
+        else {
             nodes.push(node);
             return Ok(false);
         };
@@ -279,7 +281,7 @@ impl Inliner<'_> {
         for inner in &call.function.node {
             let node = call.instance(inner);
             // Its name begins with the call's.
-            let size = node.encoded_len() + call.name.len();
+            let size = node.encoded_len().saturating_add(call.name.len());
             self.bytes_left = self.bytes_left.checked_sub(size).ok_or(Invalid::ManyCalls)?;
             nodes.push(node);
         }
@@ -307,7 +309,7 @@ impl Inliner<'_> {
             let attributes = node.attribute.iter_mut();
             for body in attributes.flat_map(|a| a.g.iter_mut().chain(&mut a.graphs)) {
                 let inner = std::mem::take(&mut body.node);
-                self.expand_all(inner, name, depth, nesting + 1, &mut body.node)?;
+                self.expand_all(inner, name, depth, nesting.saturating_add(1), &mut body.node)?;
             }
             self.expand(node, depth, nesting, nodes)?;
         }

@@ -307,7 +307,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         if first.checked_rem(groups) != Some(0) || dims.contains(&0) {
             return Ok(Err(NotLinear::Malformed("its groups do not divide its channels")));
         }
-        if self.sizes.known_rank(input).is_some_and(|rank| rank != dims.len()) {
+        if self.sizes.declared_rank(input).is_some_and(|rank| rank != dims.len()) {
             return Ok(Err(NotLinear::Malformed("its input has other axes than its kernel")));
         }
         let taps: Vec<i64> = taps.iter().map(|&taps| taps as i64).collect();

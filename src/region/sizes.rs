@@ -157,9 +157,9 @@ impl<'g, 'm> Sizes<'g, 'm> {
         })
     }
 
-    /// The number of dimensions of `tensor`, if it is known without inference.
-    pub(super) fn known_rank(&self, tensor: ValueId) -> Option<usize> {
-        self.dims_from_producer(tensor, 16).map(|dims| dims.len())
+    /// The number of dimensions of `tensor`, if the file declares it of an input.
+    pub(super) fn declared_rank(&self, tensor: ValueId) -> Option<usize> {
+        self.declared(tensor).map(|dims| dims.len())
     }
 
     /// As [`Self::dims`], looking back over at most `depth` operators; those of tensors
