@@ -213,7 +213,7 @@ impl Scene<'_> {
         }
         match self.proof(mutant) {
             Ok(_) => Fate::Missed,
-            Err(Unproved::NotRun(_) | Unproved::TooWide) => Fate::LeftAlone,
+            Err(Unproved::NotRun(_) | Unproved::TooWide | Unproved::NoElements) => Fate::LeftAlone,
             Err(Unproved::Differs { .. } | Unproved::Rounding(_)) => Fate::CaughtByProof,
         }
     }
