@@ -129,11 +129,11 @@ impl Map {
     pub fn work(&self) -> Work {
         match self {
             Map::Conv { geometry, .. } => geometry.work(),
-            // What only shifts, pads or crops multiplies nothing.
-            Map::Diagonal { scale, .. } if scale.iter().all(|&scale| scale == 1.0) => {
+            // What only shifts, pads, crops or changes the sign multiplies nothing.
+            Map::Diagonal { scale, .. } if scale.iter().all(|&scale| scale.abs() == 1.0) => {
                 Work::default()
             }
-            Map::Filter { weight, .. } if *weight == 1.0 => Work::default(),
+            Map::Filter { weight, .. } if weight.abs() == 1.0 => Work::default(),
             Map::Diagonal { scale, .. } => Work::each(scale.len() as f64),
             // Per channel, of which there is at least one.
             Map::Filter { .. } => self.geometry().work(),

@@ -259,8 +259,23 @@ impl<'g, 'm> Sizes<'g, 'm> {
                 *all.get_mut(axis)? = size;
                 Some(all)
             }
-            "AveragePool" | "GlobalAveragePool" | "MaxPool" | "Pad" | "Resize" | "SequenceAt"
-            | "Slice" | "Split" | "SplitToSequence" => {
+            "AveragePool" | "GlobalAveragePool" | "MaxPool" => {
+                let dims = of_input(0)?;
+                Some(dims.into_iter().zip(0..).map(|(n, axis)| n.filter(|_| axis < 2)).collect())
+            }
+            "Pad" | "Slice" => {
+                let mut dims = of_input(0)?;
+                match self.resized_axes(node, dims.len()) {
+                    Some(axes) => {
+                        axes.into_iter().for_each(|at| {
+                            dims.iter_mut().skip(at).take(1).for_each(|n| *n = None)
+                        });
+                        Some(dims)
+                    }
+                    None => open_dims(dims.len()),
+                }
+            }
+            "Resize" | "SequenceAt" | "Split" | "SplitToSequence" => {
                 let rank = of_input(0)?.len();
                 open_dims(rank)
             }
@@ -319,6 +334,36 @@ impl<'g, 'm> Sizes<'g, 'm> {
             }
             _ => None,
         }
+    }
+}
+
+impl Sizes<'_, '_> {
+    /// The axes that a Pad or Slice of a tensor with `rank` axes makes longer or shorter, if
+    /// they are constant.
+    fn resized_axes(&self, node: &Node, rank: usize) -> Option<Vec<usize>> {
+        let list = |name: &str, index: usize| match node.ints(name) {
+            Some(list) => Some(list.to_vec()),
+            None => self.constants.integers(node.input(index)?).ok()?,
+        };
+        let given =
+            |name: &str, index: usize| node.ints(name).is_some() || node.input(index).is_some();
+        let place = |axis: i64| {
+            let axis = if axis < 0 { axis.checked_add(i64::try_from(rank).ok()?)? } else { axis };
+            usize::try_from(axis).ok().filter(|&axis| axis < rank)
+        };
+        let axes = match given("axes", 3) {
+            true => Some(list("axes", 3)?.into_iter().map(place).collect::<Option<Vec<_>>>()?),
+            false => None,
+        };
+        if node.standard_op() == Some("Slice") {
+            let starts = list("starts", 1)?.len();
+            return axes.or_else(|| Some((0..starts.min(rank)).collect()));
+        }
+        let pads = list("pads", 1)?;
+        let axes = axes.unwrap_or_else(|| (0..rank).collect());
+        let ends = pads.get(axes.len()..).filter(|ends| ends.len() == axes.len())?;
+        let padded = axes.into_iter().zip(pads.iter().zip(ends));
+        Some(padded.filter(|(_, pads)| *pads != (&0, &0)).map(|(axis, _)| axis).collect())
     }
 }
 

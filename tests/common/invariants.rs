@@ -329,6 +329,10 @@ fn parameters_never_grow(c: &Converted) -> Answer {
     holds(new <= old || c.has_functions(), || format!("{old} became {new}"))
 }
 
+/// The plan compares borders to the first order of the feature map's size: where both
+/// sides cost the same by that, the result may cost so much more on a small map.
+const SECOND_ORDER: f64 = 1e-3;
+
 /// Where tract infers the shapes of both models (it infers none behind norms in training
 /// mode), and nothing is hidden in functions.
 fn multiply_adds_never_grow(c: &Converted) -> Answer {
@@ -337,7 +341,9 @@ fn multiply_adds_never_grow(c: &Converted) -> Answer {
     }
     let count = |path: &Path| super::multiply_adds(path, &c.shapes);
     match (count(&c.source), count(&c.converted(ONCE))) {
-        (Some(old), Some(new)) => holds(new <= old, || format!("{old} became {new}")),
+        (Some(old), Some(new)) => {
+            holds(new <= old * (1.0 + SECOND_ORDER), || format!("{old} became {new}"))
+        }
         _ => Ok(()),
     }
 }
