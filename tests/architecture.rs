@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// Module (a file or folder of `src`), and what of the crate its code may use.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("onnx", &["onnx"]),
     ("engine", &["onnx"]),
     ("affine", &["affine"]),
@@ -17,6 +17,16 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("verify", &["affine", "engine", "onnx", "verify"]),
     ("rewrite.rs", &["fuse", "onnx", "plan"]),
     ("deliver.rs", &["error", "onnx", "rewrite"]),
+    ("options.rs", &["engine", "onnx", "verify"]),
+    ("scope.rs", &["engine", "error", "onnx", "options", "plan", "region"]),
+    ("look.rs", &["engine", "onnx", "options", "plan", "region", "report", "rewrite", "scope"]),
+    (
+        "work.rs",
+        &[
+            "claim", "deliver", "engine", "error", "fuse", "onnx", "options", "plan", "region",
+            "report", "rewrite", "scope", "verify",
+        ],
+    ),
     ("report.rs", &["plan", "region", "verify"]),
 ];
 

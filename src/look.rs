@@ -1,0 +1,77 @@
+//! What would be done, as a report.
+
+use std::collections::HashSet;
+
+use crate::engine::InputShapes;
+use crate::onnx::graph::Graph;
+use crate::onnx::inline;
+use crate::onnx::model::{Invalid, Model};
+use crate::options::Options;
+use crate::plan::Block;
+use crate::region::read::NEWEST_OPSET;
+use crate::region::{NearMiss, Reason};
+use crate::report::{BlockReport, Mode, Report};
+use crate::rewrite::{self, Replaced};
+use crate::scope::Scope;
+
+/// What would be done with the model in `file`.
+///
+/// # Errors
+/// If an entry cannot be decoded.
+pub fn looked(
+    file: &str,
+    model: &Model,
+    graphs: &[Graph],
+    scopes: &[Scope],
+    options: &Options,
+) -> Result<Report, Invalid> {
+    let plans = || scopes.iter().map(|scope| &scope.plan);
+    let replaced = scopes.iter().map(|scope| {
+        let roots = |block: &Block| block.parts.iter().map(|part| part.root).collect();
+        let blocks = scope.plan.blocks.iter().map(|block| (block.region.output, roots(block)));
+        Replaced::new(scope.reader.graph, blocks.collect(), &scope.inferred.forms)
+    });
+    let new = plans().flat_map(|plan| &plan.blocks).map(|block| block.after.nodes).sum();
+    let nodes_after = rewrite::nodes_after(graphs, &replaced.collect::<Vec<_>>(), new);
+    let inferred = || scopes.iter().map(|scope| &scope.inferred);
+    let near_misses = plans().flat_map(|plan| &plan.near_misses);
+    let near_misses = near_misses.chain(inferred().flat_map(|inferred| &inferred.near_misses));
+    let mut near_misses: Vec<NearMiss> = near_misses.cloned().collect();
+    near_misses.extend(calls_that_stay(model, graphs)?);
+    let mut said = HashSet::new();
+    near_misses.retain(|miss| said.insert((miss.node.clone(), miss.reason.to_string())));
+    Ok(Report {
+        file: file.to_owned(),
+        blocks: plans().flat_map(BlockReport::of).collect(),
+        near_misses,
+        nodes: (graphs.iter().map(Graph::node_count).sum(), nodes_after),
+        newer_opset: Some(model.opset).filter(|&opset| opset > NEWEST_OPSET),
+        fixed_shapes: fixed_shapes(scopes, &options.run.shapes),
+        inferred: inferred().map(|inferred| inferred.forms.len()).sum(),
+        removed_inputs: 0,
+        bytes: (model.bytes().len(), 0),
+        side_file: None,
+        run: None,
+        mode: Mode::Look,
+    })
+}
+
+/// The shapes that the user gave, if a block may rely on them.
+fn fixed_shapes(scopes: &[Scope], shapes: &InputShapes) -> Vec<String> {
+    let mut blocks = scopes.iter().flat_map(|scope| &scope.plan.blocks);
+    if !blocks.any(|block| block.relies_on_sizes) {
+        return Vec::new();
+    }
+    let text = |(name, shape): (&String, &Vec<usize>)| {
+        let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
+        format!("{name}={}", sizes.join(","))
+    };
+    shapes.iter().map(text).collect()
+}
+
+/// Calls of functions that hold convolutions or norms and cannot be inlined.
+fn calls_that_stay(model: &Model, graphs: &[Graph]) -> Result<Vec<NearMiss>, Invalid> {
+    let calls = inline::refused(model, graphs)?;
+    let miss = |(node, why): (String, String)| NearMiss { node, reason: Reason::Call(why) };
+    Ok(calls.into_iter().map(miss).collect())
+}

@@ -1,0 +1,83 @@
+//! What a caller asks for.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::engine::InputShapes;
+use crate::onnx::output::Clobber;
+use crate::onnx::storage::Links;
+use crate::verify::model;
+
+/// A file, or a pipe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A file.
+    File(PathBuf),
+    /// Standard input or output.
+    Pipe,
+}
+
+impl Place {
+    /// `-` is a pipe.
+    pub fn of(argument: &str) -> Self {
+        if argument == "-" { Place::Pipe } else { Place::File(argument.into()) }
+    }
+
+    /// What it is called in messages.
+    pub(crate) fn label(&self) -> String {
+        match self {
+            Place::File(path) => path.display().to_string(),
+            Place::Pipe => "-".to_owned(),
+        }
+    }
+}
+
+/// How to convert. The default verifies, with one random input.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Prove every block and run both models.
+    pub verify: bool,
+    /// Treat initializers that a caller may override as unknown.
+    pub keep_overridable: bool,
+    /// Names of blocks to leave alone.
+    pub skip: Vec<String>,
+    /// Whether side files may be links that lead out of the model's folder.
+    pub links: Links,
+    /// Whether an existing output is replaced.
+    pub clobber: Clobber,
+    /// Fail if the whole model cannot be run.
+    pub require_run: bool,
+    /// Fail if nothing is fused.
+    pub require_fusion: bool,
+    /// How the whole models are run.
+    pub run: model::Options,
+    /// How long verification may take, all in all.
+    pub verify_timeout: Duration,
+    /// How many bytes the tensors of a run may take at a time.
+    pub verify_memory: usize,
+    /// Called as stages begin and advance: name, done, all.
+    pub progress: fn(&str, usize, usize),
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            verify: true,
+            keep_overridable: false,
+            skip: Vec::new(),
+            links: Links::Confined,
+            clobber: Clobber::Replace,
+            require_run: false,
+            require_fusion: false,
+            run: model::Options {
+                seed: 0,
+                samples: 1,
+                tolerance: None,
+                shapes: InputShapes::new(),
+            },
+            verify_timeout: Duration::from_secs(900),
+            verify_memory: 8 << 30,
+            progress: |_, _, _| {},
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! A model, opened and understood: its graphs, what each computes, and what is to be
+//! done with it. Reads everything and changes nothing.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+
+use crate::engine::InputShapes;
+use crate::error::Error;
+use crate::onnx::graph::Graph;
+use crate::onnx::inline::inline;
+use crate::onnx::model::{self, Invalid, Model};
+use crate::onnx::output::folder_of;
+use crate::onnx::storage::{Links, Storage};
+use crate::options::{Options, Place};
+use crate::plan::{self, Names, Plan};
+use crate::region::Readings;
+use crate::region::constant::Constants;
+use crate::region::inference::Inferred;
+use crate::region::read::Reader;
+
+/// One graph of the model, as it is understood, and what is to be done with it.
+pub struct Scope<'r, 'g, 'm> {
+    /// Its nodes and tensors.
+    pub reader: &'r Reader<'g, 'm>,
+    /// What each node computes.
+    pub readings: Readings,
+    /// Its blocks.
+    pub plan: Plan,
+    /// Its nodes in training mode.
+    pub inferred: Inferred,
+}
+
+impl<'r, 'g, 'm> Scope<'r, 'g, 'm> {
+    /// One per reader; `skip` names blocks to leave alone.
+    ///
+    /// # Errors
+    /// If a stored tensor is malformed.
+    pub fn of_all(readers: &'r [Reader<'g, 'm>], skip: &[String]) -> Result<Vec<Self>, Invalid> {
+        let Some(main) = readers.first() else { return Ok(Vec::new()) };
+        let mut names = Names::of(main.graph);
+        let scope = |reader| {
+            let readings = Readings::of(reader)?;
+            let plan = plan::plan(reader, &readings, &mut names, skip);
+            Ok(Scope { reader, plan, inferred: Inferred::find(reader)?, readings })
+        };
+        readers.iter().map(scope).collect()
+    }
+}
+
+/// Opens a model and indexes it.
+///
+/// # Errors
+/// If it cannot be read, or is no model.
+pub fn open(input: &Place, links: Links) -> Result<Model, Error> {
+    let file = input.label();
+    let read = |source| Error::Read { file: file.clone(), source };
+    let (bytes, storage) = match input {
+        Place::Pipe => (model::read(io::stdin().lock()).map_err(read)?, Storage::default()),
+        Place::File(path) => {
+            (model::map(path).map_err(read)?, Storage::in_folder(folder_of(path), links))
+        }
+    };
+    Model::index(bytes, storage).map_err(|source| Error::Invalid { file: file.clone(), source })
+}
+
+/// Whether the shapes that the user gave are those of graph inputs.
+///
+/// # Errors
+/// Names the first that is not.
+pub fn check_shapes(file: &str, graphs: &[Graph], shapes: &InputShapes) -> Result<(), Error> {
+    let Some(main) = graphs.first() else { return Ok(()) };
+    let inputs: Vec<(String, Option<usize>)> = main.inputs();
+    for (name, shape) in shapes {
+        let reason = match inputs.iter().find(|(input, _)| input == name) {
+            None => {
+                let names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
+                format!("the model has no such input; it has {}", names.join(", "))
+            }
+            Some((_, Some(rank))) if *rank != shape.len() => {
+                format!("the input has {rank} dimensions, not {}", shape.len())
+            }
+            Some(_) => continue,
+        };
+        return Err(Error::InputShape { file: file.to_owned(), input: name.clone(), reason });
+    }
+    Ok(())
+}
+
+/// The model with those local functions inlined that take part in a block, or hold
+/// nodes in training mode; `None` if there are none.
+///
+/// # Errors
+/// If the model is malformed.
+pub fn with_functions_inlined(model: &Model, options: &Options) -> Result<Option<Model>, Invalid> {
+    let index = |bytes| Model::index(bytes, model.storage.clone());
+    let Some(bytes) = inline(model, &|_| true)? else { return Ok(None) };
+    let inlined = index(bytes)?;
+    let graphs = Graph::read_all(&inlined)?;
+    let constants = Constants::find_all(&graphs, options.keep_overridable)?;
+    let readers = readers(&graphs, &constants, options);
+    let scopes = Scope::of_all(&readers, &options.skip)?;
+    let nodes = scopes.iter().flat_map(|scope| {
+        let nodes = scope.plan.blocks.iter().flat_map(|block| &block.region.nodes);
+        let inferred = scope.inferred.forms.iter().map(|(id, _)| id);
+        nodes.chain(inferred).map(|&id| scope.reader.graph.node(id).proto.name())
+    });
+    // A call's nodes have names that begin with the call's.
+    let mut callers: HashSet<&str> = HashSet::new();
+    for name in nodes {
+        callers.extend(name.match_indices('/').filter_map(|(end, _)| name.get(..end)));
+    }
+    let takes_part = |call: &str| callers.contains(call);
+    inline(model, &takes_part)?.map(index).transpose()
+}
+
+/// Readers of all graphs of a model.
+pub fn readers<'g, 'm>(
+    graphs: &'g [Graph<'m>],
+    constants: &'g [Arc<Constants<'g, 'm>>],
+    options: &'g Options,
+) -> Vec<Reader<'g, 'm>> {
+    let shapes = &options.run.shapes;
+    let both = graphs.iter().zip(constants);
+    both.map(|(graph, constants)| Reader::new(graph, constants, shapes)).collect()
+}
