@@ -1,6 +1,7 @@
 //! Carries a plan out: fuses and proves every block, writes the new model, and has it
 //! checked before it is put in place.
 
+use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
@@ -151,6 +152,12 @@ impl Work<'_, '_> {
             (Some(main), false) => main.model,
             _ => self.original,
         };
+        // If calls were inlined for nothing, the report is of those that stay.
+        if rewrite.is_empty() && self.graphs.first().is_some_and(|main| !ptr::eq(main.model, old)) {
+            let graphs = Graph::read_all(old).map_err(invalid)?;
+            let nodes = graphs.iter().map(Graph::node_count).sum();
+            report.nodes = (nodes, nodes);
+        }
         let delivery = Delivery { file: self.file, old, rewrite };
         let check = |new: &Model| self.check(new, scopes, &changes, report);
         let delivered = match to {

@@ -284,7 +284,6 @@ fn rounding_alone_is_no_mistake() {
 }
 
 #[test]
-#[ignore = "open: calls are counted as inlined for a block that is left alone in the end"]
 fn the_nodes_of_the_file_are_reported() {
     let path = Path::new("fixtures/bad_input/block_of_calls_is_left_alone.onnx");
     let mut trial = Trial::default();
