@@ -12,7 +12,7 @@ pub struct Work {
     pub edge: f64,
 }
 
-/// Feature maps are compared at this many positions along each axis: a stage in the
+/// Feature maps are compared from this many positions along each axis on: a stage in the
 /// middle of a network.
 const POSITIONS: f64 = 32.0;
 
@@ -58,11 +58,13 @@ impl Work {
         Work { each: self.each * factor, edge: self.edge * factor }
     }
 
-    /// Whether this is no more than `other`.
+    /// Whether this is no more than `other` on feature maps of [`POSITIONS`] and more.
     pub fn no_more_than(&self, other: &Work) -> bool {
-        let total = |work: &Work| work.each + work.edge / POSITIONS;
         let scale = self.each.abs().max(other.each.abs());
-        total(self) - total(other) <= ROUNDING * scale
+        let is_no_more = |mine: f64, others: f64| mine - others <= ROUNDING * scale;
+        // Linear in 1/m, so what holds at both ends holds between.
+        let at_least = |work: &Work| work.each + work.edge / POSITIONS;
+        is_no_more(self.each, other.each) && is_no_more(at_least(self), at_least(other))
     }
 }
 
@@ -84,6 +86,9 @@ mod tests {
         assert_eq!(work.before(&frame(1)).before(&frame(-1)), work);
         assert!(work.no_more_than(&work.before(&frame(-1))));
         assert!(!work.no_more_than(&work.before(&frame(1))));
+        // Less on a map of 32 positions, more on one of 1,000.
+        let (before, after) = (Work { each: 88.0, edge: 640.0 }, Work::each(96.0));
+        assert!(!after.no_more_than(&before) && !before.no_more_than(&after));
         let strided = Geometry {
             windows: vec![Window::new(3, 2, 1, (1, 1)).unwrap(); 2],
             ..Geometry::identity()
