@@ -12,8 +12,8 @@ pub struct Work {
     pub edge: f64,
 }
 
-/// Feature maps have at least this many positions along each axis: a stage in the middle of
-/// a network.
+/// Feature maps are compared from this many positions along each axis on: a stage in the
+/// middle of a network.
 const POSITIONS: f64 = 32.0;
 
 /// Sums in another order differ by rounding.
@@ -58,13 +58,13 @@ impl Work {
         Work { each: self.each * factor, edge: self.edge * factor }
     }
 
-    /// Whether this is no more than `other`, on maps of [`POSITIONS`] and on any larger
-    /// ones: what is saved at the borders of a small map alone is not saved.
+    /// Whether this is no more than `other` on feature maps of [`POSITIONS`] and more.
     pub fn no_more_than(&self, other: &Work) -> bool {
-        let total = |work: &Work| work.each + work.edge / POSITIONS;
         let scale = self.each.abs().max(other.each.abs());
-        let no_more = |mine: f64, theirs: f64| mine - theirs <= ROUNDING * scale;
-        no_more(self.each, other.each) && no_more(total(self), total(other))
+        let is_no_more = |mine: f64, others: f64| mine - others <= ROUNDING * scale;
+        // Linear in 1/m, so what holds at both ends holds between.
+        let at_least = |work: &Work| work.each + work.edge / POSITIONS;
+        is_no_more(self.each, other.each) && is_no_more(at_least(self), at_least(other))
     }
 }
 
@@ -86,9 +86,9 @@ mod tests {
         assert_eq!(work.before(&frame(1)).before(&frame(-1)), work);
         assert!(work.no_more_than(&work.before(&frame(-1))));
         assert!(!work.no_more_than(&work.before(&frame(1))));
-        // A twentieth more, where three rows of 32 are saved: not of 57.
-        let dearer = Work::each(16.8);
-        assert!(!dearer.no_more_than(&Work { each: 16.0, edge: 48.0 }));
+        // Less on a map of 32 positions, more on one of 1,000.
+        let (before, after) = (Work { each: 88.0, edge: 640.0 }, Work::each(96.0));
+        assert!(!after.no_more_than(&before) && !before.no_more_than(&after));
         let strided = Geometry {
             windows: vec![Window::new(3, 2, 1, (1, 1)).unwrap(); 2],
             ..Geometry::identity()
