@@ -61,7 +61,7 @@ struct Arguments {
     seed: u64,
     /// Allowed difference of an output, relative to its largest value
     /// [default: 1e-4 for float32, 2e-2 for float16, 1e-9 for float64]
-    #[arg(long)]
+    #[arg(long, value_parser = tolerance)]
     tolerance: Option<f64>,
     /// Seconds that verification may take; what is not run by then is reported as not run
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]
@@ -158,6 +158,12 @@ impl Arguments {
             progress: if self.quiet { |_, _, _| {} } else { show_progress },
         }
     }
+}
+
+/// A number that a difference can be compared with.
+fn tolerance(text: &str) -> Result<f64, String> {
+    let finite = text.parse().ok().filter(|value: &f64| value.is_finite() && *value >= 0.0);
+    finite.ok_or_else(|| "a tolerance is a number, 0 or more".to_owned())
 }
 
 /// `NAME=1,3,224,224`

@@ -48,6 +48,7 @@ fn exit_codes() {
         (&[PLAIN, "OUT"], 0, "", true),
         (&[broken, "OUT"], 1, "this is not an ONNX file", false),
         (&[BLOCK, "OUT", "--no-such-flag"], 2, "unexpected argument", false),
+        (&[BLOCK, "OUT", "--tolerance", "nan"], 2, "a tolerance is a number", false),
         (&[BLOCK, "OUT", "--input-shape", "y=1,4,6,7"], 2, "the model has no such input", false),
         (&[BLOCK, "OUT", "--input-shape", "x=1,4,6"], 2, "has 4 dimensions, not 3", false),
         (&[SIZES, "OUT", "--input-shape", "x=1,4,9,12", "--require-fusion"], 0, "", true),

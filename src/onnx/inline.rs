@@ -104,6 +104,7 @@ pub fn refused(model: &Model, graphs: &[Graph]) -> Result<Vec<(String, String)>,
             (&known.function, functions.of(&node.proto).is_none() && known.holds_linear);
         let why = match node.has_bodies() {
             true => "is handed a graph",
+            false if is_default_domain(node.proto.domain()) => "is in the domain of the standard",
             false => "is written for other operator sets than the model imports",
         };
         refused.then(|| (node.label().to_owned(), format!("function `{}` {why}", function.name())))
@@ -162,7 +163,9 @@ impl Functions {
 
     /// The function that `node` calls, if it can be inlined.
     fn of(&self, node: &NodeProto) -> Option<&Known> {
-        if bodies(node).next().is_some() {
+        // In ONNX's own domain engines take the operator of the standard, whatever a
+        // function says that has its name.
+        if bodies(node).next().is_some() || is_default_domain(node.domain()) {
             return None;
         }
         self.by_id.get(&id_of(node)).filter(|known| known.is_understood)

@@ -97,7 +97,7 @@ pub enum Invalid {
     #[error(transparent)]
     Tensor(#[from] super::tensor::TensorError),
     /// Functions that call each other in a circle.
-    #[error("function `{0}` calls itself")]
+    #[error("function `{0}` calls itself, or calls nest too deep")]
     RecursiveFunction(String),
     /// Functions that call others again and again.
     #[error("the calls of local functions stand for more nodes than any network has")]

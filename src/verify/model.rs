@@ -286,10 +286,14 @@ fn inputs(graph: &Graph, options: &Options) -> Result<Result<Vec<Input>, String>
     let elements = |input: &Input| {
         input.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
     };
-    let too_large = inputs.iter().find(|input| elements(input).is_none_or(|count| count > 1 << 28));
-    Ok(match too_large {
-        Some(input) => Err(format!("input `{}` is too large to be fed", input.name)),
-        None => Ok(inputs),
+    // All samples of all inputs are made before the first run.
+    const MOST: usize = 1 << 28;
+    let sum = |all: usize, input: &Input| elements(input).and_then(|one| all.checked_add(one));
+    let all = inputs.iter().try_fold(0, sum);
+    let all = all.and_then(|all| all.checked_mul(options.samples.max(1)));
+    Ok(match all.filter(|&all| all <= MOST) {
+        Some(_) => Ok(inputs),
+        None => Err("its inputs, all samples together, are too large to be fed".to_owned()),
     })
 }
 
