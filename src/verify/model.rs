@@ -77,7 +77,6 @@ const MOST_ROUNDING: f64 = 0.05;
 
 /// One graph input that has to be fed.
 struct Input {
-    name: String,
     data_type: i32,
     shape: Vec<usize>,
 }
@@ -281,7 +280,7 @@ fn inputs(graph: &Graph, options: &Options) -> Result<Result<Vec<Input>, String>
                 )));
             }
         };
-        inputs.push(Input { name, data_type: tensor.elem_type(), shape });
+        inputs.push(Input { data_type: tensor.elem_type(), shape });
     }
     let elements = |input: &Input| {
         input.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
