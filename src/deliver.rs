@@ -66,7 +66,8 @@ impl Delivery<'_> {
     /// the new one is there, with the side file that it names.
     ///
     /// # Errors
-    /// Those of `check`, and of the file system; everything is as it was then.
+    /// Those of `check`, and of the file system. Everything is as it was then, except that
+    /// side files which were copied for a model that stays as it is may be there.
     pub fn to_file(
         self,
         target: &Path,

@@ -398,7 +398,7 @@ fn leftover<'g>(old: &Graph, new: &'g Graph) -> Option<&'g str> {
 
 /// Where the graph in `scope` lies.
 fn payload(scope: &Scope) -> Range<usize> {
-    scope.containers.last().map_or(0..0, |graph| graph.payload.clone())
+    scope.container().payload
 }
 
 fn first_output(node: &NodeProto) -> &str {
