@@ -1,13 +1,14 @@
 //! The proof and the run, both through tract, and what is written read back.
 //!
-//! [`block`] proves each rewrite in float64, [`written`] reads the new file against the
-//! old one and what was proved, [`model`] runs the two whole models.
+//! [`block`] proves each rewrite in float64, [`seal`] remembers what was proved, [`written`]
+//! reads the new file against the old one and that, [`model`] runs the two whole models.
 //! Knows the format and the engine; is handed nodes, tensors and bytes, and never
 //! asks the fuser anything.
 
 pub mod block;
 pub mod feed;
 pub mod model;
+pub mod seal;
 pub mod written;
 
 use crate::engine::Array;
