@@ -216,8 +216,7 @@ impl Delivery<'_> {
             .map_err(|source| Error::Write { file: target.display().to_string(), source })?;
         let moves = file.edits(&kept, &location);
         let containers = kept.into_iter().flat_map(|tensor| tensor.containers).collect();
-        let edits =
-            self.rewrite.edits(moves, containers, |header| file.naming(header, &location));
+        let edits = self.rewrite.edits(moves, containers, |header| file.naming(header, &location));
         let side = NewSide { location, path, file };
         Ok((edits, Some(side).filter(|side| !side.file.is_empty())))
     }

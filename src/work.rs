@@ -114,7 +114,8 @@ impl Work<'_, '_> {
 
     fn block(&self, scope: &Scope, block: &Block) -> Result<Done, Error> {
         let invalid = |source| Error::Invalid { file: self.file.to_owned(), source };
-        let left_alone = |why: &dyn ToString| Ok(Done::LeftAlone(Reason::Unproved(why.to_string())));
+        let left_alone =
+            |why: &dyn ToString| Ok(Done::LeftAlone(Reason::Unproved(why.to_string())));
         let fused = match fuse::fuse(scope.reader, &scope.readings, block) {
             Ok(fused) => fused,
             Err(FuseError::Invalid(source)) => return Err(invalid(source)),

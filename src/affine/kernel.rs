@@ -205,9 +205,10 @@ impl Affine {
     /// scaled; one for all channels if they are not counted.
     fn factors(&self) -> Option<Vec<f64>> {
         let alone = self.geometry.windows.iter().all(|window| window.taps == 1);
-        let apart = self.geometry.channels.is_none_or(|channels| {
-            channels == Channels::diagonal(channels.outputs)
-        });
+        let apart = self
+            .geometry
+            .channels
+            .is_none_or(|channels| channels == Channels::diagonal(channels.outputs));
         (alone && apart).then(|| numbers::all(self))
     }
 
@@ -227,9 +228,10 @@ impl Affine {
         let anywhere = |map: &Geometry| Geometry { channels: None, shifted: false, ..map.clone() };
         let (outside, inside) = (anywhere(&self.geometry), anywhere(&inner.geometry));
         if let Some(factors) = self.factors() {
-            let terms = inner.terms.iter().map(|term| {
-                moved(term, &factors, outside.composed(&anywhere(&term.geometry)))
-            });
+            let terms = inner
+                .terms
+                .iter()
+                .map(|term| moved(term, &factors, outside.composed(&anywhere(&term.geometry))));
             let terms = terms.collect::<Option<_>>()?;
             let count = factors.len().max(inner.bias.len());
             let factor = |output| one_or_of_all(&factors, output);
@@ -240,9 +242,10 @@ impl Affine {
         if inner.geometry.channels.is_some() || inner.bias_of(0) != 0.0 {
             return None;
         }
-        let terms = self.terms.iter().map(|term| {
-            moved(term, &factors, anywhere(&term.geometry).composed(&inside))
-        });
+        let terms = self
+            .terms
+            .iter()
+            .map(|term| moved(term, &factors, anywhere(&term.geometry).composed(&inside)));
         Some(Self::sum(geometry.clone(), terms.collect::<Option<_>>()?, self.bias.clone()))
     }
 
@@ -377,16 +380,15 @@ impl<'t> Placed<'t> {
             return;
         }
         // The channels that the range touches.
-        let channels =
-            (begin - first) / self.whole_taps..(end - first).div_ceil(self.whole_taps);
+        let channels = (begin - first) / self.whole_taps..(end - first).div_ceil(self.whole_taps);
         let own_row = if self.term.geometry.channels.is_none() { 0 } else { output };
         scratch.resize(channels.len() * own_taps, 0.0);
         let start = (own_row * self.width + channels.start) * own_taps;
         self.term.numbers.read(start, scratch);
         let scale = one_or_of_all(&self.term.scale, output);
         let begins_at = first + channels.start * self.whole_taps;
-        let is_whole = begins_at >= within.start
-            && begins_at + channels.len() * self.whole_taps <= within.end;
+        let is_whole =
+            begins_at >= within.start && begins_at + channels.len() * self.whole_taps <= within.end;
         if is_whole {
             let row = &mut row[begins_at - within.start..][..channels.len() * self.whole_taps];
             self.add(scale, scratch, row);

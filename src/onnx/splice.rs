@@ -254,10 +254,8 @@ mod tests {
         // 7: { 1: "x" }; into the message comes 2: { 8: "w", 9: five bytes }.
         let bytes = [58, 3, 10, 1, b'x', 64, 0];
         let outer = Container { length: 1..2, payload: 2..5 };
-        let tensor = crate::onnx::proto::TensorProto {
-            name: Some("w".to_owned()),
-            ..Default::default()
-        };
+        let tensor =
+            crate::onnx::proto::TensorProto { name: Some("w".to_owned()), ..Default::default() };
         let later = Later { id: 3, length: 5 };
         let edit = Edit::insert(5, open_entry(2, &tensor, 9, 5).into(), &outer).then(later);
         let mut out = Vec::new();

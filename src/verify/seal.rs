@@ -29,7 +29,8 @@ impl Seal {
         let (numbers, _) = exact.raw_data().as_chunks::<8>();
         let mut hasher = XxHash3_128::new();
         for numbers in numbers.chunks(PIECE) {
-            let numbers: Vec<f64> = numbers.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect();
+            let numbers: Vec<f64> =
+                numbers.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect();
             hasher.write(&tensor::rounded(&numbers, float));
         }
         let header = tensor::header(exact.name(), &exact.dims, float.to_onnx());
