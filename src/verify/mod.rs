@@ -1,13 +1,16 @@
 //! The proof and the run, both through tract, and what is written read back.
 //!
 //! [`block`] proves each rewrite in float64, [`written`] reads the new file against the
-//! old one and what was proved, [`model`] runs the two whole models.
+//! old one and what was proved, [`model`] runs the two whole models, each as a [`walk`]
+//! through its [`slices`].
 //! Knows the format and the engine; is handed nodes, tensors and bytes, and never
 //! asks the fuser anything.
 
 pub mod block;
 pub mod feed;
 pub mod model;
+pub mod slices;
+pub mod walk;
 pub mod written;
 
 use crate::engine::Array;
