@@ -604,7 +604,8 @@ mod tests {
 
     #[test]
     fn what_is_too_large_is_not_run() {
-        // At the Add, x, its square and the sum of both live: 3 × 8 × 1000 bytes.
+        // At the Add, x, its square and the sum of both live: 3 × 8 × 1000 bytes; and so does
+        // the zero that Relu compares with.
         let nodes = vec![
             build::node("Mul", "", &["x", "x"], "square", vec![]),
             build::node("Add", "", &["x", "square"], "y", vec![]),
@@ -616,7 +617,48 @@ mod tests {
             let limits = Limits::new(Duration::from_secs(60), allowed);
             Engine::load(Source::small(bytes.clone(), limits), &[vec![1000]]).map(drop)
         };
-        assert_eq!(load(24_000), Ok(()));
-        assert_eq!(load(23_999), Err(EngineError::TooLarge { bytes: 24_000 }));
+        assert_eq!(load(24_008), Ok(()));
+        assert_eq!(load(24_007), Err(EngineError::TooLarge { bytes: 24_008 }));
+    }
+
+    /// Constants that stand beside a model are those that it would hold itself, however they
+    /// are stored.
+    #[test]
+    fn constants_beside_the_model_are_its_own() {
+        use crate::onnx::proto::tensor_proto::DataType;
+        let tensor = |data_type: DataType, dims: &[i64]| TensorProto {
+            name: Some("c".into()),
+            data_type: Some(data_type.into()),
+            dims: dims.to_vec(),
+            ..TensorProto::default()
+        };
+        let raw = |data_type, dims, raw: &'static [u8]| TensorProto {
+            raw_data: Some(raw.into()),
+            ..tensor(data_type, dims)
+        };
+        let floats = TensorProto { float_data: vec![1.5, -2.0], ..tensor(DataType::Float, &[2]) };
+        let short = raw(DataType::Float, &[2], &[0, 0, 0, 64]);
+        for (case, constant, direct) in [
+            ("floats", raw(DataType::Float, &[2], &[0, 0, 0, 64, 0, 0, 128, 191]), true),
+            ("halves", raw(DataType::Float16, &[2], &[0, 0x40, 0, 0xbc]), true),
+            ("scalar", raw(DataType::Int64, &[], &[3, 0, 0, 0, 0, 0, 0, 0]), true),
+            ("bytes", raw(DataType::Uint8, &[2, 1], &[1, 2]), true),
+            ("booleans", raw(DataType::Bool, &[2], &[1, 0]), false),
+            ("typed", floats, false),
+            ("empty", tensor(DataType::Float, &[0]), false),
+            ("too short", short, false),
+        ] {
+            assert_eq!(plain(&constant).unwrap().is_some(), direct, "{case}");
+            let run = |inside: Vec<TensorProto>, constants: Vec<TensorProto>| {
+                let nodes = vec![build::node("Identity", "", &["c"], "y", vec![])];
+                let bytes = build::model(17, vec![], nodes, inside, &["y"]).encode_to_vec();
+                let source = Source::small(bytes, Limits::of_reading());
+                Engine::load(Source { constants, ..source }, &[])?.run(&[])
+            };
+            let (inside, beside) =
+                (run(vec![constant.clone()], vec![]), run(vec![], vec![constant]));
+            assert_eq!(inside, beside, "{case}");
+            assert_eq!(inside.is_ok(), case != "too short", "{case}");
+        }
     }
 }
