@@ -311,3 +311,47 @@ fn default_tolerance(info: &ValueInfoProto) -> f64 {
         _ => 1e-4,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use prost::Message;
+
+    use super::*;
+    use crate::onnx::build::{double_input, model, node};
+    use crate::onnx::storage::Storage;
+
+    /// Each of the two takes two tensors of 8,000 bytes and the zero of a Relu; the second
+    /// one, if it keeps more, three.
+    #[test]
+    fn models_run_one_after_the_other_if_memory_asks_for_it() {
+        let indexed = |nodes| {
+            let model = model(17, vec![double_input("x", 1)], nodes, vec![], &["y"]);
+            Model::index(model.encode_to_vec().into(), Storage::default()).unwrap()
+        };
+        let once = indexed(vec![node("Relu", "", &["x"], "y", vec![])]);
+        let twice = indexed(vec![
+            node("Relu", "", &["x"], "a", vec![]),
+            node("Relu", "", &["a"], "y", vec![]),
+        ]);
+        let shapes = InputShapes::from([("x".to_owned(), vec![1000])]);
+        let options = Options { seed: 0, samples: 1, tolerance: None, shapes };
+        let agreed = |outcome: &Outcome| matches!(outcome, Outcome::Agreed(_));
+        let not_run = |outcome: &Outcome| matches!(outcome, Outcome::NotRun(_));
+        let broken = |outcome: &Outcome| matches!(outcome, Outcome::Broken(_));
+        type Expected<'e> = &'e dyn Fn(&Outcome) -> bool;
+        for (old, new, bytes, expected) in [
+            (&once, &once, 32_016, &agreed as Expected),
+            (&once, &once, 16_008, &agreed),
+            (&once, &once, 16_007, &not_run),
+            (&once, &twice, 24_008, &agreed),
+            (&once, &twice, 24_007, &broken),
+            (&twice, &once, 24_007, &not_run),
+        ] {
+            let limits = Limits::new(Duration::from_secs(60), bytes);
+            let outcome = run(old, new, &options, limits).unwrap();
+            assert!(expected(&outcome), "{bytes}: {outcome:?}");
+        }
+    }
+}

@@ -200,9 +200,10 @@ mod tests {
     use super::*;
     use crate::onnx::build::{double_input, int, ints, node};
     use crate::onnx::model::Model;
+    use crate::onnx::proto::tensor_proto::{DataLocation, DataType};
     use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
-    use crate::onnx::proto::{attribute_proto::AttributeType, tensor_proto::DataType};
-    use crate::onnx::storage::Storage;
+    use crate::onnx::proto::{StringStringEntryProto, attribute_proto::AttributeType};
+    use crate::onnx::storage::{Links, Storage};
     use crate::onnx::tensor::{from_floats, from_integers};
 
     const WHOLE: Most = Most { nodes: usize::MAX, bytes: usize::MAX };
@@ -420,6 +421,41 @@ mod tests {
             assert!(walked(model, ONE_EACH, samples, needed).is_ok(), "{case}");
             let refused = walked(model, ONE_EACH, samples, needed - 1);
             assert!(refused.is_err_and(|error| error.contains("MiB at a time")), "{case}");
+        }
+    }
+
+    /// Wherever weights are stored, their last bits move the output.
+    #[test]
+    fn every_weight_has_other_last_bits() {
+        let folder = tempfile::tempdir().unwrap();
+        let weight = floats("w", &[2, 2]);
+        std::fs::write(folder.path().join("side"), weight.raw_data()).unwrap();
+        let entry =
+            StringStringEntryProto { key: Some("location".into()), value: Some("side".into()) };
+        let beside = TensorProto {
+            raw_data: None,
+            external_data: vec![entry],
+            data_location: Some(DataLocation::External.into()),
+            ..weight.clone()
+        };
+        let constant = node("Constant", "", &[], "w", vec![build::tensor("value", weight.clone())]);
+        for (case, nodes, stored) in [
+            ("initializer", vec![], vec![weight]),
+            ("side file", vec![], vec![beside]),
+            ("node", vec![constant], vec![]),
+        ] {
+            let model = build::model(17, vec![], nodes, stored, &["w"]);
+            let storage = Storage::in_folder(folder.path(), Links::Confined);
+            let model = Model::index(model.encode_to_vec().into(), storage).unwrap();
+            let graphs = Graph::read_all(&model).unwrap();
+            let outputs = |weights| {
+                let limits = Limits::of_reading();
+                let walk = Walk { graphs: &graphs, weights, most: WHOLE, limits };
+                walk.outputs(&[], &[vec![]]).unwrap().concat()
+            };
+            let (stored, other) = (outputs(Weights::AsStored), outputs(Weights::OtherLastBits));
+            let moved = crate::verify::relative_error(&stored[0], &other[0]);
+            assert!(moved > 0.0 && moved < 1e-15, "{case}: {moved:e}");
         }
     }
 
