@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use ndarray::{Array1, Axis};
 
 use crate::affine::{Border, Geometry, Order, Sense, Window};
-use crate::fuse::Fused;
 use crate::onnx::build::{ints, node};
 use crate::onnx::graph::{Node, NodeId, ValueId};
 use crate::onnx::model::Invalid;
@@ -23,7 +22,7 @@ use crate::verify::feed::{input_size, outputs_with_all_borders};
 /// Strides up to this are tried with every remainder of the input's size.
 const MAX_REMAINDERS: i64 = 4;
 
-/// The claim that `fused` computes what `block`'s nodes compute.
+/// The claim that `new` nodes compute what `block`'s nodes compute.
 ///
 /// # Errors
 /// If a constant cannot be read.
@@ -31,7 +30,7 @@ pub fn claim(
     reader: &Reader,
     readings: &Readings,
     block: &Block,
-    fused: &Fused,
+    new: Side,
 ) -> Result<Claim, Invalid> {
     let graph = reader.graph;
     let name = |id: ValueId| graph.value(id).name.clone();
@@ -43,7 +42,7 @@ pub fn claim(
         output: name(block.region.output),
         trials: trials(reader, readings, block, &roots),
         old: old_side(reader, readings, block, &roots)?,
-        new: Side { nodes: fused.nodes.clone(), constants: new_constants(fused) },
+        new,
         roots: roots.into_iter().map(name).collect(),
     })
 }
@@ -168,14 +167,6 @@ fn widened(reader: &Reader, id: ValueId) -> Result<Option<TensorProto>, Invalid>
     };
     let stored = tensor::inlined(&stored, &reader.graph.model.storage)?;
     Ok(Some(TensorProto { name: Some(name.clone()), ..stored }))
-}
-
-fn new_constants(fused: &Fused) -> Vec<TensorProto> {
-    let floats = fused.exact.iter();
-    let floats = floats.map(|(name, values)| tensor::from_floats(name, values, Float::F64));
-    let others = fused.tensors.iter();
-    let others = others.filter(|tensor| Float::from_onnx(tensor.data_type()).is_none()).cloned();
-    floats.chain(others).collect()
 }
 
 /// Shapes of the roots, one list per trial. One trial holds every border case; where

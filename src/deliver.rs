@@ -1,19 +1,27 @@
 //! The new model's way to its place: staged beside it, checked there, and only then
 //! renamed, after its side file.
 //!
-//! Knows files and edits; what is checked, and against what, is for the caller to say.
+//! What stays is copied; new weights are computed, all processors at once, and each piece
+//! is written where it belongs as soon as it is there. Knows files and edits; what is
+//! checked, and against what, is for the caller to say.
 
-use std::fs;
-use std::io::{self, Write};
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use prost::bytes::Bytes;
+use rayon::prelude::*;
 
 use crate::error::Error;
+use crate::fuse::{NotFinite, Weights};
 use crate::onnx::external::{self, External, SideFile};
-use crate::onnx::model::{self, Invalid, Model};
+use crate::onnx::map::Map;
+use crate::onnx::model::{Invalid, Model};
 use crate::onnx::output::{self, Clobber, Staged, folder_of};
-use crate::onnx::splice::{self, Edit};
+use crate::onnx::splice::{self, Edit, Gap, Later};
 use crate::onnx::storage::Storage;
 use crate::rewrite::Rewrite;
 
@@ -37,24 +45,75 @@ pub struct Delivered {
     pub side_file: Option<String>,
 }
 
+/// Why nothing was written.
+#[derive(Debug)]
+pub enum Undelivered {
+    /// As the caller says, or the file system.
+    Failed(Error),
+    /// A weight that was only now computed has no place in the model.
+    NotFinite(NotFinite),
+}
+
+impl From<Error> for Undelivered {
+    fn from(error: Error) -> Self {
+        Undelivered::Failed(error)
+    }
+}
+
+/// Why a file was not filled.
+enum Unfilled {
+    Io(io::Error),
+    NotFinite(NotFinite),
+}
+
+impl From<io::Error> for Unfilled {
+    fn from(error: io::Error) -> Self {
+        Unfilled::Io(error)
+    }
+}
+
+impl From<NotFinite> for Unfilled {
+    fn from(tensor: NotFinite) -> Self {
+        Unfilled::NotFinite(tensor)
+    }
+}
+
+impl Unfilled {
+    fn of(self, file: &str) -> Undelivered {
+        match self {
+            Unfilled::Io(source) => Error::Write { file: file.to_owned(), source }.into(),
+            Unfilled::NotFinite(tensor) => Undelivered::NotFinite(tensor),
+        }
+    }
+}
+
 impl Delivery<'_> {
     /// Writes the model to standard output, if `check` agrees.
     ///
     /// # Errors
     /// Those of `check`; if there are side files, or the other end is closed.
     pub fn to_pipe(
-        self,
+        &self,
         check: impl FnOnce(&Model) -> Result<(), Error>,
-    ) -> Result<Delivered, Error> {
+    ) -> Result<Delivered, Undelivered> {
         let failed = |source| Error::Write { file: "-".to_owned(), source };
         let invalid = invalid(self.file);
         if !external::find(self.old).map_err(&invalid)?.is_empty() {
             let why = "weights in side files cannot go through a pipe; name an output file";
-            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)));
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)).into());
         }
-        let edits = self.rewrite.into_edits(vec![], vec![], |tensor| tensor);
+        let edits = self.rewrite.edits(vec![], vec![], |_| None);
         let mut new = Vec::with_capacity(self.old.bytes().len());
-        splice::write(self.old.bytes(), &edits, &mut new).map_err(failed)?;
+        let gaps = splice::write(self.old.bytes(), &edits, &mut new).map_err(failed)?;
+        let whole = Mutex::new(new.as_mut_slice());
+        let put = |piece: &[u8], at: u64| {
+            let mut whole = whole.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = usize::try_from(at).map_err(io::Error::other)?;
+            let place = whole.get_mut(at..at.saturating_add(piece.len()));
+            place.into_iter().for_each(|place| place.copy_from_slice(piece));
+            Ok(())
+        };
+        self.fill(&gaps, put).map_err(|unfilled| unfilled.of("-"))?;
         let new = Bytes::from(new);
         check(&Model::index(new.clone(), Storage::default()).map_err(invalid)?)?;
         let mut out = io::stdout().lock();
@@ -69,31 +128,37 @@ impl Delivery<'_> {
     /// Those of `check`, and of the file system. Everything is as it was then, except that
     /// side files which were copied for a model that stays as it is may be there.
     pub fn to_file(
-        self,
+        &self,
         target: &Path,
         clobber: Clobber,
         check: impl FnOnce(&Model) -> Result<(), Error>,
-    ) -> Result<Delivered, Error> {
-        let failed = |source| Error::Write { file: target.display().to_string(), source };
+    ) -> Result<Delivered, Undelivered> {
+        let name = target.display().to_string();
+        let failed = |source| Error::Write { file: name.clone(), source };
+        let unfilled = |unfilled: Unfilled| unfilled.of(&name);
         let invalid = invalid(self.file);
         let old = self.old;
         let tensors = external::find(old).map_err(&invalid)?;
         spare_side_files(&old.storage, &tensors, target).map_err(failed)?;
         let (edits, side) = match (self.rewrite.is_empty(), tensors.is_empty()) {
             (true, _) => (Vec::new(), None),
-            (false, true) => (self.rewrite.into_edits(vec![], vec![], |tensor| tensor), None),
-            (false, false) => with_side_file(old, self.rewrite, tensors, target, &invalid)?,
+            (false, true) => (self.rewrite.edits(vec![], vec![], |_| None), None),
+            (false, false) => self.with_side_file(tensors, target)?,
         };
-        let side = side.map(NewSide::staged).transpose().map_err(failed)?;
-        let staged = Staged::write(target, |out| splice::write(old.bytes(), &edits, out));
-        let staged = staged.map_err(failed)?;
-        let new = model::map(staged.path()).map_err(failed)?;
-        let bytes = new.len();
+        let side = side.map(|side| self.staged(side)).transpose().map_err(unfilled)?;
+        let staged = Staged::write(target, |out| {
+            let gaps = splice::write(old.bytes(), &edits, out)?;
+            self.fill_file(out, &gaps)
+        });
+        let staged = staged.map_err(unfilled)?;
+        let new = Map::of(staged.path()).map_err(failed)?;
+        let bytes = new.bytes().len();
         let storage = match &side {
             Some(side) => old.storage.with_staged(&side.location, side.path()),
             None => old.storage.clone(),
         };
-        check(&Model::index(new, storage).map_err(invalid)?)?;
+        let storage = storage.of_model(&new);
+        check(&Model::index(new.bytes(), storage).map_err(invalid)?)?;
         if edits.is_empty() {
             copy_side_files(old, target).map_err(failed)?;
         }
@@ -105,6 +170,109 @@ impl Delivery<'_> {
             failed(error)
         })?;
         Ok(Delivered { bytes, side_file })
+    }
+
+    /// Computes what is still open in a new file, and has `put` write it there.
+    fn fill(
+        &self,
+        gaps: &[Gap],
+        put: impl Fn(&[u8], u64) -> io::Result<()> + Sync,
+    ) -> Result<(), Unfilled> {
+        let weights: HashMap<usize, &Weights> =
+            self.rewrite.weights().map(|(later, weights)| (later.id, weights)).collect();
+        let pieces = gaps.iter().filter_map(|gap| Some((gap.at, *weights.get(&gap.later.id)?)));
+        let pieces = pieces.flat_map(|(at, weights)| {
+            weights.pieces().map(move |piece| {
+                let before = piece.start.saturating_mul(weights.float.size());
+                (at.saturating_add(before) as u64, weights, piece)
+            })
+        });
+        let pieces: Vec<(u64, &Weights, Range<usize>)> = pieces.collect();
+        pieces.into_par_iter().try_for_each(|(at, weights, piece)| {
+            put(&weights.rounded(piece)?, at).map_err(Unfilled::from)
+        })
+    }
+
+    fn fill_file(&self, out: &mut BufWriter<&File>, gaps: &[Gap]) -> Result<(), Unfilled> {
+        // Else zeros that are still buffered would be written over what is there.
+        out.flush()?;
+        let file: &File = out.get_ref();
+        self.fill(gaps, |piece, at| output::write_at(file, piece, at))
+    }
+
+    /// The edits that move the weights that stay, and new ones, into a side file beside
+    /// `target`, and that file, if anything lies in it.
+    fn with_side_file(
+        &self,
+        tensors: Vec<External>,
+        target: &Path,
+    ) -> Result<(Vec<Edit>, Option<NewSide>), Error> {
+        let kept = external::untouched(tensors, &self.rewrite.edits);
+        let new = self.rewrite.weights().map(|(later, weights)| (weights.name.as_str(), later));
+        let file = SideFile::of(&kept, &self.old.storage, new)
+            .map_err(|error| invalid(self.file)(error.into()))?;
+        let (location, path) = self
+            .free_place(target, &file)
+            .map_err(|source| Error::Write { file: target.display().to_string(), source })?;
+        let moves = file.edits(&kept, &location);
+        let containers = kept.into_iter().flat_map(|tensor| tensor.containers).collect();
+        let edits = self.rewrite.edits(moves, containers, |header| file.naming(header, &location));
+        let side = NewSide { location, path, file };
+        Ok((edits, Some(side).filter(|side| !side.file.is_empty())))
+    }
+
+    /// A name beside `target` that no other file has, so that whoever reads an older side
+    /// file still finds what was there.
+    fn free_place(&self, target: &Path, file: &SideFile) -> io::Result<(String, PathBuf)> {
+        let name = target.file_name().and_then(|name| name.to_str());
+        let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
+        let name = name
+            .ok_or_else(|| invalid("its name is not UTF-8, so no model can name its side file"))?;
+        for number in 1..1000 {
+            let location = match number {
+                1 => format!("{name}.data"),
+                _ => format!("{name}.{number}.data"),
+            };
+            let path = folder_of(target).join(&location);
+            let is_same = |there: fs::Metadata| {
+                there.is_file()
+                    && Map::of(&path).is_ok_and(|map| {
+                        file.is(&map.bytes(), |later, there| {
+                            let same = self.is(later, there);
+                            map.give_back();
+                            same
+                        })
+                    })
+            };
+            if path.symlink_metadata().map_or(true, is_same) {
+                return Ok((location, path));
+            }
+        }
+        Err(invalid("too many side files stand beside it; remove those that no model names"))
+    }
+
+    /// Whether the weights called `later` are the bytes that are `there`.
+    fn is(&self, later: Later, there: &[u8]) -> bool {
+        let mut weights = self.rewrite.weights();
+        let Some((_, weights)) = weights.find(|(known, _)| *known == later) else { return false };
+        let same = |piece: Range<usize>| {
+            let size = weights.float.size();
+            let place = piece.start.saturating_mul(size)..piece.end.saturating_mul(size);
+            weights.rounded(piece).is_ok_and(|bytes| there.get(place) == Some(&bytes))
+        };
+        weights.pieces().collect::<Vec<_>>().into_par_iter().all(same)
+    }
+
+    fn staged(&self, side: NewSide) -> Result<StagedSide, Unfilled> {
+        let NewSide { location, path, file } = side;
+        let staged = match path.exists() {
+            true => None,
+            false => Some(Staged::write(&path, |out| {
+                let gaps = file.write(out)?;
+                self.fill_file(out, &gaps)
+            })?),
+        };
+        Ok(StagedSide { location, path, staged })
     }
 }
 
@@ -141,62 +309,6 @@ struct StagedSide {
     path: PathBuf,
     /// `None` if an earlier run has left the very same file.
     staged: Option<Staged>,
-}
-
-/// The edits that move the weights of `old` that stay, and new ones, into a side file
-/// beside `target`, and that file, if anything lies in it.
-fn with_side_file(
-    old: &Model,
-    rewrite: Rewrite,
-    tensors: Vec<External>,
-    target: &Path,
-    invalid: impl Fn(Invalid) -> Error,
-) -> Result<(Vec<Edit>, Option<NewSide>), Error> {
-    let kept = external::untouched(tensors, &rewrite.edits);
-    let new = rewrite.tensors.iter().map(|new| &new.tensor);
-    let file = SideFile::of(&kept, &old.storage, new).map_err(|error| invalid(error.into()))?;
-    let (location, path) = free_place(target, &file)
-        .map_err(|source| Error::Write { file: target.display().to_string(), source })?;
-    let moves = file.edits(&kept, &location);
-    let containers = kept.into_iter().flat_map(|tensor| tensor.containers).collect();
-    let edits =
-        rewrite.into_edits(moves, containers, |tensor| file.with_data_here(tensor, &location));
-    let side = NewSide { location, path, file };
-    Ok((edits, Some(side).filter(|side| !side.file.is_empty())))
-}
-
-/// A name beside `target` that no other file has, so that whoever reads an older side
-/// file still finds what was there.
-fn free_place(target: &Path, file: &SideFile) -> io::Result<(String, PathBuf)> {
-    let name = target.file_name().and_then(|name| name.to_str());
-    let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
-    let name =
-        name.ok_or_else(|| invalid("its name is not UTF-8, so no model can name its side file"))?;
-    for number in 1..1000 {
-        let location = match number {
-            1 => format!("{name}.data"),
-            _ => format!("{name}.{number}.data"),
-        };
-        let path = folder_of(target).join(&location);
-        let is_same = |there: fs::Metadata| {
-            there.is_file() && model::map(&path).is_ok_and(|content| file.is(&content))
-        };
-        if path.symlink_metadata().map_or(true, is_same) {
-            return Ok((location, path));
-        }
-    }
-    Err(invalid("too many side files stand beside it; remove those that no model names"))
-}
-
-impl NewSide {
-    fn staged(self) -> io::Result<StagedSide> {
-        let NewSide { location, path, file } = self;
-        let staged = match path.exists() {
-            true => None,
-            false => Some(Staged::write(&path, |out| file.write(out))?),
-        };
-        Ok(StagedSide { location, path, staged })
-    }
 }
 
 impl StagedSide {

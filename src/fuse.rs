@@ -1,30 +1,47 @@
-//! From plan to tensors and nodes: the arithmetic is done here, once per block.
+//! From plan to tensors and nodes: the arithmetic is decided here, once per block.
 //!
-//! Weights are read, fused in float64 and rounded once to the model's type.
+//! What is written is known as soon as the shapes are. The numbers are computed in float64,
+//! and rounded once to the model's type, when they are read: piece by piece, so that a
+//! model of any size needs little memory.
 
-use ndarray::{Array1, ArrayD, Axis};
+use std::ops::Range;
+use std::sync::Arc;
 
-use crate::affine::{Affine, Border, Geometry, Linear, Order, Refusal, Sense, Window};
+use ndarray::{ArrayD, Axis};
+
+use crate::affine::{Affine, Border, Geometry, Linear, Numbers, Order, Refusal, Sense, Window};
 use crate::onnx::build::{int, ints, node, string};
 use crate::onnx::graph::ValueId;
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto};
-use crate::onnx::tensor;
+use crate::onnx::tensor::{self, Float};
 use crate::plan::Block;
 use crate::region::read::{Map, Reader};
 use crate::region::{Kind, Part, Readings, WRAP_SINCE, order_of_product};
 
 /// What takes a block's place.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Fused {
     /// New nodes; the last one computes the block's output.
     pub nodes: Vec<NodeProto>,
-    /// New initializers, in the model's type.
-    pub tensors: Vec<TensorProto>,
-    /// The float initializers before rounding, by name.
-    pub exact: Vec<(String, ArrayD<f64>)>,
+    /// New initializers of the model's type.
+    pub weights: Vec<Weights>,
+    /// New initializers of integers.
+    pub integers: Vec<TensorProto>,
     /// Tensors that the new nodes read.
     pub roots: Vec<ValueId>,
+}
+
+/// A new initializer, whose numbers are computed when they are asked for.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    /// Its name.
+    pub name: String,
+    /// Its dimensions.
+    pub dims: Vec<i64>,
+    /// Its type.
+    pub float: Float,
+    numbers: Arc<dyn Numbers>,
 }
 
 /// Why a planned block could not be computed.
@@ -40,14 +57,102 @@ pub enum FuseError {
     #[error("a kernel is computed by constant nodes that could not be evaluated")]
     NotEvaluated,
     /// A fused weight does not exist in the model's type.
-    #[error("a fused weight is not finite in the model's type")]
-    NotFinite,
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
+}
+
+/// A fused weight is too large for the model's type, or no number.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a fused weight is not finite in the model's type")]
+pub struct NotFinite {
+    /// The tensor that would hold it.
+    pub tensor: String,
+}
+
+/// Weights up to this many are computed at once: they are cheaper than what it takes to
+/// put them off.
+const SMALL: usize = 1 << 12;
+
+/// How many numbers are computed at a time, about: they fit a processor's cache.
+const PIECE: usize = 1 << 16;
+
+impl Weights {
+    /// `numbers` as the tensor `name`.
+    ///
+    /// # Errors
+    /// If it is seen already that one of them is not finite in type `float`.
+    pub fn new(
+        name: &str,
+        dims: &[usize],
+        float: Float,
+        numbers: Arc<dyn Numbers>,
+    ) -> Result<Self, NotFinite> {
+        let dims = dims.iter().map(|&dim| dim as i64).collect();
+        let mut weights = Weights { name: name.to_owned(), dims, float, numbers };
+        if weights.numbers.count() <= SMALL {
+            weights.numbers = Arc::new(weights.read(0..weights.numbers.count())?);
+        }
+        Ok(weights)
+    }
+
+    /// The tensor without its data.
+    pub fn header(&self) -> TensorProto {
+        tensor::header(&self.name, &self.dims, self.float.to_onnx())
+    }
+
+    /// Bytes of its data.
+    pub fn length(&self) -> usize {
+        self.numbers.count().saturating_mul(self.float.size())
+    }
+
+    /// Ranges of its numbers that are best computed at a time.
+    pub fn pieces(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (count, rows) = (self.numbers.count(), self.dims.first().copied().unwrap_or(1));
+        let row = count.checked_div(rows.unsigned_abs() as usize).unwrap_or(0).max(1);
+        // Whole rows, or nearly all of one would be computed twice.
+        let piece = PIECE.checked_div(row).unwrap_or(0).max(1).saturating_mul(row);
+        (0..count).step_by(piece).map(move |at| at..at.saturating_add(piece).min(count))
+    }
+
+    /// The numbers of one piece before rounding.
+    ///
+    /// # Errors
+    /// If one of them is not finite when it is rounded.
+    pub fn read(&self, piece: Range<usize>) -> Result<Vec<f64>, NotFinite> {
+        let mut exact = vec![0.0; piece.len()];
+        self.numbers.read(piece.start, &mut exact);
+        match exact.iter().all(|&number| self.float.round(number).is_finite()) {
+            true => Ok(exact),
+            false => Err(NotFinite { tensor: self.name.clone() }),
+        }
+    }
+
+    /// The data of one piece, rounded.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn rounded(&self, piece: Range<usize>) -> Result<Vec<u8>, NotFinite> {
+        Ok(tensor::rounded(&self.read(piece)?, self.float))
+    }
+
+    /// The tensor in float64: what it is before rounding.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn exact(&self) -> Result<TensorProto, NotFinite> {
+        let mut raw = Vec::with_capacity(self.numbers.count().saturating_mul(8));
+        for piece in self.pieces() {
+            raw.extend(tensor::rounded(&self.read(piece)?, Float::F64));
+        }
+        let header = tensor::header(&self.name, &self.dims, Float::F64.to_onnx());
+        Ok(TensorProto { raw_data: Some(raw.into()), ..header })
+    }
 }
 
 /// Computes what takes the place of `block`.
 ///
 /// # Errors
-/// If a weight cannot be read, or a fused one is not finite.
+/// If a weight cannot be read, or it is seen already that a fused one is not finite.
 pub fn fuse(reader: &Reader, readings: &Readings, block: &Block) -> Result<Fused, FuseError> {
     let weights = |map: &Map| map.affine(reader.constants)?.ok_or(FuseError::NotEvaluated);
     let mut parts = block.region.evaluate(readings, reader, &Affine::identity(), weights)?;
@@ -55,8 +160,8 @@ pub fn fuse(reader: &Reader, readings: &Readings, block: &Block) -> Result<Fused
     parts.sort_by_key(|part| part.kind != Kind::Weighted);
     let mut fused = Fused {
         nodes: vec![],
-        tensors: vec![],
-        exact: vec![],
+        weights: vec![],
+        integers: vec![],
         roots: parts.iter().map(|p| p.root).collect(),
     };
     let output = &reader.graph.value(block.region.output).name;
@@ -86,6 +191,15 @@ pub fn fuse(reader: &Reader, readings: &Readings, block: &Block) -> Result<Fused
 }
 
 impl Fused {
+    /// All new initializers, those of floating point in float64 before rounding.
+    ///
+    /// # Errors
+    /// If a weight is not finite in the model's type.
+    pub fn exact(&self) -> Result<Vec<TensorProto>, NotFinite> {
+        let integers = self.integers.iter().cloned().map(Ok);
+        self.weights.iter().map(Weights::exact).chain(integers).collect()
+    }
+
     /// Appends the convolution of `part`, between Transposes where its tensors are not
     /// NCHW, behind a Pad where its border is not zero, and behind a Slice where its
     /// windows start inside the input: engines refuse negative pads. Returns its
@@ -134,7 +248,8 @@ impl Fused {
         }
         let groups = geometry.channels.map_or(1, |channels| channels.groups);
         let [weight, bias] = tensor_names(block, stem);
-        self.weights(&weight, part.map.stored_kernel(), block)?;
+        let kernel = part.map.clone().stored_kernel();
+        self.weights.push(Weights::new(&weight, &part.map.stored_shape(), block.float, kernel)?);
         let mut inputs = vec![input.as_str(), weight.as_str()];
         if geometry.shifted {
             self.bias(&bias, part, block)?;
@@ -187,19 +302,20 @@ impl Fused {
     ) -> Result<String, FuseError> {
         let geometry = part.map.geometry();
         let [weight, bias] = tensor_names(block, stem);
-        let mut matrix = part.map.stored_kernel();
-        while matrix.ndim() > 2 {
-            matrix.index_axis_inplace(Axis(2), 0);
-        }
         if geometry.shifted {
             self.bias(&bias, part, block)?;
         }
         if geometry.windows.is_empty() && geometry.shifted {
-            self.weights(&weight, matrix, block)?;
+            let kernel = part.map.clone().stored_kernel();
+            let shape = part.map.stored_shape();
+            self.weights.push(Weights::new(&weight, &shape, block.float, kernel)?);
             let inputs = [root, &weight, &bias];
             self.nodes.push(node("Gemm", stem, &inputs, output, vec![int("transB", 1)]));
         } else {
-            self.weights(&weight, matrix.reversed_axes(), block)?;
+            let matrix = transposed(part.map.kernel());
+            let shape = matrix.shape().to_vec();
+            let numbers = Arc::new(matrix.into_iter().collect::<Vec<f64>>());
+            self.weights.push(Weights::new(&weight, &shape, block.float, numbers)?);
             self.matmul(geometry, stem, [&weight, &bias], order, [root, output]);
         }
         Ok(output.to_owned())
@@ -239,22 +355,14 @@ impl Fused {
     }
 
     fn bias(&mut self, name: &str, part: &Part<Affine>, block: &Block) -> Result<(), FuseError> {
-        let values = part.map.bias().iter().copied().collect::<Array1<f64>>();
-        self.weights(name, values.into_dyn(), block)
+        let bias = part.map.bias().to_vec();
+        self.weights.push(Weights::new(name, &[bias.len()], block.float, Arc::new(bias))?);
+        Ok(())
     }
 
     fn transpose(&mut self, name: &str, input: &str, output: &str, axes: Vec<usize>) {
         let perm = axes.into_iter().map(|axis| axis as i64).collect();
         self.nodes.push(node("Transpose", name, &[input], output, vec![ints("perm", perm)]));
-    }
-
-    fn weights(&mut self, name: &str, exact: ArrayD<f64>, block: &Block) -> Result<(), FuseError> {
-        if exact.iter().any(|&value| !block.float.round(value).is_finite()) {
-            return Err(FuseError::NotFinite);
-        }
-        self.tensors.push(tensor::from_floats(name, &exact, block.float));
-        self.exact.push((name.to_owned(), exact));
-        Ok(())
     }
 
     /// Appends what cuts `−pads` off each spatial axis.
@@ -285,7 +393,7 @@ impl Fused {
         let mut inputs = vec![input];
         inputs.extend(lists.iter().map(TensorProto::name));
         self.nodes.push(node("Slice", name, &inputs, name, vec![]));
-        self.tensors.extend(lists);
+        self.integers.extend(lists);
         name.to_owned()
     }
 
@@ -316,7 +424,7 @@ impl Fused {
         } else {
             let pads = tensor::from_integers(&format!("{name}.pads"), &pads);
             self.nodes.push(node("Pad", name, &[input, pads.name()], name, vec![mode]));
-            self.tensors.push(pads);
+            self.integers.push(pads);
         }
         name.to_owned()
     }
@@ -341,6 +449,14 @@ impl Fused {
         }
         input
     }
+}
+
+/// `[O, C, 1, …]` as `[C, O]`.
+fn transposed(mut kernel: ArrayD<f64>) -> ArrayD<f64> {
+    while kernel.ndim() > 2 {
+        kernel.index_axis_inplace(Axis(2), 0);
+    }
+    kernel.reversed_axes()
 }
 
 /// Names of the weights and the bias of the convolution called `stem`, which begins with

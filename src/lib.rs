@@ -43,7 +43,7 @@ use onnx::graph::Graph;
 use onnx::output;
 pub use options::{Options, Place};
 use region::constant::Constants;
-use report::{BlockReport, Report};
+use report::Report;
 use scope::Scope;
 use work::Work;
 
@@ -69,17 +69,11 @@ pub fn convert(input: &Place, output: Option<&Place>, options: &Options) -> Resu
     let readers = scope::readers(&graphs, &constants, options);
     let mut scopes = Scope::of_all(&readers, &options.skip).map_err(invalid)?;
     let mut report = look::looked(&file, model, &graphs, &scopes, options).map_err(invalid)?;
-    let must_fuse = |blocks: &[BlockReport]| match blocks.is_empty() && options.require_fusion {
-        true => Err(Error::NothingFused { file: file.clone() }),
-        false => Ok(()),
-    };
-    must_fuse(&report.blocks)?;
+    work::must_fuse(&file, &report, options)?;
     if let Some(output) = output {
         let limits = Limits::new(options.verify_timeout, options.verify_memory);
         let work = Work { file: &file, original: &original, graphs: &graphs, options, limits };
-        let fused = work.fuse_and_prove(&mut scopes, &mut report)?;
-        must_fuse(&report.blocks)?;
-        work.write(output, &scopes, &fused, &mut report)?;
+        work.carry_out(output, &mut scopes, &mut report)?;
     }
     Ok(report)
 }

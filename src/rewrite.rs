@@ -8,16 +8,14 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use prost::bytes::Bytes;
-
-use crate::fuse::Fused;
+use crate::fuse::{Fused, Weights};
 use crate::onnx::graph::{self, Graph, NodeId, ValueId};
 use crate::onnx::model::{Invalid, graph_field};
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::{
     NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
-use crate::onnx::splice::{self, Container, Edit};
+use crate::onnx::splice::{self, Container, Edit, Later};
 
 /// What is to change in one graph.
 #[derive(Debug, Default)]
@@ -48,13 +46,32 @@ pub struct Rewrite {
 /// A new initializer, and where in the file it goes.
 #[derive(Debug)]
 pub struct NewTensor {
-    /// The message.
-    pub tensor: TensorProto,
+    /// What it holds.
+    pub tensor: New,
     /// The graph.
     into: Container,
     at: usize,
     /// Where it is listed as a graph input, if it has to be.
     inputs_at: Option<usize>,
+}
+
+/// What a new initializer holds.
+#[derive(Debug, Clone)]
+pub enum New {
+    /// Integers.
+    Integers(TensorProto),
+    /// Floats, which are computed when they are written.
+    Weights(Weights),
+}
+
+impl New {
+    /// The message without the data of weights.
+    fn header(&self) -> TensorProto {
+        match self {
+            New::Integers(tensor) => tensor.clone(),
+            New::Weights(weights) => weights.header(),
+        }
+    }
 }
 
 impl Rewrite {
@@ -63,22 +80,42 @@ impl Rewrite {
         self.edits.is_empty()
     }
 
+    /// New weights, and what [`Later`] calls them.
+    pub fn weights(&self) -> impl Iterator<Item = (Later, &Weights)> {
+        self.tensors.iter().enumerate().filter_map(|(id, new)| match &new.tensor {
+            New::Weights(weights) => Some((Later { id, length: weights.length() }, weights)),
+            New::Integers(_) => None,
+        })
+    }
+
     /// Everything for [`splice::write`], `further` edits included: in file order and with
-    /// lengths. `stored` says how a new tensor is stored.
-    pub fn into_edits(
-        self,
+    /// lengths. `elsewhere` gives the message of a tensor whose data is in a side file.
+    pub fn edits(
+        &self,
         further: Vec<Edit>,
         around_these: Vec<Container>,
-        stored: impl Fn(TensorProto) -> TensorProto,
+        elsewhere: impl Fn(&TensorProto) -> Option<TensorProto>,
     ) -> Vec<Edit> {
-        let (mut edits, mut containers) = (self.edits, self.containers);
-        for NewTensor { tensor, into, at, inputs_at } in self.tensors {
+        const RAW_DATA: u32 = 9;
+        let (mut edits, mut containers) = (self.edits.clone(), self.containers.clone());
+        for (id, NewTensor { tensor, into, at, inputs_at }) in self.tensors.iter().enumerate() {
+            let header = tensor.header();
             edits.extend(inputs_at.map(|at| {
-                let with = splice::entry(graph_field::INPUT, &info_of(&tensor));
-                Edit::insert(at, with.into(), &into)
+                let with = splice::entry(graph_field::INPUT, &info_of(&header));
+                Edit::insert(at, with.into(), into)
             }));
-            let with: Bytes = splice::entry(graph_field::INITIALIZER, &stored(tensor)).into();
-            edits.push(Edit::insert(at, with, &into));
+            let insert = |with: Vec<u8>| Edit::insert(*at, with.into(), into);
+            let entry = |tensor: &TensorProto| splice::entry(graph_field::INITIALIZER, tensor);
+            edits.push(match (tensor, elsewhere(&header)) {
+                (New::Integers(tensor), _) => insert(entry(tensor)),
+                (New::Weights(_), Some(moved)) => insert(entry(&moved)),
+                (New::Weights(weights), None) => {
+                    let length = weights.length();
+                    let number = graph_field::INITIALIZER;
+                    insert(splice::open_entry(number, &header, RAW_DATA, length))
+                        .then(Later { id, length })
+                }
+            });
         }
         edits.extend(further);
         containers.extend(around_these);
@@ -175,16 +212,22 @@ fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<NewTen
     let inputs_at = home.scope.fields(graph_field::INPUT).next_back();
     let inputs_at = inputs_at.map(|field| field.entry.end).filter(|_| listed);
     let mut stored = HashSet::new();
-    let tensors = changes.blocks.iter().flat_map(|(_, fused)| &fused.tensors);
-    let new = tensors.filter(|tensor| stored.insert(tensor.name()));
     let into = home.scope.container();
-    let new_tensor = |tensor: &TensorProto| NewTensor {
-        tensor: tensor.clone(),
-        into: into.clone(),
-        at,
-        inputs_at,
+    let mut new = Vec::new();
+    let mut add = |name, tensor| {
+        if stored.insert(name) {
+            new.push(NewTensor { tensor, into: into.clone(), at, inputs_at });
+        }
     };
-    new.map(new_tensor).collect()
+    for (_, fused) in &changes.blocks {
+        for weights in &fused.weights {
+            add(weights.name.as_str(), New::Weights(weights.clone()));
+        }
+        for tensor in &fused.integers {
+            add(tensor.name(), New::Integers(tensor.clone()));
+        }
+    }
+    new
 }
 
 /// Declares `tensor` as a graph input.

@@ -9,6 +9,7 @@ use crate::engine::InputShapes;
 use crate::error::Error;
 use crate::onnx::graph::Graph;
 use crate::onnx::inline::inline;
+use crate::onnx::map::Map;
 use crate::onnx::model::{self, Invalid, Model};
 use crate::onnx::output::folder_of;
 use crate::onnx::storage::{Links, Storage};
@@ -58,7 +59,8 @@ pub fn open(input: &Place, links: Links) -> Result<Model, Error> {
     let (bytes, storage) = match input {
         Place::Pipe => (model::read(io::stdin().lock()).map_err(read)?, Storage::default()),
         Place::File(path) => {
-            (model::map(path).map_err(read)?, Storage::in_folder(folder_of(path), links))
+            let map = Map::of(path).map_err(read)?;
+            (map.bytes(), Storage::in_folder(folder_of(path), links).of_model(&map))
         }
     };
     Model::index(bytes, storage).map_err(|source| Error::Invalid { file: file.clone(), source })

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use crate::claim;
-use crate::deliver::Delivery;
+use crate::deliver::{Delivery, Undelivered};
 use crate::engine::Limits;
 use crate::error::Error;
-use crate::fuse::{self, FuseError, Fused};
+use crate::fuse::{self, FuseError, Fused, NotFinite};
 use crate::onnx::graph::Graph;
-use crate::onnx::model::{Invalid, Model};
+use crate::onnx::model::Model;
 use crate::options::{Options, Place};
 use crate::plan::Block;
 use crate::region::{NearMiss, Reason};
@@ -20,8 +20,9 @@ use crate::report::{BlockReport, Mode, Report};
 use crate::rewrite::{self, Changes};
 use crate::scope::Scope;
 use crate::verify;
-use crate::verify::block::Unproved;
+use crate::verify::block::{Side, Unproved};
 use crate::verify::model::Outcome;
+use crate::verify::seal::Seal;
 use crate::verify::written::Expected;
 
 /// One conversion that is more than a look.
@@ -38,26 +39,52 @@ pub struct Work<'w, 'm> {
     pub limits: Limits,
 }
 
+/// What takes a block's place, and what is known of it.
+struct Made {
+    fused: Fused,
+    /// What its new tensors must be in the file; none if nothing is verified.
+    seals: Vec<Seal>,
+    /// The largest relative error of its proof.
+    proof: Option<f64>,
+}
+
 /// A block's fate.
 enum Done {
-    Fused(Fused, Option<f64>),
+    Made(Made),
     LeftAlone(Reason),
 }
 
 impl Work<'_, '_> {
-    /// Fuses all blocks in parallel, each proved as soon as it is there. What cannot
-    /// be computed or run leaves the plan; what is wrong ends the conversion.
+    /// Fuses and proves all blocks, and writes the new model.
     ///
     /// # Errors
-    /// If a block is malformed, or is not what it was.
-    pub fn fuse_and_prove(
+    /// If a block is malformed, or is not what it was; if the new model is not the old one,
+    /// or cannot be written; if nothing is left to fuse and there must be.
+    pub fn carry_out(
+        &self,
+        to: &Place,
+        scopes: &mut [Scope],
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let mut made = self.fuse_and_prove(scopes, report)?;
+        loop {
+            note_blocks(scopes, &made, report);
+            must_fuse(self.file, report, self.options)?;
+            let Err(unfit) = self.write(to, scopes, &made, report)? else { return Ok(()) };
+            // Begin again without it: a weight that is not finite is rare.
+            leave_alone(&unfit, scopes, &mut made, report);
+        }
+    }
+
+    /// Fuses all blocks in parallel, each proved as soon as it is there. What cannot
+    /// be computed or run leaves the plan; what is wrong ends the conversion.
+    fn fuse_and_prove(
         &self,
         scopes: &mut [Scope],
         report: &mut Report,
-    ) -> Result<Vec<Vec<Fused>>, Error> {
+    ) -> Result<Vec<Vec<Made>>, Error> {
         let total = scopes.iter().map(|scope| scope.plan.blocks.len()).sum();
         let count = AtomicUsize::new(0);
-        report.blocks.clear();
         let fuse_scope = |scope: &mut Scope| {
             let view = &*scope;
             let each = |block: &Block| {
@@ -67,13 +94,12 @@ impl Work<'_, '_> {
                 done
             };
             let done = scope.plan.blocks.par_iter().map(each).collect::<Result<Vec<_>, _>>()?;
-            let (mut fused, mut kept, mut proofs) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut all, mut kept) = (Vec::new(), Vec::new());
             for (block, done) in std::mem::take(&mut scope.plan.blocks).into_iter().zip(done) {
                 match done {
-                    Done::Fused(tensors, proof) => {
-                        fused.push(tensors);
+                    Done::Made(made) => {
+                        all.push(made);
                         kept.push(block);
-                        proofs.push(proof);
                     }
                     Done::LeftAlone(reason) => {
                         report.near_misses.push(NearMiss { node: block.name, reason });
@@ -81,28 +107,34 @@ impl Work<'_, '_> {
                 }
             }
             scope.plan.blocks = kept;
-            let mut blocks = BlockReport::of(&scope.plan);
-            blocks.iter_mut().zip(proofs).for_each(|(block, proof)| block.proof = proof);
-            report.blocks.extend(blocks);
-            Ok(fused)
+            Ok(all)
         };
         scopes.iter_mut().map(fuse_scope).collect()
     }
 
     fn block(&self, scope: &Scope, block: &Block) -> Result<Done, Error> {
         let invalid = |source| Error::Invalid { file: self.file.to_owned(), source };
+        let left_alone =
+            |why: &dyn ToString| Ok(Done::LeftAlone(Reason::Unproved(why.to_string())));
         let fused = match fuse::fuse(scope.reader, &scope.readings, block) {
             Ok(fused) => fused,
             Err(FuseError::Invalid(source)) => return Err(invalid(source)),
-            Err(refused) => return Ok(Done::LeftAlone(Reason::Unproved(refused.to_string()))),
+            Err(refused) => return left_alone(&refused),
         };
         if !self.options.verify {
-            return Ok(Done::Fused(fused, None));
+            return Ok(Done::Made(Made { fused, seals: Vec::new(), proof: None }));
         }
-        match self.prove(scope, block, &fused).map_err(invalid)? {
-            Ok(error) => Ok(Done::Fused(fused, Some(error))),
+        let exact = match fused.exact() {
+            Ok(exact) => exact,
+            Err(not_finite) => return left_alone(&not_finite),
+        };
+        let seals = exact.iter().map(|tensor| Seal::rounded(tensor, block.float)).collect();
+        let new = Side { nodes: fused.nodes.clone(), constants: exact };
+        let claim = claim::claim(scope.reader, &scope.readings, block, new).map_err(invalid)?;
+        match verify::block::prove(&claim, self.limits) {
+            Ok(error) => Ok(Done::Made(Made { fused, seals, proof: Some(error) })),
             Err(cannot_tell @ (Unproved::NotRun(_) | Unproved::TooWide | Unproved::NoElements)) => {
-                Ok(Done::LeftAlone(Reason::Unproved(cannot_tell.to_string())))
+                left_alone(&cannot_tell)
             }
             Err(wrong) => Err(Error::BlockDiffers {
                 file: self.file.to_owned(),
@@ -113,32 +145,20 @@ impl Work<'_, '_> {
         }
     }
 
-    fn prove(
-        &self,
-        scope: &Scope,
-        block: &Block,
-        fused: &Fused,
-    ) -> Result<Result<f64, Unproved>, Invalid> {
-        let claim = claim::claim(scope.reader, &scope.readings, block, fused)?;
-        Ok(verify::block::check_rounding(&fused.tensors, &fused.exact, block.float)
-            .and_then(|()| verify::block::prove(&claim, self.limits)))
-    }
-
-    /// Writes the new model, runs it against the old one, and only then puts it in place.
-    ///
-    /// # Errors
-    /// If the new model is not the old one, or cannot be written.
-    pub fn write(
+    /// Writes the new model, runs it against the old one, and only then puts it in place;
+    /// or says which weights turned out to be none.
+    fn write(
         &self,
         to: &Place,
         scopes: &[Scope],
-        fused: &[Vec<Fused>],
+        made: &[Vec<Made>],
         report: &mut Report,
-    ) -> Result<(), Error> {
+    ) -> Result<Result<(), NotFinite>, Error> {
         let invalid = |source| Error::Invalid { file: self.file.to_owned(), source };
-        let changes = scopes.iter().zip(fused).map(|(scope, fused)| {
+        let changes = scopes.iter().zip(made).map(|(scope, made)| {
             let outputs = scope.plan.blocks.iter().map(|block| block.region.output);
-            Changes { blocks: outputs.zip(fused).collect(), inferred: scope.inferred.forms.clone() }
+            let blocks = outputs.zip(made).map(|(output, made)| (output, &made.fused));
+            Changes { blocks: blocks.collect(), inferred: scope.inferred.forms.clone() }
         });
         let changes: Vec<Changes> = changes.collect();
         let rewrite = rewrite::rewrite(self.graphs, &changes).map_err(invalid)?;
@@ -159,14 +179,21 @@ impl Work<'_, '_> {
             report.nodes = (nodes, nodes);
         }
         let delivery = Delivery { file: self.file, old, rewrite };
-        let check = |new: &Model| self.check(new, scopes, &changes, report);
+        let expected = scopes.iter().zip(made).map(|(scope, made)| expected(scope, made));
+        let expected: Vec<Expected> = expected.collect();
+        let check = |new: &Model| self.check(new, scopes, &expected, report);
         let delivered = match to {
-            Place::Pipe => delivery.to_pipe(check)?,
-            Place::File(target) => delivery.to_file(target, self.options.clobber, check)?,
+            Place::Pipe => delivery.to_pipe(check),
+            Place::File(target) => delivery.to_file(target, self.options.clobber, check),
+        };
+        let delivered = match delivered {
+            Ok(delivered) => delivered,
+            Err(Undelivered::Failed(error)) => return Err(error),
+            Err(Undelivered::NotFinite(unfit)) => return Ok(Err(unfit)),
         };
         report.bytes.1 = delivered.bytes;
         report.side_file = delivered.side_file;
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Reads the new file back, and runs it against the old one.
@@ -174,14 +201,13 @@ impl Work<'_, '_> {
         &self,
         new: &Model,
         scopes: &[Scope],
-        changes: &[Changes],
+        expected: &[Expected],
         report: &mut Report,
     ) -> Result<(), Error> {
         if !self.options.verify || (report.blocks.is_empty() && report.inferred == 0) {
             return Ok(());
         }
-        let expected: Vec<Expected> = changes.iter().map(expected).collect();
-        verify::written::check(self.graphs, &expected, new).map_err(|wrong| Error::Miswritten {
+        verify::written::check(self.graphs, expected, new).map_err(|wrong| Error::Miswritten {
             file: self.file.to_owned(),
             reason: wrong.to_string(),
         })?;
@@ -214,10 +240,50 @@ impl Work<'_, '_> {
     }
 }
 
-/// What the new file must hold because of `changes`.
-fn expected<'c>(changes: &'c Changes) -> Expected<'c> {
-    let blocks = changes.blocks.iter();
-    let blocks = blocks.map(|(_, fused)| (fused.nodes.as_slice(), fused.tensors.as_slice()));
-    let inferred = changes.inferred.iter().map(|(id, form)| (*id, form));
+/// Whether something is fused, if there must be.
+///
+/// # Errors
+/// If it is not.
+pub fn must_fuse(file: &str, report: &Report, options: &Options) -> Result<(), Error> {
+    match report.blocks.is_empty() && options.require_fusion {
+        true => Err(Error::NothingFused { file: file.to_owned() }),
+        false => Ok(()),
+    }
+}
+
+/// Has the report list the blocks that were made.
+fn note_blocks(scopes: &[Scope], made: &[Vec<Made>], report: &mut Report) {
+    let blocks = scopes.iter().zip(made).flat_map(|(scope, made)| {
+        let blocks = BlockReport::of(&scope.plan).into_iter().zip(made);
+        blocks.map(|(block, made)| BlockReport { proof: made.proof, ..block })
+    });
+    report.blocks = blocks.collect();
+}
+
+/// Takes the blocks that need the `unfit` weights out of the plan.
+fn leave_alone(
+    unfit: &NotFinite,
+    scopes: &mut [Scope],
+    made: &mut [Vec<Made>],
+    report: &mut Report,
+) {
+    for (scope, made) in scopes.iter_mut().zip(made) {
+        let both = std::mem::take(&mut scope.plan.blocks).into_iter().zip(std::mem::take(made));
+        for (block, one) in both {
+            if one.fused.weights.iter().any(|weights| weights.name == unfit.tensor) {
+                let reason = Reason::Unproved(unfit.to_string());
+                report.near_misses.push(NearMiss { node: block.name, reason });
+            } else {
+                scope.plan.blocks.push(block);
+                made.push(one);
+            }
+        }
+    }
+}
+
+/// What the new file must hold because of what was made.
+fn expected<'c>(scope: &'c Scope, made: &'c [Made]) -> Expected<'c> {
+    let blocks = made.iter().map(|made| (made.fused.nodes.as_slice(), made.seals.as_slice()));
+    let inferred = scope.inferred.forms.iter().map(|(id, form)| (*id, form));
     Expected { blocks: blocks.collect(), inferred: inferred.collect() }
 }

@@ -1,23 +1,41 @@
 //! Linear maps with weights: the paper's two fusions, in float64.
+//!
+//! A kernel is kept as a sum of scaled kernels, each as it was read: a batch norm only
+//! multiplies the scales (Eq. 2), ⊕ only lengthens the sum (Eq. 3). It is multiplied out
+//! row by row when it is read, which takes one pass over the old weights and no memory.
 
 #![allow(
     clippy::indexing_slicing,
     reason = "shapes follow from geometries that were checked before weights are read"
 )]
 
-use ndarray::{Array2, ArrayD, Axis, IxDyn, Slice};
+use std::ops::Range;
+use std::sync::Arc;
 
+use ndarray::{Array2, ArrayD, Axis, IxDyn};
+
+use super::numbers::{self, Numbers};
 use super::{Channels, Geometry, Linear, Order, Refusal, Sense, Window};
 
 /// A convolution with bias: kernel `[O, C/groups, taps…]`, bias `[O]`.
 ///
 /// Where the geometry's channels are `None`, the kernel is `[1, 1, taps…]` and
 /// serves every channel, and the bias has one element.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Affine {
     geometry: Geometry,
-    kernel: ArrayD<f64>,
+    terms: Vec<Term>,
     bias: Vec<f64>,
+}
+
+/// One summand of a kernel: a kernel with channels and windows of its own, scaled.
+#[derive(Debug, Clone)]
+struct Term {
+    numbers: Arc<dyn Numbers>,
+    /// Where it falls; its bias is none.
+    geometry: Geometry,
+    /// One factor per output of the sum, or one for all.
+    scale: Vec<f64>,
 }
 
 /// Scale `γ/σ` and shift `β − μ·γ/σ` of a batch norm, with `σ = √(var + ε)`
@@ -39,9 +57,19 @@ impl Affine {
     /// A convolution with kernel `[O, C/groups, taps…]`; the kernel's spatial shape
     /// and `windows` agree. An empty `bias` is zero.
     pub fn conv(kernel: ArrayD<f64>, bias: &[f64], windows: Vec<Window>, groups: usize) -> Self {
-        let outputs = kernel.len_of(Axis(0));
-        let inputs = kernel.len_of(Axis(1)) * groups;
-        let channels = Some(Channels { inputs, outputs, groups });
+        let (outputs, inputs) = (kernel.len_of(Axis(0)), kernel.len_of(Axis(1)));
+        Self::stored_conv(in_a_row(kernel), [outputs, inputs], bias, windows, groups)
+    }
+
+    /// The same of `[O, C/groups]` kernels that stay where they are.
+    pub fn stored_conv(
+        kernel: Arc<dyn Numbers>,
+        [outputs, width]: [usize; 2],
+        bias: &[f64],
+        windows: Vec<Window>,
+        groups: usize,
+    ) -> Self {
+        let channels = Some(Channels { inputs: width * groups, outputs, groups });
         let bias = if bias.is_empty() { vec![0.0; outputs] } else { bias.to_vec() };
         Self::new(Geometry { channels, windows, ..Geometry::identity() }, kernel, bias)
     }
@@ -53,47 +81,56 @@ impl Affine {
         windows: Vec<Window>,
         groups: usize,
     ) -> Self {
-        let mut affine = Self::conv(exchange_channels(kernel, groups), bias, windows, groups);
-        affine.geometry.sense = Sense::Scatter;
-        affine
+        let affine = Self::conv(exchange_channels(kernel, groups), bias, windows, groups);
+        affine.in_sense(Sense::Scatter)
     }
 
     /// A matrix product with weights `[O, C]`, on tensors with so many spatial `axes`; an
     /// empty `bias` is zero.
     pub fn product(weights: ArrayD<f64>, bias: &[f64], axes: usize) -> Self {
-        let mut kernel = weights.as_standard_layout().into_owned();
-        (0..axes).for_each(|_| kernel.insert_axis_inplace(Axis(kernel.ndim())));
-        let mut affine = Self::conv(kernel, bias, vec![Window::IDENTITY; axes], 1);
-        affine.geometry.sense = Sense::Product;
-        affine
+        Self::conv(weights, bias, vec![Window::IDENTITY; axes], 1).in_sense(Sense::Product)
     }
 
-    /// The weights as the operator stores them: `[O, C/groups, taps…]`, or, if the
-    /// convolution is transposed, `[C, O/groups, taps…]`.
-    pub fn stored_kernel(&self) -> ArrayD<f64> {
+    fn in_sense(mut self, sense: Sense) -> Self {
+        self.geometry.sense = sense;
+        self.terms.iter_mut().for_each(|term| term.geometry.sense = sense);
+        self
+    }
+
+    /// The shape of the weights as the operator stores them: `[O, C/groups, taps…]`, or, if
+    /// the convolution is transposed, `[C, O/groups, taps…]`.
+    pub fn stored_shape(&self) -> Vec<usize> {
+        let mut shape = self.shape();
+        if let (Sense::Scatter, Some(channels)) = (self.geometry.sense, self.geometry.channels) {
+            shape[0] = channels.inputs;
+            shape[1] = channels.outputs / channels.groups;
+        }
+        shape
+    }
+
+    /// The weights in that order.
+    pub fn stored_kernel(self) -> Arc<dyn Numbers> {
         let groups = self.geometry.channels.map_or(1, |channels| channels.groups);
         match self.geometry.sense {
-            Sense::Gather | Sense::Product => self.kernel.clone(),
-            Sense::Scatter => exchange_channels(self.kernel.clone(), groups),
+            Sense::Gather | Sense::Product => Arc::new(self),
+            Sense::Scatter => in_a_row(exchange_channels(self.kernel(), groups)),
         }
     }
 
     /// `y = scale·x + shift`, per channel.
     pub fn diagonal(scale: &[f64], shift: &[f64]) -> Self {
-        let kernel = scale.iter().copied().collect::<ndarray::Array1<_>>();
-        let kernel = kernel.insert_axis(Axis(1)).into_dyn();
         let channels = Some(Channels::diagonal(scale.len()));
-        Self::new(Geometry { channels, ..Geometry::identity() }, kernel, shift.to_vec())
+        let geometry = Geometry { channels, ..Geometry::identity() };
+        Self::new(geometry, Arc::new(scale.to_vec()), shift.to_vec())
     }
 
     /// The same kernel on every channel, with one weight for all its taps. Without
     /// windows it is `y = weight·x + shift`; with one tap per axis it pads or crops;
     /// with weight 1/taps it is a mean.
     pub fn filter(windows: Vec<Window>, weight: f64, shift: f64) -> Self {
-        let mut shape = vec![1, 1];
-        shape.extend(windows.iter().map(|window| window.taps as usize));
-        let kernel = ArrayD::from_elem(IxDyn(&shape), weight);
-        Self::new(Geometry { windows, ..Geometry::identity() }, kernel, vec![shift])
+        let taps = taps(&windows).iter().product();
+        let geometry = Geometry { windows, ..Geometry::identity() };
+        Self::new(geometry, Arc::new(vec![weight; taps]), vec![shift])
     }
 
     /// The map that changes nothing.
@@ -115,17 +152,32 @@ impl Affine {
         for (bias, shift) in self.bias.iter_mut().zip(shift.iter().cycle()) {
             *bias += shift;
         }
-        Self::new(self.geometry, self.kernel, self.bias)
+        Self::sum(self.geometry, self.terms, self.bias)
     }
 
-    fn new(geometry: Geometry, kernel: ArrayD<f64>, bias: Vec<f64>) -> Self {
+    fn new(geometry: Geometry, kernel: Arc<dyn Numbers>, bias: Vec<f64>) -> Self {
+        let own = Geometry { shifted: false, ..geometry.clone() };
+        let term = Term { numbers: kernel, geometry: own, scale: vec![1.0] };
+        Self::sum(geometry, vec![term], bias)
+    }
+
+    fn sum(geometry: Geometry, terms: Vec<Term>, bias: Vec<f64>) -> Self {
         let shifted = bias.iter().any(|&b| b != 0.0);
-        Affine { geometry: Geometry { shifted, ..geometry }, kernel, bias }
+        Affine { geometry: Geometry { shifted, ..geometry }, terms, bias }
     }
 
-    /// The weights, `[O, C/groups, taps…]`.
-    pub fn kernel(&self) -> &ArrayD<f64> {
-        &self.kernel
+    fn shape(&self) -> Vec<usize> {
+        let (outputs, width) = match self.geometry.channels {
+            Some(channels) => (channels.outputs, channels.inputs / channels.groups),
+            None => (1, 1),
+        };
+        [&[outputs, width][..], &taps(&self.geometry.windows)].concat()
+    }
+
+    /// The weights, `[O, C/groups, taps…]`, multiplied out.
+    pub fn kernel(&self) -> ArrayD<f64> {
+        ArrayD::from_shape_vec(IxDyn(&self.shape()), numbers::all(self))
+            .unwrap_or_else(|_| unreachable!("as many as the shape says"))
     }
 
     /// One number per output channel.
@@ -133,76 +185,72 @@ impl Affine {
         &self.bias
     }
 
-    /// Whether every weight and bias is a finite number.
-    pub fn is_finite(&self) -> bool {
-        self.kernel.iter().chain(&self.bias).all(|value| value.is_finite())
+    /// The bias of one output channel.
+    fn bias_of(&self, output: usize) -> f64 {
+        one_or_of_all(&self.bias, output)
     }
 
     /// The same map, written out for `channels` channels and `axes` spatial axes.
     fn spelled_out(&self, channels: usize, axes: usize) -> Self {
-        let mut shape = self.kernel.shape().to_vec();
-        shape.resize(axes + 2, 1);
-        let mut spelled = Affine { geometry: self.geometry.clone(), ..self.clone() };
+        let mut spelled = self.clone();
         spelled.geometry.windows.resize(axes, Window::IDENTITY);
         if self.geometry.channels.is_none() {
             spelled.geometry.channels = Some(Channels::diagonal(channels));
             spelled.bias = vec![self.bias[0]; channels];
-            spelled.kernel = ndarray::concatenate(Axis(0), &vec![self.kernel.view(); channels])
-                .unwrap_or_else(|_| unreachable!("copies of one kernel have one shape"));
-            shape[0] = channels;
         }
-        spelled.kernel = spelled
-            .kernel
-            .into_shape_with_order(shape)
-            .unwrap_or_else(|_| unreachable!("axes of length 1 keep the number of elements"));
         spelled
     }
 
-    /// Adds `part`'s kernel onto the positions of its taps: one operand of ⊕.
-    fn add_on_corresponding_positions(&mut self, part: &Affine) {
-        let (Some(mine), Some(theirs)) = (self.geometry.channels, part.geometry.channels) else {
-            unreachable!("both are spelled out")
-        };
-        let places: Vec<(usize, usize)> = self
+    /// Per channel the only factor, if each output is its own channel at one position,
+    /// scaled; one for all channels if they are not counted.
+    fn factors(&self) -> Option<Vec<f64>> {
+        let alone = self.geometry.windows.iter().all(|window| window.taps == 1);
+        let apart = self
             .geometry
-            .windows
+            .channels
+            .is_none_or(|channels| channels == Channels::diagonal(channels.outputs));
+        (alone && apart).then(|| numbers::all(self))
+    }
+
+    /// `self ∘ inner` where one of both only scales, pads or crops: the other's kernels
+    /// stay, scaled and elsewhere. `None` if neither does.
+    fn scaled(&self, inner: &Self, geometry: &Geometry) -> Option<Self> {
+        let scale = |term: &Term, factors: &[f64]| -> Vec<f64> {
+            let count = term.scale.len().max(factors.len());
+            let both = term.scale.iter().cycle().zip(factors.iter().cycle());
+            both.take(count).map(|(scale, factor)| scale * factor).collect()
+        };
+        let moved = |term: &Term, factors: &[f64], windows: Result<Geometry, Refusal>| {
+            let windows = windows.ok()?.windows;
+            let geometry = Geometry { windows, ..term.geometry.clone() };
+            Some(Term { numbers: term.numbers.clone(), geometry, scale: scale(term, factors) })
+        };
+        let anywhere = |map: &Geometry| Geometry { channels: None, shifted: false, ..map.clone() };
+        let (outside, inside) = (anywhere(&self.geometry), anywhere(&inner.geometry));
+        if let Some(factors) = self.factors() {
+            let terms = inner
+                .terms
+                .iter()
+                .map(|term| moved(term, &factors, outside.composed(&anywhere(&term.geometry))));
+            let terms = terms.collect::<Option<_>>()?;
+            let count = factors.len().max(inner.bias.len());
+            let factor = |output| one_or_of_all(&factors, output);
+            let bias = (0..count).map(|o| self.bias_of(o) + factor(o) * inner.bias_of(o));
+            return Some(Self::sum(geometry.clone(), terms, bias.collect()));
+        }
+        let factors = inner.factors().filter(|factors| factors.len() == 1)?;
+        if inner.geometry.channels.is_some() || inner.bias_of(0) != 0.0 {
+            return None;
+        }
+        let terms = self
+            .terms
             .iter()
-            .zip(&part.geometry.windows)
-            .map(|(window, part)| window.place(part))
-            .collect();
-        let width = theirs.inputs / theirs.groups;
-        for (output, (mut row, part_row)) in
-            self.kernel.outer_iter_mut().zip(part.kernel.outer_iter()).enumerate()
-        {
-            // Group g of `part` reads channels g·width…; ours counts from its own group's first.
-            let input = output / (theirs.outputs / theirs.groups) * width;
-            let first = input % (mine.inputs / mine.groups);
-            let mut corresponding = row.slice_each_axis_mut(|axis| {
-                let (start, spacing) = match axis.axis.index() {
-                    0 => (first, 1),
-                    spatial => places[spatial - 1],
-                };
-                let taps = part_row.len_of(axis.axis);
-                let end = start + (taps - 1) * spacing + 1;
-                Slice::new(start as isize, Some(end as isize), spacing as isize)
-            });
-            corresponding += &part_row;
-        }
-        for (sum, bias) in self.bias.iter_mut().zip(&part.bias) {
-            *sum += bias;
-        }
-    }
-}
-
-impl Linear for Affine {
-    fn geometry(&self) -> &Geometry {
-        &self.geometry
+            .map(|term| moved(term, &factors, anywhere(&term.geometry).composed(&inside)));
+        Some(Self::sum(geometry.clone(), terms.collect::<Option<_>>()?, self.bias.clone()))
     }
 
-    /// Tap `(t₁, t₂)`: `K[o, c] += Σ_m K₁[o, m, t₁]·K₂[m, c, t₂]`; bias
-    /// `b[o] = b₁[o] + Σ_{m,t₁} K₁[o, m, t₁]·b₂[m]`.
-    fn composed(&self, inner: &Self) -> Result<Self, Refusal> {
-        let geometry = self.geometry.composed(&inner.geometry)?;
+    /// The kernel and bias of `self ∘ inner`, multiplied out.
+    fn multiplied(&self, inner: &Self, geometry: &Geometry) -> (Vec<f64>, Vec<f64>) {
         let between = match (self.geometry.channels, inner.geometry.channels) {
             (Some(outer), _) => outer.inputs,
             (None, Some(inner)) => inner.outputs,
@@ -214,19 +262,11 @@ impl Linear for Affine {
         let (Some(first), Some(second)) = (inner.geometry.channels, outer.geometry.channels) else {
             unreachable!("both are spelled out")
         };
-
-        let taps: Vec<usize> = geometry.windows.iter().map(|window| window.taps as usize).collect();
         let places = composed_places(&geometry.windows, &outer.geometry, &inner.geometry);
         let width = channels.inputs / channels.groups;
         let (outer_taps, inner_taps) = (places.nrows(), places.ncols());
-        let all_taps: usize = taps.iter().product();
-        let outer_kernel = outer.kernel.as_standard_layout();
-        let inner_kernel = inner.kernel.as_standard_layout();
-        let (Some(outer_flat), Some(inner_flat)) =
-            (outer_kernel.as_slice(), inner_kernel.as_slice())
-        else {
-            unreachable!("standard layout")
-        };
+        let all_taps: usize = taps(&geometry.windows).iter().product();
+        let (outer_flat, inner_flat) = (numbers::all(&outer), numbers::all(&inner));
         let outer_width = second.inputs / second.groups;
         let inner_width = first.inputs / first.groups;
         let mut kernel = vec![0.0; channels.outputs * width * all_taps];
@@ -254,36 +294,160 @@ impl Linear for Affine {
                 }
             }
         }
-        let mut shape = vec![channels.outputs, width];
-        shape.extend(taps);
-        let kernel = ArrayD::from_shape_vec(IxDyn(&shape), kernel)
-            .unwrap_or_else(|_| unreachable!("the kernel was made with this size"));
-        Ok(Self::new(geometry, kernel, bias))
+        (kernel, bias)
+    }
+}
+
+/// Reads the kernel `[O, C/groups, taps…]`, multiplied out.
+impl Numbers for Affine {
+    fn count(&self) -> usize {
+        self.shape().iter().product()
+    }
+
+    fn read(&self, start: usize, into: &mut [f64]) {
+        let whole = self.geometry.channels.unwrap_or(Channels::diagonal(1));
+        let terms: Vec<Placed> =
+            self.terms.iter().map(|term| Placed::of(term, &self.geometry, whole)).collect();
+        let row = self.shape()[1..].iter().product::<usize>().max(1);
+        let mut scratch = Vec::new();
+        let mut at = start;
+        let mut rest = into;
+        while !rest.is_empty() {
+            let (output, skipped) = (at / row, at % row);
+            let (part, behind) = rest.split_at_mut((row - skipped).min(rest.len()));
+            part.fill(0.0);
+            let within = skipped..skipped + part.len();
+            terms.iter().for_each(|term| term.add_row(output, within.clone(), part, &mut scratch));
+            at += part.len();
+            rest = behind;
+        }
+    }
+}
+
+/// A term, and where its taps fall in the sum's.
+struct Placed<'t> {
+    term: &'t Term,
+    /// Per own tap, its place among all taps of the sum.
+    places: Vec<usize>,
+    /// Own channels per group, and how many outputs read the same ones.
+    width: usize,
+    outputs_per_group: usize,
+    /// Channels per group of the sum, and its taps.
+    whole_width: usize,
+    whole_taps: usize,
+}
+
+impl<'t> Placed<'t> {
+    fn of(term: &'t Term, whole: &Geometry, channels: Channels) -> Self {
+        let own = term.geometry.channels.unwrap_or(Channels::diagonal(channels.outputs));
+        let mut places = vec![0];
+        for (axis, window) in whole.windows.iter().enumerate() {
+            let part = term.geometry.window(axis);
+            let (first, spacing) = window.place(&part);
+            let (taps, own_taps) = (window.taps as usize, part.taps as usize);
+            let along = |place: &usize| {
+                let base = place * taps + first;
+                (0..own_taps).map(move |tap| base + tap * spacing)
+            };
+            places = places.iter().flat_map(along).collect();
+        }
+        Placed {
+            term,
+            places,
+            width: own.inputs / own.groups,
+            outputs_per_group: own.outputs / own.groups,
+            whole_width: channels.inputs / channels.groups,
+            whole_taps: taps(&whole.windows).iter().product(),
+        }
+    }
+
+    /// Adds the term's numbers to what of row `output` lies `within`: one operand of ⊕.
+    fn add_row(
+        &self,
+        output: usize,
+        within: Range<usize>,
+        row: &mut [f64],
+        scratch: &mut Vec<f64>,
+    ) {
+        // Group g of the term reads channels g·width…; the sum counts from its own group's
+        // first.
+        let input = output / self.outputs_per_group * self.width;
+        let first = input % self.whole_width * self.whole_taps;
+        let own_taps = self.places.len();
+        let reach = first..first + self.width * self.whole_taps;
+        let (begin, end) = (within.start.max(reach.start), within.end.min(reach.end));
+        if begin >= end {
+            return;
+        }
+        // The channels that the range touches.
+        let channels = (begin - first) / self.whole_taps..(end - first).div_ceil(self.whole_taps);
+        let own_row = if self.term.geometry.channels.is_none() { 0 } else { output };
+        scratch.resize(channels.len() * own_taps, 0.0);
+        let start = (own_row * self.width + channels.start) * own_taps;
+        self.term.numbers.read(start, scratch);
+        let scale = one_or_of_all(&self.term.scale, output);
+        let begins_at = first + channels.start * self.whole_taps;
+        let is_whole =
+            begins_at >= within.start && begins_at + channels.len() * self.whole_taps <= within.end;
+        if is_whole {
+            let row = &mut row[begins_at - within.start..][..channels.len() * self.whole_taps];
+            self.add(scale, scratch, row);
+        } else {
+            // The range begins or ends inside a channel.
+            let mut whole = vec![0.0; channels.len() * self.whole_taps];
+            self.add(scale, scratch, &mut whole);
+            let part = &whole[begin - begins_at..end - begins_at];
+            let row = &mut row[begin - within.start..end - within.start];
+            row.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
+        }
+    }
+
+    /// `row[c, place(t)] += scale · values[c, t]`.
+    fn add(&self, scale: f64, values: &[f64], row: &mut [f64]) {
+        if self.places.len() == self.whole_taps {
+            row.iter_mut().zip(values).for_each(|(sum, value)| *sum += scale * value);
+            return;
+        }
+        let own = values.chunks_exact(self.places.len());
+        for (sums, values) in row.chunks_exact_mut(self.whole_taps).zip(own) {
+            for (&place, value) in self.places.iter().zip(values) {
+                sums[place] += scale * value;
+            }
+        }
+    }
+}
+
+impl Linear for Affine {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Tap `(t₁, t₂)`: `K[o, c] += Σ_m K₁[o, m, t₁]·K₂[m, c, t₂]`; bias
+    /// `b[o] = b₁[o] + Σ_{m,t₁} K₁[o, m, t₁]·b₂[m]`.
+    fn composed(&self, inner: &Self) -> Result<Self, Refusal> {
+        let geometry = self.geometry.composed(&inner.geometry)?;
+        if let Some(scaled) = self.scaled(inner, &geometry) {
+            return Ok(scaled);
+        }
+        let (kernel, bias) = self.multiplied(inner, &geometry);
+        Ok(Self::new(geometry, Arc::new(kernel), bias))
     }
 
     fn added(&self, other: &Self, input: &[Option<i64>]) -> Result<Self, Refusal> {
         let geometry = self.geometry.added(&other.geometry, input)?;
-        let axes = geometry.windows.len();
-        let Channels { inputs, outputs, groups } =
-            geometry.channels.unwrap_or(Channels::diagonal(1));
-        let mut shape = vec![outputs, inputs / groups];
-        shape.extend(geometry.windows.iter().map(|window| window.taps as usize));
-        let mut sum = Affine {
-            geometry: Geometry {
-                channels: Some(Channels { inputs, outputs, groups }),
-                ..geometry.clone()
-            },
-            kernel: ArrayD::zeros(IxDyn(&shape)),
-            bias: vec![0.0; outputs],
-        };
-        sum.add_on_corresponding_positions(&self.spelled_out(inputs, axes));
-        sum.add_on_corresponding_positions(&other.spelled_out(inputs, axes));
-        Ok(Self::new(geometry, sum.kernel, sum.bias))
+        let outputs = geometry.channels.map_or(1, |channels| channels.outputs);
+        let bias = (0..outputs).map(|output| self.bias_of(output) + other.bias_of(output));
+        let terms = self.terms.iter().chain(&other.terms).cloned().collect();
+        Ok(Self::sum(geometry, terms, bias.collect()))
     }
 
     fn permuted(&self, roles: &[usize]) -> Self {
         let geometry = self.geometry.permuted(roles);
-        let mut kernel = self.kernel.view();
+        if roles.iter().enumerate().all(|(place, &role)| place == role) {
+            return Affine { geometry, ..self.clone() };
+        }
+        let kernel = self.kernel();
+        let mut kernel = kernel.view();
         // Taps by role: none along batch and channels.
         let taps = roles.len() + 2;
         kernel.insert_axis_inplace(Axis(2));
@@ -293,20 +457,14 @@ impl Linear for Affine {
         }
         let axes: Vec<usize> =
             [0, 1].into_iter().chain(roles.iter().map(|role| role + 2)).collect();
-        let kernel = kernel.permuted_axes(IxDyn(&axes));
-        let mut shape = kernel.shape()[..2].to_vec();
-        shape.extend(geometry.windows.iter().map(|window| window.taps as usize));
-        let kernel = kernel
-            .as_standard_layout()
-            .into_owned()
-            .into_shape_with_order(shape)
-            .unwrap_or_else(|_| unreachable!("what is left out has length 1"));
-        Affine { geometry, kernel, bias: self.bias.clone() }
+        let kernel = kernel.permuted_axes(IxDyn(&axes)).to_owned();
+        // What is left out has length 1.
+        Self::new(geometry, in_a_row(kernel), self.bias.clone())
     }
 
     fn negated(mut self) -> Self {
-        self.kernel.mapv_inplace(|weight| -weight);
-        self.bias.iter_mut().for_each(|bias| *bias = -*bias);
+        let scales = self.terms.iter_mut().flat_map(|term| &mut term.scale);
+        scales.chain(&mut self.bias).for_each(|number| *number = -*number);
         self
     }
 
@@ -315,6 +473,20 @@ impl Linear for Affine {
         self.geometry.shifted = false;
         self
     }
+}
+
+/// That of `output`, where there is not one for all outputs.
+fn one_or_of_all(numbers: &[f64], output: usize) -> f64 {
+    numbers.get(output).or(numbers.first()).copied().unwrap_or(0.0)
+}
+
+fn taps(windows: &[Window]) -> Vec<usize> {
+    windows.iter().map(|window| window.taps as usize).collect()
+}
+
+/// The elements of an array in their logical order.
+fn in_a_row(array: ArrayD<f64>) -> Arc<dyn Numbers> {
+    Arc::new(array.as_standard_layout().into_owned().into_raw_vec_and_offset().0)
 }
 
 /// `[A, B/groups, taps…]` as `[B, A/groups, taps…]`.
@@ -367,6 +539,7 @@ mod tests {
     /// `affine` applied to `x` by the definition of convolution, tap by tap.
     fn naive(affine: &Affine, x: &Map) -> Map {
         let affine = affine.spelled_out(x.shape()[0], x.ndim() - 1);
+        let kernel = affine.kernel();
         let Channels { outputs, groups, .. } = affine.geometry.channels.unwrap();
         let windows = &affine.geometry.windows;
         let mut shape = vec![outputs];
@@ -374,10 +547,10 @@ mod tests {
             windows.iter().zip(&x.shape()[1..]).map(|(w, &n)| w.outputs(n as i64).max(0) as usize),
         );
         ArrayD::from_shape_fn(IxDyn(&shape), |at| {
-            let width = affine.kernel.shape()[1];
+            let width = kernel.shape()[1];
             let first = at[0] / (outputs / groups) * width;
             let mut sum = affine.bias[at[0]];
-            for (tap, weight) in affine.kernel.index_axis(Axis(0), at[0]).indexed_iter() {
+            for (tap, weight) in kernel.index_axis(Axis(0), at[0]).indexed_iter() {
                 let mut position = vec![first + tap[0]];
                 for (axis, window) in windows.iter().enumerate() {
                     let read = at[axis + 1] as i64 * window.stride
@@ -402,7 +575,11 @@ mod tests {
         for (channel, mut plane) in y.outer_iter_mut().enumerate() {
             plane.fill(affine.bias[channel]);
         }
-        let stored = affine.stored_kernel();
+        let stored = ArrayD::from_shape_vec(
+            IxDyn(&affine.stored_shape()),
+            numbers::all(&*affine.clone().stored_kernel()),
+        );
+        let stored = stored.unwrap();
         for (at, &value) in x.indexed_iter() {
             for (tap, &weight) in stored.index_axis(Axis(0), at[0]).indexed_iter() {
                 let group = at[0] / (inputs / groups);
@@ -517,8 +694,8 @@ mod tests {
                 plane.mapv_inplace(|v| v * s + t);
             }
             assert_close(&naive(&scaled, &x), &expected)?;
-            prop_assert_eq!(&Affine::identity().after(&kernel).unwrap().kernel, &kernel.kernel);
-            prop_assert_eq!(&kernel.after(&Affine::identity()).unwrap().kernel, &kernel.kernel);
+            prop_assert_eq!(Affine::identity().after(&kernel).unwrap().kernel(), kernel.kernel());
+            prop_assert_eq!(kernel.after(&Affine::identity()).unwrap().kernel(), kernel.kernel());
 
             let frame = Affine::filter(frame.iter().map(|w| Window { taps: 1, ..*w }).collect(), 1.0, 0.0);
             let framed = naive(&frame, &x);
@@ -527,7 +704,7 @@ mod tests {
             }
             let twice = kernel.plus(&kernel, &[]).unwrap();
             let uniform = Affine::filter(vec![], 2.0, 0.0).after(&kernel).unwrap();
-            assert_close(&twice.kernel, &uniform.kernel)?;
+            assert_close(&twice.kernel(), &uniform.kernel())?;
             assert_close(&naive(&kernel.clone().negated(), &x), &-naive(&kernel, &x))?;
         }
     }
@@ -561,7 +738,7 @@ mod tests {
                     let slack = like.taps * like.step + 2;
                     Window { slack, start: -window.start.abs(), ..*window }
                 });
-                Affine::transposed_conv(affine.kernel.clone(), &[], windows.collect(), groups)
+                Affine::transposed_conv(affine.kernel(), &[], windows.collect(), groups)
             };
             let (a, b) = (scattered(&a, &a), scattered(&b, &a));
             let sum = a.plus(&b, &[]).unwrap();
@@ -620,6 +797,6 @@ mod tests {
         let horizontal = Affine::conv(ones(&[1, 1, 1, 3]), &[], vec![Window::IDENTITY, same], 1);
         let vertical = Affine::conv(ones(&[1, 1, 3, 1]), &[], vec![same, Window::IDENTITY], 1);
         let fused = square.plus(&horizontal, &[]).unwrap().plus(&vertical, &[]).unwrap();
-        assert_eq!(fused.kernel.as_slice().unwrap(), [1., 2., 1., 2., 3., 2., 1., 2., 1.]);
+        assert_eq!(fused.kernel().as_slice().unwrap(), [1., 2., 1., 2., 3., 2., 1., 2., 1.]);
     }
 }

@@ -5,14 +5,14 @@
 //! memory for that: data goes from map to file.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::{self, Read, Write};
+use std::io;
 use std::ops::Range;
 
 use prost::bytes::Bytes;
 
 use super::model::{Invalid, Model};
 use super::proto::{StringStringEntryProto, TensorProto, tensor_proto::DataLocation};
-use super::splice::{self, Container, Edit};
+use super::splice::{self, Container, Edit, Gap, Later, Sink};
 use super::storage::{Place, Storage, StorageError};
 use super::tensor::TensorError;
 use super::wire::{self, Field, WireError};
@@ -132,12 +132,23 @@ pub fn untouched(mut tensors: Vec<External>, edits: &[Edit]) -> Vec<External> {
 #[derive(Debug, Default)]
 pub struct SideFile {
     /// Offset and content.
-    chunks: Vec<(usize, Bytes)>,
+    chunks: Vec<(usize, Content)>,
     end: usize,
+    /// Whose side files the content lies in.
+    storage: Storage,
     /// Offset and length of what lay elsewhere.
     moved: HashMap<Place, (usize, usize)>,
     /// The same of new tensors, by name.
     new: HashMap<String, (usize, usize)>,
+}
+
+/// What lies in a side file.
+#[derive(Debug)]
+enum Content {
+    /// It was in another one.
+    Here(Bytes),
+    /// It is computed later.
+    Later(Later),
 }
 
 /// Smaller tensors stay in the model, as other writers do it.
@@ -152,40 +163,39 @@ const ALIGNMENT: usize = 64;
 const EXTERNAL_DATA: u32 = 13;
 
 impl SideFile {
-    /// The side file for `kept` tensors, whose data is in `storage`, and `new` ones.
+    /// The side file for `kept` tensors, whose data is in `storage`, and `new` ones, which
+    /// have a name.
     ///
     /// # Errors
     /// If data of a tensor cannot be read.
     pub fn of<'t>(
         kept: &[External],
         storage: &Storage,
-        new: impl Iterator<Item = &'t TensorProto>,
+        new: impl Iterator<Item = (&'t str, Later)>,
     ) -> Result<Self, TensorError> {
-        let mut file = SideFile::default();
+        let mut file = SideFile { storage: storage.clone(), ..SideFile::default() };
         for External { name, place, .. } in kept {
             if !file.moved.contains_key(place) {
                 let data = storage.data(place).map_err(|problem| TensorError {
                     name: name.clone(),
                     problem: problem.into(),
                 })?;
-                let put = file.put(data);
+                let put = file.put(data.len(), Content::Here(data));
                 file.moved.insert(place.clone(), put);
             }
         }
-        for tensor in new {
-            if let Some(raw) = tensor.raw_data.as_ref().filter(|raw| raw.len() >= MIN_BYTES) {
-                let put = file.put(raw.clone());
-                file.new.insert(tensor.name().to_owned(), put);
-            }
+        for (name, later) in new.filter(|(_, later)| later.length >= MIN_BYTES) {
+            let put = file.put(later.length, Content::Later(later));
+            file.new.insert(name.to_owned(), put);
         }
         Ok(file)
     }
 
-    fn put(&mut self, data: Bytes) -> (usize, usize) {
-        let alignment = if data.len() < PAGE { ALIGNMENT } else { PAGE };
-        let (offset, length) = (self.end.next_multiple_of(alignment), data.len());
+    fn put(&mut self, length: usize, content: Content) -> (usize, usize) {
+        let alignment = if length < PAGE { ALIGNMENT } else { PAGE };
+        let offset = self.end.next_multiple_of(alignment);
         self.end = offset.saturating_add(length);
-        self.chunks.push((offset, data));
+        self.chunks.push((offset, content));
         (offset, length)
     }
 
@@ -204,18 +214,15 @@ impl SideFile {
         edits
     }
 
-    /// `tensor` with its data in this file, if it is there.
-    #[must_use]
-    pub fn with_data_here(&self, tensor: TensorProto, location: &str) -> TensorProto {
-        match self.new.get(tensor.name()) {
-            None => tensor,
-            Some(&place) => TensorProto {
-                raw_data: None,
-                external_data: entries(location, place).into(),
-                data_location: Some(DataLocation::External.into()),
-                ..tensor
-            },
-        }
+    /// The new tensor with this header, if its data is in this file, which will be called
+    /// `location`.
+    pub fn naming(&self, header: &TensorProto, location: &str) -> Option<TensorProto> {
+        let place = self.new.get(header.name())?;
+        Some(TensorProto {
+            external_data: entries(location, *place).into(),
+            data_location: Some(DataLocation::External.into()),
+            ..header.clone()
+        })
     }
 
     /// Whether nothing lies in it.
@@ -223,27 +230,43 @@ impl SideFile {
         self.chunks.is_empty()
     }
 
-    /// Whether a file of this `content` is what this one would be.
-    pub fn is(&self, content: &[u8]) -> bool {
-        let holds = |(offset, data): &(usize, Bytes)| {
-            content.get(*offset..).is_some_and(|rest| rest.starts_with(data))
+    /// Whether a file of this `content` is what this one would be; `is_later` says it of
+    /// what is computed later.
+    pub fn is(&self, content: &[u8], is_later: impl Fn(Later, &[u8]) -> bool) -> bool {
+        let holds = |(offset, chunk): &(usize, Content)| {
+            let rest = content.get(*offset..).unwrap_or_default();
+            match chunk {
+                Content::Here(data) => rest.starts_with(data),
+                Content::Later(later) => {
+                    rest.get(..later.length).is_some_and(|there| is_later(*later, there))
+                }
+            }
         };
         content.len() == self.end && self.chunks.iter().all(holds)
     }
 
-    /// Writes it, with zeros in the gaps.
+    /// Writes it, with zeros between its tensors; what is left open then.
     ///
     /// # Errors
     /// Those of `out`.
-    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut at = 0;
-        for (offset, data) in &self.chunks {
-            let gap = offset.saturating_sub(at);
-            io::copy(&mut io::repeat(0).take(gap as u64), out)?;
-            out.write_all(data)?;
-            at = offset.saturating_add(data.len());
+    pub fn write(&self, out: &mut impl Sink) -> io::Result<Vec<Gap>> {
+        let (mut at, mut gaps) = (0, Vec::new());
+        for (offset, content) in &self.chunks {
+            out.leave(offset.saturating_sub(at))?;
+            at = offset.saturating_add(match content {
+                Content::Here(data) => {
+                    out.write_all(data)?;
+                    self.storage.has_read(data.len());
+                    data.len()
+                }
+                Content::Later(later) => {
+                    gaps.push(Gap { at: *offset, later: *later });
+                    out.leave(later.length)?;
+                    later.length
+                }
+            });
         }
-        Ok(())
+        Ok(gaps)
     }
 }
 

@@ -7,6 +7,7 @@ pub mod build;
 pub mod external;
 pub mod graph;
 pub mod inline;
+pub mod map;
 pub mod model;
 pub mod output;
 pub mod proto;

@@ -4,10 +4,8 @@
 //! somebody asks, and weights then are views into the map.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::path::Path;
 
 use prost::Message;
 use prost::bytes::Bytes;
@@ -176,34 +174,6 @@ pub struct Model {
     pub imports: HashMap<String, i64>,
     /// Where the weights' bytes lie.
     pub storage: Storage,
-}
-
-/// Maps the file at `path`.
-///
-/// # Errors
-/// If it cannot be opened, is not a regular file, or cannot be mapped.
-pub fn map(path: &Path) -> io::Result<Bytes> {
-    let not_regular =
-        || Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
-    // Opening a named pipe would wait for somebody to write to it.
-    if !path.metadata()?.is_file() {
-        return not_regular();
-    }
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return not_regular();
-    }
-    if metadata.len() == 0 {
-        return Ok(Bytes::new());
-    }
-    // SAFETY: the map is private to this process and only read. The one risk is
-    // that another process truncates the file meanwhile; every reader of model
-    // files by mapping (ONNX Runtime, tract) takes that risk, and we never write
-    // to a file in place: an output replaces its target by rename.
-    #[allow(unsafe_code)]
-    let map = unsafe { memmap2::Mmap::map(&file)? };
-    Ok(Bytes::from_owner(map))
 }
 
 /// Reads a model from a pipe.

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::NamedTempFile;
+
+use super::map::Map;
+use super::splice::Sink;
 
 /// A complete new file beside its target, under a temporary name. It disappears if
 /// it is dropped.
@@ -51,8 +54,8 @@ pub fn check_target(target: &Path, clobber: Clobber) -> io::Result<()> {
 /// What the file system says, and if another file has that name.
 pub fn copy_side_file(content: &[u8], folder: &Path, location: &str) -> io::Result<()> {
     let target = folder.join(location);
-    if let Ok(there) = super::model::map(&target) {
-        return match there == content {
+    if let Ok(there) = Map::of(&target) {
+        return match there.bytes() == content {
             true => Ok(()),
             false => Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
@@ -64,6 +67,40 @@ pub fn copy_side_file(content: &[u8], folder: &Path, location: &str) -> io::Resu
         fs::create_dir_all(parent)?;
     }
     Staged::write(&target, |out| out.write_all(content))?.commit(&target, Clobber::Refuse)
+}
+
+impl Sink for BufWriter<&File> {
+    fn leave(&mut self, bytes: usize) -> io::Result<()> {
+        // A short gap is not worth writing out what is buffered.
+        if bytes < self.capacity() {
+            return io::copy(&mut io::repeat(0).take(bytes as u64), self).map(drop);
+        }
+        let bytes = i64::try_from(bytes).map_err(io::Error::other)?;
+        let end = self.seek(io::SeekFrom::Current(bytes))?;
+        // Where nothing follows, the file would end before the gap.
+        self.get_ref().set_len(end)
+    }
+}
+
+/// Writes all of `bytes` at a place in a file, whatever else is written there meanwhile.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
+    }
+    #[cfg(windows)]
+    {
+        let (mut rest, mut at) = (bytes, at);
+        while !rest.is_empty() {
+            let written = std::os::windows::fs::FileExt::seek_write(file, rest, at)?;
+            rest = rest.get(written..).unwrap_or_default();
+            at = at.saturating_add(written as u64);
+        }
+        Ok(())
+    }
 }
 
 /// Files that are staged now.
@@ -99,14 +136,14 @@ pub fn remove_staged() {
 }
 
 impl Staged {
-    /// Creates a file in the folder of `target`, has `write` fill it, and flushes it to disk.
+    /// Creates a file in the folder of `target` and has `write` fill it.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn write(
+    /// Those of `write`, and what the file system says.
+    pub fn write<E: From<io::Error>>(
         target: &Path,
-        write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
-    ) -> io::Result<Self> {
+        write: impl FnOnce(&mut BufWriter<&File>) -> Result<(), E>,
+    ) -> Result<Self, E> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(".acb-fuse-").suffix(".tmp");
         #[cfg(unix)]
@@ -125,7 +162,6 @@ impl Staged {
         write(&mut out)?;
         out.flush()?;
         drop(out);
-        file.as_file().sync_all()?;
         Ok(Staged { file, listed })
     }
 
@@ -134,12 +170,13 @@ impl Staged {
         self.file.path()
     }
 
-    /// Puts the file in the place of `target`, in one step.
+    /// Flushes the file to the disk and puts it in the place of `target`, in one step.
     ///
     /// # Errors
     /// What the file system says; `target` is as it was then.
     pub fn commit(self, target: &Path, clobber: Clobber) -> io::Result<()> {
         check_target(target, clobber)?;
+        self.file.as_file().sync_all()?;
         let placed = match clobber {
             Clobber::Replace => self.file.persist(target),
             Clobber::Refuse => self.file.persist_noclobber(target),

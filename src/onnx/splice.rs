@@ -3,7 +3,8 @@
 //! An [`Edit`] replaces a range of the file; an insertion replaces an empty
 //! range, a removal puts nothing. A message that contains an edit changes its
 //! length, and its length prefix stands in the file before it, so
-//! **a length prefix is just one more edit**.
+//! **a length prefix is just one more edit**. Data that is still to be computed is left
+//! open, and put into its place when it is there.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -25,20 +26,62 @@ pub struct Edit {
     pub at: Range<usize>,
     /// What stands there in the new file.
     pub with: Bytes,
+    /// What follows that.
+    then: Option<Later>,
     /// Where the content of the message begins that this is inserted into: where one
     /// message ends, those around it may end too.
     into: Option<usize>,
 }
 
+/// Data that is not there yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Later {
+    /// What it is called by whoever computes it.
+    pub id: usize,
+    /// Bytes that are left open for it.
+    pub length: usize,
+}
+
+/// A place in a new file that is still open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// Where it begins.
+    pub at: usize,
+    /// What goes there.
+    pub later: Later,
+}
+
+/// Where new files are written to.
+pub trait Sink: Write {
+    /// Leaves so many bytes open.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn leave(&mut self, bytes: usize) -> io::Result<()>;
+}
+
+impl Sink for Vec<u8> {
+    fn leave(&mut self, bytes: usize) -> io::Result<()> {
+        self.resize(self.len() + bytes, 0);
+        Ok(())
+    }
+}
+
 impl Edit {
     /// Puts `with` in the place of a range that is not empty.
     pub fn replace(at: Range<usize>, with: Bytes) -> Self {
-        Edit { at, with, into: None }
+        Edit { at, with, then: None, into: None }
     }
 
     /// Puts `with` at a place in the content of a message, or at its end.
     pub fn insert(at: usize, with: Bytes, into: &Container) -> Self {
-        Edit { at: at..at, with, into: Some(into.payload.start) }
+        Edit { at: at..at, with, then: None, into: Some(into.payload.start) }
+    }
+
+    /// The same, followed by what comes later.
+    #[must_use]
+    pub fn then(self, later: Later) -> Self {
+        Edit { then: Some(later), ..self }
     }
 
     /// Takes a whole entry (tag, length, payload) away.
@@ -64,6 +107,20 @@ pub fn entry(number: u32, message: &impl Message) -> Vec<u8> {
     bytes
 }
 
+/// As [`entry`], of a message that ends with the field `last` of so many bytes, which are
+/// to follow.
+pub fn open_entry(number: u32, message: &impl Message, last: u32, length: usize) -> Vec<u8> {
+    use prost::encoding::{WireType, encode_key, encode_varint};
+    let mut message = message.encode_to_vec();
+    encode_key(last, WireType::LengthDelimited, &mut message);
+    encode_varint(length as u64, &mut message);
+    let mut bytes = Vec::with_capacity(message.len() + 10);
+    encode_key(number, WireType::LengthDelimited, &mut bytes);
+    encode_varint((message.len() + length) as u64, &mut bytes);
+    bytes.extend(message);
+    bytes
+}
+
 /// Completes `edits` with those of the length prefixes of `containers`, in file order.
 pub fn with_lengths(mut edits: Vec<Edit>, mut containers: Vec<Container>) -> Vec<Edit> {
     // Stable: insertions at one place keep the order in which they were asked for.
@@ -75,7 +132,8 @@ pub fn with_lengths(mut edits: Vec<Edit>, mut containers: Vec<Container>) -> Vec
     let mut growth = vec![0isize; tree.containers.len()];
     for edit in &edits {
         if let Some(sum) = tree.message_of(edit).and_then(|innermost| growth.get_mut(innermost)) {
-            *sum += edit.with.len() as isize - edit.at.len() as isize;
+            let later = edit.then.map_or(0, |later| later.length);
+            *sum += (edit.with.len() + later) as isize - edit.at.len() as isize;
         }
     }
     // Inner messages first: what they and their prefixes grow by, those around grow too.
@@ -135,16 +193,27 @@ impl Tree {
     }
 }
 
-/// Writes `bytes` with `edits` (see [`with_lengths`]) made.
-pub fn write(bytes: &[u8], edits: &[Edit], out: &mut impl Write) -> io::Result<()> {
-    let mut copied = 0;
+/// Writes `bytes` with `edits` (see [`with_lengths`]) made; what is left open then.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(bytes: &[u8], edits: &[Edit], out: &mut impl Sink) -> io::Result<Vec<Gap>> {
+    let (mut copied, mut written, mut gaps) = (0, 0, Vec::new());
     for edit in edits {
         debug_assert!(copied <= edit.at.start, "edits overlap at byte {}", edit.at.start);
-        out.write_all(bytes.get(copied..edit.at.start).unwrap_or_default())?;
+        let kept = bytes.get(copied..edit.at.start).unwrap_or_default();
+        out.write_all(kept)?;
         out.write_all(&edit.with)?;
         copied = edit.at.end;
+        written += kept.len() + edit.with.len();
+        if let Some(later) = edit.then {
+            gaps.push(Gap { at: written, later });
+            out.leave(later.length)?;
+            written += later.length;
+        }
     }
-    out.write_all(bytes.get(copied..).unwrap_or_default())
+    out.write_all(bytes.get(copied..).unwrap_or_default())?;
+    Ok(gaps)
 }
 
 #[cfg(test)]
@@ -178,6 +247,22 @@ mod tests {
         assert_eq!(out[..6], [58, 203, 1, 10, 200, 1]);
         assert_eq!(out[6..206], long[..]);
         assert_eq!(out[206..], [64, 0]);
+    }
+
+    #[test]
+    fn what_comes_later_has_its_place() {
+        // 7: { 1: "x" }; into the message comes 2: { 8: "w", 9: five bytes }.
+        let bytes = [58, 3, 10, 1, b'x', 64, 0];
+        let outer = Container { length: 1..2, payload: 2..5 };
+        let tensor =
+            crate::onnx::proto::TensorProto { name: Some("w".to_owned()), ..Default::default() };
+        let later = Later { id: 3, length: 5 };
+        let edit = Edit::insert(5, open_entry(2, &tensor, 9, 5).into(), &outer).then(later);
+        let mut out = Vec::new();
+        let edits = with_lengths(vec![edit], vec![outer]);
+        let gaps = write(&bytes, &edits, &mut out).unwrap();
+        let expected = [58, 15, 10, 1, b'x', 18, 10, 66, 1, b'w', 74, 5, 0, 0, 0, 0, 0, 64, 0];
+        assert_eq!((out.as_slice(), gaps), (&expected[..], vec![Gap { at: 12, later }]));
     }
 
     #[test]

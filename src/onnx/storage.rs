@@ -6,11 +6,12 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prost::bytes::Bytes;
 
-use super::model::map;
+use super::map::Map;
 use super::proto::TensorProto;
 use super::proto::tensor_proto::DataLocation;
 
@@ -22,7 +23,25 @@ pub struct Storage {
     links: Links,
     /// Files that stand under another name than the model has for them.
     staged: HashMap<String, PathBuf>,
-    maps: Arc<Mutex<HashMap<String, Bytes>>>,
+    maps: Arc<Maps>,
+}
+
+/// What is mapped, and how much of it was read since its pages were last given back.
+#[derive(Debug, Default)]
+struct Maps {
+    /// The model itself, if it is a file.
+    model: Option<Map>,
+    side_files: Mutex<HashMap<String, Map>>,
+    read: AtomicUsize,
+}
+
+/// So many bytes are read before their pages are given back.
+const WINDOW: usize = 48 << 20;
+
+impl Maps {
+    fn side_files(&self) -> MutexGuard<'_, HashMap<String, Map>> {
+        self.side_files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Whether side files may be links.
@@ -128,12 +147,31 @@ impl Storage {
         Storage { folder: Some(folder.to_owned()), links, ..Storage::default() }
     }
 
+    /// The same for a model that is `map`.
+    #[must_use]
+    pub fn of_model(&self, map: &Map) -> Self {
+        let maps = Maps { model: Some(map.clone()), ..Maps::default() };
+        Storage { maps: Arc::new(maps), ..self.clone() }
+    }
+
     /// The same, but for the side file `location`, which still lies at `path`.
     #[must_use]
     pub fn with_staged(&self, location: &str, path: &Path) -> Self {
         let mut staged = self.staged.clone();
         staged.insert(location.to_owned(), path.to_owned());
         Storage { staged, maps: Arc::default(), ..self.clone() }
+    }
+
+    /// Notes that so many bytes of tensors were read and will hardly be again soon. From
+    /// time to time, their pages are given back.
+    pub fn has_read(&self, bytes: usize) {
+        let maps = &self.maps;
+        if maps.read.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) < WINDOW {
+            return;
+        }
+        maps.read.store(0, Ordering::Relaxed);
+        maps.model.iter().for_each(Map::give_back);
+        maps.side_files().values().for_each(Map::give_back);
     }
 
     /// The folder that side files are looked up in.
@@ -169,20 +207,20 @@ impl Storage {
     /// # Errors
     /// If it lies outside the folder or cannot be read.
     pub fn side_file(&self, location: &str) -> Result<Bytes, StorageError> {
-        let mut maps = self.maps.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(bytes) = maps.get(location) {
-            return Ok(bytes.clone());
+        let mut maps = self.maps.side_files();
+        if let Some(map) = maps.get(location) {
+            return Ok(map.bytes());
         }
         let read = |source| StorageError::Read { location: location.into(), source };
-        let bytes = map(&self.resolve(location)?).map_err(read)?;
-        maps.insert(location.into(), bytes.clone());
+        let map = Map::of(&self.resolve(location)?).map_err(read)?;
+        let bytes = map.bytes();
+        maps.insert(location.into(), map);
         Ok(bytes)
     }
 
     /// Bytes of the side files that were looked at so far.
     pub fn mapped(&self) -> usize {
-        let maps = self.maps.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        maps.values().fold(0, |all, bytes| all.saturating_add(bytes.len()))
+        self.maps.side_files().values().fold(0, |all, map| all.saturating_add(map.bytes().len()))
     }
 
     /// The path of a side file, without links, if it stays in the model's folder. All

@@ -239,6 +239,53 @@ pub fn floats(tensor: &TensorProto, storage: &Storage) -> Result<ArrayD<f64>, Te
     read().map_err(|problem| named(tensor, problem))
 }
 
+/// Floats as they are stored; widened when they are read.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    bytes: Bytes,
+    float: Float,
+    storage: Storage,
+}
+
+/// The raw data of a float tensor; `None` if it is of another type, or stored otherwise.
+///
+/// # Errors
+/// If its data does not fit its dimensions.
+pub fn stored(tensor: &TensorProto, storage: &Storage) -> Result<Option<Stored>, TensorError> {
+    check(tensor, storage)?;
+    let Some(float) = Float::from_onnx(tensor.data_type()) else { return Ok(None) };
+    let bytes = raw(tensor, storage).map_err(|problem| named(tensor, problem))?;
+    Ok(bytes.map(|bytes| Stored { bytes, float, storage: storage.clone() }))
+}
+
+impl Stored {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.bytes.len().checked_div(self.float.size()).unwrap_or(0)
+    }
+
+    /// Puts those from `start` on into `into`; zeros where there are no more.
+    pub fn widen(&self, start: usize, into: &mut [f64]) {
+        let size = self.float.size();
+        let bytes = start.checked_mul(size).and_then(|start| self.bytes.get(start..));
+        let bytes = bytes.unwrap_or_default();
+        match self.float {
+            Float::F16 => read_into(bytes, into, |b| f16::from_le_bytes(b).to_f64()),
+            Float::Bf16 => read_into(bytes, into, |b| bf16::from_le_bytes(b).to_f64()),
+            Float::F32 => read_into(bytes, into, |b| f64::from(f32::from_le_bytes(b))),
+            Float::F64 => read_into(bytes, into, f64::from_le_bytes),
+        }
+        self.storage.has_read(into.len().saturating_mul(size));
+    }
+}
+
+fn read_into<const N: usize>(bytes: &[u8], into: &mut [f64], decode: impl Fn([u8; N]) -> f64) {
+    let (chunks, _) = bytes.as_chunks::<N>();
+    let (filled, rest) = into.split_at_mut(into.len().min(chunks.len()));
+    filled.iter_mut().zip(chunks).for_each(|(value, &chunk)| *value = decode(chunk));
+    rest.fill(0.0);
+}
+
 /// The values of an int64 or int32 tensor.
 ///
 /// # Errors
@@ -314,32 +361,44 @@ pub fn dense(
 
 /// A tensor of type `float` that holds `values`, each rounded once.
 pub fn from_floats(name: &str, values: &ArrayD<f64>, float: Float) -> TensorProto {
-    let mut raw = Vec::with_capacity(values.len().saturating_mul(float.size()));
+    let dims: Vec<i64> = values.shape().iter().map(|&dim| dim as i64).collect();
+    let raw = match values.as_slice() {
+        Some(values) => rounded(values, float),
+        None => rounded(&values.iter().copied().collect::<Vec<f64>>(), float),
+    };
+    TensorProto { raw_data: Some(raw.into()), ..header(name, &dims, float.to_onnx()) }
+}
+
+/// Each number rounded once, as raw data.
+pub fn rounded(values: &[f64], float: Float) -> Vec<u8> {
     match float {
-        Float::F16 => {
-            values.iter().for_each(|&v| raw.extend_from_slice(&round_to_f16(v).to_le_bytes()));
-        }
-        Float::Bf16 => {
-            values.iter().for_each(|&v| raw.extend_from_slice(&round_to_bf16(v).to_le_bytes()));
-        }
-        Float::F32 => values.iter().for_each(|&v| raw.extend_from_slice(&(v as f32).to_le_bytes())),
-        Float::F64 => values.iter().for_each(|&v| raw.extend_from_slice(&v.to_le_bytes())),
+        Float::F16 => encoded(values, |v| round_to_f16(v).to_le_bytes()),
+        Float::Bf16 => encoded(values, |v| round_to_bf16(v).to_le_bytes()),
+        Float::F32 => encoded(values, |v| (v as f32).to_le_bytes()),
+        Float::F64 => encoded(values, f64::to_le_bytes),
     }
-    tensor(name, values.shape(), float.to_onnx(), raw)
+}
+
+fn encoded<const N: usize>(values: &[f64], encode: impl Fn(f64) -> [u8; N]) -> Vec<u8> {
+    let mut raw = vec![0; values.len().saturating_mul(N)];
+    let (chunks, _) = raw.as_chunks_mut::<N>();
+    chunks.iter_mut().zip(values).for_each(|(chunk, &value)| *chunk = encode(value));
+    raw
 }
 
 /// An int64 vector.
 pub fn from_integers(name: &str, values: &[i64]) -> TensorProto {
-    let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    tensor(name, &[values.len()], DataType::Int64.into(), raw)
+    let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let header = header(name, &[values.len() as i64], DataType::Int64.into());
+    TensorProto { raw_data: Some(raw.into()), ..header }
 }
 
-fn tensor(name: &str, dims: &[usize], data_type: i32, raw: Vec<u8>) -> TensorProto {
+/// A tensor without its data.
+pub fn header(name: &str, dims: &[i64], data_type: i32) -> TensorProto {
     TensorProto {
         name: Some(name.to_owned()),
-        dims: dims.iter().map(|&dim| dim as i64).collect(),
+        dims: dims.to_vec(),
         data_type: Some(data_type),
-        raw_data: Some(raw.into()),
         ..TensorProto::default()
     }
 }
@@ -388,12 +447,10 @@ fn float_values(
     storage: &Storage,
 ) -> Result<Vec<f64>, Problem> {
     if let Some(bytes) = raw(tensor, storage)? {
-        return Ok(match float {
-            Float::F16 => little_endian(&bytes, |b| f16::from_le_bytes(b).to_f64()),
-            Float::Bf16 => little_endian(&bytes, |b| bf16::from_le_bytes(b).to_f64()),
-            Float::F32 => little_endian(&bytes, |b| f64::from(f32::from_le_bytes(b))),
-            Float::F64 => little_endian(&bytes, f64::from_le_bytes),
-        });
+        let stored = Stored { bytes, float, storage: storage.clone() };
+        let mut values = vec![0.0; stored.count()];
+        stored.widen(0, &mut values);
+        return Ok(values);
     }
     // onnx.proto: 16-bit floats stand bit-wise in int32_data.
     let halves = || tensor.int32_data.iter().map(|&bits| bits as u16);

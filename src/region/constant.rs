@@ -12,13 +12,14 @@ use ndarray::ArrayD;
 use prost::Message;
 
 use super::effort::{Budget, Effort};
+use crate::affine::Numbers;
 use crate::engine::{Array, Engine, Limits, Source};
 use crate::onnx::build;
 use crate::onnx::graph::{Graph, Initializer, Node, ValueId};
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
-use crate::onnx::tensor::{self, Float};
+use crate::onnx::tensor::{self, Float, Stored};
 
 /// Operators that exporters build constants with. Deterministic, and without bodies.
 const FOLDABLE: &[&str] = &[
@@ -332,6 +333,20 @@ impl<'g, 'm> Constants<'g, 'm> {
         Ok(Some((tensor::floats(&tensor, &self.graph.model.storage)?, float)))
     }
 
+    /// The values of the float constant `id`, which are read when they are needed; `None`
+    /// as in [`Self::floats`].
+    ///
+    /// # Errors
+    /// As [`Self::floats`].
+    pub fn numbers(&self, id: ValueId) -> Result<Option<Arc<dyn Numbers>>, Invalid> {
+        let Some(tensor) = self.tensor(id)? else { return Ok(None) };
+        if let Some(stored) = tensor::stored(&tensor, &self.graph.model.storage)? {
+            return Ok(Some(Arc::new(stored)));
+        }
+        let floats = self.floats(id)?;
+        Ok(floats.map(|(values, _)| Arc::new(values.into_iter().collect::<Vec<f64>>()) as _))
+    }
+
     /// The values of the integer or boolean constant `id`; `None` as in [`Self::floats`].
     ///
     /// # Errors
@@ -500,6 +515,16 @@ impl<'g, 'm> Constants<'g, 'm> {
     /// `tensor` with its data inside, wherever it was.
     fn inlined(&self, tensor: &TensorProto) -> Result<TensorProto, Invalid> {
         tensor::inlined(tensor, &self.graph.model.storage).map_err(Invalid::from)
+    }
+}
+
+impl Numbers for Stored {
+    fn count(&self) -> usize {
+        Stored::count(self)
+    }
+
+    fn read(&self, start: usize, into: &mut [f64]) {
+        self.widen(start, into);
     }
 }
 

@@ -161,8 +161,19 @@ impl Map {
         let affine = match self {
             Map::Conv { kernel, layout, bias, geometry, .. } => {
                 let groups = geometry.channels.map_or(1, |channels| channels.groups);
-                let Some((weights, _)) = constants.floats(*kernel)? else { return Ok(None) };
                 let windows = geometry.windows.clone();
+                if geometry.sense == Sense::Gather {
+                    let dims = constants.dims(*kernel)?.unwrap_or_default();
+                    let (Some(weights), [outputs, width, ..]) =
+                        (constants.numbers(*kernel)?, dims.as_slice())
+                    else {
+                        return Ok(None);
+                    };
+                    let shape = [*outputs, *width];
+                    let affine = Affine::stored_conv(weights, shape, bias, windows, groups);
+                    return Ok(Some(affine.between(input, output)));
+                }
+                let Some((weights, _)) = constants.floats(*kernel)? else { return Ok(None) };
                 match (geometry.sense, layout) {
                     (Sense::Gather, _) => Affine::conv(weights, bias, windows, groups),
                     (Sense::Scatter, _) => Affine::transposed_conv(weights, bias, windows, groups),

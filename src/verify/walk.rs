@@ -107,6 +107,8 @@ impl Walk<'_, '_> {
     fn pass(&self, graph: &Graph, slice: &Slice, samples: &mut [Tensors]) -> Result<(), Stopped> {
         let mut held = bytes(samples.iter().flat_map(Tensors::values));
         let source = self.source(graph, slice)?;
+        let weights = source.constants.iter().map(|weight| weight.raw_data().len());
+        let weights = weights.fold(0, usize::saturating_add);
         let mut loaded: Option<Stage> = None;
         for tensors in samples {
             let inputs = slice.inputs.iter().map(|&id| named(graph, tensors, id));
@@ -127,6 +129,7 @@ impl Walk<'_, '_> {
             held = held.saturating_sub(before).saturating_add(bytes(tensors.values()));
             loaded = Some(stage);
         }
+        graph.model.storage.has_read(weights);
         Ok(())
     }
 

@@ -9,6 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use super::seal::Seal;
 use crate::onnx::external;
 use crate::onnx::graph::{Graph, NodeId, bodies};
 use crate::onnx::model::{Invalid, Model, Scope, graph_field};
@@ -26,7 +27,7 @@ const INFO_NAME: u32 = 1;
 #[derive(Debug, Default)]
 pub struct Expected<'e> {
     /// Per block its new nodes and new initializers.
-    pub blocks: Vec<(&'e [NodeProto], &'e [TensorProto])>,
+    pub blocks: Vec<(&'e [NodeProto], &'e [Seal])>,
     /// Nodes that become their inference form.
     pub inferred: Vec<(NodeId, &'e NodeProto)>,
 }
@@ -73,7 +74,7 @@ pub fn check(old: &[Graph], expected: &[Expected], new: &Model) -> Result<(), Mi
     if let Some(left) = leftover(main, new_main) {
         return Err(Miswritten::Unneeded(left.to_owned()));
     }
-    let mut tensors: HashMap<&str, &TensorProto> = HashMap::new();
+    let mut tensors: HashMap<&str, &Seal> = HashMap::new();
     for tensor in expected.iter().flat_map(|graph| &graph.blocks).flat_map(|block| block.1) {
         if tensors.insert(tensor.name(), tensor).is_some_and(|other| other != tensor) {
             return Err(Invalid::DefinedTwice(tensor.name().to_owned()).into());
@@ -105,7 +106,7 @@ struct Files<'f, 'm> {
     graphs: &'f [Graph<'m>],
     expected: &'f [Expected<'f>],
     /// New initializers: those of a body may stand in the main graph.
-    tensors: HashMap<&'f str, &'f TensorProto>,
+    tensors: HashMap<&'f str, &'f Seal>,
     /// Whether data lies in side files: the new model has one of its own, so entries name
     /// other places, and what lies there is compared.
     external: bool,
@@ -145,7 +146,10 @@ impl<'f> Files<'f, '_> {
 
     fn same_bytes(&self, before: &Field, after: &Field) -> bool {
         let bytes = |model: &'f Model, range: &Range<usize>| model.bytes().get(range.clone());
-        bytes(self.old, &before.entry) == bytes(self.new, &after.entry)
+        let same = bytes(self.old, &before.entry) == bytes(self.new, &after.entry);
+        self.old.storage.has_read(before.entry.len());
+        self.new.storage.has_read(after.entry.len());
+        same
     }
 
     /// Whether two entries of graphs are the same, wherever their data lies.
@@ -176,7 +180,7 @@ impl<'f> Files<'f, '_> {
         self.graphs.iter().position(|graph| payload(&graph.scope) == payload(scope))
     }
 
-    fn blocks_of(&self, scope: &Scope) -> &'f [(&'f [NodeProto], &'f [TensorProto])] {
+    fn blocks_of(&self, scope: &Scope) -> &'f [(&'f [NodeProto], &'f [Seal])] {
         let expected = self.index(scope).and_then(|index| self.expected.get(index));
         expected.map_or(&[], |expected| &expected.blocks)
     }
@@ -189,7 +193,7 @@ impl<'f> Files<'f, '_> {
         tensors: &mut Tensors<'f>,
     ) -> Result<(), Miswritten> {
         let blocks = self.blocks_of(old);
-        tensors.wanted.extend(blocks.iter().flat_map(|block| block.1).map(TensorProto::name));
+        tensors.wanted.extend(blocks.iter().flat_map(|block| block.1).map(Seal::name));
         let expected = blocks.iter().flat_map(|block| block.0);
         let mut missing: HashMap<&'f str, &'f NodeProto> =
             expected.map(|node| (first_output(node), node)).collect();
@@ -247,7 +251,7 @@ impl<'f> Files<'f, '_> {
             graph_field::INITIALIZER => {
                 let name = self.new.string_within(&field.payload, TENSOR_NAME)?;
                 let Some(&expected) = self.tensors.get(name.as_str()) else { return Ok(false) };
-                let same = filled_tensor(self.new, field)? == *expected;
+                let same = Seal::of(&filled_tensor(self.new, field)?) == *expected;
                 if same {
                     tensors.written.insert(name);
                 }
@@ -256,7 +260,7 @@ impl<'f> Files<'f, '_> {
             // Up to IR version 3, initializers are listed as inputs.
             graph_field::INPUT if self.new.ir_version < 4 => {
                 let info: ValueInfoProto = self.new.decode(field, "graph input")?;
-                Ok(self.tensors.get(info.name()).is_some_and(|tensor| declares(&info, tensor)))
+                Ok(self.tensors.get(info.name()).is_some_and(|seal| declares(&info, seal.header())))
             }
             _ => Ok(false),
         }
@@ -350,6 +354,8 @@ impl<'f> Files<'f, '_> {
 fn filled_tensor(model: &Model, field: &Field) -> Result<TensorProto, Invalid> {
     let mut tensor: TensorProto = model.decode(field, "initializer")?;
     fill(model, &mut tensor)?;
+    // Whoever asks reads it once.
+    model.storage.has_read(tensor.raw_data().len());
     Ok(tensor)
 }
 

@@ -7,7 +7,7 @@ use acb_fuse::fuse::{Fused, fuse};
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
-use acb_fuse::onnx::splice;
+use acb_fuse::onnx::splice::{self, Gap};
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor::{self, Float};
 use acb_fuse::plan::{Names, Plan, plan};
@@ -17,10 +17,12 @@ use acb_fuse::region::inference::Inferred;
 use acb_fuse::region::read::Reader;
 use acb_fuse::rewrite::{Changes, rewrite};
 use acb_fuse::verify::model::{Options, Outcome, run};
+use acb_fuse::verify::seal::Seal;
 use acb_fuse::verify::written::{Expected, Miswritten, check};
 use prost::Message;
 
 use crate::mistakes::{few, flip_last_bit, values};
+use crate::scene;
 
 /// A model, and what is rightly made of it.
 pub struct Files<'f> {
@@ -28,6 +30,8 @@ pub struct Files<'f> {
     pub new: ModelProto,
     graphs: &'f [Graph<'f>],
     changes: &'f [Changes<'f>],
+    /// Per graph and block those of its new tensors.
+    seals: &'f [Vec<Vec<Seal>>],
     /// What blocks of the main graph compute.
     outputs: Vec<String>,
 }
@@ -65,14 +69,25 @@ impl Files<'_> {
             })
             .collect();
         let rewrite = rewrite(&graphs, &changes).unwrap();
-        let edits = rewrite.into_edits(vec![], vec![], |tensor| tensor);
+        let edits = rewrite.edits(vec![], vec![], |_| None);
         let mut written = Vec::new();
-        splice::write(model.bytes(), &edits, &mut written).unwrap();
+        for Gap { at, later } in splice::write(model.bytes(), &edits, &mut written).unwrap() {
+            let (_, weights) = rewrite.weights().find(|(known, _)| *known == later).unwrap();
+            written[at..at + later.length].copy_from_slice(scene::written(weights).raw_data());
+        }
         let new = ModelProto::decode(&written[..]).unwrap();
         let old = ModelProto::decode(bytes).unwrap();
         let name = |output| graphs[0].value(output).name.clone();
         let outputs = plans[0].blocks.iter().map(|block| name(block.region.output)).collect();
-        judge(&Files { old, new, graphs: &graphs, changes: &changes, outputs })
+        let seals = plans.iter().zip(&fused).map(|(plan, fused)| {
+            let blocks = plan.blocks.iter().zip(fused);
+            blocks.map(|(block, fused)| {
+                let exact = fused.exact().unwrap();
+                exact.iter().map(|tensor| Seal::rounded(tensor, block.float)).collect()
+            })
+        });
+        let seals: Vec<Vec<Vec<Seal>>> = seals.map(Iterator::collect).collect();
+        judge(&Files { old, new, graphs: &graphs, changes: &changes, seals: &seals, outputs })
     }
 
     /// What reading the file back says.
@@ -85,10 +100,11 @@ impl Files<'_> {
         let expected: Vec<Expected> = self
             .changes
             .iter()
-            .map(|changes| {
-                let blocks = changes.blocks.iter();
+            .zip(self.seals)
+            .map(|(changes, seals)| {
+                let blocks = changes.blocks.iter().zip(seals);
                 Expected {
-                    blocks: blocks.map(|(_, f)| (&f.nodes[..], &f.tensors[..])).collect(),
+                    blocks: blocks.map(|((_, f), seals)| (&f.nodes[..], &seals[..])).collect(),
                     inferred: changes.inferred.iter().map(|(id, form)| (*id, form)).collect(),
                 }
             })
@@ -124,7 +140,8 @@ impl Files<'_> {
     fn is_new(&self, name: &str) -> bool {
         let fused = self.changes.iter().flat_map(|changes| &changes.blocks).map(|block| block.1);
         fused.into_iter().any(|fused| {
-            fused.tensors.iter().any(|tensor| tensor.name() == name)
+            fused.weights.iter().any(|weights| weights.name == name)
+                || fused.integers.iter().any(|tensor| tensor.name() == name)
                 || fused.nodes.iter().any(|node| node.output[0] == name)
         })
     }

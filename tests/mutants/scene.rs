@@ -3,7 +3,7 @@
 use acb_fuse::affine::{Geometry, Sense, Window};
 use acb_fuse::claim::claim;
 use acb_fuse::engine::{Array, InputShapes, Limits};
-use acb_fuse::fuse::{Fused, fuse};
+use acb_fuse::fuse::{Fused, Weights, fuse};
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto};
@@ -13,8 +13,9 @@ use acb_fuse::plan::{Block, Names, plan};
 use acb_fuse::region::constant::Constants;
 use acb_fuse::region::read::Reader;
 use acb_fuse::region::{Kind, Part, Readings};
-use acb_fuse::verify::block::{Claim, Side, Unproved, check_rounding, prove};
+use acb_fuse::verify::block::{Claim, Side, Unproved, prove};
 use acb_fuse::verify::feed::Random;
+use acb_fuse::verify::seal::Seal;
 use ndarray::ArrayD;
 use prost::Message;
 
@@ -34,9 +35,59 @@ pub fn with_model<T>(bytes: Vec<u8>, check: impl FnOnce(&Reader, &Readings) -> T
 /// What a fuser made of a block, and how its plan understood the block.
 #[derive(Clone)]
 pub struct Rewritten {
-    pub fused: Fused,
+    pub fused: Made,
     /// The plan's parts, with the names of their roots.
     pub parts: Vec<(String, Part<Geometry>)>,
+}
+
+/// What takes a block's place, with all numbers.
+#[derive(Clone)]
+pub struct Made {
+    pub nodes: Vec<NodeProto>,
+    /// New initializers as they are written.
+    pub tensors: Vec<TensorProto>,
+    /// Those of floating point before rounding.
+    pub exact: Vec<(String, ArrayD<f64>)>,
+}
+
+impl Made {
+    pub fn of(fused: &Fused) -> Self {
+        let floats = fused.exact().unwrap();
+        let floats = floats.iter().filter(|tensor| Float::from_onnx(tensor.data_type()).is_some());
+        let array = |tensor: &TensorProto| {
+            (tensor.name().to_owned(), tensor::floats(tensor, &Storage::default()).unwrap())
+        };
+        Made {
+            nodes: fused.nodes.clone(),
+            tensors: fused.weights.iter().map(written).chain(fused.integers.clone()).collect(),
+            exact: floats.map(array).collect(),
+        }
+    }
+
+    /// What is proved.
+    pub fn side(&self) -> Side {
+        let floats =
+            self.exact.iter().map(|(name, values)| tensor::from_floats(name, values, Float::F64));
+        let others = self.tensors.iter();
+        let others = others.filter(|tensor| Float::from_onnx(tensor.data_type()).is_none());
+        Side { nodes: self.nodes.clone(), constants: floats.chain(others.cloned()).collect() }
+    }
+
+    /// Whether what is written is what is proved, rounded.
+    fn is_rounded(&self, float: Float) -> bool {
+        let proved = self.side().constants;
+        proved
+            .iter()
+            .map(|exact| Seal::rounded(exact, float))
+            .all(|seal| self.tensors.iter().any(|tensor| Seal::of(tensor) == seal))
+    }
+}
+
+/// Weights as the file will hold them.
+pub fn written(weights: &Weights) -> TensorProto {
+    let pieces = weights.pieces().map(|piece| weights.rounded(piece).unwrap());
+    let raw = pieces.collect::<Vec<_>>().concat();
+    TensorProto { raw_data: Some(raw.into()), ..weights.header() }
 }
 
 /// What the fuser makes of the block that computes `output`; `None` if there is none.
@@ -47,7 +98,7 @@ pub fn rewritten(model: &ModelProto, output: &str) -> Option<Rewritten> {
         let block = plan.blocks.iter().find(|block| name(block) == output)?;
         let root =
             |part: &Part<Geometry>| (reader.graph.value(part.root).name.clone(), part.clone());
-        let fused = fuse(reader, readings, block).ok()?;
+        let fused = Made::of(&fuse(reader, readings, block).ok()?);
         Some(Rewritten { fused, parts: block.parts.iter().map(root).collect() })
     })
 }
@@ -59,7 +110,7 @@ pub struct Scene<'s> {
     pub nodes: Vec<usize>,
     pub float: Float,
     pub right: Rewritten,
-    /// Where the kernel and the bias stand in [`Fused::exact`].
+    /// Where the kernel and the bias stand in [`Made::exact`].
     pub kernel: usize,
     pub bias: Option<usize>,
     /// What each convolution contributes to the kernel.
@@ -93,7 +144,7 @@ impl Scene<'_> {
             let block = &plan.blocks[0];
             let output = &reader.graph.value(block.region.output).name;
             let right = rewritten(&model, output).unwrap();
-            let claim = claim(reader, readings, block, &right.fused).unwrap();
+            let claim = claim(reader, readings, block, right.fused.side()).unwrap();
             let probe = probe(block, &claim, reader);
             let expected = naive::run(&claim.new, &probe).unwrap();
             let ids: Vec<_> = reader.graph.nodes().map(|(id, _)| id).collect();
@@ -120,7 +171,7 @@ impl Scene<'_> {
 
     /// The kernel less what it is without an arm, per arm.
     fn contributions(&self, output: &str) -> Vec<ArrayD<f64>> {
-        let with = |fused: &Fused| fused.exact.get(self.kernel).map(|(_, kernel)| kernel.clone());
+        let with = |fused: &Made| fused.exact.get(self.kernel).map(|(_, kernel)| kernel.clone());
         let whole = with(&self.right.fused).unwrap();
         let arm = |convolution: usize| {
             let without = self.changed(convolution, 1, |kernel| kernel.fill(0.0))?;
@@ -208,13 +259,13 @@ impl Scene<'_> {
         if !self.is_different(&mutant.fused) {
             return Fate::Same;
         }
-        if check_rounding(&mutant.fused.tensors, &mutant.fused.exact, self.float).is_err() {
+        if !mutant.fused.is_rounded(self.float) {
             return Fate::CaughtByRounding;
         }
         match self.proof(mutant) {
             Ok(_) => Fate::Missed,
             Err(Unproved::NotRun(_) | Unproved::TooWide | Unproved::NoElements) => Fate::LeftAlone,
-            Err(Unproved::Differs { .. } | Unproved::Rounding(_)) => Fate::CaughtByProof,
+            Err(Unproved::Differs { .. }) => Fate::CaughtByProof,
         }
     }
 
@@ -229,13 +280,13 @@ impl Scene<'_> {
         let mut block = self.block.clone();
         block.parts = parts.unwrap_or(block.parts);
         prove(
-            &claim(self.reader, self.readings, &block, &mutant.fused).unwrap(),
+            &claim(self.reader, self.readings, &block, mutant.fused.side()).unwrap(),
             Limits::of_reading(),
         )
     }
 
     pub fn claim(&self) -> Claim {
-        claim(self.reader, self.readings, self.block, &self.right.fused).unwrap()
+        claim(self.reader, self.readings, self.block, self.right.fused.side()).unwrap()
     }
 
     /// Whether sizes had to be inferred.
@@ -248,18 +299,12 @@ impl Scene<'_> {
     }
 
     /// Whether other weights are written, or another function is.
-    fn is_different(&self, mutant: &Fused) -> bool {
+    fn is_different(&self, mutant: &Made) -> bool {
         let right = &self.right.fused;
         if (&mutant.nodes, &mutant.exact) == (&right.nodes, &right.exact) {
             return mutant.tensors != right.tensors;
         }
-        let floats =
-            mutant.exact.iter().map(|(name, values)| tensor::from_floats(name, values, Float::F64));
-        let others = mutant.tensors.iter();
-        let others = others.filter(|tensor| Float::from_onnx(tensor.data_type()).is_none());
-        let constants = floats.chain(others.cloned()).collect();
-        let side = Side { nodes: mutant.nodes.clone(), constants };
-        match naive::run(&side, &self.probe) {
+        match naive::run(&mutant.side(), &self.probe) {
             // No engine runs what has no meaning.
             Err(_) => true,
             Ok(found) => difference(&self.expected, &found) > NOTHING,

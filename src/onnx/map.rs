@@ -1,0 +1,75 @@
+//! Files as memory: the one place with `unsafe` code.
+//!
+//! Pages of a map that were read count as memory of this process until they are given
+//! back, so that whoever reads a file of many gigabytes gives them back on the way.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use prost::bytes::Bytes;
+
+/// A file, mapped. Clones are of one map.
+#[derive(Debug, Clone)]
+pub struct Map {
+    /// `None` of an empty file, which cannot be mapped.
+    map: Option<Arc<Mmap>>,
+}
+
+struct Owner(Arc<Mmap>);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Map {
+    /// Maps the file at `path`.
+    ///
+    /// # Errors
+    /// If it cannot be opened, is not a regular file, or cannot be mapped.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let not_regular =
+            || Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+        // Opening a named pipe would wait for somebody to write to it.
+        if !path.metadata()?.is_file() {
+            return not_regular();
+        }
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return not_regular();
+        }
+        if metadata.len() == 0 {
+            return Ok(Map { map: None });
+        }
+        // SAFETY: the map is only read. The one risk is that another process truncates the
+        // file meanwhile; every reader of model files by mapping (ONNX Runtime, tract) takes
+        // that risk, and we never write to a file in place: an output replaces its target
+        // by rename.
+        #[allow(unsafe_code)]
+        let map = unsafe { Mmap::map(&file)? };
+        Ok(Map { map: Some(Arc::new(map)) })
+    }
+
+    /// The whole file.
+    pub fn bytes(&self) -> Bytes {
+        self.map.as_ref().map_or_else(Bytes::new, |map| Bytes::from_owner(Owner(Arc::clone(map))))
+    }
+
+    /// Gives back the pages that were read; whoever reads on gets them from the file again.
+    pub fn give_back(&self) {
+        #[cfg(unix)]
+        if let Some(map) = &self.map {
+            // SAFETY: the map is of a file, shared and never written to, so what is read
+            // after this call is what was there before.
+            #[allow(unsafe_code)]
+            let advised = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            // It is advice: if it is not taken, the pages stay.
+            drop(advised);
+        }
+    }
+}
