@@ -29,6 +29,7 @@ use tract_onnx::tract_hir::internal::{Factoid, GenericFactoid};
 use tract_onnx::tract_hir::ops::konst::Const;
 
 use self::held::Held;
+use crate::numbers::Numbers;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor;
@@ -149,13 +150,51 @@ pub struct Engine {
 pub struct Source {
     /// The file's content.
     pub bytes: Bytes,
-    /// Further initializers of its graph. Their data goes to tract as it is.
-    pub constants: Vec<TensorProto>,
+    /// Further initializers of its graph.
+    pub constants: Vec<Constant>,
     /// Where its side files lie, if it has any.
     pub storage: Storage,
     /// What loading and running it may take.
     pub limits: Limits,
 }
+
+/// A constant whose data goes to tract without a detour.
+#[derive(Debug, Clone)]
+pub struct Constant {
+    /// The tensor.
+    pub header: TensorProto,
+    /// In the place of its data, if it is of type float64.
+    pub numbers: Option<Arc<dyn Numbers>>,
+}
+
+impl From<TensorProto> for Constant {
+    fn from(tensor: TensorProto) -> Self {
+        Constant { header: tensor, numbers: None }
+    }
+}
+
+impl Constant {
+    /// `numbers` in float64.
+    pub fn doubles(name: &str, dims: &[i64], numbers: Arc<dyn Numbers>) -> Self {
+        let header = tensor::header(name, dims, DOUBLE);
+        Constant { header, numbers: Some(numbers) }
+    }
+
+    /// The same, under another name.
+    #[must_use]
+    pub fn called(mut self, name: String) -> Self {
+        self.header.name = Some(name);
+        self
+    }
+
+    /// The constant's name.
+    pub fn name(&self) -> &str {
+        self.header.name()
+    }
+}
+
+/// float64, in ONNX.
+const DOUBLE: i32 = pb::tensor_proto::DataType::Double as i32;
 
 impl Source {
     /// A small model that holds all it needs.
@@ -311,14 +350,16 @@ fn parse(source: &Source, given: &[(String, Held)]) -> TractResult<InferenceMode
     let mut root = None;
     let mut settled = Vec::new();
     if let Some(graph) = &mut proto.graph {
-        for stored in &source.constants {
-            match plain(stored)? {
+        for constant in &source.constants {
+            let name = constant.name();
+            match tensor_of(constant)? {
                 None => {
-                    graph.initializer.push(pb::TensorProto::decode(&stored.encode_to_vec()[..])?)
+                    let stored = constant.header.encode_to_vec();
+                    graph.initializer.push(pb::TensorProto::decode(&stored[..])?);
                 }
                 Some(tensor) => {
-                    graph.input.push(declared(stored.name(), tensor.shape()));
-                    settled.push((stored.name(), tensor.into_arc_tensor()));
+                    graph.input.push(declared(name, tensor.shape()));
+                    settled.push((name, tensor.into_arc_tensor()));
                 }
             }
         }
@@ -379,6 +420,17 @@ fn declared(name: &str, shape: &[usize]) -> pb::ValueInfoProto {
     let value = Some(pb::type_proto::Value::TensorType(tensor));
     let r#type = Some(pb::TypeProto { value, ..pb::TypeProto::default() });
     pb::ValueInfoProto { name: name.to_owned(), r#type, ..pb::ValueInfoProto::default() }
+}
+
+/// The tensor that goes to tract as it is; `None` if tract reads the constant itself.
+fn tensor_of(constant: &Constant) -> TractResult<Option<Tensor>> {
+    let Some(numbers) = &constant.numbers else { return plain(&constant.header) };
+    let mut tensor = Tensor::zero::<f64>(&tensor::dims(&constant.header)?)?;
+    let mut view = tensor.to_plain_array_view_mut::<f64>()?;
+    if let Some(place) = view.as_slice_mut() {
+        numbers.read(0, place);
+    }
+    Ok(Some(tensor))
 }
 
 /// The tensor that `stored` holds, if its data is one run of bytes of a common type: then
@@ -653,7 +705,14 @@ mod tests {
                 let nodes = vec![build::node("Identity", "", &["c"], "y", vec![])];
                 let bytes = build::model(17, vec![], nodes, inside, &["y"]).encode_to_vec();
                 let source = Source::small(bytes, Limits::of_reading());
-                Engine::load(Source { constants, ..source }, &[])?.run(&[])
+                Engine::load(
+                    Source {
+                        constants: constants.into_iter().map(Constant::from).collect(),
+                        ..source
+                    },
+                    &[],
+                )?
+                .run(&[])
             };
             let (inside, beside) =
                 (run(vec![constant.clone()], vec![]), run(vec![], vec![constant]));

@@ -8,9 +8,9 @@ use prost::bytes::Bytes;
 
 use super::feed::Random;
 use super::{largest_difference, largest_magnitude, relative};
-use crate::engine::{Array, Engine, EngineError, Limits, Source, normal};
+use crate::engine::{Array, Constant, Engine, EngineError, Limits, Source, normal};
 use crate::onnx::build;
-use crate::onnx::proto::{NodeProto, TensorProto};
+use crate::onnx::proto::NodeProto;
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor;
 
@@ -29,7 +29,7 @@ pub struct Side {
     /// Nodes in topological order.
     pub nodes: Vec<NodeProto>,
     /// Constants that they read; floats in float64.
-    pub constants: Vec<TensorProto>,
+    pub constants: Vec<Constant>,
 }
 
 /// Everything that a proof needs.
@@ -145,7 +145,10 @@ impl Side {
             }
             _ => {}
         }
-        let constant = |name: &str| self.constants.iter().find(|tensor| tensor.name() == name);
+        let constant = |name: &str| {
+            let named = self.constants.iter().find(|constant| constant.name() == name);
+            named.map(|constant| &constant.header)
+        };
         let integers = |name: &str| tensor::integers(constant(name)?, &Storage::default()).ok();
         normal::node(node, opset, &integers)
     }

@@ -107,7 +107,7 @@ impl Walk<'_, '_> {
     fn pass(&self, graph: &Graph, slice: &Slice, samples: &mut [Tensors]) -> Result<(), Stopped> {
         let mut held = bytes(samples.iter().flat_map(Tensors::values));
         let source = self.source(graph, slice)?;
-        let weights = source.constants.iter().map(|weight| weight.raw_data().len());
+        let weights = source.constants.iter().map(|weight| weight.header.raw_data().len());
         let weights = weights.fold(0, usize::saturating_add);
         let mut loaded: Option<Stage> = None;
         for tensors in samples {
@@ -138,7 +138,7 @@ impl Walk<'_, '_> {
         let (mut nodes, mut constants) = (Vec::new(), Vec::new());
         for &id in &slice.constants {
             match (slices::tensor(graph, id)?, graph.value(id).producer) {
-                (Some(tensor), _) => constants.push(self.weight(tensor)),
+                (Some(tensor), _) => constants.push(self.weight(tensor).into()),
                 (None, Some(node)) => nodes.extend(normal::nodes(self.graphs, graph, node)?),
                 // The engine does not know sparse tensors, and misses it.
                 (None, None) => {}
