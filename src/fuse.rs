@@ -123,7 +123,7 @@ impl Weights {
     pub fn read(&self, piece: Range<usize>) -> Result<Vec<f64>, NotFinite> {
         let mut exact = vec![0.0; piece.len()];
         self.numbers.read(piece.start, &mut exact);
-        match exact.iter().all(|&number| self.float.round(number).is_finite()) {
+        match self.float.holds(&exact) {
             true => Ok(exact),
             false => Err(NotFinite { tensor: self.name.clone() }),
         }

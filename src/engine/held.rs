@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tract_onnx::pb;
 use tract_onnx::prelude::*;
 
-use super::{Array, Engine, EngineError, Limits, Source, footprint, from_tract, guarded, parse};
+use super::border::guarded;
+use super::{Array, Engine, EngineError, Limits, Source, footprint, from_tract, parse};
 
 /// A tensor as tract has it. Clones share it.
 #[derive(Debug, Clone)]

@@ -7,15 +7,13 @@
 //! works in a thread of its own, which is given up when its time is over. [`normal`]
 //! puts models into words that it knows, [`held`] takes tensors from one to the next.
 
+mod border;
 pub mod held;
 pub mod normal;
 
 use std::collections::{HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, LazyLock, Once};
-use std::thread;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use half::f16;
@@ -28,6 +26,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{Factoid, GenericFactoid};
 use tract_onnx::tract_hir::ops::konst::Const;
 
+use self::border::guarded;
 use self::held::Held;
 use crate::numbers::Numbers;
 use crate::onnx::proto::TensorProto;
@@ -567,50 +566,6 @@ fn from_tract(tensor: &Tensor) -> TractResult<Array> {
     })
 }
 
-/// The name of threads that tract works in.
-const THREAD: &str = "tract";
-
-/// Ample for the deepest models; only what is used is taken.
-const STACK: usize = 64 << 20;
-
-/// Does `work`, which calls tract, in a thread of its own. A panic is an error there; a
-/// thread that is not done in time is left to itself.
-fn guarded<T: Send + 'static>(
-    limits: Limits,
-    work: impl FnOnce() -> TractResult<T> + Send + 'static,
-) -> Result<T, EngineError> {
-    static SILENCE: Once = Once::new();
-    SILENCE.call_once(|| {
-        let report = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            if thread::current().name() != Some(THREAD) {
-                report(panic);
-            }
-        }));
-    });
-    let (done, outcome) = sync_channel(1);
-    let worker = thread::Builder::new().name(THREAD.to_owned()).stack_size(STACK);
-    let work = move || drop(done.send(catch_unwind(AssertUnwindSafe(work))));
-    worker.spawn(work).map_err(|error| EngineError::Failed(error.to_string()))?;
-    match outcome.recv_timeout(limits.until.saturating_duration_since(Instant::now())) {
-        Ok(Ok(Ok(value))) => Ok(value),
-        Ok(Ok(Err(error))) => Err(EngineError::Failed(first_line(&format!("{error:#}")))),
-        Ok(Err(panic)) => {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(EngineError::Panicked(first_line(&text.unwrap_or_default())))
-        }
-        Err(RecvTimeoutError::Timeout) => Err(EngineError::TooLong),
-        Err(RecvTimeoutError::Disconnected) => {
-            Err(EngineError::Failed("its thread ended without a result".to_owned()))
-        }
-    }
-}
-
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().chars().take(200).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -638,20 +593,6 @@ mod tests {
             let source = Source::small(bytes, Limits::of_reading());
             assert!(Engine::load(source, &[vec![2, 3]]).is_err());
         }
-    }
-
-    #[test]
-    fn what_takes_too_long_or_panics_is_an_error() {
-        let limits = |milliseconds| Limits::new(Duration::from_millis(milliseconds), 1);
-        let endless = guarded(limits(20), || {
-            loop {
-                thread::park();
-            }
-        });
-        assert_eq!(endless, Err::<(), _>(EngineError::TooLong));
-        let panics = guarded(limits(60_000), || -> TractResult<()> { panic!("no\nway") });
-        assert_eq!(panics, Err(EngineError::Panicked("no".to_owned())));
-        assert_eq!(guarded(limits(60_000), || Ok(3)), Ok(3));
     }
 
     #[test]

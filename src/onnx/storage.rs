@@ -36,7 +36,7 @@ struct Maps {
 }
 
 /// So many bytes are read before their pages are given back.
-const WINDOW: usize = 48 << 20;
+const WINDOW: usize = 16 << 20;
 
 impl Maps {
     fn side_files(&self) -> MutexGuard<'_, HashMap<String, Map>> {

@@ -59,6 +59,20 @@ impl Float {
         }
     }
 
+    /// Whether all values are finite when they are rounded to this type.
+    pub fn holds(self, values: &[f64]) -> bool {
+        // Without an early end, many are looked at at a time.
+        let all = |is_finite: fn(f64) -> bool| {
+            values.iter().fold(true, |all, &value| all & is_finite(value))
+        };
+        match self {
+            Float::F16 => all(|value| round_to_f16(value).is_finite()),
+            Float::Bf16 => all(|value| round_to_bf16(value).is_finite()),
+            Float::F32 => all(|value| (value as f32).is_finite()),
+            Float::F64 => all(f64::is_finite),
+        }
+    }
+
     /// Bytes per number.
     pub fn size(self) -> usize {
         match self {
