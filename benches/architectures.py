@@ -67,13 +67,10 @@ def export_network(module, name, folder, words):
     path.rename(folder / "model.onnx")
 
 
-NETWORKS = {
-    "resnet18": partial(write_acnet, "resnet18"),
-    "resnet18_plain": partial(write_plain, "resnet18"),
-    "resnet18_plain_external": partial(write_plain_external, "resnet18"),
-    "vgg16": partial(write_acnet, "vgg16"),
-}
+# What a model's name says after the architecture's.
+VARIANTS = {"": write_acnet, "_plain": write_plain, "_plain_external": write_plain_external}
+MODELS = {f"{name}{variant}": partial(write, name) for name in ARCHITECTURES for variant, write in VARIANTS.items()}
 
 if __name__ == "__main__":
     name, folder = sys.argv[1:]
-    NETWORKS[name](Path(folder))
+    MODELS[name](Path(folder))

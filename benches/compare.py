@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from measure import run
+from measure import run, smallest_peak
 
 HERE = Path(__file__).resolve().parent
 # Virtual environments. The peers have one of their own, since some of them import PyTorch where it is to be had.
@@ -33,7 +33,7 @@ MB, GB = 1e6, 1e9
 # Name -> title, what makes it, where that runs, and in how many rounds the peers take part, if not in all.
 MODELS = {
     "chain_100": ("a chain of 100 blocks", "chains.py", PEERS_ONLY, None),
-    "chain_1000": ("a chain of 1,000 blocks", "chains.py", PEERS_ONLY, None),
+    "chain_1000": ("a chain of 1,000 blocks", "chains.py", PEERS_ONLY, 1),
     "chain_10000": ("a chain of 10,000 blocks", "chains.py", PEERS_ONLY, 1),
     "resnet18": ("ResNet-18 as an ACNet, 224²", "architectures.py", PYTORCH, None),
     "resnet18_plain": ("plain ResNet-18: nothing to fuse", "architectures.py", PYTORCH, None),
@@ -83,9 +83,8 @@ def virtual_environment(folder, name):
     return python
 
 
-def model_files(name, folder):
+def model_files(folder, name, script, environment):
     """The model and, if it has one, its side file; made if they are not there."""
-    _, script, environment, _ = MODELS[name]
     place = folder / "models" / name
     if not place.exists():
         python = virtual_environment(folder, environment)
@@ -158,21 +157,21 @@ def warm(path):
 COLUMNS = "tool", "Conv", "nodes", "wall s", "÷ copy", "CPU s", "peak MB", "÷ file", "runs"
 
 
-def print_model(name, files, before, results, floor):
+def print_model(name, files, before, results):
     size = bytes_of(files)
     print(f"\n### {MODELS[name][0]}: {size / MB:,.1f} MB\n")
     print_row(COLUMNS)
     print_row(["---", *["---:"] * (len(COLUMNS) - 1)])
     for tool, result in results.items():
-        print_row(cells(tool, result, before, size, results.get(COPY), floor))
+        print_row(cells(tool, result, before, size, results.get(COPY)))
 
 
-def cells(tool, result, before, size, copy, floor):
+def cells(tool, result, before, size, copy):
     if result.problem:
         return [versioned(tool), result.problem, *[""] * (len(COLUMNS) - 2)]
     after = result.operators
     walls = [usage.wall for usage in result.runs]
-    seen = result.median("peak") > 1.05 * floor
+    seen = result.median("peak") > smallest_peak()
     wall = f"{median(walls):.3f}" if len(walls) == 1 else f"{median(walls):.3f} ({min(walls):.3f}–{max(walls):.3f})"
     return [versioned(tool),
             before_and_after(before, after, CONVOLUTIONS), before_and_after(before, after, before | (after or {})),
@@ -265,28 +264,32 @@ def print_targets(sizes, results):
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binary", type=Path, default=Path("target/release/acb-fuse"))
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "acb-fuse-benches",
-                        help="where models, peers and outputs are; made if it is not there")
+    add_places(parser)
     parser.add_argument("--only", nargs="+", metavar="MODEL", choices=MODELS, default=list(MODELS),
                         help=", ".join(MODELS))
     parser.add_argument("--tools", nargs="+", metavar="TOOL", choices=TOOLS, default=list(TOOLS),
                         help=", ".join(TOOLS))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--limit", type=float, default=300, metavar="SECONDS", help="after which a run is ended")
+    parser.add_argument("--limit", type=float, default=120, metavar="SECONDS", help="after which a run is ended")
     return parser.parse_args()
+
+
+def add_places(parser):
+    parser.add_argument("--binary", type=Path, default=Path("target/release/acb-fuse"))
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "acb-fuse-benches",
+                        help="where models, peers and outputs are; made if it is not there")
 
 
 def main():
     options = arguments()
     options.folder.mkdir(parents=True, exist_ok=True)
     python = virtual_environment(options.folder, PEERS_ONLY)
-    floor = run(["true"], options.folder / "log.txt", options.limit).peak
     sizes, results = {}, {}
     for name in options.only:
-        files = model_files(name, options.folder)
+        _, script, environment, _ = MODELS[name]
+        files = model_files(options.folder, name, script, environment)
         sizes[name], results[name] = bytes_of(files), measure(options, python, name, files)
-        print_model(name, files, operators(python, files[0]), results[name], floor)
+        print_model(name, files, operators(python, files[0]), results[name])
     print_targets(sizes, results)
 
 

@@ -1,6 +1,7 @@
 """Runs a command as a fresh process and says what it took."""
 
 import os
+import resource
 import signal
 import time
 from dataclasses import dataclass
@@ -9,11 +10,7 @@ from threading import Timer
 
 @dataclass
 class Usage:
-    """Wall and CPU time in seconds, peak resident memory in bytes, and why the command failed, if it did.
-
-    Linux counts what the starting process holds until it becomes the command, so no peak lies below that: the
-    starting process must import nothing large.
-    """
+    """Wall and CPU time in seconds, peak resident memory in bytes, and why the command failed, if it did."""
     wall: float
     cpu: float
     peak: int
@@ -30,11 +27,24 @@ def run(command, log, limit):
         process = os.posix_spawnp(command[0], command, os.environ, file_actions=streams, setpgroup=0)
         timer = Timer(limit, os.killpg, (process, signal.SIGKILL))
         timer.start()
-        _, status, usage = os.wait4(process, 0)
+        try:
+            _, status, usage = os.wait4(process, 0)
+        except BaseException:
+            os.killpg(process, signal.SIGKILL)
+            raise
+        finally:
+            timer.cancel()
         wall = time.perf_counter() - start
-        timer.cancel()
     exit_code = os.waitstatus_to_exitcode(status)
     return Usage(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, problem(exit_code, wall, limit, log))
+
+
+def smallest_peak():
+    """What this process has held at most: Linux counts it as the peak of the commands that it starts.
+
+    So the process that measures must import nothing large.
+    """
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def problem(exit_code, wall, limit, log):
