@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from statistics import median
+from statistics import StatisticsError, median
 
 from measure import run, smallest_peak
 
@@ -209,7 +209,7 @@ def say(text):
 # --- what acb-fuse is held to ----------------------------------------------------
 
 def targets(sizes, results):
-    """(what, figure, limit) for everything that was measured."""
+    """(what, figure, limit) for everything that was to be measured; the figure is None where a run failed."""
     def wall(model, tool):
         return results[model][tool].median("wall")
 
@@ -246,8 +246,10 @@ def targets(sizes, results):
     for what, limit, figure in rows:
         try:
             yield what, figure(), limit
-        except (KeyError, ValueError):
-            pass  # not asked for, or it failed
+        except KeyError:
+            pass  # Nobody asked for it.
+        except StatisticsError:
+            yield what, None, limit
 
 
 def print_targets(sizes, results):
@@ -257,7 +259,8 @@ def print_targets(sizes, results):
         print_row(["what", "figure", "limit", "met"])
         print_row(["---", "---:", "---:", "---"])
     for what, figure, limit in rows:
-        print_row([what, f"{figure:.2f}", f"{limit}", "yes" if figure <= limit else "**no**"])
+        met = figure is not None and figure <= limit
+        print_row([what, "failed" if figure is None else f"{figure:.2f}", f"{limit}", "yes" if met else "**no**"])
 
 
 # --- all ---------------------------------------------------------------------------
