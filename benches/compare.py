@@ -125,13 +125,16 @@ def measure_once(options, python, tool, files, result):
     folder = fresh(options.folder / "output")
     log = options.folder / "log.txt"
     usage = run(command(tool, options.binary, python, files, folder), log, options.limit)
+    output = folder / files[0].name
+    if tool != LOOK and not usage.problem and not output.exists():
+        usage.problem = "wrote nothing"
     say(f"{files[0].parent.name}: {tool}: {usage.problem or f'{usage.wall:.2f} s'}")
     if usage.problem:
         result.problem = usage.problem
         return
     result.runs.append(usage)
     if tool != LOOK and not result.operators:
-        result.operators = operators(python, folder / files[0].name)
+        result.operators = operators(python, output)
     shutil.rmtree(folder)
 
 

@@ -9,6 +9,7 @@ the plain network: in every order, so that all meet the same noise. The figures 
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ def row(name, binary, peers_python, folder):
     size = ARCHITECTURES[name][1]
     exported, plain = (compare.model_files(folder, model, "architectures.py", compare.PYTORCH)
                        for model in (name, f"{name}_plain"))
-    outputs = {tool: optimised(tool, binary, peers_python, exported, folder / "latency" / name)
+    outputs = {tool: optimised(tool, binary, peers_python, exported, folder / "latency")
                for tool in (*compare.PEERS, compare.VERIFIED)}
     ours = outputs.pop(compare.VERIFIED)
     times = dict(zip(outputs, measure(list(outputs.values()), size, ROUNDS_OF_PEERS)))
@@ -43,6 +44,7 @@ def row(name, binary, peers_python, folder):
     best_ms, ours_ms, plain_ms = measure(paths, size, ROUNDS)
     nodes = [operators(path).total() for path in (exported[0], *paths)]
     assert operators(ours) == operators(plain[0]), operators(ours) - operators(plain[0])
+    shutil.rmtree(folder / "latency")
     return [name, f"{size}²", "{} → {}, {}, {}".format(*nodes), compare.versioned(best),
             f"{best_ms:.2f}", f"{ours_ms:.2f}", f"{plain_ms:.2f}", f"{best_ms / ours_ms:.2f}",
             f"{ours_ms / plain_ms:.3f}", "yes" if abs(ours_ms / plain_ms - 1) <= 0.03 else "**no**"]
