@@ -24,7 +24,7 @@ use crate::verify;
 use crate::verify::block::{Side, Unproved};
 use crate::verify::model::Outcome;
 use crate::verify::seal::Seal;
-use crate::verify::written::Expected;
+use crate::verify::written::{Expected, Miswritten};
 
 /// One conversion that is more than a look.
 pub struct Work<'w, 'm> {
@@ -213,19 +213,29 @@ impl Work<'_, '_> {
         if !self.options.verify || (report.blocks.is_empty() && report.inferred == 0) {
             return Ok(());
         }
-        verify::written::check(self.graphs, expected, new).map_err(|wrong| Error::Miswritten {
+        let wrong = |wrong: Miswritten| Error::Miswritten {
             file: self.file.to_owned(),
             reason: wrong.to_string(),
-        })?;
-        self.run(new, scopes, report)
+        };
+        let graphs = Graph::read_all(new).map_err(|invalid| wrong(invalid.into()))?;
+        verify::written::check(self.graphs, expected, &graphs).map_err(wrong)?;
+        self.run((new, &graphs), scopes, report)
     }
 
-    fn run(&self, new: &Model, scopes: &[Scope], report: &mut Report) -> Result<(), Error> {
+    fn run(
+        &self,
+        new: (&Model, &[Graph]),
+        scopes: &[Scope],
+        report: &mut Report,
+    ) -> Result<(), Error> {
         (self.options.progress)("running both models", 0, 1);
         let file = self.file.to_owned();
         let mut oversized = scopes.iter().map(|scope| scope.reader.constants.oversized());
         let outcome = match oversized.find_map(Result::transpose) {
-            None => verify::model::run(self.original, new, &self.options.run, self.limits),
+            None => {
+                let old = (self.original, self.graphs);
+                verify::model::run_graphs(old, new, &self.options.run, self.limits)
+            }
             Some(oversized) => oversized.map(|node| {
                 Outcome::NotRun(format!("node `{node}` computes a constant beyond all reason"))
             }),

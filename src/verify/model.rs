@@ -93,9 +93,24 @@ pub fn run(
     options: &Options,
     limits: Limits,
 ) -> Result<Outcome, Invalid> {
+    run_graphs((old, &Graph::read_all(old)?), (new, &Graph::read_all(new)?), options, limits)
+}
+
+/// The same of models whose graphs were read.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_graphs(
+    (old, old_graphs): (&Model, &[Graph]),
+    (new, new_graphs): (&Model, &[Graph]),
+    options: &Options,
+    limits: Limits,
+) -> Result<Outcome, Invalid> {
     let (old_inlined, new_inlined) = (normal::inlined(old)?, normal::inlined(new)?);
-    let old_graphs = Graph::read_all(old_inlined.as_ref().unwrap_or(old))?;
-    let new_graphs = Graph::read_all(new_inlined.as_ref().unwrap_or(new))?;
+    let old_inlined = old_inlined.as_ref().map(Graph::read_all).transpose()?;
+    let new_inlined = new_inlined.as_ref().map(Graph::read_all).transpose()?;
+    let old_graphs = old_inlined.as_deref().unwrap_or(old_graphs);
+    let new_graphs = new_inlined.as_deref().unwrap_or(new_graphs);
     let Some(graph) = old_graphs.first() else { return Err(Invalid::NoGraph) };
     if let Some(reason) = old_graphs.iter().find_map(normal::misread) {
         return Ok(Outcome::NotRun(reason));
@@ -114,8 +129,8 @@ pub fn run(
         names.push(info.name().to_owned());
     }
     let weights = Weights::AsStored;
-    let old = Walk { graphs: &old_graphs, weights, most: MOST, limits };
-    let new = Walk { graphs: &new_graphs, ..old };
+    let old = Walk { graphs: old_graphs, weights, most: MOST, limits };
+    let new = Walk { graphs: new_graphs, ..old };
     let compared = match compare(&old, &new, options, &inputs, &names) {
         Err(Stopped::Invalid(invalid)) => return Err(invalid),
         Err(Stopped::Engine(error)) => Err(error),

@@ -113,7 +113,7 @@ impl Files<'_> {
             })
             .collect();
         let new = Model::index(new.to_vec().into(), storage)?;
-        check(self.graphs, &expected, &new)
+        check(self.graphs, &expected, &Graph::read_all(&new)?)
     }
 
     /// Whether the run of old and new model refuses the new one.
