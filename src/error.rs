@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::onnx::foreign::Foreign;
 use crate::onnx::model::Invalid;
 
 /// Names the file, what is wrong, and what can be done.
@@ -30,6 +31,14 @@ pub enum Error {
         file: String,
         /// What is wrong with it.
         source: Invalid,
+    },
+    /// The input is something else.
+    #[error("{file}: this is no ONNX model but {}; {}", .kind.what, .kind.remedy)]
+    Foreign {
+        /// The file.
+        file: String,
+        /// What it is.
+        kind: &'static Foreign,
     },
     /// `--input-shape` names what is not there, or has another number of dimensions.
     #[error("{file}: --input-shape {input}: {reason}")]
@@ -118,7 +127,7 @@ impl Error {
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Invalid { .. } => 1,
+            Error::Invalid { .. } | Error::Foreign { .. } => 1,
             Error::InputShape { .. } => 2,
             Error::BlockDiffers { .. }
             | Error::Miswritten { .. }

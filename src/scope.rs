@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::engine::InputShapes;
 use crate::error::Error;
+use crate::onnx::foreign;
 use crate::onnx::graph::Graph;
 use crate::onnx::inline::inline;
 use crate::onnx::map::Map;
@@ -59,11 +60,17 @@ pub fn open(input: &Place, links: Links) -> Result<Model, Error> {
     let (bytes, storage) = match input {
         Place::Pipe => (model::read(io::stdin().lock()).map_err(read)?, Storage::default()),
         Place::File(path) => {
+            if let Some(kind) = foreign::recognise_folder(path) {
+                return Err(Error::Foreign { file, kind });
+            }
             let map = Map::of(path).map_err(read)?;
             (map.bytes(), Storage::in_folder(folder_of(path), links).of_model(&map))
         }
     };
-    Model::index(bytes, storage).map_err(|source| Error::Invalid { file: file.clone(), source })
+    Model::index(bytes.clone(), storage).map_err(|source| match foreign::recognise(&bytes) {
+        Some(kind) => Error::Foreign { file, kind },
+        None => Error::Invalid { file, source },
+    })
 }
 
 /// Whether the shapes that the user gave are those of graph inputs.

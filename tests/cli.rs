@@ -58,7 +58,7 @@ fn exit_codes() {
         (&[BLOCK, "--check"], 5, "1 blocks can be fused", false),
         (&[PLAIN, "--check"], 0, "", false),
         (&["no/such/file.onnx", "OUT"], 6, "cannot be read", false),
-        (&["src", "OUT"], 6, "not a regular file", false),
+        (&["src", "OUT"], 6, "it is a directory", false),
         (&[BLOCK, "no/such/folder/out.onnx"], 6, "cannot be written", false),
         (&[BLOCK, "src"], 6, "it is a directory", false),
         (

@@ -5,6 +5,7 @@
 
 pub mod build;
 pub mod external;
+pub mod foreign;
 pub mod graph;
 pub mod inline;
 pub mod map;
