@@ -40,9 +40,9 @@ pub enum Error {
         /// What it is.
         kind: &'static Foreign,
     },
-    /// `--input-shape` names what is not there, or has another number of dimensions.
-    #[error("{file}: --input-shape {input}: {reason}")]
-    InputShape {
+    /// A shape or tensor was given for what is no input, or has other dimensions.
+    #[error("{file}: what was given for input `{input}` does not fit: {reason}")]
+    Input {
         /// The file.
         file: String,
         /// The name that was given.
@@ -128,7 +128,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Invalid { .. } | Error::Foreign { .. } => 1,
-            Error::InputShape { .. } => 2,
+            Error::Input { .. } => 2,
             Error::BlockDiffers { .. }
             | Error::Miswritten { .. }
             | Error::OutputDiffers { .. }

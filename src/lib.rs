@@ -66,7 +66,7 @@ pub fn convert(input: &Place, output: Option<&Place>, options: &Options) -> Resu
     let model = inlined.as_ref().unwrap_or(&original);
     let graphs = Graph::read_all(model).map_err(invalid)?;
     graphs.iter().take(1).try_for_each(Graph::check_tensors).map_err(invalid)?;
-    scope::check_shapes(&file, &graphs, &options.run.shapes)?;
+    scope::check_inputs(&file, &graphs, options)?;
     let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
     let readers = scope::readers(&graphs, &constants, options);
     let mut scopes = Scope::of_all(&readers, &options.skip).map_err(invalid)?;

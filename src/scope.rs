@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
-use crate::engine::InputShapes;
 use crate::error::Error;
 use crate::onnx::foreign;
 use crate::onnx::graph::Graph;
@@ -73,14 +72,17 @@ pub fn open(input: &Place, links: Links) -> Result<Model, Error> {
     })
 }
 
-/// Whether the shapes that the user gave are those of graph inputs.
+/// Whether the shapes and tensors that the user gave are those of graph inputs.
 ///
 /// # Errors
 /// Names the first that is not.
-pub fn check_shapes(file: &str, graphs: &[Graph], shapes: &InputShapes) -> Result<(), Error> {
+pub fn check_inputs(file: &str, graphs: &[Graph], options: &Options) -> Result<(), Error> {
+    let run = &options.run;
     let Some(main) = graphs.first() else { return Ok(()) };
     let inputs: Vec<(String, Option<usize>)> = main.inputs();
-    for (name, shape) in shapes {
+    let shapes = run.shapes.iter().map(|(name, shape)| (name, shape.as_slice()));
+    let given = run.given.iter().map(|(name, array)| (name, array.shape()));
+    for (name, shape) in shapes.chain(given) {
         let reason = match inputs.iter().find(|(input, _)| input == name) {
             None => {
                 let names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
@@ -91,7 +93,7 @@ pub fn check_shapes(file: &str, graphs: &[Graph], shapes: &InputShapes) -> Resul
             }
             Some(_) => continue,
         };
-        return Err(Error::InputShape { file: file.to_owned(), input: name.clone(), reason });
+        return Err(Error::Input { file: file.to_owned(), input: name.clone(), reason });
     }
     Ok(())
 }

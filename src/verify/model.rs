@@ -1,5 +1,7 @@
 //! The run of the whole model: as it was read, and as it will be written.
 
+use std::collections::BTreeMap;
+
 use super::feed::Random;
 use super::relative_error;
 use super::walk::{MOST, Stopped, Walk, Weights};
@@ -22,6 +24,8 @@ pub struct Options {
     pub tolerance: Option<f64>,
     /// Shapes of inputs whose dimensions the file leaves open.
     pub shapes: InputShapes,
+    /// Inputs that are not random, by name.
+    pub given: BTreeMap<String, Array>,
 }
 
 /// What the run showed.
@@ -50,6 +54,19 @@ pub enum Outcome {
     Broken(String),
     /// The engine could not run the old model; its reason.
     NotRun(String),
+}
+
+impl Outcome {
+    /// The largest relative difference of an output; 0 if none were compared.
+    pub fn largest_error(&self) -> f64 {
+        match self {
+            Outcome::Agreed(errors) | Outcome::WithinRounding { errors, .. } => {
+                errors.iter().fold(0.0, |worst, (_, error)| worst.max(*error))
+            }
+            Outcome::Differs { error, .. } => *error,
+            Outcome::Broken(_) | Outcome::NotRun(_) => 0.0,
+        }
+    }
 }
 
 /// What the two runs gave.
@@ -81,6 +98,7 @@ struct Input {
     name: String,
     data_type: i32,
     shape: Vec<usize>,
+    given: Option<Array>,
 }
 
 /// Runs old and new model on the same inputs.
@@ -253,6 +271,9 @@ fn both(
 
 impl Input {
     fn fill(&self, random: &mut Random) -> Array {
+        if let Some(given) = &self.given {
+            return given.clone();
+        }
         match DataType::try_from(self.data_type) {
             Ok(DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16) => {
                 random.floats(&self.shape)
@@ -274,20 +295,23 @@ fn inputs(graph: &Graph, options: &Options) -> Result<Result<Vec<Input>, String>
             Some(type_proto::Value::TensorType(tensor)) => tensor,
             _ => return Ok(Err(format!("input `{name}` is not a tensor"))),
         };
-        let shape = match (options.shapes.get(&name), &tensor.shape) {
-            (Some(shape), _) => shape.clone(),
-            (None, Some(shape)) => {
+        let given = options.given.get(&name);
+        let shape = match (given, options.shapes.get(&name), &tensor.shape) {
+            (Some(given), ..) => given.shape().to_vec(),
+            (None, Some(shape), _) => shape.clone(),
+            (None, None, Some(shape)) => {
                 let rank = shape.dim.len();
                 let sizes = shape.dim.iter().enumerate();
                 sizes.map(|(axis, dim)| size(axis, rank, &dim.value)).collect()
             }
-            (None, None) => {
+            (None, None, None) => {
                 return Ok(Err(format!(
                     "input `{name}` has no shape; give --input-shape {name}=…"
                 )));
             }
         };
-        inputs.push(Input { name, data_type: tensor.elem_type(), shape });
+        let given = given.cloned();
+        inputs.push(Input { name, data_type: tensor.elem_type(), shape, given });
     }
     let elements = |input: &Input| {
         input.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
@@ -351,7 +375,8 @@ mod tests {
             node("Relu", "", &["a"], "y", vec![]),
         ]);
         let shapes = InputShapes::from([("x".to_owned(), vec![1000])]);
-        let options = Options { seed: 0, samples: 1, tolerance: None, shapes };
+        let given = BTreeMap::new();
+        let options = Options { seed: 0, samples: 1, tolerance: None, shapes, given };
         let agreed = |outcome: &Outcome| matches!(outcome, Outcome::Agreed(_));
         let not_run = |outcome: &Outcome| matches!(outcome, Outcome::NotRun(_));
         let broken = |outcome: &Outcome| matches!(outcome, Outcome::Broken(_));
