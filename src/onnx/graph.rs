@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use prost::bytes::Bytes;
 
+pub use super::ids::{NodeId, ValueId};
 use super::model::{Invalid, Model, Scope, graph_field, is_default_domain};
 use super::proto::{
     AttributeProto, FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto,
@@ -16,15 +17,7 @@ use super::proto::{
 };
 use super::splice::{self, Container, Edit};
 use super::tensor;
-use super::wire::Field;
-
-/// A tensor of the graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ValueId(u32);
-
-/// A node of the graph, by its place in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(u32);
+use super::wire::{self, Field, WireError};
 
 /// One node with its names resolved.
 #[derive(Debug)]
@@ -56,7 +49,7 @@ impl Initializer {
     pub fn element_type(&self) -> i32 {
         match self {
             Initializer::Dense(tensor) => tensor.data_type(),
-            Initializer::Sparse(sparse) => sparse.values.as_ref().map_or(0, TensorProto::data_type),
+            Initializer::Sparse(sparse) => sparse.values.as_ref().map_or(0, |values| values.data_type()),
         }
     }
 }
@@ -73,7 +66,7 @@ pub struct Value {
     /// The stored constant of that name.
     pub initializer: Option<Field>,
     /// The entry that lists it as a graph input.
-    pub input: Option<Field>,
+    pub input: Option<Box<Field>>,
     /// Whether it is a graph output.
     pub is_output: bool,
     /// Which tensor of the graph around this body it is, if it is one.
@@ -95,7 +88,7 @@ pub struct Graph<'m> {
     pub outputs: Vec<ValueId>,
     nodes: Vec<Node>,
     values: Vec<Value>,
-    ids: HashMap<String, ValueId>,
+    ids: HashMap<&'m str, ValueId>,
     live: Vec<bool>,
 }
 
@@ -153,6 +146,8 @@ impl Node {
         label_of(&self.proto)
     }
 }
+
+const UNREADABLE_NODE: &str = "a node holds fields of a kind that has been given up";
 
 fn label_of(node: &NodeProto) -> &str {
     let output = node.output.iter().map(String::as_str).find(|name| !name.is_empty());
@@ -217,16 +212,16 @@ impl<'m> Graph<'m> {
     fn import(&mut self, outer: &Graph<'m>, node: NodeId) {
         for &id in &outer.node(node).captured {
             let value = outer.value(id);
+            let Some((&name, _)) = outer.ids.get_key_value(value.name.as_str()) else { continue };
             // Of two tensors with one name, inside and outside, engines take either: it
             // is not constant, and both are needed.
-            if let Some(own) = self.find(&value.name) {
-                let name = value.name.clone();
-                let outer = Some(id);
+            if let Some(own) = self.find(name) {
+                let (name, outer) = (name.to_owned(), Some(id));
                 *self.value_mut(own) =
                     Value { name, outer, is_ambiguous: true, ..Value::default() };
                 continue;
             }
-            let own = self.intern(&value.name);
+            let own = self.intern(name);
             self.value_mut(own).outer = Some(id);
             self.value_mut(own).initializer.clone_from(&value.initializer);
         }
@@ -237,39 +232,49 @@ impl<'m> Graph<'m> {
         const TENSOR_NAME: u32 = 8;
         const VALUE_INFO_NAME: u32 = 1;
         const SPARSE_VALUES: u32 = 1;
-        for field in scope.fields(graph_field::INPUT) {
-            let name = self.model.string_within(&field.payload, VALUE_INFO_NAME)?;
-            let id = self.intern(&name);
-            if self.value_mut(id).input.replace(field.clone()).is_some() {
-                return Err(Invalid::DefinedTwice(name));
+        let fields = |number| scope.fields(number);
+        let nodes = fields(graph_field::NODE).count();
+        let stored = [graph_field::INPUT, graph_field::INITIALIZER].map(|kind| fields(kind).count());
+        // Most nodes make one tensor.
+        let values = stored.into_iter().fold(nodes, usize::saturating_add);
+        self.nodes.reserve_exact(nodes);
+        self.values.reserve_exact(values);
+        self.ids.reserve(values);
+        for field in fields(graph_field::INPUT) {
+            let name = self.model.str_within(&field.payload, VALUE_INFO_NAME)?;
+            let id = self.intern(name);
+            if self.value_mut(id).input.replace(Box::new(field.clone())).is_some() {
+                return Err(Invalid::DefinedTwice(name.to_owned()));
             }
         }
-        for field in scope.fields(graph_field::INITIALIZER) {
-            let name = self.model.string_within(&field.payload, TENSOR_NAME)?;
-            let id = self.intern(&name);
-            if self.value_mut(id).initializer.replace(field.clone()).is_some() {
-                return Err(Invalid::DefinedTwice(name));
-            }
+        for field in fields(graph_field::INITIALIZER) {
+            let name = self.model.str_within(&field.payload, TENSOR_NAME)?;
+            self.store(name, field)?;
         }
-        for field in scope.fields(graph_field::SPARSE_INITIALIZER) {
-            for values in super::wire::fields(self.model.bytes(), field.payload.clone()) {
+        for field in fields(graph_field::SPARSE_INITIALIZER) {
+            for values in wire::fields(self.model.bytes(), field.payload.clone()) {
                 let values = values?;
                 if values.number == SPARSE_VALUES {
-                    let name = self.model.string_within(&values.payload, TENSOR_NAME)?;
-                    let id = self.intern(&name);
-                    if self.value_mut(id).initializer.replace(field.clone()).is_some() {
-                        return Err(Invalid::DefinedTwice(name));
-                    }
+                    self.store(self.model.str_within(&values.payload, TENSOR_NAME)?, field)?;
                 }
             }
         }
         Ok(())
     }
 
+    /// Notes that the constant `name` is stored in `field`.
+    fn store(&mut self, name: &'m str, field: &Field) -> Result<(), Invalid> {
+        let id = self.intern(name);
+        match self.value_mut(id).initializer.replace(field.clone()) {
+            Some(_) => Err(Invalid::DefinedTwice(name.to_owned())),
+            None => Ok(()),
+        }
+    }
+
     fn read_nodes(&mut self) -> Result<(), Invalid> {
         let scope = Arc::clone(&self.scope);
         for field in scope.fields(graph_field::NODE) {
-            let proto: NodeProto = self.model.decode(field, "node")?;
+            let (proto, outputs) = self.decoded(field)?;
             let id = NodeId(self.nodes.len() as u32);
             let mut node = Node {
                 inputs: Vec::with_capacity(proto.input.len()),
@@ -290,13 +295,13 @@ impl<'m> Graph<'m> {
             // A body's own tensors are not ours; those it takes from us are defined by now.
             node.captured = names.iter().filter_map(|name| self.ids.get(*name).copied()).collect();
             node.captured.sort_unstable();
-            for name in &node.proto.output {
+            for name in outputs {
                 if name.is_empty() {
                     node.outputs.push(None);
                     continue;
                 }
                 match self.find(name).map(|other| self.value(other).outer) {
-                    Some(None) => return Err(Invalid::DefinedTwice(name.clone())),
+                    Some(None) => return Err(Invalid::DefinedTwice(name.to_owned())),
                     // It hides a tensor of the graph around this one.
                     Some(Some(_)) => self.ids.remove(name),
                     None => None,
@@ -308,6 +313,37 @@ impl<'m> Graph<'m> {
             self.nodes.push(node);
         }
         Ok(())
+    }
+
+    /// The node in `field`, and the names of its outputs as they stand in the file.
+    fn decoded(&self, field: &Field) -> Result<(NodeProto, Vec<&'m str>), Invalid> {
+        const INPUT: u32 = 1;
+        const OUTPUT: u32 = 2;
+        const ATTRIBUTE: u32 = 5;
+        let (mut inputs, mut attributes, mut outputs) = (0usize, 0usize, Vec::new());
+        let parts = wire::fields(self.model.bytes(), field.payload.clone());
+        // What is malformed is refused by whoever decodes it.
+        for part in parts.map_while(Result::ok) {
+            match part.number {
+                INPUT => inputs = inputs.saturating_add(1),
+                OUTPUT => outputs.push(self.model.str_at(&part.payload).unwrap_or_default()),
+                ATTRIBUTE => attributes = attributes.saturating_add(1),
+                _ => {}
+            }
+        }
+        // An attribute has room for everything that one may be, a kilobyte: no more of them
+        // than there are.
+        let mut node = NodeProto {
+            input: Vec::with_capacity(inputs),
+            output: Vec::with_capacity(outputs.len()),
+            attribute: Vec::with_capacity(attributes),
+            ..NodeProto::default()
+        };
+        self.model.decode_into(&mut node, field, "node")?;
+        match node.output == outputs {
+            true => Ok((node, outputs)),
+            false => Err(WireError { at: field.payload.start, what: UNREADABLE_NODE }.into()),
+        }
     }
 
     fn read_outputs(&mut self) -> Result<(), Invalid> {
@@ -357,13 +393,12 @@ impl<'m> Graph<'m> {
         })
     }
 
-    fn intern(&mut self, name: &str) -> ValueId {
-        if let Some(&id) = self.ids.get(name) {
-            return id;
+    fn intern(&mut self, name: &'m str) -> ValueId {
+        let next = ValueId(self.values.len() as u32);
+        let id = *self.ids.entry(name).or_insert(next);
+        if id == next {
+            self.values.push(Value { name: name.to_owned(), ..Value::default() });
         }
-        let id = ValueId(self.values.len() as u32);
-        self.values.push(Value { name: name.to_owned(), ..Value::default() });
-        self.ids.insert(name.to_owned(), id);
         id
     }
 
@@ -488,7 +523,7 @@ impl<'m> Graph<'m> {
 
     /// Every name in use anywhere in the model's graph, bodies included.
     pub fn all_names(&self) -> HashSet<&str> {
-        let mut names: HashSet<&str> = self.ids.keys().map(String::as_str).collect();
+        let mut names: HashSet<&str> = self.ids.keys().copied().collect();
         for node in &self.nodes {
             names.insert(node.proto.name());
             for graph in bodies(&node.proto) {
@@ -548,7 +583,7 @@ fn tensors_in(node: &NodeProto) -> Vec<&TensorProto> {
 }
 
 fn parts_of(sparse: &SparseTensorProto) -> impl Iterator<Item = &TensorProto> {
-    sparse.values.iter().chain(&sparse.indices)
+    sparse.values.iter().chain(&sparse.indices).map(Box::as_ref)
 }
 
 fn names_read_inside<'n>(node: &'n NodeProto, names: &mut HashSet<&'n str>) {

@@ -6,6 +6,7 @@
 pub mod build;
 pub mod external;
 pub mod graph;
+pub mod ids;
 pub mod inline;
 pub mod map;
 pub mod model;
