@@ -49,7 +49,9 @@ impl Initializer {
     pub fn element_type(&self) -> i32 {
         match self {
             Initializer::Dense(tensor) => tensor.data_type(),
-            Initializer::Sparse(sparse) => sparse.values.as_ref().map_or(0, |values| values.data_type()),
+            Initializer::Sparse(sparse) => {
+                sparse.values.as_ref().map_or(0, |values| values.data_type())
+            }
         }
     }
 }
@@ -234,7 +236,8 @@ impl<'m> Graph<'m> {
         const SPARSE_VALUES: u32 = 1;
         let fields = |number| scope.fields(number);
         let nodes = fields(graph_field::NODE).count();
-        let stored = [graph_field::INPUT, graph_field::INITIALIZER].map(|kind| fields(kind).count());
+        let stored =
+            [graph_field::INPUT, graph_field::INITIALIZER].map(|kind| fields(kind).count());
         // Most nodes make one tensor.
         let values = stored.into_iter().fold(nodes, usize::saturating_add);
         self.nodes.reserve_exact(nodes);

@@ -61,34 +61,33 @@ impl<I: Id, V> Table<I, V> {
         self.get(id).is_some()
     }
 
-    /// Notes `value` of `id`; what was known before.
+    /// Notes `value` of `id`; returns what was known before.
     pub fn insert(&mut self, id: I, value: V) -> Option<V> {
-        self.slot(id)?.replace(value)
+        self.slot(id).replace(value)
     }
 
-    /// What is known of `id`, which is the default if nothing was.
-    pub fn or_default(&mut self, id: I) -> Option<&mut V>
+    /// What is known of `id`; the default from now on, if nothing was.
+    pub fn or_default(&mut self, id: I) -> &mut V
     where
         V: Default,
     {
-        Some(self.slot(id)?.get_or_insert_default())
+        self.slot(id).get_or_insert_default()
     }
 
-    fn slot(&mut self, id: I) -> Option<&mut Option<V>> {
+    #[expect(clippy::indexing_slicing, reason = "there are as many slots as it takes")]
+    fn slot(&mut self, id: I) -> &mut Option<V> {
         let index = id.index();
         if self.slots.len() <= index {
             self.slots.resize_with(index.saturating_add(1), || None);
         }
-        self.slots.get_mut(index)
+        &mut self.slots[index]
     }
 }
 
 impl<I: Id> Table<I, ()> {
     /// Marks all of `ids`.
     pub fn extend(&mut self, ids: impl IntoIterator<Item = I>) {
-        ids.into_iter().for_each(|id| {
-            self.insert(id, ());
-        });
+        ids.into_iter().for_each(|id| *self.slot(id) = Some(()));
     }
 }
 
@@ -139,7 +138,7 @@ mod tests {
         assert_eq!(table.insert(ValueId(3), "b"), Some("a"));
         assert_eq!((table.get(ValueId(3)), table.get(ValueId(2))), (Some(&"b"), None));
         assert!(!table.contains(ValueId(4)));
-        assert_eq!(table.or_default(ValueId(9)), Some(&mut ""));
+        assert_eq!(table.or_default(ValueId(9)), &mut "");
     }
 
     #[test]

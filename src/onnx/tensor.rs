@@ -485,9 +485,7 @@ mod tests {
         let values = from_floats("w", &ndarray::arr1(&[5.0, 7.0]).into_dyn(), Float::F32);
         let sparse = |places: &[i64], dims: &[i64]| SparseTensorProto {
             values: Some(values.clone().into()),
-            indices: Some(
-                TensorProto { dims: dims.to_vec(), ..from_integers("i", places) }.into(),
-            ),
+            indices: Some(TensorProto { dims: dims.to_vec(), ..from_integers("i", places) }.into()),
             dims: vec![2, 3],
         };
         let storage = Storage::default();
