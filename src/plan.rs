@@ -385,12 +385,16 @@ fn digest(reader: &Reader, readings: &Readings, block: &Block, hashes: &RandomSt
     recipe(reader, readings, &block.region).hash(&mut hasher);
     // What is made inside and what is read are numbered in the order in which they occur.
     let mut numbers: IdMap<ValueId, usize> = IdMap::default();
+    let mut encoded = Vec::new();
     for &id in &block.region.nodes {
         let node = graph.node(id);
         (node.proto.op_type(), node.proto.domain(), node.inputs.len()).hash(&mut hasher);
+        encoded.clear();
         for attribute in &node.proto.attribute {
-            attribute.encode_to_vec().hash(&mut hasher);
+            // Writing to a vector cannot fail.
+            let _ = attribute.encode_length_delimited(&mut encoded);
         }
+        encoded.hash(&mut hasher);
         for input in node.inputs.iter().flatten().map(|&input| readings.source(input)) {
             if !constants.contains(input) {
                 let next = numbers.len();

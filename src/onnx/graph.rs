@@ -329,7 +329,7 @@ impl<'m> Graph<'m> {
         for part in parts.map_while(Result::ok) {
             match part.number {
                 INPUT => inputs = inputs.saturating_add(1),
-                OUTPUT => outputs.push(self.model.str_at(&part.payload).unwrap_or_default()),
+                OUTPUT => outputs.push(self.model.str_at(part.payload).unwrap_or_default()),
                 ATTRIBUTE => attributes = attributes.saturating_add(1),
                 _ => {}
             }
@@ -468,6 +468,23 @@ impl<'m> Graph<'m> {
         }))
     }
 
+    /// The element type of that constant, which is not decoded for it.
+    ///
+    /// # Errors
+    /// As [`Self::initializer`], if it is sparse.
+    pub fn stored_type(&self, id: ValueId) -> Result<Option<i32>, Invalid> {
+        const DATA_TYPE: u32 = 2;
+        let Some(field) = &self.value(id).initializer else { return Ok(None) };
+        if field.number == graph_field::SPARSE_INITIALIZER {
+            return Ok(self.initializer(id)?.map(|stored| stored.element_type()));
+        }
+        // What is malformed is refused by whoever decodes it.
+        let parts = wire::fields(self.model.bytes(), field.payload.clone()).map_while(Result::ok);
+        let last = parts.filter(|part| part.number == DATA_TYPE).last();
+        let bytes = last.and_then(|part| self.model.bytes().get(part.payload));
+        Ok(Some(bytes.map_or(0, wire::varint_value) as i32))
+    }
+
     /// Checks every tensor that is stored in the model, whether anybody reads it or not:
     /// initializers, and those in nodes, bodies and functions.
     ///
@@ -524,11 +541,11 @@ impl<'m> Graph<'m> {
         }
     }
 
-    /// Every name in use anywhere in the model's graph, bodies included.
-    pub fn all_names(&self) -> HashSet<&str> {
-        let mut names: HashSet<&str> = self.ids.keys().copied().collect();
+    /// Every name in use anywhere in the model's graph, bodies included; some more than once.
+    pub fn all_names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.ids.keys().copied().collect();
         for node in &self.nodes {
-            names.insert(node.proto.name());
+            names.push(node.proto.name());
             for graph in bodies(&node.proto) {
                 names_in(graph, &mut names);
             }
@@ -539,7 +556,7 @@ impl<'m> Graph<'m> {
 
 /// `suffix`, with a number if need be, so that no name contains it: names that end in it,
 /// or go on after it, are new.
-pub fn fresh(suffix: &str, names: &HashSet<&str>) -> String {
+pub fn fresh(suffix: &str, names: &[&str]) -> String {
     let digits = |rest: &str| rest.bytes().take_while(u8::is_ascii_digit).count();
     let numbers = names.iter().flat_map(|name| name.split(suffix).skip(1)).map(digits);
     match numbers.max() {
@@ -599,11 +616,11 @@ fn names_read_inside<'n>(node: &'n NodeProto, names: &mut HashSet<&'n str>) {
     }
 }
 
-fn names_in<'n>(graph: &'n GraphProto, names: &mut HashSet<&'n str>) {
+fn names_in<'n>(graph: &'n GraphProto, names: &mut Vec<&'n str>) {
     names.extend(graph.input.iter().map(ValueInfoProto::name));
     names.extend(graph.initializer.iter().map(TensorProto::name));
     for node in &graph.node {
-        names.insert(node.name());
+        names.push(node.name());
         names.extend(node.input.iter().chain(&node.output).map(String::as_str));
         bodies(node).for_each(|body| names_in(body, names));
     }

@@ -320,14 +320,13 @@ impl Model {
                 text = field.payload;
             }
         }
-        self.str_at(&text)
+        self.str_at(text)
+            .ok_or_else(|| WireError { at: payload.start, what: "a name is not UTF-8" }.into())
     }
 
-    /// The string that fills `payload`.
-    pub fn str_at(&self, payload: &Range<usize>) -> Result<&str, Invalid> {
-        let bytes = self.bytes.get(payload.clone()).unwrap_or_default();
-        std::str::from_utf8(bytes)
-            .map_err(|_| WireError { at: payload.start, what: "a name is not UTF-8" }.into())
+    /// The string that fills `payload`; `None` if it is none.
+    pub fn str_at(&self, payload: Range<usize>) -> Option<&str> {
+        std::str::from_utf8(self.bytes.get(payload)?).ok()
     }
 }
 

@@ -191,9 +191,7 @@ impl<'g, 'm> Constants<'g, 'm> {
                 let (known, depth) = (outer.element_type(outside), outer.depths.get(outside));
                 known.map(|known| constants.types.insert(id, known));
                 depth.map(|&depth| constants.depths.insert(id, depth));
-            } else if let Some(element_type) =
-                graph.initializer(id)?.map(|stored| stored.element_type())
-            {
+            } else if let Some(element_type) = graph.stored_type(id)? {
                 constants.types.insert(id, element_type);
                 if !(overridable && value.input.is_some()) {
                     constants.depths.insert(id, 0);
