@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use ndarray::{Array1, Axis};
 
 use crate::affine::{Border, Geometry, Order, Sense, Window};
+use crate::engine::Constant;
 use crate::onnx::build::{ints, node};
 use crate::onnx::graph::{Node, NodeId, ValueId};
 use crate::onnx::model::Invalid;
-use crate::onnx::proto::TensorProto;
 use crate::onnx::tensor::{self, Float};
 use crate::plan::Block;
 use crate::region::read::{Map, Reader, Reading};
@@ -80,7 +80,7 @@ fn old_side(
             if is_weight && let Some(constant) = widened(reader, input)? {
                 *name = format!("{}.constant", constant.name());
                 if !side.constants.iter().any(|known| known.name() == name) {
-                    side.constants.push(TensorProto { name: Some(name.clone()), ..constant });
+                    side.constants.push(constant.called(name.clone()));
                 }
             } else if !made.contains(&input) && made.contains(&source) {
                 *name = graph.value(source).name.clone();
@@ -130,7 +130,7 @@ fn border(
     let [shift_name, less, padded, pads_name] = ["shift", "less", "padded", "pads"].map(part);
     let mut shift = shift.iter().copied().collect::<Array1<f64>>().into_dyn();
     windows.iter().for_each(|_| shift.insert_axis_inplace(Axis(shift.ndim())));
-    side.constants.push(tensor::from_floats(&shift_name, &shift, Float::F64));
+    side.constants.push(tensor::from_floats(&shift_name, &shift, Float::F64).into());
     let begins = windows.iter().map(|window| window.pads().0);
     let ends = windows.iter().map(|window| window.pads().1);
     let pads = [0, 0].into_iter().chain(begins).chain([0, 0]).chain(ends).collect();
@@ -140,33 +140,33 @@ fn border(
         side.nodes.push(node("Pad", "", &[&less], &padded, vec![ints("pads", pads)]));
     } else {
         side.nodes.push(node("Pad", "", &[&less, &pads_name], &padded, vec![]));
-        side.constants.push(tensor::from_integers(&pads_name, &pads));
+        side.constants.push(tensor::from_integers(&pads_name, &pads).into());
     }
     side.nodes.push(node("Add", "", &[&padded, &shift_name], output, vec![]));
 }
 
 /// A constant that before opset 7 met its operand from `axis` on, with the dimensions
 /// that make it meet the same axes now.
-fn aligned(reader: &Reader, node: &Node, axis: usize, constant: TensorProto) -> TensorProto {
+fn aligned(reader: &Reader, node: &Node, axis: usize, mut constant: Constant) -> Constant {
     let rank = node.input(0).and_then(|operand| reader.sizes.rank(operand).ok()).unwrap_or(0);
-    let mut dims = constant.dims.clone();
+    let dims = &mut constant.header.dims;
     dims.resize(rank.saturating_sub(axis).max(dims.len()), 1);
     let name = format!("{}.at.{}", constant.name(), node.label());
-    TensorProto { dims, name: Some(name), ..constant }
+    constant.called(name)
 }
 
 /// Constant `id`, floats as float64.
-fn widened(reader: &Reader, id: ValueId) -> Result<Option<TensorProto>, Invalid> {
+fn widened(reader: &Reader, id: ValueId) -> Result<Option<Constant>, Invalid> {
     let name = &reader.graph.value(id).name;
-    if let Some((values, _)) = reader.constants.floats(id)? {
-        return Ok(Some(tensor::from_floats(name, &values, Float::F64)));
-    }
     let Some(stored) = reader.constants.tensor(id)? else {
         let integers = reader.sizes.integers(id)?;
-        return Ok(integers.map(|integers| tensor::from_integers(name, &integers)));
+        return Ok(integers.map(|integers| tensor::from_integers(name, &integers).into()));
     };
+    if let Some(numbers) = reader.constants.numbers(id)? {
+        return Ok(Some(Constant::doubles(name, &stored.dims, numbers)));
+    }
     let stored = tensor::inlined(&stored, &reader.graph.model.storage)?;
-    Ok(Some(TensorProto { name: Some(name.clone()), ..stored }))
+    Ok(Some(Constant::from(stored).called(name.clone())))
 }
 
 /// Shapes of the roots, one list per trial. One trial holds every border case; where

@@ -20,7 +20,7 @@ use crate::fuse::{NotFinite, Weights};
 use crate::onnx::external::{self, External, SideFile};
 use crate::onnx::map::Map;
 use crate::onnx::model::{Invalid, Model};
-use crate::onnx::output::{self, Clobber, Staged, folder_of};
+use crate::onnx::output::{self, Clobber, NewFile, Staged, folder_of};
 use crate::onnx::splice::{self, Edit, Gap, Later};
 use crate::onnx::storage::Storage;
 use crate::rewrite::Rewrite;
@@ -147,7 +147,8 @@ impl Delivery<'_> {
         };
         let side = side.map(|side| self.staged(side)).transpose().map_err(unfilled)?;
         let staged = Staged::write(target, |out| {
-            let gaps = splice::write(old.bytes(), &edits, out)?;
+            let mut new = NewFile { out, old: old.storage.model() };
+            let gaps = splice::write(old.bytes(), &edits, &mut new)?;
             self.fill_file(out, &gaps)
         });
         let staged = staged.map_err(unfilled)?;
@@ -268,7 +269,7 @@ impl Delivery<'_> {
         let staged = match path.exists() {
             true => None,
             false => Some(Staged::write(&path, |out| {
-                let gaps = file.write(out)?;
+                let gaps = file.write(&mut NewFile { out, old: None })?;
                 self.fill_file(out, &gaps)
             })?),
         };

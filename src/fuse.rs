@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, Axis};
 
-use crate::affine::{Affine, Border, Geometry, Linear, Numbers, Order, Refusal, Sense, Window};
+use crate::affine::{Affine, Border, Geometry, Linear, Order, Refusal, Sense, Window};
+use crate::numbers::Numbers;
 use crate::onnx::build::{int, ints, node, string};
 use crate::onnx::graph::ValueId;
 use crate::onnx::model::Invalid;
@@ -41,7 +42,8 @@ pub struct Weights {
     pub dims: Vec<i64>,
     /// Its type.
     pub float: Float,
-    numbers: Arc<dyn Numbers>,
+    /// What it holds, before rounding.
+    pub numbers: Arc<dyn Numbers>,
 }
 
 /// Why a planned block could not be computed.
@@ -121,7 +123,7 @@ impl Weights {
     pub fn read(&self, piece: Range<usize>) -> Result<Vec<f64>, NotFinite> {
         let mut exact = vec![0.0; piece.len()];
         self.numbers.read(piece.start, &mut exact);
-        match exact.iter().all(|&number| self.float.round(number).is_finite()) {
+        match self.float.holds(&exact) {
             true => Ok(exact),
             false => Err(NotFinite { tensor: self.name.clone() }),
         }
@@ -133,19 +135,6 @@ impl Weights {
     /// As [`Self::read`].
     pub fn rounded(&self, piece: Range<usize>) -> Result<Vec<u8>, NotFinite> {
         Ok(tensor::rounded(&self.read(piece)?, self.float))
-    }
-
-    /// The tensor in float64: what it is before rounding.
-    ///
-    /// # Errors
-    /// As [`Self::read`].
-    pub fn exact(&self) -> Result<TensorProto, NotFinite> {
-        let mut raw = Vec::with_capacity(self.numbers.count().saturating_mul(8));
-        for piece in self.pieces() {
-            raw.extend(tensor::rounded(&self.read(piece)?, Float::F64));
-        }
-        let header = tensor::header(&self.name, &self.dims, Float::F64.to_onnx());
-        Ok(TensorProto { raw_data: Some(raw.into()), ..header })
     }
 }
 
@@ -191,15 +180,6 @@ pub fn fuse(reader: &Reader, readings: &Readings, block: &Block) -> Result<Fused
 }
 
 impl Fused {
-    /// All new initializers, those of floating point in float64 before rounding.
-    ///
-    /// # Errors
-    /// If a weight is not finite in the model's type.
-    pub fn exact(&self) -> Result<Vec<TensorProto>, NotFinite> {
-        let integers = self.integers.iter().cloned().map(Ok);
-        self.weights.iter().map(Weights::exact).chain(integers).collect()
-    }
-
     /// Appends the convolution of `part`, between Transposes where its tensors are not
     /// NCHW, behind a Pad where its border is not zero, and behind a Slice where its
     /// windows start inside the input: engines refuse negative pads. Returns its

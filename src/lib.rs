@@ -11,6 +11,8 @@
 // With the lints in `Cargo.toml`: nothing that a file says can make the product panic.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::string_slice))]
 
+pub mod numbers;
+
 pub mod onnx;
 
 pub mod engine;

@@ -89,9 +89,6 @@ Exit codes:
 /// As shells have it for a process that was interrupted.
 const INTERRUPTED: i32 = 130;
 
-#[global_allocator]
-static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Told to end, the process takes its temporary files away.

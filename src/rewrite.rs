@@ -60,7 +60,7 @@ pub struct NewTensor {
 #[derive(Debug, Clone)]
 pub enum New {
     /// Integers.
-    Integers(TensorProto),
+    Integers(Box<TensorProto>),
     /// Floats, which are computed when they are written.
     Weights(Weights),
 }
@@ -69,7 +69,7 @@ impl New {
     /// The message without the data of weights.
     fn header(&self) -> TensorProto {
         match self {
-            New::Integers(tensor) => tensor.clone(),
+            New::Integers(tensor) => TensorProto::clone(tensor),
             New::Weights(weights) => weights.header(),
         }
     }
@@ -225,7 +225,7 @@ fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<NewTen
             add(weights.name.as_str(), New::Weights(weights.clone()));
         }
         for tensor in &fused.integers {
-            add(tensor.name(), New::Integers(tensor.clone()));
+            add(tensor.name(), New::Integers(Box::new(tensor.clone())));
         }
     }
     new

@@ -2,13 +2,14 @@
 //! checked before it is put in place.
 
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
 use crate::claim;
 use crate::deliver::{Delivery, Undelivered};
-use crate::engine::Limits;
+use crate::engine::{Constant, Limits};
 use crate::error::Error;
 use crate::fuse::{self, FuseError, Fused, NotFinite};
 use crate::onnx::graph::Graph;
@@ -23,7 +24,7 @@ use crate::verify;
 use crate::verify::block::{Side, Unproved};
 use crate::verify::model::Outcome;
 use crate::verify::seal::Seal;
-use crate::verify::written::Expected;
+use crate::verify::written::{Expected, Miswritten};
 
 /// One conversion that is more than a look.
 pub struct Work<'w, 'm> {
@@ -87,16 +88,22 @@ impl Work<'_, '_> {
         let count = AtomicUsize::new(0);
         let fuse_scope = |scope: &mut Scope| {
             let view = &*scope;
-            let each = |block: &Block| {
-                let done = self.block(view, block);
+            let each = |(index, block): (usize, &Block)| {
+                let done = self.block(view, block)?;
                 let count = count.fetch_add(1, Ordering::Relaxed);
                 (self.options.progress)("fusing and proving", count.saturating_add(1), total);
-                done
+                Ok((index, done))
             };
-            let done = scope.plan.blocks.par_iter().map(each).collect::<Result<Vec<_>, _>>()?;
+            // The largest first, one after the other, so that no processor is left alone
+            // with one of them at the end.
+            let mut blocks: Vec<(usize, &Block)> = view.plan.blocks.iter().enumerate().collect();
+            blocks.sort_by(|(_, a), (_, b)| b.before.parameters.total_cmp(&a.before.parameters));
+            let done = blocks.into_iter().par_bridge().map(each);
+            let mut done = done.collect::<Result<Vec<_>, Error>>()?;
+            done.sort_by_key(|&(index, _)| index);
             let (mut all, mut kept) = (Vec::new(), Vec::new());
             for (block, done) in std::mem::take(&mut scope.plan.blocks).into_iter().zip(done) {
-                match done {
+                match done.1 {
                     Done::Made(made) => {
                         all.push(made);
                         kept.push(block);
@@ -124,12 +131,11 @@ impl Work<'_, '_> {
         if !self.options.verify {
             return Ok(Done::Made(Made { fused, seals: Vec::new(), proof: None }));
         }
-        let exact = match fused.exact() {
-            Ok(exact) => exact,
+        let seals = match seals(&fused) {
+            Ok(seals) => seals,
             Err(not_finite) => return left_alone(&not_finite),
         };
-        let seals = exact.iter().map(|tensor| Seal::rounded(tensor, block.float)).collect();
-        let new = Side { nodes: fused.nodes.clone(), constants: exact };
+        let new = Side { nodes: fused.nodes.clone(), constants: constants(&fused) };
         let claim = claim::claim(scope.reader, &scope.readings, block, new).map_err(invalid)?;
         match verify::block::prove(&claim, self.limits) {
             Ok(error) => Ok(Done::Made(Made { fused, seals, proof: Some(error) })),
@@ -207,19 +213,29 @@ impl Work<'_, '_> {
         if !self.options.verify || (report.blocks.is_empty() && report.inferred == 0) {
             return Ok(());
         }
-        verify::written::check(self.graphs, expected, new).map_err(|wrong| Error::Miswritten {
+        let wrong = |wrong: Miswritten| Error::Miswritten {
             file: self.file.to_owned(),
             reason: wrong.to_string(),
-        })?;
-        self.run(new, scopes, report)
+        };
+        let graphs = Graph::read_all(new).map_err(|invalid| wrong(invalid.into()))?;
+        verify::written::check(self.graphs, expected, &graphs).map_err(wrong)?;
+        self.run((new, &graphs), scopes, report)
     }
 
-    fn run(&self, new: &Model, scopes: &[Scope], report: &mut Report) -> Result<(), Error> {
+    fn run(
+        &self,
+        new: (&Model, &[Graph]),
+        scopes: &[Scope],
+        report: &mut Report,
+    ) -> Result<(), Error> {
         (self.options.progress)("running both models", 0, 1);
         let file = self.file.to_owned();
         let mut oversized = scopes.iter().map(|scope| scope.reader.constants.oversized());
         let outcome = match oversized.find_map(Result::transpose) {
-            None => verify::model::run(self.original, new, &self.options.run, self.limits),
+            None => {
+                let old = (self.original, self.graphs);
+                verify::model::run_graphs(old, new, &self.options.run, self.limits)
+            }
             Some(oversized) => oversized.map(|node| {
                 Outcome::NotRun(format!("node `{node}` computes a constant beyond all reason"))
             }),
@@ -249,6 +265,23 @@ pub fn must_fuse(file: &str, report: &Report, options: &Options) -> Result<(), E
         true => Err(Error::NothingFused { file: file.to_owned() }),
         false => Ok(()),
     }
+}
+
+/// What the new tensors must be in the file.
+fn seals(fused: &Fused) -> Result<Vec<Seal>, NotFinite> {
+    let floats = fused.weights.iter().map(|weights| {
+        let pieces = weights.pieces().map(|piece| weights.read(piece));
+        Seal::rounded(weights.header(), weights.float, pieces)
+    });
+    floats.chain(fused.integers.iter().map(|tensor| Ok(Seal::of(tensor)))).collect()
+}
+
+/// What is proved of them.
+fn constants(fused: &Fused) -> Vec<Constant> {
+    let floats = fused.weights.iter().map(|weights| {
+        Constant::doubles(&weights.name, &weights.dims, Arc::clone(&weights.numbers))
+    });
+    floats.chain(fused.integers.iter().cloned().map(Constant::from)).collect()
 }
 
 /// Has the report list the blocks that were made.

@@ -6,15 +6,16 @@ use std::fs;
 use std::path::Path;
 
 /// Module (a file or folder of `src`), and what of the crate its code may use.
-const MAY_USE: [(&str, &[&str]); 15] = [
-    ("onnx", &["onnx"]),
-    ("engine", &["onnx"]),
-    ("affine", &["affine"]),
-    ("region", &["affine", "engine", "onnx", "region"]),
+const MAY_USE: [(&str, &[&str]); 16] = [
+    ("onnx", &["numbers", "onnx"]),
+    ("engine", &["numbers", "onnx"]),
+    ("affine", &["affine", "numbers"]),
+    ("region", &["affine", "engine", "numbers", "onnx", "region"]),
     ("plan.rs", &["affine", "onnx", "region"]),
-    ("fuse.rs", &["affine", "onnx", "plan", "region"]),
-    ("claim.rs", &["affine", "onnx", "plan", "region", "verify"]),
+    ("fuse.rs", &["affine", "numbers", "onnx", "plan", "region"]),
+    ("claim.rs", &["affine", "engine", "onnx", "plan", "region", "verify"]),
     ("verify", &["affine", "engine", "onnx", "verify"]),
+    ("verify/slices.rs", &["onnx"]),
     ("rewrite.rs", &["fuse", "onnx", "plan"]),
     ("deliver.rs", &["error", "fuse", "onnx", "rewrite"]),
     ("options.rs", &["engine", "onnx", "verify"]),

@@ -216,6 +216,9 @@ const FINDINGS: &[(&str, usize)] = &[
     ("pads_beside_auto_pad", 1),
     // A constant that is also added was any tensor in the proof where it is a weight.
     ("weight_that_is_added_too", 1),
+    // How much may differ follows from the type that the file declares, float64, which is not
+    // that of its values; what rounding makes of weights in nodes was not looked at.
+    ("declared_type_of_output_is_wrong", 1),
 ];
 
 #[test]
@@ -270,16 +273,13 @@ fn sizes_that_double_are_given_up_early() {
 }
 
 /// The run of the whole model refuses what is right: r − r is zero, and (c + r) − r is c but
-/// for the rounding of what may be a large r; how much may differ follows from the type that
-/// the file declares, float64, which is not that of its values.
+/// for the rounding of what may be a large r.
 #[test]
 #[ignore = "open: what only rounding makes is not always told from a mistake"]
 fn rounding_alone_is_no_mistake() {
+    let path = Path::new("fixtures/bad_input/operand_cancels.onnx");
     let mut trial = Trial::default();
-    for name in ["operand_cancels", "declared_type_of_output_is_wrong"] {
-        let path = Path::new("fixtures/bad_input").join(name).with_extension("onnx");
-        trial.of(name, &fs::read(path).unwrap(), verified);
-    }
+    trial.of("operand_cancels", &fs::read(path).unwrap(), verified);
     trial.assert_passed();
 }
 

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use ndarray::{Array2, ArrayD, Axis, IxDyn};
 
-use super::numbers::{self, Numbers};
 use super::{Channels, Geometry, Linear, Order, Refusal, Sense, Window};
+use crate::numbers::{self, Numbers};
 
 /// A convolution with bias: kernel `[O, C/groups, taps…]`, bias `[O]`.
 ///

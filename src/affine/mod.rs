@@ -1,7 +1,7 @@
 //! The mathematics: linear maps between feature maps that are convolutions.
 //!
 //! A [`Window`] says where a kernel's taps fall along one axis, a [`Geometry`]
-//! is a kernel without its weights, an [`Affine`] has weights (as [`Numbers`]) and bias. All three
+//! is a kernel without its weights, an [`Affine`] has weights (as [`Numbers`](crate::numbers::Numbers)) and bias. All three
 //! can be composed and merged (⊕), by the same rules, so a rewrite is decided on
 //! geometry alone and then repeated on weights; [`Work`] is what each costs to run.
 //! Everything is float64.
@@ -15,7 +15,6 @@
 
 mod geometry;
 mod kernel;
-mod numbers;
 mod order;
 mod refusal;
 mod window;
@@ -23,7 +22,6 @@ mod work;
 
 pub use geometry::{Channels, Geometry, Sense};
 pub use kernel::{Affine, batch_norm};
-pub use numbers::Numbers;
 pub use order::Order;
 pub use refusal::Refusal;
 pub use window::{Border, Window};

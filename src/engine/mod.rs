@@ -5,26 +5,33 @@
 //! comparison would then be of our folding with tract's. Whatever happens inside
 //! tract, a panic, a loop without an end, is an [`EngineError`] like any other: it
 //! works in a thread of its own, which is given up when its time is over. [`normal`]
-//! puts models into words that it knows.
+//! puts models into words that it knows, [`held`] takes tensors from one to the next.
 
+mod border;
+pub mod held;
 pub mod normal;
 
 use std::collections::{HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Once};
-use std::thread;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use half::f16;
 use ndarray::ArrayD;
 use prost::Message;
 use prost::bytes::Bytes;
+use tract_onnx::Onnx;
+use tract_onnx::pb;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{Factoid, GenericFactoid};
+use tract_onnx::tract_hir::ops::konst::Const;
 
+use self::border::guarded;
+use self::held::Held;
+use crate::numbers::Numbers;
+use crate::onnx::proto::TensorProto;
 use crate::onnx::storage::Storage;
+use crate::onnx::tensor;
 
 /// Why tract could not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -142,16 +149,57 @@ pub struct Engine {
 pub struct Source {
     /// The file's content.
     pub bytes: Bytes,
+    /// Further initializers of its graph.
+    pub constants: Vec<Constant>,
     /// Where its side files lie, if it has any.
     pub storage: Storage,
     /// What loading and running it may take.
     pub limits: Limits,
 }
 
+/// A constant whose data goes to tract without a detour.
+#[derive(Debug, Clone)]
+pub struct Constant {
+    /// The tensor.
+    pub header: TensorProto,
+    /// In the place of its data, if it is of type float64.
+    pub numbers: Option<Arc<dyn Numbers>>,
+}
+
+impl From<TensorProto> for Constant {
+    fn from(tensor: TensorProto) -> Self {
+        Constant { header: tensor, numbers: None }
+    }
+}
+
+impl Constant {
+    /// `numbers` in float64.
+    pub fn doubles(name: &str, dims: &[i64], numbers: Arc<dyn Numbers>) -> Self {
+        let header = tensor::header(name, dims, DOUBLE);
+        Constant { header, numbers: Some(numbers) }
+    }
+
+    /// The same, under another name.
+    #[must_use]
+    pub fn called(mut self, name: String) -> Self {
+        self.header.name = Some(name);
+        self
+    }
+
+    /// The constant's name.
+    pub fn name(&self) -> &str {
+        self.header.name()
+    }
+}
+
+/// float64, in ONNX.
+const DOUBLE: i32 = pb::tensor_proto::DataType::Double as i32;
+
 impl Source {
     /// A small model that holds all it needs.
     pub fn small(bytes: Vec<u8>, limits: Limits) -> Self {
-        Source { bytes: bytes.into(), storage: Storage::default(), limits }
+        let (bytes, constants) = (bytes.into(), Vec::new());
+        Source { bytes, constants, storage: Storage::default(), limits }
     }
 }
 
@@ -164,7 +212,7 @@ impl Engine {
     pub fn load(source: Source, shapes: &[Vec<usize>]) -> Result<Self, EngineError> {
         let (limits, shapes) = (source.limits, shapes.to_vec());
         let (plan, bytes) = guarded(limits, move || {
-            let mut model = parse(&source)?;
+            let mut model = parse(&source, &[])?;
             for (index, shape) in shapes.iter().enumerate() {
                 let fact = model.input_fact(index)?.clone().with_shape(shape);
                 model.set_input_fact(index, fact)?;
@@ -203,8 +251,8 @@ impl Engine {
     }
 }
 
-/// Bytes of the tensors that live at the same time, at most. What depends on values, not
-/// on shapes, counts as nothing.
+/// Bytes of the tensors that live at the same time, at most. Constants and what is fed
+/// live all the time. What depends on values, not on shapes, counts as nothing.
 fn footprint(model: &TypedModel) -> TractResult<usize> {
     let size = |outlet: OutletId| {
         let fact = model.outlet_fact(outlet)?;
@@ -218,8 +266,15 @@ fn footprint(model: &TypedModel) -> TractResult<usize> {
         last.extend(model.node(node).inputs.iter().map(|&input| (input, time)));
     }
     last.extend(model.output_outlets()?.iter().map(|&output| (output, usize::MAX)));
+    let stays = |node: usize| model.node(node).inputs.is_empty();
     let (mut live, mut most) = (0usize, 0usize);
-    for (time, &node) in order.iter().enumerate() {
+    for &node in order.iter().filter(|&&node| stays(node)) {
+        for slot in 0..model.node(node).outputs.len() {
+            live = live.saturating_add(size(OutletId::new(node, slot))?);
+        }
+    }
+    most = most.max(live);
+    for (time, &node) in order.iter().enumerate().filter(|&(_, &node)| !stays(node)) {
         let node = model.node(node);
         for slot in 0..node.outputs.len() {
             live = live.saturating_add(size(OutletId::new(node.id, slot))?);
@@ -228,7 +283,8 @@ fn footprint(model: &TypedModel) -> TractResult<usize> {
         let mut inputs = node.inputs.clone();
         inputs.sort_unstable();
         inputs.dedup();
-        for input in inputs.into_iter().filter(|input| last.get(input) == Some(&time)) {
+        let ends = |input: &OutletId| last.get(input) == Some(&time) && !stays(input.node);
+        for input in inputs.into_iter().filter(ends) {
             live = live.saturating_sub(size(input)?);
         }
     }
@@ -243,7 +299,7 @@ fn footprint(model: &TypedModel) -> TractResult<usize> {
 pub fn infer(source: Source, inputs: &InputShapes) -> Result<Inference, EngineError> {
     let inputs = inputs.clone();
     guarded(source.limits, move || {
-        let mut model = parse(&source)?;
+        let mut model = parse(&source, &[])?;
         for (index, outlet) in model.inputs.clone().into_iter().enumerate() {
             if let Some(shape) = inputs.get(&model.node(outlet.node).name) {
                 let fact = model.input_fact(index)?.clone().with_shape(shape);
@@ -285,23 +341,120 @@ pub fn infer(source: Source, inputs: &InputShapes) -> Result<Inference, EngineEr
     })
 }
 
-fn parse(source: &Source) -> TractResult<InferenceModel> {
-    let onnx = tract_onnx::onnx().with_ignore_value_info(true);
-    let mut proto = tract_onnx::pb::ModelProto::decode(&source.bytes[..])?;
+/// The model, with `given` tensors as its inputs, after its own.
+fn parse(source: &Source, given: &[(String, Held)]) -> TractResult<InferenceModel> {
+    static ONNX: LazyLock<Onnx> = LazyLock::new(|| tract_onnx::onnx().with_ignore_value_info(true));
+    let mut proto = pb::ModelProto::decode(&source.bytes[..])?;
     proto.graph.iter_mut().for_each(rename);
     let mut root = None;
+    let mut settled = Vec::new();
     if let Some(graph) = &mut proto.graph {
+        for constant in &source.constants {
+            let name = constant.name();
+            match tensor_of(constant)? {
+                None => {
+                    let stored = constant.header.encode_to_vec();
+                    graph.initializer.push(pb::TensorProto::decode(&stored[..])?);
+                }
+                Some(tensor) => {
+                    graph.input.push(declared(name, tensor.shape()));
+                    settled.push((name, tensor.into_arc_tensor()));
+                }
+            }
+        }
+        let given = given.iter().map(|(name, held)| declared(name, held.tensor.shape()));
+        graph.input.extend(given);
         spare_norms_of_vectors(graph);
         locate(graph, &source.storage, &mut root)?;
     }
-    let parsed = onnx.parse(&proto, root.as_deref().and_then(Path::to_str))?;
-    match parsed.unresolved_inputs.as_slice() {
-        [] => Ok(parsed.model),
-        [name, ..] => Err(TractError::msg(format!("nothing defines `{name}`"))),
+    let mut parsed = ONNX.parse(&proto, root.as_deref().and_then(Path::to_str))?;
+    if let [name, ..] = parsed.unresolved_inputs.as_slice() {
+        return Err(TractError::msg(format!("nothing defines `{name}`")));
     }
+    let (model, outlets) = (&mut parsed.model, &parsed.outlets_by_name);
+    let outlet = |name: &str| {
+        outlets.get(name).copied().ok_or_else(|| TractError::msg(format!("`{name}` is lost")))
+    };
+    for (name, held) in given {
+        match held.is_constant {
+            true => settled.push((name, Arc::clone(&held.tensor))),
+            false => {
+                let (kind, shape) = (held.tensor.datum_type(), held.tensor.shape());
+                model.set_outlet_fact(outlet(name)?, InferenceFact::dt_shape(kind, shape))?;
+            }
+        }
+    }
+    settle(model, settled.into_iter().map(|(name, value)| Ok((outlet(name)?, value))))?;
+    Ok(parsed.model)
 }
 
-fn rename(graph: &mut tract_onnx::pb::GraphProto) {
+/// Makes constants of these inputs. tract compares a constant that it reads with all that
+/// it has read already; as inputs they come in without that, and without a copy.
+fn settle(
+    model: &mut InferenceModel,
+    values: impl Iterator<Item = TractResult<(OutletId, Arc<Tensor>)>>,
+) -> TractResult<()> {
+    let mut settled = HashSet::new();
+    for value in values {
+        let (outlet, value) = value?;
+        let fact = TypedFact::try_from(Arc::clone(&value))?;
+        model.set_outlet_fact(outlet, fact.into())?;
+        model.node_mut(outlet.node).op = Const::new(value)?.into();
+        settled.insert(outlet);
+    }
+    model.inputs.retain(|input| !settled.contains(input));
+    Ok(())
+}
+
+/// A graph input, of whatever type.
+fn declared(name: &str, shape: &[usize]) -> pb::ValueInfoProto {
+    use pb::tensor_shape_proto::{Dimension, dimension::Value};
+    let dim = |&size: &usize| Dimension {
+        value: i64::try_from(size).ok().map(Value::DimValue),
+        ..Dimension::default()
+    };
+    let shape = pb::TensorShapeProto { dim: shape.iter().map(dim).collect() };
+    let elem_type = pb::tensor_proto::DataType::Float.into();
+    let tensor = pb::type_proto::Tensor { elem_type, shape: Some(shape) };
+    let value = Some(pb::type_proto::Value::TensorType(tensor));
+    let r#type = Some(pb::TypeProto { value, ..pb::TypeProto::default() });
+    pb::ValueInfoProto { name: name.to_owned(), r#type, ..pb::ValueInfoProto::default() }
+}
+
+/// The tensor that goes to tract as it is; `None` if tract reads the constant itself.
+fn tensor_of(constant: &Constant) -> TractResult<Option<Tensor>> {
+    let Some(numbers) = &constant.numbers else { return plain(&constant.header) };
+    let mut tensor = Tensor::zero::<f64>(&tensor::dims(&constant.header)?)?;
+    let mut view = tensor.to_plain_array_view_mut::<f64>()?;
+    if let Some(place) = view.as_slice_mut() {
+        numbers.read(0, place);
+    }
+    Ok(Some(tensor))
+}
+
+/// The tensor that `stored` holds, if its data is one run of bytes of a common type: then
+/// one copy takes it from the file to tract. All else is left to tract's own reading.
+fn plain(stored: &TensorProto) -> TractResult<Option<Tensor>> {
+    use pb::tensor_proto::DataType as T;
+    let Ok(T::Float | T::Float16 | T::Double | T::Int64 | T::Int32 | T::Int8 | T::Uint8) =
+        T::try_from(stored.data_type())
+    else {
+        return Ok(None);
+    };
+    let (Some(raw), Ok(())) = (&stored.raw_data, tensor::check(stored, &Storage::default())) else {
+        return Ok(None);
+    };
+    let kind = T::try_from(stored.data_type())?.try_into()?;
+    let mut tensor = Tensor::zero_dt(kind, &tensor::dims(stored)?)?;
+    // An empty tensor has no bytes on either side.
+    if tensor.as_bytes().len() != raw.len() {
+        return Ok(None);
+    }
+    tensor.as_bytes_mut().copy_from_slice(raw);
+    Ok(Some(tensor))
+}
+
+fn rename(graph: &mut pb::GraphProto) {
     for node in &mut graph.node {
         // tract wants unique node names, exporters do not always give them; what it makes
         // of a node it calls after that, and must not meet a tensor of the file.
@@ -323,9 +476,9 @@ fn rename(graph: &mut tract_onnx::pb::GraphProto) {
 /// A batch norm looks for channels in the second dimension, beyond the end of the shape if
 /// there is none, and the process may end there: tract is not asked about norms of
 /// vectors, nor of what is made of vectors element by element.
-fn spare_norms_of_vectors(graph: &mut tract_onnx::pb::GraphProto) {
-    use tract_onnx::pb::type_proto::Value;
-    let is_vector = |info: &&tract_onnx::pb::ValueInfoProto| {
+fn spare_norms_of_vectors(graph: &mut pb::GraphProto) {
+    use pb::type_proto::Value;
+    let is_vector = |info: &&pb::ValueInfoProto| {
         let declared = info.r#type.as_ref().and_then(|declared| declared.value.as_ref());
         let Some(Value::TensorType(tensor)) = declared else { return false };
         tensor.shape.as_ref().is_some_and(|shape| shape.dim.len() < 2)
@@ -370,7 +523,7 @@ fn spare_norms_of_vectors(graph: &mut tract_onnx::pb::GraphProto) {
 /// Gives external tensors the places that our own reading would find them at, relative to
 /// the `root` of the file system: which files may be read is decided in [`Storage`] alone.
 fn locate(
-    graph: &mut tract_onnx::pb::GraphProto,
+    graph: &mut pb::GraphProto,
     storage: &Storage,
     root: &mut Option<PathBuf>,
 ) -> TractResult<()> {
@@ -413,50 +566,6 @@ fn from_tract(tensor: &Tensor) -> TractResult<Array> {
     })
 }
 
-/// The name of threads that tract works in.
-const THREAD: &str = "tract";
-
-/// Ample for the deepest models; only what is used is taken.
-const STACK: usize = 64 << 20;
-
-/// Does `work`, which calls tract, in a thread of its own. A panic is an error there; a
-/// thread that is not done in time is left to itself.
-fn guarded<T: Send + 'static>(
-    limits: Limits,
-    work: impl FnOnce() -> TractResult<T> + Send + 'static,
-) -> Result<T, EngineError> {
-    static SILENCE: Once = Once::new();
-    SILENCE.call_once(|| {
-        let report = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            if thread::current().name() != Some(THREAD) {
-                report(panic);
-            }
-        }));
-    });
-    let (done, outcome) = sync_channel(1);
-    let worker = thread::Builder::new().name(THREAD.to_owned()).stack_size(STACK);
-    let work = move || drop(done.send(catch_unwind(AssertUnwindSafe(work))));
-    worker.spawn(work).map_err(|error| EngineError::Failed(error.to_string()))?;
-    match outcome.recv_timeout(limits.until.saturating_duration_since(Instant::now())) {
-        Ok(Ok(Ok(value))) => Ok(value),
-        Ok(Ok(Err(error))) => Err(EngineError::Failed(first_line(&format!("{error:#}")))),
-        Ok(Err(panic)) => {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(EngineError::Panicked(first_line(&text.unwrap_or_default())))
-        }
-        Err(RecvTimeoutError::Timeout) => Err(EngineError::TooLong),
-        Err(RecvTimeoutError::Disconnected) => {
-            Err(EngineError::Failed("its thread ended without a result".to_owned()))
-        }
-    }
-}
-
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().chars().take(200).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -487,22 +596,9 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_too_long_or_panics_is_an_error() {
-        let limits = |milliseconds| Limits::new(Duration::from_millis(milliseconds), 1);
-        let endless = guarded(limits(20), || {
-            loop {
-                thread::park();
-            }
-        });
-        assert_eq!(endless, Err::<(), _>(EngineError::TooLong));
-        let panics = guarded(limits(60_000), || -> TractResult<()> { panic!("no\nway") });
-        assert_eq!(panics, Err(EngineError::Panicked("no".to_owned())));
-        assert_eq!(guarded(limits(60_000), || Ok(3)), Ok(3));
-    }
-
-    #[test]
     fn what_is_too_large_is_not_run() {
-        // At the Add, x, its square and the sum of both live: 3 × 8 × 1000 bytes.
+        // At the Add, x, its square and the sum of both live: 3 × 8 × 1000 bytes; and so does
+        // the zero that Relu compares with.
         let nodes = vec![
             build::node("Mul", "", &["x", "x"], "square", vec![]),
             build::node("Add", "", &["x", "square"], "y", vec![]),
@@ -514,7 +610,55 @@ mod tests {
             let limits = Limits::new(Duration::from_secs(60), allowed);
             Engine::load(Source::small(bytes.clone(), limits), &[vec![1000]]).map(drop)
         };
-        assert_eq!(load(24_000), Ok(()));
-        assert_eq!(load(23_999), Err(EngineError::TooLarge { bytes: 24_000 }));
+        assert_eq!(load(24_008), Ok(()));
+        assert_eq!(load(24_007), Err(EngineError::TooLarge { bytes: 24_008 }));
+    }
+
+    /// Constants that stand beside a model are those that it would hold itself, however they
+    /// are stored.
+    #[test]
+    fn constants_beside_the_model_are_its_own() {
+        use crate::onnx::proto::tensor_proto::DataType;
+        let tensor = |data_type: DataType, dims: &[i64]| TensorProto {
+            name: Some("c".into()),
+            data_type: Some(data_type.into()),
+            dims: dims.to_vec(),
+            ..TensorProto::default()
+        };
+        let raw = |data_type, dims, raw: &'static [u8]| TensorProto {
+            raw_data: Some(raw.into()),
+            ..tensor(data_type, dims)
+        };
+        let floats = TensorProto { float_data: vec![1.5, -2.0], ..tensor(DataType::Float, &[2]) };
+        let short = raw(DataType::Float, &[2], &[0, 0, 0, 64]);
+        for (case, constant, direct) in [
+            ("floats", raw(DataType::Float, &[2], &[0, 0, 0, 64, 0, 0, 128, 191]), true),
+            ("halves", raw(DataType::Float16, &[2], &[0, 0x40, 0, 0xbc]), true),
+            ("scalar", raw(DataType::Int64, &[], &[3, 0, 0, 0, 0, 0, 0, 0]), true),
+            ("bytes", raw(DataType::Uint8, &[2, 1], &[1, 2]), true),
+            ("booleans", raw(DataType::Bool, &[2], &[1, 0]), false),
+            ("typed", floats, false),
+            ("empty", tensor(DataType::Float, &[0]), false),
+            ("too short", short, false),
+        ] {
+            assert_eq!(plain(&constant).unwrap().is_some(), direct, "{case}");
+            let run = |inside: Vec<TensorProto>, constants: Vec<TensorProto>| {
+                let nodes = vec![build::node("Identity", "", &["c"], "y", vec![])];
+                let bytes = build::model(17, vec![], nodes, inside, &["y"]).encode_to_vec();
+                let source = Source::small(bytes, Limits::of_reading());
+                Engine::load(
+                    Source {
+                        constants: constants.into_iter().map(Constant::from).collect(),
+                        ..source
+                    },
+                    &[],
+                )?
+                .run(&[])
+            };
+            let (inside, beside) =
+                (run(vec![constant.clone()], vec![]), run(vec![], vec![constant]));
+            assert_eq!(inside, beside, "{case}");
+            assert_eq!(inside.is_ok(), case != "too short", "{case}");
+        }
     }
 }

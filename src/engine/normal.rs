@@ -1,9 +1,10 @@
 //! Models in words that tract knows: what it refuses or panics on, written otherwise.
 
+use prost::Message;
 use prost::bytes::Bytes;
 
 use crate::onnx::build;
-use crate::onnx::graph::{self, Graph, Initializer, Node, ValueId};
+use crate::onnx::graph::{self, Graph, Initializer, Node, NodeId, ValueId};
 use crate::onnx::inline::inline;
 use crate::onnx::model::{Invalid, Model, graph_field, is_default_domain};
 use crate::onnx::proto::{AttributeProto, NodeProto};
@@ -17,30 +18,82 @@ use crate::onnx::tensor;
 /// # Errors
 /// If an entry cannot be decoded.
 pub fn model(model: &Model) -> Result<Bytes, Invalid> {
-    let bytes = inline(model, &|_| true)?.unwrap_or_else(|| model.bytes().clone());
-    let model = Model::index(bytes, model.storage.clone())?;
-    let graphs = Graph::read_all(&model)?;
+    let inlined = inlined(model)?;
+    let model = inlined.as_ref().unwrap_or(model);
+    let graphs = Graph::read_all(model)?;
+    Ok(graph::edited(model, &graphs, graphs.iter().flat_map(edits).collect()))
+}
+
+/// The model with local functions inlined; `None` if it calls none.
+///
+/// # Errors
+/// If an entry cannot be decoded.
+pub fn inlined(model: &Model) -> Result<Option<Model>, Invalid> {
+    let bytes = inline(model, &|_| true)?;
+    bytes.map(|bytes| Model::index(bytes, model.storage.clone())).transpose()
+}
+
+/// What [`model`] has in the place of one node of `graph`, which is the main one of
+/// `graphs`.
+///
+/// # Errors
+/// If it cannot be decoded.
+pub fn nodes(graphs: &[Graph], graph: &Graph, id: NodeId) -> Result<Vec<NodeProto>, Invalid> {
+    let node = graph.node(id);
+    if !node.has_bodies() {
+        return Ok(forms(graph, node));
+    }
+    let payload = &node.field.payload;
+    let is_inside = |inner: &&Graph| {
+        let inner = inner.scope.container().payload;
+        payload.start < inner.start && inner.end <= payload.end
+    };
+    let inner: Vec<&Graph> = graphs.iter().filter(is_inside).collect();
+    let edits: Vec<Edit> = inner.iter().copied().flat_map(edits).collect();
+    if edits.is_empty() {
+        return Ok(vec![node.proto.clone()]);
+    }
+    let bytes = graph::edited_message(graph.model, payload, &inner, edits);
+    let node = NodeProto::decode(bytes).map_err(|error| Invalid::Decode {
+        entry: "node",
+        at: payload.start,
+        reason: error.to_string(),
+    })?;
+    Ok(vec![node])
+}
+
+/// Makes the nodes of one graph what the engine knows, but for those with bodies, whose
+/// nodes are those of other graphs.
+fn edits(graph: &Graph) -> Vec<Edit> {
     let mut edits = Vec::new();
-    for graph in &graphs {
-        for (id, old) in graph.nodes() {
-            // A dead node may read what a norm at inference does not make.
-            if !graph.is_live(id) {
-                edits.push(Edit::remove(old.field.entry.clone()));
-                continue;
-            }
-            if old.standard_op().is_none() || old.has_bodies() {
-                continue;
-            }
-            let lookup = |name: &str| integers(graph, name);
-            let nodes = node(at_inference(graph, old), model.opset, &lookup);
-            if nodes != [old.proto.clone()] {
-                let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));
-                let with: Vec<u8> = entries.flatten().collect();
-                edits.push(Edit::replace(old.field.entry.clone(), with.into()));
-            }
+    for (id, node) in graph.nodes() {
+        // A dead node may read what a norm at inference does not make.
+        if !graph.is_live(id) {
+            edits.push(Edit::remove(node.field.entry.clone()));
+            continue;
+        }
+        if node.has_bodies() {
+            continue;
+        }
+        let nodes = forms(graph, node);
+        if nodes != [node.proto.clone()] {
+            let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));
+            let with: Vec<u8> = entries.flatten().collect();
+            edits.push(Edit::replace(node.field.entry.clone(), with.into()));
         }
     }
-    Ok(graph::edited(&model, &graphs, edits))
+    edits
+}
+
+/// A node without bodies, at inference and as [`node`] has it.
+fn forms(graph: &Graph, old: &Node) -> Vec<NodeProto> {
+    match old.standard_op() {
+        None => vec![old.proto.clone()],
+        Some(_) => {
+            let lookup = |name: &str| integers(graph, name);
+            node(at_inference(graph, old), graph.model.opset, &lookup)
+        }
+    }
 }
 
 /// What tract would read wrongly, decided from the file.

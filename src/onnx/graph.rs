@@ -5,6 +5,7 @@
 //! every tensor is defined once, and before it is read.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use prost::bytes::Bytes;
@@ -579,6 +580,26 @@ pub fn edited(model: &Model, graphs: &[Graph], edits: Vec<Edit>) -> Bytes {
     }
     let mut bytes = Vec::with_capacity(model.bytes().len());
     let edits = splice::with_lengths(edits, containers(graphs));
+    // Writing to a vector cannot fail.
+    let _ = splice::write(model.bytes(), &edits, &mut bytes);
+    bytes.into()
+}
+
+/// The message that fills `payload` of `model` with `edits` to entries of `graphs` made,
+/// which all lie in it.
+pub fn edited_message(
+    model: &Model,
+    payload: &Range<usize>,
+    graphs: &[&Graph],
+    edits: Vec<Edit>,
+) -> Bytes {
+    let containers = graphs.iter().flat_map(|graph| graph.scope.containers.iter().cloned());
+    let containers = containers.filter(|inner| payload.start <= inner.length.start);
+    let edits = splice::with_lengths(edits, containers.collect());
+    let (before, behind) = (0..payload.start, payload.end..model.bytes().len());
+    let edits: Vec<Edit> =
+        std::iter::once(Edit::remove(before)).chain(edits).chain([Edit::remove(behind)]).collect();
+    let mut bytes = Vec::with_capacity(payload.len());
     // Writing to a vector cannot fail.
     let _ = splice::write(model.bytes(), &edits, &mut bytes);
     bytes.into()

@@ -4,7 +4,8 @@
 //! back, so that whoever reads a file of many gigabytes gives them back on the way.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, BufWriter, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use prost::bytes::Bytes;
 /// A file, mapped. Clones are of one map.
 #[derive(Debug, Clone)]
 pub struct Map {
+    file: Arc<File>,
     /// `None` of an empty file, which cannot be mapped.
     map: Option<Arc<Mmap>>,
 }
@@ -44,7 +46,7 @@ impl Map {
             return not_regular();
         }
         if metadata.len() == 0 {
-            return Ok(Map { map: None });
+            return Ok(Map { file: Arc::new(file), map: None });
         }
         // SAFETY: the map is only read. The one risk is that another process truncates the
         // file meanwhile; every reader of model files by mapping (ONNX Runtime, tract) takes
@@ -52,12 +54,31 @@ impl Map {
         // by rename.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file)? };
-        Ok(Map { map: Some(Arc::new(map)) })
+        Ok(Map { file: Arc::new(file), map: Some(Arc::new(map)) })
     }
 
     /// The whole file.
     pub fn bytes(&self) -> Bytes {
         self.map.as_ref().map_or_else(Bytes::new, |map| Bytes::from_owner(Owner(Arc::clone(map))))
+    }
+
+    /// Whether `bytes` are this map.
+    pub fn is(&self, bytes: &[u8]) -> bool {
+        self.map.as_ref().is_some_and(|map| std::ptr::eq::<[u8]>(&***map, bytes))
+    }
+
+    /// Copies a part of the file: by the system, if it can, without a page of it coming here.
+    /// One thread at a time may do that.
+    ///
+    /// # Errors
+    /// What the file system says, and if the file has become shorter.
+    pub fn copy(&self, part: Range<usize>, out: &mut BufWriter<&File>) -> io::Result<()> {
+        let mut file = &*self.file;
+        file.seek(SeekFrom::Start(part.start as u64))?;
+        match io::copy(&mut file.take(part.len() as u64), out)? == part.len() as u64 {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     /// Gives back the pages that were read; whoever reads on gets them from the file again.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -52,7 +53,8 @@ pub fn check_target(target: &Path, clobber: Clobber) -> io::Result<()> {
 ///
 /// # Errors
 /// What the file system says, and if another file has that name.
-pub fn copy_side_file(content: &[u8], folder: &Path, location: &str) -> io::Result<()> {
+pub fn copy_side_file(file: &Map, folder: &Path, location: &str) -> io::Result<()> {
+    let content = file.bytes();
     let target = folder.join(location);
     if let Ok(there) = Map::of(&target) {
         return match there.bytes() == content {
@@ -66,19 +68,46 @@ pub fn copy_side_file(content: &[u8], folder: &Path, location: &str) -> io::Resu
     if let Some(parent) = target.parent() {
         fs::create_dir_all(parent)?;
     }
-    Staged::write(&target, |out| out.write_all(content))?.commit(&target, Clobber::Refuse)
+    let copied = Staged::write(&target, |out| file.copy(0..content.len(), out))?;
+    copied.commit(&target, Clobber::Refuse)
 }
 
-impl Sink for BufWriter<&File> {
+/// A new file, and the old one that parts of it are copied from, if that is a file.
+#[derive(Debug)]
+pub struct NewFile<'o, 'f> {
+    /// What is written to.
+    pub out: &'o mut BufWriter<&'f File>,
+    /// The old file.
+    pub old: Option<&'o Map>,
+}
+
+impl Write for NewFile<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl Sink for NewFile<'_, '_> {
     fn leave(&mut self, bytes: usize) -> io::Result<()> {
         // A short gap is not worth writing out what is buffered.
-        if bytes < self.capacity() {
-            return io::copy(&mut io::repeat(0).take(bytes as u64), self).map(drop);
+        if bytes < self.out.capacity() {
+            return io::copy(&mut io::repeat(0).take(bytes as u64), self.out).map(drop);
         }
         let bytes = i64::try_from(bytes).map_err(io::Error::other)?;
-        let end = self.seek(io::SeekFrom::Current(bytes))?;
+        let end = self.out.seek(io::SeekFrom::Current(bytes))?;
         // Where nothing follows, the file would end before the gap.
-        self.get_ref().set_len(end)
+        self.out.get_ref().set_len(end)
+    }
+
+    fn keep(&mut self, old: &[u8], part: Range<usize>) -> io::Result<()> {
+        match self.old.filter(|map| map.is(old) && part.len() >= self.out.capacity()) {
+            Some(map) => map.copy(part, self.out),
+            None => self.out.write_all(old.get(part).unwrap_or_default()),
+        }
     }
 }
 

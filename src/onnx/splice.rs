@@ -58,6 +58,14 @@ pub trait Sink: Write {
     /// # Errors
     /// What the file system says.
     fn leave(&mut self, bytes: usize) -> io::Result<()>;
+
+    /// Writes a part of the old file.
+    ///
+    /// # Errors
+    /// As [`Write::write_all`].
+    fn keep(&mut self, old: &[u8], part: Range<usize>) -> io::Result<()> {
+        self.write_all(old.get(part).unwrap_or_default())
+    }
 }
 
 impl Sink for Vec<u8> {
@@ -201,18 +209,17 @@ pub fn write(bytes: &[u8], edits: &[Edit], out: &mut impl Sink) -> io::Result<Ve
     let (mut copied, mut written, mut gaps) = (0, 0, Vec::new());
     for edit in edits {
         debug_assert!(copied <= edit.at.start, "edits overlap at byte {}", edit.at.start);
-        let kept = bytes.get(copied..edit.at.start).unwrap_or_default();
-        out.write_all(kept)?;
+        out.keep(bytes, copied..edit.at.start)?;
         out.write_all(&edit.with)?;
+        written += edit.at.start - copied + edit.with.len();
         copied = edit.at.end;
-        written += kept.len() + edit.with.len();
         if let Some(later) = edit.then {
             gaps.push(Gap { at: written, later });
             out.leave(later.length)?;
             written += later.length;
         }
     }
-    out.write_all(bytes.get(copied..).unwrap_or_default())?;
+    out.keep(bytes, copied..bytes.len())?;
     Ok(gaps)
 }
 

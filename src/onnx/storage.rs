@@ -36,7 +36,7 @@ struct Maps {
 }
 
 /// So many bytes are read before their pages are given back.
-const WINDOW: usize = 48 << 20;
+const WINDOW: usize = 16 << 20;
 
 impl Maps {
     fn side_files(&self) -> MutexGuard<'_, HashMap<String, Map>> {
@@ -185,7 +185,7 @@ impl Storage {
     /// If the place is outside the folder, unreadable or out of range.
     pub fn data(&self, place: &Place) -> Result<Bytes, StorageError> {
         let Place { location, offset, length } = place;
-        let file = self.side_file(location)?;
+        let file = self.side_file(location)?.bytes();
         let number = |text: &Option<String>, default: usize| match text {
             None => Some(default),
             Some(text) => text.parse().ok(),
@@ -206,16 +206,20 @@ impl Storage {
     ///
     /// # Errors
     /// If it lies outside the folder or cannot be read.
-    pub fn side_file(&self, location: &str) -> Result<Bytes, StorageError> {
+    pub fn side_file(&self, location: &str) -> Result<Map, StorageError> {
         let mut maps = self.maps.side_files();
         if let Some(map) = maps.get(location) {
-            return Ok(map.bytes());
+            return Ok(map.clone());
         }
         let read = |source| StorageError::Read { location: location.into(), source };
         let map = Map::of(&self.resolve(location)?).map_err(read)?;
-        let bytes = map.bytes();
-        maps.insert(location.into(), map);
-        Ok(bytes)
+        maps.insert(location.into(), map.clone());
+        Ok(map)
+    }
+
+    /// The model's own file, if it is one.
+    pub fn model(&self) -> Option<&Map> {
+        self.maps.model.as_ref()
     }
 
     /// Bytes of the side files that were looked at so far.

@@ -11,6 +11,7 @@ use prost::bytes::Bytes;
 use super::proto::tensor_proto::DataType;
 use super::proto::{SparseTensorProto, TensorProto};
 use super::storage::{Place, Storage, StorageError};
+use crate::numbers::{self, Numbers};
 
 /// The floating point types a weight can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,6 +56,20 @@ impl Float {
             Float::Bf16 => round_to_bf16(value).to_f64(),
             Float::F32 => f64::from(value as f32),
             Float::F64 => value,
+        }
+    }
+
+    /// Whether all values are finite when they are rounded to this type.
+    pub fn holds(self, values: &[f64]) -> bool {
+        // Without an early end, many are looked at at a time.
+        let all = |is_finite: fn(f64) -> bool| {
+            values.iter().fold(true, |all, &value| all & is_finite(value))
+        };
+        match self {
+            Float::F16 => all(|value| round_to_f16(value).is_finite()),
+            Float::Bf16 => all(|value| round_to_bf16(value).is_finite()),
+            Float::F32 => all(|value| (value as f32).is_finite()),
+            Float::F64 => all(f64::is_finite),
         }
     }
 
@@ -258,14 +273,12 @@ pub fn stored(tensor: &TensorProto, storage: &Storage) -> Result<Option<Stored>,
     Ok(bytes.map(|bytes| Stored { bytes, float, storage: storage.clone() }))
 }
 
-impl Stored {
-    /// How many there are.
-    pub fn count(&self) -> usize {
+impl Numbers for Stored {
+    fn count(&self) -> usize {
         self.bytes.len().checked_div(self.float.size()).unwrap_or(0)
     }
 
-    /// Puts those from `start` on into `into`; zeros where there are no more.
-    pub fn widen(&self, start: usize, into: &mut [f64]) {
+    fn read(&self, start: usize, into: &mut [f64]) {
         let size = self.float.size();
         let bytes = start.checked_mul(size).and_then(|start| self.bytes.get(start..));
         let bytes = bytes.unwrap_or_default();
@@ -281,9 +294,7 @@ impl Stored {
 
 fn read_into<const N: usize>(bytes: &[u8], into: &mut [f64], decode: impl Fn([u8; N]) -> f64) {
     let (chunks, _) = bytes.as_chunks::<N>();
-    let (filled, rest) = into.split_at_mut(into.len().min(chunks.len()));
-    filled.iter_mut().zip(chunks).for_each(|(value, &chunk)| *value = decode(chunk));
-    rest.fill(0.0);
+    into.iter_mut().zip(chunks).for_each(|(value, &chunk)| *value = decode(chunk));
 }
 
 /// The values of an int64 or int32 tensor.
@@ -448,9 +459,7 @@ fn float_values(
 ) -> Result<Vec<f64>, Problem> {
     if let Some(bytes) = raw(tensor, storage)? {
         let stored = Stored { bytes, float, storage: storage.clone() };
-        let mut values = vec![0.0; stored.count()];
-        stored.widen(0, &mut values);
-        return Ok(values);
+        return Ok(numbers::all(&stored));
     }
     // onnx.proto: 16-bit floats stand bit-wise in int32_data.
     let halves = || tensor.int32_data.iter().map(|&bits| bits as u16);

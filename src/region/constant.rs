@@ -11,15 +11,15 @@ use ndarray::ArrayD;
 use prost::Message;
 
 use super::effort::{Budget, Effort};
-use crate::affine::Numbers;
 use crate::engine::{Array, Engine, Limits, Source};
+use crate::numbers::Numbers;
 use crate::onnx::build;
 use crate::onnx::graph::{Graph, Initializer, Node, ValueId};
 use crate::onnx::ids::Table;
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
-use crate::onnx::tensor::{self, Float, Stored};
+use crate::onnx::tensor::{self, Float};
 
 /// Operators that exporters build constants with. Deterministic, and without bodies.
 const FOLDABLE: &[&str] = &[
@@ -517,16 +517,6 @@ impl<'g, 'm> Constants<'g, 'm> {
     /// `tensor` with its data inside, wherever it was.
     fn inlined(&self, tensor: &TensorProto) -> Result<TensorProto, Invalid> {
         tensor::inlined(tensor, &self.graph.model.storage).map_err(Invalid::from)
-    }
-}
-
-impl Numbers for Stored {
-    fn count(&self) -> usize {
-        Stored::count(self)
-    }
-
-    fn read(&self, start: usize, into: &mut [f64]) {
-        self.widen(start, into);
     }
 }
 

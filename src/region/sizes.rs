@@ -75,7 +75,8 @@ impl<'g, 'm> Sizes<'g, 'm> {
             let model = self.graph.model;
             let Ok(bytes) = engine::normal::model(model) else { return Inference::default() };
             let storage = model.storage.clone();
-            let source = Source { bytes, storage, limits: Limits::of_reading() };
+            let source =
+                Source { bytes, constants: Vec::new(), storage, limits: Limits::of_reading() };
             engine::infer(source, self.inputs).unwrap_or_default()
         };
         self.graph.outer.is_none().then(|| self.inference.get_or_init(infer))

@@ -8,9 +8,9 @@ use prost::bytes::Bytes;
 
 use super::feed::Random;
 use super::{largest_difference, largest_magnitude, relative};
-use crate::engine::{Array, Engine, EngineError, Limits, Source, normal};
+use crate::engine::{Array, Constant, Engine, EngineError, Limits, Source, normal};
 use crate::onnx::build;
-use crate::onnx::proto::{NodeProto, TensorProto};
+use crate::onnx::proto::NodeProto;
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor;
 
@@ -29,7 +29,7 @@ pub struct Side {
     /// Nodes in topological order.
     pub nodes: Vec<NodeProto>,
     /// Constants that they read; floats in float64.
-    pub constants: Vec<TensorProto>,
+    pub constants: Vec<Constant>,
 }
 
 /// Everything that a proof needs.
@@ -90,11 +90,12 @@ pub fn prove(claim: &Claim, limits: Limits) -> Result<f64, Unproved> {
     let mut largest = 0.0f64;
     for shapes in &claim.trials {
         let inputs: Vec<Array> = shapes.iter().map(|shape| random.floats(shape)).collect();
-        let run = |bytes: &Bytes| {
-            let source = Source { bytes: bytes.clone(), storage: Storage::default(), limits };
+        let run = |bytes: &Bytes, side: &Side| {
+            let (bytes, constants) = (bytes.clone(), side.constants.clone());
+            let source = Source { bytes, constants, storage: Storage::default(), limits };
             Engine::load(source, shapes)?.run(&inputs)
         };
-        let (expected, found) = (run(&old)?, run(&new)?);
+        let (expected, found) = (run(&old, &claim.old)?, run(&new, &claim.new)?);
         let error = match (expected.as_slice(), found.as_slice()) {
             ([first, ..], _) if first.shape().contains(&0) => return Err(Unproved::NoElements),
             ([first, ..], [found]) => {
@@ -112,6 +113,7 @@ pub fn prove(claim: &Claim, limits: Limits) -> Result<f64, Unproved> {
 }
 
 impl Claim {
+    /// The nodes of one side; its constants are handed over beside them.
     fn model(&self, side: &Side, outputs: &[&str]) -> Bytes {
         let rank = |index: usize| {
             let shape = self.trials.first().and_then(|trial| trial.get(index));
@@ -120,7 +122,7 @@ impl Claim {
         let inputs = self.roots.iter().enumerate();
         let inputs = inputs.map(|(index, name)| build::double_input(name, rank(index))).collect();
         let nodes = side.nodes.iter().flat_map(|node| side.normalised(node, self.opset)).collect();
-        let model = build::model(self.opset, inputs, nodes, side.constants.clone(), outputs);
+        let model = build::model(self.opset, inputs, nodes, Vec::new(), outputs);
         model.encode_to_vec().into()
     }
 }
@@ -143,7 +145,10 @@ impl Side {
             }
             _ => {}
         }
-        let constant = |name: &str| self.constants.iter().find(|tensor| tensor.name() == name);
+        let constant = |name: &str| {
+            let named = self.constants.iter().find(|constant| constant.name() == name);
+            named.map(|constant| &constant.header)
+        };
         let integers = |name: &str| tensor::integers(constant(name)?, &Storage::default()).ok();
         normal::node(node, opset, &integers)
     }

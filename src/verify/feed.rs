@@ -36,8 +36,8 @@ impl Random {
     }
 }
 
-/// How many outputs along an axis make every border case occur: those whose
-/// windows overhang on either side, and two that lie inside.
+/// How many outputs along an axis make every border case occur: those whose windows
+/// overhang on either side, and one that lies inside. With less than two, no stride shows.
 pub fn outputs_with_all_borders(windows: &[Window]) -> i64 {
     // ⌈pad/stride⌉
     let overhang =
@@ -46,7 +46,7 @@ pub fn outputs_with_all_borders(windows: &[Window]) -> i64 {
         let (before, behind) = window.pads();
         overhang(before, window.stride).saturating_add(overhang(behind, window.stride))
     });
-    borders.max().unwrap_or(0).saturating_add(2)
+    borders.max().unwrap_or(0).saturating_add(1).max(2)
 }
 
 /// The input size that gives `outputs` outputs, with `rest` elements left over.

@@ -1,7 +1,8 @@
 //! The proof and the run, both through tract, and what is written read back.
 //!
 //! [`block`] proves each rewrite in float64, [`seal`] remembers what was proved, [`written`]
-//! reads the new file against the old one and that, [`model`] runs the two whole models.
+//! reads the new file against the old one and that, [`model`] runs the two whole models,
+//! each as a [`walk`] through its [`slices`].
 //! Knows the format and the engine; is handed nodes, tensors and bytes, and never
 //! asks the fuser anything.
 
@@ -9,6 +10,8 @@ pub mod block;
 pub mod feed;
 pub mod model;
 pub mod seal;
+pub mod slices;
+pub mod walk;
 pub mod written;
 
 use crate::engine::Array;

@@ -1,17 +1,15 @@
 //! The run of the whole model: as it was read, and as it will be written.
 
-use prost::Message;
-use prost::bytes::Bytes;
-
 use super::feed::Random;
 use super::relative_error;
-use crate::engine::{Array, Engine, EngineError, InputShapes, Limits, Source, normal};
+use super::walk::{MOST, Stopped, Walk, Weights};
+use crate::engine::held::{self, Held};
+use crate::engine::{Array, EngineError, InputShapes, Limits, normal};
 use crate::onnx::graph::Graph;
 use crate::onnx::model::{Invalid, Model, graph_field};
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::tensor_shape_proto::dimension::Value as Dim;
-use crate::onnx::proto::{ModelProto, ValueInfoProto, type_proto};
-use crate::onnx::tensor::Float;
+use crate::onnx::proto::{ValueInfoProto, type_proto};
 
 /// How the run is done.
 #[derive(Debug, Clone)]
@@ -63,10 +61,13 @@ enum Compared {
 
 /// Inputs, and what the old model makes of them.
 struct Trial {
-    shapes: Vec<Vec<usize>>,
-    samples: Vec<Vec<Array>>,
-    expected: Vec<Vec<Array>>,
+    names: Vec<String>,
+    samples: Vec<Vec<Held>>,
+    expected: Outputs,
 }
+
+/// Per sample, the outputs of a model.
+type Outputs = Vec<Vec<Array>>;
 
 /// Fused weights are rounded anew, and so are sums of thousands of products: the
 /// difference may be so many times what new last bits of the old weights alone make.
@@ -77,6 +78,7 @@ const MOST_ROUNDING: f64 = 0.05;
 
 /// One graph input that has to be fed.
 struct Input {
+    name: String,
     data_type: i32,
     shape: Vec<usize>,
 }
@@ -91,14 +93,28 @@ pub fn run(
     options: &Options,
     limits: Limits,
 ) -> Result<Outcome, Invalid> {
-    let (old_bytes, new_bytes) = (normal::model(old)?, normal::model(new)?);
-    let old = Model::index(old_bytes.clone(), old.storage.clone())?;
-    let graphs = Graph::read_all(&old)?;
-    let Some(graph) = graphs.first() else { return Err(Invalid::NoGraph) };
-    if let Some(reason) = graphs.iter().find_map(normal::misread) {
+    run_graphs((old, &Graph::read_all(old)?), (new, &Graph::read_all(new)?), options, limits)
+}
+
+/// The same of models whose graphs were read.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_graphs(
+    (old, old_graphs): (&Model, &[Graph]),
+    (new, new_graphs): (&Model, &[Graph]),
+    options: &Options,
+    limits: Limits,
+) -> Result<Outcome, Invalid> {
+    let (old_inlined, new_inlined) = (normal::inlined(old)?, normal::inlined(new)?);
+    let old_inlined = old_inlined.as_ref().map(Graph::read_all).transpose()?;
+    let new_inlined = new_inlined.as_ref().map(Graph::read_all).transpose()?;
+    let old_graphs = old_inlined.as_deref().unwrap_or(old_graphs);
+    let new_graphs = new_inlined.as_deref().unwrap_or(new_graphs);
+    let Some(graph) = old_graphs.first() else { return Err(Invalid::NoGraph) };
+    if let Some(reason) = old_graphs.iter().find_map(normal::misread) {
         return Ok(Outcome::NotRun(reason));
     }
-    let new = source(new_bytes, new, limits);
     let inputs = match inputs(graph, options)? {
         Ok(inputs) => inputs,
         Err(reason) => return Ok(Outcome::NotRun(reason)),
@@ -112,7 +128,14 @@ pub fn run(
         }
         names.push(info.name().to_owned());
     }
-    let compared = compare(graph, new, options, &inputs, &names);
+    let weights = Weights::AsStored;
+    let old = Walk { graphs: old_graphs, weights, most: MOST, limits };
+    let new = Walk { graphs: new_graphs, ..old };
+    let compared = match compare(&old, &new, options, &inputs, &names) {
+        Err(Stopped::Invalid(invalid)) => return Err(invalid),
+        Err(Stopped::Engine(error)) => Err(error),
+        Ok(compared) => Ok(compared),
+    };
     Ok(match compared {
         Err(error) => Outcome::NotRun(error.to_string()),
         Ok(Compared::NotFinite) => {
@@ -127,9 +150,7 @@ pub fn run(
                     let differs = Outcome::Differs { output, error, tolerance };
                     match options.tolerance {
                         Some(_) => differs,
-                        None => {
-                            explained(&old, &trial, errors, tolerance, limits).unwrap_or(differs)
-                        }
+                        None => explained(&old, &trial, errors, tolerance).unwrap_or(differs),
                     }
                 }
             }
@@ -137,23 +158,17 @@ pub fn run(
     })
 }
 
-/// `bytes`, which are `model` in the engine's words, and `model`'s side files.
-fn source(bytes: Bytes, model: &Model, limits: Limits) -> Source {
-    Source { bytes, storage: model.storage.clone(), limits }
-}
-
 /// Whether `errors` are no more than rounding makes in this model.
 fn explained(
-    old: &Model,
+    old: &Walk,
     trial: &Trial,
     errors: Vec<(String, f64)>,
     tolerance: f64,
-    limits: Limits,
 ) -> Option<Outcome> {
-    let bytes = with_other_last_bits(old.bytes())?;
-    let source = source(bytes.into(), old, limits);
+    let other = Walk { weights: Weights::OtherLastBits, ..*old };
+    let outputs = other.outputs(&trial.names, &trial.samples).ok()?;
     let mut moved: Vec<f64> = vec![0.0; errors.len()];
-    for (expected, found) in trial.expected.iter().zip(&trial.outputs(source).ok()?) {
+    for (expected, found) in trial.expected.iter().zip(&outputs) {
         for (moved, (expected, found)) in moved.iter_mut().zip(expected.iter().zip(found)) {
             *moved = moved.max(relative_error(expected, found));
         }
@@ -174,56 +189,22 @@ fn explained(
     })
 }
 
-/// The model with every other weight of its stored kernels and matrices changed in the
-/// last bit; `None` if it has none.
-fn with_other_last_bits(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut model = ModelProto::decode(bytes).ok()?;
-    let mut random = Random::new(2);
-    let mut changed = false;
-    for weight in model.graph.as_mut()?.initializer.iter_mut().filter(|t| t.dims.len() > 1) {
-        let Some(float) = Float::from_onnx(weight.data_type()) else { continue };
-        if let Some(raw) = weight.raw_data.as_mut() {
-            let mut new = raw.to_vec();
-            // Little endian: the last bit of a number is the lowest of its first byte.
-            for lowest in new.iter_mut().step_by(float.size()) {
-                *lowest ^= u8::from(random.uniform() > 0.0);
-            }
-            *raw = new.into();
-            changed = true;
-        }
-        for value in &mut weight.float_data {
-            *value = f32::from_bits(value.to_bits() ^ u32::from(random.uniform() > 0.0));
-            changed = true;
-        }
-    }
-    changed.then(|| model.encode_to_vec())
-}
-
-impl Trial {
-    fn outputs(&self, source: Source) -> Result<Vec<Vec<Array>>, EngineError> {
-        let engine = Engine::load(source, &self.shapes)?;
-        self.samples.iter().map(|sample| engine.run(sample)).collect()
-    }
-}
-
 fn compare(
-    graph: &Graph,
-    new: Source,
+    old: &Walk,
+    new: &Walk,
     options: &Options,
     inputs: &[Input],
     names: &[String],
-) -> Result<Compared, EngineError> {
-    let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.shape.clone()).collect();
-    let old = source(graph.model.bytes().clone(), graph.model, new.limits);
-    let samples: Vec<Vec<Array>> = (0..options.samples.max(1))
-        .map(|sample| {
-            let mut random = Random::new(options.seed.wrapping_add(sample as u64));
-            inputs.iter().map(|input| input.fill(&mut random)).collect()
-        })
-        .collect();
-    // One model after the other: only one is in memory at a time.
-    let mut trial = Trial { shapes, samples, expected: Vec::new() };
-    trial.expected = trial.outputs(old)?;
+) -> Result<Compared, Stopped> {
+    let samples = (0..options.samples.max(1)).map(|sample| {
+        let mut random = Random::new(options.seed.wrapping_add(sample as u64));
+        let filled = inputs.iter().map(|input| (input.fill(&mut random), input.data_type));
+        held::hold(filled.collect(), old.limits)
+    });
+    let samples = samples.collect::<Result<Vec<_>, _>>()?;
+    let fed: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
+    let (expected, found) = both(old, new, &fed, &samples);
+    let trial = Trial { names: fed, samples, expected: expected? };
     let finite = |array: &Array| match array {
         Array::Float(values) => values.iter().all(|value| value.is_finite()),
         Array::Int(_) => true,
@@ -231,9 +212,10 @@ fn compare(
     if !trial.expected.iter().flatten().all(finite) {
         return Ok(Compared::NotFinite);
     }
-    let found = match trial.outputs(new) {
+    let found = match found {
         Ok(found) => found,
-        Err(error) => return Ok(Compared::Broken(error)),
+        Err(Stopped::Engine(error)) => return Ok(Compared::Broken(error)),
+        Err(invalid) => return Err(invalid),
     };
     let mut errors: Vec<(String, f64)> = names.iter().map(|name| (name.clone(), 0.0)).collect();
     for (expected, found) in trial.expected.iter().zip(&found) {
@@ -242,6 +224,31 @@ fn compare(
         }
     }
     Ok(Compared::Errors(errors, Box::new(trial)))
+}
+
+/// What both models make of `samples`: at the same time if there is memory for that, else
+/// one after the other.
+fn both(
+    old: &Walk,
+    new: &Walk,
+    inputs: &[String],
+    samples: &[Vec<Held>],
+) -> (Result<Outputs, Stopped>, Result<Outputs, Stopped>) {
+    let beside = |walk: &Walk| {
+        let limits = Limits { bytes: walk.limits.bytes / 2, ..walk.limits };
+        Walk { limits, ..*walk }.outputs(inputs, samples)
+    };
+    let (mut expected, mut found) = rayon::join(|| beside(old), || beside(new));
+    let needs_more = |outcome: &Result<Outputs, Stopped>| {
+        matches!(outcome, Err(Stopped::Engine(EngineError::TooLarge { .. })))
+    };
+    if needs_more(&expected) {
+        expected = old.outputs(inputs, samples);
+    }
+    if needs_more(&found) && expected.is_ok() {
+        found = new.outputs(inputs, samples);
+    }
+    (expected, found)
 }
 
 impl Input {
@@ -280,7 +287,7 @@ fn inputs(graph: &Graph, options: &Options) -> Result<Result<Vec<Input>, String>
                 )));
             }
         };
-        inputs.push(Input { data_type: tensor.elem_type(), shape });
+        inputs.push(Input { name, data_type: tensor.elem_type(), shape });
     }
     let elements = |input: &Input| {
         input.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
@@ -317,5 +324,49 @@ fn default_tolerance(info: &ValueInfoProto) -> f64 {
         Ok(DataType::Double) => 1e-9,
         Ok(DataType::Float16 | DataType::Bfloat16) => 2e-2,
         _ => 1e-4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use prost::Message;
+
+    use super::*;
+    use crate::onnx::build::{double_input, model, node};
+    use crate::onnx::storage::Storage;
+
+    /// Each of the two takes two tensors of 8,000 bytes and the zero of a Relu; the second
+    /// one, if it keeps more, three.
+    #[test]
+    fn models_run_one_after_the_other_if_memory_asks_for_it() {
+        let indexed = |nodes| {
+            let model = model(17, vec![double_input("x", 1)], nodes, vec![], &["y"]);
+            Model::index(model.encode_to_vec().into(), Storage::default()).unwrap()
+        };
+        let once = indexed(vec![node("Relu", "", &["x"], "y", vec![])]);
+        let twice = indexed(vec![
+            node("Relu", "", &["x"], "a", vec![]),
+            node("Relu", "", &["a"], "y", vec![]),
+        ]);
+        let shapes = InputShapes::from([("x".to_owned(), vec![1000])]);
+        let options = Options { seed: 0, samples: 1, tolerance: None, shapes };
+        let agreed = |outcome: &Outcome| matches!(outcome, Outcome::Agreed(_));
+        let not_run = |outcome: &Outcome| matches!(outcome, Outcome::NotRun(_));
+        let broken = |outcome: &Outcome| matches!(outcome, Outcome::Broken(_));
+        type Expected<'e> = &'e dyn Fn(&Outcome) -> bool;
+        for (old, new, bytes, expected) in [
+            (&once, &once, 32_016, &agreed as Expected),
+            (&once, &once, 16_008, &agreed),
+            (&once, &once, 16_007, &not_run),
+            (&once, &twice, 24_008, &agreed),
+            (&once, &twice, 24_007, &broken),
+            (&twice, &once, 24_007, &not_run),
+        ] {
+            let limits = Limits::new(Duration::from_secs(60), bytes);
+            let outcome = run(old, new, &options, limits).unwrap();
+            assert!(expected(&outcome), "{bytes}: {outcome:?}");
+        }
     }
 }

@@ -21,20 +21,21 @@ impl Seal {
         Seal { header: TensorProto { raw_data: None, ..tensor.clone() }, digest }
     }
 
-    /// That of a float64 tensor when it is rounded, once, to `float`; of another one as it is.
-    pub fn rounded(exact: &TensorProto, float: Float) -> Self {
-        if exact.data_type() != Float::F64.to_onnx() {
-            return Seal::of(exact);
-        }
-        let (numbers, _) = exact.raw_data().as_chunks::<8>();
+    /// That of a tensor of type `float` when it holds, rounded once, the numbers of all
+    /// `pieces`.
+    ///
+    /// # Errors
+    /// That of the first piece that is not there.
+    pub fn rounded<E>(
+        header: TensorProto,
+        float: Float,
+        pieces: impl Iterator<Item = Result<Vec<f64>, E>>,
+    ) -> Result<Self, E> {
         let mut hasher = XxHash3_128::new();
-        for numbers in numbers.chunks(PIECE) {
-            let numbers: Vec<f64> =
-                numbers.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect();
-            hasher.write(&tensor::rounded(&numbers, float));
+        for piece in pieces {
+            hasher.write(&tensor::rounded(&piece?, float));
         }
-        let header = tensor::header(exact.name(), &exact.dims, float.to_onnx());
-        Seal { header, digest: hasher.finish_128() }
+        Ok(Seal { header, digest: hasher.finish_128() })
     }
 
     /// The tensor without its data.
@@ -47,6 +48,3 @@ impl Seal {
         self.header.name()
     }
 }
-
-/// Numbers that are rounded at a time.
-const PIECE: usize = 1 << 14;

@@ -97,7 +97,8 @@ pub fn run(model: &Path, folder: &Path, inputs: &[Array]) -> Result<Vec<Array>, 
 
 fn source(bytes: Bytes, folder: Option<&Path>) -> Source {
     let storage = folder.map(|folder| Storage::in_folder(folder, Links::Confined));
-    Source { bytes, storage: storage.unwrap_or_default(), limits: Limits::of_reading() }
+    let (storage, limits) = (storage.unwrap_or_default(), Limits::of_reading());
+    Source { bytes, constants: Vec::new(), storage, limits }
 }
 
 pub fn fused(input: &Path, output: &Path) -> Report {

@@ -79,11 +79,14 @@ impl Files<'_> {
         let old = ModelProto::decode(bytes).unwrap();
         let name = |output| graphs[0].value(output).name.clone();
         let outputs = plans[0].blocks.iter().map(|block| name(block.region.output)).collect();
-        let seals = plans.iter().zip(&fused).map(|(plan, fused)| {
-            let blocks = plan.blocks.iter().zip(fused);
-            blocks.map(|(block, fused)| {
-                let exact = fused.exact().unwrap();
-                exact.iter().map(|tensor| Seal::rounded(tensor, block.float)).collect()
+        let seals = fused.iter().map(|fused| {
+            fused.iter().map(|fused| {
+                fused
+                    .weights
+                    .iter()
+                    .map(scene::sealed)
+                    .chain(fused.integers.iter().map(Seal::of))
+                    .collect()
             })
         });
         let seals: Vec<Vec<Vec<Seal>>> = seals.map(Iterator::collect).collect();
@@ -110,7 +113,7 @@ impl Files<'_> {
             })
             .collect();
         let new = Model::index(new.to_vec().into(), storage)?;
-        check(self.graphs, &expected, &new)
+        check(self.graphs, &expected, &Graph::read_all(&new)?)
     }
 
     /// Whether the run of old and new model refuses the new one.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use acb_fuse::numbers;
 use acb_fuse::onnx::proto::NodeProto;
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor::{self, Float};
@@ -15,8 +16,15 @@ type Answer = Result<ArrayD<f64>, String>;
 pub fn run(side: &Side, roots: &[(String, ArrayD<f64>)]) -> Answer {
     let mut floats: HashMap<String, ArrayD<f64>> = roots.iter().cloned().collect();
     let mut integers: HashMap<String, Vec<i64>> = HashMap::new();
-    for tensor in &side.constants {
-        let (name, storage) = (tensor.name().to_owned(), Storage::default());
+    for constant in &side.constants {
+        let (name, storage) = (constant.name().to_owned(), Storage::default());
+        let tensor = &constant.header;
+        if let Some(numbers) = &constant.numbers {
+            let dims: Vec<usize> = tensor.dims.iter().map(|&dim| dim as usize).collect();
+            let values = ArrayD::from_shape_vec(dims, numbers::all(&**numbers)).unwrap();
+            floats.insert(name, values);
+            continue;
+        }
         match Float::from_onnx(tensor.data_type()) {
             Some(_) => drop(floats.insert(name, tensor::floats(tensor, &storage).unwrap())),
             None => drop(integers.insert(name, tensor::integers(tensor, &storage).unwrap())),

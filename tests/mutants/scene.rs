@@ -2,8 +2,9 @@
 
 use acb_fuse::affine::{Geometry, Sense, Window};
 use acb_fuse::claim::claim;
-use acb_fuse::engine::{Array, InputShapes, Limits};
+use acb_fuse::engine::{Array, Constant, InputShapes, Limits};
 use acb_fuse::fuse::{Fused, Weights, fuse};
+use acb_fuse::numbers;
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto};
@@ -16,6 +17,8 @@ use acb_fuse::region::{Kind, Part, Readings};
 use acb_fuse::verify::block::{Claim, Side, Unproved, prove};
 use acb_fuse::verify::feed::Random;
 use acb_fuse::verify::seal::Seal;
+use std::iter;
+
 use ndarray::ArrayD;
 use prost::Message;
 
@@ -52,15 +55,15 @@ pub struct Made {
 
 impl Made {
     pub fn of(fused: &Fused) -> Self {
-        let floats = fused.exact().unwrap();
-        let floats = floats.iter().filter(|tensor| Float::from_onnx(tensor.data_type()).is_some());
-        let array = |tensor: &TensorProto| {
-            (tensor.name().to_owned(), tensor::floats(tensor, &Storage::default()).unwrap())
+        let array = |weights: &Weights| {
+            let numbers = numbers::all(&*weights.numbers);
+            let dims: Vec<usize> = weights.dims.iter().map(|&dim| dim as usize).collect();
+            (weights.name.clone(), ArrayD::from_shape_vec(dims, numbers).unwrap())
         };
         Made {
             nodes: fused.nodes.clone(),
             tensors: fused.weights.iter().map(written).chain(fused.integers.clone()).collect(),
-            exact: floats.map(array).collect(),
+            exact: fused.weights.iter().map(array).collect(),
         }
     }
 
@@ -70,17 +73,26 @@ impl Made {
             self.exact.iter().map(|(name, values)| tensor::from_floats(name, values, Float::F64));
         let others = self.tensors.iter();
         let others = others.filter(|tensor| Float::from_onnx(tensor.data_type()).is_none());
-        Side { nodes: self.nodes.clone(), constants: floats.chain(others.cloned()).collect() }
+        let constants = floats.chain(others.cloned()).map(Constant::from).collect();
+        Side { nodes: self.nodes.clone(), constants }
     }
 
     /// Whether what is written is what is proved, rounded.
     fn is_rounded(&self, float: Float) -> bool {
-        let proved = self.side().constants;
-        proved
-            .iter()
-            .map(|exact| Seal::rounded(exact, float))
-            .all(|seal| self.tensors.iter().any(|tensor| Seal::of(tensor) == seal))
+        self.exact.iter().all(|(name, values)| {
+            let dims: Vec<i64> = values.shape().iter().map(|&dim| dim as i64).collect();
+            let header = tensor::header(name, &dims, float.to_onnx());
+            let numbers = values.iter().copied().collect::<Vec<f64>>();
+            let seal = Seal::rounded(header, float, iter::once(Ok::<_, ()>(numbers))).unwrap();
+            self.tensors.iter().any(|tensor| Seal::of(tensor) == seal)
+        })
     }
+}
+
+/// What weights must be in the file.
+pub fn sealed(weights: &Weights) -> Seal {
+    let pieces = weights.pieces().map(|piece| weights.read(piece));
+    Seal::rounded(weights.header(), weights.float, pieces).unwrap()
 }
 
 /// Weights as the file will hold them.

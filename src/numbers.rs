@@ -1,5 +1,5 @@
-//! Weights, wherever they lie: read in pieces, so that a kernel of any size is fused in
-//! little memory.
+//! Weights, wherever they lie: read in pieces, so that kernels of any size are fused,
+//! proved and written in little memory.
 
 use std::fmt::Debug;
 
@@ -8,7 +8,7 @@ pub trait Numbers: Debug + Send + Sync {
     /// How many there are.
     fn count(&self) -> usize;
 
-    /// Puts those from `start` on into all of `into`. Both lie within [`Self::count`].
+    /// Puts those from `start` on into all of `into`; there are as many.
     fn read(&self, start: usize, into: &mut [f64]);
 }
 
@@ -18,7 +18,8 @@ impl Numbers for Vec<f64> {
     }
 
     fn read(&self, start: usize, into: &mut [f64]) {
-        into.copy_from_slice(&self[start..start + into.len()]);
+        let from = self.get(start..).unwrap_or_default();
+        into.iter_mut().zip(from).for_each(|(into, from)| *into = *from);
     }
 }
 

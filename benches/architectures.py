@@ -1,0 +1,76 @@
+"""Makes the paper's architectures at full width with random weights, by PyTorch's exporter, for measuring.
+
+    python benches/architectures.py MODEL FOLDER
+
+writes FOLDER/model.onnx, for one of them with the weights beside it in model.onnx.data.
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import onnx
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "fixtures" / "export"))
+
+from acnet import ACB, initialise
+from export_networks import plain_twin
+from exporters import export
+from fixture import random_inputs, seeded
+from networks import alexnet, cifar_quick, densenet121, densenet40, resnet18, resnet56, vgg16, wrn16_8
+
+VGG16 = (64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)
+
+# Name -> architecture at the width of its paper, and the width of its input.
+ARCHITECTURES = {
+    "cifar_quick": (partial(cifar_quick, widths=(32, 32, 64), hidden=64), 32),
+    "vgg16_cifar": (partial(vgg16, stages=VGG16, hidden=(512,)), 32),
+    "resnet56": (partial(resnet56, widths=(16, 32, 64)), 32),
+    "wrn16_8": (partial(wrn16_8, widths=(16, 128, 256, 512)), 32),
+    "densenet40": (partial(densenet40, growth=12, channels=16), 32),
+    "alexnet": (partial(alexnet, widths=(96, 256, 384, 384, 256), positions=36, hidden=4096, classes=1000), 227),
+    "resnet18": (partial(resnet18, widths=(64, 128, 256, 512), classes=1000), 224),
+    "densenet121": (partial(densenet121, growth=32, expansion=4, classes=1000), 224),
+    "vgg16": (partial(vgg16, stages=VGG16, positions=49, hidden=(4096, 4096), classes=1000), 224),
+}
+
+# The statistics of a few images are enough to scale weights by.
+BATCH = 4
+
+
+def write_acnet(name, folder):
+    """The training-time graph, with its batch norms."""
+    export_network(acnet(name), name, folder, "torchscript_kept_static")
+
+
+def write_plain(name, folder):
+    """The plain architecture with the weights that the ACNet fuses to; batch norms are folded by the exporter."""
+    export_network(plain_twin(ARCHITECTURES[name][0], acnet(name)), name, folder, "torchscript_folded_static")
+
+
+def write_plain_external(name, folder):
+    write_plain(name, folder)
+    model = onnx.load(folder / "model.onnx")
+    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data")
+
+
+def acnet(name):
+    architecture, size = ARCHITECTURES[name]
+    rng = seeded(name)
+    return initialise(architecture(ACB), random_inputs([(BATCH, 3, size, size)], rng), rng)
+
+
+def export_network(module, name, folder, words):
+    size = ARCHITECTURES[name][1]
+    path = folder / f"{words}.onnx"
+    export(module, random_inputs([(1, 3, size, size)], seeded(name)), path)
+    path.rename(folder / "model.onnx")
+
+
+# What a model's name says after the architecture's.
+VARIANTS = {"": write_acnet, "_plain": write_plain, "_plain_external": write_plain_external}
+MODELS = {f"{name}{variant}": partial(write, name) for name in ARCHITECTURES for variant, write in VARIANTS.items()}
+
+if __name__ == "__main__":
+    name, folder = sys.argv[1:]
+    MODELS[name](Path(folder))
