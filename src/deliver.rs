@@ -5,7 +5,6 @@
 //! is written where it belongs as soon as it is there. Knows files and edits; what is
 //! checked, and against what, is for the caller to say.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
@@ -179,9 +178,7 @@ impl Delivery<'_> {
         gaps: &[Gap],
         put: impl Fn(&[u8], u64) -> io::Result<()> + Sync,
     ) -> Result<(), Unfilled> {
-        let weights: HashMap<usize, &Weights> =
-            self.rewrite.weights().map(|(later, weights)| (later.id, weights)).collect();
-        let pieces = gaps.iter().filter_map(|gap| Some((gap.at, *weights.get(&gap.later.id)?)));
+        let pieces = gaps.iter().filter_map(|gap| Some((gap.at, self.rewrite.weight(gap.later)?)));
         let pieces = pieces.flat_map(|(at, weights)| {
             weights.pieces().map(move |piece| {
                 let before = piece.start.saturating_mul(weights.float.size());
@@ -254,8 +251,7 @@ impl Delivery<'_> {
 
     /// Whether the weights called `later` are the bytes that are `there`.
     fn is(&self, later: Later, there: &[u8]) -> bool {
-        let mut weights = self.rewrite.weights();
-        let Some((_, weights)) = weights.find(|(known, _)| *known == later) else { return false };
+        let Some(weights) = self.rewrite.weight(later) else { return false };
         let same = |piece: Range<usize>| {
             let size = weights.float.size();
             let place = piece.start.saturating_mul(size)..piece.end.saturating_mul(size);
