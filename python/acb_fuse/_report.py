@@ -31,38 +31,32 @@ class SideFile:
     """A file of weights beside a model."""
 
     location: str
-    bytes: int
+    bytes: Optional[int]
+    sha256: Optional[str]
 
 
 @dataclass(frozen=True)
-class Input:
-    """The model that was read."""
+class File:
+    """A model file; what is None could not be read."""
 
     path: str
-    sha256: str
-    bytes: int
+    bytes: Optional[int]
+    sha256: Optional[str]
     side_files: tuple[SideFile, ...]
-
-
-@dataclass(frozen=True)
-class Output:
-    """The model that was written."""
-
-    path: str
-    sha256: str
-    bytes: int
-    side_file: Optional[str]
+    """Those that the model names; of the output, the one that was made for it."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """A convolution that was made."""
+    """The shape of a convolution that was made; every tuple has one entry per spatial axis."""
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
     pads: tuple[tuple[int, ...], ...]
-    """Per spatial axis, in front and behind."""
+    """At the beginning and at the end; below 0 if it is cropped."""
+    borders: tuple[str, ...]
+    """What is added there: zero, reflect, edge, wrap."""
     groups: int
     inputs: int
     outputs: int
@@ -71,11 +65,11 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Cost:
-    """What nodes cost; multiply-adds are per position of the output."""
+    """What the nodes of a block cost; multiply-adds are per position of its output."""
 
     nodes: int
-    parameters: float
-    multiply_adds: float
+    parameters: int
+    multiply_adds_per_position: float
 
 
 @dataclass(frozen=True)
@@ -93,21 +87,28 @@ class Block:
     branches: str
     norms: int
     removed_nodes: tuple[str, ...]
+    new_nodes: tuple[str, ...]
+    new_tensors: tuple[str, ...]
     reads: tuple[str, ...]
     output: str
-    new_tensors: tuple[str, ...]
     geometry: tuple[Geometry, ...]
+    positions: Optional[float]
+    """Of its output, over all images; None if that is not known."""
     before: Cost
     after: Cost
     proof: Optional[Proof]
-    weights: Optional[dict[str, Any]]
+    weights: Optional[tuple[dict[str, Any], ...]]
+    """How large the weights are, one entry per convolution, as in `Report.json`."""
+    hint: Optional[str]
+    """What to do before quantization, if that became harder."""
 
 
 @dataclass(frozen=True)
 class NearMiss:
-    """A place that was left alone, and why."""
+    """A place that was left alone, and why: in a word for programs, and in a sentence."""
 
     node: str
+    kind: str
     reason: str
 
 
@@ -121,9 +122,9 @@ class RunOutput:
 
 @dataclass(frozen=True)
 class Run:
-    """The run of the whole models; `reason` says why there was none."""
+    """The run of the whole models; `reason` says why there was none, or only one."""
 
-    outcome: Literal["agreed", "within_rounding", "not_run"]
+    outcome: Literal["agreed", "within_rounding", "differs", "broken", "not_run"]
     outputs: tuple[RunOutput, ...]
     rounding: Optional[float]
     reason: Optional[str]
@@ -131,11 +132,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Size:
-    """How large a model is."""
+    """How large a model is, its side files included; what is None is not known."""
 
-    bytes: int
-    nodes: int
-    parameters: float
+    bytes: Optional[int]
+    nodes: Optional[int]
+    parameters: Optional[int]
     multiply_adds: Optional[float]
 
 
@@ -165,6 +166,7 @@ class Seconds:
     plan: float
     fuse_and_prove: float
     write: float
+    read_back: float
     run: float
     total: float
 
@@ -178,8 +180,8 @@ class Report:
     outcome: Literal["looked", "written", "failed"]
     error: Optional[Failure]
     mode: Literal["look", "verified", "unverified"]
-    input: Input
-    output: Optional[Output]
+    input: File
+    output: Optional[File]
     blocks: tuple[Block, ...]
     near_misses: tuple[NearMiss, ...]
     run: Optional[Run]
