@@ -30,6 +30,7 @@ from ._report import (
     Failure,
     File,
     Geometry,
+    Magnitude,
     NearMiss,
     Notes,
     Proof,
@@ -40,7 +41,9 @@ from ._report import (
     SideFile,
     Size,
     Sizes,
+    Spread,
     Tool,
+    Weights,
 )
 
 __all__ = [
@@ -56,6 +59,7 @@ __all__ = [
     "Geometry",
     "InvalidModel",
     "LookOptions",
+    "Magnitude",
     "NearMiss",
     "NotRun",
     "Notes",
@@ -69,10 +73,12 @@ __all__ = [
     "SideFile",
     "Size",
     "Sizes",
+    "Spread",
     "TimedOut",
     "Tool",
     "UsageError",
     "VerificationFailed",
+    "Weights",
     "find_binary",
     "fuse",
     "look",

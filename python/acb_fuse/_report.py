@@ -1,11 +1,9 @@
-"""What the tool says it did, as `--report` writes it."""
+"""What the tool says it did, as `--report FILE.json` writes it: src/report/schema.json, name by name."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, Optional, Union, get_args, get_origin, get_type_hints
-
-SCHEMA = 1
 
 # The annotations are read when a report is: hence `Optional`, which all versions of Python can evaluate.
 
@@ -20,7 +18,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why nothing was written."""
+    """How the process ended, if not with 0."""
 
     exit_code: int
     message: str
@@ -28,7 +26,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class SideFile:
-    """A file of weights beside a model."""
+    """A file beside a model that holds weights; what is None could not be read."""
 
     location: str
     bytes: Optional[int]
@@ -43,7 +41,6 @@ class File:
     bytes: Optional[int]
     sha256: Optional[str]
     side_files: tuple[SideFile, ...]
-    """Those that the model names; of the output, the one that was made for it."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +51,9 @@ class Geometry:
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
     pads: tuple[tuple[int, ...], ...]
-    """At the beginning and at the end; below 0 if it is cropped."""
+    """At the beginning and at the end; negative where the input is cropped."""
     borders: tuple[str, ...]
-    """What is added there: zero, reflect, edge, wrap."""
+    """What is added there: zero, reflect, edge or wrap."""
     groups: int
     inputs: int
     outputs: int
@@ -65,7 +62,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the nodes of a block cost; multiply-adds are per position of its output."""
+    """What the nodes of a block cost."""
 
     nodes: int
     parameters: int
@@ -74,9 +71,39 @@ class Cost:
 
 @dataclass(frozen=True)
 class Proof:
-    """How far the old and the new nodes differ in float64, relative to the largest value."""
+    """How far the old and the new nodes differ in float64, relative to the largest value on the way."""
 
-    error: float
+    error: Optional[float]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the largest |w| per output channel is spread; `ratio` is largest / median."""
+
+    smallest: Optional[float]
+    lower_quartile: Optional[float]
+    median: Optional[float]
+    upper_quartile: Optional[float]
+    largest: Optional[float]
+    ratio: Optional[float]
+
+
+@dataclass(frozen=True)
+class Magnitude:
+    """How large the weights of a kernel are, at each tap (the last axis fastest) and per channel."""
+
+    kernel: tuple[int, ...]
+    by_position: tuple[Optional[float], ...]
+    channels: Spread
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A fused kernel beside the largest of its branches: as it is stored, and with its norms folded."""
+
+    stored: Spread
+    before: Magnitude
+    after: Magnitude
 
 
 @dataclass(frozen=True)
@@ -84,6 +111,7 @@ class Block:
     """A block that was, or would be, fused."""
 
     name: str
+    """What `skip` takes."""
     branches: str
     norms: int
     removed_nodes: tuple[str, ...]
@@ -92,13 +120,14 @@ class Block:
     reads: tuple[str, ...]
     output: str
     geometry: tuple[Geometry, ...]
+    """The convolutions that it becomes."""
     positions: Optional[float]
-    """Of its output, over all images; None if that is not known."""
+    """Of its output; None if a size is not known."""
     before: Cost
     after: Cost
     proof: Optional[Proof]
-    weights: Optional[tuple[dict[str, Any], ...]]
-    """How large the weights are, one entry per convolution, as in `Report.json`."""
+    weights: Optional[tuple[Weights, ...]]
+    """One per convolution; None if nothing was made."""
     hint: Optional[str]
     """What to do before quantization, if that became harder."""
 
@@ -114,17 +143,17 @@ class NearMiss:
 
 @dataclass(frozen=True)
 class RunOutput:
-    """How far an output of the new model differs, relative to its largest value."""
+    """How far an output of the new model differs, relative to its largest value; None is infinitely far."""
 
     name: str
-    error: float
+    error: Optional[float]
 
 
 @dataclass(frozen=True)
 class Run:
-    """The run of the whole models; `reason` says why there was none, or only one."""
+    """The run of both whole models, or the reason why there was none."""
 
-    outcome: Literal["agreed", "within_rounding", "differs", "broken", "not_run"]
+    outcome: Literal["agreed", "within_rounding", "not_run", "differs", "broken"]
     outputs: tuple[RunOutput, ...]
     rounding: Optional[float]
     reason: Optional[str]
@@ -142,7 +171,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The old and the new model."""
+    """The model as it was read, and as it was, or would be, written."""
 
     before: Size
     after: Size
@@ -154,6 +183,7 @@ class Notes:
 
     newer_opset: Optional[int]
     fixed_shapes: tuple[str, ...]
+    """Shapes that were given and on which blocks rely: the result is right for these only."""
     inferred_nodes: int
     removed_inputs: int
 
@@ -173,7 +203,7 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Report:
-    """What was, or would be, done to one model; keys of newer versions are in `json` only."""
+    """What was, or would be, done to one model. What newer versions say beyond that is in `json` only."""
 
     schema: int
     tool: Tool
@@ -195,14 +225,12 @@ class Report:
     def parse(cls, json: dict[str, Any]) -> Report:
         """Reads a report that was parsed as JSON, or is the `json` of another one.
 
-        Raises a `ValueError` if it is not what this version reads.
+        Raises a `ValueError` if something is missing.
         """
-        if json.get("schema") != SCHEMA:
-            raise ValueError(f"a report of schema {SCHEMA} was expected, not of {json.get('schema')}")
         try:
             report: Report = _read(cls, {**json, "json": json})
         except (KeyError, TypeError) as problem:
-            raise ValueError(f"the report is not whole: {problem}") from problem
+            raise ValueError(f"this is no report of acb-fuse, or of a version that is too old: {problem}") from problem
         return report
 
 
