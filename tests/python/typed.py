@@ -33,4 +33,5 @@ def largest_error(source: Path) -> float | None:
         return None if error.report is None or error.report.run is None else error.report.run.rounding
     except acb_fuse.Error as error:
         raise SystemExit(error.exit_code if not error.may_retry else 75) from error
-    return max((block.proof.error for block in report.blocks if block.proof is not None), default=None)
+    errors = [block.proof.error for block in report.blocks if block.proof is not None]
+    return max((error for error in errors if error is not None), default=None)
