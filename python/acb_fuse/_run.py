@@ -66,4 +66,4 @@ def _read(report: Path) -> Report | None:
 
 def _signal(exit_code: int) -> str:
     """What is to be said of a process that could not say anything."""
-    return f"acb-fuse was ended by {signal.Signals(-exit_code).name}" if exit_code < 0 else ""
+    return f"acb-fuse was ended by signal {-exit_code}: {signal.strsignal(-exit_code)}" if exit_code < 0 else ""

@@ -164,7 +164,7 @@ class Errors(Test):
 
     def test_of_other_processes(self) -> None:
         with self.stub("kill -KILL $$"):
-            self.check(acb_fuse.Ended, -9, "ended by SIGKILL", ACNET)
+            self.check(acb_fuse.Ended, -9, "ended by signal 9: Killed", ACNET)
         with self.stub("echo told to end >&2; exit 130"):
             self.check(acb_fuse.Ended, 130, "told to end", ACNET)
         with self.stub("exit 99"):
