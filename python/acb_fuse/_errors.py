@@ -8,7 +8,10 @@ from ._report import Report
 
 
 class Error(Exception):
-    """Nothing was written. `str` of it names the file and what is wrong; `report` is there if the tool came that far."""
+    """Nothing was written. `str` of it names the file and what is wrong; `report` is there if the tool came that far.
+
+    Where the process was ended from outside (`Ended`, `TimedOut`), the old file or the whole new one is in place.
+    """
 
     may_retry: ClassVar[bool] = False
     """Whether the same call may succeed later, or on another machine."""
