@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 use acb_fuse::engine::InputShapes;
 use acb_fuse::onnx::output::{Clobber, remove_staged};
 use acb_fuse::onnx::storage::Links;
-use acb_fuse::{Error, Options, Place, convert};
-use clap::Parser;
+use acb_fuse::report::file::Target;
+use acb_fuse::report::text;
+use acb_fuse::{Error, Options, Place, reported};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Fold the training-time convolution blocks of an ONNX model into single
@@ -69,6 +72,13 @@ struct Arguments {
     /// Memory that the tensors of a run may take, in GiB; what needs more is not run
     #[arg(long, value_name = "GIB", default_value_t = 8)]
     verify_memory: usize,
+    /// Write what was done, and how it ended, to a file: FILE.json for programs, FILE.html
+    /// for a browser, `-` for JSON on standard output (may be repeated)
+    #[arg(long, value_name = "FILE", value_parser = Target::of)]
+    report: Vec<Target>,
+    /// Print also how large the fused weights are by position
+    #[arg(long, short, conflicts_with = "quiet")]
+    verbose: bool,
     /// Print nothing but errors
     #[arg(long, short)]
     quiet: bool,
@@ -91,6 +101,9 @@ const INTERRUPTED: i32 = 130;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(why) = arguments.misplaced_report() {
+        Arguments::command().error(ErrorKind::ArgumentConflict, why).exit();
+    }
     // Told to end, the process takes its temporary files away.
     let _ = ctrlc::set_handler(|| {
         remove_staged();
@@ -106,22 +119,39 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Error> {
+    arguments.report.iter().try_for_each(Target::check)?;
     let output = arguments.output.as_deref().map(Place::of);
-    let report = convert(&Place::of(&arguments.input), output.as_ref(), &arguments.options())?;
-    if !arguments.quiet {
-        // The model itself may go to standard output.
-        let text = printable(&report.to_string(), |c| c == '\n');
-        let _ = match output {
-            Some(Place::Pipe) => write!(std::io::stderr(), "{text}"),
-            _ => write!(std::io::stdout(), "{text}"),
+    let input = Place::of(&arguments.input);
+    let (mut report, mut result) = reported(&input, output.as_ref(), &arguments.options());
+    if result.is_ok() && !arguments.quiet {
+        // The model or the report itself may go to standard output.
+        let taken = output == Some(Place::Pipe) || arguments.report.contains(&Target::Pipe);
+        let shown = |colours| {
+            let mut shown = printable(&report.to_string(), |c| c == '\n');
+            if arguments.verbose {
+                shown.push_str(&text::averages(&report, colours));
+            }
+            shown
+        };
+        let _ = match taken {
+            true => write!(std::io::stderr(), "{}", shown(has_colours(&std::io::stderr()))),
+            false => write!(std::io::stdout(), "{}", shown(has_colours(&std::io::stdout()))),
         };
     }
-    match report.blocks.len() {
-        blocks if blocks > 0 && arguments.check => {
-            Err(Error::Fusable { file: report.file, blocks })
-        }
-        _ => Ok(()),
+    if result.is_ok() && arguments.check && !report.blocks.is_empty() {
+        let (file, blocks) = (report.input.path.clone(), report.blocks.len());
+        let fusable = Error::Fusable { file, blocks };
+        report.fail(&fusable);
+        result = Err(fusable);
     }
+    let written = arguments.report.iter().try_for_each(|target| target.write(&report));
+    result.and(written)
+}
+
+/// Whether colours may be used on `stream`: <https://no-color.org>.
+fn has_colours(stream: &impl IsTerminal) -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    stream.is_terminal() && !is_set("NO_COLOR")
 }
 
 /// `text` as it may be shown on a terminal: names in a model are anybody's, and control
@@ -138,6 +168,21 @@ fn printable(text: &str, keep: fn(char) -> bool) -> String {
 }
 
 impl Arguments {
+    /// Why a report cannot go where it is to go.
+    fn misplaced_report(&self) -> Option<&'static str> {
+        let output = self.output.as_deref();
+        let is_model = |report: &Target| {
+            report.is(&self.input) || output.is_some_and(|output| report.is(output))
+        };
+        if output == Some("-") && self.report.contains(&Target::Pipe) {
+            Some("the model and the report cannot both go to standard output")
+        } else if self.report.iter().any(is_model) {
+            Some("the report would take the place of a model")
+        } else {
+            None
+        }
+    }
+
     fn options(&self) -> Options {
         Options {
             verify: !self.no_verify,
@@ -155,6 +200,7 @@ impl Arguments {
             },
             verify_timeout: Duration::from_secs(self.verify_timeout),
             verify_memory: self.verify_memory.saturating_mul(1 << 30),
+            details: self.verbose || !self.report.is_empty(),
             progress: if self.quiet { |_, _, _| {} } else { show_progress },
         }
     }

@@ -134,13 +134,6 @@ impl Spread {
     }
 }
 
-impl Comparison {
-    /// How many times as far from the median channel the largest one is as before.
-    pub fn worsening(&self) -> Option<f64> {
-        Some(self.after.channels.ratio? / self.before.channels.ratio?)
-    }
-}
-
 /// The average of normalised matrices of one size (Eq. 9), and how many there are; `None`
 /// if there are none.
 pub fn average<'m>(matrices: impl Iterator<Item = &'m [f64]>) -> Option<(Vec<f64>, usize)> {
