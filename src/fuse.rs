@@ -9,9 +9,7 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, Axis};
 
-use crate::affine::{
-    Affine, Border, Comparison, Geometry, Linear, Order, Refusal, Sense, Window,
-};
+use crate::affine::{Affine, Border, Comparison, Geometry, Linear, Order, Refusal, Sense, Window};
 use crate::numbers::Numbers;
 use crate::onnx::build::{int, ints, node, string};
 use crate::onnx::graph::ValueId;

@@ -514,9 +514,7 @@ fn drawing(branches: &[Vec<Step>]) -> Drawing {
     };
     let common = first.iter().rev().enumerate().take_while(|(back, step)| is_common(*back, step));
     let common = common.count();
-    let own = |branch: &Vec<Step>| {
-        texts(branch.get(..branch.len() - common).unwrap_or_default())
-    };
+    let own = |branch: &Vec<Step>| texts(branch.get(..branch.len() - common).unwrap_or_default());
     let after = first.get(first.len() - common..).unwrap_or_default();
     Drawing { branches: branches.iter().map(own).collect(), after: texts(after) }
 }

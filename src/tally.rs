@@ -73,9 +73,8 @@ pub fn multiply_adds(scopes: &[Scope]) -> MultiplyAdds {
         }
         for block in blocks {
             let geometry = block.parts.iter().map(|part| &part.map).find(|g| g.channels.is_some());
-            let here = geometry.and_then(|geometry| {
-                Some(positions_of(reader, geometry, block.region.output)?.0)
-            });
+            let here = geometry
+                .and_then(|geometry| Some(positions_of(reader, geometry, block.region.output)?.0));
             new = add(new, here.map(|here| here * block.after.work.each));
             positions.push(here);
         }

@@ -210,7 +210,9 @@ impl Work<'_, '_> {
         let mut seconds = 0.0;
         let delivered = timed(&mut seconds, || {
             let check = |new: &Model| {
-                timed(&mut report.seconds.read_back, || self.measure(new, written, &mut report.sizes.after))?;
+                timed(&mut report.seconds.read_back, || {
+                    self.measure(new, written, &mut report.sizes.after)
+                })?;
                 self.check(new, scopes, &expected, report)
             };
             match to {
@@ -218,7 +220,8 @@ impl Work<'_, '_> {
                 Place::File(target) => delivery.to_file(target, self.options.clobber, check),
             }
         });
-        report.seconds.write = seconds - report.seconds.read_back - report.seconds.run;
+        let checked = report.seconds.read_back + report.seconds.run;
+        report.seconds.write = (seconds - checked).max(0.0);
         let delivered = match delivered {
             Ok(delivered) => delivered,
             Err(Undelivered::Failed(error)) => return Err(error),
@@ -229,7 +232,8 @@ impl Work<'_, '_> {
         let made = |file: &SideFile| Some(&file.location) == delivered.side_file.as_ref();
         written.side_files.retain(made);
         let (bytes, sha256) = (None, None);
-        if let (Some(location), true) = (delivered.side_file.clone(), written.side_files.is_empty()) {
+        if let (Some(location), true) = (delivered.side_file.clone(), written.side_files.is_empty())
+        {
             written.side_files.push(SideFile { location, bytes, sha256 });
         }
         report.output = Some(std::mem::take(written));
@@ -330,7 +334,8 @@ fn note_made(made: &[Vec<Made>], report: &mut Report) {
         let Fused { nodes, weights, integers, .. } = &made.fused;
         let integers = integers.iter().map(|tensor| tensor.name().to_owned());
         block.new_nodes = nodes.iter().map(|node| node.name().to_owned()).collect();
-        block.new_tensors = weights.iter().map(|weights| weights.name.clone()).chain(integers).collect();
+        block.new_tensors =
+            weights.iter().map(|weights| weights.name.clone()).chain(integers).collect();
         block.proof = made.proof.map(|error| Proof { error });
         block.note_weights(made.compared.clone());
     }

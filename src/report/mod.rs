@@ -9,8 +9,8 @@ pub mod html;
 pub mod text;
 
 use prost::bytes::Bytes;
-use serde::ser::{SerializeSeq, Serializer};
 use serde::Serialize;
+use serde::ser::{SerializeSeq, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::affine::{Border, Comparison, Geometry, Sense, Window, average};

@@ -70,7 +70,8 @@ impl Report {
             writeln!(f, "right for inputs of shape {} only", self.notes.fixed_shapes.join(", "))?;
         }
         if self.notes.inferred_nodes > 0 {
-            let (count, s) = (self.notes.inferred_nodes, if self.notes.inferred_nodes == 1 { "" } else { "s" });
+            let (count, s) =
+                (self.notes.inferred_nodes, if self.notes.inferred_nodes == 1 { "" } else { "s" });
             writeln!(f, "{count} node{s} in training mode {would}converted to inference")?;
         }
         if self.notes.removed_inputs > 0 {
@@ -191,18 +192,15 @@ mod tests {
 
     #[test]
     fn averages_are_numbers_or_colours() {
-        let average = Average {
-            kernel: vec![1, 3],
-            before: None,
-            after: vec![0.25, 1.0, 0.0],
-            layers: 2,
-        };
+        let average =
+            Average { kernel: vec![1, 3], before: None, after: vec![0.25, 1.0, 0.0], layers: 2 };
         let shown = |colours| {
             let mut text = String::new();
             write_average(&mut text, &average, colours).unwrap();
             text
         };
-        let expected = "\naverage magnitude of 2 fused 1×3 kernels, largest 1:\n  0.250 1.000 0.000\n";
+        let expected =
+            "\naverage magnitude of 2 fused 1×3 kernels, largest 1:\n  0.250 1.000 0.000\n";
         assert_eq!(shown(false), expected);
         assert!(shown(true).contains("\x1b[48;5;255m\x1b[38;5;232m 1.000 \x1b[0m"));
     }
