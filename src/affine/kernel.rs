@@ -177,14 +177,25 @@ impl Affine {
     }
 
     /// How large its weights are, and those of the largest kernel that it is a sum of, the
-    /// first of several; `None` if it is a sum of none that knows its channels.
+    /// first of several: one that mixes channels, if there is one.
     pub fn compared(&self) -> Option<Comparison> {
-        let known = self.terms.iter().filter(|term| term.geometry.channels.is_some());
-        let weights = |term: &Term| term.geometry.weights();
-        let larger = |largest: &Term, term: &Term| weights(largest) >= weights(term);
-        let largest = known.reduce(|a, b| if larger(a, b) { a } else { b })?;
-        let shape = shape(&largest.geometry);
-        let (before, stored) = Magnitude::of(&*largest.numbers, &shape, &largest.scale);
+        let weights = |term: &Term| (term.geometry.channels.is_some(), term.geometry.weights());
+        let larger = |a: &Term, b: &Term| weights(a) >= weights(b);
+        let largest = self.terms.iter().reduce(|a, b| if larger(a, b) { a } else { b })?;
+        let (before, stored) = match largest.geometry.channels {
+            Some(_) => Magnitude::of(&*largest.numbers, &shape(&largest.geometry), &largest.scale),
+            // The same for every channel, but for the scale.
+            None => {
+                let scaled = |scale: &[f64]| {
+                    let windows = largest.geometry.windows.clone();
+                    let geometry = Geometry { windows, ..self.geometry.clone() };
+                    let term = Term { scale: scale.to_vec(), ..largest.clone() };
+                    let alone = Affine { geometry, terms: vec![term], bias: Vec::new() };
+                    Magnitude::of(&alone, &alone.shape(), &[1.0])
+                };
+                (scaled(&largest.scale).0, scaled(&[1.0]).1)
+            }
+        };
         let (after, _) = Magnitude::of(self, &self.shape(), &[1.0]);
         Some(Comparison { stored, before, after })
     }
@@ -824,5 +835,14 @@ mod tests {
         let skeleton = [1., 2., 1., 2., 3., 2., 1., 2., 1.].map(|weight| weight / 3.0);
         assert_eq!(compared.after.by_position, skeleton);
         assert_eq!(compared.after.channels.largest, 6.0);
+        // A scale of two channels and the same mean of each.
+        let mean = Affine::filter(vec![same], 1.0, 0.0);
+        let scaled = Affine::diagonal(&[2.0, -3.0], &[0.0; 2]).after(&mean).unwrap();
+        let compared = scaled.compared().unwrap();
+        assert_eq!((compared.stored.largest, compared.before.channels.largest), (1.0, 3.0));
+        assert_eq!(
+            (compared.before.by_position, compared.after.channels.median),
+            (vec![1.0; 3], 2.5)
+        );
     }
 }

@@ -230,7 +230,7 @@ impl Page {
                 errors
             }
             Some(Outcome::Differs { errors, tolerance, .. }) => {
-                put!(self.html, "<p>Allowed is a difference of {tolerance:.0e}.</p>\n");
+                put!(self.html, "<p>Allowed is a difference of {}.</p>\n", small(*tolerance));
                 errors
             }
             Some(Outcome::Agreed(errors)) => errors,
@@ -378,7 +378,7 @@ impl Page {
         if let Some(hint) = &block.hint {
             put!(self.html, "<p class=\"hint\">⚠ {}</p>\n", sentence(hint));
         }
-        self.html.push_str(&drawing(block));
+        put!(self.html, "<div class=\"scroll\">{}</div>\n", drawing(block));
         for compared in block.weights.iter().flatten() {
             self.weights(compared);
         }
@@ -779,7 +779,7 @@ fn drawing(block: &BlockReport) -> String {
     let width = end + 24.0;
     format!(
         "<svg class=\"draw\" role=\"img\" aria-label=\"{} becomes one convolution\" width=\"{width}\" \
-         height=\"{height}\" viewBox=\"0 0 {width} {height}\">{}</svg>\n",
+         height=\"{height}\" viewBox=\"0 0 {width} {height}\">{}</svg>",
         shown(&block.branches),
         lanes.svg
     )
