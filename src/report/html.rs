@@ -169,7 +169,8 @@ impl Page {
             "<h2>Totals</h2>\n<div class=\"scroll\"><table><tr><th></th><th class=\"n\">before</th>\
              <th class=\"n\">after</th><th class=\"n\">change</th></tr>\n",
         );
-        let rows: [(&str, fn(&Size) -> Option<f64>); 4] = [
+        type Of = fn(&Size) -> Option<f64>;
+        let rows: [(&str, Of); 4] = [
             ("bytes, side files included", |size| size.bytes.map(|bytes| bytes as f64)),
             ("nodes", |size| size.nodes.map(|nodes| nodes as f64)),
             ("parameters stored", |size| size.parameters.map(|count| count as f64)),
@@ -787,7 +788,10 @@ fn drawing(block: &BlockReport) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Cost;
     use super::*;
+    use crate::affine::Magnitude;
+    use crate::plan::Drawing;
 
     #[test]
     fn names_cannot_become_markup_nor_turn_the_page() {
@@ -801,6 +805,55 @@ mod tests {
         }
         let long = shown(&"x".repeat(CHARACTERS + 5));
         assert!(long.ends_with("… (5 more)") && long.len() < CHARACTERS + 20);
+    }
+
+    /// Many blocks, long names, large kernels: the page stays one that browsers open.
+    #[test]
+    fn a_large_report_is_cut_and_says_so() {
+        let name = "<".repeat(10_000);
+        let spread = Spread { smallest: 1.0, largest: 9.0, ratio: Some(9.0), ..Spread::default() };
+        let magnitude = |taps: usize| Magnitude {
+            kernel: vec![taps, taps],
+            by_position: vec![0.5; taps * taps],
+            channels: spread,
+        };
+        let block = |number: usize| BlockReport {
+            name: format!("{number}{name}"),
+            branches: "3×3 + 1×3".to_owned(),
+            drawing: Drawing { branches: vec![vec!["a<b".to_owned(); 9]; 99], after: Vec::new() },
+            norms: 0,
+            removed_nodes: vec!["node".to_owned(); 1000],
+            new_nodes: Vec::new(),
+            new_tensors: Vec::new(),
+            reads: Vec::new(),
+            output: String::new(),
+            geometry: Vec::new(),
+            positions: None,
+            before: Cost { nodes: 2, parameters: 2, multiply_adds_per_position: 2.0 },
+            after: Cost { nodes: 1, parameters: 1, multiply_adds_per_position: 1.0 },
+            proof: None,
+            weights: Some(vec![Comparison {
+                stored: spread,
+                before: magnitude(31),
+                after: magnitude(if number == 0 { 99 } else { 31 }),
+            }]),
+            hint: (number == 300).then(|| "look at this".to_owned()),
+        };
+        let mut report = Report::new("model.onnx".to_owned(), Mode::Verified);
+        report.blocks = (0..400).map(block).collect();
+        let page = page(&report);
+        assert!(page.len() < 8 << 20, "{} bytes", page.len());
+        for part in [
+            "look at this",
+            "Of 200 blocks: first those",
+            "99×99 not drawn",
+            "31×31 not drawn",
+            "91 more",
+            "and 960 more",
+        ] {
+            assert!(page.contains(part), "{part}");
+        }
+        assert!(page.contains("<details id=\"b300\">") && !page.contains("<details id=\"b200\">"));
     }
 
     #[test]

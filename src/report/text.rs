@@ -167,7 +167,7 @@ fn write_average(text: &mut String, average: &Average, colours: bool) -> fmt::Re
         return writeln!(text, "  too large to be shown");
     }
     for row in average.after.chunks(columns.max(1)) {
-        text.push_str(" ");
+        text.push(' ');
         for &value in row {
             match colours {
                 true => write!(text, "{}", coloured(value))?,
