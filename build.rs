@@ -6,6 +6,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     prost_build::Config::new()
         // Weights are views into the mapped file, never copies.
         .bytes(["."])
+        // Every attribute has room for what hardly any holds, and every node has some.
+        .boxed(".onnx.SparseTensorProto.values")
+        .boxed(".onnx.SparseTensorProto.indices")
+        .boxed(".onnx.AttributeProto.tp")
+        .boxed(".onnx.TensorProto.segment")
         // The schema's comments are indented like code and would run as doc tests.
         .disable_comments(["."])
         .compile_fds(schema)?;

@@ -4,7 +4,7 @@
 //! kernels out, `splice` writes the new model into memory. Columns are chains of so many
 //! small blocks, or blocks of so many channels.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
 use acb_fuse::engine::InputShapes;
 use acb_fuse::fuse::{Fused, fuse};

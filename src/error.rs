@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::onnx::foreign::Foreign;
 use crate::onnx::model::Invalid;
 
 /// Names the file, what is wrong, and what can be done.
@@ -31,9 +32,17 @@ pub enum Error {
         /// What is wrong with it.
         source: Invalid,
     },
-    /// `--input-shape` names what is not there, or has another number of dimensions.
-    #[error("{file}: --input-shape {input}: {reason}")]
-    InputShape {
+    /// The input is something else.
+    #[error("{file}: this is no ONNX model but {}; {}", .kind.what, .kind.remedy)]
+    Foreign {
+        /// The file.
+        file: String,
+        /// What it is.
+        kind: &'static Foreign,
+    },
+    /// A shape or tensor was given for what is no input, or has other dimensions.
+    #[error("{file}: what was given for input `{input}` does not fit: {reason}")]
+    Input {
         /// The file.
         file: String,
         /// The name that was given.
@@ -118,8 +127,8 @@ impl Error {
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Invalid { .. } => 1,
-            Error::InputShape { .. } => 2,
+            Error::Invalid { .. } | Error::Foreign { .. } => 1,
+            Error::Input { .. } => 2,
             Error::BlockDiffers { .. }
             | Error::Miswritten { .. }
             | Error::OutputDiffers { .. }

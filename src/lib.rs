@@ -100,7 +100,7 @@ fn carry_out(
     let model = inlined.as_ref().unwrap_or(&original);
     let graphs = Graph::read_all(model).map_err(invalid)?;
     graphs.iter().take(1).try_for_each(Graph::check_tensors).map_err(invalid)?;
-    scope::check_shapes(&file, &graphs, &options.run.shapes)?;
+    scope::check_inputs(&file, &graphs, options)?;
     let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
     report.seconds.read = started.elapsed().as_secs_f64();
     let planning = Instant::now();

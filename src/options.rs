@@ -1,5 +1,6 @@
 //! What a caller asks for.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -77,6 +78,7 @@ impl Default for Options {
                 samples: 1,
                 tolerance: None,
                 shapes: InputShapes::new(),
+                given: BTreeMap::new(),
             },
             verify_timeout: Duration::from_secs(900),
             verify_memory: 8 << 30,

@@ -8,9 +8,13 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+
+use prost::Message;
 
 use crate::affine::{Geometry, Refusal, Sense, Work};
 use crate::onnx::graph::{self, Graph, Node, NodeId, ValueId};
+use crate::onnx::ids::{IdMap, IdSet, Table};
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::tensor::Float;
 use crate::region::form::{Absorbed, Walk};
@@ -22,6 +26,10 @@ const MAX_WEIGHTS: f64 = (1u64 << 31) as f64;
 
 /// How often the regions are reconsidered; real models need one round.
 const MAX_ROUNDS: usize = 8;
+
+/// How often smaller regions are looked for inside those that are left alone; in real
+/// models these nest a few deep.
+const MAX_RETRIES: usize = 64;
 
 /// Size of a piece of graph.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -47,7 +55,7 @@ pub struct Block {
     /// Which nodes.
     pub region: Region,
     /// Those of its nodes that nobody else needs.
-    pub removed: HashSet<NodeId>,
+    pub removed: IdSet<NodeId>,
     /// Its branches, as in `3×3 + 1×3 + 3×1`.
     pub branches: String,
     /// The same, as it may be drawn.
@@ -89,16 +97,19 @@ pub struct Plan {
 /// all graphs of a model.
 pub fn plan(reader: &Reader, readings: &Readings, names: &mut Names, skip: &[String]) -> Plan {
     names.names.clear();
-    let mut left_alone = HashSet::new();
+    let made_by = |nodes: &[NodeId]| -> Vec<ValueId> {
+        nodes.iter().filter_map(|&id| reader.graph.node(id).output()).collect()
+    };
+    let mut left_alone = IdSet::default();
     let mut refused = Vec::new();
-    let mut inside_refused: HashSet<NodeId> = HashSet::new();
-    let mut absorbed = Absorbed::new();
-    let mut rounds = 0;
+    let mut inside_refused: IdSet<NodeId> = IdSet::default();
+    let mut absorbed = Absorbed::default();
+    let (mut rounds, mut retries) = (0, 0);
     loop {
         let found = Walk::new(reader, readings, &absorbed).regions(&left_alone);
         let shared = Sharing::of(reader, readings, &found.regions, &absorbed);
         let mut plan = Plan { blocks: Vec::new(), near_misses: found.near_misses };
-        let mut claimed: HashSet<NodeId> = HashSet::new();
+        let mut claimed: IdSet<NodeId> = IdSet::default();
         let before = left_alone.len();
         for region in found.regions {
             let output = region.output;
@@ -108,8 +119,7 @@ pub fn plan(reader: &Reader, readings: &Readings, names: &mut Names, skip: &[Str
                     let name = names.of_block(reader.graph, readings, &block.region);
                     if skip.contains(&name) {
                         // None of its parts is touched either.
-                        let inside = nodes.iter().filter_map(|&id| reader.graph.node(id).output());
-                        left_alone.extend(inside);
+                        left_alone.extend(made_by(&nodes));
                         refused.push(NearMiss { node: name, reason: Reason::Skipped });
                     } else {
                         block.stem = format!("{name}{}", names.suffix);
@@ -121,6 +131,9 @@ pub fn plan(reader: &Reader, readings: &Readings, names: &mut Names, skip: &[Str
                 }
                 Err(reason) => {
                     left_alone.insert(output);
+                    if retries > MAX_RETRIES {
+                        left_alone.extend(made_by(&nodes));
+                    }
                     // Of a region and the smaller ones inside it, the whole is the news.
                     let last = nodes.last().filter(|node| !inside_refused.contains(node));
                     if let Some(&last) = last {
@@ -133,6 +146,7 @@ pub fn plan(reader: &Reader, readings: &Readings, names: &mut Names, skip: &[Str
         }
         // A region that is left alone may hold smaller ones that are worth it.
         if left_alone.len() > before {
+            retries += 1;
             continue;
         }
         // Tensors that lost some of their readers to blocks may now go into the others.
@@ -151,7 +165,7 @@ pub fn plan(reader: &Reader, readings: &Readings, names: &mut Names, skip: &[Str
 
 /// Uses that go away with the plan's blocks, of tensors that are still used by others.
 fn absorbed_uses(reader: &Reader, readings: &Readings, plan: &Plan) -> Absorbed {
-    let mut absorbed = Absorbed::new();
+    let mut absorbed = Absorbed::default();
     for block in &plan.blocks {
         for &id in &block.removed {
             let sources = reader.graph.uses(id).map(|value| readings.source(value));
@@ -159,11 +173,11 @@ fn absorbed_uses(reader: &Reader, readings: &Readings, plan: &Plan) -> Absorbed 
             absorbed.extend(gone.map(|source| (id, source)));
         }
     }
-    let outputs: HashSet<ValueId> = plan.blocks.iter().map(|block| block.region.output).collect();
-    let removed: HashSet<NodeId> = plan.blocks.iter().flat_map(|b| &b.removed).copied().collect();
+    let outputs: Table<ValueId, ()> = plan.blocks.iter().map(|block| block.region.output).collect();
+    let removed: Table<NodeId, ()> = plan.blocks.iter().flat_map(|b| &b.removed).copied().collect();
     let remains = |source: ValueId| {
         let producer = reader.graph.value(source).producer;
-        outputs.contains(&source) || producer.is_some_and(|producer| !removed.contains(&producer))
+        outputs.contains(source) || producer.is_some_and(|producer| !removed.contains(producer))
     };
     absorbed.retain(|&(_, source)| remains(source));
     absorbed
@@ -174,7 +188,7 @@ fn block(
     readings: &Readings,
     region: Region,
     shared: &Sharing,
-    claimed: &HashSet<NodeId>,
+    claimed: &IdSet<NodeId>,
 ) -> Result<Block, Reason> {
     let shape = |map: &Map| Ok::<_, Refusal>(map.geometry());
     let parts = region.evaluate(readings, reader, &Geometry::identity(), shape)?;
@@ -239,11 +253,11 @@ fn cost_of(parts: &[Part<Geometry>], opset: i64) -> Count {
 /// all its readers are rewritten alike, for then they share the new one too.
 struct Sharing<'a> {
     /// What the node's region reads of initializers, numbered.
-    recipes: HashMap<NodeId, usize>,
+    recipes: Table<NodeId, usize>,
     /// Whether all readers of a kernel are of one region, or of regions that read the same.
-    alike: RefCell<HashMap<ValueId, bool>>,
+    alike: RefCell<IdMap<ValueId, bool>>,
     /// What regions read: nobody's to remove.
-    roots: HashSet<ValueId>,
+    roots: Table<ValueId, ()>,
     absorbed: &'a Absorbed,
 }
 
@@ -254,13 +268,15 @@ impl<'a> Sharing<'a> {
         regions: &[Region],
         absorbed: &'a Absorbed,
     ) -> Self {
-        let mut recipes = HashMap::new();
+        let mut recipes = Table::of(reader.graph.node_count());
         let mut numbers: HashMap<Vec<ValueId>, usize> = HashMap::new();
         for region in regions {
             let recipe = recipe(reader, readings, region);
             let next = numbers.len();
             let number = *numbers.entry(recipe).or_insert(next);
-            recipes.extend(region.nodes.iter().map(|&id| (id, number)));
+            for &id in &region.nodes {
+                recipes.insert(id, number);
+            }
         }
         let roots = regions.iter().flat_map(|region| &region.cuts).copied().collect();
         Sharing { recipes, alike: RefCell::default(), roots, absorbed }
@@ -273,12 +289,12 @@ impl<'a> Sharing<'a> {
         reader: &Reader,
         readings: &Readings,
         region: &Region,
-        claimed: &HashSet<NodeId>,
-    ) -> (Count, HashSet<NodeId>) {
+        claimed: &IdSet<NodeId>,
+    ) -> (Count, IdSet<NodeId>) {
         let graph = reader.graph;
-        let mut dying: HashSet<NodeId> = HashSet::new();
+        let mut dying: IdSet<NodeId> = IdSet::default();
         let once = Work::each(1.0);
-        let mut positions: HashMap<ValueId, Work> = HashMap::from([(region.output, once)]);
+        let mut positions: IdMap<ValueId, Work> = IdMap::from_iter([(region.output, once)]);
         let mut count = Count::default();
         for &id in region.nodes.iter().rev() {
             let node = graph.node(id);
@@ -290,7 +306,7 @@ impl<'a> Sharing<'a> {
                     || computes_constant(reader, by)
             };
             let value = graph.value(output);
-            let is_needed = value.is_output || self.roots.contains(&output);
+            let is_needed = value.is_output || self.roots.contains(output);
             let dies =
                 output == region.output || !is_needed && value.readers.iter().all(is_read_inside);
             let here = positions.get(&output).copied().unwrap_or(once);
@@ -319,10 +335,10 @@ impl<'a> Sharing<'a> {
 
     /// Whether all readers of the kernel `value`, of which `id` is one, are rewritten alike.
     fn are_alike(&self, reader: &Reader, value: ValueId, id: NodeId) -> bool {
-        let recipe = self.recipes.get(&id);
+        let recipe = self.recipes.get(id);
         let all = || {
             let mut readers = reader.graph.value(value).readers.iter();
-            readers.all(|&by| computes_constant(reader, by) || self.recipes.get(&by) == recipe)
+            readers.all(|&by| computes_constant(reader, by) || self.recipes.get(by) == recipe)
         };
         *self.alike.borrow_mut().entry(value).or_insert_with(all)
     }
@@ -361,26 +377,61 @@ fn recipe(reader: &Reader, readings: &Readings, region: &Region) -> Vec<ValueId>
 
 /// Gives blocks that do the same with the same constants the names of one set of tensors.
 fn share_tensors(reader: &Reader, readings: &Readings, blocks: &mut [Block]) {
-    let mut by_recipe: HashMap<Vec<ValueId>, Vec<usize>> = HashMap::new();
+    let hashes = RandomState::new();
+    let mut first_of: HashMap<u64, usize> = HashMap::new();
     for index in 0..blocks.len() {
         let Some(block) = blocks.get(index) else { continue };
-        let alike = by_recipe.entry(recipe(reader, readings, &block.region)).or_default();
-        let mut first = alike.iter().filter_map(|&other| blocks.get(other));
-        match first.find(|first| are_same(reader, readings, first, block)) {
-            Some(first) => {
-                let tensors = first.tensors.clone();
-                blocks.iter_mut().skip(index).take(1).for_each(|b| b.tensors.clone_from(&tensors));
-            }
-            None => alike.push(index),
+        let first = *first_of.entry(digest(reader, readings, block, &hashes)).or_insert(index);
+        let first = blocks.get(first).filter(|_| first != index);
+        if let Some(first) = first.filter(|first| are_same(reader, readings, first, block)) {
+            let tensors = first.tensors.clone();
+            blocks.iter_mut().skip(index).take(1).for_each(|b| b.tensors.clone_from(&tensors));
         }
     }
+}
+
+/// What is equal of blocks that are the same, and of hardly any others: each is compared
+/// with one other block, not with all that read the same constants.
+fn digest(reader: &Reader, readings: &Readings, block: &Block, hashes: &RandomState) -> u64 {
+    let (graph, constants) = (reader.graph, reader.constants);
+    let mut hasher = hashes.build_hasher();
+    recipe(reader, readings, &block.region).hash(&mut hasher);
+    // What is made inside and what is read are numbered in the order in which they occur.
+    let mut numbers: IdMap<ValueId, usize> = IdMap::default();
+    let mut encoded = Vec::new();
+    for &id in &block.region.nodes {
+        let node = graph.node(id);
+        (node.proto.op_type(), node.proto.domain(), node.inputs.len()).hash(&mut hasher);
+        encoded.clear();
+        for attribute in &node.proto.attribute {
+            // Writing to a vector cannot fail.
+            let _ = attribute.encode_length_delimited(&mut encoded);
+        }
+        encoded.hash(&mut hasher);
+        for input in node.inputs.iter().flatten().map(|&input| readings.source(input)) {
+            if !constants.contains(input) {
+                let next = numbers.len();
+                numbers.entry(input).or_insert(next).hash(&mut hasher);
+            } else if graph.value(input).initializer.is_none() {
+                // Two Constant nodes may hold the same.
+                let tensor = constants.tensor(input).ok().flatten();
+                let tensor = tensor.map(|tensor| (tensor.dims.clone(), tensor.raw_data.clone()));
+                tensor.hash(&mut hasher);
+            }
+        }
+        for &output in node.outputs.iter().flatten() {
+            let next = numbers.len();
+            numbers.entry(output).or_insert(next);
+        }
+    }
+    hasher.finish()
 }
 
 /// Whether two blocks do the same with the same constants, node by node; only what they
 /// read may be another tensor.
 fn are_same(reader: &Reader, readings: &Readings, a: &Block, b: &Block) -> bool {
     let (graph, constants) = (reader.graph, reader.constants);
-    let made = |block: &Block| -> HashMap<ValueId, usize> {
+    let made = |block: &Block| -> IdMap<ValueId, usize> {
         let nodes = block.region.nodes.iter().enumerate();
         let outputs = nodes.flat_map(|(at, &id)| {
             graph.node(id).outputs.iter().flatten().map(move |&output| (output, at))
@@ -392,7 +443,7 @@ fn are_same(reader: &Reader, readings: &Readings, a: &Block, b: &Block) -> bool 
         let tensor = constants.tensor(id).ok().flatten();
         tensor.map(|tensor| TensorProto { name: None, ..(*tensor).clone() })
     };
-    let mut roots: HashMap<ValueId, ValueId> = HashMap::new();
+    let mut roots: IdMap<ValueId, ValueId> = IdMap::default();
     let mut same_input = |a: Option<ValueId>, b: Option<ValueId>| {
         let (Some(a), Some(b)) = (a, b) else { return a == b };
         let (a, b) = (readings.source(a), readings.source(b));
@@ -567,14 +618,14 @@ pub struct Names {
     /// The number that was last tried for a name of this base.
     asked: HashMap<String, usize>,
     /// By the block's output: a block keeps its name whatever becomes of others.
-    names: HashMap<ValueId, String>,
+    names: IdMap<ValueId, String>,
 }
 
 impl Names {
     /// Names that do not occur in a model's main graph or its bodies.
     pub fn of(graph: &Graph) -> Self {
         let suffix = graph::fresh(".fused", &graph.all_names());
-        let (given, asked, names) = (HashSet::new(), HashMap::new(), HashMap::new());
+        let (given, asked, names) = (HashSet::new(), HashMap::new(), IdMap::default());
         Names { suffix, given, asked, names }
     }
 

@@ -6,10 +6,11 @@
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use crate::fuse::{Fused, Weights};
 use crate::onnx::graph::{self, Graph, NodeId, ValueId};
+use crate::onnx::ids::{IdMap, IdSet, Table};
 use crate::onnx::model::{Invalid, graph_field};
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::{
@@ -157,7 +158,7 @@ fn rewrite_graph(
     rewrite: &mut Rewrite,
 ) -> Result<(), Invalid> {
     let edits = &mut rewrite.edits;
-    let fused: HashMap<NodeId, &Fused> = changes
+    let fused: IdMap<NodeId, &Fused> = changes
         .blocks
         .iter()
         .filter_map(|&(output, fused)| Some((graph.value(output).producer?, fused)))
@@ -172,7 +173,7 @@ fn rewrite_graph(
         edits.push(Edit::replace(graph.node(id).field.entry.clone(), with.into()));
     }
     let inferred = changes.inferred.iter().filter(|(id, _)| !rest.removed.contains(id));
-    let inferred: HashMap<NodeId, &NodeProto> = inferred.map(|(id, form)| (*id, form)).collect();
+    let inferred: IdMap<NodeId, &NodeProto> = inferred.map(|(id, form)| (*id, form)).collect();
     for (&id, &form) in &inferred {
         let with = splice::entry(graph_field::NODE, form).into();
         edits.push(Edit::replace(graph.node(id).field.entry.clone(), with));
@@ -256,7 +257,7 @@ pub struct Replaced {
     /// Nodes that become their inference form, and what this reads.
     pub inferred: Vec<(NodeId, Vec<ValueId>)>,
     /// Tensors that nothing computes any more.
-    pub dropped: HashSet<ValueId>,
+    pub dropped: IdSet<ValueId>,
 }
 
 impl Replaced {
@@ -274,7 +275,7 @@ impl Replaced {
 }
 
 /// The outputs that nodes lose with their training mode.
-fn dropped(graph: &Graph, inferred: &[(NodeId, NodeProto)]) -> HashSet<ValueId> {
+fn dropped(graph: &Graph, inferred: &[(NodeId, NodeProto)]) -> IdSet<ValueId> {
     let lost = inferred.iter().flat_map(|(id, form)| {
         graph.node(*id).outputs.iter().skip(form.output.len()).flatten().copied()
     });
@@ -300,14 +301,14 @@ struct Rest {
     /// was dead before goes only if it would read a tensor that does not exist now.
     removed: BTreeSet<NodeId>,
     /// What the bodies in a node still read of this graph.
-    captured: HashMap<NodeId, Vec<ValueId>>,
+    captured: IdMap<NodeId, Vec<ValueId>>,
     /// Whether the node that it is a body of goes.
     is_gone: bool,
 }
 
 impl Rest {
     fn of_all(graphs: &[Graph], replaced: &[Replaced]) -> Vec<Rest> {
-        let mut captured: Vec<HashMap<NodeId, Vec<ValueId>>> = vec![HashMap::new(); graphs.len()];
+        let mut captured: Vec<IdMap<NodeId, Vec<ValueId>>> = vec![IdMap::default(); graphs.len()];
         let mut all = Vec::with_capacity(graphs.len());
         // Bodies first: what they need no more, the graph around them need not make.
         for (index, (graph, replaced)) in graphs.iter().zip(replaced).enumerate().rev() {
@@ -350,16 +351,16 @@ impl Rest {
     fn removed_nodes(&self, graph: &Graph, replaced: &Replaced) -> BTreeSet<NodeId> {
         let Replaced { blocks, inferred, dropped } = replaced;
         let inferred = inferred.iter().map(|(id, read)| (*id, read.as_slice()));
-        let inferred: HashMap<NodeId, &[ValueId]> = inferred.collect();
+        let inferred: IdMap<NodeId, &[ValueId]> = inferred.collect();
         let replaced = blocks
             .iter()
             .filter_map(|(output, roots)| Some((graph.value(*output).producer?, roots.as_slice())));
-        let replaced: HashMap<NodeId, &[ValueId]> = replaced.collect();
-        let mut live: HashSet<NodeId> = HashSet::new();
+        let replaced: IdMap<NodeId, &[ValueId]> = replaced.collect();
+        let mut live: Table<NodeId, ()> = Table::of(graph.node_count());
         let mut wanted = graph.outputs.clone();
         while let Some(value) = wanted.pop() {
             let Some(producer) = graph.value(value).producer else { continue };
-            if !live.insert(producer) {
+            if live.insert(producer, ()).is_some() {
                 continue;
             }
             match replaced.get(&producer).or_else(|| inferred.get(&producer)) {
@@ -381,9 +382,8 @@ impl Rest {
                 });
                 producers.into_iter().any(|producer| removed.contains(&producer))
             };
-            let died = graph.is_live(id) && !live.contains(&id);
-            if died || replaced.contains_key(&id) || (!live.contains(&id) && reads_a_removed_one())
-            {
+            let died = graph.is_live(id) && !live.contains(id);
+            if died || replaced.contains_key(&id) || (!live.contains(id) && reads_a_removed_one()) {
                 removed.insert(id);
             }
         }
@@ -396,10 +396,10 @@ impl Rest {
 fn gone_tensors(
     graph: &Graph,
     rest: &Rest,
-    fused: &HashMap<NodeId, &Fused>,
-    inferred: &HashMap<NodeId, &NodeProto>,
+    fused: &IdMap<NodeId, &Fused>,
+    inferred: &IdMap<NodeId, &NodeProto>,
 ) -> BTreeSet<ValueId> {
-    let mut read: HashSet<ValueId> = graph.outputs.iter().copied().collect();
+    let mut read: Table<ValueId, ()> = graph.outputs.iter().copied().collect();
     let mut gone = BTreeSet::new();
     let mut read_before: Vec<ValueId> =
         rest.removed.iter().flat_map(|&id| graph.uses(id)).collect();
@@ -412,7 +412,7 @@ fn gone_tensors(
             read_before.extend(&node.captured);
         }
     }
-    read.extend(fused.values().flat_map(|fused| &fused.roots));
+    read.extend(fused.values().flat_map(|fused| &fused.roots).copied());
     for &id in &rest.removed {
         let kept = if fused.contains_key(&id) { graph.node(id).output() } else { None };
         gone.extend(
@@ -421,7 +421,7 @@ fn gone_tensors(
     }
     gone.extend(read_before.into_iter().filter(|id| {
         let value = graph.value(*id);
-        value.initializer.is_some() && value.outer.is_none() && !read.contains(id)
+        value.initializer.is_some() && value.outer.is_none() && !read.contains(*id)
     }));
     gone
 }

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
-use crate::engine::InputShapes;
 use crate::error::Error;
+use crate::onnx::foreign;
 use crate::onnx::graph::Graph;
 use crate::onnx::inline::inline;
 use crate::onnx::map::Map;
@@ -59,21 +59,30 @@ pub fn open(input: &Place, links: Links) -> Result<Model, Error> {
     let (bytes, storage) = match input {
         Place::Pipe => (model::read(io::stdin().lock()).map_err(read)?, Storage::default()),
         Place::File(path) => {
+            if let Some(kind) = foreign::recognise_folder(path) {
+                return Err(Error::Foreign { file, kind });
+            }
             let map = Map::of(path).map_err(read)?;
             (map.bytes(), Storage::in_folder(folder_of(path), links).of_model(&map))
         }
     };
-    Model::index(bytes, storage).map_err(|source| Error::Invalid { file: file.clone(), source })
+    Model::index(bytes.clone(), storage).map_err(|source| match foreign::recognise(&bytes) {
+        Some(kind) => Error::Foreign { file, kind },
+        None => Error::Invalid { file, source },
+    })
 }
 
-/// Whether the shapes that the user gave are those of graph inputs.
+/// Whether the shapes and tensors that the user gave are those of graph inputs.
 ///
 /// # Errors
 /// Names the first that is not.
-pub fn check_shapes(file: &str, graphs: &[Graph], shapes: &InputShapes) -> Result<(), Error> {
+pub fn check_inputs(file: &str, graphs: &[Graph], options: &Options) -> Result<(), Error> {
+    let run = &options.run;
     let Some(main) = graphs.first() else { return Ok(()) };
     let inputs: Vec<(String, Option<usize>)> = main.inputs();
-    for (name, shape) in shapes {
+    let shapes = run.shapes.iter().map(|(name, shape)| (name, shape.as_slice()));
+    let given = run.given.iter().map(|(name, array)| (name, array.shape()));
+    for (name, shape) in shapes.chain(given) {
         let reason = match inputs.iter().find(|(input, _)| input == name) {
             None => {
                 let names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
@@ -84,7 +93,7 @@ pub fn check_shapes(file: &str, graphs: &[Graph], shapes: &InputShapes) -> Resul
             }
             Some(_) => continue,
         };
-        return Err(Error::InputShape { file: file.to_owned(), input: name.clone(), reason });
+        return Err(Error::Input { file: file.to_owned(), input: name.clone(), reason });
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::fuse::{self, FuseError, Fused, NotFinite};
 use crate::look;
 use crate::onnx::graph::Graph;
-use crate::onnx::model::Model;
+use crate::onnx::model::{Invalid, Model};
 use crate::options::{Options, Place};
 use crate::plan::Block;
 use crate::region::{NearMiss, Reason};
@@ -27,7 +27,7 @@ use crate::verify;
 use crate::verify::block::{Side, Unproved};
 use crate::verify::model::Outcome;
 use crate::verify::seal::Seal;
-use crate::verify::written::Expected;
+use crate::verify::written::{Expected, Miswritten};
 
 /// One conversion that is more than a look.
 pub struct Work<'w, 'm> {
@@ -245,11 +245,14 @@ impl Work<'_, '_> {
         if !self.options.details {
             return Ok(());
         }
-        let invalid = |source| Error::Invalid { file: self.file.to_owned(), source };
+        let wrong = |invalid: Invalid| Error::Miswritten {
+            file: self.file.to_owned(),
+            reason: Miswritten::from(invalid).to_string(),
+        };
         file.note(new, true);
         file.note_side_files(new);
-        let graphs = Graph::read_all(new).map_err(invalid)?;
-        size.parameters = Some(tally::parameters(&graphs).map_err(invalid)?);
+        let graphs = Graph::read_all(new).map_err(wrong)?;
+        size.parameters = Some(tally::parameters(&graphs).map_err(wrong)?);
         Ok(())
     }
 
@@ -264,23 +267,35 @@ impl Work<'_, '_> {
         if !self.options.verify || (report.blocks.is_empty() && report.notes.inferred_nodes == 0) {
             return Ok(());
         }
-        let read_back = || verify::written::check(self.graphs, expected, new);
-        timed(&mut report.seconds.read_back, read_back).map_err(|wrong| Error::Miswritten {
+        let wrong = |wrong: Miswritten| Error::Miswritten {
             file: self.file.to_owned(),
             reason: wrong.to_string(),
-        })?;
+        };
+        let graphs = timed(&mut report.seconds.read_back, || {
+            let graphs = Graph::read_all(new)?;
+            verify::written::check(self.graphs, expected, &graphs).map(|()| graphs)
+        });
+        let graphs = graphs.map_err(wrong)?;
         let mut running = 0.0;
-        let result = timed(&mut running, || self.run(new, scopes, report));
+        let result = timed(&mut running, || self.run((new, &graphs), scopes, report));
         report.seconds.run = running;
         result
     }
 
-    fn run(&self, new: &Model, scopes: &[Scope], report: &mut Report) -> Result<(), Error> {
+    fn run(
+        &self,
+        new: (&Model, &[Graph]),
+        scopes: &[Scope],
+        report: &mut Report,
+    ) -> Result<(), Error> {
         (self.options.progress)("running both models", 0, 1);
         let file = self.file.to_owned();
         let mut oversized = scopes.iter().map(|scope| scope.reader.constants.oversized());
         let outcome = match oversized.find_map(Result::transpose) {
-            None => verify::model::run(self.original, new, &self.options.run, self.limits),
+            None => {
+                let old = (self.original, self.graphs);
+                verify::model::run_graphs(old, new, &self.options.run, self.limits)
+            }
             Some(oversized) => oversized.map(|node| {
                 Outcome::NotRun(format!("node `{node}` computes a constant beyond all reason"))
             }),

@@ -50,6 +50,10 @@ fn exit_codes() {
         (&[BLOCK, "OUT", "--no-such-flag"], 2, "unexpected argument", false),
         (&[BLOCK, "OUT", "--tolerance", "nan"], 2, "a tolerance is a number", false),
         (&[BLOCK, "OUT", "--input-shape", "y=1,4,6,7"], 2, "the model has no such input", false),
+        (&[BLOCK, "OUT", "extra"], 2, "--out-dir", false),
+        (&[BLOCK, "OUT", "--check"], 2, "takes no OUT", false),
+        (&[BLOCK, "OUT", "--input", "x=no/such.npy"], 2, "no/such.npy", false),
+        (&[BLOCK, "OUT", "--threads", "0"], 2, "1 or more", false),
         (&[BLOCK, "OUT", "--input-shape", "x=1,4,6"], 2, "has 4 dimensions, not 3", false),
         (&[SIZES, "OUT", "--input-shape", "x=1,4,9,12", "--require-fusion"], 0, "", true),
         (&[SIZES, "OUT", "--require-fusion"], 4, "nothing was fused", false),
@@ -58,7 +62,7 @@ fn exit_codes() {
         (&[BLOCK, "--check"], 5, "1 blocks can be fused", false),
         (&[PLAIN, "--check"], 0, "", false),
         (&["no/such/file.onnx", "OUT"], 6, "cannot be read", false),
-        (&["src", "OUT"], 6, "not a regular file", false),
+        (&["src", "OUT"], 6, "it is a directory", false),
         (&[BLOCK, "no/such/folder/out.onnx"], 6, "cannot be written", false),
         (&[BLOCK, "src"], 6, "it is a directory", false),
         (
@@ -207,4 +211,76 @@ fn overridable_weights_are_folded_unless_they_are_to_be_kept() {
     assert!(said(&[model, out]).contains("graph inputs that only named folded weights went"));
     let kept = said(&[model, out, "--keep-overridable"]);
     assert!(kept.contains("nothing to fuse") && kept.contains("may override it"), "{kept}");
+}
+
+/// Many models: a line each, on after a failure, and the exit code of the first one.
+#[test]
+fn many_models_have_a_line_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let broken = path("broken.onnx");
+    fs::write(&broken, b"not a model at all").unwrap();
+    let manifest = path("manifest.jsonl");
+    let pair = |input: &str, output: &str| {
+        format!("{{\"input\": \"{input}\", \"output\": \"{}\"}}\n", path(output))
+    };
+    let lines = [pair(NETWORK, "a.onnx"), pair("no/such.onnx", "b.onnx"), pair(&broken, "c.onnx")];
+    fs::write(&manifest, lines.concat()).unwrap();
+    let out = path("out");
+    for (arguments, code, said, written) in [
+        (
+            &["--out-dir", &out, NETWORK, &broken, PLAIN, "--jobs", "2"][..],
+            1,
+            &["failed", "fused", "same"][..],
+            &["out/plain.onnx", "out/torchscript_kept_static.onnx"][..],
+        ),
+        (&["--manifest", &manifest], 6, &["failed", "failed", "fused"], &["a.onnx"]),
+        (&["--out-dir", &out, NETWORK, "--quiet"], 0, &[], &[]),
+    ] {
+        let result = output(arguments);
+        assert_eq!(result.status.code(), Some(code), "{arguments:?}");
+        let text = String::from_utf8(result.stdout).unwrap();
+        let mut kinds: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+        kinds.sort_unstable();
+        assert_eq!(kinds, said, "{text}");
+        assert!(written.iter().all(|name| Path::new(&path(name)).exists()), "{arguments:?}");
+    }
+}
+
+/// What is fed is what was given: the model runs on what fits it, and on nothing else.
+#[test]
+fn tensors_of_the_user_are_fed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.npy");
+    let flag = format!("x={}", path.display());
+    let said = |size: usize| {
+        let header = format!(
+            "{{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3, {size}, {size}), }}\n"
+        );
+        let length = (header.len() as u16).to_le_bytes();
+        let data = 0.5f32.to_le_bytes().repeat(3 * size * size);
+        let file = [b"\x93NUMPY\x01\0", &length[..], header.as_bytes(), &data].concat();
+        fs::write(&path, file).unwrap();
+        let (_folder, out) = target();
+        let result = output(&[NETWORK, out.to_str().unwrap(), "--input", &flag]);
+        String::from_utf8(result.stdout).unwrap()
+    };
+    let (fits, small) = (said(32), said(2));
+    assert!(fits.contains("outputs of the whole model agree"), "{fits}");
+    assert!(small.contains("run: not run"), "{small}");
+}
+
+/// Shells and `man` can read what is printed for them.
+#[test]
+fn completions_and_the_manual_are_printed() {
+    for (arguments, beginning) in [
+        (&["--completions", "bash"][..], "_acb"),
+        (&["--completions", "zsh"], "#compdef acb-fuse"),
+        (&["--man"], ".ie"),
+    ] {
+        let result = output(arguments);
+        assert!(result.status.success());
+        let text = String::from_utf8(result.stdout).unwrap();
+        assert!(text.starts_with(beginning) && text.contains("verify"), "{arguments:?}");
+    }
 }

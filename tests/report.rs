@@ -295,6 +295,36 @@ fn a_report_on_standard_output_is_alone_there() {
     assert_eq!(missing.status.code(), Some(6));
 }
 
+/// Many models: a line each, also of those that failed.
+#[test]
+fn many_models_have_a_line_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let [out, lines] = ["out", "all.jsonl"].map(|name| folder.path().join(name));
+    let [out, lines] = [&out, &lines].map(|path| path.to_str().unwrap());
+    let report = ["--report", lines];
+    let models = [NETWORK, "no/such/file.onnx", BLOCK];
+    let result = tool(&[&["--out-dir", out][..], &report, &models].concat());
+    assert_eq!(result.status.code(), Some(6));
+    let text = fs::read_to_string(lines).unwrap();
+    let reports: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for (report, (model, outcome)) in
+        reports.iter().zip(models.iter().zip(["written", "failed", "written"]))
+    {
+        is_valid(report).unwrap();
+        assert_eq!(
+            (&report["input"]["path"], &report["outcome"]),
+            (&json!(model), &json!(outcome))
+        );
+    }
+    assert_eq!(reports.len(), 3);
+    for arguments in
+        [&["--out-dir", out, "--report", "all.json", BLOCK][..], &["--report", "one.jsonl", BLOCK]]
+    {
+        assert_eq!(tool(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}
+
 /// One page, escaped, without anything that a browser would fetch or run.
 #[test]
 fn the_page_needs_nothing_and_runs_nothing() {

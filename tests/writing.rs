@@ -90,8 +90,11 @@ fn killed_at_any_moment_there_is_the_old_state_or_the_new_one() {
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            thread::sleep(whole * step / 36);
-            child.kill().unwrap();
+            thread::sleep(whole * step / 30);
+            // However slow the machine is now, some come to their end.
+            if step < 38 {
+                child.kill().unwrap();
+            }
             child.wait().unwrap();
             let found = files(folder.path(), false);
             unchanged += usize::from(found == old);

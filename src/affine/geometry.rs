@@ -204,7 +204,7 @@ impl Linear for Geometry {
         })
     }
 
-    fn added(&self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal> {
+    fn added(self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal> {
         if self.output != other.output {
             return Err(Refusal::Axes);
         }
@@ -245,7 +245,7 @@ impl Linear for Geometry {
             })
             .collect::<Result<_, _>>()?;
         let (sense, shifted) = (self.joint_sense(other), self.shifted || other.shifted);
-        Ok(Geometry { channels, windows, sense, shifted, ..self.clone() })
+        Ok(Geometry { channels, windows, sense, shifted, ..self })
     }
 
     fn permuted(&self, roles: &[usize]) -> Self {
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn an_identity_joins_a_square_kernel() {
         let square = conv((8, 8, 2), 3, 1, false);
-        assert_eq!(square.plus(&Geometry::identity(), &[]).unwrap(), square);
+        assert_eq!(square.clone().plus(&Geometry::identity(), &[]).unwrap(), square);
         let wide = conv((4, 8, 1), 3, 1, false);
         assert_eq!(wide.plus(&Geometry::identity(), &[]), Err(Refusal::Channels(8, 4)));
     }
@@ -318,7 +318,7 @@ mod tests {
         let sandwich = back.after(&square.after(&into).unwrap()).unwrap();
         assert_eq!(sandwich, square.clone().within(&order(&[0, 3, 1, 2])));
         // A residual joins in the layout of the tensor that both read.
-        assert_eq!(sandwich.plus(&Geometry::identity(), &[]).unwrap(), sandwich);
+        assert_eq!(sandwich.clone().plus(&Geometry::identity(), &[]).unwrap(), sandwich);
         assert_eq!(into.plus(&Geometry::identity(), &[]), Err(Refusal::Axes));
         assert_eq!(square.plus(&sandwich, &[]), Err(Refusal::Axes));
     }
@@ -332,6 +332,6 @@ mod tests {
         };
         let turned = turn.after(&tall.after(&turn).unwrap()).unwrap();
         let wide = Geometry { windows: vec![tall.windows[1], tall.windows[0]], ..tall.clone() };
-        assert_eq!(tall.plus(&turned, &[]).unwrap(), tall.plus(&wide, &[]).unwrap());
+        assert_eq!(tall.clone().plus(&turned, &[]).unwrap(), tall.plus(&wide, &[]).unwrap());
     }
 }

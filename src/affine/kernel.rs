@@ -453,12 +453,13 @@ impl Linear for Affine {
         Ok(Self::new(geometry, Arc::new(kernel), bias))
     }
 
-    fn added(&self, other: &Self, input: &[Option<i64>]) -> Result<Self, Refusal> {
-        let geometry = self.geometry.added(&other.geometry, input)?;
+    fn added(mut self, other: &Self, input: &[Option<i64>]) -> Result<Self, Refusal> {
+        let geometry = self.geometry.clone().added(&other.geometry, input)?;
         let outputs = geometry.channels.map_or(1, |channels| channels.outputs);
         let bias = (0..outputs).map(|output| self.bias_of(output) + other.bias_of(output));
-        let terms = self.terms.iter().chain(&other.terms).cloned().collect();
-        Ok(Self::sum(geometry, terms, bias.collect()))
+        let bias = bias.collect();
+        self.terms.extend(other.terms.iter().cloned());
+        Ok(Self::sum(geometry, self.terms, bias))
     }
 
     fn permuted(&self, roles: &[usize]) -> Self {
@@ -692,9 +693,9 @@ mod tests {
             for (mine, theirs) in b.geometry.windows.iter_mut().zip(&a.geometry.windows) {
                 mine.slack = theirs.slack;
             }
-            let sum = a.plus(&b, &[]).unwrap();
+            let sum = a.clone().plus(&b, &[]).unwrap();
             assert_close(&naive(&sum, &x), &(naive(&a, &x) + naive(&b, &x)))?;
-            assert_close(&naive(&b.plus(&a, &[]).unwrap(), &x), &naive(&sum, &x))?;
+            assert_close(&naive(&b.clone().plus(&a, &[]).unwrap(), &x), &naive(&sum, &x))?;
         }
 
         #[test]
@@ -731,7 +732,7 @@ mod tests {
             if !framed.is_empty() && let Ok(composed) = kernel.after(&frame) {
                 assert_close(&naive(&composed, &x), &naive(&kernel, &framed))?;
             }
-            let twice = kernel.plus(&kernel, &[]).unwrap();
+            let twice = kernel.clone().plus(&kernel, &[]).unwrap();
             let uniform = Affine::filter(vec![], 2.0, 0.0).after(&kernel).unwrap();
             assert_close(&twice.kernel(), &uniform.kernel())?;
             assert_close(&naive(&kernel.clone().negated(), &x), &-naive(&kernel, &x))?;
@@ -770,7 +771,7 @@ mod tests {
                 Affine::transposed_conv(affine.kernel(), &[], windows.collect(), groups)
             };
             let (a, b) = (scattered(&a, &a), scattered(&b, &a));
-            let sum = a.plus(&b, &[]).unwrap();
+            let sum = a.clone().plus(&b, &[]).unwrap();
             assert_close(&naive_scatter(&sum, &x), &(naive_scatter(&a, &x) + naive_scatter(&b, &x)))?;
 
             let norm = Affine::diagonal(scale.as_slice().unwrap(), shift.as_slice().unwrap());
@@ -804,8 +805,8 @@ mod tests {
         let norm = Affine::diagonal(&[2.0, 3.0], &[0.0, 1.0]);
         for (case, map, sense) in [
             ("scaled", norm.after(&product), Sense::Product),
-            ("added", product.plus(&product, &[]), Sense::Product),
-            ("beside a convolution", product.plus(&conv, &[]), Sense::Gather),
+            ("added", product.clone().plus(&product, &[]), Sense::Product),
+            ("beside a convolution", product.clone().plus(&conv, &[]), Sense::Gather),
             ("of 1×1 windows", norm.after(&conv), Sense::Gather),
         ] {
             assert_eq!(map.unwrap().geometry.sense, sense, "{case}");
@@ -825,7 +826,7 @@ mod tests {
         let square = Affine::conv(ones(&[1, 1, 3, 3]), &[], vec![same, same], 1);
         let horizontal = Affine::conv(ones(&[1, 1, 1, 3]), &[], vec![Window::IDENTITY, same], 1);
         let vertical = Affine::conv(ones(&[1, 1, 3, 1]), &[], vec![same, Window::IDENTITY], 1);
-        let fused = square.plus(&horizontal, &[]).unwrap().plus(&vertical, &[]).unwrap();
+        let fused = square.clone().plus(&horizontal, &[]).unwrap().plus(&vertical, &[]).unwrap();
         assert_eq!(fused.kernel().as_slice().unwrap(), [1., 2., 1., 2., 3., 2., 1., 2., 1.]);
         // Its skeleton is stronger than the square's (Sect. 4.4).
         let norm = Affine::diagonal(&[-2.0], &[0.0]);

@@ -49,7 +49,7 @@ pub trait Linear: Clone {
     ///
     /// # Errors
     /// If no single window covers both.
-    fn added(&self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal>;
+    fn added(self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal>;
 
     /// `−self`.
     #[must_use]
@@ -92,12 +92,13 @@ pub trait Linear: Clone {
     ///
     /// # Errors
     /// If no single window covers both.
-    fn plus(&self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal> {
+    fn plus(self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal> {
         let (mine, theirs) = (&self.geometry().input, &other.geometry().input);
         if mine == theirs {
             self.added(other, shape)
         } else if let Ok(roles) = other.geometry().roles_for(theirs, mine) {
-            self.added(&other.permuted(&roles), shape)
+            let other = other.permuted(&roles);
+            self.added(&other, shape)
         } else {
             self.permuted(&self.geometry().roles_for(mine, theirs)?).added(other, shape)
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use prost::bytes::Bytes;
 
+pub use super::ids::{NodeId, ValueId};
 use super::model::{Invalid, Model, Scope, graph_field, is_default_domain};
 use super::proto::{
     AttributeProto, FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto,
@@ -17,15 +18,7 @@ use super::proto::{
 };
 use super::splice::{self, Container, Edit};
 use super::tensor;
-use super::wire::Field;
-
-/// A tensor of the graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ValueId(u32);
-
-/// A node of the graph, by its place in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(u32);
+use super::wire::{self, Field, WireError};
 
 /// One node with its names resolved.
 #[derive(Debug)]
@@ -57,7 +50,9 @@ impl Initializer {
     pub fn element_type(&self) -> i32 {
         match self {
             Initializer::Dense(tensor) => tensor.data_type(),
-            Initializer::Sparse(sparse) => sparse.values.as_ref().map_or(0, TensorProto::data_type),
+            Initializer::Sparse(sparse) => {
+                sparse.values.as_ref().map_or(0, |values| values.data_type())
+            }
         }
     }
 }
@@ -74,7 +69,7 @@ pub struct Value {
     /// The stored constant of that name.
     pub initializer: Option<Field>,
     /// The entry that lists it as a graph input.
-    pub input: Option<Field>,
+    pub input: Option<Box<Field>>,
     /// Whether it is a graph output.
     pub is_output: bool,
     /// Which tensor of the graph around this body it is, if it is one.
@@ -96,7 +91,7 @@ pub struct Graph<'m> {
     pub outputs: Vec<ValueId>,
     nodes: Vec<Node>,
     values: Vec<Value>,
-    ids: HashMap<String, ValueId>,
+    ids: HashMap<&'m str, ValueId>,
     live: Vec<bool>,
 }
 
@@ -154,6 +149,8 @@ impl Node {
         label_of(&self.proto)
     }
 }
+
+const UNREADABLE_NODE: &str = "a node holds fields of a kind that has been given up";
 
 fn label_of(node: &NodeProto) -> &str {
     let output = node.output.iter().map(String::as_str).find(|name| !name.is_empty());
@@ -218,16 +215,16 @@ impl<'m> Graph<'m> {
     fn import(&mut self, outer: &Graph<'m>, node: NodeId) {
         for &id in &outer.node(node).captured {
             let value = outer.value(id);
+            let Some((&name, _)) = outer.ids.get_key_value(value.name.as_str()) else { continue };
             // Of two tensors with one name, inside and outside, engines take either: it
             // is not constant, and both are needed.
-            if let Some(own) = self.find(&value.name) {
-                let name = value.name.clone();
-                let outer = Some(id);
+            if let Some(own) = self.find(name) {
+                let (name, outer) = (name.to_owned(), Some(id));
                 *self.value_mut(own) =
                     Value { name, outer, is_ambiguous: true, ..Value::default() };
                 continue;
             }
-            let own = self.intern(&value.name);
+            let own = self.intern(name);
             self.value_mut(own).outer = Some(id);
             self.value_mut(own).initializer.clone_from(&value.initializer);
         }
@@ -238,39 +235,50 @@ impl<'m> Graph<'m> {
         const TENSOR_NAME: u32 = 8;
         const VALUE_INFO_NAME: u32 = 1;
         const SPARSE_VALUES: u32 = 1;
-        for field in scope.fields(graph_field::INPUT) {
-            let name = self.model.string_within(&field.payload, VALUE_INFO_NAME)?;
-            let id = self.intern(&name);
-            if self.value_mut(id).input.replace(field.clone()).is_some() {
-                return Err(Invalid::DefinedTwice(name));
+        let fields = |number| scope.fields(number);
+        let nodes = fields(graph_field::NODE).count();
+        let stored =
+            [graph_field::INPUT, graph_field::INITIALIZER].map(|kind| fields(kind).count());
+        // Most nodes make one tensor.
+        let values = stored.into_iter().fold(nodes, usize::saturating_add);
+        self.nodes.reserve_exact(nodes);
+        self.values.reserve_exact(values);
+        self.ids.reserve(values);
+        for field in fields(graph_field::INPUT) {
+            let name = self.model.str_within(&field.payload, VALUE_INFO_NAME)?;
+            let id = self.intern(name);
+            if self.value_mut(id).input.replace(Box::new(field.clone())).is_some() {
+                return Err(Invalid::DefinedTwice(name.to_owned()));
             }
         }
-        for field in scope.fields(graph_field::INITIALIZER) {
-            let name = self.model.string_within(&field.payload, TENSOR_NAME)?;
-            let id = self.intern(&name);
-            if self.value_mut(id).initializer.replace(field.clone()).is_some() {
-                return Err(Invalid::DefinedTwice(name));
-            }
+        for field in fields(graph_field::INITIALIZER) {
+            let name = self.model.str_within(&field.payload, TENSOR_NAME)?;
+            self.store(name, field)?;
         }
-        for field in scope.fields(graph_field::SPARSE_INITIALIZER) {
-            for values in super::wire::fields(self.model.bytes(), field.payload.clone()) {
+        for field in fields(graph_field::SPARSE_INITIALIZER) {
+            for values in wire::fields(self.model.bytes(), field.payload.clone()) {
                 let values = values?;
                 if values.number == SPARSE_VALUES {
-                    let name = self.model.string_within(&values.payload, TENSOR_NAME)?;
-                    let id = self.intern(&name);
-                    if self.value_mut(id).initializer.replace(field.clone()).is_some() {
-                        return Err(Invalid::DefinedTwice(name));
-                    }
+                    self.store(self.model.str_within(&values.payload, TENSOR_NAME)?, field)?;
                 }
             }
         }
         Ok(())
     }
 
+    /// Notes that the constant `name` is stored in `field`.
+    fn store(&mut self, name: &'m str, field: &Field) -> Result<(), Invalid> {
+        let id = self.intern(name);
+        match self.value_mut(id).initializer.replace(field.clone()) {
+            Some(_) => Err(Invalid::DefinedTwice(name.to_owned())),
+            None => Ok(()),
+        }
+    }
+
     fn read_nodes(&mut self) -> Result<(), Invalid> {
         let scope = Arc::clone(&self.scope);
         for field in scope.fields(graph_field::NODE) {
-            let proto: NodeProto = self.model.decode(field, "node")?;
+            let (proto, outputs) = self.decoded(field)?;
             let id = NodeId(self.nodes.len() as u32);
             let mut node = Node {
                 inputs: Vec::with_capacity(proto.input.len()),
@@ -291,13 +299,13 @@ impl<'m> Graph<'m> {
             // A body's own tensors are not ours; those it takes from us are defined by now.
             node.captured = names.iter().filter_map(|name| self.ids.get(*name).copied()).collect();
             node.captured.sort_unstable();
-            for name in &node.proto.output {
+            for name in outputs {
                 if name.is_empty() {
                     node.outputs.push(None);
                     continue;
                 }
                 match self.find(name).map(|other| self.value(other).outer) {
-                    Some(None) => return Err(Invalid::DefinedTwice(name.clone())),
+                    Some(None) => return Err(Invalid::DefinedTwice(name.to_owned())),
                     // It hides a tensor of the graph around this one.
                     Some(Some(_)) => self.ids.remove(name),
                     None => None,
@@ -309,6 +317,37 @@ impl<'m> Graph<'m> {
             self.nodes.push(node);
         }
         Ok(())
+    }
+
+    /// The node in `field`, and the names of its outputs as they stand in the file.
+    fn decoded(&self, field: &Field) -> Result<(NodeProto, Vec<&'m str>), Invalid> {
+        const INPUT: u32 = 1;
+        const OUTPUT: u32 = 2;
+        const ATTRIBUTE: u32 = 5;
+        let (mut inputs, mut attributes, mut outputs) = (0usize, 0usize, Vec::new());
+        let parts = wire::fields(self.model.bytes(), field.payload.clone());
+        // What is malformed is refused by whoever decodes it.
+        for part in parts.map_while(Result::ok) {
+            match part.number {
+                INPUT => inputs = inputs.saturating_add(1),
+                OUTPUT => outputs.push(self.model.str_at(part.payload).unwrap_or_default()),
+                ATTRIBUTE => attributes = attributes.saturating_add(1),
+                _ => {}
+            }
+        }
+        // An attribute has room for everything that one may be, a kilobyte: no more of them
+        // than there are.
+        let mut node = NodeProto {
+            input: Vec::with_capacity(inputs),
+            output: Vec::with_capacity(outputs.len()),
+            attribute: Vec::with_capacity(attributes),
+            ..NodeProto::default()
+        };
+        self.model.decode_into(&mut node, field, "node")?;
+        match node.output == outputs {
+            true => Ok((node, outputs)),
+            false => Err(WireError { at: field.payload.start, what: UNREADABLE_NODE }.into()),
+        }
     }
 
     fn read_outputs(&mut self) -> Result<(), Invalid> {
@@ -358,13 +397,12 @@ impl<'m> Graph<'m> {
         })
     }
 
-    fn intern(&mut self, name: &str) -> ValueId {
-        if let Some(&id) = self.ids.get(name) {
-            return id;
+    fn intern(&mut self, name: &'m str) -> ValueId {
+        let next = ValueId(self.values.len() as u32);
+        let id = *self.ids.entry(name).or_insert(next);
+        if id == next {
+            self.values.push(Value { name: name.to_owned(), ..Value::default() });
         }
-        let id = ValueId(self.values.len() as u32);
-        self.values.push(Value { name: name.to_owned(), ..Value::default() });
-        self.ids.insert(name.to_owned(), id);
         id
     }
 
@@ -431,6 +469,23 @@ impl<'m> Graph<'m> {
         }))
     }
 
+    /// The element type of that constant, which is not decoded for it.
+    ///
+    /// # Errors
+    /// As [`Self::initializer`], if it is sparse.
+    pub fn stored_type(&self, id: ValueId) -> Result<Option<i32>, Invalid> {
+        const DATA_TYPE: u32 = 2;
+        let Some(field) = &self.value(id).initializer else { return Ok(None) };
+        if field.number == graph_field::SPARSE_INITIALIZER {
+            return Ok(self.initializer(id)?.map(|stored| stored.element_type()));
+        }
+        // What is malformed is refused by whoever decodes it.
+        let parts = wire::fields(self.model.bytes(), field.payload.clone()).map_while(Result::ok);
+        let last = parts.filter(|part| part.number == DATA_TYPE).last();
+        let bytes = last.and_then(|part| self.model.bytes().get(part.payload));
+        Ok(Some(bytes.map_or(0, wire::varint_value) as i32))
+    }
+
     /// Checks every tensor that is stored in the model, whether anybody reads it or not:
     /// initializers, and those in nodes, bodies and functions.
     ///
@@ -487,11 +542,11 @@ impl<'m> Graph<'m> {
         }
     }
 
-    /// Every name in use anywhere in the model's graph, bodies included.
-    pub fn all_names(&self) -> HashSet<&str> {
-        let mut names: HashSet<&str> = self.ids.keys().map(String::as_str).collect();
+    /// Every name in use anywhere in the model's graph, bodies included; some more than once.
+    pub fn all_names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.ids.keys().copied().collect();
         for node in &self.nodes {
-            names.insert(node.proto.name());
+            names.push(node.proto.name());
             for graph in bodies(&node.proto) {
                 names_in(graph, &mut names);
             }
@@ -502,7 +557,7 @@ impl<'m> Graph<'m> {
 
 /// `suffix`, with a number if need be, so that no name contains it: names that end in it,
 /// or go on after it, are new.
-pub fn fresh(suffix: &str, names: &HashSet<&str>) -> String {
+pub fn fresh(suffix: &str, names: &[&str]) -> String {
     let digits = |rest: &str| rest.bytes().take_while(u8::is_ascii_digit).count();
     let numbers = names.iter().flat_map(|name| name.split(suffix).skip(1)).map(digits);
     match numbers.max() {
@@ -569,7 +624,7 @@ fn tensors_in(node: &NodeProto) -> Vec<&TensorProto> {
 }
 
 fn parts_of(sparse: &SparseTensorProto) -> impl Iterator<Item = &TensorProto> {
-    sparse.values.iter().chain(&sparse.indices)
+    sparse.values.iter().chain(&sparse.indices).map(Box::as_ref)
 }
 
 fn names_read_inside<'n>(node: &'n NodeProto, names: &mut HashSet<&'n str>) {
@@ -582,11 +637,11 @@ fn names_read_inside<'n>(node: &'n NodeProto, names: &mut HashSet<&'n str>) {
     }
 }
 
-fn names_in<'n>(graph: &'n GraphProto, names: &mut HashSet<&'n str>) {
+fn names_in<'n>(graph: &'n GraphProto, names: &mut Vec<&'n str>) {
     names.extend(graph.input.iter().map(ValueInfoProto::name));
     names.extend(graph.initializer.iter().map(TensorProto::name));
     for node in &graph.node {
-        names.insert(node.name());
+        names.push(node.name());
         names.extend(node.input.iter().chain(&node.output).map(String::as_str));
         bodies(node).for_each(|body| names_in(body, names));
     }

@@ -400,7 +400,8 @@ impl<'c> Call<'c> {
         for name in infos.filter_map(|info| info.name.as_mut()) {
             *name = self.tensor(name);
         }
-        let sparse = body.sparse_initializer.iter_mut().filter_map(|sparse| sparse.values.as_mut());
+        let sparse =
+            body.sparse_initializer.iter_mut().filter_map(|sparse| sparse.values.as_deref_mut());
         for name in body.initializer.iter_mut().chain(sparse).filter_map(|t| t.name.as_mut()) {
             *name = self.tensor(name);
         }

@@ -36,6 +36,9 @@ impl Map {
     pub fn of(path: &Path) -> io::Result<Self> {
         let not_regular =
             || Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+        if path.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"));
+        }
         // Opening a named pipe would wait for somebody to write to it.
         if !path.metadata()?.is_file() {
             return not_regular();

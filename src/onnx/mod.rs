@@ -5,7 +5,9 @@
 
 pub mod build;
 pub mod external;
+pub mod foreign;
 pub mod graph;
+pub mod ids;
 pub mod inline;
 pub mod map;
 pub mod model;

@@ -290,18 +290,43 @@ impl Model {
         decode_range(&self.bytes, payload, entry)
     }
 
+    /// As [`Self::decode`], into a message with room for what it holds.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_into<M: Message>(
+        &self,
+        message: &mut M,
+        field: &Field,
+        entry: &'static str,
+    ) -> Result<(), Invalid> {
+        let at = field.payload.start;
+        let merged = message.merge(self.bytes.slice(field.payload.clone()));
+        merged.map_err(|error| Invalid::undecodable(entry, at, &error))
+    }
+
     /// The string in field `number` of the message that fills `payload`, without
     /// decoding the rest; empty if there is none. The last one counts, as in protobuf.
     pub fn string_within(&self, payload: &Range<usize>, number: u32) -> Result<String, Invalid> {
-        let mut text = Vec::new();
+        self.str_within(payload, number).map(str::to_owned)
+    }
+
+    /// As [`Self::string_within`], where it stands in the file.
+    pub fn str_within(&self, payload: &Range<usize>, number: u32) -> Result<&str, Invalid> {
+        let mut text = payload.start..payload.start;
         for field in wire::fields(&self.bytes, payload.clone()) {
             let field = field?;
             if field.number == number {
-                text = self.bytes.get(field.payload).unwrap_or_default().to_vec();
+                text = field.payload;
             }
         }
-        String::from_utf8(text)
-            .map_err(|_| WireError { at: payload.start, what: "a name is not UTF-8" }.into())
+        self.str_at(text)
+            .ok_or_else(|| WireError { at: payload.start, what: "a name is not UTF-8" }.into())
+    }
+
+    /// The string that fills `payload`; `None` if it is none.
+    pub fn str_at(&self, payload: Range<usize>) -> Option<&str> {
+        std::str::from_utf8(self.bytes.get(payload)?).ok()
     }
 }
 
@@ -324,10 +349,13 @@ fn decode_range<M: Message + Default>(
     entry: &'static str,
 ) -> Result<M, Invalid> {
     let at = payload.start;
-    M::decode(bytes.slice(payload)).map_err(|error| {
-        let reason = innermost(&error.to_string());
-        Invalid::Decode { entry, at, reason }
-    })
+    M::decode(bytes.slice(payload)).map_err(|error| Invalid::undecodable(entry, at, &error))
+}
+
+impl Invalid {
+    fn undecodable(entry: &'static str, at: usize, error: &prost::DecodeError) -> Self {
+        Invalid::Decode { entry, at, reason: innermost(&error.to_string()) }
+    }
 }
 
 /// The end of prost's reason: it begins with every message around the place.

@@ -352,7 +352,7 @@ pub fn dense(
 ) -> Result<Option<TensorProto>, TensorError> {
     let (Some(values), Some(indices)) = (&sparse.values, &sparse.indices) else { return Ok(None) };
     let Some(float) = Float::from_onnx(values.data_type()) else { return Ok(None) };
-    let shape = TensorProto { dims: sparse.dims.clone(), ..values.clone() };
+    let shape = TensorProto { dims: sparse.dims.clone(), ..values.as_ref().clone() };
     let dims = dims(&shape)?;
     let mut written = ArrayD::zeros(IxDyn(&dims));
     let places = integers(indices, storage)?;
@@ -493,8 +493,8 @@ mod tests {
     fn sparse_tensors_are_written_out() {
         let values = from_floats("w", &ndarray::arr1(&[5.0, 7.0]).into_dyn(), Float::F32);
         let sparse = |places: &[i64], dims: &[i64]| SparseTensorProto {
-            values: Some(values.clone()),
-            indices: Some(TensorProto { dims: dims.to_vec(), ..from_integers("i", places) }),
+            values: Some(values.clone().into()),
+            indices: Some(TensorProto { dims: dims.to_vec(), ..from_integers("i", places) }.into()),
             dims: vec![2, 3],
         };
         let storage = Storage::default();

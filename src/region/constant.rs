@@ -5,7 +5,6 @@
 //! and zero biases. Those are evaluated by the engine, node by node and only when
 //! somebody asks; nothing is evaluated by hand here.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ndarray::ArrayD;
@@ -16,6 +15,7 @@ use crate::engine::{Array, Engine, Limits, Source};
 use crate::numbers::Numbers;
 use crate::onnx::build;
 use crate::onnx::graph::{Graph, Initializer, Node, ValueId};
+use crate::onnx::ids::Table;
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
@@ -130,15 +130,18 @@ const KEEPS_TYPE: &[&str] = &[
 /// No constant sub-graph of a real model is deeper.
 const MAX_DEPTH: u8 = 250;
 
+type Cache = Table<ValueId, Option<Arc<TensorProto>>>;
+
 /// See the module's documentation.
 pub struct Constants<'g, 'm> {
     graph: &'g Graph<'m>,
     /// Those of the graph around this one, if it is a body.
     outer: Option<Arc<Constants<'g, 'm>>>,
     /// How many nodes deep a constant is computed; stored ones have 0.
-    depths: HashMap<ValueId, u8>,
-    types: HashMap<ValueId, i32>,
-    values: Mutex<HashMap<ValueId, Option<Arc<TensorProto>>>>,
+    depths: Table<ValueId, u8>,
+    types: Table<ValueId, i32>,
+    /// Those that were asked for; `None` if the engine cannot evaluate one.
+    values: Mutex<Cache>,
     /// Of all graphs of the model together.
     budget: Arc<Budget>,
 }
@@ -175,8 +178,8 @@ impl<'g, 'm> Constants<'g, 'm> {
             graph,
             outer,
             budget,
-            depths: HashMap::new(),
-            types: HashMap::new(),
+            depths: Table::default(),
+            types: Table::default(),
             values: Mutex::default(),
         };
         let overridable = keep_overridable && graph.model.ir_version >= 4;
@@ -185,11 +188,10 @@ impl<'g, 'm> Constants<'g, 'm> {
                 continue;
             }
             if let (Some(outside), Some(outer)) = (value.outer, &constants.outer) {
-                constants.types.extend(outer.element_type(outside).map(|known| (id, known)));
-                constants.depths.extend(outer.depths.get(&outside).map(|&depth| (id, depth)));
-            } else if let Some(element_type) =
-                graph.initializer(id)?.map(|stored| stored.element_type())
-            {
+                let (known, depth) = (outer.element_type(outside), outer.depths.get(outside));
+                known.map(|known| constants.types.insert(id, known));
+                depth.map(|&depth| constants.depths.insert(id, depth));
+            } else if let Some(element_type) = graph.stored_type(id)? {
                 constants.types.insert(id, element_type);
                 if !(overridable && value.input.is_some()) {
                     constants.depths.insert(id, 0);
@@ -250,7 +252,7 @@ impl<'g, 'm> Constants<'g, 'm> {
                 Some(like) if op == "CastLike" && index == 1 => {
                     self.element_type(*like)?;
                 }
-                Some(input) => deepest = deepest.max(*self.depths.get(input)?),
+                Some(input) => deepest = deepest.max(*self.depths.get(*input)?),
                 None => {}
             }
         }
@@ -259,12 +261,12 @@ impl<'g, 'm> Constants<'g, 'm> {
 
     /// The element type (`TensorProto.DataType`), as far as it is known.
     pub fn element_type(&self, id: ValueId) -> Option<i32> {
-        self.types.get(&id).copied()
+        self.types.get(id).copied()
     }
 
     /// Whether `id` is constant.
     pub fn contains(&self, id: ValueId) -> bool {
-        self.depths.contains_key(&id)
+        self.depths.contains(id)
     }
 
     /// The constant `id`; `None` if it is not one, or the engine cannot evaluate it.
@@ -275,14 +277,14 @@ impl<'g, 'm> Constants<'g, 'm> {
         if !self.contains(id) {
             return Ok(None);
         }
-        if let Some(known) = self.cache().get(&id) {
+        if let Some(known) = self.cache().get(id) {
             return Ok(known.clone());
         }
         // What it is computed from comes first, so that long chains need no deep stack.
         let mut open = vec![id];
         while let Some(&next) = open.last() {
             let before = open.len();
-            open.extend(self.operands(next).filter(|operand| !self.cache().contains_key(operand)));
+            open.extend(self.operands(next).filter(|operand| !self.cache().contains(*operand)));
             if open.len() == before {
                 self.evaluated(next)?;
                 open.pop();
@@ -301,7 +303,7 @@ impl<'g, 'm> Constants<'g, 'm> {
 
     /// As [`Self::tensor`], once all that it is computed from is known.
     fn evaluated(&self, id: ValueId) -> Result<Option<Arc<TensorProto>>, Invalid> {
-        if let Some(known) = self.cache().get(&id) {
+        if let Some(known) = self.cache().get(id) {
             return Ok(known.clone());
         }
         let stored = self.graph.initializer(id)?;
@@ -384,7 +386,7 @@ impl<'g, 'm> Constants<'g, 'm> {
         Ok(None)
     }
 
-    fn cache(&self) -> MutexGuard<'_, HashMap<ValueId, Option<Arc<TensorProto>>>> {
+    fn cache(&self) -> MutexGuard<'_, Cache> {
         self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

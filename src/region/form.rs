@@ -10,13 +10,14 @@
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::read::{Map, Reader, Reading};
 use super::{Kind, NearMiss, NotLinear, Part, Readings, Reason, Region, kind_of, nodes_of, steps};
 use crate::affine::{Geometry, Work};
 use crate::onnx::graph::{NodeId, ValueId};
+use crate::onnx::ids::{IdMap, IdSet, Table};
 
 /// Depths at which one term is considered. Real branches have less than ten.
 const MAX_ANCHORS: usize = 24;
@@ -25,7 +26,12 @@ const MAX_ANCHORS: usize = 24;
 /// sum of a long chain holds those of all before it.
 const MAX_TERMS: usize = 64;
 
-/// Tensors on a residual path; those of real networks have some dozens.
+/// Nodes that a region computes although others need what they make. Each sum of a chain
+/// may be needed, and reach back over all before it.
+const MAX_REPEATED: usize = 256;
+
+/// Tensors on a residual path, or inputs of an operator; in real networks there are some
+/// dozens.
 const MAX_PATH: usize = 512;
 
 /// What something costs at run time, per output position. Negative: it saves that.
@@ -66,6 +72,10 @@ struct Anchor {
     part: Part<Geometry>,
     /// Uses of the root that this term accounts for.
     uses: usize,
+    /// Nodes between the root and the term, about: those of shared terms count twice.
+    nodes: usize,
+    /// Those of them whose results others need too.
+    repeated: usize,
     /// What it costs to compute the term from the root.
     emit: Cost,
     /// What is no longer needed then, compared with the nearest anchor.
@@ -97,16 +107,16 @@ pub struct Found {
 }
 
 /// Uses of tensors (under their first name) that go away with other regions' nodes.
-pub type Absorbed = HashSet<(NodeId, ValueId)>;
+pub type Absorbed = IdSet<(NodeId, ValueId)>;
 
 /// Decides the regions of a graph.
 pub struct Walk<'r, 'g, 'm> {
     reader: &'r Reader<'g, 'm>,
     readings: &'r Readings,
     absorbed: &'r Absorbed,
-    forms: HashMap<ValueId, Form>,
+    forms: Table<ValueId, Form>,
     /// Live uses of a tensor under any of its names.
-    uses: HashMap<ValueId, usize>,
+    uses: Table<ValueId, usize>,
     near_misses: Vec<(ValueId, NearMiss)>,
 }
 
@@ -117,8 +127,8 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             reader,
             readings,
             absorbed,
-            forms: HashMap::new(),
-            uses: HashMap::new(),
+            forms: Table::default(),
+            uses: Table::default(),
             near_misses: Vec::new(),
         };
         walk.count_uses();
@@ -139,13 +149,13 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     }
 
     /// The regions, none of which ends in a tensor of `left_alone`.
-    pub fn regions(&self, left_alone: &HashSet<ValueId>) -> Found {
+    pub fn regions(&self, left_alone: &IdSet<ValueId>) -> Found {
         let graph = self.reader.graph;
         let source = |value| self.readings.source(value);
-        let mut needed: HashSet<ValueId> = graph.outputs.iter().copied().map(source).collect();
+        let mut needed: Table<ValueId, ()> = graph.outputs.iter().copied().map(source).collect();
         let mut regions = Vec::new();
         for (id, node) in graph.nodes().rev() {
-            let wanted = node.outputs.iter().flatten().any(|output| needed.contains(output));
+            let wanted = node.outputs.iter().flatten().any(|&output| needed.contains(output));
             if matches!(self.readings.get(id), None | Some(Reading::Alias(_))) || !wanted {
                 continue;
             }
@@ -159,13 +169,13 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             }
         }
         regions.reverse();
-        let inside: HashSet<NodeId> =
+        let inside: Table<NodeId, ()> =
             regions.iter().flat_map(|region| &region.nodes).copied().collect();
-        let outputs: HashSet<ValueId> = regions.iter().map(|region| region.output).collect();
+        let outputs: Table<ValueId, ()> = regions.iter().map(|region| region.output).collect();
         // What went into a region was not missed.
         let missed = |value: &ValueId| {
-            graph.value(*value).producer.is_none_or(|producer| !inside.contains(&producer))
-                || outputs.contains(value)
+            graph.value(*value).producer.is_none_or(|producer| !inside.contains(producer))
+                || outputs.contains(*value)
         };
         let near_misses = self.near_misses.iter().filter(|(value, _)| missed(value));
         let near_misses = near_misses.map(|(_, near_miss)| near_miss.clone()).collect();
@@ -174,7 +184,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
 
     /// Where the region of `output` stops; `None` if its node stays as it is.
     fn cuts_of(&self, output: ValueId) -> Option<BTreeSet<ValueId>> {
-        let form = self.forms.get(&output)?;
+        let form = self.forms.get(output)?;
         let chosen: Vec<usize> = form.terms.iter().map(|term| best(term)).collect();
         if form.as_is && (form.terms.len() > 1 || chosen.iter().all(|&depth| depth == 0)) {
             return None;
@@ -192,11 +202,11 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
                 continue;
             }
             for value in graph.uses(id).map(|value| self.readings.source(value)) {
-                *self.uses.entry(value).or_default() += self.use_of(id, value);
+                *self.uses.or_default(value) += self.use_of(id, value);
             }
         }
         for &output in &graph.outputs {
-            *self.uses.entry(self.readings.source(output)).or_default() += 1;
+            *self.uses.or_default(self.readings.source(output)) += 1;
         }
     }
 
@@ -220,7 +230,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
 
     /// Whether nobody needs the anchor's root once this term is computed from further away.
     fn dies(&self, anchor: &Anchor) -> bool {
-        self.uses.get(&anchor.part.root).copied().unwrap_or(0) == anchor.uses
+        self.uses.get(anchor.part.root).copied().unwrap_or(0) == anchor.uses
     }
 
     fn cost(&self, part: &Part<Geometry>) -> Cost {
@@ -234,7 +244,8 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         let uses = self.uses_by(id, &steps, input);
         let mut emit = own_cost(map);
         emit.nodes += steps.len() as f64;
-        let nearest = Anchor { part, uses, emit, saved: Cost::default() };
+        let saved = Cost::default();
+        let nearest = Anchor { part, uses, nodes: 1, repeated: 0, emit, saved };
         if let Some(terms) = self.scaled_terms(&nearest, map) {
             return Form { terms, as_is: false };
         }
@@ -246,7 +257,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     /// A scale or shift of a sum of several convolutions goes into each of them, if
     /// nobody else needs the sum and no plain operand would need a convolution.
     fn scaled_terms(&self, nearest: &Anchor, map: &Map) -> Option<Vec<Term>> {
-        let form = self.forms.get(&nearest.part.root)?;
+        let form = self.forms.get(nearest.part.root)?;
         let pointwise = match map {
             Map::Diagonal { .. } => true,
             Map::Filter { windows, .. } => windows.is_empty(),
@@ -260,7 +271,8 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             let anchors: Term = anchors
                 .filter_map(|anchor| {
                     let part = anchor.part.mapped(&nearest.part.map, nearest.part.kind).ok()?;
-                    Some(Anchor { emit: self.cost(&part), part, ..anchor.clone() })
+                    let nodes = anchor.nodes.saturating_add(nearest.nodes);
+                    Some(Anchor { emit: self.cost(&part), part, nodes, ..anchor.clone() })
                 })
                 .collect();
             (!anchors.is_empty()).then_some(anchors)
@@ -271,7 +283,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     /// The term read at `nearest`, and at all legal depths behind it.
     fn anchors_from(&self, nearest: Anchor) -> Term {
         let mut term = vec![nearest.clone()];
-        let Some([behind]) = self.forms.get(&nearest.part.root).map(|form| form.terms.as_slice())
+        let Some([behind]) = self.forms.get(nearest.part.root).map(|form| form.terms.as_slice())
         else {
             return term.into();
         };
@@ -287,10 +299,17 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
                 Cost::default()
             };
             let uses = if dies { anchor.uses } else { 0 };
+            let again = if dies { anchor.repeated } else { anchor.nodes };
+            let repeated = nearest.repeated.saturating_add(again);
+            if repeated > MAX_REPEATED {
+                continue;
+            }
             term.push(Anchor {
                 emit: self.cost(&part),
                 part,
                 uses,
+                nodes: nearest.nodes.saturating_add(anchor.nodes),
+                repeated,
                 saved: nearest.saved.plus(saved),
             });
         }
@@ -301,7 +320,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         let mut sum = SumForm::default();
         let mut as_is = true;
         let steps = steps(self.reader, self.readings, id);
-        let mut times: HashMap<ValueId, usize> = HashMap::new();
+        let mut times: IdMap<ValueId, usize> = IdMap::default();
         for &(operand, _) in operands {
             *times.entry(self.readings.source(operand)).or_default() += 1;
         }
@@ -313,8 +332,9 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
                 true => self.uses_by(id, &steps, root),
                 false => self.use_of(id, root),
             };
-            let plain = Anchor { part, uses, emit: Cost::default(), saved: Cost::default() };
-            let several = self.forms.get(&root).filter(|form| form.terms.len() > 1);
+            let (emit, saved) = (Cost::default(), Cost::default());
+            let plain = Anchor { part, uses, nodes: 1, repeated: 0, emit, saved };
+            let several = self.forms.get(root).filter(|form| form.terms.len() > 1);
             let terms = match several {
                 // A nested sum that nobody else needs is part of this one.
                 Some(form) if self.dies(&plain) && once() && sum.has_room_for(form) => {
@@ -322,6 +342,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
                 }
                 _ => vec![self.anchors_from(plain)],
             };
+            sum.begin_operand();
             for term in terms {
                 let term = if minus { negated(&term) } else { term };
                 as_is &= !self.add(&mut sum, term);
@@ -337,27 +358,34 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     /// Adds a term to a sum; returns whether it was merged with another.
     fn add(&self, sum: &mut SumForm, mut term: Term) -> bool {
         let mut merged_any = false;
-        while let Some((index, merged)) = self.merge_with_some(sum, &term) {
+        while let Some((index, merged)) = self.merge_with_some(sum, &term, merged_any) {
             sum.remove(index);
             term = merged;
             merged_any = true;
         }
-        sum.push(term);
+        sum.push(term, merged_any);
         merged_any
     }
 
-    fn merge_with_some(&self, sum: &SumForm, term: &Term) -> Option<(usize, Term)> {
+    /// `merged` is whether the term was made by this sum.
+    fn merge_with_some(&self, sum: &SumForm, term: &Term, merged: bool) -> Option<(usize, Term)> {
         for anchor in term.iter() {
             for &index in sum.by_root.get(&anchor.part.root).into_iter().flatten() {
+                // Each sum of a long chain would try those of all before it again.
+                if !merged && sum.were_apart(index) {
+                    continue;
+                }
                 let Some(Some(other)) = sum.terms.get(index) else { continue };
                 let Some(at) = other.iter().find(|at| at.part.root == anchor.part.root) else {
                     continue;
                 };
-                let Ok(part) = at.part.sum(&anchor.part, self.reader) else { continue };
+                let Ok(part) = at.part.clone().sum(&anchor.part, self.reader) else { continue };
                 let merged = self.anchors_from(Anchor {
                     emit: self.cost(&part),
                     part,
                     uses: at.uses + anchor.uses,
+                    nodes: at.nodes.saturating_add(anchor.nodes),
+                    repeated: at.repeated.saturating_add(anchor.repeated),
                     saved: at.saved.plus(anchor.saved),
                 });
                 let chosen = |term: &Term| term.get(best(term)).cloned();
@@ -476,7 +504,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     /// residual path of usual length.
     fn is_convolved_from(&self, value: ValueId, root: ValueId) -> bool {
         let graph = self.reader.graph;
-        let mut seen = HashSet::new();
+        let mut seen = IdSet::default();
         let mut open = vec![(value, false)];
         while let Some((value, convolved)) = open.pop().filter(|_| seen.len() < MAX_PATH) {
             let value = self.readings.source(value);
@@ -497,11 +525,11 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
 
     /// Why two of the terms do not merge at a root that both go back to.
     fn refusal_further_back(&self, terms: &[Term]) -> Option<Reason> {
-        let mut seen: HashMap<ValueId, &Anchor> = HashMap::new();
+        let mut seen: IdMap<ValueId, &Anchor> = IdMap::default();
         for term in terms {
             for anchor in term.iter().filter(|anchor| anchor.part.kind == Kind::Weighted) {
                 if let Some(other) = seen.get(&anchor.part.root)
-                    && let Err(refusal) = other.part.sum(&anchor.part, self.reader)
+                    && let Err(refusal) = other.part.clone().sum(&anchor.part, self.reader)
                 {
                     return Some(Reason::Geometry(refusal));
                 }
@@ -529,7 +557,8 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         let producer = graph.value(operand).producer?;
         let node = graph.node(producer);
         let Reading::Opaque(why) = self.readings.get(producer)? else { return None };
-        let reads_a_branch = graph.uses(producer).any(|input| {
+        // Of an operator with thousands of inputs, many sums may ask.
+        let reads_a_branch = graph.uses(producer).take(MAX_PATH).any(|input| {
             self.weighted(self.readings.source(input))
                 .is_some_and(|anchor| Some(anchor.part.root) == root)
         });
@@ -558,7 +587,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
 
     /// The nearest anchor of `value` that is a convolution, if `value` is one term.
     fn weighted(&self, value: ValueId) -> Option<&Anchor> {
-        let [term] = self.forms.get(&value)?.terms.as_slice() else { return None };
+        let [term] = self.forms.get(value)?.terms.as_slice() else { return None };
         term.iter().find(|anchor| anchor.part.kind == Kind::Weighted)
     }
 }
@@ -567,7 +596,11 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
 #[derive(Default)]
 struct SumForm {
     terms: Vec<Option<Term>>,
-    by_root: HashMap<ValueId, Vec<usize>>,
+    by_root: IdMap<ValueId, Vec<usize>>,
+    /// The terms from this one on are of the operand that is being added.
+    operand: usize,
+    /// Terms that were merged here.
+    merged: BTreeSet<usize>,
 }
 
 impl SumForm {
@@ -575,7 +608,21 @@ impl SumForm {
         self.terms.len() + form.terms.len() <= MAX_TERMS
     }
 
-    fn push(&mut self, term: Term) {
+    /// Those that follow are of one more operand.
+    fn begin_operand(&mut self) {
+        self.operand = self.terms.len();
+    }
+
+    /// Whether the term at `index` stayed apart from the one that is being added, in the
+    /// operand that both are of.
+    fn were_apart(&self, index: usize) -> bool {
+        index >= self.operand && !self.merged.contains(&index)
+    }
+
+    fn push(&mut self, term: Term, merged: bool) {
+        if merged {
+            self.merged.insert(self.terms.len());
+        }
         for anchor in term.iter() {
             self.by_root.entry(anchor.part.root).or_default().push(self.terms.len());
         }

@@ -15,10 +15,11 @@ pub mod inference;
 pub mod read;
 pub mod sizes;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use crate::affine::{Border, Geometry, Linear, Order, Refusal, Sense, Window};
 use crate::onnx::graph::{NodeId, ValueId};
+use crate::onnx::ids::{IdMap, Table};
 use crate::onnx::model::Invalid;
 use read::{Map, Reader, Reading};
 
@@ -129,8 +130,8 @@ pub struct NearMiss {
 
 /// All nodes of a graph, read.
 pub struct Readings {
-    readings: HashMap<NodeId, Reading>,
-    sources: HashMap<ValueId, ValueId>,
+    readings: Table<NodeId, Reading>,
+    sources: Table<ValueId, ValueId>,
 }
 
 impl Readings {
@@ -139,12 +140,12 @@ impl Readings {
     /// # Errors
     /// If a stored tensor is malformed.
     pub fn of(reader: &Reader) -> Result<Self, Invalid> {
-        let mut readings = HashMap::new();
-        let mut sources = HashMap::new();
+        let mut readings = Table::of(reader.graph.node_count());
+        let mut sources = Table::default();
         for (id, node) in reader.graph.nodes().filter(|&(id, _)| reader.graph.is_live(id)) {
             let reading = reader.read(node)?;
             if let (Reading::Alias(of), Some(output)) = (&reading, node.output()) {
-                sources.insert(output, sources.get(of).copied().unwrap_or(*of));
+                sources.insert(output, sources.get(*of).copied().unwrap_or(*of));
             }
             readings.insert(id, reading);
         }
@@ -153,12 +154,12 @@ impl Readings {
 
     /// What node `id` computes; `None` if nothing needs it.
     pub fn get(&self, id: NodeId) -> Option<&Reading> {
-        self.readings.get(&id)
+        self.readings.get(id)
     }
 
     /// The tensor that `id` is just another name of.
     pub fn source(&self, id: ValueId) -> ValueId {
-        self.sources.get(&id).copied().unwrap_or(id)
+        self.sources.get(id).copied().unwrap_or(id)
     }
 }
 
@@ -226,25 +227,37 @@ impl<L: Linear> Part<L> {
         }
     }
 
+    /// The part without weights.
+    fn shape(&self) -> Part<Geometry> {
+        Part { root: self.root, map: self.map.geometry().clone(), kind: self.kind }
+    }
+
     /// `self ⊕ other`, if that is legal.
-    pub fn sum(&self, other: &Self, reader: &Reader) -> Result<Self, Refusal> {
+    ///
+    /// # Errors
+    /// Why it is not, which shapes alone decide.
+    pub fn sum(self, other: &Self, reader: &Reader) -> Result<Self, Refusal> {
         debug_assert_eq!(self.root, other.root);
-        let map = match self.map.plus(&other.map, &[]) {
-            // Sizes are inferred only where a decision needs them.
-            Err(Refusal::Counts { .. }) => {
-                self.map.plus(&other.map, reader.sizes.shape(self.root))?
-            }
-            map => map?,
+        let without_sizes = self.map.geometry().clone().plus(other.map.geometry(), &[]);
+        // Sizes are inferred only where a decision needs them.
+        let sizes = match without_sizes {
+            Err(Refusal::Counts { .. }) => reader.sizes.shape(self.root),
+            _ => &[],
         };
         let weighted = self.kind == Kind::Weighted || other.kind == Kind::Weighted;
         let kind = if weighted { Kind::Weighted } else { Kind::Scaled };
-        Ok(Part { root: self.root, map, kind })
+        Ok(Part { root: self.root, map: self.map.plus(&other.map, sizes)?, kind })
     }
+}
 
+impl Part<Geometry> {
     /// `self ⊕ other`, if that is legal and not dearer than both.
+    ///
+    /// # Errors
+    /// Why not.
     pub fn merged(&self, other: &Self, reader: &Reader) -> Result<Self, Reason> {
-        let sum = self.sum(other, reader)?;
-        let (before, after) = (self.weights() + other.weights(), sum.map.geometry().weights());
+        let sum = self.clone().sum(other, reader)?;
+        let (before, after) = (self.weights() + other.weights(), sum.weights());
         if sum.kind != Kind::Weighted || after > before {
             return Err(Reason::Dearer { before, after });
         }
@@ -313,12 +326,15 @@ pub fn kind_of(map: &Map) -> Kind {
 
 /// Adds `part` to a sum, merging it with all parts that it can be merged with.
 pub fn insert<L: Linear>(parts: &mut Vec<Part<L>>, mut part: Part<L>, reader: &Reader) {
-    while let Some((index, merged)) = parts.iter().enumerate().find_map(|(index, other)| {
-        let merged = (other.root == part.root).then(|| other.merged(&part, reader).ok())??;
-        Some((index, merged))
-    }) {
-        parts.remove(index);
-        part = merged;
+    let merges = |other: &Part<L>, part: &Part<L>| {
+        other.root == part.root && other.shape().merged(&part.shape(), reader).is_ok()
+    };
+    // Decided on shapes, so that a kernel which grows by thousands is never copied.
+    while let Some(index) = parts.iter().position(|other| merges(other, &part)) {
+        part = match parts.remove(index).sum(&part, reader) {
+            Ok(sum) => sum,
+            Err(_) => unreachable!("shapes alone decide"),
+        };
     }
     parts.push(part);
 }
@@ -391,8 +407,8 @@ impl Region {
         identity: &L,
         lift: impl Fn(&Map) -> Result<L, E>,
     ) -> Result<Vec<Part<L>>, E> {
-        let mut forms: HashMap<ValueId, Vec<Part<L>>> = HashMap::new();
-        let mut uses: HashMap<ValueId, usize> = HashMap::new();
+        let mut forms: IdMap<ValueId, Vec<Part<L>>> = IdMap::default();
+        let mut uses: IdMap<ValueId, usize> = IdMap::default();
         let graph = reader.graph;
         let nodes = || self.nodes.iter().filter(|id| !self.steps.contains(id));
         for reading in nodes().filter_map(|&id| readings.get(id)) {
@@ -408,7 +424,7 @@ impl Region {
             let Some(output) = graph.node(id).output() else { continue };
             // A form moves to its last reader inside the region; sums of thousands
             // of operands are not copied at every step.
-            let mut take = |forms: &mut HashMap<_, _>, value: ValueId| {
+            let mut take = |forms: &mut IdMap<_, _>, value: ValueId| {
                 let root = readings.source(value);
                 let plain = || vec![Part { root, map: identity.clone(), kind: Kind::Plain(false) }];
                 if self.cuts.contains(&root) {

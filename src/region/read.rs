@@ -934,7 +934,8 @@ impl<'g, 'm> Reader<'g, 'm> {
     /// something.
     fn shifting(&self, value: ValueId) -> Result<Option<(ValueId, Map, ValueId)>, Invalid> {
         let mut producer = self.graph.value(value).producer;
-        while let Some(node) = producer.map(|producer| self.graph.node(producer)) {
+        for _ in 0..MAX_IDENTITIES {
+            let Some(node) = producer.map(|producer| self.graph.node(producer)) else { break };
             match node.standard_op() {
                 Some("Identity") => {
                     producer = node.input(0).and_then(|input| self.graph.value(input).producer);
@@ -1098,6 +1099,9 @@ fn most_inputs(op: &str) -> Option<usize> {
         _ => return None,
     })
 }
+
+/// Exporters write no more Identities in a row.
+const MAX_IDENTITIES: usize = 64;
 
 /// No block adds more tensors at one node.
 const MAX_OPERANDS: usize = 256;

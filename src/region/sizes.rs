@@ -2,7 +2,6 @@
 //! transpositions that made them where that is enough, else inferred by the engine from the graph's inputs, never
 //! from what the file says of other tensors.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::NotLinear;
@@ -10,6 +9,7 @@ use super::constant::Constants;
 use crate::affine::Order;
 use crate::engine::{self, Inference, InputShapes, Limits, Source};
 use crate::onnx::graph::{Graph, Node, ValueId};
+use crate::onnx::ids::IdMap;
 use crate::onnx::model::{Invalid, graph_field};
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::{ValueInfoProto, type_proto};
@@ -23,7 +23,7 @@ pub struct Sizes<'g, 'm> {
     constants: &'g Constants<'g, 'm>,
     inputs: &'g InputShapes,
     inference: OnceLock<Inference>,
-    dims: Mutex<HashMap<ValueId, Vec<Option<usize>>>>,
+    dims: Mutex<IdMap<ValueId, Vec<Option<usize>>>>,
 }
 
 impl<'g, 'm> Sizes<'g, 'm> {

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use super::{Report, html, json};
+use super::{Report, html, json, json_line};
 use crate::error::Error;
 use crate::onnx::output::{self, Clobber, Staged};
 
@@ -17,6 +17,8 @@ pub enum Target {
     Json(PathBuf),
     /// A file that browsers open.
     Html(PathBuf),
+    /// A file with a line of JSON per model.
+    Lines(PathBuf),
 }
 
 impl Target {
@@ -30,15 +32,16 @@ impl Target {
         match ending.as_deref() {
             _ if name == "-" => Ok(Target::Pipe),
             Some("json") => Ok(Target::Json(path)),
+            Some("jsonl") => Ok(Target::Lines(path)),
             Some("html" | "htm") => Ok(Target::Html(path)),
-            _ => Err("a report is a file that ends with .json or .html, or `-`".to_owned()),
+            _ => Err("a report is `-`, or a file that ends with .json, .html or .jsonl".to_owned()),
         }
     }
 
     fn path(&self) -> Option<&PathBuf> {
         match self {
             Target::Pipe => None,
-            Target::Json(path) | Target::Html(path) => Some(path),
+            Target::Json(path) | Target::Html(path) | Target::Lines(path) => Some(path),
         }
     }
 
@@ -68,6 +71,7 @@ impl Target {
         let text = match self {
             Target::Pipe | Target::Json(_) => json(report),
             Target::Html(_) => html::page(report),
+            Target::Lines(_) => json_line(report),
         };
         let Some(path) = self.path() else {
             let mut out = io::stdout().lock();
@@ -77,6 +81,30 @@ impl Target {
         let staged = Staged::write(path, |out| out.write_all(text.as_bytes()));
         let placed = staged.and_then(|staged| staged.commit(path, Clobber::Replace));
         placed.map_err(|source| unwritten(path.display(), source))
+    }
+}
+
+impl Target {
+    /// Has `work` write lines there; the file is put in its place when all are there.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write_lines<T>(
+        &self,
+        work: impl FnOnce(&mut dyn Write) -> io::Result<T>,
+    ) -> Result<T, Error> {
+        self.check()?;
+        let Some(path) = self.path() else {
+            return work(&mut io::stdout().lock()).map_err(|source| unwritten("-", source));
+        };
+        let mut result = None;
+        let staged = Staged::write(path, |out| {
+            result = Some(work(out)?);
+            Ok::<(), io::Error>(())
+        });
+        let placed = staged.and_then(|staged| staged.commit(path, Clobber::Replace));
+        let result = result.ok_or_else(|| io::ErrorKind::Other.into());
+        placed.and(result).map_err(|source| unwritten(path.display(), source))
     }
 }
 
@@ -95,6 +123,7 @@ mod tests {
             ("a/b.json", Some(Target::Json("a/b.json".into()))),
             ("R.HTML", Some(Target::Html("R.HTML".into()))),
             ("r.htm", Some(Target::Html("r.htm".into()))),
+            ("r.jsonl", Some(Target::Lines("r.jsonl".into()))),
             ("model.onnx", None),
             ("json", None),
         ] {

@@ -521,7 +521,15 @@ fn sha256(bytes: &Bytes, map: Option<&Map>) -> String {
 /// The report as JSON, indented.
 pub fn json(report: &Report) -> String {
     // Neither a map with keys that are no texts is in it, nor anything else that could fail.
-    let json = serde_json::to_string_pretty(report).unwrap_or_default();
+    printable(&serde_json::to_string_pretty(report).unwrap_or_default())
+}
+
+/// The report as one line of JSON.
+pub fn json_line(report: &Report) -> String {
+    printable(&serde_json::to_string(report).unwrap_or_default())
+}
+
+fn printable(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     for c in json.chars() {
         match c {

@@ -1,5 +1,7 @@
 //! The run of the whole model: as it was read, and as it will be written.
 
+use std::collections::BTreeMap;
+
 use super::feed::Random;
 use super::relative_error;
 use super::walk::{MOST, Stopped, Walk, Weights};
@@ -22,6 +24,8 @@ pub struct Options {
     pub tolerance: Option<f64>,
     /// Shapes of inputs whose dimensions the file leaves open.
     pub shapes: InputShapes,
+    /// Inputs that are not random, by name.
+    pub given: BTreeMap<String, Array>,
 }
 
 /// What the run showed.
@@ -54,6 +58,19 @@ pub enum Outcome {
     NotRun(String),
 }
 
+impl Outcome {
+    /// The largest relative difference of an output; 0 if none were compared.
+    pub fn largest_error(&self) -> f64 {
+        match self {
+            Outcome::Agreed(errors) | Outcome::WithinRounding { errors, .. } => {
+                errors.iter().fold(0.0, |worst, (_, error)| worst.max(*error))
+            }
+            Outcome::Differs { error, .. } => *error,
+            Outcome::Broken(_) | Outcome::NotRun(_) => 0.0,
+        }
+    }
+}
+
 /// What the two runs gave.
 enum Compared {
     Errors(Vec<(String, f64)>, Box<Trial>),
@@ -83,6 +100,7 @@ struct Input {
     name: String,
     data_type: i32,
     shape: Vec<usize>,
+    given: Option<Array>,
 }
 
 /// Runs old and new model on the same inputs.
@@ -95,9 +113,24 @@ pub fn run(
     options: &Options,
     limits: Limits,
 ) -> Result<Outcome, Invalid> {
+    run_graphs((old, &Graph::read_all(old)?), (new, &Graph::read_all(new)?), options, limits)
+}
+
+/// The same of models whose graphs were read.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_graphs(
+    (old, old_graphs): (&Model, &[Graph]),
+    (new, new_graphs): (&Model, &[Graph]),
+    options: &Options,
+    limits: Limits,
+) -> Result<Outcome, Invalid> {
     let (old_inlined, new_inlined) = (normal::inlined(old)?, normal::inlined(new)?);
-    let old_graphs = Graph::read_all(old_inlined.as_ref().unwrap_or(old))?;
-    let new_graphs = Graph::read_all(new_inlined.as_ref().unwrap_or(new))?;
+    let old_inlined = old_inlined.as_ref().map(Graph::read_all).transpose()?;
+    let new_inlined = new_inlined.as_ref().map(Graph::read_all).transpose()?;
+    let old_graphs = old_inlined.as_deref().unwrap_or(old_graphs);
+    let new_graphs = new_inlined.as_deref().unwrap_or(new_graphs);
     let Some(graph) = old_graphs.first() else { return Err(Invalid::NoGraph) };
     if let Some(reason) = old_graphs.iter().find_map(normal::misread) {
         return Ok(Outcome::NotRun(reason));
@@ -116,8 +149,8 @@ pub fn run(
         names.push(info.name().to_owned());
     }
     let weights = Weights::AsStored;
-    let old = Walk { graphs: &old_graphs, weights, most: MOST, limits };
-    let new = Walk { graphs: &new_graphs, ..old };
+    let old = Walk { graphs: old_graphs, weights, most: MOST, limits };
+    let new = Walk { graphs: new_graphs, ..old };
     let compared = match compare(&old, &new, options, &inputs, &names) {
         Err(Stopped::Invalid(invalid)) => return Err(invalid),
         Err(Stopped::Engine(error)) => Err(error),
@@ -240,6 +273,9 @@ fn both(
 
 impl Input {
     fn fill(&self, random: &mut Random) -> Array {
+        if let Some(given) = &self.given {
+            return given.clone();
+        }
         match DataType::try_from(self.data_type) {
             Ok(DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16) => {
                 random.floats(&self.shape)
@@ -261,20 +297,23 @@ fn inputs(graph: &Graph, options: &Options) -> Result<Result<Vec<Input>, String>
             Some(type_proto::Value::TensorType(tensor)) => tensor,
             _ => return Ok(Err(format!("input `{name}` is not a tensor"))),
         };
-        let shape = match (options.shapes.get(&name), &tensor.shape) {
-            (Some(shape), _) => shape.clone(),
-            (None, Some(shape)) => {
+        let given = options.given.get(&name);
+        let shape = match (given, options.shapes.get(&name), &tensor.shape) {
+            (Some(given), ..) => given.shape().to_vec(),
+            (None, Some(shape), _) => shape.clone(),
+            (None, None, Some(shape)) => {
                 let rank = shape.dim.len();
                 let sizes = shape.dim.iter().enumerate();
                 sizes.map(|(axis, dim)| size(axis, rank, &dim.value)).collect()
             }
-            (None, None) => {
+            (None, None, None) => {
                 return Ok(Err(format!(
                     "input `{name}` has no shape; give --input-shape {name}=…"
                 )));
             }
         };
-        inputs.push(Input { name, data_type: tensor.elem_type(), shape });
+        let given = given.cloned();
+        inputs.push(Input { name, data_type: tensor.elem_type(), shape, given });
     }
     let elements = |input: &Input| {
         input.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
@@ -338,7 +377,8 @@ mod tests {
             node("Relu", "", &["a"], "y", vec![]),
         ]);
         let shapes = InputShapes::from([("x".to_owned(), vec![1000])]);
-        let options = Options { seed: 0, samples: 1, tolerance: None, shapes };
+        let given = BTreeMap::new();
+        let options = Options { seed: 0, samples: 1, tolerance: None, shapes, given };
         let agreed = |outcome: &Outcome| matches!(outcome, Outcome::Agreed(_));
         let not_run = |outcome: &Outcome| matches!(outcome, Outcome::NotRun(_));
         let broken = |outcome: &Outcome| matches!(outcome, Outcome::Broken(_));

@@ -61,16 +61,16 @@ impl From<wire::WireError> for Miswritten {
     }
 }
 
-/// Checks that `new` is the model of the graphs `old` (see [`Graph::read_all`]) with what
-/// is `expected` of each, and nothing else.
+/// Checks that the model of the graphs `new` (see [`Graph::read_all`]) is that of the graphs
+/// `old` with what is `expected` of each, and nothing else.
 ///
 /// # Errors
 /// Names the first entry that is wrong.
-pub fn check(old: &[Graph], expected: &[Expected], new: &Model) -> Result<(), Miswritten> {
-    let read = Graph::read_all(new)?;
-    let (Some(main), Some(new_main)) = (old.first(), read.first()) else {
+pub fn check(old: &[Graph], expected: &[Expected], new: &[Graph]) -> Result<(), Miswritten> {
+    let (Some(main), Some(new_main)) = (old.first(), new.first()) else {
         return Err(Invalid::NoGraph.into());
     };
+    let new = new_main.model;
     if let Some(left) = leftover(main, new_main) {
         return Err(Miswritten::Unneeded(left.to_owned()));
     }

@@ -173,7 +173,7 @@ fn check_written(old: &[u8], new: &[u8], report: &Report) {
     let gone: Vec<&ValueInfoProto> =
         before.input.iter().filter(|input| !after.input.contains(input)).collect();
     let is_stored = |input: &&ValueInfoProto| {
-        let sparse = before.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_ref());
+        let sparse = before.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_deref());
         before.initializer.iter().chain(sparse).any(|tensor| tensor.name() == input.name())
     };
     assert!(gone.iter().all(is_stored), "inputs that a caller gives are gone: {gone:?}");

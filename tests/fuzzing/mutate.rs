@@ -877,8 +877,8 @@ fn stored_otherwise(graph: &mut GraphProto, choices: &mut Choices) {
             let dims = values.dims.clone();
             let flat = TensorProto { dims: vec![count], ..values };
             graph.sparse_initializer.push(SparseTensorProto {
-                values: Some(flat),
-                indices: Some(from_integers("", &places)),
+                values: Some(flat.into()),
+                indices: Some(from_integers("", &places).into()),
                 dims,
             });
         }
@@ -891,7 +891,7 @@ fn stored_otherwise(graph: &mut GraphProto, choices: &mut Choices) {
             let value = integer(choices);
             match choices.below(3) {
                 0 => choices.one_of_mut(&mut sparse.dims).into_iter().for_each(|d| *d = value),
-                1 => sparse.indices = Some(from_integers("", &integers(choices, 2))),
+                1 => sparse.indices = Some(from_integers("", &integers(choices, 2)).into()),
                 _ => sparse.values.iter_mut().for_each(|values| mutate_tensor(values, choices)),
             }
         }

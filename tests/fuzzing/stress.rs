@@ -280,8 +280,8 @@ fn split() -> ModelProto {
 
 fn sparse() -> ModelProto {
     let one = |number: usize| SparseTensorProto {
-        values: Some(weights(&format!("s{number}"), &[1])),
-        indices: Some(from_integers("", &[0])),
+        values: Some(weights(&format!("s{number}"), &[1]).into()),
+        indices: Some(from_integers("", &[0]).into()),
         dims: vec![1 << 25],
     };
     let mut model = model(vec![build::node("Relu", "", &["x"], "y", vec![])], vec![], "y");

@@ -19,7 +19,7 @@ fn problem_of<'g>(graph: &'g GraphProto, around: &HashSet<&'g str>) -> Option<St
             return Some(format!("input `{name}` is listed twice"));
         }
     }
-    let sparse = graph.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_ref());
+    let sparse = graph.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_deref());
     let mut stored = HashSet::new();
     for name in graph.initializer.iter().chain(sparse).map(TensorProto::name) {
         if !stored.insert(name) {

@@ -1,0 +1,205 @@
+//! The arguments, and what they ask of the library.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use acb_fuse::Options;
+use acb_fuse::onnx::output::Clobber;
+use acb_fuse::onnx::storage::Links;
+use acb_fuse::report::file::Target;
+use acb_fuse::verify::model;
+use clap::Parser;
+use clap_complete::Shell;
+
+use super::show;
+use super::tensors::{self, Given};
+
+/// Fold the training-time convolution blocks of an ONNX model into single
+/// convolutions, and prove that nothing changed.
+#[derive(Debug, Parser)]
+#[command(version, override_usage = USAGE, after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub struct Arguments {
+    /// IN, the model as exported, `-` is standard input; and OUT, where the fused model
+    /// goes: may be IN, `-` is standard output. Without OUT: only look, and say what would
+    /// be fused, what not and why. With --out-dir: all are models
+    #[arg(value_name = "FILE", required_unless_present_any = ["manifest", "completions", "man"])]
+    pub files: Vec<String>,
+    /// Fuse many models: each goes to this folder under its own name
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["check", "manifest"])]
+    pub out_dir: Option<PathBuf>,
+    /// Fuse many models: a file of lines `{"input": "a.onnx", "output": "b.onnx"}`
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with_all = ["check", "files"])]
+    pub manifest: Option<PathBuf>,
+    /// How many models are in work at a time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
+    pub jobs: usize,
+    /// How many processors are used [default: all]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub threads: Option<usize>,
+    /// Do not prove the blocks and do not run the models
+    #[arg(long)]
+    pub no_verify: bool,
+    /// Exit with 7 if the whole model cannot be run
+    #[arg(long, conflicts_with = "no_verify")]
+    pub require_run: bool,
+    /// Exit with 4 if nothing was fused
+    #[arg(long)]
+    pub require_fusion: bool,
+    /// Exit with 5 if there is something to fuse; writes nothing
+    #[arg(long)]
+    pub check: bool,
+    /// Leave the block of this name alone (may be repeated)
+    #[arg(long, value_name = "NAME")]
+    pub skip: Vec<String>,
+    /// Do not fold weights that are also graph inputs, which a caller could override
+    #[arg(long)]
+    pub keep_overridable: bool,
+    /// Read weights also from side files that are links out of the model's folder, as in
+    /// caches whose files are links to where their content lies
+    #[arg(long)]
+    pub follow_links: bool,
+    /// Do not replace an existing OUT
+    #[arg(long)]
+    pub no_clobber: bool,
+    /// Fix the shape of a graph input (may be repeated)
+    #[arg(long, value_name = "NAME=1,3,224,224", value_parser = shape)]
+    pub input_shape: Vec<(String, Vec<usize>)>,
+    /// Run the models on this tensor: NAME=FILE.npy, NAME=FILE.pb, or a folder with
+    /// input_0.pb, input_1.pb, … (may be repeated; inputs that are not given are random)
+    #[arg(long, value_name = "NAME=FILE", value_parser = tensors::given)]
+    pub input: Vec<Given>,
+    /// How many random inputs the whole models are run on
+    #[arg(long, default_value_t = 1)]
+    pub samples: usize,
+    /// Seed of the random inputs
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Allowed difference of an output, relative to its largest value
+    /// [default: 1e-4 for float32, 2e-2 for float16, 1e-9 for float64]
+    #[arg(long, value_parser = tolerance)]
+    pub tolerance: Option<f64>,
+    /// Seconds that verification may take; what is not run by then is reported as not run
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    pub verify_timeout: u64,
+    /// Memory that the tensors of a run may take, in GiB; what needs more is not run
+    #[arg(long, value_name = "GIB", default_value_t = 8)]
+    pub verify_memory: usize,
+    /// Write what was done, and how it ended: FILE.json for programs, FILE.html for a
+    /// browser, `-` for JSON on standard output (may be repeated); of many models FILE.jsonl,
+    /// with a line for each
+    #[arg(long, value_name = "FILE", value_parser = Target::of)]
+    pub report: Vec<Target>,
+    /// Print also how large the fused weights are by position
+    #[arg(long, short, conflicts_with_all = ["quiet", "out_dir", "manifest"])]
+    pub verbose: bool,
+    /// Print nothing but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Print no colours (NO_COLOR does the same)
+    #[arg(long)]
+    pub no_color: bool,
+    /// Print completions for this shell, and do nothing else
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    pub completions: Option<Shell>,
+    /// Print the manual page, and do nothing else
+    #[arg(long, exclusive = true)]
+    pub man: bool,
+}
+
+const USAGE: &str = "\
+acb-fuse [OPTIONS] IN [OUT]
+       acb-fuse [OPTIONS] --out-dir FOLDER IN…
+       acb-fuse [OPTIONS] --manifest FILE.jsonl";
+
+const EXAMPLES: &str = "\
+Examples:
+  acb-fuse resnet.onnx                     what would be fused, what not and why
+  acb-fuse resnet.onnx deploy.onnx         fuse, verify, write
+  acb-fuse resnet.onnx resnet.onnx         the same, in place
+  cat resnet.onnx | acb-fuse - - | …       in a pipe
+  acb-fuse --check resnet.onnx             in a test: exit code 5 if blocks remain
+  acb-fuse --out-dir deploy *.onnx         many, one line each; goes on after a failure
+  acb-fuse in.onnx out.onnx --report r.html   and a page of what was done
+  acb-fuse --completions zsh > _acb-fuse   completions of a shell
+
+Exit codes (of many files, that of the first that failed):
+  0 written (or looked at)   1 invalid model   2 usage   3 verification failed
+  4 nothing fused (--require-fusion)   5 something to fuse (--check)
+  6 reading or writing failed, trying again may help   7 not run (--require-run)
+
+Environment:
+  NO_COLOR             no colours
+  RAYON_NUM_THREADS    as --threads";
+
+impl Arguments {
+    /// Whether the reports can go where they are to go.
+    ///
+    /// # Errors
+    /// Why one cannot.
+    pub fn check_reports(&self, many: bool) -> Result<(), String> {
+        let is_lines = |report: &Target| matches!(report, Target::Lines(_));
+        let to_pipe = self.report.contains(&Target::Pipe);
+        let output = self.files.get(1);
+        let takes_a_place = |report: &Target| self.files.iter().any(|file| report.is(file));
+        let why = match self.report.as_slice() {
+            [] => return Ok(()),
+            [one] if many && is_lines(one) => return Ok(()),
+            _ if many => "the report of many models is one FILE.jsonl",
+            reports if reports.iter().any(is_lines) => "FILE.jsonl is for many models",
+            _ if to_pipe && output.is_some_and(|output| output == "-") => {
+                "the model and the report cannot both go to standard output"
+            }
+            reports if reports.iter().any(takes_a_place) => {
+                "the report would take the place of a model"
+            }
+            _ => return Ok(()),
+        };
+        Err(format!("--report: {why}"))
+    }
+
+    /// What the library is asked for.
+    pub fn options(&self) -> Options {
+        Options {
+            verify: !self.no_verify,
+            keep_overridable: self.keep_overridable,
+            skip: self.skip.clone(),
+            links: if self.follow_links { Links::Followed } else { Links::Confined },
+            clobber: if self.no_clobber { Clobber::Refuse } else { Clobber::Replace },
+            require_run: self.require_run,
+            require_fusion: self.require_fusion,
+            run: model::Options {
+                seed: self.seed,
+                samples: self.samples,
+                tolerance: self.tolerance,
+                shapes: self.input_shape.iter().cloned().collect(),
+                given: self.input.iter().flatten().cloned().collect(),
+            },
+            verify_timeout: Duration::from_secs(self.verify_timeout),
+            verify_memory: self.verify_memory.saturating_mul(1 << 30),
+            details: self.verbose || !self.report.is_empty(),
+            progress: if self.quiet { |_, _, _| {} } else { show::progress },
+        }
+    }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|&number: &usize| number > 0);
+    number.ok_or_else(|| "a number, 1 or more".to_owned())
+}
+
+/// A number that a difference can be compared with.
+fn tolerance(text: &str) -> Result<f64, String> {
+    let finite = text.parse().ok().filter(|value: &f64| value.is_finite() && *value >= 0.0);
+    finite.ok_or_else(|| "a tolerance is a number, 0 or more".to_owned())
+}
+
+/// `NAME=1,3,224,224`
+fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let (name, sizes) = text.rsplit_once('=').ok_or("expected NAME=SIZE,SIZE,…")?;
+    let sizes: Result<Vec<usize>, _> = sizes.split(',').map(|size| size.trim().parse()).collect();
+    match sizes {
+        Ok(sizes) if !sizes.contains(&0) => Ok((name.to_owned(), sizes)),
+        _ => Err("sizes are positive whole numbers, separated by commas".to_owned()),
+    }
+}

@@ -1,0 +1,152 @@
+//! Many models: one line each, and on after a failure.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::thread;
+
+use acb_fuse::report::Report;
+use acb_fuse::verify::model::Outcome;
+use acb_fuse::{Error, Options, Place, reported};
+
+/// One model, and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// The model.
+    pub input: PathBuf,
+    /// The new one.
+    pub output: PathBuf,
+}
+
+/// Each of `files` into `folder`; an error if two would go to one place.
+pub fn into_folder(files: &[String], folder: &Path) -> Result<Vec<Job>, String> {
+    let job = |file: &String| {
+        let input = PathBuf::from(file);
+        let name = input.file_name().ok_or_else(|| format!("{file}: it has no name"))?;
+        Ok(Job { output: folder.join(name), input })
+    };
+    let jobs = files.iter().map(job).collect::<Result<Vec<Job>, String>>()?;
+    fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    without_collisions(jobs)
+}
+
+/// The jobs in a manifest: a JSON object with `input` and `output` per line.
+pub fn of_manifest(path: &Path) -> Result<Vec<Job>, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+    let job = |(number, line): (usize, &str)| {
+        let wrong = |why: &str| format!("{}, line {number}: {why}", path.display());
+        let pair: BTreeMap<String, String> =
+            serde_json::from_str(line).map_err(|error| wrong(&error.to_string()))?;
+        let place = |key| pair.get(key).map(PathBuf::from);
+        let (Some(input), Some(output), 2) = (place("input"), place("output"), pair.len()) else {
+            return Err(wrong("expected {\"input\": …, \"output\": …}"));
+        };
+        Ok(Job { input, output })
+    };
+    without_collisions(lines.map(job).collect::<Result<_, String>>()?)
+}
+
+fn without_collisions(jobs: Vec<Job>) -> Result<Vec<Job>, String> {
+    let mut outputs = HashSet::new();
+    match jobs.iter().find(|job| !outputs.insert(&job.output)) {
+        Some(job) => Err(format!("two models would go to {}", job.output.display())),
+        None => Ok(jobs),
+    }
+}
+
+/// Does all `jobs`, `at_a_time` of them at once, and hands each result to `said` as it
+/// comes. The first failure in the order of the jobs, if there is one.
+pub fn work(
+    jobs: &[Job],
+    at_a_time: usize,
+    options: &Options,
+    mut said: impl FnMut(&Job, &Report, &Result<(), Error>),
+) -> Option<Error> {
+    let waiting = Mutex::new(jobs.iter().enumerate());
+    let next = || waiting.lock().ok()?.next();
+    let (done, results) = channel();
+    let mut failures = BTreeMap::new();
+    thread::scope(|scope| {
+        for _ in 0..at_a_time.min(jobs.len()) {
+            let (done, next) = (done.clone(), &next);
+            scope.spawn(move || {
+                while let Some((index, job)) = next() {
+                    let output = Place::File(job.output.clone());
+                    let input = Place::File(job.input.clone());
+                    let (report, result) = reported(&input, Some(&output), options);
+                    if done.send((index, job, report, result)).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(done);
+        for (index, job, report, result) in results {
+            said(job, &report, &result);
+            failures.extend(result.err().map(|error| (index, error)));
+        }
+    });
+    failures.into_values().next()
+}
+
+/// What became of one model, in a line.
+pub fn line(job: &Job, report: &Report, result: &Result<(), Error>) -> String {
+    if let Err(error) = result {
+        return format!("failed  {error} (exit code {})", error.exit_code());
+    }
+    let (from, to) = (job.input.display(), job.output.display());
+    let blocks = match report.blocks.len() {
+        0 => return format!("same    {from} → {to}: nothing to fuse"),
+        1 => "1 block".to_owned(),
+        blocks => format!("{blocks} blocks"),
+    };
+    let run = match &report.run {
+        None => "not verified".to_owned(),
+        Some(Outcome::NotRun(_)) => "proved, not run".to_owned(),
+        Some(outcome) => format!("proved, outputs agree within {:.1e}", outcome.largest_error()),
+    };
+    let [before, after] =
+        [report.sizes.before, report.sizes.after].map(|size| size.nodes.unwrap_or_default());
+    format!("fused   {from} → {to}: {blocks}, {before} → {after} nodes, {run}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_are_read_or_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let path = folder.path().join("manifest");
+        let manifest = |text: &str| {
+            fs::write(&path, text).unwrap();
+            of_manifest(&path)
+        };
+        let job = |input: &str, output: &str| Job { input: input.into(), output: output.into() };
+        let files =
+            |files: &[&str]| files.iter().map(|file| (*file).to_owned()).collect::<Vec<_>>();
+
+        let jobs = into_folder(&files(&["a/x.onnx", "y.onnx"]), &out).unwrap();
+        let placed = |name: &str| out.join(name).to_str().unwrap().to_owned();
+        assert_eq!(jobs, [job("a/x.onnx", &placed("x.onnx")), job("y.onnx", &placed("y.onnx"))]);
+        assert!(into_folder(&files(&["a/x.onnx", "x.onnx"]), &out).is_err());
+        assert!(into_folder(&files(&[".."]), &out).is_err());
+
+        let two = "{\"input\": \"a\", \"output\": \"b\"}\n\n{\"output\":\"d\",\"input\":\"c\"}\n";
+        assert_eq!(manifest(two).unwrap(), [job("a", "b"), job("c", "d")]);
+        for (wrong, said) in [
+            ("{\"input\": \"a\"}", "line 1: expected"),
+            ("\n{\"input\": \"a\", \"output\": 3}", "line 2"),
+            ("a.onnx b.onnx", "line 1"),
+            ("{\"input\": \"a\", \"output\": \"b\", \"threads\": \"1\"}", "expected"),
+            (&two.replace('d', "b"), "two models would go to b"),
+        ] {
+            let error = manifest(wrong).unwrap_err();
+            assert!(error.contains(said), "{wrong}: {error}");
+        }
+    }
+}

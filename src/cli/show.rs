@@ -1,0 +1,48 @@
+//! What is shown while the work goes on, and how names are.
+
+use std::io::IsTerminal;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// `text` as it may be shown on a terminal: names in a model are anybody's, and control
+/// characters in them are spelled out, except for those that `keep` accepts.
+pub fn printable(text: &str, keep: fn(char) -> bool) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() && !keep(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// Whether colours may be used on `stream`: <https://no-color.org>.
+pub fn has_colours(stream: &impl IsTerminal) -> bool {
+    let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    stream.is_terminal() && !forbidden
+}
+
+/// A bar on a terminal, for work that takes more than a second.
+pub fn progress(stage: &str, done: usize, all: usize) {
+    static STARTED: OnceLock<Instant> = OnceLock::new();
+    static BAR: OnceLock<ProgressBar> = OnceLock::new();
+    let started = STARTED.get_or_init(Instant::now);
+    if !std::io::stderr().is_terminal() || started.elapsed() < Duration::from_secs(1) {
+        return;
+    }
+    let bar = BAR.get_or_init(|| {
+        let bar = ProgressBar::new(all as u64);
+        let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar
+    });
+    bar.set_message(stage.to_owned());
+    bar.set_length(all as u64);
+    bar.set_position(done as u64);
+    if stage == "running both models" || done == all {
+        bar.finish_and_clear();
+    }
+}
