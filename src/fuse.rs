@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, Axis};
 
-use crate::affine::{Affine, Border, Geometry, Linear, Order, Refusal, Sense, Window};
+use crate::affine::{Affine, Border, Comparison, Geometry, Linear, Order, Refusal, Sense, Window};
 use crate::numbers::Numbers;
 use crate::onnx::build::{int, ints, node, string};
 use crate::onnx::graph::ValueId;
@@ -143,10 +143,39 @@ impl Weights {
 /// # Errors
 /// If a weight cannot be read, or it is seen already that a fused one is not finite.
 pub fn fuse(reader: &Reader, readings: &Readings, block: &Block) -> Result<Fused, FuseError> {
+    fused(reader, block, &parts(reader, readings, block)?)
+}
+
+/// As [`fuse`], and what became of the weights: one comparison per convolution. That takes
+/// a pass over the old and the new ones.
+///
+/// # Errors
+/// As [`fuse`].
+pub fn fuse_and_compare(
+    reader: &Reader,
+    readings: &Readings,
+    block: &Block,
+) -> Result<(Fused, Vec<Comparison>), FuseError> {
+    let parts = parts(reader, readings, block)?;
+    let weighted = parts.iter().filter(|part| part.kind == Kind::Weighted);
+    let compared = weighted.filter_map(|part| part.map.compared()).collect();
+    Ok((fused(reader, block, &parts)?, compared))
+}
+
+/// The block's normal form with its weights.
+fn parts(
+    reader: &Reader,
+    readings: &Readings,
+    block: &Block,
+) -> Result<Vec<Part<Affine>>, FuseError> {
     let weights = |map: &Map| map.affine(reader.constants)?.ok_or(FuseError::NotEvaluated);
     let mut parts = block.region.evaluate(readings, reader, &Affine::identity(), weights)?;
     // A convolution first, so that what is subtracted has something to be subtracted from.
     parts.sort_by_key(|part| part.kind != Kind::Weighted);
+    Ok(parts)
+}
+
+fn fused(reader: &Reader, block: &Block, parts: &[Part<Affine>]) -> Result<Fused, FuseError> {
     let mut fused = Fused {
         nodes: vec![],
         weights: vec![],

@@ -37,7 +37,10 @@ mod error;
 mod look;
 mod options;
 mod scope;
+mod tally;
 mod work;
+
+use std::time::Instant;
 
 use engine::Limits;
 pub use error::Error;
@@ -45,7 +48,7 @@ use onnx::graph::Graph;
 use onnx::output;
 pub use options::{Options, Place};
 use region::constant::Constants;
-use report::Report;
+use report::{Mode, Report, timed};
 use scope::Scope;
 use work::Work;
 
@@ -55,6 +58,36 @@ use work::Work;
 /// If the model cannot be read, is malformed, fails verification, or cannot be
 /// written. Nothing is written then.
 pub fn convert(input: &Place, output: Option<&Place>, options: &Options) -> Result<Report, Error> {
+    let (report, result) = reported(input, output, options);
+    result.map(|()| report)
+}
+
+/// As [`convert`]; the report tells also of a conversion that failed, as far as it came.
+pub fn reported(
+    input: &Place,
+    output: Option<&Place>,
+    options: &Options,
+) -> (Report, Result<(), Error>) {
+    let mode = match output {
+        None => Mode::Look,
+        Some(_) if options.verify => Mode::Verified,
+        Some(_) => Mode::Unverified,
+    };
+    let mut report = Report::new(input.label(), mode);
+    let mut total = 0.0;
+    let result = timed(&mut total, || carry_out(input, output, options, &mut report));
+    report.seconds.total = total;
+    report.end(&result);
+    (report, result)
+}
+
+fn carry_out(
+    input: &Place,
+    output: Option<&Place>,
+    options: &Options,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let started = Instant::now();
     let file = input.label();
     let invalid = |source| Error::Invalid { file: file.clone(), source };
     if let Some(Place::File(target)) = output {
@@ -62,20 +95,29 @@ pub fn convert(input: &Place, output: Option<&Place>, options: &Options) -> Resu
             .map_err(|source| Error::Write { file: target.display().to_string(), source })?;
     }
     let original = scope::open(input, options.links)?;
+    report.input.note(&original, options.details);
     let inlined = scope::with_functions_inlined(&original, options).map_err(invalid)?;
     let model = inlined.as_ref().unwrap_or(&original);
     let graphs = Graph::read_all(model).map_err(invalid)?;
     graphs.iter().take(1).try_for_each(Graph::check_tensors).map_err(invalid)?;
     scope::check_inputs(&file, &graphs, options)?;
     let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
+    report.seconds.read = started.elapsed().as_secs_f64();
+    let planning = Instant::now();
     let readers = scope::readers(&graphs, &constants, options);
     let mut scopes = Scope::of_all(&readers, &options.skip).map_err(invalid)?;
-    let mut report = look::looked(&file, model, &graphs, &scopes, options).map_err(invalid)?;
-    work::must_fuse(&file, &report, options)?;
+    look::look(report, model, &graphs, &scopes, options).map_err(invalid)?;
+    report.seconds.plan = planning.elapsed().as_secs_f64();
+    if options.details {
+        // Only now: what constants may cost depends on the side files that were looked at.
+        timed(&mut report.seconds.read, || report.input.note_side_files(&original));
+    }
+    report.sizes.before.bytes = report.input.all_bytes().filter(|_| options.details);
+    work::must_fuse(&file, report, options)?;
     if let Some(output) = output {
         let limits = Limits::new(options.verify_timeout, options.verify_memory);
         let work = Work { file: &file, original: &original, graphs: &graphs, options, limits };
-        work.carry_out(output, &mut scopes, &mut report)?;
+        work.carry_out(output, &mut scopes, report)?;
     }
-    Ok(report)
+    Ok(())
 }

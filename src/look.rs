@@ -10,21 +10,22 @@ use crate::options::Options;
 use crate::plan::Block;
 use crate::region::read::NEWEST_OPSET;
 use crate::region::{NearMiss, Reason};
-use crate::report::{BlockReport, Mode, Report};
+use crate::report::{BlockReport, Report};
 use crate::rewrite::{self, Replaced};
 use crate::scope::Scope;
+use crate::tally;
 
-/// What would be done with the model in `file`.
+/// Notes what would be done with `model`.
 ///
 /// # Errors
 /// If an entry cannot be decoded.
-pub fn looked(
-    file: &str,
+pub fn look(
+    report: &mut Report,
     model: &Model,
     graphs: &[Graph],
     scopes: &[Scope],
     options: &Options,
-) -> Result<Report, Invalid> {
+) -> Result<(), Invalid> {
     let plans = || scopes.iter().map(|scope| &scope.plan);
     let replaced = scopes.iter().map(|scope| {
         let roots = |block: &Block| block.parts.iter().map(|part| part.root).collect();
@@ -40,20 +41,34 @@ pub fn looked(
     near_misses.extend(calls_that_stay(model, graphs)?);
     let mut said = HashSet::new();
     near_misses.retain(|miss| said.insert((miss.node.clone(), miss.reason.to_string())));
-    Ok(Report {
-        file: file.to_owned(),
-        blocks: plans().flat_map(BlockReport::of).collect(),
-        near_misses,
-        nodes: (graphs.iter().map(Graph::node_count).sum(), nodes_after),
-        newer_opset: Some(model.opset).filter(|&opset| opset > NEWEST_OPSET),
-        fixed_shapes: fixed_shapes(scopes, &options.run.shapes),
-        inferred: inferred().map(|inferred| inferred.forms.len()).sum(),
-        removed_inputs: 0,
-        bytes: (model.bytes().len(), 0),
-        side_file: None,
-        run: None,
-        mode: Mode::Look,
-    })
+    report.near_misses = near_misses;
+    report.sizes.before.nodes = Some(graphs.iter().map(Graph::node_count).sum());
+    report.sizes.after.nodes = Some(nodes_after);
+    report.notes.newer_opset = Some(model.opset).filter(|&opset| opset > NEWEST_OPSET);
+    report.notes.fixed_shapes = fixed_shapes(scopes, &options.run.shapes);
+    report.notes.inferred_nodes = inferred().map(|inferred| inferred.forms.len()).sum();
+    if options.details {
+        report.sizes.before.parameters = Some(tally::parameters(graphs)?);
+    }
+    note_blocks(report, scopes, options);
+    Ok(())
+}
+
+/// Has the report list the blocks that are planned.
+pub fn note_blocks(report: &mut Report, scopes: &[Scope], options: &Options) {
+    let blocks = scopes.iter().flat_map(|scope| {
+        let blocks = scope.plan.blocks.iter();
+        blocks.map(|block| BlockReport::of(scope.reader, block))
+    });
+    report.blocks = blocks.collect();
+    if options.details {
+        let counted = tally::multiply_adds(scopes);
+        report.sizes.before.multiply_adds = counted.before;
+        report.sizes.after.multiply_adds = counted.after;
+        for (block, positions) in report.blocks.iter_mut().zip(counted.positions) {
+            block.positions = positions;
+        }
+    }
 }
 
 /// The shapes that the user gave, if a block may rely on them.

@@ -8,11 +8,13 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use acb_fuse::onnx::output::remove_staged;
-use acb_fuse::{Error, Place, convert};
+use acb_fuse::report::file::Target;
+use acb_fuse::report::{self, text};
+use acb_fuse::{Error, Place, reported};
 use clap::{CommandFactory, Parser};
 use cli::arguments::Arguments;
 use cli::many::{self, Job};
-use cli::show::printable;
+use cli::show::{has_colours, printable};
 
 /// As shells have it for a process that was interrupted.
 const INTERRUPTED: i32 = 130;
@@ -42,14 +44,17 @@ fn main() -> ExitCode {
         // Nothing was done in parallel yet, so nobody has built it.
         let _ = pool.build_global();
     }
-    match jobs(&arguments) {
+    let jobs = jobs(&arguments);
+    let jobs = jobs.and_then(|jobs| arguments.check_reports(jobs.is_some()).map(|()| jobs));
+    match jobs {
         Err(wrong) => said(&wrong, USAGE),
-        Ok(Some(jobs)) => many(&arguments, &jobs),
-        Ok(None) => match one(&arguments) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => said(&error.to_string(), error.exit_code()),
-        },
+        Ok(Some(jobs)) => ended(many(&arguments, &jobs)),
+        Ok(None) => ended(one(&arguments)),
     }
+}
+
+fn ended(result: Result<ExitCode, Error>) -> ExitCode {
+    result.unwrap_or_else(|error| said(&error.to_string(), error.exit_code()))
 }
 
 fn said(error: &str, exit_code: u8) -> ExitCode {
@@ -69,35 +74,59 @@ fn jobs(arguments: &Arguments) -> Result<Option<Vec<Job>>, String> {
     }
 }
 
-fn one(arguments: &Arguments) -> Result<(), Error> {
+fn one(arguments: &Arguments) -> Result<ExitCode, Error> {
     let mut places = arguments.files.iter().map(|file| Place::of(file));
-    let (Some(input), output) = (places.next(), places.next()) else { return Ok(()) };
-    let report = convert(&input, output.as_ref(), &arguments.options())?;
-    if !arguments.quiet {
-        // The model itself may go to standard output.
-        let text = printable(&report.to_string(), |c| c == '\n');
-        let _ = match output {
-            Some(Place::Pipe) => write!(io::stderr(), "{text}"),
-            _ => write!(io::stdout(), "{text}"),
+    let (Some(input), output) = (places.next(), places.next()) else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    arguments.report.iter().try_for_each(Target::check)?;
+    let (mut report, mut result) = reported(&input, output.as_ref(), &arguments.options());
+    if result.is_ok() && !arguments.quiet {
+        let colours = |of_stream| of_stream && !arguments.no_color;
+        let shown = |colours| {
+            let mut shown = printable(&report.to_string(), |c| c == '\n');
+            if arguments.verbose {
+                shown.push_str(&text::averages(&report, colours));
+            }
+            shown
+        };
+        // The model or the report itself may go to standard output.
+        let taken = output == Some(Place::Pipe) || arguments.report.contains(&Target::Pipe);
+        let _ = match taken {
+            true => write!(io::stderr(), "{}", shown(colours(has_colours(&io::stderr())))),
+            false => write!(io::stdout(), "{}", shown(colours(has_colours(&io::stdout())))),
         };
     }
-    match report.blocks.len() {
-        blocks if blocks > 0 && arguments.check => {
-            Err(Error::Fusable { file: report.file, blocks })
-        }
-        _ => Ok(()),
+    if result.is_ok() && arguments.check && !report.blocks.is_empty() {
+        let (file, blocks) = (report.input.path.clone(), report.blocks.len());
+        let fusable = Error::Fusable { file, blocks };
+        report.fail(&fusable);
+        result = Err(fusable);
     }
+    let written = arguments.report.iter().try_for_each(|target| target.write(&report));
+    result.and(written).map(|()| ExitCode::SUCCESS)
 }
 
-fn many(arguments: &Arguments, jobs: &[Job]) -> ExitCode {
+fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Error> {
     let mut options = arguments.options();
     // Their bars would write over each other.
     options.progress = |_, _, _| {};
-    let failure = many::work(jobs, arguments.jobs, &options, |job, result| {
-        if !arguments.quiet || result.is_err() {
-            let line = printable(&many::line(job, result), |_| false);
-            let _ = writeln!(io::stdout(), "{line}");
-        }
-    });
-    failure.map_or(ExitCode::SUCCESS, |error| ExitCode::from(error.exit_code()))
+    let work = |out: &mut dyn Write| {
+        let mut written = Ok(());
+        let failure = many::work(jobs, arguments.jobs, &options, |job, report, result| {
+            if !arguments.quiet || result.is_err() {
+                let line = printable(&many::line(job, report, result), |_| false);
+                let _ = writeln!(io::stdout(), "{line}");
+            }
+            if written.is_ok() {
+                written = out.write_all(report::json_line(report).as_bytes());
+            }
+        });
+        written.map(|()| failure)
+    };
+    let failure = match arguments.report.first() {
+        Some(target) => target.write_lines(work)?,
+        None => work(&mut io::sink()).ok().flatten(),
+    };
+    Ok(failure.map_or(ExitCode::SUCCESS, |error| ExitCode::from(error.exit_code())))
 }

@@ -56,6 +56,9 @@ pub struct Options {
     pub verify_timeout: Duration,
     /// How many bytes the tensors of a run may take at a time.
     pub verify_memory: usize,
+    /// Hash the files, count what they hold and compare the weights: what only a report
+    /// file or a verbose summary shows.
+    pub details: bool,
     /// Called as stages begin and advance: name, done, all.
     pub progress: fn(&str, usize, usize),
 }
@@ -79,6 +82,7 @@ impl Default for Options {
             },
             verify_timeout: Duration::from_secs(900),
             verify_memory: 8 << 30,
+            details: false,
             progress: |_, _, _| {},
         }
     }

@@ -58,6 +58,8 @@ pub struct Block {
     pub removed: IdSet<NodeId>,
     /// Its branches, as in `3×3 + 1×3 + 3×1`.
     pub branches: String,
+    /// The same, as it may be drawn.
+    pub drawing: Drawing,
     /// Batch norms that are folded.
     pub norms: usize,
     /// The normal form: a convolution per weighted part, the rest added.
@@ -70,6 +72,16 @@ pub struct Block {
     pub before: Count,
     /// What the new ones cost.
     pub after: Count,
+}
+
+/// A block's branches from what they read to their sum, and what comes after it, as in
+/// `3×3`, `norm`, `scale`, `identity`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drawing {
+    /// One per branch; the last may stand for further ones.
+    pub branches: Vec<Vec<String>>,
+    /// What all branches have in common at their end.
+    pub after: Vec<String>,
 }
 
 /// What will be done, and what will not.
@@ -200,8 +212,8 @@ fn block(
         _ => None,
     });
     let float = floats.next().unwrap_or(Float::F32);
-    let branches =
-        Branches { reader, readings, region: &region, parts: &parts }.of(region.output).join(" + ");
+    let described = Branches { reader, readings, region: &region, parts: &parts };
+    let (branches, drawing) = described.of(region.output);
     let norms = region
         .nodes
         .iter()
@@ -213,6 +225,7 @@ fn block(
         stem: String::new(),
         tensors: String::new(),
         branches,
+        drawing,
         norms,
         parts,
         relies_on_sizes: false,
@@ -473,38 +486,88 @@ struct Branches<'a, 'g, 'm> {
     parts: &'a [Part<Geometry>],
 }
 
+/// What is told of one node on the way through a branch.
+#[derive(Clone)]
+struct Step {
+    node: Option<NodeId>,
+    text: String,
+    is_kernel: bool,
+}
+
 impl Branches<'_, '_, '_> {
-    /// One text per path from `value` to a root.
-    fn of(&self, value: ValueId) -> Vec<String> {
-        let mut texts = vec![];
+    /// The branches in words, and as they may be drawn: one per path from `value` to a root.
+    fn of(&self, value: ValueId) -> (String, Drawing) {
+        let mut branches: Vec<Vec<Step>> = vec![];
         let mut open = vec![(value, Vec::new())];
         while let Some((value, mut path)) = open.pop() {
-            if texts.len() + open.len() > 64 {
-                texts.push("…".to_owned());
+            if branches.len() + open.len() > 64 {
+                branches.push(vec![Step { node: None, text: "…".to_owned(), is_kernel: true }]);
                 break;
             }
             let source = self.readings.source(value);
             let at_cut = source != self.region.output && self.region.cuts.contains(&source);
             let producer = self.reader.graph.value(source).producer.filter(|_| !at_cut);
-            match producer.and_then(|producer| self.readings.get(producer)) {
-                Some(Reading::Map(input, map)) => {
-                    path.extend(text_of(map));
+            match producer.and_then(|producer| Some((producer, self.readings.get(producer)?))) {
+                Some((node, Reading::Map(input, map))) => {
+                    path.extend(self.step(node, map));
                     open.push((*input, path));
                 }
-                Some(Reading::Sum(operands)) => {
+                Some((_, Reading::Sum(operands))) => {
                     let branches =
                         operands.iter().rev().map(|&(operand, _)| (operand, path.clone()));
                     open.extend(branches);
                 }
-                _ if path.is_empty() => texts.push(self.operand(source)),
                 _ => {
+                    if !path.iter().any(|step| step.is_kernel) {
+                        let text = self.operand(source);
+                        path.push(Step { node: None, text, is_kernel: true });
+                    }
                     path.reverse();
-                    texts.push(path.join(" → "));
+                    branches.push(path);
                 }
             }
         }
-        texts
+        let kernels = |branch: &Vec<Step>| -> Vec<String> {
+            let kernels = branch.iter().filter(|step| step.is_kernel);
+            kernels.map(|step| step.text.clone()).collect()
+        };
+        let words: Vec<String> =
+            branches.iter().map(|branch| kernels(branch).join(" → ")).collect();
+        (words.join(" + "), drawing(&branches))
     }
+
+    fn step(&self, node: NodeId, map: &Map) -> Option<Step> {
+        let is_norm = self.reader.graph.node(node).proto.op_type() == "BatchNormalization";
+        let step = |text, is_kernel| Step { node: Some(node), text, is_kernel };
+        match map {
+            _ if is_norm => Some(step("norm".to_owned(), false)),
+            Map::Diagonal { .. } => Some(step("scale".to_owned(), false)),
+            _ => text_of(map).map(|text| step(text, true)),
+        }
+    }
+}
+
+/// Takes what all branches have in common at their end behind their sum.
+fn drawing(branches: &[Vec<Step>]) -> Drawing {
+    let texts = |steps: &[Step]| steps.iter().map(|step| step.text.clone()).collect();
+    let (first, others) = match branches {
+        [first, others @ ..] if !others.is_empty() => (first, others),
+        _ => {
+            let branches = branches.iter().map(|branch| texts(branch)).collect();
+            return Drawing { branches, after: Vec::new() };
+        }
+    };
+    let is_common = |back: usize, step: &Step| {
+        step.node.is_some()
+            && others.iter().all(|branch| {
+                branch.iter().rev().nth(back).is_some_and(|other| other.node == step.node)
+            })
+    };
+    let common = first.iter().rev().enumerate().take_while(|(back, step)| is_common(*back, step));
+    let common = common.count();
+    let own = |branch: &Vec<Step>| texts(branch.get(..branch.len() - common).unwrap_or_default());
+    let after = first.get(first.len() - common..).unwrap_or_default();
+    Drawing { branches: branches.iter().map(own).collect(), after: texts(after) }
 }
 
 impl Branches<'_, '_, '_> {

@@ -7,19 +7,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
+use crate::affine::Comparison;
 use crate::claim;
 use crate::deliver::{Delivery, Undelivered};
 use crate::engine::{Constant, Limits};
 use crate::error::Error;
 use crate::fuse::{self, FuseError, Fused, NotFinite};
+use crate::look;
 use crate::onnx::graph::Graph;
-use crate::onnx::model::Model;
+use crate::onnx::model::{Invalid, Model};
 use crate::options::{Options, Place};
 use crate::plan::Block;
 use crate::region::{NearMiss, Reason};
-use crate::report::{BlockReport, Mode, Report};
+use crate::report::{File, Proof, Report, SideFile, Size, timed};
 use crate::rewrite::{self, Changes};
 use crate::scope::Scope;
+use crate::tally;
 use crate::verify;
 use crate::verify::block::{Side, Unproved};
 use crate::verify::model::Outcome;
@@ -47,6 +50,8 @@ struct Made {
     seals: Vec<Seal>,
     /// The largest relative error of its proof.
     proof: Option<f64>,
+    /// What became of its weights; `None` if nobody asks.
+    compared: Option<Vec<Comparison>>,
 }
 
 /// A block's fate.
@@ -67,9 +72,13 @@ impl Work<'_, '_> {
         scopes: &mut [Scope],
         report: &mut Report,
     ) -> Result<(), Error> {
-        let mut made = self.fuse_and_prove(scopes, report)?;
+        let mut fusing = 0.0;
+        let made = timed(&mut fusing, || self.fuse_and_prove(scopes, report));
+        report.seconds.fuse_and_prove = fusing;
+        let mut made = made?;
         loop {
-            note_blocks(scopes, &made, report);
+            look::note_blocks(report, scopes, self.options);
+            note_made(&made, report);
             must_fuse(self.file, report, self.options)?;
             let Err(unfit) = self.write(to, scopes, &made, report)? else { return Ok(()) };
             // Begin again without it: a weight that is not finite is rare.
@@ -123,22 +132,28 @@ impl Work<'_, '_> {
         let invalid = |source| Error::Invalid { file: self.file.to_owned(), source };
         let left_alone =
             |why: &dyn ToString| Ok(Done::LeftAlone(Reason::Unproved(why.to_string())));
-        let fused = match fuse::fuse(scope.reader, &scope.readings, block) {
+        let (reader, readings) = (scope.reader, &scope.readings);
+        let fused = match self.options.details {
+            false => fuse::fuse(reader, readings, block).map(|fused| (fused, None)),
+            true => fuse::fuse_and_compare(reader, readings, block)
+                .map(|(fused, compared)| (fused, Some(compared))),
+        };
+        let (fused, compared) = match fused {
             Ok(fused) => fused,
             Err(FuseError::Invalid(source)) => return Err(invalid(source)),
             Err(refused) => return left_alone(&refused),
         };
         if !self.options.verify {
-            return Ok(Done::Made(Made { fused, seals: Vec::new(), proof: None }));
+            return Ok(Done::Made(Made { fused, seals: Vec::new(), proof: None, compared }));
         }
         let seals = match seals(&fused) {
             Ok(seals) => seals,
             Err(not_finite) => return left_alone(&not_finite),
         };
         let new = Side { nodes: fused.nodes.clone(), constants: constants(&fused) };
-        let claim = claim::claim(scope.reader, &scope.readings, block, new).map_err(invalid)?;
+        let claim = claim::claim(reader, readings, block, new).map_err(invalid)?;
         match verify::block::prove(&claim, self.limits) {
-            Ok(error) => Ok(Done::Made(Made { fused, seals, proof: Some(error) })),
+            Ok(error) => Ok(Done::Made(Made { fused, seals, proof: Some(error), compared })),
             Err(cannot_tell @ (Unproved::NotRun(_) | Unproved::TooWide | Unproved::NoElements)) => {
                 left_alone(&cannot_tell)
             }
@@ -168,10 +183,11 @@ impl Work<'_, '_> {
         });
         let changes: Vec<Changes> = changes.collect();
         let rewrite = rewrite::rewrite(self.graphs, &changes).map_err(invalid)?;
-        report.mode = if self.options.verify { Mode::Verified } else { Mode::Unverified };
-        report.removed_inputs = rewrite.removed_inputs;
-        report.nodes.1 =
-            report.nodes.0.saturating_sub(rewrite.removed_nodes).saturating_add(rewrite.new_nodes);
+        report.notes.removed_inputs = rewrite.removed_inputs;
+        let nodes = |before: usize| {
+            before.saturating_sub(rewrite.removed_nodes).saturating_add(rewrite.new_nodes)
+        };
+        report.sizes.after.nodes = report.sizes.before.nodes.map(nodes);
 
         // Functions are inlined for blocks; without any, the file stays as it is.
         let old = match (self.graphs.first(), rewrite.is_empty()) {
@@ -181,25 +197,63 @@ impl Work<'_, '_> {
         // If calls were inlined for nothing, the report is of those that stay.
         if rewrite.is_empty() && self.graphs.first().is_some_and(|main| !ptr::eq(main.model, old)) {
             let graphs = Graph::read_all(old).map_err(invalid)?;
-            let nodes = graphs.iter().map(Graph::node_count).sum();
-            report.nodes = (nodes, nodes);
+            let nodes = Some(graphs.iter().map(Graph::node_count).sum());
+            (report.sizes.before.nodes, report.sizes.after.nodes) = (nodes, nodes);
+            if self.options.details {
+                report.sizes.before.parameters = Some(tally::parameters(&graphs).map_err(invalid)?);
+            }
         }
         let delivery = Delivery { file: self.file, old, rewrite };
         let expected = scopes.iter().zip(made).map(|(scope, made)| expected(scope, made));
         let expected: Vec<Expected> = expected.collect();
-        let check = |new: &Model| self.check(new, scopes, &expected, report);
-        let delivered = match to {
-            Place::Pipe => delivery.to_pipe(check),
-            Place::File(target) => delivery.to_file(target, self.options.clobber, check),
-        };
+        let written = &mut File { path: to.label(), ..File::default() };
+        let mut seconds = 0.0;
+        let delivered = timed(&mut seconds, || {
+            let check = |new: &Model| {
+                timed(&mut report.seconds.read_back, || {
+                    self.measure(new, written, &mut report.sizes.after)
+                })?;
+                self.check(new, scopes, &expected, report)
+            };
+            match to {
+                Place::Pipe => delivery.to_pipe(check),
+                Place::File(target) => delivery.to_file(target, self.options.clobber, check),
+            }
+        });
+        let checked = report.seconds.read_back + report.seconds.run;
+        report.seconds.write = (seconds - checked).max(0.0);
         let delivered = match delivered {
             Ok(delivered) => delivered,
             Err(Undelivered::Failed(error)) => return Err(error),
             Err(Undelivered::NotFinite(unfit)) => return Ok(Err(unfit)),
         };
-        report.bytes.1 = delivered.bytes;
-        report.side_file = delivered.side_file;
+        written.bytes = Some(delivered.bytes);
+        report.sizes.after.bytes = written.all_bytes().filter(|_| self.options.details);
+        let made = |file: &SideFile| Some(&file.location) == delivered.side_file.as_ref();
+        written.side_files.retain(made);
+        let (bytes, sha256) = (None, None);
+        if let (Some(location), true) = (delivered.side_file.clone(), written.side_files.is_empty())
+        {
+            written.side_files.push(SideFile { location, bytes, sha256 });
+        }
+        report.output = Some(std::mem::take(written));
         Ok(Ok(()))
+    }
+
+    /// Hashes and counts what was written, if somebody asks.
+    fn measure(&self, new: &Model, file: &mut File, size: &mut Size) -> Result<(), Error> {
+        if !self.options.details {
+            return Ok(());
+        }
+        let wrong = |invalid: Invalid| Error::Miswritten {
+            file: self.file.to_owned(),
+            reason: Miswritten::from(invalid).to_string(),
+        };
+        file.note(new, true);
+        file.note_side_files(new);
+        let graphs = Graph::read_all(new).map_err(wrong)?;
+        size.parameters = Some(tally::parameters(&graphs).map_err(wrong)?);
+        Ok(())
     }
 
     /// Reads the new file back, and runs it against the old one.
@@ -210,16 +264,22 @@ impl Work<'_, '_> {
         expected: &[Expected],
         report: &mut Report,
     ) -> Result<(), Error> {
-        if !self.options.verify || (report.blocks.is_empty() && report.inferred == 0) {
+        if !self.options.verify || (report.blocks.is_empty() && report.notes.inferred_nodes == 0) {
             return Ok(());
         }
         let wrong = |wrong: Miswritten| Error::Miswritten {
             file: self.file.to_owned(),
             reason: wrong.to_string(),
         };
-        let graphs = Graph::read_all(new).map_err(|invalid| wrong(invalid.into()))?;
-        verify::written::check(self.graphs, expected, &graphs).map_err(wrong)?;
-        self.run((new, &graphs), scopes, report)
+        let graphs = timed(&mut report.seconds.read_back, || {
+            let graphs = Graph::read_all(new)?;
+            verify::written::check(self.graphs, expected, &graphs).map(|()| graphs)
+        });
+        let graphs = graphs.map_err(wrong)?;
+        let mut running = 0.0;
+        let result = timed(&mut running, || self.run((new, &graphs), scopes, report));
+        report.seconds.run = running;
+        result
     }
 
     fn run(
@@ -240,18 +300,17 @@ impl Work<'_, '_> {
                 Outcome::NotRun(format!("node `{node}` computes a constant beyond all reason"))
             }),
         };
-        match outcome.map_err(|source| Error::Invalid { file: file.clone(), source })? {
-            Outcome::Differs { output, error, tolerance } => {
+        let outcome = outcome.map_err(|source| Error::Invalid { file: file.clone(), source })?;
+        report.run = Some(outcome.clone());
+        match outcome {
+            Outcome::Differs { output, error, tolerance, .. } => {
                 Err(Error::OutputDiffers { file, output, error, tolerance })
             }
             Outcome::Broken(reason) => Err(Error::Broken { file, reason }),
             Outcome::NotRun(reason) if self.options.require_run => {
                 Err(Error::NotRun { file, reason })
             }
-            outcome => {
-                report.run = Some(outcome);
-                Ok(())
-            }
+            _ => Ok(()),
         }
     }
 }
@@ -284,13 +343,17 @@ fn constants(fused: &Fused) -> Vec<Constant> {
     floats.chain(fused.integers.iter().cloned().map(Constant::from)).collect()
 }
 
-/// Has the report list the blocks that were made.
-fn note_blocks(scopes: &[Scope], made: &[Vec<Made>], report: &mut Report) {
-    let blocks = scopes.iter().zip(made).flat_map(|(scope, made)| {
-        let blocks = BlockReport::of(&scope.plan).into_iter().zip(made);
-        blocks.map(|(block, made)| BlockReport { proof: made.proof, ..block })
-    });
-    report.blocks = blocks.collect();
+/// Notes in the report of each block what was made of it.
+fn note_made(made: &[Vec<Made>], report: &mut Report) {
+    for (block, made) in report.blocks.iter_mut().zip(made.iter().flatten()) {
+        let Fused { nodes, weights, integers, .. } = &made.fused;
+        let integers = integers.iter().map(|tensor| tensor.name().to_owned());
+        block.new_nodes = nodes.iter().map(|node| node.name().to_owned()).collect();
+        block.new_tensors =
+            weights.iter().map(|weights| weights.name.clone()).chain(integers).collect();
+        block.proof = made.proof.map(|error| Proof { error });
+        block.note_weights(made.compared.clone());
+    }
 }
 
 /// Takes the blocks that need the `unfit` weights out of the plan.

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// Module (a file or folder of `src`), and what of the crate its code may use.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("onnx", &["numbers", "onnx"]),
     ("engine", &["numbers", "onnx"]),
     ("affine", &["affine", "numbers"]),
@@ -20,15 +20,19 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("deliver.rs", &["error", "fuse", "onnx", "rewrite"]),
     ("options.rs", &["engine", "onnx", "verify"]),
     ("scope.rs", &["engine", "error", "onnx", "options", "plan", "region"]),
-    ("look.rs", &["engine", "onnx", "options", "plan", "region", "report", "rewrite", "scope"]),
+    (
+        "look.rs",
+        &["engine", "onnx", "options", "plan", "region", "report", "rewrite", "scope", "tally"],
+    ),
     (
         "work.rs",
         &[
-            "claim", "deliver", "engine", "error", "fuse", "onnx", "options", "plan", "region",
-            "report", "rewrite", "scope", "verify",
+            "affine", "claim", "deliver", "engine", "error", "fuse", "look", "onnx", "options",
+            "plan", "region", "report", "rewrite", "scope", "tally", "verify",
         ],
     ),
-    ("report.rs", &["plan", "region", "verify"]),
+    ("tally.rs", &["affine", "onnx", "region", "scope"]),
+    ("report", &["affine", "error", "onnx", "plan", "region", "report", "verify"]),
 ];
 
 fn sources(path: &Path) -> Vec<(String, String)> {

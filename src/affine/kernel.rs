@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use ndarray::{Array2, ArrayD, Axis, IxDyn};
 
-use super::{Channels, Geometry, Linear, Order, Refusal, Sense, Window};
+use super::{Channels, Comparison, Geometry, Linear, Magnitude, Order, Refusal, Sense, Window};
 use crate::numbers::{self, Numbers};
 
 /// A convolution with bias: kernel `[O, C/groups, taps…]`, bias `[O]`.
@@ -167,17 +167,37 @@ impl Affine {
     }
 
     fn shape(&self) -> Vec<usize> {
-        let (outputs, width) = match self.geometry.channels {
-            Some(channels) => (channels.outputs, channels.inputs / channels.groups),
-            None => (1, 1),
-        };
-        [&[outputs, width][..], &taps(&self.geometry.windows)].concat()
+        shape(&self.geometry)
     }
 
     /// The weights, `[O, C/groups, taps…]`, multiplied out.
     pub fn kernel(&self) -> ArrayD<f64> {
         ArrayD::from_shape_vec(IxDyn(&self.shape()), numbers::all(self))
             .unwrap_or_else(|_| unreachable!("as many as the shape says"))
+    }
+
+    /// How large its weights are, and those of the largest kernel that it is a sum of, the
+    /// first of several: one that mixes channels, if there is one.
+    pub fn compared(&self) -> Option<Comparison> {
+        let weights = |term: &Term| (term.geometry.channels.is_some(), term.geometry.weights());
+        let larger = |a: &Term, b: &Term| weights(a) >= weights(b);
+        let largest = self.terms.iter().reduce(|a, b| if larger(a, b) { a } else { b })?;
+        let (before, stored) = match largest.geometry.channels {
+            Some(_) => Magnitude::of(&*largest.numbers, &shape(&largest.geometry), &largest.scale),
+            // The same for every channel, but for the scale.
+            None => {
+                let scaled = |scale: &[f64]| {
+                    let windows = largest.geometry.windows.clone();
+                    let geometry = Geometry { windows, ..self.geometry.clone() };
+                    let term = Term { scale: scale.to_vec(), ..largest.clone() };
+                    let alone = Affine { geometry, terms: vec![term], bias: Vec::new() };
+                    Magnitude::of(&alone, &alone.shape(), &[1.0])
+                };
+                (scaled(&largest.scale).0, scaled(&[1.0]).1)
+            }
+        };
+        let (after, _) = Magnitude::of(self, &self.shape(), &[1.0]);
+        Some(Comparison { stored, before, after })
     }
 
     /// One number per output channel.
@@ -479,6 +499,15 @@ impl Linear for Affine {
 /// That of `output`, where there is not one for all outputs.
 fn one_or_of_all(numbers: &[f64], output: usize) -> f64 {
     numbers.get(output).or(numbers.first()).copied().unwrap_or(0.0)
+}
+
+/// `[O, C/groups, taps…]`.
+fn shape(geometry: &Geometry) -> Vec<usize> {
+    let (outputs, width) = match geometry.channels {
+        Some(channels) => (channels.outputs, channels.inputs / channels.groups),
+        None => (1, 1),
+    };
+    [&[outputs, width][..], &taps(&geometry.windows)].concat()
 }
 
 fn taps(windows: &[Window]) -> Vec<usize> {
@@ -799,5 +828,22 @@ mod tests {
         let vertical = Affine::conv(ones(&[1, 1, 3, 1]), &[], vec![same, Window::IDENTITY], 1);
         let fused = square.clone().plus(&horizontal, &[]).unwrap().plus(&vertical, &[]).unwrap();
         assert_eq!(fused.kernel().as_slice().unwrap(), [1., 2., 1., 2., 3., 2., 1., 2., 1.]);
+        // Its skeleton is stronger than the square's (Sect. 4.4).
+        let norm = Affine::diagonal(&[-2.0], &[0.0]);
+        let compared = norm.after(&fused).unwrap().compared().unwrap();
+        assert_eq!((compared.stored.largest, compared.before.channels.largest), (1.0, 2.0));
+        assert_eq!(compared.before.by_position, [1.0; 9]);
+        let skeleton = [1., 2., 1., 2., 3., 2., 1., 2., 1.].map(|weight| weight / 3.0);
+        assert_eq!(compared.after.by_position, skeleton);
+        assert_eq!(compared.after.channels.largest, 6.0);
+        // A scale of two channels and the same mean of each.
+        let mean = Affine::filter(vec![same], 1.0, 0.0);
+        let scaled = Affine::diagonal(&[2.0, -3.0], &[0.0; 2]).after(&mean).unwrap();
+        let compared = scaled.compared().unwrap();
+        assert_eq!((compared.stored.largest, compared.before.channels.largest), (1.0, 3.0));
+        assert_eq!(
+            (compared.before.by_position, compared.after.channels.median),
+            (vec![1.0; 3], 2.5)
+        );
     }
 }

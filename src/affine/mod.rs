@@ -15,6 +15,7 @@
 
 mod geometry;
 mod kernel;
+mod magnitude;
 mod order;
 mod refusal;
 mod window;
@@ -22,6 +23,7 @@ mod work;
 
 pub use geometry::{Channels, Geometry, Sense};
 pub use kernel::{Affine, batch_norm};
+pub use magnitude::{Comparison, Magnitude, Spread, average};
 pub use order::Order;
 pub use refusal::Refusal;
 pub use window::{Border, Window};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use acb_fuse::Options;
 use acb_fuse::onnx::output::Clobber;
 use acb_fuse::onnx::storage::Links;
+use acb_fuse::report::file::Target;
 use acb_fuse::verify::model;
 use clap::Parser;
 use clap_complete::Shell;
@@ -84,6 +85,14 @@ pub struct Arguments {
     /// Memory that the tensors of a run may take, in GiB; what needs more is not run
     #[arg(long, value_name = "GIB", default_value_t = 8)]
     pub verify_memory: usize,
+    /// Write what was done, and how it ended: FILE.json for programs, FILE.html for a
+    /// browser, `-` for JSON on standard output (may be repeated); of many models FILE.jsonl,
+    /// with a line for each
+    #[arg(long, value_name = "FILE", value_parser = Target::of)]
+    pub report: Vec<Target>,
+    /// Print also how large the fused weights are by position
+    #[arg(long, short, conflicts_with_all = ["quiet", "out_dir", "manifest"])]
+    pub verbose: bool,
     /// Print nothing but errors
     #[arg(long, short)]
     pub quiet: bool,
@@ -111,6 +120,7 @@ Examples:
   cat resnet.onnx | acb-fuse - - | …       in a pipe
   acb-fuse --check resnet.onnx             in a test: exit code 5 if blocks remain
   acb-fuse --out-dir deploy *.onnx         many, one line each; goes on after a failure
+  acb-fuse in.onnx out.onnx --report r.html   and a page of what was done
   acb-fuse --completions zsh > _acb-fuse   completions of a shell
 
 Exit codes (of many files, that of the first that failed):
@@ -123,6 +133,31 @@ Environment:
   RAYON_NUM_THREADS    as --threads";
 
 impl Arguments {
+    /// Whether the reports can go where they are to go.
+    ///
+    /// # Errors
+    /// Why one cannot.
+    pub fn check_reports(&self, many: bool) -> Result<(), String> {
+        let is_lines = |report: &Target| matches!(report, Target::Lines(_));
+        let to_pipe = self.report.contains(&Target::Pipe);
+        let output = self.files.get(1);
+        let takes_a_place = |report: &Target| self.files.iter().any(|file| report.is(file));
+        let why = match self.report.as_slice() {
+            [] => return Ok(()),
+            [one] if many && is_lines(one) => return Ok(()),
+            _ if many => "the report of many models is one FILE.jsonl",
+            reports if reports.iter().any(is_lines) => "FILE.jsonl is for many models",
+            _ if to_pipe && output.is_some_and(|output| output == "-") => {
+                "the model and the report cannot both go to standard output"
+            }
+            reports if reports.iter().any(takes_a_place) => {
+                "the report would take the place of a model"
+            }
+            _ => return Ok(()),
+        };
+        Err(format!("--report: {why}"))
+    }
+
     /// What the library is asked for.
     pub fn options(&self) -> Options {
         Options {
@@ -142,6 +177,7 @@ impl Arguments {
             },
             verify_timeout: Duration::from_secs(self.verify_timeout),
             verify_memory: self.verify_memory.saturating_mul(1 << 30),
+            details: self.verbose || !self.report.is_empty(),
             progress: if self.quiet { |_, _, _| {} } else { show::progress },
         }
     }

@@ -9,7 +9,7 @@ use std::thread;
 
 use acb_fuse::report::Report;
 use acb_fuse::verify::model::Outcome;
-use acb_fuse::{Error, Options, Place, convert};
+use acb_fuse::{Error, Options, Place, reported};
 
 /// One model, and where it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub fn work(
     jobs: &[Job],
     at_a_time: usize,
     options: &Options,
-    mut said: impl FnMut(&Job, &Result<Report, Error>),
+    mut said: impl FnMut(&Job, &Report, &Result<(), Error>),
 ) -> Option<Error> {
     let waiting = Mutex::new(jobs.iter().enumerate());
     let next = || waiting.lock().ok()?.next();
@@ -75,16 +75,17 @@ pub fn work(
             scope.spawn(move || {
                 while let Some((index, job)) = next() {
                     let output = Place::File(job.output.clone());
-                    let result = convert(&Place::File(job.input.clone()), Some(&output), options);
-                    if done.send((index, job, result)).is_err() {
+                    let input = Place::File(job.input.clone());
+                    let (report, result) = reported(&input, Some(&output), options);
+                    if done.send((index, job, report, result)).is_err() {
                         break;
                     }
                 }
             });
         }
         drop(done);
-        for (index, job, result) in results {
-            said(job, &result);
+        for (index, job, report, result) in results {
+            said(job, &report, &result);
             failures.extend(result.err().map(|error| (index, error)));
         }
     });
@@ -92,11 +93,10 @@ pub fn work(
 }
 
 /// What became of one model, in a line.
-pub fn line(job: &Job, result: &Result<Report, Error>) -> String {
-    let report = match result {
-        Ok(report) => report,
-        Err(error) => return format!("failed  {error} (exit code {})", error.exit_code()),
-    };
+pub fn line(job: &Job, report: &Report, result: &Result<(), Error>) -> String {
+    if let Err(error) = result {
+        return format!("failed  {error} (exit code {})", error.exit_code());
+    }
     let (from, to) = (job.input.display(), job.output.display());
     let blocks = match report.blocks.len() {
         0 => return format!("same    {from} → {to}: nothing to fuse"),
@@ -108,7 +108,8 @@ pub fn line(job: &Job, result: &Result<Report, Error>) -> String {
         Some(Outcome::NotRun(_)) => "proved, not run".to_owned(),
         Some(outcome) => format!("proved, outputs agree within {:.1e}", outcome.largest_error()),
     };
-    let (before, after) = report.nodes;
+    let [before, after] =
+        [report.sizes.before, report.sizes.after].map(|size| size.nodes.unwrap_or_default());
     format!("fused   {from} → {to}: {blocks}, {before} → {after} nodes, {run}")
 }
 

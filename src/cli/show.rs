@@ -19,6 +19,12 @@ pub fn printable(text: &str, keep: fn(char) -> bool) -> String {
     shown
 }
 
+/// Whether colours may be used on `stream`: <https://no-color.org>.
+pub fn has_colours(stream: &impl IsTerminal) -> bool {
+    let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    stream.is_terminal() && !forbidden
+}
+
 /// A bar on a terminal, for work that takes more than a second.
 pub fn progress(stage: &str, done: usize, all: usize) {
     static STARTED: OnceLock<Instant> = OnceLock::new();

@@ -43,6 +43,8 @@ pub enum Outcome {
     },
     /// An output differs by more than is allowed.
     Differs {
+        /// Per output the largest relative difference.
+        errors: Vec<(String, f64)>,
         /// The output.
         output: String,
         /// Its relative difference.
@@ -165,11 +167,11 @@ pub fn run_graphs(
                 None => Outcome::Agreed(errors),
                 Some((output, error)) => {
                     let (output, error) = (output.clone(), *error);
-                    let differs = Outcome::Differs { output, error, tolerance };
-                    match options.tolerance {
-                        Some(_) => differs,
-                        None => explained(&old, &trial, errors, tolerance).unwrap_or(differs),
-                    }
+                    let explained = match options.tolerance {
+                        Some(_) => None,
+                        None => explained(&old, &trial, &errors, tolerance),
+                    };
+                    explained.unwrap_or(Outcome::Differs { errors, output, error, tolerance })
                 }
             }
         }
@@ -180,7 +182,7 @@ pub fn run_graphs(
 fn explained(
     old: &Walk,
     trial: &Trial,
-    errors: Vec<(String, f64)>,
+    errors: &[(String, f64)],
     tolerance: f64,
 ) -> Option<Outcome> {
     let other = Walk { weights: Weights::OtherLastBits, ..*old };
@@ -194,12 +196,12 @@ fn explained(
     let explains = |(&moved, (_, error)): (&f64, &(String, f64))| {
         *error <= tolerance.max(ROUNDING_MARGIN * moved)
     };
-    if !moved.iter().zip(&errors).all(explains) {
+    if !moved.iter().zip(errors).all(explains) {
         return None;
     }
     let rounding = moved.into_iter().fold(0.0, f64::max);
     Some(match ROUNDING_MARGIN * rounding <= MOST_ROUNDING {
-        true => Outcome::WithinRounding { errors, rounding },
+        true => Outcome::WithinRounding { errors: errors.to_vec(), rounding },
         false => Outcome::NotRun(format!(
             "the last bit of its weights moves its outputs by {rounding:.1e}, so a comparison \
              would say nothing"

@@ -102,7 +102,7 @@ impl Converted {
     }
 
     fn changes_nothing(&self) -> bool {
-        self.report.blocks.is_empty() && self.report.inferred == 0
+        self.report.blocks.is_empty() && self.report.notes.inferred_nodes == 0
     }
 
     /// Calls of functions may be inlined.
@@ -171,7 +171,7 @@ fn bytes_kept(c: &Converted) -> Answer {
         // Names stand in the first bytes of an entry, or behind the weights of a tensor.
         let text = String::from_utf8_lossy(entry);
         let named = text.contains(".fused") || text.contains(".inlined");
-        around || (trained && c.report.inferred > 0) || named
+        around || (trained && c.report.notes.inferred_nodes > 0) || named
     };
     for number in [
         graph_field::NODE,
@@ -303,8 +303,8 @@ fn nodes_never_grow(c: &Converted) -> Answer {
 
 fn report_counts(c: &Converted) -> Answer {
     let new = count(&c.new.graph);
-    holds(c.report.nodes.1 == new || c.has_functions(), || {
-        format!("the report says {}, there are {new}", c.report.nodes.1)
+    holds(c.report.sizes.after.nodes == Some(new) || c.has_functions(), || {
+        format!("the report says {:?}, there are {new}", c.report.sizes.after.nodes)
     })
 }
 
@@ -336,7 +336,7 @@ const SECOND_ORDER: f64 = 1e-3;
 /// Where tract infers the shapes of both models (it infers none behind norms in training
 /// mode), and nothing is hidden in functions.
 fn multiply_adds_never_grow(c: &Converted) -> Answer {
-    if c.has_functions() || c.report.inferred > 0 {
+    if c.has_functions() || c.report.notes.inferred_nodes > 0 {
         return Ok(());
     }
     let count = |path: &Path| super::multiply_adds(path, &c.shapes);

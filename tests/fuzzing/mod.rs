@@ -125,7 +125,7 @@ pub fn pipeline(data: &[u8]) {
             // What a second run still finds is a pity, not a mistake.
             let more = converted(&output, Some(&path("twice.onnx")));
             let more = more.expect("what was written can be converted again");
-            assert!(more.nodes.1 <= report.nodes.1, "a second run adds nodes");
+            assert!(more.sizes.after.nodes <= report.sizes.after.nodes, "a second run adds nodes");
         }
         (Err(first), Err(second)) => {
             assert_eq!(reason(&first), reason(&second), "two runs, two reasons");
@@ -154,14 +154,14 @@ pub fn converted(input: &Path, output: Option<&Path>) -> Result<Report, Error> {
 }
 
 fn check_written(old: &[u8], new: &[u8], report: &Report) {
-    if report.blocks.is_empty() && report.inferred == 0 {
+    if report.blocks.is_empty() && report.notes.inferred_nodes == 0 {
         assert!(old == new, "nothing was fused, and yet the file is another one");
     }
     let written = Model::index(new.to_vec().into(), Storage::default());
     let written = written.expect("what was written can be indexed");
     let graphs = Graph::read_all(&written).expect("what was written is well formed");
     let nodes: usize = graphs.iter().map(Graph::node_count).sum();
-    assert_eq!(report.nodes.1, nodes, "the nodes that the report counts");
+    assert_eq!(report.sizes.after.nodes, Some(nodes), "the nodes that the report counts");
     // What other readers refuse, the tool may read, but not make.
     let Ok(before) = ModelProto::decode(old) else { return };
     let after = ModelProto::decode(new).expect("what could be decoded still can");

@@ -290,7 +290,8 @@ fn a_wrong_side_file_is_caught() {
         Some(&Place::File(new.clone())),
         &Options::default(),
     );
-    let side_file = folder.path().join(report.unwrap().side_file.unwrap());
+    let side_file =
+        folder.path().join(report.unwrap().output.unwrap().side_files[0].location.clone());
     let (bytes, right) = (fs::read(&new).unwrap(), fs::read(&side_file).unwrap());
     let beside = Storage::in_folder(original.parent().unwrap(), Links::Confined);
     let changed = |at: usize| {

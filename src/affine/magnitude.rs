@@ -1,0 +1,208 @@
+//! How large the weights of a kernel are: by position, as the paper shows it (Eq. 9 and
+//! 10), and by output channel, on which it depends how well they can be quantized.
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::numbers::Numbers;
+
+/// How large the weights of one kernel are.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Magnitude {
+    /// Taps per spatial axis.
+    pub kernel: Vec<usize>,
+    /// `S / max(S)` of Eq. 9, the last axis fastest: all zero if all weights are.
+    pub by_position: Vec<f64>,
+    /// The largest |w| of each output channel.
+    pub channels: Spread,
+}
+
+/// How one number per output channel is spread, channels of zeros left out. Quartiles are
+/// interpolated; all is zero if no channel is left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Spread {
+    /// The smallest.
+    pub smallest: f64,
+    /// A quarter is below.
+    pub lower_quartile: f64,
+    /// Half is below.
+    pub median: f64,
+    /// A quarter is above.
+    pub upper_quartile: f64,
+    /// The largest.
+    pub largest: f64,
+    /// `largest / median`; `None` if no channel is left.
+    pub ratio: Option<f64>,
+}
+
+/// The weights of a fused kernel beside those of the largest kernel in it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    /// The largest kernel by output channel, as it is stored: no norm is folded.
+    pub stored: Spread,
+    /// The same kernel with the norms and scales of its branch folded: what a quantizer
+    /// would see if the other branches were not there.
+    pub before: Magnitude,
+    /// The fused kernel.
+    pub after: Magnitude,
+}
+
+/// So many numbers are read at a time, about; whole rows.
+const PIECE: usize = 1 << 16;
+
+impl Magnitude {
+    /// That of the kernel `[O, C, taps…]`, whose output `j` is scaled by `scale[j]` (or all
+    /// by the only one), and the spread without the scale.
+    pub(super) fn of(weights: &dyn Numbers, shape: &[usize], scale: &[f64]) -> (Self, Spread) {
+        let (rows, width, kernel) = match shape {
+            [rows, width, kernel @ ..] => (*rows, *width, kernel.to_vec()),
+            _ => (1, 1, Vec::new()),
+        };
+        let taps: usize = kernel.iter().product();
+        let (mut by_position, unscaled) = pass(weights, rows, width, taps.max(1), scale);
+        let largest = by_position.iter().fold(0.0f64, |largest, sum| largest.max(*sum));
+        if largest > 0.0 {
+            by_position.iter_mut().for_each(|sum| *sum /= largest);
+        }
+        let scaled = unscaled.iter().zip(0..).map(|(weight, j)| weight * factor(scale, j));
+        let channels = Spread::of(scaled.collect());
+        (Magnitude { kernel, by_position, channels }, Spread::of(unscaled))
+    }
+}
+
+/// `Σ |scale·w|` by position (Eq. 10), and by row the largest `|w|`.
+fn pass(
+    weights: &dyn Numbers,
+    rows: usize,
+    width: usize,
+    taps: usize,
+    scale: &[f64],
+) -> (Vec<f64>, Vec<f64>) {
+    let row = (width * taps).max(1);
+    let at_once = (PIECE / row).max(1);
+    let piece = |first: usize| {
+        let mut numbers = vec![0.0; at_once.min(rows - first) * row];
+        weights.read(first * row, &mut numbers);
+        let mut by_position = vec![0.0; taps];
+        let mut largest = Vec::with_capacity(at_once);
+        for (output, filters) in (first..).zip(numbers.chunks_exact(row)) {
+            let scale = factor(scale, output);
+            for filter in filters.chunks_exact(taps) {
+                let sums = by_position.iter_mut().zip(filter);
+                sums.for_each(|(sum, weight)| *sum += scale * weight.abs());
+            }
+            largest.push(filters.iter().fold(0.0f64, |largest, w| largest.max(w.abs())));
+        }
+        (by_position, largest)
+    };
+    let pieces: Vec<usize> = (0..rows).step_by(at_once).collect();
+    // Added in their order, so that the same weights give the same sums.
+    let pieces: Vec<(Vec<f64>, Vec<f64>)> = pieces.into_par_iter().map(piece).collect();
+    let (mut by_position, mut largest) = (vec![0.0; taps], Vec::with_capacity(rows));
+    for (sums, rows) in pieces {
+        by_position.iter_mut().zip(sums).for_each(|(sum, more)| *sum += more);
+        largest.extend(rows);
+    }
+    (by_position, largest)
+}
+
+fn factor(scale: &[f64], output: usize) -> f64 {
+    scale.get(output).or(scale.first()).map_or(1.0, |scale| scale.abs())
+}
+
+impl Spread {
+    /// That of `numbers`.
+    fn of(mut numbers: Vec<f64>) -> Self {
+        numbers.retain(|&number| number > 0.0);
+        numbers.sort_by(f64::total_cmp);
+        let Some(last) = numbers.len().checked_sub(1) else { return Spread::default() };
+        let at = |part: f64| {
+            let place = part * last as f64;
+            let near = |place: f64| numbers.get(place as usize).copied().unwrap_or(0.0);
+            let (below, above) = (near(place.floor()), near(place.ceil()));
+            below + (above - below) * place.fract()
+        };
+        let (median, largest) = (at(0.5), at(1.0));
+        Spread {
+            smallest: at(0.0),
+            lower_quartile: at(0.25),
+            median,
+            upper_quartile: at(0.75),
+            largest,
+            ratio: Some(largest / median),
+        }
+    }
+}
+
+/// The average of normalised matrices of one size (Eq. 9), and how many there are; `None`
+/// if there are none.
+pub fn average<'m>(matrices: impl Iterator<Item = &'m [f64]>) -> Option<(Vec<f64>, usize)> {
+    let mut layers = 0;
+    let mut sums: Vec<f64> = Vec::new();
+    for matrix in matrices {
+        sums.resize(sums.len().max(matrix.len()), 0.0);
+        sums.iter_mut().zip(matrix).for_each(|(sum, value)| *sum += value);
+        layers += 1;
+    }
+    sums.iter_mut().for_each(|sum| *sum /= f64::from(layers));
+    (layers > 0).then_some((sums, layers as usize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two filters of two channels on 1×2 taps.
+    const KERNEL: [f64; 8] = [1.0, -2.0, 3.0, 0.0, -0.5, 0.5, 0.0, -1.0];
+
+    #[test]
+    fn magnitudes_follow_equation_10() {
+        let numbers = KERNEL.to_vec();
+        // |1| + |3| + |−0.5| + |0| and |−2| + |0| + |0.5| + |−1|.
+        let (plain, stored) = Magnitude::of(&numbers, &[2, 2, 1, 2], &[1.0]);
+        assert_eq!((plain.kernel, plain.by_position), (vec![1, 2], vec![1.0, 3.5 / 4.5]));
+        assert_eq!(stored, plain.channels);
+        assert_eq!((stored.smallest, stored.median, stored.largest), (1.0, 2.0, 3.0));
+        assert_eq!(stored.ratio, Some(1.5));
+        // The second filter four times: 4 + 2 and 2 + 6.
+        let (scaled, stored) = Magnitude::of(&numbers, &[2, 2, 1, 2], &[1.0, -4.0]);
+        assert_eq!(scaled.by_position, vec![6.0 / 8.0, 1.0]);
+        assert_eq!((scaled.channels.smallest, scaled.channels.largest), (3.0, 4.0));
+        assert_eq!(stored.largest, 3.0);
+    }
+
+    #[test]
+    fn zeros_and_long_rows_are_kernels_too() {
+        let (zero, stored) = Magnitude::of(&vec![0.0; 4], &[2, 1, 2], &[1.0]);
+        assert_eq!((zero.by_position, stored), (vec![0.0, 0.0], Spread::default()));
+        let (matrix, _) = Magnitude::of(&vec![2.0; 6], &[3, 2], &[1.0]);
+        assert_eq!((matrix.kernel, matrix.by_position), (vec![], vec![1.0]));
+        // Rows of 100,000 numbers are read one at a time, in parallel.
+        let long: Vec<f64> = (0..300_000).map(|at| f64::from(at / 100_000)).collect();
+        let (long, _) = Magnitude::of(&long, &[3, 50_000, 2], &[1.0]);
+        assert_eq!(long.by_position, vec![1.0, 1.0]);
+        assert_eq!((long.channels.smallest, long.channels.largest), (1.0, 2.0));
+    }
+
+    #[test]
+    fn spreads_leave_out_channels_of_zeros() {
+        let spread = Spread::of(vec![0.0, 4.0, 1.0, 2.0, 0.0, 3.0]);
+        let expected = Spread {
+            smallest: 1.0,
+            lower_quartile: 1.75,
+            median: 2.5,
+            upper_quartile: 3.25,
+            largest: 4.0,
+            ratio: Some(1.6),
+        };
+        assert_eq!(spread, expected);
+    }
+
+    #[test]
+    fn averages_follow_equation_9() {
+        let layers = [[1.0, 0.5], [0.25, 1.0]];
+        let found = average(layers.iter().map(|layer| &layer[..]));
+        assert_eq!(found, Some((vec![0.625, 0.75], 2)));
+        assert_eq!(average(std::iter::empty()), None);
+    }
+}

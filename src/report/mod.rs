@@ -1,0 +1,630 @@
+//! What happened: once, as data; then as text, JSON or a page.
+//!
+//! The data is what `schema.json` describes, name by name. [`text`] is the summary on the
+//! terminal, [`html`] the page, [`file`](mod@file) where both go. Knows what was planned and
+//! what became of it; decides nothing.
+
+pub mod file;
+pub mod html;
+pub mod text;
+
+use prost::bytes::Bytes;
+use serde::Serialize;
+use serde::ser::{SerializeSeq, Serializer};
+use sha2::{Digest, Sha256};
+
+use crate::affine::{Border, Comparison, Geometry, Sense, Window, average};
+use crate::error::Error;
+use crate::onnx::external;
+use crate::onnx::graph::Graph;
+use crate::onnx::map::Map;
+use crate::onnx::model::Model;
+use crate::plan::{Block, Count, Drawing};
+use crate::region::read::Reader;
+use crate::region::{Kind, NearMiss, Reason};
+use crate::verify::model::Outcome;
+
+/// Version of the schema: it grows when a reader of the last one would misunderstand.
+pub const SCHEMA: u32 = 1;
+
+/// The schema itself.
+pub const JSON_SCHEMA: &str = include_str!("schema.json");
+
+/// A block is said to be harder to quantize if its largest channel is so many times as far
+/// from the median one as before: one bit of an integer for the whole tensor.
+pub const HARDER: f64 = 2.0;
+
+/// Everything that a conversion did.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// What made it.
+    pub tool: Tool,
+    /// How it ended.
+    pub outcome: Ending,
+    /// What the process says and returns, if that is not 0.
+    pub error: Option<Failure>,
+    /// What was asked for.
+    pub mode: Mode,
+    /// The model that was read.
+    pub input: File,
+    /// The one that was written.
+    pub output: Option<File>,
+    /// What was, or would be, fused.
+    pub blocks: Vec<BlockReport>,
+    /// What was left alone, and why.
+    #[serde(serialize_with = "near_misses")]
+    pub near_misses: Vec<NearMiss>,
+    /// The run of both models; `None` if nothing was run.
+    #[serde(serialize_with = "run")]
+    pub run: Option<Outcome>,
+    /// Sizes of the whole model.
+    pub sizes: Change<Size>,
+    /// What else a user should know.
+    pub notes: Notes,
+    /// Where the time went.
+    pub seconds: Seconds,
+}
+
+/// What made a report.
+#[derive(Debug, Clone, Serialize)]
+pub struct Tool {
+    /// Its name.
+    pub name: &'static str,
+    /// Its version.
+    pub version: &'static str,
+}
+
+/// How a conversion ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// Nothing was to be written.
+    Looked,
+    /// The new model is in its place.
+    Written,
+    /// Nothing was written.
+    Failed,
+}
+
+/// An error, as whoever started the process sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// The exit code.
+    pub exit_code: u8,
+    /// The line on standard error.
+    pub message: String,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Only look.
+    Look,
+    /// Rewrite and verify.
+    Verified,
+    /// Rewrite without verification.
+    Unverified,
+}
+
+/// A model file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct File {
+    /// As it was given; `-` is a pipe.
+    pub path: String,
+    /// Bytes of the file; `None` if it could not be read.
+    pub bytes: Option<usize>,
+    /// SHA-256 of these, in hexadecimal digits; `None` unless details were asked for.
+    pub sha256: Option<String>,
+    /// Of the input, the side files that it names; of the output, the one that was made
+    /// for it.
+    pub side_files: Vec<SideFile>,
+}
+
+/// A file beside the model that holds weights.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SideFile {
+    /// As the model names it.
+    pub location: String,
+    /// As in [`File`].
+    pub bytes: Option<usize>,
+    /// As in [`File`].
+    pub sha256: Option<String>,
+}
+
+/// Something before and after.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Change<T> {
+    /// In the model that was read.
+    pub before: T,
+    /// In the one that was, or would be, written.
+    pub after: T,
+}
+
+/// How large a model is. What is `None` is not known, or was not asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Size {
+    /// Of the model file and its side files.
+    pub bytes: Option<usize>,
+    /// Of the main graph and of bodies.
+    pub nodes: Option<usize>,
+    /// Elements of the floating-point tensors that it stores.
+    pub parameters: Option<u64>,
+    /// Of what is linear, for inputs of the known sizes and one image where that is open.
+    #[serde(serialize_with = "whole")]
+    pub multiply_adds: Option<f64>,
+}
+
+/// One fused block.
+#[derive(Debug, Clone, Serialize)]
+pub struct BlockReport {
+    /// Its name.
+    pub name: String,
+    /// Its branches, as in `3×3 + 1×3 + 3×1`.
+    pub branches: String,
+    /// The same, as it may be drawn.
+    #[serde(skip)]
+    pub drawing: Drawing,
+    /// Batch norms that were folded.
+    pub norms: usize,
+    /// Names of nodes that nobody else needs.
+    pub removed_nodes: Vec<String>,
+    /// Names of the nodes in their place; empty if none were made.
+    pub new_nodes: Vec<String>,
+    /// Names of the initializers that they read; empty if none were made.
+    pub new_tensors: Vec<String>,
+    /// The tensors that it reads.
+    pub reads: Vec<String>,
+    /// The tensor that it computes.
+    pub output: String,
+    /// The convolutions that it becomes.
+    pub geometry: Vec<Shape>,
+    /// Positions of its output, over all images; `None` if that is not known.
+    #[serde(serialize_with = "whole")]
+    pub positions: Option<f64>,
+    /// Cost of the old nodes.
+    pub before: Cost,
+    /// Cost of the new ones.
+    pub after: Cost,
+    /// Its float64 proof.
+    pub proof: Option<Proof>,
+    /// One per convolution; `None` if that was not asked for, or nothing was made.
+    pub weights: Option<Vec<Comparison>>,
+    /// What to do before quantization, if that became harder.
+    pub hint: Option<String>,
+}
+
+/// What a proof showed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Proof {
+    /// Largest difference, relative to the largest value on the way to the output.
+    pub error: f64,
+}
+
+/// Cost of a block's nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Cost {
+    /// Nodes.
+    pub nodes: usize,
+    /// Elements of weights, biases and statistics.
+    pub parameters: u64,
+    /// Multiply-adds per position of the block's output.
+    #[serde(serialize_with = "whole_number")]
+    pub multiply_adds_per_position: f64,
+}
+
+/// The shape of a convolution; every list has one entry per spatial axis.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Shape {
+    /// Taps; empty for a matrix product.
+    pub kernel: Vec<i64>,
+    /// Distance of two outputs' windows.
+    pub strides: Vec<i64>,
+    /// Distance of two taps.
+    pub dilations: Vec<i64>,
+    /// What is added at the beginning and end; negative if it is cropped.
+    pub pads: Vec<[i64; 2]>,
+    /// What is added there.
+    pub borders: Vec<&'static str>,
+    /// Groups of channels.
+    pub groups: usize,
+    /// Channels that it reads.
+    pub inputs: usize,
+    /// Channels that it makes.
+    pub outputs: usize,
+    /// Whether it is a transposed convolution.
+    pub transposed: bool,
+}
+
+/// What else a user should know.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Notes {
+    /// The model's operator set, if it is newer than what is known here.
+    pub newer_opset: Option<i64>,
+    /// Shapes of inputs that the user gave and blocks rely on: the result is right for
+    /// these only.
+    pub fixed_shapes: Vec<String>,
+    /// Nodes in training mode that became, or went into, their inference form.
+    pub inferred_nodes: usize,
+    /// Graph inputs that went because they only named folded weights.
+    pub removed_inputs: usize,
+}
+
+/// Where the time went, on the wall's clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Seconds {
+    /// Opening and understanding the model, its hash included.
+    pub read: f64,
+    /// Deciding what to fuse.
+    pub plan: f64,
+    /// Fusing and proving the blocks.
+    pub fuse_and_prove: f64,
+    /// Writing the new model and putting it in place.
+    pub write: f64,
+    /// Reading it back against the old one, its hash included.
+    pub read_back: f64,
+    /// Running both models.
+    pub run: f64,
+    /// All of it.
+    pub total: f64,
+}
+
+/// Calls `work`, and adds the seconds that it takes to what `slot` chooses.
+pub fn timed<T>(slot: &mut f64, work: impl FnOnce() -> T) -> T {
+    let started = std::time::Instant::now();
+    let result = work();
+    *slot += started.elapsed().as_secs_f64();
+    result
+}
+
+impl Report {
+    /// Of a conversion of the model called `path` that has not begun.
+    pub fn new(path: String, mode: Mode) -> Self {
+        Report {
+            schema: SCHEMA,
+            tool: Tool { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") },
+            outcome: Ending::Failed,
+            error: None,
+            mode,
+            input: File { path, ..File::default() },
+            output: None,
+            blocks: Vec::new(),
+            near_misses: Vec::new(),
+            run: None,
+            sizes: Change::default(),
+            notes: Notes::default(),
+            seconds: Seconds::default(),
+        }
+    }
+
+    /// Notes how the conversion ended.
+    pub fn end(&mut self, result: &Result<(), Error>) {
+        self.outcome = match (result, self.mode) {
+            (Err(_), _) => Ending::Failed,
+            (Ok(()), Mode::Look) => Ending::Looked,
+            (Ok(()), Mode::Verified | Mode::Unverified) => Ending::Written,
+        };
+        if let Err(error) = result {
+            self.fail(error);
+            self.output = None;
+        }
+    }
+
+    /// Notes what the process ends with.
+    pub fn fail(&mut self, error: &Error) {
+        self.error = Some(Failure { exit_code: error.exit_code(), message: error.to_string() });
+    }
+
+    /// The blocks that are harder to quantize than before.
+    pub fn harder(&self) -> impl Iterator<Item = &BlockReport> {
+        self.blocks.iter().filter(|block| block.hint.is_some())
+    }
+
+    /// Per size of the fused kernels, in the order of the blocks: the paper's average
+    /// magnitude (Eq. 9) of those, and of the largest kernels before that have that size.
+    pub fn averages(&self) -> Vec<Average> {
+        let all = || self.blocks.iter().flat_map(|block| block.weights.iter().flatten());
+        let mut sizes: Vec<&[usize]> = Vec::new();
+        for compared in all() {
+            let size = compared.after.kernel.as_slice();
+            if !sizes.contains(&size) && size.iter().any(|&taps| taps > 1) {
+                sizes.push(size);
+            }
+        }
+        let average_of = |size: &[usize]| {
+            let alike = || all().filter(move |compared| compared.after.kernel == size);
+            let before = alike().filter(|compared| compared.before.kernel == size);
+            let before = average(before.map(|compared| compared.before.by_position.as_slice()));
+            let after = average(alike().map(|compared| compared.after.by_position.as_slice()))?;
+            let (kernel, (after, layers)) = (size.to_vec(), after);
+            Some(Average { kernel, before, after, layers })
+        };
+        sizes.into_iter().filter_map(average_of).collect()
+    }
+}
+
+/// The paper's matrix `A` of the kernels of one size.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Average {
+    /// Taps per spatial axis.
+    pub kernel: Vec<usize>,
+    /// Before, and of how many kernels.
+    pub before: Option<(Vec<f64>, usize)>,
+    /// After.
+    pub after: Vec<f64>,
+    /// Of how many kernels.
+    pub layers: usize,
+}
+
+impl BlockReport {
+    /// Report of a planned block that is not made yet.
+    pub fn of(reader: &Reader, block: &Block) -> Self {
+        let graph: &Graph = reader.graph;
+        let name = |value| graph.value(value).name.clone();
+        let mut removed: Vec<_> = block.removed.iter().copied().collect();
+        removed.sort_unstable();
+        let mut reads: Vec<String> = Vec::new();
+        for part in &block.parts {
+            let root = name(part.root);
+            if !reads.contains(&root) {
+                reads.push(root);
+            }
+        }
+        let weighted = block.parts.iter().filter(|part| part.kind == Kind::Weighted);
+        BlockReport {
+            name: block.name.clone(),
+            branches: block.branches.clone(),
+            drawing: block.drawing.clone(),
+            norms: block.norms,
+            removed_nodes: removed.iter().map(|&id| graph.node(id).label().to_owned()).collect(),
+            new_nodes: Vec::new(),
+            new_tensors: Vec::new(),
+            reads,
+            output: name(block.region.output),
+            geometry: weighted.map(|part| Shape::of(&part.map)).collect(),
+            positions: None,
+            before: Cost::of(&block.before),
+            after: Cost::of(&block.after),
+            proof: None,
+            weights: None,
+            hint: None,
+        }
+    }
+
+    /// Notes what became of its weights, and what to do about it.
+    pub fn note_weights(&mut self, weights: Option<Vec<Comparison>>) {
+        self.weights = weights;
+        self.hint = self.worst().filter(|(before, after)| after / before > HARDER).map(
+            |(before, after)| {
+                format!(
+                    "the weights of the largest output channel are {after:.1} times those of the \
+                     median channel, and were {before:.1} times: quantize weights per channel, or \
+                     equalize them across layers first"
+                )
+            },
+        );
+    }
+
+    /// How many times the median channel's weights the largest channel's are, before and
+    /// after, in the convolution where that grew the most.
+    fn worst(&self) -> Option<(f64, f64)> {
+        let ratios = self.weights.iter().flatten().filter_map(|compared| {
+            Some((compared.before.channels.ratio?, compared.after.channels.ratio?))
+        });
+        ratios.max_by(|(a, b), (c, d)| (b / a).total_cmp(&(d / c)))
+    }
+
+    /// Branches and norms in words.
+    fn found(&self) -> String {
+        match self.norms {
+            0 => self.branches.clone(),
+            1 => format!("{}, 1 batch norm", self.branches),
+            count => format!("{}, {count} batch norms", self.branches),
+        }
+    }
+}
+
+impl Cost {
+    fn of(count: &Count) -> Self {
+        Cost {
+            nodes: count.nodes,
+            parameters: count.parameters as u64,
+            multiply_adds_per_position: count.work.each,
+        }
+    }
+}
+
+impl Shape {
+    fn of(geometry: &Geometry) -> Self {
+        let windows = || geometry.windows.iter();
+        let axis = |value: fn(&Window) -> i64| windows().map(value).collect();
+        let transposed = geometry.sense == Sense::Scatter;
+        let pads = |window: &Window| match transposed {
+            true => window.scattered_pads().0,
+            false => window.pads(),
+        };
+        let channels = geometry.channels;
+        Shape {
+            kernel: axis(|window| window.taps),
+            strides: axis(|window| window.stride),
+            dilations: axis(|window| window.step),
+            pads: windows().map(pads).map(|(begin, end)| [begin, end]).collect(),
+            borders: windows().map(|window| border(window.border)).collect(),
+            groups: channels.map_or(1, |channels| channels.groups),
+            inputs: channels.map_or(1, |channels| channels.inputs),
+            outputs: channels.map_or(1, |channels| channels.outputs),
+            transposed,
+        }
+    }
+}
+
+fn border(border: Border) -> &'static str {
+    match border {
+        Border::Zero => "zero",
+        Border::Reflect => "reflect",
+        Border::Edge => "edge",
+        Border::Wrap => "wrap",
+    }
+}
+
+impl File {
+    /// Notes what is known of the file as soon as it is indexed; its hash if `details` are
+    /// asked for.
+    pub fn note(&mut self, model: &Model, details: bool) {
+        self.bytes = Some(model.bytes().len());
+        self.sha256 = details.then(|| sha256(model.bytes(), model.storage.model()));
+    }
+
+    /// Notes the side files that `model` names.
+    pub fn note_side_files(&mut self, model: &Model) {
+        self.side_files = side_files(model);
+    }
+
+    /// Bytes of the file and of its side files.
+    pub fn all_bytes(&self) -> Option<usize> {
+        let mut sizes = self.side_files.iter().map(|file| file.bytes);
+        sizes.try_fold(self.bytes?, |sum, bytes| Some(sum.saturating_add(bytes?)))
+    }
+}
+
+/// The side files that `model` names; those that cannot be read have no size.
+fn side_files(model: &Model) -> Vec<SideFile> {
+    let tensors = external::find(model).unwrap_or_default();
+    let side_file = |location: String| {
+        let map = model.storage.side_file(&location).ok();
+        SideFile {
+            bytes: map.as_ref().map(|map| map.bytes().len()),
+            sha256: map.map(|map| sha256(&map.bytes(), Some(&map))),
+            location,
+        }
+    };
+    external::locations(&tensors).into_iter().map(side_file).collect()
+}
+
+/// The hash of `bytes`, whose pages are given back on the way if they are of a file.
+fn sha256(bytes: &Bytes, map: Option<&Map>) -> String {
+    /// So many bytes are read before their pages are given back.
+    const WINDOW: usize = 16 << 20;
+    let mut hash = Sha256::new();
+    for window in bytes.chunks(WINDOW) {
+        hash.update(window);
+        // A small file is read again soon.
+        if let Some(map) = map.filter(|_| bytes.len() > WINDOW) {
+            map.give_back();
+        }
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The report as JSON, indented.
+pub fn json(report: &Report) -> String {
+    // Neither a map with keys that are no texts is in it, nor anything else that could fail.
+    printable(&serde_json::to_string_pretty(report).unwrap_or_default())
+}
+
+/// The report as one line of JSON.
+pub fn json_line(report: &Report) -> String {
+    printable(&serde_json::to_string(report).unwrap_or_default())
+}
+
+fn printable(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            // Names are anybody's, and this may go to a terminal.
+            '\u{7f}'..='\u{9f}' => safe.push_str(&format!("\\u{:04x}", c as u32)),
+            c => safe.push(c),
+        }
+    }
+    safe.push('\n');
+    safe
+}
+
+#[derive(Serialize)]
+struct Miss<'m> {
+    node: &'m str,
+    kind: &'static str,
+    reason: String,
+}
+
+fn near_misses<S: Serializer>(misses: &[NearMiss], to: S) -> Result<S::Ok, S::Error> {
+    let mut list = to.serialize_seq(Some(misses.len()))?;
+    for NearMiss { node, reason } in misses {
+        list.serialize_element(&Miss { node, kind: kind(reason), reason: reason.to_string() })?;
+    }
+    list.end()
+}
+
+/// A reason in a word that programs may rely on.
+fn kind(reason: &Reason) -> &'static str {
+    match reason {
+        Reason::DifferentInputs { .. } => "different_inputs",
+        Reason::Geometry(_) => "geometry",
+        Reason::NotLinear { .. } => "not_linear",
+        Reason::Dearer { .. } => "dearer",
+        Reason::ReadElsewhere(_) => "read_elsewhere",
+        Reason::Unproved(_) => "unproved",
+        Reason::Call(_) => "call",
+        Reason::Skipped => "skipped",
+    }
+}
+
+#[derive(Serialize)]
+struct Run<'r> {
+    outcome: &'static str,
+    outputs: Vec<OutputError<'r>>,
+    rounding: Option<f64>,
+    reason: Option<&'r str>,
+}
+
+#[derive(Serialize)]
+struct OutputError<'r> {
+    name: &'r str,
+    error: f64,
+}
+
+fn run<S: Serializer>(outcome: &Option<Outcome>, to: S) -> Result<S::Ok, S::Error> {
+    fn outputs(errors: &[(String, f64)]) -> Vec<OutputError<'_>> {
+        errors.iter().map(|(name, error)| OutputError { name, error: *error }).collect()
+    }
+    let run = outcome.as_ref().map(|outcome| match outcome {
+        Outcome::Agreed(errors) => {
+            Run { outcome: "agreed", outputs: outputs(errors), rounding: None, reason: None }
+        }
+        Outcome::WithinRounding { errors, rounding } => Run {
+            outcome: "within_rounding",
+            outputs: outputs(errors),
+            rounding: Some(*rounding),
+            reason: None,
+        },
+        Outcome::Differs { errors, .. } => {
+            Run { outcome: "differs", outputs: outputs(errors), rounding: None, reason: None }
+        }
+        Outcome::Broken(reason) => {
+            Run { outcome: "broken", outputs: vec![], rounding: None, reason: Some(reason) }
+        }
+        Outcome::NotRun(reason) => {
+            Run { outcome: "not_run", outputs: vec![], rounding: None, reason: Some(reason) }
+        }
+    });
+    run.serialize(to)
+}
+
+/// Counts are `f64` where they would overflow; as long as they are whole, they are written so.
+fn whole_number<S: Serializer>(number: &f64, to: S) -> Result<S::Ok, S::Error> {
+    /// Up to here all whole numbers are there.
+    const EXACT: f64 = (1u64 << 53) as f64;
+    match number.fract() == 0.0 && (0.0..EXACT).contains(number) {
+        true => to.serialize_u64(*number as u64),
+        false => to.serialize_f64(*number),
+    }
+}
+
+fn whole<S: Serializer>(number: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
+    match number {
+        Some(number) => whole_number(number, to),
+        None => to.serialize_none(),
+    }
+}

@@ -1,0 +1,207 @@
+//! The report as text for a terminal.
+
+use std::fmt::{self, Write};
+
+use super::{Average, BlockReport, HARDER, Mode, Report, Size};
+use crate::region::NearMiss;
+use crate::region::read::NEWEST_OPSET;
+use crate::verify::model::Outcome;
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_blocks(f)?;
+        self.write_near_misses(f)?;
+        if let Some(opset) = self.notes.newer_opset {
+            writeln!(
+                f,
+                "\noperator set {opset} is newer than {NEWEST_OPSET}: operators are read as they \
+                 were then"
+            )?;
+        }
+        self.write_totals(f)
+    }
+}
+
+impl Report {
+    fn write_blocks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.blocks.is_empty() {
+            return writeln!(f, "{}: nothing to fuse", self.input.path);
+        }
+        let rows: Vec<[String; 5]> = self.blocks.iter().map(row).collect();
+        let head = ["block", "branches", "nodes", "parameters", "multiply-adds/position"];
+        let width = |column: usize| {
+            let cells =
+                rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+            cells.chain(head.get(column).map(|head| head.len())).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..head.len()).map(width).collect();
+        let mut line = |cells: &[String; 5]| {
+            let padded: Vec<String> =
+                cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            writeln!(f, "{}", padded.join("  ").trim_end())
+        };
+        line(&head.map(str::to_owned))?;
+        rows.iter().try_for_each(line)
+    }
+
+    fn write_near_misses(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.near_misses.is_empty() {
+            writeln!(f, "\nleft alone:")?;
+        }
+        for NearMiss { node, reason } in &self.near_misses {
+            writeln!(f, "  {node}: {reason}")?;
+        }
+        Ok(())
+    }
+
+    fn write_totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.blocks.is_empty() && self.notes.inferred_nodes == 0 {
+            return Ok(());
+        }
+        let would = if self.mode == Mode::Look { "would be " } else { "" };
+        writeln!(f)?;
+        if !self.blocks.is_empty() {
+            let (count, s) = (self.blocks.len(), if self.blocks.len() == 1 { "" } else { "s" });
+            let nodes = |size: &Size| size.nodes.unwrap_or_default();
+            let (before, after) = (nodes(&self.sizes.before), nodes(&self.sizes.after));
+            writeln!(f, "{count} block{s} {would}fused, {before} → {after} nodes")?;
+        }
+        if !self.notes.fixed_shapes.is_empty() {
+            writeln!(f, "right for inputs of shape {} only", self.notes.fixed_shapes.join(", "))?;
+        }
+        if self.notes.inferred_nodes > 0 {
+            let (count, s) =
+                (self.notes.inferred_nodes, if self.notes.inferred_nodes == 1 { "" } else { "s" });
+            writeln!(f, "{count} node{s} in training mode {would}converted to inference")?;
+        }
+        if self.notes.removed_inputs > 0 {
+            let count = self.notes.removed_inputs;
+            writeln!(f, "{count} graph inputs that only named folded weights went")?;
+        }
+        for side_file in self.output.iter().flat_map(|output| &output.side_files) {
+            let location = &side_file.location;
+            writeln!(f, "weights are in `{location}`, which belongs beside the model")?;
+        }
+        self.write_hint(f)?;
+        if self.mode == Mode::Unverified {
+            return writeln!(f, "NOT VERIFIED: --no-verify was given");
+        }
+        let proofs = self.blocks.iter().filter_map(|block| block.proof.map(|proof| proof.error));
+        if let Some(error) = proofs.reduce(f64::max) {
+            writeln!(f, "proof: every block agrees in float64 within {error:.1e}")?;
+        }
+        match &self.run {
+            None => Ok(()),
+            Some(Outcome::Agreed(errors)) => {
+                let (count, worst) = (errors.len(), worst(errors));
+                writeln!(f, "run: {count} outputs of the whole model agree within {worst:.1e}")
+            }
+            Some(Outcome::WithinRounding { errors, rounding }) => {
+                let (count, worst) = (errors.len(), worst(errors));
+                writeln!(
+                    f,
+                    "run: {count} outputs of the whole model agree within {worst:.1e}, and the last \
+                     bit of its weights alone moves them by {rounding:.1e}"
+                )
+            }
+            Some(Outcome::NotRun(reason)) => writeln!(f, "run: not run: {reason}"),
+            Some(Outcome::Broken(reason)) => writeln!(f, "run: the result does not run: {reason}"),
+            Some(Outcome::Differs { output, error, .. }) => {
+                writeln!(f, "run: output `{output}` differs by {error:.1e}")
+            }
+        }
+    }
+}
+
+impl Report {
+    /// Blocks that are harder to quantize than before, in one line.
+    fn write_hint(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let worst = self.harder().filter_map(|block| Some((block, block.worst()?)));
+        let worst = worst.max_by(|(_, (a, b)), (_, (c, d))| (b / a).total_cmp(&(d / c)));
+        let Some((block, (before, after))) = worst else { return Ok(()) };
+        let count = self.harder().count();
+        let (all, name) = (self.blocks.len(), &block.name);
+        writeln!(
+            f,
+            "quantization: channels differ more than {HARDER} times as much as before in {count} of \
+             {all} blocks (most in `{name}`: the largest is {before:.1} → {after:.1} times the \
+             median): quantize weights per channel, or equalize across layers first"
+        )
+    }
+}
+
+fn worst(errors: &[(String, f64)]) -> f64 {
+    errors.iter().fold(0.0, |worst, (_, error)| worst.max(*error))
+}
+
+fn row(block: &BlockReport) -> [String; 5] {
+    let change = |before: f64, after: f64| format!("{before} → {after}");
+    [
+        block.name.clone(),
+        block.found(),
+        format!("{} → {}", block.before.nodes, block.after.nodes),
+        format!("{} → {}", block.before.parameters, block.after.parameters),
+        change(block.before.multiply_adds_per_position, block.after.multiply_adds_per_position),
+    ]
+}
+
+/// The average magnitude of the fused kernels (paper, Fig. 6), one matrix per size: what
+/// `--verbose` adds. With `colours`, on backgrounds that are the lighter the larger.
+pub fn averages(report: &Report, colours: bool) -> String {
+    let mut text = String::new();
+    for average in report.averages() {
+        // Writing to a string cannot fail.
+        let _ = write_average(&mut text, &average, colours);
+    }
+    text
+}
+
+fn write_average(text: &mut String, average: &Average, colours: bool) -> fmt::Result {
+    /// Wider ones do not fit a terminal, taller ones do not help.
+    const MOST: usize = 31;
+    let size: Vec<String> = average.kernel.iter().map(usize::to_string).collect();
+    let (columns, layers) = (average.kernel.last().copied().unwrap_or(1), average.layers);
+    let (size, s) = (size.join("×"), if layers == 1 { "" } else { "s" });
+    writeln!(text, "\naverage magnitude of {layers} fused {size} kernel{s}, largest 1:")?;
+    if columns > MOST || average.after.len() > MOST.saturating_mul(MOST) {
+        return writeln!(text, "  too large to be shown");
+    }
+    for row in average.after.chunks(columns.max(1)) {
+        text.push(' ');
+        for &value in row {
+            match colours {
+                true => write!(text, "{}", coloured(value))?,
+                false => write!(text, " {value:.3}")?,
+            }
+        }
+        text.push('\n');
+    }
+    Ok(())
+}
+
+/// A number on one of the 24 greys of a terminal with 256 colours.
+fn coloured(value: f64) -> String {
+    let grey = (value * 23.0).round().clamp(0.0, 23.0) as u8;
+    let ink = if grey < 12 { 255 } else { 232 };
+    format!("\x1b[48;5;{}m\x1b[38;5;{ink}m {value:.3} \x1b[0m", grey.saturating_add(232))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn averages_are_numbers_or_colours() {
+        let average =
+            Average { kernel: vec![1, 3], before: None, after: vec![0.25, 1.0, 0.0], layers: 2 };
+        let shown = |colours| {
+            let mut text = String::new();
+            write_average(&mut text, &average, colours).unwrap();
+            text
+        };
+        let expected =
+            "\naverage magnitude of 2 fused 1×3 kernels, largest 1:\n  0.250 1.000 0.000\n";
+        assert_eq!(shown(false), expected);
+        assert!(shown(true).contains("\x1b[48;5;255m\x1b[38;5;232m 1.000 \x1b[0m"));
+    }
+}
