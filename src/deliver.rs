@@ -10,6 +10,7 @@ use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use prost::bytes::Bytes;
 use rayon::prelude::*;
@@ -158,7 +159,16 @@ impl Delivery<'_> {
             None => old.storage.clone(),
         };
         let storage = storage.of_model(&new);
-        check(&Model::index(new.bytes(), storage).map_err(invalid)?)?;
+        // The disk is slow, and has no part in checking.
+        thread::scope(|scope| {
+            let flushed = scope.spawn(|| {
+                side.iter().try_for_each(StagedSide::flush)?;
+                staged.flush()
+            });
+            check(&Model::index(new.bytes(), storage).map_err(invalid)?)?;
+            let flushed = flushed.join();
+            flushed.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())).map_err(failed)
+        })?;
         if edits.is_empty() {
             copy_side_files(old, target).map_err(failed)?;
         }
@@ -312,6 +322,10 @@ impl StagedSide {
     /// Where its content lies now.
     fn path(&self) -> &Path {
         self.staged.as_ref().map_or(&self.path, Staged::path)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.staged.iter().try_for_each(Staged::flush)
     }
 
     /// Puts it in place; the path, if it was not there.
