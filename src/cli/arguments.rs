@@ -65,8 +65,8 @@ pub struct Arguments {
     /// Fix the shape of a graph input (may be repeated)
     #[arg(long, value_name = "NAME=1,3,224,224", value_parser = shape)]
     pub input_shape: Vec<(String, Vec<usize>)>,
-    /// Run the models on this tensor: NAME=FILE.npy, NAME=FILE.pb, or a folder with
-    /// input_0.pb, input_1.pb, … (may be repeated; inputs that are not given are random)
+    /// Run the models on these tensors: NAME=FILE.npy, NAME=FILE.pb, FILE.npz, or a folder
+    /// with input_0.pb, input_1.pb, … (may be repeated; inputs that are not given are random)
     #[arg(long, value_name = "NAME=FILE", value_parser = tensors::given)]
     pub input: Vec<Given>,
     /// How many random inputs the whole models are run on

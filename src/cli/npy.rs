@@ -1,4 +1,5 @@
-//! Arrays as NumPy saves them (`.npy`, format versions 1 to 3).
+//! Arrays as NumPy saves them (`.npy`, format versions 1 to 3), and several in an archive
+//! (`.npz`, as `numpy.savez` writes it).
 
 use acb_fuse::engine::Array;
 use half::f16;
@@ -27,6 +28,46 @@ pub fn read(bytes: &[u8]) -> Result<Array, String> {
         "<u4" => integers(numbers(data, |bytes| i64::from(u32::from_le_bytes(bytes)))),
         _ => Err(format!("its type `{kind}` is not one that can be fed")),
     }
+}
+
+/// All arrays of an archive, by name.
+pub fn read_archive(bytes: &[u8]) -> Result<Vec<(String, Array)>, String> {
+    let files = files(bytes).ok_or("it is not an archive of numpy.savez")?;
+    let array = |(name, method, data): (&str, u16, &[u8])| {
+        let name = name.strip_suffix(".npy").unwrap_or(name).to_owned();
+        match (method, read(data)) {
+            (0, array) => Ok((name, array?)),
+            _ => Err("it is compressed; write it with numpy.savez".to_owned()),
+        }
+    };
+    files.into_iter().map(array).collect()
+}
+
+/// Name, compression method and data of every file of a zip archive, from the directory at
+/// its end (PKWARE's APPNOTE, 4.3).
+fn files(bytes: &[u8]) -> Option<Vec<(&str, u16, &[u8])>> {
+    let short = |at: &[u8], from: usize| Some(u16::from_le_bytes(*at.get(from..)?.first_chunk()?));
+    let long = |at: &[u8], from: usize| {
+        usize::try_from(u32::from_le_bytes(*at.get(from..)?.first_chunk()?)).ok()
+    };
+    let end = bytes.windows(4).rposition(|window| window == b"PK\x05\x06")?;
+    let end = bytes.get(end..)?;
+    let mut entry = bytes.get(long(end, 16)?..)?;
+    let mut files = Vec::new();
+    for _ in 0..short(end, 10)? {
+        entry = entry.strip_prefix(b"PK\x01\x02")?;
+        let (method, length, local) = (short(entry, 6)?, long(entry, 16)?, long(entry, 38)?);
+        let lengths = [24, 26, 28].map(|from| short(entry, from).map(usize::from));
+        let [Some(name), Some(extra), Some(comment)] = lengths else { return None };
+        let (text, rest) = entry.get(42..)?.split_at_checked(name)?;
+        entry = rest.get(extra..)?.get(comment..)?;
+        // The file's own header has a name and extras of its own.
+        let header = bytes.get(local..)?.strip_prefix(b"PK\x03\x04")?;
+        let data = header.get(26..)?.get(usize::from(short(header, 22)?)..)?;
+        let data = data.get(usize::from(short(header, 24)?)..)?.get(..length)?;
+        files.push((std::str::from_utf8(text).ok()?, method, data));
+    }
+    Some(files)
 }
 
 /// The header, a Python dictionary in words, and what follows it.
@@ -83,6 +124,40 @@ mod tests {
 
     fn floats(shape: &[usize], values: &[f64]) -> Result<Array, String> {
         Ok(Array::Float(ArrayD::from_shape_vec(shape, values.to_vec()).unwrap()))
+    }
+
+    /// An archive of stored files.
+    fn archive(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+        let (mut bytes, mut directory) = (Vec::new(), Vec::new());
+        for (name, data) in files {
+            let local = (bytes.len() as u32).to_le_bytes();
+            let (length, name_length) =
+                ((data.len() as u32).to_le_bytes(), (name.len() as u16).to_le_bytes());
+            let times = [20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            // NumPy writes 64-bit lengths into the extras of the file's own header.
+            let (unknown, extra) = ([255; 8], [4u8, 0]);
+            bytes.extend([b"PK\x03\x04", &times[..], &unknown, &name_length, &extra].concat());
+            bytes.extend([name.as_bytes(), &[1, 0, 0, 0], data].concat());
+            directory.extend([b"PK\x01\x02", &[20, 0][..], &times, &length, &length].concat());
+            directory.extend([&name_length[..], &[0; 12], &local, name.as_bytes()].concat());
+        }
+        let (count, begin) = ((files.len() as u16).to_le_bytes(), bytes.len() as u32);
+        let size = (directory.len() as u32).to_le_bytes();
+        let end = [b"PK\x05\x06", &[0; 4][..], &count, &count, &size, &begin.to_le_bytes()];
+        [bytes, directory, end.concat(), vec![0, 0]].concat()
+    }
+
+    #[test]
+    fn archives_hold_arrays_by_name() {
+        let one = file("<f4", "False", "(1,)", &1.0f32.to_le_bytes());
+        let two = file("|u1", "False", "(2,)", &[7, 8]);
+        let both = archive(&[("x.npy", one), ("mask.npy", two)]);
+        let mask = Array::Int(ArrayD::from_shape_vec(vec![2], vec![7, 8]).unwrap());
+        let expected = [("x".to_owned(), floats(&[1], &[1.]).unwrap()), ("mask".to_owned(), mask)];
+        assert_eq!(read_archive(&both).unwrap(), expected);
+        for cut in 0..both.len() - 2 {
+            assert!(read_archive(&both[..cut]).is_err(), "cut at {cut}");
+        }
     }
 
     #[test]

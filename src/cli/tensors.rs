@@ -15,19 +15,23 @@ use super::npy;
 /// Named tensors of one `--input`.
 pub type Given = Vec<(String, Array)>;
 
-/// `NAME=FILE.npy`, `NAME=FILE.pb`, or a folder with `input_0.pb`, `input_1.pb`, …, as
-/// ONNX's test data has it.
+/// `NAME=FILE.npy`, `NAME=FILE.pb`, `FILE.npz` with an array per input, or a folder with
+/// `input_0.pb`, `input_1.pb`, …, as ONNX's test data has it.
 pub fn given(argument: &str) -> Result<Given, String> {
     let whole = Path::new(argument);
     if whole.is_dir() {
         return folder(whole);
     }
-    let (name, file) =
-        argument.rsplit_once('=').ok_or("expected NAME=FILE.npy, NAME=FILE.pb, or a folder")?;
+    if whole.extension().is_some_and(|end| end == "npz") {
+        let bytes = fs::read(whole).map_err(|error| format!("{argument}: {error}"))?;
+        return npy::read_archive(&bytes).map_err(|why| format!("{argument}: {why}"));
+    }
+    let (name, file) = argument
+        .rsplit_once('=')
+        .ok_or("expected NAME=FILE.npy, NAME=FILE.pb, FILE.npz, or a folder")?;
     let bytes = fs::read(file).map_err(|error| format!("{file}: {error}"))?;
     let array = match Path::new(file).extension().and_then(|end| end.to_str()) {
         Some("pb") => stored(&bytes).map(|(_, array)| array),
-        Some("npz") => Err("an archive: unpack it, and name its .npy files".to_owned()),
         _ => npy::read(&bytes),
     };
     Ok(vec![(name.to_owned(), array.map_err(|why| format!("{file}: {why}"))?)])
