@@ -5,12 +5,12 @@
 //! is written where it belongs as soon as it is there. Knows files and edits; what is
 //! checked, and against what, is for the caller to say.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use prost::bytes::Bytes;
 use rayon::prelude::*;
@@ -159,7 +159,16 @@ impl Delivery<'_> {
             None => old.storage.clone(),
         };
         let storage = storage.of_model(&new);
-        check(&Model::index(new.bytes(), storage).map_err(invalid)?)?;
+        // The disk is slow, and has no part in checking.
+        thread::scope(|scope| {
+            let flushed = scope.spawn(|| {
+                side.iter().try_for_each(StagedSide::flush)?;
+                staged.flush()
+            });
+            check(&Model::index(new.bytes(), storage).map_err(invalid)?)?;
+            let flushed = flushed.join();
+            flushed.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())).map_err(failed)
+        })?;
         if edits.is_empty() {
             copy_side_files(old, target).map_err(failed)?;
         }
@@ -179,9 +188,7 @@ impl Delivery<'_> {
         gaps: &[Gap],
         put: impl Fn(&[u8], u64) -> io::Result<()> + Sync,
     ) -> Result<(), Unfilled> {
-        let weights: HashMap<usize, &Weights> =
-            self.rewrite.weights().map(|(later, weights)| (later.id, weights)).collect();
-        let pieces = gaps.iter().filter_map(|gap| Some((gap.at, *weights.get(&gap.later.id)?)));
+        let pieces = gaps.iter().filter_map(|gap| Some((gap.at, self.rewrite.weight(gap.later)?)));
         let pieces = pieces.flat_map(|(at, weights)| {
             weights.pieces().map(move |piece| {
                 let before = piece.start.saturating_mul(weights.float.size());
@@ -254,8 +261,7 @@ impl Delivery<'_> {
 
     /// Whether the weights called `later` are the bytes that are `there`.
     fn is(&self, later: Later, there: &[u8]) -> bool {
-        let mut weights = self.rewrite.weights();
-        let Some((_, weights)) = weights.find(|(known, _)| *known == later) else { return false };
+        let Some(weights) = self.rewrite.weight(later) else { return false };
         let same = |piece: Range<usize>| {
             let size = weights.float.size();
             let place = piece.start.saturating_mul(size)..piece.end.saturating_mul(size);
@@ -316,6 +322,10 @@ impl StagedSide {
     /// Where its content lies now.
     fn path(&self) -> &Path {
         self.staged.as_ref().map_or(&self.path, Staged::path)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.staged.iter().try_for_each(Staged::flush)
     }
 
     /// Puts it in place; the path, if it was not there.

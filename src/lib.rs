@@ -1,6 +1,18 @@
 //! Folds the training-time convolution blocks of an ONNX model into single
 //! convolutions, and proves that nothing changed.
 //!
+//! ```
+//! use acb_fuse::{Options, Place, convert};
+//!
+//! let model = Place::of("fixtures/networks/cifar_quick/torchscript_kept_static.onnx");
+//! let folder = tempfile::tempdir()?;
+//! let deploy = Place::File(folder.path().join("deploy.onnx"));
+//! let report = convert(&model, Some(&deploy), &Options::default())?;
+//! assert_eq!(report.blocks.len(), 3);
+//! assert!(report.blocks.iter().all(|block| block.proof.is_some()));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! [`convert`] is the whole pipeline; the modules stand in the order in which a
 //! model flows through them:
 //!

@@ -89,6 +89,14 @@ impl Rewrite {
         })
     }
 
+    /// The weights that are called `later`.
+    pub fn weight(&self, later: Later) -> Option<&Weights> {
+        match &self.tensors.get(later.id)?.tensor {
+            New::Weights(weights) => Some(weights),
+            New::Integers(_) => None,
+        }
+    }
+
     /// Everything for [`splice::write`], `further` edits included: in file order and with
     /// lengths. `elsewhere` gives the message of a tensor whose data is in a side file.
     pub fn edits(

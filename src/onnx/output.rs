@@ -69,6 +69,7 @@ pub fn copy_side_file(file: &Map, folder: &Path, location: &str) -> io::Result<(
         fs::create_dir_all(parent)?;
     }
     let copied = Staged::write(&target, |out| file.copy(0..content.len(), out))?;
+    copied.flush()?;
     copied.commit(&target, Clobber::Refuse)
 }
 
@@ -199,13 +200,21 @@ impl Staged {
         self.file.path()
     }
 
-    /// Flushes the file to the disk and puts it in the place of `target`, in one step.
+    /// Has its content reach the disk: what has to be done before it is put in place, and
+    /// may be while it is checked.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn flush(&self) -> io::Result<()> {
+        self.file.as_file().sync_all()
+    }
+
+    /// Puts the file, which was flushed, in the place of `target`, in one step.
     ///
     /// # Errors
     /// What the file system says; `target` is as it was then.
     pub fn commit(self, target: &Path, clobber: Clobber) -> io::Result<()> {
         check_target(target, clobber)?;
-        self.file.as_file().sync_all()?;
         let placed = match clobber {
             Clobber::Replace => self.file.persist(target),
             Clobber::Refuse => self.file.persist_noclobber(target),

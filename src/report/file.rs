@@ -79,7 +79,10 @@ impl Target {
             return written.map_err(|source| unwritten("-", source));
         };
         let staged = Staged::write(path, |out| out.write_all(text.as_bytes()));
-        let placed = staged.and_then(|staged| staged.commit(path, Clobber::Replace));
+        let placed = staged.and_then(|staged| {
+            staged.flush()?;
+            staged.commit(path, Clobber::Replace)
+        });
         placed.map_err(|source| unwritten(path.display(), source))
     }
 }
@@ -102,7 +105,10 @@ impl Target {
             result = Some(work(out)?);
             Ok::<(), io::Error>(())
         });
-        let placed = staged.and_then(|staged| staged.commit(path, Clobber::Replace));
+        let placed = staged.and_then(|staged| {
+            staged.flush()?;
+            staged.commit(path, Clobber::Replace)
+        });
         let result = result.ok_or_else(|| io::ErrorKind::Other.into());
         placed.and(result).map_err(|source| unwritten(path.display(), source))
     }

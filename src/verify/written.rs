@@ -82,7 +82,11 @@ pub fn check(old: &[Graph], expected: &[Expected], new: &[Graph]) -> Result<(), 
     }
     let old_model = main.model;
     let external = !(external::find(old_model)?.is_empty() && external::find(new)?.is_empty());
-    let files = Files { old: old_model, new, graphs: old, expected, tensors, external };
+    let inferred = old.iter().zip(expected).flat_map(|(graph, expected)| {
+        expected.inferred.iter().map(|(id, _)| graph.node(*id).field.entry.start)
+    });
+    let inferred = inferred.collect();
+    let files = Files { old: old_model, new, graphs: old, expected, inferred, tensors, external };
     files.compare_surroundings()?;
     let mut tensors = Tensors::default();
     files.compare(&main.scope, &new.main, &mut tensors)?;
@@ -105,6 +109,8 @@ struct Files<'f, 'm> {
     new: &'f Model,
     graphs: &'f [Graph<'m>],
     expected: &'f [Expected<'f>],
+    /// Where nodes begin that become their inference form.
+    inferred: HashSet<usize>,
     /// New initializers: those of a body may stand in the main graph.
     tensors: HashMap<&'f str, &'f Seal>,
     /// Whether data lies in side files: the new model has one of its own, so entries name
@@ -312,12 +318,9 @@ impl<'f> Files<'f, '_> {
             let inner = payload(&graph.scope);
             entry.entry.start < inner.start && inner.end <= entry.entry.end
         };
-        let undone = self.graphs.iter().zip(self.expected).any(|(graph, expected)| {
-            let is_it = |id: &NodeId| graph.node(*id).field.entry == entry.entry;
-            expected.inferred.iter().any(|(id, _)| is_it(id))
-                || (!expected.is_empty() && within(graph))
-        });
-        match undone {
+        let mut changed = self.graphs.iter().zip(self.expected);
+        let undone = changed.any(|(graph, expected)| !expected.is_empty() && within(graph));
+        match undone || self.inferred.contains(&entry.entry.start) {
             true => Err(Miswritten::Missing(format!("a change of {}", label(self.old, entry)))),
             false => Ok(()),
         }

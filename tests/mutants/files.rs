@@ -72,7 +72,7 @@ impl Files<'_> {
         let edits = rewrite.edits(vec![], vec![], |_| None);
         let mut written = Vec::new();
         for Gap { at, later } in splice::write(model.bytes(), &edits, &mut written).unwrap() {
-            let (_, weights) = rewrite.weights().find(|(known, _)| *known == later).unwrap();
+            let weights = rewrite.weight(later).unwrap();
             written[at..at + later.length].copy_from_slice(scene::written(weights).raw_data());
         }
         let new = ModelProto::decode(&written[..]).unwrap();

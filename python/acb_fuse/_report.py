@@ -1,0 +1,246 @@
+"""What the tool says it did, as `--report FILE.json` writes it: src/report/schema.json, name by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal, Optional, Union, get_args, get_origin, get_type_hints
+
+# The annotations are read when a report is: hence `Optional`, which all versions of Python can evaluate.
+
+
+@dataclass(frozen=True)
+class Tool:
+    """What wrote the report."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How the process ended, if not with 0."""
+
+    exit_code: int
+    message: str
+
+
+@dataclass(frozen=True)
+class SideFile:
+    """A file beside a model that holds weights; what is None could not be read."""
+
+    location: str
+    bytes: Optional[int]
+    sha256: Optional[str]
+
+
+@dataclass(frozen=True)
+class File:
+    """A model file; what is None could not be read."""
+
+    path: str
+    bytes: Optional[int]
+    sha256: Optional[str]
+    side_files: tuple[SideFile, ...]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The shape of a convolution that was made; every tuple has one entry per spatial axis."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[tuple[int, ...], ...]
+    """At the beginning and at the end; negative where the input is cropped."""
+    borders: tuple[str, ...]
+    """What is added there: zero, reflect, edge or wrap."""
+    groups: int
+    inputs: int
+    outputs: int
+    transposed: bool
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the nodes of a block cost."""
+
+    nodes: int
+    parameters: int
+    multiply_adds_per_position: float
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How far the old and the new nodes differ in float64, relative to the largest value on the way."""
+
+    error: Optional[float]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the largest |w| per output channel is spread; `ratio` is largest / median."""
+
+    smallest: Optional[float]
+    lower_quartile: Optional[float]
+    median: Optional[float]
+    upper_quartile: Optional[float]
+    largest: Optional[float]
+    ratio: Optional[float]
+
+
+@dataclass(frozen=True)
+class Magnitude:
+    """How large the weights of a kernel are, at each tap (the last axis fastest) and per channel."""
+
+    kernel: tuple[int, ...]
+    by_position: tuple[Optional[float], ...]
+    channels: Spread
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A fused kernel beside the largest of its branches: as it is stored, and with its norms folded."""
+
+    stored: Spread
+    before: Magnitude
+    after: Magnitude
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block that was, or would be, fused."""
+
+    name: str
+    """What `skip` takes."""
+    branches: str
+    norms: int
+    removed_nodes: tuple[str, ...]
+    new_nodes: tuple[str, ...]
+    new_tensors: tuple[str, ...]
+    reads: tuple[str, ...]
+    output: str
+    geometry: tuple[Geometry, ...]
+    """The convolutions that it becomes."""
+    positions: Optional[float]
+    """Of its output; None if a size is not known."""
+    before: Cost
+    after: Cost
+    proof: Optional[Proof]
+    weights: Optional[tuple[Weights, ...]]
+    """One per convolution; None if nothing was made."""
+    hint: Optional[str]
+    """What to do before quantization, if that became harder."""
+
+
+@dataclass(frozen=True)
+class NearMiss:
+    """A place that was left alone, and why: in a word for programs, and in a sentence."""
+
+    node: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RunOutput:
+    """How far an output of the new model differs, relative to its largest value; None is infinitely far."""
+
+    name: str
+    error: Optional[float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run of both whole models, or the reason why there was none."""
+
+    outcome: Literal["agreed", "within_rounding", "not_run", "differs", "broken"]
+    outputs: tuple[RunOutput, ...]
+    rounding: Optional[float]
+    reason: Optional[str]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a model is, its side files included; what is None is not known."""
+
+    bytes: Optional[int]
+    nodes: Optional[int]
+    parameters: Optional[int]
+    multiply_adds: Optional[float]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The model as it was read, and as it was, or would be, written."""
+
+    before: Size
+    after: Size
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What else a user should know."""
+
+    newer_opset: Optional[int]
+    fixed_shapes: tuple[str, ...]
+    """Shapes that were given and on which blocks rely: the result is right for these only."""
+    inferred_nodes: int
+    removed_inputs: int
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Where the time went."""
+
+    read: float
+    plan: float
+    fuse_and_prove: float
+    write: float
+    read_back: float
+    run: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was, or would be, done to one model. What newer versions say beyond that is in `json` only."""
+
+    schema: int
+    tool: Tool
+    outcome: Literal["looked", "written", "failed"]
+    error: Optional[Failure]
+    mode: Literal["look", "verified", "unverified"]
+    input: File
+    output: Optional[File]
+    blocks: tuple[Block, ...]
+    near_misses: tuple[NearMiss, ...]
+    run: Optional[Run]
+    sizes: Sizes
+    notes: Notes
+    seconds: Seconds
+    json: dict[str, Any] = field(repr=False, compare=False)
+    """The report as the tool wrote it."""
+
+    @classmethod
+    def parse(cls, json: dict[str, Any]) -> Report:
+        """Reads a report that was parsed as JSON, or is the `json` of another one.
+
+        Raises a `ValueError` if something is missing.
+        """
+        try:
+            report: Report = _read(cls, {**json, "json": json})
+        except (KeyError, TypeError) as problem:
+            raise ValueError(f"this is no report of acb-fuse, or of a version that is too old: {problem}") from problem
+        return report
+
+
+def _read(kind: Any, value: Any) -> Any:
+    """What JSON has as `value`, as a value of the type `kind`; keys that `kind` does not know are dropped."""
+    if isinstance(kind, type) and is_dataclass(kind):
+        kinds = get_type_hints(kind)
+        return kind(**{each.name: _read(kinds[each.name], value[each.name]) for each in fields(kind)})
+    if get_origin(kind) is tuple:
+        return tuple(_read(get_args(kind)[0], each) for each in value)
+    if get_origin(kind) is Union and value is not None:
+        return _read(get_args(kind)[0], value)
+    return value

@@ -1,0 +1,69 @@
+"""Runs the tool as a process."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
+from tempfile import TemporaryDirectory
+
+from . import _binary
+from ._errors import Error, TimedOut, error_for
+from ._report import Report
+
+_SECONDS_TO_CLEAN_UP = 5
+
+
+def run(words: Sequence[str], model: bytes | None, timeout: float | None) -> tuple[bytes, Report]:
+    """Runs `acb-fuse WORDS…` with `model` as its standard input: its standard output, and its report.
+
+    Raises the `Error` that its exit code stands for.
+    """
+    with TemporaryDirectory(prefix="acb-fuse-") as folder:
+        report_file = Path(folder, "report.json")
+        command = [str(_binary.find()), "--quiet", f"--report={report_file}", *words]
+        exit_code, output, complaint = _finish(command, model, timeout)
+        report = _read(report_file)
+    if exit_code != 0:
+        raise error_for(exit_code, complaint or _signal(exit_code), report)
+    if report is None:
+        raise Error(f"{command[0]} wrote no report: it is of another version than this package", exit_code)
+    return output, report
+
+
+def _finish(command: Sequence[str], model: bytes | None, timeout: float | None) -> tuple[int, bytes, str]:
+    """Exit code, standard output and standard error of a command, which does not outlive this call."""
+    with Popen(command, stdin=DEVNULL if model is None else PIPE, stdout=PIPE, stderr=PIPE) as process:
+        try:
+            output, complaint = process.communicate(model, timeout)
+        except TimeoutExpired as late:
+            _end(process)
+            raise TimedOut(f"acb-fuse was ended, since it took longer than {timeout} s") from late
+        except BaseException:
+            _end(process)
+            raise
+    return process.returncode, output, complaint.decode(errors="replace").strip()
+
+
+def _end(process: Popen[bytes]) -> None:
+    """Lets the process remove its temporary files; then there is no more asking."""
+    process.terminate()
+    try:
+        process.wait(_SECONDS_TO_CLEAN_UP)
+    except TimeoutExpired:
+        process.kill()
+
+
+def _read(report: Path) -> Report | None:
+    """A report, if there is one, and it is whole."""
+    try:
+        return Report.parse(json.loads(report.read_bytes()))
+    except (OSError, ValueError):
+        return None
+
+
+def _signal(exit_code: int) -> str:
+    """What is to be said of a process that could not say anything."""
+    return f"acb-fuse was ended by signal {-exit_code}: {signal.strsignal(-exit_code)}" if exit_code < 0 else ""

@@ -1,0 +1,37 @@
+"""What `mypy --strict` must accept, and what it must see: run by tests/wheel.sh, never executed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import acb_fuse
+import onnx
+from typing_extensions import assert_type
+
+
+def convert(source: Path, data: bytes, proto: onnx.ModelProto) -> None:
+    assert_type(acb_fuse.fuse(source, "out.onnx"), acb_fuse.Report)
+    assert_type(acb_fuse.fuse(proto, source), acb_fuse.Report)
+    assert_type(acb_fuse.fuse(data), acb_fuse.Fused[bytes])
+    assert_type(acb_fuse.fuse(proto, verify=False, skip=["stem"]).model, onnx.ModelProto)
+    assert_type(acb_fuse.look(data, input_shapes={"x": (1, 3, 32, 32)}).blocks, "tuple[acb_fuse.Block, ...]")
+
+
+def mistakes(source: Path, data: bytes) -> None:
+    acb_fuse.fuse(source)  # type: ignore[call-overload]
+    acb_fuse.fuse(data, verfy=False)  # type: ignore[call-overload]
+    acb_fuse.fuse(data, samples="2")  # type: ignore[call-overload]
+    acb_fuse.look(data, verify=False)  # type: ignore[call-arg]
+    acb_fuse.look(data).outcome = "written"  # type: ignore[misc]
+
+
+def largest_error(source: Path) -> float | None:
+    """What users write: every optional part has to be asked for."""
+    try:
+        report = acb_fuse.fuse(source, source.with_suffix(".deploy.onnx"), require_run=True, timeout=60)
+    except acb_fuse.VerificationFailed as error:
+        return None if error.report is None or error.report.run is None else error.report.run.rounding
+    except acb_fuse.Error as error:
+        raise SystemExit(error.exit_code if not error.may_retry else 75) from error
+    errors = [block.proof.error for block in report.blocks if block.proof is not None]
+    return max((error for error in errors if error is not None), default=None)
