@@ -9,6 +9,8 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::iter::{once, repeat};
+use std::sync::Arc;
 
 use prost::Message;
 
@@ -59,7 +61,7 @@ pub struct Block {
     /// Its branches, as in `3×3 + 1×3 + 3×1`.
     pub branches: String,
     /// The same, as it may be drawn.
-    pub drawing: Drawing,
+    pub drawing: Arc<Drawing>,
     /// Batch norms that are folded.
     pub norms: usize,
     /// The normal form: a convolution per weighted part, the rest added.
@@ -79,9 +81,9 @@ pub struct Block {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Drawing {
     /// One per branch; the last may stand for further ones.
-    pub branches: Vec<Vec<String>>,
+    pub branches: Vec<Vec<Arc<str>>>,
     /// What all branches have in common at their end.
-    pub after: Vec<String>,
+    pub after: Vec<Arc<str>>,
 }
 
 /// What will be done, and what will not.
@@ -490,18 +492,18 @@ struct Branches<'a, 'g, 'm> {
 #[derive(Clone)]
 struct Step {
     node: Option<NodeId>,
-    text: String,
+    text: Arc<str>,
     is_kernel: bool,
 }
 
 impl Branches<'_, '_, '_> {
     /// The branches in words, and as they may be drawn: one per path from `value` to a root.
-    fn of(&self, value: ValueId) -> (String, Drawing) {
+    fn of(&self, value: ValueId) -> (String, Arc<Drawing>) {
         let mut branches: Vec<Vec<Step>> = vec![];
         let mut open = vec![(value, Vec::new())];
         while let Some((value, mut path)) = open.pop() {
             if branches.len() + open.len() > 64 {
-                branches.push(vec![Step { node: None, text: "…".to_owned(), is_kernel: true }]);
+                branches.push(vec![Step { node: None, text: "…".into(), is_kernel: true }]);
                 break;
             }
             let source = self.readings.source(value);
@@ -519,7 +521,7 @@ impl Branches<'_, '_, '_> {
                 }
                 _ => {
                     if !path.iter().any(|step| step.is_kernel) {
-                        let text = self.operand(source);
+                        let text = self.operand(source).into();
                         path.push(Step { node: None, text, is_kernel: true });
                     }
                     path.reverse();
@@ -527,22 +529,23 @@ impl Branches<'_, '_, '_> {
                 }
             }
         }
-        let kernels = |branch: &Vec<Step>| -> Vec<String> {
+        let mut words = String::new();
+        for (branch, plus) in branches.iter().zip(once("").chain(repeat(" + "))) {
             let kernels = branch.iter().filter(|step| step.is_kernel);
-            kernels.map(|step| step.text.clone()).collect()
-        };
-        let words: Vec<String> =
-            branches.iter().map(|branch| kernels(branch).join(" → ")).collect();
-        (words.join(" + "), drawing(&branches))
+            for (kernel, arrow) in kernels.zip(once(plus).chain(repeat(" → "))) {
+                words.extend([arrow, &kernel.text]);
+            }
+        }
+        (words, Arc::new(drawing(&branches)))
     }
 
     fn step(&self, node: NodeId, map: &Map) -> Option<Step> {
         let is_norm = self.reader.graph.node(node).proto.op_type() == "BatchNormalization";
         let step = |text, is_kernel| Step { node: Some(node), text, is_kernel };
         match map {
-            _ if is_norm => Some(step("norm".to_owned(), false)),
-            Map::Diagonal { .. } => Some(step("scale".to_owned(), false)),
-            _ => text_of(map).map(|text| step(text, true)),
+            _ if is_norm => Some(step("norm".into(), false)),
+            Map::Diagonal { .. } => Some(step("scale".into(), false)),
+            _ => text_of(map).map(|text| step(text.into(), true)),
         }
     }
 }

@@ -99,12 +99,19 @@ fn work_of(reader: &Reader, map: &Map, output: ValueId) -> Option<f64> {
     Some(each * positions * channels)
 }
 
+/// Sizes are not inferred for this purpose alone in graphs with more nodes: the engine's
+/// time for that grows faster than their number, to half a minute for 50,000.
+const MOST_NODES: usize = 10_000;
+
 /// How many positions, over all images, and channels `output` has.
 fn positions_of(
     reader: &Reader,
     geometry: &Geometry,
     output: ValueId,
 ) -> Option<(f64, Option<f64>)> {
+    if !reader.sizes.has_inferred() && reader.graph.node_count() > MOST_NODES {
+        return None;
+    }
     let shape = reader.sizes.shape(output);
     let [batch, channels] = [0, 1].map(|role| geometry.output.axis(role));
     let size = |axis: usize| shape.get(axis).copied().flatten().map(|size| size as f64);

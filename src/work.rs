@@ -77,7 +77,10 @@ impl Work<'_, '_> {
         report.seconds.fuse_and_prove = fusing;
         let mut made = made?;
         loop {
-            look::note_blocks(report, scopes, self.options);
+            // Blocks leave the plan, and none comes.
+            if made.iter().flatten().count() != report.blocks.len() {
+                look::note_blocks(report, scopes, self.options);
+            }
             note_made(&made, report);
             must_fuse(self.file, report, self.options)?;
             let Err(unfit) = self.write(to, scopes, &made, report)? else { return Ok(()) };

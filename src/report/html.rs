@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use super::{Average, BlockReport, Change, Ending, HARDER, Mode, Report, Shape, Size};
 use crate::affine::{Comparison, Spread};
@@ -710,7 +711,7 @@ impl Lanes {
     }
 
     /// Lanes from a dot at `x` to their sum, which is not drawn of one; returns its end.
-    fn lanes(&mut self, x: f64, lanes: &[Vec<String>], width: f64) -> f64 {
+    fn lanes(&mut self, x: f64, lanes: &[Vec<Arc<str>>], width: f64) -> f64 {
         let longest = lanes.iter().map(Vec::len).max().unwrap_or(0);
         let end = x + 24.0 + longest as f64 * (width + STEP - BOX.0);
         let top = self.middle - (lanes.len().max(1) - 1) as f64 * LANE / 2.0;
@@ -744,26 +745,22 @@ impl Lanes {
 
 /// The block before and after.
 fn drawing(block: &BlockReport) -> String {
-    let cut = |steps: &Vec<String>| -> Vec<String> {
-        let more = (steps.len() > STEPS).then(|| "…".to_owned());
+    let cut = |steps: &Vec<Arc<str>>| -> Vec<Arc<str>> {
+        let more = (steps.len() > STEPS).then(|| "…".into());
         steps.iter().take(STEPS).cloned().chain(more).collect()
     };
     let all = &block.drawing.branches;
-    let mut before: Vec<Vec<String>> = all.iter().take(BRANCHES).map(cut).collect();
+    let mut before: Vec<Vec<Arc<str>>> = all.iter().take(BRANCHES).map(cut).collect();
     if all.len() > BRANCHES {
-        before.push(vec![format!("{} more", all.len() - BRANCHES)]);
+        before.push(vec![format!("{} more", all.len() - BRANCHES).into()]);
     }
-    let convolution = |shape: &Shape| {
-        vec![
-            self::shape(shape)
-                .split(',')
-                .next()
-                .map_or_else(String::new, |size| format!("{size} + bias")),
-        ]
+    let convolution = |shape: &Shape| -> Vec<Arc<str>> {
+        let words = self::shape(shape);
+        vec![words.split_once(',').map_or(words.as_str(), |(size, _)| size).into()]
     };
-    let mut after: Vec<Vec<String>> =
+    let mut after: Vec<Vec<Arc<str>>> =
         block.geometry.iter().take(BRANCHES).map(convolution).collect();
-    let is_plain = |branch: &&Vec<String>| branch.iter().any(|step| step.starts_with('`'));
+    let is_plain = |branch: &&Vec<Arc<str>>| branch.iter().any(|step| step.starts_with('`'));
     after.extend(all.iter().filter(is_plain).take(BRANCHES).cloned());
     let height = before.len().max(after.len()).max(1) as f64 * LANE + 6.0;
     let mut lanes = Lanes { svg: String::new(), middle: height / 2.0 };
@@ -775,7 +772,7 @@ fn drawing(block: &BlockReport) -> String {
     }
     lanes.line((x, lanes.middle), (x + 16.0, lanes.middle));
     put!(lanes.svg, "<text class=\"big\" x=\"{}\" y=\"{}\">⇒</text>", x + 48.0, lanes.middle + 7.0);
-    let end = lanes.lanes(x + 80.0, &after, 130.0);
+    let end = lanes.lanes(x + 80.0, &after, 110.0);
     lanes.line((end, lanes.middle), (end + 16.0, lanes.middle));
     let width = end + 24.0;
     format!(
@@ -820,7 +817,7 @@ mod tests {
         let block = |number: usize| BlockReport {
             name: format!("{number}{name}"),
             branches: "3×3 + 1×3".to_owned(),
-            drawing: Drawing { branches: vec![vec!["a<b".to_owned(); 9]; 99], after: Vec::new() },
+            drawing: Arc::new(Drawing { branches: vec![vec!["a<b".into(); 9]; 99], after: vec![] }),
             norms: 0,
             removed_nodes: vec!["node".to_owned(); 1000],
             new_nodes: Vec::new(),

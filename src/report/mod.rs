@@ -8,6 +8,8 @@ pub mod file;
 pub mod html;
 pub mod text;
 
+use std::sync::Arc;
+
 use prost::bytes::Bytes;
 use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
@@ -166,7 +168,7 @@ pub struct BlockReport {
     pub branches: String,
     /// The same, as it may be drawn.
     #[serde(skip)]
-    pub drawing: Drawing,
+    pub drawing: Arc<Drawing>,
     /// Batch norms that were folded.
     pub norms: usize,
     /// Names of nodes that nobody else needs.
@@ -376,7 +378,7 @@ impl BlockReport {
         BlockReport {
             name: block.name.clone(),
             branches: block.branches.clone(),
-            drawing: block.drawing.clone(),
+            drawing: Arc::clone(&block.drawing),
             norms: block.norms,
             removed_nodes: removed.iter().map(|&id| graph.node(id).label().to_owned()).collect(),
             new_nodes: Vec::new(),
