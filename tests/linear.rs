@@ -357,12 +357,12 @@ fn the_work_grows_with_the_model_and_no_faster() {
 /// Measured were 12,659 allocations of 1.716 MB, 0.923 MB at a time, for a look (27 per block
 /// are names in its report); 20,137 of 4.541 MB, 2.417 MB at a time, to write; 265,465 of
 /// 81.24 MB, 7.774 MB at a time, to prove. Runs differ by ten allocations; 3 % are for other
-/// versions of the standard library, and 8 % of what is held at a time where the engine's
-/// threads take part.
+/// versions of the standard library, and 15 % where tract takes part, which chooses other
+/// kernels on other processors.
 const MOST: [(&str, bool, bool, Cost); 3] = [
     ("look", false, false, Cost { blocks: 13_050, bytes: 1_767_000, peak: 951_000 }),
     ("write", true, false, Cost { blocks: 20_750, bytes: 4_680_000, peak: 2_490_000 }),
-    ("prove", true, true, Cost { blocks: 273_000, bytes: 83_600_000, peak: 8_350_000 }),
+    ("prove", true, true, Cost { blocks: 300_000, bytes: 93_500_000, peak: 9_300_000 }),
 ];
 
 #[test]
