@@ -310,7 +310,7 @@ struct NewSide {
     file: SideFile,
 }
 
-/// The same, with its content on the disk.
+/// The same, written.
 struct StagedSide {
     location: String,
     path: PathBuf,

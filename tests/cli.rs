@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 const BLOCK: &str = "fixtures/blocks/k3/torchscript_kept.onnx";
 const PLAIN: &str = "fixtures/networks/cifar_quick/plain.onnx";
+const TRAINING: &str = "fixtures/blocks/training_function/model.onnx";
 const NETWORK: &str = "fixtures/networks/cifar_quick/torchscript_kept_static.onnx";
 
 fn tool(arguments: &[&str]) -> Command {
@@ -236,6 +237,8 @@ fn many_models_have_a_line_each() {
         ),
         (&["--manifest", &manifest], 6, &["failed", "failed", "fused"], &["a.onnx"]),
         (&["--out-dir", &out, NETWORK, "--quiet"], 0, &[], &[]),
+        // Nothing to fuse, but not the same either.
+        (&["--out-dir", &out, TRAINING], 0, &["fused"], &["out/model.onnx"]),
     ] {
         let result = output(arguments);
         assert_eq!(result.status.code(), Some(code), "{arguments:?}");

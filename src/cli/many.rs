@@ -98,15 +98,18 @@ pub fn line(job: &Job, report: &Report, result: &Result<(), Error>) -> String {
         return format!("failed  {error} (exit code {})", error.exit_code());
     }
     let (from, to) = (job.input.display(), job.output.display());
-    let blocks = match report.blocks.len() {
-        0 => return format!("same    {from} → {to}: nothing to fuse"),
-        1 => "1 block".to_owned(),
-        blocks => format!("{blocks} blocks"),
+    let blocks = match (report.blocks.len(), report.notes.inferred_nodes) {
+        (0, 0) => return format!("same    {from} → {to}: nothing to fuse"),
+        (0, inferred) => format!("no block, nodes in training mode converted: {inferred}"),
+        (1, _) => "1 block".to_owned(),
+        (blocks, _) => format!("{blocks} blocks"),
     };
+    // Without a block, there is nothing to prove.
+    let proved = if report.blocks.is_empty() { "" } else { "proved, " };
     let run = match &report.run {
         None => "not verified".to_owned(),
-        Some(Outcome::NotRun(_)) => "proved, not run".to_owned(),
-        Some(outcome) => format!("proved, outputs agree within {:.1e}", outcome.largest_error()),
+        Some(Outcome::NotRun(_)) => format!("{proved}not run"),
+        Some(outcome) => format!("{proved}outputs agree within {:.1e}", outcome.largest_error()),
     };
     let [before, after] =
         [report.sizes.before, report.sizes.after].map(|size| size.nodes.unwrap_or_default());

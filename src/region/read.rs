@@ -162,28 +162,28 @@ impl Map {
             Map::Conv { kernel, layout, bias, geometry, .. } => {
                 let groups = geometry.channels.map_or(1, |channels| channels.groups);
                 let windows = geometry.windows.clone();
-                if geometry.sense == Sense::Gather {
-                    let dims = constants.dims(*kernel)?.unwrap_or_default();
-                    let (Some(weights), [outputs, width, ..]) =
-                        (constants.numbers(*kernel)?, dims.as_slice())
-                    else {
-                        return Ok(None);
-                    };
-                    let shape = [*outputs, *width];
-                    let affine = Affine::stored_conv(weights, shape, bias, windows, groups);
-                    return Ok(Some(affine.between(input, output)));
-                }
-                let Some((weights, _)) = constants.floats(*kernel)? else { return Ok(None) };
-                match (geometry.sense, layout) {
-                    (Sense::Gather, _) => Affine::conv(weights, bias, windows, groups),
-                    (Sense::Scatter, _) => Affine::transposed_conv(weights, bias, windows, groups),
+                let values = || Ok::<_, Invalid>(constants.floats(*kernel)?.map(|(v, _)| v));
+                let affine = match (geometry.sense, layout) {
+                    // Its kernel stays where it lies.
+                    (Sense::Gather, _) => {
+                        let dims = constants.dims(*kernel)?.unwrap_or_default();
+                        let &[outputs, width, ..] = dims.as_slice() else { return Ok(None) };
+                        constants.numbers(*kernel)?.map(|weights| {
+                            let shape = [outputs, width];
+                            Affine::stored_conv(weights, shape, bias, windows, groups)
+                        })
+                    }
+                    (Sense::Scatter, _) => values()?
+                        .map(|weights| Affine::transposed_conv(weights, bias, windows, groups)),
                     (Sense::Product, Layout::OutputsFirst) => {
-                        Affine::product(weights, bias, windows.len())
+                        values()?.map(|weights| Affine::product(weights, bias, windows.len()))
                     }
-                    (Sense::Product, Layout::InputsFirst) => {
+                    (Sense::Product, Layout::InputsFirst) => values()?.map(|weights| {
                         Affine::product(weights.reversed_axes(), bias, windows.len())
-                    }
-                }
+                    }),
+                };
+                let Some(affine) = affine else { return Ok(None) };
+                affine
             }
             Map::Diagonal { scale, shift, .. } => Affine::diagonal(scale, shift),
             Map::Filter { windows, weight, shift, .. } => {

@@ -73,21 +73,9 @@ impl Target {
             Target::Html(_) => html::page(report),
             Target::Lines(_) => json_line(report),
         };
-        let Some(path) = self.path() else {
-            let mut out = io::stdout().lock();
-            let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-            return written.map_err(|source| unwritten("-", source));
-        };
-        let staged = Staged::write(path, |out| out.write_all(text.as_bytes()));
-        let placed = staged.and_then(|staged| {
-            staged.flush()?;
-            staged.commit(path, Clobber::Replace)
-        });
-        placed.map_err(|source| unwritten(path.display(), source))
+        self.write_lines(|out| out.write_all(text.as_bytes()).and_then(|()| out.flush()))
     }
-}
 
-impl Target {
     /// Has `work` write lines there; the file is put in its place when all are there.
     ///
     /// # Errors

@@ -19,8 +19,8 @@ use crate::affine::{Border, Comparison, Geometry, Sense, Window, average};
 use crate::error::Error;
 use crate::onnx::external;
 use crate::onnx::graph::Graph;
-use crate::onnx::map::Map;
 use crate::onnx::model::Model;
+use crate::onnx::storage::Storage;
 use crate::plan::{Block, Count, Drawing};
 use crate::region::read::Reader;
 use crate::region::{Kind, NearMiss, Reason};
@@ -476,7 +476,7 @@ impl File {
     /// asked for.
     pub fn note(&mut self, model: &Model, details: bool) {
         self.bytes = Some(model.bytes().len());
-        self.sha256 = details.then(|| sha256(model.bytes(), model.storage.model()));
+        self.sha256 = details.then(|| sha256(model.bytes(), &model.storage));
     }
 
     /// Notes the side files that `model` names.
@@ -498,24 +498,21 @@ fn side_files(model: &Model) -> Vec<SideFile> {
         let map = model.storage.side_file(&location).ok();
         SideFile {
             bytes: map.as_ref().map(|map| map.bytes().len()),
-            sha256: map.map(|map| sha256(&map.bytes(), Some(&map))),
+            sha256: map.map(|map| sha256(&map.bytes(), &model.storage)),
             location,
         }
     };
     external::locations(&tensors).into_iter().map(side_file).collect()
 }
 
-/// The hash of `bytes`, whose pages are given back on the way if they are of a file.
-fn sha256(bytes: &Bytes, map: Option<&Map>) -> String {
-    /// So many bytes are read before their pages are given back.
-    const WINDOW: usize = 16 << 20;
+/// The hash of `bytes`, which lie in `storage` if they are of a file.
+fn sha256(bytes: &Bytes, storage: &Storage) -> String {
+    /// So many bytes are read at a time.
+    const PIECE: usize = 1 << 20;
     let mut hash = Sha256::new();
-    for window in bytes.chunks(WINDOW) {
-        hash.update(window);
-        // A small file is read again soon.
-        if let Some(map) = map.filter(|_| bytes.len() > WINDOW) {
-            map.give_back();
-        }
+    for piece in bytes.chunks(PIECE) {
+        hash.update(piece);
+        storage.has_read(piece.len());
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

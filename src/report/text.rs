@@ -92,12 +92,12 @@ impl Report {
         }
         match &self.run {
             None => Ok(()),
-            Some(Outcome::Agreed(errors)) => {
-                let (count, worst) = (errors.len(), worst(errors));
+            Some(outcome @ Outcome::Agreed(errors)) => {
+                let (count, worst) = (errors.len(), outcome.largest_error());
                 writeln!(f, "run: {count} outputs of the whole model agree within {worst:.1e}")
             }
-            Some(Outcome::WithinRounding { errors, rounding }) => {
-                let (count, worst) = (errors.len(), worst(errors));
+            Some(outcome @ Outcome::WithinRounding { errors, rounding }) => {
+                let (count, worst) = (errors.len(), outcome.largest_error());
                 writeln!(
                     f,
                     "run: {count} outputs of the whole model agree within {worst:.1e}, and the last \
@@ -128,10 +128,6 @@ impl Report {
              median): quantize weights per channel, or equalize across layers first"
         )
     }
-}
-
-fn worst(errors: &[(String, f64)]) -> f64 {
-    errors.iter().fold(0.0, |worst, (_, error)| worst.max(*error))
 }
 
 fn row(block: &BlockReport) -> [String; 5] {
