@@ -1,6 +1,5 @@
 //! What a caller asks for.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -78,7 +77,7 @@ impl Default for Options {
                 samples: 1,
                 tolerance: None,
                 shapes: InputShapes::new(),
-                given: BTreeMap::new(),
+                given: Vec::new(),
             },
             verify_timeout: Duration::from_secs(900),
             verify_memory: 8 << 30,

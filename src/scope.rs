@@ -77,13 +77,10 @@ pub fn open(input: &Place, links: Links) -> Result<Model, Error> {
 /// # Errors
 /// Names the first that is not.
 pub fn check_inputs(file: &str, graphs: &[Graph], options: &Options) -> Result<(), Error> {
-    let run = &options.run;
     let Some(main) = graphs.first() else { return Ok(()) };
     let inputs: Vec<(String, Option<usize>)> = main.inputs();
-    let shapes = run.shapes.iter().map(|(name, shape)| (name, shape.as_slice()));
-    let given = run.given.iter().map(|(name, array)| (name, array.shape()));
-    for (name, shape) in shapes.chain(given) {
-        let reason = match inputs.iter().find(|(input, _)| input == name) {
+    let fits = |label: String, shape: &[usize], input: Option<&(String, Option<usize>)>| {
+        let reason = match input {
             None => {
                 let names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
                 format!("the model has no such input; it has {}", names.join(", "))
@@ -91,9 +88,17 @@ pub fn check_inputs(file: &str, graphs: &[Graph], options: &Options) -> Result<(
             Some((_, Some(rank))) if *rank != shape.len() => {
                 format!("the input has {rank} dimensions, not {}", shape.len())
             }
-            Some(_) => continue,
+            Some(_) => return Ok(()),
         };
-        return Err(Error::Input { file: file.to_owned(), input: name.clone(), reason });
+        Err(Error::Input { file: file.to_owned(), input: label, reason })
+    };
+    for (name, shape) in &options.run.shapes {
+        fits(name.clone(), shape, inputs.iter().find(|(input, _)| input == name))?;
+    }
+    for (which, array) in &options.run.given {
+        let mut numbered = inputs.iter().enumerate();
+        let input = numbered.find(|(number, (name, _))| which.is(*number, name));
+        fits(which.to_string(), array.shape(), input.map(|(_, input)| input))?;
     }
     Ok(())
 }

@@ -273,6 +273,25 @@ fn tensors_of_the_user_are_fed() {
     assert!(small.contains("run: not run"), "{small}");
 }
 
+/// ONNX's test data: files of tensors, by name, or in a folder by number.
+#[test]
+fn test_data_of_onnx_is_fed() {
+    let folder = "fixtures/networks/cifar_quick";
+    let named = format!("x={folder}/input_0.pb");
+    for (input, code, said) in [
+        (folder, 0, "outputs of the whole model agree"),
+        (&named, 0, "outputs of the whole model agree"),
+        ("fixtures/blocks/two_roots", 2, "input `number 1`"),
+        ("fixtures/networks", 2, "no input_0.pb"),
+    ] {
+        let (_folder, out) = target();
+        let result = output(&[NETWORK, out.to_str().unwrap(), "--input", input]);
+        let text = String::from_utf8([result.stdout, result.stderr].concat()).unwrap();
+        assert_eq!(result.status.code(), Some(code), "{input}: {text}");
+        assert!(text.contains(said), "{input}: {text}");
+    }
+}
+
 /// Shells and `man` can read what is printed for them.
 #[test]
 fn completions_and_the_manual_are_printed() {

@@ -48,7 +48,7 @@ fn rounding_model(difference: f64) -> Vec<u8> {
 #[test]
 fn rounding_is_told_from_mistakes() {
     let shapes = InputShapes::from([("x".to_owned(), vec![1, 4, 9, 8])]);
-    let given = Default::default();
+    let given = Vec::new();
     let options = Options { seed: 0, samples: 1, tolerance: None, shapes, given };
     let folder = tempfile::tempdir().unwrap();
     let fused = |weight: f64| {

@@ -7,13 +7,14 @@ use acb_fuse::engine::Array;
 use acb_fuse::onnx::proto::TensorProto;
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor::{self, Float};
+use acb_fuse::verify::model::Which;
 use ndarray::ArrayD;
 use prost::Message;
 
 use super::npy;
 
-/// Named tensors of one `--input`.
-pub type Given = Vec<(String, Array)>;
+/// Tensors of one `--input`, and what they are for.
+pub type Given = Vec<(Which, Array)>;
 
 /// `NAME=FILE.npy`, `NAME=FILE.pb`, `FILE.npz` with an array per input, or a folder with
 /// `input_0.pb`, `input_1.pb`, …, as ONNX's test data has it.
@@ -24,28 +25,26 @@ pub fn given(argument: &str) -> Result<Given, String> {
     }
     if whole.extension().is_some_and(|end| end == "npz") {
         let bytes = fs::read(whole).map_err(|error| format!("{argument}: {error}"))?;
-        return npy::read_archive(&bytes).map_err(|why| format!("{argument}: {why}"));
+        let arrays = npy::read_archive(&bytes).map_err(|why| format!("{argument}: {why}"))?;
+        return Ok(arrays.into_iter().map(|(name, array)| (Which::Named(name), array)).collect());
     }
     let (name, file) = argument
         .rsplit_once('=')
         .ok_or("expected NAME=FILE.npy, NAME=FILE.pb, FILE.npz, or a folder")?;
     let bytes = fs::read(file).map_err(|error| format!("{file}: {error}"))?;
     let array = match Path::new(file).extension().and_then(|end| end.to_str()) {
-        Some("pb") => stored(&bytes).map(|(_, array)| array),
+        Some("pb") => stored(&bytes),
         _ => npy::read(&bytes),
     };
-    Ok(vec![(name.to_owned(), array.map_err(|why| format!("{file}: {why}"))?)])
+    Ok(vec![(Which::Named(name.to_owned()), array.map_err(|why| format!("{file}: {why}"))?)])
 }
 
+/// As ONNX has it, the number in a file's name is that of the input.
 fn folder(folder: &Path) -> Result<Given, String> {
     let mut given = Vec::new();
     while let Ok(bytes) = fs::read(folder.join(format!("input_{}.pb", given.len()))) {
         let wrong = |why| format!("{}/input_{}.pb: {why}", folder.display(), given.len());
-        let (name, array) = stored(&bytes).map_err(wrong)?;
-        if name.is_empty() {
-            return Err(wrong("it does not say which input it is".to_owned()));
-        }
-        given.push((name, array));
+        given.push((Which::Numbered(given.len()), stored(&bytes).map_err(wrong)?));
     }
     match given.is_empty() {
         true => Err(format!("{}: there is no input_0.pb in it", folder.display())),
@@ -54,13 +53,13 @@ fn folder(folder: &Path) -> Result<Given, String> {
 }
 
 /// A tensor as ONNX writes it.
-fn stored(bytes: &[u8]) -> Result<(String, Array), String> {
+fn stored(bytes: &[u8]) -> Result<Array, String> {
     let stored = TensorProto::decode(bytes).map_err(|error| error.to_string())?;
     let array = match Float::from_onnx(stored.data_type()) {
         Some(_) => tensor::floats(&stored, &Storage::default()).map(Array::Float),
         None => integers(&stored),
     };
-    Ok((stored.name().to_owned(), array.map_err(|error| error.to_string())?))
+    array.map_err(|error| error.to_string())
 }
 
 fn integers(stored: &TensorProto) -> Result<Array, tensor::TensorError> {

@@ -1,6 +1,6 @@
 //! The run of the whole model: as it was read, and as it will be written.
 
-use std::collections::BTreeMap;
+use std::fmt;
 
 use super::feed::Random;
 use super::relative_error;
@@ -24,8 +24,36 @@ pub struct Options {
     pub tolerance: Option<f64>,
     /// Shapes of inputs whose dimensions the file leaves open.
     pub shapes: InputShapes,
-    /// Inputs that are not random, by name.
-    pub given: BTreeMap<String, Array>,
+    /// Inputs that are not random.
+    pub given: Vec<(Which, Array)>,
+}
+
+/// The input that a tensor is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// By its name.
+    Named(String),
+    /// By its number among those that have no default, from 0 on.
+    Numbered(usize),
+}
+
+impl Which {
+    /// Whether it is this one.
+    pub fn is(&self, number: usize, name: &str) -> bool {
+        match self {
+            Which::Named(own) => own == name,
+            Which::Numbered(own) => *own == number,
+        }
+    }
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Which::Named(name) => f.write_str(name),
+            Which::Numbered(number) => write!(f, "number {number}"),
+        }
+    }
 }
 
 /// What the run showed.
@@ -297,7 +325,8 @@ fn inputs(graph: &Graph, options: &Options) -> Result<Result<Vec<Input>, String>
             Some(type_proto::Value::TensorType(tensor)) => tensor,
             _ => return Ok(Err(format!("input `{name}` is not a tensor"))),
         };
-        let given = options.given.get(&name);
+        let mut given = options.given.iter().rev();
+        let given = given.find(|(which, _)| which.is(inputs.len(), &name)).map(|(_, array)| array);
         let shape = match (given, options.shapes.get(&name), &tensor.shape) {
             (Some(given), ..) => given.shape().to_vec(),
             (None, Some(shape), _) => shape.clone(),
@@ -377,7 +406,7 @@ mod tests {
             node("Relu", "", &["a"], "y", vec![]),
         ]);
         let shapes = InputShapes::from([("x".to_owned(), vec![1000])]);
-        let given = BTreeMap::new();
+        let given = Vec::new();
         let options = Options { seed: 0, samples: 1, tolerance: None, shapes, given };
         let agreed = |outcome: &Outcome| matches!(outcome, Outcome::Agreed(_));
         let not_run = |outcome: &Outcome| matches!(outcome, Outcome::NotRun(_));

@@ -1,6 +1,6 @@
 //! Mistakes in writing: blocks that are right, in a file that is not.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use acb_fuse::engine::{InputShapes, Limits};
 use acb_fuse::fuse::{Fused, fuse};
@@ -118,7 +118,7 @@ impl Files<'_> {
 
     /// Whether the run of old and new model refuses the new one.
     pub fn run_refuses(&self, new: &ModelProto) -> bool {
-        let (shapes, given) = (InputShapes::new(), BTreeMap::new());
+        let (shapes, given) = (InputShapes::new(), Vec::new());
         let options = Options { seed: 0, samples: 1, tolerance: None, shapes, given };
         let Ok(new) = Model::index(new.encode_to_vec().into(), Storage::default()) else {
             return true;
