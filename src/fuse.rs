@@ -169,7 +169,7 @@ fn parts(
     block: &Block,
 ) -> Result<Vec<Part<Affine>>, FuseError> {
     let weights = |map: &Map| map.affine(reader.constants)?.ok_or(FuseError::NotEvaluated);
-    let mut parts = block.region.evaluate(readings, reader, &Affine::identity(), weights)?;
+    let (mut parts, _) = block.region.evaluate(readings, reader, &Affine::identity(), weights)?;
     // A convolution first, so that what is subtracted has something to be subtracted from.
     parts.sort_by_key(|part| part.kind != Kind::Weighted);
     Ok(parts)

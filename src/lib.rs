@@ -27,6 +27,8 @@ pub mod numbers;
 
 pub mod onnx;
 
+pub mod facts;
+
 pub mod engine;
 
 pub mod affine;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use crate::affine::{Geometry, Refusal, Sense, Work};
+use crate::facts::validity::Validity;
 use crate::onnx::graph::{self, Graph, Node, NodeId, ValueId};
 use crate::onnx::ids::{IdMap, IdSet, Table};
 use crate::onnx::proto::{NodeProto, TensorProto};
@@ -66,8 +67,8 @@ pub struct Block {
     pub norms: usize,
     /// The normal form: a convolution per weighted part, the rest added.
     pub parts: Vec<Part<Geometry>>,
-    /// Whether sizes that were inferred may have played a part.
-    pub relies_on_sizes: bool,
+    /// For which inputs it is right.
+    pub valid: Validity,
     /// Type of its weights.
     pub float: Float,
     /// What the nodes that go away cost.
@@ -156,8 +157,6 @@ pub fn plan(reader: &Reader, readings: &Readings, names: &mut Names, skip: &[Str
         rounds += 1;
         if now == absorbed || rounds == MAX_ROUNDS {
             plan.near_misses.append(&mut refused);
-            let relies_on_sizes = reader.sizes.has_inferred();
-            plan.blocks.iter_mut().for_each(|block| block.relies_on_sizes = relies_on_sizes);
             share_tensors(reader, readings, &mut plan.blocks);
             return plan;
         }
@@ -193,7 +192,7 @@ fn block(
     claimed: &IdSet<NodeId>,
 ) -> Result<Block, Reason> {
     let shape = |map: &Map| Ok::<_, Refusal>(map.geometry());
-    let parts = region.evaluate(readings, reader, &Geometry::identity(), shape)?;
+    let (parts, valid) = region.evaluate(readings, reader, &Geometry::identity(), shape)?;
     let mut layouts = parts.iter().filter(|part| part.kind == Kind::Weighted);
     if layouts.next().is_some_and(|first| layouts.any(|part| part.map.output != first.map.output)) {
         return Err(Refusal::Axes.into());
@@ -230,7 +229,7 @@ fn block(
         drawing,
         norms,
         parts,
-        relies_on_sizes: false,
+        valid,
         float,
         before,
         after,

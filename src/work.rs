@@ -18,13 +18,15 @@ use crate::onnx::graph::Graph;
 use crate::onnx::model::{Invalid, Model};
 use crate::options::{Options, Place};
 use crate::plan::Block;
+use crate::region::read::Reader;
 use crate::region::{NearMiss, Reason};
 use crate::report::{File, Proof, Report, SideFile, Size, timed};
 use crate::rewrite::{self, Changes};
 use crate::scope::Scope;
 use crate::tally;
 use crate::verify;
-use crate::verify::block::{Side, Unproved};
+use crate::verify::block::Side;
+use crate::verify::original::Original;
 use crate::verify::model::Outcome;
 use crate::verify::seal::Seal;
 use crate::verify::written::{Expected, Miswritten};
@@ -79,7 +81,8 @@ impl Work<'_, '_> {
         loop {
             // Blocks leave the plan, and none comes.
             if made.iter().flatten().count() != report.blocks.len() {
-                look::note_blocks(report, scopes, self.options);
+                let noted = look::note_blocks(report, scopes, self.options);
+                noted.map_err(|source| Error::Invalid { file: self.file.to_owned(), source })?;
             }
             note_made(&made, report);
             must_fuse(self.file, report, self.options)?;
@@ -98,10 +101,11 @@ impl Work<'_, '_> {
     ) -> Result<Vec<Vec<Made>>, Error> {
         let total = scopes.iter().map(|scope| scope.plan.blocks.len()).sum();
         let count = AtomicUsize::new(0);
-        let fuse_scope = |scope: &mut Scope| {
+        let originals = originals(scopes);
+        let fuse_scope = |(scope, original): (&mut Scope, &Arc<Original>)| {
             let view = &*scope;
             let each = |(index, block): (usize, &Block)| {
-                let done = self.block(view, block)?;
+                let done = self.block(view, original, block)?;
                 let count = count.fetch_add(1, Ordering::Relaxed);
                 (self.options.progress)("fusing and proving", count.saturating_add(1), total);
                 Ok((index, done))
@@ -128,10 +132,15 @@ impl Work<'_, '_> {
             scope.plan.blocks = kept;
             Ok(all)
         };
-        scopes.iter_mut().map(fuse_scope).collect()
+        scopes.iter_mut().zip(&originals).map(fuse_scope).collect()
     }
 
-    fn block(&self, scope: &Scope, block: &Block) -> Result<Done, Error> {
+    fn block(
+        &self,
+        scope: &Scope,
+        original: &Original,
+        block: &Block,
+    ) -> Result<Done, Error> {
         let invalid = |source| Error::Invalid { file: self.file.to_owned(), source };
         let left_alone =
             |why: &dyn ToString| Ok(Done::LeftAlone(Reason::Unproved(why.to_string())));
@@ -154,12 +163,10 @@ impl Work<'_, '_> {
             Err(not_finite) => return left_alone(&not_finite),
         };
         let new = Side { nodes: fused.nodes.clone(), constants: constants(&fused) };
-        let claim = claim::claim(reader, readings, block, new).map_err(invalid)?;
-        match verify::block::prove(&claim, self.limits) {
+        let claim = claim::claim(reader, readings, block, new);
+        match verify::block::prove(original, &claim, self.limits) {
             Ok(error) => Ok(Done::Made(Made { fused, seals, proof: Some(error), compared })),
-            Err(cannot_tell @ (Unproved::NotRun(_) | Unproved::TooWide | Unproved::NoElements)) => {
-                left_alone(&cannot_tell)
-            }
+            Err(cannot_tell) if !cannot_tell.is_wrong() => left_alone(&cannot_tell),
             Err(wrong) => Err(Error::BlockDiffers {
                 file: self.file.to_owned(),
                 block: block.name.clone(),
@@ -316,6 +323,18 @@ impl Work<'_, '_> {
             _ => Ok(()),
         }
     }
+}
+
+/// What verification knows of the graphs as they stand in the file.
+fn originals<'s>(scopes: &[Scope<'s, 's, '_>]) -> Vec<Arc<Original<'s, 's>>> {
+    let mut originals: Vec<Arc<Original>> = Vec::with_capacity(scopes.len());
+    for scope in scopes {
+        let Reader { graph, constants, sizes } = scope.reader;
+        let outer = graph.outer.and_then(|(outer, _)| originals.get(outer).cloned());
+        let converted = scope.inferred.forms.iter().cloned().collect();
+        originals.push(Arc::new(Original::new(graph, constants, sizes, outer, converted)));
+    }
+    originals
 }
 
 /// Whether something is fused, if there must be.

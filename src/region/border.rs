@@ -13,6 +13,7 @@ use prost::Message;
 use super::NotLinear;
 use super::read::{Read, Reader};
 use crate::affine::{Border, Window};
+use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::engine::{Array, Engine, Limits, Source, normal};
 use crate::onnx::build;
 use crate::onnx::graph::{Node, NodeId, ValueId};
@@ -32,9 +33,12 @@ pub(super) struct Bordered {
     pub values: Vec<f64>,
 }
 
-/// Inputs of these batch sizes are tried where the batch is free: exporters bake in
-/// that of their example.
-const BATCHES: [i64; 5] = [1, 2, 4, 8, 16];
+/// Where the batch is free, what fills a border must do so for two of them. Exporters bake in
+/// that of their example: one of these.
+const BATCHES: [usize; 5] = [1, 2, 4, 8, 16];
+
+/// Where sizes are free, it must do so for two of them, which differ on all axes.
+const SIZES: [usize; 2] = [5, 8];
 
 /// Larger feature maps are not followed element by element; super-resolution has some
 /// of ten million.
@@ -44,7 +48,11 @@ const MAX_ELEMENTS: usize = 1 << 25;
 const MAX_NODES: usize = 4096;
 
 /// The padding that ends in the ScatterND or Transpose `node`; `None` if none does.
-pub(super) fn bordered(reader: &Reader, node: &Node) -> Read<Option<Bordered>> {
+pub(super) fn bordered(
+    reader: &Reader,
+    node: &Node,
+    valid: &mut Validity,
+) -> Read<Option<Bordered>> {
     let Some(output) = node.output() else { return Ok(Ok(None)) };
     let goes_on = |&by: &NodeId| {
         let by = reader.graph.node(by);
@@ -59,24 +67,72 @@ pub(super) fn bordered(reader: &Reader, node: &Node) -> Read<Option<Bordered>> {
         return Ok(Err(NotLinear::Unrepresentable("where it puts its elements is not constant")));
     };
     let shape = reader.sizes.shape(input);
-    let Some((batch, sizes)) = shape.split_first() else {
-        return Ok(Err(reader.sizes.rank_unknown(input)));
+    let [_, Some(_), ..] = shape else {
+        return Ok(match shape {
+            [] => Err(reader.sizes.rank_unknown(input)),
+            _ => reader.sizes.size(input, 1).map(|_| None),
+        });
     };
-    if let Some(axis) = sizes.iter().position(Option::is_none) {
-        return Ok(reader.sizes.size(input, axis.saturating_add(1)).map(|_| None));
+    let found = match steps.border_at(&trials(shape)) {
+        Ok((windows, values)) => Bordered { input, windows, values },
+        Err(why) => return Ok(Err(refusal(reader, &steps, input, shape, why))),
+    };
+    // It is right for the sizes that it was tried at, or for all where two were.
+    for (axis, size) in shape.iter().enumerate().filter(|&(axis, _)| axis != 1) {
+        if let Some(size) = *size {
+            valid.require(input, Property::Size(axis, SizeSet::Exactly(size)));
+        }
     }
-    let batches = batch.map_or(BATCHES.to_vec(), |batch| vec![batch]);
-    let shapes =
-        batches.into_iter().map(|batch| [batch].into_iter().chain(sizes.iter().flatten().copied()));
-    let shapes = shapes.map(|shape| shape.map(|size| usize::try_from(size).ok()).collect());
-    let mut moved = shapes.filter_map(|shape: Option<Vec<usize>>| steps.run(&shape?));
-    let Some(moved) = moved.next() else {
-        let why = "where it puts its elements could not be tried";
-        return Ok(Err(NotLinear::Unrepresentable(why)));
+    valid.require(input, Property::Rank(shape.len()));
+    Ok(Ok(Some(found)))
+}
+
+/// The shapes at which a border is tried: that which is known, or two where it is open.
+fn trials(shape: &[Option<i64>]) -> Vec<Vec<usize>> {
+    let trial = |number: usize| {
+        let sized = shape.iter().enumerate().map(|(axis, size)| match (size, axis) {
+            (Some(size), _) => usize::try_from(*size).unwrap_or(0),
+            (None, 0) => BATCHES.get(number).copied().unwrap_or(1),
+            (None, _) => SIZES.get(number).copied().unwrap_or(1).saturating_add(axis),
+        });
+        sized.collect()
     };
-    let uneven = NotLinear::Unrepresentable("it does not fill a border evenly");
-    let found = moved.border().map(|(windows, values)| Bordered { input, windows, values });
-    Ok(found.map(Some).ok_or(uneven))
+    match shape.contains(&None) {
+        true => vec![trial(0), trial(1)],
+        false => vec![trial(0)],
+    }
+}
+
+/// Why there is no border for all that is open: what is asked for is right for some sizes only,
+/// or for none.
+fn refusal(
+    reader: &Reader,
+    steps: &Steps,
+    input: ValueId,
+    shape: &[Option<i64>],
+    why: NotLinear,
+) -> NotLinear {
+    let name = &reader.graph.value(input).name;
+    if let Some(axis) = shape.iter().skip(2).position(Option::is_none) {
+        let axis = axis.saturating_add(2);
+        let what = format!("the size of `{name}` on axis {axis}, on which its windows depend,");
+        return reader.sizes.unknown(what);
+    }
+    let at = |batch: usize| {
+        let sizes = shape.iter().skip(1).flatten().map(|&size| usize::try_from(size).ok());
+        [Some(batch)].into_iter().chain(sizes).collect::<Option<Vec<usize>>>()
+    };
+    let fits = |batch: &usize| at(*batch).is_some_and(|at| steps.border_at(&[at]).is_ok());
+    match shape.first() {
+        Some(None) => match BATCHES.into_iter().find(fits) {
+            Some(batch) => {
+                let of = format!("the batch of `{name}`, whose border is filled for {batch} only,");
+                reader.sizes.unknown(of)
+            }
+            None => why,
+        },
+        _ => why,
+    }
 }
 
 /// What was padded before `node`, going back over ScatterND, Transpose and Identity.
@@ -147,6 +203,21 @@ impl Steps {
         let opset = graph.model.opset;
         let (input, output) = (name(input), name(output));
         Ok(Some(Steps { opset, input, output, nodes, constants, shapes }))
+    }
+
+    /// The border that the nodes fill at each of `shapes`, if it is the same at all.
+    fn border_at(&self, shapes: &[Vec<usize>]) -> Result<(Vec<Window>, Vec<f64>), NotLinear> {
+        let mut borders = Vec::with_capacity(shapes.len());
+        for shape in shapes {
+            let why = "where it puts its elements could not be tried";
+            let moved = self.run(shape).ok_or(NotLinear::Unrepresentable(why))?;
+            let why = "it does not fill a border evenly";
+            borders.push(moved.border().ok_or(NotLinear::Unrepresentable(why))?);
+        }
+        let why = "it does not fill the same border at all sizes";
+        let uneven = NotLinear::Unrepresentable(why);
+        let first = borders.pop().ok_or_else(|| uneven.clone())?;
+        if borders.iter().all(|border| *border == first) { Ok(first) } else { Err(uneven) }
     }
 
     /// Runs the nodes on elements 1, 2, 3, …, and on the same below zero. `None` if they

@@ -18,6 +18,7 @@ pub mod sizes;
 use std::collections::BTreeSet;
 
 use crate::affine::{Border, Geometry, Linear, Order, Refusal, Sense, Window};
+use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::graph::{NodeId, ValueId};
 use crate::onnx::ids::{IdMap, Table};
 use crate::onnx::model::Invalid;
@@ -131,6 +132,8 @@ pub struct NearMiss {
 /// All nodes of a graph, read.
 pub struct Readings {
     readings: Table<NodeId, Reading>,
+    /// Of those that are not right for every input.
+    validity: IdMap<NodeId, Validity>,
     sources: Table<ValueId, ValueId>,
 }
 
@@ -141,20 +144,28 @@ impl Readings {
     /// If a stored tensor is malformed.
     pub fn of(reader: &Reader) -> Result<Self, Invalid> {
         let mut readings = Table::of(reader.graph.node_count());
-        let mut sources = Table::default();
+        let (mut sources, mut validity) = (Table::default(), IdMap::default());
         for (id, node) in reader.graph.nodes().filter(|&(id, _)| reader.graph.is_live(id)) {
-            let reading = reader.read(node)?;
+            let (reading, valid) = reader.read(node)?;
+            if !valid.is_everywhere() {
+                validity.insert(id, valid);
+            }
             if let (Reading::Alias(of), Some(output)) = (&reading, node.output()) {
                 sources.insert(output, sources.get(*of).copied().unwrap_or(*of));
             }
             readings.insert(id, reading);
         }
-        Ok(Readings { readings, sources })
+        Ok(Readings { readings, validity, sources })
     }
 
     /// What node `id` computes; `None` if nothing needs it.
     pub fn get(&self, id: NodeId) -> Option<&Reading> {
         self.readings.get(id)
+    }
+
+    /// For which inputs node `id` was read rightly; `None` if for all.
+    pub fn validity(&self, id: NodeId) -> Option<&Validity> {
+        self.validity.get(&id)
     }
 
     /// The tensor that `id` is just another name of.
@@ -324,19 +335,48 @@ pub fn kind_of(map: &Map) -> Kind {
     }
 }
 
-/// Adds `part` to a sum, merging it with all parts that it can be merged with.
-pub fn insert<L: Linear>(parts: &mut Vec<Part<L>>, mut part: Part<L>, reader: &Reader) {
+/// Adds `part` to a sum, merging it with all parts that it can be merged with; where that is
+/// right for some sizes only, `valid` is narrowed.
+fn insert<L: Linear>(
+    parts: &mut Vec<Part<L>>,
+    mut part: Part<L>,
+    reader: &Reader,
+    valid: &mut Validity,
+) {
     let merges = |other: &Part<L>, part: &Part<L>| {
         other.root == part.root && other.shape().merged(&part.shape(), reader).is_ok()
     };
     // Decided on shapes, so that a kernel which grows by thousands is never copied.
     while let Some(index) = parts.iter().position(|other| merges(other, &part)) {
-        part = match parts.remove(index).sum(&part, reader) {
+        let other = parts.remove(index);
+        require_equal_counts(other.root, other.map.geometry(), part.map.geometry(), reader, valid);
+        part = match other.sum(&part, reader) {
             Ok(sum) => sum,
             Err(_) => unreachable!("shapes alone decide"),
         };
     }
     parts.push(part);
+}
+
+/// Windows of other slack give as many outputs, ⌊(n + slack)/stride⌋ + 1, for sizes n of some
+/// remainders only: that which `root` is known to have.
+fn require_equal_counts(
+    root: ValueId,
+    one: &Geometry,
+    other: &Geometry,
+    reader: &Reader,
+    valid: &mut Validity,
+) {
+    for axis in 0..one.windows.len().max(other.windows.len()) {
+        let (window, slack) = (one.window(axis), other.window(axis).slack);
+        let along = one.input.axis(axis.saturating_add(2));
+        let known = || reader.sizes.shape(root).get(along).copied().flatten();
+        if let Some(size) = (window.slack != slack).then(known).flatten() {
+            let (remainder, modulus) = (size.rem_euclid(window.stride.max(1)), window.stride);
+            let sizes = SizeSet::Congruent { remainder, modulus };
+            valid.require(root, Property::Size(along, sizes));
+        }
+    }
 }
 
 /// Nodes between `id` and the tensors that it was read as a map or sum of, which were
@@ -395,8 +435,8 @@ impl Region {
         Region { output, cuts, nodes: nodes.into_iter().collect(), steps }
     }
 
-    /// The region's normal form: one part per root and window. `lift` makes a map
-    /// of what a node was read as.
+    /// The region's normal form: one part per root and window; and for which inputs it is
+    /// right. `lift` makes a map of what a node was read as.
     ///
     /// # Errors
     /// What `lift` returns, or that maps do not compose.
@@ -406,7 +446,11 @@ impl Region {
         reader: &Reader,
         identity: &L,
         lift: impl Fn(&Map) -> Result<L, E>,
-    ) -> Result<Vec<Part<L>>, E> {
+    ) -> Result<(Vec<Part<L>>, Validity), E> {
+        let mut valid = Validity::default();
+        for &id in &self.nodes {
+            readings.validity(id).into_iter().for_each(|own| valid.intersect(own));
+        }
         let mut forms: IdMap<ValueId, Vec<Part<L>>> = IdMap::default();
         let mut uses: IdMap<ValueId, usize> = IdMap::default();
         let graph = reader.graph;
@@ -457,7 +501,8 @@ impl Region {
                             continue;
                         }
                         for part in operand_parts {
-                            insert(&mut parts, if minus { part.negated() } else { part }, reader);
+                            let part = if minus { part.negated() } else { part };
+                            insert(&mut parts, part, reader, &mut valid);
                         }
                     }
                     parts
@@ -466,6 +511,6 @@ impl Region {
             };
             forms.insert(output, form);
         }
-        Ok(forms.remove(&self.output).unwrap_or_default())
+        Ok((forms.remove(&self.output).unwrap_or_default(), valid))
     }
 }

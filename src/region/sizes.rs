@@ -8,6 +8,7 @@ use super::NotLinear;
 use super::constant::Constants;
 use crate::affine::Order;
 use crate::engine::{self, Inference, InputShapes, Limits, Source};
+use crate::facts::validity::{Condition, Property};
 use crate::onnx::graph::{Graph, Node, ValueId};
 use crate::onnx::ids::IdMap;
 use crate::onnx::model::{Invalid, graph_field};
@@ -377,4 +378,30 @@ fn open_dims(rank: usize) -> Option<Vec<Option<usize>>> {
 pub(super) fn transposition(node: &Node, rank: usize) -> Option<Order> {
     let reversed = || (0..rank as i64).rev().collect();
     Order::new(&node.ints("perm").map_or_else(reversed, <[i64]>::to_vec))
+}
+
+impl Sizes<'_, '_> {
+    /// Whether the file, and the shapes that the user gave, promise that `condition` holds.
+    ///
+    /// # Errors
+    /// If a stored tensor is malformed.
+    pub fn promises(&self, condition: &Condition) -> Result<bool, Invalid> {
+        let dims = || self.known(condition.tensor);
+        Ok(match &condition.property {
+            Property::Rank(rank) => dims().is_some_and(|dims| dims.len() == *rank),
+            Property::Size(axis, sizes) => {
+                let size = dims().and_then(|dims| dims.get(*axis).copied().flatten());
+                size.is_some_and(|size| sizes.contains(size))
+            }
+            Property::Integers(values) => {
+                self.integers(condition.tensor)?.as_ref() == Some(values)
+            }
+        })
+    }
+
+    /// Temporary.
+    pub fn known(&self, tensor: ValueId) -> Option<Vec<Option<i64>>> {
+        let dims = self.dims(tensor)?;
+        Some(dims.into_iter().map(|size| size.and_then(|n| n.try_into().ok())).collect())
+    }
 }

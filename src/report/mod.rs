@@ -186,6 +186,12 @@ pub struct BlockReport {
     /// Positions of its output, over all images; `None` if that is not known.
     #[serde(serialize_with = "whole")]
     pub positions: Option<f64>,
+    /// What has to hold of the model's tensors for the block to be right, and is not promised
+    /// by the file alone.
+    pub conditions: Vec<String>,
+    /// Whether that binds the model to the shapes that the user gave.
+    #[serde(skip)]
+    pub is_specialized: bool,
     /// Cost of the old nodes.
     pub before: Cost,
     /// Cost of the new ones.
@@ -387,6 +393,8 @@ impl BlockReport {
             output: name(block.region.output),
             geometry: weighted.map(|part| Shape::of(&part.map)).collect(),
             positions: None,
+            conditions: Vec::new(),
+            is_specialized: false,
             before: Cost::of(&block.before),
             after: Cost::of(&block.after),
             proof: None,

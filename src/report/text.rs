@@ -69,6 +69,10 @@ impl Report {
         if !self.notes.fixed_shapes.is_empty() {
             writeln!(f, "right for inputs of shape {} only", self.notes.fixed_shapes.join(", "))?;
         }
+        for block in self.blocks.iter().filter(|block| !block.conditions.is_empty()) {
+            let conditions = block.conditions.join(" and ");
+            writeln!(f, "block {} is right where {conditions}", block.name)?;
+        }
         if self.notes.inferred_nodes > 0 {
             let (count, s) =
                 (self.notes.inferred_nodes, if self.notes.inferred_nodes == 1 { "" } else { "s" });

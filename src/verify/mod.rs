@@ -9,8 +9,10 @@
 pub mod block;
 pub mod feed;
 pub mod model;
+pub mod original;
 pub mod seal;
 pub mod slices;
+pub mod trials;
 pub mod walk;
 pub mod written;
 
@@ -46,6 +48,14 @@ fn largest_difference(expected: &Array, found: &Array) -> f64 {
         }
         (Array::Int(expected), Array::Int(found)) if expected == found => 0.0,
         _ => f64::INFINITY,
+    }
+}
+
+/// The largest magnitude of floating-point values: an end of a Slice is no yardstick.
+fn largest_float(array: &Array) -> f64 {
+    match array {
+        Array::Float(_) => largest_magnitude(array),
+        Array::Int(_) => 0.0,
     }
 }
 
