@@ -30,6 +30,9 @@ pub mod onnx;
 pub mod engine;
 
 pub mod affine;
+
+pub mod facts;
+
 pub mod region;
 
 pub mod plan;

@@ -1,0 +1,13 @@
+//! What is known of tensors without running anything: how many dimensions, which sizes,
+//! which integers.
+//!
+//! Rules of ONNX's operators, each a function of one node and of what is known of its
+//! operands. They know no engine, no graph and no file: whoever asks says what is known,
+//! be it true of a file or only supposed.
+
+mod demands;
+mod integers;
+mod layout;
+mod products;
+pub mod shape_rules;
+mod windows;
