@@ -32,6 +32,7 @@ pub mod facts;
 pub mod engine;
 
 pub mod affine;
+
 pub mod region;
 
 pub mod plan;

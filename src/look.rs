@@ -9,7 +9,7 @@ use crate::onnx::model::{Invalid, Model};
 use crate::options::Options;
 use crate::plan::Block;
 use crate::region::read::NEWEST_OPSET;
-use crate::region::sizes::Sizes;
+use crate::region::sizes::{NO_SHAPES, Sizes};
 use crate::region::{NearMiss, Reason};
 use crate::report::{BlockReport, Report};
 use crate::rewrite::{self, Replaced};
@@ -102,8 +102,7 @@ fn note_conditions(
     shapes: &InputShapes,
 ) -> Result<(), Invalid> {
     let reader = scope.reader;
-    let none_given = InputShapes::new();
-    let of_file = Sizes::new(reader.graph, reader.constants, &none_given);
+    let of_file = Sizes::new(reader.graph, reader.constants, &NO_SHAPES);
     let sizes = if shapes.is_empty() { &reader.sizes } else { &of_file };
     for (report, block) in reports.iter_mut().zip(&scope.plan.blocks) {
         for condition in block.valid.conditions() {

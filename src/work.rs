@@ -326,7 +326,7 @@ impl Work<'_, '_> {
 }
 
 /// What verification knows of the graphs as they stand in the file.
-fn originals<'s>(scopes: &[Scope<'s, 's, '_>]) -> Vec<Arc<Original<'s, 's>>> {
+fn originals<'r, 'g, 'm>(scopes: &[Scope<'r, 'g, 'm>]) -> Vec<Arc<Original<'r, 'g, 'm>>> {
     let mut originals: Vec<Arc<Original>> = Vec::with_capacity(scopes.len());
     for scope in scopes {
         let Reader { graph, constants, sizes } = scope.reader;

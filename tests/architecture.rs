@@ -6,15 +6,16 @@ use std::fs;
 use std::path::Path;
 
 /// Module (a file or folder of `src`), and what of the crate its code may use.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("onnx", &["numbers", "onnx"]),
     ("engine", &["numbers", "onnx"]),
     ("affine", &["affine", "numbers"]),
-    ("region", &["affine", "engine", "numbers", "onnx", "region"]),
+    ("facts", &["onnx"]),
+    ("region", &["affine", "engine", "facts", "numbers", "onnx", "region"]),
     ("plan.rs", &["affine", "onnx", "region"]),
     ("fuse.rs", &["affine", "numbers", "onnx", "plan", "region"]),
     ("claim.rs", &["affine", "engine", "onnx", "plan", "region", "verify"]),
-    ("verify", &["affine", "engine", "onnx", "verify"]),
+    ("verify", &["affine", "engine", "facts", "onnx", "verify"]),
     ("verify/slices.rs", &["onnx"]),
     ("rewrite.rs", &["fuse", "onnx", "plan"]),
     ("deliver.rs", &["error", "fuse", "onnx", "rewrite"]),

@@ -9,6 +9,7 @@
 
 mod border;
 pub mod held;
+mod names;
 pub mod normal;
 
 use std::collections::{HashMap, HashSet};
@@ -28,6 +29,7 @@ use tract_onnx::tract_hir::ops::konst::Const;
 
 use self::border::guarded;
 use self::held::Held;
+use self::names::Names;
 use crate::numbers::Numbers;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::storage::Storage;
@@ -141,6 +143,7 @@ pub type InputShapes = std::collections::BTreeMap<String, Vec<usize>>;
 #[derive(Debug)]
 pub struct Engine {
     plan: Arc<TypedRunnableModel>,
+    names: Arc<Names>,
     limits: Limits,
 }
 
@@ -211,18 +214,19 @@ impl Engine {
     /// are too narrow.
     pub fn load(source: Source, shapes: &[Vec<usize>]) -> Result<Self, EngineError> {
         let (limits, shapes) = (source.limits, shapes.to_vec());
-        let (plan, bytes) = guarded(limits, move || {
-            let mut model = parse(&source, &[])?;
-            for (index, shape) in shapes.iter().enumerate() {
-                let fact = model.input_fact(index)?.clone().with_shape(shape);
-                model.set_input_fact(index, fact)?;
-            }
-            let model = model.into_typed()?;
-            let bytes = footprint(&model)?;
-            Ok((model.into_runnable()?, bytes))
+        let ((plan, bytes), names) = guarded(limits, move || {
+            parsed(&source, &[], |mut model, _| {
+                for (index, shape) in shapes.iter().enumerate() {
+                    let fact = model.input_fact(index)?.clone().with_shape(shape);
+                    model.set_input_fact(index, fact)?;
+                }
+                let model = model.into_typed()?;
+                let bytes = footprint(&model)?;
+                Ok((model.into_runnable()?, bytes))
+            })
         })?;
         match bytes <= limits.bytes {
-            true => Ok(Engine { plan, limits }),
+            true => Ok(Engine { plan, names: Arc::new(names), limits }),
             false => Err(EngineError::TooLarge { bytes }),
         }
     }
@@ -239,14 +243,24 @@ impl Engine {
             }
         };
         let inputs: Vec<Tensor> = inputs.iter().map(tensor).collect();
-        let plan = Arc::clone(&self.plan);
-        guarded(self.limits, move || {
+        self.guarded(move |plan| {
             let mut feed = tvec!();
             for (index, tensor) in inputs.into_iter().enumerate() {
                 let wanted = plan.model().input_fact(index)?.datum_type;
                 feed.push(tensor.cast_to_dt(wanted)?.into_owned().into());
             }
             plan.run(feed)?.iter().map(|value| from_tract(value)).collect()
+        })
+    }
+
+    /// Does `work` with the plan within the engine's limits; an error is in the file's names.
+    fn guarded<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<TypedRunnableModel>) -> TractResult<T> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let (plan, names) = (Arc::clone(&self.plan), Arc::clone(&self.names));
+        guarded(self.limits, move || {
+            work(&plan).map_err(|error| names.in_words_of_the_file(&error))
         })
     }
 }
@@ -298,72 +312,104 @@ fn footprint(model: &TypedModel) -> TractResult<usize> {
 /// If tract cannot read the model at all; what it cannot infer is just missing.
 pub fn infer(source: Source, inputs: &InputShapes) -> Result<Inference, EngineError> {
     let inputs = inputs.clone();
-    guarded(source.limits, move || {
-        let mut model = parse(&source, &[])?;
-        for (index, outlet) in model.inputs.clone().into_iter().enumerate() {
-            if let Some(shape) = inputs.get(&model.node(outlet.node).name) {
-                let fact = model.input_fact(index)?.clone().with_shape(shape);
-                model.set_input_fact(index, fact)?;
+    let inferred = guarded(source.limits, move || {
+        parsed(&source, &[], |model, names| inferred(model, names, &inputs))
+    });
+    inferred.map(|(inference, _)| inference)
+}
+
+fn inferred(
+    mut model: InferenceModel,
+    names: &Names,
+    inputs: &InputShapes,
+) -> TractResult<Inference> {
+    for (index, outlet) in model.inputs.clone().into_iter().enumerate() {
+        let name = names.original(&model.node(outlet.node).name);
+        if let Some(shape) = name.and_then(|name| inputs.get(name)) {
+            let fact = model.input_fact(index)?.clone().with_shape(shape);
+            model.set_input_fact(index, fact)?;
+        }
+    }
+    // What was inferred before a failure holds.
+    let _ = model.analyse(true);
+    let mut inference = Inference::default();
+    for node in model.nodes() {
+        for (slot, outlet) in node.outputs.iter().enumerate() {
+            let label = model.outlet_label(OutletId::new(node.id, slot)).unwrap_or(&node.name);
+            let Some(name) = names.original(label) else { continue };
+            if let Some(value) = outlet.fact.value.concretize() {
+                inference.note_integers(name, &value);
+            }
+            if !outlet.fact.shape.is_open() {
+                let size = |dim: &GenericFactoid<TDim>| dim.concretize();
+                inference.note_shape(name, outlet.fact.shape.dims().map(size));
             }
         }
-        // What was inferred before a failure holds.
-        let _ = model.analyse(true);
-        let mut inference = Inference::default();
-        for node in model.nodes() {
+    }
+    // Typed, it knows what its constant sub-graphs yield too. Only labels are tensors of
+    // the file then; nodes may be steps of its own.
+    if let Ok(typed) = model.into_typed() {
+        for node in typed.nodes() {
             for (slot, outlet) in node.outputs.iter().enumerate() {
-                let name = model.outlet_label(OutletId::new(node.id, slot)).unwrap_or(&node.name);
-                if let Some(value) = outlet.fact.value.concretize() {
-                    inference.note_integers(name, &value);
+                let label = typed.outlet_label(OutletId::new(node.id, slot));
+                let Some(name) = label.and_then(|label| names.original(label)) else { continue };
+                if let Some(value) = &outlet.fact.konst {
+                    inference.note_integers(name, value);
                 }
-                if !outlet.fact.shape.is_open() {
-                    let size = |dim: &GenericFactoid<TDim>| dim.concretize();
-                    inference.note_shape(name, outlet.fact.shape.dims().map(size));
-                }
+                let dims = outlet.fact.shape.iter();
+                inference.note_shape(name, dims.map(|dim| Some(dim.clone())));
             }
         }
-        // Typed, it knows what its constant sub-graphs yield too. Only labels are tensors of
-        // the file then; nodes may be steps of its own.
-        if let Ok(typed) = model.into_typed() {
-            for node in typed.nodes() {
-                for (slot, outlet) in node.outputs.iter().enumerate() {
-                    let Some(name) = typed.outlet_label(OutletId::new(node.id, slot)) else {
-                        continue;
-                    };
-                    if let Some(value) = &outlet.fact.konst {
-                        inference.note_integers(name, value);
-                    }
-                    let dims = outlet.fact.shape.iter();
-                    inference.note_shape(name, dims.map(|dim| Some(dim.clone())));
-                }
-            }
-        }
-        Ok(inference)
-    })
+    }
+    Ok(inference)
+}
+
+/// Reads a model under neutral names and goes on with it; an error is in the file's names.
+fn parsed<T>(
+    source: &Source,
+    given: &[(String, Held)],
+    go_on: impl FnOnce(InferenceModel, &Names) -> TractResult<T>,
+) -> TractResult<(T, Names)> {
+    let mut names = Names::default();
+    let model = parse(source, given, &mut names);
+    match model.and_then(|model| go_on(model, &names)) {
+        Ok(value) => Ok((value, names)),
+        Err(error) => Err(names.in_words_of_the_file(&error)),
+    }
 }
 
 /// The model, with `given` tensors as its inputs, after its own.
-fn parse(source: &Source, given: &[(String, Held)]) -> TractResult<InferenceModel> {
+fn parse(
+    source: &Source,
+    given: &[(String, Held)],
+    names: &mut Names,
+) -> TractResult<InferenceModel> {
     static ONNX: LazyLock<Onnx> = LazyLock::new(|| tract_onnx::onnx().with_ignore_value_info(true));
     let mut proto = pb::ModelProto::decode(&source.bytes[..])?;
-    proto.graph.iter_mut().for_each(rename);
+    if let Some(graph) = &mut proto.graph {
+        names.neutralize(graph);
+        in_dialect(graph);
+    }
     let mut root = None;
     let mut settled = Vec::new();
     if let Some(graph) = &mut proto.graph {
         for constant in &source.constants {
-            let name = constant.name();
+            let name = names.neutral(constant.name());
             match tensor_of(constant)? {
                 None => {
                     let stored = constant.header.encode_to_vec();
-                    graph.initializer.push(pb::TensorProto::decode(&stored[..])?);
+                    let stored = pb::TensorProto::decode(&stored[..])?;
+                    graph.initializer.push(pb::TensorProto { name, ..stored });
                 }
                 Some(tensor) => {
-                    graph.input.push(declared(name, tensor.shape()));
+                    graph.input.push(declared(&name, tensor.shape()));
                     settled.push((name, tensor.into_arc_tensor()));
                 }
             }
         }
-        let given = given.iter().map(|(name, held)| declared(name, held.tensor.shape()));
-        graph.input.extend(given);
+        for (name, held) in given {
+            graph.input.push(declared(&names.neutral(name.as_str()), held.tensor.shape()));
+        }
         spare_norms_of_vectors(graph);
         locate(graph, &source.storage, &mut root)?;
     }
@@ -376,15 +422,16 @@ fn parse(source: &Source, given: &[(String, Held)]) -> TractResult<InferenceMode
         outlets.get(name).copied().ok_or_else(|| TractError::msg(format!("`{name}` is lost")))
     };
     for (name, held) in given {
+        let name = names.neutral(name.as_str());
         match held.is_constant {
             true => settled.push((name, Arc::clone(&held.tensor))),
             false => {
                 let (kind, shape) = (held.tensor.datum_type(), held.tensor.shape());
-                model.set_outlet_fact(outlet(name)?, InferenceFact::dt_shape(kind, shape))?;
+                model.set_outlet_fact(outlet(&name)?, InferenceFact::dt_shape(kind, shape))?;
             }
         }
     }
-    settle(model, settled.into_iter().map(|(name, value)| Ok((outlet(name)?, value))))?;
+    settle(model, settled.into_iter().map(|(name, value)| Ok((outlet(&name)?, value))))?;
     Ok(parsed.model)
 }
 
@@ -454,7 +501,8 @@ fn plain(stored: &TensorProto) -> TractResult<Option<Tensor>> {
     Ok(Some(tensor))
 }
 
-fn rename(graph: &mut pb::GraphProto) {
+/// Nodes as tract wants them, those of bodies included.
+fn in_dialect(graph: &mut pb::GraphProto) {
     for node in &mut graph.node {
         // tract wants unique node names, exporters do not always give them; what it makes
         // of a node it calls after that, and must not meet a tensor of the file.
@@ -469,7 +517,7 @@ fn rename(graph: &mut pb::GraphProto) {
             node.op_type = "Transpose by no permutation".into();
         }
         let attributes = node.attribute.iter_mut();
-        attributes.flat_map(|attribute| attribute.g.iter_mut()).for_each(rename);
+        attributes.flat_map(|attribute| attribute.g.iter_mut()).for_each(in_dialect);
     }
 }
 

@@ -1,6 +1,9 @@
-//! What is known of tensors, and what has to be.
+//! What is known of tensors without running anything: how many dimensions, which sizes,
+//! which integers; and what has to hold of them for a reading to be right.
 //!
-//! Knows the format's names for tensors; no engine and no mathematics.
+//! Rules of ONNX's operators, each a function of one node and of what is known of its
+//! operands. They know no engine, no graph and no file: whoever asks says what is known,
+//! be it true of a file or only supposed.
 
 mod demands;
 mod integers;

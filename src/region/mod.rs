@@ -12,6 +12,7 @@ pub mod constant;
 mod effort;
 pub mod form;
 pub mod inference;
+mod known;
 pub mod read;
 pub mod sizes;
 

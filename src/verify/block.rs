@@ -262,14 +262,14 @@ fn compare(
 }
 
 /// Several trials, run as one model, so that constants are read once.
-struct Trials<'t, 'g, 'm> {
-    original: &'t Original<'g, 'm>,
+struct Trials<'t, 'r, 'g, 'm> {
+    original: &'t Original<'r, 'g, 'm>,
     cone: &'t Cone,
     opset: i64,
     trials: &'t [Trial],
 }
 
-impl Trials<'_, '_, '_> {
+impl Trials<'_, '_, '_, '_> {
     fn check_size(&self) -> Result<(), Unproved> {
         let elements = |shape: &Vec<usize>| shape.iter().fold(1usize, |a, &b| a.saturating_mul(b));
         let all = self.trials.iter().flat_map(|trial| &trial.shapes).map(elements);

@@ -29,15 +29,15 @@ use crate::region::sizes::Sizes;
 const MAX_NODES: usize = 8192;
 
 /// One graph of the file.
-pub struct Original<'g, 'm> {
+pub struct Original<'r, 'g, 'm> {
     /// Its nodes and tensors.
     pub graph: &'g Graph<'m>,
     /// What is stored in it.
     pub constants: &'g Constants<'g, 'm>,
     /// What is known of its tensors' dimensions.
-    pub sizes: &'g Sizes<'g, 'm>,
+    pub sizes: &'r Sizes<'g, 'm>,
     /// The graph around it, if it is a body.
-    outer: Option<Arc<Original<'g, 'm>>>,
+    outer: Option<Arc<Original<'r, 'g, 'm>>>,
     /// Nodes in training mode that are converted, and what they become.
     converted: IdMap<NodeId, NodeProto>,
     /// Tensors that follow from stored ones alone.
@@ -61,13 +61,13 @@ pub struct Cone {
     pub measured: Vec<(NodeId, ValueId)>,
 }
 
-impl<'g, 'm> Original<'g, 'm> {
+impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
     /// `converted` are nodes in training mode that become their form at inference.
     pub fn new(
         graph: &'g Graph<'m>,
         constants: &'g Constants<'g, 'm>,
-        sizes: &'g Sizes<'g, 'm>,
-        outer: Option<Arc<Original<'g, 'm>>>,
+        sizes: &'r Sizes<'g, 'm>,
+        outer: Option<Arc<Original<'r, 'g, 'm>>>,
         converted: IdMap<NodeId, NodeProto>,
     ) -> Self {
         let (derived, values) = (Table::default(), Mutex::default());
@@ -408,7 +408,7 @@ impl<'g, 'm> Original<'g, 'm> {
         axis: usize,
         mut constant: Constant,
     ) -> Result<Constant, Unproved> {
-        let operand = node.input(0).and_then(|operand| self.sizes.known(operand));
+        let operand = node.input(0).and_then(|operand| self.sizes.rank_and_more(operand));
         let rank = operand.map(|dims| dims.len());
         let rank = rank.ok_or_else(|| Unproved::SizeUnknown(node.label().to_owned()))?;
         let dims = &mut constant.header.dims;

@@ -91,7 +91,7 @@ pub fn of_border(
     if !cone.measured.is_empty() || valid.conditions().iter().any(is_bound) {
         return as_in_the_file(original, cone);
     }
-    let channels = original.sizes.known(border.inner).and_then(|dims| *dims.get(1)?);
+    let channels = original.sizes.rank_and_more(border.inner).and_then(|dims| *dims.get(1)?);
     let channels = channels.and_then(|channels| usize::try_from(channels).ok());
     let channels = channels.unwrap_or(border.values.len());
     let shape = |batch: usize, size: usize| {
@@ -130,7 +130,7 @@ fn assignments(original: &Original) -> Vec<InputShapes> {
     let assigned = open.map(|(batch, size)| {
         let inputs = original.graph.inputs().into_iter();
         let shape = |(name, _): (String, Option<usize>)| {
-            let dims = original.sizes.known(original.graph.find(&name)?)?;
+            let dims = original.sizes.rank_and_more(original.graph.find(&name)?)?;
             let sized = dims.iter().enumerate().map(|(axis, known)| match known {
                 Some(known) => usize::try_from(*known).ok(),
                 None => Some(if axis == 0 { batch } else { size }),
@@ -143,18 +143,18 @@ fn assignments(original: &Original) -> Vec<InputShapes> {
 }
 
 /// What is known of all tensors of a cone if its roots have certain dimensions.
-struct Shapes<'c, 'g, 'm> {
-    original: &'c Original<'g, 'm>,
+struct Shapes<'c, 'r, 'g, 'm> {
+    original: &'c Original<'r, 'g, 'm>,
     dims: IdMap<ValueId, Dims>,
     integers: IdMap<ValueId, Vec<Option<i64>>>,
 }
 
-struct NodeOperands<'s, 'c, 'g, 'm> {
-    shapes: &'s Shapes<'c, 'g, 'm>,
+struct NodeOperands<'s, 'c, 'r, 'g, 'm> {
+    shapes: &'s Shapes<'c, 'r, 'g, 'm>,
     node: &'s Node,
 }
 
-impl Operands for NodeOperands<'_, '_, '_, '_> {
+impl Operands for NodeOperands<'_, '_, '_, '_, '_> {
     fn dims(&self, input: usize) -> Option<Dims> {
         let id = self.node.input(input)?;
         if let Some(dims) = self.shapes.dims.get(&id) {
@@ -174,7 +174,7 @@ impl Operands for NodeOperands<'_, '_, '_, '_> {
     }
 }
 
-impl Shapes<'_, '_, '_> {
+impl Shapes<'_, '_, '_, '_> {
     /// Whether nothing of what is known contradicts what the nodes of `cone` demand.
     fn is_consistent(&self, cone: &Cone) -> bool {
         let original = self.original;
@@ -257,14 +257,14 @@ struct OpenRoots {
 /// Per free axis, sizes to choose from.
 type Choices = Vec<Vec<i64>>;
 
-struct Chooser<'c, 'g, 'm> {
-    original: &'c Original<'g, 'm>,
+struct Chooser<'c, 'r, 'g, 'm> {
+    original: &'c Original<'r, 'g, 'm>,
     cone: &'c Cone,
     valid: &'c Validity,
     borders: &'c [FilledBorder],
 }
 
-impl Chooser<'_, '_, '_> {
+impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
     /// `None` if there are no small sizes at which the claim holds.
     fn small(&self) -> Result<Option<Vec<Trial>>, Unproved> {
         let mut trials = Vec::new();
@@ -282,7 +282,7 @@ impl Chooser<'_, '_, '_> {
     fn known_roots(&self) -> Result<Vec<Vec<Dims>>, Unproved> {
         let mut all: Vec<Vec<Dims>> = vec![Vec::new()];
         for &root in &self.cone.roots {
-            let known = match self.original.sizes.known(root) {
+            let known = match self.original.sizes.rank_and_more(root) {
                 Some(dims) => vec![dims],
                 None => RANKS.map(|rank| vec![None; rank]).collect(),
             };
@@ -304,7 +304,7 @@ impl Chooser<'_, '_, '_> {
     }
 
     /// Takes the dimensions of all roots through the nodes.
-    fn forward(&self, roots: &[Dims]) -> Shapes<'_, '_, '_> {
+    fn forward(&self, roots: &[Dims]) -> Shapes<'c, 'r, 'g, 'm> {
         let dims = self.cone.roots.iter().copied().zip(roots.iter().cloned()).collect();
         let integers = IdMap::default();
         let mut shapes = Shapes { original: self.original, dims, integers };
