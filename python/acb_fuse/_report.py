@@ -123,6 +123,8 @@ class Block:
     """The convolutions that it becomes."""
     positions: Optional[float]
     """Of its output; None if a size is not known."""
+    conditions: tuple[str, ...]
+    """What has to hold for it to be right, and the file does not promise by itself."""
     before: Cost
     after: Cost
     proof: Optional[Proof]

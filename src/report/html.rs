@@ -392,6 +392,7 @@ impl Page {
             self.fact("output positions", &grouped(positions));
         }
         for (what, names) in [
+            ("right where", &block.conditions),
             ("reads", &block.reads),
             ("nodes removed", &block.removed_nodes),
             ("nodes made", &block.new_nodes),
@@ -826,6 +827,8 @@ mod tests {
             output: String::new(),
             geometry: Vec::new(),
             positions: None,
+            conditions: Vec::new(),
+            is_specialized: false,
             before: Cost { nodes: 2, parameters: 2, multiply_adds_per_position: 2.0 },
             after: Cost { nodes: 1, parameters: 1, multiply_adds_per_position: 1.0 },
             proof: None,

@@ -309,7 +309,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         let opset = self.graph.model.opset;
         let mut dialect = Vec::with_capacity(nodes.len());
         for &producer in &nodes {
-            let Some(node) = self.without_lent_type(producer) else { return Ok(None) };
+            let Some(node) = self.settled(producer) else { return Ok(None) };
             dialect.extend(normal::node(node, opset, &integers));
         }
         let name = &self.graph.value(id).name;
@@ -331,12 +331,18 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         Ok(None)
     }
 
-    fn without_lent_type(&self, id: NodeId) -> Option<NodeProto> {
+    /// The node without the type that another tensor lends, and without a cast that changes
+    /// none: tract 0.23.9 makes −1 of the "to the end" (2⁶³ − 1) in one.
+    fn settled(&self, id: NodeId) -> Option<NodeProto> {
         let node = self.graph.node(id);
         let mut proto =
             NodeProto { doc_string: None, metadata_props: Vec::new(), ..node.proto.clone() };
-        if node.standard_op() == Some("CastLike") {
-            into_cast(&mut proto, self.cast_to(node)?);
+        if matches!(node.standard_op(), Some("Cast" | "CastLike")) {
+            let (from, to) = (self.constants.element_type(node.input(0)?), self.cast_to(node)?);
+            match from == Some(to) {
+                true => into_identity(&mut proto),
+                false => into_cast(&mut proto, to),
+            }
         }
         Some(proto)
     }

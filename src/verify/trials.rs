@@ -6,6 +6,7 @@
 //! of one and two. Where a condition binds them, those that the file gives. Which sizes fit
 //! together is found by trying shape rules on numbers.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::block::{FilledBorder, Unproved};
@@ -28,7 +29,7 @@ pub struct Trial {
 }
 
 /// Larger windows than those of any network; sizes are not looked for beyond.
-const MOST_SIZE: i64 = 4096;
+const MOST_SIZE: usize = 4096;
 
 /// Where the sizes of a root have to differ to be told apart: larger than any window.
 const PROBES: [i64; 2] = [1 << 13, 1 << 14];
@@ -201,13 +202,20 @@ impl Shapes<'_, '_, '_, '_> {
     }
 
     /// Per axis the largest size that a node reads, and that which it makes, if both are
-    /// known.
+    /// known; of a node that only exchanges axes, nothing.
     fn grown<'s>(&'s self, node: &'s Node) -> impl Iterator<Item = (i64, i64)> + 's {
         let output = node.output().and_then(|output| self.dims.get(&output));
+        let inputs = || node.inputs.iter().flatten().filter_map(|input| self.dims.get(input));
+        let sorted = |dims: &Dims| {
+            let mut dims = dims.clone();
+            dims.sort_unstable();
+            dims
+        };
+        let is_turned = |output: &&Dims| inputs().any(|input| sorted(input) == sorted(output));
+        let output = output.filter(|output| !is_turned(output));
         output.into_iter().flatten().enumerate().filter_map(move |(axis, size)| {
             let rank = output.map_or(0, Vec::len);
-            let inputs = node.inputs.iter().flatten().filter_map(|input| self.dims.get(input));
-            let sizes = inputs.filter(|dims| dims.len() == rank);
+            let sizes = inputs().filter(|dims| dims.len() == rank);
             let largest = sizes.filter_map(|dims| dims.get(axis).copied().flatten()).max()?;
             Some((largest, (*size)?))
         })
@@ -238,11 +246,22 @@ impl Shapes<'_, '_, '_, '_> {
 }
 
 /// One axis of a root whose size is free, and the axis of the output that follows it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct FreeAxis {
     root: usize,
     axis: usize,
     follows: usize,
+    /// What sizes from 1 on make there, as far as somebody asked.
+    made: RefCell<Vec<Made>>,
+}
+
+/// What one size of an axis makes.
+#[derive(Debug, Clone, Copy)]
+struct Made {
+    /// The size of the output, if that is known.
+    output: Option<i64>,
+    /// Whether what is claimed is right for it.
+    is_valid: bool,
 }
 
 /// The axis that the batch runs along, wherever it is free.
@@ -394,22 +413,19 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
 
     /// Sizes along a free axis that make `output` elements along the one that follows it.
     fn sizes(&self, open: &OpenRoots, free: &FreeAxis, output: i64) -> Vec<i64> {
-        let made = |size: i64| {
+        let mut made = free.made.borrow_mut();
+        // What it makes grows with it.
+        let is_short = |made: &[Made]| made.last().is_none_or(|last| last.output <= Some(output));
+        while is_short(&made) && made.len() < MOST_SIZE {
+            let size = i64::try_from(made.len()).unwrap_or(i64::MAX).saturating_add(1);
             let dims = Self::with_size(&open.dims, free.root, free.axis, Some(size));
             let shapes = self.forward(&dims);
-            let made = shapes.dims.get(&self.cone.output)?.get(free.follows).copied().flatten()?;
-            Some((made, shapes.meets(self.valid)))
-        };
-        let mut sizes = Vec::new();
-        for size in 1..=MOST_SIZE {
-            match made(size) {
-                // What it makes grows with it.
-                Some((made, _)) if made > output => break,
-                Some((made, true)) if made == output => sizes.push(size),
-                _ => {}
-            }
+            let output = shapes.dims.get(&self.cone.output);
+            let output = output.and_then(|dims| dims.get(free.follows).copied().flatten());
+            made.push(Made { output, is_valid: shapes.meets(self.valid) });
         }
-        sizes
+        let fits = |made: &Made| made.is_valid && made.output == Some(output);
+        (1..).zip(made.iter()).filter(|(_, made)| fits(made)).map(|(size, _)| size).collect()
     }
 
     /// A trial of these dimensions, all of which are known.
@@ -440,7 +456,8 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
                 match follows {
                     Some(follows) => {
                         *slot = None;
-                        open.free.push(FreeAxis { root, axis, follows });
+                        let made = RefCell::default();
+                        open.free.push(FreeAxis { root, axis, follows, made });
                     }
                     None => *slot = Some(size.or_else(|| self.demanded(known, root, axis))?),
                 }
@@ -518,6 +535,6 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
             borders.extend(node.outputs.iter().flatten().map(|&output| (output, here)));
         }
         let borders = borders.get(&self.cone.output).copied().unwrap_or(0);
-        (borders < MOST_SIZE).then_some(borders)
+        usize::try_from(borders).is_ok_and(|borders| borders < MOST_SIZE).then_some(borders)
     }
 }

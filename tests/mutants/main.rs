@@ -110,9 +110,7 @@ fn right_rewrites_are_proved_and_judged_right() {
             if name.starts_with("fixtures") {
                 return;
             }
-            let claim = scene.claim();
-            let sides = [&claim.old, &claim.new];
-            let [old, new] = sides.map(|side| naive::run(side, scene.probe()).unwrap());
+            let [old, new] = scene.sides().map(|side| naive::run(&side, scene.probe()).unwrap());
             assert!(difference(&old, &new) < NOTHING, "{name}");
             // Inference loads the whole model; nothing in these blocks depends on a size.
             assert!(!scene.asked_for_sizes(), "{name}");

@@ -490,14 +490,12 @@ fn lists_as(scene: &Scene, name: &str, change: fn(&mut [i64])) -> Vec<Rewritten>
 }
 
 fn roots_exchanged(scene: &Scene) -> Vec<Rewritten> {
-    let mut names: Vec<&String> = scene.right.parts.iter().map(|(name, _)| name).collect();
-    names.dedup();
-    let [first, second, ..] = names.as_slice() else { return vec![] };
+    let [first, second, ..] = scene.right.beliefs.roots.as_slice() else { return vec![] };
     let mut changed = scene.right.clone();
     for input in changed.fused.nodes.iter_mut().flat_map(|node| &mut node.input) {
-        if input == *first {
+        if input == first {
             input.clone_from(second);
-        } else if input == *second {
+        } else if input == second {
             input.clone_from(first);
         }
     }
