@@ -172,17 +172,14 @@ fn list(asked: &Asked, input: usize) -> Option<Integers> {
     (asked.dims(input)?.len() == 1).then_some(integers)
 }
 
-fn whole_list(asked: &Asked) -> Option<Vec<i64>> {
-    list(asked, 0)?.into_iter().collect()
-}
-
 /// All elements of a list together, over its only axis.
 fn of_all(asked: &Asked, result: impl Fn(Vec<i64>) -> Option<i64>) -> Option<Integers> {
     // Not even that axis, if that is what it means that none is named.
     if asked.node.int("noop_with_empty_axes", 0) != 0 {
         return None;
     }
-    Some(vec![whole_list(asked).and_then(result).and_then(fits)])
+    let whole: Option<Vec<i64>> = list(asked, 0)?.into_iter().collect();
+    Some(vec![whole.and_then(result).and_then(fits)])
 }
 
 pub(super) fn largest_of_all(asked: &Asked) -> Option<Integers> {

@@ -3,7 +3,7 @@
 //! A size is known if a graph input declares it as a number, or if the user gave it; all
 //! else follows by the rules of `facts`. The engine's inference from the same
 //! inputs, never from what the file says of other tensors, is asked where the rules leave
-//! something open, and what the readers of a tensor demand after that. Where two of them
+//! something open of a tensor that no open size has a part in, and what the readers of a tensor demand after that. Where two of them
 //! disagree, nothing is known.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use crate::affine::Order;
 use crate::engine::{self, Inference, InputShapes, Limits, Source};
 use crate::facts::shape_rules::{Dims, agreed};
 use crate::onnx::graph::{Graph, Node, ValueId};
-use crate::onnx::ids::Id;
+use crate::onnx::ids::{Id, Table};
 use crate::onnx::model::Invalid;
 use crate::onnx::model::graph_field;
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
@@ -30,6 +30,8 @@ pub struct Sizes<'g, 'm> {
     constants: &'g Constants<'g, 'm>,
     inputs: &'g InputShapes,
     inference: OnceLock<Inference>,
+    /// Of which the engine's inference says nothing.
+    open: OnceLock<Table<ValueId, ()>>,
     /// What holds for whoever runs the file.
     general: Mutex<Facts<'g, 'm>>,
     /// What holds for inputs of the shapes that the user gave, if there are any.
@@ -52,6 +54,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
             constants,
             inputs,
             inference: OnceLock::new(),
+            open: OnceLock::new(),
             general: facts(&NO_SHAPES),
             special: (!inputs.is_empty()).then(|| facts(inputs)),
             known: OnceLock::new(),
@@ -114,8 +117,35 @@ impl<'g, 'm> Sizes<'g, 'm> {
 
     /// What the engine infers; `None` if that is nothing.
     fn inferred(&self, tensor: ValueId) -> Option<&[Option<i64>]> {
-        let shapes = &self.inference()?.shapes;
+        let shapes = &self.inference_of(tensor)?.shapes;
         shapes.get(&self.graph.value(tensor).name).map(Vec::as_slice)
+    }
+
+    /// The engine's inference, if it may be believed about `tensor`. An open size it takes
+    /// for one that is large, and not 1: then `x[:20]` has 20 elements, and a Squeeze drops
+    /// no axis. Of the branches of an If it takes one for all.
+    fn inference_of(&self, tensor: ValueId) -> Option<&Inference> {
+        let open = self.open.get_or_init(|| self.follows_from_open_sizes());
+        if open.contains(tensor) { None } else { self.inference() }
+    }
+
+    /// The tensors whose sizes depend on what inputs leave open, or on what a node with
+    /// bodies does.
+    fn follows_from_open_sizes(&self) -> Table<ValueId, ()> {
+        let mut open = Table::default();
+        for (id, value) in self.graph.values() {
+            let is_input = value.producer.is_none() && !self.constants.contains(id);
+            let dims = is_input.then(|| declared(self.graph, id, self.inputs));
+            if dims.is_some_and(|dims| dims.is_none_or(|dims| dims.contains(&None))) {
+                open.insert(id, ());
+            }
+        }
+        for (node_id, node) in self.graph.nodes() {
+            if node.has_bodies() || self.graph.uses(node_id).any(|used| open.contains(used)) {
+                open.extend(node.outputs.iter().copied().flatten());
+            }
+        }
+        open
     }
 
     /// Whether a decision so far has relied on sizes.
@@ -142,7 +172,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
         if let Some(known) = ruled.as_ref().and_then(|ruled| ruled.iter().copied().collect()) {
             return Ok(Some(known));
         }
-        let integers = self.inference().map(|inference| &inference.integers);
+        let integers = self.inference_of(id).map(|inference| &inference.integers);
         let inferred = integers.and_then(|integers| integers.get(&self.graph.value(id).name));
         let is_contradicted = |inferred: &&Vec<i64>| {
             let inferred: Vec<Option<i64>> = inferred.iter().copied().map(Some).collect();
