@@ -1,10 +1,10 @@
 //! How large tensors are.
 //!
 //! A size is known if a graph input declares it as a number, or if the user gave it; all
-//! else follows by the rules of `facts`. The engine's inference from the same
-//! inputs, never from what the file says of other tensors, is asked where the rules leave
-//! something open of a tensor that no open size has a part in, and what the readers of a tensor demand after that. Where two of them
-//! disagree, nothing is known.
+//! else follows by the rules of `facts`. Where these leave something open, the engine's
+//! inference from the same inputs is asked, never what the file says of other tensors, and
+//! only about tensors in which no open size has a part; then what the readers of a tensor
+//! demand. Where two of the three disagree, nothing is known.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -68,33 +68,14 @@ impl<'g, 'm> Sizes<'g, 'm> {
         self.has_relied.store(true, Ordering::Relaxed);
         let slots = || self.graph.values().map(|_| OnceLock::new()).collect();
         let slot = self.known.get_or_init(slots).get(tensor.index());
-        let dims = slot.map(|slot| slot.get_or_init(|| self.all_of(tensor).unwrap_or_default()));
+        let dims = slot.map(|slot| slot.get_or_init(|| self.known(tensor).unwrap_or_default()));
         dims.map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Dimensions of `tensor`, on which all agree who know something; `None` if not even
-    /// their number is known, or two of them disagree.
+    /// Dimensions of `tensor` on which rules, engine and readers agree, as far as they were
+    /// asked: the engine is not where the rules know everything. `None` if not even their
+    /// number is known, or two of the three disagree.
     pub fn known(&self, tensor: ValueId) -> Option<Dims> {
-        self.all_of(tensor)
-    }
-
-    /// Dimensions of `tensor` by the rules alone, for the shapes that the user gave.
-    pub fn by_rules(&self, tensor: ValueId) -> Option<Dims> {
-        self.ruled().dims(tensor)
-    }
-
-    /// What the rules know, for the shapes that the user gave.
-    fn ruled(&self) -> MutexGuard<'_, Facts<'g, 'm>> {
-        let facts = self.special.as_ref().unwrap_or(&self.general);
-        facts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What the rules know, whatever the user gave.
-    fn ruled_generally(&self) -> MutexGuard<'_, Facts<'g, 'm>> {
-        self.general.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn all_of(&self, tensor: ValueId) -> Option<Dims> {
         let ruled = self.by_rules(tensor);
         let is_whole = |dims: &Dims| dims.iter().all(Option::is_some);
         if ruled.as_ref().is_some_and(is_whole) {
@@ -113,6 +94,22 @@ impl<'g, 'm> Sizes<'g, 'm> {
             Some(demanded) => agreed(&known, &demanded),
             None => Some(known),
         }
+    }
+
+    /// Dimensions of `tensor` by the rules alone, for the shapes that the user gave.
+    pub fn by_rules(&self, tensor: ValueId) -> Option<Dims> {
+        self.ruled().dims(tensor)
+    }
+
+    /// What the rules know, for the shapes that the user gave.
+    fn ruled(&self) -> MutexGuard<'_, Facts<'g, 'm>> {
+        let facts = self.special.as_ref().unwrap_or(&self.general);
+        facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the rules know, whatever the user gave.
+    fn ruled_generally(&self) -> MutexGuard<'_, Facts<'g, 'm>> {
+        self.general.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the engine infers; `None` if that is nothing.
@@ -148,7 +145,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
         open
     }
 
-    /// Whether a decision so far has relied on sizes.
+    /// Whether a decision so far has relied on sizes that the file or the user fixed.
     pub fn has_inferred(&self) -> bool {
         self.has_relied.load(Ordering::Relaxed)
     }
@@ -236,7 +233,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
                 return None;
             };
             let fixed = |dim: &Dimension| match dim.value {
-                Some(dimension::Value::DimValue(size)) if size > 0 => Some(size),
+                Some(dimension::Value::DimValue(size)) if size >= 0 => Some(size),
                 _ => None,
             };
             let sizes: Option<Vec<Option<i64>>> =
