@@ -631,6 +631,35 @@ mod tests {
         assert_eq!(inference.shapes["x"], [Some(3), Some(5), Some(6), Some(7)]);
     }
 
+    /// A name is no size, no arithmetic, and no promise that two sizes are equal; however
+    /// long it is, it is none of tract's.
+    #[test]
+    fn names_say_nothing() {
+        use crate::onnx::proto::tensor_shape_proto::dimension::Value;
+        use crate::onnx::proto::type_proto;
+        let parentheses = format!("{}n{}", "(".repeat(100_000), ")".repeat(100_000));
+        for name in ["64", "n", "2*3", &parentheses] {
+            let (x, y) = (format!("x{name}"), format!("y{name}"));
+            let mut input = build::double_input(&x, 2);
+            let declared = input.r#type.as_mut().and_then(|declared| declared.value.as_mut());
+            let Some(type_proto::Value::TensorType(tensor)) = declared else { panic!("{name}") };
+            for dim in tensor.shape.iter_mut().flat_map(|shape| &mut shape.dim).skip(1) {
+                dim.value = Some(Value::DimParam(name.to_owned()));
+            }
+            let nodes = vec![build::node("Relu", &y, &[&x], &y, vec![])];
+            let bytes = build::model(17, vec![input], nodes, vec![], &[&y]).encode_to_vec();
+            let infer = |shapes| {
+                let source = Source::small(bytes.clone(), Limits::of_reading());
+                infer(source, &shapes).unwrap().shapes
+            };
+            assert_eq!(infer(InputShapes::new())[&y], [None, None], "{name:.9}");
+            let given = InputShapes::from([(x.clone(), vec![2, 7])]);
+            assert_eq!(infer(given)[&y], [Some(2), Some(7)], "{name:.9}");
+            let source = Source::small(bytes.clone(), Limits::of_reading());
+            assert!(Engine::load(source, &[vec![2, 3]]).is_ok(), "{name:.9}");
+        }
+    }
+
     #[test]
     fn a_transpose_by_no_permutation_ends() {
         for perm in [vec![0, 0], vec![1, 2], vec![-1, 0], vec![0]] {

@@ -172,17 +172,14 @@ fn list(asked: &Asked, input: usize) -> Option<Integers> {
     (asked.dims(input)?.len() == 1).then_some(integers)
 }
 
-fn whole_list(asked: &Asked) -> Option<Vec<i64>> {
-    list(asked, 0)?.into_iter().collect()
-}
-
 /// All elements of a list together, over its only axis.
 fn of_all(asked: &Asked, result: impl Fn(Vec<i64>) -> Option<i64>) -> Option<Integers> {
     // Not even that axis, if that is what it means that none is named.
     if asked.node.int("noop_with_empty_axes", 0) != 0 {
         return None;
     }
-    Some(vec![whole_list(asked).and_then(result).and_then(fits)])
+    let whole: Option<Vec<i64>> = list(asked, 0)?.into_iter().collect();
+    Some(vec![whole.and_then(result).and_then(fits)])
 }
 
 pub(super) fn largest_of_all(asked: &Asked) -> Option<Integers> {
@@ -201,16 +198,29 @@ pub(super) fn sum_of_all(asked: &Asked) -> Option<Integers> {
     of_all(asked, |list| list.into_iter().try_fold(0i64, i64::checked_add))
 }
 
+/// Axis by axis.
 pub(super) fn slice(asked: &Asked) -> Option<Integers> {
-    let integers = list(asked, 0)?;
-    let mut cuts = cuts(asked, 1)?.into_iter();
-    let (Some((_, cut)), None) = (cuts.next(), cuts.next()) else { return None };
-    let (start, step, count) = cut.taken(i64::try_from(integers.len()).ok()?)?;
-    let element = |at: i64| {
-        let place = at.checked_mul(step)?.checked_add(start)?;
-        integers.get(usize::try_from(place).ok()?).copied()
-    };
-    (0..count).map(element).collect()
+    let mut integers = asked.integers(0)?;
+    let mut dims: Vec<i64> = asked.dims(0)?.into_iter().collect::<Option<_>>()?;
+    for (axis, cut) in cuts(asked, dims.len())? {
+        let size = *dims.get(axis)?;
+        let (start, step, count) = cut.taken(size)?;
+        let place = |at: i64| usize::try_from(at.checked_mul(step)?.checked_add(start)?).ok();
+        let mut inner = dims.get(axis.checked_add(1)?..)?.iter();
+        let inner = inner.try_fold(1i64, |inner, &size| inner.checked_mul(size))?;
+        let (inner, size) = (usize::try_from(inner).ok()?, usize::try_from(size).ok()?);
+        let mut left = Integers::new();
+        // Empty ones have no rows either.
+        for row in integers.chunks(inner.checked_mul(size)?.max(1)) {
+            for at in 0..count {
+                let begin = place(at)?.checked_mul(inner)?;
+                left.extend(row.get(begin..begin.checked_add(inner)?)?);
+            }
+        }
+        integers = left;
+        *dims.get_mut(axis)? = count;
+    }
+    Some(integers)
 }
 
 pub(super) fn concat(asked: &Asked) -> Option<Integers> {

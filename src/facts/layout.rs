@@ -416,53 +416,60 @@ pub(super) fn space_to_depth(asked: &Asked) -> Option<Dims> {
     Some(vec![batch, depth, parts(height), parts(width)])
 }
 
-/// By sizes, or by scales, which are numbers that are not known here.
+/// By sizes, or by factors.
 pub(super) fn resize(asked: &Asked) -> Option<Dims> {
     let dims = asked.dims(0);
-    let Some(sizes) = asked.integers(3).filter(|_| asked.opset >= 11) else {
-        return resized(asked, dims);
+    let (factors, sizes) = if asked.opset < 11 { (1, None) } else { (2, Some(3)) };
+    let axes = match asked.node.ints("axes") {
+        None => None,
+        Some(axes) => {
+            let rank = dims.as_ref()?.len();
+            Some(axes.iter().map(|&axis| from_front(axis, rank)).collect::<Option<Vec<_>>>()?)
+        }
     };
-    let policy = asked.word("keep_aspect_ratio_policy");
-    let stretches = matches!(policy, b"" | b"stretch");
-    let Some(axes) = asked.node.ints("axes") else {
-        return if stretches { Some(sizes) } else { open(sizes.len()) };
+    // By other rules than these, sizes keep an aspect ratio, and factors are of a region.
+    let stretches = matches!(asked.word("keep_aspect_ratio_policy"), b"" | b"stretch");
+    let crops = asked.word("coordinate_transformation_mode") == b"tf_crop_and_resize";
+    let wanted = sizes.and_then(|sizes| asked.integers(sizes));
+    let numbers = asked.factors(factors);
+    let by = |place: usize, size: Option<i64>| match (&wanted, &numbers) {
+        (Some(wanted), _) => wanted.get(place).copied().flatten().filter(|_| stretches),
+        (None, Some(factors)) => scaled(size, *factors.get(place)?).filter(|_| !crops),
+        (None, None) => None,
     };
-    let mut dims = dims?;
-    for (&axis, size) in axes.iter().zip(sizes) {
-        let axis = from_front(axis, dims.len())?;
-        *dims.get_mut(axis)? = size.filter(|_| stretches);
+    match axes {
+        Some(axes) => {
+            let mut dims = dims?;
+            for (place, axis) in axes.into_iter().enumerate() {
+                let size = dims.get_mut(axis)?;
+                *size = by(place, *size);
+            }
+            Some(dims)
+        }
+        None => {
+            let listed = |input: usize| asked.length(input).filter(|&length| length > 0);
+            let rank = || sizes.and_then(listed).or_else(|| listed(factors));
+            let dims = dims.or_else(|| open(rank()?))?;
+            Some(dims.into_iter().enumerate().map(|(axis, size)| by(axis, size)).collect())
+        }
     }
-    Some(dims)
 }
 
-/// All that is known where the factors are not.
-fn resized(asked: &Asked, dims: Option<Dims>) -> Option<Dims> {
-    let Some(axes) = asked.node.ints("axes") else {
-        let lists = if asked.opset < 11 { &[1][..] } else { &[3, 2] };
-        let length = || lists.iter().find_map(|&list| asked.length(list).filter(|&n| n > 0));
-        return open(dims.map(|dims| dims.len()).or_else(length)?);
-    };
-    let mut dims = dims?;
-    for &axis in axes {
-        let axis = from_front(axis, dims.len())?;
-        *dims.get_mut(axis)? = None;
-    }
-    Some(dims)
+/// `⌊n·factor⌋`
+fn scaled(size: Option<i64>, factor: f32) -> Option<i64> {
+    // Up to there float32 knows sizes exactly.
+    let size = size.filter(|size| (0..1 << 24).contains(size))?;
+    Some((size as f32 * factor).floor() as i64)
 }
 
-/// `⌊n·scale⌋` along each axis.
 pub(super) fn upsample(asked: &Asked) -> Option<Dims> {
-    let Some(scales) = asked.node.attribute("scales") else {
+    let attribute = asked.node.attribute("scales").map(|factors| factors.floats.clone());
+    let Some(factors) = attribute.or_else(|| asked.factors(1)) else {
         return open(asked.dims(0).map(|dims| dims.len()).or_else(|| asked.length(1))?);
     };
-    let scaled = |(size, &scale): (Option<i64>, &f32)| {
-        // Sizes of tensors are exact in float32 up to there; larger ones may be rounded.
-        let size = size.filter(|size| (0..1 << 24).contains(size))?;
-        Some((size as f32 * scale).floor() as i64)
-    };
-    let dims = asked.dims(0).or_else(|| open(scales.floats.len()))?;
-    let fits = dims.len() == scales.floats.len();
-    fits.then(|| dims.into_iter().zip(&scales.floats).map(scaled).collect())
+    let dims = asked.dims(0).or_else(|| open(factors.len()))?;
+    let fits = dims.len() == factors.len();
+    fits.then(|| dims.into_iter().zip(factors).map(|(size, by)| scaled(size, by)).collect())
 }
 
 pub(super) fn non_zero(asked: &Asked) -> Option<Dims> {

@@ -23,6 +23,12 @@ pub trait Operands {
     /// `None` if not known; single elements may be unknown.
     fn integers(&self, input: usize) -> Option<Integers>;
 
+    /// The float32 numbers that a short list holds: the factors of a Resize.
+    fn factors(&self, input: usize) -> Option<Vec<f32>> {
+        let _ = input;
+        None
+    }
+
     /// Dimensions that output number `output` must have for other reasons than this node:
     /// what those that read it demand. [`input_dims`] alone asks for it.
     fn demanded(&self, output: usize) -> Option<Dims> {
@@ -285,6 +291,11 @@ impl Asked<'_> {
     pub fn integers(&self, input: usize) -> Option<Integers> {
         self.node.input(input)?;
         self.operands.integers(input)
+    }
+
+    pub fn factors(&self, input: usize) -> Option<Vec<f32>> {
+        self.node.input(input)?;
+        self.operands.factors(input).filter(|factors| !factors.is_empty())
     }
 
     pub fn demanded(&self, output: usize) -> Option<Dims> {

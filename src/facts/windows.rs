@@ -10,6 +10,7 @@ struct Window {
     /// From its first element to its last.
     width: Option<i64>,
     stride: i64,
+    is_dilated: bool,
     begin: i64,
     end: i64,
 }
@@ -56,7 +57,8 @@ fn windows(asked: &Asked, kernel: &[Option<i64>]) -> Option<Vec<Window>> {
     let window = |((&taps, (&stride, &dilation)), (&begin, &end)): Axis| {
         let width = |taps: i64| taps.checked_sub(1)?.checked_mul(dilation)?.checked_add(1);
         let width = taps.and_then(width).filter(|&width| width > 0);
-        (stride > 0).then_some(Window { width, stride, begin, end })
+        let is_dilated = dilation != 1;
+        (stride > 0).then_some(Window { width, stride, is_dilated, begin, end })
     };
     all.map(window).collect()
 }
@@ -75,10 +77,11 @@ impl Window {
     /// How many windows there are over `size` elements.
     fn positions(&self, size: i64, auto: AutoPad, rounds_up: bool) -> Option<i64> {
         if auto == AutoPad::Same {
-            let positions = self.rounded_up(size)?;
-            // Windows that leave elements out between them may be one more, rounded up.
+            // Rounded up, windows with gaps between them may be one more; and ONNX Runtime pads
+            // as if none was dilated.
             let is_gapless = || self.width.is_some_and(|width| width >= self.stride);
-            return (!rounds_up || is_gapless()).then_some(positions);
+            let is_agreed_on = !self.is_dilated && (!rounds_up || is_gapless());
+            return is_agreed_on.then(|| self.rounded_up(size)).flatten();
         }
         let padded = size.checked_add(self.begin)?.checked_add(self.end)?;
         let way = padded.checked_sub(self.width?).filter(|&way| way >= 0)?;

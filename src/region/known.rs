@@ -17,6 +17,7 @@ use crate::onnx::ids::Table;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::{ValueInfoProto, type_proto};
+use crate::onnx::tensor::Float;
 
 /// What facts about operands may be worked out from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,6 +290,14 @@ impl Operands for OfNode<'_, '_, '_> {
 
     fn integers(&self, input: usize) -> Option<Integers> {
         self.answering.integers(self.level, self.node.input(input)?)
+    }
+
+    fn factors(&self, input: usize) -> Option<Vec<f32>> {
+        let (id, constants) = (self.node.input(input)?, self.answering.source.constants);
+        let count = constants.dims(id).ok()??.into_iter().try_fold(1usize, usize::checked_mul)?;
+        let is_short = count <= MAX_INTEGERS;
+        let (values, float) = if is_short { constants.floats(id).ok()?? } else { return None };
+        (float == Float::F32).then(|| values.iter().map(|&value| value as f32).collect())
     }
 
     fn demanded(&self, output: usize) -> Option<Dims> {

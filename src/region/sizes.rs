@@ -1,23 +1,23 @@
 //! How large tensors are.
 //!
 //! A size is known if a graph input declares it as a number, or if the user gave it; all
-//! else follows by the rules of `facts`. The engine's inference from the same
-//! inputs, never from what the file says of other tensors, is asked where the rules leave
-//! something open, and what the readers of a tensor demand after that. Where two of them
-//! disagree, nothing is known.
+//! else follows by the rules of `facts`. Where these leave something open, the engine's
+//! inference from the same inputs is asked, never what the file says of other tensors, and
+//! only about tensors in which no open size has a part; then what the readers of a tensor
+//! demand. Where two of the three disagree, nothing is known.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 use super::NotLinear;
 use super::constant::Constants;
 pub use super::known::NO_SHAPES;
-use super::known::{Facts, declared};
+use super::known::{Answers, Facts, declared};
 use crate::affine::Order;
 use crate::engine::{self, Inference, InputShapes, Limits, Source};
 use crate::facts::shape_rules::{Dims, agreed};
 use crate::facts::validity::{Condition, Property};
 use crate::onnx::graph::{Graph, Node, ValueId};
-use crate::onnx::ids::Id;
+use crate::onnx::ids::{Id, Table};
 use crate::onnx::model::Invalid;
 use crate::onnx::model::graph_field;
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
@@ -31,10 +31,12 @@ pub struct Sizes<'g, 'm> {
     constants: &'g Constants<'g, 'm>,
     inputs: &'g InputShapes,
     inference: OnceLock<Inference>,
+    /// Of which the engine's inference says nothing.
+    open: OnceLock<Table<ValueId, ()>>,
     /// What holds for whoever runs the file.
-    general: Mutex<Facts<'g, 'm>>,
+    general: Mutex<Answers>,
     /// What holds for inputs of the shapes that the user gave, if there are any.
-    special: Option<Mutex<Facts<'g, 'm>>>,
+    special: Option<Mutex<Answers>>,
     /// What was asked for: the rules, the engine and the readers together.
     known: OnceLock<Vec<OnceLock<Dims>>>,
 }
@@ -46,14 +48,14 @@ impl<'g, 'm> Sizes<'g, 'm> {
         constants: &'g Constants<'g, 'm>,
         inputs: &'g InputShapes,
     ) -> Self {
-        let facts = |inputs| Mutex::new(Facts::new(graph, constants, inputs));
         Sizes {
             graph,
             constants,
             inputs,
             inference: OnceLock::new(),
-            general: facts(&NO_SHAPES),
-            special: (!inputs.is_empty()).then(|| facts(inputs)),
+            open: OnceLock::new(),
+            general: Mutex::default(),
+            special: (!inputs.is_empty()).then(Mutex::default),
             known: OnceLock::new(),
         }
     }
@@ -63,14 +65,32 @@ impl<'g, 'm> Sizes<'g, 'm> {
     pub fn shape(&self, tensor: ValueId) -> &[Option<i64>] {
         let slots = || self.graph.values().map(|_| OnceLock::new()).collect();
         let slot = self.known.get_or_init(slots).get(tensor.index());
-        let dims = slot.map(|slot| slot.get_or_init(|| self.all_of(tensor).unwrap_or_default()));
+        let dims = slot.map(|slot| slot.get_or_init(|| self.known(tensor).unwrap_or_default()));
         dims.map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Dimensions of `tensor`, on which all agree who know something; `None` if not even
-    /// their number is known, or two of them disagree.
+    /// Dimensions of `tensor` on which rules, engine and readers agree, as far as they were
+    /// asked: the engine is not where the rules know everything. `None` if not even their
+    /// number is known, or two of the three disagree.
     pub fn known(&self, tensor: ValueId) -> Option<Dims> {
-        self.all_of(tensor)
+        let ruled = self.by_rules(tensor);
+        let is_whole = |dims: &Dims| dims.iter().all(Option::is_some);
+        if ruled.as_ref().is_some_and(is_whole) {
+            return ruled;
+        }
+        let inferred = self.inferred(tensor);
+        let known = match (ruled, inferred) {
+            (Some(ruled), Some(inferred)) => agreed(&ruled, inferred)?,
+            (ruled, inferred) => ruled.or_else(|| inferred.map(<[_]>::to_vec))?,
+        };
+        if is_whole(&known) {
+            return Some(known);
+        }
+        let demanded = self.ruled().demanded(tensor);
+        match demanded {
+            Some(demanded) => agreed(&known, &demanded),
+            None => Some(known),
+        }
     }
 
     /// As much as is known of `tensor` without asking the engine, if that is its rank at
@@ -108,41 +128,49 @@ impl<'g, 'm> Sizes<'g, 'm> {
     }
 
     /// What the rules know, for the shapes that the user gave.
-    fn ruled(&self) -> MutexGuard<'_, Facts<'g, 'm>> {
-        let facts = self.special.as_ref().unwrap_or(&self.general);
-        facts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ruled(&self) -> Facts<'_, 'g, 'm> {
+        match &self.special {
+            Some(answers) => Facts::new(self.graph, self.constants, self.inputs, answers),
+            None => self.ruled_generally(),
+        }
     }
 
     /// What the rules know, whatever the user gave.
-    fn ruled_generally(&self) -> MutexGuard<'_, Facts<'g, 'm>> {
-        self.general.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn all_of(&self, tensor: ValueId) -> Option<Dims> {
-        let ruled = self.by_rules(tensor);
-        let is_whole = |dims: &Dims| dims.iter().all(Option::is_some);
-        if ruled.as_ref().is_some_and(is_whole) {
-            return ruled;
-        }
-        let inferred = self.inferred(tensor);
-        let known = match (ruled, inferred) {
-            (Some(ruled), Some(inferred)) => agreed(&ruled, inferred)?,
-            (ruled, inferred) => ruled.or_else(|| inferred.map(<[_]>::to_vec))?,
-        };
-        if is_whole(&known) {
-            return Some(known);
-        }
-        let demanded = self.ruled().demanded(tensor);
-        match demanded {
-            Some(demanded) => agreed(&known, &demanded),
-            None => Some(known),
-        }
+    fn ruled_generally(&self) -> Facts<'_, 'g, 'm> {
+        Facts::new(self.graph, self.constants, &NO_SHAPES, &self.general)
     }
 
     /// What the engine infers; `None` if that is nothing.
     fn inferred(&self, tensor: ValueId) -> Option<&[Option<i64>]> {
-        let shapes = &self.inference()?.shapes;
+        let shapes = &self.inference_of(tensor)?.shapes;
         shapes.get(&self.graph.value(tensor).name).map(Vec::as_slice)
+    }
+
+    /// The engine's inference, if it may be believed about `tensor`. An open size it takes
+    /// for one that is large, and not 1: then `x[:20]` has 20 elements, and a Squeeze drops
+    /// no axis. Of the branches of an If it takes one for all.
+    fn inference_of(&self, tensor: ValueId) -> Option<&Inference> {
+        let open = self.open.get_or_init(|| self.follows_from_open_sizes());
+        if open.contains(tensor) { None } else { self.inference() }
+    }
+
+    /// The tensors whose sizes depend on what inputs leave open, or on what a node with
+    /// bodies does.
+    fn follows_from_open_sizes(&self) -> Table<ValueId, ()> {
+        let mut open = Table::default();
+        for (id, value) in self.graph.values() {
+            let is_input = value.producer.is_none() && !self.constants.contains(id);
+            let dims = is_input.then(|| declared(self.graph, id, self.inputs));
+            if dims.is_some_and(|dims| dims.is_none_or(|dims| dims.contains(&None))) {
+                open.insert(id, ());
+            }
+        }
+        for (node_id, node) in self.graph.nodes() {
+            if node.has_bodies() || self.graph.uses(node_id).any(|used| open.contains(used)) {
+                open.extend(node.outputs.iter().copied().flatten());
+            }
+        }
+        open
     }
 
     /// Whether the engine has inferred all that it can; the first time, it takes long.
@@ -163,7 +191,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
         if let Some(known) = ruled.as_ref().and_then(|ruled| ruled.iter().copied().collect()) {
             return Ok(Some(known));
         }
-        let integers = self.inference().map(|inference| &inference.integers);
+        let integers = self.inference_of(id).map(|inference| &inference.integers);
         let inferred = integers.and_then(|integers| integers.get(&self.graph.value(id).name));
         let is_contradicted = |inferred: &&Vec<i64>| {
             let inferred: Vec<Option<i64>> = inferred.iter().copied().map(Some).collect();
@@ -226,7 +254,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
                 return None;
             };
             let fixed = |dim: &Dimension| match dim.value {
-                Some(dimension::Value::DimValue(size)) if size > 0 => Some(size),
+                Some(dimension::Value::DimValue(size)) if size >= 0 => Some(size),
                 _ => None,
             };
             let sizes: Option<Vec<Option<i64>>> =

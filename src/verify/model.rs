@@ -358,11 +358,11 @@ fn inputs(graph: &Graph, options: &Options) -> Result<Result<Vec<Input>, String>
     })
 }
 
-/// A dimension, or a likely size where the file leaves it open: a batch of one, and
-/// enough space for a network's strides.
+/// A dimension that is declared as a number, or a likely size where the file leaves it open,
+/// whatever name it gives it: a batch of one, and enough space for a network's strides.
 fn size(axis: usize, rank: usize, dim: &Option<Dim>) -> usize {
     match dim {
-        Some(Dim::DimValue(size)) if *size > 0 => usize::try_from(*size).unwrap_or(1),
+        Some(Dim::DimValue(size)) if *size >= 0 => usize::try_from(*size).unwrap_or(1),
         _ if axis == 0 => 1,
         _ if rank < 5 => 64,
         _ => 16,
