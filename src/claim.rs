@@ -14,6 +14,7 @@ use crate::onnx::graph::{Node, NodeId, ValueId};
 use crate::onnx::model::Invalid;
 use crate::onnx::tensor::{self, Float};
 use crate::plan::Block;
+use crate::region::inference::inference_form;
 use crate::region::read::{Map, Reader, Reading};
 use crate::region::{Kind, Part, Readings, steps};
 use crate::verify::block::{Claim, Side};
@@ -70,7 +71,9 @@ fn old_side(
             made.extend(node.outputs.iter().flatten());
             continue;
         }
-        let mut proto = node.proto.clone();
+        // What is converted is converted on both sides.
+        let form = inference_form(reader, node)?.and_then(Result::ok);
+        let mut proto = form.unwrap_or_else(|| node.proto.clone());
         for (name, input) in proto.input.iter_mut().zip(&node.inputs) {
             let Some(input) = *input else { continue };
             // An alias of a root, made outside the region, is the root.

@@ -295,10 +295,7 @@ impl Work<'_, '_> {
         let file = self.file.to_owned();
         let mut oversized = scopes.iter().map(|scope| scope.reader.constants.oversized());
         let outcome = match oversized.find_map(Result::transpose) {
-            None => {
-                let old = (self.original, self.graphs);
-                verify::model::run_graphs(old, new, &self.options.run, self.limits)
-            }
+            None => self.compare(new, scopes),
             Some(oversized) => oversized.map(|node| {
                 Outcome::NotRun(format!("node `{node}` computes a constant beyond all reason"))
             }),
@@ -316,9 +313,21 @@ impl Work<'_, '_> {
             _ => Ok(()),
         }
     }
+
+    /// Runs the new model against the old one: as it stands where nothing was converted from
+    /// training mode, else with what was converted at inference, and with that alone. A norm
+    /// that stays in training mode is run with the statistics of its batch, in both.
+    fn compare(&self, new: (&Model, &[Graph]), scopes: &[Scope]) -> Result<Outcome, Invalid> {
+        let run = |old| verify::model::run_graphs(old, new, &self.options.run, self.limits);
+        let forms = scopes.iter().map(|scope| scope.inferred.forms.clone());
+        match rewrite::converted(self.graphs, forms)? {
+            Some(converted) => run((&converted, &Graph::read_all(&converted)?)),
+            None => run((self.original, self.graphs)),
+        }
+    }
 }
 
-/// Whether something is fused, if there must be.
+/// Whether a block is fused, if one must be.
 ///
 /// # Errors
 /// If it is not.

@@ -128,14 +128,23 @@ impl Claim {
 }
 
 impl Side {
-    /// A node as tract takes it, with one output and at inference, which is what is
-    /// claimed, whatever the attributes say.
+    /// A node as tract takes it, with one output. A batch norm that is in training mode
+    /// stays so, and the claim is of batch statistics then.
     fn normalised(&self, node: &NodeProto, opset: i64) -> Vec<NodeProto> {
-        let mut node = NodeProto { doc_string: None, metadata_props: Vec::new(), ..node.clone() };
+        let constant = |name: &str| {
+            let named = self.constants.iter().find(|constant| constant.name() == name);
+            named.map(|constant| &constant.header)
+        };
+        let integers = |name: &str| tensor::integers(constant(name)?, &Storage::default()).ok();
+        let node = NodeProto { doc_string: None, metadata_props: Vec::new(), ..node.clone() };
+        if !normal::evaluates(&node, opset, &integers) {
+            return normal::node(node, opset, &integers);
+        }
+        let mut node = node;
         node.output.truncate(1);
         match node.op_type() {
             "Identity" | "Cast" | "Dropout" => {
-                // Same-type casts and inference dropouts, or the walk would have stopped.
+                // Same-type casts, or the walk would have stopped.
                 node.op_type = Some("Identity".into());
                 node.input.truncate(1);
                 node.attribute.clear();
@@ -145,11 +154,6 @@ impl Side {
             }
             _ => {}
         }
-        let constant = |name: &str| {
-            let named = self.constants.iter().find(|constant| constant.name() == name);
-            named.map(|constant| &constant.header)
-        };
-        let integers = |name: &str| tensor::integers(constant(name)?, &Storage::default()).ok();
         normal::node(node, opset, &integers)
     }
 }
