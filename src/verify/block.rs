@@ -150,7 +150,8 @@ impl Side {
                 node.attribute.clear();
             }
             "BatchNormalization" => {
-                node.attribute.retain(|attribute| attribute.name() == "epsilon");
+                node.attribute
+                    .retain(|attribute| matches!(attribute.name(), "epsilon" | "is_test"));
             }
             _ => {}
         }
