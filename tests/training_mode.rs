@@ -98,6 +98,9 @@ const ROWS: &[Row] = &[
     row("opset_13", AUTO, &["n"], 0, &[("p", PLACEHOLDERS)]),
     row("opset_13", CONVERT, &["n", "p"], 0, &[]),
     row("opset_13", KEEP, &[], 0, &[("n", KEPT), ("p", KEPT)]),
+    row("opset_6", AUTO, &["n"], 0, &[("p", PLACEHOLDERS)]),
+    row("opset_6", CONVERT, &["n", "p"], 0, &[]),
+    row("opset_6", KEEP, &[], 0, &[("n", KEPT), ("p", KEPT)]),
     row("dropout_beside_placeholders", AUTO, &["d"], 0, &[("p", PLACEHOLDERS)]),
     row("dropout_beside_placeholders", CONVERT, &["d", "p"], 0, &[]),
     row("dropout_beside_placeholders", KEEP, &[], 0, &[("d", KEPT), ("p", KEPT)]),
@@ -171,7 +174,7 @@ fn what_stays_in_training_mode_is_run_so() {
         }
         found.is_ok()
     });
-    assert_eq!(compared.count(), 20);
+    assert_eq!(compared.count(), 21);
 }
 
 #[test]
