@@ -208,7 +208,9 @@ pub fn node(
 /// A batch norm in training mode, which tract takes for one at inference, with the
 /// statistics of its own batch: over all axes but the channels', for every rank at once,
 ///
-///     μ = mean(x),  v = mean((x − μ)²),  y = (x − μ)/sqrt(v + ε)·γ + β
+/// ```text
+/// μ = mean(x),  v = mean((x − μ)²),  y = (x − μ)/sqrt(v + ε)·γ + β
+/// ```
 ///
 /// and the running statistics `r·m + μ·(1 − m)`, `r·m + v·(1 − m)` with momentum m. All in
 /// float64. What else a norm gave before operator set 14 no standard defines, and nothing
