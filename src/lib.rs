@@ -55,16 +55,18 @@ mod scope;
 mod tally;
 mod work;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use engine::Limits;
 pub use error::Error;
 use onnx::graph::Graph;
 use onnx::output;
-pub use options::{Options, Place};
+pub use options::{Options, Place, TrainingMode};
 use region::constant::Constants;
+use region::dependence::Dependence;
 use report::{Mode, Report, timed};
-use scope::Scope;
+use scope::{Functions, Scope};
 use work::Work;
 
 /// Converts `input`; without `output` it only looks.
@@ -111,17 +113,19 @@ fn carry_out(
     }
     let original = scope::open(input, options.links)?;
     report.input.note(&original, options.details);
-    let inlined = scope::with_functions_inlined(&original, options).map_err(invalid)?;
-    let model = inlined.as_ref().unwrap_or(&original);
+    let functions = Functions::of(&original, options).map_err(invalid)?;
+    let model = functions.inlined.as_ref().unwrap_or(&original);
     let graphs = Graph::read_all(model).map_err(invalid)?;
     graphs.iter().take(1).try_for_each(Graph::check_tensors).map_err(invalid)?;
     scope::check_inputs(&file, &graphs, options)?;
     let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
     report.seconds.read = started.elapsed().as_secs_f64();
     let planning = Instant::now();
-    let readers = scope::readers(&graphs, &constants, options);
+    let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
+    let readers = scope::readers(&graphs, &constants, &dependence, options);
     let mut scopes = Scope::of_all(&readers, &options.skip).map_err(invalid)?;
     look::look(report, model, &graphs, &scopes, options).map_err(invalid)?;
+    report.near_misses.extend(functions.near_misses);
     report.seconds.plan = planning.elapsed().as_secs_f64();
     if options.details {
         // Only now: what constants may cost depends on the side files that were looked at.

@@ -11,7 +11,7 @@ use crate::plan::Block;
 use crate::region::read::NEWEST_OPSET;
 use crate::region::sizes::{NO_SHAPES, Sizes};
 use crate::region::{NearMiss, Reason};
-use crate::report::{BlockReport, Report};
+use crate::report::{BlockReport, ConvertedNode, Report};
 use crate::rewrite::{self, Replaced};
 use crate::scope::Scope;
 use crate::tally;
@@ -46,7 +46,12 @@ pub fn look(
     report.sizes.before.nodes = Some(graphs.iter().map(Graph::node_count).sum());
     report.sizes.after.nodes = Some(nodes_after);
     report.notes.newer_opset = Some(model.opset).filter(|&opset| opset > NEWEST_OPSET);
-    report.notes.inferred_nodes = inferred().map(|inferred| inferred.forms.len()).sum();
+    let converted = scopes.iter().flat_map(|scope| {
+        let forms = scope.inferred.forms.iter();
+        forms.map(|&(id, _)| ConvertedNode::of(scope.reader.graph.node(id)))
+    });
+    report.notes.converted_nodes = converted.collect();
+    report.notes.inferred_nodes = report.notes.converted_nodes.len();
     if options.details {
         report.sizes.before.parameters = Some(tally::parameters(graphs)?);
     }

@@ -15,10 +15,11 @@ use crate::onnx::output::folder_of;
 use crate::onnx::storage::{Links, Storage};
 use crate::options::{Options, Place};
 use crate::plan::{self, Names, Plan};
-use crate::region::Readings;
 use crate::region::constant::Constants;
-use crate::region::inference::Inferred;
+use crate::region::dependence::Dependence;
+use crate::region::inference::{Inferred, Training};
 use crate::region::read::Reader;
+use crate::region::{NearMiss, Readings};
 
 /// One graph of the model, as it is understood, and what is to be done with it.
 pub struct Scope<'r, 'g, 'm> {
@@ -103,40 +104,63 @@ pub fn check_inputs(file: &str, graphs: &[Graph], options: &Options) -> Result<(
     Ok(())
 }
 
-/// The model with those local functions inlined that take part in a block, or hold
-/// nodes in training mode; `None` if there are none.
-///
-/// # Errors
-/// If the model is malformed.
-pub fn with_functions_inlined(model: &Model, options: &Options) -> Result<Option<Model>, Invalid> {
-    let index = |bytes| Model::index(bytes, model.storage.clone());
-    let Some(bytes) = inline(model, &|_| true)? else { return Ok(None) };
-    let inlined = index(bytes)?;
-    let graphs = Graph::read_all(&inlined)?;
-    let constants = Constants::find_all(&graphs, options.keep_overridable)?;
-    let readers = readers(&graphs, &constants, options);
-    let scopes = Scope::of_all(&readers, &options.skip)?;
-    let nodes = scopes.iter().flat_map(|scope| {
-        let nodes = scope.plan.blocks.iter().flat_map(|block| &block.region.nodes);
-        let inferred = scope.inferred.forms.iter().map(|(id, _)| id);
-        nodes.chain(inferred).map(|&id| scope.reader.graph.node(id).proto.name())
-    });
-    // A call's nodes have names that begin with the call's.
-    let mut callers: HashSet<&str> = HashSet::new();
-    for name in nodes {
-        callers.extend(name.match_indices('/').filter_map(|(end, _)| name.get(..end)));
+/// What is inside the local functions of a model.
+#[derive(Default)]
+pub struct Functions {
+    /// The model with those of them inlined that take part in a block, or hold nodes in
+    /// training mode which are converted; `None` if there are none.
+    pub inlined: Option<Model>,
+    /// Nodes of the others that stay in training mode.
+    pub near_misses: Vec<NearMiss>,
+}
+
+impl Functions {
+    /// Looks into those that `model` calls.
+    ///
+    /// # Errors
+    /// If the model is malformed.
+    pub fn of(model: &Model, options: &Options) -> Result<Self, Invalid> {
+        let index = |bytes| Model::index(bytes, model.storage.clone());
+        let Some(bytes) = inline(model, &|_| true)? else { return Ok(Self::default()) };
+        let inlined = index(bytes)?;
+        let graphs = Graph::read_all(&inlined)?;
+        let constants = Constants::find_all(&graphs, options.keep_overridable)?;
+        let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
+        let readers = readers(&graphs, &constants, &dependence, options);
+        let scopes = Scope::of_all(&readers, &options.skip)?;
+        let nodes = scopes.iter().flat_map(|scope| {
+            let nodes = scope.plan.blocks.iter().flat_map(|block| &block.region.nodes);
+            let inferred = scope.inferred.forms.iter().map(|(id, _)| id);
+            nodes.chain(inferred).map(|&id| scope.reader.graph.node(id).proto.name())
+        });
+        // A call's nodes have names that begin with the call's.
+        let mut callers: HashSet<&str> = HashSet::new();
+        for name in nodes {
+            callers.extend(name.match_indices('/').filter_map(|(end, _)| name.get(..end)));
+        }
+        let takes_part = |call: &str| callers.contains(call);
+        let part = inline(model, &takes_part)?.map(index).transpose()?;
+        let known = Graph::read_all(part.as_ref().unwrap_or(model))?;
+        let known = known.iter().flat_map(Graph::nodes).map(|(_, node)| node.label());
+        let known: HashSet<&str> = known.collect();
+        let near_misses = scopes.iter().flat_map(|scope| &scope.inferred.near_misses);
+        let near_misses = near_misses.filter(|miss| !known.contains(miss.node.as_str()));
+        let near_misses = near_misses.cloned().collect();
+        Ok(Functions { inlined: part, near_misses })
     }
-    let takes_part = |call: &str| callers.contains(call);
-    inline(model, &takes_part)?.map(index).transpose()
 }
 
 /// Readers of all graphs of a model.
 pub fn readers<'g, 'm>(
     graphs: &'g [Graph<'m>],
     constants: &'g [Arc<Constants<'g, 'm>>],
+    dependence: &'g [Dependence],
     options: &'g Options,
 ) -> Vec<Reader<'g, 'm>> {
-    let shapes = &options.run.shapes;
-    let both = graphs.iter().zip(constants);
-    both.map(|(graph, constants)| Reader::new(graph, constants, shapes)).collect()
+    let (shapes, asked) = (&options.run.shapes, options.training_mode);
+    let all = graphs.iter().zip(constants).zip(dependence);
+    let reader = |((graph, constants), dependence): ((_, &'g Arc<Constants<'g, 'm>>), _)| {
+        Reader::new(graph, constants, shapes, Training { asked, dependence })
+    };
+    all.map(reader).collect()
 }

@@ -302,10 +302,7 @@ impl Work<'_, '_> {
         let file = self.file.to_owned();
         let mut oversized = scopes.iter().map(|scope| scope.reader.constants.oversized());
         let outcome = match oversized.find_map(Result::transpose) {
-            None => {
-                let old = (self.original, self.graphs);
-                verify::model::run_graphs(old, new, &self.options.run, self.limits)
-            }
+            None => self.compare(new, scopes),
             Some(oversized) => oversized.map(|node| {
                 Outcome::NotRun(format!("node `{node}` computes a constant beyond all reason"))
             }),
@@ -323,13 +320,25 @@ impl Work<'_, '_> {
             _ => Ok(()),
         }
     }
+
+    /// Runs the new model against the old one: as it stands where nothing was converted from
+    /// training mode, else with what was converted at inference, and with that alone. A norm
+    /// that stays in training mode is run with the statistics of its batch, in both.
+    fn compare(&self, new: (&Model, &[Graph]), scopes: &[Scope]) -> Result<Outcome, Invalid> {
+        let run = |old| verify::model::run_graphs(old, new, &self.options.run, self.limits);
+        let forms = scopes.iter().map(|scope| scope.inferred.forms.clone());
+        match rewrite::converted(self.graphs, forms)? {
+            Some(converted) => run((&converted, &Graph::read_all(&converted)?)),
+            None => run((self.original, self.graphs)),
+        }
+    }
 }
 
 /// What verification knows of the graphs as they stand in the file.
 fn originals<'r, 'g, 'm>(scopes: &[Scope<'r, 'g, 'm>]) -> Vec<Arc<Original<'r, 'g, 'm>>> {
     let mut originals: Vec<Arc<Original>> = Vec::with_capacity(scopes.len());
     for scope in scopes {
-        let Reader { graph, constants, sizes } = scope.reader;
+        let Reader { graph, constants, sizes, .. } = scope.reader;
         let outer = graph.outer.and_then(|(outer, _)| originals.get(outer).cloned());
         let converted = scope.inferred.forms.iter().cloned().collect();
         originals.push(Arc::new(Original::new(graph, constants, sizes, outer, converted)));
@@ -337,7 +346,7 @@ fn originals<'r, 'g, 'm>(scopes: &[Scope<'r, 'g, 'm>]) -> Vec<Arc<Original<'r, '
     originals
 }
 
-/// Whether something is fused, if there must be.
+/// Whether a block is fused, if one must be.
 ///
 /// # Errors
 /// If it is not.

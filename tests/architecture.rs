@@ -19,7 +19,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("verify/slices.rs", &["onnx"]),
     ("rewrite.rs", &["fuse", "onnx", "plan"]),
     ("deliver.rs", &["error", "fuse", "onnx", "rewrite"]),
-    ("options.rs", &["engine", "onnx", "verify"]),
+    ("options.rs", &["engine", "onnx", "region", "verify"]),
     ("scope.rs", &["engine", "error", "onnx", "options", "plan", "region"]),
     (
         "look.rs",

@@ -60,7 +60,7 @@ fn exit_codes() {
         (&[SIZES, "OUT", "--require-fusion"], 4, "nothing was fused", false),
         (&[BLOCK, "OUT", "--tolerance", "0"], 3, "verification failed", false),
         (&[PLAIN, "OUT", "--require-fusion"], 4, "nothing was fused", false),
-        (&[BLOCK, "--check"], 5, "1 blocks can be fused", false),
+        (&[BLOCK, "--check"], 5, "1 block can be fused", false),
         (&[PLAIN, "--check"], 0, "", false),
         (&["no/such/file.onnx", "OUT"], 6, "cannot be read", false),
         (&["src", "OUT"], 6, "it is a directory", false),

@@ -180,6 +180,14 @@ class Sizes:
 
 
 @dataclass(frozen=True)
+class ConvertedNode:
+    """A node in training mode that became, or went into, its inference form."""
+
+    node: str
+    operator: str
+
+
+@dataclass(frozen=True)
 class Notes:
     """What else a user should know."""
 
@@ -187,6 +195,9 @@ class Notes:
     fixed_shapes: tuple[str, ...]
     """Shapes that were given and on which blocks rely: the result is right for these only."""
     inferred_nodes: int
+    """How many nodes in training mode became their inference form."""
+    converted_nodes: tuple[ConvertedNode, ...]
+    """These nodes: before, the model computed something else."""
     removed_inputs: int
 
 

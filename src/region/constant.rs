@@ -11,7 +11,7 @@ use ndarray::ArrayD;
 use prost::Message;
 
 use super::effort::{Budget, Effort};
-use crate::engine::{Array, Engine, Limits, Source};
+use crate::engine::{Array, Engine, Limits, Source, normal};
 use crate::numbers::Numbers;
 use crate::onnx::build;
 use crate::onnx::graph::{Graph, Initializer, Node, ValueId};
@@ -443,7 +443,12 @@ impl<'g, 'm> Constants<'g, 'm> {
         let names: Vec<&str> =
             outputs.iter().map(|&output| self.graph.value(output).name.as_str()).collect();
         let opset = self.graph.model.opset;
-        let model = build::model(opset, vec![], vec![proto], initializer, &names);
+        // The engine takes a norm in training mode for one at inference.
+        let nodes = match proto.op_type() {
+            "BatchNormalization" => normal::node(proto, opset, &|_| None),
+            _ => vec![proto],
+        };
+        let model = build::model(opset, vec![], nodes, initializer, &names);
         let source = Source::small(model.encode_to_vec(), Limits::of_reading());
         let run = Engine::load(source, &[]).and_then(|engine| engine.run(&[]));
         let mut values = run.unwrap_or_default().into_iter();

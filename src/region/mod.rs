@@ -1,6 +1,6 @@
 //! Linear regions: which part of the graph is one sum of convolutions.
 //!
-//! [`constant`] (which `effort` keeps within bounds) and [`sizes`] say what is known of tensors, [`read`] what a node
+//! [`constant`] (which `effort` keeps within bounds), [`dependence`] and [`sizes`] say what is known of tensors, [`read`] what a node
 //! computes (with `border` for what takes many nodes to write), [`inference`] what it
 //! would in a deploy graph, [`form`] decides where
 //! regions begin and end, and [`Region::evaluate`] computes a region's normal form
@@ -9,6 +9,7 @@
 
 mod border;
 pub mod constant;
+pub mod dependence;
 mod effort;
 pub mod form;
 pub mod inference;
@@ -40,6 +41,9 @@ pub enum NotLinear {
     /// Affine, but no convolution.
     #[error("{0}")]
     Unrepresentable(&'static str),
+    /// A node in training mode that is not converted.
+    #[error("it stays in training mode: {0}")]
+    Training(&'static str),
     /// A weight or statistic that is computed at run time.
     #[error("`{0}` is not constant")]
     NotConstant(String),

@@ -6,7 +6,7 @@
 use super::NotLinear;
 use super::border::{Bordered, bordered};
 use super::constant::Constants;
-use super::inference::inference_form;
+use super::inference::{Training, inference_form};
 use super::sizes::{MAX_RANK, Sizes, transposition};
 use crate::affine::{
     Affine, Border, Channels, Geometry, Linear, Order, Sense, Window, Work, batch_norm,
@@ -212,6 +212,8 @@ pub struct Reader<'g, 'm> {
     pub constants: &'g Constants<'g, 'm>,
     /// The sizes of its tensors.
     pub sizes: Sizes<'g, 'm>,
+    /// What its nodes in training mode are read as.
+    pub training: Training<'g>,
 }
 
 pub(super) type Read<T> = Result<Result<T, NotLinear>, Invalid>;
@@ -232,8 +234,9 @@ impl<'g, 'm> Reader<'g, 'm> {
         graph: &'g Graph<'m>,
         constants: &'g Constants<'g, 'm>,
         inputs: &'g InputShapes,
+        training: Training<'g>,
     ) -> Self {
-        Reader { graph, constants, sizes: Sizes::new(graph, constants, inputs) }
+        Reader { graph, constants, sizes: Sizes::new(graph, constants, inputs), training }
     }
 
     /// Reads one node, and tells for which inputs the reading is right.
@@ -510,12 +513,15 @@ impl<'g, 'm> Reader<'g, 'm> {
         Ok(last.saturating_add(extent).saturating_sub(size).max(0))
     }
 
-    /// BatchNormalization (opset 7 to 15), with the running statistics: a deploy
-    /// graph has no batch to take them from.
+    /// BatchNormalization (opset 7 to 15) with the running statistics: at inference, or
+    /// where a deploy graph has it so.
     fn norm(&self, node: &Node) -> Read<Reading> {
         let (Some(input), Some(gamma)) = (node.input(0), node.input(1)) else {
             return Ok(Err(NotLinear::Malformed("its input or scale is missing")));
         };
+        if let Some(Err(why)) = inference_form(self, node)? {
+            return Ok(Err(why));
+        }
         if self.yields_more(node) {
             return Ok(Err(NotLinear::Unrepresentable("its training outputs are used")));
         }

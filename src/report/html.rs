@@ -41,6 +41,7 @@ pub fn page(report: &Report) -> String {
     page.quantization(report);
     page.averages(&report.averages());
     page.blocks(&report.blocks);
+    page.converted(report);
     page.near_misses(report);
     page.files(report);
     page.html.push_str("</main></body></html>\n");
@@ -136,6 +137,7 @@ impl Page {
                 format!("{count} block{s} fused, proved and written; the whole model was not run."),
             ),
             (_, _, None) => ("", "There was nothing to fuse; written as it was read.".to_owned()),
+            _ if count == 0 => ("good", "No block; converted to inference and written.".to_owned()),
             _ => ("good", format!("{count} block{s} fused, verified and written.")),
         };
         put!(self.html, "<div class=\"verdict {class}\"><strong>{text}</strong>");
@@ -452,6 +454,28 @@ impl Page {
             ),
         }
         put!(self.html, "<figcaption>{caption}</figcaption></figure>");
+    }
+
+    fn converted(&mut self, report: &Report) {
+        let converted = &report.notes.converted_nodes;
+        if converted.is_empty() {
+            return;
+        }
+        put!(
+            self.html,
+            "<h2>Converted to inference</h2>\n<p>In training mode, the file computed something \
+             else.</p>\n<div class=\"scroll\"><table><tr><th>node</th><th>what changed</th></tr>\n"
+        );
+        for converted in converted.iter().take(LISTED) {
+            put!(
+                self.html,
+                "<tr><td><code>{}</code></td><td>{}</td></tr>\n",
+                shown(&converted.node),
+                converted.change()
+            );
+        }
+        self.html.push_str("</table></div>\n");
+        self.left_out(converted.len(), LISTED, "nodes");
     }
 
     fn near_misses(&mut self, report: &Report) {

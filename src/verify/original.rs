@@ -185,12 +185,14 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         let form = self.converted.get(&id);
         let proto = form.unwrap_or(&node.proto);
         let mut proto = NodeProto { doc_string: None, metadata_props: Vec::new(), ..proto.clone() };
-        let trains = form.is_none() && node.int("training_mode", 0) != 0;
         match proto.op_type() {
-            "BatchNormalization" if trains => return Err(Unproved::Trains(node.label().into())),
+            "BatchNormalization" | "Dropout" if !self.evaluates(&proto) => {
+                return Err(Unproved::Trains(node.label().to_owned()));
+            }
             "BatchNormalization" => {
                 proto.output.truncate(1);
-                proto.attribute.retain(|attribute| attribute.name() == "epsilon");
+                let stays = |name: &str| matches!(name, "epsilon" | "is_test");
+                proto.attribute.retain(|attribute| stays(attribute.name()));
             }
             "Dropout" => {
                 proto.output.truncate(1);
@@ -200,6 +202,12 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
             _ => {}
         }
         Ok(proto)
+    }
+
+    /// Whether a norm or dropout is at inference.
+    fn evaluates(&self, node: &NodeProto) -> bool {
+        let integers = |name: &str| self.constants.integers(self.graph.find(name)?).ok()?;
+        normal::evaluates(node, self.graph.model.opset, &integers)
     }
 
     /// A cast between floats is none in float64, if it is none in the file.

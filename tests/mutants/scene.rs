@@ -14,6 +14,8 @@ use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor::{self, Float};
 use acb_fuse::plan::{Block, Names, plan};
 use acb_fuse::region::constant::Constants;
+use acb_fuse::region::dependence::Dependence;
+use acb_fuse::region::inference::{Training, TrainingMode};
 use acb_fuse::region::read::Reader;
 use acb_fuse::region::{Kind, Part, Readings};
 use acb_fuse::verify::block::{Claim, FilledBorder, Side, Unproved, old_side, prove};
@@ -22,6 +24,7 @@ use acb_fuse::verify::original::Original;
 use acb_fuse::verify::seal::Seal;
 use acb_fuse::verify::trials::choose;
 use std::iter;
+use std::sync::Arc;
 
 use ndarray::ArrayD;
 use prost::Message;
@@ -34,7 +37,9 @@ pub fn with_model<T>(bytes: Vec<u8>, check: impl FnOnce(&Reader, &Readings) -> T
     let graphs = Graph::read_all(&model).unwrap();
     let constants = Constants::find_all(&graphs, false).unwrap();
     let shapes = InputShapes::new();
-    let reader = Reader::new(&graphs[0], &constants[0], &shapes);
+    let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
+    let training = Training { asked: TrainingMode::Auto, dependence: &dependence[0] };
+    let reader = Reader::new(&graphs[0], &constants[0], &shapes, training);
     let readings = Readings::of(&reader).unwrap();
     check(&reader, &readings)
 }
