@@ -7,11 +7,11 @@
 //! demand. Where two of the three disagree, nothing is known.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 use super::NotLinear;
 use super::constant::Constants;
-use super::known::{Facts, NO_SHAPES, declared};
+use super::known::{Answers, Facts, NO_SHAPES, declared};
 use crate::affine::Order;
 use crate::engine::{self, Inference, InputShapes, Limits, Source};
 use crate::facts::shape_rules::{Dims, agreed};
@@ -33,9 +33,9 @@ pub struct Sizes<'g, 'm> {
     /// Of which the engine's inference says nothing.
     open: OnceLock<Table<ValueId, ()>>,
     /// What holds for whoever runs the file.
-    general: Mutex<Facts<'g, 'm>>,
+    general: Mutex<Answers>,
     /// What holds for inputs of the shapes that the user gave, if there are any.
-    special: Option<Mutex<Facts<'g, 'm>>>,
+    special: Option<Mutex<Answers>>,
     /// What was asked for: the rules, the engine and the readers together.
     known: OnceLock<Vec<OnceLock<Dims>>>,
     has_relied: AtomicBool,
@@ -48,15 +48,14 @@ impl<'g, 'm> Sizes<'g, 'm> {
         constants: &'g Constants<'g, 'm>,
         inputs: &'g InputShapes,
     ) -> Self {
-        let facts = |inputs| Mutex::new(Facts::new(graph, constants, inputs));
         Sizes {
             graph,
             constants,
             inputs,
             inference: OnceLock::new(),
             open: OnceLock::new(),
-            general: facts(&NO_SHAPES),
-            special: (!inputs.is_empty()).then(|| facts(inputs)),
+            general: Mutex::default(),
+            special: (!inputs.is_empty()).then(Mutex::default),
             known: OnceLock::new(),
             has_relied: AtomicBool::new(false),
         }
@@ -102,14 +101,16 @@ impl<'g, 'm> Sizes<'g, 'm> {
     }
 
     /// What the rules know, for the shapes that the user gave.
-    fn ruled(&self) -> MutexGuard<'_, Facts<'g, 'm>> {
-        let facts = self.special.as_ref().unwrap_or(&self.general);
-        facts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ruled(&self) -> Facts<'_, 'g, 'm> {
+        match &self.special {
+            Some(answers) => Facts::new(self.graph, self.constants, self.inputs, answers),
+            None => self.ruled_generally(),
+        }
     }
 
     /// What the rules know, whatever the user gave.
-    fn ruled_generally(&self) -> MutexGuard<'_, Facts<'g, 'm>> {
-        self.general.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ruled_generally(&self) -> Facts<'_, 'g, 'm> {
+        Facts::new(self.graph, self.constants, &NO_SHAPES, &self.general)
     }
 
     /// What the engine infers; `None` if that is nothing.
