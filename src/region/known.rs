@@ -6,6 +6,7 @@
 //! that no rule asks for, and no graph is too deep.
 
 use std::cell::RefCell;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::constant::Constants;
 use crate::engine::InputShapes;
@@ -48,14 +49,15 @@ struct Source<'g, 'm> {
     inputs: &'g InputShapes,
 }
 
-/// All that was worked out of one graph.
-pub(super) struct Facts<'g, 'm> {
+/// What is known of one graph, and what it is worked out from.
+pub(super) struct Facts<'a, 'g, 'm> {
     source: Source<'g, 'm>,
-    answers: Answers,
+    answers: MutexGuard<'a, Answers>,
 }
 
+/// All that was worked out of one graph.
 #[derive(Default)]
-struct Answers {
+pub(super) struct Answers {
     made: Known,
     full: Known,
     demanded: Table<ValueId, Option<Dims>>,
@@ -68,15 +70,16 @@ struct Known {
     integers: Table<ValueId, Option<Integers>>,
 }
 
-impl<'g, 'm> Facts<'g, 'm> {
-    /// For inputs of these shapes, whatever the file leaves open.
+impl<'a, 'g, 'm> Facts<'a, 'g, 'm> {
+    /// For inputs of these shapes, whatever the file leaves open; `answers` are those so far.
     pub fn new(
         graph: &'g Graph<'m>,
         constants: &'g Constants<'g, 'm>,
         inputs: &'g InputShapes,
+        answers: &'a Mutex<Answers>,
     ) -> Self {
         let source = Source { graph, constants, inputs };
-        Facts { source, answers: Answers::default() }
+        Facts { source, answers: answers.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
     /// Dimensions of `tensor`.
@@ -105,7 +108,7 @@ impl<'g, 'm> Facts<'g, 'm> {
                 continue;
             }
             let missing = RefCell::default();
-            let (answers, source) = (&self.answers, self.source);
+            let (answers, source) = (&*self.answers, self.source);
             let answer = Answering { answers, source, missing: &missing }.answer(next);
             let missing = missing.into_inner();
             if missing.is_empty() {
@@ -145,6 +148,9 @@ impl Answers {
         table.insert(id, answer);
     }
 }
+
+/// What the shape rules say of an output of a node.
+type Rule = fn(&Node, i64, usize, &dyn Operands) -> Option<Dims>;
 
 /// One question being answered from the facts so far; what else has to be known for it is
 /// `missing`.
@@ -189,12 +195,7 @@ impl Answering<'_, '_, '_> {
     }
 
     /// What `rule` says of output `id`, given what is known of the operands.
-    fn by_rule(
-        &self,
-        level: Level,
-        id: ValueId,
-        rule: fn(&Node, i64, usize, &dyn Operands) -> Option<Vec<Option<i64>>>,
-    ) -> Option<Vec<Option<i64>>> {
+    fn by_rule(&self, level: Level, id: ValueId, rule: Rule) -> Option<Vec<Option<i64>>> {
         let graph = self.source.graph;
         let node = graph.node(graph.value(id).producer?);
         let output = node.outputs.iter().position(|output| *output == Some(id))?;
