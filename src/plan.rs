@@ -15,7 +15,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use crate::affine::{Geometry, Refusal, Sense, Work};
-use crate::facts::validity::Validity;
+use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::graph::{self, Graph, Node, NodeId, ValueId};
 use crate::onnx::ids::{IdMap, IdSet, Table};
 use crate::onnx::proto::{NodeProto, TensorProto};
@@ -192,7 +192,9 @@ fn block(
     claimed: &IdSet<NodeId>,
 ) -> Result<Block, Reason> {
     let shape = |map: &Map| Ok::<_, Refusal>(map.geometry());
-    let (parts, valid) = region.evaluate(readings, reader, &Geometry::identity(), shape)?;
+    let (parts, mut valid) = region.evaluate(readings, reader, &Geometry::identity(), shape)?;
+    parts.iter().for_each(|part| require_enough_to_crop(part, &mut valid));
+    holds(reader, &valid)?;
     let mut layouts = parts.iter().filter(|part| part.kind == Kind::Weighted);
     if layouts.next().is_some_and(|first| layouts.any(|part| part.map.output != first.map.output)) {
         return Err(Refusal::Axes.into());
@@ -235,6 +237,34 @@ fn block(
         after,
         region,
     })
+}
+
+/// A kernel that begins inside its input and reaches beyond the other end is written as a
+/// Slice and a padded convolution: `x[2:]`, padded by 3 behind. Of 1 element that Slice
+/// leaves 0, not −1, and the convolution makes one output too many.
+fn require_enough_to_crop(part: &Part<Geometry>, valid: &mut Validity) {
+    let gathers = part.map.sense != Sense::Scatter;
+    for (axis, window) in part.map.windows.iter().enumerate().filter(|_| gathers) {
+        let (before, behind) = window.pads();
+        if before.min(behind) < 0 && before.max(behind) > 0 {
+            let along = part.map.input.axis(axis + 2);
+            let least = 1 - before.min(behind);
+            valid.require(part.root, Property::Size(along, SizeSet::AtLeast(least)));
+        }
+    }
+}
+
+/// Whether nothing that is known is against `valid`.
+fn holds(reader: &Reader, valid: &Validity) -> Result<(), Reason> {
+    for condition in valid.conditions() {
+        let Property::Size(axis, sizes) = &condition.property else { continue };
+        let known = reader.sizes.by_rules(condition.tensor);
+        let size = known.and_then(|dims| dims.get(*axis).copied().flatten());
+        if size.is_some_and(|size| !sizes.contains(size)) {
+            return Err(Reason::OutOfRange(condition.describe(reader.graph)));
+        }
+    }
+    Ok(())
 }
 
 /// What `parts` cost as new nodes.

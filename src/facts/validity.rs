@@ -106,10 +106,11 @@ impl Validity {
         &self.0
     }
 
-    /// Narrows it.
+    /// Narrows it. What every tensor of a network has, an element, need not be said.
     pub fn require(&mut self, tensor: ValueId, property: Property) {
+        let says_nothing = matches!(property, Property::Size(_, SizeSet::AtLeast(..2)));
         let condition = Condition { tensor, property };
-        if !self.0.contains(&condition) {
+        if !says_nothing && !self.0.contains(&condition) {
             self.0.push(condition);
         }
     }

@@ -109,6 +109,9 @@ pub enum Reason {
         /// Weights of the result.
         after: f64,
     },
+    /// It would be right for other sizes only.
+    #[error("it could be merged only where {0}")]
+    OutOfRange(String),
     /// Merging it would not free it.
     #[error(
         "branch `{0}` is read elsewhere too and must be kept, so merging it would cost more than it saves"

@@ -598,6 +598,7 @@ fn kind(reason: &Reason) -> &'static str {
         Reason::Geometry(_) => "geometry",
         Reason::NotLinear { .. } => "not_linear",
         Reason::Dearer { .. } => "dearer",
+        Reason::OutOfRange(_) => "out_of_range",
         Reason::ReadElsewhere(_) => "read_elsewhere",
         Reason::Unproved(_) => "unproved",
         Reason::Call(_) => "call",
