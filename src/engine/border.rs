@@ -5,11 +5,11 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel, sync_channel};
-use std::time::Instant;
 use std::{io, thread};
 
 use tract_onnx::prelude::TractResult;
 
+use super::clock::BEAT;
 use super::{EngineError, Limits};
 
 /// The name of threads that tract works in.
@@ -37,7 +37,12 @@ pub fn guarded<T: Send + 'static>(
     let worker = worker.map_err(|error| EngineError::Failed(error.to_string()))?;
     // If nobody takes it, nobody answers.
     drop(worker.send(job));
-    let outcome = outcome.recv_timeout(limits.until.saturating_duration_since(Instant::now()));
+    let outcome = loop {
+        match outcome.recv_timeout(BEAT) {
+            Err(RecvTimeoutError::Timeout) if !limits.are_over() => {}
+            other => break other,
+        }
+    };
     if outcome.is_ok() {
         WORKER.set(Some(worker));
     }

@@ -8,13 +8,15 @@
 //! puts models into words that it knows, [`held`] takes tensors from one to the next.
 
 mod border;
+mod clock;
 pub mod held;
 pub mod normal;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use half::f16;
 use ndarray::ArrayD;
@@ -43,7 +45,7 @@ pub enum EngineError {
     #[error("tract: it panicked: {0}")]
     Panicked(String),
     /// It was given up.
-    #[error("tract did not end in time (--verify-timeout allows more)")]
+    #[error("tract did not end in time")]
     TooLong,
     /// It was not even tried.
     #[error("its tensors would take {} MiB at a time (--verify-memory allows more)", bytes >> 20)]
@@ -56,25 +58,32 @@ pub enum EngineError {
 /// What the engine may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// When it has to be done.
-    pub until: Instant,
+    /// When it has to be done, by the clock of the process; `None` if that is never.
+    pub until: Option<Duration>,
     /// Bytes of the tensors that it holds at a time.
     pub bytes: usize,
 }
 
 impl Limits {
-    /// From now on.
+    /// From now on, so much time in which the process runs: what it stood still does not
+    /// count.
     pub fn new(time: Duration, bytes: usize) -> Self {
-        // A time that no clock shows is as good as a century.
-        let now = Instant::now();
-        let century = Duration::from_secs(100 * 365 * 24 * 3600);
-        let until = now.checked_add(time.min(century)).unwrap_or(now);
+        // A time that no clock shows is as good as never.
+        let until = clock::now().and_then(|now| now.checked_add(time));
         Limits { until, bytes }
     }
 
-    /// What reading a model may take: constant sub-graphs, sizes.
+    /// For reading a model: constant sub-graphs, sizes, borders. How much of these is
+    /// tried is counted before the engine is asked, so that every machine knows the same;
+    /// what is allowed takes seconds. Whoever does not end long after that has met a loop
+    /// of the engine's, and the run ends in an error: not in another file.
     pub fn of_reading() -> Self {
-        Limits::new(Duration::from_secs(30), 4 << 30)
+        Limits::new(Duration::from_secs(900), 4 << 30)
+    }
+
+    /// Whether the time is over.
+    fn are_over(self) -> bool {
+        self.until.zip(clock::now()).is_some_and(|(until, now)| now >= until)
     }
 }
 
@@ -249,6 +258,16 @@ impl Engine {
             plan.run(feed)?.iter().map(|value| from_tract(value)).collect()
         })
     }
+}
+
+/// What a model without inputs computes, in the types that its outputs have.
+///
+/// # Errors
+/// As [`Engine::load`] and [`Engine::run`], and if ONNX has no such type.
+pub fn evaluate(source: Source) -> Result<Vec<TensorProto>, EngineError> {
+    let limits = source.limits;
+    let plan = Engine::load(source, &[])?.plan;
+    guarded(limits, move || plan.run(tvec!())?.iter().map(|value| in_onnx(value)).collect())
 }
 
 /// Bytes of the tensors that live at the same time, at most. Constants and what is fed
@@ -552,6 +571,37 @@ fn is_permutation(axes: &[i64]) -> bool {
     let mut sorted = axes.to_vec();
     sorted.sort_unstable();
     (0..).zip(sorted).all(|(expected, axis)| expected == axis)
+}
+
+/// The tensor without a name, in its own type. Sizes are int64.
+fn in_onnx(tensor: &Tensor) -> TractResult<TensorProto> {
+    use DatumType as D;
+    use pb::tensor_proto::DataType as T;
+    let tensor = match tensor.datum_type() {
+        D::TDim => tensor.cast_to::<i64>()?,
+        _ => Cow::Borrowed(tensor),
+    };
+    let data_type = match tensor.datum_type() {
+        D::Bool => T::Bool,
+        D::U8 => T::Uint8,
+        D::U16 => T::Uint16,
+        D::U32 => T::Uint32,
+        D::U64 => T::Uint64,
+        D::I8 => T::Int8,
+        D::I16 => T::Int16,
+        D::I32 => T::Int32,
+        D::I64 => T::Int64,
+        D::F16 => T::Float16,
+        D::F32 => T::Float,
+        D::F64 => T::Double,
+        other => return Err(TractError::msg(format!("{other:?} is no type of ONNX"))),
+    };
+    Ok(TensorProto {
+        dims: tensor.shape().iter().map(|&dim| dim as i64).collect(),
+        data_type: Some(data_type.into()),
+        raw_data: Some(tensor.as_bytes().to_vec().into()),
+        ..TensorProto::default()
+    })
 }
 
 fn from_tract(tensor: &Tensor) -> TractResult<Array> {

@@ -2,7 +2,7 @@
 //! reads, before any of it is taken; and how much a whole model may take.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::onnx::graph::Node;
 use crate::onnx::model::Invalid;
@@ -31,6 +31,8 @@ const TIMES: i64 = 4;
 pub(super) struct Budget {
     one: Effort,
     left: Mutex<Effort>,
+    /// What the engine did not end with, although it was not too much.
+    overrun: OnceLock<String>,
 }
 
 impl Budget {
@@ -39,7 +41,17 @@ impl Budget {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let elements = bytes.saturating_add(MOST_FROM_NOTHING).min(MOST_OF_ONE.elements);
         let one = Effort { elements, ..MOST_OF_ONE };
-        Budget { one, left: Mutex::new(one.times(TIMES)) }
+        Budget { one, left: Mutex::new(one.times(TIMES)), overrun: OnceLock::new() }
+    }
+
+    /// Notes that the engine did not end with `what`: the run has no result then.
+    pub fn overran(&self, what: impl FnOnce() -> String) {
+        self.overrun.get_or_init(what);
+    }
+
+    /// The first thing that the engine did not end with.
+    pub fn overrun(&self) -> Option<&str> {
+        self.overrun.get().map(String::as_str)
     }
 
     /// Whether one constant may take `effort`.

@@ -10,6 +10,7 @@
 mod border;
 pub mod constant;
 mod effort;
+mod evaluation;
 pub mod form;
 pub mod inference;
 pub mod read;
@@ -38,6 +39,14 @@ pub enum NotLinear {
     /// Affine, but no convolution.
     #[error("{0}")]
     Unrepresentable(&'static str),
+    /// A weight or statistic that is computed from constants, beyond a limit.
+    #[error("`{tensor}` is computed from constants, and not evaluated: {limit}")]
+    Beyond {
+        /// The weight or statistic.
+        tensor: String,
+        /// What is met.
+        limit: &'static str,
+    },
     /// A weight or statistic that is computed at run time.
     #[error("`{0}` is not constant")]
     NotConstant(String),
