@@ -325,6 +325,55 @@ pub fn integers(tensor: &TensorProto, storage: &Storage) -> Result<Vec<i64>, Ten
     read().map_err(|problem| named(tensor, problem))
 }
 
+/// The values of a tensor of integers or booleans of any width.
+///
+/// # Errors
+/// If it is of another type, or its data does not fit its dimensions.
+pub fn wide_integers(tensor: &TensorProto, storage: &Storage) -> Result<Vec<i128>, TensorError> {
+    use DataType as T;
+    let read = || {
+        let dims = checked_dims(tensor)?;
+        check_data(tensor, storage)?;
+        let raw = raw(tensor, storage)?;
+        // Narrow ones are stored as int32, the widest unsigned ones as uint64.
+        let int32s = || tensor.int32_data.iter().map(|&value| value.into()).collect();
+        let uint64s = || tensor.uint64_data.iter().map(|&value| value.into()).collect();
+        let int64s = || tensor.int64_data.iter().map(|&value| value.into()).collect();
+        let bytes = raw.as_deref();
+        let values = match DataType::try_from(tensor.data_type()) {
+            Ok(T::Bool) => bytes.map_or_else(int32s, |b| wide(b, |[byte]| (byte != 0).into())),
+            Ok(T::Int8) => bytes.map_or_else(int32s, |b| wide(b, |b| i8::from_le_bytes(b).into())),
+            Ok(T::Uint8) => bytes.map_or_else(int32s, |b| wide(b, |b| u8::from_le_bytes(b).into())),
+            Ok(T::Int16) => {
+                bytes.map_or_else(int32s, |b| wide(b, |b| i16::from_le_bytes(b).into()))
+            }
+            Ok(T::Uint16) => {
+                bytes.map_or_else(int32s, |b| wide(b, |b| u16::from_le_bytes(b).into()))
+            }
+            Ok(T::Int32) => {
+                bytes.map_or_else(int32s, |b| wide(b, |b| i32::from_le_bytes(b).into()))
+            }
+            Ok(T::Uint32) => {
+                bytes.map_or_else(uint64s, |b| wide(b, |b| u32::from_le_bytes(b).into()))
+            }
+            Ok(T::Uint64) => {
+                bytes.map_or_else(uint64s, |b| wide(b, |b| u64::from_le_bytes(b).into()))
+            }
+            Ok(T::Int64) => {
+                bytes.map_or_else(int64s, |b| wide(b, |b| i64::from_le_bytes(b).into()))
+            }
+            _ => return Err(Problem::Type(tensor.data_type())),
+        };
+        Ok(shaped(tensor, &dims, values)?.into_raw_vec_and_offset().0)
+    };
+    read().map_err(|problem| named(tensor, problem))
+}
+
+fn wide<const N: usize>(bytes: &[u8], decode: impl Fn([u8; N]) -> i128) -> Vec<i128> {
+    let (chunks, _) = bytes.as_chunks::<N>();
+    chunks.iter().map(|&chunk| decode(chunk)).collect()
+}
+
 /// The same tensor with its data inside the message.
 ///
 /// # Errors

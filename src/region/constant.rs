@@ -503,7 +503,7 @@ impl<'g, 'm> Constants<'g, 'm> {
             return unknown;
         }
         let (Some(effort), Some(wanted)) = (effort, self.element_type(id)) else { return unknown };
-        if !is_sound(node, &operands, wanted) {
+        if !is_sound(node, &operands) {
             return unknown;
         }
         if !self.budget.spend(effort) {
