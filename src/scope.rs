@@ -103,19 +103,37 @@ pub fn check_inputs(file: &str, graphs: &[Graph], options: &Options) -> Result<(
     Ok(())
 }
 
+/// Whether the engine ended with all that it was asked for; what depends on time is no
+/// result.
+///
+/// # Errors
+/// Names what it did not end with.
+pub fn check_time(file: &str, constants: &[Arc<Constants>]) -> Result<(), Error> {
+    match constants.iter().find_map(|constants| constants.overrun()) {
+        Some(what) => Err(Error::TooLong { file: file.to_owned(), what: what.to_owned() }),
+        None => Ok(()),
+    }
+}
+
 /// The model with those local functions inlined that take part in a block, or hold
 /// nodes in training mode; `None` if there are none.
 ///
 /// # Errors
-/// If the model is malformed.
-pub fn with_functions_inlined(model: &Model, options: &Options) -> Result<Option<Model>, Invalid> {
+/// If the model is malformed, or the engine does not end.
+pub fn with_functions_inlined(
+    file: &str,
+    model: &Model,
+    options: &Options,
+) -> Result<Option<Model>, Error> {
+    let invalid = |source| Error::Invalid { file: file.to_owned(), source };
     let index = |bytes| Model::index(bytes, model.storage.clone());
-    let Some(bytes) = inline(model, &|_| true)? else { return Ok(None) };
-    let inlined = index(bytes)?;
-    let graphs = Graph::read_all(&inlined)?;
-    let constants = Constants::find_all(&graphs, options.keep_overridable)?;
+    let Some(bytes) = inline(model, &|_| true).map_err(invalid)? else { return Ok(None) };
+    let inlined = index(bytes).map_err(invalid)?;
+    let graphs = Graph::read_all(&inlined).map_err(invalid)?;
+    let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
     let readers = readers(&graphs, &constants, options);
-    let scopes = Scope::of_all(&readers, &options.skip)?;
+    let scopes = Scope::of_all(&readers, &options.skip).map_err(invalid)?;
+    check_time(file, &constants)?;
     let nodes = scopes.iter().flat_map(|scope| {
         let nodes = scope.plan.blocks.iter().flat_map(|block| &block.region.nodes);
         let inferred = scope.inferred.forms.iter().map(|(id, _)| id);
@@ -127,7 +145,8 @@ pub fn with_functions_inlined(model: &Model, options: &Options) -> Result<Option
         callers.extend(name.match_indices('/').filter_map(|(end, _)| name.get(..end)));
     }
     let takes_part = |call: &str| callers.contains(call);
-    inline(model, &takes_part)?.map(index).transpose()
+    let inlined = inline(model, &takes_part).map_err(invalid)?;
+    inlined.map(index).transpose().map_err(invalid)
 }
 
 /// Readers of all graphs of a model.

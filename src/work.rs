@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::affine::Comparison;
 use crate::claim;
 use crate::deliver::{Delivery, Undelivered};
-use crate::engine::{Constant, Limits};
+use crate::engine::{Constant, EngineError, Limits};
 use crate::error::Error;
 use crate::fuse::{self, FuseError, Fused, NotFinite};
 use crate::look;
@@ -18,10 +18,11 @@ use crate::onnx::graph::Graph;
 use crate::onnx::model::{Invalid, Model};
 use crate::options::{Options, Place};
 use crate::plan::Block;
+use crate::region::constant::Constants;
 use crate::region::{NearMiss, Reason};
 use crate::report::{File, Proof, Report, SideFile, Size, timed};
 use crate::rewrite::{self, Changes};
-use crate::scope::Scope;
+use crate::scope::{self, Scope};
 use crate::tally;
 use crate::verify;
 use crate::verify::block::{Side, Unproved};
@@ -37,6 +38,8 @@ pub struct Work<'w, 'm> {
     pub original: &'w Model,
     /// Of the model whose functions are inlined.
     pub graphs: &'w [Graph<'m>],
+    /// What is constant in them.
+    pub constants: &'w [Arc<Constants<'w, 'm>>],
     /// What was asked for.
     pub options: &'w Options,
     /// What verification may take from now on.
@@ -76,6 +79,7 @@ impl Work<'_, '_> {
         let made = timed(&mut fusing, || self.fuse_and_prove(scopes, report));
         report.seconds.fuse_and_prove = fusing;
         let mut made = made?;
+        scope::check_time(self.file, self.constants)?;
         loop {
             // Blocks leave the plan, and none comes.
             if made.iter().flatten().count() != report.blocks.len() {
@@ -157,6 +161,11 @@ impl Work<'_, '_> {
         let claim = claim::claim(reader, readings, block, new).map_err(invalid)?;
         match verify::block::prove(&claim, self.limits) {
             Ok(error) => Ok(Done::Made(Made { fused, seals, proof: Some(error), compared })),
+            // Else it would depend on the machine what is fused.
+            Err(Unproved::NotRun(EngineError::TooLong)) => Err(Error::TooLong {
+                file: self.file.to_owned(),
+                what: format!("the proof of block `{}` (--verify-timeout allows more)", block.name),
+            }),
             Err(cannot_tell @ (Unproved::NotRun(_) | Unproved::TooWide | Unproved::NoElements)) => {
                 left_alone(&cannot_tell)
             }

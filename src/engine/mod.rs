@@ -13,7 +13,7 @@ pub mod held;
 pub mod normal;
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub enum EngineError {
     #[error("tract: it panicked: {0}")]
     Panicked(String),
     /// It was given up.
-    #[error("tract did not end in time")]
+    #[error("tract did not end in time (--verify-timeout allows more)")]
     TooLong,
     /// It was not even tried.
     #[error("its tensors would take {} MiB at a time (--verify-memory allows more)", bytes >> 20)]
@@ -113,7 +113,19 @@ pub struct Inference {
     pub shapes: HashMap<String, Vec<Option<i64>>>,
     /// Integers that are computed from sizes: pads, bounds.
     pub integers: HashMap<String, Vec<i64>>,
+    /// What ended the inference before its end.
+    pub limit: Option<&'static str>,
 }
+
+/// Why sizes were not inferred to the end.
+const LONG_SIZES: &str = "sizes that are expressions of more than 256 terms are not followed";
+
+/// So many terms has no size of a network: a few sums, products and quotients.
+const MAX_SIZE_TERMS: usize = 256;
+
+/// How often a node may be looked at, on average. What is told of one tells of those
+/// before and behind it, a few times.
+const MAX_VISITS: usize = 64;
 
 impl Inference {
     fn note_integers(&mut self, name: &str, value: &Tensor) {
@@ -326,8 +338,8 @@ pub fn infer(source: Source, inputs: &InputShapes) -> Result<Inference, EngineEr
             }
         }
         // What was inferred before a failure holds.
-        let _ = model.analyse(true);
-        let mut inference = Inference::default();
+        let limit = analyse(&mut model)?;
+        let mut inference = Inference { limit, ..Inference::default() };
         for node in model.nodes() {
             for (slot, outlet) in node.outputs.iter().enumerate() {
                 let name = model.outlet_label(OutletId::new(node.id, slot)).unwrap_or(&node.name);
@@ -342,7 +354,7 @@ pub fn infer(source: Source, inputs: &InputShapes) -> Result<Inference, EngineEr
         }
         // Typed, it knows what its constant sub-graphs yield too. Only labels are tensors of
         // the file then; nodes may be steps of its own.
-        if let Ok(typed) = model.into_typed() {
+        if let Some(typed) = limit.is_none().then(|| model.into_typed()).and_then(Result::ok) {
             for node in typed.nodes() {
                 for (slot, outlet) in node.outputs.iter().enumerate() {
                     let Some(name) = typed.outlet_label(OutletId::new(node.id, slot)) else {
@@ -358,6 +370,87 @@ pub fn infer(source: Source, inputs: &InputShapes) -> Result<Inference, EngineEr
         }
         Ok(inference)
     })
+}
+
+/// The engine's own analysis of a model, step by step, so that it ends where sizes become
+/// endless: where each is a sum of two that came before, thirty nodes make a billion terms.
+/// Returns the limit that ended it.
+fn analyse(model: &mut InferenceModel) -> TractResult<Option<&'static str>> {
+    let mut waiting: BTreeSet<usize> = (0..model.nodes().len()).collect();
+    let mut observers: HashMap<OutletId, Vec<usize>> = HashMap::new();
+    for node in model.nodes() {
+        for outlet in node.op.observe_outlets(model, node)? {
+            observers.entry(outlet).or_default().push(node.id);
+        }
+    }
+    let visits = MAX_VISITS.saturating_mul(waiting.len());
+    for _ in 0..visits {
+        let Some(next) = waiting.pop_first() else { return Ok(None) };
+        // What it cannot infer of one node, it may of others.
+        let Ok(changed) = refined(model, next) else { continue };
+        for (outlet, fact) in changed {
+            if fact.shape.dims().filter_map(GenericFactoid::concretize).any(|dim| is_long(&dim)) {
+                return Ok(Some(LONG_SIZES));
+            }
+            model.set_outlet_fact(outlet, fact)?;
+            let successors = model.node(outlet.node).outputs.get(outlet.slot);
+            let successors = successors.into_iter().flat_map(|output| &output.successors);
+            waiting.extend(successors.map(|inlet| inlet.node));
+            waiting.extend(observers.get(&outlet).into_iter().flatten());
+            waiting.insert(outlet.node);
+        }
+    }
+    Ok(Some("its nodes tell more of each other, time and again, than is followed"))
+}
+
+/// What one node tells of the outlets around it that was not known.
+fn refined(model: &mut InferenceModel, id: usize) -> TractResult<Vec<(OutletId, InferenceFact)>> {
+    let node = model.node(id);
+    let observed = node.op.observe_outlets(model, node)?;
+    let inputs = node.inputs.clone();
+    let outputs: Vec<OutletId> =
+        (0..node.outputs.len()).map(|slot| OutletId::new(id, slot)).collect();
+    let facts = |outlets: &[OutletId]| -> TractResult<TVec<InferenceFact>> {
+        outlets.iter().map(|&outlet| Ok(model.outlet_fact(outlet)?.clone())).collect()
+    };
+    let [of_inputs, of_outputs, seen] = [facts(&inputs)?, facts(&outputs)?, facts(&observed)?];
+    let (of_inputs, of_outputs, seen) = model.node_mut(id).op.infer(
+        of_inputs.iter().collect(),
+        of_outputs.iter().collect(),
+        seen.iter().collect(),
+    )?;
+    let around = inputs.iter().zip(of_inputs).chain(outputs.iter().zip(of_outputs));
+    let mut changed = Vec::new();
+    for (&outlet, fact) in around.chain(observed.iter().zip(seen)) {
+        let old = model.outlet_fact(outlet)?;
+        let unified = old.unify(&fact)?;
+        if unified != *old {
+            changed.push((outlet, unified));
+        }
+    }
+    Ok(changed)
+}
+
+/// Whether a size is an expression of more than [`MAX_SIZE_TERMS`] terms.
+fn is_long(size: &TDim) -> bool {
+    let (mut terms, mut open) = (0usize, vec![size]);
+    while let Some(next) = open.pop() {
+        terms = terms.saturating_add(1);
+        if terms > MAX_SIZE_TERMS {
+            return true;
+        }
+        match next {
+            TDim::Val(_) | TDim::Sym(_) => {}
+            TDim::Add(parts)
+            | TDim::Mul(parts)
+            | TDim::Broadcast(parts)
+            | TDim::Min(parts)
+            | TDim::Max(parts) => open.extend(parts),
+            TDim::MulInt(_, part) | TDim::Div(part, _) => open.push(part),
+            TDim::Ge(left, right) | TDim::Eq(left, right) => open.extend([&**left, &**right]),
+        }
+    }
+    false
 }
 
 /// The model, with `given` tensors as its inputs, after its own.

@@ -331,6 +331,11 @@ impl<'g, 'm> Constants<'g, 'm> {
         self.budget.overrun()
     }
 
+    /// Whether so many elements may be moved to try a border; they are spent then.
+    pub(super) fn allows_moves(&self, moves: usize) -> bool {
+        self.budget.spend_moves(moves)
+    }
+
     /// Notes that the engine did not end with `what`.
     pub(super) fn overran(&self, what: impl FnOnce() -> String) {
         self.budget.overran(what);

@@ -39,6 +39,9 @@ pub enum NotLinear {
     /// Affine, but no convolution.
     #[error("{0}")]
     Unrepresentable(&'static str),
+    /// A limit of what is tried or followed; it is told by its name.
+    #[error("{0}")]
+    Limit(&'static str),
     /// A weight or statistic that is computed from constants, beyond a limit.
     #[error("`{tensor}` is computed from constants, and not evaluated: {limit}")]
     Beyond {

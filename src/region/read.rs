@@ -999,9 +999,14 @@ impl<'g, 'm> Reader<'g, 'm> {
 
     pub(super) fn not_constant(&self, id: ValueId) -> NotLinear {
         let value = self.graph.value(id);
-        match value.initializer.is_some() && value.input.is_some() {
-            true => NotLinear::Overridable(value.name.clone()),
-            false => NotLinear::NotConstant(value.name.clone()),
+        // A tensor that cannot be decoded is told of elsewhere.
+        let limit = self.constants.limit(id).unwrap_or_default();
+        match limit {
+            Some(limit) => NotLinear::Beyond { tensor: value.name.clone(), limit },
+            None if value.initializer.is_some() && value.input.is_some() => {
+                NotLinear::Overridable(value.name.clone())
+            }
+            None => NotLinear::NotConstant(value.name.clone()),
         }
     }
 }
@@ -1107,7 +1112,7 @@ const MAX_IDENTITIES: usize = 64;
 const MAX_OPERANDS: usize = 256;
 
 const TOO_MANY_OPERANDS: NotLinear =
-    NotLinear::Unrepresentable("it adds more tensors than any block has branches");
+    NotLinear::Limit("it adds more than 256 tensors, and no block has so many branches");
 
 fn sum(node: &Node) -> Result<Reading, NotLinear> {
     match node.inputs.as_slice() {

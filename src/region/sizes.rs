@@ -7,12 +7,16 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use super::NotLinear;
 use super::constant::Constants;
 use crate::affine::Order;
-use crate::engine::{self, Inference, InputShapes, Limits, Source};
+use crate::engine::{self, EngineError, Inference, InputShapes, Limits, Source};
 use crate::onnx::graph::{Graph, Node, ValueId};
 use crate::onnx::ids::IdMap;
 use crate::onnx::model::{Invalid, graph_field};
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::{ValueInfoProto, type_proto};
+
+/// The engine's time to infer sizes grows faster than the number of nodes, to a minute for
+/// so many.
+const MAX_NODES: usize = 1 << 16;
 
 /// No tensor of a network has more axes.
 pub(super) const MAX_RANK: usize = 16;
@@ -72,12 +76,21 @@ impl<'g, 'm> Sizes<'g, 'm> {
             if !matches!(self.constants.oversized(), Ok(None)) {
                 return Inference::default();
             }
+            let limited = |limit| Inference { limit: Some(limit), ..Inference::default() };
+            if self.graph.node_count() > MAX_NODES {
+                return limited("of graphs with more than 65536 nodes no sizes are inferred");
+            }
             let model = self.graph.model;
             let Ok(bytes) = engine::normal::model(model) else { return Inference::default() };
             let storage = model.storage.clone();
             let source =
                 Source { bytes, constants: Vec::new(), storage, limits: Limits::of_reading() };
-            engine::infer(source, self.inputs).unwrap_or_default()
+            engine::infer(source, self.inputs).unwrap_or_else(|error| {
+                if error == EngineError::TooLong {
+                    self.constants.overran(|| "the sizes of its tensors".to_owned());
+                }
+                Inference::default()
+            })
         };
         self.graph.outer.is_none().then(|| self.inference.get_or_init(infer))
     }
@@ -95,6 +108,9 @@ impl<'g, 'm> Sizes<'g, 'm> {
 
     /// That `what` is not known, and how the user can fix it.
     pub(super) fn unknown(&self, what: String) -> NotLinear {
+        if let Some(limit) = self.inference().and_then(|inference| inference.limit) {
+            return NotLinear::Unknown { what, remedy: limit.to_owned() };
+        }
         let remedy = match self.open_input() {
             Some(example) if self.graph.outer.is_none() => {
                 format!("fix it with --input-shape {example}")
