@@ -65,7 +65,7 @@ pub enum FuseError {
 
 /// A fused weight is too large for the model's type, or no number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a fused weight is not finite in the model's type")]
+#[error("a weight of `{tensor}` is not finite in the model's type")]
 pub struct NotFinite {
     /// The tensor that would hold it.
     pub tensor: String,

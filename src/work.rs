@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::affine::Comparison;
 use crate::claim;
-use crate::deliver::{Delivery, Undelivered};
+use crate::deliver::Delivery;
 use crate::engine::{Constant, EngineError, Limits};
 use crate::error::Error;
 use crate::fuse::{self, FuseError, Fused, NotFinite};
@@ -78,19 +78,15 @@ impl Work<'_, '_> {
         let mut fusing = 0.0;
         let made = timed(&mut fusing, || self.fuse_and_prove(scopes, report));
         report.seconds.fuse_and_prove = fusing;
-        let mut made = made?;
+        let made = made?;
         scope::check_time(self.file, self.constants)?;
-        loop {
-            // Blocks leave the plan, and none comes.
-            if made.iter().flatten().count() != report.blocks.len() {
-                look::note_blocks(report, scopes, self.options);
-            }
-            note_made(&made, report);
-            must_fuse(self.file, report, self.options)?;
-            let Err(unfit) = self.write(to, scopes, &made, report)? else { return Ok(()) };
-            // Begin again without it: a weight that is not finite is rare.
-            leave_alone(&unfit, scopes, &mut made, report);
+        // Blocks leave the plan, and none comes.
+        if made.iter().flatten().count() != report.blocks.len() {
+            look::note_blocks(report, scopes, self.options);
         }
+        note_made(&made, report);
+        must_fuse(self.file, report, self.options)?;
+        self.write(to, scopes, &made, report)
     }
 
     /// Fuses all blocks in parallel, each proved as soon as it is there. What cannot
@@ -153,10 +149,11 @@ impl Work<'_, '_> {
         if !self.options.verify {
             return Ok(Done::Made(Made { fused, seals: Vec::new(), proof: None, compared }));
         }
-        let seals = match seals(&fused) {
-            Ok(seals) => seals,
-            Err(not_finite) => return left_alone(&not_finite),
-        };
+        // That they are finite was planned.
+        let seals = seals(&fused).map_err(|wrong| Error::Miswritten {
+            file: self.file.to_owned(),
+            reason: wrong.to_string(),
+        })?;
         let new = Side { nodes: fused.nodes.clone(), constants: constants(&fused) };
         let claim = claim::claim(reader, readings, block, new).map_err(invalid)?;
         match verify::block::prove(&claim, self.limits) {
@@ -178,15 +175,14 @@ impl Work<'_, '_> {
         }
     }
 
-    /// Writes the new model, runs it against the old one, and only then puts it in place;
-    /// or says which weights turned out to be none.
+    /// Writes the new model, runs it against the old one, and only then puts it in place.
     fn write(
         &self,
         to: &Place,
         scopes: &[Scope],
         made: &[Vec<Made>],
         report: &mut Report,
-    ) -> Result<Result<(), NotFinite>, Error> {
+    ) -> Result<(), Error> {
         let invalid = |source| Error::Invalid { file: self.file.to_owned(), source };
         let changes = scopes.iter().zip(made).map(|(scope, made)| {
             let outputs = scope.plan.blocks.iter().map(|block| block.region.output);
@@ -234,11 +230,7 @@ impl Work<'_, '_> {
         });
         let checked = report.seconds.read_back + report.seconds.run;
         report.seconds.write = (seconds - checked).max(0.0);
-        let delivered = match delivered {
-            Ok(delivered) => delivered,
-            Err(Undelivered::Failed(error)) => return Err(error),
-            Err(Undelivered::NotFinite(unfit)) => return Ok(Err(unfit)),
-        };
+        let delivered = delivered?;
         written.bytes = Some(delivered.bytes);
         report.sizes.after.bytes = written.all_bytes().filter(|_| self.options.details);
         let made = |file: &SideFile| Some(&file.location) == delivered.side_file.as_ref();
@@ -249,7 +241,7 @@ impl Work<'_, '_> {
             written.side_files.push(SideFile { location, bytes, sha256 });
         }
         report.output = Some(std::mem::take(written));
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Hashes and counts what was written, if somebody asks.
@@ -365,27 +357,6 @@ fn note_made(made: &[Vec<Made>], report: &mut Report) {
             weights.iter().map(|weights| weights.name.clone()).chain(integers).collect();
         block.proof = made.proof.map(|error| Proof { error });
         block.note_weights(made.compared.clone());
-    }
-}
-
-/// Takes the blocks that need the `unfit` weights out of the plan.
-fn leave_alone(
-    unfit: &NotFinite,
-    scopes: &mut [Scope],
-    made: &mut [Vec<Made>],
-    report: &mut Report,
-) {
-    for (scope, made) in scopes.iter_mut().zip(made) {
-        let both = std::mem::take(&mut scope.plan.blocks).into_iter().zip(std::mem::take(made));
-        for (block, one) in both {
-            if one.fused.weights.iter().any(|weights| weights.name == unfit.tensor) {
-                let reason = Reason::Unproved(unfit.to_string());
-                report.near_misses.push(NearMiss { node: block.name, reason });
-            } else {
-                scope.plan.blocks.push(block);
-                made.push(one);
-            }
-        }
     }
 }
 

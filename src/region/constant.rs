@@ -13,16 +13,17 @@ use prost::Message;
 
 use super::effort::{Budget, Effort};
 use super::evaluation::{is_defined, is_sound};
+use super::read::Layout;
 use crate::engine::{self, EngineError, Limits, Source};
 use crate::numbers::Numbers;
 use crate::onnx::build;
 use crate::onnx::graph::{Graph, Initializer, Node, ValueId};
-use crate::onnx::ids::Table;
+use crate::onnx::ids::{IdMap, Table};
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::storage::Storage;
-use crate::onnx::tensor::{self, Float};
+use crate::onnx::tensor::{self, Extremes, Float};
 
 /// Operators that exporters build constants with. Deterministic, and without bodies.
 const FOLDABLE: &[&str] = &[
@@ -162,6 +163,8 @@ pub struct Constants<'g, 'm> {
     types: Table<ValueId, i32>,
     /// Those that were asked for.
     values: Mutex<Cache>,
+    /// Those of kernels that were asked for.
+    extremes: Mutex<IdMap<ValueId, Extremes>>,
     /// Of all graphs of the model together.
     budget: Arc<Budget>,
 }
@@ -202,6 +205,7 @@ impl<'g, 'm> Constants<'g, 'm> {
             too_deep: Table::default(),
             types: Table::default(),
             values: Mutex::default(),
+            extremes: Mutex::default(),
         };
         let overridable = keep_overridable && graph.model.ir_version >= 4;
         for (id, value) in graph.values() {
@@ -235,6 +239,11 @@ impl<'g, 'm> Constants<'g, 'm> {
         let element_type = match op {
             "Constant" => stored(node).map(|stored| stored.element_type()),
             "Cast" => Some(node.int("to", 0) as i32),
+            // A kernel tells what it reads and makes, where nobody else does.
+            "Conv" | "ConvTranspose" | "Gemm" | "MatMul" => {
+                let mut inputs = node.inputs.iter().flatten();
+                inputs.find_map(|&input| self.element_type(input))
+            }
             "CastLike" | "Where" => node.input(1).and_then(|like| self.element_type(like)),
             "Shape" | "Size" => Some(DataType::Int64.into()),
             "ConstantOfShape" => Some(
@@ -412,6 +421,27 @@ impl<'g, 'm> Constants<'g, 'm> {
         }
         let floats = self.floats(id)?;
         Ok(floats.map(|(values, _)| Arc::new(values.into_iter().collect::<Vec<f64>>()) as _))
+    }
+
+    /// How large the weights of the kernel `id` are, by filter, or, where filters do not lie
+    /// in a row, by weight; `None` as in [`Self::floats`].
+    ///
+    /// # Errors
+    /// As [`Self::floats`].
+    pub fn extremes(&self, id: ValueId, layout: Layout) -> Result<Option<Extremes>, Invalid> {
+        let known = self.extremes.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let Some(tensor) = self.tensor(id)? else { return Ok(None) };
+        let lengths = tensor.dims.iter().skip(1).map(|&dim| usize::try_from(dim).unwrap_or(0));
+        let row = match layout {
+            Layout::OutputsFirst => lengths.fold(1, usize::saturating_mul),
+            Layout::InputsFirst => 1,
+        };
+        let found = tensor::extremes(&tensor, &self.graph.model.storage, row)?;
+        self.extremes.lock().unwrap_or_else(PoisonError::into_inner).insert(id, found);
+        Ok(Some(found))
     }
 
     /// The values of the integer or boolean constant `id`; `None` as in [`Self::floats`].

@@ -314,6 +314,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let (Some(float), [first, width, taps @ ..]) = (float, dims.as_slice()) else {
             return Ok(Err(NotLinear::Malformed("its kernel is not a float tensor [O, C, k…]")));
         };
+        known!(self.same_types(node, &[0, 1, 2]));
         let groups = usize::try_from(node.int("group", 1)).unwrap_or(0);
         if first.checked_rem(groups) != Some(0) || dims.contains(&0) {
             return Ok(Err(NotLinear::Malformed("its groups do not divide its channels")));
@@ -365,6 +366,7 @@ impl<'g, 'm> Reader<'g, 'm> {
             _ => Layout::OutputsFirst,
         };
         let (float, [inputs, outputs]) = known!(self.matrix(weights, layout)?);
+        known!(self.same_types(node, &[0, 1, 2]));
         let bias = match node.input(2) {
             None => Vec::new(),
             Some(bias) => known!(self.row(bias, outputs)?),
@@ -390,6 +392,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         }
         let layout = Layout::InputsFirst;
         let (float, [inputs, outputs]) = known!(self.matrix(weights, layout)?);
+        known!(self.same_types(node, &[0, 1]));
         let rank = known!(self.sizes.rank(input));
         let Some(axes) = rank.checked_sub(2) else { return opaque() };
         let geometry = Geometry {
@@ -506,6 +509,15 @@ impl<'g, 'm> Reader<'g, 'm> {
         let Some(dims) = self.constants.dims(gamma)? else {
             return Ok(Err(self.not_constant(gamma)));
         };
+        // What belongs together: everything; the running statistics apart; γ and β, too.
+        let alike: &[&[usize]] = match self.graph.model.opset {
+            ..14 => &[&[0, 1, 2, 3, 4]],
+            14 => &[&[0, 1, 2], &[3, 4]],
+            _ => &[&[1, 2], &[3, 4]],
+        };
+        for alike in alike {
+            known!(self.same_types(node, alike));
+        }
         let channels = dims.first().copied().unwrap_or(0);
         let mut vectors = Vec::with_capacity(4);
         for index in 1..5 {
@@ -526,6 +538,19 @@ impl<'g, 'm> Reader<'g, 'm> {
         Ok(Ok(Reading::Map(input, Map::Diagonal { scale, shift, order: Order::CANONICAL })))
     }
 
+    /// Whether the inputs of `node` with these numbers are of one type, as its operator asks
+    /// for: no engine runs a float16 kernel on a float32 tensor, and there is no function
+    /// that such a node is. A type that is not known is that of the others, or the node
+    /// would be none.
+    fn same_types(&self, node: &Node, inputs: &[usize]) -> Result<(), NotLinear> {
+        let of_input = |&index: &usize| self.constants.element_type(node.input(index)?);
+        let mut known = inputs.iter().filter_map(of_input);
+        match known.next().is_some_and(|first| known.any(|other| other != first)) {
+            true => Err(NotLinear::Malformed("its inputs have different types")),
+            false => Ok(()),
+        }
+    }
+
     /// Whether anybody needs an output besides the first: a mask, batch statistics.
     pub(super) fn yields_more(&self, node: &Node) -> bool {
         node.outputs.iter().skip(1).flatten().any(|&extra| {
@@ -540,6 +565,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let (Some(left), Some(right)) = (node.input(0), node.input(1)) else {
             return Ok(Err(NotLinear::Malformed("an operand is missing")));
         };
+        known!(self.same_types(node, &[0, 1]));
         let subtracts = op == "Sub";
         let (tensor, constant, constant_first) =
             match (self.constants.contains(left), self.constants.contains(right)) {
@@ -908,7 +934,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         }
         let differs = "its border is filled with other values than the operation before it gives";
         let differs = Ok(Err(NotLinear::Unrepresentable(differs)));
-        let Some((operand, map, inner)) = self.shifting(input)? else { return differs };
+        let Some((operand, map, inner)) = known!(self.shifting(input)?) else { return differs };
         let shift = map.shift();
         let at = |shifts: &[f64], channel: usize| {
             if shifts.len() == 1 { shifts.first() } else { shifts.get(channel) }.copied()
@@ -932,24 +958,26 @@ impl<'g, 'm> Reader<'g, 'm> {
 
     /// What it reads, the map, and what it makes, if `value` was made by one that adds
     /// something.
-    fn shifting(&self, value: ValueId) -> Result<Option<(ValueId, Map, ValueId)>, Invalid> {
+    fn shifting(&self, value: ValueId) -> Read<Option<(ValueId, Map, ValueId)>> {
         let mut producer = self.graph.value(value).producer;
         for _ in 0..MAX_IDENTITIES {
-            let Some(node) = producer.map(|producer| self.graph.node(producer)) else { break };
+            let Some(node) = producer.map(|producer| self.graph.node(producer)) else {
+                return Ok(Ok(None));
+            };
             match node.standard_op() {
                 Some("Identity") => {
                     producer = node.input(0).and_then(|input| self.graph.value(input).producer);
                 }
                 Some("Conv" | "BatchNormalization" | "Add" | "Sub") => {
-                    return Ok(match (self.read(node)?, node.output()) {
+                    return Ok(Ok(match (self.read(node)?, node.output()) {
                         (Reading::Map(operand, map), Some(output)) => Some((operand, map, output)),
                         _ => None,
-                    });
+                    }));
                 }
-                _ => break,
+                _ => return Ok(Ok(None)),
             }
         }
-        Ok(None)
+        Ok(Err(NotLinear::Limit("it stands behind more than 64 Identities, the most followed")))
     }
 
     /// ReduceSum (opset 1 to 13) over an axis along which tensors were stacked.

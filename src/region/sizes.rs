@@ -73,10 +73,10 @@ impl<'g, 'm> Sizes<'g, 'm> {
             if self.graph.nodes().any(|(_, node)| node.aligns_by_axis()) {
                 return Inference::default();
             }
-            if !matches!(self.constants.oversized(), Ok(None)) {
-                return Inference::default();
-            }
             let limited = |limit| Inference { limit: Some(limit), ..Inference::default() };
+            if !matches!(self.constants.oversized(), Ok(None)) {
+                return limited("it computes a constant larger than any that is evaluated");
+            }
             if self.graph.node_count() > MAX_NODES {
                 return limited("of graphs with more than 65536 nodes no sizes are inferred");
             }
@@ -109,7 +109,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
     /// That `what` is not known, and how the user can fix it.
     pub(super) fn unknown(&self, what: String) -> NotLinear {
         if let Some(limit) = self.inference().and_then(|inference| inference.limit) {
-            return NotLinear::Unknown { what, remedy: limit.to_owned() };
+            return NotLinear::NotInferred { what, limit };
         }
         let remedy = match self.open_input() {
             Some(example) if self.graph.outer.is_none() => {

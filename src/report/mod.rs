@@ -564,6 +564,8 @@ fn kind(reason: &Reason) -> &'static str {
         Reason::NotLinear { .. } => "not_linear",
         Reason::Dearer { .. } => "dearer",
         Reason::ReadElsewhere(_) => "read_elsewhere",
+        Reason::Unfit(_) => "unfit",
+        Reason::Limit(_) => "limit",
         Reason::Unproved(_) => "unproved",
         Reason::Call(_) => "call",
         Reason::Skipped => "skipped",
