@@ -130,8 +130,7 @@ fn carry_out(
     if let Some(output) = output {
         let limits = Limits::new(options.verify_timeout, options.verify_memory);
         let (file, original) = (&file, &original);
-        let work =
-            Work { file, original, graphs: &graphs, constants: &constants, options, limits };
+        let work = Work { file, original, graphs: &graphs, constants: &constants, options, limits };
         work.carry_out(output, &mut scopes, report)?;
     }
     Ok(())

@@ -364,5 +364,6 @@ fn note_made(made: &[Vec<Made>], report: &mut Report) {
 fn expected<'c>(scope: &'c Scope, made: &'c [Made]) -> Expected<'c> {
     let blocks = made.iter().map(|made| (made.fused.nodes.as_slice(), made.seals.as_slice()));
     let inferred = scope.inferred.forms.iter().map(|(id, form)| (*id, form));
-    Expected { blocks: blocks.collect(), inferred: inferred.collect() }
+    let infos = made.iter().flat_map(|made| &made.fused.infos);
+    Expected { blocks: blocks.collect(), inferred: inferred.collect(), infos: infos.collect() }
 }

@@ -58,7 +58,9 @@ fn constants_are_computed_in_their_type() {
             rows.entry(name.to_owned()).or_default().push(kind);
             match name.strip_prefix("undefined.") {
                 Some(_) => failures.push(format!("{kind}: {name} is constant")),
-                None => failures.extend(difference(&expected, &found).map(|why| format!("{kind}: {name} {why}"))),
+                None => failures.extend(
+                    difference(&expected, &found).map(|why| format!("{kind}: {name} {why}")),
+                ),
             }
         }
     }
@@ -79,7 +81,8 @@ fn difference(expected: &TensorProto, found: &TensorProto) -> Option<String> {
     }
     let Some(float) = Float::from_onnx(expected.data_type()) else {
         let same = expected.raw_data() == found.raw_data();
-        return (!same).then(|| format!("is {:?}, not {:?}", found.raw_data(), expected.raw_data()));
+        return (!same)
+            .then(|| format!("is {:?}, not {:?}", found.raw_data(), expected.raw_data()));
     };
     let [a, b] = [expected, found].map(|t| tensor::floats(t, &Storage::default()).unwrap());
     let largest = a.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));

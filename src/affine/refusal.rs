@@ -45,7 +45,9 @@ pub enum Refusal {
     )]
     Axes,
     /// Terms of a sum that are broadcast onto each other.
-    #[error("what is added has another number of dimensions, so its channels are not the same axis")]
+    #[error(
+        "what is added has another number of dimensions, so its channels are not the same axis"
+    )]
     Ranks,
     /// A convolution and a transposed one.
     #[error("one is a convolution and the other a transposed convolution")]

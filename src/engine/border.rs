@@ -31,6 +31,9 @@ pub fn guarded<T: Send + 'static>(
     limits: Limits,
     work: impl FnOnce() -> TractResult<T> + Send + 'static,
 ) -> Result<T, EngineError> {
+    if limits.are_over() {
+        return Err(EngineError::TooLong);
+    }
     let (done, outcome) = sync_channel(1);
     let job: Job = Box::new(move || drop(done.send(catch_unwind(AssertUnwindSafe(work)))));
     let worker = WORKER.take().map_or_else(started, Ok);

@@ -375,17 +375,24 @@ pub fn extremes(
         check_data(tensor, storage)?;
         let Some(bytes) = raw(tensor, storage)? else { return Ok(None) };
         let found = match Float::from_onnx(tensor.data_type()) {
-            Some(Float::F16) => of_bits(&bytes, row, |b| u16::from_le_bytes(b) & 0x7fff, |bits| {
-                f16::from_bits(bits).to_f64()
-            }),
-            Some(Float::Bf16) => of_bits(&bytes, row, |b| u16::from_le_bytes(b) & 0x7fff, |bits| {
-                bf16::from_bits(bits).to_f64()
-            }),
-            Some(Float::F32) => {
-                of_bits(&bytes, row, |b| u32::from_le_bytes(b) & (u32::MAX >> 1), |bits| {
-                    f32::from_bits(bits).into()
-                })
-            }
+            Some(Float::F16) => of_bits(
+                &bytes,
+                row,
+                |b| u16::from_le_bytes(b) & 0x7fff,
+                |bits| f16::from_bits(bits).to_f64(),
+            ),
+            Some(Float::Bf16) => of_bits(
+                &bytes,
+                row,
+                |b| u16::from_le_bytes(b) & 0x7fff,
+                |bits| bf16::from_bits(bits).to_f64(),
+            ),
+            Some(Float::F32) => of_bits(
+                &bytes,
+                row,
+                |b| u32::from_le_bytes(b) & (u32::MAX >> 1),
+                |bits| f32::from_bits(bits).into(),
+            ),
             Some(Float::F64) => {
                 of_bits(&bytes, row, |b| u64::from_le_bytes(b) & (u64::MAX >> 1), f64::from_bits)
             }

@@ -164,9 +164,8 @@ fn is_in_range(
         Some(operand) => tensor::wide_integers(operand, &Storage::default()),
         None => Ok(Vec::new()),
     };
-    let magnitudes = |index| {
-        Ok(integers(index)?.into_iter().map(i128::unsigned_abs).collect::<Vec<u128>>())
-    };
+    let magnitudes =
+        |index| Ok(integers(index)?.into_iter().map(i128::unsigned_abs).collect::<Vec<u128>>());
     let fits = |magnitude: u128| magnitude <= most.unsigned_abs();
     let sum = |all: Vec<u128>| all.into_iter().fold(0, u128::saturating_add);
     Ok(match node.standard_op() {
@@ -207,7 +206,9 @@ fn is_cast(from: &TensorProto, value: &TensorProto) -> Result<bool, TensorError>
             let (from, value) = (tensor::floats(from, storage)?, tensor::floats(value, storage)?);
             let is_rounded = |(&from, &value): (&f64, &f64)| {
                 let over_f32 = float.round(f64::from(from as f32));
-                float.round(from) == value && (over_f32 == value || from == value) && value.is_finite()
+                float.round(from) == value
+                    && (over_f32 == value || from == value)
+                    && value.is_finite()
             };
             Ok(from.iter().zip(&value).all(is_rounded))
         }

@@ -240,9 +240,10 @@ fn check_part(part: &Part<Affine>, float: Float) -> Result<(), Unfit> {
         return Err(Unfit::NotFinite(float));
     }
     let bias_of = |channel: usize| bias.get(channel).map_or(0.0, |bias| bias.abs());
-    let lost = filters.iter().enumerate().find(|(channel, filter)| {
-        !filter.keeps_precision(float, bias_of(*channel), of_all)
-    });
+    let lost = filters
+        .iter()
+        .enumerate()
+        .find(|(channel, filter)| !filter.keeps_precision(float, bias_of(*channel), of_all));
     match lost {
         Some((channel, _)) => Err(Unfit::Imprecise { float, channel }),
         None => Ok(()),
