@@ -13,7 +13,7 @@ use prost::bytes::Bytes;
 use super::proto::tensor_proto::DataType;
 use super::proto::{SparseTensorProto, TensorProto};
 use super::storage::{Place, Storage, StorageError};
-use crate::numbers::{self, Numbers};
+use crate::numbers::{self, Numbers, larger};
 
 /// The floating point types a weight can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -354,7 +354,7 @@ impl Extremes {
     /// With one more row, whose largest number is `largest`.
     fn with_row(self, largest: f64) -> Self {
         Extremes {
-            most: if largest <= self.most { self.most } else { largest },
+            most: larger(self.most, largest),
             least: if largest > 0.0 { self.least.min(largest) } else { self.least },
             has_zeros: self.has_zeros || largest == 0.0,
         }
@@ -405,8 +405,7 @@ pub fn extremes(
         return Ok(found);
     }
     let values: Vec<f64> = floats(tensor, storage)?.into_iter().map(f64::abs).collect();
-    let larger = |most: f64, &value: &f64| if value <= most { most } else { value };
-    let rows = values.chunks(row.max(1)).map(|row| row.iter().fold(0.0, larger));
+    let rows = values.chunks(row.max(1)).map(|row| row.iter().copied().fold(0.0, larger));
     Ok(rows.fold(Extremes::NONE, Extremes::with_row))
 }
 

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use super::read::{Map, Reader, Reading};
 use super::{Kind, Part, Readings, Region};
 use crate::affine::{Affine, Refusal};
-use crate::numbers::Numbers;
+use crate::numbers::{Numbers, larger};
 use crate::onnx::graph::ValueId;
 use crate::onnx::ids::IdMap;
 use crate::onnx::model::Invalid;
@@ -183,9 +183,7 @@ fn of_map(reader: &Reader, map: &Map) -> Result<Option<(Bounds, f64)>, Invalid> 
 }
 
 fn largest(numbers: &[f64]) -> f64 {
-    // A NaN must not disappear in a maximum.
-    let larger = |most: f64, number: &f64| if number.abs() <= most { most } else { number.abs() };
-    numbers.iter().fold(0.0, larger)
+    numbers.iter().map(|number| number.abs()).fold(0.0, larger)
 }
 
 /// Why weights are not there.

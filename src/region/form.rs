@@ -16,8 +16,8 @@ use std::rc::Rc;
 
 use super::read::{Map, Reader, Reading};
 use super::{
-    Kind, NearMiss, NotLinear, Part, Readings, Reason, Region, are_of_one_rank, keeps_channels,
-    kind_of, nodes_of, steps,
+    Kind, NearMiss, NotLinear, Part, Readings, Reason, Region, are_of_one_rank, kind_of, nodes_of,
+    steps,
 };
 use crate::affine::{Geometry, Work};
 use crate::onnx::graph::{NodeId, ValueId};
@@ -294,8 +294,11 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     /// nobody else needs the sum and no plain operand would need a convolution.
     fn scaled_terms(&self, nearest: &Anchor, map: &Map) -> Option<Vec<Term>> {
         let form = self.forms.get(nearest.part.root)?;
-        let is_uniform = keeps_channels(map);
-        let pointwise = is_uniform || matches!(map, Map::Diagonal { .. });
+        let pointwise = match map {
+            Map::Diagonal { .. } => true,
+            Map::Filter { windows, .. } => windows.is_empty(),
+            Map::Conv { .. } | Map::Bordered { .. } | Map::Transpose { .. } => false,
+        };
         if form.terms.len() < 2 || !pointwise || !self.dies(nearest) {
             return None;
         }
@@ -303,7 +306,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             term.iter().find(|at| at.part.kind == Kind::Weighted).map(|at| at.part.map.clone())
         };
         let maps = form.terms.iter().map(weighted).collect::<Option<Vec<Geometry>>>()?;
-        if !is_uniform && !are_of_one_rank(maps.iter()) {
+        if !are_of_one_rank(maps.iter()) {
             return None;
         }
         let scaled = |term: &Term| {
@@ -627,7 +630,8 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         roots.sort_unstable();
         roots.dedup();
         let nearly = !matches!(why, NotLinear::Operator(_) | NotLinear::Foreign(_));
-        if roots.len() < count || (nearly && count > 0) {
+        let is_beyond = matches!(why, NotLinear::Limit(_));
+        if roots.len() < count || (nearly && count > 0) || is_beyond {
             let node = graph.node(id).label().to_owned();
             self.miss(output, Reason::NotLinear { node, why: why.clone() });
         }

@@ -351,11 +351,6 @@ pub fn kind_of(map: &Map) -> Kind {
     }
 }
 
-/// Whether a map does the same to all elements, wherever they are.
-pub fn keeps_channels(map: &Map) -> bool {
-    matches!(map, Map::Filter { windows, .. } if windows.is_empty())
-}
-
 /// Whether the terms of a sum all have so many axes: kernels tell, and what is as wide as
 /// the identity does not. Else one is broadcast onto the other, from the last axis on, and
 /// the channels of one are not those of the other: of `[1, 4, 6, 6] + [4, 4]`, axis 1 is the
@@ -484,7 +479,7 @@ impl Region {
                     let (lifted, kind) = (lift(map)?, kind_of(map));
                     let operand = take(&mut forms, *input);
                     let geometries = operand.iter().map(|part| part.map.geometry());
-                    if operand.len() > 1 && !(keeps_channels(map) || are_of_one_rank(geometries)) {
+                    if operand.len() > 1 && !are_of_one_rank(geometries) {
                         return Err(Refusal::Ranks.into());
                     }
                     let bare = lifted.clone().unshifted();

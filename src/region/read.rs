@@ -266,11 +266,14 @@ impl<'g, 'm> Reader<'g, 'm> {
             "BatchNormalization" => self.norm(node)?,
             "Add" | "Sub" | "Mul" | "Div" => self.arithmetic(node, op)?,
             // With a constant that is no shift, it is a sum all the same.
-            "Sum" if node.inputs.len() == 2 => match self.arithmetic(node, "Add")? {
-                Err(_) => sum(node),
-                shift => shift,
+            "Sum" => match self.same_types(node, &(0..node.inputs.len()).collect::<Vec<_>>()) {
+                Err(why) => Err(why),
+                Ok(()) if node.inputs.len() == 2 => match self.arithmetic(node, "Add")? {
+                    Err(_) => sum(node),
+                    shift => shift,
+                },
+                Ok(()) => sum(node),
             },
-            "Sum" => sum(node),
             "Neg" => of_input(node, uniform(-1.0, 0.0)),
             "Pad" => self.pad(node)?,
             "Slice" => self.slice(node)?,
