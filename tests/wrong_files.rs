@@ -91,15 +91,12 @@ fn the_new_file_computes_what_the_old_one_did() {
             assert_eq!(is_same, blocks == 0, "{case}");
             for set in [model.clone(), model.with_file_name("second").join("model.onnx")] {
                 let (inputs, expected) = (data(&set, "input"), data(&set, "output"));
-                if inputs.is_empty() {
+                // What stayed as it was is compared already; and tract does not know all of it.
+                if blocks == 0 || inputs.is_empty() {
                     continue;
                 }
-                let found = match run(&output, folder.path(), &inputs) {
-                    Ok(found) => found,
-                    // tract does not know the old one, and nothing was changed.
-                    Err(_) if blocks == 0 => continue,
-                    Err(error) => panic!("{case}: {error}"),
-                };
+                let found = run(&output, folder.path(), &inputs)
+                    .unwrap_or_else(|error| panic!("{case}: {error}"));
                 for (expected, found) in expected.iter().zip(&found) {
                     let error = relative_error(expected, found);
                     assert!(error <= allowed(&model), "{case}: {error:e}");
@@ -108,7 +105,7 @@ fn the_new_file_computes_what_the_old_one_did() {
             }
         }
     }
-    assert!(compared >= 25, "{compared}");
+    assert!(compared >= 16, "{compared}");
 }
 
 #[test]
