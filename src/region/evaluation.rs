@@ -96,14 +96,18 @@ const ROUND_ONCE: &[&str] = &[
     "Sub",
 ];
 
+/// Whether `node` moves elements, compares or casts them.
+pub(super) fn only_moves(node: &Node) -> bool {
+    node.standard_op().is_some_and(|op| MOVES.contains(&op))
+}
+
 /// Whether the engine computes `node` as ONNX says, on operands of these types.
 pub(super) fn is_sound(node: &Node, operands: &[TensorProto]) -> bool {
     let Some(op) = node.standard_op() else { return false };
-    // The first of Where is a condition.
-    let data = operands.get(usize::from(op == "Where")).map_or(0, TensorProto::data_type);
-    if MOVES.contains(&op) {
+    if only_moves(node) {
         return true;
     }
+    let data = operands.first().map_or(0, TensorProto::data_type);
     match (Float::from_onnx(data), DataType::try_from(data)) {
         (Some(Float::F32 | Float::F64), _) => true,
         (Some(Float::F16 | Float::Bf16), _) => {
