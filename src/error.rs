@@ -107,6 +107,15 @@ pub enum Error {
         /// The engine's reason.
         reason: String,
     },
+    /// The engine did not end with what others depend on. Nothing is decided by time, so
+    /// there is no result.
+    #[error("{file}: nothing was written: tract did not end in time with {what}")]
+    TooLong {
+        /// The file.
+        file: String,
+        /// What it was asked for, and what allows more time, if anything does.
+        what: String,
+    },
     /// `--require-fusion` was given, and there was nothing to fuse.
     #[error("{file}: nothing was fused")]
     NothingFused {
@@ -150,7 +159,7 @@ impl Error {
             Error::NothingFused { .. } => 4,
             Error::Fusable { .. } => 5,
             Error::Read { .. } | Error::Write { .. } => 6,
-            Error::NotRun { .. } => 7,
+            Error::NotRun { .. } | Error::TooLong { .. } => 7,
         }
     }
 }

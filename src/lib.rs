@@ -113,7 +113,7 @@ fn carry_out(
     }
     let original = scope::open(input, options.links)?;
     report.input.note(&original, options.details);
-    let functions = Functions::of(&original, options).map_err(invalid)?;
+    let functions = Functions::of(&file, &original, options)?;
     let model = functions.inlined.as_ref().unwrap_or(&original);
     let graphs = Graph::read_all(model).map_err(invalid)?;
     graphs.iter().take(1).try_for_each(Graph::check_tensors).map_err(invalid)?;
@@ -126,6 +126,7 @@ fn carry_out(
     let mut scopes = Scope::of_all(&readers, &options.skip).map_err(invalid)?;
     look::look(report, model, &graphs, &scopes, options).map_err(invalid)?;
     report.near_misses.extend(functions.near_misses);
+    scope::check_time(&file, &constants)?;
     report.seconds.plan = planning.elapsed().as_secs_f64();
     if options.details {
         // Only now: what constants may cost depends on the side files that were looked at.
@@ -135,7 +136,8 @@ fn carry_out(
     work::must_fuse(&file, report, options)?;
     if let Some(output) = output {
         let limits = Limits::new(options.verify_timeout, options.verify_memory);
-        let work = Work { file: &file, original: &original, graphs: &graphs, options, limits };
+        let (file, original) = (&file, &original);
+        let work = Work { file, original, graphs: &graphs, constants: &constants, options, limits };
         work.carry_out(output, &mut scopes, report)?;
     }
     Ok(())

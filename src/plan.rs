@@ -1,8 +1,8 @@
 //! What will be rewritten: blocks, their names, and their cost before and after.
 //!
 //! A region becomes a [`Block`] if its result, counted, has fewer nodes and no more
-//! weights and multiply-adds. Knows no weights and writes nothing; what it decides
-//! can be printed.
+//! weights and multiply-adds, and if its weights exist in the model's type
+//! ([`fit`]). Writes nothing; what it decides can be printed.
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
@@ -20,9 +20,10 @@ use crate::onnx::graph::{self, Graph, Node, NodeId, ValueId};
 use crate::onnx::ids::{IdMap, IdSet, Table};
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::tensor::Float;
+use crate::region::fit;
 use crate::region::form::{Absorbed, Walk};
 use crate::region::read::{Map, Reader, Reading};
-use crate::region::{Kind, NearMiss, Part, Readings, Reason, Region, nodes_of};
+use crate::region::{Kind, NearMiss, NotLinear, Part, Readings, Reason, Region, nodes_of};
 
 /// No kernel of a real network has more weights; a bound on what is allocated.
 const MAX_WEIGHTS: f64 = (1u64 << 31) as f64;
@@ -33,6 +34,9 @@ const MAX_ROUNDS: usize = 8;
 /// How often smaller regions are looked for inside those that are left alone; in real
 /// models these nest a few deep.
 const MAX_RETRIES: usize = 64;
+
+const TOO_MANY_RETRIES: Reason =
+    Reason::Limit("smaller blocks are looked for 64 times inside those that are left alone");
 
 /// Size of a piece of graph.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -137,6 +141,10 @@ pub fn plan(reader: &Reader, readings: &Readings, names: &mut Names, skip: &[Str
                     if retries > MAX_RETRIES {
                         left_alone.extend(made_by(&nodes));
                     }
+                    let reason = match reason {
+                        Reason::Dearer { .. } if retries > MAX_RETRIES => TOO_MANY_RETRIES,
+                        reason => reason,
+                    };
                     // Of a region and the smaller ones inside it, the whole is the news.
                     let last = nodes.last().filter(|node| !inside_refused.contains(node));
                     if let Some(&last) = last {
@@ -205,16 +213,25 @@ fn block(
     let weighted = parts.iter().any(|part| part.kind == Kind::Weighted);
     let profitable = after.nodes < before.nodes
         && after.parameters <= before.parameters
-        && after.work.no_more_than(&before.work)
-        && after.parameters < MAX_WEIGHTS;
+        && after.work.no_more_than(&before.work);
     if !(emittable && weighted && profitable) {
         return Err(Reason::Dearer { before: before.parameters, after: after.parameters });
     }
-    let mut floats = region.nodes.iter().filter_map(|&id| match readings.get(id) {
-        Some(Reading::Map(_, Map::Conv { float, .. })) => Some(*float),
+    if after.parameters >= MAX_WEIGHTS {
+        return Err(Reason::Limit("kernels of 2³¹ weights and more are not fused"));
+    }
+    let kernels = region.nodes.iter().filter_map(|&id| match readings.get(id) {
+        Some(Reading::Map(_, Map::Conv { float, .. })) => Some((id, *float)),
         _ => None,
     });
-    let float = floats.next().unwrap_or(Float::F32);
+    let float = kernels.clone().next().map_or(Float::F32, |(_, float)| float);
+    // What they are added to each other in is no node, whatever its inputs' types are.
+    if let Some((id, _)) = kernels.clone().find(|(_, other)| *other != float) {
+        let node = reader.graph.node(id).label().to_owned();
+        let why = NotLinear::Malformed("its kernel has another type than those beside it");
+        return Err(Reason::NotLinear { node, why });
+    }
+    fit::check(reader, readings, &region, float)?;
     let described = Branches { reader, readings, region: &region, parts: &parts };
     let (branches, drawing) = described.of(region.output);
     let norms = region

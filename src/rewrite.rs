@@ -153,6 +153,14 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
             continue;
         }
         rewrite_graph(graph, changes, rest, &mut rewrite)?;
+        let infos = changes.blocks.iter().flat_map(|(_, fused)| &fused.infos);
+        let with: Vec<u8> =
+            infos.flat_map(|info| splice::entry(graph_field::VALUE_INFO, info)).collect();
+        if !with.is_empty() {
+            let last = graph.scope.fields(graph_field::VALUE_INFO).next_back();
+            let at = last.map_or(graph.scope.end_of_initializers(), |field| field.entry.end);
+            rewrite.edits.push(Edit::insert(at, with.into(), &graph.scope.container()));
+        }
         rewrite.tensors.extend(new_tensors(graphs, graph, changes));
     }
     rewrite.containers = graph::containers(graphs);

@@ -104,6 +104,18 @@ pub fn check_inputs(file: &str, graphs: &[Graph], options: &Options) -> Result<(
     Ok(())
 }
 
+/// Whether the engine ended with all that it was asked for; what depends on time is no
+/// result.
+///
+/// # Errors
+/// Names what it did not end with.
+pub fn check_time(file: &str, constants: &[Arc<Constants>]) -> Result<(), Error> {
+    match constants.iter().find_map(|constants| constants.overrun()) {
+        Some(what) => Err(Error::TooLong { file: file.to_owned(), what: what.to_owned() }),
+        None => Ok(()),
+    }
+}
+
 /// What is inside the local functions of a model.
 #[derive(Default)]
 pub struct Functions {
@@ -118,16 +130,20 @@ impl Functions {
     /// Looks into those that `model` calls.
     ///
     /// # Errors
-    /// If the model is malformed.
-    pub fn of(model: &Model, options: &Options) -> Result<Self, Invalid> {
+    /// If the model is malformed, or the engine does not end.
+    pub fn of(file: &str, model: &Model, options: &Options) -> Result<Self, Error> {
+        let invalid = |source| Error::Invalid { file: file.to_owned(), source };
         let index = |bytes| Model::index(bytes, model.storage.clone());
-        let Some(bytes) = inline(model, &|_| true)? else { return Ok(Self::default()) };
-        let inlined = index(bytes)?;
-        let graphs = Graph::read_all(&inlined)?;
-        let constants = Constants::find_all(&graphs, options.keep_overridable)?;
+        let Some(bytes) = inline(model, &|_| true).map_err(invalid)? else {
+            return Ok(Self::default());
+        };
+        let inlined = index(bytes).map_err(invalid)?;
+        let graphs = Graph::read_all(&inlined).map_err(invalid)?;
+        let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
         let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
         let readers = readers(&graphs, &constants, &dependence, options);
-        let scopes = Scope::of_all(&readers, &options.skip)?;
+        let scopes = Scope::of_all(&readers, &options.skip).map_err(invalid)?;
+        check_time(file, &constants)?;
         let nodes = scopes.iter().flat_map(|scope| {
             let nodes = scope.plan.blocks.iter().flat_map(|block| &block.region.nodes);
             let inferred = scope.inferred.forms.iter().map(|(id, _)| id);
@@ -139,8 +155,9 @@ impl Functions {
             callers.extend(name.match_indices('/').filter_map(|(end, _)| name.get(..end)));
         }
         let takes_part = |call: &str| callers.contains(call);
-        let part = inline(model, &takes_part)?.map(index).transpose()?;
-        let known = Graph::read_all(part.as_ref().unwrap_or(model))?;
+        let part = inline(model, &takes_part).map_err(invalid)?;
+        let part = part.map(index).transpose().map_err(invalid)?;
+        let known = Graph::read_all(part.as_ref().unwrap_or(model)).map_err(invalid)?;
         let known = known.iter().flat_map(Graph::nodes).map(|(_, node)| node.label());
         let known: HashSet<&str> = known.collect();
         let near_misses = scopes.iter().flat_map(|scope| &scope.inferred.near_misses);

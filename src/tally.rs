@@ -100,7 +100,7 @@ fn work_of(reader: &Reader, map: &Map, output: ValueId) -> Option<f64> {
 }
 
 /// Sizes are not inferred for this purpose alone in graphs with more nodes: the engine's
-/// time for that grows faster than their number, to half a minute for 50,000.
+/// time for that grows faster than their number.
 const MOST_NODES: usize = 10_000;
 
 /// How many positions, over all images, and channels `output` has.

@@ -9,8 +9,8 @@ use rayon::prelude::*;
 
 use crate::affine::Comparison;
 use crate::claim;
-use crate::deliver::{Delivery, Undelivered};
-use crate::engine::{Constant, Limits};
+use crate::deliver::Delivery;
+use crate::engine::{Constant, EngineError, Limits};
 use crate::error::Error;
 use crate::fuse::{self, FuseError, Fused, NotFinite};
 use crate::look;
@@ -18,14 +18,15 @@ use crate::onnx::graph::Graph;
 use crate::onnx::model::{Invalid, Model};
 use crate::options::{Options, Place};
 use crate::plan::Block;
+use crate::region::constant::Constants;
 use crate::region::read::Reader;
 use crate::region::{NearMiss, Reason};
 use crate::report::{File, Proof, Report, SideFile, Size, timed};
 use crate::rewrite::{self, Changes};
-use crate::scope::Scope;
+use crate::scope::{self, Scope};
 use crate::tally;
 use crate::verify;
-use crate::verify::block::Side;
+use crate::verify::block::{Side, Unproved};
 use crate::verify::original::Original;
 use crate::verify::model::Outcome;
 use crate::verify::seal::Seal;
@@ -39,6 +40,8 @@ pub struct Work<'w, 'm> {
     pub original: &'w Model,
     /// Of the model whose functions are inlined.
     pub graphs: &'w [Graph<'m>],
+    /// What is constant in them.
+    pub constants: &'w [Arc<Constants<'w, 'm>>],
     /// What was asked for.
     pub options: &'w Options,
     /// What verification may take from now on.
@@ -77,19 +80,16 @@ impl Work<'_, '_> {
         let mut fusing = 0.0;
         let made = timed(&mut fusing, || self.fuse_and_prove(scopes, report));
         report.seconds.fuse_and_prove = fusing;
-        let mut made = made?;
-        loop {
-            // Blocks leave the plan, and none comes.
-            if made.iter().flatten().count() != report.blocks.len() {
-                let noted = look::note_blocks(report, scopes, self.options);
-                noted.map_err(|source| Error::Invalid { file: self.file.to_owned(), source })?;
-            }
-            note_made(&made, report);
-            must_fuse(self.file, report, self.options)?;
-            let Err(unfit) = self.write(to, scopes, &made, report)? else { return Ok(()) };
-            // Begin again without it: a weight that is not finite is rare.
-            leave_alone(&unfit, scopes, &mut made, report);
+        let made = made?;
+        scope::check_time(self.file, self.constants)?;
+        // Blocks leave the plan, and none comes.
+        if made.iter().flatten().count() != report.blocks.len() {
+            let noted = look::note_blocks(report, scopes, self.options);
+            noted.map_err(|source| Error::Invalid { file: self.file.to_owned(), source })?;
         }
+        note_made(&made, report);
+        must_fuse(self.file, report, self.options)?;
+        self.write(to, scopes, &made, report)
     }
 
     /// Fuses all blocks in parallel, each proved as soon as it is there. What cannot
@@ -158,14 +158,20 @@ impl Work<'_, '_> {
         if !self.options.verify {
             return Ok(Done::Made(Made { fused, seals: Vec::new(), proof: None, compared }));
         }
-        let seals = match seals(&fused) {
-            Ok(seals) => seals,
-            Err(not_finite) => return left_alone(&not_finite),
-        };
+        // That they are finite was planned.
+        let seals = seals(&fused).map_err(|wrong| Error::Miswritten {
+            file: self.file.to_owned(),
+            reason: wrong.to_string(),
+        })?;
         let new = Side { nodes: fused.nodes.clone(), constants: constants(&fused) };
         let claim = claim::claim(reader, readings, block, new);
         match verify::block::prove(original, &claim, self.limits) {
             Ok(error) => Ok(Done::Made(Made { fused, seals, proof: Some(error), compared })),
+            // Else it would depend on the machine what is fused.
+            Err(Unproved::NotRun(EngineError::TooLong)) => Err(Error::TooLong {
+                file: self.file.to_owned(),
+                what: format!("the proof of block `{}` (--verify-timeout allows more)", block.name),
+            }),
             Err(cannot_tell) if !cannot_tell.is_wrong() => left_alone(&cannot_tell),
             Err(wrong) => Err(Error::BlockDiffers {
                 file: self.file.to_owned(),
@@ -176,15 +182,14 @@ impl Work<'_, '_> {
         }
     }
 
-    /// Writes the new model, runs it against the old one, and only then puts it in place;
-    /// or says which weights turned out to be none.
+    /// Writes the new model, runs it against the old one, and only then puts it in place.
     fn write(
         &self,
         to: &Place,
         scopes: &[Scope],
         made: &[Vec<Made>],
         report: &mut Report,
-    ) -> Result<Result<(), NotFinite>, Error> {
+    ) -> Result<(), Error> {
         let invalid = |source| Error::Invalid { file: self.file.to_owned(), source };
         let changes = scopes.iter().zip(made).map(|(scope, made)| {
             let outputs = scope.plan.blocks.iter().map(|block| block.region.output);
@@ -232,11 +237,7 @@ impl Work<'_, '_> {
         });
         let checked = report.seconds.read_back + report.seconds.run;
         report.seconds.write = (seconds - checked).max(0.0);
-        let delivered = match delivered {
-            Ok(delivered) => delivered,
-            Err(Undelivered::Failed(error)) => return Err(error),
-            Err(Undelivered::NotFinite(unfit)) => return Ok(Err(unfit)),
-        };
+        let delivered = delivered?;
         written.bytes = Some(delivered.bytes);
         report.sizes.after.bytes = written.all_bytes().filter(|_| self.options.details);
         let made = |file: &SideFile| Some(&file.location) == delivered.side_file.as_ref();
@@ -247,7 +248,7 @@ impl Work<'_, '_> {
             written.side_files.push(SideFile { location, bytes, sha256 });
         }
         report.output = Some(std::mem::take(written));
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Hashes and counts what was written, if somebody asks.
@@ -387,30 +388,10 @@ fn note_made(made: &[Vec<Made>], report: &mut Report) {
     }
 }
 
-/// Takes the blocks that need the `unfit` weights out of the plan.
-fn leave_alone(
-    unfit: &NotFinite,
-    scopes: &mut [Scope],
-    made: &mut [Vec<Made>],
-    report: &mut Report,
-) {
-    for (scope, made) in scopes.iter_mut().zip(made) {
-        let both = std::mem::take(&mut scope.plan.blocks).into_iter().zip(std::mem::take(made));
-        for (block, one) in both {
-            if one.fused.weights.iter().any(|weights| weights.name == unfit.tensor) {
-                let reason = Reason::Unproved(unfit.to_string());
-                report.near_misses.push(NearMiss { node: block.name, reason });
-            } else {
-                scope.plan.blocks.push(block);
-                made.push(one);
-            }
-        }
-    }
-}
-
 /// What the new file must hold because of what was made.
 fn expected<'c>(scope: &'c Scope, made: &'c [Made]) -> Expected<'c> {
     let blocks = made.iter().map(|made| (made.fused.nodes.as_slice(), made.seals.as_slice()));
     let inferred = scope.inferred.forms.iter().map(|(id, form)| (*id, form));
-    Expected { blocks: blocks.collect(), inferred: inferred.collect() }
+    let infos = made.iter().flat_map(|made| &made.fused.infos);
+    Expected { blocks: blocks.collect(), inferred: inferred.collect(), infos: infos.collect() }
 }

@@ -73,9 +73,9 @@ fn exit_codes() {
             false,
         ),
         (
-            &[BLOCK, "OUT", "--verify-timeout", "0", "--require-fusion"],
-            4,
-            "nothing was fused",
+            &[BLOCK, "OUT", "--verify-timeout", "0"],
+            7,
+            "did not end in time with the proof of block",
             false,
         ),
         (&[unrunnable, "OUT", "--require-run"], 7, "could not be run", false),

@@ -87,7 +87,8 @@ pub struct Arguments {
     /// [default: 1e-4 for float32, 2e-2 for float16, 1e-9 for float64]
     #[arg(long, value_parser = tolerance)]
     pub tolerance: Option<f64>,
-    /// Seconds that verification may take; what is not run by then is reported as not run
+    /// Seconds that verification may take, the process's stops left out: a run of the whole
+    /// model that is not done by then is reported as not run; a proof ends with exit code 7
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]
     pub verify_timeout: u64,
     /// Memory that the tensors of a run may take, in GiB; what needs more is not run
@@ -134,7 +135,8 @@ Examples:
 Exit codes (of many files, that of the first that failed):
   0 written (or looked at)   1 invalid model   2 usage   3 verification failed
   4 nothing fused (--require-fusion)   5 something to fuse (--check)
-  6 reading or writing failed, trying again may help   7 not run (--require-run)
+  6 reading or writing failed, trying again may help   7 not run
+  (--require-run), or out of time
 
 Environment:
   NO_COLOR             no colours

@@ -8,14 +8,16 @@
 //! puts models into words that it knows, [`held`] takes tensors from one to the next.
 
 mod border;
+mod clock;
 pub mod held;
 mod names;
 pub mod normal;
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use half::f16;
 use ndarray::ArrayD;
@@ -58,25 +60,32 @@ pub enum EngineError {
 /// What the engine may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// When it has to be done.
-    pub until: Instant,
+    /// When it has to be done, by the clock of the process; `None` if that is never.
+    pub until: Option<Duration>,
     /// Bytes of the tensors that it holds at a time.
     pub bytes: usize,
 }
 
 impl Limits {
-    /// From now on.
+    /// From now on, so much time in which the process runs: what it stood still does not
+    /// count.
     pub fn new(time: Duration, bytes: usize) -> Self {
-        // A time that no clock shows is as good as a century.
-        let now = Instant::now();
-        let century = Duration::from_secs(100 * 365 * 24 * 3600);
-        let until = now.checked_add(time.min(century)).unwrap_or(now);
+        // A time that no clock shows is as good as never.
+        let until = clock::now().and_then(|now| now.checked_add(time));
         Limits { until, bytes }
     }
 
-    /// What reading a model may take: constant sub-graphs, sizes.
+    /// For reading a model: constant sub-graphs, sizes, borders. How much of these is
+    /// tried is counted before the engine is asked, so that every machine knows the same;
+    /// what is allowed takes seconds. Whoever does not end long after that has met a loop
+    /// of the engine's, and the run ends in an error: not in another file.
     pub fn of_reading() -> Self {
-        Limits::new(Duration::from_secs(30), 4 << 30)
+        Limits::new(Duration::from_secs(900), 4 << 30)
+    }
+
+    /// Whether the time is over.
+    fn are_over(self) -> bool {
+        self.until.zip(clock::now()).is_some_and(|(until, now)| now >= until)
     }
 }
 
@@ -106,7 +115,19 @@ pub struct Inference {
     pub shapes: HashMap<String, Vec<Option<i64>>>,
     /// Integers that are computed from sizes: pads, bounds.
     pub integers: HashMap<String, Vec<i64>>,
+    /// What ended the inference before its end.
+    pub limit: Option<&'static str>,
 }
+
+/// Why sizes were not inferred to the end.
+const LONG_SIZES: &str = "sizes that are expressions of more than 256 terms are not followed";
+
+/// So many terms has no size of a network: a few sums, products and quotients.
+const MAX_SIZE_TERMS: usize = 256;
+
+/// How often a node may be looked at, on average. What is told of one tells of those
+/// before and behind it, a few times.
+const MAX_VISITS: usize = 64;
 
 impl Inference {
     fn note_integers(&mut self, name: &str, value: &Tensor) {
@@ -265,6 +286,16 @@ impl Engine {
     }
 }
 
+/// What a model without inputs computes, in the types that its outputs have.
+///
+/// # Errors
+/// As [`Engine::load`] and [`Engine::run`], and if ONNX has no such type.
+pub fn evaluate(source: Source) -> Result<Vec<TensorProto>, EngineError> {
+    let limits = source.limits;
+    let plan = Engine::load(source, &[])?.plan;
+    guarded(limits, move || plan.run(tvec!())?.iter().map(|value| in_onnx(value)).collect())
+}
+
 /// Bytes of the tensors that live at the same time, at most. Constants and what is fed
 /// live all the time. What depends on values, not on shapes, counts as nothing.
 fn footprint(model: &TypedModel) -> TractResult<usize> {
@@ -331,8 +362,8 @@ fn inferred(
         }
     }
     // What was inferred before a failure holds.
-    let _ = model.analyse(true);
-    let mut inference = Inference::default();
+    let limit = analyse(&mut model)?;
+    let mut inference = Inference { limit, ..Inference::default() };
     for node in model.nodes() {
         for (slot, outlet) in node.outputs.iter().enumerate() {
             let label = model.outlet_label(OutletId::new(node.id, slot)).unwrap_or(&node.name);
@@ -348,7 +379,7 @@ fn inferred(
     }
     // Typed, it knows what its constant sub-graphs yield too. Only labels are tensors of
     // the file then; nodes may be steps of its own.
-    if let Ok(typed) = model.into_typed() {
+    if let Some(typed) = limit.is_none().then(|| model.into_typed()).and_then(Result::ok) {
         for node in typed.nodes() {
             for (slot, outlet) in node.outputs.iter().enumerate() {
                 let label = typed.outlet_label(OutletId::new(node.id, slot));
@@ -376,6 +407,87 @@ fn parsed<T>(
         Ok(value) => Ok((value, names)),
         Err(error) => Err(names.in_words_of_the_file(&error)),
     }
+}
+
+/// The engine's own analysis of a model, step by step, so that it ends where sizes become
+/// endless: where each is a sum of two that came before, thirty nodes make a billion terms.
+/// Returns the limit that ended it.
+fn analyse(model: &mut InferenceModel) -> TractResult<Option<&'static str>> {
+    let mut waiting: BTreeSet<usize> = (0..model.nodes().len()).collect();
+    let mut observers: HashMap<OutletId, Vec<usize>> = HashMap::new();
+    for node in model.nodes() {
+        for outlet in node.op.observe_outlets(model, node)? {
+            observers.entry(outlet).or_default().push(node.id);
+        }
+    }
+    let visits = MAX_VISITS.saturating_mul(waiting.len());
+    for _ in 0..visits {
+        let Some(next) = waiting.pop_first() else { return Ok(None) };
+        // What it cannot infer of one node, it may of others.
+        let Ok(changed) = refined(model, next) else { continue };
+        for (outlet, fact) in changed {
+            if fact.shape.dims().filter_map(GenericFactoid::concretize).any(|dim| is_long(&dim)) {
+                return Ok(Some(LONG_SIZES));
+            }
+            model.set_outlet_fact(outlet, fact)?;
+            let successors = model.node(outlet.node).outputs.get(outlet.slot);
+            let successors = successors.into_iter().flat_map(|output| &output.successors);
+            waiting.extend(successors.map(|inlet| inlet.node));
+            waiting.extend(observers.get(&outlet).into_iter().flatten());
+            waiting.insert(outlet.node);
+        }
+    }
+    Ok(Some("its nodes tell more of each other, time and again, than is followed"))
+}
+
+/// What one node tells of the outlets around it that was not known.
+fn refined(model: &mut InferenceModel, id: usize) -> TractResult<Vec<(OutletId, InferenceFact)>> {
+    let node = model.node(id);
+    let observed = node.op.observe_outlets(model, node)?;
+    let inputs = node.inputs.clone();
+    let outputs: Vec<OutletId> =
+        (0..node.outputs.len()).map(|slot| OutletId::new(id, slot)).collect();
+    let facts = |outlets: &[OutletId]| -> TractResult<TVec<InferenceFact>> {
+        outlets.iter().map(|&outlet| Ok(model.outlet_fact(outlet)?.clone())).collect()
+    };
+    let [of_inputs, of_outputs, seen] = [facts(&inputs)?, facts(&outputs)?, facts(&observed)?];
+    let (of_inputs, of_outputs, seen) = model.node_mut(id).op.infer(
+        of_inputs.iter().collect(),
+        of_outputs.iter().collect(),
+        seen.iter().collect(),
+    )?;
+    let around = inputs.iter().zip(of_inputs).chain(outputs.iter().zip(of_outputs));
+    let mut changed = Vec::new();
+    for (&outlet, fact) in around.chain(observed.iter().zip(seen)) {
+        let old = model.outlet_fact(outlet)?;
+        let unified = old.unify(&fact)?;
+        if unified != *old {
+            changed.push((outlet, unified));
+        }
+    }
+    Ok(changed)
+}
+
+/// Whether a size is an expression of more than [`MAX_SIZE_TERMS`] terms.
+fn is_long(size: &TDim) -> bool {
+    let (mut terms, mut open) = (0usize, vec![size]);
+    while let Some(next) = open.pop() {
+        terms = terms.saturating_add(1);
+        if terms > MAX_SIZE_TERMS {
+            return true;
+        }
+        match next {
+            TDim::Val(_) | TDim::Sym(_) => {}
+            TDim::Add(parts)
+            | TDim::Mul(parts)
+            | TDim::Broadcast(parts)
+            | TDim::Min(parts)
+            | TDim::Max(parts) => open.extend(parts),
+            TDim::MulInt(_, part) | TDim::Div(part, _) => open.push(part),
+            TDim::Ge(left, right) | TDim::Eq(left, right) => open.extend([&**left, &**right]),
+        }
+    }
+    false
 }
 
 /// The model, with `given` tensors as its inputs, after its own.
@@ -600,6 +712,37 @@ fn is_permutation(axes: &[i64]) -> bool {
     let mut sorted = axes.to_vec();
     sorted.sort_unstable();
     (0..).zip(sorted).all(|(expected, axis)| expected == axis)
+}
+
+/// The tensor without a name, in its own type. Sizes are int64.
+fn in_onnx(tensor: &Tensor) -> TractResult<TensorProto> {
+    use DatumType as D;
+    use pb::tensor_proto::DataType as T;
+    let tensor = match tensor.datum_type() {
+        D::TDim => tensor.cast_to::<i64>()?,
+        _ => Cow::Borrowed(tensor),
+    };
+    let data_type = match tensor.datum_type() {
+        D::Bool => T::Bool,
+        D::U8 => T::Uint8,
+        D::U16 => T::Uint16,
+        D::U32 => T::Uint32,
+        D::U64 => T::Uint64,
+        D::I8 => T::Int8,
+        D::I16 => T::Int16,
+        D::I32 => T::Int32,
+        D::I64 => T::Int64,
+        D::F16 => T::Float16,
+        D::F32 => T::Float,
+        D::F64 => T::Double,
+        other => return Err(TractError::msg(format!("{other:?} is no type of ONNX"))),
+    };
+    Ok(TensorProto {
+        dims: tensor.shape().iter().map(|&dim| dim as i64).collect(),
+        data_type: Some(data_type.into()),
+        raw_data: Some(tensor.as_bytes().to_vec().into()),
+        ..TensorProto::default()
+    })
 }
 
 fn from_tract(tensor: &Tensor) -> TractResult<Array> {

@@ -13,11 +13,10 @@ use prost::Message;
 use super::NotLinear;
 use super::read::{Read, Reader};
 use crate::affine::{Border, Window};
+use crate::engine::{Array, Engine, EngineError, Limits, Source, normal};
 use crate::facts::validity::{Property, SizeSet, Validity};
-use crate::engine::{Array, Engine, Limits, Source, normal};
 use crate::onnx::build;
 use crate::onnx::graph::{Node, NodeId, ValueId};
-use crate::onnx::model::Invalid;
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor::{self, Float};
@@ -40,12 +39,19 @@ const BATCHES: [usize; 5] = [1, 2, 4, 8, 16];
 /// Where sizes are free, it must do so for two of them, which differ on all axes.
 const SIZES: [usize; 2] = [5, 8];
 
-/// Larger feature maps are not followed element by element; super-resolution has some
-/// of ten million.
-const MAX_ELEMENTS: usize = 1 << 25;
-
 /// Slice assignments are written in some hundred nodes.
 const MAX_NODES: usize = 4096;
+
+const TOO_MANY_NODES: NotLinear =
+    NotLinear::Limit("it ends more than 4096 nodes that move elements, the most that are tried");
+
+const TOO_MANY_ELEMENTS: NotLinear = NotLinear::Limit(
+    "where it puts its elements is not tried: that takes more of them than are moved for all \
+     borders of a model together",
+);
+
+/// Looking for an element where it is found again takes as long as moving it so often.
+const MOVES_TO_FIND: usize = 16;
 
 /// The padding that ends in the ScatterND or Transpose `node`; `None` if none does.
 pub(super) fn bordered(
@@ -62,9 +68,14 @@ pub(super) fn bordered(
         return Ok(Ok(None));
     }
     // After that: in a row of thousands, only the last one looks back over all of them.
-    let Some(input) = padded_input(reader, node) else { return Ok(Ok(None)) };
-    let Some(steps) = Steps::between(reader, input, output)? else {
-        return Ok(Err(NotLinear::Unrepresentable("where it puts its elements is not constant")));
+    let input = match padded_input(reader, node) {
+        Ok(Some(input)) => input,
+        Ok(None) => return Ok(Ok(None)),
+        Err(limit) => return Ok(Err(limit)),
+    };
+    let steps = match Steps::between(reader, input, output)? {
+        Ok(steps) => steps,
+        Err(why) => return Ok(Err(why)),
     };
     let shape = reader.sizes.shape(input);
     let [_, Some(_), ..] = shape else {
@@ -73,8 +84,9 @@ pub(super) fn bordered(
             _ => reader.sizes.size(input, 1).map(|_| None),
         });
     };
-    let found = match steps.border_at(&trials(shape)) {
+    let found = match steps.border_at(reader, &trials(shape)) {
         Ok((windows, values)) => Bordered { input, windows, values },
+        Err(limit @ NotLinear::Limit(_)) => return Ok(Err(limit)),
         Err(why) => return Ok(Err(refusal(reader, &steps, input, shape, why))),
     };
     // It is right for the sizes that it was tried at, or for all where two were.
@@ -122,7 +134,7 @@ fn refusal(
         let sizes = shape.iter().skip(1).flatten().map(|&size| usize::try_from(size).ok());
         [Some(batch)].into_iter().chain(sizes).collect::<Option<Vec<usize>>>()
     };
-    let fits = |batch: &usize| at(*batch).is_some_and(|at| steps.border_at(&[at]).is_ok());
+    let fits = |batch: &usize| at(*batch).is_some_and(|at| steps.border_at(reader, &[at]).is_ok());
     match shape.first() {
         Some(None) => match BATCHES.into_iter().find(fits) {
             Some(batch) => {
@@ -136,19 +148,22 @@ fn refusal(
 }
 
 /// What was padded before `node`, going back over ScatterND, Transpose and Identity.
-fn padded_input(reader: &Reader, node: &Node) -> Option<ValueId> {
+fn padded_input(reader: &Reader, node: &Node) -> Result<Option<ValueId>, NotLinear> {
     let mut scatters = false;
     let mut node = node;
     for _ in 0..MAX_NODES {
-        match node.standard_op()? {
-            "ScatterND" => scatters = true,
-            "Transpose" | "Identity" => {}
-            "Pad" => return node.input(0).filter(|_| scatters),
-            _ => return None,
+        match node.standard_op() {
+            Some("ScatterND") => scatters = true,
+            Some("Transpose" | "Identity") => {}
+            Some("Pad") => return Ok(node.input(0).filter(|_| scatters)),
+            _ => return Ok(None),
         }
-        node = reader.graph.node(reader.graph.value(node.input(0)?).producer?);
+        let producer = node.input(0).and_then(|input| reader.graph.value(input).producer);
+        let Some(producer) = producer else { return Ok(None) };
+        node = reader.graph.node(producer);
     }
-    None
+    // A row of Transposes alone is no border.
+    if scatters { Err(TOO_MANY_NODES) } else { Ok(None) }
 }
 
 /// The nodes from one tensor to another, the constants that they read, and other tensors
@@ -163,8 +178,8 @@ struct Steps {
 }
 
 impl Steps {
-    /// `None` if they read another tensor that is not constant.
-    fn between(reader: &Reader, input: ValueId, output: ValueId) -> Result<Option<Self>, Invalid> {
+    /// Why not, if they read another tensor that is not constant, or are too many.
+    fn between(reader: &Reader, input: ValueId, output: ValueId) -> Read<Self> {
         let graph = reader.graph;
         let name = |id: ValueId| graph.value(id).name.clone();
         let (mut nodes, mut seen) = (BTreeSet::new(), BTreeSet::from([input]));
@@ -191,10 +206,11 @@ impl Steps {
                 measured.extend(known);
                 wanted.extend(others);
             } else {
-                return Ok(None);
+                let why = "where it puts its elements is not constant";
+                return Ok(Err(NotLinear::Unrepresentable(why)));
             }
             if nodes.len() > MAX_NODES {
-                return Ok(None);
+                return Ok(Err(TOO_MANY_NODES));
             }
         }
         let shapes = measured.difference(&seen);
@@ -202,17 +218,29 @@ impl Steps {
         let nodes = nodes.into_iter().map(|id| graph.node(id).proto.clone()).collect();
         let opset = graph.model.opset;
         let (input, output) = (name(input), name(output));
-        Ok(Some(Steps { opset, input, output, nodes, constants, shapes }))
+        Ok(Ok(Steps { opset, input, output, nodes, constants, shapes }))
     }
 
     /// The border that the nodes fill at each of `shapes`, if it is the same at all.
-    fn border_at(&self, shapes: &[Vec<usize>]) -> Result<(Vec<Window>, Vec<f64>), NotLinear> {
+    fn border_at(
+        &self,
+        reader: &Reader,
+        shapes: &[Vec<usize>],
+    ) -> Result<(Vec<Window>, Vec<f64>), NotLinear> {
         let mut borders = Vec::with_capacity(shapes.len());
         for shape in shapes {
-            let why = "where it puts its elements could not be tried";
-            let moved = self.run(shape).ok_or(NotLinear::Unrepresentable(why))?;
-            let why = "it does not fill a border evenly";
-            borders.push(moved.border().ok_or(NotLinear::Unrepresentable(why))?);
+            if !reader.constants.allows_moves(self.moves(shape)) {
+                return Err(TOO_MANY_ELEMENTS);
+            }
+            let moved = self.run(shape).map_err(|error| {
+                if error == EngineError::TooLong {
+                    let border = || format!("the border that ends in `{}`", self.output);
+                    reader.constants.overran(border);
+                }
+                NotLinear::Unrepresentable("where it puts its elements cannot be tried")
+            })?;
+            let uneven = "it does not fill a border evenly";
+            borders.push(moved.border().ok_or(NotLinear::Unrepresentable(uneven))?);
         }
         let why = "it does not fill the same border at all sizes";
         let uneven = NotLinear::Unrepresentable(why);
@@ -220,13 +248,29 @@ impl Steps {
         if borders.iter().all(|border| *border == first) { Ok(first) } else { Err(uneven) }
     }
 
-    /// Runs the nodes on elements 1, 2, 3, …, and on the same below zero. `None` if they
-    /// do not run on this shape.
-    fn run(&self, shape: &[usize]) -> Option<Moved> {
-        let elements = shape.iter().try_fold(1usize, |all, &size| all.checked_mul(size))?;
-        if elements > MAX_ELEMENTS {
-            return None;
-        }
+    /// How many elements are moved, about, when the nodes are tried on this shape: some for
+    /// each node that moves them, and twice, on both sides of zero.
+    fn moves(&self, shape: &[usize]) -> usize {
+        let elements = shape.iter().fold(2usize, |all, &size| all.saturating_mul(size));
+        let moves = |node: &&NodeProto| matches!(node.op_type(), "ScatterND" | "Transpose" | "Pad");
+        let times = self.nodes.iter().filter(moves).count().saturating_add(MOVES_TO_FIND);
+        let measured = self.shapes.iter().map(|(_, measured)| {
+            let sizes = measured.iter().map(|size| size.or(shape.first().map(|&n| n as i64)));
+            sizes.fold(1usize, |all, size| {
+                all.saturating_mul(size.and_then(|size| size.try_into().ok()).unwrap_or(1))
+            })
+        });
+        measured.fold(elements.saturating_mul(times), usize::saturating_add)
+    }
+
+    /// Runs the nodes on elements 1, 2, 3, …, and on the same below zero.
+    ///
+    /// # Errors
+    /// If they do not run on this shape.
+    fn run(&self, shape: &[usize]) -> Result<Moved, EngineError> {
+        let beyond = || EngineError::Failed("its sizes are beyond all reason".to_owned());
+        let elements = shape.iter().try_fold(1usize, |all, &size| all.checked_mul(size));
+        let elements = elements.ok_or_else(beyond)?;
         let constant = |name: &str| self.constants.iter().find(|tensor| tensor.name() == name);
         let integers = |name: &str| tensor::integers(constant(name)?, &Storage::default()).ok();
         let nodes = self.nodes.iter().cloned();
@@ -235,25 +279,24 @@ impl Steps {
         let mut constants = self.constants.clone();
         for (name, measured) in &self.shapes {
             // A free batch is that which is tried.
-            let batch = *shape.first()?;
-            let sizes = measured.iter().map(|size| size.map_or(Some(batch), |n| n.try_into().ok()));
-            let sizes = sizes.collect::<Option<Vec<usize>>>()?;
-            let elements = sizes.iter().try_fold(1usize, |all, &size| all.checked_mul(size))?;
-            let zeros = (elements <= MAX_ELEMENTS).then(|| ArrayD::zeros(IxDyn(&sizes)))?;
+            let batch = shape.first().copied();
+            let sizes = measured.iter().map(|size| size.map_or(batch, |size| size.try_into().ok()));
+            let sizes = sizes.collect::<Option<Vec<usize>>>().ok_or_else(beyond)?;
+            let zeros = ArrayD::zeros(IxDyn(&sizes));
             constants.push(tensor::from_floats(name, &zeros, Float::F64));
         }
         let model = build::model(self.opset, inputs, nodes, constants, &[&self.output]);
         let source = Source::small(model.encode_to_vec(), Limits::of_reading());
-        let engine = Engine::load(source, &[shape.to_vec()]).ok()?;
+        let engine = Engine::load(source, &[shape.to_vec()])?;
         let run = |sign: f64| {
             let numbers = (1..=elements).map(|number| sign * number as f64).collect();
-            let numbers = ArrayD::from_shape_vec(IxDyn(shape), numbers).ok()?;
-            match engine.run(&[Array::Float(numbers)]).ok()?.into_iter().next()? {
-                Array::Float(output) => Some(output),
-                Array::Int(_) => None,
+            let numbers = ArrayD::from_shape_vec(IxDyn(shape), numbers).map_err(|_| beyond())?;
+            match engine.run(&[Array::Float(numbers)])?.into_iter().next() {
+                Some(Array::Float(output)) => Ok(output),
+                _ => Err(EngineError::Failed("it makes no floats".to_owned())),
             }
         };
-        Some(Moved { shape: shape.to_vec(), above: run(1.0)?, below: run(-1.0)? })
+        Ok(Moved { shape: shape.to_vec(), above: run(1.0)?, below: run(-1.0)? })
     }
 }
 

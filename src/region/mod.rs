@@ -11,6 +11,8 @@ mod border;
 pub mod constant;
 pub mod dependence;
 mod effort;
+mod evaluation;
+pub mod fit;
 pub mod form;
 pub mod inference;
 mod known;
@@ -44,6 +46,17 @@ pub enum NotLinear {
     /// A node in training mode that is not converted.
     #[error("it stays in training mode: {0}")]
     Training(&'static str),
+    /// A limit of what is tried or followed; it is told by its name.
+    #[error("{0}")]
+    Limit(&'static str),
+    /// A weight or statistic that is computed from constants, beyond a limit.
+    #[error("`{tensor}` is computed from constants, and not evaluated: {limit}")]
+    Beyond {
+        /// The weight or statistic.
+        tensor: String,
+        /// What is met.
+        limit: &'static str,
+    },
     /// A weight or statistic that is computed at run time.
     #[error("`{0}` is not constant")]
     NotConstant(String),
@@ -57,6 +70,14 @@ pub enum NotLinear {
         what: String,
         /// How the user can fix it.
         remedy: String,
+    },
+    /// Something depends on a size that is not inferred, because a limit is met.
+    #[error("{what} is not inferred: {limit}")]
+    NotInferred {
+        /// The size, and what depends on it.
+        what: String,
+        /// What is met.
+        limit: &'static str,
     },
     /// A constant that varies along other axes than the channels.
     #[error("constant `{constant}` of shape {dims:?} is not one number per channel")]
@@ -117,6 +138,12 @@ pub enum Reason {
         "branch `{0}` is read elsewhere too and must be kept, so merging it would cost more than it saves"
     )]
     ReadElsewhere(String),
+    /// The fused weights would not be what they are in the model's type.
+    #[error(transparent)]
+    Unfit(#[from] fit::Unfit),
+    /// More than is followed or tried; the limit by its name.
+    #[error("{0}")]
+    Limit(&'static str),
     /// The fused weights could not be computed or proved.
     #[error("{0}")]
     Unproved(String),
@@ -343,6 +370,16 @@ pub fn kind_of(map: &Map) -> Kind {
     }
 }
 
+/// Whether the terms of a sum all have so many axes: kernels tell, and what is as wide as
+/// the identity does not. Else one is broadcast onto the other, from the last axis on, and
+/// the channels of one are not those of the other: of `[1, 4, 6, 6] + [4, 4]`, axis 1 is the
+/// height of what the second one adds.
+pub fn are_of_one_rank<'g>(mut terms: impl Iterator<Item = &'g Geometry>) -> bool {
+    let is_known = |term: &&Geometry| !term.windows.is_empty() || term.sense == Sense::Product;
+    let Some(first) = terms.next().filter(is_known) else { return false };
+    terms.all(|term| is_known(&term) && term.rank() == first.rank())
+}
+
 /// Adds `part` to a sum, merging it with all parts that it can be merged with; where that is
 /// right for some sizes only, `valid` is narrowed.
 fn insert<L: Linear>(
@@ -492,13 +529,18 @@ impl Region {
             let form = match readings.get(id) {
                 Some(Reading::Map(input, map)) => {
                     let (lifted, kind) = (lift(map)?, kind_of(map));
+                    let operand = take(&mut forms, *input);
+                    let geometries = operand.iter().map(|part| part.map.geometry());
+                    if operand.len() > 1 && !are_of_one_rank(geometries) {
+                        return Err(Refusal::Ranks.into());
+                    }
                     let bare = lifted.clone().unshifted();
                     // The shift counts once, however many parts there are.
                     let mut lifted = Some(lifted);
                     let apply = |part: &Part<L>| {
                         part.mapped(&lifted.take().unwrap_or_else(|| bare.clone()), kind)
                     };
-                    take(&mut forms, *input).iter().map(apply).collect::<Result<_, _>>()?
+                    operand.iter().map(apply).collect::<Result<_, _>>()?
                 }
                 Some(Reading::Sum(operands)) => {
                     let mut parts = Vec::new();

@@ -276,11 +276,14 @@ impl<'g, 'm> Reader<'g, 'm> {
             "BatchNormalization" => self.norm(node)?,
             "Add" | "Sub" | "Mul" | "Div" => self.arithmetic(node, op, valid)?,
             // With a constant that is no shift, it is a sum all the same.
-            "Sum" if node.inputs.len() == 2 => match self.arithmetic(node, "Add", valid)? {
-                Err(_) => sum(node),
-                shift => shift,
+            "Sum" => match self.same_types(node, &(0..node.inputs.len()).collect::<Vec<_>>()) {
+                Err(why) => Err(why),
+                Ok(()) if node.inputs.len() == 2 => match self.arithmetic(node, "Add", valid)? {
+                    Err(_) => sum(node),
+                    shift => shift,
+                },
+                Ok(()) => sum(node),
             },
-            "Sum" => sum(node),
             "Neg" => of_input(node, uniform(-1.0, 0.0)),
             "Pad" => self.pad(node, valid)?,
             "Slice" => self.slice(node, valid)?,
@@ -324,6 +327,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let (Some(float), [first, width, taps @ ..]) = (float, dims.as_slice()) else {
             return Ok(Err(NotLinear::Malformed("its kernel is not a float tensor [O, C, k…]")));
         };
+        known!(self.same_types(node, &[0, 1, 2]));
         let groups = usize::try_from(node.int("group", 1)).unwrap_or(0);
         if first.checked_rem(groups) != Some(0) || dims.contains(&0) {
             return Ok(Err(NotLinear::Malformed("its groups do not divide its channels")));
@@ -375,6 +379,7 @@ impl<'g, 'm> Reader<'g, 'm> {
             _ => Layout::OutputsFirst,
         };
         let (float, [inputs, outputs]) = known!(self.matrix(weights, layout)?);
+        known!(self.same_types(node, &[0, 1, 2]));
         let bias = match node.input(2) {
             None => Vec::new(),
             Some(bias) => known!(self.row(bias, outputs)?),
@@ -400,6 +405,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         }
         let layout = Layout::InputsFirst;
         let (float, [inputs, outputs]) = known!(self.matrix(weights, layout)?);
+        known!(self.same_types(node, &[0, 1]));
         let rank = known!(self.rank(input, valid));
         let Some(axes) = rank.checked_sub(2) else { return opaque() };
         let geometry = Geometry {
@@ -528,6 +534,15 @@ impl<'g, 'm> Reader<'g, 'm> {
         let Some(dims) = self.constants.dims(gamma)? else {
             return Ok(Err(self.not_constant(gamma)));
         };
+        // What belongs together: everything; the running statistics apart; γ and β, too.
+        let alike: &[&[usize]] = match self.graph.model.opset {
+            ..14 => &[&[0, 1, 2, 3, 4]],
+            14 => &[&[0, 1, 2], &[3, 4]],
+            _ => &[&[1, 2], &[3, 4]],
+        };
+        for alike in alike {
+            known!(self.same_types(node, alike));
+        }
         let channels = dims.first().copied().unwrap_or(0);
         let mut vectors = Vec::with_capacity(4);
         for index in 1..5 {
@@ -548,6 +563,19 @@ impl<'g, 'm> Reader<'g, 'm> {
         Ok(Ok(Reading::Map(input, Map::Diagonal { scale, shift, order: Order::CANONICAL })))
     }
 
+    /// Whether the inputs of `node` with these numbers are of one type, as its operator asks
+    /// for: no engine runs a float16 kernel on a float32 tensor, and there is no function
+    /// that such a node is. A type that is not known is that of the others, or the node
+    /// would be none.
+    fn same_types(&self, node: &Node, inputs: &[usize]) -> Result<(), NotLinear> {
+        let of_input = |&index: &usize| self.constants.element_type(node.input(index)?);
+        let mut known = inputs.iter().filter_map(of_input);
+        match known.next().is_some_and(|first| known.any(|other| other != first)) {
+            true => Err(NotLinear::Malformed("its inputs have different types")),
+            false => Ok(()),
+        }
+    }
+
     /// Whether anybody needs an output besides the first: a mask, batch statistics.
     pub(super) fn yields_more(&self, node: &Node) -> bool {
         node.outputs.iter().skip(1).flatten().any(|&extra| {
@@ -562,6 +590,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let (Some(left), Some(right)) = (node.input(0), node.input(1)) else {
             return Ok(Err(NotLinear::Malformed("an operand is missing")));
         };
+        known!(self.same_types(node, &[0, 1]));
         let subtracts = op == "Sub";
         let (tensor, constant, constant_first) =
             match (self.constants.contains(left), self.constants.contains(right)) {
@@ -955,7 +984,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         }
         let differs = "its border is filled with other values than the operation before it gives";
         let differs = Ok(Err(NotLinear::Unrepresentable(differs)));
-        let Some((operand, map, inner)) = self.shifting(input, valid)? else { return differs };
+        let Some((operand, map, inner)) = known!(self.shifting(input, valid)?) else { return differs };
         let shift = map.shift();
         let at = |shifts: &[f64], channel: usize| {
             if shifts.len() == 1 { shifts.first() } else { shifts.get(channel) }.copied()
@@ -983,24 +1012,26 @@ impl<'g, 'm> Reader<'g, 'm> {
         &self,
         value: ValueId,
         valid: &mut Validity,
-    ) -> Result<Option<(ValueId, Map, ValueId)>, Invalid> {
+    ) -> Read<Option<(ValueId, Map, ValueId)>> {
         let mut producer = self.graph.value(value).producer;
         for _ in 0..MAX_IDENTITIES {
-            let Some(node) = producer.map(|producer| self.graph.node(producer)) else { break };
+            let Some(node) = producer.map(|producer| self.graph.node(producer)) else {
+                return Ok(Ok(None));
+            };
             match node.standard_op() {
                 Some("Identity") => {
                     producer = node.input(0).and_then(|input| self.graph.value(input).producer);
                 }
                 Some("Conv" | "BatchNormalization" | "Add" | "Sub") => {
-                    return Ok(match (self.reading(node, valid)?, node.output()) {
+                    return Ok(Ok(match (self.reading(node, valid)?, node.output()) {
                         (Reading::Map(operand, map), Some(output)) => Some((operand, map, output)),
                         _ => None,
-                    });
+                    }));
                 }
-                _ => break,
+                _ => return Ok(Ok(None)),
             }
         }
-        Ok(None)
+        Ok(Err(NotLinear::Limit("it stands behind more than 64 Identities, the most followed")))
     }
 
     /// ReduceSum (opset 1 to 13) over an axis along which tensors were stacked.
@@ -1066,9 +1097,14 @@ impl<'g, 'm> Reader<'g, 'm> {
 
     pub(super) fn not_constant(&self, id: ValueId) -> NotLinear {
         let value = self.graph.value(id);
-        match value.initializer.is_some() && value.input.is_some() {
-            true => NotLinear::Overridable(value.name.clone()),
-            false => NotLinear::NotConstant(value.name.clone()),
+        // A tensor that cannot be decoded is told of elsewhere.
+        let limit = self.constants.limit(id).unwrap_or_default();
+        match limit {
+            Some(limit) => NotLinear::Beyond { tensor: value.name.clone(), limit },
+            None if value.initializer.is_some() && value.input.is_some() => {
+                NotLinear::Overridable(value.name.clone())
+            }
+            None => NotLinear::NotConstant(value.name.clone()),
         }
     }
 }
@@ -1174,7 +1210,7 @@ const MAX_IDENTITIES: usize = 64;
 const MAX_OPERANDS: usize = 256;
 
 const TOO_MANY_OPERANDS: NotLinear =
-    NotLinear::Unrepresentable("it adds more tensors than any block has branches");
+    NotLinear::Limit("it adds more than 256 tensors, and no block has so many branches");
 
 fn sum(node: &Node) -> Result<Reading, NotLinear> {
     match node.inputs.as_slice() {

@@ -13,7 +13,7 @@ use super::constant::Constants;
 pub use super::known::NO_SHAPES;
 use super::known::{Answers, Facts, declared};
 use crate::affine::Order;
-use crate::engine::{self, Inference, InputShapes, Limits, Source};
+use crate::engine::{self, EngineError, Inference, InputShapes, Limits, Source};
 use crate::facts::shape_rules::{Dims, agreed};
 use crate::facts::validity::{Condition, Property};
 use crate::onnx::graph::{Graph, Node, ValueId};
@@ -24,6 +24,10 @@ use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::{ValueInfoProto, type_proto};
 
 pub(super) use crate::facts::shape_rules::MAX_RANK;
+
+/// The engine's time to infer sizes grows faster than the number of nodes, to a minute for
+/// so many.
+const MAX_NODES: usize = 1 << 16;
 
 /// The sizes of the tensors of one graph.
 pub struct Sizes<'g, 'm> {
@@ -207,15 +211,24 @@ impl<'g, 'm> Sizes<'g, 'm> {
             if self.graph.nodes().any(|(_, node)| node.aligns_by_axis()) {
                 return Inference::default();
             }
+            let limited = |limit| Inference { limit: Some(limit), ..Inference::default() };
             if !matches!(self.constants.oversized(), Ok(None)) {
-                return Inference::default();
+                return limited("it computes a constant larger than any that is evaluated");
+            }
+            if self.graph.node_count() > MAX_NODES {
+                return limited("of graphs with more than 65536 nodes no sizes are inferred");
             }
             let model = self.graph.model;
             let Ok(bytes) = engine::normal::model(model) else { return Inference::default() };
             let storage = model.storage.clone();
             let source =
                 Source { bytes, constants: Vec::new(), storage, limits: Limits::of_reading() };
-            engine::infer(source, self.inputs).unwrap_or_default()
+            engine::infer(source, self.inputs).unwrap_or_else(|error| {
+                if error == EngineError::TooLong {
+                    self.constants.overran(|| "the sizes of its tensors".to_owned());
+                }
+                Inference::default()
+            })
         };
         self.graph.outer.is_none().then(|| self.inference.get_or_init(infer))
     }
@@ -234,6 +247,9 @@ impl<'g, 'm> Sizes<'g, 'm> {
 
     /// That `what` is not known, and how the user can fix it.
     pub(super) fn unknown(&self, what: String) -> NotLinear {
+        if let Some(limit) = self.inference.get().and_then(|inference| inference.limit) {
+            return NotLinear::NotInferred { what, limit };
+        }
         let remedy = match self.open_input() {
             Some(example) if self.graph.outer.is_none() => {
                 format!("fix it with --input-shape {example}")

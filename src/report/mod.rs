@@ -600,6 +600,8 @@ fn kind(reason: &Reason) -> &'static str {
         Reason::Dearer { .. } => "dearer",
         Reason::OutOfRange(_) => "out_of_range",
         Reason::ReadElsewhere(_) => "read_elsewhere",
+        Reason::Unfit(_) => "unfit",
+        Reason::Limit(_) => "limit",
         Reason::Unproved(_) => "unproved",
         Reason::Call(_) => "call",
         Reason::Skipped => "skipped",

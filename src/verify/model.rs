@@ -189,6 +189,8 @@ pub fn run_graphs(
         Ok(Compared::NotFinite) => {
             Outcome::NotRun("the original gives NaN or infinity on random inputs".into())
         }
+        // A machine that was busier for one of both says nothing of it.
+        Ok(Compared::Broken(error @ EngineError::TooLong)) => Outcome::NotRun(error.to_string()),
         Ok(Compared::Broken(error)) => Outcome::Broken(error.to_string()),
         Ok(Compared::Errors(errors, trial)) => {
             match errors.iter().find(|(_, error)| error.is_nan() || *error > tolerance) {
@@ -214,7 +216,13 @@ fn explained(
     tolerance: f64,
 ) -> Option<Outcome> {
     let other = Walk { weights: Weights::OtherLastBits, ..*old };
-    let outputs = other.outputs(&trial.names, &trial.samples).ok()?;
+    let outputs = match other.outputs(&trial.names, &trial.samples) {
+        Ok(outputs) => outputs,
+        Err(Stopped::Engine(error @ EngineError::TooLong)) => {
+            return Some(Outcome::NotRun(error.to_string()));
+        }
+        Err(_) => return None,
+    };
     let mut moved: Vec<f64> = vec![0.0; errors.len()];
     for (expected, found) in trial.expected.iter().zip(&outputs) {
         for (moved, (expected, found)) in moved.iter_mut().zip(expected.iter().zip(found)) {

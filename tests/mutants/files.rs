@@ -115,6 +115,7 @@ impl Files<'_> {
                 Expected {
                     blocks: blocks.map(|((_, f), seals)| (&f.nodes[..], &seals[..])).collect(),
                     inferred: changes.inferred.iter().map(|(id, form)| (*id, form)).collect(),
+                    infos: changes.blocks.iter().flat_map(|(_, fused)| &fused.infos).collect(),
                 }
             })
             .collect();
