@@ -127,6 +127,9 @@ pub(super) fn is_defined(node: &Node, operands: &[TensorProto], value: &TensorPr
                 None => Ok(false),
             };
         }
+        if only_moves(node) {
+            return Ok(true);
+        }
         // A quotient by zero, a logarithm of zero, a sum that overflows.
         let floats = operands.iter().filter(|operand| is_float(operand));
         let all_finite = floats.map(is_finite).collect::<Result<Vec<_>, _>>()?;
