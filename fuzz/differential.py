@@ -1,0 +1,431 @@
+"""Random models through the tool, old against new in ONNX Runtime.
+
+    python fuzz/differential.py --tool target/release/acb-fuse --seeds 0:30000 --state DIR [--jobs 2]
+
+For each seed: a model (random_models.py), converted with verification and without, each result converted again, and
+the old and new file run at several sizes (agreement.py). What is wrong is kept in DIR/findings, with inputs; what is
+done stands in DIR/state.json, so that the same command goes on where it was stopped. It ends with a table, and with
+exit code 1 if there are findings. `--seeds 17:18` is one model.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from agreement import Judge, NotRun, Runner, deploy_form, difference, trains, every_node, opset_of, without_dropout, without_node_names
+from random_models import random_model
+
+HERE = Path(__file__).resolve().parent
+SOURCES = "graph_builder.py", "random_models.py", "agreement.py", "differential.py"
+BATCH = 200
+# Seconds: for a process that converts many models, per model and in all; for one that only looks.
+PATIENCE_PER_MODEL, PATIENCE, PATIENCE_TO_LOOK = 1, 60, 60
+# So many findings of a kind are kept as files; all are listed by seed.
+KEPT_FINDINGS = 100
+# Of the models that do not change, every so many is looked at with --check, too.
+LOOKED_AT = 8
+VERIFICATION_FAILED, SOMETHING_TO_FUSE, LARGEST_EXIT_CODE = 3, 5, 7
+
+# Kind of finding -> what it is.
+KINDS = {
+    "wrong-file": "a verified file computes something else",
+    "wrong-file-unverified": "an unverified file (--no-verify) computes something else",
+    "runs-no-more": "a verified file does not run where the old one did",
+    "runs-no-more-unverified": "an unverified file does not run where the old one did",
+    "made-valid": "ONNX Runtime rejects the old file and runs the new one",
+    "right-refused": "exit code 3, and the unverified file is right",
+    "wrong-caught": "exit code 3, and the unverified file is wrong",
+    "unjudged-refused": "exit code 3, and ONNX Runtime does not run the model",
+    "valid-rejected": "another exit code than 0 or 3 for a model that ONNX Runtime runs",
+    "crash": "a panic, or an exit code above 7, or a signal",
+    "hang": "no end",
+    "look-differs": "a look counts other blocks than a conversion",
+    "check-differs": "--check says the opposite of what a conversion does",
+    "second-differs": "a second conversion changes the file again",
+    "wrong-words": "'nothing to fuse' of a file that changed, or 'fused' of one that did not",
+}
+
+
+# --- the tool ----------------------------------------------------------------------------------
+
+class Tool:
+    def __init__(self, path, folder):
+        self.path, self.folder = str(path), folder
+        self.count = 0
+
+    def run(self, arguments, seconds):
+        """Exit code (negative: a signal; None: it did not end), standard output and error."""
+        process = subprocess.Popen([self.path, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            out, err = process.communicate(timeout=seconds)
+            return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            return None, out.decode(errors="replace"), err.decode(errors="replace")
+
+    def convert(self, jobs, *flags):
+        """Converts many: {seed: (input, output)}. Reports and lines by seed, and what crashed or hung, by seed."""
+        reports, lines, broken = {}, {}, {}
+        waiting = dict(jobs)
+        while waiting:
+            self.count += 1
+            manifest, report = (self.folder / f"{name}{self.count}.jsonl" for name in ("manifest", "report"))
+            manifest.write_text("".join(json.dumps({"input": str(a), "output": str(b)}) + "\n"
+                                        for a, b in waiting.values()))
+            code, out, err = self.run(["--manifest", manifest, "--report", report, "--threads", 1, *flags],
+                                      PATIENCE + PATIENCE_PER_MODEL * len(waiting))
+            said = lines_by_seed(out, waiting)
+            ended_well = code is not None and 0 <= code <= LARGEST_EXIT_CODE and len(said) == len(waiting)
+            if ended_well or len(said) == len(waiting):
+                lines.update(said)
+                for line in report.read_text().splitlines() if report.exists() else []:
+                    entry = json.loads(line)
+                    reports[seed_of(entry["input"]["path"])] = entry
+            if ended_well:
+                break
+            # One at a time, in order: the first that says nothing ended the process, or did not end.
+            guilty = next((seed for seed in waiting if seed not in said), None)
+            if guilty is None:
+                break
+            kind = "hang" if code is None else "crash"
+            broken[guilty] = kind, f"exit code {code}: {err.strip()[-400:]}"
+            del waiting[guilty]
+        return reports, lines, broken
+
+    def check(self, model):
+        """Exit code of --check, and its report."""
+        report = self.folder / "check.json"
+        report.unlink(missing_ok=True)
+        code, _, err = self.run(["--check", model, "--report", report, "--threads", 1, "--quiet"], PATIENCE_TO_LOOK)
+        return code, json.loads(report.read_text()) if report.exists() else None, err
+
+
+def seed_of(path):
+    return int(Path(path).stem)
+
+
+def lines_by_seed(out, jobs):
+    names = {str(source): seed for seed, (source, _) in jobs.items()}
+    said = {}
+    for line in out.splitlines():
+        for word in line.split():
+            if word.rstrip(":") in names:
+                said.setdefault(names[word.rstrip(":")], line)
+                break
+    return said
+
+
+# --- one batch -----------------------------------------------------------------------------------
+
+class Finding(dict):
+    """Seed, kind, why, and what the model is made of."""
+
+    def __init__(self, case, kind, why):
+        super().__init__(seed=case.seed, kind=kind, why=" ".join(why.split())[:400], pieces=case.kinds)
+
+
+class Original:
+    """The old model, and what is known of it."""
+
+    def __init__(self, case):
+        self.case, self.problem = case, None
+        self.model = onnx.ModelProto()
+        self.model.CopyFrom(case.model)
+        opset = opset_of(self.model)
+        self.trains = any(trains(node, opset) for node in every_node(self.model))
+        self.is_renamed = False
+        try:
+            self.runner = self.load()
+        except NotRun as error:
+            self.runner, self.problem = None, str(error)
+        self.lazy_judge = None
+
+    def load(self):
+        if self.trains:
+            self.model = deploy_form(self.model)
+        try:
+            return Runner(self.model.SerializeToString())
+        except NotRun as error:
+            if "same node name" not in str(error):
+                raise
+            self.is_renamed = True
+            return Runner(without_node_names(self.model).SerializeToString())
+
+    def judge(self):
+        if self.lazy_judge is None:
+            dtype = next(iter(self.case.feeds[0].values())).dtype
+            self.lazy_judge = Judge(self.model, dtype)
+        return self.lazy_judge
+
+    def runner_of(self, path):
+        """A new file, treated as the old one is."""
+        if not (self.trains or self.is_renamed or self.case.is_beside):
+            return Runner(path.read_bytes())
+        model = onnx.load(path)
+        model = without_node_names(model) if self.is_renamed else model
+        return Runner((without_dropout(model) if self.trains else model).SerializeToString())
+
+    def compare(self, path, counts):
+        """Why the file at `path` is not this model; None if it is."""
+        try:
+            new = self.runner_of(path)
+        except NotRun as error:
+            new = None
+            problem = str(error)
+        first = None
+        for number, feeds in enumerate(self.case.feeds):
+            try:
+                if new is None:
+                    self.runner(feeds)
+                    return number, False, f"it is not loaded: {problem}"
+                found = difference(self.runner, new, feeds, self.judge)
+            except NotRun:
+                counts["sizes at which the old model does not run"] += 1
+                continue
+            counts["sizes compared"] += 1
+            if found and first is None:
+                first = number, found.runs, f"at sizes {number}: {found.why}"
+        return first
+
+
+def do_batch(tool_path, seeds, state, keep_models=False):
+    """Counts and findings of a range of seeds."""
+    counts, findings = Counter(), []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("in", "verified", "unverified", "second"):
+            (folder / part).mkdir()
+        tool = Tool(tool_path, folder)
+        cases = {seed: random_model(seed) for seed in seeds}
+        for seed, case in cases.items():
+            case.save(folder / "in" / f"{seed}.onnx")
+        place = lambda part, seed: folder / part / f"{seed}.onnx"
+        jobs = lambda a, b, of=seeds: {seed: (place(a, seed), place(b, seed)) for seed in of}
+        verified = tool.convert(jobs("in", "verified"))
+        unverified = tool.convert(jobs("in", "unverified"), "--no-verify")
+        changed = [seed for seed in seeds if is_changed(folder, "unverified", seed)]
+        second = tool.convert(jobs("unverified", "second", changed), "--no-verify")
+        for seed, case in cases.items():
+            found = judged(case, folder, tool, verified, unverified, second, counts)
+            for finding in found:
+                keep(finding, case, folder, state)
+            findings += found
+    return counts, findings
+
+
+def is_changed(folder, part, seed):
+    new, old = folder / part / f"{seed}.onnx", folder / "in" / f"{seed}.onnx"
+    return new.exists() and new.read_bytes() != old.read_bytes()
+
+
+def judged(case, folder, tool, verified, unverified, second, counts):
+    """The findings of one model."""
+    seed, found = case.seed, []
+    counts["models"] += 1
+
+    def find(kind, why):
+        found.append(Finding(case, kind, why))
+
+    for results, how in ((verified, "verified"), (unverified, "unverified"), (second, "second")):
+        if seed in results[2]:
+            kind, why = results[2][seed]
+            find(kind, f"{how}: {why}")
+    report, plain = verified[0].get(seed), unverified[0].get(seed)
+    if report is None or plain is None:
+        return found
+    original = Original(case)
+    runs = original.runner is not None
+    counts["not loaded by ONNX Runtime"] += not runs
+    count_outcome(report, is_changed(folder, "verified", seed), counts)
+
+    differences = compare_files(original, folder, seed, find, counts)
+    error = report["error"]
+    if error and error["exit_code"] == VERIFICATION_FAILED:
+        if not runs:
+            find("unjudged-refused", error["message"])
+        else:
+            find("wrong-caught" if differences["unverified"] else "right-refused", error["message"])
+    for one in (report, plain):
+        if one["error"] and one["error"]["exit_code"] != VERIFICATION_FAILED and runs:
+            find("valid-rejected", one["error"]["message"])
+            break
+
+    for results, part in ((verified, "verified"), (unverified, "unverified")):
+        line = results[1].get(seed, "")
+        if line.startswith("same") == is_changed(folder, part, seed) and not line.startswith("failed"):
+            find("wrong-words", line)
+    path = folder / "unverified" / f"{seed}.onnx"
+    again = folder / "second" / f"{seed}.onnx"
+    if again.exists() and again.read_bytes() != path.read_bytes():
+        find("second-differs", second[1].get(seed, ""))
+    if not plain["error"]:
+        look(case, folder, tool, plain, find, counts)
+    return found
+
+
+def count_outcome(report, is_new, counts):
+    error, run = report["error"], report["run"]
+    if error:
+        counts["refused by verification" if error["exit_code"] == VERIFICATION_FAILED else "other failures"] += 1
+    elif report["blocks"]:
+        counts["with a block fused"] += 1
+        counts["of these, whole model run" if run and run["outcome"] != "not_run" else "of these, proved only"] += 1
+    elif is_new:
+        counts["changed without a block"] += 1
+    else:
+        counts["left alone"] += 1
+
+
+def compare_files(original, folder, seed, find, counts):
+    """Compares what was written, once if both files are the same. What differs, by how it was written."""
+    differences, seen = {"verified": None, "unverified": None}, {}
+    for part, suffix in (("verified", ""), ("unverified", "-unverified")):
+        if not is_changed(folder, part, seed):
+            continue
+        path = folder / part / f"{seed}.onnx"
+        if original.runner is None:
+            if suffix == "" and loads(original, path):
+                find("made-valid", original.problem)
+            continue
+        content = path.read_bytes()
+        counts[f"files compared{', unverified' if suffix else ''}"] += content not in seen
+        if content not in seen:
+            seen[content] = original.compare(path, counts)
+            if seen[content]:
+                _, runs, why = seen[content]
+                find(("wrong-file" if runs else "runs-no-more") + suffix, why)
+        differences[part] = seen[content]
+    return differences
+
+
+def loads(original, path):
+    try:
+        original.runner_of(path)
+    except NotRun:
+        return False
+    return True
+
+
+def look(case, folder, tool, plain, find, counts):
+    """--check and its look against what a conversion without verification did."""
+    is_new = is_changed(folder, "unverified", case.seed)
+    if not is_new and case.seed % LOOKED_AT:
+        return
+    counts["looked at"] += 1
+    code, report, err = tool.check(folder / "in" / f"{case.seed}.onnx")
+    if code is None or code < 0 or code > LARGEST_EXIT_CODE:
+        find("hang" if code is None else "crash", f"--check: exit code {code}: {err.strip()[-300:]}")
+        return
+    if (code == SOMETHING_TO_FUSE) != is_new:
+        find("check-differs", f"--check ends with {code}, and the file is {'changed' if is_new else 'the same'}")
+    if report and len(report["blocks"]) != len(plain["blocks"]):
+        find("look-differs", f"a look has {len(report['blocks'])} blocks, a conversion {len(plain['blocks'])}")
+
+
+def keep(finding, case, folder, state):
+    """Keeps the files of a finding, if there are not too many of its kind."""
+    kind = state / "findings" / finding["kind"]
+    if kind.exists() and len(list(kind.iterdir())) >= KEPT_FINDINGS:
+        return
+    place = kind / str(case.seed)
+    place.mkdir(parents=True, exist_ok=True)
+    for part in ("in", "verified", "unverified", "second"):
+        for path in (folder / part).glob(f"{case.seed}.onnx*"):
+            target = place / (path.name if path.suffix == ".data" else f"{part}.onnx")
+            shutil.copyfile(path, target)
+    for number, feeds in enumerate(case.feeds):
+        np.savez(place / f"inputs_{number}.npz", **{f"{i}": value for i, value in enumerate(feeds.values())})
+    (place / "finding.json").write_text(json.dumps(finding | {"inputs": list(case.feeds[0])}, indent=1))
+
+
+# --- the campaign ----------------------------------------------------------------------------------
+
+def load_state(path, identity):
+    if not path.exists():
+        return {"identity": identity, "done": [], "counts": {}, "findings": []}
+    state = json.loads(path.read_text())
+    if state["identity"] != identity:
+        sys.exit(f"{path} is of another tool or of other models: {state['identity']}; use another --state")
+    return state
+
+
+def save_state(path, state):
+    beside = path.with_suffix(".new")
+    beside.write_text(json.dumps(state))
+    beside.replace(path)
+
+
+def identity_of(tool):
+    digest = lambda *paths: hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+    return {"tool": digest(Path(tool)), "models": digest(*(HERE / name for name in SOURCES))}
+
+
+def campaign(tool, first, last, folder, jobs):
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "state.json"
+    state = load_state(path, identity_of(tool))
+    batches = [range(start, min(start + BATCH, last)) for start in range(first, last, BATCH)]
+    done = {tuple(batch) for batch in state["done"]}
+    batches = [batch for batch in batches if (batch.start, batch.stop) not in done]
+    # Fresh processes: ONNX Runtime's threads do not survive a fork.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=20) as pool:
+        waiting = {pool.submit(do_batch, tool, batch, folder): batch for batch in batches}
+        for future in as_completed(waiting):
+            batch = waiting[future]
+            counts, findings = future.result()
+            state["done"].append([batch.start, batch.stop])
+            state["counts"] = dict(Counter(state["counts"]) + counts)
+            state["findings"] += findings
+            save_state(path, state)
+            print(f"{batch.start}:{batch.stop}  {len(findings)} findings "
+                  f"{dict(Counter(finding['kind'] for finding in findings))}", flush=True)
+    return state
+
+
+def table(state):
+    counts = state["counts"]
+    lines = ["", "| what | how many |", "| --- | --- |"]
+    lines += [f"| {name} | {number:,} |" for name, number in counts.items()]
+    lines += ["", "| finding | how many | first seeds | pieces |", "| --- | --- | --- | --- |"]
+    by_kind = {}
+    for finding in state["findings"]:
+        by_kind.setdefault(finding["kind"], []).append(finding)
+    for kind, meaning in KINDS.items():
+        found = sorted(by_kind.get(kind, []), key=lambda finding: finding["seed"])
+        seeds = ", ".join(str(finding["seed"]) for finding in found[:6])
+        pieces = Counter(piece for finding in found for piece in set(finding["pieces"])).most_common(3)
+        pieces = ", ".join(f"{piece} {number}" for piece, number in pieces)
+        lines.append(f"| {kind}: {meaning} | {len(found)} | {seeds} | {pieces} |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tool", required=True, help="the binary")
+    parser.add_argument("--seeds", default="0:30000", help="FIRST:BEHIND")
+    parser.add_argument("--state", type=Path, required=True, help="folder of what is done and what was found")
+    parser.add_argument("--jobs", type=int, default=1, help="how many processes")
+    arguments = parser.parse_args()
+    first, last = map(int, arguments.seeds.split(":"))
+    state = campaign(str(Path(arguments.tool).resolve()), first, last, arguments.state, arguments.jobs)
+    print(table(state))
+    sys.exit(1 if state["findings"] else 0)
+
+
+if __name__ == "__main__":
+    main()
