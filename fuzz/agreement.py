@@ -144,6 +144,8 @@ def deploy_form(model):
                 depends.update(node.output)
 
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    # A sparse one has zeros, or is no placeholder for its values: they are not needed.
+    initializers |= {sparse.values.name: sparse.values for sparse in model.graph.sparse_initializer}
     visit(model.graph.node, {value.name for value in model.graph.input} - set(initializers), initializers)
     for function in model.functions:
         visit(function.node, set(function.input), {})

@@ -32,7 +32,9 @@ class Case(NamedTuple):
     model: onnx.ModelProto
     feeds: list
     kinds: list
+    # Whether its weights lie in a side file; whether its value_info is wrong.
     is_beside: bool
+    lies: bool
 
     def save(self, path):
         if self.is_beside:
@@ -219,10 +221,16 @@ def placed(m, x, total, mode):
     axes = x.rank - 2
     begins, ends = [], []
     for amount in total:
-        begin = amount // 2 if m.chance(0.7) else m.between(min(amount, 0) - (mode == "pad"), max(amount, 0))
+        begin = amount // 2
+        if m.chance(0.3):
+            # Shifted; further than the amount, one end is padded and the other one is cropped.
+            further = m.pick([0, 0, 2])
+            begin = m.between(min(amount, 0) - further, max(amount, 0) + further)
         begins.append(begin)
         ends.append(amount - begin)
     whole = list(zip(begins, ends))
+    if mode == "pad and crop":
+        return padded_and_cropped(m, x, begins, ends), [(0, 0)] * axes
     if mode in ("reflect", "edge", "wrap", "circular", "pad"):
         if mode == "pad":
             return pad(m, x, [0, 0, *begins], [0, 0, *ends]), [(0, 0)] * axes
@@ -235,6 +243,15 @@ def placed(m, x, total, mode):
     if cropped:
         x = crop(m, x, *(list(column) for column in zip(*cropped)))
     return x, [(max(a, 0), max(b, 0)) for a, b in whole]
+
+
+def padded_and_cropped(m, x, begins, ends):
+    """Pads with more than is asked for, and a Slice that takes the rest away."""
+    more = [(m.pick([0, 1]) - min(a, 0), m.pick([0, 1]) - min(b, 0)) for a, b in zip(begins, ends)]
+    x = pad(m, x, [0, 0, *(a + extra for a, (extra, _) in zip(begins, more))],
+            [0, 0, *(b + extra for b, (_, extra) in zip(ends, more))])
+    cut = [(axis, a, b) for axis, (a, b) in enumerate(more, 2) if a or b]
+    return crop(m, x, *(list(column) for column in zip(*cut))) if cut else x
 
 
 def circular(m, x, begins, ends):
@@ -335,7 +352,7 @@ def total(m, terms):
 
 # --- the pieces ---------------------------------------------------------------------------
 
-def block(m, x, modes=("", "", "", "pad")):
+def block(m, x, modes=("", "", "", "", "pad", "pad and crop")):
     """A sum of branches of one tensor; an arm may be read elsewhere."""
     common = frame(m, x)
     arms = []
@@ -731,7 +748,15 @@ def statistics_from_shapes(m, x):
 
 # --- numbers ---------------------------------------------------------------------------------
 
-NARROW = (np.uint8, np.int8, np.int16, np.uint16, np.int32, np.uint8, np.int8)
+NARROW = (np.uint8, np.uint8, np.int8, np.int8, np.int16, np.uint16, np.int32)
+
+
+def narrow(m, values):
+    """A constant of integers: stored, or cast from a type that holds them too."""
+    if m.chance(0.4):
+        return m.stored(values)
+    wide = values.astype(m.pick([np.float32, np.float32, np.int32, np.int64]))
+    return m.raw("Cast", [m.stored(wide)], to=helper.np_dtype_to_tensor_dtype(values.dtype))
 
 
 def wrapping_constant(m, x):
@@ -746,7 +771,9 @@ def wrapping_constant(m, x):
     def wrapped(*shape):
         a = m.rng.integers(bounds.min, bounds.max, size=shape, endpoint=True).astype(dtype)
         b = np.array(m.between(2, min(bounds.max, 90)), dtype)
-        value = m.raw(m.pick(["Add", "Mul", "Sub"]), m.pick([[m.stored(a), m.stored(a)], [m.stored(a), m.stored(b)]]))
+        value = narrow(m, a)
+        for _ in range(m.pick([1, 1, 2])):
+            value = m.raw(m.pick(["Add", "Mul", "Sub"]), [value, m.pick([value, narrow(m, b)])])
         value = m.raw("Cast", [value], to=FLOATS[m.dtype])
         return m.raw("Mul", [value, m.stored(np.array(1 / bounds.max, m.dtype))])
 
@@ -1046,12 +1073,12 @@ PIECES = [
     ("fewer axes", 5, fewer_axes),
     ("sum of ranks", 4, sum_of_ranks),
     ("statistics from shapes", 2, statistics_from_shapes),
-    ("wrapping constant", 4, wrapping_constant),
+    ("wrapping constant", 3, wrapping_constant),
     ("casting constant", 3, casting_constant),
     ("extreme scale", 3, extreme_scale),
     ("quantized", 4, quantized),
-    ("training norm", 6, training_norm),
-    ("training norm of constant", 3, training_norm_of_constant),
+    ("training norm", 4, training_norm),
+    ("training norm of constant", 2, training_norm_of_constant),
     ("instance norm", 3, instance_norm),
     ("if", 3, branches_of_if),
     ("loop", 2, iterations_of_loop),
@@ -1063,6 +1090,8 @@ PIECES = [
     ("gate", 2, gate),
 ]
 WEIGHTS = np.array([weight for _, weight, _ in PIECES], float)
+# Float16 is there for its range.
+FLOAT16_WEIGHTS = np.where([piece is extreme_scale for *_, piece in PIECES], 15 * WEIGHTS, WEIGHTS)
 
 
 # --- a whole model -----------------------------------------------------------------------------------
@@ -1095,7 +1124,8 @@ def main_input(m):
 def random_model(seed):
     """The model of a seed."""
     rng = np.random.default_rng([seed, 14])
-    opset = int(rng.choice([7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23]))
+    # Slice, Pad and others changed with 10 and 11.
+    opset = int(rng.choice([7, 8, 9, 10, 10, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23]))
     dtype = np.float16 if rng.random() < 0.07 else np.float32
     m = Builder(rng, opset, dtype)
     x = main_input(m)
@@ -1110,8 +1140,9 @@ def random_model(seed):
 
 def next_piece(m, x):
     """x after a random piece that fits; something that always does, if a few do not."""
+    weights = FLOAT16_WEIGHTS if m.dtype == np.float16 else WEIGHTS
     for _ in range(30):
-        kind, _, piece = PIECES[m.rng.choice(len(PIECES), p=WEIGHTS / WEIGHTS.sum())]
+        kind, _, piece = PIECES[m.rng.choice(len(PIECES), p=weights / weights.sum())]
         try:
             with m.attempt():
                 m.kinds.append(kind)
@@ -1140,9 +1171,10 @@ def finished(m, x, seed):
     if m.functions:
         opsets.append(helper.make_opsetid("local", 1))
     model = helper.make_model(graph, opset_imports=opsets, functions=m.functions, ir_version=ir_version)
-    if m.chance(0.2):
-        add_value_info(m, model)
-    return Case(seed, model, m.feeds, m.kinds, m.chance(0.03))
+    lies = m.chance(0.04)
+    if lies or m.chance(0.15):
+        add_value_info(m, model, lies)
+    return Case(seed, model, m.feeds, m.kinds, m.chance(0.03), lies)
 
 
 def rename(m, old, new):
@@ -1194,14 +1226,15 @@ def make_sparse(m, graph):
         graph.sparse_initializer.append(sparse)
 
 
-def add_value_info(m, model):
-    """What onnx infers of the tensors; and some of it wrong, as exporters write it."""
+def add_value_info(m, model, lies):
+    """What onnx infers of the tensors; or some of it wrong, as exporters write it."""
     try:
         inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
     except Exception:
         return
-    lies = m.chance(0.3)
     for info in inferred:
+        if not info.type.tensor_type.elem_type:
+            continue
         dims = info.type.tensor_type.shape.dim
         if lies and len(dims) == 4 and m.chance(0.5):
             # An NHWC shape on an NCHW tensor.
