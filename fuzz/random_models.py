@@ -370,6 +370,21 @@ def padded_block(m, x):
     return block(m, x, [mode] if m.chance(0.8) else [mode, ""])
 
 
+def cropped_arms(m, x):
+    """Arms of few taps that read different crops: no kernel is cheaper than all of them, so the crops stay."""
+    axes = x.rank - 2
+    if axes < 2:
+        raise Unfit("one axis")
+    common = Frame(m.between(1, 4), [m.pick([-1, -2, -3, -4]) for _ in range(axes)], [1] * axes)
+    arms = []
+    for long in (0, 1, None):
+        taps = [m.pick([2, 3, 3]) if axis == long else 1 for axis in range(axes)]
+        total_ = [growth + k for growth, k in zip(common.growths, taps)]
+        y, pads = placed(m, x, total_, m.pick(["", "pad and crop", "pad and crop", "pad"]))
+        arms.append(decorated(m, conv(m, y, common.outputs, taps, pads, groups=1)))
+    return total(m, arms)
+
+
 def sequence(m, x):
     """Linear nodes in a row."""
     axes = x.rank - 2
@@ -1059,6 +1074,7 @@ def gate(m, x):
 PIECES = [
     ("block", 22, block),
     ("padded block", 7, padded_block),
+    ("cropped arms", 4, cropped_arms),
     ("sequence", 5, sequence),
     ("residual", 4, residual),
     ("transposed", 4, transposed),
