@@ -102,14 +102,22 @@ class Tool:
                     reports[seed_of(entry["input"]["path"])] = entry
             if ended_well:
                 break
-            # One at a time, in order: the first that says nothing ended the process, or did not end.
-            guilty = next((seed for seed in waiting if seed not in said), None)
-            if guilty is None:
-                break
-            kind = "hang" if code is None else "crash"
-            broken[guilty] = kind, f"exit code {code}: {err.strip()[-400:]}"
+            guilty, kind, why = self.guilty([seed for seed in waiting if seed not in said] or list(waiting),
+                                            waiting, flags, code, err)
+            broken[guilty] = kind, why
             del waiting[guilty]
         return reports, lines, broken
+
+    def guilty(self, silent, jobs, flags, code, err):
+        """Which of the models without a line ended the process, or did not end, and how it says so alone.
+
+        They are done in order, but the line of one may be lost when the next one ends the process.
+        """
+        for seed in silent[:3]:
+            alone, _, said = self.run([*jobs[seed], "--threads", 1, *flags], PATIENCE_TO_LOOK)
+            if alone is None or alone < 0 or alone > LARGEST_EXIT_CODE:
+                return seed, "hang" if alone is None else "crash", f"exit code {alone}: {said.strip()[-300:]}"
+        return silent[0], "hang" if code is None else "crash", f"not alone: exit code {code}: {err.strip()[-300:]}"
 
     def check(self, model):
         """Exit code of --check, and its report."""
@@ -208,14 +216,18 @@ class Original:
 
 
 def do_batch(tool_path, seeds, state):
-    """Counts and findings of a range of seeds."""
-    counts, findings = Counter(), []
+    """Counts and findings of a range of seeds; what is found is kept in the folder `state`."""
+    return try_models(tool_path, {seed: random_model(seed) for seed in seeds}, state)
+
+
+def try_models(tool_path, cases, state=None):
+    """Counts and findings of models, by seed."""
+    counts, findings, seeds = Counter(), [], list(cases)
     with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as name:
         folder = Path(name)
         for part in ("in", "verified", "unverified", "second"):
             (folder / part).mkdir()
         tool = Tool(tool_path, folder)
-        cases = {seed: random_model(seed) for seed in seeds}
         for seed, case in cases.items():
             case.save(folder / "in" / f"{seed}.onnx")
         place = lambda part, seed: folder / part / f"{seed}.onnx"
@@ -226,7 +238,7 @@ def do_batch(tool_path, seeds, state):
         second = tool.convert(jobs("unverified", "second", changed), "--no-verify")
         for seed, case in cases.items():
             found = judged(case, folder, tool, verified, unverified, second, counts)
-            for finding in found:
+            for finding in found if state else []:
                 keep(finding, case, folder, state)
             findings += found
     return counts, findings
