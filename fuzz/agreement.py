@@ -82,7 +82,7 @@ def without_node_names(model):
 
 
 def opset_of(model):
-    return next(entry.version for entry in model.opset_import if entry.domain == "")
+    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def trains(node, opset):

@@ -17,6 +17,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -405,7 +407,7 @@ def campaign(tool, first, last, folder, jobs):
     done = {tuple(batch) for batch in state["done"]}
     batches = [batch for batch in batches if (batch.start, batch.stop) not in done]
     # Fresh processes: ONNX Runtime's threads do not survive a fork.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=20) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), end_with_parent, max_tasks_per_child=20) as pool:
         waiting = {pool.submit(do_batch, tool, batch, folder): batch for batch in batches}
         for future in as_completed(waiting):
             batch = waiting[future]
@@ -417,6 +419,18 @@ def campaign(tool, first, last, folder, jobs):
             print(f"{batch.start}:{batch.stop}  {len(findings)} findings "
                   f"{dict(Counter(finding['kind'] for finding in findings))}", flush=True)
     return state
+
+
+def end_with_parent():
+    """A worker whose campaign was stopped does not go on alone."""
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def table(state):

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from graph_builder import (ASSIGNMENTS, FLOATS, Builder, Tensor, Unfit, broadcast, clip, crop, dropout, fixed, pad,
                            piece_of, reduce, squeeze, transpose, unsqueeze, with_axes)
 
-SPATIAL = (3, 4, 5, 6, 7, 8, 9, 11, 12)
+SPATIAL = (1, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 11, 12)
 MOST_CHANNELS = 8
 # Names of dimensions that say nothing, whatever they look like.
 BATCH_NAMES = ("N", "batch", "n", "1", "2", "")
@@ -84,6 +84,8 @@ def conv(m, x, outputs, taps, pads=None, strides=None, dilations=None, groups=No
         bias = m.const(m.normal(outputs))
     if bias:
         given.append(bias)
+    elif m.chance(0.05):
+        given.append("")
     explicit = m.chance(0.6)
     attributes = {
         "kernel_shape": list(taps) if explicit else None,
@@ -157,7 +159,10 @@ def written_norm(m, x, axis=1):
 def decorated(m, x):
     """What may stand behind any linear node."""
     for _ in range(m.pick([0, 0, 1, 1, 2])):
-        match m.pick(["norm"] * 4 + ["written"] * 2 + ["neg", "cast", "identity", "dropout", "factor", "minus"]):
+        match m.pick(["norm"] * 8 + ["written"] * 4 + ["neg", "cast", "identity", "dropout", "factor", "minus"] * 2
+                     + ["along any axis"]):
+            case "along any axis":
+                x = along_any_axis(m, x)
             case "norm":
                 x = norm(m, x)
             case "written":
@@ -177,10 +182,24 @@ def decorated(m, x):
     return x
 
 
+def along_any_axis(m, x):
+    """A constant that is no number per channel, though its sizes may be the same."""
+    axes = [axis for axis in range(x.rank) if len({shape[axis] for shape in x.shapes}) == 1 and m.chance(0.5)]
+    if not axes:
+        return x
+    shape = [x.shapes[0][axis] if axis in axes else 1 for axis in range(x.rank)]
+    shape = shape[axes[0]:]
+    return m.op(m.pick(["Mul", "Add", "Sub"]), [x, m.const(m.normal(*shape))])
+
+
 def activation(m, x):
-    match m.pick(["Relu"] * 4 + ["LeakyRelu", "Sigmoid", "Tanh", "clip", "HardSwish", "PRelu", "Elu"]):
+    match m.pick(["Relu"] * 4 + ["quotient", "LeakyRelu", "Sigmoid", "Tanh", "clip", "HardSwish", "PRelu", "Elu"]):
         case "clip":
             return clip(m, x, -1.0, 3.0)
+        case "quotient":
+            # A constant over a tensor is not linear.
+            divisor = m.op("Add", [m.op("Sigmoid", [x]), m.const(np.array(1, m.dtype))])
+            return m.op("Div", [m.const(np.array(2, m.dtype)), divisor])
         case "HardSwish" if m.opset < 14:
             return m.op("Relu", [x])
         case "PRelu" if m.opset < 9:
@@ -233,7 +252,8 @@ def placed(m, x, total, mode):
         return padded_and_cropped(m, x, begins, ends), [(0, 0)] * axes
     if mode in ("reflect", "edge", "wrap", "circular", "pad"):
         if mode == "pad":
-            return pad(m, x, [0, 0, *begins], [0, 0, *ends]), [(0, 0)] * axes
+            value = m.pick([0.0] * 7 + [1.5])
+            return pad(m, x, [0, 0, *begins], [0, 0, *ends], value=value), [(0, 0)] * axes
         if any(amount < 0 for pair in whole for amount in pair):
             raise Unfit("crop")
         if mode == "circular":
@@ -257,7 +277,8 @@ def padded_and_cropped(m, x, begins, ends):
 def circular(m, x, begins, ends):
     """Circular padding as TorchScript writes it: Slice and Concat, axis by axis."""
     for axis, (before, behind) in enumerate(zip(begins, ends), 2):
-        if any(shape[axis] < max(before, behind) for shape in x.shapes):
+        if any(shape[axis] < max(before, behind) for shape in x.shapes) and m.chance(0.5):
+            # Slices of a tensor that is smaller than them give less than circular padding would.
             raise Unfit("circular")
         parts = [x]
         if before:
@@ -313,20 +334,25 @@ def branch(m, x, common, mode):
 
 
 def mean(m, x, taps, pads, strides):
+    ceil = m.opset >= 10 and m.chance(0.1)
+
     def shape(sizes):
-        return [*sizes[:2], *((size + a + b - k) // stride + 1
+        return [*sizes[:2], *((size + a + b - k + (stride - 1 if ceil else 0)) // stride + 1
                               for size, k, (a, b), stride in zip(sizes[2:], taps, pads, strides))]
 
     if any(a >= k or b >= k for k, (a, b) in zip(taps, pads)):
         raise Unfit("pads of a pool")
     return m.op("AveragePool", [x], shape, kernel_shape=list(taps), strides=list(strides),
-                pads=[a for a, _ in pads] + [b for _, b in pads], count_include_pad=m.pick([0, 1, 1]))
+                pads=[a for a, _ in pads] + [b for _, b in pads], count_include_pad=m.pick([0, 1, 1]),
+                ceil_mode=1 if ceil else None)
 
 
 def total(m, terms):
     """Adds tensors of one shape, as exporters or people would; now and then one is subtracted or read twice."""
     if m.chance(0.15):
         terms = [*terms, m.pick(terms)]
+    if m.chance(0.04) and terms[0].rank > 2:
+        return m.op("Add", [total(m, terms), narrow_term(m, m.pick(terms))], lambda a, b: broadcast(a, b))
     if len(terms) > 1 and m.opset >= 8 and m.chance(0.15):
         return m.op("Sum", terms)
     if m.chance(0.08):
@@ -348,6 +374,15 @@ def total(m, terms):
             m.watch(sum_)
         terms.insert(0, sum_)
     return terms[0]
+
+
+def narrow_term(m, x):
+    """A linear function of x that has fewer channels or positions, and is broadcast."""
+    axes = x.rank - 2
+    if m.chance(0.5):
+        return conv(m, x, 1, [1] * axes, groups=1)
+    x = m.op("GlobalAveragePool", [x], lambda s: [*s[:2], *[1] * axes])
+    return decorated(m, conv(m, x, fixed(x, 1), [1] * axes))
 
 
 # --- the pieces ---------------------------------------------------------------------------
@@ -470,9 +505,46 @@ def pool(m, x):
         raise Unfit("no spatial axes")
     stride = m.pick([1, 2])
     shape = lambda s: [*s[:2], *((n - 2) // stride + 1 for n in s[2:])]
+    if x.rank == 4 and m.chance(0.3):
+        return other_positions(m, x)
     if m.chance(0.3):
         return m.op("GlobalAveragePool", [x], lambda s: [*s[:2], *[1] * axes])
     return m.op(m.pick(["MaxPool", "AveragePool"]), [x], shape, kernel_shape=[2] * axes, strides=[stride] * axes)
+
+
+def other_positions(m, x):
+    """Elements in other places: DepthToSpace, SpaceToDepth, Resize; a block before them."""
+    x = simple_block(m, x, 4) if m.chance(0.6) else x
+    if m.opset >= 13 and m.chance(0.4):
+        scales = m.stored(np.array([1, 1, 2, 2], np.float32))
+        return m.op("Resize", [x, "", scales], lambda s: [*s[:2], 2 * s[2], 2 * s[3]], mode="nearest",
+                    coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    if fixed(x, 1) % 4 == 0:
+        return m.op("DepthToSpace", [x], lambda s: [s[0], s[1] // 4, 2 * s[2], 2 * s[3]], blocksize=2)
+    if any(size % 2 for shape in x.shapes for size in shape[2:]):
+        raise Unfit("odd")
+    return m.op("SpaceToDepth", [x], lambda s: [s[0], 4 * s[1], s[2] // 2, s[3] // 2], blocksize=2)
+
+
+def bounded(m, x):
+    """The first few positions, which are all of them where there are fewer; then a block."""
+    if x.rank < 3:
+        raise Unfit("no spatial axes")
+    axis = m.between(2, x.rank - 1)
+    start = m.pick([0, 0, 1])
+    x = piece_of(m, x, axis, start, start + m.between(2, 7))
+    return block(m, x)
+
+
+def widened(m, x):
+    """One channel, which a constant makes several."""
+    if x.rank < 3:
+        raise Unfit("no spatial axes")
+    axes, outputs = x.rank - 2, m.between(2, 5)
+    y = decorated(m, conv(m, x, 1, [m.pick([1, 3])] * axes, groups=1))
+    constant = m.const(m.normal(*m.pick([(1, outputs), (outputs,)]), *[1] * axes))
+    y = m.op(m.pick(["Mul", "Add", "Sub"]), [y, constant], lambda s: [s[0], outputs, *s[2:]])
+    return conv(m, y, m.between(1, 4), [1] * axes) if m.chance(0.5) else decorated(m, y)
 
 
 def channels_last(m, x):
@@ -1006,7 +1078,8 @@ def local_function(m, x):
     if m.opset < 11 or x.rank < 3:
         raise Unfit("functions")
     axes, outputs = x.rank - 2, fixed(x, 1)
-    name, formal = f"Block{len(m.functions)}", m.name("arg")
+    # A function may be called as an operator is.
+    name, formal = f"{m.pick(['Block', 'Block', 'Conv', 'Add', 'Relu'])}{len(m.functions) or ''}", m.name("arg")
     shape, passed = (outputs, outputs, *[3] * axes), m.name("w")
     is_argument = m.chance(0.5)
     with m.body(stores_constants=False) as scope:
@@ -1018,14 +1091,27 @@ def local_function(m, x):
         if m.chance(0.3):
             y = activation(m, y)
     inputs = [formal, passed] if is_argument else [formal]
+    attributes = {"border": [1, 1] * axes} if m.chance(0.4) else {}
+    if attributes:
+        refer(scope.nodes, "pads", "border")
     opset = m.opset if m.chance(0.9) else max(m.opset - 1, 11)
     m.functions.append(helper.make_function("local", name, inputs, [y.name], scope.nodes,
-                                            [helper.make_opsetid("", opset)]))
+                                            [helper.make_opsetid("", opset)],
+                                            attributes=list(attributes)))
     for _ in range(m.pick([1, 1, 2])):
         given = [x] + ([m.const(kernel(m, outputs, outputs, [3] * axes), shareable=True)] if is_argument else [])
-        x = Tensor(m.raw(name, given, domain="local"), x.shapes)
+        x = Tensor(m.raw(name, given, domain="local", **attributes), x.shapes)
         assert shape[0] == fixed(x, 1)
     return x
+
+
+def refer(nodes, name, formal):
+    """The pads of the first 3x3 convolution are what the caller says."""
+    node = next(node for node in nodes if node.op_type == "Conv")
+    kept = [attribute for attribute in node.attribute if attribute.name != name]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    node.attribute.append(AttributeProto(name=name, type=AttributeProto.INTS, ref_attr_name=formal))
 
 
 # --- kernels of another type, kernels that several read ---------------------------------------------
@@ -1079,7 +1165,9 @@ PIECES = [
     ("residual", 4, residual),
     ("transposed", 4, transposed),
     ("same padding", 8, same_padding),
-    ("pool", 3, pool),
+    ("pool", 4, pool),
+    ("bounded", 2, bounded),
+    ("widened", 2, widened),
     ("channels last", 6, channels_last),
     ("filled border", 6, filled_border),
     ("product", 8, product),
@@ -1186,6 +1274,11 @@ def finished(m, x, seed):
     opsets = [helper.make_opsetid("", m.opset)]
     if m.functions:
         opsets.append(helper.make_opsetid("local", 1))
+    if m.chance(0.03):
+        # The same domain under its other name.
+        opsets[0].domain = "ai.onnx"
+        for node in graph.node:
+            node.domain = node.domain or m.pick(["ai.onnx", ""])
     model = helper.make_model(graph, opset_imports=opsets, functions=m.functions, ir_version=ir_version)
     lies = m.chance(0.04)
     if lies or m.chance(0.15):
