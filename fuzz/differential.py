@@ -20,8 +20,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,7 @@ KINDS = {
     "valid-rejected": "another exit code than 0 or 3 for a model that ONNX Runtime runs",
     "crash": "a panic, or an exit code above 7, or a signal",
     "hang": "no end",
+    "engine-ends": "ONNX Runtime ends the process on the old or the new file",
     "look-differs": "a look counts other blocks than a conversion",
     "check-differs": "--check says the opposite of what a conversion does",
     "second-differs": "a second conversion changes the file again",
@@ -400,29 +401,48 @@ def identity_of(tool):
 
 
 def campaign(tool, first, last, folder, jobs):
+    """Does what is not done yet, in batches; each is a process of its own, which ONNX Runtime may end."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "state.json"
     state = load_state(path, identity_of(tool))
-    batches = [range(start, min(start + BATCH, last)) for start in range(first, last, BATCH)]
-    done = {tuple(batch) for batch in state["done"]}
-    batches = [batch for batch in batches if (batch.start, batch.stop) not in done]
-    # Fresh processes: ONNX Runtime's threads do not survive a fork.
-    with ProcessPoolExecutor(jobs, get_context("spawn"), end_with_parent, max_tasks_per_child=20) as pool:
-        waiting = {pool.submit(do_batch, tool, batch, folder): batch for batch in batches}
-        for future in as_completed(waiting):
-            batch = waiting[future]
-            counts, findings = future.result()
-            state["done"].append([batch.start, batch.stop])
-            state["counts"] = dict(Counter(state["counts"]) + counts)
-            state["findings"] += findings
+    done = {seed for start, stop in state["done"] for seed in range(start, stop)}
+    waiting = [batch for start in range(first, last, BATCH)
+               for batch in runs_of(seed for seed in range(start, min(start + BATCH, last)) if seed not in done)]
+    working = {}
+    while waiting or working:
+        while waiting and len(working) < jobs:
+            batch = waiting.pop(0)
+            ours, theirs = CONTEXT.Pipe(duplex=False)
+            process = CONTEXT.Process(target=work, args=(theirs, tool, batch, folder))
+            process.start()
+            theirs.close()
+            working[ours] = process, batch
+        for connection in wait(list(working)):
+            process, batch = working.pop(connection)
+            try:
+                counts, findings = connection.recv()
+            except EOFError:
+                counts, findings = None, None
+            process.join()
+            if counts is None and len(batch) > 1:
+                middle = (batch.start + batch.stop) // 2
+                waiting[:0] = [range(batch.start, middle), range(middle, batch.stop)]
+                continue
+            if counts is None:
+                counts = Counter(["models"])
+                why = f"exit code {process.exitcode} of a process that runs the old and the new file"
+                findings = [Finding(random_model(batch.start), "engine-ends", why)]
+            record(state, batch, counts, findings)
             save_state(path, state)
-            print(f"{batch.start}:{batch.stop}  {len(findings)} findings "
-                  f"{dict(Counter(finding['kind'] for finding in findings))}", flush=True)
     return state
 
 
-def end_with_parent():
-    """A worker whose campaign was stopped does not go on alone."""
+# Fresh processes: ONNX Runtime's threads do not survive a fork.
+CONTEXT = get_context("spawn")
+
+
+def work(connection, tool, batch, folder):
+    """In a process: does a batch, and ends with the campaign if that is stopped."""
     parent = os.getppid()
 
     def watch():
@@ -431,6 +451,26 @@ def end_with_parent():
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    connection.send(do_batch(tool, batch, folder))
+
+
+def runs_of(seeds):
+    """Ranges of consecutive seeds."""
+    ranges = []
+    for seed in seeds:
+        if ranges and ranges[-1].stop == seed:
+            ranges[-1] = range(ranges[-1].start, seed + 1)
+        else:
+            ranges.append(range(seed, seed + 1))
+    return ranges
+
+
+def record(state, batch, counts, findings):
+    state["done"].append([batch.start, batch.stop])
+    state["counts"] = dict(Counter(state["counts"]) + counts)
+    state["findings"] += findings
+    kinds = dict(Counter(finding["kind"] for finding in findings))
+    print(f"{batch.start}:{batch.stop}  {len(findings)} findings {kinds}", flush=True)
 
 
 def table(state):

@@ -1078,10 +1078,10 @@ def local_function(m, x):
     if m.opset < 11 or x.rank < 3:
         raise Unfit("functions")
     axes, outputs = x.rank - 2, fixed(x, 1)
-    # A function may be called as an operator is.
-    name, formal = f"{m.pick(['Block', 'Block', 'Conv', 'Add', 'Relu'])}{len(m.functions) or ''}", m.name("arg")
-    shape, passed = (outputs, outputs, *[3] * axes), m.name("w")
+    formal, passed, shape = m.name("arg"), m.name("w"), (outputs, outputs, *[3] * axes)
     is_argument = m.chance(0.5)
+    # It may have the name of an operator (of as many inputs: ONNX Runtime ends the process else).
+    name = m.pick(["Block", "Block", "Conv" if is_argument else "Relu"]) + str(len(m.functions) or "")
     with m.body(stores_constants=False) as scope:
         inside = Tensor(formal, x.shapes)
         weights = passed if is_argument else None
