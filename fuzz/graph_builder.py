@@ -296,7 +296,15 @@ def sliced(m, array):
     return m.raw("Slice", [m.stored(longer), m.ints(0), m.ints(-1), m.ints(0)])
 
 
-CONSTANTS = [identity, reshaped, transposed, scaled, summed, joined, from_bfloat16, from_float16, of_shape, expanded,
+def rooted(m, array):
+    """1 / sqrt(v + ε), as Keras writes the scale of a norm; all of its values are positive."""
+    with np.errstate(all="ignore"):
+        var = np.clip(1 / np.maximum(np.square(array.astype(np.float64)), 1e-4), 1e-3, 1e3).astype(array.dtype)
+    root = m.raw("Sqrt", [m.raw("Add", [m.stored(var), m.stored(np.array(1e-3, array.dtype))])])
+    return m.raw("Div", [m.stored(np.array(1, array.dtype)), root])
+
+
+CONSTANTS = [rooted, identity, reshaped, transposed, scaled, summed, joined, from_bfloat16, from_float16, of_shape, expanded,
              dequantized, gathered, sliced]
 
 
@@ -325,7 +333,23 @@ def pad(m, x, begins, ends, mode="constant", value=0.0):
         listed = [begins[axis] for axis in axes] + [ends[axis] for axis in axes]
         axes = [axis - x.rank if m.chance(0.3) else axis for axis in axes]
         return m.op("Pad", [x, m.ints(*listed), given, m.ints(*axes)], shape, mode=mode_name)
-    return m.op("Pad", [x, m.ints(*pads), given], shape, mode=mode_name)
+    pads = torchscript_pads(m, begins, ends) if m.chance(0.15) else m.ints(*pads)
+    return m.op("Pad", [x, pads, given], shape, mode=mode_name)
+
+
+def torchscript_pads(m, begins, ends):
+    """The pads of all axes, computed from those of torch, which begin with the last axis, by nodes."""
+    pairs = [amount for pair in zip(reversed(begins), reversed(ends)) for amount in pair]
+    kept = m.pick([2, 4, len(pairs)])
+    while kept < len(pairs) and any(pairs[kept:]):
+        kept += 2
+    zeros = m.raw("ConstantOfShape", [m.ints(len(pairs) - kept)],
+                  value=numpy_helper.from_array(np.zeros(1, np.int64))) if kept < len(pairs) else None
+    listed = m.raw("Concat", [m.ints(*pairs[:kept]), *([zeros] if zeros else [])], axis=0)
+    rows = m.raw("Reshape", [listed, m.ints(-1, 2)])
+    rows = m.raw("Slice", [rows, m.ints(-1), m.ints(-2**63 + 1), m.ints(0), m.ints(-1)])
+    columns = m.raw("Transpose", [rows], perm=[1, 0])
+    return m.raw("Cast", [m.raw("Reshape", [columns, m.ints(-1)])], to=TensorProto.INT64)
 
 
 def crop(m, x, axes, starts, ends):

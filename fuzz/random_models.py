@@ -81,7 +81,7 @@ def conv(m, x, outputs, taps, pads=None, strides=None, dilations=None, groups=No
         weights = m.const(kernel(m, outputs, inputs // groups, taps), shareable=True)
     given = [x, weights]
     if bias is None and m.chance(0.4):
-        bias = m.const(m.normal(outputs))
+        bias = zero_bias(m, x, weights) if m.opset >= 15 and m.chance(0.1) else m.const(m.normal(outputs))
     if bias:
         given.append(bias)
     elif m.chance(0.05):
@@ -97,6 +97,12 @@ def conv(m, x, outputs, taps, pads=None, strides=None, dilations=None, groups=No
     if not auto_pad and (explicit or any(amount for pair in pads for amount in pair)):
         attributes["pads"] = [a for a, _ in pads] + [b for _, b in pads]
     return m.op("Conv", given, shape, **attributes)
+
+
+def zero_bias(m, x, weights):
+    """As dynamo writes a bias that is not there: it reads x for its type alone."""
+    zero = m.raw("CastLike", [m.stored(np.array(0, np.float32)), x])
+    return m.raw("Expand", [zero, m.raw("Shape", [weights], start=0, end=1)])
 
 
 def norm(m, x, training=False, statistics=None):
@@ -600,9 +606,11 @@ def filled_border(m, x):
     t = conv(m, x, channels, [1, 1], bias=m.stored(bias), groups=1)
     padded = pad(m, t, [0, 0, 1, 1], [0, 0, 1, 1])
     values = border_values(m, bias, m.chance(0.1))
-    way = m.pick(["elements", "elements", "rows", "rows", "rows of a batch"])
+    way = m.pick(["elements", "elements", "rows", "rows", "rows of a batch", "grid", "grid"])
     if way == "elements":
         y = border_by_elements(m, padded, values)
+    elif way == "grid":
+        y = border_by_grids(m, padded, values)
     else:
         y = border_by_rows(m, padded, values, way == "rows of a batch")
     outputs = m.between(1, MOST_CHANNELS)
@@ -622,6 +630,41 @@ def border_by_elements(m, x, values):
     edge = [(i, j) for i in range(height) for j in range(width) if i in (0, height - 1) or j in (0, width - 1)]
     index = np.array([(n, c, i, j) for n in range(batch) for c in range(channels) for i, j in edge], np.int64)
     return m.op("ScatterND", [x, m.stored(index), m.stored(values[index[:, 1]])])
+
+
+def border_by_grids(m, x, values):
+    """As TorchScript writes `y[:, :, row] = v`: the indices are grids of Ranges over sizes, which may be baked in."""
+    baked = [None] * 4
+    for axis in (0, 2, 3):
+        if m.chance(0.4):
+            baked[axis] = x.shapes[m.between(0, ASSIGNMENTS - 1)][axis]
+            if any(shape[axis] < baked[axis] for shape in x.shapes):
+                raise Unfit("out of range")
+    for axis in (2, 3):
+        for is_last in (False, True):
+            sizes = m.raw("Shape", [x])
+
+            def size(of):
+                if baked[of] is not None:
+                    return m.ints(baked[of])
+                return m.raw("Gather", [sizes, m.ints(of)], axis=0)
+
+            def along(of):
+                count = m.raw("Reshape", [size(of), m.stored(np.zeros(0, np.int64))])
+                steps = m.raw("Range", [m.stored(np.int64(0)), count, m.stored(np.int64(1))])
+                if of == axis:
+                    one = m.raw("Sub", [size(of), m.ints(1)]) if is_last else m.ints(0)
+                    steps = m.raw("Identity", [one])
+                return m.raw("Reshape", [steps, m.ints(*[-1 if other == of else 1 for other in range(4)])])
+
+            counts = [m.ints(1) if of == axis else size(of) for of in range(4)]
+            shape = m.raw("Concat", counts, axis=0)
+            grids = [m.raw("Expand", [along(of), shape]) for of in range(4)]
+            grids = [m.raw("Reshape", [grid, m.raw("Concat", [shape, m.ints(1)], axis=0)]) for grid in grids]
+            index = m.raw("Concat", grids, axis=-1)
+            updates = m.raw("Expand", [m.stored(values.reshape(1, -1, 1, 1)), shape])
+            x = m.op("ScatterND", [x, index, updates])
+    return x
 
 
 def border_by_rows(m, x, values, of_one_batch):
@@ -773,6 +816,12 @@ def reshaped(m, x):
     way = m.pick(["flatten", "zero", "computed", "computed", "unsqueezed", "columns"])
     if way == "flatten":
         return m.op("Flatten", [x], lambda s: [s[0], int(np.prod(s[1:]))], axis=m.pick([1, 1, None]))
+    if way == "zero" and m.chance(0.3):
+        # The batch of one assignment is baked in.
+        batch = x.shapes[m.between(0, ASSIGNMENTS - 1)][0]
+        if any(int(np.prod(shape)) % batch for shape in x.shapes):
+            raise Unfit("batch")
+        return m.op("Reshape", [x, m.ints(batch, -1)], lambda s: [batch, int(np.prod(s)) // batch])
     if way == "zero" and is_fixed:
         return m.op("Reshape", [x, m.ints(0, m.pick([-1, flat]))], lambda s: [s[0], flat])
     if way == "columns" and x.rank > 2:
