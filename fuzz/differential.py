@@ -117,7 +117,8 @@ class Tool:
         They are done in order, but the line of one may be lost when the next one ends the process.
         """
         for seed in silent[:3]:
-            alone, _, said = self.run([*jobs[seed], "--threads", 1, *flags], PATIENCE_TO_LOOK)
+            report = self.folder / "alone.json"
+            alone, _, said = self.run([*jobs[seed], "--report", report, "--threads", 1, *flags], PATIENCE_TO_LOOK)
             if alone is None or alone < 0 or alone > LARGEST_EXIT_CODE:
                 return seed, "hang" if alone is None else "crash", f"exit code {alone}: {said.strip()[-300:]}"
         return silent[0], "hang" if code is None else "crash", f"not alone: exit code {code}: {err.strip()[-300:]}"

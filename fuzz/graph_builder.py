@@ -181,6 +181,9 @@ class Builder:
         self.inputs.append(info)
         for feed, shape in zip(self.feeds, shapes):
             data = self.rng.standard_normal(shape) if values is None else values(shape)
+            if dtype == np.float16 and feed is self.feeds[-1]:
+                # What underflows shows in large inputs alone.
+                data *= 30
             feed[name] = np.asarray(data).astype(dtype)
         return Tensor(name, shapes)
 

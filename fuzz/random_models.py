@@ -18,7 +18,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from graph_builder import (ASSIGNMENTS, FLOATS, Builder, Tensor, Unfit, broadcast, clip, crop, dropout, fixed, pad,
                            piece_of, reduce, squeeze, transpose, unsqueeze, with_axes)
 
-SPATIAL = (1, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 11, 12)
+SPATIAL = (1, 2, 3, 3, *(4, 5, 6, 7, 8, 9) * 2, 11, 12)
 MOST_CHANNELS = 8
 # Names of dimensions that say nothing, whatever they look like.
 BATCH_NAMES = ("N", "batch", "n", "1", "2", "")
@@ -1209,7 +1209,7 @@ def gate(m, x):
 PIECES = [
     ("block", 22, block),
     ("padded block", 7, padded_block),
-    ("cropped arms", 4, cropped_arms),
+    ("cropped arms", 6, cropped_arms),
     ("sequence", 5, sequence),
     ("residual", 4, residual),
     ("transposed", 4, transposed),
@@ -1219,7 +1219,7 @@ PIECES = [
     ("widened", 2, widened),
     ("channels last", 6, channels_last),
     ("filled border", 6, filled_border),
-    ("product", 8, product),
+    ("product", 9, product),
     ("scaled", 4, scaled_by_any),
     ("expanded", 4, expanded),
     ("reshaped", 5, reshaped),
