@@ -283,11 +283,16 @@ def difference(old, new, feeds, judge):
             continue
         if off == 0:
             continue
-        opinion = opinion or judge().opinion(feeds) or "none"
+        opinion = opinion or judge().opinion(feeds) or without_float64(feeds)
         why = verdict(a, b, off, eps, opinion, i, finite, right[i].dtype)
         if why:
             return Difference(True, f"{name!r} {why}")
     return None
+
+
+def without_float64(feeds):
+    """Where the reference evaluator fails, the inputs are the yardstick of what cancels."""
+    return None, None, max((largest(value) for value in feeds.values() if value.dtype.kind == "f"), default=0.0)
 
 
 def loses_precision(values):
@@ -300,11 +305,9 @@ def verdict(a, b, off, eps, opinion, output, finite, dtype):
     scale = largest(a)
     step = float(np.finfo(dtype).smallest_subnormal)
     relative = f"differs by {off:.3g}, where the largest value is {scale:.3g}"
-    if opinion == "none":
-        return relative if off > 200 * eps * scale + step else None
     exact, moves, way = opinion
-    if exact[output].shape != finite.shape:
-        return relative if off > 200 * eps * scale + step else None
+    if exact is None or exact[output].shape != finite.shape:
+        return relative if off > 200 * eps * max(scale, way) + step else None
     right = exact[output][finite]
     old_error, new_error = largest(a - right), largest(b - right)
     if old_error > ESTRANGED[dtype] * max(scale, largest(right)) + 2 * step:

@@ -720,8 +720,12 @@ def product(m, x):
     outputs = m.between(1, MOST_CHANNELS)
     if x.rank == 2 and m.chance(0.5):
         x = gemm(m, x, width, outputs)
-    elif m.chance(0.2):
+    elif m.chance(0.25):
         x = m.op("MatMul", [x, m.const(m.normal(width))], lambda s: s[:-1])
+        if x.rank and m.chance(0.6):
+            # What follows meets a rank that is lower by one.
+            weights = m.const(m.normal(fixed(x, x.rank - 1), outputs, scale=0.5))
+            x = m.op("MatMul", [x, weights], lambda s: [*s[:-1], outputs])
     elif x.rank >= 2 and m.chance(0.1):
         rows = fixed(x, x.rank - 2)
         x = m.op("MatMul", [m.const(m.normal(rows)), x], lambda s: [*s[:-2], s[-1]])
