@@ -767,7 +767,10 @@ def scaled(m, x):
     axis = m.pick([x.rank - 1, x.rank - 1, 1 if x.rank > 1 else 0, m.between(0, x.rank - 1)])
     size = fixed(x, axis)
     shape = [size] + [1] * (x.rank - 1 - axis)
-    shape = [1] * m.between(0, 5 - len(shape)) + shape if m.chance(0.6) and len(shape) < 5 else shape
+    if m.chance(0.7):
+        # Often one axis more than x has: then it is the result that has one more.
+        more = m.pick([x.rank + 1, x.rank + 1, m.between(1, 5)]) - len(shape)
+        shape = [1] * min(more, 5 - len(shape)) + shape
     constant = m.const(m.normal(*shape))
     op = m.pick(["Mul", "Mul", "Add", "Sub"])
     return m.op(op, [x, constant], lambda s: broadcast(s, tuple(shape)))
