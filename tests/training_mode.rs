@@ -10,20 +10,25 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use acb_fuse::engine::{Array, Limits, held, normal};
-use acb_fuse::onnx::build::{int, node};
+use acb_fuse::engine::{Array, Constant, InputShapes, Limits, held, normal};
+use acb_fuse::facts::validity::Validity;
+use acb_fuse::onnx::build::{self, double_input, int, node};
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::NodeProto;
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor::{self, Float};
+use acb_fuse::region::constant::Constants;
+use acb_fuse::region::sizes::Sizes;
 use acb_fuse::report::Report;
 use acb_fuse::verify::block::{Claim, Side, Unproved, prove};
+use acb_fuse::verify::original::Original;
 use acb_fuse::verify::model::{Options as RunOptions, Outcome, run};
 use acb_fuse::verify::relative_error;
 use acb_fuse::verify::walk::{MOST, Walk, Weights};
 use acb_fuse::{Options, Place, TrainingMode, convert};
 use common::data;
+use prost::Message;
 
 const AUTO: (TrainingMode, &str) = (TrainingMode::Auto, "auto");
 const CONVERT: (TrainingMode, &str) = (TrainingMode::Convert, "convert");
@@ -308,23 +313,35 @@ fn a_wrong_mode_is_caught() {
         (15, norm(&["y", "m", "v"], Some(("training_mode", 1))), norm(&["y"], None)),
         (20, norm(&["y"], Some(("training_mode", 1))), norm(&["y"], Some(("training_mode", 0)))),
     ] {
-        let proved = |old: &NodeProto, new: &NodeProto| {
-            let side =
-                |node: &NodeProto| Side { nodes: vec![node.clone()], constants: constants() };
+        let proved = |old: &NodeProto, converts: bool| {
+            let stored = constants().into_iter().map(|constant: Constant| constant.header);
+            let stored = stored.collect();
+            let inputs = vec![double_input("x", 4)];
+            let file = build::model(opset, inputs, vec![old.clone()], stored, &["y"]);
+            let model = Model::index(file.encode_to_vec().into(), Storage::default()).unwrap();
+            let graphs = Graph::read_all(&model).unwrap();
+            let (graph, shapes) = (&graphs[0], InputShapes::new());
+            let constants_of_file = Constants::find_all(&graphs, false).unwrap();
+            let sizes = Sizes::new(graph, &constants_of_file[0], &shapes);
+            let norm = graph.nodes().map(|(id, _)| (id, evaluates.clone()));
+            let converted = norm.filter(|_| converts).collect();
+            let original = Original::new(graph, &constants_of_file[0], &sizes, None, converted);
+            let new = Side { nodes: vec![evaluates.clone()], constants: constants() };
             let claim = Claim {
-                opset,
-                roots: vec!["x".into()],
-                output: "y".into(),
-                trials: vec![vec![vec![2, 3, 4, 5]], vec![vec![4, 3]]],
-                old: side(old),
-                new: side(new),
+                output: graph.find("y").unwrap(),
+                roots: vec![graph.find("x").unwrap()],
+                valid: Validity::default(),
+                borders: vec![],
+                new,
             };
-            prove(&claim, Limits::new(Duration::from_secs(60), 1 << 30))
+            prove(&original, &claim, Limits::new(Duration::from_secs(60), 1 << 30))
         };
-        let wrong = proved(&trains, &evaluates);
-        assert!(matches!(wrong, Err(Unproved::Differs { .. })), "opset {opset}: {wrong:?}");
-        for same in [&trains, &evaluates] {
-            assert!(proved(same, same).is_ok(), "opset {opset}: {same:?}");
+        // What is not converted computes in training mode, and is not taken for anything else.
+        let wrong = proved(&trains, false);
+        assert!(matches!(wrong, Err(Unproved::Trains(_))), "opset {opset}: {wrong:?}");
+        for (old, converts) in [(&trains, true), (&evaluates, false)] {
+            let right = proved(old, converts);
+            assert!(right.is_ok(), "opset {opset}: {old:?} {right:?}");
         }
     }
 }

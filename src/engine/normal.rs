@@ -173,7 +173,8 @@ fn integers(graphs: &[Graph], graph: &Graph, name: &str) -> Option<Vec<i64>> {
 /// `node` without empty names at the end of its inputs (tract panics), a bias in a Gemm
 /// (it has one in float32 only), negative pads (it panics), circular padding (it has
 /// none), without a value to pad with where none is used (it takes the wrong mode), and
-/// without pads beside `auto_pad` (it takes these), and without training mode (it never
+/// without pads beside `auto_pad` (it takes these), with the zeros of a ConstantOfShape in
+/// float32 (it has them in float64), and without training mode (it never
 /// reads that): norms are written out, dropouts are of an operator that it does not know.
 /// `integers` looks constants up.
 pub fn node(
@@ -193,6 +194,12 @@ pub fn node(
     match node.op_type() {
         "Pad" => pad(node, opset, integers),
         "Gemm" => gemm(node, opset),
+        "ConstantOfShape" if node.attribute.is_empty() => {
+            let zero = ndarray::ArrayD::zeros(vec![1]);
+            let zero = tensor::from_floats("", &zero, tensor::Float::F32);
+            node.attribute.push(build::tensor("value", zero));
+            vec![node]
+        }
         "BatchNormalization" if training::mode(&node, opset) == Mode::Trains => {
             norm_by_batch(node, opset)
         }

@@ -65,6 +65,16 @@ impl Condition {
         !matches!(self.property, Property::Size(_, SizeSet::AtLeast(_)))
     }
 
+    /// Whether it is of integers that follow from sizes.
+    pub fn is_of_integers(&self) -> bool {
+        matches!(self.property, Property::Integers(_))
+    }
+
+    /// Whether it leaves one size along an axis.
+    pub fn is_of_one_size(&self) -> bool {
+        matches!(self.property, Property::Size(_, SizeSet::Exactly(_)))
+    }
+
     /// In words, as in `axis 2 of `x` has 64 elements`.
     pub fn describe(&self, graph: &Graph) -> String {
         let name = &graph.value(self.tensor).name;

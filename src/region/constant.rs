@@ -555,9 +555,10 @@ impl<'g, 'm> Constants<'g, 'm> {
         let names: Vec<&str> =
             outputs.iter().map(|&output| self.graph.value(output).name.as_str()).collect();
         let opset = self.graph.model.opset;
-        // The engine takes a norm in training mode for one at inference.
+        // The engine takes a norm in training mode for one at inference, and zeros that nobody
+        // gives a type for float64.
         let nodes = match proto.op_type() {
-            "BatchNormalization" => normal::node(proto, opset, &|_| None),
+            "BatchNormalization" | "ConstantOfShape" => normal::node(proto, opset, &|_| None),
             _ => vec![proto],
         };
         let model = build::model(opset, vec![], nodes, initializer, &names);

@@ -58,14 +58,17 @@ pub fn choose(
         borders.iter().any(|border| border.inner == condition.tensor)
     };
     let of_block = || valid.conditions().iter().filter(|condition| !is_of_border(condition));
-    let reads_integers =
-        of_block().any(|condition| matches!(condition.property, Property::Integers(_)));
+    let mut own = Validity::default();
+    of_block().for_each(|condition| own.require(condition.tensor, condition.property.clone()));
+    let reads_integers = own.conditions().iter().any(Condition::is_of_integers);
     if cone.measured.is_empty() && !reads_integers {
-        let mut own = Validity::default();
-        of_block().for_each(|condition| own.require(condition.tensor, condition.property.clone()));
         let chooser = Chooser { original, cone, valid: &own, borders };
         if let Some(trials) = chooser.small()? {
             return Ok(trials);
+        }
+        // A claim for all sizes is not proved at those of the file.
+        if !own.conditions().iter().any(Condition::is_of_one_size) {
+            return Err(Unproved::NoSizes);
         }
     }
     as_in_the_file(original, cone)
@@ -103,44 +106,62 @@ pub fn of_border(
     Ok(vec![shape(1, 5), shape(2, 8)])
 }
 
-/// Trials of the sizes that the graph's inputs have, two different ones where they are open.
+/// Trials of the sizes that the graph's inputs have; where some are open, two at least, with
+/// other batches and sizes, even and odd.
 fn as_in_the_file(original: &Original, cone: &Cone) -> Result<Vec<Trial>, Unproved> {
     let mut trials: Vec<Trial> = Vec::new();
-    for assigned in assignments(original) {
-        let sizes = Sizes::new(original.graph, original.constants, &assigned);
-        let known = |&id: &ValueId| {
-            let dims = sizes.known(id).and_then(|dims| {
-                dims.into_iter().map(|size| usize::try_from(size?).ok()).collect::<Option<_>>()
-            });
-            dims.ok_or_else(|| Unproved::SizeUnknown(original.graph.value(id).name.clone()))
-        };
-        let shapes = cone.roots.iter().map(known).collect::<Result<_, _>>()?;
-        let measured = cone.measured.iter().map(|(_, id)| known(id)).collect::<Result<_, _>>()?;
-        let trial = Trial { shapes, measured };
-        if !trials.contains(&trial) {
-            trials.push(trial);
+    let mut unknown = None;
+    let mut assigned: Vec<InputShapes> = Vec::new();
+    for (batch, size) in OPEN_SIZES {
+        let inputs = assignment(original, batch, size);
+        if !assigned.contains(&inputs) {
+            assigned.push(inputs);
         }
     }
-    Ok(trials)
+    for inputs in &assigned {
+        match trial_of(original, cone, inputs) {
+            Ok(trial) if trials.contains(&trial) => {}
+            Ok(trial) => trials.push(trial),
+            // Not every size fits every network.
+            Err(name) => unknown = Some(name),
+        }
+    }
+    match unknown {
+        Some(name) if trials.len() < assigned.len().min(2) => Err(Unproved::SizeUnknown(name)),
+        _ => Ok(trials),
+    }
 }
 
-/// Shapes of all graph inputs: with a batch of one and of two, and two sizes, where they
-/// are open.
-fn assignments(original: &Original) -> Vec<InputShapes> {
-    let open = [(1, 64), (2, 96)];
-    let assigned = open.map(|(batch, size)| {
-        let inputs = original.graph.inputs().into_iter();
-        let shape = |(name, _): (String, Option<usize>)| {
-            let dims = original.sizes.rank_and_more(original.graph.find(&name)?)?;
-            let sized = dims.iter().enumerate().map(|(axis, known)| match known {
-                Some(known) => usize::try_from(*known).ok(),
-                None => Some(if axis == 0 { batch } else { size }),
-            });
-            Some((name, sized.collect::<Option<Vec<usize>>>()?))
-        };
-        inputs.filter_map(shape).collect::<BTreeMap<_, _>>()
-    });
-    assigned.into()
+/// The trial that inputs of these shapes make; the name of a tensor whose dimensions do not
+/// follow from them.
+fn trial_of(original: &Original, cone: &Cone, inputs: &InputShapes) -> Result<Trial, String> {
+    let sizes = Sizes::new(original.graph, original.constants, inputs);
+    let known = |&id: &ValueId| {
+        let dims = sizes.known(id).and_then(|dims| {
+            dims.into_iter().map(|size| usize::try_from(size?).ok()).collect::<Option<_>>()
+        });
+        dims.ok_or_else(|| original.graph.value(id).name.clone())
+    };
+    let shapes = cone.roots.iter().map(known).collect::<Result<_, _>>()?;
+    let measured = cone.measured.iter().map(|(_, id)| known(id)).collect::<Result<_, _>>()?;
+    Ok(Trial { shapes, measured })
+}
+
+/// Batches and sizes for what graph inputs leave open.
+const OPEN_SIZES: [(usize, usize); 4] = [(1, 64), (2, 96), (3, 65), (2, 33)];
+
+/// Shapes of all graph inputs: their own, with `batch` and `size` where they are open.
+fn assignment(original: &Original, batch: usize, size: usize) -> InputShapes {
+    let inputs = original.graph.inputs().into_iter();
+    let shape = |(name, _): (String, Option<usize>)| {
+        let dims = original.sizes.rank_and_more(original.graph.find(&name)?)?;
+        let sized = dims.iter().enumerate().map(|(axis, known)| match known {
+            Some(known) => usize::try_from(*known).ok(),
+            None => Some(if axis == BATCH { batch } else { size }),
+        });
+        Some((name, sized.collect::<Option<Vec<usize>>>()?))
+    };
+    inputs.filter_map(shape).collect()
 }
 
 /// What is known of all tensors of a cone if its roots have certain dimensions.
@@ -221,12 +242,19 @@ impl Shapes<'_, '_, '_, '_> {
         })
     }
 
+    /// The windows of a node, if it has any.
+    fn reach(&self, node: &Node) -> Option<Reach> {
+        let kernel = NodeOperands { shapes: self, node }.dims(1);
+        let kernel = kernel.and_then(|dims| dims.into_iter().collect::<Option<Vec<_>>>());
+        Reach::of(node, kernel.as_deref())
+    }
+
     /// Whether all sizes are such as networks have: of every tensor something is left, and
     /// none is mirrored or joined to itself that is smaller than what is added to it.
     fn is_ample(&self, cone: &Cone) -> bool {
         let mut sizes = self.dims.values().flatten();
         let nodes = || cone.nodes.iter().map(|&id| self.original.graph.node(id));
-        let has_no_kernel = |node: &&Node| Reach::of(node, None).is_none();
+        let has_no_kernel = |node: &&Node| self.reach(node).is_none();
         sizes.all(|size| size.is_none_or(|size| size > 0))
             && nodes().filter(has_no_kernel).all(|node| {
                 let mut grown = self.grown(node);
@@ -526,9 +554,7 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
             let node = self.original.graph.node(id);
             let read = node.inputs.iter().flatten().filter_map(|input| borders.get(input));
             let before = read.copied().max().unwrap_or(0);
-            let operands = NodeOperands { shapes: &shapes, node };
-            let kernel = operands.dims(1).and_then(|dims| dims.into_iter().collect::<Option<Vec<_>>>());
-            let here = match Reach::of(node, kernel.as_deref()) {
+            let here = match shapes.reach(node) {
                 Some(reach) => reach.borders(before),
                 None => before.saturating_add(shapes.growth(node)),
             };
