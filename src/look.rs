@@ -75,7 +75,6 @@ pub fn note_blocks(
         note_conditions(&mut blocks, scope, &options.run.shapes)?;
         report.blocks.append(&mut blocks);
     }
-    report.notes.fixed_shapes = fixed_shapes(&report.blocks, &options.run.shapes);
     if options.details {
         let counted = tally::multiply_adds(scopes);
         report.sizes.before.multiply_adds = counted.before;
@@ -85,18 +84,6 @@ pub fn note_blocks(
         }
     }
     Ok(())
-}
-
-/// The shapes that the user gave, if a block is right for them only.
-fn fixed_shapes(blocks: &[BlockReport], shapes: &InputShapes) -> Vec<String> {
-    if !blocks.iter().any(|block| block.is_specialized) {
-        return Vec::new();
-    }
-    let text = |(name, shape): (&String, &Vec<usize>)| {
-        let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
-        format!("{name}={}", sizes.join(","))
-    };
-    shapes.iter().map(text).collect()
 }
 
 /// Has the report say of each block what it is right for, if the file does not promise that
@@ -112,7 +99,6 @@ fn note_conditions(
     for (report, block) in reports.iter_mut().zip(&scope.plan.blocks) {
         for condition in block.valid.conditions() {
             if !sizes.promises(condition)? {
-                report.is_specialized |= condition.is_narrow();
                 report.conditions.push(condition.describe(reader.graph));
             }
         }

@@ -79,17 +79,29 @@ pub fn open(input: &Place, links: Links) -> Result<Model, Error> {
 /// Names the first that is not.
 pub fn check_inputs(file: &str, graphs: &[Graph], options: &Options) -> Result<(), Error> {
     let Some(main) = graphs.first() else { return Ok(()) };
-    let inputs: Vec<(String, Option<usize>)> = main.inputs();
-    let fits = |label: String, shape: &[usize], input: Option<&(String, Option<usize>)>| {
+    type Input = (String, Option<Vec<Option<i64>>>);
+    let inputs: Vec<Input> = main.inputs();
+    let fits = |label: String, shape: &[usize], input: Option<&Input>| {
+        let differs = |dims: &[Option<i64>]| {
+            let mut axes = dims.iter().zip(shape).enumerate();
+            let (axis, (size, given)) = axes.find(|(_, (size, given))| {
+                size.is_some_and(|size| usize::try_from(size) != Ok(**given))
+            })?;
+            Some(format!("the file says that axis {axis} has {}, not {given}", (*size)?))
+        };
         let reason = match input {
             None => {
                 let names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
                 format!("the model has no such input; it has {}", names.join(", "))
             }
-            Some((_, Some(rank))) if *rank != shape.len() => {
-                format!("the input has {rank} dimensions, not {}", shape.len())
+            Some((_, Some(dims))) if dims.len() != shape.len() => {
+                format!("the input has {} dimensions, not {}", dims.len(), shape.len())
             }
-            Some(_) => return Ok(()),
+            Some((_, Some(dims))) => match differs(dims) {
+                Some(reason) => reason,
+                None => return Ok(()),
+            },
+            Some((_, None)) => return Ok(()),
         };
         Err(Error::Input { file: file.to_owned(), input: label, reason })
     };

@@ -27,8 +27,8 @@ use crate::scope::{self, Scope};
 use crate::tally;
 use crate::verify;
 use crate::verify::block::{Side, Unproved};
-use crate::verify::original::Original;
 use crate::verify::model::Outcome;
+use crate::verify::original::Original;
 use crate::verify::seal::Seal;
 use crate::verify::written::{Expected, Miswritten};
 
@@ -135,12 +135,7 @@ impl Work<'_, '_> {
         scopes.iter_mut().zip(&originals).map(fuse_scope).collect()
     }
 
-    fn block(
-        &self,
-        scope: &Scope,
-        original: &Original,
-        block: &Block,
-    ) -> Result<Done, Error> {
+    fn block(&self, scope: &Scope, original: &Original, block: &Block) -> Result<Done, Error> {
         let invalid = |source| Error::Invalid { file: self.file.to_owned(), source };
         let left_alone =
             |why: &dyn ToString| Ok(Done::LeftAlone(Reason::Unproved(why.to_string())));

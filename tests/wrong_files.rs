@@ -19,6 +19,12 @@ use common::{data, output_type, run};
 
 /// Case, how many blocks are fused, and what is said of what is left alone.
 const CASES: &[(&str, usize, &str)] = &[
+    (
+        "border_of_one_batch",
+        0,
+        "the batch of `t`, whose border is filled for 1 only, is not known; fix it with \
+         --input-shape x=1,3,6,6",
+    ),
     ("constant_below_zero_in_uint16", 0, "`k` is not constant"),
     ("constant_cut_to_int8", 1, ""),
     ("constant_float_beyond_int32", 0, "`k` is not constant"),
@@ -27,6 +33,12 @@ const CASES: &[(&str, usize, &str)] = &[
     ("constant_wraps_in_int8", 1, ""),
     ("constant_wraps_in_uint8", 0, "`k` is not constant"),
     ("crop_beside_a_slice_of_opset_10", 1, ""),
+    (
+        "crop_wider_than_known_tensor",
+        0,
+        "it could be merged only where axis 2 of `x` has at least 3 elements",
+    ),
+    ("crop_wider_than_tensor", 1, "block y is right where axis 2 of `x` has at least 3 elements"),
     (
         "filter_underflows_in_float16",
         0,

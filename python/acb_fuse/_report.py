@@ -192,8 +192,6 @@ class Notes:
     """What else a user should know."""
 
     newer_opset: Optional[int]
-    fixed_shapes: tuple[str, ...]
-    """Shapes that were given and on which blocks rely: the result is right for these only."""
     inferred_nodes: int
     """How many nodes in training mode became their inference form."""
     converted_nodes: tuple[ConvertedNode, ...]

@@ -60,11 +60,6 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// Whether it leaves no more than single sizes; what is at least so large is common.
-    pub fn is_narrow(&self) -> bool {
-        !matches!(self.property, Property::Size(_, SizeSet::AtLeast(_)))
-    }
-
     /// Whether it is of integers that follow from sizes.
     pub fn is_of_integers(&self) -> bool {
         matches!(self.property, Property::Integers(_))
@@ -90,11 +85,18 @@ impl fmt::Display for SizeSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SizeSet::AtLeast(least) => write!(f, "at least {least} elements"),
+            SizeSet::Exactly(1) => f.write_str("1 element"),
+            SizeSet::Congruent { remainder: 0, modulus: 2 } => {
+                f.write_str("an even number of elements")
+            }
+            SizeSet::Congruent { remainder: 1, modulus: 2 } => {
+                f.write_str("an odd number of elements")
+            }
             SizeSet::Congruent { remainder: 0, modulus } => {
                 write!(f, "a multiple of {modulus} elements")
             }
             SizeSet::Congruent { remainder, modulus } => {
-                write!(f, "a multiple of {modulus} and {remainder} elements")
+                write!(f, "{modulus}·k + {remainder} elements")
             }
             SizeSet::Exactly(only) => write!(f, "{only} elements"),
         }

@@ -483,8 +483,12 @@ impl<'g, 'm> Reader<'g, 'm> {
                     b"SAME_UPPER" | b"SAME_LOWER" => {
                         let extent =
                             taps.saturating_sub(1).saturating_mul(dilation).saturating_add(1);
-                        let total =
-                            self.same_padding(input, axis.saturating_add(2), [stride, extent], valid)?;
+                        let total = self.same_padding(
+                            input,
+                            axis.saturating_add(2),
+                            [stride, extent],
+                            valid,
+                        )?;
                         let small = total / 2;
                         let large = total.saturating_sub(small);
                         if auto_pad == b"SAME_UPPER" { (small, large) } else { (large, small) }
@@ -813,6 +817,7 @@ impl<'g, 'm> Reader<'g, 'm> {
             // An end that is counted from the other side is one for this size only.
             let mut size = || {
                 let size = self.sizes.size(input, axis)?;
+                self.is_provable_at_its_size(input)?;
                 valid.require(input, Property::Size(axis, SizeSet::Exactly(size)));
                 Ok(size)
             };
@@ -831,6 +836,19 @@ impl<'g, 'm> Reader<'g, 'm> {
         }
         let map = self.frame(input, &axes, &crops, Border::Zero, valid);
         Ok(map.map(|map| Reading::Map(input, map)))
+    }
+
+    /// Whether `tensor` is small enough for a proof at the size that it has.
+    fn is_provable_at_its_size(&self, tensor: ValueId) -> Result<(), NotLinear> {
+        let sizes = self.sizes.shape(tensor).iter().flatten();
+        let elements = sizes.fold(1i64, |all, &size| all.saturating_mul(size));
+        match elements > MOST_ELEMENTS {
+            true => Err(NotLinear::Limit(
+                "it cuts a tensor of more than 2²³ elements at a fixed place: proofs take no \
+                 larger ones",
+            )),
+            false => Ok(()),
+        }
     }
 
     /// What a Slice leaves of `input`.
@@ -984,7 +1002,9 @@ impl<'g, 'm> Reader<'g, 'm> {
         }
         let differs = "its border is filled with other values than the operation before it gives";
         let differs = Ok(Err(NotLinear::Unrepresentable(differs)));
-        let Some((operand, map, inner)) = known!(self.shifting(input, valid)?) else { return differs };
+        let Some((operand, map, inner)) = known!(self.shifting(input, valid)?) else {
+            return differs;
+        };
         let shift = map.shift();
         let at = |shifts: &[f64], channel: usize| {
             if shifts.len() == 1 { shifts.first() } else { shifts.get(channel) }.copied()
@@ -1118,6 +1138,10 @@ const LARGE: i64 = 1 << 32;
 
 /// An end of a Slice from which on "to the end" is meant.
 const TO_THE_END: i64 = i32::MAX as i64;
+
+/// Tensors that are cut at places counted from their other end have no more elements: what
+/// is right for one size only is proved at that one.
+const MOST_ELEMENTS: i64 = 1 << 23;
 
 /// What Slice leaves of one axis.
 #[derive(Debug, Clone, Copy)]

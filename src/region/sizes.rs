@@ -120,9 +120,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
                 let size = ruled.or_else(|| self.known(condition.tensor).and_then(along(*axis)));
                 size.is_some_and(|size| sizes.contains(size))
             }
-            Property::Integers(values) => {
-                self.integers(condition.tensor)?.as_ref() == Some(values)
-            }
+            Property::Integers(values) => self.integers(condition.tensor)?.as_ref() == Some(values),
         })
     }
 

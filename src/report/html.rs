@@ -153,9 +153,6 @@ impl Page {
                  they were before.</p>"
             );
         }
-        for shape in notes.fixed_shapes.iter().take(LISTED) {
-            put!(self.html, "<p>Right for inputs of shape <code>{}</code> only.</p>", shown(shape));
-        }
         for (count, what) in [
             (notes.inferred_nodes, "nodes in training mode converted to inference"),
             (notes.removed_inputs, "graph inputs that only named folded weights went"),
@@ -852,7 +849,6 @@ mod tests {
             geometry: Vec::new(),
             positions: None,
             conditions: Vec::new(),
-            is_specialized: false,
             before: Cost { nodes: 2, parameters: 2, multiply_adds_per_position: 2.0 },
             after: Cost { nodes: 1, parameters: 1, multiply_adds_per_position: 1.0 },
             proof: None,

@@ -189,9 +189,6 @@ pub struct BlockReport {
     /// What has to hold of the model's tensors for the block to be right, and is not promised
     /// by the file alone.
     pub conditions: Vec<String>,
-    /// Whether that binds the model to the shapes that the user gave.
-    #[serde(skip)]
-    pub is_specialized: bool,
     /// Cost of the old nodes.
     pub before: Cost,
     /// Cost of the new ones.
@@ -251,9 +248,6 @@ pub struct Shape {
 pub struct Notes {
     /// The model's operator set, if it is newer than what is known here.
     pub newer_opset: Option<i64>,
-    /// Shapes of inputs that the user gave and blocks rely on: the result is right for
-    /// these only.
-    pub fixed_shapes: Vec<String>,
     /// How many nodes in training mode became, or went into, their inference form.
     pub inferred_nodes: usize,
     /// These nodes. Before, the file computed something else.
@@ -421,7 +415,6 @@ impl BlockReport {
             geometry: weighted.map(|part| Shape::of(&part.map)).collect(),
             positions: None,
             conditions: Vec::new(),
-            is_specialized: false,
             before: Cost::of(&block.before),
             after: Cost::of(&block.after),
             proof: None,

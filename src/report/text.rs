@@ -88,9 +88,6 @@ impl Report {
             let (before, after) = (nodes(&self.sizes.before), nodes(&self.sizes.after));
             writeln!(f, "{count} block{s} {would}fused, {before} → {after} nodes")?;
         }
-        if !self.notes.fixed_shapes.is_empty() {
-            writeln!(f, "right for inputs of shape {} only", self.notes.fixed_shapes.join(", "))?;
-        }
         for block in self.blocks.iter().filter(|block| !block.conditions.is_empty()) {
             let conditions = block.conditions.join(" and ");
             writeln!(f, "block {} is right where {conditions}", block.name)?;

@@ -71,8 +71,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         converted: IdMap<NodeId, NodeProto>,
     ) -> Self {
         let (derived, values) = (Table::default(), Mutex::default());
-        let mut original =
-            Original { graph, constants, sizes, outer, converted, derived, values };
+        let mut original = Original { graph, constants, sizes, outer, converted, derived, values };
         original.find_derived();
         original
     }
@@ -214,7 +213,8 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
     fn cast(&self, node: &Node, proto: &mut NodeProto) -> Result<(), Unproved> {
         let known = |index: usize| self.constants.element_type(node.input(index)?);
         let (from, to) = (known(0), self.cast_to(node));
-        let is_float = |kind: Option<i32>| kind.is_some_and(|kind| Float::from_onnx(kind).is_some());
+        let is_float =
+            |kind: Option<i32>| kind.is_some_and(|kind| Float::from_onnx(kind).is_some());
         match (is_float(from), is_float(to)) {
             (true, true) if from == to => into_identity(proto),
             (false, true) if from.is_some() => into_cast(proto, DataType::Double.into()),
@@ -396,8 +396,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
     pub fn side(&self, cone: &Cone) -> Result<Side, Unproved> {
         let is_measured = |id: &NodeId| cone.measured.iter().any(|(node, _)| node == id);
         let constants = cone.constants.iter().map(|&id| self.value(id));
-        let mut side =
-            Side { nodes: Vec::new(), constants: constants.collect::<Result<_, _>>()? };
+        let mut side = Side { nodes: Vec::new(), constants: constants.collect::<Result<_, _>>()? };
         for &id in cone.nodes.iter().filter(|id| !is_measured(id)) {
             let mut proto = self.node(id)?;
             let node = self.graph.node(id);

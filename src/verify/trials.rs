@@ -38,7 +38,7 @@ const PROBES: [i64; 2] = [1 << 13, 1 << 14];
 const MOST_STEPS: i64 = 64;
 
 /// Strides have more remainders only where images are cut into patches.
-const MOST_TRIALS: usize = 16;
+const MOST_TRIALS: usize = 32;
 
 /// Ranks that are tried where nothing tells.
 const RANKS: std::ops::RangeInclusive<usize> = 1..=6;
@@ -54,9 +54,8 @@ pub fn choose(
     borders: &[FilledBorder],
 ) -> Result<Vec<Trial>, Unproved> {
     // What a border is right for is tried with the border.
-    let is_of_border = |condition: &Condition| {
-        borders.iter().any(|border| border.inner == condition.tensor)
-    };
+    let is_of_border =
+        |condition: &Condition| borders.iter().any(|border| border.inner == condition.tensor);
     let of_block = || valid.conditions().iter().filter(|condition| !is_of_border(condition));
     let mut own = Validity::default();
     of_block().for_each(|condition| own.require(condition.tensor, condition.property.clone()));
@@ -112,8 +111,8 @@ fn as_in_the_file(original: &Original, cone: &Cone) -> Result<Vec<Trial>, Unprov
     let mut trials: Vec<Trial> = Vec::new();
     let mut unknown = None;
     let mut assigned: Vec<InputShapes> = Vec::new();
-    for (batch, size) in OPEN_SIZES {
-        let inputs = assignment(original, batch, size);
+    for open in OPEN_SIZES {
+        let inputs = assignment(original, open);
         if !assigned.contains(&inputs) {
             assigned.push(inputs);
         }
@@ -147,17 +146,20 @@ fn trial_of(original: &Original, cone: &Cone, inputs: &InputShapes) -> Result<Tr
     Ok(Trial { shapes, measured })
 }
 
-/// Batches and sizes for what graph inputs leave open.
-const OPEN_SIZES: [(usize, usize); 4] = [(1, 64), (2, 96), (3, 65), (2, 33)];
+/// What graph inputs leave open: a batch, the size of the first axis behind it, and by how
+/// much that of each further axis is larger. Some are such as networks ask for, multiples of
+/// 32, and the others have all remainders of 2, 3 and 4.
+const OPEN_SIZES: [(usize, usize, usize); 4] = [(1, 64, 32), (2, 96, 64), (3, 65, 1), (2, 38, 1)];
 
-/// Shapes of all graph inputs: their own, with `batch` and `size` where they are open.
-fn assignment(original: &Original, batch: usize, size: usize) -> InputShapes {
+/// Shapes of all graph inputs: their own, and these where they are open.
+fn assignment(original: &Original, (batch, size, step): (usize, usize, usize)) -> InputShapes {
+    let along = |axis: usize| size.saturating_add(step.saturating_mul(axis.saturating_sub(1)));
     let inputs = original.graph.inputs().into_iter();
-    let shape = |(name, _): (String, Option<usize>)| {
+    let shape = |(name, _): (String, Option<Dims>)| {
         let dims = original.sizes.rank_and_more(original.graph.find(&name)?)?;
         let sized = dims.iter().enumerate().map(|(axis, known)| match known {
             Some(known) => usize::try_from(*known).ok(),
-            None => Some(if axis == BATCH { batch } else { size }),
+            None => Some(if axis == BATCH { batch } else { along(axis) }),
         });
         Some((name, sized.collect::<Option<Vec<usize>>>()?))
     };
@@ -219,7 +221,11 @@ impl Shapes<'_, '_, '_, '_> {
     /// By how many elements a node's output is larger than all that it reads, along the axis
     /// where that is most: what it pads, or joins to it.
     fn growth(&self, node: &Node) -> i64 {
-        self.grown(node).map(|(before, after)| after.saturating_sub(before)).max().unwrap_or(0).max(0)
+        self.grown(node)
+            .map(|(before, after)| after.saturating_sub(before))
+            .max()
+            .unwrap_or(0)
+            .max(0)
     }
 
     /// Per axis the largest size that a node reads, and that which it makes, if both are
@@ -250,13 +256,17 @@ impl Shapes<'_, '_, '_, '_> {
     }
 
     /// Whether all sizes are such as networks have: of every tensor something is left, and
-    /// none is mirrored or joined to itself that is smaller than what is added to it.
+    /// none is padded that is smaller than its pads: no engine mirrors what is not there.
     fn is_ample(&self, cone: &Cone) -> bool {
+        let is_padded = |node: &&Node| {
+            let inputs = node.inputs.iter().flatten();
+            let tensors = inputs.filter(|input| self.dims.contains_key(*input));
+            tensors.count() == 1 && self.reach(node).is_none()
+        };
         let mut sizes = self.dims.values().flatten();
-        let nodes = || cone.nodes.iter().map(|&id| self.original.graph.node(id));
-        let has_no_kernel = |node: &&Node| self.reach(node).is_none();
+        let nodes = cone.nodes.iter().map(|&id| self.original.graph.node(id));
         sizes.all(|size| size.is_none_or(|size| size > 0))
-            && nodes().filter(has_no_kernel).all(|node| {
+            && nodes.filter(is_padded).all(|node| {
                 let mut grown = self.grown(node);
                 grown.all(|(before, after)| after.saturating_sub(before) < before)
             })
@@ -280,15 +290,15 @@ struct FreeAxis {
     axis: usize,
     follows: usize,
     /// What sizes from 1 on make there, as far as somebody asked.
-    made: RefCell<Vec<Made>>,
+    made: RefCell<Vec<MadeSize>>,
 }
 
 /// What one size of an axis makes.
 #[derive(Debug, Clone, Copy)]
-struct Made {
+struct MadeSize {
     /// The size of the output, if that is known.
     output: Option<i64>,
-    /// Whether what is claimed is right for it.
+    /// Whether what is claimed is right for it, and all tensors have elements.
     is_valid: bool,
 }
 
@@ -409,7 +419,10 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         let numbers = 0..count;
         let mut trials: Vec<Trial> =
             numbers.map(|number| trial(number, batch(number), &large)).collect::<Option<_>>()?;
-        trials.extend(trial(0, 2, &smallest));
+        let smallest = trial(0, 2, &smallest)?;
+        if !trials.contains(&smallest) {
+            trials.push(smallest);
+        }
         Some(trials)
     }
 
@@ -443,16 +456,18 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
     fn sizes(&self, open: &OpenRoots, free: &FreeAxis, output: i64) -> Vec<i64> {
         let mut made = free.made.borrow_mut();
         // What it makes grows with it.
-        let is_short = |made: &[Made]| made.last().is_none_or(|last| last.output <= Some(output));
+        let is_short =
+            |made: &[MadeSize]| made.last().is_none_or(|last| last.output <= Some(output));
         while is_short(&made) && made.len() < MOST_SIZE {
             let size = i64::try_from(made.len()).unwrap_or(i64::MAX).saturating_add(1);
             let dims = Self::with_size(&open.dims, free.root, free.axis, Some(size));
             let shapes = self.forward(&dims);
             let output = shapes.dims.get(&self.cone.output);
             let output = output.and_then(|dims| dims.get(free.follows).copied().flatten());
-            made.push(Made { output, is_valid: shapes.meets(self.valid) });
+            let is_valid = shapes.meets(self.valid) && shapes.is_ample(self.cone);
+            made.push(MadeSize { output, is_valid });
         }
-        let fits = |made: &Made| made.is_valid && made.output == Some(output);
+        let fits = |made: &MadeSize| made.is_valid && made.output == Some(output);
         (1..).zip(made.iter()).filter(|(_, made)| fits(made)).map(|(size, _)| size).collect()
     }
 

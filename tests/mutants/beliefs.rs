@@ -80,10 +80,10 @@ impl Belief {
         graph.node.extend(rewrite.fused.nodes.iter().cloned());
         graph.initializer.extend(rewrite.fused.tensors.iter().cloned());
         let mut random = Random::new(3);
-        let inputs: Vec<Array> =
-            self.differs_at.iter().map(|shape| random.floats(shape)).collect();
-        let old = run(&self.file, &inputs)
-            .unwrap_or_else(|error| panic!("{:?}: the file does not run: {error}", self.differs_at));
+        let inputs: Vec<Array> = self.differs_at.iter().map(|shape| random.floats(shape)).collect();
+        let old = run(&self.file, &inputs).unwrap_or_else(|error| {
+            panic!("{:?}: the file does not run: {error}", self.differs_at)
+        });
         match run(&wrong, &inputs) {
             Ok(new) => relative_error(&old, &new) > 1e-7,
             Err(_) => true,
@@ -170,10 +170,7 @@ fn numbers(name: &str, shape: &[usize]) -> ArrayD<f64> {
 }
 
 fn declared(name: &str, dims: &[Dim]) -> ValueInfoProto {
-    let dim = |size: &Dim| Dimension {
-        value: size.map(Value::DimValue),
-        ..Dimension::default()
-    };
+    let dim = |size: &Dim| Dimension { value: size.map(Value::DimValue), ..Dimension::default() };
     let shape = TensorShapeProto { dim: dims.iter().map(dim).collect() };
     let elem_type = Some(DataType::Float.into());
     let tensor = type_proto::Tensor { elem_type, shape: Some(shape) };
@@ -231,7 +228,13 @@ fn each(make: impl Fn(usize, usize, usize) -> Vec<Belief>) -> Vec<Belief> {
 }
 
 /// Two convolutions with padding that follows from the size.
-fn same_arms(net: Net, [d, other]: [usize; 2], [i, o]: [usize; 2], mode: &'static str, stride: i64) -> Net {
+fn same_arms(
+    net: Net,
+    [d, other]: [usize; 2],
+    [i, o]: [usize; 2],
+    mode: &'static str,
+    stride: i64,
+) -> Net {
     let attributes = || vec![string("auto_pad", mode), ints("strides", vec![stride; 2])];
     net.floats("a", &[o, i, d, d])
         .floats("b", &[o, i, other, other])
@@ -281,7 +284,12 @@ fn computed_pads() -> Vec<Belief> {
                 .node("Shape", &["x"], "shape")
                 .node("Gather", &["shape", "two"], "height")
                 .node("Sub", &["height", "seven"], "pad")
-                .with("Concat", &["none", "pad", "pad", "none", "pad", "pad"], "pads", vec![int("axis", 0)])
+                .with(
+                    "Concat",
+                    &["none", "pad", "pad", "none", "pad", "pad"],
+                    "pads",
+                    vec![int("axis", 0)],
+                )
                 .node("Pad", &["x", "pads"], "p")
                 .node("Conv", &["p", "a"], "y")
         };
@@ -310,10 +318,11 @@ fn unequal_counts() -> Vec<Belief> {
 fn rank_of_a_product() -> Vec<Belief> {
     each(|d, i, o| {
         let make = |net: Net| {
-            net.floats("w", &[i, o])
-                .floats("s", &[1, 1, o])
-                .node("MatMul", &["x", "w"], "t")
-                .node("Mul", &["t", "s"], "y")
+            net.floats("w", &[i, o]).floats("s", &[1, 1, o]).node("MatMul", &["x", "w"], "t").node(
+                "Mul",
+                &["t", "s"],
+                "y",
+            )
         };
         let believed = [Some(2), Some(d as i64), Some(i as i64)];
         shapes_of_x(make, &[Some(d as i64), Some(i as i64)], &believed, &[d, i])
@@ -464,7 +473,12 @@ fn standardized(net: Net, shape: [usize; 4], trains: i64) -> Net {
         .floats("h", &[i])
         .floats("m", &[i])
         .array("n", &numbers("n", &[i]).mapv(|value| value.abs() + 0.5))
-        .with("BatchNormalization", &["w", "g", "h", "m", "n"], "a", vec![int("training_mode", trains)])
+        .with(
+            "BatchNormalization",
+            &["w", "g", "h", "m", "n"],
+            "a",
+            vec![int("training_mode", trains)],
+        )
         .integers(&format!("unused{o}"), &[0])
 }
 
@@ -540,87 +554,84 @@ pub const BELIEFS: [(&str, fn() -> Vec<Belief>); 31] = [
     ("equal counts at every size", unequal_counts),
     ("the rank of a product", rank_of_a_product),
     ("the rank of an expanded tensor", rank_of_a_shape),
-    (
-        "a border that fills one image for all",
-        || border_of(|i| [OPEN, Some(i as i64), Some(5), Some(5)], |i| [2, i, 5, 5]),
-    ),
-    (
-        "a border that fills one of two images",
-        || border_of(|i| [Some(2), Some(i as i64), Some(5), Some(5)], |i| [2, i, 5, 5]),
-    ),
-    (
-        "a border that fills one size for all",
-        || border_of(|i| image(i, [OPEN; 2]), |i| [1, i, 8, 8]),
-    ),
+    ("a border that fills one image for all", || {
+        border_of(|i| [OPEN, Some(i as i64), Some(5), Some(5)], |i| [2, i, 5, 5])
+    }),
+    ("a border that fills one of two images", || {
+        border_of(|i| [Some(2), Some(i as i64), Some(5), Some(5)], |i| [2, i, 5, 5])
+    }),
+    ("a border that fills one size for all", || {
+        border_of(|i| image(i, [OPEN; 2]), |i| [1, i, 8, 8])
+    }),
     ("a border of other values", || border_with(0, 1e-4, 0)),
     ("a border with a hole", || border_with(1, 0.0, 0)),
     ("a border of another channel's values", || border_with(0, 0.0, 1)),
-    (
-        "a constant by 10⁻⁶",
-        || constants(
+    ("a constant by 10⁻⁶", || {
+        constants(
             |net, shape| net.floats("a", &shape),
             |net, shape| net.array("a", &numbers("a", &shape).mapv(|value| value * 1.000_001)),
-        ),
-    ),
-    (
-        "bytes that wrap for numbers that do not",
-        || constants(
+        )
+    }),
+    ("bytes that wrap for numbers that do not", || {
+        constants(
             |net, shape| {
                 let net = net.stored(whole("p", shape, |at| 250 + at as i32 % 9));
                 cast(cast(net, "p", "q", DataType::Uint8), "q", "a", DataType::Float)
             },
             |net, shape| net.array("a", &indexed(shape, |at| (250 + at % 9) as f64)),
-        ),
-    ),
-    (
-        "a cast that cuts off for one that does not",
-        || constants(
+        )
+    }),
+    ("a cast that cuts off for one that does not", || {
+        constants(
             |net, shape| {
                 let net = net.array("p", &indexed(shape, |at| 300.0 + at as f64));
                 cast(cast(net, "p", "q", DataType::Uint8), "q", "a", DataType::Float)
             },
             |net, shape| net.array("a", &indexed(shape, |at| 300.0 + at as f64)),
-        ),
-    ),
-    (
-        "a constant that is rounded for one that is not",
-        || constants(
+        )
+    }),
+    ("a constant that is rounded for one that is not", || {
+        constants(
             |net, shape| {
                 let net = net.floats("p", &shape);
                 cast(cast(net, "p", "q", DataType::Float16), "q", "a", DataType::Float)
             },
             |net, shape| net.array("a", &numbers("p", &shape)),
-        ),
-    ),
-    (
-        "a constant of integers for one of floats",
-        || constants(
+        )
+    }),
+    ("a constant of integers for one of floats", || {
+        constants(
             |net, shape| {
                 let net = net.array("p", &indexed(shape, |at| 0.75 * at as f64));
                 cast(cast(net, "p", "q", DataType::Int32), "q", "a", DataType::Float)
             },
             |net, shape| net.array("a", &indexed(shape, |at| 0.75 * at as f64)),
-        ),
-    ),
-    (
-        "the ε of a statistic that is computed",
-        || constants(|net, shape| scaled_by(net, shape, 1e-3), |net, shape| scaled_by(net, shape, 1e-5)),
-    ),
-    (
-        "given statistics of a constant for its own",
-        || constants(|net, shape| standardized(net, shape, 1), |net, shape| standardized(net, shape, 0)),
-    ),
+        )
+    }),
+    ("the ε of a statistic that is computed", || {
+        constants(
+            |net, shape| scaled_by(net, shape, 1e-3),
+            |net, shape| scaled_by(net, shape, 1e-5),
+        )
+    }),
+    ("given statistics of a constant for its own", || {
+        constants(
+            |net, shape| standardized(net, shape, 1),
+            |net, shape| standardized(net, shape, 0),
+        )
+    }),
     ("a scale along the width for one per channel", || per_axis("Mul", [1, 1, 1, 4], [1, 4, 1, 1])),
-    ("a shift along the height for one per channel", || per_axis("Add", [1, 1, 4, 1], [1, 4, 1, 1])),
+    ("a shift along the height for one per channel", || {
+        per_axis("Add", [1, 1, 4, 1], [1, 4, 1, 1])
+    }),
     ("claimed for one size of those that are open", || narrow(|b| also(b, "x", exactly(2, 8)))),
     ("claimed for one batch", || narrow(|b| also(b, "x", exactly(0, 1)))),
-    (
-        "claimed for odd sizes",
-        || narrow(|b| {
+    ("claimed for odd sizes", || {
+        narrow(|b| {
             let sizes = SizeSet::Congruent { remainder: 1, modulus: 2 };
             also(b, "x", Property::Size(3, sizes))
-        }),
-    ),
+        })
+    }),
     ("claimed for another rank", || narrow(|b| also(b, "x", Property::Rank(5)))),
     ("another tensor of the same shape", another_root),
 ];

@@ -12,9 +12,9 @@
     clippy::type_complexity
 )]
 
+mod beliefs;
 #[path = "../common/mod.rs"]
 mod common;
-mod beliefs;
 mod files;
 mod geometries;
 mod mistakes;

@@ -63,9 +63,8 @@ pub struct Beliefs {
 impl Beliefs {
     pub fn of(claim: &Claim, graph: &Graph) -> Self {
         let name = |id: ValueId| graph.value(id).name.clone();
-        let condition = |condition: &Condition| {
-            (name(condition.tensor), condition.property.clone())
-        };
+        let condition =
+            |condition: &Condition| (name(condition.tensor), condition.property.clone());
         let border =
             |border: &FilledBorder| (name(border.inner), name(border.output), border.clone());
         Beliefs {
