@@ -267,11 +267,11 @@ fn tensors_of_the_user_are_fed() {
         fs::write(&path, file).unwrap();
         let (_folder, out) = target();
         let result = output(&[NETWORK, out.to_str().unwrap(), "--input", &flag]);
-        String::from_utf8(result.stdout).unwrap()
+        String::from_utf8([result.stdout, result.stderr].concat()).unwrap()
     };
     let (fits, small) = (said(32), said(2));
     assert!(fits.contains("outputs of the whole model agree"), "{fits}");
-    assert!(small.contains("run: not run"), "{small}");
+    assert!(small.contains("the file says that axis 2 has 32, not 2"), "{small}");
 }
 
 /// ONNX's test data: files of tensors, by name, or in a folder by number.
@@ -282,7 +282,7 @@ fn test_data_of_onnx_is_fed() {
     for (input, code, said) in [
         (folder, 0, "outputs of the whole model agree"),
         (&named, 0, "outputs of the whole model agree"),
-        ("fixtures/blocks/two_roots", 2, "input `number 1`"),
+        ("fixtures/blocks/two_roots", 2, "the file says that axis 0 has"),
         ("fixtures/networks", 2, "no input_0.pb"),
     ] {
         let (_folder, out) = target();

@@ -12,10 +12,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use acb_fuse::onnx::proto::tensor_proto::DataType;
+use acb_fuse::onnx::proto::tensor_shape_proto::dimension;
+use acb_fuse::onnx::proto::{ValueInfoProto, type_proto};
 use acb_fuse::report::Report;
 use acb_fuse::verify::relative_error;
 use acb_fuse::{Options, Place, convert};
-use common::{data, output_type, run};
+use common::{data, decoded, output_type, run};
 
 /// Case, how many blocks are fused, and what is said of what is left alone.
 const CASES: &[(&str, usize, &str)] = &[
@@ -142,6 +144,43 @@ fn a_look_a_check_and_a_conversion_end_alike() {
             (&[model, output, "--no-verify"], 0),
         ] {
             assert_eq!(code(arguments), Some(expected), "{case}: {arguments:?}");
+        }
+    }
+}
+
+/// A Slice that is new in operator set 10 is described, with names of its own for sizes that
+/// are open: ONNX's inference gives it those of what it cuts, and ONNX Runtime puts tensors
+/// of "equal" size into one place.
+#[test]
+fn new_slices_of_opset_10_have_sizes_of_their_own() {
+    for case in ["slice_of_opset_10", "crop_beside_a_slice_of_opset_10"] {
+        let model = Path::new("fixtures/wrong_files").join(case).join("model.onnx");
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("out.onnx");
+        convert(&place(&model), Some(&place(&output)), &Options::default()).unwrap();
+        let (old, new) = (decoded(&model).graph.unwrap(), decoded(&output).graph.unwrap());
+        let slices = new.node.iter().filter(|node| node.op_type() == "Slice");
+        let slices = slices.map(|node| &node.output[0]);
+        let is_new = |name: &&String| old.node.iter().all(|node| node.output[0] != **name);
+        let new_slices: Vec<&String> = slices.filter(is_new).collect();
+        assert!(!new_slices.is_empty(), "{case}");
+        let names_in = |info: &ValueInfoProto| -> Vec<String> {
+            let declared = info.r#type.as_ref().and_then(|declared| declared.value.as_ref());
+            let Some(type_proto::Value::TensorType(tensor)) = declared else { panic!("{case}") };
+            let dims = tensor.shape.iter().flat_map(|shape| &shape.dim);
+            let named = dims.filter_map(|dim| match &dim.value {
+                Some(dimension::Value::DimParam(name)) => Some(name.clone()),
+                _ => None,
+            });
+            named.collect()
+        };
+        let mut taken: Vec<String> = old.input.iter().flat_map(names_in).collect();
+        for slice in new_slices {
+            let info = new.value_info.iter().find(|info| info.name() == slice);
+            let own = names_in(info.unwrap_or_else(|| panic!("{case}: {slice} is not described")));
+            assert!(!own.is_empty(), "{case}: {slice}");
+            assert!(own.iter().all(|name| !taken.contains(name)), "{case}: {own:?}");
+            taken.extend(own);
         }
     }
 }

@@ -70,7 +70,7 @@ pub struct Arguments {
     /// Do not replace an existing OUT
     #[arg(long)]
     pub no_clobber: bool,
-    /// Fix the shape of a graph input (may be repeated)
+    /// Fix the sizes of a graph input that the file leaves open (may be repeated)
     #[arg(long, value_name = "NAME=1,3,224,224", value_parser = shape)]
     pub input_shape: Vec<(String, Vec<usize>)>,
     /// Run the models on these tensors: NAME=FILE.npy, NAME=FILE.pb, FILE.npz, or a folder

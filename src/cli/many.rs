@@ -109,6 +109,11 @@ pub fn line(job: &Job, report: &Report, result: &Result<(), Error>) -> String {
         0 => String::new(),
         _ => format!(", nodes in training mode converted: {inferred}"),
     };
+    let conditional = report.blocks.iter().filter(|block| !block.conditions.is_empty()).count();
+    let conditions = match conditional {
+        0 => String::new(),
+        _ => format!(", for some sizes only: {conditional}"),
+    };
     // Without a block, there is nothing to prove.
     let proved = if report.blocks.is_empty() { "" } else { "proved, " };
     let run = match &report.run {
@@ -118,7 +123,9 @@ pub fn line(job: &Job, report: &Report, result: &Result<(), Error>) -> String {
     };
     let [before, after] =
         [report.sizes.before, report.sizes.after].map(|size| size.nodes.unwrap_or_default());
-    format!("fused   {from} → {to}: {blocks}{converted}, {before} → {after} nodes, {run}")
+    format!(
+        "fused   {from} → {to}: {blocks}{conditions}{converted}, {before} → {after} nodes, {run}"
+    )
 }
 
 #[cfg(test)]

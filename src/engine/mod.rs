@@ -4,8 +4,9 @@
 //! decluttered nor optimised, because declutter folds batch norms itself and the
 //! comparison would then be of our folding with tract's. Whatever happens inside
 //! tract, a panic, a loop without an end, is an [`EngineError`] like any other: it
-//! works in a thread of its own, which is given up when its time is over. [`normal`]
-//! puts models into words that it knows, [`held`] takes tensors from one to the next.
+//! works in a thread of its own (`border`), which is given up when its time by the `clock` is
+//! over. [`normal`] puts models into words that it knows, `names` under names that it cannot
+//! misread, [`held`] takes tensors from one to the next.
 
 mod border;
 mod clock;

@@ -32,12 +32,39 @@ pub(super) struct Bordered {
     pub values: Vec<f64>,
 }
 
-/// Where the batch is free, what fills a border must do so for two of them. Exporters bake in
-/// that of their example: one of these.
-const BATCHES: [usize; 5] = [1, 2, 4, 8, 16];
+/// Where the batch is free, what fills a border must do so for the first three of them, of
+/// which one has more images than any assignment names one by one. Exporters bake in that of
+/// their example: one of these.
+const BATCHES: [usize; 6] = [1, 2, 5, 4, 8, 16];
 
-/// Where sizes are free, it must do so for two of them, which differ on all axes.
-const SIZES: [usize; 2] = [5, 8];
+/// Where sizes are free, it must do so for three of them, which differ on all axes.
+const SIZES: [usize; 3] = [5, 8, 13];
+
+/// Operators by which places follow from sizes as they do for all sizes, if they do for some:
+/// not the smaller of two, nor a remainder.
+const OF_SIZES: [&str; 21] = [
+    "Add",
+    "Cast",
+    "CastLike",
+    "Concat",
+    "Constant",
+    "ConstantOfShape",
+    "Equal",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Mul",
+    "Neg",
+    "Range",
+    "Reshape",
+    "Slice",
+    "Squeeze",
+    "Sub",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
+];
 
 /// Slice assignments are written in some hundred nodes.
 const MAX_NODES: usize = 4096;
@@ -84,6 +111,14 @@ pub(super) fn bordered(
             _ => reader.sizes.size(input, 1).map(|_| None),
         });
     };
+    if let Err(why) = beside_the_elements(reader, [input, output], shape.contains(&None)) {
+        return Ok(Err(why));
+    }
+    let is_of_one = reader.graph.inputs().len() < 2;
+    if !is_of_one && steps.shapes.iter().any(|(_, measured)| measured.contains(&None)) {
+        let why = "where it puts its elements depends on the size of another tensor";
+        return Ok(Err(NotLinear::Unrepresentable(why)));
+    }
     let found = match steps.border_at(reader, &trials(shape)) {
         Ok((windows, values)) => Bordered { input, windows, values },
         Err(limit @ NotLinear::Limit(_)) => return Ok(Err(limit)),
@@ -110,7 +145,7 @@ fn trials(shape: &[Option<i64>]) -> Vec<Vec<usize>> {
         sized.collect()
     };
     match shape.contains(&None) {
-        true => vec![trial(0), trial(1)],
+        true => (0..SIZES.len()).map(trial).collect(),
         false => vec![trial(0)],
     }
 }
@@ -164,6 +199,46 @@ fn padded_input(reader: &Reader, node: &Node) -> Result<Option<ValueId>, NotLine
     }
     // A row of Transposes alone is no border.
     if scatters { Err(TOO_MANY_NODES) } else { Ok(None) }
+}
+
+/// Why the places and values that are assigned between `input` and `output` do not follow from
+/// sizes alone, or not as they do for every size, where one is `open`.
+fn beside_the_elements(
+    reader: &Reader,
+    [input, output]: [ValueId; 2],
+    is_open: bool,
+) -> Result<(), NotLinear> {
+    let graph = reader.graph;
+    let (mut path, mut beside, mut at) = (BTreeSet::from([input]), Vec::new(), output);
+    while at != input {
+        let Some(node) = graph.value(at).producer.map(|id| graph.node(id)) else { break };
+        path.insert(at);
+        beside.extend(node.inputs.iter().skip(1).flatten().copied());
+        let Some(next) = node.input(0) else { break };
+        at = next;
+    }
+    let mut seen = BTreeSet::new();
+    while let Some(value) = beside.pop() {
+        if reader.constants.contains(value) || !seen.insert(value) {
+            continue;
+        }
+        if path.contains(&value) {
+            let why = "what it assigns depends on what is in the tensor";
+            return Err(NotLinear::Unrepresentable(why));
+        }
+        let Some(node) = graph.value(value).producer.map(|id| graph.node(id)) else { continue };
+        match node.standard_op() {
+            Some("Shape" | "Size") => {}
+            Some(op) if !is_open || OF_SIZES.contains(&op) => {
+                beside.extend(node.inputs.iter().flatten().copied());
+            }
+            _ => {
+                let why = "where it puts its elements may be another place at other sizes";
+                return Err(NotLinear::Unrepresentable(why));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The nodes from one tensor to another, the constants that they read, and other tensors

@@ -1,9 +1,10 @@
 //! Linear regions: which part of the graph is one sum of convolutions.
 //!
-//! [`constant`] (which `effort` keeps within bounds), [`dependence`] and [`sizes`] say what is known of tensors, [`read`] what a node
-//! computes (with `border` for what takes many nodes to write), [`inference`] what it
-//! would in a deploy graph, [`form`] decides where
-//! regions begin and end, and [`Region::evaluate`] computes a region's normal form
+//! [`constant`] (which `effort` keeps within bounds, and `evaluation` to what ONNX says),
+//! [`dependence`] and [`sizes`] (with `known`) say what is known of tensors, [`read`] what a
+//! node computes (with `border` for what takes many nodes to write), [`inference`] what it
+//! would in a deploy graph, [`form`] decides where regions begin and end, `fit` whether what
+//! comes out fits the model's type, and [`Region::evaluate`] computes a region's normal form
 //! `y = Σ L_t(r_t) + b`, on shapes or on weights. Knows the mathematics and the
 //! read-only graph; edits nothing and names no new tensor.
 

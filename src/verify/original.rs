@@ -16,7 +16,7 @@ use crate::engine::{Array, Constant, Engine, Limits, Source, normal};
 use crate::facts::shape_rules::{self, Dims, Operands};
 use crate::numbers::Numbers;
 use crate::onnx::build;
-use crate::onnx::graph::{Graph, Node, NodeId, ValueId};
+use crate::onnx::graph::{self, Graph, Node, NodeId, ValueId};
 use crate::onnx::ids::{IdMap, Table};
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::tensor_proto::DataType;
@@ -173,6 +173,39 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
             constants: constants.into_iter().collect(),
             measured,
         })
+    }
+
+    /// Whether the nodes from `inner` to `output` move the elements of `inner` as what is in
+    /// them has no part in: where they go, and what is put beside them, depends on sizes alone.
+    pub fn only_moves(&self, output: ValueId, inner: ValueId) -> bool {
+        let (mut path, mut beside) = (BTreeSet::from([inner, output]), Vec::new());
+        let mut at = output;
+        while at != inner {
+            let Some(producer) = self.graph.value(at).producer else { return false };
+            let node = self.graph.node(producer);
+            let Some(next) = node.input(0).filter(|_| path.len() < MAX_NODES) else { return false };
+            beside.extend(node.inputs.iter().skip(1).flatten().copied());
+            path.insert(next);
+            at = next;
+        }
+        let mut seen = BTreeSet::new();
+        while let Some(value) = beside.pop() {
+            if self.is_constant(value) || !seen.insert(value) {
+                continue;
+            }
+            let producer = self.graph.value(value).producer.map(|id| self.graph.node(id));
+            match producer {
+                Some(_) if path.contains(&value) => return false,
+                Some(node) if matches!(node.standard_op(), Some("Shape" | "Size")) => {}
+                Some(node) if seen.len() < MAX_NODES => {
+                    let inputs = node.inputs.iter().enumerate();
+                    let read = inputs.filter(|&(index, _)| !lends_its_type(node, index));
+                    beside.extend(read.filter_map(|(_, input)| *input));
+                }
+                _ => return false,
+            }
+        }
+        true
     }
 
     /// Node `id` as the proof runs it: in float64, at inference if it is converted.
@@ -426,7 +459,10 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         let rank = rank.ok_or_else(|| Unproved::SizeUnknown(node.label().to_owned()))?;
         let dims = &mut constant.header.dims;
         dims.resize(rank.saturating_sub(axis).max(dims.len()), 1);
-        let name = format!("{}.at.{}", constant.name(), node.label());
+        // Node names need not differ; outputs do.
+        let output = node.output().map_or("", |output| self.graph.value(output).name.as_str());
+        let fresh = graph::fresh(".at", &self.graph.all_names());
+        let name = format!("{}{fresh}.{output}", constant.name());
         Ok(constant.called(name))
     }
 }

@@ -15,7 +15,7 @@ use crate::engine::InputShapes;
 use crate::facts::reach::Reach;
 use crate::facts::shape_rules::{self, Dims, Operands};
 use crate::facts::validity::{Condition, Property, SizeSet, Validity};
-use crate::onnx::graph::{Node, ValueId};
+use crate::onnx::graph::{Node, NodeId, ValueId};
 use crate::onnx::ids::IdMap;
 use crate::region::sizes::Sizes;
 
@@ -102,7 +102,7 @@ pub fn of_border(
         let shapes = vec![[batch, channels].into_iter().chain(spatial).collect()];
         Trial { shapes, measured: Vec::new() }
     };
-    Ok(vec![shape(1, 5), shape(2, 8)])
+    Ok(vec![shape(1, 5), shape(2, 8), shape(6, 11)])
 }
 
 /// Trials of the sizes that the graph's inputs have; where some are open, two at least, with
@@ -149,13 +149,16 @@ fn trial_of(original: &Original, cone: &Cone, inputs: &InputShapes) -> Result<Tr
 /// What graph inputs leave open: a batch, the size of the first axis behind it, and by how
 /// much that of each further axis is larger. Some are such as networks ask for, multiples of
 /// 32, and the others have all remainders of 2, 3 and 4.
-const OPEN_SIZES: [(usize, usize, usize); 4] = [(1, 64, 32), (2, 96, 64), (3, 65, 1), (2, 38, 1)];
+const OPEN_SIZES: [(usize, usize, usize); 4] = [(1, 64, 32), (2, 96, 64), (6, 35, 1), (2, 65, 1)];
 
 /// Shapes of all graph inputs: their own, and these where they are open.
 fn assignment(original: &Original, (batch, size, step): (usize, usize, usize)) -> InputShapes {
     let along = |axis: usize| size.saturating_add(step.saturating_mul(axis.saturating_sub(1)));
-    let inputs = original.graph.inputs().into_iter();
-    let shape = |(name, _): (String, Option<Dims>)| {
+    let inputs = original.graph.inputs().into_iter().enumerate();
+    // Nothing promises that two inputs are of one size.
+    let shape = |(number, (name, _)): (usize, (String, Option<Dims>))| {
+        let along = |axis: usize| along(axis).saturating_add(number);
+        let batch = batch.saturating_add(number);
         let dims = original.sizes.rank_and_more(original.graph.find(&name)?)?;
         let sized = dims.iter().enumerate().map(|(axis, known)| match known {
             Some(known) => usize::try_from(*known).ok(),
@@ -410,7 +413,7 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
             for (at, (free, sizes)) in open.free.iter().zip(choices).enumerate() {
                 // Not the same remainder on all axes.
                 let turn = number.saturating_add(at).checked_rem(sizes.len())?;
-                let size = if free.axis == BATCH { batch } else { *sizes.get(turn)? };
+                let size = if self.is_batch(free) { batch } else { *sizes.get(turn)? };
                 *dims.get_mut(free.root)?.get_mut(free.axis)? = Some(size);
             }
             self.trial(&dims)
@@ -430,7 +433,7 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
     /// free, one more along the next, and so on: so exchanged axes show.
     fn choices(&self, open: &OpenRoots, least: i64) -> Option<Choices> {
         let mut followed: Vec<usize> = Vec::new();
-        let spatial = || open.free.iter().filter(|free| free.axis != BATCH);
+        let spatial = || open.free.iter().filter(|free| !self.is_batch(free));
         spatial().for_each(|free| {
             if !followed.contains(&free.follows) {
                 followed.push(free.follows);
@@ -445,11 +448,21 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
             };
             sizes.insert(axis, (from..from.saturating_add(MOST_STEPS)).find(fits)?);
         }
-        let choice = |free: &FreeAxis| match free.axis {
-            BATCH => Some(vec![1]),
-            _ => Some(self.sizes(open, free, *sizes.get(&free.follows)?)),
+        let choice = |free: &FreeAxis| match self.is_batch(free) {
+            true => Some(vec![1]),
+            false => Some(self.sizes(open, free, *sizes.get(&free.follows)?)),
         };
         open.free.iter().map(choice).collect()
+    }
+
+    /// Whether it is the batch: the first axis, unless a node puts that elsewhere.
+    fn is_batch(&self, free: &FreeAxis) -> bool {
+        let moves = |id: &NodeId| {
+            let node = self.original.graph.node(*id);
+            let perm = node.ints("perm").unwrap_or_default();
+            node.standard_op() == Some("Transpose") && perm.first() != Some(&0)
+        };
+        free.axis == BATCH && !self.cone.nodes.iter().any(moves)
     }
 
     /// Sizes along a free axis that make `output` elements along the one that follows it.
