@@ -201,8 +201,12 @@ fn block(
 ) -> Result<Block, Reason> {
     let shape = |map: &Map| Ok::<_, Refusal>(map.geometry());
     let (parts, mut valid) = region.evaluate(readings, reader, &Geometry::identity(), shape)?;
-    parts.iter().for_each(|part| require_enough_to_crop(part, &mut valid));
-    holds(reader, &valid)?;
+    let mut crops = Validity::default();
+    parts.iter().for_each(|part| require_enough_to_crop(part, &mut crops));
+    // Where that is open, nothing that the report says would keep a caller from it.
+    must_hold(reader, &crops, |size, sizes| size.is_some_and(|size| sizes.contains(size)))?;
+    valid.intersect(&crops);
+    must_hold(reader, &valid, |size, sizes| size.is_none_or(|size| sizes.contains(size)))?;
     let mut layouts = parts.iter().filter(|part| part.kind == Kind::Weighted);
     if layouts.next().is_some_and(|first| layouts.any(|part| part.map.output != first.map.output)) {
         return Err(Refusal::Axes.into());
@@ -271,13 +275,17 @@ fn require_enough_to_crop(part: &Part<Geometry>, valid: &mut Validity) {
     }
 }
 
-/// Whether nothing that is known is against `valid`.
-fn holds(reader: &Reader, valid: &Validity) -> Result<(), Reason> {
+/// Whether all sizes that `valid` is about are right, as far as they are known.
+fn must_hold(
+    reader: &Reader,
+    valid: &Validity,
+    is_right: fn(Option<i64>, &SizeSet) -> bool,
+) -> Result<(), Reason> {
     for condition in valid.conditions() {
         let Property::Size(axis, sizes) = &condition.property else { continue };
         let known = reader.sizes.by_rules(condition.tensor);
         let size = known.and_then(|dims| dims.get(*axis).copied().flatten());
-        if size.is_some_and(|size| !sizes.contains(size)) {
+        if !is_right(size, sizes) {
             return Err(Reason::OutOfRange(condition.describe(reader.graph)));
         }
     }

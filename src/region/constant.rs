@@ -244,7 +244,13 @@ impl<'g, 'm> Constants<'g, 'm> {
                 let mut inputs = node.inputs.iter().flatten();
                 inputs.find_map(|&input| self.element_type(input))
             }
-            "CastLike" | "Where" => node.input(1).and_then(|like| self.element_type(like)),
+            // In the type of its scale, unless it says another one.
+            "DequantizeLinear" if node.int("output_dtype", 0) != 0 => {
+                Some(node.int("output_dtype", 0) as i32)
+            }
+            "CastLike" | "DequantizeLinear" | "Where" => {
+                node.input(1).and_then(|like| self.element_type(like))
+            }
             "Shape" | "Size" => Some(DataType::Int64.into()),
             "ConstantOfShape" => Some(
                 node.attribute("value")
