@@ -259,10 +259,10 @@ fn tensors_of_the_user_are_fed() {
     let flag = format!("x={}", path.display());
     let said = |size: usize| {
         let header = format!(
-            "{{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3, {size}, {size}), }}\n"
+            "{{'descr': '<f4', 'fortran_order': False, 'shape': (8, 3, {size}, {size}), }}\n"
         );
         let length = (header.len() as u16).to_le_bytes();
-        let data = 0.5f32.to_le_bytes().repeat(3 * size * size);
+        let data = 0.5f32.to_le_bytes().repeat(24 * size * size);
         let file = [b"\x93NUMPY\x01\0", &length[..], header.as_bytes(), &data].concat();
         fs::write(&path, file).unwrap();
         let (_folder, out) = target();

@@ -31,7 +31,7 @@ const GROUPS: [&str; 8] = [
 ];
 
 /// Files of which a property does not hold, and why.
-const EXCEPTIONS: [(&str, &str, &str); 4] = [
+const EXCEPTIONS: [(&str, &str, &str); 3] = [
     ("blocks/ir3_if/", "parameters never grow", "what both branches read is counted in each"),
     (
         "training_mode/statistics_are_shared/",
@@ -39,11 +39,6 @@ const EXCEPTIONS: [(&str, &str, &str); 4] = [
         "statistics that a norm shares with others are counted as its own",
     ),
     ("blocks/nested_ifs/", "parameters never grow", "what four branches read is counted in each"),
-    (
-        "wrong_files/slice_of_opset_10/",
-        "parameters never grow",
-        "a kernel of zeros that was computed from its shape is stored",
-    ),
 ];
 
 fn checked(path: &Path, shapes: Vec<Vec<usize>>) -> Converted {

@@ -1,5 +1,5 @@
-//! A process that is stopped for longer than any of its limits, wherever it stands, makes
-//! the same file and says the same words.
+//! A process that is stopped for longer than verification may take, wherever it stands, makes
+//! the same file and says the same words: limits count time in which the process ran.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic)]

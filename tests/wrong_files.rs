@@ -40,7 +40,11 @@ const CASES: &[(&str, usize, &str)] = &[
         0,
         "it could be merged only where axis 2 of `x` has at least 3 elements",
     ),
-    ("crop_wider_than_tensor", 1, "block y is right where axis 2 of `x` has at least 3 elements"),
+    (
+        "crop_wider_than_tensor",
+        0,
+        "it could be merged only where axis 2 of `x` has at least 3 elements",
+    ),
     (
         "filter_underflows_in_float16",
         0,
@@ -52,7 +56,7 @@ const CASES: &[(&str, usize, &str)] = &[
     ("scale_of_a_sum_of_ranks", 0, ""),
     ("shift_of_a_sum_of_ranks", 0, ""),
     ("shift_of_other_type", 0, "its inputs have different types"),
-    ("slice_of_opset_10", 4, ""),
+    ("slice_of_opset_10", 3, "it could be merged only where axis 2 of `x` has at least 3 elements"),
     ("statistics_of_other_type", 0, "its inputs have different types"),
     ("sum_overflows_in_float16", 0, "a fused weight would not be finite in float16"),
     ("switched_off_channel_in_float16", 1, ""),
@@ -153,7 +157,8 @@ fn a_look_a_check_and_a_conversion_end_alike() {
 /// of "equal" size into one place.
 #[test]
 fn new_slices_of_opset_10_have_sizes_of_their_own() {
-    for case in ["slice_of_opset_10", "crop_beside_a_slice_of_opset_10"] {
+    {
+        let case = "crop_beside_a_slice_of_opset_10";
         let model = Path::new("fixtures/wrong_files").join(case).join("model.onnx");
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("out.onnx");

@@ -153,7 +153,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
             let node = self.graph.node(producer);
             match (ends.get(&value), node.standard_op()) {
                 (Some(&inner), _) => wanted.push(inner),
-                (None, Some(op)) if matches!(op, "Shape" | "Size") => {
+                (None, Some("Shape" | "Size")) => {
                     measuring.extend(node.input(0).map(|input| (producer, input)));
                 }
                 (None, Some("CastLike")) => wanted.extend(node.input(0)),

@@ -261,11 +261,7 @@ impl Shapes<'_, '_, '_, '_> {
     /// Whether all sizes are such as networks have: of every tensor something is left, and
     /// none is padded that is smaller than its pads: no engine mirrors what is not there.
     fn is_ample(&self, cone: &Cone) -> bool {
-        let is_padded = |node: &&Node| {
-            let inputs = node.inputs.iter().flatten();
-            let tensors = inputs.filter(|input| self.dims.contains_key(*input));
-            tensors.count() == 1 && self.reach(node).is_none()
-        };
+        let is_padded = |node: &&Node| node.standard_op() == Some("Pad");
         let mut sizes = self.dims.values().flatten();
         let nodes = cone.nodes.iter().map(|&id| self.original.graph.node(id));
         sizes.all(|size| size.is_none_or(|size| size > 0))
@@ -584,7 +580,11 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
             let before = read.copied().max().unwrap_or(0);
             let here = match shapes.reach(node) {
                 Some(reach) => reach.borders(before),
-                None => before.saturating_add(shapes.growth(node)),
+                // A product has more channels, and no border.
+                None if matches!(node.standard_op(), Some("Concat" | "Pad")) => {
+                    before.saturating_add(shapes.growth(node))
+                }
+                None => before,
             };
             borders.extend(node.outputs.iter().flatten().map(|&output| (output, here)));
         }

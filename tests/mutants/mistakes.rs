@@ -19,7 +19,7 @@ pub enum Make {
 
 use Make::{Miscompute, Misread};
 
-pub const MISTAKES: [(&str, Make); 60] = [
+pub const MISTAKES: [(&str, Make); 58] = [
     // Batch norms.
     ("ε dropped", Misread(|s| vec![with_epsilon(s, &s.norms(), 0.0)])),
     ("one ε dropped", Misread(|s| each(s.norms(), |norm| Some(with_epsilon(s, &[norm], 0.0))))),
@@ -57,14 +57,6 @@ pub const MISTAKES: [(&str, Make); 60] = [
         Misread(|s| {
             each(s.convolutions(), |at| s.with_list(at, "pads", begins_and_ends_exchanged))
         }),
-    ),
-    (
-        "an arm's pads on the wrong axes",
-        Misread(|s| each(s.convolutions(), |at| s.with_list(at, "pads", axes_exchanged))),
-    ),
-    (
-        "an arm's dilation by one",
-        Misread(|s| each(s.convolutions(), |at| s.with_list(at, "dilations", |list| list[0] += 1))),
     ),
     (
         "all pads one towards the beginning",
@@ -320,11 +312,6 @@ fn everywhere(scene: &Scene, name: &str, change: fn(&mut [i64])) -> Vec<ModelPro
 fn begins_and_ends_exchanged(pads: &mut [i64]) {
     let axes = pads.len() / 2;
     pads.rotate_left(axes);
-}
-
-fn axes_exchanged(pads: &mut [i64]) {
-    let axes = pads.len() / 2;
-    pads.chunks_mut(axes).for_each(<[i64]>::reverse);
 }
 
 fn inverted(perm: &mut [i64]) {

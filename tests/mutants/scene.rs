@@ -324,7 +324,7 @@ impl Scene<'_, '_, '_> {
     /// What verification says of `mutant` as a replacement of the block, and whether
     /// there is anything to say, which is decided without asking it.
     pub fn fate(&self, mutant: &Rewritten) -> Fate {
-        if !self.is_different(&mutant.fused) {
+        if !self.is_different(mutant) {
             return Fate::Same;
         }
         if !mutant.fused.is_rounded(self.float) {
@@ -348,9 +348,14 @@ impl Scene<'_, '_, '_> {
     /// The old nodes of the block, and the new ones.
     pub fn sides(&self) -> [Side; 2] {
         let claim = claim(self.reader, self.readings, self.block, self.right.fused.side());
+        [self.old_side(&claim, claim.output).unwrap(), claim.new]
+    }
+
+    /// The old nodes that compute `output` from the roots of `claim`, if that can be done.
+    fn old_side(&self, claim: &Claim, output: ValueId) -> Option<Side> {
         let original = original(self.reader);
-        let cone = original.cone(claim.output, &claim.roots, &IdMap::default()).unwrap();
-        [old_side(&original, &cone, &claim.borders).unwrap(), claim.new]
+        let cone = original.cone(output, &claim.roots, &IdMap::default()).ok()?;
+        old_side(&original, &cone, &claim.borders).ok()
     }
 
     /// Whether the engine had to infer sizes.
@@ -362,13 +367,26 @@ impl Scene<'_, '_, '_> {
         &self.probe
     }
 
+    /// The probe, with what the old nodes make of it where a mutant starts further down: a
+    /// fuser that misreads an arm leaves that arm as it is, and may rightly add its output.
+    fn probe_of(&self, mutant: &Rewritten) -> Vec<(String, ArrayD<f64>)> {
+        let claim = claim(self.reader, self.readings, self.block, self.right.fused.side());
+        let is_probed = |root: &&String| self.probe.iter().any(|(name, _)| name == *root);
+        let inner = mutant.beliefs.roots.iter().filter(|root| !is_probed(root));
+        let inner = inner.filter_map(|root| {
+            let old = self.old_side(&claim, self.reader.graph.find(root)?)?;
+            Some((root.clone(), naive::run(&old, &self.probe).ok()?))
+        });
+        self.probe.iter().cloned().chain(inner).collect()
+    }
+
     /// Whether other weights are written, or another function is.
-    fn is_different(&self, mutant: &Made) -> bool {
-        let right = &self.right.fused;
-        if (&mutant.nodes, &mutant.exact) == (&right.nodes, &right.exact) {
-            return mutant.tensors != right.tensors;
+    fn is_different(&self, mutant: &Rewritten) -> bool {
+        let (made, right) = (&mutant.fused, &self.right.fused);
+        if (&made.nodes, &made.exact) == (&right.nodes, &right.exact) {
+            return made.tensors != right.tensors;
         }
-        match naive::run(&mutant.side(), &self.probe) {
+        match naive::run(&made.side(), &self.probe_of(mutant)) {
             // No engine runs what has no meaning.
             Err(_) => true,
             Ok(found) => difference(&self.expected, &found) > NOTHING,
@@ -412,6 +430,7 @@ fn probe(block: &Block, claim: &Claim, reader: &Reader) -> Vec<(String, ArrayD<f
         let is_root = |part: &&Part<Geometry>| part.root == root;
         let reads = block.parts.iter().filter(is_root).find(weighted);
         let order = reads.map_or(&any.map.output, |part| &part.map.input);
+        shape[order.axis(0)] = 1;
         for axis in 0..any.map.windows.len() {
             let window = reads.map_or(Window::IDENTITY, |part| part.map.window(axis));
             let stride = match scattered {
