@@ -6,6 +6,8 @@
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use acb_fuse::engine::InputShapes;
 use acb_fuse::fuse::{Fused, fuse};
 use acb_fuse::onnx::build::{double_input, ints, model, node};
@@ -18,6 +20,8 @@ use acb_fuse::onnx::tensor::{self, Float};
 use acb_fuse::plan::{Names, Plan, plan};
 use acb_fuse::region::Readings;
 use acb_fuse::region::constant::Constants;
+use acb_fuse::region::dependence::Dependence;
+use acb_fuse::region::inference::{Training, TrainingMode};
 use acb_fuse::region::read::Reader;
 use acb_fuse::rewrite::{Changes, rewrite};
 use acb_fuse::verify::feed::Random;
@@ -97,7 +101,9 @@ fn of(bytes: Bytes, measure: impl FnOnce(&Reader)) {
     let graphs = Graph::read_all(&model).unwrap();
     let constants = Constants::find_all(&graphs, false).unwrap();
     let shapes = InputShapes::new();
-    measure(&Reader::new(&graphs[0], &constants[0], &shapes));
+    let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
+    let training = Training { asked: TrainingMode::Auto, dependence: &dependence[0] };
+    measure(&Reader::new(&graphs[0], &constants[0], &shapes, training));
 }
 
 fn planned(reader: &Reader, readings: &Readings) -> Plan {

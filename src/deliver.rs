@@ -45,21 +45,6 @@ pub struct Delivered {
     pub side_file: Option<String>,
 }
 
-/// Why nothing was written.
-#[derive(Debug)]
-pub enum Undelivered {
-    /// As the caller says, or the file system.
-    Failed(Error),
-    /// A weight that was only now computed has no place in the model.
-    NotFinite(NotFinite),
-}
-
-impl From<Error> for Undelivered {
-    fn from(error: Error) -> Self {
-        Undelivered::Failed(error)
-    }
-}
-
 /// Why a file was not filled.
 enum Unfilled {
     Io(io::Error),
@@ -79,10 +64,14 @@ impl From<NotFinite> for Unfilled {
 }
 
 impl Unfilled {
-    fn of(self, file: &str) -> Undelivered {
+    /// That `written`, made of the model `file`, is not there.
+    fn of(self, written: &str, file: &str) -> Error {
         match self {
-            Unfilled::Io(source) => Error::Write { file: file.to_owned(), source }.into(),
-            Unfilled::NotFinite(tensor) => Undelivered::NotFinite(tensor),
+            Unfilled::Io(source) => Error::Write { file: written.to_owned(), source },
+            // That they are finite was planned.
+            Unfilled::NotFinite(wrong) => {
+                Error::Miswritten { file: file.to_owned(), reason: wrong.to_string() }
+            }
         }
     }
 }
@@ -95,12 +84,12 @@ impl Delivery<'_> {
     pub fn to_pipe(
         &self,
         check: impl FnOnce(&Model) -> Result<(), Error>,
-    ) -> Result<Delivered, Undelivered> {
+    ) -> Result<Delivered, Error> {
         let failed = |source| Error::Write { file: "-".to_owned(), source };
         let invalid = invalid(self.file);
         if !external::find(self.old).map_err(&invalid)?.is_empty() {
             let why = "weights in side files cannot go through a pipe; name an output file";
-            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)).into());
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)));
         }
         let edits = self.rewrite.edits(vec![], vec![], |_| None);
         let mut new = Vec::with_capacity(self.old.bytes().len());
@@ -113,7 +102,7 @@ impl Delivery<'_> {
             place.into_iter().for_each(|place| place.copy_from_slice(piece));
             Ok(())
         };
-        self.fill(&gaps, put).map_err(|unfilled| unfilled.of("-"))?;
+        self.fill(&gaps, put).map_err(|unfilled| unfilled.of("-", self.file))?;
         let new = Bytes::from(new);
         check(&Model::index(new.clone(), Storage::default()).map_err(invalid)?)?;
         let mut out = io::stdout().lock();
@@ -132,10 +121,10 @@ impl Delivery<'_> {
         target: &Path,
         clobber: Clobber,
         check: impl FnOnce(&Model) -> Result<(), Error>,
-    ) -> Result<Delivered, Undelivered> {
+    ) -> Result<Delivered, Error> {
         let name = target.display().to_string();
         let failed = |source| Error::Write { file: name.clone(), source };
-        let unfilled = |unfilled: Unfilled| unfilled.of(&name);
+        let unfilled = |unfilled: Unfilled| unfilled.of(&name, self.file);
         let invalid = invalid(self.file);
         let old = self.old;
         let tensors = external::find(old).map_err(&invalid)?;

@@ -107,20 +107,43 @@ pub enum Error {
         /// The engine's reason.
         reason: String,
     },
+    /// The engine did not end with what others depend on. Nothing is decided by time, so
+    /// there is no result.
+    #[error("{file}: nothing was written: tract did not end in time with {what}")]
+    TooLong {
+        /// The file.
+        file: String,
+        /// What it was asked for, and what allows more time, if anything does.
+        what: String,
+    },
     /// `--require-fusion` was given, and there was nothing to fuse.
     #[error("{file}: nothing was fused")]
     NothingFused {
         /// The file.
         file: String,
     },
-    /// `--check` was given, and there is something to fuse.
-    #[error("{file}: {blocks} blocks can be fused")]
+    /// `--check` was given, and there is something to fuse or to convert.
+    #[error("{file}: {}", possible(*.blocks, *.converted))]
     Fusable {
         /// The file.
         file: String,
-        /// How many.
+        /// How many blocks can be fused.
         blocks: usize,
+        /// How many nodes in training mode can be converted to inference.
+        converted: usize,
     },
+}
+
+/// What can be done with a file, in words.
+fn possible(blocks: usize, converted: usize) -> String {
+    let count = |count: usize, what: &str| {
+        let s = if count == 1 { "" } else { "s" };
+        (count > 0).then(|| format!("{count} {what}{s}"))
+    };
+    let (blocks, nodes) = (count(blocks, "block"), count(converted, "node"));
+    let fused = blocks.map(|blocks| format!("{blocks} can be fused"));
+    let converted = nodes.map(|nodes| format!("{nodes} in training mode can be converted"));
+    fused.into_iter().chain(converted).collect::<Vec<_>>().join(", ")
 }
 
 impl Error {
@@ -136,7 +159,7 @@ impl Error {
             Error::NothingFused { .. } => 4,
             Error::Fusable { .. } => 5,
             Error::Read { .. } | Error::Write { .. } => 6,
-            Error::NotRun { .. } => 7,
+            Error::NotRun { .. } | Error::TooLong { .. } => 7,
         }
     }
 }

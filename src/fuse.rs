@@ -14,7 +14,11 @@ use crate::numbers::Numbers;
 use crate::onnx::build::{int, ints, node, string};
 use crate::onnx::graph::ValueId;
 use crate::onnx::model::Invalid;
-use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto};
+use crate::onnx::proto::tensor_shape_proto::Dimension;
+use crate::onnx::proto::tensor_shape_proto::dimension::Value as Size;
+use crate::onnx::proto::{
+    AttributeProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+};
 use crate::onnx::tensor::{self, Float};
 use crate::plan::Block;
 use crate::region::read::{Map, Reader};
@@ -29,6 +33,8 @@ pub struct Fused {
     pub weights: Vec<Weights>,
     /// New initializers of integers.
     pub integers: Vec<TensorProto>,
+    /// Descriptions of new tensors that engines would describe wrongly.
+    pub infos: Vec<ValueInfoProto>,
     /// Tensors that the new nodes read.
     pub roots: Vec<ValueId>,
 }
@@ -65,7 +71,7 @@ pub enum FuseError {
 
 /// A fused weight is too large for the model's type, or no number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a fused weight is not finite in the model's type")]
+#[error("a weight of `{tensor}` is not finite in the model's type")]
 pub struct NotFinite {
     /// The tensor that would hold it.
     pub tensor: String,
@@ -169,7 +175,7 @@ fn parts(
     block: &Block,
 ) -> Result<Vec<Part<Affine>>, FuseError> {
     let weights = |map: &Map| map.affine(reader.constants)?.ok_or(FuseError::NotEvaluated);
-    let mut parts = block.region.evaluate(readings, reader, &Affine::identity(), weights)?;
+    let (mut parts, _) = block.region.evaluate(readings, reader, &Affine::identity(), weights)?;
     // A convolution first, so that what is subtracted has something to be subtracted from.
     parts.sort_by_key(|part| part.kind != Kind::Weighted);
     Ok(parts)
@@ -180,6 +186,7 @@ fn fused(reader: &Reader, block: &Block, parts: &[Part<Affine>]) -> Result<Fused
         nodes: vec![],
         weights: vec![],
         integers: vec![],
+        infos: vec![],
         roots: parts.iter().map(|p| p.root).collect(),
     };
     let output = &reader.graph.value(block.region.output).name;
@@ -226,8 +233,10 @@ impl Fused {
         if let Some(order) = order_of_product(geometry) {
             return self.product(block, part, stem, &order, root, output);
         }
-        let opset = reader.graph.model.opset;
         let rank = geometry.rank();
+        let channels = geometry.channels.map(|channels| channels.inputs);
+        let opset = reader.graph.model.opset;
+        let features = Features { opset, float: block.float, rank, channels };
         let mut input = root.to_owned();
         if !geometry.input.is_canonical() {
             let name = format!("{stem}.input");
@@ -247,13 +256,13 @@ impl Fused {
         {
             let pads = frame(border);
             if pads.iter().any(|&pads| pads != (0, 0)) {
-                input = self.pad(opset, &format!("{stem}.{name}"), &input, &pads, border);
+                input = self.pad(&features, &format!("{stem}.{name}"), &input, &pads, border);
             }
         }
         let windows = geometry.windows.iter();
         let crops: Vec<_> = windows.map(|window| pair(window.pads(), |pad| pad.min(0))).collect();
         if geometry.sense != Sense::Scatter && crops.iter().any(|&crop| crop != (0, 0)) {
-            input = self.crop(opset, &format!("{stem}.crop"), &input, &crops);
+            input = self.crop(&features, &format!("{stem}.crop"), &input, &crops);
         }
         let groups = geometry.channels.map_or(1, |channels| channels.groups);
         let [weight, bias] = tensor_names(block, stem);
@@ -375,24 +384,31 @@ impl Fused {
     }
 
     /// Appends what cuts `−pads` off each spatial axis.
-    fn crop(&mut self, opset: i64, name: &str, input: &str, pads: &[(i64, i64)]) -> String {
+    fn crop(
+        &mut self,
+        features: &Features,
+        name: &str,
+        input: &str,
+        pads: &[(i64, i64)],
+    ) -> String {
         let end = |&(_, end): &(i64, i64)| if end < 0 { end } else { i64::MAX };
         let cut = (2..).zip(pads).filter(|&(_, &pads)| pads != (0, 0));
         let cuts: Vec<Cut> = cut
             .map(|(axis, pads)| Cut { axis, start: pads.0.saturating_neg(), end: end(pads) })
             .collect();
-        self.slice(opset, name, input, &cuts)
+        self.slice(features, name, input, &cuts)
     }
 
     /// Slice, by attributes before opset 10 and by inputs since.
-    fn slice(&mut self, opset: i64, name: &str, input: &str, cuts: &[Cut]) -> String {
+    fn slice(&mut self, features: &Features, name: &str, input: &str, cuts: &[Cut]) -> String {
+        self.infos.extend(features.description(name, cuts));
         let list = |value: fn(&Cut) -> i64| -> Vec<i64> { cuts.iter().map(value).collect() };
         let lists = [
             ("starts", list(|cut| cut.start)),
             ("ends", list(|cut| cut.end)),
             ("axes", list(|cut| cut.axis)),
         ];
-        if opset < 10 {
+        if features.opset < 10 {
             let attributes = lists.into_iter().map(|(list, values)| ints(list, values)).collect();
             self.nodes.push(node("Slice", name, &[input], name, attributes));
             return name.to_owned();
@@ -409,7 +425,7 @@ impl Fused {
     /// Appends what puts `border` around the spatial axes.
     fn pad(
         &mut self,
-        opset: i64,
+        features: &Features,
         name: &str,
         input: &str,
         pads: &[(i64, i64)],
@@ -419,7 +435,9 @@ impl Fused {
             Border::Zero => "constant",
             Border::Reflect => "reflect",
             Border::Edge => "edge",
-            Border::Wrap if opset < WRAP_SINCE => return self.wrap(opset, name, input, pads),
+            Border::Wrap if features.opset < WRAP_SINCE => {
+                return self.wrap(features, name, input, pads);
+            }
             Border::Wrap => "wrap",
         };
         let begins = [0, 0].into_iter().chain(pads.iter().map(|pads| pads.0));
@@ -427,7 +445,7 @@ impl Fused {
         let pads: Vec<i64> = begins.chain(ends).collect();
         let mode = string("mode", mode);
         // Pad's pads are an input since opset 11.
-        if opset < 11 {
+        if features.opset < 11 {
             let attributes = vec![mode, ints("pads", pads)];
             self.nodes.push(node("Pad", name, &[input], name, attributes));
         } else {
@@ -439,17 +457,25 @@ impl Fused {
     }
 
     /// Per axis: the last elements, the input, the first elements.
-    fn wrap(&mut self, opset: i64, name: &str, input: &str, pads: &[(i64, i64)]) -> String {
+    fn wrap(
+        &mut self,
+        features: &Features,
+        name: &str,
+        input: &str,
+        pads: &[(i64, i64)],
+    ) -> String {
         let mut input = input.to_owned();
         for (axis, &(begin, end)) in (2..).zip(pads).filter(|&(_, &pads)| pads != (0, 0)) {
             let last = Cut { axis, start: begin.saturating_neg(), end: i64::MAX };
             let first = Cut { axis, start: 0, end };
             let mut parts = vec![input.clone()];
             if begin > 0 {
-                parts.insert(0, self.slice(opset, &format!("{name}.{axis}.last"), &input, &[last]));
+                let name = format!("{name}.{axis}.last");
+                parts.insert(0, self.slice(features, &name, &input, &[last]));
             }
             if end > 0 {
-                parts.push(self.slice(opset, &format!("{name}.{axis}.first"), &input, &[first]));
+                let name = format!("{name}.{axis}.first");
+                parts.push(self.slice(features, &name, &input, &[first]));
             }
             let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
             let padded = format!("{name}.{axis}");
@@ -457,6 +483,44 @@ impl Fused {
             input = padded;
         }
         input
+    }
+}
+
+/// The tensors that a new convolution reads.
+struct Features {
+    opset: i64,
+    float: Float,
+    rank: usize,
+    channels: Option<usize>,
+}
+
+/// In this operator set, the inference of shapes says of what Slice makes that it is as large
+/// as what it reads, if that has a name: of x [1, 3, h, w], x[:, :, 1:] would be [1, 3, h, w]
+/// too. Engines that reuse memory by such names then take one tensor's for another's.
+const SLICE_KEEPS_NAMES: i64 = 10;
+
+impl Features {
+    /// What is to be said of the tensor `name`, which `cuts` make of them: on the axes that
+    /// are cut, its sizes have names of their own.
+    fn description(&self, name: &str, cuts: &[Cut]) -> Option<ValueInfoProto> {
+        if self.opset != SLICE_KEEPS_NAMES {
+            return None;
+        }
+        let dim = |axis: usize| {
+            let is_cut = cuts.iter().any(|cut| usize::try_from(cut.axis) == Ok(axis));
+            let channels = self.channels.filter(|_| axis == 1);
+            let value = match channels {
+                Some(channels) => Some(Size::DimValue(channels as i64)),
+                None => is_cut.then(|| Size::DimParam(format!("{name}.{axis}"))),
+            };
+            Dimension { value, ..Dimension::default() }
+        };
+        let shape = TensorShapeProto { dim: (0..self.rank).map(dim).collect() };
+        let elem_type = Some(self.float.to_onnx());
+        let tensor = type_proto::Tensor { elem_type, shape: Some(shape) };
+        let value = Some(type_proto::Value::TensorType(tensor));
+        let r#type = Some(TypeProto { value, ..TypeProto::default() });
+        Some(ValueInfoProto { name: Some(name.to_owned()), r#type, ..ValueInfoProto::default() })
     }
 }
 

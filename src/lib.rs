@@ -27,9 +27,12 @@ pub mod numbers;
 
 pub mod onnx;
 
+pub mod facts;
+
 pub mod engine;
 
 pub mod affine;
+
 pub mod region;
 
 pub mod plan;
@@ -52,16 +55,18 @@ mod scope;
 mod tally;
 mod work;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use engine::Limits;
 pub use error::Error;
 use onnx::graph::Graph;
 use onnx::output;
-pub use options::{Options, Place};
+pub use options::{Options, Place, TrainingMode};
 use region::constant::Constants;
+use region::dependence::Dependence;
 use report::{Mode, Report, timed};
-use scope::Scope;
+use scope::{Functions, Scope};
 use work::Work;
 
 /// Converts `input`; without `output` it only looks.
@@ -108,17 +113,20 @@ fn carry_out(
     }
     let original = scope::open(input, options.links)?;
     report.input.note(&original, options.details);
-    let inlined = scope::with_functions_inlined(&original, options).map_err(invalid)?;
-    let model = inlined.as_ref().unwrap_or(&original);
+    let functions = Functions::of(&file, &original, options)?;
+    let model = functions.inlined.as_ref().unwrap_or(&original);
     let graphs = Graph::read_all(model).map_err(invalid)?;
     graphs.iter().take(1).try_for_each(Graph::check_tensors).map_err(invalid)?;
     scope::check_inputs(&file, &graphs, options)?;
     let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
     report.seconds.read = started.elapsed().as_secs_f64();
     let planning = Instant::now();
-    let readers = scope::readers(&graphs, &constants, options);
+    let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
+    let readers = scope::readers(&graphs, &constants, &dependence, options);
     let mut scopes = Scope::of_all(&readers, &options.skip).map_err(invalid)?;
     look::look(report, model, &graphs, &scopes, options).map_err(invalid)?;
+    report.near_misses.extend(functions.near_misses);
+    scope::check_time(&file, &constants)?;
     report.seconds.plan = planning.elapsed().as_secs_f64();
     if options.details {
         // Only now: what constants may cost depends on the side files that were looked at.
@@ -128,7 +136,8 @@ fn carry_out(
     work::must_fuse(&file, report, options)?;
     if let Some(output) = output {
         let limits = Limits::new(options.verify_timeout, options.verify_memory);
-        let work = Work { file: &file, original: &original, graphs: &graphs, options, limits };
+        let (file, original) = (&file, &original);
+        let work = Work { file, original, graphs: &graphs, constants: &constants, options, limits };
         work.carry_out(output, &mut scopes, report)?;
     }
     Ok(())

@@ -9,8 +9,9 @@ use crate::onnx::model::{Invalid, Model};
 use crate::options::Options;
 use crate::plan::Block;
 use crate::region::read::NEWEST_OPSET;
+use crate::region::sizes::{NO_SHAPES, Sizes};
 use crate::region::{NearMiss, Reason};
-use crate::report::{BlockReport, Report};
+use crate::report::{BlockReport, ConvertedNode, Report};
 use crate::rewrite::{self, Replaced};
 use crate::scope::Scope;
 use crate::tally;
@@ -45,22 +46,35 @@ pub fn look(
     report.sizes.before.nodes = Some(graphs.iter().map(Graph::node_count).sum());
     report.sizes.after.nodes = Some(nodes_after);
     report.notes.newer_opset = Some(model.opset).filter(|&opset| opset > NEWEST_OPSET);
-    report.notes.fixed_shapes = fixed_shapes(scopes, &options.run.shapes);
-    report.notes.inferred_nodes = inferred().map(|inferred| inferred.forms.len()).sum();
+    let converted = scopes.iter().flat_map(|scope| {
+        let forms = scope.inferred.forms.iter();
+        forms.map(|&(id, _)| ConvertedNode::of(scope.reader.graph.node(id)))
+    });
+    report.notes.converted_nodes = converted.collect();
+    report.notes.inferred_nodes = report.notes.converted_nodes.len();
     if options.details {
         report.sizes.before.parameters = Some(tally::parameters(graphs)?);
     }
-    note_blocks(report, scopes, options);
-    Ok(())
+    note_blocks(report, scopes, options)
 }
 
 /// Has the report list the blocks that are planned.
-pub fn note_blocks(report: &mut Report, scopes: &[Scope], options: &Options) {
-    let blocks = scopes.iter().flat_map(|scope| {
+///
+/// # Errors
+/// If a stored tensor is malformed.
+pub fn note_blocks(
+    report: &mut Report,
+    scopes: &[Scope],
+    options: &Options,
+) -> Result<(), Invalid> {
+    report.blocks.clear();
+    for scope in scopes {
         let blocks = scope.plan.blocks.iter();
-        blocks.map(|block| BlockReport::of(scope.reader, block))
-    });
-    report.blocks = blocks.collect();
+        let blocks = blocks.map(|block| BlockReport::of(scope.reader, block));
+        let mut blocks: Vec<BlockReport> = blocks.collect();
+        note_conditions(&mut blocks, scope, &options.run.shapes)?;
+        report.blocks.append(&mut blocks);
+    }
     if options.details {
         let counted = tally::multiply_adds(scopes);
         report.sizes.before.multiply_adds = counted.before;
@@ -69,19 +83,27 @@ pub fn note_blocks(report: &mut Report, scopes: &[Scope], options: &Options) {
             block.positions = positions;
         }
     }
+    Ok(())
 }
 
-/// The shapes that the user gave, if a block may rely on them.
-fn fixed_shapes(scopes: &[Scope], shapes: &InputShapes) -> Vec<String> {
-    let mut blocks = scopes.iter().flat_map(|scope| &scope.plan.blocks);
-    if !blocks.any(|block| block.relies_on_sizes) {
-        return Vec::new();
+/// Has the report say of each block what it is right for, if the file does not promise that
+/// by itself.
+fn note_conditions(
+    reports: &mut [BlockReport],
+    scope: &Scope,
+    shapes: &InputShapes,
+) -> Result<(), Invalid> {
+    let reader = scope.reader;
+    let of_file = Sizes::new(reader.graph, reader.constants, &NO_SHAPES);
+    let sizes = if shapes.is_empty() { &reader.sizes } else { &of_file };
+    for (report, block) in reports.iter_mut().zip(&scope.plan.blocks) {
+        for condition in block.valid.conditions() {
+            if !sizes.promises(condition)? {
+                report.conditions.push(condition.describe(reader.graph));
+            }
+        }
     }
-    let text = |(name, shape): (&String, &Vec<usize>)| {
-        let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
-        format!("{name}={}", sizes.join(","))
-    };
-    shapes.iter().map(text).collect()
+    Ok(())
 }
 
 /// Calls of functions that hold convolutions or norms and cannot be inlined.

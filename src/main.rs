@@ -97,9 +97,10 @@ fn one(arguments: &Arguments) -> Result<ExitCode, Error> {
             false => write!(io::stdout(), "{}", shown(colours(has_colours(&io::stdout())))),
         };
     }
-    if result.is_ok() && arguments.check && !report.blocks.is_empty() {
-        let (file, blocks) = (report.input.path.clone(), report.blocks.len());
-        let fusable = Error::Fusable { file, blocks };
+    let (blocks, converted) = (report.blocks.len(), report.notes.converted_nodes.len());
+    if result.is_ok() && arguments.check && (blocks > 0 || converted > 0) {
+        let file = report.input.path.clone();
+        let fusable = Error::Fusable { file, blocks, converted };
         report.fail(&fusable);
         result = Err(fusable);
     }

@@ -23,6 +23,11 @@ impl Numbers for Vec<f64> {
     }
 }
 
+/// The larger of two, one of which may be no number: that must not disappear in a maximum.
+pub fn larger(most: f64, number: f64) -> f64 {
+    if most.is_nan() || number <= most { most } else { number }
+}
+
 /// All of them.
 pub fn all(numbers: &dyn Numbers) -> Vec<f64> {
     let mut all = vec![0.0; numbers.count()];

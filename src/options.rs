@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::engine::InputShapes;
 use crate::onnx::output::Clobber;
 use crate::onnx::storage::Links;
+pub use crate::region::inference::TrainingMode;
 use crate::verify::model;
 
 /// A file, or a pipe.
@@ -39,6 +40,8 @@ pub struct Options {
     pub verify: bool,
     /// Treat initializers that a caller may override as unknown.
     pub keep_overridable: bool,
+    /// Which nodes in training mode become their inference form.
+    pub training_mode: TrainingMode,
     /// Names of blocks to leave alone.
     pub skip: Vec<String>,
     /// Whether side files may be links that lead out of the model's folder.
@@ -67,6 +70,7 @@ impl Default for Options {
         Options {
             verify: true,
             keep_overridable: false,
+            training_mode: TrainingMode::Auto,
             skip: Vec::new(),
             links: Links::Confined,
             clobber: Clobber::Replace,

@@ -1,8 +1,8 @@
 //! What will be rewritten: blocks, their names, and their cost before and after.
 //!
 //! A region becomes a [`Block`] if its result, counted, has fewer nodes and no more
-//! weights and multiply-adds. Knows no weights and writes nothing; what it decides
-//! can be printed.
+//! weights and multiply-adds, and if its weights exist in the model's type
+//! ([`fit`]). Writes nothing; what it decides can be printed.
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
@@ -15,13 +15,15 @@ use std::sync::Arc;
 use prost::Message;
 
 use crate::affine::{Geometry, Refusal, Sense, Work};
+use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::graph::{self, Graph, Node, NodeId, ValueId};
 use crate::onnx::ids::{IdMap, IdSet, Table};
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::tensor::Float;
+use crate::region::fit;
 use crate::region::form::{Absorbed, Walk};
 use crate::region::read::{Map, Reader, Reading};
-use crate::region::{Kind, NearMiss, Part, Readings, Reason, Region, nodes_of};
+use crate::region::{Kind, NearMiss, NotLinear, Part, Readings, Reason, Region, nodes_of};
 
 /// No kernel of a real network has more weights; a bound on what is allocated.
 const MAX_WEIGHTS: f64 = (1u64 << 31) as f64;
@@ -32,6 +34,9 @@ const MAX_ROUNDS: usize = 8;
 /// How often smaller regions are looked for inside those that are left alone; in real
 /// models these nest a few deep.
 const MAX_RETRIES: usize = 64;
+
+const TOO_MANY_RETRIES: Reason =
+    Reason::Limit("smaller blocks are looked for 64 times inside those that are left alone");
 
 /// Size of a piece of graph.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -66,8 +71,8 @@ pub struct Block {
     pub norms: usize,
     /// The normal form: a convolution per weighted part, the rest added.
     pub parts: Vec<Part<Geometry>>,
-    /// Whether sizes that were inferred may have played a part.
-    pub relies_on_sizes: bool,
+    /// For which inputs it is right.
+    pub valid: Validity,
     /// Type of its weights.
     pub float: Float,
     /// What the nodes that go away cost.
@@ -136,6 +141,10 @@ pub fn plan(reader: &Reader, readings: &Readings, names: &mut Names, skip: &[Str
                     if retries > MAX_RETRIES {
                         left_alone.extend(made_by(&nodes));
                     }
+                    let reason = match reason {
+                        Reason::Dearer { .. } if retries > MAX_RETRIES => TOO_MANY_RETRIES,
+                        reason => reason,
+                    };
                     // Of a region and the smaller ones inside it, the whole is the news.
                     let last = nodes.last().filter(|node| !inside_refused.contains(node));
                     if let Some(&last) = last {
@@ -156,8 +165,6 @@ pub fn plan(reader: &Reader, readings: &Readings, names: &mut Names, skip: &[Str
         rounds += 1;
         if now == absorbed || rounds == MAX_ROUNDS {
             plan.near_misses.append(&mut refused);
-            let relies_on_sizes = reader.sizes.has_inferred();
-            plan.blocks.iter_mut().for_each(|block| block.relies_on_sizes = relies_on_sizes);
             share_tensors(reader, readings, &mut plan.blocks);
             return plan;
         }
@@ -193,7 +200,13 @@ fn block(
     claimed: &IdSet<NodeId>,
 ) -> Result<Block, Reason> {
     let shape = |map: &Map| Ok::<_, Refusal>(map.geometry());
-    let parts = region.evaluate(readings, reader, &Geometry::identity(), shape)?;
+    let (parts, mut valid) = region.evaluate(readings, reader, &Geometry::identity(), shape)?;
+    let mut crops = Validity::default();
+    parts.iter().for_each(|part| require_enough_to_crop(part, &mut crops));
+    // Where that is open, nothing that the report says would keep a caller from it.
+    must_hold(reader, &crops, |size, sizes| size.is_some_and(|size| sizes.contains(size)))?;
+    valid.intersect(&crops);
+    must_hold(reader, &valid, |size, sizes| size.is_none_or(|size| sizes.contains(size)))?;
     let mut layouts = parts.iter().filter(|part| part.kind == Kind::Weighted);
     if layouts.next().is_some_and(|first| layouts.any(|part| part.map.output != first.map.output)) {
         return Err(Refusal::Axes.into());
@@ -204,16 +217,25 @@ fn block(
     let weighted = parts.iter().any(|part| part.kind == Kind::Weighted);
     let profitable = after.nodes < before.nodes
         && after.parameters <= before.parameters
-        && after.work.no_more_than(&before.work)
-        && after.parameters < MAX_WEIGHTS;
+        && after.work.no_more_than(&before.work);
     if !(emittable && weighted && profitable) {
         return Err(Reason::Dearer { before: before.parameters, after: after.parameters });
     }
-    let mut floats = region.nodes.iter().filter_map(|&id| match readings.get(id) {
-        Some(Reading::Map(_, Map::Conv { float, .. })) => Some(*float),
+    if after.parameters >= MAX_WEIGHTS {
+        return Err(Reason::Limit("kernels of 2³¹ weights and more are not fused"));
+    }
+    let kernels = region.nodes.iter().filter_map(|&id| match readings.get(id) {
+        Some(Reading::Map(_, Map::Conv { float, .. })) => Some((id, *float)),
         _ => None,
     });
-    let float = floats.next().unwrap_or(Float::F32);
+    let float = kernels.clone().next().map_or(Float::F32, |(_, float)| float);
+    // What they are added to each other in is no node, whatever its inputs' types are.
+    if let Some((id, _)) = kernels.clone().find(|(_, other)| *other != float) {
+        let node = reader.graph.node(id).label().to_owned();
+        let why = NotLinear::Malformed("its kernel has another type than those beside it");
+        return Err(Reason::NotLinear { node, why });
+    }
+    fit::check(reader, readings, &region, float)?;
     let described = Branches { reader, readings, region: &region, parts: &parts };
     let (branches, drawing) = described.of(region.output);
     let norms = region
@@ -230,12 +252,44 @@ fn block(
         drawing,
         norms,
         parts,
-        relies_on_sizes: false,
+        valid,
         float,
         before,
         after,
         region,
     })
+}
+
+/// A kernel that begins inside its input and reaches beyond the other end is written as a
+/// Slice and a padded convolution: `x[2:]`, padded by 3 behind. Of 1 element that Slice
+/// leaves 0, not −1, and the convolution makes one output too many.
+fn require_enough_to_crop(part: &Part<Geometry>, valid: &mut Validity) {
+    let gathers = part.map.sense != Sense::Scatter;
+    for (axis, window) in part.map.windows.iter().enumerate().filter(|_| gathers) {
+        let (before, behind) = window.pads();
+        if before.min(behind) < 0 && before.max(behind) > 0 {
+            let along = part.map.input.axis(axis + 2);
+            let least = 1 - before.min(behind);
+            valid.require(part.root, Property::Size(along, SizeSet::AtLeast(least)));
+        }
+    }
+}
+
+/// Whether all sizes that `valid` is about are right, as far as they are known.
+fn must_hold(
+    reader: &Reader,
+    valid: &Validity,
+    is_right: fn(Option<i64>, &SizeSet) -> bool,
+) -> Result<(), Reason> {
+    for condition in valid.conditions() {
+        let Property::Size(axis, sizes) = &condition.property else { continue };
+        let known = reader.sizes.by_rules(condition.tensor);
+        let size = known.and_then(|dims| dims.get(*axis).copied().flatten());
+        if !is_right(size, sizes) {
+            return Err(Reason::OutOfRange(condition.describe(reader.graph)));
+        }
+    }
+    Ok(())
 }
 
 /// What `parts` cost as new nodes.

@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, HashSet};
 use crate::fuse::{Fused, Weights};
 use crate::onnx::graph::{self, Graph, NodeId, ValueId};
 use crate::onnx::ids::{IdMap, IdSet, Table};
-use crate::onnx::model::{Invalid, graph_field};
+use crate::onnx::model::{Invalid, Model, graph_field};
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::{
     NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
@@ -153,10 +153,35 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
             continue;
         }
         rewrite_graph(graph, changes, rest, &mut rewrite)?;
+        let infos = changes.blocks.iter().flat_map(|(_, fused)| &fused.infos);
+        let with: Vec<u8> =
+            infos.flat_map(|info| splice::entry(graph_field::VALUE_INFO, info)).collect();
+        if !with.is_empty() {
+            let last = graph.scope.fields(graph_field::VALUE_INFO).next_back();
+            let at = last.map_or(graph.scope.end_of_initializers(), |field| field.entry.end);
+            rewrite.edits.push(Edit::insert(at, with.into(), &graph.scope.container()));
+        }
         rewrite.tensors.extend(new_tensors(graphs, graph, changes));
     }
     rewrite.containers = graph::containers(graphs);
     Ok(rewrite)
+}
+
+/// The model of `graphs` with the nodes in training mode that are converted at inference,
+/// and nothing else changed; `None` if there are none. Per graph the nodes, and what they
+/// become.
+///
+/// # Errors
+/// If an entry cannot be read.
+pub fn converted(
+    graphs: &[Graph],
+    forms: impl IntoIterator<Item = Vec<(NodeId, NodeProto)>>,
+) -> Result<Option<Model>, Invalid> {
+    let changes = forms.into_iter().map(|inferred| Changes { blocks: Vec::new(), inferred });
+    let rewrite = rewrite(graphs, &changes.collect::<Vec<_>>())?;
+    let Some(main) = graphs.first().filter(|_| !rewrite.is_empty()) else { return Ok(None) };
+    let bytes = graph::edited(main.model, graphs, rewrite.edits);
+    Model::index(bytes, main.model.storage.clone()).map(Some)
 }
 
 fn rewrite_graph(

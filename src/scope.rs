@@ -15,10 +15,11 @@ use crate::onnx::output::folder_of;
 use crate::onnx::storage::{Links, Storage};
 use crate::options::{Options, Place};
 use crate::plan::{self, Names, Plan};
-use crate::region::Readings;
 use crate::region::constant::Constants;
-use crate::region::inference::Inferred;
+use crate::region::dependence::Dependence;
+use crate::region::inference::{Inferred, Training};
 use crate::region::read::Reader;
+use crate::region::{NearMiss, Readings};
 
 /// One graph of the model, as it is understood, and what is to be done with it.
 pub struct Scope<'r, 'g, 'm> {
@@ -78,17 +79,29 @@ pub fn open(input: &Place, links: Links) -> Result<Model, Error> {
 /// Names the first that is not.
 pub fn check_inputs(file: &str, graphs: &[Graph], options: &Options) -> Result<(), Error> {
     let Some(main) = graphs.first() else { return Ok(()) };
-    let inputs: Vec<(String, Option<usize>)> = main.inputs();
-    let fits = |label: String, shape: &[usize], input: Option<&(String, Option<usize>)>| {
+    type Input = (String, Option<Vec<Option<i64>>>);
+    let inputs: Vec<Input> = main.inputs();
+    let fits = |label: String, shape: &[usize], input: Option<&Input>| {
+        let differs = |dims: &[Option<i64>]| {
+            let mut axes = dims.iter().zip(shape).enumerate();
+            let (axis, (size, given)) = axes.find(|(_, (size, given))| {
+                size.is_some_and(|size| usize::try_from(size) != Ok(**given))
+            })?;
+            Some(format!("the file says that axis {axis} has {}, not {given}", (*size)?))
+        };
         let reason = match input {
             None => {
                 let names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
                 format!("the model has no such input; it has {}", names.join(", "))
             }
-            Some((_, Some(rank))) if *rank != shape.len() => {
-                format!("the input has {rank} dimensions, not {}", shape.len())
+            Some((_, Some(dims))) if dims.len() != shape.len() => {
+                format!("the input has {} dimensions, not {}", dims.len(), shape.len())
             }
-            Some(_) => return Ok(()),
+            Some((_, Some(dims))) => match differs(dims) {
+                Some(reason) => reason,
+                None => return Ok(()),
+            },
+            Some((_, None)) => return Ok(()),
         };
         Err(Error::Input { file: file.to_owned(), input: label, reason })
     };
@@ -103,40 +116,80 @@ pub fn check_inputs(file: &str, graphs: &[Graph], options: &Options) -> Result<(
     Ok(())
 }
 
-/// The model with those local functions inlined that take part in a block, or hold
-/// nodes in training mode; `None` if there are none.
+/// Whether the engine ended with all that it was asked for; what depends on time is no
+/// result.
 ///
 /// # Errors
-/// If the model is malformed.
-pub fn with_functions_inlined(model: &Model, options: &Options) -> Result<Option<Model>, Invalid> {
-    let index = |bytes| Model::index(bytes, model.storage.clone());
-    let Some(bytes) = inline(model, &|_| true)? else { return Ok(None) };
-    let inlined = index(bytes)?;
-    let graphs = Graph::read_all(&inlined)?;
-    let constants = Constants::find_all(&graphs, options.keep_overridable)?;
-    let readers = readers(&graphs, &constants, options);
-    let scopes = Scope::of_all(&readers, &options.skip)?;
-    let nodes = scopes.iter().flat_map(|scope| {
-        let nodes = scope.plan.blocks.iter().flat_map(|block| &block.region.nodes);
-        let inferred = scope.inferred.forms.iter().map(|(id, _)| id);
-        nodes.chain(inferred).map(|&id| scope.reader.graph.node(id).proto.name())
-    });
-    // A call's nodes have names that begin with the call's.
-    let mut callers: HashSet<&str> = HashSet::new();
-    for name in nodes {
-        callers.extend(name.match_indices('/').filter_map(|(end, _)| name.get(..end)));
+/// Names what it did not end with.
+pub fn check_time(file: &str, constants: &[Arc<Constants>]) -> Result<(), Error> {
+    match constants.iter().find_map(|constants| constants.overrun()) {
+        Some(what) => Err(Error::TooLong { file: file.to_owned(), what: what.to_owned() }),
+        None => Ok(()),
     }
-    let takes_part = |call: &str| callers.contains(call);
-    inline(model, &takes_part)?.map(index).transpose()
+}
+
+/// What is inside the local functions of a model.
+#[derive(Default)]
+pub struct Functions {
+    /// The model with those of them inlined that take part in a block, or hold nodes in
+    /// training mode which are converted; `None` if there are none.
+    pub inlined: Option<Model>,
+    /// Nodes of the others that stay in training mode.
+    pub near_misses: Vec<NearMiss>,
+}
+
+impl Functions {
+    /// Looks into those that `model` calls.
+    ///
+    /// # Errors
+    /// If the model is malformed, or the engine does not end.
+    pub fn of(file: &str, model: &Model, options: &Options) -> Result<Self, Error> {
+        let invalid = |source| Error::Invalid { file: file.to_owned(), source };
+        let index = |bytes| Model::index(bytes, model.storage.clone());
+        let Some(bytes) = inline(model, &|_| true).map_err(invalid)? else {
+            return Ok(Self::default());
+        };
+        let inlined = index(bytes).map_err(invalid)?;
+        let graphs = Graph::read_all(&inlined).map_err(invalid)?;
+        let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
+        let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
+        let readers = readers(&graphs, &constants, &dependence, options);
+        let scopes = Scope::of_all(&readers, &options.skip).map_err(invalid)?;
+        check_time(file, &constants)?;
+        let nodes = scopes.iter().flat_map(|scope| {
+            let nodes = scope.plan.blocks.iter().flat_map(|block| &block.region.nodes);
+            let inferred = scope.inferred.forms.iter().map(|(id, _)| id);
+            nodes.chain(inferred).map(|&id| scope.reader.graph.node(id).proto.name())
+        });
+        // A call's nodes have names that begin with the call's.
+        let mut callers: HashSet<&str> = HashSet::new();
+        for name in nodes {
+            callers.extend(name.match_indices('/').filter_map(|(end, _)| name.get(..end)));
+        }
+        let takes_part = |call: &str| callers.contains(call);
+        let part = inline(model, &takes_part).map_err(invalid)?;
+        let part = part.map(index).transpose().map_err(invalid)?;
+        let known = Graph::read_all(part.as_ref().unwrap_or(model)).map_err(invalid)?;
+        let known = known.iter().flat_map(Graph::nodes).map(|(_, node)| node.label());
+        let known: HashSet<&str> = known.collect();
+        let near_misses = scopes.iter().flat_map(|scope| &scope.inferred.near_misses);
+        let near_misses = near_misses.filter(|miss| !known.contains(miss.node.as_str()));
+        let near_misses = near_misses.cloned().collect();
+        Ok(Functions { inlined: part, near_misses })
+    }
 }
 
 /// Readers of all graphs of a model.
 pub fn readers<'g, 'm>(
     graphs: &'g [Graph<'m>],
     constants: &'g [Arc<Constants<'g, 'm>>],
+    dependence: &'g [Dependence],
     options: &'g Options,
 ) -> Vec<Reader<'g, 'm>> {
-    let shapes = &options.run.shapes;
-    let both = graphs.iter().zip(constants);
-    both.map(|(graph, constants)| Reader::new(graph, constants, shapes)).collect()
+    let (shapes, asked) = (&options.run.shapes, options.training_mode);
+    let all = graphs.iter().zip(constants).zip(dependence);
+    let reader = |((graph, constants), dependence): ((_, &'g Arc<Constants<'g, 'm>>), _)| {
+        Reader::new(graph, constants, shapes, Training { asked, dependence })
+    };
+    all.map(reader).collect()
 }

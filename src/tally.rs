@@ -100,7 +100,7 @@ fn work_of(reader: &Reader, map: &Map, output: ValueId) -> Option<f64> {
 }
 
 /// Sizes are not inferred for this purpose alone in graphs with more nodes: the engine's
-/// time for that grows faster than their number, to half a minute for 50,000.
+/// time for that grows faster than their number.
 const MOST_NODES: usize = 10_000;
 
 /// How many positions, over all images, and channels `output` has.
@@ -109,13 +109,19 @@ fn positions_of(
     geometry: &Geometry,
     output: ValueId,
 ) -> Option<(f64, Option<f64>)> {
-    if !reader.sizes.has_inferred() && reader.graph.node_count() > MOST_NODES {
-        return None;
-    }
-    let shape = reader.sizes.shape(output);
+    let sizes = &reader.sizes;
+    // Of a batch that is open, one image is counted.
+    let is_open =
+        |(axis, size): (usize, &Option<i64>)| axis != geometry.output.axis(0) && size.is_none();
+    let ruled = sizes.by_rules(output).filter(|dims| !dims.iter().enumerate().any(is_open));
+    let shape = match ruled {
+        Some(dims) => dims,
+        None if !sizes.has_asked_engine() && reader.graph.node_count() > MOST_NODES => return None,
+        None => sizes.known(output)?,
+    };
     let [batch, channels] = [0, 1].map(|role| geometry.output.axis(role));
     let size = |axis: usize| shape.get(axis).copied().flatten().map(|size| size as f64);
-    let mut positions = if shape.is_empty() { None } else { Some(1.0) };
+    let mut positions = Some(1.0);
     for axis in (0..shape.len()).filter(|&axis| axis != channels) {
         let open = if axis == batch { Some(1.0) } else { None };
         positions = Some(positions? * size(axis).or(open)?);

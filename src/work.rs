@@ -9,8 +9,8 @@ use rayon::prelude::*;
 
 use crate::affine::Comparison;
 use crate::claim;
-use crate::deliver::{Delivery, Undelivered};
-use crate::engine::{Constant, Limits};
+use crate::deliver::Delivery;
+use crate::engine::{Constant, EngineError, Limits};
 use crate::error::Error;
 use crate::fuse::{self, FuseError, Fused, NotFinite};
 use crate::look;
@@ -18,14 +18,17 @@ use crate::onnx::graph::Graph;
 use crate::onnx::model::{Invalid, Model};
 use crate::options::{Options, Place};
 use crate::plan::Block;
+use crate::region::constant::Constants;
+use crate::region::read::Reader;
 use crate::region::{NearMiss, Reason};
 use crate::report::{File, Proof, Report, SideFile, Size, timed};
 use crate::rewrite::{self, Changes};
-use crate::scope::Scope;
+use crate::scope::{self, Scope};
 use crate::tally;
 use crate::verify;
 use crate::verify::block::{Side, Unproved};
 use crate::verify::model::Outcome;
+use crate::verify::original::Original;
 use crate::verify::seal::Seal;
 use crate::verify::written::{Expected, Miswritten};
 
@@ -37,6 +40,8 @@ pub struct Work<'w, 'm> {
     pub original: &'w Model,
     /// Of the model whose functions are inlined.
     pub graphs: &'w [Graph<'m>],
+    /// What is constant in them.
+    pub constants: &'w [Arc<Constants<'w, 'm>>],
     /// What was asked for.
     pub options: &'w Options,
     /// What verification may take from now on.
@@ -75,18 +80,16 @@ impl Work<'_, '_> {
         let mut fusing = 0.0;
         let made = timed(&mut fusing, || self.fuse_and_prove(scopes, report));
         report.seconds.fuse_and_prove = fusing;
-        let mut made = made?;
-        loop {
-            // Blocks leave the plan, and none comes.
-            if made.iter().flatten().count() != report.blocks.len() {
-                look::note_blocks(report, scopes, self.options);
-            }
-            note_made(&made, report);
-            must_fuse(self.file, report, self.options)?;
-            let Err(unfit) = self.write(to, scopes, &made, report)? else { return Ok(()) };
-            // Begin again without it: a weight that is not finite is rare.
-            leave_alone(&unfit, scopes, &mut made, report);
+        let made = made?;
+        scope::check_time(self.file, self.constants)?;
+        // Blocks leave the plan, and none comes.
+        if made.iter().flatten().count() != report.blocks.len() {
+            let noted = look::note_blocks(report, scopes, self.options);
+            noted.map_err(|source| Error::Invalid { file: self.file.to_owned(), source })?;
         }
+        note_made(&made, report);
+        must_fuse(self.file, report, self.options)?;
+        self.write(to, scopes, &made, report)
     }
 
     /// Fuses all blocks in parallel, each proved as soon as it is there. What cannot
@@ -98,10 +101,11 @@ impl Work<'_, '_> {
     ) -> Result<Vec<Vec<Made>>, Error> {
         let total = scopes.iter().map(|scope| scope.plan.blocks.len()).sum();
         let count = AtomicUsize::new(0);
-        let fuse_scope = |scope: &mut Scope| {
+        let originals = originals(scopes);
+        let fuse_scope = |(scope, original): (&mut Scope, &Arc<Original>)| {
             let view = &*scope;
             let each = |(index, block): (usize, &Block)| {
-                let done = self.block(view, block)?;
+                let done = self.block(view, original, block)?;
                 let count = count.fetch_add(1, Ordering::Relaxed);
                 (self.options.progress)("fusing and proving", count.saturating_add(1), total);
                 Ok((index, done))
@@ -128,10 +132,10 @@ impl Work<'_, '_> {
             scope.plan.blocks = kept;
             Ok(all)
         };
-        scopes.iter_mut().map(fuse_scope).collect()
+        scopes.iter_mut().zip(&originals).map(fuse_scope).collect()
     }
 
-    fn block(&self, scope: &Scope, block: &Block) -> Result<Done, Error> {
+    fn block(&self, scope: &Scope, original: &Original, block: &Block) -> Result<Done, Error> {
         let invalid = |source| Error::Invalid { file: self.file.to_owned(), source };
         let left_alone =
             |why: &dyn ToString| Ok(Done::LeftAlone(Reason::Unproved(why.to_string())));
@@ -149,17 +153,21 @@ impl Work<'_, '_> {
         if !self.options.verify {
             return Ok(Done::Made(Made { fused, seals: Vec::new(), proof: None, compared }));
         }
-        let seals = match seals(&fused) {
-            Ok(seals) => seals,
-            Err(not_finite) => return left_alone(&not_finite),
-        };
+        // That they are finite was planned.
+        let seals = seals(&fused).map_err(|wrong| Error::Miswritten {
+            file: self.file.to_owned(),
+            reason: wrong.to_string(),
+        })?;
         let new = Side { nodes: fused.nodes.clone(), constants: constants(&fused) };
-        let claim = claim::claim(reader, readings, block, new).map_err(invalid)?;
-        match verify::block::prove(&claim, self.limits) {
+        let claim = claim::claim(reader, readings, block, new);
+        match verify::block::prove(original, &claim, self.limits) {
             Ok(error) => Ok(Done::Made(Made { fused, seals, proof: Some(error), compared })),
-            Err(cannot_tell @ (Unproved::NotRun(_) | Unproved::TooWide | Unproved::NoElements)) => {
-                left_alone(&cannot_tell)
-            }
+            // Else it would depend on the machine what is fused.
+            Err(Unproved::NotRun(EngineError::TooLong)) => Err(Error::TooLong {
+                file: self.file.to_owned(),
+                what: format!("the proof of block `{}` (--verify-timeout allows more)", block.name),
+            }),
+            Err(cannot_tell) if !cannot_tell.is_wrong() => left_alone(&cannot_tell),
             Err(wrong) => Err(Error::BlockDiffers {
                 file: self.file.to_owned(),
                 block: block.name.clone(),
@@ -169,15 +177,14 @@ impl Work<'_, '_> {
         }
     }
 
-    /// Writes the new model, runs it against the old one, and only then puts it in place;
-    /// or says which weights turned out to be none.
+    /// Writes the new model, runs it against the old one, and only then puts it in place.
     fn write(
         &self,
         to: &Place,
         scopes: &[Scope],
         made: &[Vec<Made>],
         report: &mut Report,
-    ) -> Result<Result<(), NotFinite>, Error> {
+    ) -> Result<(), Error> {
         let invalid = |source| Error::Invalid { file: self.file.to_owned(), source };
         let changes = scopes.iter().zip(made).map(|(scope, made)| {
             let outputs = scope.plan.blocks.iter().map(|block| block.region.output);
@@ -225,11 +232,7 @@ impl Work<'_, '_> {
         });
         let checked = report.seconds.read_back + report.seconds.run;
         report.seconds.write = (seconds - checked).max(0.0);
-        let delivered = match delivered {
-            Ok(delivered) => delivered,
-            Err(Undelivered::Failed(error)) => return Err(error),
-            Err(Undelivered::NotFinite(unfit)) => return Ok(Err(unfit)),
-        };
+        let delivered = delivered?;
         written.bytes = Some(delivered.bytes);
         report.sizes.after.bytes = written.all_bytes().filter(|_| self.options.details);
         let made = |file: &SideFile| Some(&file.location) == delivered.side_file.as_ref();
@@ -240,7 +243,7 @@ impl Work<'_, '_> {
             written.side_files.push(SideFile { location, bytes, sha256 });
         }
         report.output = Some(std::mem::take(written));
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Hashes and counts what was written, if somebody asks.
@@ -295,10 +298,7 @@ impl Work<'_, '_> {
         let file = self.file.to_owned();
         let mut oversized = scopes.iter().map(|scope| scope.reader.constants.oversized());
         let outcome = match oversized.find_map(Result::transpose) {
-            None => {
-                let old = (self.original, self.graphs);
-                verify::model::run_graphs(old, new, &self.options.run, self.limits)
-            }
+            None => self.compare(new, scopes),
             Some(oversized) => oversized.map(|node| {
                 Outcome::NotRun(format!("node `{node}` computes a constant beyond all reason"))
             }),
@@ -316,9 +316,33 @@ impl Work<'_, '_> {
             _ => Ok(()),
         }
     }
+
+    /// Runs the new model against the old one: as it stands where nothing was converted from
+    /// training mode, else with what was converted at inference, and with that alone. A norm
+    /// that stays in training mode is run with the statistics of its batch, in both.
+    fn compare(&self, new: (&Model, &[Graph]), scopes: &[Scope]) -> Result<Outcome, Invalid> {
+        let run = |old| verify::model::run_graphs(old, new, &self.options.run, self.limits);
+        let forms = scopes.iter().map(|scope| scope.inferred.forms.clone());
+        match rewrite::converted(self.graphs, forms)? {
+            Some(converted) => run((&converted, &Graph::read_all(&converted)?)),
+            None => run((self.original, self.graphs)),
+        }
+    }
 }
 
-/// Whether something is fused, if there must be.
+/// What verification knows of the graphs as they stand in the file.
+fn originals<'r, 'g, 'm>(scopes: &[Scope<'r, 'g, 'm>]) -> Vec<Arc<Original<'r, 'g, 'm>>> {
+    let mut originals: Vec<Arc<Original>> = Vec::with_capacity(scopes.len());
+    for scope in scopes {
+        let Reader { graph, constants, sizes, .. } = scope.reader;
+        let outer = graph.outer.and_then(|(outer, _)| originals.get(outer).cloned());
+        let converted = scope.inferred.forms.iter().cloned().collect();
+        originals.push(Arc::new(Original::new(graph, constants, sizes, outer, converted)));
+    }
+    originals
+}
+
+/// Whether a block is fused, if one must be.
 ///
 /// # Errors
 /// If it is not.
@@ -359,30 +383,10 @@ fn note_made(made: &[Vec<Made>], report: &mut Report) {
     }
 }
 
-/// Takes the blocks that need the `unfit` weights out of the plan.
-fn leave_alone(
-    unfit: &NotFinite,
-    scopes: &mut [Scope],
-    made: &mut [Vec<Made>],
-    report: &mut Report,
-) {
-    for (scope, made) in scopes.iter_mut().zip(made) {
-        let both = std::mem::take(&mut scope.plan.blocks).into_iter().zip(std::mem::take(made));
-        for (block, one) in both {
-            if one.fused.weights.iter().any(|weights| weights.name == unfit.tensor) {
-                let reason = Reason::Unproved(unfit.to_string());
-                report.near_misses.push(NearMiss { node: block.name, reason });
-            } else {
-                scope.plan.blocks.push(block);
-                made.push(one);
-            }
-        }
-    }
-}
-
 /// What the new file must hold because of what was made.
 fn expected<'c>(scope: &'c Scope, made: &'c [Made]) -> Expected<'c> {
     let blocks = made.iter().map(|made| (made.fused.nodes.as_slice(), made.seals.as_slice()));
     let inferred = scope.inferred.forms.iter().map(|(id, form)| (*id, form));
-    Expected { blocks: blocks.collect(), inferred: inferred.collect() }
+    let infos = made.iter().flat_map(|made| &made.fused.infos);
+    Expected { blocks: blocks.collect(), inferred: inferred.collect(), infos: infos.collect() }
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, TypeVar, Union, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypedDict, TypeVar, Union, overload
 
 from ._report import Report
 from ._run import run
@@ -45,6 +45,8 @@ class LookOptions(TypedDict, total=False):
     """Leave the blocks of these names alone."""
     keep_overridable: bool
     """Do not fold weights that are also graph inputs, which a caller could override."""
+    training_mode: Literal["auto", "convert", "keep"]
+    """Which nodes in training mode become their inference form: "auto", the default, "convert" or "keep"."""
     follow_links: bool
     """Read weights also from side files that are links out of the model's folder, as in caches."""
     require_fusion: bool
@@ -95,8 +97,8 @@ def fuse(model: Any, output: StrPath | None = None, **options: Any) -> Any:
     Bytes and ModelProtos carry their weights themselves and have less than 2 GB. A model with side files is given by
     its path, and its result gets a side file beside `output`.
 
-    Options: skip, keep_overridable, follow_links, require_fusion, input_shapes, timeout, verify, require_run, samples,
-    seed, tolerance, verify_timeout, verify_memory, clobber. `FuseOptions` says what they mean.
+    Options: skip, keep_overridable, training_mode, follow_links, require_fusion, input_shapes, timeout, verify,
+    require_run, samples, seed, tolerance, verify_timeout, verify_memory, clobber. `FuseOptions` says what they mean.
 
     Raises an `Error` if something is wrong; nothing is written then.
     """
@@ -110,8 +112,8 @@ def fuse(model: Any, output: StrPath | None = None, **options: Any) -> Any:
 def look(model: StrPath | bytes | ModelProto, **options: Unpack[LookOptions]) -> Report:
     """Says what `fuse` would do to a model, what it would leave alone, and why. Takes what `fuse` takes.
 
-    Options: skip, keep_overridable, follow_links, require_fusion, input_shapes, timeout. `LookOptions` says what they
-    mean.
+    Options: skip, keep_overridable, training_mode, follow_links, require_fusion, input_shapes, timeout. `LookOptions`
+    says what they mean.
     """
     _, report = _convert("look", model, [], dict(options), LookOptions)
     return report
@@ -180,6 +182,7 @@ def _shapes(flag: str) -> Words:
 _WORDS: dict[str, Words] = {
     "skip": _names("--skip"),
     "keep_overridable": _switch("--keep-overridable"),
+    "training_mode": _value("--training-mode"),
     "follow_links": _switch("--follow-links"),
     "require_fusion": _switch("--require-fusion"),
     "input_shapes": _shapes("--input-shape"),

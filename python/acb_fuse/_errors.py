@@ -50,7 +50,7 @@ class ReadWriteError(Error):
 
 
 class NotRun(Error):
-    """The whole model could not be run, and `require_run` was given."""
+    """The whole model could not be run, and `require_run` was given; or the engine did not end in time."""
 
 
 class Ended(Error):

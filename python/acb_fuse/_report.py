@@ -123,6 +123,8 @@ class Block:
     """The convolutions that it becomes."""
     positions: Optional[float]
     """Of its output; None if a size is not known."""
+    conditions: tuple[str, ...]
+    """What has to hold for it to be right, and the file does not promise by itself."""
     before: Cost
     after: Cost
     proof: Optional[Proof]
@@ -178,13 +180,22 @@ class Sizes:
 
 
 @dataclass(frozen=True)
+class ConvertedNode:
+    """A node in training mode that became, or went into, its inference form."""
+
+    node: str
+    operator: str
+
+
+@dataclass(frozen=True)
 class Notes:
     """What else a user should know."""
 
     newer_opset: Optional[int]
-    fixed_shapes: tuple[str, ...]
-    """Shapes that were given and on which blocks rely: the result is right for these only."""
     inferred_nodes: int
+    """How many nodes in training mode became their inference form."""
+    converted_nodes: tuple[ConvertedNode, ...]
+    """These nodes: before, the model computed something else."""
     removed_inputs: int
 
 

@@ -44,6 +44,11 @@ pub enum Refusal {
         "they run along different axes: what is a channel, or in a row, to one is not to the other"
     )]
     Axes,
+    /// Terms of a sum that are broadcast onto each other.
+    #[error(
+        "what is added has another number of dimensions, so its channels are not the same axis"
+    )]
+    Ranks,
     /// A convolution and a transposed one.
     #[error("one is a convolution and the other a transposed convolution")]
     Senses,

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acb_fuse::Options;
 use acb_fuse::onnx::output::Clobber;
 use acb_fuse::onnx::storage::Links;
 use acb_fuse::report::file::Target;
 use acb_fuse::verify::model;
+use acb_fuse::{Options, TrainingMode};
 use clap::Parser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap_complete::Shell;
 
 use super::show;
@@ -43,10 +44,12 @@ pub struct Arguments {
     /// Exit with 7 if the whole model cannot be run
     #[arg(long, conflicts_with = "no_verify")]
     pub require_run: bool,
-    /// Exit with 4 if nothing was fused
+    /// Exit with 4, and write nothing, if no block was fused: a node that is only converted
+    /// from training mode is none
     #[arg(long)]
     pub require_fusion: bool,
-    /// Exit with 5 if there is something to fuse; writes nothing
+    /// Exit with 5 if there is a block to fuse or a node in training mode to convert; writes
+    /// nothing
     #[arg(long)]
     pub check: bool,
     /// Leave the block of this name alone (may be repeated)
@@ -55,6 +58,11 @@ pub struct Arguments {
     /// Do not fold weights that are also graph inputs, which a caller could override
     #[arg(long)]
     pub keep_overridable: bool,
+    /// Which nodes in training mode become what they are at inference. auto: dropouts, and
+    /// batch norms whose stored statistics came from training and whose input depends on the
+    /// model's; convert: those with placeholders for statistics, too; keep: none
+    #[arg(long, value_name = "MODE", value_parser = training_modes(), default_value = "auto")]
+    pub training_mode: TrainingMode,
     /// Read weights also from side files that are links out of the model's folder, as in
     /// caches whose files are links to where their content lies
     #[arg(long)]
@@ -62,7 +70,7 @@ pub struct Arguments {
     /// Do not replace an existing OUT
     #[arg(long)]
     pub no_clobber: bool,
-    /// Fix the shape of a graph input (may be repeated)
+    /// Fix the sizes of a graph input that the file leaves open (may be repeated)
     #[arg(long, value_name = "NAME=1,3,224,224", value_parser = shape)]
     pub input_shape: Vec<(String, Vec<usize>)>,
     /// Run the models on these tensors: NAME=FILE.npy, NAME=FILE.pb, FILE.npz, or a folder
@@ -79,7 +87,8 @@ pub struct Arguments {
     /// [default: 1e-4 for float32, 2e-2 for float16, 1e-9 for float64]
     #[arg(long, value_parser = tolerance)]
     pub tolerance: Option<f64>,
-    /// Seconds that verification may take; what is not run by then is reported as not run
+    /// Seconds that verification may take, the process's stops left out: a run of the whole
+    /// model that is not done by then is reported as not run; a proof ends with exit code 7
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]
     pub verify_timeout: u64,
     /// Memory that the tensors of a run may take, in GiB; what needs more is not run
@@ -118,7 +127,7 @@ Examples:
   acb-fuse resnet.onnx deploy.onnx         fuse, verify, write
   acb-fuse resnet.onnx resnet.onnx         the same, in place
   cat resnet.onnx | acb-fuse - - | …       in a pipe
-  acb-fuse --check resnet.onnx             in a test: exit code 5 if blocks remain
+  acb-fuse --check resnet.onnx             in a test: exit code 5 if something remains
   acb-fuse --out-dir deploy *.onnx         many, one line each; goes on after a failure
   acb-fuse in.onnx out.onnx --report r.html   and a page of what was done
   acb-fuse --completions zsh > _acb-fuse   completions of a shell
@@ -126,7 +135,8 @@ Examples:
 Exit codes (of many files, that of the first that failed):
   0 written (or looked at)   1 invalid model   2 usage   3 verification failed
   4 nothing fused (--require-fusion)   5 something to fuse (--check)
-  6 reading or writing failed, trying again may help   7 not run (--require-run)
+  6 reading or writing failed, trying again may help   7 not run
+  (--require-run), or out of time
 
 Environment:
   NO_COLOR             no colours
@@ -163,6 +173,7 @@ impl Arguments {
         Options {
             verify: !self.no_verify,
             keep_overridable: self.keep_overridable,
+            training_mode: self.training_mode,
             skip: self.skip.clone(),
             links: if self.follow_links { Links::Followed } else { Links::Confined },
             clobber: if self.no_clobber { Clobber::Refuse } else { Clobber::Replace },
@@ -192,6 +203,14 @@ fn positive(text: &str) -> Result<usize, String> {
 fn tolerance(text: &str) -> Result<f64, String> {
     let finite = text.parse().ok().filter(|value: &f64| value.is_finite() && *value >= 0.0);
     finite.ok_or_else(|| "a tolerance is a number, 0 or more".to_owned())
+}
+
+fn training_modes() -> impl TypedValueParser<Value = TrainingMode> {
+    PossibleValuesParser::new(["auto", "convert", "keep"]).map(|mode| match mode.as_str() {
+        "convert" => TrainingMode::Convert,
+        "keep" => TrainingMode::Keep,
+        _ => TrainingMode::Auto,
+    })
 }
 
 /// `NAME=1,3,224,224`

@@ -98,11 +98,21 @@ pub fn line(job: &Job, report: &Report, result: &Result<(), Error>) -> String {
         return format!("failed  {error} (exit code {})", error.exit_code());
     }
     let (from, to) = (job.input.display(), job.output.display());
-    let blocks = match (report.blocks.len(), report.notes.inferred_nodes) {
-        (0, 0) => return format!("same    {from} → {to}: nothing to fuse"),
-        (0, inferred) => format!("no block, nodes in training mode converted: {inferred}"),
-        (1, _) => "1 block".to_owned(),
-        (blocks, _) => format!("{blocks} blocks"),
+    let inferred = report.notes.inferred_nodes;
+    let blocks = match report.blocks.len() {
+        0 if inferred == 0 => return format!("same    {from} → {to}: nothing to fuse"),
+        0 => "no block".to_owned(),
+        1 => "1 block".to_owned(),
+        blocks => format!("{blocks} blocks"),
+    };
+    let converted = match inferred {
+        0 => String::new(),
+        _ => format!(", nodes in training mode converted: {inferred}"),
+    };
+    let conditional = report.blocks.iter().filter(|block| !block.conditions.is_empty()).count();
+    let conditions = match conditional {
+        0 => String::new(),
+        _ => format!(", for some sizes only: {conditional}"),
     };
     // Without a block, there is nothing to prove.
     let proved = if report.blocks.is_empty() { "" } else { "proved, " };
@@ -113,7 +123,9 @@ pub fn line(job: &Job, report: &Report, result: &Result<(), Error>) -> String {
     };
     let [before, after] =
         [report.sizes.before, report.sizes.after].map(|size| size.nodes.unwrap_or_default());
-    format!("fused   {from} → {to}: {blocks}, {before} → {after} nodes, {run}")
+    format!(
+        "fused   {from} → {to}: {blocks}{conditions}{converted}, {before} → {after} nodes, {run}"
+    )
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel, sync_channel};
-use std::time::Instant;
 use std::{io, thread};
 
 use tract_onnx::prelude::TractResult;
 
+use super::clock::BEAT;
 use super::{EngineError, Limits};
 
 /// The name of threads that tract works in.
@@ -31,13 +31,21 @@ pub fn guarded<T: Send + 'static>(
     limits: Limits,
     work: impl FnOnce() -> TractResult<T> + Send + 'static,
 ) -> Result<T, EngineError> {
+    if limits.are_over() {
+        return Err(EngineError::TooLong);
+    }
     let (done, outcome) = sync_channel(1);
     let job: Job = Box::new(move || drop(done.send(catch_unwind(AssertUnwindSafe(work)))));
     let worker = WORKER.take().map_or_else(started, Ok);
     let worker = worker.map_err(|error| EngineError::Failed(error.to_string()))?;
     // If nobody takes it, nobody answers.
     drop(worker.send(job));
-    let outcome = outcome.recv_timeout(limits.until.saturating_duration_since(Instant::now()));
+    let outcome = loop {
+        match outcome.recv_timeout(BEAT) {
+            Err(RecvTimeoutError::Timeout) if !limits.are_over() => {}
+            other => break other,
+        }
+    };
     if outcome.is_ok() {
         WORKER.set(Some(worker));
     }

@@ -7,7 +7,7 @@ use tract_onnx::pb;
 use tract_onnx::prelude::*;
 
 use super::border::guarded;
-use super::{Array, Engine, EngineError, Limits, Source, footprint, from_tract, parse};
+use super::{Array, Engine, EngineError, Limits, Source, footprint, from_tract, parsed};
 
 /// A tensor as tract has it. Clones share it.
 #[derive(Debug, Clone)]
@@ -92,16 +92,19 @@ impl Stage {
     /// If tract does not support something in it, or takes too long.
     pub fn load(source: Source, inputs: &[(String, Held)]) -> Result<Self, EngineError> {
         let (limits, given) = (source.limits, inputs.to_vec());
-        let (plan, known, bytes) = guarded(limits, move || {
-            let model = parse(&source, &given)?.into_typed()?;
-            let outputs = model.output_outlets()?.iter();
-            let facts = outputs.map(|&outlet| Ok(model.outlet_fact(outlet)?.konst.is_some()));
-            let known = facts.collect::<TractResult<Vec<bool>>>()?;
-            let bytes = footprint(&model)?;
-            Ok((model.into_runnable()?, known, bytes))
+        let ((plan, known, bytes), names) = guarded(limits, move || {
+            parsed(&source, &given, |model, _| {
+                let model = model.into_typed()?;
+                let outputs = model.output_outlets()?.iter();
+                let facts = outputs.map(|&outlet| Ok(model.outlet_fact(outlet)?.konst.is_some()));
+                let known = facts.collect::<TractResult<Vec<bool>>>()?;
+                let bytes = footprint(&model)?;
+                Ok((model.into_runnable()?, known, bytes))
+            })
         })?;
+        let names = Arc::new(names);
         let inputs = inputs.iter().map(|(_, held)| held.clone()).collect();
-        Ok(Stage { engine: Engine { plan, limits }, inputs, known, bytes })
+        Ok(Stage { engine: Engine { plan, names, limits }, inputs, known, bytes })
     }
 
     /// Whether it can run with `inputs` too.
@@ -118,8 +121,7 @@ impl Stage {
         let fed = inputs.iter().filter(|(_, held)| !held.is_constant);
         let fed: TVec<TValue> =
             fed.map(|(_, held)| Arc::clone(&held.tensor).into_tvalue()).collect();
-        let plan = Arc::clone(&self.engine.plan);
-        let made = guarded(self.engine.limits, move || {
+        let made = self.engine.guarded(move |plan| {
             Ok(plan.run(fed)?.into_iter().map(IntoArcTensor::into_arc_tensor).collect::<Vec<_>>())
         })?;
         Ok(made.into_iter().zip(&self.known).map(|(one, &known)| Held::made(one, known)).collect())

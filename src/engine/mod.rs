@@ -4,17 +4,21 @@
 //! decluttered nor optimised, because declutter folds batch norms itself and the
 //! comparison would then be of our folding with tract's. Whatever happens inside
 //! tract, a panic, a loop without an end, is an [`EngineError`] like any other: it
-//! works in a thread of its own, which is given up when its time is over. [`normal`]
-//! puts models into words that it knows, [`held`] takes tensors from one to the next.
+//! works in a thread of its own (`border`), which is given up when its time by the `clock` is
+//! over. [`normal`] puts models into words that it knows, `names` under names that it cannot
+//! misread, [`held`] takes tensors from one to the next.
 
 mod border;
+mod clock;
 pub mod held;
+mod names;
 pub mod normal;
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use half::f16;
 use ndarray::ArrayD;
@@ -28,6 +32,7 @@ use tract_onnx::tract_hir::ops::konst::Const;
 
 use self::border::guarded;
 use self::held::Held;
+use self::names::Names;
 use crate::numbers::Numbers;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::storage::Storage;
@@ -56,25 +61,32 @@ pub enum EngineError {
 /// What the engine may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// When it has to be done.
-    pub until: Instant,
+    /// When it has to be done, by the clock of the process; `None` if that is never.
+    pub until: Option<Duration>,
     /// Bytes of the tensors that it holds at a time.
     pub bytes: usize,
 }
 
 impl Limits {
-    /// From now on.
+    /// From now on, so much time in which the process runs: what it stood still does not
+    /// count.
     pub fn new(time: Duration, bytes: usize) -> Self {
-        // A time that no clock shows is as good as a century.
-        let now = Instant::now();
-        let century = Duration::from_secs(100 * 365 * 24 * 3600);
-        let until = now.checked_add(time.min(century)).unwrap_or(now);
+        // A time that no clock shows is as good as never.
+        let until = clock::now().and_then(|now| now.checked_add(time));
         Limits { until, bytes }
     }
 
-    /// What reading a model may take: constant sub-graphs, sizes.
+    /// For reading a model: constant sub-graphs, sizes, borders. How much of these is
+    /// tried is counted before the engine is asked, so that every machine knows the same;
+    /// what is allowed takes seconds. Whoever does not end long after that has met a loop
+    /// of the engine's, and the run ends in an error: not in another file.
     pub fn of_reading() -> Self {
-        Limits::new(Duration::from_secs(30), 4 << 30)
+        Limits::new(Duration::from_secs(900), 4 << 30)
+    }
+
+    /// Whether the time is over.
+    fn are_over(self) -> bool {
+        self.until.zip(clock::now()).is_some_and(|(until, now)| now >= until)
     }
 }
 
@@ -104,7 +116,19 @@ pub struct Inference {
     pub shapes: HashMap<String, Vec<Option<i64>>>,
     /// Integers that are computed from sizes: pads, bounds.
     pub integers: HashMap<String, Vec<i64>>,
+    /// What ended the inference before its end.
+    pub limit: Option<&'static str>,
 }
+
+/// Why sizes were not inferred to the end.
+const LONG_SIZES: &str = "sizes that are expressions of more than 256 terms are not followed";
+
+/// So many terms has no size of a network: a few sums, products and quotients.
+const MAX_SIZE_TERMS: usize = 256;
+
+/// How often a node may be looked at, on average. What is told of one tells of those
+/// before and behind it, a few times.
+const MAX_VISITS: usize = 64;
 
 impl Inference {
     fn note_integers(&mut self, name: &str, value: &Tensor) {
@@ -141,6 +165,7 @@ pub type InputShapes = std::collections::BTreeMap<String, Vec<usize>>;
 #[derive(Debug)]
 pub struct Engine {
     plan: Arc<TypedRunnableModel>,
+    names: Arc<Names>,
     limits: Limits,
 }
 
@@ -211,18 +236,19 @@ impl Engine {
     /// are too narrow.
     pub fn load(source: Source, shapes: &[Vec<usize>]) -> Result<Self, EngineError> {
         let (limits, shapes) = (source.limits, shapes.to_vec());
-        let (plan, bytes) = guarded(limits, move || {
-            let mut model = parse(&source, &[])?;
-            for (index, shape) in shapes.iter().enumerate() {
-                let fact = model.input_fact(index)?.clone().with_shape(shape);
-                model.set_input_fact(index, fact)?;
-            }
-            let model = model.into_typed()?;
-            let bytes = footprint(&model)?;
-            Ok((model.into_runnable()?, bytes))
+        let ((plan, bytes), names) = guarded(limits, move || {
+            parsed(&source, &[], |mut model, _| {
+                for (index, shape) in shapes.iter().enumerate() {
+                    let fact = model.input_fact(index)?.clone().with_shape(shape);
+                    model.set_input_fact(index, fact)?;
+                }
+                let model = model.into_typed()?;
+                let bytes = footprint(&model)?;
+                Ok((model.into_runnable()?, bytes))
+            })
         })?;
         match bytes <= limits.bytes {
-            true => Ok(Engine { plan, limits }),
+            true => Ok(Engine { plan, names: Arc::new(names), limits }),
             false => Err(EngineError::TooLarge { bytes }),
         }
     }
@@ -239,8 +265,7 @@ impl Engine {
             }
         };
         let inputs: Vec<Tensor> = inputs.iter().map(tensor).collect();
-        let plan = Arc::clone(&self.plan);
-        guarded(self.limits, move || {
+        self.guarded(move |plan| {
             let mut feed = tvec!();
             for (index, tensor) in inputs.into_iter().enumerate() {
                 let wanted = plan.model().input_fact(index)?.datum_type;
@@ -249,6 +274,27 @@ impl Engine {
             plan.run(feed)?.iter().map(|value| from_tract(value)).collect()
         })
     }
+
+    /// Does `work` with the plan within the engine's limits; an error is in the file's names.
+    fn guarded<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<TypedRunnableModel>) -> TractResult<T> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let (plan, names) = (Arc::clone(&self.plan), Arc::clone(&self.names));
+        guarded(self.limits, move || {
+            work(&plan).map_err(|error| names.in_words_of_the_file(&error))
+        })
+    }
+}
+
+/// What a model without inputs computes, in the types that its outputs have.
+///
+/// # Errors
+/// As [`Engine::load`] and [`Engine::run`], and if ONNX has no such type.
+pub fn evaluate(source: Source) -> Result<Vec<TensorProto>, EngineError> {
+    let limits = source.limits;
+    let plan = Engine::load(source, &[])?.plan;
+    guarded(limits, move || plan.run(tvec!())?.iter().map(|value| in_onnx(value)).collect())
 }
 
 /// Bytes of the tensors that live at the same time, at most. Constants and what is fed
@@ -298,72 +344,185 @@ fn footprint(model: &TypedModel) -> TractResult<usize> {
 /// If tract cannot read the model at all; what it cannot infer is just missing.
 pub fn infer(source: Source, inputs: &InputShapes) -> Result<Inference, EngineError> {
     let inputs = inputs.clone();
-    guarded(source.limits, move || {
-        let mut model = parse(&source, &[])?;
-        for (index, outlet) in model.inputs.clone().into_iter().enumerate() {
-            if let Some(shape) = inputs.get(&model.node(outlet.node).name) {
-                let fact = model.input_fact(index)?.clone().with_shape(shape);
-                model.set_input_fact(index, fact)?;
+    let inferred = guarded(source.limits, move || {
+        parsed(&source, &[], |model, names| inferred(model, names, &inputs))
+    });
+    inferred.map(|(inference, _)| inference)
+}
+
+fn inferred(
+    mut model: InferenceModel,
+    names: &Names,
+    inputs: &InputShapes,
+) -> TractResult<Inference> {
+    for (index, outlet) in model.inputs.clone().into_iter().enumerate() {
+        let name = names.original(&model.node(outlet.node).name);
+        if let Some(shape) = name.and_then(|name| inputs.get(name)) {
+            let fact = model.input_fact(index)?.clone().with_shape(shape);
+            model.set_input_fact(index, fact)?;
+        }
+    }
+    // What was inferred before a failure holds.
+    let limit = analyse(&mut model)?;
+    let mut inference = Inference { limit, ..Inference::default() };
+    for node in model.nodes() {
+        for (slot, outlet) in node.outputs.iter().enumerate() {
+            let label = model.outlet_label(OutletId::new(node.id, slot)).unwrap_or(&node.name);
+            let Some(name) = names.original(label) else { continue };
+            if let Some(value) = outlet.fact.value.concretize() {
+                inference.note_integers(name, &value);
+            }
+            if !outlet.fact.shape.is_open() {
+                let size = |dim: &GenericFactoid<TDim>| dim.concretize();
+                inference.note_shape(name, outlet.fact.shape.dims().map(size));
             }
         }
-        // What was inferred before a failure holds.
-        let _ = model.analyse(true);
-        let mut inference = Inference::default();
-        for node in model.nodes() {
+    }
+    // Typed, it knows what its constant sub-graphs yield too. Only labels are tensors of
+    // the file then; nodes may be steps of its own.
+    if let Some(typed) = limit.is_none().then(|| model.into_typed()).and_then(Result::ok) {
+        for node in typed.nodes() {
             for (slot, outlet) in node.outputs.iter().enumerate() {
-                let name = model.outlet_label(OutletId::new(node.id, slot)).unwrap_or(&node.name);
-                if let Some(value) = outlet.fact.value.concretize() {
-                    inference.note_integers(name, &value);
+                let label = typed.outlet_label(OutletId::new(node.id, slot));
+                let Some(name) = label.and_then(|label| names.original(label)) else { continue };
+                if let Some(value) = &outlet.fact.konst {
+                    inference.note_integers(name, value);
                 }
-                if !outlet.fact.shape.is_open() {
-                    let size = |dim: &GenericFactoid<TDim>| dim.concretize();
-                    inference.note_shape(name, outlet.fact.shape.dims().map(size));
-                }
+                let dims = outlet.fact.shape.iter();
+                inference.note_shape(name, dims.map(|dim| Some(dim.clone())));
             }
         }
-        // Typed, it knows what its constant sub-graphs yield too. Only labels are tensors of
-        // the file then; nodes may be steps of its own.
-        if let Ok(typed) = model.into_typed() {
-            for node in typed.nodes() {
-                for (slot, outlet) in node.outputs.iter().enumerate() {
-                    let Some(name) = typed.outlet_label(OutletId::new(node.id, slot)) else {
-                        continue;
-                    };
-                    if let Some(value) = &outlet.fact.konst {
-                        inference.note_integers(name, value);
-                    }
-                    let dims = outlet.fact.shape.iter();
-                    inference.note_shape(name, dims.map(|dim| Some(dim.clone())));
-                }
-            }
+    }
+    Ok(inference)
+}
+
+/// Reads a model under neutral names and goes on with it; an error is in the file's names.
+fn parsed<T>(
+    source: &Source,
+    given: &[(String, Held)],
+    go_on: impl FnOnce(InferenceModel, &Names) -> TractResult<T>,
+) -> TractResult<(T, Names)> {
+    let mut names = Names::default();
+    let model = parse(source, given, &mut names);
+    match model.and_then(|model| go_on(model, &names)) {
+        Ok(value) => Ok((value, names)),
+        Err(error) => Err(names.in_words_of_the_file(&error)),
+    }
+}
+
+/// The engine's own analysis of a model, step by step, so that it ends where sizes become
+/// endless: where each is a sum of two that came before, thirty nodes make a billion terms.
+/// Returns the limit that ended it.
+fn analyse(model: &mut InferenceModel) -> TractResult<Option<&'static str>> {
+    let mut waiting: BTreeSet<usize> = (0..model.nodes().len()).collect();
+    let mut observers: HashMap<OutletId, Vec<usize>> = HashMap::new();
+    for node in model.nodes() {
+        for outlet in node.op.observe_outlets(model, node)? {
+            observers.entry(outlet).or_default().push(node.id);
         }
-        Ok(inference)
-    })
+    }
+    let visits = MAX_VISITS.saturating_mul(waiting.len());
+    for _ in 0..visits {
+        let Some(next) = waiting.pop_first() else { return Ok(None) };
+        // What it cannot infer of one node, it may of others.
+        let Ok(changed) = refined(model, next) else { continue };
+        for (outlet, fact) in changed {
+            if fact.shape.dims().filter_map(GenericFactoid::concretize).any(|dim| is_long(&dim)) {
+                return Ok(Some(LONG_SIZES));
+            }
+            model.set_outlet_fact(outlet, fact)?;
+            let successors = model.node(outlet.node).outputs.get(outlet.slot);
+            let successors = successors.into_iter().flat_map(|output| &output.successors);
+            waiting.extend(successors.map(|inlet| inlet.node));
+            waiting.extend(observers.get(&outlet).into_iter().flatten());
+            waiting.insert(outlet.node);
+        }
+    }
+    Ok(Some("its nodes tell more of each other, time and again, than is followed"))
+}
+
+/// What one node tells of the outlets around it that was not known.
+fn refined(model: &mut InferenceModel, id: usize) -> TractResult<Vec<(OutletId, InferenceFact)>> {
+    let node = model.node(id);
+    let observed = node.op.observe_outlets(model, node)?;
+    let inputs = node.inputs.clone();
+    let outputs: Vec<OutletId> =
+        (0..node.outputs.len()).map(|slot| OutletId::new(id, slot)).collect();
+    let facts = |outlets: &[OutletId]| -> TractResult<TVec<InferenceFact>> {
+        outlets.iter().map(|&outlet| Ok(model.outlet_fact(outlet)?.clone())).collect()
+    };
+    let [of_inputs, of_outputs, seen] = [facts(&inputs)?, facts(&outputs)?, facts(&observed)?];
+    let (of_inputs, of_outputs, seen) = model.node_mut(id).op.infer(
+        of_inputs.iter().collect(),
+        of_outputs.iter().collect(),
+        seen.iter().collect(),
+    )?;
+    let around = inputs.iter().zip(of_inputs).chain(outputs.iter().zip(of_outputs));
+    let mut changed = Vec::new();
+    for (&outlet, fact) in around.chain(observed.iter().zip(seen)) {
+        let old = model.outlet_fact(outlet)?;
+        let unified = old.unify(&fact)?;
+        if unified != *old {
+            changed.push((outlet, unified));
+        }
+    }
+    Ok(changed)
+}
+
+/// Whether a size is an expression of more than [`MAX_SIZE_TERMS`] terms.
+fn is_long(size: &TDim) -> bool {
+    let (mut terms, mut open) = (0usize, vec![size]);
+    while let Some(next) = open.pop() {
+        terms = terms.saturating_add(1);
+        if terms > MAX_SIZE_TERMS {
+            return true;
+        }
+        match next {
+            TDim::Val(_) | TDim::Sym(_) => {}
+            TDim::Add(parts)
+            | TDim::Mul(parts)
+            | TDim::Broadcast(parts)
+            | TDim::Min(parts)
+            | TDim::Max(parts) => open.extend(parts),
+            TDim::MulInt(_, part) | TDim::Div(part, _) => open.push(part),
+            TDim::Ge(left, right) | TDim::Eq(left, right) => open.extend([&**left, &**right]),
+        }
+    }
+    false
 }
 
 /// The model, with `given` tensors as its inputs, after its own.
-fn parse(source: &Source, given: &[(String, Held)]) -> TractResult<InferenceModel> {
+fn parse(
+    source: &Source,
+    given: &[(String, Held)],
+    names: &mut Names,
+) -> TractResult<InferenceModel> {
     static ONNX: LazyLock<Onnx> = LazyLock::new(|| tract_onnx::onnx().with_ignore_value_info(true));
     let mut proto = pb::ModelProto::decode(&source.bytes[..])?;
-    proto.graph.iter_mut().for_each(rename);
+    if let Some(graph) = &mut proto.graph {
+        names.neutralize(graph);
+        in_dialect(graph);
+    }
     let mut root = None;
     let mut settled = Vec::new();
     if let Some(graph) = &mut proto.graph {
         for constant in &source.constants {
-            let name = constant.name();
+            let name = names.neutral(constant.name());
             match tensor_of(constant)? {
                 None => {
                     let stored = constant.header.encode_to_vec();
-                    graph.initializer.push(pb::TensorProto::decode(&stored[..])?);
+                    let stored = pb::TensorProto::decode(&stored[..])?;
+                    graph.initializer.push(pb::TensorProto { name, ..stored });
                 }
                 Some(tensor) => {
-                    graph.input.push(declared(name, tensor.shape()));
+                    graph.input.push(declared(&name, tensor.shape()));
                     settled.push((name, tensor.into_arc_tensor()));
                 }
             }
         }
-        let given = given.iter().map(|(name, held)| declared(name, held.tensor.shape()));
-        graph.input.extend(given);
+        for (name, held) in given {
+            graph.input.push(declared(&names.neutral(name.as_str()), held.tensor.shape()));
+        }
         spare_norms_of_vectors(graph);
         locate(graph, &source.storage, &mut root)?;
     }
@@ -376,15 +535,16 @@ fn parse(source: &Source, given: &[(String, Held)]) -> TractResult<InferenceMode
         outlets.get(name).copied().ok_or_else(|| TractError::msg(format!("`{name}` is lost")))
     };
     for (name, held) in given {
+        let name = names.neutral(name.as_str());
         match held.is_constant {
             true => settled.push((name, Arc::clone(&held.tensor))),
             false => {
                 let (kind, shape) = (held.tensor.datum_type(), held.tensor.shape());
-                model.set_outlet_fact(outlet(name)?, InferenceFact::dt_shape(kind, shape))?;
+                model.set_outlet_fact(outlet(&name)?, InferenceFact::dt_shape(kind, shape))?;
             }
         }
     }
-    settle(model, settled.into_iter().map(|(name, value)| Ok((outlet(name)?, value))))?;
+    settle(model, settled.into_iter().map(|(name, value)| Ok((outlet(&name)?, value))))?;
     Ok(parsed.model)
 }
 
@@ -454,7 +614,8 @@ fn plain(stored: &TensorProto) -> TractResult<Option<Tensor>> {
     Ok(Some(tensor))
 }
 
-fn rename(graph: &mut pb::GraphProto) {
+/// Nodes as tract wants them, those of bodies included.
+fn in_dialect(graph: &mut pb::GraphProto) {
     for node in &mut graph.node {
         // tract wants unique node names, exporters do not always give them; what it makes
         // of a node it calls after that, and must not meet a tensor of the file.
@@ -469,7 +630,7 @@ fn rename(graph: &mut pb::GraphProto) {
             node.op_type = "Transpose by no permutation".into();
         }
         let attributes = node.attribute.iter_mut();
-        attributes.flat_map(|attribute| attribute.g.iter_mut()).for_each(rename);
+        attributes.flat_map(|attribute| attribute.g.iter_mut()).for_each(in_dialect);
     }
 }
 
@@ -554,6 +715,37 @@ fn is_permutation(axes: &[i64]) -> bool {
     (0..).zip(sorted).all(|(expected, axis)| expected == axis)
 }
 
+/// The tensor without a name, in its own type. Sizes are int64.
+fn in_onnx(tensor: &Tensor) -> TractResult<TensorProto> {
+    use DatumType as D;
+    use pb::tensor_proto::DataType as T;
+    let tensor = match tensor.datum_type() {
+        D::TDim => tensor.cast_to::<i64>()?,
+        _ => Cow::Borrowed(tensor),
+    };
+    let data_type = match tensor.datum_type() {
+        D::Bool => T::Bool,
+        D::U8 => T::Uint8,
+        D::U16 => T::Uint16,
+        D::U32 => T::Uint32,
+        D::U64 => T::Uint64,
+        D::I8 => T::Int8,
+        D::I16 => T::Int16,
+        D::I32 => T::Int32,
+        D::I64 => T::Int64,
+        D::F16 => T::Float16,
+        D::F32 => T::Float,
+        D::F64 => T::Double,
+        other => return Err(TractError::msg(format!("{other:?} is no type of ONNX"))),
+    };
+    Ok(TensorProto {
+        dims: tensor.shape().iter().map(|&dim| dim as i64).collect(),
+        data_type: Some(data_type.into()),
+        raw_data: Some(tensor.as_bytes().to_vec().into()),
+        ..TensorProto::default()
+    })
+}
+
 fn from_tract(tensor: &Tensor) -> TractResult<Array> {
     use DatumType as D;
     let kind = tensor.datum_type();
@@ -581,6 +773,35 @@ mod tests {
         let dims = [4, 5, 6, 7].map(|dim| Some(TDim::Val(dim)));
         inference.note_shape("x", dims.into_iter());
         assert_eq!(inference.shapes["x"], [Some(3), Some(5), Some(6), Some(7)]);
+    }
+
+    /// A name is no size, no arithmetic, and no promise that two sizes are equal; however
+    /// long it is, it is none of tract's.
+    #[test]
+    fn names_say_nothing() {
+        use crate::onnx::proto::tensor_shape_proto::dimension::Value;
+        use crate::onnx::proto::type_proto;
+        let parentheses = format!("{}n{}", "(".repeat(100_000), ")".repeat(100_000));
+        for name in ["64", "n", "2*3", &parentheses] {
+            let (x, y) = (format!("x{name}"), format!("y{name}"));
+            let mut input = build::double_input(&x, 2);
+            let declared = input.r#type.as_mut().and_then(|declared| declared.value.as_mut());
+            let Some(type_proto::Value::TensorType(tensor)) = declared else { panic!("{name}") };
+            for dim in tensor.shape.iter_mut().flat_map(|shape| &mut shape.dim).skip(1) {
+                dim.value = Some(Value::DimParam(name.to_owned()));
+            }
+            let nodes = vec![build::node("Relu", &y, &[&x], &y, vec![])];
+            let bytes = build::model(17, vec![input], nodes, vec![], &[&y]).encode_to_vec();
+            let infer = |shapes| {
+                let source = Source::small(bytes.clone(), Limits::of_reading());
+                infer(source, &shapes).unwrap().shapes
+            };
+            assert_eq!(infer(InputShapes::new())[&y], [None, None], "{name:.9}");
+            let given = InputShapes::from([(x.clone(), vec![2, 7])]);
+            assert_eq!(infer(given)[&y], [Some(2), Some(7)], "{name:.9}");
+            let source = Source::small(bytes.clone(), Limits::of_reading());
+            assert!(Engine::load(source, &[vec![2, 3]]).is_ok(), "{name:.9}");
+        }
     }
 
     #[test]

@@ -7,13 +7,14 @@ use crate::onnx::build;
 use crate::onnx::graph::{self, Graph, Initializer, Node, NodeId, ValueId};
 use crate::onnx::inline::inline;
 use crate::onnx::model::{Invalid, Model, graph_field, is_default_domain};
+use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{AttributeProto, NodeProto};
 use crate::onnx::splice::{self, Edit};
-use crate::onnx::tensor;
+use crate::onnx::tensor::{self, Float};
+use crate::onnx::training::{self, Mode};
 
-/// The model without dead nodes, with local functions inlined, with batch norms and
-/// dropouts at inference, and with every node, those of bodies included, as [`node`] has
-/// it.
+/// The model without dead nodes, with local functions inlined, and with every node, those
+/// of bodies included, as [`node`] has it. A norm or dropout keeps its mode.
 ///
 /// # Errors
 /// If an entry cannot be decoded.
@@ -21,7 +22,8 @@ pub fn model(model: &Model) -> Result<Bytes, Invalid> {
     let inlined = inlined(model)?;
     let model = inlined.as_ref().unwrap_or(model);
     let graphs = Graph::read_all(model)?;
-    Ok(graph::edited(model, &graphs, graphs.iter().flat_map(edits).collect()))
+    let edits = graphs.iter().flat_map(|graph| edits(&graphs, graph));
+    Ok(graph::edited(model, &graphs, edits.collect()))
 }
 
 /// The model with local functions inlined; `None` if it calls none.
@@ -41,7 +43,7 @@ pub fn inlined(model: &Model) -> Result<Option<Model>, Invalid> {
 pub fn nodes(graphs: &[Graph], graph: &Graph, id: NodeId) -> Result<Vec<NodeProto>, Invalid> {
     let node = graph.node(id);
     if !node.has_bodies() {
-        return Ok(forms(graph, node));
+        return Ok(forms(graphs, graph, node));
     }
     let payload = &node.field.payload;
     let is_inside = |inner: &&Graph| {
@@ -49,7 +51,7 @@ pub fn nodes(graphs: &[Graph], graph: &Graph, id: NodeId) -> Result<Vec<NodeProt
         payload.start < inner.start && inner.end <= payload.end
     };
     let inner: Vec<&Graph> = graphs.iter().filter(is_inside).collect();
-    let edits: Vec<Edit> = inner.iter().copied().flat_map(edits).collect();
+    let edits: Vec<Edit> = inner.iter().flat_map(|inner| edits(graphs, inner)).collect();
     if edits.is_empty() {
         return Ok(vec![node.proto.clone()]);
     }
@@ -64,7 +66,7 @@ pub fn nodes(graphs: &[Graph], graph: &Graph, id: NodeId) -> Result<Vec<NodeProt
 
 /// Makes the nodes of one graph what the engine knows, but for those with bodies, whose
 /// nodes are those of other graphs.
-fn edits(graph: &Graph) -> Vec<Edit> {
+fn edits(graphs: &[Graph], graph: &Graph) -> Vec<Edit> {
     let mut edits = Vec::new();
     for (id, node) in graph.nodes() {
         // A dead node may read what a norm at inference does not make.
@@ -75,7 +77,7 @@ fn edits(graph: &Graph) -> Vec<Edit> {
         if node.has_bodies() {
             continue;
         }
-        let nodes = forms(graph, node);
+        let nodes = forms(graphs, graph, node);
         if nodes != [node.proto.clone()] {
             let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));
             let with: Vec<u8> = entries.flatten().collect();
@@ -85,14 +87,47 @@ fn edits(graph: &Graph) -> Vec<Edit> {
     edits
 }
 
-/// A node without bodies, at inference and as [`node`] has it.
-fn forms(graph: &Graph, old: &Node) -> Vec<NodeProto> {
-    match old.standard_op() {
-        None => vec![old.proto.clone()],
-        Some(_) => {
-            let lookup = |name: &str| integers(graph, name);
-            node(at_inference(graph, old), graph.model.opset, &lookup)
+/// A node without bodies as [`node`] has it, and without the outputs and mode that nothing
+/// needs at inference.
+fn forms(graphs: &[Graph], graph: &Graph, old: &Node) -> Vec<NodeProto> {
+    if old.standard_op().is_none() {
+        return vec![old.proto.clone()];
+    }
+    let (opset, mut proto) = (graph.model.opset, old.proto.clone());
+    let lookup = |name: &str| integers(graphs, graph, name);
+    let is_used = |id: &ValueId| {
+        let value = graph.value(*id);
+        value.is_output || !value.readers.is_empty()
+    };
+    let yields_more = old.outputs.iter().skip(1).flatten().any(is_used);
+    if !yields_more && evaluates(&proto, opset, &lookup) {
+        match proto.op_type() {
+            "BatchNormalization" => {
+                proto.output.truncate(1);
+                proto.attribute.retain(|attribute| attribute.name() != "training_mode");
+            }
+            "Dropout" => {
+                proto.op_type = Some("Identity".into());
+                proto.output.truncate(1);
+                proto.input.truncate(1);
+                proto.attribute.clear();
+            }
+            _ => {}
         }
+    }
+    node(proto, opset, &lookup)
+}
+
+/// Whether `node` is known to be at inference, or has no mode. `integers` looks constants up.
+pub fn evaluates(
+    node: &NodeProto,
+    opset: i64,
+    integers: &dyn Fn(&str) -> Option<Vec<i64>>,
+) -> bool {
+    match training::mode(node, opset) {
+        Mode::Evaluates => true,
+        Mode::Trains => false,
+        Mode::GivenBy(name) => integers(name).as_deref() == Some(&[0]),
     }
 }
 
@@ -112,29 +147,14 @@ pub fn misread(graph: &Graph) -> Option<String> {
     })
 }
 
-fn at_inference(graph: &Graph, node: &Node) -> NodeProto {
-    let mut proto = node.proto.clone();
-    let is_used = |id: &ValueId| {
-        let value = graph.value(*id);
-        value.is_output || !value.readers.is_empty()
-    };
-    let trains = matches!(node.standard_op(), Some("BatchNormalization" | "Dropout"))
-        && !node.outputs.iter().skip(1).flatten().any(is_used);
-    if trains {
-        proto.output.truncate(1);
-        proto.attribute.retain(|attribute| attribute.name() != "training_mode");
-    }
-    if trains && proto.op_type() == "Dropout" {
-        proto.op_type = Some("Identity".into());
-        proto.input.truncate(1);
-        proto.attribute.clear();
-    }
-    proto
-}
-
-/// The integers that are stored as `name`, or that a Constant node of that name holds.
-fn integers(graph: &Graph, name: &str) -> Option<Vec<i64>> {
+/// The integers that are stored as `name`, or that a Constant node of that name holds, in
+/// `graph` or around it.
+fn integers(graphs: &[Graph], graph: &Graph, name: &str) -> Option<Vec<i64>> {
     let id = graph.find(name)?;
+    if let (Some(_), Some((outer, _))) = (graph.value(id).outer, graph.outer) {
+        return integers(graphs, graphs.get(outer)?, name)
+            .filter(|_| !graph.value(id).is_ambiguous);
+    }
     match graph.initializer(id).ok()? {
         Some(Initializer::Dense(stored)) => {
             return tensor::integers(&stored, &graph.model.storage).ok();
@@ -153,7 +173,9 @@ fn integers(graph: &Graph, name: &str) -> Option<Vec<i64>> {
 /// `node` without empty names at the end of its inputs (tract panics), a bias in a Gemm
 /// (it has one in float32 only), negative pads (it panics), circular padding (it has
 /// none), without a value to pad with where none is used (it takes the wrong mode), and
-/// without pads beside `auto_pad` (it takes these).
+/// without pads beside `auto_pad` (it takes these), with the zeros of a ConstantOfShape in
+/// float32 (it has them in float64), and without training mode (it never
+/// reads that): norms are written out, dropouts are of an operator that it does not know.
 /// `integers` looks constants up.
 pub fn node(
     mut node: NodeProto,
@@ -172,7 +194,142 @@ pub fn node(
     match node.op_type() {
         "Pad" => pad(node, opset, integers),
         "Gemm" => gemm(node, opset),
+        "ConstantOfShape" if node.attribute.is_empty() => {
+            let zero = ndarray::ArrayD::zeros(vec![1]);
+            let zero = tensor::from_floats("", &zero, tensor::Float::F32);
+            node.attribute.push(build::tensor("value", zero));
+            vec![node]
+        }
+        "BatchNormalization" if training::mode(&node, opset) == Mode::Trains => {
+            norm_by_batch(node, opset)
+        }
+        // Of an operator that it does not know, tract says so where it matters.
+        "Dropout" if training::mode(&node, opset) == Mode::Trains => {
+            node.op_type = Some("Dropout in training mode".into());
+            vec![node]
+        }
         _ => vec![node],
+    }
+}
+
+/// A batch norm in training mode, which tract takes for one at inference, with the
+/// statistics of its own batch: over all axes but the channels', for every rank at once,
+///
+/// ```text
+/// μ = mean(x),  v = mean((x − μ)²),  y = (x − μ)/sqrt(v + ε)·γ + β
+/// ```
+///
+/// and the running statistics `r·m + μ·(1 − m)`, `r·m + v·(1 − m)` with momentum m. All in
+/// float64. What else a norm gave before operator set 14 no standard defines, and nothing
+/// makes it here.
+fn norm_by_batch(norm: NodeProto, opset: i64) -> Vec<NodeProto> {
+    let number = |name: &str, default: f32| {
+        let attribute = norm.attribute.iter().find(|attribute| attribute.name() == name);
+        attribute.map_or(default, AttributeProto::f)
+    };
+    let per_position = norm.attribute.iter().find(|attribute| attribute.name() == "spatial");
+    if norm.input.len() != 5 || per_position.is_some_and(|spatial| spatial.i() == 0) {
+        let op_type = Some("BatchNormalization in training mode".into());
+        return vec![NodeProto { op_type, ..norm }];
+    }
+    let output = norm.output.first().map_or("", String::as_str);
+    let mut steps = Steps { prefix: format!("{output}.batch"), opset, nodes: Vec::new() };
+    let [x, scale, bias, mean, variance] =
+        [0, 1, 2, 3, 4].map(|index| norm.input.get(index).map_or("", String::as_str));
+    let wide = steps.wide(x);
+    // [N, C, the rest], whatever the rest is.
+    let shape = steps.integers(&[0, 0, -1]);
+    let flat = steps.step("Reshape", &[&wide, &shape]);
+    let batch_mean = steps.mean(&flat);
+    let centred = steps.step("Sub", &[&flat, &batch_mean]);
+    let squares = steps.step("Mul", &[&centred, &centred]);
+    let batch_variance = steps.mean(&squares);
+    let epsilon = steps.float(number("epsilon", 1e-5).into());
+    let sum = steps.step("Add", &[&batch_variance, &epsilon]);
+    let deviation = steps.step("Sqrt", &[&sum]);
+    let column = steps.integers(&[-1, 1]);
+    let [scale, bias] = [scale, bias].map(|vector| {
+        let wide = steps.wide(vector);
+        steps.step("Reshape", &[&wide, &column])
+    });
+    // With its axes in reverse, x meets [C, 1] in its channels, whatever its rank.
+    let mut value = steps.step("Transpose", &[&wide]);
+    for (op, column) in [("Sub", &batch_mean), ("Div", &deviation), ("Mul", &scale), ("Add", &bias)]
+    {
+        value = steps.step(op, &[&value, column]);
+    }
+    let value = steps.step("Transpose", &[&value]);
+    steps.nodes.push(build::node("CastLike", "", &[&value, x], output, Vec::new()));
+    let momentum = f64::from(number("momentum", 0.9));
+    let running = [(1, mean, &batch_mean), (2, variance, &batch_variance)];
+    for (index, old, new) in running {
+        let Some(name) = norm.output.get(index).filter(|name| !name.is_empty()) else { continue };
+        let row = steps.integers(&[-1]);
+        let new = steps.step("Reshape", &[new, &row]);
+        let (wide, kept, taken) =
+            (steps.wide(old), steps.float(momentum), steps.float(1.0 - momentum));
+        let (kept, taken) =
+            (steps.step("Mul", &[&wide, &kept]), steps.step("Mul", &[&new, &taken]));
+        let sum = steps.step("Add", &[&kept, &taken]);
+        steps.nodes.push(build::node("CastLike", "", &[&sum, old], name, Vec::new()));
+    }
+    steps.nodes
+}
+
+/// Nodes that are appended one by one, each with a name of its own.
+struct Steps {
+    prefix: String,
+    opset: i64,
+    nodes: Vec<NodeProto>,
+}
+
+impl Steps {
+    fn name(&self) -> String {
+        format!("{}.{}", self.prefix, self.nodes.len())
+    }
+
+    fn push(&mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
+        let name = self.name();
+        self.nodes.push(build::node(op, "", inputs, &name, attributes));
+        name
+    }
+
+    fn step(&mut self, op: &str, inputs: &[&str]) -> String {
+        self.push(op, inputs, Vec::new())
+    }
+
+    /// In float64.
+    fn wide(&mut self, input: &str) -> String {
+        let to = build::int("to", i64::from(i32::from(DataType::Double)));
+        self.push("Cast", &[input], vec![to])
+    }
+
+    fn integers(&mut self, values: &[i64]) -> String {
+        let name = self.name();
+        self.nodes.push(constant(name.clone(), values.to_vec()));
+        name
+    }
+
+    fn float(&mut self, value: f64) -> String {
+        let number = tensor::from_floats("", &ndarray::arr0(value).into_dyn(), Float::F64);
+        self.push("Constant", &[], vec![build::tensor("value", number)])
+    }
+
+    /// `[C, 1]`, the means of `[N, C, L]`.
+    fn mean(&mut self, of: &str) -> String {
+        let rows = self.mean_along(of, 2, 1);
+        self.mean_along(&rows, 0, 0)
+    }
+
+    fn mean_along(&mut self, of: &str, axis: i64, keepdims: i64) -> String {
+        let mut attributes = vec![build::int("keepdims", keepdims)];
+        // ReduceMean's axes are an input since operator set 18.
+        if self.opset < 18 {
+            attributes.push(build::ints("axes", vec![axis]));
+            return self.push("ReduceMean", &[of], attributes);
+        }
+        let axes = self.integers(&[axis]);
+        self.push("ReduceMean", &[of, &axes], attributes)
     }
 }
 

@@ -12,6 +12,7 @@ use prost::bytes::Bytes;
 
 pub use super::ids::{NodeId, ValueId};
 use super::model::{Invalid, Model, Scope, graph_field, is_default_domain};
+use super::proto::tensor_shape_proto::{Dimension, dimension};
 use super::proto::{
     AttributeProto, FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto,
     ValueInfoProto, type_proto,
@@ -517,19 +518,25 @@ impl<'m> Graph<'m> {
         Ok(())
     }
 
-    /// Names of the graph inputs that a caller must give, and how many dimensions they
-    /// have, as far as the file says.
-    pub fn inputs(&self) -> Vec<(String, Option<usize>)> {
+    /// Names of the graph inputs that a caller must give, and the dimensions that the file
+    /// declares; `None` for a size that it leaves open.
+    pub fn inputs(&self) -> Vec<(String, Option<Vec<Option<i64>>>)> {
         let fields = self.scope.fields(graph_field::INPUT);
         let infos = fields.filter_map(|field| self.model.decode(field, "graph input").ok());
         let without_default = |info: &ValueInfoProto| {
             self.find(info.name()).is_some_and(|id| self.value(id).initializer.is_none())
         };
-        let rank = |info: &ValueInfoProto| match info.r#type.as_ref()?.value.as_ref()? {
-            type_proto::Value::TensorType(tensor) => Some(tensor.shape.as_ref()?.dim.len()),
+        let size = |dim: &Dimension| match dim.value {
+            Some(dimension::Value::DimValue(size)) if size >= 0 => Some(size),
             _ => None,
         };
-        infos.filter(without_default).map(|info| (info.name().to_owned(), rank(&info))).collect()
+        let dims = |info: &ValueInfoProto| match info.r#type.as_ref()?.value.as_ref()? {
+            type_proto::Value::TensorType(tensor) => {
+                Some(tensor.shape.as_ref()?.dim.iter().map(size).collect())
+            }
+            _ => None,
+        };
+        infos.filter(without_default).map(|info| (info.name().to_owned(), dims(&info))).collect()
     }
 
     /// Element type (`TensorProto.DataType`) that the file declares for graph input `id`.

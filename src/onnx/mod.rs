@@ -16,4 +16,5 @@ pub mod proto;
 pub mod splice;
 pub mod storage;
 pub mod tensor;
+pub mod training;
 pub mod wire;

@@ -4,6 +4,8 @@
 //! when they go out. A tensor is checked here, once; whoever holds the array may
 //! trust its shape.
 
+use std::fmt;
+
 use half::{bf16, f16};
 use ndarray::{ArrayD, IxDyn};
 use prost::bytes::Bytes;
@@ -11,7 +13,7 @@ use prost::bytes::Bytes;
 use super::proto::tensor_proto::DataType;
 use super::proto::{SparseTensorProto, TensorProto};
 use super::storage::{Place, Storage, StorageError};
-use crate::numbers::{self, Numbers};
+use crate::numbers::{self, Numbers, larger};
 
 /// The floating point types a weight can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,6 +75,36 @@ impl Float {
         }
     }
 
+    /// The largest finite value.
+    pub fn largest(self) -> f64 {
+        match self {
+            Float::F16 => f16::MAX.to_f64(),
+            Float::Bf16 => bf16::MAX.to_f64(),
+            Float::F32 => f32::MAX.into(),
+            Float::F64 => f64::MAX,
+        }
+    }
+
+    /// The smallest value above zero with all of its bits.
+    pub fn smallest_normal(self) -> f64 {
+        match self {
+            Float::F16 => f16::MIN_POSITIVE.to_f64(),
+            Float::Bf16 => bf16::MIN_POSITIVE.to_f64(),
+            Float::F32 => f32::MIN_POSITIVE.into(),
+            Float::F64 => f64::MIN_POSITIVE,
+        }
+    }
+
+    /// How far a value between 1 and 2 is moved at most when it is rounded.
+    pub fn unit(self) -> f64 {
+        match self {
+            Float::F16 => f16::EPSILON.to_f64() / 2.0,
+            Float::Bf16 => bf16::EPSILON.to_f64() / 2.0,
+            Float::F32 => f64::from(f32::EPSILON) / 2.0,
+            Float::F64 => f64::EPSILON / 2.0,
+        }
+    }
+
     /// Bytes per number.
     pub fn size(self) -> usize {
         match self {
@@ -80,6 +112,17 @@ impl Float {
             Float::F32 => 4,
             Float::F64 => 8,
         }
+    }
+}
+
+impl fmt::Display for Float {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Float::F16 => "float16",
+            Float::Bf16 => "bfloat16",
+            Float::F32 => "float32",
+            Float::F64 => "float64",
+        })
     }
 }
 
@@ -292,6 +335,93 @@ impl Numbers for Stored {
     }
 }
 
+/// How large the numbers of a tensor are, by rows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Extremes {
+    /// The largest of all; NaN if one is no number.
+    pub most: f64,
+    /// The smallest of the rows' largest, rows of zeros left out; infinite if there are no
+    /// others.
+    pub least: f64,
+    /// Whether a row is all zeros.
+    pub has_zeros: bool,
+}
+
+impl Extremes {
+    /// Of no rows.
+    const NONE: Extremes = Extremes { most: 0.0, least: f64::INFINITY, has_zeros: false };
+
+    /// With one more row, whose largest number is `largest`.
+    fn with_row(self, largest: f64) -> Self {
+        Extremes {
+            most: larger(self.most, largest),
+            least: if largest > 0.0 { self.least.min(largest) } else { self.least },
+            has_zeros: self.has_zeros || largest == 0.0,
+        }
+    }
+}
+
+/// How large the numbers of a float tensor are, whose rows have `row` elements. One pass over
+/// its bytes, which are not widened where they lie in a row.
+///
+/// # Errors
+/// As [`floats`].
+pub fn extremes(
+    tensor: &TensorProto,
+    storage: &Storage,
+    row: usize,
+) -> Result<Extremes, TensorError> {
+    let read = || -> Result<Option<Extremes>, Problem> {
+        check_data(tensor, storage)?;
+        let Some(bytes) = raw(tensor, storage)? else { return Ok(None) };
+        let found = match Float::from_onnx(tensor.data_type()) {
+            Some(Float::F16) => of_bits(
+                &bytes,
+                row,
+                |b| u16::from_le_bytes(b) & 0x7fff,
+                |bits| f16::from_bits(bits).to_f64(),
+            ),
+            Some(Float::Bf16) => of_bits(
+                &bytes,
+                row,
+                |b| u16::from_le_bytes(b) & 0x7fff,
+                |bits| bf16::from_bits(bits).to_f64(),
+            ),
+            Some(Float::F32) => of_bits(
+                &bytes,
+                row,
+                |b| u32::from_le_bytes(b) & (u32::MAX >> 1),
+                |bits| f32::from_bits(bits).into(),
+            ),
+            Some(Float::F64) => {
+                of_bits(&bytes, row, |b| u64::from_le_bytes(b) & (u64::MAX >> 1), f64::from_bits)
+            }
+            None => return Err(Problem::Type(tensor.data_type())),
+        };
+        storage.has_read(bytes.len());
+        Ok(Some(found))
+    };
+    if let Some(found) = read().map_err(|problem| named(tensor, problem))? {
+        return Ok(found);
+    }
+    let values: Vec<f64> = floats(tensor, storage)?.into_iter().map(f64::abs).collect();
+    let rows = values.chunks(row.max(1)).map(|row| row.iter().copied().fold(0.0, larger));
+    Ok(rows.fold(Extremes::NONE, Extremes::with_row))
+}
+
+/// Without their sign, floats are ordered as their bits are, infinity and NaN at the end.
+fn of_bits<const N: usize, B: Copy + Default + Ord>(
+    bytes: &[u8],
+    row: usize,
+    bits: impl Fn([u8; N]) -> B,
+    value: impl Fn(B) -> f64,
+) -> Extremes {
+    let (numbers, _) = bytes.as_chunks::<N>();
+    let rows = numbers.chunks(row.max(1));
+    let largest = rows.map(|row| row.iter().map(|&number| bits(number)).fold(B::default(), B::max));
+    largest.fold(Extremes::NONE, |found, largest| found.with_row(value(largest)))
+}
+
 fn read_into<const N: usize>(bytes: &[u8], into: &mut [f64], decode: impl Fn([u8; N]) -> f64) {
     let (chunks, _) = bytes.as_chunks::<N>();
     into.iter_mut().zip(chunks).for_each(|(value, &chunk)| *value = decode(chunk));
@@ -323,6 +453,55 @@ pub fn integers(tensor: &TensorProto, storage: &Storage) -> Result<Vec<i64>, Ten
         Ok(shaped(tensor, &dims, values)?.into_raw_vec_and_offset().0)
     };
     read().map_err(|problem| named(tensor, problem))
+}
+
+/// The values of a tensor of integers or booleans of any width.
+///
+/// # Errors
+/// If it is of another type, or its data does not fit its dimensions.
+pub fn wide_integers(tensor: &TensorProto, storage: &Storage) -> Result<Vec<i128>, TensorError> {
+    use DataType as T;
+    let read = || {
+        let dims = checked_dims(tensor)?;
+        check_data(tensor, storage)?;
+        let raw = raw(tensor, storage)?;
+        // Narrow ones are stored as int32, the widest unsigned ones as uint64.
+        let int32s = || tensor.int32_data.iter().map(|&value| value.into()).collect();
+        let uint64s = || tensor.uint64_data.iter().map(|&value| value.into()).collect();
+        let int64s = || tensor.int64_data.iter().map(|&value| value.into()).collect();
+        let bytes = raw.as_deref();
+        let values = match DataType::try_from(tensor.data_type()) {
+            Ok(T::Bool) => bytes.map_or_else(int32s, |b| wide(b, |[byte]| (byte != 0).into())),
+            Ok(T::Int8) => bytes.map_or_else(int32s, |b| wide(b, |b| i8::from_le_bytes(b).into())),
+            Ok(T::Uint8) => bytes.map_or_else(int32s, |b| wide(b, |b| u8::from_le_bytes(b).into())),
+            Ok(T::Int16) => {
+                bytes.map_or_else(int32s, |b| wide(b, |b| i16::from_le_bytes(b).into()))
+            }
+            Ok(T::Uint16) => {
+                bytes.map_or_else(int32s, |b| wide(b, |b| u16::from_le_bytes(b).into()))
+            }
+            Ok(T::Int32) => {
+                bytes.map_or_else(int32s, |b| wide(b, |b| i32::from_le_bytes(b).into()))
+            }
+            Ok(T::Uint32) => {
+                bytes.map_or_else(uint64s, |b| wide(b, |b| u32::from_le_bytes(b).into()))
+            }
+            Ok(T::Uint64) => {
+                bytes.map_or_else(uint64s, |b| wide(b, |b| u64::from_le_bytes(b).into()))
+            }
+            Ok(T::Int64) => {
+                bytes.map_or_else(int64s, |b| wide(b, |b| i64::from_le_bytes(b).into()))
+            }
+            _ => return Err(Problem::Type(tensor.data_type())),
+        };
+        Ok(shaped(tensor, &dims, values)?.into_raw_vec_and_offset().0)
+    };
+    read().map_err(|problem| named(tensor, problem))
+}
+
+fn wide<const N: usize>(bytes: &[u8], decode: impl Fn([u8; N]) -> i128) -> Vec<i128> {
+    let (chunks, _) = bytes.as_chunks::<N>();
+    chunks.iter().map(|&chunk| decode(chunk)).collect()
 }
 
 /// The same tensor with its data inside the message.
@@ -479,6 +658,32 @@ fn little_endian<T, const N: usize>(bytes: &[u8], decode: impl Fn([u8; N]) -> T)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Rows, and the largest, the smallest of the rows' largest, and whether one is zero.
+    #[test]
+    fn extremes_are_those_of_rows() {
+        type Case<'c> = (&'c [f64], usize, f64, f64, bool);
+        let cases: [Case; 4] = [
+            (&[1.0, -2.0, 0.5, 0.25], 2, 2.0, 0.5, false),
+            (&[1.0, -2.0, 0.0, 0.0], 2, 2.0, 2.0, true),
+            (&[0.0, 0.0], 1, 0.0, f64::INFINITY, true),
+            (&[1.0, f64::NEG_INFINITY], 1, f64::INFINITY, 1.0, false),
+        ];
+        for (values, row, most, least, has_zeros) in cases {
+            for float in [Float::F16, Float::Bf16, Float::F32, Float::F64] {
+                let array = ArrayD::from_shape_vec(IxDyn(&[values.len()]), values.to_vec());
+                let tensor = from_floats("w", &array.unwrap(), float);
+                let found = extremes(&tensor, &Storage::default(), row).unwrap();
+                assert_eq!(found, Extremes { most, least, has_zeros }, "{values:?} {float}");
+            }
+        }
+        let typed = TensorProto {
+            float_data: vec![f32::NAN, 1.0],
+            raw_data: None,
+            ..header("w", &[2], Float::F32.to_onnx())
+        };
+        assert!(extremes(&typed, &Storage::default(), 1).unwrap().most.is_nan());
+    }
 
     fn proto(dims: &[i64], data_type: DataType) -> TensorProto {
         TensorProto {

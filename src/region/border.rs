@@ -13,10 +13,10 @@ use prost::Message;
 use super::NotLinear;
 use super::read::{Read, Reader};
 use crate::affine::{Border, Window};
-use crate::engine::{Array, Engine, Limits, Source, normal};
+use crate::engine::{Array, Engine, EngineError, Limits, Source, normal};
+use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::build;
 use crate::onnx::graph::{Node, NodeId, ValueId};
-use crate::onnx::model::Invalid;
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor::{self, Float};
@@ -32,19 +32,60 @@ pub(super) struct Bordered {
     pub values: Vec<f64>,
 }
 
-/// Inputs of these batch sizes are tried where the batch is free: exporters bake in
-/// that of their example.
-const BATCHES: [i64; 5] = [1, 2, 4, 8, 16];
+/// Where the batch is free, what fills a border must do so for the first three of them, of
+/// which one has more images than any assignment names one by one. Exporters bake in that of
+/// their example: one of these.
+const BATCHES: [usize; 6] = [1, 2, 5, 4, 8, 16];
 
-/// Larger feature maps are not followed element by element; super-resolution has some
-/// of ten million.
-const MAX_ELEMENTS: usize = 1 << 25;
+/// Where sizes are free, it must do so for three of them, which differ on all axes.
+const SIZES: [usize; 3] = [5, 8, 13];
+
+/// Operators by which places follow from sizes as they do for all sizes, if they do for some:
+/// not the smaller of two, nor a remainder.
+const OF_SIZES: [&str; 21] = [
+    "Add",
+    "Cast",
+    "CastLike",
+    "Concat",
+    "Constant",
+    "ConstantOfShape",
+    "Equal",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Mul",
+    "Neg",
+    "Range",
+    "Reshape",
+    "Slice",
+    "Squeeze",
+    "Sub",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
+];
 
 /// Slice assignments are written in some hundred nodes.
 const MAX_NODES: usize = 4096;
 
+const TOO_MANY_NODES: NotLinear =
+    NotLinear::Limit("it ends more than 4096 nodes that move elements, the most that are tried");
+
+const TOO_MANY_ELEMENTS: NotLinear = NotLinear::Limit(
+    "where it puts its elements is not tried: that takes more of them than are moved for all \
+     borders of a model together",
+);
+
+/// Looking for an element where it is found again takes as long as moving it so often.
+const MOVES_TO_FIND: usize = 16;
+
 /// The padding that ends in the ScatterND or Transpose `node`; `None` if none does.
-pub(super) fn bordered(reader: &Reader, node: &Node) -> Read<Option<Bordered>> {
+pub(super) fn bordered(
+    reader: &Reader,
+    node: &Node,
+    valid: &mut Validity,
+) -> Read<Option<Bordered>> {
     let Some(output) = node.output() else { return Ok(Ok(None)) };
     let goes_on = |&by: &NodeId| {
         let by = reader.graph.node(by);
@@ -54,45 +95,150 @@ pub(super) fn bordered(reader: &Reader, node: &Node) -> Read<Option<Bordered>> {
         return Ok(Ok(None));
     }
     // After that: in a row of thousands, only the last one looks back over all of them.
-    let Some(input) = padded_input(reader, node) else { return Ok(Ok(None)) };
-    let Some(steps) = Steps::between(reader, input, output)? else {
-        return Ok(Err(NotLinear::Unrepresentable("where it puts its elements is not constant")));
+    let input = match padded_input(reader, node) {
+        Ok(Some(input)) => input,
+        Ok(None) => return Ok(Ok(None)),
+        Err(limit) => return Ok(Err(limit)),
+    };
+    let steps = match Steps::between(reader, input, output)? {
+        Ok(steps) => steps,
+        Err(why) => return Ok(Err(why)),
     };
     let shape = reader.sizes.shape(input);
-    let Some((batch, sizes)) = shape.split_first() else {
-        return Ok(Err(reader.sizes.rank_unknown(input)));
+    let [_, Some(_), ..] = shape else {
+        return Ok(match shape {
+            [] => Err(reader.sizes.rank_unknown(input)),
+            _ => reader.sizes.size(input, 1).map(|_| None),
+        });
     };
-    if let Some(axis) = sizes.iter().position(Option::is_none) {
-        return Ok(reader.sizes.size(input, axis.saturating_add(1)).map(|_| None));
+    if let Err(why) = beside_the_elements(reader, [input, output], shape.contains(&None)) {
+        return Ok(Err(why));
     }
-    let batches = batch.map_or(BATCHES.to_vec(), |batch| vec![batch]);
-    let shapes =
-        batches.into_iter().map(|batch| [batch].into_iter().chain(sizes.iter().flatten().copied()));
-    let shapes = shapes.map(|shape| shape.map(|size| usize::try_from(size).ok()).collect());
-    let mut moved = shapes.filter_map(|shape: Option<Vec<usize>>| steps.run(&shape?));
-    let Some(moved) = moved.next() else {
-        let why = "where it puts its elements could not be tried";
+    let is_of_one = reader.graph.inputs().len() < 2;
+    if !is_of_one && steps.shapes.iter().any(|(_, measured)| measured.contains(&None)) {
+        let why = "where it puts its elements depends on the size of another tensor";
         return Ok(Err(NotLinear::Unrepresentable(why)));
+    }
+    let found = match steps.border_at(reader, &trials(shape)) {
+        Ok((windows, values)) => Bordered { input, windows, values },
+        Err(limit @ NotLinear::Limit(_)) => return Ok(Err(limit)),
+        Err(why) => return Ok(Err(refusal(reader, &steps, input, shape, why))),
     };
-    let uneven = NotLinear::Unrepresentable("it does not fill a border evenly");
-    let found = moved.border().map(|(windows, values)| Bordered { input, windows, values });
-    Ok(found.map(Some).ok_or(uneven))
+    // It is right for the sizes that it was tried at, or for all where two were.
+    for (axis, size) in shape.iter().enumerate().filter(|&(axis, _)| axis != 1) {
+        if let Some(size) = *size {
+            valid.require(input, Property::Size(axis, SizeSet::Exactly(size)));
+        }
+    }
+    valid.require(input, Property::Rank(shape.len()));
+    Ok(Ok(Some(found)))
+}
+
+/// The shapes at which a border is tried: that which is known, or two where it is open.
+fn trials(shape: &[Option<i64>]) -> Vec<Vec<usize>> {
+    let trial = |number: usize| {
+        let sized = shape.iter().enumerate().map(|(axis, size)| match (size, axis) {
+            (Some(size), _) => usize::try_from(*size).unwrap_or(0),
+            (None, 0) => BATCHES.get(number).copied().unwrap_or(1),
+            (None, _) => SIZES.get(number).copied().unwrap_or(1).saturating_add(axis),
+        });
+        sized.collect()
+    };
+    match shape.contains(&None) {
+        true => (0..SIZES.len()).map(trial).collect(),
+        false => vec![trial(0)],
+    }
+}
+
+/// Why there is no border for all that is open: what is asked for is right for some sizes only,
+/// or for none.
+fn refusal(
+    reader: &Reader,
+    steps: &Steps,
+    input: ValueId,
+    shape: &[Option<i64>],
+    why: NotLinear,
+) -> NotLinear {
+    let name = &reader.graph.value(input).name;
+    if let Some(axis) = shape.iter().skip(2).position(Option::is_none) {
+        let axis = axis.saturating_add(2);
+        let what = format!("the size of `{name}` on axis {axis}, on which its windows depend,");
+        return reader.sizes.unknown(what);
+    }
+    let at = |batch: usize| {
+        let sizes = shape.iter().skip(1).flatten().map(|&size| usize::try_from(size).ok());
+        [Some(batch)].into_iter().chain(sizes).collect::<Option<Vec<usize>>>()
+    };
+    let fits = |batch: &usize| at(*batch).is_some_and(|at| steps.border_at(reader, &[at]).is_ok());
+    match shape.first() {
+        Some(None) => match BATCHES.into_iter().find(fits) {
+            Some(batch) => {
+                let of = format!("the batch of `{name}`, whose border is filled for {batch} only,");
+                reader.sizes.unknown(of)
+            }
+            None => why,
+        },
+        _ => why,
+    }
 }
 
 /// What was padded before `node`, going back over ScatterND, Transpose and Identity.
-fn padded_input(reader: &Reader, node: &Node) -> Option<ValueId> {
+fn padded_input(reader: &Reader, node: &Node) -> Result<Option<ValueId>, NotLinear> {
     let mut scatters = false;
     let mut node = node;
     for _ in 0..MAX_NODES {
-        match node.standard_op()? {
-            "ScatterND" => scatters = true,
-            "Transpose" | "Identity" => {}
-            "Pad" => return node.input(0).filter(|_| scatters),
-            _ => return None,
+        match node.standard_op() {
+            Some("ScatterND") => scatters = true,
+            Some("Transpose" | "Identity") => {}
+            Some("Pad") => return Ok(node.input(0).filter(|_| scatters)),
+            _ => return Ok(None),
         }
-        node = reader.graph.node(reader.graph.value(node.input(0)?).producer?);
+        let producer = node.input(0).and_then(|input| reader.graph.value(input).producer);
+        let Some(producer) = producer else { return Ok(None) };
+        node = reader.graph.node(producer);
     }
-    None
+    // A row of Transposes alone is no border.
+    if scatters { Err(TOO_MANY_NODES) } else { Ok(None) }
+}
+
+/// Why the places and values that are assigned between `input` and `output` do not follow from
+/// sizes alone, or not as they do for every size, where one is `open`.
+fn beside_the_elements(
+    reader: &Reader,
+    [input, output]: [ValueId; 2],
+    is_open: bool,
+) -> Result<(), NotLinear> {
+    let graph = reader.graph;
+    let (mut path, mut beside, mut at) = (BTreeSet::from([input]), Vec::new(), output);
+    while at != input {
+        let Some(node) = graph.value(at).producer.map(|id| graph.node(id)) else { break };
+        path.insert(at);
+        beside.extend(node.inputs.iter().skip(1).flatten().copied());
+        let Some(next) = node.input(0) else { break };
+        at = next;
+    }
+    let mut seen = BTreeSet::new();
+    while let Some(value) = beside.pop() {
+        if reader.constants.contains(value) || !seen.insert(value) {
+            continue;
+        }
+        if path.contains(&value) {
+            let why = "what it assigns depends on what is in the tensor";
+            return Err(NotLinear::Unrepresentable(why));
+        }
+        let Some(node) = graph.value(value).producer.map(|id| graph.node(id)) else { continue };
+        match node.standard_op() {
+            Some("Shape" | "Size") => {}
+            Some(op) if !is_open || OF_SIZES.contains(&op) => {
+                beside.extend(node.inputs.iter().flatten().copied());
+            }
+            _ => {
+                let why = "where it puts its elements may be another place at other sizes";
+                return Err(NotLinear::Unrepresentable(why));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The nodes from one tensor to another, the constants that they read, and other tensors
@@ -107,8 +253,8 @@ struct Steps {
 }
 
 impl Steps {
-    /// `None` if they read another tensor that is not constant.
-    fn between(reader: &Reader, input: ValueId, output: ValueId) -> Result<Option<Self>, Invalid> {
+    /// Why not, if they read another tensor that is not constant, or are too many.
+    fn between(reader: &Reader, input: ValueId, output: ValueId) -> Read<Self> {
         let graph = reader.graph;
         let name = |id: ValueId| graph.value(id).name.clone();
         let (mut nodes, mut seen) = (BTreeSet::new(), BTreeSet::from([input]));
@@ -135,10 +281,11 @@ impl Steps {
                 measured.extend(known);
                 wanted.extend(others);
             } else {
-                return Ok(None);
+                let why = "where it puts its elements is not constant";
+                return Ok(Err(NotLinear::Unrepresentable(why)));
             }
             if nodes.len() > MAX_NODES {
-                return Ok(None);
+                return Ok(Err(TOO_MANY_NODES));
             }
         }
         let shapes = measured.difference(&seen);
@@ -146,16 +293,59 @@ impl Steps {
         let nodes = nodes.into_iter().map(|id| graph.node(id).proto.clone()).collect();
         let opset = graph.model.opset;
         let (input, output) = (name(input), name(output));
-        Ok(Some(Steps { opset, input, output, nodes, constants, shapes }))
+        Ok(Ok(Steps { opset, input, output, nodes, constants, shapes }))
     }
 
-    /// Runs the nodes on elements 1, 2, 3, …, and on the same below zero. `None` if they
-    /// do not run on this shape.
-    fn run(&self, shape: &[usize]) -> Option<Moved> {
-        let elements = shape.iter().try_fold(1usize, |all, &size| all.checked_mul(size))?;
-        if elements > MAX_ELEMENTS {
-            return None;
+    /// The border that the nodes fill at each of `shapes`, if it is the same at all.
+    fn border_at(
+        &self,
+        reader: &Reader,
+        shapes: &[Vec<usize>],
+    ) -> Result<(Vec<Window>, Vec<f64>), NotLinear> {
+        let mut borders = Vec::with_capacity(shapes.len());
+        for shape in shapes {
+            if !reader.constants.allows_moves(self.moves(shape)) {
+                return Err(TOO_MANY_ELEMENTS);
+            }
+            let moved = self.run(shape).map_err(|error| {
+                if error == EngineError::TooLong {
+                    let border = || format!("the border that ends in `{}`", self.output);
+                    reader.constants.overran(border);
+                }
+                NotLinear::Unrepresentable("where it puts its elements cannot be tried")
+            })?;
+            let uneven = "it does not fill a border evenly";
+            borders.push(moved.border().ok_or(NotLinear::Unrepresentable(uneven))?);
         }
+        let why = "it does not fill the same border at all sizes";
+        let uneven = NotLinear::Unrepresentable(why);
+        let first = borders.pop().ok_or_else(|| uneven.clone())?;
+        if borders.iter().all(|border| *border == first) { Ok(first) } else { Err(uneven) }
+    }
+
+    /// How many elements are moved, about, when the nodes are tried on this shape: some for
+    /// each node that moves them, and twice, on both sides of zero.
+    fn moves(&self, shape: &[usize]) -> usize {
+        let elements = shape.iter().fold(2usize, |all, &size| all.saturating_mul(size));
+        let moves = |node: &&NodeProto| matches!(node.op_type(), "ScatterND" | "Transpose" | "Pad");
+        let times = self.nodes.iter().filter(moves).count().saturating_add(MOVES_TO_FIND);
+        let measured = self.shapes.iter().map(|(_, measured)| {
+            let sizes = measured.iter().map(|size| size.or(shape.first().map(|&n| n as i64)));
+            sizes.fold(1usize, |all, size| {
+                all.saturating_mul(size.and_then(|size| size.try_into().ok()).unwrap_or(1))
+            })
+        });
+        measured.fold(elements.saturating_mul(times), usize::saturating_add)
+    }
+
+    /// Runs the nodes on elements 1, 2, 3, …, and on the same below zero.
+    ///
+    /// # Errors
+    /// If they do not run on this shape.
+    fn run(&self, shape: &[usize]) -> Result<Moved, EngineError> {
+        let beyond = || EngineError::Failed("its sizes are beyond all reason".to_owned());
+        let elements = shape.iter().try_fold(1usize, |all, &size| all.checked_mul(size));
+        let elements = elements.ok_or_else(beyond)?;
         let constant = |name: &str| self.constants.iter().find(|tensor| tensor.name() == name);
         let integers = |name: &str| tensor::integers(constant(name)?, &Storage::default()).ok();
         let nodes = self.nodes.iter().cloned();
@@ -164,25 +354,24 @@ impl Steps {
         let mut constants = self.constants.clone();
         for (name, measured) in &self.shapes {
             // A free batch is that which is tried.
-            let batch = *shape.first()?;
-            let sizes = measured.iter().map(|size| size.map_or(Some(batch), |n| n.try_into().ok()));
-            let sizes = sizes.collect::<Option<Vec<usize>>>()?;
-            let elements = sizes.iter().try_fold(1usize, |all, &size| all.checked_mul(size))?;
-            let zeros = (elements <= MAX_ELEMENTS).then(|| ArrayD::zeros(IxDyn(&sizes)))?;
+            let batch = shape.first().copied();
+            let sizes = measured.iter().map(|size| size.map_or(batch, |size| size.try_into().ok()));
+            let sizes = sizes.collect::<Option<Vec<usize>>>().ok_or_else(beyond)?;
+            let zeros = ArrayD::zeros(IxDyn(&sizes));
             constants.push(tensor::from_floats(name, &zeros, Float::F64));
         }
         let model = build::model(self.opset, inputs, nodes, constants, &[&self.output]);
         let source = Source::small(model.encode_to_vec(), Limits::of_reading());
-        let engine = Engine::load(source, &[shape.to_vec()]).ok()?;
+        let engine = Engine::load(source, &[shape.to_vec()])?;
         let run = |sign: f64| {
             let numbers = (1..=elements).map(|number| sign * number as f64).collect();
-            let numbers = ArrayD::from_shape_vec(IxDyn(shape), numbers).ok()?;
-            match engine.run(&[Array::Float(numbers)]).ok()?.into_iter().next()? {
-                Array::Float(output) => Some(output),
-                Array::Int(_) => None,
+            let numbers = ArrayD::from_shape_vec(IxDyn(shape), numbers).map_err(|_| beyond())?;
+            match engine.run(&[Array::Float(numbers)])?.into_iter().next() {
+                Some(Array::Float(output)) => Ok(output),
+                _ => Err(EngineError::Failed("it makes no floats".to_owned())),
             }
         };
-        Some(Moved { shape: shape.to_vec(), above: run(1.0)?, below: run(-1.0)? })
+        Ok(Moved { shape: shape.to_vec(), above: run(1.0)?, below: run(-1.0)? })
     }
 }
 

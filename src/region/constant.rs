@@ -2,8 +2,9 @@
 //!
 //! A tensor is constant if it is stored (an initializer, a `Constant` node) or
 //! computed from such ones by a small sub-graph, as exporters write them for pads
-//! and zero biases. Those are evaluated by the engine, node by node and only when
-//! somebody asks; nothing is evaluated by hand here.
+//! and zero biases. Those are evaluated by the engine, node by node, only when somebody
+//! asks, and in their own type: 150 + 150 is 44 in uint8. Where it does not compute what
+//! ONNX says ([`super::evaluation`]) they are not evaluated; nothing is by hand here.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,15 +12,18 @@ use ndarray::ArrayD;
 use prost::Message;
 
 use super::effort::{Budget, Effort};
-use crate::engine::{Array, Engine, Limits, Source};
+use super::evaluation::{is_defined, is_sound, only_moves};
+use super::read::Layout;
+use crate::engine::{self, EngineError, Limits, Source, normal};
 use crate::numbers::Numbers;
 use crate::onnx::build;
 use crate::onnx::graph::{Graph, Initializer, Node, ValueId};
-use crate::onnx::ids::Table;
+use crate::onnx::ids::{IdMap, Table};
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
-use crate::onnx::tensor::{self, Float};
+use crate::onnx::storage::Storage;
+use crate::onnx::tensor::{self, Extremes, Float};
 
 /// Operators that exporters build constants with. Deterministic, and without bodies.
 const FOLDABLE: &[&str] = &[
@@ -130,7 +134,22 @@ const KEEPS_TYPE: &[&str] = &[
 /// No constant sub-graph of a real model is deeper.
 const MAX_DEPTH: u8 = 250;
 
-type Cache = Table<ValueId, Option<Arc<TensorProto>>>;
+/// Why a constant has no value here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unknown {
+    /// Nothing computes it in its type as ONNX says.
+    NotEvaluated,
+    /// It is beyond a limit of what is evaluated.
+    Beyond(&'static str),
+}
+
+type Found = Result<Arc<TensorProto>, Unknown>;
+type Cache = Table<ValueId, Found>;
+
+const TOO_DEEP: &str = "250 nodes in a row are the most that are followed";
+
+const TOO_LARGE: &str =
+    "it takes more elements or multiply-adds than constants of a file of this size may";
 
 /// See the module's documentation.
 pub struct Constants<'g, 'm> {
@@ -139,9 +158,13 @@ pub struct Constants<'g, 'm> {
     outer: Option<Arc<Constants<'g, 'm>>>,
     /// How many nodes deep a constant is computed; stored ones have 0.
     depths: Table<ValueId, u8>,
+    /// What would be constant but for [`MAX_DEPTH`].
+    too_deep: Table<ValueId, ()>,
     types: Table<ValueId, i32>,
-    /// Those that were asked for; `None` if the engine cannot evaluate one.
+    /// Those that were asked for.
     values: Mutex<Cache>,
+    /// Those of kernels that were asked for.
+    extremes: Mutex<IdMap<ValueId, Extremes>>,
     /// Of all graphs of the model together.
     budget: Arc<Budget>,
 }
@@ -179,8 +202,10 @@ impl<'g, 'm> Constants<'g, 'm> {
             outer,
             budget,
             depths: Table::default(),
+            too_deep: Table::default(),
             types: Table::default(),
             values: Mutex::default(),
+            extremes: Mutex::default(),
         };
         let overridable = keep_overridable && graph.model.ir_version >= 4;
         for (id, value) in graph.values() {
@@ -191,6 +216,9 @@ impl<'g, 'm> Constants<'g, 'm> {
                 let (known, depth) = (outer.element_type(outside), outer.depths.get(outside));
                 known.map(|known| constants.types.insert(id, known));
                 depth.map(|&depth| constants.depths.insert(id, depth));
+                if outer.too_deep.contains(outside) {
+                    constants.too_deep.insert(id, ());
+                }
             } else if let Some(element_type) = graph.stored_type(id)? {
                 constants.types.insert(id, element_type);
                 if !(overridable && value.input.is_some()) {
@@ -211,7 +239,18 @@ impl<'g, 'm> Constants<'g, 'm> {
         let element_type = match op {
             "Constant" => stored(node).map(|stored| stored.element_type()),
             "Cast" => Some(node.int("to", 0) as i32),
-            "CastLike" | "Where" => node.input(1).and_then(|like| self.element_type(like)),
+            // A kernel tells what it reads and makes, where nobody else does.
+            "Conv" | "ConvTranspose" | "Gemm" | "MatMul" => {
+                let mut inputs = node.inputs.iter().flatten();
+                inputs.find_map(|&input| self.element_type(input))
+            }
+            // In the type of its scale, unless it says another one.
+            "DequantizeLinear" if node.int("output_dtype", 0) != 0 => {
+                Some(node.int("output_dtype", 0) as i32)
+            }
+            "CastLike" | "DequantizeLinear" | "Where" => {
+                node.input(1).and_then(|like| self.element_type(like))
+            }
             "Shape" | "Size" => Some(DataType::Int64.into()),
             "ConstantOfShape" => Some(
                 node.attribute("value")
@@ -230,6 +269,8 @@ impl<'g, 'm> Constants<'g, 'm> {
             _ if FOLDABLE.contains(&op) => self.depth_of_result(node, op),
             _ => None,
         };
+        let is_too_deep = depth.is_some_and(|depth| depth > MAX_DEPTH);
+        let depth = depth.filter(|_| !is_too_deep);
         for (index, &output) in node.outputs.iter().enumerate() {
             let Some(output) = output else { continue };
             // Split alone has several outputs of one kind.
@@ -239,9 +280,13 @@ impl<'g, 'm> Constants<'g, 'm> {
             if let Some(depth) = depth.filter(|_| index == 0 || op == "Split") {
                 self.depths.insert(output, depth);
             }
+            if is_too_deep {
+                self.too_deep.insert(output, ());
+            }
         }
     }
 
+    /// More than [`MAX_DEPTH`] if it would be constant but for that.
     fn depth_of_result(&self, node: &Node, op: &str) -> Option<u8> {
         // Of nothing comes nothing, but in a malformed node.
         node.inputs.first()?;
@@ -252,11 +297,12 @@ impl<'g, 'm> Constants<'g, 'm> {
                 Some(like) if op == "CastLike" && index == 1 => {
                     self.element_type(*like)?;
                 }
+                Some(input) if self.too_deep.contains(*input) => deepest = MAX_DEPTH,
                 Some(input) => deepest = deepest.max(*self.depths.get(*input)?),
                 None => {}
             }
         }
-        deepest.checked_add(1).filter(|&depth| depth <= MAX_DEPTH)
+        Some(deepest.saturating_add(1))
     }
 
     /// The element type (`TensorProto.DataType`), as far as it is known.
@@ -277,6 +323,40 @@ impl<'g, 'm> Constants<'g, 'm> {
         if !self.contains(id) {
             return Ok(None);
         }
+        Ok(self.found(id)?.ok())
+    }
+
+    /// The limit that keeps `id` from being a constant with a value, if one does.
+    ///
+    /// # Errors
+    /// As [`Self::tensor`].
+    pub fn limit(&self, id: ValueId) -> Result<Option<&'static str>, Invalid> {
+        if self.too_deep.contains(id) {
+            return Ok(Some(TOO_DEEP));
+        }
+        Ok(match self.contains(id).then(|| self.found(id)).transpose()? {
+            Some(Err(Unknown::Beyond(limit))) => Some(limit),
+            _ => None,
+        })
+    }
+
+    /// What the engine did not end with, although it was not too much: whatever was read
+    /// since then is of no use.
+    pub fn overrun(&self) -> Option<&str> {
+        self.budget.overrun()
+    }
+
+    /// Whether so many elements may be moved to try a border; they are spent then.
+    pub(super) fn allows_moves(&self, moves: usize) -> bool {
+        self.budget.spend_moves(moves)
+    }
+
+    /// Notes that the engine did not end with `what`.
+    pub(super) fn overran(&self, what: impl FnOnce() -> String) {
+        self.budget.overran(what);
+    }
+
+    fn found(&self, id: ValueId) -> Result<Found, Invalid> {
         if let Some(known) = self.cache().get(id) {
             return Ok(known.clone());
         }
@@ -286,7 +366,7 @@ impl<'g, 'm> Constants<'g, 'm> {
             let before = open.len();
             open.extend(self.operands(next).filter(|operand| !self.cache().contains(*operand)));
             if open.len() == before {
-                self.evaluated(next)?;
+                let _ = self.evaluated(next)?;
                 open.pop();
             }
         }
@@ -301,15 +381,15 @@ impl<'g, 'm> Constants<'g, 'm> {
         inputs.into_iter().flatten().flatten().copied().filter(|&input| self.contains(input))
     }
 
-    /// As [`Self::tensor`], once all that it is computed from is known.
-    fn evaluated(&self, id: ValueId) -> Result<Option<Arc<TensorProto>>, Invalid> {
+    /// As [`Self::found`], once all that it is computed from is known.
+    fn evaluated(&self, id: ValueId) -> Result<Found, Invalid> {
         if let Some(known) = self.cache().get(id) {
             return Ok(known.clone());
         }
         let stored = self.graph.initializer(id)?;
         let found = match (stored, self.graph.value(id).outer, &self.outer) {
             (Some(stored), ..) => self.written_out(stored)?.map(Arc::new),
-            (None, Some(outside), Some(outer)) => outer.tensor(outside)?,
+            (None, Some(outside), Some(outer)) => outer.found(outside)?,
             _ => self.computed(id)?.map(Arc::new),
         };
         self.cache().insert(id, found.clone());
@@ -347,6 +427,27 @@ impl<'g, 'm> Constants<'g, 'm> {
         }
         let floats = self.floats(id)?;
         Ok(floats.map(|(values, _)| Arc::new(values.into_iter().collect::<Vec<f64>>()) as _))
+    }
+
+    /// How large the weights of the kernel `id` are, by filter, or, where filters do not lie
+    /// in a row, by weight; `None` as in [`Self::floats`].
+    ///
+    /// # Errors
+    /// As [`Self::floats`].
+    pub fn extremes(&self, id: ValueId, layout: Layout) -> Result<Option<Extremes>, Invalid> {
+        let known = self.extremes.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let Some(tensor) = self.tensor(id)? else { return Ok(None) };
+        let lengths = tensor.dims.iter().skip(1).map(|&dim| usize::try_from(dim).unwrap_or(0));
+        let row = match layout {
+            Layout::OutputsFirst => lengths.fold(1, usize::saturating_mul),
+            Layout::InputsFirst => 1,
+        };
+        let found = tensor::extremes(&tensor, &self.graph.model.storage, row)?;
+        self.extremes.lock().unwrap_or_else(PoisonError::into_inner).insert(id, found);
+        Ok(Some(found))
     }
 
     /// The values of the integer or boolean constant `id`; `None` as in [`Self::floats`].
@@ -390,22 +491,24 @@ impl<'g, 'm> Constants<'g, 'm> {
         self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All elements of what is stored; `None` if it is sparse and cannot be written out.
-    fn written_out(&self, stored: Initializer) -> Result<Option<TensorProto>, Invalid> {
+    /// All elements of what is stored, sparse or not.
+    fn written_out(&self, stored: Initializer) -> Result<Result<TensorProto, Unknown>, Invalid> {
         match stored {
-            Initializer::Dense(tensor) => Ok(Some(tensor)),
+            Initializer::Dense(tensor) => Ok(Ok(tensor)),
             Initializer::Sparse(sparse) if self.budget.spend(Effort::of_dims(&sparse.dims)) => {
-                Ok(tensor::dense(&sparse, &self.graph.model.storage)?)
+                let dense = tensor::dense(&sparse, &self.graph.model.storage)?;
+                Ok(dense.ok_or(Unknown::NotEvaluated))
             }
-            Initializer::Sparse(_) => Ok(None),
+            Initializer::Sparse(_) => Ok(Err(Unknown::Beyond(TOO_LARGE))),
         }
     }
 
-    fn computed(&self, id: ValueId) -> Result<Option<TensorProto>, Invalid> {
-        let Some(producer) = self.graph.value(id).producer else { return Ok(None) };
+    fn computed(&self, id: ValueId) -> Result<Result<TensorProto, Unknown>, Invalid> {
+        let unknown = Ok(Err(Unknown::NotEvaluated));
+        let Some(producer) = self.graph.value(id).producer else { return unknown };
         let node = self.graph.node(producer);
         if node.standard_op() == Some("Constant") {
-            let Some(stored) = stored(node) else { return Ok(None) };
+            let Some(stored) = stored(node) else { return unknown };
             let tensor = self.written_out(stored)?;
             let name = Some(self.graph.value(id).name.clone());
             return Ok(tensor.map(|tensor| TensorProto { name, ..tensor }));
@@ -414,27 +517,42 @@ impl<'g, 'm> Constants<'g, 'm> {
         // that unoptimised dynamo wraps in one.
         let unchanged = match (node.standard_op(), node.input(0)) {
             (Some("Identity"), Some(input)) => Some(input),
-            (Some("Cast"), Some(input)) if self.element_type(input) == self.element_type(id) => {
+            (Some("Cast" | "CastLike"), Some(input))
+                if self.element_type(input) == self.element_type(id) =>
+            {
                 Some(input)
             }
             _ => None,
         };
         if let Some(input) = unchanged {
-            return Ok(self.tensor(input)?.map(|tensor| tensor.as_ref().clone()));
+            return Ok(self.evaluated(input)?.map(|tensor| tensor.as_ref().clone()));
         }
-        let Some(proto) = self.in_known_types(node) else { return Ok(None) };
-        let mut initializer = Vec::new();
+        let is_cast = matches!(node.standard_op(), Some("Cast" | "CastLike"));
+        if is_cast && node.input(0).is_some_and(|input| self.is_rounded(input)) {
+            return unknown;
+        }
+        let Some(proto) = self.in_known_types(node) else { return unknown };
+        let (mut operands, mut initializer) = (Vec::new(), Vec::new());
         for (index, &input) in node.inputs.iter().enumerate() {
             let Some(input) = input.filter(|_| index < proto.input.len()) else { continue };
-            let Some(tensor) = self.tensor(input)? else { return Ok(None) };
-            let tensor = self.widened(&self.inlined(&tensor)?)?;
+            let tensor = match self.evaluated(input)? {
+                Ok(tensor) => self.inlined(&tensor)?,
+                Err(unknown) => return Ok(Err(unknown)),
+            };
             let name = Some(self.graph.value(input).name.clone());
-            initializer.push(TensorProto { name, ..tensor });
+            initializer.push(TensorProto { name, ..self.widened(&tensor)? });
+            operands.push(tensor);
         }
         let effort = Effort::of(node, &initializer, &self.graph.model.storage)?;
-        let fits = effort.is_some_and(|effort| self.budget.spend(effort));
-        if has_too_few_axes(node, &initializer) || !fits {
-            return Ok(None);
+        if has_too_few_axes(node, &initializer) {
+            return unknown;
+        }
+        let (Some(effort), Some(wanted)) = (effort, self.element_type(id)) else { return unknown };
+        if !is_sound(node, &operands) {
+            return unknown;
+        }
+        if !self.budget.spend(effort) {
+            return Ok(Err(Unknown::Beyond(TOO_LARGE)));
         }
         // All outputs of a Split at once.
         let outputs =
@@ -443,43 +561,77 @@ impl<'g, 'm> Constants<'g, 'm> {
         let names: Vec<&str> =
             outputs.iter().map(|&output| self.graph.value(output).name.as_str()).collect();
         let opset = self.graph.model.opset;
-        let model = build::model(opset, vec![], vec![proto], initializer, &names);
+        // The engine takes a norm in training mode for one at inference, and zeros that nobody
+        // gives a type for float64.
+        let nodes = match proto.op_type() {
+            "BatchNormalization" | "ConstantOfShape" => normal::node(proto, opset, &|_| None),
+            _ => vec![proto],
+        };
+        let model = build::model(opset, vec![], nodes, initializer, &names);
         let source = Source::small(model.encode_to_vec(), Limits::of_reading());
-        let run = Engine::load(source, &[]).and_then(|engine| engine.run(&[]));
-        let mut values = run.unwrap_or_default().into_iter();
-        let mut own = None;
-        for output in outputs {
-            let value = values.next().map(|value| self.tensor_of(output, value));
+        let values = match engine::evaluate(source) {
+            Ok(values) => values,
+            Err(EngineError::TooLong) => {
+                self.overran(|| format!("the constant `{}`", self.graph.value(id).name));
+                return unknown;
+            }
+            Err(_) => return unknown,
+        };
+        let mut own = unknown;
+        for (output, value) in outputs.into_iter().zip(values) {
+            let value = self.in_own_type(output, value, wanted)?;
+            let value = value.filter(|value| is_defined(node, &operands, value));
+            let value = value.ok_or(Unknown::NotEvaluated);
             match output == id {
-                true => own = value,
+                true => own = Ok(value),
                 false => drop(self.cache().insert(output, value.map(Arc::new))),
             }
         }
-        Ok(own)
+        own
     }
 
-    /// What the engine gave for `id`, in the type that `id` has.
-    fn tensor_of(&self, id: ValueId, value: Array) -> TensorProto {
-        let name = &self.graph.value(id).name;
-        let values = match value {
-            Array::Float(values) => {
-                let float = self.element_type(id).and_then(Float::from_onnx);
-                return tensor::from_floats(name, &values, float.unwrap_or(Float::F32));
+    /// Whether `id` is of 16 bits and comes of a computation in them. In a row of such nodes,
+    /// engines that compute in float32 may leave out the roundings between: 2048 + 1 + 1 is
+    /// 2048 in float16, and 2050 in ONNX Runtime. In 16 bits that is one rounding more or
+    /// less; in another type it would be seen.
+    fn is_rounded(&self, id: ValueId) -> bool {
+        let (mut seen, mut open) = (Table::<ValueId, ()>::default(), vec![id]);
+        while let Some(next) = open.pop() {
+            let is_narrow = matches!(
+                self.element_type(next).and_then(Float::from_onnx),
+                Some(Float::F16 | Float::Bf16)
+            );
+            let value = self.graph.value(next);
+            let producer = value.producer.filter(|_| value.initializer.is_none());
+            let Some(node) = producer.map(|producer| self.graph.node(producer)) else { continue };
+            if !is_narrow || seen.insert(next, ()).is_some() {
+                continue;
             }
-            Array::Int(values) => values,
-        };
-        let dims = values.shape().iter().map(|&dim| dim as i64).collect();
-        let values: Vec<i64> = values.iter().copied().collect();
-        let integers = TensorProto { dims, ..tensor::from_integers(name, &values) };
-        match self.element_type(id).map(DataType::try_from) {
-            Some(Ok(narrow @ (DataType::Int32 | DataType::Bool))) => TensorProto {
-                data_type: Some(narrow.into()),
-                raw_data: None,
-                int32_data: values.iter().map(|&value| value as i32).collect(),
-                ..integers
-            },
-            _ => integers,
+            if node.standard_op() != Some("Constant") && !only_moves(node) {
+                return true;
+            }
+            open.extend(self.operands(next));
         }
+        false
+    }
+
+    /// What the engine gave for `id`, if that is of the `wanted` type. What it computed in
+    /// float32 in the place of bfloat16 is rounded.
+    fn in_own_type(
+        &self,
+        id: ValueId,
+        value: TensorProto,
+        wanted: i32,
+    ) -> Result<Option<TensorProto>, Invalid> {
+        let name = &self.graph.value(id).name;
+        let is_widened =
+            wanted == Float::Bf16.to_onnx() && value.data_type() == Float::F32.to_onnx();
+        if is_widened {
+            let values = tensor::floats(&value, &Storage::default())?;
+            return Ok(Some(tensor::from_floats(name, &values, Float::Bf16)));
+        }
+        let is_own = value.data_type() == wanted;
+        Ok(is_own.then(|| TensorProto { name: Some(name.clone()), ..value }))
     }
 
     /// `node` without the types that the engine does not know: the second input of

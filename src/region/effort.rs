@@ -2,7 +2,7 @@
 //! reads, before any of it is taken; and how much a whole model may take.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::onnx::graph::Node;
 use crate::onnx::model::Invalid;
@@ -26,11 +26,20 @@ const MOST_FROM_NOTHING: i64 = 1 << 22;
 /// All constants together take no more than so many of the largest.
 const TIMES: i64 = 4;
 
+/// So many elements are moved, at most, to find out what borders of one model do: some
+/// seconds. A super-resolution network of 16 channels at 224² has half a million elements
+/// and a dozen borders.
+const MOST_MOVES: usize = 1 << 29;
+
 /// What one constant may take, and what is left for all.
 #[derive(Debug)]
 pub(super) struct Budget {
     one: Effort,
     left: Mutex<Effort>,
+    /// Elements that may still be moved to try borders.
+    moves: Mutex<usize>,
+    /// What the engine did not end with, although it was not too much.
+    overrun: OnceLock<String>,
 }
 
 impl Budget {
@@ -39,7 +48,26 @@ impl Budget {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let elements = bytes.saturating_add(MOST_FROM_NOTHING).min(MOST_OF_ONE.elements);
         let one = Effort { elements, ..MOST_OF_ONE };
-        Budget { one, left: Mutex::new(one.times(TIMES)) }
+        let (left, moves) = (Mutex::new(one.times(TIMES)), Mutex::new(MOST_MOVES));
+        Budget { one, left, moves, overrun: OnceLock::new() }
+    }
+
+    /// Takes so many moves of elements away, if there are so many left. What is refused
+    /// leaves them to smaller borders.
+    pub fn spend_moves(&self, moves: usize) -> bool {
+        let mut left = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
+        let rest = left.checked_sub(moves);
+        rest.map(|rest| *left = rest).is_some()
+    }
+
+    /// Notes that the engine did not end with `what`: the run has no result then.
+    pub fn overran(&self, what: impl FnOnce() -> String) {
+        self.overrun.get_or_init(what);
+    }
+
+    /// The first thing that the engine did not end with.
+    pub fn overrun(&self) -> Option<&str> {
+        self.overrun.get().map(String::as_str)
     }
 
     /// Whether one constant may take `effort`.

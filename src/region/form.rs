@@ -10,11 +10,15 @@
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::read::{Map, Reader, Reading};
-use super::{Kind, NearMiss, NotLinear, Part, Readings, Reason, Region, kind_of, nodes_of, steps};
+use super::{
+    Kind, NearMiss, NotLinear, Part, Readings, Reason, Region, are_of_one_rank, kind_of, nodes_of,
+    steps,
+};
 use crate::affine::{Geometry, Work};
 use crate::onnx::graph::{NodeId, ValueId};
 use crate::onnx::ids::{IdMap, IdSet, Table};
@@ -33,6 +37,13 @@ const MAX_REPEATED: usize = 256;
 /// Tensors on a residual path, or inputs of an operator; in real networks there are some
 /// dozens.
 const MAX_PATH: usize = 512;
+
+const TOO_DEEP: Reason = Reason::Limit("operations are followed over 24 others in a row");
+
+const TOO_MANY_TERMS: Reason = Reason::Limit("sums of more than 64 terms are not entered");
+
+const TOO_OFTEN: Reason =
+    Reason::Limit("no more than 256 nodes are computed again whose results others need too");
 
 /// What something costs at run time, per output position. Negative: it saves that.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -118,6 +129,8 @@ pub struct Walk<'r, 'g, 'm> {
     /// Live uses of a tensor under any of its names.
     uses: Table<ValueId, usize>,
     near_misses: Vec<(ValueId, NearMiss)>,
+    /// Limits that were met on the way to the form that is being made.
+    limits: RefCell<Vec<Reason>>,
 }
 
 impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
@@ -130,6 +143,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             forms: Table::default(),
             uses: Table::default(),
             near_misses: Vec::new(),
+            limits: RefCell::default(),
         };
         walk.count_uses();
         for (id, node) in reader.graph.nodes() {
@@ -144,8 +158,19 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
                 _ => continue,
             };
             walk.forms.insert(output, form);
+            for limit in walk.limits.take() {
+                walk.miss(output, limit);
+            }
         }
         walk
+    }
+
+    /// Notes that `limit` is met by the form that is being made.
+    fn meet(&self, limit: Reason) {
+        let mut limits = self.limits.borrow_mut();
+        if !limits.contains(&limit) {
+            limits.push(limit);
+        }
     }
 
     /// The regions, none of which ends in a tensor of `left_alone`.
@@ -177,7 +202,18 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             graph.value(*value).producer.is_none_or(|producer| !inside.contains(producer))
                 || outputs.contains(*value)
         };
+        // A limit is met by all that lies behind the first one that meets it.
+        let mut limits = Vec::new();
+        let is_first = |(_, miss): &&(ValueId, NearMiss)| match &miss.reason {
+            limit @ Reason::Limit(_) => {
+                let is_new = !limits.contains(limit);
+                limits.extend(is_new.then(|| limit.clone()));
+                is_new
+            }
+            _ => true,
+        };
         let near_misses = self.near_misses.iter().filter(|(value, _)| missed(value));
+        let near_misses = near_misses.filter(is_first);
         let near_misses = near_misses.map(|(_, near_miss)| near_miss.clone()).collect();
         Found { regions, near_misses }
     }
@@ -266,6 +302,13 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         if form.terms.len() < 2 || !pointwise || !self.dies(nearest) {
             return None;
         }
+        let weighted = |term: &Term| {
+            term.iter().find(|at| at.part.kind == Kind::Weighted).map(|at| at.part.map.clone())
+        };
+        let maps = form.terms.iter().map(weighted).collect::<Option<Vec<Geometry>>>()?;
+        if !are_of_one_rank(maps.iter()) {
+            return None;
+        }
         let scaled = |term: &Term| {
             let anchors = term.iter().filter(|anchor| anchor.part.kind == Kind::Weighted);
             let anchors: Term = anchors
@@ -287,6 +330,9 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         else {
             return term.into();
         };
+        if behind.len() > MAX_ANCHORS {
+            self.meet(TOO_DEEP);
+        }
         let dies = self.dies(&nearest);
         let replaced = behind.get(best(behind)).map(Anchor::net).unwrap_or_default();
         for anchor in behind.iter().take(MAX_ANCHORS) {
@@ -302,6 +348,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             let again = if dies { anchor.repeated } else { anchor.nodes };
             let repeated = nearest.repeated.saturating_add(again);
             if repeated > MAX_REPEATED {
+                self.meet(TOO_OFTEN);
                 continue;
             }
             term.push(Anchor {
@@ -337,9 +384,13 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             let several = self.forms.get(root).filter(|form| form.terms.len() > 1);
             let terms = match several {
                 // A nested sum that nobody else needs is part of this one.
-                Some(form) if self.dies(&plain) && once() && sum.has_room_for(form) => {
-                    form.terms.clone()
-                }
+                Some(form) if self.dies(&plain) && once() => match sum.has_room_for(form) {
+                    true => form.terms.clone(),
+                    false => {
+                        self.meet(TOO_MANY_TERMS);
+                        vec![self.anchors_from(plain)]
+                    }
+                },
                 _ => vec![self.anchors_from(plain)],
             };
             sum.begin_operand();
@@ -579,7 +630,8 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         roots.sort_unstable();
         roots.dedup();
         let nearly = !matches!(why, NotLinear::Operator(_) | NotLinear::Foreign(_));
-        if roots.len() < count || (nearly && count > 0) {
+        let is_beyond = matches!(why, NotLinear::Limit(_));
+        if roots.len() < count || (nearly && count > 0) || is_beyond {
             let node = graph.node(id).label().to_owned();
             self.miss(output, Reason::NotLinear { node, why: why.clone() });
         }

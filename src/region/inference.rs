@@ -1,12 +1,41 @@
 //! Nodes that were exported in training mode, and what they are in a deploy graph:
 //! a batch norm uses its running statistics, a dropout drops nothing.
+//!
+//! That is what such a file means where training left statistics in it. It is not where
+//! they are placeholders (an instance norm may be written as a norm in training mode), and
+//! not where the norm's input is the same for every input of the model: weights that are
+//! standardized by a norm keep the statistics that they have.
 
+use super::dependence::Dependence;
 use super::read::Reader;
 use super::{NearMiss, NotLinear, Reason};
 use crate::onnx::build;
 use crate::onnx::graph::{Node, NodeId};
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::NodeProto;
+use crate::onnx::training::{self, Mode};
+
+/// Which nodes in training mode become their inference form.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TrainingMode {
+    /// Dropouts, and norms of what depends on an input, with stored statistics that are no
+    /// placeholders.
+    #[default]
+    Auto,
+    /// Those whose statistics are placeholders, too.
+    Convert,
+    /// None.
+    Keep,
+}
+
+/// What decides about the nodes in training mode of one graph.
+#[derive(Debug)]
+pub struct Training<'d> {
+    /// What was asked for.
+    pub asked: TrainingMode,
+    /// What depends on an input.
+    pub dependence: &'d Dependence,
+}
 
 /// Nodes of one graph that are in training mode.
 #[derive(Debug, Default)]
@@ -25,6 +54,10 @@ impl Inferred {
     pub fn find(reader: &Reader) -> Result<Self, Invalid> {
         let mut inferred = Inferred::default();
         for (id, node) in reader.graph.nodes().filter(|&(id, _)| reader.graph.is_live(id)) {
+            // What is constant is no near miss: it is computed as it stands.
+            if node.output().is_some_and(|output| reader.constants.contains(output)) {
+                continue;
+            }
             match inference_form(reader, node)? {
                 None => {}
                 Some(Ok(form)) => inferred.forms.push((id, form)),
@@ -48,32 +81,80 @@ pub fn inference_form(
     node: &Node,
 ) -> Result<Option<Result<NodeProto, NotLinear>>, Invalid> {
     let opset = reader.graph.model.opset;
-    Ok(match trains(reader, node, opset)? {
-        Ok(false) => None,
-        Ok(true) if reader.yields_more(node) => {
-            Some(Err(NotLinear::Unrepresentable("its training outputs are used")))
+    match training::mode(&node.proto, opset) {
+        Mode::Evaluates => return Ok(None),
+        Mode::Trains => {}
+        Mode::GivenBy(_) => {
+            let Some(mode) = node.input(2) else { return Ok(None) };
+            match reader.constants.integers(mode)?.as_deref() {
+                Some([0]) => return Ok(None),
+                Some(_) => {}
+                None => return Ok(Some(Err(reader.not_constant(mode)))),
+            }
         }
-        Ok(true) => Some(Ok(at_inference(node, opset))),
-        Err(why) => Some(Err(why)),
-    })
+    }
+    let is_norm = node.proto.op_type() == "BatchNormalization";
+    Ok(Some(match why_it_trains(reader, node, is_norm)? {
+        Some(why) => Err(why),
+        None => Ok(at_inference(node, opset)),
+    }))
 }
 
-/// Whether `node` is in training mode; or why that is not known.
-fn trains(reader: &Reader, node: &Node, opset: i64) -> Result<Result<bool, NotLinear>, Invalid> {
-    Ok(Ok(match (node.standard_op(), opset) {
-        (Some("BatchNormalization" | "Dropout"), ..7) => node.int("is_test", 0) == 0,
-        (Some("BatchNormalization"), 14..) => node.int("training_mode", 0) != 0,
-        // Before there was `training_mode`, further outputs meant training.
-        (Some("BatchNormalization"), _) => node.outputs.iter().skip(1).any(Option::is_some),
-        (Some("Dropout"), _) => match node.input(2) {
-            None => false,
-            Some(mode) => match reader.constants.integers(mode)? {
-                Some(mode) => mode != [0],
-                None => return Ok(Err(reader.not_constant(mode))),
-            },
-        },
-        _ => false,
-    }))
+/// Why `node`, which is in training mode, stays so; `None` if it becomes its inference form.
+fn why_it_trains(
+    reader: &Reader,
+    node: &Node,
+    is_norm: bool,
+) -> Result<Option<NotLinear>, Invalid> {
+    let Training { asked, dependence } = reader.training;
+    let varies = node.input(0).is_some_and(|input| dependence.contains(input));
+    if is_norm && !varies {
+        return Ok(Some(NotLinear::Training(
+            "its input is the same for every input of the model, and so are its statistics",
+        )));
+    }
+    if reader.yields_more(node) {
+        return Ok(Some(NotLinear::Unrepresentable("its training outputs are used")));
+    }
+    if asked == TrainingMode::Keep {
+        return Ok(Some(NotLinear::Training("--training-mode keep")));
+    }
+    if !is_norm {
+        return Ok(None);
+    }
+    let (mean, variance) = match (statistic(reader, node, 3)?, statistic(reader, node, 4)?) {
+        (Ok(mean), Ok(variance)) => (mean, variance),
+        (Err(why), _) | (_, Err(why)) => return Ok(Some(why)),
+    };
+    let is_finite = |value: &f64| value.is_finite();
+    if !mean.iter().all(is_finite)
+        || !variance.iter().all(|value| is_finite(value) && *value >= 0.0)
+    {
+        return Ok(Some(NotLinear::Training(
+            "its stored statistics are none: not finite, or below 0",
+        )));
+    }
+    let are_placeholders =
+        mean.iter().all(|&mean| mean == 0.0) && variance.iter().all(|&variance| variance == 1.0);
+    Ok((are_placeholders && asked == TrainingMode::Auto).then_some(NotLinear::Training(
+        "its stored means are all 0 and its variances all 1, as before any training \
+         (--training-mode convert uses them all the same)",
+    )))
+}
+
+/// A stored statistic of a norm; or why it is none.
+fn statistic(
+    reader: &Reader,
+    node: &Node,
+    index: usize,
+) -> Result<Result<Vec<f64>, NotLinear>, Invalid> {
+    let Some(id) = node.input(index) else {
+        return Ok(Err(NotLinear::Malformed("a statistic is missing")));
+    };
+    let floats = reader.constants.floats(id)?;
+    Ok(floats
+        .map(|(values, _)| values.into_iter().collect())
+        .ok_or_else(|| reader.not_constant(id)))
 }
 
 fn at_inference(node: &Node, opset: i64) -> NodeProto {

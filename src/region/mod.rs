@@ -1,23 +1,29 @@
 //! Linear regions: which part of the graph is one sum of convolutions.
 //!
-//! [`constant`] (which `effort` keeps within bounds) and [`sizes`] say what is known of tensors, [`read`] what a node
-//! computes (with `border` for what takes many nodes to write), [`inference`] what it
-//! would in a deploy graph, [`form`] decides where
-//! regions begin and end, and [`Region::evaluate`] computes a region's normal form
+//! [`constant`] (which `effort` keeps within bounds, and `evaluation` to what ONNX says),
+//! [`dependence`] and [`sizes`] (with `known`) say what is known of tensors, [`read`] what a
+//! node computes (with `border` for what takes many nodes to write), [`inference`] what it
+//! would in a deploy graph, [`form`] decides where regions begin and end, `fit` whether what
+//! comes out fits the model's type, and [`Region::evaluate`] computes a region's normal form
 //! `y = Σ L_t(r_t) + b`, on shapes or on weights. Knows the mathematics and the
 //! read-only graph; edits nothing and names no new tensor.
 
 mod border;
 pub mod constant;
+pub mod dependence;
 mod effort;
+mod evaluation;
+pub mod fit;
 pub mod form;
 pub mod inference;
+mod known;
 pub mod read;
 pub mod sizes;
 
 use std::collections::BTreeSet;
 
 use crate::affine::{Border, Geometry, Linear, Order, Refusal, Sense, Window};
+use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::graph::{NodeId, ValueId};
 use crate::onnx::ids::{IdMap, Table};
 use crate::onnx::model::Invalid;
@@ -38,6 +44,20 @@ pub enum NotLinear {
     /// Affine, but no convolution.
     #[error("{0}")]
     Unrepresentable(&'static str),
+    /// A node in training mode that is not converted.
+    #[error("it stays in training mode: {0}")]
+    Training(&'static str),
+    /// A limit of what is tried or followed; it is told by its name.
+    #[error("{0}")]
+    Limit(&'static str),
+    /// A weight or statistic that is computed from constants, beyond a limit.
+    #[error("`{tensor}` is computed from constants, and not evaluated: {limit}")]
+    Beyond {
+        /// The weight or statistic.
+        tensor: String,
+        /// What is met.
+        limit: &'static str,
+    },
     /// A weight or statistic that is computed at run time.
     #[error("`{0}` is not constant")]
     NotConstant(String),
@@ -51,6 +71,14 @@ pub enum NotLinear {
         what: String,
         /// How the user can fix it.
         remedy: String,
+    },
+    /// Something depends on a size that is not inferred, because a limit is met.
+    #[error("{what} is not inferred: {limit}")]
+    NotInferred {
+        /// The size, and what depends on it.
+        what: String,
+        /// What is met.
+        limit: &'static str,
     },
     /// A constant that varies along other axes than the channels.
     #[error("constant `{constant}` of shape {dims:?} is not one number per channel")]
@@ -103,11 +131,20 @@ pub enum Reason {
         /// Weights of the result.
         after: f64,
     },
+    /// It would be right for other sizes only.
+    #[error("it could be merged only where {0}")]
+    OutOfRange(String),
     /// Merging it would not free it.
     #[error(
         "branch `{0}` is read elsewhere too and must be kept, so merging it would cost more than it saves"
     )]
     ReadElsewhere(String),
+    /// The fused weights would not be what they are in the model's type.
+    #[error(transparent)]
+    Unfit(#[from] fit::Unfit),
+    /// More than is followed or tried; the limit by its name.
+    #[error("{0}")]
+    Limit(&'static str),
     /// The fused weights could not be computed or proved.
     #[error("{0}")]
     Unproved(String),
@@ -131,6 +168,8 @@ pub struct NearMiss {
 /// All nodes of a graph, read.
 pub struct Readings {
     readings: Table<NodeId, Reading>,
+    /// Of those that are not right for every input.
+    validity: IdMap<NodeId, Validity>,
     sources: Table<ValueId, ValueId>,
 }
 
@@ -141,20 +180,28 @@ impl Readings {
     /// If a stored tensor is malformed.
     pub fn of(reader: &Reader) -> Result<Self, Invalid> {
         let mut readings = Table::of(reader.graph.node_count());
-        let mut sources = Table::default();
+        let (mut sources, mut validity) = (Table::default(), IdMap::default());
         for (id, node) in reader.graph.nodes().filter(|&(id, _)| reader.graph.is_live(id)) {
-            let reading = reader.read(node)?;
+            let (reading, valid) = reader.read(node)?;
+            if !valid.is_everywhere() {
+                validity.insert(id, valid);
+            }
             if let (Reading::Alias(of), Some(output)) = (&reading, node.output()) {
                 sources.insert(output, sources.get(*of).copied().unwrap_or(*of));
             }
             readings.insert(id, reading);
         }
-        Ok(Readings { readings, sources })
+        Ok(Readings { readings, validity, sources })
     }
 
     /// What node `id` computes; `None` if nothing needs it.
     pub fn get(&self, id: NodeId) -> Option<&Reading> {
         self.readings.get(id)
+    }
+
+    /// For which inputs node `id` was read rightly; `None` if for all.
+    pub fn validity(&self, id: NodeId) -> Option<&Validity> {
+        self.validity.get(&id)
     }
 
     /// The tensor that `id` is just another name of.
@@ -324,19 +371,58 @@ pub fn kind_of(map: &Map) -> Kind {
     }
 }
 
-/// Adds `part` to a sum, merging it with all parts that it can be merged with.
-pub fn insert<L: Linear>(parts: &mut Vec<Part<L>>, mut part: Part<L>, reader: &Reader) {
+/// Whether the terms of a sum all have so many axes: kernels tell, and what is as wide as
+/// the identity does not. Else one is broadcast onto the other, from the last axis on, and
+/// the channels of one are not those of the other: of `[1, 4, 6, 6] + [4, 4]`, axis 1 is the
+/// height of what the second one adds.
+pub fn are_of_one_rank<'g>(mut terms: impl Iterator<Item = &'g Geometry>) -> bool {
+    let is_known = |term: &&Geometry| !term.windows.is_empty() || term.sense == Sense::Product;
+    let Some(first) = terms.next().filter(is_known) else { return false };
+    terms.all(|term| is_known(&term) && term.rank() == first.rank())
+}
+
+/// Adds `part` to a sum, merging it with all parts that it can be merged with; where that is
+/// right for some sizes only, `valid` is narrowed.
+fn insert<L: Linear>(
+    parts: &mut Vec<Part<L>>,
+    mut part: Part<L>,
+    reader: &Reader,
+    valid: &mut Validity,
+) {
     let merges = |other: &Part<L>, part: &Part<L>| {
         other.root == part.root && other.shape().merged(&part.shape(), reader).is_ok()
     };
     // Decided on shapes, so that a kernel which grows by thousands is never copied.
     while let Some(index) = parts.iter().position(|other| merges(other, &part)) {
-        part = match parts.remove(index).sum(&part, reader) {
+        let other = parts.remove(index);
+        require_equal_counts(other.root, other.map.geometry(), part.map.geometry(), reader, valid);
+        part = match other.sum(&part, reader) {
             Ok(sum) => sum,
             Err(_) => unreachable!("shapes alone decide"),
         };
     }
     parts.push(part);
+}
+
+/// Windows of other slack give as many outputs, ⌊(n + slack)/stride⌋ + 1, for sizes n of some
+/// remainders only: that which `root` is known to have.
+fn require_equal_counts(
+    root: ValueId,
+    one: &Geometry,
+    other: &Geometry,
+    reader: &Reader,
+    valid: &mut Validity,
+) {
+    for axis in 0..one.windows.len().max(other.windows.len()) {
+        let (window, slack) = (one.window(axis), other.window(axis).slack);
+        let along = one.input.axis(axis.saturating_add(2));
+        let known = || reader.sizes.shape(root).get(along).copied().flatten();
+        if let Some(size) = (window.slack != slack).then(known).flatten() {
+            let (remainder, modulus) = (size.rem_euclid(window.stride.max(1)), window.stride);
+            let sizes = SizeSet::Congruent { remainder, modulus };
+            valid.require(root, Property::Size(along, sizes));
+        }
+    }
 }
 
 /// Nodes between `id` and the tensors that it was read as a map or sum of, which were
@@ -395,8 +481,8 @@ impl Region {
         Region { output, cuts, nodes: nodes.into_iter().collect(), steps }
     }
 
-    /// The region's normal form: one part per root and window. `lift` makes a map
-    /// of what a node was read as.
+    /// The region's normal form: one part per root and window; and for which inputs it is
+    /// right. `lift` makes a map of what a node was read as.
     ///
     /// # Errors
     /// What `lift` returns, or that maps do not compose.
@@ -406,7 +492,11 @@ impl Region {
         reader: &Reader,
         identity: &L,
         lift: impl Fn(&Map) -> Result<L, E>,
-    ) -> Result<Vec<Part<L>>, E> {
+    ) -> Result<(Vec<Part<L>>, Validity), E> {
+        let mut valid = Validity::default();
+        for &id in &self.nodes {
+            readings.validity(id).into_iter().for_each(|own| valid.intersect(own));
+        }
         let mut forms: IdMap<ValueId, Vec<Part<L>>> = IdMap::default();
         let mut uses: IdMap<ValueId, usize> = IdMap::default();
         let graph = reader.graph;
@@ -440,13 +530,18 @@ impl Region {
             let form = match readings.get(id) {
                 Some(Reading::Map(input, map)) => {
                     let (lifted, kind) = (lift(map)?, kind_of(map));
+                    let operand = take(&mut forms, *input);
+                    let geometries = operand.iter().map(|part| part.map.geometry());
+                    if operand.len() > 1 && !are_of_one_rank(geometries) {
+                        return Err(Refusal::Ranks.into());
+                    }
                     let bare = lifted.clone().unshifted();
                     // The shift counts once, however many parts there are.
                     let mut lifted = Some(lifted);
                     let apply = |part: &Part<L>| {
                         part.mapped(&lifted.take().unwrap_or_else(|| bare.clone()), kind)
                     };
-                    take(&mut forms, *input).iter().map(apply).collect::<Result<_, _>>()?
+                    operand.iter().map(apply).collect::<Result<_, _>>()?
                 }
                 Some(Reading::Sum(operands)) => {
                     let mut parts = Vec::new();
@@ -457,7 +552,8 @@ impl Region {
                             continue;
                         }
                         for part in operand_parts {
-                            insert(&mut parts, if minus { part.negated() } else { part }, reader);
+                            let part = if minus { part.negated() } else { part };
+                            insert(&mut parts, part, reader, &mut valid);
                         }
                     }
                     parts
@@ -466,6 +562,6 @@ impl Region {
             };
             forms.insert(output, form);
         }
-        Ok(forms.remove(&self.output).unwrap_or_default())
+        Ok((forms.remove(&self.output).unwrap_or_default(), valid))
     }
 }

@@ -6,12 +6,13 @@
 use super::NotLinear;
 use super::border::{Bordered, bordered};
 use super::constant::Constants;
-use super::inference::inference_form;
+use super::inference::{Training, inference_form};
 use super::sizes::{MAX_RANK, Sizes, transposition};
 use crate::affine::{
     Affine, Border, Channels, Geometry, Linear, Order, Sense, Window, Work, batch_norm,
 };
 use crate::engine::InputShapes;
+use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::graph::{Graph, Node, ValueId};
 use crate::onnx::model::Invalid;
 use crate::onnx::tensor::Float;
@@ -211,6 +212,8 @@ pub struct Reader<'g, 'm> {
     pub constants: &'g Constants<'g, 'm>,
     /// The sizes of its tensors.
     pub sizes: Sizes<'g, 'm>,
+    /// What its nodes in training mode are read as.
+    pub training: Training<'g>,
 }
 
 pub(super) type Read<T> = Result<Result<T, NotLinear>, Invalid>;
@@ -231,15 +234,22 @@ impl<'g, 'm> Reader<'g, 'm> {
         graph: &'g Graph<'m>,
         constants: &'g Constants<'g, 'm>,
         inputs: &'g InputShapes,
+        training: Training<'g>,
     ) -> Self {
-        Reader { graph, constants, sizes: Sizes::new(graph, constants, inputs) }
+        Reader { graph, constants, sizes: Sizes::new(graph, constants, inputs), training }
     }
 
-    /// Reads one node.
+    /// Reads one node, and tells for which inputs the reading is right.
     ///
     /// # Errors
     /// If a stored tensor that it needs is malformed.
-    pub fn read(&self, node: &Node) -> Result<Reading, Invalid> {
+    pub fn read(&self, node: &Node) -> Result<(Reading, Validity), Invalid> {
+        let mut valid = Validity::default();
+        let reading = self.reading(node, &mut valid)?;
+        Ok((reading, valid))
+    }
+
+    fn reading(&self, node: &Node, valid: &mut Validity) -> Result<Reading, Invalid> {
         let opaque = || NotLinear::Operator(node.proto.op_type().to_owned());
         let Some(op) = node.standard_op() else {
             return Ok(Reading::Opaque(NotLinear::Foreign(format!(
@@ -259,30 +269,33 @@ impl<'g, 'm> Reader<'g, 'm> {
             return Ok(Reading::Opaque(opaque()));
         }
         let reading = match op {
-            "Conv" => self.conv(node, Sense::Gather)?,
-            "ConvTranspose" => self.conv(node, Sense::Scatter)?,
+            "Conv" => self.conv(node, Sense::Gather, valid)?,
+            "ConvTranspose" => self.conv(node, Sense::Scatter, valid)?,
             "Gemm" => self.gemm(node)?,
-            "MatMul" => self.matmul(node)?,
+            "MatMul" => self.matmul(node, valid)?,
             "BatchNormalization" => self.norm(node)?,
-            "Add" | "Sub" | "Mul" | "Div" => self.arithmetic(node, op)?,
+            "Add" | "Sub" | "Mul" | "Div" => self.arithmetic(node, op, valid)?,
             // With a constant that is no shift, it is a sum all the same.
-            "Sum" if node.inputs.len() == 2 => match self.arithmetic(node, "Add")? {
-                Err(_) => sum(node),
-                shift => shift,
+            "Sum" => match self.same_types(node, &(0..node.inputs.len()).collect::<Vec<_>>()) {
+                Err(why) => Err(why),
+                Ok(()) if node.inputs.len() == 2 => match self.arithmetic(node, "Add", valid)? {
+                    Err(_) => sum(node),
+                    shift => shift,
+                },
+                Ok(()) => sum(node),
             },
-            "Sum" => sum(node),
             "Neg" => of_input(node, uniform(-1.0, 0.0)),
-            "Pad" => self.pad(node)?,
-            "Slice" => self.slice(node)?,
-            "AveragePool" => self.average_pool(node)?,
-            "Concat" => self.concat(node)?,
-            "ScatterND" | "Transpose" => match bordered(self, node)? {
-                Ok(Some(border)) => self.bordered(border)?,
-                Ok(None) if op == "Transpose" => self.transpose(node),
+            "Pad" => self.pad(node, valid)?,
+            "Slice" => self.slice(node, valid)?,
+            "AveragePool" => self.average_pool(node, valid)?,
+            "Concat" => self.concat(node, valid)?,
+            "ScatterND" | "Transpose" => match bordered(self, node, valid)? {
+                Ok(Some(border)) => self.bordered(border, valid)?,
+                Ok(None) if op == "Transpose" => self.transpose(node, valid),
                 Ok(None) => Err(opaque()),
                 Err(reason) => Err(reason),
             },
-            "ReduceSum" => self.stacked(node)?,
+            "ReduceSum" => self.stacked(node, valid)?,
             "Identity" => alias(node),
             "Dropout" if self.yields_more(node) => {
                 Err(NotLinear::Unrepresentable("its mask is used"))
@@ -303,7 +316,7 @@ impl<'g, 'm> Reader<'g, 'm> {
     }
 
     /// Conv and ConvTranspose (opset 1 to 22).
-    fn conv(&self, node: &Node, sense: Sense) -> Read<Reading> {
+    fn conv(&self, node: &Node, sense: Sense, valid: &mut Validity) -> Read<Reading> {
         let (Some(input), Some(kernel)) = (node.input(0), node.input(1)) else {
             return Ok(Err(NotLinear::Malformed("its input or kernel is missing")));
         };
@@ -314,6 +327,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let (Some(float), [first, width, taps @ ..]) = (float, dims.as_slice()) else {
             return Ok(Err(NotLinear::Malformed("its kernel is not a float tensor [O, C, k…]")));
         };
+        known!(self.same_types(node, &[0, 1, 2]));
         let groups = usize::try_from(node.int("group", 1)).unwrap_or(0);
         if first.checked_rem(groups) != Some(0) || dims.contains(&0) {
             return Ok(Err(NotLinear::Malformed("its groups do not divide its channels")));
@@ -331,7 +345,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let (windows, outputs, inputs, layout) = match sense {
             Sense::Scatter => (scattered_windows(node, &taps), second, *first, Layout::InputsFirst),
             Sense::Gather | Sense::Product => {
-                (self.windows(node, input, &taps), *first, second, Layout::OutputsFirst)
+                (self.windows(node, input, &taps, valid), *first, second, Layout::OutputsFirst)
             }
         };
         let windows = known!(windows);
@@ -365,6 +379,7 @@ impl<'g, 'm> Reader<'g, 'm> {
             _ => Layout::OutputsFirst,
         };
         let (float, [inputs, outputs]) = known!(self.matrix(weights, layout)?);
+        known!(self.same_types(node, &[0, 1, 2]));
         let bias = match node.input(2) {
             None => Vec::new(),
             Some(bias) => known!(self.row(bias, outputs)?),
@@ -379,7 +394,7 @@ impl<'g, 'm> Reader<'g, 'm> {
     }
 
     /// MatMul (opset 1 to 13) of a tensor `[N, …, C]` with a constant `[C, O]`.
-    fn matmul(&self, node: &Node) -> Read<Reading> {
+    fn matmul(&self, node: &Node, valid: &mut Validity) -> Read<Reading> {
         let opaque = || Ok(Err(NotLinear::Operator("MatMul".to_owned())));
         let (Some(input), Some(weights)) = (node.input(0), node.input(1)) else { return opaque() };
         // A product of two feature maps, as in attention, is not linear. What is written
@@ -390,7 +405,8 @@ impl<'g, 'm> Reader<'g, 'm> {
         }
         let layout = Layout::InputsFirst;
         let (float, [inputs, outputs]) = known!(self.matrix(weights, layout)?);
-        let rank = known!(self.sizes.rank(input));
+        known!(self.same_types(node, &[0, 1]));
+        let rank = known!(self.rank(input, valid));
         let Some(axes) = rank.checked_sub(2) else { return opaque() };
         let geometry = Geometry {
             channels: Some(Channels { inputs, outputs, groups: 1 }),
@@ -419,11 +435,11 @@ impl<'g, 'm> Reader<'g, 'm> {
     }
 
     /// AveragePool (opset 1 to 22): each tap weighs 1/(number of taps).
-    fn average_pool(&self, node: &Node) -> Read<Reading> {
+    fn average_pool(&self, node: &Node, valid: &mut Validity) -> Read<Reading> {
         let (Some(input), Some(taps)) = (node.input(0), node.ints("kernel_shape")) else {
             return Ok(Err(NotLinear::Malformed("its input or kernel_shape is missing")));
         };
-        let windows = known!(self.windows(node, input, taps));
+        let windows = known!(self.windows(node, input, taps, valid));
         let padded = windows.iter().any(|window| window.pads() != (0, 0));
         // At the border a mean over fewer taps has other weights.
         if padded && node.int("count_include_pad", 0) == 0 {
@@ -439,7 +455,13 @@ impl<'g, 'm> Reader<'g, 'm> {
     }
 
     /// The windows that a Conv's or pool's attributes describe.
-    fn windows(&self, node: &Node, input: ValueId, taps: &[i64]) -> Result<Vec<Window>, NotLinear> {
+    fn windows(
+        &self,
+        node: &Node,
+        input: ValueId,
+        taps: &[i64],
+        valid: &mut Validity,
+    ) -> Result<Vec<Window>, NotLinear> {
         let malformed = MALFORMED_WINDOWS;
         let strides = per_axis(node, "strides", taps.len(), 1)?;
         let dilations = per_axis(node, "dilations", taps.len(), 1)?;
@@ -461,8 +483,12 @@ impl<'g, 'm> Reader<'g, 'm> {
                     b"SAME_UPPER" | b"SAME_LOWER" => {
                         let extent =
                             taps.saturating_sub(1).saturating_mul(dilation).saturating_add(1);
-                        let total =
-                            self.same_padding(input, axis.saturating_add(2), stride, extent)?;
+                        let total = self.same_padding(
+                            input,
+                            axis.saturating_add(2),
+                            [stride, extent],
+                            valid,
+                        )?;
                         let small = total / 2;
                         let large = total.saturating_sub(small);
                         if auto_pad == b"SAME_UPPER" { (small, large) } else { (large, small) }
@@ -479,8 +505,8 @@ impl<'g, 'm> Reader<'g, 'm> {
         &self,
         input: ValueId,
         axis: usize,
-        stride: i64,
-        extent: i64,
+        [stride, extent]: [i64; 2],
+        valid: &mut Validity,
     ) -> Result<i64, NotLinear> {
         if stride == 1 {
             return Ok(extent.saturating_sub(1));
@@ -489,23 +515,38 @@ impl<'g, 'm> Reader<'g, 'm> {
         if stride < 1 {
             return Err(NotLinear::Malformed("a stride is not positive"));
         }
+        // Sizes of one remainder are padded alike.
+        let (remainder, modulus) = (size.rem_euclid(stride), stride);
+        valid.require(input, Property::Size(axis, SizeSet::Congruent { remainder, modulus }));
         // ⌈size/stride⌉ outputs, of which the last one's window begins here.
         let last = size.saturating_sub(1).div_euclid(stride).saturating_mul(stride);
         Ok(last.saturating_add(extent).saturating_sub(size).max(0))
     }
 
-    /// BatchNormalization (opset 7 to 15), with the running statistics: a deploy
-    /// graph has no batch to take them from.
+    /// BatchNormalization (opset 7 to 15) with the running statistics: at inference, or
+    /// where a deploy graph has it so.
     fn norm(&self, node: &Node) -> Read<Reading> {
         let (Some(input), Some(gamma)) = (node.input(0), node.input(1)) else {
             return Ok(Err(NotLinear::Malformed("its input or scale is missing")));
         };
+        if let Some(Err(why)) = inference_form(self, node)? {
+            return Ok(Err(why));
+        }
         if self.yields_more(node) {
             return Ok(Err(NotLinear::Unrepresentable("its training outputs are used")));
         }
         let Some(dims) = self.constants.dims(gamma)? else {
             return Ok(Err(self.not_constant(gamma)));
         };
+        // What belongs together: everything; the running statistics apart; γ and β, too.
+        let alike: &[&[usize]] = match self.graph.model.opset {
+            ..14 => &[&[0, 1, 2, 3, 4]],
+            14 => &[&[0, 1, 2], &[3, 4]],
+            _ => &[&[1, 2], &[3, 4]],
+        };
+        for alike in alike {
+            known!(self.same_types(node, alike));
+        }
         let channels = dims.first().copied().unwrap_or(0);
         let mut vectors = Vec::with_capacity(4);
         for index in 1..5 {
@@ -526,6 +567,19 @@ impl<'g, 'm> Reader<'g, 'm> {
         Ok(Ok(Reading::Map(input, Map::Diagonal { scale, shift, order: Order::CANONICAL })))
     }
 
+    /// Whether the inputs of `node` with these numbers are of one type, as its operator asks
+    /// for: no engine runs a float16 kernel on a float32 tensor, and there is no function
+    /// that such a node is. A type that is not known is that of the others, or the node
+    /// would be none.
+    fn same_types(&self, node: &Node, inputs: &[usize]) -> Result<(), NotLinear> {
+        let of_input = |&index: &usize| self.constants.element_type(node.input(index)?);
+        let mut known = inputs.iter().filter_map(of_input);
+        match known.next().is_some_and(|first| known.any(|other| other != first)) {
+            true => Err(NotLinear::Malformed("its inputs have different types")),
+            false => Ok(()),
+        }
+    }
+
     /// Whether anybody needs an output besides the first: a mask, batch statistics.
     pub(super) fn yields_more(&self, node: &Node) -> bool {
         node.outputs.iter().skip(1).flatten().any(|&extra| {
@@ -536,10 +590,11 @@ impl<'g, 'm> Reader<'g, 'm> {
 
     /// Add, Sub, Mul, Div (opset 1 to 14): sums of tensors, or a constant that scales
     /// or shifts.
-    fn arithmetic(&self, node: &Node, op: &str) -> Read<Reading> {
+    fn arithmetic(&self, node: &Node, op: &str, valid: &mut Validity) -> Read<Reading> {
         let (Some(left), Some(right)) = (node.input(0), node.input(1)) else {
             return Ok(Err(NotLinear::Malformed("an operand is missing")));
         };
+        known!(self.same_types(node, &[0, 1]));
         let subtracts = op == "Sub";
         let (tensor, constant, constant_first) =
             match (self.constants.contains(left), self.constants.contains(right)) {
@@ -560,7 +615,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         if self.constants.element_type(constant).and_then(Float::from_onnx).is_none() {
             return Ok(Err(NotLinear::Operator(op.to_owned())));
         }
-        let values = known!(self.per_channel(constant, tensor, node.broadcast_axis())?);
+        let values = known!(self.per_channel(constant, tensor, node.broadcast_axis(), valid)?);
         // (scale, shift) of one channel for its constant c.
         let rule = |c: f64| match (op, constant_first) {
             ("Add", _) => Some((1.0, c)),
@@ -591,7 +646,13 @@ impl<'g, 'm> Reader<'g, 'm> {
     /// The float constant `id` as one number per position along one axis of `tensor`:
     /// its channels, wherever they are. The constant's dimensions begin at `axis`, or
     /// end with the tensor's.
-    fn per_channel(&self, id: ValueId, tensor: ValueId, axis: Option<usize>) -> Read<PerChannel> {
+    fn per_channel(
+        &self,
+        id: ValueId,
+        tensor: ValueId,
+        axis: Option<usize>,
+        valid: &mut Validity,
+    ) -> Read<PerChannel> {
         let Some((values, _)) = self.constants.floats(id)? else {
             return Ok(Err(self.not_constant(id)));
         };
@@ -602,6 +663,9 @@ impl<'g, 'm> Reader<'g, 'm> {
         // A constant of more dimensions than the tensor would enlarge it.
         let fits = sizes.as_ref().map_or(dims.len() <= 2, |sizes| dims.len() <= sizes.len());
         if let ([value], true) = (values.as_slice(), fits) {
+            if let Some(sizes) = sizes.filter(|_| dims.len() > 1) {
+                valid.require(tensor, Property::Rank(sizes.len()));
+            }
             return Ok(Ok(PerChannel::Same(*value)));
         }
         let Some(sizes) = sizes else {
@@ -636,6 +700,8 @@ impl<'g, 'm> Reader<'g, 'm> {
                 name(tensor)
             ))),
             Some(size) if size == values.len() => {
+                valid.require(tensor, Property::Rank(sizes.len()));
+                valid.require(tensor, Property::Size(axis, SizeSet::Exactly(size as i64)));
                 Ok(PerChannel::Each(values, Order::with_channels_at(axis)))
             }
             Some(_) => Err(NotLinear::NotPerChannel { constant: name(id), dims }),
@@ -643,11 +709,11 @@ impl<'g, 'm> Reader<'g, 'm> {
     }
 
     /// Transpose (opset 1 to 25).
-    fn transpose(&self, node: &Node) -> Result<Reading, NotLinear> {
+    fn transpose(&self, node: &Node, valid: &mut Validity) -> Result<Reading, NotLinear> {
         let input = node.input(0).ok_or(NotLinear::Malformed("its input is missing"))?;
         let rank = match node.ints("perm") {
             Some(perm) => perm.len(),
-            None => self.sizes.rank(input)?,
+            None => self.rank(input, valid)?,
         };
         let axes = transposition(node, rank);
         let axes = axes.ok_or(NotLinear::Malformed("its perm is no permutation"))?;
@@ -686,7 +752,7 @@ impl<'g, 'm> Reader<'g, 'm> {
     }
 
     /// Pad (opset 2 to 25).
-    fn pad(&self, node: &Node) -> Read<Reading> {
+    fn pad(&self, node: &Node, valid: &mut Validity) -> Read<Reading> {
         let Some(input) = node.input(0) else {
             return Ok(Err(NotLinear::Malformed("its input is missing")));
         };
@@ -708,7 +774,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         };
         let pads = match (node.ints("pads"), node.input(1)) {
             (Some(pads), _) => pads.to_vec(),
-            (None, Some(pads)) => match self.sizes.integers(pads)? {
+            (None, Some(pads)) => match self.integers(pads, valid)? {
                 Some(values) => values,
                 None => return Ok(Err(self.not_constant(pads))),
             },
@@ -717,7 +783,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let (begins, ends) = pads.split_at(pads.len() / 2);
         let axes = match node.input(3) {
             None => (0..begins.len() as i64).collect(),
-            Some(axes) => match self.sizes.integers(axes)? {
+            Some(axes) => match self.integers(axes, valid)? {
                 Some(axes) => axes,
                 None => return Ok(Err(self.not_constant(axes))),
             },
@@ -726,11 +792,11 @@ impl<'g, 'm> Reader<'g, 'm> {
         if axes.len() != pairs.len() || begins.len() != ends.len() {
             return Ok(Err(NotLinear::Malformed("its pads do not fit its axes")));
         }
-        let axes = known!(self.axes_from_front(input, &axes));
-        let map = known!(self.frame(input, &axes, &pairs, border));
+        let axes = known!(self.axes_from_front(input, &axes, valid));
+        let map = known!(self.frame(input, &axes, &pairs, border, valid));
         match map {
             Map::Filter { windows, order, .. } if value != 0.0 && order.is_canonical() => {
-                self.bordered(Bordered { input, windows, values: vec![value] })
+                self.bordered(Bordered { input, windows, values: vec![value] }, valid)
             }
             _ if value != 0.0 => {
                 Ok(Err(NotLinear::Unrepresentable("it pads with a constant other than zero")))
@@ -740,15 +806,21 @@ impl<'g, 'm> Reader<'g, 'm> {
     }
 
     /// Slice (opset 1 to 13) with step 1.
-    fn slice(&self, node: &Node) -> Read<Reading> {
+    fn slice(&self, node: &Node, valid: &mut Validity) -> Read<Reading> {
         let Some(input) = node.input(0) else {
             return Ok(Err(NotLinear::Malformed("its input is missing")));
         };
-        let cuts = known!(self.cuts(node, input)?);
+        let cuts = known!(self.cuts(node, input, valid)?);
         let mut axes = Vec::with_capacity(cuts.len());
         let mut crops = Vec::with_capacity(cuts.len());
         for Cut { axis, start, end } in cuts {
-            let size = || self.sizes.size(input, axis);
+            // An end that is counted from the other side is one for this size only.
+            let mut size = || {
+                let size = self.sizes.size(input, axis)?;
+                self.is_provable_at_its_size(input)?;
+                valid.require(input, Property::Size(axis, SizeSet::Exactly(size)));
+                Ok(size)
+            };
             let begin = if start < 0 {
                 known!(size()).saturating_add(start.max(-LARGE)).max(0)
             } else {
@@ -762,18 +834,31 @@ impl<'g, 'm> Reader<'g, 'm> {
             axes.push(axis);
             crops.push((begin.min(LARGE).saturating_neg(), rest.saturating_neg()));
         }
-        let map = self.frame(input, &axes, &crops, Border::Zero);
+        let map = self.frame(input, &axes, &crops, Border::Zero, valid);
         Ok(map.map(|map| Reading::Map(input, map)))
     }
 
+    /// Whether `tensor` is small enough for a proof at the size that it has.
+    fn is_provable_at_its_size(&self, tensor: ValueId) -> Result<(), NotLinear> {
+        let sizes = self.sizes.shape(tensor).iter().flatten();
+        let elements = sizes.fold(1i64, |all, &size| all.saturating_mul(size));
+        match elements > MOST_ELEMENTS {
+            true => Err(NotLinear::Limit(
+                "it cuts a tensor of more than 2²³ elements at a fixed place: proofs take no \
+                 larger ones",
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// What a Slice leaves of `input`.
-    fn cuts(&self, node: &Node, input: ValueId) -> Read<Vec<Cut>> {
+    fn cuts(&self, node: &Node, input: ValueId, valid: &mut Validity) -> Read<Vec<Cut>> {
         let mut lists = Vec::with_capacity(4);
         for (index, name) in [(1, "starts"), (2, "ends"), (3, "axes"), (4, "steps")] {
             lists.push(match (node.ints(name), node.input(index)) {
                 (Some(values), _) => Some(values.to_vec()),
                 (None, None) => None,
-                (None, Some(list)) => match self.sizes.integers(list)? {
+                (None, Some(list)) => match self.integers(list, valid)? {
                     Some(values) => Some(values),
                     None => return Ok(Err(self.not_constant(list))),
                 },
@@ -789,24 +874,24 @@ impl<'g, 'm> Reader<'g, 'm> {
         if starts.len() != ends.len() || axes.len() != starts.len() {
             return Ok(Err(NotLinear::Malformed("its starts, ends and axes do not fit")));
         }
-        let axes = known!(self.axes_from_front(input, &axes));
+        let axes = known!(self.axes_from_front(input, &axes, valid));
         let cuts = axes.into_iter().zip(starts).zip(ends);
         Ok(Ok(cuts.map(|((axis, &start), &end)| Cut { axis, start, end }).collect()))
     }
 
     /// Concat (opset 4 to 13) of a tensor with its own ends: circular padding.
-    fn concat(&self, node: &Node) -> Read<Reading> {
+    fn concat(&self, node: &Node, valid: &mut Validity) -> Read<Reading> {
         let opaque = NotLinear::Operator("Concat".to_owned());
         let operands: Vec<ValueId> = node.inputs.iter().copied().flatten().collect();
         if let [only] = operands.as_slice() {
             return Ok(Ok(Reading::Alias(*only)));
         }
         let Some((input, slices)) = self.around(&operands) else { return Ok(Err(opaque)) };
-        let axes = known!(self.axes_from_front(input, &[node.int("axis", 0)]));
+        let axes = known!(self.axes_from_front(input, &[node.int("axis", 0)], valid));
         let [axis] = axes.as_slice() else { return Ok(Err(opaque)) };
         let mut pads = (0, 0);
         for (slice, is_before) in slices {
-            let cuts = known!(self.cuts(slice, input)?);
+            let cuts = known!(self.cuts(slice, input, valid)?);
             match (cuts.as_slice(), is_before) {
                 (&[Cut { axis: on, start, end: TO_THE_END.. }], true)
                     if on == *axis && (-LARGE..0).contains(&start) =>
@@ -826,7 +911,8 @@ impl<'g, 'm> Reader<'g, 'm> {
         if size.is_some_and(|size| size < pads.0.max(pads.1)) {
             return Ok(Err(opaque));
         }
-        let map = self.frame(input, &[*axis], &[pads], Border::Wrap);
+        valid.require(input, Property::Size(*axis, SizeSet::AtLeast(pads.0.max(pads.1))));
+        let map = self.frame(input, &[*axis], &[pads], Border::Wrap, valid);
         Ok(map.map(|map| Reading::Map(input, map)))
     }
 
@@ -852,10 +938,17 @@ impl<'g, 'm> Reader<'g, 'm> {
     }
 
     /// Axes counted from the front; those of a tensor of unknown rank must be already.
-    fn axes_from_front(&self, tensor: ValueId, axes: &[i64]) -> Result<Vec<usize>, NotLinear> {
+    fn axes_from_front(
+        &self,
+        tensor: ValueId,
+        axes: &[i64],
+        valid: &mut Validity,
+    ) -> Result<Vec<usize>, NotLinear> {
         let from_front = |&axis: &i64| {
-            let axis =
-                if axis < 0 { axis.saturating_add(self.sizes.rank(tensor)? as i64) } else { axis };
+            let axis = match axis {
+                ..0 => axis.saturating_add(self.rank(tensor, valid)? as i64),
+                _ => axis,
+            };
             usize::try_from(axis).map_err(|_| NotLinear::Malformed("it has no such axis"))
         };
         axes.iter().map(from_front).collect()
@@ -868,6 +961,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         axes: &[usize],
         pads: &[(i64, i64)],
         border: Border,
+        valid: &mut Validity,
     ) -> Result<Map, NotLinear> {
         let framed = axes.iter().zip(pads).filter(|&(_, &pads)| pads != (0, 0));
         let framed: Vec<(usize, (i64, i64))> = framed.map(|(&axis, &pads)| (axis, pads)).collect();
@@ -876,7 +970,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let order = match touched(1) {
             false => Order::CANONICAL,
             true => {
-                let channels = (1..self.sizes.rank(input)?).rev().find(|&axis| !touched(axis));
+                let channels = (1..self.rank(input, valid)?).rev().find(|&axis| !touched(axis));
                 Order::with_channels_at(channels.unwrap_or(0))
             }
         };
@@ -899,7 +993,7 @@ impl<'g, 'm> Reader<'g, 'm> {
     }
 
     /// A border of numbers, which the operation before it gives there, or zeros.
-    fn bordered(&self, border: Bordered) -> Read<Reading> {
+    fn bordered(&self, border: Bordered, valid: &mut Validity) -> Read<Reading> {
         let Bordered { input, windows, values } = border;
         let order = Order::CANONICAL;
         let frame = Map::Filter { windows: windows.clone(), order, weight: 1.0, shift: 0.0 };
@@ -908,7 +1002,9 @@ impl<'g, 'm> Reader<'g, 'm> {
         }
         let differs = "its border is filled with other values than the operation before it gives";
         let differs = Ok(Err(NotLinear::Unrepresentable(differs)));
-        let Some((operand, map, inner)) = self.shifting(input)? else { return differs };
+        let Some((operand, map, inner)) = known!(self.shifting(input, valid)?) else {
+            return differs;
+        };
         let shift = map.shift();
         let at = |shifts: &[f64], channel: usize| {
             if shifts.len() == 1 { shifts.first() } else { shifts.get(channel) }.copied()
@@ -916,9 +1012,9 @@ impl<'g, 'm> Reader<'g, 'm> {
         let channels = shift.len().max(values.len());
         let pairs = (0..channels).map(|channel| Some((at(shift, channel)?, at(&values, channel)?)));
         let Some(pairs) = pairs.collect::<Option<Vec<_>>>() else { return differs };
-        let largest =
-            pairs.iter().fold(0.0, |largest: f64, (a, b)| largest.max(a.abs()).max(b.abs()));
-        if pairs.iter().any(|(a, b)| (a - b).abs() > BORDER_TOLERANCE * largest) {
+        // Channel by channel: beside a bias of 1e6, one of 0.01 would be anything.
+        let differ = |(a, b): &(f64, f64)| (a - b).abs() > BORDER_TOLERANCE * a.abs().max(b.abs());
+        if pairs.iter().any(differ) {
             return differs;
         }
         let bare = map.geometry().unshifted();
@@ -932,28 +1028,34 @@ impl<'g, 'm> Reader<'g, 'm> {
 
     /// What it reads, the map, and what it makes, if `value` was made by one that adds
     /// something.
-    fn shifting(&self, value: ValueId) -> Result<Option<(ValueId, Map, ValueId)>, Invalid> {
+    fn shifting(
+        &self,
+        value: ValueId,
+        valid: &mut Validity,
+    ) -> Read<Option<(ValueId, Map, ValueId)>> {
         let mut producer = self.graph.value(value).producer;
         for _ in 0..MAX_IDENTITIES {
-            let Some(node) = producer.map(|producer| self.graph.node(producer)) else { break };
+            let Some(node) = producer.map(|producer| self.graph.node(producer)) else {
+                return Ok(Ok(None));
+            };
             match node.standard_op() {
                 Some("Identity") => {
                     producer = node.input(0).and_then(|input| self.graph.value(input).producer);
                 }
                 Some("Conv" | "BatchNormalization" | "Add" | "Sub") => {
-                    return Ok(match (self.read(node)?, node.output()) {
+                    return Ok(Ok(match (self.reading(node, valid)?, node.output()) {
                         (Reading::Map(operand, map), Some(output)) => Some((operand, map, output)),
                         _ => None,
-                    });
+                    }));
                 }
-                _ => break,
+                _ => return Ok(Ok(None)),
             }
         }
-        Ok(None)
+        Ok(Err(NotLinear::Limit("it stands behind more than 64 Identities, the most followed")))
     }
 
     /// ReduceSum (opset 1 to 13) over an axis along which tensors were stacked.
-    fn stacked(&self, node: &Node) -> Read<Reading> {
+    fn stacked(&self, node: &Node, valid: &mut Validity) -> Read<Reading> {
         let opaque = || Ok(Err(NotLinear::Operator("ReduceSum".to_owned())));
         let producer = |id: ValueId| Some(self.graph.node(self.graph.value(id).producer?));
         let made_by = |id: Option<ValueId>, op: &str| {
@@ -961,7 +1063,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         };
         let Some(concat) = made_by(node.input(0), "Concat") else { return opaque() };
         let axis = [concat.int("axis", 1)];
-        if self.axes(node)?.as_deref() != Some(&axis) || node.int("keepdims", 1) != 0 {
+        if self.axes(node, valid)?.as_deref() != Some(&axis) || node.int("keepdims", 1) != 0 {
             return opaque();
         }
         if concat.inputs.len() > MAX_OPERANDS {
@@ -971,7 +1073,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         for &input in &concat.inputs {
             let Some(unsqueeze) = made_by(input, "Unsqueeze") else { return opaque() };
             let Some(operand) = unsqueeze.input(0) else { return opaque() };
-            if self.axes(unsqueeze)?.as_deref() != Some(&axis) {
+            if self.axes(unsqueeze, valid)?.as_deref() != Some(&axis) {
                 return opaque();
             }
             operands.push((operand, false));
@@ -983,12 +1085,28 @@ impl<'g, 'm> Reader<'g, 'm> {
     }
 
     /// The axes of a node: an attribute before opset 13, an input since.
-    fn axes(&self, node: &Node) -> Result<Option<Vec<i64>>, Invalid> {
+    fn axes(&self, node: &Node, valid: &mut Validity) -> Result<Option<Vec<i64>>, Invalid> {
         match (node.ints("axes"), node.input(1)) {
             (Some(axes), _) => Ok(Some(axes.to_vec())),
-            (None, Some(axes)) => self.sizes.integers(axes),
+            (None, Some(axes)) => self.integers(axes, valid),
             (None, None) => Ok(None),
         }
+    }
+
+    /// The number of dimensions of `tensor`, on which the reading depends.
+    fn rank(&self, tensor: ValueId, valid: &mut Validity) -> Result<usize, NotLinear> {
+        let rank = self.sizes.rank(tensor)?;
+        valid.require(tensor, Property::Rank(rank));
+        Ok(rank)
+    }
+
+    /// The integers `id`; on those that follow from sizes the reading depends.
+    fn integers(&self, id: ValueId, valid: &mut Validity) -> Result<Option<Vec<i64>>, Invalid> {
+        let integers = self.sizes.integers(id)?;
+        if let Some(values) = integers.as_ref().filter(|_| !self.constants.contains(id)) {
+            valid.require(id, Property::Integers(values.clone()));
+        }
+        Ok(integers)
     }
 
     fn keeps_type(&self, node: &Node) -> bool {
@@ -999,9 +1117,14 @@ impl<'g, 'm> Reader<'g, 'm> {
 
     pub(super) fn not_constant(&self, id: ValueId) -> NotLinear {
         let value = self.graph.value(id);
-        match value.initializer.is_some() && value.input.is_some() {
-            true => NotLinear::Overridable(value.name.clone()),
-            false => NotLinear::NotConstant(value.name.clone()),
+        // A tensor that cannot be decoded is told of elsewhere.
+        let limit = self.constants.limit(id).unwrap_or_default();
+        match limit {
+            Some(limit) => NotLinear::Beyond { tensor: value.name.clone(), limit },
+            None if value.initializer.is_some() && value.input.is_some() => {
+                NotLinear::Overridable(value.name.clone())
+            }
+            None => NotLinear::NotConstant(value.name.clone()),
         }
     }
 }
@@ -1015,6 +1138,10 @@ const LARGE: i64 = 1 << 32;
 
 /// An end of a Slice from which on "to the end" is meant.
 const TO_THE_END: i64 = i32::MAX as i64;
+
+/// Tensors that are cut at places counted from their other end have no more elements: what
+/// is right for one size only is proved at that one.
+const MOST_ELEMENTS: i64 = 1 << 23;
 
 /// What Slice leaves of one axis.
 #[derive(Debug, Clone, Copy)]
@@ -1107,7 +1234,7 @@ const MAX_IDENTITIES: usize = 64;
 const MAX_OPERANDS: usize = 256;
 
 const TOO_MANY_OPERANDS: NotLinear =
-    NotLinear::Unrepresentable("it adds more tensors than any block has branches");
+    NotLinear::Limit("it adds more than 256 tensors, and no block has so many branches");
 
 fn sum(node: &Node) -> Result<Reading, NotLinear> {
     match node.inputs.as_slice() {

@@ -41,6 +41,7 @@ pub fn page(report: &Report) -> String {
     page.quantization(report);
     page.averages(&report.averages());
     page.blocks(&report.blocks);
+    page.converted(report);
     page.near_misses(report);
     page.files(report);
     page.html.push_str("</main></body></html>\n");
@@ -136,6 +137,7 @@ impl Page {
                 format!("{count} block{s} fused, proved and written; the whole model was not run."),
             ),
             (_, _, None) => ("", "There was nothing to fuse; written as it was read.".to_owned()),
+            _ if count == 0 => ("good", "No block; converted to inference and written.".to_owned()),
             _ => ("good", format!("{count} block{s} fused, verified and written.")),
         };
         put!(self.html, "<div class=\"verdict {class}\"><strong>{text}</strong>");
@@ -150,9 +152,6 @@ impl Page {
                 "<p>Operator set {opset} is newer than those that are known: operators are read as \
                  they were before.</p>"
             );
-        }
-        for shape in notes.fixed_shapes.iter().take(LISTED) {
-            put!(self.html, "<p>Right for inputs of shape <code>{}</code> only.</p>", shown(shape));
         }
         for (count, what) in [
             (notes.inferred_nodes, "nodes in training mode converted to inference"),
@@ -392,6 +391,7 @@ impl Page {
             self.fact("output positions", &grouped(positions));
         }
         for (what, names) in [
+            ("right where", &block.conditions),
             ("reads", &block.reads),
             ("nodes removed", &block.removed_nodes),
             ("nodes made", &block.new_nodes),
@@ -451,6 +451,28 @@ impl Page {
             ),
         }
         put!(self.html, "<figcaption>{caption}</figcaption></figure>");
+    }
+
+    fn converted(&mut self, report: &Report) {
+        let converted = &report.notes.converted_nodes;
+        if converted.is_empty() {
+            return;
+        }
+        put!(
+            self.html,
+            "<h2>Converted to inference</h2>\n<p>In training mode, the file computed something \
+             else.</p>\n<div class=\"scroll\"><table><tr><th>node</th><th>what changed</th></tr>\n"
+        );
+        for converted in converted.iter().take(LISTED) {
+            put!(
+                self.html,
+                "<tr><td><code>{}</code></td><td>{}</td></tr>\n",
+                shown(&converted.node),
+                converted.change()
+            );
+        }
+        self.html.push_str("</table></div>\n");
+        self.left_out(converted.len(), LISTED, "nodes");
     }
 
     fn near_misses(&mut self, report: &Report) {
@@ -826,6 +848,7 @@ mod tests {
             output: String::new(),
             geometry: Vec::new(),
             positions: None,
+            conditions: Vec::new(),
             before: Cost { nodes: 2, parameters: 2, multiply_adds_per_position: 2.0 },
             after: Cost { nodes: 1, parameters: 1, multiply_adds_per_position: 1.0 },
             proof: None,

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::affine::{Border, Comparison, Geometry, Sense, Window, average};
 use crate::error::Error;
 use crate::onnx::external;
-use crate::onnx::graph::Graph;
+use crate::onnx::graph::{Graph, Node};
 use crate::onnx::model::Model;
 use crate::onnx::storage::Storage;
 use crate::plan::{Block, Count, Drawing};
@@ -186,6 +186,9 @@ pub struct BlockReport {
     /// Positions of its output, over all images; `None` if that is not known.
     #[serde(serialize_with = "whole")]
     pub positions: Option<f64>,
+    /// What has to hold of the model's tensors for the block to be right, and is not promised
+    /// by the file alone.
+    pub conditions: Vec<String>,
     /// Cost of the old nodes.
     pub before: Cost,
     /// Cost of the new ones.
@@ -245,13 +248,37 @@ pub struct Shape {
 pub struct Notes {
     /// The model's operator set, if it is newer than what is known here.
     pub newer_opset: Option<i64>,
-    /// Shapes of inputs that the user gave and blocks rely on: the result is right for
-    /// these only.
-    pub fixed_shapes: Vec<String>,
-    /// Nodes in training mode that became, or went into, their inference form.
+    /// How many nodes in training mode became, or went into, their inference form.
     pub inferred_nodes: usize,
+    /// These nodes. Before, the file computed something else.
+    pub converted_nodes: Vec<ConvertedNode>,
     /// Graph inputs that went because they only named folded weights.
     pub removed_inputs: usize,
+}
+
+/// A node in training mode that became, or went into, its inference form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConvertedNode {
+    /// Its name, else that of its output.
+    pub node: String,
+    /// Its operator.
+    pub operator: String,
+}
+
+impl ConvertedNode {
+    /// The report of `node`.
+    pub fn of(node: &Node) -> Self {
+        let operator = node.proto.op_type().to_owned();
+        ConvertedNode { node: node.label().to_owned(), operator }
+    }
+
+    /// What it computed before, and what it does now.
+    pub fn change(&self) -> &'static str {
+        match self.operator.as_str() {
+            "Dropout" => "dropout, from dropping at random to dropping nothing",
+            _ => "batch norm, from the statistics of each batch to the stored ones",
+        }
+    }
 }
 
 /// Where the time went, on the wall's clock.
@@ -387,6 +414,7 @@ impl BlockReport {
             output: name(block.region.output),
             geometry: weighted.map(|part| Shape::of(&part.map)).collect(),
             positions: None,
+            conditions: Vec::new(),
             before: Cost::of(&block.before),
             after: Cost::of(&block.after),
             proof: None,
@@ -563,7 +591,10 @@ fn kind(reason: &Reason) -> &'static str {
         Reason::Geometry(_) => "geometry",
         Reason::NotLinear { .. } => "not_linear",
         Reason::Dearer { .. } => "dearer",
+        Reason::OutOfRange(_) => "out_of_range",
         Reason::ReadElsewhere(_) => "read_elsewhere",
+        Reason::Unfit(_) => "unfit",
+        Reason::Limit(_) => "limit",
         Reason::Unproved(_) => "unproved",
         Reason::Call(_) => "call",
         Reason::Skipped => "skipped",

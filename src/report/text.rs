@@ -10,6 +10,7 @@ use crate::verify::model::Outcome;
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_blocks(f)?;
+        self.write_converted(f)?;
         self.write_near_misses(f)?;
         if let Some(opset) = self.notes.newer_opset {
             writeln!(
@@ -25,7 +26,9 @@ impl fmt::Display for Report {
 impl Report {
     fn write_blocks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.blocks.is_empty() {
-            return writeln!(f, "{}: nothing to fuse", self.input.path);
+            // Of a file that changes all the same, there is no block.
+            let what = if self.notes.inferred_nodes == 0 { "nothing" } else { "no block" };
+            return writeln!(f, "{}: {what} to fuse", self.input.path);
         }
         let rows: Vec<[String; 5]> = self.blocks.iter().map(row).collect();
         let head = ["block", "branches", "nodes", "parameters", "multiply-adds/position"];
@@ -42,6 +45,25 @@ impl Report {
         };
         line(&head.map(str::to_owned))?;
         rows.iter().try_for_each(line)
+    }
+
+    /// The nodes that no longer compute what the file said.
+    fn write_converted(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.notes.converted_nodes.is_empty() {
+            let title = match self.mode {
+                Mode::Look => {
+                    "would be converted to inference; the file computes something else now"
+                }
+                Mode::Verified | Mode::Unverified => {
+                    "converted to inference; the file computed something else before"
+                }
+            };
+            writeln!(f, "\n{title}:")?;
+        }
+        for converted in &self.notes.converted_nodes {
+            writeln!(f, "  {}: {}", converted.node, converted.change())?;
+        }
+        Ok(())
     }
 
     fn write_near_misses(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,8 +88,9 @@ impl Report {
             let (before, after) = (nodes(&self.sizes.before), nodes(&self.sizes.after));
             writeln!(f, "{count} block{s} {would}fused, {before} → {after} nodes")?;
         }
-        if !self.notes.fixed_shapes.is_empty() {
-            writeln!(f, "right for inputs of shape {} only", self.notes.fixed_shapes.join(", "))?;
+        for block in self.blocks.iter().filter(|block| !block.conditions.is_empty()) {
+            let conditions = block.conditions.join(" and ");
+            writeln!(f, "block {} is right where {conditions}", block.name)?;
         }
         if self.notes.inferred_nodes > 0 {
             let (count, s) =

@@ -2,7 +2,6 @@
 
 use ndarray::{ArrayD, IxDyn};
 
-use crate::affine::Window;
 use crate::engine::Array;
 
 /// A small generator (SplitMix64); good enough to tell two linear maps apart.
@@ -34,23 +33,4 @@ impl Random {
     pub fn integers(&mut self, shape: &[usize]) -> Array {
         Array::Int(ArrayD::from_shape_simple_fn(IxDyn(shape), || i64::from(self.uniform() > 0.0)))
     }
-}
-
-/// How many outputs along an axis make every border case occur: those whose windows
-/// overhang on either side, and one that lies inside. With less than two, no stride shows.
-pub fn outputs_with_all_borders(windows: &[Window]) -> i64 {
-    // ⌈pad/stride⌉
-    let overhang =
-        |pad: i64, stride: i64| pad.max(0).saturating_sub(1).div_euclid(stride).saturating_add(1);
-    let borders = windows.iter().map(|window| {
-        let (before, behind) = window.pads();
-        overhang(before, window.stride).saturating_add(overhang(behind, window.stride))
-    });
-    borders.max().unwrap_or(0).saturating_add(1).max(2)
-}
-
-/// The input size that gives `outputs` outputs, with `rest` elements left over.
-pub fn input_size(window: &Window, outputs: i64, rest: i64) -> i64 {
-    let last = outputs.saturating_sub(1).saturating_mul(window.stride);
-    last.saturating_sub(window.slack).saturating_add(rest)
 }

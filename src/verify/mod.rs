@@ -1,16 +1,19 @@
 //! The proof and the run, both through tract, and what is written read back.
 //!
-//! [`block`] proves each rewrite in float64, [`seal`] remembers what was proved, [`written`]
+//! [`block`] proves each rewrite in float64: the nodes of the [`original`] against the new
+//! ones, on [`trials`] that it chooses itself. [`seal`] remembers what was proved, [`written`]
 //! reads the new file against the old one and that, [`model`] runs the two whole models,
 //! each as a [`walk`] through its [`slices`].
-//! Knows the format and the engine; is handed nodes, tensors and bytes, and never
-//! asks the fuser anything.
+//! Knows the format, the engine, and of the file what is stored and how large tensors are;
+//! is handed claims, nodes and tensors, and never asks the fuser anything.
 
 pub mod block;
 pub mod feed;
 pub mod model;
+pub mod original;
 pub mod seal;
 pub mod slices;
+pub mod trials;
 pub mod walk;
 pub mod written;
 
@@ -46,6 +49,14 @@ fn largest_difference(expected: &Array, found: &Array) -> f64 {
         }
         (Array::Int(expected), Array::Int(found)) if expected == found => 0.0,
         _ => f64::INFINITY,
+    }
+}
+
+/// The largest magnitude of floating-point values: an end of a Slice is no yardstick.
+fn largest_float(array: &Array) -> f64 {
+    match array {
+        Array::Float(_) => largest_magnitude(array),
+        Array::Int(_) => 0.0,
     }
 }
 

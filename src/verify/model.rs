@@ -189,6 +189,8 @@ pub fn run_graphs(
         Ok(Compared::NotFinite) => {
             Outcome::NotRun("the original gives NaN or infinity on random inputs".into())
         }
+        // A machine that was busier for one of both says nothing of it.
+        Ok(Compared::Broken(error @ EngineError::TooLong)) => Outcome::NotRun(error.to_string()),
         Ok(Compared::Broken(error)) => Outcome::Broken(error.to_string()),
         Ok(Compared::Errors(errors, trial)) => {
             match errors.iter().find(|(_, error)| error.is_nan() || *error > tolerance) {
@@ -214,7 +216,13 @@ fn explained(
     tolerance: f64,
 ) -> Option<Outcome> {
     let other = Walk { weights: Weights::OtherLastBits, ..*old };
-    let outputs = other.outputs(&trial.names, &trial.samples).ok()?;
+    let outputs = match other.outputs(&trial.names, &trial.samples) {
+        Ok(outputs) => outputs,
+        Err(Stopped::Engine(error @ EngineError::TooLong)) => {
+            return Some(Outcome::NotRun(error.to_string()));
+        }
+        Err(_) => return None,
+    };
     let mut moved: Vec<f64> = vec![0.0; errors.len()];
     for (expected, found) in trial.expected.iter().zip(&outputs) {
         for (moved, (expected, found)) in moved.iter_mut().zip(expected.iter().zip(found)) {
@@ -358,11 +366,11 @@ fn inputs(graph: &Graph, options: &Options) -> Result<Result<Vec<Input>, String>
     })
 }
 
-/// A dimension, or a likely size where the file leaves it open: a batch of one, and
-/// enough space for a network's strides.
+/// A dimension that is declared as a number, or a likely size where the file leaves it open,
+/// whatever name it gives it: a batch of one, and enough space for a network's strides.
 fn size(axis: usize, rank: usize, dim: &Option<Dim>) -> usize {
     match dim {
-        Some(Dim::DimValue(size)) if *size > 0 => usize::try_from(*size).unwrap_or(1),
+        Some(Dim::DimValue(size)) if *size >= 0 => usize::try_from(*size).unwrap_or(1),
         _ if axis == 0 => 1,
         _ if rank < 5 => 64,
         _ => 16,

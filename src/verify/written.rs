@@ -30,6 +30,8 @@ pub struct Expected<'e> {
     pub blocks: Vec<(&'e [NodeProto], &'e [Seal])>,
     /// Nodes that become their inference form.
     pub inferred: Vec<(NodeId, &'e NodeProto)>,
+    /// Descriptions of new tensors.
+    pub infos: Vec<&'e ValueInfoProto>,
 }
 
 impl Expected<'_> {
@@ -186,9 +188,12 @@ impl<'f> Files<'f, '_> {
         self.graphs.iter().position(|graph| payload(&graph.scope) == payload(scope))
     }
 
+    fn expected_of(&self, scope: &Scope) -> Option<&'f Expected<'f>> {
+        self.index(scope).and_then(|index| self.expected.get(index))
+    }
+
     fn blocks_of(&self, scope: &Scope) -> &'f [(&'f [NodeProto], &'f [Seal])] {
-        let expected = self.index(scope).and_then(|index| self.expected.get(index));
-        expected.map_or(&[], |expected| &expected.blocks)
+        self.expected_of(scope).map_or(&[], |expected| &expected.blocks)
     }
 
     /// Walks both graphs side by side.
@@ -204,10 +209,14 @@ impl<'f> Files<'f, '_> {
         let mut missing: HashMap<&'f str, &'f NodeProto> =
             expected.map(|node| (first_output(node), node)).collect();
         let mut inferred = self.inferred_in(old);
+        let mut infos: Vec<&ValueInfoProto> =
+            self.expected_of(old).map_or(Vec::new(), |expected| expected.infos.clone());
         let mut before = wire::fields(self.old.bytes(), payload(old)).peekable();
         for field in wire::fields(self.new.bytes(), payload(new)) {
             let field = field?;
-            if self.is_new(&field, &mut missing, &mut inferred, tensors)? {
+            if self.is_new(&field, &mut missing, &mut inferred, tensors)?
+                || self.is_new_info(&field, &mut infos)?
+            {
                 continue;
             }
             loop {
@@ -224,12 +233,15 @@ impl<'f> Files<'f, '_> {
         if let Some(name) = missing.keys().next() {
             return Err(Miswritten::Missing(format!("the node that makes `{name}`")));
         }
+        if let Some(info) = infos.first() {
+            return Err(Miswritten::Missing(format!("the description of `{}`", info.name())));
+        }
         self.compare_inputs(old, new)
     }
 
     /// Inference forms, by what they compute.
     fn inferred_in(&self, scope: &Scope) -> HashMap<&'f str, &'f NodeProto> {
-        let expected = self.index(scope).and_then(|index| self.expected.get(index));
+        let expected = self.expected_of(scope);
         let inferred = expected.iter().flat_map(|expected| &expected.inferred);
         inferred.map(|(_, form)| (first_output(form), *form)).collect()
     }
@@ -270,6 +282,20 @@ impl<'f> Files<'f, '_> {
             }
             _ => Ok(false),
         }
+    }
+
+    /// Whether `field` is a description that is still to come. Takes it away.
+    fn is_new_info(
+        &self,
+        field: &Field,
+        infos: &mut Vec<&ValueInfoProto>,
+    ) -> Result<bool, Miswritten> {
+        if field.number != graph_field::VALUE_INFO || infos.is_empty() {
+            return Ok(false);
+        }
+        let info: ValueInfoProto = self.new.decode(field, "value info")?;
+        let at = infos.iter().position(|expected| **expected == info);
+        Ok(at.map(|at| infos.remove(at)).is_some())
     }
 
     /// Whether `field` of the new graph is the entry `candidate` of the old one: the same

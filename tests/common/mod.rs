@@ -16,6 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use acb_fuse::engine::{Array, Engine, Limits, Source, infer, normal};
+use acb_fuse::onnx::build;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto, type_proto};
 use acb_fuse::onnx::storage::{Links, Storage};
@@ -83,9 +84,10 @@ fn array(proto: &TensorProto) -> Array {
 /// knows (so with float32 in the place of bfloat16, weights widened); `folder` holds the
 /// side files.
 pub fn run(model: &Path, folder: &Path, inputs: &[Array]) -> Result<Vec<Array>, String> {
+    let decoded = at_inference(decoded(model));
     let bytes = match output_type(model) == Float::Bf16.to_onnx() {
-        true => widened(decoded(model)).encode_to_vec(),
-        false => fs::read(model).unwrap(),
+        true => widened(decoded).encode_to_vec(),
+        false => decoded.encode_to_vec(),
     };
     let model = Model::index(bytes.into(), Storage::in_folder(folder, Links::Confined)).unwrap();
     let bytes = normal::model(&model).unwrap();
@@ -93,6 +95,45 @@ pub fn run(model: &Path, folder: &Path, inputs: &[Array]) -> Result<Vec<Array>, 
     Engine::load(source(bytes, Some(folder)), &shapes)
         .and_then(|engine| engine.run(inputs))
         .map_err(|error| error.to_string())
+}
+
+/// The model with the batch norms and dropouts of its main graph and functions at
+/// inference, but for those whose further outputs are outputs of the model: fixtures hold
+/// what frameworks compute then.
+fn at_inference(mut model: ModelProto) -> ModelProto {
+    let is_old = model.opset_import.iter().all(|opset| opset.version() < 7);
+    let functions = model.functions.iter_mut().map(|function| &mut function.node);
+    let Some(graph) = model.graph.as_mut() else { return model };
+    let outputs: Vec<&str> = graph.output.iter().map(|output| output.name()).collect();
+    // Nobody needs them; some are read all the same.
+    let mut lost: Vec<String> = Vec::new();
+    for node in functions.chain([&mut graph.node]).flatten() {
+        let is_norm_or_dropout = ["BatchNormalization", "Dropout"].contains(&node.op_type());
+        if !is_norm_or_dropout
+            || node.output.iter().skip(1).any(|output| outputs.contains(&output.as_str()))
+        {
+            continue;
+        }
+        lost.extend(node.output.iter().skip(1).filter(|name| !name.is_empty()).cloned());
+        node.output.truncate(1);
+        if is_old {
+            node.attribute.retain(|attribute| attribute.name() != "is_test");
+            node.attribute.push(build::int("is_test", 1));
+        }
+        match node.op_type() {
+            "Dropout" => node.input.truncate(2),
+            "BatchNormalization" => {
+                node.attribute.retain(|attribute| attribute.name() != "training_mode");
+            }
+            _ => {}
+        }
+    }
+    graph.node.retain(|node| {
+        let stays = !node.input.iter().any(|input| lost.contains(input));
+        lost.extend(node.output.iter().filter(|_| !stays).cloned());
+        stays
+    });
+    model
 }
 
 fn source(bytes: Bytes, folder: Option<&Path>) -> Source {

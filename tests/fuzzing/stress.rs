@@ -3,6 +3,8 @@
 
 use acb_fuse::onnx::build;
 use acb_fuse::onnx::proto::attribute_proto::AttributeType;
+use acb_fuse::onnx::proto::tensor_shape_proto::dimension::Value as Size;
+use acb_fuse::onnx::proto::type_proto::Value;
 use acb_fuse::onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
     SparseTensorProto, TensorProto, ValueInfoProto,
@@ -30,6 +32,8 @@ pub const MODELS: &[Row] = &[
     ("a constant that is negated 240 times", negated),
     ("10,000 transpositions", transpositions),
     ("bodies in bodies, 30 deep", nested),
+    ("sizes called 100,000 parentheses", parentheses),
+    ("tensors, nodes and sizes with names of 200 kB", names_that_are_long),
 ];
 
 /// Those that are not mended yet.
@@ -261,6 +265,51 @@ fn transpositions() -> ModelProto {
 fn nested() -> ModelProto {
     let inner = build::node("Relu", "", &["x"], "y", vec![]);
     model(vec![in_bodies(inner, "x", 30)], vec![], "y")
+}
+
+/// Two convolutions whose windows depend on sizes of that name.
+fn with_sizes_called(name: &str) -> ModelProto {
+    let mut nodes: Vec<NodeProto> = ["l", "r"]
+        .map(|arm| {
+            let how =
+                vec![build::string("auto_pad", "SAME_UPPER"), build::ints("strides", vec![2, 2])];
+            build::node("Conv", "", &["x", &format!("{arm}.k")], arm, how)
+        })
+        .into();
+    nodes.push(build::node("Add", "", &["l", "r"], "y", vec![]));
+    let kernels = vec![weights("l.k", &[1, 1, 3, 3]), weights("r.k", &[1, 1, 1, 1])];
+    let mut model = model(nodes, kernels, "y");
+    let graph = model.graph.as_mut().expect("it was made with one");
+    for value in
+        graph.input.iter_mut().flat_map(|input| &mut input.r#type).flat_map(|t| &mut t.value)
+    {
+        if let Value::TensorType(tensor) = value {
+            let dims = tensor.shape.iter_mut().flat_map(|shape| &mut shape.dim);
+            dims.for_each(|dim| dim.value = Some(Size::DimParam(name.to_owned())));
+        }
+    }
+    model
+}
+
+fn parentheses() -> ModelProto {
+    with_sizes_called(&format!("{}n{}", "(".repeat(100_000), ")".repeat(100_000)))
+}
+
+fn names_that_are_long() -> ModelProto {
+    let long = |name: &str| format!("{name}{}", "(-".repeat(100_000));
+    let mut model = with_sizes_called(&long("n"));
+    let graph = model.graph.as_mut().expect("it was made with one");
+    for node in &mut graph.node {
+        node.name = Some(long("node"));
+        node.input.iter_mut().chain(&mut node.output).for_each(|name| *name = long(name));
+    }
+    for info in graph.input.iter_mut().chain(&mut graph.output) {
+        info.name = info.name.as_deref().map(long);
+    }
+    for weight in &mut graph.initializer {
+        weight.name = weight.name.as_deref().map(long);
+    }
+    model
 }
 
 fn split() -> ModelProto {

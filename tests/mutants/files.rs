@@ -1,6 +1,7 @@
 //! Mistakes in writing: blocks that are right, in a file that is not.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use acb_fuse::engine::{InputShapes, Limits};
 use acb_fuse::fuse::{Fused, fuse};
@@ -13,9 +14,10 @@ use acb_fuse::onnx::tensor::{self, Float};
 use acb_fuse::plan::{Names, Plan, plan};
 use acb_fuse::region::Readings;
 use acb_fuse::region::constant::Constants;
-use acb_fuse::region::inference::Inferred;
+use acb_fuse::region::dependence::Dependence;
+use acb_fuse::region::inference::{Inferred, Training, TrainingMode};
 use acb_fuse::region::read::Reader;
-use acb_fuse::rewrite::{Changes, rewrite};
+use acb_fuse::rewrite::{Changes, converted, rewrite};
 use acb_fuse::verify::model::{Options, Outcome, run};
 use acb_fuse::verify::seal::Seal;
 use acb_fuse::verify::written::{Expected, Miswritten, check};
@@ -42,11 +44,15 @@ impl Files<'_> {
         let model = Model::index(bytes.to_vec().into(), storage).unwrap();
         let graphs = Graph::read_all(&model).unwrap();
         let constants = Constants::find_all(&graphs, false).unwrap();
+        let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
         let shapes = InputShapes::new();
         let readers: Vec<Reader> = graphs
             .iter()
-            .zip(&constants)
-            .map(|(graph, constants)| Reader::new(graph, constants, &shapes))
+            .zip(constants.iter().zip(&dependence))
+            .map(|(graph, (constants, dependence))| {
+                let training = Training { asked: TrainingMode::Auto, dependence };
+                Reader::new(graph, constants, &shapes, training)
+            })
             .collect();
         let readings: Vec<Readings> = readers.iter().map(|r| Readings::of(r).unwrap()).collect();
         let mut names = Names::of(&graphs[0]);
@@ -109,6 +115,7 @@ impl Files<'_> {
                 Expected {
                     blocks: blocks.map(|((_, f), seals)| (&f.nodes[..], &seals[..])).collect(),
                     inferred: changes.inferred.iter().map(|(id, form)| (*id, form)).collect(),
+                    infos: changes.blocks.iter().flat_map(|(_, fused)| &fused.infos).collect(),
                 }
             })
             .collect();
@@ -123,7 +130,10 @@ impl Files<'_> {
         let Ok(new) = Model::index(new.encode_to_vec().into(), Storage::default()) else {
             return true;
         };
-        let outcome = run(self.graphs[0].model, &new, &options, Limits::of_reading());
+        let forms = self.changes.iter().map(|changes| changes.inferred.clone());
+        let old = converted(self.graphs, forms).unwrap();
+        let old = old.as_ref().unwrap_or(self.graphs[0].model);
+        let outcome = run(old, &new, &options, Limits::of_reading());
         !matches!(
             outcome,
             Ok(Outcome::Agreed(_) | Outcome::WithinRounding { .. } | Outcome::NotRun(_))

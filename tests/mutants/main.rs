@@ -12,6 +12,7 @@
     clippy::type_complexity
 )]
 
+mod beliefs;
 #[path = "../common/mod.rs"]
 mod common;
 mod files;
@@ -27,6 +28,7 @@ use std::{env, fs};
 use acb_fuse::onnx::proto::ModelProto;
 use acb_fuse::onnx::storage::{Links, Storage};
 use acb_fuse::{Options, Place, convert};
+use beliefs::{BELIEFS, Belief, Caught};
 use files::{Files, MISWRITTEN};
 use geometries::{Geometry, exported, generated, networks};
 use mistakes::{MISTAKES, Make};
@@ -110,9 +112,7 @@ fn right_rewrites_are_proved_and_judged_right() {
             if name.starts_with("fixtures") {
                 return;
             }
-            let claim = scene.claim();
-            let sides = [&claim.old, &claim.new];
-            let [old, new] = sides.map(|side| naive::run(side, scene.probe()).unwrap());
+            let [old, new] = scene.sides().map(|side| naive::run(&side, scene.probe()).unwrap());
             assert!(difference(&old, &new) < NOTHING, "{name}");
             // Inference loads the whole model; nothing in these blocks depends on a size.
             assert!(!scene.asked_for_sizes(), "{name}");
@@ -276,6 +276,44 @@ fn every_mutant_is_caught() {
         let readme = fs::read_to_string("README.md").unwrap();
         assert!(readme.contains(&table), "the README's table is not what was measured");
     }
+}
+
+/// Whatever the fuser believes of the file that is not so, verification does not: every
+/// wrong belief really makes something else, and is caught without a run.
+#[test]
+fn every_wrong_belief_is_caught() {
+    let mut table = String::from(
+        "| wrong belief | mutants | caught by the claim | caught by proof | not provable, so left alone | missed |\n\
+         | --- | --- | --- | --- | --- | --- |\n",
+    );
+    let rows: Vec<(&str, Vec<Caught>)> = BELIEFS
+        .par_iter()
+        .map(|&(name, make)| {
+            let fate = |belief: Belief| {
+                let is_narrow = belief.differs_at.is_empty();
+                assert!(is_narrow || belief.is_wrong(), "{name} is no mistake");
+                let fate = belief.fate();
+                if fate == Caught::Missed {
+                    println!("missed: {name}: {:?}", belief.differs_at);
+                }
+                fate
+            };
+            (name, make().into_iter().map(fate).collect())
+        })
+        .collect();
+    let mut missed = 0;
+    for (name, fates) in &rows {
+        let count = |fate: Caught| fates.iter().filter(|found| **found == fate).count();
+        let [claim, proof, alone, none] =
+            [Caught::ByClaim, Caught::ByProof, Caught::LeftAlone, Caught::Missed].map(count);
+        let all = fates.len();
+        writeln!(table, "| {name} | {all} | {claim} | {proof} | {alone} | {none} |").unwrap();
+        missed += none;
+    }
+    println!("{table}");
+    assert_eq!(missed, 0, "see the table");
+    let readme = fs::read_to_string("README.md").unwrap();
+    assert!(readme.contains(&table), "the README's table is not what was measured");
 }
 
 /// Weights in a side file are read back too, those that only moved there included: any

@@ -19,7 +19,7 @@ pub enum Make {
 
 use Make::{Miscompute, Misread};
 
-pub const MISTAKES: [(&str, Make); 60] = [
+pub const MISTAKES: [(&str, Make); 58] = [
     // Batch norms.
     ("ε dropped", Misread(|s| vec![with_epsilon(s, &s.norms(), 0.0)])),
     ("one ε dropped", Misread(|s| each(s.norms(), |norm| Some(with_epsilon(s, &[norm], 0.0))))),
@@ -57,14 +57,6 @@ pub const MISTAKES: [(&str, Make); 60] = [
         Misread(|s| {
             each(s.convolutions(), |at| s.with_list(at, "pads", begins_and_ends_exchanged))
         }),
-    ),
-    (
-        "an arm's pads on the wrong axes",
-        Misread(|s| each(s.convolutions(), |at| s.with_list(at, "pads", axes_exchanged))),
-    ),
-    (
-        "an arm's dilation by one",
-        Misread(|s| each(s.convolutions(), |at| s.with_list(at, "dilations", |list| list[0] += 1))),
     ),
     (
         "all pads one towards the beginning",
@@ -322,11 +314,6 @@ fn begins_and_ends_exchanged(pads: &mut [i64]) {
     pads.rotate_left(axes);
 }
 
-fn axes_exchanged(pads: &mut [i64]) {
-    let axes = pads.len() / 2;
-    pads.chunks_mut(axes).for_each(<[i64]>::reverse);
-}
-
 fn inverted(perm: &mut [i64]) {
     let forth = perm.to_vec();
     forth.iter().enumerate().for_each(|(to, &from)| perm[from as usize] = to as i64);
@@ -490,14 +477,12 @@ fn lists_as(scene: &Scene, name: &str, change: fn(&mut [i64])) -> Vec<Rewritten>
 }
 
 fn roots_exchanged(scene: &Scene) -> Vec<Rewritten> {
-    let mut names: Vec<&String> = scene.right.parts.iter().map(|(name, _)| name).collect();
-    names.dedup();
-    let [first, second, ..] = names.as_slice() else { return vec![] };
+    let [first, second, ..] = scene.right.beliefs.roots.as_slice() else { return vec![] };
     let mut changed = scene.right.clone();
     for input in changed.fused.nodes.iter_mut().flat_map(|node| &mut node.input) {
-        if input == *first {
+        if input == first {
             input.clone_from(second);
-        } else if input == *second {
+        } else if input == second {
             input.clone_from(first);
         }
     }

@@ -53,6 +53,9 @@ impl Node<'_> {
             "ConvTranspose" => self.conv_transpose(x),
             "Add" => broadcast(x, self.float(1)?, |a, b| a + b),
             "Sub" => broadcast(x, self.float(1)?, |a, b| a - b),
+            "Mul" => broadcast(x, self.float(1)?, |a, b| a * b),
+            "Div" => broadcast(x, self.float(1)?, |a, b| a / b),
+            "Identity" => Ok(x.clone()),
             "MatMul" => product(x, self.float(1)?),
             "Gemm" => {
                 let turned = self.float(1)?.t().to_owned();
@@ -81,7 +84,7 @@ impl Node<'_> {
                 let axis = self.attribute("axis").map_or(0, |axis| axis.i());
                 concatenate(Axis(axis as usize), &parts).map_err(|error| error.to_string())
             }
-            other => panic!("the fuser makes a {other}: teach it to this judge"),
+            other => Err(format!("this judge does not know {other}")),
         }
     }
 

@@ -3,21 +3,28 @@
 use acb_fuse::affine::{Geometry, Sense, Window};
 use acb_fuse::claim::claim;
 use acb_fuse::engine::{Array, Constant, InputShapes, Limits};
+use acb_fuse::facts::validity::{Condition, Property, Validity};
 use acb_fuse::fuse::{Fused, Weights, fuse};
 use acb_fuse::numbers;
-use acb_fuse::onnx::graph::Graph;
+use acb_fuse::onnx::graph::{Graph, ValueId};
+use acb_fuse::onnx::ids::IdMap;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto};
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor::{self, Float};
 use acb_fuse::plan::{Block, Names, plan};
 use acb_fuse::region::constant::Constants;
+use acb_fuse::region::dependence::Dependence;
+use acb_fuse::region::inference::{Training, TrainingMode};
 use acb_fuse::region::read::Reader;
 use acb_fuse::region::{Kind, Part, Readings};
-use acb_fuse::verify::block::{Claim, Side, Unproved, prove};
+use acb_fuse::verify::block::{Claim, FilledBorder, Side, Unproved, old_side, prove};
 use acb_fuse::verify::feed::Random;
+use acb_fuse::verify::original::Original;
 use acb_fuse::verify::seal::Seal;
+use acb_fuse::verify::trials::choose;
 use std::iter;
+use std::sync::Arc;
 
 use ndarray::ArrayD;
 use prost::Message;
@@ -30,17 +37,67 @@ pub fn with_model<T>(bytes: Vec<u8>, check: impl FnOnce(&Reader, &Readings) -> T
     let graphs = Graph::read_all(&model).unwrap();
     let constants = Constants::find_all(&graphs, false).unwrap();
     let shapes = InputShapes::new();
-    let reader = Reader::new(&graphs[0], &constants[0], &shapes);
+    let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
+    let training = Training { asked: TrainingMode::Auto, dependence: &dependence[0] };
+    let reader = Reader::new(&graphs[0], &constants[0], &shapes, training);
     let readings = Readings::of(&reader).unwrap();
     check(&reader, &readings)
 }
 
-/// What a fuser made of a block, and how its plan understood the block.
+/// What a fuser made of a block, and what it claims of that.
 #[derive(Clone)]
 pub struct Rewritten {
     pub fused: Made,
-    /// The plan's parts, with the names of their roots.
-    pub parts: Vec<(String, Part<Geometry>)>,
+    pub beliefs: Beliefs,
+}
+
+/// A claim without its nodes, in names: the fuser may have read another model than that
+/// which is rewritten.
+#[derive(Clone, Debug)]
+pub struct Beliefs {
+    pub roots: Vec<String>,
+    pub conditions: Vec<(String, Property)>,
+    pub borders: Vec<(String, String, FilledBorder)>,
+}
+
+impl Beliefs {
+    pub fn of(claim: &Claim, graph: &Graph) -> Self {
+        let name = |id: ValueId| graph.value(id).name.clone();
+        let condition =
+            |condition: &Condition| (name(condition.tensor), condition.property.clone());
+        let border =
+            |border: &FilledBorder| (name(border.inner), name(border.output), border.clone());
+        Beliefs {
+            roots: claim.roots.iter().copied().map(name).collect(),
+            conditions: claim.valid.conditions().iter().map(condition).collect(),
+            borders: claim.borders.iter().map(border).collect(),
+        }
+    }
+
+    /// The claim about a block of `graph`; `None` if it has no tensors of these names.
+    pub fn claim(&self, graph: &Graph, output: &str, new: Side) -> Option<Claim> {
+        let find = |name: &String| graph.find(name);
+        let mut valid = Validity::default();
+        for (name, property) in &self.conditions {
+            valid.require(find(name)?, property.clone());
+        }
+        let border = |(inner, output, border): &(String, String, FilledBorder)| {
+            let (inner, output) = (find(inner)?, find(output)?);
+            Some(FilledBorder { inner, output, ..border.clone() })
+        };
+        Some(Claim {
+            output: graph.find(output)?,
+            roots: self.roots.iter().map(find).collect::<Option<_>>()?,
+            valid,
+            borders: self.borders.iter().map(border).collect::<Option<_>>()?,
+            new,
+        })
+    }
+}
+
+/// The main graph as it stands in the file, to verification.
+pub fn original<'r, 'g, 'm>(reader: &'r Reader<'g, 'm>) -> Original<'r, 'g, 'm> {
+    Original::new(reader.graph, reader.constants, &reader.sizes, None, IdMap::default())
 }
 
 /// What takes a block's place, with all numbers.
@@ -108,15 +165,14 @@ pub fn rewritten(model: &ModelProto, output: &str) -> Option<Rewritten> {
         let plan = plan(reader, readings, &mut Names::of(reader.graph), &[]);
         let name = |block: &Block| reader.graph.value(block.region.output).name.clone();
         let block = plan.blocks.iter().find(|block| name(block) == output)?;
-        let root =
-            |part: &Part<Geometry>| (reader.graph.value(part.root).name.clone(), part.clone());
         let fused = Made::of(&fuse(reader, readings, block).ok()?);
-        Some(Rewritten { fused, parts: block.parts.iter().map(root).collect() })
+        let claim = claim(reader, readings, block, fused.side());
+        Some(Rewritten { fused, beliefs: Beliefs::of(&claim, reader.graph) })
     })
 }
 
 /// A model's first block.
-pub struct Scene<'s> {
+pub struct Scene<'s, 'g, 'm> {
     pub model: ModelProto,
     /// Its nodes' places in the main graph.
     pub nodes: Vec<usize>,
@@ -127,7 +183,7 @@ pub struct Scene<'s> {
     pub bias: Option<usize>,
     /// What each convolution contributes to the kernel.
     pub arms: Vec<ArrayD<f64>>,
-    reader: &'s Reader<'s, 's>,
+    reader: &'s Reader<'g, 'm>,
     readings: &'s Readings,
     block: &'s Block,
     probe: Vec<(String, ArrayD<f64>)>,
@@ -147,7 +203,7 @@ pub enum Fate {
     Missed,
 }
 
-impl Scene<'_> {
+impl Scene<'_, '_, '_> {
     /// Runs `check` on the first block of a model.
     pub fn of<T>(bytes: &[u8], check: impl FnOnce(&Scene) -> T) -> T {
         let model = ModelProto::decode(bytes).unwrap();
@@ -156,7 +212,7 @@ impl Scene<'_> {
             let block = &plan.blocks[0];
             let output = &reader.graph.value(block.region.output).name;
             let right = rewritten(&model, output).unwrap();
-            let claim = claim(reader, readings, block, right.fused.side()).unwrap();
+            let claim = claim(reader, readings, block, right.fused.side());
             let probe = probe(block, &claim, reader);
             let expected = naive::run(&claim.new, &probe).unwrap();
             let ids: Vec<_> = reader.graph.nodes().map(|(id, _)| id).collect();
@@ -268,7 +324,7 @@ impl Scene<'_> {
     /// What verification says of `mutant` as a replacement of the block, and whether
     /// there is anything to say, which is decided without asking it.
     pub fn fate(&self, mutant: &Rewritten) -> Fate {
-        if !self.is_different(&mutant.fused) {
+        if !self.is_different(mutant) {
             return Fate::Same;
         }
         if !mutant.fused.is_rounded(self.float) {
@@ -276,47 +332,61 @@ impl Scene<'_> {
         }
         match self.proof(mutant) {
             Ok(_) => Fate::Missed,
-            Err(Unproved::NotRun(_) | Unproved::TooWide | Unproved::NoElements) => Fate::LeftAlone,
-            Err(Unproved::Differs { .. }) => Fate::CaughtByProof,
+            Err(unproved) if unproved.is_wrong() => Fate::CaughtByProof,
+            Err(_) => Fate::LeftAlone,
         }
     }
 
-    /// The old nodes are those that were read; how large an input shows everything
-    /// is decided by the mutant's own plan, which may be as wrong as its weights.
+    /// The old nodes are those of the file; which inputs show everything is for verification
+    /// to know, whatever the mutant's own plan says.
     pub fn proof(&self, mutant: &Rewritten) -> Result<f64, Unproved> {
-        let find = |name: &String| self.reader.graph.find(name);
-        let part = |(name, part): &(String, Part<Geometry>)| {
-            Some(Part { root: find(name)?, ..part.clone() })
-        };
-        let parts = mutant.parts.iter().map(part).collect::<Option<Vec<_>>>();
-        let mut block = self.block.clone();
-        block.parts = parts.unwrap_or(block.parts);
-        prove(
-            &claim(self.reader, self.readings, &block, mutant.fused.side()).unwrap(),
-            Limits::of_reading(),
-        )
+        let output = &self.reader.graph.value(self.block.region.output).name;
+        let claim = mutant.beliefs.claim(self.reader.graph, output, mutant.fused.side());
+        prove(&original(self.reader), &claim.unwrap(), Limits::of_reading())
     }
 
-    pub fn claim(&self) -> Claim {
-        claim(self.reader, self.readings, self.block, self.right.fused.side()).unwrap()
+    /// The old nodes of the block, and the new ones.
+    pub fn sides(&self) -> [Side; 2] {
+        let claim = claim(self.reader, self.readings, self.block, self.right.fused.side());
+        [self.old_side(&claim, claim.output).unwrap(), claim.new]
     }
 
-    /// Whether sizes had to be inferred.
+    /// The old nodes that compute `output` from the roots of `claim`, if that can be done.
+    fn old_side(&self, claim: &Claim, output: ValueId) -> Option<Side> {
+        let original = original(self.reader);
+        let cone = original.cone(output, &claim.roots, &IdMap::default()).ok()?;
+        old_side(&original, &cone, &claim.borders).ok()
+    }
+
+    /// Whether the engine had to infer sizes.
     pub fn asked_for_sizes(&self) -> bool {
-        self.reader.sizes.has_inferred()
+        self.reader.sizes.has_asked_engine()
     }
 
     pub fn probe(&self) -> &[(String, ArrayD<f64>)] {
         &self.probe
     }
 
+    /// The probe, with what the old nodes make of it where a mutant starts further down: a
+    /// fuser that misreads an arm leaves that arm as it is, and may rightly add its output.
+    fn probe_of(&self, mutant: &Rewritten) -> Vec<(String, ArrayD<f64>)> {
+        let claim = claim(self.reader, self.readings, self.block, self.right.fused.side());
+        let is_probed = |root: &&String| self.probe.iter().any(|(name, _)| name == *root);
+        let inner = mutant.beliefs.roots.iter().filter(|root| !is_probed(root));
+        let inner = inner.filter_map(|root| {
+            let old = self.old_side(&claim, self.reader.graph.find(root)?)?;
+            Some((root.clone(), naive::run(&old, &self.probe).ok()?))
+        });
+        self.probe.iter().cloned().chain(inner).collect()
+    }
+
     /// Whether other weights are written, or another function is.
-    fn is_different(&self, mutant: &Made) -> bool {
-        let right = &self.right.fused;
-        if (&mutant.nodes, &mutant.exact) == (&right.nodes, &right.exact) {
-            return mutant.tensors != right.tensors;
+    fn is_different(&self, mutant: &Rewritten) -> bool {
+        let (made, right) = (&mutant.fused, &self.right.fused);
+        if (&made.nodes, &made.exact) == (&right.nodes, &right.exact) {
+            return made.tensors != right.tensors;
         }
-        match naive::run(&mutant.side(), &self.probe) {
+        match naive::run(&made.side(), &self.probe_of(mutant)) {
             // No engine runs what has no meaning.
             Err(_) => true,
             Ok(found) => difference(&self.expected, &found) > NOTHING,
@@ -338,18 +408,29 @@ pub fn difference(expected: &ArrayD<f64>, found: &ArrayD<f64>) -> f64 {
 }
 
 /// Random roots, three outputs larger along each axis than those of the proof, unless
-/// the block is rewritten for one size only.
+/// the block is right for some sizes only.
 fn probe(block: &Block, claim: &Claim, reader: &Reader) -> Vec<(String, ArrayD<f64>)> {
     let mut random = Random::new(99);
     let weighted = |part: &&Part<Geometry>| part.kind == Kind::Weighted;
     let any = block.parts.iter().find(weighted).unwrap();
     let scattered = block.parts.iter().find(|part| part.map.sense == Sense::Scatter);
+    let original = original(reader);
+    let ends = claim.borders.iter().map(|border| (border.output, border.inner)).collect();
+    let cone = original.cone(claim.output, &claim.roots, &ends).unwrap();
+    let trials = choose(&original, &cone, &claim.valid, &claim.borders).unwrap();
+    let is_sized = |condition: &Condition| match condition.property {
+        Property::Size(axis, _) => axis != 1,
+        Property::Integers(_) => true,
+        Property::Rank(_) => false,
+    };
+    let is_free = !claim.valid.conditions().iter().any(is_sized);
     let mut roots = Vec::new();
-    for (name, shape) in claim.roots.iter().zip(&claim.trials[0]) {
+    for (&root, shape) in cone.roots.iter().zip(&trials[0].shapes) {
         let mut shape = shape.clone();
-        let is_root = |part: &&Part<Geometry>| reader.graph.value(part.root).name == *name;
+        let is_root = |part: &&Part<Geometry>| part.root == root;
         let reads = block.parts.iter().filter(is_root).find(weighted);
         let order = reads.map_or(&any.map.output, |part| &part.map.input);
+        shape[order.axis(0)] = 1;
         for axis in 0..any.map.windows.len() {
             let window = reads.map_or(Window::IDENTITY, |part| part.map.window(axis));
             let stride = match scattered {
@@ -357,12 +438,12 @@ fn probe(block: &Block, claim: &Claim, reader: &Reader) -> Vec<(String, ArrayD<f
                 Some(scattered) => scattered.map.window(axis).stride,
                 None => window.stride,
             };
-            if !block.relies_on_sizes {
+            if is_free {
                 shape[order.axis(axis + 2)] += 3 * stride as usize;
             }
         }
         let Array::Float(values) = random.floats(&shape) else { panic!("roots are floats") };
-        roots.push((name.clone(), values));
+        roots.push((reader.graph.value(root).name.clone(), values));
     }
     roots
 }

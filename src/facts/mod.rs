@@ -1,0 +1,16 @@
+//! What is known of tensors without running anything: how many dimensions, which sizes,
+//! which integers; and what has to hold of them for a reading to be right.
+//!
+//! [`shape_rules`] are rules of ONNX's operators, each a function of one node and of what is
+//! known of its operands: whoever asks says what is known, be it true of a file or only
+//! supposed. [`reach`] tells how far windows look, and [`validity`] for which inputs a reading
+//! is right. None of them knows an engine.
+
+mod demands;
+mod integers;
+mod layout;
+mod products;
+pub mod reach;
+pub mod shape_rules;
+pub mod validity;
+mod windows;

@@ -1,0 +1,157 @@
+//! For which inputs a reading of nodes is right.
+//!
+//! Most are right for all. Where a size, a rank or a list of integers played a part, the
+//! reading says so, as a condition on a tensor of the file. What is made of several
+//! readings is right where all of them are: conditions of ∘ and ⊕ are put together.
+//! A block claims them, the report prints those that the file does not promise, and
+//! verification holds the file to them.
+
+use std::fmt;
+
+use crate::onnx::graph::{Graph, ValueId};
+
+/// Sizes along one axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SizeSet {
+    /// This one and all larger ones.
+    AtLeast(i64),
+    /// Those with `size mod modulus = remainder`.
+    Congruent {
+        /// 0 or more, less than the modulus.
+        remainder: i64,
+        /// 2 or more.
+        modulus: i64,
+    },
+    /// This one.
+    Exactly(i64),
+}
+
+impl SizeSet {
+    /// Whether `size` is one of them.
+    pub fn contains(&self, size: i64) -> bool {
+        match *self {
+            SizeSet::AtLeast(least) => size >= least,
+            SizeSet::Congruent { remainder, modulus } => {
+                size.checked_rem_euclid(modulus) == Some(remainder)
+            }
+            SizeSet::Exactly(only) => size == only,
+        }
+    }
+}
+
+/// What has to hold of a tensor.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Property {
+    /// It has so many axes.
+    Rank(usize),
+    /// Its size along an axis is one of these.
+    Size(usize, SizeSet),
+    /// It is this list of integers.
+    Integers(Vec<i64>),
+}
+
+/// What has to hold for a reading to be right.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Condition {
+    /// Of which tensor.
+    pub tensor: ValueId,
+    /// What.
+    pub property: Property,
+}
+
+impl Condition {
+    /// Whether it is of integers that follow from sizes.
+    pub fn is_of_integers(&self) -> bool {
+        matches!(self.property, Property::Integers(_))
+    }
+
+    /// Whether it leaves one size along an axis.
+    pub fn is_of_one_size(&self) -> bool {
+        matches!(self.property, Property::Size(_, SizeSet::Exactly(_)))
+    }
+
+    /// In words, as in `axis 2 of `x` has 64 elements`.
+    pub fn describe(&self, graph: &Graph) -> String {
+        let name = &graph.value(self.tensor).name;
+        match &self.property {
+            Property::Rank(rank) => format!("`{name}` has {rank} axes"),
+            Property::Size(axis, sizes) => format!("axis {axis} of `{name}` has {sizes}"),
+            Property::Integers(values) => format!("`{name}` is {values:?}"),
+        }
+    }
+}
+
+impl fmt::Display for SizeSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SizeSet::AtLeast(least) => write!(f, "at least {least} elements"),
+            SizeSet::Exactly(1) => f.write_str("1 element"),
+            SizeSet::Congruent { remainder: 0, modulus: 2 } => {
+                f.write_str("an even number of elements")
+            }
+            SizeSet::Congruent { remainder: 1, modulus: 2 } => {
+                f.write_str("an odd number of elements")
+            }
+            SizeSet::Congruent { remainder: 0, modulus } => {
+                write!(f, "a multiple of {modulus} elements")
+            }
+            SizeSet::Congruent { remainder, modulus } => {
+                write!(f, "{modulus}·k + {remainder} elements")
+            }
+            SizeSet::Exactly(only) => write!(f, "{only} elements"),
+        }
+    }
+}
+
+/// All conditions of a reading, each once; none of most readings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Validity(Vec<Condition>);
+
+impl Validity {
+    /// Whether it is right for every input.
+    pub fn is_everywhere(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What has to hold.
+    pub fn conditions(&self) -> &[Condition] {
+        &self.0
+    }
+
+    /// Narrows it. What every tensor of a network has, an element, need not be said.
+    pub fn require(&mut self, tensor: ValueId, property: Property) {
+        let says_nothing = matches!(property, Property::Size(_, SizeSet::AtLeast(..2)));
+        let condition = Condition { tensor, property };
+        if !says_nothing && !self.0.contains(&condition) {
+            self.0.push(condition);
+        }
+    }
+
+    /// Right where both are.
+    pub fn intersect(&mut self, other: &Validity) {
+        for condition in &other.0 {
+            self.require(condition.tensor, condition.property.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_in_their_set() {
+        let odd = SizeSet::Congruent { remainder: 1, modulus: 2 };
+        for (set, size, is_in) in [
+            (SizeSet::AtLeast(3), 3, true),
+            (SizeSet::AtLeast(3), 2, false),
+            (odd, 7, true),
+            (odd, 8, false),
+            (SizeSet::Congruent { remainder: 0, modulus: 0 }, 8, false),
+            (SizeSet::Exactly(64), 64, true),
+            (SizeSet::Exactly(64), 128, false),
+        ] {
+            assert_eq!(set.contains(size), is_in, "{size} has {set}");
+        }
+    }
+}
