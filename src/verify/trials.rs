@@ -232,17 +232,10 @@ impl Shapes<'_, '_, '_, '_> {
     }
 
     /// Per axis the largest size that a node reads, and that which it makes, if both are
-    /// known; of a node that only exchanges axes, nothing.
+    /// known.
     fn grown<'s>(&'s self, node: &'s Node) -> impl Iterator<Item = (i64, i64)> + 's {
         let output = node.output().and_then(|output| self.dims.get(&output));
         let inputs = || node.inputs.iter().flatten().filter_map(|input| self.dims.get(input));
-        let sorted = |dims: &Dims| {
-            let mut dims = dims.clone();
-            dims.sort_unstable();
-            dims
-        };
-        let is_turned = |output: &&Dims| inputs().any(|input| sorted(input) == sorted(output));
-        let output = output.filter(|output| !is_turned(output));
         output.into_iter().flatten().enumerate().filter_map(move |(axis, size)| {
             let rank = output.map_or(0, Vec::len);
             let sizes = inputs().filter(|dims| dims.len() == rank);
