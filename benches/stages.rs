@@ -8,23 +8,24 @@
 
 use std::sync::Arc;
 
+use acb_fuse::TrainingMode;
+use acb_fuse::emit::nodes::{Fused, fuse};
 use acb_fuse::engine::InputShapes;
-use acb_fuse::fuse::{Fused, fuse};
-use acb_fuse::onnx::build::{double_input, ints, model, node};
+use acb_fuse::facts::constants::Constants;
+use acb_fuse::facts::dependence::Dependence;
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{NodeProto, TensorProto};
 use acb_fuse::onnx::splice;
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor::{self, Float};
-use acb_fuse::plan::{Names, Plan, plan};
-use acb_fuse::region::Readings;
-use acb_fuse::region::constant::Constants;
-use acb_fuse::region::dependence::Dependence;
-use acb_fuse::region::inference::{Training, TrainingMode};
-use acb_fuse::region::read::Reader;
-use acb_fuse::rewrite::{Changes, rewrite};
-use acb_fuse::verify::feed::Random;
+use acb_fuse::onnx::write::{double_input, ints, model, node};
+use acb_fuse::ops::meanings::Meanings;
+use acb_fuse::ops::reader::Reader;
+use acb_fuse::ops::training::Training;
+use acb_fuse::pipeline::edits::{Changes, rewrite};
+use acb_fuse::plan::{BlockNames, Plan, plan};
+use acb_fuse::verify::inputs::Random;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{AllocProfiler, Bencher, black_box};
 use ndarray::{ArrayD, IxDyn};
@@ -54,8 +55,8 @@ fn scan(bencher: Bencher, blocks: usize) {
 fn find(bencher: Bencher, blocks: usize) {
     of(chain(blocks, 4), |reader| {
         bencher.counter(ItemsCount::new(blocks)).bench(|| {
-            let readings = Readings::of(reader).unwrap();
-            black_box(planned(reader, &readings).blocks.len())
+            let meanings = Meanings::of(reader).unwrap();
+            black_box(planned(reader, &meanings).blocks.len())
         });
     });
 }
@@ -63,11 +64,11 @@ fn find(bencher: Bencher, blocks: usize) {
 #[divan::bench(args = CHANNELS, name = "fuse")]
 fn multiply(bencher: Bencher, channels: usize) {
     of(chain(1, channels), |reader| {
-        let readings = Readings::of(reader).unwrap();
-        let plan = planned(reader, &readings);
+        let meanings = Meanings::of(reader).unwrap();
+        let plan = planned(reader, &meanings);
         let read = channels * channels * 15 * 4;
         bencher.counter(BytesCount::new(read)).bench(|| {
-            let fused = fuse(reader, &readings, &plan.blocks[0]).unwrap();
+            let fused = fuse(reader, &meanings, &plan.blocks[0]).unwrap();
             let pieces = fused.weights.iter().flat_map(|weights| {
                 weights.pieces().map(|piece| weights.rounded(piece).unwrap().len())
             });
@@ -79,10 +80,10 @@ fn multiply(bencher: Bencher, channels: usize) {
 #[divan::bench(args = BLOCKS, name = "splice")]
 fn write(bencher: Bencher, blocks: usize) {
     of(chain(blocks, 4), |reader| {
-        let readings = Readings::of(reader).unwrap();
-        let plan = planned(reader, &readings);
+        let meanings = Meanings::of(reader).unwrap();
+        let plan = planned(reader, &meanings);
         let fused: Vec<Fused> =
-            plan.blocks.iter().map(|block| fuse(reader, &readings, block).unwrap()).collect();
+            plan.blocks.iter().map(|block| fuse(reader, &meanings, block).unwrap()).collect();
         let outputs = plan.blocks.iter().map(|block| block.region.output);
         let changes = [Changes { blocks: outputs.zip(&fused).collect(), inferred: vec![] }];
         let graphs = std::slice::from_ref(reader.graph);
@@ -106,8 +107,8 @@ fn of(bytes: Bytes, measure: impl FnOnce(&Reader)) {
     measure(&Reader::new(&graphs[0], &constants[0], &shapes, training));
 }
 
-fn planned(reader: &Reader, readings: &Readings) -> Plan {
-    plan(reader, readings, &mut Names::of(reader.graph), &[])
+fn planned(reader: &Reader, meanings: &Meanings) -> Plan {
+    plan(reader, meanings, &mut BlockNames::of(reader.graph), &[])
 }
 
 /// ACBs of so many channels, one after the other, each with its norms and a Relu.

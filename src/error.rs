@@ -2,8 +2,8 @@
 
 use std::io;
 
-use crate::onnx::foreign::Foreign;
 use crate::onnx::model::Invalid;
+use crate::onnx::sniff::Foreign;
 
 /// Names the file, what is wrong, and what can be done.
 #[derive(Debug, thiserror::Error)]

@@ -2,11 +2,11 @@
 //! convolutions, and proves that nothing changed.
 //!
 //! ```
-//! use acb_fuse::{Options, Place, convert};
+//! use acb_fuse::{Options, Endpoint, convert};
 //!
-//! let model = Place::of("fixtures/networks/cifar_quick/torchscript_kept_static.onnx");
+//! let model = Endpoint::of("fixtures/networks/cifar_quick/torchscript_kept_static.onnx");
 //! let folder = tempfile::tempdir()?;
-//! let deploy = Place::File(folder.path().join("deploy.onnx"));
+//! let deploy = Endpoint::File(folder.path().join("deploy.onnx"));
 //! let report = convert(&model, Some(&deploy), &Options::default())?;
 //! assert_eq!(report.blocks.len(), 3);
 //! assert!(report.blocks.iter().all(|block| block.proof.is_some()));
@@ -23,66 +23,55 @@
 // With the lints in `Cargo.toml`: nothing that a file says can make the product panic.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::string_slice))]
 
-pub mod numbers;
-
-pub mod onnx;
-
-pub mod facts;
-
-pub mod engine;
-
 pub mod affine;
-
-pub mod region;
-
+pub mod emit;
+pub mod engine;
+pub mod facts;
+pub mod numbers;
+pub mod onnx;
+pub mod ops;
+pub mod pipeline;
 pub mod plan;
-
-pub mod fuse;
-
-pub mod claim;
+pub mod refusal;
+pub mod report;
 pub mod verify;
 
-pub mod rewrite;
-
-pub mod deliver;
-
-pub mod report;
-
 mod error;
-mod look;
 mod options;
-mod scope;
-mod tally;
-mod work;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use engine::Limits;
 pub use error::Error;
+use facts::constants::Constants;
+use facts::dependence::Dependence;
 use onnx::graph::Graph;
-use onnx::output;
-pub use options::{Options, Place, TrainingMode};
-use region::constant::Constants;
-use region::dependence::Dependence;
+use onnx::staged;
+pub use options::{Endpoint, Options, TrainingMode};
+use pipeline::make::Conversion;
+use pipeline::open::{GraphAnalysis, LocalFunctions};
+use pipeline::{make, open, summary};
 use report::{Mode, Report, timed};
-use scope::{Functions, Scope};
-use work::Work;
 
 /// Converts `input`; without `output` it only looks.
 ///
 /// # Errors
 /// If the model cannot be read, is malformed, fails verification, or cannot be
 /// written. Nothing is written then.
-pub fn convert(input: &Place, output: Option<&Place>, options: &Options) -> Result<Report, Error> {
+pub fn convert(
+    input: &Endpoint,
+    output: Option<&Endpoint>,
+    options: &Options,
+) -> Result<Report, Error> {
     let (report, result) = reported(input, output, options);
     result.map(|()| report)
 }
 
 /// As [`convert`]; the report tells also of a conversion that failed, as far as it came.
 pub fn reported(
-    input: &Place,
-    output: Option<&Place>,
+    input: &Endpoint,
+    output: Option<&Endpoint>,
     options: &Options,
 ) -> (Report, Result<(), Error>) {
     let mode = match output {
@@ -99,45 +88,46 @@ pub fn reported(
 }
 
 fn carry_out(
-    input: &Place,
-    output: Option<&Place>,
+    input: &Endpoint,
+    output: Option<&Endpoint>,
     options: &Options,
     report: &mut Report,
 ) -> Result<(), Error> {
     let started = Instant::now();
     let file = input.label();
     let invalid = |source| Error::Invalid { file: file.clone(), source };
-    if let Some(Place::File(target)) = output {
-        output::check_target(target, options.clobber)
+    if let Some(Endpoint::File(target)) = output {
+        staged::check_target(target, options.clobber)
             .map_err(|source| Error::Write { file: target.display().to_string(), source })?;
     }
-    let original = scope::open(input, options.links)?;
+    let original = open::open(input, options.links)?;
     report.input.note(&original, options.details);
-    let functions = Functions::of(&file, &original, options)?;
+    let functions = LocalFunctions::of(&file, &original, options)?;
     let model = functions.inlined.as_ref().unwrap_or(&original);
     let graphs = Graph::read_all(model).map_err(invalid)?;
     graphs.iter().take(1).try_for_each(Graph::check_tensors).map_err(invalid)?;
-    scope::check_inputs(&file, &graphs, options)?;
+    open::check_inputs(&file, &graphs, options)?;
     let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
     report.seconds.read = started.elapsed().as_secs_f64();
     let planning = Instant::now();
     let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
-    let readers = scope::readers(&graphs, &constants, &dependence, options);
-    let mut scopes = Scope::of_all(&readers, &options.skip).map_err(invalid)?;
-    look::look(report, model, &graphs, &scopes, options).map_err(invalid)?;
+    let readers = open::readers(&graphs, &constants, &dependence, options);
+    let mut scopes = GraphAnalysis::of_all(&readers, &options.skip).map_err(invalid)?;
+    summary::look(report, model, &graphs, &scopes, options).map_err(invalid)?;
     report.near_misses.extend(functions.near_misses);
-    scope::check_time(&file, &constants)?;
+    open::check_time(&file, &constants)?;
     report.seconds.plan = planning.elapsed().as_secs_f64();
     if options.details {
         // Only now: what constants may cost depends on the side files that were looked at.
         timed(&mut report.seconds.read, || report.input.note_side_files(&original));
     }
     report.sizes.before.bytes = report.input.all_bytes().filter(|_| options.details);
-    work::must_fuse(&file, report, options)?;
+    make::must_fuse(&file, report, options)?;
     if let Some(output) = output {
         let limits = Limits::new(options.verify_timeout, options.verify_memory);
         let (file, original) = (&file, &original);
-        let work = Work { file, original, graphs: &graphs, constants: &constants, options, limits };
+        let work =
+            Conversion { file, original, graphs: &graphs, constants: &constants, options, limits };
         work.carry_out(output, &mut scopes, report)?;
     }
     Ok(())

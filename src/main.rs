@@ -7,10 +7,10 @@ mod cli;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use acb_fuse::onnx::output::remove_staged;
-use acb_fuse::report::file::Target;
+use acb_fuse::onnx::staged::remove_staged;
+use acb_fuse::report::target::Target;
 use acb_fuse::report::{self, text};
-use acb_fuse::{Error, Place, reported};
+use acb_fuse::{Endpoint, Error, reported};
 use clap::{CommandFactory, Parser};
 use cli::arguments::Arguments;
 use cli::many::{self, Job};
@@ -75,7 +75,7 @@ fn jobs(arguments: &Arguments) -> Result<Option<Vec<Job>>, String> {
 }
 
 fn one(arguments: &Arguments) -> Result<ExitCode, Error> {
-    let mut places = arguments.files.iter().map(|file| Place::of(file));
+    let mut places = arguments.files.iter().map(|file| Endpoint::of(file));
     let (Some(input), output) = (places.next(), places.next()) else {
         return Ok(ExitCode::SUCCESS);
     };
@@ -91,7 +91,7 @@ fn one(arguments: &Arguments) -> Result<ExitCode, Error> {
             shown
         };
         // The model or the report itself may go to standard output.
-        let taken = output == Some(Place::Pipe) || arguments.report.contains(&Target::Pipe);
+        let taken = output == Some(Endpoint::Pipe) || arguments.report.contains(&Target::Pipe);
         let _ = match taken {
             true => write!(io::stderr(), "{}", shown(colours(has_colours(&io::stderr())))),
             false => write!(io::stdout(), "{}", shown(colours(has_colours(&io::stdout())))),

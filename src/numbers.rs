@@ -3,8 +3,8 @@
 
 use std::fmt::Debug;
 
-/// Numbers in a row, as float64.
-pub trait Numbers: Debug + Send + Sync {
+/// LazyWeights in a row, as float64.
+pub trait LazyWeights: Debug + Send + Sync {
     /// How many there are.
     fn count(&self) -> usize;
 
@@ -12,7 +12,7 @@ pub trait Numbers: Debug + Send + Sync {
     fn read(&self, start: usize, into: &mut [f64]);
 }
 
-impl Numbers for Vec<f64> {
+impl LazyWeights for Vec<f64> {
     fn count(&self) -> usize {
         self.len()
     }
@@ -29,7 +29,7 @@ pub fn larger(most: f64, number: f64) -> f64 {
 }
 
 /// All of them.
-pub fn all(numbers: &dyn Numbers) -> Vec<f64> {
+pub fn all(numbers: &dyn LazyWeights) -> Vec<f64> {
     let mut all = vec![0.0; numbers.count()];
     numbers.read(0, &mut all);
     all

@@ -4,31 +4,30 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::engine::InputShapes;
-use crate::onnx::output::Clobber;
+use crate::onnx::staged::Clobber;
 use crate::onnx::storage::Links;
-pub use crate::region::inference::TrainingMode;
-use crate::verify::model;
+use crate::verify::run::RunOptions;
 
 /// A file, or a pipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Endpoint {
     /// A file.
     File(PathBuf),
     /// Standard input or output.
     Pipe,
 }
 
-impl Place {
+impl Endpoint {
     /// `-` is a pipe.
     pub fn of(argument: &str) -> Self {
-        if argument == "-" { Place::Pipe } else { Place::File(argument.into()) }
+        if argument == "-" { Endpoint::Pipe } else { Endpoint::File(argument.into()) }
     }
 
     /// What it is called in messages.
     pub(crate) fn label(&self) -> String {
         match self {
-            Place::File(path) => path.display().to_string(),
-            Place::Pipe => "-".to_owned(),
+            Endpoint::File(path) => path.display().to_string(),
+            Endpoint::Pipe => "-".to_owned(),
         }
     }
 }
@@ -53,7 +52,7 @@ pub struct Options {
     /// Fail if nothing is fused.
     pub require_fusion: bool,
     /// How the whole models are run.
-    pub run: model::Options,
+    pub run: RunOptions,
     /// How long verification may take, all in all.
     pub verify_timeout: Duration,
     /// How many bytes the tensors of a run may take at a time.
@@ -76,7 +75,7 @@ impl Default for Options {
             clobber: Clobber::Replace,
             require_run: false,
             require_fusion: false,
-            run: model::Options {
+            run: RunOptions {
                 seed: 0,
                 samples: 1,
                 tolerance: None,
@@ -89,4 +88,17 @@ impl Default for Options {
             progress: |_, _, _| {},
         }
     }
+}
+
+/// Which nodes in training mode become their inference form.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TrainingMode {
+    /// Dropouts, and norms of what depends on an input, with stored statistics that are no
+    /// placeholders.
+    #[default]
+    Auto,
+    /// Those whose statistics are placeholders, too.
+    Convert,
+    /// None.
+    Keep,
 }

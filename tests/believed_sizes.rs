@@ -9,7 +9,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use acb_fuse::verify::relative_error;
-use acb_fuse::{Options, Place, convert};
+use acb_fuse::{Endpoint, Options, convert};
 use common::{data, operators, run};
 
 /// Case, how many blocks are fused, at how many sizes it is tried, and how often operators
@@ -38,7 +38,7 @@ fn the_new_file_computes_what_the_old_one_did() {
             let folder = tempfile::tempdir().unwrap();
             let output = folder.path().join("out.onnx");
             let options = Options { verify, ..Options::default() };
-            let (from, to) = (Place::File(model(case)), Place::File(output.clone()));
+            let (from, to) = (Endpoint::File(model(case)), Endpoint::File(output.clone()));
             let report = convert(&from, Some(&to), &options);
             let report = report.unwrap_or_else(|error| panic!("{case}: {error}"));
             assert_eq!(report.blocks.len(), blocks, "{case}: {report}");

@@ -10,12 +10,12 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
+use acb_fuse::facts::constants::Constants;
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::TensorProto;
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor::{self, Float};
-use acb_fuse::region::constant::Constants;
 use expect_test::expect_file;
 use prost::Message;
 

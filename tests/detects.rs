@@ -7,13 +7,13 @@ use std::fs;
 
 use acb_fuse::convert;
 use acb_fuse::engine::{Array, InputShapes, Limits};
-use acb_fuse::onnx::build;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::type_proto;
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor::{self, Float};
-use acb_fuse::verify::feed::Random;
-use acb_fuse::verify::model::{Options, Outcome, run};
+use acb_fuse::onnx::write;
+use acb_fuse::verify::inputs::Random;
+use acb_fuse::verify::run::{Outcome, RunOptions, run};
 use prost::Message;
 
 /// The difference of two convolutions whose kernels are alike but for a ten-thousandth of
@@ -32,11 +32,11 @@ fn rounding_model(difference: f64) -> Vec<u8> {
         tensor::from_floats("second", &second, Float::F32),
     ];
     let nodes = vec![
-        build::node("Conv", "", &["x", "first"], "a", vec![]),
-        build::node("Conv", "", &["x", "second"], "b", vec![]),
-        build::node("Sub", "", &["a", "b"], "y", vec![]),
+        write::node("Conv", "", &["x", "first"], "a", vec![]),
+        write::node("Conv", "", &["x", "second"], "b", vec![]),
+        write::node("Sub", "", &["a", "b"], "y", vec![]),
     ];
-    let mut model = build::model(17, vec![build::double_input("x", 4)], nodes, weights, &["y"]);
+    let mut model = write::model(17, vec![write::double_input("x", 4)], nodes, weights, &["y"]);
     let declared = model.graph.as_mut().unwrap().input[0].r#type.as_mut().unwrap();
     if let Some(type_proto::Value::TensorType(tensor)) = declared.value.as_mut() {
         tensor.elem_type = Some(Float::F32.to_onnx());
@@ -49,13 +49,13 @@ fn rounding_model(difference: f64) -> Vec<u8> {
 fn rounding_is_told_from_mistakes() {
     let shapes = InputShapes::from([("x".to_owned(), vec![1, 4, 9, 8])]);
     let given = Vec::new();
-    let options = Options { seed: 0, samples: 1, tolerance: None, shapes, given };
+    let options = RunOptions { seed: 0, samples: 1, tolerance: None, shapes, given };
     let folder = tempfile::tempdir().unwrap();
     let fused = |weight: f64| {
         let (input, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
         fs::write(&input, rounding_model(weight)).unwrap();
         let options = acb_fuse::Options { verify: false, ..acb_fuse::Options::default() };
-        let place = acb_fuse::Place::File;
+        let place = acb_fuse::Endpoint::File;
         convert(&place(input), Some(&place(output.clone())), &options).unwrap();
         Model::index(fs::read(output).unwrap().into(), Storage::default()).unwrap()
     };
@@ -65,7 +65,7 @@ fn rounding_is_told_from_mistakes() {
     let wrong = run(&old, &fused(1.5), &options, Limits::of_reading()).unwrap();
     assert!(matches!(wrong, Outcome::Differs { .. }), "{wrong:?}");
     // Whoever names a tolerance means it.
-    let strict = Options { tolerance: Some(1e-4), ..options };
+    let strict = RunOptions { tolerance: Some(1e-4), ..options };
     let refused = run(&old, &fused(0.5), &strict, Limits::of_reading()).unwrap();
     assert!(matches!(refused, Outcome::Differs { .. }), "{refused:?}");
 }

@@ -10,9 +10,9 @@ use std::fs;
 use std::path::Path;
 
 use acb_fuse::onnx::proto::tensor_proto::DataType;
-use acb_fuse::verify::model::Outcome;
 use acb_fuse::verify::relative_error;
-use acb_fuse::{Options, Place, convert};
+use acb_fuse::verify::run::Outcome;
+use acb_fuse::{Endpoint, Options, convert};
 use common::{data, deployed_twin, fused, models, multiply_adds, operators, parameters, run};
 use expect_test::expect_file;
 
@@ -24,7 +24,7 @@ const GROUPS: [&str; 5] = ["blocks", "near_misses", "networks", "relatives", "ex
 #[test]
 fn every_file_is_reported_as_expected() {
     for model in GROUPS.into_iter().flat_map(models) {
-        let report = convert(&Place::File(model.clone()), None, &Options::default()).unwrap();
+        let report = convert(&Endpoint::File(model.clone()), None, &Options::default()).unwrap();
         let path = std::env::current_dir().unwrap().join(model.with_extension("txt"));
         expect_file![path].assert_eq(&report.to_string());
     }
@@ -211,8 +211,8 @@ fn relatives_become_what_their_libraries_make_of_them() {
             // TorchScript bakes the sizes of assigned borders in, whatever it declares.
             let mut options = Options::default();
             options.run.shapes.insert("x".to_owned(), shapes[0].clone());
-            let place = Place::File(output.clone());
-            convert(&Place::File(model.clone()), Some(&place), &options).unwrap();
+            let place = Endpoint::File(output.clone());
+            convert(&Endpoint::File(model.clone()), Some(&place), &options).unwrap();
             name.push_str(" with `--input-shape`");
         }
         let found = counts(&output);
@@ -261,8 +261,8 @@ fn about(model: &Path, key: &str) -> String {
 /// How many sums of three convolutions became one, and how many convolutions
 /// and Transposes are left.
 fn blocks_fused(model: &Path, output: &Path, options: &Options) -> (usize, usize, usize) {
-    let place = Place::File(output.to_owned());
-    let report = convert(&Place::File(model.to_owned()), Some(&place), options)
+    let place = Endpoint::File(output.to_owned());
+    let report = convert(&Endpoint::File(model.to_owned()), Some(&place), options)
         .unwrap_or_else(|error| panic!("{error}"));
     let branches = |text: &str| text.split(" + ").filter(|branch| branch.contains('×')).count();
     let blocks = report.blocks.iter().filter(|block| branches(&block.branches) >= 3).count();
@@ -325,7 +325,7 @@ fn every_exporters_blocks_are_fused() {
 #[test]
 fn trained_networks_are_proved() {
     for model in models("trained") {
-        let look = convert(&Place::File(model.clone()), None, &Options::default()).unwrap();
+        let look = convert(&Endpoint::File(model.clone()), None, &Options::default()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let report = fused(&model, &folder.path().join("out.onnx"));
         assert!(!look.blocks.is_empty(), "{model:?}");
@@ -347,8 +347,11 @@ fn a_general_file_is_general_whatever_shape_is_given() {
             options.run.shapes.insert(input, shapes.to_vec());
         }
         let output = folder.path().join("out.onnx");
-        let report =
-            convert(&Place::File(model.to_owned()), Some(&Place::File(output.clone())), &options);
+        let report = convert(
+            &Endpoint::File(model.to_owned()),
+            Some(&Endpoint::File(output.clone())),
+            &options,
+        );
         (report.unwrap(), fs::read(output).unwrap())
     };
     let shape = data(model, "input")[0].shape().to_vec();

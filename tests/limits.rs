@@ -5,12 +5,12 @@
 
 use std::fs;
 
-use acb_fuse::onnx::build::{self, double_input, ints, node};
 use acb_fuse::onnx::proto::tensor_shape_proto::dimension::Value as Size;
 use acb_fuse::onnx::proto::type_proto::Value;
 use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto};
 use acb_fuse::onnx::tensor::{Float, from_floats, from_integers};
-use acb_fuse::{Options, Place, convert};
+use acb_fuse::onnx::write::{self, double_input, ints, node};
+use acb_fuse::{Endpoint, Options, convert};
 use ndarray::{ArrayD, IxDyn};
 use prost::Message;
 
@@ -28,7 +28,7 @@ fn with_kernel(mut nodes: Vec<NodeProto>, mut stored: Vec<TensorProto>) -> Model
     nodes.push(op("Conv", &["x", "b"], "u"));
     nodes.push(op("Add", &["t", "u"], "y"));
     stored.push(kernel("b"));
-    build::model(17, vec![double_input("x", 4)], nodes, stored, &["y"])
+    write::model(17, vec![double_input("x", 4)], nodes, stored, &["y"])
 }
 
 fn large_constant() -> ModelProto {
@@ -53,7 +53,7 @@ fn deep_constant() -> ModelProto {
 fn deep_branch() -> ModelProto {
     let mut nodes = vec![op("Conv", &["x", "k"], "c")];
     nodes.extend(row("Neg", "c", "y", 40));
-    build::model(17, vec![double_input("x", 4)], nodes, vec![kernel("k")], &["y"])
+    write::model(17, vec![double_input("x", 4)], nodes, vec![kernel("k")], &["y"])
 }
 
 /// A sum, term by term, of convolutions of as many tensors.
@@ -66,7 +66,7 @@ fn long_sum() -> ModelProto {
         nodes.push(op("Conv", &[&x, "k"], &term));
         nodes.push(op("Add", &[&before, &term], &after));
     }
-    build::model(17, inputs, nodes, vec![kernel("k")], &["sum69"])
+    write::model(17, inputs, nodes, vec![kernel("k")], &["sum69"])
 }
 
 fn wide_sum() -> ModelProto {
@@ -75,7 +75,7 @@ fn wide_sum() -> ModelProto {
     let terms: Vec<String> = (0..300).map(|at| format!("c{at}")).collect();
     let terms: Vec<&str> = terms.iter().map(String::as_str).collect();
     nodes.push(op("Sum", &terms, "y"));
-    build::model(17, vec![double_input("x", 4)], nodes, vec![kernel("k")], &["y"])
+    write::model(17, vec![double_input("x", 4)], nodes, vec![kernel("k")], &["y"])
 }
 
 fn large_border() -> ModelProto {
@@ -93,7 +93,7 @@ fn large_border() -> ModelProto {
         let dims = tensor.shape.iter_mut().flat_map(|shape| &mut shape.dim);
         dims.zip(sizes).for_each(|(dim, size)| dim.value = Some(Size::DimValue(size)));
     }
-    build::model(17, vec![x], nodes, stored, &["y"])
+    write::model(17, vec![x], nodes, stored, &["y"])
 }
 
 /// Pads with what the convolution before it gives there, behind a row of Identities.
@@ -107,7 +107,7 @@ fn far_border() -> ModelProto {
     let wide = from_floats("wide", &ArrayD::from_elem(IxDyn(&[4, 4, 3, 3]), 0.5), Float::F64);
     let pads = from_integers("pads", &[0, 0, 1, 1, 0, 0, 1, 1]);
     let stored = vec![kernel("k"), bias, half, wide, pads];
-    build::model(17, vec![double_input("x", 4)], nodes, stored, &["y"])
+    write::model(17, vec![double_input("x", 4)], nodes, stored, &["y"])
 }
 
 /// Each partial sum of convolutions of one tensor is needed by others, and so is each term.
@@ -123,7 +123,7 @@ fn shared_sums() -> ModelProto {
         outputs.push(after);
     }
     let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
-    build::model(17, vec![double_input("x", 4)], nodes, vec![kernel("k")], &outputs)
+    write::model(17, vec![double_input("x", 4)], nodes, vec![kernel("k")], &outputs)
 }
 
 type Row = (&'static str, fn() -> ModelProto, &'static str);
@@ -151,7 +151,7 @@ fn limits_are_told_by_their_names() {
     let mut failures = Vec::new();
     for (case, model, said) in CASES {
         fs::write(&path, model().encode_to_vec()).unwrap();
-        let report = convert(&Place::File(path.clone()), None, &Options::default()).unwrap();
+        let report = convert(&Endpoint::File(path.clone()), None, &Options::default()).unwrap();
         let text = report.to_string();
         let is_told_once = text.matches(said).count() == 1;
         if !is_told_once || text.contains("not known") || text.contains("is not constant") {

@@ -11,13 +11,13 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use acb_fuse::onnx::build::{self, int, ints, node};
 use acb_fuse::onnx::proto::attribute_proto::AttributeType;
 use acb_fuse::onnx::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 };
 use acb_fuse::onnx::tensor::from_integers;
-use acb_fuse::{Options, Place, convert};
+use acb_fuse::onnx::write::{self, int, ints, node};
+use acb_fuse::{Endpoint, Options, convert};
 use prost::Message;
 
 #[global_allocator]
@@ -92,7 +92,7 @@ impl Made {
             self.outputs.push(last);
         }
         let outputs: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
-        build::model(17, vec![info("x")], self.nodes, self.weights, &outputs)
+        write::model(17, vec![info("x")], self.nodes, self.weights, &outputs)
     }
 }
 
@@ -139,7 +139,7 @@ fn with_weights_in_nodes(mut model: ModelProto) -> ModelProto {
     let graph = model.graph.as_mut().unwrap();
     let constant = |tensor: TensorProto| {
         let name = tensor.name().to_owned();
-        node("Constant", "", &[], &name, vec![build::tensor("value", tensor)])
+        node("Constant", "", &[], &name, vec![write::tensor("value", tensor)])
     };
     let constants = graph.initializer.drain(..).map(constant);
     graph.node = constants.chain(std::mem::take(&mut graph.node)).collect();
@@ -312,8 +312,8 @@ struct Cost {
 }
 
 /// What it takes to convert the model at `path`: to look, or to write a new one.
-fn cost(path: &Path, output: Option<&Place>, options: &Options) -> Cost {
-    let input = Place::File(path.to_owned());
+fn cost(path: &Path, output: Option<&Endpoint>, options: &Options) -> Cost {
+    let input = Endpoint::File(path.to_owned());
     let profiler = dhat::Profiler::builder().testing().trim_backtraces(Some(4)).build();
     let report = convert(&input, output, options).unwrap();
     let stats = dhat::HeapStats::get();
@@ -326,7 +326,7 @@ fn the_work_grows_with_the_model_and_no_faster() {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let (path, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
-    let output = Place::File(output);
+    let output = Endpoint::File(output);
     let options = Options { verify: false, ..Options::default() };
     let mut failures = Vec::new();
     for (name, make, n) in MODELS {
@@ -369,7 +369,7 @@ const MOST: [(&str, bool, bool, Cost); 3] = [
 fn one_conversion_takes_no_more_than_it_took() {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
-    let output = Place::File(folder.path().join("out.onnx"));
+    let output = Endpoint::File(folder.path().join("out.onnx"));
     let path = Path::new("fixtures/networks/resnet18/torchscript_kept_static.onnx");
     // With more threads more blocks are held at a time.
     let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
@@ -377,7 +377,7 @@ fn one_conversion_takes_no_more_than_it_took() {
         let (output, options) =
             (writes.then_some(&output), Options { verify, ..Options::default() });
         // What is made once in a process is made before.
-        convert(&Place::File(path.to_owned()), output, &options).unwrap();
+        convert(&Endpoint::File(path.to_owned()), output, &options).unwrap();
         let took = one_thread.install(|| cost(path, output, &options));
         println!("{what}: {took:?}");
         let is_in_bounds =

@@ -14,17 +14,17 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use acb_fuse::engine::Array;
-use acb_fuse::onnx::build::{int, ints, node};
 use acb_fuse::onnx::proto::{
     GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
     TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
 };
 use acb_fuse::onnx::tensor::{self, Float};
-use acb_fuse::region::{NearMiss, Reason};
+use acb_fuse::onnx::write::{int, ints, node};
+use acb_fuse::refusal::{NearMiss, Reason};
 use acb_fuse::report::Report;
-use acb_fuse::verify::feed::Random;
-use acb_fuse::verify::model::Outcome;
-use acb_fuse::{Options, Place, convert};
+use acb_fuse::verify::inputs::Random;
+use acb_fuse::verify::run::Outcome;
+use acb_fuse::{Endpoint, Options, convert};
 use common::invariants::{Converted, IDEMPOTENT};
 use ndarray::{ArrayD, IxDyn};
 use proptest::prelude::*;
@@ -451,7 +451,7 @@ fn check(steps: &[Step]) -> Result<(), TestCaseError> {
     let folder = tempfile::tempdir().unwrap();
     let (input, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
     fs::write(&input, model.encode_to_vec()).unwrap();
-    let place = |path: &Path| Place::File(path.to_owned());
+    let place = |path: &Path| Endpoint::File(path.to_owned());
     let results = |path: &Path| -> Vec<Array> {
         let result = |(seed, size): (u64, [usize; 2])| {
             let mut random = Random::new(seed);

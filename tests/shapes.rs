@@ -8,18 +8,19 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 
-use acb_fuse::engine::{self, InputShapes, Limits, Source, normal};
+use acb_fuse::engine::{self, InputShapes, Limits, Source, dialect};
+use acb_fuse::facts::constants::Constants;
 use acb_fuse::facts::shape_rules::{
     Dims, Operands, agreed, input_dims, output_dims, output_integers,
 };
+use acb_fuse::facts::shapes::Sizes;
 use acb_fuse::onnx::graph::{Graph, Node};
 use acb_fuse::onnx::model::Model;
-use acb_fuse::onnx::proto::tensor_shape_proto::{Dimension, dimension::Value};
+use acb_fuse::onnx::proto::tensor_shape_proto::Dimension;
+use acb_fuse::onnx::proto::tensor_shape_proto::dimension::Value;
 use acb_fuse::onnx::proto::{ModelProto, TensorShapeProto, ValueInfoProto, type_proto};
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor;
-use acb_fuse::region::constant::Constants;
-use acb_fuse::region::sizes::Sizes;
 use expect_test::expect_file;
 use prost::Message;
 
@@ -293,7 +294,7 @@ fn graphs_have_the_sizes_that_onnx_says() {
             let constants = Constants::find_all(&graphs, false).unwrap();
             let sizes = Sizes::new(&graphs[0], &constants[0], &given);
             // What tract says by itself.
-            let (bytes, limits) = (normal::model(&model).unwrap(), Limits::of_reading());
+            let (bytes, limits) = (dialect::model(&model).unwrap(), Limits::of_reading());
             let source = Source { bytes, constants: vec![], storage: Storage::default(), limits };
             let inferred = engine::infer(source, &given).unwrap_or_default().shapes;
             for (name, dims) in &case.truth.dims {

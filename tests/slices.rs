@@ -7,12 +7,12 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use acb_fuse::engine::{Array, Limits, held, normal};
+use acb_fuse::engine::{Array, Limits, dialect, stage};
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::storage::{Links, Storage};
+use acb_fuse::verify::sliced_run::{SlicedRun, WeightRounding};
 use acb_fuse::verify::slices::Most;
-use acb_fuse::verify::walk::{Walk, Weights};
 use common::{data, models};
 use rayon::prelude::*;
 
@@ -26,7 +26,7 @@ fn slices_give_what_the_whole_gives() {
     let compared = files.par_iter().filter(|path| {
         let folder = Storage::in_folder(path.parent().unwrap(), Links::Confined);
         let model = Model::index(fs::read(path).unwrap().into(), folder).unwrap();
-        let inlined = normal::inlined(&model).unwrap();
+        let inlined = dialect::inlined(&model).unwrap();
         let graphs = Graph::read_all(inlined.as_ref().unwrap_or(&model)).unwrap();
         let whole = walked(path, &graphs, usize::MAX);
         if whole.is_ok() {
@@ -43,8 +43,8 @@ fn walked(path: &Path, graphs: &[Graph], nodes: usize) -> Result<Vec<Vec<Array>>
     let types = names.iter().map(|name| graphs[0].input_type(graphs[0].find(name).unwrap()));
     let inputs = data(path, "input").into_iter().zip(types.map(Option::unwrap_or_default));
     let limits = Limits::of_reading();
-    let inputs = held::hold(inputs.collect(), limits).map_err(|error| error.to_string())?;
+    let inputs = stage::hold(inputs.collect(), limits).map_err(|error| error.to_string())?;
     let most = Most { nodes, bytes: usize::MAX };
-    let walk = Walk { graphs, weights: Weights::AsStored, most, limits };
+    let walk = SlicedRun { graphs, weights: WeightRounding::AsStored, most, limits };
     walk.outputs(&names, &[inputs]).map_err(|stopped| stopped.to_string())
 }

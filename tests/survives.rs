@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::fs;
 
-use acb_fuse::{Options, Place, convert};
+use acb_fuse::{Endpoint, Options, convert};
 use onnx_protobuf::{Message, ModelProto, StringStringEntryProto};
 
 const NETWORK: &str = "fixtures/networks/cifar_quick/torchscript_kept_static.onnx";
@@ -47,7 +47,8 @@ fn unknown_fields_docs_metadata_and_order_survive() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("old.onnx"), folder.path().join("new.onnx"));
     fs::write(&from, old.write_to_bytes().unwrap()).unwrap();
-    let report = convert(&Place::File(from), Some(&Place::File(to.clone())), &Options::default());
+    let report =
+        convert(&Endpoint::File(from), Some(&Endpoint::File(to.clone())), &Options::default());
     assert_eq!(report.unwrap().blocks.len(), 3);
     let new = ModelProto::parse_from_bytes(&fs::read(to).unwrap()).unwrap();
 

@@ -10,23 +10,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use acb_fuse::engine::{Array, Constant, InputShapes, Limits, held, normal};
+use acb_fuse::engine::{Array, Constant, InputShapes, Limits, dialect, stage};
+use acb_fuse::facts::constants::Constants;
+use acb_fuse::facts::shapes::Sizes;
 use acb_fuse::facts::validity::Validity;
-use acb_fuse::onnx::build::{self, double_input, int, node};
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::NodeProto;
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor::{self, Float};
-use acb_fuse::region::constant::Constants;
-use acb_fuse::region::sizes::Sizes;
+use acb_fuse::onnx::write::{self, double_input, int, node};
 use acb_fuse::report::Report;
-use acb_fuse::verify::block::{Claim, Side, Unproved, prove};
-use acb_fuse::verify::model::{Options as RunOptions, Outcome, run};
 use acb_fuse::verify::original::Original;
+use acb_fuse::verify::proof::{Claim, Side, Unproved, prove};
 use acb_fuse::verify::relative_error;
-use acb_fuse::verify::walk::{MOST, Walk, Weights};
-use acb_fuse::{Options, Place, TrainingMode, convert};
+use acb_fuse::verify::run::{Outcome, RunOptions, run};
+use acb_fuse::verify::sliced_run::{MOST, SlicedRun, WeightRounding};
+use acb_fuse::{Endpoint, Options, TrainingMode, convert};
 use common::data;
 use prost::Message;
 
@@ -130,7 +130,7 @@ fn model_of(case: &str) -> PathBuf {
 
 fn converted(from: &Path, to: &Path, training_mode: TrainingMode) -> Report {
     let options = Options { training_mode, ..Options::default() };
-    convert(&Place::File(from.to_owned()), Some(&Place::File(to.to_owned())), &options)
+    convert(&Endpoint::File(from.to_owned()), Some(&Endpoint::File(to.to_owned())), &options)
         .unwrap_or_else(|error| panic!("{from:?}: {error}"))
 }
 
@@ -141,14 +141,14 @@ fn indexed(path: &Path) -> Model {
 /// What the engine makes of a model on a case's inputs, every node in its own mode.
 fn outputs(path: &Path, inputs: &[Array]) -> Result<Vec<Array>, String> {
     let model = indexed(path);
-    let inlined = normal::inlined(&model).unwrap();
+    let inlined = dialect::inlined(&model).unwrap();
     let graphs = Graph::read_all(inlined.as_ref().unwrap_or(&model)).unwrap();
     let names: Vec<String> = graphs[0].inputs().into_iter().map(|(name, _)| name).collect();
     let types = names.iter().map(|name| graphs[0].input_type(graphs[0].find(name).unwrap()));
     let fed = inputs.iter().cloned().zip(types.map(Option::unwrap_or_default)).collect();
     let limits = Limits::of_reading();
-    let fed = held::hold(fed, limits).map_err(|error| error.to_string())?;
-    let walk = Walk { graphs: &graphs, weights: Weights::AsStored, most: MOST, limits };
+    let fed = stage::hold(fed, limits).map_err(|error| error.to_string())?;
+    let walk = SlicedRun { graphs: &graphs, weights: WeightRounding::AsStored, most: MOST, limits };
     let outputs = walk.outputs(&names, &[fed]).map_err(|stopped| stopped.to_string())?;
     Ok(outputs.into_iter().next().unwrap())
 }
@@ -237,7 +237,7 @@ fn what_is_converted_is_said_and_right() {
 #[test]
 fn overridable_statistics_stay_if_that_is_asked_for() {
     let options = Options { keep_overridable: true, ..Options::default() };
-    let model = Place::File(model_of("statistics_are_inputs_too"));
+    let model = Endpoint::File(model_of("statistics_are_inputs_too"));
     let report = convert(&model, None, &options).unwrap();
     assert_eq!(report.notes.inferred_nodes, 0);
     assert!(report.to_string().contains("a caller may override it"), "{report}");
@@ -317,7 +317,7 @@ fn a_wrong_mode_is_caught() {
             let stored = constants().into_iter().map(|constant: Constant| constant.header);
             let stored = stored.collect();
             let inputs = vec![double_input("x", 4)];
-            let file = build::model(opset, inputs, vec![old.clone()], stored, &["y"]);
+            let file = write::model(opset, inputs, vec![old.clone()], stored, &["y"]);
             let model = Model::index(file.encode_to_vec().into(), Storage::default()).unwrap();
             let graphs = Graph::read_all(&model).unwrap();
             let (graph, shapes) = (&graphs[0], InputShapes::new());

@@ -432,7 +432,7 @@ fn shared_places_stay_shared() {
     let mut twin = graph.initializer[last.unwrap()].clone();
     twin.name = Some("twin".into());
     graph.initializer.push(twin);
-    graph.node.push(acb_fuse::onnx::build::node("Identity", "", &["twin"], "copy", vec![]));
+    graph.node.push(acb_fuse::onnx::write::node("Identity", "", &["twin"], "copy", vec![]));
     let mut output = graph.output[0].clone();
     output.name = Some("copy".into());
     output.r#type = None;

@@ -16,7 +16,7 @@ use acb_fuse::onnx::proto::tensor_shape_proto::dimension;
 use acb_fuse::onnx::proto::{ValueInfoProto, type_proto};
 use acb_fuse::report::Report;
 use acb_fuse::verify::relative_error;
-use acb_fuse::{Options, Place, convert};
+use acb_fuse::{Endpoint, Options, convert};
 use common::{data, decoded, output_type, run};
 
 /// Case, how many blocks are fused, and what is said of what is left alone.
@@ -73,8 +73,8 @@ const CASES: &[(&str, usize, &str)] = &[
     ),
 ];
 
-fn place(path: &Path) -> Place {
-    Place::File(path.to_owned())
+fn place(path: &Path) -> Endpoint {
+    Endpoint::File(path.to_owned())
 }
 
 fn reasons(report: &Report) -> BTreeSet<String> {

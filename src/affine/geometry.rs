@@ -4,8 +4,8 @@
 //! in other orders. Only the place of the channels matters: a convolution does not
 //! know the names of its spatial axes, and a pad or crop does not know any.
 
-use super::window::Border;
-use super::{Linear, Order, Refusal, Window, Work};
+use crate::affine::window::PadMode;
+use crate::affine::{AxisOrder, Linear, Macs, Refusal, Window};
 
 /// How many channels a kernel reads and yields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,7 +20,7 @@ pub struct Channels {
 
 /// On which side the windows fall, if there are any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Sense {
+pub enum ConvKind {
     /// Convolution: each output gathers what lies in a window of the input.
     Gather,
     /// Transposed convolution: each input scatters into a window of the output.
@@ -38,11 +38,11 @@ pub struct Geometry {
     /// pointwise map fits tensors of every rank.
     pub windows: Vec<Window>,
     /// Which tensor the windows fall on.
-    pub sense: Sense,
+    pub sense: ConvKind,
     /// The axes of what it reads.
-    pub input: Order,
+    pub input: AxisOrder,
     /// The axes of what it makes.
-    pub output: Order,
+    pub output: AxisOrder,
     /// Whether there is a bias other than zero.
     pub shifted: bool,
 }
@@ -64,22 +64,22 @@ impl Geometry {
         Geometry {
             channels: None,
             windows: Vec::new(),
-            sense: Sense::Gather,
-            input: Order::CANONICAL,
-            output: Order::CANONICAL,
+            sense: ConvKind::Gather,
+            input: AxisOrder::CANONICAL,
+            output: AxisOrder::CANONICAL,
             shifted: false,
         }
     }
 
     /// The map that only puts its input's axes into another order: axis `i` of its
     /// output is axis `axes[i]` of its input.
-    pub fn transposition(axes: Order) -> Self {
+    pub fn transposition(axes: AxisOrder) -> Self {
         Geometry { input: axes, ..Geometry::identity() }
     }
 
     /// This map between tensors with their axes in `order`.
     #[must_use]
-    pub fn within(self, order: &Order) -> Self {
+    pub fn within(self, order: &AxisOrder) -> Self {
         Geometry { input: order.clone(), output: order.clone(), ..self }
     }
 
@@ -103,11 +103,11 @@ impl Geometry {
     }
 
     /// Multiply-adds, per output position.
-    pub fn work(&self) -> Work {
+    pub fn work(&self) -> Macs {
         let strides = self.windows.iter().map(|window| window.stride as f64);
-        Work::each(match self.sense {
-            Sense::Gather | Sense::Product => self.weights(),
-            Sense::Scatter => self.weights() / strides.product::<f64>(),
+        Macs::each(match self.sense {
+            ConvKind::Gather | ConvKind::Product => self.weights(),
+            ConvKind::Scatter => self.weights() / strides.product::<f64>(),
         })
     }
 
@@ -117,30 +117,30 @@ impl Geometry {
 
     /// The sense of a map that is made of this one and `other`. A product stays one with
     /// what works on single channels.
-    fn joint_sense(&self, other: &Geometry) -> Sense {
-        let joins = |map: &Geometry| map.sense == Sense::Product || map.windows.is_empty();
+    fn joint_sense(&self, other: &Geometry) -> ConvKind {
+        let joins = |map: &Geometry| map.sense == ConvKind::Product || map.windows.is_empty();
         match (self.sense, other.sense) {
-            (Sense::Scatter, _) | (_, Sense::Scatter) => Sense::Scatter,
-            (Sense::Gather, Sense::Gather) => Sense::Gather,
-            _ if joins(self) && joins(other) => Sense::Product,
-            _ => Sense::Gather,
+            (ConvKind::Scatter, _) | (_, ConvKind::Scatter) => ConvKind::Scatter,
+            (ConvKind::Gather, ConvKind::Gather) => ConvKind::Gather,
+            _ if joins(self) && joins(other) => ConvKind::Product,
+            _ => ConvKind::Gather,
         }
     }
 
     fn composed_window(&self, inner: &Geometry, axis: usize) -> Result<Window, Refusal> {
         let (outer, inner_window) = (self.window(axis), inner.window(axis));
         match (self.sense, inner.sense) {
-            (Sense::Gather | Sense::Product, Sense::Gather | Sense::Product) => {
+            (ConvKind::Gather | ConvKind::Product, ConvKind::Gather | ConvKind::Product) => {
                 outer.after(&inner_window, axis)
             }
-            (Sense::Gather | Sense::Product, Sense::Scatter) => {
+            (ConvKind::Gather | ConvKind::Product, ConvKind::Scatter) => {
                 outer.frame_of_scattered(&inner_window, axis)
             }
             // Scattered, a bias would reach the border less often than the middle.
-            (Sense::Scatter, Sense::Scatter) => Err(Refusal::Senses),
-            (Sense::Scatter, _) if !inner.is_pointwise() => Err(Refusal::Senses),
-            (Sense::Scatter, _) if inner.shifted => Err(Refusal::BiasAtBorder(axis)),
-            (Sense::Scatter, _) => Ok(outer),
+            (ConvKind::Scatter, ConvKind::Scatter) => Err(Refusal::Senses),
+            (ConvKind::Scatter, _) if !inner.is_pointwise() => Err(Refusal::Senses),
+            (ConvKind::Scatter, _) if inner.shifted => Err(Refusal::BiasAtBorder(axis)),
+            (ConvKind::Scatter, _) => Ok(outer),
         }
     }
 
@@ -150,8 +150,12 @@ impl Geometry {
 
     /// How to permute the map so that the end of it that now has the order `own` has
     /// the order `wanted`, for [`Linear::permuted`].
-    pub(super) fn roles_for(&self, own: &Order, wanted: &Order) -> Result<Vec<usize>, Refusal> {
-        let orders = [own, wanted, &self.input, &self.output].map(Order::reach);
+    pub(super) fn roles_for(
+        &self,
+        own: &AxisOrder,
+        wanted: &AxisOrder,
+    ) -> Result<Vec<usize>, Refusal> {
+        let orders = [own, wanted, &self.input, &self.output].map(AxisOrder::reach);
         let roles = orders.into_iter().fold(self.windows.len() + 2, usize::max);
         let roles: Vec<usize> = (0..roles).map(|role| own.role(wanted.axis(role))).collect();
         let is_free = |role: &usize| self.window_of_role(*role) == Window::IDENTITY;
@@ -187,8 +191,8 @@ impl Linear for Geometry {
             .map(|axis| {
                 let outer = self.window(axis);
                 // Conv 1×1 with bias, then a padded 3×3: the pad is 0, not the bias.
-                let padded = self.sense != Sense::Scatter && outer.is_padded();
-                if inner.shifted && padded && outer.border == Border::Zero {
+                let padded = self.sense != ConvKind::Scatter && outer.is_padded();
+                if inner.shifted && padded && outer.border == PadMode::Zero {
                     return Err(Refusal::BiasAtBorder(axis));
                 }
                 self.composed_window(inner, axis)
@@ -208,7 +212,7 @@ impl Linear for Geometry {
         if self.output != other.output {
             return Err(Refusal::Axes);
         }
-        if (self.sense == Sense::Scatter) != (other.sense == Sense::Scatter) {
+        if (self.sense == ConvKind::Scatter) != (other.sense == ConvKind::Scatter) {
             return Err(Refusal::Senses);
         }
         let channels = match (self.channels, other.channels) {
@@ -236,10 +240,10 @@ impl Linear for Geometry {
             .map(|axis| {
                 // Outputs of transposed convolutions differ in number or do not, for all sizes.
                 let size = match self.sense {
-                    Sense::Gather | Sense::Product => {
+                    ConvKind::Gather | ConvKind::Product => {
                         shape.get(self.input.axis(axis + 2)).copied().flatten()
                     }
-                    Sense::Scatter => None,
+                    ConvKind::Scatter => None,
                 };
                 self.window(axis).union(&other.window(axis), size, axis)
             })
@@ -249,9 +253,9 @@ impl Linear for Geometry {
     }
 
     fn permuted(&self, roles: &[usize]) -> Self {
-        let order = |own: &Order| {
+        let order = |own: &AxisOrder| {
             let axes: Vec<i64> = roles.iter().map(|&role| own.axis(role) as i64).collect();
-            Order::new(&axes).unwrap_or_else(|| unreachable!("roles reach all axes"))
+            AxisOrder::new(&axes).unwrap_or_else(|| unreachable!("roles reach all axes"))
         };
         let windows = match self.windows.as_slice() {
             [] => Vec::new(),
@@ -309,7 +313,7 @@ mod tests {
     }
     #[test]
     fn transpositions_cancel_and_pass_through_what_they_do_not_touch() {
-        let order = |axes: &[i64]| Order::new(axes).unwrap();
+        let order = |axes: &[i64]| AxisOrder::new(axes).unwrap();
         let (into, back) = (order(&[0, 3, 1, 2]), order(&[0, 2, 3, 1]));
         let (into, back) = (Geometry::transposition(into), Geometry::transposition(back));
         let both = into.after(&back).unwrap();
@@ -325,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_transposed_kernel_is_a_kernel() {
-        let turn = Geometry::transposition(Order::new(&[0, 1, 3, 2]).unwrap());
+        let turn = Geometry::transposition(AxisOrder::new(&[0, 1, 3, 2]).unwrap());
         let tall = Geometry {
             windows: vec![Window::new(3, 1, 1, (1, 1)).unwrap(), Window::IDENTITY],
             ..conv((4, 4, 1), 1, 0, false)

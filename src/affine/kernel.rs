@@ -14,8 +14,10 @@ use std::sync::Arc;
 
 use ndarray::{Array2, ArrayD, Axis, IxDyn};
 
-use super::{Channels, Comparison, Geometry, Linear, Magnitude, Order, Refusal, Sense, Window};
-use crate::numbers::{self, Numbers};
+use crate::affine::{
+    AxisOrder, Channels, Comparison, ConvKind, Geometry, Linear, Magnitude, Refusal, Window,
+};
+use crate::numbers::{self, LazyWeights};
 
 /// A convolution with bias: kernel `[O, C/groups, taps…]`, bias `[O]`.
 ///
@@ -24,14 +26,14 @@ use crate::numbers::{self, Numbers};
 #[derive(Debug, Clone)]
 pub struct Affine {
     geometry: Geometry,
-    terms: Vec<Term>,
+    terms: Vec<Summand>,
     bias: Vec<f64>,
 }
 
 /// One summand of a kernel: a kernel with channels and windows of its own, scaled.
 #[derive(Debug, Clone)]
-struct Term {
-    numbers: Arc<dyn Numbers>,
+struct Summand {
+    numbers: Arc<dyn LazyWeights>,
     /// Where it falls; its bias is none.
     geometry: Geometry,
     /// One factor per output of the sum, or one for all.
@@ -63,7 +65,7 @@ impl Affine {
 
     /// The same of `[O, C/groups]` kernels that stay where they are.
     pub fn stored_conv(
-        kernel: Arc<dyn Numbers>,
+        kernel: Arc<dyn LazyWeights>,
         [outputs, width]: [usize; 2],
         bias: &[f64],
         windows: Vec<Window>,
@@ -82,16 +84,16 @@ impl Affine {
         groups: usize,
     ) -> Self {
         let affine = Self::conv(exchange_channels(kernel, groups), bias, windows, groups);
-        affine.in_sense(Sense::Scatter)
+        affine.in_sense(ConvKind::Scatter)
     }
 
     /// A matrix product with weights `[O, C]`, on tensors with so many spatial `axes`; an
     /// empty `bias` is zero.
     pub fn product(weights: ArrayD<f64>, bias: &[f64], axes: usize) -> Self {
-        Self::conv(weights, bias, vec![Window::IDENTITY; axes], 1).in_sense(Sense::Product)
+        Self::conv(weights, bias, vec![Window::IDENTITY; axes], 1).in_sense(ConvKind::Product)
     }
 
-    fn in_sense(mut self, sense: Sense) -> Self {
+    fn in_sense(mut self, sense: ConvKind) -> Self {
         self.geometry.sense = sense;
         self.terms.iter_mut().for_each(|term| term.geometry.sense = sense);
         self
@@ -101,7 +103,7 @@ impl Affine {
     /// the convolution is transposed, `[C, O/groups, taps…]`.
     pub fn stored_shape(&self) -> Vec<usize> {
         let mut shape = self.shape();
-        if let (Sense::Scatter, Some(channels)) = (self.geometry.sense, self.geometry.channels) {
+        if let (ConvKind::Scatter, Some(channels)) = (self.geometry.sense, self.geometry.channels) {
             shape[0] = channels.inputs;
             shape[1] = channels.outputs / channels.groups;
         }
@@ -109,11 +111,11 @@ impl Affine {
     }
 
     /// The weights in that order.
-    pub fn stored_kernel(self) -> Arc<dyn Numbers> {
+    pub fn stored_kernel(self) -> Arc<dyn LazyWeights> {
         let groups = self.geometry.channels.map_or(1, |channels| channels.groups);
         match self.geometry.sense {
-            Sense::Gather | Sense::Product => Arc::new(self),
-            Sense::Scatter => in_a_row(exchange_channels(self.kernel(), groups)),
+            ConvKind::Gather | ConvKind::Product => Arc::new(self),
+            ConvKind::Scatter => in_a_row(exchange_channels(self.kernel(), groups)),
         }
     }
 
@@ -140,7 +142,7 @@ impl Affine {
 
     /// This map between tensors with their axes in these orders.
     #[must_use]
-    pub fn between(self, input: Order, output: Order) -> Self {
+    pub fn between(self, input: AxisOrder, output: AxisOrder) -> Self {
         Affine { geometry: Geometry { input, output, ..self.geometry }, ..self }
     }
 
@@ -155,13 +157,13 @@ impl Affine {
         Self::sum(self.geometry, self.terms, self.bias)
     }
 
-    fn new(geometry: Geometry, kernel: Arc<dyn Numbers>, bias: Vec<f64>) -> Self {
+    fn new(geometry: Geometry, kernel: Arc<dyn LazyWeights>, bias: Vec<f64>) -> Self {
         let own = Geometry { shifted: false, ..geometry.clone() };
-        let term = Term { numbers: kernel, geometry: own, scale: vec![1.0] };
+        let term = Summand { numbers: kernel, geometry: own, scale: vec![1.0] };
         Self::sum(geometry, vec![term], bias)
     }
 
-    fn sum(geometry: Geometry, terms: Vec<Term>, bias: Vec<f64>) -> Self {
+    fn sum(geometry: Geometry, terms: Vec<Summand>, bias: Vec<f64>) -> Self {
         let shifted = bias.iter().any(|&b| b != 0.0);
         Affine { geometry: Geometry { shifted, ..geometry }, terms, bias }
     }
@@ -179,8 +181,8 @@ impl Affine {
     /// How large its weights are, and those of the largest kernel that it is a sum of, the
     /// first of several: one that mixes channels, if there is one.
     pub fn compared(&self) -> Option<Comparison> {
-        let weights = |term: &Term| (term.geometry.channels.is_some(), term.geometry.weights());
-        let larger = |a: &Term, b: &Term| weights(a) >= weights(b);
+        let weights = |term: &Summand| (term.geometry.channels.is_some(), term.geometry.weights());
+        let larger = |a: &Summand, b: &Summand| weights(a) >= weights(b);
         let largest = self.terms.iter().reduce(|a, b| if larger(a, b) { a } else { b })?;
         let (before, stored) = match largest.geometry.channels {
             Some(_) => Magnitude::of(&*largest.numbers, &shape(&largest.geometry), &largest.scale),
@@ -189,7 +191,7 @@ impl Affine {
                 let scaled = |scale: &[f64]| {
                     let windows = largest.geometry.windows.clone();
                     let geometry = Geometry { windows, ..self.geometry.clone() };
-                    let term = Term { scale: scale.to_vec(), ..largest.clone() };
+                    let term = Summand { scale: scale.to_vec(), ..largest.clone() };
                     let alone = Affine { geometry, terms: vec![term], bias: Vec::new() };
                     Magnitude::of(&alone, &alone.shape(), &[1.0])
                 };
@@ -235,15 +237,15 @@ impl Affine {
     /// `self ∘ inner` where one of both only scales, pads or crops: the other's kernels
     /// stay, scaled and elsewhere. `None` if neither does.
     fn scaled(&self, inner: &Self, geometry: &Geometry) -> Option<Self> {
-        let scale = |term: &Term, factors: &[f64]| -> Vec<f64> {
+        let scale = |term: &Summand, factors: &[f64]| -> Vec<f64> {
             let count = term.scale.len().max(factors.len());
             let both = term.scale.iter().cycle().zip(factors.iter().cycle());
             both.take(count).map(|(scale, factor)| scale * factor).collect()
         };
-        let moved = |term: &Term, factors: &[f64], windows: Result<Geometry, Refusal>| {
+        let moved = |term: &Summand, factors: &[f64], windows: Result<Geometry, Refusal>| {
             let windows = windows.ok()?.windows;
             let geometry = Geometry { windows, ..term.geometry.clone() };
-            Some(Term { numbers: term.numbers.clone(), geometry, scale: scale(term, factors) })
+            Some(Summand { numbers: term.numbers.clone(), geometry, scale: scale(term, factors) })
         };
         let anywhere = |map: &Geometry| Geometry { channels: None, shifted: false, ..map.clone() };
         let (outside, inside) = (anywhere(&self.geometry), anywhere(&inner.geometry));
@@ -319,7 +321,7 @@ impl Affine {
 }
 
 /// Reads the kernel `[O, C/groups, taps…]`, multiplied out.
-impl Numbers for Affine {
+impl LazyWeights for Affine {
     fn count(&self) -> usize {
         self.shape().iter().product()
     }
@@ -346,7 +348,7 @@ impl Numbers for Affine {
 
 /// A term, and where its taps fall in the sum's.
 struct Placed<'t> {
-    term: &'t Term,
+    term: &'t Summand,
     /// Per own tap, its place among all taps of the sum.
     places: Vec<usize>,
     /// Own channels per group, and how many outputs read the same ones.
@@ -358,7 +360,7 @@ struct Placed<'t> {
 }
 
 impl<'t> Placed<'t> {
-    fn of(term: &'t Term, whole: &Geometry, channels: Channels) -> Self {
+    fn of(term: &'t Summand, whole: &Geometry, channels: Channels) -> Self {
         let own = term.geometry.channels.unwrap_or(Channels::diagonal(channels.outputs));
         let mut places = vec![0];
         for (axis, window) in whole.windows.iter().enumerate() {
@@ -515,7 +517,7 @@ fn taps(windows: &[Window]) -> Vec<usize> {
 }
 
 /// The elements of an array in their logical order.
-fn in_a_row(array: ArrayD<f64>) -> Arc<dyn Numbers> {
+fn in_a_row(array: ArrayD<f64>) -> Arc<dyn LazyWeights> {
     Arc::new(array.as_standard_layout().into_owned().into_raw_vec_and_offset().0)
 }
 
@@ -804,10 +806,10 @@ mod tests {
         assert_eq!(naive(&product, &x), naive(&conv, &x));
         let norm = Affine::diagonal(&[2.0, 3.0], &[0.0, 1.0]);
         for (case, map, sense) in [
-            ("scaled", norm.after(&product), Sense::Product),
-            ("added", product.clone().plus(&product, &[]), Sense::Product),
-            ("beside a convolution", product.clone().plus(&conv, &[]), Sense::Gather),
-            ("of 1×1 windows", norm.after(&conv), Sense::Gather),
+            ("scaled", norm.after(&product), ConvKind::Product),
+            ("added", product.clone().plus(&product, &[]), ConvKind::Product),
+            ("beside a convolution", product.clone().plus(&conv, &[]), ConvKind::Gather),
+            ("of 1×1 windows", norm.after(&conv), ConvKind::Gather),
         ] {
             assert_eq!(map.unwrap().geometry.sense, sense, "{case}");
         }

@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::numbers::Numbers;
+use crate::numbers::LazyWeights;
 
 /// How large the weights of one kernel are.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -53,7 +53,7 @@ const PIECE: usize = 1 << 16;
 impl Magnitude {
     /// That of the kernel `[O, C, taps…]`, whose output `j` is scaled by `scale[j]` (or all
     /// by the only one), and the spread without the scale.
-    pub(super) fn of(weights: &dyn Numbers, shape: &[usize], scale: &[f64]) -> (Self, Spread) {
+    pub(super) fn of(weights: &dyn LazyWeights, shape: &[usize], scale: &[f64]) -> (Self, Spread) {
         let (rows, width, kernel) = match shape {
             [rows, width, kernel @ ..] => (*rows, *width, kernel.to_vec()),
             _ => (1, 1, Vec::new()),
@@ -72,7 +72,7 @@ impl Magnitude {
 
 /// `Σ |scale·w|` by position (Eq. 10), and by row the largest `|w|`.
 fn pass(
-    weights: &dyn Numbers,
+    weights: &dyn LazyWeights,
     rows: usize,
     width: usize,
     taps: usize,

@@ -1,7 +1,7 @@
 //! The mathematics: linear maps between feature maps that are convolutions.
 //!
 //! A [`Window`] says where a kernel's taps fall along one axis, a [`Geometry`]
-//! is a kernel without its weights, an [`Affine`] has weights (as [`Numbers`](crate::numbers::Numbers)) and bias. All three
+//! is a kernel without its weights, an [`Affine`] has weights (as [`Numbers`](crate::numbers::LazyWeights)) and bias. All three
 //! can be composed and merged (⊕), by the same rules, so a rewrite is decided on
 //! geometry alone and then repeated on weights; [`Work`] is what each costs to run.
 //! Everything is float64.
@@ -13,21 +13,21 @@
     reason = "a window's numbers stay below 2²⁴, which Window::bounded holds, and shapes were checked"
 )]
 
+mod axes;
 mod geometry;
 mod kernel;
+mod macs;
 mod magnitude;
-mod order;
 mod refusal;
 mod window;
-mod work;
 
-pub use geometry::{Channels, Geometry, Sense};
+pub use axes::AxisOrder;
+pub use geometry::{Channels, ConvKind, Geometry};
 pub use kernel::{Affine, batch_norm};
+pub use macs::Macs;
 pub use magnitude::{Comparison, Magnitude, Spread, average};
-pub use order::Order;
 pub use refusal::Refusal;
-pub use window::{Border, Window};
-pub use work::Work;
+pub use window::{PadMode, Window};
 
 /// What a region's walk needs of a linear map, with or without weights.
 pub trait Linear: Clone {
@@ -80,7 +80,7 @@ pub trait Linear: Clone {
     #[must_use]
     fn settled(self) -> Self {
         let input = &self.geometry().input;
-        match self.geometry().roles_for(input, &Order::CANONICAL) {
+        match self.geometry().roles_for(input, &AxisOrder::CANONICAL) {
             Ok(roles) if !input.is_canonical() => self.permuted(&roles),
             _ => self,
         }

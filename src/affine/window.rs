@@ -1,6 +1,6 @@
 //! Where a kernel's taps fall along one spatial axis.
 
-use super::Refusal;
+use crate::affine::Refusal;
 
 /// Output `o` reads the input at `o·stride + start + i·step` for each tap `i`;
 /// outside the input stands its border. From `n` inputs come
@@ -24,12 +24,12 @@ pub struct Window {
     /// Sum of pads minus crops minus the kernel's extent: `P` in the count above.
     pub slack: i64,
     /// What is read outside the input; [`Border::Zero`] if nothing is.
-    pub border: Border,
+    pub border: PadMode,
 }
 
 /// What stands beyond the border of the input, as in the modes of ONNX's Pad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Border {
+pub enum PadMode {
     /// Zeros.
     Zero,
     /// The input, mirrored at its first and last element.
@@ -46,7 +46,7 @@ const LIMIT: i64 = 1 << 24;
 impl Window {
     /// Reads every input once.
     pub const IDENTITY: Window =
-        Window { taps: 1, start: 0, step: 1, stride: 1, slack: -1, border: Border::Zero };
+        Window { taps: 1, start: 0, step: 1, stride: 1, slack: -1, border: PadMode::Zero };
 
     /// The window of a convolution, pooling or padding; negative pads crop.
     ///
@@ -63,18 +63,18 @@ impl Window {
             return None;
         }
         let slack = pads.0 + pads.1 - (taps - 1) * dilation - 1;
-        Window { taps, start: -pads.0, step: dilation, stride, slack, border: Border::Zero }
+        Window { taps, start: -pads.0, step: dilation, stride, slack, border: PadMode::Zero }
             .bounded()
     }
 
     /// Pads (or, where negative, crops), and nothing else.
-    pub fn frame(pads: (i64, i64), border: Border) -> Option<Self> {
+    pub fn frame(pads: (i64, i64), border: PadMode) -> Option<Self> {
         Window::new(1, 1, 1, pads).map(|window| window.bordered(border))
     }
 
     /// With `border` beyond the input, if anything is read there.
-    fn bordered(self, border: Border) -> Self {
-        Window { border: if self.is_padded() { border } else { Border::Zero }, ..self }
+    fn bordered(self, border: PadMode) -> Self {
+        Window { border: if self.is_padded() { border } else { PadMode::Zero }, ..self }
     }
 
     /// The window of a transposed convolution; `None` as in [`Self::new`].
@@ -87,7 +87,7 @@ impl Window {
     ) -> Option<Self> {
         let window = Window::new(taps, stride, dilation, pads)?;
         let slack = (taps - 1) * dilation + 1 - pads.0 - pads.1;
-        Window { slack: slack.checked_add(output_padding)?, border: Border::Zero, ..window }
+        Window { slack: slack.checked_add(output_padding)?, border: PadMode::Zero, ..window }
             .bounded()
     }
 
@@ -126,13 +126,13 @@ impl Window {
     /// `(o·s₁ + a₁ + i·d₁)·s₂ + a₂ + j·d₂`.
     pub(super) fn after(&self, inner: &Window, axis: usize) -> Result<Window, Refusal> {
         let (before, behind) = self.pads();
-        let mirrors = self.is_padded() && self.border != Border::Zero;
+        let mirrors = self.is_padded() && self.border != PadMode::Zero;
         // A reflection of what a kernel made is no kernel of the reflection.
         if mirrors && *inner != Window::IDENTITY {
             return Err(Refusal::Border(axis));
         }
         // Zeros around what was not zero beyond its own border.
-        if self.is_padded() && inner.border != Border::Zero {
+        if self.is_padded() && inner.border != PadMode::Zero {
             return Err(Refusal::Borders(axis));
         }
         // Index −1 of the inner map's output is a zero of our padding. It is right
@@ -158,7 +158,7 @@ impl Window {
             step,
             stride: self.stride * inner.stride,
             slack: inner.slack + (1 + self.slack) * inner.stride,
-            border: Border::Zero,
+            border: PadMode::Zero,
         }
         .bordered(if mirrors { self.border } else { inner.border })
         .bounded()
@@ -174,7 +174,7 @@ impl Window {
         if *self == Window::IDENTITY {
             return Ok(*inner);
         }
-        if self.taps != 1 || self.stride != 1 || self.border != Border::Zero {
+        if self.taps != 1 || self.stride != 1 || self.border != PadMode::Zero {
             return Err(Refusal::Senses);
         }
         // Zeros where the transposed convolution has dropped what it made.
@@ -325,16 +325,16 @@ mod tests {
     fn borders_other_than_zero_stay_what_they_are() {
         let frame = |pad, border| Window::frame((pad, pad), border).unwrap();
         let (valid, same) = (conv(3, 1, 1, (0, 0)), conv(3, 1, 1, (1, 1)));
-        let reflected = valid.after(&frame(1, Border::Reflect), 0).unwrap();
-        assert_eq!(reflected, Window { border: Border::Reflect, ..same });
+        let reflected = valid.after(&frame(1, PadMode::Reflect), 0).unwrap();
+        assert_eq!(reflected, Window { border: PadMode::Reflect, ..same });
         // A crop of a larger reflection is a smaller one.
-        let cropped = conv(1, 1, 1, (-1, -1)).after(&frame(2, Border::Reflect), 0).unwrap();
-        assert_eq!(cropped, frame(1, Border::Reflect));
-        assert_eq!(frame(0, Border::Reflect), Window::IDENTITY);
+        let cropped = conv(1, 1, 1, (-1, -1)).after(&frame(2, PadMode::Reflect), 0).unwrap();
+        assert_eq!(cropped, frame(1, PadMode::Reflect));
+        assert_eq!(frame(0, PadMode::Reflect), Window::IDENTITY);
         for (case, outer, inner) in [
-            ("zeros around reflections", same, frame(1, Border::Reflect)),
-            ("reflected result", frame(1, Border::Wrap), same),
-            ("reflected crop", frame(1, Border::Edge), conv(1, 1, 1, (-1, -1))),
+            ("zeros around reflections", same, frame(1, PadMode::Reflect)),
+            ("reflected result", frame(1, PadMode::Wrap), same),
+            ("reflected crop", frame(1, PadMode::Edge), conv(1, 1, 1, (-1, -1))),
         ] {
             assert!(outer.after(&inner, 0).is_err(), "{case}");
         }

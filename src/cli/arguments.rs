@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acb_fuse::onnx::output::Clobber;
+use acb_fuse::onnx::staged::Clobber;
 use acb_fuse::onnx::storage::Links;
-use acb_fuse::report::file::Target;
-use acb_fuse::verify::model;
+use acb_fuse::report::target::Target;
+use acb_fuse::verify::run;
 use acb_fuse::{Options, TrainingMode};
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -179,7 +179,7 @@ impl Arguments {
             clobber: if self.no_clobber { Clobber::Refuse } else { Clobber::Replace },
             require_run: self.require_run,
             require_fusion: self.require_fusion,
-            run: model::Options {
+            run: run::RunOptions {
                 seed: self.seed,
                 samples: self.samples,
                 tolerance: self.tolerance,

@@ -8,8 +8,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use acb_fuse::report::Report;
-use acb_fuse::verify::model::Outcome;
-use acb_fuse::{Error, Options, Place, reported};
+use acb_fuse::verify::run::Outcome;
+use acb_fuse::{Endpoint, Error, Options, reported};
 
 /// One model, and where it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,8 +74,8 @@ pub fn work(
             let (done, next) = (done.clone(), &next);
             scope.spawn(move || {
                 while let Some((index, job)) = next() {
-                    let output = Place::File(job.output.clone());
-                    let input = Place::File(job.input.clone());
+                    let output = Endpoint::File(job.output.clone());
+                    let input = Endpoint::File(job.input.clone());
                     let (report, result) = reported(&input, Some(&output), options);
                     if done.send((index, job, report, result)).is_err() {
                         break;

@@ -7,7 +7,7 @@ use acb_fuse::engine::Array;
 use acb_fuse::onnx::proto::TensorProto;
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor::{self, Float};
-use acb_fuse::verify::model::Which;
+use acb_fuse::verify::run::Which;
 use ndarray::ArrayD;
 use prost::Message;
 

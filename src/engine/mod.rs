@@ -8,11 +8,11 @@
 //! over. [`normal`] puts models into words that it knows, `names` under names that it cannot
 //! misread, [`held`] takes tensors from one to the next.
 
-mod border;
 mod clock;
-pub mod held;
+pub mod dialect;
+mod guard;
 mod names;
-pub mod normal;
+pub mod stage;
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -30,10 +30,10 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{Factoid, GenericFactoid};
 use tract_onnx::tract_hir::ops::konst::Const;
 
-use self::border::guarded;
-use self::held::Held;
-use self::names::Names;
-use crate::numbers::Numbers;
+use crate::engine::guard::guarded;
+use crate::engine::names::NeutralNames;
+use crate::engine::stage::EngineTensor;
+use crate::numbers::LazyWeights;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor;
@@ -165,7 +165,7 @@ pub type InputShapes = std::collections::BTreeMap<String, Vec<usize>>;
 #[derive(Debug)]
 pub struct Engine {
     plan: Arc<TypedRunnableModel>,
-    names: Arc<Names>,
+    names: Arc<NeutralNames>,
     limits: Limits,
 }
 
@@ -188,7 +188,7 @@ pub struct Constant {
     /// The tensor.
     pub header: TensorProto,
     /// In the place of its data, if it is of type float64.
-    pub numbers: Option<Arc<dyn Numbers>>,
+    pub numbers: Option<Arc<dyn LazyWeights>>,
 }
 
 impl From<TensorProto> for Constant {
@@ -199,7 +199,7 @@ impl From<TensorProto> for Constant {
 
 impl Constant {
     /// `numbers` in float64.
-    pub fn doubles(name: &str, dims: &[i64], numbers: Arc<dyn Numbers>) -> Self {
+    pub fn doubles(name: &str, dims: &[i64], numbers: Arc<dyn LazyWeights>) -> Self {
         let header = tensor::header(name, dims, DOUBLE);
         Constant { header, numbers: Some(numbers) }
     }
@@ -352,7 +352,7 @@ pub fn infer(source: Source, inputs: &InputShapes) -> Result<Inference, EngineEr
 
 fn inferred(
     mut model: InferenceModel,
-    names: &Names,
+    names: &NeutralNames,
     inputs: &InputShapes,
 ) -> TractResult<Inference> {
     for (index, outlet) in model.inputs.clone().into_iter().enumerate() {
@@ -399,10 +399,10 @@ fn inferred(
 /// Reads a model under neutral names and goes on with it; an error is in the file's names.
 fn parsed<T>(
     source: &Source,
-    given: &[(String, Held)],
-    go_on: impl FnOnce(InferenceModel, &Names) -> TractResult<T>,
-) -> TractResult<(T, Names)> {
-    let mut names = Names::default();
+    given: &[(String, EngineTensor)],
+    go_on: impl FnOnce(InferenceModel, &NeutralNames) -> TractResult<T>,
+) -> TractResult<(T, NeutralNames)> {
+    let mut names = NeutralNames::default();
     let model = parse(source, given, &mut names);
     match model.and_then(|model| go_on(model, &names)) {
         Ok(value) => Ok((value, names)),
@@ -494,8 +494,8 @@ fn is_long(size: &TDim) -> bool {
 /// The model, with `given` tensors as its inputs, after its own.
 fn parse(
     source: &Source,
-    given: &[(String, Held)],
-    names: &mut Names,
+    given: &[(String, EngineTensor)],
+    names: &mut NeutralNames,
 ) -> TractResult<InferenceModel> {
     static ONNX: LazyLock<Onnx> = LazyLock::new(|| tract_onnx::onnx().with_ignore_value_info(true));
     let mut proto = pb::ModelProto::decode(&source.bytes[..])?;
@@ -568,7 +568,8 @@ fn settle(
 
 /// A graph input, of whatever type.
 fn declared(name: &str, shape: &[usize]) -> pb::ValueInfoProto {
-    use pb::tensor_shape_proto::{Dimension, dimension::Value};
+    use pb::tensor_shape_proto::Dimension;
+    use pb::tensor_shape_proto::dimension::Value;
     let dim = |&size: &usize| Dimension {
         value: i64::try_from(size).ok().map(Value::DimValue),
         ..Dimension::default()
@@ -761,7 +762,7 @@ fn from_tract(tensor: &Tensor) -> TractResult<Array> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::onnx::build;
+    use crate::onnx::write;
 
     #[test]
     fn sizes_are_those_of_tensors() {
@@ -784,14 +785,14 @@ mod tests {
         let parentheses = format!("{}n{}", "(".repeat(100_000), ")".repeat(100_000));
         for name in ["64", "n", "2*3", &parentheses] {
             let (x, y) = (format!("x{name}"), format!("y{name}"));
-            let mut input = build::double_input(&x, 2);
+            let mut input = write::double_input(&x, 2);
             let declared = input.r#type.as_mut().and_then(|declared| declared.value.as_mut());
             let Some(type_proto::Value::TensorType(tensor)) = declared else { panic!("{name}") };
             for dim in tensor.shape.iter_mut().flat_map(|shape| &mut shape.dim).skip(1) {
                 dim.value = Some(Value::DimParam(name.to_owned()));
             }
-            let nodes = vec![build::node("Relu", &y, &[&x], &y, vec![])];
-            let bytes = build::model(17, vec![input], nodes, vec![], &[&y]).encode_to_vec();
+            let nodes = vec![write::node("Relu", &y, &[&x], &y, vec![])];
+            let bytes = write::model(17, vec![input], nodes, vec![], &[&y]).encode_to_vec();
             let infer = |shapes| {
                 let source = Source::small(bytes.clone(), Limits::of_reading());
                 infer(source, &shapes).unwrap().shapes
@@ -808,9 +809,9 @@ mod tests {
     fn a_transpose_by_no_permutation_ends() {
         for perm in [vec![0, 0], vec![1, 2], vec![-1, 0], vec![0]] {
             let nodes =
-                vec![build::node("Transpose", "", &["x"], "y", vec![build::ints("perm", perm)])];
-            let inputs = vec![build::double_input("x", 2)];
-            let bytes = build::model(17, inputs, nodes, vec![], &["y"]).encode_to_vec();
+                vec![write::node("Transpose", "", &["x"], "y", vec![write::ints("perm", perm)])];
+            let inputs = vec![write::double_input("x", 2)];
+            let bytes = write::model(17, inputs, nodes, vec![], &["y"]).encode_to_vec();
             let source = Source::small(bytes, Limits::of_reading());
             assert!(Engine::load(source, &[vec![2, 3]]).is_err());
         }
@@ -821,12 +822,12 @@ mod tests {
         // At the Add, x, its square and the sum of both live: 3 × 8 × 1000 bytes; and so does
         // the zero that Relu compares with.
         let nodes = vec![
-            build::node("Mul", "", &["x", "x"], "square", vec![]),
-            build::node("Add", "", &["x", "square"], "y", vec![]),
-            build::node("Relu", "", &["y"], "z", vec![]),
+            write::node("Mul", "", &["x", "x"], "square", vec![]),
+            write::node("Add", "", &["x", "square"], "y", vec![]),
+            write::node("Relu", "", &["y"], "z", vec![]),
         ];
-        let inputs = vec![build::double_input("x", 1)];
-        let bytes = build::model(17, inputs, nodes, vec![], &["z"]).encode_to_vec();
+        let inputs = vec![write::double_input("x", 1)];
+        let bytes = write::model(17, inputs, nodes, vec![], &["z"]).encode_to_vec();
         let load = |allowed| {
             let limits = Limits::new(Duration::from_secs(60), allowed);
             Engine::load(Source::small(bytes.clone(), limits), &[vec![1000]]).map(drop)
@@ -864,8 +865,8 @@ mod tests {
         ] {
             assert_eq!(plain(&constant).unwrap().is_some(), direct, "{case}");
             let run = |inside: Vec<TensorProto>, constants: Vec<TensorProto>| {
-                let nodes = vec![build::node("Identity", "", &["c"], "y", vec![])];
-                let bytes = build::model(17, vec![], nodes, inside, &["y"]).encode_to_vec();
+                let nodes = vec![write::node("Identity", "", &["c"], "y", vec![])];
+                let bytes = write::model(17, vec![], nodes, inside, &["y"]).encode_to_vec();
                 let source = Source::small(bytes, Limits::of_reading());
                 Engine::load(
                     Source {

@@ -1,4 +1,4 @@
-//! Names that say nothing: tract never sees one of the file's.
+//! NeutralNames that say nothing: tract never sees one of the file's.
 //!
 //! It reads the name of a dimension as arithmetic, `"64"` as a size and a thousand
 //! parentheses with its stack; it derives names from names, and long ones overflow it too.
@@ -15,12 +15,12 @@ use tract_onnx::prelude::TractError;
 
 /// Which tensor of the file is which of tract's.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct NeutralNames {
     numbers: HashMap<String, usize>,
     originals: Vec<String>,
 }
 
-impl Names {
+impl NeutralNames {
     /// Renames everything in `graph`. A body sees the tensors around it by their names, so
     /// equal names stay equal.
     pub fn neutralize(&mut self, graph: &mut pb::GraphProto) {
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn names_are_found_again() {
-        let mut names = Names::default();
+        let mut names = NeutralNames::default();
         assert_eq!(names.neutral(""), "");
         let long = "(".repeat(100_000);
         for (name, neutral) in [("t1", "t0"), (&long, "t1"), ("a\nb", "t2"), ("t1", "t0")] {

@@ -6,11 +6,12 @@
 //! supposed. [`reach`] tells how far windows look, and [`validity`] for which inputs a reading
 //! is right. None of them knows an engine.
 
-mod demands;
-mod integers;
-mod layout;
-mod products;
+pub mod budget;
+pub mod constants;
+pub mod dependence;
+pub mod evaluate;
+pub mod propagation;
 pub mod reach;
 pub mod shape_rules;
+pub mod shapes;
 pub mod validity;
-mod windows;

@@ -2,7 +2,7 @@
 //!
 //! Most are right for all. Where a size, a rank or a list of integers played a part, the
 //! reading says so, as a condition on a tensor of the file. What is made of several
-//! readings is right where all of them are: conditions of ∘ and ⊕ are put together.
+//! meanings is right where all of them are: conditions of ∘ and ⊕ are put together.
 //! A block claims them, the report prints those that the file does not promise, and
 //! verification holds the file to them.
 
@@ -103,7 +103,7 @@ impl fmt::Display for SizeSet {
     }
 }
 
-/// All conditions of a reading, each once; none of most readings.
+/// All conditions of a reading, each once; none of most meanings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Validity(Vec<Condition>);
 

@@ -10,12 +10,13 @@ use std::ops::Range;
 
 use prost::bytes::Bytes;
 
-use super::model::{Invalid, Model};
-use super::proto::{StringStringEntryProto, TensorProto, tensor_proto::DataLocation};
-use super::splice::{self, Container, Edit, Gap, Later, Sink};
-use super::storage::{Place, Storage, StorageError};
-use super::tensor::TensorError;
-use super::wire::{self, Field, WireError};
+use crate::onnx::model::{Invalid, Model};
+use crate::onnx::proto::tensor_proto::DataLocation;
+use crate::onnx::proto::{StringStringEntryProto, TensorProto};
+use crate::onnx::splice::{self, Container, Deferred, Edit, Hole, Sink};
+use crate::onnx::storage::{DataPlace, Storage, StorageError};
+use crate::onnx::tensor::TensorError;
+use crate::onnx::wire::{self, Field, WireError};
 
 /// A message that may hold tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub struct External {
     /// Its name; empty if it is an attribute.
     pub name: String,
     /// Where its data lies.
-    pub place: Place,
+    pub place: DataPlace,
     /// What names the place: its entries in the model.
     entries: Vec<Range<usize>>,
     /// The messages around these, the tensor itself included.
@@ -103,7 +104,7 @@ fn external(
         name: tensor.name().to_owned(),
         problem: problem.into(),
     };
-    let Some(place) = Place::of(&tensor).map_err(invalid)? else { return Ok(None) };
+    let Some(place) = DataPlace::of(&tensor).map_err(invalid)? else { return Ok(None) };
     let entries = fields.into_iter().filter(|field| field.number == EXTERNAL_DATA);
     let entries = entries.map(|field| field.entry).collect();
     Ok(Some(External { name: tensor.name().to_owned(), place, entries, containers }))
@@ -130,14 +131,14 @@ pub fn untouched(mut tensors: Vec<External>, edits: &[Edit]) -> Vec<External> {
 
 /// What the side file of a new model holds: data of tensors that stay, and new weights.
 #[derive(Debug, Default)]
-pub struct SideFile {
+pub struct SideFileLayout {
     /// Offset and content.
     chunks: Vec<(usize, Content)>,
     end: usize,
     /// Whose side files the content lies in.
     storage: Storage,
     /// Offset and length of what lay elsewhere.
-    moved: HashMap<Place, (usize, usize)>,
+    moved: HashMap<DataPlace, (usize, usize)>,
     /// The same of new tensors, by name.
     new: HashMap<String, (usize, usize)>,
 }
@@ -148,7 +149,7 @@ enum Content {
     /// It was in another one.
     Here(Bytes),
     /// It is computed later.
-    Later(Later),
+    Deferred(Deferred),
 }
 
 /// Smaller tensors stay in the model, as other writers do it.
@@ -162,7 +163,7 @@ const ALIGNMENT: usize = 64;
 
 const EXTERNAL_DATA: u32 = 13;
 
-impl SideFile {
+impl SideFileLayout {
     /// The side file for `kept` tensors, whose data is in `storage`, and `new` ones, which
     /// have a name.
     ///
@@ -171,9 +172,9 @@ impl SideFile {
     pub fn of<'t>(
         kept: &[External],
         storage: &Storage,
-        new: impl Iterator<Item = (&'t str, Later)>,
+        new: impl Iterator<Item = (&'t str, Deferred)>,
     ) -> Result<Self, TensorError> {
-        let mut file = SideFile { storage: storage.clone(), ..SideFile::default() };
+        let mut file = SideFileLayout { storage: storage.clone(), ..SideFileLayout::default() };
         for External { name, place, .. } in kept {
             if !file.moved.contains_key(place) {
                 let data = storage.data(place).map_err(|problem| TensorError {
@@ -185,7 +186,7 @@ impl SideFile {
             }
         }
         for (name, later) in new.filter(|(_, later)| later.length >= MIN_BYTES) {
-            let put = file.put(later.length, Content::Later(later));
+            let put = file.put(later.length, Content::Deferred(later));
             file.new.insert(name.to_owned(), put);
         }
         Ok(file)
@@ -232,12 +233,12 @@ impl SideFile {
 
     /// Whether a file of this `content` is what this one would be; `is_later` says it of
     /// what is computed later.
-    pub fn is(&self, content: &[u8], is_later: impl Fn(Later, &[u8]) -> bool) -> bool {
+    pub fn is(&self, content: &[u8], is_later: impl Fn(Deferred, &[u8]) -> bool) -> bool {
         let holds = |(offset, chunk): &(usize, Content)| {
             let rest = content.get(*offset..).unwrap_or_default();
             match chunk {
                 Content::Here(data) => rest.starts_with(data),
-                Content::Later(later) => {
+                Content::Deferred(later) => {
                     rest.get(..later.length).is_some_and(|there| is_later(*later, there))
                 }
             }
@@ -249,7 +250,7 @@ impl SideFile {
     ///
     /// # Errors
     /// Those of `out`.
-    pub fn write(&self, out: &mut impl Sink) -> io::Result<Vec<Gap>> {
+    pub fn write(&self, out: &mut impl Sink) -> io::Result<Vec<Hole>> {
         let (mut at, mut gaps) = (0, Vec::new());
         for (offset, content) in &self.chunks {
             out.leave(offset.saturating_sub(at))?;
@@ -259,8 +260,8 @@ impl SideFile {
                     self.storage.has_read(data.len());
                     data.len()
                 }
-                Content::Later(later) => {
-                    gaps.push(Gap { at: *offset, later: *later });
+                Content::Deferred(later) => {
+                    gaps.push(Hole { at: *offset, later: *later });
                     out.leave(later.length)?;
                     later.length
                 }

@@ -10,16 +10,16 @@ use std::sync::Arc;
 
 use prost::bytes::Bytes;
 
-pub use super::ids::{NodeId, ValueId};
-use super::model::{Invalid, Model, Scope, graph_field, is_default_domain};
-use super::proto::tensor_shape_proto::{Dimension, dimension};
-use super::proto::{
+pub use crate::onnx::ids::{NodeId, ValueId};
+use crate::onnx::model::{GraphFields, Invalid, Model, graph_field, is_default_domain};
+use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
+use crate::onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto,
     ValueInfoProto, type_proto,
 };
-use super::splice::{self, Container, Edit};
-use super::tensor;
-use super::wire::{self, Field, WireError};
+use crate::onnx::splice::{self, Container, Edit};
+use crate::onnx::tensor;
+use crate::onnx::wire::{self, Field, WireError};
 
 /// One node with its names resolved.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ pub struct Graph<'m> {
     /// The file.
     pub model: &'m Model,
     /// Where in the file the graph lies.
-    pub scope: Arc<Scope>,
+    pub scope: Arc<GraphFields>,
     /// The graph that this one is a body in: its place in [`Graph::read_all`], and the node.
     pub outer: Option<(usize, NodeId)>,
     /// Graph outputs, in order.
@@ -189,7 +189,7 @@ impl<'m> Graph<'m> {
 
     fn read(
         model: &'m Model,
-        scope: Scope,
+        scope: GraphFields,
         around: Option<(&Graph<'m>, usize, NodeId)>,
     ) -> Result<Self, Invalid> {
         let mut graph = Graph {

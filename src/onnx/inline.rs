@@ -10,11 +10,13 @@ use std::rc::Rc;
 use prost::Message;
 use prost::bytes::Bytes;
 
-use super::graph::{self, Graph, bodies};
-use super::model::{Invalid, Model, graph_field, is_default_domain};
-use super::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto, OperatorSetIdProto};
-use super::splice::{self, Edit};
-use super::wire::Field;
+use crate::onnx::graph::{self, Graph, bodies};
+use crate::onnx::model::{Invalid, Model, graph_field, is_default_domain};
+use crate::onnx::proto::{
+    AttributeProto, FunctionProto, GraphProto, NodeProto, OperatorSetIdProto,
+};
+use crate::onnx::splice::{self, Edit};
+use crate::onnx::wire::Field;
 
 /// Calls nest at most this deep; the standard forbids recursion.
 const MAX_DEPTH: usize = 32;
@@ -31,12 +33,12 @@ const MAX_NODES: usize = 1 << 18;
 const MAX_BYTES: usize = 1 << 24;
 
 /// A function's domain, name and overload.
-type Id = (String, String, String);
+type FunctionKey = (String, String, String);
 
 /// The model with those calls inlined whose names `wanted` accepts; `None` if there are
 /// none. A call inside a function is named after the call around it and itself.
 ///
-/// Functions of another operator set than the model's stay as they are: their
+/// Callees of another operator set than the model's stay as they are: their
 /// operators may mean something else.
 ///
 /// # Errors
@@ -49,7 +51,7 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
     let Some(main) = graphs.first() else { return Ok(None) };
     let names = main.all_names();
     let suffix = graph::fresh(".inlined", &names);
-    let functions = Functions::read(model)?;
+    let functions = Callees::read(model)?;
     let bytes_left = model.bytes().len().saturating_mul(4).saturating_add(MAX_BYTES);
     let (given, asked) = (HashSet::new(), HashMap::new());
     let mut inliner = Inliner { functions, wanted, suffix, given, asked, nodes: 0, bytes_left };
@@ -80,7 +82,7 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
     if edits.is_empty() {
         return Ok(None);
     }
-    // Functions go with their last call; those that nobody called stay.
+    // Callees go with their last call; those that nobody called stay.
     let (before, after) = (inliner.functions.reached(before), inliner.functions.reached(after));
     let gone = before.difference(&after).filter_map(|id| inliner.functions.by_id.get(id));
     edits.extend(gone.map(|known| Edit::remove(known.field.entry.clone())));
@@ -97,7 +99,7 @@ pub fn refused(model: &Model, graphs: &[Graph]) -> Result<Vec<(String, String)>,
     if model.functions.is_empty() {
         return Ok(Vec::new());
     }
-    let functions = Functions::read(model)?;
+    let functions = Callees::read(model)?;
     let calls = graphs.iter().flat_map(Graph::nodes).filter_map(|(_, node)| {
         let known = functions.by_id.get(&id_of(&node.proto))?;
         let (function, refused) =
@@ -119,12 +121,12 @@ fn nesting_of(graph: &Graph) -> usize {
 }
 
 /// The functions of one model.
-struct Functions {
-    by_id: HashMap<Id, Known>,
+struct Callees {
+    by_id: HashMap<FunctionKey, Callee>,
 }
 
 /// One function.
-struct Known {
+struct Callee {
     field: Field,
     function: Rc<FunctionProto>,
     /// Whether its operators mean the same in the model.
@@ -135,7 +137,7 @@ struct Known {
     nesting: usize,
 }
 
-impl Functions {
+impl Callees {
     fn read(model: &Model) -> Result<Self, Invalid> {
         let mut by_id = HashMap::new();
         for field in &model.functions {
@@ -145,7 +147,7 @@ impl Functions {
                 function.name().to_owned(),
                 function.overload().to_owned(),
             );
-            let known = Known {
+            let known = Callee {
                 field: field.clone(),
                 is_understood: false,
                 holds_linear: holds_linear(&function),
@@ -154,15 +156,15 @@ impl Functions {
             };
             by_id.insert(id, known);
         }
-        let ids: HashSet<Id> = by_id.keys().cloned().collect();
+        let ids: HashSet<FunctionKey> = by_id.keys().cloned().collect();
         for known in by_id.values_mut() {
             known.is_understood = is_understood(&known.function, model, &ids);
         }
-        Ok(Functions { by_id })
+        Ok(Callees { by_id })
     }
 
     /// The function that `node` calls, if it can be inlined.
-    fn of(&self, node: &NodeProto) -> Option<&Known> {
+    fn of(&self, node: &NodeProto) -> Option<&Callee> {
         // In ONNX's own domain engines take the operator of the standard, whatever a
         // function says that has its name.
         if bodies(node).next().is_some() || is_default_domain(node.domain()) {
@@ -172,7 +174,7 @@ impl Functions {
     }
 
     /// What is called, directly or by what is called.
-    fn reached(&self, called: Vec<Id>) -> HashSet<Id> {
+    fn reached(&self, called: Vec<FunctionKey>) -> HashSet<FunctionKey> {
         let mut reached = HashSet::new();
         let mut open = called;
         while let Some(id) = open.pop() {
@@ -187,10 +189,10 @@ impl Functions {
 
 /// Whether `function` is written for the model's operator set, and the model imports all
 /// foreign operators that it uses, in the same version; `ids` are the model's functions.
-fn is_understood(function: &FunctionProto, model: &Model, ids: &HashSet<Id>) -> bool {
+fn is_understood(function: &FunctionProto, model: &Model, ids: &HashSet<FunctionKey>) -> bool {
     let mut imports = function.opset_import.iter();
     let own = imports.find(|import| is_default_domain(import.domain()));
-    let is_known = |id: &Id| {
+    let is_known = |id: &FunctionKey| {
         let domain = id.0.as_str();
         let imported = || {
             let mut imports = function.opset_import.iter();
@@ -217,12 +219,12 @@ fn nesting_in(nodes: &[NodeProto]) -> usize {
     bodies.map(|body| nesting_in(&body.node).saturating_add(1)).max().unwrap_or(0)
 }
 
-fn id_of(node: &NodeProto) -> Id {
+fn id_of(node: &NodeProto) -> FunctionKey {
     (node.domain().to_owned(), node.op_type().to_owned(), node.overload().to_owned())
 }
 
 /// What these nodes, or those of their bodies, may call.
-fn called_by<'n>(nodes: impl IntoIterator<Item = &'n NodeProto>) -> Vec<Id> {
+fn called_by<'n>(nodes: impl IntoIterator<Item = &'n NodeProto>) -> Vec<FunctionKey> {
     let mut ids = Vec::new();
     for node in nodes {
         ids.push(id_of(node));
@@ -232,7 +234,7 @@ fn called_by<'n>(nodes: impl IntoIterator<Item = &'n NodeProto>) -> Vec<Id> {
 }
 
 struct Inliner<'w> {
-    functions: Functions,
+    functions: Callees,
     wanted: &'w dyn Fn(&str) -> bool,
     /// What no name of the model contains.
     suffix: String,

@@ -14,7 +14,7 @@ use prost::bytes::Bytes;
 
 /// A file, mapped. Clones are of one map.
 #[derive(Debug, Clone)]
-pub struct Map {
+pub struct MappedFile {
     file: Arc<File>,
     /// `None` of an empty file, which cannot be mapped.
     map: Option<Arc<Mmap>>,
@@ -28,7 +28,7 @@ impl AsRef<[u8]> for Owner {
     }
 }
 
-impl Map {
+impl MappedFile {
     /// Maps the file at `path`.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl Map {
             return not_regular();
         }
         if metadata.len() == 0 {
-            return Ok(Map { file: Arc::new(file), map: None });
+            return Ok(MappedFile { file: Arc::new(file), map: None });
         }
         // SAFETY: the map is only read. The one risk is that another process truncates the
         // file meanwhile; every reader of model files by mapping (ONNX Runtime, tract) takes
@@ -57,7 +57,7 @@ impl Map {
         // by rename.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file)? };
-        Ok(Map { file: Arc::new(file), map: Some(Arc::new(map)) })
+        Ok(MappedFile { file: Arc::new(file), map: Some(Arc::new(map)) })
     }
 
     /// The whole file.

@@ -3,18 +3,18 @@
 //! Knows protobuf and the ONNX messages. Knows nothing of convolutions being
 //! linear, of engines, or of why somebody wants an entry replaced.
 
-pub mod build;
 pub mod external;
-pub mod foreign;
 pub mod graph;
 pub mod ids;
 pub mod inline;
 pub mod map;
 pub mod model;
-pub mod output;
 pub mod proto;
+pub mod sniff;
 pub mod splice;
+pub mod staged;
 pub mod storage;
 pub mod tensor;
 pub mod training;
 pub mod wire;
+pub mod write;

@@ -10,10 +10,10 @@ use std::ops::Range;
 use prost::Message;
 use prost::bytes::Bytes;
 
-use super::proto::OperatorSetIdProto;
-use super::splice::Container;
-use super::storage::Storage;
-use super::wire::{self, Field, WireError};
+use crate::onnx::proto::OperatorSetIdProto;
+use crate::onnx::splice::Container;
+use crate::onnx::storage::Storage;
+use crate::onnx::wire::{self, Field, WireError};
 
 /// Field numbers of `ModelProto`.
 mod model_field {
@@ -114,14 +114,14 @@ mod body_field {
 
 /// Where one graph lies: the model's own, or the body of an If, Loop or Scan.
 #[derive(Debug, Clone)]
-pub struct Scope {
+pub struct GraphFields {
     payload: Range<usize>,
     fields: Vec<Field>,
     /// The graph message and all messages around it, which edits may grow or shrink.
     pub containers: Vec<Container>,
 }
 
-impl Scope {
+impl GraphFields {
     /// Entries with field number `number` (see [`graph_field`]), in file order.
     pub fn fields(&self, number: u32) -> impl DoubleEndedIterator<Item = &Field> {
         self.fields.iter().filter(move |field| field.number == number)
@@ -150,7 +150,7 @@ impl Scope {
         let fields = wire::fields(bytes, graph.payload.clone()).map(checked);
         let fields = fields.collect::<Result<Vec<_>, _>>()?;
         let containers = around.iter().cloned().chain([container(graph)]).collect();
-        Ok(Scope { payload: graph.payload.clone(), fields, containers })
+        Ok(GraphFields { payload: graph.payload.clone(), fields, containers })
     }
 }
 
@@ -163,7 +163,7 @@ fn container(field: &Field) -> Container {
 pub struct Model {
     bytes: Bytes,
     /// The main graph.
-    pub main: Scope,
+    pub main: GraphFields,
     /// Local functions.
     pub functions: Vec<Field>,
     /// `ModelProto.ir_version`; 0 if it is missing.
@@ -229,7 +229,7 @@ impl Model {
             None if !imports.is_empty() => 0,
             None => return Err(Invalid::NoOpset),
         };
-        let main = Scope::index(&bytes, &graph, &[])?;
+        let main = GraphFields::index(&bytes, &graph, &[])?;
         Ok(Model { bytes, main, functions, ir_version, opset, imports, storage })
     }
 
@@ -247,7 +247,7 @@ impl Model {
     ///
     /// # Errors
     /// If the bytes are no protobuf message.
-    pub fn bodies(&self, scope: &Scope, node: &Field) -> Result<Vec<Scope>, WireError> {
+    pub fn bodies(&self, scope: &GraphFields, node: &Field) -> Result<Vec<GraphFields>, WireError> {
         let mut bodies = Vec::new();
         for attribute in wire::fields(&self.bytes, node.payload.clone()) {
             let attribute = attribute?;
@@ -259,7 +259,7 @@ impl Model {
             for graph in wire::fields(&self.bytes, attribute.payload.clone()) {
                 let graph = graph?;
                 if matches!(graph.number, body_field::GRAPH | body_field::GRAPHS) {
-                    bodies.push(Scope::index(&self.bytes, &graph, &around)?);
+                    bodies.push(GraphFields::index(&self.bytes, &graph, &around)?);
                 }
             }
         }

@@ -17,7 +17,7 @@ use std::ops::Range;
 use prost::Message;
 use prost::bytes::Bytes;
 
-use super::wire;
+use crate::onnx::wire;
 
 /// Replace the bytes at `at` by `with`.
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ pub struct Edit {
     /// What stands there in the new file.
     pub with: Bytes,
     /// What follows that.
-    then: Option<Later>,
+    then: Option<Deferred>,
     /// Where the content of the message begins that this is inserted into: where one
     /// message ends, those around it may end too.
     into: Option<usize>,
@@ -35,7 +35,7 @@ pub struct Edit {
 
 /// Data that is not there yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Later {
+pub struct Deferred {
     /// What it is called by whoever computes it.
     pub id: usize,
     /// Bytes that are left open for it.
@@ -44,11 +44,11 @@ pub struct Later {
 
 /// A place in a new file that is still open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gap {
+pub struct Hole {
     /// Where it begins.
     pub at: usize,
     /// What goes there.
-    pub later: Later,
+    pub later: Deferred,
 }
 
 /// Where new files are written to.
@@ -88,7 +88,7 @@ impl Edit {
 
     /// The same, followed by what comes later.
     #[must_use]
-    pub fn then(self, later: Later) -> Self {
+    pub fn then(self, later: Deferred) -> Self {
         Edit { then: Some(later), ..self }
     }
 
@@ -205,7 +205,7 @@ impl Tree {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write(bytes: &[u8], edits: &[Edit], out: &mut impl Sink) -> io::Result<Vec<Gap>> {
+pub fn write(bytes: &[u8], edits: &[Edit], out: &mut impl Sink) -> io::Result<Vec<Hole>> {
     let (mut copied, mut written, mut gaps) = (0, 0, Vec::new());
     for edit in edits {
         debug_assert!(copied <= edit.at.start, "edits overlap at byte {}", edit.at.start);
@@ -214,7 +214,7 @@ pub fn write(bytes: &[u8], edits: &[Edit], out: &mut impl Sink) -> io::Result<Ve
         written += edit.at.start - copied + edit.with.len();
         copied = edit.at.end;
         if let Some(later) = edit.then {
-            gaps.push(Gap { at: written, later });
+            gaps.push(Hole { at: written, later });
             out.leave(later.length)?;
             written += later.length;
         }
@@ -263,13 +263,13 @@ mod tests {
         let outer = Container { length: 1..2, payload: 2..5 };
         let tensor =
             crate::onnx::proto::TensorProto { name: Some("w".to_owned()), ..Default::default() };
-        let later = Later { id: 3, length: 5 };
+        let later = Deferred { id: 3, length: 5 };
         let edit = Edit::insert(5, open_entry(2, &tensor, 9, 5).into(), &outer).then(later);
         let mut out = Vec::new();
         let edits = with_lengths(vec![edit], vec![outer]);
         let gaps = write(&bytes, &edits, &mut out).unwrap();
         let expected = [58, 15, 10, 1, b'x', 18, 10, 66, 1, b'w', 74, 5, 0, 0, 0, 0, 0, 64, 0];
-        assert_eq!((out.as_slice(), gaps), (&expected[..], vec![Gap { at: 12, later }]));
+        assert_eq!((out.as_slice(), gaps), (&expected[..], vec![Hole { at: 12, later }]));
     }
 
     #[test]

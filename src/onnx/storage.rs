@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prost::bytes::Bytes;
 
-use super::map::Map;
-use super::proto::TensorProto;
-use super::proto::tensor_proto::DataLocation;
+use crate::onnx::map::MappedFile;
+use crate::onnx::proto::TensorProto;
+use crate::onnx::proto::tensor_proto::DataLocation;
 
 /// Finds the data of tensors that are stored outside the model file. Clones share what
 /// is mapped.
@@ -30,8 +30,8 @@ pub struct Storage {
 #[derive(Debug, Default)]
 struct Maps {
     /// The model itself, if it is a file.
-    model: Option<Map>,
-    side_files: Mutex<HashMap<String, Map>>,
+    model: Option<MappedFile>,
+    side_files: Mutex<HashMap<String, MappedFile>>,
     read: AtomicUsize,
 }
 
@@ -39,7 +39,7 @@ struct Maps {
 const WINDOW: usize = 16 << 20;
 
 impl Maps {
-    fn side_files(&self) -> MutexGuard<'_, HashMap<String, Map>> {
+    fn side_files(&self) -> MutexGuard<'_, HashMap<String, MappedFile>> {
         self.side_files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -105,13 +105,13 @@ pub enum StorageError {
 
 /// Where one tensor's external data lies.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct DataPlace {
     location: String,
     offset: Option<String>,
     length: Option<String>,
 }
 
-impl Place {
+impl DataPlace {
     /// Where `tensor` says that its data lies, if that is outside the model.
     ///
     /// # Errors
@@ -130,11 +130,11 @@ impl Place {
             return Err(StorageError::Ambiguous);
         }
         let location = entry("location").ok_or(StorageError::NoLocation)?;
-        Ok(Some(Place { location, offset: entry("offset"), length: entry("length") }))
+        Ok(Some(DataPlace { location, offset: entry("offset"), length: entry("length") }))
     }
 }
 
-impl Place {
+impl DataPlace {
     /// The side file, relative to the model.
     pub fn location(&self) -> &str {
         &self.location
@@ -149,7 +149,7 @@ impl Storage {
 
     /// The same for a model that is `map`.
     #[must_use]
-    pub fn of_model(&self, map: &Map) -> Self {
+    pub fn of_model(&self, map: &MappedFile) -> Self {
         let maps = Maps { model: Some(map.clone()), ..Maps::default() };
         Storage { maps: Arc::new(maps), ..self.clone() }
     }
@@ -170,8 +170,8 @@ impl Storage {
             return;
         }
         maps.read.store(0, Ordering::Relaxed);
-        maps.model.iter().for_each(Map::give_back);
-        maps.side_files().values().for_each(Map::give_back);
+        maps.model.iter().for_each(MappedFile::give_back);
+        maps.side_files().values().for_each(MappedFile::give_back);
     }
 
     /// The folder that side files are looked up in.
@@ -183,8 +183,8 @@ impl Storage {
     ///
     /// # Errors
     /// If the place is outside the folder, unreadable or out of range.
-    pub fn data(&self, place: &Place) -> Result<Bytes, StorageError> {
-        let Place { location, offset, length } = place;
+    pub fn data(&self, place: &DataPlace) -> Result<Bytes, StorageError> {
+        let DataPlace { location, offset, length } = place;
         let file = self.side_file(location)?.bytes();
         let number = |text: &Option<String>, default: usize| match text {
             None => Some(default),
@@ -206,19 +206,19 @@ impl Storage {
     ///
     /// # Errors
     /// If it lies outside the folder or cannot be read.
-    pub fn side_file(&self, location: &str) -> Result<Map, StorageError> {
+    pub fn side_file(&self, location: &str) -> Result<MappedFile, StorageError> {
         let mut maps = self.maps.side_files();
         if let Some(map) = maps.get(location) {
             return Ok(map.clone());
         }
         let read = |source| StorageError::Read { location: location.into(), source };
-        let map = Map::of(&self.resolve(location)?).map_err(read)?;
+        let map = MappedFile::of(&self.resolve(location)?).map_err(read)?;
         maps.insert(location.into(), map.clone());
         Ok(map)
     }
 
     /// The model's own file, if it is one.
-    pub fn model(&self) -> Option<&Map> {
+    pub fn model(&self) -> Option<&MappedFile> {
         self.maps.model.as_ref()
     }
 

@@ -10,10 +10,10 @@ use half::{bf16, f16};
 use ndarray::{ArrayD, IxDyn};
 use prost::bytes::Bytes;
 
-use super::proto::tensor_proto::DataType;
-use super::proto::{SparseTensorProto, TensorProto};
-use super::storage::{Place, Storage, StorageError};
-use crate::numbers::{self, Numbers, larger};
+use crate::numbers::{self, LazyWeights, larger};
+use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::proto::{SparseTensorProto, TensorProto};
+use crate::onnx::storage::{DataPlace, Storage, StorageError};
 
 /// The floating point types a weight can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -210,7 +210,7 @@ fn check_data(tensor: &TensorProto, storage: &Storage) -> Result<(), Problem> {
         tensor.uint64_data.len(),
         tensor.string_data.len(),
     ];
-    let place = Place::of(tensor)?;
+    let place = DataPlace::of(tensor)?;
     let has_raw = tensor.raw_data.as_ref().is_some_and(|raw| !raw.is_empty());
     let stores = typed.iter().filter(|&&count| count > 0).count();
     if [stores, usize::from(has_raw), usize::from(place.is_some())].iter().sum::<usize>() > 1 {
@@ -245,7 +245,7 @@ fn check_data(tensor: &TensorProto, storage: &Storage) -> Result<(), Problem> {
                 Ok(DataType::Uint32 | DataType::Uint64) => (uint64s, 1),
                 _ => (int32s, 1),
             };
-            // Numbers of less than a byte stand alone or packed.
+            // LazyWeights of less than a byte stand alone or packed.
             let packed = elements.saturating_mul(bits.min(8)).div_ceil(8);
             match elements.saturating_mul(each) {
                 expected if expected == found || packed == found && each == 1 => Ok(()),
@@ -316,7 +316,7 @@ pub fn stored(tensor: &TensorProto, storage: &Storage) -> Result<Option<Stored>,
     Ok(bytes.map(|bytes| Stored { bytes, float, storage: storage.clone() }))
 }
 
-impl Numbers for Stored {
+impl LazyWeights for Stored {
     fn count(&self) -> usize {
         self.bytes.len().checked_div(self.float.size()).unwrap_or(0)
     }
@@ -509,7 +509,7 @@ fn wide<const N: usize>(bytes: &[u8], decode: impl Fn([u8; N]) -> i128) -> Vec<i
 /// # Errors
 /// If its side file cannot be read.
 pub fn inlined(tensor: &TensorProto, storage: &Storage) -> Result<TensorProto, TensorError> {
-    let place = Place::of(tensor).map_err(|problem| named(tensor, problem.into()))?;
+    let place = DataPlace::of(tensor).map_err(|problem| named(tensor, problem.into()))?;
     let Some(place) = place else { return Ok(tensor.clone()) };
     let data = storage.data(&place).map_err(|problem| named(tensor, problem.into()))?;
     Ok(TensorProto {
@@ -625,7 +625,7 @@ fn shaped<T>(tensor: &TensorProto, dims: &[usize], values: Vec<T>) -> Result<Arr
 
 /// The raw little-endian bytes, wherever they lie; `None` if the typed fields hold the data.
 fn raw(tensor: &TensorProto, storage: &Storage) -> Result<Option<Bytes>, Problem> {
-    match Place::of(tensor)? {
+    match DataPlace::of(tensor)? {
         Some(place) => Ok(Some(storage.data(&place)?)),
         None => Ok(tensor.raw_data.clone()),
     }

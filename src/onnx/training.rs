@@ -1,11 +1,11 @@
 //! In which mode a batch norm or dropout is, as each operator set says it.
 
-use super::model::is_default_domain;
-use super::proto::NodeProto;
+use crate::onnx::model::is_default_domain;
+use crate::onnx::proto::NodeProto;
 
 /// How a node computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode<'n> {
+pub enum NodeMode<'n> {
     /// As at inference: with the statistics that it is given, without dropping anything.
     Evaluates,
     /// As in training: with the statistics of its own input, dropping at random.
@@ -15,14 +15,14 @@ pub enum Mode<'n> {
 }
 
 /// The mode of `node`; what is neither a batch norm nor a dropout evaluates.
-pub fn mode(node: &NodeProto, opset: i64) -> Mode<'_> {
+pub fn mode(node: &NodeProto, opset: i64) -> NodeMode<'_> {
     let is_set = |name: &str| {
         let attribute = node.attribute.iter().find(|attribute| attribute.name() == name);
         attribute.is_some_and(|attribute| attribute.i() != 0)
     };
     let is_norm = node.op_type() == "BatchNormalization";
     if !is_default_domain(node.domain()) || !(is_norm || node.op_type() == "Dropout") {
-        return Mode::Evaluates;
+        return NodeMode::Evaluates;
     }
     let trains = match opset {
         ..7 => !is_set("is_test"),
@@ -30,17 +30,17 @@ pub fn mode(node: &NodeProto, opset: i64) -> Mode<'_> {
         // Before there was `training_mode`, further outputs meant training.
         _ if is_norm => node.output.iter().skip(1).any(|name| !name.is_empty()),
         _ => match node.input.get(2).filter(|name| !name.is_empty()) {
-            Some(mode) => return Mode::GivenBy(mode),
+            Some(mode) => return NodeMode::GivenBy(mode),
             None => false,
         },
     };
-    if trains { Mode::Trains } else { Mode::Evaluates }
+    if trains { NodeMode::Trains } else { NodeMode::Evaluates }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::onnx::build::{int, node};
+    use crate::onnx::write::{int, node};
 
     #[test]
     fn every_operator_set_has_its_own_way_to_say_it() {
@@ -52,23 +52,23 @@ mod tests {
         let dropout = |inputs: &[&str]| node("Dropout", "", inputs, "y", vec![]);
         let foreign = NodeProto { domain: Some("own".into()), ..dropout(&["x", "r", "t"]) };
         for (node, opset, expected) in [
-            (norm(&["y"], None), 6, Mode::Trains),
-            (norm(&["y"], Some(("is_test", 0))), 1, Mode::Trains),
-            (norm(&["y"], Some(("is_test", 1))), 6, Mode::Evaluates),
-            (norm(&["y"], None), 7, Mode::Evaluates),
-            (norm(&["y", "m"], None), 7, Mode::Trains),
-            (norm(&["y", "", "v"], None), 13, Mode::Trains),
-            (norm(&["y", "", ""], None), 9, Mode::Evaluates),
-            (norm(&["y", "m", "v"], None), 14, Mode::Evaluates),
-            (norm(&["y"], Some(("training_mode", 1))), 14, Mode::Trains),
+            (norm(&["y"], None), 6, NodeMode::Trains),
+            (norm(&["y"], Some(("is_test", 0))), 1, NodeMode::Trains),
+            (norm(&["y"], Some(("is_test", 1))), 6, NodeMode::Evaluates),
+            (norm(&["y"], None), 7, NodeMode::Evaluates),
+            (norm(&["y", "m"], None), 7, NodeMode::Trains),
+            (norm(&["y", "", "v"], None), 13, NodeMode::Trains),
+            (norm(&["y", "", ""], None), 9, NodeMode::Evaluates),
+            (norm(&["y", "m", "v"], None), 14, NodeMode::Evaluates),
+            (norm(&["y"], Some(("training_mode", 1))), 14, NodeMode::Trains),
             // Of an operator set that does not have it.
-            (norm(&["y"], Some(("training_mode", 1))), 13, Mode::Evaluates),
-            (dropout(&["x"]), 6, Mode::Trains),
-            (dropout(&["x"]), 10, Mode::Evaluates),
-            (dropout(&["x", "r", ""]), 12, Mode::Evaluates),
-            (dropout(&["x", "", "t"]), 13, Mode::GivenBy("t")),
-            (foreign, 13, Mode::Evaluates),
-            (node("Relu", "", &["x"], "y", vec![]), 6, Mode::Evaluates),
+            (norm(&["y"], Some(("training_mode", 1))), 13, NodeMode::Evaluates),
+            (dropout(&["x"]), 6, NodeMode::Trains),
+            (dropout(&["x"]), 10, NodeMode::Evaluates),
+            (dropout(&["x", "r", ""]), 12, NodeMode::Evaluates),
+            (dropout(&["x", "", "t"]), 13, NodeMode::GivenBy("t")),
+            (foreign, 13, NodeMode::Evaluates),
+            (node("Relu", "", &["x"], "y", vec![]), 6, NodeMode::Evaluates),
         ] {
             assert_eq!(mode(&node, opset), expected, "{node:?} of operator set {opset}");
         }

@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use super::{Average, BlockReport, Change, Ending, HARDER, Mode, Report, Shape, Size};
 use crate::affine::{Comparison, Spread};
-use crate::verify::model::Outcome;
+use crate::report::{Average, BlockReport, Change, Ending, HARDER, Mode, Report, Shape, Size};
+use crate::verify::run::Outcome;
 
 /// So many blocks are shown in detail: first those that are harder to quantize.
 const DETAILED: usize = 200;
@@ -807,10 +807,10 @@ fn drawing(block: &BlockReport) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Cost;
     use super::*;
     use crate::affine::Magnitude;
     use crate::plan::Drawing;
+    use crate::report::BlockCost;
 
     #[test]
     fn names_cannot_become_markup_nor_turn_the_page() {
@@ -849,8 +849,8 @@ mod tests {
             geometry: Vec::new(),
             positions: None,
             conditions: Vec::new(),
-            before: Cost { nodes: 2, parameters: 2, multiply_adds_per_position: 2.0 },
-            after: Cost { nodes: 1, parameters: 1, multiply_adds_per_position: 1.0 },
+            before: BlockCost { nodes: 2, parameters: 2, multiply_adds_per_position: 2.0 },
+            after: BlockCost { nodes: 1, parameters: 1, multiply_adds_per_position: 1.0 },
             proof: None,
             weights: Some(vec![Comparison {
                 stored: spread,

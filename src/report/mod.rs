@@ -4,8 +4,8 @@
 //! terminal, [`html`] the page, [`file`](mod@file) where both go. Knows what was planned and
 //! what became of it; decides nothing.
 
-pub mod file;
 pub mod html;
+pub mod target;
 pub mod text;
 
 use std::sync::Arc;
@@ -15,16 +15,17 @@ use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
 use sha2::{Digest, Sha256};
 
-use crate::affine::{Border, Comparison, Geometry, Sense, Window, average};
+use crate::affine::{Comparison, ConvKind, Geometry, PadMode, Window, average};
 use crate::error::Error;
 use crate::onnx::external;
 use crate::onnx::graph::{Graph, Node};
 use crate::onnx::model::Model;
 use crate::onnx::storage::Storage;
+use crate::ops::reader::Reader;
+use crate::plan::region::TermKind;
 use crate::plan::{Block, Count, Drawing};
-use crate::region::read::Reader;
-use crate::region::{Kind, NearMiss, Reason};
-use crate::verify::model::Outcome;
+use crate::refusal::{NearMiss, Reason};
+use crate::verify::run::Outcome;
 
 /// Version of the schema: it grows when a reader of the last one would misunderstand.
 pub const SCHEMA: u32 = 1;
@@ -189,10 +190,10 @@ pub struct BlockReport {
     /// What has to hold of the model's tensors for the block to be right, and is not promised
     /// by the file alone.
     pub conditions: Vec<String>,
-    /// Cost of the old nodes.
-    pub before: Cost,
-    /// Cost of the new ones.
-    pub after: Cost,
+    /// BlockCost of the old nodes.
+    pub before: BlockCost,
+    /// BlockCost of the new ones.
+    pub after: BlockCost,
     /// Its float64 proof.
     pub proof: Option<Proof>,
     /// One per convolution; `None` if that was not asked for, or nothing was made.
@@ -208,9 +209,9 @@ pub struct Proof {
     pub error: f64,
 }
 
-/// Cost of a block's nodes.
+/// BlockCost of a block's nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Cost {
+pub struct BlockCost {
     /// Nodes.
     pub nodes: usize,
     /// Elements of weights, biases and statistics.
@@ -401,7 +402,7 @@ impl BlockReport {
                 reads.push(root);
             }
         }
-        let weighted = block.parts.iter().filter(|part| part.kind == Kind::Weighted);
+        let weighted = block.parts.iter().filter(|part| part.kind == TermKind::Weighted);
         BlockReport {
             name: block.name.clone(),
             branches: block.branches.clone(),
@@ -415,8 +416,8 @@ impl BlockReport {
             geometry: weighted.map(|part| Shape::of(&part.map)).collect(),
             positions: None,
             conditions: Vec::new(),
-            before: Cost::of(&block.before),
-            after: Cost::of(&block.after),
+            before: BlockCost::of(&block.before),
+            after: BlockCost::of(&block.after),
             proof: None,
             weights: None,
             hint: None,
@@ -456,9 +457,9 @@ impl BlockReport {
     }
 }
 
-impl Cost {
+impl BlockCost {
     fn of(count: &Count) -> Self {
-        Cost {
+        BlockCost {
             nodes: count.nodes,
             parameters: count.parameters as u64,
             multiply_adds_per_position: count.work.each,
@@ -470,7 +471,7 @@ impl Shape {
     fn of(geometry: &Geometry) -> Self {
         let windows = || geometry.windows.iter();
         let axis = |value: fn(&Window) -> i64| windows().map(value).collect();
-        let transposed = geometry.sense == Sense::Scatter;
+        let transposed = geometry.sense == ConvKind::Scatter;
         let pads = |window: &Window| match transposed {
             true => window.scattered_pads().0,
             false => window.pads(),
@@ -490,12 +491,12 @@ impl Shape {
     }
 }
 
-fn border(border: Border) -> &'static str {
+fn border(border: PadMode) -> &'static str {
     match border {
-        Border::Zero => "zero",
-        Border::Reflect => "reflect",
-        Border::Edge => "edge",
-        Border::Wrap => "wrap",
+        PadMode::Zero => "zero",
+        PadMode::Reflect => "reflect",
+        PadMode::Edge => "edge",
+        PadMode::Wrap => "wrap",
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::fmt::{self, Write};
 
-use super::{Average, BlockReport, HARDER, Mode, Report, Size};
-use crate::region::NearMiss;
-use crate::region::read::NEWEST_OPSET;
-use crate::verify::model::Outcome;
+use crate::ops::meaning::NEWEST_OPSET;
+use crate::refusal::NearMiss;
+use crate::report::{Average, BlockReport, HARDER, Mode, Report, Size};
+use crate::verify::run::Outcome;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,15 +7,15 @@
 //! Knows the format, the engine, and of the file what is stored and how large tensors are;
 //! is handed claims, nodes and tensors, and never asks the fuser anything.
 
-pub mod block;
-pub mod feed;
-pub mod model;
+pub mod fingerprint;
+pub mod inputs;
 pub mod original;
-pub mod seal;
+pub mod proof;
+pub mod readback;
+pub mod run;
+pub mod sliced_run;
 pub mod slices;
 pub mod trials;
-pub mod walk;
-pub mod written;
 
 use crate::engine::Array;
 

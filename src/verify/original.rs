@@ -11,19 +11,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ndarray::ArrayD;
 use prost::Message;
 
-use super::block::{Side, Unproved};
-use crate::engine::{Array, Constant, Engine, Limits, Source, normal};
+use crate::engine::{Array, Constant, Engine, Limits, Source, dialect};
+use crate::facts::constants::Constants;
 use crate::facts::shape_rules::{self, Dims, Operands};
-use crate::numbers::Numbers;
-use crate::onnx::build;
+use crate::facts::shapes::Sizes;
+use crate::numbers::LazyWeights;
 use crate::onnx::graph::{self, Graph, Node, NodeId, ValueId};
 use crate::onnx::ids::{IdMap, Table};
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::tensor::{self, Float};
-use crate::region::constant::Constants;
-use crate::region::sizes::Sizes;
+use crate::onnx::write;
+use crate::verify::proof::{Side, Unproved};
 
 /// A block's nodes are some hundred; with borders that are filled by assignment, thousands.
 const MAX_NODES: usize = 8192;
@@ -239,7 +239,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
     /// Whether a norm or dropout is at inference.
     fn evaluates(&self, node: &NodeProto) -> bool {
         let integers = |name: &str| self.constants.integers(self.graph.find(name)?).ok()?;
-        normal::evaluates(node, self.graph.model.opset, &integers)
+        dialect::evaluates(node, self.graph.model.opset, &integers)
     }
 
     /// A cast between floats is none in float64, if it is none in the file.
@@ -351,10 +351,10 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         let mut dialect = Vec::with_capacity(nodes.len());
         for &producer in &nodes {
             let Some(node) = self.settled(producer) else { return Ok(None) };
-            dialect.extend(normal::node(node, opset, &integers));
+            dialect.extend(dialect::node(node, opset, &integers));
         }
         let name = &self.graph.value(id).name;
-        let model = build::model(opset, vec![], dialect, initializers, &[name]);
+        let model = write::model(opset, vec![], dialect, initializers, &[name]);
         let source = Source::small(model.encode_to_vec(), Limits::of_reading());
         let run = Engine::load(source, &[]).and_then(|engine| engine.run(&[]));
         let value = run.map_err(Unproved::NotRun)?.into_iter().next();
@@ -394,7 +394,8 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         let dims: Vec<i64> = value.shape().iter().map(|&size| size as i64).collect();
         match value {
             Array::Float(values) => {
-                let numbers: Arc<dyn Numbers> = Arc::new(values.into_iter().collect::<Vec<f64>>());
+                let numbers: Arc<dyn LazyWeights> =
+                    Arc::new(values.into_iter().collect::<Vec<f64>>());
                 Constant::doubles(name, &dims, numbers)
             }
             Array::Int(values) => integers(name, &values, self.constants.element_type(id)).into(),
@@ -494,7 +495,7 @@ fn into_identity(proto: &mut NodeProto) {
 fn into_cast(proto: &mut NodeProto, to: i32) {
     proto.op_type = Some("Cast".into());
     proto.input.truncate(1);
-    proto.attribute = vec![build::int("to", to.into())];
+    proto.attribute = vec![write::int("to", to.into())];
 }
 
 fn integers(name: &str, values: &ArrayD<i64>, element_type: Option<i32>) -> TensorProto {

@@ -9,15 +9,15 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use super::block::{FilledBorder, Unproved};
-use super::original::{Cone, Original};
 use crate::engine::InputShapes;
 use crate::facts::reach::Reach;
 use crate::facts::shape_rules::{self, Dims, Operands};
+use crate::facts::shapes::Sizes;
 use crate::facts::validity::{Condition, Property, SizeSet, Validity};
 use crate::onnx::graph::{Node, NodeId, ValueId};
 use crate::onnx::ids::IdMap;
-use crate::region::sizes::Sizes;
+use crate::verify::original::{Cone, Original};
+use crate::verify::proof::{FilledBorder, Unproved};
 
 /// Shapes of a cone's roots, in their order, and what it measures outside of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]

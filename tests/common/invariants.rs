@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::{Model, graph_field};
 use acb_fuse::onnx::storage::Storage;
-use acb_fuse::region::Reason;
+use acb_fuse::refusal::Reason;
 use acb_fuse::report::Report;
-use acb_fuse::{Options, Place, convert};
+use acb_fuse::{Endpoint, Options, convert};
 use onnx_protobuf::{
     AttributeProto, GraphProto, Message, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 };
@@ -113,7 +113,7 @@ impl Converted {
 
 fn convert_to(from: &Path, to: &Path, verify: bool) -> Result<Report, String> {
     let options = Options { verify, ..Options::default() };
-    let place = |path: &Path| Place::File(path.to_owned());
+    let place = |path: &Path| Endpoint::File(path.to_owned());
     convert(&place(from), Some(&place(to)), &options).map_err(|error| error.to_string())
 }
 

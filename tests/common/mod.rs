@@ -15,14 +15,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use acb_fuse::engine::{Array, Engine, Limits, Source, infer, normal};
-use acb_fuse::onnx::build;
+use acb_fuse::engine::{Array, Engine, Limits, Source, dialect, infer};
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto, type_proto};
 use acb_fuse::onnx::storage::{Links, Storage};
 use acb_fuse::onnx::tensor::{self, Float};
+use acb_fuse::onnx::write;
 use acb_fuse::report::Report;
-use acb_fuse::{Options, Place, convert};
+use acb_fuse::{Endpoint, Options, convert};
 use ndarray::ArrayD;
 use prost::Message;
 use prost::bytes::Bytes;
@@ -90,7 +90,7 @@ pub fn run(model: &Path, folder: &Path, inputs: &[Array]) -> Result<Vec<Array>, 
         false => decoded.encode_to_vec(),
     };
     let model = Model::index(bytes.into(), Storage::in_folder(folder, Links::Confined)).unwrap();
-    let bytes = normal::model(&model).unwrap();
+    let bytes = dialect::model(&model).unwrap();
     let shapes: Vec<_> = inputs.iter().map(|input| input.shape().to_vec()).collect();
     Engine::load(source(bytes, Some(folder)), &shapes)
         .and_then(|engine| engine.run(inputs))
@@ -118,7 +118,7 @@ fn at_inference(mut model: ModelProto) -> ModelProto {
         node.output.truncate(1);
         if is_old {
             node.attribute.retain(|attribute| attribute.name() != "is_test");
-            node.attribute.push(build::int("is_test", 1));
+            node.attribute.push(write::int("is_test", 1));
         }
         match node.op_type() {
             "Dropout" => node.input.truncate(2),
@@ -143,8 +143,8 @@ fn source(bytes: Bytes, folder: Option<&Path>) -> Source {
 }
 
 pub fn fused(input: &Path, output: &Path) -> Report {
-    let output = Place::File(output.to_owned());
-    convert(&Place::File(input.to_owned()), Some(&output), &Options::default())
+    let output = Endpoint::File(output.to_owned());
+    convert(&Endpoint::File(input.to_owned()), Some(&output), &Options::default())
         .unwrap_or_else(|error| panic!("{error}"))
 }
 

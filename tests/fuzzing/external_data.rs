@@ -6,11 +6,11 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use acb_fuse::onnx::build;
 use acb_fuse::onnx::proto::tensor_proto::{DataLocation, DataType};
 use acb_fuse::onnx::proto::{StringStringEntryProto, TensorProto};
-use acb_fuse::onnx::storage::{Links, Place, Storage};
+use acb_fuse::onnx::storage::{DataPlace, Links, Storage};
 use acb_fuse::onnx::tensor;
+use acb_fuse::onnx::write;
 use acb_fuse::{Options, convert};
 use prost::Message;
 
@@ -191,12 +191,12 @@ pub fn write_model(path: &Path, locations: &[&str]) {
 
 fn sum_of(tensors: &[TensorProto]) -> Vec<u8> {
     let names: Vec<&str> = tensors.iter().map(TensorProto::name).collect();
-    let sum = build::node("Sum", "sum", &names, "y", vec![]);
-    build::model(17, vec![], vec![sum], tensors.to_vec(), &["y"]).encode_to_vec()
+    let sum = write::node("Sum", "sum", &names, "y", vec![]);
+    write::model(17, vec![], vec![sum], tensors.to_vec(), &["y"]).encode_to_vec()
 }
 
 fn check_read(tensor: &TensorProto, storage: &Storage, model: &Path) {
-    let Ok(Some(place)) = Place::of(tensor) else { return };
+    let Ok(Some(place)) = DataPlace::of(tensor) else { return };
     let allowed = || [fs::read(model.join("weights.bin")), fs::read(model.join("inside/more.bin"))];
     if let Ok(bytes) = storage.data(&place) {
         let holds = |file: &[u8]| bytes.is_empty() || file.windows(bytes.len()).any(|w| w == bytes);
@@ -219,7 +219,7 @@ fn check_copied(tensors: &[TensorProto], root: &Path) {
     let before = files(root);
     let options = Options { verify: false, ..Options::default() };
     for output in ["out/converted.onnx", "model/converted.onnx"] {
-        let place = |path| acb_fuse::Place::File(path);
+        let place = |path| acb_fuse::Endpoint::File(path);
         let done = convert(&place(input.clone()), Some(&place(root.join(output))), &options);
         let mut after = files(root);
         let written = after.remove(&root.join(output));

@@ -21,7 +21,8 @@ pub mod well_formed;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use acb_fuse::engine::normal;
+use acb_fuse::engine::dialect;
+use acb_fuse::facts::constants::Constants;
 use acb_fuse::onnx::external;
 use acb_fuse::onnx::graph::{Graph, Initializer};
 use acb_fuse::onnx::inline::{self, inline};
@@ -29,9 +30,8 @@ use acb_fuse::onnx::model::{Invalid, Model};
 use acb_fuse::onnx::proto::{ModelProto, SparseTensorProto, TensorProto, ValueInfoProto};
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor;
-use acb_fuse::region::constant::Constants;
 use acb_fuse::report::Report;
-use acb_fuse::{Error, Options, Place, convert};
+use acb_fuse::{Endpoint, Error, Options, convert};
 use prost::Message;
 
 /// A new folder, in memory where the system has such a place: every output is flushed to
@@ -83,7 +83,7 @@ fn read_model(model: &Model) -> Result<(), Invalid> {
     }
     let _ = external::find(model);
     let _ = inline::refused(model, &graphs);
-    let _ = normal::model(model);
+    let _ = dialect::model(model);
     if let Some(inlined) = inline(model, &|_| true)? {
         let inlined = Model::index(inlined, Storage::default())?;
         Graph::read_all(&inlined)?;
@@ -149,8 +149,8 @@ fn reason(error: &Error) -> String {
 /// What becomes of the model `input`, without verification.
 pub fn converted(input: &Path, output: Option<&Path>) -> Result<Report, Error> {
     let options = Options { verify: false, ..Options::default() };
-    let output = output.map(|output| Place::File(output.to_owned()));
-    convert(&Place::File(input.to_owned()), output.as_ref(), &options)
+    let output = output.map(|output| Endpoint::File(output.to_owned()));
+    convert(&Endpoint::File(input.to_owned()), output.as_ref(), &options)
 }
 
 fn check_written(old: &[u8], new: &[u8], report: &Report) {
@@ -184,7 +184,8 @@ pub fn verified(data: &[u8]) {
     let folder = scratch();
     let (input, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
     fs::write(&input, data).unwrap();
-    let converted = convert(&Place::File(input), Some(&Place::File(output)), &Options::default());
+    let converted =
+        convert(&Endpoint::File(input), Some(&Endpoint::File(output)), &Options::default());
     if let Err(
         wrong @ (Error::BlockDiffers { .. } | Error::OutputDiffers { .. } | Error::Broken { .. }),
     ) = converted

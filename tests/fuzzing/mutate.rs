@@ -3,7 +3,6 @@
 //! Half of them keep the model valid, so that it gets deep into the tool; the others
 //! contradict the standard in one place, as hostile files and broken exporters do.
 
-use acb_fuse::onnx::build;
 use acb_fuse::onnx::proto::attribute_proto::AttributeType;
 use acb_fuse::onnx::proto::tensor_proto::DataLocation;
 use acb_fuse::onnx::proto::tensor_shape_proto::{Dimension, dimension};
@@ -13,6 +12,7 @@ use acb_fuse::onnx::proto::{
     ValueInfoProto, type_proto,
 };
 use acb_fuse::onnx::tensor::from_integers;
+use acb_fuse::onnx::write;
 use prost::Message;
 
 use super::choices::Choices;
@@ -328,7 +328,7 @@ fn functions(model: &mut ModelProto, choices: &mut Choices) {
                 2 => function.opset_import.clear(),
                 _ => {
                     let inputs: Vec<&str> = function.input.iter().map(String::as_str).collect();
-                    let mut call = build::node(&name, "", &inputs, "called", vec![]);
+                    let mut call = write::node(&name, "", &inputs, "called", vec![]);
                     call.domain = Some(domain);
                     function.node.insert(choices.below(function.node.len() + 1), call);
                 }
@@ -393,7 +393,7 @@ fn cross(model: &mut ModelProto, other: &ModelProto, choices: &mut Choices) {
         _ => {
             if let Some((output, own)) = outputs.iter().zip(&mut graph.output).next() {
                 let sum = format!("{prefix}sum");
-                graph.node.push(build::node("Add", "", &[output, own.name()], &sum, vec![]));
+                graph.node.push(write::node("Add", "", &[output, own.name()], &sum, vec![]));
                 own.name = Some(sum);
             }
         }
@@ -429,7 +429,7 @@ fn nest(model: &mut ModelProto, choices: &mut Choices) {
         if choices.once_in(2) {
             attributes.push(branch("else_branch", &GraphProto::default()));
         }
-        let node = build::node("If", "", &["condition"], &output, attributes);
+        let node = write::node("If", "", &["condition"], &output, attributes);
         body =
             GraphProto { node: vec![node], output: vec![info(&output)], ..GraphProto::default() };
     }
@@ -517,13 +517,13 @@ fn attribute(node: &mut NodeProto, choices: &mut Choices) {
         let name = choices.pick(ATTRIBUTES);
         let length = choices.pick(&[0, 1, 2, 4, 8]);
         let attribute = match choices.below(5) {
-            0 => build::int(name, integer(choices)),
-            1 | 2 => build::ints(name, integers(choices, length)),
-            3 => build::string(name, choices.pick(STRINGS)),
+            0 => write::int(name, integer(choices)),
+            1 | 2 => write::ints(name, integers(choices, length)),
+            3 => write::string(name, choices.pick(STRINGS)),
             _ => AttributeProto {
                 f: Some(choices.pick(FLOATS) as f32),
                 r#type: Some(AttributeType::Float.into()),
-                ..build::int(name, 0)
+                ..write::int(name, 0)
             },
         };
         node.attribute.push(attribute);
@@ -648,7 +648,7 @@ fn insert(graph: &mut GraphProto, opset: i64, choices: &mut Choices) {
     names.rotate_right(choices.pick(&[0, 0, 0, 1]));
     names.truncate(inputs.max(usize::from(!choices.once_in(8))));
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let mut new = build::node(op, "", &names, &wanted, attributes_of(op, opset, choices));
+    let mut new = write::node(op, "", &names, &wanted, attributes_of(op, opset, choices));
     if choices.once_in(8) {
         attribute(&mut new, choices);
     }
@@ -667,40 +667,40 @@ fn attributes_of(op: &str, opset: i64, choices: &mut Choices) -> Vec<AttributePr
     };
     match op {
         "AveragePool" => vec![
-            build::ints("kernel_shape", vec![taps; 2]),
-            build::ints("pads", vec![pad; 4]),
-            build::int("count_include_pad", choices.below(2) as i64),
+            write::ints("kernel_shape", vec![taps; 2]),
+            write::ints("pads", vec![pad; 4]),
+            write::int("count_include_pad", choices.below(2) as i64),
         ],
-        "Transpose" => vec![build::ints("perm", perm(choices))],
-        "Concat" | "Split" | "Gather" => vec![build::int("axis", choices.below(4) as i64)],
+        "Transpose" => vec![write::ints("perm", perm(choices))],
+        "Concat" | "Split" | "Gather" => vec![write::int("axis", choices.below(4) as i64)],
         "Pad" if opset < 11 || choices.once_in(8) => {
             let side = integers(choices, 2);
             let pads = [&[0, 0][..], &side, &[0, 0], &side].concat();
             vec![
-                build::string("mode", choices.pick(&["constant", "reflect", "edge", "wrap"])),
-                build::ints("pads", pads),
+                write::string("mode", choices.pick(&["constant", "reflect", "edge", "wrap"])),
+                write::ints("pads", pads),
             ]
         }
         "Pad" => {
-            vec![build::string("mode", choices.pick(&["constant", "reflect", "edge", "wrap"]))]
+            vec![write::string("mode", choices.pick(&["constant", "reflect", "edge", "wrap"]))]
         }
         "Slice" if opset < 10 => {
             let axes = vec![choices.below(4) as i64];
             vec![
-                build::ints("starts", integers(choices, 1)),
-                build::ints("ends", integers(choices, 1)),
-                build::ints("axes", axes),
+                write::ints("starts", integers(choices, 1)),
+                write::ints("ends", integers(choices, 1)),
+                write::ints("axes", axes),
             ]
         }
-        "Einsum" => vec![build::string("equation", choices.pick(STRINGS))],
-        "Cast" => vec![build::int("to", choices.pick(&[1, 1, 1, 7, 10, 11, 16, 99]))],
+        "Einsum" => vec![write::string("equation", choices.pick(STRINGS))],
+        "Cast" => vec![write::int("to", choices.pick(&[1, 1, 1, 7, 10, 11, 16, 99]))],
         "Conv" | "ConvTranspose" => {
-            let pads = vec![build::ints("pads", vec![pad; 4])];
-            pads.into_iter().chain([build::int("group", choices.pick(&[1, 1, 2, 4]))]).collect()
+            let pads = vec![write::ints("pads", vec![pad; 4])];
+            pads.into_iter().chain([write::int("group", choices.pick(&[1, 1, 2, 4]))]).collect()
         }
-        "Constant" => vec![build::ints("value_ints", integers(choices, 3))],
-        "ReduceSum" => vec![build::int("keepdims", choices.below(2) as i64)],
-        "BatchNormalization" => vec![build::int("training_mode", choices.below(2) as i64)],
+        "Constant" => vec![write::ints("value_ints", integers(choices, 3))],
+        "ReduceSum" => vec![write::int("keepdims", choices.below(2) as i64)],
+        "BatchNormalization" => vec![write::int("training_mode", choices.below(2) as i64)],
         _ => Vec::new(),
     }
 }
@@ -729,7 +729,7 @@ fn arm(graph: &mut GraphProto, choices: &mut Choices) {
     let op = choices.pick(&["Add", "Add", "Add", "Sub", "Sum", "Mul", "Concat"]);
     let attributes = attributes_of(op, 17, choices);
     let order = if choices.once_in(2) { [&left[..], &right] } else { [&right[..], &left] };
-    let mut sum = build::node(op, "", &order, &wanted, attributes);
+    let mut sum = write::node(op, "", &order, &wanted, attributes);
     if op == "Sum" && choices.once_in(2) {
         sum.input.extend([tensor_before(graph, at, choices)]);
     }
@@ -867,7 +867,7 @@ fn stored_otherwise(graph: &mut GraphProto, choices: &mut Choices) {
             let tensor = graph.initializer.remove(at);
             let name = tensor.name().to_owned();
             let constant =
-                build::node("Constant", "", &[], &name, vec![build::tensor("value", tensor)]);
+                write::node("Constant", "", &[], &name, vec![write::tensor("value", tensor)]);
             graph.node.insert(0, constant);
         }
         1 => {
@@ -945,7 +945,7 @@ fn computed(graph: &mut GraphProto, opset: i64, choices: &mut Choices) {
         "Slice" | "Range" => vec![&source, &list, &list],
         _ => vec![&source, &list],
     };
-    let node = build::node(op, "", &inputs, &name, attributes_of(op, opset, choices));
+    let node = write::node(op, "", &inputs, &name, attributes_of(op, opset, choices));
     graph.node.insert(0, node);
 }
 
@@ -1009,7 +1009,7 @@ fn chain(graph: &mut GraphProto, choices: &mut Choices) {
         let attributes = attributes_of(op, 17, choices);
         graph
             .node
-            .insert(at + 1 + step, build::node(op, "", &operands, &name(step + 1), attributes));
+            .insert(at + 1 + step, write::node(op, "", &operands, &name(step + 1), attributes));
     }
 }
 
@@ -1030,7 +1030,7 @@ fn valid_window(graph: &mut GraphProto, choices: &mut Choices) {
         }
         None => {
             let length = if name == "pads" { 4 } else { 2 };
-            node.attribute.push(build::ints(name, vec![value; length]));
+            node.attribute.push(write::ints(name, vec![value; length]));
         }
     }
 }
@@ -1074,5 +1074,5 @@ fn scaled(graph: &mut GraphProto, choices: &mut Choices) {
     graph.initializer.push(constant);
     let op = choices.pick(&["Add", "Sub", "Mul", "Div", "Mul", "Add"]);
     let operands = if choices.once_in(3) { [&name[..], &before] } else { [&before[..], &name] };
-    graph.node.insert(at + 1, build::node(op, "", &operands, &wanted, vec![]));
+    graph.node.insert(at + 1, write::node(op, "", &operands, &wanted, vec![]));
 }

@@ -1,7 +1,6 @@
 //! Models of some hundred kilobytes that ask for far more, in time or memory, than their
 //! size suggests. Each was a finding, or would be one if a limit were lifted.
 
-use acb_fuse::onnx::build;
 use acb_fuse::onnx::proto::attribute_proto::AttributeType;
 use acb_fuse::onnx::proto::tensor_shape_proto::dimension::Value as Size;
 use acb_fuse::onnx::proto::type_proto::Value;
@@ -10,6 +9,7 @@ use acb_fuse::onnx::proto::{
     SparseTensorProto, TensorProto, ValueInfoProto,
 };
 use acb_fuse::onnx::tensor::from_integers;
+use acb_fuse::onnx::write;
 use prost::Message;
 
 /// What a model is, and how it is made.
@@ -52,7 +52,7 @@ fn info(name: &str) -> ValueInfoProto {
 }
 
 fn model(nodes: Vec<NodeProto>, weights: Vec<TensorProto>, output: &str) -> ModelProto {
-    build::model(17, vec![build::double_input("x", 4)], nodes, weights, &[output])
+    write::model(17, vec![write::double_input("x", 4)], nodes, weights, &[output])
 }
 
 fn weights(name: &str, dims: &[i64]) -> TensorProto {
@@ -68,15 +68,15 @@ fn weights(name: &str, dims: &[i64]) -> TensorProto {
 
 fn wide_sum() -> ModelProto {
     let names: Vec<String> = (0..30_000).map(|n| format!("r{n}")).collect();
-    let relus = names.iter().map(|name| build::node("Relu", "", &["x"], name, vec![]));
+    let relus = names.iter().map(|name| write::node("Relu", "", &["x"], name, vec![]));
     let mut nodes: Vec<NodeProto> = relus.collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    nodes.push(build::node("Sum", "", &names, "y", vec![]));
+    nodes.push(write::node("Sum", "", &names, "y", vec![]));
     model(nodes, vec![], "y")
 }
 
 fn same_operand() -> ModelProto {
-    model(vec![build::node("Sum", "", &["x"; 30_000], "y", vec![])], vec![], "y")
+    model(vec![write::node("Sum", "", &["x"; 30_000], "y", vec![])], vec![], "y")
 }
 
 fn deep_sum() -> ModelProto {
@@ -84,8 +84,8 @@ fn deep_sum() -> ModelProto {
     let mut sum = "x".to_owned();
     for step in 0..5_000 {
         let (term, next) = (format!("r{step}"), format!("s{step}"));
-        nodes.push(build::node("Relu", "", &["x"], &term, vec![]));
-        nodes.push(build::node("Add", "", &[&sum, &term], &next, vec![]));
+        nodes.push(write::node("Relu", "", &["x"], &term, vec![]));
+        nodes.push(write::node("Add", "", &[&sum, &term], &next, vec![]));
         sum = next;
     }
     model(nodes, vec![], &sum)
@@ -96,8 +96,8 @@ fn convolutions() -> ModelProto {
     let mut sum = "x".to_owned();
     for step in 0..6_000 {
         let (term, next) = (format!("c{step}"), format!("s{step}"));
-        nodes.push(build::node("Conv", "", &["x", "k"], &term, vec![]));
-        nodes.push(build::node("Add", "", &[&sum, &term], &next, vec![]));
+        nodes.push(write::node("Conv", "", &["x", "k"], &term, vec![]));
+        nodes.push(write::node("Add", "", &[&sum, &term], &next, vec![]));
         sum = next;
     }
     model(nodes, vec![weights("k", &[1, 1, 1, 1])], &sum)
@@ -119,7 +119,7 @@ fn call(name: &str, input: &str, output: &str) -> NodeProto {
     NodeProto {
         domain: Some("local".into()),
         name: None,
-        ..build::node(name, "", &[input], output, vec![])
+        ..write::node(name, "", &[input], output, vec![])
     }
 }
 
@@ -130,17 +130,17 @@ fn with_functions(calls: usize, name: &str, functions: Vec<FunctionProto>) -> Mo
 }
 
 fn calls() -> ModelProto {
-    let inner = vec![build::node("Relu", "", &["a"], "b", vec![])];
+    let inner = vec![write::node("Relu", "", &["a"], "b", vec![])];
     with_functions(20_000, "F", vec![function("F", inner)])
 }
 
 fn foreign_calls() -> ModelProto {
     let foreign = |step: usize| {
-        let node = build::node("Relu", "", &["a"], &format!("f{step}"), vec![]);
+        let node = write::node("Relu", "", &["a"], &format!("f{step}"), vec![]);
         NodeProto { domain: Some("theirs".into()), ..node }
     };
     let mut inner: Vec<NodeProto> = (0..20_000).map(foreign).collect();
-    inner.push(build::node("Relu", "", &["a"], "b", vec![]));
+    inner.push(write::node("Relu", "", &["a"], "b", vec![]));
     let mut known = function("F", inner);
     let theirs = |version| OperatorSetIdProto { domain: Some("theirs".into()), version };
     known.opset_import.push(theirs(Some(2)));
@@ -150,14 +150,14 @@ fn foreign_calls() -> ModelProto {
 }
 
 fn long_comment() -> ModelProto {
-    let inner = vec![build::node("Relu", "", &["a"], "b", vec![])];
+    let inner = vec![write::node("Relu", "", &["a"], "b", vec![])];
     let doc_string = Some("c".repeat(10_000_000));
     let known = FunctionProto { doc_string, ..function("F", inner) };
     with_functions(2_000, "F", vec![known])
 }
 
 fn functions_in_bodies() -> ModelProto {
-    let relu = build::node("Relu", "", &["a"], "b", vec![]);
+    let relu = write::node("Relu", "", &["a"], "b", vec![]);
     let mut functions = vec![function("F0", vec![in_bodies(relu, "a", 25)])];
     for level in 1..31 {
         let inner = call(&format!("F{}", level - 1), "a", "b");
@@ -178,23 +178,23 @@ fn in_bodies(mut node: NodeProto, condition: &str, depth: usize) -> NodeProto {
             g: Some(body),
             ..AttributeProto::default()
         };
-        node = build::node("If", "", &[condition], &output, vec![branch]);
+        node = write::node("If", "", &[condition], &output, vec![branch]);
     }
     node
 }
 
 fn heavy_calls() -> ModelProto {
-    let list = build::ints("value_ints", vec![7; 100_000]);
+    let list = write::ints("value_ints", vec![7; 100_000]);
     let inner = vec![
-        build::node("Constant", "", &[], "c", vec![list]),
-        build::node("Relu", "", &["a"], "b", vec![]),
+        write::node("Constant", "", &[], "c", vec![list]),
+        write::node("Relu", "", &["a"], "b", vec![]),
     ];
     with_functions(3_000, "F", vec![function("F", inner)])
 }
 
 fn long_names() -> ModelProto {
     let long = "n".repeat(20_000);
-    let mut functions = vec![function("F0", vec![build::node("Relu", &long, &["a"], "b", vec![])])];
+    let mut functions = vec![function("F0", vec![write::node("Relu", &long, &["a"], "b", vec![])])];
     for level in 1..12 {
         let below = format!("F{}", level - 1);
         let name = |call: NodeProto| NodeProto { name: Some(long.clone()), ..call };
@@ -209,10 +209,10 @@ fn one_name() -> ModelProto {
     let mut value = "x".to_owned();
     for step in 0..8_000 {
         let names: Vec<String> = ["l", "r", "s", "v"].map(|part| format!("{part}{step}")).into();
-        nodes.push(build::node("Conv", "", &[&value, "block.k"], &names[0], vec![]));
-        nodes.push(build::node("Conv", "", &[&value, "block.j"], &names[1], vec![]));
-        nodes.push(build::node("Add", "", &[&names[0], &names[1]], &names[2], vec![]));
-        nodes.push(build::node("Relu", "", &[&names[2]], &names[3], vec![]));
+        nodes.push(write::node("Conv", "", &[&value, "block.k"], &names[0], vec![]));
+        nodes.push(write::node("Conv", "", &[&value, "block.j"], &names[1], vec![]));
+        nodes.push(write::node("Add", "", &[&names[0], &names[1]], &names[2], vec![]));
+        nodes.push(write::node("Relu", "", &[&names[2]], &names[3], vec![]));
         value.clone_from(&names[3]);
     }
     let kernels = vec![weights("block.k", &[1, 1, 1, 1]), weights("block.j", &[1, 1, 1, 1])];
@@ -221,25 +221,25 @@ fn one_name() -> ModelProto {
 
 /// A kernel that is made by `nodes` out of `k0`, and used.
 fn with_kernel(mut nodes: Vec<NodeProto>, lists: Vec<TensorProto>, kernel: &str) -> ModelProto {
-    nodes.push(build::node("Conv", "", &["x", kernel], "l", vec![]));
-    nodes.push(build::node("Conv", "", &["x", "k0"], "r", vec![]));
-    nodes.push(build::node("Add", "", &["l", "r"], "y", vec![]));
+    nodes.push(write::node("Conv", "", &["x", kernel], "l", vec![]));
+    nodes.push(write::node("Conv", "", &["x", "k0"], "r", vec![]));
+    nodes.push(write::node("Add", "", &["l", "r"], "y", vec![]));
     let lists = lists.into_iter().chain([weights("k0", &[1, 1, 1, 1])]).collect();
     model(nodes, lists, "y")
 }
 
 fn doubled() -> ModelProto {
-    let axis = || vec![build::int("axis", 0)];
+    let axis = || vec![write::int("axis", 0)];
     let join = |step: usize| {
         let before = format!("k{step}");
-        build::node("Concat", "", &[&before, &before], &format!("k{}", step + 1), axis())
+        write::node("Concat", "", &[&before, &before], &format!("k{}", step + 1), axis())
     };
     with_kernel((0..60).map(join).collect(), vec![], "k60")
 }
 
 fn negated() -> ModelProto {
     let negate = |step: usize| {
-        build::node("Neg", "", &[&format!("k{step}")], &format!("k{}", step + 1), vec![])
+        write::node("Neg", "", &[&format!("k{step}")], &format!("k{}", step + 1), vec![])
     };
     with_kernel((0..240).map(negate).collect(), vec![], "k240")
 }
@@ -247,8 +247,8 @@ fn negated() -> ModelProto {
 fn joined() -> ModelProto {
     let shape = from_integers("shape", &[1 << 20, 1, 1, 1]);
     let nodes = vec![
-        build::node("ConstantOfShape", "", &["shape"], "large", vec![]),
-        build::node("Concat", "", &["large"; 3_000], "k", vec![build::int("axis", 0)]),
+        write::node("ConstantOfShape", "", &["shape"], "large", vec![]),
+        write::node("Concat", "", &["large"; 3_000], "k", vec![write::int("axis", 0)]),
     ];
     with_kernel(nodes, vec![shape], "k")
 }
@@ -256,14 +256,14 @@ fn joined() -> ModelProto {
 fn transpositions() -> ModelProto {
     let value = |step: usize| if step == 0 { "x".to_owned() } else { format!("v{step}") };
     let turn = |step: usize| {
-        let perm = vec![build::ints("perm", vec![0, 2, 3, 1])];
-        build::node("Transpose", "", &[&value(step)], &value(step + 1), perm)
+        let perm = vec![write::ints("perm", vec![0, 2, 3, 1])];
+        write::node("Transpose", "", &[&value(step)], &value(step + 1), perm)
     };
     model((0..10_000).map(turn).collect(), vec![], &value(10_000))
 }
 
 fn nested() -> ModelProto {
-    let inner = build::node("Relu", "", &["x"], "y", vec![]);
+    let inner = write::node("Relu", "", &["x"], "y", vec![]);
     model(vec![in_bodies(inner, "x", 30)], vec![], "y")
 }
 
@@ -272,11 +272,11 @@ fn with_sizes_called(name: &str) -> ModelProto {
     let mut nodes: Vec<NodeProto> = ["l", "r"]
         .map(|arm| {
             let how =
-                vec![build::string("auto_pad", "SAME_UPPER"), build::ints("strides", vec![2, 2])];
-            build::node("Conv", "", &["x", &format!("{arm}.k")], arm, how)
+                vec![write::string("auto_pad", "SAME_UPPER"), write::ints("strides", vec![2, 2])];
+            write::node("Conv", "", &["x", &format!("{arm}.k")], arm, how)
         })
         .into();
-    nodes.push(build::node("Add", "", &["l", "r"], "y", vec![]));
+    nodes.push(write::node("Add", "", &["l", "r"], "y", vec![]));
     let kernels = vec![weights("l.k", &[1, 1, 3, 3]), weights("r.k", &[1, 1, 1, 1])];
     let mut model = model(nodes, kernels, "y");
     let graph = model.graph.as_mut().expect("it was made with one");
@@ -314,17 +314,17 @@ fn names_that_are_long() -> ModelProto {
 
 fn split() -> ModelProto {
     let outputs: Vec<String> = (0..5_000).map(|n| format!("p{n}")).collect();
-    let mut part = build::node("Split", "", &["list"], "p", vec![build::int("axis", 0)]);
+    let mut part = write::node("Split", "", &["list"], "p", vec![write::int("axis", 0)]);
     part.output.clone_from(&outputs);
     let mut nodes = vec![part];
     let mut value = "x".to_owned();
     for (step, output) in outputs.iter().enumerate() {
         let next = format!("v{step}");
-        nodes.push(build::node("Mul", "", &[&value, output], &next, vec![]));
+        nodes.push(write::node("Mul", "", &[&value, output], &next, vec![]));
         value = next;
     }
     let list = weights("list", &[5_000]);
-    build::model(12, vec![build::double_input("x", 4)], nodes, vec![list], &[&value])
+    write::model(12, vec![write::double_input("x", 4)], nodes, vec![list], &[&value])
 }
 
 fn sparse() -> ModelProto {
@@ -333,7 +333,7 @@ fn sparse() -> ModelProto {
         indices: Some(from_integers("", &[0]).into()),
         dims: vec![1 << 25],
     };
-    let mut model = model(vec![build::node("Relu", "", &["x"], "y", vec![])], vec![], "y");
+    let mut model = model(vec![write::node("Relu", "", &["x"], "y", vec![])], vec![], "y");
     let graph = model.graph.as_mut().expect("it was made with one");
     graph.sparse_initializer = (0..200).map(one).collect();
     model
@@ -343,7 +343,7 @@ fn taken_names() -> ModelProto {
     let mut names = vec!["x".to_owned(), "x.fused".to_owned()];
     names.extend((2..30_000).map(|number| format!("x.fused{number}")));
     let pairs = names.windows(2);
-    let nodes = pairs.map(|pair| build::node("Relu", "", &[&pair[0]], &pair[1], vec![]));
+    let nodes = pairs.map(|pair| write::node("Relu", "", &[&pair[0]], &pair[1], vec![]));
     model(nodes.collect(), vec![], names.last().map_or("x", String::as_str))
 }
 

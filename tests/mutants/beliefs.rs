@@ -2,20 +2,21 @@
 //! border, constant or broadcast), and is right for that one; or it claims more or less than
 //! it knows. Verification has the file. Everything must be caught before the models run.
 
-use acb_fuse::engine::{Array, Engine, Limits, Source, normal};
+use acb_fuse::engine::{Array, Engine, Limits, Source, dialect};
 use acb_fuse::facts::validity::{Property, SizeSet};
-use acb_fuse::onnx::build::{int, ints, model, node, string};
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::tensor_proto::DataType;
-use acb_fuse::onnx::proto::tensor_shape_proto::{Dimension, dimension::Value};
+use acb_fuse::onnx::proto::tensor_shape_proto::Dimension;
+use acb_fuse::onnx::proto::tensor_shape_proto::dimension::Value;
 use acb_fuse::onnx::proto::{
     AttributeProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, TypeProto,
     ValueInfoProto, type_proto,
 };
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor::{self, Float};
-use acb_fuse::verify::block::{Unproved, prove};
-use acb_fuse::verify::feed::Random;
+use acb_fuse::onnx::write::{int, ints, model, node, string};
+use acb_fuse::verify::inputs::Random;
+use acb_fuse::verify::proof::{Unproved, prove};
 use acb_fuse::verify::relative_error;
 use ndarray::{ArrayD, IxDyn};
 use prost::Message;
@@ -93,7 +94,7 @@ impl Belief {
 
 fn run(model: &ModelProto, inputs: &[Array]) -> Result<Array, String> {
     let indexed = Model::index(model.encode_to_vec().into(), Storage::default()).unwrap();
-    let bytes = normal::model(&indexed).map_err(|error| error.to_string())?;
+    let bytes = dialect::model(&indexed).map_err(|error| error.to_string())?;
     let source = Source::small(bytes.to_vec(), Limits::of_reading());
     let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.shape().to_vec()).collect();
     let engine = Engine::load(source, &shapes).map_err(|error| error.to_string())?;

@@ -3,24 +3,25 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use acb_fuse::TrainingMode;
+use acb_fuse::emit::nodes::{Fused, fuse};
 use acb_fuse::engine::{InputShapes, Limits};
-use acb_fuse::fuse::{Fused, fuse};
+use acb_fuse::facts::constants::Constants;
+use acb_fuse::facts::dependence::Dependence;
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
-use acb_fuse::onnx::splice::{self, Gap};
+use acb_fuse::onnx::splice::{self, Hole};
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor::{self, Float};
-use acb_fuse::plan::{Names, Plan, plan};
-use acb_fuse::region::Readings;
-use acb_fuse::region::constant::Constants;
-use acb_fuse::region::dependence::Dependence;
-use acb_fuse::region::inference::{Inferred, Training, TrainingMode};
-use acb_fuse::region::read::Reader;
-use acb_fuse::rewrite::{Changes, converted, rewrite};
-use acb_fuse::verify::model::{Options, Outcome, run};
-use acb_fuse::verify::seal::Seal;
-use acb_fuse::verify::written::{Expected, Miswritten, check};
+use acb_fuse::ops::meanings::Meanings;
+use acb_fuse::ops::reader::Reader;
+use acb_fuse::ops::training::{Training, TrainingNodes};
+use acb_fuse::pipeline::edits::{Changes, converted, rewrite};
+use acb_fuse::plan::{BlockNames, Plan, plan};
+use acb_fuse::verify::fingerprint::Seal;
+use acb_fuse::verify::readback::{Expected, Miswritten, check};
+use acb_fuse::verify::run::{Outcome, RunOptions, run};
 use prost::Message;
 
 use crate::mistakes::{few, flip_last_bit, values};
@@ -54,15 +55,15 @@ impl Files<'_> {
                 Reader::new(graph, constants, &shapes, training)
             })
             .collect();
-        let readings: Vec<Readings> = readers.iter().map(|r| Readings::of(r).unwrap()).collect();
-        let mut names = Names::of(&graphs[0]);
-        let both = || readers.iter().zip(&readings);
+        let meanings: Vec<Meanings> = readers.iter().map(|r| Meanings::of(r).unwrap()).collect();
+        let mut names = BlockNames::of(&graphs[0]);
+        let both = || readers.iter().zip(&meanings);
         let plans: Vec<Plan> =
-            both().map(|(r, readings)| plan(r, readings, &mut names, &[])).collect();
+            both().map(|(r, meanings)| plan(r, meanings, &mut names, &[])).collect();
         let fused: Vec<Vec<Fused>> = both()
             .zip(&plans)
-            .map(|((reader, readings), plan)| {
-                plan.blocks.iter().map(|block| fuse(reader, readings, block).unwrap()).collect()
+            .map(|((reader, meanings), plan)| {
+                plan.blocks.iter().map(|block| fuse(reader, meanings, block).unwrap()).collect()
             })
             .collect();
         let changes: Vec<Changes> = readers
@@ -70,14 +71,14 @@ impl Files<'_> {
             .zip(plans.iter().zip(&fused))
             .map(|(reader, (plan, fused))| {
                 let outputs = plan.blocks.iter().map(|block| block.region.output);
-                let inferred = Inferred::find(reader).unwrap().forms;
+                let inferred = TrainingNodes::find(reader).unwrap().forms;
                 Changes { blocks: outputs.zip(fused).collect(), inferred }
             })
             .collect();
         let rewrite = rewrite(&graphs, &changes).unwrap();
         let edits = rewrite.edits(vec![], vec![], |_| None);
         let mut written = Vec::new();
-        for Gap { at, later } in splice::write(model.bytes(), &edits, &mut written).unwrap() {
+        for Hole { at, later } in splice::write(model.bytes(), &edits, &mut written).unwrap() {
             let weights = rewrite.weight(later).unwrap();
             written[at..at + later.length].copy_from_slice(scene::written(weights).raw_data());
         }
@@ -126,7 +127,7 @@ impl Files<'_> {
     /// Whether the run of old and new model refuses the new one.
     pub fn run_refuses(&self, new: &ModelProto) -> bool {
         let (shapes, given) = (InputShapes::new(), Vec::new());
-        let options = Options { seed: 0, samples: 1, tolerance: None, shapes, given };
+        let options = RunOptions { seed: 0, samples: 1, tolerance: None, shapes, given };
         let Ok(new) = Model::index(new.encode_to_vec().into(), Storage::default()) else {
             return true;
         };
@@ -150,7 +151,7 @@ impl Files<'_> {
         change(model.graph.as_mut().unwrap()).map(|()| model)
     }
 
-    /// Names of everything that blocks brought.
+    /// BlockNames of everything that blocks brought.
     fn is_new(&self, name: &str) -> bool {
         let fused = self.changes.iter().flat_map(|changes| &changes.blocks).map(|block| block.1);
         fused.into_iter().any(|fused| {

@@ -27,7 +27,7 @@ use std::{env, fs};
 
 use acb_fuse::onnx::proto::ModelProto;
 use acb_fuse::onnx::storage::{Links, Storage};
-use acb_fuse::{Options, Place, convert};
+use acb_fuse::{Endpoint, Options, convert};
 use beliefs::{BELIEFS, Belief, Caught};
 use files::{Files, MISWRITTEN};
 use geometries::{Geometry, exported, generated, networks};
@@ -324,8 +324,8 @@ fn a_wrong_side_file_is_caught() {
     let folder = tempfile::tempdir().unwrap();
     let new = folder.path().join("new.onnx");
     let report = convert(
-        &Place::File(original.to_owned()),
-        Some(&Place::File(new.clone())),
+        &Endpoint::File(original.to_owned()),
+        Some(&Endpoint::File(new.clone())),
         &Options::default(),
     );
     let side_file =

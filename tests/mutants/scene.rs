@@ -1,10 +1,12 @@
 //! One block of one model, and what a mutant may be made of.
 
-use acb_fuse::affine::{Geometry, Sense, Window};
-use acb_fuse::claim::claim;
+use acb_fuse::TrainingMode;
+use acb_fuse::affine::{ConvKind, Geometry, Window};
+use acb_fuse::emit::nodes::{Fused, FusedWeights, fuse};
 use acb_fuse::engine::{Array, Constant, InputShapes, Limits};
+use acb_fuse::facts::constants::Constants;
+use acb_fuse::facts::dependence::Dependence;
 use acb_fuse::facts::validity::{Condition, Property, Validity};
-use acb_fuse::fuse::{Fused, Weights, fuse};
 use acb_fuse::numbers;
 use acb_fuse::onnx::graph::{Graph, ValueId};
 use acb_fuse::onnx::ids::IdMap;
@@ -12,16 +14,16 @@ use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto};
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor::{self, Float};
-use acb_fuse::plan::{Block, Names, plan};
-use acb_fuse::region::constant::Constants;
-use acb_fuse::region::dependence::Dependence;
-use acb_fuse::region::inference::{Training, TrainingMode};
-use acb_fuse::region::read::Reader;
-use acb_fuse::region::{Kind, Part, Readings};
-use acb_fuse::verify::block::{Claim, FilledBorder, Side, Unproved, old_side, prove};
-use acb_fuse::verify::feed::Random;
+use acb_fuse::ops::meanings::Meanings;
+use acb_fuse::ops::reader::Reader;
+use acb_fuse::ops::training::Training;
+use acb_fuse::pipeline::claim::claim;
+use acb_fuse::plan::region::{Term, TermKind};
+use acb_fuse::plan::{Block, BlockNames, plan};
+use acb_fuse::verify::fingerprint::Seal;
+use acb_fuse::verify::inputs::Random;
 use acb_fuse::verify::original::Original;
-use acb_fuse::verify::seal::Seal;
+use acb_fuse::verify::proof::{Claim, FilledBorder, Side, Unproved, old_side, prove};
 use acb_fuse::verify::trials::choose;
 use std::iter;
 use std::sync::Arc;
@@ -32,7 +34,7 @@ use prost::Message;
 use crate::naive;
 
 /// Runs `check` on the pipeline's state for a model's main graph.
-pub fn with_model<T>(bytes: Vec<u8>, check: impl FnOnce(&Reader, &Readings) -> T) -> T {
+pub fn with_model<T>(bytes: Vec<u8>, check: impl FnOnce(&Reader, &Meanings) -> T) -> T {
     let model = Model::index(bytes.into(), Storage::default()).unwrap();
     let graphs = Graph::read_all(&model).unwrap();
     let constants = Constants::find_all(&graphs, false).unwrap();
@@ -40,8 +42,8 @@ pub fn with_model<T>(bytes: Vec<u8>, check: impl FnOnce(&Reader, &Readings) -> T
     let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
     let training = Training { asked: TrainingMode::Auto, dependence: &dependence[0] };
     let reader = Reader::new(&graphs[0], &constants[0], &shapes, training);
-    let readings = Readings::of(&reader).unwrap();
-    check(&reader, &readings)
+    let meanings = Meanings::of(&reader).unwrap();
+    check(&reader, &meanings)
 }
 
 /// What a fuser made of a block, and what it claims of that.
@@ -112,7 +114,7 @@ pub struct Made {
 
 impl Made {
     pub fn of(fused: &Fused) -> Self {
-        let array = |weights: &Weights| {
+        let array = |weights: &FusedWeights| {
             let numbers = numbers::all(&*weights.numbers);
             let dims: Vec<usize> = weights.dims.iter().map(|&dim| dim as usize).collect();
             (weights.name.clone(), ArrayD::from_shape_vec(dims, numbers).unwrap())
@@ -147,13 +149,13 @@ impl Made {
 }
 
 /// What weights must be in the file.
-pub fn sealed(weights: &Weights) -> Seal {
+pub fn sealed(weights: &FusedWeights) -> Seal {
     let pieces = weights.pieces().map(|piece| weights.read(piece));
     Seal::rounded(weights.header(), weights.float, pieces).unwrap()
 }
 
-/// Weights as the file will hold them.
-pub fn written(weights: &Weights) -> TensorProto {
+/// FusedWeights as the file will hold them.
+pub fn written(weights: &FusedWeights) -> TensorProto {
     let pieces = weights.pieces().map(|piece| weights.rounded(piece).unwrap());
     let raw = pieces.collect::<Vec<_>>().concat();
     TensorProto { raw_data: Some(raw.into()), ..weights.header() }
@@ -161,12 +163,12 @@ pub fn written(weights: &Weights) -> TensorProto {
 
 /// What the fuser makes of the block that computes `output`; `None` if there is none.
 pub fn rewritten(model: &ModelProto, output: &str) -> Option<Rewritten> {
-    with_model(model.encode_to_vec(), |reader, readings| {
-        let plan = plan(reader, readings, &mut Names::of(reader.graph), &[]);
+    with_model(model.encode_to_vec(), |reader, meanings| {
+        let plan = plan(reader, meanings, &mut BlockNames::of(reader.graph), &[]);
         let name = |block: &Block| reader.graph.value(block.region.output).name.clone();
         let block = plan.blocks.iter().find(|block| name(block) == output)?;
-        let fused = Made::of(&fuse(reader, readings, block).ok()?);
-        let claim = claim(reader, readings, block, fused.side());
+        let fused = Made::of(&fuse(reader, meanings, block).ok()?);
+        let claim = claim(reader, meanings, block, fused.side());
         Some(Rewritten { fused, beliefs: Beliefs::of(&claim, reader.graph) })
     })
 }
@@ -184,7 +186,7 @@ pub struct Scene<'s, 'g, 'm> {
     /// What each convolution contributes to the kernel.
     pub arms: Vec<ArrayD<f64>>,
     reader: &'s Reader<'g, 'm>,
-    readings: &'s Readings,
+    meanings: &'s Meanings,
     block: &'s Block,
     probe: Vec<(String, ArrayD<f64>)>,
     expected: ArrayD<f64>,
@@ -207,12 +209,12 @@ impl Scene<'_, '_, '_> {
     /// Runs `check` on the first block of a model.
     pub fn of<T>(bytes: &[u8], check: impl FnOnce(&Scene) -> T) -> T {
         let model = ModelProto::decode(bytes).unwrap();
-        with_model(bytes.to_vec(), |reader, readings| {
-            let plan = plan(reader, readings, &mut Names::of(reader.graph), &[]);
+        with_model(bytes.to_vec(), |reader, meanings| {
+            let plan = plan(reader, meanings, &mut BlockNames::of(reader.graph), &[]);
             let block = &plan.blocks[0];
             let output = &reader.graph.value(block.region.output).name;
             let right = rewritten(&model, output).unwrap();
-            let claim = claim(reader, readings, block, right.fused.side());
+            let claim = claim(reader, meanings, block, right.fused.side());
             let probe = probe(block, &claim, reader);
             let expected = naive::run(&claim.new, &probe).unwrap();
             let ids: Vec<_> = reader.graph.nodes().map(|(id, _)| id).collect();
@@ -227,7 +229,7 @@ impl Scene<'_, '_, '_> {
                 model,
                 right,
                 reader,
-                readings,
+                meanings,
                 block,
                 probe,
                 expected,
@@ -347,7 +349,7 @@ impl Scene<'_, '_, '_> {
 
     /// The old nodes of the block, and the new ones.
     pub fn sides(&self) -> [Side; 2] {
-        let claim = claim(self.reader, self.readings, self.block, self.right.fused.side());
+        let claim = claim(self.reader, self.meanings, self.block, self.right.fused.side());
         [self.old_side(&claim, claim.output).unwrap(), claim.new]
     }
 
@@ -370,7 +372,7 @@ impl Scene<'_, '_, '_> {
     /// The probe, with what the old nodes make of it where a mutant starts further down: a
     /// fuser that misreads an arm leaves that arm as it is, and may rightly add its output.
     fn probe_of(&self, mutant: &Rewritten) -> Vec<(String, ArrayD<f64>)> {
-        let claim = claim(self.reader, self.readings, self.block, self.right.fused.side());
+        let claim = claim(self.reader, self.meanings, self.block, self.right.fused.side());
         let is_probed = |root: &&String| self.probe.iter().any(|(name, _)| name == *root);
         let inner = mutant.beliefs.roots.iter().filter(|root| !is_probed(root));
         let inner = inner.filter_map(|root| {
@@ -411,9 +413,9 @@ pub fn difference(expected: &ArrayD<f64>, found: &ArrayD<f64>) -> f64 {
 /// the block is right for some sizes only.
 fn probe(block: &Block, claim: &Claim, reader: &Reader) -> Vec<(String, ArrayD<f64>)> {
     let mut random = Random::new(99);
-    let weighted = |part: &&Part<Geometry>| part.kind == Kind::Weighted;
+    let weighted = |part: &&Term<Geometry>| part.kind == TermKind::Weighted;
     let any = block.parts.iter().find(weighted).unwrap();
-    let scattered = block.parts.iter().find(|part| part.map.sense == Sense::Scatter);
+    let scattered = block.parts.iter().find(|part| part.map.sense == ConvKind::Scatter);
     let original = original(reader);
     let ends = claim.borders.iter().map(|border| (border.output, border.inner)).collect();
     let cone = original.cone(claim.output, &claim.roots, &ends).unwrap();
@@ -427,7 +429,7 @@ fn probe(block: &Block, claim: &Claim, reader: &Reader) -> Vec<(String, ArrayD<f
     let mut roots = Vec::new();
     for (&root, shape) in cone.roots.iter().zip(&trials[0].shapes) {
         let mut shape = shape.clone();
-        let is_root = |part: &&Part<Geometry>| part.root == root;
+        let is_root = |part: &&Term<Geometry>| part.root == root;
         let reads = block.parts.iter().filter(is_root).find(weighted);
         let order = reads.map_or(&any.map.output, |part| &part.map.input);
         shape[order.axis(0)] = 1;

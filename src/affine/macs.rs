@@ -1,0 +1,99 @@
+//! Multiply-adds, counted without knowing sizes.
+
+use crate::affine::{ConvKind, Geometry};
+
+/// Multiply-adds on a feature map of m positions along each of its d axes:
+/// `each·mᵈ + edge·mᵈ⁻¹`. The second term is what padding adds and cropping saves.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Macs {
+    /// Per position.
+    pub each: f64,
+    /// Per position of one side.
+    pub edge: f64,
+}
+
+/// Feature maps are compared from this many positions along each axis on: a stage in the
+/// middle of a network.
+const POSITIONS: f64 = 32.0;
+
+/// Sums in another order differ by rounding.
+const ROUNDING: f64 = 1e-9;
+
+impl Macs {
+    /// So much at each position.
+    pub fn each(multiply_adds: f64) -> Self {
+        Macs { each: multiply_adds, edge: 0.0 }
+    }
+
+    /// Macs on the input of `map`, counted on its output: `n = stride·m − stride − slack`
+    /// inputs make m outputs.
+    #[must_use]
+    pub fn before(self, map: &Geometry) -> Self {
+        let axes = map.windows.len();
+        let (mut all, mut missing) = (1.0, 0.0);
+        for window in &map.windows {
+            let (stride, slack) = (window.stride as f64, window.slack as f64);
+            // n = a·m − c, as factor a and c/a.
+            let (factor, lost) = match map.sense {
+                ConvKind::Gather | ConvKind::Product => (stride, (stride + slack) / stride),
+                ConvKind::Scatter => (1.0 / stride, slack - stride),
+            };
+            all *= factor;
+            missing += lost;
+        }
+        // Along one axis of d, on the average.
+        let one = if all == 1.0 { 1.0 } else { f64::powf(all, 1.0 / axes as f64) };
+        Macs { each: self.each * all, edge: self.edge * all / one - self.each * all * missing }
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn plus(self, other: Macs) -> Self {
+        Macs { each: self.each + other.each, edge: self.edge + other.edge }
+    }
+
+    /// This, `factor` times.
+    #[must_use]
+    pub fn times(self, factor: f64) -> Self {
+        Macs { each: self.each * factor, edge: self.edge * factor }
+    }
+
+    /// Whether this is no more than `other` on feature maps of [`POSITIONS`] and more.
+    pub fn no_more_than(&self, other: &Macs) -> bool {
+        let scale = self.each.abs().max(other.each.abs());
+        let is_no_more = |mine: f64, others: f64| mine - others <= ROUNDING * scale;
+        // Linear in 1/m, so what holds at both ends holds between.
+        let at_least = |work: &Macs| work.each + work.edge / POSITIONS;
+        is_no_more(self.each, other.each) && is_no_more(at_least(self), at_least(other))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Window;
+    use super::*;
+
+    #[test]
+    fn borders_decide_where_positions_cost_the_same() {
+        let frame = |pad| Geometry {
+            windows: vec![Window::new(1, 1, 1, (pad, pad)).unwrap(); 2],
+            ..Geometry::identity()
+        };
+        let work = Macs::each(16.0);
+        // (m − 2)² and (m + 2)² positions.
+        assert_eq!(work.before(&frame(1)), Macs { each: 16.0, edge: -64.0 });
+        assert_eq!(work.before(&frame(-1)), Macs { each: 16.0, edge: 64.0 });
+        assert_eq!(work.before(&frame(1)).before(&frame(-1)), work);
+        assert!(work.no_more_than(&work.before(&frame(-1))));
+        assert!(!work.no_more_than(&work.before(&frame(1))));
+        // Less on a map of 32 positions, more on one of 1,000.
+        let (before, after) = (Macs { each: 88.0, edge: 640.0 }, Macs::each(96.0));
+        assert!(!after.no_more_than(&before) && !before.no_more_than(&after));
+        let strided = Geometry {
+            windows: vec![Window::new(3, 2, 1, (1, 1)).unwrap(); 2],
+            ..Geometry::identity()
+        };
+        // (2m − 1)² positions.
+        assert_eq!(work.before(&strided), Macs { each: 64.0, edge: -64.0 });
+    }
+}

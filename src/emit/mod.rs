@@ -1,0 +1,4 @@
+//! The layer that writes.
+
+pub mod layout;
+pub mod nodes;

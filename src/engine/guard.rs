@@ -1,0 +1,107 @@
+//! Where tract works: in threads of its own, so that whatever happens there is an error
+//! here.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel, sync_channel};
+use std::{io, thread};
+
+use tract_onnx::prelude::TractResult;
+
+use crate::engine::clock::BEAT;
+use crate::engine::{EngineError, Limits};
+
+/// The name of threads that tract works in.
+const THREAD: &str = "tract";
+
+/// Ample for the deepest models; only what is used is taken.
+const STACK: usize = 64 << 20;
+
+type GuardedJob = Box<dyn FnOnce() + Send>;
+
+thread_local! {
+    /// Takes jobs for the thread that works for this one. Between two jobs it waits here.
+    static WORKER: Cell<Option<Sender<GuardedJob>>> = const { Cell::new(None) };
+}
+
+/// Does `work`, which calls tract, in another thread. A panic is an error there; a thread
+/// that is not done in time is left to itself.
+pub fn guarded<T: Send + 'static>(
+    limits: Limits,
+    work: impl FnOnce() -> TractResult<T> + Send + 'static,
+) -> Result<T, EngineError> {
+    if limits.are_over() {
+        return Err(EngineError::TooLong);
+    }
+    let (done, outcome) = sync_channel(1);
+    let job: GuardedJob = Box::new(move || drop(done.send(catch_unwind(AssertUnwindSafe(work)))));
+    let worker = WORKER.take().map_or_else(started, Ok);
+    let worker = worker.map_err(|error| EngineError::Failed(error.to_string()))?;
+    // If nobody takes it, nobody answers.
+    drop(worker.send(job));
+    let outcome = loop {
+        match outcome.recv_timeout(BEAT) {
+            Err(RecvTimeoutError::Timeout) if !limits.are_over() => {}
+            other => break other,
+        }
+    };
+    if outcome.is_ok() {
+        WORKER.set(Some(worker));
+    }
+    match outcome {
+        Ok(Ok(Ok(value))) => Ok(value),
+        Ok(Ok(Err(error))) => Err(EngineError::Failed(first_line(&format!("{error:#}")))),
+        Ok(Err(panic)) => {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            Err(EngineError::Panicked(first_line(&text.unwrap_or_default())))
+        }
+        Err(RecvTimeoutError::Timeout) => Err(EngineError::TooLong),
+        Err(RecvTimeoutError::Disconnected) => {
+            Err(EngineError::Failed("its thread ended without a result".to_owned()))
+        }
+    }
+}
+
+/// A new thread, which ends when nobody can give it jobs any more.
+fn started() -> io::Result<Sender<GuardedJob>> {
+    static SILENCE: Once = Once::new();
+    SILENCE.call_once(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if thread::current().name() != Some(THREAD) {
+                report(panic);
+            }
+        }));
+    });
+    let (give, take) = channel::<GuardedJob>();
+    let worker = thread::Builder::new().name(THREAD.to_owned()).stack_size(STACK);
+    worker.spawn(move || take.into_iter().for_each(|job| job()))?;
+    Ok(give)
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_takes_too_long_or_panics_is_an_error() {
+        let limits = |milliseconds| Limits::new(Duration::from_millis(milliseconds), 1);
+        let endless = guarded(limits(20), || {
+            loop {
+                thread::park();
+            }
+        });
+        assert_eq!(endless, Err::<(), _>(EngineError::TooLong));
+        let panics = guarded(limits(60_000), || -> TractResult<()> { panic!("no\nway") });
+        assert_eq!(panics, Err(EngineError::Panicked("no".to_owned())));
+        assert_eq!(guarded(limits(60_000), || Ok(3)), Ok(3));
+    }
+}

@@ -1,0 +1,325 @@
+//! The shape rules, applied to a graph: each fact once, when somebody asks.
+//!
+//! A fact is worked out from others: dimensions from those of the operands, back to the
+//! graph's inputs and constants; a demand from the readers, on to the graph's outputs. A rule
+//! that asks for what is not known yet is asked again after that: so nothing is worked out
+//! that no rule asks for, and no graph is too deep.
+
+use std::cell::RefCell;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::engine::InputShapes;
+use crate::facts::constants::Constants;
+use crate::facts::shape_rules::{
+    Dims, Integers, MAX_INTEGERS, Operands, agreed, input_dims, output_dims, output_integers,
+};
+use crate::onnx::graph::{Graph, Node, ValueId};
+use crate::onnx::ids::Table;
+use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
+use crate::onnx::proto::{ValueInfoProto, type_proto};
+use crate::onnx::tensor::Float;
+
+/// What facts about operands may be worked out from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    /// From what made them alone.
+    Made,
+    /// From what reads them too, where what made them does not tell the rank. Demands are
+    /// worked out from facts of the other level, so that nothing goes round in a circle.
+    Full,
+}
+
+/// A question about one tensor.
+#[derive(Debug, Clone, Copy)]
+enum Question {
+    Dims(Level, ValueId),
+    Integers(Level, ValueId),
+    Demand(ValueId),
+}
+
+/// No shapes were given.
+pub static NO_SHAPES: InputShapes = InputShapes::new();
+
+/// Where facts come from.
+#[derive(Clone, Copy)]
+struct GraphFacts<'g, 'm> {
+    graph: &'g Graph<'m>,
+    constants: &'g Constants<'g, 'm>,
+    inputs: &'g InputShapes,
+}
+
+/// What is known of one graph, and what it is worked out from.
+pub struct Facts<'a, 'g, 'm> {
+    source: GraphFacts<'g, 'm>,
+    answers: MutexGuard<'a, Answers>,
+}
+
+/// All that was worked out of one graph.
+#[derive(Default)]
+pub struct Answers {
+    made: KnownFacts,
+    full: KnownFacts,
+    demanded: Table<ValueId, Option<Dims>>,
+}
+
+/// The facts of one level.
+#[derive(Default)]
+struct KnownFacts {
+    dims: Table<ValueId, Option<Dims>>,
+    integers: Table<ValueId, Option<Integers>>,
+}
+
+impl<'a, 'g, 'm> Facts<'a, 'g, 'm> {
+    /// For inputs of these shapes, whatever the file leaves open; `answers` are those so far.
+    pub fn new(
+        graph: &'g Graph<'m>,
+        constants: &'g Constants<'g, 'm>,
+        inputs: &'g InputShapes,
+        answers: &'a Mutex<Answers>,
+    ) -> Self {
+        let source = GraphFacts { graph, constants, inputs };
+        Facts { source, answers: answers.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    /// Dimensions of `tensor`.
+    pub fn dims(&mut self, tensor: ValueId) -> Option<Dims> {
+        self.settle(Question::Dims(Level::Full, tensor));
+        self.answers.full.dims.get(tensor).cloned().flatten()
+    }
+
+    /// The integers that `tensor` holds.
+    pub fn integers(&mut self, tensor: ValueId) -> Option<Integers> {
+        self.settle(Question::Integers(Level::Full, tensor));
+        self.answers.full.integers.get(tensor).cloned().flatten()
+    }
+
+    /// Dimensions that the readers of `tensor` demand.
+    pub fn demanded(&mut self, tensor: ValueId) -> Option<Dims> {
+        self.settle(Question::Demand(tensor));
+        self.answers.demanded.get(tensor).cloned().flatten()
+    }
+
+    fn settle(&mut self, question: Question) {
+        let mut open = vec![question];
+        while let Some(&next) = open.last() {
+            if self.answers.has(next) {
+                open.pop();
+                continue;
+            }
+            let missing = RefCell::default();
+            let (answers, source) = (&*self.answers, self.source);
+            let answer = Answering { answers, source, missing: &missing }.answer(next);
+            let missing = missing.into_inner();
+            if missing.is_empty() {
+                self.answers.note(next, answer);
+                open.pop();
+            } else {
+                open.extend(missing);
+            }
+        }
+    }
+}
+
+impl Answers {
+    fn of(&self, level: Level) -> &KnownFacts {
+        match level {
+            Level::Made => &self.made,
+            Level::Full => &self.full,
+        }
+    }
+
+    fn has(&self, question: Question) -> bool {
+        match question {
+            Question::Dims(level, id) => self.of(level).dims.contains(id),
+            Question::Integers(level, id) => self.of(level).integers.contains(id),
+            Question::Demand(id) => self.demanded.contains(id),
+        }
+    }
+
+    fn note(&mut self, question: Question, answer: Option<Vec<Option<i64>>>) {
+        let (table, id) = match question {
+            Question::Dims(Level::Made, id) => (&mut self.made.dims, id),
+            Question::Dims(Level::Full, id) => (&mut self.full.dims, id),
+            Question::Integers(Level::Made, id) => (&mut self.made.integers, id),
+            Question::Integers(Level::Full, id) => (&mut self.full.integers, id),
+            Question::Demand(id) => (&mut self.demanded, id),
+        };
+        table.insert(id, answer);
+    }
+}
+
+/// What the shape rules say of an output of a node.
+type DimsQuestion = fn(&Node, i64, usize, &dyn Operands) -> Option<Dims>;
+
+/// One question being answered from the facts so far; what else has to be known for it is
+/// `missing`.
+struct Answering<'a, 'g, 'm> {
+    answers: &'a Answers,
+    source: GraphFacts<'g, 'm>,
+    missing: &'a RefCell<Vec<Question>>,
+}
+
+impl Answering<'_, '_, '_> {
+    fn answer(&self, question: Question) -> Option<Vec<Option<i64>>> {
+        match question {
+            Question::Dims(Level::Made, id) => self.made_dims(id),
+            Question::Dims(Level::Full, id) => self.full_dims(id),
+            Question::Integers(level, id) => self.all_integers(level, id),
+            Question::Demand(id) => self.demand(id),
+        }
+    }
+
+    fn dims(&self, level: Level, id: ValueId) -> Option<Dims> {
+        let known = self.answers.of(level).dims.get(id);
+        if known.is_none() {
+            self.missing.borrow_mut().push(Question::Dims(level, id));
+        }
+        known.cloned().flatten()
+    }
+
+    fn integers(&self, level: Level, id: ValueId) -> Option<Integers> {
+        let known = self.answers.of(level).integers.get(id);
+        if known.is_none() {
+            self.missing.borrow_mut().push(Question::Integers(level, id));
+        }
+        known.cloned().flatten()
+    }
+
+    fn demanded(&self, id: ValueId) -> Option<Dims> {
+        let known = self.answers.demanded.get(id);
+        if known.is_none() {
+            self.missing.borrow_mut().push(Question::Demand(id));
+        }
+        known.cloned().flatten()
+    }
+
+    /// What `rule` says of output `id`, given what is known of the operands.
+    fn by_rule(&self, level: Level, id: ValueId, rule: DimsQuestion) -> Option<Vec<Option<i64>>> {
+        let graph = self.source.graph;
+        let node = graph.node(graph.value(id).producer?);
+        let output = node.outputs.iter().position(|output| *output == Some(id))?;
+        rule(node, graph.model.opset, output, &OfNode { answering: self, level, node })
+    }
+
+    fn made_dims(&self, id: ValueId) -> Option<Dims> {
+        let GraphFacts { graph, constants, inputs } = self.source;
+        let is_constant = constants.contains(id);
+        if graph.value(id).producer.is_none() && !is_constant {
+            return declared(graph, id, inputs);
+        }
+        let ruled = self.by_rule(Level::Made, id, output_dims);
+        let is_whole = || ruled.as_ref().is_some_and(|dims| dims.iter().all(Option::is_some));
+        if !is_constant || is_whole() || !self.missing.borrow().is_empty() {
+            return ruled;
+        }
+        let dims = constants.dims(id).ok()??;
+        dims.into_iter().map(|size| i64::try_from(size).map(Some).ok()).collect()
+    }
+
+    fn full_dims(&self, id: ValueId) -> Option<Dims> {
+        if let Some(made) = self.dims(Level::Made, id) {
+            return Some(made);
+        }
+        let ruled = self.by_rule(Level::Full, id, output_dims);
+        if ruled.is_some() || !self.missing.borrow().is_empty() {
+            return ruled;
+        }
+        self.demanded(id)
+    }
+
+    fn all_integers(&self, level: Level, id: ValueId) -> Option<Integers> {
+        let constants = self.source.constants;
+        let made = if level == Level::Full { self.integers(Level::Made, id) } else { None };
+        if made.is_some() || !self.missing.borrow().is_empty() {
+            return made;
+        }
+        let ruled = self.by_rule(level, id, output_integers);
+        let is_whole = || ruled.as_ref().is_some_and(|all| all.iter().all(Option::is_some));
+        let is_stored = constants.contains(id) && level == Level::Made;
+        if !is_stored || is_whole() || !self.missing.borrow().is_empty() {
+            return ruled;
+        }
+        let element_type = constants.element_type(id).map(DataType::try_from);
+        let Some(Ok(DataType::Int64 | DataType::Int32 | DataType::Bool)) = element_type else {
+            return None;
+        };
+        let count = constants.dims(id).ok()??.into_iter().try_fold(1usize, usize::checked_mul)?;
+        let is_short = count <= MAX_INTEGERS;
+        let integers = if is_short { constants.integers(id).ok()?? } else { return None };
+        Some(integers.into_iter().map(Some).collect())
+    }
+
+    /// `None` too where two readers contradict each other: one of them is not valid.
+    fn demand(&self, id: ValueId) -> Option<Dims> {
+        let graph = self.source.graph;
+        let mut all: Option<Dims> = None;
+        let mut last = None;
+        for &reader in &graph.value(id).readers {
+            // One that reads it several times is asked about all of them at once.
+            if last.replace(reader) == Some(reader) {
+                continue;
+            }
+            let node = graph.node(reader);
+            let operands = OfNode { answering: self, level: Level::Made, node };
+            let inputs = node.inputs.iter().enumerate();
+            for (input, _) in inputs.filter(|(_, input)| **input == Some(id)) {
+                let Some(dims) = input_dims(node, graph.model.opset, input, &operands) else {
+                    continue;
+                };
+                all = Some(match all {
+                    Some(all) => agreed(&all, &dims)?,
+                    None => dims,
+                });
+            }
+        }
+        all
+    }
+}
+
+/// The operands of a node, while a question is being answered.
+struct OfNode<'a, 'g, 'm> {
+    answering: &'a Answering<'a, 'g, 'm>,
+    level: Level,
+    node: &'a Node,
+}
+
+impl Operands for OfNode<'_, '_, '_> {
+    fn dims(&self, input: usize) -> Option<Dims> {
+        self.answering.dims(self.level, self.node.input(input)?)
+    }
+
+    fn integers(&self, input: usize) -> Option<Integers> {
+        self.answering.integers(self.level, self.node.input(input)?)
+    }
+
+    fn factors(&self, input: usize) -> Option<Vec<f32>> {
+        let (id, constants) = (self.node.input(input)?, self.answering.source.constants);
+        let count = constants.dims(id).ok()??.into_iter().try_fold(1usize, usize::checked_mul)?;
+        let is_short = count <= MAX_INTEGERS;
+        let (values, float) = if is_short { constants.floats(id).ok()?? } else { return None };
+        (float == Float::F32).then(|| values.iter().map(|&value| value as f32).collect())
+    }
+
+    fn demanded(&self, output: usize) -> Option<Dims> {
+        self.answering.demanded(self.node.outputs.get(output).copied().flatten()?)
+    }
+}
+
+/// What holds of an input of the main graph: what the user says, else what the file says to
+/// whoever runs it.
+pub fn declared(graph: &Graph, input: ValueId, given: &InputShapes) -> Option<Dims> {
+    let value = graph.value(input);
+    let field = value.input.as_ref().filter(|_| graph.outer.is_none())?;
+    if let Some(shape) = given.get(&value.name) {
+        return shape.iter().map(|&size| i64::try_from(size).map(Some).ok()).collect();
+    }
+    let info: ValueInfoProto = graph.model.decode(field, "graph input").ok()?;
+    let Some(type_proto::Value::TensorType(tensor)) = info.r#type?.value else { return None };
+    // A name is a name, whatever it looks like; and −1 is no size.
+    let size = |dim: &Dimension| match dim.value {
+        Some(dimension::Value::DimValue(size)) if size >= 0 => Some(size),
+        _ => None,
+    };
+    Some(tensor.shape?.dim.iter().map(size).collect())
+}

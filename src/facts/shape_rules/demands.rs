@@ -1,0 +1,269 @@
+//! What a node demands of its operands: the shape rules read backwards.
+//!
+//! A demand is an inference from the node being valid. `Conv` with a kernel `[O, C, k, k]`
+//! in `g` groups reads `[N, C·g, H, W]`, whoever made it.
+
+use crate::facts::shape_rules::layout::{cuts, permutation};
+use crate::facts::shape_rules::{Asked, Dims, List, agreed, from_front, open};
+
+/// With more operands, to ask each of them about all others takes too long.
+const MAX_OPERANDS: usize = 16;
+
+/// What is known of all operands of a node that has not too many.
+fn operands(asked: &Asked) -> Option<Vec<Option<Dims>>> {
+    (asked.inputs() <= MAX_OPERANDS).then(|| asked.all_dims())
+}
+
+/// The first input has the shape of the first output.
+pub fn kept(asked: &Asked, input: usize) -> Option<Dims> {
+    asked.demanded(0).filter(|_| input == 0)
+}
+
+/// The first input has as many axes as the first output.
+fn rank_kept(asked: &Asked, input: usize) -> Option<Dims> {
+    open(asked.demanded(0).filter(|_| input == 0)?.len())
+}
+
+/// An operand that meets one of fewer axes brings all axes itself; along each axis, where
+/// the other one has 1, it brings the size.
+pub fn broadcast(asked: &Asked, input: usize) -> Option<Dims> {
+    let result = asked.demanded(0)?;
+    if asked.opset < 7 {
+        return Some(result).filter(|_| input == 0);
+    }
+    let mut others = operands(asked)?;
+    let known_rank = others.remove(input).map(|dims| dims.len());
+    let others: Vec<Dims> = others.into_iter().collect::<Option<_>>()?;
+    let brings_all = others.iter().all(|other| other.len() < result.len());
+    let rank = known_rank.or_else(|| brings_all.then_some(result.len()))?;
+    let missing = result.len().checked_sub(rank)?;
+    // Along an axis of the result; one that an operand does not have is 1.
+    let of_other = |other: &Dims, axis: usize| {
+        let own = axis.checked_add(other.len()).and_then(|axis| axis.checked_sub(result.len()));
+        own.map_or(Some(1), |own| other.get(own).copied().flatten())
+    };
+    let size = |(axis, &size): (usize, &Option<i64>)| {
+        let alone = others.iter().all(|other| of_other(other, axis) == Some(1));
+        size.filter(|&size| alone || size == 1)
+    };
+    Some(result.iter().enumerate().skip(missing).map(size).collect())
+}
+
+/// The second axis of the data are the channels, of which the others have one number each.
+pub fn of_channels(asked: &Asked, input: usize) -> Option<Dims> {
+    let data = || asked.dims(0).or_else(|| asked.demanded(0));
+    if input > 0 {
+        let channels = data().and_then(|data| data.get(1).copied().flatten());
+        let others = (1..asked.inputs()).filter(|&other| other != input);
+        let length = others.filter_map(|other| asked.length(other)).next();
+        let length = length.and_then(|length| i64::try_from(length).ok());
+        // In operator sets 1 and 7, there may be one per element of an image.
+        let per_channel = asked.node.int("spatial", 1) != 0;
+        return per_channel.then(|| vec![length.or(channels)]);
+    }
+    let mut dims = match asked.demanded(0) {
+        Some(dims) => dims,
+        None => open(asked.dims(0)?.len())?,
+    };
+    let channels = (1..asked.inputs()).find_map(|other| asked.length(other));
+    if let (Some(channels), Some(size)) = (channels, dims.get_mut(1)) {
+        *size = i64::try_from(channels).ok();
+    }
+    Some(dims)
+}
+
+/// `[N, C·groups, …]` for a kernel `[O, C, …]`, and a bias of `O`.
+pub fn conv(asked: &Asked, input: usize) -> Option<Dims> {
+    let kernel = asked.dims(1);
+    match input {
+        0 => {
+            let kernel = kernel?;
+            let width = kernel.get(1).copied().flatten();
+            let groups = asked.node.int("group", 1);
+            convolved(&kernel, width.and_then(|width| width.checked_mul(groups)))
+        }
+        1 => kernel_of(asked),
+        // Of ConvInteger and DeformConv, it is something else.
+        2 if asked.node.proto.op_type() == "Conv" => {
+            Some(vec![kernel.and_then(|kernel| *kernel.first()?)])
+        }
+        _ => None,
+    }
+}
+
+/// `[N, C, …]` for a kernel `[C, O, …]`.
+pub fn conv_transpose(asked: &Asked, input: usize) -> Option<Dims> {
+    let kernel = asked.dims(1);
+    match input {
+        0 => convolved(kernel.as_deref()?, *kernel.as_ref()?.first()?),
+        1 => kernel_of(asked),
+        2 => {
+            let width = kernel.and_then(|kernel| *kernel.get(1)?);
+            Some(vec![width.and_then(|width| width.checked_mul(asked.node.int("group", 1)))])
+        }
+        _ => None,
+    }
+}
+
+fn convolved(kernel: &[Option<i64>], channels: Option<i64>) -> Option<Dims> {
+    let mut dims = open(kernel.len())?;
+    *dims.get_mut(1)? = channels;
+    Some(dims)
+}
+
+/// A kernel has as many axes as what it goes over.
+fn kernel_of(asked: &Asked) -> Option<Dims> {
+    open(asked.dims(0)?.len())
+}
+
+/// Batch, channels and one axis per number of the kernel's shape.
+pub fn pool(asked: &Asked, input: usize) -> Option<Dims> {
+    let taps = asked.node.ints("kernel_shape").filter(|_| input == 0);
+    match taps {
+        Some(taps) => open(taps.len().checked_add(2)?),
+        None => rank_kept(asked, input),
+    }
+}
+
+/// Batch and channels stay, spatial sizes were any.
+pub fn global_pool(asked: &Asked, input: usize) -> Option<Dims> {
+    let mut dims = asked.demanded(0).filter(|_| input == 0)?;
+    dims.iter_mut().skip(2).for_each(|size| *size = None);
+    Some(dims)
+}
+
+/// Two matrices with one size in common.
+pub fn gemm(asked: &Asked, input: usize) -> Option<Dims> {
+    let transposes = |name| asked.node.int(name, 0) != 0;
+    let is_swapped = [transposes("transA"), transposes("transB")];
+    let (other, inner, other_inner) = match input {
+        0 => (1, 1, 0),
+        1 => (0, 0, 1),
+        _ => return None,
+    };
+    let place = |axis: usize, input: usize| match is_swapped.get(input) {
+        Some(true) => 1usize.saturating_sub(axis),
+        _ => axis,
+    };
+    let size = asked.dims(other).and_then(|dims| *dims.get(place(other_inner, other))?);
+    let mut dims = open(2)?;
+    *dims.get_mut(place(inner, input))? = size;
+    Some(dims)
+}
+
+/// The inner size is that of the other side; beside a matrix, it has as many axes as the
+/// product.
+pub fn matmul(asked: &Asked, input: usize) -> Option<Dims> {
+    let other = match input {
+        0 => asked.dims(1)?,
+        1 => asked.dims(0)?,
+        _ => return None,
+    };
+    let beside_matrix = || match asked.demanded(0)?.len() {
+        0 => None,
+        rank => Some(rank),
+    };
+    let rank = match asked.dims(input) {
+        Some(dims) => dims.len(),
+        None if other.len() == 2 => beside_matrix()?,
+        None => return None,
+    };
+    let mut dims = open(rank)?;
+    // Of the left side it is the last axis, of the right one the last but one.
+    let inner = |rank: usize, is_left: bool| match (rank, is_left) {
+        (1, _) => Some(0),
+        (_, true) => rank.checked_sub(1),
+        (_, false) => rank.checked_sub(2),
+    };
+    let size = *other.get(inner(other.len(), input == 1)?)?;
+    *dims.get_mut(inner(rank, input == 0)?)? = size;
+    Some(dims)
+}
+
+pub fn recurrent(_: &Asked, input: usize) -> Option<Dims> {
+    if input < 3 { open(3) } else { None }
+}
+
+pub fn of_rank_4(_: &Asked, input: usize) -> Option<Dims> {
+    if input == 0 { open(4) } else { None }
+}
+
+/// Without axes of their own, there are two pads per axis.
+pub fn pad(asked: &Asked, input: usize) -> Option<Dims> {
+    if input > 0 {
+        return None;
+    }
+    let name = if asked.opset < 2 { "paddings" } else { "pads" };
+    let pads = asked.list(name, 1).length().filter(|_| !asked.has(3));
+    match pads {
+        Some(pads) => open(pads.checked_div(2)?),
+        None => rank_kept(asked, input),
+    }
+}
+
+/// Along axes that are not cut, what comes in goes out.
+pub fn slice(asked: &Asked, input: usize) -> Option<Dims> {
+    let result = asked.demanded(0).filter(|_| input == 0)?;
+    let Some(cuts) = cuts(asked, result.len()) else { return open(result.len()) };
+    let is_cut = |axis: usize| cuts.iter().any(|(cut, _)| *cut == axis);
+    let size = |(axis, size): (usize, Option<i64>)| size.filter(|_| !is_cut(axis));
+    Some(result.into_iter().enumerate().map(size).collect())
+}
+
+/// All parts have the same sizes, but along the axis at which they meet.
+pub fn concat(asked: &Asked, input: usize) -> Option<Dims> {
+    let mut others = operands(asked)?;
+    others.remove(input);
+    let mut all: Option<Dims> = None;
+    for mut dims in others.into_iter().flatten().chain(asked.demanded(0)) {
+        let axis = asked.axis(if asked.opset < 4 { 1 } else { 0 }, dims.len())?;
+        *dims.get_mut(axis)? = None;
+        all = Some(match all {
+            Some(all) => agreed(&all, &dims)?,
+            None => dims,
+        });
+    }
+    all
+}
+
+pub fn transpose(asked: &Asked, input: usize) -> Option<Dims> {
+    if input > 0 {
+        return None;
+    }
+    let rank = asked.node.ints("perm").map(<[i64]>::len);
+    let Some(result) = asked.demanded(0) else { return open(rank?) };
+    let mut dims = open(result.len())?;
+    for (axis, size) in permutation(asked, result.len())?.into_iter().zip(result) {
+        *dims.get_mut(axis)? = size;
+    }
+    Some(dims)
+}
+
+/// What comes out, and ones where axes went.
+pub fn squeeze(asked: &Asked, input: usize) -> Option<Dims> {
+    let result = asked.demanded(0).filter(|_| input == 0)?;
+    let axes = asked.list("axes", 1);
+    if matches!(axes, List::LeftOut) {
+        return None;
+    }
+    let rank = result.len().checked_add(axes.length()?)?;
+    let Some(axes) = axes.whole() else { return open(rank) };
+    let axes: Vec<usize> =
+        axes.into_iter().map(|axis| from_front(axis, rank)).collect::<Option<_>>()?;
+    let mut left = result.into_iter();
+    let size = |axis: usize| if axes.contains(&axis) { Some(Some(1)) } else { left.next() };
+    (0..rank).map(size).collect()
+}
+
+/// What comes out, without the axes that came in.
+pub fn unsqueeze(asked: &Asked, input: usize) -> Option<Dims> {
+    let result = asked.demanded(0).filter(|_| input == 0)?;
+    let axes = asked.list("axes", 1);
+    let Some(axes) = axes.whole() else {
+        return open(result.len().checked_sub(axes.length()?)?);
+    };
+    let axes: Vec<usize> =
+        axes.into_iter().map(|axis| from_front(axis, result.len())).collect::<Option<_>>()?;
+    let stay = result.iter().enumerate().filter(|(axis, _)| !axes.contains(axis));
+    Some(stay.map(|(_, &size)| size).collect())
+}

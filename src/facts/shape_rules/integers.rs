@@ -1,0 +1,361 @@
+//! Arithmetic on shapes: which integers a short list holds, element by element.
+//!
+//! Sizes that nobody knows stay unknown, and those beside them known: `[N, 64]` is a
+//! shape of two elements, whatever N is and however often it is cast.
+
+use crate::facts::shape_rules::layout::{self, cuts, permutation, shape_range};
+use crate::facts::shape_rules::{Asked, Integers, MAX_INTEGERS};
+use crate::onnx::proto::TensorProto;
+use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::storage::Storage;
+use crate::onnx::tensor;
+
+/// The same elements in the same order.
+pub fn kept(asked: &Asked) -> Option<Integers> {
+    asked.integers(0)
+}
+
+/// To a type that these integers fit in.
+pub fn cast(asked: &Asked) -> Option<Integers> {
+    let to = i32::try_from(asked.node.int("to", 0)).ok()?;
+    let cast: fn(i64) -> Option<i64> = match DataType::try_from(to).ok()? {
+        DataType::Int64 => Some,
+        DataType::Int32 => fits,
+        DataType::Bool => |value| Some(i64::from(value != 0)),
+        _ => return None,
+    };
+    Some(asked.integers(0)?.into_iter().map(|value| cast(value?)).collect())
+}
+
+/// What an operation gives is known if 32 bits hold it: then no type wraps it.
+fn fits(value: i64) -> Option<i64> {
+    i32::try_from(value).is_ok().then_some(value)
+}
+
+fn each(asked: &Asked, change: impl Fn(i64) -> Option<i64>) -> Option<Integers> {
+    Some(asked.integers(0)?.into_iter().map(|value| change(value?).and_then(fits)).collect())
+}
+
+pub fn absolute(asked: &Asked) -> Option<Integers> {
+    each(asked, i64::checked_abs)
+}
+
+pub fn negated(asked: &Asked) -> Option<Integers> {
+    each(asked, i64::checked_neg)
+}
+
+pub fn not(asked: &Asked) -> Option<Integers> {
+    each(asked, |value| Some(i64::from(value == 0)))
+}
+
+/// Lists that are operands of one operator: all of one length, or of one element.
+fn operands(asked: &Asked) -> Option<Vec<Integers>> {
+    let list = |input: usize| {
+        // Of more dimensions, they may make more of each other.
+        asked.dims(input).filter(|dims| dims.len() <= 1)?;
+        asked.integers(input)
+    };
+    // Whoever answers hears at once of all that is asked.
+    let lists: Vec<Option<Integers>> = (0..asked.inputs()).map(list).collect();
+    let lists: Vec<Integers> = lists.into_iter().collect::<Option<_>>()?;
+    let longest = lists.iter().find(|list| list.len() != 1).map_or(1, Vec::len);
+    let repeated = |list: Integers| match list.as_slice() {
+        [one] if longest != 1 => Some(vec![*one; longest]),
+        _ => (list.len() == longest).then_some(list),
+    };
+    if longest > MAX_INTEGERS || asked.opset < 7 {
+        return None;
+    }
+    lists.into_iter().map(repeated).collect()
+}
+
+fn pairs(asked: &Asked, result: impl Fn(i64, i64) -> Option<i64>) -> Option<Integers> {
+    let [left, right] = operands(asked)?.try_into().ok()?;
+    let both = left.into_iter().zip(right);
+    Some(both.map(|(left, right)| result(left?, right?).and_then(fits)).collect())
+}
+
+pub fn sum(asked: &Asked) -> Option<Integers> {
+    pairs(asked, i64::checked_add)
+}
+
+pub fn difference(asked: &Asked) -> Option<Integers> {
+    pairs(asked, i64::checked_sub)
+}
+
+/// Nothing is left of what is multiplied by nothing.
+pub fn product(asked: &Asked) -> Option<Integers> {
+    let [left, right] = operands(asked)?.try_into().ok()?;
+    let both = left.into_iter().zip(right);
+    let product = |(left, right): (Option<i64>, Option<i64>)| match (left, right) {
+        (Some(0), _) | (_, Some(0)) => Some(0),
+        (left, right) => left?.checked_mul(right?).and_then(fits),
+    };
+    Some(both.map(product).collect())
+}
+
+/// How a quotient below zero is rounded, not all engines agree on.
+fn are_counts(left: i64, right: i64) -> bool {
+    left >= 0 && right > 0
+}
+
+pub fn quotient(asked: &Asked) -> Option<Integers> {
+    pairs(asked, |left, right| left.checked_div(right).filter(|_| are_counts(left, right)))
+}
+
+pub fn remainder(asked: &Asked) -> Option<Integers> {
+    pairs(asked, |left, right| left.checked_rem(right).filter(|_| are_counts(left, right)))
+}
+
+fn best(asked: &Asked, better: fn(i64, i64) -> i64) -> Option<Integers> {
+    let mut lists = operands(asked)?.into_iter();
+    let first = lists.next()?;
+    let better = |(left, right): (Option<i64>, Option<i64>)| Some(better(left?, right?));
+    Some(lists.fold(first, |all, list| all.into_iter().zip(list).map(better).collect()))
+}
+
+pub fn largest(asked: &Asked) -> Option<Integers> {
+    best(asked, i64::max)
+}
+
+pub fn smallest(asked: &Asked) -> Option<Integers> {
+    best(asked, i64::min)
+}
+
+fn compared(asked: &Asked, holds: fn(&i64, &i64) -> bool) -> Option<Integers> {
+    pairs(asked, |left, right| Some(i64::from(holds(&left, &right))))
+}
+
+pub fn equal(asked: &Asked) -> Option<Integers> {
+    compared(asked, i64::eq)
+}
+
+pub fn greater(asked: &Asked) -> Option<Integers> {
+    compared(asked, i64::gt)
+}
+
+pub fn greater_or_equal(asked: &Asked) -> Option<Integers> {
+    compared(asked, i64::ge)
+}
+
+pub fn less(asked: &Asked) -> Option<Integers> {
+    compared(asked, i64::lt)
+}
+
+pub fn less_or_equal(asked: &Asked) -> Option<Integers> {
+    compared(asked, i64::le)
+}
+
+pub fn and(asked: &Asked) -> Option<Integers> {
+    compared(asked, |&left, &right| left != 0 && right != 0)
+}
+
+pub fn or(asked: &Asked) -> Option<Integers> {
+    compared(asked, |&left, &right| left != 0 || right != 0)
+}
+
+pub fn chosen(asked: &Asked) -> Option<Integers> {
+    let [condition, yes, no] = operands(asked)?.try_into().ok()?;
+    let all = condition.into_iter().zip(yes.into_iter().zip(no));
+    let choice = |(condition, (yes, no)): (Option<i64>, (Option<i64>, Option<i64>))| match condition
+    {
+        Some(0) => no,
+        Some(_) => yes,
+        None => yes.filter(|_| yes == no),
+    };
+    Some(all.map(choice).collect())
+}
+
+/// A list, whose elements stand one behind the other.
+fn list(asked: &Asked, input: usize) -> Option<Integers> {
+    let integers = asked.integers(input)?;
+    (asked.dims(input)?.len() == 1).then_some(integers)
+}
+
+/// All elements of a list together, over its only axis.
+fn of_all(asked: &Asked, result: impl Fn(Vec<i64>) -> Option<i64>) -> Option<Integers> {
+    // Not even that axis, if that is what it means that none is named.
+    if asked.node.int("noop_with_empty_axes", 0) != 0 {
+        return None;
+    }
+    let whole: Option<Vec<i64>> = list(asked, 0)?.into_iter().collect();
+    Some(vec![whole.and_then(result).and_then(fits)])
+}
+
+pub fn largest_of_all(asked: &Asked) -> Option<Integers> {
+    of_all(asked, |list| list.into_iter().max())
+}
+
+pub fn smallest_of_all(asked: &Asked) -> Option<Integers> {
+    of_all(asked, |list| list.into_iter().min())
+}
+
+pub fn product_of_all(asked: &Asked) -> Option<Integers> {
+    of_all(asked, |list| list.into_iter().try_fold(1i64, i64::checked_mul))
+}
+
+pub fn sum_of_all(asked: &Asked) -> Option<Integers> {
+    of_all(asked, |list| list.into_iter().try_fold(0i64, i64::checked_add))
+}
+
+/// Axis by axis.
+pub fn slice(asked: &Asked) -> Option<Integers> {
+    let mut integers = asked.integers(0)?;
+    let mut dims: Vec<i64> = asked.dims(0)?.into_iter().collect::<Option<_>>()?;
+    for (axis, cut) in cuts(asked, dims.len())? {
+        let size = *dims.get(axis)?;
+        let (start, step, count) = cut.taken(size)?;
+        let place = |at: i64| usize::try_from(at.checked_mul(step)?.checked_add(start)?).ok();
+        let mut inner = dims.get(axis.checked_add(1)?..)?.iter();
+        let inner = inner.try_fold(1i64, |inner, &size| inner.checked_mul(size))?;
+        let (inner, size) = (usize::try_from(inner).ok()?, usize::try_from(size).ok()?);
+        let mut left = Integers::new();
+        // Empty ones have no rows either.
+        for row in integers.chunks(inner.checked_mul(size)?.max(1)) {
+            for at in 0..count {
+                let begin = place(at)?.checked_mul(inner)?;
+                left.extend(row.get(begin..begin.checked_add(inner)?)?);
+            }
+        }
+        integers = left;
+        *dims.get_mut(axis)? = count;
+    }
+    Some(integers)
+}
+
+pub fn concat(asked: &Asked) -> Option<Integers> {
+    let parts: Vec<Option<Integers>> =
+        (0..asked.inputs()).map(|input| list(asked, input)).collect();
+    let mut all = Integers::new();
+    for (input, part) in parts.into_iter().enumerate() {
+        match part {
+            Some(part) => all.extend(part),
+            // Of a part whose length is known, elements are counted.
+            None => {
+                let length = asked.length(input).filter(|&length| length <= MAX_INTEGERS)?;
+                all.extend(std::iter::repeat_n(None, length));
+            }
+        }
+        if all.len() > MAX_INTEGERS {
+            return None;
+        }
+    }
+    Some(all)
+}
+
+pub fn split(asked: &Asked) -> Option<Integers> {
+    let integers = list(asked, 0)?;
+    let size = |output: usize| {
+        let asked = asked.about(output);
+        usize::try_from((*layout::split(&asked)?.first()?)?).ok()
+    };
+    let mut start = 0usize;
+    for output in 0..asked.output {
+        start = start.checked_add(size(output)?)?;
+    }
+    let end = start.checked_add(size(asked.output)?)?;
+    Some(integers.get(start..end)?.to_vec())
+}
+
+/// A matrix is turned over; a list stays.
+pub fn transpose(asked: &Asked) -> Option<Integers> {
+    let (integers, dims) = (asked.integers(0)?, asked.dims(0)?);
+    let axes = permutation(asked, dims.len())?;
+    let is_canonical = axes.iter().copied().eq(0..dims.len());
+    match dims.as_slice() {
+        _ if is_canonical => Some(integers),
+        &[Some(rows), Some(columns)] => {
+            let (rows, columns) = (usize::try_from(rows).ok()?, usize::try_from(columns).ok()?);
+            let places = (0..columns).flat_map(|column| {
+                (0..rows).map(move |row| row.checked_mul(columns)?.checked_add(column))
+            });
+            places.map(|place| integers.get(place?).copied()).collect()
+        }
+        _ => None,
+    }
+}
+
+/// So many elements, if that is a short list.
+fn repeated(one: Option<i64>, dims: Option<Vec<Option<i64>>>) -> Option<Integers> {
+    let count = usize::try_from(super::product(&dims?)?).ok()?;
+    (count <= MAX_INTEGERS).then(|| vec![one; count])
+}
+
+pub fn expand(asked: &Asked) -> Option<Integers> {
+    let integers = asked.integers(0)?;
+    match integers.as_slice() {
+        [one] => repeated(*one, layout::expand(asked)),
+        _ => (layout::expand(asked)?.len() == 1).then_some(integers),
+    }
+}
+
+pub fn tile(asked: &Asked) -> Option<Integers> {
+    let integers = list(asked, 0)?;
+    let times = match asked.integers(1)?.as_slice() {
+        [times] => usize::try_from((*times)?).ok()?,
+        _ => return None,
+    };
+    let length = integers.len().checked_mul(times)?;
+    (length <= MAX_INTEGERS).then(|| integers.repeat(times))
+}
+
+pub fn gather(asked: &Asked) -> Option<Integers> {
+    let integers = list(asked, 0)?;
+    let element = |at: Option<i64>| {
+        // Which one it is may not be known, but that it is one.
+        let Some(at) = at else { return Some(None) };
+        integers.get(super::from_front(at, integers.len())?).copied()
+    };
+    asked.integers(1)?.into_iter().map(element).collect()
+}
+
+pub fn constant(asked: &Asked) -> Option<Integers> {
+    let [attribute] = asked.node.proto.attribute.as_slice() else { return None };
+    let values = match attribute.name() {
+        "value" => integers_of(attribute.t.as_ref()?)?,
+        "value_int" => vec![attribute.i()],
+        "value_ints" => attribute.ints.clone(),
+        _ => return None,
+    };
+    Some(values.into_iter().map(Some).collect())
+}
+
+/// What a short tensor of the types that shapes are computed in holds.
+pub fn integers_of(tensor: &TensorProto) -> Option<Vec<i64>> {
+    let length = tensor::dims(tensor).ok()?;
+    let length = length.into_iter().try_fold(1usize, usize::checked_mul)?;
+    match DataType::try_from(tensor.data_type()).ok()? {
+        DataType::Int64 | DataType::Int32 | DataType::Bool if length <= MAX_INTEGERS => {
+            tensor::integers(tensor, &Storage::default()).ok()
+        }
+        _ => None,
+    }
+}
+
+pub fn constant_of_shape(asked: &Asked) -> Option<Integers> {
+    let value = integers_of(asked.node.attribute("value")?.t.as_ref()?)?;
+    repeated(value.first().copied(), layout::constant_of_shape(asked))
+}
+
+pub fn shape(asked: &Asked) -> Option<Integers> {
+    let dims = asked.dims(0)?;
+    Some(dims.get(shape_range(asked, dims.len())?)?.to_vec())
+}
+
+pub fn size(asked: &Asked) -> Option<Integers> {
+    Some(vec![super::product(&asked.dims(0)?)])
+}
+
+pub fn range(asked: &Asked) -> Option<Integers> {
+    let number = |input: usize| *asked.integers(input)?.first()?;
+    let (start, delta) = (number(0)?, number(2)?);
+    let length = (*layout::range(asked)?.first()?)?;
+    let length = usize::try_from(length).ok().filter(|&length| length <= MAX_INTEGERS)?;
+    let mut next = Some(start);
+    let mut step = |_| {
+        let value = next;
+        next = next.and_then(|next| next.checked_add(delta));
+        value.and_then(fits)
+    };
+    Some((0..length).map(&mut step).collect())
+}

@@ -1,0 +1,128 @@
+//! Shapes of sums of products, and of what has one number per channel.
+
+use crate::facts::shape_rules::layout::broadcast_size;
+use crate::facts::shape_rules::{Asked, Dims, open};
+
+/// The statistics behind the first output are vectors, one number per channel.
+pub fn batch_norm(asked: &Asked) -> Option<Dims> {
+    let statistics = asked.dims(1);
+    if asked.output > 0 {
+        return statistics;
+    }
+    with_channels(asked, statistics)
+}
+
+pub fn instance_norm(asked: &Asked) -> Option<Dims> {
+    with_channels(asked, asked.dims(1))
+}
+
+/// The first input, whose second axis has the only one of `statistics`.
+fn with_channels(asked: &Asked, statistics: Option<Dims>) -> Option<Dims> {
+    let mut dims = asked.dims(0)?;
+    if let (Some([channels]), Some(size)) = (statistics.as_deref(), dims.get_mut(1)) {
+        *size = size.or(*channels);
+    }
+    Some(dims)
+}
+
+/// `[M, N]`
+pub fn gemm(asked: &Asked) -> Option<Dims> {
+    let side = |input: usize, is_transposed: bool, axis: usize| {
+        let dims = asked.dims(input)?;
+        *dims.get(if is_transposed { 1usize.checked_sub(axis)? } else { axis })?
+    };
+    let transposes = |name| asked.node.int(name, 0) != 0;
+    Some(vec![side(0, transposes("transA"), 0), side(1, transposes("transB"), 1)])
+}
+
+pub fn matmul(asked: &Asked) -> Option<Dims> {
+    multiplied(&asked.dims(0)?, &asked.dims(1)?)
+}
+
+pub fn quantized_matmul(asked: &Asked) -> Option<Dims> {
+    multiplied(&asked.dims(0)?, &asked.dims(3)?)
+}
+
+/// `[…, M, K] · […, K, N]`: batches broadcast, and a vector is a row on the left, a column
+/// on the right, that is gone afterwards.
+fn multiplied(left: &[Option<i64>], right: &[Option<i64>]) -> Option<Dims> {
+    let (rows, columns) = match (left, right) {
+        ([], _) | (_, []) => return None,
+        ([.., rows, _], [.., columns]) if right.len() > 1 => (Some(*rows), Some(*columns)),
+        ([.., rows, _], _) => (Some(*rows), None),
+        (_, [.., columns]) if right.len() > 1 => (None, Some(*columns)),
+        _ => (None, None),
+    };
+    let batch =
+        |dims: &[Option<i64>]| dims.split_last_chunk::<2>().map(|(batch, _)| batch.to_vec());
+    let [left, right] = [left, right].map(|dims| batch(dims).unwrap_or_default());
+    let mut dims = super::layout::broadcast_dims(&left, &right)?;
+    dims.extend(rows);
+    dims.extend(columns);
+    Some(dims)
+}
+
+/// With a letter per axis; without `…`.
+pub fn einsum(asked: &Asked) -> Option<Dims> {
+    let equation = std::str::from_utf8(asked.word("equation")).ok()?;
+    let equation: String = equation.chars().filter(|letter| !letter.is_whitespace()).collect();
+    if equation.contains('.') {
+        return None;
+    }
+    let (operands, result) = match equation.split_once("->") {
+        Some((operands, result)) => (operands, Some(result)),
+        None => (equation.as_str(), None),
+    };
+    let axes: Vec<Vec<char>> = operands.split(',').map(|axes| axes.chars().collect()).collect();
+    let size = |letter: char| {
+        let mut size = None;
+        for (input, axes) in axes.iter().enumerate().filter(|(_, axes)| axes.contains(&letter)) {
+            let dims = asked.dims(input).filter(|dims| dims.len() == axes.len());
+            for (_, found) in
+                axes.iter().zip(dims.unwrap_or_default()).filter(|(own, _)| **own == letter)
+            {
+                size = Some(size.map_or(Some(found), |size| broadcast_size(size, found))?);
+            }
+        }
+        Some(size.flatten())
+    };
+    match result {
+        Some(result) => result.chars().map(size).collect(),
+        // Those that occur once, in the alphabet's order.
+        None => {
+            let all = || axes.iter().flatten().copied();
+            let once = |letter: &char| all().filter(|other| other == letter).count() == 1;
+            let mut letters: Vec<char> = all().filter(once).collect();
+            letters.sort_unstable();
+            letters.into_iter().map(size).collect()
+        }
+    }
+}
+
+/// One number per matrix.
+pub fn det(asked: &Asked) -> Option<Dims> {
+    let mut dims = asked.dims(0)?;
+    dims.truncate(dims.len().checked_sub(2)?);
+    Some(dims)
+}
+
+/// All states, then the last ones: `[time, directions, batch, hidden]`, and without time.
+pub fn recurrent(asked: &Asked) -> Option<Dims> {
+    let [first, second, _] = asked.dims(0).or_else(|| open(3))?.try_into().ok()?;
+    let weights = asked.dims(2);
+    let directions = match asked.word("direction") {
+        b"bidirectional" => 2,
+        _ => 1,
+    };
+    let hidden = match asked.node.attribute("hidden_size") {
+        Some(hidden) => Some(hidden.i()),
+        None => weights.and_then(|weights| *weights.get(2)?),
+    };
+    let batch_is_first = asked.node.int("layout", 0) != 0;
+    Some(match (batch_is_first, asked.output) {
+        (false, 0) => vec![first, Some(directions), second, hidden],
+        (false, _) => vec![Some(directions), second, hidden],
+        (true, 0) => vec![first, second, Some(directions), hidden],
+        (true, _) => vec![first, Some(directions), hidden],
+    })
+}

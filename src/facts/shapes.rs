@@ -1,0 +1,324 @@
+//! How large tensors are.
+//!
+//! A size is known if a graph input declares it as a number, or if the user gave it; all
+//! else follows by the rules of `facts`. Where these leave something open, the engine's
+//! inference from the same inputs is asked, never what the file says of other tensors, and
+//! only about tensors in which no open size has a part; then what the readers of a tensor
+//! demand. Where two of the three disagree, nothing is known.
+
+use std::sync::{Mutex, OnceLock};
+
+use crate::affine::AxisOrder;
+use crate::engine::{self, EngineError, Inference, InputShapes, Limits, Source};
+use crate::facts::constants::Constants;
+pub use crate::facts::propagation::NO_SHAPES;
+use crate::facts::propagation::{Answers, Facts, declared};
+use crate::facts::shape_rules::{Dims, agreed};
+use crate::facts::validity::{Condition, Property};
+use crate::onnx::graph::{Graph, Node, ValueId};
+use crate::onnx::ids::{Id, Table};
+use crate::onnx::model::Invalid;
+use crate::onnx::model::graph_field;
+use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
+use crate::onnx::proto::{ValueInfoProto, type_proto};
+use crate::refusal::NotLinear;
+
+pub use crate::facts::shape_rules::MAX_RANK;
+
+/// The engine's time to infer sizes grows faster than the number of nodes, to a minute for
+/// so many.
+const MAX_NODES: usize = 1 << 16;
+
+/// The sizes of the tensors of one graph.
+pub struct Sizes<'g, 'm> {
+    graph: &'g Graph<'m>,
+    constants: &'g Constants<'g, 'm>,
+    inputs: &'g InputShapes,
+    inference: OnceLock<Inference>,
+    /// Of which the engine's inference says nothing.
+    open: OnceLock<Table<ValueId, ()>>,
+    /// What holds for whoever runs the file.
+    general: Mutex<Answers>,
+    /// What holds for inputs of the shapes that the user gave, if there are any.
+    special: Option<Mutex<Answers>>,
+    /// What was asked for: the rules, the engine and the readers together.
+    known: OnceLock<Vec<OnceLock<Dims>>>,
+}
+
+impl<'g, 'm> Sizes<'g, 'm> {
+    /// `inputs` are the shapes that the user gave.
+    pub fn new(
+        graph: &'g Graph<'m>,
+        constants: &'g Constants<'g, 'm>,
+        inputs: &'g InputShapes,
+    ) -> Self {
+        Sizes {
+            graph,
+            constants,
+            inputs,
+            inference: OnceLock::new(),
+            open: OnceLock::new(),
+            general: Mutex::default(),
+            special: (!inputs.is_empty()).then(Mutex::default),
+            known: OnceLock::new(),
+        }
+    }
+
+    /// Sizes of `tensor`, of whatever follows from the graph's inputs; empty if nothing is
+    /// known.
+    pub fn shape(&self, tensor: ValueId) -> &[Option<i64>] {
+        let slots = || self.graph.values().map(|_| OnceLock::new()).collect();
+        let slot = self.known.get_or_init(slots).get(tensor.index());
+        let dims = slot.map(|slot| slot.get_or_init(|| self.known(tensor).unwrap_or_default()));
+        dims.map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Dimensions of `tensor` on which rules, engine and readers agree, as far as they were
+    /// asked: the engine is not where the rules know everything. `None` if not even their
+    /// number is known, or two of the three disagree.
+    pub fn known(&self, tensor: ValueId) -> Option<Dims> {
+        let ruled = self.by_rules(tensor);
+        let is_whole = |dims: &Dims| dims.iter().all(Option::is_some);
+        if ruled.as_ref().is_some_and(is_whole) {
+            return ruled;
+        }
+        let inferred = self.inferred(tensor);
+        let known = match (ruled, inferred) {
+            (Some(ruled), Some(inferred)) => agreed(&ruled, inferred)?,
+            (ruled, inferred) => ruled.or_else(|| inferred.map(<[_]>::to_vec))?,
+        };
+        if is_whole(&known) {
+            return Some(known);
+        }
+        let demanded = self.ruled().demanded(tensor);
+        match demanded {
+            Some(demanded) => agreed(&known, &demanded),
+            None => Some(known),
+        }
+    }
+
+    /// As much as is known of `tensor` without asking the engine, if that is its rank at
+    /// least; else as [`Self::known`].
+    pub fn rank_and_more(&self, tensor: ValueId) -> Option<Dims> {
+        self.by_rules(tensor).or_else(|| self.known(tensor))
+    }
+
+    /// Whether the file, and the shapes that the user gave, promise that `condition` holds.
+    /// The engine is asked only where the rules leave that open.
+    ///
+    /// # Errors
+    /// If a stored tensor is malformed.
+    pub fn promises(&self, condition: &Condition) -> Result<bool, Invalid> {
+        let along = |axis: usize| move |dims: Dims| dims.get(axis).copied().flatten();
+        Ok(match &condition.property {
+            Property::Rank(rank) => {
+                let dims = self.rank_and_more(condition.tensor);
+                dims.is_some_and(|dims| dims.len() == *rank)
+            }
+            Property::Size(axis, sizes) => {
+                let ruled = self.by_rules(condition.tensor).and_then(along(*axis));
+                let size = ruled.or_else(|| self.known(condition.tensor).and_then(along(*axis)));
+                size.is_some_and(|size| sizes.contains(size))
+            }
+            Property::Integers(values) => self.integers(condition.tensor)?.as_ref() == Some(values),
+        })
+    }
+
+    /// Dimensions of `tensor` by the rules alone, for the shapes that the user gave.
+    pub fn by_rules(&self, tensor: ValueId) -> Option<Dims> {
+        self.ruled().dims(tensor)
+    }
+
+    /// What the rules know, for the shapes that the user gave.
+    fn ruled(&self) -> Facts<'_, 'g, 'm> {
+        match &self.special {
+            Some(answers) => Facts::new(self.graph, self.constants, self.inputs, answers),
+            None => self.ruled_generally(),
+        }
+    }
+
+    /// What the rules know, whatever the user gave.
+    fn ruled_generally(&self) -> Facts<'_, 'g, 'm> {
+        Facts::new(self.graph, self.constants, &NO_SHAPES, &self.general)
+    }
+
+    /// What the engine infers; `None` if that is nothing.
+    fn inferred(&self, tensor: ValueId) -> Option<&[Option<i64>]> {
+        let shapes = &self.inference_of(tensor)?.shapes;
+        shapes.get(&self.graph.value(tensor).name).map(Vec::as_slice)
+    }
+
+    /// The engine's inference, if it may be believed about `tensor`. An open size it takes
+    /// for one that is large, and not 1: then `x[:20]` has 20 elements, and a Squeeze drops
+    /// no axis. Of the branches of an If it takes one for all.
+    fn inference_of(&self, tensor: ValueId) -> Option<&Inference> {
+        let open = self.open.get_or_init(|| self.follows_from_open_sizes());
+        if open.contains(tensor) { None } else { self.inference() }
+    }
+
+    /// The tensors whose sizes depend on what inputs leave open, or on what a node with
+    /// bodies does.
+    fn follows_from_open_sizes(&self) -> Table<ValueId, ()> {
+        let mut open = Table::default();
+        for (id, value) in self.graph.values() {
+            let is_input = value.producer.is_none() && !self.constants.contains(id);
+            let dims = is_input.then(|| declared(self.graph, id, self.inputs));
+            if dims.is_some_and(|dims| dims.is_none_or(|dims| dims.contains(&None))) {
+                open.insert(id, ());
+            }
+        }
+        for (node_id, node) in self.graph.nodes() {
+            if node.has_bodies() || self.graph.uses(node_id).any(|used| open.contains(used)) {
+                open.extend(node.outputs.iter().copied().flatten());
+            }
+        }
+        open
+    }
+
+    /// Whether the engine has inferred all that it can; the first time, it takes long.
+    pub fn has_asked_engine(&self) -> bool {
+        self.inference.get().is_some()
+    }
+
+    /// The integers `id`, if they are constant or follow from the sizes of the graph's
+    /// inputs.
+    ///
+    /// # Errors
+    /// If a stored tensor is malformed.
+    pub fn integers(&self, id: ValueId) -> Result<Option<Vec<i64>>, Invalid> {
+        if let Some(constant) = self.constants.integers(id)? {
+            return Ok(Some(constant));
+        }
+        let ruled = self.ruled().integers(id);
+        if let Some(known) = ruled.as_ref().and_then(|ruled| ruled.iter().copied().collect()) {
+            return Ok(Some(known));
+        }
+        let integers = self.inference_of(id).map(|inference| &inference.integers);
+        let inferred = integers.and_then(|integers| integers.get(&self.graph.value(id).name));
+        let is_contradicted = |inferred: &&Vec<i64>| {
+            let inferred: Vec<Option<i64>> = inferred.iter().copied().map(Some).collect();
+            ruled.as_ref().is_some_and(|ruled| agreed(ruled, &inferred).is_none())
+        };
+        Ok(inferred.filter(|inferred| !is_contradicted(inferred)).cloned())
+    }
+
+    /// `None` for bodies: the engine infers nothing inside them.
+    fn inference(&self) -> Option<&Inference> {
+        let infer = || {
+            // What tract makes of an old broadcast has another shape.
+            if self.graph.nodes().any(|(_, node)| node.aligns_by_axis()) {
+                return Inference::default();
+            }
+            let limited = |limit| Inference { limit: Some(limit), ..Inference::default() };
+            if !matches!(self.constants.oversized(), Ok(None)) {
+                return limited("it computes a constant larger than any that is evaluated");
+            }
+            if self.graph.node_count() > MAX_NODES {
+                return limited("of graphs with more than 65536 nodes no sizes are inferred");
+            }
+            let model = self.graph.model;
+            let Ok(bytes) = engine::dialect::model(model) else { return Inference::default() };
+            let storage = model.storage.clone();
+            let source =
+                Source { bytes, constants: Vec::new(), storage, limits: Limits::of_reading() };
+            engine::infer(source, self.inputs).unwrap_or_else(|error| {
+                if error == EngineError::TooLong {
+                    self.constants.overran(|| "the sizes of its tensors".to_owned());
+                }
+                Inference::default()
+            })
+        };
+        self.graph.outer.is_none().then(|| self.inference.get_or_init(infer))
+    }
+
+    /// The size of `tensor` along `axis`.
+    pub fn size(&self, tensor: ValueId, axis: usize) -> Result<i64, NotLinear> {
+        let ruled = self.by_rules(tensor).and_then(|dims| *dims.get(axis)?);
+        let size = ruled.or_else(|| self.shape(tensor).get(axis).copied().flatten());
+        size.filter(|size| (0..1 << 24).contains(size)).ok_or_else(|| {
+            let name = &self.graph.value(tensor).name;
+            self.unknown(format!(
+                "the size of `{name}` on axis {axis}, on which its windows depend,"
+            ))
+        })
+    }
+
+    /// That `what` is not known, and how the user can fix it.
+    pub fn unknown(&self, what: String) -> NotLinear {
+        if let Some(limit) = self.inference.get().and_then(|inference| inference.limit) {
+            return NotLinear::NotInferred { what, limit };
+        }
+        let remedy = match self.open_input() {
+            Some(example) if self.graph.outer.is_none() => {
+                format!("fix it with --input-shape {example}")
+            }
+            _ => "it cannot be inferred".to_owned(),
+        };
+        NotLinear::Unknown { what, remedy }
+    }
+
+    /// The first graph input that has no fixed shape, with a likely one: `x=1,3,224,224`.
+    fn open_input(&self) -> Option<String> {
+        let fields = self.graph.scope.fields(graph_field::INPUT);
+        let infos = fields.filter_map(|field| self.graph.model.decode(field, "graph input").ok());
+        let example = |info: ValueInfoProto| {
+            let id = self.graph.find(info.name())?;
+            let Some(type_proto::Value::TensorType(tensor)) = info.r#type.as_ref()?.value.as_ref()
+            else {
+                return None;
+            };
+            let fixed = |dim: &Dimension| match dim.value {
+                Some(dimension::Value::DimValue(size)) if size >= 0 => Some(size),
+                _ => None,
+            };
+            let sizes: Option<Vec<Option<i64>>> =
+                tensor.shape.as_ref().map(|shape| shape.dim.iter().map(fixed).collect());
+            if self.graph.value(id).initializer.is_some()
+                || sizes.as_ref().is_some_and(|sizes| !sizes.contains(&None))
+            {
+                return None;
+            }
+            let sizes = sizes.unwrap_or_else(|| vec![None, Some(3), None, None]);
+            let likely = |(axis, size): (usize, &Option<i64>)| {
+                size.unwrap_or(if axis == 0 { 1 } else { 224 }).to_string()
+            };
+            let sizes: Vec<String> = sizes.iter().enumerate().map(likely).collect();
+            Some(format!("{}={}", info.name(), sizes.join(",")))
+        };
+        infos.into_iter().find_map(example)
+    }
+
+    /// The number of dimensions of `tensor`.
+    ///
+    /// # Errors
+    /// If it is not known.
+    pub fn rank(&self, tensor: ValueId) -> Result<usize, NotLinear> {
+        self.dims(tensor).map(|dims| dims.len()).ok_or_else(|| self.rank_unknown(tensor))
+    }
+
+    pub(crate) fn rank_unknown(&self, tensor: ValueId) -> NotLinear {
+        let name = &self.graph.value(tensor).name;
+        self.unknown(format!("the number of dimensions of `{name}`"))
+    }
+
+    /// The dimensions of `tensor` that follow for whoever runs the file, else those that
+    /// follow for the shapes that the user gave, too.
+    pub fn dims(&self, tensor: ValueId) -> Option<Vec<Option<usize>>> {
+        let size = |size: &Option<i64>| size.and_then(|size| size.try_into().ok());
+        let ruled = self.ruled_generally().dims(tensor);
+        let of = |dims: &[Option<i64>]| dims.iter().map(size).collect();
+        let all = || Some(self.shape(tensor)).filter(|shape| !shape.is_empty());
+        ruled.as_deref().or_else(all).map(of)
+    }
+
+    /// The number of dimensions of `tensor`, if the file declares it of an input.
+    pub fn declared_rank(&self, tensor: ValueId) -> Option<usize> {
+        declared(self.graph, tensor, &NO_SHAPES).map(|dims| dims.len())
+    }
+}
+
+/// The `perm` of a Transpose of a tensor with `rank` axes; by default it reverses them.
+pub fn transposition(node: &Node, rank: usize) -> Option<AxisOrder> {
+    let reversed = || (0..rank as i64).rev().collect();
+    AxisOrder::new(&node.ints("perm").map_or_else(reversed, <[i64]>::to_vec))
+}

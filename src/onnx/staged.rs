@@ -1,0 +1,243 @@
+//! Writing a model so that at every moment the old file or the new one is there.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Seek, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tempfile::NamedTempFile;
+
+use crate::onnx::map::MappedFile;
+use crate::onnx::splice::Sink;
+
+/// A complete new file beside its target, under a temporary name. It disappears if
+/// it is dropped.
+#[derive(Debug)]
+pub struct Staged {
+    file: NamedTempFile,
+    listed: Listed,
+}
+
+/// Whether an existing file may be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clobber {
+    /// It is, in one step.
+    Replace,
+    /// It stays, and nothing is written.
+    Refuse,
+}
+
+/// Whether something stands at `target` that a file cannot be put in the place of. To
+/// be asked before the work begins; it is asked again when the file is put in place.
+///
+/// # Errors
+/// What stands there.
+pub fn check_target(target: &Path, clobber: Clobber) -> io::Result<()> {
+    let Ok(metadata) = target.metadata() else { return Ok(()) };
+    let (kind, why) = match metadata.file_type() {
+        there if there.is_dir() => (io::ErrorKind::IsADirectory, "it is a directory"),
+        // A rename would put a file in the place of a device.
+        there if !there.is_file() => {
+            (io::ErrorKind::InvalidInput, "it is not a regular file; `-` is standard output")
+        }
+        _ if clobber == Clobber::Refuse => (io::ErrorKind::AlreadyExists, "it exists already"),
+        _ => return Ok(()),
+    };
+    Err(io::Error::new(kind, why))
+}
+
+/// Copies side file `location` from one model folder to another, unless it is there
+/// already. An existing file is never changed.
+///
+/// # Errors
+/// What the file system says, and if another file has that name.
+pub fn copy_side_file(file: &MappedFile, folder: &Path, location: &str) -> io::Result<()> {
+    let content = file.bytes();
+    let target = folder.join(location);
+    if let Ok(there) = MappedFile::of(&target) {
+        return match there.bytes() == content {
+            true => Ok(()),
+            false => Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                format!("side file `{location}` would replace another file of that name"),
+            )),
+        };
+    }
+    if let Some(parent) = target.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let copied = Staged::write(&target, |out| file.copy(0..content.len(), out))?;
+    copied.flush()?;
+    copied.commit(&target, Clobber::Refuse)
+}
+
+/// A new file, and the old one that parts of it are copied from, if that is a file.
+#[derive(Debug)]
+pub struct NewFile<'o, 'f> {
+    /// What is written to.
+    pub out: &'o mut BufWriter<&'f File>,
+    /// The old file.
+    pub old: Option<&'o MappedFile>,
+}
+
+impl Write for NewFile<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl Sink for NewFile<'_, '_> {
+    fn leave(&mut self, bytes: usize) -> io::Result<()> {
+        // A short gap is not worth writing out what is buffered.
+        if bytes < self.out.capacity() {
+            return io::copy(&mut io::repeat(0).take(bytes as u64), self.out).map(drop);
+        }
+        let bytes = i64::try_from(bytes).map_err(io::Error::other)?;
+        let end = self.out.seek(io::SeekFrom::Current(bytes))?;
+        // Where nothing follows, the file would end before the gap.
+        self.out.get_ref().set_len(end)
+    }
+
+    fn keep(&mut self, old: &[u8], part: Range<usize>) -> io::Result<()> {
+        match self.old.filter(|map| map.is(old) && part.len() >= self.out.capacity()) {
+            Some(map) => map.copy(part, self.out),
+            None => self.out.write_all(old.get(part).unwrap_or_default()),
+        }
+    }
+}
+
+/// Writes all of `bytes` at a place in a file, whatever else is written there meanwhile.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
+    }
+    #[cfg(windows)]
+    {
+        let (mut rest, mut at) = (bytes, at);
+        while !rest.is_empty() {
+            let written = std::os::windows::fs::FileExt::seek_write(file, rest, at)?;
+            rest = rest.get(written..).unwrap_or_default();
+            at = at.saturating_add(written as u64);
+        }
+        Ok(())
+    }
+}
+
+/// Files that are staged now.
+static STAGED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn staged() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    STAGED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An entry in [`STAGED`], for as long as it lives.
+#[derive(Debug)]
+struct Listed(PathBuf);
+
+impl Listed {
+    fn new(path: &Path) -> Self {
+        staged().insert(path.to_owned());
+        Listed(path.to_owned())
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        staged().remove(&self.0);
+    }
+}
+
+/// Removes what is staged: for a process that is told to end.
+pub fn remove_staged() {
+    for path in staged().iter() {
+        // Whoever ends can do no more about a file that stays.
+        let _ = fs::remove_file(path);
+    }
+}
+
+impl Staged {
+    /// Creates a file in the folder of `target` and has `write` fill it.
+    ///
+    /// # Errors
+    /// Those of `write`, and what the file system says.
+    pub fn write<E: From<io::Error>>(
+        target: &Path,
+        write: impl FnOnce(&mut BufWriter<&File>) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".acb-fuse-").suffix(".tmp");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            // As for any new file: what the umask leaves.
+            builder.permissions(fs::Permissions::from_mode(0o666));
+        }
+        let file = builder.tempfile_in(folder_of(target))?;
+        let listed = Listed::new(file.path());
+        // Who could read the old file can read the new one, and nobody else.
+        if let Ok(old) = target.metadata() {
+            file.as_file().set_permissions(old.permissions())?;
+        }
+        let mut out = BufWriter::with_capacity(1 << 20, file.as_file());
+        write(&mut out)?;
+        out.flush()?;
+        drop(out);
+        Ok(Staged { file, listed })
+    }
+
+    /// The temporary file.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Has its content reach the disk: what has to be done before it is put in place, and
+    /// may be while it is checked.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn flush(&self) -> io::Result<()> {
+        self.file.as_file().sync_all()
+    }
+
+    /// Puts the file, which was flushed, in the place of `target`, in one step.
+    ///
+    /// # Errors
+    /// What the file system says; `target` is as it was then.
+    pub fn commit(self, target: &Path, clobber: Clobber) -> io::Result<()> {
+        check_target(target, clobber)?;
+        let placed = match clobber {
+            Clobber::Replace => self.file.persist(target),
+            Clobber::Refuse => self.file.persist_noclobber(target),
+        };
+        drop(self.listed);
+        placed.map_err(|error| error.error)?;
+        sync_folder(folder_of(target))
+    }
+}
+
+/// Has the new name, too, reach the disk.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
+}
+
+/// The folder that a file lies in.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}

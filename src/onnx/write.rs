@@ -1,0 +1,85 @@
+//! New nodes and attributes, and small models to be run.
+
+use crate::onnx::proto::attribute_proto::AttributeType;
+use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::proto::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
+};
+
+fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
+    AttributeProto { name: Some(name.into()), r#type: Some(kind.into()), ..Default::default() }
+}
+
+/// An integer.
+pub fn int(name: &str, value: i64) -> AttributeProto {
+    AttributeProto { i: Some(value), ..attribute(name, AttributeType::Int) }
+}
+
+/// A list of integers.
+pub fn ints(name: &str, values: Vec<i64>) -> AttributeProto {
+    AttributeProto { ints: values, ..attribute(name, AttributeType::Ints) }
+}
+
+/// A word.
+pub fn string(name: &str, value: &'static str) -> AttributeProto {
+    AttributeProto { s: Some(value.as_bytes().into()), ..attribute(name, AttributeType::String) }
+}
+
+/// A tensor.
+pub fn tensor(name: &str, value: TensorProto) -> AttributeProto {
+    AttributeProto { t: Some(value), ..attribute(name, AttributeType::Tensor) }
+}
+
+/// A node of the standard with one output, called `name`.
+pub fn node(
+    op: &str,
+    name: &str,
+    inputs: &[&str],
+    output: &str,
+    attribute: Vec<AttributeProto>,
+) -> NodeProto {
+    NodeProto {
+        op_type: Some(op.into()),
+        name: Some(name.into()),
+        input: inputs.iter().map(|&input| input.into()).collect(),
+        output: vec![output.into()],
+        attribute,
+        ..NodeProto::default()
+    }
+}
+
+/// A model of these nodes that computes `outputs`.
+pub fn model(
+    opset: i64,
+    input: Vec<ValueInfoProto>,
+    node: Vec<NodeProto>,
+    initializer: Vec<TensorProto>,
+    outputs: &[&str],
+) -> ModelProto {
+    let opset = OperatorSetIdProto { version: Some(opset), ..OperatorSetIdProto::default() };
+    let output = outputs.iter().map(|&name| info(name)).collect();
+    ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![opset],
+        graph: Some(GraphProto { node, initializer, input, output, ..GraphProto::default() }),
+        ..ModelProto::default()
+    }
+}
+
+/// An input of float64, with so many axes.
+pub fn double_input(name: &str, rank: usize) -> ValueInfoProto {
+    let tensor = type_proto::Tensor {
+        elem_type: Some(DataType::Double.into()),
+        shape: Some(TensorShapeProto { dim: vec![tensor_shape_proto::Dimension::default(); rank] }),
+    };
+    let value = Some(type_proto::Value::TensorType(tensor));
+    ValueInfoProto { r#type: Some(TypeProto { value, ..TypeProto::default() }), ..info(name) }
+}
+
+fn info(name: &str) -> ValueInfoProto {
+    ValueInfoProto { name: Some(name.to_owned()), ..ValueInfoProto::default() }
+}
+
+/// Pad has had the mode `wrap` since this operator set.
+pub const WRAP_SINCE: i64 = 19;

@@ -1,0 +1,197 @@
+//! TODO head.
+
+use crate::affine::{Affine, AxisOrder, Channels, ConvKind, Geometry, Linear, Macs, Window};
+use crate::facts::constants::Constants;
+use crate::onnx::graph::ValueId;
+use crate::onnx::model::Invalid;
+use crate::onnx::tensor::Float;
+use crate::refusal::NotLinear;
+
+/// The newest operator set whose operators are known here.
+pub const NEWEST_OPSET: i64 = 28;
+
+/// What a node computes.
+#[derive(Debug, Clone)]
+pub enum Meaning {
+    /// The same tensor under another name.
+    Alias(ValueId),
+    /// A signed sum of tensors; `true` is minus.
+    Sum(Vec<(ValueId, bool)>),
+    /// An affine map of one tensor.
+    Linear(ValueId, LinearOp),
+    /// Something else, and why it is not one of the above.
+    Opaque(NotLinear),
+}
+
+impl Meaning {
+    /// The tensors that it is a function of.
+    pub fn operands(&self) -> Vec<ValueId> {
+        match self {
+            Meaning::Alias(operand) | Meaning::Linear(operand, _) => vec![*operand],
+            Meaning::Sum(operands) => operands.iter().map(|&(operand, _)| operand).collect(),
+            Meaning::Opaque(_) => Vec::new(),
+        }
+    }
+}
+
+/// An affine map; the weights of a convolution or product are not read yet.
+#[derive(Debug, Clone)]
+pub enum LinearOp {
+    /// Conv, ConvTranspose, Gemm or MatMul: kernel tensor, bias, shape.
+    Conv {
+        /// The kernel's tensor.
+        kernel: ValueId,
+        /// In which order it is stored.
+        layout: KernelLayout,
+        /// Its type, which is that of the input and output too.
+        float: Float,
+        /// Empty if there is none.
+        bias: Vec<f64>,
+        /// Its shape.
+        geometry: Geometry,
+    },
+    /// A scale and a shift per channel.
+    Diagonal {
+        /// One per channel.
+        scale: Vec<f64>,
+        /// One per channel.
+        shift: Vec<f64>,
+        /// Where the channels are.
+        order: AxisOrder,
+    },
+    /// The same kernel, all of whose weights are equal, on every channel: pads, crops, means.
+    Filter {
+        /// One per spatial axis, or none.
+        windows: Vec<Window>,
+        /// Which axes are spatial.
+        order: AxisOrder,
+        /// The weight of every tap.
+        weight: f64,
+        /// The bias.
+        shift: f64,
+    },
+    /// A map, then a border of what it gives where it reads nothing but zeros: its shift.
+    Bordered {
+        /// The map.
+        map: Box<LinearOp>,
+        /// What it gives, around which the border is.
+        inner: ValueId,
+        /// The border, one per spatial axis.
+        windows: Vec<Window>,
+        /// The shape of both.
+        geometry: Geometry,
+    },
+    /// Axis `i` of the output is axis `axes[i]` of the input.
+    Transpose {
+        /// A permutation.
+        axes: AxisOrder,
+    },
+}
+
+/// The axes of a stored kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelLayout {
+    /// `[O, C/groups, k…]`.
+    OutputsFirst,
+    /// `[C, O/groups, k…]`.
+    InputsFirst,
+}
+
+impl LinearOp {
+    /// The map's shape.
+    pub fn geometry(&self) -> Geometry {
+        match self {
+            LinearOp::Conv { geometry, .. } | LinearOp::Bordered { geometry, .. } => {
+                geometry.clone()
+            }
+            LinearOp::Diagonal { scale, shift, order } => Geometry {
+                channels: Some(Channels::diagonal(scale.len())),
+                shifted: shift.iter().any(|&value| value != 0.0),
+                ..Geometry::identity().within(order)
+            },
+            LinearOp::Filter { windows, order, shift, .. } => Geometry {
+                windows: windows.clone(),
+                shifted: *shift != 0.0,
+                ..Geometry::identity().within(order)
+            },
+            LinearOp::Transpose { axes } => Geometry::transposition(axes.clone()),
+        }
+    }
+
+    /// Multiply-adds of the node as it stands, per output position.
+    pub fn work(&self) -> Macs {
+        match self {
+            LinearOp::Conv { geometry, .. } => geometry.work(),
+            // What only shifts, pads, crops or changes the sign multiplies nothing.
+            LinearOp::Diagonal { scale, .. } if scale.iter().all(|&scale| scale.abs() == 1.0) => {
+                Macs::default()
+            }
+            LinearOp::Filter { weight, .. } if weight.abs() == 1.0 => Macs::default(),
+            LinearOp::Diagonal { scale, .. } => Macs::each(scale.len() as f64),
+            // Per channel, of which there is at least one.
+            LinearOp::Filter { .. } => self.geometry().work(),
+            LinearOp::Transpose { .. } | LinearOp::Bordered { .. } => Macs::default(),
+        }
+    }
+
+    /// What is added at the end: one number, or one per channel; empty if none is.
+    pub fn shift(&self) -> &[f64] {
+        match self {
+            LinearOp::Conv { bias, .. } => bias,
+            LinearOp::Diagonal { shift, .. } => shift,
+            LinearOp::Filter { shift, .. } => std::slice::from_ref(shift),
+            LinearOp::Bordered { map, .. } => map.shift(),
+            LinearOp::Transpose { .. } => &[],
+        }
+    }
+
+    /// The map with its weights; `None` if the engine could not evaluate the kernel.
+    ///
+    /// # Errors
+    /// If a convolution's kernel cannot be read.
+    pub fn affine(&self, constants: &Constants) -> Result<Option<Affine>, Invalid> {
+        let Geometry { input, output, .. } = self.geometry();
+        let affine = match self {
+            LinearOp::Conv { kernel, layout, bias, geometry, .. } => {
+                let groups = geometry.channels.map_or(1, |channels| channels.groups);
+                let windows = geometry.windows.clone();
+                let values = || Ok::<_, Invalid>(constants.floats(*kernel)?.map(|(v, _)| v));
+                let affine = match (geometry.sense, layout) {
+                    // Its kernel stays where it lies.
+                    (ConvKind::Gather, _) => {
+                        let dims = constants.dims(*kernel)?.unwrap_or_default();
+                        let &[outputs, width, ..] = dims.as_slice() else { return Ok(None) };
+                        constants.numbers(*kernel)?.map(|weights| {
+                            let shape = [outputs, width];
+                            Affine::stored_conv(weights, shape, bias, windows, groups)
+                        })
+                    }
+                    (ConvKind::Scatter, _) => values()?
+                        .map(|weights| Affine::transposed_conv(weights, bias, windows, groups)),
+                    (ConvKind::Product, KernelLayout::OutputsFirst) => {
+                        values()?.map(|weights| Affine::product(weights, bias, windows.len()))
+                    }
+                    (ConvKind::Product, KernelLayout::InputsFirst) => values()?.map(|weights| {
+                        Affine::product(weights.reversed_axes(), bias, windows.len())
+                    }),
+                };
+                let Some(affine) = affine else { return Ok(None) };
+                affine
+            }
+            LinearOp::Diagonal { scale, shift, .. } => Affine::diagonal(scale, shift),
+            LinearOp::Filter { windows, weight, shift, .. } => {
+                Affine::filter(windows.clone(), *weight, *shift)
+            }
+            // b + pad(L(x) − b): zero padding around what has no shift.
+            LinearOp::Bordered { map, windows, .. } => {
+                let Some(map) = map.affine(constants)? else { return Ok(None) };
+                let shift = map.bias().to_vec();
+                let frame = Affine::filter(windows.clone(), 1.0, 0.0);
+                let Ok(framed) = frame.after(&map.unshifted()) else { return Ok(None) };
+                framed.shifted(&shift)
+            }
+            LinearOp::Transpose { .. } => Affine::identity(),
+        };
+        Ok(Some(affine.between(input, output)))
+    }
+}

@@ -1,0 +1,167 @@
+//! Nodes that were exported in training mode, and what they are in a deploy graph:
+//! a batch norm uses its running statistics, a dropout drops nothing.
+//!
+//! That is what such a file means where training left statistics in it. It is not where
+//! they are placeholders (an instance norm may be written as a norm in training mode), and
+//! not where the norm's input is the same for every input of the model: weights that are
+//! standardized by a norm keep the statistics that they have.
+
+use crate::facts::dependence::Dependence;
+use crate::onnx::graph::{Node, NodeId};
+use crate::onnx::model::Invalid;
+use crate::onnx::proto::NodeProto;
+use crate::onnx::training::{self, NodeMode};
+use crate::onnx::write;
+use crate::ops::reader::Reader;
+use crate::options::TrainingMode;
+use crate::refusal::{NearMiss, NotLinear, Reason};
+
+/// What decides about the nodes in training mode of one graph.
+#[derive(Debug)]
+pub struct Training<'d> {
+    /// What was asked for.
+    pub asked: TrainingMode,
+    /// What depends on an input.
+    pub dependence: &'d Dependence,
+}
+
+/// Nodes of one graph that are in training mode.
+#[derive(Debug, Default)]
+pub struct TrainingNodes {
+    /// What they become.
+    pub forms: Vec<(NodeId, NodeProto)>,
+    /// Those that must stay as they are.
+    pub near_misses: Vec<NearMiss>,
+}
+
+impl TrainingNodes {
+    /// Looks at every live node.
+    ///
+    /// # Errors
+    /// If a stored tensor is malformed.
+    pub fn find(reader: &Reader) -> Result<Self, Invalid> {
+        let mut inferred = TrainingNodes::default();
+        for (id, node) in reader.graph.nodes().filter(|&(id, _)| reader.graph.is_live(id)) {
+            // What is constant is no near miss: it is computed as it stands.
+            if node.output().is_some_and(|output| reader.constants.contains(output)) {
+                continue;
+            }
+            match inference_form(reader, node)? {
+                None => {}
+                Some(Ok(form)) => inferred.forms.push((id, form)),
+                Some(Err(why)) => {
+                    let node = node.label().to_owned();
+                    let reason = Reason::NotLinear { node: node.clone(), why };
+                    inferred.near_misses.push(NearMiss { node, reason });
+                }
+            }
+        }
+        Ok(inferred)
+    }
+}
+
+/// What `node` is at inference, if it is in training mode; or why it must stay as it is.
+///
+/// # Errors
+/// If a stored tensor that it needs is malformed.
+pub fn inference_form(
+    reader: &Reader,
+    node: &Node,
+) -> Result<Option<Result<NodeProto, NotLinear>>, Invalid> {
+    let opset = reader.graph.model.opset;
+    match training::mode(&node.proto, opset) {
+        NodeMode::Evaluates => return Ok(None),
+        NodeMode::Trains => {}
+        NodeMode::GivenBy(_) => {
+            let Some(mode) = node.input(2) else { return Ok(None) };
+            match reader.constants.integers(mode)?.as_deref() {
+                Some([0]) => return Ok(None),
+                Some(_) => {}
+                None => return Ok(Some(Err(reader.not_constant(mode)))),
+            }
+        }
+    }
+    let is_norm = node.proto.op_type() == "BatchNormalization";
+    Ok(Some(match why_it_trains(reader, node, is_norm)? {
+        Some(why) => Err(why),
+        None => Ok(at_inference(node, opset)),
+    }))
+}
+
+/// Why `node`, which is in training mode, stays so; `None` if it becomes its inference form.
+fn why_it_trains(
+    reader: &Reader,
+    node: &Node,
+    is_norm: bool,
+) -> Result<Option<NotLinear>, Invalid> {
+    let Training { asked, dependence } = reader.training;
+    let varies = node.input(0).is_some_and(|input| dependence.contains(input));
+    if is_norm && !varies {
+        return Ok(Some(NotLinear::Training(
+            "its input is the same for every input of the model, and so are its statistics",
+        )));
+    }
+    if reader.yields_more(node) {
+        return Ok(Some(NotLinear::Unrepresentable("its training outputs are used")));
+    }
+    if asked == TrainingMode::Keep {
+        return Ok(Some(NotLinear::Training("--training-mode keep")));
+    }
+    if !is_norm {
+        return Ok(None);
+    }
+    let (mean, variance) = match (statistic(reader, node, 3)?, statistic(reader, node, 4)?) {
+        (Ok(mean), Ok(variance)) => (mean, variance),
+        (Err(why), _) | (_, Err(why)) => return Ok(Some(why)),
+    };
+    let is_finite = |value: &f64| value.is_finite();
+    if !mean.iter().all(is_finite)
+        || !variance.iter().all(|value| is_finite(value) && *value >= 0.0)
+    {
+        return Ok(Some(NotLinear::Training(
+            "its stored statistics are none: not finite, or below 0",
+        )));
+    }
+    let are_placeholders =
+        mean.iter().all(|&mean| mean == 0.0) && variance.iter().all(|&variance| variance == 1.0);
+    Ok((are_placeholders && asked == TrainingMode::Auto).then_some(NotLinear::Training(
+        "its stored means are all 0 and its variances all 1, as before any training \
+         (--training-mode convert uses them all the same)",
+    )))
+}
+
+/// A stored statistic of a norm; or why it is none.
+fn statistic(
+    reader: &Reader,
+    node: &Node,
+    index: usize,
+) -> Result<Result<Vec<f64>, NotLinear>, Invalid> {
+    let Some(id) = node.input(index) else {
+        return Ok(Err(NotLinear::Malformed("a statistic is missing")));
+    };
+    let floats = reader.constants.floats(id)?;
+    Ok(floats
+        .map(|(values, _)| values.into_iter().collect())
+        .ok_or_else(|| reader.not_constant(id)))
+}
+
+fn at_inference(node: &Node, opset: i64) -> NodeProto {
+    let mut form = node.proto.clone();
+    if form.op_type() == "BatchNormalization" {
+        form.output.truncate(1);
+        form.attribute.retain(|attribute| attribute.name() != "training_mode");
+    } else {
+        form.input.truncate(2);
+        while form.input.last().is_some_and(String::is_empty) {
+            form.input.pop();
+        }
+    }
+    if opset < 7 { tested(form) } else { form }
+}
+
+/// Before opset 7 an attribute said what a node is for.
+fn tested(mut node: NodeProto) -> NodeProto {
+    node.attribute.retain(|attribute| attribute.name() != "is_test");
+    node.attribute.push(write::int("is_test", 1));
+    node
+}

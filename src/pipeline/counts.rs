@@ -1,0 +1,131 @@
+//! How much a model holds and computes, before and after: what only reports ask for.
+
+use std::collections::HashSet;
+
+use crate::affine::Geometry;
+use crate::onnx::graph::{Graph, Initializer, NodeId, ValueId};
+use crate::onnx::model::Invalid;
+use crate::onnx::proto::TensorProto;
+use crate::onnx::tensor::Float;
+use crate::ops::meaning::{LinearOp, Meaning};
+use crate::ops::reader::Reader;
+use crate::pipeline::open::GraphAnalysis;
+
+/// Elements of the floating-point tensors that `graphs` store, as initializers or in
+/// `Constant` nodes.
+///
+/// # Errors
+/// If one cannot be decoded.
+pub fn parameters(graphs: &[Graph]) -> Result<u64, Invalid> {
+    let mut count: u64 = 0;
+    for graph in graphs {
+        for (id, value) in graph.values() {
+            // What a body reads of the graph around it is counted there.
+            if value.initializer.is_none() || value.outer.is_some() {
+                continue;
+            }
+            count = count.saturating_add(match graph.initializer(id)? {
+                Some(Initializer::Dense(tensor)) => floats(&tensor, &tensor.dims),
+                Some(Initializer::Sparse(sparse)) => {
+                    sparse.values.as_ref().map_or(0, |values| floats(values, &sparse.dims))
+                }
+                None => 0,
+            });
+        }
+        let constants = graph.nodes().filter(|(_, node)| node.standard_op() == Some("Constant"));
+        for attribute in constants.flat_map(|(_, node)| &node.proto.attribute) {
+            let tensor = attribute.t.as_ref().map_or(0, |tensor| floats(tensor, &tensor.dims));
+            let list = attribute.floats.len() as u64;
+            count = count.saturating_add(tensor).saturating_add(list);
+        }
+    }
+    Ok(count)
+}
+
+/// How many elements a tensor of `dims` has, if they are floats.
+fn floats(tensor: &TensorProto, dims: &[i64]) -> u64 {
+    let product = |product: u64, &dim: &i64| product.saturating_mul(dim.unsigned_abs());
+    Float::from_onnx(tensor.data_type()).map_or(0, |_| dims.iter().fold(1, product))
+}
+
+/// Multiply-adds of what is read as linear, for inputs of the known sizes and a batch of
+/// one where that is open.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MultiplyAdds {
+    /// Of the old model; `None` if a size is not known.
+    pub before: Option<f64>,
+    /// Of the new one.
+    pub after: Option<f64>,
+    /// How many positions the outputs of the blocks have, in the order of the plans.
+    pub positions: Vec<Option<f64>>,
+}
+
+/// Counts them, as planned.
+pub fn multiply_adds(scopes: &[GraphAnalysis]) -> MultiplyAdds {
+    let (mut removed_work, mut kept, mut new) = (Some(0.0), Some(0.0), Some(0.0));
+    let mut positions = Vec::new();
+    for scope in scopes {
+        let (reader, blocks) = (scope.reader, &scope.plan.blocks);
+        let removed: HashSet<NodeId> = blocks.iter().flat_map(|b| &b.removed).copied().collect();
+        for (id, node) in reader.graph.nodes() {
+            let Some(Meaning::Linear(_, map)) = scope.meanings.get(id) else { continue };
+            let sum = if removed.contains(&id) { &mut removed_work } else { &mut kept };
+            *sum = add(*sum, node.output().and_then(|output| work_of(reader, map, output)));
+        }
+        for block in blocks {
+            let geometry = block.parts.iter().map(|part| &part.map).find(|g| g.channels.is_some());
+            let here = geometry
+                .and_then(|geometry| Some(positions_of(reader, geometry, block.region.output)?.0));
+            new = add(new, here.map(|here| here * block.after.work.each));
+            positions.push(here);
+        }
+    }
+    MultiplyAdds { before: add(removed_work, kept), after: add(kept, new), positions }
+}
+
+fn add(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    Some(a? + b?)
+}
+
+/// What a node that computes `output` costs; `None` if its size is not known.
+fn work_of(reader: &Reader, map: &LinearOp, output: ValueId) -> Option<f64> {
+    let each = map.work().each;
+    if each == 0.0 {
+        return Some(0.0);
+    }
+    let geometry = map.geometry();
+    let (positions, channels) = positions_of(reader, &geometry, output)?;
+    // What treats all channels alike is counted for one of them.
+    let channels = if geometry.channels.is_some() { 1.0 } else { channels? };
+    Some(each * positions * channels)
+}
+
+/// Sizes are not inferred for this purpose alone in graphs with more nodes: the engine's
+/// time for that grows faster than their number.
+const MOST_NODES: usize = 10_000;
+
+/// How many positions, over all images, and channels `output` has.
+fn positions_of(
+    reader: &Reader,
+    geometry: &Geometry,
+    output: ValueId,
+) -> Option<(f64, Option<f64>)> {
+    let sizes = &reader.sizes;
+    // Of a batch that is open, one image is counted.
+    let is_open =
+        |(axis, size): (usize, &Option<i64>)| axis != geometry.output.axis(0) && size.is_none();
+    let ruled = sizes.by_rules(output).filter(|dims| !dims.iter().enumerate().any(is_open));
+    let shape = match ruled {
+        Some(dims) => dims,
+        None if !sizes.has_asked_engine() && reader.graph.node_count() > MOST_NODES => return None,
+        None => sizes.known(output)?,
+    };
+    let [batch, channels] = [0, 1].map(|role| geometry.output.axis(role));
+    let size = |axis: usize| shape.get(axis).copied().flatten().map(|size| size as f64);
+    let mut positions = Some(1.0);
+    for axis in (0..shape.len()).filter(|&axis| axis != channels) {
+        let open = if axis == batch { Some(1.0) } else { None };
+        positions = Some(positions? * size(axis).or(open)?);
+    }
+    Some((positions?, size(channels)))
+}

@@ -1,0 +1,341 @@
+//! The new model's way to its place: staged beside it, checked there, and only then
+//! renamed, after its side file.
+//!
+//! What stays is copied; new weights are computed, all processors at once, and each piece
+//! is written where it belongs as soon as it is there. Knows files and edits; what is
+//! checked, and against what, is for the caller to say.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use prost::bytes::Bytes;
+use rayon::prelude::*;
+
+use crate::emit::nodes::{FusedWeights, NotFinite};
+use crate::error::Error;
+use crate::onnx::external::{self, External, SideFileLayout};
+use crate::onnx::map::MappedFile;
+use crate::onnx::model::{Invalid, Model};
+use crate::onnx::splice::{self, Deferred, Edit, Hole};
+use crate::onnx::staged::{self, Clobber, NewFile, Staged, folder_of};
+use crate::onnx::storage::Storage;
+use crate::pipeline::edits::Rewrite;
+
+/// A new model: an old one, and what makes the new one of it.
+#[derive(Debug)]
+pub struct Delivery<'d> {
+    /// What the old model is called in errors.
+    pub file: &'d str,
+    /// The model that the edits refer to.
+    pub old: &'d Model,
+    /// The edits.
+    pub rewrite: Rewrite,
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// Bytes of the model file.
+    pub bytes: usize,
+    /// The side file that holds its weights, if one was made for it.
+    pub side_file: Option<String>,
+}
+
+/// Why a file was not filled.
+enum Unfilled {
+    Io(io::Error),
+    NotFinite(NotFinite),
+}
+
+impl From<io::Error> for Unfilled {
+    fn from(error: io::Error) -> Self {
+        Unfilled::Io(error)
+    }
+}
+
+impl From<NotFinite> for Unfilled {
+    fn from(tensor: NotFinite) -> Self {
+        Unfilled::NotFinite(tensor)
+    }
+}
+
+impl Unfilled {
+    /// That `written`, made of the model `file`, is not there.
+    fn of(self, written: &str, file: &str) -> Error {
+        match self {
+            Unfilled::Io(source) => Error::Write { file: written.to_owned(), source },
+            // That they are finite was planned.
+            Unfilled::NotFinite(wrong) => {
+                Error::Miswritten { file: file.to_owned(), reason: wrong.to_string() }
+            }
+        }
+    }
+}
+
+impl Delivery<'_> {
+    /// Writes the model to standard output, if `check` agrees.
+    ///
+    /// # Errors
+    /// Those of `check`; if there are side files, or the other end is closed.
+    pub fn to_pipe(
+        &self,
+        check: impl FnOnce(&Model) -> Result<(), Error>,
+    ) -> Result<Delivered, Error> {
+        let failed = |source| Error::Write { file: "-".to_owned(), source };
+        let invalid = invalid(self.file);
+        if !external::find(self.old).map_err(&invalid)?.is_empty() {
+            let why = "weights in side files cannot go through a pipe; name an output file";
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)));
+        }
+        let edits = self.rewrite.edits(vec![], vec![], |_| None);
+        let mut new = Vec::with_capacity(self.old.bytes().len());
+        let gaps = splice::write(self.old.bytes(), &edits, &mut new).map_err(failed)?;
+        let whole = Mutex::new(new.as_mut_slice());
+        let put = |piece: &[u8], at: u64| {
+            let mut whole = whole.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = usize::try_from(at).map_err(io::Error::other)?;
+            let place = whole.get_mut(at..at.saturating_add(piece.len()));
+            place.into_iter().for_each(|place| place.copy_from_slice(piece));
+            Ok(())
+        };
+        self.fill(&gaps, put).map_err(|unfilled| unfilled.of("-", self.file))?;
+        let new = Bytes::from(new);
+        check(&Model::index(new.clone(), Storage::default()).map_err(invalid)?)?;
+        let mut out = io::stdout().lock();
+        out.write_all(&new).and_then(|()| out.flush()).map_err(failed)?;
+        Ok(Delivered { bytes: new.len(), side_file: None })
+    }
+
+    /// Writes the model to `target`, if `check` agrees. At every moment the old file or
+    /// the new one is there, with the side file that it names.
+    ///
+    /// # Errors
+    /// Those of `check`, and of the file system. Everything is as it was then, except that
+    /// side files which were copied for a model that stays as it is may be there.
+    pub fn to_file(
+        &self,
+        target: &Path,
+        clobber: Clobber,
+        check: impl FnOnce(&Model) -> Result<(), Error>,
+    ) -> Result<Delivered, Error> {
+        let name = target.display().to_string();
+        let failed = |source| Error::Write { file: name.clone(), source };
+        let unfilled = |unfilled: Unfilled| unfilled.of(&name, self.file);
+        let invalid = invalid(self.file);
+        let old = self.old;
+        let tensors = external::find(old).map_err(&invalid)?;
+        spare_side_files(&old.storage, &tensors, target).map_err(failed)?;
+        let (edits, side) = match (self.rewrite.is_empty(), tensors.is_empty()) {
+            (true, _) => (Vec::new(), None),
+            (false, true) => (self.rewrite.edits(vec![], vec![], |_| None), None),
+            (false, false) => self.with_side_file(tensors, target)?,
+        };
+        let side = side.map(|side| self.staged(side)).transpose().map_err(unfilled)?;
+        let staged = Staged::write(target, |out| {
+            let mut new = NewFile { out, old: old.storage.model() };
+            let gaps = splice::write(old.bytes(), &edits, &mut new)?;
+            self.fill_file(out, &gaps)
+        });
+        let staged = staged.map_err(unfilled)?;
+        let new = MappedFile::of(staged.path()).map_err(failed)?;
+        let bytes = new.bytes().len();
+        let storage = match &side {
+            Some(side) => old.storage.with_staged(&side.location, side.path()),
+            None => old.storage.clone(),
+        };
+        let storage = storage.of_model(&new);
+        // The disk is slow, and has no part in checking.
+        thread::scope(|scope| {
+            let flushed = scope.spawn(|| {
+                side.iter().try_for_each(StagedSide::flush)?;
+                staged.flush()
+            });
+            check(&Model::index(new.bytes(), storage).map_err(invalid)?)?;
+            let flushed = flushed.join();
+            flushed.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())).map_err(failed)
+        })?;
+        if edits.is_empty() {
+            copy_side_files(old, target).map_err(failed)?;
+        }
+        let side_file = side.as_ref().map(|side| side.location.clone());
+        let placed = side.map(StagedSide::commit).transpose().map_err(failed)?;
+        staged.commit(target, clobber).map_err(|error| {
+            // A new side file that nobody names goes again, or stays if that fails too.
+            placed.flatten().map(fs::remove_file);
+            failed(error)
+        })?;
+        Ok(Delivered { bytes, side_file })
+    }
+
+    /// Computes what is still open in a new file, and has `put` write it there.
+    fn fill(
+        &self,
+        gaps: &[Hole],
+        put: impl Fn(&[u8], u64) -> io::Result<()> + Sync,
+    ) -> Result<(), Unfilled> {
+        let pieces = gaps.iter().filter_map(|gap| Some((gap.at, self.rewrite.weight(gap.later)?)));
+        let pieces = pieces.flat_map(|(at, weights)| {
+            weights.pieces().map(move |piece| {
+                let before = piece.start.saturating_mul(weights.float.size());
+                (at.saturating_add(before) as u64, weights, piece)
+            })
+        });
+        let pieces: Vec<(u64, &FusedWeights, Range<usize>)> = pieces.collect();
+        pieces.into_par_iter().try_for_each(|(at, weights, piece)| {
+            put(&weights.rounded(piece)?, at).map_err(Unfilled::from)
+        })
+    }
+
+    fn fill_file(&self, out: &mut BufWriter<&File>, gaps: &[Hole]) -> Result<(), Unfilled> {
+        // Else zeros that are still buffered would be written over what is there.
+        out.flush()?;
+        let file: &File = out.get_ref();
+        self.fill(gaps, |piece, at| staged::write_at(file, piece, at))
+    }
+
+    /// The edits that move the weights that stay, and new ones, into a side file beside
+    /// `target`, and that file, if anything lies in it.
+    fn with_side_file(
+        &self,
+        tensors: Vec<External>,
+        target: &Path,
+    ) -> Result<(Vec<Edit>, Option<NewSide>), Error> {
+        let kept = external::untouched(tensors, &self.rewrite.edits);
+        let new = self.rewrite.weights().map(|(later, weights)| (weights.name.as_str(), later));
+        let file = SideFileLayout::of(&kept, &self.old.storage, new)
+            .map_err(|error| invalid(self.file)(error.into()))?;
+        let (location, path) = self
+            .free_place(target, &file)
+            .map_err(|source| Error::Write { file: target.display().to_string(), source })?;
+        let moves = file.edits(&kept, &location);
+        let containers = kept.into_iter().flat_map(|tensor| tensor.containers).collect();
+        let edits = self.rewrite.edits(moves, containers, |header| file.naming(header, &location));
+        let side = NewSide { location, path, file };
+        Ok((edits, Some(side).filter(|side| !side.file.is_empty())))
+    }
+
+    /// A name beside `target` that no other file has, so that whoever reads an older side
+    /// file still finds what was there.
+    fn free_place(&self, target: &Path, file: &SideFileLayout) -> io::Result<(String, PathBuf)> {
+        let name = target.file_name().and_then(|name| name.to_str());
+        let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
+        let name = name
+            .ok_or_else(|| invalid("its name is not UTF-8, so no model can name its side file"))?;
+        for number in 1..1000 {
+            let location = match number {
+                1 => format!("{name}.data"),
+                _ => format!("{name}.{number}.data"),
+            };
+            let path = folder_of(target).join(&location);
+            let is_same = |there: fs::Metadata| {
+                there.is_file()
+                    && MappedFile::of(&path).is_ok_and(|map| {
+                        file.is(&map.bytes(), |later, there| {
+                            let same = self.is(later, there);
+                            map.give_back();
+                            same
+                        })
+                    })
+            };
+            if path.symlink_metadata().map_or(true, is_same) {
+                return Ok((location, path));
+            }
+        }
+        Err(invalid("too many side files stand beside it; remove those that no model names"))
+    }
+
+    /// Whether the weights called `later` are the bytes that are `there`.
+    fn is(&self, later: Deferred, there: &[u8]) -> bool {
+        let Some(weights) = self.rewrite.weight(later) else { return false };
+        let same = |piece: Range<usize>| {
+            let size = weights.float.size();
+            let place = piece.start.saturating_mul(size)..piece.end.saturating_mul(size);
+            weights.rounded(piece).is_ok_and(|bytes| there.get(place) == Some(&bytes))
+        };
+        weights.pieces().collect::<Vec<_>>().into_par_iter().all(same)
+    }
+
+    fn staged(&self, side: NewSide) -> Result<StagedSide, Unfilled> {
+        let NewSide { location, path, file } = side;
+        let staged = match path.exists() {
+            true => None,
+            false => Some(Staged::write(&path, |out| {
+                let gaps = file.write(&mut NewFile { out, old: None })?;
+                self.fill_file(out, &gaps)
+            })?),
+        };
+        Ok(StagedSide { location, path, staged })
+    }
+}
+
+fn invalid(file: &str) -> impl Fn(Invalid) -> Error {
+    move |source| Error::Invalid { file: file.to_owned(), source }
+}
+
+/// Whether `target` is none of the files that the old model's weights are read from, nor
+/// called like one.
+fn spare_side_files(storage: &Storage, tensors: &[External], target: &Path) -> io::Result<()> {
+    let there = target.canonicalize();
+    for location in external::locations(tensors) {
+        let is_read =
+            storage.resolve(&location).ok().is_some_and(|path| Some(&path) == there.as_ref().ok());
+        if is_read || folder_of(target).join(&location) == target {
+            let why =
+                "it holds weights of the model that is read, or is called like a file that does";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+    }
+    Ok(())
+}
+
+/// A side file that the new model will name.
+struct NewSide {
+    location: String,
+    path: PathBuf,
+    file: SideFileLayout,
+}
+
+/// The same, written.
+struct StagedSide {
+    location: String,
+    path: PathBuf,
+    /// `None` if an earlier run has left the very same file.
+    staged: Option<Staged>,
+}
+
+impl StagedSide {
+    /// Where its content lies now.
+    fn path(&self) -> &Path {
+        self.staged.as_ref().map_or(&self.path, Staged::path)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.staged.iter().try_for_each(Staged::flush)
+    }
+
+    /// Puts it in place; the path, if it was not there.
+    fn commit(self) -> io::Result<Option<PathBuf>> {
+        let Some(staged) = self.staged else { return Ok(None) };
+        staged.commit(&self.path, Clobber::Refuse)?;
+        Ok(Some(self.path))
+    }
+}
+
+/// A model that stays as it is, but in another folder, needs its side files there.
+fn copy_side_files(model: &Model, target: &Path) -> io::Result<()> {
+    let folder = folder_of(target);
+    let same = match (model.storage.folder().map(Path::canonicalize), folder.canonicalize()) {
+        (Some(Ok(old)), Ok(new)) => old == new,
+        _ => false,
+    };
+    let tensors = external::find(model).map_err(io::Error::other)?;
+    for location in external::locations(&tensors).iter().filter(|_| !same) {
+        let content = model.storage.side_file(location).map_err(io::Error::other)?;
+        staged::copy_side_file(&content, folder, location)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,460 @@
+//! Applies what was decided: the list of edits that make the new file of the old.
+//!
+//! Only what the new nodes made superfluous goes: nodes, initializers that nothing
+//! reads any more, and the entries that describe removed tensors. All else, dead
+//! nodes included, stays where it is.
+
+#![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
+
+use std::collections::{BTreeSet, HashSet};
+
+use crate::emit::nodes::{Fused, FusedWeights};
+use crate::onnx::graph::{self, Graph, NodeId, ValueId};
+use crate::onnx::ids::{IdMap, IdSet, Table};
+use crate::onnx::model::{Invalid, Model, graph_field};
+use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
+use crate::onnx::proto::{
+    NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+};
+use crate::onnx::splice::{self, Container, Deferred, Edit};
+
+/// What is to change in one graph.
+#[derive(Debug, Default)]
+pub struct Changes<'f> {
+    /// Tensors, and what computes them now.
+    pub blocks: Vec<(ValueId, &'f Fused)>,
+    /// Nodes that become their inference form.
+    pub inferred: Vec<(NodeId, NodeProto)>,
+}
+
+/// What is spliced out and in.
+#[derive(Debug, Default)]
+pub struct Rewrite {
+    /// What goes, and new nodes.
+    pub edits: Vec<Edit>,
+    /// New initializers.
+    pub tensors: Vec<NewTensor>,
+    /// The messages around all of these.
+    containers: Vec<Container>,
+    /// Nodes that go away.
+    pub removed_nodes: usize,
+    /// Nodes that come.
+    pub new_nodes: usize,
+    /// Graph inputs that only named initializers which go away.
+    pub removed_inputs: usize,
+}
+
+/// A new initializer, and where in the file it goes.
+#[derive(Debug)]
+pub struct NewTensor {
+    /// What it holds.
+    pub tensor: New,
+    /// The graph.
+    into: Container,
+    at: usize,
+    /// Where it is listed as a graph input, if it has to be.
+    inputs_at: Option<usize>,
+}
+
+/// What a new initializer holds.
+#[derive(Debug, Clone)]
+pub enum New {
+    /// Integers.
+    Integers(Box<TensorProto>),
+    /// Floats, which are computed when they are written.
+    Weights(FusedWeights),
+}
+
+impl New {
+    /// The message without the data of weights.
+    fn header(&self) -> TensorProto {
+        match self {
+            New::Integers(tensor) => TensorProto::clone(tensor),
+            New::Weights(weights) => weights.header(),
+        }
+    }
+}
+
+impl Rewrite {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.edits.is_empty()
+    }
+
+    /// New weights, and what [`Later`] calls them.
+    pub fn weights(&self) -> impl Iterator<Item = (Deferred, &FusedWeights)> {
+        self.tensors.iter().enumerate().filter_map(|(id, new)| match &new.tensor {
+            New::Weights(weights) => Some((Deferred { id, length: weights.length() }, weights)),
+            New::Integers(_) => None,
+        })
+    }
+
+    /// The weights that are called `later`.
+    pub fn weight(&self, later: Deferred) -> Option<&FusedWeights> {
+        match &self.tensors.get(later.id)?.tensor {
+            New::Weights(weights) => Some(weights),
+            New::Integers(_) => None,
+        }
+    }
+
+    /// Everything for [`splice::write`], `further` edits included: in file order and with
+    /// lengths. `elsewhere` gives the message of a tensor whose data is in a side file.
+    pub fn edits(
+        &self,
+        further: Vec<Edit>,
+        around_these: Vec<Container>,
+        elsewhere: impl Fn(&TensorProto) -> Option<TensorProto>,
+    ) -> Vec<Edit> {
+        const RAW_DATA: u32 = 9;
+        let (mut edits, mut containers) = (self.edits.clone(), self.containers.clone());
+        for (id, NewTensor { tensor, into, at, inputs_at }) in self.tensors.iter().enumerate() {
+            let header = tensor.header();
+            edits.extend(inputs_at.map(|at| {
+                let with = splice::entry(graph_field::INPUT, &info_of(&header));
+                Edit::insert(at, with.into(), into)
+            }));
+            let insert = |with: Vec<u8>| Edit::insert(*at, with.into(), into);
+            let entry = |tensor: &TensorProto| splice::entry(graph_field::INITIALIZER, tensor);
+            edits.push(match (tensor, elsewhere(&header)) {
+                (New::Integers(tensor), _) => insert(entry(tensor)),
+                (New::Weights(_), Some(moved)) => insert(entry(&moved)),
+                (New::Weights(weights), None) => {
+                    let length = weights.length();
+                    let number = graph_field::INITIALIZER;
+                    insert(splice::open_entry(number, &header, RAW_DATA, length))
+                        .then(Deferred { id, length })
+                }
+            });
+        }
+        edits.extend(further);
+        containers.extend(around_these);
+        splice::with_lengths(edits, containers)
+    }
+}
+
+/// What makes `changes` to `graphs` (see [`Graph::read_all`]).
+///
+/// # Errors
+/// If an entry's name cannot be read.
+pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid> {
+    let mut rewrite = Rewrite::default();
+    if changes.iter().all(|changes| changes.blocks.is_empty() && changes.inferred.is_empty()) {
+        return Ok(rewrite);
+    }
+    let replaced = graphs.iter().zip(changes).map(|(graph, changes)| {
+        let blocks = changes.blocks.iter().map(|(output, fused)| (*output, fused.roots.clone()));
+        Replaced::new(graph, blocks.collect(), &changes.inferred)
+    });
+    let rests = Rest::of_all(graphs, &replaced.collect::<Vec<_>>());
+    for ((graph, changes), rest) in graphs.iter().zip(changes).zip(&rests) {
+        // Its node goes, and the body with it.
+        if rest.is_gone {
+            rewrite.removed_nodes += graph.node_count();
+            continue;
+        }
+        rewrite_graph(graph, changes, rest, &mut rewrite)?;
+        let infos = changes.blocks.iter().flat_map(|(_, fused)| &fused.infos);
+        let with: Vec<u8> =
+            infos.flat_map(|info| splice::entry(graph_field::VALUE_INFO, info)).collect();
+        if !with.is_empty() {
+            let last = graph.scope.fields(graph_field::VALUE_INFO).next_back();
+            let at = last.map_or(graph.scope.end_of_initializers(), |field| field.entry.end);
+            rewrite.edits.push(Edit::insert(at, with.into(), &graph.scope.container()));
+        }
+        rewrite.tensors.extend(new_tensors(graphs, graph, changes));
+    }
+    rewrite.containers = graph::containers(graphs);
+    Ok(rewrite)
+}
+
+/// The model of `graphs` with the nodes in training mode that are converted at inference,
+/// and nothing else changed; `None` if there are none. Per graph the nodes, and what they
+/// become.
+///
+/// # Errors
+/// If an entry cannot be read.
+pub fn converted(
+    graphs: &[Graph],
+    forms: impl IntoIterator<Item = Vec<(NodeId, NodeProto)>>,
+) -> Result<Option<Model>, Invalid> {
+    let changes = forms.into_iter().map(|inferred| Changes { blocks: Vec::new(), inferred });
+    let rewrite = rewrite(graphs, &changes.collect::<Vec<_>>())?;
+    let Some(main) = graphs.first().filter(|_| !rewrite.is_empty()) else { return Ok(None) };
+    let bytes = graph::edited(main.model, graphs, rewrite.edits);
+    Model::index(bytes, main.model.storage.clone()).map(Some)
+}
+
+fn rewrite_graph(
+    graph: &Graph,
+    changes: &Changes,
+    rest: &Rest,
+    rewrite: &mut Rewrite,
+) -> Result<(), Invalid> {
+    let edits = &mut rewrite.edits;
+    let fused: IdMap<NodeId, &Fused> = changes
+        .blocks
+        .iter()
+        .filter_map(|&(output, fused)| Some((graph.value(output).producer?, fused)))
+        .collect();
+    rewrite.removed_nodes += rest.removed.len();
+    for &id in &rest.removed {
+        let mut with = Vec::new();
+        for node in fused.get(&id).iter().flat_map(|fused| &fused.nodes) {
+            rewrite.new_nodes += 1;
+            with.extend(splice::entry(graph_field::NODE, node));
+        }
+        edits.push(Edit::replace(graph.node(id).field.entry.clone(), with.into()));
+    }
+    let inferred = changes.inferred.iter().filter(|(id, _)| !rest.removed.contains(id));
+    let inferred: IdMap<NodeId, &NodeProto> = inferred.map(|(id, form)| (*id, form)).collect();
+    for (&id, &form) in &inferred {
+        let with = splice::entry(graph_field::NODE, form).into();
+        edits.push(Edit::replace(graph.node(id).field.entry.clone(), with));
+    }
+
+    let mut gone = gone_tensors(graph, rest, &fused, &inferred);
+    gone.extend(dropped(graph, &changes.inferred));
+    for &id in &gone {
+        let value = graph.value(id);
+        edits.extend(value.initializer.iter().map(|field| Edit::remove(field.entry.clone())));
+        if value.initializer.is_some()
+            && let Some(input) = &value.input
+        {
+            edits.push(Edit::remove(input.entry.clone()));
+            rewrite.removed_inputs += 1;
+        }
+    }
+    let gone: HashSet<&str> = gone.iter().map(|&id| graph.value(id).name.as_str()).collect();
+    const NAME: u32 = 1;
+    for number in [graph_field::VALUE_INFO, graph_field::QUANTIZATION_ANNOTATION] {
+        for field in graph.scope.fields(number) {
+            if gone.contains(graph.model.string_within(&field.payload, NAME)?.as_str()) {
+                edits.push(Edit::remove(field.entry.clone()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// New initializers of `graph`.
+fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<NewTensor> {
+    // Up to IR version 3 every initializer must be listed as an input, which bodies
+    // cannot have more of: then the main graph holds the tensors of its bodies too.
+    let listed = (1..4).contains(&graph.model.ir_version);
+    let home = graphs.first().filter(|_| listed).unwrap_or(graph);
+    let at = home.scope.end_of_initializers();
+    let inputs_at = home.scope.fields(graph_field::INPUT).next_back();
+    let inputs_at = inputs_at.map(|field| field.entry.end).filter(|_| listed);
+    let mut stored = HashSet::new();
+    let into = home.scope.container();
+    let mut new = Vec::new();
+    let mut add = |name, tensor| {
+        if stored.insert(name) {
+            new.push(NewTensor { tensor, into: into.clone(), at, inputs_at });
+        }
+    };
+    for (_, fused) in &changes.blocks {
+        for weights in &fused.weights {
+            add(weights.name.as_str(), New::Weights(weights.clone()));
+        }
+        for tensor in &fused.integers {
+            add(tensor.name(), New::Integers(Box::new(tensor.clone())));
+        }
+    }
+    new
+}
+
+/// Declares `tensor` as a graph input.
+fn info_of(tensor: &TensorProto) -> ValueInfoProto {
+    let dim = |&size: &i64| Dimension {
+        value: Some(dimension::Value::DimValue(size)),
+        ..Dimension::default()
+    };
+    let shape = TensorShapeProto { dim: tensor.dims.iter().map(dim).collect() };
+    let value = type_proto::Tensor { elem_type: tensor.data_type, shape: Some(shape) };
+    ValueInfoProto {
+        name: tensor.name.clone(),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(value)),
+            ..TypeProto::default()
+        }),
+        ..ValueInfoProto::default()
+    }
+}
+
+/// What is replaced in one graph.
+#[derive(Debug, Default)]
+pub struct Replaced {
+    /// Tensors, and what they are computed from now.
+    pub blocks: Vec<(ValueId, Vec<ValueId>)>,
+    /// Nodes that become their inference form, and what this reads.
+    pub inferred: Vec<(NodeId, Vec<ValueId>)>,
+    /// Tensors that nothing computes any more.
+    pub dropped: IdSet<ValueId>,
+}
+
+impl Replaced {
+    /// `blocks`, and the nodes that become these inference `forms`.
+    pub fn new(
+        graph: &Graph,
+        blocks: Vec<(ValueId, Vec<ValueId>)>,
+        forms: &[(NodeId, NodeProto)],
+    ) -> Self {
+        let read =
+            |form: &NodeProto| form.input.iter().filter_map(|name| graph.find(name)).collect();
+        let inferred = forms.iter().map(|(id, form)| (*id, read(form))).collect();
+        Replaced { blocks, inferred, dropped: dropped(graph, forms) }
+    }
+}
+
+/// The outputs that nodes lose with their training mode.
+fn dropped(graph: &Graph, inferred: &[(NodeId, NodeProto)]) -> IdSet<ValueId> {
+    let lost = inferred.iter().flat_map(|(id, form)| {
+        graph.node(*id).outputs.iter().skip(form.output.len()).flatten().copied()
+    });
+    lost.collect()
+}
+
+/// How many nodes the graphs have once all that is `replaced` is computed by so many
+/// new nodes.
+pub fn nodes_after(graphs: &[Graph], replaced: &[Replaced], new: usize) -> usize {
+    let before: usize = graphs.iter().map(Graph::node_count).sum();
+    let rests = Rest::of_all(graphs, replaced);
+    let removed = graphs.iter().zip(&rests).map(|(graph, rest)| match rest.is_gone {
+        true => graph.node_count(),
+        false => rest.removed.len(),
+    });
+    let removed: usize = removed.sum();
+    (before + new).saturating_sub(removed)
+}
+
+/// What is left of a graph.
+struct Rest {
+    /// Nodes that nothing needs any more, those that are replaced included. A node that
+    /// was dead before goes only if it would read a tensor that does not exist now.
+    removed: BTreeSet<NodeId>,
+    /// What the bodies in a node still read of this graph.
+    captured: IdMap<NodeId, Vec<ValueId>>,
+    /// Whether the node that it is a body of goes.
+    is_gone: bool,
+}
+
+impl Rest {
+    fn of_all(graphs: &[Graph], replaced: &[Replaced]) -> Vec<Rest> {
+        let mut captured: Vec<IdMap<NodeId, Vec<ValueId>>> = vec![IdMap::default(); graphs.len()];
+        let mut all = Vec::with_capacity(graphs.len());
+        // Bodies first: what they need no more, the graph around them need not make.
+        for (index, (graph, replaced)) in graphs.iter().zip(replaced).enumerate().rev() {
+            let inside = captured.get_mut(index).map(std::mem::take).unwrap_or_default();
+            let mut rest = Rest { removed: BTreeSet::new(), captured: inside, is_gone: false };
+            rest.removed = rest.removed_nodes(graph, replaced);
+            if let Some((outer, node)) = graph.outer
+                && let Some(captured) = captured.get_mut(outer)
+            {
+                let roots = replaced.blocks.iter().flat_map(|(_, roots)| roots);
+                let roots = roots.filter_map(|&root| graph.value(root).outer);
+                captured.entry(node).or_default().extend(rest.captures(graph).chain(roots));
+            }
+            all.push(rest);
+        }
+        all.reverse();
+        for (index, graph) in graphs.iter().enumerate() {
+            let Some((outer, node)) = graph.outer else { continue };
+            let around = all.get(outer);
+            let is_gone = around.is_some_and(|rest| rest.is_gone || rest.removed.contains(&node));
+            all.iter_mut().skip(index).take(1).for_each(|rest| rest.is_gone = is_gone);
+        }
+        all
+    }
+
+    /// Tensors of the graph around that the nodes which stay read.
+    fn captures<'r>(&'r self, graph: &'r Graph) -> impl Iterator<Item = ValueId> + 'r {
+        let nodes = graph.nodes().filter(|(id, _)| !self.removed.contains(id));
+        let read = nodes.flat_map(|(id, _)| self.uses(graph, id));
+        read.chain(graph.outputs.iter().copied()).filter_map(|id| graph.value(id).outer)
+    }
+
+    /// What a node reads, now that its bodies are rewritten.
+    fn uses<'r>(&'r self, graph: &'r Graph, id: NodeId) -> impl Iterator<Item = ValueId> + 'r {
+        let node = graph.node(id);
+        let captured = self.captured.get(&id).unwrap_or(&node.captured);
+        node.inputs.iter().flatten().chain(captured).copied()
+    }
+
+    fn removed_nodes(&self, graph: &Graph, replaced: &Replaced) -> BTreeSet<NodeId> {
+        let Replaced { blocks, inferred, dropped } = replaced;
+        let inferred = inferred.iter().map(|(id, read)| (*id, read.as_slice()));
+        let inferred: IdMap<NodeId, &[ValueId]> = inferred.collect();
+        let replaced = blocks
+            .iter()
+            .filter_map(|(output, roots)| Some((graph.value(*output).producer?, roots.as_slice())));
+        let replaced: IdMap<NodeId, &[ValueId]> = replaced.collect();
+        let mut live: Table<NodeId, ()> = Table::of(graph.node_count());
+        let mut wanted = graph.outputs.clone();
+        while let Some(value) = wanted.pop() {
+            let Some(producer) = graph.value(value).producer else { continue };
+            if live.insert(producer, ()).is_some() {
+                continue;
+            }
+            match replaced.get(&producer).or_else(|| inferred.get(&producer)) {
+                Some(roots) => wanted.extend(*roots),
+                None => wanted.extend(self.uses(graph, producer)),
+            }
+        }
+        let mut removed = BTreeSet::new();
+        for (id, _) in graph.nodes() {
+            let reads_a_removed_one = || {
+                if graph.uses(id).any(|value| dropped.contains(&value)) {
+                    return true;
+                }
+                let producers = graph.uses(id).filter_map(|value| {
+                    let producer = graph.value(value).producer?;
+                    let kept = replaced.contains_key(&producer)
+                        && graph.node(producer).output() == Some(value);
+                    (!kept).then_some(producer)
+                });
+                producers.into_iter().any(|producer| removed.contains(&producer))
+            };
+            let died = graph.is_live(id) && !live.contains(id);
+            if died || replaced.contains_key(&id) || (!live.contains(id) && reads_a_removed_one()) {
+                removed.insert(id);
+            }
+        }
+        removed
+    }
+}
+
+/// Tensors that no longer exist: what removed nodes made, and initializers that only
+/// they, or rewritten bodies, read.
+fn gone_tensors(
+    graph: &Graph,
+    rest: &Rest,
+    fused: &IdMap<NodeId, &Fused>,
+    inferred: &IdMap<NodeId, &NodeProto>,
+) -> BTreeSet<ValueId> {
+    let mut read: Table<ValueId, ()> = graph.outputs.iter().copied().collect();
+    let mut gone = BTreeSet::new();
+    let mut read_before: Vec<ValueId> =
+        rest.removed.iter().flat_map(|&id| graph.uses(id)).collect();
+    for (id, node) in graph.nodes().filter(|(id, _)| !rest.removed.contains(id)) {
+        if let Some(form) = inferred.get(&id) {
+            read.extend(form.input.iter().filter_map(|name| graph.find(name)));
+            read_before.extend(graph.uses(id));
+        } else {
+            read.extend(rest.uses(graph, id));
+            read_before.extend(&node.captured);
+        }
+    }
+    read.extend(fused.values().flat_map(|fused| &fused.roots).copied());
+    for &id in &rest.removed {
+        let kept = if fused.contains_key(&id) { graph.node(id).output() } else { None };
+        gone.extend(
+            graph.node(id).outputs.iter().flatten().filter(|&&output| Some(output) != kept),
+        );
+    }
+    gone.extend(read_before.into_iter().filter(|id| {
+        let value = graph.value(*id);
+        value.initializer.is_some() && value.outer.is_none() && !read.contains(*id)
+    }));
+    gone
+}

@@ -1,0 +1,158 @@
+//! Why something is left alone: the one list.
+
+use crate::affine::Refusal;
+use crate::onnx::tensor::Float;
+/// Why a node is not an affine map or a sum.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotLinear {
+    /// The operator is not affine.
+    #[error("{0} is not linear")]
+    Operator(String),
+    /// An operator of somebody's own, whatever it is called.
+    #[error("operator {0} is not one of the ONNX standard")]
+    Foreign(String),
+    /// A node that contradicts the operator's definition.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// Affine, but no convolution.
+    #[error("{0}")]
+    Unrepresentable(&'static str),
+    /// A node in training mode that is not converted.
+    #[error("it stays in training mode: {0}")]
+    Training(&'static str),
+    /// A limit of what is tried or followed; it is told by its name.
+    #[error("{0}")]
+    Limit(&'static str),
+    /// A weight or statistic that is computed from constants, beyond a limit.
+    #[error("`{tensor}` is computed from constants, and not evaluated: {limit}")]
+    Beyond {
+        /// The weight or statistic.
+        tensor: String,
+        /// What is met.
+        limit: &'static str,
+    },
+    /// A weight or statistic that is computed at run time.
+    #[error("`{0}` is not constant")]
+    NotConstant(String),
+    /// A weight that a caller may replace, which counts only with `--keep-overridable`.
+    #[error("`{0}` is a graph input too, so a caller may override it (--keep-overridable)")]
+    Overridable(String),
+    /// Something depends on a size that the file does not fix.
+    #[error("{what} is not known; {remedy}")]
+    Unknown {
+        /// The size, and what depends on it.
+        what: String,
+        /// How the user can fix it.
+        remedy: String,
+    },
+    /// Something depends on a size that is not inferred, because a limit is met.
+    #[error("{what} is not inferred: {limit}")]
+    NotInferred {
+        /// The size, and what depends on it.
+        what: String,
+        /// What is met.
+        limit: &'static str,
+    },
+    /// A constant that varies along other axes than the channels.
+    #[error("constant `{constant}` of shape {dims:?} is not one number per channel")]
+    NotPerChannel {
+        /// The constant.
+        constant: String,
+        /// Its shape.
+        dims: Vec<usize>,
+    },
+    /// What would be one map is no convolution.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A vector of the wrong length.
+    #[error("`{constant}` is not a vector of {length} floats")]
+    WrongLength {
+        /// The vector.
+        constant: String,
+        /// What is needed.
+        length: usize,
+    },
+}
+
+/// Why branches were not merged.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Reason {
+    /// They do not see the same feature map.
+    #[error("the branches read different tensors, `{left}` and `{right}`")]
+    DifferentInputs {
+        /// Root of one.
+        left: String,
+        /// Root of the other.
+        right: String,
+    },
+    /// Their windows or channels do not fit.
+    #[error(transparent)]
+    Geometry(#[from] Refusal),
+    /// Something on the way is not linear.
+    #[error("node `{node}`: {why}")]
+    NotLinear {
+        /// The node.
+        node: String,
+        /// Why it is not.
+        why: NotLinear,
+    },
+    /// Legal, but not profitable.
+    #[error("as one convolution it would need {after} weights instead of {before}")]
+    Dearer {
+        /// Weights of what is there.
+        before: f64,
+        /// Weights of the result.
+        after: f64,
+    },
+    /// It would be right for other sizes only.
+    #[error("it could be merged only where {0}")]
+    OutOfRange(String),
+    /// Merging it would not free it.
+    #[error(
+        "branch `{0}` is read elsewhere too and must be kept, so merging it would cost more than it saves"
+    )]
+    ReadElsewhere(String),
+    /// The fused weights would not be what they are in the model's type.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// More than is followed or tried; the limit by its name.
+    #[error("{0}")]
+    Limit(&'static str),
+    /// The fused weights could not be computed or proved.
+    #[error("{0}")]
+    Unproved(String),
+    /// A call of a local function that cannot be inlined.
+    #[error("{0}")]
+    Call(String),
+    /// The user said so.
+    #[error("left alone because of --skip")]
+    Skipped,
+}
+
+/// A place that looks fusable and is left alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NearMiss {
+    /// The node where the branches meet.
+    pub node: String,
+    /// Why it is left alone.
+    pub reason: Reason,
+}
+
+/// Why fused weights do not exist in a type.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// One is too large, or no number at all.
+    #[error("a fused weight would not be finite in {0}")]
+    NotFinite(Float),
+    /// All of a filter are too small.
+    #[error(
+        "the fused weights of channel {channel} would lose their precision: the largest is below \
+         the smallest normal number of {float}"
+    )]
+    Imprecise {
+        /// The type.
+        float: Float,
+        /// The output channel.
+        channel: usize,
+    },
+}

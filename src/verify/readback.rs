@@ -1,0 +1,491 @@
+//! What will be written, read back: the old file, but for what was proved.
+//!
+//! With the proofs of the blocks this shows, by induction over the nodes, that every
+//! tensor which both files have is the same in both: whatever stayed is the old entry
+//! byte for byte, whatever came was proved, and each name is made once and before it is
+//! read. No tolerance is involved, so a single wrong bit shows, and a wire to a wrong
+//! tensor of the same shape does in a model that cannot be run.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use crate::onnx::external;
+use crate::onnx::graph::{Graph, NodeId, bodies};
+use crate::onnx::model::{GraphFields, Invalid, Model, graph_field};
+use crate::onnx::proto::{
+    FunctionProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto, type_proto,
+};
+use crate::onnx::tensor;
+use crate::onnx::wire::{self, Field};
+use crate::verify::fingerprint::Seal;
+
+/// Numbers of the fields that hold a name.
+const TENSOR_NAME: u32 = 8;
+const INFO_NAME: u32 = 1;
+
+/// What was decided for one graph, and proved.
+#[derive(Debug, Default)]
+pub struct Expected<'e> {
+    /// Per block its new nodes and new initializers.
+    pub blocks: Vec<(&'e [NodeProto], &'e [Seal])>,
+    /// Nodes that become their inference form.
+    pub inferred: Vec<(NodeId, &'e NodeProto)>,
+    /// Descriptions of new tensors.
+    pub infos: Vec<&'e ValueInfoProto>,
+}
+
+impl Expected<'_> {
+    fn is_empty(&self) -> bool {
+        self.blocks.is_empty() && self.inferred.is_empty()
+    }
+}
+
+/// How what would be written differs from what was proved.
+#[derive(Debug, thiserror::Error)]
+pub enum Miswritten {
+    /// It is no valid model: a name is made twice, or not before it is read.
+    #[error("{0}")]
+    Invalid(#[from] Invalid),
+    /// An entry came out of nowhere, or a changed one did.
+    #[error("{0} was neither read nor proved")]
+    Unknown(String),
+    /// A node that was needed is no more, and did not go.
+    #[error("node `{0}` is left over: nothing needs it any more")]
+    Unneeded(String),
+    /// An entry got lost, or a change was not made.
+    #[error("{0} is missing")]
+    Missing(String),
+}
+
+impl From<wire::WireError> for Miswritten {
+    fn from(error: wire::WireError) -> Self {
+        Miswritten::Invalid(error.into())
+    }
+}
+
+/// Checks that the model of the graphs `new` (see [`Graph::read_all`]) is that of the graphs
+/// `old` with what is `expected` of each, and nothing else.
+///
+/// # Errors
+/// Names the first entry that is wrong.
+pub fn check(old: &[Graph], expected: &[Expected], new: &[Graph]) -> Result<(), Miswritten> {
+    let (Some(main), Some(new_main)) = (old.first(), new.first()) else {
+        return Err(Invalid::NoGraph.into());
+    };
+    let new = new_main.model;
+    if let Some(left) = leftover(main, new_main) {
+        return Err(Miswritten::Unneeded(left.to_owned()));
+    }
+    let mut tensors: HashMap<&str, &Seal> = HashMap::new();
+    for tensor in expected.iter().flat_map(|graph| &graph.blocks).flat_map(|block| block.1) {
+        if tensors.insert(tensor.name(), tensor).is_some_and(|other| other != tensor) {
+            return Err(Invalid::DefinedTwice(tensor.name().to_owned()).into());
+        }
+    }
+    let old_model = main.model;
+    let external = !(external::find(old_model)?.is_empty() && external::find(new)?.is_empty());
+    let inferred = old.iter().zip(expected).flat_map(|(graph, expected)| {
+        expected.inferred.iter().map(|(id, _)| graph.node(*id).field.entry.start)
+    });
+    let inferred = inferred.collect();
+    let files = Files { old: old_model, new, graphs: old, expected, inferred, tensors, external };
+    files.compare_surroundings()?;
+    let mut tensors = AddedTensors::default();
+    files.compare(&main.scope, &new.main, &mut tensors)?;
+    // A body's tensors may stand in the graph around it, so they are counted at the end.
+    match tensors.wanted.iter().find(|&&name| !tensors.written.contains(name)) {
+        Some(lost) => Err(Miswritten::Missing(format!("tensor `{lost}`"))),
+        None => Ok(()),
+    }
+}
+
+/// Names of new initializers: those that must be there, and those that are.
+#[derive(Default)]
+struct AddedTensors<'f> {
+    wanted: Vec<&'f str>,
+    written: HashSet<String>,
+}
+
+struct Files<'f, 'm> {
+    old: &'f Model,
+    new: &'f Model,
+    graphs: &'f [Graph<'m>],
+    expected: &'f [Expected<'f>],
+    /// Where nodes begin that become their inference form.
+    inferred: HashSet<usize>,
+    /// New initializers: those of a body may stand in the main graph.
+    tensors: HashMap<&'f str, &'f Seal>,
+    /// Whether data lies in side files: the new model has one of its own, so entries name
+    /// other places, and what lies there is compared.
+    external: bool,
+}
+
+impl<'f> Files<'f, '_> {
+    /// What stands beside the graph in the model.
+    fn compare_surroundings(&self) -> Result<(), Miswritten> {
+        const GRAPH: u32 = 7;
+        let around = |model: &Model| -> Result<Vec<Field>, wire::WireError> {
+            let fields = wire::fields(model.bytes(), 0..model.bytes().len());
+            fields.filter(|field| field.as_ref().map_or(true, |f| f.number != GRAPH)).collect()
+        };
+        let (before, after) = (around(self.old)?, around(self.new)?);
+        let mut same = before.len() == after.len();
+        for (before, after) in before.iter().zip(&after) {
+            same = same && self.same_beside_graph(before, after)?;
+        }
+        match same {
+            true => Ok(()),
+            false => Err(Miswritten::Unknown("something around the graph".into())),
+        }
+    }
+
+    fn same_beside_graph(&self, before: &Field, after: &Field) -> Result<bool, Invalid> {
+        const FUNCTION: u32 = 25;
+        if !self.external || before.number != FUNCTION || after.number != FUNCTION {
+            return Ok(self.same_bytes(before, after));
+        }
+        let read = |model: &Model, field: &Field| {
+            let mut function: FunctionProto = model.decode(field, "function")?;
+            function.node.iter_mut().try_for_each(|node| fill_node(model, node))?;
+            Ok::<_, Invalid>(function)
+        };
+        Ok(read(self.old, before)? == read(self.new, after)?)
+    }
+
+    fn same_bytes(&self, before: &Field, after: &Field) -> bool {
+        let bytes = |model: &'f Model, range: &Range<usize>| model.bytes().get(range.clone());
+        let same = bytes(self.old, &before.entry) == bytes(self.new, &after.entry);
+        self.old.storage.has_read(before.entry.len());
+        self.new.storage.has_read(after.entry.len());
+        same
+    }
+
+    /// Whether two entries of graphs are the same, wherever their data lies.
+    fn same_entry(&self, before: &Field, after: &Field) -> Result<bool, Invalid> {
+        if !self.external || before.number != after.number {
+            return Ok(self.same_bytes(before, after));
+        }
+        let (old, new) = (self.old, self.new);
+        match before.number {
+            graph_field::NODE => Ok(filled_node(old, before)? == filled_node(new, after)?),
+            graph_field::INITIALIZER => {
+                Ok(filled_tensor(old, before)? == filled_tensor(new, after)?)
+            }
+            graph_field::SPARSE_INITIALIZER => {
+                let read = |model: &Model, field: &Field| {
+                    let mut sparse: SparseTensorProto = model.decode(field, "sparse tensor")?;
+                    fill_sparse(model, &mut sparse)?;
+                    Ok::<_, Invalid>(sparse)
+                };
+                Ok(read(old, before)? == read(new, after)?)
+            }
+            _ => Ok(self.same_bytes(before, after)),
+        }
+    }
+
+    /// The place of the old graph in `scope` among all.
+    fn index(&self, scope: &GraphFields) -> Option<usize> {
+        self.graphs.iter().position(|graph| payload(&graph.scope) == payload(scope))
+    }
+
+    fn expected_of(&self, scope: &GraphFields) -> Option<&'f Expected<'f>> {
+        self.index(scope).and_then(|index| self.expected.get(index))
+    }
+
+    fn blocks_of(&self, scope: &GraphFields) -> &'f [(&'f [NodeProto], &'f [Seal])] {
+        self.expected_of(scope).map_or(&[], |expected| &expected.blocks)
+    }
+
+    /// Walks both graphs side by side.
+    fn compare(
+        &self,
+        old: &GraphFields,
+        new: &GraphFields,
+        tensors: &mut AddedTensors<'f>,
+    ) -> Result<(), Miswritten> {
+        let blocks = self.blocks_of(old);
+        tensors.wanted.extend(blocks.iter().flat_map(|block| block.1).map(Seal::name));
+        let expected = blocks.iter().flat_map(|block| block.0);
+        let mut missing: HashMap<&'f str, &'f NodeProto> =
+            expected.map(|node| (first_output(node), node)).collect();
+        let mut inferred = self.inferred_in(old);
+        let mut infos: Vec<&ValueInfoProto> =
+            self.expected_of(old).map_or(Vec::new(), |expected| expected.infos.clone());
+        let mut before = wire::fields(self.old.bytes(), payload(old)).peekable();
+        for field in wire::fields(self.new.bytes(), payload(new)) {
+            let field = field?;
+            if self.is_new(&field, &mut missing, &mut inferred, tensors)?
+                || self.is_new_info(&field, &mut infos)?
+            {
+                continue;
+            }
+            loop {
+                let Some(candidate) = before.next().transpose()? else {
+                    return Err(Miswritten::Unknown(label(self.new, &field)));
+                };
+                if self.is_kept(old, &candidate, new, &field, tensors)? {
+                    break;
+                }
+                self.may_go(&candidate)?;
+            }
+        }
+        before.try_for_each(|left| self.may_go(&left?))?;
+        if let Some(name) = missing.keys().next() {
+            return Err(Miswritten::Missing(format!("the node that makes `{name}`")));
+        }
+        if let Some(info) = infos.first() {
+            return Err(Miswritten::Missing(format!("the description of `{}`", info.name())));
+        }
+        self.compare_inputs(old, new)
+    }
+
+    /// Inference forms, by what they compute.
+    fn inferred_in(&self, scope: &GraphFields) -> HashMap<&'f str, &'f NodeProto> {
+        let expected = self.expected_of(scope);
+        let inferred = expected.iter().flat_map(|expected| &expected.inferred);
+        inferred.map(|(_, form)| (first_output(form), *form)).collect()
+    }
+
+    /// Whether `field` is what was proved. Notes that it was written.
+    fn is_new(
+        &self,
+        field: &Field,
+        missing: &mut HashMap<&'f str, &'f NodeProto>,
+        inferred: &mut HashMap<&'f str, &'f NodeProto>,
+        tensors: &mut AddedTensors<'f>,
+    ) -> Result<bool, Miswritten> {
+        match field.number {
+            graph_field::NODE => {
+                let node: NodeProto = self.new.decode(field, "node")?;
+                let output = first_output(&node);
+                for expected in [missing, inferred] {
+                    if expected.get(output).is_some_and(|&expected| *expected == node) {
+                        expected.remove(output);
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            graph_field::INITIALIZER => {
+                let name = self.new.string_within(&field.payload, TENSOR_NAME)?;
+                let Some(&expected) = self.tensors.get(name.as_str()) else { return Ok(false) };
+                let same = Seal::of(&filled_tensor(self.new, field)?) == *expected;
+                if same {
+                    tensors.written.insert(name);
+                }
+                Ok(same)
+            }
+            // Up to IR version 3, initializers are listed as inputs.
+            graph_field::INPUT if self.new.ir_version < 4 => {
+                let info: ValueInfoProto = self.new.decode(field, "graph input")?;
+                Ok(self.tensors.get(info.name()).is_some_and(|seal| declares(&info, seal.header())))
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether `field` is a description that is still to come. Takes it away.
+    fn is_new_info(
+        &self,
+        field: &Field,
+        infos: &mut Vec<&ValueInfoProto>,
+    ) -> Result<bool, Miswritten> {
+        if field.number != graph_field::VALUE_INFO || infos.is_empty() {
+            return Ok(false);
+        }
+        let info: ValueInfoProto = self.new.decode(field, "value info")?;
+        let at = infos.iter().position(|expected| **expected == info);
+        Ok(at.map(|at| infos.remove(at)).is_some())
+    }
+
+    /// Whether `field` of the new graph is the entry `candidate` of the old one: the same
+    /// bytes, or the same node around bodies that differ only as they may.
+    fn is_kept(
+        &self,
+        old: &GraphFields,
+        candidate: &Field,
+        new: &GraphFields,
+        field: &Field,
+        tensors: &mut AddedTensors<'f>,
+    ) -> Result<bool, Miswritten> {
+        if self.same_entry(candidate, field)? {
+            return self.may_stay(candidate).map(|()| true);
+        }
+        if candidate.number != graph_field::NODE || field.number != graph_field::NODE {
+            return Ok(false);
+        }
+        let shell = |model: &Model, field: &Field| -> Result<Option<NodeProto>, Invalid> {
+            let mut node: NodeProto = model.decode(field, "node")?;
+            let holds = bodies(&node).next().is_some();
+            for attribute in &mut node.attribute {
+                attribute.g = None;
+                attribute.graphs.clear();
+            }
+            fill_node(model, &mut node)?;
+            Ok(holds.then_some(node))
+        };
+        let (before, after) = (shell(self.old, candidate)?, shell(self.new, field)?);
+        if before.is_none() || before != after {
+            return Ok(false);
+        }
+        let (before, after) = (self.old.bodies(old, candidate)?, self.new.bodies(new, field)?);
+        if before.len() != after.len() {
+            return Ok(false);
+        }
+        for (before, after) in before.iter().zip(&after) {
+            self.compare(before, after, tensors)?;
+        }
+        Ok(true)
+    }
+
+    /// An entry may stay as it is unless something else was decided for it, or inside it.
+    fn may_stay(&self, entry: &Field) -> Result<(), Miswritten> {
+        let within = |graph: &Graph| {
+            let inner = payload(&graph.scope);
+            entry.entry.start < inner.start && inner.end <= entry.entry.end
+        };
+        let mut changed = self.graphs.iter().zip(self.expected);
+        let undone = changed.any(|(graph, expected)| !expected.is_empty() && within(graph));
+        match undone || self.inferred.contains(&entry.entry.start) {
+            true => Err(Miswritten::Missing(format!("a change of {}", label(self.old, entry)))),
+            false => Ok(()),
+        }
+    }
+
+    /// What is not there any more is nobody's loss if nothing reads it, which was checked.
+    fn may_go(&self, entry: &Field) -> Result<(), Miswritten> {
+        match entry.number {
+            graph_field::NODE
+            | graph_field::INITIALIZER
+            | graph_field::SPARSE_INITIALIZER
+            | graph_field::INPUT
+            | graph_field::VALUE_INFO
+            | graph_field::QUANTIZATION_ANNOTATION => Ok(()),
+            _ => Err(Miswritten::Missing(label(self.old, entry))),
+        }
+    }
+
+    /// An input goes with the initializer that was its default, and only so.
+    fn compare_inputs(&self, old: &GraphFields, new: &GraphFields) -> Result<(), Miswritten> {
+        let (inputs, defaults) = (inputs(self.old, old)?, stored(self.old, old)?);
+        let (kept, kept_defaults) = (self::inputs(self.new, new)?, stored(self.new, new)?);
+        let is_right = |name: &&String| {
+            let stays = !defaults.contains(*name) || kept_defaults.contains(*name);
+            kept.contains(*name) == stays
+        };
+        match inputs.iter().find(|name| !is_right(name)) {
+            Some(name) => Err(Miswritten::Missing(format!("input `{name}`, or its default,"))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn filled_tensor(model: &Model, field: &Field) -> Result<TensorProto, Invalid> {
+    let mut tensor: TensorProto = model.decode(field, "initializer")?;
+    fill(model, &mut tensor)?;
+    // Whoever asks reads it once.
+    model.storage.has_read(tensor.raw_data().len());
+    Ok(tensor)
+}
+
+fn filled_node(model: &Model, field: &Field) -> Result<NodeProto, Invalid> {
+    let mut node: NodeProto = model.decode(field, "node")?;
+    fill_node(model, &mut node)?;
+    Ok(node)
+}
+
+/// Puts the data of a tensor into it, if it lies in a side file.
+fn fill(model: &Model, tensor: &mut TensorProto) -> Result<(), Invalid> {
+    *tensor = tensor::inlined(tensor, &model.storage)?;
+    Ok(())
+}
+
+fn fill_sparse(model: &Model, sparse: &mut SparseTensorProto) -> Result<(), Invalid> {
+    sparse.values.iter_mut().chain(&mut sparse.indices).try_for_each(|part| fill(model, part))
+}
+
+fn fill_node(model: &Model, node: &mut NodeProto) -> Result<(), Invalid> {
+    for attribute in &mut node.attribute {
+        let mut tensors = attribute.t.iter_mut().chain(&mut attribute.tensors);
+        tensors.try_for_each(|tensor| fill(model, tensor))?;
+        let mut sparse = attribute.sparse_tensor.iter_mut().chain(&mut attribute.sparse_tensors);
+        sparse.try_for_each(|sparse| fill_sparse(model, sparse))?;
+        for graph in attribute.g.iter_mut().chain(&mut attribute.graphs) {
+            graph.initializer.iter_mut().try_for_each(|tensor| fill(model, tensor))?;
+            let mut sparse = graph.sparse_initializer.iter_mut();
+            sparse.try_for_each(|sparse| fill_sparse(model, sparse))?;
+            graph.node.iter_mut().try_for_each(|node| fill_node(model, node))?;
+        }
+    }
+    Ok(())
+}
+
+/// A node of the new graph that computes what was needed in the old one and is not now.
+fn leftover<'g>(old: &Graph, new: &'g Graph) -> Option<&'g str> {
+    let was_needed = |name: &String| {
+        let producer = old.find(name).and_then(|id| old.value(id).producer);
+        producer.is_some_and(|producer| old.is_live(producer))
+    };
+    let mut dead = new.nodes().filter(|&(id, _)| !new.is_live(id));
+    let left = dead.find(|(_, node)| node.proto.output.iter().any(was_needed));
+    left.map(|(_, node)| node.label())
+}
+
+/// Where the graph in `scope` lies.
+fn payload(scope: &GraphFields) -> Range<usize> {
+    scope.container().payload
+}
+
+fn first_output(node: &NodeProto) -> &str {
+    node.output.first().map_or("", String::as_str)
+}
+
+fn inputs(model: &Model, scope: &GraphFields) -> Result<HashSet<String>, Invalid> {
+    let inputs = scope.fields(graph_field::INPUT);
+    inputs.map(|field| model.string_within(&field.payload, INFO_NAME)).collect()
+}
+
+/// Names of initializers, sparse ones included.
+fn stored(model: &Model, scope: &GraphFields) -> Result<HashSet<String>, Invalid> {
+    const SPARSE_VALUES: u32 = 1;
+    let dense = scope.fields(graph_field::INITIALIZER).map(|field| Ok(field.payload.clone()));
+    let sparse = scope.fields(graph_field::SPARSE_INITIALIZER).flat_map(|field| {
+        let parts = wire::fields(model.bytes(), field.payload.clone());
+        let is_values = |part: &Result<Field, _>| {
+            part.as_ref().map_or(true, |part| part.number == SPARSE_VALUES)
+        };
+        parts.filter(is_values).map(|part| Ok(part?.payload))
+    });
+    let all = dense.chain(sparse);
+    all.map(|payload: Result<_, Invalid>| model.string_within(&payload?, TENSOR_NAME)).collect()
+}
+
+/// Whether `info` declares a tensor like `tensor`.
+fn declares(info: &ValueInfoProto, tensor: &TensorProto) -> bool {
+    let Some(type_proto::Value::TensorType(declared)) =
+        info.r#type.as_ref().and_then(|declared| declared.value.as_ref())
+    else {
+        return false;
+    };
+    use crate::onnx::proto::tensor_shape_proto::dimension::Value;
+    let dims = declared.shape.iter().flat_map(|shape| &shape.dim).map(|dim| match dim.value {
+        Some(Value::DimValue(size)) => size,
+        _ => -1,
+    });
+    declared.elem_type() == tensor.data_type() && dims.eq(tensor.dims.iter().copied())
+}
+
+/// What to call an entry in a message.
+fn label(model: &Model, field: &Field) -> String {
+    let name = |number| model.string_within(&field.payload, number).unwrap_or_default();
+    match field.number {
+        graph_field::NODE => match model.decode::<NodeProto>(field, "node") {
+            Ok(node) => format!("the node that makes `{}`", first_output(&node)),
+            Err(error) => error.to_string(),
+        },
+        graph_field::INITIALIZER => format!("tensor `{}`", name(TENSOR_NAME)),
+        graph_field::INPUT => format!("input `{}`", name(INFO_NAME)),
+        graph_field::OUTPUT => format!("output `{}`", name(INFO_NAME)),
+        _ => format!("the entry at byte {}", field.entry.start),
+    }
+}

@@ -1,0 +1,436 @@
+//! The run of the whole model: as it was read, and as it will be written.
+
+use std::fmt;
+
+use crate::engine::stage::{self, EngineTensor};
+use crate::engine::{Array, EngineError, InputShapes, Limits, dialect};
+use crate::onnx::graph::Graph;
+use crate::onnx::model::{Invalid, Model, graph_field};
+use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::proto::tensor_shape_proto::dimension::Value as Dim;
+use crate::onnx::proto::{ValueInfoProto, type_proto};
+use crate::verify::inputs::Random;
+use crate::verify::relative_error;
+use crate::verify::sliced_run::{MOST, SlicedRun, Stopped, WeightRounding};
+
+/// How the run is done.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Random inputs are made from this.
+    pub seed: u64,
+    /// How many inputs are tried.
+    pub samples: usize,
+    /// Allowed relative difference; by default it depends on the outputs' type.
+    pub tolerance: Option<f64>,
+    /// Shapes of inputs whose dimensions the file leaves open.
+    pub shapes: InputShapes,
+    /// Inputs that are not random.
+    pub given: Vec<(Which, Array)>,
+}
+
+/// The input that a tensor is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// By its name.
+    Named(String),
+    /// By its number among those that have no default, from 0 on.
+    Numbered(usize),
+}
+
+impl Which {
+    /// Whether it is this one.
+    pub fn is(&self, number: usize, name: &str) -> bool {
+        match self {
+            Which::Named(own) => own == name,
+            Which::Numbered(own) => *own == number,
+        }
+    }
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Which::Named(name) => f.write_str(name),
+            Which::Numbered(number) => write!(f, "number {number}"),
+        }
+    }
+}
+
+/// What the run showed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Every output agreed; per output the largest relative difference.
+    Agreed(Vec<(String, f64)>),
+    /// An output differed by more than is allowed for its type, but by no more than this
+    /// model's rounding explains.
+    WithinRounding {
+        /// Per output the largest relative difference.
+        errors: Vec<(String, f64)>,
+        /// How far the old model's outputs move with the last bit of its weights.
+        rounding: f64,
+    },
+    /// An output differs by more than is allowed.
+    Differs {
+        /// Per output the largest relative difference.
+        errors: Vec<(String, f64)>,
+        /// The output.
+        output: String,
+        /// Its relative difference.
+        error: f64,
+        /// What is allowed.
+        tolerance: f64,
+    },
+    /// The engine ran the old model and could not run the new one; its reason.
+    Broken(String),
+    /// The engine could not run the old model; its reason.
+    NotRun(String),
+}
+
+impl Outcome {
+    /// The largest relative difference of an output; 0 if none were compared.
+    pub fn largest_error(&self) -> f64 {
+        match self {
+            Outcome::Agreed(errors) | Outcome::WithinRounding { errors, .. } => {
+                errors.iter().fold(0.0, |worst, (_, error)| worst.max(*error))
+            }
+            Outcome::Differs { error, .. } => *error,
+            Outcome::Broken(_) | Outcome::NotRun(_) => 0.0,
+        }
+    }
+}
+
+/// What the two runs gave.
+enum Compared {
+    Errors(Vec<(String, f64)>, Box<RunPair>),
+    NotFinite,
+    Broken(EngineError),
+}
+
+/// Inputs, and what the old model makes of them.
+struct RunPair {
+    names: Vec<String>,
+    samples: Vec<Vec<EngineTensor>>,
+    expected: Outputs,
+}
+
+/// Per sample, the outputs of a model.
+type Outputs = Vec<Vec<Array>>;
+
+/// Fused weights are rounded anew, and so are sums of thousands of products: the
+/// difference may be so many times what new last bits of the old weights alone make.
+const ROUNDING_MARGIN: f64 = 16.0;
+
+/// Of a model whose rounding explains more than this, no comparison says anything.
+const MOST_ROUNDING: f64 = 0.05;
+
+/// One graph input that has to be fed.
+struct RunInput {
+    name: String,
+    data_type: i32,
+    shape: Vec<usize>,
+    given: Option<Array>,
+}
+
+/// Runs old and new model on the same inputs.
+///
+/// # Errors
+/// If an entry of either model cannot be decoded.
+pub fn run(
+    old: &Model,
+    new: &Model,
+    options: &RunOptions,
+    limits: Limits,
+) -> Result<Outcome, Invalid> {
+    run_graphs((old, &Graph::read_all(old)?), (new, &Graph::read_all(new)?), options, limits)
+}
+
+/// The same of models whose graphs were read.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_graphs(
+    (old, old_graphs): (&Model, &[Graph]),
+    (new, new_graphs): (&Model, &[Graph]),
+    options: &RunOptions,
+    limits: Limits,
+) -> Result<Outcome, Invalid> {
+    let (old_inlined, new_inlined) = (dialect::inlined(old)?, dialect::inlined(new)?);
+    let old_inlined = old_inlined.as_ref().map(Graph::read_all).transpose()?;
+    let new_inlined = new_inlined.as_ref().map(Graph::read_all).transpose()?;
+    let old_graphs = old_inlined.as_deref().unwrap_or(old_graphs);
+    let new_graphs = new_inlined.as_deref().unwrap_or(new_graphs);
+    let Some(graph) = old_graphs.first() else { return Err(Invalid::NoGraph) };
+    if let Some(reason) = old_graphs.iter().find_map(dialect::misread) {
+        return Ok(Outcome::NotRun(reason));
+    }
+    let inputs = match inputs(graph, options)? {
+        Ok(inputs) => inputs,
+        Err(reason) => return Ok(Outcome::NotRun(reason)),
+    };
+    let mut names = Vec::new();
+    let mut tolerance = options.tolerance.unwrap_or(1e-9);
+    for field in graph.scope.fields(graph_field::OUTPUT) {
+        let info: ValueInfoProto = graph.model.decode(field, "graph output")?;
+        if options.tolerance.is_none() {
+            tolerance = tolerance.max(default_tolerance(&info));
+        }
+        names.push(info.name().to_owned());
+    }
+    let weights = WeightRounding::AsStored;
+    let old = SlicedRun { graphs: old_graphs, weights, most: MOST, limits };
+    let new = SlicedRun { graphs: new_graphs, ..old };
+    let compared = match compare(&old, &new, options, &inputs, &names) {
+        Err(Stopped::Invalid(invalid)) => return Err(invalid),
+        Err(Stopped::Engine(error)) => Err(error),
+        Ok(compared) => Ok(compared),
+    };
+    Ok(match compared {
+        Err(error) => Outcome::NotRun(error.to_string()),
+        Ok(Compared::NotFinite) => {
+            Outcome::NotRun("the original gives NaN or infinity on random inputs".into())
+        }
+        // A machine that was busier for one of both says nothing of it.
+        Ok(Compared::Broken(error @ EngineError::TooLong)) => Outcome::NotRun(error.to_string()),
+        Ok(Compared::Broken(error)) => Outcome::Broken(error.to_string()),
+        Ok(Compared::Errors(errors, trial)) => {
+            match errors.iter().find(|(_, error)| error.is_nan() || *error > tolerance) {
+                None => Outcome::Agreed(errors),
+                Some((output, error)) => {
+                    let (output, error) = (output.clone(), *error);
+                    let explained = match options.tolerance {
+                        Some(_) => None,
+                        None => explained(&old, &trial, &errors, tolerance),
+                    };
+                    explained.unwrap_or(Outcome::Differs { errors, output, error, tolerance })
+                }
+            }
+        }
+    })
+}
+
+/// Whether `errors` are no more than rounding makes in this model.
+fn explained(
+    old: &SlicedRun,
+    trial: &RunPair,
+    errors: &[(String, f64)],
+    tolerance: f64,
+) -> Option<Outcome> {
+    let other = SlicedRun { weights: WeightRounding::OtherLastBits, ..*old };
+    let outputs = match other.outputs(&trial.names, &trial.samples) {
+        Ok(outputs) => outputs,
+        Err(Stopped::Engine(error @ EngineError::TooLong)) => {
+            return Some(Outcome::NotRun(error.to_string()));
+        }
+        Err(_) => return None,
+    };
+    let mut moved: Vec<f64> = vec![0.0; errors.len()];
+    for (expected, found) in trial.expected.iter().zip(&outputs) {
+        for (moved, (expected, found)) in moved.iter_mut().zip(expected.iter().zip(found)) {
+            *moved = moved.max(relative_error(expected, found));
+        }
+    }
+    let explains = |(&moved, (_, error)): (&f64, &(String, f64))| {
+        *error <= tolerance.max(ROUNDING_MARGIN * moved)
+    };
+    if !moved.iter().zip(errors).all(explains) {
+        return None;
+    }
+    let rounding = moved.into_iter().fold(0.0, f64::max);
+    Some(match ROUNDING_MARGIN * rounding <= MOST_ROUNDING {
+        true => Outcome::WithinRounding { errors: errors.to_vec(), rounding },
+        false => Outcome::NotRun(format!(
+            "the last bit of its weights moves its outputs by {rounding:.1e}, so a comparison \
+             would say nothing"
+        )),
+    })
+}
+
+fn compare(
+    old: &SlicedRun,
+    new: &SlicedRun,
+    options: &RunOptions,
+    inputs: &[RunInput],
+    names: &[String],
+) -> Result<Compared, Stopped> {
+    let samples = (0..options.samples.max(1)).map(|sample| {
+        let mut random = Random::new(options.seed.wrapping_add(sample as u64));
+        let filled = inputs.iter().map(|input| (input.fill(&mut random), input.data_type));
+        stage::hold(filled.collect(), old.limits)
+    });
+    let samples = samples.collect::<Result<Vec<_>, _>>()?;
+    let fed: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
+    let (expected, found) = both(old, new, &fed, &samples);
+    let trial = RunPair { names: fed, samples, expected: expected? };
+    let finite = |array: &Array| match array {
+        Array::Float(values) => values.iter().all(|value| value.is_finite()),
+        Array::Int(_) => true,
+    };
+    if !trial.expected.iter().flatten().all(finite) {
+        return Ok(Compared::NotFinite);
+    }
+    let found = match found {
+        Ok(found) => found,
+        Err(Stopped::Engine(error)) => return Ok(Compared::Broken(error)),
+        Err(invalid) => return Err(invalid),
+    };
+    let mut errors: Vec<(String, f64)> = names.iter().map(|name| (name.clone(), 0.0)).collect();
+    for (expected, found) in trial.expected.iter().zip(&found) {
+        for (((_, error), expected), found) in errors.iter_mut().zip(expected).zip(found) {
+            *error = error.max(relative_error(expected, found));
+        }
+    }
+    Ok(Compared::Errors(errors, Box::new(trial)))
+}
+
+/// What both models make of `samples`: at the same time if there is memory for that, else
+/// one after the other.
+fn both(
+    old: &SlicedRun,
+    new: &SlicedRun,
+    inputs: &[String],
+    samples: &[Vec<EngineTensor>],
+) -> (Result<Outputs, Stopped>, Result<Outputs, Stopped>) {
+    let beside = |walk: &SlicedRun| {
+        let limits = Limits { bytes: walk.limits.bytes / 2, ..walk.limits };
+        SlicedRun { limits, ..*walk }.outputs(inputs, samples)
+    };
+    let (mut expected, mut found) = rayon::join(|| beside(old), || beside(new));
+    let needs_more = |outcome: &Result<Outputs, Stopped>| {
+        matches!(outcome, Err(Stopped::Engine(EngineError::TooLarge { .. })))
+    };
+    if needs_more(&expected) {
+        expected = old.outputs(inputs, samples);
+    }
+    if needs_more(&found) && expected.is_ok() {
+        found = new.outputs(inputs, samples);
+    }
+    (expected, found)
+}
+
+impl RunInput {
+    fn fill(&self, random: &mut Random) -> Array {
+        if let Some(given) = &self.given {
+            return given.clone();
+        }
+        match DataType::try_from(self.data_type) {
+            Ok(DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16) => {
+                random.floats(&self.shape)
+            }
+            _ => random.integers(&self.shape),
+        }
+    }
+}
+
+fn inputs(graph: &Graph, options: &RunOptions) -> Result<Result<Vec<RunInput>, String>, Invalid> {
+    let mut inputs = Vec::new();
+    for field in graph.scope.fields(graph_field::INPUT) {
+        let info: ValueInfoProto = graph.model.decode(field, "graph input")?;
+        let name = info.name().to_owned();
+        if graph.find(&name).is_some_and(|id| graph.value(id).initializer.is_some()) {
+            continue;
+        }
+        let tensor = match info.r#type.and_then(|declared| declared.value) {
+            Some(type_proto::Value::TensorType(tensor)) => tensor,
+            _ => return Ok(Err(format!("input `{name}` is not a tensor"))),
+        };
+        let mut given = options.given.iter().rev();
+        let given = given.find(|(which, _)| which.is(inputs.len(), &name)).map(|(_, array)| array);
+        let shape = match (given, options.shapes.get(&name), &tensor.shape) {
+            (Some(given), ..) => given.shape().to_vec(),
+            (None, Some(shape), _) => shape.clone(),
+            (None, None, Some(shape)) => {
+                let rank = shape.dim.len();
+                let sizes = shape.dim.iter().enumerate();
+                sizes.map(|(axis, dim)| size(axis, rank, &dim.value)).collect()
+            }
+            (None, None, None) => {
+                return Ok(Err(format!(
+                    "input `{name}` has no shape; give --input-shape {name}=…"
+                )));
+            }
+        };
+        let given = given.cloned();
+        inputs.push(RunInput { name, data_type: tensor.elem_type(), shape, given });
+    }
+    let elements = |input: &RunInput| {
+        input.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
+    };
+    // All samples of all inputs are made before the first run.
+    const MOST: usize = 1 << 28;
+    let sum = |all: usize, input: &RunInput| elements(input).and_then(|one| all.checked_add(one));
+    let all = inputs.iter().try_fold(0, sum);
+    let all = all.and_then(|all| all.checked_mul(options.samples.max(1)));
+    Ok(match all.filter(|&all| all <= MOST) {
+        Some(_) => Ok(inputs),
+        None => Err("its inputs, all samples together, are too large to be fed".to_owned()),
+    })
+}
+
+/// A dimension that is declared as a number, or a likely size where the file leaves it open,
+/// whatever name it gives it: a batch of one, and enough space for a network's strides.
+fn size(axis: usize, rank: usize, dim: &Option<Dim>) -> usize {
+    match dim {
+        Some(Dim::DimValue(size)) if *size >= 0 => usize::try_from(*size).unwrap_or(1),
+        _ if axis == 0 => 1,
+        _ if rank < 5 => 64,
+        _ => 16,
+    }
+}
+
+fn default_tolerance(info: &ValueInfoProto) -> f64 {
+    let declared = info.r#type.as_ref().and_then(|declared| declared.value.as_ref());
+    let data_type = match declared {
+        Some(type_proto::Value::TensorType(tensor)) => tensor.elem_type(),
+        _ => 0,
+    };
+    match DataType::try_from(data_type) {
+        Ok(DataType::Double) => 1e-9,
+        Ok(DataType::Float16 | DataType::Bfloat16) => 2e-2,
+        _ => 1e-4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use prost::Message;
+
+    use super::*;
+    use crate::onnx::storage::Storage;
+    use crate::onnx::write::{double_input, model, node};
+
+    /// Each of the two takes two tensors of 8,000 bytes and the zero of a Relu; the second
+    /// one, if it keeps more, three.
+    #[test]
+    fn models_run_one_after_the_other_if_memory_asks_for_it() {
+        let indexed = |nodes| {
+            let model = model(17, vec![double_input("x", 1)], nodes, vec![], &["y"]);
+            Model::index(model.encode_to_vec().into(), Storage::default()).unwrap()
+        };
+        let once = indexed(vec![node("Relu", "", &["x"], "y", vec![])]);
+        let twice = indexed(vec![
+            node("Relu", "", &["x"], "a", vec![]),
+            node("Relu", "", &["a"], "y", vec![]),
+        ]);
+        let shapes = InputShapes::from([("x".to_owned(), vec![1000])]);
+        let given = Vec::new();
+        let options = RunOptions { seed: 0, samples: 1, tolerance: None, shapes, given };
+        let agreed = |outcome: &Outcome| matches!(outcome, Outcome::Agreed(_));
+        let not_run = |outcome: &Outcome| matches!(outcome, Outcome::NotRun(_));
+        let broken = |outcome: &Outcome| matches!(outcome, Outcome::Broken(_));
+        type Expected<'e> = &'e dyn Fn(&Outcome) -> bool;
+        for (old, new, bytes, expected) in [
+            (&once, &once, 32_016, &agreed as Expected),
+            (&once, &once, 16_008, &agreed),
+            (&once, &once, 16_007, &not_run),
+            (&once, &twice, 24_008, &agreed),
+            (&once, &twice, 24_007, &broken),
+            (&twice, &once, 24_007, &not_run),
+        ] {
+            let limits = Limits::new(Duration::from_secs(60), bytes);
+            let outcome = run(old, new, &options, limits).unwrap();
+            assert!(expected(&outcome), "{bytes}: {outcome:?}");
+        }
+    }
+}

@@ -1,0 +1,489 @@
+//! A model that is run slice by slice.
+//!
+//! What the slices give together is what the model gives in one piece: each gets the
+//! tensors that those before it made. Only one of them is in the engine at a time, only
+//! its weights are read then, and the engine never sees more nodes than it handles well.
+
+use std::collections::HashMap;
+
+use prost::Message;
+
+use crate::engine::stage::{self, EngineTensor, LoadedSlice};
+use crate::engine::{Array, EngineError, Limits, Source, dialect};
+use crate::onnx::graph::{Graph, ValueId};
+use crate::onnx::model::Invalid;
+use crate::onnx::proto::TensorProto;
+use crate::onnx::tensor::Float;
+use crate::onnx::write;
+use crate::verify::inputs::Random;
+use crate::verify::slices::{self, Most, Slice};
+
+/// What the engine gets at a time. It takes a while to begin, and compares each node with
+/// those before it.
+pub const MOST: Most = Most { nodes: 64, bytes: 8 << 20 };
+
+/// WeightRounding of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightRounding {
+    /// As they are stored.
+    AsStored,
+    /// Every other one of stored kernels and matrices changed in the last bit.
+    OtherLastBits,
+}
+
+/// Why a walk did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    /// An entry cannot be decoded.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The engine could not run it.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// One way through a model.
+#[derive(Debug, Clone, Copy)]
+pub struct SlicedRun<'w, 'm> {
+    /// The model's graphs, the main one first; its functions are inlined.
+    pub graphs: &'w [Graph<'m>],
+    /// See there.
+    pub weights: WeightRounding,
+    /// How it is cut.
+    pub most: Most,
+    /// What it may take.
+    pub limits: Limits,
+}
+
+/// LiveTensors between slices.
+type LiveTensors = HashMap<ValueId, EngineTensor>;
+
+impl SlicedRun<'_, '_> {
+    /// The outputs of the main graph for each of `samples`, whose tensors are called
+    /// `inputs`.
+    ///
+    /// # Errors
+    /// If an entry cannot be decoded, or the engine cannot run it or needs too much.
+    pub fn outputs(
+        &self,
+        inputs: &[String],
+        samples: &[Vec<EngineTensor>],
+    ) -> Result<Vec<Vec<Array>>, Stopped> {
+        match self.all_at_once(inputs, samples) {
+            // Side by side, they hold more tensors.
+            Err(Stopped::Engine(EngineError::TooLarge { .. })) if samples.len() > 1 => {
+                let one = |sample| self.all_at_once(inputs, std::slice::from_ref(sample));
+                let all: Vec<_> = samples.iter().map(one).collect::<Result<_, _>>()?;
+                Ok(all.into_iter().flatten().collect())
+            }
+            other => other,
+        }
+    }
+
+    fn all_at_once(
+        &self,
+        inputs: &[String],
+        samples: &[Vec<EngineTensor>],
+    ) -> Result<Vec<Vec<Array>>, Stopped> {
+        let Some(graph) = self.graphs.first() else { return Err(Invalid::NoGraph.into()) };
+        let fed = |sample: &Vec<EngineTensor>| -> LiveTensors {
+            let named = inputs.iter().zip(sample);
+            named.filter_map(|(name, held)| Some((graph.find(name)?, held.clone()))).collect()
+        };
+        let mut samples: Vec<LiveTensors> = samples.iter().map(fed).collect();
+        for slice in &slices::cut(graph, self.most)? {
+            self.pass(graph, slice, &mut samples)?;
+        }
+        let outputs = |tensors: &LiveTensors| -> Result<Vec<Array>, Stopped> {
+            let outputs = graph.outputs.iter().map(|&id| named(graph, tensors, id));
+            let outputs =
+                outputs.map(|output| Ok(output?.1)).collect::<Result<_, EngineError>>()?;
+            Ok(stage::arrays(outputs, self.limits)?)
+        };
+        samples.iter().map(outputs).collect()
+    }
+
+    /// Takes all samples through one slice.
+    fn pass(
+        &self,
+        graph: &Graph,
+        slice: &Slice,
+        samples: &mut [LiveTensors],
+    ) -> Result<(), Stopped> {
+        let mut held = bytes(samples.iter().flat_map(LiveTensors::values));
+        let source = self.source(graph, slice)?;
+        let weights = source.constants.iter().map(|weight| weight.header.raw_data().len());
+        let weights = weights.fold(0, usize::saturating_add);
+        let mut loaded: Option<LoadedSlice> = None;
+        for tensors in samples {
+            let inputs = slice.inputs.iter().map(|&id| named(graph, tensors, id));
+            let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
+            let stage = match loaded.take().filter(|stage| stage.allows(&inputs)) {
+                Some(stage) => stage,
+                None => LoadedSlice::load(source.clone(), &inputs)?,
+            };
+            // What it is fed is counted on both sides.
+            let fed = bytes(inputs.iter().map(|(_, held)| held));
+            let needed = stage.bytes.saturating_add(held.saturating_sub(fed));
+            if needed > self.limits.bytes {
+                return Err(EngineError::TooLarge { bytes: needed }.into());
+            }
+            let before = bytes(tensors.values());
+            tensors.extend(slice.outputs.iter().copied().zip(stage.run(&inputs)?));
+            slice.last_read.iter().for_each(|id| drop(tensors.remove(id)));
+            held = held.saturating_sub(before).saturating_add(bytes(tensors.values()));
+            loaded = Some(stage);
+        }
+        graph.model.storage.has_read(weights);
+        Ok(())
+    }
+
+    /// A slice as a model of its own.
+    fn source(&self, graph: &Graph, slice: &Slice) -> Result<Source, Stopped> {
+        let (mut nodes, mut constants) = (Vec::new(), Vec::new());
+        for &id in &slice.constants {
+            match (slices::tensor(graph, id)?, graph.value(id).producer) {
+                (Some(tensor), _) => constants.push(self.weight(tensor).into()),
+                (None, Some(node)) => nodes.extend(dialect::nodes(self.graphs, graph, node)?),
+                // The engine does not know sparse tensors, and misses it.
+                (None, None) => {}
+            }
+        }
+        for &node in &slice.nodes {
+            nodes.extend(dialect::nodes(self.graphs, graph, node)?);
+        }
+        let outputs = slice.outputs.iter().map(|&id| graph.value(id).name.as_str());
+        let outputs: Vec<&str> = outputs.collect();
+        let model = write::model(graph.model.opset, Vec::new(), nodes, Vec::new(), &outputs);
+        let (bytes, storage) = (model.encode_to_vec().into(), graph.model.storage.clone());
+        Ok(Source { bytes, constants, storage, limits: self.limits })
+    }
+
+    fn weight(&self, tensor: TensorProto) -> TensorProto {
+        match self.weights {
+            WeightRounding::AsStored => tensor,
+            WeightRounding::OtherLastBits => with_other_last_bits(tensor),
+        }
+    }
+}
+
+fn bytes<'h>(tensors: impl Iterator<Item = &'h EngineTensor>) -> usize {
+    tensors.map(EngineTensor::bytes).fold(0, usize::saturating_add)
+}
+
+fn named(
+    graph: &Graph,
+    tensors: &LiveTensors,
+    id: ValueId,
+) -> Result<(String, EngineTensor), EngineError> {
+    let name = &graph.value(id).name;
+    let held = tensors.get(&id).cloned();
+    let held = held.ok_or_else(|| EngineError::Failed(format!("nothing gives `{name}`")))?;
+    Ok((name.clone(), held))
+}
+
+/// `weight` with every other number changed in the last bit, if it is a kernel or matrix;
+/// always the same ones.
+fn with_other_last_bits(mut weight: TensorProto) -> TensorProto {
+    let float = Float::from_onnx(weight.data_type()).filter(|_| weight.dims.len() > 1);
+    let Some(float) = float else { return weight };
+    let name = weight.name().bytes();
+    // Any number that is not the same for all will do.
+    let seed = name.fold(2u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+    let mut random = Random::new(seed);
+    if let Some(raw) = weight.raw_data.as_mut() {
+        let mut new = raw.to_vec();
+        // Little endian: the last bit of a number is the lowest of its first byte.
+        for lowest in new.iter_mut().step_by(float.size()) {
+            *lowest ^= u8::from(random.uniform() > 0.0);
+        }
+        *raw = new.into();
+    }
+    for value in &mut weight.float_data {
+        *value = f32::from_bits(value.to_bits() ^ u32::from(random.uniform() > 0.0));
+    }
+    weight
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::onnx::model::Model;
+    use crate::onnx::proto::StringStringEntryProto;
+    use crate::onnx::proto::attribute_proto::AttributeType;
+    use crate::onnx::proto::tensor_proto::{DataLocation, DataType};
+    use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
+    use crate::onnx::storage::{Links, Storage};
+    use crate::onnx::tensor::{from_floats, from_integers};
+    use crate::onnx::write::{double_input, int, ints, node};
+
+    const WHOLE: Most = Most { nodes: usize::MAX, bytes: usize::MAX };
+    const ONE_EACH: Most = Most { nodes: 1, ..WHOLE };
+
+    fn floats(name: &str, shape: &[usize]) -> TensorProto {
+        match Random::new(5).floats(shape) {
+            Array::Float(values) => from_floats(name, &values, Float::F64),
+            Array::Int(_) => unreachable!(),
+        }
+    }
+
+    fn named(name: &str) -> ValueInfoProto {
+        ValueInfoProto { name: Some(name.into()), ..ValueInfoProto::default() }
+    }
+
+    fn body(name: &str, nodes: Vec<NodeProto>, output: &str) -> AttributeProto {
+        let graph =
+            GraphProto { node: nodes, output: vec![named(output)], ..GraphProto::default() };
+        let (name, r#type) = (Some(name.to_owned()), Some(AttributeType::Graph.into()));
+        AttributeProto { name, r#type, g: Some(graph), ..AttributeProto::default() }
+    }
+
+    /// Inputs `x` of 2 × 3 × 4 × 5, and `unused`.
+    fn model(nodes: Vec<NodeProto>, stored: Vec<TensorProto>, outputs: &[&str]) -> ModelProto {
+        let inputs = vec![double_input("x", 4), double_input("unused", 1)];
+        write::model(17, inputs, nodes, stored, outputs)
+    }
+
+    fn walked(
+        model: &ModelProto,
+        most: Most,
+        samples: u64,
+        bytes: usize,
+    ) -> Result<Vec<Vec<Array>>, String> {
+        let model = Model::index(model.encode_to_vec().into(), Storage::default()).unwrap();
+        let graphs = Graph::read_all(&model).unwrap();
+        let limits = Limits::new(Duration::from_secs(60), bytes);
+        let samples = (0..samples).map(|seed| {
+            let mut random = Random::new(seed);
+            let shapes: [&[usize]; 2] = [&[2, 3, 4, 5], &[1]];
+            let double = DataType::Double.into();
+            stage::hold(shapes.map(|shape| (random.floats(shape), double)).to_vec(), limits)
+                .unwrap()
+        });
+        let walk = SlicedRun { graphs: &graphs, weights: WeightRounding::AsStored, most, limits };
+        let names = ["x".to_owned(), "unused".to_owned()];
+        walk.outputs(&names, &samples.collect::<Vec<_>>()).map_err(|stopped| stopped.to_string())
+    }
+
+    fn cases() -> Vec<(&'static str, ModelProto)> {
+        let relu = |from, to| node("Relu", "", &[from], to, vec![]);
+        let constant = |name, tensor| node("Constant", "", &[], name, vec![tensor]);
+        let value = |tensor| write::tensor("value", tensor);
+        // The first axis of x, and −1.
+        let shape = || {
+            vec![
+                node("Shape", "", &["x"], "shape", vec![]),
+                constant("zero", value(from_integers("", &[0]))),
+                node("Gather", "", &["shape", "zero"], "batch", vec![int("axis", 0)]),
+                constant("rest", write::ints("value_ints", vec![-1])),
+                node("Concat", "", &["batch", "rest"], "target", vec![int("axis", 0)]),
+                node("Reshape", "", &["x", "target"], "flat", vec![]),
+            ]
+        };
+        let choice = |then| {
+            vec![
+                node("ReduceSum", "", &["x"], "sum", vec![int("keepdims", 0)]),
+                node("Greater", "", &["sum", "limit"], "is_large", vec![]),
+                relu("x", "seen"),
+                node(
+                    "If",
+                    "",
+                    &["is_large"],
+                    "y",
+                    vec![
+                        // Its bodies read a tensor and a constant of the graph around them.
+                        body("then_branch", then, "t"),
+                        body("else_branch", vec![node("Add", "", &["x", "c"], "e", vec![])], "e"),
+                    ],
+                ),
+            ]
+        };
+        let both = vec![
+            node("Mul", "", &["seen", "c"], "t", vec![]),
+            node("Relu", "", &["x"], "dead", vec![]),
+        ];
+        let split = NodeProto {
+            output: vec!["a".into(), "b".into(), "dropped".into()],
+            ..node("Split", "", &["x"], "", vec![int("axis", 1)])
+        };
+        let dropout = NodeProto {
+            output: vec!["kept".into(), "mask".into()],
+            ..node("Dropout", "", &["x", "ratio"], "", vec![])
+        };
+        let limit = |at: f64| from_floats("limit", &ndarray::arr0(at).into_dyn(), Float::F64);
+        let scalar = |name| floats(name, &[]);
+        let pads = from_integers("pads", &[0, 0, 1, -1, 0, 0, -1, 1]);
+        let halves =
+            from_floats("scales", &ndarray::arr1(&[1.0, 1.0, 2.0, 2.0]).into_dyn(), Float::F32);
+        vec![
+            ("chain", model(vec![relu("x", "a"), relu("a", "b"), relu("b", "y")], vec![], &["y"])),
+            ("shape sub-graph", model(shape(), vec![], &["flat", "target"])),
+            (
+                "scales that are computed",
+                model(
+                    vec![
+                        node("Identity", "", &["scales"], "same", vec![]),
+                        node(
+                            "Resize",
+                            "",
+                            &["x", "", "same"],
+                            "y",
+                            vec![write::string("mode", "nearest")],
+                        ),
+                    ],
+                    vec![halves],
+                    &["y"],
+                ),
+            ),
+            (
+                "bounds that are computed",
+                model(
+                    vec![
+                        node("Add", "", &["one", "one"], "two", vec![]),
+                        node("Slice", "", &["x", "one", "two", "two"], "y", vec![]),
+                    ],
+                    vec![from_integers("one", &[1])],
+                    &["y"],
+                ),
+            ),
+            (
+                "kernel that is computed",
+                model(
+                    vec![
+                        node(
+                            "Transpose",
+                            "",
+                            &["k"],
+                            "kernel",
+                            vec![ints("perm", vec![3, 2, 0, 1])],
+                        ),
+                        node("Conv", "", &["x", "kernel"], "y", vec![]),
+                    ],
+                    vec![floats("k", &[3, 3, 3, 2])],
+                    &["y"],
+                ),
+            ),
+            (
+                "several outputs",
+                model(
+                    vec![split, relu("b", "c"), node("Add", "", &["a", "c"], "y", vec![])],
+                    vec![],
+                    &["y", "a", "c"],
+                ),
+            ),
+            (
+                "inputs, constants and repeats as outputs",
+                model(
+                    vec![constant("one", value(floats("", &[1]))), relu("x", "y")],
+                    vec![floats("c", &[2, 2])],
+                    &["y", "c", "x", "one", "y", "unused", "c"],
+                ),
+            ),
+            ("nothing but constants", model(vec![], vec![floats("c", &[2, 2])], &["c"])),
+            (
+                "constants read twice",
+                model(
+                    vec![
+                        node("Add", "", &["x", "c"], "a", vec![]),
+                        node("Mul", "", &["a", "c"], "y", vec![]),
+                    ],
+                    vec![scalar("c")],
+                    &["y"],
+                ),
+            ),
+            ("then", model(choice(both.clone()), vec![scalar("c"), limit(-1e9)], &["y"])),
+            ("else", model(choice(both), vec![scalar("c"), limit(1e9)], &["y"])),
+            ("a dropout", model(vec![dropout, relu("kept", "y")], vec![scalar("ratio")], &["y"])),
+            (
+                "more than one node for one",
+                model(
+                    vec![node("Pad", "", &["x", "pads"], "p", vec![]), relu("p", "y")],
+                    vec![pads],
+                    &["y"],
+                ),
+            ),
+        ]
+    }
+
+    /// However a model is cut, it is the same model, to the last bit.
+    #[test]
+    fn slices_give_what_the_whole_gives() {
+        for (case, model) in cases() {
+            let whole = walked(&model, WHOLE, 3, 1 << 20);
+            assert!(whole.as_ref().is_ok_and(|samples| samples.len() == 3), "{case}: {whole:?}");
+            for nodes in [1, 2, 3] {
+                assert_eq!(walked(&model, Most { nodes, ..WHOLE }, 3, 1 << 20), whole, "{case}");
+            }
+            assert_eq!(walked(&model, Most { bytes: 0, ..WHOLE }, 3, 1 << 20), whole, "{case}");
+        }
+    }
+
+    /// At each Relu, what it reads and makes lives (2 × 960 bytes), the zero that it compares
+    /// with, and the input that nothing reads (16 bytes).
+    #[test]
+    fn tensors_between_slices_count() {
+        let relu = |from, to| node("Relu", "", &[from], to, vec![]);
+        let chain = model(vec![relu("x", "a"), relu("a", "b"), relu("b", "y")], vec![], &["y"]);
+        let kept = model(vec![relu("x", "a"), relu("a", "b"), relu("b", "y")], vec![], &["y", "a"]);
+        for (case, model, samples, needed) in [
+            ("chain", &chain, 1, 1936),
+            ("an output is kept", &kept, 1, 2896),
+            ("samples go through on their own if need be", &chain, 3, 1936),
+        ] {
+            assert!(walked(model, ONE_EACH, samples, needed).is_ok(), "{case}");
+            let refused = walked(model, ONE_EACH, samples, needed - 1);
+            assert!(refused.is_err_and(|error| error.contains("MiB at a time")), "{case}");
+        }
+    }
+
+    /// Wherever weights are stored, their last bits move the output.
+    #[test]
+    fn every_weight_has_other_last_bits() {
+        let folder = tempfile::tempdir().unwrap();
+        let weight = floats("w", &[2, 2]);
+        std::fs::write(folder.path().join("side"), weight.raw_data()).unwrap();
+        let entry =
+            StringStringEntryProto { key: Some("location".into()), value: Some("side".into()) };
+        let beside = TensorProto {
+            raw_data: None,
+            external_data: vec![entry],
+            data_location: Some(DataLocation::External.into()),
+            ..weight.clone()
+        };
+        let constant = node("Constant", "", &[], "w", vec![write::tensor("value", weight.clone())]);
+        for (case, nodes, stored) in [
+            ("initializer", vec![], vec![weight]),
+            ("side file", vec![], vec![beside]),
+            ("node", vec![constant], vec![]),
+        ] {
+            let model = write::model(17, vec![], nodes, stored, &["w"]);
+            let storage = Storage::in_folder(folder.path(), Links::Confined);
+            let model = Model::index(model.encode_to_vec().into(), storage).unwrap();
+            let graphs = Graph::read_all(&model).unwrap();
+            let outputs = |weights| {
+                let limits = Limits::of_reading();
+                let walk = SlicedRun { graphs: &graphs, weights, most: WHOLE, limits };
+                walk.outputs(&[], &[vec![]]).unwrap().concat()
+            };
+            let (stored, other) =
+                (outputs(WeightRounding::AsStored), outputs(WeightRounding::OtherLastBits));
+            let moved = crate::verify::relative_error(&stored[0], &other[0]);
+            assert!(moved > 0.0 && moved < 1e-15, "{case}: {moved:e}");
+        }
+    }
+
+    #[test]
+    fn other_last_bits_are_always_the_same() {
+        let (kernel, bias) = (floats("k", &[8, 8]), floats("b", &[64]));
+        let other = with_other_last_bits(kernel.clone());
+        assert_eq!(with_other_last_bits(kernel.clone()), other);
+        assert_eq!(with_other_last_bits(bias.clone()), bias);
+        let pairs = kernel.raw_data.iter().flatten().zip(other.raw_data.iter().flatten());
+        let changed: Vec<u8> = pairs.map(|(old, new)| old ^ new).collect();
+        assert!(changed.iter().enumerate().all(|(at, &bits)| bits <= u8::from(at % 8 == 0)));
+        let changed = changed.iter().filter(|&&bits| bits > 0).count();
+        assert!((16..48).contains(&changed), "{changed}");
+    }
+}
