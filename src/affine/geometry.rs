@@ -22,11 +22,11 @@ pub struct Channels {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ConvKind {
     /// Convolution: each output gathers what lies in a window of the input.
-    Gather,
+    Conv,
     /// Transposed convolution: each input scatters into a window of the output.
-    Scatter,
+    ConvTranspose,
     /// Matrix product: there are no windows, every position is a convolution of its own.
-    Product,
+    MatMul,
 }
 
 /// The shape of a linear map.
@@ -38,7 +38,7 @@ pub struct Geometry {
     /// pointwise map fits tensors of every rank.
     pub windows: Vec<Window>,
     /// Which tensor the windows fall on.
-    pub sense: ConvKind,
+    pub kind: ConvKind,
     /// The axes of what it reads.
     pub input: AxisOrder,
     /// The axes of what it makes.
@@ -64,7 +64,7 @@ impl Geometry {
         Geometry {
             channels: None,
             windows: Vec::new(),
-            sense: ConvKind::Gather,
+            kind: ConvKind::Conv,
             input: AxisOrder::CANONICAL,
             output: AxisOrder::CANONICAL,
             shifted: false,
@@ -105,9 +105,9 @@ impl Geometry {
     /// Multiply-adds, per output position.
     pub fn work(&self) -> Macs {
         let strides = self.windows.iter().map(|window| window.stride as f64);
-        Macs::each(match self.sense {
-            ConvKind::Gather | ConvKind::Product => self.weights(),
-            ConvKind::Scatter => self.weights() / strides.product::<f64>(),
+        Macs::each(match self.kind {
+            ConvKind::Conv | ConvKind::MatMul => self.weights(),
+            ConvKind::ConvTranspose => self.weights() / strides.product::<f64>(),
         })
     }
 
@@ -115,32 +115,32 @@ impl Geometry {
         self.windows.iter().all(|window| *window == Window::IDENTITY)
     }
 
-    /// The sense of a map that is made of this one and `other`. A product stays one with
+    /// The kind of a map that is made of this one and `other`. A product stays one with
     /// what works on single channels.
     fn joint_sense(&self, other: &Geometry) -> ConvKind {
-        let joins = |map: &Geometry| map.sense == ConvKind::Product || map.windows.is_empty();
-        match (self.sense, other.sense) {
-            (ConvKind::Scatter, _) | (_, ConvKind::Scatter) => ConvKind::Scatter,
-            (ConvKind::Gather, ConvKind::Gather) => ConvKind::Gather,
-            _ if joins(self) && joins(other) => ConvKind::Product,
-            _ => ConvKind::Gather,
+        let joins = |map: &Geometry| map.kind == ConvKind::MatMul || map.windows.is_empty();
+        match (self.kind, other.kind) {
+            (ConvKind::ConvTranspose, _) | (_, ConvKind::ConvTranspose) => ConvKind::ConvTranspose,
+            (ConvKind::Conv, ConvKind::Conv) => ConvKind::Conv,
+            _ if joins(self) && joins(other) => ConvKind::MatMul,
+            _ => ConvKind::Conv,
         }
     }
 
     fn composed_window(&self, inner: &Geometry, axis: usize) -> Result<Window, Refusal> {
         let (outer, inner_window) = (self.window(axis), inner.window(axis));
-        match (self.sense, inner.sense) {
-            (ConvKind::Gather | ConvKind::Product, ConvKind::Gather | ConvKind::Product) => {
+        match (self.kind, inner.kind) {
+            (ConvKind::Conv | ConvKind::MatMul, ConvKind::Conv | ConvKind::MatMul) => {
                 outer.after(&inner_window, axis)
             }
-            (ConvKind::Gather | ConvKind::Product, ConvKind::Scatter) => {
+            (ConvKind::Conv | ConvKind::MatMul, ConvKind::ConvTranspose) => {
                 outer.frame_of_scattered(&inner_window, axis)
             }
             // Scattered, a bias would reach the border less often than the middle.
-            (ConvKind::Scatter, ConvKind::Scatter) => Err(Refusal::Senses),
-            (ConvKind::Scatter, _) if !inner.is_pointwise() => Err(Refusal::Senses),
-            (ConvKind::Scatter, _) if inner.shifted => Err(Refusal::BiasAtBorder(axis)),
-            (ConvKind::Scatter, _) => Ok(outer),
+            (ConvKind::ConvTranspose, ConvKind::ConvTranspose) => Err(Refusal::Senses),
+            (ConvKind::ConvTranspose, _) if !inner.is_pointwise() => Err(Refusal::Senses),
+            (ConvKind::ConvTranspose, _) if inner.shifted => Err(Refusal::BiasAtBorder(axis)),
+            (ConvKind::ConvTranspose, _) => Ok(outer),
         }
     }
 
@@ -191,7 +191,7 @@ impl Linear for Geometry {
             .map(|axis| {
                 let outer = self.window(axis);
                 // Conv 1×1 with bias, then a padded 3×3: the pad is 0, not the bias.
-                let padded = self.sense != ConvKind::Scatter && outer.is_padded();
+                let padded = self.kind != ConvKind::ConvTranspose && outer.is_padded();
                 if inner.shifted && padded && outer.border == PadMode::Zero {
                     return Err(Refusal::BiasAtBorder(axis));
                 }
@@ -201,7 +201,7 @@ impl Linear for Geometry {
         Ok(Geometry {
             channels,
             windows,
-            sense: self.joint_sense(inner),
+            kind: self.joint_sense(inner),
             input: inner.input.clone(),
             output: self.output.clone(),
             shifted: self.shifted || inner.shifted,
@@ -212,7 +212,7 @@ impl Linear for Geometry {
         if self.output != other.output {
             return Err(Refusal::Axes);
         }
-        if (self.sense == ConvKind::Scatter) != (other.sense == ConvKind::Scatter) {
+        if (self.kind == ConvKind::ConvTranspose) != (other.kind == ConvKind::ConvTranspose) {
             return Err(Refusal::Senses);
         }
         let channels = match (self.channels, other.channels) {
@@ -239,17 +239,17 @@ impl Linear for Geometry {
             .axes(other)
             .map(|axis| {
                 // Outputs of transposed convolutions differ in number or do not, for all sizes.
-                let size = match self.sense {
-                    ConvKind::Gather | ConvKind::Product => {
+                let size = match self.kind {
+                    ConvKind::Conv | ConvKind::MatMul => {
                         shape.get(self.input.axis(axis + 2)).copied().flatten()
                     }
-                    ConvKind::Scatter => None,
+                    ConvKind::ConvTranspose => None,
                 };
                 self.window(axis).union(&other.window(axis), size, axis)
             })
             .collect::<Result<_, _>>()?;
-        let (sense, shifted) = (self.joint_sense(other), self.shifted || other.shifted);
-        Ok(Geometry { channels, windows, sense, shifted, ..self })
+        let (kind, shifted) = (self.joint_sense(other), self.shifted || other.shifted);
+        Ok(Geometry { channels, windows, kind, shifted, ..self })
     }
 
     fn permuted(&self, roles: &[usize]) -> Self {

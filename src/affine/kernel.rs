@@ -84,18 +84,18 @@ impl Affine {
         groups: usize,
     ) -> Self {
         let affine = Self::conv(exchange_channels(kernel, groups), bias, windows, groups);
-        affine.in_sense(ConvKind::Scatter)
+        affine.in_sense(ConvKind::ConvTranspose)
     }
 
     /// A matrix product with weights `[O, C]`, on tensors with so many spatial `axes`; an
     /// empty `bias` is zero.
     pub fn product(weights: ArrayD<f64>, bias: &[f64], axes: usize) -> Self {
-        Self::conv(weights, bias, vec![Window::IDENTITY; axes], 1).in_sense(ConvKind::Product)
+        Self::conv(weights, bias, vec![Window::IDENTITY; axes], 1).in_sense(ConvKind::MatMul)
     }
 
-    fn in_sense(mut self, sense: ConvKind) -> Self {
-        self.geometry.sense = sense;
-        self.terms.iter_mut().for_each(|term| term.geometry.sense = sense);
+    fn in_sense(mut self, kind: ConvKind) -> Self {
+        self.geometry.kind = kind;
+        self.terms.iter_mut().for_each(|term| term.geometry.kind = kind);
         self
     }
 
@@ -103,7 +103,9 @@ impl Affine {
     /// the convolution is transposed, `[C, O/groups, taps…]`.
     pub fn stored_shape(&self) -> Vec<usize> {
         let mut shape = self.shape();
-        if let (ConvKind::Scatter, Some(channels)) = (self.geometry.sense, self.geometry.channels) {
+        if let (ConvKind::ConvTranspose, Some(channels)) =
+            (self.geometry.kind, self.geometry.channels)
+        {
             shape[0] = channels.inputs;
             shape[1] = channels.outputs / channels.groups;
         }
@@ -113,9 +115,9 @@ impl Affine {
     /// The weights in that order.
     pub fn stored_kernel(self) -> Arc<dyn LazyWeights> {
         let groups = self.geometry.channels.map_or(1, |channels| channels.groups);
-        match self.geometry.sense {
-            ConvKind::Gather | ConvKind::Product => Arc::new(self),
-            ConvKind::Scatter => in_a_row(exchange_channels(self.kernel(), groups)),
+        match self.geometry.kind {
+            ConvKind::Conv | ConvKind::MatMul => Arc::new(self),
+            ConvKind::ConvTranspose => in_a_row(exchange_channels(self.kernel(), groups)),
         }
     }
 
@@ -545,8 +547,8 @@ fn composed_places(composed: &[Window], outer: &Geometry, inner: &Geometry) -> A
     for (axis, window) in composed.iter().enumerate() {
         let (outer, inner) = (outer.window(axis), inner.window(axis));
         let along = |i: usize, j: usize| {
-            let reach = i as i64 * outer.step * inner.stride + j as i64 * inner.step;
-            (reach / window.step) as usize
+            let reach = i as i64 * outer.dilation * inner.stride + j as i64 * inner.dilation;
+            (reach / window.dilation) as usize
         };
         let (rows, columns) = places.dim();
         let (outer_taps, inner_taps) = (outer.taps as usize, inner.taps as usize);
@@ -586,8 +588,8 @@ mod tests {
                 let mut position = vec![first + tap[0]];
                 for (axis, window) in windows.iter().enumerate() {
                     let read = at[axis + 1] as i64 * window.stride
-                        + window.start
-                        + tap[axis + 1] as i64 * window.step;
+                        + window.offset
+                        + tap[axis + 1] as i64 * window.dilation;
                     position.push(usize::try_from(read).unwrap_or(usize::MAX));
                 }
                 sum += weight * x.get(&position[..]).copied().unwrap_or(0.0);
@@ -618,7 +620,7 @@ mod tests {
                 let mut position = vec![group * (outputs / groups) + tap[0]];
                 for (axis, window) in windows.iter().enumerate() {
                     let (at, tap) = (at[axis + 1] as i64, tap[axis + 1] as i64);
-                    let place = at * window.stride + window.start + tap * window.step;
+                    let place = at * window.stride + window.offset + tap * window.dilation;
                     position.push(usize::try_from(place).unwrap_or(usize::MAX));
                 }
                 if let Some(sum) = y.get_mut(&position[..]) {
@@ -767,8 +769,8 @@ mod tests {
                 let groups = affine.geometry.channels.unwrap().groups;
                 let windows = affine.geometry.windows.iter().zip(&like.geometry.windows);
                 let windows = windows.map(|(window, like)| {
-                    let slack = like.taps * like.step + 2;
-                    Window { slack, start: -window.start.abs(), ..*window }
+                    let slack = like.taps * like.dilation + 2;
+                    Window { slack, offset: -window.offset.abs(), ..*window }
                 });
                 Affine::transposed_conv(affine.kernel(), &[], windows.collect(), groups)
             };
@@ -805,13 +807,13 @@ mod tests {
         let conv = Affine::conv(kernel, &[0.5, -1.0], vec![Window::IDENTITY; 2], 1);
         assert_eq!(naive(&product, &x), naive(&conv, &x));
         let norm = Affine::diagonal(&[2.0, 3.0], &[0.0, 1.0]);
-        for (case, map, sense) in [
-            ("scaled", norm.after(&product), ConvKind::Product),
-            ("added", product.clone().plus(&product, &[]), ConvKind::Product),
-            ("beside a convolution", product.clone().plus(&conv, &[]), ConvKind::Gather),
-            ("of 1×1 windows", norm.after(&conv), ConvKind::Gather),
+        for (case, map, kind) in [
+            ("scaled", norm.after(&product), ConvKind::MatMul),
+            ("added", product.clone().plus(&product, &[]), ConvKind::MatMul),
+            ("beside a convolution", product.clone().plus(&conv, &[]), ConvKind::Conv),
+            ("of 1×1 windows", norm.after(&conv), ConvKind::Conv),
         ] {
-            assert_eq!(map.unwrap().geometry.sense, sense, "{case}");
+            assert_eq!(map.unwrap().geometry.kind, kind, "{case}");
         }
     }
 

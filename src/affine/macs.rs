@@ -34,9 +34,9 @@ impl Macs {
         for window in &map.windows {
             let (stride, slack) = (window.stride as f64, window.slack as f64);
             // n = a·m − c, as factor a and c/a.
-            let (factor, lost) = match map.sense {
-                ConvKind::Gather | ConvKind::Product => (stride, (stride + slack) / stride),
-                ConvKind::Scatter => (1.0 / stride, slack - stride),
+            let (factor, lost) = match map.kind {
+                ConvKind::Conv | ConvKind::MatMul => (stride, (stride + slack) / stride),
+                ConvKind::ConvTranspose => (1.0 / stride, slack - stride),
             };
             all *= factor;
             missing += lost;

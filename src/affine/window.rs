@@ -2,23 +2,23 @@
 
 use crate::affine::Refusal;
 
-/// Output `o` reads the input at `o·stride + start + i·step` for each tap `i`;
+/// Output `o` reads the input at `o·stride + offset + i·dilation` for each tap `i`;
 /// outside the input stands its border. From `n` inputs come
 /// `⌊(n + slack) / stride⌋ + 1` outputs.
 ///
 /// Kernels correspond by these positions, never by their centres.
 ///
 /// The window of a transposed convolution falls on its output instead: input `o` is
-/// added at `o·stride + start + i·step`, what lies outside is dropped, and from `n`
+/// added at `o·stride + offset + i·dilation`, what lies outside is dropped, and from `n`
 /// inputs come `(n − 1)·stride + slack` outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Window {
     /// Kernel size.
     pub taps: i64,
     /// Input position of output 0's first tap: −pad_begin, or what is cropped off.
-    pub start: i64,
+    pub offset: i64,
     /// Distance of two taps: the dilation.
-    pub step: i64,
+    pub dilation: i64,
     /// Distance of two outputs' windows.
     pub stride: i64,
     /// Sum of pads minus crops minus the kernel's extent: `P` in the count above.
@@ -46,7 +46,7 @@ const LIMIT: i64 = 1 << 24;
 impl Window {
     /// Reads every input once.
     pub const IDENTITY: Window =
-        Window { taps: 1, start: 0, step: 1, stride: 1, slack: -1, border: PadMode::Zero };
+        Window { taps: 1, offset: 0, dilation: 1, stride: 1, slack: -1, border: PadMode::Zero };
 
     /// The window of a convolution, pooling or padding; negative pads crop.
     ///
@@ -63,7 +63,7 @@ impl Window {
             return None;
         }
         let slack = pads.0 + pads.1 - (taps - 1) * dilation - 1;
-        Window { taps, start: -pads.0, step: dilation, stride, slack, border: PadMode::Zero }
+        Window { taps, offset: -pads.0, dilation: dilation, stride, slack, border: PadMode::Zero }
             .bounded()
     }
 
@@ -94,17 +94,17 @@ impl Window {
     /// The pads and the output padding of a transposed convolution with this window.
     pub fn scattered_pads(&self) -> ((i64, i64), i64) {
         let behind = self.last() + 1 - self.slack;
-        ((-self.start, behind.max(0)), (-behind).max(0))
+        ((-self.offset, behind.max(0)), (-behind).max(0))
     }
 
     fn bounded(self) -> Option<Self> {
-        let Window { taps, start, step, stride, slack, border: _ } = self;
-        [taps, start, step, stride, slack].iter().all(|v| v.abs() <= LIMIT).then_some(self)
+        let Window { taps, offset, dilation, stride, slack, border: _ } = self;
+        [taps, offset, dilation, stride, slack].iter().all(|v| v.abs() <= LIMIT).then_some(self)
     }
 
     /// Zeros to put before and after the input; negative numbers crop.
     pub fn pads(&self) -> (i64, i64) {
-        (-self.start, self.slack + self.last() + 1)
+        (-self.offset, self.slack + self.last() + 1)
     }
 
     /// Whether an output reads beyond the input.
@@ -119,7 +119,7 @@ impl Window {
 
     /// Position of output 0's last tap.
     pub fn last(&self) -> i64 {
-        self.start + (self.taps - 1) * self.step
+        self.offset + (self.taps - 1) * self.dilation
     }
 
     /// The window of `self` after `inner`: tap `(i, j)` reads at
@@ -137,25 +137,25 @@ impl Window {
         }
         // Index −1 of the inner map's output is a zero of our padding. It is right
         // only if the inner map gives zero there: all its taps before the input.
-        // A crop followed by a pad (inner start > 0) fails here: zeros would stand
+        // A crop followed by a pad (inner offset > 0) fails here: zeros would stand
         // where the input has data.
         if !mirrors && before > 0 && inner.last() - inner.stride >= 0 {
             return Err(Refusal::Border(axis));
         }
         // The index behind the last output, in the worst case n ≡ −slack − 1 (mod stride):
         // its first tap must lie behind the input.
-        if !mirrors && behind > 0 && inner.slack + 1 + inner.start < 0 {
+        if !mirrors && behind > 0 && inner.slack + 1 + inner.offset < 0 {
             return Err(Refusal::Border(axis));
         }
-        let steps = (self.step * inner.stride, inner.step);
+        let steps = (self.dilation * inner.stride, inner.dilation);
         let reach = (self.taps - 1) * steps.0 + (inner.taps - 1) * steps.1;
-        let step =
+        let dilation =
             gcd(if self.taps > 1 { steps.0 } else { 0 }, if inner.taps > 1 { steps.1 } else { 0 })
                 .max(1);
         Window {
-            taps: reach / step + 1,
-            start: self.start * inner.stride + inner.start,
-            step,
+            taps: reach / dilation + 1,
+            offset: self.offset * inner.stride + inner.offset,
+            dilation,
             stride: self.stride * inner.stride,
             slack: inner.slack + (1 + self.slack) * inner.stride,
             border: PadMode::Zero,
@@ -179,13 +179,13 @@ impl Window {
         }
         // Zeros where the transposed convolution has dropped what it made.
         let (before, behind) = self.pads();
-        if (before > 0 && inner.start < 0) || (behind > 0 && inner.last() + 1 > inner.slack) {
+        if (before > 0 && inner.offset < 0) || (behind > 0 && inner.last() + 1 > inner.slack) {
             return Err(Refusal::Border(axis));
         }
-        let (start, slack) = (inner.start - self.start, inner.slack + self.slack + 1);
-        let window = Window { start, slack, ..*inner };
+        let (offset, slack) = (inner.offset - self.offset, inner.slack + self.slack + 1);
+        let window = Window { offset, slack, ..*inner };
         // Output padding is less than the stride or the dilation, and there is none in front.
-        if start > 0 || window.scattered_pads().1 >= inner.stride.max(inner.step) {
+        if offset > 0 || window.scattered_pads().1 >= inner.stride.max(inner.dilation) {
             return Err(Refusal::Outgrown(axis));
         }
         window.bounded().ok_or(Refusal::TooLarge(axis))
@@ -217,20 +217,20 @@ impl Window {
             (true, _) => self.border,
             (false, _) => other.border,
         };
-        let start = self.start.min(other.start);
-        let step = [
-            if self.taps > 1 { self.step } else { 0 },
-            if other.taps > 1 { other.step } else { 0 },
-            self.start - start,
-            other.start - start,
+        let offset = self.offset.min(other.offset);
+        let dilation = [
+            if self.taps > 1 { self.dilation } else { 0 },
+            if other.taps > 1 { other.dilation } else { 0 },
+            self.offset - offset,
+            other.offset - offset,
         ]
         .into_iter()
         .fold(0, gcd)
         .max(1);
-        let taps = (self.last().max(other.last()) - start) / step + 1;
+        let taps = (self.last().max(other.last()) - offset) / dilation + 1;
         // Of slacks that give the same count, the larger leaves less to crop.
         let slack = self.slack.max(other.slack);
-        Window { taps, start, step, stride: self.stride, slack, border }
+        Window { taps, offset, dilation, stride: self.stride, slack, border }
             .bordered(border)
             .bounded()
             .ok_or(Refusal::TooLarge(axis))
@@ -239,8 +239,8 @@ impl Window {
     /// Where a tap of `part` stands in the kernel of `self`, which covers it: the
     /// index of its first tap and the distance of the next.
     pub(super) fn place(&self, part: &Window) -> (usize, usize) {
-        let first = (part.start - self.start) / self.step;
-        let spacing = if part.taps > 1 { part.step / self.step } else { 1 };
+        let first = (part.offset - self.offset) / self.dilation;
+        let spacing = if part.taps > 1 { part.dilation / self.dilation } else { 1 };
         (first as usize, spacing as usize)
     }
 }
@@ -290,7 +290,7 @@ mod tests {
             ("strides", conv(3, 1, 1, (1, 1)), conv(3, 2, 1, (1, 1)), None),
             ("counts", conv(3, 1, 1, (1, 1)), conv(3, 1, 1, (0, 0)), None),
         ] {
-            let union = a.union(&b, None, 0).ok().map(|w| (w.taps, w.start, w.step));
+            let union = a.union(&b, None, 0).ok().map(|w| (w.taps, w.offset, w.dilation));
             assert_eq!(union, expected, "{case}");
         }
     }

@@ -8,7 +8,7 @@ use crate::onnx::write::WRAP_SINCE;
 pub fn order_of_product(geometry: &Geometry) -> Option<AxisOrder> {
     let ends = [&geometry.input, &geometry.output];
     let is_nchw = !geometry.windows.is_empty() && ends.iter().all(|end| end.is_canonical());
-    if geometry.sense != ConvKind::Product || is_nchw {
+    if geometry.kind != ConvKind::MatMul || is_nchw {
         return None;
     }
     let channels = geometry.rank().saturating_sub(1);
@@ -29,7 +29,7 @@ pub fn nodes_of(geometry: &Geometry, opset: i64) -> usize {
         return 1 + bias + turns.iter().sum::<usize>();
     }
     let mut nodes = 1;
-    if geometry.sense != ConvKind::Scatter {
+    if geometry.kind != ConvKind::ConvTranspose {
         nodes += count(|window| window.pads().0 < 0 || window.pads().1 < 0).min(1);
     }
     nodes += count(|window| window.border == PadMode::Reflect).min(1);

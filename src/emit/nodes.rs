@@ -25,6 +25,7 @@ use crate::onnx::tensor::{self, Float};
 use crate::onnx::write::WRAP_SINCE;
 use crate::onnx::write::{int, ints, node, string};
 use crate::ops::meaning::LinearOp;
+use crate::ops::meaning::Sign;
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::Block;
@@ -169,7 +170,7 @@ pub fn fuse_and_compare(
     block: &Block,
 ) -> Result<(Fused, Vec<Comparison>), FuseError> {
     let parts = parts(reader, meanings, block)?;
-    let weighted = parts.iter().filter(|part| part.kind == TermKind::Weighted);
+    let weighted = parts.iter().filter(|part| part.kind == TermKind::Conv);
     let compared = weighted.filter_map(|part| part.map.compared()).collect();
     Ok((fused(reader, block, &parts)?, compared))
 }
@@ -183,7 +184,7 @@ fn parts(
     let weights = |map: &LinearOp| map.affine(reader.constants)?.ok_or(FuseError::NotEvaluated);
     let (mut parts, _) = block.region.evaluate(meanings, reader, &Affine::identity(), weights)?;
     // A convolution first, so that what is subtracted has something to be subtracted from.
-    parts.sort_by_key(|part| part.kind != TermKind::Weighted);
+    parts.sort_by_key(|part| part.kind != TermKind::Conv);
     Ok(parts)
 }
 
@@ -203,14 +204,14 @@ fn fused(reader: &Reader, block: &Block, parts: &[Term<Affine>]) -> Result<Fused
         let stem = if last == 0 { block.stem.clone() } else { format!("{}.{index}", block.stem) };
         let root = &reader.graph.value(part.root).name;
         let term = match part.kind {
-            TermKind::Plain(_) => root.clone(),
+            TermKind::Identity(_) => root.clone(),
             _ if last == 0 => fused.convolution(reader, block, part, &stem, root, output)?,
             _ => fused.convolution(reader, block, part, &stem, root, &stem)?,
         };
         sum = match index {
             0 => term,
             _ => {
-                let op = if part.kind == TermKind::Plain(true) { "Sub" } else { "Add" };
+                let op = if part.kind == TermKind::Identity(Sign::Minus) { "Sub" } else { "Add" };
                 let result = if index == last { output.clone() } else { format!("{stem}.sum") };
                 let node_name = format!("{stem}.add");
                 fused.nodes.push(node(op, &node_name, &[&sum, &term], &result, vec![]));
@@ -267,7 +268,7 @@ impl Fused {
         }
         let windows = geometry.windows.iter();
         let crops: Vec<_> = windows.map(|window| pair(window.pads(), |pad| pad.min(0))).collect();
-        if geometry.sense != ConvKind::Scatter && crops.iter().any(|&crop| crop != (0, 0)) {
+        if geometry.kind != ConvKind::ConvTranspose && crops.iter().any(|&crop| crop != (0, 0)) {
             input = self.crop(&features, &format!("{stem}.crop"), &input, &crops);
         }
         let groups = geometry.channels.map_or(1, |channels| channels.groups);
@@ -288,17 +289,17 @@ impl Fused {
             geometry.windows.iter().map(value).collect()
         };
         let mut attributes = vec![
-            ints("dilations", axis(|window| window.step)),
+            ints("dilations", axis(|window| window.dilation)),
             int("group", groups as i64),
             ints("kernel_shape", axis(|window| window.taps)),
             ints("strides", axis(|window| window.stride)),
         ];
-        let op = match geometry.sense {
-            ConvKind::Gather | ConvKind::Product => {
+        let op = match geometry.kind {
+            ConvKind::Conv | ConvKind::MatMul => {
                 attributes.push(ints("pads", pads_of(&frame(PadMode::Zero))));
                 "Conv"
             }
-            ConvKind::Scatter => {
+            ConvKind::ConvTranspose => {
                 let windows = geometry.windows.iter();
                 let (pads, growth): (Vec<_>, Vec<_>) = windows.map(Window::scattered_pads).unzip();
                 attributes.push(ints("pads", pads_of(&pads)));

@@ -1,5 +1,7 @@
 //! TODO head.
 
+use std::ops::{Mul, Neg};
+
 use crate::affine::{Affine, AxisOrder, Channels, ConvKind, Geometry, Linear, Macs, Window};
 use crate::facts::constants::Constants;
 use crate::onnx::graph::ValueId;
@@ -10,13 +12,45 @@ use crate::refusal::NotLinear;
 /// The newest operator set whose operators are known here.
 pub const NEWEST_OPSET: i64 = 28;
 
+/// Whether something is added or subtracted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sign {
+    /// Added.
+    Plus,
+    /// Subtracted.
+    Minus,
+}
+
+impl Sign {
+    /// Of a difference, the sign of what it takes away.
+    pub fn of_difference(is_difference: bool) -> Self {
+        if is_difference { Sign::Minus } else { Sign::Plus }
+    }
+}
+
+impl Mul for Sign {
+    type Output = Sign;
+
+    fn mul(self, other: Sign) -> Sign {
+        Sign::of_difference(self != other)
+    }
+}
+
+impl Neg for Sign {
+    type Output = Sign;
+
+    fn neg(self) -> Sign {
+        self * Sign::Minus
+    }
+}
+
 /// What a node computes.
 #[derive(Debug, Clone)]
 pub enum Meaning {
     /// The same tensor under another name.
     Alias(ValueId),
-    /// A signed sum of tensors; `true` is minus.
-    Sum(Vec<(ValueId, bool)>),
+    /// A signed sum of tensors.
+    Sum(Vec<(Sign, ValueId)>),
     /// An affine map of one tensor.
     Linear(ValueId, LinearOp),
     /// Something else, and why it is not one of the above.
@@ -28,7 +62,7 @@ impl Meaning {
     pub fn operands(&self) -> Vec<ValueId> {
         match self {
             Meaning::Alias(operand) | Meaning::Linear(operand, _) => vec![*operand],
-            Meaning::Sum(operands) => operands.iter().map(|&(operand, _)| operand).collect(),
+            Meaning::Sum(operands) => operands.iter().map(|&(_, operand)| operand).collect(),
             Meaning::Opaque(_) => Vec::new(),
         }
     }
@@ -156,9 +190,9 @@ impl LinearOp {
                 let groups = geometry.channels.map_or(1, |channels| channels.groups);
                 let windows = geometry.windows.clone();
                 let values = || Ok::<_, Invalid>(constants.floats(*kernel)?.map(|(v, _)| v));
-                let affine = match (geometry.sense, layout) {
+                let affine = match (geometry.kind, layout) {
                     // Its kernel stays where it lies.
-                    (ConvKind::Gather, _) => {
+                    (ConvKind::Conv, _) => {
                         let dims = constants.dims(*kernel)?.unwrap_or_default();
                         let &[outputs, width, ..] = dims.as_slice() else { return Ok(None) };
                         constants.numbers(*kernel)?.map(|weights| {
@@ -166,12 +200,12 @@ impl LinearOp {
                             Affine::stored_conv(weights, shape, bias, windows, groups)
                         })
                     }
-                    (ConvKind::Scatter, _) => values()?
+                    (ConvKind::ConvTranspose, _) => values()?
                         .map(|weights| Affine::transposed_conv(weights, bias, windows, groups)),
-                    (ConvKind::Product, KernelLayout::OutputsFirst) => {
+                    (ConvKind::MatMul, KernelLayout::OutputsFirst) => {
                         values()?.map(|weights| Affine::product(weights, bias, windows.len()))
                     }
-                    (ConvKind::Product, KernelLayout::InputsFirst) => values()?.map(|weights| {
+                    (ConvKind::MatMul, KernelLayout::InputsFirst) => values()?.map(|weights| {
                         Affine::product(weights.reversed_axes(), bias, windows.len())
                     }),
                 };

@@ -12,8 +12,9 @@ use crate::onnx::graph::{Graph, Node, ValueId};
 use crate::onnx::model::Invalid;
 use crate::onnx::tensor::Float;
 use crate::ops::filled::{Bordered, bordered};
+use crate::ops::meaning::Sign;
 use crate::ops::meaning::{KernelLayout, LinearOp, Meaning};
-use crate::ops::training::{Training, inference_form};
+use crate::ops::training::{Training, eval_form};
 use crate::refusal::NotLinear;
 
 /// Reads the nodes of one graph.
@@ -81,8 +82,8 @@ impl<'g, 'm> Reader<'g, 'm> {
             return Ok(Meaning::Opaque(opaque()));
         }
         let reading = match op {
-            "Conv" => self.conv(node, ConvKind::Gather, valid)?,
-            "ConvTranspose" => self.conv(node, ConvKind::Scatter, valid)?,
+            "Conv" => self.conv(node, ConvKind::Conv, valid)?,
+            "ConvTranspose" => self.conv(node, ConvKind::ConvTranspose, valid)?,
             "Gemm" => self.gemm(node)?,
             "MatMul" => self.matmul(node, valid)?,
             "BatchNormalization" => self.norm(node)?,
@@ -112,7 +113,7 @@ impl<'g, 'm> Reader<'g, 'm> {
             "Dropout" if self.yields_more(node) => {
                 Err(NotLinear::Unrepresentable("its mask is used"))
             }
-            "Dropout" => match inference_form(self, node)? {
+            "Dropout" => match eval_form(self, node)? {
                 Some(Err(reason)) => Err(reason),
                 _ => alias(node),
             },
@@ -128,7 +129,7 @@ impl<'g, 'm> Reader<'g, 'm> {
     }
 
     /// Conv and ConvTranspose (opset 1 to 22).
-    fn conv(&self, node: &Node, sense: ConvKind, valid: &mut Validity) -> Read<Meaning> {
+    fn conv(&self, node: &Node, kind: ConvKind, valid: &mut Validity) -> Read<Meaning> {
         let (Some(input), Some(kernel)) = (node.input(0), node.input(1)) else {
             return Ok(Err(NotLinear::Malformed("its input or kernel is missing")));
         };
@@ -154,11 +155,11 @@ impl<'g, 'm> Reader<'g, 'm> {
         let Some(second) = width.checked_mul(groups) else {
             return Ok(Err(NotLinear::Malformed("its channels overflow")));
         };
-        let (windows, outputs, inputs, layout) = match sense {
-            ConvKind::Scatter => {
+        let (windows, outputs, inputs, layout) = match kind {
+            ConvKind::ConvTranspose => {
                 (scattered_windows(node, &taps), second, *first, KernelLayout::InputsFirst)
             }
-            ConvKind::Gather | ConvKind::Product => (
+            ConvKind::Conv | ConvKind::MatMul => (
                 self.windows(node, input, &taps, valid),
                 *first,
                 second,
@@ -173,7 +174,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let geometry = Geometry {
             channels: Some(Channels { inputs, outputs, groups }),
             windows,
-            sense,
+            kind,
             shifted: bias.iter().any(|&value| value != 0.0),
             ..Geometry::identity()
         };
@@ -203,7 +204,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         };
         let geometry = Geometry {
             channels: Some(Channels { inputs, outputs, groups: 1 }),
-            sense: ConvKind::Product,
+            kind: ConvKind::MatMul,
             shifted: bias.iter().any(|&value| value != 0.0),
             ..Geometry::identity()
         };
@@ -231,7 +232,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let geometry = Geometry {
             channels: Some(Channels { inputs, outputs, groups: 1 }),
             windows: vec![Window::IDENTITY; axes],
-            sense: ConvKind::Product,
+            kind: ConvKind::MatMul,
             ..Geometry::identity().within(&AxisOrder::with_channels_at(rank.saturating_sub(1)))
         };
         let (kernel, bias) = (weights, Vec::new());
@@ -352,7 +353,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let (Some(input), Some(gamma)) = (node.input(0), node.input(1)) else {
             return Ok(Err(NotLinear::Malformed("its input or scale is missing")));
         };
-        if let Some(Err(why)) = inference_form(self, node)? {
+        if let Some(Err(why)) = eval_form(self, node)? {
             return Ok(Err(why));
         }
         if self.yields_more(node) {
@@ -421,7 +422,7 @@ impl<'g, 'm> Reader<'g, 'm> {
             return Ok(Err(NotLinear::Malformed("an operand is missing")));
         };
         known!(self.same_types(node, &[0, 1]));
-        let subtracts = op == "Sub";
+        let right_sign = Sign::of_difference(op == "Sub");
         let (tensor, constant, constant_first) =
             match (self.constants.contains(left), self.constants.contains(right)) {
                 (false, true) => (left, right, false),
@@ -431,7 +432,7 @@ impl<'g, 'm> Reader<'g, 'm> {
                     return Ok(Err(NotLinear::Unrepresentable(why)));
                 }
                 _ if matches!(op, "Add" | "Sub") => {
-                    return Ok(Ok(Meaning::Sum(vec![(left, false), (right, subtracts)])));
+                    return Ok(Ok(Meaning::Sum(vec![(Sign::Plus, left), (right_sign, right)])));
                 }
                 _ => return Ok(Err(NotLinear::Operator(op.to_owned()))),
             };
@@ -904,10 +905,10 @@ impl<'g, 'm> Reader<'g, 'm> {
             if self.axes(unsqueeze, valid)?.as_deref() != Some(&axis) {
                 return opaque();
             }
-            operands.push((operand, false));
+            operands.push((Sign::Plus, operand));
         }
         Ok(Ok(match operands.as_slice() {
-            &[(only, _)] => Meaning::Alias(only),
+            &[(_, only)] => Meaning::Alias(only),
             _ => Meaning::Sum(operands),
         }))
     }
@@ -1070,7 +1071,7 @@ fn sum(node: &Node) -> Result<Meaning, NotLinear> {
         operands if operands.len() > MAX_OPERANDS => Err(TOO_MANY_OPERANDS),
         operands => operands
             .iter()
-            .map(|operand| operand.map(|operand| (operand, false)))
+            .map(|operand| operand.map(|operand| (Sign::Plus, operand)))
             .collect::<Option<_>>()
             .map(Meaning::Sum)
             .ok_or(NotLinear::Malformed("an operand is missing")),

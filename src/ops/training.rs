@@ -46,7 +46,7 @@ impl TrainingNodes {
             if node.output().is_some_and(|output| reader.constants.contains(output)) {
                 continue;
             }
-            match inference_form(reader, node)? {
+            match eval_form(reader, node)? {
                 None => {}
                 Some(Ok(form)) => inferred.forms.push((id, form)),
                 Some(Err(why)) => {
@@ -64,7 +64,7 @@ impl TrainingNodes {
 ///
 /// # Errors
 /// If a stored tensor that it needs is malformed.
-pub fn inference_form(
+pub fn eval_form(
     reader: &Reader,
     node: &Node,
 ) -> Result<Option<Result<NodeProto, NotLinear>>, Invalid> {

@@ -18,6 +18,7 @@ use crate::affine::{Geometry, Macs};
 use crate::emit::layout::nodes_of;
 use crate::onnx::graph::{NodeId, ValueId};
 use crate::onnx::ids::{IdMap, IdSet, Table};
+use crate::ops::meaning::Sign;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::{Meanings, steps};
 use crate::ops::reader::Reader;
@@ -306,14 +307,14 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             return None;
         }
         let weighted = |term: &AnchoredTerm| {
-            term.iter().find(|at| at.part.kind == TermKind::Weighted).map(|at| at.part.map.clone())
+            term.iter().find(|at| at.part.kind == TermKind::Conv).map(|at| at.part.map.clone())
         };
         let maps = form.terms.iter().map(weighted).collect::<Option<Vec<Geometry>>>()?;
         if !are_of_one_rank(maps.iter()) {
             return None;
         }
         let scaled = |term: &AnchoredTerm| {
-            let anchors = term.iter().filter(|anchor| anchor.part.kind == TermKind::Weighted);
+            let anchors = term.iter().filter(|anchor| anchor.part.kind == TermKind::Conv);
             let anchors: AnchoredTerm = anchors
                 .filter_map(|anchor| {
                     let part = anchor.part.mapped(&nearest.part.map, nearest.part.kind).ok()?;
@@ -366,17 +367,18 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         term.into()
     }
 
-    fn sum_form(&mut self, id: NodeId, output: ValueId, operands: &[(ValueId, bool)]) -> Form {
+    fn sum_form(&mut self, id: NodeId, output: ValueId, operands: &[(Sign, ValueId)]) -> Form {
         let mut sum = SumForm::default();
         let mut as_is = true;
         let steps = steps(self.reader, self.meanings, id);
         let mut times: IdMap<ValueId, usize> = IdMap::default();
-        for &(operand, _) in operands {
+        for &(_, operand) in operands {
             *times.entry(self.meanings.source(operand)).or_default() += 1;
         }
-        for &(operand, minus) in operands {
+        for &(sign, operand) in operands {
             let root = self.meanings.source(operand);
-            let part = Term { root, map: Geometry::identity(), kind: TermKind::Plain(false) };
+            let part =
+                Term { root, map: Geometry::identity(), kind: TermKind::Identity(Sign::Plus) };
             let once = || times.get(&root) == Some(&1);
             let uses = match once() {
                 true => self.uses_by(id, &steps, root),
@@ -398,7 +400,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             };
             sum.begin_operand();
             for term in terms {
-                let term = if minus { negated(&term) } else { term };
+                let term = signed(sign, term);
                 as_is &= !self.add(&mut sum, term);
             }
         }
@@ -451,7 +453,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
                 let net = |term: &AnchoredTerm| chosen(term).map(|at| at.net()).unwrap_or_default();
                 let apart = net(other).plus(net(term));
                 // x + x has no kernel to go into, unless x itself is a convolution.
-                let weighted = chosen(&merged).is_some_and(|at| at.part.kind == TermKind::Weighted);
+                let weighted = chosen(&merged).is_some_and(|at| at.part.kind == TermKind::Conv);
                 if weighted
                     && net(&merged).no_dearer_than(&apart)
                     && net(&merged).nodes <= apart.nodes
@@ -489,7 +491,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
                 Err(refusal) => Reason::Geometry(refusal),
                 Ok(_) => return,
             },
-            Some(composed) if best(term) == 0 && nearest.part.kind == TermKind::Weighted => {
+            Some(composed) if best(term) == 0 && nearest.part.kind == TermKind::Conv => {
                 Reason::Dearer {
                     before: nearest.part.weights() + behind.part.weights(),
                     after: composed.part.weights(),
@@ -504,10 +506,10 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     fn note_sum(&mut self, output: ValueId, terms: &[AnchoredTerm]) {
         let weighted: Vec<&Anchor> = terms
             .iter()
-            .filter_map(|term| term.iter().find(|anchor| anchor.part.kind == TermKind::Weighted))
+            .filter_map(|term| term.iter().find(|anchor| anchor.part.kind == TermKind::Conv))
             .collect();
         let plain =
-            || terms.iter().filter(|term| term.iter().all(|at| at.part.kind != TermKind::Weighted));
+            || terms.iter().filter(|term| term.iter().all(|at| at.part.kind != TermKind::Conv));
         let Some((first, others)) = weighted.split_first() else {
             let refused = plain().filter_map(|term| self.obstacle(term.last()?.part.root, None));
             return refused
@@ -574,7 +576,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             if seen.insert((value, convolved)) {
                 let convolves = matches!(
                     self.meanings.get(producer),
-                    Some(Meaning::Linear(_, map)) if kind_of(map) == TermKind::Weighted
+                    Some(Meaning::Linear(_, map)) if kind_of(map) == TermKind::Conv
                 );
                 open.extend(graph.uses(producer).map(|input| (input, convolved || convolves)));
             }
@@ -586,7 +588,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     fn refusal_further_back(&self, terms: &[AnchoredTerm]) -> Option<Reason> {
         let mut seen: IdMap<ValueId, &Anchor> = IdMap::default();
         for term in terms {
-            for anchor in term.iter().filter(|anchor| anchor.part.kind == TermKind::Weighted) {
+            for anchor in term.iter().filter(|anchor| anchor.part.kind == TermKind::Conv) {
                 if let Some(other) = seen.get(&anchor.part.root)
                     && let Err(refusal) = other.part.clone().sum(&anchor.part, self.reader)
                 {
@@ -601,8 +603,9 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     /// The first operand that others read too.
     fn kept_branch(&self, terms: &[AnchoredTerm]) -> ValueId {
         let operands = || terms.iter().filter_map(|term| term.first());
-        let kept = operands()
-            .find(|operand| matches!(operand.part.kind, TermKind::Plain(_)) && !self.dies(operand));
+        let kept = operands().find(|operand| {
+            matches!(operand.part.kind, TermKind::Identity(_)) && !self.dies(operand)
+        });
         let any = operands().next().map(|operand| operand.part.root);
         kept.map(|operand| operand.part.root)
             .or(any)
@@ -648,7 +651,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     /// The nearest anchor of `value` that is a convolution, if `value` is one term.
     fn weighted(&self, value: ValueId) -> Option<&Anchor> {
         let [term] = self.forms.get(value)?.terms.as_slice() else { return None };
-        term.iter().find(|anchor| anchor.part.kind == TermKind::Weighted)
+        term.iter().find(|anchor| anchor.part.kind == TermKind::Conv)
     }
 }
 
@@ -696,9 +699,12 @@ impl SumForm {
     }
 }
 
-fn negated(term: &[Anchor]) -> AnchoredTerm {
+fn signed(sign: Sign, term: AnchoredTerm) -> AnchoredTerm {
+    if sign == Sign::Plus {
+        return term;
+    }
     let anchors = term.iter().cloned();
-    anchors.map(|anchor| Anchor { part: anchor.part.clone().negated(), ..anchor }).collect()
+    anchors.map(|anchor| Anchor { part: anchor.part.clone().signed(sign), ..anchor }).collect()
 }
 
 /// The depth at which a term is cheapest: of those that are no dearer than the
@@ -708,7 +714,7 @@ fn best(term: &[Anchor]) -> usize {
     let mut best = (0, nearest);
     for (depth, anchor) in term.iter().enumerate().skip(1) {
         let net = anchor.net();
-        let emittable = anchor.part.kind == TermKind::Weighted;
+        let emittable = anchor.part.kind == TermKind::Conv;
         if emittable && net.no_dearer_than(&nearest) && net.nodes < best.1.nodes {
             best = (depth, net);
         }
@@ -718,7 +724,7 @@ fn best(term: &[Anchor]) -> usize {
 
 /// Cost of a part that is written out as new nodes.
 fn cost(part: &Term<Geometry>, opset: i64) -> Cost {
-    if let TermKind::Plain(_) = part.kind {
+    if let TermKind::Identity(_) = part.kind {
         return Cost::default();
     }
     let outputs = part.map.channels.map_or(0, |channels| channels.outputs) as f64;

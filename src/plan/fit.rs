@@ -120,7 +120,7 @@ fn bounds(
                 of(&found, *input).then(outer, count)
             }
             Some(Meaning::Sum(operands)) => {
-                let operands = operands.iter().map(|&(operand, _)| of(&found, operand));
+                let operands = operands.iter().map(|&(_, operand)| of(&found, operand));
                 operands.reduce(Bounds::plus).unwrap_or(Bounds::IDENTITY)
             }
             _ => continue,
@@ -202,7 +202,7 @@ struct Filter {
 const PIECE: usize = 1 << 16;
 
 fn check_part(part: &Term<Affine>, float: Float) -> Result<(), Unfit> {
-    if part.kind != TermKind::Weighted {
+    if part.kind != TermKind::Conv {
         return Ok(());
     }
     let (kernel, bias) = (&part.map, part.map.bias());

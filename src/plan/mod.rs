@@ -214,14 +214,14 @@ fn block(
     must_hold(reader, &crops, |size, sizes| size.is_some_and(|size| sizes.contains(size)))?;
     valid.intersect(&crops);
     must_hold(reader, &valid, |size, sizes| size.is_none_or(|size| sizes.contains(size)))?;
-    let mut layouts = parts.iter().filter(|part| part.kind == TermKind::Weighted);
+    let mut layouts = parts.iter().filter(|part| part.kind == TermKind::Conv);
     if layouts.next().is_some_and(|first| layouts.any(|part| part.map.output != first.map.output)) {
         return Err(Refusal::Axes.into());
     }
     let after = cost_of(&parts, reader.graph.model.opset);
     let (before, removed) = shared.cost_of(reader, meanings, &region, claimed);
-    let emittable = parts.iter().all(|part| part.kind != TermKind::Scaled);
-    let weighted = parts.iter().any(|part| part.kind == TermKind::Weighted);
+    let emittable = parts.iter().all(|part| part.kind != TermKind::Pointwise);
+    let weighted = parts.iter().any(|part| part.kind == TermKind::Conv);
     let profitable = after.nodes < before.nodes
         && after.parameters <= before.parameters
         && after.work.no_more_than(&before.work);
@@ -271,7 +271,7 @@ fn block(
 /// Slice and a padded convolution: `x[2:]`, padded by 3 behind. Of 1 element that Slice
 /// leaves 0, not −1, and the convolution makes one output too many.
 fn require_enough_to_crop(part: &Term<Geometry>, valid: &mut Validity) {
-    let gathers = part.map.sense != ConvKind::Scatter;
+    let gathers = part.map.kind != ConvKind::ConvTranspose;
     for (axis, window) in part.map.windows.iter().enumerate().filter(|_| gathers) {
         let (before, behind) = window.pads();
         if before.min(behind) < 0 && before.max(behind) > 0 {
@@ -302,7 +302,7 @@ fn must_hold(
 /// What `parts` cost as new nodes.
 fn cost_of(parts: &[Term<Geometry>], opset: i64) -> Count {
     let mut count = Count { nodes: parts.len().saturating_sub(1), ..Count::default() };
-    for part in parts.iter().filter(|part| part.kind == TermKind::Weighted) {
+    for part in parts.iter().filter(|part| part.kind == TermKind::Conv) {
         let outputs = part.map.channels.map_or(0, |channels| channels.outputs) as f64;
         let weights = part.map.weights();
         count.nodes += nodes_of(&part.map, opset);
@@ -577,7 +577,7 @@ impl Branches<'_, '_, '_> {
                 }
                 Some((_, Meaning::Sum(operands))) => {
                     let branches =
-                        operands.iter().rev().map(|&(operand, _)| (operand, path.clone()));
+                        operands.iter().rev().map(|&(_, operand)| (operand, path.clone()));
                     open.extend(branches);
                 }
                 _ => {
@@ -638,7 +638,7 @@ impl Branches<'_, '_, '_> {
     /// A root that is added as it is: part of a kernel, or an operand that stays.
     fn operand(&self, root: ValueId) -> String {
         let plain =
-            |part: &Term<Geometry>| part.root == root && matches!(part.kind, TermKind::Plain(_));
+            |part: &Term<Geometry>| part.root == root && matches!(part.kind, TermKind::Identity(_));
         if self.parts.iter().any(plain) {
             format!("`{}`", self.reader.graph.value(root).name)
         } else {
@@ -652,18 +652,18 @@ fn text_of(map: &LinearOp) -> Option<String> {
     let sizes = |geometry: &Geometry| {
         let windows = || geometry.windows.iter();
         let taps = list(windows().map(|window| window.taps).collect());
-        let mut steps: Vec<i64> = windows().map(|window| window.step).collect();
-        if windows().all(|window| window.taps == 1 || window.step == 1) {
+        let mut steps: Vec<i64> = windows().map(|window| window.dilation).collect();
+        if windows().all(|window| window.taps == 1 || window.dilation == 1) {
             return taps;
         }
         steps.dedup();
         format!("{taps} dilated {}", list(steps))
     };
     match map {
-        LinearOp::Conv { geometry, .. } => Some(match geometry.sense {
-            ConvKind::Gather => sizes(geometry),
-            ConvKind::Product => "matrix".to_owned(),
-            ConvKind::Scatter => format!("transposed {}", sizes(geometry)),
+        LinearOp::Conv { geometry, .. } => Some(match geometry.kind {
+            ConvKind::Conv => sizes(geometry),
+            ConvKind::MatMul => "matrix".to_owned(),
+            ConvKind::ConvTranspose => format!("transposed {}", sizes(geometry)),
         }),
         LinearOp::Bordered { map, .. } => text_of(map),
         LinearOp::Filter { windows, .. } if windows.iter().any(|window| window.taps > 1) => {

@@ -8,6 +8,7 @@
 //! `y = Σ L_t(r_t) + b`, on shapes or on weights. Knows the mathematics and the
 //! read-only graph; edits nothing and names no new tensor.
 
+use crate::ops::meaning::Sign;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::{Meanings, steps};
 use crate::ops::reader::Reader;
@@ -35,12 +36,12 @@ pub struct Region {
 /// What a part contributes, besides its map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TermKind {
-    /// The root itself, added or (`true`) subtracted.
-    Plain(bool),
+    /// The root itself, added or subtracted.
+    Identity(Sign),
     /// No convolution on the way, yet not plain: a scaled or cropped root.
-    Scaled,
+    Pointwise,
     /// At least one convolution on the way.
-    Weighted,
+    Conv,
 }
 
 /// One term `L(r)` of a normal form.
@@ -58,18 +59,21 @@ impl<L: Linear> Term<L> {
     /// `map` applied to this part.
     pub fn mapped(&self, map: &L, kind: TermKind) -> Result<Self, Refusal> {
         let kind = match (kind, self.kind) {
-            (TermKind::Weighted, _) | (_, TermKind::Weighted) => TermKind::Weighted,
-            (TermKind::Plain(a), TermKind::Plain(b)) => TermKind::Plain(a != b),
-            _ => TermKind::Scaled,
+            (TermKind::Conv, _) | (_, TermKind::Conv) => TermKind::Conv,
+            (TermKind::Identity(a), TermKind::Identity(b)) => TermKind::Identity(a * b),
+            _ => TermKind::Pointwise,
         };
         Ok(Term { root: self.root, map: map.after(&self.map)?, kind })
     }
 
-    /// The part, subtracted.
+    /// The term as an operand of a sum in which it has this sign.
     #[must_use]
-    pub fn negated(self) -> Self {
+    pub fn signed(self, sign: Sign) -> Self {
+        if sign == Sign::Plus {
+            return self;
+        }
         let kind = match self.kind {
-            TermKind::Plain(minus) => TermKind::Plain(!minus),
+            TermKind::Identity(sign) => TermKind::Identity(-sign),
             kind => kind,
         };
         Term { root: self.root, map: self.map.negated(), kind }
@@ -78,7 +82,7 @@ impl<L: Linear> Term<L> {
     /// Weights to store, if it is emitted on its own.
     pub fn weights(&self) -> f64 {
         match self.kind {
-            TermKind::Plain(_) => 0.0,
+            TermKind::Identity(_) => 0.0,
             _ => self.map.geometry().weights(),
         }
     }
@@ -100,8 +104,8 @@ impl<L: Linear> Term<L> {
             Err(Refusal::Counts { .. }) => reader.sizes.shape(self.root),
             _ => &[],
         };
-        let weighted = self.kind == TermKind::Weighted || other.kind == TermKind::Weighted;
-        let kind = if weighted { TermKind::Weighted } else { TermKind::Scaled };
+        let weighted = self.kind == TermKind::Conv || other.kind == TermKind::Conv;
+        let kind = if weighted { TermKind::Conv } else { TermKind::Pointwise };
         Ok(Term { root: self.root, map: self.map.plus(&other.map, sizes)?, kind })
     }
 }
@@ -114,7 +118,7 @@ impl Term<Geometry> {
     pub fn merged(&self, other: &Self, reader: &Reader) -> Result<Self, Reason> {
         let sum = self.clone().sum(other, reader)?;
         let (before, after) = (self.weights() + other.weights(), sum.weights());
-        if sum.kind != TermKind::Weighted || after > before {
+        if sum.kind != TermKind::Conv || after > before {
             return Err(Reason::Dearer { before, after });
         }
         Ok(sum)
@@ -124,14 +128,14 @@ impl Term<Geometry> {
 /// What a map adds to a part's kind.
 pub fn kind_of(map: &LinearOp) -> TermKind {
     match map {
-        LinearOp::Conv { .. } => TermKind::Weighted,
+        LinearOp::Conv { .. } => TermKind::Conv,
         LinearOp::Bordered { map, .. } => kind_of(map),
         LinearOp::Filter { windows, weight, shift, .. }
             if windows.is_empty() && *shift == 0.0 && weight.abs() == 1.0 =>
         {
-            TermKind::Plain(*weight < 0.0)
+            TermKind::Identity(Sign::of_difference(*weight < 0.0))
         }
-        _ => TermKind::Scaled,
+        _ => TermKind::Pointwise,
     }
 }
 
@@ -140,7 +144,7 @@ pub fn kind_of(map: &LinearOp) -> TermKind {
 /// the channels of one are not those of the other: of `[1, 4, 6, 6] + [4, 4]`, axis 1 is the
 /// height of what the second one adds.
 pub fn are_of_one_rank<'g>(mut terms: impl Iterator<Item = &'g Geometry>) -> bool {
-    let is_known = |term: &&Geometry| !term.windows.is_empty() || term.sense == ConvKind::Product;
+    let is_known = |term: &&Geometry| !term.windows.is_empty() || term.kind == ConvKind::MatMul;
     let Some(first) = terms.next().filter(is_known) else { return false };
     terms.all(|term| is_known(&term) && term.rank() == first.rank())
 }
@@ -252,8 +256,9 @@ impl Region {
             // of operands are not copied at every step.
             let mut take = |forms: &mut IdMap<_, _>, value: ValueId| {
                 let root = meanings.source(value);
-                let plain =
-                    || vec![Term { root, map: identity.clone(), kind: TermKind::Plain(false) }];
+                let plain = || {
+                    vec![Term { root, map: identity.clone(), kind: TermKind::Identity(Sign::Plus) }]
+                };
                 if self.cuts.contains(&root) {
                     return plain();
                 }
@@ -282,14 +287,14 @@ impl Region {
                 }
                 Some(Meaning::Sum(operands)) => {
                     let mut parts = Vec::new();
-                    for &(operand, minus) in operands {
+                    for &(sign, operand) in operands {
                         let operand_parts = take(&mut forms, operand);
-                        if parts.is_empty() && !minus {
+                        if parts.is_empty() && sign == Sign::Plus {
                             parts = operand_parts;
                             continue;
                         }
                         for part in operand_parts {
-                            let part = if minus { part.negated() } else { part };
+                            let part = part.signed(sign);
                             insert(&mut parts, part, reader, &mut valid);
                         }
                     }

@@ -402,7 +402,7 @@ impl BlockReport {
                 reads.push(root);
             }
         }
-        let weighted = block.parts.iter().filter(|part| part.kind == TermKind::Weighted);
+        let weighted = block.parts.iter().filter(|part| part.kind == TermKind::Conv);
         BlockReport {
             name: block.name.clone(),
             branches: block.branches.clone(),
@@ -471,7 +471,7 @@ impl Shape {
     fn of(geometry: &Geometry) -> Self {
         let windows = || geometry.windows.iter();
         let axis = |value: fn(&Window) -> i64| windows().map(value).collect();
-        let transposed = geometry.sense == ConvKind::Scatter;
+        let transposed = geometry.kind == ConvKind::ConvTranspose;
         let pads = |window: &Window| match transposed {
             true => window.scattered_pads().0,
             false => window.pads(),
@@ -480,7 +480,7 @@ impl Shape {
         Shape {
             kernel: axis(|window| window.taps),
             strides: axis(|window| window.stride),
-            dilations: axis(|window| window.step),
+            dilations: axis(|window| window.dilation),
             pads: windows().map(pads).map(|(begin, end)| [begin, end]).collect(),
             borders: windows().map(|window| border(window.border)).collect(),
             groups: channels.map_or(1, |channels| channels.groups),

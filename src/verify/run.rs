@@ -419,9 +419,9 @@ mod tests {
         let agreed = |outcome: &Outcome| matches!(outcome, Outcome::Agreed(_));
         let not_run = |outcome: &Outcome| matches!(outcome, Outcome::NotRun(_));
         let broken = |outcome: &Outcome| matches!(outcome, Outcome::Broken(_));
-        type Expected<'e> = &'e dyn Fn(&Outcome) -> bool;
+        type Check<'e> = &'e dyn Fn(&Outcome) -> bool;
         for (old, new, bytes, expected) in [
-            (&once, &once, 32_016, &agreed as Expected),
+            (&once, &once, 32_016, &agreed as Check),
             (&once, &once, 16_008, &agreed),
             (&once, &once, 16_007, &not_run),
             (&once, &twice, 24_008, &agreed),

@@ -413,9 +413,9 @@ pub fn difference(expected: &ArrayD<f64>, found: &ArrayD<f64>) -> f64 {
 /// the block is right for some sizes only.
 fn probe(block: &Block, claim: &Claim, reader: &Reader) -> Vec<(String, ArrayD<f64>)> {
     let mut random = Random::new(99);
-    let weighted = |part: &&Term<Geometry>| part.kind == TermKind::Weighted;
+    let weighted = |part: &&Term<Geometry>| part.kind == TermKind::Conv;
     let any = block.parts.iter().find(weighted).unwrap();
-    let scattered = block.parts.iter().find(|part| part.map.sense == ConvKind::Scatter);
+    let scattered = block.parts.iter().find(|part| part.map.kind == ConvKind::ConvTranspose);
     let original = original(reader);
     let ends = claim.borders.iter().map(|border| (border.output, border.inner)).collect();
     let cone = original.cone(claim.output, &claim.roots, &ends).unwrap();
