@@ -1,37 +1,34 @@
 //! What happened: once, as data; then as text, JSON or a page.
 //!
-//! The data is what `schema.json` describes, name by name. [`text`] is the summary on the
-//! terminal, [`html`] the page, [`file`](mod@file) where both go. Knows what was planned and
-//! what became of it; decides nothing.
+//! The data are here, and are what `schema.json` describes, name by name. Below them stand
+//! [`files`], what is known of a model's files, and [`json`](mod@json), how fields become
+//! JSON. Above them are [`text`], the summary on the terminal, and [`html`], the page;
+//! [`target`] is where they go. Knows what was planned and what became of it; decides nothing.
 
+pub mod files;
 pub mod html;
+pub mod json;
 pub mod target;
 pub mod text;
 
 use std::sync::Arc;
 
-use prost::bytes::Bytes;
 use serde::Serialize;
-use serde::ser::{SerializeSeq, Serializer};
-use sha2::{Digest, Sha256};
+
+pub use files::{File, SideFile};
+pub use json::{JSON_SCHEMA, json, json_line};
 
 use crate::affine::{Comparison, ConvKind, Geometry, PadMode, Window, average};
 use crate::error::Error;
-use crate::onnx::external;
 use crate::onnx::graph::{Graph, Node};
-use crate::onnx::model::Model;
-use crate::onnx::storage::Storage;
 use crate::ops::reader::Reader;
 use crate::plan::region::TermKind;
 use crate::plan::{Block, Count, Drawing};
-use crate::refusal::{NearMiss, Reason};
+use crate::refusal::NearMiss;
 use crate::verify::run::Outcome;
 
 /// Version of the schema: it grows when a reader of the last one would misunderstand.
 pub const SCHEMA: u32 = 1;
-
-/// The schema itself.
-pub const JSON_SCHEMA: &str = include_str!("schema.json");
 
 /// A block is said to be harder to quantize if its largest channel is so many times as far
 /// from the median one as before: one bit of an integer for the whole tensor.
@@ -57,10 +54,10 @@ pub struct Report {
     /// What was, or would be, fused.
     pub blocks: Vec<BlockReport>,
     /// What was left alone, and why.
-    #[serde(serialize_with = "near_misses")]
+    #[serde(serialize_with = "json::near_misses")]
     pub near_misses: Vec<NearMiss>,
     /// The run of both models; `None` if nothing was run.
-    #[serde(serialize_with = "run")]
+    #[serde(serialize_with = "json::run")]
     pub run: Option<Outcome>,
     /// Sizes of the whole model.
     pub sizes: Change<Size>,
@@ -112,31 +109,6 @@ pub enum Mode {
     Unverified,
 }
 
-/// A model file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct File {
-    /// As it was given; `-` is a pipe.
-    pub path: String,
-    /// Bytes of the file; `None` if it could not be read.
-    pub bytes: Option<usize>,
-    /// SHA-256 of these, in hexadecimal digits; `None` unless details were asked for.
-    pub sha256: Option<String>,
-    /// Of the input, the side files that it names; of the output, the one that was made
-    /// for it.
-    pub side_files: Vec<SideFile>,
-}
-
-/// A file beside the model that holds weights.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SideFile {
-    /// As the model names it.
-    pub location: String,
-    /// As in [`File`].
-    pub bytes: Option<usize>,
-    /// As in [`File`].
-    pub sha256: Option<String>,
-}
-
 /// Something before and after.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Change<T> {
@@ -156,7 +128,7 @@ pub struct Size {
     /// Elements of the floating-point tensors that it stores.
     pub parameters: Option<u64>,
     /// Of what is linear, for inputs of the known sizes and one image where that is open.
-    #[serde(serialize_with = "whole")]
+    #[serde(serialize_with = "json::whole")]
     pub multiply_adds: Option<f64>,
 }
 
@@ -185,7 +157,7 @@ pub struct BlockReport {
     /// The convolutions that it becomes.
     pub geometry: Vec<Shape>,
     /// Positions of its output, over all images; `None` if that is not known.
-    #[serde(serialize_with = "whole")]
+    #[serde(serialize_with = "json::whole")]
     pub positions: Option<f64>,
     /// What has to hold of the model's tensors for the block to be right, and is not promised
     /// by the file alone.
@@ -217,7 +189,7 @@ pub struct BlockCost {
     /// Elements of weights, biases and statistics.
     pub parameters: u64,
     /// Multiply-adds per position of the block's output.
-    #[serde(serialize_with = "whole_number")]
+    #[serde(serialize_with = "json::whole_number")]
     pub multiply_adds_per_position: f64,
 }
 
@@ -497,165 +469,5 @@ fn border(border: PadMode) -> &'static str {
         PadMode::Reflect => "reflect",
         PadMode::Edge => "edge",
         PadMode::Wrap => "wrap",
-    }
-}
-
-impl File {
-    /// Notes what is known of the file as soon as it is indexed; its hash if `details` are
-    /// asked for.
-    pub fn note(&mut self, model: &Model, details: bool) {
-        self.bytes = Some(model.bytes().len());
-        self.sha256 = details.then(|| sha256(model.bytes(), &model.storage));
-    }
-
-    /// Notes the side files that `model` names.
-    pub fn note_side_files(&mut self, model: &Model) {
-        self.side_files = side_files(model);
-    }
-
-    /// Bytes of the file and of its side files.
-    pub fn all_bytes(&self) -> Option<usize> {
-        let mut sizes = self.side_files.iter().map(|file| file.bytes);
-        sizes.try_fold(self.bytes?, |sum, bytes| Some(sum.saturating_add(bytes?)))
-    }
-}
-
-/// The side files that `model` names; those that cannot be read have no size.
-fn side_files(model: &Model) -> Vec<SideFile> {
-    let tensors = external::find(model).unwrap_or_default();
-    let side_file = |location: String| {
-        let map = model.storage.side_file(&location).ok();
-        SideFile {
-            bytes: map.as_ref().map(|map| map.bytes().len()),
-            sha256: map.map(|map| sha256(&map.bytes(), &model.storage)),
-            location,
-        }
-    };
-    external::locations(&tensors).into_iter().map(side_file).collect()
-}
-
-/// The hash of `bytes`, which lie in `storage` if they are of a file.
-fn sha256(bytes: &Bytes, storage: &Storage) -> String {
-    /// So many bytes are read at a time.
-    const PIECE: usize = 1 << 20;
-    let mut hash = Sha256::new();
-    for piece in bytes.chunks(PIECE) {
-        hash.update(piece);
-        storage.has_read(piece.len());
-    }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The report as JSON, indented.
-pub fn json(report: &Report) -> String {
-    // Neither a map with keys that are no texts is in it, nor anything else that could fail.
-    printable(&serde_json::to_string_pretty(report).unwrap_or_default())
-}
-
-/// The report as one line of JSON.
-pub fn json_line(report: &Report) -> String {
-    printable(&serde_json::to_string(report).unwrap_or_default())
-}
-
-fn printable(json: &str) -> String {
-    let mut safe = String::with_capacity(json.len());
-    for c in json.chars() {
-        match c {
-            // Names are anybody's, and this may go to a terminal.
-            '\u{7f}'..='\u{9f}' => safe.push_str(&format!("\\u{:04x}", c as u32)),
-            c => safe.push(c),
-        }
-    }
-    safe.push('\n');
-    safe
-}
-
-#[derive(Serialize)]
-struct Miss<'m> {
-    node: &'m str,
-    kind: &'static str,
-    reason: String,
-}
-
-fn near_misses<S: Serializer>(misses: &[NearMiss], to: S) -> Result<S::Ok, S::Error> {
-    let mut list = to.serialize_seq(Some(misses.len()))?;
-    for NearMiss { node, reason } in misses {
-        list.serialize_element(&Miss { node, kind: kind(reason), reason: reason.to_string() })?;
-    }
-    list.end()
-}
-
-/// A reason in a word that programs may rely on.
-fn kind(reason: &Reason) -> &'static str {
-    match reason {
-        Reason::DifferentInputs { .. } => "different_inputs",
-        Reason::Geometry(_) => "geometry",
-        Reason::NotLinear { .. } => "not_linear",
-        Reason::Dearer { .. } => "dearer",
-        Reason::OutOfRange(_) => "out_of_range",
-        Reason::ReadElsewhere(_) => "read_elsewhere",
-        Reason::Unfit(_) => "unfit",
-        Reason::Limit(_) => "limit",
-        Reason::Unproved(_) => "unproved",
-        Reason::Call(_) => "call",
-        Reason::Skipped => "skipped",
-    }
-}
-
-#[derive(Serialize)]
-struct Run<'r> {
-    outcome: &'static str,
-    outputs: Vec<OutputError<'r>>,
-    rounding: Option<f64>,
-    reason: Option<&'r str>,
-}
-
-#[derive(Serialize)]
-struct OutputError<'r> {
-    name: &'r str,
-    error: f64,
-}
-
-fn run<S: Serializer>(outcome: &Option<Outcome>, to: S) -> Result<S::Ok, S::Error> {
-    fn outputs(errors: &[(String, f64)]) -> Vec<OutputError<'_>> {
-        errors.iter().map(|(name, error)| OutputError { name, error: *error }).collect()
-    }
-    let run = outcome.as_ref().map(|outcome| match outcome {
-        Outcome::Agreed(errors) => {
-            Run { outcome: "agreed", outputs: outputs(errors), rounding: None, reason: None }
-        }
-        Outcome::WithinRounding { errors, rounding } => Run {
-            outcome: "within_rounding",
-            outputs: outputs(errors),
-            rounding: Some(*rounding),
-            reason: None,
-        },
-        Outcome::Differs { errors, .. } => {
-            Run { outcome: "differs", outputs: outputs(errors), rounding: None, reason: None }
-        }
-        Outcome::Broken(reason) => {
-            Run { outcome: "broken", outputs: vec![], rounding: None, reason: Some(reason) }
-        }
-        Outcome::NotRun(reason) => {
-            Run { outcome: "not_run", outputs: vec![], rounding: None, reason: Some(reason) }
-        }
-    });
-    run.serialize(to)
-}
-
-/// Counts are `f64` where they would overflow; as long as they are whole, they are written so.
-fn whole_number<S: Serializer>(number: &f64, to: S) -> Result<S::Ok, S::Error> {
-    /// Up to here all whole numbers are there.
-    const EXACT: f64 = (1u64 << 53) as f64;
-    match number.fract() == 0.0 && (0.0..EXACT).contains(number) {
-        true => to.serialize_u64(*number as u64),
-        false => to.serialize_f64(*number),
-    }
-}
-
-fn whole<S: Serializer>(number: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
-    match number {
-        Some(number) => whole_number(number, to),
-        None => to.serialize_none(),
     }
 }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use crate::error::Error;
 use crate::onnx::staged::{self, Clobber, Staged};
-use crate::report::{Report, html, json, json_line};
+use crate::report::json::{json, json_line};
+use crate::report::{Report, html};
 
 /// A file, or standard output, and what is written there.
 #[derive(Debug, Clone, PartialEq, Eq)]

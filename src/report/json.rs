@@ -1,0 +1,147 @@
+//! How data become JSON, where their own shape is not that of the schema.
+//!
+//! Stands below the data: it knows what serde needs of a field, and no report.
+
+use serde::Serialize;
+use serde::ser::{SerializeSeq, Serializer};
+
+use crate::refusal::{NearMiss, Reason};
+use crate::verify::run::Outcome;
+
+/// The schema of what is written here.
+pub const JSON_SCHEMA: &str = include_str!("schema.json");
+
+/// The report as JSON, indented.
+pub fn json(report: &impl Serialize) -> String {
+    // Neither a map with keys that are no texts is in it, nor anything else that could fail.
+    printable(&serde_json::to_string_pretty(report).unwrap_or_default())
+}
+
+/// The report as one line of JSON.
+pub fn json_line(report: &impl Serialize) -> String {
+    printable(&serde_json::to_string(report).unwrap_or_default())
+}
+
+/// `json` as a line, with what would steer a terminal spelled out.
+fn printable(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            // Names are anybody's, and this may go to a terminal.
+            '\u{7f}'..='\u{9f}' => safe.push_str(&format!("\\u{:04x}", c as u32)),
+            c => safe.push(c),
+        }
+    }
+    safe.push('\n');
+    safe
+}
+
+/// A near miss as it is written.
+#[derive(Serialize)]
+struct Miss<'m> {
+    node: &'m str,
+    kind: &'static str,
+    reason: String,
+}
+
+/// Writes near misses with the kind of their reasons.
+///
+/// # Errors
+/// What `to` says.
+pub fn near_misses<S: Serializer>(misses: &[NearMiss], to: S) -> Result<S::Ok, S::Error> {
+    let mut list = to.serialize_seq(Some(misses.len()))?;
+    for NearMiss { node, reason } in misses {
+        list.serialize_element(&Miss { node, kind: kind(reason), reason: reason.to_string() })?;
+    }
+    list.end()
+}
+
+/// A reason in a word that programs may rely on.
+fn kind(reason: &Reason) -> &'static str {
+    match reason {
+        Reason::DifferentInputs { .. } => "different_inputs",
+        Reason::Geometry(_) => "geometry",
+        Reason::NotLinear { .. } => "not_linear",
+        Reason::Dearer { .. } => "dearer",
+        Reason::OutOfRange(_) => "out_of_range",
+        Reason::ReadElsewhere(_) => "read_elsewhere",
+        Reason::Unfit(_) => "unfit",
+        Reason::Limit(_) => "limit",
+        Reason::Unproved(_) => "unproved",
+        Reason::Call(_) => "call",
+        Reason::Skipped => "skipped",
+    }
+}
+
+/// A run as it is written.
+#[derive(Serialize)]
+struct Run<'r> {
+    outcome: &'static str,
+    outputs: Vec<OutputError<'r>>,
+    rounding: Option<f64>,
+    reason: Option<&'r str>,
+}
+
+/// An output's largest relative difference, as it is written.
+#[derive(Serialize)]
+struct OutputError<'r> {
+    name: &'r str,
+    error: f64,
+}
+
+/// Writes the run of both models; null if nothing was run.
+///
+/// # Errors
+/// What `to` says.
+pub fn run<S: Serializer>(outcome: &Option<Outcome>, to: S) -> Result<S::Ok, S::Error> {
+    fn outputs(errors: &[(String, f64)]) -> Vec<OutputError<'_>> {
+        errors.iter().map(|(name, error)| OutputError { name, error: *error }).collect()
+    }
+    let run = outcome.as_ref().map(|outcome| match outcome {
+        Outcome::Agreed(errors) => {
+            Run { outcome: "agreed", outputs: outputs(errors), rounding: None, reason: None }
+        }
+        Outcome::WithinRounding { errors, rounding } => Run {
+            outcome: "within_rounding",
+            outputs: outputs(errors),
+            rounding: Some(*rounding),
+            reason: None,
+        },
+        Outcome::Differs { errors, .. } => {
+            Run { outcome: "differs", outputs: outputs(errors), rounding: None, reason: None }
+        }
+        Outcome::Broken(reason) => {
+            Run { outcome: "broken", outputs: vec![], rounding: None, reason: Some(reason) }
+        }
+        Outcome::NotRun(reason) => {
+            Run { outcome: "not_run", outputs: vec![], rounding: None, reason: Some(reason) }
+        }
+    });
+    run.serialize(to)
+}
+
+/// Writes a count, which is `f64` because an integer would overflow: as long as it is whole,
+/// without a fraction.
+///
+/// # Errors
+/// What `to` says.
+pub fn whole_number<S: Serializer>(number: &f64, to: S) -> Result<S::Ok, S::Error> {
+    /// Up to here all whole numbers are there.
+    const EXACT: f64 = (1u64 << 53) as f64;
+    if number.fract() == 0.0 && (0.0..EXACT).contains(number) {
+        to.serialize_u64(*number as u64)
+    } else {
+        to.serialize_f64(*number)
+    }
+}
+
+/// As [`whole_number`], of a count that may be unknown.
+///
+/// # Errors
+/// What `to` says.
+pub fn whole<S: Serializer>(number: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
+    match number {
+        Some(number) => whole_number(number, to),
+        None => to.serialize_none(),
+    }
+}
