@@ -8,6 +8,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use acb_fuse::report::Report;
+use acb_fuse::report::words::{counted, nodes_change};
 use acb_fuse::verify::run::Outcome;
 use acb_fuse::{Endpoint, Error, Options, reported};
 
@@ -102,8 +103,7 @@ pub fn line(job: &Job, report: &Report, result: &Result<(), Error>) -> String {
     let blocks = match report.blocks.len() {
         0 if inferred == 0 => return format!("same    {from} → {to}: nothing to fuse"),
         0 => "no block".to_owned(),
-        1 => "1 block".to_owned(),
-        blocks => format!("{blocks} blocks"),
+        blocks => counted(blocks, "block"),
     };
     let converted = match inferred {
         0 => String::new(),
@@ -121,11 +121,8 @@ pub fn line(job: &Job, report: &Report, result: &Result<(), Error>) -> String {
         Some(Outcome::NotRun(_)) => format!("{proved}not run"),
         Some(outcome) => format!("{proved}outputs agree within {:.1e}", outcome.largest_error()),
     };
-    let [before, after] =
-        [report.sizes.before, report.sizes.after].map(|size| size.nodes.unwrap_or_default());
-    format!(
-        "fused   {from} → {to}: {blocks}{conditions}{converted}, {before} → {after} nodes, {run}"
-    )
+    let nodes = nodes_change(&report.sizes);
+    format!("fused   {from} → {to}: {blocks}{conditions}{converted}, {nodes}, {run}")
 }
 
 #[cfg(test)]

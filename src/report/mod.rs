@@ -2,21 +2,19 @@
 //!
 //! The data are here, and are what `schema.json` describes, name by name. Below them stand
 //! [`files`], what is known of a model's files, and [`json`](mod@json), how fields become
-//! JSON. Above them are [`text`], the summary on the terminal, and [`html`], the page;
-//! [`target`] is where they go. Knows what was planned and what became of it; decides nothing.
+//! JSON. Above them are [`text`], the summary on the terminal, and [`html`], the page, with
+//! the [`words`] that they share; [`target`] is where they go. Knows what was planned and what became of it; decides nothing.
 
 pub mod files;
 pub mod html;
 pub mod json;
 pub mod target;
 pub mod text;
+pub mod words;
 
 use std::sync::Arc;
 
 use serde::Serialize;
-
-pub use files::{File, SideFile};
-pub use json::{JSON_SCHEMA, json, json_line};
 
 use crate::affine::{Comparison, ConvKind, Geometry, PadMode, Window, average};
 use crate::error::Error;
@@ -25,6 +23,8 @@ use crate::ops::reader::Reader;
 use crate::plan::region::TermKind;
 use crate::plan::{Block, Count, Drawing};
 use crate::refusal::NearMiss;
+pub use crate::report::files::{File, SideFile};
+pub use crate::report::json::{JSON_SCHEMA, json, json_line};
 use crate::verify::run::Outcome;
 
 /// Version of the schema: it grows when a reader of the last one would misunderstand.
@@ -324,6 +324,12 @@ impl Report {
         self.blocks.iter().filter(|block| block.hint.is_some())
     }
 
+    /// The largest error that a proof showed; `None` if nothing was proved.
+    pub fn largest_proof_error(&self) -> Option<f64> {
+        let errors = self.blocks.iter().filter_map(|block| block.proof.map(|proof| proof.error));
+        errors.reduce(f64::max)
+    }
+
     /// Per size of the fused kernels, in the order of the blocks: the paper's average
     /// magnitude (Eq. 9) of those, and of the largest kernels before that have that size.
     pub fn averages(&self) -> Vec<Average> {
@@ -417,15 +423,6 @@ impl BlockReport {
             Some((compared.before.channels.ratio?, compared.after.channels.ratio?))
         });
         ratios.max_by(|(a, b), (c, d)| (b / a).total_cmp(&(d / c)))
-    }
-
-    /// Branches and norms in words.
-    fn found(&self) -> String {
-        match self.norms {
-            0 => self.branches.clone(),
-            1 => format!("{}, 1 batch norm", self.branches),
-            count => format!("{}, {count} batch norms", self.branches),
-        }
     }
 }
 

@@ -1,10 +1,14 @@
 //! The report as text for a terminal.
+//!
+//! Knows the report's data, and what fits a terminal; names stand there as the model has them,
+//! and are escaped by whoever shows the text.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
 use crate::ops::meaning::NEWEST_OPSET;
 use crate::refusal::NearMiss;
-use crate::report::{Average, BlockReport, HARDER, Mode, Report, Size};
+use crate::report::words::{self, counted};
+use crate::report::{Average, BlockReport, HARDER, Mode, Report};
 use crate::verify::run::Outcome;
 
 impl fmt::Display for Report {
@@ -80,26 +84,21 @@ impl Report {
         if self.blocks.is_empty() && self.notes.inferred_nodes == 0 {
             return Ok(());
         }
-        let would = if self.mode == Mode::Look { "would be " } else { "" };
         writeln!(f)?;
         if !self.blocks.is_empty() {
-            let (count, s) = (self.blocks.len(), if self.blocks.len() == 1 { "" } else { "s" });
-            let nodes = |size: &Size| size.nodes.unwrap_or_default();
-            let (before, after) = (nodes(&self.sizes.before), nodes(&self.sizes.after));
-            writeln!(f, "{count} block{s} {would}fused, {before} → {after} nodes")?;
+            writeln!(f, "{}, {}", words::blocks_fused(self), words::nodes_change(&self.sizes))?;
         }
         for block in self.blocks.iter().filter(|block| !block.conditions.is_empty()) {
             let conditions = block.conditions.join(" and ");
             writeln!(f, "block {} is right where {conditions}", block.name)?;
         }
         if self.notes.inferred_nodes > 0 {
-            let (count, s) =
-                (self.notes.inferred_nodes, if self.notes.inferred_nodes == 1 { "" } else { "s" });
-            writeln!(f, "{count} node{s} in training mode {would}converted to inference")?;
+            let nodes = counted(self.notes.inferred_nodes, "node");
+            let would = words::would_be(self.mode);
+            writeln!(f, "{nodes} in training mode {would}converted to inference")?;
         }
-        if self.notes.removed_inputs > 0 {
-            let count = self.notes.removed_inputs;
-            writeln!(f, "{count} graph inputs that only named folded weights went")?;
+        if let Some(removed) = words::removed_inputs(&self.notes) {
+            writeln!(f, "{removed}")?;
         }
         for side_file in self.output.iter().flat_map(|output| &output.side_files) {
             let location = &side_file.location;
@@ -109,8 +108,7 @@ impl Report {
         if self.mode == Mode::Unverified {
             return writeln!(f, "NOT VERIFIED: --no-verify was given");
         }
-        let proofs = self.blocks.iter().filter_map(|block| block.proof.map(|proof| proof.error));
-        if let Some(error) = proofs.reduce(f64::max) {
+        if let Some(error) = self.largest_proof_error() {
             writeln!(f, "proof: every block agrees in float64 within {error:.1e}")?;
         }
         match &self.run {
@@ -157,45 +155,43 @@ fn row(block: &BlockReport) -> [String; 5] {
     let change = |before: f64, after: f64| format!("{before} → {after}");
     [
         block.name.clone(),
-        block.found(),
+        words::branches_and_norms(block),
         format!("{} → {}", block.before.nodes, block.after.nodes),
         format!("{} → {}", block.before.parameters, block.after.parameters),
         change(block.before.multiply_adds_per_position, block.after.multiply_adds_per_position),
     ]
 }
 
-/// The average magnitude of the fused kernels (paper, Fig. 6), one matrix per size: what
-/// `--verbose` adds. With `colours`, on backgrounds that are the lighter the larger.
+/// The average magnitude of the fused kernels (paper, Fig. 6), one matrix per size: what a
+/// summary in detail adds. With `colours`, on backgrounds that are the lighter the larger.
 pub fn averages(report: &Report, colours: bool) -> String {
-    let mut text = String::new();
-    for average in report.averages() {
-        // Writing to a string cannot fail.
-        let _ = write_average(&mut text, &average, colours);
+    let cell = if colours { coloured } else { plain };
+    report.averages().iter().map(|average| matrix(average, cell)).collect()
+}
+
+/// The average as lines of `cell`s.
+fn matrix(average: &Average, cell: fn(f64) -> String) -> String {
+    /// Wider ones do not fit a terminal, taller ones do not help.
+    const MOST: usize = 31;
+    let size = words::times(&average.kernel);
+    let kernels = counted(average.layers, &format!("fused {size} kernel"));
+    let mut text = format!("\naverage magnitude of {kernels}, largest 1:\n");
+    let columns = average.kernel.last().copied().unwrap_or(1);
+    if columns > MOST || average.after.len() > MOST.saturating_mul(MOST) {
+        text.push_str("  too large to be shown\n");
+        return text;
+    }
+    for row in average.after.chunks(columns.max(1)) {
+        text.push(' ');
+        text.extend(row.iter().map(|&value| cell(value)));
+        text.push('\n');
     }
     text
 }
 
-fn write_average(text: &mut String, average: &Average, colours: bool) -> fmt::Result {
-    /// Wider ones do not fit a terminal, taller ones do not help.
-    const MOST: usize = 31;
-    let size: Vec<String> = average.kernel.iter().map(usize::to_string).collect();
-    let (columns, layers) = (average.kernel.last().copied().unwrap_or(1), average.layers);
-    let (size, s) = (size.join("×"), if layers == 1 { "" } else { "s" });
-    writeln!(text, "\naverage magnitude of {layers} fused {size} kernel{s}, largest 1:")?;
-    if columns > MOST || average.after.len() > MOST.saturating_mul(MOST) {
-        return writeln!(text, "  too large to be shown");
-    }
-    for row in average.after.chunks(columns.max(1)) {
-        text.push(' ');
-        for &value in row {
-            match colours {
-                true => write!(text, "{}", coloured(value))?,
-                false => write!(text, " {value:.3}")?,
-            }
-        }
-        text.push('\n');
-    }
-    Ok(())
+/// A number as it is.
+fn plain(value: f64) -> String {
+    format!(" {value:.3}")
 }
 
 /// A number on one of the 24 greys of a terminal with 256 colours.
@@ -213,14 +209,9 @@ mod tests {
     fn averages_are_numbers_or_colours() {
         let average =
             Average { kernel: vec![1, 3], before: None, after: vec![0.25, 1.0, 0.0], layers: 2 };
-        let shown = |colours| {
-            let mut text = String::new();
-            write_average(&mut text, &average, colours).unwrap();
-            text
-        };
         let expected =
             "\naverage magnitude of 2 fused 1×3 kernels, largest 1:\n  0.250 1.000 0.000\n";
-        assert_eq!(shown(false), expected);
-        assert!(shown(true).contains("\x1b[48;5;255m\x1b[38;5;232m 1.000 \x1b[0m"));
+        assert_eq!(matrix(&average, plain), expected);
+        assert!(matrix(&average, coloured).contains("\x1b[48;5;255m\x1b[38;5;232m 1.000 \x1b[0m"));
     }
 }

@@ -1,0 +1,114 @@
+//! Text and numbers as they may stand in a page.
+//!
+//! Names in a model are anybody's: each goes through [`shown`], sentences that hold names
+//! through [`sentence`]. Knows nothing of a report.
+
+/// So many characters of a name are shown, and so many words of a sentence.
+const CHARACTERS: usize = 160;
+
+/// Appends formatted text to a string; that cannot fail.
+macro_rules! put {
+    ($to:expr, $($argument:tt)*) => {{
+        use std::fmt::Write as _;
+        let _ = write!($to, $($argument)*);
+    }};
+}
+pub(super) use put;
+
+/// `text` as it may stand in the page: escaped, with what would steer a terminal or turn
+/// the direction of the text spelled out, and not too long.
+pub fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len().min(CHARACTERS));
+    for (count, c) in text.chars().enumerate() {
+        if count == CHARACTERS {
+            let more = text.chars().count().saturating_sub(CHARACTERS);
+            put!(shown, "… ({more} more)");
+            break;
+        }
+        match c {
+            '&' => shown.push_str("&amp;"),
+            '<' => shown.push_str("&lt;"),
+            '>' => shown.push_str("&gt;"),
+            '"' => shown.push_str("&quot;"),
+            '\'' => shown.push_str("&#39;"),
+            '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' => {
+                shown.extend(c.escape_unicode());
+            }
+            c if c.is_control() => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// A sentence, which may be longer than a name.
+pub fn sentence(text: &str) -> String {
+    let words: Vec<String> = text.split(' ').take(CHARACTERS).map(shown).collect();
+    words.join(" ")
+}
+
+/// That a list of `what` has more entries than are `listed`; empty if it has not.
+pub fn left_out(all: usize, listed: usize, what: &str) -> String {
+    match all.checked_sub(listed) {
+        None | Some(0) => String::new(),
+        Some(more) => {
+            format!("<p class=\"soft\">{more} further {what} are in the JSON report only.</p>\n")
+        }
+    }
+}
+
+/// What stands where a number is not known.
+pub const UNKNOWN: &str = "–";
+
+/// `1234567` as `1,234,567`, to the next whole number.
+pub fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && digits.len().saturating_sub(place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// As [`grouped`], of a number that may be unknown.
+pub fn grouped_if_known(number: Option<f64>) -> String {
+    number.map_or_else(|| UNKNOWN.to_owned(), grouped)
+}
+
+/// A magnitude: with three decimals, or with an exponent where these say nothing.
+pub fn magnitude(value: f64) -> String {
+    if value == 0.0 || (1e-3..1e4).contains(&value.abs()) {
+        format!("{value:.3}")
+    } else {
+        format!("{value:.1e}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_become_markup_nor_turn_the_page() {
+        for (name, expected) in [
+            ("<script>alert(1)</script>", "&lt;script&gt;alert(1)&lt;/script&gt;"),
+            ("\" onload='x'", "&quot; onload=&#39;x&#39;"),
+            ("a\u{202e}b\u{1b}[2J", "a\\u{202e}b\\u{1b}[2J"),
+            ("layer1.0", "layer1.0"),
+        ] {
+            assert_eq!(shown(name), expected);
+        }
+        let long = shown(&"x".repeat(CHARACTERS + 5));
+        assert!(long.ends_with("… (5 more)") && long.len() < CHARACTERS + 20);
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        for (number, expected) in [(0.0, "0"), (999.0, "999"), (1234567.0, "1,234,567")] {
+            assert_eq!(grouped(number), expected);
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! The report as one page that needs nothing else: no script, no font, no request.
+//!
+//! [`page`] puts its sections one under the other; those of the blocks are in [`blocks`], what
+//! is drawn there in [`charts`] and [`drawing`]. Names in a model are anybody's: each goes
+//! through [`markup`], and the page's own policy forbids whatever might come through all the
+//! same. What could be very long is cut, and the page says so; the JSON report has everything.
+//! Knows the report's data and nothing of how they came about.
+
+mod blocks;
+mod charts;
+mod drawing;
+mod markup;
+
+use crate::report::html::charts::HeatMaps;
+use crate::report::html::markup::{
+    UNKNOWN, grouped_if_known, left_out, magnitude, put, sentence, shown,
+};
+use crate::report::words::{self, times};
+use crate::report::{Average, Change, Ending, HARDER, Mode, Report, Size};
+use crate::verify::run::Outcome;
+
+/// So many near misses, outputs or side files are listed.
+const LISTED: usize = 2_000;
+/// So many sizes of kernels have their average magnitude shown.
+const SIZES: usize = 40;
+
+/// The page.
+pub fn page(report: &Report) -> String {
+    let mut heat_maps = HeatMaps::default();
+    let sections = [
+        head(report),
+        verdict(report),
+        totals(&report.sizes),
+        verification(report),
+        quantization(report),
+        averages(&report.averages(), &mut heat_maps),
+        blocks::blocks(&report.blocks, &mut heat_maps),
+        converted(report),
+        near_misses(report),
+        files(report),
+        "</main></body></html>\n".to_owned(),
+    ];
+    sections.concat()
+}
+
+fn head(report: &Report) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta http-equiv=\"Content-Security-Policy\" \
+         content=\"default-src 'none'; style-src 'unsafe-inline'\">\
+         <meta name=\"viewport\" content=\"width=device-width\">\
+         <title>{0} – acb-fuse</title>\n<style>\n{1}</style></head>\n<body><main>\n<h1>{0}</h1>\n",
+        shown(&report.input.path),
+        include_str!("style.css")
+    )
+}
+
+/// How it ended, and what a user has to know beside that.
+fn verdict(report: &Report) -> String {
+    let (class, text) = ending(report);
+    let mut html = format!("<div class=\"verdict {class}\"><strong>{text}</strong>");
+    if let Some(error) = &report.error {
+        let (code, message) = (error.exit_code, sentence(&error.message));
+        put!(html, "<p>Exit code {code}: {message}</p>");
+    }
+    let notes = &report.notes;
+    if let Some(opset) = notes.newer_opset {
+        put!(
+            html,
+            "<p>Operator set {opset} is newer than those that are known: operators are read as \
+             they were before.</p>"
+        );
+    }
+    let inferred = notes.inferred_nodes;
+    if inferred > 0 {
+        put!(html, "<p>{inferred} nodes in training mode converted to inference.</p>");
+    }
+    if let Some(removed) = words::removed_inputs(notes) {
+        put!(html, "<p>{removed}.</p>");
+    }
+    html.push_str("</div>\n");
+    html
+}
+
+/// How it ended in a sentence, and the class of that in the style sheet.
+fn ending(report: &Report) -> (&'static str, String) {
+    let fused = words::blocks_fused(report);
+    match (report.outcome, report.mode, &report.run) {
+        (Ending::Failed, ..) => ("bad", "Failed; nothing was written.".to_owned()),
+        (Ending::Looked, ..) => ("", format!("Only looked: {fused}.")),
+        (_, Mode::Unverified, _) => ("warn", format!("{fused} and written; NOT VERIFIED.")),
+        (_, _, Some(Outcome::NotRun(_))) => {
+            ("warn", format!("{fused}, proved and written; the whole model was not run."))
+        }
+        (_, _, None) => ("", "There was nothing to fuse; written as it was read.".to_owned()),
+        _ if report.blocks.is_empty() => {
+            ("good", "No block; converted to inference and written.".to_owned())
+        }
+        _ => ("good", format!("{fused}, verified and written.")),
+    }
+}
+
+/// The sizes of the whole model.
+fn totals(sizes: &Change<Size>) -> String {
+    let mut html =
+        "<h2>Totals</h2>\n<div class=\"scroll\"><table><tr><th></th><th class=\"n\">before</th>\
+         <th class=\"n\">after</th><th class=\"n\">change</th></tr>\n"
+            .to_owned();
+    type Of = fn(&Size) -> Option<f64>;
+    let rows: [(&str, Of); 4] = [
+        ("bytes, side files included", |size| size.bytes.map(|bytes| bytes as f64)),
+        ("nodes", |size| size.nodes.map(|nodes| nodes as f64)),
+        ("parameters stored", |size| size.parameters.map(|count| count as f64)),
+        ("multiply-adds", |size| size.multiply_adds),
+    ];
+    for (what, of) in rows {
+        let (before, after) = (of(&sizes.before), of(&sizes.after));
+        put!(
+            html,
+            "<tr><td>{what}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
+             <td class=\"n\">{}</td></tr>\n",
+            grouped_if_known(before),
+            grouped_if_known(after),
+            percent(before, after)
+        );
+    }
+    html.push_str(
+        "</table></div>\n<p class=\"soft\">Multiply-adds are for inputs of the known sizes and \
+         one image where that is open. – is not known or was not made.</p>\n",
+    );
+    html
+}
+
+/// By how much something grew; empty if that is not known.
+fn percent(before: Option<f64>, after: Option<f64>) -> String {
+    match (before, after) {
+        (Some(before), Some(after)) if before > 0.0 => {
+            format!("{:+.1} %", (after / before - 1.0) * 100.0).replace('-', "−")
+        }
+        _ => String::new(),
+    }
+}
+
+/// The proofs of the blocks and the run of the whole model; empty without both.
+fn verification(report: &Report) -> String {
+    let worst = report.largest_proof_error();
+    if worst.is_none() && report.run.is_none() {
+        return String::new();
+    }
+    let mut html = "<h2>Verification</h2>\n".to_owned();
+    if let Some(worst) = worst {
+        put!(
+            html,
+            "<p>Proof: old and new nodes of every block agree in float64 within \
+             <strong>{worst:.1e}</strong>.</p>\n"
+        );
+    }
+    let errors: &[(String, f64)] = match &report.run {
+        None => &[],
+        Some(Outcome::NotRun(reason)) => {
+            put!(html, "<p>The whole model was not run: {}</p>\n", sentence(reason));
+            &[]
+        }
+        Some(Outcome::Broken(reason)) => {
+            put!(html, "<p>The result does not run: {}</p>\n", sentence(reason));
+            &[]
+        }
+        Some(Outcome::WithinRounding { errors, rounding }) => {
+            put!(
+                html,
+                "<p>The last bit of the old model’s weights alone moves its outputs by \
+                 {rounding:.1e}.</p>\n"
+            );
+            errors
+        }
+        Some(Outcome::Differs { errors, tolerance, .. }) => {
+            put!(html, "<p>Allowed is a difference of {}.</p>\n", magnitude(*tolerance));
+            errors
+        }
+        Some(Outcome::Agreed(errors)) => errors,
+    };
+    if errors.is_empty() {
+        return html;
+    }
+    html.push_str(
+        "<div class=\"scroll\"><table><tr><th>output of the whole model</th>\
+         <th class=\"n\">largest difference, of its largest value</th></tr>\n",
+    );
+    for (name, error) in errors.iter().take(LISTED) {
+        let name = shown(name);
+        put!(html, "<tr><td><code>{name}</code></td><td class=\"n\">{error:.1e}</td></tr>\n");
+    }
+    html.push_str("</table></div>\n");
+    html.push_str(&left_out(errors.len(), LISTED, "outputs"));
+    html
+}
+
+/// What became of the channels' magnitudes; empty if that was not asked for.
+fn quantization(report: &Report) -> String {
+    if report.blocks.iter().all(|block| block.weights.is_none()) {
+        return String::new();
+    }
+    let (count, all) = (report.harder().count(), report.blocks.len());
+    let mut html = "<h2>Before quantization</h2>\n".to_owned();
+    if count == 0 {
+        put!(
+            html,
+            "<p>In no block do channels differ more than {HARDER} times as much as before.</p>\n"
+        );
+    } else {
+        put!(
+            html,
+            "<p class=\"hint\">In {count} of {all} blocks channels differ more than {HARDER} \
+             times as much as before: quantize weights per channel, or equalize them across \
+             layers first. These blocks are marked below.</p>\n"
+        );
+    }
+    html.push_str(
+        "<p class=\"soft\">Compared is max |w| of the largest output channel with that of the \
+         median channel: with one scale for the whole tensor, a ratio of 2 costs the median \
+         channel one bit. <em>Before</em> is the largest kernel of a block with the norms of its \
+         own branch folded; <em>stored</em> is the same kernel as it is in the file.</p>\n",
+    );
+    html
+}
+
+/// The average magnitude of the kernels of each size.
+fn averages(averages: &[Average], heat_maps: &mut HeatMaps) -> String {
+    if averages.is_empty() {
+        return String::new();
+    }
+    let mut html =
+        "<h2>Average kernel magnitude</h2>\n<p class=\"soft\">Σ|w| over filters and channels at \
+         each position, divided by its largest, averaged over all fused kernels of one size \
+         (ACNet, Eq. 9 and 10, Fig. 6). The darker (on dark: the lighter), the larger.</p>\n"
+            .to_owned();
+    for average in averages.iter().take(SIZES) {
+        put!(html, "<h3>{}</h3><div class=\"pair\">", times(&average.kernel));
+        if let Some((before, layers)) = &average.before {
+            let caption = format!("before: the largest kernel, norms folded ({layers})");
+            html.push_str(&heat_maps.figure(&average.kernel, before, &caption));
+        }
+        let caption = format!("after: the fused kernel ({})", average.layers);
+        html.push_str(&heat_maps.figure(&average.kernel, &average.after, &caption));
+        html.push_str("</div>\n");
+    }
+    html.push_str(&left_out(averages.len(), SIZES, "kernel sizes"));
+    html
+}
+
+/// The nodes that no longer compute what the file said.
+fn converted(report: &Report) -> String {
+    let converted = &report.notes.converted_nodes;
+    let rows = converted.iter().map(|node| (shown(&node.node), node.change().to_owned()));
+    table_of_nodes(
+        "<h2>Converted to inference</h2>\n<p>In training mode, the file computed something \
+         else.</p>\n",
+        "what changed",
+        rows,
+        "nodes",
+    )
+}
+
+fn near_misses(report: &Report) -> String {
+    let rows = report
+        .near_misses
+        .iter()
+        .map(|miss| (shown(&miss.node), sentence(&miss.reason.to_string())));
+    table_of_nodes("<h2>Left alone</h2>\n", "why", rows, "places")
+}
+
+/// A section with a table of nodes and what is said of each, all of it safe; empty without
+/// rows.
+fn table_of_nodes(
+    head: &str,
+    column: &str,
+    rows: impl ExactSizeIterator<Item = (String, String)>,
+    what: &str,
+) -> String {
+    let count = rows.len();
+    if count == 0 {
+        return String::new();
+    }
+    let mut html =
+        format!("{head}<div class=\"scroll\"><table><tr><th>node</th><th>{column}</th></tr>\n");
+    for (node, said) in rows.take(LISTED) {
+        put!(html, "<tr><td><code>{node}</code></td><td>{said}</td></tr>\n");
+    }
+    html.push_str("</table></div>\n");
+    html.push_str(&left_out(count, LISTED, what));
+    html
+}
+
+/// What was read and written, what made this, and where the time went.
+fn files(report: &Report) -> String {
+    let mut html = "<h2>Files</h2>\n<div class=\"scroll\"><table><tr><th></th><th>file</th>\
+                    <th class=\"n\">bytes</th><th>SHA-256</th></tr>\n"
+        .to_owned();
+    let files = [("read", Some(&report.input)), ("written", report.output.as_ref())];
+    for (what, file) in files {
+        let Some(file) = file else { continue };
+        let sides = file.side_files.iter().take(LISTED);
+        let sides = sides.map(|side| (&side.location, side.bytes, &side.sha256));
+        for (path, bytes, sha256) in
+            [(&file.path, file.bytes, &file.sha256)].into_iter().chain(sides)
+        {
+            put!(
+                html,
+                "<tr><td>{what}</td><td><code>{}</code></td><td class=\"n\">{}</td>\
+                 <td><code>{}</code></td></tr>\n",
+                shown(path),
+                grouped_if_known(bytes.map(|bytes| bytes as f64)),
+                sha256.as_deref().unwrap_or(UNKNOWN)
+            );
+        }
+    }
+    let seconds = &report.seconds;
+    put!(
+        html,
+        "</table></div>\n<p class=\"soft\">{} {}. Seconds: read {:.2}, plan {:.2}, fuse and prove \
+         {:.2}, write {:.2}, read back {:.2}, run {:.2}, total {:.2}.</p>\n",
+        report.tool.name,
+        report.tool.version,
+        seconds.read,
+        seconds.plan,
+        seconds.fuse_and_prove,
+        seconds.write,
+        seconds.read_back,
+        seconds.run,
+        seconds.total
+    );
+    html
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::affine::{Comparison, Magnitude, Spread};
+    use crate::plan::Drawing;
+    use crate::report::{BlockCost, BlockReport};
+
+    /// Many blocks, long names, large kernels: the page stays one that browsers open.
+    #[test]
+    fn a_large_report_is_cut_and_says_so() {
+        let name = "<".repeat(10_000);
+        let spread = Spread { smallest: 1.0, largest: 9.0, ratio: Some(9.0), ..Spread::default() };
+        let magnitude = |taps: usize| Magnitude {
+            kernel: vec![taps, taps],
+            by_position: vec![0.5; taps * taps],
+            channels: spread,
+        };
+        let block = |number: usize| BlockReport {
+            name: format!("{number}{name}"),
+            branches: "3×3 + 1×3".to_owned(),
+            drawing: Arc::new(Drawing { branches: vec![vec!["a<b".into(); 9]; 99], after: vec![] }),
+            norms: 0,
+            removed_nodes: vec!["node".to_owned(); 1000],
+            new_nodes: Vec::new(),
+            new_tensors: Vec::new(),
+            reads: Vec::new(),
+            output: String::new(),
+            geometry: Vec::new(),
+            positions: None,
+            conditions: Vec::new(),
+            before: BlockCost { nodes: 2, parameters: 2, multiply_adds_per_position: 2.0 },
+            after: BlockCost { nodes: 1, parameters: 1, multiply_adds_per_position: 1.0 },
+            proof: None,
+            weights: Some(vec![Comparison {
+                stored: spread,
+                before: magnitude(31),
+                after: magnitude(if number == 0 { 99 } else { 31 }),
+            }]),
+            hint: (number == 300).then(|| "look at this".to_owned()),
+        };
+        let mut report = Report::new("model.onnx".to_owned(), Mode::Verified);
+        report.blocks = (0..400).map(block).collect();
+        let page = page(&report);
+        assert!(page.len() < 8 << 20, "{} bytes", page.len());
+        for part in [
+            "look at this",
+            "Of 200 blocks: first those",
+            "99×99 not drawn",
+            "31×31 not drawn",
+            "91 more",
+            "and 960 more",
+        ] {
+            assert!(page.contains(part), "{part}");
+        }
+        assert!(page.contains("<details id=\"b300\">") && !page.contains("<details id=\"b200\">"));
+    }
+}

@@ -1,0 +1,138 @@
+//! What the summary, the page and the line per model say in the same words.
+//!
+//! Knows the report's data, and neither what they are shown on nor how it is escaped there.
+
+use std::collections::BTreeSet;
+
+use crate::report::{BlockReport, Change, Mode, Notes, Report, Shape, Size};
+
+/// A count and its noun: `1 block`, `3 blocks`.
+pub fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
+/// One size per axis: `3×3`.
+pub fn times(sizes: &[impl ToString]) -> String {
+    sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join("×")
+}
+
+/// How many blocks were, or would be, fused: `3 blocks fused`.
+pub fn blocks_fused(report: &Report) -> String {
+    let blocks = counted(report.blocks.len(), "block");
+    format!("{blocks} {}fused", would_be(report.mode))
+}
+
+/// What stands before a participle where nothing was done yet.
+pub fn would_be(mode: Mode) -> &'static str {
+    if mode == Mode::Look { "would be " } else { "" }
+}
+
+/// The nodes of the whole model: `34 → 13 nodes`.
+pub fn nodes_change(sizes: &Change<Size>) -> String {
+    let [before, after] = [sizes.before, sizes.after].map(|size| size.nodes.unwrap_or_default());
+    format!("{before} → {after} nodes")
+}
+
+/// The graph inputs that went; `None` if all are there.
+pub fn removed_inputs(notes: &Notes) -> Option<String> {
+    let count = notes.removed_inputs;
+    (count > 0).then(|| format!("{count} graph inputs that only named folded weights went"))
+}
+
+/// A block's branches and how many norms were folded: `3×3 + 1×3, 2 batch norms`.
+pub fn branches_and_norms(block: &BlockReport) -> String {
+    if block.norms == 0 {
+        return block.branches.clone();
+    }
+    format!("{}, {}", block.branches, counted(block.norms, "batch norm"))
+}
+
+/// A convolution's kernel: `3×3`, `transposed 4×4` or, of a matrix product, `matrix`.
+pub fn kernel(shape: &Shape) -> String {
+    let sizes = times(&shape.kernel);
+    if shape.kernel.is_empty() {
+        "matrix".to_owned()
+    } else if shape.transposed {
+        format!("transposed {sizes}")
+    } else {
+        sizes
+    }
+}
+
+/// A convolution: its kernel, its channels, and each attribute that is not the usual one.
+pub fn convolution(shape: &Shape) -> String {
+    let channels = format!("{} → {} channels", shape.inputs, shape.outputs);
+    let groups =
+        if shape.groups > 1 { format!(" in {} groups", shape.groups) } else { String::new() };
+    let mut parts = vec![kernel(shape), format!("{channels}{groups}")];
+    for (what, numbers) in [("stride", &shape.strides), ("dilation", &shape.dilations)] {
+        if numbers.iter().any(|&number| number != 1) {
+            parts.push(format!("{what} {}", times(numbers)));
+        }
+    }
+    if shape.pads.iter().flatten().any(|&pad| pad != 0) {
+        let pads = shape.pads.iter().map(|[begin, end]| format!("{begin}…{end}"));
+        let pads = pads.collect::<Vec<_>>().join(" × ");
+        let borders: BTreeSet<&str> =
+            shape.borders.iter().copied().filter(|&border| border != "zero").collect();
+        let borders: String = borders.iter().map(|border| format!(" ({border})")).collect();
+        parts.push(format!("pads {pads}{borders}"));
+    }
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_convolution_is_said_with_what_is_unusual() {
+        let usual = Shape {
+            kernel: vec![3, 3],
+            strides: vec![1, 1],
+            dilations: vec![1, 1],
+            pads: vec![[0, 0], [0, 0]],
+            borders: vec!["zero", "zero"],
+            groups: 1,
+            inputs: 8,
+            outputs: 16,
+            transposed: false,
+        };
+        let unusual = Shape {
+            strides: vec![2, 1],
+            dilations: vec![1, 3],
+            pads: vec![[1, 1], [0, -2]],
+            borders: vec!["reflect", "zero"],
+            groups: 4,
+            transposed: true,
+            ..usual.clone()
+        };
+        let matrix = Shape {
+            kernel: vec![],
+            strides: vec![],
+            dilations: vec![],
+            pads: vec![],
+            borders: vec![],
+            ..usual.clone()
+        };
+        for (shape, expected) in [
+            (usual, "3×3, 8 → 16 channels"),
+            (matrix, "matrix, 8 → 16 channels"),
+            (
+                unusual,
+                "transposed 3×3, 8 → 16 channels in 4 groups, stride 2×1, dilation 1×3, \
+                 pads 1…1 × 0…-2 (reflect)",
+            ),
+        ] {
+            assert_eq!(convolution(&shape), expected);
+        }
+    }
+
+    #[test]
+    fn one_has_no_plural() {
+        for (count, expected) in [(0, "0 blocks"), (1, "1 block"), (2, "2 blocks")] {
+            assert_eq!(counted(count, "block"), expected);
+        }
+    }
+}
