@@ -14,7 +14,7 @@ use crate::pipeline::edits::{self, Replaced};
 use crate::pipeline::open::GraphAnalysis;
 use crate::plan::Block;
 use crate::refusal::{NearMiss, Reason};
-use crate::report::{BlockReport, ConvertedNode, Report};
+use crate::report::{BlockReport, ConvertedNode, NewerOpset, Report};
 
 /// Notes what would be done with `model`.
 ///
@@ -45,7 +45,8 @@ pub fn look(
     report.near_misses = near_misses;
     report.sizes.before.nodes = Some(graphs.iter().map(Graph::node_count).sum());
     report.sizes.after.nodes = Some(nodes_after);
-    report.notes.newer_opset = Some(model.opset).filter(|&opset| opset > NEWEST_OPSET);
+    let newer = NewerOpset { model: model.opset, known: NEWEST_OPSET };
+    report.notes.newer_opset = Some(newer).filter(|opset| opset.model > opset.known);
     let converted = scopes.iter().flat_map(|scope| {
         let forms = scope.inferred.forms.iter();
         forms.map(|&(id, _)| ConvertedNode::of(scope.reader.graph.node(id)))

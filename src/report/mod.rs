@@ -220,13 +220,24 @@ pub struct Shape {
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Notes {
     /// The model's operator set, if it is newer than what is known here.
-    pub newer_opset: Option<i64>,
+    pub newer_opset: Option<NewerOpset>,
     /// How many nodes in training mode became, or went into, their inference form.
     pub inferred_nodes: usize,
     /// These nodes. Before, the file computed something else.
     pub converted_nodes: Vec<ConvertedNode>,
     /// Graph inputs that went because they only named folded weights.
     pub removed_inputs: usize,
+}
+
+/// An operator set that is newer than those that are known here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct NewerOpset {
+    /// The model's.
+    pub model: i64,
+    /// The newest one that is known.
+    #[serde(skip)]
+    pub known: i64,
 }
 
 /// A node in training mode that became, or went into, its inference form.

@@ -5,10 +5,9 @@
 
 use std::fmt;
 
-use crate::ops::meaning::NEWEST_OPSET;
 use crate::refusal::NearMiss;
 use crate::report::words::{self, counted};
-use crate::report::{Average, BlockReport, HARDER, Mode, Report};
+use crate::report::{Average, BlockReport, HARDER, Mode, NewerOpset, Report};
 use crate::verify::run::Outcome;
 
 impl fmt::Display for Report {
@@ -16,10 +15,10 @@ impl fmt::Display for Report {
         self.write_blocks(f)?;
         self.write_converted(f)?;
         self.write_near_misses(f)?;
-        if let Some(opset) = self.notes.newer_opset {
+        if let Some(NewerOpset { model, known }) = self.notes.newer_opset {
             writeln!(
                 f,
-                "\noperator set {opset} is newer than {NEWEST_OPSET}: operators are read as they \
+                "\noperator set {model} is newer than {known}: operators are read as they \
                  were then"
             )?;
         }

@@ -67,8 +67,9 @@ fn verdict(report: &Report) -> String {
     if let Some(opset) = notes.newer_opset {
         put!(
             html,
-            "<p>Operator set {opset} is newer than those that are known: operators are read as \
-             they were before.</p>"
+            "<p>Operator set {} is newer than those that are known: operators are read as \
+             they were before.</p>",
+            opset.model
         );
     }
     let inferred = notes.inferred_nodes;
