@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::onnx::graph::{Graph, Node};
 use crate::ops::reader::Reader;
 use crate::plan::region::TermKind;
-use crate::plan::{Block, Count, Drawing};
+use crate::plan::{Block, Count};
 use crate::refusal::NearMiss;
 pub use crate::report::files::{File, SideFile};
 pub use crate::report::json::{JSON_SCHEMA, json, json_line};
@@ -139,9 +139,9 @@ pub struct BlockReport {
     pub name: String,
     /// Its branches, as in `3×3 + 1×3 + 3×1`.
     pub branches: String,
-    /// The same, as it may be drawn.
+    /// The same, as they may be drawn.
     #[serde(skip)]
-    pub drawing: Arc<Drawing>,
+    pub steps: BlockSteps,
     /// Batch norms that were folded.
     pub norms: usize,
     /// Names of nodes that nobody else needs.
@@ -172,6 +172,16 @@ pub struct BlockReport {
     pub weights: Option<Vec<Comparison>>,
     /// What to do before quantization, if that became harder.
     pub hint: Option<String>,
+}
+
+/// A block's branches from what they read to their sum, each step in words: `3×3`, `norm`,
+/// `scale`, `identity`, or a tensor's name in backticks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BlockSteps {
+    /// One per branch; the last may stand for further ones.
+    pub branches: Vec<Vec<Arc<str>>>,
+    /// What comes after the sum.
+    pub after: Vec<Arc<str>>,
 }
 
 /// What a proof showed.
@@ -395,7 +405,10 @@ impl BlockReport {
         BlockReport {
             name: block.name.clone(),
             branches: block.branches.clone(),
-            drawing: Arc::clone(&block.drawing),
+            steps: BlockSteps {
+                branches: block.drawing.branches.clone(),
+                after: block.drawing.after.clone(),
+            },
             norms: block.norms,
             removed_nodes: removed.iter().map(|&id| graph.node(id).label().to_owned()).collect(),
             new_nodes: Vec::new(),

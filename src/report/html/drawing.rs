@@ -39,7 +39,7 @@ pub fn drawing(block: &BlockReport) -> String {
     let height = before.len().max(after.len()).max(1) as f64 * LANE + 6.0;
     let mut lanes = Lanes { svg: String::new(), middle: height / 2.0 };
     let mut x = lanes.sum(8.0, &before, BOX_WIDTH);
-    for step in block.drawing.after.iter().take(MOST_STEPS) {
+    for step in block.steps.after.iter().take(MOST_STEPS) {
         x = lanes.line(x);
         lanes.step((x, lanes.middle), BOX_WIDTH, step);
         x += BOX_WIDTH;
@@ -63,7 +63,7 @@ fn before(block: &BlockReport) -> Vec<Branch> {
         let more = (steps.len() > MOST_STEPS).then(|| "…".into());
         steps.iter().take(MOST_STEPS).cloned().chain(more).collect()
     };
-    let all = &block.drawing.branches;
+    let all = &block.steps.branches;
     let more = all.len().checked_sub(MOST_BRANCHES).filter(|&more| more > 0);
     let more = more.map(|more| vec![format!("{more} more").into()]);
     all.iter().take(MOST_BRANCHES).map(cut).chain(more).collect()
@@ -74,7 +74,7 @@ fn after(block: &BlockReport) -> Vec<Branch> {
     let convolution = |shape: &Shape| -> Branch { vec![kernel(shape).into()] };
     let convolutions = block.geometry.iter().take(MOST_BRANCHES).map(convolution);
     let stays = |branch: &&Branch| branch.iter().any(|step| is_tensor(step));
-    let others = block.drawing.branches.iter().filter(stays).take(MOST_BRANCHES).cloned();
+    let others = block.steps.branches.iter().filter(stays).take(MOST_BRANCHES).cloned();
     convolutions.chain(others).collect()
 }
 

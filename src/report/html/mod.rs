@@ -335,12 +335,9 @@ fn files(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::affine::{Comparison, Magnitude, Spread};
-    use crate::plan::Drawing;
-    use crate::report::{BlockCost, BlockReport};
+    use crate::report::{BlockCost, BlockReport, BlockSteps};
 
     /// Many blocks, long names, large kernels: the page stays one that browsers open.
     #[test]
@@ -355,7 +352,7 @@ mod tests {
         let block = |number: usize| BlockReport {
             name: format!("{number}{name}"),
             branches: "3×3 + 1×3".to_owned(),
-            drawing: Arc::new(Drawing { branches: vec![vec!["a<b".into(); 9]; 99], after: vec![] }),
+            steps: BlockSteps { branches: vec![vec!["a<b".into(); 9]; 99], after: vec![] },
             norms: 0,
             removed_nodes: vec!["node".to_owned(); 1000],
             new_nodes: Vec::new(),
