@@ -16,7 +16,7 @@ use crate::report::html::markup::{
     UNKNOWN, grouped_if_known, left_out, magnitude, put, sentence, shown,
 };
 use crate::report::words::{self, times};
-use crate::report::{Average, Change, Ending, HARDER, Mode, Report, Size};
+use crate::report::{ADVICE, Average, Change, Ending, HARDER, Mode, Report, Size};
 use crate::verify::run::Outcome;
 
 /// So many near misses, outputs or side files are listed.
@@ -212,8 +212,7 @@ fn quantization(report: &Report) -> String {
         put!(
             html,
             "<p class=\"hint\">In {count} of {all} blocks channels differ more than {HARDER} \
-             times as much as before: quantize weights per channel, or equalize them across \
-             layers first. These blocks are marked below.</p>\n"
+             times as much as before: {ADVICE}. These blocks are marked below.</p>\n"
         );
     }
     html.push_str(
