@@ -10,7 +10,7 @@ use crate::verify::proof::{Claim, FilledBorder, Side};
 
 /// The claim that `new` nodes compute what `block`'s nodes compute.
 pub fn claim(reader: &Reader, meanings: &Meanings, block: &Block, new: Side) -> Claim {
-    let mut roots: Vec<ValueId> = block.parts.iter().map(|part| part.root).collect();
+    let mut roots: Vec<ValueId> = block.terms.iter().map(|term| term.root).collect();
     roots.sort_unstable();
     roots.dedup();
     let borders = block.region.nodes.iter().filter_map(|&id| match meanings.get(id)? {

@@ -73,7 +73,7 @@ pub fn multiply_adds(scopes: &[GraphAnalysis]) -> MultiplyAdds {
             *sum = add(*sum, node.output().and_then(|output| work_of(reader, map, output)));
         }
         for block in blocks {
-            let geometry = block.parts.iter().map(|part| &part.map).find(|g| g.channels.is_some());
+            let geometry = block.terms.iter().map(|term| &term.map).find(|g| g.channels.is_some());
             let here = geometry
                 .and_then(|geometry| Some(positions_of(reader, geometry, block.region.output)?.0));
             new = add(new, here.map(|here| here * block.after.work.each));

@@ -8,7 +8,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use crate::emit::nodes::{Fused, FusedWeights};
+use crate::emit::nodes::Fused;
+use crate::emit::weights::FusedWeights;
 use crate::onnx::graph::{self, Graph, NodeId, ValueId};
 use crate::onnx::ids::{IdMap, IdSet, Table};
 use crate::onnx::model::{Invalid, Model, graph_field};

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use crate::affine::Comparison;
-use crate::emit::nodes::{self, FuseError, Fused, NotFinite};
+use crate::emit::nodes::Fused;
+use crate::emit::weights::NotFinite;
 use crate::engine::{Constant, EngineError, Limits};
 use crate::error::Error;
 use crate::facts::constants::Constants;
@@ -20,9 +21,10 @@ use crate::pipeline::claim;
 use crate::pipeline::counts;
 use crate::pipeline::deliver::Delivery;
 use crate::pipeline::edits::{self, Changes};
+use crate::pipeline::fuse;
 use crate::pipeline::open::{self, GraphAnalysis};
 use crate::pipeline::summary;
-use crate::plan::Block;
+use crate::plan::{Block, WeightError};
 use crate::refusal::{NearMiss, Reason};
 use crate::report::{File, Proof, Report, SideFile, Size, timed};
 use crate::verify;
@@ -145,16 +147,16 @@ impl Conversion<'_, '_> {
         let left_alone =
             |why: &dyn ToString| Ok(Done::LeftAlone(Reason::Unproved(why.to_string())));
         let (reader, meanings) = (scope.reader, &scope.meanings);
-        let fused = match self.options.details {
-            false => nodes::fuse(reader, meanings, block).map(|fused| (fused, None)),
-            true => nodes::fuse_and_compare(reader, meanings, block)
-                .map(|(fused, compared)| (fused, Some(compared))),
-        };
-        let (fused, compared) = match fused {
-            Ok(fused) => fused,
-            Err(FuseError::Invalid(source)) => return Err(invalid(source)),
+        let terms = match fuse::terms(reader, meanings, block) {
+            Ok(terms) => terms,
+            Err(WeightError::Invalid(source)) => return Err(invalid(source)),
             Err(refused) => return left_alone(&refused),
         };
+        let fused = match fuse::fused(reader, block, &terms) {
+            Ok(fused) => fused,
+            Err(not_finite) => return left_alone(&not_finite),
+        };
+        let compared = self.options.details.then(|| fuse::compared(&terms));
         if !self.options.verify {
             return Ok(Done::Made(Made { fused, seals: Vec::new(), proof: None, compared }));
         }

@@ -16,13 +16,13 @@ use serde::ser::{SerializeSeq, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::affine::{Comparison, ConvKind, Geometry, PadMode, Window, average};
+use crate::emit::term::TermKind;
 use crate::error::Error;
 use crate::onnx::external;
 use crate::onnx::graph::{Graph, Node};
 use crate::onnx::model::Model;
 use crate::onnx::storage::Storage;
 use crate::ops::reader::Reader;
-use crate::plan::region::TermKind;
 use crate::plan::{Block, Count, Drawing};
 use crate::refusal::{NearMiss, Reason};
 use crate::verify::run::Outcome;
@@ -396,13 +396,13 @@ impl BlockReport {
         let mut removed: Vec<_> = block.removed.iter().copied().collect();
         removed.sort_unstable();
         let mut reads: Vec<String> = Vec::new();
-        for part in &block.parts {
-            let root = name(part.root);
+        for term in &block.terms {
+            let root = name(term.root);
             if !reads.contains(&root) {
                 reads.push(root);
             }
         }
-        let weighted = block.parts.iter().filter(|part| part.kind == TermKind::Conv);
+        let weighted = block.terms.iter().filter(|term| term.kind == TermKind::Conv);
         BlockReport {
             name: block.name.clone(),
             branches: block.branches.clone(),
@@ -413,7 +413,7 @@ impl BlockReport {
             new_tensors: Vec::new(),
             reads,
             output: name(block.region.output),
-            geometry: weighted.map(|part| Shape::of(&part.map)).collect(),
+            geometry: weighted.map(|term| Shape::of(&term.map)).collect(),
             positions: None,
             conditions: Vec::new(),
             before: BlockCost::of(&block.before),

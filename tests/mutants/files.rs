@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use acb_fuse::TrainingMode;
-use acb_fuse::emit::nodes::{Fused, fuse};
+use acb_fuse::emit::nodes::Fused;
 use acb_fuse::engine::{InputShapes, Limits};
 use acb_fuse::facts::constants::Constants;
 use acb_fuse::facts::dependence::Dependence;
@@ -18,6 +18,7 @@ use acb_fuse::ops::meanings::Meanings;
 use acb_fuse::ops::reader::Reader;
 use acb_fuse::ops::training::{Training, TrainingNodes};
 use acb_fuse::pipeline::edits::{Changes, converted, rewrite};
+use acb_fuse::pipeline::fuse;
 use acb_fuse::plan::{BlockNames, Plan, plan};
 use acb_fuse::verify::fingerprint::Seal;
 use acb_fuse::verify::readback::{Expected, Miswritten, check};
@@ -63,7 +64,11 @@ impl Files<'_> {
         let fused: Vec<Vec<Fused>> = both()
             .zip(&plans)
             .map(|((reader, meanings), plan)| {
-                plan.blocks.iter().map(|block| fuse(reader, meanings, block).unwrap()).collect()
+                let fused = |block| {
+                    let terms = fuse::terms(reader, meanings, block).unwrap();
+                    fuse::fused(reader, block, &terms).unwrap()
+                };
+                plan.blocks.iter().map(fused).collect()
             })
             .collect();
         let changes: Vec<Changes> = readers

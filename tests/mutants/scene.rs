@@ -2,7 +2,9 @@
 
 use acb_fuse::TrainingMode;
 use acb_fuse::affine::{ConvKind, Geometry, Window};
-use acb_fuse::emit::nodes::{Fused, FusedWeights, fuse};
+use acb_fuse::emit::nodes::Fused;
+use acb_fuse::emit::term::{Term, TermKind};
+use acb_fuse::emit::weights::FusedWeights;
 use acb_fuse::engine::{Array, Constant, InputShapes, Limits};
 use acb_fuse::facts::constants::Constants;
 use acb_fuse::facts::dependence::Dependence;
@@ -18,7 +20,7 @@ use acb_fuse::ops::meanings::Meanings;
 use acb_fuse::ops::reader::Reader;
 use acb_fuse::ops::training::Training;
 use acb_fuse::pipeline::claim::claim;
-use acb_fuse::plan::region::{Term, TermKind};
+use acb_fuse::pipeline::fuse;
 use acb_fuse::plan::{Block, BlockNames, plan};
 use acb_fuse::verify::fingerprint::Seal;
 use acb_fuse::verify::inputs::Random;
@@ -167,7 +169,8 @@ pub fn rewritten(model: &ModelProto, output: &str) -> Option<Rewritten> {
         let plan = plan(reader, meanings, &mut BlockNames::of(reader.graph), &[]);
         let name = |block: &Block| reader.graph.value(block.region.output).name.clone();
         let block = plan.blocks.iter().find(|block| name(block) == output)?;
-        let fused = Made::of(&fuse(reader, meanings, block).ok()?);
+        let terms = fuse::terms(reader, meanings, block).ok()?;
+        let fused = Made::of(&fuse::fused(reader, block, &terms).ok()?);
         let claim = claim(reader, meanings, block, fused.side());
         Some(Rewritten { fused, beliefs: Beliefs::of(&claim, reader.graph) })
     })
@@ -414,8 +417,8 @@ pub fn difference(expected: &ArrayD<f64>, found: &ArrayD<f64>) -> f64 {
 fn probe(block: &Block, claim: &Claim, reader: &Reader) -> Vec<(String, ArrayD<f64>)> {
     let mut random = Random::new(99);
     let weighted = |part: &&Term<Geometry>| part.kind == TermKind::Conv;
-    let any = block.parts.iter().find(weighted).unwrap();
-    let scattered = block.parts.iter().find(|part| part.map.kind == ConvKind::ConvTranspose);
+    let any = block.terms.iter().find(weighted).unwrap();
+    let scattered = block.terms.iter().find(|part| part.map.kind == ConvKind::ConvTranspose);
     let original = original(reader);
     let ends = claim.borders.iter().map(|border| (border.output, border.inner)).collect();
     let cone = original.cone(claim.output, &claim.roots, &ends).unwrap();
@@ -430,7 +433,7 @@ fn probe(block: &Block, claim: &Claim, reader: &Reader) -> Vec<(String, ArrayD<f
     for (&root, shape) in cone.roots.iter().zip(&trials[0].shapes) {
         let mut shape = shape.clone();
         let is_root = |part: &&Term<Geometry>| part.root == root;
-        let reads = block.parts.iter().filter(is_root).find(weighted);
+        let reads = block.terms.iter().filter(is_root).find(weighted);
         let order = reads.map_or(&any.map.output, |part| &part.map.input);
         shape[order.axis(0)] = 1;
         for axis in 0..any.map.windows.len() {

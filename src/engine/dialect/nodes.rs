@@ -8,7 +8,7 @@ use crate::engine::dialect::norms::norm_by_batch;
 use crate::onnx::proto::{AttributeProto, NodeProto};
 use crate::onnx::tensor;
 use crate::onnx::training::{self, NodeMode};
-use crate::onnx::write;
+use crate::onnx::write::{self, AxisSlice, CircularPart};
 
 /// Whether `node` is known to be at inference, or has no mode. `integers` looks constants up.
 pub fn evaluates(
@@ -115,19 +115,18 @@ fn pad(
     // First what is added, then what is cut.
     let output = node.output.first().cloned().unwrap_or_default();
     let padded = format!("{output}.padded");
-    let mut nodes = match wraps {
-        true => wrapped(opset, node.input.first().map_or("", String::as_str), &padded, &frame),
-        false => padded_by(node, &output, &padded, &pads),
+    let mut nodes = if wraps {
+        wrapped(opset, node.input.first().map_or("", String::as_str), &padded, &frame)
+    } else {
+        padded_by(node, &output, &padded, &pads)
     };
-    let cuts = frame.iter().filter(|(_, (begin, end))| *begin < 0 || *end < 0);
-    let cuts = cuts.map(|&(axis, (begin, end))| {
-        (axis, begin.saturating_neg().max(0), if end < 0 { end } else { i64::MAX })
-    });
-    let cuts: Vec<(i64, i64, i64)> = cuts.collect();
-    nodes.extend(match cuts.is_empty() {
-        true => vec![identity(&padded, &output)],
-        false => slice(opset, &padded, &output, &cuts),
-    });
+    let cuts = frame.iter().filter_map(|&(axis, pads)| AxisSlice::cropping(axis, pads));
+    let cuts: Vec<AxisSlice> = cuts.collect();
+    if cuts.is_empty() {
+        nodes.push(identity(&padded, &output));
+    } else {
+        nodes.extend(write::slice(opset, &padded, &output, &cuts).with_constants());
+    }
     nodes
 }
 
@@ -141,28 +140,31 @@ fn padded_by(mut pad: NodeProto, name: &str, padded: &str, pads: &[i64]) -> Vec<
     }
     let name = format!("{name}.pads");
     pad.input.iter_mut().skip(1).take(1).for_each(|input| input.clone_from(&name));
-    vec![constant(name, positive), pad]
+    vec![write::constant(tensor::from_integers(&name, &positive)), pad]
 }
 
-/// Circular padding as `Slice` and `Concat`.
+/// Circular padding as `Slice` and `Concat`: tract has no Pad that does that.
 fn wrapped(opset: i64, input: &str, output: &str, frame: &[(i64, (i64, i64))]) -> Vec<NodeProto> {
     let mut input = input.to_owned();
     let mut nodes = Vec::new();
-    for &(axis, (begin, end)) in frame.iter().filter(|(_, (begin, end))| *begin > 0 || *end > 0) {
-        let (last, first) = (format!("{output}.{axis}.last"), format!("{output}.{axis}.first"));
+    for &(axis, pads) in frame {
         let padded = format!("{output}.{axis}");
-        let mut parts = vec![input.clone()];
-        if begin > 0 {
-            nodes.extend(slice(opset, &input, &last, &[(axis, begin.saturating_neg(), i64::MAX)]));
-            parts.insert(0, last);
+        let mut joined = Vec::new();
+        for part in write::circular_parts(axis, pads) {
+            joined.push(match part {
+                CircularPart::Input => input.clone(),
+                CircularPart::Slice(which, cut) => {
+                    let name = format!("{padded}.{which}");
+                    nodes.extend(write::slice(opset, &input, &name, &[cut]).with_constants());
+                    name
+                }
+            });
         }
-        if end > 0 {
-            nodes.extend(slice(opset, &input, &first, &[(axis, 0, end)]));
-            parts.push(first);
+        if !joined.is_empty() {
+            let joined: Vec<&str> = joined.iter().map(String::as_str).collect();
+            nodes.push(write::concat(&joined, &padded, axis));
+            input = padded;
         }
-        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        nodes.push(write::node("Concat", "", &parts, &padded, vec![write::int("axis", axis)]));
-        input = padded;
     }
     nodes.push(identity(&input, output));
     nodes
@@ -170,34 +172,6 @@ fn wrapped(opset: i64, input: &str, output: &str, frame: &[(i64, (i64, i64))]) -
 
 fn identity(input: &str, output: &str) -> NodeProto {
     write::node("Identity", "", &[input], output, Vec::new())
-}
-
-/// `Slice` of `input`, by (axis, start, end).
-fn slice(opset: i64, input: &str, output: &str, cuts: &[(i64, i64, i64)]) -> Vec<NodeProto> {
-    let lists = [
-        ("starts", cuts.iter().map(|cut| cut.1).collect::<Vec<_>>()),
-        ("ends", cuts.iter().map(|cut| cut.2).collect()),
-        ("axes", cuts.iter().map(|cut| cut.0).collect()),
-    ];
-    let mut slice = write::node("Slice", "", &[input], output, Vec::new());
-    let mut nodes = Vec::new();
-    for (list, values) in lists {
-        // Attributes before opset 10, inputs since.
-        if opset < 10 {
-            slice.attribute.push(write::ints(list, values));
-        } else {
-            let name = format!("{output}.{list}");
-            slice.input.push(name.clone());
-            nodes.push(constant(name, values));
-        }
-    }
-    nodes.push(slice);
-    nodes
-}
-
-fn constant(name: String, values: Vec<i64>) -> NodeProto {
-    let value = write::tensor("value", tensor::from_integers(&name, &values));
-    write::node("Constant", "", &[], &name, vec![value])
 }
 
 #[cfg(test)]
