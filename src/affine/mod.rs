@@ -20,6 +20,7 @@ mod macs;
 mod magnitude;
 mod refusal;
 mod window;
+mod words;
 
 pub use axes::AxisOrder;
 pub use geometry::{Channels, ConvKind, Geometry};
@@ -28,6 +29,7 @@ pub use macs::Macs;
 pub use magnitude::{Comparison, Magnitude, Spread, average};
 pub use refusal::Refusal;
 pub use window::{PadMode, Window};
+pub use words::times;
 
 /// What a region's walk needs of a linear map, with or without weights.
 pub trait Linear: Clone {

@@ -3,6 +3,8 @@
 //! Knows maps and their signs; neither how a graph came to be read as them, nor which terms
 //! should be one.
 
+#![allow(clippy::arithmetic_side_effects, reason = "the product of two signs")]
+
 use crate::affine::{Geometry, Linear, Refusal};
 use crate::onnx::graph::ValueId;
 use crate::ops::meaning::Sign;

@@ -22,7 +22,7 @@ use crate::ops::meanings::{Meanings, steps};
 use crate::ops::reader::Reader;
 use crate::plan::anchor::{Anchor, AnchoredTerm, best, signed};
 use crate::plan::cost::{self, Cost};
-use crate::plan::merge::{are_of_one_rank, both, kind_of};
+use crate::plan::merge::{are_of_one_rank, kind_of, merge};
 use crate::plan::region::Region;
 use crate::refusal::Reason;
 
@@ -349,7 +349,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
                 let Some(at) = other.iter().find(|at| at.part.root == anchor.part.root) else {
                     continue;
                 };
-                let Ok(part) = both(at.part.clone(), &anchor.part, self.reader) else { continue };
+                let Ok(part) = merge(at.part.clone(), &anchor.part, self.reader) else { continue };
                 let merged = self.anchors_from(Anchor {
                     emit: self.cost(&part),
                     part,
@@ -397,7 +397,7 @@ impl SumForm {
     }
 
     /// Whether the term at `index` stayed apart from the one that is being added, in the
-    /// operand that both are of.
+    /// operand that the two are of.
     fn were_apart(&self, index: usize) -> bool {
         index >= self.operand && !self.merged.contains(&index)
     }

@@ -105,8 +105,8 @@ fn require_enough_to_crop(term: &Term<Geometry>, valid: &mut Validity) {
     for (axis, window) in term.map.windows.iter().enumerate().filter(|_| gathers) {
         let (before, behind) = window.pads();
         if before.min(behind) < 0 && before.max(behind) > 0 {
-            let along = term.map.input.axis(axis + 2);
-            let least = 1 - before.min(behind);
+            let along = term.map.input.axis(axis.saturating_add(2));
+            let least = 1_i64.saturating_sub(before.min(behind));
             valid.require(term.root, Property::Size(along, SizeSet::AtLeast(least)));
         }
     }

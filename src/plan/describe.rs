@@ -7,13 +7,16 @@
 use std::iter::{once, repeat};
 use std::sync::Arc;
 
-use crate::affine::{ConvKind, Geometry};
+use crate::affine::{ConvKind, Geometry, times};
 use crate::emit::term::{Term, TermKind};
 use crate::onnx::graph::{NodeId, ValueId};
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::region::Region;
+
+/// A block with more branches is told by its first ones.
+const MAX_BRANCHES: usize = 64;
 
 /// A block's branches from what they read to their sum, and what comes after it, as in
 /// `3×3`, `norm`, `scale`, `identity`.
@@ -51,7 +54,7 @@ impl Branches<'_, '_, '_> {
         let mut branches: Vec<Vec<Step>> = vec![];
         let mut open = vec![(value, Vec::new())];
         while let Some((value, mut path)) = open.pop() {
-            if branches.len() + open.len() > 64 {
+            if branches.len() + open.len() > MAX_BRANCHES {
                 branches.push(vec![Step { node: None, text: "…".into(), is_kernel: true }]);
                 break;
             }
@@ -97,6 +100,17 @@ impl Branches<'_, '_, '_> {
             _ => text_of(map).map(|text| step(text.into(), true)),
         }
     }
+
+    /// A root that is added as it is: part of a kernel, or an operand that stays.
+    fn operand(&self, root: ValueId) -> String {
+        let plain =
+            |term: &Term<Geometry>| term.root == root && matches!(term.kind, TermKind::Identity(_));
+        if self.terms.iter().any(plain) {
+            format!("`{}`", self.reader.graph.value(root).name)
+        } else {
+            "identity".to_owned()
+        }
+    }
 }
 
 /// Takes what all branches have in common at their end behind their sum.
@@ -122,41 +136,30 @@ fn drawing(branches: &[Vec<Step>]) -> Drawing {
     Drawing { branches: branches.iter().map(own).collect(), after: texts(after) }
 }
 
-impl Branches<'_, '_, '_> {
-    /// A root that is added as it is: part of a kernel, or an operand that stays.
-    fn operand(&self, root: ValueId) -> String {
-        let plain =
-            |term: &Term<Geometry>| term.root == root && matches!(term.kind, TermKind::Identity(_));
-        if self.terms.iter().any(plain) {
-            format!("`{}`", self.reader.graph.value(root).name)
-        } else {
-            "identity".to_owned()
-        }
-    }
-}
-
+/// What a map is called in a branch; `None` if it is not told.
 fn text_of(map: &LinearOp) -> Option<String> {
-    let list = |numbers: Vec<i64>| numbers.iter().map(i64::to_string).collect::<Vec<_>>().join("×");
-    let sizes = |geometry: &Geometry| {
-        let windows = || geometry.windows.iter();
-        let taps = list(windows().map(|window| window.taps).collect());
-        let mut steps: Vec<i64> = windows().map(|window| window.dilation).collect();
-        if windows().all(|window| window.taps == 1 || window.dilation == 1) {
-            return taps;
-        }
-        steps.dedup();
-        format!("{taps} dilated {}", list(steps))
-    };
     match map {
         LinearOp::Conv { geometry, .. } => Some(match geometry.kind {
-            ConvKind::Conv => sizes(geometry),
+            ConvKind::Conv => kernel_size(geometry),
             ConvKind::MatMul => "matrix".to_owned(),
-            ConvKind::ConvTranspose => format!("transposed {}", sizes(geometry)),
+            ConvKind::ConvTranspose => format!("transposed {}", kernel_size(geometry)),
         }),
         LinearOp::Bordered { map, .. } => text_of(map),
         LinearOp::Filter { windows, .. } if windows.iter().any(|window| window.taps > 1) => {
-            Some(format!("mean {}", sizes(&map.geometry())))
+            Some(format!("mean {}", kernel_size(&map.geometry())))
         }
         _ => None,
     }
+}
+
+/// `3×3`, or `3×3 dilated 2`.
+fn kernel_size(geometry: &Geometry) -> String {
+    let windows = &geometry.windows;
+    let taps: Vec<i64> = windows.iter().map(|window| window.taps).collect();
+    if windows.iter().all(|window| window.taps == 1 || window.dilation == 1) {
+        return times(&taps);
+    }
+    let mut dilations: Vec<i64> = windows.iter().map(|window| window.dilation).collect();
+    dilations.dedup();
+    format!("{} dilated {}", times(&taps), times(&dilations))
 }

@@ -75,7 +75,7 @@ impl Bounds {
     /// After this map, another one with weights from `least` (zeros left out) to `most`, of
     /// which `count` make an output, and with a shift.
     fn then(self, outer: Bounds, count: f64) -> Bounds {
-        // Each output sums up `count` products, unless one of both maps only scales.
+        // Each output sums up `count` products, unless one of the two maps only scales.
         let sums = if self.is_scale || outer.is_scale { 1.0 } else { count };
         // The largest weight of a filter may meet a filter of zeros.
         let is_hidden = self.has_zeros && !outer.is_scale;
@@ -241,7 +241,7 @@ impl Filter {
 mod tests {
     use super::*;
 
-    /// Weights of two filters, the second one's bias, the type, and whether both keep their
+    /// Weights of two filters, the second one's bias, the type, and whether the two keep their
     /// precision.
     #[test]
     fn filters_keep_their_precision_or_do_not() {

@@ -15,7 +15,11 @@ use crate::refusal::Reason;
 ///
 /// # Errors
 /// Why it is not, which shapes alone decide.
-pub fn both<L: Linear>(one: Term<L>, other: &Term<L>, reader: &Reader) -> Result<Term<L>, Refusal> {
+pub fn merge<L: Linear>(
+    one: Term<L>,
+    other: &Term<L>,
+    reader: &Reader,
+) -> Result<Term<L>, Refusal> {
     debug_assert_eq!(one.root, other.root);
     let without_sizes = one.map.geometry().clone().plus(other.map.geometry(), &[]);
     // Sizes are inferred only where a decision needs them.
@@ -32,12 +36,12 @@ pub fn both<L: Linear>(one: Term<L>, other: &Term<L>, reader: &Reader) -> Result
 ///
 /// # Errors
 /// Why not.
-pub fn merged(
+pub fn merge_if_smaller(
     one: &Term<Geometry>,
     other: &Term<Geometry>,
     reader: &Reader,
 ) -> Result<Term<Geometry>, Reason> {
-    let sum = both(one.clone(), other, reader)?;
+    let sum = merge(one.clone(), other, reader)?;
     let (before, after) = (one.weights() + other.weights(), sum.weights());
     if sum.kind != TermKind::Conv || after > before {
         return Err(Reason::Dearer { before, after });
@@ -54,12 +58,12 @@ pub fn insert<L: Linear>(
     valid: &mut Validity,
 ) {
     let merges = |other: &Term<L>, term: &Term<L>| {
-        other.root == term.root && merged(&other.shape(), &term.shape(), reader).is_ok()
+        other.root == term.root && merge_if_smaller(&other.shape(), &term.shape(), reader).is_ok()
     };
     while let Some(index) = sum.iter().position(|other| merges(other, &term)) {
         let other = sum.remove(index);
         require_equal_counts(other.root, other.map.geometry(), term.map.geometry(), reader, valid);
-        term = match both(other, &term, reader) {
+        term = match merge(other, &term, reader) {
             Ok(merged) => merged,
             Err(_) => unreachable!("shapes alone decide"),
         };

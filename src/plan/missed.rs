@@ -9,7 +9,7 @@ use crate::onnx::ids::{IdMap, IdSet, Table};
 use crate::ops::meaning::Meaning;
 use crate::plan::anchor::{Anchor, AnchoredTerm, best};
 use crate::plan::cuts::Walk;
-use crate::plan::merge::{both, kind_of, merged};
+use crate::plan::merge::{kind_of, merge, merge_if_smaller};
 use crate::plan::region::Region;
 use crate::refusal::{NearMiss, NotLinear, Reason};
 
@@ -131,7 +131,7 @@ impl NearMisses<'_, '_, '_, '_> {
                 None => self
                     .refusal_further_back(terms)
                     .or_else(|| self.different_inputs(first.part.root, other.part.root)),
-                Some(at) => Some(match merged(&at.part, &other.part, self.walk.reader) {
+                Some(at) => Some(match merge_if_smaller(&at.part, &other.part, self.walk.reader) {
                     Err(reason) => reason,
                     // Legal and no dearer by itself: what it saves is needed elsewhere.
                     Ok(_) => Reason::ReadElsewhere(name(self.kept_branch(terms))),
@@ -188,13 +188,13 @@ impl NearMisses<'_, '_, '_, '_> {
         false
     }
 
-    /// Why two of the terms do not merge at a root that both go back to.
+    /// Why two of the terms do not merge at a root that the two go back to.
     fn refusal_further_back(&self, terms: &[AnchoredTerm]) -> Option<Reason> {
         let mut seen: IdMap<ValueId, &Anchor> = IdMap::default();
         for term in terms {
             for anchor in term.iter().filter(|anchor| anchor.part.kind == TermKind::Conv) {
                 if let Some(other) = seen.get(&anchor.part.root)
-                    && let Err(refusal) = both(other.part.clone(), &anchor.part, self.walk.reader)
+                    && let Err(refusal) = merge(other.part.clone(), &anchor.part, self.walk.reader)
                 {
                     return Some(Reason::Geometry(refusal));
                 }
