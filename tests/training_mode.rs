@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use acb_fuse::engine::{Array, Constant, InputShapes, Limits, dialect, stage};
+use acb_fuse::engine::{Array, Constant, InputShapes, Limits, dialect, tensors};
 use acb_fuse::facts::constants::Constants;
 use acb_fuse::facts::shapes::Sizes;
 use acb_fuse::facts::validity::Validity;
@@ -147,7 +147,7 @@ fn outputs(path: &Path, inputs: &[Array]) -> Result<Vec<Array>, String> {
     let types = names.iter().map(|name| graphs[0].input_type(graphs[0].find(name).unwrap()));
     let fed = inputs.iter().cloned().zip(types.map(Option::unwrap_or_default)).collect();
     let limits = Limits::of_reading();
-    let fed = stage::hold(fed, limits).map_err(|error| error.to_string())?;
+    let fed = tensors::from_arrays(fed, limits).map_err(|error| error.to_string())?;
     let walk = SlicedRun { graphs: &graphs, weights: WeightRounding::AsStored, most: MOST, limits };
     let outputs = walk.outputs(&names, &[fed]).map_err(|stopped| stopped.to_string())?;
     Ok(outputs.into_iter().next().unwrap())

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::engine::stage::{self, EngineTensor};
+use crate::engine::tensors::{self, EngineTensor};
 use crate::engine::{Array, EngineError, InputShapes, Limits, dialect};
 use crate::onnx::graph::Graph;
 use crate::onnx::model::{Invalid, Model, graph_field};
@@ -255,7 +255,7 @@ fn compare(
     let samples = (0..options.samples.max(1)).map(|sample| {
         let mut random = Random::new(options.seed.wrapping_add(sample as u64));
         let filled = inputs.iter().map(|input| (input.fill(&mut random), input.data_type));
-        stage::hold(filled.collect(), old.limits)
+        tensors::from_arrays(filled.collect(), old.limits)
     });
     let samples = samples.collect::<Result<Vec<_>, _>>()?;
     let fed: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();

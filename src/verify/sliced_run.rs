@@ -8,7 +8,8 @@ use std::collections::HashMap;
 
 use prost::Message;
 
-use crate::engine::stage::{self, EngineTensor, LoadedSlice};
+use crate::engine::stage::LoadedSlice;
+use crate::engine::tensors::{self, EngineTensor};
 use crate::engine::{Array, EngineError, Limits, Source, dialect};
 use crate::onnx::graph::{Graph, ValueId};
 use crate::onnx::model::Invalid;
@@ -98,7 +99,7 @@ impl SlicedRun<'_, '_> {
             let outputs = graph.outputs.iter().map(|&id| named(graph, tensors, id));
             let outputs =
                 outputs.map(|output| Ok(output?.1)).collect::<Result<_, EngineError>>()?;
-            Ok(stage::arrays(outputs, self.limits)?)
+            Ok(tensors::into_arrays(outputs, self.limits)?)
         };
         samples.iter().map(outputs).collect()
     }
@@ -259,8 +260,11 @@ mod tests {
             let mut random = Random::new(seed);
             let shapes: [&[usize]; 2] = [&[2, 3, 4, 5], &[1]];
             let double = DataType::Double.into();
-            stage::hold(shapes.map(|shape| (random.floats(shape), double)).to_vec(), limits)
-                .unwrap()
+            tensors::from_arrays(
+                shapes.map(|shape| (random.floats(shape), double)).to_vec(),
+                limits,
+            )
+            .unwrap()
         });
         let walk = SlicedRun { graphs: &graphs, weights: WeightRounding::AsStored, most, limits };
         let names = ["x".to_owned(), "unused".to_owned()];
