@@ -213,6 +213,7 @@ impl<'g, 'm> Constants<'g, 'm> {
                 continue;
             }
             if let (Some(outside), Some(outer)) = (value.outer, &constants.outer) {
+                let outside = outside.in_outer_graph();
                 let (known, depth) = (outer.element_type(outside), outer.depths.get(outside));
                 known.map(|known| constants.types.insert(id, known));
                 depth.map(|&depth| constants.depths.insert(id, depth));
@@ -389,7 +390,7 @@ impl<'g, 'm> Constants<'g, 'm> {
         let stored = self.graph.initializer(id)?;
         let found = match (stored, self.graph.value(id).outer, &self.outer) {
             (Some(stored), ..) => self.written_out(stored)?.map(Arc::new),
-            (None, Some(outside), Some(outer)) => outer.found(outside)?,
+            (None, Some(outside), Some(outer)) => outer.found(outside.in_outer_graph())?,
             _ => self.computed(id)?.map(Arc::new),
         };
         self.cache().insert(id, found.clone());

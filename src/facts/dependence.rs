@@ -40,7 +40,7 @@ impl Dependence {
             let depends = match (value.outer, outer) {
                 // Of two tensors of one name, either may be meant.
                 (Some(outside), Some(outer)) => {
-                    outer.contains(outside) || value.is_ambiguous && is_given
+                    outer.contains(outside.in_outer_graph()) || value.is_ambiguous && is_given
                 }
                 _ => value.input.is_some() && is_given,
             };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use prost::bytes::Bytes;
 
-pub use crate::onnx::ids::{NodeId, ValueId};
+pub use crate::onnx::ids::{NodeId, OuterId, ValueId};
 use crate::onnx::model::{GraphFields, Invalid, Model, graph_field, is_default_domain};
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::{
@@ -74,7 +74,7 @@ pub struct Value {
     /// Whether it is a graph output.
     pub is_output: bool,
     /// Which tensor of the graph around this body it is, if it is one.
-    pub outer: Option<ValueId>,
+    pub outer: Option<OuterId>,
     /// Whether this body has an input or initializer of the outer tensor's name.
     pub is_ambiguous: bool,
 }
@@ -220,13 +220,13 @@ impl<'m> Graph<'m> {
             // Of two tensors with one name, inside and outside, engines take either: it
             // is not constant, and both are needed.
             if let Some(own) = self.find(name) {
-                let (name, outer) = (name.to_owned(), Some(id));
+                let (name, outer) = (name.to_owned(), Some(OuterId::of(id)));
                 *self.value_mut(own) =
                     Value { name, outer, is_ambiguous: true, ..Value::default() };
                 continue;
             }
             let own = self.intern(name);
-            self.value_mut(own).outer = Some(id);
+            self.value_mut(own).outer = Some(OuterId::of(id));
             self.value_mut(own).initializer.clone_from(&value.initializer);
         }
     }

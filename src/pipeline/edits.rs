@@ -9,7 +9,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crate::emit::nodes::{Fused, FusedWeights};
-use crate::onnx::graph::{self, Graph, NodeId, ValueId};
+use crate::onnx::graph::{self, Graph, NodeId, OuterId, ValueId};
 use crate::onnx::ids::{IdMap, IdSet, Table};
 use crate::onnx::model::{Invalid, Model, graph_field};
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
@@ -353,7 +353,8 @@ impl Rest {
             {
                 let roots = replaced.blocks.iter().flat_map(|(_, roots)| roots);
                 let roots = roots.filter_map(|&root| graph.value(root).outer);
-                captured.entry(node).or_default().extend(rest.captures(graph).chain(roots));
+                let read = rest.captures(graph).chain(roots).map(OuterId::in_outer_graph);
+                captured.entry(node).or_default().extend(read);
             }
             all.push(rest);
         }
@@ -368,7 +369,7 @@ impl Rest {
     }
 
     /// Tensors of the graph around that the nodes which stay read.
-    fn captures<'r>(&'r self, graph: &'r Graph) -> impl Iterator<Item = ValueId> + 'r {
+    fn captures<'r>(&'r self, graph: &'r Graph) -> impl Iterator<Item = OuterId> + 'r {
         let nodes = graph.nodes().filter(|(id, _)| !self.removed.contains(id));
         let read = nodes.flat_map(|(id, _)| self.uses(graph, id));
         read.chain(graph.outputs.iter().copied()).filter_map(|id| graph.value(id).outer)

@@ -79,7 +79,9 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
     fn find_derived(&mut self) {
         for (id, value) in self.graph.values() {
             let outside = value.outer.filter(|_| !value.is_ambiguous);
-            let is_outside = |outer: &Arc<Self>| outside.is_some_and(|id| outer.is_constant(id));
+            let is_outside = |outer: &Arc<Self>| {
+                outside.is_some_and(|id| outer.is_constant(id.in_outer_graph()))
+            };
             let is_stored = value.initializer.is_some() && self.constants.contains(id);
             if is_stored || self.outer.as_ref().is_some_and(is_outside) {
                 self.derived.insert(id, ());
@@ -288,7 +290,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
     fn found(&self, id: ValueId) -> Result<Option<Constant>, Unproved> {
         let value = self.graph.value(id);
         if let (Some(outside), Some(outer), None) = (value.outer, &self.outer, &value.initializer) {
-            let constant = outer.value(outside)?;
+            let constant = outer.value(outside.in_outer_graph())?;
             return Ok(Some(constant.called(value.name.clone())));
         }
         match self.is_stored(id) {
