@@ -49,6 +49,18 @@ pub fn node(
     }
 }
 
+/// The node as an `Identity` of its first input.
+pub fn into_identity(mut node: NodeProto) -> NodeProto {
+    node.input.truncate(1);
+    NodeProto { op_type: Some("Identity".into()), attribute: Vec::new(), ..node }
+}
+
+/// The node as a `Cast` of its first input to an element type (`TensorProto.DataType`).
+pub fn into_cast(mut node: NodeProto, to: i32) -> NodeProto {
+    node.input.truncate(1);
+    NodeProto { op_type: Some("Cast".into()), attribute: vec![int("to", to.into())], ..node }
+}
+
 /// A model of these nodes that computes `outputs`.
 pub fn model(
     opset: i64,

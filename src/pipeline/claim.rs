@@ -6,7 +6,8 @@ use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::Block;
-use crate::verify::proof::{Claim, FilledBorder, Side};
+use crate::verify::border::FilledBorder;
+use crate::verify::claim::{Claim, Side};
 
 /// The claim that `new` nodes compute what `block`'s nodes compute.
 pub fn claim(reader: &Reader, meanings: &Meanings, block: &Block, new: Side) -> Claim {

@@ -9,9 +9,10 @@ use crate::onnx::model::{Invalid, Model, graph_field};
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::tensor_shape_proto::dimension::Value as Dim;
 use crate::onnx::proto::{ValueInfoProto, type_proto};
+use crate::verify::compare::relative_error;
 use crate::verify::inputs::Random;
-use crate::verify::relative_error;
-use crate::verify::sliced_run::{MOST, SlicedRun, Stopped, WeightRounding};
+use crate::verify::last_bits::WeightRounding;
+use crate::verify::sliced_run::{MOST, SlicedRun, Stopped};
 
 /// How the run is done.
 #[derive(Debug, Clone)]

@@ -15,9 +15,10 @@ use acb_fuse::onnx::proto::{
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor::{self, Float};
 use acb_fuse::onnx::write::{int, ints, model, node, string};
+use acb_fuse::verify::claim::Unproved;
+use acb_fuse::verify::compare::relative_error;
 use acb_fuse::verify::inputs::Random;
-use acb_fuse::verify::proof::{Unproved, prove};
-use acb_fuse::verify::relative_error;
+use acb_fuse::verify::proof::prove;
 use ndarray::{ArrayD, IxDyn};
 use prost::Message;
 

@@ -20,10 +20,12 @@ use acb_fuse::ops::training::Training;
 use acb_fuse::pipeline::claim::claim;
 use acb_fuse::plan::region::{Term, TermKind};
 use acb_fuse::plan::{Block, BlockNames, plan};
-use acb_fuse::verify::fingerprint::Seal;
+use acb_fuse::verify::border::FilledBorder;
+use acb_fuse::verify::claim::{Claim, Side, Unproved};
+use acb_fuse::verify::fingerprint::Fingerprint;
 use acb_fuse::verify::inputs::Random;
 use acb_fuse::verify::original::Original;
-use acb_fuse::verify::proof::{Claim, FilledBorder, Side, Unproved, old_side, prove};
+use acb_fuse::verify::proof::{old_side, prove};
 use acb_fuse::verify::trials::choose;
 use std::iter;
 use std::sync::Arc;
@@ -142,16 +144,17 @@ impl Made {
             let dims: Vec<i64> = values.shape().iter().map(|&dim| dim as i64).collect();
             let header = tensor::header(name, &dims, float.to_onnx());
             let numbers = values.iter().copied().collect::<Vec<f64>>();
-            let seal = Seal::rounded(header, float, iter::once(Ok::<_, ()>(numbers))).unwrap();
-            self.tensors.iter().any(|tensor| Seal::of(tensor) == seal)
+            let proved =
+                Fingerprint::rounded(header, float, iter::once(Ok::<_, ()>(numbers))).unwrap();
+            self.tensors.iter().any(|tensor| Fingerprint::of(tensor) == proved)
         })
     }
 }
 
 /// What weights must be in the file.
-pub fn sealed(weights: &FusedWeights) -> Seal {
+pub fn fingerprint(weights: &FusedWeights) -> Fingerprint {
     let pieces = weights.pieces().map(|piece| weights.read(piece));
-    Seal::rounded(weights.header(), weights.float, pieces).unwrap()
+    Fingerprint::rounded(weights.header(), weights.float, pieces).unwrap()
 }
 
 /// FusedWeights as the file will hold them.

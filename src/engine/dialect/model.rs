@@ -14,6 +14,7 @@ use crate::onnx::model::{Invalid, Model, graph_field, is_default_domain};
 use crate::onnx::proto::NodeProto;
 use crate::onnx::splice::{self, Edit};
 use crate::onnx::tensor;
+use crate::onnx::write;
 
 /// The model without dead nodes, with local functions inlined, and with every node, those
 /// of bodies included, as [`node()`] has it. A norm or dropout keeps its mode.
@@ -109,10 +110,8 @@ fn forms(graphs: &[Graph], graph: &Graph, old: &Node) -> Vec<NodeProto> {
                 proto.attribute.retain(|attribute| attribute.name() != "training_mode");
             }
             "Dropout" => {
-                proto.op_type = Some("Identity".into());
                 proto.output.truncate(1);
-                proto.input.truncate(1);
-                proto.attribute.clear();
+                proto = write::into_identity(proto);
             }
             _ => {}
         }

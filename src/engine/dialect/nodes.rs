@@ -23,6 +23,30 @@ pub fn evaluates(
     }
 }
 
+/// A norm or dropout at inference, as what it computes alone: a norm with its first output and
+/// its epsilon, a dropout as an `Identity`; every other node as it is. `None` if it is in
+/// training mode, or nothing tells. `integers` looks constants up.
+pub fn at_inference(
+    mut node: NodeProto,
+    opset: i64,
+    integers: &dyn Fn(&str) -> Option<Vec<i64>>,
+) -> Option<NodeProto> {
+    let is_norm = node.op_type() == "BatchNormalization";
+    if !is_norm && node.op_type() != "Dropout" {
+        return Some(node);
+    }
+    if !evaluates(&node, opset, integers) {
+        return None;
+    }
+    node.output.truncate(1);
+    if !is_norm {
+        return Some(write::into_identity(node));
+    }
+    let stays = |name: &str| matches!(name, "epsilon" | "is_test");
+    node.attribute.retain(|attribute| stays(attribute.name()));
+    Some(node)
+}
+
 /// `node` without empty names at the end of its inputs (tract panics), a bias in a Gemm
 /// (it has one in float32 only), negative pads (it panics), circular padding (it has
 /// none), without a value to pad with where none is used (it takes the wrong mode), and
