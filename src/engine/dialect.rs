@@ -5,9 +5,10 @@ use prost::bytes::Bytes;
 
 use crate::onnx::graph::{self, Graph, Initializer, Node, NodeId, ValueId};
 use crate::onnx::inline::inline;
-use crate::onnx::model::{Invalid, Model, graph_field, is_default_domain};
+use crate::onnx::model::{Invalid, Model, is_default_domain};
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{AttributeProto, NodeProto};
+use crate::onnx::schema::graph_field;
 use crate::onnx::splice::{self, Edit};
 use crate::onnx::tensor::{self, Float};
 use crate::onnx::training::{self, NodeMode};

@@ -18,9 +18,9 @@ use crate::facts::validity::{Condition, Property};
 use crate::onnx::graph::{Graph, Node, ValueId};
 use crate::onnx::ids::{Id, Table};
 use crate::onnx::model::Invalid;
-use crate::onnx::model::graph_field;
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::{ValueInfoProto, type_proto};
+use crate::onnx::schema::graph_field;
 use crate::refusal::NotLinear;
 
 pub use crate::facts::shape_rules::MAX_RANK;

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use prost::bytes::Bytes;
 
 pub use crate::onnx::ids::{NodeId, ValueId};
-use crate::onnx::model::{GraphFields, Invalid, Model, graph_field, is_default_domain};
+use crate::onnx::model::{GraphFields, Invalid, Model, is_default_domain};
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto,
     ValueInfoProto, type_proto,
 };
+use crate::onnx::schema::{graph_field, info_field, node_field, sparse_field, tensor_field};
 use crate::onnx::splice::{self, Container, Edit};
 use crate::onnx::tensor;
 use crate::onnx::wire::{self, Field, WireError};
@@ -233,9 +234,6 @@ impl<'m> Graph<'m> {
 
     fn read_stored(&mut self) -> Result<(), Invalid> {
         let scope = Arc::clone(&self.scope);
-        const TENSOR_NAME: u32 = 8;
-        const VALUE_INFO_NAME: u32 = 1;
-        const SPARSE_VALUES: u32 = 1;
         let fields = |number| scope.fields(number);
         let nodes = fields(graph_field::NODE).count();
         let stored =
@@ -246,21 +244,21 @@ impl<'m> Graph<'m> {
         self.values.reserve_exact(values);
         self.ids.reserve(values);
         for field in fields(graph_field::INPUT) {
-            let name = self.model.str_within(&field.payload, VALUE_INFO_NAME)?;
+            let name = self.model.str_within(&field.payload, info_field::NAME)?;
             let id = self.intern(name);
             if self.value_mut(id).input.replace(Box::new(field.clone())).is_some() {
                 return Err(Invalid::DefinedTwice(name.to_owned()));
             }
         }
         for field in fields(graph_field::INITIALIZER) {
-            let name = self.model.str_within(&field.payload, TENSOR_NAME)?;
+            let name = self.model.str_within(&field.payload, tensor_field::NAME)?;
             self.store(name, field)?;
         }
         for field in fields(graph_field::SPARSE_INITIALIZER) {
             for values in wire::fields(self.model.bytes(), field.payload.clone()) {
                 let values = values?;
-                if values.number == SPARSE_VALUES {
-                    self.store(self.model.str_within(&values.payload, TENSOR_NAME)?, field)?;
+                if values.number == sparse_field::VALUES {
+                    self.store(self.model.str_within(&values.payload, tensor_field::NAME)?, field)?;
                 }
             }
         }
@@ -322,17 +320,16 @@ impl<'m> Graph<'m> {
 
     /// The node in `field`, and the names of its outputs as they stand in the file.
     fn decoded(&self, field: &Field) -> Result<(NodeProto, Vec<&'m str>), Invalid> {
-        const INPUT: u32 = 1;
-        const OUTPUT: u32 = 2;
-        const ATTRIBUTE: u32 = 5;
         let (mut inputs, mut attributes, mut outputs) = (0usize, 0usize, Vec::new());
         let parts = wire::fields(self.model.bytes(), field.payload.clone());
         // What is malformed is refused by whoever decodes it.
         for part in parts.map_while(Result::ok) {
             match part.number {
-                INPUT => inputs = inputs.saturating_add(1),
-                OUTPUT => outputs.push(self.model.str_at(part.payload).unwrap_or_default()),
-                ATTRIBUTE => attributes = attributes.saturating_add(1),
+                node_field::INPUT => inputs = inputs.saturating_add(1),
+                node_field::OUTPUT => {
+                    outputs.push(self.model.str_at(part.payload).unwrap_or_default())
+                }
+                node_field::ATTRIBUTE => attributes = attributes.saturating_add(1),
                 _ => {}
             }
         }
@@ -475,14 +472,13 @@ impl<'m> Graph<'m> {
     /// # Errors
     /// As [`Self::initializer`], if it is sparse.
     pub fn stored_type(&self, id: ValueId) -> Result<Option<i32>, Invalid> {
-        const DATA_TYPE: u32 = 2;
         let Some(field) = &self.value(id).initializer else { return Ok(None) };
         if field.number == graph_field::SPARSE_INITIALIZER {
             return Ok(self.initializer(id)?.map(|stored| stored.element_type()));
         }
         // What is malformed is refused by whoever decodes it.
         let parts = wire::fields(self.model.bytes(), field.payload.clone()).map_while(Result::ok);
-        let last = parts.filter(|part| part.number == DATA_TYPE).last();
+        let last = parts.filter(|part| part.number == tensor_field::DATA_TYPE).last();
         let bytes = last.and_then(|part| self.model.bytes().get(part.payload));
         Ok(Some(bytes.map_or(0, wire::varint_value) as i32))
     }

@@ -11,10 +11,11 @@ use prost::Message;
 use prost::bytes::Bytes;
 
 use crate::onnx::graph::{self, Graph, bodies};
-use crate::onnx::model::{Invalid, Model, graph_field, is_default_domain};
+use crate::onnx::model::{Invalid, Model, is_default_domain};
 use crate::onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, NodeProto, OperatorSetIdProto,
 };
+use crate::onnx::schema::graph_field;
 use crate::onnx::splice::{self, Edit};
 use crate::onnx::wire::Field;
 

@@ -10,6 +10,7 @@ pub mod inline;
 pub mod map;
 pub mod model;
 pub mod proto;
+pub mod schema;
 pub mod sniff;
 pub mod splice;
 pub mod staged;

@@ -11,11 +11,12 @@ use std::collections::{BTreeSet, HashSet};
 use crate::emit::nodes::{Fused, FusedWeights};
 use crate::onnx::graph::{self, Graph, NodeId, ValueId};
 use crate::onnx::ids::{IdMap, IdSet, Table};
-use crate::onnx::model::{Invalid, Model, graph_field};
+use crate::onnx::model::{Invalid, Model};
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::{
     NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
+use crate::onnx::schema::{annotation_field, graph_field, info_field, tensor_field};
 use crate::onnx::splice::{self, Container, Deferred, Edit};
 
 /// What is to change in one graph.
@@ -105,7 +106,6 @@ impl Rewrite {
         around_these: Vec<Container>,
         elsewhere: impl Fn(&TensorProto) -> Option<TensorProto>,
     ) -> Vec<Edit> {
-        const RAW_DATA: u32 = 9;
         let (mut edits, mut containers) = (self.edits.clone(), self.containers.clone());
         for (id, NewTensor { tensor, into, at, inputs_at }) in self.tensors.iter().enumerate() {
             let header = tensor.header();
@@ -121,7 +121,7 @@ impl Rewrite {
                 (New::Weights(weights), None) => {
                     let length = weights.length();
                     let number = graph_field::INITIALIZER;
-                    insert(splice::open_entry(number, &header, RAW_DATA, length))
+                    insert(splice::open_entry(number, &header, tensor_field::RAW_DATA, length))
                         .then(Deferred { id, length })
                 }
             });
@@ -225,10 +225,12 @@ fn rewrite_graph(
         }
     }
     let gone: HashSet<&str> = gone.iter().map(|&id| graph.value(id).name.as_str()).collect();
-    const NAME: u32 = 1;
-    for number in [graph_field::VALUE_INFO, graph_field::QUANTIZATION_ANNOTATION] {
+    for (number, name) in [
+        (graph_field::VALUE_INFO, info_field::NAME),
+        (graph_field::QUANTIZATION_ANNOTATION, annotation_field::TENSOR_NAME),
+    ] {
         for field in graph.scope.fields(number) {
-            if gone.contains(graph.model.string_within(&field.payload, NAME)?.as_str()) {
+            if gone.contains(graph.model.string_within(&field.payload, name)?.as_str()) {
                 edits.push(Edit::remove(field.entry.clone()));
             }
         }

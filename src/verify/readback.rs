@@ -11,17 +11,14 @@ use std::ops::Range;
 
 use crate::onnx::external;
 use crate::onnx::graph::{Graph, NodeId, bodies};
-use crate::onnx::model::{GraphFields, Invalid, Model, graph_field};
+use crate::onnx::model::{GraphFields, Invalid, Model};
 use crate::onnx::proto::{
     FunctionProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto, type_proto,
 };
+use crate::onnx::schema::{graph_field, info_field, model_field, sparse_field, tensor_field};
 use crate::onnx::tensor;
 use crate::onnx::wire::{self, Field};
 use crate::verify::fingerprint::Seal;
-
-/// Numbers of the fields that hold a name.
-const TENSOR_NAME: u32 = 8;
-const INFO_NAME: u32 = 1;
 
 /// What was decided for one graph, and proved.
 #[derive(Debug, Default)]
@@ -123,10 +120,11 @@ struct Files<'f, 'm> {
 impl<'f> Files<'f, '_> {
     /// What stands beside the graph in the model.
     fn compare_surroundings(&self) -> Result<(), Miswritten> {
-        const GRAPH: u32 = 7;
         let around = |model: &Model| -> Result<Vec<Field>, wire::WireError> {
             let fields = wire::fields(model.bytes(), 0..model.bytes().len());
-            fields.filter(|field| field.as_ref().map_or(true, |f| f.number != GRAPH)).collect()
+            fields
+                .filter(|field| field.as_ref().map_or(true, |f| f.number != model_field::GRAPH))
+                .collect()
         };
         let (before, after) = (around(self.old)?, around(self.new)?);
         let mut same = before.len() == after.len();
@@ -140,8 +138,8 @@ impl<'f> Files<'f, '_> {
     }
 
     fn same_beside_graph(&self, before: &Field, after: &Field) -> Result<bool, Invalid> {
-        const FUNCTION: u32 = 25;
-        if !self.external || before.number != FUNCTION || after.number != FUNCTION {
+        let is_function = |field: &Field| field.number == model_field::FUNCTIONS;
+        if !self.external || !is_function(before) || !is_function(after) {
             return Ok(self.same_bytes(before, after));
         }
         let read = |model: &Model, field: &Field| {
@@ -267,7 +265,7 @@ impl<'f> Files<'f, '_> {
                 Ok(false)
             }
             graph_field::INITIALIZER => {
-                let name = self.new.string_within(&field.payload, TENSOR_NAME)?;
+                let name = self.new.string_within(&field.payload, tensor_field::NAME)?;
                 let Some(&expected) = self.tensors.get(name.as_str()) else { return Ok(false) };
                 let same = Seal::of(&filled_tensor(self.new, field)?) == *expected;
                 if same {
@@ -442,22 +440,22 @@ fn first_output(node: &NodeProto) -> &str {
 
 fn inputs(model: &Model, scope: &GraphFields) -> Result<HashSet<String>, Invalid> {
     let inputs = scope.fields(graph_field::INPUT);
-    inputs.map(|field| model.string_within(&field.payload, INFO_NAME)).collect()
+    inputs.map(|field| model.string_within(&field.payload, info_field::NAME)).collect()
 }
 
 /// Names of initializers, sparse ones included.
 fn stored(model: &Model, scope: &GraphFields) -> Result<HashSet<String>, Invalid> {
-    const SPARSE_VALUES: u32 = 1;
     let dense = scope.fields(graph_field::INITIALIZER).map(|field| Ok(field.payload.clone()));
     let sparse = scope.fields(graph_field::SPARSE_INITIALIZER).flat_map(|field| {
         let parts = wire::fields(model.bytes(), field.payload.clone());
         let is_values = |part: &Result<Field, _>| {
-            part.as_ref().map_or(true, |part| part.number == SPARSE_VALUES)
+            part.as_ref().map_or(true, |part| part.number == sparse_field::VALUES)
         };
         parts.filter(is_values).map(|part| Ok(part?.payload))
     });
     let all = dense.chain(sparse);
-    all.map(|payload: Result<_, Invalid>| model.string_within(&payload?, TENSOR_NAME)).collect()
+    all.map(|payload: Result<_, Invalid>| model.string_within(&payload?, tensor_field::NAME))
+        .collect()
 }
 
 /// Whether `info` declares a tensor like `tensor`.
@@ -483,9 +481,9 @@ fn label(model: &Model, field: &Field) -> String {
             Ok(node) => format!("the node that makes `{}`", first_output(&node)),
             Err(error) => error.to_string(),
         },
-        graph_field::INITIALIZER => format!("tensor `{}`", name(TENSOR_NAME)),
-        graph_field::INPUT => format!("input `{}`", name(INFO_NAME)),
-        graph_field::OUTPUT => format!("output `{}`", name(INFO_NAME)),
+        graph_field::INITIALIZER => format!("tensor `{}`", name(tensor_field::NAME)),
+        graph_field::INPUT => format!("input `{}`", name(info_field::NAME)),
+        graph_field::OUTPUT => format!("output `{}`", name(info_field::NAME)),
         _ => format!("the entry at byte {}", field.entry.start),
     }
 }
