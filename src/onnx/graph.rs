@@ -11,11 +11,11 @@ use std::sync::Arc;
 use prost::bytes::Bytes;
 
 pub use crate::onnx::ids::{NodeId, ValueId};
+use crate::onnx::info;
 use crate::onnx::model::{GraphFields, Invalid, Model, is_default_domain};
-use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto,
-    ValueInfoProto, type_proto,
+    ValueInfoProto,
 };
 use crate::onnx::schema::{graph_field, info_field, node_field, sparse_field, tensor_field};
 use crate::onnx::splice::{self, Container, Edit};
@@ -522,27 +522,14 @@ impl<'m> Graph<'m> {
         let without_default = |info: &ValueInfoProto| {
             self.find(info.name()).is_some_and(|id| self.value(id).initializer.is_none())
         };
-        let size = |dim: &Dimension| match dim.value {
-            Some(dimension::Value::DimValue(size)) if size >= 0 => Some(size),
-            _ => None,
-        };
-        let dims = |info: &ValueInfoProto| match info.r#type.as_ref()?.value.as_ref()? {
-            type_proto::Value::TensorType(tensor) => {
-                Some(tensor.shape.as_ref()?.dim.iter().map(size).collect())
-            }
-            _ => None,
-        };
-        infos.filter(without_default).map(|info| (info.name().to_owned(), dims(&info))).collect()
+        let infos = infos.filter(without_default);
+        infos.map(|info| (info.name().to_owned(), info::dims(&info))).collect()
     }
 
     /// Element type (`TensorProto.DataType`) that the file declares for graph input `id`.
     pub fn input_type(&self, id: ValueId) -> Option<i32> {
         let field = self.value(id).input.as_ref()?;
-        let info: ValueInfoProto = self.model.decode(field, "graph input").ok()?;
-        match info.r#type?.value? {
-            type_proto::Value::TensorType(tensor) => tensor.elem_type,
-            _ => None,
-        }
+        info::element_type(&self.model.decode(field, "graph input").ok()?)
     }
 
     /// Every name in use anywhere in the model's graph, bodies included; some more than once.

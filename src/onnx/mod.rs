@@ -6,6 +6,7 @@
 pub mod external;
 pub mod graph;
 pub mod ids;
+pub mod info;
 pub mod inline;
 pub mod map;
 pub mod model;

@@ -11,11 +11,9 @@ use std::collections::{BTreeSet, HashSet};
 use crate::emit::nodes::{Fused, FusedWeights};
 use crate::onnx::graph::{self, Graph, NodeId, ValueId};
 use crate::onnx::ids::{IdMap, IdSet, Table};
+use crate::onnx::info::info_like;
 use crate::onnx::model::{Invalid, Model};
-use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
-use crate::onnx::proto::{
-    NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
-};
+use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::schema::{annotation_field, graph_field, info_field, tensor_field};
 use crate::onnx::splice::{self, Container, Deferred, Edit};
 
@@ -110,7 +108,7 @@ impl Rewrite {
         for (id, NewTensor { tensor, into, at, inputs_at }) in self.tensors.iter().enumerate() {
             let header = tensor.header();
             edits.extend(inputs_at.map(|at| {
-                let with = splice::entry(graph_field::INPUT, &info_of(&header));
+                let with = splice::entry(graph_field::INPUT, &info_like(&header));
                 Edit::insert(at, with.into(), into)
             }));
             let insert = |with: Vec<u8>| Edit::insert(*at, with.into(), into);
@@ -264,24 +262,6 @@ fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<NewTen
         }
     }
     new
-}
-
-/// Declares `tensor` as a graph input.
-fn info_of(tensor: &TensorProto) -> ValueInfoProto {
-    let dim = |&size: &i64| Dimension {
-        value: Some(dimension::Value::DimValue(size)),
-        ..Dimension::default()
-    };
-    let shape = TensorShapeProto { dim: tensor.dims.iter().map(dim).collect() };
-    let value = type_proto::Tensor { elem_type: tensor.data_type, shape: Some(shape) };
-    ValueInfoProto {
-        name: tensor.name.clone(),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(value)),
-            ..TypeProto::default()
-        }),
-        ..ValueInfoProto::default()
-    }
 }
 
 /// What is replaced in one graph.

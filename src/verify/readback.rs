@@ -11,9 +11,10 @@ use std::ops::Range;
 
 use crate::onnx::external;
 use crate::onnx::graph::{Graph, NodeId, bodies};
+use crate::onnx::info;
 use crate::onnx::model::{GraphFields, Invalid, Model};
 use crate::onnx::proto::{
-    FunctionProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto, type_proto,
+    FunctionProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto,
 };
 use crate::onnx::schema::{graph_field, info_field, model_field, sparse_field, tensor_field};
 use crate::onnx::tensor;
@@ -460,17 +461,10 @@ fn stored(model: &Model, scope: &GraphFields) -> Result<HashSet<String>, Invalid
 
 /// Whether `info` declares a tensor like `tensor`.
 fn declares(info: &ValueInfoProto, tensor: &TensorProto) -> bool {
-    let Some(type_proto::Value::TensorType(declared)) =
-        info.r#type.as_ref().and_then(|declared| declared.value.as_ref())
-    else {
-        return false;
-    };
-    use crate::onnx::proto::tensor_shape_proto::dimension::Value;
-    let dims = declared.shape.iter().flat_map(|shape| &shape.dim).map(|dim| match dim.value {
-        Some(Value::DimValue(size)) => size,
-        _ => -1,
-    });
-    declared.elem_type() == tensor.data_type() && dims.eq(tensor.dims.iter().copied())
+    let Some(declared) = info::declared(info) else { return false };
+    let dims = declared.dims.unwrap_or_default();
+    declared.element_type.unwrap_or_default() == tensor.data_type()
+        && dims.into_iter().eq(tensor.dims.iter().copied().map(Some))
 }
 
 /// What to call an entry in a message.
