@@ -14,11 +14,12 @@ use crate::affine::{
 };
 use crate::emit::layout::order_of_product;
 use crate::numbers::LazyWeights;
-use crate::onnx::graph::ValueId;
+use crate::onnx::float::Float;
+use crate::onnx::ids::ValueId;
 use crate::onnx::info::{self, AxisSize};
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto, ValueInfoProto};
-use crate::onnx::tensor::{self, Float};
+use crate::onnx::tensor;
 use crate::onnx::write::WRAP_SINCE;
 use crate::onnx::write::{int, ints, node, string};
 use crate::ops::meaning::LinearOp;
@@ -144,7 +145,7 @@ impl FusedWeights {
     /// # Errors
     /// As [`Self::read`].
     pub fn rounded(&self, piece: Range<usize>) -> Result<Vec<u8>, NotFinite> {
-        Ok(tensor::rounded(&self.read(piece)?, self.float))
+        Ok(self.float.encode(&self.read(piece)?))
     }
 }
 

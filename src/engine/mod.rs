@@ -34,6 +34,7 @@ use crate::engine::guard::guarded;
 use crate::engine::names::NeutralNames;
 use crate::engine::stage::EngineTensor;
 use crate::numbers::LazyWeights;
+use crate::onnx::data;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor;
@@ -585,7 +586,7 @@ fn declared(name: &str, shape: &[usize]) -> pb::ValueInfoProto {
 /// The tensor that goes to tract as it is; `None` if tract reads the constant itself.
 fn tensor_of(constant: &Constant) -> TractResult<Option<Tensor>> {
     let Some(numbers) = &constant.numbers else { return plain(&constant.header) };
-    let mut tensor = Tensor::zero::<f64>(&tensor::dims(&constant.header)?)?;
+    let mut tensor = Tensor::zero::<f64>(&data::dims(&constant.header)?)?;
     let mut view = tensor.to_plain_array_view_mut::<f64>()?;
     if let Some(place) = view.as_slice_mut() {
         numbers.read(0, place);
@@ -602,11 +603,11 @@ fn plain(stored: &TensorProto) -> TractResult<Option<Tensor>> {
     else {
         return Ok(None);
     };
-    let (Some(raw), Ok(())) = (&stored.raw_data, tensor::check(stored, &Storage::default())) else {
+    let (Some(raw), Ok(())) = (&stored.raw_data, data::check(stored, &Storage::default())) else {
         return Ok(None);
     };
     let kind = T::try_from(stored.data_type())?.try_into()?;
-    let mut tensor = Tensor::zero_dt(kind, &tensor::dims(stored)?)?;
+    let mut tensor = Tensor::zero_dt(kind, &data::dims(stored)?)?;
     // An empty tensor has no bytes on either side.
     if tensor.as_bytes().len() != raw.len() {
         return Ok(None);

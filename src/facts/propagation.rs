@@ -13,11 +13,12 @@ use crate::facts::constants::Constants;
 use crate::facts::shape_rules::{
     Dims, Integers, MAX_INTEGERS, Operands, agreed, input_dims, output_dims, output_integers,
 };
-use crate::onnx::graph::{Graph, Node, ValueId};
-use crate::onnx::ids::Table;
+use crate::onnx::float::Float;
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::{Table, ValueId};
 use crate::onnx::info;
+use crate::onnx::node::Node;
 use crate::onnx::proto::tensor_proto::DataType;
-use crate::onnx::tensor::Float;
 
 /// What facts about operands may be worked out from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

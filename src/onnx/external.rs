@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use prost::bytes::Bytes;
 
+use crate::onnx::data::TensorError;
 use crate::onnx::model::{Invalid, Model};
 use crate::onnx::proto::tensor_proto::DataLocation;
 use crate::onnx::proto::{StringStringEntryProto, TensorProto};
@@ -19,7 +20,6 @@ use crate::onnx::schema::{
 };
 use crate::onnx::splice::{self, Container, Deferred, Edit, Hole, Sink};
 use crate::onnx::storage::{DataPlace, Storage, StorageError};
-use crate::onnx::tensor::TensorError;
 use crate::onnx::wire::{self, Field, WireError};
 
 /// A message that may hold tensors.

@@ -10,6 +10,7 @@ use std::ops::Range;
 use prost::Message;
 use prost::bytes::Bytes;
 
+use crate::onnx::data::TensorError;
 use crate::onnx::proto::OperatorSetIdProto;
 use crate::onnx::schema::{attribute_field, graph_field, model_field, node_field};
 use crate::onnx::splice::Container;
@@ -74,7 +75,7 @@ pub enum Invalid {
     },
     /// A stored tensor is not what it says.
     #[error(transparent)]
-    Tensor(#[from] super::tensor::TensorError),
+    Tensor(#[from] TensorError),
     /// Functions that call each other in a circle.
     #[error("function `{0}` calls itself, or calls nest too deep")]
     RecursiveFunction(String),

@@ -9,9 +9,11 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crate::emit::nodes::{Fused, FusedWeights};
-use crate::onnx::graph::{self, Graph, NodeId, ValueId};
-use crate::onnx::ids::{IdMap, IdSet, Table};
+use crate::onnx::edit;
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
 use crate::onnx::info::info_like;
+use crate::onnx::liveness;
 use crate::onnx::model::{Invalid, Model};
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::schema::{annotation_field, graph_field, info_field, tensor_field};
@@ -161,7 +163,7 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
         }
         rewrite.tensors.extend(new_tensors(graphs, graph, changes));
     }
-    rewrite.containers = graph::containers(graphs);
+    rewrite.containers = edit::containers(graphs);
     Ok(rewrite)
 }
 
@@ -178,7 +180,7 @@ pub fn converted(
     let changes = forms.into_iter().map(|inferred| Changes { blocks: Vec::new(), inferred });
     let rewrite = rewrite(graphs, &changes.collect::<Vec<_>>())?;
     let Some(main) = graphs.first().filter(|_| !rewrite.is_empty()) else { return Ok(None) };
-    let bytes = graph::edited(main.model, graphs, rewrite.edits);
+    let bytes = edit::edited(main.model, graphs, rewrite.edits);
     Model::index(bytes, main.model.storage.clone()).map(Some)
 }
 
@@ -371,18 +373,15 @@ impl Rest {
             .iter()
             .filter_map(|(output, roots)| Some((graph.value(*output).producer?, roots.as_slice())));
         let replaced: IdMap<NodeId, &[ValueId]> = replaced.collect();
-        let mut live: Table<NodeId, ()> = Table::of(graph.node_count());
-        let mut wanted = graph.outputs.clone();
-        while let Some(value) = wanted.pop() {
-            let Some(producer) = graph.value(value).producer else { continue };
-            if live.insert(producer, ()).is_some() {
-                continue;
-            }
-            match replaced.get(&producer).or_else(|| inferred.get(&producer)) {
-                Some(roots) => wanted.extend(*roots),
-                None => wanted.extend(self.uses(graph, producer)),
-            }
-        }
+        let producer = |value| graph.value(value).producer;
+        let reads = |node, open: &mut Vec<ValueId>| match replaced
+            .get(&node)
+            .or_else(|| inferred.get(&node))
+        {
+            Some(roots) => open.extend(*roots),
+            None => open.extend(self.uses(graph, node)),
+        };
+        let live = liveness::needed(graph.node_count(), &graph.outputs, producer, reads);
         let mut removed = BTreeSet::new();
         for (id, _) in graph.nodes() {
             let reads_a_removed_one = || {

@@ -16,12 +16,15 @@ use crate::facts::constants::Constants;
 use crate::facts::shape_rules::{self, Dims, Operands};
 use crate::facts::shapes::Sizes;
 use crate::numbers::LazyWeights;
-use crate::onnx::graph::{self, Graph, Node, NodeId, ValueId};
-use crate::onnx::ids::{IdMap, Table};
+use crate::onnx::float::Float;
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::{IdMap, NodeId, Table, ValueId};
 use crate::onnx::model::Invalid;
+use crate::onnx::names;
+use crate::onnx::node::Node;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
-use crate::onnx::tensor::{self, Float};
+use crate::onnx::tensor;
 use crate::onnx::write;
 use crate::verify::proof::{Side, Unproved};
 
@@ -462,7 +465,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         dims.resize(rank.saturating_sub(axis).max(dims.len()), 1);
         // Node names need not differ; outputs do.
         let output = node.output().map_or("", |output| self.graph.value(output).name.as_str());
-        let fresh = graph::fresh(".at", &self.graph.all_names());
+        let fresh = names::fresh(self.graph, ".at");
         let name = format!("{}{fresh}.{output}", constant.name());
         Ok(constant.called(name))
     }

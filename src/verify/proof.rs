@@ -15,9 +15,10 @@ use prost::Message;
 use crate::engine::{Array, Constant, Engine, EngineError, Limits, Source, dialect};
 use crate::facts::shape_rules::Dims;
 use crate::facts::validity::{Property, SizeSet, Validity};
-use crate::onnx::graph::{self, ValueId};
-use crate::onnx::ids::IdMap;
+use crate::onnx::data;
+use crate::onnx::ids::{IdMap, ValueId};
 use crate::onnx::model::Invalid;
+use crate::onnx::names;
 use crate::onnx::proto::NodeProto;
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor;
@@ -152,8 +153,8 @@ impl From<Invalid> for Unproved {
     }
 }
 
-impl From<tensor::TensorError> for Unproved {
-    fn from(error: tensor::TensorError) -> Self {
+impl From<data::TensorError> for Unproved {
+    fn from(error: data::TensorError) -> Self {
         Unproved::Malformed(error.to_string())
     }
 }
@@ -466,7 +467,7 @@ impl FilledBorder {
     fn nodes(&self, original: &Original) -> (Vec<NodeProto>, Vec<Constant>) {
         let name = |id: ValueId| original.graph.value(id).name.as_str();
         let (inner, output) = (name(self.inner), name(self.output));
-        let fresh = graph::fresh(".border", &original.graph.all_names());
+        let fresh = names::fresh(original.graph, ".border");
         let part = |part: &str| format!("{output}{fresh}.{part}");
         let [value, less, padded, pads_name] = ["value", "less", "padded", "pads"].map(part);
         let channels = self.values.len() as i64;

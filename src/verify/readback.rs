@@ -10,9 +10,11 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::onnx::external;
-use crate::onnx::graph::{Graph, NodeId, bodies};
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::NodeId;
 use crate::onnx::info;
 use crate::onnx::model::{GraphFields, Invalid, Model};
+use crate::onnx::node::bodies;
 use crate::onnx::proto::{
     FunctionProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto,
 };

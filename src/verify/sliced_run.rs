@@ -10,10 +10,11 @@ use prost::Message;
 
 use crate::engine::stage::{self, EngineTensor, LoadedSlice};
 use crate::engine::{Array, EngineError, Limits, Source, dialect};
-use crate::onnx::graph::{Graph, ValueId};
+use crate::onnx::float::Float;
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::TensorProto;
-use crate::onnx::tensor::Float;
 use crate::onnx::write;
 use crate::verify::inputs::Random;
 use crate::verify::slices::{self, Most, Slice};

@@ -14,8 +14,8 @@ use crate::facts::reach::Reach;
 use crate::facts::shape_rules::{self, Dims, Operands};
 use crate::facts::shapes::Sizes;
 use crate::facts::validity::{Condition, Property, SizeSet, Validity};
-use crate::onnx::graph::{Node, NodeId, ValueId};
-use crate::onnx::ids::IdMap;
+use crate::onnx::ids::{IdMap, NodeId, ValueId};
+use crate::onnx::node::Node;
 use crate::verify::original::{Cone, Original};
 use crate::verify::proof::{FilledBorder, Unproved};
 
