@@ -14,14 +14,12 @@ use crate::affine::{
 };
 use crate::emit::layout::order_of_product;
 use crate::numbers::LazyWeights;
-use crate::onnx::graph::ValueId;
+use crate::onnx::float::Float;
+use crate::onnx::ids::ValueId;
+use crate::onnx::info::{self, AxisSize};
 use crate::onnx::model::Invalid;
-use crate::onnx::proto::tensor_shape_proto::Dimension;
-use crate::onnx::proto::tensor_shape_proto::dimension::Value as Size;
-use crate::onnx::proto::{
-    AttributeProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
-};
-use crate::onnx::tensor::{self, Float};
+use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto, ValueInfoProto};
+use crate::onnx::tensor;
 use crate::onnx::write::WRAP_SINCE;
 use crate::onnx::write::{int, ints, node, string};
 use crate::ops::meaning::LinearOp;
@@ -147,7 +145,7 @@ impl FusedWeights {
     /// # Errors
     /// As [`Self::read`].
     pub fn rounded(&self, piece: Range<usize>) -> Result<Vec<u8>, NotFinite> {
-        Ok(tensor::rounded(&self.read(piece)?, self.float))
+        Ok(self.float.encode(&self.read(piece)?))
     }
 }
 
@@ -524,21 +522,16 @@ impl Features {
         if self.opset != SLICE_KEEPS_NAMES {
             return None;
         }
-        let dim = |axis: usize| {
+        let size = |axis: usize| {
             let is_cut = cuts.iter().any(|cut| usize::try_from(cut.axis) == Ok(axis));
             let channels = self.channels.filter(|_| axis == 1);
-            let value = match channels {
-                Some(channels) => Some(Size::DimValue(channels as i64)),
-                None => is_cut.then(|| Size::DimParam(format!("{name}.{axis}"))),
-            };
-            Dimension { value, ..Dimension::default() }
+            match channels {
+                Some(channels) => AxisSize::Fixed(channels as i64),
+                None if is_cut => AxisSize::Named(format!("{name}.{axis}")),
+                None => AxisSize::Open,
+            }
         };
-        let shape = TensorShapeProto { dim: (0..self.rank).map(dim).collect() };
-        let elem_type = Some(self.float.to_onnx());
-        let tensor = type_proto::Tensor { elem_type, shape: Some(shape) };
-        let value = Some(type_proto::Value::TensorType(tensor));
-        let r#type = Some(TypeProto { value, ..TypeProto::default() });
-        Some(ValueInfoProto { name: Some(name.to_owned()), r#type, ..ValueInfoProto::default() })
+        Some(info::info(name, self.float.to_onnx(), (0..self.rank).map(size)))
     }
 }
 

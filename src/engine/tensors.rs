@@ -14,9 +14,9 @@ use tract_onnx::prelude::*;
 use crate::engine::guard::guarded;
 use crate::engine::limits::{EngineError, Limits};
 use crate::engine::source::Constant;
+use crate::onnx::data;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::storage::Storage;
-use crate::onnx::tensor;
 
 /// A tensor that goes into or comes out of the engine.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,7 +105,7 @@ pub fn into_arrays(tensors: Vec<EngineTensor>, limits: Limits) -> Result<Vec<Arr
 /// The tensor that goes to tract as it is; `None` if tract reads the constant itself.
 pub(super) fn tensor_of(constant: &Constant) -> TractResult<Option<Tensor>> {
     let Some(numbers) = &constant.numbers else { return plain(&constant.header) };
-    let mut tensor = Tensor::zero::<f64>(&tensor::dims(&constant.header)?)?;
+    let mut tensor = Tensor::zero::<f64>(&data::dims(&constant.header)?)?;
     let mut view = tensor.to_plain_array_view_mut::<f64>()?;
     if let Some(place) = view.as_slice_mut() {
         numbers.read(0, place);
@@ -122,11 +122,11 @@ pub(super) fn plain(stored: &TensorProto) -> TractResult<Option<Tensor>> {
     else {
         return Ok(None);
     };
-    let (Some(raw), Ok(())) = (&stored.raw_data, tensor::check(stored, &Storage::default())) else {
+    let (Some(raw), Ok(())) = (&stored.raw_data, data::check(stored, &Storage::default())) else {
         return Ok(None);
     };
     let kind = T::try_from(stored.data_type())?.try_into()?;
-    let mut tensor = Tensor::zero_dt(kind, &tensor::dims(stored)?)?;
+    let mut tensor = Tensor::zero_dt(kind, &data::dims(stored)?)?;
     // An empty tensor has no bytes on either side.
     if tensor.as_bytes().len() != raw.len() {
         return Ok(None);

@@ -15,13 +15,17 @@ use crate::engine::{self, EngineError, Limits, Source, dialect};
 use crate::facts::budget::{Budget, Effort};
 use crate::facts::evaluate::{is_defined, is_sound, only_moves};
 use crate::numbers::LazyWeights;
-use crate::onnx::graph::{Graph, Initializer, Node, ValueId};
-use crate::onnx::ids::{IdMap, Table};
+use crate::onnx::data;
+use crate::onnx::extremes::{self, Extremes};
+use crate::onnx::float::Float;
+use crate::onnx::graph::{Graph, Initializer};
+use crate::onnx::ids::{IdMap, Table, ValueId};
 use crate::onnx::model::Invalid;
+use crate::onnx::node::Node;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::storage::Storage;
-use crate::onnx::tensor::{self, Extremes, Float};
+use crate::onnx::tensor;
 use crate::onnx::write;
 use crate::ops::meaning::KernelLayout;
 
@@ -402,7 +406,7 @@ impl<'g, 'm> Constants<'g, 'm> {
     /// # Errors
     /// As [`Self::tensor`], and if they are negative or overflow.
     pub fn dims(&self, id: ValueId) -> Result<Option<Vec<usize>>, Invalid> {
-        Ok(self.tensor(id)?.map(|tensor| tensor::dims(&tensor)).transpose()?)
+        Ok(self.tensor(id)?.map(|tensor| data::dims(&tensor)).transpose()?)
     }
 
     /// The values of the float constant `id`, and its type. `None` if it is no
@@ -446,7 +450,7 @@ impl<'g, 'm> Constants<'g, 'm> {
             KernelLayout::OutputsFirst => lengths.fold(1, usize::saturating_mul),
             KernelLayout::InputsFirst => 1,
         };
-        let found = tensor::extremes(&tensor, &self.graph.model.storage, row)?;
+        let found = extremes::extremes(&tensor, &self.graph.model.storage, row)?;
         self.extremes.lock().unwrap_or_else(PoisonError::into_inner).insert(id, found);
         Ok(Some(found))
     }

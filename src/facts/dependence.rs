@@ -1,7 +1,8 @@
 //! Which tensors depend on what the model is given; all others are the same for every input.
 
-use crate::onnx::graph::{Graph, Node, ValueId};
-use crate::onnx::ids::Table;
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::{Table, ValueId};
+use crate::onnx::node::Node;
 
 use crate::facts::constants::Constants;
 

@@ -1,7 +1,8 @@
 //! What is known of an operator by its name: what of its inputs it reads, and what it is to the
 //! tensors around it. No sizes and no values are asked.
 
-use crate::onnx::graph::{Node, ValueId};
+use crate::onnx::ids::ValueId;
+use crate::onnx::node::Node;
 
 /// Whether the node reads nothing but the dimensions of its input.
 pub fn measures(node: &Node) -> bool {

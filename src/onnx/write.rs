@@ -1,10 +1,11 @@
 //! New nodes and attributes, and small models to be run.
 
+use crate::onnx::info::{self, AxisSize};
 use crate::onnx::proto::attribute_proto::AttributeType;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
+    ValueInfoProto,
 };
 
 fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
@@ -70,7 +71,7 @@ pub fn model(
     outputs: &[&str],
 ) -> ModelProto {
     let opset = OperatorSetIdProto { version: Some(opset), ..OperatorSetIdProto::default() };
-    let output = outputs.iter().map(|&name| info(name)).collect();
+    let output = outputs.iter().map(|&name| info::untyped(name)).collect();
     ModelProto {
         ir_version: Some(8),
         opset_import: vec![opset],
@@ -81,16 +82,7 @@ pub fn model(
 
 /// An input of float64, with so many axes.
 pub fn double_input(name: &str, rank: usize) -> ValueInfoProto {
-    let tensor = type_proto::Tensor {
-        elem_type: Some(DataType::Double.into()),
-        shape: Some(TensorShapeProto { dim: vec![tensor_shape_proto::Dimension::default(); rank] }),
-    };
-    let value = Some(type_proto::Value::TensorType(tensor));
-    ValueInfoProto { r#type: Some(TypeProto { value, ..TypeProto::default() }), ..info(name) }
-}
-
-fn info(name: &str) -> ValueInfoProto {
-    ValueInfoProto { name: Some(name.to_owned()), ..ValueInfoProto::default() }
+    info::info(name, DataType::Double.into(), vec![AxisSize::Open; rank])
 }
 
 /// Pad has had the mode `wrap` since this operator set.

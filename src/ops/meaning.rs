@@ -4,9 +4,9 @@ use std::ops::{Mul, Neg};
 
 use crate::affine::{Affine, AxisOrder, Channels, ConvKind, Geometry, Linear, Macs, Window};
 use crate::facts::constants::Constants;
-use crate::onnx::graph::ValueId;
+use crate::onnx::float::Float;
+use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
-use crate::onnx::tensor::Float;
 use crate::refusal::NotLinear;
 
 /// The newest operator set whose operators are known here.

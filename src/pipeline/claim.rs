@@ -1,7 +1,7 @@
 //! What is claimed of one block: the nodes in its place compute what its nodes computed,
 //! from the same tensors, for the inputs that its meanings are right for.
 
-use crate::onnx::graph::ValueId;
+use crate::onnx::ids::ValueId;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;

@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 
 use crate::affine::Geometry;
-use crate::onnx::graph::{Graph, Initializer, NodeId, ValueId};
+use crate::onnx::float::Float;
+use crate::onnx::graph::{Graph, Initializer};
+use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::TensorProto;
-use crate::onnx::tensor::Float;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::reader::Reader;
 use crate::pipeline::open::GraphAnalysis;

@@ -16,8 +16,7 @@ use std::rc::Rc;
 
 use crate::affine::{Geometry, Macs};
 use crate::emit::layout::nodes_of;
-use crate::onnx::graph::{NodeId, ValueId};
-use crate::onnx::ids::{IdMap, IdSet, Table};
+use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
 use crate::ops::meaning::Sign;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::{Meanings, steps};

@@ -19,10 +19,9 @@ use rayon::prelude::*;
 
 use crate::affine::{Affine, Refusal};
 use crate::numbers::{LazyWeights, larger};
-use crate::onnx::graph::ValueId;
-use crate::onnx::ids::IdMap;
+use crate::onnx::float::Float;
+use crate::onnx::ids::{IdMap, ValueId};
 use crate::onnx::model::Invalid;
-use crate::onnx::tensor::Float;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;

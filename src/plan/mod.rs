@@ -11,7 +11,7 @@ pub mod fit;
 pub mod region;
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::iter::{once, repeat};
 use std::sync::Arc;
@@ -21,10 +21,12 @@ use prost::Message;
 use crate::affine::{ConvKind, Geometry, Macs, Refusal};
 use crate::emit::layout::nodes_of;
 use crate::facts::validity::{Property, SizeSet, Validity};
-use crate::onnx::graph::{self, Graph, Node, NodeId, ValueId};
-use crate::onnx::ids::{IdMap, IdSet, Table};
+use crate::onnx::float::Float;
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
+use crate::onnx::names::{self, UniqueNames};
+use crate::onnx::node::Node;
 use crate::onnx::proto::{NodeProto, TensorProto};
-use crate::onnx::tensor::Float;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
@@ -678,9 +680,7 @@ pub struct BlockNames {
     /// A text that no name in the model contains: what is made of a block's name and
     /// this is new, whatever follows.
     suffix: String,
-    given: HashSet<String>,
-    /// The number that was last tried for a name of this base.
-    asked: HashMap<String, usize>,
+    unique: UniqueNames,
     /// By the block's output: a block keeps its name whatever becomes of others.
     names: IdMap<ValueId, String>,
 }
@@ -688,9 +688,8 @@ pub struct BlockNames {
 impl BlockNames {
     /// BlockNames that do not occur in a model's main graph or its bodies.
     pub fn of(graph: &Graph) -> Self {
-        let suffix = graph::fresh(".fused", &graph.all_names());
-        let (given, asked, names) = (HashSet::new(), HashMap::new(), IdMap::default());
-        BlockNames { suffix, given, asked, names }
+        let suffix = names::fresh(graph, ".fused");
+        BlockNames { suffix, unique: UniqueNames::default(), names: IdMap::default() }
     }
 
     /// The block's base name, or that with `_2`, `_3`, … if another has it.
@@ -698,18 +697,7 @@ impl BlockNames {
         if let Some(name) = self.names.get(&region.output) {
             return name.clone();
         }
-        let base = block_name(graph, meanings, region);
-        let number = self.asked.entry(base.clone()).or_default();
-        let name = loop {
-            *number += 1;
-            let name = match number {
-                1 => base.clone(),
-                _ => format!("{base}_{number}"),
-            };
-            if self.given.insert(name.clone()) {
-                break name;
-            }
-        };
+        let name = self.unique.unique(&block_name(graph, meanings, region));
         self.names.insert(region.output, name.clone());
         name
     }

@@ -17,8 +17,7 @@ use std::collections::BTreeSet;
 
 use crate::affine::{ConvKind, Geometry, Linear, Refusal};
 use crate::facts::validity::{Property, SizeSet, Validity};
-use crate::onnx::graph::{NodeId, ValueId};
-use crate::onnx::ids::IdMap;
+use crate::onnx::ids::{IdMap, NodeId, ValueId};
 
 /// A connected part of the graph that computes one tensor linearly.
 #[derive(Debug, Clone, PartialEq, Eq)]

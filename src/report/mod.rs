@@ -4,6 +4,7 @@
 //! terminal, [`html`] the page, [`file`](mod@file) where both go. Knows what was planned and
 //! what became of it; decides nothing.
 
+pub mod escape;
 pub mod html;
 pub mod target;
 pub mod text;
@@ -18,13 +19,15 @@ use sha2::{Digest, Sha256};
 use crate::affine::{Comparison, ConvKind, Geometry, PadMode, Window, average};
 use crate::error::Error;
 use crate::onnx::external;
-use crate::onnx::graph::{Graph, Node};
+use crate::onnx::graph::Graph;
 use crate::onnx::model::Model;
+use crate::onnx::node::Node;
 use crate::onnx::storage::Storage;
 use crate::ops::reader::Reader;
 use crate::plan::region::TermKind;
 use crate::plan::{Block, Count, Drawing};
 use crate::refusal::{NearMiss, Reason};
+use crate::report::escape::is_unsafe;
 use crate::verify::run::Outcome;
 
 /// Version of the schema: it grows when a reader of the last one would misunderstand.
@@ -560,10 +563,11 @@ pub fn json_line(report: &Report) -> String {
 fn printable(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     for c in json.chars() {
-        match c {
-            // Names are anybody's, and this may go to a terminal.
-            '\u{7f}'..='\u{9f}' => safe.push_str(&format!("\\u{:04x}", c as u32)),
-            c => safe.push(c),
+        // Names are anybody's, and this may go to a terminal; the line ends are our own.
+        if is_unsafe(c) && c != '\n' {
+            safe.push_str(&format!("\\u{:04x}", c as u32));
+        } else {
+            safe.push(c);
         }
     }
     safe.push('\n');

@@ -7,7 +7,9 @@ use ndarray::{ArrayD, Dimension, IxDyn};
 
 use crate::engine::Constant;
 use crate::facts::shape_rules::Dims;
-use crate::onnx::graph::{self, Graph, ValueId};
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::ValueId;
+use crate::onnx::names;
 use crate::onnx::proto::NodeProto;
 use crate::onnx::tensor;
 use crate::onnx::write;
@@ -79,7 +81,7 @@ impl FilledBorder {
     pub fn nodes(&self, graph: &Graph) -> (Vec<NodeProto>, Vec<Constant>) {
         let name = |id: ValueId| graph.value(id).name.as_str();
         let (inner, output) = (name(self.inner), name(self.output));
-        let fresh = graph::fresh(".border", &graph.all_names());
+        let fresh = names::fresh(graph, ".border");
         let part = |part: &str| format!("{output}{fresh}.{part}");
         let [value, less, padded, pads_name] = ["value", "less", "padded", "pads"].map(part);
         let channels = self.values.len() as i64;

@@ -5,10 +5,10 @@
 
 use crate::engine::{Constant, EngineError};
 use crate::facts::validity::Validity;
-use crate::onnx::graph::ValueId;
+use crate::onnx::data::TensorError;
+use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::NodeProto;
-use crate::onnx::tensor::TensorError;
 use crate::verify::border::FilledBorder;
 
 /// Old and new outputs must agree to this, relative to the largest value on the way to

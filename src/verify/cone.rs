@@ -5,8 +5,7 @@
 use std::collections::BTreeSet;
 
 use crate::facts::operators;
-use crate::onnx::graph::{NodeId, ValueId};
-use crate::onnx::ids::IdMap;
+use crate::onnx::ids::{IdMap, NodeId, ValueId};
 use crate::verify::claim::Unproved;
 use crate::verify::original::Original;
 

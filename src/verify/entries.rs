@@ -6,8 +6,10 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use crate::onnx::model::{GraphFields, Invalid, Model, graph_field};
-use crate::onnx::proto::{NodeProto, SparseTensorProto, TensorProto, ValueInfoProto, type_proto};
+use crate::onnx::info;
+use crate::onnx::model::{GraphFields, Invalid, Model};
+use crate::onnx::proto::{NodeProto, SparseTensorProto, TensorProto, ValueInfoProto};
+use crate::onnx::schema::{graph_field, info_field, sparse_field, tensor_field};
 use crate::onnx::tensor;
 use crate::onnx::wire::{self, Field};
 
@@ -68,37 +70,30 @@ pub fn first_output(node: &NodeProto) -> &str {
 /// Names of the graph inputs.
 pub fn input_names(model: &Model, scope: &GraphFields) -> Result<HashSet<String>, Invalid> {
     let inputs = scope.fields(graph_field::INPUT);
-    inputs.map(|field| model.string_within(&field.payload, INFO_NAME)).collect()
+    inputs.map(|field| model.string_within(&field.payload, info_field::NAME)).collect()
 }
 
 /// Names of initializers, sparse ones included.
 pub fn stored_names(model: &Model, scope: &GraphFields) -> Result<HashSet<String>, Invalid> {
-    const SPARSE_VALUES: u32 = 1;
     let dense = scope.fields(graph_field::INITIALIZER).map(|field| Ok(field.payload.clone()));
     let sparse = scope.fields(graph_field::SPARSE_INITIALIZER).flat_map(|field| {
         let parts = wire::fields(model.bytes(), field.payload.clone());
         let is_values = |part: &Result<Field, _>| {
-            part.as_ref().map_or(true, |part| part.number == SPARSE_VALUES)
+            part.as_ref().map_or(true, |part| part.number == sparse_field::VALUES)
         };
         parts.filter(is_values).map(|part| Ok(part?.payload))
     });
     let all = dense.chain(sparse);
-    all.map(|payload: Result<_, Invalid>| model.string_within(&payload?, TENSOR_NAME)).collect()
+    all.map(|payload: Result<_, Invalid>| model.string_within(&payload?, tensor_field::NAME))
+        .collect()
 }
 
 /// Whether `info` declares a tensor like `tensor`.
 pub fn declares(info: &ValueInfoProto, tensor: &TensorProto) -> bool {
-    let Some(type_proto::Value::TensorType(declared)) =
-        info.r#type.as_ref().and_then(|declared| declared.value.as_ref())
-    else {
-        return false;
-    };
-    use crate::onnx::proto::tensor_shape_proto::dimension::Value;
-    let dims = declared.shape.iter().flat_map(|shape| &shape.dim).map(|dim| match dim.value {
-        Some(Value::DimValue(size)) => size,
-        _ => -1,
-    });
-    declared.elem_type() == tensor.data_type() && dims.eq(tensor.dims.iter().copied())
+    let Some(declared) = info::declared(info) else { return false };
+    let dims = declared.dims.unwrap_or_default();
+    declared.element_type.unwrap_or_default() == tensor.data_type()
+        && dims.into_iter().eq(tensor.dims.iter().copied().map(Some))
 }
 
 /// What to call an entry in a message.
@@ -109,14 +104,9 @@ pub fn label(model: &Model, field: &Field) -> String {
             Ok(node) => format!("the node that makes `{}`", first_output(&node)),
             Err(error) => error.to_string(),
         },
-        graph_field::INITIALIZER => format!("tensor `{}`", name(TENSOR_NAME)),
-        graph_field::INPUT => format!("input `{}`", name(INFO_NAME)),
-        graph_field::OUTPUT => format!("output `{}`", name(INFO_NAME)),
+        graph_field::INITIALIZER => format!("tensor `{}`", name(tensor_field::NAME)),
+        graph_field::INPUT => format!("input `{}`", name(info_field::NAME)),
+        graph_field::OUTPUT => format!("output `{}`", name(info_field::NAME)),
         _ => format!("the entry at byte {}", field.entry.start),
     }
 }
-
-/// Numbers of the fields that hold a name.
-pub const TENSOR_NAME: u32 = 8;
-
-const INFO_NAME: u32 = 1;

@@ -3,8 +3,8 @@
 
 use twox_hash::XxHash3_128;
 
+use crate::onnx::float::Float;
 use crate::onnx::proto::TensorProto;
-use crate::onnx::tensor::{self, Float};
 
 /// A tensor's name, type and dimensions, and a digest of its raw data. The digest is of
 /// 128 bits: nobody chooses the data, so two different ones never have the same.
@@ -33,7 +33,7 @@ impl Fingerprint {
     ) -> Result<Self, E> {
         let mut hasher = XxHash3_128::new();
         for piece in pieces {
-            hasher.write(&tensor::rounded(&piece?, float));
+            hasher.write(&float.encode(&piece?));
         }
         Ok(Fingerprint { header, digest: hasher.finish_128() })
     }

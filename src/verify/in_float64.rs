@@ -4,10 +4,13 @@
 use crate::engine::{Constant, dialect};
 use crate::facts::operators;
 use crate::facts::shape_rules::{self, Dims, Operands};
-use crate::onnx::graph::{self, Node, NodeId};
+use crate::onnx::float::Float;
+use crate::onnx::ids::NodeId;
+use crate::onnx::names;
+use crate::onnx::node::Node;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
-use crate::onnx::tensor::{self, Float};
+use crate::onnx::tensor;
 use crate::onnx::write;
 use crate::verify::claim::{Side, Unproved};
 use crate::verify::cone::Cone;
@@ -106,7 +109,7 @@ impl Original<'_, '_, '_> {
         dims.resize(rank.saturating_sub(axis).max(dims.len()), 1);
         // Node names need not differ; outputs do.
         let output = node.output().map_or("", |output| self.graph.value(output).name.as_str());
-        let fresh = graph::fresh(".at", &self.graph.all_names());
+        let fresh = names::fresh(self.graph, ".at");
         let name = format!("{}{fresh}.{output}", constant.name());
         Ok(constant.called(name))
     }

@@ -1,8 +1,8 @@
 //! A model's weights with other last bits: how far its outputs move with them is what rounding
 //! explains.
 
+use crate::onnx::float::Float;
 use crate::onnx::proto::TensorProto;
-use crate::onnx::tensor::Float;
 use crate::verify::inputs::Random;
 
 /// Which weights a model is run with.

@@ -10,13 +10,16 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::onnx::external;
-use crate::onnx::graph::{Graph, NodeId, bodies};
-use crate::onnx::model::{GraphFields, Invalid, Model, graph_field};
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::NodeId;
+use crate::onnx::model::{GraphFields, Invalid, Model};
+use crate::onnx::node::bodies;
 use crate::onnx::proto::{FunctionProto, NodeProto, SparseTensorProto, ValueInfoProto};
+use crate::onnx::schema::{graph_field, model_field, tensor_field};
 use crate::onnx::wire::{self, Field};
 use crate::verify::entries::{
-    TENSOR_NAME, declares, fill_node, fill_sparse, filled_node, filled_tensor, first_output,
-    input_names, label, payload, stored_names,
+    declares, fill_node, fill_sparse, filled_node, filled_tensor, first_output, input_names, label,
+    payload, stored_names,
 };
 use crate::verify::fingerprint::Fingerprint;
 
@@ -120,10 +123,11 @@ struct Files<'f, 'm> {
 impl<'f> Files<'f, '_> {
     /// What stands beside the graph in the model.
     fn compare_surroundings(&self) -> Result<(), Miswritten> {
-        const GRAPH: u32 = 7;
         let around = |model: &Model| -> Result<Vec<Field>, wire::WireError> {
             let fields = wire::fields(model.bytes(), 0..model.bytes().len());
-            fields.filter(|field| field.as_ref().map_or(true, |f| f.number != GRAPH)).collect()
+            fields
+                .filter(|field| field.as_ref().map_or(true, |f| f.number != model_field::GRAPH))
+                .collect()
         };
         let (before, after) = (around(self.old)?, around(self.new)?);
         let mut same = before.len() == after.len();
@@ -137,8 +141,8 @@ impl<'f> Files<'f, '_> {
     }
 
     fn same_beside_graph(&self, before: &Field, after: &Field) -> Result<bool, Invalid> {
-        const FUNCTION: u32 = 25;
-        if !self.external || before.number != FUNCTION || after.number != FUNCTION {
+        let is_function = |field: &Field| field.number == model_field::FUNCTIONS;
+        if !self.external || !is_function(before) || !is_function(after) {
             return Ok(self.same_bytes(before, after));
         }
         let read = |model: &Model, field: &Field| {
@@ -264,7 +268,7 @@ impl<'f> Files<'f, '_> {
                 Ok(false)
             }
             graph_field::INITIALIZER => {
-                let name = self.new.string_within(&field.payload, TENSOR_NAME)?;
+                let name = self.new.string_within(&field.payload, tensor_field::NAME)?;
                 let Some(&expected) = self.tensors.get(name.as_str()) else { return Ok(false) };
                 let same = Fingerprint::of(&filled_tensor(self.new, field)?) == *expected;
                 if same {

@@ -11,7 +11,8 @@ use prost::Message;
 use crate::engine::stage::LoadedSlice;
 use crate::engine::tensors::{self, EngineTensor};
 use crate::engine::{Array, EngineError, Limits, Source, dialect};
-use crate::onnx::graph::{Graph, ValueId};
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::write;
@@ -178,13 +179,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::onnx::float::Float;
     use crate::onnx::model::Model;
     use crate::onnx::proto::StringStringEntryProto;
     use crate::onnx::proto::attribute_proto::AttributeType;
     use crate::onnx::proto::tensor_proto::{DataLocation, DataType};
     use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
     use crate::onnx::storage::{Links, Storage};
-    use crate::onnx::tensor::{Float, from_floats, from_integers};
+    use crate::onnx::tensor::from_floats;
+    use crate::onnx::tensor::from_integers;
     use crate::onnx::write::{double_input, int, ints, node};
     use crate::verify::inputs::Random;
 

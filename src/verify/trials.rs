@@ -9,7 +9,7 @@ use crate::engine::InputShapes;
 use crate::facts::shape_rules::Dims;
 use crate::facts::shapes::Sizes;
 use crate::facts::validity::{Condition, Property, SizeSet, Validity};
-use crate::onnx::graph::ValueId;
+use crate::onnx::ids::ValueId;
 use crate::verify::border::FilledBorder;
 use crate::verify::claim::Unproved;
 use crate::verify::cone::{Cone, Trial};

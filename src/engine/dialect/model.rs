@@ -8,10 +8,14 @@ use prost::Message;
 use prost::bytes::Bytes;
 
 use crate::engine::dialect::nodes::{evaluates, node};
-use crate::onnx::graph::{self, Graph, Initializer, Node, NodeId, ValueId};
+use crate::onnx::edit;
+use crate::onnx::graph::{Graph, Initializer};
+use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::inline::inline;
-use crate::onnx::model::{Invalid, Model, graph_field, is_default_domain};
+use crate::onnx::model::{Invalid, Model, is_default_domain};
+use crate::onnx::node::Node;
 use crate::onnx::proto::NodeProto;
+use crate::onnx::schema::graph_field;
 use crate::onnx::splice::{self, Edit};
 use crate::onnx::tensor;
 use crate::onnx::write;
@@ -26,7 +30,7 @@ pub fn model(model: &Model) -> Result<Bytes, Invalid> {
     let model = inlined.as_ref().unwrap_or(model);
     let graphs = Graph::read_all(model)?;
     let edits = graphs.iter().flat_map(|graph| edits(&graphs, graph));
-    Ok(graph::edited(model, &graphs, edits.collect()))
+    Ok(edit::edited(model, &graphs, edits.collect()))
 }
 
 /// The model with local functions inlined; `None` if it calls none.
@@ -58,7 +62,7 @@ pub fn nodes(graphs: &[Graph], graph: &Graph, id: NodeId) -> Result<Vec<NodeProt
     if edits.is_empty() {
         return Ok(vec![node.proto.clone()]);
     }
-    let bytes = graph::edited_message(graph.model, payload, &inner, edits);
+    let bytes = edit::edited_message(graph.model, payload, &inner, edits);
     let node = NodeProto::decode(bytes).map_err(|error| Invalid::Decode {
         entry: "node",
         at: payload.start,

@@ -5,6 +5,7 @@
 //! graph and no file.
 
 use crate::engine::dialect::norms::norm_by_batch;
+use crate::onnx::float::Float;
 use crate::onnx::proto::{AttributeProto, NodeProto};
 use crate::onnx::tensor;
 use crate::onnx::training::{self, NodeMode};
@@ -73,7 +74,7 @@ pub fn node(
         "Gemm" => gemm(node, opset),
         "ConstantOfShape" if node.attribute.is_empty() => {
             let zero = ndarray::ArrayD::zeros(vec![1]);
-            let zero = tensor::from_floats("", &zero, tensor::Float::F32);
+            let zero = tensor::from_floats("", &zero, Float::F32);
             node.attribute.push(write::tensor("value", zero));
             vec![node]
         }
