@@ -32,9 +32,9 @@ pub fn nodes_of(geometry: &Geometry, opset: i64) -> usize {
     if geometry.kind != ConvKind::ConvTranspose {
         nodes += count(|window| window.pads().0 < 0 || window.pads().1 < 0).min(1);
     }
-    nodes += count(|window| window.border == PadMode::Reflect).min(1);
-    nodes += count(|window| window.border == PadMode::Edge).min(1);
-    nodes += match count(|window| window.border == PadMode::Wrap) {
+    nodes += count(|window| window.pad_mode == PadMode::Reflect).min(1);
+    nodes += count(|window| window.pad_mode == PadMode::Edge).min(1);
+    nodes += match count(|window| window.pad_mode == PadMode::Wrap) {
         wrapped if opset >= WRAP_SINCE => wrapped.min(1),
         // Two Slices and a Concat per axis.
         wrapped => 3 * wrapped,

@@ -8,9 +8,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use ndarray::{ArrayD, Axis};
+use rayon::prelude::*;
 
 use crate::affine::{
-    Affine, AxisOrder, Comparison, ConvKind, Geometry, Linear, PadMode, Refusal, Window,
+    Affine, AxisOrder, Comparison, ConvKind, Geometry, Linear, PadMode, Pass, PieceSums, Refusal,
+    Window,
 };
 use crate::emit::layout::order_of_product;
 use crate::numbers::LazyWeights;
@@ -169,8 +171,12 @@ pub fn fuse_and_compare(
 ) -> Result<(Fused, Vec<Comparison>), FuseError> {
     let parts = parts(reader, meanings, block)?;
     let weighted = parts.iter().filter(|part| part.kind == TermKind::Conv);
-    let compared = weighted.filter_map(|part| part.map.compared()).collect();
+    let compared = weighted.filter_map(|part| part.map.compared(in_parallel)).collect();
     Ok((fused(reader, block, &parts)?, compared))
+}
+
+fn in_parallel(pass: &Pass) -> Vec<PieceSums> {
+    pass.pieces().into_par_iter().map(|first| pass.read(first)).collect()
 }
 
 /// The block's normal form with its weights.
@@ -249,7 +255,7 @@ impl Fused {
             input = name;
         }
         let frame = |border: PadMode| -> Vec<(i64, i64)> {
-            let pads = |window: &Window| match window.border == border {
+            let pads = |window: &Window| match window.pad_mode == border {
                 true => pair(window.pads(), |pad| pad.max(0)),
                 false => (0, 0),
             };

@@ -51,7 +51,7 @@ const TOO_OFTEN: Reason =
 struct Cost {
     nodes: f64,
     weights: f64,
-    work: Macs,
+    macs: Macs,
 }
 
 impl Cost {
@@ -59,22 +59,22 @@ impl Cost {
         Cost {
             nodes: self.nodes + other.nodes,
             weights: self.weights + other.weights,
-            work: self.work.plus(other.work),
+            macs: self.macs.plus(other.macs),
         }
     }
 
     fn minus(self, other: Cost) -> Cost {
-        let Cost { nodes, weights, work } = other;
-        self.plus(Cost { nodes: -nodes, weights: -weights, work: work.times(-1.0) })
+        let Cost { nodes, weights, macs } = other;
+        self.plus(Cost { nodes: -nodes, weights: -weights, macs: macs.times(-1.0) })
     }
 
     /// The cost of something that is computed on the input of `map`, counted on its output.
     fn before(self, map: &Geometry) -> Cost {
-        Cost { work: self.work.before(map), ..self }
+        Cost { macs: self.macs.before(map), ..self }
     }
 
     fn no_dearer_than(&self, other: &Cost) -> bool {
-        self.weights <= other.weights && self.work.no_more_than(&other.work)
+        self.weights <= other.weights && self.macs.no_more_than(&other.macs)
     }
 }
 
@@ -731,7 +731,7 @@ fn cost(part: &Term<Geometry>, opset: i64) -> Cost {
     Cost {
         nodes: nodes_of(&part.map, opset) as f64,
         weights: part.map.weights() + bias,
-        work: part.map.work(),
+        macs: part.map.macs(),
     }
 }
 
@@ -744,5 +744,5 @@ fn own_cost(map: &LinearOp) -> Cost {
         LinearOp::Bordered { map, .. } => return own_cost(map),
         LinearOp::Filter { .. } | LinearOp::Transpose { .. } => 0.0,
     };
-    Cost { nodes: 1.0, weights, work: map.work() }
+    Cost { nodes: 1.0, weights, macs: map.macs() }
 }

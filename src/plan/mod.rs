@@ -55,7 +55,7 @@ pub struct Count {
     /// Elements of weights, biases and statistics.
     pub parameters: f64,
     /// Multiply-adds per position of the block's output.
-    pub work: Macs,
+    pub macs: Macs,
 }
 
 /// One region that is rewritten.
@@ -226,7 +226,7 @@ fn block(
     let weighted = parts.iter().any(|part| part.kind == TermKind::Conv);
     let profitable = after.nodes < before.nodes
         && after.parameters <= before.parameters
-        && after.work.no_more_than(&before.work);
+        && after.macs.no_more_than(&before.macs);
     if !(emittable && weighted && profitable) {
         return Err(Reason::Dearer { before: before.parameters, after: after.parameters });
     }
@@ -309,7 +309,7 @@ fn cost_of(parts: &[Term<Geometry>], opset: i64) -> Count {
         let weights = part.map.weights();
         count.nodes += nodes_of(&part.map, opset);
         count.parameters += weights + if part.map.shifted { outputs } else { 0.0 };
-        count.work = count.work.plus(part.map.work());
+        count.macs = count.macs.plus(part.map.macs());
     }
     count
 }
@@ -391,7 +391,7 @@ impl<'a> Sharing<'a> {
             }
             count.nodes += 1;
             if let Some(Meaning::Linear(_, map)) = meanings.get(id) {
-                count.work = count.work.plus(here.times(map.work().each));
+                count.macs = count.macs.plus(here.times(map.macs().each));
                 count.parameters += self.parameters(reader, node, id, map);
             }
         }

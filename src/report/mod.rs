@@ -8,6 +8,7 @@ pub mod escape;
 pub mod html;
 pub mod target;
 pub mod text;
+mod weights;
 
 use std::sync::Arc;
 
@@ -200,6 +201,7 @@ pub struct BlockReport {
     /// Its float64 proof.
     pub proof: Option<Proof>,
     /// One per convolution; `None` if that was not asked for, or nothing was made.
+    #[serde(serialize_with = "weights::serialize")]
     pub weights: Option<Vec<Comparison>>,
     /// What to do before quantization, if that became harder.
     pub hint: Option<String>,
@@ -465,7 +467,7 @@ impl BlockCost {
         BlockCost {
             nodes: count.nodes,
             parameters: count.parameters as u64,
-            multiply_adds_per_position: count.work.each,
+            multiply_adds_per_position: count.macs.each,
         }
     }
 }
@@ -485,7 +487,7 @@ impl Shape {
             strides: axis(|window| window.stride),
             dilations: axis(|window| window.dilation),
             pads: windows().map(pads).map(|(begin, end)| [begin, end]).collect(),
-            borders: windows().map(|window| border(window.border)).collect(),
+            borders: windows().map(|window| border(window.pad_mode)).collect(),
             groups: channels.map_or(1, |channels| channels.groups),
             inputs: channels.map_or(1, |channels| channels.inputs),
             outputs: channels.map_or(1, |channels| channels.outputs),
