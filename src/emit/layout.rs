@@ -80,7 +80,7 @@ pub fn layout(geometry: &Geometry, opset: i64) -> Vec<LayoutNode> {
 /// What of each axis' pads has this border, before and behind.
 pub fn pads_with(geometry: &Geometry, border: PadMode) -> Vec<(i64, i64)> {
     let pads = |window: &Window| match window.pads() {
-        (begin, end) if window.border == border => (begin.max(0), end.max(0)),
+        (begin, end) if window.pad_mode == border => (begin.max(0), end.max(0)),
         _ => (0, 0),
     };
     geometry.windows.iter().map(pads).collect()
@@ -212,7 +212,7 @@ mod tests {
             ((1, 0), Wrap, 18, &wrapped),
         ] {
             let window = Window::new(3, 1, 1, pads).unwrap();
-            let windows = vec![Window { border, ..window }; 2];
+            let windows = vec![Window { pad_mode: border, ..window }; 2];
             let geometry = Geometry { windows, ..Geometry::identity() };
             let names: Vec<_> = layout(&geometry, opset).into_iter().map(|n| n.name).collect();
             assert_eq!(names, expected, "{pads:?} {border:?} of operator set {opset}");

@@ -11,13 +11,10 @@ use crate::affine::{Affine, ConvKind, Geometry, Linear, PadMode, Window};
 use crate::emit::layout::{LayoutNode, LayoutOp, Operand, layout, pads_with};
 use crate::emit::term::{Term, TermKind};
 use crate::emit::weights::{FusedWeights, NotFinite};
-use crate::onnx::graph::ValueId;
-use crate::onnx::proto::tensor_shape_proto::Dimension;
-use crate::onnx::proto::tensor_shape_proto::dimension::Value as Size;
-use crate::onnx::proto::{
-    AttributeProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
-};
-use crate::onnx::tensor::Float;
+use crate::onnx::float::Float;
+use crate::onnx::ids::ValueId;
+use crate::onnx::info::{self, AxisSize};
+use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::onnx::write::{self, AxisSlice, WrittenNode, int, ints};
 use crate::ops::meaning::Sign;
 
@@ -284,19 +281,13 @@ fn description(
     if form.opset != SLICE_KEEPS_NAMES {
         return None;
     }
-    let dim = |axis: usize| {
+    let size = |axis: usize| {
         let is_cut = cuts.iter().any(|cut| usize::try_from(cut.axis) == Ok(axis));
-        let channels = geometry.channels.filter(|_| axis == 1);
-        let value = match channels {
-            Some(channels) => Some(Size::DimValue(channels.inputs as i64)),
-            None => is_cut.then(|| Size::DimParam(format!("{name}.{axis}"))),
-        };
-        Dimension { value, ..Dimension::default() }
+        match geometry.channels.filter(|_| axis == 1) {
+            Some(channels) => AxisSize::Fixed(channels.inputs as i64),
+            None if is_cut => AxisSize::Named(format!("{name}.{axis}")),
+            None => AxisSize::Open,
+        }
     };
-    let shape = TensorShapeProto { dim: (0..geometry.rank()).map(dim).collect() };
-    let elem_type = Some(form.float.to_onnx());
-    let tensor = type_proto::Tensor { elem_type, shape: Some(shape) };
-    let value = Some(type_proto::Value::TensorType(tensor));
-    let r#type = Some(TypeProto { value, ..TypeProto::default() });
-    Some(ValueInfoProto { name: Some(name.to_owned()), r#type, ..ValueInfoProto::default() })
+    Some(info::info(name, form.float.to_onnx(), (0..geometry.rank()).map(size)))
 }

@@ -6,7 +6,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "the product of two signs")]
 
 use crate::affine::{Geometry, Linear, Refusal};
-use crate::onnx::graph::ValueId;
+use crate::onnx::ids::ValueId;
 use crate::ops::meaning::Sign;
 
 /// What a term contributes, besides its map.

@@ -7,8 +7,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::numbers::LazyWeights;
+use crate::onnx::float::Float;
 use crate::onnx::proto::TensorProto;
-use crate::onnx::tensor::{self, Float};
+use crate::onnx::tensor;
 
 /// A new initializer, whose numbers are computed when they are asked for.
 #[derive(Debug, Clone)]
@@ -94,6 +95,6 @@ impl FusedWeights {
     /// # Errors
     /// As [`Self::read`].
     pub fn rounded(&self, piece: Range<usize>) -> Result<Vec<u8>, NotFinite> {
-        Ok(tensor::rounded(&self.read(piece)?, self.float))
+        Ok(self.float.encode(&self.read(piece)?))
     }
 }

@@ -3,11 +3,12 @@
 //! How Slice, Pad and circular pads are written differs by operator set, and is decided here
 //! only. Knows the format; neither what the nodes are for nor the names they get.
 
+use crate::onnx::info::{self, AxisSize};
 use crate::onnx::proto::attribute_proto::AttributeType;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
+    ValueInfoProto,
 };
 use crate::onnx::tensor::from_integers;
 
@@ -60,6 +61,18 @@ pub fn node(
         attribute,
         ..NodeProto::default()
     }
+}
+
+/// The node as an `Identity` of its first input.
+pub fn into_identity(mut node: NodeProto) -> NodeProto {
+    node.input.truncate(1);
+    NodeProto { op_type: Some("Identity".into()), attribute: Vec::new(), ..node }
+}
+
+/// The node as a `Cast` of its first input to an element type (`TensorProto.DataType`).
+pub fn into_cast(mut node: NodeProto, to: i32) -> NodeProto {
+    node.input.truncate(1);
+    NodeProto { op_type: Some("Cast".into()), attribute: vec![int("to", to.into())], ..node }
 }
 
 /// A node that makes `value`, called as that is.
@@ -194,7 +207,7 @@ pub fn model(
     outputs: &[&str],
 ) -> ModelProto {
     let opset = OperatorSetIdProto { version: Some(opset), ..OperatorSetIdProto::default() };
-    let output = outputs.iter().map(|&name| info(name)).collect();
+    let output = outputs.iter().map(|&name| info::untyped(name)).collect();
     ModelProto {
         ir_version: Some(8),
         opset_import: vec![opset],
@@ -205,16 +218,7 @@ pub fn model(
 
 /// An input of float64, with so many axes.
 pub fn double_input(name: &str, rank: usize) -> ValueInfoProto {
-    let tensor = type_proto::Tensor {
-        elem_type: Some(DataType::Double.into()),
-        shape: Some(TensorShapeProto { dim: vec![tensor_shape_proto::Dimension::default(); rank] }),
-    };
-    let value = Some(type_proto::Value::TensorType(tensor));
-    ValueInfoProto { r#type: Some(TypeProto { value, ..TypeProto::default() }), ..info(name) }
-}
-
-fn info(name: &str) -> ValueInfoProto {
-    ValueInfoProto { name: Some(name.to_owned()), ..ValueInfoProto::default() }
+    info::info(name, DataType::Double.into(), vec![AxisSize::Open; rank])
 }
 
 #[cfg(test)]

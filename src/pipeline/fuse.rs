@@ -2,7 +2,9 @@
 //!
 //! Knows the plan and the writer, which do not know each other's graph and names.
 
-use crate::affine::{Affine, Comparison};
+use rayon::prelude::*;
+
+use crate::affine::{Affine, Comparison, Pass, PieceSums};
 use crate::emit::nodes::{self, Fused, NormalForm};
 use crate::emit::term::{Term, TermKind};
 use crate::emit::weights::NotFinite;
@@ -29,7 +31,11 @@ pub fn terms(
 /// old and the new ones.
 pub fn compared(terms: &[Term<Affine>]) -> Vec<Comparison> {
     let weighted = terms.iter().filter(|term| term.kind == TermKind::Conv);
-    weighted.filter_map(|term| term.map.compared()).collect()
+    weighted.filter_map(|term| term.map.compared(in_parallel)).collect()
+}
+
+fn in_parallel(pass: &Pass) -> Vec<PieceSums> {
+    pass.pieces().into_par_iter().map(|first| pass.read(first)).collect()
 }
 
 /// What takes the place of `block`, whose terms these are.

@@ -17,7 +17,7 @@ pub struct Count {
     /// Elements of weights, biases and statistics.
     pub parameters: f64,
     /// Multiply-adds per position of the block's output.
-    pub work: Macs,
+    pub macs: Macs,
 }
 
 /// What something costs at run time. Negative: it saves that.
@@ -28,7 +28,7 @@ pub struct Cost {
     /// Elements of weights and biases, and of the statistics of norms.
     pub weights: f64,
     /// Multiply-adds, per output position.
-    pub work: Macs,
+    pub macs: Macs,
 }
 
 impl Cost {
@@ -37,24 +37,24 @@ impl Cost {
         Cost {
             nodes: self.nodes + other.nodes,
             weights: self.weights + other.weights,
-            work: self.work.plus(other.work),
+            macs: self.macs.plus(other.macs),
         }
     }
 
     /// The cost of this, and what leaving the other one out saves.
     pub fn minus(self, other: Cost) -> Cost {
-        let Cost { nodes, weights, work } = other;
-        self.plus(Cost { nodes: -nodes, weights: -weights, work: work.times(-1.0) })
+        let Cost { nodes, weights, macs } = other;
+        self.plus(Cost { nodes: -nodes, weights: -weights, macs: macs.times(-1.0) })
     }
 
     /// The cost of something that is computed on the input of `map`, counted on its output.
     pub fn before(self, map: &Geometry) -> Cost {
-        Cost { work: self.work.before(map), ..self }
+        Cost { macs: self.macs.before(map), ..self }
     }
 
     /// Whether it has no more weights and multiply-adds, whatever its nodes are.
     pub fn no_dearer_than(&self, other: &Cost) -> bool {
-        self.weights <= other.weights && self.work.no_more_than(&other.work)
+        self.weights <= other.weights && self.macs.no_more_than(&other.macs)
     }
 }
 
@@ -68,7 +68,7 @@ pub fn of_term(term: &Term<Geometry>, opset: i64) -> Cost {
     Cost {
         nodes: layout(&term.map, opset).len() as f64,
         weights: term.map.weights() + bias,
-        work: term.map.work(),
+        macs: term.map.macs(),
     }
 }
 
@@ -79,7 +79,7 @@ pub fn of_sum(terms: &[Term<Geometry>], opset: i64) -> Count {
         let cost = of_term(term, opset);
         count.nodes += cost.nodes as usize;
         count.parameters += cost.weights;
-        count.work = count.work.plus(cost.work);
+        count.macs = count.macs.plus(cost.macs);
     }
     count
 }
@@ -93,5 +93,5 @@ pub fn of_node(map: &LinearOp) -> Cost {
         LinearOp::Bordered { map, .. } => return of_node(map),
         LinearOp::Filter { .. } | LinearOp::Transpose { .. } => 0.0,
     };
-    Cost { nodes: 1.0, weights, work: map.work() }
+    Cost { nodes: 1.0, weights, macs: map.macs() }
 }

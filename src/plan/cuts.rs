@@ -15,8 +15,7 @@ use std::collections::BTreeSet;
 
 use crate::affine::Geometry;
 use crate::emit::term::{Term, TermKind};
-use crate::onnx::graph::{NodeId, ValueId};
-use crate::onnx::ids::{IdMap, IdSet, Table};
+use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
 use crate::ops::meaning::{LinearOp, Meaning, Sign};
 use crate::ops::meanings::{Meanings, steps};
 use crate::ops::reader::Reader;

@@ -6,9 +6,8 @@
 use crate::affine::{ConvKind, Geometry, Refusal};
 use crate::emit::term::{Term, TermKind};
 use crate::facts::validity::{Property, SizeSet, Validity};
-use crate::onnx::graph::NodeId;
-use crate::onnx::ids::IdSet;
-use crate::onnx::tensor::Float;
+use crate::onnx::float::Float;
+use crate::onnx::ids::{IdSet, NodeId};
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
@@ -54,7 +53,7 @@ pub fn block(
     let weighted = terms.iter().any(|term| term.kind == TermKind::Conv);
     let profitable = after.nodes < before.nodes
         && after.parameters <= before.parameters
-        && after.work.no_more_than(&before.work);
+        && after.macs.no_more_than(&before.macs);
     if !(emittable && weighted && profitable) {
         return Err(Reason::Dearer { before: before.parameters, after: after.parameters });
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::affine::{ConvKind, Geometry, times};
 use crate::emit::term::{Term, TermKind};
-use crate::onnx::graph::{NodeId, ValueId};
+use crate::onnx::ids::{NodeId, ValueId};
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;

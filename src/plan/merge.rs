@@ -6,7 +6,7 @@
 use crate::affine::{ConvKind, Geometry, Linear, Refusal};
 use crate::emit::term::{Term, TermKind};
 use crate::facts::validity::{Property, SizeSet, Validity};
-use crate::onnx::graph::ValueId;
+use crate::onnx::ids::ValueId;
 use crate::ops::meaning::{LinearOp, Sign};
 use crate::ops::reader::Reader;
 use crate::refusal::Reason;

@@ -4,8 +4,7 @@
 //! Knows the forms that the search found; changes nothing of it.
 
 use crate::emit::term::TermKind;
-use crate::onnx::graph::{NodeId, ValueId};
-use crate::onnx::ids::{IdMap, IdSet, Table};
+use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
 use crate::ops::meaning::Meaning;
 use crate::plan::anchor::{Anchor, AnchoredTerm, best};
 use crate::plan::cuts::Walk;

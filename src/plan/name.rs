@@ -2,12 +2,9 @@
 //!
 //! Knows the graph's names; decides nothing else.
 
-#![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
-
-use std::collections::{HashMap, HashSet};
-
-use crate::onnx::graph::{self, Graph, ValueId};
-use crate::onnx::ids::IdMap;
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::{IdMap, ValueId};
+use crate::onnx::names::{self, UniqueNames};
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::plan::region::Region;
@@ -17,9 +14,7 @@ pub struct BlockNames {
     /// A text that no name in the model contains: what is made of a block's name and
     /// this is new, whatever follows.
     suffix: String,
-    given: HashSet<String>,
-    /// The number that was last tried for a name of this base.
-    asked: HashMap<String, usize>,
+    unique: UniqueNames,
     /// By the block's output: a block keeps its name whatever becomes of others.
     names: IdMap<ValueId, String>,
 }
@@ -27,9 +22,8 @@ pub struct BlockNames {
 impl BlockNames {
     /// Names that do not occur in a model's main graph or its bodies.
     pub fn of(graph: &Graph) -> Self {
-        let suffix = graph::fresh(".fused", &graph.all_names());
-        let (given, asked, names) = (HashSet::new(), HashMap::new(), IdMap::default());
-        BlockNames { suffix, given, asked, names }
+        let suffix = names::fresh(graph, ".fused");
+        BlockNames { suffix, unique: UniqueNames::default(), names: IdMap::default() }
     }
 
     /// What the names of what is made for the block called `name` begin with.
@@ -47,18 +41,7 @@ impl BlockNames {
         if let Some(name) = self.names.get(&region.output) {
             return name.clone();
         }
-        let base = block_name(graph, meanings, region);
-        let number = self.asked.entry(base.clone()).or_default();
-        let name = loop {
-            *number += 1;
-            let name = match number {
-                1 => base.clone(),
-                _ => format!("{base}_{number}"),
-            };
-            if self.given.insert(name.clone()) {
-                break name;
-            }
-        };
+        let name = self.unique.unique(&block_name(graph, meanings, region));
         self.names.insert(region.output, name.clone());
         name
     }

@@ -5,8 +5,8 @@
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
-use crate::onnx::graph::{Graph, NodeId, ValueId};
-use crate::onnx::ids::{IdSet, Table};
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::{IdSet, NodeId, Table, ValueId};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::block::Block;

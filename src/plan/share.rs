@@ -13,8 +13,8 @@ use prost::Message;
 
 use crate::affine::{Geometry, Macs};
 use crate::emit::term::Term;
-use crate::onnx::graph::{Node, NodeId, ValueId};
-use crate::onnx::ids::{IdMap, IdSet, Table};
+use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
+use crate::onnx::node::Node;
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
@@ -102,7 +102,7 @@ impl<'a> Sharing<'a> {
             }
             count.nodes += 1;
             if let Some(Meaning::Linear(_, map)) = meanings.get(id) {
-                count.work = count.work.plus(here.times(map.work().each));
+                count.macs = count.macs.plus(here.times(map.macs().each));
                 count.parameters += self.parameters(reader, node, id, map);
             }
         }

@@ -11,6 +11,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use crate::affine::{Comparison, Spread};
+use crate::report::escape::is_unsafe;
 use crate::report::{Average, BlockReport, Change, Ending, HARDER, Mode, Report, Shape, Size};
 use crate::verify::run::Outcome;
 
@@ -74,10 +75,7 @@ fn shown(text: &str) -> String {
             '>' => shown.push_str("&gt;"),
             '"' => shown.push_str("&quot;"),
             '\'' => shown.push_str("&#39;"),
-            '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' => {
-                shown.extend(c.escape_unicode());
-            }
-            c if c.is_control() => shown.extend(c.escape_default()),
+            c if is_unsafe(c) => shown.extend(c.escape_unicode()),
             c => shown.push(c),
         }
     }

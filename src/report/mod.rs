@@ -4,9 +4,11 @@
 //! terminal, [`html`] the page, [`file`](mod@file) where both go. Knows what was planned and
 //! what became of it; decides nothing.
 
+pub mod escape;
 pub mod html;
 pub mod target;
 pub mod text;
+mod weights;
 
 use std::sync::Arc;
 
@@ -19,12 +21,14 @@ use crate::affine::{Comparison, ConvKind, Geometry, PadMode, Window, average};
 use crate::emit::term::TermKind;
 use crate::error::Error;
 use crate::onnx::external;
-use crate::onnx::graph::{Graph, Node};
+use crate::onnx::graph::Graph;
 use crate::onnx::model::Model;
+use crate::onnx::node::Node;
 use crate::onnx::storage::Storage;
 use crate::ops::reader::Reader;
 use crate::plan::{Block, Count, Drawing};
 use crate::refusal::{NearMiss, Reason};
+use crate::report::escape::is_unsafe;
 use crate::verify::run::Outcome;
 
 /// Version of the schema: it grows when a reader of the last one would misunderstand.
@@ -197,6 +201,7 @@ pub struct BlockReport {
     /// Its float64 proof.
     pub proof: Option<Proof>,
     /// One per convolution; `None` if that was not asked for, or nothing was made.
+    #[serde(serialize_with = "weights::serialize")]
     pub weights: Option<Vec<Comparison>>,
     /// What to do before quantization, if that became harder.
     pub hint: Option<String>,
@@ -462,7 +467,7 @@ impl BlockCost {
         BlockCost {
             nodes: count.nodes,
             parameters: count.parameters as u64,
-            multiply_adds_per_position: count.work.each,
+            multiply_adds_per_position: count.macs.each,
         }
     }
 }
@@ -482,7 +487,7 @@ impl Shape {
             strides: axis(|window| window.stride),
             dilations: axis(|window| window.dilation),
             pads: windows().map(pads).map(|(begin, end)| [begin, end]).collect(),
-            borders: windows().map(|window| border(window.border)).collect(),
+            borders: windows().map(|window| border(window.pad_mode)).collect(),
             groups: channels.map_or(1, |channels| channels.groups),
             inputs: channels.map_or(1, |channels| channels.inputs),
             outputs: channels.map_or(1, |channels| channels.outputs),
@@ -560,10 +565,11 @@ pub fn json_line(report: &Report) -> String {
 fn printable(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     for c in json.chars() {
-        match c {
-            // Names are anybody's, and this may go to a terminal.
-            '\u{7f}'..='\u{9f}' => safe.push_str(&format!("\\u{:04x}", c as u32)),
-            c => safe.push(c),
+        // Names are anybody's, and this may go to a terminal; the line ends are our own.
+        if is_unsafe(c) && c != '\n' {
+            safe.push_str(&format!("\\u{:04x}", c as u32));
+        } else {
+            safe.push(c);
         }
     }
     safe.push('\n');

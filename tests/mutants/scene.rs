@@ -10,22 +10,25 @@ use acb_fuse::facts::constants::Constants;
 use acb_fuse::facts::dependence::Dependence;
 use acb_fuse::facts::validity::{Condition, Property, Validity};
 use acb_fuse::numbers;
-use acb_fuse::onnx::graph::{Graph, ValueId};
-use acb_fuse::onnx::ids::IdMap;
+use acb_fuse::onnx::float::Float;
+use acb_fuse::onnx::graph::Graph;
+use acb_fuse::onnx::ids::{IdMap, ValueId};
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto};
 use acb_fuse::onnx::storage::Storage;
-use acb_fuse::onnx::tensor::{self, Float};
+use acb_fuse::onnx::tensor;
 use acb_fuse::ops::meanings::Meanings;
 use acb_fuse::ops::reader::Reader;
 use acb_fuse::ops::training::Training;
 use acb_fuse::pipeline::claim::claim;
 use acb_fuse::pipeline::fuse;
 use acb_fuse::plan::{Block, BlockNames, plan};
-use acb_fuse::verify::fingerprint::Seal;
+use acb_fuse::verify::border::FilledBorder;
+use acb_fuse::verify::claim::{Claim, Side, Unproved};
+use acb_fuse::verify::fingerprint::Fingerprint;
 use acb_fuse::verify::inputs::Random;
 use acb_fuse::verify::original::Original;
-use acb_fuse::verify::proof::{Claim, FilledBorder, Side, Unproved, old_side, prove};
+use acb_fuse::verify::proof::{old_side, prove};
 use acb_fuse::verify::trials::choose;
 use std::iter;
 use std::sync::Arc;
@@ -144,16 +147,17 @@ impl Made {
             let dims: Vec<i64> = values.shape().iter().map(|&dim| dim as i64).collect();
             let header = tensor::header(name, &dims, float.to_onnx());
             let numbers = values.iter().copied().collect::<Vec<f64>>();
-            let seal = Seal::rounded(header, float, iter::once(Ok::<_, ()>(numbers))).unwrap();
-            self.tensors.iter().any(|tensor| Seal::of(tensor) == seal)
+            let proved =
+                Fingerprint::rounded(header, float, iter::once(Ok::<_, ()>(numbers))).unwrap();
+            self.tensors.iter().any(|tensor| Fingerprint::of(tensor) == proved)
         })
     }
 }
 
 /// What weights must be in the file.
-pub fn sealed(weights: &FusedWeights) -> Seal {
+pub fn fingerprint(weights: &FusedWeights) -> Fingerprint {
     let pieces = weights.pieces().map(|piece| weights.read(piece));
-    Seal::rounded(weights.header(), weights.float, pieces).unwrap()
+    Fingerprint::rounded(weights.header(), weights.float, pieces).unwrap()
 }
 
 /// FusedWeights as the file will hold them.

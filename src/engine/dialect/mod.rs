@@ -10,4 +10,4 @@ mod norms;
 pub(super) mod spare;
 
 pub use model::{inlined, misread, model, nodes};
-pub use nodes::{evaluates, node};
+pub use nodes::{at_inference, node};

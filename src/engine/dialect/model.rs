@@ -8,12 +8,17 @@ use prost::Message;
 use prost::bytes::Bytes;
 
 use crate::engine::dialect::nodes::{evaluates, node};
-use crate::onnx::graph::{self, Graph, Initializer, Node, NodeId, ValueId};
+use crate::onnx::edit;
+use crate::onnx::graph::{Graph, Initializer};
+use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::inline::inline;
-use crate::onnx::model::{Invalid, Model, graph_field, is_default_domain};
+use crate::onnx::model::{Invalid, Model, is_default_domain};
+use crate::onnx::node::Node;
 use crate::onnx::proto::NodeProto;
+use crate::onnx::schema::graph_field;
 use crate::onnx::splice::{self, Edit};
 use crate::onnx::tensor;
+use crate::onnx::write;
 
 /// The model without dead nodes, with local functions inlined, and with every node, those
 /// of bodies included, as [`node()`] has it. A norm or dropout keeps its mode.
@@ -25,7 +30,7 @@ pub fn model(model: &Model) -> Result<Bytes, Invalid> {
     let model = inlined.as_ref().unwrap_or(model);
     let graphs = Graph::read_all(model)?;
     let edits = graphs.iter().flat_map(|graph| edits(&graphs, graph));
-    Ok(graph::edited(model, &graphs, edits.collect()))
+    Ok(edit::edited(model, &graphs, edits.collect()))
 }
 
 /// The model with local functions inlined; `None` if it calls none.
@@ -57,7 +62,7 @@ pub fn nodes(graphs: &[Graph], graph: &Graph, id: NodeId) -> Result<Vec<NodeProt
     if edits.is_empty() {
         return Ok(vec![node.proto.clone()]);
     }
-    let bytes = graph::edited_message(graph.model, payload, &inner, edits);
+    let bytes = edit::edited_message(graph.model, payload, &inner, edits);
     let node = NodeProto::decode(bytes).map_err(|error| Invalid::Decode {
         entry: "node",
         at: payload.start,
@@ -109,10 +114,8 @@ fn forms(graphs: &[Graph], graph: &Graph, old: &Node) -> Vec<NodeProto> {
                 proto.attribute.retain(|attribute| attribute.name() != "training_mode");
             }
             "Dropout" => {
-                proto.op_type = Some("Identity".into());
                 proto.output.truncate(1);
-                proto.input.truncate(1);
-                proto.attribute.clear();
+                proto = write::into_identity(proto);
             }
             _ => {}
         }

@@ -5,6 +5,7 @@
 //! graph and no file.
 
 use crate::engine::dialect::norms::norm_by_batch;
+use crate::onnx::float::Float;
 use crate::onnx::proto::{AttributeProto, NodeProto};
 use crate::onnx::tensor;
 use crate::onnx::training::{self, NodeMode};
@@ -21,6 +22,30 @@ pub fn evaluates(
         NodeMode::Trains => false,
         NodeMode::GivenBy(name) => integers(name).as_deref() == Some(&[0]),
     }
+}
+
+/// A norm or dropout at inference, as what it computes alone: a norm with its first output and
+/// its epsilon, a dropout as an `Identity`; every other node as it is. `None` if it is in
+/// training mode, or nothing tells. `integers` looks constants up.
+pub fn at_inference(
+    mut node: NodeProto,
+    opset: i64,
+    integers: &dyn Fn(&str) -> Option<Vec<i64>>,
+) -> Option<NodeProto> {
+    let is_norm = node.op_type() == "BatchNormalization";
+    if !is_norm && node.op_type() != "Dropout" {
+        return Some(node);
+    }
+    if !evaluates(&node, opset, integers) {
+        return None;
+    }
+    node.output.truncate(1);
+    if !is_norm {
+        return Some(write::into_identity(node));
+    }
+    let stays = |name: &str| matches!(name, "epsilon" | "is_test");
+    node.attribute.retain(|attribute| stays(attribute.name()));
+    Some(node)
 }
 
 /// `node` without empty names at the end of its inputs (tract panics), a bias in a Gemm
@@ -49,7 +74,7 @@ pub fn node(
         "Gemm" => gemm(node, opset),
         "ConstantOfShape" if node.attribute.is_empty() => {
             let zero = ndarray::ArrayD::zeros(vec![1]);
-            let zero = tensor::from_floats("", &zero, tensor::Float::F32);
+            let zero = tensor::from_floats("", &zero, Float::F32);
             node.attribute.push(write::tensor("value", zero));
             vec![node]
         }

@@ -1,8 +1,9 @@
 //! A batch norm in training mode as nodes that tract knows.
 
+use crate::onnx::float::Float;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{AttributeProto, NodeProto};
-use crate::onnx::tensor::{self, Float};
+use crate::onnx::tensor;
 use crate::onnx::write;
 
 /// A batch norm in training mode, which tract takes for one at inference, with the
