@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::engine::InputShapes;
+use crate::engine::tensors::InputShapes;
 use crate::onnx::staged::Clobber;
 use crate::onnx::storage::Links;
 use crate::verify::run::RunOptions;

@@ -7,10 +7,11 @@ use std::fs;
 
 use acb_fuse::convert;
 use acb_fuse::engine::{Array, InputShapes, Limits};
+use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::type_proto;
 use acb_fuse::onnx::storage::Storage;
-use acb_fuse::onnx::tensor::{self, Float};
+use acb_fuse::onnx::tensor;
 use acb_fuse::onnx::write;
 use acb_fuse::verify::inputs::Random;
 use acb_fuse::verify::run::{Outcome, RunOptions, run};

@@ -1,6 +1,6 @@
 //! Where a kernel's taps fall along one spatial axis.
 
-use crate::affine::Refusal;
+use crate::affine::refusal::Refusal;
 
 /// Output `o` reads the input at `o·stride + offset + i·dilation` for each tap `i`;
 /// outside the input stands its border. From `n` inputs come
@@ -23,8 +23,8 @@ pub struct Window {
     pub stride: i64,
     /// Sum of pads minus crops minus the kernel's extent: `P` in the count above.
     pub slack: i64,
-    /// What is read outside the input; [`Border::Zero`] if nothing is.
-    pub border: PadMode,
+    /// What is read outside the input; [`PadMode::Zero`] if nothing is.
+    pub pad_mode: PadMode,
 }
 
 /// What stands beyond the border of the input, as in the modes of ONNX's Pad.
@@ -46,7 +46,7 @@ const LIMIT: i64 = 1 << 24;
 impl Window {
     /// Reads every input once.
     pub const IDENTITY: Window =
-        Window { taps: 1, offset: 0, dilation: 1, stride: 1, slack: -1, border: PadMode::Zero };
+        Window { taps: 1, offset: 0, dilation: 1, stride: 1, slack: -1, pad_mode: PadMode::Zero };
 
     /// The window of a convolution, pooling or padding; negative pads crop.
     ///
@@ -63,18 +63,17 @@ impl Window {
             return None;
         }
         let slack = pads.0 + pads.1 - (taps - 1) * dilation - 1;
-        Window { taps, offset: -pads.0, dilation: dilation, stride, slack, border: PadMode::Zero }
-            .bounded()
+        Window { taps, offset: -pads.0, dilation, stride, slack, pad_mode: PadMode::Zero }.bounded()
     }
 
     /// Pads (or, where negative, crops), and nothing else.
-    pub fn frame(pads: (i64, i64), border: PadMode) -> Option<Self> {
-        Window::new(1, 1, 1, pads).map(|window| window.bordered(border))
+    pub fn frame(pads: (i64, i64), mode: PadMode) -> Option<Self> {
+        Window::new(1, 1, 1, pads).map(|window| window.padded_by(mode))
     }
 
-    /// With `border` beyond the input, if anything is read there.
-    fn bordered(self, border: PadMode) -> Self {
-        Window { border: if self.is_padded() { border } else { PadMode::Zero }, ..self }
+    /// With `mode` beyond the input, if anything is read there.
+    fn padded_by(self, mode: PadMode) -> Self {
+        Window { pad_mode: if self.is_padded() { mode } else { PadMode::Zero }, ..self }
     }
 
     /// The window of a transposed convolution; `None` as in [`Self::new`].
@@ -87,7 +86,7 @@ impl Window {
     ) -> Option<Self> {
         let window = Window::new(taps, stride, dilation, pads)?;
         let slack = (taps - 1) * dilation + 1 - pads.0 - pads.1;
-        Window { slack: slack.checked_add(output_padding)?, border: PadMode::Zero, ..window }
+        Window { slack: slack.checked_add(output_padding)?, pad_mode: PadMode::Zero, ..window }
             .bounded()
     }
 
@@ -98,7 +97,7 @@ impl Window {
     }
 
     fn bounded(self) -> Option<Self> {
-        let Window { taps, offset, dilation, stride, slack, border: _ } = self;
+        let Window { taps, offset, dilation, stride, slack, pad_mode: _ } = self;
         [taps, offset, dilation, stride, slack].iter().all(|v| v.abs() <= LIMIT).then_some(self)
     }
 
@@ -126,13 +125,13 @@ impl Window {
     /// `(o·s₁ + a₁ + i·d₁)·s₂ + a₂ + j·d₂`.
     pub(super) fn after(&self, inner: &Window, axis: usize) -> Result<Window, Refusal> {
         let (before, behind) = self.pads();
-        let mirrors = self.is_padded() && self.border != PadMode::Zero;
+        let mirrors = self.is_padded() && self.pad_mode != PadMode::Zero;
         // A reflection of what a kernel made is no kernel of the reflection.
         if mirrors && *inner != Window::IDENTITY {
             return Err(Refusal::Border(axis));
         }
         // Zeros around what was not zero beyond its own border.
-        if self.is_padded() && inner.border != PadMode::Zero {
+        if self.is_padded() && inner.pad_mode != PadMode::Zero {
             return Err(Refusal::Borders(axis));
         }
         // Index −1 of the inner map's output is a zero of our padding. It is right
@@ -158,9 +157,9 @@ impl Window {
             dilation,
             stride: self.stride * inner.stride,
             slack: inner.slack + (1 + self.slack) * inner.stride,
-            border: PadMode::Zero,
+            pad_mode: PadMode::Zero,
         }
-        .bordered(if mirrors { self.border } else { inner.border })
+        .padded_by(if mirrors { self.pad_mode } else { inner.pad_mode })
         .bounded()
         .ok_or(Refusal::TooLarge(axis))
     }
@@ -174,7 +173,7 @@ impl Window {
         if *self == Window::IDENTITY {
             return Ok(*inner);
         }
-        if self.taps != 1 || self.stride != 1 || self.border != PadMode::Zero {
+        if self.taps != 1 || self.stride != 1 || self.pad_mode != PadMode::Zero {
             return Err(Refusal::Senses);
         }
         // Zeros where the transposed convolution has dropped what it made.
@@ -212,10 +211,10 @@ impl Window {
             let (left, right, stride) = (self.slack, other.slack, self.stride);
             return Err(Refusal::Counts { axis, left, right, stride });
         }
-        let border = match (self.is_padded(), other.is_padded()) {
-            (true, true) if self.border != other.border => return Err(Refusal::Borders(axis)),
-            (true, _) => self.border,
-            (false, _) => other.border,
+        let pad_mode = match (self.is_padded(), other.is_padded()) {
+            (true, true) if self.pad_mode != other.pad_mode => return Err(Refusal::Borders(axis)),
+            (true, _) => self.pad_mode,
+            (false, _) => other.pad_mode,
         };
         let offset = self.offset.min(other.offset);
         let dilation = [
@@ -230,8 +229,8 @@ impl Window {
         let taps = (self.last().max(other.last()) - offset) / dilation + 1;
         // Of slacks that give the same count, the larger leaves less to crop.
         let slack = self.slack.max(other.slack);
-        Window { taps, offset, dilation, stride: self.stride, slack, border }
-            .bordered(border)
+        Window { taps, offset, dilation, stride: self.stride, slack, pad_mode }
+            .padded_by(pad_mode)
             .bounded()
             .ok_or(Refusal::TooLarge(axis))
     }
@@ -326,7 +325,7 @@ mod tests {
         let frame = |pad, border| Window::frame((pad, pad), border).unwrap();
         let (valid, same) = (conv(3, 1, 1, (0, 0)), conv(3, 1, 1, (1, 1)));
         let reflected = valid.after(&frame(1, PadMode::Reflect), 0).unwrap();
-        assert_eq!(reflected, Window { border: PadMode::Reflect, ..same });
+        assert_eq!(reflected, Window { pad_mode: PadMode::Reflect, ..same });
         // A crop of a larger reflection is a smaller one.
         let cropped = conv(1, 1, 1, (-1, -1)).after(&frame(2, PadMode::Reflect), 0).unwrap();
         assert_eq!(cropped, frame(1, PadMode::Reflect));

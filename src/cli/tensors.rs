@@ -4,9 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use acb_fuse::engine::Array;
+use acb_fuse::onnx::data;
+use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::proto::TensorProto;
 use acb_fuse::onnx::storage::Storage;
-use acb_fuse::onnx::tensor::{self, Float};
+use acb_fuse::onnx::tensor;
 use acb_fuse::verify::run::Which;
 use ndarray::ArrayD;
 use prost::Message;
@@ -62,8 +64,8 @@ fn stored(bytes: &[u8]) -> Result<Array, String> {
     array.map_err(|error| error.to_string())
 }
 
-fn integers(stored: &TensorProto) -> Result<Array, tensor::TensorError> {
-    let (values, dims) = (tensor::integers(stored, &Storage::default())?, tensor::dims(stored)?);
+fn integers(stored: &TensorProto) -> Result<Array, data::TensorError> {
+    let (values, dims) = (tensor::integers(stored, &Storage::default())?, data::dims(stored)?);
     // Both were checked against each other.
     Ok(Array::Int(ArrayD::from_shape_vec(dims, values).unwrap_or_default()))
 }

@@ -15,13 +15,17 @@ use crate::engine::{self, EngineError, Limits, Source, dialect};
 use crate::facts::budget::{Budget, Effort};
 use crate::facts::evaluate::{is_defined, is_sound, only_moves};
 use crate::numbers::LazyWeights;
-use crate::onnx::graph::{Graph, Initializer, Node, ValueId};
-use crate::onnx::ids::{IdMap, Table};
+use crate::onnx::data;
+use crate::onnx::extremes::{self, Extremes};
+use crate::onnx::float::Float;
+use crate::onnx::graph::{Graph, Initializer};
+use crate::onnx::ids::{IdMap, Table, ValueId};
 use crate::onnx::model::Invalid;
+use crate::onnx::node::Node;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::storage::Storage;
-use crate::onnx::tensor::{self, Extremes, Float};
+use crate::onnx::tensor;
 use crate::onnx::write;
 use crate::ops::meaning::KernelLayout;
 
@@ -213,6 +217,7 @@ impl<'g, 'm> Constants<'g, 'm> {
                 continue;
             }
             if let (Some(outside), Some(outer)) = (value.outer, &constants.outer) {
+                let outside = outside.in_outer_graph();
                 let (known, depth) = (outer.element_type(outside), outer.depths.get(outside));
                 known.map(|known| constants.types.insert(id, known));
                 depth.map(|&depth| constants.depths.insert(id, depth));
@@ -389,7 +394,7 @@ impl<'g, 'm> Constants<'g, 'm> {
         let stored = self.graph.initializer(id)?;
         let found = match (stored, self.graph.value(id).outer, &self.outer) {
             (Some(stored), ..) => self.written_out(stored)?.map(Arc::new),
-            (None, Some(outside), Some(outer)) => outer.found(outside)?,
+            (None, Some(outside), Some(outer)) => outer.found(outside.in_outer_graph())?,
             _ => self.computed(id)?.map(Arc::new),
         };
         self.cache().insert(id, found.clone());
@@ -401,7 +406,7 @@ impl<'g, 'm> Constants<'g, 'm> {
     /// # Errors
     /// As [`Self::tensor`], and if they are negative or overflow.
     pub fn dims(&self, id: ValueId) -> Result<Option<Vec<usize>>, Invalid> {
-        Ok(self.tensor(id)?.map(|tensor| tensor::dims(&tensor)).transpose()?)
+        Ok(self.tensor(id)?.map(|tensor| data::dims(&tensor)).transpose()?)
     }
 
     /// The values of the float constant `id`, and its type. `None` if it is no
@@ -445,7 +450,7 @@ impl<'g, 'm> Constants<'g, 'm> {
             KernelLayout::OutputsFirst => lengths.fold(1, usize::saturating_mul),
             KernelLayout::InputsFirst => 1,
         };
-        let found = tensor::extremes(&tensor, &self.graph.model.storage, row)?;
+        let found = extremes::extremes(&tensor, &self.graph.model.storage, row)?;
         self.extremes.lock().unwrap_or_else(PoisonError::into_inner).insert(id, found);
         Ok(Some(found))
     }

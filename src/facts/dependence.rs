@@ -1,7 +1,8 @@
 //! Which tensors depend on what the model is given; all others are the same for every input.
 
-use crate::onnx::graph::{Graph, Node, ValueId};
-use crate::onnx::ids::Table;
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::{Table, ValueId};
+use crate::onnx::node::Node;
 
 use crate::facts::constants::Constants;
 
@@ -40,7 +41,7 @@ impl Dependence {
             let depends = match (value.outer, outer) {
                 // Of two tensors of one name, either may be meant.
                 (Some(outside), Some(outer)) => {
-                    outer.contains(outside) || value.is_ambiguous && is_given
+                    outer.contains(outside.in_outer_graph()) || value.is_ambiguous && is_given
                 }
                 _ => value.input.is_some() && is_given,
             };

@@ -2,11 +2,13 @@
 //! others do not count as constant. `tests/constants.rs` holds every operator in every type
 //! to what ONNX Runtime computes.
 
-use crate::onnx::graph::Node;
+use crate::onnx::data::TensorError;
+use crate::onnx::float::Float;
+use crate::onnx::node::Node;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::storage::Storage;
-use crate::onnx::tensor::{self, Float, TensorError};
+use crate::onnx::tensor;
 
 /// Operators that move elements or compare them: right in every type.
 const MOVES: &[&str] = &[

@@ -10,6 +10,7 @@ pub mod budget;
 pub mod constants;
 pub mod dependence;
 pub mod evaluate;
+pub mod operators;
 pub mod propagation;
 pub mod reach;
 pub mod shape_rules;

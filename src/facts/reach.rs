@@ -3,7 +3,7 @@
 //! Whatever has windows says so in attributes of the same names: kernel_shape, dilations,
 //! strides, pads, auto_pad. Which axis is which does not matter here.
 
-use crate::onnx::graph::Node;
+use crate::onnx::node::Node;
 
 /// The windows of a node, the largest of all its axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

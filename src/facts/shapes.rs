@@ -15,12 +15,13 @@ pub use crate::facts::propagation::NO_SHAPES;
 use crate::facts::propagation::{Answers, Facts, declared};
 use crate::facts::shape_rules::{Dims, agreed};
 use crate::facts::validity::{Condition, Property};
-use crate::onnx::graph::{Graph, Node, ValueId};
-use crate::onnx::ids::{Id, Table};
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::{Id, Table, ValueId};
+use crate::onnx::info;
 use crate::onnx::model::Invalid;
-use crate::onnx::model::graph_field;
-use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
-use crate::onnx::proto::{ValueInfoProto, type_proto};
+use crate::onnx::node::Node;
+use crate::onnx::proto::ValueInfoProto;
+use crate::onnx::schema::graph_field;
 use crate::refusal::NotLinear;
 
 pub use crate::facts::shape_rules::MAX_RANK;
@@ -263,16 +264,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
         let infos = fields.filter_map(|field| self.graph.model.decode(field, "graph input").ok());
         let example = |info: ValueInfoProto| {
             let id = self.graph.find(info.name())?;
-            let Some(type_proto::Value::TensorType(tensor)) = info.r#type.as_ref()?.value.as_ref()
-            else {
-                return None;
-            };
-            let fixed = |dim: &Dimension| match dim.value {
-                Some(dimension::Value::DimValue(size)) if size >= 0 => Some(size),
-                _ => None,
-            };
-            let sizes: Option<Vec<Option<i64>>> =
-                tensor.shape.as_ref().map(|shape| shape.dim.iter().map(fixed).collect());
+            let sizes = info::declared(&info)?.dims;
             if self.graph.value(id).initializer.is_some()
                 || sizes.as_ref().is_some_and(|sizes| !sizes.contains(&None))
             {

@@ -4,9 +4,9 @@ use std::ops::{Mul, Neg};
 
 use crate::affine::{Affine, AxisOrder, Channels, ConvKind, Geometry, Linear, Macs, Window};
 use crate::facts::constants::Constants;
-use crate::onnx::graph::ValueId;
+use crate::onnx::float::Float;
+use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
-use crate::onnx::tensor::Float;
 use crate::refusal::NotLinear;
 
 /// The newest operator set whose operators are known here.
@@ -153,9 +153,9 @@ impl LinearOp {
     }
 
     /// Multiply-adds of the node as it stands, per output position.
-    pub fn work(&self) -> Macs {
+    pub fn macs(&self) -> Macs {
         match self {
-            LinearOp::Conv { geometry, .. } => geometry.work(),
+            LinearOp::Conv { geometry, .. } => geometry.macs(),
             // What only shifts, pads, crops or changes the sign multiplies nothing.
             LinearOp::Diagonal { scale, .. } if scale.iter().all(|&scale| scale.abs() == 1.0) => {
                 Macs::default()
@@ -163,7 +163,7 @@ impl LinearOp {
             LinearOp::Filter { weight, .. } if weight.abs() == 1.0 => Macs::default(),
             LinearOp::Diagonal { scale, .. } => Macs::each(scale.len() as f64),
             // Per channel, of which there is at least one.
-            LinearOp::Filter { .. } => self.geometry().work(),
+            LinearOp::Filter { .. } => self.geometry().macs(),
             LinearOp::Transpose { .. } | LinearOp::Bordered { .. } => Macs::default(),
         }
     }

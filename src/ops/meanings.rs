@@ -1,8 +1,7 @@
 //! TODO head.
 
 use crate::facts::validity::Validity;
-use crate::onnx::graph::{NodeId, ValueId};
-use crate::onnx::ids::{IdMap, Table};
+use crate::onnx::ids::{IdMap, NodeId, Table, ValueId};
 use crate::onnx::model::Invalid;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::reader::Reader;

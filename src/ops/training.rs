@@ -7,8 +7,9 @@
 //! standardized by a norm keep the statistics that they have.
 
 use crate::facts::dependence::Dependence;
-use crate::onnx::graph::{Node, NodeId};
+use crate::onnx::ids::NodeId;
 use crate::onnx::model::Invalid;
+use crate::onnx::node::Node;
 use crate::onnx::proto::NodeProto;
 use crate::onnx::training::{self, NodeMode};
 use crate::onnx::write;

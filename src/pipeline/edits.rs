@@ -8,14 +8,16 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use crate::emit::nodes::{Fused, FusedWeights};
-use crate::onnx::graph::{self, Graph, NodeId, ValueId};
-use crate::onnx::ids::{IdMap, IdSet, Table};
-use crate::onnx::model::{Invalid, Model, graph_field};
-use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
-use crate::onnx::proto::{
-    NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
-};
+use crate::emit::nodes::Fused;
+use crate::emit::weights::FusedWeights;
+use crate::onnx::edit;
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::{IdMap, IdSet, NodeId, OuterId, Table, ValueId};
+use crate::onnx::info::info_like;
+use crate::onnx::liveness;
+use crate::onnx::model::{Invalid, Model};
+use crate::onnx::proto::{NodeProto, TensorProto};
+use crate::onnx::schema::{annotation_field, graph_field, info_field, tensor_field};
 use crate::onnx::splice::{self, Container, Deferred, Edit};
 
 /// What is to change in one graph.
@@ -105,12 +107,11 @@ impl Rewrite {
         around_these: Vec<Container>,
         elsewhere: impl Fn(&TensorProto) -> Option<TensorProto>,
     ) -> Vec<Edit> {
-        const RAW_DATA: u32 = 9;
         let (mut edits, mut containers) = (self.edits.clone(), self.containers.clone());
         for (id, NewTensor { tensor, into, at, inputs_at }) in self.tensors.iter().enumerate() {
             let header = tensor.header();
             edits.extend(inputs_at.map(|at| {
-                let with = splice::entry(graph_field::INPUT, &info_of(&header));
+                let with = splice::entry(graph_field::INPUT, &info_like(&header));
                 Edit::insert(at, with.into(), into)
             }));
             let insert = |with: Vec<u8>| Edit::insert(*at, with.into(), into);
@@ -121,7 +122,7 @@ impl Rewrite {
                 (New::Weights(weights), None) => {
                     let length = weights.length();
                     let number = graph_field::INITIALIZER;
-                    insert(splice::open_entry(number, &header, RAW_DATA, length))
+                    insert(splice::open_entry(number, &header, tensor_field::RAW_DATA, length))
                         .then(Deferred { id, length })
                 }
             });
@@ -163,7 +164,7 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
         }
         rewrite.tensors.extend(new_tensors(graphs, graph, changes));
     }
-    rewrite.containers = graph::containers(graphs);
+    rewrite.containers = edit::containers(graphs);
     Ok(rewrite)
 }
 
@@ -180,7 +181,7 @@ pub fn converted(
     let changes = forms.into_iter().map(|inferred| Changes { blocks: Vec::new(), inferred });
     let rewrite = rewrite(graphs, &changes.collect::<Vec<_>>())?;
     let Some(main) = graphs.first().filter(|_| !rewrite.is_empty()) else { return Ok(None) };
-    let bytes = graph::edited(main.model, graphs, rewrite.edits);
+    let bytes = edit::edited(main.model, graphs, rewrite.edits);
     Model::index(bytes, main.model.storage.clone()).map(Some)
 }
 
@@ -225,10 +226,12 @@ fn rewrite_graph(
         }
     }
     let gone: HashSet<&str> = gone.iter().map(|&id| graph.value(id).name.as_str()).collect();
-    const NAME: u32 = 1;
-    for number in [graph_field::VALUE_INFO, graph_field::QUANTIZATION_ANNOTATION] {
+    for (number, name) in [
+        (graph_field::VALUE_INFO, info_field::NAME),
+        (graph_field::QUANTIZATION_ANNOTATION, annotation_field::TENSOR_NAME),
+    ] {
         for field in graph.scope.fields(number) {
-            if gone.contains(graph.model.string_within(&field.payload, NAME)?.as_str()) {
+            if gone.contains(graph.model.string_within(&field.payload, name)?.as_str()) {
                 edits.push(Edit::remove(field.entry.clone()));
             }
         }
@@ -262,24 +265,6 @@ fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<NewTen
         }
     }
     new
-}
-
-/// Declares `tensor` as a graph input.
-fn info_of(tensor: &TensorProto) -> ValueInfoProto {
-    let dim = |&size: &i64| Dimension {
-        value: Some(dimension::Value::DimValue(size)),
-        ..Dimension::default()
-    };
-    let shape = TensorShapeProto { dim: tensor.dims.iter().map(dim).collect() };
-    let value = type_proto::Tensor { elem_type: tensor.data_type, shape: Some(shape) };
-    ValueInfoProto {
-        name: tensor.name.clone(),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(value)),
-            ..TypeProto::default()
-        }),
-        ..ValueInfoProto::default()
-    }
 }
 
 /// What is replaced in one graph.
@@ -353,7 +338,8 @@ impl Rest {
             {
                 let roots = replaced.blocks.iter().flat_map(|(_, roots)| roots);
                 let roots = roots.filter_map(|&root| graph.value(root).outer);
-                captured.entry(node).or_default().extend(rest.captures(graph).chain(roots));
+                let read = rest.captures(graph).chain(roots).map(OuterId::in_outer_graph);
+                captured.entry(node).or_default().extend(read);
             }
             all.push(rest);
         }
@@ -368,7 +354,7 @@ impl Rest {
     }
 
     /// Tensors of the graph around that the nodes which stay read.
-    fn captures<'r>(&'r self, graph: &'r Graph) -> impl Iterator<Item = ValueId> + 'r {
+    fn captures<'r>(&'r self, graph: &'r Graph) -> impl Iterator<Item = OuterId> + 'r {
         let nodes = graph.nodes().filter(|(id, _)| !self.removed.contains(id));
         let read = nodes.flat_map(|(id, _)| self.uses(graph, id));
         read.chain(graph.outputs.iter().copied()).filter_map(|id| graph.value(id).outer)
@@ -389,18 +375,15 @@ impl Rest {
             .iter()
             .filter_map(|(output, roots)| Some((graph.value(*output).producer?, roots.as_slice())));
         let replaced: IdMap<NodeId, &[ValueId]> = replaced.collect();
-        let mut live: Table<NodeId, ()> = Table::of(graph.node_count());
-        let mut wanted = graph.outputs.clone();
-        while let Some(value) = wanted.pop() {
-            let Some(producer) = graph.value(value).producer else { continue };
-            if live.insert(producer, ()).is_some() {
-                continue;
-            }
-            match replaced.get(&producer).or_else(|| inferred.get(&producer)) {
-                Some(roots) => wanted.extend(*roots),
-                None => wanted.extend(self.uses(graph, producer)),
-            }
-        }
+        let producer = |value| graph.value(value).producer;
+        let reads = |node, open: &mut Vec<ValueId>| match replaced
+            .get(&node)
+            .or_else(|| inferred.get(&node))
+        {
+            Some(roots) => open.extend(*roots),
+            None => open.extend(self.uses(graph, node)),
+        };
+        let live = liveness::needed(graph.node_count(), &graph.outputs, producer, reads);
         let mut removed = BTreeSet::new();
         for (id, _) in graph.nodes() {
             let reads_a_removed_one = || {

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use crate::affine::Comparison;
-use crate::emit::nodes::{self, FuseError, Fused, NotFinite};
+use crate::emit::nodes::Fused;
+use crate::emit::weights::NotFinite;
 use crate::engine::{Constant, EngineError, Limits};
 use crate::error::Error;
 use crate::facts::constants::Constants;
@@ -20,15 +21,16 @@ use crate::pipeline::claim;
 use crate::pipeline::counts;
 use crate::pipeline::deliver::Delivery;
 use crate::pipeline::edits::{self, Changes};
+use crate::pipeline::fuse;
 use crate::pipeline::open::{self, GraphAnalysis};
 use crate::pipeline::summary;
-use crate::plan::Block;
+use crate::plan::{Block, WeightError};
 use crate::refusal::{NearMiss, Reason};
 use crate::report::{File, Proof, Report, SideFile, Size, timed};
 use crate::verify;
-use crate::verify::fingerprint::Seal;
+use crate::verify::claim::{Side, Unproved};
+use crate::verify::fingerprint::Fingerprint;
 use crate::verify::original::Original;
-use crate::verify::proof::{Side, Unproved};
 use crate::verify::readback::{Expected, Miswritten};
 use crate::verify::run::Outcome;
 
@@ -52,7 +54,7 @@ pub struct Conversion<'w, 'm> {
 struct Made {
     fused: Fused,
     /// What its new tensors must be in the file; none if nothing is verified.
-    seals: Vec<Seal>,
+    fingerprints: Vec<Fingerprint>,
     /// The largest relative error of its proof.
     proof: Option<f64>,
     /// What became of its weights; `None` if nobody asks.
@@ -145,28 +147,28 @@ impl Conversion<'_, '_> {
         let left_alone =
             |why: &dyn ToString| Ok(Done::LeftAlone(Reason::Unproved(why.to_string())));
         let (reader, meanings) = (scope.reader, &scope.meanings);
-        let fused = match self.options.details {
-            false => nodes::fuse(reader, meanings, block).map(|fused| (fused, None)),
-            true => nodes::fuse_and_compare(reader, meanings, block)
-                .map(|(fused, compared)| (fused, Some(compared))),
-        };
-        let (fused, compared) = match fused {
-            Ok(fused) => fused,
-            Err(FuseError::Invalid(source)) => return Err(invalid(source)),
+        let terms = match fuse::terms(reader, meanings, block) {
+            Ok(terms) => terms,
+            Err(WeightError::Invalid(source)) => return Err(invalid(source)),
             Err(refused) => return left_alone(&refused),
         };
+        let fused = match fuse::fused(reader, block, &terms) {
+            Ok(fused) => fused,
+            Err(not_finite) => return left_alone(&not_finite),
+        };
+        let compared = self.options.details.then(|| fuse::compared(&terms));
         if !self.options.verify {
-            return Ok(Done::Made(Made { fused, seals: Vec::new(), proof: None, compared }));
+            return Ok(Done::Made(Made { fused, fingerprints: Vec::new(), proof: None, compared }));
         }
         // That they are finite was planned.
-        let seals = seals(&fused).map_err(|wrong| Error::Miswritten {
+        let fingerprints = fingerprints(&fused).map_err(|wrong| Error::Miswritten {
             file: self.file.to_owned(),
             reason: wrong.to_string(),
         })?;
         let new = Side { nodes: fused.nodes.clone(), constants: constants(&fused) };
         let claim = claim::claim(reader, meanings, block, new);
         match verify::proof::prove(original, &claim, self.limits) {
-            Ok(error) => Ok(Done::Made(Made { fused, seals, proof: Some(error), compared })),
+            Ok(error) => Ok(Done::Made(Made { fused, fingerprints, proof: Some(error), compared })),
             // Else it would depend on the machine what is fused.
             Err(Unproved::NotRun(EngineError::TooLong)) => Err(Error::TooLong {
                 file: self.file.to_owned(),
@@ -364,12 +366,12 @@ pub fn must_fuse(file: &str, report: &Report, options: &Options) -> Result<(), E
 }
 
 /// What the new tensors must be in the file.
-fn seals(fused: &Fused) -> Result<Vec<Seal>, NotFinite> {
+fn fingerprints(fused: &Fused) -> Result<Vec<Fingerprint>, NotFinite> {
     let floats = fused.weights.iter().map(|weights| {
         let pieces = weights.pieces().map(|piece| weights.read(piece));
-        Seal::rounded(weights.header(), weights.float, pieces)
+        Fingerprint::rounded(weights.header(), weights.float, pieces)
     });
-    floats.chain(fused.integers.iter().map(|tensor| Ok(Seal::of(tensor)))).collect()
+    floats.chain(fused.integers.iter().map(|tensor| Ok(Fingerprint::of(tensor)))).collect()
 }
 
 /// What is proved of them.
@@ -395,7 +397,8 @@ fn note_made(made: &[Vec<Made>], report: &mut Report) {
 
 /// What the new file must hold because of what was made.
 fn expected<'c>(scope: &'c GraphAnalysis, made: &'c [Made]) -> Expected<'c> {
-    let blocks = made.iter().map(|made| (made.fused.nodes.as_slice(), made.seals.as_slice()));
+    let blocks =
+        made.iter().map(|made| (made.fused.nodes.as_slice(), made.fingerprints.as_slice()));
     let inferred = scope.inferred.forms.iter().map(|(id, form)| (*id, form));
     let infos = made.iter().flat_map(|made| &made.fused.infos);
     Expected { blocks: blocks.collect(), inferred: inferred.collect(), infos: infos.collect() }

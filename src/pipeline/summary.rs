@@ -29,7 +29,7 @@ pub fn look(
 ) -> Result<(), Invalid> {
     let plans = || scopes.iter().map(|scope| &scope.plan);
     let replaced = scopes.iter().map(|scope| {
-        let roots = |block: &Block| block.parts.iter().map(|part| part.root).collect();
+        let roots = |block: &Block| block.terms.iter().map(|term| term.root).collect();
         let blocks = scope.plan.blocks.iter().map(|block| (block.region.output, roots(block)));
         Replaced::new(scope.reader.graph, blocks.collect(), &scope.inferred.forms)
     });

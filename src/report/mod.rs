@@ -5,11 +5,13 @@
 //! JSON. Above them are [`text`], the summary on the terminal, and [`html`], the page, with
 //! the [`words`] that they share; [`target`] is where they go. Knows what was planned and what became of it; decides nothing.
 
+pub mod escape;
 pub mod files;
 pub mod html;
 pub mod json;
 pub mod target;
 pub mod text;
+mod weights;
 pub mod words;
 
 use std::sync::Arc;
@@ -17,10 +19,11 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::affine::{Comparison, ConvKind, Geometry, PadMode, Window, average};
+use crate::emit::term::TermKind;
 use crate::error::Error;
-use crate::onnx::graph::{Graph, Node};
+use crate::onnx::graph::Graph;
+use crate::onnx::node::Node;
 use crate::ops::reader::Reader;
-use crate::plan::region::TermKind;
 use crate::plan::{Block, Count};
 use crate::refusal::NearMiss;
 pub use crate::report::files::{File, SideFile};
@@ -172,6 +175,7 @@ pub struct BlockReport {
     /// Its float64 proof.
     pub proof: Option<Proof>,
     /// One per convolution; `None` if that was not asked for, or nothing was made.
+    #[serde(serialize_with = "weights::serialize")]
     pub weights: Option<Vec<Comparison>>,
     /// What to do before quantization, if that became harder.
     pub hint: Option<String>,
@@ -403,13 +407,13 @@ impl BlockReport {
         let mut removed: Vec<_> = block.removed.iter().copied().collect();
         removed.sort_unstable();
         let mut reads: Vec<String> = Vec::new();
-        for part in &block.parts {
-            let root = name(part.root);
+        for term in &block.terms {
+            let root = name(term.root);
             if !reads.contains(&root) {
                 reads.push(root);
             }
         }
-        let weighted = block.parts.iter().filter(|part| part.kind == TermKind::Conv);
+        let weighted = block.terms.iter().filter(|term| term.kind == TermKind::Conv);
         BlockReport {
             name: block.name.clone(),
             branches: block.branches.clone(),
@@ -423,7 +427,7 @@ impl BlockReport {
             new_tensors: Vec::new(),
             reads,
             output: name(block.region.output),
-            geometry: weighted.map(|part| Shape::of(&part.map)).collect(),
+            geometry: weighted.map(|term| Shape::of(&term.map)).collect(),
             positions: None,
             conditions: Vec::new(),
             before: BlockCost::of(&block.before),
@@ -462,7 +466,7 @@ impl BlockCost {
         BlockCost {
             nodes: count.nodes,
             parameters: count.parameters as u64,
-            multiply_adds_per_position: count.work.each,
+            multiply_adds_per_position: count.macs.each,
         }
     }
 }
@@ -482,7 +486,7 @@ impl Shape {
             strides: axis(|window| window.stride),
             dilations: axis(|window| window.dilation),
             pads: windows().map(pads).map(|(begin, end)| [begin, end]).collect(),
-            borders: windows().map(|window| border(window.border)).collect(),
+            borders: windows().map(|window| border(window.pad_mode)).collect(),
             groups: channels.map_or(1, |channels| channels.groups),
             inputs: channels.map_or(1, |channels| channels.inputs),
             outputs: channels.map_or(1, |channels| channels.outputs),

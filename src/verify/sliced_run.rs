@@ -8,28 +8,20 @@ use std::collections::HashMap;
 
 use prost::Message;
 
-use crate::engine::stage::{self, EngineTensor, LoadedSlice};
+use crate::engine::stage::LoadedSlice;
+use crate::engine::tensors::{self, EngineTensor};
 use crate::engine::{Array, EngineError, Limits, Source, dialect};
-use crate::onnx::graph::{Graph, ValueId};
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::TensorProto;
-use crate::onnx::tensor::Float;
 use crate::onnx::write;
-use crate::verify::inputs::Random;
+use crate::verify::last_bits::{WeightRounding, with_other_last_bits};
 use crate::verify::slices::{self, Most, Slice};
 
 /// What the engine gets at a time. It takes a while to begin, and compares each node with
 /// those before it.
 pub const MOST: Most = Most { nodes: 64, bytes: 8 << 20 };
-
-/// WeightRounding of the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WeightRounding {
-    /// As they are stored.
-    AsStored,
-    /// Every other one of stored kernels and matrices changed in the last bit.
-    OtherLastBits,
-}
 
 /// Why a walk did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +90,7 @@ impl SlicedRun<'_, '_> {
             let outputs = graph.outputs.iter().map(|&id| named(graph, tensors, id));
             let outputs =
                 outputs.map(|output| Ok(output?.1)).collect::<Result<_, EngineError>>()?;
-            Ok(stage::arrays(outputs, self.limits)?)
+            Ok(tensors::into_arrays(outputs, self.limits)?)
         };
         samples.iter().map(outputs).collect()
     }
@@ -182,42 +174,22 @@ fn named(
     Ok((name.clone(), held))
 }
 
-/// `weight` with every other number changed in the last bit, if it is a kernel or matrix;
-/// always the same ones.
-fn with_other_last_bits(mut weight: TensorProto) -> TensorProto {
-    let float = Float::from_onnx(weight.data_type()).filter(|_| weight.dims.len() > 1);
-    let Some(float) = float else { return weight };
-    let name = weight.name().bytes();
-    // Any number that is not the same for all will do.
-    let seed = name.fold(2u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
-    let mut random = Random::new(seed);
-    if let Some(raw) = weight.raw_data.as_mut() {
-        let mut new = raw.to_vec();
-        // Little endian: the last bit of a number is the lowest of its first byte.
-        for lowest in new.iter_mut().step_by(float.size()) {
-            *lowest ^= u8::from(random.uniform() > 0.0);
-        }
-        *raw = new.into();
-    }
-    for value in &mut weight.float_data {
-        *value = f32::from_bits(value.to_bits() ^ u32::from(random.uniform() > 0.0));
-    }
-    weight
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::onnx::float::Float;
     use crate::onnx::model::Model;
     use crate::onnx::proto::StringStringEntryProto;
     use crate::onnx::proto::attribute_proto::AttributeType;
     use crate::onnx::proto::tensor_proto::{DataLocation, DataType};
     use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
     use crate::onnx::storage::{Links, Storage};
-    use crate::onnx::tensor::{from_floats, from_integers};
+    use crate::onnx::tensor::from_floats;
+    use crate::onnx::tensor::from_integers;
     use crate::onnx::write::{double_input, int, ints, node};
+    use crate::verify::inputs::Random;
 
     const WHOLE: Most = Most { nodes: usize::MAX, bytes: usize::MAX };
     const ONE_EACH: Most = Most { nodes: 1, ..WHOLE };
@@ -259,8 +231,11 @@ mod tests {
             let mut random = Random::new(seed);
             let shapes: [&[usize]; 2] = [&[2, 3, 4, 5], &[1]];
             let double = DataType::Double.into();
-            stage::hold(shapes.map(|shape| (random.floats(shape), double)).to_vec(), limits)
-                .unwrap()
+            tensors::from_arrays(
+                shapes.map(|shape| (random.floats(shape), double)).to_vec(),
+                limits,
+            )
+            .unwrap()
         });
         let walk = SlicedRun { graphs: &graphs, weights: WeightRounding::AsStored, most, limits };
         let names = ["x".to_owned(), "unused".to_owned()];
@@ -469,21 +444,8 @@ mod tests {
             };
             let (stored, other) =
                 (outputs(WeightRounding::AsStored), outputs(WeightRounding::OtherLastBits));
-            let moved = crate::verify::relative_error(&stored[0], &other[0]);
+            let moved = crate::verify::compare::relative_error(&stored[0], &other[0]);
             assert!(moved > 0.0 && moved < 1e-15, "{case}: {moved:e}");
         }
-    }
-
-    #[test]
-    fn other_last_bits_are_always_the_same() {
-        let (kernel, bias) = (floats("k", &[8, 8]), floats("b", &[64]));
-        let other = with_other_last_bits(kernel.clone());
-        assert_eq!(with_other_last_bits(kernel.clone()), other);
-        assert_eq!(with_other_last_bits(bias.clone()), bias);
-        let pairs = kernel.raw_data.iter().flatten().zip(other.raw_data.iter().flatten());
-        let changed: Vec<u8> = pairs.map(|(old, new)| old ^ new).collect();
-        assert!(changed.iter().enumerate().all(|(at, &bits)| bits <= u8::from(at % 8 == 0)));
-        let changed = changed.iter().filter(|&&bits| bits > 0).count();
-        assert!((16..48).contains(&changed), "{changed}");
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::facts::shape_rules::layout::{self, cuts, permutation, shape_range};
 use crate::facts::shape_rules::{Asked, Integers, MAX_INTEGERS};
+use crate::onnx::data;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::storage::Storage;
@@ -322,7 +323,7 @@ pub fn constant(asked: &Asked) -> Option<Integers> {
 
 /// What a short tensor of the types that shapes are computed in holds.
 pub fn integers_of(tensor: &TensorProto) -> Option<Vec<i64>> {
-    let length = tensor::dims(tensor).ok()?;
+    let length = data::dims(tensor).ok()?;
     let length = length.into_iter().try_fold(1usize, usize::checked_mul)?;
     match DataType::try_from(tensor.data_type()).ok()? {
         DataType::Int64 | DataType::Int32 | DataType::Bool if length <= MAX_INTEGERS => {

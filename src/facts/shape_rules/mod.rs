@@ -10,7 +10,7 @@ mod layout;
 mod products;
 mod windows;
 
-use crate::onnx::graph::Node;
+use crate::onnx::node::Node;
 
 /// Dimensions of a tensor; `None` where a size is not known. Of a sequence: those that all
 /// its tensors have.
