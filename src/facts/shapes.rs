@@ -8,14 +8,13 @@
 
 use std::sync::{Mutex, OnceLock};
 
-use crate::affine::AxisOrder;
 use crate::engine::{self, EngineError, Inference, InputShapes, Limits, Source};
 use crate::facts::constants::Constants;
 pub use crate::facts::propagation::NO_SHAPES;
 use crate::facts::propagation::{Answers, Facts, declared};
 use crate::facts::shape_rules::{Dims, agreed};
 use crate::facts::validity::{Condition, Property};
-use crate::onnx::graph::{Graph, Node, ValueId};
+use crate::onnx::graph::{Graph, ValueId};
 use crate::onnx::ids::{Id, Table};
 use crate::onnx::model::Invalid;
 use crate::onnx::model::graph_field;
@@ -315,10 +314,4 @@ impl<'g, 'm> Sizes<'g, 'm> {
     pub fn declared_rank(&self, tensor: ValueId) -> Option<usize> {
         declared(self.graph, tensor, &NO_SHAPES).map(|dims| dims.len())
     }
-}
-
-/// The `perm` of a Transpose of a tensor with `rank` axes; by default it reverses them.
-pub fn transposition(node: &Node, rank: usize) -> Option<AxisOrder> {
-    let reversed = || (0..rank as i64).rev().collect();
-    AxisOrder::new(&node.ints("perm").map_or_else(reversed, <[i64]>::to_vec))
 }

@@ -1,4 +1,8 @@
-//! TODO head.
+//! What a node computes: another name of a tensor, a signed sum, an affine map of one tensor,
+//! or something else, with the reason.
+//!
+//! Weights stay where they are stored until somebody asks for them. It knows tensors by their
+//! ids, and no operator by its name.
 
 use std::ops::{Mul, Neg};
 
@@ -227,5 +231,13 @@ impl LinearOp {
             LinearOp::Transpose { .. } => Affine::identity(),
         };
         Ok(Some(affine.between(input, output)))
+    }
+}
+
+/// What `values`, which are one number or one per channel, say of `channel`.
+pub fn of_channel(values: &[f64], channel: usize) -> Option<f64> {
+    match values {
+        [only] => Some(*only),
+        values => values.get(channel).copied(),
     }
 }

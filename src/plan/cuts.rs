@@ -20,7 +20,7 @@ use crate::onnx::graph::{NodeId, ValueId};
 use crate::onnx::ids::{IdMap, IdSet, Table};
 use crate::ops::meaning::Sign;
 use crate::ops::meaning::{LinearOp, Meaning};
-use crate::ops::meanings::{Meanings, steps};
+use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::region::{Region, Term, TermKind, are_of_one_rank, kind_of};
 use crate::refusal::{NearMiss, NotLinear, Reason};
@@ -280,8 +280,8 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     fn map_form(&mut self, id: NodeId, input: ValueId, map: &LinearOp) -> Form {
         let kind = kind_of(map);
         let part = Term { root: input, map: map.geometry(), kind };
-        let steps = steps(self.reader, self.meanings, id);
-        let uses = self.uses_by(id, &steps, input);
+        let steps = self.meanings.consumed(id);
+        let uses = self.uses_by(id, steps, input);
         let mut emit = own_cost(map);
         emit.nodes += steps.len() as f64;
         let saved = Cost::default();
@@ -370,7 +370,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     fn sum_form(&mut self, id: NodeId, output: ValueId, operands: &[(Sign, ValueId)]) -> Form {
         let mut sum = SumForm::default();
         let mut as_is = true;
-        let steps = steps(self.reader, self.meanings, id);
+        let steps = self.meanings.consumed(id);
         let mut times: IdMap<ValueId, usize> = IdMap::default();
         for &(_, operand) in operands {
             *times.entry(self.meanings.source(operand)).or_default() += 1;
@@ -381,7 +381,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
                 Term { root, map: Geometry::identity(), kind: TermKind::Identity(Sign::Plus) };
             let once = || times.get(&root) == Some(&1);
             let uses = match once() {
-                true => self.uses_by(id, &steps, root),
+                true => self.uses_by(id, steps, root),
                 false => self.use_of(id, root),
             };
             let (emit, saved) = (Cost::default(), Cost::default());

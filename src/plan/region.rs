@@ -10,7 +10,7 @@
 
 use crate::ops::meaning::Sign;
 use crate::ops::meaning::{LinearOp, Meaning};
-use crate::ops::meanings::{Meanings, steps};
+use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::refusal::Reason;
 use std::collections::BTreeSet;
@@ -212,7 +212,7 @@ impl Region {
                 continue;
             }
             if nodes.insert(producer) {
-                between.extend(steps(reader, meanings, producer));
+                between.extend(meanings.consumed(producer));
                 wanted.extend(reading.operands());
             }
         }
