@@ -10,9 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::engine::InputShapes;
 use crate::facts::constants::Constants;
-use crate::facts::shape_rules::{
-    Dims, Integers, MAX_INTEGERS, Operands, agreed, input_dims, output_dims, output_integers,
-};
+use crate::facts::inference::{input_dims, output_dims, output_integers};
+use crate::facts::shape_rules::asked::{Dims, Integers, MAX_INTEGERS, Operands, agreed};
 use crate::onnx::graph::{Graph, Node, ValueId};
 use crate::onnx::ids::Table;
 use crate::onnx::proto::tensor_proto::DataType;

@@ -12,7 +12,7 @@ use crate::engine::{self, EngineError, Inference, InputShapes, Limits, Source};
 use crate::facts::constants::Constants;
 pub use crate::facts::propagation::NO_SHAPES;
 use crate::facts::propagation::{Answers, Facts, declared};
-use crate::facts::shape_rules::{Dims, agreed};
+use crate::facts::shape_rules::asked::{Dims, agreed};
 use crate::facts::validity::{Condition, Property};
 use crate::onnx::graph::{Graph, ValueId};
 use crate::onnx::ids::{Id, Table};
@@ -21,8 +21,6 @@ use crate::onnx::model::graph_field;
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::{ValueInfoProto, type_proto};
 use crate::refusal::NotLinear;
-
-pub use crate::facts::shape_rules::MAX_RANK;
 
 /// The engine's time to infer sizes grows faster than the number of nodes, to a minute for
 /// so many.

@@ -4,10 +4,11 @@
 //! auto_pad. A kernel that is computed at run time is no map.
 
 use crate::affine::{AxisOrder, Channels, ConvKind, Geometry, Window};
+use crate::facts::kernels::KernelLayout;
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::graph::{Node, ValueId};
 use crate::onnx::tensor::Float;
-use crate::ops::meaning::{KernelLayout, LinearOp, Meaning};
+use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::reader::Reader;
 use crate::ops::stop::Stop;
 use crate::refusal::NotLinear;

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use crate::affine::{AxisOrder, Geometry, Linear, Window};
+use crate::facts::operators::{InputsRead, operator};
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::graph::{Node, NodeId, ValueId};
 use crate::ops::axes::transpose;
@@ -36,32 +37,6 @@ const BATCHES: [usize; 6] = [1, 2, 5, 4, 8, 16];
 
 /// Where sizes are free, it must do so for three of them, which differ on all axes.
 const SIZES: [usize; 3] = [5, 8, 13];
-
-/// Operators by which places follow from sizes as they do for all sizes, if they do for some:
-/// not the smaller of two, nor a remainder.
-const OF_SIZES: [&str; 21] = [
-    "Add",
-    "Cast",
-    "CastLike",
-    "Concat",
-    "Constant",
-    "ConstantOfShape",
-    "Equal",
-    "Expand",
-    "Flatten",
-    "Gather",
-    "Identity",
-    "Mul",
-    "Neg",
-    "Range",
-    "Reshape",
-    "Slice",
-    "Squeeze",
-    "Sub",
-    "Transpose",
-    "Unsqueeze",
-    "Where",
-];
 
 /// A border is what a map gives there if they differ by no more than the rounding of
 /// float32, in which exporters compute both, relative to the largest of them.
@@ -305,16 +280,16 @@ fn beside_the_elements(
             return Err(NotLinear::Unrepresentable(why));
         }
         let Some(node) = graph.value(value).producer.map(|id| graph.node(id)) else { continue };
-        match node.standard_op() {
-            Some("Shape" | "Size") => {}
-            Some(op) if !is_open || OF_SIZES.contains(&op) => {
-                beside.extend(node.inputs.iter().flatten().copied());
-            }
-            _ => {
-                let why = "where it puts its elements may be another place at other sizes";
-                return Err(NotLinear::Unrepresentable(why));
-            }
+        let known = node.standard_op().and_then(operator);
+        if known.is_some_and(|known| known.reads == InputsRead::Sizes) {
+            continue;
         }
+        let is_of_one_size = !is_open && node.standard_op().is_some();
+        if !is_of_one_size && !known.is_some_and(|known| known.is_alike_at_all_sizes) {
+            let why = "where it puts its elements may be another place at other sizes";
+            return Err(NotLinear::Unrepresentable(why));
+        }
+        beside.extend(node.inputs.iter().flatten().copied());
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::ops::{Mul, Neg};
 
 use crate::affine::{Affine, AxisOrder, Channels, ConvKind, Geometry, Linear, Macs, Window};
 use crate::facts::constants::Constants;
+use crate::facts::kernels::KernelLayout;
 use crate::onnx::graph::ValueId;
 use crate::onnx::model::Invalid;
 use crate::onnx::tensor::Float;
@@ -124,15 +125,6 @@ pub enum LinearOp {
         /// A permutation.
         axes: AxisOrder,
     },
-}
-
-/// The axes of a stored kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KernelLayout {
-    /// `[O, C/groups, k…]`.
-    OutputsFirst,
-    /// `[C, O/groups, k…]`.
-    InputsFirst,
 }
 
 impl LinearOp {

@@ -1,10 +1,11 @@
 //! Products with a constant matrix: `y = x·W + b`, on every row of `x`.
 
 use crate::affine::{AxisOrder, Channels, ConvKind, Geometry, Window};
+use crate::facts::kernels::KernelLayout;
 use crate::facts::validity::Validity;
 use crate::onnx::graph::{Node, ValueId};
 use crate::onnx::tensor::Float;
-use crate::ops::meaning::{KernelLayout, LinearOp, Meaning};
+use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::reader::{Reader, not_linear};
 use crate::ops::stop::Stop;
 use crate::refusal::NotLinear;
