@@ -10,13 +10,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ndarray::ArrayD;
 
-use crate::facts::budget::{Budget, Effort};
+use crate::facts::budget::Budget;
 use crate::facts::effort::effort;
-use crate::facts::folding::{ConstantNode, TOO_LARGE, Unknown, in_known_types, stored, widened};
+use crate::facts::folding::{
+    ConstantNode, Unknown, in_known_types, stored, type_of_result, widened, written_out,
+};
 use crate::facts::kernels::KernelLayout;
 use crate::facts::operators::{FoldingKind, FoldingRule, InputsRead, TypeRule, operator};
 use crate::numbers::LazyWeights;
-use crate::onnx::graph::{Graph, Initializer, Node, ValueId};
+use crate::onnx::graph::{Graph, Node, ValueId};
 use crate::onnx::ids::{IdMap, Table};
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::TensorProto;
@@ -116,7 +118,8 @@ impl<'g, 'm> Constants<'g, 'm> {
 
     fn note_node(&mut self, node: &Node) {
         let Some(operator) = node.standard_op().and_then(operator) else { return };
-        let element_type = self.type_of_result(node, operator.element_type);
+        let types = |id: ValueId| self.element_type(id);
+        let element_type = type_of_result(node, operator.element_type, &types);
         let depth = match (operator.element_type, operator.folding) {
             (TypeRule::OfStored, _) => Some(0),
             (_, Some(_)) => self.depth_of_result(node, operator.reads),
@@ -136,26 +139,6 @@ impl<'g, 'm> Constants<'g, 'm> {
             if is_too_deep {
                 self.too_deep.insert(output, ());
             }
-        }
-    }
-
-    fn type_of_result(&self, node: &Node, rule: TypeRule) -> Option<i32> {
-        let of_input = |index: usize| self.element_type(node.input(index)?);
-        match rule {
-            TypeRule::Unknown => None,
-            TypeRule::Always(data_type) => Some(data_type.into()),
-            TypeRule::OfInput(index) => of_input(index),
-            TypeRule::OfAnyInput => (0..node.inputs.len()).find_map(of_input),
-            TypeRule::OfTo => Some(node.int("to", 0) as i32),
-            TypeRule::OfOutputType => match node.int("output_dtype", 0) {
-                0 => of_input(1),
-                data_type => Some(data_type as i32),
-            },
-            TypeRule::OfValue => {
-                let value = node.attribute("value").and_then(|value| value.t.as_ref());
-                Some(value.map_or(DataType::Float.into(), TensorProto::data_type))
-            }
-            TypeRule::OfStored => stored(node).map(|stored| stored.element_type()),
         }
     }
 
@@ -218,14 +201,9 @@ impl<'g, 'm> Constants<'g, 'm> {
         self.budget.overrun()
     }
 
-    /// Whether so many elements may be moved to try a border; they are spent then.
-    pub fn allows_moves(&self, moves: usize) -> bool {
-        self.budget.spend_moves(moves)
-    }
-
-    /// Notes that the engine did not end with `what`.
-    pub fn overran(&self, what: impl FnOnce() -> String) {
-        self.budget.overran(what);
+    /// What may be spent on all that is worked out before anything is planned.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     fn found(&self, id: ValueId) -> Result<Evaluated, Invalid> {
@@ -260,7 +238,9 @@ impl<'g, 'm> Constants<'g, 'm> {
         }
         let stored = self.graph.initializer(id)?;
         let found = match (stored, self.graph.value(id).outer, &self.outer) {
-            (Some(stored), ..) => self.written_out(stored)?.map(Arc::new),
+            (Some(stored), ..) => {
+                written_out(stored, &self.graph.model.storage, &self.budget)?.map(Arc::new)
+            }
             (None, Some(outside), Some(outer)) => outer.found(outside)?,
             _ => self.computed(id)?.map(Arc::new),
         };
@@ -363,18 +343,6 @@ impl<'g, 'm> Constants<'g, 'm> {
         self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All elements of what is stored, sparse or not.
-    fn written_out(&self, stored: Initializer) -> Result<Result<TensorProto, Unknown>, Invalid> {
-        match stored {
-            Initializer::Dense(tensor) => Ok(Ok(tensor)),
-            Initializer::Sparse(sparse) if self.budget.spend(Effort::of_dims(&sparse.dims)) => {
-                let dense = tensor::dense(&sparse, &self.graph.model.storage)?;
-                Ok(dense.ok_or(Unknown::NotEvaluated))
-            }
-            Initializer::Sparse(_) => Ok(Err(Unknown::Beyond(TOO_LARGE))),
-        }
-    }
-
     fn computed(&self, id: ValueId) -> Result<Result<TensorProto, Unknown>, Invalid> {
         let unknown = Ok(Err(Unknown::NotEvaluated));
         let Some(producer) = self.graph.value(id).producer else { return unknown };
@@ -382,7 +350,7 @@ impl<'g, 'm> Constants<'g, 'm> {
         let name = |id: ValueId| self.graph.value(id).name.clone();
         let Some(rule) = folding_of(node) else {
             let Some(stored) = stored(node) else { return unknown };
-            let tensor = self.written_out(stored)?;
+            let tensor = written_out(stored, &self.graph.model.storage, &self.budget)?;
             return Ok(tensor.map(|tensor| TensorProto { name: Some(name(id)), ..tensor }));
         };
         let is_cast = rule.kind == FoldingKind::Casts;

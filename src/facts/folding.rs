@@ -7,11 +7,11 @@
 use prost::Message;
 
 use crate::engine::{self, EngineError, Limits, Source, dialect};
-use crate::facts::budget::Budget;
+use crate::facts::budget::{Budget, Effort};
 use crate::facts::effort::effort;
 use crate::facts::evaluate::{is_defined, is_sound};
-use crate::facts::operators::{FoldingRule, InputsRead, operator};
-use crate::onnx::graph::{Initializer, Node};
+use crate::facts::operators::{FoldingRule, InputsRead, TypeRule, operator};
+use crate::onnx::graph::{Initializer, Node, ValueId};
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
@@ -174,4 +174,47 @@ pub fn stored(node: &Node) -> Option<Initializer> {
         "value_ints" => int(vec![attribute.ints.len() as i64], &attribute.ints),
         _ => return None,
     }))
+}
+
+/// All elements of what is stored, sparse or not.
+///
+/// # Errors
+/// If a sparse tensor is malformed.
+pub fn written_out(
+    stored: Initializer,
+    storage: &Storage,
+    budget: &Budget,
+) -> Result<Result<TensorProto, Unknown>, TensorError> {
+    match stored {
+        Initializer::Dense(tensor) => Ok(Ok(tensor)),
+        Initializer::Sparse(sparse) if budget.spend(Effort::of_dims(&sparse.dims)) => {
+            Ok(tensor::dense(&sparse, storage)?.ok_or(Unknown::NotEvaluated))
+        }
+        Initializer::Sparse(_) => Ok(Err(Unknown::Beyond(TOO_LARGE))),
+    }
+}
+
+/// The element type of the first output of `node`, as far as those of its inputs are known.
+pub fn type_of_result(
+    node: &Node,
+    rule: TypeRule,
+    known: &dyn Fn(ValueId) -> Option<i32>,
+) -> Option<i32> {
+    let of_input = |index: usize| known(node.input(index)?);
+    match rule {
+        TypeRule::Unknown => None,
+        TypeRule::Always(data_type) => Some(data_type.into()),
+        TypeRule::OfInput(index) => of_input(index),
+        TypeRule::OfAnyInput => (0..node.inputs.len()).find_map(of_input),
+        TypeRule::OfTo => Some(node.int("to", 0) as i32),
+        TypeRule::OfOutputType => match node.int("output_dtype", 0) {
+            0 => of_input(1),
+            data_type => Some(data_type as i32),
+        },
+        TypeRule::OfValue => {
+            let value = node.attribute("value").and_then(|value| value.t.as_ref());
+            Some(value.map_or(DataType::Float.into(), TensorProto::data_type))
+        }
+        TypeRule::OfStored => stored(node).map(|stored| stored.element_type()),
+    }
 }

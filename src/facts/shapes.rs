@@ -220,7 +220,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
                 Source { bytes, constants: Vec::new(), storage, limits: Limits::of_reading() };
             engine::infer(source, self.inputs).unwrap_or_else(|error| {
                 if error == EngineError::TooLong {
-                    self.constants.overran(|| "the sizes of its tensors".to_owned());
+                    self.constants.budget().overran(|| "the sizes of its tensors".to_owned());
                 }
                 Inference::default()
             })

@@ -112,13 +112,13 @@ impl FillSteps {
     ) -> Result<(Vec<Window>, Vec<f64>), NotLinear> {
         let mut borders = Vec::with_capacity(shapes.len());
         for shape in shapes {
-            if !reader.constants.allows_moves(self.moves(shape)) {
+            if !reader.constants.budget().spend_moves(self.moves(shape)) {
                 return Err(TOO_MANY_ELEMENTS);
             }
             let moved = self.run(shape).map_err(|error| {
                 if error == EngineError::TooLong {
                     let border = || format!("the border that ends in `{}`", self.output);
-                    reader.constants.overran(border);
+                    reader.constants.budget().overran(border);
                 }
                 NotLinear::Unrepresentable("where it puts its elements cannot be tried")
             })?;
