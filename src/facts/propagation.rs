@@ -10,12 +10,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::engine::InputShapes;
 use crate::facts::constants::Constants;
-use crate::facts::shape_rules::{
-    Dims, Integers, MAX_INTEGERS, Operands, agreed, input_dims, output_dims, output_integers,
-};
+use crate::facts::inference::{input_dims, output_dims, output_integers};
+use crate::facts::shape_rules::asked::{Dims, Integers, MAX_INTEGERS, Operands, agreed};
 use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
-use crate::onnx::ids::{Table, ValueId};
+use crate::onnx::ids::Table;
+use crate::onnx::ids::ValueId;
 use crate::onnx::info;
 use crate::onnx::node::Node;
 use crate::onnx::proto::tensor_proto::DataType;

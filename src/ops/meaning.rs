@@ -1,9 +1,14 @@
-//! TODO head.
+//! What a node computes: another name of a tensor, a signed sum, an affine map of one tensor,
+//! or something else, with the reason.
+//!
+//! Weights stay where they are stored until somebody asks for them. It knows tensors by their
+//! ids, and no operator by its name.
 
 use std::ops::{Mul, Neg};
 
 use crate::affine::{Affine, AxisOrder, Channels, ConvKind, Geometry, Linear, Macs, Window};
 use crate::facts::constants::Constants;
+use crate::facts::kernels::KernelLayout;
 use crate::onnx::float::Float;
 use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
@@ -122,15 +127,6 @@ pub enum LinearOp {
     },
 }
 
-/// The axes of a stored kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KernelLayout {
-    /// `[O, C/groups, k…]`.
-    OutputsFirst,
-    /// `[C, O/groups, k…]`.
-    InputsFirst,
-}
-
 impl LinearOp {
     /// The map's shape.
     pub fn geometry(&self) -> Geometry {
@@ -227,5 +223,13 @@ impl LinearOp {
             LinearOp::Transpose { .. } => Affine::identity(),
         };
         Ok(Some(affine.between(input, output)))
+    }
+}
+
+/// What `values`, which are one number or one per channel, say of `channel`.
+pub fn of_channel(values: &[f64], channel: usize) -> Option<f64> {
+    match values {
+        [only] => Some(*only),
+        values => values.get(channel).copied(),
     }
 }

@@ -17,7 +17,7 @@ use crate::affine::Geometry;
 use crate::emit::term::{Term, TermKind};
 use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
 use crate::ops::meaning::{LinearOp, Meaning, Sign};
-use crate::ops::meanings::{Meanings, steps};
+use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::anchor::{Anchor, AnchoredTerm, best, signed};
 use crate::plan::cost::{self, Cost};
@@ -194,8 +194,8 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     fn map_form(&self, id: NodeId, input: ValueId, map: &LinearOp) -> Form {
         let kind = kind_of(map);
         let part = Term { root: input, map: map.geometry(), kind };
-        let steps = steps(self.reader, self.meanings, id);
-        let uses = self.uses_by(id, &steps, input);
+        let steps = self.meanings.consumed(id);
+        let uses = self.uses_by(id, steps, input);
         let mut emit = cost::of_node(map);
         emit.nodes += steps.len() as f64;
         let saved = Cost::default();
@@ -283,7 +283,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     fn sum_form(&self, id: NodeId, operands: &[(Sign, ValueId)]) -> Form {
         let mut sum = SumForm::default();
         let mut as_is = true;
-        let steps = steps(self.reader, self.meanings, id);
+        let steps = self.meanings.consumed(id);
         let mut times: IdMap<ValueId, usize> = IdMap::default();
         for &(_, operand) in operands {
             *times.entry(self.meanings.source(operand)).or_default() += 1;
@@ -293,7 +293,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             let part =
                 Term { root, map: Geometry::identity(), kind: TermKind::Identity(Sign::Plus) };
             let once = || times.get(&root) == Some(&1);
-            let uses = if once() { self.uses_by(id, &steps, root) } else { self.use_of(id, root) };
+            let uses = if once() { self.uses_by(id, steps, root) } else { self.use_of(id, root) };
             let (emit, saved) = (Cost::default(), Cost::default());
             let plain = Anchor { part, uses, nodes: 1, repeated: 0, emit, saved };
             let several = self.forms.get(root).filter(|form| form.terms.len() > 1);

@@ -13,7 +13,7 @@ use crate::facts::validity::Validity;
 use crate::onnx::ids::{IdMap, NodeId, ValueId};
 use crate::onnx::model::Invalid;
 use crate::ops::meaning::{LinearOp, Meaning, Sign};
-use crate::ops::meanings::{Meanings, steps};
+use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::merge::{are_of_one_rank, insert, kind_of};
 
@@ -63,7 +63,7 @@ impl Region {
                 continue;
             }
             if nodes.insert(producer) {
-                between.extend(steps(reader, meanings, producer));
+                between.extend(meanings.consumed(producer));
                 wanted.extend(reading.operands());
             }
         }

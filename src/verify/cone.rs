@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::facts::operators;
+use crate::facts::roles;
 use crate::onnx::ids::{IdMap, NodeId, ValueId};
 use crate::verify::claim::Unproved;
 use crate::verify::original::Original;
@@ -68,10 +68,10 @@ impl Original<'_, '_, '_> {
             let node = self.graph.node(producer);
             if let Some(&inner) = ends.get(&value) {
                 wanted.push(inner);
-            } else if operators::measures(node) {
+            } else if roles::measures(node) {
                 measuring.extend(node.input(0).map(|input| (producer, input)));
             } else if node.standard_op().is_some() && !node.has_bodies() {
-                wanted.extend(operators::values_read(node));
+                wanted.extend(roles::values_read(node));
             } else {
                 return Err(Unproved::ReadsElse(name()));
             }
@@ -109,9 +109,9 @@ impl Original<'_, '_, '_> {
             let producer = self.graph.value(value).producer.map(|id| self.graph.node(id));
             match producer {
                 Some(_) if path.contains(&value) => return false,
-                Some(node) if operators::measures(node) => {}
+                Some(node) if roles::measures(node) => {}
                 Some(node) if seen.len() < MAX_NODES => {
-                    beside.extend(operators::values_read(node));
+                    beside.extend(roles::values_read(node));
                 }
                 _ => return false,
             }

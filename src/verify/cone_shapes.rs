@@ -1,8 +1,8 @@
 //! What is known of the tensors of a cone if its roots have certain dimensions: dimensions and
 //! integers, taken through the nodes by shape rules on numbers.
 
-use crate::facts::operators;
 use crate::facts::reach::Reach;
+use crate::facts::roles;
 use crate::facts::shape_rules::{self, Dims, Operands};
 use crate::facts::validity::{Property, Validity};
 use crate::onnx::ids::{IdMap, ValueId};
@@ -141,7 +141,7 @@ impl<'c, 'r, 'g, 'm> ConeShapes<'c, 'r, 'g, 'm> {
         let mut sizes = self.dims.values().flatten();
         let nodes = cone.nodes.iter().map(|&id| self.original.graph.node(id));
         sizes.all(|size| size.is_none_or(|size| size > 0))
-            && nodes.filter(|node| operators::pads(node)).all(|node| {
+            && nodes.filter(|node| roles::pads(node)).all(|node| {
                 let mut grown = self.grown(node);
                 grown.all(|(before, after)| after.saturating_sub(before) < before)
             })

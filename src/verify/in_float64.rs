@@ -2,7 +2,7 @@
 //! converted, what measures other tensors as constants.
 
 use crate::engine::{Constant, dialect};
-use crate::facts::operators;
+use crate::facts::roles;
 use crate::facts::shape_rules::{self, Dims, Operands};
 use crate::onnx::float::Float;
 use crate::onnx::ids::NodeId;
@@ -26,7 +26,7 @@ impl Original<'_, '_, '_> {
         let form = self.converted.get(&id);
         let proto = form.unwrap_or(&node.proto);
         let proto = NodeProto { doc_string: None, metadata_props: Vec::new(), ..proto.clone() };
-        if operators::casts(node) {
+        if roles::casts(node) {
             return self.cast(node, proto);
         }
         let integers = |name: &str| self.constants.integers(self.graph.find(name)?).ok()?;

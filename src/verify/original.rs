@@ -12,7 +12,7 @@ use prost::Message;
 
 use crate::engine::{Array, Constant, Engine, Limits, Source, dialect};
 use crate::facts::constants::Constants;
-use crate::facts::operators;
+use crate::facts::roles;
 use crate::facts::shapes::Sizes;
 use crate::numbers::LazyWeights;
 use crate::onnx::graph::Graph;
@@ -80,12 +80,12 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
     fn is_derived(&self, node: &Node) -> bool {
         let computes = || {
             node.standard_op().is_some()
-                && !operators::is_random(node)
+                && !roles::is_random(node)
                 && !node.has_bodies()
                 && node.inputs.first().is_some_and(Option::is_some)
         };
-        operators::holds_constant(node)
-            || computes() && operators::values_read(node).all(|input| self.is_constant(input))
+        roles::holds_constant(node)
+            || computes() && roles::values_read(node).all(|input| self.is_constant(input))
     }
 
     /// Whether `id` follows from stored tensors alone.
@@ -95,7 +95,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
 
     /// The element type (`TensorProto.DataType`) that a cast gives.
     pub fn cast_to(&self, node: &Node) -> Option<i32> {
-        if operators::reads_type_only(node, 1) {
+        if roles::reads_type_only(node, 1) {
             self.constants.element_type(node.input(1)?)
         } else {
             node.int("to", 0).try_into().ok()
@@ -133,7 +133,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
     fn is_stored(&self, id: ValueId) -> bool {
         let value = self.graph.value(id);
         let producer = value.producer.map(|producer| self.graph.node(producer));
-        value.initializer.is_some() || producer.is_some_and(operators::holds_constant)
+        value.initializer.is_some() || producer.is_some_and(roles::holds_constant)
     }
 
     fn stored(&self, id: ValueId) -> Result<Option<Constant>, Invalid> {
@@ -161,7 +161,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
             match producer.filter(|_| !self.is_stored(value)) {
                 Some(producer) => {
                     nodes.insert(producer);
-                    wanted.extend(operators::values_read(self.graph.node(producer)));
+                    wanted.extend(roles::values_read(self.graph.node(producer)));
                 }
                 None => drop(stored.insert(value)),
             }
@@ -206,7 +206,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         let node = self.graph.node(id);
         let proto =
             NodeProto { doc_string: None, metadata_props: Vec::new(), ..node.proto.clone() };
-        if !operators::casts(node) {
+        if !roles::casts(node) {
             return Some(proto);
         }
         let (from, to) = (self.constants.element_type(node.input(0)?), self.cast_to(node)?);

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use crate::facts::operators;
+use crate::facts::roles;
 use crate::facts::shape_rules::{self, Dims, Operands};
 use crate::facts::validity::Validity;
 use crate::onnx::ids::{IdMap, NodeId, ValueId};
@@ -176,7 +176,7 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
 
     /// Whether it is the batch: the first axis, unless a node puts that elsewhere.
     fn is_batch(&self, free: &FreeAxis) -> bool {
-        let moves = |id: &NodeId| operators::moves_first_axis(self.original.graph.node(*id));
+        let moves = |id: &NodeId| roles::moves_first_axis(self.original.graph.node(*id));
         free.axis == BATCH && !self.cone.nodes.iter().any(moves)
     }
 
@@ -299,9 +299,7 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
             let here = match shapes.reach(node) {
                 Some(reach) => reach.borders(before),
                 // A product has more channels, and no border.
-                None if operators::adds_elements(node) => {
-                    before.saturating_add(shapes.growth(node))
-                }
+                None if roles::adds_elements(node) => before.saturating_add(shapes.growth(node)),
                 None => before,
             };
             borders.extend(node.outputs.iter().flatten().map(|&output| (output, here)));
