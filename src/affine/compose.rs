@@ -5,6 +5,11 @@
 //! the sum (Eq. 3): weights are multiplied out only where two maps both mix positions or
 //! channels.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "shapes follow from geometries that were checked before weights are read"
+)]
+
 use std::sync::Arc;
 
 use ndarray::{Array2, Axis, IxDyn};
@@ -76,8 +81,8 @@ impl Linear for Affine {
 }
 
 impl Affine {
-    /// `self ∘ inner` where one of both only scales, pads or crops: the other's kernels
-    /// stay, scaled and elsewhere. `None` if neither does.
+    /// `self ∘ inner` where one of the two maps only scales, pads or crops: the kernels of the
+    /// other map stay, scaled and elsewhere. `None` if neither map does.
     fn scaled(&self, inner: &Self, geometry: &Geometry) -> Option<Self> {
         let scale = |summand: &Summand, factors: &[f64]| -> Vec<f64> {
             let count = summand.scale.len().max(factors.len());

@@ -1,5 +1,8 @@
 //! A kernel without its weights: channels, groups, and a window per spatial axis.
 //!
+//! Knows sizes and positions; what may be composed and added is said in
+//! [`linear`](super::linear).
+//!
 //! A kernel is written for NCHW; the tensors it reads and makes may have their axes
 //! in other orders. Only the place of the channels matters: a convolution does not
 //! know the names of its spatial axes, and a pad or crop does not know any.
@@ -18,7 +21,7 @@ pub struct Channels {
     pub groups: usize,
 }
 
-/// On which side the windows fall, if there are any.
+/// On which side the windows fall, if there are windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ConvKind {
     /// Convolution: each output gathers what lies in a window of the input.
@@ -29,15 +32,15 @@ pub enum ConvKind {
     MatMul,
 }
 
-/// The shape of a linear map.
+/// A linear map without its weights, whose kernel would be `[outputs, inputs / groups, taps…]`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Geometry {
-    /// `None`: the same for each channel, however many there are.
+    /// `None`: the same map for each channel, however many there are.
     pub channels: Option<Channels>,
     /// One per spatial axis. Axes beyond the list have the identity window, so a
     /// pointwise map fits tensors of every rank.
     pub windows: Vec<Window>,
-    /// Which tensor the windows fall on.
+    /// Which tensor the windows fall on, input or output.
     pub kind: ConvKind,
     /// The axes of what it reads.
     pub input: AxisOrder,
@@ -48,7 +51,7 @@ pub struct Geometry {
 }
 
 impl Channels {
-    /// Each channel on its own.
+    /// Each of so many channels on its own.
     pub fn diagonal(channels: usize) -> Self {
         Channels { inputs: channels, outputs: channels, groups: channels.max(1) }
     }
@@ -79,17 +82,18 @@ impl Geometry {
         Geometry { input: order.clone(), output: order.clone(), ..self }
     }
 
-    /// The window on spatial axis `axis`.
+    /// The window on spatial axis `axis`, of which 0 is the first after the channels.
     pub fn window(&self, axis: usize) -> Window {
         self.windows.get(axis).copied().unwrap_or(Window::IDENTITY)
     }
 
-    /// How many axes the tensors have that it reads and makes, at least.
+    /// How many axes the tensors have that it reads and makes, at least: batch, channels, and
+    /// an axis per window.
     pub fn rank(&self) -> usize {
         self.windows.len() + 2
     }
 
-    /// The number of weights; as `f64`, where nothing overflows.
+    /// The number of weights, without the bias; as `f64`, where nothing overflows.
     pub fn weights(&self) -> f64 {
         let taps: f64 = self.windows.iter().map(|window| window.taps as f64).product();
         let pairs = self.channels.map_or(1.0, |Channels { inputs, outputs, groups }| {

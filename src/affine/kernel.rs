@@ -1,8 +1,9 @@
-//! Linear maps with weights: the paper's two fusions, in float64.
+//! Linear maps with weights, and what they are made of: convolutions, products, norms,
+//! filters.
 //!
-//! A kernel is kept as a sum of scaled kernels, each as it was read: a batch norm only
-//! multiplies the scales (Eq. 2), ⊕ only lengthens the sum (Eq. 3). It is multiplied out
-//! row by row when it is read, which takes one pass over the old weights and no memory.
+//! A kernel is kept as a sum of scaled kernels, each as it was given. How such sums are
+//! composed and added is in [`compose`](super::compose), how they are multiplied out in
+//! [`rows`](super::rows).
 
 #![allow(
     clippy::indexing_slicing,
@@ -18,10 +19,13 @@ use crate::affine::geometry::{Channels, ConvKind, Geometry};
 use crate::affine::window::Window;
 use crate::numbers::LazyWeights;
 
-/// A convolution with bias: kernel `[O, C/groups, taps…]`, bias `[O]`.
+/// A convolution with bias in float64: kernel `[O, C/groups, taps…]`, bias `[O]` (Eq. 1 and 2).
 ///
 /// Where the geometry's channels are `None`, the kernel is `[1, 1, taps…]` and
 /// serves every channel, and the bias has one element.
+///
+/// Whoever makes one sees to it that shapes fit: nothing here checks them, and reading a
+/// kernel of another shape than its windows and groups say panics or gives other weights.
 #[derive(Debug, Clone)]
 pub struct Affine {
     pub(super) geometry: Geometry,
@@ -39,8 +43,9 @@ pub(super) struct Summand {
     pub(super) scale: Vec<f64>,
 }
 
-/// Scale `γ/σ` and shift `β − μ·γ/σ` of a batch norm, with `σ = √(var + ε)`
-/// (paper, Eq. 2). All vectors have one element per channel.
+/// Scale `γ/σ` and shift `β − μ·γ/σ` of a batch norm, with `σ = √(var + ε)` (Eq. 2), for
+/// [`Affine::diagonal`]. All slices have one element per channel; of slices of other lengths
+/// the shortest counts.
 pub fn batch_norm(
     gamma: &[f64],
     beta: &[f64],
@@ -55,14 +60,16 @@ pub fn batch_norm(
 }
 
 impl Affine {
-    /// A convolution with kernel `[O, C/groups, taps…]`; the kernel's spatial shape
-    /// and `windows` agree. An empty `bias` is zero.
+    /// A convolution with kernel `[O, C/groups, taps…]`, where `groups` divides `O`; there is
+    /// a window per spatial axis of the kernel, with as many taps. An empty `bias` is zero,
+    /// others are `[O]`.
     pub fn conv(kernel: ArrayD<f64>, bias: &[f64], windows: Vec<Window>, groups: usize) -> Self {
         let (outputs, inputs) = (kernel.len_of(Axis(0)), kernel.len_of(Axis(1)));
         Self::stored_conv(in_a_row(kernel), [outputs, inputs], bias, windows, groups)
     }
 
-    /// The same of `[O, C/groups]` kernels that stay where they are.
+    /// As [`Self::conv`], of `kernel` as it is stored, `[outputs, width, taps…]` with
+    /// `width = C/groups`, the last axis fastest.
     pub fn stored_conv(
         kernel: Arc<dyn LazyWeights>,
         [outputs, width]: [usize; 2],
@@ -75,7 +82,8 @@ impl Affine {
         Self::new(Geometry { channels, windows, ..Geometry::identity() }, kernel, bias)
     }
 
-    /// A transposed convolution with kernel `[C, O/groups, taps…]`; an empty `bias` is zero.
+    /// A transposed convolution with kernel `[C, O/groups, taps…]`, where `groups` divides `C`,
+    /// and windows as [`Window::scattered`] makes them; an empty `bias` is zero, others are `[O]`.
     pub fn transposed_conv(
         kernel: ArrayD<f64>,
         bias: &[f64],
@@ -86,8 +94,8 @@ impl Affine {
         affine.of_kind(ConvKind::ConvTranspose)
     }
 
-    /// A matrix product with weights `[O, C]`, on tensors with so many spatial `axes`; an
-    /// empty `bias` is zero.
+    /// A matrix product over the channels, with weights `[O, C]` (and axes of length 1 behind,
+    /// if any), on tensors with so many spatial `axes`; an empty `bias` is zero, others are `[O]`.
     pub fn product(weights: ArrayD<f64>, bias: &[f64], axes: usize) -> Self {
         Self::conv(weights, bias, vec![Window::IDENTITY; axes], 1).of_kind(ConvKind::MatMul)
     }
@@ -98,7 +106,8 @@ impl Affine {
         self
     }
 
-    /// `y = scale·x + shift`, per channel.
+    /// `y = scale·x + shift`, per channel: a batch norm (see [`batch_norm`]). Both slices have
+    /// one element per channel.
     pub fn diagonal(scale: &[f64], shift: &[f64]) -> Self {
         let channels = Some(Channels::diagonal(scale.len()));
         let geometry = Geometry { channels, ..Geometry::identity() };
@@ -119,7 +128,7 @@ impl Affine {
         Self::filter(Vec::new(), 1.0, 0.0)
     }
 
-    /// This map between tensors with their axes in these orders.
+    /// This map, made for NCHW, between tensors with their axes in these orders.
     #[must_use]
     pub fn between(self, input: AxisOrder, output: AxisOrder) -> Self {
         Affine { geometry: Geometry { input, output, ..self.geometry }, ..self }
@@ -151,7 +160,7 @@ impl Affine {
         shape(&self.geometry)
     }
 
-    /// One number per output channel.
+    /// One number per output channel; one for all, if the channels are not counted.
     pub fn bias(&self) -> &[f64] {
         &self.bias
     }

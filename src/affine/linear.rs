@@ -1,34 +1,36 @@
 //! What can be done with a linear map, with or without weights: composition `∘`, addition `⊕`,
 //! and exchanging axes, by the same rules for both.
 //!
-//! The rules stand here, on geometries; what they mean for weights is in
-//! [`compose`](super::compose).
+//! The rules stand here, on geometries: each refusal has beside it the case that it prevents.
+//! What the rules mean for weights is in [`compose`](super::compose), which refuses nothing more.
 
 use crate::affine::axes::AxisOrder;
 use crate::affine::geometry::{Channels, ConvKind, Geometry};
 use crate::affine::refusal::Refusal;
 use crate::affine::window::{PadMode, Window};
 
-/// What a region's walk needs of a linear map, with or without weights.
+/// A linear map (plus a bias) between feature maps, with or without weights.
 pub trait Linear: Clone {
-    /// Its shape.
+    /// Its channels, windows and axes.
     fn geometry(&self) -> &Geometry;
 
     /// The same map with its axes in another order: what plays role `i` now is what
-    /// played role `roles[i]`, on both ends.
+    /// played role `roles[i]`, in what it reads and in what it makes. `roles` is a permutation
+    /// of `0..n` for an `n` that reaches all axes of the map, with role 1, the channels, in
+    /// its place unless the map has none.
     #[must_use]
     fn permuted(&self, roles: &[usize]) -> Self;
 
-    /// As [`Self::after`], with the axes between both in one order.
+    /// As [`Self::after`], where what `inner` makes and `self` reads has its axes in one order.
     ///
     /// # Errors
-    /// If the composition is not one convolution.
+    /// As [`Self::after`].
     fn composed(&self, inner: &Self) -> Result<Self, Refusal>;
 
-    /// As [`Self::plus`], with the axes of the common input in one order.
+    /// As [`Self::plus`], where both maps read the common input with its axes in one order.
     ///
     /// # Errors
-    /// If no single window covers both.
+    /// As [`Self::plus`].
     fn added(self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal>;
 
     /// `−self`.
@@ -39,10 +41,13 @@ pub trait Linear: Clone {
     #[must_use]
     fn unshifted(self) -> Self;
 
-    /// `self ∘ inner`: first `inner`, then `self`.
+    /// `self ∘ inner`: first `inner`, then `self`, as one map for inputs of every size. A
+    /// batch norm after a convolution (Eq. 2) is one.
     ///
     /// # Errors
-    /// If the composition is not one convolution.
+    /// If the composition is not one convolution: other channels or axes between the two, a
+    /// border that does not pass (`Border`, `BiasAtBorder`, `Borders`), a transposed
+    /// convolution with something else than a pointwise map or a crop, or windows too large.
     fn after(&self, inner: &Self) -> Result<Self, Refusal> {
         let (wanted, given) = (&self.geometry().input, &inner.geometry().output);
         let composed = if wanted == given {
@@ -66,12 +71,16 @@ pub trait Linear: Clone {
         }
     }
 
-    /// `self ⊕ other`: the sum of both as one kernel (Eq. 3).
+    /// `self ⊕ other`: the sum of both maps as one (Eq. 3), with taps added where they read
+    /// the same position, and biases added (Eq. 7).
     ///
-    /// `shape` is that of the tensor that both read, as far as known.
+    /// `shape` is that of the tensor that both read, in its own order of axes; `None` for
+    /// sizes that are not known, and `&[]` if none is. Known sizes let in windows that make
+    /// as many outputs for these sizes only.
     ///
     /// # Errors
-    /// If no single window covers both.
+    /// If no single window covers both maps: other strides, numbers of outputs, channels,
+    /// borders or axes, a convolution and a transposed one, or windows too large.
     fn plus(self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal> {
         let (mine, theirs) = (&self.geometry().input, &other.geometry().input);
         if mine == theirs {

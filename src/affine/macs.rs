@@ -1,4 +1,6 @@
-//! Multiply-adds, counted without knowing sizes.
+//! Multiply-adds, counted without knowing sizes: per position, and what borders change.
+//!
+//! Knows geometries, no weights.
 
 use crate::affine::geometry::{ConvKind, Geometry};
 
@@ -20,13 +22,13 @@ const POSITIONS: f64 = 32.0;
 const ROUNDING: f64 = 1e-9;
 
 impl Macs {
-    /// So much at each position.
+    /// So many at each position, whatever borders there are.
     pub fn each(multiply_adds: f64) -> Self {
         Macs { each: multiply_adds, edge: 0.0 }
     }
 
-    /// Macs on the input of `map`, counted on its output: `n = stride·m − stride − slack`
-    /// inputs make m outputs.
+    /// These multiply-adds, which are counted on the input of `map`, counted on its output:
+    /// `n = stride·m − stride − slack` inputs make m outputs.
     #[must_use]
     pub fn before(self, map: &Geometry) -> Self {
         let axes = map.windows.len();
@@ -46,7 +48,7 @@ impl Macs {
         Macs { each: self.each * all, edge: self.edge * all / one - self.each * all * missing }
     }
 
-    /// Both.
+    /// The multiply-adds of both counts together.
     #[must_use]
     pub fn plus(self, other: Macs) -> Self {
         Macs { each: self.each + other.each, edge: self.edge + other.edge }
@@ -69,7 +71,7 @@ impl Macs {
 }
 
 impl Geometry {
-    /// Multiply-adds, per output position.
+    /// The multiply-adds of this map, per output position.
     pub fn macs(&self) -> Macs {
         let strides = self.windows.iter().map(|window| window.stride as f64);
         Macs::each(match self.kind {

@@ -1,12 +1,55 @@
 //! The mathematics: linear maps between feature maps that are convolutions.
 //!
-//! A [`Window`] says where a kernel's taps fall along one axis, a [`Geometry`]
-//! is a kernel without its weights, an [`Affine`] has weights (as [`Numbers`](crate::numbers::LazyWeights)) and bias. All three
-//! can be composed and merged (⊕), by the same rules, so a rewrite is decided on
-//! geometry alone and then repeated on weights; [`Work`] is what each costs to run.
-//! Everything is float64.
+//! A [`Window`] says where a kernel's taps fall along one axis, a [`Geometry`] is a kernel
+//! without its weights, an [`Affine`] has weights (as [`LazyWeights`](crate::numbers::LazyWeights),
+//! read in pieces) and a bias. Geometries and maps with weights are composed
+//! ([`Linear::after`]) and added ([`Linear::plus`], the `⊕` of Eq. 3) by the same rules, so
+//! that a rewrite is decided on geometries alone and then repeated on weights. [`Macs`] is
+//! what a map costs to run, a [`Magnitude`] how large its weights are. Everything is float64.
 //!
-//! This module knows ndarray and nothing of ONNX. It may refuse; it cannot fail.
+//! Equations are those of Ding et al., "ACNet: Strengthening the Kernel Skeletons for Powerful
+//! CNN via Asymmetric Convolution Blocks" (2019). Where the paper asks that one kernel is no
+//! larger than the other (Eq. 4), taps here are put where they read: kernels of any sizes are
+//! added, dilated and off their centre too, as long as both make as many outputs.
+//!
+//! This module knows ndarray, and nothing of ONNX, of formats or of threads. It may refuse
+//! (see [`Refusal`]); it cannot fail.
+//!
+//! # One block by hand
+//!
+//! An asymmetric convolution block on one channel: 3×3, 1×3 and 3×1, each with a batch norm.
+//!
+//! ```
+//! use acb_fuse::affine::{Affine, Linear, Refusal, Window, batch_norm};
+//! use ndarray::{ArrayD, IxDyn};
+//!
+//! let ones = |shape: &[usize]| ArrayD::ones(IxDyn(shape));
+//! // Three taps with a pad of one on each side, and one tap without.
+//! let (three, one) = (Window::new(3, 1, 1, (1, 1)).unwrap(), Window::IDENTITY);
+//! let square = Affine::conv(ones(&[1, 1, 3, 3]), &[], vec![three, three], 1);
+//! let horizontal = Affine::conv(ones(&[1, 1, 1, 3]), &[], vec![one, three], 1);
+//! let vertical = Affine::conv(ones(&[1, 1, 3, 1]), &[], vec![three, one], 1);
+//!
+//! // γ, β, μ, σ² and ε of each norm: y = γ/σ·x + (β − μ·γ/σ), Eq. 2.
+//! let norm = |gamma: f64, beta: f64, mean: f64| {
+//!     let (scale, shift) = batch_norm(&[gamma], &[beta], &[mean], &[3.0], 1.0);
+//!     Affine::diagonal(&scale, &shift)
+//! };
+//! let fused = norm(2.0, 0.5, 1.0)
+//!     .after(&square)?
+//!     .plus(&norm(4.0, 0.0, 0.0).after(&horizontal)?, &[])?
+//!     .plus(&norm(-2.0, 1.0, 0.0).after(&vertical)?, &[])?;
+//!
+//! // Eq. 6: 1·square ⊕ 2·horizontal ⊕ (−1)·vertical.
+//! assert_eq!(fused.kernel().as_slice().unwrap(), [1., 0., 1., 3., 2., 3., 1., 0., 1.]);
+//! // Eq. 7: (0.5 − 1·1) + 0 + 1.
+//! assert_eq!(fused.bias(), [0.5]);
+//!
+//! // What shares no sliding window is no one kernel, and says why.
+//! let strided = Affine::conv(ones(&[1, 1, 1, 1]), &[], vec![Window::new(1, 2, 1, (0, 0)).unwrap(); 2], 1);
+//! assert_eq!(square.plus(&strided, &[]).unwrap_err(), Refusal::Strides(1, 2, 0));
+//! # Ok::<(), Refusal>(())
+//! ```
 
 #![allow(
     clippy::arithmetic_side_effects,

@@ -1,5 +1,13 @@
 //! Weights, multiplied out row by row as they are read: one pass over the old weights, and
 //! memory for a row.
+//!
+//! A row is what one output channel has: `C/groups × taps` numbers. Knows where the taps of a
+//! summand fall in the sum (Eq. 6), and no rule of what may be a sum.
+
+#![allow(
+    clippy::indexing_slicing,
+    reason = "shapes follow from geometries that were checked before weights are read"
+)]
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +19,7 @@ use crate::affine::kernel::{Affine, Summand, exchange_channels, in_a_row, one_or
 use crate::numbers::{self, LazyWeights};
 
 impl Affine {
-    /// The weights, `[O, C/groups, taps…]`, multiplied out.
+    /// All weights, `[O, C/groups, taps…]`, multiplied out.
     pub fn kernel(&self) -> ArrayD<f64> {
         ArrayD::from_shape_vec(IxDyn(&self.shape()), numbers::all(self))
             .unwrap_or_else(|_| unreachable!("as many as the shape says"))
@@ -30,7 +38,7 @@ impl Affine {
         shape
     }
 
-    /// The weights in that order.
+    /// The weights in the order of [`Self::stored_shape`].
     pub fn stored_kernel(self) -> Arc<dyn LazyWeights> {
         let groups = self.geometry.channels.map_or(1, |channels| channels.groups);
         match self.geometry.kind {

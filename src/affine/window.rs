@@ -1,27 +1,34 @@
-//! Where a kernel's taps fall along one spatial axis.
+//! Where a kernel's taps fall along one spatial axis: the sliding window of Eq. 5, as integers.
+//!
+//! Knows positions; neither weights nor channels.
 
 use crate::affine::refusal::Refusal;
 
-/// Output `o` reads the input at `o·stride + offset + i·dilation` for each tap `i`;
-/// outside the input stands its border. From `n` inputs come
-/// `⌊(n + slack) / stride⌋ + 1` outputs.
+/// Where the taps of a kernel fall along one axis: output `o` reads the input at
+/// `o·stride + offset + i·dilation` for each tap `i` in `0..taps`; what stands outside the
+/// input is said by `pad_mode`. From `n` inputs come `⌊(n + slack) / stride⌋ + 1` outputs.
 ///
-/// Kernels correspond by these positions, never by their centres.
+/// All numbers count elements along the axis; none is beyond ±2²⁴ in a window that was made
+/// by [`Window::new`], [`Window::frame`] or [`Window::scattered`]. Kernels correspond by these
+/// positions, never by their centres.
 ///
 /// The window of a transposed convolution falls on its output instead: input `o` is
 /// added at `o·stride + offset + i·dilation`, what lies outside is dropped, and from `n`
 /// inputs come `(n − 1)·stride + slack` outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Window {
-    /// Kernel size.
+    /// How many positions each output reads, at least 1: the kernel's size.
     pub taps: i64,
-    /// Input position of output 0's first tap: −pad_begin, or what is cropped off.
+    /// The position that output 0 reads with tap 0: minus the pad before the input, or what
+    /// is cropped off there.
     pub offset: i64,
-    /// Distance of two taps: the dilation.
+    /// The distance of two taps, at least 1.
     pub dilation: i64,
-    /// Distance of two outputs' windows.
+    /// The distance of two outputs' windows, at least 1.
     pub stride: i64,
-    /// Sum of pads minus crops minus the kernel's extent: `P` in the count above.
+    /// Of a convolution both pads minus the kernel's extent, `(taps − 1)·dilation + 1`: what
+    /// the count of outputs above adds to the count of inputs. Of a transposed convolution
+    /// the extent minus both pads, plus the output padding.
     pub slack: i64,
     /// What is read outside the input; [`PadMode::Zero`] if nothing is.
     pub pad_mode: PadMode,
@@ -44,13 +51,14 @@ pub enum PadMode {
 const LIMIT: i64 = 1 << 24;
 
 impl Window {
-    /// Reads every input once.
+    /// One tap: output `o` reads input `o`.
     pub const IDENTITY: Window =
         Window { taps: 1, offset: 0, dilation: 1, stride: 1, slack: -1, pad_mode: PadMode::Zero };
 
-    /// The window of a convolution, pooling or padding; negative pads crop.
+    /// The window of a convolution, pooling or padding with zeros; `pads` before and behind
+    /// the input, where negative ones crop.
     ///
-    /// `None` if a number is not positive where it must be, or beyond reason.
+    /// `None` if `taps`, `stride` or `dilation` is not positive, or a number is beyond 2²⁴.
     pub fn new(taps: i64, stride: i64, dilation: i64, pads: (i64, i64)) -> Option<Self> {
         let positive = |v: i64| (1..=LIMIT).contains(&v);
         let bounded = |v: i64| (-LIMIT..=LIMIT).contains(&v);
@@ -66,7 +74,8 @@ impl Window {
         Window { taps, offset: -pads.0, dilation, stride, slack, pad_mode: PadMode::Zero }.bounded()
     }
 
-    /// Pads (or, where negative, crops), and nothing else.
+    /// Pads as `mode` says, or, where negative, crops, and nothing else; `None` as in
+    /// [`Self::new`].
     pub fn frame(pads: (i64, i64), mode: PadMode) -> Option<Self> {
         Window::new(1, 1, 1, pads).map(|window| window.padded_by(mode))
     }
@@ -76,7 +85,8 @@ impl Window {
         Window { pad_mode: if self.is_padded() { mode } else { PadMode::Zero }, ..self }
     }
 
-    /// The window of a transposed convolution; `None` as in [`Self::new`].
+    /// The window of a transposed convolution on its output: `pads` are what is dropped of it
+    /// before and behind, `output_padding` is added behind. `None` as in [`Self::new`].
     pub fn scattered(
         taps: i64,
         stride: i64,
@@ -106,7 +116,8 @@ impl Window {
         (-self.offset, self.slack + self.last() + 1)
     }
 
-    /// Whether an output reads beyond the input.
+    /// Whether an output reads beyond the input. Of a convolution, as [`Self::pads`] and
+    /// [`Self::outputs`].
     pub fn is_padded(&self) -> bool {
         self.pads().0 > 0 || self.pads().1 > 0
     }

@@ -24,7 +24,7 @@ use crate::onnx::wire::{self, Field, WireError};
 
 /// A message that may hold tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum MessageKind {
     Model,
     Graph,
     Function,
@@ -34,9 +34,10 @@ enum Kind {
     Tensor,
 }
 
-impl Kind {
+impl MessageKind {
     /// What the field `number` of such a message holds, if it may hold tensors.
-    fn of_field(self, number: u32) -> Option<Kind> {
+    fn of_field(self, number: u32) -> Option<MessageKind> {
+        use MessageKind as Kind;
         match (self, number) {
             (Kind::Model, model_field::GRAPH) => Some(Kind::Graph),
             (Kind::Model, model_field::FUNCTIONS) => Some(Kind::Function),
@@ -81,9 +82,10 @@ pub struct External {
 pub fn find(model: &Model) -> Result<Vec<External>, Invalid> {
     let mut found = Vec::new();
     let whole = 0..model.bytes().len();
-    let mut open: Vec<(Kind, Range<usize>, Vec<Container>)> = vec![(Kind::Model, whole, vec![])];
+    let mut open: Vec<(MessageKind, Range<usize>, Vec<Container>)> =
+        vec![(MessageKind::Model, whole, vec![])];
     while let Some((kind, payload, around)) = open.pop() {
-        if kind == Kind::Tensor {
+        if kind == MessageKind::Tensor {
             found.extend(external(model, payload, around)?);
             continue;
         }
