@@ -39,9 +39,19 @@ pub fn with_other_last_bits(mut weight: TensorProto) -> TensorProto {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+
     use super::*;
-    use crate::engine::Array;
+    use crate::engine::{Array, Limits};
+    use crate::onnx::graph::Graph;
+    use crate::onnx::model::Model;
+    use crate::onnx::proto::StringStringEntryProto;
+    use crate::onnx::proto::tensor_proto::DataLocation;
+    use crate::onnx::storage::{Links, Storage};
     use crate::onnx::tensor::from_floats;
+    use crate::onnx::write::{self, node};
+    use crate::verify::compare::relative_error;
+    use crate::verify::sliced_run::{MOST, SlicedRun};
 
     fn floats(name: &str, shape: &[usize]) -> TensorProto {
         match Random::new(5).floats(shape) {
@@ -61,5 +71,41 @@ mod tests {
         assert!(changed.iter().enumerate().all(|(at, &bits)| bits <= u8::from(at % 8 == 0)));
         let changed = changed.iter().filter(|&&bits| bits > 0).count();
         assert!((16..48).contains(&changed), "{changed}");
+    }
+
+    /// Wherever weights are stored, their last bits move the output.
+    #[test]
+    fn every_weight_has_other_last_bits() {
+        let folder = tempfile::tempdir().unwrap();
+        let weight = floats("w", &[2, 2]);
+        std::fs::write(folder.path().join("side"), weight.raw_data()).unwrap();
+        let entry =
+            StringStringEntryProto { key: Some("location".into()), value: Some("side".into()) };
+        let beside = TensorProto {
+            raw_data: None,
+            external_data: vec![entry],
+            data_location: Some(DataLocation::External.into()),
+            ..weight.clone()
+        };
+        let constant = node("Constant", "", &[], "w", vec![write::tensor("value", weight.clone())]);
+        for (case, nodes, stored) in [
+            ("initializer", vec![], vec![weight]),
+            ("side file", vec![], vec![beside]),
+            ("node", vec![constant], vec![]),
+        ] {
+            let model = write::model(17, vec![], nodes, stored, &["w"]);
+            let storage = Storage::in_folder(folder.path(), Links::Confined);
+            let model = Model::index(model.encode_to_vec().into(), storage).unwrap();
+            let graphs = Graph::read_all(&model).unwrap();
+            let outputs = |weights| {
+                let limits = Limits::of_reading();
+                let run = SlicedRun { graphs: &graphs, weights, most: MOST, limits };
+                run.outputs(&[], &[vec![]]).unwrap().concat()
+            };
+            let (stored, other) =
+                (outputs(WeightRounding::AsStored), outputs(WeightRounding::OtherLastBits));
+            let moved = relative_error(&stored[0], &other[0]);
+            assert!(moved > 0.0 && moved < 1e-15, "{case}: {moved:e}");
+        }
     }
 }

@@ -134,10 +134,10 @@ impl<'f> Files<'f, '_> {
         for (before, after) in before.iter().zip(&after) {
             same = same && self.same_beside_graph(before, after)?;
         }
-        match same {
-            true => Ok(()),
-            false => Err(Miswritten::Unknown("something around the graph".into())),
+        if !same {
+            return Err(Miswritten::Unknown("something around the graph".into()));
         }
+        Ok(())
     }
 
     fn same_beside_graph(&self, before: &Field, after: &Field) -> Result<bool, Invalid> {
@@ -350,10 +350,10 @@ impl<'f> Files<'f, '_> {
         };
         let mut changed = self.graphs.iter().zip(self.expected);
         let undone = changed.any(|(graph, expected)| !expected.is_empty() && within(graph));
-        match undone || self.inferred.contains(&entry.entry.start) {
-            true => Err(Miswritten::Missing(format!("a change of {}", label(self.old, entry)))),
-            false => Ok(()),
+        if undone || self.inferred.contains(&entry.entry.start) {
+            return Err(Miswritten::Missing(format!("a change of {}", label(self.old, entry))));
         }
+        Ok(())
     }
 
     /// What is not there any more is nobody's loss if nothing reads it, which was checked.

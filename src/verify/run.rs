@@ -238,13 +238,13 @@ fn explained(
         return None;
     }
     let rounding = moved.into_iter().fold(0.0, f64::max);
-    Some(match ROUNDING_MARGIN * rounding <= MOST_ROUNDING {
-        true => Outcome::WithinRounding { errors: errors.to_vec(), rounding },
-        false => Outcome::NotRun(format!(
-            "the last bit of its weights moves its outputs by {rounding:.1e}, so a comparison \
-             would say nothing"
-        )),
-    })
+    if ROUNDING_MARGIN * rounding <= MOST_ROUNDING {
+        return Some(Outcome::WithinRounding { errors: errors.to_vec(), rounding });
+    }
+    Some(Outcome::NotRun(format!(
+        "the last bit of its weights moves its outputs by {rounding:.1e}, so a comparison \
+         would say nothing"
+    )))
 }
 
 fn compare(
@@ -292,9 +292,9 @@ fn both(
     inputs: &[String],
     samples: &[Vec<EngineTensor>],
 ) -> (Result<Outputs, Stopped>, Result<Outputs, Stopped>) {
-    let beside = |walk: &SlicedRun| {
-        let limits = Limits { bytes: walk.limits.bytes / 2, ..walk.limits };
-        SlicedRun { limits, ..*walk }.outputs(inputs, samples)
+    let beside = |run: &SlicedRun| {
+        let limits = Limits { bytes: run.limits.bytes / 2, ..run.limits };
+        SlicedRun { limits, ..*run }.outputs(inputs, samples)
     };
     let (mut expected, mut found) = rayon::join(|| beside(old), || beside(new));
     let needs_more = |outcome: &Result<Outputs, Stopped>| {
