@@ -138,7 +138,7 @@ pub fn multiplied(
     let stack = broadcast(&[without_matrix(left), without_matrix(right)]);
     let sizes = stack.into_iter().chain([largest(left), largest(right)]);
     let elements = product(sizes);
-    // Of all that is summed up, at most both factors' elements are multiplied.
+    // Of all that is summed up, at most the elements of the two factors are multiplied.
     let inner = left.dims.iter().copied().fold(1, i64::max);
     Ok(Some(Effort { elements, work: elements.saturating_mul(inner) }))
 }

@@ -21,7 +21,7 @@ use crate::onnx::info;
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::ValueInfoProto;
 use crate::onnx::schema::graph_field;
-use crate::refusal::NotLinear;
+use crate::refusal::{NotLinear, Setting};
 
 /// The engine's time to infer sizes grows faster than the number of nodes, to a minute for
 /// so many.
@@ -246,17 +246,14 @@ impl<'g, 'm> Sizes<'g, 'm> {
         if let Some(limit) = self.inference.get().and_then(|inference| inference.limit) {
             return NotLinear::NotInferred { what, limit };
         }
-        let remedy = match self.open_input() {
-            Some(example) if self.graph.outer.is_none() => {
-                format!("fix it with --input-shape {example}")
-            }
-            _ => "it cannot be inferred".to_owned(),
-        };
-        NotLinear::Unknown { what, remedy }
+        match self.open_input() {
+            Some(remedy) if self.graph.outer.is_none() => NotLinear::Unknown { what, remedy },
+            _ => NotLinear::NotInferable(what),
+        }
     }
 
-    /// The first graph input that has no fixed shape, with a likely one: `x=1,3,224,224`.
-    fn open_input(&self) -> Option<String> {
+    /// A shape for the first graph input that has no fixed one.
+    fn open_input(&self) -> Option<Setting> {
         let fields = self.graph.scope.fields(graph_field::INPUT);
         let infos = fields.filter_map(|field| self.graph.model.decode(field, "graph input").ok());
         let example = |info: ValueInfoProto| {
@@ -272,7 +269,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
                 size.unwrap_or(if axis == 0 { 1 } else { 224 }).to_string()
             };
             let sizes: Vec<String> = sizes.iter().enumerate().map(likely).collect();
-            Some(format!("{}={}", info.name(), sizes.join(",")))
+            Some(Setting::InputShape { input: info.name().to_owned(), example: sizes.join(",") })
         };
         infos.into_iter().find_map(example)
     }

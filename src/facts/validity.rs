@@ -128,7 +128,7 @@ impl Validity {
         }
     }
 
-    /// Right where both are.
+    /// Narrows it to where `other` holds, too.
     pub fn intersect(&mut self, other: &Validity) {
         for condition in &other.0 {
             self.require(condition.tensor, condition.property.clone());

@@ -40,7 +40,7 @@ const BATCHES: [usize; 6] = [1, 2, 5, 4, 8, 16];
 const SIZES: [usize; 3] = [5, 8, 13];
 
 /// A border is what a map gives there if they differ by no more than the rounding of
-/// float32, in which exporters compute both, relative to the largest of them.
+/// float32, in which exporters compute the map and the border, relative to the largest of them.
 const BORDER_TOLERANCE: f64 = 4e-6;
 
 /// Exporters write no more Identities in a row.

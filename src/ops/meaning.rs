@@ -45,7 +45,7 @@ impl Neg for Sign {
     type Output = Sign;
 
     fn neg(self) -> Sign {
-        self * Sign::Minus
+        Sign::of_difference(self == Sign::Plus)
     }
 }
 
@@ -117,7 +117,7 @@ pub enum LinearOp {
         inner: ValueId,
         /// The border, one per spatial axis.
         windows: Vec<Window>,
-        /// The shape of both.
+        /// The shape of the map and the border together.
         geometry: Geometry,
     },
     /// Axis `i` of the output is axis `axes[i]` of the input.

@@ -1,7 +1,7 @@
 //! Where a reading ends before it knows what a node computes.
 //!
 //! That a node is not linear ends the reading of this node alone; that the file is malformed
-//! ends the run. Inside a reading both flow with `?`; where it ends, [`Stop::split`] parts them.
+//! ends the run. Inside a reading either flows with `?`; where it ends, [`Stop::split`] parts them.
 
 use crate::affine::Refusal;
 use crate::onnx::model::Invalid;

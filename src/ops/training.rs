@@ -87,7 +87,7 @@ fn becomes_its_eval_form(reader: &Reader, node: &Node) -> Result<(), Stop> {
         return Err(NotLinear::Unrepresentable("its training outputs are used").into());
     }
     if asked == TrainingMode::Keep {
-        return Err(NotLinear::Training("--training-mode keep").into());
+        return Err(NotLinear::KeptTraining.into());
     }
     if !is_norm {
         return Ok(());
@@ -103,11 +103,7 @@ fn becomes_its_eval_form(reader: &Reader, node: &Node) -> Result<(), Stop> {
     let are_placeholders =
         mean.iter().all(|&mean| mean == 0.0) && variance.iter().all(|&variance| variance == 1.0);
     if are_placeholders && asked == TrainingMode::Auto {
-        return Err(NotLinear::Training(
-            "its stored means are all 0 and its variances all 1, as before any training \
-             (--training-mode convert uses them all the same)",
-        )
-        .into());
+        return Err(NotLinear::Untrained.into());
     }
     Ok(())
 }
