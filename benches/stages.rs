@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use acb_fuse::TrainingMode;
-use acb_fuse::emit::nodes::{Fused, fuse};
+use acb_fuse::emit::nodes::{FusedNodes, fuse};
 use acb_fuse::engine::InputShapes;
 use acb_fuse::facts::constants::Constants;
 use acb_fuse::facts::dependence::Dependence;
@@ -82,7 +82,7 @@ fn write(bencher: Bencher, blocks: usize) {
     of(chain(blocks, 4), |reader| {
         let meanings = Meanings::of(reader).unwrap();
         let plan = planned(reader, &meanings);
-        let fused: Vec<Fused> =
+        let fused: Vec<FusedNodes> =
             plan.blocks.iter().map(|block| fuse(reader, &meanings, block).unwrap()).collect();
         let outputs = plan.blocks.iter().map(|block| block.region.output);
         let changes = [Changes { blocks: outputs.zip(&fused).collect(), inferred: vec![] }];

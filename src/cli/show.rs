@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use acb_fuse::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// `text` as it may be shown on a terminal: names in a model are anybody's, and control
@@ -11,9 +12,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub fn printable(text: &str, keep: fn(char) -> bool) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        match c.is_control() && !keep(c) {
-            true => shown.extend(c.escape_default()),
-            false => shown.push(c),
+        if c.is_control() && !keep(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
         }
     }
     shown
@@ -26,7 +28,12 @@ pub fn has_colours(stream: &impl IsTerminal) -> bool {
 }
 
 /// A bar on a terminal, for work that takes more than a second.
-pub fn progress(stage: &str, done: usize, all: usize) {
+pub fn progress(progress: Progress) {
+    let (stage, done, all) = match progress {
+        Progress::Proving { done, all } => ("fusing and proving", done, all),
+        Progress::Running => ("running both models", 0, 1),
+        _ => return,
+    };
     static STARTED: OnceLock<Instant> = OnceLock::new();
     static BAR: OnceLock<ProgressBar> = OnceLock::new();
     let started = STARTED.get_or_init(Instant::now);
@@ -42,7 +49,7 @@ pub fn progress(stage: &str, done: usize, all: usize) {
     bar.set_message(stage.to_owned());
     bar.set_length(all as u64);
     bar.set_position(done as u64);
-    if stage == "running both models" || done == all {
+    if progress == Progress::Running || done == all {
         bar.finish_and_clear();
     }
 }

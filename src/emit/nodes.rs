@@ -33,7 +33,7 @@ use crate::plan::region::{Term, TermKind};
 
 /// What takes a block's place.
 #[derive(Debug, Clone)]
-pub struct Fused {
+pub struct FusedNodes {
     /// New nodes; the last one computes the block's output.
     pub nodes: Vec<NodeProto>,
     /// New initializers of the model's type.
@@ -155,7 +155,7 @@ impl FusedWeights {
 ///
 /// # Errors
 /// If a weight cannot be read, or it is seen already that a fused one is not finite.
-pub fn fuse(reader: &Reader, meanings: &Meanings, block: &Block) -> Result<Fused, FuseError> {
+pub fn fuse(reader: &Reader, meanings: &Meanings, block: &Block) -> Result<FusedNodes, FuseError> {
     fused(reader, block, &parts(reader, meanings, block)?)
 }
 
@@ -168,7 +168,7 @@ pub fn fuse_and_compare(
     reader: &Reader,
     meanings: &Meanings,
     block: &Block,
-) -> Result<(Fused, Vec<Comparison>), FuseError> {
+) -> Result<(FusedNodes, Vec<Comparison>), FuseError> {
     let parts = parts(reader, meanings, block)?;
     let weighted = parts.iter().filter(|part| part.kind == TermKind::Conv);
     let compared = weighted.filter_map(|part| part.map.compared()).collect();
@@ -188,8 +188,8 @@ fn parts(
     Ok(parts)
 }
 
-fn fused(reader: &Reader, block: &Block, parts: &[Term<Affine>]) -> Result<Fused, FuseError> {
-    let mut fused = Fused {
+fn fused(reader: &Reader, block: &Block, parts: &[Term<Affine>]) -> Result<FusedNodes, FuseError> {
+    let mut fused = FusedNodes {
         nodes: vec![],
         weights: vec![],
         integers: vec![],
@@ -222,7 +222,7 @@ fn fused(reader: &Reader, block: &Block, parts: &[Term<Affine>]) -> Result<Fused
     Ok(fused)
 }
 
-impl Fused {
+impl FusedNodes {
     /// Appends the convolution of `part`, between Transposes where its tensors are not
     /// NCHW, behind a Pad where its border is not zero, and behind a Slice where its
     /// windows start inside the input: engines refuse negative pads. Returns its

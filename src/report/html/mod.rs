@@ -60,8 +60,8 @@ fn verdict(report: &Report) -> String {
     let (class, text) = ending(report);
     let mut html = format!("<div class=\"verdict {class}\"><strong>{text}</strong>");
     if let Some(error) = &report.error {
-        let (code, message) = (error.exit_code, sentence(&error.message));
-        put!(html, "<p>Exit code {code}: {message}</p>");
+        let code = error.exit_code.map(|code| format!("Exit code {code}: ")).unwrap_or_default();
+        put!(html, "<p>{code}{}</p>", sentence(&error.message));
     }
     let notes = &report.notes;
     if let Some(opset) = notes.newer_opset {
