@@ -2,7 +2,7 @@
 
 use acb_fuse::TrainingMode;
 use acb_fuse::affine::{ConvKind, Geometry, Window};
-use acb_fuse::emit::nodes::{Fused, FusedWeights, fuse};
+use acb_fuse::emit::nodes::{FusedNodes, FusedWeights, fuse};
 use acb_fuse::engine::{Array, Constant, InputShapes, Limits};
 use acb_fuse::facts::constants::Constants;
 use acb_fuse::facts::dependence::Dependence;
@@ -113,7 +113,7 @@ pub struct Made {
 }
 
 impl Made {
-    pub fn of(fused: &Fused) -> Self {
+    pub fn of(fused: &FusedNodes) -> Self {
         let array = |weights: &FusedWeights| {
             let numbers = numbers::all(&*weights.numbers);
             let dims: Vec<usize> = weights.dims.iter().map(|&dim| dim as usize).collect();
