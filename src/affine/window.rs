@@ -23,7 +23,7 @@ pub struct Window {
     pub stride: i64,
     /// Sum of pads minus crops minus the kernel's extent: `P` in the count above.
     pub slack: i64,
-    /// What is read outside the input; [`Border::Zero`] if nothing is.
+    /// What is read outside the input; [`PadMode::Zero`] if nothing is.
     pub border: PadMode,
 }
 

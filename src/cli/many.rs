@@ -145,15 +145,16 @@ fn line(job: &Job, report: &Report, result: &Result<(), Exit>) -> String {
         return format!("failed  {message} (exit code {code})");
     }
     let (from, to) = (job.input.display(), job.output.display());
-    let inferred = report.notes.inferred_nodes;
+    if report.is_unchanged() {
+        return format!("same    {from} → {to}: nothing to fuse");
+    }
     let blocks = match report.blocks.len() {
-        0 if inferred == 0 => return format!("same    {from} → {to}: nothing to fuse"),
         0 => "no block".to_owned(),
         blocks => counted(blocks, "block"),
     };
-    let converted = match inferred {
+    let converted = match report.notes.inferred_nodes {
         0 => String::new(),
-        _ => format!(", nodes in training mode converted: {inferred}"),
+        inferred => format!(", nodes in training mode converted: {inferred}"),
     };
     let conditional = report.blocks.iter().filter(|block| !block.conditions.is_empty()).count();
     let conditions = match conditional {

@@ -31,6 +31,9 @@ pub const SCHEMA: u32 = 1;
 /// from the median one as before: one bit of an integer for the whole tensor.
 pub const HARDER: f64 = 2.0;
 
+/// What helps then.
+pub const ADVICE: &str = "quantize weights per channel, or equalize them across layers first";
+
 /// Everything that a conversion did.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
@@ -329,6 +332,11 @@ impl Report {
         }
     }
 
+    /// Whether nothing is fused and nothing converted: the new model is the old one.
+    pub fn is_unchanged(&self) -> bool {
+        self.blocks.is_empty() && self.notes.inferred_nodes == 0
+    }
+
     /// The blocks that are harder to quantize than before.
     pub fn harder(&self) -> impl Iterator<Item = &BlockReport> {
         self.blocks.iter().filter(|block| block.hint.is_some())
@@ -385,8 +393,7 @@ impl BlockReport {
             |(before, after)| {
                 format!(
                     "the weights of the largest output channel are {after:.1} times those of the \
-                     median channel, and were {before:.1} times: quantize weights per channel, or \
-                     equalize them across layers first"
+                     median channel, and were {before:.1} times: {ADVICE}"
                 )
             },
         );

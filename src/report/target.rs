@@ -1,4 +1,7 @@
-//! Where a report goes.
+//! Where a report goes: standard output or a file, of the kind that its name says.
+//!
+//! Knows the three forms of a report, and how a file is put in its place in one step; not what
+//! a report says.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -9,7 +12,7 @@ use crate::onnx::staged::{self, Clobber, Staged};
 use crate::report::json::{json, json_line};
 use crate::report::{Report, html};
 
-/// A file, or standard output, and what is written there.
+/// Standard output, or a file and what is written there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// JSON on standard output.
@@ -36,13 +39,6 @@ impl Target {
             Some("jsonl") => Ok(Target::Lines(path)),
             Some("html" | "htm") => Ok(Target::Html(path)),
             _ => Err("a report is `-`, or a file that ends with .json, .html or .jsonl".to_owned()),
-        }
-    }
-
-    fn path(&self) -> Option<&PathBuf> {
-        match self {
-            Target::Pipe => None,
-            Target::Json(path) | Target::Html(path) | Target::Lines(path) => Some(path),
         }
     }
 
@@ -101,8 +97,17 @@ impl Target {
         let result = result.ok_or_else(|| io::ErrorKind::Other.into());
         placed.and(result).map_err(|source| unwritten(path.display(), source))
     }
+
+    /// The file, if it is one.
+    fn path(&self) -> Option<&PathBuf> {
+        match self {
+            Target::Pipe => None,
+            Target::Json(path) | Target::Html(path) | Target::Lines(path) => Some(path),
+        }
+    }
 }
 
+/// That a report could not be written to `file`.
 fn unwritten(file: impl Display, source: io::Error) -> Error {
     Error::Write { file: file.to_string(), source }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::refusal::NearMiss;
 use crate::report::words::{self, counted};
-use crate::report::{Average, BlockReport, HARDER, Mode, NewerOpset, Report};
+use crate::report::{Average, BlockCost, BlockReport, HARDER, Mode, NewerOpset, Report};
 use crate::verify::run::Outcome;
 
 /// The last line of the summary of a conversion that was not verified. A caller may add to it
@@ -34,7 +34,7 @@ impl Report {
     fn write_blocks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.blocks.is_empty() {
             // Of a file that changes all the same, there is no block.
-            let what = if self.notes.inferred_nodes == 0 { "nothing" } else { "no block" };
+            let what = if self.is_unchanged() { "nothing" } else { "no block" };
             return writeln!(f, "{}: {what} to fuse", self.input.path);
         }
         let rows: Vec<[String; 5]> = self.blocks.iter().map(row).collect();
@@ -83,8 +83,9 @@ impl Report {
         Ok(())
     }
 
+    /// What changes in the whole model, and how that was verified.
     fn write_totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.blocks.is_empty() && self.notes.inferred_nodes == 0 {
+        if self.is_unchanged() {
             return Ok(());
         }
         writeln!(f)?;
@@ -108,36 +109,9 @@ impl Report {
             writeln!(f, "weights are in `{location}`, which belongs beside the model")?;
         }
         self.write_hint(f)?;
-        if self.mode == Mode::Unverified {
-            return f.write_str(NOT_VERIFIED);
-        }
-        if let Some(error) = self.largest_proof_error() {
-            writeln!(f, "proof: every block agrees in float64 within {error:.1e}")?;
-        }
-        match &self.run {
-            None => Ok(()),
-            Some(outcome @ Outcome::Agreed(errors)) => {
-                let (count, worst) = (errors.len(), outcome.largest_error());
-                writeln!(f, "run: {count} outputs of the whole model agree within {worst:.1e}")
-            }
-            Some(outcome @ Outcome::WithinRounding { errors, rounding }) => {
-                let (count, worst) = (errors.len(), outcome.largest_error());
-                writeln!(
-                    f,
-                    "run: {count} outputs of the whole model agree within {worst:.1e}, and the last \
-                     bit of its weights alone moves them by {rounding:.1e}"
-                )
-            }
-            Some(Outcome::NotRun(reason)) => writeln!(f, "run: not run: {reason}"),
-            Some(Outcome::Broken(reason)) => writeln!(f, "run: the result does not run: {reason}"),
-            Some(Outcome::Differs { output, error, .. }) => {
-                writeln!(f, "run: output `{output}` differs by {error:.1e}")
-            }
-        }
+        self.write_verification(f)
     }
-}
 
-impl Report {
     /// Blocks that are harder to quantize than before, in one line.
     fn write_hint(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let worst = self.harder().filter_map(|block| Some((block, block.worst()?)));
@@ -152,16 +126,53 @@ impl Report {
              median): quantize weights per channel, or equalize across layers first"
         )
     }
+
+    fn write_verification(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.mode == Mode::Unverified {
+            return f.write_str(NOT_VERIFIED);
+        }
+        if let Some(error) = self.largest_proof_error() {
+            writeln!(f, "proof: every block agrees in float64 within {error:.1e}")?;
+        }
+        if let Some(outcome) = &self.run {
+            writeln!(f, "run: {}", run(outcome))?;
+        }
+        Ok(())
+    }
 }
 
+/// What the run of both models showed, in a line.
+fn run(outcome: &Outcome) -> String {
+    let agree = |errors: &[(String, f64)]| {
+        let (count, worst) = (errors.len(), outcome.largest_error());
+        format!("{count} outputs of the whole model agree within {worst:.1e}")
+    };
+    match outcome {
+        Outcome::Agreed(errors) => agree(errors),
+        Outcome::WithinRounding { errors, rounding } => format!(
+            "{}, and the last bit of its weights alone moves them by {rounding:.1e}",
+            agree(errors)
+        ),
+        Outcome::NotRun(reason) => format!("not run: {reason}"),
+        Outcome::Broken(reason) => format!("the result does not run: {reason}"),
+        Outcome::Differs { output, error, .. } => {
+            format!("output `{output}` differs by {error:.1e}")
+        }
+    }
+}
+
+/// A block as a row of the table.
 fn row(block: &BlockReport) -> [String; 5] {
-    let change = |before: f64, after: f64| format!("{before} → {after}");
+    let change = |cost: fn(&BlockCost) -> String| {
+        let [before, after] = [&block.before, &block.after].map(cost);
+        format!("{before} → {after}")
+    };
     [
         block.name.clone(),
         words::branches_and_norms(block),
-        format!("{} → {}", block.before.nodes, block.after.nodes),
-        format!("{} → {}", block.before.parameters, block.after.parameters),
-        change(block.before.multiply_adds_per_position, block.after.multiply_adds_per_position),
+        change(|cost| cost.nodes.to_string()),
+        change(|cost| cost.parameters.to_string()),
+        change(|cost| cost.multiply_adds_per_position.to_string()),
     ]
 }
 

@@ -1,8 +1,8 @@
 //! The report as one page that needs nothing else: no script, no font, no request.
 //!
-//! [`page`] puts its sections one under the other; those of the blocks are in [`blocks`], what
-//! is drawn there in [`charts`] and [`drawing`]. Names in a model are anybody's: each goes
-//! through [`markup`], and the page's own policy forbids whatever might come through all the
+//! [`page`] puts its sections one under the other; those of the blocks are in `blocks`, what
+//! is drawn there in `charts` and `drawing`. Names in a model are anybody's: each goes
+//! through `markup`, and the page's own policy forbids whatever might come through all the
 //! same. What could be very long is cut, and the page says so; the JSON report has everything.
 //! Knows the report's data and nothing of how they came about.
 
@@ -16,7 +16,7 @@ use crate::report::html::markup::{
     UNKNOWN, grouped_if_known, left_out, magnitude, put, sentence, shown,
 };
 use crate::report::words::{self, times};
-use crate::report::{Average, Change, Ending, HARDER, Mode, Report, Size};
+use crate::report::{ADVICE, Average, Change, Ending, HARDER, Mode, Report, Size};
 use crate::verify::run::Outcome;
 
 /// So many near misses, outputs or side files are listed.
@@ -212,8 +212,7 @@ fn quantization(report: &Report) -> String {
         put!(
             html,
             "<p class=\"hint\">In {count} of {all} blocks channels differ more than {HARDER} \
-             times as much as before: quantize weights per channel, or equalize them across \
-             layers first. These blocks are marked below.</p>\n"
+             times as much as before: {ADVICE}. These blocks are marked below.</p>\n"
         );
     }
     html.push_str(
