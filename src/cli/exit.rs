@@ -95,7 +95,7 @@ pub fn converted(
     match convert(input, output, options) {
         Ok(report) => (report, Ok(())),
         Err(failure) => {
-            let (mut report, exit) = (*failure.report, Exit::from(failure.error));
+            let (mut report, exit) = (*failure.report, Exit::from(*failure.error));
             report.error = Some(exit.reported());
             (report, Err(exit))
         }

@@ -10,7 +10,7 @@ use crate::report::Report;
 pub struct Failure {
     /// What ended it.
     #[source]
-    pub error: Error,
+    pub error: Box<Error>,
     /// What was done, as far as it came.
     pub report: Box<Report>,
 }

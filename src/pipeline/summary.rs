@@ -81,7 +81,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
             let reported = ReportedError { exit_code: None, message: error.to_string() };
             let (outcome, output) = (Ending::Failed, None);
             let report = Report { outcome, error: Some(reported), output, ..self.report() };
-            Failure { error, report: Box::new(report) }
+            Failure { error: Box::new(error), report: Box::new(report) }
         })
     }
 
