@@ -63,8 +63,7 @@ impl Window {
             return None;
         }
         let slack = pads.0 + pads.1 - (taps - 1) * dilation - 1;
-        Window { taps, offset: -pads.0, dilation: dilation, stride, slack, border: PadMode::Zero }
-            .bounded()
+        Window { taps, offset: -pads.0, dilation, stride, slack, border: PadMode::Zero }.bounded()
     }
 
     /// Pads (or, where negative, crops), and nothing else.
