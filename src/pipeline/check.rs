@@ -49,7 +49,7 @@ impl Measured {
 }
 
 /// What a new model is checked against.
-pub struct Check<'c, 'r, 'g, 'm> {
+pub struct Reference<'c, 'r, 'g, 'm> {
     /// What the old model is called in errors.
     pub file: &'c str,
     /// The old model as it was read, its functions not inlined.
@@ -76,12 +76,12 @@ pub struct Checked {
     pub run_seconds: f64,
 }
 
-impl Check<'_, '_, '_, '_> {
+impl Reference<'_, '_, '_, '_> {
     /// Reads the new model back, and runs it against the old one.
     ///
     /// # Errors
     /// If it is not the old one with what was made; if an entry cannot be decoded.
-    pub fn of(&self, new: &Model) -> Result<Checked, Error> {
+    pub fn check(&self, new: &Model) -> Result<Checked, Error> {
         let started = Instant::now();
         let graphs = self.read_back(new).map_err(|wrong| miswritten(self.file, wrong))?;
         let read_back_seconds = started.elapsed().as_secs_f64();

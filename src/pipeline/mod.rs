@@ -25,7 +25,7 @@ use std::time::Instant;
 
 use prost::bytes::Bytes;
 
-use check::{Check, Measured};
+use check::{Measured, Reference};
 use deliver::{Delivery, Destination};
 use edited::Edited;
 use failure::Failure;
@@ -124,7 +124,7 @@ impl Conversion<'_> {
         let writing = Instant::now();
         let delivery = Delivery { file, old: edited.old, rewrite: &edited.rewrite };
         let staged = reached.or_failure(delivery.stage(destination, options))?;
-        let check = Check {
+        let reference = Reference {
             file,
             original,
             graphs: &graphs,
@@ -136,7 +136,7 @@ impl Conversion<'_> {
         let is_verified = options.verify && !edited.rewrite.is_empty();
         let (seen, flushed) = staged.flushed_during(|new| {
             let measured = options.details.then(|| Measured::of(new, file)).transpose();
-            let checked = is_verified.then(|| check.of(new)).transpose();
+            let checked = is_verified.then(|| reference.check(new)).transpose();
             (measured, checked)
         });
         let (measured, checked) = seen;
