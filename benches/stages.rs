@@ -9,22 +9,23 @@
 use std::sync::Arc;
 
 use acb_fuse::TrainingMode;
-use acb_fuse::emit::nodes::{FusedNodes, fuse};
+use acb_fuse::emit::nodes::FusedNodes;
 use acb_fuse::engine::InputShapes;
 use acb_fuse::facts::constants::Constants;
 use acb_fuse::facts::dependence::Dependence;
+use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{NodeProto, TensorProto};
 use acb_fuse::onnx::splice;
 use acb_fuse::onnx::storage::Storage;
-use acb_fuse::onnx::tensor::{self, Float};
+use acb_fuse::onnx::tensor;
 use acb_fuse::onnx::write::{double_input, ints, model, node};
 use acb_fuse::ops::meanings::Meanings;
-use acb_fuse::ops::reader::Reader;
-use acb_fuse::ops::training::Training;
+use acb_fuse::ops::reader::{Reader, Training};
 use acb_fuse::pipeline::edits::{Changes, rewrite};
-use acb_fuse::plan::{BlockNames, Plan, plan};
+use acb_fuse::pipeline::fuse;
+use acb_fuse::plan::{Block, BlockNames, Plan, plan};
 use acb_fuse::verify::inputs::Random;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{AllocProfiler, Bencher, black_box};
@@ -68,7 +69,7 @@ fn multiply(bencher: Bencher, channels: usize) {
         let plan = planned(reader, &meanings);
         let read = channels * channels * 15 * 4;
         bencher.counter(BytesCount::new(read)).bench(|| {
-            let fused = fuse(reader, &meanings, &plan.blocks[0]).unwrap();
+            let fused = fused(reader, &meanings, &plan.blocks[0]);
             let pieces = fused.weights.iter().flat_map(|weights| {
                 weights.pieces().map(|piece| weights.rounded(piece).unwrap().len())
             });
@@ -83,7 +84,7 @@ fn write(bencher: Bencher, blocks: usize) {
         let meanings = Meanings::of(reader).unwrap();
         let plan = planned(reader, &meanings);
         let fused: Vec<FusedNodes> =
-            plan.blocks.iter().map(|block| fuse(reader, &meanings, block).unwrap()).collect();
+            plan.blocks.iter().map(|block| fused(reader, &meanings, block)).collect();
         let outputs = plan.blocks.iter().map(|block| block.region.output);
         let changes = [Changes { blocks: outputs.zip(&fused).collect(), inferred: vec![] }];
         let graphs = std::slice::from_ref(reader.graph);
@@ -109,6 +110,10 @@ fn of(bytes: Bytes, measure: impl FnOnce(&Reader)) {
 
 fn planned(reader: &Reader, meanings: &Meanings) -> Plan {
     plan(reader, meanings, &mut BlockNames::of(reader.graph), &[])
+}
+
+fn fused(reader: &Reader, meanings: &Meanings, block: &Block) -> FusedNodes {
+    fuse::fused(reader, block, &fuse::terms(reader, meanings, block).unwrap()).unwrap()
 }
 
 /// ACBs of so many channels, one after the other, each with its norms and a Relu.

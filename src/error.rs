@@ -4,10 +4,10 @@
 
 use std::io;
 
+use crate::onnx::data::{Problem, TensorError};
 use crate::onnx::model::Invalid;
 use crate::onnx::sniff::Foreign;
 use crate::onnx::storage::StorageError;
-use crate::onnx::tensor::{Problem, TensorError};
 
 /// Names the file, what is wrong, and what can be done.
 #[derive(Debug, thiserror::Error)]

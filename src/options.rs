@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::engine::{Array, InputShapes};
+use crate::engine::tensors::{Array, InputShapes};
 use crate::onnx::staged::Clobber;
 use crate::onnx::storage::Links;
 

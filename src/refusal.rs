@@ -1,7 +1,7 @@
 //! Why something is left alone: the one list.
 
 use crate::affine::Refusal;
-use crate::onnx::tensor::Float;
+use crate::onnx::float::Float;
 /// Why a node is not an affine map or a sum.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotLinear {

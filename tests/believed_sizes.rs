@@ -8,7 +8,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use acb_fuse::verify::relative_error;
+use acb_fuse::verify::compare::relative_error;
 use acb_fuse::{Endpoint, Options, convert};
 use common::{data, operators, run};
 

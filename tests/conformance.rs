@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 
 use acb_fuse::engine::Array;
-use acb_fuse::verify::relative_error;
+use acb_fuse::verify::compare::relative_error;
 use common::{data, decoded, fused, models, run};
 use expect_test::expect_file;
 

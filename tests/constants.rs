@@ -11,11 +11,12 @@ use std::fs;
 use std::path::Path;
 
 use acb_fuse::facts::constants::Constants;
+use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::TensorProto;
 use acb_fuse::onnx::storage::Storage;
-use acb_fuse::onnx::tensor::{self, Float};
+use acb_fuse::onnx::tensor;
 use expect_test::expect_file;
 use prost::Message;
 

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 use acb_fuse::onnx::proto::tensor_proto::DataType;
-use acb_fuse::verify::relative_error;
+use acb_fuse::verify::compare::relative_error;
 use acb_fuse::verify::run::Outcome;
 use acb_fuse::{Endpoint, Options, convert};
 use common::{data, deployed_twin, fused, models, multiply_adds, operators, parameters, run};

@@ -5,10 +5,11 @@
 
 use std::fs;
 
+use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::proto::tensor_shape_proto::dimension::Value as Size;
 use acb_fuse::onnx::proto::type_proto::Value;
 use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto};
-use acb_fuse::onnx::tensor::{Float, from_floats, from_integers};
+use acb_fuse::onnx::tensor::{from_floats, from_integers};
 use acb_fuse::onnx::write::{self, double_input, ints, node};
 use acb_fuse::{Endpoint, Options, convert};
 use ndarray::{ArrayD, IxDyn};

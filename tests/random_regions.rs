@@ -14,11 +14,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use acb_fuse::engine::Array;
+use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::proto::{
     GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
     TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
 };
-use acb_fuse::onnx::tensor::{self, Float};
+use acb_fuse::onnx::tensor;
 use acb_fuse::onnx::write::{int, ints, node};
 use acb_fuse::refusal::{NearMiss, Reason};
 use acb_fuse::report::Report;

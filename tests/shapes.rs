@@ -14,8 +14,9 @@ use acb_fuse::facts::shape_rules::{
     Dims, Operands, agreed, input_dims, output_dims, output_integers,
 };
 use acb_fuse::facts::shapes::Sizes;
-use acb_fuse::onnx::graph::{Graph, Node};
+use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
+use acb_fuse::onnx::node::Node;
 use acb_fuse::onnx::proto::tensor_shape_proto::Dimension;
 use acb_fuse::onnx::proto::tensor_shape_proto::dimension::Value;
 use acb_fuse::onnx::proto::{ModelProto, TensorShapeProto, ValueInfoProto, type_proto};

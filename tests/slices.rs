@@ -7,11 +7,12 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use acb_fuse::engine::{Array, Limits, dialect, stage};
+use acb_fuse::engine::{Array, Limits, dialect, tensors};
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::storage::{Links, Storage};
-use acb_fuse::verify::sliced_run::{SlicedRun, WeightRounding};
+use acb_fuse::verify::last_bits::WeightRounding;
+use acb_fuse::verify::sliced_run::SlicedRun;
 use acb_fuse::verify::slices::Most;
 use common::{data, models};
 use rayon::prelude::*;
@@ -43,7 +44,8 @@ fn walked(path: &Path, graphs: &[Graph], nodes: usize) -> Result<Vec<Vec<Array>>
     let types = names.iter().map(|name| graphs[0].input_type(graphs[0].find(name).unwrap()));
     let inputs = data(path, "input").into_iter().zip(types.map(Option::unwrap_or_default));
     let limits = Limits::of_reading();
-    let inputs = stage::hold(inputs.collect(), limits).map_err(|error| error.to_string())?;
+    let inputs =
+        tensors::from_arrays(inputs.collect(), limits).map_err(|error| error.to_string())?;
     let most = Most { nodes, bytes: usize::MAX };
     let walk = SlicedRun { graphs, weights: WeightRounding::AsStored, most, limits };
     walk.outputs(&names, &[inputs]).map_err(|stopped| stopped.to_string())

@@ -245,7 +245,7 @@ fn side_files_are_new_and_never_replace_others() {
     let (inputs, expected) =
         (common::data(Path::new(BESIDE), "input"), common::data(Path::new(BESIDE), "output"));
     let found = common::run(&path, folder.path(), &inputs).unwrap();
-    assert!(acb_fuse::verify::relative_error(&expected[0], &found[0]) < 1e-5);
+    assert!(acb_fuse::verify::compare::relative_error(&expected[0], &found[0]) < 1e-5);
     // And the same again, from the old files, finds its place taken by itself.
     for (name, content) in &old {
         fs::write(folder.path().join(name), content).unwrap();

@@ -15,7 +15,7 @@ use acb_fuse::onnx::proto::tensor_proto::DataType;
 use acb_fuse::onnx::proto::tensor_shape_proto::dimension;
 use acb_fuse::onnx::proto::{ValueInfoProto, type_proto};
 use acb_fuse::report::Report;
-use acb_fuse::verify::relative_error;
+use acb_fuse::verify::compare::relative_error;
 use acb_fuse::{Endpoint, Options, convert};
 use common::{data, decoded, output_type, run};
 

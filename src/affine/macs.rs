@@ -1,6 +1,8 @@
-//! Multiply-adds, counted without knowing sizes.
+//! Multiply-adds, counted without knowing sizes: per position, and what borders change.
+//!
+//! Knows geometries, no weights.
 
-use crate::affine::{ConvKind, Geometry};
+use crate::affine::geometry::{ConvKind, Geometry};
 
 /// Multiply-adds on a feature map of m positions along each of its d axes:
 /// `each·mᵈ + edge·mᵈ⁻¹`. The second term is what padding adds and cropping saves.
@@ -20,13 +22,13 @@ const POSITIONS: f64 = 32.0;
 const ROUNDING: f64 = 1e-9;
 
 impl Macs {
-    /// So much at each position.
+    /// So many at each position, whatever borders there are.
     pub fn each(multiply_adds: f64) -> Self {
         Macs { each: multiply_adds, edge: 0.0 }
     }
 
-    /// Macs on the input of `map`, counted on its output: `n = stride·m − stride − slack`
-    /// inputs make m outputs.
+    /// These multiply-adds, which are counted on the input of `map`, counted on its output:
+    /// `n = stride·m − stride − slack` inputs make m outputs.
     #[must_use]
     pub fn before(self, map: &Geometry) -> Self {
         let axes = map.windows.len();
@@ -46,7 +48,7 @@ impl Macs {
         Macs { each: self.each * all, edge: self.edge * all / one - self.each * all * missing }
     }
 
-    /// Both.
+    /// The multiply-adds of both counts together.
     #[must_use]
     pub fn plus(self, other: Macs) -> Self {
         Macs { each: self.each + other.each, edge: self.edge + other.edge }
@@ -63,15 +65,26 @@ impl Macs {
         let scale = self.each.abs().max(other.each.abs());
         let is_no_more = |mine: f64, others: f64| mine - others <= ROUNDING * scale;
         // Linear in 1/m, so what holds at both ends holds between.
-        let at_least = |work: &Macs| work.each + work.edge / POSITIONS;
+        let at_least = |macs: &Macs| macs.each + macs.edge / POSITIONS;
         is_no_more(self.each, other.each) && is_no_more(at_least(self), at_least(other))
+    }
+}
+
+impl Geometry {
+    /// The multiply-adds of this map, per output position.
+    pub fn macs(&self) -> Macs {
+        let strides = self.windows.iter().map(|window| window.stride as f64);
+        Macs::each(match self.kind {
+            ConvKind::Conv | ConvKind::MatMul => self.weights(),
+            ConvKind::ConvTranspose => self.weights() / strides.product::<f64>(),
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Window;
     use super::*;
+    use crate::affine::window::Window;
 
     #[test]
     fn borders_decide_where_positions_cost_the_same() {
@@ -79,13 +92,13 @@ mod tests {
             windows: vec![Window::new(1, 1, 1, (pad, pad)).unwrap(); 2],
             ..Geometry::identity()
         };
-        let work = Macs::each(16.0);
+        let macs = Macs::each(16.0);
         // (m − 2)² and (m + 2)² positions.
-        assert_eq!(work.before(&frame(1)), Macs { each: 16.0, edge: -64.0 });
-        assert_eq!(work.before(&frame(-1)), Macs { each: 16.0, edge: 64.0 });
-        assert_eq!(work.before(&frame(1)).before(&frame(-1)), work);
-        assert!(work.no_more_than(&work.before(&frame(-1))));
-        assert!(!work.no_more_than(&work.before(&frame(1))));
+        assert_eq!(macs.before(&frame(1)), Macs { each: 16.0, edge: -64.0 });
+        assert_eq!(macs.before(&frame(-1)), Macs { each: 16.0, edge: 64.0 });
+        assert_eq!(macs.before(&frame(1)).before(&frame(-1)), macs);
+        assert!(macs.no_more_than(&macs.before(&frame(-1))));
+        assert!(!macs.no_more_than(&macs.before(&frame(1))));
         // Less on a map of 32 positions, more on one of 1,000.
         let (before, after) = (Macs { each: 88.0, edge: 640.0 }, Macs::each(96.0));
         assert!(!after.no_more_than(&before) && !before.no_more_than(&after));
@@ -94,6 +107,6 @@ mod tests {
             ..Geometry::identity()
         };
         // (2m − 1)² positions.
-        assert_eq!(work.before(&strided), Macs { each: 64.0, edge: -64.0 });
+        assert_eq!(macs.before(&strided), Macs { each: 64.0, edge: -64.0 });
     }
 }

@@ -1,13 +1,15 @@
 //! How large the weights of a kernel are: by position, as the paper shows it (Eq. 9 and
 //! 10), and by output channel, on which it depends how well they can be quantized.
+//!
+//! Knows weights and shapes. Large kernels are read in pieces; whether in turn or at the same
+//! time is for the caller to say.
 
-use rayon::prelude::*;
-use serde::Serialize;
-
+use crate::affine::geometry::Geometry;
+use crate::affine::kernel::{Affine, Summand, shape};
 use crate::numbers::LazyWeights;
 
 /// How large the weights of one kernel are.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Magnitude {
     /// Taps per spatial axis.
     pub kernel: Vec<usize>,
@@ -19,7 +21,7 @@ pub struct Magnitude {
 
 /// How one number per output channel is spread, channels of zeros left out. Quartiles are
 /// interpolated; all is zero if no channel is left.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Spread {
     /// The smallest.
     pub smallest: f64,
@@ -36,7 +38,7 @@ pub struct Spread {
 }
 
 /// The weights of a fused kernel beside those of the largest kernel in it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
     /// The largest kernel by output channel, as it is stored: no norm is folded.
     pub stored: Spread,
@@ -47,63 +49,122 @@ pub struct Comparison {
     pub after: Magnitude,
 }
 
+impl Affine {
+    /// How large its weights are, and those of the largest kernel that it is a sum of, the
+    /// first of several: one that mixes channels, if there is one. `read` reads all
+    /// [pieces](Pass::pieces) of a pass and returns them in their order.
+    pub fn compared(&self, read: impl Fn(&Pass) -> Vec<PieceSums>) -> Option<Comparison> {
+        let magnitude = |weights: &dyn LazyWeights, shape: &[usize], scale: &[f64]| {
+            let pass = Pass::over(weights, shape, scale);
+            pass.summed(read(&pass))
+        };
+        let size =
+            |summand: &Summand| (summand.geometry.channels.is_some(), summand.geometry.weights());
+        let larger = |a: &Summand, b: &Summand| size(a) >= size(b);
+        let largest = self.summands.iter().reduce(|a, b| if larger(a, b) { a } else { b })?;
+        let (before, stored) = match largest.geometry.channels {
+            Some(_) => magnitude(&*largest.weights, &shape(&largest.geometry), &largest.scale),
+            // The same for every channel, but for the scale.
+            None => {
+                let scaled = |scale: &[f64]| {
+                    let windows = largest.geometry.windows.clone();
+                    let geometry = Geometry { windows, ..self.geometry.clone() };
+                    let summand = Summand { scale: scale.to_vec(), ..largest.clone() };
+                    let alone = Affine { geometry, summands: vec![summand], bias: Vec::new() };
+                    magnitude(&alone, &alone.shape(), &[1.0])
+                };
+                (scaled(&largest.scale).0, scaled(&[1.0]).1)
+            }
+        };
+        let (after, _) = magnitude(self, &self.shape(), &[1.0]);
+        Some(Comparison { stored, before, after })
+    }
+}
+
+/// One pass over the weights of a kernel, in pieces that do not depend on each other.
+#[derive(Debug)]
+pub struct Pass<'w> {
+    weights: &'w dyn LazyWeights,
+    /// Outputs, and weights of each.
+    rows: usize,
+    row: usize,
+    /// Taps per spatial axis.
+    kernel: Vec<usize>,
+    /// Output `j` is scaled by `scale[j]`, or all by the only one.
+    scale: &'w [f64],
+}
+
+/// What one piece of a [`Pass`] has to say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PieceSums {
+    /// `Σ |scale·w|` by position (Eq. 10).
+    by_position: Vec<f64>,
+    /// By row the largest `|w|`.
+    largest: Vec<f64>,
+}
+
 /// So many numbers are read at a time, about; whole rows.
 const PIECE: usize = 1 << 16;
 
-impl Magnitude {
-    /// That of the kernel `[O, C, taps…]`, whose output `j` is scaled by `scale[j]` (or all
-    /// by the only one), and the spread without the scale.
-    pub(super) fn of(weights: &dyn LazyWeights, shape: &[usize], scale: &[f64]) -> (Self, Spread) {
+impl<'w> Pass<'w> {
+    /// Over the kernel `[O, C, taps…]`, scaled.
+    fn over(weights: &'w dyn LazyWeights, shape: &[usize], scale: &'w [f64]) -> Self {
         let (rows, width, kernel) = match shape {
             [rows, width, kernel @ ..] => (*rows, *width, kernel.to_vec()),
             _ => (1, 1, Vec::new()),
         };
-        let taps: usize = kernel.iter().product();
-        let (mut by_position, unscaled) = pass(weights, rows, width, taps.max(1), scale);
-        let largest = by_position.iter().fold(0.0f64, |largest, sum| largest.max(*sum));
-        if largest > 0.0 {
-            by_position.iter_mut().for_each(|sum| *sum /= largest);
-        }
-        let scaled = unscaled.iter().zip(0..).map(|(weight, j)| weight * factor(scale, j));
-        let channels = Spread::of(scaled.collect());
-        (Magnitude { kernel, by_position, channels }, Spread::of(unscaled))
+        let taps = kernel.iter().product::<usize>().max(1);
+        Pass { weights, rows, row: (width * taps).max(1), kernel, scale }
     }
-}
 
-/// `Σ |scale·w|` by position (Eq. 10), and by row the largest `|w|`.
-fn pass(
-    weights: &dyn LazyWeights,
-    rows: usize,
-    width: usize,
-    taps: usize,
-    scale: &[f64],
-) -> (Vec<f64>, Vec<f64>) {
-    let row = (width * taps).max(1);
-    let at_once = (PIECE / row).max(1);
-    let piece = |first: usize| {
-        let mut numbers = vec![0.0; at_once.min(rows - first) * row];
-        weights.read(first * row, &mut numbers);
-        let mut by_position = vec![0.0; taps];
-        let mut largest = Vec::with_capacity(at_once);
-        for (output, filters) in (first..).zip(numbers.chunks_exact(row)) {
-            let scale = factor(scale, output);
-            for filter in filters.chunks_exact(taps) {
+    /// The first row of each piece.
+    pub fn pieces(&self) -> Vec<usize> {
+        (0..self.rows).step_by(self.rows_at_once()).collect()
+    }
+
+    /// Reads the piece that begins with row `first`.
+    pub fn read(&self, first: usize) -> PieceSums {
+        let mut numbers = vec![0.0; self.rows_at_once().min(self.rows - first) * self.row];
+        self.weights.read(first * self.row, &mut numbers);
+        let mut by_position = vec![0.0; self.taps()];
+        let mut largest = Vec::with_capacity(self.rows_at_once());
+        for (output, filters) in (first..).zip(numbers.chunks_exact(self.row)) {
+            let scale = factor(self.scale, output);
+            for filter in filters.chunks_exact(self.taps()) {
                 let sums = by_position.iter_mut().zip(filter);
                 sums.for_each(|(sum, weight)| *sum += scale * weight.abs());
             }
             largest.push(filters.iter().fold(0.0f64, |largest, w| largest.max(w.abs())));
         }
-        (by_position, largest)
-    };
-    let pieces: Vec<usize> = (0..rows).step_by(at_once).collect();
-    // Added in their order, so that the same weights give the same sums.
-    let pieces: Vec<(Vec<f64>, Vec<f64>)> = pieces.into_par_iter().map(piece).collect();
-    let (mut by_position, mut largest) = (vec![0.0; taps], Vec::with_capacity(rows));
-    for (sums, rows) in pieces {
-        by_position.iter_mut().zip(sums).for_each(|(sum, more)| *sum += more);
-        largest.extend(rows);
+        PieceSums { by_position, largest }
     }
-    (by_position, largest)
+
+    fn rows_at_once(&self) -> usize {
+        (PIECE / self.row).max(1)
+    }
+
+    fn taps(&self) -> usize {
+        self.kernel.iter().product::<usize>().max(1)
+    }
+
+    /// The magnitude of the kernel, and the spread without the scale. `pieces` are in their
+    /// order, so that the same weights give the same sums.
+    fn summed(&self, pieces: Vec<PieceSums>) -> (Magnitude, Spread) {
+        let mut by_position = vec![0.0; self.taps()];
+        let mut unscaled = Vec::with_capacity(self.rows);
+        for piece in pieces {
+            by_position.iter_mut().zip(piece.by_position).for_each(|(sum, more)| *sum += more);
+            unscaled.extend(piece.largest);
+        }
+        let largest = by_position.iter().fold(0.0f64, |largest, sum| largest.max(*sum));
+        if largest > 0.0 {
+            by_position.iter_mut().for_each(|sum| *sum /= largest);
+        }
+        let scaled = unscaled.iter().zip(0..).map(|(weight, j)| weight * factor(self.scale, j));
+        let channels = Spread::of(scaled.collect());
+        let magnitude = Magnitude { kernel: self.kernel.clone(), by_position, channels };
+        (magnitude, Spread::of(unscaled))
+    }
 }
 
 fn factor(scale: &[f64], output: usize) -> f64 {
@@ -152,6 +213,11 @@ pub fn average<'m>(matrices: impl Iterator<Item = &'m [f64]>) -> Option<(Vec<f64
 mod tests {
     use super::*;
 
+    fn magnitude(weights: &dyn LazyWeights, shape: &[usize], scale: &[f64]) -> (Magnitude, Spread) {
+        let pass = Pass::over(weights, shape, scale);
+        pass.summed(pass.pieces().into_iter().map(|piece| pass.read(piece)).collect())
+    }
+
     /// Two filters of two channels on 1×2 taps.
     const KERNEL: [f64; 8] = [1.0, -2.0, 3.0, 0.0, -0.5, 0.5, 0.0, -1.0];
 
@@ -159,13 +225,13 @@ mod tests {
     fn magnitudes_follow_equation_10() {
         let numbers = KERNEL.to_vec();
         // |1| + |3| + |−0.5| + |0| and |−2| + |0| + |0.5| + |−1|.
-        let (plain, stored) = Magnitude::of(&numbers, &[2, 2, 1, 2], &[1.0]);
+        let (plain, stored) = magnitude(&numbers, &[2, 2, 1, 2], &[1.0]);
         assert_eq!((plain.kernel, plain.by_position), (vec![1, 2], vec![1.0, 3.5 / 4.5]));
         assert_eq!(stored, plain.channels);
         assert_eq!((stored.smallest, stored.median, stored.largest), (1.0, 2.0, 3.0));
         assert_eq!(stored.ratio, Some(1.5));
         // The second filter four times: 4 + 2 and 2 + 6.
-        let (scaled, stored) = Magnitude::of(&numbers, &[2, 2, 1, 2], &[1.0, -4.0]);
+        let (scaled, stored) = magnitude(&numbers, &[2, 2, 1, 2], &[1.0, -4.0]);
         assert_eq!(scaled.by_position, vec![6.0 / 8.0, 1.0]);
         assert_eq!((scaled.channels.smallest, scaled.channels.largest), (3.0, 4.0));
         assert_eq!(stored.largest, 3.0);
@@ -173,13 +239,13 @@ mod tests {
 
     #[test]
     fn zeros_and_long_rows_are_kernels_too() {
-        let (zero, stored) = Magnitude::of(&vec![0.0; 4], &[2, 1, 2], &[1.0]);
+        let (zero, stored) = magnitude(&vec![0.0; 4], &[2, 1, 2], &[1.0]);
         assert_eq!((zero.by_position, stored), (vec![0.0, 0.0], Spread::default()));
-        let (matrix, _) = Magnitude::of(&vec![2.0; 6], &[3, 2], &[1.0]);
+        let (matrix, _) = magnitude(&vec![2.0; 6], &[3, 2], &[1.0]);
         assert_eq!((matrix.kernel, matrix.by_position), (vec![], vec![1.0]));
-        // Rows of 100,000 numbers are read one at a time, in parallel.
+        // Rows of 100,000 numbers are read one at a time.
         let long: Vec<f64> = (0..300_000).map(|at| f64::from(at / 100_000)).collect();
-        let (long, _) = Magnitude::of(&long, &[3, 50_000, 2], &[1.0]);
+        let (long, _) = magnitude(&long, &[3, 50_000, 2], &[1.0]);
         assert_eq!(long.by_position, vec![1.0, 1.0]);
         assert_eq!((long.channels.smallest, long.channels.largest), (1.0, 2.0));
     }

@@ -1,12 +1,55 @@
 //! The mathematics: linear maps between feature maps that are convolutions.
 //!
-//! A [`Window`] says where a kernel's taps fall along one axis, a [`Geometry`]
-//! is a kernel without its weights, an [`Affine`] has weights (as [`Numbers`](crate::numbers::LazyWeights)) and bias. All three
-//! can be composed and merged (⊕), by the same rules, so a rewrite is decided on
-//! geometry alone and then repeated on weights; [`Work`] is what each costs to run.
-//! Everything is float64.
+//! A [`Window`] says where a kernel's taps fall along one axis, a [`Geometry`] is a kernel
+//! without its weights, an [`Affine`] has weights (as [`LazyWeights`](crate::numbers::LazyWeights),
+//! read in pieces) and a bias. Geometries and maps with weights are composed
+//! ([`Linear::after`]) and added ([`Linear::plus`], the `⊕` of Eq. 3) by the same rules, so
+//! that a rewrite is decided on geometries alone and then repeated on weights. [`Macs`] is
+//! what a map costs to run, a [`Magnitude`] how large its weights are. Everything is float64.
 //!
-//! This module knows ndarray and nothing of ONNX. It may refuse; it cannot fail.
+//! Equations are those of Ding et al., "ACNet: Strengthening the Kernel Skeletons for Powerful
+//! CNN via Asymmetric Convolution Blocks" (2019). Where the paper asks that one kernel is no
+//! larger than the other (Eq. 4), taps here are put where they read: kernels of any sizes are
+//! added, dilated and off their centre too, as long as both make as many outputs.
+//!
+//! This module knows ndarray, and nothing of ONNX, of formats or of threads. It may refuse
+//! (see [`Refusal`]); it cannot fail.
+//!
+//! # One block by hand
+//!
+//! An asymmetric convolution block on one channel: 3×3, 1×3 and 3×1, each with a batch norm.
+//!
+//! ```
+//! use acb_fuse::affine::{Affine, Linear, Refusal, Window, batch_norm};
+//! use ndarray::{ArrayD, IxDyn};
+//!
+//! let ones = |shape: &[usize]| ArrayD::ones(IxDyn(shape));
+//! // Three taps with a pad of one on each side, and one tap without.
+//! let (three, one) = (Window::new(3, 1, 1, (1, 1)).unwrap(), Window::IDENTITY);
+//! let square = Affine::conv(ones(&[1, 1, 3, 3]), &[], vec![three, three], 1);
+//! let horizontal = Affine::conv(ones(&[1, 1, 1, 3]), &[], vec![one, three], 1);
+//! let vertical = Affine::conv(ones(&[1, 1, 3, 1]), &[], vec![three, one], 1);
+//!
+//! // γ, β, μ, σ² and ε of each norm: y = γ/σ·x + (β − μ·γ/σ), Eq. 2.
+//! let norm = |gamma: f64, beta: f64, mean: f64| {
+//!     let (scale, shift) = batch_norm(&[gamma], &[beta], &[mean], &[3.0], 1.0);
+//!     Affine::diagonal(&scale, &shift)
+//! };
+//! let fused = norm(2.0, 0.5, 1.0)
+//!     .after(&square)?
+//!     .plus(&norm(4.0, 0.0, 0.0).after(&horizontal)?, &[])?
+//!     .plus(&norm(-2.0, 1.0, 0.0).after(&vertical)?, &[])?;
+//!
+//! // Eq. 6: 1·square ⊕ 2·horizontal ⊕ (−1)·vertical.
+//! assert_eq!(fused.kernel().as_slice().unwrap(), [1., 0., 1., 3., 2., 3., 1., 0., 1.]);
+//! // Eq. 7: (0.5 − 1·1) + 0 + 1.
+//! assert_eq!(fused.bias(), [0.5]);
+//!
+//! // What shares no sliding window is no one kernel, and says why.
+//! let strided = Affine::conv(ones(&[1, 1, 1, 1]), &[], vec![Window::new(1, 2, 1, (0, 0)).unwrap(); 2], 1);
+//! assert_eq!(square.plus(&strided, &[]).unwrap_err(), Refusal::Strides(1, 2, 0));
+//! # Ok::<(), Refusal>(())
+//! ```
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -14,93 +57,25 @@
 )]
 
 mod axes;
+mod compose;
 mod geometry;
 mod kernel;
+mod linear;
 mod macs;
 mod magnitude;
 mod refusal;
+mod rows;
+#[cfg(test)]
+mod tests;
 mod window;
+mod words;
 
 pub use axes::AxisOrder;
 pub use geometry::{Channels, ConvKind, Geometry};
 pub use kernel::{Affine, batch_norm};
+pub use linear::Linear;
 pub use macs::Macs;
-pub use magnitude::{Comparison, Magnitude, Spread, average};
+pub use magnitude::{Comparison, Magnitude, Pass, PieceSums, Spread, average};
 pub use refusal::Refusal;
 pub use window::{PadMode, Window};
-
-/// What a region's walk needs of a linear map, with or without weights.
-pub trait Linear: Clone {
-    /// Its shape.
-    fn geometry(&self) -> &Geometry;
-
-    /// The same map with its axes in another order: what plays role `i` now is what
-    /// played role `roles[i]`, on both ends.
-    #[must_use]
-    fn permuted(&self, roles: &[usize]) -> Self;
-
-    /// As [`Self::after`], with the axes between both in one order.
-    ///
-    /// # Errors
-    /// If the composition is not one convolution.
-    fn composed(&self, inner: &Self) -> Result<Self, Refusal>;
-
-    /// As [`Self::plus`], with the axes of the common input in one order.
-    ///
-    /// # Errors
-    /// If no single window covers both.
-    fn added(self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal>;
-
-    /// `−self`.
-    #[must_use]
-    fn negated(self) -> Self;
-
-    /// `self` without its bias.
-    #[must_use]
-    fn unshifted(self) -> Self;
-
-    /// `self ∘ inner`: first `inner`, then `self`.
-    ///
-    /// # Errors
-    /// If the composition is not one convolution.
-    fn after(&self, inner: &Self) -> Result<Self, Refusal> {
-        let (wanted, given) = (&self.geometry().input, &inner.geometry().output);
-        let composed = if wanted == given {
-            self.composed(inner)?
-        } else if let Ok(roles) = self.geometry().roles_for(wanted, given) {
-            self.permuted(&roles).composed(inner)?
-        } else {
-            self.composed(&inner.permuted(&inner.geometry().roles_for(given, wanted)?))?
-        };
-        Ok(composed.settled())
-    }
-
-    /// The same map with its input in canonical order, if exchanging spatial axes of the
-    /// kernel is enough for that.
-    #[must_use]
-    fn settled(self) -> Self {
-        let input = &self.geometry().input;
-        match self.geometry().roles_for(input, &AxisOrder::CANONICAL) {
-            Ok(roles) if !input.is_canonical() => self.permuted(&roles),
-            _ => self,
-        }
-    }
-
-    /// `self ⊕ other`: the sum of both as one kernel (Eq. 3).
-    ///
-    /// `shape` is that of the tensor that both read, as far as known.
-    ///
-    /// # Errors
-    /// If no single window covers both.
-    fn plus(self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal> {
-        let (mine, theirs) = (&self.geometry().input, &other.geometry().input);
-        if mine == theirs {
-            self.added(other, shape)
-        } else if let Ok(roles) = other.geometry().roles_for(theirs, mine) {
-            let other = other.permuted(&roles);
-            self.added(&other, shape)
-        } else {
-            self.permuted(&self.geometry().roles_for(mine, theirs)?).added(other, shape)
-        }
-    }
-}
+pub use words::times;

@@ -1,30 +1,37 @@
-//! Where a kernel's taps fall along one spatial axis.
+//! Where a kernel's taps fall along one spatial axis: the sliding window of Eq. 5, as integers.
+//!
+//! Knows positions; neither weights nor channels.
 
-use crate::affine::Refusal;
+use crate::affine::refusal::Refusal;
 
-/// Output `o` reads the input at `o·stride + offset + i·dilation` for each tap `i`;
-/// outside the input stands its border. From `n` inputs come
-/// `⌊(n + slack) / stride⌋ + 1` outputs.
+/// Where the taps of a kernel fall along one axis: output `o` reads the input at
+/// `o·stride + offset + i·dilation` for each tap `i` in `0..taps`; what stands outside the
+/// input is said by `pad_mode`. From `n` inputs come `⌊(n + slack) / stride⌋ + 1` outputs.
 ///
-/// Kernels correspond by these positions, never by their centres.
+/// All numbers count elements along the axis; none is beyond ±2²⁴ in a window that was made
+/// by [`Window::new`], [`Window::frame`] or [`Window::scattered`]. Kernels correspond by these
+/// positions, never by their centres.
 ///
 /// The window of a transposed convolution falls on its output instead: input `o` is
 /// added at `o·stride + offset + i·dilation`, what lies outside is dropped, and from `n`
 /// inputs come `(n − 1)·stride + slack` outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Window {
-    /// Kernel size.
+    /// How many positions each output reads, at least 1: the kernel's size.
     pub taps: i64,
-    /// Input position of output 0's first tap: −pad_begin, or what is cropped off.
+    /// The position that output 0 reads with tap 0: minus the pad before the input, or what
+    /// is cropped off there.
     pub offset: i64,
-    /// Distance of two taps: the dilation.
+    /// The distance of two taps, at least 1.
     pub dilation: i64,
-    /// Distance of two outputs' windows.
+    /// The distance of two outputs' windows, at least 1.
     pub stride: i64,
-    /// Sum of pads minus crops minus the kernel's extent: `P` in the count above.
+    /// Of a convolution both pads minus the kernel's extent, `(taps − 1)·dilation + 1`: what
+    /// the count of outputs above adds to the count of inputs. Of a transposed convolution
+    /// the extent minus both pads, plus the output padding.
     pub slack: i64,
     /// What is read outside the input; [`PadMode::Zero`] if nothing is.
-    pub border: PadMode,
+    pub pad_mode: PadMode,
 }
 
 /// What stands beyond the border of the input, as in the modes of ONNX's Pad.
@@ -44,13 +51,14 @@ pub enum PadMode {
 const LIMIT: i64 = 1 << 24;
 
 impl Window {
-    /// Reads every input once.
+    /// One tap: output `o` reads input `o`.
     pub const IDENTITY: Window =
-        Window { taps: 1, offset: 0, dilation: 1, stride: 1, slack: -1, border: PadMode::Zero };
+        Window { taps: 1, offset: 0, dilation: 1, stride: 1, slack: -1, pad_mode: PadMode::Zero };
 
-    /// The window of a convolution, pooling or padding; negative pads crop.
+    /// The window of a convolution, pooling or padding with zeros; `pads` before and behind
+    /// the input, where negative ones crop.
     ///
-    /// `None` if a number is not positive where it must be, or beyond reason.
+    /// `None` if `taps`, `stride` or `dilation` is not positive, or a number is beyond 2²⁴.
     pub fn new(taps: i64, stride: i64, dilation: i64, pads: (i64, i64)) -> Option<Self> {
         let positive = |v: i64| (1..=LIMIT).contains(&v);
         let bounded = |v: i64| (-LIMIT..=LIMIT).contains(&v);
@@ -63,20 +71,22 @@ impl Window {
             return None;
         }
         let slack = pads.0 + pads.1 - (taps - 1) * dilation - 1;
-        Window { taps, offset: -pads.0, dilation, stride, slack, border: PadMode::Zero }.bounded()
+        Window { taps, offset: -pads.0, dilation, stride, slack, pad_mode: PadMode::Zero }.bounded()
     }
 
-    /// Pads (or, where negative, crops), and nothing else.
-    pub fn frame(pads: (i64, i64), border: PadMode) -> Option<Self> {
-        Window::new(1, 1, 1, pads).map(|window| window.bordered(border))
+    /// Pads as `mode` says, or, where negative, crops, and nothing else; `None` as in
+    /// [`Self::new`].
+    pub fn frame(pads: (i64, i64), mode: PadMode) -> Option<Self> {
+        Window::new(1, 1, 1, pads).map(|window| window.padded_by(mode))
     }
 
-    /// With `border` beyond the input, if anything is read there.
-    fn bordered(self, border: PadMode) -> Self {
-        Window { border: if self.is_padded() { border } else { PadMode::Zero }, ..self }
+    /// With `mode` beyond the input, if anything is read there.
+    fn padded_by(self, mode: PadMode) -> Self {
+        Window { pad_mode: if self.is_padded() { mode } else { PadMode::Zero }, ..self }
     }
 
-    /// The window of a transposed convolution; `None` as in [`Self::new`].
+    /// The window of a transposed convolution on its output: `pads` are what is dropped of it
+    /// before and behind, `output_padding` is added behind. `None` as in [`Self::new`].
     pub fn scattered(
         taps: i64,
         stride: i64,
@@ -86,7 +96,7 @@ impl Window {
     ) -> Option<Self> {
         let window = Window::new(taps, stride, dilation, pads)?;
         let slack = (taps - 1) * dilation + 1 - pads.0 - pads.1;
-        Window { slack: slack.checked_add(output_padding)?, border: PadMode::Zero, ..window }
+        Window { slack: slack.checked_add(output_padding)?, pad_mode: PadMode::Zero, ..window }
             .bounded()
     }
 
@@ -97,7 +107,7 @@ impl Window {
     }
 
     fn bounded(self) -> Option<Self> {
-        let Window { taps, offset, dilation, stride, slack, border: _ } = self;
+        let Window { taps, offset, dilation, stride, slack, pad_mode: _ } = self;
         [taps, offset, dilation, stride, slack].iter().all(|v| v.abs() <= LIMIT).then_some(self)
     }
 
@@ -106,7 +116,8 @@ impl Window {
         (-self.offset, self.slack + self.last() + 1)
     }
 
-    /// Whether an output reads beyond the input.
+    /// Whether an output reads beyond the input. Of a convolution, as [`Self::pads`] and
+    /// [`Self::outputs`].
     pub fn is_padded(&self) -> bool {
         self.pads().0 > 0 || self.pads().1 > 0
     }
@@ -125,13 +136,13 @@ impl Window {
     /// `(o·s₁ + a₁ + i·d₁)·s₂ + a₂ + j·d₂`.
     pub(super) fn after(&self, inner: &Window, axis: usize) -> Result<Window, Refusal> {
         let (before, behind) = self.pads();
-        let mirrors = self.is_padded() && self.border != PadMode::Zero;
+        let mirrors = self.is_padded() && self.pad_mode != PadMode::Zero;
         // A reflection of what a kernel made is no kernel of the reflection.
         if mirrors && *inner != Window::IDENTITY {
             return Err(Refusal::Border(axis));
         }
         // Zeros around what was not zero beyond its own border.
-        if self.is_padded() && inner.border != PadMode::Zero {
+        if self.is_padded() && inner.pad_mode != PadMode::Zero {
             return Err(Refusal::Borders(axis));
         }
         // Index −1 of the inner map's output is a zero of our padding. It is right
@@ -157,9 +168,9 @@ impl Window {
             dilation,
             stride: self.stride * inner.stride,
             slack: inner.slack + (1 + self.slack) * inner.stride,
-            border: PadMode::Zero,
+            pad_mode: PadMode::Zero,
         }
-        .bordered(if mirrors { self.border } else { inner.border })
+        .padded_by(if mirrors { self.pad_mode } else { inner.pad_mode })
         .bounded()
         .ok_or(Refusal::TooLarge(axis))
     }
@@ -173,7 +184,7 @@ impl Window {
         if *self == Window::IDENTITY {
             return Ok(*inner);
         }
-        if self.taps != 1 || self.stride != 1 || self.border != PadMode::Zero {
+        if self.taps != 1 || self.stride != 1 || self.pad_mode != PadMode::Zero {
             return Err(Refusal::Senses);
         }
         // Zeros where the transposed convolution has dropped what it made.
@@ -211,10 +222,10 @@ impl Window {
             let (left, right, stride) = (self.slack, other.slack, self.stride);
             return Err(Refusal::Counts { axis, left, right, stride });
         }
-        let border = match (self.is_padded(), other.is_padded()) {
-            (true, true) if self.border != other.border => return Err(Refusal::Borders(axis)),
-            (true, _) => self.border,
-            (false, _) => other.border,
+        let pad_mode = match (self.is_padded(), other.is_padded()) {
+            (true, true) if self.pad_mode != other.pad_mode => return Err(Refusal::Borders(axis)),
+            (true, _) => self.pad_mode,
+            (false, _) => other.pad_mode,
         };
         let offset = self.offset.min(other.offset);
         let dilation = [
@@ -229,8 +240,8 @@ impl Window {
         let taps = (self.last().max(other.last()) - offset) / dilation + 1;
         // Of slacks that give the same count, the larger leaves less to crop.
         let slack = self.slack.max(other.slack);
-        Window { taps, offset, dilation, stride: self.stride, slack, border }
-            .bordered(border)
+        Window { taps, offset, dilation, stride: self.stride, slack, pad_mode }
+            .padded_by(pad_mode)
             .bounded()
             .ok_or(Refusal::TooLarge(axis))
     }
@@ -325,7 +336,7 @@ mod tests {
         let frame = |pad, border| Window::frame((pad, pad), border).unwrap();
         let (valid, same) = (conv(3, 1, 1, (0, 0)), conv(3, 1, 1, (1, 1)));
         let reflected = valid.after(&frame(1, PadMode::Reflect), 0).unwrap();
-        assert_eq!(reflected, Window { border: PadMode::Reflect, ..same });
+        assert_eq!(reflected, Window { pad_mode: PadMode::Reflect, ..same });
         // A crop of a larger reflection is a smaller one.
         let cropped = conv(1, 1, 1, (-1, -1)).after(&frame(2, PadMode::Reflect), 0).unwrap();
         assert_eq!(cropped, frame(1, PadMode::Reflect));

@@ -5,20 +5,12 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use acb_fuse::Progress;
+use acb_fuse::report::escape::escaped;
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// `text` as it may be shown on a terminal: names in a model are anybody's, and control
-/// characters in them are spelled out, except for those that `keep` accepts.
+/// `text` as it may be shown on a terminal: see [`escaped`].
 pub fn printable(text: &str, keep: fn(char) -> bool) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() && !keep(c) {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
+    escaped(text, keep).into_owned()
 }
 
 /// Whether colours may be used on `stream`: <https://no-color.org>.

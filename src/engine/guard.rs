@@ -1,5 +1,7 @@
-//! Where tract works: in threads of its own, so that whatever happens there is an error
-//! here.
+//! Where tract works: in threads of its own, so that whatever happens there, a panic or a loop without
+//! an end, is an error here.
+//!
+//! Knows the limits, and nothing of what is worked on.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +12,7 @@ use std::{io, thread};
 use tract_onnx::prelude::TractResult;
 
 use crate::engine::clock::BEAT;
-use crate::engine::{EngineError, Limits};
+use crate::engine::limits::{EngineError, Limits};
 
 /// The name of threads that tract works in.
 const THREAD: &str = "tract";

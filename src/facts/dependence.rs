@@ -1,9 +1,11 @@
 //! Which tensors depend on what the model is given; all others are the same for every input.
 
-use crate::onnx::graph::{Graph, Node, ValueId};
-use crate::onnx::ids::Table;
-
 use crate::facts::constants::Constants;
+use crate::facts::operators::{InputsRead, operator};
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::Table;
+use crate::onnx::ids::ValueId;
+use crate::onnx::node::Node;
 
 /// Tensors of one graph that depend on an input of the main graph.
 #[derive(Debug, Default)]
@@ -40,7 +42,7 @@ impl Dependence {
             let depends = match (value.outer, outer) {
                 // Of two tensors of one name, either may be meant.
                 (Some(outside), Some(outer)) => {
-                    outer.contains(outside) || value.is_ambiguous && is_given
+                    outer.contains(outside.in_outer_graph()) || value.is_ambiguous && is_given
                 }
                 _ => value.input.is_some() && is_given,
             };
@@ -70,9 +72,9 @@ impl Dependence {
 /// The inputs whose values a node reads, if it reads no more than the sizes or the type of
 /// the others; `None` if it reads the values of all.
 fn values_read(node: &Node) -> Option<&[Option<ValueId>]> {
-    match node.standard_op()? {
-        "Shape" | "Size" => Some(&[]),
-        "CastLike" => node.inputs.get(..1),
-        _ => None,
+    match operator(node.standard_op()?)?.reads {
+        InputsRead::Sizes => Some(&[]),
+        InputsRead::ElementsThenType => node.inputs.get(..1),
+        InputsRead::Elements => None,
     }
 }

@@ -1,17 +1,30 @@
-//! What is known of tensors without running anything: how many dimensions, which sizes,
-//! which integers; and what has to hold of them for a reading to be right.
+//! What is known of tensors without running the model: how many dimensions, which sizes,
+//! which integers, which constants; and what has to hold of them for a reading to be right.
 //!
-//! [`shape_rules`] are rules of ONNX's operators, each a function of one node and of what is
-//! known of its operands: whoever asks says what is known, be it true of a file or only
-//! supposed. [`reach`] tells how far windows look, and [`validity`] for which inputs a reading
-//! is right. None of them knows an engine.
+//! [`operators`] is the table of what is known of ONNX's operators; the functions that its rows
+//! point at stand in [`shape_rules`], [`effort`] and [`ranges`]. On it rest two stories.
+//! Constants: [`constants`] finds them and keeps their values, [`folding`] evaluates one node
+//! within a [`budget`], and [`evaluate`] tells whether that is what ONNX says. Shapes:
+//! [`inference`] asks the rules about one node, [`propagation`] about a graph, and [`shapes`]
+//! puts rules, engine and readers together.
+//!
+//! [`dependence`] tells what changes with the input, [`reach`] how far windows look,
+//! [`kernels`] how their weights lie, and [`validity`] for which inputs a reading is right.
+//! None of them knows what an operator means as linear algebra.
 
 pub mod budget;
 pub mod constants;
 pub mod dependence;
+pub mod effort;
 pub mod evaluate;
+pub mod folding;
+pub mod inference;
+pub mod kernels;
+pub mod operators;
 pub mod propagation;
+pub mod ranges;
 pub mod reach;
+pub mod roles;
 pub mod shape_rules;
 pub mod shapes;
 pub mod validity;

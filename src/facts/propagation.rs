@@ -10,15 +10,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::engine::InputShapes;
 use crate::facts::constants::Constants;
-use crate::facts::shape_rules::{
-    Dims, Integers, MAX_INTEGERS, Operands, agreed, input_dims, output_dims, output_integers,
-};
-use crate::onnx::graph::{Graph, Node, ValueId};
+use crate::facts::inference::{input_dims, output_dims, output_integers};
+use crate::facts::shape_rules::asked::{Dims, Integers, MAX_INTEGERS, Operands, agreed};
+use crate::onnx::float::Float;
+use crate::onnx::graph::Graph;
 use crate::onnx::ids::Table;
+use crate::onnx::ids::ValueId;
+use crate::onnx::info;
+use crate::onnx::node::Node;
 use crate::onnx::proto::tensor_proto::DataType;
-use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
-use crate::onnx::proto::{ValueInfoProto, type_proto};
-use crate::onnx::tensor::Float;
 
 /// What facts about operands may be worked out from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -314,12 +314,5 @@ pub fn declared(graph: &Graph, input: ValueId, given: &InputShapes) -> Option<Di
     if let Some(shape) = given.get(&value.name) {
         return shape.iter().map(|&size| i64::try_from(size).map(Some).ok()).collect();
     }
-    let info: ValueInfoProto = graph.model.decode(field, "graph input").ok()?;
-    let Some(type_proto::Value::TensorType(tensor)) = info.r#type?.value else { return None };
-    // A name is a name, whatever it looks like; and −1 is no size.
-    let size = |dim: &Dimension| match dim.value {
-        Some(dimension::Value::DimValue(size)) if size >= 0 => Some(size),
-        _ => None,
-    };
-    Some(tensor.shape?.dim.iter().map(size).collect())
+    info::dims(&graph.model.decode(field, "graph input").ok()?)
 }

@@ -3,7 +3,8 @@
 //! Whatever has windows says so in attributes of the same names: kernel_shape, dilations,
 //! strides, pads, auto_pad. Which axis is which does not matter here.
 
-use crate::onnx::graph::Node;
+use crate::facts::operators::{KernelUse, operator};
+use crate::onnx::node::Node;
 
 /// The windows of a node, the largest of all its axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,10 +23,10 @@ impl Reach {
     /// The windows of `node`, whose kernel has the dimensions `kernel` if it has one; `None`
     /// if it has none.
     pub fn of(node: &Node, kernel: Option<&[i64]>) -> Option<Self> {
-        let op = node.standard_op()?;
+        let used = node.standard_op().map(|op| operator(op).and_then(|known| known.kernel))?;
         let taps = match (node.ints("kernel_shape"), kernel) {
             (Some(taps), _) => taps,
-            (None, Some([_, _, taps @ ..])) if matches!(op, "Conv" | "ConvTranspose") => taps,
+            (None, Some([_, _, taps @ ..])) if used.is_some() => taps,
             _ => return None,
         };
         let dilations = node.ints("dilations").unwrap_or_default();
@@ -46,7 +47,7 @@ impl Reach {
             }
         };
         let strides = (strides().min().unwrap_or(1).max(1), strides().max().unwrap_or(1).max(1));
-        Some(Reach { extent, pads, strides, scatters: op == "ConvTranspose" })
+        Some(Reach { extent, pads, strides, scatters: used == Some(KernelUse::Scatters) })
     }
 
     /// How many outputs along an axis depend on what lies beyond a border, at most, where

@@ -8,22 +8,20 @@
 
 use std::sync::{Mutex, OnceLock};
 
-use crate::affine::AxisOrder;
 use crate::engine::{self, EngineError, Inference, InputShapes, Limits, Source};
 use crate::facts::constants::Constants;
 pub use crate::facts::propagation::NO_SHAPES;
 use crate::facts::propagation::{Answers, Facts, declared};
-use crate::facts::shape_rules::{Dims, agreed};
+use crate::facts::shape_rules::asked::{Dims, agreed};
 use crate::facts::validity::{Condition, Property};
-use crate::onnx::graph::{Graph, Node, ValueId};
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::ValueId;
 use crate::onnx::ids::{Id, Table};
+use crate::onnx::info;
 use crate::onnx::model::Invalid;
-use crate::onnx::model::graph_field;
-use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
-use crate::onnx::proto::{ValueInfoProto, type_proto};
+use crate::onnx::proto::ValueInfoProto;
+use crate::onnx::schema::graph_field;
 use crate::refusal::NotLinear;
-
-pub use crate::facts::shape_rules::MAX_RANK;
 
 /// The engine's time to infer sizes grows faster than the number of nodes, to a minute for
 /// so many.
@@ -223,7 +221,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
                 Source { bytes, constants: Vec::new(), storage, limits: Limits::of_reading() };
             engine::infer(source, self.inputs).unwrap_or_else(|error| {
                 if error == EngineError::TooLong {
-                    self.constants.overran(|| "the sizes of its tensors".to_owned());
+                    self.constants.budget().overran(|| "the sizes of its tensors".to_owned());
                 }
                 Inference::default()
             })
@@ -263,16 +261,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
         let infos = fields.filter_map(|field| self.graph.model.decode(field, "graph input").ok());
         let example = |info: ValueInfoProto| {
             let id = self.graph.find(info.name())?;
-            let Some(type_proto::Value::TensorType(tensor)) = info.r#type.as_ref()?.value.as_ref()
-            else {
-                return None;
-            };
-            let fixed = |dim: &Dimension| match dim.value {
-                Some(dimension::Value::DimValue(size)) if size >= 0 => Some(size),
-                _ => None,
-            };
-            let sizes: Option<Vec<Option<i64>>> =
-                tensor.shape.as_ref().map(|shape| shape.dim.iter().map(fixed).collect());
+            let sizes = info::declared(&info)?.dims;
             if self.graph.value(id).initializer.is_some()
                 || sizes.as_ref().is_some_and(|sizes| !sizes.contains(&None))
             {
@@ -315,10 +304,4 @@ impl<'g, 'm> Sizes<'g, 'm> {
     pub fn declared_rank(&self, tensor: ValueId) -> Option<usize> {
         declared(self.graph, tensor, &NO_SHAPES).map(|dims| dims.len())
     }
-}
-
-/// The `perm` of a Transpose of a tensor with `rank` axes; by default it reverses them.
-pub fn transposition(node: &Node, rank: usize) -> Option<AxisOrder> {
-    let reversed = || (0..rank as i64).rev().collect();
-    AxisOrder::new(&node.ints("perm").map_or_else(reversed, <[i64]>::to_vec))
 }

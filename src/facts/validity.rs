@@ -8,7 +8,8 @@
 
 use std::fmt;
 
-use crate::onnx::graph::{Graph, ValueId};
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::ValueId;
 
 /// Sizes along one axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

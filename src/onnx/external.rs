@@ -10,17 +10,21 @@ use std::ops::Range;
 
 use prost::bytes::Bytes;
 
+use crate::onnx::data::TensorError;
 use crate::onnx::model::{Invalid, Model};
 use crate::onnx::proto::tensor_proto::DataLocation;
 use crate::onnx::proto::{StringStringEntryProto, TensorProto};
+use crate::onnx::schema::{
+    attribute_field, function_field, graph_field, model_field, node_field, sparse_field,
+    tensor_field,
+};
 use crate::onnx::splice::{self, Container, Deferred, Edit, Hole, Sink};
 use crate::onnx::storage::{DataPlace, Storage, StorageError};
-use crate::onnx::tensor::TensorError;
 use crate::onnx::wire::{self, Field, WireError};
 
 /// A message that may hold tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum MessageKind {
     Model,
     Graph,
     Function,
@@ -30,18 +34,29 @@ enum Kind {
     Tensor,
 }
 
-impl Kind {
+impl MessageKind {
     /// What the field `number` of such a message holds, if it may hold tensors.
-    fn of_field(self, number: u32) -> Option<Kind> {
+    fn of_field(self, number: u32) -> Option<MessageKind> {
+        use MessageKind as Kind;
         match (self, number) {
-            (Kind::Model, 7) | (Kind::Attribute, 6 | 11) => Some(Kind::Graph),
-            (Kind::Model, 25) => Some(Kind::Function),
-            (Kind::Graph, 1) | (Kind::Function, 7) => Some(Kind::Node),
-            (Kind::Node, 5) | (Kind::Function, 11) => Some(Kind::Attribute),
-            (Kind::Graph, 15) | (Kind::Attribute, 22 | 23) => Some(Kind::Sparse),
-            (Kind::Graph, 5) | (Kind::Attribute, 5 | 10) | (Kind::Sparse, 1 | 2) => {
+            (Kind::Model, model_field::GRAPH) => Some(Kind::Graph),
+            (Kind::Model, model_field::FUNCTIONS) => Some(Kind::Function),
+            (Kind::Graph, graph_field::NODE) => Some(Kind::Node),
+            (Kind::Graph, graph_field::INITIALIZER) => Some(Kind::Tensor),
+            (Kind::Graph, graph_field::SPARSE_INITIALIZER) => Some(Kind::Sparse),
+            (Kind::Function, function_field::NODE) => Some(Kind::Node),
+            (Kind::Function, function_field::ATTRIBUTE_PROTO) => Some(Kind::Attribute),
+            (Kind::Node, node_field::ATTRIBUTE) => Some(Kind::Attribute),
+            (Kind::Attribute, attribute_field::GRAPH | attribute_field::GRAPHS) => {
+                Some(Kind::Graph)
+            }
+            (Kind::Attribute, attribute_field::TENSOR | attribute_field::TENSORS) => {
                 Some(Kind::Tensor)
             }
+            (Kind::Attribute, attribute_field::SPARSE_TENSOR | attribute_field::SPARSE_TENSORS) => {
+                Some(Kind::Sparse)
+            }
+            (Kind::Sparse, sparse_field::VALUES | sparse_field::INDICES) => Some(Kind::Tensor),
             _ => None,
         }
     }
@@ -67,9 +82,10 @@ pub struct External {
 pub fn find(model: &Model) -> Result<Vec<External>, Invalid> {
     let mut found = Vec::new();
     let whole = 0..model.bytes().len();
-    let mut open: Vec<(Kind, Range<usize>, Vec<Container>)> = vec![(Kind::Model, whole, vec![])];
+    let mut open: Vec<(MessageKind, Range<usize>, Vec<Container>)> =
+        vec![(MessageKind::Model, whole, vec![])];
     while let Some((kind, payload, around)) = open.pop() {
-        if kind == Kind::Tensor {
+        if kind == MessageKind::Tensor {
             found.extend(external(model, payload, around)?);
             continue;
         }
@@ -92,11 +108,10 @@ fn external(
     payload: Range<usize>,
     containers: Vec<Container>,
 ) -> Result<Option<External>, Invalid> {
-    const DATA_LOCATION: u32 = 14;
     let fields: Vec<Field> =
         wire::fields(model.bytes(), payload.clone()).collect::<Result<_, WireError>>()?;
     // Most are not: no need to decode these.
-    if !fields.iter().any(|field| field.number == DATA_LOCATION) {
+    if !fields.iter().any(|field| field.number == tensor_field::DATA_LOCATION) {
         return Ok(None);
     }
     let tensor: TensorProto = model.decode_range(payload, "tensor")?;
@@ -105,7 +120,7 @@ fn external(
         problem: problem.into(),
     };
     let Some(place) = DataPlace::of(&tensor).map_err(invalid)? else { return Ok(None) };
-    let entries = fields.into_iter().filter(|field| field.number == EXTERNAL_DATA);
+    let entries = fields.into_iter().filter(|field| field.number == tensor_field::EXTERNAL_DATA);
     let entries = entries.map(|field| field.entry).collect();
     Ok(Some(External { name: tensor.name().to_owned(), place, entries, containers }))
 }
@@ -161,8 +176,6 @@ const PAGE: usize = 1 << 16;
 /// Others begin where a vector register can load them.
 const ALIGNMENT: usize = 64;
 
-const EXTERNAL_DATA: u32 = 13;
-
 impl SideFileLayout {
     /// The side file for `kept` tensors, whose data is in `storage`, and `new` ones, which
     /// have a name.
@@ -206,7 +219,8 @@ impl SideFileLayout {
         for tensor in kept {
             let Some(&place) = self.moved.get(&tensor.place) else { continue };
             let entries = entries(location, place);
-            let entries = entries.iter().flat_map(|entry| splice::entry(EXTERNAL_DATA, entry));
+            let entries =
+                entries.iter().flat_map(|entry| splice::entry(tensor_field::EXTERNAL_DATA, entry));
             // In the place of the first entry; the others go.
             let mut with: Bytes = entries.collect::<Vec<u8>>().into();
             let edit = |at: &Range<usize>| Edit::replace(at.clone(), std::mem::take(&mut with));

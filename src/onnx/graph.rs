@@ -5,36 +5,16 @@
 //! every tensor is defined once, and before it is read.
 
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 use std::sync::Arc;
 
-use prost::bytes::Bytes;
-
-pub use crate::onnx::ids::{NodeId, ValueId};
-use crate::onnx::model::{GraphFields, Invalid, Model, graph_field, is_default_domain};
-use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
-use crate::onnx::proto::{
-    AttributeProto, FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto,
-    ValueInfoProto, type_proto,
-};
-use crate::onnx::splice::{self, Container, Edit};
-use crate::onnx::tensor;
+use crate::onnx::ids::{NodeId, OuterId, Table, ValueId};
+use crate::onnx::info;
+use crate::onnx::liveness;
+use crate::onnx::model::{GraphFields, Invalid, Model};
+use crate::onnx::node::{Node, names_read_inside};
+use crate::onnx::proto::{NodeProto, SparseTensorProto, TensorProto, ValueInfoProto};
+use crate::onnx::schema::{graph_field, info_field, node_field, sparse_field, tensor_field};
 use crate::onnx::wire::{self, Field, WireError};
-
-/// One node with its names resolved.
-#[derive(Debug)]
-pub struct Node {
-    /// The message.
-    pub proto: NodeProto,
-    /// Where it stands in the file.
-    pub field: Field,
-    /// Per input; `None` where an optional input is left out.
-    pub inputs: Vec<Option<ValueId>>,
-    /// Per output; `None` where an optional output is left out.
-    pub outputs: Vec<Option<ValueId>>,
-    /// Tensors of this graph that bodies inside the node (If, Loop, Scan…) may read.
-    pub captured: Vec<ValueId>,
-}
 
 /// A constant as it is stored.
 #[derive(Debug, Clone)]
@@ -74,7 +54,7 @@ pub struct Value {
     /// Whether it is a graph output.
     pub is_output: bool,
     /// Which tensor of the graph around this body it is, if it is one.
-    pub outer: Option<ValueId>,
+    pub outer: Option<OuterId>,
     /// Whether this body has an input or initializer of the outer tensor's name.
     pub is_ambiguous: bool,
 }
@@ -93,73 +73,10 @@ pub struct Graph<'m> {
     nodes: Vec<Node>,
     values: Vec<Value>,
     ids: HashMap<&'m str, ValueId>,
-    live: Vec<bool>,
-}
-
-impl Node {
-    /// The operator's name, if it is one of the ONNX standard.
-    pub fn standard_op(&self) -> Option<&str> {
-        is_default_domain(self.proto.domain()).then(|| self.proto.op_type())
-    }
-
-    /// Whether it is an If, Loop, Scan or the like.
-    pub fn has_bodies(&self) -> bool {
-        bodies(&self.proto).next().is_some()
-    }
-
-    /// The attribute called `name`.
-    pub fn attribute(&self, name: &str) -> Option<&AttributeProto> {
-        self.proto.attribute.iter().find(|attribute| attribute.name() == name)
-    }
-
-    /// Integer attribute `name`, or `default`.
-    pub fn int(&self, name: &str, default: i64) -> i64 {
-        self.attribute(name).map_or(default, AttributeProto::i)
-    }
-
-    /// Integer list attribute `name`, if it is there.
-    pub fn ints(&self, name: &str) -> Option<&[i64]> {
-        self.attribute(name).map(|attribute| attribute.ints.as_slice())
-    }
-
-    /// Whether the second operand meets the first from an axis on: before operator set 7,
-    /// arithmetic had `broadcast` and `axis`.
-    pub fn aligns_by_axis(&self) -> bool {
-        let arithmetic = matches!(self.standard_op(), Some("Add" | "Sub" | "Mul" | "Div"));
-        arithmetic && self.int("broadcast", 0) != 0 && self.attribute("axis").is_some()
-    }
-
-    /// That axis; `None` if there is none, or it is counted from the end.
-    pub fn broadcast_axis(&self) -> Option<usize> {
-        let axis = self.attribute("axis").filter(|_| self.aligns_by_axis())?;
-        usize::try_from(axis.i()).ok()
-    }
-
-    /// Input number `index`, if it is there.
-    pub fn input(&self, index: usize) -> Option<ValueId> {
-        self.inputs.get(index).copied().flatten()
-    }
-
-    /// The first output, if it is there.
-    pub fn output(&self) -> Option<ValueId> {
-        self.outputs.first().copied().flatten()
-    }
-
-    /// What to call the node in a message: its name, else its first output.
-    pub fn label(&self) -> &str {
-        label_of(&self.proto)
-    }
+    live: Table<NodeId, ()>,
 }
 
 const UNREADABLE_NODE: &str = "a node holds fields of a kind that has been given up";
-
-fn label_of(node: &NodeProto) -> &str {
-    let output = node.output.iter().map(String::as_str).find(|name| !name.is_empty());
-    match node.name() {
-        "" => output.unwrap_or("(a node without a name)"),
-        name => name,
-    }
-}
 
 impl<'m> Graph<'m> {
     /// Decodes the nodes of `model` and resolves their names: the main graph first,
@@ -200,7 +117,7 @@ impl<'m> Graph<'m> {
             nodes: Vec::new(),
             values: Vec::new(),
             ids: HashMap::new(),
-            live: Vec::new(),
+            live: Table::default(),
         };
         graph.read_stored()?;
         if let Some((outer, _, node)) = around {
@@ -220,22 +137,19 @@ impl<'m> Graph<'m> {
             // Of two tensors with one name, inside and outside, engines take either: it
             // is not constant, and both are needed.
             if let Some(own) = self.find(name) {
-                let (name, outer) = (name.to_owned(), Some(id));
+                let (name, outer) = (name.to_owned(), Some(OuterId::of(id)));
                 *self.value_mut(own) =
                     Value { name, outer, is_ambiguous: true, ..Value::default() };
                 continue;
             }
             let own = self.intern(name);
-            self.value_mut(own).outer = Some(id);
+            self.value_mut(own).outer = Some(OuterId::of(id));
             self.value_mut(own).initializer.clone_from(&value.initializer);
         }
     }
 
     fn read_stored(&mut self) -> Result<(), Invalid> {
         let scope = Arc::clone(&self.scope);
-        const TENSOR_NAME: u32 = 8;
-        const VALUE_INFO_NAME: u32 = 1;
-        const SPARSE_VALUES: u32 = 1;
         let fields = |number| scope.fields(number);
         let nodes = fields(graph_field::NODE).count();
         let stored =
@@ -246,21 +160,21 @@ impl<'m> Graph<'m> {
         self.values.reserve_exact(values);
         self.ids.reserve(values);
         for field in fields(graph_field::INPUT) {
-            let name = self.model.str_within(&field.payload, VALUE_INFO_NAME)?;
+            let name = self.model.str_within(&field.payload, info_field::NAME)?;
             let id = self.intern(name);
             if self.value_mut(id).input.replace(Box::new(field.clone())).is_some() {
                 return Err(Invalid::DefinedTwice(name.to_owned()));
             }
         }
         for field in fields(graph_field::INITIALIZER) {
-            let name = self.model.str_within(&field.payload, TENSOR_NAME)?;
+            let name = self.model.str_within(&field.payload, tensor_field::NAME)?;
             self.store(name, field)?;
         }
         for field in fields(graph_field::SPARSE_INITIALIZER) {
             for values in wire::fields(self.model.bytes(), field.payload.clone()) {
                 let values = values?;
-                if values.number == SPARSE_VALUES {
-                    self.store(self.model.str_within(&values.payload, TENSOR_NAME)?, field)?;
+                if values.number == sparse_field::VALUES {
+                    self.store(self.model.str_within(&values.payload, tensor_field::NAME)?, field)?;
                 }
             }
         }
@@ -322,17 +236,16 @@ impl<'m> Graph<'m> {
 
     /// The node in `field`, and the names of its outputs as they stand in the file.
     fn decoded(&self, field: &Field) -> Result<(NodeProto, Vec<&'m str>), Invalid> {
-        const INPUT: u32 = 1;
-        const OUTPUT: u32 = 2;
-        const ATTRIBUTE: u32 = 5;
         let (mut inputs, mut attributes, mut outputs) = (0usize, 0usize, Vec::new());
         let parts = wire::fields(self.model.bytes(), field.payload.clone());
         // What is malformed is refused by whoever decodes it.
         for part in parts.map_while(Result::ok) {
             match part.number {
-                INPUT => inputs = inputs.saturating_add(1),
-                OUTPUT => outputs.push(self.model.str_at(part.payload).unwrap_or_default()),
-                ATTRIBUTE => attributes = attributes.saturating_add(1),
+                node_field::INPUT => inputs = inputs.saturating_add(1),
+                node_field::OUTPUT => {
+                    outputs.push(self.model.str_at(part.payload).unwrap_or_default())
+                }
+                node_field::ATTRIBUTE => attributes = attributes.saturating_add(1),
                 _ => {}
             }
         }
@@ -345,10 +258,10 @@ impl<'m> Graph<'m> {
             ..NodeProto::default()
         };
         self.model.decode_into(&mut node, field, "node")?;
-        match node.output == outputs {
-            true => Ok((node, outputs)),
-            false => Err(WireError { at: field.payload.start, what: UNREADABLE_NODE }.into()),
+        if node.output != outputs {
+            return Err(WireError { at: field.payload.start, what: UNREADABLE_NODE }.into());
         }
+        Ok((node, outputs))
     }
 
     fn read_outputs(&mut self) -> Result<(), Invalid> {
@@ -367,23 +280,15 @@ impl<'m> Graph<'m> {
     /// Notes which nodes a graph output needs, and their uses of tensors. A dead
     /// reader is no reader.
     fn find_live(&mut self) {
-        let mut live = vec![false; self.nodes.len()];
-        let mut wanted: Vec<ValueId> = self.outputs.clone();
-        while let Some(value) = wanted.pop() {
-            let Some(producer) = self.value(value).producer else { continue };
-            let Some(flag) = live.get_mut(producer.0 as usize) else { continue };
-            if !std::mem::replace(flag, true) {
-                wanted.extend(self.uses(producer));
-            }
-        }
-        for index in 0..live.len() {
-            let id = NodeId(index as u32);
-            if live.get(index) == Some(&true) {
-                let uses: Vec<_> = self.uses(id).collect();
+        let producer = |value| self.value(value).producer;
+        let reads = |node, open: &mut Vec<ValueId>| open.extend(self.uses(node));
+        self.live = liveness::needed(self.nodes.len(), &self.outputs, producer, reads);
+        for id in (0..self.nodes.len() as u32).map(NodeId) {
+            if self.is_live(id) {
+                let uses: Vec<ValueId> = self.uses(id).collect();
                 uses.into_iter().for_each(|value| self.value_mut(value).readers.push(id));
             }
         }
-        self.live = live;
     }
 
     fn defined(&self, name: &str, reader: &Node) -> Result<ValueId, Invalid> {
@@ -391,9 +296,10 @@ impl<'m> Graph<'m> {
             let (node, tensor) = (format!("node `{}`", reader.label()), name.to_owned());
             let nodes = self.scope.fields(graph_field::NODE);
             let makes_it = |node: NodeProto| node.output.contains(&tensor);
-            match nodes.filter_map(|field| self.model.decode(field, "node").ok()).any(makes_it) {
-                true => Invalid::Unsorted { node, tensor },
-                false => Invalid::Undefined { node, tensor },
+            if nodes.filter_map(|field| self.model.decode(field, "node").ok()).any(makes_it) {
+                Invalid::Unsorted { node, tensor }
+            } else {
+                Invalid::Undefined { node, tensor }
             }
         })
     }
@@ -446,7 +352,7 @@ impl<'m> Graph<'m> {
 
     /// Whether a graph output needs the node.
     pub fn is_live(&self, id: NodeId) -> bool {
-        self.live.get(id.0 as usize).copied().unwrap_or_default()
+        self.live.contains(id)
     }
 
     /// Every tensor that the node reads, once per use, those of its bodies included.
@@ -475,47 +381,15 @@ impl<'m> Graph<'m> {
     /// # Errors
     /// As [`Self::initializer`], if it is sparse.
     pub fn stored_type(&self, id: ValueId) -> Result<Option<i32>, Invalid> {
-        const DATA_TYPE: u32 = 2;
         let Some(field) = &self.value(id).initializer else { return Ok(None) };
         if field.number == graph_field::SPARSE_INITIALIZER {
             return Ok(self.initializer(id)?.map(|stored| stored.element_type()));
         }
         // What is malformed is refused by whoever decodes it.
         let parts = wire::fields(self.model.bytes(), field.payload.clone()).map_while(Result::ok);
-        let last = parts.filter(|part| part.number == DATA_TYPE).last();
+        let last = parts.filter(|part| part.number == tensor_field::DATA_TYPE).last();
         let bytes = last.and_then(|part| self.model.bytes().get(part.payload));
         Ok(Some(bytes.map_or(0, wire::varint_value) as i32))
-    }
-
-    /// Checks every tensor that is stored in the model, whether anybody reads it or not:
-    /// initializers, and those in nodes, bodies and functions.
-    ///
-    /// # Errors
-    /// Names the first that cannot be decoded, or contradicts itself.
-    pub fn check_tensors(&self) -> Result<(), Invalid> {
-        let check = |tensor: &TensorProto| tensor::check(tensor, &self.model.storage);
-        for field in self.scope.fields(graph_field::INITIALIZER) {
-            check(&self.model.decode(field, "initializer")?)?;
-        }
-        for field in self.scope.fields(graph_field::SPARSE_INITIALIZER) {
-            let sparse: SparseTensorProto = self.model.decode(field, "sparse initializer")?;
-            parts_of(&sparse).try_for_each(check)?;
-        }
-        // Of a Constant, the node has the name.
-        let check_node = |node: &NodeProto| {
-            tensors_in(node).into_iter().try_for_each(check).map_err(|mut error| {
-                if error.name.is_empty() {
-                    label_of(node).clone_into(&mut error.name);
-                }
-                error
-            })
-        };
-        self.nodes.iter().try_for_each(|node| check_node(&node.proto))?;
-        for field in &self.model.functions {
-            let function: FunctionProto = self.model.decode(field, "function")?;
-            function.node.iter().try_for_each(check_node)?;
-        }
-        Ok(())
     }
 
     /// Names of the graph inputs that a caller must give, and the dimensions that the file
@@ -526,130 +400,13 @@ impl<'m> Graph<'m> {
         let without_default = |info: &ValueInfoProto| {
             self.find(info.name()).is_some_and(|id| self.value(id).initializer.is_none())
         };
-        let size = |dim: &Dimension| match dim.value {
-            Some(dimension::Value::DimValue(size)) if size >= 0 => Some(size),
-            _ => None,
-        };
-        let dims = |info: &ValueInfoProto| match info.r#type.as_ref()?.value.as_ref()? {
-            type_proto::Value::TensorType(tensor) => {
-                Some(tensor.shape.as_ref()?.dim.iter().map(size).collect())
-            }
-            _ => None,
-        };
-        infos.filter(without_default).map(|info| (info.name().to_owned(), dims(&info))).collect()
+        let infos = infos.filter(without_default);
+        infos.map(|info| (info.name().to_owned(), info::dims(&info))).collect()
     }
 
     /// Element type (`TensorProto.DataType`) that the file declares for graph input `id`.
     pub fn input_type(&self, id: ValueId) -> Option<i32> {
         let field = self.value(id).input.as_ref()?;
-        let info: ValueInfoProto = self.model.decode(field, "graph input").ok()?;
-        match info.r#type?.value? {
-            type_proto::Value::TensorType(tensor) => tensor.elem_type,
-            _ => None,
-        }
-    }
-
-    /// Every name in use anywhere in the model's graph, bodies included; some more than once.
-    pub fn all_names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.ids.keys().copied().collect();
-        for node in &self.nodes {
-            names.push(node.proto.name());
-            for graph in bodies(&node.proto) {
-                names_in(graph, &mut names);
-            }
-        }
-        names
-    }
-}
-
-/// `suffix`, with a number if need be, so that no name contains it: names that end in it,
-/// or go on after it, are new.
-pub fn fresh(suffix: &str, names: &[&str]) -> String {
-    let digits = |rest: &str| rest.bytes().take_while(u8::is_ascii_digit).count();
-    let numbers = names.iter().flat_map(|name| name.split(suffix).skip(1)).map(digits);
-    match numbers.max() {
-        None => suffix.to_owned(),
-        Some(0) => format!("{suffix}2"),
-        // A number longer than all that follow the suffix.
-        Some(longest) => format!("{suffix}1{}", "0".repeat(longest)),
-    }
-}
-
-/// The containers of all `graphs`.
-pub fn containers(graphs: &[Graph]) -> Vec<Container> {
-    graphs.iter().flat_map(|graph| graph.scope.containers.iter().cloned()).collect()
-}
-
-/// The bytes of `model` with `edits` to entries of its `graphs` made.
-pub fn edited(model: &Model, graphs: &[Graph], edits: Vec<Edit>) -> Bytes {
-    if edits.is_empty() {
-        return model.bytes().clone();
-    }
-    let mut bytes = Vec::with_capacity(model.bytes().len());
-    let edits = splice::with_lengths(edits, containers(graphs));
-    // Writing to a vector cannot fail.
-    let _ = splice::write(model.bytes(), &edits, &mut bytes);
-    bytes.into()
-}
-
-/// The message that fills `payload` of `model` with `edits` to entries of `graphs` made,
-/// which all lie in it.
-pub fn edited_message(
-    model: &Model,
-    payload: &Range<usize>,
-    graphs: &[&Graph],
-    edits: Vec<Edit>,
-) -> Bytes {
-    let containers = graphs.iter().flat_map(|graph| graph.scope.containers.iter().cloned());
-    let containers = containers.filter(|inner| payload.start <= inner.length.start);
-    let edits = splice::with_lengths(edits, containers.collect());
-    let (before, behind) = (0..payload.start, payload.end..model.bytes().len());
-    let edits: Vec<Edit> =
-        std::iter::once(Edit::remove(before)).chain(edits).chain([Edit::remove(behind)]).collect();
-    let mut bytes = Vec::with_capacity(payload.len());
-    // Writing to a vector cannot fail.
-    let _ = splice::write(model.bytes(), &edits, &mut bytes);
-    bytes.into()
-}
-
-/// The bodies of a node, if it is an If, Loop, Scan or the like.
-pub fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
-    node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
-}
-
-/// Tensors in a node's attributes and bodies.
-fn tensors_in(node: &NodeProto) -> Vec<&TensorProto> {
-    let own = node.attribute.iter().flat_map(|attribute| {
-        let sparse = attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors);
-        attribute.t.iter().chain(&attribute.tensors).chain(sparse.flat_map(parts_of))
-    });
-    let inner = bodies(node).flat_map(|body| {
-        let sparse = body.sparse_initializer.iter().flat_map(parts_of);
-        body.initializer.iter().chain(sparse).chain(body.node.iter().flat_map(tensors_in))
-    });
-    own.chain(inner).collect()
-}
-
-fn parts_of(sparse: &SparseTensorProto) -> impl Iterator<Item = &TensorProto> {
-    sparse.values.iter().chain(&sparse.indices).map(Box::as_ref)
-}
-
-fn names_read_inside<'n>(node: &'n NodeProto, names: &mut HashSet<&'n str>) {
-    for graph in bodies(node) {
-        names.extend(graph.output.iter().map(ValueInfoProto::name));
-        for inner in &graph.node {
-            names.extend(inner.input.iter().map(String::as_str));
-            names_read_inside(inner, names);
-        }
-    }
-}
-
-fn names_in<'n>(graph: &'n GraphProto, names: &mut Vec<&'n str>) {
-    names.extend(graph.input.iter().map(ValueInfoProto::name));
-    names.extend(graph.initializer.iter().map(TensorProto::name));
-    for node in &graph.node {
-        names.push(node.name());
-        names.extend(node.input.iter().chain(&node.output).map(String::as_str));
-        bodies(node).for_each(|body| names_in(body, names));
+        info::element_type(&self.model.decode(field, "graph input").ok()?)
     }
 }

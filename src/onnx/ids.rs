@@ -10,6 +10,22 @@ use std::marker::PhantomData;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ValueId(pub(super) u32);
 
+/// A tensor of the graph around a body, by its number there: no number of the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OuterId(ValueId);
+
+impl OuterId {
+    /// Of a tensor `id` of the graph around.
+    pub(super) fn of(id: ValueId) -> Self {
+        OuterId(id)
+    }
+
+    /// The tensor's number in the graph around, to ask that graph with.
+    pub fn in_outer_graph(self) -> ValueId {
+        self.0
+    }
+}
+
 /// A node of the graph, by its place in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub(super) u32);

@@ -10,11 +10,15 @@ use std::rc::Rc;
 use prost::Message;
 use prost::bytes::Bytes;
 
-use crate::onnx::graph::{self, Graph, bodies};
-use crate::onnx::model::{Invalid, Model, graph_field, is_default_domain};
+use crate::onnx::edit;
+use crate::onnx::graph::Graph;
+use crate::onnx::model::{Invalid, Model, is_default_domain};
+use crate::onnx::names::{self, UniqueNames};
+use crate::onnx::node::bodies;
 use crate::onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, NodeProto, OperatorSetIdProto,
 };
+use crate::onnx::schema::graph_field;
 use crate::onnx::splice::{self, Edit};
 use crate::onnx::wire::Field;
 
@@ -49,12 +53,11 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
     }
     let graphs = Graph::read_all(model)?;
     let Some(main) = graphs.first() else { return Ok(None) };
-    let names = main.all_names();
-    let suffix = graph::fresh(".inlined", &names);
+    let suffix = names::fresh(main, ".inlined");
     let functions = Callees::read(model)?;
     let bytes_left = model.bytes().len().saturating_mul(4).saturating_add(MAX_BYTES);
-    let (given, asked) = (HashSet::new(), HashMap::new());
-    let mut inliner = Inliner { functions, wanted, suffix, given, asked, nodes: 0, bytes_left };
+    let names = UniqueNames::default();
+    let mut inliner = Inliner { functions, wanted, suffix, names, nodes: 0, bytes_left };
     let mut edits = Vec::new();
     let mut before = Vec::new();
     let mut after = Vec::new();
@@ -63,9 +66,8 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
         for (id, node) in graph.nodes() {
             // The nodes of bodies that are needed are visited on their own.
             let alone = graph.is_live(id) && node.standard_op().is_some() && node.has_bodies();
-            let called = || match alone {
-                true => vec![id_of(&node.proto)],
-                false => called_by([&node.proto]),
+            let called = || {
+                if alone { vec![id_of(&node.proto)] } else { called_by([&node.proto]) }
             };
             before.extend(called());
             let mut nodes = Vec::new();
@@ -87,7 +89,7 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
     let gone = before.difference(&after).filter_map(|id| inliner.functions.by_id.get(id));
     edits.extend(gone.map(|known| Edit::remove(known.field.entry.clone())));
 
-    Ok(Some(graph::edited(model, &graphs, edits)))
+    Ok(Some(edit::edited(model, &graphs, edits)))
 }
 
 /// Calls in `graphs` of functions that hold convolutions or batch norms and that cannot
@@ -104,10 +106,12 @@ pub fn refused(model: &Model, graphs: &[Graph]) -> Result<Vec<(String, String)>,
         let known = functions.by_id.get(&id_of(&node.proto))?;
         let (function, refused) =
             (&known.function, functions.of(&node.proto).is_none() && known.holds_linear);
-        let why = match node.has_bodies() {
-            true => "is handed a graph",
-            false if is_default_domain(node.proto.domain()) => "is in the domain of the standard",
-            false => "is written for other operator sets than the model imports",
+        let why = if node.has_bodies() {
+            "is handed a graph"
+        } else if is_default_domain(node.proto.domain()) {
+            "is in the domain of the standard"
+        } else {
+            "is written for other operator sets than the model imports"
         };
         refused.then(|| (node.label().to_owned(), format!("function `{}` {why}", function.name())))
     });
@@ -238,9 +242,8 @@ struct Inliner<'w> {
     wanted: &'w dyn Fn(&str) -> bool,
     /// What no name of the model contains.
     suffix: String,
-    given: HashSet<String>,
-    /// The number that was last tried for a name of this base.
-    asked: HashMap<String, usize>,
+    /// Those of calls, without the suffix.
+    names: UniqueNames,
     /// How many nodes there are of inlined calls.
     nodes: usize,
     /// How many bytes further ones may have.
@@ -325,17 +328,7 @@ impl Inliner<'_> {
     /// it is asked for in the same order.
     fn name_of(&mut self, node: &NodeProto) -> String {
         let base = if node.name().is_empty() { node.op_type() } else { node.name() };
-        let number = self.asked.entry(base.to_owned()).or_default();
-        loop {
-            *number = number.saturating_add(1);
-            let name = match number {
-                1 => format!("{base}{}", self.suffix),
-                _ => format!("{base}_{number}{}", self.suffix),
-            };
-            if self.given.insert(name.clone()) {
-                return name;
-            }
-        }
+        format!("{}{}", self.names.unique(base), self.suffix)
     }
 }
 

@@ -78,10 +78,8 @@ impl MappedFile {
     pub fn copy(&self, part: Range<usize>, out: &mut BufWriter<&File>) -> io::Result<()> {
         let mut file = &*self.file;
         file.seek(SeekFrom::Start(part.start as u64))?;
-        match io::copy(&mut file.take(part.len() as u64), out)? == part.len() as u64 {
-            true => Ok(()),
-            false => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+        let copied = io::copy(&mut file.take(part.len() as u64), out)?;
+        if copied == part.len() as u64 { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
     /// Gives back the pages that were read; whoever reads on gets them from the file again.

@@ -1,15 +1,33 @@
 //! The ONNX file format: what a model's bytes say, and new bytes from old ones.
 //!
+//! From below: [`wire`] finds fields in bytes and [`schema`] gives their numbers; [`proto`]
+//! has the messages, [`model`] a file of them, indexed and not yet decoded. [`graph`] resolves
+//! names to [`ids`], with a [`node`] each and the [`liveness`] of all; [`info`] reads what is
+//! declared of a tensor, [`data`], [`tensor`], [`float`] and [`extremes`] what is stored of it,
+//! [`storage`] finds it in side files, and [`check`] looks at everything that is stored.
+//! New bytes are old ones with edits ([`splice`], [`edit`]): new entries come from [`write`]
+//! under new [`names`], side files from [`external`], and [`staged`] puts files in place.
+//!
 //! Knows protobuf and the ONNX messages. Knows nothing of convolutions being
 //! linear, of engines, or of why somebody wants an entry replaced.
 
+pub mod check;
+pub mod data;
+pub mod edit;
 pub mod external;
+pub mod extremes;
+pub mod float;
 pub mod graph;
 pub mod ids;
+pub mod info;
 pub mod inline;
+pub mod liveness;
 pub mod map;
 pub mod model;
+pub mod names;
+pub mod node;
 pub mod proto;
+pub mod schema;
 pub mod sniff;
 pub mod splice;
 pub mod staged;

@@ -10,30 +10,12 @@ use std::ops::Range;
 use prost::Message;
 use prost::bytes::Bytes;
 
+use crate::onnx::data::TensorError;
 use crate::onnx::proto::OperatorSetIdProto;
+use crate::onnx::schema::{attribute_field, graph_field, model_field, node_field};
 use crate::onnx::splice::Container;
 use crate::onnx::storage::Storage;
 use crate::onnx::wire::{self, Field, WireError};
-
-/// Field numbers of `ModelProto`.
-mod model_field {
-    pub const IR_VERSION: u32 = 1;
-    pub const GRAPH: u32 = 7;
-    pub const OPSET_IMPORT: u32 = 8;
-    pub const FUNCTIONS: u32 = 25;
-}
-
-/// Field numbers of `GraphProto`.
-pub mod graph_field {
-    #![allow(missing_docs)]
-    pub const NODE: u32 = 1;
-    pub const INITIALIZER: u32 = 5;
-    pub const INPUT: u32 = 11;
-    pub const OUTPUT: u32 = 12;
-    pub const VALUE_INFO: u32 = 13;
-    pub const QUANTIZATION_ANNOTATION: u32 = 14;
-    pub const SPARSE_INITIALIZER: u32 = 15;
-}
 
 /// The file is not a valid ONNX model: what is wrong, and where.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +75,7 @@ pub enum Invalid {
     },
     /// A stored tensor is not what it says.
     #[error(transparent)]
-    Tensor(#[from] super::tensor::TensorError),
+    Tensor(#[from] TensorError),
     /// Functions that call each other in a circle.
     #[error("function `{0}` calls itself, or calls nest too deep")]
     RecursiveFunction(String),
@@ -103,13 +85,6 @@ pub enum Invalid {
     /// A graph output that nothing computes.
     #[error("graph output `{0}` is computed by no node")]
     UndefinedOutput(String),
-}
-
-/// Field numbers on the way from a node to its bodies.
-mod body_field {
-    pub const ATTRIBUTE: u32 = 5;
-    pub const GRAPH: u32 = 6;
-    pub const GRAPHS: u32 = 11;
 }
 
 /// Where one graph lies: the model's own, or the body of an If, Loop or Scan.
@@ -251,14 +226,14 @@ impl Model {
         let mut bodies = Vec::new();
         for attribute in wire::fields(&self.bytes, node.payload.clone()) {
             let attribute = attribute?;
-            if attribute.number != body_field::ATTRIBUTE {
+            if attribute.number != node_field::ATTRIBUTE {
                 continue;
             }
             let mut around = scope.containers.clone();
             around.extend([container(node), container(&attribute)]);
             for graph in wire::fields(&self.bytes, attribute.payload.clone()) {
                 let graph = graph?;
-                if matches!(graph.number, body_field::GRAPH | body_field::GRAPHS) {
+                if matches!(graph.number, attribute_field::GRAPH | attribute_field::GRAPHS) {
                     bodies.push(GraphFields::index(&self.bytes, &graph, &around)?);
                 }
             }

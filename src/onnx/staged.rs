@@ -57,13 +57,13 @@ pub fn copy_side_file(file: &MappedFile, folder: &Path, location: &str) -> io::R
     let content = file.bytes();
     let target = folder.join(location);
     if let Ok(there) = MappedFile::of(&target) {
-        return match there.bytes() == content {
-            true => Ok(()),
-            false => Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                format!("side file `{location}` would replace another file of that name"),
-            )),
-        };
+        if there.bytes() == content {
+            return Ok(());
+        }
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!("side file `{location}` would replace another file of that name"),
+        ));
     }
     if let Some(parent) = target.parent() {
         fs::create_dir_all(parent)?;

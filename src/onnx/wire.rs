@@ -46,12 +46,13 @@ impl Field {
     /// # Errors
     /// If it holds a number.
     pub fn delimited(self) -> Result<Self, WireError> {
-        match self.length.is_empty() {
-            false => Ok(self),
-            true => {
-                Err(WireError { at: self.entry.start, what: "a number where a message belongs" })
-            }
+        if self.length.is_empty() {
+            return Err(WireError {
+                at: self.entry.start,
+                what: "a number where a message belongs",
+            });
         }
+        Ok(self)
     }
 }
 

@@ -1,24 +1,23 @@
-//! Padding that is filled afterwards, `y = pad(x); y[:, :, 0] = v; …`: slice assignments
-//! are exported as ScatterND over computed indices, between Transposes.
+//! Padding with something else than zeros: `b + pad(L(x) − b)`, where the operation before it
+//! gives the same `b` on zeros.
 //!
-//! Such nodes move elements and compute none, so what they do is not worked out by
-//! hand: the engine runs them on an input whose elements all differ, and where each of
-//! them is found again tells.
+//! It is one Pad with a value, or is filled afterwards, `y = pad(x); y[:, :, 0] = v; …`: slice
+//! assignments are exported as ScatterND over computed indices, between Transposes. Such nodes
+//! are not worked out by hand but tried ([`moved`](crate::ops::moved)).
 
 use std::collections::BTreeSet;
 
-use ndarray::{ArrayD, Dimension, IxDyn};
-use prost::Message;
-
-use crate::affine::{PadMode, Window};
-use crate::engine::{Array, Engine, EngineError, Limits, Source, dialect};
+use crate::affine::{AxisOrder, Geometry, Linear, Window};
+use crate::facts::operators::{InputsRead, operator};
 use crate::facts::validity::{Property, SizeSet, Validity};
-use crate::onnx::graph::{Node, NodeId, ValueId};
-use crate::onnx::proto::{NodeProto, TensorProto};
-use crate::onnx::storage::Storage;
-use crate::onnx::tensor::{self, Float};
-use crate::onnx::write;
-use crate::ops::reader::{Read, Reader};
+use crate::onnx::ids::{NodeId, ValueId};
+use crate::onnx::node::Node;
+use crate::ops::axes::transpose;
+use crate::ops::meaning::{LinearOp, Meaning, of_channel};
+use crate::ops::meanings::Meanings;
+use crate::ops::moved::{FillSteps, MAX_NODES, TOO_MANY_NODES};
+use crate::ops::reader::{Reader, not_linear};
+use crate::ops::stop::Stop;
 use crate::refusal::NotLinear;
 
 /// A tensor with a border around its spatial axes.
@@ -40,85 +39,145 @@ const BATCHES: [usize; 6] = [1, 2, 5, 4, 8, 16];
 /// Where sizes are free, it must do so for three of them, which differ on all axes.
 const SIZES: [usize; 3] = [5, 8, 13];
 
-/// Operators by which places follow from sizes as they do for all sizes, if they do for some:
-/// not the smaller of two, nor a remainder.
-const OF_SIZES: [&str; 21] = [
-    "Add",
-    "Cast",
-    "CastLike",
-    "Concat",
-    "Constant",
-    "ConstantOfShape",
-    "Equal",
-    "Expand",
-    "Flatten",
-    "Gather",
-    "Identity",
-    "Mul",
-    "Neg",
-    "Range",
-    "Reshape",
-    "Slice",
-    "Squeeze",
-    "Sub",
-    "Transpose",
-    "Unsqueeze",
-    "Where",
-];
+/// A border is what a map gives there if they differ by no more than the rounding of
+/// float32, in which exporters compute both, relative to the largest of them.
+const BORDER_TOLERANCE: f64 = 4e-6;
 
-/// Slice assignments are written in some hundred nodes.
-const MAX_NODES: usize = 4096;
+/// Exporters write no more Identities in a row.
+const MAX_IDENTITIES: usize = 64;
 
-const TOO_MANY_NODES: NotLinear =
-    NotLinear::Limit("it ends more than 4096 nodes that move elements, the most that are tried");
+/// ScatterND (opset 11 to 18) that ends an assignment to a border.
+///
+/// # Errors
+/// If it does anything else.
+pub fn scatter(
+    reader: &Reader,
+    node: &Node,
+    earlier: &Meanings,
+    valid: &mut Validity,
+) -> Result<Meaning, Stop> {
+    match bordered(reader, node, valid)? {
+        Some(border) => filled(reader, border, earlier, valid),
+        None => Err(not_linear(node).into()),
+    }
+}
 
-const TOO_MANY_ELEMENTS: NotLinear = NotLinear::Limit(
-    "where it puts its elements is not tried: that takes more of them than are moved for all \
-     borders of a model together",
-);
+/// Transpose (opset 1 to 25), which may end an assignment to a border, too.
+///
+/// # Errors
+/// As [`transpose`].
+pub fn transpose_or_border(
+    reader: &Reader,
+    node: &Node,
+    earlier: &Meanings,
+    valid: &mut Validity,
+) -> Result<Meaning, Stop> {
+    match bordered(reader, node, valid)? {
+        Some(border) => filled(reader, border, earlier, valid),
+        None => transpose(reader, node, valid),
+    }
+}
 
-/// Looking for an element where it is found again takes as long as moving it so often.
-const MOVES_TO_FIND: usize = 16;
+/// A border of numbers, which the operation before it gives there, or zeros.
+///
+/// # Errors
+/// If it gives something else there.
+pub fn filled(
+    reader: &Reader,
+    border: Bordered,
+    earlier: &Meanings,
+    valid: &mut Validity,
+) -> Result<Meaning, Stop> {
+    let Bordered { input, windows, values } = border;
+    let order = AxisOrder::CANONICAL;
+    let frame = LinearOp::Filter { windows: windows.clone(), order, weight: 1.0, shift: 0.0 };
+    if values.iter().all(|&value| value == 0.0) {
+        return Ok(Meaning::Linear(input, frame));
+    }
+    let differs = "its border is filled with other values than the operation before it gives";
+    let differs = Err(NotLinear::Unrepresentable(differs).into());
+    let Some((operand, map, inner)) = shifting(reader, input, earlier, valid)? else {
+        return differs;
+    };
+    let shift = map.shift();
+    let channels = shift.len().max(values.len());
+    let pairs = (0..channels)
+        .map(|channel| Some((of_channel(shift, channel)?, of_channel(&values, channel)?)));
+    let Some(pairs) = pairs.collect::<Option<Vec<_>>>() else { return differs };
+    // Channel by channel: beside a bias of 1e6, one of 0.01 would be anything.
+    let differ = |(a, b): &(f64, f64)| (a - b).abs() > BORDER_TOLERANCE * a.abs().max(b.abs());
+    if pairs.iter().any(differ) {
+        return differs;
+    }
+    let bare = map.geometry().unshifted();
+    let geometry = Geometry { shifted: true, ..frame.geometry().after(&bare)? };
+    let map = Box::new(map);
+    Ok(Meaning::Linear(operand, LinearOp::Bordered { map, inner, windows, geometry }))
+}
+
+/// What it reads, the map, and what it makes, if `value` was made by one that adds
+/// something.
+fn shifting(
+    reader: &Reader,
+    value: ValueId,
+    earlier: &Meanings,
+    valid: &mut Validity,
+) -> Result<Option<(ValueId, LinearOp, ValueId)>, NotLinear> {
+    let mut producer = reader.graph.value(value).producer;
+    for _ in 0..MAX_IDENTITIES {
+        let Some(id) = producer else { return Ok(None) };
+        let node = reader.graph.node(id);
+        match node.standard_op() {
+            Some("Identity") => {
+                producer = node.input(0).and_then(|input| reader.graph.value(input).producer);
+            }
+            Some("Conv" | "BatchNormalization" | "Add" | "Sub") => {
+                earlier.validity(id).into_iter().for_each(|inner| valid.intersect(inner));
+                return Ok(match (earlier.get(id), node.output()) {
+                    (Some(Meaning::Linear(operand, map)), Some(output)) => {
+                        Some((*operand, map.clone(), output))
+                    }
+                    _ => None,
+                });
+            }
+            _ => return Ok(None),
+        }
+    }
+    Err(NotLinear::Limit("it stands behind more than 64 Identities, the most followed"))
+}
 
 /// The padding that ends in the ScatterND or Transpose `node`; `None` if none does.
-pub fn bordered(reader: &Reader, node: &Node, valid: &mut Validity) -> Read<Option<Bordered>> {
-    let Some(output) = node.output() else { return Ok(Ok(None)) };
+fn bordered(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Option<Bordered>, Stop> {
+    let Some(output) = node.output() else { return Ok(None) };
     let goes_on = |&by: &NodeId| {
         let by = reader.graph.node(by);
         matches!(by.standard_op(), Some("ScatterND" | "Transpose")) && by.input(0) == Some(output)
     };
     if reader.graph.value(output).readers.iter().any(goes_on) {
-        return Ok(Ok(None));
+        return Ok(None);
     }
     // After that: in a row of thousands, only the last one looks back over all of them.
-    let input = match padded_input(reader, node) {
-        Ok(Some(input)) => input,
-        Ok(None) => return Ok(Ok(None)),
-        Err(limit) => return Ok(Err(limit)),
-    };
-    let steps = match FillSteps::between(reader, input, output)? {
-        Ok(steps) => steps,
-        Err(why) => return Ok(Err(why)),
-    };
+    let Some(input) = padded_input(reader, node)? else { return Ok(None) };
+    let steps = FillSteps::between(reader, input, output)?;
     let shape = reader.sizes.shape(input);
-    let [_, Some(_), ..] = shape else {
-        return Ok(match shape {
-            [] => Err(reader.sizes.rank_unknown(input)),
-            _ => reader.sizes.size(input, 1).map(|_| None),
-        });
-    };
-    if let Err(why) = beside_the_elements(reader, [input, output], shape.contains(&None)) {
-        return Ok(Err(why));
+    match shape {
+        [] => return Err(reader.sizes.rank_unknown(input).into()),
+        [_, Some(_), ..] => {}
+        _ => {
+            reader.sizes.size(input, 1)?;
+            return Ok(None);
+        }
     }
+    beside_the_elements(reader, [input, output], shape.contains(&None))?;
     let is_of_one = reader.graph.inputs().len() < 2;
-    if !is_of_one && steps.shapes.iter().any(|(_, measured)| measured.contains(&None)) {
+    if !is_of_one && steps.reads_open_sizes() {
         let why = "where it puts its elements depends on the size of another tensor";
-        return Ok(Err(NotLinear::Unrepresentable(why)));
+        return Err(NotLinear::Unrepresentable(why).into());
     }
     let found = match steps.border_at(reader, &trials(shape)) {
         Ok((windows, values)) => Bordered { input, windows, values },
-        Err(limit @ NotLinear::Limit(_)) => return Ok(Err(limit)),
-        Err(why) => return Ok(Err(refusal(reader, &steps, input, shape, why))),
+        Err(limit @ NotLinear::Limit(_)) => return Err(limit.into()),
+        Err(why) => return Err(refusal(reader, &steps, input, shape, why).into()),
     };
     // It is right for the sizes that it was tried at, or for all where two were.
     for (axis, size) in shape.iter().enumerate().filter(|&(axis, _)| axis != 1) {
@@ -127,7 +186,7 @@ pub fn bordered(reader: &Reader, node: &Node, valid: &mut Validity) -> Read<Opti
         }
     }
     valid.require(input, Property::Rank(shape.len()));
-    Ok(Ok(Some(found)))
+    Ok(Some(found))
 }
 
 /// The shapes at which a border is tried: that which is known, or two where it is open.
@@ -140,10 +199,9 @@ fn trials(shape: &[Option<i64>]) -> Vec<Vec<usize>> {
         });
         sized.collect()
     };
-    match shape.contains(&None) {
-        true => (0..SIZES.len()).map(trial).collect(),
-        false => vec![trial(0)],
-    }
+    let is_open = shape.contains(&None);
+    let count = if is_open { SIZES.len() } else { 1 };
+    (0..count).map(trial).collect()
 }
 
 /// Why there is no border for all that is open: what is asked for is right for some sizes only,
@@ -223,246 +281,16 @@ fn beside_the_elements(
             return Err(NotLinear::Unrepresentable(why));
         }
         let Some(node) = graph.value(value).producer.map(|id| graph.node(id)) else { continue };
-        match node.standard_op() {
-            Some("Shape" | "Size") => {}
-            Some(op) if !is_open || OF_SIZES.contains(&op) => {
-                beside.extend(node.inputs.iter().flatten().copied());
-            }
-            _ => {
-                let why = "where it puts its elements may be another place at other sizes";
-                return Err(NotLinear::Unrepresentable(why));
-            }
+        let known = node.standard_op().and_then(operator);
+        if known.is_some_and(|known| known.reads == InputsRead::Sizes) {
+            continue;
         }
+        let is_of_one_size = !is_open && node.standard_op().is_some();
+        if !is_of_one_size && !known.is_some_and(|known| known.is_alike_at_all_sizes) {
+            let why = "where it puts its elements may be another place at other sizes";
+            return Err(NotLinear::Unrepresentable(why));
+        }
+        beside.extend(node.inputs.iter().flatten().copied());
     }
     Ok(())
-}
-
-/// The nodes from one tensor to another, the constants that they read, and other tensors
-/// of which they read the shape alone.
-struct FillSteps {
-    opset: i64,
-    input: String,
-    output: String,
-    nodes: Vec<NodeProto>,
-    constants: Vec<TensorProto>,
-    shapes: Vec<(String, Vec<Option<i64>>)>,
-}
-
-impl FillSteps {
-    /// Why not, if they read another tensor that is not constant, or are too many.
-    fn between(reader: &Reader, input: ValueId, output: ValueId) -> Read<Self> {
-        let graph = reader.graph;
-        let name = |id: ValueId| graph.value(id).name.clone();
-        let (mut nodes, mut seen) = (BTreeSet::new(), BTreeSet::from([input]));
-        let (mut constants, mut measured) = (Vec::new(), BTreeSet::new());
-        let mut wanted = vec![output];
-        while let Some(value) = wanted.pop() {
-            if !seen.insert(value) {
-                continue;
-            }
-            if let Some((floats, _)) = reader.constants.floats(value)? {
-                constants.push(tensor::from_floats(&name(value), &floats, Float::F64));
-            } else if let Some(constant) = reader.constants.tensor(value)? {
-                let constant = tensor::inlined(&constant, &graph.model.storage)?;
-                constants.push(TensorProto { name: Some(name(value)), ..constant });
-            } else if let Some(producer) = graph.value(value).producer {
-                nodes.insert(producer);
-                let is_shape = graph.node(producer).standard_op() == Some("Shape");
-                let is_known = |input: &ValueId| {
-                    let shape = reader.sizes.shape(*input);
-                    shape.len() > 1 && shape.iter().skip(1).all(Option::is_some)
-                };
-                let (known, others): (Vec<ValueId>, Vec<ValueId>) =
-                    graph.uses(producer).partition(|input| is_shape && is_known(input));
-                measured.extend(known);
-                wanted.extend(others);
-            } else {
-                let why = "where it puts its elements is not constant";
-                return Ok(Err(NotLinear::Unrepresentable(why)));
-            }
-            if nodes.len() > MAX_NODES {
-                return Ok(Err(TOO_MANY_NODES));
-            }
-        }
-        let shapes = measured.difference(&seen);
-        let shapes = shapes.map(|&id| (name(id), reader.sizes.shape(id).to_vec())).collect();
-        let nodes = nodes.into_iter().map(|id| graph.node(id).proto.clone()).collect();
-        let opset = graph.model.opset;
-        let (input, output) = (name(input), name(output));
-        Ok(Ok(FillSteps { opset, input, output, nodes, constants, shapes }))
-    }
-
-    /// The border that the nodes fill at each of `shapes`, if it is the same at all.
-    fn border_at(
-        &self,
-        reader: &Reader,
-        shapes: &[Vec<usize>],
-    ) -> Result<(Vec<Window>, Vec<f64>), NotLinear> {
-        let mut borders = Vec::with_capacity(shapes.len());
-        for shape in shapes {
-            if !reader.constants.allows_moves(self.moves(shape)) {
-                return Err(TOO_MANY_ELEMENTS);
-            }
-            let moved = self.run(shape).map_err(|error| {
-                if error == EngineError::TooLong {
-                    let border = || format!("the border that ends in `{}`", self.output);
-                    reader.constants.overran(border);
-                }
-                NotLinear::Unrepresentable("where it puts its elements cannot be tried")
-            })?;
-            let uneven = "it does not fill a border evenly";
-            borders.push(moved.border().ok_or(NotLinear::Unrepresentable(uneven))?);
-        }
-        let why = "it does not fill the same border at all sizes";
-        let uneven = NotLinear::Unrepresentable(why);
-        let first = borders.pop().ok_or_else(|| uneven.clone())?;
-        if borders.iter().all(|border| *border == first) { Ok(first) } else { Err(uneven) }
-    }
-
-    /// How many elements are moved, about, when the nodes are tried on this shape: some for
-    /// each node that moves them, and twice, on both sides of zero.
-    fn moves(&self, shape: &[usize]) -> usize {
-        let elements = shape.iter().fold(2usize, |all, &size| all.saturating_mul(size));
-        let moves = |node: &&NodeProto| matches!(node.op_type(), "ScatterND" | "Transpose" | "Pad");
-        let times = self.nodes.iter().filter(moves).count().saturating_add(MOVES_TO_FIND);
-        let measured = self.shapes.iter().map(|(_, measured)| {
-            let sizes = measured.iter().map(|size| size.or(shape.first().map(|&n| n as i64)));
-            sizes.fold(1usize, |all, size| {
-                all.saturating_mul(size.and_then(|size| size.try_into().ok()).unwrap_or(1))
-            })
-        });
-        measured.fold(elements.saturating_mul(times), usize::saturating_add)
-    }
-
-    /// Runs the nodes on elements 1, 2, 3, …, and on the same below zero.
-    ///
-    /// # Errors
-    /// If they do not run on this shape.
-    fn run(&self, shape: &[usize]) -> Result<Moved, EngineError> {
-        let beyond = || EngineError::Failed("its sizes are beyond all reason".to_owned());
-        let elements = shape.iter().try_fold(1usize, |all, &size| all.checked_mul(size));
-        let elements = elements.ok_or_else(beyond)?;
-        let constant = |name: &str| self.constants.iter().find(|tensor| tensor.name() == name);
-        let integers = |name: &str| tensor::integers(constant(name)?, &Storage::default()).ok();
-        let nodes = self.nodes.iter().cloned();
-        let nodes = nodes.flat_map(|node| dialect::node(node, self.opset, &integers)).collect();
-        let inputs = vec![write::double_input(&self.input, shape.len())];
-        let mut constants = self.constants.clone();
-        for (name, measured) in &self.shapes {
-            // A free batch is that which is tried.
-            let batch = shape.first().copied();
-            let sizes = measured.iter().map(|size| size.map_or(batch, |size| size.try_into().ok()));
-            let sizes = sizes.collect::<Option<Vec<usize>>>().ok_or_else(beyond)?;
-            let zeros = ArrayD::zeros(IxDyn(&sizes));
-            constants.push(tensor::from_floats(name, &zeros, Float::F64));
-        }
-        let model = write::model(self.opset, inputs, nodes, constants, &[&self.output]);
-        let source = Source::small(model.encode_to_vec(), Limits::of_reading());
-        let engine = Engine::load(source, &[shape.to_vec()])?;
-        let run = |sign: f64| {
-            let numbers = (1..=elements).map(|number| sign * number as f64).collect();
-            let numbers = ArrayD::from_shape_vec(IxDyn(shape), numbers).map_err(|_| beyond())?;
-            match engine.run(&[Array::Float(numbers)])?.into_iter().next() {
-                Some(Array::Float(output)) => Ok(output),
-                _ => Err(EngineError::Failed("it makes no floats".to_owned())),
-            }
-        };
-        Ok(Moved { shape: shape.to_vec(), above: run(1.0)?, below: run(-1.0)? })
-    }
-}
-
-/// Where the elements 1, 2, 3, … of an input of this shape are found again.
-struct Moved {
-    shape: Vec<usize>,
-    above: ArrayD<f64>,
-    below: ArrayD<f64>,
-}
-
-impl Moved {
-    /// The border that was put around the input, and what stands in it, per channel;
-    /// `None` if that is not what happened.
-    fn border(&self) -> Option<(Vec<Window>, Vec<f64>)> {
-        let (first, _) = self.above.indexed_iter().find(|&(_, &value)| value == 1.0)?;
-        let before: Vec<usize> = first.as_array_view().to_vec();
-        if before.len() != self.shape.len() || self.above.shape() != self.below.shape() {
-            return None;
-        }
-        let mut values = vec![None; *self.shape.get(1)?];
-        for ((at, &above), &below) in self.above.indexed_iter().zip(&self.below) {
-            let at = at.as_array_view();
-            let at = at.as_slice()?;
-            match self.number_at(at, &before) {
-                Some(number) if above == number && below == -number => {}
-                None if above == below && above.is_finite() => {
-                    let value = values.get_mut(*at.get(1)?)?;
-                    if *value.get_or_insert(above) != above {
-                        return None;
-                    }
-                }
-                _ => return None,
-            }
-        }
-        let sides = before.iter().zip(self.shape.iter().zip(self.above.shape()));
-        let mut sides = sides.map(|(&before, (&size, &all))| {
-            Some((
-                i64::try_from(before).ok()?,
-                i64::try_from(all.checked_sub(before.checked_add(size)?)?).ok()?,
-            ))
-        });
-        // The batch and the channels have no border.
-        if sides.next()?? != (0, 0) || sides.next()?? != (0, 0) {
-            return None;
-        }
-        let windows =
-            sides.map(|pads| Window::frame(pads?, PadMode::Zero)).collect::<Option<_>>()?;
-        Some((windows, values.into_iter().collect::<Option<_>>()?))
-    }
-
-    /// The number of the input's element that belongs at `at`; `None` in the border.
-    fn number_at(&self, at: &[usize], before: &[usize]) -> Option<f64> {
-        let mut number = 0usize;
-        for (&size, (&at, &before)) in self.shape.iter().zip(at.iter().zip(before)) {
-            let inside = at.checked_sub(before).filter(|&inside| inside < size)?;
-            number = number.checked_mul(size)?.checked_add(inside)?;
-        }
-        Some(number as f64 + 1.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Elements 1 to 6 of a `[1, 1, 2, 3]` input and what an output of `[1, 1, 4, 3]` holds:
-    /// `0` is where a border is expected.
-    fn moved(rows: [[f64; 3]; 4], border: f64) -> Option<(Vec<Window>, Vec<f64>)> {
-        let output = |sign: f64| {
-            ArrayD::from_shape_fn(IxDyn(&[1, 1, 4, 3]), |at| match rows[at[2]][at[3]] {
-                0.0 => border,
-                number => sign * number,
-            })
-        };
-        let moved = Moved { shape: vec![1, 1, 2, 3], above: output(1.0), below: output(-1.0) };
-        moved.border()
-    }
-
-    #[test]
-    fn a_border_is_told_from_where_elements_are_found() {
-        let (first, second, zero) = ([1., 2., 3.], [4., 5., 6.], [0.; 3]);
-        for (case, rows, expected) in [
-            ("around", [zero, first, second, zero], Some((1, 1))),
-            ("before", [zero, zero, first, second], Some((2, 0))),
-            ("behind", [first, second, zero, zero], Some((0, 2))),
-            ("rows exchanged", [zero, second, first, zero], None),
-            ("repeated", [first, first, second, zero], None),
-            ("one element overwritten", [zero, [1., 0., 3.], second, zero], None),
-            ("one element in the border", [[2., 0., 0.], first, second, zero], None),
-            ("nothing left", [zero; 4], None),
-        ] {
-            let frame = |pads| Window::frame(pads, PadMode::Zero).unwrap();
-            let expected = expected.map(|rows| (vec![frame(rows), frame((0, 0))], vec![0.5]));
-            assert_eq!(moved(rows, 0.5), expected, "{case}");
-        }
-        assert_eq!(moved([zero, first, second, zero], f64::NAN), None);
-    }
 }

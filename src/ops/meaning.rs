@@ -1,12 +1,17 @@
-//! TODO head.
+//! What a node computes: another name of a tensor, a signed sum, an affine map of one tensor,
+//! or something else, with the reason.
+//!
+//! Weights stay where they are stored until somebody asks for them. It knows tensors by their
+//! ids, and no operator by its name.
 
 use std::ops::{Mul, Neg};
 
 use crate::affine::{Affine, AxisOrder, Channels, ConvKind, Geometry, Linear, Macs, Window};
 use crate::facts::constants::Constants;
-use crate::onnx::graph::ValueId;
+use crate::facts::kernels::KernelLayout;
+use crate::onnx::float::Float;
+use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
-use crate::onnx::tensor::Float;
 use crate::refusal::NotLinear;
 
 /// The newest operator set whose operators are known here.
@@ -40,7 +45,7 @@ impl Neg for Sign {
     type Output = Sign;
 
     fn neg(self) -> Sign {
-        self * Sign::Minus
+        Sign::of_difference(self == Sign::Plus)
     }
 }
 
@@ -122,15 +127,6 @@ pub enum LinearOp {
     },
 }
 
-/// The axes of a stored kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KernelLayout {
-    /// `[O, C/groups, k…]`.
-    OutputsFirst,
-    /// `[C, O/groups, k…]`.
-    InputsFirst,
-}
-
 impl LinearOp {
     /// The map's shape.
     pub fn geometry(&self) -> Geometry {
@@ -153,9 +149,9 @@ impl LinearOp {
     }
 
     /// Multiply-adds of the node as it stands, per output position.
-    pub fn work(&self) -> Macs {
+    pub fn macs(&self) -> Macs {
         match self {
-            LinearOp::Conv { geometry, .. } => geometry.work(),
+            LinearOp::Conv { geometry, .. } => geometry.macs(),
             // What only shifts, pads, crops or changes the sign multiplies nothing.
             LinearOp::Diagonal { scale, .. } if scale.iter().all(|&scale| scale.abs() == 1.0) => {
                 Macs::default()
@@ -163,7 +159,7 @@ impl LinearOp {
             LinearOp::Filter { weight, .. } if weight.abs() == 1.0 => Macs::default(),
             LinearOp::Diagonal { scale, .. } => Macs::each(scale.len() as f64),
             // Per channel, of which there is at least one.
-            LinearOp::Filter { .. } => self.geometry().work(),
+            LinearOp::Filter { .. } => self.geometry().macs(),
             LinearOp::Transpose { .. } | LinearOp::Bordered { .. } => Macs::default(),
         }
     }
@@ -227,5 +223,13 @@ impl LinearOp {
             LinearOp::Transpose { .. } => Affine::identity(),
         };
         Ok(Some(affine.between(input, output)))
+    }
+}
+
+/// What `values`, which are one number or one per channel, say of `channel`.
+pub fn of_channel(values: &[f64], channel: usize) -> Option<f64> {
+    match values {
+        [only] => Some(*only),
+        values => values.get(channel).copied(),
     }
 }

@@ -1,40 +1,37 @@
-//! TODO head.
+//! What the nodes of one graph compute, as far as they were read.
 
 use crate::facts::validity::Validity;
-use crate::onnx::graph::{NodeId, ValueId};
 use crate::onnx::ids::{IdMap, Table};
-use crate::onnx::model::Invalid;
-use crate::ops::meaning::{LinearOp, Meaning};
-use crate::ops::reader::Reader;
-use std::collections::BTreeSet;
+use crate::onnx::ids::{NodeId, ValueId};
+use crate::onnx::node::Node;
+use crate::ops::meaning::Meaning;
 
-/// All nodes of a graph, read.
+/// What was read of one node.
+#[derive(Debug)]
+pub struct Reading {
+    /// What it computes.
+    pub meaning: Meaning,
+    /// For which inputs.
+    pub validity: Validity,
+    /// Nodes between it and its operands that were read together with it.
+    pub consumed: Vec<NodeId>,
+}
+
+/// All nodes of a graph that were read.
+#[derive(Debug, Default)]
 pub struct Meanings {
     meanings: Table<NodeId, Meaning>,
     /// Of those that are not right for every input.
     validity: IdMap<NodeId, Validity>,
+    /// Of those that were read together with others.
+    consumed: IdMap<NodeId, Vec<NodeId>>,
     sources: Table<ValueId, ValueId>,
 }
 
 impl Meanings {
-    /// Reads every live node.
-    ///
-    /// # Errors
-    /// If a stored tensor is malformed.
-    pub fn of(reader: &Reader) -> Result<Self, Invalid> {
-        let mut meanings = Table::of(reader.graph.node_count());
-        let (mut sources, mut validity) = (Table::default(), IdMap::default());
-        for (id, node) in reader.graph.nodes().filter(|&(id, _)| reader.graph.is_live(id)) {
-            let (reading, valid) = reader.read(node)?;
-            if !valid.is_everywhere() {
-                validity.insert(id, valid);
-            }
-            if let (Meaning::Alias(of), Some(output)) = (&reading, node.output()) {
-                sources.insert(output, sources.get(*of).copied().unwrap_or(*of));
-            }
-            meanings.insert(id, reading);
-        }
-        Ok(Meanings { meanings, validity, sources })
+    /// None yet of a graph of so many nodes.
+    pub fn none_of(nodes: usize) -> Self {
+        Meanings { meanings: Table::of(nodes), ..Meanings::default() }
     }
 
     /// What node `id` computes; `None` if nothing needs it.
@@ -47,36 +44,29 @@ impl Meanings {
         self.validity.get(&id)
     }
 
+    /// Nodes between `id` and the tensors that it was read as a map or sum of, which were
+    /// read together with it: the Slices of a circular padding, what fills a border.
+    pub fn consumed(&self, id: NodeId) -> &[NodeId] {
+        self.consumed.get(&id).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// The tensor that `id` is just another name of.
     pub fn source(&self, id: ValueId) -> ValueId {
         self.sources.get(id).copied().unwrap_or(id)
     }
-}
 
-/// Nodes between `id` and the tensors that it was read as a map or sum of, which were
-/// read together with it: the Slices of a circular padding, what fills a border.
-pub fn steps(reader: &Reader, meanings: &Meanings, id: NodeId) -> Vec<NodeId> {
-    let (graph, node) = (reader.graph, reader.graph.node(id));
-    let Some(reading) = meanings.get(id) else { return Vec::new() };
-    let together = match reading {
-        Meaning::Linear(_, LinearOp::Bordered { .. }) => true,
-        Meaning::Linear(..) | Meaning::Sum(_) => {
-            matches!(node.standard_op(), Some("Concat" | "ReduceSum" | "ScatterND" | "Transpose"))
+    /// Notes what was read of `node`, which is number `id`; of those before it that is noted.
+    pub fn note(&mut self, id: NodeId, node: &Node, reading: Reading) {
+        let Reading { meaning, validity, consumed } = reading;
+        if !validity.is_everywhere() {
+            self.validity.insert(id, validity);
         }
-        Meaning::Alias(_) | Meaning::Opaque(_) => false,
-    };
-    if !together {
-        return Vec::new();
-    }
-    let mut seen: BTreeSet<ValueId> = reading.operands().into_iter().collect();
-    let mut steps = BTreeSet::new();
-    let mut wanted: Vec<ValueId> = graph.uses(id).collect();
-    while let Some(value) = wanted.pop() {
-        if !seen.insert(value) || reader.constants.contains(value) {
-            continue;
+        if !consumed.is_empty() {
+            self.consumed.insert(id, consumed);
         }
-        let producer = graph.value(value).producer.filter(|&producer| steps.insert(producer));
-        wanted.extend(producer.into_iter().flat_map(|producer| graph.uses(producer)));
+        if let (Meaning::Alias(of), Some(output)) = (&meaning, node.output()) {
+            self.sources.insert(output, self.source(*of));
+        }
+        self.meanings.insert(id, meaning);
     }
-    steps.into_iter().collect()
 }

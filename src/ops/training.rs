@@ -6,24 +6,16 @@
 //! not where the norm's input is the same for every input of the model: weights that are
 //! standardized by a norm keep the statistics that they have.
 
-use crate::facts::dependence::Dependence;
-use crate::onnx::graph::{Node, NodeId};
+use crate::onnx::ids::NodeId;
 use crate::onnx::model::Invalid;
+use crate::onnx::node::Node;
 use crate::onnx::proto::NodeProto;
 use crate::onnx::training::{self, NodeMode};
 use crate::onnx::write;
-use crate::ops::reader::Reader;
+use crate::ops::reader::{Reader, Training};
+use crate::ops::stop::Stop;
 use crate::options::TrainingMode;
 use crate::refusal::{NearMiss, NotLinear, Reason};
-
-/// What decides about the nodes in training mode of one graph.
-#[derive(Debug)]
-pub struct Training<'d> {
-    /// What was asked for.
-    pub asked: TrainingMode,
-    /// What depends on an input.
-    pub dependence: &'d Dependence,
-}
 
 /// Nodes of one graph that are in training mode.
 #[derive(Debug, Default)]
@@ -46,10 +38,10 @@ impl TrainingNodes {
             if node.output().is_some_and(|output| reader.constants.contains(output)) {
                 continue;
             }
-            match eval_form(reader, node)? {
-                None => {}
-                Some(Ok(form)) => inferred.forms.push((id, form)),
-                Some(Err(why)) => {
+            match Stop::split(eval_form(reader, node))? {
+                Ok(None) => {}
+                Ok(Some(form)) => inferred.forms.push((id, form)),
+                Err(why) => {
                     let node = node.label().to_owned();
                     let reason = Reason::NotLinear { node: node.clone(), why };
                     inferred.near_misses.push(NearMiss { node, reason });
@@ -60,14 +52,11 @@ impl TrainingNodes {
     }
 }
 
-/// What `node` is at inference, if it is in training mode; or why it must stay as it is.
+/// What `node` is at inference, if it is in training mode.
 ///
 /// # Errors
-/// If a stored tensor that it needs is malformed.
-pub fn eval_form(
-    reader: &Reader,
-    node: &Node,
-) -> Result<Option<Result<NodeProto, NotLinear>>, Invalid> {
+/// If it must stay in training mode, or a stored tensor that it needs is malformed.
+pub fn eval_form(reader: &Reader, node: &Node) -> Result<Option<NodeProto>, Stop> {
     let opset = reader.graph.model.opset;
     match training::mode(&node.proto, opset) {
         NodeMode::Evaluates => return Ok(None),
@@ -77,72 +66,56 @@ pub fn eval_form(
             match reader.constants.integers(mode)?.as_deref() {
                 Some([0]) => return Ok(None),
                 Some(_) => {}
-                None => return Ok(Some(Err(reader.not_constant(mode)))),
+                None => return Err(reader.not_constant(mode).into()),
             }
         }
     }
-    let is_norm = node.proto.op_type() == "BatchNormalization";
-    Ok(Some(match why_it_trains(reader, node, is_norm)? {
-        Some(why) => Err(why),
-        None => Ok(at_inference(node, opset)),
-    }))
+    becomes_its_eval_form(reader, node)?;
+    Ok(Some(at_inference(node, opset)))
 }
 
-/// Why `node`, which is in training mode, stays so; `None` if it becomes its inference form.
-fn why_it_trains(
-    reader: &Reader,
-    node: &Node,
-    is_norm: bool,
-) -> Result<Option<NotLinear>, Invalid> {
+/// That `node`, which is in training mode, does not stay so.
+fn becomes_its_eval_form(reader: &Reader, node: &Node) -> Result<(), Stop> {
     let Training { asked, dependence } = reader.training;
+    let is_norm = node.proto.op_type() == "BatchNormalization";
     let varies = node.input(0).is_some_and(|input| dependence.contains(input));
     if is_norm && !varies {
-        return Ok(Some(NotLinear::Training(
-            "its input is the same for every input of the model, and so are its statistics",
-        )));
+        let why = "its input is the same for every input of the model, and so are its statistics";
+        return Err(NotLinear::Training(why).into());
     }
     if reader.yields_more(node) {
-        return Ok(Some(NotLinear::Unrepresentable("its training outputs are used")));
+        return Err(NotLinear::Unrepresentable("its training outputs are used").into());
     }
     if asked == TrainingMode::Keep {
-        return Ok(Some(NotLinear::Training("--training-mode keep")));
+        return Err(NotLinear::Training("--training-mode keep").into());
     }
     if !is_norm {
-        return Ok(None);
+        return Ok(());
     }
-    let (mean, variance) = match (statistic(reader, node, 3)?, statistic(reader, node, 4)?) {
-        (Ok(mean), Ok(variance)) => (mean, variance),
-        (Err(why), _) | (_, Err(why)) => return Ok(Some(why)),
-    };
+    let (mean, variance) = (statistic(reader, node, 3), statistic(reader, node, 4));
+    let (mean, variance) = (mean?, variance?);
     let is_finite = |value: &f64| value.is_finite();
-    if !mean.iter().all(is_finite)
-        || !variance.iter().all(|value| is_finite(value) && *value >= 0.0)
-    {
-        return Ok(Some(NotLinear::Training(
-            "its stored statistics are none: not finite, or below 0",
-        )));
+    let is_variance = |value: &f64| is_finite(value) && *value >= 0.0;
+    if !mean.iter().all(is_finite) || !variance.iter().all(is_variance) {
+        let why = "its stored statistics are none: not finite, or below 0";
+        return Err(NotLinear::Training(why).into());
     }
     let are_placeholders =
         mean.iter().all(|&mean| mean == 0.0) && variance.iter().all(|&variance| variance == 1.0);
-    Ok((are_placeholders && asked == TrainingMode::Auto).then_some(NotLinear::Training(
-        "its stored means are all 0 and its variances all 1, as before any training \
-         (--training-mode convert uses them all the same)",
-    )))
+    if are_placeholders && asked == TrainingMode::Auto {
+        return Err(NotLinear::Training(
+            "its stored means are all 0 and its variances all 1, as before any training \
+             (--training-mode convert uses them all the same)",
+        )
+        .into());
+    }
+    Ok(())
 }
 
-/// A stored statistic of a norm; or why it is none.
-fn statistic(
-    reader: &Reader,
-    node: &Node,
-    index: usize,
-) -> Result<Result<Vec<f64>, NotLinear>, Invalid> {
-    let Some(id) = node.input(index) else {
-        return Ok(Err(NotLinear::Malformed("a statistic is missing")));
-    };
-    let floats = reader.constants.floats(id)?;
-    Ok(floats
-        .map(|(values, _)| values.into_iter().collect())
-        .ok_or_else(|| reader.not_constant(id)))
+/// A stored statistic of a norm.
+fn statistic(reader: &Reader, node: &Node, index: usize) -> Result<Vec<f64>, Stop> {
+    let id = node.input(index).ok_or(NotLinear::Malformed("a statistic is missing"))?;
+    Ok(reader.floats(id)?.into_iter().collect())
 }
 
 fn at_inference(node: &Node, opset: i64) -> NodeProto {

@@ -10,8 +10,8 @@ use crate::facts::dependence::Dependence;
 use crate::onnx::graph::Graph;
 use crate::onnx::model::Invalid;
 use crate::ops::meanings::Meanings;
-use crate::ops::reader::Reader;
-use crate::ops::training::{Training, TrainingNodes};
+use crate::ops::reader::{Reader, Training};
+use crate::ops::training::TrainingNodes;
 use crate::options::Options;
 use crate::plan::{self, BlockNames, Plan};
 

@@ -99,7 +99,8 @@ impl Reference<'_, '_, '_, '_> {
         let expected = self.planned.analyses.iter().zip(&self.made.fates);
         let expected = expected.map(|(analysis, fates)| {
             let made = || made_blocks(analysis, fates).map(|(_, made)| made);
-            let blocks = made().map(|made| (made.fused.nodes.as_slice(), made.seals.as_slice()));
+            let blocks =
+                made().map(|made| (made.fused.nodes.as_slice(), made.fingerprints.as_slice()));
             let inferred = analysis.training.forms.iter().map(|(id, form)| (*id, form));
             let infos = made().flat_map(|made| &made.fused.infos);
             Expected {

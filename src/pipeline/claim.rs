@@ -1,16 +1,17 @@
 //! What is claimed of one block: the nodes in its place compute what its nodes computed,
 //! from the same tensors, for the inputs that its meanings are right for.
 
-use crate::onnx::graph::ValueId;
+use crate::onnx::ids::ValueId;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::Block;
-use crate::verify::proof::{Claim, FilledBorder, Side};
+use crate::verify::border::FilledBorder;
+use crate::verify::claim::{Claim, Side};
 
 /// The claim that `new` nodes compute what `block`'s nodes compute.
 pub fn claim(reader: &Reader, meanings: &Meanings, block: &Block, new: Side) -> Claim {
-    let mut roots: Vec<ValueId> = block.parts.iter().map(|part| part.root).collect();
+    let mut roots: Vec<ValueId> = block.terms.iter().map(|term| term.root).collect();
     roots.sort_unstable();
     roots.dedup();
     let borders = block.region.nodes.iter().filter_map(|&id| match meanings.get(id)? {

@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 
 use crate::affine::Geometry;
-use crate::onnx::graph::{Graph, Initializer, NodeId, ValueId};
+use crate::onnx::float::Float;
+use crate::onnx::graph::{Graph, Initializer};
+use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::TensorProto;
-use crate::onnx::tensor::Float;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::reader::Reader;
 use crate::pipeline::analysis::GraphAnalysis;
@@ -75,10 +76,10 @@ pub fn multiply_adds(analyses: &[GraphAnalysis], blocks: &[Vec<&Block>]) -> Mult
             *sum = add(*sum, node.output().and_then(|output| work_of(reader, map, output)));
         }
         for block in blocks {
-            let geometry = block.parts.iter().map(|part| &part.map).find(|g| g.channels.is_some());
+            let geometry = block.terms.iter().map(|term| &term.map).find(|g| g.channels.is_some());
             let here = geometry
                 .and_then(|geometry| Some(positions_of(reader, geometry, block.region.output)?.0));
-            new = add(new, here.map(|here| here * block.after.work.each));
+            new = add(new, here.map(|here| here * block.after.macs.each));
             positions.push(here);
         }
     }
@@ -91,7 +92,7 @@ fn add(a: Option<f64>, b: Option<f64>) -> Option<f64> {
 
 /// What a node that computes `output` costs; `None` if its size is not known.
 fn work_of(reader: &Reader, map: &LinearOp, output: ValueId) -> Option<f64> {
-    let each = map.work().each;
+    let each = map.macs().each;
     if each == 0.0 {
         return Some(0.0);
     }

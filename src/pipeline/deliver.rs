@@ -15,7 +15,7 @@ use std::thread;
 use prost::bytes::Bytes;
 use rayon::prelude::*;
 
-use crate::emit::nodes::{FusedWeights, NotFinite};
+use crate::emit::weights::{FusedWeights, NotFinite};
 use crate::error::Error;
 use crate::onnx::external::{self, External, SideFileLayout};
 use crate::onnx::map::MappedFile;

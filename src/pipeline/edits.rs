@@ -8,14 +8,15 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use crate::emit::nodes::{FusedNodes, FusedWeights};
-use crate::onnx::graph::{self, Graph, NodeId, ValueId};
-use crate::onnx::ids::{IdMap, Table};
-use crate::onnx::model::{Invalid, Model, graph_field};
-use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
-use crate::onnx::proto::{
-    NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
-};
+use crate::emit::nodes::FusedNodes;
+use crate::emit::weights::FusedWeights;
+use crate::onnx::edit;
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::{IdMap, NodeId, Table, ValueId};
+use crate::onnx::info::info_like;
+use crate::onnx::model::{Invalid, Model};
+use crate::onnx::proto::{NodeProto, TensorProto};
+use crate::onnx::schema::{annotation_field, graph_field, info_field, tensor_field};
 use crate::onnx::splice::{self, Container, Deferred, Edit};
 use crate::pipeline::remains::{Replaced, Rest, dropped};
 
@@ -106,12 +107,11 @@ impl Rewrite {
         around_these: Vec<Container>,
         elsewhere: impl Fn(&TensorProto) -> Option<TensorProto>,
     ) -> Vec<Edit> {
-        const RAW_DATA: u32 = 9;
         let (mut edits, mut containers) = (self.edits.clone(), self.containers.clone());
         for (id, NewTensor { tensor, into, at, inputs_at }) in self.tensors.iter().enumerate() {
             let header = tensor.header();
             edits.extend(inputs_at.map(|at| {
-                let with = splice::entry(graph_field::INPUT, &info_of(&header));
+                let with = splice::entry(graph_field::INPUT, &info_like(&header));
                 Edit::insert(at, with.into(), into)
             }));
             let insert = |with: Vec<u8>| Edit::insert(*at, with.into(), into);
@@ -122,7 +122,7 @@ impl Rewrite {
                 (New::Weights(weights), None) => {
                     let length = weights.length();
                     let number = graph_field::INITIALIZER;
-                    insert(splice::open_entry(number, &header, RAW_DATA, length))
+                    insert(splice::open_entry(number, &header, tensor_field::RAW_DATA, length))
                         .then(Deferred { id, length })
                 }
             });
@@ -164,7 +164,7 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
         }
         rewrite.tensors.extend(new_tensors(graphs, graph, changes));
     }
-    rewrite.containers = graph::containers(graphs);
+    rewrite.containers = edit::containers(graphs);
     Ok(rewrite)
 }
 
@@ -181,7 +181,7 @@ pub fn converted(
     let changes = forms.into_iter().map(|inferred| Changes { blocks: Vec::new(), inferred });
     let rewrite = rewrite(graphs, &changes.collect::<Vec<_>>())?;
     let Some(main) = graphs.first().filter(|_| !rewrite.is_empty()) else { return Ok(None) };
-    let bytes = graph::edited(main.model, graphs, rewrite.edits);
+    let bytes = edit::edited(main.model, graphs, rewrite.edits);
     Model::index(bytes, main.model.storage.clone()).map(Some)
 }
 
@@ -226,10 +226,12 @@ fn rewrite_graph(
         }
     }
     let gone: HashSet<&str> = gone.iter().map(|&id| graph.value(id).name.as_str()).collect();
-    const NAME: u32 = 1;
-    for number in [graph_field::VALUE_INFO, graph_field::QUANTIZATION_ANNOTATION] {
+    for (number, name) in [
+        (graph_field::VALUE_INFO, info_field::NAME),
+        (graph_field::QUANTIZATION_ANNOTATION, annotation_field::TENSOR_NAME),
+    ] {
         for field in graph.scope.fields(number) {
-            if gone.contains(graph.model.string_within(&field.payload, NAME)?.as_str()) {
+            if gone.contains(graph.model.string_within(&field.payload, name)?.as_str()) {
                 edits.push(Edit::remove(field.entry.clone()));
             }
         }
@@ -263,24 +265,6 @@ fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<NewTen
         }
     }
     new
-}
-
-/// Declares `tensor` as a graph input.
-fn info_of(tensor: &TensorProto) -> ValueInfoProto {
-    let dim = |&size: &i64| Dimension {
-        value: Some(dimension::Value::DimValue(size)),
-        ..Dimension::default()
-    };
-    let shape = TensorShapeProto { dim: tensor.dims.iter().map(dim).collect() };
-    let value = type_proto::Tensor { elem_type: tensor.data_type, shape: Some(shape) };
-    ValueInfoProto {
-        name: tensor.name.clone(),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(value)),
-            ..TypeProto::default()
-        }),
-        ..ValueInfoProto::default()
-    }
 }
 
 /// Tensors that no longer exist: what removed nodes made, and initializers that only

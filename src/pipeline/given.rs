@@ -5,9 +5,11 @@ use ndarray::ArrayD;
 use prost::Message;
 
 use crate::engine::Array;
+use crate::onnx::data::{self, TensorError};
+use crate::onnx::float::Float;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::storage::Storage;
-use crate::onnx::tensor::{self, Float, TensorError};
+use crate::onnx::tensor;
 
 /// The tensor in a file of ONNX's test data: a `TensorProto` that holds its own data.
 ///
@@ -23,7 +25,7 @@ pub fn tensor_from_onnx(bytes: &[u8]) -> Result<Array, String> {
 }
 
 fn integers(stored: &TensorProto) -> Result<Array, TensorError> {
-    let (values, dims) = (tensor::integers(stored, &Storage::default())?, tensor::dims(stored)?);
+    let (values, dims) = (tensor::integers(stored, &Storage::default())?, data::dims(stored)?);
     // The number of values was checked against the dimensions.
     Ok(Array::Int(ArrayD::from_shape_vec(dims, values).unwrap_or_default()))
 }

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use crate::affine::Comparison;
-use crate::emit::nodes::{self, FuseError, FusedNodes, NotFinite};
+use crate::emit::nodes::FusedNodes;
+use crate::emit::weights::NotFinite;
 use crate::engine::{Constant, EngineError, Limits};
 use crate::error::Error;
 use crate::ops::reader::Reader;
@@ -16,12 +17,14 @@ use crate::options::{Options, Progress};
 use crate::pipeline::analysis::GraphAnalysis;
 use crate::pipeline::claim;
 use crate::pipeline::counts::{self, MultiplyAdds};
+use crate::pipeline::fuse;
 use crate::pipeline::planned::Planned;
-use crate::plan::Block;
+use crate::plan::{Block, WeightError};
 use crate::refusal::{NearMiss, Reason};
-use crate::verify::fingerprint::Seal;
+use crate::verify::claim::{Side, Unproved};
+use crate::verify::fingerprint::Fingerprint;
 use crate::verify::original::Original;
-use crate::verify::proof::{Side, Unproved, prove};
+use crate::verify::proof::prove;
 
 /// What became of the planned blocks.
 pub struct Made {
@@ -44,7 +47,7 @@ pub struct MadeBlock {
     /// The new nodes and tensors.
     pub fused: FusedNodes,
     /// What its new tensors must be in the file; none if nothing is verified.
-    pub seals: Vec<Seal>,
+    pub fingerprints: Vec<Fingerprint>,
     /// The largest relative error of its proof; `None` if nothing is verified.
     pub proof: Option<f64>,
     /// What became of its weights; `None` if nobody asks.
@@ -145,32 +148,33 @@ impl Maker<'_> {
         let left_alone =
             |why: &dyn ToString| Ok(Fate::LeftAlone(Reason::Unproved(why.to_string())));
         let (reader, meanings) = (analysis.reader, &analysis.meanings);
-        let fused = if self.options.details {
-            nodes::fuse_and_compare(reader, meanings, block)
-                .map(|(fused, compared)| (fused, Some(compared)))
-        } else {
-            nodes::fuse(reader, meanings, block).map(|fused| (fused, None))
-        };
-        let (fused, compared) = match fused {
-            Ok(fused) => fused,
-            Err(FuseError::Invalid(source)) => {
+        let terms = match fuse::terms(reader, meanings, block) {
+            Ok(terms) => terms,
+            Err(WeightError::Invalid(source)) => {
                 return Err(Error::Invalid { file: self.file.to_owned(), source });
             }
             Err(refused) => return left_alone(&refused),
         };
+        let fused = match fuse::fused(reader, block, &terms) {
+            Ok(fused) => fused,
+            Err(not_finite) => return left_alone(&not_finite),
+        };
+        let compared = self.options.details.then(|| fuse::compared(&terms));
         if !self.options.verify {
-            let (seals, proof) = (Vec::new(), None);
-            return Ok(Fate::Made(MadeBlock { fused, seals, proof, compared }));
+            let (fingerprints, proof) = (Vec::new(), None);
+            return Ok(Fate::Made(MadeBlock { fused, fingerprints, proof, compared }));
         }
         // That they are finite was planned.
-        let seals = seals(&fused).map_err(|wrong| Error::Miswritten {
+        let fingerprints = fingerprints(&fused).map_err(|wrong| Error::Miswritten {
             file: self.file.to_owned(),
             reason: wrong.to_string(),
         })?;
         let new = Side { nodes: fused.nodes.clone(), constants: constants(&fused) };
         let claim = claim::claim(reader, meanings, block, new);
         match prove(original, &claim, self.limits) {
-            Ok(error) => Ok(Fate::Made(MadeBlock { fused, seals, proof: Some(error), compared })),
+            Ok(error) => {
+                Ok(Fate::Made(MadeBlock { fused, fingerprints, proof: Some(error), compared }))
+            }
             // Else it would depend on the machine what is fused.
             Err(Unproved::NotRun(EngineError::TooLong)) => {
                 Err(Error::ProofTooLong { file: self.file.to_owned(), block: block.name.clone() })
@@ -199,12 +203,12 @@ fn originals<'r, 'g, 'm>(analyses: &[GraphAnalysis<'r, 'g, 'm>]) -> Vec<Arc<Orig
 }
 
 /// What the new tensors must be in the file.
-fn seals(fused: &FusedNodes) -> Result<Vec<Seal>, NotFinite> {
+fn fingerprints(fused: &FusedNodes) -> Result<Vec<Fingerprint>, NotFinite> {
     let floats = fused.weights.iter().map(|weights| {
         let pieces = weights.pieces().map(|piece| weights.read(piece));
-        Seal::rounded(weights.header(), weights.float, pieces)
+        Fingerprint::rounded(weights.header(), weights.float, pieces)
     });
-    floats.chain(fused.integers.iter().map(|tensor| Ok(Seal::of(tensor)))).collect()
+    floats.chain(fused.integers.iter().map(|tensor| Ok(Fingerprint::of(tensor)))).collect()
 }
 
 /// What is proved of the new tensors.

@@ -13,6 +13,7 @@ pub mod edited;
 pub mod edits;
 pub mod failure;
 pub mod files;
+pub mod fuse;
 pub mod given;
 pub mod make;
 pub mod open;

@@ -73,7 +73,7 @@ impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
 
 fn nodes_after(graphs: &[Graph], analyses: &[GraphAnalysis]) -> usize {
     let replaced = analyses.iter().map(|analysis| {
-        let roots = |block: &Block| block.parts.iter().map(|part| part.root).collect();
+        let roots = |block: &Block| block.terms.iter().map(|term| term.root).collect();
         let blocks = analysis.plan.blocks.iter().map(|block| (block.region.output, roots(block)));
         Replaced::new(analysis.reader.graph, blocks.collect(), &analysis.training.forms)
     });

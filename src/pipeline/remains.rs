@@ -7,8 +7,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::onnx::graph::{Graph, NodeId, ValueId};
-use crate::onnx::ids::{IdMap, IdSet, Table};
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::{IdMap, IdSet, NodeId, OuterId, ValueId};
+use crate::onnx::liveness;
 use crate::onnx::proto::NodeProto;
 
 /// What is replaced in one graph.
@@ -83,7 +84,8 @@ impl Rest {
             {
                 let roots = replaced.blocks.iter().flat_map(|(_, roots)| roots);
                 let roots = roots.filter_map(|&root| graph.value(root).outer);
-                captured.entry(node).or_default().extend(rest.captures(graph).chain(roots));
+                let read = rest.captures(graph).chain(roots).map(OuterId::in_outer_graph);
+                captured.entry(node).or_default().extend(read);
             }
             all.push(rest);
         }
@@ -98,7 +100,7 @@ impl Rest {
     }
 
     /// Tensors of the graph around that the nodes which stay read.
-    fn captures<'r>(&'r self, graph: &'r Graph) -> impl Iterator<Item = ValueId> + 'r {
+    fn captures<'r>(&'r self, graph: &'r Graph) -> impl Iterator<Item = OuterId> + 'r {
         let nodes = graph.nodes().filter(|(id, _)| !self.removed.contains(id));
         let read = nodes.flat_map(|(id, _)| self.uses(graph, id));
         read.chain(graph.outputs.iter().copied()).filter_map(|id| graph.value(id).outer)
@@ -119,18 +121,15 @@ impl Rest {
             .iter()
             .filter_map(|(output, roots)| Some((graph.value(*output).producer?, roots.as_slice())));
         let replaced: IdMap<NodeId, &[ValueId]> = replaced.collect();
-        let mut live: Table<NodeId, ()> = Table::of(graph.node_count());
-        let mut wanted = graph.outputs.clone();
-        while let Some(value) = wanted.pop() {
-            let Some(producer) = graph.value(value).producer else { continue };
-            if live.insert(producer, ()).is_some() {
-                continue;
-            }
-            match replaced.get(&producer).or_else(|| inferred.get(&producer)) {
-                Some(roots) => wanted.extend(*roots),
-                None => wanted.extend(self.uses(graph, producer)),
-            }
-        }
+        let producer = |value| graph.value(value).producer;
+        let reads = |node, open: &mut Vec<ValueId>| match replaced
+            .get(&node)
+            .or_else(|| inferred.get(&node))
+        {
+            Some(roots) => open.extend(*roots),
+            None => open.extend(self.uses(graph, node)),
+        };
+        let live = liveness::needed(graph.node_count(), &graph.outputs, producer, reads);
         let mut removed = BTreeSet::new();
         for (id, _) in graph.nodes() {
             let reads_a_removed_one = || {

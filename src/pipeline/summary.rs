@@ -7,8 +7,10 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use crate::affine::{ConvKind, Geometry, PadMode, Window};
+use crate::emit::term::TermKind;
 use crate::error::Error;
-use crate::onnx::graph::{Graph, Node};
+use crate::onnx::graph::Graph;
+use crate::onnx::node::Node;
 use crate::ops::meaning::NEWEST_OPSET;
 use crate::ops::reader::Reader;
 use crate::pipeline::check::{Checked, Measured};
@@ -19,7 +21,6 @@ use crate::pipeline::failure::Failure;
 use crate::pipeline::make::{Fate, Made, MadeBlock};
 use crate::pipeline::open::{LocalFunctions, Opened};
 use crate::pipeline::planned::Planned;
-use crate::plan::region::TermKind;
 use crate::plan::{Block, Count};
 use crate::refusal::NearMiss;
 use crate::report::{
@@ -255,13 +256,13 @@ fn block_report(
     let mut removed: Vec<_> = block.removed.iter().copied().collect();
     removed.sort_unstable();
     let mut reads: Vec<String> = Vec::new();
-    for part in &block.parts {
-        let root = name(part.root);
+    for term in &block.terms {
+        let root = name(term.root);
         if !reads.contains(&root) {
             reads.push(root);
         }
     }
-    let weighted = block.parts.iter().filter(|part| part.kind == TermKind::Conv);
+    let weighted = block.terms.iter().filter(|term| term.kind == TermKind::Conv);
     let fused = made.map(|made| &made.fused);
     let new_nodes = fused.iter().flat_map(|fused| &fused.nodes);
     let new_weights = fused.iter().flat_map(|fused| &fused.weights);
@@ -282,7 +283,7 @@ fn block_report(
         new_tensors: new_tensors.collect(),
         reads,
         output: name(block.region.output),
-        geometry: weighted.map(|part| shape(&part.map)).collect(),
+        geometry: weighted.map(|term| shape(&term.map)).collect(),
         positions: None,
         conditions: conditions.to_vec(),
         before: cost(&block.before),
@@ -299,7 +300,7 @@ fn cost(count: &Count) -> BlockCost {
     BlockCost {
         nodes: count.nodes,
         parameters: count.parameters as u64,
-        multiply_adds_per_position: count.work.each,
+        multiply_adds_per_position: count.macs.each,
     }
 }
 
@@ -314,7 +315,7 @@ fn shape(geometry: &Geometry) -> Shape {
         strides: axis(|window| window.stride),
         dilations: axis(|window| window.dilation),
         pads: windows().map(pads).map(|(begin, end)| [begin, end]).collect(),
-        borders: windows().map(|window| border(window.border)).collect(),
+        borders: windows().map(|window| border(window.pad_mode)).collect(),
         groups: channels.map_or(1, |channels| channels.groups),
         inputs: channels.map_or(1, |channels| channels.inputs),
         outputs: channels.map_or(1, |channels| channels.outputs),

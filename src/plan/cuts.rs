@@ -12,18 +12,18 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::rc::Rc;
 
-use crate::affine::{Geometry, Macs};
-use crate::emit::layout::nodes_of;
-use crate::onnx::graph::{NodeId, ValueId};
-use crate::onnx::ids::{IdMap, IdSet, Table};
-use crate::ops::meaning::Sign;
-use crate::ops::meaning::{LinearOp, Meaning};
-use crate::ops::meanings::{Meanings, steps};
+use crate::affine::Geometry;
+use crate::emit::term::{Term, TermKind};
+use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
+use crate::ops::meaning::{LinearOp, Meaning, Sign};
+use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
-use crate::plan::region::{Region, Term, TermKind, are_of_one_rank, kind_of};
-use crate::refusal::{NearMiss, NotLinear, Reason};
+use crate::plan::anchor::{Anchor, AnchoredTerm, best, signed};
+use crate::plan::cost::{self, Cost};
+use crate::plan::merge::{are_of_one_rank, kind_of, merge};
+use crate::plan::region::Region;
+use crate::refusal::Reason;
 
 /// Depths at which one term is considered. Real branches have less than ten.
 const MAX_ANCHORS: usize = 24;
@@ -36,10 +36,6 @@ const MAX_TERMS: usize = 64;
 /// may be needed, and reach back over all before it.
 const MAX_REPEATED: usize = 256;
 
-/// Tensors on a residual path, or inputs of an operator; in real networks there are some
-/// dozens.
-const MAX_PATH: usize = 512;
-
 const TOO_DEEP: Reason = Reason::Limit("operations are followed over 24 others in a row");
 
 const TOO_MANY_TERMS: Reason = Reason::Limit("sums of more than 64 terms are not entered");
@@ -47,76 +43,13 @@ const TOO_MANY_TERMS: Reason = Reason::Limit("sums of more than 64 terms are not
 const TOO_OFTEN: Reason =
     Reason::Limit("no more than 256 nodes are computed again whose results others need too");
 
-/// What something costs at run time, per output position. Negative: it saves that.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Cost {
-    nodes: f64,
-    weights: f64,
-    work: Macs,
-}
-
-impl Cost {
-    fn plus(self, other: Cost) -> Cost {
-        Cost {
-            nodes: self.nodes + other.nodes,
-            weights: self.weights + other.weights,
-            work: self.work.plus(other.work),
-        }
-    }
-
-    fn minus(self, other: Cost) -> Cost {
-        let Cost { nodes, weights, work } = other;
-        self.plus(Cost { nodes: -nodes, weights: -weights, work: work.times(-1.0) })
-    }
-
-    /// The cost of something that is computed on the input of `map`, counted on its output.
-    fn before(self, map: &Geometry) -> Cost {
-        Cost { work: self.work.before(map), ..self }
-    }
-
-    fn no_dearer_than(&self, other: &Cost) -> bool {
-        self.weights <= other.weights && self.work.no_more_than(&other.work)
-    }
-}
-
-/// A term as seen from one tensor.
+/// A linear tensor as a sum.
 #[derive(Debug, Clone)]
-struct Anchor {
-    part: Term<Geometry>,
-    /// Uses of the root that this term accounts for.
-    uses: usize,
-    /// Nodes between the root and the term, about: those of shared terms count twice.
-    nodes: usize,
-    /// Those of them whose results others need too.
-    repeated: usize,
-    /// What it costs to compute the term from the root.
-    emit: Cost,
-    /// What is no longer needed then, compared with the nearest anchor.
-    saved: Cost,
-}
-
-impl Anchor {
-    fn net(&self) -> Cost {
-        self.emit.minus(self.saved)
-    }
-}
-
-/// One summand, by anchors from near to far; never empty. Shared by all sums that it is in.
-type AnchoredTerm = Rc<[Anchor]>;
-
-#[derive(Debug, Clone)]
-struct Form {
-    terms: Vec<AnchoredTerm>,
+pub struct Form {
+    /// Its summands.
+    pub terms: Vec<AnchoredTerm>,
     /// Whether the node as it stands computes this form from its inputs' forms.
     as_is: bool,
-}
-
-/// What the walk found.
-pub struct Found {
-    /// Regions worth rewriting, in topological order of their outputs.
-    pub regions: Vec<Region>,
-    /// Places that were left alone.
-    pub near_misses: Vec<NearMiss>,
 }
 
 /// Uses of tensors (under their first name) that go away with other regions' nodes.
@@ -124,15 +57,19 @@ pub type Absorbed = IdSet<(NodeId, ValueId)>;
 
 /// Decides the regions of a graph.
 pub struct Walk<'r, 'g, 'm> {
-    reader: &'r Reader<'g, 'm>,
-    meanings: &'r Meanings,
+    /// The graph.
+    pub reader: &'r Reader<'g, 'm>,
+    /// What its nodes compute.
+    pub meanings: &'r Meanings,
     absorbed: &'r Absorbed,
-    forms: Table<ValueId, Form>,
+    /// Of every linear tensor.
+    pub forms: Table<ValueId, Form>,
     /// Live uses of a tensor under any of its names.
     uses: Table<ValueId, usize>,
-    near_misses: Vec<(ValueId, NearMiss)>,
-    /// Limits that were met on the way to the form that is being made.
-    limits: RefCell<Vec<Reason>>,
+    /// Limits that were met on the way to a tensor's form.
+    pub limits: IdMap<ValueId, Vec<Reason>>,
+    /// Those that were met on the way to the form that is being made.
+    met: RefCell<Vec<Reason>>,
 }
 
 impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
@@ -144,8 +81,8 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             absorbed,
             forms: Table::default(),
             uses: Table::default(),
-            near_misses: Vec::new(),
-            limits: RefCell::default(),
+            limits: IdMap::default(),
+            met: RefCell::default(),
         };
         walk.count_uses();
         for (id, node) in reader.graph.nodes() {
@@ -154,16 +91,13 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
                 Some(Meaning::Linear(input, map)) => {
                     walk.map_form(id, meanings.source(*input), map)
                 }
-                Some(Meaning::Sum(operands)) => walk.sum_form(id, output, operands),
-                Some(Meaning::Opaque(why)) => {
-                    walk.note_product(output, id, why);
-                    continue;
-                }
+                Some(Meaning::Sum(operands)) => walk.sum_form(id, operands),
                 _ => continue,
             };
             walk.forms.insert(output, form);
-            for limit in walk.limits.take() {
-                walk.miss(output, limit);
+            let limits = walk.met.take();
+            if !limits.is_empty() {
+                walk.limits.insert(output, limits);
             }
         }
         walk
@@ -171,14 +105,15 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
 
     /// Notes that `limit` is met by the form that is being made.
     fn meet(&self, limit: Reason) {
-        let mut limits = self.limits.borrow_mut();
+        let mut limits = self.met.borrow_mut();
         if !limits.contains(&limit) {
             limits.push(limit);
         }
     }
 
-    /// The regions, none of which ends in a tensor of `left_alone`.
-    pub fn regions(&self, left_alone: &IdSet<ValueId>) -> Found {
+    /// The regions worth rewriting, none of which ends in a tensor of `left_alone`, in
+    /// topological order of their outputs.
+    pub fn regions(&self, left_alone: &IdSet<ValueId>) -> Vec<Region> {
         let graph = self.reader.graph;
         let source = |value| self.meanings.source(value);
         let mut needed: Table<ValueId, ()> = graph.outputs.iter().copied().map(source).collect();
@@ -198,28 +133,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             }
         }
         regions.reverse();
-        let inside: Table<NodeId, ()> =
-            regions.iter().flat_map(|region| &region.nodes).copied().collect();
-        let outputs: Table<ValueId, ()> = regions.iter().map(|region| region.output).collect();
-        // What went into a region was not missed.
-        let missed = |value: &ValueId| {
-            graph.value(*value).producer.is_none_or(|producer| !inside.contains(producer))
-                || outputs.contains(*value)
-        };
-        // A limit is met by all that lies behind the first one that meets it.
-        let mut limits = Vec::new();
-        let is_first = |(_, miss): &&(ValueId, NearMiss)| match &miss.reason {
-            limit @ Reason::Limit(_) => {
-                let is_new = !limits.contains(limit);
-                limits.extend(is_new.then(|| limit.clone()));
-                is_new
-            }
-            _ => true,
-        };
-        let near_misses = self.near_misses.iter().filter(|(value, _)| missed(value));
-        let near_misses = near_misses.filter(is_first);
-        let near_misses = near_misses.map(|(_, near_miss)| near_miss.clone()).collect();
-        Found { regions, near_misses }
+        regions
     }
 
     /// Where the region of `output` stops; `None` if its node stays as it is.
@@ -269,20 +183,20 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     }
 
     /// Whether nobody needs the anchor's root once this term is computed from further away.
-    fn dies(&self, anchor: &Anchor) -> bool {
+    pub fn dies(&self, anchor: &Anchor) -> bool {
         self.uses.get(anchor.part.root).copied().unwrap_or(0) == anchor.uses
     }
 
     fn cost(&self, part: &Term<Geometry>) -> Cost {
-        cost(part, self.reader.graph.model.opset)
+        cost::of_term(part, self.reader.graph.model.opset)
     }
 
-    fn map_form(&mut self, id: NodeId, input: ValueId, map: &LinearOp) -> Form {
+    fn map_form(&self, id: NodeId, input: ValueId, map: &LinearOp) -> Form {
         let kind = kind_of(map);
         let part = Term { root: input, map: map.geometry(), kind };
-        let steps = steps(self.reader, self.meanings, id);
-        let uses = self.uses_by(id, &steps, input);
-        let mut emit = own_cost(map);
+        let steps = self.meanings.consumed(id);
+        let uses = self.uses_by(id, steps, input);
+        let mut emit = cost::of_node(map);
         emit.nodes += steps.len() as f64;
         let saved = Cost::default();
         let nearest = Anchor { part, uses, nodes: 1, repeated: 0, emit, saved };
@@ -290,7 +204,6 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             return Form { terms, as_is: false };
         }
         let term = self.anchors_from(nearest);
-        self.note_sequence(id, input, &term);
         Form { terms: vec![term], as_is: true }
     }
 
@@ -367,10 +280,10 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         term.into()
     }
 
-    fn sum_form(&mut self, id: NodeId, output: ValueId, operands: &[(Sign, ValueId)]) -> Form {
+    fn sum_form(&self, id: NodeId, operands: &[(Sign, ValueId)]) -> Form {
         let mut sum = SumForm::default();
         let mut as_is = true;
-        let steps = steps(self.reader, self.meanings, id);
+        let steps = self.meanings.consumed(id);
         let mut times: IdMap<ValueId, usize> = IdMap::default();
         for &(_, operand) in operands {
             *times.entry(self.meanings.source(operand)).or_default() += 1;
@@ -380,22 +293,20 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             let part =
                 Term { root, map: Geometry::identity(), kind: TermKind::Identity(Sign::Plus) };
             let once = || times.get(&root) == Some(&1);
-            let uses = match once() {
-                true => self.uses_by(id, &steps, root),
-                false => self.use_of(id, root),
-            };
+            let uses = if once() { self.uses_by(id, steps, root) } else { self.use_of(id, root) };
             let (emit, saved) = (Cost::default(), Cost::default());
             let plain = Anchor { part, uses, nodes: 1, repeated: 0, emit, saved };
             let several = self.forms.get(root).filter(|form| form.terms.len() > 1);
             let terms = match several {
                 // A nested sum that nobody else needs is part of this one.
-                Some(form) if self.dies(&plain) && once() => match sum.has_room_for(form) {
-                    true => form.terms.clone(),
-                    false => {
+                Some(form) if self.dies(&plain) && once() => {
+                    if sum.has_room_for(form) {
+                        form.terms.clone()
+                    } else {
                         self.meet(TOO_MANY_TERMS);
                         vec![self.anchors_from(plain)]
                     }
-                },
+                }
                 _ => vec![self.anchors_from(plain)],
             };
             sum.begin_operand();
@@ -405,9 +316,6 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             }
         }
         let terms: Vec<AnchoredTerm> = sum.terms.into_iter().flatten().collect();
-        if terms.len() > 1 {
-            self.note_sum(output, &terms);
-        }
         Form { terms, as_is }
     }
 
@@ -440,7 +348,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
                 let Some(at) = other.iter().find(|at| at.part.root == anchor.part.root) else {
                     continue;
                 };
-                let Ok(part) = at.part.clone().sum(&anchor.part, self.reader) else { continue };
+                let Ok(part) = merge(at.part.clone(), &anchor.part, self.reader) else { continue };
                 let merged = self.anchors_from(Anchor {
                     emit: self.cost(&part),
                     part,
@@ -463,195 +371,6 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             }
         }
         None
-    }
-
-    // Near misses.
-
-    fn miss(&mut self, output: ValueId, reason: Reason) {
-        let graph = self.reader.graph;
-        let node = graph.value(output).producer.map(|producer| graph.node(producer).label());
-        let node = node.unwrap_or_default().to_owned();
-        let mut of_output = self.near_misses.iter().rev().take_while(|(at, _)| *at == output);
-        if !of_output.any(|(_, miss)| miss.reason == reason) {
-            self.near_misses.push((output, NearMiss { node, reason }));
-        }
-    }
-
-    /// Two convolutions in a row that nobody else needs, and are not made one.
-    fn note_sequence(&mut self, id: NodeId, input: ValueId, term: &[Anchor]) {
-        let graph = self.reader.graph;
-        let (Some(nearest), Some(output)) = (term.first(), graph.node(id).output()) else { return };
-        if !self.dies(nearest) {
-            return;
-        }
-        let Some(behind) = self.weighted(input).cloned() else { return };
-        let composed = term.iter().find(|anchor| anchor.part.root == behind.part.root);
-        let reason = match composed {
-            None => match behind.part.mapped(&nearest.part.map, nearest.part.kind) {
-                Err(refusal) => Reason::Geometry(refusal),
-                Ok(_) => return,
-            },
-            Some(composed) if best(term) == 0 && nearest.part.kind == TermKind::Conv => {
-                Reason::Dearer {
-                    before: nearest.part.weights() + behind.part.weights(),
-                    after: composed.part.weights(),
-                }
-            }
-            Some(_) => return,
-        };
-        self.miss(output, reason);
-    }
-
-    /// A sum with a convolution whose other operands stayed apart.
-    fn note_sum(&mut self, output: ValueId, terms: &[AnchoredTerm]) {
-        let weighted: Vec<&Anchor> = terms
-            .iter()
-            .filter_map(|term| term.iter().find(|anchor| anchor.part.kind == TermKind::Conv))
-            .collect();
-        let plain =
-            || terms.iter().filter(|term| term.iter().all(|at| at.part.kind != TermKind::Conv));
-        let Some((first, others)) = weighted.split_first() else {
-            let refused = plain().filter_map(|term| self.obstacle(term.last()?.part.root, None));
-            return refused
-                .collect::<Vec<_>>()
-                .into_iter()
-                .for_each(|reason| self.miss(output, reason));
-        };
-        let name = |value: ValueId| self.reader.graph.value(value).name.clone();
-        let mut reasons = Vec::new();
-        for other in others.iter().take(4) {
-            let same_root = weighted.iter().find(|at| {
-                at.part.root == other.part.root && !std::ptr::eq::<Anchor>(**at, *other)
-            });
-            reasons.extend(match same_root {
-                None => self
-                    .refusal_further_back(terms)
-                    .or_else(|| self.different_inputs(first.part.root, other.part.root)),
-                Some(at) => Some(match at.part.merged(&other.part, self.reader) {
-                    Err(reason) => reason,
-                    // Legal and no dearer by itself: what it saves is needed elsewhere.
-                    Ok(_) => Reason::ReadElsewhere(name(self.kept_branch(terms))),
-                }),
-            });
-        }
-        let obstacles =
-            plain().filter_map(|term| self.obstacle(term.last()?.part.root, Some(first.part.root)));
-        reasons.extend(obstacles);
-        reasons.into_iter().for_each(|reason| self.miss(output, reason));
-    }
-
-    /// That two convolutions do not read the same tensor, or why what one of them reads
-    /// is not the other's with a border. `None` if one tensor is made by convolutions of
-    /// the other: a residual, whose path was never meant to be a branch.
-    fn different_inputs(&self, left: ValueId, right: ValueId) -> Option<Reason> {
-        let pairs = [(left, right), (right, left)];
-        let nearly = |(value, root)| {
-            let obstacle = self.obstacle(value, Some(root))?;
-            let operator =
-                matches!(&obstacle, Reason::NotLinear { why: NotLinear::Operator(_), .. });
-            (!operator).then_some(obstacle)
-        };
-        if let Some(obstacle) = pairs.into_iter().find_map(nearly) {
-            return Some(obstacle);
-        }
-        if pairs.into_iter().any(|(value, root)| self.is_convolved_from(value, root)) {
-            return None;
-        }
-        let name = |value: ValueId| self.reader.graph.value(value).name.clone();
-        Some(Reason::DifferentInputs { left: name(left), right: name(right) })
-    }
-
-    /// Whether `value` is computed from `root` through a convolution, looking back over a
-    /// residual path of usual length.
-    fn is_convolved_from(&self, value: ValueId, root: ValueId) -> bool {
-        let graph = self.reader.graph;
-        let mut seen = IdSet::default();
-        let mut open = vec![(value, false)];
-        while let Some((value, convolved)) = open.pop().filter(|_| seen.len() < MAX_PATH) {
-            let value = self.meanings.source(value);
-            if value == root && convolved {
-                return true;
-            }
-            let Some(producer) = graph.value(value).producer else { continue };
-            if seen.insert((value, convolved)) {
-                let convolves = matches!(
-                    self.meanings.get(producer),
-                    Some(Meaning::Linear(_, map)) if kind_of(map) == TermKind::Conv
-                );
-                open.extend(graph.uses(producer).map(|input| (input, convolved || convolves)));
-            }
-        }
-        false
-    }
-
-    /// Why two of the terms do not merge at a root that both go back to.
-    fn refusal_further_back(&self, terms: &[AnchoredTerm]) -> Option<Reason> {
-        let mut seen: IdMap<ValueId, &Anchor> = IdMap::default();
-        for term in terms {
-            for anchor in term.iter().filter(|anchor| anchor.part.kind == TermKind::Conv) {
-                if let Some(other) = seen.get(&anchor.part.root)
-                    && let Err(refusal) = other.part.clone().sum(&anchor.part, self.reader)
-                {
-                    return Some(Reason::Geometry(refusal));
-                }
-            }
-            seen.extend(term.iter().map(|anchor| (anchor.part.root, anchor)));
-        }
-        None
-    }
-
-    /// The first operand that others read too.
-    fn kept_branch(&self, terms: &[AnchoredTerm]) -> ValueId {
-        let operands = || terms.iter().filter_map(|term| term.first());
-        let kept = operands().find(|operand| {
-            matches!(operand.part.kind, TermKind::Identity(_)) && !self.dies(operand)
-        });
-        let any = operands().next().map(|operand| operand.part.root);
-        kept.map(|operand| operand.part.root)
-            .or(any)
-            .unwrap_or_else(|| unreachable!("a sum has terms"))
-    }
-
-    /// Why `operand`, which is added to a convolution of `root` (if there is one), is
-    /// not one itself.
-    fn obstacle(&self, operand: ValueId, root: Option<ValueId>) -> Option<Reason> {
-        let graph = self.reader.graph;
-        let producer = graph.value(operand).producer?;
-        let node = graph.node(producer);
-        let Meaning::Opaque(why) = self.meanings.get(producer)? else { return None };
-        // Of an operator with thousands of inputs, many sums may ask.
-        let reads_a_branch = graph.uses(producer).take(MAX_PATH).any(|input| {
-            self.weighted(self.meanings.source(input))
-                .is_some_and(|anchor| Some(anchor.part.root) == root)
-        });
-        let operator = matches!(why, NotLinear::Operator(_));
-        (reads_a_branch || !operator)
-            .then(|| Reason::NotLinear { node: node.label().to_owned(), why: why.clone() })
-    }
-
-    /// A product or maximum of convolutions of one tensor, or something behind a
-    /// convolution that is nearly linear.
-    fn note_product(&mut self, output: ValueId, id: NodeId, why: &NotLinear) {
-        let graph = self.reader.graph;
-        let mut roots: Vec<ValueId> = graph
-            .uses(id)
-            .filter_map(|input| Some(self.weighted(self.meanings.source(input))?.part.root))
-            .collect();
-        let count = roots.len();
-        roots.sort_unstable();
-        roots.dedup();
-        let nearly = !matches!(why, NotLinear::Operator(_) | NotLinear::Foreign(_));
-        let is_beyond = matches!(why, NotLinear::Limit(_));
-        if roots.len() < count || (nearly && count > 0) || is_beyond {
-            let node = graph.node(id).label().to_owned();
-            self.miss(output, Reason::NotLinear { node, why: why.clone() });
-        }
-    }
-
-    /// The nearest anchor of `value` that is a convolution, if `value` is one term.
-    fn weighted(&self, value: ValueId) -> Option<&Anchor> {
-        let [term] = self.forms.get(value)?.terms.as_slice() else { return None };
-        term.iter().find(|anchor| anchor.part.kind == TermKind::Conv)
     }
 }
 
@@ -677,7 +396,7 @@ impl SumForm {
     }
 
     /// Whether the term at `index` stayed apart from the one that is being added, in the
-    /// operand that both are of.
+    /// operand that the two are of.
     fn were_apart(&self, index: usize) -> bool {
         index >= self.operand && !self.merged.contains(&index)
     }
@@ -697,53 +416,4 @@ impl SumForm {
             *slot = None;
         }
     }
-}
-
-fn signed(sign: Sign, term: AnchoredTerm) -> AnchoredTerm {
-    if sign == Sign::Plus {
-        return term;
-    }
-    let anchors = term.iter().cloned();
-    anchors.map(|anchor| Anchor { part: anchor.part.clone().signed(sign), ..anchor }).collect()
-}
-
-/// The depth at which a term is cheapest: of those that are no dearer than the
-/// nearest, one with the fewest nodes.
-fn best(term: &[Anchor]) -> usize {
-    let Some(nearest) = term.first().map(Anchor::net) else { return 0 };
-    let mut best = (0, nearest);
-    for (depth, anchor) in term.iter().enumerate().skip(1) {
-        let net = anchor.net();
-        let emittable = anchor.part.kind == TermKind::Conv;
-        if emittable && net.no_dearer_than(&nearest) && net.nodes < best.1.nodes {
-            best = (depth, net);
-        }
-    }
-    best.0
-}
-
-/// Cost of a part that is written out as new nodes.
-fn cost(part: &Term<Geometry>, opset: i64) -> Cost {
-    if let TermKind::Identity(_) = part.kind {
-        return Cost::default();
-    }
-    let outputs = part.map.channels.map_or(0, |channels| channels.outputs) as f64;
-    let bias = if part.map.shifted { outputs } else { 0.0 };
-    Cost {
-        nodes: nodes_of(&part.map, opset) as f64,
-        weights: part.map.weights() + bias,
-        work: part.map.work(),
-    }
-}
-
-/// Cost of a node as it stands.
-fn own_cost(map: &LinearOp) -> Cost {
-    let weights = match map {
-        LinearOp::Conv { bias, geometry, .. } => geometry.weights() + bias.len() as f64,
-        // γ, β, μ, σ² of a norm; a scale or shift has less, but nothing to trade for it.
-        LinearOp::Diagonal { scale, .. } => 4.0 * scale.len() as f64,
-        LinearOp::Bordered { map, .. } => return own_cost(map),
-        LinearOp::Filter { .. } | LinearOp::Transpose { .. } => 0.0,
-    };
-    Cost { nodes: 1.0, weights, work: map.work() }
 }

@@ -17,16 +17,16 @@
 use crate::refusal::Unfit;
 use rayon::prelude::*;
 
-use crate::affine::{Affine, Refusal};
+use crate::affine::Affine;
+use crate::emit::term::{Term, TermKind};
 use crate::numbers::{LazyWeights, larger};
-use crate::onnx::graph::ValueId;
-use crate::onnx::ids::IdMap;
+use crate::onnx::float::Float;
+use crate::onnx::ids::{IdMap, ValueId};
 use crate::onnx::model::Invalid;
-use crate::onnx::tensor::Float;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
-use crate::plan::region::{Region, Term, TermKind};
+use crate::plan::region::Region;
 
 /// Whether the weights of `region` exist in `float`. They are computed only if bounds of
 /// them leave that open. What cannot be computed is told when it is fused.
@@ -39,14 +39,12 @@ pub fn check(
     region: &Region,
     float: Float,
 ) -> Result<(), Unfit> {
-    match bounds(reader, meanings, region) {
-        Ok(Some(bounds)) if bounds.fit(float) => Ok(()),
-        Ok(_) => match weights(reader, meanings, region) {
-            Ok(parts) => parts.iter().try_for_each(|part| check_part(part, float)),
-            Err(_) => Ok(()),
-        },
-        Err(_) => Ok(()),
+    let Ok(bounds) = bounds(reader, meanings, region) else { return Ok(()) };
+    if bounds.is_some_and(|bounds| bounds.fit(float)) {
+        return Ok(());
     }
+    let Ok(terms) = region.with_weights(meanings, reader) else { return Ok(()) };
+    terms.iter().try_for_each(|term| check_term(term, float))
 }
 
 /// Bounds of the weights of a linear map, per term.
@@ -76,7 +74,7 @@ impl Bounds {
     /// After this map, another one with weights from `least` (zeros left out) to `most`, of
     /// which `count` make an output, and with a shift.
     fn then(self, outer: Bounds, count: f64) -> Bounds {
-        // Each output sums up `count` products, unless one of both maps only scales.
+        // Each output sums up `count` products, unless one of the two maps only scales.
         let sums = if self.is_scale || outer.is_scale { 1.0 } else { count };
         // The largest weight of a filter may meet a filter of zeros.
         let is_hidden = self.has_zeros && !outer.is_scale;
@@ -112,7 +110,7 @@ fn bounds(
         let is_root = region.cuts.contains(&source);
         found.get(&source).copied().filter(|_| !is_root).unwrap_or(Bounds::IDENTITY)
     };
-    for &id in region.nodes.iter().filter(|id| !region.steps.contains(id)) {
+    for id in region.read_nodes() {
         let Some(output) = reader.graph.node(id).output() else { continue };
         let bounds = match meanings.get(id) {
             Some(Meaning::Linear(input, map)) => {
@@ -170,25 +168,6 @@ fn largest(numbers: &[f64]) -> f64 {
     numbers.iter().map(|number| number.abs()).fold(0.0, larger)
 }
 
-/// Why weights are not there.
-struct NotThere;
-
-impl From<Refusal> for NotThere {
-    fn from(_: Refusal) -> Self {
-        NotThere
-    }
-}
-
-fn weights(
-    reader: &Reader,
-    meanings: &Meanings,
-    region: &Region,
-) -> Result<Vec<Term<Affine>>, NotThere> {
-    let lift = |map: &LinearOp| map.affine(reader.constants).ok().flatten().ok_or(NotThere);
-    let parts = region.evaluate(meanings, reader, &Affine::identity(), lift)?;
-    Ok(parts.0)
-}
-
 /// What rounding does to one filter.
 #[derive(Debug, Clone, Copy, Default)]
 struct Filter {
@@ -201,11 +180,11 @@ struct Filter {
 /// So many weights are computed at a time, about; whole filters.
 const PIECE: usize = 1 << 16;
 
-fn check_part(part: &Term<Affine>, float: Float) -> Result<(), Unfit> {
-    if part.kind != TermKind::Conv {
+fn check_term(term: &Term<Affine>, float: Float) -> Result<(), Unfit> {
+    if term.kind != TermKind::Conv {
         return Ok(());
     }
-    let (kernel, bias) = (&part.map, part.map.bias());
+    let (kernel, bias) = (&term.map, term.map.bias());
     let outputs = bias.len().max(1);
     let length = kernel.count().checked_div(outputs).unwrap_or(0).max(1);
     let at_once = PIECE.checked_div(length).unwrap_or(0).max(1);
@@ -261,7 +240,7 @@ impl Filter {
 mod tests {
     use super::*;
 
-    /// Weights of two filters, the second one's bias, the type, and whether both keep their
+    /// Weights of two filters, the second one's bias, the type, and whether the two keep their
     /// precision.
     #[test]
     fn filters_keep_their_precision_or_do_not() {

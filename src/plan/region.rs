@@ -1,24 +1,21 @@
-//! Linear regions: which part of the graph is one sum of convolutions.
+//! A region and its normal form: the part of a graph that computes one tensor as a sum of
+//! convolutions, `y = Σ L(r) + b`.
 //!
-//! [`constant`] (which `effort` keeps within bounds, and `evaluation` to what ONNX says),
-//! [`dependence`] and [`sizes`] (with `known`) say what is known of tensors, [`read`] what a
-//! node computes (with `border` for what takes many nodes to write), [`inference`] what it
-//! would in a deploy graph, [`form`] decides where regions begin and end, `fit` whether what
-//! comes out fits the model's type, and [`Region::evaluate`] computes a region's normal form
-//! `y = Σ L_t(r_t) + b`, on shapes or on weights. Knows the mathematics and the
-//! read-only graph; edits nothing and names no new tensor.
+//! [`Region::evaluate`] computes that on shapes or on weights. Knows the mathematics and what
+//! nodes mean; not where regions should end, nor what they cost.
 
-use crate::ops::meaning::Sign;
-use crate::ops::meaning::{LinearOp, Meaning};
-use crate::ops::meanings::{Meanings, steps};
-use crate::ops::reader::Reader;
-use crate::refusal::Reason;
 use std::collections::BTreeSet;
+use std::iter::{once, repeat};
 
-use crate::affine::{ConvKind, Geometry, Linear, Refusal};
-use crate::facts::validity::{Property, SizeSet, Validity};
-use crate::onnx::graph::{NodeId, ValueId};
-use crate::onnx::ids::IdMap;
+use crate::affine::{Affine, Linear, Refusal};
+use crate::emit::term::{Term, TermKind};
+use crate::facts::validity::Validity;
+use crate::onnx::ids::{IdMap, NodeId, ValueId};
+use crate::onnx::model::Invalid;
+use crate::ops::meaning::{LinearOp, Meaning, Sign};
+use crate::ops::meanings::Meanings;
+use crate::ops::reader::Reader;
+use crate::plan::merge::{are_of_one_rank, insert, kind_of};
 
 /// A connected part of the graph that computes one tensor linearly.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,164 +30,18 @@ pub struct Region {
     pub steps: BTreeSet<NodeId>,
 }
 
-/// What a part contributes, besides its map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TermKind {
-    /// The root itself, added or subtracted.
-    Identity(Sign),
-    /// No convolution on the way, yet not plain: a scaled or cropped root.
-    Pointwise,
-    /// At least one convolution on the way.
-    Conv,
-}
-
-/// One term `L(r)` of a normal form.
-#[derive(Debug, Clone)]
-pub struct Term<L> {
-    /// The tensor that it reads, `r`.
-    pub root: ValueId,
-    /// `L`.
-    pub map: L,
-    /// See [`Kind`].
-    pub kind: TermKind,
-}
-
-impl<L: Linear> Term<L> {
-    /// `map` applied to this part.
-    pub fn mapped(&self, map: &L, kind: TermKind) -> Result<Self, Refusal> {
-        let kind = match (kind, self.kind) {
-            (TermKind::Conv, _) | (_, TermKind::Conv) => TermKind::Conv,
-            (TermKind::Identity(a), TermKind::Identity(b)) => TermKind::Identity(a * b),
-            _ => TermKind::Pointwise,
-        };
-        Ok(Term { root: self.root, map: map.after(&self.map)?, kind })
-    }
-
-    /// The term as an operand of a sum in which it has this sign.
-    #[must_use]
-    pub fn signed(self, sign: Sign) -> Self {
-        if sign == Sign::Plus {
-            return self;
-        }
-        let kind = match self.kind {
-            TermKind::Identity(sign) => TermKind::Identity(-sign),
-            kind => kind,
-        };
-        Term { root: self.root, map: self.map.negated(), kind }
-    }
-
-    /// Weights to store, if it is emitted on its own.
-    pub fn weights(&self) -> f64 {
-        match self.kind {
-            TermKind::Identity(_) => 0.0,
-            _ => self.map.geometry().weights(),
-        }
-    }
-
-    /// The part without weights.
-    fn shape(&self) -> Term<Geometry> {
-        Term { root: self.root, map: self.map.geometry().clone(), kind: self.kind }
-    }
-
-    /// `self ⊕ other`, if that is legal.
-    ///
-    /// # Errors
-    /// Why it is not, which shapes alone decide.
-    pub fn sum(self, other: &Self, reader: &Reader) -> Result<Self, Refusal> {
-        debug_assert_eq!(self.root, other.root);
-        let without_sizes = self.map.geometry().clone().plus(other.map.geometry(), &[]);
-        // Sizes are inferred only where a decision needs them.
-        let sizes = match without_sizes {
-            Err(Refusal::Counts { .. }) => reader.sizes.shape(self.root),
-            _ => &[],
-        };
-        let weighted = self.kind == TermKind::Conv || other.kind == TermKind::Conv;
-        let kind = if weighted { TermKind::Conv } else { TermKind::Pointwise };
-        Ok(Term { root: self.root, map: self.map.plus(&other.map, sizes)?, kind })
-    }
-}
-
-impl Term<Geometry> {
-    /// `self ⊕ other`, if that is legal and not dearer than both.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn merged(&self, other: &Self, reader: &Reader) -> Result<Self, Reason> {
-        let sum = self.clone().sum(other, reader)?;
-        let (before, after) = (self.weights() + other.weights(), sum.weights());
-        if sum.kind != TermKind::Conv || after > before {
-            return Err(Reason::Dearer { before, after });
-        }
-        Ok(sum)
-    }
-}
-
-/// What a map adds to a part's kind.
-pub fn kind_of(map: &LinearOp) -> TermKind {
-    match map {
-        LinearOp::Conv { .. } => TermKind::Conv,
-        LinearOp::Bordered { map, .. } => kind_of(map),
-        LinearOp::Filter { windows, weight, shift, .. }
-            if windows.is_empty() && *shift == 0.0 && weight.abs() == 1.0 =>
-        {
-            TermKind::Identity(Sign::of_difference(*weight < 0.0))
-        }
-        _ => TermKind::Pointwise,
-    }
-}
-
-/// Whether the terms of a sum all have so many axes: kernels tell, and what is as wide as
-/// the identity does not. Else one is broadcast onto the other, from the last axis on, and
-/// the channels of one are not those of the other: of `[1, 4, 6, 6] + [4, 4]`, axis 1 is the
-/// height of what the second one adds.
-pub fn are_of_one_rank<'g>(mut terms: impl Iterator<Item = &'g Geometry>) -> bool {
-    let is_known = |term: &&Geometry| !term.windows.is_empty() || term.kind == ConvKind::MatMul;
-    let Some(first) = terms.next().filter(is_known) else { return false };
-    terms.all(|term| is_known(&term) && term.rank() == first.rank())
-}
-
-/// Adds `part` to a sum, merging it with all parts that it can be merged with; where that is
-/// right for some sizes only, `valid` is narrowed.
-fn insert<L: Linear>(
-    parts: &mut Vec<Term<L>>,
-    mut part: Term<L>,
-    reader: &Reader,
-    valid: &mut Validity,
-) {
-    let merges = |other: &Term<L>, part: &Term<L>| {
-        other.root == part.root && other.shape().merged(&part.shape(), reader).is_ok()
-    };
-    // Decided on shapes, so that a kernel which grows by thousands is never copied.
-    while let Some(index) = parts.iter().position(|other| merges(other, &part)) {
-        let other = parts.remove(index);
-        require_equal_counts(other.root, other.map.geometry(), part.map.geometry(), reader, valid);
-        part = match other.sum(&part, reader) {
-            Ok(sum) => sum,
-            Err(_) => unreachable!("shapes alone decide"),
-        };
-    }
-    parts.push(part);
-}
-
-/// Windows of other slack give as many outputs, ⌊(n + slack)/stride⌋ + 1, for sizes n of some
-/// remainders only: that which `root` is known to have.
-fn require_equal_counts(
-    root: ValueId,
-    one: &Geometry,
-    other: &Geometry,
-    reader: &Reader,
-    valid: &mut Validity,
-) {
-    for axis in 0..one.windows.len().max(other.windows.len()) {
-        let (window, slack) = (one.window(axis), other.window(axis).slack);
-        let along = one.input.axis(axis.saturating_add(2));
-        let known = || reader.sizes.shape(root).get(along).copied().flatten();
-        if let Some(size) = (window.slack != slack).then(known).flatten() {
-            let (remainder, modulus) = (size.rem_euclid(window.stride.max(1)), window.stride);
-            let sizes = SizeSet::Congruent { remainder, modulus };
-            valid.require(root, Property::Size(along, sizes));
-        }
-    }
+/// Why the weights of a region cannot be computed.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightError {
+    /// The model is malformed.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The weights refuse what the shapes allowed.
+    #[error(transparent)]
+    Refusal(#[from] Refusal),
+    /// A kernel is computed by a sub-graph that the engine cannot run.
+    #[error("a kernel is computed by constant nodes that could not be evaluated")]
+    NotEvaluated,
 }
 
 impl Region {
@@ -212,7 +63,7 @@ impl Region {
                 continue;
             }
             if nodes.insert(producer) {
-                between.extend(steps(reader, meanings, producer));
+                between.extend(meanings.consumed(producer));
                 wanted.extend(reading.operands());
             }
         }
@@ -221,7 +72,12 @@ impl Region {
         Region { output, cuts, nodes: nodes.into_iter().collect(), steps }
     }
 
-    /// The region's normal form: one part per root and window; and for which inputs it is
+    /// The nodes that were read each on its own.
+    pub fn read_nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes.iter().copied().filter(|id| !self.steps.contains(id))
+    }
+
+    /// The region's normal form: one term per root and window; and for which inputs it is
     /// right. `lift` makes a map of what a node was read as.
     ///
     /// # Errors
@@ -237,11 +93,74 @@ impl Region {
         for &id in &self.nodes {
             meanings.validity(id).into_iter().for_each(|own| valid.intersect(own));
         }
-        let mut forms: IdMap<ValueId, Vec<Term<L>>> = IdMap::default();
+        let mut forms = Forms::of(self, meanings, identity);
+        for id in self.read_nodes() {
+            let Some(output) = reader.graph.node(id).output() else { continue };
+            let form = match meanings.get(id) {
+                Some(Meaning::Linear(input, map)) => {
+                    mapped(&forms.take(*input), lift(map)?, kind_of(map))?
+                }
+                Some(Meaning::Sum(operands)) => {
+                    let mut terms = Vec::new();
+                    for &(sign, operand) in operands {
+                        let summands = forms.take(operand);
+                        if terms.is_empty() && sign == Sign::Plus {
+                            terms = summands;
+                            continue;
+                        }
+                        for summand in summands {
+                            insert(&mut terms, summand.signed(sign), reader, &mut valid);
+                        }
+                    }
+                    terms
+                }
+                _ => continue,
+            };
+            forms.made.insert(output, form);
+        }
+        Ok((forms.made.remove(&self.output).unwrap_or_default(), valid))
+    }
+
+    /// The region's normal form with its weights.
+    ///
+    /// # Errors
+    /// If a weight cannot be read or computed, or is not what the shapes allowed.
+    pub fn with_weights(
+        &self,
+        meanings: &Meanings,
+        reader: &Reader,
+    ) -> Result<Vec<Term<Affine>>, WeightError> {
+        let lift = |map: &LinearOp| map.affine(reader.constants)?.ok_or(WeightError::NotEvaluated);
+        let (terms, _) = self.evaluate(meanings, reader, &Affine::identity(), lift)?;
+        Ok(terms)
+    }
+}
+
+/// `map` applied to a form.
+fn mapped<L: Linear>(form: &[Term<L>], map: L, kind: TermKind) -> Result<Vec<Term<L>>, Refusal> {
+    if form.len() > 1 && !are_of_one_rank(form.iter().map(|term| term.map.geometry())) {
+        return Err(Refusal::Ranks);
+    }
+    let bare = map.clone().unshifted();
+    // The shift counts once, however many terms there are.
+    let maps = once(&map).chain(repeat(&bare));
+    form.iter().zip(maps).map(|(term, map)| term.mapped(map, kind)).collect()
+}
+
+/// The forms of the tensors inside a region, as far as they are made.
+struct Forms<'a, L> {
+    region: &'a Region,
+    meanings: &'a Meanings,
+    identity: &'a L,
+    made: IdMap<ValueId, Vec<Term<L>>>,
+    /// How many of the region's nodes will take each.
+    uses: IdMap<ValueId, usize>,
+}
+
+impl<'a, L: Linear> Forms<'a, L> {
+    fn of(region: &'a Region, meanings: &'a Meanings, identity: &'a L) -> Self {
         let mut uses: IdMap<ValueId, usize> = IdMap::default();
-        let graph = reader.graph;
-        let nodes = || self.nodes.iter().filter(|id| !self.steps.contains(id));
-        for reading in nodes().filter_map(|&id| meanings.get(id)) {
+        for reading in region.read_nodes().filter_map(|id| meanings.get(id)) {
             if matches!(reading, Meaning::Alias(_)) {
                 continue;
             }
@@ -250,60 +169,23 @@ impl Region {
                 *count = count.saturating_add(1);
             }
         }
-        for &id in nodes() {
-            let Some(output) = graph.node(id).output() else { continue };
-            // A form moves to its last reader inside the region; sums of thousands
-            // of operands are not copied at every step.
-            let mut take = |forms: &mut IdMap<_, _>, value: ValueId| {
-                let root = meanings.source(value);
-                let plain = || {
-                    vec![Term { root, map: identity.clone(), kind: TermKind::Identity(Sign::Plus) }]
-                };
-                if self.cuts.contains(&root) {
-                    return plain();
-                }
-                let left = uses.entry(root).or_default();
-                *left = left.saturating_sub(1);
-                match left {
-                    0 => forms.remove(&root).unwrap_or_else(plain),
-                    _ => forms.get(&root).cloned().unwrap_or_else(plain),
-                }
-            };
-            let form = match meanings.get(id) {
-                Some(Meaning::Linear(input, map)) => {
-                    let (lifted, kind) = (lift(map)?, kind_of(map));
-                    let operand = take(&mut forms, *input);
-                    let geometries = operand.iter().map(|part| part.map.geometry());
-                    if operand.len() > 1 && !are_of_one_rank(geometries) {
-                        return Err(Refusal::Ranks.into());
-                    }
-                    let bare = lifted.clone().unshifted();
-                    // The shift counts once, however many parts there are.
-                    let mut lifted = Some(lifted);
-                    let apply = |part: &Term<L>| {
-                        part.mapped(&lifted.take().unwrap_or_else(|| bare.clone()), kind)
-                    };
-                    operand.iter().map(apply).collect::<Result<_, _>>()?
-                }
-                Some(Meaning::Sum(operands)) => {
-                    let mut parts = Vec::new();
-                    for &(sign, operand) in operands {
-                        let operand_parts = take(&mut forms, operand);
-                        if parts.is_empty() && sign == Sign::Plus {
-                            parts = operand_parts;
-                            continue;
-                        }
-                        for part in operand_parts {
-                            let part = part.signed(sign);
-                            insert(&mut parts, part, reader, &mut valid);
-                        }
-                    }
-                    parts
-                }
-                _ => continue,
-            };
-            forms.insert(output, form);
+        Forms { region, meanings, identity, made: IdMap::default(), uses }
+    }
+
+    /// The form of `value`: itself, where the region stops. It moves to its last reader;
+    /// sums of thousands of operands are not copied at every step.
+    fn take(&mut self, value: ValueId) -> Vec<Term<L>> {
+        let root = self.meanings.source(value);
+        let itself = || {
+            let (map, kind) = (self.identity.clone(), TermKind::Identity(Sign::Plus));
+            vec![Term { root, map, kind }]
+        };
+        if self.region.cuts.contains(&root) {
+            return itself();
         }
-        Ok((forms.remove(&self.output).unwrap_or_default(), valid))
+        let left = self.uses.entry(root).or_default();
+        *left = left.saturating_sub(1);
+        let form = if *left == 0 { self.made.remove(&root) } else { self.made.get(&root).cloned() };
+        form.unwrap_or_else(itself)
     }
 }

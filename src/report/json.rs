@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
 
 use crate::refusal::{NearMiss, Reason};
+use crate::report::escape::is_unsafe;
 use crate::verify::run::Outcome;
 
 /// The schema of what is written here.
@@ -26,10 +27,11 @@ pub fn json_line(report: &impl Serialize) -> String {
 fn printable(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     for c in json.chars() {
-        match c {
-            // Names are anybody's, and this may go to a terminal.
-            '\u{7f}'..='\u{9f}' => safe.push_str(&format!("\\u{:04x}", c as u32)),
-            c => safe.push(c),
+        // Names are anybody's, and this may go to a terminal; the line ends are our own.
+        if is_unsafe(c) && c != '\n' {
+            safe.push_str(&format!("\\u{:04x}", c as u32));
+        } else {
+            safe.push(c);
         }
     }
     safe.push('\n');

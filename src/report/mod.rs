@@ -6,11 +6,13 @@
 //! the [`words`] that they share; [`target`] is where they go. All are handed plain data: they
 //! know no planner and no reader, and decide nothing.
 
+pub mod escape;
 pub mod files;
 pub mod html;
 pub mod json;
 pub mod target;
 pub mod text;
+mod weights;
 pub mod words;
 
 use std::sync::Arc;
@@ -185,6 +187,7 @@ pub struct BlockReport {
     /// Its float64 proof.
     pub proof: Option<Proof>,
     /// One per convolution; `None` if that was not asked for, or nothing was made.
+    #[serde(serialize_with = "weights::serialize")]
     pub weights: Option<Vec<Comparison>>,
     /// What to do before quantization, if that became harder.
     pub hint: Option<String>,

@@ -3,22 +3,22 @@
 
 use twox_hash::XxHash3_128;
 
+use crate::onnx::float::Float;
 use crate::onnx::proto::TensorProto;
-use crate::onnx::tensor::{self, Float};
 
 /// A tensor's name, type and dimensions, and a digest of its raw data. The digest is of
 /// 128 bits: nobody chooses the data, so two different ones never have the same.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Seal {
+pub struct Fingerprint {
     header: TensorProto,
     digest: u128,
 }
 
-impl Seal {
+impl Fingerprint {
     /// That of a tensor with raw data.
     pub fn of(tensor: &TensorProto) -> Self {
         let digest = XxHash3_128::oneshot(tensor.raw_data());
-        Seal { header: TensorProto { raw_data: None, ..tensor.clone() }, digest }
+        Fingerprint { header: TensorProto { raw_data: None, ..tensor.clone() }, digest }
     }
 
     /// That of a tensor of type `float` when it holds, rounded once, the numbers of all
@@ -33,9 +33,9 @@ impl Seal {
     ) -> Result<Self, E> {
         let mut hasher = XxHash3_128::new();
         for piece in pieces {
-            hasher.write(&tensor::rounded(&piece?, float));
+            hasher.write(&float.encode(&piece?));
         }
-        Ok(Seal { header, digest: hasher.finish_128() })
+        Ok(Fingerprint { header, digest: hasher.finish_128() })
     }
 
     /// The tensor without its data.

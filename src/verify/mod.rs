@@ -1,70 +1,32 @@
-//! The proof and the run, both through tract, and what is written read back.
+//! Three steps that show that a new file computes what the old one does.
 //!
-//! [`block`] proves each rewrite in float64: the nodes of the [`original`] against the new
-//! ones, on [`trials`] that it chooses itself. [`seal`] remembers what was proved, [`written`]
-//! reads the new file against the old one and that, [`model`] runs the two whole models,
-//! each as a [`walk`] through its [`slices`].
+//! 1. Each rewrite is proved in float64 ([`proof`]): a [`claim`] says what it computes; the
+//!    [`cone`] of old nodes is read from the [`original`] graph and taken into float64
+//!    (`in_float64`); inputs are chosen from the old nodes ([`trials`], `small_trials`) and both
+//!    sides are run on them (`trial_run`). A filled [`border`] is proved for itself. What was
+//!    proved of a tensor is kept as its [`fingerprint`].
+//! 2. What is written is read back ([`readback`]): the old file, but for what was proved.
+//! 3. Both whole models are run ([`run`]), each as a [`sliced_run`] through its [`slices`].
+//!
 //! Knows the format, the engine, and of the file what is stored and how large tensors are;
 //! is handed claims, nodes and tensors, and never asks the fuser anything.
 
+pub mod border;
+pub mod claim;
+pub mod compare;
+pub mod cone;
+mod cone_shapes;
+mod entries;
 pub mod fingerprint;
+mod in_float64;
 pub mod inputs;
+pub mod last_bits;
 pub mod original;
 pub mod proof;
 pub mod readback;
 pub mod run;
 pub mod sliced_run;
 pub mod slices;
+mod small_trials;
+mod trial_run;
 pub mod trials;
-
-use crate::engine::Array;
-
-/// The largest difference of two arrays, relative to the largest magnitude in
-/// `expected`; infinite if shapes differ or one side alone is not finite.
-///
-/// Never element by element: near zeros f32 rounding alone gives 8e-4.
-pub fn relative_error(expected: &Array, found: &Array) -> f64 {
-    relative(largest_difference(expected, found), largest_magnitude(expected))
-}
-
-/// `difference / magnitude`, where no difference is none whatever the magnitude.
-fn relative(difference: f64, magnitude: f64) -> f64 {
-    if difference == 0.0 { 0.0 } else { difference / magnitude }
-}
-
-/// Infinite if shapes differ or one side alone is not finite; so it is if integers do.
-fn largest_difference(expected: &Array, found: &Array) -> f64 {
-    match (expected, found) {
-        (Array::Float(expected), Array::Float(found)) if expected.shape() == found.shape() => {
-            let mut largest = 0.0f64;
-            for (a, b) in expected.iter().zip(found) {
-                let difference = if a == b { 0.0 } else { (a - b).abs() };
-                // A NaN must not disappear in a maximum.
-                largest = if difference.is_nan() { f64::INFINITY } else { largest.max(difference) };
-                if largest.is_infinite() {
-                    break;
-                }
-            }
-            largest
-        }
-        (Array::Int(expected), Array::Int(found)) if expected == found => 0.0,
-        _ => f64::INFINITY,
-    }
-}
-
-/// The largest magnitude of floating-point values: an end of a Slice is no yardstick.
-fn largest_float(array: &Array) -> f64 {
-    match array {
-        Array::Float(_) => largest_magnitude(array),
-        Array::Int(_) => 0.0,
-    }
-}
-
-fn largest_magnitude(array: &Array) -> f64 {
-    match array {
-        Array::Float(values) => values.iter().fold(0.0, |most, value| most.max(value.abs())),
-        Array::Int(values) => {
-            values.iter().fold(0.0, |most, value| most.max((*value as f64).abs()))
-        }
-    }
-}

@@ -10,24 +10,24 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::onnx::external;
-use crate::onnx::graph::{Graph, NodeId, bodies};
-use crate::onnx::model::{GraphFields, Invalid, Model, graph_field};
-use crate::onnx::proto::{
-    FunctionProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto, type_proto,
-};
-use crate::onnx::tensor;
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::NodeId;
+use crate::onnx::model::{GraphFields, Invalid, Model};
+use crate::onnx::node::bodies;
+use crate::onnx::proto::{FunctionProto, NodeProto, SparseTensorProto, ValueInfoProto};
+use crate::onnx::schema::{graph_field, model_field, tensor_field};
 use crate::onnx::wire::{self, Field};
-use crate::verify::fingerprint::Seal;
-
-/// Numbers of the fields that hold a name.
-const TENSOR_NAME: u32 = 8;
-const INFO_NAME: u32 = 1;
+use crate::verify::entries::{
+    declares, fill_node, fill_sparse, filled_node, filled_tensor, first_output, input_names, label,
+    payload, stored_names,
+};
+use crate::verify::fingerprint::Fingerprint;
 
 /// What was decided for one graph, and proved.
 #[derive(Debug, Default)]
 pub struct Expected<'e> {
     /// Per block its new nodes and new initializers.
-    pub blocks: Vec<(&'e [NodeProto], &'e [Seal])>,
+    pub blocks: Vec<(&'e [NodeProto], &'e [Fingerprint])>,
     /// Nodes that become their inference form.
     pub inferred: Vec<(NodeId, &'e NodeProto)>,
     /// Descriptions of new tensors.
@@ -76,7 +76,7 @@ pub fn check(old: &[Graph], expected: &[Expected], new: &[Graph]) -> Result<(), 
     if let Some(left) = leftover(main, new_main) {
         return Err(Miswritten::Unneeded(left.to_owned()));
     }
-    let mut tensors: HashMap<&str, &Seal> = HashMap::new();
+    let mut tensors: HashMap<&str, &Fingerprint> = HashMap::new();
     for tensor in expected.iter().flat_map(|graph| &graph.blocks).flat_map(|block| block.1) {
         if tensors.insert(tensor.name(), tensor).is_some_and(|other| other != tensor) {
             return Err(Invalid::DefinedTwice(tensor.name().to_owned()).into());
@@ -114,7 +114,7 @@ struct Files<'f, 'm> {
     /// Where nodes begin that become their inference form.
     inferred: HashSet<usize>,
     /// New initializers: those of a body may stand in the main graph.
-    tensors: HashMap<&'f str, &'f Seal>,
+    tensors: HashMap<&'f str, &'f Fingerprint>,
     /// Whether data lies in side files: the new model has one of its own, so entries name
     /// other places, and what lies there is compared.
     external: bool,
@@ -123,25 +123,26 @@ struct Files<'f, 'm> {
 impl<'f> Files<'f, '_> {
     /// What stands beside the graph in the model.
     fn compare_surroundings(&self) -> Result<(), Miswritten> {
-        const GRAPH: u32 = 7;
         let around = |model: &Model| -> Result<Vec<Field>, wire::WireError> {
             let fields = wire::fields(model.bytes(), 0..model.bytes().len());
-            fields.filter(|field| field.as_ref().map_or(true, |f| f.number != GRAPH)).collect()
+            fields
+                .filter(|field| field.as_ref().map_or(true, |f| f.number != model_field::GRAPH))
+                .collect()
         };
         let (before, after) = (around(self.old)?, around(self.new)?);
         let mut same = before.len() == after.len();
         for (before, after) in before.iter().zip(&after) {
             same = same && self.same_beside_graph(before, after)?;
         }
-        match same {
-            true => Ok(()),
-            false => Err(Miswritten::Unknown("something around the graph".into())),
+        if !same {
+            return Err(Miswritten::Unknown("something around the graph".into()));
         }
+        Ok(())
     }
 
     fn same_beside_graph(&self, before: &Field, after: &Field) -> Result<bool, Invalid> {
-        const FUNCTION: u32 = 25;
-        if !self.external || before.number != FUNCTION || after.number != FUNCTION {
+        let is_function = |field: &Field| field.number == model_field::FUNCTIONS;
+        if !self.external || !is_function(before) || !is_function(after) {
             return Ok(self.same_bytes(before, after));
         }
         let read = |model: &Model, field: &Field| {
@@ -192,7 +193,7 @@ impl<'f> Files<'f, '_> {
         self.index(scope).and_then(|index| self.expected.get(index))
     }
 
-    fn blocks_of(&self, scope: &GraphFields) -> &'f [(&'f [NodeProto], &'f [Seal])] {
+    fn blocks_of(&self, scope: &GraphFields) -> &'f [(&'f [NodeProto], &'f [Fingerprint])] {
         self.expected_of(scope).map_or(&[], |expected| &expected.blocks)
     }
 
@@ -204,7 +205,7 @@ impl<'f> Files<'f, '_> {
         tensors: &mut AddedTensors<'f>,
     ) -> Result<(), Miswritten> {
         let blocks = self.blocks_of(old);
-        tensors.wanted.extend(blocks.iter().flat_map(|block| block.1).map(Seal::name));
+        tensors.wanted.extend(blocks.iter().flat_map(|block| block.1).map(Fingerprint::name));
         let expected = blocks.iter().flat_map(|block| block.0);
         let mut missing: HashMap<&'f str, &'f NodeProto> =
             expected.map(|node| (first_output(node), node)).collect();
@@ -267,9 +268,9 @@ impl<'f> Files<'f, '_> {
                 Ok(false)
             }
             graph_field::INITIALIZER => {
-                let name = self.new.string_within(&field.payload, TENSOR_NAME)?;
+                let name = self.new.string_within(&field.payload, tensor_field::NAME)?;
                 let Some(&expected) = self.tensors.get(name.as_str()) else { return Ok(false) };
-                let same = Seal::of(&filled_tensor(self.new, field)?) == *expected;
+                let same = Fingerprint::of(&filled_tensor(self.new, field)?) == *expected;
                 if same {
                     tensors.written.insert(name);
                 }
@@ -278,7 +279,10 @@ impl<'f> Files<'f, '_> {
             // Up to IR version 3, initializers are listed as inputs.
             graph_field::INPUT if self.new.ir_version < 4 => {
                 let info: ValueInfoProto = self.new.decode(field, "graph input")?;
-                Ok(self.tensors.get(info.name()).is_some_and(|seal| declares(&info, seal.header())))
+                Ok(self
+                    .tensors
+                    .get(info.name())
+                    .is_some_and(|known| declares(&info, known.header())))
             }
             _ => Ok(false),
         }
@@ -346,10 +350,10 @@ impl<'f> Files<'f, '_> {
         };
         let mut changed = self.graphs.iter().zip(self.expected);
         let undone = changed.any(|(graph, expected)| !expected.is_empty() && within(graph));
-        match undone || self.inferred.contains(&entry.entry.start) {
-            true => Err(Miswritten::Missing(format!("a change of {}", label(self.old, entry)))),
-            false => Ok(()),
+        if undone || self.inferred.contains(&entry.entry.start) {
+            return Err(Miswritten::Missing(format!("a change of {}", label(self.old, entry))));
         }
+        Ok(())
     }
 
     /// What is not there any more is nobody's loss if nothing reads it, which was checked.
@@ -367,8 +371,8 @@ impl<'f> Files<'f, '_> {
 
     /// An input goes with the initializer that was its default, and only so.
     fn compare_inputs(&self, old: &GraphFields, new: &GraphFields) -> Result<(), Miswritten> {
-        let (inputs, defaults) = (inputs(self.old, old)?, stored(self.old, old)?);
-        let (kept, kept_defaults) = (self::inputs(self.new, new)?, stored(self.new, new)?);
+        let (inputs, defaults) = (input_names(self.old, old)?, stored_names(self.old, old)?);
+        let (kept, kept_defaults) = (input_names(self.new, new)?, stored_names(self.new, new)?);
         let is_right = |name: &&String| {
             let stays = !defaults.contains(*name) || kept_defaults.contains(*name);
             kept.contains(*name) == stays
@@ -380,46 +384,6 @@ impl<'f> Files<'f, '_> {
     }
 }
 
-fn filled_tensor(model: &Model, field: &Field) -> Result<TensorProto, Invalid> {
-    let mut tensor: TensorProto = model.decode(field, "initializer")?;
-    fill(model, &mut tensor)?;
-    // Whoever asks reads it once.
-    model.storage.has_read(tensor.raw_data().len());
-    Ok(tensor)
-}
-
-fn filled_node(model: &Model, field: &Field) -> Result<NodeProto, Invalid> {
-    let mut node: NodeProto = model.decode(field, "node")?;
-    fill_node(model, &mut node)?;
-    Ok(node)
-}
-
-/// Puts the data of a tensor into it, if it lies in a side file.
-fn fill(model: &Model, tensor: &mut TensorProto) -> Result<(), Invalid> {
-    *tensor = tensor::inlined(tensor, &model.storage)?;
-    Ok(())
-}
-
-fn fill_sparse(model: &Model, sparse: &mut SparseTensorProto) -> Result<(), Invalid> {
-    sparse.values.iter_mut().chain(&mut sparse.indices).try_for_each(|part| fill(model, part))
-}
-
-fn fill_node(model: &Model, node: &mut NodeProto) -> Result<(), Invalid> {
-    for attribute in &mut node.attribute {
-        let mut tensors = attribute.t.iter_mut().chain(&mut attribute.tensors);
-        tensors.try_for_each(|tensor| fill(model, tensor))?;
-        let mut sparse = attribute.sparse_tensor.iter_mut().chain(&mut attribute.sparse_tensors);
-        sparse.try_for_each(|sparse| fill_sparse(model, sparse))?;
-        for graph in attribute.g.iter_mut().chain(&mut attribute.graphs) {
-            graph.initializer.iter_mut().try_for_each(|tensor| fill(model, tensor))?;
-            let mut sparse = graph.sparse_initializer.iter_mut();
-            sparse.try_for_each(|sparse| fill_sparse(model, sparse))?;
-            graph.node.iter_mut().try_for_each(|node| fill_node(model, node))?;
-        }
-    }
-    Ok(())
-}
-
 /// A node of the new graph that computes what was needed in the old one and is not now.
 fn leftover<'g>(old: &Graph, new: &'g Graph) -> Option<&'g str> {
     let was_needed = |name: &String| {
@@ -429,63 +393,4 @@ fn leftover<'g>(old: &Graph, new: &'g Graph) -> Option<&'g str> {
     let mut dead = new.nodes().filter(|&(id, _)| !new.is_live(id));
     let left = dead.find(|(_, node)| node.proto.output.iter().any(was_needed));
     left.map(|(_, node)| node.label())
-}
-
-/// Where the graph in `scope` lies.
-fn payload(scope: &GraphFields) -> Range<usize> {
-    scope.container().payload
-}
-
-fn first_output(node: &NodeProto) -> &str {
-    node.output.first().map_or("", String::as_str)
-}
-
-fn inputs(model: &Model, scope: &GraphFields) -> Result<HashSet<String>, Invalid> {
-    let inputs = scope.fields(graph_field::INPUT);
-    inputs.map(|field| model.string_within(&field.payload, INFO_NAME)).collect()
-}
-
-/// Names of initializers, sparse ones included.
-fn stored(model: &Model, scope: &GraphFields) -> Result<HashSet<String>, Invalid> {
-    const SPARSE_VALUES: u32 = 1;
-    let dense = scope.fields(graph_field::INITIALIZER).map(|field| Ok(field.payload.clone()));
-    let sparse = scope.fields(graph_field::SPARSE_INITIALIZER).flat_map(|field| {
-        let parts = wire::fields(model.bytes(), field.payload.clone());
-        let is_values = |part: &Result<Field, _>| {
-            part.as_ref().map_or(true, |part| part.number == SPARSE_VALUES)
-        };
-        parts.filter(is_values).map(|part| Ok(part?.payload))
-    });
-    let all = dense.chain(sparse);
-    all.map(|payload: Result<_, Invalid>| model.string_within(&payload?, TENSOR_NAME)).collect()
-}
-
-/// Whether `info` declares a tensor like `tensor`.
-fn declares(info: &ValueInfoProto, tensor: &TensorProto) -> bool {
-    let Some(type_proto::Value::TensorType(declared)) =
-        info.r#type.as_ref().and_then(|declared| declared.value.as_ref())
-    else {
-        return false;
-    };
-    use crate::onnx::proto::tensor_shape_proto::dimension::Value;
-    let dims = declared.shape.iter().flat_map(|shape| &shape.dim).map(|dim| match dim.value {
-        Some(Value::DimValue(size)) => size,
-        _ => -1,
-    });
-    declared.elem_type() == tensor.data_type() && dims.eq(tensor.dims.iter().copied())
-}
-
-/// What to call an entry in a message.
-fn label(model: &Model, field: &Field) -> String {
-    let name = |number| model.string_within(&field.payload, number).unwrap_or_default();
-    match field.number {
-        graph_field::NODE => match model.decode::<NodeProto>(field, "node") {
-            Ok(node) => format!("the node that makes `{}`", first_output(&node)),
-            Err(error) => error.to_string(),
-        },
-        graph_field::INITIALIZER => format!("tensor `{}`", name(TENSOR_NAME)),
-        graph_field::INPUT => format!("input `{}`", name(INFO_NAME)),
-        graph_field::OUTPUT => format!("output `{}`", name(INFO_NAME)),
-        _ => format!("the entry at byte {}", field.entry.start),
-    }
 }

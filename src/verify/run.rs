@@ -1,16 +1,18 @@
 //! The run of the whole model: as it was read, and as it will be written.
 
-use crate::engine::stage::{self, EngineTensor};
+use crate::engine::tensors::{self, EngineTensor};
 use crate::engine::{Array, EngineError, Limits, dialect};
 use crate::onnx::graph::Graph;
-use crate::onnx::model::{Invalid, Model, graph_field};
+use crate::onnx::info;
+use crate::onnx::model::{Invalid, Model};
+use crate::onnx::proto::ValueInfoProto;
 use crate::onnx::proto::tensor_proto::DataType;
-use crate::onnx::proto::tensor_shape_proto::dimension::Value as Dim;
-use crate::onnx::proto::{ValueInfoProto, type_proto};
+use crate::onnx::schema::graph_field;
 use crate::options::RunOptions;
+use crate::verify::compare::relative_error;
 use crate::verify::inputs::Random;
-use crate::verify::relative_error;
-use crate::verify::sliced_run::{MOST, SlicedRun, Stopped, WeightRounding};
+use crate::verify::last_bits::WeightRounding;
+use crate::verify::sliced_run::{MOST, SlicedRun, Stopped};
 
 /// What the run showed.
 #[derive(Debug, Clone, PartialEq)]
@@ -192,13 +194,13 @@ fn explained(
         return None;
     }
     let rounding = moved.into_iter().fold(0.0, f64::max);
-    Some(match ROUNDING_MARGIN * rounding <= MOST_ROUNDING {
-        true => Outcome::WithinRounding { errors: errors.to_vec(), rounding },
-        false => Outcome::NotRun(format!(
-            "the last bit of its weights moves its outputs by {rounding:.1e}, so a comparison \
-             would say nothing"
-        )),
-    })
+    if ROUNDING_MARGIN * rounding <= MOST_ROUNDING {
+        return Some(Outcome::WithinRounding { errors: errors.to_vec(), rounding });
+    }
+    Some(Outcome::NotRun(format!(
+        "the last bit of its weights moves its outputs by {rounding:.1e}, so a comparison \
+         would say nothing"
+    )))
 }
 
 fn compare(
@@ -211,7 +213,7 @@ fn compare(
     let samples = (0..options.samples.max(1)).map(|sample| {
         let mut random = Random::new(options.seed.wrapping_add(sample as u64));
         let filled = inputs.iter().map(|input| (input.fill(&mut random), input.data_type));
-        stage::hold(filled.collect(), old.limits)
+        tensors::from_arrays(filled.collect(), old.limits)
     });
     let samples = samples.collect::<Result<Vec<_>, _>>()?;
     let fed: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
@@ -246,9 +248,9 @@ fn both(
     inputs: &[String],
     samples: &[Vec<EngineTensor>],
 ) -> (Result<Outputs, Stopped>, Result<Outputs, Stopped>) {
-    let beside = |walk: &SlicedRun| {
-        let limits = Limits { bytes: walk.limits.bytes / 2, ..walk.limits };
-        SlicedRun { limits, ..*walk }.outputs(inputs, samples)
+    let beside = |run: &SlicedRun| {
+        let limits = Limits { bytes: run.limits.bytes / 2, ..run.limits };
+        SlicedRun { limits, ..*run }.outputs(inputs, samples)
     };
     let (mut expected, mut found) = rayon::join(|| beside(old), || beside(new));
     let needs_more = |outcome: &Result<Outputs, Stopped>| {
@@ -285,19 +287,17 @@ fn inputs(graph: &Graph, options: &RunOptions) -> Result<Result<Vec<RunInput>, S
         if graph.find(&name).is_some_and(|id| graph.value(id).initializer.is_some()) {
             continue;
         }
-        let tensor = match info.r#type.and_then(|declared| declared.value) {
-            Some(type_proto::Value::TensorType(tensor)) => tensor,
-            _ => return Ok(Err(format!("input `{name}` is not a tensor"))),
+        let Some(declared) = info::declared(&info) else {
+            return Ok(Err(format!("input `{name}` is not a tensor")));
         };
         let mut given = options.given.iter().rev();
         let given = given.find(|(which, _)| which.is(inputs.len(), &name)).map(|(_, array)| array);
-        let shape = match (given, options.shapes.get(&name), &tensor.shape) {
+        let shape = match (given, options.shapes.get(&name), &declared.dims) {
             (Some(given), ..) => given.shape().to_vec(),
             (None, Some(shape), _) => shape.clone(),
-            (None, None, Some(shape)) => {
-                let rank = shape.dim.len();
-                let sizes = shape.dim.iter().enumerate();
-                sizes.map(|(axis, dim)| size(axis, rank, &dim.value)).collect()
+            (None, None, Some(dims)) => {
+                let sizes = dims.iter().enumerate();
+                sizes.map(|(axis, &size)| likely_size(axis, dims.len(), size)).collect()
             }
             (None, None, None) => {
                 return Ok(Err(format!(
@@ -306,7 +306,8 @@ fn inputs(graph: &Graph, options: &RunOptions) -> Result<Result<Vec<RunInput>, S
             }
         };
         let given = given.cloned();
-        inputs.push(RunInput { name, data_type: tensor.elem_type(), shape, given });
+        let data_type = declared.element_type.unwrap_or_default();
+        inputs.push(RunInput { name, data_type, shape, given });
     }
     let elements = |input: &RunInput| {
         input.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
@@ -324,9 +325,9 @@ fn inputs(graph: &Graph, options: &RunOptions) -> Result<Result<Vec<RunInput>, S
 
 /// A dimension that is declared as a number, or a likely size where the file leaves it open,
 /// whatever name it gives it: a batch of one, and enough space for a network's strides.
-fn size(axis: usize, rank: usize, dim: &Option<Dim>) -> usize {
-    match dim {
-        Some(Dim::DimValue(size)) if *size >= 0 => usize::try_from(*size).unwrap_or(1),
+fn likely_size(axis: usize, rank: usize, declared: Option<i64>) -> usize {
+    match declared {
+        Some(size) => usize::try_from(size).unwrap_or(1),
         _ if axis == 0 => 1,
         _ if rank < 5 => 64,
         _ => 16,
@@ -334,12 +335,7 @@ fn size(axis: usize, rank: usize, dim: &Option<Dim>) -> usize {
 }
 
 fn default_tolerance(info: &ValueInfoProto) -> f64 {
-    let declared = info.r#type.as_ref().and_then(|declared| declared.value.as_ref());
-    let data_type = match declared {
-        Some(type_proto::Value::TensorType(tensor)) => tensor.elem_type(),
-        _ => 0,
-    };
-    match DataType::try_from(data_type) {
+    match DataType::try_from(info::element_type(info).unwrap_or_default()) {
         Ok(DataType::Double) => 1e-9,
         Ok(DataType::Float16 | DataType::Bfloat16) => 2e-2,
         _ => 1e-4,

@@ -8,30 +8,22 @@ use std::collections::HashMap;
 
 use prost::Message;
 
-use crate::engine::stage::{self, EngineTensor, LoadedSlice};
+use crate::engine::stage::LoadedSlice;
+use crate::engine::tensors::{self, EngineTensor};
 use crate::engine::{Array, EngineError, Limits, Source, dialect};
-use crate::onnx::graph::{Graph, ValueId};
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::TensorProto;
-use crate::onnx::tensor::Float;
 use crate::onnx::write;
-use crate::verify::inputs::Random;
+use crate::verify::last_bits::{WeightRounding, with_other_last_bits};
 use crate::verify::slices::{self, Most, Slice};
 
 /// What the engine gets at a time. It takes a while to begin, and compares each node with
 /// those before it.
 pub const MOST: Most = Most { nodes: 64, bytes: 8 << 20 };
 
-/// WeightRounding of the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WeightRounding {
-    /// As they are stored.
-    AsStored,
-    /// Every other one of stored kernels and matrices changed in the last bit.
-    OtherLastBits,
-}
-
-/// Why a walk did not come to its end.
+/// Why a run did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Stopped {
     /// An entry cannot be decoded.
@@ -55,7 +47,7 @@ pub struct SlicedRun<'w, 'm> {
     pub limits: Limits,
 }
 
-/// LiveTensors between slices.
+/// Tensors that live between two slices.
 type LiveTensors = HashMap<ValueId, EngineTensor>;
 
 impl SlicedRun<'_, '_> {
@@ -86,11 +78,11 @@ impl SlicedRun<'_, '_> {
         samples: &[Vec<EngineTensor>],
     ) -> Result<Vec<Vec<Array>>, Stopped> {
         let Some(graph) = self.graphs.first() else { return Err(Invalid::NoGraph.into()) };
-        let fed = |sample: &Vec<EngineTensor>| -> LiveTensors {
+        let by_id = |sample: &Vec<EngineTensor>| -> LiveTensors {
             let named = inputs.iter().zip(sample);
-            named.filter_map(|(name, held)| Some((graph.find(name)?, held.clone()))).collect()
+            named.filter_map(|(name, tensor)| Some((graph.find(name)?, tensor.clone()))).collect()
         };
-        let mut samples: Vec<LiveTensors> = samples.iter().map(fed).collect();
+        let mut samples: Vec<LiveTensors> = samples.iter().map(by_id).collect();
         for slice in &slices::cut(graph, self.most)? {
             self.pass(graph, slice, &mut samples)?;
         }
@@ -98,7 +90,7 @@ impl SlicedRun<'_, '_> {
             let outputs = graph.outputs.iter().map(|&id| named(graph, tensors, id));
             let outputs =
                 outputs.map(|output| Ok(output?.1)).collect::<Result<_, EngineError>>()?;
-            Ok(stage::arrays(outputs, self.limits)?)
+            Ok(tensors::into_arrays(outputs, self.limits)?)
         };
         samples.iter().map(outputs).collect()
     }
@@ -110,7 +102,7 @@ impl SlicedRun<'_, '_> {
         slice: &Slice,
         samples: &mut [LiveTensors],
     ) -> Result<(), Stopped> {
-        let mut held = bytes(samples.iter().flat_map(LiveTensors::values));
+        let mut live = bytes(samples.iter().flat_map(LiveTensors::values));
         let source = self.source(graph, slice)?;
         let weights = source.constants.iter().map(|weight| weight.header.raw_data().len());
         let weights = weights.fold(0, usize::saturating_add);
@@ -122,16 +114,16 @@ impl SlicedRun<'_, '_> {
                 Some(stage) => stage,
                 None => LoadedSlice::load(source.clone(), &inputs)?,
             };
-            // What it is fed is counted on both sides.
-            let fed = bytes(inputs.iter().map(|(_, held)| held));
-            let needed = stage.bytes.saturating_add(held.saturating_sub(fed));
+            // The slice counts its inputs too.
+            let own = bytes(inputs.iter().map(|(_, tensor)| tensor));
+            let needed = stage.bytes.saturating_add(live.saturating_sub(own));
             if needed > self.limits.bytes {
                 return Err(EngineError::TooLarge { bytes: needed }.into());
             }
             let before = bytes(tensors.values());
             tensors.extend(slice.outputs.iter().copied().zip(stage.run(&inputs)?));
             slice.last_read.iter().for_each(|id| drop(tensors.remove(id)));
-            held = held.saturating_sub(before).saturating_add(bytes(tensors.values()));
+            live = live.saturating_sub(before).saturating_add(bytes(tensors.values()));
             loaded = Some(stage);
         }
         graph.model.storage.has_read(weights);
@@ -177,32 +169,9 @@ fn named(
     id: ValueId,
 ) -> Result<(String, EngineTensor), EngineError> {
     let name = &graph.value(id).name;
-    let held = tensors.get(&id).cloned();
-    let held = held.ok_or_else(|| EngineError::Failed(format!("nothing gives `{name}`")))?;
-    Ok((name.clone(), held))
-}
-
-/// `weight` with every other number changed in the last bit, if it is a kernel or matrix;
-/// always the same ones.
-fn with_other_last_bits(mut weight: TensorProto) -> TensorProto {
-    let float = Float::from_onnx(weight.data_type()).filter(|_| weight.dims.len() > 1);
-    let Some(float) = float else { return weight };
-    let name = weight.name().bytes();
-    // Any number that is not the same for all will do.
-    let seed = name.fold(2u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
-    let mut random = Random::new(seed);
-    if let Some(raw) = weight.raw_data.as_mut() {
-        let mut new = raw.to_vec();
-        // Little endian: the last bit of a number is the lowest of its first byte.
-        for lowest in new.iter_mut().step_by(float.size()) {
-            *lowest ^= u8::from(random.uniform() > 0.0);
-        }
-        *raw = new.into();
-    }
-    for value in &mut weight.float_data {
-        *value = f32::from_bits(value.to_bits() ^ u32::from(random.uniform() > 0.0));
-    }
-    weight
+    let tensor = tensors.get(&id).cloned();
+    let missing = || EngineError::Failed(format!("nothing gives `{name}`"));
+    Ok((name.clone(), tensor.ok_or_else(missing)?))
 }
 
 #[cfg(test)]
@@ -210,14 +179,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::onnx::float::Float;
     use crate::onnx::model::Model;
-    use crate::onnx::proto::StringStringEntryProto;
     use crate::onnx::proto::attribute_proto::AttributeType;
-    use crate::onnx::proto::tensor_proto::{DataLocation, DataType};
+    use crate::onnx::proto::tensor_proto::DataType;
     use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
-    use crate::onnx::storage::{Links, Storage};
+    use crate::onnx::storage::Storage;
     use crate::onnx::tensor::{from_floats, from_integers};
     use crate::onnx::write::{double_input, int, ints, node};
+    use crate::verify::inputs::Random;
 
     const WHOLE: Most = Most { nodes: usize::MAX, bytes: usize::MAX };
     const ONE_EACH: Most = Most { nodes: 1, ..WHOLE };
@@ -246,7 +216,7 @@ mod tests {
         write::model(17, inputs, nodes, stored, outputs)
     }
 
-    fn walked(
+    fn outputs_of(
         model: &ModelProto,
         most: Most,
         samples: u64,
@@ -259,12 +229,15 @@ mod tests {
             let mut random = Random::new(seed);
             let shapes: [&[usize]; 2] = [&[2, 3, 4, 5], &[1]];
             let double = DataType::Double.into();
-            stage::hold(shapes.map(|shape| (random.floats(shape), double)).to_vec(), limits)
-                .unwrap()
+            tensors::from_arrays(
+                shapes.map(|shape| (random.floats(shape), double)).to_vec(),
+                limits,
+            )
+            .unwrap()
         });
-        let walk = SlicedRun { graphs: &graphs, weights: WeightRounding::AsStored, most, limits };
+        let run = SlicedRun { graphs: &graphs, weights: WeightRounding::AsStored, most, limits };
         let names = ["x".to_owned(), "unused".to_owned()];
-        walk.outputs(&names, &samples.collect::<Vec<_>>()).map_err(|stopped| stopped.to_string())
+        run.outputs(&names, &samples.collect::<Vec<_>>()).map_err(|stopped| stopped.to_string())
     }
 
     fn cases() -> Vec<(&'static str, ModelProto)> {
@@ -411,12 +384,16 @@ mod tests {
     #[test]
     fn slices_give_what_the_whole_gives() {
         for (case, model) in cases() {
-            let whole = walked(&model, WHOLE, 3, 1 << 20);
+            let whole = outputs_of(&model, WHOLE, 3, 1 << 20);
             assert!(whole.as_ref().is_ok_and(|samples| samples.len() == 3), "{case}: {whole:?}");
             for nodes in [1, 2, 3] {
-                assert_eq!(walked(&model, Most { nodes, ..WHOLE }, 3, 1 << 20), whole, "{case}");
+                assert_eq!(
+                    outputs_of(&model, Most { nodes, ..WHOLE }, 3, 1 << 20),
+                    whole,
+                    "{case}"
+                );
             }
-            assert_eq!(walked(&model, Most { bytes: 0, ..WHOLE }, 3, 1 << 20), whole, "{case}");
+            assert_eq!(outputs_of(&model, Most { bytes: 0, ..WHOLE }, 3, 1 << 20), whole, "{case}");
         }
     }
 
@@ -432,58 +409,9 @@ mod tests {
             ("an output is kept", &kept, 1, 2896),
             ("samples go through on their own if need be", &chain, 3, 1936),
         ] {
-            assert!(walked(model, ONE_EACH, samples, needed).is_ok(), "{case}");
-            let refused = walked(model, ONE_EACH, samples, needed - 1);
+            assert!(outputs_of(model, ONE_EACH, samples, needed).is_ok(), "{case}");
+            let refused = outputs_of(model, ONE_EACH, samples, needed - 1);
             assert!(refused.is_err_and(|error| error.contains("MiB at a time")), "{case}");
         }
-    }
-
-    /// Wherever weights are stored, their last bits move the output.
-    #[test]
-    fn every_weight_has_other_last_bits() {
-        let folder = tempfile::tempdir().unwrap();
-        let weight = floats("w", &[2, 2]);
-        std::fs::write(folder.path().join("side"), weight.raw_data()).unwrap();
-        let entry =
-            StringStringEntryProto { key: Some("location".into()), value: Some("side".into()) };
-        let beside = TensorProto {
-            raw_data: None,
-            external_data: vec![entry],
-            data_location: Some(DataLocation::External.into()),
-            ..weight.clone()
-        };
-        let constant = node("Constant", "", &[], "w", vec![write::tensor("value", weight.clone())]);
-        for (case, nodes, stored) in [
-            ("initializer", vec![], vec![weight]),
-            ("side file", vec![], vec![beside]),
-            ("node", vec![constant], vec![]),
-        ] {
-            let model = write::model(17, vec![], nodes, stored, &["w"]);
-            let storage = Storage::in_folder(folder.path(), Links::Confined);
-            let model = Model::index(model.encode_to_vec().into(), storage).unwrap();
-            let graphs = Graph::read_all(&model).unwrap();
-            let outputs = |weights| {
-                let limits = Limits::of_reading();
-                let walk = SlicedRun { graphs: &graphs, weights, most: WHOLE, limits };
-                walk.outputs(&[], &[vec![]]).unwrap().concat()
-            };
-            let (stored, other) =
-                (outputs(WeightRounding::AsStored), outputs(WeightRounding::OtherLastBits));
-            let moved = crate::verify::relative_error(&stored[0], &other[0]);
-            assert!(moved > 0.0 && moved < 1e-15, "{case}: {moved:e}");
-        }
-    }
-
-    #[test]
-    fn other_last_bits_are_always_the_same() {
-        let (kernel, bias) = (floats("k", &[8, 8]), floats("b", &[64]));
-        let other = with_other_last_bits(kernel.clone());
-        assert_eq!(with_other_last_bits(kernel.clone()), other);
-        assert_eq!(with_other_last_bits(bias.clone()), bias);
-        let pairs = kernel.raw_data.iter().flatten().zip(other.raw_data.iter().flatten());
-        let changed: Vec<u8> = pairs.map(|(old, new)| old ^ new).collect();
-        assert!(changed.iter().enumerate().all(|(at, &bits)| bits <= u8::from(at % 8 == 0)));
-        let changed = changed.iter().filter(|&&bits| bits > 0).count();
-        assert!((16..48).contains(&changed), "{changed}");
     }
 }

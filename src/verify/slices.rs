@@ -7,8 +7,10 @@ use std::collections::{HashMap, HashSet};
 
 use prost::Message;
 
-use crate::onnx::graph::{Graph, Initializer, Node, NodeId, ValueId};
+use crate::onnx::graph::{Graph, Initializer};
+use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
+use crate::onnx::node::Node;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::tensor;
 

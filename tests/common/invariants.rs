@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use acb_fuse::onnx::graph::Graph;
-use acb_fuse::onnx::model::{Model, graph_field};
+use acb_fuse::onnx::model::Model;
+use acb_fuse::onnx::schema::graph_field;
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::refusal::Reason;
 use acb_fuse::report::Report;

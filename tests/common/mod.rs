@@ -16,10 +16,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use acb_fuse::engine::{Array, Engine, Limits, Source, dialect, infer};
+use acb_fuse::onnx::data;
+use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto, type_proto};
 use acb_fuse::onnx::storage::{Links, Storage};
-use acb_fuse::onnx::tensor::{self, Float};
+use acb_fuse::onnx::tensor;
 use acb_fuse::onnx::write;
 use acb_fuse::report::Report;
 use acb_fuse::{Endpoint, Options, convert};
@@ -76,7 +78,7 @@ fn array(proto: &TensorProto) -> Array {
     let storage = Storage::default();
     tensor::floats(proto, &storage).map(Array::Float).unwrap_or_else(|_| {
         let values = tensor::integers(proto, &storage).unwrap();
-        Array::Int(ArrayD::from_shape_vec(tensor::dims(proto).unwrap(), values).unwrap())
+        Array::Int(ArrayD::from_shape_vec(data::dims(proto).unwrap(), values).unwrap())
     })
 }
 

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use acb_fuse::engine::dialect;
 use acb_fuse::facts::constants::Constants;
+use acb_fuse::onnx::data;
 use acb_fuse::onnx::external;
 use acb_fuse::onnx::graph::{Graph, Initializer};
 use acb_fuse::onnx::inline::{self, inline};
@@ -93,7 +94,7 @@ fn read_model(model: &Model) -> Result<(), Invalid> {
 
 fn read_tensor(tensor: &TensorProto) {
     let storage = Storage::default();
-    let dims = tensor::dims(tensor);
+    let dims = data::dims(tensor);
     if let Ok(floats) = tensor::floats(tensor, &storage) {
         assert_eq!(floats.shape(), dims.as_ref().unwrap(), "the shape of a tensor");
     }

@@ -4,6 +4,7 @@
 
 use acb_fuse::engine::{Array, Engine, Limits, Source, dialect};
 use acb_fuse::facts::validity::{Property, SizeSet};
+use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::tensor_proto::DataType;
 use acb_fuse::onnx::proto::tensor_shape_proto::Dimension;
@@ -13,11 +14,12 @@ use acb_fuse::onnx::proto::{
     ValueInfoProto, type_proto,
 };
 use acb_fuse::onnx::storage::Storage;
-use acb_fuse::onnx::tensor::{self, Float};
+use acb_fuse::onnx::tensor;
 use acb_fuse::onnx::write::{int, ints, model, node, string};
+use acb_fuse::verify::claim::Unproved;
+use acb_fuse::verify::compare::relative_error;
 use acb_fuse::verify::inputs::Random;
-use acb_fuse::verify::proof::{Unproved, prove};
-use acb_fuse::verify::relative_error;
+use acb_fuse::verify::proof::prove;
 use ndarray::{ArrayD, IxDyn};
 use prost::Message;
 

@@ -3,22 +3,24 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use acb_fuse::emit::nodes::{FusedNodes, fuse};
+use acb_fuse::emit::nodes::FusedNodes;
 use acb_fuse::engine::{InputShapes, Limits};
 use acb_fuse::facts::constants::Constants;
 use acb_fuse::facts::dependence::Dependence;
+use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use acb_fuse::onnx::splice::{self, Hole};
 use acb_fuse::onnx::storage::Storage;
-use acb_fuse::onnx::tensor::{self, Float};
+use acb_fuse::onnx::tensor;
 use acb_fuse::ops::meanings::Meanings;
-use acb_fuse::ops::reader::Reader;
-use acb_fuse::ops::training::{Training, TrainingNodes};
+use acb_fuse::ops::reader::{Reader, Training};
+use acb_fuse::ops::training::TrainingNodes;
 use acb_fuse::pipeline::edits::{Changes, converted, rewrite};
+use acb_fuse::pipeline::fuse;
 use acb_fuse::plan::{BlockNames, Plan, plan};
-use acb_fuse::verify::fingerprint::Seal;
+use acb_fuse::verify::fingerprint::Fingerprint;
 use acb_fuse::verify::readback::{Expected, Miswritten, check};
 use acb_fuse::verify::run::{Outcome, run};
 use acb_fuse::{RunOptions, TrainingMode};
@@ -34,7 +36,7 @@ pub struct Files<'f> {
     graphs: &'f [Graph<'f>],
     changes: &'f [Changes<'f>],
     /// Per graph and block those of its new tensors.
-    seals: &'f [Vec<Vec<Seal>>],
+    fingerprints: &'f [Vec<Vec<Fingerprint>>],
     /// What blocks of the main graph compute.
     outputs: Vec<String>,
 }
@@ -63,7 +65,11 @@ impl Files<'_> {
         let fused: Vec<Vec<FusedNodes>> = both()
             .zip(&plans)
             .map(|((reader, meanings), plan)| {
-                plan.blocks.iter().map(|block| fuse(reader, meanings, block).unwrap()).collect()
+                let fused = |block| {
+                    let terms = fuse::terms(reader, meanings, block).unwrap();
+                    fuse::fused(reader, block, &terms).unwrap()
+                };
+                plan.blocks.iter().map(fused).collect()
             })
             .collect();
         let changes: Vec<Changes> = readers
@@ -86,18 +92,26 @@ impl Files<'_> {
         let old = ModelProto::decode(bytes).unwrap();
         let name = |output| graphs[0].value(output).name.clone();
         let outputs = plans[0].blocks.iter().map(|block| name(block.region.output)).collect();
-        let seals = fused.iter().map(|fused| {
+        let fingerprints = fused.iter().map(|fused| {
             fused.iter().map(|fused| {
                 fused
                     .weights
                     .iter()
-                    .map(scene::sealed)
-                    .chain(fused.integers.iter().map(Seal::of))
+                    .map(scene::fingerprint)
+                    .chain(fused.integers.iter().map(Fingerprint::of))
                     .collect()
             })
         });
-        let seals: Vec<Vec<Vec<Seal>>> = seals.map(Iterator::collect).collect();
-        judge(&Files { old, new, graphs: &graphs, changes: &changes, seals: &seals, outputs })
+        let fingerprints: Vec<Vec<Vec<Fingerprint>>> =
+            fingerprints.map(Iterator::collect).collect();
+        judge(&Files {
+            old,
+            new,
+            graphs: &graphs,
+            changes: &changes,
+            fingerprints: &fingerprints,
+            outputs,
+        })
     }
 
     /// What reading the file back says.
@@ -110,11 +124,13 @@ impl Files<'_> {
         let expected: Vec<Expected> = self
             .changes
             .iter()
-            .zip(self.seals)
-            .map(|(changes, seals)| {
-                let blocks = changes.blocks.iter().zip(seals);
+            .zip(self.fingerprints)
+            .map(|(changes, fingerprints)| {
+                let blocks = changes.blocks.iter().zip(fingerprints);
                 Expected {
-                    blocks: blocks.map(|((_, f), seals)| (&f.nodes[..], &seals[..])).collect(),
+                    blocks: blocks
+                        .map(|((_, f), fingerprints)| (&f.nodes[..], &fingerprints[..]))
+                        .collect(),
                     inferred: changes.inferred.iter().map(|(id, form)| (*id, form)).collect(),
                     infos: changes.blocks.iter().flat_map(|(_, fused)| &fused.infos).collect(),
                 }

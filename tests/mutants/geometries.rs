@@ -2,11 +2,12 @@
 
 use std::fs;
 
+use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
     TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
 };
-use acb_fuse::onnx::tensor::{self, Float};
+use acb_fuse::onnx::tensor;
 use acb_fuse::onnx::write::{double_input, int, ints, node};
 use acb_fuse::verify::inputs::Random;
 use ndarray::{ArrayD, IxDyn};

@@ -1,9 +1,10 @@
 //! Mistakes of a fuser: of one that reads the model wrongly, as the model it would have
 //! been right for; of one that computes or writes wrongly, as what it makes.
 
+use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto};
 use acb_fuse::onnx::storage::Storage;
-use acb_fuse::onnx::tensor::{self, Float};
+use acb_fuse::onnx::tensor;
 use ndarray::{ArrayD, Axis};
 
 use crate::geometries::rounded_twice;

@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 
 use acb_fuse::numbers;
+use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::proto::NodeProto;
 use acb_fuse::onnx::storage::Storage;
-use acb_fuse::onnx::tensor::{self, Float};
-use acb_fuse::verify::proof::Side;
+use acb_fuse::onnx::tensor;
+use acb_fuse::verify::claim::Side;
 use ndarray::{ArrayD, Axis, Ix2, IxDyn, concatenate};
 
 type Answer = Result<ArrayD<f64>, String>;

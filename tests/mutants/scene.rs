@@ -2,28 +2,32 @@
 
 use acb_fuse::TrainingMode;
 use acb_fuse::affine::{ConvKind, Geometry, Window};
-use acb_fuse::emit::nodes::{FusedNodes, FusedWeights, fuse};
+use acb_fuse::emit::nodes::FusedNodes;
+use acb_fuse::emit::term::{Term, TermKind};
+use acb_fuse::emit::weights::FusedWeights;
 use acb_fuse::engine::{Array, Constant, InputShapes, Limits};
 use acb_fuse::facts::constants::Constants;
 use acb_fuse::facts::dependence::Dependence;
 use acb_fuse::facts::validity::{Condition, Property, Validity};
 use acb_fuse::numbers;
-use acb_fuse::onnx::graph::{Graph, ValueId};
-use acb_fuse::onnx::ids::IdMap;
+use acb_fuse::onnx::float::Float;
+use acb_fuse::onnx::graph::Graph;
+use acb_fuse::onnx::ids::{IdMap, ValueId};
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto};
 use acb_fuse::onnx::storage::Storage;
-use acb_fuse::onnx::tensor::{self, Float};
+use acb_fuse::onnx::tensor;
 use acb_fuse::ops::meanings::Meanings;
-use acb_fuse::ops::reader::Reader;
-use acb_fuse::ops::training::Training;
+use acb_fuse::ops::reader::{Reader, Training};
 use acb_fuse::pipeline::claim::claim;
-use acb_fuse::plan::region::{Term, TermKind};
+use acb_fuse::pipeline::fuse;
 use acb_fuse::plan::{Block, BlockNames, plan};
-use acb_fuse::verify::fingerprint::Seal;
+use acb_fuse::verify::border::FilledBorder;
+use acb_fuse::verify::claim::{Claim, Side, Unproved};
+use acb_fuse::verify::fingerprint::Fingerprint;
 use acb_fuse::verify::inputs::Random;
 use acb_fuse::verify::original::Original;
-use acb_fuse::verify::proof::{Claim, FilledBorder, Side, Unproved, old_side, prove};
+use acb_fuse::verify::proof::{old_side, prove};
 use acb_fuse::verify::trials::choose;
 use std::iter;
 use std::sync::Arc;
@@ -142,16 +146,17 @@ impl Made {
             let dims: Vec<i64> = values.shape().iter().map(|&dim| dim as i64).collect();
             let header = tensor::header(name, &dims, float.to_onnx());
             let numbers = values.iter().copied().collect::<Vec<f64>>();
-            let seal = Seal::rounded(header, float, iter::once(Ok::<_, ()>(numbers))).unwrap();
-            self.tensors.iter().any(|tensor| Seal::of(tensor) == seal)
+            let proved =
+                Fingerprint::rounded(header, float, iter::once(Ok::<_, ()>(numbers))).unwrap();
+            self.tensors.iter().any(|tensor| Fingerprint::of(tensor) == proved)
         })
     }
 }
 
 /// What weights must be in the file.
-pub fn sealed(weights: &FusedWeights) -> Seal {
+pub fn fingerprint(weights: &FusedWeights) -> Fingerprint {
     let pieces = weights.pieces().map(|piece| weights.read(piece));
-    Seal::rounded(weights.header(), weights.float, pieces).unwrap()
+    Fingerprint::rounded(weights.header(), weights.float, pieces).unwrap()
 }
 
 /// FusedWeights as the file will hold them.
@@ -167,7 +172,8 @@ pub fn rewritten(model: &ModelProto, output: &str) -> Option<Rewritten> {
         let plan = plan(reader, meanings, &mut BlockNames::of(reader.graph), &[]);
         let name = |block: &Block| reader.graph.value(block.region.output).name.clone();
         let block = plan.blocks.iter().find(|block| name(block) == output)?;
-        let fused = Made::of(&fuse(reader, meanings, block).ok()?);
+        let terms = fuse::terms(reader, meanings, block).ok()?;
+        let fused = Made::of(&fuse::fused(reader, block, &terms).ok()?);
         let claim = claim(reader, meanings, block, fused.side());
         Some(Rewritten { fused, beliefs: Beliefs::of(&claim, reader.graph) })
     })
@@ -414,8 +420,8 @@ pub fn difference(expected: &ArrayD<f64>, found: &ArrayD<f64>) -> f64 {
 fn probe(block: &Block, claim: &Claim, reader: &Reader) -> Vec<(String, ArrayD<f64>)> {
     let mut random = Random::new(99);
     let weighted = |part: &&Term<Geometry>| part.kind == TermKind::Conv;
-    let any = block.parts.iter().find(weighted).unwrap();
-    let scattered = block.parts.iter().find(|part| part.map.kind == ConvKind::ConvTranspose);
+    let any = block.terms.iter().find(weighted).unwrap();
+    let scattered = block.terms.iter().find(|part| part.map.kind == ConvKind::ConvTranspose);
     let original = original(reader);
     let ends = claim.borders.iter().map(|border| (border.output, border.inner)).collect();
     let cone = original.cone(claim.output, &claim.roots, &ends).unwrap();
@@ -430,7 +436,7 @@ fn probe(block: &Block, claim: &Claim, reader: &Reader) -> Vec<(String, ArrayD<f
     for (&root, shape) in cone.roots.iter().zip(&trials[0].shapes) {
         let mut shape = shape.clone();
         let is_root = |part: &&Term<Geometry>| part.root == root;
-        let reads = block.parts.iter().filter(is_root).find(weighted);
+        let reads = block.terms.iter().filter(is_root).find(weighted);
         let order = reads.map_or(&any.map.output, |part| &part.map.input);
         shape[order.axis(0)] = 1;
         for axis in 0..any.map.windows.len() {

@@ -3,8 +3,9 @@
 //! A demand is an inference from the node being valid. `Conv` with a kernel `[O, C, k, k]`
 //! in `g` groups reads `[N, C·g, H, W]`, whoever made it.
 
-use crate::facts::shape_rules::layout::{cuts, permutation};
-use crate::facts::shape_rules::{Asked, Dims, List, agreed, from_front, open};
+use crate::facts::shape_rules::asked::{Asked, Dims, List, agreed, from_front, open};
+use crate::facts::shape_rules::axes::permutation;
+use crate::facts::shape_rules::pieces::cuts;
 
 /// With more operands, to ask each of them about all others takes too long.
 const MAX_OPERANDS: usize = 16;
@@ -83,12 +84,14 @@ pub fn conv(asked: &Asked, input: usize) -> Option<Dims> {
             convolved(&kernel, width.and_then(|width| width.checked_mul(groups)))
         }
         1 => kernel_of(asked),
-        // Of ConvInteger and DeformConv, it is something else.
-        2 if asked.node.proto.op_type() == "Conv" => {
-            Some(vec![kernel.and_then(|kernel| *kernel.first()?)])
-        }
+        2 => Some(vec![kernel.and_then(|kernel| *kernel.first()?)]),
         _ => None,
     }
+}
+
+/// As [`conv`], of operators whose third input is something else.
+pub fn conv_without_bias(asked: &Asked, input: usize) -> Option<Dims> {
+    if input < 2 { conv(asked, input) } else { None }
 }
 
 /// `[N, C, …]` for a kernel `[C, O, …]`.

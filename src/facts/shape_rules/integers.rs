@@ -3,8 +3,12 @@
 //! Sizes that nobody knows stay unknown, and those beside them known: `[N, 64]` is a
 //! shape of two elements, whatever N is and however often it is cast.
 
-use crate::facts::shape_rules::layout::{self, cuts, permutation, shape_range};
-use crate::facts::shape_rules::{Asked, Integers, MAX_INTEGERS};
+use crate::facts::shape_rules::asked::{Asked, Integers, MAX_INTEGERS, element_count, from_front};
+use crate::facts::shape_rules::axes::permutation;
+use crate::facts::shape_rules::made::shape_range;
+use crate::facts::shape_rules::pieces::cuts;
+use crate::facts::shape_rules::{axes, made, pieces};
+use crate::onnx::data;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::storage::Storage;
@@ -247,7 +251,7 @@ pub fn split(asked: &Asked) -> Option<Integers> {
     let integers = list(asked, 0)?;
     let size = |output: usize| {
         let asked = asked.about(output);
-        usize::try_from((*layout::split(&asked)?.first()?)?).ok()
+        usize::try_from((*pieces::split(&asked)?.first()?)?).ok()
     };
     let mut start = 0usize;
     for output in 0..asked.output {
@@ -277,15 +281,15 @@ pub fn transpose(asked: &Asked) -> Option<Integers> {
 
 /// So many elements, if that is a short list.
 fn repeated(one: Option<i64>, dims: Option<Vec<Option<i64>>>) -> Option<Integers> {
-    let count = usize::try_from(super::product(&dims?)?).ok()?;
+    let count = usize::try_from(element_count(&dims?)?).ok()?;
     (count <= MAX_INTEGERS).then(|| vec![one; count])
 }
 
 pub fn expand(asked: &Asked) -> Option<Integers> {
     let integers = asked.integers(0)?;
     match integers.as_slice() {
-        [one] => repeated(*one, layout::expand(asked)),
-        _ => (layout::expand(asked)?.len() == 1).then_some(integers),
+        [one] => repeated(*one, axes::expand(asked)),
+        _ => (axes::expand(asked)?.len() == 1).then_some(integers),
     }
 }
 
@@ -304,7 +308,7 @@ pub fn gather(asked: &Asked) -> Option<Integers> {
     let element = |at: Option<i64>| {
         // Which one it is may not be known, but that it is one.
         let Some(at) = at else { return Some(None) };
-        integers.get(super::from_front(at, integers.len())?).copied()
+        integers.get(from_front(at, integers.len())?).copied()
     };
     asked.integers(1)?.into_iter().map(element).collect()
 }
@@ -322,7 +326,7 @@ pub fn constant(asked: &Asked) -> Option<Integers> {
 
 /// What a short tensor of the types that shapes are computed in holds.
 pub fn integers_of(tensor: &TensorProto) -> Option<Vec<i64>> {
-    let length = tensor::dims(tensor).ok()?;
+    let length = data::dims(tensor).ok()?;
     let length = length.into_iter().try_fold(1usize, usize::checked_mul)?;
     match DataType::try_from(tensor.data_type()).ok()? {
         DataType::Int64 | DataType::Int32 | DataType::Bool if length <= MAX_INTEGERS => {
@@ -334,7 +338,7 @@ pub fn integers_of(tensor: &TensorProto) -> Option<Vec<i64>> {
 
 pub fn constant_of_shape(asked: &Asked) -> Option<Integers> {
     let value = integers_of(asked.node.attribute("value")?.t.as_ref()?)?;
-    repeated(value.first().copied(), layout::constant_of_shape(asked))
+    repeated(value.first().copied(), made::constant_of_shape(asked))
 }
 
 pub fn shape(asked: &Asked) -> Option<Integers> {
@@ -343,13 +347,13 @@ pub fn shape(asked: &Asked) -> Option<Integers> {
 }
 
 pub fn size(asked: &Asked) -> Option<Integers> {
-    Some(vec![super::product(&asked.dims(0)?)])
+    Some(vec![element_count(&asked.dims(0)?)])
 }
 
 pub fn range(asked: &Asked) -> Option<Integers> {
     let number = |input: usize| *asked.integers(input)?.first()?;
     let (start, delta) = (number(0)?, number(2)?);
-    let length = (*layout::range(asked)?.first()?)?;
+    let length = (*made::range(asked)?.first()?)?;
     let length = usize::try_from(length).ok().filter(|&length| length <= MAX_INTEGERS)?;
     let mut next = Some(start);
     let mut step = |_| {

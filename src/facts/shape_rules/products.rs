@@ -1,7 +1,7 @@
 //! Shapes of sums of products, and of what has one number per channel.
 
-use crate::facts::shape_rules::layout::broadcast_size;
-use crate::facts::shape_rules::{Asked, Dims, open};
+use crate::facts::shape_rules::asked::{Asked, Dims, open};
+use crate::facts::shape_rules::elementwise::{broadcast_dims, broadcast_size};
 
 /// The statistics behind the first output are vectors, one number per channel.
 pub fn batch_norm(asked: &Asked) -> Option<Dims> {
@@ -56,7 +56,7 @@ fn multiplied(left: &[Option<i64>], right: &[Option<i64>]) -> Option<Dims> {
     let batch =
         |dims: &[Option<i64>]| dims.split_last_chunk::<2>().map(|(batch, _)| batch.to_vec());
     let [left, right] = [left, right].map(|dims| batch(dims).unwrap_or_default());
-    let mut dims = super::layout::broadcast_dims(&left, &right)?;
+    let mut dims = broadcast_dims(&left, &right)?;
     dims.extend(rows);
     dims.extend(columns);
     Some(dims)

@@ -3,7 +3,7 @@
 //! Along each axis with `n` elements, of windows `(k − 1)·dilation + 1` wide there are
 //! `⌊(n + pads − width)/stride⌋ + 1`.
 
-use crate::facts::shape_rules::{Asked, Dims, open};
+use crate::facts::shape_rules::asked::{Asked, Dims, open};
 
 /// What the attributes say of one axis.
 struct ShapeWindow {

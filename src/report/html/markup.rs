@@ -3,6 +3,8 @@
 //! Names in a model are anybody's: each goes through [`shown`], sentences that hold names
 //! through [`sentence`]. Knows nothing of a report.
 
+use crate::report::escape::is_unsafe;
+
 /// So many characters of a name are shown, and so many words of a sentence.
 const CHARACTERS: usize = 160;
 
@@ -31,10 +33,7 @@ pub fn shown(text: &str) -> String {
             '>' => shown.push_str("&gt;"),
             '"' => shown.push_str("&quot;"),
             '\'' => shown.push_str("&#39;"),
-            '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' => {
-                shown.extend(c.escape_unicode());
-            }
-            c if c.is_control() => shown.extend(c.escape_default()),
+            c if is_unsafe(c) => shown.extend(c.escape_unicode()),
             c => shown.push(c),
         }
     }

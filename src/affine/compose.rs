@@ -1,0 +1,214 @@
+//! Maps with weights, composed and added: what the rules of [`linear`](super::linear) allow,
+//! done to kernels and biases.
+//!
+//! A batch norm only multiplies the scales of a kernel's summands (Eq. 2), `⊕` only lengthens
+//! the sum (Eq. 3): weights are multiplied out only where two maps both mix positions or
+//! channels.
+
+#![allow(
+    clippy::indexing_slicing,
+    reason = "shapes follow from geometries that were checked before weights are read"
+)]
+
+use std::sync::Arc;
+
+use ndarray::{Array2, Axis, IxDyn};
+
+use crate::affine::geometry::{Channels, Geometry};
+use crate::affine::kernel::{Affine, Summand, in_a_row, one_or_of_all, taps};
+use crate::affine::linear::Linear;
+use crate::affine::refusal::Refusal;
+use crate::affine::window::Window;
+use crate::numbers;
+
+impl Linear for Affine {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Tap `(t₁, t₂)`: `K[o, c] += Σ_m K₁[o, m, t₁]·K₂[m, c, t₂]`; bias
+    /// `b[o] = b₁[o] + Σ_{m,t₁} K₁[o, m, t₁]·b₂[m]`.
+    fn composed(&self, inner: &Self) -> Result<Self, Refusal> {
+        let geometry = self.geometry.composed(&inner.geometry)?;
+        if let Some(scaled) = self.scaled(inner, &geometry) {
+            return Ok(scaled);
+        }
+        let (kernel, bias) = self.multiplied(inner, &geometry);
+        Ok(Self::new(geometry, Arc::new(kernel), bias))
+    }
+
+    fn added(mut self, other: &Self, input: &[Option<i64>]) -> Result<Self, Refusal> {
+        let geometry = self.geometry.clone().added(&other.geometry, input)?;
+        let outputs = geometry.channels.map_or(1, |channels| channels.outputs);
+        let bias = (0..outputs).map(|output| self.bias_of(output) + other.bias_of(output));
+        let bias = bias.collect();
+        self.summands.extend(other.summands.iter().cloned());
+        Ok(Self::sum(geometry, self.summands, bias))
+    }
+
+    fn permuted(&self, roles: &[usize]) -> Self {
+        let geometry = self.geometry.permuted(roles);
+        if roles.iter().enumerate().all(|(place, &role)| place == role) {
+            return Affine { geometry, ..self.clone() };
+        }
+        let kernel = self.kernel();
+        let mut kernel = kernel.view();
+        // Taps by role: none along batch and channels.
+        let taps = roles.len() + 2;
+        kernel.insert_axis_inplace(Axis(2));
+        kernel.insert_axis_inplace(Axis(2));
+        while kernel.ndim() < taps {
+            kernel.insert_axis_inplace(Axis(kernel.ndim()));
+        }
+        let axes: Vec<usize> =
+            [0, 1].into_iter().chain(roles.iter().map(|role| role + 2)).collect();
+        let kernel = kernel.permuted_axes(IxDyn(&axes)).to_owned();
+        // What is left out has length 1.
+        Self::new(geometry, in_a_row(kernel), self.bias.clone())
+    }
+
+    fn negated(mut self) -> Self {
+        let scales = self.summands.iter_mut().flat_map(|summand| &mut summand.scale);
+        scales.chain(&mut self.bias).for_each(|number| *number = -*number);
+        self
+    }
+
+    fn unshifted(mut self) -> Self {
+        self.bias.fill(0.0);
+        self.geometry.shifted = false;
+        self
+    }
+}
+
+impl Affine {
+    /// `self ∘ inner` where one of the two maps only scales, pads or crops: the kernels of the
+    /// other map stay, scaled and elsewhere. `None` if neither map does.
+    fn scaled(&self, inner: &Self, geometry: &Geometry) -> Option<Self> {
+        let scale = |summand: &Summand, factors: &[f64]| -> Vec<f64> {
+            let count = summand.scale.len().max(factors.len());
+            let both = summand.scale.iter().cycle().zip(factors.iter().cycle());
+            both.take(count).map(|(scale, factor)| scale * factor).collect()
+        };
+        let moved = |summand: &Summand, factors: &[f64], windows: Result<Geometry, Refusal>| {
+            let windows = windows.ok()?.windows;
+            let geometry = Geometry { windows, ..summand.geometry.clone() };
+            Some(Summand {
+                weights: summand.weights.clone(),
+                geometry,
+                scale: scale(summand, factors),
+            })
+        };
+        let anywhere = |map: &Geometry| Geometry { channels: None, shifted: false, ..map.clone() };
+        let (outside, inside) = (anywhere(&self.geometry), anywhere(&inner.geometry));
+        if let Some(factors) = self.factors() {
+            let summands = inner.summands.iter().map(|summand| {
+                moved(summand, &factors, outside.composed(&anywhere(&summand.geometry)))
+            });
+            let summands = summands.collect::<Option<_>>()?;
+            let count = factors.len().max(inner.bias.len());
+            let factor = |output| one_or_of_all(&factors, output);
+            let bias = (0..count).map(|o| self.bias_of(o) + factor(o) * inner.bias_of(o));
+            return Some(Self::sum(geometry.clone(), summands, bias.collect()));
+        }
+        let factors = inner.factors().filter(|factors| factors.len() == 1)?;
+        if inner.geometry.channels.is_some() || inner.bias_of(0) != 0.0 {
+            return None;
+        }
+        let summands = self
+            .summands
+            .iter()
+            .map(|summand| moved(summand, &factors, anywhere(&summand.geometry).composed(&inside)));
+        Some(Self::sum(geometry.clone(), summands.collect::<Option<_>>()?, self.bias.clone()))
+    }
+
+    /// The kernel and bias of `self ∘ inner`, multiplied out.
+    fn multiplied(&self, inner: &Self, geometry: &Geometry) -> (Vec<f64>, Vec<f64>) {
+        let between = match (self.geometry.channels, inner.geometry.channels) {
+            (Some(outer), _) => outer.inputs,
+            (None, Some(inner)) => inner.outputs,
+            (None, None) => 1,
+        };
+        let axes = geometry.windows.len();
+        let (outer, inner) = (self.spelled_out(between, axes), inner.spelled_out(between, axes));
+        let channels = geometry.channels.unwrap_or(Channels::diagonal(1));
+        let (Some(first), Some(second)) = (inner.geometry.channels, outer.geometry.channels) else {
+            unreachable!("both are spelled out")
+        };
+        let places = composed_places(&geometry.windows, &outer.geometry, &inner.geometry);
+        let width = channels.inputs / channels.groups;
+        let (outer_taps, inner_taps) = (places.nrows(), places.ncols());
+        let all_taps: usize = taps(&geometry.windows).iter().product();
+        let (outer_flat, inner_flat) = (numbers::all(&outer), numbers::all(&inner));
+        let outer_width = second.inputs / second.groups;
+        let inner_width = first.inputs / first.groups;
+        let mut kernel = vec![0.0; channels.outputs * width * all_taps];
+        let mut bias = outer.bias.clone();
+        for output in 0..channels.outputs {
+            let row = &mut kernel[output * width * all_taps..][..width * all_taps];
+            let first_between = output / (second.outputs / second.groups) * outer_width;
+            for relative in 0..outer_width {
+                let middle = first_between + relative;
+                let weights =
+                    &outer_flat[(output * outer_width + relative) * outer_taps..][..outer_taps];
+                bias[output] += inner.bias[middle] * weights.iter().sum::<f64>();
+                let input = middle / (first.outputs / first.groups) * inner_width % width;
+                let row = &mut row[input * all_taps..][..inner_width * all_taps];
+                let inner_rows =
+                    &inner_flat[middle * inner_width * inner_taps..][..inner_width * inner_taps];
+                for (&weight, places) in weights.iter().zip(places.outer_iter()) {
+                    for (sums, values) in
+                        row.chunks_exact_mut(all_taps).zip(inner_rows.chunks_exact(inner_taps))
+                    {
+                        for (&value, &place) in values.iter().zip(places) {
+                            sums[place] += weight * value;
+                        }
+                    }
+                }
+            }
+        }
+        (kernel, bias)
+    }
+
+    /// Per channel the only factor, if each output is its own channel at one position,
+    /// scaled; one for all channels if they are not counted.
+    fn factors(&self) -> Option<Vec<f64>> {
+        let alone = self.geometry.windows.iter().all(|window| window.taps == 1);
+        let apart = self
+            .geometry
+            .channels
+            .is_none_or(|channels| channels == Channels::diagonal(channels.outputs));
+        (alone && apart).then(|| numbers::all(self))
+    }
+
+    /// The same map, written out for `channels` channels and `axes` spatial axes.
+    pub(super) fn spelled_out(&self, channels: usize, axes: usize) -> Self {
+        let mut spelled = self.clone();
+        spelled.geometry.windows.resize(axes, Window::IDENTITY);
+        if self.geometry.channels.is_none() {
+            spelled.geometry.channels = Some(Channels::diagonal(channels));
+            spelled.bias = vec![self.bias[0]; channels];
+        }
+        spelled
+    }
+}
+
+/// Where tap `(t₁, t₂)` of a composition falls in its kernel: a table of flat
+/// indices, a row per tap of `outer` and a column per tap of `inner`.
+fn composed_places(composed: &[Window], outer: &Geometry, inner: &Geometry) -> Array2<usize> {
+    let mut places = Array2::zeros((1, 1));
+    for (axis, window) in composed.iter().enumerate() {
+        let (outer, inner) = (outer.window(axis), inner.window(axis));
+        let along = |i: usize, j: usize| {
+            let reach = i as i64 * outer.dilation * inner.stride + j as i64 * inner.dilation;
+            (reach / window.dilation) as usize
+        };
+        let (rows, columns) = places.dim();
+        let (outer_taps, inner_taps) = (outer.taps as usize, inner.taps as usize);
+        places =
+            Array2::from_shape_fn((rows * outer_taps, columns * inner_taps), |(row, column)| {
+                places[[row / outer_taps, column / inner_taps]] * window.taps as usize
+                    + along(row % outer_taps, column % inner_taps)
+            });
+    }
+    places
+}

@@ -1,0 +1,331 @@
+//! What can be done with a linear map, with or without weights: composition `∘`, addition `⊕`,
+//! and exchanging axes, by the same rules for both.
+//!
+//! The rules stand here, on geometries: each refusal has beside it the case that it prevents.
+//! What the rules mean for weights is in [`compose`](super::compose), which refuses nothing more.
+
+use crate::affine::axes::AxisOrder;
+use crate::affine::geometry::{Channels, ConvKind, Geometry};
+use crate::affine::refusal::Refusal;
+use crate::affine::window::{PadMode, Window};
+
+/// A linear map (plus a bias) between feature maps, with or without weights.
+pub trait Linear: Clone {
+    /// Its channels, windows and axes.
+    fn geometry(&self) -> &Geometry;
+
+    /// The same map with its axes in another order: what plays role `i` now is what
+    /// played role `roles[i]`, in what it reads and in what it makes. `roles` is a permutation
+    /// of `0..n` for an `n` that reaches all axes of the map, with role 1, the channels, in
+    /// its place unless the map has none.
+    #[must_use]
+    fn permuted(&self, roles: &[usize]) -> Self;
+
+    /// As [`Self::after`], where what `inner` makes and `self` reads has its axes in one order.
+    ///
+    /// # Errors
+    /// As [`Self::after`].
+    fn composed(&self, inner: &Self) -> Result<Self, Refusal>;
+
+    /// As [`Self::plus`], where both maps read the common input with its axes in one order.
+    ///
+    /// # Errors
+    /// As [`Self::plus`].
+    fn added(self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal>;
+
+    /// `−self`.
+    #[must_use]
+    fn negated(self) -> Self;
+
+    /// `self` without its bias.
+    #[must_use]
+    fn unshifted(self) -> Self;
+
+    /// `self ∘ inner`: first `inner`, then `self`, as one map for inputs of every size. A
+    /// batch norm after a convolution (Eq. 2) is one.
+    ///
+    /// # Errors
+    /// If the composition is not one convolution: other channels or axes between the two, a
+    /// border that does not pass (`Border`, `BiasAtBorder`, `Borders`), a transposed
+    /// convolution with something else than a pointwise map or a crop, or windows too large.
+    fn after(&self, inner: &Self) -> Result<Self, Refusal> {
+        let (wanted, given) = (&self.geometry().input, &inner.geometry().output);
+        let composed = if wanted == given {
+            self.composed(inner)?
+        } else if let Ok(roles) = self.geometry().roles_for(wanted, given) {
+            self.permuted(&roles).composed(inner)?
+        } else {
+            self.composed(&inner.permuted(&inner.geometry().roles_for(given, wanted)?))?
+        };
+        Ok(composed.settled())
+    }
+
+    /// The same map with its input in canonical order, if exchanging spatial axes of the
+    /// kernel is enough for that.
+    #[must_use]
+    fn settled(self) -> Self {
+        let input = &self.geometry().input;
+        match self.geometry().roles_for(input, &AxisOrder::CANONICAL) {
+            Ok(roles) if !input.is_canonical() => self.permuted(&roles),
+            _ => self,
+        }
+    }
+
+    /// `self ⊕ other`: the sum of both maps as one (Eq. 3), with taps added where they read
+    /// the same position, and biases added (Eq. 7).
+    ///
+    /// `shape` is that of the tensor that both read, in its own order of axes; `None` for
+    /// sizes that are not known, and `&[]` if none is. Known sizes let in windows that make
+    /// as many outputs for these sizes only.
+    ///
+    /// # Errors
+    /// If no single window covers both maps: other strides, numbers of outputs, channels,
+    /// borders or axes, a convolution and a transposed one, or windows too large.
+    fn plus(self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal> {
+        let (mine, theirs) = (&self.geometry().input, &other.geometry().input);
+        if mine == theirs {
+            self.added(other, shape)
+        } else if let Ok(roles) = other.geometry().roles_for(theirs, mine) {
+            let other = other.permuted(&roles);
+            self.added(&other, shape)
+        } else {
+            self.permuted(&self.geometry().roles_for(mine, theirs)?).added(other, shape)
+        }
+    }
+}
+
+impl Linear for Geometry {
+    fn geometry(&self) -> &Geometry {
+        self
+    }
+
+    fn composed(&self, inner: &Self) -> Result<Self, Refusal> {
+        let channels = match (self.channels, inner.channels) {
+            (Some(outer), Some(inner)) => {
+                if outer.inputs != inner.outputs {
+                    return Err(Refusal::Channels(inner.outputs, outer.inputs));
+                }
+                Some(outer.coarsest(&inner, inner.inputs, outer.outputs))
+            }
+            (outer, inner) => outer.or(inner),
+        };
+        let windows = self
+            .axes(inner)
+            .map(|axis| {
+                let outer = self.window(axis);
+                // Conv 1×1 with bias, then a padded 3×3: the pad is 0, not the bias.
+                let padded = self.kind != ConvKind::ConvTranspose && outer.is_padded();
+                if inner.shifted && padded && outer.pad_mode == PadMode::Zero {
+                    return Err(Refusal::BiasAtBorder(axis));
+                }
+                self.composed_window(inner, axis)
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Geometry {
+            channels,
+            windows,
+            kind: self.joint_kind(inner),
+            input: inner.input.clone(),
+            output: self.output.clone(),
+            shifted: self.shifted || inner.shifted,
+        })
+    }
+
+    fn added(self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal> {
+        if self.output != other.output {
+            return Err(Refusal::Axes);
+        }
+        if (self.kind == ConvKind::ConvTranspose) != (other.kind == ConvKind::ConvTranspose) {
+            return Err(Refusal::Senses);
+        }
+        let channels = match (self.channels, other.channels) {
+            (Some(a), Some(b)) => {
+                // [N,8,H,W] + [N,1,H,W] broadcasts.
+                if a.outputs != b.outputs {
+                    return Err(Refusal::Channels(a.outputs, b.outputs));
+                }
+                if a.inputs != b.inputs {
+                    return Err(Refusal::Channels(a.inputs, b.inputs));
+                }
+                Some(a.coarsest(&b, a.inputs, a.outputs))
+            }
+            // Per channel on one side: x + conv(x) needs as many outputs as inputs.
+            (Some(a), None) | (None, Some(a)) => {
+                if a.outputs != a.inputs {
+                    return Err(Refusal::Channels(a.outputs, a.inputs));
+                }
+                Some(a)
+            }
+            (None, None) => None,
+        };
+        let windows = self
+            .axes(other)
+            .map(|axis| {
+                // Outputs of transposed convolutions differ in number or do not, for all sizes.
+                let size = match self.kind {
+                    ConvKind::Conv | ConvKind::MatMul => {
+                        shape.get(self.input.axis(axis + 2)).copied().flatten()
+                    }
+                    ConvKind::ConvTranspose => None,
+                };
+                self.window(axis).union(&other.window(axis), size, axis)
+            })
+            .collect::<Result<_, _>>()?;
+        let (kind, shifted) = (self.joint_kind(other), self.shifted || other.shifted);
+        Ok(Geometry { channels, windows, kind, shifted, ..self })
+    }
+
+    fn permuted(&self, roles: &[usize]) -> Self {
+        let order = |own: &AxisOrder| {
+            let axes: Vec<i64> = roles.iter().map(|&role| own.axis(role) as i64).collect();
+            AxisOrder::new(&axes).unwrap_or_else(|| unreachable!("roles reach all axes"))
+        };
+        let windows = match self.windows.as_slice() {
+            [] => Vec::new(),
+            _ => roles.iter().skip(2).map(|&role| self.window_of_role(role)).collect(),
+        };
+        Geometry { windows, input: order(&self.input), output: order(&self.output), ..self.clone() }
+    }
+
+    fn negated(self) -> Self {
+        self
+    }
+
+    fn unshifted(self) -> Self {
+        Geometry { shifted: false, ..self }
+    }
+}
+
+impl Channels {
+    fn coarsest(&self, other: &Channels, inputs: usize, outputs: usize) -> Self {
+        Channels { inputs, outputs, groups: gcd(self.groups, other.groups) }
+    }
+}
+
+impl Geometry {
+    fn is_pointwise(&self) -> bool {
+        self.windows.iter().all(|window| *window == Window::IDENTITY)
+    }
+
+    /// The kind of a map that is made of this one and `other`. A product stays one with
+    /// what works on single channels.
+    fn joint_kind(&self, other: &Geometry) -> ConvKind {
+        let joins = |map: &Geometry| map.kind == ConvKind::MatMul || map.windows.is_empty();
+        match (self.kind, other.kind) {
+            (ConvKind::ConvTranspose, _) | (_, ConvKind::ConvTranspose) => ConvKind::ConvTranspose,
+            (ConvKind::Conv, ConvKind::Conv) => ConvKind::Conv,
+            _ if joins(self) && joins(other) => ConvKind::MatMul,
+            _ => ConvKind::Conv,
+        }
+    }
+
+    fn composed_window(&self, inner: &Geometry, axis: usize) -> Result<Window, Refusal> {
+        let (outer, inner_window) = (self.window(axis), inner.window(axis));
+        match (self.kind, inner.kind) {
+            (ConvKind::Conv | ConvKind::MatMul, ConvKind::Conv | ConvKind::MatMul) => {
+                outer.after(&inner_window, axis)
+            }
+            (ConvKind::Conv | ConvKind::MatMul, ConvKind::ConvTranspose) => {
+                outer.frame_of_scattered(&inner_window, axis)
+            }
+            // Scattered, a bias would reach the border less often than the middle.
+            (ConvKind::ConvTranspose, ConvKind::ConvTranspose) => Err(Refusal::Senses),
+            (ConvKind::ConvTranspose, _) if !inner.is_pointwise() => Err(Refusal::Senses),
+            (ConvKind::ConvTranspose, _) if inner.shifted => Err(Refusal::BiasAtBorder(axis)),
+            (ConvKind::ConvTranspose, _) => Ok(outer),
+        }
+    }
+
+    fn window_of_role(&self, role: usize) -> Window {
+        role.checked_sub(2).map_or(Window::IDENTITY, |axis| self.window(axis))
+    }
+
+    /// How to permute the map so that the end of it that now has the order `own` has
+    /// the order `wanted`, for [`Linear::permuted`].
+    pub(super) fn roles_for(
+        &self,
+        own: &AxisOrder,
+        wanted: &AxisOrder,
+    ) -> Result<Vec<usize>, Refusal> {
+        let orders = [own, wanted, &self.input, &self.output].map(AxisOrder::reach);
+        let roles = orders.into_iter().fold(self.windows.len() + 2, usize::max);
+        let roles: Vec<usize> = (0..roles).map(|role| own.role(wanted.axis(role))).collect();
+        let is_free = |role: &usize| self.window_of_role(*role) == Window::IDENTITY;
+        match (self.channels, roles.as_slice()) {
+            (Some(_), [batch, 1, ..]) if is_free(batch) => Ok(roles),
+            (None, [batch, channel, ..]) if is_free(batch) && is_free(channel) => Ok(roles),
+            _ => Err(Refusal::Axes),
+        }
+    }
+
+    fn axes(&self, other: &Geometry) -> std::ops::Range<usize> {
+        0..self.windows.len().max(other.windows.len())
+    }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conv(channels: (usize, usize, usize), taps: i64, pad: i64, shifted: bool) -> Geometry {
+        let (inputs, outputs, groups) = channels;
+        Geometry {
+            channels: Some(Channels { inputs, outputs, groups }),
+            windows: vec![Window::new(taps, 1, 1, (pad, pad)).unwrap(); 2],
+            shifted,
+            ..Geometry::identity()
+        }
+    }
+
+    #[test]
+    fn an_identity_joins_a_square_kernel() {
+        let square = conv((8, 8, 2), 3, 1, false);
+        assert_eq!(square.clone().plus(&Geometry::identity(), &[]).unwrap(), square);
+        let wide = conv((4, 8, 1), 3, 1, false);
+        assert_eq!(wide.plus(&Geometry::identity(), &[]), Err(Refusal::Channels(8, 4)));
+    }
+
+    #[test]
+    fn groups_become_as_coarse_as_needed() {
+        let merged = conv((12, 12, 4), 1, 0, false).plus(&conv((12, 12, 6), 1, 0, false), &[]);
+        assert_eq!(merged.unwrap().channels.unwrap().groups, 2);
+    }
+
+    #[test]
+    fn a_bias_does_not_pass_a_border() {
+        let outer = conv((4, 4, 1), 3, 1, false);
+        assert!(outer.after(&conv((4, 4, 1), 1, 0, false)).is_ok());
+        assert_eq!(outer.after(&conv((4, 4, 1), 1, 0, true)), Err(Refusal::BiasAtBorder(0)));
+    }
+    #[test]
+    fn transpositions_cancel_and_pass_through_what_they_do_not_touch() {
+        let order = |axes: &[i64]| AxisOrder::new(axes).unwrap();
+        let (into, back) = (order(&[0, 3, 1, 2]), order(&[0, 2, 3, 1]));
+        let (into, back) = (Geometry::transposition(into), Geometry::transposition(back));
+        let both = into.after(&back).unwrap();
+        assert_eq!(both.input, both.output);
+        let square = conv((8, 8, 1), 3, 1, false);
+        let sandwich = back.after(&square.after(&into).unwrap()).unwrap();
+        assert_eq!(sandwich, square.clone().within(&order(&[0, 3, 1, 2])));
+        // A residual joins in the layout of the tensor that both read.
+        assert_eq!(sandwich.clone().plus(&Geometry::identity(), &[]).unwrap(), sandwich);
+        assert_eq!(into.plus(&Geometry::identity(), &[]), Err(Refusal::Axes));
+        assert_eq!(square.plus(&sandwich, &[]), Err(Refusal::Axes));
+    }
+
+    #[test]
+    fn a_transposed_kernel_is_a_kernel() {
+        let turn = Geometry::transposition(AxisOrder::new(&[0, 1, 3, 2]).unwrap());
+        let tall = Geometry {
+            windows: vec![Window::new(3, 1, 1, (1, 1)).unwrap(), Window::IDENTITY],
+            ..conv((4, 4, 1), 1, 0, false)
+        };
+        let turned = turn.after(&tall.after(&turn).unwrap()).unwrap();
+        let wide = Geometry { windows: vec![tall.windows[1], tall.windows[0]], ..tall.clone() };
+        assert_eq!(tall.clone().plus(&turned, &[]).unwrap(), tall.plus(&wide, &[]).unwrap());
+    }
+}

@@ -1,0 +1,296 @@
+//! Maps with weights against the definition of a convolution, tap by tap.
+
+use proptest::prelude::*;
+
+use ndarray::{ArrayD, Axis, IxDyn};
+
+use crate::affine::geometry::{Channels, ConvKind};
+use crate::affine::kernel::{Affine, batch_norm};
+use crate::affine::linear::Linear;
+use crate::affine::magnitude::{Pass, PieceSums};
+use crate::affine::window::Window;
+use crate::numbers;
+
+/// Feature maps `[C, spatial…]`.
+type Map = ArrayD<f64>;
+
+/// `affine` applied to `x` by the definition of convolution, tap by tap.
+fn naive(affine: &Affine, x: &Map) -> Map {
+    let affine = affine.spelled_out(x.shape()[0], x.ndim() - 1);
+    let kernel = affine.kernel();
+    let Channels { outputs, groups, .. } = affine.geometry.channels.unwrap();
+    let windows = &affine.geometry.windows;
+    let mut shape = vec![outputs];
+    shape.extend(
+        windows.iter().zip(&x.shape()[1..]).map(|(w, &n)| w.outputs(n as i64).max(0) as usize),
+    );
+    ArrayD::from_shape_fn(IxDyn(&shape), |at| {
+        let width = kernel.shape()[1];
+        let first = at[0] / (outputs / groups) * width;
+        let mut sum = affine.bias[at[0]];
+        for (tap, weight) in kernel.index_axis(Axis(0), at[0]).indexed_iter() {
+            let mut position = vec![first + tap[0]];
+            for (axis, window) in windows.iter().enumerate() {
+                let read = at[axis + 1] as i64 * window.stride
+                    + window.offset
+                    + tap[axis + 1] as i64 * window.dilation;
+                position.push(usize::try_from(read).unwrap_or(usize::MAX));
+            }
+            sum += weight * x.get(&position[..]).copied().unwrap_or(0.0);
+        }
+        sum
+    })
+}
+
+/// A transposed convolution by its definition: every input scatters its window.
+fn naive_scatter(affine: &Affine, x: &Map) -> Map {
+    let Channels { inputs, outputs, groups } = affine.geometry.channels.unwrap();
+    let windows = &affine.geometry.windows;
+    let sizes = windows.iter().zip(&x.shape()[1..]);
+    let sizes = sizes.map(|(w, &n)| ((n as i64 - 1) * w.stride + w.slack).max(0) as usize);
+    let shape: Vec<usize> = std::iter::once(outputs).chain(sizes).collect();
+    let mut y = ArrayD::zeros(IxDyn(&shape));
+    for (channel, mut plane) in y.outer_iter_mut().enumerate() {
+        plane.fill(affine.bias[channel]);
+    }
+    let stored = ArrayD::from_shape_vec(
+        IxDyn(&affine.stored_shape()),
+        numbers::all(&*affine.clone().stored_kernel()),
+    );
+    let stored = stored.unwrap();
+    for (at, &value) in x.indexed_iter() {
+        for (tap, &weight) in stored.index_axis(Axis(0), at[0]).indexed_iter() {
+            let group = at[0] / (inputs / groups);
+            let mut position = vec![group * (outputs / groups) + tap[0]];
+            for (axis, window) in windows.iter().enumerate() {
+                let (at, tap) = (at[axis + 1] as i64, tap[axis + 1] as i64);
+                let place = at * window.stride + window.offset + tap * window.dilation;
+                position.push(usize::try_from(place).unwrap_or(usize::MAX));
+            }
+            if let Some(sum) = y.get_mut(&position[..]) {
+                *sum += weight * value;
+            }
+        }
+    }
+    y
+}
+
+fn in_turn(pass: &Pass) -> Vec<PieceSums> {
+    pass.pieces().into_iter().map(|first| pass.read(first)).collect()
+}
+
+fn assert_close(a: &Map, b: &Map) -> Result<(), TestCaseError> {
+    prop_assert_eq!(a.shape(), b.shape());
+    let largest = a.iter().fold(1.0f64, |m, v| m.max(v.abs()));
+    for (a, b) in a.iter().zip(b) {
+        prop_assert!((a - b).abs() <= 1e-12 * largest, "{} is not {}", a, b);
+    }
+    Ok(())
+}
+
+fn values(shape: Vec<usize>) -> impl Strategy<Value = Map> {
+    let count: usize = shape.iter().product();
+    proptest::collection::vec(-2.0..2.0f64, count)
+        .prop_map(move |values| ArrayD::from_shape_vec(IxDyn(&shape), values).unwrap())
+}
+
+fn windows(axes: usize, strides: Vec<i64>) -> impl Strategy<Value = Vec<Window>> {
+    let axis = (1..4i64, 1..3i64, -1..3i64, -1..3i64);
+    proptest::collection::vec(axis, axes).prop_map(move |axes| {
+        let window = |((taps, dilation, begin, end), stride): ((i64, i64, i64, i64), &i64)| {
+            Window::new(taps, *stride, dilation, (begin, end)).unwrap()
+        };
+        axes.into_iter().zip(&strides).map(window).collect()
+    })
+}
+
+/// A convolution with groups from `inputs` to `outputs` channels.
+fn conv(inputs: usize, outputs: usize, strides: Vec<i64>) -> impl Strategy<Value = Affine> {
+    let groups = prop_oneof![Just(1), Just(2), Just(4)];
+    let biased = proptest::bool::ANY;
+    (windows(strides.len(), strides), groups, biased).prop_flat_map(
+        move |(windows, groups, biased)| {
+            let mut shape = vec![outputs, inputs / groups];
+            shape.extend(windows.iter().map(|w| w.taps as usize));
+            let bias = values(vec![if biased { outputs } else { 0 }]);
+            (values(shape), bias).prop_map(move |(kernel, bias)| {
+                Affine::conv(kernel, bias.as_slice().unwrap(), windows.clone(), groups)
+            })
+        },
+    )
+}
+
+fn strides() -> impl Strategy<Value = Vec<i64>> {
+    proptest::collection::vec(1..4i64, 1..=3)
+}
+
+fn input(axes: usize) -> impl Strategy<Value = Map> {
+    proptest::collection::vec(5..8usize, axes).prop_flat_map(|sizes| {
+        let mut shape = vec![4];
+        shape.extend(sizes);
+        values(shape)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_sum_of_kernels_is_the_sum_of_outputs(
+        (x, a, mut b) in strides().prop_flat_map(|strides| {
+            (input(strides.len()), conv(4, 8, strides.clone()), conv(4, 8, strides))
+        })
+    ) {
+        // Give both as many outputs: the arms of a block do.
+        for (mine, theirs) in b.geometry.windows.iter_mut().zip(&a.geometry.windows) {
+            mine.slack = theirs.slack;
+        }
+        let sum = a.clone().plus(&b, &[]).unwrap();
+        assert_close(&naive(&sum, &x), &(naive(&a, &x) + naive(&b, &x)))?;
+        assert_close(&naive(&b.clone().plus(&a, &[]).unwrap(), &x), &naive(&sum, &x))?;
+    }
+
+    #[test]
+    fn a_composition_is_one_after_the_other_at_every_size(
+        (x, inner, outer) in strides().prop_flat_map(|strides| {
+            let axes = strides.len();
+            (input(axes), conv(4, 8, strides), conv(8, 4, vec![2; axes]))
+        })
+    ) {
+        let between = naive(&inner, &x);
+        prop_assume!(!between.is_empty());
+        if let Ok(composed) = outer.after(&inner) {
+            assert_close(&naive(&composed, &x), &naive(&outer, &between))?;
+        }
+    }
+
+    #[test]
+    fn norms_frames_and_identities_are_such_maps(
+        x in input(2), kernel in conv(4, 4, vec![1, 1]), scale in values(vec![4]),
+        shift in values(vec![4]), frame in windows(2, vec![1, 1]),
+    ) {
+        let norm = Affine::diagonal(scale.as_slice().unwrap(), shift.as_slice().unwrap());
+        let scaled = norm.after(&kernel).unwrap();
+        let mut expected = naive(&kernel, &x);
+        for (mut plane, (s, t)) in expected.outer_iter_mut().zip(scale.iter().zip(&shift)) {
+            plane.mapv_inplace(|v| v * s + t);
+        }
+        assert_close(&naive(&scaled, &x), &expected)?;
+        prop_assert_eq!(Affine::identity().after(&kernel).unwrap().kernel(), kernel.kernel());
+        prop_assert_eq!(kernel.after(&Affine::identity()).unwrap().kernel(), kernel.kernel());
+
+        let frame = Affine::filter(frame.iter().map(|w| Window { taps: 1, ..*w }).collect(), 1.0, 0.0);
+        let framed = naive(&frame, &x);
+        if !framed.is_empty() && let Ok(composed) = kernel.after(&frame) {
+            assert_close(&naive(&composed, &x), &naive(&kernel, &framed))?;
+        }
+        let twice = kernel.clone().plus(&kernel, &[]).unwrap();
+        let uniform = Affine::filter(vec![], 2.0, 0.0).after(&kernel).unwrap();
+        assert_close(&twice.kernel(), &uniform.kernel())?;
+        assert_close(&naive(&kernel.clone().negated(), &x), &-naive(&kernel, &x))?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 30, ..ProptestConfig::default() })]
+
+    #[test]
+    fn permuted_axes_of_a_kernel_are_permuted_axes_of_the_map(
+        (x, kernel) in (input(3), conv(4, 8, vec![1, 2, 3]))
+    ) {
+        // Spatial axes 0, 1, 2 become 2, 0, 1.
+        let turned = kernel.permuted(&[0, 1, 3, 4, 2]);
+        let axes = IxDyn(&[0, 2, 3, 1]);
+        let expected = naive(&kernel, &x).permuted_axes(axes.clone());
+        assert_close(&naive(&turned, &x.permuted_axes(axes)), &expected)?;
+    }
+
+    #[test]
+    fn transposed_convolutions_add_and_are_scaled_and_cropped(
+        (x, a, b) in proptest::collection::vec(1..4i64, 1..=2).prop_flat_map(|strides| {
+            (input(strides.len()), conv(8, 4, strides.clone()), conv(8, 4, strides))
+        }),
+        scale in values(vec![8]), shift in values(vec![8]), pads in (-2..3i64, -2..3i64),
+    ) {
+        // Stored [C, O/groups, …], so a convolution from 8 to 4 becomes one from 4 to 8.
+        let scattered = |affine: &Affine, like: &Affine| {
+            let groups = affine.geometry.channels.unwrap().groups;
+            let windows = affine.geometry.windows.iter().zip(&like.geometry.windows);
+            let windows = windows.map(|(window, like)| {
+                let slack = like.taps * like.dilation + 2;
+                Window { slack, offset: -window.offset.abs(), ..*window }
+            });
+            Affine::transposed_conv(affine.kernel(), &[], windows.collect(), groups)
+        };
+        let (a, b) = (scattered(&a, &a), scattered(&b, &a));
+        let sum = a.clone().plus(&b, &[]).unwrap();
+        assert_close(&naive_scatter(&sum, &x), &(naive_scatter(&a, &x) + naive_scatter(&b, &x)))?;
+
+        let norm = Affine::diagonal(scale.as_slice().unwrap(), shift.as_slice().unwrap());
+        let mut expected = naive_scatter(&a, &x);
+        for (mut plane, (s, t)) in expected.outer_iter_mut().zip(scale.iter().zip(&shift)) {
+            plane.mapv_inplace(|v| v * s + t);
+        }
+        let scaled = norm.after(&a).unwrap();
+        assert_close(&naive_scatter(&scaled, &x), &expected)?;
+
+        let frame = vec![Window::new(1, 1, 1, pads).unwrap(); x.ndim() - 1];
+        let frame = Affine::filter(frame, 1.0, 0.0);
+        for inner in [a, scaled] {
+            let expected = naive(&frame, &naive_scatter(&inner, &x));
+            if !expected.is_empty() && let Ok(framed) = frame.after(&inner) {
+                assert_close(&naive_scatter(&framed, &x), &expected)?;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_product_is_a_convolution_of_single_positions() {
+    let weights = ArrayD::from_shape_fn(IxDyn(&[2, 3]), |at| (at[0] * 3 + at[1]) as f64);
+    let x = ArrayD::from_shape_fn(IxDyn(&[3, 2, 2]), |at| (at[0] + 2 * at[1] + 5 * at[2]) as f64);
+    let product = Affine::product(weights.clone(), &[0.5, -1.0], 2);
+    let kernel = weights.into_shape_with_order(IxDyn(&[2, 3, 1, 1])).unwrap();
+    let conv = Affine::conv(kernel, &[0.5, -1.0], vec![Window::IDENTITY; 2], 1);
+    assert_eq!(naive(&product, &x), naive(&conv, &x));
+    let norm = Affine::diagonal(&[2.0, 3.0], &[0.0, 1.0]);
+    for (case, map, kind) in [
+        ("scaled", norm.after(&product), ConvKind::MatMul),
+        ("added", product.clone().plus(&product, &[]), ConvKind::MatMul),
+        ("beside a convolution", product.clone().plus(&conv, &[]), ConvKind::Conv),
+        ("of 1×1 windows", norm.after(&conv), ConvKind::Conv),
+    ] {
+        assert_eq!(map.unwrap().geometry.kind, kind, "{case}");
+    }
+}
+
+#[test]
+fn batch_norm_follows_equation_2() {
+    let (scale, shift) = batch_norm(&[3.0], &[0.5], &[2.0], &[3.75], 0.25);
+    assert_eq!((scale, shift), (vec![1.5], vec![-2.5]));
+}
+
+#[test]
+fn an_acb_is_its_square_kernel_with_a_cross_added() {
+    let ones = |shape: &[usize]| ArrayD::ones(IxDyn(shape));
+    let same = Window::new(3, 1, 1, (1, 1)).unwrap();
+    let square = Affine::conv(ones(&[1, 1, 3, 3]), &[], vec![same, same], 1);
+    let horizontal = Affine::conv(ones(&[1, 1, 1, 3]), &[], vec![Window::IDENTITY, same], 1);
+    let vertical = Affine::conv(ones(&[1, 1, 3, 1]), &[], vec![same, Window::IDENTITY], 1);
+    let fused = square.clone().plus(&horizontal, &[]).unwrap().plus(&vertical, &[]).unwrap();
+    assert_eq!(fused.kernel().as_slice().unwrap(), [1., 2., 1., 2., 3., 2., 1., 2., 1.]);
+    // Its skeleton is stronger than the square's (Sect. 4.4).
+    let norm = Affine::diagonal(&[-2.0], &[0.0]);
+    let compared = norm.after(&fused).unwrap().compared(in_turn).unwrap();
+    assert_eq!((compared.stored.largest, compared.before.channels.largest), (1.0, 2.0));
+    assert_eq!(compared.before.by_position, [1.0; 9]);
+    let skeleton = [1., 2., 1., 2., 3., 2., 1., 2., 1.].map(|weight| weight / 3.0);
+    assert_eq!(compared.after.by_position, skeleton);
+    assert_eq!(compared.after.channels.largest, 6.0);
+    // A scale of two channels and the same mean of each.
+    let mean = Affine::filter(vec![same], 1.0, 0.0);
+    let scaled = Affine::diagonal(&[2.0, -3.0], &[0.0; 2]).after(&mean).unwrap();
+    let compared = scaled.compared(in_turn).unwrap();
+    assert_eq!((compared.stored.largest, compared.before.channels.largest), (1.0, 3.0));
+    assert_eq!((compared.before.by_position, compared.after.channels.median), (vec![1.0; 3], 2.5));
+}

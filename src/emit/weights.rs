@@ -1,0 +1,100 @@
+//! New weights, computed in float64 and rounded once to the model's type, when they are read:
+//! piece by piece, so that a model of any size needs little memory.
+//!
+//! Knows numbers and the format's types; neither maps nor nodes.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::numbers::LazyWeights;
+use crate::onnx::float::Float;
+use crate::onnx::proto::TensorProto;
+use crate::onnx::tensor;
+
+/// A new initializer, whose numbers are computed when they are asked for.
+#[derive(Debug, Clone)]
+pub struct FusedWeights {
+    /// Its name.
+    pub name: String,
+    /// Its dimensions.
+    pub dims: Vec<i64>,
+    /// Its type.
+    pub float: Float,
+    /// What it holds, before rounding.
+    pub numbers: Arc<dyn LazyWeights>,
+}
+
+/// A fused weight is too large for the model's type, or no number.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a weight of `{tensor}` is not finite in the model's type")]
+pub struct NotFinite {
+    /// The tensor that would hold it.
+    pub tensor: String,
+}
+
+/// Weights up to this many are computed at once: they are cheaper than what it takes to
+/// put them off.
+const SMALL: usize = 1 << 12;
+
+/// How many numbers are computed at a time, about: they fit a processor's cache.
+const PIECE: usize = 1 << 16;
+
+impl FusedWeights {
+    /// `numbers` as the tensor `name`.
+    ///
+    /// # Errors
+    /// If it is seen already that one of them is not finite in type `float`.
+    pub fn new(
+        name: &str,
+        dims: &[usize],
+        float: Float,
+        numbers: Arc<dyn LazyWeights>,
+    ) -> Result<Self, NotFinite> {
+        let dims = dims.iter().map(|&dim| dim as i64).collect();
+        let mut weights = FusedWeights { name: name.to_owned(), dims, float, numbers };
+        if weights.numbers.count() <= SMALL {
+            weights.numbers = Arc::new(weights.read(0..weights.numbers.count())?);
+        }
+        Ok(weights)
+    }
+
+    /// The tensor without its data.
+    pub fn header(&self) -> TensorProto {
+        tensor::header(&self.name, &self.dims, self.float.to_onnx())
+    }
+
+    /// Bytes of its data.
+    pub fn length(&self) -> usize {
+        self.numbers.count().saturating_mul(self.float.size())
+    }
+
+    /// Ranges of its numbers that are best computed at a time.
+    pub fn pieces(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (count, rows) = (self.numbers.count(), self.dims.first().copied().unwrap_or(1));
+        let row = count.checked_div(rows.unsigned_abs() as usize).unwrap_or(0).max(1);
+        // Whole rows, or nearly all of one would be computed twice.
+        let piece = PIECE.checked_div(row).unwrap_or(0).max(1).saturating_mul(row);
+        (0..count).step_by(piece).map(move |at| at..at.saturating_add(piece).min(count))
+    }
+
+    /// The numbers of one piece before rounding.
+    ///
+    /// # Errors
+    /// If one of them is not finite when it is rounded.
+    pub fn read(&self, piece: Range<usize>) -> Result<Vec<f64>, NotFinite> {
+        let mut exact = vec![0.0; piece.len()];
+        self.numbers.read(piece.start, &mut exact);
+        if !self.float.holds(&exact) {
+            return Err(NotFinite { tensor: self.name.clone() });
+        }
+        Ok(exact)
+    }
+
+    /// The data of one piece, rounded.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn rounded(&self, piece: Range<usize>) -> Result<Vec<u8>, NotFinite> {
+        Ok(self.float.encode(&self.read(piece)?))
+    }
+}

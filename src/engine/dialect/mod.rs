@@ -1,0 +1,13 @@
+//! Models in words that tract knows: what it refuses, panics on or reads wrongly, written
+//! otherwise, in ONNX. Of the engine, only these files name operators.
+//!
+//! [`model()`] takes a whole file through it, [`node`] one node; in training mode, a norm becomes
+//! its steps (`norms`). What no other words help against is spared (`spare`).
+
+mod model;
+mod nodes;
+mod norms;
+pub(super) mod spare;
+
+pub use model::{inlined, misread, model, nodes};
+pub use nodes::{at_inference, node};

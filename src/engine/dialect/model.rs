@@ -1,0 +1,163 @@
+//! A whole model in words that tract knows: every live node of every graph as
+//! [`crate::engine::dialect::nodes`] has it, local functions inlined.
+//!
+//! Knows the file, and looks constants up there; what becomes of a single operator is decided
+//! there, but that what nothing needs at inference goes is decided here.
+
+use prost::Message;
+use prost::bytes::Bytes;
+
+use crate::engine::dialect::nodes::{evaluates, node};
+use crate::onnx::edit;
+use crate::onnx::graph::{Graph, Initializer};
+use crate::onnx::ids::{NodeId, ValueId};
+use crate::onnx::inline::inline;
+use crate::onnx::model::{Invalid, Model, is_default_domain};
+use crate::onnx::node::Node;
+use crate::onnx::proto::NodeProto;
+use crate::onnx::schema::graph_field;
+use crate::onnx::splice::{self, Edit};
+use crate::onnx::tensor;
+use crate::onnx::write;
+
+/// The model without dead nodes, with local functions inlined, and with every node, those
+/// of bodies included, as [`node()`] has it. A norm or dropout keeps its mode.
+///
+/// # Errors
+/// If an entry cannot be decoded.
+pub fn model(model: &Model) -> Result<Bytes, Invalid> {
+    let inlined = inlined(model)?;
+    let model = inlined.as_ref().unwrap_or(model);
+    let graphs = Graph::read_all(model)?;
+    let edits = graphs.iter().flat_map(|graph| edits(&graphs, graph));
+    Ok(edit::edited(model, &graphs, edits.collect()))
+}
+
+/// The model with local functions inlined; `None` if it calls none.
+///
+/// # Errors
+/// If an entry cannot be decoded.
+pub fn inlined(model: &Model) -> Result<Option<Model>, Invalid> {
+    let bytes = inline(model, &|_| true)?;
+    bytes.map(|bytes| Model::index(bytes, model.storage.clone())).transpose()
+}
+
+/// What [`model`] has in the place of one node of `graph`, which is the main one of
+/// `graphs`.
+///
+/// # Errors
+/// If it cannot be decoded.
+pub fn nodes(graphs: &[Graph], graph: &Graph, id: NodeId) -> Result<Vec<NodeProto>, Invalid> {
+    let node = graph.node(id);
+    if !node.has_bodies() {
+        return Ok(forms(graphs, graph, node));
+    }
+    let payload = &node.field.payload;
+    let is_inside = |inner: &&Graph| {
+        let inner = inner.scope.container().payload;
+        payload.start < inner.start && inner.end <= payload.end
+    };
+    let inner: Vec<&Graph> = graphs.iter().filter(is_inside).collect();
+    let edits: Vec<Edit> = inner.iter().flat_map(|inner| edits(graphs, inner)).collect();
+    if edits.is_empty() {
+        return Ok(vec![node.proto.clone()]);
+    }
+    let bytes = edit::edited_message(graph.model, payload, &inner, edits);
+    let node = NodeProto::decode(bytes).map_err(|error| Invalid::Decode {
+        entry: "node",
+        at: payload.start,
+        reason: error.to_string(),
+    })?;
+    Ok(vec![node])
+}
+
+/// Makes the nodes of one graph what the engine knows, but for those with bodies, whose
+/// nodes are those of other graphs.
+fn edits(graphs: &[Graph], graph: &Graph) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    for (id, node) in graph.nodes() {
+        // A dead node may read what a norm at inference does not make.
+        if !graph.is_live(id) {
+            edits.push(Edit::remove(node.field.entry.clone()));
+            continue;
+        }
+        if node.has_bodies() {
+            continue;
+        }
+        let nodes = forms(graphs, graph, node);
+        if nodes != [node.proto.clone()] {
+            let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));
+            let with: Vec<u8> = entries.flatten().collect();
+            edits.push(Edit::replace(node.field.entry.clone(), with.into()));
+        }
+    }
+    edits
+}
+
+/// A node without bodies as [`node()`] has it, and without the outputs and mode that nothing
+/// needs at inference.
+fn forms(graphs: &[Graph], graph: &Graph, old: &Node) -> Vec<NodeProto> {
+    if old.standard_op().is_none() {
+        return vec![old.proto.clone()];
+    }
+    let (opset, mut proto) = (graph.model.opset, old.proto.clone());
+    let lookup = |name: &str| integers(graphs, graph, name);
+    let is_used = |id: &ValueId| {
+        let value = graph.value(*id);
+        value.is_output || !value.readers.is_empty()
+    };
+    let yields_more = old.outputs.iter().skip(1).flatten().any(is_used);
+    if !yields_more && evaluates(&proto, opset, &lookup) {
+        match proto.op_type() {
+            "BatchNormalization" => {
+                proto.output.truncate(1);
+                proto.attribute.retain(|attribute| attribute.name() != "training_mode");
+            }
+            "Dropout" => {
+                proto.output.truncate(1);
+                proto = write::into_identity(proto);
+            }
+            _ => {}
+        }
+    }
+    node(proto, opset, &lookup)
+}
+
+/// What tract would read wrongly, decided from the file.
+pub fn misread(graph: &Graph) -> Option<String> {
+    graph.nodes().filter(|&(id, _)| graph.is_live(id)).find_map(|(_, node)| {
+        let why = match node.proto.domain() {
+            domain if !is_default_domain(domain) => {
+                format!("is of domain `{domain}`, which tract ignores")
+            }
+            _ if node.aligns_by_axis() => {
+                "broadcasts as before operator set 7, which tract ignores".to_owned()
+            }
+            _ => return None,
+        };
+        Some(format!("node `{}` {why}", node.label()))
+    })
+}
+
+/// The integers that are stored as `name`, or that a Constant node of that name holds, in
+/// `graph` or around it.
+fn integers(graphs: &[Graph], graph: &Graph, name: &str) -> Option<Vec<i64>> {
+    let id = graph.find(name)?;
+    if let (Some(_), Some((outer, _))) = (graph.value(id).outer, graph.outer) {
+        return integers(graphs, graphs.get(outer)?, name)
+            .filter(|_| !graph.value(id).is_ambiguous);
+    }
+    match graph.initializer(id).ok()? {
+        Some(Initializer::Dense(stored)) => {
+            return tensor::integers(&stored, &graph.model.storage).ok();
+        }
+        Some(Initializer::Sparse(_)) => return None,
+        None => {}
+    }
+    let constant = graph.node(graph.value(id).producer?);
+    match (constant.attribute("value"), constant.ints("value_ints")) {
+        (Some(value), _) => tensor::integers(value.t.as_ref()?, &graph.model.storage).ok(),
+        (None, Some(values)) => Some(values.to_vec()),
+        (None, None) => None,
+    }
+}

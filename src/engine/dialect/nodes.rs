@@ -1,0 +1,244 @@
+//! One node in words that tract knows: what tract refuses, panics on or computes wrongly, as
+//! other nodes that compute the same.
+//!
+//! Knows the node and its operator set, and is told integers of constants by name; knows no
+//! graph and no file.
+
+use crate::engine::dialect::norms::norm_by_batch;
+use crate::onnx::float::Float;
+use crate::onnx::proto::{AttributeProto, NodeProto};
+use crate::onnx::tensor;
+use crate::onnx::training::{self, NodeMode};
+use crate::onnx::write::{self, AxisSlice, CircularPart};
+
+/// Whether `node` is known to be at inference, or has no mode. `integers` looks constants up.
+pub fn evaluates(
+    node: &NodeProto,
+    opset: i64,
+    integers: &dyn Fn(&str) -> Option<Vec<i64>>,
+) -> bool {
+    match training::mode(node, opset) {
+        NodeMode::Evaluates => true,
+        NodeMode::Trains => false,
+        NodeMode::GivenBy(name) => integers(name).as_deref() == Some(&[0]),
+    }
+}
+
+/// A norm or dropout at inference, as what it computes alone: a norm with its first output and
+/// its epsilon, a dropout as an `Identity`; every other node as it is. `None` if it is in
+/// training mode, or nothing tells. `integers` looks constants up.
+pub fn at_inference(
+    mut node: NodeProto,
+    opset: i64,
+    integers: &dyn Fn(&str) -> Option<Vec<i64>>,
+) -> Option<NodeProto> {
+    let is_norm = node.op_type() == "BatchNormalization";
+    if !is_norm && node.op_type() != "Dropout" {
+        return Some(node);
+    }
+    if !evaluates(&node, opset, integers) {
+        return None;
+    }
+    node.output.truncate(1);
+    if !is_norm {
+        return Some(write::into_identity(node));
+    }
+    let stays = |name: &str| matches!(name, "epsilon" | "is_test");
+    node.attribute.retain(|attribute| stays(attribute.name()));
+    Some(node)
+}
+
+/// `node` without empty names at the end of its inputs (tract panics), a bias in a Gemm
+/// (it has one in float32 only), negative pads (it panics), circular padding (it has
+/// none), without a value to pad with where none is used (it takes the wrong mode), and
+/// without pads beside `auto_pad` (it takes these), with the zeros of a ConstantOfShape in
+/// float32 (it has them in float64), and without training mode (it never
+/// reads that): norms are written out, dropouts are of an operator that it does not know.
+/// `integers` looks constants up.
+pub fn node(
+    mut node: NodeProto,
+    opset: i64,
+    integers: &dyn Fn(&str) -> Option<Vec<i64>>,
+) -> Vec<NodeProto> {
+    while node.input.last().is_some_and(String::is_empty) {
+        node.input.pop();
+    }
+    let pads_itself = |attribute: &AttributeProto| {
+        attribute.name() == "auto_pad" && !matches!(attribute.s(), b"" | b"NOTSET")
+    };
+    if node.attribute.iter().any(pads_itself) {
+        node.attribute.retain(|attribute| attribute.name() != "pads");
+    }
+    match node.op_type() {
+        "Pad" => pad(node, opset, integers),
+        "Gemm" => gemm(node, opset),
+        "ConstantOfShape" if node.attribute.is_empty() => {
+            let zero = ndarray::ArrayD::zeros(vec![1]);
+            let zero = tensor::from_floats("", &zero, Float::F32);
+            node.attribute.push(write::tensor("value", zero));
+            vec![node]
+        }
+        "BatchNormalization" if training::mode(&node, opset) == NodeMode::Trains => {
+            norm_by_batch(node, opset)
+        }
+        // Of an operator that it does not know, tract says so where it matters.
+        "Dropout" if training::mode(&node, opset) == NodeMode::Trains => {
+            node.op_type = Some("Dropout in training mode".into());
+            vec![node]
+        }
+        _ => vec![node],
+    }
+}
+
+/// `Gemm`, and its bias as an `Add`.
+fn gemm(mut node: NodeProto, opset: i64) -> Vec<NodeProto> {
+    let beta = node.attribute.iter().find(|attribute| attribute.name() == "beta");
+    let is_scaled = beta.is_some_and(|beta| beta.f() != 1.0);
+    let output = node.output.first().cloned().unwrap_or_default();
+    // Before operator set 7 it is said elsewhere how the bias is broadcast.
+    if node.input.len() != 3 || is_scaled || opset < 7 {
+        return vec![node];
+    }
+    let (product, bias) = (format!("{output}.product"), node.input.remove(2));
+    node.output = vec![product.clone()];
+    vec![node, write::node("Add", "", &[&product, &bias], &output, Vec::new())]
+}
+
+fn pad(
+    mut node: NodeProto,
+    opset: i64,
+    integers: &dyn Fn(&str) -> Option<Vec<i64>>,
+) -> Vec<NodeProto> {
+    let mode = node.attribute.iter().find(|attribute| attribute.name() == "mode");
+    let mode = mode.map_or(Vec::new(), |mode| mode.s().to_vec());
+    if !matches!(&mode[..], b"" | b"constant") {
+        match node.input.len() {
+            3 => node.input.truncate(2),
+            _ => node.input.iter_mut().skip(2).take(1).for_each(String::clear),
+        }
+    }
+    let list = |index: usize, name: &str| {
+        let attribute = node.attribute.iter().find(|attribute| attribute.name() == name);
+        let given = || integers(node.input.get(index)?);
+        attribute.map(|attribute| attribute.ints.clone()).or_else(given)
+    };
+    let Some(pads) = list(1, "pads") else {
+        // Of an operator that it does not know, tract says so where it matters.
+        if mode == b"wrap" {
+            node.op_type = Some("Pad (wrap)".into());
+        }
+        return vec![node];
+    };
+    let axes = list(3, "axes").unwrap_or_else(|| (0..pads.len() as i64 / 2).collect());
+    let (begins, ends) = pads.split_at(pads.len() / 2);
+    let sides = begins.iter().copied().zip(ends.iter().copied());
+    let frame: Vec<(i64, (i64, i64))> = axes.into_iter().zip(sides).collect();
+    let wraps = mode == b"wrap";
+    if !wraps && pads.iter().all(|&pad| pad >= 0) {
+        return vec![node];
+    }
+    // First what is added, then what is cut.
+    let output = node.output.first().cloned().unwrap_or_default();
+    let padded = format!("{output}.padded");
+    let mut nodes = if wraps {
+        wrapped(opset, node.input.first().map_or("", String::as_str), &padded, &frame)
+    } else {
+        padded_by(node, &output, &padded, &pads)
+    };
+    let cuts = frame.iter().filter_map(|&(axis, pads)| AxisSlice::cropping(axis, pads));
+    let cuts: Vec<AxisSlice> = cuts.collect();
+    if cuts.is_empty() {
+        nodes.push(identity(&padded, &output));
+    } else {
+        nodes.extend(write::slice(opset, &padded, &output, &cuts).with_constants());
+    }
+    nodes
+}
+
+/// `Pad` without its negative pads.
+fn padded_by(mut pad: NodeProto, name: &str, padded: &str, pads: &[i64]) -> Vec<NodeProto> {
+    let positive: Vec<i64> = pads.iter().map(|&pad| pad.max(0)).collect();
+    pad.output = vec![padded.to_owned()];
+    if let Some(attribute) = pad.attribute.iter_mut().find(|attribute| attribute.name() == "pads") {
+        attribute.ints = positive;
+        return vec![pad];
+    }
+    let name = format!("{name}.pads");
+    pad.input.iter_mut().skip(1).take(1).for_each(|input| input.clone_from(&name));
+    vec![write::constant(tensor::from_integers(&name, &positive)), pad]
+}
+
+/// Circular padding as `Slice` and `Concat`: tract has no Pad that does that.
+fn wrapped(opset: i64, input: &str, output: &str, frame: &[(i64, (i64, i64))]) -> Vec<NodeProto> {
+    let mut input = input.to_owned();
+    let mut nodes = Vec::new();
+    for &(axis, pads) in frame {
+        let padded = format!("{output}.{axis}");
+        let mut joined = Vec::new();
+        for part in write::circular_parts(axis, pads) {
+            joined.push(match part {
+                CircularPart::Input => input.clone(),
+                CircularPart::Slice(which, cut) => {
+                    let name = format!("{padded}.{which}");
+                    nodes.extend(write::slice(opset, &input, &name, &[cut]).with_constants());
+                    name
+                }
+            });
+        }
+        if !joined.is_empty() {
+            let joined: Vec<&str> = joined.iter().map(String::as_str).collect();
+            nodes.push(write::concat(&joined, &padded, axis));
+            input = padded;
+        }
+    }
+    nodes.push(identity(&input, output));
+    nodes
+}
+
+fn identity(input: &str, output: &str) -> NodeProto {
+    write::node("Identity", "", &[input], output, Vec::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::proto::AttributeProto;
+
+    fn pad(mode: &'static str, pads: &[i64]) -> Vec<String> {
+        let attributes = vec![write::string("mode", mode), write::ints("pads", pads.to_vec())];
+        let pad = write::node("Pad", "", &["x"], "y", attributes);
+        let nodes = node(pad, 10, &|_| None).into_iter();
+        nodes.map(|node| node.op_type().to_owned()).filter(|op| op != "Constant").collect()
+    }
+
+    /// Whether the bias of a Gemm becomes an Add; only if that is the same.
+    #[test]
+    fn gemms_lose_their_bias() {
+        let cases: [(&[&str], f32, i64, usize); 4] = [
+            (&["x", "w", "b"], 1.0, 7, 2),
+            (&["x", "w", "b"], 0.5, 7, 1),
+            (&["x", "w", "b"], 1.0, 6, 1),
+            (&["x", "w"], 1.0, 11, 1),
+        ];
+        for (inputs, beta, opset, expected) in cases {
+            let beta = AttributeProto { f: Some(beta), ..write::int("beta", 0) };
+            let gemm = write::node("Gemm", "", inputs, "y", vec![beta]);
+            let nodes = node(gemm, opset, &|_| None);
+            assert_eq!(nodes.len(), expected, "{inputs:?} of opset {opset}");
+            assert_eq!(nodes.last().map(|node| node.output.clone()), Some(vec!["y".to_owned()]));
+        }
+    }
+
+    #[test]
+    fn pads_become_what_tract_knows() {
+        for (mode, pads, expected) in [
+            ("reflect", [0, 1, 0, 1], &["Pad"][..]),
+            ("constant", [0, -1, 0, 1], &["Pad", "Slice"]),
+            ("constant", [0, i64::MIN, 0, i64::MIN], &["Pad", "Slice"]),
+            ("wrap", [0, 1, 0, 0], &["Slice", "Concat", "Identity", "Identity"]),
+            ("wrap", [0, 1, 0, -1], &["Slice", "Concat", "Identity", "Slice"]),
+        ] {
+            assert_eq!(pad(mode, &pads), expected, "{mode} {pads:?}");
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Sizes and integers that follow from the shapes of a model's inputs, as tract infers them.
+//!
+//! The analysis is tract's rules, one node at a time, under bounds of our own: where sizes grow
+//! without an end, what was inferred before holds.
+
+use std::collections::{BTreeSet, HashMap};
+
+use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::internal::{Factoid, GenericFactoid};
+
+use crate::engine::guard::guarded;
+use crate::engine::limits::EngineError;
+use crate::engine::names::NeutralNames;
+use crate::engine::parse::parsed;
+use crate::engine::source::Source;
+use crate::engine::tensors::InputShapes;
+
+/// What follows from the shapes of the graph's inputs, by tensor.
+#[derive(Debug, Default)]
+pub struct Inference {
+    /// Sizes; `None` where one is not fixed.
+    pub shapes: HashMap<String, Vec<Option<i64>>>,
+    /// Integers that are computed from sizes: pads, bounds.
+    pub integers: HashMap<String, Vec<i64>>,
+    /// What ended the inference before its end.
+    pub limit: Option<&'static str>,
+}
+
+/// Why sizes were not inferred to the end.
+const LONG_SIZES: &str = "sizes that are expressions of more than 256 terms are not followed";
+
+/// So many terms has no size of a network: a few sums, products and quotients.
+const MAX_SIZE_TERMS: usize = 256;
+
+/// How often a node may be looked at, on average. What is told of one tells of those
+/// before and behind it, a few times.
+const MAX_VISITS: usize = 64;
+
+/// No tensor is larger along any axis.
+const MAX_SIZE: i64 = 1 << 32;
+
+/// Lists of integers that are computed from sizes are not longer.
+const MAX_INTEGERS: usize = 64;
+
+/// Infers what it can from the shapes of the graph's inputs, ignoring what
+/// the file says of others: `value_info` is sometimes wrong.
+///
+/// # Errors
+/// If tract cannot read the model at all; what it cannot infer is just missing.
+pub fn infer(source: Source, inputs: &InputShapes) -> Result<Inference, EngineError> {
+    let inputs = inputs.clone();
+    let inferred = guarded(source.limits, move || {
+        parsed(&source, &[], |model, names| inferred(model, names, &inputs))
+    });
+    inferred.map(|(inference, _)| inference)
+}
+
+fn inferred(
+    mut model: InferenceModel,
+    names: &NeutralNames,
+    inputs: &InputShapes,
+) -> TractResult<Inference> {
+    for (index, outlet) in model.inputs.clone().into_iter().enumerate() {
+        let name = names.original(&model.node(outlet.node).name);
+        if let Some(shape) = name.and_then(|name| inputs.get(name)) {
+            let fact = model.input_fact(index)?.clone().with_shape(shape);
+            model.set_input_fact(index, fact)?;
+        }
+    }
+    // What was inferred before a failure holds.
+    let limit = analyse(&mut model)?;
+    let mut inference = Inference { limit, ..Inference::default() };
+    for node in model.nodes() {
+        for (slot, outlet) in node.outputs.iter().enumerate() {
+            let label = model.outlet_label(OutletId::new(node.id, slot)).unwrap_or(&node.name);
+            let Some(name) = names.original(label) else { continue };
+            if let Some(value) = outlet.fact.value.concretize() {
+                inference.note_integers(name, &value);
+            }
+            if !outlet.fact.shape.is_open() {
+                let size = |dim: &GenericFactoid<TDim>| dim.concretize();
+                inference.note_shape(name, outlet.fact.shape.dims().map(size));
+            }
+        }
+    }
+    // Typed, it knows what its constant sub-graphs yield too. Only labels are tensors of
+    // the file then; nodes may be steps of its own.
+    if let Some(typed) = limit.is_none().then(|| model.into_typed()).and_then(Result::ok) {
+        for node in typed.nodes() {
+            for (slot, outlet) in node.outputs.iter().enumerate() {
+                let label = typed.outlet_label(OutletId::new(node.id, slot));
+                let Some(name) = label.and_then(|label| names.original(label)) else { continue };
+                if let Some(value) = &outlet.fact.konst {
+                    inference.note_integers(name, value);
+                }
+                let dims = outlet.fact.shape.iter();
+                inference.note_shape(name, dims.map(|dim| Some(dim.clone())));
+            }
+        }
+    }
+    Ok(inference)
+}
+
+impl Inference {
+    fn note_integers(&mut self, name: &str, value: &Tensor) {
+        let is_list = value.len() <= MAX_INTEGERS && !value.datum_type().is_float();
+        let integers = value.cast_to::<i64>().ok().filter(|_| is_list);
+        let integers = integers.as_ref().and_then(|value| value.to_plain_array_view::<i64>().ok());
+        if let Some(integers) = integers {
+            self.integers.insert(name.to_owned(), integers.iter().copied().collect());
+        }
+    }
+
+    /// Notes the sizes that are numbers, next to those that are known of `name` already.
+    fn note_shape(&mut self, name: &str, dims: impl Iterator<Item = Option<TDim>>) {
+        // "To the end" may have become a size on the way.
+        let is_size = |size: &i64| (0..MAX_SIZE).contains(size);
+        let dims: Vec<Option<i64>> = dims.map(|dim| dim?.to_i64().ok().filter(is_size)).collect();
+        let known = self.shapes.entry(name.to_owned()).or_insert_with(|| vec![None; dims.len()]);
+        if known.len() == dims.len() {
+            known.iter_mut().zip(dims).for_each(|(known, dim)| *known = known.or(dim));
+        }
+    }
+}
+
+/// The engine's own analysis of a model, step by step, so that it ends where sizes become
+/// endless: where each is a sum of two that came before, thirty nodes make a billion terms.
+/// Returns the limit that ended it.
+fn analyse(model: &mut InferenceModel) -> TractResult<Option<&'static str>> {
+    let mut waiting: BTreeSet<usize> = (0..model.nodes().len()).collect();
+    let mut observers: HashMap<OutletId, Vec<usize>> = HashMap::new();
+    for node in model.nodes() {
+        for outlet in node.op.observe_outlets(model, node)? {
+            observers.entry(outlet).or_default().push(node.id);
+        }
+    }
+    let visits = MAX_VISITS.saturating_mul(waiting.len());
+    for _ in 0..visits {
+        let Some(next) = waiting.pop_first() else { return Ok(None) };
+        // What it cannot infer of one node, it may of others.
+        let Ok(changed) = refined(model, next) else { continue };
+        for (outlet, fact) in changed {
+            if fact.shape.dims().filter_map(GenericFactoid::concretize).any(|dim| is_long(&dim)) {
+                return Ok(Some(LONG_SIZES));
+            }
+            model.set_outlet_fact(outlet, fact)?;
+            let successors = model.node(outlet.node).outputs.get(outlet.slot);
+            let successors = successors.into_iter().flat_map(|output| &output.successors);
+            waiting.extend(successors.map(|inlet| inlet.node));
+            waiting.extend(observers.get(&outlet).into_iter().flatten());
+            waiting.insert(outlet.node);
+        }
+    }
+    Ok(Some("its nodes tell more of each other, time and again, than is followed"))
+}
+
+/// What one node tells of the outlets around it that was not known.
+fn refined(model: &mut InferenceModel, id: usize) -> TractResult<Vec<(OutletId, InferenceFact)>> {
+    let node = model.node(id);
+    let observed = node.op.observe_outlets(model, node)?;
+    let inputs = node.inputs.clone();
+    let outputs: Vec<OutletId> =
+        (0..node.outputs.len()).map(|slot| OutletId::new(id, slot)).collect();
+    let facts = |outlets: &[OutletId]| -> TractResult<TVec<InferenceFact>> {
+        outlets.iter().map(|&outlet| Ok(model.outlet_fact(outlet)?.clone())).collect()
+    };
+    let [of_inputs, of_outputs, seen] = [facts(&inputs)?, facts(&outputs)?, facts(&observed)?];
+    let (of_inputs, of_outputs, seen) = model.node_mut(id).op.infer(
+        of_inputs.iter().collect(),
+        of_outputs.iter().collect(),
+        seen.iter().collect(),
+    )?;
+    let around = inputs.iter().zip(of_inputs).chain(outputs.iter().zip(of_outputs));
+    let mut changed = Vec::new();
+    for (&outlet, fact) in around.chain(observed.iter().zip(seen)) {
+        let old = model.outlet_fact(outlet)?;
+        let unified = old.unify(&fact)?;
+        if unified != *old {
+            changed.push((outlet, unified));
+        }
+    }
+    Ok(changed)
+}
+
+/// Whether a size is an expression of more than [`MAX_SIZE_TERMS`] terms.
+fn is_long(size: &TDim) -> bool {
+    let (mut terms, mut open) = (0usize, vec![size]);
+    while let Some(next) = open.pop() {
+        terms = terms.saturating_add(1);
+        if terms > MAX_SIZE_TERMS {
+            return true;
+        }
+        match next {
+            TDim::Val(_) | TDim::Sym(_) => {}
+            TDim::Add(parts)
+            | TDim::Mul(parts)
+            | TDim::Broadcast(parts)
+            | TDim::Min(parts)
+            | TDim::Max(parts) => open.extend(parts),
+            TDim::MulInt(_, part) | TDim::Div(part, _) => open.push(part),
+            TDim::Ge(left, right) | TDim::Eq(left, right) => open.extend([&**left, &**right]),
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::limits::Limits;
+    use crate::engine::load::Engine;
+    use crate::onnx::write;
+    use prost::Message;
+
+    #[test]
+    fn sizes_are_those_of_tensors() {
+        let mut inference = Inference::default();
+        let dims = [Some(3), None, Some(i64::MAX), Some(-1)];
+        inference.note_shape("x", dims.into_iter().map(|dim| dim.map(TDim::Val)));
+        assert_eq!(inference.shapes["x"], [Some(3), None, None, None]);
+        // What is known stays, what was not is filled in.
+        let dims = [4, 5, 6, 7].map(|dim| Some(TDim::Val(dim)));
+        inference.note_shape("x", dims.into_iter());
+        assert_eq!(inference.shapes["x"], [Some(3), Some(5), Some(6), Some(7)]);
+    }
+
+    /// A name is no size, no arithmetic, and no promise that two sizes are equal; however
+    /// long it is, it is none of tract's.
+    #[test]
+    fn names_say_nothing() {
+        use crate::onnx::proto::tensor_shape_proto::dimension::Value;
+        use crate::onnx::proto::type_proto;
+        let parentheses = format!("{}n{}", "(".repeat(100_000), ")".repeat(100_000));
+        for name in ["64", "n", "2*3", &parentheses] {
+            let (x, y) = (format!("x{name}"), format!("y{name}"));
+            let mut input = write::double_input(&x, 2);
+            let declared = input.r#type.as_mut().and_then(|declared| declared.value.as_mut());
+            let Some(type_proto::Value::TensorType(tensor)) = declared else { panic!("{name}") };
+            for dim in tensor.shape.iter_mut().flat_map(|shape| &mut shape.dim).skip(1) {
+                dim.value = Some(Value::DimParam(name.to_owned()));
+            }
+            let nodes = vec![write::node("Relu", &y, &[&x], &y, vec![])];
+            let bytes = write::model(17, vec![input], nodes, vec![], &[&y]).encode_to_vec();
+            let infer = |shapes| {
+                let source = Source::small(bytes.clone(), Limits::of_reading());
+                infer(source, &shapes).unwrap().shapes
+            };
+            assert_eq!(infer(InputShapes::new())[&y], [None, None], "{name:.9}");
+            let given = InputShapes::from([(x.clone(), vec![2, 7])]);
+            assert_eq!(infer(given)[&y], [Some(2), Some(7)], "{name:.9}");
+            let source = Source::small(bytes.clone(), Limits::of_reading());
+            assert!(Engine::load(source, &[vec![2, 3]]).is_ok(), "{name:.9}");
+        }
+    }
+}

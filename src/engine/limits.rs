@@ -1,0 +1,59 @@
+//! What the engine may take, and how it fails: an [`EngineError`] whatever happened inside it.
+//!
+//! Knows the clock of the process and nothing of tract.
+
+use std::time::Duration;
+
+use crate::engine::clock;
+
+/// Why tract could not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// It says why.
+    #[error("tract: {0}")]
+    Failed(String),
+    /// It panicked.
+    #[error("tract: it panicked: {0}")]
+    Panicked(String),
+    /// It was given up.
+    #[error("tract did not end in time (--verify-timeout allows more)")]
+    TooLong,
+    /// It was not even tried.
+    #[error("its tensors would take {} MiB at a time (--verify-memory allows more)", bytes >> 20)]
+    TooLarge {
+        /// What is needed, at least.
+        bytes: usize,
+    },
+}
+
+/// What the engine may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// When it has to be done, by the clock of the process; `None` if that is never.
+    pub until: Option<Duration>,
+    /// Bytes of the tensors that it holds at a time.
+    pub bytes: usize,
+}
+
+impl Limits {
+    /// From now on, so much time in which the process runs: what it stood still does not
+    /// count.
+    pub fn new(time: Duration, bytes: usize) -> Self {
+        // A time that no clock shows is as good as never.
+        let until = clock::now().and_then(|now| now.checked_add(time));
+        Limits { until, bytes }
+    }
+
+    /// For reading a model: constant sub-graphs, sizes, borders. How much of these is
+    /// tried is counted before the engine is asked, so that every machine knows the same;
+    /// what is allowed takes seconds. Whoever does not end long after that has met a loop
+    /// of the engine's, and the run ends in an error: not in another file.
+    pub fn of_reading() -> Self {
+        Limits::new(Duration::from_secs(900), 4 << 30)
+    }
+
+    /// Whether the time is over.
+    pub(super) fn are_over(self) -> bool {
+        self.until.zip(clock::now()).is_some_and(|(until, now)| now >= until)
+    }
+}

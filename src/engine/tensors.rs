@@ -1,0 +1,188 @@
+//! Tensors on both sides of the border, and the ways between them: ndarray's, ONNX's, and
+//! tract's own.
+//!
+//! Knows single tensors; knows no model.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use half::f16;
+use ndarray::ArrayD;
+use tract_onnx::pb;
+use tract_onnx::prelude::*;
+
+use crate::engine::guard::guarded;
+use crate::engine::limits::{EngineError, Limits};
+use crate::engine::source::Constant;
+use crate::onnx::data;
+use crate::onnx::proto::TensorProto;
+use crate::onnx::storage::Storage;
+
+/// A tensor that goes into or comes out of the engine.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Array {
+    /// Floating point of any width, widened.
+    Float(ArrayD<f64>),
+    /// Integers and booleans.
+    Int(ArrayD<i64>),
+}
+
+impl Array {
+    /// The dimensions.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Array::Float(values) => values.shape(),
+            Array::Int(values) => values.shape(),
+        }
+    }
+}
+
+/// Shapes that the user gave for graph inputs.
+pub type InputShapes = std::collections::BTreeMap<String, Vec<usize>>;
+
+/// A tensor as tract has it. Clones share it.
+#[derive(Debug, Clone)]
+pub struct EngineTensor {
+    pub(super) tensor: Arc<Tensor>,
+    /// Whether the next model takes it as a constant.
+    pub(super) is_constant: bool,
+}
+
+/// tract wants to know shapes, bounds and scales when it loads a model. In one piece with
+/// what computes them it would work them out: integers and lists of so many elements are
+/// handed on as constants.
+const MAX_CONSTANT: usize = 64;
+
+impl EngineTensor {
+    /// A tensor that is made by a model, which `is_known` if that told it without running.
+    pub(super) fn made(tensor: Arc<Tensor>, is_known: bool) -> Self {
+        let may_be_wanted = !tensor.datum_type().is_float() || tensor.rank() < 2;
+        let is_constant = is_known || (may_be_wanted && tensor.len() <= MAX_CONSTANT);
+        EngineTensor { tensor, is_constant }
+    }
+
+    /// How many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.tensor.len().saturating_mul(self.tensor.datum_type().size_of())
+    }
+
+    /// Whether a model that was loaded for this tensor can run with `other`.
+    pub(super) fn allows(&self, other: &EngineTensor) -> bool {
+        let (own, its) = (&self.tensor, &other.tensor);
+        let is_alike = own.datum_type() == its.datum_type() && own.shape() == its.shape();
+        let is_same = || Arc::ptr_eq(own, its) || own == its;
+        is_alike && self.is_constant == other.is_constant && (!self.is_constant || is_same())
+    }
+}
+
+/// Inputs of a model, each with its element type (`TensorProto.DataType`), as tensors of the
+/// engine.
+///
+/// # Errors
+/// If tract does not know a type.
+pub fn from_arrays(
+    inputs: Vec<(Array, i32)>,
+    limits: Limits,
+) -> Result<Vec<EngineTensor>, EngineError> {
+    guarded(limits, move || {
+        let convert = |(array, data_type): (Array, i32)| {
+            let wanted = pb::tensor_proto::DataType::try_from(data_type)?.try_into()?;
+            let tensor = to_tract(array).cast_to_dt(wanted)?.into_owned().into_arc_tensor();
+            Ok(EngineTensor { tensor, is_constant: false })
+        };
+        inputs.into_iter().map(convert).collect()
+    })
+}
+
+/// Tensors in numbers that can be compared.
+///
+/// # Errors
+/// If one does not hold numbers.
+pub fn into_arrays(tensors: Vec<EngineTensor>, limits: Limits) -> Result<Vec<Array>, EngineError> {
+    guarded(limits, move || tensors.iter().map(|own| from_tract(&own.tensor)).collect())
+}
+
+/// The tensor that goes to tract as it is; `None` if tract reads the constant itself.
+pub(super) fn tensor_of(constant: &Constant) -> TractResult<Option<Tensor>> {
+    let Some(numbers) = &constant.numbers else { return plain(&constant.header) };
+    let mut tensor = Tensor::zero::<f64>(&data::dims(&constant.header)?)?;
+    let mut view = tensor.to_plain_array_view_mut::<f64>()?;
+    if let Some(place) = view.as_slice_mut() {
+        numbers.read(0, place);
+    }
+    Ok(Some(tensor))
+}
+
+/// The tensor that `stored` holds, if its data is one run of bytes of a common type: then
+/// one copy takes it from the file to tract. All else is left to tract's own reading.
+pub(super) fn plain(stored: &TensorProto) -> TractResult<Option<Tensor>> {
+    use pb::tensor_proto::DataType as T;
+    let Ok(T::Float | T::Float16 | T::Double | T::Int64 | T::Int32 | T::Int8 | T::Uint8) =
+        T::try_from(stored.data_type())
+    else {
+        return Ok(None);
+    };
+    let (Some(raw), Ok(())) = (&stored.raw_data, data::check(stored, &Storage::default())) else {
+        return Ok(None);
+    };
+    let kind = T::try_from(stored.data_type())?.try_into()?;
+    let mut tensor = Tensor::zero_dt(kind, &data::dims(stored)?)?;
+    // An empty tensor has no bytes on either side.
+    if tensor.as_bytes().len() != raw.len() {
+        return Ok(None);
+    }
+    tensor.as_bytes_mut().copy_from_slice(raw);
+    Ok(Some(tensor))
+}
+
+/// The tensor without a name, in its own type. Sizes are int64.
+pub(super) fn in_onnx(tensor: &Tensor) -> TractResult<TensorProto> {
+    use DatumType as D;
+    use pb::tensor_proto::DataType as T;
+    let tensor = match tensor.datum_type() {
+        D::TDim => tensor.cast_to::<i64>()?,
+        _ => Cow::Borrowed(tensor),
+    };
+    let data_type = match tensor.datum_type() {
+        D::Bool => T::Bool,
+        D::U8 => T::Uint8,
+        D::U16 => T::Uint16,
+        D::U32 => T::Uint32,
+        D::U64 => T::Uint64,
+        D::I8 => T::Int8,
+        D::I16 => T::Int16,
+        D::I32 => T::Int32,
+        D::I64 => T::Int64,
+        D::F16 => T::Float16,
+        D::F32 => T::Float,
+        D::F64 => T::Double,
+        other => return Err(TractError::msg(format!("{other:?} is no type of ONNX"))),
+    };
+    Ok(TensorProto {
+        dims: tensor.shape().iter().map(|&dim| dim as i64).collect(),
+        data_type: Some(data_type.into()),
+        raw_data: Some(tensor.as_bytes().to_vec().into()),
+        ..TensorProto::default()
+    })
+}
+
+/// The tensor as tract has it, in float64 or int64.
+pub(super) fn to_tract(array: Array) -> Tensor {
+    match array {
+        Array::Float(values) => values.into(),
+        Array::Int(values) => values.into(),
+    }
+}
+
+/// The tensor in numbers that can be compared: floats in float64, all else in int64.
+pub(super) fn from_tract(tensor: &Tensor) -> TractResult<Array> {
+    use DatumType as D;
+    let kind = tensor.datum_type();
+    Ok(match kind {
+        D::F64 => Array::Float(tensor.to_plain_array_view::<f64>()?.to_owned()),
+        D::F32 => Array::Float(tensor.to_plain_array_view::<f32>()?.mapv(f64::from)),
+        D::F16 => Array::Float(tensor.to_plain_array_view::<f16>()?.mapv(f16::to_f64)),
+        D::String => return Err(TractError::msg("a string tensor cannot be compared")),
+        _ => Array::Int(tensor.cast_to::<i64>()?.to_plain_array_view::<i64>()?.to_owned()),
+    })
+}

@@ -1,0 +1,190 @@
+//! What evaluating one constant node takes, told from the dimensions and sizes that it reads,
+//! before any of it is taken.
+//!
+//! A rule is `None` where that cannot be told: how far a node grows is said by inputs that are
+//! not there, or not all.
+
+use std::collections::HashMap;
+
+use crate::facts::budget::{Effort, product};
+use crate::onnx::data::TensorError;
+use crate::onnx::node::Node;
+use crate::onnx::proto::TensorProto;
+use crate::onnx::storage::Storage;
+use crate::onnx::tensor;
+
+/// What evaluating a node on inputs takes.
+pub type EffortRule = fn(&Node, &[TensorProto], &Storage) -> Result<Option<Effort>, TensorError>;
+
+/// Of a node of this rule, which is handed all its inputs whatever it makes of them.
+///
+/// # Errors
+/// If an input is malformed.
+pub fn effort(
+    rule: EffortRule,
+    node: &Node,
+    inputs: &[TensorProto],
+    storage: &Storage,
+) -> Result<Option<Effort>, TensorError> {
+    let read = inputs.iter().fold(0i64, |all, input| all.saturating_add(elements(input)));
+    Ok(rule(node, inputs, storage)?.map(|own| own.at_least(read)))
+}
+
+/// One result per element that meets.
+pub fn of_elements(
+    _: &Node,
+    inputs: &[TensorProto],
+    _: &Storage,
+) -> Result<Option<Effort>, TensorError> {
+    Ok(Some(Effort::of_dims(&broadcast(inputs))))
+}
+
+/// A tensor of the shape that is the only input.
+pub fn of_shape(
+    _: &Node,
+    inputs: &[TensorProto],
+    storage: &Storage,
+) -> Result<Option<Effort>, TensorError> {
+    let [shape] = inputs else { return Ok(None) };
+    Ok(Some(Effort::of_sizes(&tensor::integers(shape, storage)?)))
+}
+
+/// As many times as the second input says. Where an Expand has a size on both sides, the
+/// larger counts.
+pub fn repeated(
+    _: &Node,
+    inputs: &[TensorProto],
+    storage: &Storage,
+) -> Result<Option<Effort>, TensorError> {
+    let [data, times] = inputs else { return Ok(None) };
+    Ok(Some(Effort::of_sizes(&tensor::integers(times, storage)?).times(elements(data))))
+}
+
+/// `(limit − start)/delta` numbers.
+pub fn range(
+    _: &Node,
+    inputs: &[TensorProto],
+    storage: &Storage,
+) -> Result<Option<Effort>, TensorError> {
+    let [start, limit, delta] = inputs else { return Ok(None) };
+    let number = |bound| match tensor::integers(bound, storage).ok()?.as_slice() {
+        &[number] => Some(number),
+        _ => None,
+    };
+    let steps = || {
+        let (start, limit, delta) = (number(start)?, number(limit)?, number(delta)?);
+        limit.saturating_sub(start).saturating_abs().checked_div(delta.saturating_abs())
+    };
+    Ok(steps().map(|steps| Effort::of_dims(&[steps])))
+}
+
+/// For each index, no more than the whole.
+pub fn gathered(
+    _: &Node,
+    inputs: &[TensorProto],
+    _: &Storage,
+) -> Result<Option<Effort>, TensorError> {
+    let [data, indices] = inputs else { return Ok(None) };
+    Ok(Some(Effort::of_dims(&data.dims).times(elements(indices))))
+}
+
+/// A tensor and what is put around it.
+pub fn padded(
+    node: &Node,
+    inputs: &[TensorProto],
+    storage: &Storage,
+) -> Result<Option<Effort>, TensorError> {
+    Ok(match (inputs, node.ints("pads")) {
+        ([data, ..], Some(pads)) => Some(with_pads(data, pads)),
+        ([data, pads, ..], None) => Some(with_pads(data, &tensor::integers(pads, storage)?)),
+        _ => None,
+    })
+}
+
+/// Per output and tap, one multiply-add.
+pub fn convolved(
+    node: &Node,
+    inputs: &[TensorProto],
+    _: &Storage,
+) -> Result<Option<Effort>, TensorError> {
+    let [data, kernel, ..] = inputs else { return Ok(None) };
+    let (&[batch, _, ref spatial @ ..], &[outputs, ref rest @ ..]) =
+        (data.dims.as_slice(), kernel.dims.as_slice())
+    else {
+        return Ok(None);
+    };
+    // With SAME padding an output is no larger than its input.
+    let pads = node.ints("pads").unwrap_or_default();
+    let pads = pads.iter().fold(0i64, |all, &pad| all.saturating_add(pad.max(0)));
+    let spatial = spatial.iter().map(|size| size.saturating_add(pads));
+    let elements = product([batch, outputs].into_iter().chain(spatial));
+    let work = elements.saturating_mul(product(rest.iter().copied()));
+    Ok(Some(Effort { elements, work }))
+}
+
+/// A product of two matrices, or of stacks of them.
+pub fn multiplied(
+    _: &Node,
+    inputs: &[TensorProto],
+    _: &Storage,
+) -> Result<Option<Effort>, TensorError> {
+    let [left, right, ..] = inputs else { return Ok(None) };
+    let without_matrix = |stack: &TensorProto| {
+        let dims = stack.dims.get(..stack.dims.len().saturating_sub(2)).unwrap_or_default();
+        TensorProto { dims: dims.to_vec(), ..TensorProto::default() }
+    };
+    let largest =
+        |tensor: &TensorProto| tensor.dims.iter().rev().take(2).copied().fold(1, i64::max);
+    let stack = broadcast(&[without_matrix(left), without_matrix(right)]);
+    let sizes = stack.into_iter().chain([largest(left), largest(right)]);
+    let elements = product(sizes);
+    // Of all that is summed up, at most both factors' elements are multiplied.
+    let inner = left.dims.iter().copied().fold(1, i64::max);
+    Ok(Some(Effort { elements, work: elements.saturating_mul(inner) }))
+}
+
+/// A sum over all letters of its equation; `None` if that is not one of letters alone.
+pub fn summed(
+    node: &Node,
+    inputs: &[TensorProto],
+    _: &Storage,
+) -> Result<Option<Effort>, TensorError> {
+    Ok(by_letters(node, inputs))
+}
+
+fn by_letters(node: &Node, inputs: &[TensorProto]) -> Option<Effort> {
+    let equation = std::str::from_utf8(node.attribute("equation")?.s()).ok()?;
+    let (operands, result) = equation.split_once("->")?;
+    let mut sizes: HashMap<char, i64> = HashMap::new();
+    for (operand, input) in operands.split(',').zip(inputs) {
+        let labels: Vec<char> = operand.trim().chars().collect();
+        if labels.len() != input.dims.len() || !labels.iter().all(char::is_ascii_alphabetic) {
+            return None;
+        }
+        sizes.extend(labels.into_iter().zip(input.dims.iter().copied()));
+    }
+    let result = result.trim().chars().map(|label| sizes.get(&label).copied());
+    let elements = product(result.collect::<Option<Vec<_>>>()?.into_iter());
+    Some(Effort { elements, work: product(sizes.into_values()) })
+}
+
+fn elements(tensor: &TensorProto) -> i64 {
+    product(tensor.dims.iter().copied())
+}
+
+fn with_pads(data: &TensorProto, pads: &[i64]) -> Effort {
+    let (begins, ends) = pads.split_at(pads.len() / 2);
+    let dims = data.dims.iter().zip(begins.iter().zip(ends));
+    let dims = dims.map(|(&dim, (&a, &b))| dim.saturating_add(a).saturating_add(b));
+    Effort::of_dims(&dims.collect::<Vec<_>>())
+}
+
+/// The dimensions that operands of these dimensions are broadcast to.
+fn broadcast(operands: &[TensorProto]) -> Vec<i64> {
+    let rank = operands.iter().map(|operand| operand.dims.len()).max().unwrap_or(0);
+    let from_end = |operand: &TensorProto, axis: usize| {
+        operand.dims.iter().rev().nth(axis).copied().unwrap_or(1)
+    };
+    let size = |axis| operands.iter().map(|operand| from_end(operand, axis)).max().unwrap_or(1);
+    (0..rank).map(size).collect()
+}

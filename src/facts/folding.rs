@@ -1,0 +1,224 @@
+//! One node whose operands are constant, evaluated by the engine, in the type that it has:
+//! 150 + 150 is 44 in uint8.
+//!
+//! Where the engine does not compute what ONNX says ([`evaluate`](crate::facts::evaluate)), or
+//! it takes too much, there is no value; nothing is computed by hand here. It knows no graph.
+
+use prost::Message;
+
+use crate::engine::{self, EngineError, Limits, Source, dialect};
+use crate::facts::budget::{Budget, Effort};
+use crate::facts::effort::effort;
+use crate::facts::evaluate::{is_defined, is_sound};
+use crate::facts::operators::{FoldingRule, InputsRead, TypeRule, operator};
+use crate::onnx::data::TensorError;
+use crate::onnx::float::Float;
+use crate::onnx::graph::Initializer;
+use crate::onnx::ids::ValueId;
+use crate::onnx::model::Invalid;
+use crate::onnx::node::Node;
+use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::proto::{NodeProto, TensorProto};
+use crate::onnx::storage::Storage;
+use crate::onnx::tensor;
+use crate::onnx::write;
+
+/// Why a constant has no value here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// Nothing computes it in its type as ONNX says.
+    NotEvaluated,
+    /// It is beyond a limit of what is evaluated.
+    Beyond(&'static str),
+}
+
+/// That evaluating it takes too much.
+pub const TOO_LARGE: &str =
+    "it takes more elements or multiply-adds than constants of a file of this size may";
+
+/// A node, and all that its value follows from.
+pub struct ConstantNode<'a> {
+    /// The node as it stands.
+    pub node: &'a Node,
+    /// The node in types that the engine knows ([`in_known_types`]).
+    pub proto: NodeProto,
+    /// How its operator is evaluated.
+    pub rule: FoldingRule,
+    /// The operator set of its model.
+    pub opset: i64,
+    /// Its operands by their names, with their data inside.
+    pub operands: Vec<TensorProto>,
+    /// The same in types that the engine knows ([`widened`]).
+    pub widened: Vec<TensorProto>,
+    /// Where data of tensors lies that are not yet inside.
+    pub storage: &'a Storage,
+    /// What may be spent.
+    pub budget: &'a Budget,
+}
+
+impl ConstantNode<'_> {
+    /// Its outputs of these names, which are of the type `wanted`; `None` for those that are
+    /// not what ONNX says. `name` is that of the one that was asked for.
+    ///
+    /// # Errors
+    /// If an operand is malformed.
+    pub fn evaluate(
+        self,
+        name: &str,
+        outputs: &[String],
+        wanted: i32,
+    ) -> Result<Result<Vec<Option<TensorProto>>, Unknown>, Invalid> {
+        let ConstantNode { node, proto, rule, opset, operands, widened, storage, budget } = self;
+        let unknown = Ok(Err(Unknown::NotEvaluated));
+        let effort = effort(rule.effort, node, &widened, storage)?;
+        if !(rule.is_taken)(&widened) || !is_sound(&rule, &operands) {
+            return unknown;
+        }
+        let Some(effort) = effort else { return unknown };
+        if !budget.spend(effort) {
+            return Ok(Err(Unknown::Beyond(TOO_LARGE)));
+        }
+        // The engine takes a norm in training mode for one at inference, and zeros that nobody
+        // gives a type for float64.
+        let nodes =
+            if rule.needs_dialect { dialect::node(proto, opset, &|_| None) } else { vec![proto] };
+        let names: Vec<&str> = outputs.iter().map(String::as_str).collect();
+        let model = write::model(opset, vec![], nodes, widened, &names);
+        let source = Source::small(model.encode_to_vec(), Limits::of_reading());
+        let values = match engine::evaluate(source) {
+            Ok(values) => values,
+            Err(error) => {
+                if error == EngineError::TooLong {
+                    budget.overran(|| format!("the constant `{name}`"));
+                }
+                return unknown;
+            }
+        };
+        let mut own = Vec::with_capacity(outputs.len());
+        for (name, value) in outputs.iter().zip(values) {
+            let value = in_own_type(name, value, wanted)?;
+            own.push(value.filter(|value| is_defined(&rule, &operands, value)));
+        }
+        Ok(Ok(own))
+    }
+}
+
+/// What the engine gave for `name`, if that is of the `wanted` type. What it computed in
+/// float32 in the place of bfloat16 is rounded.
+fn in_own_type(
+    name: &str,
+    value: TensorProto,
+    wanted: i32,
+) -> Result<Option<TensorProto>, TensorError> {
+    let is_widened = wanted == Float::Bf16.to_onnx() && value.data_type() == Float::F32.to_onnx();
+    if is_widened {
+        let values = tensor::floats(&value, &Storage::default())?;
+        return Ok(Some(tensor::from_floats(name, &values, Float::Bf16)));
+    }
+    let is_own = value.data_type() == wanted;
+    Ok(is_own.then(|| TensorProto { name: Some(name.to_owned()), ..value }))
+}
+
+/// `node` without the types that the engine does not know: the second input of CastLike, which
+/// may be no constant, but is of the type `like`; and bfloat16, in whose place is float32; the
+/// result is rounded.
+pub fn in_known_types(node: &Node, like: Option<i32>, storage: &Storage) -> Option<NodeProto> {
+    let mut proto =
+        NodeProto { doc_string: None, metadata_props: Vec::new(), ..node.proto.clone() };
+    let reads = node.standard_op().and_then(operator).map(|operator| operator.reads);
+    if reads == Some(InputsRead::ElementsThenType) {
+        proto.op_type = Some("Cast".into());
+        proto.input.truncate(1);
+        proto.attribute = vec![write::int("to", like?.into())];
+    }
+    for attribute in &mut proto.attribute {
+        if attribute.name() == "to" && attribute.i() == i64::from(Float::Bf16.to_onnx()) {
+            attribute.i = Some(Float::F32.to_onnx().into());
+        }
+        if let Some(tensor) = attribute.t.take() {
+            attribute.t = Some(widened(&tensor, storage).ok()?);
+        }
+    }
+    Some(proto)
+}
+
+/// bfloat16 as float32; all else as it is.
+///
+/// # Errors
+/// If its data cannot be read.
+pub fn widened(tensor: &TensorProto, storage: &Storage) -> Result<TensorProto, TensorError> {
+    if tensor.data_type() != Float::Bf16.to_onnx() {
+        return Ok(tensor.clone());
+    }
+    let values = tensor::floats(tensor, storage)?;
+    Ok(tensor::from_floats(tensor.name(), &values, Float::F32))
+}
+
+/// The tensor of a `Constant` node.
+pub fn stored(node: &Node) -> Option<Initializer> {
+    let [attribute] = node.proto.attribute.as_slice() else { return None };
+    let float = |dims: Vec<i64>, values: &[f32]| TensorProto {
+        dims,
+        data_type: Some(DataType::Float.into()),
+        float_data: values.to_vec(),
+        ..TensorProto::default()
+    };
+    let int = |dims: Vec<i64>, values: &[i64]| TensorProto {
+        dims,
+        data_type: Some(DataType::Int64.into()),
+        int64_data: values.to_vec(),
+        ..TensorProto::default()
+    };
+    Some(Initializer::Dense(match attribute.name() {
+        "value" => attribute.t.clone()?,
+        "sparse_value" => return attribute.sparse_tensor.clone().map(Initializer::Sparse),
+        "value_float" => float(vec![], &[attribute.f()]),
+        "value_floats" => float(vec![attribute.floats.len() as i64], &attribute.floats),
+        "value_int" => int(vec![], &[attribute.i()]),
+        "value_ints" => int(vec![attribute.ints.len() as i64], &attribute.ints),
+        _ => return None,
+    }))
+}
+
+/// All elements of what is stored, sparse or not.
+///
+/// # Errors
+/// If a sparse tensor is malformed.
+pub fn written_out(
+    stored: Initializer,
+    storage: &Storage,
+    budget: &Budget,
+) -> Result<Result<TensorProto, Unknown>, TensorError> {
+    match stored {
+        Initializer::Dense(tensor) => Ok(Ok(tensor)),
+        Initializer::Sparse(sparse) if budget.spend(Effort::of_dims(&sparse.dims)) => {
+            Ok(tensor::dense(&sparse, storage)?.ok_or(Unknown::NotEvaluated))
+        }
+        Initializer::Sparse(_) => Ok(Err(Unknown::Beyond(TOO_LARGE))),
+    }
+}
+
+/// The element type of the first output of `node`, as far as those of its inputs are known.
+pub fn type_of_result(
+    node: &Node,
+    rule: TypeRule,
+    known: &dyn Fn(ValueId) -> Option<i32>,
+) -> Option<i32> {
+    let of_input = |index: usize| known(node.input(index)?);
+    match rule {
+        TypeRule::Unknown => None,
+        TypeRule::Always(data_type) => Some(data_type.into()),
+        TypeRule::OfInput(index) => of_input(index),
+        TypeRule::OfAnyInput => (0..node.inputs.len()).find_map(of_input),
+        TypeRule::OfTo => Some(node.int("to", 0) as i32),
+        TypeRule::OfOutputType => match node.int("output_dtype", 0) {
+            0 => of_input(1),
+            data_type => Some(data_type as i32),
+        },
+        TypeRule::OfValue => {
+            let value = node.attribute("value").and_then(|value| value.t.as_ref());
+            Some(value.map_or(DataType::Float.into(), TensorProto::data_type))
+        }
+        TypeRule::OfStored => stored(node).map(|stored| stored.element_type()),
+    }
+}

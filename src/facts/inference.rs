@@ -1,0 +1,46 @@
+//! What the shape rules say of one node: dimensions and integers of its outputs, and what it
+//! demands of its inputs.
+
+use crate::facts::operators::operator;
+use crate::facts::shape_rules::asked::{Asked, Dims, Integers, MAX_INTEGERS, MAX_RANK, Operands};
+use crate::onnx::node::Node;
+
+/// Dimensions of output number `output` of a valid `node`.
+pub fn output_dims(
+    node: &Node,
+    opset: i64,
+    output: usize,
+    operands: &dyn Operands,
+) -> Option<Dims> {
+    let rule = operator(node.standard_op()?)?.shape;
+    let asked = Asked { node, opset, output, operands };
+    let dims = if output < rule.outputs { (rule.dims)(&asked)? } else { return None };
+    is_possible(&dims).then_some(dims)
+}
+
+/// The integers that output number `output` of a valid `node` holds.
+pub fn output_integers(
+    node: &Node,
+    opset: i64,
+    output: usize,
+    operands: &dyn Operands,
+) -> Option<Integers> {
+    let rule = operator(node.standard_op()?)?.shape;
+    let asked = Asked { node, opset, output, operands };
+    let integers = if output < rule.outputs { (rule.integers?)(&asked)? } else { return None };
+    (integers.len() <= MAX_INTEGERS).then_some(integers)
+}
+
+/// What a valid model must give as input number `input` of `node`; `None` if anything may
+/// stand there.
+pub fn input_dims(node: &Node, opset: i64, input: usize, operands: &dyn Operands) -> Option<Dims> {
+    let rule = operator(node.standard_op()?)?.shape;
+    node.input(input)?;
+    let asked = Asked { node, opset, output: 0, operands };
+    let dims = (rule.demand?)(&asked, input)?;
+    is_possible(&dims).then_some(dims)
+}
+
+fn is_possible(dims: &[Option<i64>]) -> bool {
+    dims.len() <= MAX_RANK && dims.iter().flatten().all(|&size| size >= 0)
+}

@@ -1,0 +1,10 @@
+//! How the kernels of convolutions and products lie in their tensors.
+
+/// The axes of a stored kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelLayout {
+    /// `[O, C/groups, k…]`.
+    OutputsFirst,
+    /// `[C, O/groups, k…]`.
+    InputsFirst,
+}

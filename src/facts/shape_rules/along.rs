@@ -1,0 +1,92 @@
+//! Shapes of what is picked, or summed up, along axes.
+
+use crate::facts::shape_rules::asked::{Asked, Dims, List, from_front, open};
+
+pub fn gather(asked: &Asked) -> Option<Dims> {
+    let (mut dims, indices) = (asked.dims(0)?, asked.dims(1)?);
+    let axis = asked.axis(0, dims.len())?;
+    dims.splice(axis..=axis, indices);
+    Some(dims)
+}
+
+pub fn gather_elements(asked: &Asked) -> Option<Dims> {
+    asked.dims(1)
+}
+
+/// The last axis of the indices says how many axes of the data, behind those of the batch,
+/// they go into.
+pub fn gather_nd(asked: &Asked) -> Option<Dims> {
+    let (dims, mut indices) = (asked.dims(0)?, asked.dims(1)?);
+    let depth = usize::try_from(indices.pop()??).ok()?;
+    let batch = usize::try_from(asked.node.int("batch_dims", 0)).ok()?;
+    indices.extend(dims.get(batch.checked_add(depth)?..)?);
+    Some(indices)
+}
+
+pub fn compress(asked: &Asked) -> Option<Dims> {
+    if asked.node.attribute("axis").is_none() {
+        return open(1);
+    }
+    let mut dims = asked.dims(0)?;
+    let axis = asked.axis(0, dims.len())?;
+    *dims.get_mut(axis)? = None;
+    Some(dims)
+}
+
+pub fn one_hot(asked: &Asked) -> Option<Dims> {
+    let mut dims = asked.dims(0)?;
+    let axis = asked.axis(-1, dims.len().checked_add(1)?)?;
+    let depth = asked.integers(1).and_then(|depth| *depth.first()?);
+    dims.insert(axis, depth);
+    Some(dims)
+}
+
+pub fn top_k(asked: &Asked) -> Option<Dims> {
+    let mut dims = asked.dims(0)?;
+    let axis = asked.axis(-1, dims.len())?;
+    let count = match asked.node.attribute("k") {
+        Some(count) => Some(count.i()),
+        None => asked.integers(1).and_then(|count| *count.first()?),
+    };
+    *dims.get_mut(axis)? = count;
+    Some(dims)
+}
+
+/// The axes of a reduction go, or become 1.
+pub fn reduce(asked: &Asked) -> Option<Dims> {
+    let dims = asked.dims(0)?;
+    let keeps = asked.node.int("keepdims", 1) != 0;
+    let axes = match asked.list("axes", 1) {
+        List::LeftOut => Vec::new(),
+        axes => match axes.whole() {
+            Some(axes) => axes,
+            None if keeps => return open(dims.len()),
+            None => {
+                let gone = axes.length().filter(|&gone| gone > 0)?;
+                return open(dims.len().checked_sub(gone)?);
+            }
+        },
+    };
+    let reduces_none = axes.is_empty() && asked.node.int("noop_with_empty_axes", 0) != 0;
+    let axes: Vec<usize> = if axes.is_empty() && !reduces_none {
+        (0..dims.len()).collect()
+    } else {
+        axes.into_iter().map(|axis| from_front(axis, dims.len())).collect::<Option<_>>()?
+    };
+    Some(without(dims, &axes, keeps))
+}
+
+pub fn arg_reduce(asked: &Asked) -> Option<Dims> {
+    let dims = asked.dims(0)?;
+    let axis = asked.axis(0, dims.len())?;
+    Some(without(dims, &[axis], asked.node.int("keepdims", 1) != 0))
+}
+
+fn without(dims: Dims, axes: &[usize], keeps: bool) -> Dims {
+    let left = |(axis, size): (usize, Option<i64>)| match (axes.contains(&axis), keeps) {
+        (false, _) => Some(size),
+        (true, true) => Some(Some(1)),
+        (true, false) => None,
+    };
+    dims.into_iter().enumerate().filter_map(left).collect()
+}

@@ -1,0 +1,136 @@
+//! Shapes of the same elements along other axes.
+
+use crate::facts::shape_rules::asked::{Asked, Dims, List, element_count, from_front, open};
+use crate::facts::shape_rules::elementwise::broadcast_dims;
+
+/// The axes of a Transpose of a tensor with `rank` axes.
+pub fn permutation(asked: &Asked, rank: usize) -> Option<Vec<usize>> {
+    let Some(perm) = asked.node.ints("perm") else { return Some((0..rank).rev().collect()) };
+    let axes: Vec<usize> =
+        perm.iter().map(|&axis| from_front(axis, rank)).collect::<Option<_>>()?;
+    let mut sorted = axes.clone();
+    sorted.sort_unstable();
+    (sorted.into_iter().eq(0..rank)).then_some(axes)
+}
+
+pub fn transpose(asked: &Asked) -> Option<Dims> {
+    // Its permutation tells the rank of what nobody described.
+    let dims = asked.dims(0).or_else(|| open(asked.node.ints("perm")?.len()))?;
+    let axes = permutation(asked, dims.len())?;
+    axes.into_iter().map(|axis| dims.get(axis).copied()).collect()
+}
+
+pub fn flatten(asked: &Asked) -> Option<Dims> {
+    let Some(dims) = asked.dims(0) else { return open(2) };
+    // "Behind the last axis" is one, too.
+    let axis = match asked.node.int("axis", 1) {
+        axis if axis < 0 => from_front(axis, dims.len())?,
+        axis => usize::try_from(axis).ok()?,
+    };
+    let (outer, inner) = dims.split_at_checked(axis)?;
+    Some(vec![element_count(outer), element_count(inner)])
+}
+
+pub fn reshape(asked: &Asked) -> Option<Dims> {
+    let wanted = match asked.list("shape", 1) {
+        List::Known(wanted) => wanted,
+        // As many dimensions as the shape has elements, whatever these are.
+        list => return open(list.length()?),
+    };
+    let input = asked.dims(0);
+    let copies = asked.node.int("allowzero", 0) == 0;
+    let copied = |axis: usize| *input.as_ref()?.get(axis)?;
+    let mut dims = open(wanted.len())?;
+    for (axis, (size, &wanted)) in dims.iter_mut().zip(&wanted).enumerate() {
+        *size = match wanted {
+            Some(0) if copies => copied(axis),
+            Some(wanted) if wanted >= 0 => Some(wanted),
+            _ => None,
+        };
+    }
+    if let Some(rest) = input.as_ref().and_then(|input| rest(input, &wanted, copies)) {
+        // What is neither given nor copied takes what is left, if there is one such.
+        let open = |wanted: &Option<i64>| wanted.is_none_or(|wanted| wanted < 0);
+        let mut places = wanted.iter().enumerate().filter(|(_, wanted)| open(wanted));
+        if let (Some((place, _)), None) = (places.next(), places.next()) {
+            *dims.get_mut(place)? = Some(rest);
+        }
+    }
+    Some(dims)
+}
+
+/// How often the sizes that are given and copied go into the input: unknown sizes that are
+/// copied cancel out. `None` if something is not known, or it is 0 divided by 0.
+fn rest(input: &[Option<i64>], wanted: &[Option<i64>], copies: bool) -> Option<i64> {
+    let is_copied =
+        |axis: usize| copies && wanted.get(axis).is_some_and(|wanted| *wanted == Some(0));
+    let left = input.iter().enumerate().filter(|&(axis, _)| !is_copied(axis));
+    let left: Vec<Option<i64>> = left.map(|(_, &size)| size).collect();
+    let given = wanted.iter().enumerate().filter(|&(axis, _)| !is_copied(axis));
+    let given: Vec<Option<i64>> =
+        given.map(|(_, &size)| size).filter(|size| size.is_some_and(|size| size >= 0)).collect();
+    let (left, given) = (element_count(&left)?, element_count(&given)?);
+    (left.checked_rem(given)? == 0).then(|| left.checked_div(given)).flatten()
+}
+
+pub fn squeeze(asked: &Asked) -> Option<Dims> {
+    let dims = asked.dims(0)?;
+    match asked.list("axes", 1) {
+        List::LeftOut => {
+            let all_known = dims.iter().all(Option::is_some);
+            all_known.then(|| dims.into_iter().filter(|&size| size != Some(1)).collect())
+        }
+        axes => match axes.whole() {
+            None => open(dims.len().checked_sub(axes.length()?)?),
+            Some(axes) => {
+                let axes = axes.into_iter().map(|axis| from_front(axis, dims.len()));
+                let axes: Vec<usize> = axes.collect::<Option<_>>()?;
+                let stay = dims.iter().enumerate().filter(|(axis, _)| !axes.contains(axis));
+                Some(stay.map(|(_, &size)| size).collect())
+            }
+        },
+    }
+}
+
+pub fn unsqueeze(asked: &Asked) -> Option<Dims> {
+    let dims = asked.dims(0)?;
+    let axes = asked.list("axes", 1);
+    let rank = dims.len().checked_add(axes.length()?)?;
+    let Some(axes) = axes.whole() else {
+        // A number in a list.
+        return if rank == 1 { Some(vec![Some(1)]) } else { open(rank) };
+    };
+    let axes: Vec<usize> =
+        axes.into_iter().map(|axis| from_front(axis, rank)).collect::<Option<_>>()?;
+    let mut old = dims.into_iter();
+    let size = |axis: usize| if axes.contains(&axis) { Some(Some(1)) } else { old.next() };
+    (0..rank).map(size).collect()
+}
+
+pub fn expand(asked: &Asked) -> Option<Dims> {
+    let dims = asked.dims(0)?;
+    match asked.list("shape", 1) {
+        List::Known(shape) => broadcast_dims(&dims, &shape),
+        shape => broadcast_dims(&dims, &open(shape.length()?)?),
+    }
+}
+
+fn block_size(asked: &Asked) -> Option<i64> {
+    Some(asked.node.int("blocksize", 0)).filter(|&block| block > 0)
+}
+
+pub fn depth_to_space(asked: &Asked) -> Option<Dims> {
+    let block = block_size(asked)?;
+    let [batch, channels, height, width] = asked.dims(0).or_else(|| open(4))?.try_into().ok()?;
+    let depth = channels.and_then(|channels| channels.checked_div(block.checked_mul(block)?));
+    let times = |size: Option<i64>| size.and_then(|size| size.checked_mul(block));
+    Some(vec![batch, depth, times(height), times(width)])
+}
+
+pub fn space_to_depth(asked: &Asked) -> Option<Dims> {
+    let block = block_size(asked)?;
+    let [batch, channels, height, width] = asked.dims(0).or_else(|| open(4))?.try_into().ok()?;
+    let depth = channels.and_then(|channels| channels.checked_mul(block.checked_mul(block)?));
+    let parts = |size: Option<i64>| size.and_then(|size| size.checked_div(block));
+    Some(vec![batch, depth, parts(height), parts(width)])
+}

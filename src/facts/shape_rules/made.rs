@@ -1,0 +1,83 @@
+//! Shapes of what is made from shapes and numbers, or of as many elements as there happen to be.
+
+use crate::facts::shape_rules::asked::{Asked, Dims, open};
+
+pub fn scalar(_: &Asked) -> Option<Dims> {
+    Some(Vec::new())
+}
+
+pub fn constant(asked: &Asked) -> Option<Dims> {
+    let [attribute] = asked.node.proto.attribute.as_slice() else { return None };
+    let list = |length: usize| Some(vec![Some(i64::try_from(length).ok()?)]);
+    match attribute.name() {
+        "value" => Some(attribute.t.as_ref()?.dims.iter().copied().map(Some).collect()),
+        "sparse_value" => {
+            Some(attribute.sparse_tensor.as_ref()?.dims.iter().copied().map(Some).collect())
+        }
+        "value_float" | "value_int" | "value_string" => Some(Vec::new()),
+        "value_floats" => list(attribute.floats.len()),
+        "value_ints" => list(attribute.ints.len()),
+        "value_strings" => list(attribute.strings.len()),
+        _ => None,
+    }
+}
+
+pub fn constant_of_shape(asked: &Asked) -> Option<Dims> {
+    asked.integers(0).or_else(|| open(asked.length(0)?))
+}
+
+/// Which of `rank` dimensions a Shape gives: from `start` to `end`.
+pub fn shape_range(asked: &Asked, rank: usize) -> Option<std::ops::Range<usize>> {
+    let most = i64::try_from(rank).ok()?;
+    let place = |name: &str, default: i64| {
+        let at = asked.node.int(name, default);
+        let at = if at < 0 { at.saturating_add(most) } else { at };
+        usize::try_from(at.clamp(0, most)).ok()
+    };
+    let (start, end) = (place("start", 0)?, place("end", most)?);
+    Some(start..end.max(start))
+}
+
+/// A list, whatever it is of.
+pub fn shape(asked: &Asked) -> Option<Dims> {
+    let length = asked.dims(0).and_then(|dims| Some(shape_range(asked, dims.len())?.len()));
+    Some(vec![length.and_then(|length| i64::try_from(length).ok())])
+}
+
+/// `⌈(limit − start)/delta⌉`, at least 0.
+pub fn range(asked: &Asked) -> Option<Dims> {
+    Some(vec![range_length(asked)])
+}
+
+fn range_length(asked: &Asked) -> Option<i64> {
+    let number = |input: usize| *asked.integers(input)?.first()?;
+    let (start, limit, delta) = (number(0)?, number(1)?, number(2)?);
+    let (way, step) = if delta < 0 {
+        (start.checked_sub(limit)?, delta.checked_neg()?)
+    } else {
+        (limit.checked_sub(start)?, delta)
+    };
+    way.max(0).checked_add(step.checked_sub(1)?)?.checked_div(step)
+}
+
+pub fn of_shape_attribute(asked: &Asked) -> Option<Dims> {
+    Some(asked.node.ints("shape")?.iter().copied().map(Some).collect())
+}
+
+pub fn multinomial(asked: &Asked) -> Option<Dims> {
+    let batch = asked.dims(0).and_then(|dims| *dims.first()?);
+    Some(vec![batch, Some(asked.node.int("sample_size", 1))])
+}
+
+pub fn signal_window(asked: &Asked) -> Option<Dims> {
+    Some(vec![asked.integers(0).and_then(|size| *size.first()?)])
+}
+
+pub fn non_zero(asked: &Asked) -> Option<Dims> {
+    let rank = asked.dims(0).and_then(|dims| i64::try_from(dims.len()).ok());
+    Some(vec![rank, None])
+}
+
+pub fn non_max_suppression(_: &Asked) -> Option<Dims> {
+    Some(vec![None, Some(3)])
+}

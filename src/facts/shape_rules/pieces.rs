@@ -1,0 +1,177 @@
+//! Shapes of what is padded, cut, joined or repeated along its axes.
+
+use crate::facts::shape_rules::asked::{Asked, Dims, List, agreed, from_front, open};
+
+/// `n + begin + end` along each axis; both may be negative.
+pub fn pad(asked: &Asked) -> Option<Dims> {
+    let mut dims = asked.dims(0)?;
+    let name = if asked.opset < 2 { "paddings" } else { "pads" };
+    let List::Known(pads) = asked.list(name, 1) else { return open(dims.len()) };
+    let axes: Vec<usize> = match asked.list("axes", 3) {
+        List::LeftOut => (0..dims.len()).collect(),
+        axes => match axes.whole() {
+            Some(axes) => {
+                axes.into_iter().map(|axis| from_front(axis, dims.len())).collect::<Option<_>>()?
+            }
+            None => return open(dims.len()),
+        },
+    };
+    let (begins, ends) = pads.split_at_checked(axes.len())?;
+    if begins.len() != ends.len() {
+        return None;
+    }
+    for (axis, (begin, end)) in axes.into_iter().zip(begins.iter().zip(ends)) {
+        let size = dims.get_mut(axis)?;
+        *size = match (*size, begin, end) {
+            (_, Some(0), Some(0)) => *size,
+            (Some(n), Some(begin), Some(end)) => Some(n.checked_add(*begin)?.checked_add(*end)?),
+            _ => None,
+        };
+    }
+    Some(dims)
+}
+
+/// One axis of a Slice.
+pub struct AxisRange {
+    pub start: Option<i64>,
+    pub end: Option<i64>,
+    pub step: Option<i64>,
+}
+
+impl AxisRange {
+    /// The first element, the step and the number of elements that it takes from `size`.
+    pub fn taken(&self, size: i64) -> Option<(i64, i64, i64)> {
+        let step = self.step.filter(|&step| step != 0)?;
+        let from_front = |at: i64| if at < 0 { at.saturating_add(size) } else { at };
+        let (start, end) = (from_front(self.start?), from_front(self.end?));
+        if size < 1 {
+            return Some((0, step, 0));
+        }
+        // From the last element down to the first, "before the first" is −1.
+        let last = size.checked_sub(1)?;
+        let (start, way) = if step > 0 {
+            let start = start.clamp(0, size);
+            (start, end.clamp(0, size).checked_sub(start)?)
+        } else {
+            let start = start.clamp(0, last);
+            (start, start.checked_sub(end.clamp(-1, last))?)
+        };
+        let stride = step.checked_abs()?;
+        let count = way.max(0).checked_add(stride.checked_sub(1)?)?.checked_div(stride)?;
+        Some((start, step, count))
+    }
+}
+
+/// The axes that a Slice of a tensor with `rank` axes cuts; `None` if these are not known.
+pub fn cuts(asked: &Asked, rank: usize) -> Option<Vec<(usize, AxisRange)>> {
+    let [starts, ends, axes, steps] = [("starts", 1), ("ends", 2), ("axes", 3), ("steps", 4)]
+        .map(|(name, input)| asked.list(name, input));
+    let count = starts.length().or(ends.length()).or(axes.length())?;
+    let element = |list: &List, at: usize| match list {
+        List::Known(list) => list.get(at).copied().flatten(),
+        _ => None,
+    };
+    let axis = |at: usize| match &axes {
+        List::LeftOut => Some(at).filter(|&axis| axis < rank),
+        axes => from_front(element(axes, at)?, rank),
+    };
+    let step = |at: usize| match &steps {
+        List::LeftOut => Some(1),
+        steps => element(steps, at),
+    };
+    let cut = |at: usize| {
+        let (start, end) = (element(&starts, at), element(&ends, at));
+        Some((axis(at)?, AxisRange { start, end, step: step(at) }))
+    };
+    (0..count).map(cut).collect()
+}
+
+pub fn slice(asked: &Asked) -> Option<Dims> {
+    let mut dims = asked.dims(0)?;
+    let Some(cuts) = cuts(asked, dims.len()) else { return open(dims.len()) };
+    for (axis, cut) in cuts {
+        let size = dims.get_mut(axis)?;
+        *size = size.and_then(|size| cut.taken(size)).map(|(_, _, count)| count);
+    }
+    Some(dims)
+}
+
+/// The axis of a Concat; operator set 1 has a default.
+fn concat_axis(asked: &Asked, rank: usize) -> Option<usize> {
+    asked.axis(if asked.opset < 4 { 1 } else { 0 }, rank)
+}
+
+pub fn concat(asked: &Asked) -> Option<Dims> {
+    let parts = asked.all_dims();
+    let rank = parts.iter().flatten().next()?.len();
+    let at = concat_axis(asked, rank)?;
+    let mut dims = open(rank)?;
+    for part in parts.iter().flatten() {
+        let mut others = part.clone();
+        *others.get_mut(at)? = None;
+        dims = agreed(&dims, &others)?;
+    }
+    let size = |part: &Option<Dims>| part.as_ref().and_then(|part| *part.get(at)?);
+    let sizes = parts.iter().map(size);
+    let sum = sizes.into_iter().try_fold(0i64, |sum, size| sum.checked_add(size?));
+    *dims.get_mut(at)? = sum;
+    Some(dims)
+}
+
+/// How large the part is that is asked for.
+fn part_size(asked: &Asked, whole: Option<i64>) -> Option<i64> {
+    match asked.list("split", 1) {
+        List::Known(parts) => *parts.get(asked.output)?,
+        List::OfLength(_) => None,
+        List::LeftOut => {
+            let parts = match asked.node.int("num_outputs", 0) {
+                0 => i64::try_from(asked.node.outputs.len()).ok()?,
+                parts => parts,
+            };
+            // The last part may be smaller.
+            let each = whole?.checked_add(parts.checked_sub(1)?)?.checked_div(parts)?;
+            let before = each.checked_mul(i64::try_from(asked.output).ok()?)?;
+            Some(whole?.checked_sub(before)?.clamp(0, each))
+        }
+    }
+}
+
+pub fn split(asked: &Asked) -> Option<Dims> {
+    let mut dims = asked.dims(0)?;
+    let axis = asked.axis(0, dims.len())?;
+    let whole = *dims.get(axis)?;
+    *dims.get_mut(axis)? = part_size(asked, whole);
+    Some(dims)
+}
+
+/// What all parts have in common.
+pub fn split_to_sequence(asked: &Asked) -> Option<Dims> {
+    let mut dims = asked.dims(0)?;
+    let axis = asked.axis(0, dims.len())?;
+    // By single elements, which lose their axis if that is asked for.
+    if !asked.has(1) && asked.node.int("keepdims", 1) == 0 {
+        dims.remove(axis);
+    } else {
+        *dims.get_mut(axis)? = if asked.has(1) { None } else { Some(1) };
+    }
+    Some(dims)
+}
+
+pub fn tile(asked: &Asked) -> Option<Dims> {
+    let dims = asked.dims(0)?;
+    let repeats = match asked.integers(1) {
+        None => return open(dims.len()),
+        Some(repeats) if asked.opset >= 6 => repeats,
+        // One axis, so many times.
+        Some(tiles) => {
+            let (tiles, axis) = (*tiles.first()?, asked.integers(2)?);
+            let axis = from_front((*axis.first()?)?, dims.len())?;
+            (0..dims.len()).map(|at| if at == axis { tiles } else { Some(1) }).collect()
+        }
+    };
+    let times = |(size, times): (Option<i64>, Option<i64>)| match (size, times) {
+        (Some(0), _) | (_, Some(0)) => Some(0),
+        (size, times) => size?.checked_mul(times?),
+    };
+    (dims.len() == repeats.len()).then(|| dims.into_iter().zip(repeats).map(times).collect())
+}

@@ -1,0 +1,59 @@
+//! Shapes of what is made larger or smaller by factors.
+
+use crate::facts::shape_rules::asked::{Asked, Dims, from_front, open};
+
+/// By sizes, or by factors.
+pub fn resize(asked: &Asked) -> Option<Dims> {
+    let dims = asked.dims(0);
+    let (factors, sizes) = if asked.opset < 11 { (1, None) } else { (2, Some(3)) };
+    let axes = match asked.node.ints("axes") {
+        None => None,
+        Some(axes) => {
+            let rank = dims.as_ref()?.len();
+            Some(axes.iter().map(|&axis| from_front(axis, rank)).collect::<Option<Vec<_>>>()?)
+        }
+    };
+    // By other rules than these, sizes keep an aspect ratio, and factors are of a region.
+    let stretches = matches!(asked.word("keep_aspect_ratio_policy"), b"" | b"stretch");
+    let crops = asked.word("coordinate_transformation_mode") == b"tf_crop_and_resize";
+    let wanted = sizes.and_then(|sizes| asked.integers(sizes));
+    let numbers = asked.factors(factors);
+    let by = |place: usize, size: Option<i64>| match (&wanted, &numbers) {
+        (Some(wanted), _) => wanted.get(place).copied().flatten().filter(|_| stretches),
+        (None, Some(factors)) => scaled(size, *factors.get(place)?).filter(|_| !crops),
+        (None, None) => None,
+    };
+    match axes {
+        Some(axes) => {
+            let mut dims = dims?;
+            for (place, axis) in axes.into_iter().enumerate() {
+                let size = dims.get_mut(axis)?;
+                *size = by(place, *size);
+            }
+            Some(dims)
+        }
+        None => {
+            let listed = |input: usize| asked.length(input).filter(|&length| length > 0);
+            let rank = || sizes.and_then(listed).or_else(|| listed(factors));
+            let dims = dims.or_else(|| open(rank()?))?;
+            Some(dims.into_iter().enumerate().map(|(axis, size)| by(axis, size)).collect())
+        }
+    }
+}
+
+/// `⌊n·factor⌋`
+fn scaled(size: Option<i64>, factor: f32) -> Option<i64> {
+    // Up to there float32 knows sizes exactly.
+    let size = size.filter(|size| (0..1 << 24).contains(size))?;
+    Some((size as f32 * factor).floor() as i64)
+}
+
+pub fn upsample(asked: &Asked) -> Option<Dims> {
+    let attribute = asked.node.attribute("scales").map(|factors| factors.floats.clone());
+    let Some(factors) = attribute.or_else(|| asked.factors(1)) else {
+        return open(asked.dims(0).map(|dims| dims.len()).or_else(|| asked.length(1))?);
+    };
+    let dims = asked.dims(0).or_else(|| open(factors.len()))?;
+    let fits = dims.len() == factors.len();
+    fits.then(|| dims.into_iter().zip(factors).map(|(size, by)| scaled(size, by)).collect())
+}

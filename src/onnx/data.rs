@@ -1,0 +1,203 @@
+//! Whether a stored tensor holds what its type and dimensions ask for, wherever its data
+//! lies: checked here, once, and before memory is taken for it.
+//!
+//! Knows the message and where bytes lie; what the numbers are is read in
+//! [`tensor`](crate::onnx::tensor).
+
+use prost::bytes::Bytes;
+
+use crate::onnx::proto::TensorProto;
+use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::storage::{DataPlace, Storage, StorageError};
+
+/// A tensor whose parts contradict each other, or that is of no use here.
+#[derive(Debug, thiserror::Error)]
+#[error("tensor `{name}`: {problem}")]
+pub struct TensorError {
+    /// The tensor.
+    pub name: String,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// See [`TensorError`].
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// A dimension is negative, or their product overflows.
+    #[error("its dimensions {0:?} are negative or too large")]
+    Dims(Vec<i64>),
+    /// The data does not fill the dimensions.
+    #[error("its dimensions {dims:?} need {expected} {unit}, the data holds {found}")]
+    Size {
+        /// The shape.
+        dims: Vec<i64>,
+        /// What is counted: elements of a typed field, bytes of all else.
+        unit: &'static str,
+        /// What the shape needs.
+        expected: usize,
+        /// What is there.
+        found: usize,
+    },
+    /// Raw and typed data, or data here and in a side file.
+    #[error("it stores its data in more than one place")]
+    Ambiguous,
+    /// Type number 0.
+    #[error("its type is UNDEFINED")]
+    Undefined,
+    /// Not the kind of number that its use asks for.
+    #[error("its type number {0} is not one that can stand here")]
+    Type(i32),
+    /// A value of a sparse tensor that lies outside of it.
+    #[error("it has a value at {0:?}, which is outside its dimensions")]
+    Place(Vec<i64>),
+    /// Its side file.
+    #[error(transparent)]
+    External(#[from] StorageError),
+}
+
+/// Checks that `tensor` holds what its type and dimensions ask for, wherever its data
+/// lies. Of types that are not known here, only the dimensions are checked.
+///
+/// # Errors
+/// What contradicts what.
+pub fn check(tensor: &TensorProto, storage: &Storage) -> Result<(), TensorError> {
+    checked_dims(tensor).and_then(|_| check_data(tensor, storage)).map_err(|p| named(tensor, p))
+}
+
+/// Dimensions of `tensor`.
+///
+/// # Errors
+/// If one is negative or their product is no `usize`.
+pub fn dims(tensor: &TensorProto) -> Result<Vec<usize>, TensorError> {
+    checked_dims(tensor).map_err(|problem| named(tensor, problem))
+}
+
+/// No memory is taken for a tensor before this.
+pub(super) fn check_data(tensor: &TensorProto, storage: &Storage) -> Result<(), Problem> {
+    let typed = [
+        tensor.float_data.len(),
+        tensor.int32_data.len(),
+        tensor.int64_data.len(),
+        tensor.double_data.len(),
+        tensor.uint64_data.len(),
+        tensor.string_data.len(),
+    ];
+    let place = DataPlace::of(tensor)?;
+    let has_raw = tensor.raw_data.as_ref().is_some_and(|raw| !raw.is_empty());
+    let stores = typed.iter().filter(|&&count| count > 0).count();
+    if [stores, usize::from(has_raw), usize::from(place.is_some())].iter().sum::<usize>() > 1 {
+        return Err(Problem::Ambiguous);
+    }
+    let elements = checked_dims(tensor)?.iter().product::<usize>();
+    let bits = match tensor.data_type() {
+        0 => return Err(Problem::Undefined),
+        data_type => bits_of(data_type),
+    };
+    let size = |unit, expected, found| {
+        let dims = tensor.dims.clone();
+        Err(Problem::Size { dims, unit, expected, found })
+    };
+    let raw = match place {
+        Some(place) => Some(storage.data(&place)?.len()),
+        None => tensor.raw_data.as_ref().filter(|_| has_raw).map(Bytes::len),
+    };
+    match (bits, raw) {
+        (Some(bits), Some(found)) => match elements.saturating_mul(bits).div_ceil(8) {
+            expected if expected == found => Ok(()),
+            expected => size("bytes", expected, found),
+        },
+        (Some(bits), None) => {
+            let [floats, int32s, int64s, doubles, uint64s, _] = typed;
+            let (found, each) = match DataType::try_from(tensor.data_type()) {
+                Ok(DataType::Float) => (floats, 1),
+                Ok(DataType::Complex64) => (floats, 2),
+                Ok(DataType::Double) => (doubles, 1),
+                Ok(DataType::Complex128) => (doubles, 2),
+                Ok(DataType::Int64) => (int64s, 1),
+                Ok(DataType::Uint32 | DataType::Uint64) => (uint64s, 1),
+                _ => (int32s, 1),
+            };
+            // LazyWeights of less than a byte stand alone or packed.
+            let packed = elements.saturating_mul(bits.min(8)).div_ceil(8);
+            match elements.saturating_mul(each) {
+                expected if expected == found || packed == found && each == 1 => Ok(()),
+                expected => size("elements", expected, found),
+            }
+        }
+        // Strings, which are not stored raw, and types that are not known here.
+        (None, _) => Ok(()),
+    }
+}
+
+pub(super) fn checked_dims(tensor: &TensorProto) -> Result<Vec<usize>, Problem> {
+    let invalid = || Problem::Dims(tensor.dims.clone());
+    let dims: Vec<usize> = tensor
+        .dims
+        .iter()
+        .map(|&dim| usize::try_from(dim).map_err(|_| invalid()))
+        .collect::<Result<_, _>>()?;
+    // Zero dimensions must not hide an overflow of the others.
+    let product =
+        dims.iter().filter(|&&dim| dim > 0).try_fold(1usize, |a, &dim| a.checked_mul(dim));
+    match product {
+        Some(elements) if elements <= isize::MAX as usize / 8 => Ok(dims),
+        _ => Err(invalid()),
+    }
+}
+
+/// Bits per element; `None` for strings and for what is not known here.
+fn bits_of(data_type: i32) -> Option<usize> {
+    use DataType as T;
+    match DataType::try_from(data_type).ok()? {
+        T::Bool | T::Int8 | T::Uint8 => Some(8),
+        T::Float8e4m3fn | T::Float8e4m3fnuz | T::Float8e5m2 | T::Float8e5m2fnuz => Some(8),
+        T::Float8e8m0 => Some(8),
+        T::Int16 | T::Uint16 | T::Float16 | T::Bfloat16 => Some(16),
+        T::Int32 | T::Uint32 | T::Float => Some(32),
+        T::Int64 | T::Uint64 | T::Double | T::Complex64 => Some(64),
+        T::Complex128 => Some(128),
+        T::Int4 | T::Uint4 | T::Float4e2m1 => Some(4),
+        T::Int2 | T::Uint2 => Some(2),
+        _ => None,
+    }
+}
+
+/// The raw little-endian bytes, wherever they lie; `None` if the typed fields hold the data.
+pub(super) fn raw(tensor: &TensorProto, storage: &Storage) -> Result<Option<Bytes>, Problem> {
+    match DataPlace::of(tensor)? {
+        Some(place) => Ok(Some(storage.data(&place)?)),
+        None => Ok(tensor.raw_data.clone()),
+    }
+}
+
+pub(super) fn named(tensor: &TensorProto, problem: Problem) -> TensorError {
+    TensorError { name: tensor.name().to_owned(), problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_has_its_store() {
+        let int32s = |count| TensorProto { int32_data: vec![0; count], ..TensorProto::default() };
+        let floats = |count| TensorProto { float_data: vec![0.0; count], ..TensorProto::default() };
+        let raw =
+            |count| TensorProto { raw_data: Some(vec![0; count].into()), ..TensorProto::default() };
+        for (case, data_type, store, good) in [
+            ("undefined", 0, raw(3), false),
+            ("int8", 3, int32s(3), true),
+            ("float8", 17, raw(3), true),
+            ("int8 as floats", 3, floats(3), false),
+            ("complex", 14, floats(6), true),
+            ("half of a complex", 14, floats(3), false),
+            ("int4, packed", 22, int32s(2), true),
+            ("int4, raw", 22, raw(2), true),
+            ("int4, one byte each", 22, raw(3), false),
+            ("of the future", 99, raw(1), true),
+        ] {
+            let tensor = TensorProto { data_type: Some(data_type), dims: vec![3], ..store };
+            assert_eq!(check(&tensor, &Storage::default()).is_ok(), good, "{case}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! How large the numbers of a stored tensor are, by rows, without keeping them: what a plan
+//! asks before weights are read.
+
+use half::{bf16, f16};
+
+use crate::numbers::larger;
+use crate::onnx::data::{Problem, TensorError, check_data, named, raw};
+use crate::onnx::float::Float;
+use crate::onnx::proto::TensorProto;
+use crate::onnx::storage::Storage;
+use crate::onnx::tensor;
+
+/// How large the numbers of a tensor are, by rows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Extremes {
+    /// The largest of all; NaN if one is no number.
+    pub most: f64,
+    /// The smallest of the rows' largest, rows of zeros left out; infinite if there are no
+    /// others.
+    pub least: f64,
+    /// Whether a row is all zeros.
+    pub has_zeros: bool,
+}
+
+impl Extremes {
+    /// Of no rows.
+    const NONE: Extremes = Extremes { most: 0.0, least: f64::INFINITY, has_zeros: false };
+
+    /// With one more row, whose largest number is `largest`.
+    fn with_row(self, largest: f64) -> Self {
+        Extremes {
+            most: larger(self.most, largest),
+            least: if largest > 0.0 { self.least.min(largest) } else { self.least },
+            has_zeros: self.has_zeros || largest == 0.0,
+        }
+    }
+}
+
+/// How large the numbers of a float tensor are, whose rows have `row` elements. One pass over
+/// its bytes, which are not widened where they lie in a row.
+///
+/// # Errors
+/// As [`tensor::floats`].
+pub fn extremes(
+    tensor: &TensorProto,
+    storage: &Storage,
+    row: usize,
+) -> Result<Extremes, TensorError> {
+    let read = || -> Result<Option<Extremes>, Problem> {
+        check_data(tensor, storage)?;
+        let Some(bytes) = raw(tensor, storage)? else { return Ok(None) };
+        let found = match Float::from_onnx(tensor.data_type()) {
+            Some(Float::F16) => of_bits(
+                &bytes,
+                row,
+                |b| u16::from_le_bytes(b) & 0x7fff,
+                |bits| f16::from_bits(bits).to_f64(),
+            ),
+            Some(Float::Bf16) => of_bits(
+                &bytes,
+                row,
+                |b| u16::from_le_bytes(b) & 0x7fff,
+                |bits| bf16::from_bits(bits).to_f64(),
+            ),
+            Some(Float::F32) => of_bits(
+                &bytes,
+                row,
+                |b| u32::from_le_bytes(b) & (u32::MAX >> 1),
+                |bits| f32::from_bits(bits).into(),
+            ),
+            Some(Float::F64) => {
+                of_bits(&bytes, row, |b| u64::from_le_bytes(b) & (u64::MAX >> 1), f64::from_bits)
+            }
+            None => return Err(Problem::Type(tensor.data_type())),
+        };
+        storage.has_read(bytes.len());
+        Ok(Some(found))
+    };
+    if let Some(found) = read().map_err(|problem| named(tensor, problem))? {
+        return Ok(found);
+    }
+    let values: Vec<f64> = tensor::floats(tensor, storage)?.into_iter().map(f64::abs).collect();
+    let rows = values.chunks(row.max(1)).map(|row| row.iter().copied().fold(0.0, larger));
+    Ok(rows.fold(Extremes::NONE, Extremes::with_row))
+}
+
+/// Without their sign, floats are ordered as their bits are, infinity and NaN at the end.
+fn of_bits<const N: usize, B: Copy + Default + Ord>(
+    bytes: &[u8],
+    row: usize,
+    bits: impl Fn([u8; N]) -> B,
+    value: impl Fn(B) -> f64,
+) -> Extremes {
+    let (numbers, _) = bytes.as_chunks::<N>();
+    let rows = numbers.chunks(row.max(1));
+    let largest = rows.map(|row| row.iter().map(|&number| bits(number)).fold(B::default(), B::max));
+    largest.fold(Extremes::NONE, |found, largest| found.with_row(value(largest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{ArrayD, IxDyn};
+
+    use super::*;
+    use crate::onnx::tensor::{from_floats, header};
+
+    /// Rows, and the largest, the smallest of the rows' largest, and whether one is zero.
+    #[test]
+    fn extremes_are_those_of_rows() {
+        type Case<'c> = (&'c [f64], usize, f64, f64, bool);
+        let cases: [Case; 4] = [
+            (&[1.0, -2.0, 0.5, 0.25], 2, 2.0, 0.5, false),
+            (&[1.0, -2.0, 0.0, 0.0], 2, 2.0, 2.0, true),
+            (&[0.0, 0.0], 1, 0.0, f64::INFINITY, true),
+            (&[1.0, f64::NEG_INFINITY], 1, f64::INFINITY, 1.0, false),
+        ];
+        for (values, row, most, least, has_zeros) in cases {
+            for float in [Float::F16, Float::Bf16, Float::F32, Float::F64] {
+                let array = ArrayD::from_shape_vec(IxDyn(&[values.len()]), values.to_vec());
+                let tensor = from_floats("w", &array.unwrap(), float);
+                let found = extremes(&tensor, &Storage::default(), row).unwrap();
+                assert_eq!(found, Extremes { most, least, has_zeros }, "{values:?} {float}");
+            }
+        }
+        let typed = TensorProto {
+            float_data: vec![f32::NAN, 1.0],
+            raw_data: None,
+            ..header("w", &[2], Float::F32.to_onnx())
+        };
+        assert!(extremes(&typed, &Storage::default(), 1).unwrap().most.is_nan());
+    }
+}

@@ -1,0 +1,108 @@
+//! One node: its message with names resolved, its attributes, and the graphs inside it.
+//!
+//! Knows the form of a node. What an operator computes is for others to say; the one
+//! exception is how operands were aligned before operator set 7, which is an attribute's
+//! business.
+
+use std::collections::HashSet;
+
+use crate::onnx::ids::ValueId;
+use crate::onnx::model::is_default_domain;
+use crate::onnx::proto::{AttributeProto, GraphProto, NodeProto, ValueInfoProto};
+use crate::onnx::wire::Field;
+
+/// One node with its names resolved.
+#[derive(Debug)]
+pub struct Node {
+    /// The message.
+    pub proto: NodeProto,
+    /// Where it stands in the file.
+    pub field: Field,
+    /// Per input; `None` where an optional input is left out.
+    pub inputs: Vec<Option<ValueId>>,
+    /// Per output; `None` where an optional output is left out.
+    pub outputs: Vec<Option<ValueId>>,
+    /// Tensors of this graph that bodies inside the node (If, Loop, Scan…) may read.
+    pub captured: Vec<ValueId>,
+}
+
+impl Node {
+    /// The operator's name, if it is one of the ONNX standard.
+    pub fn standard_op(&self) -> Option<&str> {
+        is_default_domain(self.proto.domain()).then(|| self.proto.op_type())
+    }
+
+    /// Whether it is an If, Loop, Scan or the like.
+    pub fn has_bodies(&self) -> bool {
+        bodies(&self.proto).next().is_some()
+    }
+
+    /// The attribute called `name`.
+    pub fn attribute(&self, name: &str) -> Option<&AttributeProto> {
+        self.proto.attribute.iter().find(|attribute| attribute.name() == name)
+    }
+
+    /// Integer attribute `name`, or `default`.
+    pub fn int(&self, name: &str, default: i64) -> i64 {
+        self.attribute(name).map_or(default, AttributeProto::i)
+    }
+
+    /// Integer list attribute `name`, if it is there.
+    pub fn ints(&self, name: &str) -> Option<&[i64]> {
+        self.attribute(name).map(|attribute| attribute.ints.as_slice())
+    }
+
+    /// Whether the second operand meets the first from an axis on: before operator set 7,
+    /// arithmetic had `broadcast` and `axis`.
+    pub fn aligns_by_axis(&self) -> bool {
+        let arithmetic = matches!(self.standard_op(), Some("Add" | "Sub" | "Mul" | "Div"));
+        arithmetic && self.int("broadcast", 0) != 0 && self.attribute("axis").is_some()
+    }
+
+    /// That axis; `None` if there is none, or it is counted from the end.
+    pub fn broadcast_axis(&self) -> Option<usize> {
+        let axis = self.attribute("axis").filter(|_| self.aligns_by_axis())?;
+        usize::try_from(axis.i()).ok()
+    }
+
+    /// Input number `index`, if it is there.
+    pub fn input(&self, index: usize) -> Option<ValueId> {
+        self.inputs.get(index).copied().flatten()
+    }
+
+    /// The first output, if it is there.
+    pub fn output(&self) -> Option<ValueId> {
+        self.outputs.first().copied().flatten()
+    }
+
+    /// What to call the node in a message: its name, else its first output.
+    pub fn label(&self) -> &str {
+        label_of(&self.proto)
+    }
+}
+
+/// What to call `node` in a message: its name, else its first output.
+pub(super) fn label_of(node: &NodeProto) -> &str {
+    let output = node.output.iter().map(String::as_str).find(|name| !name.is_empty());
+    match node.name() {
+        "" => output.unwrap_or("(a node without a name)"),
+        name => name,
+    }
+}
+
+/// The bodies of a node, if it is an If, Loop, Scan or the like.
+pub fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
+    node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
+}
+
+/// Adds what the bodies of `node` read, or hand on as outputs, to `names`: tensors of their
+/// own among it.
+pub(super) fn names_read_inside<'n>(node: &'n NodeProto, names: &mut HashSet<&'n str>) {
+    for graph in bodies(node) {
+        names.extend(graph.output.iter().map(ValueInfoProto::name));
+        for inner in &graph.node {
+            names.extend(inner.input.iter().map(String::as_str));
+            names_read_inside(inner, names);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What leaves elements as they are: another name, or another order of axes.
+
+use crate::affine::AxisOrder;
+use crate::facts::validity::Validity;
+use crate::onnx::node::Node;
+use crate::ops::meaning::{LinearOp, Meaning};
+use crate::ops::reader::{Reader, first_input, not_linear};
+use crate::ops::stop::Stop;
+use crate::ops::training::eval_form;
+use crate::refusal::NotLinear;
+
+/// Identity (opset 1 to 25).
+///
+/// # Errors
+/// If its input is missing.
+pub fn identity(_: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
+    Ok(Meaning::Alias(first_input(node)?))
+}
+
+/// Dropout (opset 1 to 22) that drops nothing.
+///
+/// # Errors
+/// If it stays in training mode.
+pub fn dropout(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
+    if reader.yields_more(node) {
+        return Err(NotLinear::Unrepresentable("its mask is used").into());
+    }
+    eval_form(reader, node)?;
+    Ok(Meaning::Alias(first_input(node)?))
+}
+
+/// Cast (opset 1 to 25) to the type that its input has.
+///
+/// # Errors
+/// If it is to another one.
+pub fn cast(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
+    let to = node.int("to", 0);
+    let from = node.input(0).and_then(|input| reader.constants.element_type(input));
+    if from.is_none_or(|from| i64::from(from) != to) {
+        return Err(not_linear(node).into());
+    }
+    Ok(Meaning::Alias(first_input(node)?))
+}
+
+/// Transpose (opset 1 to 25).
+///
+/// # Errors
+/// If its order is none, or follows from a rank that is not known.
+pub fn transpose(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    let input = first_input(node)?;
+    let rank = match node.ints("perm") {
+        Some(perm) => perm.len(),
+        None => reader.rank(input, valid)?,
+    };
+    let axes = transposition(node, rank);
+    let axes = axes.ok_or(NotLinear::Malformed("its perm is no permutation"))?;
+    if axes.is_canonical() {
+        return Ok(Meaning::Alias(input));
+    }
+    Ok(Meaning::Linear(input, LinearOp::Transpose { axes }))
+}
+
+/// The `perm` of a Transpose of a tensor with `rank` axes; by default it reverses them.
+fn transposition(node: &Node, rank: usize) -> Option<AxisOrder> {
+    let reversed = || (0..rank as i64).rev().collect();
+    AxisOrder::new(&node.ints("perm").map_or_else(reversed, <[i64]>::to_vec))
+}

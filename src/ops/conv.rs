@@ -1,0 +1,204 @@
+//! What slides windows over a tensor: `y = K * x + b`, and means.
+//!
+//! Windows come from attributes of the same names for all of them: strides, dilations, pads,
+//! auto_pad. A kernel that is computed at run time is no map.
+
+use crate::affine::{AxisOrder, Channels, ConvKind, Geometry, Window};
+use crate::facts::kernels::KernelLayout;
+use crate::facts::validity::{Property, SizeSet, Validity};
+use crate::onnx::float::Float;
+use crate::onnx::ids::ValueId;
+use crate::onnx::node::Node;
+use crate::ops::meaning::{LinearOp, Meaning};
+use crate::ops::reader::Reader;
+use crate::ops::stop::Stop;
+use crate::refusal::NotLinear;
+
+/// Conv (opset 1 to 22).
+///
+/// # Errors
+/// If its kernel or bias is not constant, or its attributes are not those of a convolution.
+pub fn conv(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    with_kernel(reader, node, ConvKind::Conv, valid)
+}
+
+/// ConvTranspose (opset 1 to 22).
+///
+/// # Errors
+/// As [`conv`].
+pub fn conv_transpose(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    with_kernel(reader, node, ConvKind::ConvTranspose, valid)
+}
+
+/// `y = K * x + b`
+fn with_kernel(
+    reader: &Reader,
+    node: &Node,
+    kind: ConvKind,
+    valid: &mut Validity,
+) -> Result<Meaning, Stop> {
+    let (Some(input), Some(kernel)) = (node.input(0), node.input(1)) else {
+        return Err(NotLinear::Malformed("its input or kernel is missing").into());
+    };
+    let dims = reader.dims(kernel)?;
+    let float = reader.constants.element_type(kernel).and_then(Float::from_onnx);
+    let (Some(float), [first, width, taps @ ..]) = (float, dims.as_slice()) else {
+        return Err(NotLinear::Malformed("its kernel is not a float tensor [O, C, k…]").into());
+    };
+    reader.same_types(node, &[0, 1, 2])?;
+    let groups = usize::try_from(node.int("group", 1)).unwrap_or(0);
+    if first.checked_rem(groups) != Some(0) || dims.contains(&0) {
+        return Err(NotLinear::Malformed("its groups do not divide its channels").into());
+    }
+    if reader.sizes.declared_rank(input).is_some_and(|rank| rank != dims.len()) {
+        return Err(NotLinear::Malformed("its input has other axes than its kernel").into());
+    }
+    let taps: Vec<i64> = taps.iter().map(|&taps| taps as i64).collect();
+    if node.ints("kernel_shape").is_some_and(|shape| shape != taps) {
+        return Err(NotLinear::Malformed("kernel_shape is not its kernel's shape").into());
+    }
+    let Some(second) = width.checked_mul(groups) else {
+        return Err(NotLinear::Malformed("its channels overflow").into());
+    };
+    let (windows, outputs, inputs, layout) = if kind == ConvKind::ConvTranspose {
+        let windows = scattered_windows(node, &taps)?;
+        (windows, second, *first, KernelLayout::InputsFirst)
+    } else {
+        let windows = windows(reader, node, input, &taps, valid)?;
+        (windows, *first, second, KernelLayout::OutputsFirst)
+    };
+    let bias = match node.input(2) {
+        None => Vec::new(),
+        Some(bias) => reader.vector(bias, outputs)?,
+    };
+    let geometry = Geometry {
+        channels: Some(Channels { inputs, outputs, groups }),
+        windows,
+        kind,
+        shifted: bias.iter().any(|&value| value != 0.0),
+        ..Geometry::identity()
+    };
+    Ok(Meaning::Linear(input, LinearOp::Conv { kernel, layout, float, bias, geometry }))
+}
+
+/// AveragePool (opset 1 to 22): each tap weighs 1/(number of taps).
+///
+/// # Errors
+/// If its windows do not all weigh the same number of elements.
+pub fn average_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    let (Some(input), Some(taps)) = (node.input(0), node.ints("kernel_shape")) else {
+        return Err(NotLinear::Malformed("its input or kernel_shape is missing").into());
+    };
+    let windows = windows(reader, node, input, taps, valid)?;
+    let padded = windows.iter().any(|window| window.pads() != (0, 0));
+    // At the border a mean over fewer taps has other weights.
+    if padded && node.int("count_include_pad", 0) == 0 {
+        return Err(NotLinear::Unrepresentable("its means leave the padding out").into());
+    }
+    // With ceil_mode the last window may overhang and count less taps.
+    if node.int("ceil_mode", 0) != 0 {
+        return Err(NotLinear::Unrepresentable("ceil_mode lets its windows overhang").into());
+    }
+    let count: f64 = taps.iter().map(|&taps| taps as f64).product();
+    let order = AxisOrder::CANONICAL;
+    Ok(Meaning::Linear(input, LinearOp::Filter { windows, order, weight: 1.0 / count, shift: 0.0 }))
+}
+
+/// The windows that a Conv's or pool's attributes describe.
+fn windows(
+    reader: &Reader,
+    node: &Node,
+    input: ValueId,
+    taps: &[i64],
+    valid: &mut Validity,
+) -> Result<Vec<Window>, NotLinear> {
+    let strides = per_axis(node, "strides", taps.len(), 1)?;
+    let dilations = per_axis(node, "dilations", taps.len(), 1)?;
+    let auto_pad = node.attribute("auto_pad").map_or(&b""[..], |attribute| attribute.s());
+    let explicit = per_axis(node, "pads", taps.len().saturating_mul(2), 0)?;
+    // Which of the two counts is for every engine to say.
+    let by_itself = matches!(auto_pad, b"" | b"NOTSET");
+    if !by_itself && explicit.iter().any(|&pad| pad != 0) {
+        return Err(MALFORMED_WINDOWS);
+    }
+    let (begins, ends) = explicit.split_at(taps.len());
+    let axes = taps.iter().zip(&strides).zip(&dilations).zip(begins.iter().zip(ends));
+    let mut windows = Vec::with_capacity(taps.len());
+    for (axis, (((&taps, &stride), &dilation), (&begin, &end))) in axes.enumerate() {
+        let pads = match auto_pad {
+            b"" | b"NOTSET" if begin < 0 || end < 0 => return Err(MALFORMED_WINDOWS),
+            b"" | b"NOTSET" => (begin, end),
+            b"VALID" => (0, 0),
+            b"SAME_UPPER" | b"SAME_LOWER" => {
+                let extent = taps.saturating_sub(1).saturating_mul(dilation).saturating_add(1);
+                let axis = axis.saturating_add(2);
+                let total = same_padding(reader, input, axis, [stride, extent], valid)?;
+                let small = total / 2;
+                let large = total.saturating_sub(small);
+                if auto_pad == b"SAME_UPPER" { (small, large) } else { (large, small) }
+            }
+            _ => return Err(MALFORMED_WINDOWS),
+        };
+        let window = Window::new(taps, stride, dilation, pads);
+        windows.push(window.ok_or(MALFORMED_WINDOWS)?);
+    }
+    Ok(windows)
+}
+
+/// Total padding that yields ⌈n/stride⌉ outputs. With stride 1 it does not depend on n.
+fn same_padding(
+    reader: &Reader,
+    input: ValueId,
+    axis: usize,
+    [stride, extent]: [i64; 2],
+    valid: &mut Validity,
+) -> Result<i64, NotLinear> {
+    if stride == 1 {
+        return Ok(extent.saturating_sub(1));
+    }
+    let size = reader.sizes.size(input, axis)?;
+    if stride < 1 {
+        return Err(NotLinear::Malformed("a stride is not positive"));
+    }
+    // Sizes of one remainder are padded alike.
+    let (remainder, modulus) = (size.rem_euclid(stride), stride);
+    valid.require(input, Property::Size(axis, SizeSet::Congruent { remainder, modulus }));
+    // ⌈size/stride⌉ outputs, of which the last one's window begins here.
+    let last = size.saturating_sub(1).div_euclid(stride).saturating_mul(stride);
+    Ok(last.saturating_add(extent).saturating_sub(size).max(0))
+}
+
+/// Integer list attribute `name` with `length` elements, by default all `default`.
+fn per_axis(node: &Node, name: &str, length: usize, default: i64) -> Result<Vec<i64>, NotLinear> {
+    match node.ints(name) {
+        Some(values) if values.len() == length => Ok(values.to_vec()),
+        Some(values) if !values.is_empty() => Err(MALFORMED_WINDOWS),
+        _ => Ok(vec![default; length]),
+    }
+}
+
+/// The windows that a ConvTranspose's attributes describe.
+fn scattered_windows(node: &Node, taps: &[i64]) -> Result<Vec<Window>, NotLinear> {
+    let auto_pad = node.attribute("auto_pad").map_or(&b""[..], |attribute| attribute.s());
+    if !matches!(auto_pad, b"" | b"NOTSET" | b"VALID") || node.ints("output_shape").is_some() {
+        return Err(NotLinear::Unrepresentable("its pads follow from the size of its output"));
+    }
+    let list = |name, length, default| per_axis(node, name, length, default);
+    let (strides, dilations) = (list("strides", taps.len(), 1)?, list("dilations", taps.len(), 1)?);
+    let growth = list("output_padding", taps.len(), 0)?;
+    let pads = match auto_pad {
+        b"VALID" => vec![0; taps.len().saturating_mul(2)],
+        _ => list("pads", taps.len().saturating_mul(2), 0)?,
+    };
+    let (begins, ends) = pads.split_at(taps.len());
+    let axes = taps.iter().zip(strides).zip(dilations).zip(growth).zip(begins.iter().zip(ends));
+    axes.map(|((((&taps, stride), dilation), growth), (&begin, &end))| {
+        let valid = begin >= 0 && end >= 0 && (0..stride.max(dilation)).contains(&growth);
+        let window = Window::scattered(taps, stride, dilation, (begin, end), growth);
+        window.filter(|_| valid).ok_or(MALFORMED_WINDOWS)
+    })
+    .collect()
+}
+
+const MALFORMED_WINDOWS: NotLinear =
+    NotLinear::Malformed("its strides, dilations or pads are not valid");

@@ -1,0 +1,250 @@
+//! What adds elements around a tensor, or cuts them off: a filter of one tap, 1.
+
+use crate::affine::{AxisOrder, PadMode, Window};
+use crate::facts::shape_rules::MAX_RANK;
+use crate::facts::validity::{Property, SizeSet, Validity};
+use crate::onnx::ids::ValueId;
+use crate::onnx::node::Node;
+use crate::ops::filled::{Bordered, filled};
+use crate::ops::meaning::{LinearOp, Meaning};
+use crate::ops::meanings::Meanings;
+use crate::ops::reader::{Reader, first_input, not_linear};
+use crate::ops::stop::Stop;
+use crate::refusal::NotLinear;
+
+/// Pad (opset 2 to 25).
+///
+/// # Errors
+/// If its pads are not known, or it fills a border with something that is no map's.
+pub fn pad(
+    reader: &Reader,
+    node: &Node,
+    earlier: &Meanings,
+    valid: &mut Validity,
+) -> Result<Meaning, Stop> {
+    let input = first_input(node)?;
+    let border = match node.attribute("mode").map_or(&b"constant"[..], |mode| mode.s()) {
+        b"constant" => PadMode::Zero,
+        b"reflect" => PadMode::Reflect,
+        b"edge" => PadMode::Edge,
+        b"wrap" => PadMode::Wrap,
+        _ => return Err(NotLinear::Malformed("its mode is not known").into()),
+    };
+    let value = match (node.attribute("value"), node.input(2)) {
+        _ if border != PadMode::Zero => 0.0,
+        (Some(value), _) => f64::from(value.f()),
+        (None, None) => 0.0,
+        (None, Some(value)) => reader.floats(value)?.iter().copied().next().unwrap_or(0.0),
+    };
+    let pads = reader.list(node, "pads", 1, valid)?;
+    let pads = pads.ok_or(NotLinear::Malformed("its pads are missing"))?;
+    let (begins, ends) = pads.split_at(pads.len() / 2);
+    let axes = match node.input(3) {
+        None => (0..begins.len() as i64).collect(),
+        Some(axes) => reader.known_integers(axes, valid)?,
+    };
+    let pairs: Vec<_> = begins.iter().copied().zip(ends.iter().copied()).collect();
+    if axes.len() != pairs.len() || begins.len() != ends.len() {
+        return Err(NotLinear::Malformed("its pads do not fit its axes").into());
+    }
+    let axes = reader.axes_from_front(input, &axes, valid)?;
+    let map = frame(reader, input, &axes, &pairs, border, valid)?;
+    if value == 0.0 {
+        return Ok(Meaning::Linear(input, map));
+    }
+    match map {
+        LinearOp::Filter { windows, order, .. } if order.is_canonical() => {
+            let border = Bordered { input, windows, values: vec![value] };
+            filled(reader, border, earlier, valid)
+        }
+        _ => Err(NotLinear::Unrepresentable("it pads with a constant other than zero").into()),
+    }
+}
+
+/// Slice (opset 1 to 13) with step 1.
+///
+/// # Errors
+/// If what it leaves is not known, or it cuts the batch or the channels.
+pub fn slice(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    let input = first_input(node)?;
+    let cuts = cuts(reader, node, input, valid)?;
+    let mut axes = Vec::with_capacity(cuts.len());
+    let mut crops = Vec::with_capacity(cuts.len());
+    for AxisCut { axis, start, end } in cuts {
+        // An end that is counted from the other side is one for this size only.
+        let mut size = || -> Result<i64, Stop> {
+            let size = reader.sizes.size(input, axis)?;
+            is_provable_at_its_size(reader, input)?;
+            valid.require(input, Property::Size(axis, SizeSet::Exactly(size)));
+            Ok(size)
+        };
+        let begin =
+            if start < 0 { size()?.saturating_add(start.max(-LARGE)).max(0) } else { start };
+        let rest = match end {
+            TO_THE_END.. => 0,
+            ..0 => end.max(-LARGE).saturating_neg(),
+            _ => size()?.saturating_sub(end).max(0),
+        };
+        axes.push(axis);
+        crops.push((begin.min(LARGE).saturating_neg(), rest.saturating_neg()));
+    }
+    let map = frame(reader, input, &axes, &crops, PadMode::Zero, valid)?;
+    Ok(Meaning::Linear(input, map))
+}
+
+/// That `tensor` is small enough for a proof at the size that it has.
+fn is_provable_at_its_size(reader: &Reader, tensor: ValueId) -> Result<(), NotLinear> {
+    let sizes = reader.sizes.shape(tensor).iter().flatten();
+    let elements = sizes.fold(1i64, |all, &size| all.saturating_mul(size));
+    if elements > MOST_ELEMENTS {
+        return Err(NotLinear::Limit(
+            "it cuts a tensor of more than 2²³ elements at a fixed place: proofs take no \
+             larger ones",
+        ));
+    }
+    Ok(())
+}
+
+/// What a Slice leaves of `input`.
+fn cuts(
+    reader: &Reader,
+    node: &Node,
+    input: ValueId,
+    valid: &mut Validity,
+) -> Result<Vec<AxisCut>, Stop> {
+    let mut list = |name, index| reader.list(node, name, index, valid);
+    let (starts, ends) = (list("starts", 1)?, list("ends", 2)?);
+    let (axes, steps) = (list("axes", 3)?, list("steps", 4)?);
+    let (Some(starts), Some(ends)) = (starts, ends) else {
+        return Err(NotLinear::Malformed("its starts or ends are missing").into());
+    };
+    if steps.as_ref().is_some_and(|steps| steps.iter().any(|&step| step != 1)) {
+        return Err(NotLinear::Unrepresentable("it skips elements").into());
+    }
+    let axes = axes.unwrap_or_else(|| (0..starts.len() as i64).collect());
+    if starts.len() != ends.len() || axes.len() != starts.len() {
+        return Err(NotLinear::Malformed("its starts, ends and axes do not fit").into());
+    }
+    let axes = reader.axes_from_front(input, &axes, valid)?;
+    let cuts = axes.into_iter().zip(starts).zip(ends);
+    Ok(cuts.map(|((axis, start), end)| AxisCut { axis, start, end }).collect())
+}
+
+/// Concat (opset 4 to 13) of a tensor with its own ends: circular padding.
+///
+/// # Errors
+/// If it joins anything else.
+pub fn concat(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    let opaque = not_linear(node);
+    let operands: Vec<ValueId> = node.inputs.iter().copied().flatten().collect();
+    if let [only] = operands.as_slice() {
+        return Ok(Meaning::Alias(*only));
+    }
+    let Some((input, slices)) = around(reader, &operands) else { return Err(opaque.into()) };
+    let axes = reader.axes_from_front(input, &[node.int("axis", 0)], valid)?;
+    let [axis] = axes.as_slice() else { return Err(opaque.into()) };
+    let mut pads = (0, 0);
+    for (slice, is_before) in slices {
+        let cuts = cuts(reader, slice, input, valid)?;
+        match (cuts.as_slice(), is_before) {
+            (&[AxisCut { axis: on, start, end: TO_THE_END.. }], true)
+                if on == *axis && (-LARGE..0).contains(&start) =>
+            {
+                pads.0 = start.saturating_neg();
+            }
+            (&[AxisCut { axis: on, start: 0, end }], false)
+                if on == *axis && (1..LARGE).contains(&end) =>
+            {
+                pads.1 = end;
+            }
+            _ => return Err(opaque.into()),
+        }
+    }
+    // Of a tensor that is smaller, Slices give less than circular padding does.
+    let size = reader.sizes.shape(input).get(*axis).copied().flatten();
+    if size.is_some_and(|size| size < pads.0.max(pads.1)) {
+        return Err(opaque.into());
+    }
+    valid.require(input, Property::Size(*axis, SizeSet::AtLeast(pads.0.max(pads.1))));
+    let map = frame(reader, input, &[*axis], &[pads], PadMode::Wrap, valid)?;
+    Ok(Meaning::Linear(input, map))
+}
+
+/// The one of at most three operands that the others are Slices of, and these with
+/// whether they stand before it.
+fn around<'g>(
+    reader: &Reader<'g, '_>,
+    operands: &[ValueId],
+) -> Option<(ValueId, Vec<(&'g Node, bool)>)> {
+    let slice = |id: ValueId| {
+        let node = reader.graph.node(reader.graph.value(id).producer?);
+        (node.standard_op() == Some("Slice")).then_some(node)
+    };
+    let (first, last) = (*operands.first()?, *operands.last()?);
+    let input = [first, last].into_iter().find_map(|operand| slice(operand)?.input(0))?;
+    let of_input = |id| slice(id).filter(|slice| slice.input(0) == Some(input));
+    let slices = match *operands {
+        [before, middle, behind] if middle == input => {
+            vec![(of_input(before)?, true), (of_input(behind)?, false)]
+        }
+        [before, end] if end == input => vec![(of_input(before)?, true)],
+        [begin, behind] if begin == input => vec![(of_input(behind)?, false)],
+        _ => return None,
+    };
+    Some((input, slices))
+}
+
+/// `border` around the `axes`, or, where the pads are negative, a crop.
+fn frame(
+    reader: &Reader,
+    input: ValueId,
+    axes: &[usize],
+    pads: &[(i64, i64)],
+    border: PadMode,
+    valid: &mut Validity,
+) -> Result<LinearOp, NotLinear> {
+    let framed = axes.iter().zip(pads).filter(|&(_, &pads)| pads != (0, 0));
+    let framed: Vec<(usize, (i64, i64))> = framed.map(|(&axis, &pads)| (axis, pads)).collect();
+    let touched = |axis: usize| framed.iter().any(|&(framed, _)| framed == axis);
+    // Any axis but the batch may be spatial, as long as one is left for the channels.
+    let order = if touched(1) {
+        let channels = (1..reader.rank(input, valid)?).rev().find(|&axis| !touched(axis));
+        AxisOrder::with_channels_at(channels.unwrap_or(0))
+    } else {
+        AxisOrder::CANONICAL
+    };
+    if touched(0) || order.axis(0) != 0 || framed.iter().any(|&(axis, _)| axis > MAX_RANK) {
+        return Err(NotLinear::Unrepresentable("it pads or cuts the batch or the channels"));
+    }
+    let mut windows = Vec::new();
+    for (axis, pads) in framed {
+        let window = Window::frame(pads, border);
+        let window = window.ok_or(NotLinear::Malformed("its pads are beyond all sizes"))?;
+        let role = order.role(axis).saturating_sub(2);
+        if windows.len() <= role {
+            windows.resize(role.saturating_add(1), Window::IDENTITY);
+        }
+        if let Some(slot) = windows.get_mut(role) {
+            *slot = window;
+        }
+    }
+    Ok(LinearOp::Filter { windows, order, weight: 1.0, shift: 0.0 })
+}
+
+/// What Slice leaves of one axis.
+#[derive(Debug, Clone, Copy)]
+struct AxisCut {
+    axis: usize,
+    start: i64,
+    end: i64,
+}
+
+/// Beyond every size, and safe to add.
+const LARGE: i64 = 1 << 32;
+
+/// An end of a Slice from which on "to the end" is meant.
+const TO_THE_END: i64 = i32::MAX as i64;
+
+/// Tensors that are cut at places counted from their other end have no more elements: what
+/// is right for one size only is proved at that one.
+const MOST_ELEMENTS: i64 = 1 << 23;

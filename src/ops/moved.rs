@@ -1,0 +1,281 @@
+//! Nodes that move elements and compute none, tried out: the engine runs them on an input
+//! whose elements all differ, and where each of them is found again tells what they do.
+//!
+//! Which nodes these are, and at which shapes they are tried, is told elsewhere
+//! ([`filled`](crate::ops::filled)).
+
+use std::collections::BTreeSet;
+
+use ndarray::{ArrayD, Dimension, IxDyn};
+use prost::Message;
+
+use crate::affine::{PadMode, Window};
+use crate::engine::{Array, Engine, EngineError, Limits, Source, dialect};
+use crate::onnx::float::Float;
+use crate::onnx::ids::ValueId;
+use crate::onnx::model::Invalid;
+use crate::onnx::proto::{NodeProto, TensorProto};
+use crate::onnx::storage::Storage;
+use crate::onnx::tensor;
+use crate::onnx::write;
+use crate::ops::reader::Reader;
+use crate::ops::stop::Stop;
+use crate::refusal::NotLinear;
+
+/// Slice assignments are written in some hundred nodes.
+pub const MAX_NODES: usize = 4096;
+
+/// That they are more.
+pub const TOO_MANY_NODES: NotLinear =
+    NotLinear::Limit("it ends more than 4096 nodes that move elements, the most that are tried");
+
+const TOO_MANY_ELEMENTS: NotLinear = NotLinear::Limit(
+    "where it puts its elements is not tried: that takes more of them than are moved for all \
+     borders of a model together",
+);
+
+/// Looking for an element where it is found again takes as long as moving it so often.
+const MOVES_TO_FIND: usize = 16;
+
+/// The nodes from one tensor to another, the constants that they read, and other tensors
+/// of which they read the shape alone.
+pub struct FillSteps {
+    opset: i64,
+    input: String,
+    output: String,
+    nodes: Vec<NodeProto>,
+    constants: Vec<TensorProto>,
+    shapes: Vec<(String, Vec<Option<i64>>)>,
+}
+
+impl FillSteps {
+    /// Whether they read a size that is not known.
+    pub fn reads_open_sizes(&self) -> bool {
+        self.shapes.iter().any(|(_, measured)| measured.contains(&None))
+    }
+
+    /// Those by which `output` comes from `input`.
+    ///
+    /// # Errors
+    /// If there are too many nodes, or they read what is not constant.
+    pub fn between(reader: &Reader, input: ValueId, output: ValueId) -> Result<Self, Stop> {
+        let graph = reader.graph;
+        let name = |id: ValueId| graph.value(id).name.clone();
+        let (mut nodes, mut seen) = (BTreeSet::new(), BTreeSet::from([input]));
+        let (mut constants, mut measured) = (Vec::new(), BTreeSet::new());
+        let mut wanted = vec![output];
+        while let Some(value) = wanted.pop() {
+            if !seen.insert(value) {
+                continue;
+            }
+            if let Some((floats, _)) = reader.constants.floats(value)? {
+                constants.push(tensor::from_floats(&name(value), &floats, Float::F64));
+            } else if let Some(constant) = reader.constants.tensor(value)? {
+                let constant = tensor::inlined(&constant, &graph.model.storage);
+                let constant = constant.map_err(Invalid::from)?;
+                constants.push(TensorProto { name: Some(name(value)), ..constant });
+            } else if let Some(producer) = graph.value(value).producer {
+                nodes.insert(producer);
+                let is_shape = graph.node(producer).standard_op() == Some("Shape");
+                let is_known = |input: &ValueId| {
+                    let shape = reader.sizes.shape(*input);
+                    shape.len() > 1 && shape.iter().skip(1).all(Option::is_some)
+                };
+                let (known, others): (Vec<ValueId>, Vec<ValueId>) =
+                    graph.uses(producer).partition(|input| is_shape && is_known(input));
+                measured.extend(known);
+                wanted.extend(others);
+            } else {
+                let why = "where it puts its elements is not constant";
+                return Err(NotLinear::Unrepresentable(why).into());
+            }
+            if nodes.len() > MAX_NODES {
+                return Err(TOO_MANY_NODES.into());
+            }
+        }
+        let shapes = measured.difference(&seen);
+        let shapes = shapes.map(|&id| (name(id), reader.sizes.shape(id).to_vec())).collect();
+        let nodes = nodes.into_iter().map(|id| graph.node(id).proto.clone()).collect();
+        let opset = graph.model.opset;
+        let (input, output) = (name(input), name(output));
+        Ok(FillSteps { opset, input, output, nodes, constants, shapes })
+    }
+
+    /// The border that the nodes fill at each of `shapes`: its windows, and what stands in it,
+    /// per channel.
+    ///
+    /// # Errors
+    /// If they fill none, or not the same at all shapes, or trying that takes too long.
+    pub fn border_at(
+        &self,
+        reader: &Reader,
+        shapes: &[Vec<usize>],
+    ) -> Result<(Vec<Window>, Vec<f64>), NotLinear> {
+        let mut borders = Vec::with_capacity(shapes.len());
+        for shape in shapes {
+            if !reader.constants.budget().spend_moves(self.moves(shape)) {
+                return Err(TOO_MANY_ELEMENTS);
+            }
+            let moved = self.run(shape).map_err(|error| {
+                if error == EngineError::TooLong {
+                    let border = || format!("the border that ends in `{}`", self.output);
+                    reader.constants.budget().overran(border);
+                }
+                NotLinear::Unrepresentable("where it puts its elements cannot be tried")
+            })?;
+            let uneven = "it does not fill a border evenly";
+            borders.push(moved.border().ok_or(NotLinear::Unrepresentable(uneven))?);
+        }
+        let why = "it does not fill the same border at all sizes";
+        let uneven = NotLinear::Unrepresentable(why);
+        let first = borders.pop().ok_or_else(|| uneven.clone())?;
+        if borders.iter().all(|border| *border == first) { Ok(first) } else { Err(uneven) }
+    }
+
+    /// How many elements are moved, about, when the nodes are tried on this shape: some for
+    /// each node that moves them, and twice, on both sides of zero.
+    fn moves(&self, shape: &[usize]) -> usize {
+        let elements = shape.iter().fold(2usize, |all, &size| all.saturating_mul(size));
+        let moves = |node: &&NodeProto| matches!(node.op_type(), "ScatterND" | "Transpose" | "Pad");
+        let times = self.nodes.iter().filter(moves).count().saturating_add(MOVES_TO_FIND);
+        let measured = self.shapes.iter().map(|(_, measured)| {
+            let sizes = measured.iter().map(|size| size.or(shape.first().map(|&n| n as i64)));
+            sizes.fold(1usize, |all, size| {
+                all.saturating_mul(size.and_then(|size| size.try_into().ok()).unwrap_or(1))
+            })
+        });
+        measured.fold(elements.saturating_mul(times), usize::saturating_add)
+    }
+
+    /// Runs the nodes on elements 1, 2, 3, …, and on the same below zero.
+    ///
+    /// # Errors
+    /// If they do not run on this shape.
+    fn run(&self, shape: &[usize]) -> Result<Moved, EngineError> {
+        let beyond = || EngineError::Failed("its sizes are beyond all reason".to_owned());
+        let elements = shape.iter().try_fold(1usize, |all, &size| all.checked_mul(size));
+        let elements = elements.ok_or_else(beyond)?;
+        let constant = |name: &str| self.constants.iter().find(|tensor| tensor.name() == name);
+        let integers = |name: &str| tensor::integers(constant(name)?, &Storage::default()).ok();
+        let nodes = self.nodes.iter().cloned();
+        let nodes = nodes.flat_map(|node| dialect::node(node, self.opset, &integers)).collect();
+        let inputs = vec![write::double_input(&self.input, shape.len())];
+        let mut constants = self.constants.clone();
+        for (name, measured) in &self.shapes {
+            // A free batch is that which is tried.
+            let batch = shape.first().copied();
+            let sizes = measured.iter().map(|size| size.map_or(batch, |size| size.try_into().ok()));
+            let sizes = sizes.collect::<Option<Vec<usize>>>().ok_or_else(beyond)?;
+            let zeros = ArrayD::zeros(IxDyn(&sizes));
+            constants.push(tensor::from_floats(name, &zeros, Float::F64));
+        }
+        let model = write::model(self.opset, inputs, nodes, constants, &[&self.output]);
+        let source = Source::small(model.encode_to_vec(), Limits::of_reading());
+        let engine = Engine::load(source, &[shape.to_vec()])?;
+        let run = |sign: f64| {
+            let numbers = (1..=elements).map(|number| sign * number as f64).collect();
+            let numbers = ArrayD::from_shape_vec(IxDyn(shape), numbers).map_err(|_| beyond())?;
+            match engine.run(&[Array::Float(numbers)])?.into_iter().next() {
+                Some(Array::Float(output)) => Ok(output),
+                _ => Err(EngineError::Failed("it makes no floats".to_owned())),
+            }
+        };
+        Ok(Moved { shape: shape.to_vec(), above: run(1.0)?, below: run(-1.0)? })
+    }
+}
+
+/// Where the elements 1, 2, 3, … of an input of this shape are found again.
+struct Moved {
+    shape: Vec<usize>,
+    above: ArrayD<f64>,
+    below: ArrayD<f64>,
+}
+
+impl Moved {
+    /// The border that was put around the input, and what stands in it, per channel;
+    /// `None` if that is not what happened.
+    fn border(&self) -> Option<(Vec<Window>, Vec<f64>)> {
+        let (first, _) = self.above.indexed_iter().find(|&(_, &value)| value == 1.0)?;
+        let before: Vec<usize> = first.as_array_view().to_vec();
+        if before.len() != self.shape.len() || self.above.shape() != self.below.shape() {
+            return None;
+        }
+        let mut values = vec![None; *self.shape.get(1)?];
+        for ((at, &above), &below) in self.above.indexed_iter().zip(&self.below) {
+            let at = at.as_array_view();
+            let at = at.as_slice()?;
+            match self.number_at(at, &before) {
+                Some(number) if above == number && below == -number => {}
+                None if above == below && above.is_finite() => {
+                    let value = values.get_mut(*at.get(1)?)?;
+                    if *value.get_or_insert(above) != above {
+                        return None;
+                    }
+                }
+                _ => return None,
+            }
+        }
+        let sides = before.iter().zip(self.shape.iter().zip(self.above.shape()));
+        let mut sides = sides.map(|(&before, (&size, &all))| {
+            Some((
+                i64::try_from(before).ok()?,
+                i64::try_from(all.checked_sub(before.checked_add(size)?)?).ok()?,
+            ))
+        });
+        // The batch and the channels have no border.
+        if sides.next()?? != (0, 0) || sides.next()?? != (0, 0) {
+            return None;
+        }
+        let windows =
+            sides.map(|pads| Window::frame(pads?, PadMode::Zero)).collect::<Option<_>>()?;
+        Some((windows, values.into_iter().collect::<Option<_>>()?))
+    }
+
+    /// The number of the input's element that belongs at `at`; `None` in the border.
+    fn number_at(&self, at: &[usize], before: &[usize]) -> Option<f64> {
+        let mut number = 0usize;
+        for (&size, (&at, &before)) in self.shape.iter().zip(at.iter().zip(before)) {
+            let inside = at.checked_sub(before).filter(|&inside| inside < size)?;
+            number = number.checked_mul(size)?.checked_add(inside)?;
+        }
+        Some(number as f64 + 1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Elements 1 to 6 of a `[1, 1, 2, 3]` input and what an output of `[1, 1, 4, 3]` holds:
+    /// `0` is where a border is expected.
+    fn moved(rows: [[f64; 3]; 4], border: f64) -> Option<(Vec<Window>, Vec<f64>)> {
+        let output = |sign: f64| {
+            ArrayD::from_shape_fn(IxDyn(&[1, 1, 4, 3]), |at| match rows[at[2]][at[3]] {
+                0.0 => border,
+                number => sign * number,
+            })
+        };
+        let moved = Moved { shape: vec![1, 1, 2, 3], above: output(1.0), below: output(-1.0) };
+        moved.border()
+    }
+
+    #[test]
+    fn a_border_is_told_from_where_elements_are_found() {
+        let (first, second, zero) = ([1., 2., 3.], [4., 5., 6.], [0.; 3]);
+        for (case, rows, expected) in [
+            ("around", [zero, first, second, zero], Some((1, 1))),
+            ("before", [zero, zero, first, second], Some((2, 0))),
+            ("behind", [first, second, zero, zero], Some((0, 2))),
+            ("rows exchanged", [zero, second, first, zero], None),
+            ("repeated", [first, first, second, zero], None),
+            ("one element overwritten", [zero, [1., 0., 3.], second, zero], None),
+            ("one element in the border", [[2., 0., 0.], first, second, zero], None),
+            ("nothing left", [zero; 4], None),
+        ] {
+            let frame = |pads| Window::frame(pads, PadMode::Zero).unwrap();
+            let expected = expected.map(|rows| (vec![frame(rows), frame((0, 0))], vec![0.5]));
+            assert_eq!(moved(rows, 0.5), expected, "{case}");
+        }
+        assert_eq!(moved([zero, first, second, zero], f64::NAN), None);
+    }
+}

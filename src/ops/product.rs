@@ -1,0 +1,97 @@
+//! Products with a constant matrix: `y = x·W + b`, on every row of `x`.
+
+use crate::affine::{AxisOrder, Channels, ConvKind, Geometry, Window};
+use crate::facts::kernels::KernelLayout;
+use crate::facts::validity::Validity;
+use crate::onnx::float::Float;
+use crate::onnx::ids::ValueId;
+use crate::onnx::node::Node;
+use crate::ops::meaning::{LinearOp, Meaning};
+use crate::ops::reader::{Reader, not_linear};
+use crate::ops::stop::Stop;
+use crate::refusal::NotLinear;
+
+/// Gemm (opset 1 to 13) of a tensor `[N, C]` with a constant.
+///
+/// # Errors
+/// If its weights are not constant, or it is more than a product and a bias.
+pub fn gemm(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
+    let (Some(input), Some(weights)) = (node.input(0), node.input(1)) else {
+        return Err(NotLinear::Malformed("its input or weights are missing").into());
+    };
+    let factor = |name| node.attribute(name).map_or(1.0, |attribute| attribute.f());
+    let scales = factor("alpha") != 1.0 || factor("beta") != 1.0;
+    // Before operator set 7 a bias was broadcast only where that was asked for.
+    if scales || node.int("transA", 0) != 0 || reader.graph.model.opset < 7 {
+        return Err(not_linear(node).into());
+    }
+    let is_turned = node.int("transB", 0) != 0;
+    let layout = if is_turned { KernelLayout::OutputsFirst } else { KernelLayout::InputsFirst };
+    let (float, [inputs, outputs]) = matrix(reader, weights, layout)?;
+    reader.same_types(node, &[0, 1, 2])?;
+    let bias = match node.input(2) {
+        None => Vec::new(),
+        Some(bias) => row(reader, bias, outputs)?,
+    };
+    let geometry = Geometry {
+        channels: Some(Channels { inputs, outputs, groups: 1 }),
+        kind: ConvKind::MatMul,
+        shifted: bias.iter().any(|&value| value != 0.0),
+        ..Geometry::identity()
+    };
+    Ok(Meaning::Linear(input, LinearOp::Conv { kernel: weights, layout, float, bias, geometry }))
+}
+
+/// MatMul (opset 1 to 13) of a tensor `[N, …, C]` with a constant `[C, O]`.
+///
+/// # Errors
+/// If not exactly one side is constant, or the rank of the other is not known.
+pub fn matmul(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    let opaque = || Err(not_linear(node).into());
+    let (Some(input), Some(weights)) = (node.input(0), node.input(1)) else { return opaque() };
+    // A product of two feature maps, as in attention, is not linear. What is written
+    // in its place broadcasts as it has since operator set 7.
+    let between_maps = reader.constants.contains(input) || !reader.constants.contains(weights);
+    if between_maps || reader.graph.model.opset < 7 {
+        return opaque();
+    }
+    let layout = KernelLayout::InputsFirst;
+    let (float, [inputs, outputs]) = matrix(reader, weights, layout)?;
+    reader.same_types(node, &[0, 1])?;
+    let rank = reader.rank(input, valid)?;
+    let Some(axes) = rank.checked_sub(2) else { return opaque() };
+    let geometry = Geometry {
+        channels: Some(Channels { inputs, outputs, groups: 1 }),
+        windows: vec![Window::IDENTITY; axes],
+        kind: ConvKind::MatMul,
+        ..Geometry::identity().within(&AxisOrder::with_channels_at(rank.saturating_sub(1)))
+    };
+    let (kernel, bias) = (weights, Vec::new());
+    Ok(Meaning::Linear(input, LinearOp::Conv { kernel, layout, float, bias, geometry }))
+}
+
+/// The type of a constant matrix, and its numbers of inputs and outputs.
+fn matrix(reader: &Reader, id: ValueId, layout: KernelLayout) -> Result<(Float, [usize; 2]), Stop> {
+    let dims = reader.dims(id)?;
+    let float = reader.constants.element_type(id).and_then(Float::from_onnx);
+    let (Some(float), &[first, second]) = (float, dims.as_slice()) else {
+        return Err(NotLinear::Unrepresentable("its weights are not one matrix of floats").into());
+    };
+    if dims.contains(&0) {
+        return Err(NotLinear::Malformed("its weights are empty").into());
+    }
+    Ok(match layout {
+        KernelLayout::InputsFirst => (float, [first, second]),
+        KernelLayout::OutputsFirst => (float, [second, first]),
+    })
+}
+
+/// A float constant that broadcasts to every row of a matrix `length` wide.
+fn row(reader: &Reader, id: ValueId, length: usize) -> Result<Vec<f64>, Stop> {
+    let values = reader.floats(id)?;
+    match (values.shape(), values.first()) {
+        ([] | [1] | [1, 1], Some(&value)) => Ok(vec![value; length]),
+        ([width] | [1, width], _) if *width == length => Ok(values.iter().copied().collect()),
+        _ => Err(reader.wrong_length(id, length).into()),
+    }
+}

@@ -1,0 +1,49 @@
+//! Where a reading ends before it knows what a node computes.
+//!
+//! That a node is not linear ends the reading of this node alone; that the file is malformed
+//! ends the run. Inside a reading both flow with `?`; where it ends, [`Stop::split`] parts them.
+
+use crate::affine::Refusal;
+use crate::onnx::model::Invalid;
+use crate::refusal::NotLinear;
+
+/// Why a reading came to no meaning.
+#[derive(Debug)]
+pub enum Stop {
+    /// The node is left alone.
+    NotLinear(NotLinear),
+    /// Something that is stored in the file is malformed.
+    Invalid(Invalid),
+}
+
+impl Stop {
+    /// What was read, or why the node is left alone.
+    ///
+    /// # Errors
+    /// If the file is malformed.
+    pub fn split<T>(read: Result<T, Stop>) -> Result<Result<T, NotLinear>, Invalid> {
+        match read {
+            Ok(value) => Ok(Ok(value)),
+            Err(Stop::NotLinear(why)) => Ok(Err(why)),
+            Err(Stop::Invalid(error)) => Err(error),
+        }
+    }
+}
+
+impl From<NotLinear> for Stop {
+    fn from(why: NotLinear) -> Self {
+        Stop::NotLinear(why)
+    }
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Stop::NotLinear(refusal.into())
+    }
+}
+
+impl From<Invalid> for Stop {
+    fn from(error: Invalid) -> Self {
+        Stop::Invalid(error)
+    }
+}

@@ -1,0 +1,99 @@
+//! The operators that have a meaning: one row each.
+//!
+//! A row names the function that reads a node as linear algebra; all that holds for every node
+//! is held beside it ([`reading`](crate::ops::reading)). An operator without a row is opaque:
+//! no block goes through it. `docs/operators.md` is written from this table.
+
+use crate::facts::validity::Validity;
+use crate::onnx::node::Node;
+use crate::ops::meaning::Meaning;
+use crate::ops::meanings::Meanings;
+use crate::ops::reader::Reader;
+use crate::ops::stop::Stop;
+use crate::ops::{axes, conv, filled, frame, pointwise, product, sum};
+
+/// How nodes of one operator are read.
+#[derive(Debug)]
+pub struct OperatorRow {
+    /// Its name in ONNX's own domain.
+    pub name: &'static str,
+    /// The definitions that are read, by the operator sets that brought them.
+    pub versions: &'static str,
+    /// What it is read as, in words.
+    pub read_as: &'static str,
+    /// How many inputs it has at most; what more would mean is known to nobody.
+    pub most_inputs: usize,
+    /// Whether nodes before it are read together with it, up to its operands.
+    pub joins: bool,
+    /// Whether it has a meaning for integers, too: other arithmetic on them is about sizes and
+    /// indices.
+    pub of_integers: bool,
+    /// The function that reads it.
+    pub read: ReadRule,
+}
+
+/// The function that reads nodes of an operator, and narrows the inputs for which it is right.
+#[derive(Debug, Clone, Copy)]
+pub enum ReadRule {
+    /// From the node, and what is known of its inputs.
+    Alone(fn(&Reader, &Node, &mut Validity) -> Result<Meaning, Stop>),
+    /// From what the nodes before it mean, too.
+    AfterOthers(fn(&Reader, &Node, &Meanings, &mut Validity) -> Result<Meaning, Stop>),
+}
+
+use ReadRule::{AfterOthers, Alone};
+
+/// The row of an operator; `None` if it has no meaning here.
+pub fn row(op: &str) -> Option<&'static OperatorRow> {
+    TABLE.iter().find(|row| row.name == op)
+}
+
+/// See the head of this file; in the alphabet's order.
+pub const TABLE: &[OperatorRow] = &[
+    of("Add", "1–14", 2, Alone(pointwise::add), "a sum of two tensors; a shift by a constant"),
+    of("AveragePool", "1–22", 1, Alone(conv::average_pool), "a filter of equal weights"),
+    of("BatchNormalization", "1–15", 5, Alone(pointwise::norm), "a scale and a shift per channel"),
+    of("Cast", "1–25", 1, Alone(axes::cast), "another name, where the type stays").of_integers(),
+    of("Concat", "4–13", MANY, Alone(frame::concat), "circular padding, of a tensor and its ends")
+        .joining(),
+    of("Conv", "1–22", 3, Alone(conv::conv), "a convolution"),
+    of("ConvTranspose", "1–22", 3, Alone(conv::conv_transpose), "a transposed convolution"),
+    of("Div", "1–14", 2, Alone(pointwise::divide), "a scale, by a constant"),
+    of("Dropout", "1–22", 3, Alone(axes::dropout), "another name, at inference"),
+    of("Gemm", "7–13", 3, Alone(product::gemm), "a product with a constant, and a bias"),
+    of("Identity", "1–25", 1, Alone(axes::identity), "another name"),
+    of("MatMul", "1–13", 2, Alone(product::matmul), "a product with a constant"),
+    of("Mul", "1–14", 2, Alone(pointwise::multiply), "a scale, by a constant"),
+    of("Neg", "1–13", 1, Alone(pointwise::negation), "a scale by −1"),
+    of("Pad", "2–25", 4, AfterOthers(frame::pad), "a border of zeros, or of what is padded"),
+    of("ReduceSum", "1–13", 2, Alone(sum::stacked), "a sum of tensors that were stacked").joining(),
+    of("ScatterND", "11–18", 3, AfterOthers(filled::scatter), "a border that is filled").joining(),
+    of("Slice", "1–13", 5, Alone(frame::slice), "a crop"),
+    of("Sub", "1–14", 2, Alone(pointwise::subtract), "a difference; a shift by a constant"),
+    of("Sum", "1–13", MANY, Alone(sum::sum), "a sum of any number of tensors"),
+    of("Transpose", "1–25", 1, AfterOthers(filled::transpose_or_border), "another order of axes")
+        .joining(),
+];
+
+/// As many as anybody likes.
+const MANY: usize = usize::MAX;
+
+const fn of(
+    name: &'static str,
+    versions: &'static str,
+    most_inputs: usize,
+    read: ReadRule,
+    read_as: &'static str,
+) -> OperatorRow {
+    OperatorRow { name, versions, read_as, most_inputs, joins: false, of_integers: false, read }
+}
+
+impl OperatorRow {
+    const fn joining(self) -> Self {
+        OperatorRow { joins: true, ..self }
+    }
+
+    const fn of_integers(self) -> Self {
+        OperatorRow { of_integers: true, ..self }
+    }
+}

@@ -1,0 +1,61 @@
+//! From a planned block to what takes its place: its terms are computed, then written.
+//!
+//! Knows the plan and the writer, which do not know each other's graph and names.
+
+use rayon::prelude::*;
+
+use crate::affine::{Affine, Comparison, Pass, PieceSums};
+use crate::emit::nodes::{self, FusedNodes, NormalForm};
+use crate::emit::term::{Term, TermKind};
+use crate::emit::weights::NotFinite;
+use crate::ops::meanings::Meanings;
+use crate::ops::reader::Reader;
+use crate::plan::{Block, WeightError};
+
+/// The block's normal form with its weights, a convolution first: what is subtracted needs
+/// something to be subtracted from.
+///
+/// # Errors
+/// If a weight cannot be read or computed, or is not what the shapes allowed.
+pub fn terms(
+    reader: &Reader,
+    meanings: &Meanings,
+    block: &Block,
+) -> Result<Vec<Term<Affine>>, WeightError> {
+    let mut terms = block.region.with_weights(meanings, reader)?;
+    terms.sort_by_key(|term| term.kind != TermKind::Conv);
+    Ok(terms)
+}
+
+/// What became of the weights: one comparison per convolution. That takes a pass over the
+/// old and the new ones.
+pub fn compared(terms: &[Term<Affine>]) -> Vec<Comparison> {
+    let weighted = terms.iter().filter(|term| term.kind == TermKind::Conv);
+    weighted.filter_map(|term| term.map.compared(in_parallel)).collect()
+}
+
+fn in_parallel(pass: &Pass) -> Vec<PieceSums> {
+    pass.pieces().into_par_iter().map(|first| pass.read(first)).collect()
+}
+
+/// What takes the place of `block`, whose terms these are.
+///
+/// # Errors
+/// If it is seen already that a weight is not finite in the model's type.
+pub fn fused(
+    reader: &Reader,
+    block: &Block,
+    terms: &[Term<Affine>],
+) -> Result<FusedNodes, NotFinite> {
+    let name = |value| reader.graph.value(value).name.as_str();
+    let roots: Vec<&str> = terms.iter().map(|term| name(term.root)).collect();
+    nodes::fused(&NormalForm {
+        terms,
+        roots: &roots,
+        output: name(block.region.output),
+        stem: &block.stem,
+        tensors: &block.tensors,
+        float: block.float,
+        opset: reader.graph.model.opset,
+    })
+}

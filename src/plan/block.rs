@@ -1,0 +1,46 @@
+//! A region that is rewritten, as it is planned.
+//!
+//! Plain data: what the writer, the proof and the report are told of a block.
+
+use std::sync::Arc;
+
+use crate::affine::Geometry;
+use crate::emit::term::Term;
+use crate::facts::validity::Validity;
+use crate::onnx::float::Float;
+use crate::onnx::ids::{IdSet, NodeId};
+use crate::plan::cost::Count;
+use crate::plan::describe::Drawing;
+use crate::plan::region::Region;
+
+/// One region that is rewritten.
+#[derive(Debug, Clone)]
+pub struct Block {
+    /// The common part of its branches' names.
+    pub name: String,
+    /// What the names of its new nodes and tensors begin with; no name in the model does.
+    pub stem: String,
+    /// What the names of its new tensors begin with: that of the first block that is the
+    /// same, so that kernels which blocks share are shared by what takes their place.
+    pub tensors: String,
+    /// Which nodes.
+    pub region: Region,
+    /// Those of its nodes that nobody else needs.
+    pub removed: IdSet<NodeId>,
+    /// Its branches, as in `3×3 + 1×3 + 3×1`.
+    pub branches: String,
+    /// The same, as it may be drawn.
+    pub drawing: Arc<Drawing>,
+    /// Batch norms that are folded.
+    pub norms: usize,
+    /// The normal form: a convolution per weighted term, the rest added.
+    pub terms: Vec<Term<Geometry>>,
+    /// For which inputs it is right.
+    pub valid: Validity,
+    /// Type of its weights.
+    pub float: Float,
+    /// What the nodes that go away cost.
+    pub before: Count,
+    /// What the new ones cost.
+    pub after: Count,
+}

@@ -1,0 +1,165 @@
+//! A region in words, and as it may be drawn: by its branches, `3×3 + 1×3 + 3×1`.
+//!
+//! Knows what the nodes mean and what the region becomes; names no paper and no network.
+
+#![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
+
+use std::iter::{once, repeat};
+use std::sync::Arc;
+
+use crate::affine::{ConvKind, Geometry, times};
+use crate::emit::term::{Term, TermKind};
+use crate::onnx::ids::{NodeId, ValueId};
+use crate::ops::meaning::{LinearOp, Meaning};
+use crate::ops::meanings::Meanings;
+use crate::ops::reader::Reader;
+use crate::plan::region::Region;
+
+/// A block with more branches is told by its first ones.
+const MAX_BRANCHES: usize = 64;
+
+/// A block's branches from what they read to their sum, and what comes after it, as in
+/// `3×3`, `norm`, `scale`, `identity`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drawing {
+    /// One per branch; the last may stand for further ones.
+    pub branches: Vec<Vec<Arc<str>>>,
+    /// What all branches have in common at their end.
+    pub after: Vec<Arc<str>>,
+}
+
+/// Describes a region by its branches.
+pub struct Branches<'a, 'g, 'm> {
+    /// The graph.
+    pub reader: &'a Reader<'g, 'm>,
+    /// What its nodes compute.
+    pub meanings: &'a Meanings,
+    /// The region.
+    pub region: &'a Region,
+    /// What it becomes.
+    pub terms: &'a [Term<Geometry>],
+}
+
+/// What is told of one node on the way through a branch.
+#[derive(Clone)]
+struct Step {
+    node: Option<NodeId>,
+    text: Arc<str>,
+    is_kernel: bool,
+}
+
+impl Branches<'_, '_, '_> {
+    /// The branches in words, and as they may be drawn: one per path from `value` to a root.
+    pub fn of(&self, value: ValueId) -> (String, Arc<Drawing>) {
+        let mut branches: Vec<Vec<Step>> = vec![];
+        let mut open = vec![(value, Vec::new())];
+        while let Some((value, mut path)) = open.pop() {
+            if branches.len() + open.len() > MAX_BRANCHES {
+                branches.push(vec![Step { node: None, text: "…".into(), is_kernel: true }]);
+                break;
+            }
+            let source = self.meanings.source(value);
+            let at_cut = source != self.region.output && self.region.cuts.contains(&source);
+            let producer = self.reader.graph.value(source).producer.filter(|_| !at_cut);
+            match producer.and_then(|producer| Some((producer, self.meanings.get(producer)?))) {
+                Some((node, Meaning::Linear(input, map))) => {
+                    path.extend(self.step(node, map));
+                    open.push((*input, path));
+                }
+                Some((_, Meaning::Sum(operands))) => {
+                    let branches =
+                        operands.iter().rev().map(|&(_, operand)| (operand, path.clone()));
+                    open.extend(branches);
+                }
+                _ => {
+                    if !path.iter().any(|step| step.is_kernel) {
+                        let text = self.operand(source).into();
+                        path.push(Step { node: None, text, is_kernel: true });
+                    }
+                    path.reverse();
+                    branches.push(path);
+                }
+            }
+        }
+        let mut words = String::new();
+        for (branch, plus) in branches.iter().zip(once("").chain(repeat(" + "))) {
+            let kernels = branch.iter().filter(|step| step.is_kernel);
+            for (kernel, arrow) in kernels.zip(once(plus).chain(repeat(" → "))) {
+                words.extend([arrow, &kernel.text]);
+            }
+        }
+        (words, Arc::new(drawing(&branches)))
+    }
+
+    fn step(&self, node: NodeId, map: &LinearOp) -> Option<Step> {
+        let is_norm = self.reader.graph.node(node).proto.op_type() == "BatchNormalization";
+        let step = |text, is_kernel| Step { node: Some(node), text, is_kernel };
+        match map {
+            _ if is_norm => Some(step("norm".into(), false)),
+            LinearOp::Diagonal { .. } => Some(step("scale".into(), false)),
+            _ => text_of(map).map(|text| step(text.into(), true)),
+        }
+    }
+
+    /// A root that is added as it is: part of a kernel, or an operand that stays.
+    fn operand(&self, root: ValueId) -> String {
+        let plain =
+            |term: &Term<Geometry>| term.root == root && matches!(term.kind, TermKind::Identity(_));
+        if self.terms.iter().any(plain) {
+            format!("`{}`", self.reader.graph.value(root).name)
+        } else {
+            "identity".to_owned()
+        }
+    }
+}
+
+/// Takes what all branches have in common at their end behind their sum.
+fn drawing(branches: &[Vec<Step>]) -> Drawing {
+    let texts = |steps: &[Step]| steps.iter().map(|step| step.text.clone()).collect();
+    let (first, others) = match branches {
+        [first, others @ ..] if !others.is_empty() => (first, others),
+        _ => {
+            let branches = branches.iter().map(|branch| texts(branch)).collect();
+            return Drawing { branches, after: Vec::new() };
+        }
+    };
+    let is_common = |back: usize, step: &Step| {
+        step.node.is_some()
+            && others.iter().all(|branch| {
+                branch.iter().rev().nth(back).is_some_and(|other| other.node == step.node)
+            })
+    };
+    let common = first.iter().rev().enumerate().take_while(|(back, step)| is_common(*back, step));
+    let common = common.count();
+    let own = |branch: &Vec<Step>| texts(branch.get(..branch.len() - common).unwrap_or_default());
+    let after = first.get(first.len() - common..).unwrap_or_default();
+    Drawing { branches: branches.iter().map(own).collect(), after: texts(after) }
+}
+
+/// What a map is called in a branch; `None` if it is not told.
+fn text_of(map: &LinearOp) -> Option<String> {
+    match map {
+        LinearOp::Conv { geometry, .. } => Some(match geometry.kind {
+            ConvKind::Conv => kernel_size(geometry),
+            ConvKind::MatMul => "matrix".to_owned(),
+            ConvKind::ConvTranspose => format!("transposed {}", kernel_size(geometry)),
+        }),
+        LinearOp::Bordered { map, .. } => text_of(map),
+        LinearOp::Filter { windows, .. } if windows.iter().any(|window| window.taps > 1) => {
+            Some(format!("mean {}", kernel_size(&map.geometry())))
+        }
+        _ => None,
+    }
+}
+
+/// `3×3`, or `3×3 dilated 2`.
+fn kernel_size(geometry: &Geometry) -> String {
+    let windows = &geometry.windows;
+    let taps: Vec<i64> = windows.iter().map(|window| window.taps).collect();
+    if windows.iter().all(|window| window.taps == 1 || window.dilation == 1) {
+        return times(&taps);
+    }
+    let mut dilations: Vec<i64> = windows.iter().map(|window| window.dilation).collect();
+    dilations.dedup();
+    format!("{} dilated {}", times(&taps), times(&dilations))
+}

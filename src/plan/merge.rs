@@ -1,0 +1,117 @@
+//! Which terms of a sum become one, `L₁(r) + L₂(r) = (L₁ ⊕ L₂)(r)`.
+//!
+//! Decided on shapes alone, so that a kernel which would grow by thousands is never made.
+//! Knows terms and the sizes of tensors; neither nodes nor regions.
+
+use crate::affine::{ConvKind, Geometry, Linear, Refusal};
+use crate::emit::term::{Term, TermKind};
+use crate::facts::validity::{Property, SizeSet, Validity};
+use crate::onnx::ids::ValueId;
+use crate::ops::meaning::{LinearOp, Sign};
+use crate::ops::reader::Reader;
+use crate::refusal::Reason;
+
+/// `one ⊕ other`, two terms of one root, if that is legal.
+///
+/// # Errors
+/// Why it is not, which shapes alone decide.
+pub fn merge<L: Linear>(
+    one: Term<L>,
+    other: &Term<L>,
+    reader: &Reader,
+) -> Result<Term<L>, Refusal> {
+    debug_assert_eq!(one.root, other.root);
+    let without_sizes = one.map.geometry().clone().plus(other.map.geometry(), &[]);
+    // Sizes are inferred only where a decision needs them.
+    let sizes = match without_sizes {
+        Err(Refusal::Counts { .. }) => reader.sizes.shape(one.root),
+        _ => &[],
+    };
+    let is_weighted = one.kind == TermKind::Conv || other.kind == TermKind::Conv;
+    let kind = if is_weighted { TermKind::Conv } else { TermKind::Pointwise };
+    Ok(Term { root: one.root, map: one.map.plus(&other.map, sizes)?, kind })
+}
+
+/// `one ⊕ other`, if that is legal and has no more weights than the two have.
+///
+/// # Errors
+/// Why not.
+pub fn merge_if_smaller(
+    one: &Term<Geometry>,
+    other: &Term<Geometry>,
+    reader: &Reader,
+) -> Result<Term<Geometry>, Reason> {
+    let sum = merge(one.clone(), other, reader)?;
+    let (before, after) = (one.weights() + other.weights(), sum.weights());
+    if sum.kind != TermKind::Conv || after > before {
+        return Err(Reason::Dearer { before, after });
+    }
+    Ok(sum)
+}
+
+/// Adds `term` to a sum, merging it with all terms that it can be merged with; where that is
+/// right for some sizes only, `valid` is narrowed.
+pub fn insert<L: Linear>(
+    sum: &mut Vec<Term<L>>,
+    mut term: Term<L>,
+    reader: &Reader,
+    valid: &mut Validity,
+) {
+    let merges = |other: &Term<L>, term: &Term<L>| {
+        other.root == term.root && merge_if_smaller(&other.shape(), &term.shape(), reader).is_ok()
+    };
+    while let Some(index) = sum.iter().position(|other| merges(other, &term)) {
+        let other = sum.remove(index);
+        require_equal_counts(other.root, other.map.geometry(), term.map.geometry(), reader, valid);
+        term = match merge(other, &term, reader) {
+            Ok(merged) => merged,
+            Err(_) => unreachable!("shapes alone decide"),
+        };
+    }
+    sum.push(term);
+}
+
+/// Windows of other slack give as many outputs, ⌊(n + slack)/stride⌋ + 1, for sizes n of some
+/// remainders only: that which `root` is known to have.
+fn require_equal_counts(
+    root: ValueId,
+    one: &Geometry,
+    other: &Geometry,
+    reader: &Reader,
+    valid: &mut Validity,
+) {
+    for axis in 0..one.windows.len().max(other.windows.len()) {
+        let (window, slack) = (one.window(axis), other.window(axis).slack);
+        let along = one.input.axis(axis.saturating_add(2));
+        let known = || reader.sizes.shape(root).get(along).copied().flatten();
+        if let Some(size) = (window.slack != slack).then(known).flatten() {
+            let (remainder, modulus) = (size.rem_euclid(window.stride.max(1)), window.stride);
+            let sizes = SizeSet::Congruent { remainder, modulus };
+            valid.require(root, Property::Size(along, sizes));
+        }
+    }
+}
+
+/// What a map makes of a term's kind.
+pub fn kind_of(map: &LinearOp) -> TermKind {
+    match map {
+        LinearOp::Conv { .. } => TermKind::Conv,
+        LinearOp::Bordered { map, .. } => kind_of(map),
+        LinearOp::Filter { windows, weight, shift, .. }
+            if windows.is_empty() && *shift == 0.0 && weight.abs() == 1.0 =>
+        {
+            TermKind::Identity(Sign::of_difference(*weight < 0.0))
+        }
+        _ => TermKind::Pointwise,
+    }
+}
+
+/// Whether the terms of a sum all have so many axes: kernels tell, and what is as wide as
+/// the identity does not. Else one is broadcast onto the other, from the last axis on, and
+/// the channels of one are not those of the other: of `[1, 4, 6, 6] + [4, 4]`, axis 1 is the
+/// height of what the second one adds.
+pub fn are_of_one_rank<'g>(mut terms: impl Iterator<Item = &'g Geometry>) -> bool {
+    let is_known = |term: &&Geometry| !term.windows.is_empty() || term.kind == ConvKind::MatMul;
+    let Some(first) = terms.next().filter(is_known) else { return false };
+    terms.all(|term| is_known(&term) && term.rank() == first.rank())
+}

@@ -1,0 +1,91 @@
+//! The magnitudes of a kernel's weights as JSON, name by name as `schema.json` has them: the
+//! mathematics knows no format.
+
+use serde::Serialize;
+use serde::ser::{SerializeSeq, Serializer};
+
+use crate::affine::{Comparison, Magnitude, Spread};
+
+/// What became of the weights of each convolution, or null.
+pub fn serialize<S: Serializer>(
+    weights: &Option<Vec<Comparison>>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    let Some(all) = weights else { return to.serialize_none() };
+    let mut list = to.serialize_seq(Some(all.len()))?;
+    all.iter().try_for_each(|one| list.serialize_element(&ComparisonFields::of(one)))?;
+    list.end()
+}
+
+#[derive(Serialize)]
+struct ComparisonFields<'c> {
+    stored: SpreadFields,
+    before: MagnitudeFields<'c>,
+    after: MagnitudeFields<'c>,
+}
+
+#[derive(Serialize)]
+struct MagnitudeFields<'c> {
+    kernel: &'c [usize],
+    by_position: &'c [f64],
+    channels: SpreadFields,
+}
+
+#[derive(Serialize)]
+struct SpreadFields {
+    smallest: f64,
+    lower_quartile: f64,
+    median: f64,
+    upper_quartile: f64,
+    largest: f64,
+    ratio: Option<f64>,
+}
+
+impl<'c> ComparisonFields<'c> {
+    fn of(Comparison { stored, before, after }: &'c Comparison) -> Self {
+        ComparisonFields {
+            stored: SpreadFields::of(stored),
+            before: MagnitudeFields::of(before),
+            after: MagnitudeFields::of(after),
+        }
+    }
+}
+
+impl<'c> MagnitudeFields<'c> {
+    fn of(Magnitude { kernel, by_position, channels }: &'c Magnitude) -> Self {
+        MagnitudeFields { kernel, by_position, channels: SpreadFields::of(channels) }
+    }
+}
+
+impl SpreadFields {
+    fn of(spread: &Spread) -> Self {
+        let Spread { smallest, lower_quartile, median, upper_quartile, largest, ratio } = *spread;
+        SpreadFields { smallest, lower_quartile, median, upper_quartile, largest, ratio }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stand_in_their_order() {
+        let channels =
+            Spread { smallest: 1.0, largest: 2.5, ratio: Some(2.0), ..Spread::default() };
+        let before = Magnitude { kernel: vec![1, 2], by_position: vec![1.0, 0.5], channels };
+        let after = Magnitude { kernel: vec![], by_position: vec![], channels: Spread::default() };
+        let all = Some(vec![Comparison { stored: channels, before, after }]);
+        let json = |weights| {
+            let mut bytes = Vec::new();
+            serialize(weights, &mut serde_json::Serializer::new(&mut bytes)).unwrap();
+            String::from_utf8(bytes).unwrap()
+        };
+        let spread = r#"{"smallest":1.0,"lower_quartile":0.0,"median":0.0,"upper_quartile":0.0,"largest":2.5,"ratio":2.0}"#;
+        let none = spread.replace("1.0", "0.0").replace("2.5", "0.0").replace(":2.0", ":null");
+        let expected = format!(
+            r#"[{{"stored":{spread},"before":{{"kernel":[1,2],"by_position":[1.0,0.5],"channels":{spread}}},"after":{{"kernel":[],"by_position":[],"channels":{none}}}}}]"#
+        );
+        assert_eq!(json(&all), expected);
+        assert_eq!(json(&None), "null");
+    }
+}

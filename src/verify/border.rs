@@ -1,0 +1,108 @@
+//! A border that is filled with numbers: what it is claimed to be, whether a tensor has it,
+//! and nodes that put it there at every size.
+
+use std::sync::Arc;
+
+use ndarray::{ArrayD, Dimension, IxDyn};
+
+use crate::engine::Constant;
+use crate::facts::shape_rules::Dims;
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::ValueId;
+use crate::onnx::names;
+use crate::onnx::proto::NodeProto;
+use crate::onnx::tensor;
+use crate::onnx::write;
+
+/// Nodes that put a border around a tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FilledBorder {
+    /// The tensor, NCHW.
+    pub inner: ValueId,
+    /// That with the border.
+    pub output: ValueId,
+    /// How wide it is, before and behind, per spatial axis.
+    pub pads: Vec<(i64, i64)>,
+    /// What stands in it: one number, or one per channel.
+    pub values: Vec<f64>,
+}
+
+/// A filled border is what the nodes inside it give there if both differ by no more than
+/// the rounding of float32, in which exporters compute them, channel by channel.
+const BORDER_TOLERANCE: f64 = 4e-6;
+
+impl FilledBorder {
+    /// Whether `found` is `input` to the last bit, and this border around it.
+    pub fn is_around(&self, input: &ArrayD<f64>, found: &ArrayD<f64>) -> bool {
+        let before = |axis: usize| {
+            let pads = axis.checked_sub(2).and_then(|axis| self.pads.get(axis));
+            pads.copied().unwrap_or((0, 0))
+        };
+        let grown = |(axis, &size): (usize, &usize)| {
+            let (begin, end) = before(axis);
+            size.checked_add_signed(begin as isize)?.checked_add_signed(end as isize)
+        };
+        let expected: Option<Vec<usize>> = input.shape().iter().enumerate().map(grown).collect();
+        if expected.as_deref() != Some(found.shape()) {
+            return false;
+        }
+        found.indexed_iter().all(|(at, &value)| {
+            let at = at.as_array_view().to_vec();
+            let inside = |(axis, &at): (usize, &usize)| {
+                at.checked_add_signed((before(axis).0 as isize).saturating_neg())
+            };
+            let inside: Option<Vec<usize>> = at.iter().enumerate().map(inside).collect();
+            let own = inside.and_then(|inside| input.get(IxDyn(&inside)));
+            let channel = at.get(1).copied().unwrap_or(0);
+            let filled = match self.values.as_slice() {
+                [only] => Some(only),
+                values => values.get(channel),
+            };
+            match (own, filled) {
+                (Some(own), _) => value == *own,
+                (None, Some(filled)) => {
+                    (value - filled).abs() <= BORDER_TOLERANCE * filled.abs().max(value.abs())
+                }
+                (None, None) => false,
+            }
+        })
+    }
+
+    /// The dimensions of a tensor of dimensions `inner` with the border.
+    pub fn around(&self, inner: &Dims) -> Dims {
+        let mut dims = inner.clone();
+        for (size, (begin, end)) in dims.iter_mut().skip(2).zip(&self.pads) {
+            *size = size.map(|size| size.saturating_add(*begin).saturating_add(*end));
+        }
+        dims
+    }
+
+    /// Nodes that put the border around its tensor at every size: v + pad(x − v).
+    pub fn nodes(&self, graph: &Graph) -> (Vec<NodeProto>, Vec<Constant>) {
+        let name = |id: ValueId| graph.value(id).name.as_str();
+        let (inner, output) = (name(self.inner), name(self.output));
+        let fresh = names::fresh(graph, ".border");
+        let part = |part: &str| format!("{output}{fresh}.{part}");
+        let [value, less, padded, pads_name] = ["value", "less", "padded", "pads"].map(part);
+        let channels = self.values.len() as i64;
+        let dims: Vec<i64> = [channels].into_iter().chain(self.pads.iter().map(|_| 1)).collect();
+        let constant = Constant::doubles(&value, &dims, Arc::new(self.values.clone()));
+        let begins = self.pads.iter().map(|pads| pads.0);
+        let ends = self.pads.iter().map(|pads| pads.1);
+        let pads: Vec<i64> = [0, 0].into_iter().chain(begins).chain([0, 0]).chain(ends).collect();
+        let mut constants = vec![constant];
+        // Pad's pads are an input since opset 11.
+        let pad = if graph.model.opset < 11 {
+            write::node("Pad", "", &[&less], &padded, vec![write::ints("pads", pads)])
+        } else {
+            constants.push(tensor::from_integers(&pads_name, &pads).into());
+            write::node("Pad", "", &[&less, &pads_name], &padded, vec![])
+        };
+        let nodes = vec![
+            write::node("Sub", "", &[inner, &value], &less, vec![]),
+            pad,
+            write::node("Add", "", &[&padded, &value], output, vec![]),
+        ];
+        (nodes, constants)
+    }
+}

@@ -1,0 +1,159 @@
+//! What is known of the tensors of a cone if its roots have certain dimensions: dimensions and
+//! integers, taken through the nodes by shape rules on numbers.
+
+use crate::facts::reach::Reach;
+use crate::facts::roles;
+use crate::facts::shape_rules::{self, Dims, Operands};
+use crate::facts::validity::{Property, Validity};
+use crate::onnx::ids::{IdMap, ValueId};
+use crate::onnx::node::Node;
+use crate::verify::border::FilledBorder;
+use crate::verify::cone::Cone;
+use crate::verify::original::Original;
+
+/// What is known of all tensors of a cone if its roots have certain dimensions.
+pub struct ConeShapes<'c, 'r, 'g, 'm> {
+    original: &'c Original<'r, 'g, 'm>,
+    /// Dimensions, as far as they follow.
+    pub dims: IdMap<ValueId, Dims>,
+    integers: IdMap<ValueId, Vec<Option<i64>>>,
+}
+
+/// The operands of one node of the cone: what is supposed of them, or else stored.
+pub struct NodeOperands<'s, 'c, 'r, 'g, 'm> {
+    /// What is supposed.
+    pub shapes: &'s ConeShapes<'c, 'r, 'g, 'm>,
+    /// The node.
+    pub node: &'s Node,
+}
+
+impl Operands for NodeOperands<'_, '_, '_, '_, '_> {
+    fn dims(&self, input: usize) -> Option<Dims> {
+        let id = self.node.input(input)?;
+        if let Some(dims) = self.shapes.dims.get(&id) {
+            return Some(dims.clone());
+        }
+        let constant = self.shapes.original.constants.dims(id).ok()??;
+        Some(constant.into_iter().map(|size| i64::try_from(size).ok()).collect())
+    }
+
+    fn integers(&self, input: usize) -> Option<Vec<Option<i64>>> {
+        let id = self.node.input(input)?;
+        if let Some(integers) = self.shapes.integers.get(&id) {
+            return Some(integers.clone());
+        }
+        let constant = self.shapes.original.constants.integers(id).ok()??;
+        Some(constant.into_iter().map(Some).collect())
+    }
+}
+
+impl<'c, 'r, 'g, 'm> ConeShapes<'c, 'r, 'g, 'm> {
+    /// Takes the dimensions of all roots of `cone` through its nodes; those that fill one of
+    /// `borders` make that.
+    pub fn forward(
+        original: &'c Original<'r, 'g, 'm>,
+        cone: &Cone,
+        borders: &[FilledBorder],
+        roots: &[Dims],
+    ) -> Self {
+        let dims = cone.roots.iter().copied().zip(roots.iter().cloned()).collect();
+        let mut shapes = ConeShapes { original, dims, integers: IdMap::default() };
+        for &id in &cone.nodes {
+            shapes.take_through(original.graph.node(id), borders);
+        }
+        shapes
+    }
+
+    /// Notes what is known of the outputs of `node`.
+    fn take_through(&mut self, node: &Node, borders: &[FilledBorder]) {
+        let fills = |border: &&FilledBorder| Some(border.output) == node.output();
+        if let Some(border) = borders.iter().find(fills) {
+            let around = self.dims.get(&border.inner).map(|inner| border.around(inner));
+            self.dims.extend(around.map(|around| (border.output, around)));
+            return;
+        }
+        let operands = NodeOperands { shapes: self, node };
+        let opset = self.original.graph.model.opset;
+        let (mut dims, mut integers) = (Vec::new(), Vec::new());
+        for (index, output) in node.outputs.iter().enumerate() {
+            let Some(output) = *output else { continue };
+            let known = shape_rules::output_dims(node, opset, index, &operands);
+            dims.extend(known.map(|known| (output, known)));
+            let known = shape_rules::output_integers(node, opset, index, &operands);
+            integers.extend(known.map(|known| (output, known)));
+        }
+        self.dims.extend(dims);
+        self.integers.extend(integers);
+    }
+
+    /// Whether nothing of what is known contradicts what the nodes of `cone` demand.
+    pub fn is_consistent(&self, cone: &Cone) -> bool {
+        let original = self.original;
+        cone.nodes.iter().all(|&id| {
+            let node = original.graph.node(id);
+            let operands = NodeOperands { shapes: self, node };
+            (0..node.inputs.len()).all(|index| {
+                let opset = original.graph.model.opset;
+                let demanded = shape_rules::input_dims(node, opset, index, &operands);
+                let given = operands.dims(index);
+                demanded.zip(given).is_none_or(|(demanded, given)| {
+                    let mut pairs = demanded.iter().zip(&given);
+                    demanded.len() == given.len()
+                        && pairs.all(|(a, b)| a.zip(*b).is_none_or(|(a, b)| a == b))
+                })
+            })
+        })
+    }
+
+    /// By how many elements a node's output is larger than all that it reads, along the axis
+    /// where that is most: what it pads, or joins to it.
+    pub fn growth(&self, node: &Node) -> i64 {
+        self.grown(node)
+            .map(|(before, after)| after.saturating_sub(before))
+            .max()
+            .unwrap_or(0)
+            .max(0)
+    }
+
+    /// Per axis the largest size that a node reads, and that which it makes, if both are
+    /// known.
+    fn grown<'s>(&'s self, node: &'s Node) -> impl Iterator<Item = (i64, i64)> + 's {
+        let output = node.output().and_then(|output| self.dims.get(&output));
+        let inputs = || node.inputs.iter().flatten().filter_map(|input| self.dims.get(input));
+        output.into_iter().flatten().enumerate().filter_map(move |(axis, size)| {
+            let rank = output.map_or(0, Vec::len);
+            let sizes = inputs().filter(|dims| dims.len() == rank);
+            let largest = sizes.filter_map(|dims| dims.get(axis).copied().flatten()).max()?;
+            Some((largest, (*size)?))
+        })
+    }
+
+    /// The windows of a node, if it has any.
+    pub fn reach(&self, node: &Node) -> Option<Reach> {
+        let kernel = NodeOperands { shapes: self, node }.dims(1);
+        let kernel = kernel.and_then(|dims| dims.into_iter().collect::<Option<Vec<_>>>());
+        Reach::of(node, kernel.as_deref())
+    }
+
+    /// Whether all sizes are such as networks have: of every tensor something is left, and
+    /// none is padded that is smaller than its pads: no engine mirrors what is not there.
+    pub fn is_ample(&self, cone: &Cone) -> bool {
+        let mut sizes = self.dims.values().flatten();
+        let nodes = cone.nodes.iter().map(|&id| self.original.graph.node(id));
+        sizes.all(|size| size.is_none_or(|size| size > 0))
+            && nodes.filter(|node| roles::pads(node)).all(|node| {
+                let mut grown = self.grown(node);
+                grown.all(|(before, after)| after.saturating_sub(before) < before)
+            })
+    }
+
+    /// Whether what is known of a tensor is not against a condition on its size.
+    pub fn meets(&self, valid: &Validity) -> bool {
+        valid.conditions().iter().all(|condition| {
+            let Property::Size(axis, sizes) = &condition.property else { return true };
+            let dims = self.dims.get(&condition.tensor);
+            let size = dims.and_then(|dims| dims.get(*axis).copied().flatten());
+            size.is_none_or(|size| sizes.contains(size))
+        })
+    }
+}

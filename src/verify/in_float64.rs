@@ -1,0 +1,129 @@
+//! The nodes of the file as a proof runs them: in float64, at inference where they are
+//! converted, what measures other tensors as constants.
+
+use crate::engine::{Constant, dialect};
+use crate::facts::roles;
+use crate::facts::shape_rules::{self, Dims, Operands};
+use crate::onnx::float::Float;
+use crate::onnx::ids::NodeId;
+use crate::onnx::names;
+use crate::onnx::node::Node;
+use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::proto::{NodeProto, TensorProto};
+use crate::onnx::tensor;
+use crate::onnx::write;
+use crate::verify::claim::{Side, Unproved};
+use crate::verify::cone::Cone;
+use crate::verify::original::Original;
+
+impl Original<'_, '_, '_> {
+    /// Node `id` as the proof runs it: in float64, at inference if it is converted.
+    ///
+    /// # Errors
+    /// If it rounds to another type, or computes in training mode.
+    pub fn node(&self, id: NodeId) -> Result<NodeProto, Unproved> {
+        let node = self.graph.node(id);
+        let form = self.converted.get(&id);
+        let proto = form.unwrap_or(&node.proto);
+        let proto = NodeProto { doc_string: None, metadata_props: Vec::new(), ..proto.clone() };
+        if roles::casts(node) {
+            return self.cast(node, proto);
+        }
+        let integers = |name: &str| self.constants.integers(self.graph.find(name)?).ok()?;
+        let evaluated = dialect::at_inference(proto, self.graph.model.opset, &integers);
+        evaluated.ok_or_else(|| Unproved::Trains(node.label().to_owned()))
+    }
+
+    /// A cast between floats is none in float64, if it is none in the file.
+    fn cast(&self, node: &Node, proto: NodeProto) -> Result<NodeProto, Unproved> {
+        let known = |index: usize| self.constants.element_type(node.input(index)?);
+        let (from, to) = (known(0), self.cast_to(node));
+        let is_float =
+            |kind: Option<i32>| kind.is_some_and(|kind| Float::from_onnx(kind).is_some());
+        let rounds = || Unproved::Rounds(node.label().to_owned());
+        match (is_float(from), is_float(to)) {
+            (true, true) if from == to => Ok(write::into_identity(proto)),
+            (false, true) if from.is_some() => Ok(write::into_cast(proto, DataType::Double.into())),
+            (_, true) => Err(rounds()),
+            (_, false) => Ok(write::into_cast(proto, to.ok_or_else(rounds)?)),
+        }
+    }
+
+    /// What `node` gives that measures a tensor of these dimensions.
+    ///
+    /// # Errors
+    /// If it is not one that this is known of.
+    pub fn measured(&self, node: &Node, dims: &[usize]) -> Result<Constant, Unproved> {
+        let name = node.output().map(|output| self.graph.value(output).name.as_str());
+        let name = name.unwrap_or_default();
+        let given = MeasuredDims(dims.iter().map(|&size| i64::try_from(size).ok()).collect());
+        let opset = self.graph.model.opset;
+        let integers = shape_rules::output_integers(node, opset, 0, &given);
+        let integers = integers.and_then(|list| list.into_iter().collect::<Option<Vec<i64>>>());
+        let known = shape_rules::output_dims(node, opset, 0, &given);
+        match (integers, known) {
+            (Some(list), Some(dims)) => {
+                let dims = dims.iter().map(|size| size.unwrap_or(1)).collect();
+                Ok(TensorProto { dims, ..tensor::from_integers(name, &list) }.into())
+            }
+            _ => Err(Unproved::SizeUnknown(name.to_owned())),
+        }
+    }
+
+    /// The nodes of `cone` as they stand, and the constants that they read.
+    ///
+    /// # Errors
+    /// If one of them cannot be taken into float64.
+    pub fn side(&self, cone: &Cone) -> Result<Side, Unproved> {
+        let is_measured = |id: &NodeId| cone.measured.iter().any(|(node, _)| node == id);
+        let constants = cone.constants.iter().map(|&id| self.value(id));
+        let mut side = Side { nodes: Vec::new(), constants: constants.collect::<Result<_, _>>()? };
+        for &id in cone.nodes.iter().filter(|id| !is_measured(id)) {
+            let mut proto = self.node(id)?;
+            let node = self.graph.node(id);
+            if let (Some(axis), Some(second)) = (node.broadcast_axis(), node.input(1))
+                && self.is_constant(second)
+            {
+                let constant = self.aligned(node, axis, self.value(second)?)?;
+                let name = constant.name().to_owned();
+                proto.input.iter_mut().skip(1).take(1).for_each(|input| input.clone_from(&name));
+                side.constants.push(constant);
+            }
+            side.nodes.push(proto);
+        }
+        Ok(side)
+    }
+
+    /// A constant that before opset 7 met its operand from `axis` on, with the dimensions
+    /// that make it meet the same axes now.
+    fn aligned(
+        &self,
+        node: &Node,
+        axis: usize,
+        mut constant: Constant,
+    ) -> Result<Constant, Unproved> {
+        let operand = node.input(0).and_then(|operand| self.sizes.rank_and_more(operand));
+        let rank = operand.map(|dims| dims.len());
+        let rank = rank.ok_or_else(|| Unproved::SizeUnknown(node.label().to_owned()))?;
+        let dims = &mut constant.header.dims;
+        dims.resize(rank.saturating_sub(axis).max(dims.len()), 1);
+        // Node names need not differ; outputs do.
+        let output = node.output().map_or("", |output| self.graph.value(output).name.as_str());
+        let fresh = names::fresh(self.graph, ".at");
+        let name = format!("{}{fresh}.{output}", constant.name());
+        Ok(constant.called(name))
+    }
+}
+
+/// The operand of a node that reads nothing but its shape.
+struct MeasuredDims(Dims);
+
+impl Operands for MeasuredDims {
+    fn dims(&self, input: usize) -> Option<Dims> {
+        (input == 0).then(|| self.0.clone())
+    }
+
+    fn integers(&self, _: usize) -> Option<Vec<Option<i64>>> {
+        None
+    }
+}

@@ -1,0 +1,310 @@
+//! The smallest trials that show all: where sizes are free, those at which every border case of
+//! the old nodes occurs, with every remainder of their strides, and the smallest that there are;
+//! batches of one and two.
+//!
+//! Which sizes fit together is found by trying shape rules on numbers: no operator is named here.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use crate::facts::roles;
+use crate::facts::shape_rules::{self, Dims, Operands};
+use crate::facts::validity::Validity;
+use crate::onnx::ids::{IdMap, NodeId, ValueId};
+use crate::verify::border::FilledBorder;
+use crate::verify::claim::Unproved;
+use crate::verify::cone::{Cone, Trial};
+use crate::verify::cone_shapes::{ConeShapes, NodeOperands};
+use crate::verify::original::Original;
+
+/// Larger windows than those of any network; sizes are not looked for beyond.
+const MOST_SIZE: usize = 4096;
+
+/// Where the sizes of a root have to differ to be told apart: larger than any window.
+const PROBES: [i64; 2] = [1 << 13, 1 << 14];
+
+/// So many larger outputs are tried where the sizes of several roots have to fit together.
+const MOST_STEPS: i64 = 64;
+
+/// Strides have more remainders only where images are cut into patches.
+const MOST_TRIALS: usize = 32;
+
+/// Ranks that are tried where nothing tells.
+const RANKS: std::ops::RangeInclusive<usize> = 1..=6;
+
+/// One axis of a root whose size is free, and the axis of the output that follows it.
+#[derive(Debug)]
+struct FreeAxis {
+    root: usize,
+    axis: usize,
+    follows: usize,
+    /// What sizes from 1 on make there, as far as somebody asked.
+    made: RefCell<Vec<MadeSize>>,
+}
+
+/// What one size of an axis makes.
+#[derive(Debug, Clone, Copy)]
+struct MadeSize {
+    /// The size of the output, if that is known.
+    output: Option<i64>,
+    /// Whether what is claimed is right for it, and all tensors have elements.
+    is_valid: bool,
+}
+
+/// The axis that the batch runs along, wherever it is free.
+pub const BATCH: usize = 0;
+
+/// Roots whose free axes have no size yet, and these axes.
+struct OpenRoots {
+    dims: Vec<Dims>,
+    free: Vec<FreeAxis>,
+}
+
+/// Per free axis, sizes to choose from.
+type Choices = Vec<Vec<i64>>;
+
+/// Chooses the trials of one cone.
+pub struct Chooser<'c, 'r, 'g, 'm> {
+    /// The graph of the cone.
+    pub original: &'c Original<'r, 'g, 'm>,
+    /// What is to be tried.
+    pub cone: &'c Cone,
+    /// What it is claimed to be right for.
+    pub valid: &'c Validity,
+    /// Borders that are taken for filled.
+    pub borders: &'c [FilledBorder],
+}
+
+impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
+    /// `None` if there are no small sizes at which the claim holds.
+    ///
+    /// # Errors
+    /// If no ranks of the roots fit the nodes.
+    pub fn small(&self) -> Result<Option<Vec<Trial>>, Unproved> {
+        let mut trials = Vec::new();
+        for known in self.known_roots()? {
+            match self.small_of(&known) {
+                Some(found) => trials.extend(found),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(trials))
+    }
+
+    /// What is known of the roots: by what made them, else by what reads them. Where the
+    /// rank is not known, all that the nodes allow.
+    fn known_roots(&self) -> Result<Vec<Vec<Dims>>, Unproved> {
+        let mut all: Vec<Vec<Dims>> = vec![Vec::new()];
+        for &root in &self.cone.roots {
+            let known = match self.original.sizes.rank_and_more(root) {
+                Some(dims) => vec![dims],
+                None => RANKS.map(|rank| vec![None; rank]).collect(),
+            };
+            let with = |before: &Vec<Dims>| {
+                let more = known.iter().map(|dims| {
+                    let mut dims_of_all = before.clone();
+                    dims_of_all.push(dims.clone());
+                    dims_of_all
+                });
+                more.collect::<Vec<_>>()
+            };
+            all = all.iter().flat_map(with).collect();
+        }
+        all.retain(|known| self.forward(known).is_consistent(self.cone));
+        if all.is_empty() { Err(Unproved::NoSizes) } else { Ok(all) }
+    }
+
+    /// Takes the dimensions of all roots through the nodes.
+    fn forward(&self, roots: &[Dims]) -> ConeShapes<'c, 'r, 'g, 'm> {
+        ConeShapes::forward(self.original, self.cone, self.borders, roots)
+    }
+
+    /// Trials for roots of which so much is `known`; `None` if no small sizes fit together.
+    fn small_of(&self, known: &[Dims]) -> Option<Vec<Trial>> {
+        let open = self.open_roots(known)?;
+        let least = self.borders(&open)?.saturating_add(1).max(2);
+        let (large, smallest) = (self.choices(&open, least)?, self.choices(&open, 1)?);
+        let count = large.iter().map(Vec::len).max().unwrap_or(1).min(MOST_TRIALS);
+        let trial = |number: usize, batch: i64, choices: &Choices| {
+            let mut dims = open.dims.clone();
+            for (at, (free, sizes)) in open.free.iter().zip(choices).enumerate() {
+                // Not the same remainder on all axes.
+                let turn = number.saturating_add(at).checked_rem(sizes.len())?;
+                let size = if self.is_batch(free) { batch } else { *sizes.get(turn)? };
+                *dims.get_mut(free.root)?.get_mut(free.axis)? = Some(size);
+            }
+            self.trial(&dims)
+        };
+        let batch = |number: usize| if number.is_multiple_of(2) { 1 } else { 2 };
+        let numbers = 0..count;
+        let mut trials: Vec<Trial> =
+            numbers.map(|number| trial(number, batch(number), &large)).collect::<Option<_>>()?;
+        let smallest = trial(0, 2, &smallest)?;
+        if !trials.contains(&smallest) {
+            trials.push(smallest);
+        }
+        Some(trials)
+    }
+
+    /// Sizes at which the output has at least `least` elements along the first axis that is
+    /// free, one more along the next, and so on: so exchanged axes show.
+    fn choices(&self, open: &OpenRoots, least: i64) -> Option<Choices> {
+        let mut followed: Vec<usize> = Vec::new();
+        let spatial = || open.free.iter().filter(|free| !self.is_batch(free));
+        spatial().for_each(|free| {
+            if !followed.contains(&free.follows) {
+                followed.push(free.follows);
+            }
+        });
+        let mut sizes: BTreeMap<usize, i64> = BTreeMap::new();
+        for (more, &axis) in (0..).zip(&followed) {
+            let from = least.saturating_add(more);
+            let fits = |&output: &i64| {
+                let mut axes = spatial().filter(|free| free.follows == axis);
+                axes.all(|free| !self.sizes(open, free, output).is_empty())
+            };
+            sizes.insert(axis, (from..from.saturating_add(MOST_STEPS)).find(fits)?);
+        }
+        let choice = |free: &FreeAxis| {
+            if self.is_batch(free) {
+                return Some(vec![1]);
+            }
+            Some(self.sizes(open, free, *sizes.get(&free.follows)?))
+        };
+        open.free.iter().map(choice).collect()
+    }
+
+    /// Whether it is the batch: the first axis, unless a node puts that elsewhere.
+    fn is_batch(&self, free: &FreeAxis) -> bool {
+        let moves = |id: &NodeId| roles::moves_first_axis(self.original.graph.node(*id));
+        free.axis == BATCH && !self.cone.nodes.iter().any(moves)
+    }
+
+    /// Sizes along a free axis that make `output` elements along the one that follows it.
+    fn sizes(&self, open: &OpenRoots, free: &FreeAxis, output: i64) -> Vec<i64> {
+        let mut made = free.made.borrow_mut();
+        // What it makes grows with it.
+        let is_short =
+            |made: &[MadeSize]| made.last().is_none_or(|last| last.output <= Some(output));
+        while is_short(&made) && made.len() < MOST_SIZE {
+            let size = i64::try_from(made.len()).unwrap_or(i64::MAX).saturating_add(1);
+            let dims = Self::with_size(&open.dims, free.root, free.axis, Some(size));
+            let shapes = self.forward(&dims);
+            let output = shapes.dims.get(&self.cone.output);
+            let output = output.and_then(|dims| dims.get(free.follows).copied().flatten());
+            let is_valid = shapes.meets(self.valid) && shapes.is_ample(self.cone);
+            made.push(MadeSize { output, is_valid });
+        }
+        let fits = |made: &MadeSize| made.is_valid && made.output == Some(output);
+        (1..).zip(made.iter()).filter(|(_, made)| fits(made)).map(|(size, _)| size).collect()
+    }
+
+    /// A trial of these dimensions, all of which are known.
+    fn trial(&self, shapes: &[Dims]) -> Option<Trial> {
+        let known = self.forward(shapes);
+        let is_possible = known.dims.contains_key(&self.cone.output)
+            && known.is_consistent(self.cone)
+            && known.is_ample(self.cone)
+            && known.meets(self.valid);
+        if !is_possible {
+            return None;
+        }
+        let shape = |dims: &Dims| {
+            dims.iter().map(|size| usize::try_from((*size)?).ok()).collect::<Option<Vec<_>>>()
+        };
+        let shapes = shapes.iter().map(shape).collect::<Option<_>>()?;
+        Some(Trial { shapes, measured: Vec::new() })
+    }
+
+    /// Which axes of the roots are free, and the sizes of the others.
+    fn open_roots(&self, known: &[Dims]) -> Option<OpenRoots> {
+        let mut open = OpenRoots { dims: known.to_vec(), free: Vec::new() };
+        for (root, dims) in known.iter().enumerate() {
+            for (axis, &size) in dims.iter().enumerate() {
+                // A tensor of one element along an axis may be broadcast along it.
+                let follows = self.follows(known, root, axis).filter(|_| size != Some(1));
+                let slot = open.dims.get_mut(root)?.get_mut(axis)?;
+                match follows {
+                    Some(follows) => {
+                        *slot = None;
+                        let made = RefCell::default();
+                        open.free.push(FreeAxis { root, axis, follows, made });
+                    }
+                    None => *slot = Some(size.or_else(|| self.demanded(known, root, axis))?),
+                }
+            }
+        }
+        Some(open)
+    }
+
+    fn with_size(known: &[Dims], root: usize, axis: usize, size: Option<i64>) -> Vec<Dims> {
+        let mut known = known.to_vec();
+        let slot = known.get_mut(root).and_then(|dims| dims.get_mut(axis));
+        slot.into_iter().for_each(|slot| *slot = size);
+        known
+    }
+
+    /// The axis of the output whose size follows that of a root's axis; `None` if that is
+    /// bound.
+    fn follows(&self, known: &[Dims], root: usize, axis: usize) -> Option<usize> {
+        // What is known of the other roots need not hold for another size of this one.
+        let of_root = |(at, dims): (usize, &Dims)| {
+            if at == root { dims.clone() } else { vec![None; dims.len()] }
+        };
+        let others: Vec<Dims> = known.iter().enumerate().map(of_root).collect();
+        let [one, other] = PROBES.map(|size| self.output_at(&others, root, axis, size));
+        let (one, other) = (one?, other?);
+        let mut moved = one.iter().zip(&other).enumerate();
+        Some(moved.find(|(_, (a, b))| a.is_some() && b.is_some() && a != b)?.0)
+    }
+
+    /// The output's dimensions at a size that is larger than all windows, whatever the
+    /// claim says of sizes.
+    fn output_at(&self, known: &[Dims], root: usize, axis: usize, size: i64) -> Option<Dims> {
+        let shapes = self.forward(&Self::with_size(known, root, axis, Some(size)));
+        let output = shapes.dims.get(&self.cone.output)?;
+        shapes.is_consistent(self.cone).then(|| output.clone())
+    }
+
+    /// The size that the nodes demand along a bound axis: where another one that is given
+    /// meets what they demand.
+    fn demanded(&self, known: &[Dims], root: usize, axis: usize) -> Option<i64> {
+        let given = PROBES.first().copied();
+        let shapes = self.forward(&Self::with_size(known, root, axis, given));
+        let opset = self.original.graph.model.opset;
+        self.cone.nodes.iter().find_map(|&id| {
+            let node = self.original.graph.node(id);
+            let operands = NodeOperands { shapes: &shapes, node };
+            (0..node.inputs.len()).find_map(|index| {
+                let demanded = shape_rules::input_dims(node, opset, index, &operands)?;
+                let dims = operands.dims(index)?;
+                let mut pairs = demanded.into_iter().zip(dims);
+                pairs.find_map(|(demanded, size)| demanded.filter(|_| size == given))
+            })
+        })
+    }
+
+    /// How many outputs along an axis lie at a border, at most; `None` if beyond all reason.
+    fn borders(&self, open: &OpenRoots) -> Option<i64> {
+        let mut dims = open.dims.clone();
+        for free in &open.free {
+            *dims.get_mut(free.root)?.get_mut(free.axis)? = PROBES.first().copied();
+        }
+        let shapes = self.forward(&dims);
+        let mut borders: IdMap<ValueId, i64> = IdMap::default();
+        for &id in &self.cone.nodes {
+            let node = self.original.graph.node(id);
+            let read = node.inputs.iter().flatten().filter_map(|input| borders.get(input));
+            let before = read.copied().max().unwrap_or(0);
+            let here = match shapes.reach(node) {
+                Some(reach) => reach.borders(before),
+                // A product has more channels, and no border.
+                None if roles::adds_elements(node) => before.saturating_add(shapes.growth(node)),
+                None => before,
+            };
+            borders.extend(node.outputs.iter().flatten().map(|&output| (output, here)));
+        }
+        let borders = borders.get(&self.cone.output).copied().unwrap_or(0);
+        usize::try_from(borders).is_ok_and(|borders| borders < MOST_SIZE).then_some(borders)
+    }
+}
