@@ -169,13 +169,13 @@ pub fn graphs<'m>(
 }
 
 /// Name and sizes of a graph input, as the file declares them.
-type Declared = (String, Option<Vec<Option<i64>>>);
+type InputDims = (String, Option<Vec<Option<i64>>>);
 
 /// Whether the shapes and tensors that the caller gave are those of graph inputs.
 fn check_inputs(file: &str, graphs: &[Graph], options: &Options) -> Result<(), Error> {
     let Some(main) = graphs.first() else { return Ok(()) };
-    let inputs: Vec<Declared> = main.inputs();
-    let fits = |label: String, shape: &[usize], input: Option<&Declared>| {
+    let inputs: Vec<InputDims> = main.inputs();
+    let fits = |label: String, shape: &[usize], input: Option<&InputDims>| {
         let reason = match input {
             None => {
                 let names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
