@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use acb_fuse::TrainingMode;
-use acb_fuse::emit::nodes::Fused;
+use acb_fuse::emit::nodes::FusedNodes;
 use acb_fuse::engine::InputShapes;
 use acb_fuse::facts::constants::Constants;
 use acb_fuse::facts::dependence::Dependence;
@@ -83,7 +83,7 @@ fn write(bencher: Bencher, blocks: usize) {
     of(chain(blocks, 4), |reader| {
         let meanings = Meanings::of(reader).unwrap();
         let plan = planned(reader, &meanings);
-        let fused: Vec<Fused> =
+        let fused: Vec<FusedNodes> =
             plan.blocks.iter().map(|block| fused(reader, &meanings, block)).collect();
         let outputs = plan.blocks.iter().map(|block| block.region.output);
         let changes = [Changes { blocks: outputs.zip(&fused).collect(), inferred: vec![] }];
@@ -112,7 +112,7 @@ fn planned(reader: &Reader, meanings: &Meanings) -> Plan {
     plan(reader, meanings, &mut BlockNames::of(reader.graph), &[])
 }
 
-fn fused(reader: &Reader, meanings: &Meanings, block: &Block) -> Fused {
+fn fused(reader: &Reader, meanings: &Meanings, block: &Block) -> FusedNodes {
     fuse::fused(reader, block, &fuse::terms(reader, meanings, block).unwrap()).unwrap()
 }
 

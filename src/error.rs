@@ -1,12 +1,17 @@
 //! Everything that ends a run without a result.
+//!
+//! Knows what can be wrong with a file; of a process, its flags and its exit codes, nothing.
 
 use std::io;
 
+use crate::onnx::data::{Problem, TensorError};
 use crate::onnx::model::Invalid;
 use crate::onnx::sniff::Foreign;
+use crate::onnx::storage::StorageError;
 
 /// Names the file, what is wrong, and what can be done.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The input cannot be read.
     #[error("{file}: cannot be read: {source}")]
@@ -99,7 +104,7 @@ pub enum Error {
         /// The engine's reason.
         reason: String,
     },
-    /// `--require-run` was given, and the model could not be run.
+    /// The model could not be run, and has to be.
     #[error("{file}: the whole model could not be run, nothing was written: {reason}")]
     NotRun {
         /// The file.
@@ -113,53 +118,35 @@ pub enum Error {
     TooLong {
         /// The file.
         file: String,
-        /// What it was asked for, and what allows more time, if anything does.
+        /// What it was asked for.
         what: String,
     },
-    /// `--require-fusion` was given, and there was nothing to fuse.
+    /// The proof of a block did not end. Nothing is decided by time, so there is no result.
+    #[error(
+        "{file}: nothing was written: tract did not end in time with the proof of block `{block}`"
+    )]
+    ProofTooLong {
+        /// The file.
+        file: String,
+        /// The block.
+        block: String,
+    },
+    /// There was nothing to fuse, and has to be.
     #[error("{file}: nothing was fused")]
     NothingFused {
         /// The file.
         file: String,
     },
-    /// `--check` was given, and there is something to fuse or to convert.
-    #[error("{file}: {}", possible(*.blocks, *.converted))]
-    Fusable {
-        /// The file.
-        file: String,
-        /// How many blocks can be fused.
-        blocks: usize,
-        /// How many nodes in training mode can be converted to inference.
-        converted: usize,
-    },
-}
-
-/// What can be done with a file, in words.
-fn possible(blocks: usize, converted: usize) -> String {
-    let count = |count: usize, what: &str| {
-        let s = if count == 1 { "" } else { "s" };
-        (count > 0).then(|| format!("{count} {what}{s}"))
-    };
-    let (blocks, nodes) = (count(blocks, "block"), count(converted, "node"));
-    let fused = blocks.map(|blocks| format!("{blocks} can be fused"));
-    let converted = nodes.map(|nodes| format!("{nodes} in training mode can be converted"));
-    fused.into_iter().chain(converted).collect::<Vec<_>>().join(", ")
 }
 
 impl Error {
-    /// The process's exit code.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Error::Invalid { .. } | Error::Foreign { .. } => 1,
-            Error::Input { .. } => 2,
-            Error::BlockDiffers { .. }
-            | Error::Miswritten { .. }
-            | Error::OutputDiffers { .. }
-            | Error::Broken { .. } => 3,
-            Error::NothingFused { .. } => 4,
-            Error::Fusable { .. } => 5,
-            Error::Read { .. } | Error::Write { .. } => 6,
-            Error::NotRun { .. } | Error::TooLong { .. } => 7,
-        }
+    /// Whether the model's weights lie in files that only
+    /// [`Links::Followed`](crate::Links::Followed) allows.
+    pub fn is_link(&self) -> bool {
+        let Error::Invalid { source: Invalid::Tensor(TensorError { problem, .. }), .. } = self
+        else {
+            return false;
+        };
+        matches!(problem, Problem::External(StorageError::LeadsOut(_) | StorageError::HardLink(_)))
     }
 }

@@ -1,134 +1,209 @@
 //! Folds the training-time convolution blocks of an ONNX model into single
 //! convolutions, and proves that nothing changed.
 //!
-//! ```
-//! use acb_fuse::{Options, Endpoint, convert};
+//! Bytes in, bytes out:
 //!
-//! let model = Endpoint::of("fixtures/networks/cifar_quick/torchscript_kept_static.onnx");
-//! let folder = tempfile::tempdir()?;
-//! let deploy = Endpoint::File(folder.path().join("deploy.onnx"));
-//! let report = convert(&model, Some(&deploy), &Options::default())?;
-//! assert_eq!(report.blocks.len(), 3);
-//! assert!(report.blocks.iter().all(|block| block.proof.is_some()));
+//! ```
+//! use acb_fuse::{Options, fuse};
+//!
+//! let model = std::fs::read("fixtures/networks/cifar_quick/torchscript_kept_static.onnx")?;
+//! let fused = fuse(&model, &Options::default())?;
+//! assert_eq!(fused.report.blocks.len(), 3);
+//! assert!(fused.report.blocks.iter().all(|block| block.proof.is_some()));
+//! assert!(fused.model.len() < model.len());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`convert`] is the whole pipeline; the modules stand in the order in which a
-//! model flows through them:
+//! A look, which says what would be fused, and what not and why:
+//!
+//! ```
+//! use acb_fuse::{Options, inspect};
+//!
+//! let model = std::fs::read("fixtures/networks/cifar_quick/torchscript_kept_static.onnx")?;
+//! let report = inspect(&model, &Options::default())?;
+//! assert_eq!(report.blocks[0].branches, "5×5 + 1×5 + 5×1");
+//! for miss in &report.near_misses {
+//!     println!("{} is left alone: {}", miss.node, miss.reason);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The algebra on one kernel: a batch norm goes into the convolution before it.
+//!
+//! ```
+//! use acb_fuse::algebra::{Affine, Linear, Window, batch_norm};
+//! use ndarray::ArrayD;
+//!
+//! let window = Window::new(3, 1, 1, (1, 1)).ok_or("no window")?;
+//! let kernel = ArrayD::from_elem(vec![1, 1, 3, 3], 2.0);
+//! let convolution = Affine::conv(kernel, &[], vec![window; 2], 1);
+//! let (scale, shift) = batch_norm(&[3.0], &[5.0], &[1.0], &[4.0], 0.0);
+//! let fused = Affine::diagonal(&scale, &shift).after(&convolution)?;
+//! assert_eq!((fused.kernel()[[0, 0, 0, 0]], fused.bias()), (3.0, &[3.5][..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! How a model becomes another, in the order in which it flows through the rooms of this
+//! crate:
 //!
 //! ```text
-//! file ─▶ graph ─▶ regions ─▶ plan ─▶ fused tensors ─▶ proofs ─▶ file
+//! model ─▶ opened ─▶ planned ─▶ made ─▶ checked ─▶ delivered
 //! ```
+//!
+//! The `pipeline` *opens* the file: `onnx` reads its graphs, and `facts` what is known of
+//! their tensors. It *plans*: `ops` says what each node means in the words of [`algebra`],
+//! and `plan` finds the regions which one convolution can replace, at less cost. It *makes*
+//! these convolutions: `emit` writes each as nodes and weights, and `verify` proves in float64,
+//! with the `engine`, that they compute what the region computed. The new file is *checked*,
+//! read back and run against the old one, before it is *delivered*: put in its place. The
+//! [`report`] is made from these values, as far as they came.
+//!
+//! Without its default feature `cli`, the crate has the library alone. Its feature `unstable`
+//! opens all rooms to this repository's tests, benches and fuzzing: of what is there, nothing is
+//! promised from one version to the next.
 
 // With the lints in `Cargo.toml`: nothing that a file says can make the product panic.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::string_slice))]
+// What only tests use of a room is there all the same.
+#![cfg_attr(not(feature = "unstable"), allow(dead_code, unused_imports))]
 
-pub mod affine;
-pub mod emit;
-pub mod engine;
-pub mod facts;
-pub mod numbers;
-pub mod onnx;
-pub mod ops;
-pub mod pipeline;
-pub mod plan;
-pub mod refusal;
-pub mod report;
-pub mod verify;
+use std::path::Path;
 
-mod error;
-mod options;
-
-use std::sync::Arc;
-use std::time::Instant;
-
-use engine::Limits;
+pub use engine::{Array, InputShapes};
 pub use error::Error;
-use facts::constants::Constants;
-use facts::dependence::Dependence;
-use onnx::graph::Graph;
-use onnx::staged;
-pub use options::{Endpoint, Options, TrainingMode};
-use pipeline::make::Conversion;
-use pipeline::open::{GraphAnalysis, LocalFunctions};
-use pipeline::{make, open, summary};
-use report::{Mode, Report, timed};
+pub use onnx::staged::{Clobber, remove_staged};
+pub use onnx::storage::Links;
+pub use options::{Endpoint, Options, Progress, RunOptions, TrainingMode, Which};
+use pipeline::deliver::Destination;
+pub use pipeline::failure::Failure;
+pub use pipeline::given::tensor_from_onnx;
+use pipeline::open::ModelSource;
+use pipeline::{Conversion, Converted};
+use report::Report;
 
-/// Converts `input`; without `output` it only looks.
+/// A model whose blocks are fused.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Fused {
+    /// The new model, byte for byte the old one where nothing had to change.
+    pub model: Vec<u8>,
+    /// What was done.
+    pub report: Report,
+}
+
+/// Fuses a model in memory. Its weights are in it: side files cannot be followed.
 ///
 /// # Errors
-/// If the model cannot be read, is malformed, fails verification, or cannot be
-/// written. Nothing is written then.
+/// If it is malformed, or fails verification.
+pub fn fuse(model: &[u8], options: &Options) -> Result<Fused, Failure> {
+    let (source, destination) = (ModelSource::Memory(model), Some(Destination::Memory));
+    let Converted { report, model } = Conversion { source, destination, options }.carry_out()?;
+    Ok(Fused { model: model.unwrap_or_default().to_vec(), report })
+}
+
+/// Fuses the model in file `input` to file `output`, which may be the same.
+///
+/// # Errors
+/// If it cannot be read, is malformed, fails verification, or cannot be written. Nothing is
+/// written then.
+pub fn fuse_file(input: &Path, output: &Path, options: &Options) -> Result<Report, Failure> {
+    let (source, destination) = (ModelSource::File(input), Some(Destination::File(output)));
+    let converted = Conversion { source, destination, options }.carry_out()?;
+    Ok(converted.report)
+}
+
+/// Says what would be fused of a model in memory, and what not and why.
+///
+/// # Errors
+/// If it is malformed.
+pub fn inspect(model: &[u8], options: &Options) -> Result<Report, Failure> {
+    let source = ModelSource::Memory(model);
+    Ok(Conversion { source, destination: None, options }.carry_out()?.report)
+}
+
+/// Fuses a model from a file or pipe to another; without `output` it only looks.
+///
+/// # Errors
+/// As [`fuse_file`].
 pub fn convert(
     input: &Endpoint,
     output: Option<&Endpoint>,
     options: &Options,
-) -> Result<Report, Error> {
-    let (report, result) = reported(input, output, options);
-    result.map(|()| report)
-}
-
-/// As [`convert`]; the report tells also of a conversion that failed, as far as it came.
-pub fn reported(
-    input: &Endpoint,
-    output: Option<&Endpoint>,
-    options: &Options,
-) -> (Report, Result<(), Error>) {
-    let mode = match output {
-        None => Mode::Look,
-        Some(_) if options.verify => Mode::Verified,
-        Some(_) => Mode::Unverified,
+) -> Result<Report, Failure> {
+    let source = match input {
+        Endpoint::File(path) => ModelSource::File(path),
+        Endpoint::Pipe => ModelSource::Pipe,
     };
-    let mut report = Report::new(input.label(), mode);
-    let mut total = 0.0;
-    let result = timed(&mut total, || carry_out(input, output, options, &mut report));
-    report.seconds.total = total;
-    report.end(&result);
-    (report, result)
+    let destination = output.map(|output| match output {
+        Endpoint::File(path) => Destination::File(path),
+        Endpoint::Pipe => Destination::Pipe,
+    });
+    Ok(Conversion { source, destination, options }.carry_out()?.report)
 }
 
-fn carry_out(
-    input: &Endpoint,
-    output: Option<&Endpoint>,
-    options: &Options,
-    report: &mut Report,
-) -> Result<(), Error> {
-    let started = Instant::now();
-    let file = input.label();
-    let invalid = |source| Error::Invalid { file: file.clone(), source };
-    if let Some(Endpoint::File(target)) = output {
-        staged::check_target(target, options.clobber)
-            .map_err(|source| Error::Write { file: target.display().to_string(), source })?;
-    }
-    let original = open::open(input, options.links)?;
-    report.input.note(&original, options.details);
-    let functions = LocalFunctions::of(&file, &original, options)?;
-    let model = functions.inlined.as_ref().unwrap_or(&original);
-    let graphs = Graph::read_all(model).map_err(invalid)?;
-    graphs.iter().take(1).try_for_each(Graph::check_tensors).map_err(invalid)?;
-    open::check_inputs(&file, &graphs, options)?;
-    let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
-    report.seconds.read = started.elapsed().as_secs_f64();
-    let planning = Instant::now();
-    let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
-    let readers = open::readers(&graphs, &constants, &dependence, options);
-    let mut scopes = GraphAnalysis::of_all(&readers, &options.skip).map_err(invalid)?;
-    summary::look(report, model, &graphs, &scopes, options).map_err(invalid)?;
-    report.near_misses.extend(functions.near_misses);
-    open::check_time(&file, &constants)?;
-    report.seconds.plan = planning.elapsed().as_secs_f64();
-    if options.details {
-        // Only now: what constants may cost depends on the side files that were looked at.
-        timed(&mut report.seconds.read, || report.input.note_side_files(&original));
-    }
-    report.sizes.before.bytes = report.input.all_bytes().filter(|_| options.details);
-    make::must_fuse(&file, report, options)?;
-    if let Some(output) = output {
-        let limits = Limits::new(options.verify_timeout, options.verify_memory);
-        let (file, original) = (&file, &original);
-        let work =
-            Conversion { file, original, graphs: &graphs, constants: &constants, options, limits };
-        work.carry_out(output, &mut scopes, report)?;
-    }
-    Ok(())
+/// The mathematics alone: windows, kernels, and their sum ⊕, in float64.
+pub mod algebra {
+    pub use crate::affine::*;
+    pub use crate::numbers::LazyWeights;
 }
+
+pub mod report;
+
+mod error;
+mod options;
+
+#[cfg(not(feature = "unstable"))]
+mod affine;
+#[cfg(feature = "unstable")]
+#[doc(hidden)]
+pub mod affine;
+#[cfg(not(feature = "unstable"))]
+mod emit;
+#[cfg(feature = "unstable")]
+#[doc(hidden)]
+pub mod emit;
+#[cfg(not(feature = "unstable"))]
+mod engine;
+#[cfg(feature = "unstable")]
+#[doc(hidden)]
+pub mod engine;
+#[cfg(not(feature = "unstable"))]
+mod facts;
+#[cfg(feature = "unstable")]
+#[doc(hidden)]
+pub mod facts;
+#[cfg(not(feature = "unstable"))]
+mod numbers;
+#[cfg(feature = "unstable")]
+#[doc(hidden)]
+pub mod numbers;
+#[cfg(not(feature = "unstable"))]
+mod onnx;
+#[cfg(feature = "unstable")]
+#[doc(hidden)]
+pub mod onnx;
+#[cfg(not(feature = "unstable"))]
+mod ops;
+#[cfg(feature = "unstable")]
+#[doc(hidden)]
+pub mod ops;
+#[cfg(not(feature = "unstable"))]
+mod pipeline;
+#[cfg(feature = "unstable")]
+#[doc(hidden)]
+pub mod pipeline;
+#[cfg(not(feature = "unstable"))]
+mod plan;
+#[cfg(feature = "unstable")]
+#[doc(hidden)]
+pub mod plan;
+#[cfg(not(feature = "unstable"))]
+mod refusal;
+#[cfg(feature = "unstable")]
+#[doc(hidden)]
+pub mod refusal;
+#[cfg(not(feature = "unstable"))]
+mod verify;
+#[cfg(feature = "unstable")]
+#[doc(hidden)]
+pub mod verify;

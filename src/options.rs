@@ -1,12 +1,12 @@
 //! What a caller asks for.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::engine::tensors::InputShapes;
+use crate::engine::tensors::{Array, InputShapes};
 use crate::onnx::staged::Clobber;
 use crate::onnx::storage::Links;
-use crate::verify::run::RunOptions;
 
 /// A file, or a pipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,18 +22,11 @@ impl Endpoint {
     pub fn of(argument: &str) -> Self {
         if argument == "-" { Endpoint::Pipe } else { Endpoint::File(argument.into()) }
     }
-
-    /// What it is called in messages.
-    pub(crate) fn label(&self) -> String {
-        match self {
-            Endpoint::File(path) => path.display().to_string(),
-            Endpoint::Pipe => "-".to_owned(),
-        }
-    }
 }
 
 /// How to convert. The default verifies, with one random input.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Options {
     /// Prove every block and run both models.
     pub verify: bool,
@@ -60,8 +53,8 @@ pub struct Options {
     /// Hash the files, count what they hold and compare the weights: what only a report
     /// file or a verbose summary shows.
     pub details: bool,
-    /// Called as stages begin and advance: name, done, all.
-    pub progress: fn(&str, usize, usize),
+    /// Called from any thread as the work goes on.
+    pub progress: fn(Progress),
 }
 
 impl Default for Options {
@@ -75,17 +68,68 @@ impl Default for Options {
             clobber: Clobber::Replace,
             require_run: false,
             require_fusion: false,
-            run: RunOptions {
-                seed: 0,
-                samples: 1,
-                tolerance: None,
-                shapes: InputShapes::new(),
-                given: Vec::new(),
-            },
+            run: RunOptions::default(),
             verify_timeout: Duration::from_secs(900),
             verify_memory: 8 << 30,
             details: false,
-            progress: |_, _, _| {},
+            progress: |_| {},
+        }
+    }
+}
+
+/// How the run is done.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RunOptions {
+    /// Random inputs are made from this.
+    pub seed: u64,
+    /// How many inputs are tried.
+    pub samples: usize,
+    /// Allowed relative difference; by default it depends on the outputs' type.
+    pub tolerance: Option<f64>,
+    /// Shapes of inputs whose dimensions the file leaves open.
+    pub shapes: InputShapes,
+    /// Inputs that are not random.
+    pub given: Vec<(Which, Array)>,
+}
+
+impl Default for RunOptions {
+    /// One random input.
+    fn default() -> Self {
+        RunOptions {
+            seed: 0,
+            samples: 1,
+            tolerance: None,
+            shapes: InputShapes::new(),
+            given: Vec::new(),
+        }
+    }
+}
+
+/// The input that a tensor is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// By its name.
+    Named(String),
+    /// By its number among those that have no default, from 0 on.
+    Numbered(usize),
+}
+
+impl Which {
+    /// Whether it is this one.
+    pub fn is(&self, number: usize, name: &str) -> bool {
+        match self {
+            Which::Named(own) => own == name,
+            Which::Numbered(own) => *own == number,
+        }
+    }
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Which::Named(name) => f.write_str(name),
+            Which::Numbered(number) => write!(f, "number {number}"),
         }
     }
 }
@@ -101,4 +145,19 @@ pub enum TrainingMode {
     Convert,
     /// None.
     Keep,
+}
+
+/// How far a conversion is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Progress {
+    /// So many of all blocks are fused and, if that is asked for, proved.
+    Proving {
+        /// Blocks that are.
+        done: usize,
+        /// Blocks of the plan.
+        all: usize,
+    },
+    /// Both models begin to run.
+    Running,
 }

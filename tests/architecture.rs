@@ -36,7 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("tract_onnx", &["engine"]),
     ("serde", &["report"]),
-    ("rayon", &["emit", "plan", "pipeline", "onnx", "verify"]),
+    ("rayon", &["cli", "emit", "plan", "pipeline", "onnx", "verify"]),
     ("clap", &["cli", "main"]),
     ("indicatif", &["cli"]),
     ("ctrlc", &["cli", "main"]),

@@ -37,7 +37,8 @@ fn the_new_file_computes_what_the_old_one_did() {
         for verify in [true, false] {
             let folder = tempfile::tempdir().unwrap();
             let output = folder.path().join("out.onnx");
-            let options = Options { verify, ..Options::default() };
+            let mut options = Options::default();
+            options.verify = verify;
             let (from, to) = (Endpoint::File(model(case)), Endpoint::File(output.clone()));
             let report = convert(&from, Some(&to), &options);
             let report = report.unwrap_or_else(|error| panic!("{case}: {error}"));

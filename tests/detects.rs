@@ -5,6 +5,7 @@
 
 use std::fs;
 
+use acb_fuse::RunOptions;
 use acb_fuse::convert;
 use acb_fuse::engine::{Array, InputShapes, Limits};
 use acb_fuse::onnx::float::Float;
@@ -14,7 +15,7 @@ use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor;
 use acb_fuse::onnx::write;
 use acb_fuse::verify::inputs::Random;
-use acb_fuse::verify::run::{Outcome, RunOptions, run};
+use acb_fuse::verify::run::{Outcome, run};
 use prost::Message;
 
 /// The difference of two convolutions whose kernels are alike but for a ten-thousandth of
@@ -49,13 +50,14 @@ fn rounding_model(difference: f64) -> Vec<u8> {
 #[test]
 fn rounding_is_told_from_mistakes() {
     let shapes = InputShapes::from([("x".to_owned(), vec![1, 4, 9, 8])]);
-    let given = Vec::new();
-    let options = RunOptions { seed: 0, samples: 1, tolerance: None, shapes, given };
+    let mut options = RunOptions::default();
+    options.shapes = shapes;
     let folder = tempfile::tempdir().unwrap();
     let fused = |weight: f64| {
         let (input, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
         fs::write(&input, rounding_model(weight)).unwrap();
-        let options = acb_fuse::Options { verify: false, ..acb_fuse::Options::default() };
+        let mut options = acb_fuse::Options::default();
+        options.verify = false;
         let place = acb_fuse::Endpoint::File;
         convert(&place(input), Some(&place(output.clone())), &options).unwrap();
         Model::index(fs::read(output).unwrap().into(), Storage::default()).unwrap()
@@ -66,7 +68,8 @@ fn rounding_is_told_from_mistakes() {
     let wrong = run(&old, &fused(1.5), &options, Limits::of_reading()).unwrap();
     assert!(matches!(wrong, Outcome::Differs { .. }), "{wrong:?}");
     // Whoever names a tolerance means it.
-    let strict = RunOptions { tolerance: Some(1e-4), ..options };
+    let mut strict = options;
+    strict.tolerance = Some(1e-4);
     let refused = run(&old, &fused(0.5), &strict, Limits::of_reading()).unwrap();
     assert!(matches!(refused, Outcome::Differs { .. }), "{refused:?}");
 }

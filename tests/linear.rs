@@ -327,7 +327,8 @@ fn the_work_grows_with_the_model_and_no_faster() {
     let folder = tempfile::tempdir().unwrap();
     let (path, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
     let output = Endpoint::File(output);
-    let options = Options { verify: false, ..Options::default() };
+    let mut options = Options::default();
+    options.verify = false;
     let mut failures = Vec::new();
     for (name, make, n) in MODELS {
         for output in [None, Some(&output)] {
@@ -374,8 +375,9 @@ fn one_conversion_takes_no_more_than_it_took() {
     // With more threads more blocks are held at a time.
     let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     for (what, writes, verify, most) in MOST {
-        let (output, options) =
-            (writes.then_some(&output), Options { verify, ..Options::default() });
+        let output = writes.then_some(&output);
+        let mut options = Options::default();
+        options.verify = verify;
         // What is made once in a process is made before.
         convert(&Endpoint::File(path.to_owned()), output, &options).unwrap();
         let took = one_thread.install(|| cost(path, output, &options));

@@ -27,9 +27,9 @@ use acb_fuse::verify::compare::relative_error;
 use acb_fuse::verify::last_bits::WeightRounding;
 use acb_fuse::verify::original::Original;
 use acb_fuse::verify::proof::prove;
-use acb_fuse::verify::run::{Outcome, RunOptions, run};
+use acb_fuse::verify::run::{Outcome, run};
 use acb_fuse::verify::sliced_run::{MOST, SlicedRun};
-use acb_fuse::{Endpoint, Options, TrainingMode, convert};
+use acb_fuse::{Endpoint, Options, RunOptions, TrainingMode, convert};
 use common::data;
 use prost::Message;
 
@@ -132,7 +132,8 @@ fn model_of(case: &str) -> PathBuf {
 }
 
 fn converted(from: &Path, to: &Path, training_mode: TrainingMode) -> Report {
-    let options = Options { training_mode, ..Options::default() };
+    let mut options = Options::default();
+    options.training_mode = training_mode;
     convert(&Endpoint::File(from.to_owned()), Some(&Endpoint::File(to.to_owned())), &options)
         .unwrap_or_else(|error| panic!("{from:?}: {error}"))
 }
@@ -239,7 +240,8 @@ fn what_is_converted_is_said_and_right() {
 /// Statistics that a caller may replace are not stored, if that is to count.
 #[test]
 fn overridable_statistics_stay_if_that_is_asked_for() {
-    let options = Options { keep_overridable: true, ..Options::default() };
+    let mut options = Options::default();
+    options.keep_overridable = true;
     let model = Endpoint::File(model_of("statistics_are_inputs_too"));
     let report = convert(&model, None, &options).unwrap();
     assert_eq!(report.notes.inferred_nodes, 0);
@@ -290,7 +292,7 @@ fn a_wrong_mode_is_caught() {
     let out = folder.path().join("out.onnx");
     let converted_norm = model_of("norm_of_an_input");
     converted(&converted_norm, &out, TrainingMode::Auto);
-    let options = RunOptions { tolerance: None, ..Options::default().run };
+    let options = RunOptions::default();
     let compare = |old: &Path, new: &Path| {
         run(&indexed(old), &indexed(new), &options, Limits::of_reading()).unwrap()
     };

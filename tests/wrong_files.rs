@@ -100,7 +100,8 @@ fn the_new_file_computes_what_the_old_one_did() {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("out.onnx");
         for verify in [true, false] {
-            let options = Options { verify, ..Options::default() };
+            let mut options = Options::default();
+            options.verify = verify;
             let report = convert(&place(&model), Some(&place(&output)), &options)
                 .unwrap_or_else(|error| panic!("{case}: {error}"));
             assert_eq!(report.blocks.len(), blocks, "{case}: {report}");

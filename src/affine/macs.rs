@@ -60,7 +60,7 @@ impl Macs {
         Macs { each: self.each * factor, edge: self.edge * factor }
     }
 
-    /// Whether this is no more than `other` on feature maps of [`POSITIONS`] and more.
+    /// Whether this is no more than `other` on feature maps of `POSITIONS` and more.
     pub fn no_more_than(&self, other: &Macs) -> bool {
         let scale = self.each.abs().max(other.each.abs());
         let is_no_more = |mine: f64, others: f64| mine - others <= ROUNDING * scale;

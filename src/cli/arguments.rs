@@ -3,11 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acb_fuse::onnx::staged::Clobber;
-use acb_fuse::onnx::storage::Links;
 use acb_fuse::report::target::Target;
-use acb_fuse::verify::run;
-use acb_fuse::{Options, TrainingMode};
+use acb_fuse::{Clobber, Links, Options, TrainingMode};
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap_complete::Shell;
@@ -170,27 +167,25 @@ impl Arguments {
 
     /// What the library is asked for.
     pub fn options(&self) -> Options {
-        Options {
-            verify: !self.no_verify,
-            keep_overridable: self.keep_overridable,
-            training_mode: self.training_mode,
-            skip: self.skip.clone(),
-            links: if self.follow_links { Links::Followed } else { Links::Confined },
-            clobber: if self.no_clobber { Clobber::Refuse } else { Clobber::Replace },
-            require_run: self.require_run,
-            require_fusion: self.require_fusion,
-            run: run::RunOptions {
-                seed: self.seed,
-                samples: self.samples,
-                tolerance: self.tolerance,
-                shapes: self.input_shape.iter().cloned().collect(),
-                given: self.input.iter().flatten().cloned().collect(),
-            },
-            verify_timeout: Duration::from_secs(self.verify_timeout),
-            verify_memory: self.verify_memory.saturating_mul(1 << 30),
-            details: self.verbose || !self.report.is_empty(),
-            progress: if self.quiet { |_, _, _| {} } else { show::progress },
-        }
+        let mut options = Options::default();
+        options.verify = !self.no_verify;
+        options.keep_overridable = self.keep_overridable;
+        options.training_mode = self.training_mode;
+        options.skip.clone_from(&self.skip);
+        options.links = if self.follow_links { Links::Followed } else { Links::Confined };
+        options.clobber = if self.no_clobber { Clobber::Refuse } else { Clobber::Replace };
+        options.require_run = self.require_run;
+        options.require_fusion = self.require_fusion;
+        options.run.seed = self.seed;
+        options.run.samples = self.samples;
+        options.run.tolerance = self.tolerance;
+        options.run.shapes = self.input_shape.iter().cloned().collect();
+        options.run.given = self.input.iter().flatten().cloned().collect();
+        options.verify_timeout = Duration::from_secs(self.verify_timeout);
+        options.verify_memory = self.verify_memory.saturating_mul(1 << 30);
+        options.details = self.verbose || !self.report.is_empty();
+        options.progress = if self.quiet { |_| {} } else { show::progress };
+        options
     }
 }
 

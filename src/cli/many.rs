@@ -2,15 +2,20 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::thread;
 
-use acb_fuse::report::Report;
 use acb_fuse::report::words::{counted, nodes_change};
-use acb_fuse::verify::run::Outcome;
-use acb_fuse::{Endpoint, Error, Options, reported};
+use acb_fuse::report::{Outcome, Report, json_line};
+use acb_fuse::{Endpoint, Options};
+
+use super::arguments::Arguments;
+use super::exit::{Exit, converted};
+use super::show::printable;
 
 /// One model, and where it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +26,49 @@ pub struct Job {
     pub output: PathBuf,
 }
 
+/// The models, if they are many; an error if the arguments do not fit each other.
+pub fn jobs(arguments: &Arguments) -> Result<Option<Vec<Job>>, String> {
+    match (&arguments.out_dir, &arguments.manifest, arguments.files.as_slice()) {
+        (Some(folder), ..) => into_folder(&arguments.files, folder).map(Some),
+        (_, Some(manifest), _) => of_manifest(manifest).map(Some),
+        (.., [_, _, _, ..]) => Err("more than IN and OUT; for many models see --out-dir".into()),
+        (.., [_, _]) if arguments.check => Err("--check only looks, and takes no OUT".into()),
+        (.., [_]) if arguments.no_clobber => Err("--no-clobber without OUT has no effect".into()),
+        _ => Ok(None),
+    }
+}
+
+/// Does all `jobs`, says a line of each, and writes one of its report. The exit code is that
+/// of the first that failed.
+///
+/// # Errors
+/// If the reports cannot be written.
+pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
+    let mut options = arguments.options();
+    // Their bars would write over each other.
+    options.progress = |_| {};
+    let work = |out: &mut dyn Write| {
+        let mut written = Ok(());
+        let failure = work(jobs, arguments.jobs, &options, |job, report, result| {
+            if !arguments.quiet || result.is_err() {
+                let line = printable(&line(job, report, result), |_| false);
+                let _ = writeln!(io::stdout(), "{line}");
+            }
+            if written.is_ok() {
+                written = out.write_all(json_line(report).as_bytes());
+            }
+        });
+        written.map(|()| failure)
+    };
+    let failure = match arguments.report.first() {
+        Some(target) => target.write_lines(work)?,
+        None => work(&mut io::sink()).ok().flatten(),
+    };
+    Ok(failure.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit.code)))
+}
+
 /// Each of `files` into `folder`; an error if two would go to one place.
-pub fn into_folder(files: &[String], folder: &Path) -> Result<Vec<Job>, String> {
+fn into_folder(files: &[String], folder: &Path) -> Result<Vec<Job>, String> {
     let job = |file: &String| {
         let input = PathBuf::from(file);
         let name = input.file_name().ok_or_else(|| format!("{file}: it has no name"))?;
@@ -34,7 +80,7 @@ pub fn into_folder(files: &[String], folder: &Path) -> Result<Vec<Job>, String> 
 }
 
 /// The jobs in a manifest: a JSON object with `input` and `output` per line.
-pub fn of_manifest(path: &Path) -> Result<Vec<Job>, String> {
+fn of_manifest(path: &Path) -> Result<Vec<Job>, String> {
     let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
     let job = |(number, line): (usize, &str)| {
@@ -60,12 +106,12 @@ fn without_collisions(jobs: Vec<Job>) -> Result<Vec<Job>, String> {
 
 /// Does all `jobs`, `at_a_time` of them at once, and hands each result to `said` as it
 /// comes. The first failure in the order of the jobs, if there is one.
-pub fn work(
+fn work(
     jobs: &[Job],
     at_a_time: usize,
     options: &Options,
-    mut said: impl FnMut(&Job, &Report, &Result<(), Error>),
-) -> Option<Error> {
+    mut said: impl FnMut(&Job, &Report, &Result<(), Exit>),
+) -> Option<Exit> {
     let waiting = Mutex::new(jobs.iter().enumerate());
     let next = || waiting.lock().ok()?.next();
     let (done, results) = channel();
@@ -77,7 +123,7 @@ pub fn work(
                 while let Some((index, job)) = next() {
                     let output = Endpoint::File(job.output.clone());
                     let input = Endpoint::File(job.input.clone());
-                    let (report, result) = reported(&input, Some(&output), options);
+                    let (report, result) = converted(&input, Some(&output), options);
                     if done.send((index, job, report, result)).is_err() {
                         break;
                     }
@@ -87,16 +133,16 @@ pub fn work(
         drop(done);
         for (index, job, report, result) in results {
             said(job, &report, &result);
-            failures.extend(result.err().map(|error| (index, error)));
+            failures.extend(result.err().map(|exit| (index, exit)));
         }
     });
     failures.into_values().next()
 }
 
 /// What became of one model, in a line.
-pub fn line(job: &Job, report: &Report, result: &Result<(), Error>) -> String {
-    if let Err(error) = result {
-        return format!("failed  {error} (exit code {})", error.exit_code());
+fn line(job: &Job, report: &Report, result: &Result<(), Exit>) -> String {
+    if let Err(Exit { message, code }) = result {
+        return format!("failed  {message} (exit code {code})");
     }
     let (from, to) = (job.input.display(), job.output.display());
     if report.is_unchanged() {

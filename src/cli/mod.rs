@@ -1,7 +1,54 @@
 //! The command line: what was asked for, for one file or many, and what to say.
+//!
+//! Flags, exit codes, the terminal and the process are known here, and here only; of the
+//! library, its public face.
 
 pub mod arguments;
-pub mod many;
+mod exit;
+mod many;
 mod npy;
-pub mod show;
-pub mod tensors;
+mod one;
+mod show;
+mod tensors;
+
+use std::io;
+use std::process::ExitCode;
+
+use acb_fuse::remove_staged;
+use arguments::Arguments;
+use clap::CommandFactory;
+use exit::{Exit, INTERRUPTED};
+
+/// Does what was asked for, and says how it ended.
+pub fn carry_out(arguments: &Arguments) -> ExitCode {
+    if let Some(shell) = arguments.completions {
+        clap_complete::generate(shell, &mut Arguments::command(), "acb-fuse", &mut io::stdout());
+        return ExitCode::SUCCESS;
+    }
+    if arguments.man {
+        return match clap_mangen::Man::new(Arguments::command()).render(&mut io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
+    // Told to end, the process takes its temporary files away.
+    let _ = ctrlc::set_handler(|| {
+        remove_staged();
+        std::process::exit(INTERRUPTED);
+    });
+    if let Some(threads) = arguments.threads {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        // Nothing was done in parallel yet, so nobody has built it.
+        let _ = pool.build_global();
+    }
+    fuse(arguments).unwrap_or_else(Exit::say)
+}
+
+fn fuse(arguments: &Arguments) -> Result<ExitCode, Exit> {
+    let jobs = many::jobs(arguments).map_err(Exit::of_usage)?;
+    arguments.check_reports(jobs.is_some()).map_err(Exit::of_usage)?;
+    match jobs {
+        Some(jobs) => many::many(arguments, &jobs),
+        None => one::one(arguments).map(|()| ExitCode::SUCCESS),
+    }
+}

@@ -1,7 +1,7 @@
 //! Arrays as NumPy saves them (`.npy`, format versions 1 to 3), and several in an archive
 //! (`.npz`, as `numpy.savez` writes it).
 
-use acb_fuse::engine::Array;
+use acb_fuse::Array;
 use half::f16;
 use ndarray::{ArrayD, IxDyn, ShapeBuilder};
 

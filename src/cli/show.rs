@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use acb_fuse::Progress;
 use acb_fuse::report::escape::escaped;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -19,7 +20,12 @@ pub fn has_colours(stream: &impl IsTerminal) -> bool {
 }
 
 /// A bar on a terminal, for work that takes more than a second.
-pub fn progress(stage: &str, done: usize, all: usize) {
+pub fn progress(progress: Progress) {
+    let (stage, done, all) = match progress {
+        Progress::Proving { done, all } => ("fusing and proving", done, all),
+        Progress::Running => ("running both models", 0, 1),
+        _ => return,
+    };
     static STARTED: OnceLock<Instant> = OnceLock::new();
     static BAR: OnceLock<ProgressBar> = OnceLock::new();
     let started = STARTED.get_or_init(Instant::now);
@@ -35,7 +41,7 @@ pub fn progress(stage: &str, done: usize, all: usize) {
     bar.set_message(stage.to_owned());
     bar.set_length(all as u64);
     bar.set_position(done as u64);
-    if stage == "running both models" || done == all {
+    if progress == Progress::Running || done == all {
         bar.finish_and_clear();
     }
 }

@@ -3,15 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use acb_fuse::engine::Array;
-use acb_fuse::onnx::data;
-use acb_fuse::onnx::float::Float;
-use acb_fuse::onnx::proto::TensorProto;
-use acb_fuse::onnx::storage::Storage;
-use acb_fuse::onnx::tensor;
-use acb_fuse::verify::run::Which;
-use ndarray::ArrayD;
-use prost::Message;
+use acb_fuse::{Array, Which, tensor_from_onnx};
 
 use super::npy;
 
@@ -35,7 +27,7 @@ pub fn given(argument: &str) -> Result<Given, String> {
         .ok_or("expected NAME=FILE.npy, NAME=FILE.pb, FILE.npz, or a folder")?;
     let bytes = fs::read(file).map_err(|error| format!("{file}: {error}"))?;
     let array = match Path::new(file).extension().and_then(|end| end.to_str()) {
-        Some("pb") => stored(&bytes),
+        Some("pb") => tensor_from_onnx(&bytes),
         _ => npy::read(&bytes),
     };
     Ok(vec![(Which::Named(name.to_owned()), array.map_err(|why| format!("{file}: {why}"))?)])
@@ -46,26 +38,10 @@ fn folder(folder: &Path) -> Result<Given, String> {
     let mut given = Vec::new();
     while let Ok(bytes) = fs::read(folder.join(format!("input_{}.pb", given.len()))) {
         let wrong = |why| format!("{}/input_{}.pb: {why}", folder.display(), given.len());
-        given.push((Which::Numbered(given.len()), stored(&bytes).map_err(wrong)?));
+        given.push((Which::Numbered(given.len()), tensor_from_onnx(&bytes).map_err(wrong)?));
     }
-    match given.is_empty() {
-        true => Err(format!("{}: there is no input_0.pb in it", folder.display())),
-        false => Ok(given),
+    if given.is_empty() {
+        return Err(format!("{}: there is no input_0.pb in it", folder.display()));
     }
-}
-
-/// A tensor as ONNX writes it.
-fn stored(bytes: &[u8]) -> Result<Array, String> {
-    let stored = TensorProto::decode(bytes).map_err(|error| error.to_string())?;
-    let array = match Float::from_onnx(stored.data_type()) {
-        Some(_) => tensor::floats(&stored, &Storage::default()).map(Array::Float),
-        None => integers(&stored),
-    };
-    array.map_err(|error| error.to_string())
-}
-
-fn integers(stored: &TensorProto) -> Result<Array, data::TensorError> {
-    let (values, dims) = (tensor::integers(stored, &Storage::default())?, data::dims(stored)?);
-    // Both were checked against each other.
-    Ok(Array::Int(ArrayD::from_shape_vec(dims, values).unwrap_or_default()))
+    Ok(given)
 }

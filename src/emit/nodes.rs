@@ -40,7 +40,7 @@ pub struct NormalForm<'a> {
 
 /// What takes a block's place.
 #[derive(Debug, Clone)]
-pub struct Fused {
+pub struct FusedNodes {
     /// New nodes; the last one computes the block's output.
     pub nodes: Vec<NodeProto>,
     /// New initializers of the model's type.
@@ -57,8 +57,8 @@ pub struct Fused {
 ///
 /// # Errors
 /// If it is seen already that a weight is not finite in the type that it will have.
-pub fn fused(form: &NormalForm) -> Result<Fused, NotFinite> {
-    let mut fused = Fused {
+pub fn fused(form: &NormalForm) -> Result<FusedNodes, NotFinite> {
+    let mut fused = FusedNodes {
         nodes: vec![],
         weights: vec![],
         integers: vec![],
@@ -125,7 +125,7 @@ impl Place<'_> {
     }
 }
 
-impl Fused {
+impl FusedNodes {
     /// Appends the nodes and weights of one term.
     fn convolution(&mut self, term: &Term<Affine>, place: &Place) -> Result<(), NotFinite> {
         let geometry = term.map.geometry();

@@ -70,16 +70,10 @@ pub enum StorageError {
     #[error("its external data `{0}` is not a plain relative path inside the model's folder")]
     Outside(String),
     /// A symbolic link leads out of the model's folder.
-    #[error(
-        "its external data `{0}` is a link that leads out of the model's folder \
-         (--follow-links allows that)"
-    )]
+    #[error("its external data `{0}` is a link that leads out of the model's folder")]
     LeadsOut(String),
     /// The file has further names, which may be anywhere.
-    #[error(
-        "its external data `{0}` has a hard link, which may lead out of the model's folder \
-         (--follow-links allows that)"
-    )]
+    #[error("its external data `{0}` has a hard link, which may lead out of the model's folder")]
     HardLink(String),
     /// `offset` or `length` is not a number, or they do not lie in the side file.
     #[error(

@@ -10,7 +10,8 @@ use crate::onnx::model::Invalid;
 use crate::onnx::proto::TensorProto;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::reader::Reader;
-use crate::pipeline::open::GraphAnalysis;
+use crate::pipeline::analysis::GraphAnalysis;
+use crate::plan::Block;
 
 /// Elements of the floating-point tensors that `graphs` store, as initializers or in
 /// `Constant` nodes.
@@ -61,15 +62,16 @@ pub struct MultiplyAdds {
     pub positions: Vec<Option<f64>>,
 }
 
-/// Counts them, as planned.
-pub fn multiply_adds(scopes: &[GraphAnalysis]) -> MultiplyAdds {
+/// Counts them, if per graph these `blocks` are made.
+pub fn multiply_adds(analyses: &[GraphAnalysis], blocks: &[Vec<&Block>]) -> MultiplyAdds {
     let (mut removed_work, mut kept, mut new) = (Some(0.0), Some(0.0), Some(0.0));
     let mut positions = Vec::new();
-    for scope in scopes {
-        let (reader, blocks) = (scope.reader, &scope.plan.blocks);
-        let removed: HashSet<NodeId> = blocks.iter().flat_map(|b| &b.removed).copied().collect();
+    for (analysis, blocks) in analyses.iter().zip(blocks) {
+        let reader = analysis.reader;
+        let removed = blocks.iter().flat_map(|block| &block.removed);
+        let removed: HashSet<NodeId> = removed.copied().collect();
         for (id, node) in reader.graph.nodes() {
-            let Some(Meaning::Linear(_, map)) = scope.meanings.get(id) else { continue };
+            let Some(Meaning::Linear(_, map)) = analysis.meanings.get(id) else { continue };
             let sum = if removed.contains(&id) { &mut removed_work } else { &mut kept };
             *sum = add(*sum, node.output().and_then(|output| work_of(reader, map, output)));
         }

@@ -1,5 +1,5 @@
-//! The new model's way to its place: staged beside it, checked there, and only then
-//! renamed, after its side file.
+//! The last step, the new model's way to its place: staged beside it, checked there, and
+//! only then renamed, after its side file.
 //!
 //! What stays is copied; new weights are computed, all processors at once, and each piece
 //! is written where it belongs as soon as it is there. Knows files and edits; what is
@@ -23,7 +23,40 @@ use crate::onnx::model::{Invalid, Model};
 use crate::onnx::splice::{self, Deferred, Edit, Hole};
 use crate::onnx::staged::{self, Clobber, NewFile, Staged, folder_of};
 use crate::onnx::storage::Storage;
+use crate::options::Options;
 use crate::pipeline::edits::Rewrite;
+
+/// Where a new model goes.
+#[derive(Debug, Clone, Copy)]
+pub enum Destination<'d> {
+    /// To a file.
+    File(&'d Path),
+    /// To standard output.
+    Pipe,
+    /// To the caller.
+    Memory,
+}
+
+impl Destination<'_> {
+    /// What it is called in messages.
+    pub fn label(&self) -> String {
+        match self {
+            Destination::File(path) => path.display().to_string(),
+            Destination::Pipe => "-".to_owned(),
+            Destination::Memory => "the new model".to_owned(),
+        }
+    }
+
+    /// Whether a new model could go there, before the work begins.
+    ///
+    /// # Errors
+    /// What stands there.
+    pub fn check(&self, options: &Options) -> Result<(), Error> {
+        let Destination::File(target) = self else { return Ok(()) };
+        staged::check_target(target, options.clobber)
+            .map_err(|source| Error::Write { file: self.label(), source })
+    }
+}
 
 /// A new model: an old one, and what makes the new one of it.
 #[derive(Debug)]
@@ -33,14 +66,35 @@ pub struct Delivery<'d> {
     /// The model that the edits refer to.
     pub old: &'d Model,
     /// The edits.
-    pub rewrite: Rewrite,
+    pub rewrite: &'d Rewrite,
+}
+
+/// A new model that is complete, and not yet in its place.
+pub struct StagedModel<'d> {
+    /// As it would be read there.
+    pub model: Model,
+    destination: Destination<'d>,
+    /// Beside its place, if that is a file.
+    files: Option<StagedFiles<'d>>,
+}
+
+/// The files of a new model, beside their places.
+struct StagedFiles<'d> {
+    target: &'d Path,
+    clobber: Clobber,
+    file: Staged,
+    side: Option<StagedSide>,
+    /// The old model, if it stays as it is, and its side files have to be where it goes.
+    copied: Option<&'d Model>,
 }
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivered {
-    /// Bytes of the model file.
-    pub bytes: usize,
+    /// Where.
+    pub label: String,
+    /// The model itself.
+    pub model: Bytes,
     /// The side file that holds its weights, if one was made for it.
     pub side_file: Option<String>,
 }
@@ -76,16 +130,26 @@ impl Unfilled {
     }
 }
 
-impl Delivery<'_> {
-    /// Writes the model to standard output, if `check` agrees.
+impl<'d> Delivery<'d> {
+    /// Makes the new model, and nothing that it could be mistaken for.
     ///
     /// # Errors
-    /// Those of `check`; if there are side files, or the other end is closed.
-    pub fn to_pipe(
+    /// If it cannot be written; nothing is left of it then. If it has side files, and does not
+    /// go to a file.
+    pub fn stage(
         &self,
-        check: impl FnOnce(&Model) -> Result<(), Error>,
-    ) -> Result<Delivered, Error> {
-        let failed = |source| Error::Write { file: "-".to_owned(), source };
+        destination: Destination<'d>,
+        options: &Options,
+    ) -> Result<StagedModel<'d>, Error> {
+        match destination {
+            Destination::File(target) => self.stage_files(target, options.clobber),
+            Destination::Pipe | Destination::Memory => self.in_memory(destination),
+        }
+    }
+
+    fn in_memory(&self, destination: Destination<'d>) -> Result<StagedModel<'d>, Error> {
+        let name = destination.label();
+        let failed = |source| Error::Write { file: name.clone(), source };
         let invalid = invalid(self.file);
         if !external::find(self.old).map_err(&invalid)?.is_empty() {
             let why = "weights in side files cannot go through a pipe; name an output file";
@@ -102,26 +166,12 @@ impl Delivery<'_> {
             place.into_iter().for_each(|place| place.copy_from_slice(piece));
             Ok(())
         };
-        self.fill(&gaps, put).map_err(|unfilled| unfilled.of("-", self.file))?;
-        let new = Bytes::from(new);
-        check(&Model::index(new.clone(), Storage::default()).map_err(invalid)?)?;
-        let mut out = io::stdout().lock();
-        out.write_all(&new).and_then(|()| out.flush()).map_err(failed)?;
-        Ok(Delivered { bytes: new.len(), side_file: None })
+        self.fill(&gaps, put).map_err(|unfilled| unfilled.of(&name, self.file))?;
+        let model = Model::index(new.into(), Storage::default()).map_err(invalid)?;
+        Ok(StagedModel { model, destination, files: None })
     }
 
-    /// Writes the model to `target`, if `check` agrees. At every moment the old file or
-    /// the new one is there, with the side file that it names.
-    ///
-    /// # Errors
-    /// Those of `check`, and of the file system. Everything is as it was then, except that
-    /// side files which were copied for a model that stays as it is may be there.
-    pub fn to_file(
-        &self,
-        target: &Path,
-        clobber: Clobber,
-        check: impl FnOnce(&Model) -> Result<(), Error>,
-    ) -> Result<Delivered, Error> {
+    fn stage_files(&self, target: &'d Path, clobber: Clobber) -> Result<StagedModel<'d>, Error> {
         let name = target.display().to_string();
         let failed = |source| Error::Write { file: name.clone(), source };
         let unfilled = |unfilled: Unfilled| unfilled.of(&name, self.file);
@@ -135,40 +185,22 @@ impl Delivery<'_> {
             (false, false) => self.with_side_file(tensors, target)?,
         };
         let side = side.map(|side| self.staged(side)).transpose().map_err(unfilled)?;
-        let staged = Staged::write(target, |out| {
+        let file = Staged::write(target, |out| {
             let mut new = NewFile { out, old: old.storage.model() };
             let gaps = splice::write(old.bytes(), &edits, &mut new)?;
             self.fill_file(out, &gaps)
         });
-        let staged = staged.map_err(unfilled)?;
-        let new = MappedFile::of(staged.path()).map_err(failed)?;
-        let bytes = new.bytes().len();
+        let file = file.map_err(unfilled)?;
+        let new = MappedFile::of(file.path()).map_err(failed)?;
         let storage = match &side {
             Some(side) => old.storage.with_staged(&side.location, side.path()),
             None => old.storage.clone(),
         };
         let storage = storage.of_model(&new);
-        // The disk is slow, and has no part in checking.
-        thread::scope(|scope| {
-            let flushed = scope.spawn(|| {
-                side.iter().try_for_each(StagedSide::flush)?;
-                staged.flush()
-            });
-            check(&Model::index(new.bytes(), storage).map_err(invalid)?)?;
-            let flushed = flushed.join();
-            flushed.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())).map_err(failed)
-        })?;
-        if edits.is_empty() {
-            copy_side_files(old, target).map_err(failed)?;
-        }
-        let side_file = side.as_ref().map(|side| side.location.clone());
-        let placed = side.map(StagedSide::commit).transpose().map_err(failed)?;
-        staged.commit(target, clobber).map_err(|error| {
-            // A new side file that nobody names goes again, or stays if that fails too.
-            placed.flatten().map(fs::remove_file);
-            failed(error)
-        })?;
-        Ok(Delivered { bytes, side_file })
+        let model = Model::index(new.bytes(), storage).map_err(invalid)?;
+        let copied = Some(old).filter(|_| edits.is_empty());
+        let files = Some(StagedFiles { target, clobber, file, side, copied });
+        Ok(StagedModel { model, destination: Destination::File(target), files })
     }
 
     /// Computes what is still open in a new file, and has `put` write it there.
@@ -261,14 +293,71 @@ impl Delivery<'_> {
 
     fn staged(&self, side: NewSide) -> Result<StagedSide, Unfilled> {
         let NewSide { location, path, file } = side;
-        let staged = match path.exists() {
-            true => None,
-            false => Some(Staged::write(&path, |out| {
+        let staged = if path.exists() {
+            None
+        } else {
+            Some(Staged::write(&path, |out| {
                 let gaps = file.write(&mut NewFile { out, old: None })?;
                 self.fill_file(out, &gaps)
-            })?),
+            })?)
         };
         Ok(StagedSide { location, path, staged })
+    }
+}
+
+impl StagedModel<'_> {
+    /// Does `work`, and has the files reach the disk meanwhile: it is slow, and has no part in
+    /// checking.
+    pub fn flushed_during<T>(&self, work: impl FnOnce(&Model) -> T) -> (T, Result<(), Error>) {
+        let Some(files) = &self.files else { return (work(&self.model), Ok(())) };
+        thread::scope(|scope| {
+            let flushed = scope.spawn(|| {
+                files.side.iter().try_for_each(StagedSide::flush)?;
+                files.file.flush()
+            });
+            let done = work(&self.model);
+            let flushed = flushed.join();
+            let flushed = flushed.unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
+            (done, flushed.map_err(|source| self.unwritten(source)))
+        })
+    }
+
+    /// Puts the model in its place. At every moment the old file or the new one is there,
+    /// with the side file that it names.
+    ///
+    /// # Errors
+    /// Those of the file system. Everything is as it was then, except that side files which
+    /// were copied for a model that stays as it is may be there.
+    pub fn deliver(self) -> Result<Delivered, Error> {
+        let label = self.destination.label();
+        let unwritten = |source| Error::Write { file: label.clone(), source };
+        if let Destination::Pipe = self.destination {
+            let mut out = io::stdout().lock();
+            out.write_all(self.model.bytes()).and_then(|()| out.flush()).map_err(unwritten)?;
+        }
+        let side_file = self.files.map(StagedFiles::commit).transpose().map_err(unwritten)?;
+        let model = self.model.bytes().clone();
+        Ok(Delivered { label, model, side_file: side_file.flatten() })
+    }
+
+    fn unwritten(&self, source: io::Error) -> Error {
+        Error::Write { file: self.destination.label(), source }
+    }
+}
+
+impl StagedFiles<'_> {
+    /// Puts the files in their places; the name of the side file, if there is one.
+    fn commit(self) -> io::Result<Option<String>> {
+        if let Some(old) = self.copied {
+            copy_side_files(old, self.target)?;
+        }
+        let side_file = self.side.as_ref().map(|side| side.location.clone());
+        let placed = self.side.map(StagedSide::commit).transpose()?;
+        self.file.commit(self.target, self.clobber).inspect_err(|_| {
+            // A new side file that nobody names goes again, or stays if that fails too.
+            placed.flatten().map(fs::remove_file);
+        })?;
+        Ok(side_file)
     }
 }
 

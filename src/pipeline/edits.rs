@@ -8,23 +8,23 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use crate::emit::nodes::Fused;
+use crate::emit::nodes::FusedNodes;
 use crate::emit::weights::FusedWeights;
 use crate::onnx::edit;
 use crate::onnx::graph::Graph;
-use crate::onnx::ids::{IdMap, IdSet, NodeId, OuterId, Table, ValueId};
+use crate::onnx::ids::{IdMap, NodeId, Table, ValueId};
 use crate::onnx::info::info_like;
-use crate::onnx::liveness;
 use crate::onnx::model::{Invalid, Model};
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::schema::{annotation_field, graph_field, info_field, tensor_field};
 use crate::onnx::splice::{self, Container, Deferred, Edit};
+use crate::pipeline::remains::{Replaced, Rest, dropped};
 
 /// What is to change in one graph.
 #[derive(Debug, Default)]
 pub struct Changes<'f> {
     /// Tensors, and what computes them now.
-    pub blocks: Vec<(ValueId, &'f Fused)>,
+    pub blocks: Vec<(ValueId, &'f FusedNodes)>,
     /// Nodes that become their inference form.
     pub inferred: Vec<(NodeId, NodeProto)>,
 }
@@ -83,7 +83,7 @@ impl Rewrite {
         self.edits.is_empty()
     }
 
-    /// New weights, and what [`Later`] calls them.
+    /// New weights, and what [`Deferred`] calls them.
     pub fn weights(&self) -> impl Iterator<Item = (Deferred, &FusedWeights)> {
         self.tensors.iter().enumerate().filter_map(|(id, new)| match &new.tensor {
             New::Weights(weights) => Some((Deferred { id, length: weights.length() }, weights)),
@@ -192,7 +192,7 @@ fn rewrite_graph(
     rewrite: &mut Rewrite,
 ) -> Result<(), Invalid> {
     let edits = &mut rewrite.edits;
-    let fused: IdMap<NodeId, &Fused> = changes
+    let fused: IdMap<NodeId, &FusedNodes> = changes
         .blocks
         .iter()
         .filter_map(|&(output, fused)| Some((graph.value(output).producer?, fused)))
@@ -267,152 +267,12 @@ fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<NewTen
     new
 }
 
-/// What is replaced in one graph.
-#[derive(Debug, Default)]
-pub struct Replaced {
-    /// Tensors, and what they are computed from now.
-    pub blocks: Vec<(ValueId, Vec<ValueId>)>,
-    /// Nodes that become their inference form, and what this reads.
-    pub inferred: Vec<(NodeId, Vec<ValueId>)>,
-    /// Tensors that nothing computes any more.
-    pub dropped: IdSet<ValueId>,
-}
-
-impl Replaced {
-    /// `blocks`, and the nodes that become these inference `forms`.
-    pub fn new(
-        graph: &Graph,
-        blocks: Vec<(ValueId, Vec<ValueId>)>,
-        forms: &[(NodeId, NodeProto)],
-    ) -> Self {
-        let read =
-            |form: &NodeProto| form.input.iter().filter_map(|name| graph.find(name)).collect();
-        let inferred = forms.iter().map(|(id, form)| (*id, read(form))).collect();
-        Replaced { blocks, inferred, dropped: dropped(graph, forms) }
-    }
-}
-
-/// The outputs that nodes lose with their training mode.
-fn dropped(graph: &Graph, inferred: &[(NodeId, NodeProto)]) -> IdSet<ValueId> {
-    let lost = inferred.iter().flat_map(|(id, form)| {
-        graph.node(*id).outputs.iter().skip(form.output.len()).flatten().copied()
-    });
-    lost.collect()
-}
-
-/// How many nodes the graphs have once all that is `replaced` is computed by so many
-/// new nodes.
-pub fn nodes_after(graphs: &[Graph], replaced: &[Replaced], new: usize) -> usize {
-    let before: usize = graphs.iter().map(Graph::node_count).sum();
-    let rests = Rest::of_all(graphs, replaced);
-    let removed = graphs.iter().zip(&rests).map(|(graph, rest)| match rest.is_gone {
-        true => graph.node_count(),
-        false => rest.removed.len(),
-    });
-    let removed: usize = removed.sum();
-    (before + new).saturating_sub(removed)
-}
-
-/// What is left of a graph.
-struct Rest {
-    /// Nodes that nothing needs any more, those that are replaced included. A node that
-    /// was dead before goes only if it would read a tensor that does not exist now.
-    removed: BTreeSet<NodeId>,
-    /// What the bodies in a node still read of this graph.
-    captured: IdMap<NodeId, Vec<ValueId>>,
-    /// Whether the node that it is a body of goes.
-    is_gone: bool,
-}
-
-impl Rest {
-    fn of_all(graphs: &[Graph], replaced: &[Replaced]) -> Vec<Rest> {
-        let mut captured: Vec<IdMap<NodeId, Vec<ValueId>>> = vec![IdMap::default(); graphs.len()];
-        let mut all = Vec::with_capacity(graphs.len());
-        // Bodies first: what they need no more, the graph around them need not make.
-        for (index, (graph, replaced)) in graphs.iter().zip(replaced).enumerate().rev() {
-            let inside = captured.get_mut(index).map(std::mem::take).unwrap_or_default();
-            let mut rest = Rest { removed: BTreeSet::new(), captured: inside, is_gone: false };
-            rest.removed = rest.removed_nodes(graph, replaced);
-            if let Some((outer, node)) = graph.outer
-                && let Some(captured) = captured.get_mut(outer)
-            {
-                let roots = replaced.blocks.iter().flat_map(|(_, roots)| roots);
-                let roots = roots.filter_map(|&root| graph.value(root).outer);
-                let read = rest.captures(graph).chain(roots).map(OuterId::in_outer_graph);
-                captured.entry(node).or_default().extend(read);
-            }
-            all.push(rest);
-        }
-        all.reverse();
-        for (index, graph) in graphs.iter().enumerate() {
-            let Some((outer, node)) = graph.outer else { continue };
-            let around = all.get(outer);
-            let is_gone = around.is_some_and(|rest| rest.is_gone || rest.removed.contains(&node));
-            all.iter_mut().skip(index).take(1).for_each(|rest| rest.is_gone = is_gone);
-        }
-        all
-    }
-
-    /// Tensors of the graph around that the nodes which stay read.
-    fn captures<'r>(&'r self, graph: &'r Graph) -> impl Iterator<Item = OuterId> + 'r {
-        let nodes = graph.nodes().filter(|(id, _)| !self.removed.contains(id));
-        let read = nodes.flat_map(|(id, _)| self.uses(graph, id));
-        read.chain(graph.outputs.iter().copied()).filter_map(|id| graph.value(id).outer)
-    }
-
-    /// What a node reads, now that its bodies are rewritten.
-    fn uses<'r>(&'r self, graph: &'r Graph, id: NodeId) -> impl Iterator<Item = ValueId> + 'r {
-        let node = graph.node(id);
-        let captured = self.captured.get(&id).unwrap_or(&node.captured);
-        node.inputs.iter().flatten().chain(captured).copied()
-    }
-
-    fn removed_nodes(&self, graph: &Graph, replaced: &Replaced) -> BTreeSet<NodeId> {
-        let Replaced { blocks, inferred, dropped } = replaced;
-        let inferred = inferred.iter().map(|(id, read)| (*id, read.as_slice()));
-        let inferred: IdMap<NodeId, &[ValueId]> = inferred.collect();
-        let replaced = blocks
-            .iter()
-            .filter_map(|(output, roots)| Some((graph.value(*output).producer?, roots.as_slice())));
-        let replaced: IdMap<NodeId, &[ValueId]> = replaced.collect();
-        let producer = |value| graph.value(value).producer;
-        let reads = |node, open: &mut Vec<ValueId>| match replaced
-            .get(&node)
-            .or_else(|| inferred.get(&node))
-        {
-            Some(roots) => open.extend(*roots),
-            None => open.extend(self.uses(graph, node)),
-        };
-        let live = liveness::needed(graph.node_count(), &graph.outputs, producer, reads);
-        let mut removed = BTreeSet::new();
-        for (id, _) in graph.nodes() {
-            let reads_a_removed_one = || {
-                if graph.uses(id).any(|value| dropped.contains(&value)) {
-                    return true;
-                }
-                let producers = graph.uses(id).filter_map(|value| {
-                    let producer = graph.value(value).producer?;
-                    let kept = replaced.contains_key(&producer)
-                        && graph.node(producer).output() == Some(value);
-                    (!kept).then_some(producer)
-                });
-                producers.into_iter().any(|producer| removed.contains(&producer))
-            };
-            let died = graph.is_live(id) && !live.contains(id);
-            if died || replaced.contains_key(&id) || (!live.contains(id) && reads_a_removed_one()) {
-                removed.insert(id);
-            }
-        }
-        removed
-    }
-}
-
 /// Tensors that no longer exist: what removed nodes made, and initializers that only
 /// they, or rewritten bodies, read.
 fn gone_tensors(
     graph: &Graph,
     rest: &Rest,
-    fused: &IdMap<NodeId, &Fused>,
+    fused: &IdMap<NodeId, &FusedNodes>,
     inferred: &IdMap<NodeId, &NodeProto>,
 ) -> BTreeSet<ValueId> {
     let mut read: Table<ValueId, ()> = graph.outputs.iter().copied().collect();

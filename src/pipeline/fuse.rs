@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 
 use crate::affine::{Affine, Comparison, Pass, PieceSums};
-use crate::emit::nodes::{self, Fused, NormalForm};
+use crate::emit::nodes::{self, FusedNodes, NormalForm};
 use crate::emit::term::{Term, TermKind};
 use crate::emit::weights::NotFinite;
 use crate::ops::meanings::Meanings;
@@ -42,7 +42,11 @@ fn in_parallel(pass: &Pass) -> Vec<PieceSums> {
 ///
 /// # Errors
 /// If it is seen already that a weight is not finite in the model's type.
-pub fn fused(reader: &Reader, block: &Block, terms: &[Term<Affine>]) -> Result<Fused, NotFinite> {
+pub fn fused(
+    reader: &Reader,
+    block: &Block,
+    terms: &[Term<Affine>],
+) -> Result<FusedNodes, NotFinite> {
     let name = |value| reader.graph.value(value).name.as_str();
     let roots: Vec<&str> = terms.iter().map(|term| name(term.root)).collect();
     nodes::fused(&NormalForm {

@@ -1,10 +1,164 @@
-//! From file to file.
+//! From model to model.
+//!
+//! A [`Conversion`] opens, plans, makes, checks and delivers. Each step returns a value that
+//! no later step changes, and from these values, as far as they came, the report is made: at
+//! the end, once, by [`summary`].
 
+pub mod analysis;
+pub mod check;
 pub mod claim;
 pub mod counts;
 pub mod deliver;
+pub mod edited;
 pub mod edits;
+pub mod failure;
+pub mod files;
 pub mod fuse;
+pub mod given;
 pub mod make;
 pub mod open;
+pub mod planned;
+pub mod remains;
 pub mod summary;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use prost::bytes::Bytes;
+
+use check::{Measured, Reference};
+use deliver::{Delivery, Destination};
+use edited::Edited;
+use failure::Failure;
+use make::Made;
+use open::{LocalFunctions, ModelSource};
+use planned::Planned;
+use summary::Reached;
+
+use crate::engine::Limits;
+use crate::error::Error;
+use crate::facts::constants::Constants;
+use crate::facts::dependence::Dependence;
+use crate::options::Options;
+use crate::report::{Mode, Report};
+
+/// One model, what is to be done with it, and where it goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Conversion<'c> {
+    /// Where the model comes from.
+    pub source: ModelSource<'c>,
+    /// Where the new one goes; `None` only looks.
+    pub destination: Option<Destination<'c>>,
+    /// What is asked for.
+    pub options: &'c Options,
+}
+
+/// A conversion that came to its end.
+#[derive(Debug)]
+pub struct Converted {
+    /// What was done.
+    pub report: Report,
+    /// The new model; `None` if there is none because it was only looked.
+    pub model: Option<Bytes>,
+}
+
+impl Conversion<'_> {
+    /// Opens, plans, makes, checks and delivers.
+    ///
+    /// # Errors
+    /// If the model cannot be read, is malformed, fails verification, or cannot be written.
+    pub fn carry_out(&self) -> Result<Converted, Failure> {
+        let options = self.options;
+        let mode = match self.destination {
+            None => Mode::Look,
+            Some(_) if options.verify => Mode::Verified,
+            Some(_) => Mode::Unverified,
+        };
+        let label = self.source.label();
+        let mut reached = Reached::begun(&label, mode);
+        let is_free = self.destination.iter().try_for_each(|to| to.check(options));
+        reached.or_failure(is_free)?;
+
+        let reading = Instant::now();
+        let opened = reached.or_failure(open::open(&self.source, options))?;
+        reached.opened = Some(&opened);
+        let (file, original) = (opened.file.as_str(), &opened.original);
+        let invalid = |source| Error::Invalid { file: file.to_owned(), source };
+        let functions = reached.or_failure(LocalFunctions::of(&opened, options))?;
+        let model = functions.inlined.as_ref().unwrap_or(original);
+        let graphs = reached.or_failure(open::graphs(file, model, options))?;
+        let constants = Constants::find_all(&graphs, options.keep_overridable);
+        let constants = reached.or_failure(constants.map_err(invalid))?;
+        reached.seconds.read = reading.elapsed().as_secs_f64();
+
+        let planning = Instant::now();
+        let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
+        let readers = analysis::readers(&graphs, &constants, &dependence, options);
+        let planned = Planned::of(model, &graphs, &readers, options);
+        let planned = reached.or_failure(planned.map_err(invalid))?;
+        reached.planned = Some((&planned, &functions));
+        reached.or_failure(open::check_time(file, &constants))?;
+        reached.seconds.plan = planning.elapsed().as_secs_f64();
+
+        // Only now: what constants may cost depends on the side files that were looked at.
+        let measuring = Instant::now();
+        let side_files = options.details.then(|| files::side_files(original));
+        reached.side_files = side_files.as_deref();
+        reached.seconds.read += measuring.elapsed().as_secs_f64();
+        reached.or_failure(self.must_fuse(file, planned.blocks().next().is_none()))?;
+        let Some(destination) = self.destination else {
+            return Ok(Converted { report: reached.report(), model: None });
+        };
+
+        let making = Instant::now();
+        let limits = Limits::new(options.verify_timeout, options.verify_memory);
+        let made = reached.or_failure(Made::of(&planned, file, options, limits))?;
+        reached.made = Some(&made);
+        reached.seconds.fuse_and_prove = making.elapsed().as_secs_f64();
+        reached.or_failure(open::check_time(file, &constants))?;
+        reached.or_failure(self.must_fuse(file, made.is_empty()))?;
+
+        let edited = Edited::of(original, &graphs, &planned, &made, options);
+        let edited = reached.or_failure(edited.map_err(invalid))?;
+        reached.edited = Some(&edited);
+
+        let writing = Instant::now();
+        let delivery = Delivery { file, old: edited.old, rewrite: &edited.rewrite };
+        let staged = reached.or_failure(delivery.stage(destination, options))?;
+        let reference = Reference {
+            file,
+            original,
+            graphs: &graphs,
+            planned: &planned,
+            made: &made,
+            options,
+            limits,
+        };
+        let is_verified = options.verify && !edited.rewrite.is_empty();
+        let (seen, flushed) = staged.flushed_during(|new| {
+            let measured = options.details.then(|| Measured::of(new, file)).transpose();
+            let checked = is_verified.then(|| reference.check(new)).transpose();
+            (measured, checked)
+        });
+        let (measured, checked) = seen;
+        let measured = reached.or_failure(measured)?;
+        reached.measured = measured.as_ref();
+        let checked = reached.or_failure(checked)?;
+        reached.checked = checked.as_ref();
+        let verdict = checked.iter().try_for_each(|checked| checked.verdict(file, options));
+        reached.or_failure(verdict)?;
+        reached.or_failure(flushed)?;
+        let delivered = reached.or_failure(staged.deliver())?;
+        reached.delivered = Some(&delivered);
+        reached.seconds.write = writing.elapsed().as_secs_f64();
+        Ok(Converted { report: reached.report(), model: Some(delivered.model.clone()) })
+    }
+
+    /// Whether a block is fused, if one must be.
+    fn must_fuse(&self, file: &str, nothing_is: bool) -> Result<(), Error> {
+        if nothing_is && self.options.require_fusion {
+            return Err(Error::NothingFused { file: file.to_owned() });
+        }
+        Ok(())
+    }
+}

@@ -1,9 +1,14 @@
-//! A model, opened and understood: its graphs, what each computes, and what is to be
-//! done with it. Reads everything and changes nothing.
+//! The first step: a model, opened and read, with those of its local functions inlined that
+//! take part in a block.
+//!
+//! Knows where models come from and what is asked of them; changes nothing.
 
 use std::collections::HashSet;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
+
+use prost::bytes::Bytes;
 
 use crate::error::Error;
 use crate::facts::constants::Constants;
@@ -15,118 +20,72 @@ use crate::onnx::model::{self, Invalid, Model};
 use crate::onnx::sniff;
 use crate::onnx::staged::folder_of;
 use crate::onnx::storage::{Links, Storage};
-use crate::ops::meanings::Meanings;
-use crate::ops::reader::{Reader, Training};
-use crate::ops::training::TrainingNodes;
-use crate::options::{Endpoint, Options};
-use crate::plan::{self, BlockNames, Plan};
+use crate::options::Options;
+use crate::pipeline::analysis::{self, GraphAnalysis};
+use crate::pipeline::files;
 use crate::refusal::NearMiss;
 
-/// One graph of the model, as it is understood, and what is to be done with it.
-pub struct GraphAnalysis<'r, 'g, 'm> {
-    /// Its nodes and tensors.
-    pub reader: &'r Reader<'g, 'm>,
-    /// What each node computes.
-    pub meanings: Meanings,
-    /// Its blocks.
-    pub plan: Plan,
-    /// Its nodes in training mode.
-    pub inferred: TrainingNodes,
+/// Where a model comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum ModelSource<'s> {
+    /// A file.
+    File(&'s Path),
+    /// Standard input.
+    Pipe,
+    /// The caller.
+    Memory(&'s [u8]),
 }
 
-impl<'r, 'g, 'm> GraphAnalysis<'r, 'g, 'm> {
-    /// One per reader; `skip` names blocks to leave alone.
-    ///
-    /// # Errors
-    /// If a stored tensor is malformed.
-    pub fn of_all(readers: &'r [Reader<'g, 'm>], skip: &[String]) -> Result<Vec<Self>, Invalid> {
-        let Some(main) = readers.first() else { return Ok(Vec::new()) };
-        let mut names = BlockNames::of(main.graph);
-        let scope = |reader| {
-            let meanings = Meanings::of(reader)?;
-            let plan = plan::plan(reader, &meanings, &mut names, skip);
-            Ok(GraphAnalysis { reader, plan, inferred: TrainingNodes::find(reader)?, meanings })
-        };
-        readers.iter().map(scope).collect()
+impl ModelSource<'_> {
+    /// What it is called in messages.
+    pub fn label(&self) -> String {
+        match self {
+            ModelSource::File(path) => path.display().to_string(),
+            ModelSource::Pipe => "-".to_owned(),
+            ModelSource::Memory(_) => "the given model".to_owned(),
+        }
     }
+}
+
+/// A model as it was read.
+pub struct Opened {
+    /// What it is called in errors.
+    pub file: String,
+    /// The model, its functions not inlined.
+    pub original: Model,
+    /// The hash of its bytes; `None` unless details are asked for.
+    pub sha256: Option<String>,
 }
 
 /// Opens a model and indexes it.
 ///
 /// # Errors
 /// If it cannot be read, or is no model.
-pub fn open(input: &Endpoint, links: Links) -> Result<Model, Error> {
-    let file = input.label();
-    let read = |source| Error::Read { file: file.clone(), source };
-    let (bytes, storage) = match input {
-        Endpoint::Pipe => (model::read(io::stdin().lock()).map_err(read)?, Storage::default()),
-        Endpoint::File(path) => {
+pub fn open(source: &ModelSource, options: &Options) -> Result<Opened, Error> {
+    let file = source.label();
+    let original = index(source, &file, options.links)?;
+    let sha256 = options.details.then(|| files::sha256(original.bytes(), &original.storage));
+    Ok(Opened { file, original, sha256 })
+}
+
+fn index(source: &ModelSource, file: &str, links: Links) -> Result<Model, Error> {
+    let foreign = |kind| Error::Foreign { file: file.to_owned(), kind };
+    let read = |source| Error::Read { file: file.to_owned(), source };
+    let (bytes, storage) = match source {
+        ModelSource::Pipe => (model::read(io::stdin().lock()).map_err(read)?, Storage::default()),
+        ModelSource::Memory(bytes) => (Bytes::copy_from_slice(bytes), Storage::default()),
+        ModelSource::File(path) => {
             if let Some(kind) = sniff::recognise_folder(path) {
-                return Err(Error::Foreign { file, kind });
+                return Err(foreign(kind));
             }
             let map = MappedFile::of(path).map_err(read)?;
             (map.bytes(), Storage::in_folder(folder_of(path), links).of_model(&map))
         }
     };
     Model::index(bytes.clone(), storage).map_err(|source| match sniff::recognise(&bytes) {
-        Some(kind) => Error::Foreign { file, kind },
-        None => Error::Invalid { file, source },
+        Some(kind) => foreign(kind),
+        None => Error::Invalid { file: file.to_owned(), source },
     })
-}
-
-/// Whether the shapes and tensors that the user gave are those of graph inputs.
-///
-/// # Errors
-/// BlockNames the first that is not.
-pub fn check_inputs(file: &str, graphs: &[Graph], options: &Options) -> Result<(), Error> {
-    let Some(main) = graphs.first() else { return Ok(()) };
-    type Input = (String, Option<Vec<Option<i64>>>);
-    let inputs: Vec<Input> = main.inputs();
-    let fits = |label: String, shape: &[usize], input: Option<&Input>| {
-        let differs = |dims: &[Option<i64>]| {
-            let mut axes = dims.iter().zip(shape).enumerate();
-            let (axis, (size, given)) = axes.find(|(_, (size, given))| {
-                size.is_some_and(|size| usize::try_from(size) != Ok(**given))
-            })?;
-            Some(format!("the file says that axis {axis} has {}, not {given}", (*size)?))
-        };
-        let reason = match input {
-            None => {
-                let names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
-                format!("the model has no such input; it has {}", names.join(", "))
-            }
-            Some((_, Some(dims))) if dims.len() != shape.len() => {
-                format!("the input has {} dimensions, not {}", dims.len(), shape.len())
-            }
-            Some((_, Some(dims))) => match differs(dims) {
-                Some(reason) => reason,
-                None => return Ok(()),
-            },
-            Some((_, None)) => return Ok(()),
-        };
-        Err(Error::Input { file: file.to_owned(), input: label, reason })
-    };
-    for (name, shape) in &options.run.shapes {
-        fits(name.clone(), shape, inputs.iter().find(|(input, _)| input == name))?;
-    }
-    for (which, array) in &options.run.given {
-        let mut numbered = inputs.iter().enumerate();
-        let input = numbered.find(|(number, (name, _))| which.is(*number, name));
-        fits(which.to_string(), array.shape(), input.map(|(_, input)| input))?;
-    }
-    Ok(())
-}
-
-/// Whether the engine ended with all that it was asked for; what depends on time is no
-/// result.
-///
-/// # Errors
-/// BlockNames what it did not end with.
-pub fn check_time(file: &str, constants: &[Arc<Constants>]) -> Result<(), Error> {
-    match constants.iter().find_map(|constants| constants.overrun()) {
-        Some(what) => Err(Error::TooLong { file: file.to_owned(), what: what.to_owned() }),
-        None => Ok(()),
-    }
 }
 
 /// What is inside the local functions of a model.
@@ -140,12 +99,13 @@ pub struct LocalFunctions {
 }
 
 impl LocalFunctions {
-    /// Looks into those that `model` calls.
+    /// Looks into those that the model calls.
     ///
     /// # Errors
     /// If the model is malformed, or the engine does not end.
-    pub fn of(file: &str, model: &Model, options: &Options) -> Result<Self, Error> {
-        let invalid = |source| Error::Invalid { file: file.to_owned(), source };
+    pub fn of(opened: &Opened, options: &Options) -> Result<Self, Error> {
+        let model = &opened.original;
+        let invalid = |source| Error::Invalid { file: opened.file.clone(), source };
         let index = |bytes| Model::index(bytes, model.storage.clone());
         let Some(bytes) = inline(model, &|_| true).map_err(invalid)? else {
             return Ok(Self::default());
@@ -154,43 +114,110 @@ impl LocalFunctions {
         let graphs = Graph::read_all(&inlined).map_err(invalid)?;
         let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
         let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
-        let readers = readers(&graphs, &constants, &dependence, options);
-        let scopes = GraphAnalysis::of_all(&readers, &options.skip).map_err(invalid)?;
-        check_time(file, &constants)?;
-        let nodes = scopes.iter().flat_map(|scope| {
-            let nodes = scope.plan.blocks.iter().flat_map(|block| &block.region.nodes);
-            let inferred = scope.inferred.forms.iter().map(|(id, _)| id);
-            nodes.chain(inferred).map(|&id| scope.reader.graph.node(id).proto.name())
-        });
-        // A call's nodes have names that begin with the call's.
-        let mut callers: HashSet<&str> = HashSet::new();
-        for name in nodes {
-            callers.extend(name.match_indices('/').filter_map(|(end, _)| name.get(..end)));
-        }
+        let readers = analysis::readers(&graphs, &constants, &dependence, options);
+        let analyses = GraphAnalysis::of_all(&readers, &options.skip).map_err(invalid)?;
+        check_time(&opened.file, &constants)?;
+        let callers = callers(&analyses);
         let takes_part = |call: &str| callers.contains(call);
         let part = inline(model, &takes_part).map_err(invalid)?;
         let part = part.map(index).transpose().map_err(invalid)?;
-        let known = Graph::read_all(part.as_ref().unwrap_or(model)).map_err(invalid)?;
-        let known = known.iter().flat_map(Graph::nodes).map(|(_, node)| node.label());
-        let known: HashSet<&str> = known.collect();
-        let near_misses = scopes.iter().flat_map(|scope| &scope.inferred.near_misses);
-        let near_misses = near_misses.filter(|miss| !known.contains(miss.node.as_str()));
-        let near_misses = near_misses.cloned().collect();
-        Ok(LocalFunctions { inlined: part, near_misses })
+        let near_misses = inside_calls(&analyses, part.as_ref().unwrap_or(model));
+        Ok(LocalFunctions { near_misses: near_misses.map_err(invalid)?, inlined: part })
     }
 }
 
-/// Readers of all graphs of a model.
-pub fn readers<'g, 'm>(
-    graphs: &'g [Graph<'m>],
-    constants: &'g [Arc<Constants<'g, 'm>>],
-    dependence: &'g [Dependence],
-    options: &'g Options,
-) -> Vec<Reader<'g, 'm>> {
-    let (shapes, asked) = (&options.run.shapes, options.training_mode);
-    let all = graphs.iter().zip(constants).zip(dependence);
-    let reader = |((graph, constants), dependence): ((_, &'g Arc<Constants<'g, 'm>>), _)| {
-        Reader::new(graph, constants, shapes, Training { asked, dependence })
+/// The calls whose nodes take part in a block, or are converted from training mode.
+fn callers<'a>(analyses: &'a [GraphAnalysis]) -> HashSet<&'a str> {
+    let mut callers: HashSet<&str> = HashSet::new();
+    for analysis in analyses {
+        let fused = analysis.plan.blocks.iter().flat_map(|block| &block.region.nodes);
+        let converted = analysis.training.forms.iter().map(|(id, _)| id);
+        for &id in fused.chain(converted) {
+            // A call's nodes have names that begin with the call's.
+            let name = analysis.reader.graph.node(id).proto.name();
+            callers.extend(name.match_indices('/').filter_map(|(end, _)| name.get(..end)));
+        }
+    }
+    callers
+}
+
+/// The nodes that stay in training mode and are none of `model`'s: those in calls that it
+/// keeps.
+fn inside_calls(analyses: &[GraphAnalysis], model: &Model) -> Result<Vec<NearMiss>, Invalid> {
+    let graphs = Graph::read_all(model)?;
+    let nodes = graphs.iter().flat_map(Graph::nodes);
+    let known: HashSet<&str> = nodes.map(|(_, node)| node.label()).collect();
+    let near_misses = analyses.iter().flat_map(|analysis| &analysis.training.near_misses);
+    Ok(near_misses.filter(|miss| !known.contains(miss.node.as_str())).cloned().collect())
+}
+
+/// The graphs of `model`, which was made of what was opened as `file`: every tensor in it is
+/// what it says, and what the caller gave is for inputs that it has.
+///
+/// # Errors
+/// If the model is malformed, or what was given does not fit.
+pub fn graphs<'m>(
+    file: &str,
+    model: &'m Model,
+    options: &Options,
+) -> Result<Vec<Graph<'m>>, Error> {
+    let invalid = |source| Error::Invalid { file: file.to_owned(), source };
+    let graphs = Graph::read_all(model).map_err(invalid)?;
+    graphs.iter().take(1).try_for_each(Graph::check_tensors).map_err(invalid)?;
+    check_inputs(file, &graphs, options)?;
+    Ok(graphs)
+}
+
+/// Name and sizes of a graph input, as the file declares them.
+type InputDims = (String, Option<Vec<Option<i64>>>);
+
+/// Whether the shapes and tensors that the caller gave are those of graph inputs.
+fn check_inputs(file: &str, graphs: &[Graph], options: &Options) -> Result<(), Error> {
+    let Some(main) = graphs.first() else { return Ok(()) };
+    let inputs: Vec<InputDims> = main.inputs();
+    let fits = |label: String, shape: &[usize], input: Option<&InputDims>| {
+        let reason = match input {
+            None => {
+                let names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
+                Some(format!("the model has no such input; it has {}", names.join(", ")))
+            }
+            Some((_, dims)) => dims.as_ref().and_then(|dims| difference(dims, shape)),
+        };
+        match reason {
+            Some(reason) => Err(Error::Input { file: file.to_owned(), input: label, reason }),
+            None => Ok(()),
+        }
     };
-    all.map(reader).collect()
+    for (name, shape) in &options.run.shapes {
+        fits(name.clone(), shape, inputs.iter().find(|(input, _)| input == name))?;
+    }
+    for (which, array) in &options.run.given {
+        let mut numbered = inputs.iter().enumerate();
+        let input = numbered.find(|(number, (name, _))| which.is(*number, name));
+        fits(which.to_string(), array.shape(), input.map(|(_, input)| input))?;
+    }
+    Ok(())
+}
+
+/// How a given shape differs from what the file declares; `None` if it does not.
+fn difference(dims: &[Option<i64>], shape: &[usize]) -> Option<String> {
+    if dims.len() != shape.len() {
+        return Some(format!("the input has {} dimensions, not {}", dims.len(), shape.len()));
+    }
+    let mut axes = dims.iter().zip(shape).enumerate();
+    let (axis, (size, given)) = axes
+        .find(|(_, (size, given))| size.is_some_and(|size| usize::try_from(size) != Ok(**given)))?;
+    Some(format!("the file says that axis {axis} has {}, not {given}", (*size)?))
+}
+
+/// Whether the engine ended with all that it was asked for; what depends on time is no
+/// result.
+///
+/// # Errors
+/// Names what it did not end with.
+pub fn check_time(file: &str, constants: &[Arc<Constants>]) -> Result<(), Error> {
+    match constants.iter().find_map(|constants| constants.overrun()) {
+        Some(what) => Err(Error::TooLong { file: file.to_owned(), what: what.to_owned() }),
+        None => Ok(()),
+    }
 }

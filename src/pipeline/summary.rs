@@ -1,115 +1,337 @@
-//! What would be done, as a report.
+//! The report of a conversion, made at its end from the values of its steps, as far as it
+//! came.
+//!
+//! Reads the plan and what became of it; decides nothing, and can fail at nothing.
 
 use std::collections::HashSet;
+use std::time::Instant;
 
-use crate::engine::InputShapes;
-use crate::facts::shapes::{NO_SHAPES, Sizes};
+use crate::affine::{ConvKind, Geometry, PadMode, Window};
+use crate::emit::term::TermKind;
+use crate::error::Error;
 use crate::onnx::graph::Graph;
-use crate::onnx::inline;
-use crate::onnx::model::{Invalid, Model};
+use crate::onnx::node::Node;
 use crate::ops::meaning::NEWEST_OPSET;
-use crate::options::Options;
-use crate::pipeline::counts;
-use crate::pipeline::edits::{self, Replaced};
-use crate::pipeline::open::GraphAnalysis;
-use crate::plan::Block;
-use crate::refusal::{NearMiss, Reason};
-use crate::report::{BlockReport, ConvertedNode, NewerOpset, Report};
+use crate::ops::reader::Reader;
+use crate::pipeline::check::{Checked, Measured};
+use crate::pipeline::counts::MultiplyAdds;
+use crate::pipeline::deliver::Delivered;
+use crate::pipeline::edited::Edited;
+use crate::pipeline::failure::Failure;
+use crate::pipeline::make::{Fate, Made, MadeBlock};
+use crate::pipeline::open::{LocalFunctions, Opened};
+use crate::pipeline::planned::Planned;
+use crate::plan::{Block, Count};
+use crate::refusal::NearMiss;
+use crate::report::{
+    BlockCost, BlockReport, BlockSteps, Change, ConvertedNode, Ending, File, Mode, NewerOpset,
+    Notes, Proof, Report, ReportedError, Seconds, Shape, SideFile, Size,
+};
 
-/// Notes what would be done with `model`.
-///
-/// # Errors
-/// If an entry cannot be decoded.
-pub fn look(
-    report: &mut Report,
-    model: &Model,
-    graphs: &[Graph],
-    scopes: &[GraphAnalysis],
-    options: &Options,
-) -> Result<(), Invalid> {
-    let plans = || scopes.iter().map(|scope| &scope.plan);
-    let replaced = scopes.iter().map(|scope| {
-        let roots = |block: &Block| block.terms.iter().map(|term| term.root).collect();
-        let blocks = scope.plan.blocks.iter().map(|block| (block.region.output, roots(block)));
-        Replaced::new(scope.reader.graph, blocks.collect(), &scope.inferred.forms)
-    });
-    let new = plans().flat_map(|plan| &plan.blocks).map(|block| block.after.nodes).sum();
-    let nodes_after = edits::nodes_after(graphs, &replaced.collect::<Vec<_>>(), new);
-    let inferred = || scopes.iter().map(|scope| &scope.inferred);
-    let near_misses = plans().flat_map(|plan| &plan.near_misses);
-    let near_misses = near_misses.chain(inferred().flat_map(|inferred| &inferred.near_misses));
-    let mut near_misses: Vec<NearMiss> = near_misses.cloned().collect();
-    near_misses.extend(calls_that_stay(model, graphs)?);
-    let mut said = HashSet::new();
-    near_misses.retain(|miss| said.insert((miss.node.clone(), miss.reason.to_string())));
-    report.near_misses = near_misses;
-    report.sizes.before.nodes = Some(graphs.iter().map(Graph::node_count).sum());
-    report.sizes.after.nodes = Some(nodes_after);
-    let newer = NewerOpset { model: model.opset, known: NEWEST_OPSET };
-    report.notes.newer_opset = Some(newer).filter(|opset| opset.model > opset.known);
-    let converted = scopes.iter().flat_map(|scope| {
-        let forms = scope.inferred.forms.iter();
-        forms.map(|&(id, _)| ConvertedNode::of(scope.reader.graph.node(id)))
-    });
-    report.notes.converted_nodes = converted.collect();
-    report.notes.inferred_nodes = report.notes.converted_nodes.len();
-    if options.details {
-        report.sizes.before.parameters = Some(counts::parameters(graphs)?);
-    }
-    note_blocks(report, scopes, options)
+/// How far a conversion came: the values of the steps that are done.
+#[derive(Clone, Copy)]
+pub struct Reached<'s, 'r, 'g, 'm> {
+    label: &'s str,
+    mode: Mode,
+    started: Instant,
+    /// The model as it was read.
+    pub opened: Option<&'s Opened>,
+    /// What was decided, and what is inside calls.
+    pub planned: Option<(&'s Planned<'r, 'g, 'm>, &'s LocalFunctions)>,
+    /// The side files that the model names, if details are asked for.
+    pub side_files: Option<&'s [SideFile]>,
+    /// What became of the blocks.
+    pub made: Option<&'s Made>,
+    /// What changes.
+    pub edited: Option<&'s Edited<'m>>,
+    /// What is told of the new model, if details are asked for.
+    pub measured: Option<&'s Measured>,
+    /// What was seen of the new model, if it is verified.
+    pub checked: Option<&'s Checked>,
+    /// What was written.
+    pub delivered: Option<&'s Delivered>,
+    /// Where the time went; what a later step took is told by its value.
+    pub seconds: Seconds,
 }
 
-/// Has the report list the blocks that are planned.
-///
-/// # Errors
-/// If a stored tensor is malformed.
-pub fn note_blocks(
-    report: &mut Report,
-    scopes: &[GraphAnalysis],
-    options: &Options,
-) -> Result<(), Invalid> {
-    report.blocks.clear();
-    for scope in scopes {
-        let blocks = scope.plan.blocks.iter();
-        let blocks = blocks.map(|block| BlockReport::of(scope.reader, block));
-        let mut blocks: Vec<BlockReport> = blocks.collect();
-        note_conditions(&mut blocks, scope, &options.run.shapes)?;
-        report.blocks.append(&mut blocks);
-    }
-    if options.details {
-        let counted = counts::multiply_adds(scopes);
-        report.sizes.before.multiply_adds = counted.before;
-        report.sizes.after.multiply_adds = counted.after;
-        for (block, positions) in report.blocks.iter_mut().zip(counted.positions) {
-            block.positions = positions;
+impl<'s> Reached<'s, '_, '_, '_> {
+    /// That of a conversion which begins now, of the model that is called `label`.
+    pub fn begun(label: &'s str, mode: Mode) -> Self {
+        Reached {
+            label,
+            mode,
+            started: Instant::now(),
+            opened: None,
+            planned: None,
+            side_files: None,
+            made: None,
+            edited: None,
+            measured: None,
+            checked: None,
+            delivered: None,
+            seconds: Seconds::default(),
         }
     }
-    Ok(())
-}
 
-/// Has the report say of each block what it is right for, if the file does not promise that
-/// by itself.
-fn note_conditions(
-    reports: &mut [BlockReport],
-    scope: &GraphAnalysis,
-    shapes: &InputShapes,
-) -> Result<(), Invalid> {
-    let reader = scope.reader;
-    let of_file = Sizes::new(reader.graph, reader.constants, &NO_SHAPES);
-    let sizes = if shapes.is_empty() { &reader.sizes } else { &of_file };
-    for (report, block) in reports.iter_mut().zip(&scope.plan.blocks) {
-        for condition in block.valid.conditions() {
-            if !sizes.promises(condition)? {
-                report.conditions.push(condition.describe(reader.graph));
+    /// The value of a step that is done.
+    ///
+    /// # Errors
+    /// What ended it, with the report of all steps before.
+    pub fn or_failure<T>(&self, step: Result<T, Error>) -> Result<T, Failure> {
+        step.map_err(|error| {
+            let reported = ReportedError { exit_code: None, message: error.to_string() };
+            let (outcome, output) = (Ending::Failed, None);
+            let report = Report { outcome, error: Some(reported), output, ..self.report() };
+            Failure { error: Box::new(error), report: Box::new(report) }
+        })
+    }
+
+    /// The report of all steps that are done.
+    pub fn report(&self) -> Report {
+        let outcome = match self.mode {
+            Mode::Look => Ending::Looked,
+            Mode::Verified | Mode::Unverified => Ending::Written,
+        };
+        let input = self.input();
+        Report {
+            outcome,
+            output: self.output(),
+            blocks: self.blocks(),
+            near_misses: self.near_misses(),
+            run: self.checked.map(|checked| checked.outcome.clone()),
+            sizes: self.sizes(&input),
+            notes: self.notes(),
+            seconds: self.seconds(),
+            input,
+            ..Report::new(self.label.to_owned(), self.mode)
+        }
+    }
+
+    fn input(&self) -> File {
+        File {
+            path: self.label.to_owned(),
+            bytes: self.opened.map(|opened| opened.original.bytes().len()),
+            sha256: self.opened.and_then(|opened| opened.sha256.clone()),
+            side_files: self.side_files.unwrap_or_default().to_vec(),
+        }
+    }
+
+    /// The new model's file, with no more of its side files than was made for it.
+    fn output(&self) -> Option<File> {
+        let delivered = self.delivered?;
+        let named = self.measured.map_or(&[][..], |measured| &measured.side_files);
+        let side_file = delivered.side_file.as_ref().map(|location| {
+            let known = named.iter().find(|file| file.location == *location);
+            let unknown = || SideFile { location: location.clone(), bytes: None, sha256: None };
+            known.cloned().unwrap_or_else(unknown)
+        });
+        Some(File {
+            path: delivered.label.clone(),
+            bytes: Some(delivered.model.len()),
+            sha256: self.measured.map(|measured| measured.sha256.clone()),
+            side_files: side_file.into_iter().collect(),
+        })
+    }
+
+    /// The blocks that were made; those that are planned, if none was tried.
+    fn blocks(&self) -> Vec<BlockReport> {
+        let Some((planned, _)) = self.planned else { return Vec::new() };
+        let blocks = planned
+            .analyses
+            .iter()
+            .flat_map(|analysis| analysis.plan.blocks.iter().map(|block| (analysis.reader, block)));
+        let mut fates = self.made.iter().flat_map(|made| made.fates.iter().flatten());
+        let mut reports = Vec::new();
+        for ((reader, block), conditions) in blocks.zip(&planned.conditions) {
+            let made = match fates.next() {
+                Some(Fate::LeftAlone(_)) => continue,
+                Some(Fate::Made(made)) => Some(made),
+                None => None,
+            };
+            reports.push(block_report(reader, block, conditions, made));
+        }
+        let positions = self.multiply_adds().into_iter().flat_map(|counted| &counted.positions);
+        for (report, positions) in reports.iter_mut().zip(positions) {
+            report.positions = *positions;
+        }
+        reports
+    }
+
+    fn multiply_adds(&self) -> Option<&'s MultiplyAdds> {
+        let planned = self.planned.and_then(|(planned, _)| planned.details.as_ref());
+        let made = self.made.and_then(|made| made.multiply_adds.as_ref());
+        made.or(planned.map(|details| &details.multiply_adds))
+    }
+
+    /// What was left alone by the plan, each reason once per node; inside calls; and of what
+    /// was planned.
+    fn near_misses(&self) -> Vec<NearMiss> {
+        let Some((planned, functions)) = self.planned else { return Vec::new() };
+        let analyses = || planned.analyses.iter();
+        let blocks = analyses().flat_map(|analysis| &analysis.plan.near_misses);
+        let training = analyses().flat_map(|analysis| &analysis.training.near_misses);
+        let of_plan = blocks.chain(training).chain(&planned.calls);
+        let mut told = HashSet::new();
+        let is_new = |miss: &&NearMiss| told.insert((miss.node.clone(), miss.reason.to_string()));
+        let mut near_misses: Vec<NearMiss> = of_plan.filter(is_new).cloned().collect();
+        near_misses.extend(functions.near_misses.iter().cloned());
+        near_misses.extend(self.made.iter().flat_map(|made| made.left_alone(planned)));
+        near_misses
+    }
+
+    fn sizes(&self, input: &File) -> Change<Size> {
+        let planned = self.planned.map(|(planned, _)| planned);
+        let details = planned.and_then(|planned| planned.details.as_ref());
+        let counted = self.multiply_adds();
+        let stays = self.edited.and_then(|edited| edited.stays.as_ref());
+        let planned_before = planned.map(|planned| planned.nodes_before);
+        let nodes_before = stays.map(|stays| stays.nodes).or(planned_before);
+        let nodes_after = match (stays, self.edited, planned) {
+            (Some(stays), ..) => Some(stays.nodes),
+            (None, Some(edited), Some(planned)) => {
+                let (removed, new) = (edited.rewrite.removed_nodes, edited.rewrite.new_nodes);
+                Some(planned.nodes_before.saturating_sub(removed).saturating_add(new))
             }
+            _ => planned.map(|planned| planned.nodes_after),
+        };
+        let stored = stays.and_then(|stays| stays.parameters);
+        let before = Size {
+            bytes: self.side_files.and_then(|_| input.all_bytes()),
+            nodes: nodes_before,
+            parameters: stored.or(details.map(|details| details.parameters)),
+            multiply_adds: counted.and_then(|counted| counted.before),
+        };
+        let after = Size {
+            bytes: self.new_bytes(),
+            nodes: nodes_after,
+            parameters: self.measured.map(|measured| measured.parameters),
+            multiply_adds: counted.and_then(|counted| counted.after),
+        };
+        Change { before, after }
+    }
+
+    /// Bytes of the new model and of all side files that it names.
+    fn new_bytes(&self) -> Option<usize> {
+        let (delivered, measured) = (self.delivered?, self.measured?);
+        let mut side_files = measured.side_files.iter().map(|file| file.bytes);
+        side_files.try_fold(delivered.model.len(), |sum, bytes| Some(sum.saturating_add(bytes?)))
+    }
+
+    fn notes(&self) -> Notes {
+        let Some((planned, _)) = self.planned else { return Notes::default() };
+        let converted = planned.analyses.iter().flat_map(|analysis| {
+            let forms = analysis.training.forms.iter();
+            forms.map(|&(id, _)| converted_node(analysis.reader.graph.node(id)))
+        });
+        let converted_nodes: Vec<ConvertedNode> = converted.collect();
+        let opset = planned.analyses.first().map(|main| main.reader.graph.model.opset);
+        let opset = opset.map(|model| NewerOpset { model, known: NEWEST_OPSET });
+        Notes {
+            newer_opset: opset.filter(|opset| opset.model > opset.known),
+            inferred_nodes: converted_nodes.len(),
+            converted_nodes,
+            removed_inputs: self.edited.map_or(0, |edited| edited.rewrite.removed_inputs),
         }
     }
-    Ok(())
+
+    fn seconds(&self) -> Seconds {
+        let read_back = self.measured.map_or(0.0, |measured| measured.seconds)
+            + self.checked.map_or(0.0, |checked| checked.read_back_seconds);
+        let run = self.checked.map_or(0.0, |checked| checked.run_seconds);
+        // The new model was checked while it was written.
+        let write = (self.seconds.write - read_back - run).max(0.0);
+        let total = self.started.elapsed().as_secs_f64();
+        Seconds { write, read_back, run, total, ..self.seconds }
+    }
 }
 
-/// Calls of functions that hold convolutions or norms and cannot be inlined.
-fn calls_that_stay(model: &Model, graphs: &[Graph]) -> Result<Vec<NearMiss>, Invalid> {
-    let calls = inline::refused(model, graphs)?;
-    let miss = |(node, why): (String, String)| NearMiss { node, reason: Reason::Call(why) };
-    Ok(calls.into_iter().map(miss).collect())
+fn block_report(
+    reader: &Reader,
+    block: &Block,
+    conditions: &[String],
+    made: Option<&MadeBlock>,
+) -> BlockReport {
+    let graph: &Graph = reader.graph;
+    let name = |value| graph.value(value).name.clone();
+    let mut removed: Vec<_> = block.removed.iter().copied().collect();
+    removed.sort_unstable();
+    let mut reads: Vec<String> = Vec::new();
+    for term in &block.terms {
+        let root = name(term.root);
+        if !reads.contains(&root) {
+            reads.push(root);
+        }
+    }
+    let weighted = block.terms.iter().filter(|term| term.kind == TermKind::Conv);
+    let fused = made.map(|made| &made.fused);
+    let new_nodes = fused.iter().flat_map(|fused| &fused.nodes);
+    let new_weights = fused.iter().flat_map(|fused| &fused.weights);
+    let new_integers = fused.iter().flat_map(|fused| &fused.integers);
+    let new_tensors = new_weights
+        .map(|weights| weights.name.clone())
+        .chain(new_integers.map(|tensor| tensor.name().to_owned()));
+    let mut report = BlockReport {
+        name: block.name.clone(),
+        branches: block.branches.clone(),
+        steps: BlockSteps {
+            branches: block.drawing.branches.clone(),
+            after: block.drawing.after.clone(),
+        },
+        norms: block.norms,
+        removed_nodes: removed.iter().map(|&id| graph.node(id).label().to_owned()).collect(),
+        new_nodes: new_nodes.map(|node| node.name().to_owned()).collect(),
+        new_tensors: new_tensors.collect(),
+        reads,
+        output: name(block.region.output),
+        geometry: weighted.map(|term| shape(&term.map)).collect(),
+        positions: None,
+        conditions: conditions.to_vec(),
+        before: cost(&block.before),
+        after: cost(&block.after),
+        proof: made.and_then(|made| made.proof).map(|error| Proof { error }),
+        weights: None,
+        hint: None,
+    };
+    report.note_weights(made.and_then(|made| made.compared.clone()));
+    report
+}
+
+fn cost(count: &Count) -> BlockCost {
+    BlockCost {
+        nodes: count.nodes,
+        parameters: count.parameters as u64,
+        multiply_adds_per_position: count.macs.each,
+    }
+}
+
+fn shape(geometry: &Geometry) -> Shape {
+    let windows = || geometry.windows.iter();
+    let axis = |value: fn(&Window) -> i64| windows().map(value).collect();
+    let transposed = geometry.kind == ConvKind::ConvTranspose;
+    let pads = |window: &Window| if transposed { window.scattered_pads().0 } else { window.pads() };
+    let channels = geometry.channels;
+    Shape {
+        kernel: axis(|window| window.taps),
+        strides: axis(|window| window.stride),
+        dilations: axis(|window| window.dilation),
+        pads: windows().map(pads).map(|(begin, end)| [begin, end]).collect(),
+        borders: windows().map(|window| border(window.pad_mode)).collect(),
+        groups: channels.map_or(1, |channels| channels.groups),
+        inputs: channels.map_or(1, |channels| channels.inputs),
+        outputs: channels.map_or(1, |channels| channels.outputs),
+        transposed,
+    }
+}
+
+fn border(border: PadMode) -> &'static str {
+    match border {
+        PadMode::Zero => "zero",
+        PadMode::Reflect => "reflect",
+        PadMode::Edge => "edge",
+        PadMode::Wrap => "wrap",
+    }
+}
+
+fn converted_node(node: &Node) -> ConvertedNode {
+    ConvertedNode { node: node.label().to_owned(), operator: node.proto.op_type().to_owned() }
 }

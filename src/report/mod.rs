@@ -3,7 +3,8 @@
 //! The data are here, and are what `schema.json` describes, name by name. Below them stand
 //! [`files`], what is known of a model's files, and [`json`](mod@json), how fields become
 //! JSON. Above them are [`text`], the summary on the terminal, and [`html`], the page, with
-//! the [`words`] that they share; [`target`] is where they go. Knows what was planned and what became of it; decides nothing.
+//! the [`words`] that they share; [`target`] is where they go. All are handed plain data: they
+//! know no planner and no reader, and decide nothing.
 
 pub mod escape;
 pub mod files;
@@ -18,17 +19,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::affine::{Comparison, ConvKind, Geometry, PadMode, Window, average};
-use crate::emit::term::TermKind;
-use crate::error::Error;
-use crate::onnx::graph::Graph;
-use crate::onnx::node::Node;
-use crate::ops::reader::Reader;
-use crate::plan::{Block, Count};
-use crate::refusal::NearMiss;
+pub use crate::affine::Comparison;
+use crate::affine::average;
+pub use crate::refusal::{NearMiss, Reason};
 pub use crate::report::files::{File, SideFile};
 pub use crate::report::json::{JSON_SCHEMA, json, json_line};
-use crate::verify::run::Outcome;
+pub use crate::verify::run::Outcome;
 
 /// Version of the schema: it grows when a reader of the last one would misunderstand.
 pub const SCHEMA: u32 = 1;
@@ -42,6 +38,7 @@ pub const ADVICE: &str = "quantize weights per channel, or equalize them across 
 
 /// Everything that a conversion did.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -50,7 +47,7 @@ pub struct Report {
     /// How it ended.
     pub outcome: Ending,
     /// What the process says and returns, if that is not 0.
-    pub error: Option<Failure>,
+    pub error: Option<ReportedError>,
     /// What was asked for.
     pub mode: Mode,
     /// The model that was read.
@@ -75,6 +72,7 @@ pub struct Report {
 
 /// What made a report.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Tool {
     /// Its name.
     pub name: &'static str,
@@ -85,6 +83,7 @@ pub struct Tool {
 /// How a conversion ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Ending {
     /// Nothing was to be written.
     Looked,
@@ -94,18 +93,28 @@ pub enum Ending {
     Failed,
 }
 
-/// An error, as whoever started the process sees it.
+/// What ended a conversion, as its caller tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Failure {
-    /// The exit code.
-    pub exit_code: u8,
-    /// The line on standard error.
+#[non_exhaustive]
+pub struct ReportedError {
+    /// The exit code, if the caller is a process that ends with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<u8>,
+    /// What is wrong.
     pub message: String,
+}
+
+impl ReportedError {
+    /// What a process says on standard error, and the code that it ends with.
+    pub fn of_process(message: String, exit_code: u8) -> Self {
+        ReportedError { exit_code: Some(exit_code), message }
+    }
 }
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Mode {
     /// Only look.
     Look,
@@ -117,6 +126,7 @@ pub enum Mode {
 
 /// Something before and after.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Change<T> {
     /// In the model that was read.
     pub before: T,
@@ -126,6 +136,7 @@ pub struct Change<T> {
 
 /// How large a model is. What is `None` is not known, or was not asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Size {
     /// Of the model file and its side files.
     pub bytes: Option<usize>,
@@ -140,6 +151,7 @@ pub struct Size {
 
 /// One fused block.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct BlockReport {
     /// Its name.
     pub name: String,
@@ -168,9 +180,9 @@ pub struct BlockReport {
     /// What has to hold of the model's tensors for the block to be right, and is not promised
     /// by the file alone.
     pub conditions: Vec<String>,
-    /// BlockCost of the old nodes.
+    /// Cost of the old nodes.
     pub before: BlockCost,
-    /// BlockCost of the new ones.
+    /// Cost of the new ones.
     pub after: BlockCost,
     /// Its float64 proof.
     pub proof: Option<Proof>,
@@ -184,6 +196,7 @@ pub struct BlockReport {
 /// A block's branches from what they read to their sum, each step in words: `3×3`, `norm`,
 /// `scale`, `identity`, or a tensor's name in backticks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BlockSteps {
     /// One per branch; the last may stand for further ones.
     pub branches: Vec<Vec<Arc<str>>>,
@@ -193,13 +206,15 @@ pub struct BlockSteps {
 
 /// What a proof showed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Proof {
     /// Largest difference, relative to the largest value on the way to the output.
     pub error: f64,
 }
 
-/// BlockCost of a block's nodes.
+/// What a block's nodes cost.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct BlockCost {
     /// Nodes.
     pub nodes: usize,
@@ -212,6 +227,7 @@ pub struct BlockCost {
 
 /// The shape of a convolution; every list has one entry per spatial axis.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Shape {
     /// Taps; empty for a matrix product.
     pub kernel: Vec<i64>,
@@ -235,6 +251,7 @@ pub struct Shape {
 
 /// What else a user should know.
 #[derive(Debug, Clone, Default, Serialize)]
+#[non_exhaustive]
 pub struct Notes {
     /// The model's operator set, if it is newer than what is known here.
     pub newer_opset: Option<NewerOpset>,
@@ -249,6 +266,7 @@ pub struct Notes {
 /// An operator set that is newer than those that are known here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
+#[non_exhaustive]
 pub struct NewerOpset {
     /// The model's.
     pub model: i64,
@@ -259,6 +277,7 @@ pub struct NewerOpset {
 
 /// A node in training mode that became, or went into, its inference form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct ConvertedNode {
     /// Its name, else that of its output.
     pub node: String,
@@ -267,12 +286,6 @@ pub struct ConvertedNode {
 }
 
 impl ConvertedNode {
-    /// The report of `node`.
-    pub fn of(node: &Node) -> Self {
-        let operator = node.proto.op_type().to_owned();
-        ConvertedNode { node: node.label().to_owned(), operator }
-    }
-
     /// What it computed before, and what it does now.
     pub fn change(&self) -> &'static str {
         match self.operator.as_str() {
@@ -284,6 +297,7 @@ impl ConvertedNode {
 
 /// Where the time went, on the wall's clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Seconds {
     /// Opening and understanding the model, its hash included.
     pub read: f64,
@@ -301,16 +315,8 @@ pub struct Seconds {
     pub total: f64,
 }
 
-/// Calls `work`, and adds the seconds that it takes to what `slot` chooses.
-pub fn timed<T>(slot: &mut f64, work: impl FnOnce() -> T) -> T {
-    let started = std::time::Instant::now();
-    let result = work();
-    *slot += started.elapsed().as_secs_f64();
-    result
-}
-
 impl Report {
-    /// Of a conversion of the model called `path` that has not begun.
+    /// Of a conversion of the model called `path` that has done nothing yet.
     pub fn new(path: String, mode: Mode) -> Self {
         Report {
             schema: SCHEMA,
@@ -327,24 +333,6 @@ impl Report {
             notes: Notes::default(),
             seconds: Seconds::default(),
         }
-    }
-
-    /// Notes how the conversion ended.
-    pub fn end(&mut self, result: &Result<(), Error>) {
-        self.outcome = match (result, self.mode) {
-            (Err(_), _) => Ending::Failed,
-            (Ok(()), Mode::Look) => Ending::Looked,
-            (Ok(()), Mode::Verified | Mode::Unverified) => Ending::Written,
-        };
-        if let Err(error) = result {
-            self.fail(error);
-            self.output = None;
-        }
-    }
-
-    /// Notes what the process ends with.
-    pub fn fail(&mut self, error: &Error) {
-        self.error = Some(Failure { exit_code: error.exit_code(), message: error.to_string() });
     }
 
     /// Whether nothing is fused and nothing converted: the new model is the old one.
@@ -388,6 +376,7 @@ impl Report {
 
 /// The paper's matrix `A` of the kernels of one size.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Average {
     /// Taps per spatial axis.
     pub kernel: Vec<usize>,
@@ -400,44 +389,6 @@ pub struct Average {
 }
 
 impl BlockReport {
-    /// Report of a planned block that is not made yet.
-    pub fn of(reader: &Reader, block: &Block) -> Self {
-        let graph: &Graph = reader.graph;
-        let name = |value| graph.value(value).name.clone();
-        let mut removed: Vec<_> = block.removed.iter().copied().collect();
-        removed.sort_unstable();
-        let mut reads: Vec<String> = Vec::new();
-        for term in &block.terms {
-            let root = name(term.root);
-            if !reads.contains(&root) {
-                reads.push(root);
-            }
-        }
-        let weighted = block.terms.iter().filter(|term| term.kind == TermKind::Conv);
-        BlockReport {
-            name: block.name.clone(),
-            branches: block.branches.clone(),
-            steps: BlockSteps {
-                branches: block.drawing.branches.clone(),
-                after: block.drawing.after.clone(),
-            },
-            norms: block.norms,
-            removed_nodes: removed.iter().map(|&id| graph.node(id).label().to_owned()).collect(),
-            new_nodes: Vec::new(),
-            new_tensors: Vec::new(),
-            reads,
-            output: name(block.region.output),
-            geometry: weighted.map(|term| Shape::of(&term.map)).collect(),
-            positions: None,
-            conditions: Vec::new(),
-            before: BlockCost::of(&block.before),
-            after: BlockCost::of(&block.after),
-            proof: None,
-            weights: None,
-            hint: None,
-        }
-    }
-
     /// Notes what became of its weights, and what to do about it.
     pub fn note_weights(&mut self, weights: Option<Vec<Comparison>>) {
         self.weights = weights;
@@ -458,48 +409,5 @@ impl BlockReport {
             Some((compared.before.channels.ratio?, compared.after.channels.ratio?))
         });
         ratios.max_by(|(a, b), (c, d)| (b / a).total_cmp(&(d / c)))
-    }
-}
-
-impl BlockCost {
-    fn of(count: &Count) -> Self {
-        BlockCost {
-            nodes: count.nodes,
-            parameters: count.parameters as u64,
-            multiply_adds_per_position: count.macs.each,
-        }
-    }
-}
-
-impl Shape {
-    fn of(geometry: &Geometry) -> Self {
-        let windows = || geometry.windows.iter();
-        let axis = |value: fn(&Window) -> i64| windows().map(value).collect();
-        let transposed = geometry.kind == ConvKind::ConvTranspose;
-        let pads = |window: &Window| match transposed {
-            true => window.scattered_pads().0,
-            false => window.pads(),
-        };
-        let channels = geometry.channels;
-        Shape {
-            kernel: axis(|window| window.taps),
-            strides: axis(|window| window.stride),
-            dilations: axis(|window| window.dilation),
-            pads: windows().map(pads).map(|(begin, end)| [begin, end]).collect(),
-            borders: windows().map(|window| border(window.pad_mode)).collect(),
-            groups: channels.map_or(1, |channels| channels.groups),
-            inputs: channels.map_or(1, |channels| channels.inputs),
-            outputs: channels.map_or(1, |channels| channels.outputs),
-            transposed,
-        }
-    }
-}
-
-fn border(border: PadMode) -> &'static str {
-    match border {
-        PadMode::Zero => "zero",
-        PadMode::Reflect => "reflect",
-        PadMode::Edge => "edge",
-        PadMode::Wrap => "wrap",
     }
 }

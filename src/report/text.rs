@@ -10,6 +10,10 @@ use crate::report::words::{self, counted};
 use crate::report::{Average, BlockCost, BlockReport, HARDER, Mode, NewerOpset, Report};
 use crate::verify::run::Outcome;
 
+/// The last line of the summary of a conversion that was not verified. A caller may add to it
+/// how that was asked for.
+pub const NOT_VERIFIED: &str = "NOT VERIFIED\n";
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_blocks(f)?;
@@ -125,7 +129,7 @@ impl Report {
 
     fn write_verification(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.mode == Mode::Unverified {
-            return writeln!(f, "NOT VERIFIED: --no-verify was given");
+            return f.write_str(NOT_VERIFIED);
         }
         if let Some(error) = self.largest_proof_error() {
             writeln!(f, "proof: every block agrees in float64 within {error:.1e}")?;

@@ -1,62 +1,18 @@
 //! The run of the whole model: as it was read, and as it will be written.
 
-use std::fmt;
-
 use crate::engine::tensors::{self, EngineTensor};
-use crate::engine::{Array, EngineError, InputShapes, Limits, dialect};
+use crate::engine::{Array, EngineError, Limits, dialect};
 use crate::onnx::graph::Graph;
 use crate::onnx::info;
 use crate::onnx::model::{Invalid, Model};
 use crate::onnx::proto::ValueInfoProto;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::schema::graph_field;
+use crate::options::RunOptions;
 use crate::verify::compare::relative_error;
 use crate::verify::inputs::Random;
 use crate::verify::last_bits::WeightRounding;
 use crate::verify::sliced_run::{MOST, SlicedRun, Stopped};
-
-/// How the run is done.
-#[derive(Debug, Clone)]
-pub struct RunOptions {
-    /// Random inputs are made from this.
-    pub seed: u64,
-    /// How many inputs are tried.
-    pub samples: usize,
-    /// Allowed relative difference; by default it depends on the outputs' type.
-    pub tolerance: Option<f64>,
-    /// Shapes of inputs whose dimensions the file leaves open.
-    pub shapes: InputShapes,
-    /// Inputs that are not random.
-    pub given: Vec<(Which, Array)>,
-}
-
-/// The input that a tensor is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Which {
-    /// By its name.
-    Named(String),
-    /// By its number among those that have no default, from 0 on.
-    Numbered(usize),
-}
-
-impl Which {
-    /// Whether it is this one.
-    pub fn is(&self, number: usize, name: &str) -> bool {
-        match self {
-            Which::Named(own) => own == name,
-            Which::Numbered(own) => *own == number,
-        }
-    }
-}
-
-impl fmt::Display for Which {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Which::Named(name) => f.write_str(name),
-            Which::Numbered(number) => write!(f, "number {number}"),
-        }
-    }
-}
 
 /// What the run showed.
 #[derive(Debug, Clone, PartialEq)]
@@ -393,6 +349,7 @@ mod tests {
     use prost::Message;
 
     use super::*;
+    use crate::engine::InputShapes;
     use crate::onnx::storage::Storage;
     use crate::onnx::write::{double_input, model, node};
 

@@ -113,7 +113,8 @@ impl Converted {
 }
 
 fn convert_to(from: &Path, to: &Path, verify: bool) -> Result<Report, String> {
-    let options = Options { verify, ..Options::default() };
+    let mut options = Options::default();
+    options.verify = verify;
     let place = |path: &Path| Endpoint::File(path.to_owned());
     convert(&place(from), Some(&place(to)), &options).map_err(|error| error.to_string())
 }

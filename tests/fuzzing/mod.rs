@@ -149,9 +149,11 @@ fn reason(error: &Error) -> String {
 
 /// What becomes of the model `input`, without verification.
 pub fn converted(input: &Path, output: Option<&Path>) -> Result<Report, Error> {
-    let options = Options { verify: false, ..Options::default() };
+    let mut options = Options::default();
+    options.verify = false;
     let output = output.map(|output| Endpoint::File(output.to_owned()));
     convert(&Endpoint::File(input.to_owned()), output.as_ref(), &options)
+        .map_err(|failure| *failure.error)
 }
 
 fn check_written(old: &[u8], new: &[u8], report: &Report) {
@@ -187,6 +189,7 @@ pub fn verified(data: &[u8]) {
     fs::write(&input, data).unwrap();
     let converted =
         convert(&Endpoint::File(input), Some(&Endpoint::File(output)), &Options::default());
+    let converted = converted.map_err(|failure| *failure.error);
     if let Err(
         wrong @ (Error::BlockDiffers { .. } | Error::OutputDiffers { .. } | Error::Broken { .. }),
     ) = converted

@@ -3,8 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use acb_fuse::TrainingMode;
-use acb_fuse::emit::nodes::Fused;
+use acb_fuse::emit::nodes::FusedNodes;
 use acb_fuse::engine::{InputShapes, Limits};
 use acb_fuse::facts::constants::Constants;
 use acb_fuse::facts::dependence::Dependence;
@@ -23,7 +22,8 @@ use acb_fuse::pipeline::fuse;
 use acb_fuse::plan::{BlockNames, Plan, plan};
 use acb_fuse::verify::fingerprint::Fingerprint;
 use acb_fuse::verify::readback::{Expected, Miswritten, check};
-use acb_fuse::verify::run::{Outcome, RunOptions, run};
+use acb_fuse::verify::run::{Outcome, run};
+use acb_fuse::{RunOptions, TrainingMode};
 use prost::Message;
 
 use crate::mistakes::{few, flip_last_bit, values};
@@ -62,7 +62,7 @@ impl Files<'_> {
         let both = || readers.iter().zip(&meanings);
         let plans: Vec<Plan> =
             both().map(|(r, meanings)| plan(r, meanings, &mut names, &[])).collect();
-        let fused: Vec<Vec<Fused>> = both()
+        let fused: Vec<Vec<FusedNodes>> = both()
             .zip(&plans)
             .map(|((reader, meanings), plan)| {
                 let fused = |block| {
@@ -142,8 +142,7 @@ impl Files<'_> {
 
     /// Whether the run of old and new model refuses the new one.
     pub fn run_refuses(&self, new: &ModelProto) -> bool {
-        let (shapes, given) = (InputShapes::new(), Vec::new());
-        let options = RunOptions { seed: 0, samples: 1, tolerance: None, shapes, given };
+        let options = RunOptions::default();
         let Ok(new) = Model::index(new.encode_to_vec().into(), Storage::default()) else {
             return true;
         };

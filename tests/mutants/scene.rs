@@ -2,7 +2,7 @@
 
 use acb_fuse::TrainingMode;
 use acb_fuse::affine::{ConvKind, Geometry, Window};
-use acb_fuse::emit::nodes::Fused;
+use acb_fuse::emit::nodes::FusedNodes;
 use acb_fuse::emit::term::{Term, TermKind};
 use acb_fuse::emit::weights::FusedWeights;
 use acb_fuse::engine::{Array, Constant, InputShapes, Limits};
@@ -117,7 +117,7 @@ pub struct Made {
 }
 
 impl Made {
-    pub fn of(fused: &Fused) -> Self {
+    pub fn of(fused: &FusedNodes) -> Self {
         let array = |weights: &FusedWeights| {
             let numbers = numbers::all(&*weights.numbers);
             let dims: Vec<usize> = weights.dims.iter().map(|&dim| dim as usize).collect();

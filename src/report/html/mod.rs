@@ -1,8 +1,8 @@
 //! The report as one page that needs nothing else: no script, no font, no request.
 //!
-//! [`page`] puts its sections one under the other; those of the blocks are in [`blocks`], what
-//! is drawn there in [`charts`] and [`drawing`]. Names in a model are anybody's: each goes
-//! through [`markup`], and the page's own policy forbids whatever might come through all the
+//! [`page`] puts its sections one under the other; those of the blocks are in `blocks`, what
+//! is drawn there in `charts` and `drawing`. Names in a model are anybody's: each goes
+//! through `markup`, and the page's own policy forbids whatever might come through all the
 //! same. What could be very long is cut, and the page says so; the JSON report has everything.
 //! Knows the report's data and nothing of how they came about.
 
@@ -60,8 +60,8 @@ fn verdict(report: &Report) -> String {
     let (class, text) = ending(report);
     let mut html = format!("<div class=\"verdict {class}\"><strong>{text}</strong>");
     if let Some(error) = &report.error {
-        let (code, message) = (error.exit_code, sentence(&error.message));
-        put!(html, "<p>Exit code {code}: {message}</p>");
+        let code = error.exit_code.map(|code| format!("Exit code {code}: ")).unwrap_or_default();
+        put!(html, "<p>{code}{}</p>", sentence(&error.message));
     }
     let notes = &report.notes;
     if let Some(opset) = notes.newer_opset {

@@ -1,0 +1,103 @@
+//! How the process ends: its exit codes, and its messages with the flags that help.
+//!
+//! The only place that knows a code; the texts of the flags are in
+//! [`arguments`](super::arguments).
+
+use std::process::ExitCode;
+
+use acb_fuse::report::{Report, ReportedError};
+use acb_fuse::{Endpoint, Error, Options, convert};
+
+use super::show::printable;
+
+/// As shells have it for a process that was interrupted.
+pub const INTERRUPTED: i32 = 130;
+
+/// What the process says, and the code that it ends with, if that is not 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// The line on standard error.
+    pub message: String,
+    /// The exit code.
+    pub code: u8,
+}
+
+impl Exit {
+    /// What was asked for makes no sense.
+    pub fn of_usage(message: String) -> Self {
+        Exit { message, code: 2 }
+    }
+
+    /// `--check` was given, and of the model so many blocks can be fused, and so many nodes
+    /// in training mode be converted to inference.
+    pub fn of_check(file: &str, blocks: usize, converted: usize) -> Self {
+        let count = |count: usize, what: &str| {
+            let s = if count == 1 { "" } else { "s" };
+            (count > 0).then(|| format!("{count} {what}{s}"))
+        };
+        let (blocks, nodes) = (count(blocks, "block"), count(converted, "node"));
+        let fused = blocks.map(|blocks| format!("{blocks} can be fused"));
+        let converted = nodes.map(|nodes| format!("{nodes} in training mode can be converted"));
+        let possible: Vec<String> = fused.into_iter().chain(converted).collect();
+        Exit { message: format!("{file}: {}", possible.join(", ")), code: 5 }
+    }
+
+    /// Says it.
+    pub fn say(self) -> ExitCode {
+        eprintln!("acb-fuse: {}", printable(&self.message, |_| false));
+        ExitCode::from(self.code)
+    }
+
+    /// The same in a report.
+    pub fn reported(&self) -> ReportedError {
+        ReportedError::of_process(self.message.clone(), self.code)
+    }
+}
+
+impl From<Error> for Exit {
+    fn from(error: Error) -> Self {
+        let flag = flag(&error).map(|flag| format!(" ({flag})")).unwrap_or_default();
+        Exit { message: format!("{error}{flag}"), code: code(&error) }
+    }
+}
+
+/// The exit code of each error.
+fn code(error: &Error) -> u8 {
+    match error {
+        Error::Input { .. } => 2,
+        Error::BlockDiffers { .. }
+        | Error::Miswritten { .. }
+        | Error::OutputDiffers { .. }
+        | Error::Broken { .. } => 3,
+        Error::NothingFused { .. } => 4,
+        Error::Read { .. } | Error::Write { .. } => 6,
+        Error::NotRun { .. } | Error::TooLong { .. } | Error::ProofTooLong { .. } => 7,
+        // Of an invalid model, and of any error that is not known here.
+        _ => 1,
+    }
+}
+
+/// The flag that allows what the library refuses.
+fn flag(error: &Error) -> Option<&'static str> {
+    match error {
+        Error::ProofTooLong { .. } => Some("--verify-timeout allows more"),
+        error if error.is_link() => Some("--follow-links allows that"),
+        _ => None,
+    }
+}
+
+/// Converts a model. The report tells also of a conversion that failed, as far as it came.
+pub fn converted(
+    input: &Endpoint,
+    output: Option<&Endpoint>,
+    options: &Options,
+) -> (Report, Result<(), Exit>) {
+    match convert(input, output, options) {
+        Ok(report) => (report, Ok(())),
+        Err(failure) => {
+            let (mut report, exit) = (*failure.report, Exit::from(*failure.error));
+            report.error = Some(exit.reported());
+            (report, Err(exit))
+        }
+    }
+}

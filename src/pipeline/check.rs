@@ -1,0 +1,163 @@
+//! The fourth step: the new model, as it will stand in its place, is read back and run
+//! against the old one.
+//!
+//! Knows what was planned and made, and says what is wrong; writes nothing.
+
+use std::time::Instant;
+
+use crate::engine::Limits;
+use crate::error::Error;
+use crate::onnx::graph::Graph;
+use crate::onnx::model::{Invalid, Model};
+use crate::options::{Options, Progress};
+use crate::pipeline::counts;
+use crate::pipeline::edits;
+use crate::pipeline::files;
+use crate::pipeline::make::{Made, made_blocks};
+use crate::pipeline::planned::Planned;
+use crate::report::SideFile;
+use crate::verify::readback::{self, Expected, Miswritten};
+use crate::verify::run::{Outcome, run_graphs};
+
+/// What only reports ask for of a new model.
+pub struct Measured {
+    /// The hash of its bytes.
+    pub sha256: String,
+    /// The side files that it names.
+    pub side_files: Vec<SideFile>,
+    /// Elements of the floating-point tensors that it stores.
+    pub parameters: u64,
+    /// How long that took.
+    pub seconds: f64,
+}
+
+impl Measured {
+    /// Hashes and counts what was made of the model that is called `file`.
+    ///
+    /// # Errors
+    /// If an entry cannot be decoded.
+    pub fn of(new: &Model, file: &str) -> Result<Self, Error> {
+        let started = Instant::now();
+        let wrong = |invalid: Invalid| miswritten(file, invalid.into());
+        let sha256 = files::sha256(new.bytes(), &new.storage);
+        let side_files = files::side_files(new);
+        let graphs = Graph::read_all(new).map_err(wrong)?;
+        let parameters = counts::parameters(&graphs).map_err(wrong)?;
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(Measured { sha256, side_files, parameters, seconds })
+    }
+}
+
+/// What a new model is checked against.
+pub struct Reference<'c, 'r, 'g, 'm> {
+    /// What the old model is called in errors.
+    pub file: &'c str,
+    /// The old model as it was read, its functions not inlined.
+    pub original: &'c Model,
+    /// Its graphs, functions inlined.
+    pub graphs: &'c [Graph<'m>],
+    /// What was planned.
+    pub planned: &'c Planned<'r, 'g, 'm>,
+    /// What was made and proved.
+    pub made: &'c Made,
+    /// What was asked for.
+    pub options: &'c Options,
+    /// What verification may take.
+    pub limits: Limits,
+}
+
+/// What was seen of a new model that holds what was proved.
+pub struct Checked {
+    /// What the run of both models showed.
+    pub outcome: Outcome,
+    /// How long it took to read the new model.
+    pub read_back_seconds: f64,
+    /// How long it took to run both models.
+    pub run_seconds: f64,
+}
+
+impl Reference<'_, '_, '_, '_> {
+    /// Reads the new model back, and runs it against the old one.
+    ///
+    /// # Errors
+    /// If it is not the old one with what was made; if an entry cannot be decoded.
+    pub fn check(&self, new: &Model) -> Result<Checked, Error> {
+        let started = Instant::now();
+        let graphs = self.read_back(new).map_err(|wrong| miswritten(self.file, wrong))?;
+        let read_back_seconds = started.elapsed().as_secs_f64();
+        (self.options.progress)(Progress::Running);
+        let running = Instant::now();
+        let outcome = self.run(new, &graphs);
+        let outcome =
+            outcome.map_err(|source| Error::Invalid { file: self.file.to_owned(), source })?;
+        let run_seconds = running.elapsed().as_secs_f64();
+        Ok(Checked { outcome, read_back_seconds, run_seconds })
+    }
+
+    fn read_back<'n>(&self, new: &'n Model) -> Result<Vec<Graph<'n>>, Miswritten> {
+        let graphs = Graph::read_all(new)?;
+        let expected = self.planned.analyses.iter().zip(&self.made.fates);
+        let expected = expected.map(|(analysis, fates)| {
+            let made = || made_blocks(analysis, fates).map(|(_, made)| made);
+            let blocks =
+                made().map(|made| (made.fused.nodes.as_slice(), made.fingerprints.as_slice()));
+            let inferred = analysis.training.forms.iter().map(|(id, form)| (*id, form));
+            let infos = made().flat_map(|made| &made.fused.infos);
+            Expected {
+                blocks: blocks.collect(),
+                inferred: inferred.collect(),
+                infos: infos.collect(),
+            }
+        });
+        readback::check(self.graphs, &expected.collect::<Vec<_>>(), &graphs)?;
+        Ok(graphs)
+    }
+
+    /// Runs the new model against the old one: as it stands where nothing was converted from
+    /// training mode, else with what was converted at inference, and with that alone. A norm
+    /// that stays in training mode is run with the statistics of its batch, in both models.
+    fn run(&self, new: &Model, new_graphs: &[Graph]) -> Result<Outcome, Invalid> {
+        let analyses = &self.planned.analyses;
+        let mut oversized = analyses.iter().map(|analysis| analysis.reader.constants.oversized());
+        if let Some(oversized) = oversized.find_map(Result::transpose) {
+            let node = oversized?;
+            let why = format!("node `{node}` computes a constant beyond all reason");
+            return Ok(Outcome::NotRun(why));
+        }
+        let new = (new, new_graphs);
+        let run = |old| run_graphs(old, new, &self.options.run, self.limits);
+        let forms = analyses.iter().map(|analysis| analysis.training.forms.clone());
+        match edits::converted(self.graphs, forms)? {
+            Some(converted) => run((&converted, &Graph::read_all(&converted)?)),
+            None => run((self.original, self.graphs)),
+        }
+    }
+}
+
+impl Checked {
+    /// Whether the new model may take its place: not if both models differ, nor if they were
+    /// not run and must be.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn verdict(&self, file: &str, options: &Options) -> Result<(), Error> {
+        let file = file.to_owned();
+        match &self.outcome {
+            Outcome::Differs { output, error, tolerance, .. } => Err(Error::OutputDiffers {
+                file,
+                output: output.clone(),
+                error: *error,
+                tolerance: *tolerance,
+            }),
+            Outcome::Broken(reason) => Err(Error::Broken { file, reason: reason.clone() }),
+            Outcome::NotRun(reason) if options.require_run => {
+                Err(Error::NotRun { file, reason: reason.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn miswritten(file: &str, wrong: Miswritten) -> Error {
+    Error::Miswritten { file: file.to_owned(), reason: wrong.to_string() }
+}

@@ -1,0 +1,69 @@
+//! From what was made to what changes: the edits of all graphs, and the model that they
+//! refer to.
+
+use std::ptr;
+
+use crate::onnx::graph::Graph;
+use crate::onnx::model::{Invalid, Model};
+use crate::options::Options;
+use crate::pipeline::counts;
+use crate::pipeline::edits::{self, Changes, Rewrite};
+use crate::pipeline::make::{Made, made_blocks};
+use crate::pipeline::planned::Planned;
+
+/// What makes the new model.
+pub struct Edited<'m> {
+    /// The model that the edits refer to.
+    pub old: &'m Model,
+    /// The edits.
+    pub rewrite: Rewrite,
+    /// What is told of the old model instead of what was planned for it, if its calls were
+    /// inlined for nothing.
+    pub stays: Option<Stays>,
+}
+
+/// How large a model is that stays as it is.
+pub struct Stays {
+    /// Nodes of all graphs.
+    pub nodes: usize,
+    /// Elements of its floating-point tensors; `None` if nobody asks.
+    pub parameters: Option<u64>,
+}
+
+impl<'m> Edited<'m> {
+    /// The edits for what was `made` of `original`, which was read as `graphs`.
+    ///
+    /// # Errors
+    /// If an entry cannot be read.
+    pub fn of(
+        original: &'m Model,
+        graphs: &[Graph<'m>],
+        planned: &Planned,
+        made: &Made,
+        options: &Options,
+    ) -> Result<Self, Invalid> {
+        let changes = planned.analyses.iter().zip(&made.fates).map(|(analysis, fates)| {
+            let blocks = made_blocks(analysis, fates);
+            let blocks = blocks.map(|(block, made)| (block.region.output, &made.fused));
+            Changes { blocks: blocks.collect(), inferred: analysis.training.forms.clone() }
+        });
+        let rewrite = edits::rewrite(graphs, &changes.collect::<Vec<_>>())?;
+        let read = graphs.first().map_or(original, |main| main.model);
+        if !rewrite.is_empty() {
+            return Ok(Edited { old: read, rewrite, stays: None });
+        }
+        // Functions are inlined for blocks; without any, the file stays as it is.
+        let is_inlined = !ptr::eq(read, original);
+        let stays = if is_inlined { Some(Stays::of(original, options)?) } else { None };
+        Ok(Edited { old: original, rewrite, stays })
+    }
+}
+
+impl Stays {
+    fn of(model: &Model, options: &Options) -> Result<Self, Invalid> {
+        let graphs = Graph::read_all(model)?;
+        let nodes = graphs.iter().map(Graph::node_count).sum();
+        let parameters = if options.details { Some(counts::parameters(&graphs)?) } else { None };
+        Ok(Stays { nodes, parameters })
+    }
+}

@@ -1,0 +1,36 @@
+//! What reports tell of a model's files: how large they are, and their hashes.
+
+use prost::bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::onnx::external;
+use crate::onnx::model::Model;
+use crate::onnx::storage::Storage;
+use crate::report::SideFile;
+
+/// The side files that `model` names; those that cannot be read have no size.
+pub fn side_files(model: &Model) -> Vec<SideFile> {
+    let tensors = external::find(model).unwrap_or_default();
+    let side_file = |location: String| {
+        let map = model.storage.side_file(&location).ok();
+        SideFile {
+            bytes: map.as_ref().map(|map| map.bytes().len()),
+            sha256: map.map(|map| sha256(&map.bytes(), &model.storage)),
+            location,
+        }
+    };
+    external::locations(&tensors).into_iter().map(side_file).collect()
+}
+
+/// The SHA-256 of `bytes`, in hexadecimal digits; they lie in `storage` if they are of a
+/// file, which gives their memory back as they are read.
+pub fn sha256(bytes: &Bytes, storage: &Storage) -> String {
+    /// So many bytes are read at a time.
+    const PIECE: usize = 1 << 20;
+    let mut hash = Sha256::new();
+    for piece in bytes.chunks(PIECE) {
+        hash.update(piece);
+        storage.has_read(piece.len());
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

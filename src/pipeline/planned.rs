@@ -1,0 +1,108 @@
+//! The second step: what is to be done with a model, all of it decided. No later step
+//! changes it.
+//!
+//! Knows graphs that were read and what is asked for; opens no file and edits nothing.
+
+use crate::facts::shapes::{NO_SHAPES, Sizes};
+use crate::onnx::graph::Graph;
+use crate::onnx::inline;
+use crate::onnx::model::{Invalid, Model};
+use crate::ops::reader::Reader;
+use crate::options::Options;
+use crate::pipeline::analysis::GraphAnalysis;
+use crate::pipeline::counts::{self, MultiplyAdds};
+use crate::pipeline::remains::{self, Replaced};
+use crate::plan::Block;
+use crate::refusal::{NearMiss, Reason};
+
+/// What is to be done with a model, and what is told of it.
+pub struct Planned<'r, 'g, 'm> {
+    /// Per graph, the main graph first.
+    pub analyses: Vec<GraphAnalysis<'r, 'g, 'm>>,
+    /// Per block, in the order of the plans: what it is right for, if the file does not
+    /// promise that by itself.
+    pub conditions: Vec<Vec<String>>,
+    /// Calls of functions that hold convolutions or norms and cannot be inlined.
+    pub calls: Vec<NearMiss>,
+    /// Nodes of all graphs.
+    pub nodes_before: usize,
+    /// Nodes that there will be, if every block is made.
+    pub nodes_after: usize,
+    /// What only reports ask for; `None` if nobody asks.
+    pub details: Option<Details>,
+}
+
+/// How much a model holds and computes.
+pub struct Details {
+    /// Elements of the floating-point tensors that it stores.
+    pub parameters: u64,
+    /// Before, and if every block is made.
+    pub multiply_adds: MultiplyAdds,
+}
+
+impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
+    /// Plans the rewrite of `model`, whose `graphs` the readers read.
+    ///
+    /// # Errors
+    /// If an entry cannot be decoded.
+    pub fn of(
+        model: &Model,
+        graphs: &[Graph],
+        readers: &'r [Reader<'g, 'm>],
+        options: &Options,
+    ) -> Result<Self, Invalid> {
+        let analyses = GraphAnalysis::of_all(readers, &options.skip)?;
+        let nodes_after = nodes_after(graphs, &analyses);
+        let calls = calls_that_stay(model, graphs)?;
+        let parameters = if options.details { Some(counts::parameters(graphs)?) } else { None };
+        let conditions = conditions(&analyses, options)?;
+        let details = parameters.map(|parameters| {
+            let blocks = analyses.iter().map(|analysis| analysis.plan.blocks.iter().collect());
+            let blocks: Vec<Vec<&Block>> = blocks.collect();
+            Details { parameters, multiply_adds: counts::multiply_adds(&analyses, &blocks) }
+        });
+        let nodes_before = graphs.iter().map(Graph::node_count).sum();
+        Ok(Planned { analyses, conditions, calls, nodes_before, nodes_after, details })
+    }
+
+    /// All blocks of all graphs.
+    pub fn blocks(&self) -> impl Iterator<Item = &Block> {
+        self.analyses.iter().flat_map(|analysis| &analysis.plan.blocks)
+    }
+}
+
+fn nodes_after(graphs: &[Graph], analyses: &[GraphAnalysis]) -> usize {
+    let replaced = analyses.iter().map(|analysis| {
+        let roots = |block: &Block| block.terms.iter().map(|term| term.root).collect();
+        let blocks = analysis.plan.blocks.iter().map(|block| (block.region.output, roots(block)));
+        Replaced::new(analysis.reader.graph, blocks.collect(), &analysis.training.forms)
+    });
+    let blocks = analyses.iter().flat_map(|analysis| &analysis.plan.blocks);
+    let new = blocks.map(|block| block.after.nodes).sum();
+    remains::nodes_after(graphs, &replaced.collect::<Vec<_>>(), new)
+}
+
+fn conditions(analyses: &[GraphAnalysis], options: &Options) -> Result<Vec<Vec<String>>, Invalid> {
+    let mut all = Vec::new();
+    for analysis in analyses {
+        let reader = analysis.reader;
+        let of_file = Sizes::new(reader.graph, reader.constants, &NO_SHAPES);
+        let sizes = if options.run.shapes.is_empty() { &reader.sizes } else { &of_file };
+        for block in &analysis.plan.blocks {
+            let mut conditions = Vec::new();
+            for condition in block.valid.conditions() {
+                if !sizes.promises(condition)? {
+                    conditions.push(condition.describe(reader.graph));
+                }
+            }
+            all.push(conditions);
+        }
+    }
+    Ok(all)
+}
+
+fn calls_that_stay(model: &Model, graphs: &[Graph]) -> Result<Vec<NearMiss>, Invalid> {
+    let calls = inline::refused(model, graphs)?;
+    let miss = |(node, why): (String, String)| NearMiss { node, reason: Reason::Call(why) };
+    Ok(calls.into_iter().map(miss).collect())
+}
