@@ -8,6 +8,7 @@ use crate::onnx::data::{Problem, TensorError};
 use crate::onnx::model::Invalid;
 use crate::onnx::sniff::Foreign;
 use crate::onnx::storage::StorageError;
+use crate::setting::Setting;
 
 /// Names the file, what is wrong, and what can be done.
 #[derive(Debug, thiserror::Error)]
@@ -109,8 +110,10 @@ pub enum Error {
     NotRun {
         /// The file.
         file: String,
-        /// The engine's reason.
+        /// Why not.
         reason: String,
+        /// The choice of the caller that the reason names.
+        setting: Option<Setting>,
     },
     /// The engine did not end with what others depend on. Nothing is decided by time, so
     /// there is no result.
@@ -140,6 +143,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The choice of the caller that the message names.
+    pub fn setting(&self) -> Option<&Setting> {
+        match self {
+            Error::NotRun { setting, .. } => setting.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Whether the model's weights lie in files that only
     /// [`Links::Followed`](crate::Links::Followed) allows.
     pub fn is_link(&self) -> bool {

@@ -80,6 +80,7 @@ pub use pipeline::given::tensor_from_onnx;
 use pipeline::open::ModelSource;
 use pipeline::{Conversion, Converted};
 use report::Report;
+pub use setting::{Setting, told};
 
 /// A model whose blocks are fused.
 #[derive(Debug, Clone)]
@@ -202,6 +203,7 @@ mod refusal;
 #[cfg(feature = "unstable")]
 #[doc(hidden)]
 pub mod refusal;
+mod setting;
 #[cfg(not(feature = "unstable"))]
 mod verify;
 #[cfg(feature = "unstable")]

@@ -1,47 +1,10 @@
 //! Why something is left alone: the one list.
 //!
-//! A message says what is meant in words of the library. Where a choice of the caller decides,
-//! the reason names it as a [`Setting`], so that whoever offers these choices can put it in
-//! words of its own ([`Reason::told`]).
-
-use std::fmt;
+//! Where a choice of the caller decides, the reason names it as a [`Setting`].
 
 use crate::affine::Refusal;
 use crate::onnx::float::Float;
-
-/// A choice of the caller that decides about a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Setting {
-    /// The shape of an input that the file leaves open.
-    InputShape {
-        /// The input's name.
-        input: String,
-        /// A likely shape, as in `1,3,224,224`.
-        example: String,
-    },
-    /// What a caller of the model may override is kept.
-    KeepOverridable,
-    /// Nodes in training mode stay in it.
-    KeepTraining,
-    /// Nodes in training mode use their statistics, whatever these are.
-    ConvertTraining,
-    /// Blocks of these names are left alone.
-    Skip,
-}
-
-impl fmt::Display for Setting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Setting::InputShape { input, example } => {
-                write!(f, "a shape for the input `{input}`, such as {example}")
-            }
-            Setting::KeepOverridable => f.write_str("that is kept, as asked for"),
-            Setting::KeepTraining => f.write_str("as asked for"),
-            Setting::ConvertTraining => f.write_str("converting all such nodes"),
-            Setting::Skip => f.write_str("its name, as asked for"),
-        }
-    }
-}
+use crate::setting::Setting;
 
 /// Why a node is not an affine map or a sum.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -177,8 +140,13 @@ pub enum Reason {
     #[error("{0}")]
     Limit(&'static str),
     /// The fused weights could not be computed or proved.
-    #[error("{0}")]
-    Unproved(String),
+    #[error("{why}")]
+    Unproved {
+        /// Why not.
+        why: String,
+        /// What allows more, if a limit was met.
+        setting: Option<Setting>,
+    },
     /// A call of a local function that cannot be inlined.
     #[error("{0}")]
     Call(String),
@@ -205,20 +173,10 @@ impl Reason {
     pub fn setting(&self) -> Option<&Setting> {
         match self {
             Reason::NotLinear { why, .. } => why.setting(),
+            Reason::Unproved { setting, .. } => setting.as_ref(),
             Reason::Skipped => Some(&Setting::Skip),
             _ => None,
         }
-    }
-
-    /// The message, in which `words` stand for the setting that it names.
-    pub fn told(&self, words: &dyn Fn(&Setting) -> String) -> String {
-        let message = self.to_string();
-        let parts = self.setting().and_then(|setting| {
-            // A stranger's names stand before it, so it is the last of its kind.
-            let (before, after) = message.rsplit_once(&setting.to_string())?;
-            Some(format!("{before}{}{after}", words(setting)))
-        });
-        parts.unwrap_or(message)
     }
 }
 
@@ -248,41 +206,4 @@ pub enum Unfit {
         /// The output channel.
         channel: usize,
     },
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_setting_is_told_in_words_of_the_caller() {
-        let words = |setting: &Setting| match setting {
-            Setting::InputShape { input, example } => format!("--input-shape {input}={example}"),
-            Setting::KeepOverridable => "--keep-overridable".to_owned(),
-            Setting::KeepTraining => "--training-mode keep".to_owned(),
-            Setting::ConvertTraining => "--training-mode convert".to_owned(),
-            Setting::Skip => "--skip".to_owned(),
-        };
-        let shape = Setting::InputShape { input: "x".into(), example: "1,3,224,224".into() };
-        let unknown = NotLinear::Unknown { what: "a size".into(), remedy: shape };
-        for (why, expected) in [
-            (unknown, "a size is not known; fix it with --input-shape x=1,3,224,224"),
-            (
-                NotLinear::Overridable("w as asked for".into()),
-                "`w as asked for` is a graph input too, so a caller may override it \
-                 (--keep-overridable)",
-            ),
-            (NotLinear::KeptTraining, "it stays in training mode: --training-mode keep"),
-            (
-                NotLinear::Untrained,
-                "it stays in training mode: its stored means are all 0 and its variances all 1, \
-                 as before any training (--training-mode convert uses them all the same)",
-            ),
-            (NotLinear::NotConstant("w".into()), "`w` is not constant"),
-        ] {
-            let reason = Reason::NotLinear { node: "n".into(), why };
-            assert_eq!(reason.told(&words), format!("node `n`: {expected}"));
-        }
-        assert_eq!(Reason::Skipped.told(&words), "left alone because of --skip");
-    }
 }

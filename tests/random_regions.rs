@@ -21,7 +21,7 @@ use acb_fuse::onnx::proto::{
 };
 use acb_fuse::onnx::tensor;
 use acb_fuse::onnx::write::{int, ints, node};
-use acb_fuse::refusal::{NearMiss, Reason};
+use acb_fuse::report::LeftAlone;
 use acb_fuse::report::Report;
 use acb_fuse::verify::inputs::Random;
 use acb_fuse::verify::run::Outcome;
@@ -439,7 +439,7 @@ static AGAIN: AtomicUsize = AtomicUsize::new(0);
 
 /// A valid region that verification refuses, or cannot judge, is a false alarm.
 fn is_a_false_alarm(report: &Report) -> bool {
-    let unproved = |miss: &NearMiss| matches!(miss.reason, Reason::Unproved(_));
+    let unproved = |miss: &LeftAlone| miss.kind == "unproved";
     let agreed = matches!(report.run, Some(Outcome::Agreed(_)));
     report.near_misses.iter().any(unproved) || agreed == report.blocks.is_empty()
 }

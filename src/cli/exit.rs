@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use acb_fuse::report::{Report, ReportedError};
-use acb_fuse::{Endpoint, Error, Options, convert};
+use acb_fuse::{Endpoint, Error, Options, Setting, convert, told};
 
 use super::show::printable;
 
@@ -56,8 +56,12 @@ impl Exit {
 
 impl From<Error> for Exit {
     fn from(error: Error) -> Self {
-        let flag = flag(&error).map(|flag| format!(" ({flag})")).unwrap_or_default();
-        Exit { message: format!("{error}{flag}"), code: code(&error) }
+        let remedy = remedy(&error).map(|remedy| format!(" ({remedy})")).unwrap_or_default();
+        let message = match error.setting() {
+            Some(setting) => told(&error.to_string(), setting, &flag),
+            None => error.to_string(),
+        };
+        Exit { message: format!("{message}{remedy}"), code: code(&error) }
     }
 }
 
@@ -77,8 +81,22 @@ fn code(error: &Error) -> u8 {
     }
 }
 
-/// The flag that allows what the library refuses.
-fn flag(error: &Error) -> Option<&'static str> {
+/// The flag of a setting.
+fn flag(setting: &Setting) -> String {
+    match setting {
+        Setting::InputShape { input, example } => format!("--input-shape {input}={example}"),
+        Setting::KeepOverridable => "--keep-overridable".to_owned(),
+        Setting::KeepTraining => "--training-mode keep".to_owned(),
+        Setting::ConvertTraining => "--training-mode convert".to_owned(),
+        Setting::Skip => "--skip".to_owned(),
+        Setting::TimeLimit => "--verify-timeout".to_owned(),
+        Setting::MemoryLimit => "--verify-memory".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// What helps where the message names no setting.
+fn remedy(error: &Error) -> Option<&'static str> {
     match error {
         Error::ProofTooLong { .. } => Some("--verify-timeout allows more"),
         error if error.is_link() => Some("--follow-links allows that"),
@@ -92,12 +110,14 @@ pub fn converted(
     output: Option<&Endpoint>,
     options: &Options,
 ) -> (Report, Result<(), Exit>) {
-    match convert(input, output, options) {
+    let (mut report, result) = match convert(input, output, options) {
         Ok(report) => (report, Ok(())),
         Err(failure) => {
             let (mut report, exit) = (*failure.report, Exit::from(*failure.error));
             report.error = Some(exit.reported());
             (report, Err(exit))
         }
-    }
+    };
+    report.put_settings_in(&flag);
+    (report, result)
 }

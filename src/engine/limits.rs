@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::engine::clock;
+use crate::setting::Setting;
 
 /// Why tract could not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,14 +17,29 @@ pub enum EngineError {
     #[error("tract: it panicked: {0}")]
     Panicked(String),
     /// It was given up.
-    #[error("tract did not end in time (--verify-timeout allows more)")]
+    #[error("tract did not end in time ({} allows more)", Setting::TimeLimit)]
     TooLong,
     /// It was not even tried.
-    #[error("its tensors would take {} MiB at a time (--verify-memory allows more)", bytes >> 20)]
+    #[error(
+        "its tensors would take {} MiB at a time ({} allows more)",
+        bytes >> 20,
+        Setting::MemoryLimit
+    )]
     TooLarge {
         /// What is needed, at least.
         bytes: usize,
     },
+}
+
+impl EngineError {
+    /// The choice of the caller that allows more, if a limit was met.
+    pub fn setting(&self) -> Option<Setting> {
+        match self {
+            EngineError::TooLong => Some(Setting::TimeLimit),
+            EngineError::TooLarge { .. } => Some(Setting::MemoryLimit),
+            EngineError::Failed(_) | EngineError::Panicked(_) => None,
+        }
+    }
 }
 
 /// What the engine may take.

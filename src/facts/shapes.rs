@@ -21,7 +21,8 @@ use crate::onnx::info;
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::ValueInfoProto;
 use crate::onnx::schema::graph_field;
-use crate::refusal::{NotLinear, Setting};
+use crate::refusal::NotLinear;
+use crate::setting::Setting;
 
 /// The engine's time to infer sizes grows faster than the number of nodes, to a minute for
 /// so many.

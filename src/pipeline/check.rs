@@ -17,7 +17,7 @@ use crate::pipeline::make::{Made, made_blocks};
 use crate::pipeline::planned::Planned;
 use crate::report::SideFile;
 use crate::verify::readback::{self, Expected, Miswritten};
-use crate::verify::run::{Outcome, run_graphs};
+use crate::verify::run::{NotRun, Outcome, run_graphs};
 
 /// What only reports ask for of a new model.
 pub struct Measured {
@@ -122,7 +122,7 @@ impl Reference<'_, '_, '_, '_> {
         if let Some(oversized) = oversized.find_map(Result::transpose) {
             let node = oversized?;
             let why = format!("node `{node}` computes a constant beyond all reason");
-            return Ok(Outcome::NotRun(why));
+            return Ok(Outcome::NotRun(why.into()));
         }
         let new = (new, new_graphs);
         let run = |old| run_graphs(old, new, &self.options.run, self.limits);
@@ -150,8 +150,8 @@ impl Checked {
                 tolerance: *tolerance,
             }),
             Outcome::Broken(reason) => Err(Error::Broken { file, reason: reason.clone() }),
-            Outcome::NotRun(reason) if options.require_run => {
-                Err(Error::NotRun { file, reason: reason.clone() })
+            Outcome::NotRun(NotRun { reason, setting }) if options.require_run => {
+                Err(Error::NotRun { file, reason: reason.clone(), setting: setting.clone() })
             }
             _ => Ok(()),
         }

@@ -145,19 +145,20 @@ impl Maker<'_> {
         original: &Original,
         block: &Block,
     ) -> Result<Fate, Error> {
-        let left_alone =
-            |why: &dyn ToString| Ok(Fate::LeftAlone(Reason::Unproved(why.to_string())));
+        let left_alone = |why: &dyn ToString, setting| {
+            Ok(Fate::LeftAlone(Reason::Unproved { why: why.to_string(), setting }))
+        };
         let (reader, meanings) = (analysis.reader, &analysis.meanings);
         let terms = match fuse::terms(reader, meanings, block) {
             Ok(terms) => terms,
             Err(WeightError::Invalid(source)) => {
                 return Err(Error::Invalid { file: self.file.to_owned(), source });
             }
-            Err(refused) => return left_alone(&refused),
+            Err(refused) => return left_alone(&refused, None),
         };
         let fused = match fuse::fused(reader, block, &terms) {
             Ok(fused) => fused,
-            Err(not_finite) => return left_alone(&not_finite),
+            Err(not_finite) => return left_alone(&not_finite, None),
         };
         let compared = self.options.details.then(|| fuse::compared(&terms));
         if !self.options.verify {
@@ -179,7 +180,9 @@ impl Maker<'_> {
             Err(Unproved::NotRun(EngineError::TooLong)) => {
                 Err(Error::ProofTooLong { file: self.file.to_owned(), block: block.name.clone() })
             }
-            Err(cannot_tell) if !cannot_tell.is_wrong() => left_alone(&cannot_tell),
+            Err(cannot_tell) if !cannot_tell.is_wrong() => {
+                left_alone(&cannot_tell, cannot_tell.setting())
+            }
             Err(wrong) => Err(Error::BlockDiffers {
                 file: self.file.to_owned(),
                 block: block.name.clone(),

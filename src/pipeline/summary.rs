@@ -24,8 +24,8 @@ use crate::pipeline::planned::Planned;
 use crate::plan::{Block, Count};
 use crate::refusal::NearMiss;
 use crate::report::{
-    BlockCost, BlockReport, BlockSteps, Change, ConvertedNode, Ending, File, Mode, NewerOpset,
-    Notes, Proof, Report, ReportedError, Seconds, Shape, SideFile, Size,
+    BlockCost, BlockReport, BlockSteps, Change, ConvertedNode, Ending, File, LeftAlone, Mode,
+    NewerOpset, Notes, Proof, Report, ReportedError, Seconds, Shape, SideFile, Size,
 };
 
 /// How far a conversion came: the values of the steps that are done.
@@ -165,7 +165,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
 
     /// What was left alone by the plan, each reason once per node; inside calls; and of what
     /// was planned.
-    fn near_misses(&self) -> Vec<NearMiss> {
+    fn near_misses(&self) -> Vec<LeftAlone> {
         let Some((planned, functions)) = self.planned else { return Vec::new() };
         let analyses = || planned.analyses.iter();
         let blocks = analyses().flat_map(|analysis| &analysis.plan.near_misses);
@@ -173,9 +173,10 @@ impl<'s> Reached<'s, '_, '_, '_> {
         let of_plan = blocks.chain(training).chain(&planned.calls);
         let mut told = HashSet::new();
         let is_new = |miss: &&NearMiss| told.insert((miss.node.clone(), miss.reason.to_string()));
-        let mut near_misses: Vec<NearMiss> = of_plan.filter(is_new).cloned().collect();
-        near_misses.extend(functions.near_misses.iter().cloned());
-        near_misses.extend(self.made.iter().flat_map(|made| made.left_alone(planned)));
+        let mut near_misses: Vec<LeftAlone> = of_plan.filter(is_new).map(LeftAlone::from).collect();
+        near_misses.extend(functions.near_misses.iter().map(LeftAlone::from));
+        let unproved = self.made.iter().flat_map(|made| made.left_alone(planned));
+        near_misses.extend(unproved.map(|miss| LeftAlone::from(&miss)));
         near_misses
     }
 

@@ -3,9 +3,9 @@
 //! Stands below the data: it knows what serde needs of a field, and no report.
 
 use serde::Serialize;
-use serde::ser::{SerializeSeq, Serializer};
+use serde::ser::Serializer;
 
-use crate::refusal::{NearMiss, Reason};
+use crate::refusal::Reason;
 use crate::report::escape::is_unsafe;
 use crate::verify::run::Outcome;
 
@@ -38,28 +38,8 @@ fn printable(json: &str) -> String {
     safe
 }
 
-/// A near miss as it is written.
-#[derive(Serialize)]
-struct Miss<'m> {
-    node: &'m str,
-    kind: &'static str,
-    reason: String,
-}
-
-/// Writes near misses with the kind of their reasons.
-///
-/// # Errors
-/// What `to` says.
-pub fn near_misses<S: Serializer>(misses: &[NearMiss], to: S) -> Result<S::Ok, S::Error> {
-    let mut list = to.serialize_seq(Some(misses.len()))?;
-    for NearMiss { node, reason } in misses {
-        list.serialize_element(&Miss { node, kind: kind(reason), reason: reason.to_string() })?;
-    }
-    list.end()
-}
-
 /// A reason in a word that programs may rely on.
-fn kind(reason: &Reason) -> &'static str {
+pub fn kind(reason: &Reason) -> &'static str {
     match reason {
         Reason::DifferentInputs { .. } => "different_inputs",
         Reason::Geometry(_) => "geometry",
@@ -69,7 +49,7 @@ fn kind(reason: &Reason) -> &'static str {
         Reason::ReadElsewhere(_) => "read_elsewhere",
         Reason::Unfit(_) => "unfit",
         Reason::Limit(_) => "limit",
-        Reason::Unproved(_) => "unproved",
+        Reason::Unproved { .. } => "unproved",
         Reason::Call(_) => "call",
         Reason::Skipped => "skipped",
     }
@@ -116,7 +96,8 @@ pub fn run<S: Serializer>(outcome: &Option<Outcome>, to: S) -> Result<S::Ok, S::
             Run { outcome: "broken", outputs: vec![], rounding: None, reason: Some(reason) }
         }
         Outcome::NotRun(reason) => {
-            Run { outcome: "not_run", outputs: vec![], rounding: None, reason: Some(reason) }
+            let reason = Some(reason.reason.as_str());
+            Run { outcome: "not_run", outputs: vec![], rounding: None, reason }
         }
     });
     run.serialize(to)

@@ -21,10 +21,11 @@ use serde::Serialize;
 
 pub use crate::affine::Comparison;
 use crate::affine::average;
-pub use crate::refusal::{NearMiss, Reason};
+use crate::refusal::NearMiss;
 pub use crate::report::files::{File, SideFile};
 pub use crate::report::json::{JSON_SCHEMA, json, json_line};
-pub use crate::verify::run::Outcome;
+use crate::setting::{Setting, told};
+pub use crate::verify::run::{NotRun, Outcome};
 
 /// Version of the schema: it grows when a reader of the last one would misunderstand.
 pub const SCHEMA: u32 = 1;
@@ -57,8 +58,7 @@ pub struct Report {
     /// What was, or would be, fused.
     pub blocks: Vec<BlockReport>,
     /// What was left alone, and why.
-    #[serde(serialize_with = "json::near_misses")]
-    pub near_misses: Vec<NearMiss>,
+    pub near_misses: Vec<LeftAlone>,
     /// The run of both models; `None` if nothing was run.
     #[serde(serialize_with = "json::run")]
     pub run: Option<Outcome>,
@@ -315,6 +315,28 @@ pub struct Seconds {
     pub total: f64,
 }
 
+/// A place that was left alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LeftAlone {
+    /// The node where the branches meet, or the block.
+    pub node: String,
+    /// The kind of the reason, in a word that programs may rely on.
+    pub kind: &'static str,
+    /// The reason.
+    pub reason: String,
+    /// The choice of the caller that the reason names.
+    #[serde(skip)]
+    pub setting: Option<Setting>,
+}
+
+impl From<&NearMiss> for LeftAlone {
+    fn from(NearMiss { node, reason }: &NearMiss) -> Self {
+        let (kind, setting) = (json::kind(reason), reason.setting().cloned());
+        LeftAlone { node: node.clone(), kind, reason: reason.to_string(), setting }
+    }
+}
+
 impl Report {
     /// Of a conversion of the model called `path` that has done nothing yet.
     pub fn new(path: String, mode: Mode) -> Self {
@@ -332,6 +354,18 @@ impl Report {
             sizes: Change::default(),
             notes: Notes::default(),
             seconds: Seconds::default(),
+        }
+    }
+
+    /// Puts the choices of the caller that reasons name in words of the caller's own.
+    pub fn put_settings_in(&mut self, words: &dyn Fn(&Setting) -> String) {
+        for LeftAlone { reason, setting, .. } in &mut self.near_misses {
+            if let Some(setting) = setting {
+                *reason = told(reason, setting, words);
+            }
+        }
+        if let Some(Outcome::NotRun(NotRun { reason, setting: Some(setting) })) = &mut self.run {
+            *reason = told(reason, setting, words);
         }
     }
 

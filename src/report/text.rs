@@ -5,9 +5,8 @@
 
 use std::fmt;
 
-use crate::refusal::NearMiss;
 use crate::report::words::{self, counted};
-use crate::report::{Average, BlockCost, BlockReport, HARDER, Mode, NewerOpset, Report};
+use crate::report::{Average, BlockCost, BlockReport, HARDER, LeftAlone, Mode, NewerOpset, Report};
 use crate::verify::run::Outcome;
 
 /// The last line of the summary of a conversion that was not verified. A caller may add to it
@@ -77,7 +76,7 @@ impl Report {
         if !self.near_misses.is_empty() {
             writeln!(f, "\nleft alone:")?;
         }
-        for NearMiss { node, reason } in &self.near_misses {
+        for LeftAlone { node, reason, .. } in &self.near_misses {
             writeln!(f, "  {node}: {reason}")?;
         }
         Ok(())

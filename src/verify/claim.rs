@@ -9,6 +9,7 @@ use crate::onnx::data::TensorError;
 use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::NodeProto;
+use crate::setting::Setting;
 use crate::verify::border::FilledBorder;
 
 /// Old and new outputs must agree to this, relative to the largest value on the way to
@@ -97,6 +98,14 @@ pub enum Unproved {
 }
 
 impl Unproved {
+    /// The choice of the caller that allows more, if a limit was met.
+    pub fn setting(&self) -> Option<Setting> {
+        match self {
+            Unproved::NotRun(error) => error.setting(),
+            _ => None,
+        }
+    }
+
     /// Whether the rewrite is wrong; else nobody can tell.
     pub fn is_wrong(&self) -> bool {
         matches!(self, Unproved::Differs { .. })

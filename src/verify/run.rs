@@ -1,5 +1,7 @@
 //! The run of the whole model: as it was read, and as it will be written.
 
+use std::fmt;
+
 use crate::engine::tensors::{self, EngineTensor};
 use crate::engine::{Array, EngineError, Limits, dialect};
 use crate::onnx::graph::Graph;
@@ -9,6 +11,7 @@ use crate::onnx::proto::ValueInfoProto;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::schema::graph_field;
 use crate::options::RunOptions;
+use crate::setting::Setting;
 use crate::verify::compare::relative_error;
 use crate::verify::inputs::Random;
 use crate::verify::last_bits::WeightRounding;
@@ -40,8 +43,35 @@ pub enum Outcome {
     },
     /// The engine ran the old model and could not run the new one; its reason.
     Broken(String),
-    /// The engine could not run the old model; its reason.
-    NotRun(String),
+    /// The old model could not be run.
+    NotRun(NotRun),
+}
+
+/// Why a model was not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotRun {
+    /// The reason.
+    pub reason: String,
+    /// The choice of the caller that the reason names.
+    pub setting: Option<Setting>,
+}
+
+impl fmt::Display for NotRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl From<String> for NotRun {
+    fn from(reason: String) -> Self {
+        NotRun { reason, setting: None }
+    }
+}
+
+impl From<EngineError> for NotRun {
+    fn from(error: EngineError) -> Self {
+        NotRun { reason: error.to_string(), setting: error.setting() }
+    }
 }
 
 impl Outcome {
@@ -119,7 +149,7 @@ pub fn run_graphs(
     let new_graphs = new_inlined.as_deref().unwrap_or(new_graphs);
     let Some(graph) = old_graphs.first() else { return Err(Invalid::NoGraph) };
     if let Some(reason) = old_graphs.iter().find_map(dialect::misread) {
-        return Ok(Outcome::NotRun(reason));
+        return Ok(Outcome::NotRun(reason.into()));
     }
     let inputs = match inputs(graph, options)? {
         Ok(inputs) => inputs,
@@ -143,12 +173,13 @@ pub fn run_graphs(
         Ok(compared) => Ok(compared),
     };
     Ok(match compared {
-        Err(error) => Outcome::NotRun(error.to_string()),
+        Err(error) => Outcome::NotRun(error.into()),
         Ok(Compared::NotFinite) => {
-            Outcome::NotRun("the original gives NaN or infinity on random inputs".into())
+            let reason = "the original gives NaN or infinity on random inputs".to_owned();
+            Outcome::NotRun(reason.into())
         }
         // A machine that was busier for one of both says nothing of it.
-        Ok(Compared::Broken(error @ EngineError::TooLong)) => Outcome::NotRun(error.to_string()),
+        Ok(Compared::Broken(error @ EngineError::TooLong)) => Outcome::NotRun(error.into()),
         Ok(Compared::Broken(error)) => Outcome::Broken(error.to_string()),
         Ok(Compared::Errors(errors, trial)) => {
             match errors.iter().find(|(_, error)| error.is_nan() || *error > tolerance) {
@@ -177,7 +208,7 @@ fn explained(
     let outputs = match other.outputs(&trial.names, &trial.samples) {
         Ok(outputs) => outputs,
         Err(Stopped::Engine(error @ EngineError::TooLong)) => {
-            return Some(Outcome::NotRun(error.to_string()));
+            return Some(Outcome::NotRun(error.into()));
         }
         Err(_) => return None,
     };
@@ -197,10 +228,11 @@ fn explained(
     if ROUNDING_MARGIN * rounding <= MOST_ROUNDING {
         return Some(Outcome::WithinRounding { errors: errors.to_vec(), rounding });
     }
-    Some(Outcome::NotRun(format!(
+    let reason = format!(
         "the last bit of its weights moves its outputs by {rounding:.1e}, so a comparison \
          would say nothing"
-    )))
+    );
+    Some(Outcome::NotRun(reason.into()))
 }
 
 fn compare(
@@ -279,7 +311,7 @@ impl RunInput {
     }
 }
 
-fn inputs(graph: &Graph, options: &RunOptions) -> Result<Result<Vec<RunInput>, String>, Invalid> {
+fn inputs(graph: &Graph, options: &RunOptions) -> Result<Result<Vec<RunInput>, NotRun>, Invalid> {
     let mut inputs = Vec::new();
     for field in graph.scope.fields(graph_field::INPUT) {
         let info: ValueInfoProto = graph.model.decode(field, "graph input")?;
@@ -288,7 +320,7 @@ fn inputs(graph: &Graph, options: &RunOptions) -> Result<Result<Vec<RunInput>, S
             continue;
         }
         let Some(declared) = info::declared(&info) else {
-            return Ok(Err(format!("input `{name}` is not a tensor")));
+            return Ok(Err(format!("input `{name}` is not a tensor").into()));
         };
         let mut given = options.given.iter().rev();
         let given = given.find(|(which, _)| which.is(inputs.len(), &name)).map(|(_, array)| array);
@@ -300,9 +332,10 @@ fn inputs(graph: &Graph, options: &RunOptions) -> Result<Result<Vec<RunInput>, S
                 sizes.map(|(axis, &size)| likely_size(axis, dims.len(), size)).collect()
             }
             (None, None, None) => {
-                return Ok(Err(format!(
-                    "input `{name}` has no shape; give --input-shape {name}=…"
-                )));
+                let setting =
+                    Setting::InputShape { input: name.clone(), example: "…".to_owned() };
+                let reason = format!("input `{name}` has no shape; give {setting}");
+                return Ok(Err(NotRun { reason, setting: Some(setting) }));
             }
         };
         let given = given.cloned();
@@ -317,10 +350,11 @@ fn inputs(graph: &Graph, options: &RunOptions) -> Result<Result<Vec<RunInput>, S
     let sum = |all: usize, input: &RunInput| elements(input).and_then(|one| all.checked_add(one));
     let all = inputs.iter().try_fold(0, sum);
     let all = all.and_then(|all| all.checked_mul(options.samples.max(1)));
-    Ok(match all.filter(|&all| all <= MOST) {
-        Some(_) => Ok(inputs),
-        None => Err("its inputs, all samples together, are too large to be fed".to_owned()),
-    })
+    if all.is_none_or(|all| all > MOST) {
+        let reason = "its inputs, all samples together, are too large to be fed".to_owned();
+        return Ok(Err(reason.into()));
+    }
+    Ok(Ok(inputs))
 }
 
 /// A dimension that is declared as a number, or a likely size where the file leaves it open,

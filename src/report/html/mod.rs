@@ -159,7 +159,7 @@ fn verification(report: &Report) -> String {
     let errors: &[(String, f64)] = match &report.run {
         None => &[],
         Some(Outcome::NotRun(reason)) => {
-            put!(html, "<p>The whole model was not run: {}</p>\n", sentence(reason));
+            put!(html, "<p>The whole model was not run: {}</p>\n", sentence(&reason.reason));
             &[]
         }
         Some(Outcome::Broken(reason)) => {
