@@ -1,0 +1,6 @@
+//! What each operator means, by ONNX's own tests and by ONNX Runtime's outputs.
+
+mod conformance;
+mod constants;
+mod shapes;
+mod training_mode;

@@ -1,0 +1,44 @@
+//! Real files, cut after every node.
+use std::fs;
+use std::path::Path;
+
+use acb_fuse::engine::{Array, Limits, dialect, stage};
+use acb_fuse::onnx::graph::Graph;
+use acb_fuse::onnx::model::Model;
+use acb_fuse::onnx::storage::{Links, Storage};
+use acb_fuse::verify::sliced_run::{SlicedRun, WeightRounding};
+use acb_fuse::verify::slices::Most;
+
+use crate::support::fixtures::{self, data};
+use crate::support::parallel;
+
+/// However a model is cut, the engine makes the same of it, to the last bit; and what it can
+/// run in one piece, it can run in slices.
+#[test]
+fn slices_give_what_the_whole_gives() {
+    let files = fixtures::of(|group| group.small);
+    let compared = parallel::each(&files, |path| {
+        let folder = Storage::in_folder(path.parent().unwrap(), Links::Confined);
+        let model = Model::index(fs::read(path).unwrap().into(), folder).unwrap();
+        let inlined = dialect::inlined(&model).unwrap();
+        let graphs = Graph::read_all(inlined.as_ref().unwrap_or(&model)).unwrap();
+        let whole = walked(path, &graphs, usize::MAX);
+        if whole.is_ok() {
+            assert_eq!(walked(path, &graphs, 1), whole, "{path:?}");
+        }
+        whole.is_ok()
+    });
+    let compared = compared.iter().filter(|compared| **compared).count();
+    assert!(compared > 450, "{compared}");
+}
+
+fn walked(path: &Path, graphs: &[Graph], nodes: usize) -> Result<Vec<Vec<Array>>, String> {
+    let names: Vec<String> = graphs[0].inputs().into_iter().map(|(name, _)| name).collect();
+    let types = names.iter().map(|name| graphs[0].input_type(graphs[0].find(name).unwrap()));
+    let inputs = data(path, "input").into_iter().zip(types.map(Option::unwrap_or_default));
+    let limits = Limits::of_reading();
+    let inputs = stage::hold(inputs.collect(), limits).map_err(|error| error.to_string())?;
+    let most = Most { nodes, bytes: usize::MAX };
+    let walk = SlicedRun { graphs, weights: WeightRounding::AsStored, most, limits };
+    walk.outputs(&names, &[inputs]).map_err(|stopped| stopped.to_string())
+}

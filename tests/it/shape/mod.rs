@@ -1,0 +1,3 @@
+//! The shape of the code: what it is made of, and who may use whom.
+
+mod dependencies;
