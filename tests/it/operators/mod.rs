@@ -2,5 +2,6 @@
 
 mod conformance;
 mod constants;
+mod interpreter;
 mod shapes;
 mod training_mode;

@@ -32,7 +32,7 @@ pub fn run(model: &Path, folder: &Path, inputs: &[Array]) -> Result<Vec<Array>, 
 /// The model with the batch norms and dropouts of its main graph and functions at
 /// inference, but for those whose further outputs are outputs of the model: fixtures hold
 /// what frameworks compute then.
-fn at_inference(mut model: ModelProto) -> ModelProto {
+pub fn at_inference(mut model: ModelProto) -> ModelProto {
     let is_old = model.opset_import.iter().all(|opset| opset.version() < 7);
     let functions = model.functions.iter_mut().map(|function| &mut function.node);
     let Some(graph) = model.graph.as_mut() else { return model };
