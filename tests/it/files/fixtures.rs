@@ -34,7 +34,7 @@ fn every_file_is_reported_as_expected() {
 fn outputs_are_the_frameworks_own() {
     let mut ratios = Vec::new();
     let mut compared = 0;
-    for model in fixtures::of(|group| group.reported) {
+    for model in fixtures::of(|group| group.compared) {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("out.onnx");
         let report = fused(&model, &output);

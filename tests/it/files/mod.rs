@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod believed_sizes;
+mod cases;
 mod fixtures;
 mod survives;
 mod writing;

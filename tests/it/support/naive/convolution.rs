@@ -37,7 +37,8 @@ impl Node<'_> {
         if x.shape()[1] != inputs || !inputs.is_multiple_of(groups) {
             return Err("channels do not fit".into());
         }
-        if ["auto_pad", "output_shape"].iter().any(|name| self.attribute(name).is_some()) {
+        let is_same = self.text("auto_pad", "NOTSET").starts_with("SAME");
+        if is_same || self.attribute("output_shape").is_some() {
             return Err(Stop::Unknown("a ConvTranspose of a given size".into()));
         }
         let growth = self.attribute("output_padding").map(|growth| growth.ints.clone());

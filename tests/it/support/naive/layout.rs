@@ -183,6 +183,21 @@ impl Node<'_> {
         Ok(of_both!(x, x => x.broadcast(shape).ok_or("the shape does not fit")?.to_owned()))
     }
 
+    /// Each element as often as the scales say.
+    pub(super) fn resize(&self, x: &Array) -> Result<Array, Stop> {
+        let words = ["mode", "coordinate_transformation_mode", "nearest_mode"];
+        if words.map(|word| self.text(word, "")) != ["nearest", "asymmetric", "floor"] {
+            return Err(Stop::Unknown("a Resize that interpolates".into()));
+        }
+        let mut result = x.clone();
+        for (axis, &scale) in self.float(2)?.iter().enumerate() {
+            let size = (x.shape()[axis] as f64 * scale).floor() as i64;
+            let kept: Vec<_> = (0..size).map(|at| Some((at as f64 / scale) as i64)).collect();
+            result = of_both!(&result, x => taken(x, axis, &kept, None));
+        }
+        Ok(result)
+    }
+
     /// Slices of `x` along its first axes, at indices, in the place of those that are there.
     pub(super) fn scatter_nd(&self, x: &ArrayD<f64>) -> Result<ArrayD<f64>, Stop> {
         let (indices, updates) = (self.integers(1)?, self.float(2)?);

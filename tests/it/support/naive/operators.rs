@@ -1,5 +1,7 @@
 //! Every operator, and those that compute with single numbers.
 
+use std::collections::BTreeMap;
+
 use acb_fuse::engine::Array;
 use acb_fuse::onnx::proto::AttributeProto;
 use acb_fuse::onnx::tensor::Float;
@@ -32,6 +34,7 @@ impl Node<'_> {
             "Pad" => self.pad(self.any(0)?)?,
             "Gather" => self.gather(self.any(0)?)?,
             "Expand" => self.expand(self.any(0)?)?,
+            "Resize" => self.resize(self.any(0)?)?,
             "Greater" => comparison(self.float(0)?, self.float(1)?, |a, b| a > b)?,
             "Less" => comparison(self.float(0)?, self.float(1)?, |a, b| a < b)?,
             "Add" | "Sub" | "Mul" | "Div" => self.arithmetic()?,
@@ -61,6 +64,7 @@ impl Node<'_> {
             "Tanh" => Ok(x.mapv(f64::tanh)),
             "MatMul" => product(x, self.float(1)?),
             "Gemm" => self.gemm(x),
+            "Einsum" => self.einsum(),
             "ScatterND" => self.scatter_nd(x),
             "ReduceSum" => self.reduction(x, |values| values.iter().sum()),
             "ReduceMean" => self.reduction(x, mean),
@@ -147,6 +151,37 @@ impl Node<'_> {
         }
         let bias = self.float(2)?.mapv(|x| x * self.number("beta", 1.0));
         broadcast(&result, &bias, |a, b| a + b)
+    }
+
+    /// Of an equation that says what comes out: every term of the sum, one by one.
+    fn einsum(&self) -> Result<ArrayD<f64>, Stop> {
+        let equation = self.text("equation", "").replace(' ', "");
+        let (read, made) = equation.split_once("->").ok_or("the equation has no arrow")?;
+        if read.contains('.') {
+            return Err(Stop::Unknown("an Einsum with an ellipsis".into()));
+        }
+        let operands: Vec<(&str, &ArrayD<f64>)> = read
+            .split(',')
+            .enumerate()
+            .map(|(index, letters)| Ok((letters, self.float(index)?)))
+            .collect::<Result<_, Stop>>()?;
+        let mut sizes: BTreeMap<char, usize> = BTreeMap::new();
+        for (letters, operand) in &operands {
+            sizes.extend(letters.chars().zip(operand.shape().iter().copied()));
+        }
+        let shape: Vec<usize> = made.chars().map(|letter| sizes[&letter]).collect();
+        let mut result = ArrayD::zeros(shape);
+        for flat in 0..sizes.values().product() {
+            let (mut left, mut at) = (flat, BTreeMap::new());
+            for (&letter, &size) in &sizes {
+                at.insert(letter, left % size);
+                left /= size;
+            }
+            let place = |letters: &str| letters.chars().map(|l| at[&l]).collect::<Vec<_>>();
+            let factors = operands.iter().map(|(letters, x)| x[place(letters).as_slice()]);
+            result[place(made).as_slice()] += factors.product::<f64>();
+        }
+        Ok(result)
     }
 
     /// In training mode with the statistics of the batch, and the running ones after it.
