@@ -1,6 +1,6 @@
 //! Real files, cut after every node.
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use acb_fuse::engine::{Array, Limits, dialect, stage};
 use acb_fuse::onnx::graph::Graph;
@@ -11,6 +11,9 @@ use acb_fuse::verify::slices::Most;
 
 use crate::support::fixtures::{self, data};
 use crate::support::parallel;
+
+/// Cases of which a file is not run even in one piece.
+const NOT_RUN: [&str; 1] = ["x"];
 
 /// However a model is cut, the engine makes the same of it, to the last bit; and what it can
 /// run in one piece, it can run in slices.
@@ -28,8 +31,12 @@ fn slices_give_what_the_whole_gives() {
         }
         whole.is_ok()
     });
-    let compared = compared.iter().filter(|compared| **compared).count();
-    assert!(compared > 450, "{compared}");
+    let not_run = files.iter().zip(&compared).filter(|(_, compared)| !**compared);
+    let folder = |(path, _): (&PathBuf, _)| {
+        path.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned()
+    };
+    assert_eq!(not_run.map(folder).collect::<Vec<_>>(), NOT_RUN);
+    assert_eq!(compared.iter().filter(|compared| **compared).count(), 0);
 }
 
 fn walked(path: &Path, graphs: &[Graph], nodes: usize) -> Result<Vec<Vec<Array>>, String> {

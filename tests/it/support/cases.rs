@@ -50,6 +50,13 @@ pub fn all() -> &'static [Case] {
     &ALL
 }
 
+/// The file of one of them.
+pub fn model(name: &str) -> String {
+    let found = all().iter().find(|case| case.text.file_stem().is_some_and(|stem| stem == name));
+    let case = found.unwrap_or_else(|| panic!("there is no case {name}"));
+    case.model.to_str().unwrap().to_owned()
+}
+
 fn made(path: &Path) -> Case {
     let text = fs::read_to_string(path).unwrap();
     let model = text::model(&text).unwrap_or_else(|what| panic!("{}, {what}", path.display()));

@@ -25,11 +25,10 @@ pub struct Group {
 
 /// Those whose properties are the same for all. What `bad_input`, `constants`, `shapes` and
 /// `trained` hold is asked by tests of their own.
-pub const GROUPS: [Group; 9] = [
+pub const GROUPS: [Group; 8] = [
     // Their reports are asked for by a test of their own.
     Group { name: CASES, reported: false, compared: true, small: true },
     Group { name: "blocks", reported: true, compared: true, small: true },
-    Group { name: "near_misses", reported: true, compared: true, small: true },
     Group { name: "networks", reported: true, compared: true, small: false },
     Group { name: "relatives", reported: true, compared: true, small: false },
     Group { name: "exporters", reported: true, compared: true, small: true },

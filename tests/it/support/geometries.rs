@@ -17,6 +17,8 @@ use crate::support::fixtures;
 #[derive(Clone)]
 pub struct Geometry {
     pub name: String,
+    /// A fixture, and not made here.
+    pub is_file: bool,
     pub bytes: Vec<u8>,
 }
 
@@ -70,6 +72,7 @@ pub fn generated(count: usize) -> Vec<Geometry> {
             let mut network = Network::new(&spec, Random::new(index as u64));
             let output = network.block(&spec, "x", "block");
             Geometry {
+                is_file: false,
                 name: format!("{index}: {spec:?}"),
                 bytes: network.finished(&[&output]).encode_to_vec(),
             }
@@ -96,7 +99,7 @@ pub fn networks() -> Vec<Geometry> {
         let mut model = network.finished(&["joined", "other"]);
         small(&mut model);
         let bytes = model.encode_to_vec();
-        Geometry { name: format!("network {index}: {spec:?}"), bytes }
+        Geometry { is_file: false, name: format!("network {index}: {spec:?}"), bytes }
     };
     floats.into_iter().enumerate().map(network).collect()
 }
@@ -116,14 +119,18 @@ fn small(model: &mut ModelProto) {
 
 /// Exporters' files whose first graph has a block.
 pub fn exported(paths: &[&str]) -> Vec<Geometry> {
-    let all: Vec<_> = ["blocks", "exporters", "relatives", "networks"]
+    let all: Vec<_> = ["cases", "blocks", "exporters", "relatives", "networks"]
         .into_iter()
         .flat_map(fixtures::models)
         .collect();
     let file = |path: &&str| {
         let found = all.iter().find(|model| model.to_str().is_some_and(|m| m.contains(*path)));
         let found = found.unwrap_or_else(|| panic!("there is no fixture {path}"));
-        Geometry { name: found.display().to_string(), bytes: fs::read(found).unwrap() }
+        Geometry {
+            is_file: true,
+            name: found.display().to_string(),
+            bytes: fs::read(found).unwrap(),
+        }
     };
     paths.iter().map(file).collect()
 }

@@ -4,11 +4,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
+use crate::support::cases;
 use crate::support::tool::tool;
 
 const BLOCK: &str = "fixtures/blocks/k3/torchscript_kept.onnx";
 const PLAIN: &str = "fixtures/networks/cifar_quick/plain.onnx";
-const TRAINING: &str = "fixtures/blocks/training_function/model.onnx";
 const NETWORK: &str = "fixtures/networks/cifar_quick/torchscript_kept_static.onnx";
 
 fn output(arguments: &[&str]) -> Output {
@@ -33,8 +33,8 @@ fn exit_codes() {
     let broken = tempfile::NamedTempFile::new().unwrap();
     fs::write(broken.path(), b"not a model at all").unwrap();
     let broken = broken.path().to_str().unwrap();
-    const SIZES: &str = "fixtures/near_misses/same_upper_unknown_sizes/model.onnx";
-    let unrunnable = "fixtures/blocks/loop_body/model.onnx";
+    let [sizes, unrunnable] = ["same_upper_unknown_sizes", "loop_body"].map(cases::model);
+    let (sizes, unrunnable) = (sizes.as_str(), unrunnable.as_str());
     for (arguments, code, message, written) in [
         (&[BLOCK, "OUT"][..], 0, "", true),
         (&[BLOCK, "OUT", "--no-verify"], 0, "", true),
@@ -49,8 +49,8 @@ fn exit_codes() {
         (&[BLOCK, "OUT", "--input", "x=no/such.npy"], 2, "no/such.npy", false),
         (&[BLOCK, "OUT", "--threads", "0"], 2, "1 or more", false),
         (&[BLOCK, "OUT", "--input-shape", "x=1,4,6"], 2, "has 4 dimensions, not 3", false),
-        (&[SIZES, "OUT", "--input-shape", "x=1,4,9,12", "--require-fusion"], 0, "", true),
-        (&[SIZES, "OUT", "--require-fusion"], 4, "nothing was fused", false),
+        (&[sizes, "OUT", "--input-shape", "x=1,4,9,12", "--require-fusion"], 0, "", true),
+        (&[sizes, "OUT", "--require-fusion"], 4, "nothing was fused", false),
         (&[BLOCK, "OUT", "--tolerance", "0"], 3, "verification failed", false),
         (&[PLAIN, "OUT", "--require-fusion"], 4, "nothing was fused", false),
         (&[BLOCK, "--check"], 5, "1 block can be fused", false),
@@ -187,7 +187,7 @@ fn control_characters_of_names_are_not_printed() {
 /// The flag that a near miss names fixes it.
 #[test]
 fn a_near_miss_names_the_flag_that_helps() {
-    let model = "fixtures/near_misses/same_upper_unknown_sizes/model.onnx";
+    let model = &*cases::model("same_upper_unknown_sizes");
     let said = |arguments: &[&str]| String::from_utf8(output(arguments).stdout).unwrap();
     let before = said(&[model]);
     let flag = before.split_whitespace().find(|word| word.starts_with("x=")).unwrap().to_owned();
@@ -200,7 +200,7 @@ fn a_near_miss_names_the_flag_that_helps() {
 
 #[test]
 fn overridable_weights_are_folded_unless_they_are_to_be_kept() {
-    let model = "fixtures/blocks/weights_as_inputs/model.onnx";
+    let model = &*cases::model("weights_as_inputs");
     let said = |arguments: &[&str]| String::from_utf8(output(arguments).stdout).unwrap();
     let (_folder, out) = target();
     let out = out.to_str().unwrap();
@@ -222,7 +222,7 @@ fn many_models_have_a_line_each() {
     };
     let lines = [pair(NETWORK, "a.onnx"), pair("no/such.onnx", "b.onnx"), pair(&broken, "c.onnx")];
     fs::write(&manifest, lines.concat()).unwrap();
-    let out = path("out");
+    let (out, training) = (path("out"), cases::model("training_function"));
     for (arguments, code, said, written) in [
         (
             &["--out-dir", &out, NETWORK, &broken, PLAIN, "--jobs", "2"][..],
@@ -233,7 +233,7 @@ fn many_models_have_a_line_each() {
         (&["--manifest", &manifest], 6, &["failed", "failed", "fused"], &["a.onnx"]),
         (&["--out-dir", &out, NETWORK, "--quiet"], 0, &[], &[]),
         // Nothing to fuse, but not the same either.
-        (&["--out-dir", &out, TRAINING], 0, &["fused"], &["out/model.onnx"]),
+        (&["--out-dir", &out, &training], 0, &["fused"], &["out/model.onnx"]),
     ] {
         let result = output(arguments);
         assert_eq!(result.status.code(), Some(code), "{arguments:?}");
@@ -276,7 +276,7 @@ fn test_data_of_onnx_is_fed() {
     for (input, code, said) in [
         (folder, 0, "outputs of the whole model agree"),
         (&named, 0, "outputs of the whole model agree"),
-        ("fixtures/blocks/two_roots", 2, "the file says that axis 0 has"),
+        ("fixtures/blocks/k3", 2, "the file says that axis 0 has"),
         ("fixtures/networks", 2, "no input_0.pb"),
     ] {
         let (_folder, out) = target();

@@ -5,6 +5,7 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 
+use crate::support::cases;
 use crate::support::tool::tool;
 
 const BLOCK: &str = "fixtures/blocks/k3/torchscript_kept.onnx";
@@ -123,8 +124,8 @@ fn reported(arguments: &[&str]) -> (Value, i32) {
 /// Arguments, exit code, and values in the report.
 #[test]
 fn every_outcome_has_a_valid_report() {
-    const STRIDES: &str = "fixtures/near_misses/different_strides/model.onnx";
-    const LOOP: &str = "fixtures/blocks/loop_body/model.onnx";
+    let names = ["different_strides", "loop_body", "norms_around_gemm"];
+    let [strides, unrunnable, gemm] = &names.map(cases::model);
     let broken = tempfile::NamedTempFile::new().unwrap();
     fs::write(broken.path(), b"not a model at all").unwrap();
     let broken = broken.path().to_str().unwrap();
@@ -181,14 +182,14 @@ fn every_outcome_has_a_valid_report() {
         (&[PLAIN, "OUT"], 0, &[("/outcome", json!("written")), ("/blocks", json!([]))]),
         (&[PLAIN, "OUT", "--require-fusion"], 4, &[("/outcome", json!("failed"))]),
         (&[BLOCK, "--check"], 5, &[("/outcome", json!("looked")), ("/error/exit_code", json!(5))]),
-        (&[STRIDES, "OUT"], 0, &[("/near_misses/0/kind", json!("geometry"))]),
+        (&[strides, "OUT"], 0, &[("/near_misses/0/kind", json!("geometry"))]),
         (
-            &[LOOP, "OUT"],
+            &[unrunnable, "OUT"],
             0,
             &[("/run/outcome", json!("not_run")), ("/sizes/before/multiply_adds", Value::Null)],
         ),
         (
-            &[LOOP, "OUT", "--require-run"],
+            &[unrunnable, "OUT", "--require-run"],
             7,
             &[("/outcome", json!("failed")), ("/run/outcome", json!("not_run"))],
         ),
@@ -200,7 +201,7 @@ fn every_outcome_has_a_valid_report() {
             0,
             &[("/blocks/0/geometry/0/transposed", json!(true))],
         ),
-        (&["fixtures/blocks/norms_around_gemm/model.onnx", "OUT"], 0, &[]),
+        (&[gemm, "OUT"], 0, &[]),
     ];
     for (arguments, code, values) in cases {
         let (report, found) = reported(arguments);
