@@ -13,7 +13,30 @@ use crate::support::fixtures::{self, data};
 use crate::support::parallel;
 
 /// Cases of which a file is not run even in one piece.
-const NOT_RUN: [&str; 1] = ["x"];
+const NOT_RUN: [&str; 22] = [
+    "dropout_in_training_mode",
+    "dropout_mask_is_output",
+    "float16_but_norms",
+    "foreign_add",
+    "foreign_conv",
+    "foreign_norm",
+    "function_of_other_opset",
+    "loop_body",
+    "no_operator_of_onnx",
+    "opset1",
+    "opset6",
+    "opset6_dropout_mask_is_output",
+    "statistic_is_computed",
+    "bfloat16",
+    "bfloat16",
+    "bfloat16",
+    "dropout",
+    "negative_pad",
+    "shifted_p1",
+    "weights_sparse",
+    "tensorflow_net_valid",
+    "tensorflow_net_valid",
+];
 
 /// However a model is cut, the engine makes the same of it, to the last bit; and what it can
 /// run in one piece, it can run in slices.
@@ -36,7 +59,7 @@ fn slices_give_what_the_whole_gives() {
         path.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned()
     };
     assert_eq!(not_run.map(folder).collect::<Vec<_>>(), NOT_RUN);
-    assert_eq!(compared.iter().filter(|compared| **compared).count(), 0);
+    assert_eq!(compared.iter().filter(|compared| **compared).count(), 476);
 }
 
 fn walked(path: &Path, graphs: &[Graph], nodes: usize) -> Result<Vec<Vec<Array>>, String> {

@@ -7,7 +7,7 @@ use acb_fuse::onnx::proto::{TensorProto, TensorShapeProto, TypeProto, type_proto
 use acb_fuse::onnx::tensor::{Float, header, rounded};
 
 use super::scanner::{Scanner, Word};
-use super::weights::weight;
+use super::weights::{normal, weight};
 
 const TYPES: [(&str, DataType); 15] = [
     ("float", DataType::Float),
@@ -79,9 +79,16 @@ impl TensorType {
 
     /// The weight `name` of this type.
     pub fn weight(&self, name: &str) -> Result<TensorProto, String> {
-        let float = Float::from_onnx(self.data_type.into());
-        let float = float.ok_or_else(|| format!("no values follow from the name `{name}`"))?;
-        Ok(weight(name, &self.dims()?, float))
+        let dims = self.dims()?;
+        if let Some(float) = Float::from_onnx(self.data_type.into()) {
+            return Ok(weight(name, &dims, float));
+        }
+        // Quantized, as a rule: about as large as eight bits hold.
+        let mut tensor = header(name, &dims, self.data_type.into());
+        let shape: Vec<usize> = dims.iter().map(|&dim| dim as usize).collect();
+        let values = normal(name, &shape).mapv(|value| (40.0 * value).abs().min(127.0) as i64);
+        values.into_iter().for_each(|value| self.store(&mut tensor, value));
+        Ok(tensor)
     }
 
     /// The tensor whose values come next, in braces.

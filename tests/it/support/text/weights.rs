@@ -35,12 +35,15 @@ pub fn normal(name: &str, shape: &[usize]) -> ArrayD<f64> {
     ArrayD::from_shape_simple_fn(shape, || normal.next())
 }
 
-/// A weight: what has the word `var` in its name is positive, a kernel's filters have the norm 1 on average.
+/// A weight: what has the word `var` in its name is positive, and a kernel's filters have the
+/// norm 1 on average.
 pub fn weight(name: &str, dims: &[i64], float: Float) -> TensorProto {
     let shape: Vec<usize> = dims.iter().map(|&dim| dim as usize).collect();
     let values = normal(name, &shape);
     let values = match shape.len() {
-        _ if name.split('_').any(|word| word == "var") => values.mapv(|value| value.abs() + 0.01),
+        _ if name.split(['_', '.', '/']).any(|word| ["var", "variance"].contains(&word)) => {
+            values.mapv(|value| value.abs() + 0.01)
+        }
         0..=2 => values,
         _ => values / (shape[1..].iter().product::<usize>() as f64).sqrt(),
     };
