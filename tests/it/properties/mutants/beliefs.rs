@@ -541,8 +541,11 @@ fn exactly(axis: usize, size: i64) -> Property {
     Property::Size(axis, SizeSet::Exactly(size))
 }
 
+/// A name, and what is believed.
+type Believed = (&'static str, fn() -> Vec<Belief>);
+
 /// Kinds of wrong beliefs.
-pub const BELIEFS: [(&str, fn() -> Vec<Belief>); 31] = [
+pub const BELIEFS: [Believed; 31] = [
     ("an open size for an even one", || same_kind("SAME_UPPER", 2, OPEN, 8, 7)),
     ("an open size for an odd one", || same_kind("SAME_UPPER", 2, OPEN, 7, 8)),
     ("an open size, padded in front", || same_kind("SAME_LOWER", 2, OPEN, 8, 7)),
