@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod fuzzing;
+#[path = "it/support/text/mod.rs"]
+mod text;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
@@ -19,6 +21,8 @@ use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use fuzzing::choices::Choices;
+use prost::Message;
+
 use fuzzing::{external_data, mutate, pipeline, reader, splice, stress, verified};
 
 /// Far above what any of these inputs needs, and below what a user would notice.
@@ -392,9 +396,13 @@ fn converted_once(model: &[u8]) {
 fn small_models() -> Vec<Vec<u8>> {
     const LARGEST: usize = 8 << 10;
     let is_model = |path: &PathBuf| path.extension().is_some_and(|found| found == "onnx");
-    let groups = ["blocks", "exporters", "near_misses", "relatives"].into_iter();
-    let paths = groups.flat_map(|group| files(&Path::new("fixtures").join(group)));
-    let models = paths.filter(is_model).map(|path| fs::read(path).unwrap());
+    let is_text = |path: &PathBuf| path.extension().is_some_and(|found| found == "onnxtxt");
+    let below = |group: &str| files(&Path::new("fixtures").join(group));
+    let groups = ["blocks", "exporters", "relatives"].into_iter();
+    let stored = groups.flat_map(below).filter(is_model).map(|path| fs::read(path).unwrap());
+    let texts = below("cases").into_iter().filter(is_text);
+    let written = texts.map(|path| text::model(&fs::read_to_string(path).unwrap()).unwrap());
+    let models = stored.chain(written.map(|model| model.encode_to_vec()));
     models.filter(|model| model.len() <= LARGEST).collect()
 }
 
@@ -407,7 +415,7 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
 
 fn mutations(count: u64, targets: &[Target]) {
     let models = small_models();
-    assert!(models.len() > 100, "{} small models", models.len());
+    assert_eq!(models.len(), 354);
     let mut trial = Trial::default();
     for seed in seeds(count) {
         let mut choices = Choices::Seed(seed);

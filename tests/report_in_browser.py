@@ -32,11 +32,11 @@ CASES = [
     ("unverified", NETWORK, ["OUT", "--no-verify"], 0),
     ("failed", NETWORK, ["OUT", "--tolerance", "0"], 3),
     ("unreadable", "no/such/file.onnx", [], 6),
-    ("near_miss", "fixtures/near_misses/different_strides/model.onnx", ["OUT"], 0),
+    ("near_miss", "fixtures/wrong_files/crop_wider_than_tensor/model.onnx", ["OUT"], 0),
     ("dbb", "fixtures/relatives/dbb/torchscript_folded_static.onnx", ["OUT"], 0),
     ("large_kernel", "fixtures/blocks/k11_stride4_small_arms/torchscript.onnx", ["OUT"], 0),
     ("one_axis", "fixtures/blocks/one_axis/torchscript_kept.onnx", ["OUT"], 0),
-    ("not_run", "fixtures/blocks/loop_body/model.onnx", ["OUT"], 0),
+    ("not_run", "fixtures/training_mode/dropout_behind_a_block/model.onnx", ["OUT", "--training-mode", "keep"], 0),
 ]
 
 

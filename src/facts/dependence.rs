@@ -3,8 +3,7 @@
 use crate::facts::constants::Constants;
 use crate::facts::operators::{InputsRead, operator};
 use crate::onnx::graph::Graph;
-use crate::onnx::ids::Table;
-use crate::onnx::ids::ValueId;
+use crate::onnx::ids::{Table, ValueId};
 use crate::onnx::node::Node;
 
 /// Tensors of one graph that depend on an input of the main graph.

@@ -1,8 +1,7 @@
 //! What the nodes of one graph compute, as far as they were read.
 
 use crate::facts::validity::Validity;
-use crate::onnx::ids::{IdMap, Table};
-use crate::onnx::ids::{NodeId, ValueId};
+use crate::onnx::ids::{IdMap, NodeId, Table, ValueId};
 use crate::onnx::node::Node;
 use crate::ops::meaning::Meaning;
 

@@ -31,7 +31,7 @@ SOURCE = Path(__file__).resolve().parents[2]
 FIXTURES = SOURCE / "fixtures"
 ACNET = FIXTURES / "networks/cifar_quick/torchscript_kept_static.onnx"
 PLAIN = FIXTURES / "networks/cifar_quick/plain.onnx"
-FOREIGN = FIXTURES / "near_misses/foreign_norm/model.onnx"
+DROPOUT = FIXTURES / "training_mode/dropout_behind_a_block/model.onnx"
 BESIDE = FIXTURES / "blocks/weights_beside/model.onnx"
 BROKEN = FIXTURES / "bad_input/errors/empty.onnx"
 BLOCKS = 3
@@ -131,7 +131,7 @@ class Looking(Test):
             self.assertEqual(len(report.blocks), BLOCKS)
 
     def test_near_misses(self) -> None:
-        report = acb_fuse.look(FIXTURES / "near_misses/bias_then_padding/model.onnx")
+        report = acb_fuse.look(FIXTURES / "bad_input/near_misses/nan_weight.onnx")
         self.assertTrue(all(miss.node and miss.reason for miss in report.near_misses))
         self.assertTrue(report.near_misses)
 
@@ -160,7 +160,7 @@ class Errors(Test):
         self.check(acb_fuse.VerificationFailed, 3, "differs", ACNET, tolerance=0)
         self.check(acb_fuse.NothingFused, 4, "nothing was fused", PLAIN, require_fusion=True)
         self.check(acb_fuse.ReadWriteError, 6, "No such file", self.folder / "nothing.onnx")
-        self.check(acb_fuse.NotRun, 7, "my.domain", FOREIGN, require_run=True)
+        self.check(acb_fuse.NotRun, 7, "Dropout in training mode", DROPOUT, require_run=True, training_mode="keep")
 
     def test_of_other_processes(self) -> None:
         with self.stub("kill -KILL $$"):

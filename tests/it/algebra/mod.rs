@@ -1,0 +1,3 @@
+//! What regions of linear operators become.
+
+mod random_regions;

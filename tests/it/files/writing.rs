@@ -1,0 +1,454 @@
+//! What is on the disk: the old state or the new one, never a part, and nothing else.
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use acb_fuse::onnx::proto::tensor_proto::DataLocation;
+use acb_fuse::onnx::proto::{ModelProto, StringStringEntryProto};
+use prost::Message;
+
+use crate::support::counts;
+use crate::support::engine;
+use crate::support::fixtures;
+use crate::support::tool::tool;
+
+const NETWORK: &str = "fixtures/networks/resnet18/torchscript_kept_static.onnx";
+/// Its weights lie in a side file.
+const BESIDE: &str = "fixtures/networks/resnet18/dynamo_kept_static.onnx";
+
+fn run(arguments: &[&Path]) -> Output {
+    tool().args(arguments).output().unwrap()
+}
+
+/// Names and contents of the files in a folder, temporary ones left out or counted too.
+fn files(folder: &Path, with_temporary: bool) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let named = entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.path()));
+    let wanted = named.filter(|(name, _)| with_temporary || !name.starts_with(".acb-fuse-"));
+    wanted.map(|(name, path)| (name, fs::read(path).unwrap())).collect()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A model in a folder of its own, with its side file `model.onnx.data` if it has one.
+fn copied(model: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    let side_file = format!("{model}.data");
+    if !Path::new(&side_file).exists() {
+        fs::copy(model, &path).unwrap();
+        return (folder, path);
+    }
+    fs::copy(side_file, folder.path().join("model.onnx.data")).unwrap();
+    renamed_side_file(Path::new(model), &path, "model.onnx.data");
+    (folder, path)
+}
+
+/// `model` as `to`, with its weights in the side file `location`.
+fn renamed_side_file(model: &Path, to: &Path, location: &str) {
+    let mut model = counts::decoded(model);
+    for tensor in &mut model.graph.as_mut().unwrap().initializer {
+        for entry in tensor.external_data.iter_mut().filter(|entry| entry.key() == "location") {
+            entry.value = Some(location.to_owned());
+        }
+    }
+    fs::write(to, model.encode_to_vec()).unwrap();
+}
+
+/// Killed at any moment, the target is what it was or what it is to be, and so is its
+/// side file; what a run leaves behind does not disturb the next.
+#[test]
+fn killed_at_any_moment_there_is_the_old_state_or_the_new_one() {
+    for model in [NETWORK, BESIDE] {
+        let (folder, path) = copied(model);
+        let began = Instant::now();
+        let old = files(folder.path(), true);
+        assert!(run(&[&path, &path]).status.success());
+        let whole = began.elapsed();
+        let new = files(folder.path(), true);
+        assert_ne!(old, new);
+        // The side file comes first, and no model names it yet.
+        let mut between = new.clone();
+        between.insert("model.onnx".into(), old["model.onnx"].clone());
+        let (mut unchanged, mut finished) = (0, 0);
+        for step in 0..40 {
+            let (folder, path) = copied(model);
+            let mut child = tool()
+                .args([&path, &path])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            thread::sleep(whole * step / 30);
+            // However slow the machine is now, some come to their end.
+            if step < 38 {
+                child.kill().unwrap();
+            }
+            child.wait().unwrap();
+            let found = files(folder.path(), false);
+            unchanged += usize::from(found == old);
+            finished += usize::from(found == new);
+            assert!(found == old || found == new || found == between, "{model} at step {step}");
+            assert!(run(&[&path, &path]).status.success(), "{model} after step {step}");
+            let again = files(folder.path(), false);
+            assert_eq!(again["model.onnx"], new["model.onnx"], "{model} after step {step}");
+        }
+        assert!(unchanged > 0 && finished > 0, "{unchanged} unchanged, {finished} finished");
+    }
+}
+
+/// Told to end, it takes its temporary files away.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_leaves_nothing() {
+    let mut interrupted = 0;
+    for step in 0..12 {
+        let (folder, path) = copied(NETWORK);
+        let old = files(folder.path(), true);
+        let mut child = tool()
+            .args([&path, &path])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        thread::sleep(Duration::from_millis(20 * step));
+        let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+        assert!(killed.unwrap().success());
+        let status = child.wait().unwrap();
+        let found = files(folder.path(), true);
+        assert!(found.keys().eq(["model.onnx"]), "{:?} at step {step}", found.keys());
+        interrupted += usize::from(!status.success() && found == old);
+    }
+    assert!(interrupted > 0);
+}
+
+/// A disk that is full: here a limit on the size of files, which a process may have.
+#[cfg(unix)]
+#[test]
+fn a_write_that_fails_leaves_the_old_file() {
+    let (folder, path) = copied(NETWORK);
+    let old = files(folder.path(), true);
+    // Blocks of 512 bytes; without the trap the signal would end the process.
+    let script = "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\"";
+    let output = Command::new("sh")
+        .args(["-c", script])
+        .arg(tool().get_program())
+        .args([&path, &path])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
+    assert!(stderr(&output).contains("cannot be written"), "{}", stderr(&output));
+    assert_eq!(files(folder.path(), true), old);
+}
+
+/// Targets that no file can be put in the place of, what is said, and the exit code.
+#[cfg(unix)]
+#[test]
+fn targets_that_cannot_be_written_stay_as_they_are() {
+    let (folder, path) = copied(BESIDE);
+    let inside = |name: &str| folder.path().join(name);
+    fs::create_dir(inside("folder")).unwrap();
+    assert!(Command::new("mkfifo").arg(inside("fifo")).status().unwrap().success());
+    std::os::unix::fs::symlink("folder", inside("link_to_a_folder")).unwrap();
+    for (target, said) in [
+        (inside("folder"), "it is a directory"),
+        (inside("link_to_a_folder"), "it is a directory"),
+        (inside("fifo"), "it is not a regular file"),
+        (PathBuf::from("/dev/null"), "it is not a regular file"),
+        (PathBuf::from("/proc/out.onnx"), "cannot be written"),
+        (inside("no/such/folder.onnx"), "No such file or directory"),
+        (inside("model.onnx.data"), "it holds weights of the model that is read"),
+    ] {
+        let old = |path: &Path| path.symlink_metadata().map(|there| there.file_type()).ok();
+        let before = (old(&target), files_only(folder.path()));
+        let output = run(&[&path, &target]);
+        assert_eq!(output.status.code(), Some(6), "{target:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(said), "{target:?}: {}", stderr(&output));
+        assert_eq!((old(&target), files_only(folder.path())), before, "{target:?}");
+    }
+}
+
+fn files_only(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let regular = entries.filter(|entry| entry.file_type().unwrap().is_file());
+    let file = |entry: fs::DirEntry| {
+        (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
+    };
+    regular.map(file).collect()
+}
+
+#[test]
+fn an_existing_target_is_replaced_unless_that_is_forbidden() {
+    let (folder, path) = copied(NETWORK);
+    let out = folder.path().join("out.onnx");
+    fs::write(&out, b"precious").unwrap();
+    let refused = tool().arg(&path).arg(&out).arg("--no-clobber").output().unwrap();
+    assert_eq!(refused.status.code(), Some(6));
+    assert!(stderr(&refused).contains("it exists already"), "{}", stderr(&refused));
+    assert_eq!(fs::read(&out).unwrap(), b"precious");
+    assert!(run(&[&path, &out]).status.success());
+    assert_ne!(fs::read(&out).unwrap(), b"precious");
+    fs::remove_file(&out).unwrap();
+    assert!(tool().arg(&path).arg(&out).arg("--no-clobber").status().unwrap().success());
+}
+
+#[cfg(unix)]
+#[test]
+fn who_could_read_the_old_file_can_read_the_new_one() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    let (folder, path) = copied(NETWORK);
+    let out = folder.path().join("out.onnx");
+    for wanted in [0o640, 0o600, 0o444] {
+        fs::write(&out, b"old").unwrap();
+        fs::set_permissions(&out, fs::Permissions::from_mode(wanted)).unwrap();
+        assert!(run(&[&path, &out]).status.success());
+        assert_eq!(mode(&out), wanted);
+        fs::remove_file(&out).unwrap();
+    }
+}
+
+/// A link is replaced by the file; what it leads to, perhaps in a cache, stays.
+#[cfg(unix)]
+#[test]
+fn a_target_that_is_a_link_is_replaced_itself() {
+    let (folder, path) = copied(NETWORK);
+    let (out, blob) = (folder.path().join("out.onnx"), folder.path().join("blob"));
+    fs::write(&blob, b"content of a cache").unwrap();
+    std::os::unix::fs::symlink(&blob, &out).unwrap();
+    assert!(run(&[&path, &out]).status.success());
+    assert_eq!(fs::read(&blob).unwrap(), b"content of a cache");
+    assert!(!out.is_symlink());
+}
+
+/// A model that changes gets a side file of its own; no older one is touched.
+#[test]
+fn side_files_are_new_and_never_replace_others() {
+    let (folder, path) = copied(BESIDE);
+    let old = files(folder.path(), true);
+    assert!(run(&[&path, &path]).status.success());
+    let once = files(folder.path(), true);
+    assert!(once.keys().eq(["model.onnx", "model.onnx.2.data", "model.onnx.data"]));
+    assert_eq!(once["model.onnx.data"], old["model.onnx.data"]);
+    // The new model needs the new side file alone.
+    fs::remove_file(folder.path().join("model.onnx.data")).unwrap();
+    let (inputs, expected) =
+        (fixtures::data(Path::new(BESIDE), "input"), fixtures::data(Path::new(BESIDE), "output"));
+    let found = engine::run(&path, folder.path(), &inputs).unwrap();
+    assert!(acb_fuse::verify::compare::relative_error(&expected[0], &found[0]) < 1e-5);
+    // And the same again, from the old files, finds its place taken by itself.
+    for (name, content) in &old {
+        fs::write(folder.path().join(name), content).unwrap();
+    }
+    assert!(run(&[&path, &path]).status.success());
+    assert_eq!(files(folder.path(), true), once);
+}
+
+/// Side files of models that do not change, too, never replace another file.
+#[test]
+fn a_side_file_is_not_copied_over_another_one() {
+    let (folder, path) = copied(BESIDE);
+    assert!(run(&[&path, &path]).status.success());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let side_file = elsewhere.path().join("model.onnx.2.data");
+    fs::write(&side_file, b"of another model").unwrap();
+    let output = run(&[&path, &elsewhere.path().join("out.onnx")]);
+    assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
+    assert!(stderr(&output).contains("would replace another file"), "{}", stderr(&output));
+    assert_eq!(fs::read(&side_file).unwrap(), b"of another model");
+    assert_eq!(files(elsewhere.path(), true).len(), 1);
+    drop(folder);
+}
+
+/// A location, what lies there, whether it is read as it is, and with `--follow-links`.
+#[cfg(unix)]
+#[test]
+fn side_files_are_confined_to_the_models_folder() {
+    use std::os::unix::fs::symlink;
+    let outside = tempfile::tempdir().unwrap();
+    let secret = outside.path().join("secret.data");
+    fs::copy(format!("{BESIDE}.data"), &secret).unwrap();
+    type Arrange = fn(&Path, &Path);
+    let cases: [(&str, &str, Arrange, bool, bool); 12] = [
+        (
+            "beside",
+            "w.data",
+            |folder, secret| drop(fs::copy(secret, folder.join("w.data"))),
+            true,
+            true,
+        ),
+        (
+            "in a folder",
+            "sub/w.data",
+            |folder, secret| {
+                fs::create_dir(folder.join("sub")).unwrap();
+                fs::copy(secret, folder.join("sub/w.data")).unwrap();
+            },
+            true,
+            true,
+        ),
+        (
+            "by a dot",
+            "./w.data",
+            |folder, secret| drop(fs::copy(secret, folder.join("w.data"))),
+            true,
+            true,
+        ),
+        (
+            "a link inside",
+            "w.data",
+            |folder, secret| {
+                fs::copy(secret, folder.join("real.data")).unwrap();
+                symlink("real.data", folder.join("w.data")).unwrap();
+            },
+            true,
+            true,
+        ),
+        (
+            "a link outside",
+            "w.data",
+            |folder, secret| symlink(secret, folder.join("w.data")).unwrap(),
+            false,
+            true,
+        ),
+        (
+            "a linked folder",
+            "sub/secret.data",
+            |folder, secret| {
+                symlink(secret.parent().unwrap(), folder.join("sub")).unwrap();
+            },
+            false,
+            true,
+        ),
+        (
+            "a hard link",
+            "w.data",
+            |folder, secret| fs::hard_link(secret, folder.join("w.data")).unwrap(),
+            false,
+            true,
+        ),
+        (
+            "a named pipe",
+            "w.data",
+            |folder, _| {
+                assert!(
+                    Command::new("mkfifo").arg(folder.join("w.data")).status().unwrap().success()
+                );
+            },
+            false,
+            false,
+        ),
+        (
+            "a device",
+            "w.data",
+            |folder, _| symlink("/dev/zero", folder.join("w.data")).unwrap(),
+            false,
+            false,
+        ),
+        (
+            "a loop of links",
+            "w.data",
+            |folder, _| symlink("w.data", folder.join("w.data")).unwrap(),
+            false,
+            false,
+        ),
+        (
+            "the parent",
+            "../secret.data",
+            |folder, secret| {
+                fs::copy(secret, folder.parent().unwrap().join("secret.data")).unwrap();
+            },
+            false,
+            false,
+        ),
+        (
+            "backslashes",
+            "sub\\w.data",
+            |folder, secret| drop(fs::copy(secret, folder.join("sub\\w.data"))),
+            false,
+            false,
+        ),
+    ];
+    for (case, location, arrange, read, with_flag) in cases {
+        let around = tempfile::tempdir().unwrap();
+        let folder = around.path().join("model");
+        fs::create_dir(&folder).unwrap();
+        arrange(&folder, &secret);
+        let path = folder.join("model.onnx");
+        renamed_side_file(Path::new(BESIDE), &path, location);
+        for (flags, expected) in [(&[][..], read), (&["--follow-links"], with_flag)] {
+            let out = around.path().join("out.onnx");
+            let output = tool().arg(&path).arg(&out).args(flags).output().unwrap();
+            let code = if expected { 0 } else { 1 };
+            assert_eq!(output.status.code(), Some(code), "{case} {flags:?}: {}", stderr(&output));
+            assert_eq!(out.exists(), expected, "{case} {flags:?}");
+            if expected {
+                let said = String::from_utf8(output.stdout).unwrap();
+                assert!(said.contains("run: 1 outputs"), "{case} {flags:?}: {said}");
+                fs::remove_file(out).unwrap();
+            }
+        }
+    }
+}
+
+/// A model whose weights lie in a side file cannot say where through a pipe.
+#[test]
+fn side_files_do_not_go_through_pipes() {
+    let from = |path: &str| Stdio::from(fs::File::open(path).unwrap());
+    let piped = tool().args(["-", "-"]).stdin(from(BESIDE)).output().unwrap();
+    assert_eq!(piped.status.code(), Some(1));
+    assert!(stderr(&piped).contains("the model was read from a pipe"), "{}", stderr(&piped));
+    let out = tool().args([BESIDE, "-"]).output().unwrap();
+    assert_eq!((out.status.code(), out.stdout.len()), (Some(6), 0));
+    assert!(stderr(&out).contains("cannot go through a pipe"), "{}", stderr(&out));
+    // Standard output that nobody can write to.
+    let full = fs::OpenOptions::new().write(true).open("/dev/full");
+    if let Ok(full) = full {
+        let output = tool().args([NETWORK, "-"]).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
+    }
+}
+
+/// Tensors of one model that lie at one place stay at one place.
+#[test]
+fn shared_places_stay_shared() {
+    let (folder, path) = copied(BESIDE);
+    let mut model = counts::decoded(&path);
+    let graph = model.graph.as_mut().unwrap();
+    let last = graph
+        .initializer
+        .iter()
+        .rposition(|tensor| tensor.data_location() == DataLocation::External);
+    let mut twin = graph.initializer[last.unwrap()].clone();
+    twin.name = Some("twin".into());
+    graph.initializer.push(twin);
+    graph.node.push(acb_fuse::onnx::write::node("Identity", "", &["twin"], "copy", vec![]));
+    let mut output = graph.output[0].clone();
+    output.name = Some("copy".into());
+    output.r#type = None;
+    graph.output.push(output);
+    fs::write(&path, model.encode_to_vec()).unwrap();
+    let out = folder.path().join("out.onnx");
+    let output = run(&[&path, &out]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let new = ModelProto::decode(&fs::read(&out).unwrap()[..]).unwrap();
+    let mut places: BTreeMap<Vec<StringStringEntryPlace>, Vec<String>> = BTreeMap::new();
+    for tensor in new.graph.unwrap().initializer {
+        if tensor.data_location() == DataLocation::External {
+            let place = tensor.external_data.iter().map(place_of).collect();
+            places.entry(place).or_default().push(tensor.name().to_owned());
+        }
+    }
+    assert!(places.values().any(|names| names.len() == 2), "{places:?}");
+}
+
+type StringStringEntryPlace = (String, String);
+
+fn place_of(entry: &StringStringEntryProto) -> StringStringEntryPlace {
+    (entry.key().to_owned(), entry.value().to_owned())
+}

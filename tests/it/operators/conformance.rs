@@ -1,0 +1,194 @@
+//! ONNX's own tests of the operators that are read: as they are, and embedded in graphs
+//! in which they fold (`fixtures/export/conformance.py`).
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+
+use acb_fuse::engine::Array;
+use acb_fuse::verify::compare::relative_error;
+use expect_test::expect_file;
+
+use crate::support::counts::decoded;
+use crate::support::engine::run;
+use crate::support::fixtures::{data, models};
+use crate::support::tool::fused;
+
+/// Of the largest output: what float32 makes of a sum of a few hundred products.
+const LIMIT: f64 = 1e-6;
+
+/// Of ScatterND, ONNX tests nothing that fills a border.
+const NEVER_FOLDED: [&str; 1] = ["ScatterND"];
+
+/// A model of the group, and what it was written as.
+struct Converted<'a> {
+    model: &'a Path,
+    output: &'a Path,
+}
+
+impl Converted<'_> {
+    fn case(&self) -> String {
+        let folder = name(self.model.parent().and_then(Path::file_name));
+        match folder.as_str() {
+            "passed_through" => name(self.model.file_stem()),
+            _ => folder.split("_embedded").next().unwrap().to_owned(),
+        }
+    }
+
+    fn is_embedded(&self) -> bool {
+        !places(self.model).is_empty()
+    }
+
+    /// The operator that it is a test of.
+    fn operator(&self) -> String {
+        let nodes = decoded(self.model).graph.unwrap().node;
+        let is_embedded = self.is_embedded();
+        let of_case = |name: &str| !is_embedded || place(name).is_some();
+        nodes.iter().rfind(|node| of_case(node.name())).unwrap().op_type().to_owned()
+    }
+
+    fn is_unchanged(&self) -> bool {
+        fs::read(self.model).unwrap() == fs::read(self.output).unwrap()
+    }
+
+    /// Holds the outputs to those that ONNX's test expects; whether tract could run it.
+    fn is_right(&self) -> bool {
+        let (inputs, expected) = (data(self.model, "input"), data(self.model, "output"));
+        let beside = self.model.parent().unwrap();
+        let error = |found: Vec<Array>| {
+            assert_eq!(found.len(), expected.len(), "{:?}", self.model);
+            let errors = expected.iter().zip(&found);
+            errors.map(|(expected, found)| relative_error(expected, found)).fold(0.0, f64::max)
+        };
+        let before = run(self.model, beside, &inputs).map(error);
+        let after = run(self.output, beside, &inputs).map(error);
+        match (before, after) {
+            (Err(_), Err(_)) => false,
+            (before, Ok(after)) => {
+                // A sum that cancels is rounded more; then it is in the original too.
+                let rounding = before.unwrap_or(0.0);
+                assert!(rounding <= 4.0 * LIMIT, "{:?}: tract is off by {rounding:e}", self.model);
+                assert!(after <= LIMIT.max(rounding), "{:?}: {rounding:e}, {after:e}", self.model);
+                true
+            }
+            (Ok(_), Err(error)) => panic!("{:?}: the result does not run: {error}", self.model),
+        }
+    }
+}
+
+/// What was found of the tests of one operator.
+#[derive(Default)]
+struct Tally {
+    cases: BTreeSet<String>,
+    without_data: usize,
+    embedded: usize,
+    copies: usize,
+    folded: usize,
+    compared: usize,
+    not_run: BTreeSet<String>,
+}
+
+impl Tally {
+    fn add(&mut self, found: &Converted) {
+        self.cases.insert(found.case());
+        if found.is_embedded() {
+            let (before, left) = (places(found.model), places(found.output));
+            self.embedded += 1;
+            self.copies += before.len();
+            self.folded += before.difference(&left).count();
+        } else {
+            assert!(found.is_unchanged(), "{:?}: nothing in it is constant", found.model);
+        }
+        if !found.model.with_file_name("outputs.pb").exists() {
+            self.without_data += 1;
+        } else if found.is_right() {
+            self.compared += 1;
+        } else {
+            assert!(found.is_unchanged(), "{:?}: nobody has compared it", found.model);
+            self.not_run.insert(name(found.model.parent().and_then(Path::file_name)));
+        }
+    }
+
+    fn include(&mut self, other: &Tally) {
+        self.cases.extend(other.cases.iter().cloned());
+        self.without_data += other.without_data;
+        self.embedded += other.embedded;
+        self.copies += other.copies;
+        self.folded += other.folded;
+        self.compared += other.compared;
+    }
+
+    fn row(&self, operator: &str) -> String {
+        let not_run: Vec<&str> = self.not_run.iter().map(String::as_str).collect();
+        format!(
+            "| {operator} | {} | {} | {} | {} | {} | {} | {} |\n",
+            self.cases.len(),
+            self.embedded,
+            self.copies,
+            self.folded,
+            self.compared,
+            self.without_data,
+            not_run.join(", ")
+        )
+    }
+}
+
+fn name(part: Option<&OsStr>) -> String {
+    part.unwrap().to_str().unwrap().to_owned()
+}
+
+/// The place in which a node of the case stands; none if it is one of those around it.
+fn place(node: &str) -> Option<&str> {
+    node.split_once("/case/").map(|(place, _)| place)
+}
+
+fn places(model: &Path) -> BTreeSet<String> {
+    let nodes = decoded(model).graph.unwrap().node;
+    nodes.iter().filter_map(|node| place(node.name()).map(str::to_owned)).collect()
+}
+
+/// In which places the case's nodes went into another node, and in which not.
+fn fate(found: &Converted) -> String {
+    let (before, left) = (places(found.model), places(found.output));
+    let list = |places: Vec<&str>| if places.is_empty() { "-".into() } else { places.join(" ") };
+    let folded = list(before.difference(&left).map(String::as_str).collect());
+    let stayed = list(left.iter().map(String::as_str).collect());
+    let file = found.model.strip_prefix("fixtures/conformance").unwrap().with_extension("");
+    format!("{}: {folded} | {stayed}\n", file.display())
+}
+
+/// As they are, the tests come out byte for byte; embedded, with the outputs that ONNX
+/// expects, however much is folded. `UPDATE_EXPECT=1 cargo test` writes anew where each
+/// node is.
+#[test]
+fn onnx_tests_keep_their_meaning() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.onnx");
+    let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+    let mut fates = String::from("# model: places in which the tested nodes were folded | left\n");
+    for model in models("conformance") {
+        fused(&model, &output);
+        let found = Converted { model: &model, output: &output };
+        tallies.entry(found.operator()).or_default().add(&found);
+        if found.is_embedded() {
+            fates.push_str(&fate(&found));
+        }
+    }
+    let path = std::env::current_dir().unwrap().join("fixtures/conformance.txt");
+    expect_file![path].assert_eq(&fates);
+
+    let never = tallies.iter().filter(|(_, tally)| tally.folded == 0);
+    assert_eq!(never.map(|(operator, _)| operator).collect::<Vec<_>>(), NEVER_FOLDED);
+    let mut table = String::from(
+        "| operator | tests | embedded graphs | copies of the node | folded | compared in tract | without data | not run by tract |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    let mut sum = Tally::default();
+    for (operator, tally) in &tallies {
+        table.push_str(&tally.row(operator));
+        sum.include(tally);
+    }
+    table.push_str(&sum.row("all"));
+    let readme = fs::read_to_string("README.md").unwrap();
+    assert!(readme.contains(&table), "the README's table is not what was measured:\n{table}");
+}

@@ -1,0 +1,8 @@
+//! What each operator means, by ONNX's own tests and by ONNX Runtime's outputs.
+
+mod conformance;
+mod constants;
+mod interpreter;
+mod shapes;
+mod table;
+mod training_mode;

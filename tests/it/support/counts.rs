@@ -1,0 +1,88 @@
+//! What is in a file: operators, parameters, multiply-adds, types.
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use acb_fuse::engine::infer;
+use acb_fuse::onnx::float::Float;
+use acb_fuse::onnx::proto::{ModelProto, NodeProto, type_proto};
+use prost::Message;
+
+use super::engine::source;
+
+pub fn decoded(path: &Path) -> ModelProto {
+    ModelProto::decode(&fs::read(path).unwrap()[..]).unwrap()
+}
+
+/// Nodes of the main graph per operator, constants left out.
+pub fn operators(path: &Path) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for node in decoded(path).graph.unwrap().node.iter().filter(|node| is_work(node)) {
+        *counts.entry(node.op_type().to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+fn is_work(node: &NodeProto) -> bool {
+    node.op_type() != "Constant"
+}
+
+/// Whether a node of the model or of one of its functions is an `operator`.
+pub fn mentions(path: &Path, operator: &str) -> bool {
+    let model = decoded(path);
+    let inside = model.functions.iter().flat_map(|function| &function.node);
+    let graph = model.graph.as_ref().unwrap();
+    graph.node.iter().chain(inside).any(|node| node.op_type() == operator)
+}
+
+/// Elements of the float initializers.
+pub fn parameters(path: &Path) -> i64 {
+    let graph = decoded(path).graph.unwrap();
+    let floats =
+        graph.initializer.iter().filter(|tensor| Float::from_onnx(tensor.data_type()).is_some());
+    floats.map(|tensor| tensor.dims.iter().product::<i64>()).sum()
+}
+
+/// Multiply-adds of a model on inputs of these shapes, counted from its nodes and the
+/// shapes that tract infers; `None` if it infers not all of them.
+pub fn multiply_adds(path: &Path, inputs: &[Vec<usize>]) -> Option<f64> {
+    let graph = decoded(path).graph.unwrap();
+    let weights: BTreeMap<&str, &[i64]> =
+        graph.initializer.iter().map(|weight| (weight.name(), &weight.dims[..])).collect();
+    let given = graph.input.iter().map(|input| input.name());
+    let given = given.filter(|name| !weights.contains_key(name)).map(str::to_owned);
+    let given = given.zip(inputs.iter().cloned()).collect();
+    let bytes = fs::read(path).unwrap();
+    let inferred = infer(source(bytes.into(), path.parent()), &given).ok()?;
+    let shape = |name: &str| -> Option<Vec<f64>> {
+        let stored = weights.get(name).map(|dims| dims.iter().map(|&dim| dim as f64).collect());
+        let known = || inferred.shapes.get(name)?.iter().map(|&dim| Some(dim? as f64)).collect();
+        stored.or_else(known)
+    };
+    let work = |node: &NodeProto| {
+        let outputs = || Some(shape(&node.output[0])?.iter().product::<f64>());
+        let ints = |name: &str| node.attribute.iter().find(|attribute| attribute.name() == name);
+        Some(match node.op_type() {
+            "Conv" => outputs()? * shape(&node.input[1])?[1..].iter().product::<f64>(),
+            "Gemm" => {
+                let weights = shape(&node.input[1])?;
+                let turned = ints("transB").is_some_and(|attribute| attribute.i() != 0);
+                outputs()? * weights[usize::from(turned)]
+            }
+            "MatMul" => outputs()? * shape(&node.input[0])?.last()?,
+            "AveragePool" => outputs()? * ints("kernel_shape")?.ints.iter().product::<i64>() as f64,
+            "BatchNormalization" | "Mul" | "Div" => outputs().unwrap_or_default(),
+            _ => 0.0,
+        })
+    };
+    graph.node.iter().map(work).sum()
+}
+
+/// Element type (`TensorProto.DataType`) of the first output.
+pub fn output_type(path: &Path) -> i32 {
+    let graph = decoded(path).graph.unwrap();
+    match graph.output[0].r#type.as_ref().and_then(|declared| declared.value.as_ref()) {
+        Some(type_proto::Value::TensorType(tensor)) => tensor.elem_type(),
+        _ => 0,
+    }
+}

@@ -1,0 +1,104 @@
+//! What tract makes of a file: the old one's outputs are held to the new one's.
+use std::path::Path;
+
+use acb_fuse::engine::{Array, Engine, Limits, Source, dialect};
+use acb_fuse::onnx::float::Float;
+use acb_fuse::onnx::model::Model;
+use acb_fuse::onnx::proto::{ModelProto, TensorProto, type_proto};
+use acb_fuse::onnx::storage::{Links, Storage};
+use acb_fuse::onnx::tensor;
+use acb_fuse::onnx::write;
+use prost::Message;
+use prost::bytes::Bytes;
+
+use super::counts::{decoded, output_type};
+
+/// What tract makes of the fixture's inputs, of the model in the words that tract
+/// knows (so with float32 in the place of bfloat16, weights widened); `folder` holds the
+/// side files.
+pub fn run(model: &Path, folder: &Path, inputs: &[Array]) -> Result<Vec<Array>, String> {
+    let decoded = at_inference(decoded(model));
+    let bytes = match output_type(model) == Float::Bf16.to_onnx() {
+        true => widened(decoded).encode_to_vec(),
+        false => decoded.encode_to_vec(),
+    };
+    let model = Model::index(bytes.into(), Storage::in_folder(folder, Links::Confined)).unwrap();
+    let bytes = dialect::model(&model).unwrap();
+    let shapes: Vec<_> = inputs.iter().map(|input| input.shape().to_vec()).collect();
+    Engine::load(source(bytes, Some(folder)), &shapes)
+        .and_then(|engine| engine.run(inputs))
+        .map_err(|error| error.to_string())
+}
+
+/// The model with the batch norms and dropouts of its main graph and functions at
+/// inference, but for those whose further outputs are outputs of the model: fixtures hold
+/// what frameworks compute then.
+pub fn at_inference(mut model: ModelProto) -> ModelProto {
+    let is_old = model.opset_import.iter().all(|opset| opset.version() < 7);
+    let functions = model.functions.iter_mut().map(|function| &mut function.node);
+    let Some(graph) = model.graph.as_mut() else { return model };
+    let outputs: Vec<&str> = graph.output.iter().map(|output| output.name()).collect();
+    // Nobody needs them; some are read all the same.
+    let mut lost: Vec<String> = Vec::new();
+    for node in functions.chain([&mut graph.node]).flatten() {
+        let is_norm_or_dropout = ["BatchNormalization", "Dropout"].contains(&node.op_type());
+        if !is_norm_or_dropout
+            || node.output.iter().skip(1).any(|output| outputs.contains(&output.as_str()))
+        {
+            continue;
+        }
+        lost.extend(node.output.iter().skip(1).filter(|name| !name.is_empty()).cloned());
+        node.output.truncate(1);
+        if is_old {
+            node.attribute.retain(|attribute| attribute.name() != "is_test");
+            node.attribute.push(write::int("is_test", 1));
+        }
+        match node.op_type() {
+            "Dropout" => node.input.truncate(2),
+            "BatchNormalization" => {
+                node.attribute.retain(|attribute| attribute.name() != "training_mode");
+            }
+            _ => {}
+        }
+    }
+    graph.node.retain(|node| {
+        let stays = !node.input.iter().any(|input| lost.contains(input));
+        lost.extend(node.output.iter().filter(|_| !stays).cloned());
+        stays
+    });
+    model
+}
+
+pub fn source(bytes: Bytes, folder: Option<&Path>) -> Source {
+    let storage = folder.map(|folder| Storage::in_folder(folder, Links::Confined));
+    let (storage, limits) = (storage.unwrap_or_default(), Limits::of_reading());
+    Source { bytes, constants: Vec::new(), storage, limits }
+}
+
+/// bfloat16 as float32, everywhere in the main graph.
+fn widened(mut model: ModelProto) -> ModelProto {
+    let narrow = Float::Bf16.to_onnx();
+    let widen = |tensor: &mut TensorProto| {
+        if tensor.data_type() == narrow {
+            let values = tensor::floats(tensor, &Storage::default()).unwrap();
+            *tensor = tensor::from_floats(tensor.name(), &values, Float::F32);
+        }
+    };
+    let graph = model.graph.as_mut().unwrap();
+    graph.initializer.iter_mut().for_each(widen);
+    let infos = graph.input.iter_mut().chain(&mut graph.output).chain(&mut graph.value_info);
+    for declared in infos.filter_map(|info| info.r#type.as_mut()?.value.as_mut()) {
+        if let type_proto::Value::TensorType(tensor) = declared
+            && tensor.elem_type() == narrow
+        {
+            tensor.elem_type = Some(Float::F32.to_onnx());
+        }
+    }
+    for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
+        attribute.t.iter_mut().for_each(widen);
+        if attribute.name() == "to" && attribute.i() == i64::from(narrow) {
+            attribute.i = Some(Float::F32.to_onnx().into());
+        }
+    }
+    model
+}

@@ -1,0 +1,303 @@
+//! The tool as a process: exit codes, what is printed, what is left behind.
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use crate::support::cases;
+use crate::support::tool::tool;
+
+const BLOCK: &str = "fixtures/blocks/k3/torchscript_kept.onnx";
+const PLAIN: &str = "fixtures/networks/cifar_quick/plain.onnx";
+const NETWORK: &str = "fixtures/networks/cifar_quick/torchscript_kept_static.onnx";
+
+fn output(arguments: &[&str]) -> Output {
+    tool().args(arguments).output().unwrap()
+}
+
+/// A folder, and the path of a file in it that does not exist yet.
+fn target() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.onnx");
+    (folder, path)
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    names.map(|name| name.into_string().unwrap()).collect()
+}
+
+/// Arguments (OUT is the target), exit code, what stderr says, whether OUT is written.
+#[test]
+fn exit_codes() {
+    let broken = tempfile::NamedTempFile::new().unwrap();
+    fs::write(broken.path(), b"not a model at all").unwrap();
+    let broken = broken.path().to_str().unwrap();
+    let [sizes, unrunnable] = ["same_upper_unknown_sizes", "loop_body"].map(cases::model);
+    let (sizes, unrunnable) = (sizes.as_str(), unrunnable.as_str());
+    for (arguments, code, message, written) in [
+        (&[BLOCK, "OUT"][..], 0, "", true),
+        (&[BLOCK, "OUT", "--no-verify"], 0, "", true),
+        (&[BLOCK], 0, "", false),
+        (&[PLAIN, "OUT"], 0, "", true),
+        (&[broken, "OUT"], 1, "this is not an ONNX file", false),
+        (&[BLOCK, "OUT", "--no-such-flag"], 2, "unexpected argument", false),
+        (&[BLOCK, "OUT", "--tolerance", "nan"], 2, "a tolerance is a number", false),
+        (&[BLOCK, "OUT", "--input-shape", "y=1,4,6,7"], 2, "the model has no such input", false),
+        (&[BLOCK, "OUT", "extra"], 2, "--out-dir", false),
+        (&[BLOCK, "OUT", "--check"], 2, "takes no OUT", false),
+        (&[BLOCK, "OUT", "--input", "x=no/such.npy"], 2, "no/such.npy", false),
+        (&[BLOCK, "OUT", "--threads", "0"], 2, "1 or more", false),
+        (&[BLOCK, "OUT", "--input-shape", "x=1,4,6"], 2, "has 4 dimensions, not 3", false),
+        (&[sizes, "OUT", "--input-shape", "x=1,4,9,12", "--require-fusion"], 0, "", true),
+        (&[sizes, "OUT", "--require-fusion"], 4, "nothing was fused", false),
+        (&[BLOCK, "OUT", "--tolerance", "0"], 3, "verification failed", false),
+        (&[PLAIN, "OUT", "--require-fusion"], 4, "nothing was fused", false),
+        (&[BLOCK, "--check"], 5, "1 block can be fused", false),
+        (&[PLAIN, "--check"], 0, "", false),
+        (&["no/such/file.onnx", "OUT"], 6, "cannot be read", false),
+        (&["src", "OUT"], 6, "it is a directory", false),
+        (&[BLOCK, "no/such/folder/out.onnx"], 6, "cannot be written", false),
+        (&[BLOCK, "src"], 6, "it is a directory", false),
+        (
+            &[BLOCK, "OUT", "--verify-memory", "0", "--require-fusion"],
+            4,
+            "nothing was fused",
+            false,
+        ),
+        (
+            &[BLOCK, "OUT", "--verify-timeout", "0"],
+            7,
+            "did not end in time with the proof of block",
+            false,
+        ),
+        (&[unrunnable, "OUT", "--require-run"], 7, "could not be run", false),
+        (&[unrunnable, "OUT"], 0, "", true),
+    ] {
+        let (folder, out) = target();
+        let named = |&argument: &&str| {
+            if argument == "OUT" { out.to_str().unwrap().into() } else { argument.to_owned() }
+        };
+        let arguments: Vec<String> = arguments.iter().map(named).collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let result = output(&arguments);
+        let stderr = String::from_utf8(result.stderr).unwrap();
+        assert_eq!(result.status.code(), Some(code), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(message), "{arguments:?}: {stderr}");
+        if ![0, 2].contains(&code) {
+            assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
+        }
+        let expected: &[&str] = if written { &["out.onnx"] } else { &[] };
+        assert_eq!(files(folder.path()), expected, "{arguments:?}");
+    }
+    assert!(!files(Path::new(".")).iter().any(|name| name.starts_with(".acb-fuse")));
+}
+
+#[test]
+fn a_failed_check_leaves_the_target_as_it_was() {
+    let (_folder, out) = target();
+    fs::write(&out, b"precious").unwrap();
+    let result = output(&[BLOCK, out.to_str().unwrap(), "--tolerance", "0"]);
+    assert_eq!(result.status.code(), Some(3));
+    assert!(String::from_utf8(result.stderr).unwrap().contains("output `"));
+    assert_eq!(fs::read(&out).unwrap(), b"precious");
+}
+
+#[test]
+fn in_place_and_through_a_pipe_are_the_same() {
+    let (folder, out) = target();
+    let from_file = out.to_str().unwrap();
+    assert!(output(&[NETWORK, from_file]).status.success());
+    let expected = fs::read(&out).unwrap();
+
+    let in_place = folder.path().join("in_place.onnx");
+    fs::copy(NETWORK, &in_place).unwrap();
+    let path = in_place.to_str().unwrap();
+    assert!(output(&[path, path]).status.success());
+    assert!(fs::read(&in_place).unwrap() == expected);
+
+    let mut piped = tool()
+        .args(["-", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    piped.stdin.take().unwrap().write_all(&fs::read(NETWORK).unwrap()).unwrap();
+    let result = piped.wait_with_output().unwrap();
+    assert!(result.status.success());
+    assert!(result.stdout == expected);
+    assert!(String::from_utf8(result.stderr).unwrap().contains("blocks fused"));
+}
+
+#[test]
+fn nothing_to_change_is_byte_identical() {
+    let (_folder, out) = target();
+    assert!(output(&[PLAIN, out.to_str().unwrap()]).status.success());
+    assert!(fs::read(&out).unwrap() == fs::read(PLAIN).unwrap());
+}
+
+#[test]
+fn the_summary_says_what_was_done_and_what_was_not_checked() {
+    let (_folder, out) = target();
+    let out = out.to_str().unwrap();
+    let said = |arguments: &[&str]| String::from_utf8(output(arguments).stdout).unwrap();
+    let verified = said(&[NETWORK, out]);
+    for part in
+        ["5×5 + 1×5 + 5×1, 3 batch norms", "proof: every block", "run: 1 outputs", "3 blocks fused"]
+    {
+        assert!(verified.contains(part), "{verified}");
+    }
+    assert!(said(&[NETWORK, out, "--no-verify"]).contains("NOT VERIFIED"));
+    assert_eq!(said(&[NETWORK, out, "--quiet"]), "");
+    let block = verified.lines().nth(1).unwrap().split_whitespace().next().unwrap();
+    let skipped = said(&[NETWORK, out, "--skip", block]);
+    assert!(
+        skipped.contains("left alone because of --skip") && skipped.contains("2 blocks fused"),
+        "{skipped}"
+    );
+}
+
+/// Names in a model are anybody's: what would steer a terminal is spelled out.
+#[test]
+fn control_characters_of_names_are_not_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("in.onnx");
+    let text = String::from_utf8_lossy(&fs::read(BLOCK).unwrap()).into_owned();
+    assert!(text.contains("square"));
+    let bytes = fs::read(BLOCK).unwrap();
+    let evil: Vec<u8> = bytes.windows(6).enumerate().fold(bytes.clone(), |mut evil, (at, word)| {
+        if word == b"square" {
+            evil[at..at + 6].copy_from_slice(b"\x1b[2J\n\r");
+        }
+        evil
+    });
+    fs::write(&path, evil).unwrap();
+    for arguments in
+        [&[path.to_str().unwrap()][..], &[path.to_str().unwrap(), "--input-shape", "\x1b=1"]]
+    {
+        let result = output(arguments);
+        let said = [result.stdout, result.stderr].concat();
+        assert!(!said.is_empty());
+        let control = |byte: &&u8| byte.is_ascii_control() && **byte != b'\n';
+        assert_eq!(said.iter().find(control), None, "{}", String::from_utf8_lossy(&said));
+    }
+}
+
+/// The flag that a near miss names fixes it.
+#[test]
+fn a_near_miss_names_the_flag_that_helps() {
+    let model = &*cases::model("same_upper_unknown_sizes");
+    let said = |arguments: &[&str]| String::from_utf8(output(arguments).stdout).unwrap();
+    let before = said(&[model]);
+    let flag = before.split_whitespace().find(|word| word.starts_with("x=")).unwrap().to_owned();
+    assert!(before.contains("on axis 2") && before.contains("--input-shape"), "{before}");
+    let after = said(&[model, "--input-shape", &flag]);
+    assert!(after.contains("would be fused"), "{after}");
+    let condition = "is right where axis 2 of `x` has an even number of elements";
+    assert!(after.contains(condition), "{after}");
+}
+
+#[test]
+fn overridable_weights_are_folded_unless_they_are_to_be_kept() {
+    let model = &*cases::model("weights_as_inputs");
+    let said = |arguments: &[&str]| String::from_utf8(output(arguments).stdout).unwrap();
+    let (_folder, out) = target();
+    let out = out.to_str().unwrap();
+    assert!(said(&[model, out]).contains("graph inputs that only named folded weights went"));
+    let kept = said(&[model, out, "--keep-overridable"]);
+    assert!(kept.contains("nothing to fuse") && kept.contains("may override it"), "{kept}");
+}
+
+/// Many models: a line each, on after a failure, and the exit code of the first one.
+#[test]
+fn many_models_have_a_line_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let broken = path("broken.onnx");
+    fs::write(&broken, b"not a model at all").unwrap();
+    let manifest = path("manifest.jsonl");
+    let pair = |input: &str, output: &str| {
+        format!("{{\"input\": \"{input}\", \"output\": \"{}\"}}\n", path(output))
+    };
+    let lines = [pair(NETWORK, "a.onnx"), pair("no/such.onnx", "b.onnx"), pair(&broken, "c.onnx")];
+    fs::write(&manifest, lines.concat()).unwrap();
+    let (out, training) = (path("out"), cases::model("training_function"));
+    for (arguments, code, said, written) in [
+        (
+            &["--out-dir", &out, NETWORK, &broken, PLAIN, "--jobs", "2"][..],
+            1,
+            &["failed", "fused", "same"][..],
+            &["out/plain.onnx", "out/torchscript_kept_static.onnx"][..],
+        ),
+        (&["--manifest", &manifest], 6, &["failed", "failed", "fused"], &["a.onnx"]),
+        (&["--out-dir", &out, NETWORK, "--quiet"], 0, &[], &[]),
+        // Nothing to fuse, but not the same either.
+        (&["--out-dir", &out, &training], 0, &["fused"], &["out/model.onnx"]),
+    ] {
+        let result = output(arguments);
+        assert_eq!(result.status.code(), Some(code), "{arguments:?}");
+        let text = String::from_utf8(result.stdout).unwrap();
+        let mut kinds: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+        kinds.sort_unstable();
+        assert_eq!(kinds, said, "{text}");
+        assert!(written.iter().all(|name| Path::new(&path(name)).exists()), "{arguments:?}");
+    }
+}
+
+/// What is fed is what was given: the model runs on what fits it, and on nothing else.
+#[test]
+fn tensors_of_the_user_are_fed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.npy");
+    let flag = format!("x={}", path.display());
+    let said = |size: usize| {
+        let header = format!(
+            "{{'descr': '<f4', 'fortran_order': False, 'shape': (8, 3, {size}, {size}), }}\n"
+        );
+        let length = (header.len() as u16).to_le_bytes();
+        let data = 0.5f32.to_le_bytes().repeat(24 * size * size);
+        let file = [b"\x93NUMPY\x01\0", &length[..], header.as_bytes(), &data].concat();
+        fs::write(&path, file).unwrap();
+        let (_folder, out) = target();
+        let result = output(&[NETWORK, out.to_str().unwrap(), "--input", &flag]);
+        String::from_utf8([result.stdout, result.stderr].concat()).unwrap()
+    };
+    let (fits, small) = (said(32), said(2));
+    assert!(fits.contains("outputs of the whole model agree"), "{fits}");
+    assert!(small.contains("the file says that axis 2 has 32, not 2"), "{small}");
+}
+
+/// ONNX's test data: files of tensors, by name, or in a folder by number.
+#[test]
+fn test_data_of_onnx_is_fed() {
+    let folder = "fixtures/networks/cifar_quick";
+    let named = format!("x={folder}/input_0.pb");
+    for (input, code, said) in [
+        (folder, 0, "outputs of the whole model agree"),
+        (&named, 0, "outputs of the whole model agree"),
+        ("fixtures/blocks/k3", 2, "the file says that axis 0 has"),
+        ("fixtures/networks", 2, "no input_0.pb"),
+    ] {
+        let (_folder, out) = target();
+        let result = output(&[NETWORK, out.to_str().unwrap(), "--input", input]);
+        let text = String::from_utf8([result.stdout, result.stderr].concat()).unwrap();
+        assert_eq!(result.status.code(), Some(code), "{input}: {text}");
+        assert!(text.contains(said), "{input}: {text}");
+    }
+}
+
+/// Shells and `man` can read what is printed for them.
+#[test]
+fn completions_and_the_manual_are_printed() {
+    for (arguments, beginning) in [
+        (&["--completions", "bash"][..], "_acb"),
+        (&["--completions", "zsh"], "#compdef acb-fuse"),
+        (&["--man"], ".ie"),
+    ] {
+        let result = output(arguments);
+        assert!(result.status.success());
+        let text = String::from_utf8(result.stdout).unwrap();
+        assert!(text.starts_with(beginning) && text.contains("verify"), "{arguments:?}");
+    }
+}

@@ -1,0 +1,6 @@
+//! The tool as a user meets it: exit codes, words, reports, limits.
+
+mod cli;
+mod limits;
+mod report;
+mod stopped;

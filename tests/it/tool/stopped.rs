@@ -1,0 +1,68 @@
+//! A process that is stopped for longer than verification may take, wherever it stands, makes
+//! the same file and says the same words: limits count time in which the process ran.
+
+#![cfg(unix)]
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use crate::support::tool::tool;
+
+const NETWORK: &str = "fixtures/networks/cifar_quick/torchscript_kept_static.onnx";
+
+/// What verification may take; a tenth of it is needed.
+const LIMIT: u64 = 20;
+
+/// When the process is stopped: while it reads, proves, writes, runs.
+const MOMENTS: [u64; 5] = [10, 40, 120, 300, 700];
+
+fn begun(output: &Path) -> Child {
+    let mut tool = tool();
+    tool.args([NETWORK, output.to_str().unwrap(), "--verify-timeout", &LIMIT.to_string()]);
+    let tool = tool.stdout(Stdio::piped()).stderr(Stdio::piped());
+    tool.spawn().unwrap()
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+fn words(output: Output) -> (Option<i32>, String) {
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn time_in_which_a_process_stands_still_does_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).join("out.onnx");
+    let folder_for = |name: &str| {
+        fs::create_dir(folder.path().join(name)).unwrap();
+        path(name)
+    };
+    let expected = words(begun(&folder_for("undisturbed")).wait_with_output().unwrap());
+    assert_eq!(expected.0, Some(0), "{}", expected.1);
+    assert!(expected.1.contains("agree"), "{}", expected.1);
+    let stopped = MOMENTS.map(|moment| {
+        let name = moment.to_string();
+        let mut child = begun(&folder_for(&name));
+        thread::sleep(Duration::from_millis(moment));
+        let is_running = child.try_wait().unwrap().is_none();
+        if is_running {
+            signal(&child, "-STOP");
+        }
+        (name, child, is_running)
+    });
+    assert!(stopped.iter().filter(|(_, _, is_running)| *is_running).count() > 1);
+    thread::sleep(Duration::from_secs(LIMIT + 2));
+    for (name, child, is_running) in stopped {
+        if is_running {
+            signal(&child, "-CONT");
+        }
+        assert_eq!(words(child.wait_with_output().unwrap()), expected, "stopped at {name} ms");
+        assert!(fs::read(path(&name)).unwrap() == fs::read(path("undisturbed")).unwrap());
+    }
+}
