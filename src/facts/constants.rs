@@ -16,7 +16,8 @@ use crate::facts::folding::{
     ConstantNode, Unknown, in_known_types, stored, type_of_result, widened, written_out,
 };
 use crate::facts::kernels::KernelLayout;
-use crate::facts::operators::{FoldingKind, FoldingRule, InputsRead, TypeRule, operator};
+use crate::facts::operators::{FoldingKind, InputsRead, TypeRule, operator};
+use crate::facts::roles;
 use crate::numbers::LazyWeights;
 use crate::onnx::extremes::Extremes;
 use crate::onnx::float::Float;
@@ -328,7 +329,7 @@ impl<'g, 'm> Constants<'g, 'm> {
     /// If a stored tensor is malformed.
     pub fn oversized(&self) -> Result<Option<String>, Invalid> {
         for (_, node) in self.graph.nodes() {
-            let Some(rule) = folding_of(node).filter(|rule| rule.grows) else { continue };
+            let Some(rule) = roles::folding(node).filter(|rule| rule.grows) else { continue };
             if !node.output().is_some_and(|output| self.contains(output)) {
                 continue;
             }
@@ -353,7 +354,7 @@ impl<'g, 'm> Constants<'g, 'm> {
         let Some(producer) = self.graph.value(id).producer else { return unknown };
         let node = self.graph.node(producer);
         let name = |id: ValueId| self.graph.value(id).name.clone();
-        let Some(rule) = folding_of(node) else {
+        let Some(rule) = roles::folding(node) else {
             let Some(stored) = stored(node) else { return unknown };
             let tensor = written_out(stored, &self.graph.model.storage, &self.budget)?;
             return Ok(tensor.map(|tensor| TensorProto { name: Some(name(id)), ..tensor }));
@@ -434,7 +435,7 @@ impl<'g, 'm> Constants<'g, 'm> {
             if !is_narrow || seen.insert(next, ()).is_some() {
                 continue;
             }
-            if folding_of(node)
+            if roles::folding(node)
                 .is_some_and(|rule| matches!(rule.kind, FoldingKind::Computes { .. }))
             {
                 return true;
@@ -443,9 +444,4 @@ impl<'g, 'm> Constants<'g, 'm> {
         }
         false
     }
-}
-
-/// How `node` is evaluated on constants; `None` if it is not.
-fn folding_of(node: &Node) -> Option<FoldingRule> {
-    operator(node.standard_op()?)?.folding
 }

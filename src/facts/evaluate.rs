@@ -1,5 +1,5 @@
 //! Which constant nodes the engine computes as ONNX says, in the type that they have; all
-//! others do not count as constant. `tests/constants.rs` holds every operator in every type
+//! others do not count as constant. `tests/it/operators/constants.rs` holds every operator in every type
 //! to what ONNX Runtime computes.
 
 use crate::facts::operators::{FoldingKind, FoldingRule};

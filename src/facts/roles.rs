@@ -1,17 +1,22 @@
 //! What is known of an operator by its name: what of its inputs it reads, and what it is to the
 //! tensors around it. No sizes and no values are asked.
 
+use crate::facts::operators::{FoldingRule, InputsRead, Operator, operator};
 use crate::onnx::ids::ValueId;
 use crate::onnx::node::Node;
 
+fn row(node: &Node) -> Option<Operator> {
+    operator(node.standard_op()?)
+}
+
 /// Whether the node reads nothing but the dimensions of its input.
 pub fn measures(node: &Node) -> bool {
-    matches!(node.standard_op(), Some("Shape" | "Size"))
+    row(node).is_some_and(|row| row.reads == InputsRead::Sizes)
 }
 
 /// Whether all that the node reads of input `index` is its element type.
 pub fn reads_type_only(node: &Node, index: usize) -> bool {
-    node.standard_op() == Some("CastLike") && index == 1
+    index == 1 && row(node).is_some_and(|row| row.reads == InputsRead::ElementsThenType)
 }
 
 /// The inputs whose elements or dimensions the node reads, those that are left out excluded.
@@ -19,6 +24,16 @@ pub fn values_read(node: &Node) -> impl Iterator<Item = ValueId> {
     let inputs = node.inputs.iter().enumerate();
     let read = inputs.filter(|&(index, _)| !reads_type_only(node, index));
     read.filter_map(|(_, input)| *input)
+}
+
+/// How the node is evaluated on constants; `None` if it is not.
+pub fn folding(node: &Node) -> Option<FoldingRule> {
+    row(node)?.folding
+}
+
+/// Whether the node is a batch norm.
+pub fn is_batch_norm(node: &Node) -> bool {
+    node.standard_op() == Some("BatchNormalization")
 }
 
 /// Whether the node holds a constant itself, in an attribute.

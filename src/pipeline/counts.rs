@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use crate::affine::Geometry;
+use crate::facts::roles;
 use crate::onnx::float::Float;
 use crate::onnx::graph::{Graph, Initializer};
 use crate::onnx::ids::{NodeId, ValueId};
@@ -34,7 +35,7 @@ pub fn parameters(graphs: &[Graph]) -> Result<u64, Invalid> {
                 None => 0,
             });
         }
-        let constants = graph.nodes().filter(|(_, node)| node.standard_op() == Some("Constant"));
+        let constants = graph.nodes().filter(|(_, node)| roles::holds_constant(node));
         for attribute in constants.flat_map(|(_, node)| &node.proto.attribute) {
             let tensor = attribute.t.as_ref().map_or(0, |tensor| floats(tensor, &tensor.dims));
             let list = attribute.floats.len() as u64;

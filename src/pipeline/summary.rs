@@ -9,6 +9,7 @@ use std::time::Instant;
 use crate::affine::{ConvKind, Geometry, PadMode, Window};
 use crate::emit::term::TermKind;
 use crate::error::Error;
+use crate::facts::roles;
 use crate::onnx::graph::Graph;
 use crate::onnx::node::Node;
 use crate::ops::meaning::NEWEST_OPSET;
@@ -334,5 +335,11 @@ fn border(border: PadMode) -> &'static str {
 }
 
 fn converted_node(node: &Node) -> ConvertedNode {
-    ConvertedNode { node: node.label().to_owned(), operator: node.proto.op_type().to_owned() }
+    let change = if roles::is_batch_norm(node) {
+        "batch norm, from the statistics of each batch to the stored ones"
+    } else {
+        "dropout, from dropping at random to dropping nothing"
+    };
+    let operator = node.proto.op_type().to_owned();
+    ConvertedNode { node: node.label().to_owned(), operator, change }
 }

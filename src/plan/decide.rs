@@ -5,6 +5,7 @@
 
 use crate::affine::{ConvKind, Geometry, Refusal};
 use crate::emit::term::{Term, TermKind};
+use crate::facts::roles;
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::float::Float;
 use crate::onnx::ids::{IdSet, NodeId};
@@ -74,11 +75,8 @@ pub fn block(
     fit::check(reader, meanings, region, float)?;
     let described = Branches { reader, meanings, region, terms: &terms };
     let (branches, drawing) = described.of(region.output);
-    let norms = region
-        .nodes
-        .iter()
-        .filter(|&&id| reader.graph.node(id).proto.op_type() == "BatchNormalization")
-        .count();
+    let norms =
+        region.nodes.iter().filter(|&&id| roles::is_batch_norm(reader.graph.node(id))).count();
     Ok(Block {
         removed,
         name: String::new(),

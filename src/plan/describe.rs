@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::affine::{ConvKind, Geometry, times};
 use crate::emit::term::{Term, TermKind};
+use crate::facts::roles;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
@@ -92,7 +93,7 @@ impl Branches<'_, '_, '_> {
     }
 
     fn step(&self, node: NodeId, map: &LinearOp) -> Option<Step> {
-        let is_norm = self.reader.graph.node(node).proto.op_type() == "BatchNormalization";
+        let is_norm = roles::is_batch_norm(self.reader.graph.node(node));
         let step = |text, is_kernel| Step { node: Some(node), text, is_kernel };
         match map {
             _ if is_norm => Some(step("norm".into(), false)),

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::affine::times;
 use crate::report::words::{self, counted};
 use crate::report::{Average, BlockCost, BlockReport, HARDER, LeftAlone, Mode, NewerOpset, Report};
 use crate::verify::run::Outcome;
@@ -67,7 +68,7 @@ impl Report {
             writeln!(f, "\n{title}:")?;
         }
         for converted in &self.notes.converted_nodes {
-            writeln!(f, "  {}: {}", converted.node, converted.change())?;
+            writeln!(f, "  {}: {}", converted.node, converted.change)?;
         }
         Ok(())
     }
@@ -186,7 +187,7 @@ pub fn averages(report: &Report, colours: bool) -> String {
 fn matrix(average: &Average, cell: fn(f64) -> String) -> String {
     /// Wider ones do not fit a terminal, taller ones do not help.
     const MOST: usize = 31;
-    let size = words::times(&average.kernel);
+    let size = times(&average.kernel);
     let kernels = counted(average.layers, &format!("fused {size} kernel"));
     let mut text = format!("\naverage magnitude of {kernels}, largest 1:\n");
     let columns = average.kernel.last().copied().unwrap_or(1);

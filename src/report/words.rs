@@ -4,17 +4,13 @@
 
 use std::collections::BTreeSet;
 
+use crate::affine::times;
 use crate::report::{BlockReport, Change, Mode, Notes, Report, Shape, Size};
 
 /// A count and its noun: `1 block`, `3 blocks`.
 pub fn counted(count: usize, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{plural}")
-}
-
-/// One size per axis: `3×3`.
-pub fn times(sizes: &[impl ToString]) -> String {
-    sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join("×")
 }
 
 /// How many blocks were, or would be, fused: `3 blocks fused`.

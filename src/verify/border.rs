@@ -11,7 +11,6 @@ use crate::onnx::graph::Graph;
 use crate::onnx::ids::ValueId;
 use crate::onnx::names;
 use crate::onnx::proto::NodeProto;
-use crate::onnx::tensor;
 use crate::onnx::write;
 
 /// Nodes that put a border around a tensor.
@@ -83,7 +82,7 @@ impl FilledBorder {
         let (inner, output) = (name(self.inner), name(self.output));
         let fresh = names::fresh(graph, ".border");
         let part = |part: &str| format!("{output}{fresh}.{part}");
-        let [value, less, padded, pads_name] = ["value", "less", "padded", "pads"].map(part);
+        let [value, less, padded] = ["value", "less", "padded"].map(part);
         let channels = self.values.len() as i64;
         let dims: Vec<i64> = [channels].into_iter().chain(self.pads.iter().map(|_| 1)).collect();
         let constant = Constant::doubles(&value, &dims, Arc::new(self.values.clone()));
@@ -91,16 +90,11 @@ impl FilledBorder {
         let ends = self.pads.iter().map(|pads| pads.1);
         let pads: Vec<i64> = [0, 0].into_iter().chain(begins).chain([0, 0]).chain(ends).collect();
         let mut constants = vec![constant];
-        // Pad's pads are an input since opset 11.
-        let pad = if graph.model.opset < 11 {
-            write::node("Pad", "", &[&less], &padded, vec![write::ints("pads", pads)])
-        } else {
-            constants.push(tensor::from_integers(&pads_name, &pads).into());
-            write::node("Pad", "", &[&less, &pads_name], &padded, vec![])
-        };
+        let pad = write::pad(graph.model.opset, "constant", &less, &padded, pads);
+        constants.extend(pad.integers.into_iter().map(Constant::from));
         let nodes = vec![
             write::node("Sub", "", &[inner, &value], &less, vec![]),
-            pad,
+            pad.node,
             write::node("Add", "", &[&padded, &value], output, vec![]),
         ];
         (nodes, constants)

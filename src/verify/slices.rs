@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use prost::Message;
 
+use crate::facts::roles;
 use crate::onnx::graph::{Graph, Initializer};
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
@@ -128,7 +129,7 @@ fn is_constant(graph: &Graph, id: ValueId) -> bool {
 }
 
 fn makes_constant(node: &Node) -> bool {
-    node.standard_op() == Some("Constant") && node.inputs.is_empty() && node.outputs.len() == 1
+    roles::holds_constant(node) && node.inputs.is_empty() && node.outputs.len() == 1
 }
 
 fn size(graph: &Graph, id: ValueId) -> Result<usize, Invalid> {

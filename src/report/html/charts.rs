@@ -4,9 +4,9 @@
 
 #![allow(clippy::arithmetic_side_effects, reason = "coordinates, and counts of what is in memory")]
 
+use crate::affine::times;
 use crate::affine::{Comparison, Spread};
 use crate::report::html::markup::{magnitude, put};
-use crate::report::words::times;
 
 /// So many cells all heat maps of a page have, and one has.
 const CELLS: usize = 60_000;

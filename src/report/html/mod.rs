@@ -11,11 +11,12 @@ mod charts;
 mod drawing;
 mod markup;
 
+use crate::affine::times;
 use crate::report::html::charts::HeatMaps;
 use crate::report::html::markup::{
     UNKNOWN, grouped_if_known, left_out, magnitude, put, sentence, shown,
 };
-use crate::report::words::{self, times};
+use crate::report::words;
 use crate::report::{ADVICE, Average, Change, Ending, HARDER, Mode, Report, Size};
 use crate::verify::run::Outcome;
 
@@ -251,7 +252,7 @@ fn averages(averages: &[Average], heat_maps: &mut HeatMaps) -> String {
 /// The nodes that no longer compute what the file said.
 fn converted(report: &Report) -> String {
     let converted = &report.notes.converted_nodes;
-    let rows = converted.iter().map(|node| (shown(&node.node), node.change().to_owned()));
+    let rows = converted.iter().map(|node| (shown(&node.node), node.change.to_owned()));
     table_of_nodes(
         "<h2>Converted to inference</h2>\n<p>In training mode, the file computed something \
          else.</p>\n",

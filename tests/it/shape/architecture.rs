@@ -13,21 +13,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("numbers", &[]),
     ("affine", &["numbers"]),
     ("onnx", &["numbers"]),
-    ("engine", &["numbers", "onnx"]),
+    ("engine", &["numbers", "onnx", "setting"]),
     ("options", &["engine::tensors", "onnx::staged", "onnx::storage"]),
-    ("facts", &["engine", "numbers", "onnx", "refusal"]),
-    ("refusal", &["affine", "onnx"]),
+    ("facts", &["engine", "numbers", "onnx", "refusal", "setting"]),
+    ("setting", &[]),
+    ("refusal", &["affine", "onnx", "setting"]),
     ("ops", &["affine", "engine", "facts", "numbers", "onnx", "options", "refusal"]),
     ("emit", &["affine", "numbers", "onnx", "ops"]),
     ("plan", &["affine", "emit", "facts", "numbers", "onnx", "ops", "refusal"]),
-    ("verify", &["engine", "facts", "numbers", "onnx", "options"]),
-    ("report", &["affine", "error", "onnx", "refusal", "verify"]),
-    ("error", &["onnx"]),
+    ("verify", &["engine", "facts", "numbers", "onnx", "options", "setting"]),
+    ("report", &["affine", "error", "onnx", "refusal", "setting", "verify"]),
+    ("error", &["onnx", "setting"]),
     (
         "pipeline",
         &[
             "affine", "emit", "engine", "error", "facts", "numbers", "onnx", "ops", "options",
-            "plan", "refusal", "report", "verify",
+            "plan", "refusal", "report", "setting", "verify",
         ],
     ),
 ];
@@ -46,18 +47,16 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
 /// operator is asked of its row.
 const OPERATORS_ARE_NAMED_IN: &[(&str, &str)] = &[
     ("facts/operators", "the table of what is known of them"),
+    ("facts/roles", "what one operator alone does to the tensors around it"),
     ("facts/folding", "a CastLike is evaluated as the Cast that it is"),
     ("ops", "what they mean"),
     ("emit", "the nodes that are written"),
     ("engine", "what tract reads otherwise than ONNX says; it lies below the table"),
     ("onnx/write", "the nodes that are written"),
-    ("onnx/graph", "how arithmetic broadcast before operator set 7; it lies below the table"),
+    ("onnx/node", "how arithmetic broadcast before operator set 7; it lies below the table"),
     ("onnx/inline", "nodes that a call becomes, and those that make it a near miss"),
     ("onnx/training", "the nodes that have a mode; it lies below the table"),
-    ("plan", "what a block is called after the norms in it"),
-    ("verify", "what the original computes is worked out without what the planner knows"),
-    ("pipeline/counts", "stored constants are no nodes of a count"),
-    ("report", "words for nodes that were in training mode"),
+    ("verify/border", "what a claim says of a border, in nodes"),
 ];
 
 const MOST_LINES: usize = 450;
