@@ -12,7 +12,7 @@ use crate::ops::stop::Stop;
 use crate::ops::training::eval_form;
 use crate::refusal::NotLinear;
 
-/// BatchNormalization (opset 7 to 15) with the running statistics: at inference, or
+/// BatchNormalization (opset 1 to 15) with the running statistics: at inference, or
 /// where a deploy graph has it so, `y = (x − μ)/sqrt(v + ε)·γ + β`.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use crate::ops::reader::{Reader, not_linear};
 use crate::ops::stop::Stop;
 use crate::refusal::NotLinear;
 
-/// Gemm (opset 1 to 13) of a tensor `[N, C]` with a constant.
+/// Gemm (opset 7 to 13) of a tensor `[N, C]` with a constant.
 ///
 /// # Errors
 /// If its weights are not constant, or it is more than a product and a bias.
@@ -42,7 +42,7 @@ pub fn gemm(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, S
     Ok(Meaning::Linear(input, LinearOp::Conv { kernel: weights, layout, float, bias, geometry }))
 }
 
-/// MatMul (opset 1 to 13) of a tensor `[N, …, C]` with a constant `[C, O]`.
+/// MatMul (opset 7 to 13) of a tensor `[N, …, C]` with a constant `[C, O]`.
 ///
 /// # Errors
 /// If not exactly one side is constant, or the rank of the other is not known.

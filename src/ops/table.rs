@@ -62,7 +62,7 @@ pub const TABLE: &[OperatorRow] = &[
     of("Dropout", "1–22", 3, Alone(axes::dropout), "another name, at inference"),
     of("Gemm", "7–13", 3, Alone(product::gemm), "a product with a constant, and a bias"),
     of("Identity", "1–25", 1, Alone(axes::identity), "another name"),
-    of("MatMul", "1–13", 2, Alone(product::matmul), "a product with a constant"),
+    of("MatMul", "7–13", 2, Alone(product::matmul), "a product with a constant"),
     of("Mul", "1–14", 2, Alone(pointwise::multiply), "a scale, by a constant"),
     of("Neg", "1–13", 1, Alone(pointwise::negation), "a scale by −1"),
     of("Pad", "2–25", 4, AfterOthers(frame::pad), "a border of zeros, or of what is padded"),

@@ -41,7 +41,7 @@ pub struct Plan {
 /// all graphs of a model.
 pub fn plan(reader: &Reader, meanings: &Meanings, names: &mut BlockNames, skip: &[String]) -> Plan {
     names.begin_graph();
-    let mut left = LeftAlone::default();
+    let mut left = Refusals::default();
     let mut absorbed = Absorbed::default();
     let mut rounds = 0;
     loop {
@@ -86,7 +86,7 @@ pub fn plan(reader: &Reader, meanings: &Meanings, names: &mut BlockNames, skip: 
 
 /// What no region is to end in any more, and why.
 #[derive(Default)]
-struct LeftAlone {
+struct Refusals {
     tensors: IdSet<ValueId>,
     near_misses: Vec<NearMiss>,
     /// All nodes of regions that were refused.
@@ -95,7 +95,7 @@ struct LeftAlone {
     retries: usize,
 }
 
-impl LeftAlone {
+impl Refusals {
     /// The caller wants the block called `name` as it is, and no part of it touched either.
     fn skip(&mut self, graph: &Graph, region: &Region, name: String) {
         self.tensors.extend(made_in(graph, region));

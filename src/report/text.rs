@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::affine::times;
+use crate::report::escape::escaped;
 use crate::report::words::{self, counted};
 use crate::report::{Average, BlockCost, BlockReport, HARDER, LeftAlone, Mode, NewerOpset, Report};
 use crate::verify::run::Outcome;
@@ -35,7 +36,7 @@ impl Report {
         if self.blocks.is_empty() {
             // Of a file that changes all the same, there is no block.
             let what = if self.is_unchanged() { "nothing" } else { "no block" };
-            return writeln!(f, "{}: {what} to fuse", self.input.path);
+            return line(f, &format!("{}: {what} to fuse", self.input.path));
         }
         let rows: Vec<[String; 5]> = self.blocks.iter().map(row).collect();
         let head = ["block", "branches", "nodes", "parameters", "multiply-adds/position"];
@@ -68,7 +69,7 @@ impl Report {
             writeln!(f, "\n{title}:")?;
         }
         for converted in &self.notes.converted_nodes {
-            writeln!(f, "  {}: {}", converted.node, converted.change)?;
+            line(f, &format!("  {}: {}", converted.node, converted.change))?;
         }
         Ok(())
     }
@@ -78,7 +79,7 @@ impl Report {
             writeln!(f, "\nleft alone:")?;
         }
         for LeftAlone { node, reason, .. } in &self.near_misses {
-            writeln!(f, "  {node}: {reason}")?;
+            line(f, &format!("  {node}: {reason}"))?;
         }
         Ok(())
     }
@@ -94,7 +95,7 @@ impl Report {
         }
         for block in self.blocks.iter().filter(|block| !block.conditions.is_empty()) {
             let conditions = block.conditions.join(" and ");
-            writeln!(f, "block {} is right where {conditions}", block.name)?;
+            line(f, &format!("block {} is right where {conditions}", block.name))?;
         }
         if self.notes.inferred_nodes > 0 {
             let nodes = counted(self.notes.inferred_nodes, "node");
@@ -106,7 +107,7 @@ impl Report {
         }
         for side_file in self.output.iter().flat_map(|output| &output.side_files) {
             let location = &side_file.location;
-            writeln!(f, "weights are in `{location}`, which belongs beside the model")?;
+            line(f, &format!("weights are in `{location}`, which belongs beside the model"))?;
         }
         self.write_hint(f)?;
         self.write_verification(f)
@@ -119,12 +120,12 @@ impl Report {
         let Some((block, (before, after))) = worst else { return Ok(()) };
         let count = self.harder().count();
         let (all, name) = (self.blocks.len(), &block.name);
-        writeln!(
-            f,
+        let hint = format!(
             "quantization: channels differ more than {HARDER} times as much as before in {count} of \
              {all} blocks (most in `{name}`: the largest is {before:.1} → {after:.1} times the \
              median): quantize weights per channel, or equalize across layers first"
-        )
+        );
+        line(f, &hint)
     }
 
     fn write_verification(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -135,10 +136,15 @@ impl Report {
             writeln!(f, "proof: every block agrees in float64 within {error:.1e}")?;
         }
         if let Some(outcome) = &self.run {
-            writeln!(f, "run: {}", run(outcome))?;
+            line(f, &format!("run: {}", run(outcome)))?;
         }
         Ok(())
     }
+}
+
+/// One line, whatever the names in it are.
+fn line(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    writeln!(f, "{}", escaped(text, |_| false))
 }
 
 /// What the run of both models showed, in a line.
@@ -168,8 +174,8 @@ fn row(block: &BlockReport) -> [String; 5] {
         format!("{before} → {after}")
     };
     [
-        block.name.clone(),
-        words::branches_and_norms(block),
+        escaped(&block.name, |_| false).into_owned(),
+        escaped(&words::branches_and_norms(block), |_| false).into_owned(),
         change(|cost| cost.nodes.to_string()),
         change(|cost| cost.parameters.to_string()),
         change(|cost| cost.multiply_adds_per_position.to_string()),
@@ -218,6 +224,22 @@ fn coloured(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::LeftAlone;
+
+    /// A name is anybody's: it adds no line of its own.
+    #[test]
+    fn a_name_is_no_line() {
+        let mut report = Report::new("model.onnx".to_owned(), Mode::Look);
+        report.near_misses.push(LeftAlone {
+            node: "evil\nNOT VERIFIED".to_owned(),
+            kind: "limit",
+            reason: "`a\u{202e}b` is met".to_owned(),
+            setting: None,
+        });
+        let expected = "model.onnx: nothing to fuse\n\nleft alone:\n  \
+                        evil\\u{a}NOT VERIFIED: `a\\u{202e}b` is met\n";
+        assert_eq!(report.to_string(), expected);
+    }
 
     #[test]
     fn averages_are_numbers_or_colours() {

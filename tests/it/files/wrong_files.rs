@@ -23,7 +23,7 @@ const CASES: &[(&str, usize, &str)] = &[
         "border_of_one_batch",
         0,
         "the batch of `t`, whose border is filled for 1 only, is not known; fix it with \
-         --input-shape x=1,3,6,6",
+         a shape for the input `x`, such as 1,3,6,6",
     ),
     ("constant_below_zero_in_uint16", 0, "`k` is not constant"),
     ("constant_cut_to_int8", 1, ""),
