@@ -86,7 +86,7 @@ fn write(bencher: Bencher, blocks: usize) {
         let fused: Vec<FusedNodes> =
             plan.blocks.iter().map(|block| fused(reader, &meanings, block)).collect();
         let outputs = plan.blocks.iter().map(|block| block.region.output);
-        let changes = [Changes { blocks: outputs.zip(&fused).collect(), inferred: vec![] }];
+        let changes = [Changes { blocks: outputs.zip(&fused).collect(), eval_forms: vec![] }];
         let graphs = std::slice::from_ref(reader.graph);
         bencher.counter(ItemsCount::new(blocks)).bench(|| {
             let edits = rewrite(graphs, &changes).unwrap().edits(vec![], vec![], |_| None);

@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 
-/// LazyWeights in a row, as float64.
+/// Weights in a row, as float64.
 pub trait LazyWeights: Debug + Send + Sync {
     /// How many there are.
     fn count(&self) -> usize;

@@ -32,7 +32,7 @@ pub struct Options {
     pub verify: bool,
     /// Treat initializers that a caller may override as unknown.
     pub keep_overridable: bool,
-    /// Which nodes in training mode become their inference form.
+    /// Which nodes in training mode become their eval form.
     pub training_mode: TrainingMode,
     /// Names of blocks to leave alone.
     pub skip: Vec<String>,
@@ -134,7 +134,7 @@ impl fmt::Display for Which {
     }
 }
 
-/// Which nodes in training mode become their inference form.
+/// Which nodes in training mode become their eval form.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TrainingMode {
     /// Dropouts, and norms of what depends on an input, with stored statistics that are no

@@ -136,7 +136,7 @@ impl Linear for Geometry {
             return Err(Refusal::Axes);
         }
         if (self.kind == ConvKind::ConvTranspose) != (other.kind == ConvKind::ConvTranspose) {
-            return Err(Refusal::Senses);
+            return Err(Refusal::Kinds);
         }
         let channels = match (self.channels, other.channels) {
             (Some(a), Some(b)) => {
@@ -229,8 +229,8 @@ impl Geometry {
                 outer.frame_of_scattered(&inner_window, axis)
             }
             // Scattered, a bias would reach the border less often than the middle.
-            (ConvKind::ConvTranspose, ConvKind::ConvTranspose) => Err(Refusal::Senses),
-            (ConvKind::ConvTranspose, _) if !inner.is_pointwise() => Err(Refusal::Senses),
+            (ConvKind::ConvTranspose, ConvKind::ConvTranspose) => Err(Refusal::Kinds),
+            (ConvKind::ConvTranspose, _) if !inner.is_pointwise() => Err(Refusal::Kinds),
             (ConvKind::ConvTranspose, _) if inner.shifted => Err(Refusal::BiasAtBorder(axis)),
             (ConvKind::ConvTranspose, _) => Ok(outer),
         }

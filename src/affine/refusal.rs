@@ -51,7 +51,7 @@ pub enum Refusal {
     Ranks,
     /// A convolution and a transposed one.
     #[error("one is a convolution and the other a transposed convolution")]
-    Senses,
+    Kinds,
     /// A transposed convolution whose output begins or ends beyond all its windows.
     #[error("on spatial axis {0} the output is larger than what a transposed convolution makes")]
     Outgrown(usize),

@@ -185,7 +185,7 @@ impl Window {
             return Ok(*inner);
         }
         if self.taps != 1 || self.stride != 1 || self.pad_mode != PadMode::Zero {
-            return Err(Refusal::Senses);
+            return Err(Refusal::Kinds);
         }
         // Zeros where the transposed convolution has dropped what it made.
         let (before, behind) = self.pads();
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn borders_other_than_zero_stay_what_they_are() {
-        let frame = |pad, border| Window::frame((pad, pad), border).unwrap();
+        let frame = |pad, mode| Window::frame((pad, pad), mode).unwrap();
         let (valid, same) = (conv(3, 1, 1, (0, 0)), conv(3, 1, 1, (1, 1)));
         let reflected = valid.after(&frame(1, PadMode::Reflect), 0).unwrap();
         assert_eq!(reflected, Window { pad_mode: PadMode::Reflect, ..same });

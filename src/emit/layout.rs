@@ -78,9 +78,9 @@ pub fn layout(geometry: &Geometry, opset: i64) -> Vec<LayoutNode> {
 }
 
 /// What of each axis' pads has this border, before and behind.
-pub fn pads_with(geometry: &Geometry, border: PadMode) -> Vec<(i64, i64)> {
+pub fn pads_with(geometry: &Geometry, pad_mode: PadMode) -> Vec<(i64, i64)> {
     let pads = |window: &Window| match window.pads() {
-        (begin, end) if window.pad_mode == border => (begin.max(0), end.max(0)),
+        (begin, end) if window.pad_mode == pad_mode => (begin.max(0), end.max(0)),
         _ => (0, 0),
     };
     geometry.windows.iter().map(pads).collect()
@@ -150,14 +150,14 @@ impl Layout {
 
     fn convolution(&mut self, geometry: &Geometry, opset: i64) {
         // What is mirrored is all of the input, so it is padded before it is cropped.
-        for (border, name) in
+        for (pad_mode, name) in
             [(PadMode::Reflect, ".reflect"), (PadMode::Edge, ".edge"), (PadMode::Wrap, ".wrap")]
         {
-            let pads = pads_with(geometry, border);
-            if border == PadMode::Wrap && !write::has_wrapping_pad(opset) {
+            let pads = pads_with(geometry, pad_mode);
+            if pad_mode == PadMode::Wrap && !write::has_wrapping_pad(opset) {
                 self.circular_pads(name, &pads);
             } else if pads.iter().any(|&pads| pads != (0, 0)) {
-                self.value = self.push(name, LayoutOp::Pad(border, pads), vec![self.value]);
+                self.value = self.push(name, LayoutOp::Pad(pad_mode, pads), vec![self.value]);
             }
         }
         let is_transposed = geometry.kind == ConvKind::ConvTranspose;
@@ -204,7 +204,7 @@ mod tests {
     fn borders_and_crops_come_before_the_convolution() {
         use PadMode::{Reflect, Wrap, Zero};
         let wrapped = [".wrap.2.last", ".wrap.2", ".wrap.3.last", ".wrap.3", ""];
-        for (pads, border, opset, expected) in [
+        for (pads, pad_mode, opset, expected) in [
             ((1, 1), Zero, 11, &[""][..]),
             ((-1, 1), Zero, 11, &[".crop", ""]),
             ((1, -1), Reflect, 11, &[".reflect", ".crop", ""]),
@@ -212,10 +212,10 @@ mod tests {
             ((1, 0), Wrap, 18, &wrapped),
         ] {
             let window = Window::new(3, 1, 1, pads).unwrap();
-            let windows = vec![Window { pad_mode: border, ..window }; 2];
+            let windows = vec![Window { pad_mode, ..window }; 2];
             let geometry = Geometry { windows, ..Geometry::identity() };
             let names: Vec<_> = layout(&geometry, opset).into_iter().map(|n| n.name).collect();
-            assert_eq!(names, expected, "{pads:?} {border:?} of operator set {opset}");
+            assert_eq!(names, expected, "{pads:?} {pad_mode:?} of operator set {opset}");
         }
     }
 

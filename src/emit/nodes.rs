@@ -205,9 +205,9 @@ fn rendered(
             let perm = perm.iter().map(|&axis| axis as i64).collect();
             node("Transpose", vec![ints("perm", perm)])
         }
-        LayoutOp::Pad(border, pads) => {
+        LayoutOp::Pad(pad_mode, pads) => {
             let all_axes = [&[(0, 0); 2], pads.as_slice()].concat();
-            write::pad(opset, mode_of(*border), input, output, pads_of(&all_axes))
+            write::pad(opset, mode_of(*pad_mode), input, output, pads_of(&all_axes))
         }
         LayoutOp::Slice(cuts) => write::slice(opset, input, output, cuts),
         LayoutOp::Concat(axis) => write::concat(reads, output, *axis).into(),
@@ -242,9 +242,9 @@ fn attributes_of(geometry: &Geometry) -> Vec<AttributeProto> {
     attributes
 }
 
-/// ONNX's word for a border.
-fn mode_of(border: PadMode) -> &'static str {
-    match border {
+/// ONNX's word for a pad mode.
+fn mode_of(pad_mode: PadMode) -> &'static str {
+    match pad_mode {
         PadMode::Zero => "constant",
         PadMode::Reflect => "reflect",
         PadMode::Edge => "edge",

@@ -1,6 +1,6 @@
-//! NeutralNames that say nothing: tract never sees one of the file's.
+//! Names that say nothing: tract never sees one of the file's.
 //!
-//! It reads the name of a dimension as arithmetic, `"64"` as a size and a thousand
+//! tract reads the name of a dimension as arithmetic, `"64"` as a size and a thousand
 //! parentheses with its stack; it derives names from names, and long ones overflow it too.
 //! So every tensor becomes `t0`, `t1`, …, and every open dimension a name of its own:
 //! that two have the same name is no promise that they are equal.

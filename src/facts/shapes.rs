@@ -254,7 +254,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
 
     /// A shape for the first graph input that has no fixed one.
     fn open_input(&self) -> Option<Setting> {
-        let fields = self.graph.scope.fields(graph_field::INPUT);
+        let fields = self.graph.fields.fields(graph_field::INPUT);
         let infos = fields.filter_map(|field| self.graph.model.decode(field, "graph input").ok());
         let example = |info: ValueInfoProto| {
             let id = self.graph.find(info.name())?;

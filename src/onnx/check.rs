@@ -19,10 +19,10 @@ impl Graph<'_> {
     /// Names the first that cannot be decoded, or contradicts itself.
     pub fn check_tensors(&self) -> Result<(), Invalid> {
         let check = |tensor: &TensorProto| data::check(tensor, &self.model.storage);
-        for field in self.scope.fields(graph_field::INITIALIZER) {
+        for field in self.fields.fields(graph_field::INITIALIZER) {
             check(&self.model.decode(field, "initializer")?)?;
         }
-        for field in self.scope.fields(graph_field::SPARSE_INITIALIZER) {
+        for field in self.fields.fields(graph_field::SPARSE_INITIALIZER) {
             let sparse: SparseTensorProto = self.model.decode(field, "sparse initializer")?;
             parts_of(&sparse).try_for_each(check)?;
         }

@@ -117,7 +117,7 @@ pub(super) fn check_data(tensor: &TensorProto, storage: &Storage) -> Result<(), 
                 Ok(DataType::Uint32 | DataType::Uint64) => (uint64s, 1),
                 _ => (int32s, 1),
             };
-            // LazyWeights of less than a byte stand alone or packed.
+            // Numbers of less than a byte stand alone or packed.
             let packed = elements.saturating_mul(bits.min(8)).div_ceil(8);
             match elements.saturating_mul(each) {
                 expected if expected == found || packed == found && each == 1 => Ok(()),

@@ -28,7 +28,7 @@ pub fn edited_message(
     graphs: &[&Graph],
     edits: Vec<Edit>,
 ) -> Bytes {
-    let containers = graphs.iter().flat_map(|graph| graph.scope.containers.iter().cloned());
+    let containers = graphs.iter().flat_map(|graph| graph.fields.containers.iter().cloned());
     let containers = containers.filter(|inner| payload.start <= inner.length.start);
     let edits = splice::with_lengths(edits, containers.collect());
     let (before, behind) = (0..payload.start, payload.end..model.bytes().len());
@@ -42,5 +42,5 @@ pub fn edited_message(
 
 /// The containers of all `graphs`.
 pub fn containers(graphs: &[Graph]) -> Vec<Container> {
-    graphs.iter().flat_map(|graph| graph.scope.containers.iter().cloned()).collect()
+    graphs.iter().flat_map(|graph| graph.fields.containers.iter().cloned()).collect()
 }

@@ -198,8 +198,8 @@ impl SideFileLayout {
                 file.moved.insert(place.clone(), put);
             }
         }
-        for (name, later) in new.filter(|(_, later)| later.length >= MIN_BYTES) {
-            let put = file.put(later.length, Content::Deferred(later));
+        for (name, deferred) in new.filter(|(_, deferred)| deferred.length >= MIN_BYTES) {
+            let put = file.put(deferred.length, Content::Deferred(deferred));
             file.new.insert(name.to_owned(), put);
         }
         Ok(file)
@@ -245,15 +245,15 @@ impl SideFileLayout {
         self.chunks.is_empty()
     }
 
-    /// Whether a file of this `content` is what this one would be; `is_later` says it of
+    /// Whether a file of this `content` is what this one would be; `is_same` says it of
     /// what is computed later.
-    pub fn is(&self, content: &[u8], is_later: impl Fn(Deferred, &[u8]) -> bool) -> bool {
+    pub fn is(&self, content: &[u8], is_same: impl Fn(Deferred, &[u8]) -> bool) -> bool {
         let holds = |(offset, chunk): &(usize, Content)| {
             let rest = content.get(*offset..).unwrap_or_default();
             match chunk {
                 Content::Here(data) => rest.starts_with(data),
-                Content::Deferred(later) => {
-                    rest.get(..later.length).is_some_and(|there| is_later(*later, there))
+                Content::Deferred(deferred) => {
+                    rest.get(..deferred.length).is_some_and(|there| is_same(*deferred, there))
                 }
             }
         };
@@ -265,7 +265,7 @@ impl SideFileLayout {
     /// # Errors
     /// Those of `out`.
     pub fn write(&self, out: &mut impl Sink) -> io::Result<Vec<Hole>> {
-        let (mut at, mut gaps) = (0, Vec::new());
+        let (mut at, mut holes) = (0, Vec::new());
         for (offset, content) in &self.chunks {
             out.leave(offset.saturating_sub(at))?;
             at = offset.saturating_add(match content {
@@ -274,14 +274,14 @@ impl SideFileLayout {
                     self.storage.has_read(data.len());
                     data.len()
                 }
-                Content::Deferred(later) => {
-                    gaps.push(Hole { at: *offset, later: *later });
-                    out.leave(later.length)?;
-                    later.length
+                Content::Deferred(deferred) => {
+                    holes.push(Hole { at: *offset, deferred: *deferred });
+                    out.leave(deferred.length)?;
+                    deferred.length
                 }
             });
         }
-        Ok(gaps)
+        Ok(holes)
     }
 }
 

@@ -65,7 +65,7 @@ pub struct Graph<'m> {
     /// The file.
     pub model: &'m Model,
     /// Where in the file the graph lies.
-    pub scope: Arc<GraphFields>,
+    pub fields: Arc<GraphFields>,
     /// The graph that this one is a body in: its place in [`Graph::read_all`], and the node.
     pub outer: Option<(usize, NodeId)>,
     /// Graph outputs, in order.
@@ -94,8 +94,8 @@ impl<'m> Graph<'m> {
             // What the bodies of foreign operators may read is for their owners to say.
             let with_bodies = with_bodies.filter(|(_, node)| node.standard_op().is_some());
             for (id, node) in with_bodies.filter(|&(id, _)| graph.is_live(id)) {
-                for scope in model.bodies(&graph.scope, &node.field)? {
-                    inner.push(Graph::read(model, scope, Some((graph, next, id)))?);
+                for fields in model.bodies(&graph.fields, &node.field)? {
+                    inner.push(Graph::read(model, fields, Some((graph, next, id)))?);
                 }
             }
             graphs.extend(inner);
@@ -106,12 +106,12 @@ impl<'m> Graph<'m> {
 
     fn read(
         model: &'m Model,
-        scope: GraphFields,
+        fields: GraphFields,
         around: Option<(&Graph<'m>, usize, NodeId)>,
     ) -> Result<Self, Invalid> {
         let mut graph = Graph {
             model,
-            scope: Arc::new(scope),
+            fields: Arc::new(fields),
             outer: around.map(|(_, outer, node)| (outer, node)),
             outputs: Vec::new(),
             nodes: Vec::new(),
@@ -149,8 +149,8 @@ impl<'m> Graph<'m> {
     }
 
     fn read_stored(&mut self) -> Result<(), Invalid> {
-        let scope = Arc::clone(&self.scope);
-        let fields = |number| scope.fields(number);
+        let own = Arc::clone(&self.fields);
+        let fields = |number| own.fields(number);
         let nodes = fields(graph_field::NODE).count();
         let stored =
             [graph_field::INPUT, graph_field::INITIALIZER].map(|kind| fields(kind).count());
@@ -191,8 +191,8 @@ impl<'m> Graph<'m> {
     }
 
     fn read_nodes(&mut self) -> Result<(), Invalid> {
-        let scope = Arc::clone(&self.scope);
-        for field in scope.fields(graph_field::NODE) {
+        let fields = Arc::clone(&self.fields);
+        for field in fields.fields(graph_field::NODE) {
             let (proto, outputs) = self.decoded(field)?;
             let id = NodeId(self.nodes.len() as u32);
             let mut node = Node {
@@ -265,8 +265,8 @@ impl<'m> Graph<'m> {
     }
 
     fn read_outputs(&mut self) -> Result<(), Invalid> {
-        let scope = Arc::clone(&self.scope);
-        for field in scope.fields(graph_field::OUTPUT) {
+        let fields = Arc::clone(&self.fields);
+        for field in fields.fields(graph_field::OUTPUT) {
             let info: ValueInfoProto = self.model.decode(field, "graph output")?;
             let id = self
                 .find(info.name())
@@ -294,7 +294,7 @@ impl<'m> Graph<'m> {
     fn defined(&self, name: &str, reader: &Node) -> Result<ValueId, Invalid> {
         self.find(name).ok_or_else(|| {
             let (node, tensor) = (format!("node `{}`", reader.label()), name.to_owned());
-            let nodes = self.scope.fields(graph_field::NODE);
+            let nodes = self.fields.fields(graph_field::NODE);
             let makes_it = |node: NodeProto| node.output.contains(&tensor);
             if nodes.filter_map(|field| self.model.decode(field, "node").ok()).any(makes_it) {
                 Invalid::Unsorted { node, tensor }
@@ -395,7 +395,7 @@ impl<'m> Graph<'m> {
     /// Names of the graph inputs that a caller must give, and the dimensions that the file
     /// declares; `None` for a size that it leaves open.
     pub fn inputs(&self) -> Vec<(String, Option<Vec<Option<i64>>>)> {
-        let fields = self.scope.fields(graph_field::INPUT);
+        let fields = self.fields.fields(graph_field::INPUT);
         let infos = fields.filter_map(|field| self.model.decode(field, "graph input").ok());
         let without_default = |info: &ValueInfoProto| {
             self.find(info.name()).is_some_and(|id| self.value(id).initializer.is_none())

@@ -121,7 +121,7 @@ pub fn refused(model: &Model, graphs: &[Graph]) -> Result<Vec<(String, String)>,
 /// How many graphs are around this one.
 fn nesting_of(graph: &Graph) -> usize {
     // A body lies in an attribute of a node of a graph.
-    graph.scope.containers.len() / 3
+    graph.fields.containers.len() / 3
 }
 
 /// The functions of one model.

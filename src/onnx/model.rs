@@ -218,18 +218,22 @@ impl Model {
         self.bytes.len().saturating_add(self.storage.mapped())
     }
 
-    /// The bodies in the node that stands at `node` in the graph `scope`.
+    /// The bodies in the node that stands at `node` in the graph with these `fields`.
     ///
     /// # Errors
     /// If the bytes are no protobuf message.
-    pub fn bodies(&self, scope: &GraphFields, node: &Field) -> Result<Vec<GraphFields>, WireError> {
+    pub fn bodies(
+        &self,
+        fields: &GraphFields,
+        node: &Field,
+    ) -> Result<Vec<GraphFields>, WireError> {
         let mut bodies = Vec::new();
         for attribute in wire::fields(&self.bytes, node.payload.clone()) {
             let attribute = attribute?;
             if attribute.number != node_field::ATTRIBUTE {
                 continue;
             }
-            let mut around = scope.containers.clone();
+            let mut around = fields.containers.clone();
             around.extend([container(node), container(&attribute)]);
             for graph in wire::fields(&self.bytes, attribute.payload.clone()) {
                 let graph = graph?;

@@ -48,7 +48,7 @@ pub struct Hole {
     /// Where it begins.
     pub at: usize,
     /// What goes there.
-    pub later: Deferred,
+    pub deferred: Deferred,
 }
 
 /// Where new files are written to.
@@ -88,8 +88,8 @@ impl Edit {
 
     /// The same, followed by what comes later.
     #[must_use]
-    pub fn then(self, later: Deferred) -> Self {
-        Edit { then: Some(later), ..self }
+    pub fn then(self, deferred: Deferred) -> Self {
+        Edit { then: Some(deferred), ..self }
     }
 
     /// Takes a whole entry (tag, length, payload) away.
@@ -140,8 +140,8 @@ pub fn with_lengths(mut edits: Vec<Edit>, mut containers: Vec<Container>) -> Vec
     let mut growth = vec![0isize; tree.containers.len()];
     for edit in &edits {
         if let Some(sum) = tree.message_of(edit).and_then(|innermost| growth.get_mut(innermost)) {
-            let later = edit.then.map_or(0, |later| later.length);
-            *sum += (edit.with.len() + later) as isize - edit.at.len() as isize;
+            let deferred = edit.then.map_or(0, |deferred| deferred.length);
+            *sum += (edit.with.len() + deferred) as isize - edit.at.len() as isize;
         }
     }
     // Inner messages first: what they and their prefixes grow by, those around grow too.
@@ -206,21 +206,21 @@ impl Tree {
 /// # Errors
 /// Those of `out`.
 pub fn write(bytes: &[u8], edits: &[Edit], out: &mut impl Sink) -> io::Result<Vec<Hole>> {
-    let (mut copied, mut written, mut gaps) = (0, 0, Vec::new());
+    let (mut copied, mut written, mut holes) = (0, 0, Vec::new());
     for edit in edits {
         debug_assert!(copied <= edit.at.start, "edits overlap at byte {}", edit.at.start);
         out.keep(bytes, copied..edit.at.start)?;
         out.write_all(&edit.with)?;
         written += edit.at.start - copied + edit.with.len();
         copied = edit.at.end;
-        if let Some(later) = edit.then {
-            gaps.push(Hole { at: written, later });
-            out.leave(later.length)?;
-            written += later.length;
+        if let Some(deferred) = edit.then {
+            holes.push(Hole { at: written, deferred });
+            out.leave(deferred.length)?;
+            written += deferred.length;
         }
     }
     out.keep(bytes, copied..bytes.len())?;
-    Ok(gaps)
+    Ok(holes)
 }
 
 #[cfg(test)]
@@ -263,13 +263,13 @@ mod tests {
         let outer = Container { length: 1..2, payload: 2..5 };
         let tensor =
             crate::onnx::proto::TensorProto { name: Some("w".to_owned()), ..Default::default() };
-        let later = Deferred { id: 3, length: 5 };
-        let edit = Edit::insert(5, open_entry(2, &tensor, 9, 5).into(), &outer).then(later);
+        let deferred = Deferred { id: 3, length: 5 };
+        let edit = Edit::insert(5, open_entry(2, &tensor, 9, 5).into(), &outer).then(deferred);
         let mut out = Vec::new();
         let edits = with_lengths(vec![edit], vec![outer]);
-        let gaps = write(&bytes, &edits, &mut out).unwrap();
+        let holes = write(&bytes, &edits, &mut out).unwrap();
         let expected = [58, 15, 10, 1, b'x', 18, 10, 66, 1, b'w', 74, 5, 0, 0, 0, 0, 0, 64, 0];
-        assert_eq!((out.as_slice(), gaps), (&expected[..], vec![Hole { at: 12, later }]));
+        assert_eq!((out.as_slice(), holes), (&expected[..], vec![Hole { at: 12, deferred }]));
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub fn pad(
     valid: &mut Validity,
 ) -> Result<Meaning, Stop> {
     let input = first_input(node)?;
-    let border = match node.attribute("mode").map_or(&b"constant"[..], |mode| mode.s()) {
+    let pad_mode = match node.attribute("mode").map_or(&b"constant"[..], |mode| mode.s()) {
         b"constant" => PadMode::Zero,
         b"reflect" => PadMode::Reflect,
         b"edge" => PadMode::Edge,
@@ -31,7 +31,7 @@ pub fn pad(
         _ => return Err(NotLinear::Malformed("its mode is not known").into()),
     };
     let value = match (node.attribute("value"), node.input(2)) {
-        _ if border != PadMode::Zero => 0.0,
+        _ if pad_mode != PadMode::Zero => 0.0,
         (Some(value), _) => f64::from(value.f()),
         (None, None) => 0.0,
         (None, Some(value)) => reader.floats(value)?.iter().copied().next().unwrap_or(0.0),
@@ -48,7 +48,7 @@ pub fn pad(
         return Err(NotLinear::Malformed("its pads do not fit its axes").into());
     }
     let axes = reader.axes_from_front(input, &axes, valid)?;
-    let map = frame(reader, input, &axes, &pairs, border, valid)?;
+    let map = frame(reader, input, &axes, &pairs, pad_mode, valid)?;
     if value == 0.0 {
         return Ok(Meaning::Linear(input, map));
     }
@@ -200,7 +200,7 @@ fn frame(
     input: ValueId,
     axes: &[usize],
     pads: &[(i64, i64)],
-    border: PadMode,
+    pad_mode: PadMode,
     valid: &mut Validity,
 ) -> Result<LinearOp, NotLinear> {
     let framed = axes.iter().zip(pads).filter(|&(_, &pads)| pads != (0, 0));
@@ -218,7 +218,7 @@ fn frame(
     }
     let mut windows = Vec::new();
     for (axis, pads) in framed {
-        let window = Window::frame(pads, border);
+        let window = Window::frame(pads, pad_mode);
         let window = window.ok_or(NotLinear::Malformed("its pads are beyond all sizes"))?;
         let role = order.role(axis).saturating_sub(2);
         if windows.len() <= role {

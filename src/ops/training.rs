@@ -32,7 +32,7 @@ impl TrainingNodes {
     /// # Errors
     /// If a stored tensor is malformed.
     pub fn find(reader: &Reader) -> Result<Self, Invalid> {
-        let mut inferred = TrainingNodes::default();
+        let mut found = TrainingNodes::default();
         for (id, node) in reader.graph.nodes().filter(|&(id, _)| reader.graph.is_live(id)) {
             // What is constant is no near miss: it is computed as it stands.
             if node.output().is_some_and(|output| reader.constants.contains(output)) {
@@ -40,15 +40,15 @@ impl TrainingNodes {
             }
             match Stop::split(eval_form(reader, node))? {
                 Ok(None) => {}
-                Ok(Some(form)) => inferred.forms.push((id, form)),
+                Ok(Some(form)) => found.forms.push((id, form)),
                 Err(why) => {
                     let node = node.label().to_owned();
                     let reason = Reason::NotLinear { node: node.clone(), why };
-                    inferred.near_misses.push(NearMiss { node, reason });
+                    found.near_misses.push(NearMiss { node, reason });
                 }
             }
         }
-        Ok(inferred)
+        Ok(found)
     }
 }
 

@@ -101,11 +101,11 @@ impl Reference<'_, '_, '_, '_> {
             let made = || made_blocks(analysis, fates).map(|(_, made)| made);
             let blocks =
                 made().map(|made| (made.fused.nodes.as_slice(), made.fingerprints.as_slice()));
-            let inferred = analysis.training.forms.iter().map(|(id, form)| (*id, form));
+            let eval_forms = analysis.training.forms.iter().map(|(id, form)| (*id, form));
             let infos = made().flat_map(|made| &made.fused.infos);
             Expected {
                 blocks: blocks.collect(),
-                inferred: inferred.collect(),
+                eval_forms: eval_forms.collect(),
                 infos: infos.collect(),
             }
         });

@@ -65,7 +65,7 @@ pub struct MultiplyAdds {
 
 /// Counts them, if per graph these `blocks` are made.
 pub fn multiply_adds(analyses: &[GraphAnalysis], blocks: &[Vec<&Block>]) -> MultiplyAdds {
-    let (mut removed_work, mut kept, mut new) = (Some(0.0), Some(0.0), Some(0.0));
+    let (mut removed_macs, mut kept, mut new) = (Some(0.0), Some(0.0), Some(0.0));
     let mut positions = Vec::new();
     for (analysis, blocks) in analyses.iter().zip(blocks) {
         let reader = analysis.reader;
@@ -73,8 +73,8 @@ pub fn multiply_adds(analyses: &[GraphAnalysis], blocks: &[Vec<&Block>]) -> Mult
         let removed: HashSet<NodeId> = removed.copied().collect();
         for (id, node) in reader.graph.nodes() {
             let Some(Meaning::Linear(_, map)) = analysis.meanings.get(id) else { continue };
-            let sum = if removed.contains(&id) { &mut removed_work } else { &mut kept };
-            *sum = add(*sum, node.output().and_then(|output| work_of(reader, map, output)));
+            let sum = if removed.contains(&id) { &mut removed_macs } else { &mut kept };
+            *sum = add(*sum, node.output().and_then(|output| macs_of(reader, map, output)));
         }
         for block in blocks {
             let geometry = block.terms.iter().map(|term| &term.map).find(|g| g.channels.is_some());
@@ -84,7 +84,7 @@ pub fn multiply_adds(analyses: &[GraphAnalysis], blocks: &[Vec<&Block>]) -> Mult
             positions.push(here);
         }
     }
-    MultiplyAdds { before: add(removed_work, kept), after: add(kept, new), positions }
+    MultiplyAdds { before: add(removed_macs, kept), after: add(kept, new), positions }
 }
 
 fn add(a: Option<f64>, b: Option<f64>) -> Option<f64> {
@@ -92,7 +92,7 @@ fn add(a: Option<f64>, b: Option<f64>) -> Option<f64> {
 }
 
 /// What a node that computes `output` costs; `None` if its size is not known.
-fn work_of(reader: &Reader, map: &LinearOp, output: ValueId) -> Option<f64> {
+fn macs_of(reader: &Reader, map: &LinearOp, output: ValueId) -> Option<f64> {
     let each = map.macs().each;
     if each == 0.0 {
         return Some(0.0);

@@ -157,7 +157,7 @@ impl<'d> Delivery<'d> {
         }
         let edits = self.rewrite.edits(vec![], vec![], |_| None);
         let mut new = Vec::with_capacity(self.old.bytes().len());
-        let gaps = splice::write(self.old.bytes(), &edits, &mut new).map_err(failed)?;
+        let holes = splice::write(self.old.bytes(), &edits, &mut new).map_err(failed)?;
         let whole = Mutex::new(new.as_mut_slice());
         let put = |piece: &[u8], at: u64| {
             let mut whole = whole.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,7 +166,7 @@ impl<'d> Delivery<'d> {
             place.into_iter().for_each(|place| place.copy_from_slice(piece));
             Ok(())
         };
-        self.fill(&gaps, put).map_err(|unfilled| unfilled.of(&name, self.file))?;
+        self.fill(&holes, put).map_err(|unfilled| unfilled.of(&name, self.file))?;
         let model = Model::index(new.into(), Storage::default()).map_err(invalid)?;
         Ok(StagedModel { model, destination, files: None })
     }
@@ -187,8 +187,8 @@ impl<'d> Delivery<'d> {
         let side = side.map(|side| self.staged(side)).transpose().map_err(unfilled)?;
         let file = Staged::write(target, |out| {
             let mut new = NewFile { out, old: old.storage.model() };
-            let gaps = splice::write(old.bytes(), &edits, &mut new)?;
-            self.fill_file(out, &gaps)
+            let holes = splice::write(old.bytes(), &edits, &mut new)?;
+            self.fill_file(out, &holes)
         });
         let file = file.map_err(unfilled)?;
         let new = MappedFile::of(file.path()).map_err(failed)?;
@@ -206,10 +206,11 @@ impl<'d> Delivery<'d> {
     /// Computes what is still open in a new file, and has `put` write it there.
     fn fill(
         &self,
-        gaps: &[Hole],
+        holes: &[Hole],
         put: impl Fn(&[u8], u64) -> io::Result<()> + Sync,
     ) -> Result<(), Unfilled> {
-        let pieces = gaps.iter().filter_map(|gap| Some((gap.at, self.rewrite.weight(gap.later)?)));
+        let pieces =
+            holes.iter().filter_map(|hole| Some((hole.at, self.rewrite.weight(hole.deferred)?)));
         let pieces = pieces.flat_map(|(at, weights)| {
             weights.pieces().map(move |piece| {
                 let before = piece.start.saturating_mul(weights.float.size());
@@ -222,11 +223,11 @@ impl<'d> Delivery<'d> {
         })
     }
 
-    fn fill_file(&self, out: &mut BufWriter<&File>, gaps: &[Hole]) -> Result<(), Unfilled> {
+    fn fill_file(&self, out: &mut BufWriter<&File>, holes: &[Hole]) -> Result<(), Unfilled> {
         // Else zeros that are still buffered would be written over what is there.
         out.flush()?;
         let file: &File = out.get_ref();
-        self.fill(gaps, |piece, at| staged::write_at(file, piece, at))
+        self.fill(holes, |piece, at| staged::write_at(file, piece, at))
     }
 
     /// The edits that move the weights that stay, and new ones, into a side file beside
@@ -237,7 +238,8 @@ impl<'d> Delivery<'d> {
         target: &Path,
     ) -> Result<(Vec<Edit>, Option<NewSide>), Error> {
         let kept = external::untouched(tensors, &self.rewrite.edits);
-        let new = self.rewrite.weights().map(|(later, weights)| (weights.name.as_str(), later));
+        let new =
+            self.rewrite.weights().map(|(deferred, weights)| (weights.name.as_str(), deferred));
         let file = SideFileLayout::of(&kept, &self.old.storage, new)
             .map_err(|error| invalid(self.file)(error.into()))?;
         let (location, path) = self
@@ -266,8 +268,8 @@ impl<'d> Delivery<'d> {
             let is_same = |there: fs::Metadata| {
                 there.is_file()
                     && MappedFile::of(&path).is_ok_and(|map| {
-                        file.is(&map.bytes(), |later, there| {
-                            let same = self.is(later, there);
+                        file.is(&map.bytes(), |deferred, there| {
+                            let same = self.is(deferred, there);
                             map.give_back();
                             same
                         })
@@ -280,9 +282,9 @@ impl<'d> Delivery<'d> {
         Err(invalid("too many side files stand beside it; remove those that no model names"))
     }
 
-    /// Whether the weights called `later` are the bytes that are `there`.
-    fn is(&self, later: Deferred, there: &[u8]) -> bool {
-        let Some(weights) = self.rewrite.weight(later) else { return false };
+    /// Whether the weights that are `deferred` are the bytes that are `there`.
+    fn is(&self, deferred: Deferred, there: &[u8]) -> bool {
+        let Some(weights) = self.rewrite.weight(deferred) else { return false };
         let same = |piece: Range<usize>| {
             let size = weights.float.size();
             let place = piece.start.saturating_mul(size)..piece.end.saturating_mul(size);
@@ -297,8 +299,8 @@ impl<'d> Delivery<'d> {
             None
         } else {
             Some(Staged::write(&path, |out| {
-                let gaps = file.write(&mut NewFile { out, old: None })?;
-                self.fill_file(out, &gaps)
+                let holes = file.write(&mut NewFile { out, old: None })?;
+                self.fill_file(out, &holes)
             })?)
         };
         Ok(StagedSide { location, path, staged })

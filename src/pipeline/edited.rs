@@ -45,7 +45,7 @@ impl<'m> Edited<'m> {
         let changes = planned.analyses.iter().zip(&made.fates).map(|(analysis, fates)| {
             let blocks = made_blocks(analysis, fates);
             let blocks = blocks.map(|(block, made)| (block.region.output, &made.fused));
-            Changes { blocks: blocks.collect(), inferred: analysis.training.forms.clone() }
+            Changes { blocks: blocks.collect(), eval_forms: analysis.training.forms.clone() }
         });
         let rewrite = edits::rewrite(graphs, &changes.collect::<Vec<_>>())?;
         let read = graphs.first().map_or(original, |main| main.model);

@@ -25,8 +25,8 @@ use crate::pipeline::remains::{Replaced, Rest, dropped};
 pub struct Changes<'f> {
     /// Tensors, and what computes them now.
     pub blocks: Vec<(ValueId, &'f FusedNodes)>,
-    /// Nodes that become their inference form.
-    pub inferred: Vec<(NodeId, NodeProto)>,
+    /// Nodes that become their eval form.
+    pub eval_forms: Vec<(NodeId, NodeProto)>,
 }
 
 /// What is spliced out and in.
@@ -91,9 +91,9 @@ impl Rewrite {
         })
     }
 
-    /// The weights that are called `later`.
-    pub fn weight(&self, later: Deferred) -> Option<&FusedWeights> {
-        match &self.tensors.get(later.id)?.tensor {
+    /// The weights that are `deferred`.
+    pub fn weight(&self, deferred: Deferred) -> Option<&FusedWeights> {
+        match &self.tensors.get(deferred.id)?.tensor {
             New::Weights(weights) => Some(weights),
             New::Integers(_) => None,
         }
@@ -139,12 +139,12 @@ impl Rewrite {
 /// If an entry's name cannot be read.
 pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid> {
     let mut rewrite = Rewrite::default();
-    if changes.iter().all(|changes| changes.blocks.is_empty() && changes.inferred.is_empty()) {
+    if changes.iter().all(|changes| changes.blocks.is_empty() && changes.eval_forms.is_empty()) {
         return Ok(rewrite);
     }
     let replaced = graphs.iter().zip(changes).map(|(graph, changes)| {
         let blocks = changes.blocks.iter().map(|(output, fused)| (*output, fused.roots.clone()));
-        Replaced::new(graph, blocks.collect(), &changes.inferred)
+        Replaced::new(graph, blocks.collect(), &changes.eval_forms)
     });
     let rests = Rest::of_all(graphs, &replaced.collect::<Vec<_>>());
     for ((graph, changes), rest) in graphs.iter().zip(changes).zip(&rests) {
@@ -158,9 +158,9 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
         let with: Vec<u8> =
             infos.flat_map(|info| splice::entry(graph_field::VALUE_INFO, info)).collect();
         if !with.is_empty() {
-            let last = graph.scope.fields(graph_field::VALUE_INFO).next_back();
-            let at = last.map_or(graph.scope.end_of_initializers(), |field| field.entry.end);
-            rewrite.edits.push(Edit::insert(at, with.into(), &graph.scope.container()));
+            let last = graph.fields.fields(graph_field::VALUE_INFO).next_back();
+            let at = last.map_or(graph.fields.end_of_initializers(), |field| field.entry.end);
+            rewrite.edits.push(Edit::insert(at, with.into(), &graph.fields.container()));
         }
         rewrite.tensors.extend(new_tensors(graphs, graph, changes));
     }
@@ -178,7 +178,7 @@ pub fn converted(
     graphs: &[Graph],
     forms: impl IntoIterator<Item = Vec<(NodeId, NodeProto)>>,
 ) -> Result<Option<Model>, Invalid> {
-    let changes = forms.into_iter().map(|inferred| Changes { blocks: Vec::new(), inferred });
+    let changes = forms.into_iter().map(|eval_forms| Changes { blocks: Vec::new(), eval_forms });
     let rewrite = rewrite(graphs, &changes.collect::<Vec<_>>())?;
     let Some(main) = graphs.first().filter(|_| !rewrite.is_empty()) else { return Ok(None) };
     let bytes = edit::edited(main.model, graphs, rewrite.edits);
@@ -206,15 +206,15 @@ fn rewrite_graph(
         }
         edits.push(Edit::replace(graph.node(id).field.entry.clone(), with.into()));
     }
-    let inferred = changes.inferred.iter().filter(|(id, _)| !rest.removed.contains(id));
-    let inferred: IdMap<NodeId, &NodeProto> = inferred.map(|(id, form)| (*id, form)).collect();
-    for (&id, &form) in &inferred {
+    let eval_forms = changes.eval_forms.iter().filter(|(id, _)| !rest.removed.contains(id));
+    let eval_forms: IdMap<NodeId, &NodeProto> = eval_forms.map(|(id, form)| (*id, form)).collect();
+    for (&id, &form) in &eval_forms {
         let with = splice::entry(graph_field::NODE, form).into();
         edits.push(Edit::replace(graph.node(id).field.entry.clone(), with));
     }
 
-    let mut gone = gone_tensors(graph, rest, &fused, &inferred);
-    gone.extend(dropped(graph, &changes.inferred));
+    let mut gone = gone_tensors(graph, rest, &fused, &eval_forms);
+    gone.extend(dropped(graph, &changes.eval_forms));
     for &id in &gone {
         let value = graph.value(id);
         edits.extend(value.initializer.iter().map(|field| Edit::remove(field.entry.clone())));
@@ -230,7 +230,7 @@ fn rewrite_graph(
         (graph_field::VALUE_INFO, info_field::NAME),
         (graph_field::QUANTIZATION_ANNOTATION, annotation_field::TENSOR_NAME),
     ] {
-        for field in graph.scope.fields(number) {
+        for field in graph.fields.fields(number) {
             if gone.contains(graph.model.string_within(&field.payload, name)?.as_str()) {
                 edits.push(Edit::remove(field.entry.clone()));
             }
@@ -245,11 +245,11 @@ fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<NewTen
     // cannot have more of: then the main graph holds the tensors of its bodies too.
     let listed = (1..4).contains(&graph.model.ir_version);
     let home = graphs.first().filter(|_| listed).unwrap_or(graph);
-    let at = home.scope.end_of_initializers();
-    let inputs_at = home.scope.fields(graph_field::INPUT).next_back();
+    let at = home.fields.end_of_initializers();
+    let inputs_at = home.fields.fields(graph_field::INPUT).next_back();
     let inputs_at = inputs_at.map(|field| field.entry.end).filter(|_| listed);
     let mut stored = HashSet::new();
-    let into = home.scope.container();
+    let into = home.fields.container();
     let mut new = Vec::new();
     let mut add = |name, tensor| {
         if stored.insert(name) {
@@ -273,14 +273,14 @@ fn gone_tensors(
     graph: &Graph,
     rest: &Rest,
     fused: &IdMap<NodeId, &FusedNodes>,
-    inferred: &IdMap<NodeId, &NodeProto>,
+    eval_forms: &IdMap<NodeId, &NodeProto>,
 ) -> BTreeSet<ValueId> {
     let mut read: Table<ValueId, ()> = graph.outputs.iter().copied().collect();
     let mut gone = BTreeSet::new();
     let mut read_before: Vec<ValueId> =
         rest.removed.iter().flat_map(|&id| graph.uses(id)).collect();
     for (id, node) in graph.nodes().filter(|(id, _)| !rest.removed.contains(id)) {
-        if let Some(form) = inferred.get(&id) {
+        if let Some(form) = eval_forms.get(&id) {
             read.extend(form.input.iter().filter_map(|name| graph.find(name)));
             read_before.extend(graph.uses(id));
         } else {

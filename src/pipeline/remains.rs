@@ -17,14 +17,14 @@ use crate::onnx::proto::NodeProto;
 pub struct Replaced {
     /// Tensors, and what they are computed from now.
     pub blocks: Vec<(ValueId, Vec<ValueId>)>,
-    /// Nodes that become their inference form, and what this reads.
-    pub inferred: Vec<(NodeId, Vec<ValueId>)>,
+    /// Nodes that become their eval form, and what this reads.
+    pub eval_forms: Vec<(NodeId, Vec<ValueId>)>,
     /// Tensors that nothing computes any more.
     pub dropped: IdSet<ValueId>,
 }
 
 impl Replaced {
-    /// `blocks`, and the nodes that become these inference `forms`.
+    /// `blocks`, and the nodes that become these eval `forms`.
     pub fn new(
         graph: &Graph,
         blocks: Vec<(ValueId, Vec<ValueId>)>,
@@ -32,14 +32,14 @@ impl Replaced {
     ) -> Self {
         let read =
             |form: &NodeProto| form.input.iter().filter_map(|name| graph.find(name)).collect();
-        let inferred = forms.iter().map(|(id, form)| (*id, read(form))).collect();
-        Replaced { blocks, inferred, dropped: dropped(graph, forms) }
+        let eval_forms = forms.iter().map(|(id, form)| (*id, read(form))).collect();
+        Replaced { blocks, eval_forms, dropped: dropped(graph, forms) }
     }
 }
 
 /// The outputs that nodes lose with their training mode.
-pub fn dropped(graph: &Graph, inferred: &[(NodeId, NodeProto)]) -> IdSet<ValueId> {
-    let lost = inferred.iter().flat_map(|(id, form)| {
+pub fn dropped(graph: &Graph, eval_forms: &[(NodeId, NodeProto)]) -> IdSet<ValueId> {
+    let lost = eval_forms.iter().flat_map(|(id, form)| {
         graph.node(*id).outputs.iter().skip(form.output.len()).flatten().copied()
     });
     lost.collect()
@@ -114,9 +114,9 @@ impl Rest {
     }
 
     fn removed_nodes(&self, graph: &Graph, replaced: &Replaced) -> BTreeSet<NodeId> {
-        let Replaced { blocks, inferred, dropped } = replaced;
-        let inferred = inferred.iter().map(|(id, read)| (*id, read.as_slice()));
-        let inferred: IdMap<NodeId, &[ValueId]> = inferred.collect();
+        let Replaced { blocks, eval_forms, dropped } = replaced;
+        let eval_forms = eval_forms.iter().map(|(id, read)| (*id, read.as_slice()));
+        let eval_forms: IdMap<NodeId, &[ValueId]> = eval_forms.collect();
         let replaced = blocks
             .iter()
             .filter_map(|(output, roots)| Some((graph.value(*output).producer?, roots.as_slice())));
@@ -124,7 +124,7 @@ impl Rest {
         let producer = |value| graph.value(value).producer;
         let reads = |node, open: &mut Vec<ValueId>| match replaced
             .get(&node)
-            .or_else(|| inferred.get(&node))
+            .or_else(|| eval_forms.get(&node))
         {
             Some(roots) => open.extend(*roots),
             None => open.extend(self.uses(graph, node)),

@@ -325,8 +325,8 @@ fn shape(geometry: &Geometry) -> Shape {
     }
 }
 
-fn border(border: PadMode) -> &'static str {
-    match border {
+fn border(pad_mode: PadMode) -> &'static str {
+    match pad_mode {
         PadMode::Zero => "zero",
         PadMode::Reflect => "reflect",
         PadMode::Edge => "edge",

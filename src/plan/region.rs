@@ -58,13 +58,13 @@ impl Region {
         while let Some(value) = wanted.pop() {
             let at_cut = value != output && cuts.contains(&value);
             let Some(producer) = graph.value(value).producer.filter(|_| !at_cut) else { continue };
-            let Some(reading) = meanings.get(producer) else { continue };
-            if matches!(reading, Meaning::Opaque(_)) {
+            let Some(meaning) = meanings.get(producer) else { continue };
+            if matches!(meaning, Meaning::Opaque(_)) {
                 continue;
             }
             if nodes.insert(producer) {
                 between.extend(meanings.consumed(producer));
-                wanted.extend(reading.operands());
+                wanted.extend(meaning.operands());
             }
         }
         let steps: BTreeSet<NodeId> = between.difference(&nodes).copied().collect();
@@ -160,11 +160,11 @@ struct Forms<'a, L> {
 impl<'a, L: Linear> Forms<'a, L> {
     fn of(region: &'a Region, meanings: &'a Meanings, identity: &'a L) -> Self {
         let mut uses: IdMap<ValueId, usize> = IdMap::default();
-        for reading in region.read_nodes().filter_map(|id| meanings.get(id)) {
-            if matches!(reading, Meaning::Alias(_)) {
+        for meaning in region.read_nodes().filter_map(|id| meanings.get(id)) {
+            if matches!(meaning, Meaning::Alias(_)) {
                 continue;
             }
-            for operand in reading.operands() {
+            for operand in meaning.operands() {
                 let count = uses.entry(meanings.source(operand)).or_default();
                 *count = count.saturating_add(1);
             }

@@ -57,9 +57,9 @@ pub fn fill_node(model: &Model, node: &mut NodeProto) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Where the graph in `scope` lies.
-pub fn payload(scope: &GraphFields) -> Range<usize> {
-    scope.container().payload
+/// Where the graph with these `fields` lies.
+pub fn payload(fields: &GraphFields) -> Range<usize> {
+    fields.container().payload
 }
 
 /// The name of the first tensor that the node makes; empty if it makes none.
@@ -68,15 +68,15 @@ pub fn first_output(node: &NodeProto) -> &str {
 }
 
 /// Names of the graph inputs.
-pub fn input_names(model: &Model, scope: &GraphFields) -> Result<HashSet<String>, Invalid> {
-    let inputs = scope.fields(graph_field::INPUT);
+pub fn input_names(model: &Model, fields: &GraphFields) -> Result<HashSet<String>, Invalid> {
+    let inputs = fields.fields(graph_field::INPUT);
     inputs.map(|field| model.string_within(&field.payload, info_field::NAME)).collect()
 }
 
 /// Names of initializers, sparse ones included.
-pub fn stored_names(model: &Model, scope: &GraphFields) -> Result<HashSet<String>, Invalid> {
-    let dense = scope.fields(graph_field::INITIALIZER).map(|field| Ok(field.payload.clone()));
-    let sparse = scope.fields(graph_field::SPARSE_INITIALIZER).flat_map(|field| {
+pub fn stored_names(model: &Model, fields: &GraphFields) -> Result<HashSet<String>, Invalid> {
+    let dense = fields.fields(graph_field::INITIALIZER).map(|field| Ok(field.payload.clone()));
+    let sparse = fields.fields(graph_field::SPARSE_INITIALIZER).flat_map(|field| {
         let parts = wire::fields(model.bytes(), field.payload.clone());
         let is_values = |part: &Result<Field, _>| {
             part.as_ref().map_or(true, |part| part.number == sparse_field::VALUES)

@@ -149,8 +149,8 @@ fn prove_border(
     all_together.check_size()?;
     let inputs: Vec<ArrayD<f64>> =
         trials.iter().flat_map(|trial| &trial.shapes).map(|shape| all_different(shape)).collect();
-    let fed: Vec<Array> = inputs.iter().cloned().map(Array::Float).collect();
-    let found = all_together.run(&side, &[output], &fed, limits)?;
+    let given: Vec<Array> = inputs.iter().cloned().map(Array::Float).collect();
+    let found = all_together.run(&side, &[output], &given, limits)?;
     let is_filled = |(input, found): (&ArrayD<f64>, &Array)| match found {
         Array::Float(found) => border.is_around(input, found),
         Array::Int(_) => false,

@@ -28,15 +28,15 @@ use crate::verify::fingerprint::Fingerprint;
 pub struct Expected<'e> {
     /// Per block its new nodes and new initializers.
     pub blocks: Vec<(&'e [NodeProto], &'e [Fingerprint])>,
-    /// Nodes that become their inference form.
-    pub inferred: Vec<(NodeId, &'e NodeProto)>,
+    /// Nodes that become their eval form.
+    pub eval_forms: Vec<(NodeId, &'e NodeProto)>,
     /// Descriptions of new tensors.
     pub infos: Vec<&'e ValueInfoProto>,
 }
 
 impl Expected<'_> {
     fn is_empty(&self) -> bool {
-        self.blocks.is_empty() && self.inferred.is_empty()
+        self.blocks.is_empty() && self.eval_forms.is_empty()
     }
 }
 
@@ -84,14 +84,14 @@ pub fn check(old: &[Graph], expected: &[Expected], new: &[Graph]) -> Result<(), 
     }
     let old_model = main.model;
     let external = !(external::find(old_model)?.is_empty() && external::find(new)?.is_empty());
-    let inferred = old.iter().zip(expected).flat_map(|(graph, expected)| {
-        expected.inferred.iter().map(|(id, _)| graph.node(*id).field.entry.start)
+    let eval_forms = old.iter().zip(expected).flat_map(|(graph, expected)| {
+        expected.eval_forms.iter().map(|(id, _)| graph.node(*id).field.entry.start)
     });
-    let inferred = inferred.collect();
-    let files = Files { old: old_model, new, graphs: old, expected, inferred, tensors, external };
+    let eval_forms = eval_forms.collect();
+    let files = Files { old: old_model, new, graphs: old, expected, eval_forms, tensors, external };
     files.compare_surroundings()?;
     let mut tensors = AddedTensors::default();
-    files.compare(&main.scope, &new.main, &mut tensors)?;
+    files.compare(&main.fields, &new.main, &mut tensors)?;
     // A body's tensors may stand in the graph around it, so they are counted at the end.
     match tensors.wanted.iter().find(|&&name| !tensors.written.contains(name)) {
         Some(lost) => Err(Miswritten::Missing(format!("tensor `{lost}`"))),
@@ -111,8 +111,8 @@ struct Files<'f, 'm> {
     new: &'f Model,
     graphs: &'f [Graph<'m>],
     expected: &'f [Expected<'f>],
-    /// Where nodes begin that become their inference form.
-    inferred: HashSet<usize>,
+    /// Where nodes begin that become their eval form.
+    eval_forms: HashSet<usize>,
     /// New initializers: those of a body may stand in the main graph.
     tensors: HashMap<&'f str, &'f Fingerprint>,
     /// Whether data lies in side files: the new model has one of its own, so entries name
@@ -184,20 +184,20 @@ impl<'f> Files<'f, '_> {
         }
     }
 
-    /// The place of the old graph in `scope` among all.
-    fn index(&self, scope: &GraphFields) -> Option<usize> {
-        self.graphs.iter().position(|graph| payload(&graph.scope) == payload(scope))
+    /// The place of the old graph with these `fields` among all.
+    fn index(&self, fields: &GraphFields) -> Option<usize> {
+        self.graphs.iter().position(|graph| payload(&graph.fields) == payload(fields))
     }
 
-    fn expected_of(&self, scope: &GraphFields) -> Option<&'f Expected<'f>> {
-        self.index(scope).and_then(|index| self.expected.get(index))
+    fn expected_of(&self, fields: &GraphFields) -> Option<&'f Expected<'f>> {
+        self.index(fields).and_then(|index| self.expected.get(index))
     }
 
-    fn blocks_of(&self, scope: &GraphFields) -> &'f [(&'f [NodeProto], &'f [Fingerprint])] {
-        self.expected_of(scope).map_or(&[], |expected| &expected.blocks)
+    fn blocks_of(&self, fields: &GraphFields) -> &'f [(&'f [NodeProto], &'f [Fingerprint])] {
+        self.expected_of(fields).map_or(&[], |expected| &expected.blocks)
     }
 
-    /// Walks both graphs side by side.
+    /// Compares the old graph with the new one, entry by entry.
     fn compare(
         &self,
         old: &GraphFields,
@@ -209,13 +209,13 @@ impl<'f> Files<'f, '_> {
         let expected = blocks.iter().flat_map(|block| block.0);
         let mut missing: HashMap<&'f str, &'f NodeProto> =
             expected.map(|node| (first_output(node), node)).collect();
-        let mut inferred = self.inferred_in(old);
+        let mut eval_forms = self.eval_forms_in(old);
         let mut infos: Vec<&ValueInfoProto> =
             self.expected_of(old).map_or(Vec::new(), |expected| expected.infos.clone());
         let mut before = wire::fields(self.old.bytes(), payload(old)).peekable();
         for field in wire::fields(self.new.bytes(), payload(new)) {
             let field = field?;
-            if self.is_new(&field, &mut missing, &mut inferred, tensors)?
+            if self.is_new(&field, &mut missing, &mut eval_forms, tensors)?
                 || self.is_new_info(&field, &mut infos)?
             {
                 continue;
@@ -240,11 +240,11 @@ impl<'f> Files<'f, '_> {
         self.compare_inputs(old, new)
     }
 
-    /// Inference forms, by what they compute.
-    fn inferred_in(&self, scope: &GraphFields) -> HashMap<&'f str, &'f NodeProto> {
-        let expected = self.expected_of(scope);
-        let inferred = expected.iter().flat_map(|expected| &expected.inferred);
-        inferred.map(|(_, form)| (first_output(form), *form)).collect()
+    /// Eval forms, by what they compute.
+    fn eval_forms_in(&self, fields: &GraphFields) -> HashMap<&'f str, &'f NodeProto> {
+        let expected = self.expected_of(fields);
+        let eval_forms = expected.iter().flat_map(|expected| &expected.eval_forms);
+        eval_forms.map(|(_, form)| (first_output(form), *form)).collect()
     }
 
     /// Whether `field` is what was proved. Notes that it was written.
@@ -252,14 +252,14 @@ impl<'f> Files<'f, '_> {
         &self,
         field: &Field,
         missing: &mut HashMap<&'f str, &'f NodeProto>,
-        inferred: &mut HashMap<&'f str, &'f NodeProto>,
+        eval_forms: &mut HashMap<&'f str, &'f NodeProto>,
         tensors: &mut AddedTensors<'f>,
     ) -> Result<bool, Miswritten> {
         match field.number {
             graph_field::NODE => {
                 let node: NodeProto = self.new.decode(field, "node")?;
                 let output = first_output(&node);
-                for expected in [missing, inferred] {
+                for expected in [missing, eval_forms] {
                     if expected.get(output).is_some_and(|&expected| *expected == node) {
                         expected.remove(output);
                         return Ok(true);
@@ -345,12 +345,12 @@ impl<'f> Files<'f, '_> {
     /// An entry may stay as it is unless something else was decided for it, or inside it.
     fn may_stay(&self, entry: &Field) -> Result<(), Miswritten> {
         let within = |graph: &Graph| {
-            let inner = payload(&graph.scope);
+            let inner = payload(&graph.fields);
             entry.entry.start < inner.start && inner.end <= entry.entry.end
         };
         let mut changed = self.graphs.iter().zip(self.expected);
         let undone = changed.any(|(graph, expected)| !expected.is_empty() && within(graph));
-        if undone || self.inferred.contains(&entry.entry.start) {
+        if undone || self.eval_forms.contains(&entry.entry.start) {
             return Err(Miswritten::Missing(format!("a change of {}", label(self.old, entry))));
         }
         Ok(())

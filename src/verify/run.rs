@@ -89,13 +89,13 @@ impl Outcome {
 
 /// What the two runs gave.
 enum Compared {
-    Errors(Vec<(String, f64)>, Box<RunPair>),
+    Errors(Vec<(String, f64)>, Box<OldRun>),
     NotFinite,
     Broken(EngineError),
 }
 
-/// Inputs, and what the old model makes of them.
-struct RunPair {
+/// A run of the old model: its inputs, and what it makes of them.
+struct OldRun {
     names: Vec<String>,
     samples: Vec<Vec<EngineTensor>>,
     expected: Outputs,
@@ -157,7 +157,7 @@ pub fn run_graphs(
     };
     let mut names = Vec::new();
     let mut tolerance = options.tolerance.unwrap_or(1e-9);
-    for field in graph.scope.fields(graph_field::OUTPUT) {
+    for field in graph.fields.fields(graph_field::OUTPUT) {
         let info: ValueInfoProto = graph.model.decode(field, "graph output")?;
         if options.tolerance.is_none() {
             tolerance = tolerance.max(default_tolerance(&info));
@@ -181,14 +181,14 @@ pub fn run_graphs(
         // A machine that was busier for one of both says nothing of it.
         Ok(Compared::Broken(error @ EngineError::TooLong)) => Outcome::NotRun(error.into()),
         Ok(Compared::Broken(error)) => Outcome::Broken(error.to_string()),
-        Ok(Compared::Errors(errors, trial)) => {
+        Ok(Compared::Errors(errors, old_run)) => {
             match errors.iter().find(|(_, error)| error.is_nan() || *error > tolerance) {
                 None => Outcome::Agreed(errors),
                 Some((output, error)) => {
                     let (output, error) = (output.clone(), *error);
                     let explained = match options.tolerance {
                         Some(_) => None,
-                        None => explained(&old, &trial, &errors, tolerance),
+                        None => explained(&old, &old_run, &errors, tolerance),
                     };
                     explained.unwrap_or(Outcome::Differs { errors, output, error, tolerance })
                 }
@@ -200,12 +200,12 @@ pub fn run_graphs(
 /// Whether `errors` are no more than rounding makes in this model.
 fn explained(
     old: &SlicedRun,
-    trial: &RunPair,
+    old_run: &OldRun,
     errors: &[(String, f64)],
     tolerance: f64,
 ) -> Option<Outcome> {
     let other = SlicedRun { weights: WeightRounding::OtherLastBits, ..*old };
-    let outputs = match other.outputs(&trial.names, &trial.samples) {
+    let outputs = match other.outputs(&old_run.names, &old_run.samples) {
         Ok(outputs) => outputs,
         Err(Stopped::Engine(error @ EngineError::TooLong)) => {
             return Some(Outcome::NotRun(error.into()));
@@ -213,7 +213,7 @@ fn explained(
         Err(_) => return None,
     };
     let mut moved: Vec<f64> = vec![0.0; errors.len()];
-    for (expected, found) in trial.expected.iter().zip(&outputs) {
+    for (expected, found) in old_run.expected.iter().zip(&outputs) {
         for (moved, (expected, found)) in moved.iter_mut().zip(expected.iter().zip(found)) {
             *moved = moved.max(relative_error(expected, found));
         }
@@ -248,14 +248,14 @@ fn compare(
         tensors::from_arrays(filled.collect(), old.limits)
     });
     let samples = samples.collect::<Result<Vec<_>, _>>()?;
-    let fed: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
-    let (expected, found) = both(old, new, &fed, &samples);
-    let trial = RunPair { names: fed, samples, expected: expected? };
+    let input_names: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
+    let (expected, found) = outputs_of_old_and_new(old, new, &input_names, &samples);
+    let old_run = OldRun { names: input_names, samples, expected: expected? };
     let finite = |array: &Array| match array {
         Array::Float(values) => values.iter().all(|value| value.is_finite()),
         Array::Int(_) => true,
     };
-    if !trial.expected.iter().flatten().all(finite) {
+    if !old_run.expected.iter().flatten().all(finite) {
         return Ok(Compared::NotFinite);
     }
     let found = match found {
@@ -264,17 +264,17 @@ fn compare(
         Err(invalid) => return Err(invalid),
     };
     let mut errors: Vec<(String, f64)> = names.iter().map(|name| (name.clone(), 0.0)).collect();
-    for (expected, found) in trial.expected.iter().zip(&found) {
+    for (expected, found) in old_run.expected.iter().zip(&found) {
         for (((_, error), expected), found) in errors.iter_mut().zip(expected).zip(found) {
             *error = error.max(relative_error(expected, found));
         }
     }
-    Ok(Compared::Errors(errors, Box::new(trial)))
+    Ok(Compared::Errors(errors, Box::new(old_run)))
 }
 
 /// What both models make of `samples`: at the same time if there is memory for that, else
 /// one after the other.
-fn both(
+fn outputs_of_old_and_new(
     old: &SlicedRun,
     new: &SlicedRun,
     inputs: &[String],
@@ -313,7 +313,7 @@ impl RunInput {
 
 fn inputs(graph: &Graph, options: &RunOptions) -> Result<Result<Vec<RunInput>, NotRun>, Invalid> {
     let mut inputs = Vec::new();
-    for field in graph.scope.fields(graph_field::INPUT) {
+    for field in graph.fields.fields(graph_field::INPUT) {
         let info: ValueInfoProto = graph.model.decode(field, "graph input")?;
         let name = info.name().to_owned();
         if graph.find(&name).is_some_and(|id| graph.value(id).initializer.is_some()) {

@@ -71,9 +71,12 @@ impl Choices<'_> {
     /// A string of what has been trouble before, or of any bytes.
     pub fn text(&mut self, parts: &[&str]) -> String {
         let count = self.below(5);
-        let part = |choices: &mut Self| match choices.once_in(4) {
-            true => String::from_utf8_lossy(&choices.bytes(6)).into_owned(),
-            false => choices.one_of(parts).map_or(String::new(), |part| (*part).to_owned()),
+        let part = |choices: &mut Self| {
+            if choices.once_in(4) {
+                String::from_utf8_lossy(&choices.bytes(6)).into_owned()
+            } else {
+                choices.one_of(parts).map_or(String::new(), |part| (*part).to_owned())
+            }
         };
         (0..count).map(|_| part(self)).collect()
     }

@@ -100,9 +100,10 @@ pub fn external_data(data: &[u8]) {
     let tensors: Vec<TensorProto> =
         (0..choices.below(4) + 1).map(|index| tensor(choices, root.path(), index)).collect();
     let model = root.path().join("model");
-    let storage = match choices.once_in(8) {
-        true => Storage::default(),
-        false => Storage::in_folder(&model, Links::Confined),
+    let storage = if choices.once_in(8) {
+        Storage::default()
+    } else {
+        Storage::in_folder(&model, Links::Confined)
     };
     for tensor in &tensors {
         check_read(tensor, &storage, &model);
@@ -140,17 +141,16 @@ fn tensor(choices: &mut Choices, root: &Path, index: usize) -> TensorProto {
         entries.push(StringStringEntryProto { key: Some(key.into()), value: Some(value) });
     };
     if !choices.once_in(8) {
-        let location = match choices.once_in(3) {
-            true => choices.pick(PARTS).to_owned(),
-            false => choices.text(PARTS),
-        };
+        let location =
+            if choices.once_in(3) { choices.pick(PARTS).to_owned() } else { choices.text(PARTS) };
         entry("location", location.replace("{root}", root.to_str().unwrap()));
     }
     for key in ["offset", "length", "checksum"] {
         if choices.once_in(2) {
-            let number = match choices.once_in(4) {
-                true => choices.text(NUMBERS),
-                false => choices.pick(NUMBERS).to_owned(),
+            let number = if choices.once_in(4) {
+                choices.text(NUMBERS)
+            } else {
+                choices.pick(NUMBERS).to_owned()
             };
             entry(key, number);
         }

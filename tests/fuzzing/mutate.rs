@@ -280,18 +280,13 @@ fn mutate_graph(graph: &mut GraphProto, opset: i64, choices: &mut Choices) {
 }
 
 fn integer(choices: &mut Choices) -> i64 {
-    match choices.once_in(8) {
-        true => choices.number() as i64,
-        false => choices.pick(INTEGERS),
-    }
+    if choices.once_in(8) { choices.number() as i64 } else { choices.pick(INTEGERS) }
 }
 
 fn integers(choices: &mut Choices, length: usize) -> Vec<i64> {
     let small = choices.once_in(2);
-    let one = |choices: &mut Choices| match small {
-        true => choices.below(4) as i64 - 1,
-        false => integer(choices),
-    };
+    let one =
+        |choices: &mut Choices| if small { choices.below(4) as i64 - 1 } else { integer(choices) };
     (0..length).map(|_| one(choices)).collect()
 }
 
@@ -533,10 +528,7 @@ fn attribute(node: &mut NodeProto, choices: &mut Choices) {
     let attribute = &mut node.attribute[at];
     match choices.below(12) {
         0..4 if !attribute.ints.is_empty() => {
-            let value = match choices.once_in(2) {
-                true => choices.below(4) as i64,
-                false => integer(choices),
-            };
+            let value = if choices.once_in(2) { choices.below(4) as i64 } else { integer(choices) };
             choices.one_of_mut(&mut attribute.ints).into_iter().for_each(|i| *i = value);
         }
         0..4 => attribute.i = Some(integer(choices)),
@@ -578,9 +570,10 @@ fn some_tensor(graph: &GraphProto, choices: &mut Choices) -> String {
         .chain(graph.input.iter().map(ValueInfoProto::name))
         .chain(graph.initializer.iter().map(TensorProto::name))
         .collect();
-    match choices.once_in(40) {
-        true => "nowhere".to_owned(),
-        false => choices.one_of(&all).map_or(String::new(), |name| (*name).to_owned()),
+    if choices.once_in(40) {
+        "nowhere".to_owned()
+    } else {
+        choices.one_of(&all).map_or(String::new(), |name| (*name).to_owned())
     }
 }
 
@@ -599,9 +592,10 @@ fn tensor_before(graph: &GraphProto, at: usize, choices: &mut Choices) -> String
 
 fn wires(graph: &mut GraphProto, choices: &mut Choices) {
     let at = choices.below(graph.node.len());
-    let tensor = match choices.once_in(3) {
-        true => some_tensor(graph, choices),
-        false => tensor_before(graph, at, choices),
+    let tensor = if choices.once_in(3) {
+        some_tensor(graph, choices)
+    } else {
+        tensor_before(graph, at, choices)
     };
     let Some(node) = graph.node.get_mut(at) else { return };
     match choices.below(9) {
@@ -929,13 +923,15 @@ fn computed(graph: &mut GraphProto, opset: i64, choices: &mut Choices) {
     ];
     let op = choices.pick(&ops);
     let list = format!("{source}.list");
-    let length = match choices.once_in(2) {
-        true => graph.initializer[at].dims.len(),
-        false => choices.pick(&[1, 2, 4, 8]),
+    let length = if choices.once_in(2) {
+        graph.initializer[at].dims.len()
+    } else {
+        choices.pick(&[1, 2, 4, 8])
     };
-    let values = match choices.once_in(3) {
-        true => graph.initializer[at].dims.clone(),
-        false => integers(choices, length),
+    let values = if choices.once_in(3) {
+        graph.initializer[at].dims.clone()
+    } else {
+        integers(choices, length)
     };
     graph.initializer.push(from_integers(&list, &values));
     let inputs: Vec<&str> = match op {
@@ -994,9 +990,8 @@ fn chain(graph: &mut GraphProto, choices: &mut Choices) {
         ("Sum", 1),
     ]);
     let number = choices.below(1 << 16);
-    let name = |step: usize| match step == length {
-        true => wanted.clone(),
-        false => format!("{wanted}.chain{number}.{step}"),
+    let name = |step: usize| {
+        if step == length { wanted.clone() } else { format!("{wanted}.chain{number}.{step}") }
     };
     *output = name(0);
     let first = name(0);
@@ -1059,9 +1054,12 @@ fn scaled(graph: &mut GraphProto, choices: &mut Choices) {
         .cloned()
         .unwrap_or_default();
     let count: i64 = dims.iter().product();
-    let values = (0..count).map(|_| match choices.once_in(10) {
-        true => choices.pick(FLOATS) as f32,
-        false => choices.below(64) as f32 / 16.0 - 1.5,
+    let values = (0..count).map(|_| {
+        if choices.once_in(10) {
+            choices.pick(FLOATS) as f32
+        } else {
+            choices.below(64) as f32 / 16.0 - 1.5
+        }
     });
     let constant = TensorProto {
         float_data: values.collect(),

@@ -54,7 +54,7 @@ pub fn nodes(graphs: &[Graph], graph: &Graph, id: NodeId) -> Result<Vec<NodeProt
     }
     let payload = &node.field.payload;
     let is_inside = |inner: &&Graph| {
-        let inner = inner.scope.container().payload;
+        let inner = inner.fields.container().payload;
         payload.start < inner.start && inner.end <= payload.end
     };
     let inner: Vec<&Graph> = graphs.iter().filter(is_inside).collect();

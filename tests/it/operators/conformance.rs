@@ -78,7 +78,7 @@ impl Converted<'_> {
 
 /// What was found of the tests of one operator.
 #[derive(Default)]
-struct Tally {
+struct OperatorCounts {
     cases: BTreeSet<String>,
     without_data: usize,
     embedded: usize,
@@ -88,7 +88,7 @@ struct Tally {
     not_run: BTreeSet<String>,
 }
 
-impl Tally {
+impl OperatorCounts {
     fn add(&mut self, found: &Converted) {
         self.cases.insert(found.case());
         if found.is_embedded() {
@@ -109,7 +109,7 @@ impl Tally {
         }
     }
 
-    fn include(&mut self, other: &Tally) {
+    fn include(&mut self, other: &OperatorCounts) {
         self.cases.extend(other.cases.iter().cloned());
         self.without_data += other.without_data;
         self.embedded += other.embedded;
@@ -164,12 +164,12 @@ fn fate(found: &Converted) -> String {
 fn onnx_tests_keep_their_meaning() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out.onnx");
-    let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+    let mut counts: BTreeMap<String, OperatorCounts> = BTreeMap::new();
     let mut fates = String::from("# model: places in which the tested nodes were folded | left\n");
     for model in models("conformance") {
         fused(&model, &output);
         let found = Converted { model: &model, output: &output };
-        tallies.entry(found.operator()).or_default().add(&found);
+        counts.entry(found.operator()).or_default().add(&found);
         if found.is_embedded() {
             fates.push_str(&fate(&found));
         }
@@ -177,16 +177,16 @@ fn onnx_tests_keep_their_meaning() {
     let path = std::env::current_dir().unwrap().join("fixtures/conformance.txt");
     expect_file![path].assert_eq(&fates);
 
-    let never = tallies.iter().filter(|(_, tally)| tally.folded == 0);
+    let never = counts.iter().filter(|(_, found)| found.folded == 0);
     assert_eq!(never.map(|(operator, _)| operator).collect::<Vec<_>>(), NEVER_FOLDED);
     let mut table = String::from(
         "| operator | tests | embedded graphs | copies of the node | folded | compared in tract | without data | not run by tract |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    let mut sum = Tally::default();
-    for (operator, tally) in &tallies {
-        table.push_str(&tally.row(operator));
-        sum.include(tally);
+    let mut sum = OperatorCounts::default();
+    for (operator, found) in &counts {
+        table.push_str(&found.row(operator));
+        sum.include(found);
     }
     table.push_str(&sum.row("all"));
     let readme = fs::read_to_string("README.md").unwrap();

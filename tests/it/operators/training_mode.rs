@@ -146,8 +146,9 @@ fn outputs(path: &Path, inputs: &[Array]) -> Result<Vec<Array>, String> {
     let fed = inputs.iter().cloned().zip(types.map(Option::unwrap_or_default)).collect();
     let limits = Limits::of_reading();
     let fed = tensors::from_arrays(fed, limits).map_err(|error| error.to_string())?;
-    let walk = SlicedRun { graphs: &graphs, weights: WeightRounding::AsStored, most: MOST, limits };
-    let outputs = walk.outputs(&names, &[fed]).map_err(|stopped| stopped.to_string())?;
+    let sliced =
+        SlicedRun { graphs: &graphs, weights: WeightRounding::AsStored, most: MOST, limits };
+    let outputs = sliced.outputs(&names, &[fed]).map_err(|stopped| stopped.to_string())?;
     Ok(outputs.into_iter().next().unwrap())
 }
 

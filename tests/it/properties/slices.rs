@@ -71,6 +71,6 @@ fn walked(path: &Path, graphs: &[Graph], nodes: usize) -> Result<Vec<Vec<Array>>
     let inputs =
         tensors::from_arrays(inputs.collect(), limits).map_err(|error| error.to_string())?;
     let most = Most { nodes, bytes: usize::MAX };
-    let walk = SlicedRun { graphs, weights: WeightRounding::AsStored, most, limits };
-    walk.outputs(&names, &[inputs]).map_err(|stopped| stopped.to_string())
+    let sliced = SlicedRun { graphs, weights: WeightRounding::AsStored, most, limits };
+    sliced.outputs(&names, &[inputs]).map_err(|stopped| stopped.to_string())
 }

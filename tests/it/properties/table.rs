@@ -197,7 +197,7 @@ fn entries(model: &Model, number: u32) -> Vec<&[u8]> {
     let graphs = Graph::read_all(model).unwrap();
     let fields: Vec<_> = graphs
         .iter()
-        .flat_map(|graph| graph.scope.fields(number))
+        .flat_map(|graph| graph.fields.fields(number))
         .map(|field| field.entry.clone())
         .collect();
     fields.into_iter().map(|entry| &model.bytes()[entry]).collect()
@@ -310,9 +310,8 @@ fn report_counts(c: &Converted) -> Answer {
 /// Numbers in floating-point tensors, wherever they are stored.
 fn parameters(graph: &GraphProto) -> i64 {
     const FLOATS: [i32; 4] = [1, 10, 11, 16];
-    let elements = |tensor: &TensorProto| match FLOATS.contains(&tensor.data_type) {
-        true => tensor.dims.iter().product(),
-        false => 0,
+    let elements = |tensor: &TensorProto| {
+        if FLOATS.contains(&tensor.data_type) { tensor.dims.iter().product() } else { 0 }
     };
     let attributes = || graph.node.iter().flat_map(|node| &node.attribute);
     let here: i64 = graph.initializer.iter().map(elements).sum();

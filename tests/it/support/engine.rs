@@ -18,9 +18,10 @@ use super::counts::{decoded, output_type};
 /// side files.
 pub fn run(model: &Path, folder: &Path, inputs: &[Array]) -> Result<Vec<Array>, String> {
     let decoded = at_inference(decoded(model));
-    let bytes = match output_type(model) == Float::Bf16.to_onnx() {
-        true => widened(decoded).encode_to_vec(),
-        false => decoded.encode_to_vec(),
+    let bytes = if output_type(model) == Float::Bf16.to_onnx() {
+        widened(decoded).encode_to_vec()
+    } else {
+        decoded.encode_to_vec()
     };
     let model = Model::index(bytes.into(), Storage::in_folder(folder, Links::Confined)).unwrap();
     let bytes = dialect::model(&model).unwrap();

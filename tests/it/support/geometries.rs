@@ -498,9 +498,8 @@ fn rounding_matters(
     if !narrow || matches!(spec.kind, Kind::TwoRoots | Kind::Transposed | Kind::Identity) {
         return kernels;
     }
-    let scale = |[gamma, _, _, variance]: &[ArrayD<f64>; 4]| match spec.norm {
-        true => gamma[[0]] / (variance[[0]] + f64::from(EPSILON)).sqrt(),
-        false => 1.0,
+    let scale = |[gamma, _, _, variance]: &[ArrayD<f64>; 4]| {
+        if spec.norm { gamma[[0]] / (variance[[0]] + f64::from(EPSILON)).sqrt() } else { 1.0 }
     };
     let scales: Vec<f64> = norms.iter().map(scale).collect();
     // Without norms only sums of numbers of very different size are not exact.

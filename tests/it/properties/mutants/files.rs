@@ -76,16 +76,16 @@ impl Files<'_> {
             .zip(plans.iter().zip(&fused))
             .map(|(reader, (plan, fused))| {
                 let outputs = plan.blocks.iter().map(|block| block.region.output);
-                let inferred = TrainingNodes::find(reader).unwrap().forms;
-                Changes { blocks: outputs.zip(fused).collect(), inferred }
+                let eval_forms = TrainingNodes::find(reader).unwrap().forms;
+                Changes { blocks: outputs.zip(fused).collect(), eval_forms }
             })
             .collect();
         let rewrite = rewrite(&graphs, &changes).unwrap();
         let edits = rewrite.edits(vec![], vec![], |_| None);
         let mut written = Vec::new();
-        for Hole { at, later } in splice::write(model.bytes(), &edits, &mut written).unwrap() {
-            let weights = rewrite.weight(later).unwrap();
-            written[at..at + later.length].copy_from_slice(scene::written(weights).raw_data());
+        for Hole { at, deferred } in splice::write(model.bytes(), &edits, &mut written).unwrap() {
+            let weights = rewrite.weight(deferred).unwrap();
+            written[at..at + deferred.length].copy_from_slice(scene::written(weights).raw_data());
         }
         let new = ModelProto::decode(&written[..]).unwrap();
         let old = ModelProto::decode(bytes).unwrap();
@@ -130,7 +130,7 @@ impl Files<'_> {
                     blocks: blocks
                         .map(|((_, f), fingerprints)| (&f.nodes[..], &fingerprints[..]))
                         .collect(),
-                    inferred: changes.inferred.iter().map(|(id, form)| (*id, form)).collect(),
+                    eval_forms: changes.eval_forms.iter().map(|(id, form)| (*id, form)).collect(),
                     infos: changes.blocks.iter().flat_map(|(_, fused)| &fused.infos).collect(),
                 }
             })
@@ -145,7 +145,7 @@ impl Files<'_> {
         let Ok(new) = Model::index(new.encode_to_vec().into(), Storage::default()) else {
             return true;
         };
-        let forms = self.changes.iter().map(|changes| changes.inferred.clone());
+        let forms = self.changes.iter().map(|changes| changes.eval_forms.clone());
         let old = converted(self.graphs, forms).unwrap();
         let old = old.as_ref().unwrap_or(self.graphs[0].model);
         let outcome = run(old, &new, &options, Limits::of_reading());
@@ -458,7 +458,7 @@ fn arms_left(files: &Files, read: bool) -> Vec<ModelProto> {
 /// A norm as it stood in the old file.
 fn training_left(files: &Files) -> Vec<ModelProto> {
     let old = files.old.graph.as_ref().unwrap();
-    let forms = files.changes.iter().flat_map(|changes| &changes.inferred).map(|(_, form)| form);
+    let forms = files.changes.iter().flat_map(|changes| &changes.eval_forms).map(|(_, form)| form);
     let places = files.nodes(|node| forms.clone().any(|form| form == node));
     each(places, |at| {
         let output = &files.graph().node[at].output[0];

@@ -111,7 +111,7 @@ fn right_rewrites_are_proved_and_judged_right() {
 
 /// How many mutants of one kind met which fate.
 #[derive(Debug, Clone, Copy, Default)]
-struct Tally {
+struct MutantCounts {
     /// Geometries, or files, that have such mutants.
     geometries: usize,
     mutants: usize,
@@ -125,9 +125,9 @@ struct Tally {
     missed: usize,
 }
 
-impl Tally {
-    fn plus(self, other: &Tally) -> Tally {
-        Tally {
+impl MutantCounts {
+    fn plus(self, other: &MutantCounts) -> MutantCounts {
+        MutantCounts {
             geometries: self.geometries + other.geometries,
             mutants: self.mutants + other.mutants,
             different: self.different + other.different,
@@ -140,9 +140,9 @@ impl Tally {
         }
     }
 
-    fn of_fates(fates: &[Fate]) -> Tally {
+    fn of_fates(fates: &[Fate]) -> MutantCounts {
         let count = |fate: Fate| fates.iter().filter(|found| **found == fate).count();
-        Tally {
+        MutantCounts {
             geometries: usize::from(!fates.is_empty()),
             mutants: fates.len(),
             different: fates.len() - count(Fate::Same),
@@ -150,16 +150,16 @@ impl Tally {
             proof: count(Fate::CaughtByProof),
             left_alone: count(Fate::LeftAlone),
             missed: count(Fate::Missed),
-            ..Tally::default()
+            ..MutantCounts::default()
         }
     }
 }
 
 /// What became of a geometry's mutants, per row of [`MISTAKES`].
-fn fates_of_mistakes(geometry: &Geometry) -> Vec<Tally> {
+fn fates_of_mistakes(geometry: &Geometry) -> Vec<MutantCounts> {
     let slow = SLOW.iter().any(|path| geometry.name.contains(path));
     Scene::of(&geometry.bytes, |scene| {
-        let tally = |(mistake, make): &(&str, Make)| {
+        let counts = |(mistake, make): &(&str, Make)| {
             let mutants = match make {
                 Make::Misread(_) if slow => vec![],
                 Make::Misread(models) => {
@@ -171,43 +171,43 @@ fn fates_of_mistakes(geometry: &Geometry) -> Vec<Tally> {
             if fates.contains(&Fate::Missed) {
                 println!("missed: {mistake}: {}", geometry.name);
             }
-            Tally::of_fates(&fates)
+            MutantCounts::of_fates(&fates)
         };
-        MISTAKES.iter().map(tally).collect()
+        MISTAKES.iter().map(counts).collect()
     })
 }
 
 /// What became of a file's mutants, per row of [`MISWRITTEN`].
-fn fates_of_files(file: &Geometry) -> Vec<Tally> {
+fn fates_of_files(file: &Geometry) -> Vec<MutantCounts> {
     Files::of(&file.bytes, Storage::default(), |files| {
         let right = files.read_back(&files.new);
         assert!(right.is_ok() && !files.run_refuses(&files.new), "{}: {right:?}", file.name);
-        let tally = |(mistake, make): &(&str, fn(&Files) -> Vec<ModelProto>)| {
+        let counts = |(mistake, make): &(&str, fn(&Files) -> Vec<ModelProto>)| {
             let mutants = make(files);
-            let mut tally = Tally {
+            let mut counts = MutantCounts {
                 geometries: usize::from(!mutants.is_empty()),
                 mutants: mutants.len(),
-                ..Tally::default()
+                ..MutantCounts::default()
             };
             for mutant in mutants.iter().filter(|mutant| **mutant != files.new) {
                 let (read, ran) = (files.read_back(mutant).is_err(), files.run_refuses(mutant));
                 if !read {
                     println!("missed: {mistake}: {}", file.name);
                 }
-                tally.different += 1;
-                tally.reading += usize::from(read);
-                tally.run += usize::from(ran);
-                tally.missed += usize::from(!read && !ran);
+                counts.different += 1;
+                counts.reading += usize::from(read);
+                counts.run += usize::from(ran);
+                counts.missed += usize::from(!read && !ran);
             }
-            tally
+            counts
         };
-        MISWRITTEN.iter().map(tally).collect()
+        MISWRITTEN.iter().map(counts).collect()
     })
 }
 
 /// Row by row.
-fn summed(all: &[Vec<Tally>], row: usize) -> Tally {
-    all.iter().fold(Tally::default(), |sum, tallies| sum.plus(&tallies[row]))
+fn summed(all: &[Vec<MutantCounts>], row: usize) -> MutantCounts {
+    all.iter().fold(MutantCounts::default(), |sum, tallies| sum.plus(&tallies[row]))
 }
 
 /// No mutant that computes or stores anything else gets through, and every row of the
@@ -222,33 +222,41 @@ fn every_mutant_is_caught() {
         "| mistake in a block | geometries | mutants | really different | caught by rounding | caught by proof | not run, so left alone | missed |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    let mut all = Tally::default();
+    let mut all = MutantCounts::default();
     for (row, (name, _)) in MISTAKES.iter().enumerate() {
-        let tally = summed(&mistakes, row);
-        let Tally { geometries, mutants, different, rounding, proof, left_alone, missed, .. } =
-            tally;
+        let counts = summed(&mistakes, row);
+        let MutantCounts {
+            geometries,
+            mutants,
+            different,
+            rounding,
+            proof,
+            left_alone,
+            missed,
+            ..
+        } = counts;
         writeln!(
             table,
             "| {name} | {geometries} | {mutants} | {different} | {rounding} | {proof} | {left_alone} | {missed} |"
         )
         .unwrap();
         assert!(different > 0, "{name} is never a mistake");
-        all = all.plus(&tally);
+        all = all.plus(&counts);
     }
     table.push_str(
         "\n| mistake in the file | files | mutants | really different | caught by reading | seen by the run alone | missed |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for (row, (name, _)) in MISWRITTEN.iter().enumerate() {
-        let tally = summed(&miswritten, row);
-        let Tally { geometries, mutants, different, reading, run, missed, .. } = tally;
+        let counts = summed(&miswritten, row);
+        let MutantCounts { geometries, mutants, different, reading, run, missed, .. } = counts;
         writeln!(
             table,
             "| {name} | {geometries} | {mutants} | {different} | {reading} | {run} | {missed} |"
         )
         .unwrap();
         assert!(different > 0, "{name} is never a mistake");
-        all = all.plus(&tally);
+        all = all.plus(&counts);
     }
     println!(
         "{} mistakes, {} geometries, {} files: {} mutants, {} really different, {} missed",

@@ -163,10 +163,7 @@ impl Geometry {
 
     fn each_axis(&self, size: impl Fn(&Self, usize) -> i64) -> Result<Vec<i64>, Stop> {
         let sizes: Vec<i64> = (0..self.axes()).map(|axis| size(self, axis)).collect();
-        match sizes.iter().all(|&size| size > 0) {
-            true => Ok(sizes),
-            false => Err("nothing comes out".into()),
-        }
+        if sizes.iter().all(|&size| size > 0) { Ok(sizes) } else { Err("nothing comes out".into()) }
     }
 
     /// The pads under which there is an output for every stride of the input; of an odd

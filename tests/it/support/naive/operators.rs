@@ -127,9 +127,10 @@ impl Node<'_> {
             return Ok(x.clone());
         }
         let rank = x.ndim();
-        let axes: Vec<usize> = match axes.is_empty() {
-            true => (0..rank).collect(),
-            false => axes.iter().map(|&axis| place(axis, rank)).collect(),
+        let axes: Vec<usize> = if axes.is_empty() {
+            (0..rank).collect()
+        } else {
+            axes.iter().map(|&axis| place(axis, rank)).collect()
         };
         let result = reduced(x, &axes, of);
         if self.int("keepdims", 1) != 0 {

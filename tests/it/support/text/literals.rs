@@ -55,9 +55,10 @@ fn dimension(scanner: &mut Scanner) -> Result<Dimension, String> {
         return Ok(Dimension::default());
     }
     let is_number = scanner.peeked().starts_with(|c: char| c.is_ascii_digit());
-    let value = match is_number || scanner.sees("-") {
-        true => Value::DimValue(scanner.integer()?),
-        false => Value::DimParam(scanner.name()?),
+    let value = if is_number || scanner.sees("-") {
+        Value::DimValue(scanner.integer()?)
+    } else {
+        Value::DimParam(scanner.name()?)
     };
     Ok(Dimension { value: Some(value), ..Dimension::default() })
 }

@@ -128,9 +128,10 @@ fn function(scanner: &mut Scanner) -> Found<FunctionProto> {
     if scanner.sees("<") {
         scanner.list("<", ">", |scanner| {
             let name = scanner.name()?;
-            match scanner.sees(":") || scanner.sees("=") {
-                true => function.attribute_proto.push(value_of(name, scanner)?),
-                false => function.attribute.push(name),
+            if scanner.sees(":") || scanner.sees("=") {
+                function.attribute_proto.push(value_of(name, scanner)?)
+            } else {
+                function.attribute.push(name)
             }
             Ok(())
         })?;
@@ -191,9 +192,10 @@ fn value_of(name: String, scanner: &mut Scanner) -> Found<AttributeProto> {
     let said = said.transpose()?;
     scanner.expect("=")?;
     let mut attribute = AttributeProto { name: Some(name), ..AttributeProto::default() };
-    let found = match scanner.sees("[") {
-        true => several(scanner, &mut attribute, said)?,
-        false => single(scanner, &mut attribute)?,
+    let found = if scanner.sees("[") {
+        several(scanner, &mut attribute, said)?
+    } else {
+        single(scanner, &mut attribute)?
     };
     let kind = said.or(found).ok_or("an attribute without a type")?;
     attribute.r#type = Some(kind.into());

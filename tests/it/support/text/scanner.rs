@@ -34,9 +34,10 @@ impl<'t> Scanner<'t> {
         loop {
             let rest = self.rest();
             let blanks = rest.len() - rest.trim_start().len();
-            let remark = match rest[blanks..].starts_with('#') {
-                true => rest[blanks..].find('\n').unwrap_or(rest.len() - blanks),
-                false => 0,
+            let remark = if rest[blanks..].starts_with('#') {
+                rest[blanks..].find('\n').unwrap_or(rest.len() - blanks)
+            } else {
+                0
             };
             self.at += blanks + remark;
             if remark == 0 {
@@ -64,9 +65,10 @@ impl<'t> Scanner<'t> {
     }
 
     pub fn expect(&mut self, mark: &str) -> Found<()> {
-        match self.takes(mark) {
-            true => Ok(()),
-            false => Err(format!("`{mark}` expected before `{}`", self.next_few())),
+        if self.takes(mark) {
+            Ok(())
+        } else {
+            Err(format!("`{mark}` expected before `{}`", self.next_few()))
         }
     }
 
