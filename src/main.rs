@@ -1,4 +1,6 @@
 //! Arguments in, exit code out: the tool is in [`cli`], all else in the library.
+//!
+//! Knows nothing of what is done between the two.
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::string_slice))]
 

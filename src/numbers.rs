@@ -1,5 +1,7 @@
 //! Weights, wherever they lie: read in pieces, so that kernels of any size are fused,
 //! proved and written in little memory.
+//!
+//! Knows how many there are; neither their type in a file, nor what they are weights of.
 
 use std::fmt::Debug;
 

@@ -1,4 +1,6 @@
 //! What a caller asks for.
+//!
+//! Knows what can be asked for; neither flags nor how it is done.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,6 +1,8 @@
 //! Why something is left alone: the one list.
 //!
 //! Where a choice of the caller decides, the reason names it as a [`Setting`].
+//!
+//! Knows what can be in the way; neither where that is found nor which flag would help.
 
 use crate::affine::Refusal;
 use crate::onnx::float::Float;

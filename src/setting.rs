@@ -2,6 +2,8 @@
 //!
 //! A message says what is meant in words of the library. Whoever offers these choices (a
 //! command line has flags) puts them in words of its own with [`told`].
+//!
+//! Knows choices, and no flag.
 
 use std::fmt;
 

@@ -1,4 +1,6 @@
 //! Which axis of a tensor plays which role.
+//!
+//! Knows a permutation, and no size.
 
 /// The axes of a tensor in canonical order: batch, channels, spatial axes. `[0, 3, 1, 2]`
 /// is NHWC; NCHW, of any rank, is canonical.

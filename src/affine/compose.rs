@@ -4,6 +4,8 @@
 //! A batch norm only multiplies the scales of a kernel's summands (Eq. 2), `⊕` only lengthens
 //! the sum (Eq. 3): weights are multiplied out only where two maps both mix positions or
 //! channels.
+//!
+//! Knows kernels and biases, and has no rule of its own.
 
 #![allow(
     clippy::indexing_slicing,

@@ -4,6 +4,8 @@
 //! A kernel is kept as a sum of scaled kernels, each as it was given. How such sums are
 //! composed and added is in [`compose`](super::compose), how they are multiplied out in
 //! [`rows`](super::rows).
+//!
+//! Knows weights and windows; neither where weights are stored, nor which maps fit each other.
 
 #![allow(
     clippy::indexing_slicing,

@@ -1,8 +1,10 @@
 //! What can be done with a linear map, with or without weights: composition `∘`, addition `⊕`,
-//! and exchanging axes, by the same rules for both.
+//! and exchanging axes, by the same rules for geometries and for maps with weights.
 //!
 //! The rules stand here, on geometries: each refusal has beside it the case that it prevents.
 //! What the rules mean for weights is in [`compose`](super::compose), which refuses nothing more.
+//!
+//! Knows geometries, and no weights.
 
 use crate::affine::axes::AxisOrder;
 use crate::affine::geometry::{Channels, ConvKind, Geometry};

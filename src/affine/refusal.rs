@@ -1,4 +1,6 @@
 //! Why two maps are not one convolution.
+//!
+//! Knows axes by their numbers, and neither nodes nor tensors.
 
 /// The reason, with the numbers that disagree. Axes are spatial: 0 is the first
 /// after the channels.

@@ -1,4 +1,6 @@
 //! Maps with weights against the definition of a convolution, tap by tap.
+//!
+//! What is expected is summed up here, and comes from no rule that is tested.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,6 @@
 //! The arguments, and what they ask of the library.
+//!
+//! Knows flags and their texts; not what becomes of a model.
 
 use std::path::PathBuf;
 use std::time::Duration;

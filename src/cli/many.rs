@@ -1,4 +1,6 @@
 //! Many models: one line each, and on after a failure.
+//!
+//! Knows files, threads and exit codes; how one model is converted is for the library to say.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;

@@ -1,5 +1,7 @@
 //! Arrays as NumPy saves them (`.npy`, format versions 1 to 3), and several in an archive
 //! (`.npz`, as `numpy.savez` writes it).
+//!
+//! Knows bytes; neither files nor what an array is for.
 
 use acb_fuse::Array;
 use half::f16;

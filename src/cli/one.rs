@@ -1,4 +1,6 @@
 //! One model: what was done with it is shown, and written as reports.
+//!
+//! Knows where output goes, and not what a report says.
 
 use std::io::{self, Write};
 

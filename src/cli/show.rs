@@ -1,4 +1,7 @@
-//! What is shown while the work goes on, and how names are.
+//! What a terminal is shown: a bar while the work goes on, colours where they are wanted, and
+//! names without characters that it would obey.
+//!
+//! Knows the terminal and how far the work is; not what is done.
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;

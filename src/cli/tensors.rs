@@ -1,4 +1,7 @@
 //! Tensors that the models are run on instead of random ones.
+//!
+//! Knows files and what their names say; whether a tensor fits a model is for the library to
+//! say.
 
 use std::fs;
 use std::path::Path;

@@ -4,6 +4,8 @@
 //! than a limit would find it exceeded without having worked. This one is advanced by a
 //! thread of the process itself, in small beats. Stopped, the process loses the beats;
 //! however long it stood, one beat counts at most [`LONGEST`].
+//!
+//! Knows neither tract nor what is measured.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};

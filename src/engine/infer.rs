@@ -2,6 +2,8 @@
 //!
 //! The analysis is tract's rules, one node at a time, under bounds of our own: where sizes grow
 //! without an end, what was inferred before holds.
+//!
+//! Knows tract's analysis; what of it is believed is for `facts` to say.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -3,6 +3,8 @@
 //! tract's.
 //!
 //! Decides whether a model takes too much memory, from its plan and before it runs.
+//!
+//! Knows tract's plan, and neither what the model is for nor whether its outputs are right.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -4,6 +4,8 @@
 //! parentheses with its stack; it derives names from names, and long ones overflow it too.
 //! So every tensor becomes `t0`, `t1`, …, and every open dimension a name of its own:
 //! that two have the same name is no promise that they are equal.
+//!
+//! Knows messages as tract has them, and no operator.
 
 use std::collections::HashMap;
 use std::mem;

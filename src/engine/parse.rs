@@ -2,6 +2,8 @@
 //!
 //! Decides what tract reads: neutral names, operators that it may take for its own, constants
 //! and given tensors as they are, side files at the places that [`Storage`] allows.
+//!
+//! Knows what tract reads; not whether the model is run, or asked what follows from its inputs.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

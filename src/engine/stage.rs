@@ -1,5 +1,7 @@
 //! A slice of a model: it takes tensors that the engine made for the slices before it, and
 //! leaves its own with the engine, so that nothing is widened, and nothing copied.
+//!
+//! Knows one slice; where a model is cut is for the caller to say.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! How much evaluating the constants of a model may take, and how much of it is left.
+//!
+//! Knows counts of elements and steps, and no node.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 

@@ -5,6 +5,8 @@
 //! and zero biases. Those are evaluated node by node ([`folding`](crate::facts::folding)), only
 //! when somebody asks, and kept. Which operators can be is told by their rows
 //! ([`operators`](crate::facts::operators)); none is named here.
+//!
+//! Knows the graph, and nothing that depends on what the model is given.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,4 +1,6 @@
 //! Which tensors depend on what the model is given; all others are the same for every input.
+//!
+//! Knows the graph and its constants; no operator by name, and no size.
 
 use crate::facts::constants::Constants;
 use crate::facts::operators::{InputsRead, operator};

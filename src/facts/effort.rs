@@ -3,6 +3,8 @@
 //!
 //! A rule is `None` where that cannot be told: how far a node grows is said by inputs that are
 //! not there, or not all.
+//!
+//! Knows one node and its inputs; how much it may take is for the budget to say.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,7 @@
 //! What the shape rules say of one node: dimensions and integers of its outputs, and what it
 //! demands of its inputs.
+//!
+//! Knows one node, and of its operands what it is told; no graph.
 
 use crate::facts::operators::operator;
 use crate::facts::shape_rules::asked::{Asked, Dims, Integers, MAX_INTEGERS, MAX_RANK, Operands};

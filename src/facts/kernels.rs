@@ -1,4 +1,6 @@
 //! How the kernels of convolutions and products lie in their tensors.
+//!
+//! Knows the two layouts, and no operator.
 
 /// The axes of a stored kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,8 @@
 //! constant. An operator that is not here is one of which nothing is known. What an operator
 //! means as linear algebra is not told here but in `ops`.
 //!
+//! Knows names and rules, and no node.
+//!
 //! [`shape_rules`]: crate::facts::shape_rules
 
 use crate::facts::effort::{self, EffortRule};

@@ -4,6 +4,8 @@
 //! graph's inputs and constants; a demand from the readers, on to the graph's outputs. A rule
 //! that asks for what is not known yet is asked again after that: so nothing is worked out
 //! that no rule asks for, and no graph is too deep.
+//!
+//! Knows the graph and its constants; neither the engine nor any operator by name.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};

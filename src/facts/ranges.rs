@@ -3,6 +3,8 @@
 //!
 //! A rule is asked about the operands of one node, and the least and largest value of the type
 //! of its result.
+//!
+//! Knows integers and their type; no operator by name.
 
 use crate::onnx::data::TensorError;
 use crate::onnx::proto::TensorProto;

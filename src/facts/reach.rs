@@ -2,6 +2,8 @@
 //!
 //! Whatever has windows says so in attributes of the same names: kernel_shape, dilations,
 //! strides, pads, auto_pad. Which axis is which does not matter here.
+//!
+//! Knows attributes and the kernel's dimensions, and no size of what is read.
 
 use crate::facts::operators::{KernelUse, operator};
 use crate::onnx::node::Node;

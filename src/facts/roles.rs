@@ -1,5 +1,7 @@
 //! What is known of an operator by its name: what of its inputs it reads, and what it is to the
 //! tensors around it. No sizes and no values are asked.
+//!
+//! Knows names of operators, and not what they mean as linear algebra.
 
 use crate::facts::operators::{FoldingRule, InputsRead, Operator, operator};
 use crate::onnx::ids::ValueId;

@@ -5,6 +5,8 @@
 //! inference from the same inputs is asked, never what the file says of other tensors, and
 //! only about tensors in which no open size has a part; then what the readers of a tensor
 //! demand. Where two of the three disagree, nothing is known.
+//!
+//! Knows the rules, the engine's inference and the readers of one graph; no operator by name.
 
 use std::sync::{Mutex, OnceLock};
 

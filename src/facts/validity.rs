@@ -5,6 +5,8 @@
 //! meanings is right where all of them are: conditions of ∘ and ⊕ are put together.
 //! A block claims them, the report prints those that the file does not promise, and
 //! verification holds the file to them.
+//!
+//! Knows tensors and what has to hold of them; not what the reading says.
 
 use std::fmt;
 

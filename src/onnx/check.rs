@@ -3,6 +3,8 @@
 //!
 //! That names are defined once and before they are read is checked where they are resolved,
 //! in [`graph`](crate::onnx::graph).
+//!
+//! Knows what a tensor says of itself; not what it is for.
 
 use crate::onnx::data;
 use crate::onnx::graph::Graph;

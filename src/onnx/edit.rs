@@ -1,4 +1,6 @@
 //! A model's bytes, or those of one message in it, with edits to entries of its graphs made.
+//!
+//! Knows where graphs lie in a file; not what an edit is for.
 
 use std::ops::Range;
 

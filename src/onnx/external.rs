@@ -3,6 +3,8 @@
 //! A model that changes gets a side file of its own beside it, which holds what the
 //! tensors that stay name in old side files, and the new weights. Nothing is read into
 //! memory for that: data goes from map to file.
+//!
+//! Knows bytes and their places; not how new weights are computed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;

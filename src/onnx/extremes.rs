@@ -1,5 +1,7 @@
 //! How large the numbers of a stored tensor are, by rows, without keeping them: what a plan
 //! asks before weights are read.
+//!
+//! Knows types and stored bytes; what is too large is for the plan to say.
 
 use half::{bf16, f16};
 

@@ -3,6 +3,8 @@
 //! Names become dense ids here, so that everything downstream is linear in the
 //! size of the graph. Building the view checks that the graph is well formed:
 //! every tensor is defined once, and before it is read.
+//!
+//! Knows who makes and reads a tensor; not what a node computes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -1,6 +1,8 @@
 //! Tensors and nodes are numbered; what is known of them is kept by number.
 //!
 //! [`Table`] is for what is known of most of them, [`IdMap`] and [`IdSet`] are for a few.
+//!
+//! Knows numbers; a tensor of an outer graph has one of another type.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};

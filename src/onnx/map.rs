@@ -2,6 +2,8 @@
 //!
 //! Pages of a map that were read count as memory of this process until they are given
 //! back, so that whoever reads a file of many gigabytes gives them back on the way.
+//!
+//! Knows bytes, and no format.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom};

@@ -2,6 +2,8 @@
 //!
 //! Opening a model reads tags and lengths only. Messages are decoded when
 //! somebody asks, and weights then are views into the map.
+//!
+//! Knows where each entry lies; which names it holds is for `graph` to say.
 
 use std::collections::HashMap;
 use std::io::{self, Read};

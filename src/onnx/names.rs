@@ -1,4 +1,6 @@
 //! Names that are new: in a model whose names are anybody's, and among those given before.
+//!
+//! Knows which names are taken; not what they are names of.
 
 use std::collections::{HashMap, HashSet};
 

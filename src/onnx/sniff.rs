@@ -1,4 +1,6 @@
 //! What a file is that is taken for a model and is none, and how to get a model of it.
+//!
+//! Knows how other formats begin, and of ONNX only that it is protobuf.
 
 use std::path::Path;
 

@@ -5,6 +5,8 @@
 //! length, and its length prefix stands in the file before it, so
 //! **a length prefix is just one more edit**. Data that is still to be computed is left
 //! open, and put into its place when it is there.
+//!
+//! Knows ranges of bytes and lengths of messages; not what these say.
 
 #![allow(
     clippy::arithmetic_side_effects,

@@ -1,4 +1,6 @@
 //! Writing a model so that at every moment the old file or the new one is there.
+//!
+//! Knows files and their places; not what is written.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

@@ -2,6 +2,8 @@
 //!
 //! External data is confined to the model's folder, and every offset and length
 //! is checked before it is used.
+//!
+//! Knows folders, files and places in them; not what the bytes say.
 
 use std::collections::{HashMap, HashSet};
 use std::io;

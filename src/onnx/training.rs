@@ -1,4 +1,6 @@
 //! In which mode a batch norm or dropout is, as each operator set says it.
+//!
+//! Knows one node and its operator set; what becomes of it is decided in `ops`.
 
 use crate::onnx::model::is_default_domain;
 use crate::onnx::proto::NodeProto;

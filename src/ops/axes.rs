@@ -1,4 +1,6 @@
 //! What leaves elements as they are: another name, or another order of axes.
+//!
+//! Knows orders of axes; neither sizes nor weights.
 
 use crate::affine::AxisOrder;
 use crate::facts::validity::Validity;

@@ -1,7 +1,9 @@
-//! What slides windows over a tensor: `y = K * x + b`, and means.
+//! What slides windows over a tensor: convolutions, `y = K * x + b`, and average pools.
 //!
 //! Windows come from attributes of the same names for all of them: strides, dilations, pads,
 //! auto_pad. A kernel that is computed at run time is no map.
+//!
+//! Knows attributes and the dimensions of kernels, and no numbers in them.
 
 use crate::affine::{AxisOrder, Channels, ConvKind, Geometry, Window};
 use crate::facts::kernels::KernelLayout;

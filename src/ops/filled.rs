@@ -4,6 +4,8 @@
 //! It is one Pad with a value, or is filled afterwards, `y = pad(x); y[:, :, 0] = v; …`: slice
 //! assignments are exported as ScatterND over computed indices, between Transposes. Such nodes
 //! are not worked out by hand but tried ([`moved`](crate::ops::moved)).
+//!
+//! Knows which nodes fill a border; what they do to its elements is asked of `moved`.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,6 @@
-//! What adds elements around a tensor, or cuts them off: a filter of one tap, 1.
+//! What adds elements around a tensor, or cuts them off: a filter whose only tap is 1.
+//!
+//! Knows pads and ranges; a border of other numbers than zero is for `filled` to read.
 
 use crate::affine::{AxisOrder, PadMode, Window};
 use crate::facts::shape_rules::MAX_RANK;

@@ -1,4 +1,6 @@
 //! What the nodes of one graph compute, as far as they were read.
+//!
+//! Knows nodes and tensors by their ids; not how they were read.
 
 use crate::facts::validity::Validity;
 use crate::onnx::ids::{IdMap, NodeId, Table, ValueId};

@@ -3,6 +3,8 @@
 //!
 //! Which nodes these are, and at which shapes they are tried, is told elsewhere
 //! ([`filled`](crate::ops::filled)).
+//!
+//! Knows no weights: what goes in are numbers that tell the elements apart.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,7 @@
 //! What scales and shifts elements where they stand: `y = s·x + b`, one number or one per
 //! channel; and sums of two tensors, which are written with the same operators.
+//!
+//! Knows numbers and how they broadcast; no windows.
 
 use crate::affine::{AxisOrder, batch_norm};
 use crate::facts::validity::{Property, SizeSet, Validity};

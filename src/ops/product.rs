@@ -1,4 +1,6 @@
 //! Products with a constant matrix: `y = x·W + b`, on every row of `x`.
+//!
+//! Knows constant matrices only: a product of two tensors that are given is no map.
 
 use crate::affine::{AxisOrder, Channels, ConvKind, Geometry, Window};
 use crate::facts::kernels::KernelLayout;

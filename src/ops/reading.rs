@@ -1,5 +1,7 @@
 //! The nodes of a graph, read one by one: the loop, and what holds for every node, whatever
 //! its operator.
+//!
+//! Knows the table, and of an operator what its row says.
 
 use std::collections::BTreeSet;
 

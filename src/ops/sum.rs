@@ -1,4 +1,6 @@
 //! Sums of any number of tensors.
+//!
+//! Knows operands and how they are joined; no weights.
 
 use crate::facts::validity::Validity;
 use crate::onnx::ids::ValueId;

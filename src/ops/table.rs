@@ -3,6 +3,8 @@
 //! A row names the function that reads a node as linear algebra; all that holds for every node
 //! is held beside it ([`reading`](crate::ops::reading)). An operator without a row is opaque:
 //! no block goes through it. `docs/operators.md` is written from this table.
+//!
+//! Knows names, versions and readers; not what these find.
 
 use crate::facts::validity::Validity;
 use crate::onnx::node::Node;

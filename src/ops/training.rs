@@ -5,6 +5,8 @@
 //! they are placeholders (an instance norm may be written as a norm in training mode), and
 //! not where the norm's input is the same for every input of the model: weights that are
 //! standardized by a norm keep the statistics that they have.
+//!
+//! Knows one node, its statistics and what its input depends on; no block.
 
 use crate::onnx::ids::NodeId;
 use crate::onnx::model::Invalid;

@@ -1,5 +1,7 @@
 //! What is claimed of one block: the nodes in its place compute what its nodes computed,
 //! from the same tensors, for the inputs that its meanings are right for.
+//!
+//! Knows the plan and what verification is told, which do not know each other.
 
 use crate::onnx::ids::ValueId;
 use crate::ops::meaning::{LinearOp, Meaning};

@@ -1,4 +1,6 @@
 //! How much a model holds and computes, before and after: what only reports ask for.
+//!
+//! Knows plans and sizes; decides nothing.
 
 use std::collections::HashSet;
 

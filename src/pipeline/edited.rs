@@ -1,5 +1,7 @@
 //! From what was made to what changes: the edits of all graphs, and the model that they
 //! refer to.
+//!
+//! Knows what was planned and made; writes no file.
 
 use std::ptr;
 

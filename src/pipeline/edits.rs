@@ -3,6 +3,8 @@
 //! Only what the new nodes made superfluous goes: nodes, initializers that nothing
 //! reads any more, and the entries that describe removed tensors. All else, dead
 //! nodes included, stays where it is.
+//!
+//! Knows graphs and new nodes; not why they are better, nor where the file goes.
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 

@@ -1,4 +1,6 @@
 //! How a conversion ends that did not come to its end.
+//!
+//! Knows the error and the report; not with which code the process ends.
 
 use crate::error::Error;
 use crate::report::Report;

@@ -1,4 +1,6 @@
 //! What reports tell of a model's files: how large they are, and their hashes.
+//!
+//! Knows bytes and their places; not what a model computes.
 
 use prost::bytes::Bytes;
 use sha2::{Digest, Sha256};

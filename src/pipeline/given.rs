@@ -1,5 +1,7 @@
 //! Tensors that a caller gives for the run of both models, from the bytes that ONNX stores
 //! one in.
+//!
+//! Knows how ONNX stores a tensor; not which input one is for.
 
 use ndarray::ArrayD;
 use prost::Message;

@@ -3,6 +3,16 @@
 //! A [`Conversion`] opens, plans, makes, checks and delivers. Each step returns a value that
 //! no later step changes, and from these values, as far as they came, the report is made: at
 //! the end, once, by [`summary`].
+//!
+//! The steps: [`open`] reads a model and inlines the local functions that matter; [`planned`]
+//! holds what was decided, graph by graph ([`analysis`]); [`make`] fuses each block ([`fuse`])
+//! and has it proved by its [`claim`]; [`edited`] turns what was made into [`edits`],
+//! with what [`remains`] of each graph; [`deliver`] writes, and has [`check`] look at the new
+//! file before it takes its place. A conversion that ends before is a [`failure`]. For the
+//! report alone there are [`counts`] and [`files`]; [`given`] reads a caller's tensors.
+//!
+//! Knows all rooms below, the planner beside the report; neither flags, exit codes nor
+//! terminals.
 
 pub mod analysis;
 pub mod check;

@@ -1,7 +1,7 @@
 //! The first step: a model, opened and read, with those of its local functions inlined that
-//! take part in a block.
+//! take part in a block: to tell which these are, all are inlined and planned for.
 //!
-//! Knows where models come from and what is asked of them; changes nothing.
+//! Knows where models come from, what is asked of them, and the planner; edits nothing but calls.
 
 use std::collections::HashSet;
 use std::io;

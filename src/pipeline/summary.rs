@@ -2,6 +2,8 @@
 //! came.
 //!
 //! Reads the plan and what became of it; decides nothing, and can fail at nothing.
+//!
+//! Knows the values of all steps and the data of the report, which know nothing of each other.
 
 use std::collections::HashSet;
 use std::time::Instant;

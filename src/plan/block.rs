@@ -1,6 +1,8 @@
 //! A region that is rewritten, as it is planned.
 //!
 //! Plain data: what the writer, the proof and the report are told of a block.
+//!
+//! Knows nodes and tensors by their ids, and no graph.
 
 use std::sync::Arc;
 

@@ -1,6 +1,8 @@
 //! What nodes cost, as they stand and as they would be written: nodes, weights, multiply-adds.
 //!
 //! Decided on shapes alone. Says what a thing costs; not whether it pays.
+//!
+//! Knows geometries; neither sizes nor weights.
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 

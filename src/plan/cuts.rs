@@ -7,6 +7,8 @@
 //! neither hinders them nor is dragged in when it cannot be. Then, walking back
 //! from what is needed, each tensor is either left to its node or becomes the
 //! output of a region that stops at the anchors whose cost is least.
+//!
+//! Knows meanings and costs; no weights, and not how a node is written.
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 

@@ -13,6 +13,8 @@
 //!
 //! A bias needs no rule: it moves by max(u·|b|, s/2), and so does, in the old graph, the
 //! rounding of what the block makes, which is of the same type.
+//!
+//! Knows weights and the type that they will have; not whether a block pays.
 
 use crate::refusal::Unfit;
 use rayon::prelude::*;

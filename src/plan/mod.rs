@@ -9,6 +9,8 @@
 //! reads off the search what nearly was one.
 //!
 //! Writes nothing; what is decided here can be printed.
+//!
+//! Knows meanings and maps; not how a node is written.
 
 mod anchor;
 mod block;

@@ -3,6 +3,8 @@
 //!
 //! Every place that shows a name asks [`is_unsafe`], so that what is spelled out is the same
 //! on a terminal, in JSON and in a page; only the spelling is each format's own.
+//!
+//! Knows characters; not what shows them.
 
 use std::borrow::Cow;
 

@@ -1,6 +1,8 @@
 //! The files that a report is about: how large they are, and their hashes.
 //!
 //! Data only.
+//!
+//! Knows names and numbers; opens no file.
 
 use serde::Serialize;
 

@@ -1,5 +1,7 @@
 //! A border that is filled with numbers: what it is claimed to be, whether a tensor has it,
 //! and nodes that put it there at every size.
+//!
+//! Knows one border, its tensor and nodes that pad; not which block needs it.
 
 use std::sync::Arc;
 
@@ -26,8 +28,9 @@ pub struct FilledBorder {
     pub values: Vec<f64>,
 }
 
-/// A filled border is what the nodes inside it give there if both differ by no more than
-/// the rounding of float32, in which exporters compute them, channel by channel.
+/// A filled border counts as what the nodes inside it give there if its values and theirs
+/// differ by no more than the rounding of float32, in which exporters compute them, channel by
+/// channel.
 const BORDER_TOLERANCE: f64 = 4e-6;
 
 impl FilledBorder {

@@ -1,4 +1,6 @@
 //! How far two tensors are apart, relative to the largest magnitude on one side.
+//!
+//! Knows numbers, and no tolerance.
 
 use crate::engine::Array;
 

@@ -1,5 +1,7 @@
 //! What is known of the tensors of a cone if its roots have certain dimensions: dimensions and
 //! integers, taken through the nodes by shape rules on numbers.
+//!
+//! Knows the cone and the file's constants; no operator by name, and nothing of new nodes.
 
 use crate::facts::reach::Reach;
 use crate::facts::roles;

@@ -1,5 +1,7 @@
 //! What a tensor must be, kept without its data: what was proved is remembered until the
 //! file is read back, and takes no memory meanwhile.
+//!
+//! Knows bytes and their type; not which node reads the tensor.
 
 use twox_hash::XxHash3_128;
 

@@ -1,5 +1,7 @@
 //! The nodes of the file as a proof runs them: in float64, at inference where they are
 //! converted, what measures other tensors as constants.
+//!
+//! Knows nodes of the file; neither new nodes nor what is claimed of these.
 
 use crate::engine::{Constant, dialect};
 use crate::facts::roles;

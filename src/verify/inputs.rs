@@ -1,4 +1,6 @@
 //! Inputs: random, and always the same for the same seed.
+//!
+//! Knows shapes; not what is run on the inputs.
 
 use ndarray::{ArrayD, IxDyn};
 

@@ -1,5 +1,7 @@
 //! A model's weights with other last bits: how far its outputs move with them is what rounding
 //! explains.
+//!
+//! Knows one tensor and its type, and no tolerance.
 
 use crate::onnx::float::Float;
 use crate::onnx::proto::TensorProto;

@@ -6,6 +6,8 @@
 //! covers all that the file leaves open is asked of the file. That the tensors which are written
 //! are the proved ones, correctly rounded, is for [`crate::verify::fingerprint`] and
 //! [`crate::verify::readback`].
+//!
+//! Knows nothing of how the new nodes were found.
 
 use ndarray::{ArrayD, IxDyn};
 

@@ -5,6 +5,8 @@
 //! byte for byte, whatever came was proved, and each name is made once and before it is
 //! read. No tolerance is involved, so a single wrong bit shows, and a wire to a wrong
 //! tensor of the same shape does in a model that cannot be run.
+//!
+//! Knows both files and what was proved; not how it was made.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;

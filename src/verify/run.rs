@@ -1,4 +1,6 @@
 //! The run of the whole model: as it was read, and as it will be written.
+//!
+//! Knows files and the engine, and nothing of blocks.
 
 use std::fmt;
 
@@ -178,7 +180,7 @@ pub fn run_graphs(
             let reason = "the original gives NaN or infinity on random inputs".to_owned();
             Outcome::NotRun(reason.into())
         }
-        // A machine that was busier for one of both says nothing of it.
+        // A machine that was busier during one of the two runs says nothing of the model.
         Ok(Compared::Broken(error @ EngineError::TooLong)) => Outcome::NotRun(error.into()),
         Ok(Compared::Broken(error)) => Outcome::Broken(error.to_string()),
         Ok(Compared::Errors(errors, old_run)) => {
@@ -272,8 +274,8 @@ fn compare(
     Ok(Compared::Errors(errors, Box::new(old_run)))
 }
 
-/// What both models make of `samples`: at the same time if there is memory for that, else
-/// one after the other.
+/// What the old and the new model make of `samples`: at the same time if there is memory for
+/// that, else one after the other.
 fn outputs_of_old_and_new(
     old: &SlicedRun,
     new: &SlicedRun,

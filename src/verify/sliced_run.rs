@@ -3,6 +3,8 @@
 //! What the slices give together is what the model gives in one piece: each gets the
 //! tensors that those before it made. Only one of them is in the engine at a time, only
 //! its weights are read then, and the engine never sees more nodes than it handles well.
+//!
+//! Knows the engine; where slices end is decided in [`slices`].
 
 use std::collections::HashMap;
 

@@ -3,6 +3,8 @@
 //! batches of one and two.
 //!
 //! Which sizes fit together is found by trying shape rules on numbers: no operator is named here.
+//!
+//! Knows the old nodes and what is claimed of sizes; nothing of the new nodes.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

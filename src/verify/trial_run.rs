@@ -1,4 +1,6 @@
 //! All trials of a proof, run on one side: as one model, a copy of the nodes per trial.
+//!
+//! Knows nodes and trials; not what should come out.
 
 use std::collections::HashMap;
 

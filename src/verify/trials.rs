@@ -4,6 +4,8 @@
 //! Where the sizes are free, [`small_trials`](crate::verify::small_trials); where a condition
 //! binds them, those that the file gives, and such as networks have where the file leaves the
 //! sizes of its inputs open.
+//!
+//! Knows nothing of the new nodes.
 
 use crate::engine::InputShapes;
 use crate::facts::shape_rules::Dims;

@@ -1,4 +1,6 @@
 //! Shapes of what is picked, or summed up, along axes.
+//!
+//! Knows how many elements are picked, and not which.
 
 use crate::facts::shape_rules::asked::{Asked, Dims, List, from_front, open};
 

@@ -3,6 +3,8 @@
 //!
 //! Sizes count elements along an axis; one that is not known is `None`, and so is a list of
 //! which not even the length is known.
+//!
+//! Knows no graph, and not where an answer comes from.
 
 use crate::onnx::node::Node;
 

@@ -1,4 +1,6 @@
 //! Shapes of the same elements along other axes.
+//!
+//! Knows orders and numbers of axes; not what lies along them.
 
 use crate::facts::shape_rules::asked::{Asked, Dims, List, element_count, from_front, open};
 use crate::facts::shape_rules::elementwise::broadcast_dims;

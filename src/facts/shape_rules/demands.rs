@@ -2,6 +2,8 @@
 //!
 //! A demand is an inference from the node being valid. `Conv` with a kernel `[O, C, k, k]`
 //! in `g` groups reads `[N, C·g, H, W]`, whoever made it.
+//!
+//! Knows one node and its operands; not who made them.
 
 use crate::facts::shape_rules::asked::{Asked, Dims, List, agreed, from_front, open};
 use crate::facts::shape_rules::axes::permutation;

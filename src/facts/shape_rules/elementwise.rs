@@ -1,4 +1,6 @@
 //! Shapes of what is computed element by element, of one tensor or of several that broadcast.
+//!
+//! Knows how dimensions broadcast, and not what is computed.
 
 use crate::facts::shape_rules::asked::{Asked, Dims};
 

@@ -1,4 +1,6 @@
 //! Shapes of what is made from shapes and numbers, or of as many elements as there happen to be.
+//!
+//! Knows integers that a node is given; where these are open, so are the sizes.
 
 use crate::facts::shape_rules::asked::{Asked, Dims, open};
 

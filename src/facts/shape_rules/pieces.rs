@@ -1,4 +1,6 @@
 //! Shapes of what is padded, cut, joined or repeated along its axes.
+//!
+//! Knows pads, ranges and counts, and not what is put in.
 
 use crate::facts::shape_rules::asked::{Asked, Dims, List, agreed, from_front, open};
 

@@ -1,4 +1,6 @@
 //! Shapes of sums of products, and of what has one number per channel.
+//!
+//! Knows which axes are summed over, and no weights.
 
 use crate::facts::shape_rules::asked::{Asked, Dims, open};
 use crate::facts::shape_rules::elementwise::{broadcast_dims, broadcast_size};

@@ -1,4 +1,6 @@
 //! Shapes of what is made larger or smaller by factors.
+//!
+//! Knows factors and sizes; not what is put between the elements.
 
 use crate::facts::shape_rules::asked::{Asked, Dims, from_front, open};
 

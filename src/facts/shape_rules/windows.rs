@@ -2,6 +2,8 @@
 //!
 //! Along each axis with `n` elements, of windows `(k − 1)·dilation + 1` wide there are
 //! `⌊(n + pads − width)/stride⌋ + 1`.
+//!
+//! Knows attributes and a kernel's dimensions, and no weights.
 
 use crate::facts::shape_rules::asked::{Asked, Dims, open};
 

@@ -1,4 +1,6 @@
 //! The blocks on the page: a table of all, and the details of some.
+//!
+//! Knows the report's blocks and how text is marked up; not how charts are drawn.
 
 use std::collections::BTreeSet;
 
