@@ -73,7 +73,10 @@ fn licences_are_those_that_are_allowed() {
         assert_eq!(is_allowed(expression), expected, "{expression}");
     }
     let packages = packages();
-    assert!(packages.len() > 100);
+    // How many there are depends on the machine; what the tool is built on is always there.
+    let is_there = |name: &&str| packages.iter().any(|package| text(package, "name") == *name);
+    let needed = ["acb-fuse", "clap", "ndarray", "prost", "rayon", "tract-onnx"];
+    assert_eq!(needed.iter().find(|name| !is_there(name)), None);
     for package in &packages {
         let (name, licence) = (text(package, "name"), text(package, "license"));
         assert!(is_allowed(licence), "{name} is under {licence}");
