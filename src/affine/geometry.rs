@@ -17,7 +17,7 @@ pub struct Channels {
     pub inputs: usize,
     /// Channels of the output, over all groups.
     pub outputs: usize,
-    /// Groups; they divide both.
+    /// Groups; they divide inputs and outputs.
     pub groups: usize,
 }
 

@@ -76,7 +76,7 @@ pub trait Linear: Clone {
     /// `self ⊕ other`: the sum of both maps as one (Eq. 3), with taps added where they read
     /// the same position, and biases added (Eq. 7).
     ///
-    /// `shape` is that of the tensor that both read, in its own order of axes; `None` for
+    /// `shape` is that of the tensor that both maps read, in its own order of axes; `None` for
     /// sizes that are not known, and `&[]` if none is. Known sizes let in windows that make
     /// as many outputs for these sizes only.
     ///
@@ -313,7 +313,7 @@ mod tests {
         let square = conv((8, 8, 1), 3, 1, false);
         let sandwich = back.after(&square.after(&into).unwrap()).unwrap();
         assert_eq!(sandwich, square.clone().within(&order(&[0, 3, 1, 2])));
-        // A residual joins in the layout of the tensor that both read.
+        // A residual joins in the layout of the tensor that both maps read.
         assert_eq!(sandwich.clone().plus(&Geometry::identity(), &[]).unwrap(), sandwich);
         assert_eq!(into.plus(&Geometry::identity(), &[]), Err(Refusal::Axes));
         assert_eq!(square.plus(&sandwich, &[]), Err(Refusal::Axes));

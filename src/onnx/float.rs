@@ -118,7 +118,7 @@ impl Float {
         }
     }
 
-    /// Widens little-endian `bytes` into `into`, as many numbers as both have room for.
+    /// Widens little-endian `bytes` into `into`, as many numbers as `bytes` and `into` hold.
     pub fn decode(self, bytes: &[u8], into: &mut [f64]) {
         match self {
             Float::F16 => decode_into(bytes, into, |b| f16::from_le_bytes(b).to_f64()),
