@@ -63,7 +63,7 @@ pub enum Operand {
 /// where its border is not zero, and behind a Slice where its windows start inside the
 /// input: engines refuse negative pads.
 pub fn layout(geometry: &Geometry, opset: i64) -> Vec<LayoutNode> {
-    let mut layout = Layout { nodes: Vec::new(), value: Operand::Root };
+    let mut layout = Layout { nodes: Vec::with_capacity(1), value: Operand::Root };
     let product = order_of_product(geometry);
     let is_product = product.is_some();
     let order = product.unwrap_or(AxisOrder::CANONICAL);
@@ -149,10 +149,11 @@ impl Layout {
     }
 
     fn convolution(&mut self, geometry: &Geometry, opset: i64) {
+        let modes =
+            [(PadMode::Reflect, ".reflect"), (PadMode::Edge, ".edge"), (PadMode::Wrap, ".wrap")];
+        let is_there = |mode| geometry.windows.iter().any(|window| window.pad_mode == mode);
         // What is mirrored is all of the input, so it is padded before it is cropped.
-        for (pad_mode, name) in
-            [(PadMode::Reflect, ".reflect"), (PadMode::Edge, ".edge"), (PadMode::Wrap, ".wrap")]
-        {
+        for (pad_mode, name) in modes.into_iter().filter(|&(mode, _)| is_there(mode)) {
             let pads = pads_with(geometry, pad_mode);
             if pad_mode == PadMode::Wrap && !write::has_wrapping_pad(opset) {
                 self.circular_pads(name, &pads);

@@ -104,7 +104,7 @@ class Fusing(Test):
         report = acb_fuse.fuse(
             ACNET, self.output, verify=True, require_run=True, require_fusion=True, keep_overridable=True,
             training_mode="keep", follow_links=True, clobber=False, samples=2, seed=1, tolerance=1e-3,
-            input_shapes={"x": (1, 3, 32, 32)}, verify_timeout=600, verify_memory=4, timeout=600)
+            input_shapes={"x": (8, 3, 32, 32)}, verify_timeout=600, verify_memory=4, timeout=600)
         self.assertEqual(report.mode, "verified")
         first = report.blocks[0].name
         report = acb_fuse.fuse(ACNET, self.output, verify=False, skip=[first], tolerance=None, timeout=None)

@@ -14,7 +14,7 @@ def convert(source: Path, data: bytes, proto: onnx.ModelProto) -> None:
     assert_type(acb_fuse.fuse(proto, source), acb_fuse.Report)
     assert_type(acb_fuse.fuse(data), acb_fuse.Fused[bytes])
     assert_type(acb_fuse.fuse(proto, verify=False, skip=["stem"]).model, onnx.ModelProto)
-    assert_type(acb_fuse.look(data, input_shapes={"x": (1, 3, 32, 32)}).blocks, "tuple[acb_fuse.Block, ...]")
+    assert_type(acb_fuse.look(data, input_shapes={"x": (8, 3, 32, 32)}).blocks, "tuple[acb_fuse.Block, ...]")
 
 
 def mistakes(source: Path, data: bytes) -> None:
