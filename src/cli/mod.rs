@@ -6,6 +6,7 @@
 pub mod arguments;
 mod exit;
 mod many;
+mod matrix;
 mod npy;
 mod one;
 mod show;

@@ -3,12 +3,13 @@
 use std::io::{self, Write};
 
 use acb_fuse::Endpoint;
+use acb_fuse::report::Report;
 use acb_fuse::report::target::Target;
 use acb_fuse::report::text::NOT_VERIFIED;
-use acb_fuse::report::{Report, text};
 
 use super::arguments::Arguments;
 use super::exit::{Exit, converted};
+use super::matrix::{averages, averages_in_colours};
 use super::show::{has_colours, printable};
 
 /// Looks at the model, or converts it.
@@ -50,7 +51,8 @@ fn summary(report: &Report, arguments: &Arguments, colours: bool) -> String {
     }
     let mut shown = printable(&told, |c| c == '\n');
     if arguments.verbose {
-        shown.push_str(&text::averages(report, colours));
+        let averages = if colours { averages_in_colours } else { averages };
+        shown.push_str(&averages(report));
     }
     shown
 }

@@ -2,7 +2,7 @@
 //!
 //! The data are here, and are what `schema.json` describes, name by name. Below them stand
 //! [`files`], what is known of a model's files, and [`json`](mod@json), how fields become
-//! JSON. Above them are [`text`], the summary on the terminal, and [`html`], the page, with
+//! JSON. Above them are [`text`], the summary in lines, and [`html`], the page, with
 //! the [`words`] that they share; [`target`] is where they go. All are handed plain data: they
 //! know no planner and no reader, and decide nothing.
 
@@ -20,10 +20,11 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use crate::affine::Comparison;
-use crate::affine::average;
+use crate::affine::{average, times};
 use crate::refusal::NearMiss;
 pub use crate::report::files::{File, SideFile};
 pub use crate::report::json::{JSON_SCHEMA, json, json_line};
+pub use crate::report::words::{counted, nodes_change};
 use crate::setting::{Setting, told};
 pub use crate::verify::run::{NotRun, Outcome};
 
@@ -413,6 +414,13 @@ pub struct Average {
     pub after: Vec<f64>,
     /// Of how many kernels.
     pub layers: usize,
+}
+
+impl Average {
+    /// The size in words, as in `3×3`.
+    pub fn size(&self) -> String {
+        times(&self.kernel)
+    }
 }
 
 impl BlockReport {
