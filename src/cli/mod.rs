@@ -9,6 +9,7 @@ mod many;
 mod matrix;
 mod npy;
 mod one;
+mod places;
 mod show;
 mod tensors;
 
