@@ -113,12 +113,22 @@ pub fn fuse_file(input: &Path, output: &Path, options: &Options) -> Result<Repor
     Ok(converted.report)
 }
 
-/// Says what would be fused of a model in memory, and what not and why.
+/// Says what would be fused of a model in memory, and what not and why. Its weights are in it.
 ///
 /// # Errors
 /// If it is malformed.
 pub fn inspect(model: &[u8], options: &Options) -> Result<Report, Failure> {
     let source = ModelSource::Memory(model);
+    Ok(Conversion { source, destination: None, options }.carry_out()?.report)
+}
+
+/// Says what would be fused of the model in file `input`, and what not and why. Weights in its
+/// side files are looked at, too.
+///
+/// # Errors
+/// If it cannot be read, or is malformed.
+pub fn inspect_file(input: &Path, options: &Options) -> Result<Report, Failure> {
+    let source = ModelSource::File(input);
     Ok(Conversion { source, destination: None, options }.carry_out()?.report)
 }
 
