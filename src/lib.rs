@@ -64,8 +64,8 @@
 
 // With the lints in `Cargo.toml`: nothing that a file says can make the product panic.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::string_slice))]
-// What only tests use of a room is there all the same.
-#![cfg_attr(not(feature = "unstable"), allow(dead_code, unused_imports))]
+// Rooms that are open to tests owe nobody names.
+#![cfg_attr(feature = "unstable", allow(unnameable_types))]
 
 use std::path::Path;
 
@@ -154,13 +154,16 @@ pub fn convert(
 
 /// The mathematics alone: windows, kernels, and their sum ⊕, in float64.
 pub mod algebra {
-    pub use crate::affine::*;
+    pub use crate::affine::{
+        Affine, AxisOrder, Channels, ConvKind, Geometry, Linear, Macs, PadMode, Refusal, Window,
+        batch_norm,
+    };
     pub use crate::numbers::LazyWeights;
 }
 
 pub mod report;
 
-mod error;
+pub mod error;
 mod options;
 
 #[cfg(not(feature = "unstable"))]

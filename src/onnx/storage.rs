@@ -56,6 +56,7 @@ pub enum Links {
 
 /// External data that cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StorageError {
     /// The model did not come from a folder.
     #[error("its data is in side file `{0}`, but the model was read from a pipe")]

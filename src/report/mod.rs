@@ -1,32 +1,34 @@
 //! What happened: once, as data; then as text, JSON or a page.
 //!
 //! The data are here, and are what `schema.json` describes, name by name. Below them stand
-//! [`files`], what is known of a model's files, and [`json`](mod@json), how fields become
-//! JSON. Above them are [`text`], the summary in lines, and [`html`], the page, with
-//! the [`words`] that they share; [`target`] is where they go. All are handed plain data: they
+//! `files`, what is known of a model's files, and `json`, how fields become JSON. Above them
+//! are `text`, the summary in lines ([`Report`]'s `Display`), and [`html`], the page, with the
+//! `words` that they share; [`target`] is where they go. All are handed plain data: they
 //! know no planner and no reader, and decide nothing.
 
-pub mod escape;
-pub mod files;
+mod escape;
+mod files;
 pub mod html;
-pub mod json;
+mod json;
 pub mod target;
-pub mod text;
+mod text;
 mod weights;
-pub mod words;
+mod words;
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
-pub use crate::affine::Comparison;
+pub use crate::affine::{Comparison, Magnitude, Spread};
 use crate::affine::{average, times};
 use crate::refusal::NearMiss;
+pub use crate::report::escape::escaped;
 pub use crate::report::files::{File, SideFile};
 pub use crate::report::json::{JSON_SCHEMA, json, json_line};
+pub use crate::report::text::NOT_VERIFIED;
 pub use crate::report::words::{counted, nodes_change};
 use crate::setting::{Setting, told};
-pub use crate::verify::run::{NotRun, Outcome};
+pub use crate::verify::outcome::{NotRun, Outcome};
 
 /// Version of the schema: it grows when a reader of the last one would misunderstand.
 pub const SCHEMA: u32 = 1;
@@ -324,8 +326,9 @@ pub struct LeftAlone {
     pub setting: Option<Setting>,
 }
 
-impl From<&NearMiss> for LeftAlone {
-    fn from(NearMiss { node, reason }: &NearMiss) -> Self {
+impl LeftAlone {
+    /// What was missed by little.
+    pub(crate) fn of(NearMiss { node, reason }: &NearMiss) -> Self {
         let (kind, setting) = (json::kind(reason), reason.setting().cloned());
         LeftAlone { node: node.clone(), kind, reason: reason.to_string(), setting }
     }

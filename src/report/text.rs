@@ -8,7 +8,7 @@ use std::fmt;
 use crate::report::escape::escaped;
 use crate::report::words::{self, counted};
 use crate::report::{BlockCost, BlockReport, HARDER, LeftAlone, Mode, NewerOpset, Report};
-use crate::verify::run::Outcome;
+use crate::verify::outcome::Outcome;
 
 /// The last line of the summary of a conversion that was not verified. A caller may add to it
 /// how that was asked for.

@@ -17,7 +17,7 @@ use crate::report::html::markup::{
 };
 use crate::report::words;
 use crate::report::{ADVICE, Average, Change, Ending, HARDER, Mode, Report, Size};
-use crate::verify::run::Outcome;
+use crate::verify::outcome::Outcome;
 
 /// So many near misses, outputs or side files are listed.
 const LISTED: usize = 2_000;

@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("emit", &["affine", "numbers", "onnx", "ops"]),
     ("plan", &["affine", "emit", "facts", "numbers", "onnx", "ops", "refusal"]),
     ("verify", &["engine", "facts", "numbers", "onnx", "options", "setting"]),
-    ("report", &["affine", "onnx::staged", "refusal", "setting", "verify"]),
+    ("report", &["affine", "onnx::staged", "refusal", "setting", "verify::outcome"]),
     ("error", &["onnx", "setting"]),
     (
         "pipeline",
