@@ -80,7 +80,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
     /// What ended it, with the report of all steps before.
     pub fn or_failure<T>(&self, step: Result<T, Error>) -> Result<T, Failure> {
         step.map_err(|error| {
-            let reported = ReportedError { exit_code: None, message: error.to_string() };
+            let reported = ReportedError::of_call(error.to_string());
             let (outcome, output) = (Ending::Failed, None);
             let report = Report { outcome, error: Some(reported), output, ..self.report() };
             Failure { error: Box::new(error), report: Box::new(report) }

@@ -50,7 +50,7 @@ pub struct Report {
     pub tool: Tool,
     /// How it ended.
     pub outcome: Ending,
-    /// What the process says and returns, if that is not 0.
+    /// What the caller is told, if it did not get what was asked for.
     pub error: Option<ReportedError>,
     /// What was asked for.
     pub mode: Mode,
@@ -108,6 +108,11 @@ pub struct ReportedError {
 }
 
 impl ReportedError {
+    /// What the caller of the library is told, where no process ends.
+    pub fn of_call(message: String) -> Self {
+        ReportedError { exit_code: None, message }
+    }
+
     /// What a process says on standard error, and the code that it ends with.
     pub fn of_process(message: String, exit_code: u8) -> Self {
         ReportedError { exit_code: Some(exit_code), message }
