@@ -9,7 +9,8 @@ use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::thread;
 
-use acb_fuse::report::{Outcome, Report, counted, json_line, nodes_change};
+use acb_fuse::report::words::{counted, nodes_change};
+use acb_fuse::report::{Outcome, Report, json_line};
 use acb_fuse::{Endpoint, Options};
 
 use super::arguments::Arguments;

@@ -3,7 +3,8 @@
 //!
 //! Knows what fits a terminal, and its colours; the numbers are the report's.
 
-use acb_fuse::report::{Average, Report, counted};
+use acb_fuse::report::words::counted;
+use acb_fuse::report::{Average, Report};
 
 /// Wider matrices do not fit a terminal, taller ones do not help.
 const MOST: usize = 31;

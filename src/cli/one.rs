@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 
 use acb_fuse::Endpoint;
+use acb_fuse::report::Report;
 use acb_fuse::report::target::Target;
-use acb_fuse::report::{NOT_VERIFIED, Report};
+use acb_fuse::report::text::NOT_VERIFIED;
 
 use super::arguments::Arguments;
 use super::exit::{Exit, converted};

@@ -2,31 +2,31 @@
 //!
 //! The data are here, and are what `schema.json` describes, name by name. Below them stand
 //! `files`, what is known of a model's files, and `json`, how fields become JSON. Above them
-//! are `text`, the summary in lines ([`Report`]'s `Display`), and [`html`], the page, with the
-//! `words` that they share; [`target`] is where they go. All are handed plain data: they
+//! are [`text`], the summary in lines, and [`html`], the page, with the
+//! [`words`] that they share; [`target`] is where they go. All are handed plain data: they
 //! know no planner and no reader, and decide nothing.
 
+mod average;
 mod escape;
 mod files;
 pub mod html;
 mod json;
 pub mod target;
-mod text;
+pub mod text;
 mod weights;
-mod words;
+pub mod words;
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::affine::average;
 pub use crate::affine::{Comparison, Magnitude, Spread};
-use crate::affine::{average, times};
 use crate::refusal::NearMiss;
+pub use crate::report::average::Average;
 pub use crate::report::escape::escaped;
 pub use crate::report::files::{File, SideFile};
 pub use crate::report::json::{JSON_SCHEMA, json, json_line};
-pub use crate::report::text::NOT_VERIFIED;
-pub use crate::report::words::{counted, nodes_change};
 use crate::setting::{Setting, told};
 pub use crate::verify::outcome::{NotRun, Outcome};
 
@@ -407,27 +407,6 @@ impl Report {
             Some(Average { kernel, before, after, layers })
         };
         sizes.into_iter().filter_map(average_of).collect()
-    }
-}
-
-/// The paper's matrix `A` of the kernels of one size.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Average {
-    /// Taps per spatial axis.
-    pub kernel: Vec<usize>,
-    /// Before, and of how many kernels.
-    pub before: Option<(Vec<f64>, usize)>,
-    /// After.
-    pub after: Vec<f64>,
-    /// Of how many kernels.
-    pub layers: usize,
-}
-
-impl Average {
-    /// The size in words, as in `3×3`.
-    pub fn size(&self) -> String {
-        times(&self.kernel)
     }
 }
 
