@@ -4,10 +4,11 @@
 
 use std::io;
 
-use crate::onnx::data::{Problem, TensorError};
-use crate::onnx::model::Invalid;
-use crate::onnx::sniff::Foreign;
-use crate::onnx::storage::StorageError;
+pub use crate::onnx::data::{Problem, TensorError};
+pub use crate::onnx::model::Invalid;
+pub use crate::onnx::sniff::Foreign;
+pub use crate::onnx::storage::StorageError;
+pub use crate::onnx::wire::WireError;
 use crate::setting::Setting;
 
 /// Names the file, what is wrong, and what can be done.

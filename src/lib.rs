@@ -64,8 +64,8 @@
 
 // With the lints in `Cargo.toml`: nothing that a file says can make the product panic.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::string_slice))]
-// What only tests use of a room is there all the same.
-#![cfg_attr(not(feature = "unstable"), allow(dead_code, unused_imports))]
+// Rooms that are open to tests owe nobody names.
+#![cfg_attr(feature = "unstable", allow(unnameable_types))]
 
 use std::path::Path;
 
@@ -113,12 +113,22 @@ pub fn fuse_file(input: &Path, output: &Path, options: &Options) -> Result<Repor
     Ok(converted.report)
 }
 
-/// Says what would be fused of a model in memory, and what not and why.
+/// Says what would be fused of a model in memory, and what not and why. Its weights are in it.
 ///
 /// # Errors
 /// If it is malformed.
 pub fn inspect(model: &[u8], options: &Options) -> Result<Report, Failure> {
     let source = ModelSource::Memory(model);
+    Ok(Conversion { source, destination: None, options }.carry_out()?.report)
+}
+
+/// Says what would be fused of the model in file `input`, and what not and why. Weights in its
+/// side files are looked at, too.
+///
+/// # Errors
+/// If it cannot be read, or is malformed.
+pub fn inspect_file(input: &Path, options: &Options) -> Result<Report, Failure> {
+    let source = ModelSource::File(input);
     Ok(Conversion { source, destination: None, options }.carry_out()?.report)
 }
 
@@ -144,13 +154,16 @@ pub fn convert(
 
 /// The mathematics alone: windows, kernels, and their sum ⊕, in float64.
 pub mod algebra {
-    pub use crate::affine::*;
+    pub use crate::affine::{
+        Affine, AxisOrder, Channels, ConvKind, Geometry, Linear, Macs, PadMode, Refusal, Window,
+        batch_norm,
+    };
     pub use crate::numbers::LazyWeights;
 }
 
 pub mod report;
 
-mod error;
+pub mod error;
 mod options;
 
 #[cfg(not(feature = "unstable"))]

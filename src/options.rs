@@ -19,13 +19,6 @@ pub enum Endpoint {
     Pipe,
 }
 
-impl Endpoint {
-    /// `-` is a pipe.
-    pub fn of(argument: &str) -> Self {
-        if argument == "-" { Endpoint::Pipe } else { Endpoint::File(argument.into()) }
-    }
-}
-
 /// How to convert. The default verifies, with one random input.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

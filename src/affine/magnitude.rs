@@ -10,6 +10,7 @@ use crate::numbers::LazyWeights;
 
 /// How large the weights of one kernel are.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Magnitude {
     /// Taps per spatial axis.
     pub kernel: Vec<usize>,
@@ -22,6 +23,7 @@ pub struct Magnitude {
 /// How one number per output channel is spread, channels of zeros left out. Quartiles are
 /// interpolated; all is zero if no channel is left.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Spread {
     /// The smallest.
     pub smallest: f64,
@@ -39,6 +41,7 @@ pub struct Spread {
 
 /// The weights of a fused kernel beside those of the largest kernel in it.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Comparison {
     /// The largest kernel by output channel, as it is stored: no norm is folded.
     pub stored: Spread,
@@ -53,7 +56,7 @@ impl Affine {
     /// How large its weights are, and those of the largest kernel that it is a sum of, the
     /// first of several: one that mixes channels, if there is one. `read` reads all
     /// [pieces](Pass::pieces) of a pass and returns them in their order.
-    pub fn compared(&self, read: impl Fn(&Pass) -> Vec<PieceSums>) -> Option<Comparison> {
+    pub(crate) fn compared(&self, read: impl Fn(&Pass) -> Vec<PieceSums>) -> Option<Comparison> {
         let magnitude = |weights: &dyn LazyWeights, shape: &[usize], scale: &[f64]| {
             let pass = Pass::over(weights, shape, scale);
             pass.summed(read(&pass))

@@ -11,6 +11,7 @@ use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap_complete::Shell;
 
+use super::places;
 use super::show;
 use super::tensors::{self, Given};
 
@@ -96,7 +97,7 @@ pub struct Arguments {
     /// Write what was done, and how it ended: FILE.json for programs, FILE.html for a
     /// browser, `-` for JSON on standard output (may be repeated); of many models FILE.jsonl,
     /// with a line for each
-    #[arg(long, value_name = "FILE", value_parser = Target::of)]
+    #[arg(long, value_name = "FILE", value_parser = places::target)]
     pub report: Vec<Target>,
     /// Print also how large the fused weights are by position
     #[arg(long, short, conflicts_with_all = ["quiet", "out_dir", "manifest"])]
@@ -150,13 +151,14 @@ impl Arguments {
         let is_lines = |report: &Target| matches!(report, Target::Lines(_));
         let to_pipe = self.report.contains(&Target::Pipe);
         let output = self.files.get(1);
-        let takes_a_place = |report: &Target| self.files.iter().any(|file| report.is(file));
+        let takes_a_place =
+            |report: &Target| self.files.iter().any(|file| places::is(report, file));
         let why = match self.report.as_slice() {
             [] => return Ok(()),
             [one] if many && is_lines(one) => return Ok(()),
             _ if many => "the report of many models is one FILE.jsonl",
             reports if reports.iter().any(is_lines) => "FILE.jsonl is for many models",
-            _ if to_pipe && output.is_some_and(|output| output == "-") => {
+            _ if to_pipe && output.is_some_and(|output| places::is_pipe(output)) => {
                 "the model and the report cannot both go to standard output"
             }
             reports if reports.iter().any(takes_a_place) => {

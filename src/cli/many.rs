@@ -17,6 +17,7 @@ use acb_fuse::{Endpoint, Options};
 
 use super::arguments::Arguments;
 use super::exit::{Exit, converted};
+use super::places::unwritten;
 use super::show::printable;
 
 /// One model, and where it goes.
@@ -63,7 +64,7 @@ pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
         written.map(|()| failure)
     };
     let failure = match arguments.report.first() {
-        Some(target) => target.write_lines(work)?,
+        Some(target) => target.write_lines(work).map_err(|source| unwritten(target, source))?,
         None => work(&mut io::sink()).ok().flatten(),
     };
     Ok(failure.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit.code)))

@@ -6,8 +6,10 @@
 pub mod arguments;
 mod exit;
 mod many;
+mod matrix;
 mod npy;
 mod one;
+mod places;
 mod show;
 mod tensors;
 

@@ -5,12 +5,14 @@
 use std::io::{self, Write};
 
 use acb_fuse::Endpoint;
+use acb_fuse::report::Report;
 use acb_fuse::report::target::Target;
 use acb_fuse::report::text::NOT_VERIFIED;
-use acb_fuse::report::{Report, text};
 
 use super::arguments::Arguments;
 use super::exit::{Exit, converted};
+use super::matrix::{averages, averages_in_colours};
+use super::places::{self, unwritten};
 use super::show::{has_colours, printable};
 
 /// Looks at the model, or converts it.
@@ -18,9 +20,11 @@ use super::show::{has_colours, printable};
 /// # Errors
 /// How the process ends, if not well.
 pub fn one(arguments: &Arguments) -> Result<(), Exit> {
-    let mut places = arguments.files.iter().map(|file| Endpoint::of(file));
+    let mut places = arguments.files.iter().map(|file| places::endpoint(file));
     let (Some(input), output) = (places.next(), places.next()) else { return Ok(()) };
-    arguments.report.iter().try_for_each(Target::check)?;
+    for target in &arguments.report {
+        target.check().map_err(|source| unwritten(target, source))?;
+    }
     let (mut report, mut result) = converted(&input, output.as_ref(), &arguments.options());
     if result.is_ok() && !arguments.quiet {
         // The model or the report itself may go to standard output.
@@ -40,7 +44,8 @@ pub fn one(arguments: &Arguments) -> Result<(), Exit> {
         report.error = Some(exit.reported());
         result = Err(exit);
     }
-    let written = arguments.report.iter().try_for_each(|target| target.write(&report));
+    let write = |target: &Target| target.write(&report).map_err(|source| unwritten(target, source));
+    let written = arguments.report.iter().try_for_each(write);
     result.and(written.map_err(Exit::from))
 }
 
@@ -52,7 +57,8 @@ fn summary(report: &Report, arguments: &Arguments, colours: bool) -> String {
     }
     let mut shown = printable(&told, |c| c == '\n');
     if arguments.verbose {
-        shown.push_str(&text::averages(report, colours));
+        let averages = if colours { averages_in_colours } else { averages };
+        shown.push_str(&averages(report));
     }
     shown
 }

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use acb_fuse::Progress;
-use acb_fuse::report::escape::escaped;
+use acb_fuse::report::escaped;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// `text` as it may be shown on a terminal: see [`escaped`].

@@ -22,6 +22,7 @@ pub struct TensorError {
 
 /// See [`TensorError`].
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Problem {
     /// A dimension is negative, or their product overflows.
     #[error("its dimensions {0:?} are negative or too large")]

@@ -21,6 +21,7 @@ use crate::onnx::wire::{self, Field, WireError};
 
 /// The file is not a valid ONNX model: what is wrong, and where.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Invalid {
     /// The bytes are not a protobuf message.
     #[error("this is not an ONNX file: {0}")]

@@ -4,6 +4,6 @@
 //! here is ever written back in place of bytes that were read: see
 //! [`super::splice`].
 
-#![allow(missing_docs, clippy::all, clippy::pedantic)]
+#![allow(missing_docs, unnameable_types, clippy::all, clippy::pedantic)]
 
 include!(concat!(env!("OUT_DIR"), "/onnx.rs"));

@@ -21,11 +21,23 @@ use crate::onnx::proto::tensor_proto::DataLocation;
 /// is mapped.
 #[derive(Debug, Default, Clone)]
 pub struct Storage {
-    folder: Option<PathBuf>,
+    home: Home,
     links: Links,
     /// Files that stand under another name than the model has for them.
     staged: HashMap<String, PathBuf>,
     maps: Arc<Maps>,
+}
+
+/// Where a model lies itself.
+#[derive(Debug, Default, Clone)]
+enum Home {
+    /// In memory, so nothing lies beside it.
+    #[default]
+    Memory,
+    /// It came through a pipe, so nothing lies beside it.
+    Pipe,
+    /// Side files are looked up in this folder.
+    Folder(PathBuf),
 }
 
 /// What is mapped, and how much of it was read since its pages were last given back.
@@ -58,10 +70,16 @@ pub enum Links {
 
 /// External data that cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StorageError {
-    /// The model did not come from a folder.
+    /// The model came through a pipe.
     #[error("its data is in side file `{0}`, but the model was read from a pipe")]
-    NoFolder(String),
+    Piped(String),
+    /// The model came as bytes.
+    #[error(
+        "its data is in side file `{0}`, and a model in bytes has none beside it; give the path of its file"
+    )]
+    InMemory(String),
     /// No `location` entry.
     #[error("its external data has no location")]
     NoLocation,
@@ -140,7 +158,12 @@ impl DataPlace {
 impl Storage {
     /// For a model that lies in `folder`.
     pub fn in_folder(folder: &Path, links: Links) -> Self {
-        Storage { folder: Some(folder.to_owned()), links, ..Storage::default() }
+        Storage { home: Home::Folder(folder.to_owned()), links, ..Storage::default() }
+    }
+
+    /// For a model that came through a pipe.
+    pub fn of_pipe() -> Self {
+        Storage { home: Home::Pipe, ..Storage::default() }
     }
 
     /// The same for a model that is `map`.
@@ -172,7 +195,10 @@ impl Storage {
 
     /// The folder that side files are looked up in.
     pub fn folder(&self) -> Option<&Path> {
-        self.folder.as_deref()
+        match &self.home {
+            Home::Folder(folder) => Some(folder),
+            Home::Memory | Home::Pipe => None,
+        }
     }
 
     /// The bytes at `place`, a view into the mapped side file.
@@ -232,7 +258,11 @@ impl Storage {
         if let Some(path) = self.staged.get(location) {
             return Ok(path.clone());
         }
-        let folder = self.folder.as_ref().ok_or_else(|| StorageError::NoFolder(location.into()))?;
+        let folder = match &self.home {
+            Home::Folder(folder) => folder,
+            Home::Pipe => return Err(StorageError::Piped(location.into())),
+            Home::Memory => return Err(StorageError::InMemory(location.into())),
+        };
         let plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
         let is_plain = Path::new(location).components().all(plain) && !location.is_empty();
         // A backslash is a separator to others, and a NUL the end of a name.

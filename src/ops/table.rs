@@ -16,6 +16,7 @@ use crate::ops::{axes, conv, filled, frame, pointwise, product, sum};
 
 /// How nodes of one operator are read.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "unstable"), expect(dead_code, reason = "some columns are its page's"))]
 pub struct OperatorRow {
     /// Its name in ONNX's own domain.
     pub name: &'static str,

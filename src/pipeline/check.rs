@@ -16,8 +16,9 @@ use crate::pipeline::files;
 use crate::pipeline::make::{Made, made_blocks};
 use crate::pipeline::planned::Planned;
 use crate::report::SideFile;
+use crate::verify::outcome::{NotRun, Outcome};
 use crate::verify::readback::{self, Expected, Miswritten};
-use crate::verify::run::{NotRun, Outcome, run_graphs};
+use crate::verify::run::run_graphs;
 
 /// What only reports ask for of a new model.
 pub struct Measured {

@@ -47,6 +47,19 @@ impl Destination<'_> {
         }
     }
 
+    /// Why weights in side files do not go there; `None` if they do.
+    fn takes_no_side_files(&self) -> Option<&'static str> {
+        match self {
+            Destination::File(_) => None,
+            Destination::Pipe => {
+                Some("weights in side files cannot go through a pipe; name an output file")
+            }
+            Destination::Memory => {
+                Some("weights in side files are not in bytes; fuse the model from file to file")
+            }
+        }
+    }
+
     /// Whether a new model could go there, before the work begins.
     ///
     /// # Errors
@@ -151,8 +164,9 @@ impl<'d> Delivery<'d> {
         let name = destination.label();
         let failed = |source| Error::Write { file: name.clone(), source };
         let invalid = invalid(self.file);
-        if !external::find(self.old).map_err(&invalid)?.is_empty() {
-            let why = "weights in side files cannot go through a pipe; name an output file";
+        if let Some(why) = destination.takes_no_side_files()
+            && !external::find(self.old).map_err(&invalid)?.is_empty()
+        {
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)));
         }
         let edits = self.rewrite.edits(vec![], vec![], |_| None);

@@ -72,7 +72,7 @@ fn index(source: &ModelSource, file: &str, links: Links) -> Result<Model, Error>
     let foreign = |kind| Error::Foreign { file: file.to_owned(), kind };
     let read = |source| Error::Read { file: file.to_owned(), source };
     let (bytes, storage) = match source {
-        ModelSource::Pipe => (model::read(io::stdin().lock()).map_err(read)?, Storage::default()),
+        ModelSource::Pipe => (model::read(io::stdin().lock()).map_err(read)?, Storage::of_pipe()),
         ModelSource::Memory(bytes) => (Bytes::copy_from_slice(bytes), Storage::default()),
         ModelSource::File(path) => {
             if let Some(kind) = sniff::recognise_folder(path) {

@@ -82,7 +82,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
     /// What ended it, with the report of all steps before.
     pub fn or_failure<T>(&self, step: Result<T, Error>) -> Result<T, Failure> {
         step.map_err(|error| {
-            let reported = ReportedError { exit_code: None, message: error.to_string() };
+            let reported = ReportedError::of_call(error.to_string());
             let (outcome, output) = (Ending::Failed, None);
             let report = Report { outcome, error: Some(reported), output, ..self.report() };
             Failure { error: Box::new(error), report: Box::new(report) }
@@ -176,10 +176,10 @@ impl<'s> Reached<'s, '_, '_, '_> {
         let of_plan = blocks.chain(training).chain(&planned.calls);
         let mut told = HashSet::new();
         let is_new = |miss: &&NearMiss| told.insert((miss.node.clone(), miss.reason.to_string()));
-        let mut near_misses: Vec<LeftAlone> = of_plan.filter(is_new).map(LeftAlone::from).collect();
-        near_misses.extend(functions.near_misses.iter().map(LeftAlone::from));
+        let mut near_misses: Vec<LeftAlone> = of_plan.filter(is_new).map(LeftAlone::of).collect();
+        near_misses.extend(functions.near_misses.iter().map(LeftAlone::of));
         let unproved = self.made.iter().flat_map(|made| made.left_alone(planned));
-        near_misses.extend(unproved.map(|miss| LeftAlone::from(&miss)));
+        near_misses.extend(unproved.map(|miss| LeftAlone::of(&miss)));
         near_misses
     }
 

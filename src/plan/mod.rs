@@ -28,7 +28,6 @@ mod share;
 
 pub use block::Block;
 pub use cost::Count;
-pub use describe::Drawing;
 pub use name::BlockNames;
-pub use region::{Region, WeightError};
+pub use region::WeightError;
 pub use rounds::{Plan, plan};

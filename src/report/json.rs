@@ -7,7 +7,7 @@ use serde::ser::Serializer;
 
 use crate::refusal::Reason;
 use crate::report::escape::is_unsafe;
-use crate::verify::run::Outcome;
+use crate::verify::outcome::Outcome;
 
 /// The schema of what is written here.
 pub const JSON_SCHEMA: &str = include_str!("schema.json");

@@ -1,15 +1,16 @@
 //! What happened: once, as data; then as text, JSON or a page.
 //!
 //! The data are here, and are what `schema.json` describes, name by name. Below them stand
-//! [`files`], what is known of a model's files, and [`json`](mod@json), how fields become
-//! JSON. Above them are [`text`], the summary on the terminal, and [`html`], the page, with
-//! the [`words`] that they share; [`target`] is where they go. All are handed plain data: they
+//! `files`, what is known of a model's files, and `json`, how fields become JSON. Above them
+//! are [`text`], the summary in lines, and [`html`], the page, with the
+//! [`words`] that they share; [`target`] is where they go. All are handed plain data: they
 //! know no planner and no reader, and decide nothing.
 
-pub mod escape;
-pub mod files;
+mod average;
+mod escape;
+mod files;
 pub mod html;
-pub mod json;
+mod json;
 pub mod target;
 pub mod text;
 mod weights;
@@ -19,13 +20,15 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-pub use crate::affine::Comparison;
 use crate::affine::average;
+pub use crate::affine::{Comparison, Magnitude, Spread};
 use crate::refusal::NearMiss;
+pub use crate::report::average::Average;
+pub use crate::report::escape::escaped;
 pub use crate::report::files::{File, SideFile};
 pub use crate::report::json::{JSON_SCHEMA, json, json_line};
 use crate::setting::{Setting, told};
-pub use crate::verify::run::{NotRun, Outcome};
+pub use crate::verify::outcome::{NotRun, Outcome};
 
 /// Version of the schema: it grows when a reader of the last one would misunderstand.
 pub const SCHEMA: u32 = 1;
@@ -47,7 +50,7 @@ pub struct Report {
     pub tool: Tool,
     /// How it ended.
     pub outcome: Ending,
-    /// What the process says and returns, if that is not 0.
+    /// What the caller is told, if it did not get what was asked for.
     pub error: Option<ReportedError>,
     /// What was asked for.
     pub mode: Mode,
@@ -105,6 +108,11 @@ pub struct ReportedError {
 }
 
 impl ReportedError {
+    /// What the caller of the library is told, where no process ends.
+    pub fn of_call(message: String) -> Self {
+        ReportedError { exit_code: None, message }
+    }
+
     /// What a process says on standard error, and the code that it ends with.
     pub fn of_process(message: String, exit_code: u8) -> Self {
         ReportedError { exit_code: Some(exit_code), message }
@@ -323,8 +331,9 @@ pub struct LeftAlone {
     pub setting: Option<Setting>,
 }
 
-impl From<&NearMiss> for LeftAlone {
-    fn from(NearMiss { node, reason }: &NearMiss) -> Self {
+impl LeftAlone {
+    /// What was missed by little.
+    pub(crate) fn of(NearMiss { node, reason }: &NearMiss) -> Self {
         let (kind, setting) = (json::kind(reason), reason.setting().cloned());
         LeftAlone { node: node.clone(), kind, reason: reason.to_string(), setting }
     }
@@ -399,20 +408,6 @@ impl Report {
         };
         sizes.into_iter().filter_map(average_of).collect()
     }
-}
-
-/// The paper's matrix `A` of the kernels of one size.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Average {
-    /// Taps per spatial axis.
-    pub kernel: Vec<usize>,
-    /// Before, and of how many kernels.
-    pub before: Option<(Vec<f64>, usize)>,
-    /// After.
-    pub after: Vec<f64>,
-    /// Of how many kernels.
-    pub layers: usize,
 }
 
 impl BlockReport {

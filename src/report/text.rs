@@ -1,15 +1,14 @@
-//! The report as text for a terminal.
+//! The report as text, line by line.
 //!
-//! Knows the report's data, and what fits a terminal; names stand there as the model has them,
-//! and are escaped by whoever shows the text.
+//! Knows the report's data. Each line is escaped as it is written: whatever the names in it
+//! are, it stays one line, and shows what it holds.
 
 use std::fmt;
 
-use crate::affine::times;
 use crate::report::escape::escaped;
 use crate::report::words::{self, counted};
-use crate::report::{Average, BlockCost, BlockReport, HARDER, LeftAlone, Mode, NewerOpset, Report};
-use crate::verify::run::Outcome;
+use crate::report::{BlockCost, BlockReport, HARDER, LeftAlone, Mode, NewerOpset, Report};
+use crate::verify::outcome::Outcome;
 
 /// The last line of the summary of a conversion that was not verified. A caller may add to it
 /// how that was asked for.
@@ -182,45 +181,6 @@ fn row(block: &BlockReport) -> [String; 5] {
     ]
 }
 
-/// The average magnitude of the fused kernels (paper, Fig. 6), one matrix per size: what a
-/// summary in detail adds. With `colours`, on backgrounds that are the lighter the larger.
-pub fn averages(report: &Report, colours: bool) -> String {
-    let cell = if colours { coloured } else { plain };
-    report.averages().iter().map(|average| matrix(average, cell)).collect()
-}
-
-/// The average as lines of `cell`s.
-fn matrix(average: &Average, cell: fn(f64) -> String) -> String {
-    /// Wider ones do not fit a terminal, taller ones do not help.
-    const MOST: usize = 31;
-    let size = times(&average.kernel);
-    let kernels = counted(average.layers, &format!("fused {size} kernel"));
-    let mut text = format!("\naverage magnitude of {kernels}, largest 1:\n");
-    let columns = average.kernel.last().copied().unwrap_or(1);
-    if columns > MOST || average.after.len() > MOST.saturating_mul(MOST) {
-        text.push_str("  too large to be shown\n");
-        return text;
-    }
-    for row in average.after.chunks(columns.max(1)) {
-        text.push(' ');
-        text.extend(row.iter().map(|&value| cell(value)));
-        text.push('\n');
-    }
-    text
-}
-
-/// A number as it is.
-fn plain(value: f64) -> String {
-    format!(" {value:.3}")
-}
-
-/// A number on one of the 24 greys of a terminal with 256 colours.
-fn coloured(value: f64) -> String {
-    let grey = (value * 23.0).round().clamp(0.0, 23.0) as u8;
-    let ink = if grey < 12 { 255 } else { 232 };
-    format!("\x1b[48;5;{}m\x1b[38;5;{ink}m {value:.3} \x1b[0m", grey.saturating_add(232))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,15 +199,5 @@ mod tests {
         let expected = "model.onnx: nothing to fuse\n\nleft alone:\n  \
                         evil\\u{a}NOT VERIFIED: `a\\u{202e}b` is met\n";
         assert_eq!(report.to_string(), expected);
-    }
-
-    #[test]
-    fn averages_are_numbers_or_colours() {
-        let average =
-            Average { kernel: vec![1, 3], before: None, after: vec![0.25, 1.0, 0.0], layers: 2 };
-        let expected =
-            "\naverage magnitude of 2 fused 1×3 kernels, largest 1:\n  0.250 1.000 0.000\n";
-        assert_eq!(matrix(&average, plain), expected);
-        assert!(matrix(&average, coloured).contains("\x1b[48;5;255m\x1b[38;5;232m 1.000 \x1b[0m"));
     }
 }

@@ -14,13 +14,13 @@ pub fn counted(count: usize, noun: &str) -> String {
 }
 
 /// How many blocks were, or would be, fused: `3 blocks fused`.
-pub fn blocks_fused(report: &Report) -> String {
+pub(crate) fn blocks_fused(report: &Report) -> String {
     let blocks = counted(report.blocks.len(), "block");
     format!("{blocks} {}fused", would_be(report.mode))
 }
 
 /// What stands before a participle where nothing was done yet.
-pub fn would_be(mode: Mode) -> &'static str {
+pub(crate) fn would_be(mode: Mode) -> &'static str {
     if mode == Mode::Look { "would be " } else { "" }
 }
 
@@ -31,13 +31,13 @@ pub fn nodes_change(sizes: &Change<Size>) -> String {
 }
 
 /// The graph inputs that went; `None` if all are there.
-pub fn removed_inputs(notes: &Notes) -> Option<String> {
+pub(crate) fn removed_inputs(notes: &Notes) -> Option<String> {
     let count = notes.removed_inputs;
     (count > 0).then(|| format!("{count} graph inputs that only named folded weights went"))
 }
 
 /// A block's branches and how many norms were folded: `3×3 + 1×3, 2 batch norms`.
-pub fn branches_and_norms(block: &BlockReport) -> String {
+pub(crate) fn branches_and_norms(block: &BlockReport) -> String {
     if block.norms == 0 {
         return block.branches.clone();
     }
@@ -45,7 +45,7 @@ pub fn branches_and_norms(block: &BlockReport) -> String {
 }
 
 /// A convolution's kernel: `3×3`, `transposed 4×4` or, of a matrix product, `matrix`.
-pub fn kernel(shape: &Shape) -> String {
+pub(crate) fn kernel(shape: &Shape) -> String {
     let sizes = times(&shape.kernel);
     if shape.kernel.is_empty() {
         "matrix".to_owned()
@@ -57,7 +57,7 @@ pub fn kernel(shape: &Shape) -> String {
 }
 
 /// A convolution: its kernel, its channels, and each attribute that is not the usual one.
-pub fn convolution(shape: &Shape) -> String {
+pub(crate) fn convolution(shape: &Shape) -> String {
     let channels = format!("{} → {} channels", shape.inputs, shape.outputs);
     let groups =
         if shape.groups > 1 { format!(" in {} groups", shape.groups) } else { String::new() };

@@ -6,7 +6,8 @@
 //!    sides are run on them (`trial_run`). A filled [`border`] is proved for itself. What was
 //!    proved of a tensor is kept as its [`fingerprint`].
 //! 2. What is written is read back ([`readback`]): the old file, but for what was proved.
-//! 3. Both whole models are run ([`run`]), each as a [`sliced_run`] through its [`slices`].
+//! 3. Both whole models are run ([`run`]), each as a [`sliced_run`] through its [`slices`];
+//!    what that showed is an [`outcome`].
 //!
 //! Knows the format, the engine, and of the file what is stored and how large tensors are;
 //! is handed claims, nodes and tensors, and never asks the fuser anything.
@@ -22,6 +23,7 @@ mod in_float64;
 pub mod inputs;
 pub mod last_bits;
 pub mod original;
+pub mod outcome;
 pub mod proof;
 pub mod readback;
 pub mod run;

@@ -2,8 +2,6 @@
 //!
 //! Knows files and the engine, and nothing of blocks.
 
-use std::fmt;
-
 use crate::engine::tensors::{self, EngineTensor};
 use crate::engine::{Array, EngineError, Limits, dialect};
 use crate::onnx::graph::Graph;
@@ -17,77 +15,8 @@ use crate::setting::Setting;
 use crate::verify::compare::relative_error;
 use crate::verify::inputs::Random;
 use crate::verify::last_bits::WeightRounding;
+use crate::verify::outcome::{NotRun, Outcome};
 use crate::verify::sliced_run::{MOST, SlicedRun, Stopped};
-
-/// What the run showed.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
-    /// Every output agreed; per output the largest relative difference.
-    Agreed(Vec<(String, f64)>),
-    /// An output differed by more than is allowed for its type, but by no more than this
-    /// model's rounding explains.
-    WithinRounding {
-        /// Per output the largest relative difference.
-        errors: Vec<(String, f64)>,
-        /// How far the old model's outputs move with the last bit of its weights.
-        rounding: f64,
-    },
-    /// An output differs by more than is allowed.
-    Differs {
-        /// Per output the largest relative difference.
-        errors: Vec<(String, f64)>,
-        /// The output.
-        output: String,
-        /// Its relative difference.
-        error: f64,
-        /// What is allowed.
-        tolerance: f64,
-    },
-    /// The engine ran the old model and could not run the new one; its reason.
-    Broken(String),
-    /// The old model could not be run.
-    NotRun(NotRun),
-}
-
-/// Why a model was not run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotRun {
-    /// The reason.
-    pub reason: String,
-    /// The choice of the caller that the reason names.
-    pub setting: Option<Setting>,
-}
-
-impl fmt::Display for NotRun {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)
-    }
-}
-
-impl From<String> for NotRun {
-    fn from(reason: String) -> Self {
-        NotRun { reason, setting: None }
-    }
-}
-
-impl From<EngineError> for NotRun {
-    fn from(error: EngineError) -> Self {
-        NotRun { reason: error.to_string(), setting: error.setting() }
-    }
-}
-
-impl Outcome {
-    /// The largest relative difference of an output; 0 if none were compared.
-    pub fn largest_error(&self) -> f64 {
-        match self {
-            Outcome::Agreed(errors) | Outcome::WithinRounding { errors, .. } => {
-                errors.iter().fold(0.0, |worst, (_, error)| worst.max(*error))
-            }
-            Outcome::Differs { error, .. } => *error,
-            Outcome::Broken(_) | Outcome::NotRun(_) => 0.0,
-        }
-    }
-}
 
 /// What the two runs gave.
 enum Compared {
@@ -121,10 +50,11 @@ struct RunInput {
     given: Option<Array>,
 }
 
-/// Runs old and new model on the same inputs.
+/// As [`run_graphs`], of models whose graphs were not read yet.
 ///
 /// # Errors
 /// If an entry of either model cannot be decoded.
+#[cfg(feature = "unstable")]
 pub fn run(
     old: &Model,
     new: &Model,
@@ -134,10 +64,10 @@ pub fn run(
     run_graphs((old, &Graph::read_all(old)?), (new, &Graph::read_all(new)?), options, limits)
 }
 
-/// The same of models whose graphs were read.
+/// Runs old and new model, whose graphs were read, on the same inputs.
 ///
 /// # Errors
-/// As [`run`].
+/// If an entry of either model cannot be decoded.
 pub fn run_graphs(
     (old, old_graphs): (&Model, &[Graph]),
     (new, new_graphs): (&Model, &[Graph]),
@@ -175,13 +105,13 @@ pub fn run_graphs(
         Ok(compared) => Ok(compared),
     };
     Ok(match compared {
-        Err(error) => Outcome::NotRun(error.into()),
+        Err(error) => not_run(&error),
         Ok(Compared::NotFinite) => {
             let reason = "the original gives NaN or infinity on random inputs".to_owned();
             Outcome::NotRun(reason.into())
         }
         // A machine that was busier during one of the two runs says nothing of the model.
-        Ok(Compared::Broken(error @ EngineError::TooLong)) => Outcome::NotRun(error.into()),
+        Ok(Compared::Broken(error @ EngineError::TooLong)) => not_run(&error),
         Ok(Compared::Broken(error)) => Outcome::Broken(error.to_string()),
         Ok(Compared::Errors(errors, old_run)) => {
             match errors.iter().find(|(_, error)| error.is_nan() || *error > tolerance) {
@@ -199,6 +129,11 @@ pub fn run_graphs(
     })
 }
 
+/// That the engine has not run the old model.
+fn not_run(error: &EngineError) -> Outcome {
+    Outcome::NotRun(NotRun { reason: error.to_string(), setting: error.setting() })
+}
+
 /// Whether `errors` are no more than rounding makes in this model.
 fn explained(
     old: &SlicedRun,
@@ -210,7 +145,7 @@ fn explained(
     let outputs = match other.outputs(&old_run.names, &old_run.samples) {
         Ok(outputs) => outputs,
         Err(Stopped::Engine(error @ EngineError::TooLong)) => {
-            return Some(Outcome::NotRun(error.into()));
+            return Some(not_run(&error));
         }
         Err(_) => return None,
     };

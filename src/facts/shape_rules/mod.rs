@@ -22,6 +22,8 @@ pub(super) mod products;
 pub(super) mod resize;
 pub(super) mod windows;
 
-pub use asked::{Dims, Integers, MAX_INTEGERS, MAX_RANK, Operands, agreed};
+#[cfg(feature = "unstable")]
+pub use asked::agreed;
+pub use asked::{Dims, MAX_RANK, Operands};
 
 pub use crate::facts::inference::{input_dims, output_dims, output_integers};

@@ -11,14 +11,13 @@ mod charts;
 mod drawing;
 mod markup;
 
-use crate::affine::times;
 use crate::report::html::charts::HeatMaps;
 use crate::report::html::markup::{
     UNKNOWN, grouped_if_known, left_out, magnitude, put, sentence, shown,
 };
 use crate::report::words;
 use crate::report::{ADVICE, Average, Change, Ending, HARDER, Mode, Report, Size};
-use crate::verify::run::Outcome;
+use crate::verify::outcome::Outcome;
 
 /// So many near misses, outputs or side files are listed.
 const LISTED: usize = 2_000;
@@ -236,7 +235,7 @@ fn averages(averages: &[Average], heat_maps: &mut HeatMaps) -> String {
          (ACNet, Eq. 9 and 10, Fig. 6). The darker (on dark: the lighter), the larger.</p>\n"
             .to_owned();
     for average in averages.iter().take(SIZES) {
-        put!(html, "<h3>{}</h3><div class=\"pair\">", times(&average.kernel));
+        put!(html, "<h3>{}</h3><div class=\"pair\">", average.size());
         if let Some((before, layers)) = &average.before {
             let caption = format!("before: the largest kernel, norms folded ({layers})");
             html.push_str(&heat_maps.figure(&average.kernel, before, &caption));

@@ -20,7 +20,7 @@ use acb_fuse::onnx::write::{int, ints, node};
 use acb_fuse::report::LeftAlone;
 use acb_fuse::report::Report;
 use acb_fuse::verify::inputs::Random;
-use acb_fuse::verify::run::Outcome;
+use acb_fuse::verify::outcome::Outcome;
 use ndarray::{ArrayD, IxDyn};
 use proptest::prelude::*;
 use prost::Message;

@@ -7,7 +7,7 @@ use std::path::Path;
 use acb_fuse::Options;
 use acb_fuse::onnx::proto::tensor_proto::DataType;
 use acb_fuse::verify::compare::relative_error;
-use acb_fuse::verify::run::Outcome;
+use acb_fuse::verify::outcome::Outcome;
 use expect_test::expect_file;
 
 use crate::support::counts;

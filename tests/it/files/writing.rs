@@ -406,6 +406,9 @@ fn side_files_do_not_go_through_pipes() {
     let out = tool().args([BESIDE, "-"]).output().unwrap();
     assert_eq!((out.status.code(), out.stdout.len()), (Some(6), 0));
     assert!(stderr(&out).contains("cannot go through a pipe"), "{}", stderr(&out));
+    let bytes = acb_fuse::fuse(&fs::read(BESIDE).unwrap(), &acb_fuse::Options::default());
+    let error = bytes.unwrap_err().to_string();
+    assert!(error.contains("a model in bytes has none beside it"), "{error}");
     // Standard output that nobody can write to.
     let full = fs::OpenOptions::new().write(true).open("/dev/full");
     if let Ok(full) = full {

@@ -11,7 +11,8 @@ use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor;
 use acb_fuse::onnx::write;
 use acb_fuse::verify::inputs::Random;
-use acb_fuse::verify::run::{Outcome, run};
+use acb_fuse::verify::outcome::Outcome;
+use acb_fuse::verify::run::run;
 use prost::Message;
 
 use crate::support::tool::{converted, options};

@@ -23,9 +23,26 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("refusal", &["affine", "onnx", "setting"]),
     ("ops", &["affine", "engine", "facts", "numbers", "onnx", "options", "refusal"]),
     ("emit", &["affine", "numbers", "onnx", "ops"]),
-    ("plan", &["affine", "emit", "facts", "numbers", "onnx", "ops", "refusal"]),
+    (
+        "plan",
+        &[
+            "affine",
+            "emit",
+            "facts",
+            "numbers",
+            "onnx::float",
+            "onnx::graph",
+            "onnx::ids",
+            "onnx::model",
+            "onnx::names",
+            "onnx::node",
+            "onnx::proto",
+            "ops",
+            "refusal",
+        ],
+    ),
     ("verify", &["engine", "facts", "numbers", "onnx", "options", "setting"]),
-    ("report", &["affine", "error", "onnx", "refusal", "setting", "verify"]),
+    ("report", &["affine", "onnx::staged", "refusal", "setting", "verify::outcome"]),
     ("error", &["onnx", "setting"]),
     (
         "pipeline",
@@ -229,6 +246,40 @@ fn names_stand_where_they_belong() {
                 wrong.push(format!("{} names {name}", source.path));
             }
         }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The library names no flag, shows no colours, and knows an exit code only as a number of the
+/// caller that its report carries.
+#[test]
+fn the_library_knows_no_command_line() {
+    const OTHER_TOOLS: &str = "onnx/sniff";
+    const CARRY_THE_CODE: &[&str] = &["report", "report/html"];
+    // `--` and a letter, where a word may begin.
+    let has_flag = |text: &str| {
+        text.match_indices("--").any(|(at, dashes)| {
+            let before = text[..at].chars().next_back();
+            let after = text[at + dashes.len()..].chars().next();
+            before != Some('-') && after.is_some_and(|c| c.is_ascii_lowercase())
+        })
+    };
+    let mut wrong = Vec::new();
+    for source in library() {
+        let code = source.code();
+        if source.path != OTHER_TOOLS && has_flag(&code) {
+            wrong.push(format!("{} names a flag", source.path));
+        }
+        if ["\\x1b", "\\u{1b}", "\\u{001b}", "\u{1b}"].iter().any(|escape| code.contains(escape)) {
+            wrong.push(format!("{} steers a terminal", source.path));
+        }
+        if code.contains("exit_code") && !CARRY_THE_CODE.contains(&source.path.as_str()) {
+            wrong.push(format!("{} names an exit code", source.path));
+        }
+    }
+    let schema = fs::read_to_string("src/report/schema.json").unwrap();
+    if has_flag(&schema) {
+        wrong.push("the schema names a flag".to_owned());
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -20,8 +20,9 @@ use acb_fuse::pipeline::edits::{Changes, converted, rewrite};
 use acb_fuse::pipeline::fuse;
 use acb_fuse::plan::{BlockNames, Plan, plan};
 use acb_fuse::verify::fingerprint::Fingerprint;
+use acb_fuse::verify::outcome::Outcome;
 use acb_fuse::verify::readback::{Expected, Miswritten, check};
-use acb_fuse::verify::run::{Outcome, run};
+use acb_fuse::verify::run::run;
 use acb_fuse::{RunOptions, TrainingMode};
 use prost::Message;
 

@@ -1,0 +1,69 @@
+//! Where models and reports come from and go, as arguments name them.
+//!
+//! `-` and the endings of files are known here, and here only.
+
+use std::io;
+use std::path::PathBuf;
+
+use acb_fuse::report::target::Target;
+use acb_fuse::{Endpoint, Error};
+
+/// What stands for standard input or output.
+const PIPE: &str = "-";
+
+/// The place of a model.
+pub fn endpoint(argument: &str) -> Endpoint {
+    if argument == PIPE { Endpoint::Pipe } else { Endpoint::File(argument.into()) }
+}
+
+/// The place of a report: a file's name ends with what is written there.
+///
+/// # Errors
+/// If it ends otherwise.
+pub fn target(argument: &str) -> Result<Target, String> {
+    let path = PathBuf::from(argument);
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    match ending.as_deref() {
+        _ if argument == PIPE => Ok(Target::Pipe),
+        Some("json") => Ok(Target::Json(path)),
+        Some("jsonl") => Ok(Target::Lines(path)),
+        Some("html" | "htm") => Ok(Target::Html(path)),
+        _ => Err("a report is `-`, or a file that ends with .json, .html or .jsonl".to_owned()),
+    }
+}
+
+/// Whether `target` is the file that `argument` names, by its name.
+pub fn is(target: &Target, argument: &str) -> bool {
+    target.path().is_some_and(|path| path.as_os_str() == argument)
+}
+
+/// Whether `argument` is standard input or output.
+pub fn is_pipe(argument: &str) -> bool {
+    argument == PIPE
+}
+
+/// That a report could not be written to `target`.
+pub fn unwritten(target: &Target, source: io::Error) -> Error {
+    let file = target.path().map_or_else(|| PIPE.to_owned(), |path| path.display().to_string());
+    Error::Write { file, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_what_is_written() {
+        for (name, expected) in [
+            ("-", Some(Target::Pipe)),
+            ("a/b.json", Some(Target::Json("a/b.json".into()))),
+            ("R.HTML", Some(Target::Html("R.HTML".into()))),
+            ("r.htm", Some(Target::Html("r.htm".into()))),
+            ("r.jsonl", Some(Target::Lines("r.jsonl".into()))),
+            ("model.onnx", None),
+            ("json", None),
+        ] {
+            assert_eq!(target(name).ok(), expected, "{name}");
+        }
+    }
+}
