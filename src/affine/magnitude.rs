@@ -5,7 +5,7 @@
 //! time is for the caller to say.
 
 use crate::affine::geometry::Geometry;
-use crate::affine::kernel::{Affine, Summand, shape};
+use crate::affine::kernel::{Affine, Summand, of_channel, shape};
 use crate::numbers::LazyWeights;
 
 /// How large the weights of one kernel are.
@@ -168,7 +168,7 @@ impl<'w> Pass<'w> {
 }
 
 fn factor(scale: &[f64], output: usize) -> f64 {
-    scale.get(output).or(scale.first()).map_or(1.0, |scale| scale.abs())
+    of_channel(scale, output).map_or(1.0, f64::abs)
 }
 
 impl Spread {

@@ -225,11 +225,3 @@ impl LinearOp {
         Ok(Some(affine.between(input, output)))
     }
 }
-
-/// What `values`, which are one number or one per channel, say of `channel`.
-pub fn of_channel(values: &[f64], channel: usize) -> Option<f64> {
-    match values {
-        [only] => Some(*only),
-        values => values.get(channel).copied(),
-    }
-}

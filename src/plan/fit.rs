@@ -17,7 +17,7 @@
 use crate::refusal::Unfit;
 use rayon::prelude::*;
 
-use crate::affine::Affine;
+use crate::affine::{Affine, of_channel};
 use crate::emit::term::{Term, TermKind};
 use crate::numbers::{LazyWeights, larger};
 use crate::onnx::float::Float;
@@ -201,7 +201,7 @@ fn check_term(term: &Term<Affine>, float: Float) -> Result<(), Unfit> {
     if !float.holds(&[of_all, largest(bias)]) {
         return Err(Unfit::NotFinite(float));
     }
-    let bias_of = |channel: usize| bias.get(channel).map_or(0.0, |bias| bias.abs());
+    let bias_of = |channel: usize| of_channel(bias, channel).map_or(0.0, f64::abs);
     let lost = filters
         .iter()
         .enumerate()
