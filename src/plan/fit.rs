@@ -14,12 +14,13 @@
 //! A bias needs no rule: it moves by max(u·|b|, s/2), and so does, in the old graph, the
 //! rounding of what the block makes, which is of the same type.
 
-use crate::refusal::Unfit;
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::affine::{Affine, of_channel};
 use crate::emit::term::{Term, TermKind};
-use crate::numbers::{LazyWeights, larger};
+use crate::numbers::{LazyWeights, larger, pieces};
 use crate::onnx::float::Float;
 use crate::onnx::ids::{IdMap, ValueId};
 use crate::onnx::model::Invalid;
@@ -27,6 +28,7 @@ use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::region::Region;
+use crate::refusal::Unfit;
 
 /// Whether the weights of `region` exist in `float`. They are computed only if bounds of
 /// them leave that open. What cannot be computed is told when it is fused.
@@ -177,9 +179,6 @@ struct Filter {
     moved: usize,
 }
 
-/// So many weights are computed at a time, about; whole filters.
-const PIECE: usize = 1 << 16;
-
 fn check_term(term: &Term<Affine>, float: Float) -> Result<(), Unfit> {
     if term.kind != TermKind::Conv {
         return Ok(());
@@ -187,14 +186,12 @@ fn check_term(term: &Term<Affine>, float: Float) -> Result<(), Unfit> {
     let (kernel, bias) = (&term.map, term.map.bias());
     let outputs = bias.len().max(1);
     let length = kernel.count().checked_div(outputs).unwrap_or(0).max(1);
-    let at_once = PIECE.checked_div(length).unwrap_or(0).max(1);
-    let filters = |first: usize| -> Vec<Filter> {
-        let count = at_once.min(outputs.saturating_sub(first));
-        let mut numbers = vec![0.0; count.saturating_mul(length)];
-        kernel.read(first.saturating_mul(length), &mut numbers);
+    let filters = |piece: Range<usize>| -> Vec<Filter> {
+        let mut numbers = vec![0.0; piece.len()];
+        kernel.read(piece.start, &mut numbers);
         numbers.chunks_exact(length).map(|weights| Filter::of(weights, float)).collect()
     };
-    let pieces: Vec<usize> = (0..outputs).step_by(at_once).collect();
+    let pieces: Vec<Range<usize>> = pieces(outputs.saturating_mul(length), length).collect();
     let filters: Vec<Filter> = pieces.into_par_iter().flat_map_iter(filters).collect();
     let of_all: Vec<f64> = filters.iter().map(|filter| filter.largest).collect();
     let of_all = largest(&of_all);
