@@ -14,9 +14,6 @@ use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
 use crate::refusal::NotLinear;
 
-/// The newest operator set whose operators are known here.
-pub const NEWEST_OPSET: i64 = 28;
-
 /// Whether something is added or subtracted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sign {

@@ -57,6 +57,9 @@ fn meaning(
         return Err(NotLinear::Foreign(format!("{domain}::{op}")).into());
     }
     let row = row.ok_or_else(|| not_linear(node))?;
+    if reader.graph.model.opset < *row.versions.start() {
+        return Err(not_linear(node).into());
+    }
     if node.inputs.len() > row.most_inputs {
         let why = "it has inputs that its operator does not have";
         return Err(NotLinear::Malformed(why).into());
