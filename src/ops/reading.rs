@@ -73,7 +73,7 @@ fn meaning(
         ReadRule::AfterOthers(read) => read(reader, node, earlier, validity)?,
     };
     // y of `_, y = Add(a, b)` would go with its node.
-    if reader.yields_more(node) {
+    if reader.graph.yields_more(node) {
         let why = "it has outputs that its operator does not have";
         return Err(NotLinear::Malformed(why).into());
     }
