@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ndarray::ArrayD;
 
 use crate::facts::budget::Budget;
-use crate::facts::effort::effort;
+use crate::facts::estimate::estimate;
 use crate::facts::folding::{
     ConstantNode, Unknown, in_known_types, stored, type_of_result, widened, written_out,
 };
@@ -337,8 +337,8 @@ impl<'g, 'm> Constants<'g, 'm> {
             for input in node.inputs.iter().flatten() {
                 inputs.extend(self.tensor(*input)?.map(|tensor| tensor.as_ref().clone()));
             }
-            let effort = effort(rule.effort, node, &inputs, &self.graph.model.storage)?;
-            if effort.is_some_and(|effort| !self.budget.allows(effort)) {
+            let estimate = estimate(rule.estimate, node, &inputs, &self.graph.model.storage)?;
+            if estimate.is_some_and(|estimate| !self.budget.allows(estimate)) {
                 return Ok(Some(node.label().to_owned()));
             }
         }

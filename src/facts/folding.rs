@@ -7,8 +7,8 @@
 use prost::Message;
 
 use crate::engine::{self, EngineError, Limits, Source, dialect};
-use crate::facts::budget::{Budget, Effort};
-use crate::facts::effort::effort;
+use crate::facts::budget::{Budget, Estimate};
+use crate::facts::estimate::estimate;
 use crate::facts::evaluate::{is_defined, is_sound};
 use crate::facts::operators::{FoldingRule, InputsRead, TypeRule, operator};
 use crate::onnx::data::TensorError;
@@ -70,12 +70,12 @@ impl ConstantNode<'_> {
     ) -> Result<Result<Vec<Option<TensorProto>>, Unknown>, Invalid> {
         let ConstantNode { node, proto, rule, opset, operands, widened, storage, budget } = self;
         let unknown = Ok(Err(Unknown::NotEvaluated));
-        let effort = effort(rule.effort, node, &widened, storage)?;
+        let estimate = estimate(rule.estimate, node, &widened, storage)?;
         if !(rule.is_taken)(&widened) || !is_sound(&rule, &operands) {
             return unknown;
         }
-        let Some(effort) = effort else { return unknown };
-        if !budget.spend(effort) {
+        let Some(estimate) = estimate else { return unknown };
+        if !budget.spend(estimate) {
             return Ok(Err(Unknown::Beyond(TOO_LARGE)));
         }
         // The engine takes a norm in training mode for one at inference, and zeros that nobody
@@ -191,7 +191,7 @@ pub fn written_out(
 ) -> Result<Result<TensorProto, Unknown>, TensorError> {
     match stored {
         Initializer::Dense(tensor) => Ok(Ok(tensor)),
-        Initializer::Sparse(sparse) if budget.spend(Effort::of_dims(&sparse.dims)) => {
+        Initializer::Sparse(sparse) if budget.spend(Estimate::of_dims(&sparse.dims)) => {
             Ok(tensor::dense(&sparse, storage)?.ok_or(Unknown::NotEvaluated))
         }
         Initializer::Sparse(_) => Ok(Err(Unknown::Beyond(TOO_LARGE))),
