@@ -3,16 +3,17 @@
 //!
 //! [`operators`] is the table of what is known of ONNX's operators; the functions that its rows
 //! point at stand in [`shape_rules`], [`estimate`] and [`ranges`]. On it rest two stories.
-//! Constants: [`constants`] finds them and keeps their values, [`folding`] evaluates one node
-//! within a [`budget`], and [`evaluate`] tells whether that is what ONNX says. Shapes:
-//! [`inference`] asks the rules about one node, [`propagation`] about a graph, and [`shapes`]
-//! puts rules, engine and readers together.
+//! Constants: [`constants`] finds them and keeps their values, which [`constant_data`] reads,
+//! [`folding`] evaluates one node within a [`budget`], and [`evaluate`] tells whether that is
+//! what ONNX says. Shapes: [`inference`] asks the rules about one node, [`propagation`] about a
+//! graph, and [`shapes`] puts rules, engine and readers together.
 //!
 //! [`dependence`] tells what changes with the input, [`reach`] how far windows look,
 //! [`kernels`] how their weights lie, and [`validity`] for which inputs a reading is right.
 //! None of them knows what an operator means as linear algebra.
 
 pub mod budget;
+pub mod constant_data;
 pub mod constants;
 pub mod dependence;
 pub mod estimate;
