@@ -4,6 +4,7 @@
 //! Knows how many there are; neither their type in a file, nor what they are weights of.
 
 use std::fmt::Debug;
+use std::ops::Range;
 
 /// Weights in a row, as float64.
 pub trait LazyWeights: Debug + Send + Sync {
@@ -23,6 +24,17 @@ impl LazyWeights for Vec<f64> {
         let from = self.get(start..).unwrap_or_default();
         into.iter_mut().zip(from).for_each(|(into, from)| *into = *from);
     }
+}
+
+/// So many numbers are read at a time, about: they fit a processor's cache.
+const PIECE: usize = 1 << 16;
+
+/// Ranges of `count` numbers that are best read at a time. They are of whole rows of `row`
+/// numbers, of which nearly all might be computed twice otherwise.
+pub fn pieces(count: usize, row: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+    let row = row.max(1);
+    let piece = PIECE.checked_div(row).unwrap_or(0).max(1).saturating_mul(row);
+    (0..count).step_by(piece).map(move |at| at..at.saturating_add(piece).min(count))
 }
 
 /// The larger of two, one of which may be no number: that must not disappear in a maximum.

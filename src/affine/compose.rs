@@ -17,7 +17,7 @@ use std::sync::Arc;
 use ndarray::{Array2, Axis, IxDyn};
 
 use crate::affine::geometry::{Channels, Geometry};
-use crate::affine::kernel::{Affine, Summand, in_a_row, one_or_of_all, taps};
+use crate::affine::kernel::{Affine, Summand, in_a_row, of_channel, taps};
 use crate::affine::linear::Linear;
 use crate::affine::refusal::Refusal;
 use crate::affine::window::Window;
@@ -108,7 +108,7 @@ impl Affine {
             });
             let summands = summands.collect::<Option<_>>()?;
             let count = factors.len().max(inner.bias.len());
-            let factor = |output| one_or_of_all(&factors, output);
+            let factor = |output| of_channel(&factors, output).unwrap_or(0.0);
             let bias = (0..count).map(|o| self.bias_of(o) + factor(o) * inner.bias_of(o));
             return Some(Self::sum(geometry.clone(), summands, bias.collect()));
         }

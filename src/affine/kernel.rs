@@ -169,13 +169,24 @@ impl Affine {
 
     /// The bias of one output channel.
     pub(super) fn bias_of(&self, output: usize) -> f64 {
-        one_or_of_all(&self.bias, output)
+        of_channel(&self.bias, output).unwrap_or(0.0)
     }
 }
 
-/// That of `output`, where there is not one for all outputs.
-pub(super) fn one_or_of_all(numbers: &[f64], output: usize) -> f64 {
-    numbers.get(output).or(numbers.first()).copied().unwrap_or(0.0)
+impl Summand {
+    /// The factor of one output of the sum.
+    pub(super) fn scale_of(&self, output: usize) -> f64 {
+        of_channel(&self.scale, output).unwrap_or(0.0)
+    }
+}
+
+/// What `values`, which are one number for all channels or one per channel, say of `channel`;
+/// `None` beyond their end, where no map reads whose shapes fit.
+pub fn of_channel(values: &[f64], channel: usize) -> Option<f64> {
+    match values {
+        [only] => Some(*only),
+        values => values.get(channel).copied(),
+    }
 }
 
 /// `[O, C/groups, taps…]`.

@@ -9,7 +9,7 @@
 use crate::affine::axes::AxisOrder;
 use crate::affine::geometry::{Channels, ConvKind, Geometry};
 use crate::affine::refusal::Refusal;
-use crate::affine::window::{PadMode, Window};
+use crate::affine::window::{PadMode, Window, gcd};
 
 /// A linear map (plus a bias) between feature maps, with or without weights.
 pub trait Linear: Clone {
@@ -263,10 +263,6 @@ impl Geometry {
     fn axes(&self, other: &Geometry) -> std::ops::Range<usize> {
         0..self.windows.len().max(other.windows.len())
     }
-}
-
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 #[cfg(test)]

@@ -4,9 +4,11 @@
 //! Knows weights and shapes. Large kernels are read in pieces; whether in turn or at the same
 //! time is for the caller to say.
 
+use std::ops::Range;
+
 use crate::affine::geometry::Geometry;
-use crate::affine::kernel::{Affine, Summand, shape};
-use crate::numbers::LazyWeights;
+use crate::affine::kernel::{Affine, Summand, of_channel, shape};
+use crate::numbers::{LazyWeights, pieces};
 
 /// How large the weights of one kernel are.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,9 +108,6 @@ pub struct PieceSums {
     largest: Vec<f64>,
 }
 
-/// So many numbers are read at a time, about; whole rows.
-const PIECE: usize = 1 << 16;
-
 impl<'w> Pass<'w> {
     /// Over the kernel `[O, C, taps…]`, scaled.
     fn over(weights: &'w dyn LazyWeights, shape: &[usize], scale: &'w [f64]) -> Self {
@@ -120,18 +119,18 @@ impl<'w> Pass<'w> {
         Pass { weights, rows, row: (width * taps).max(1), kernel, scale }
     }
 
-    /// The first row of each piece.
-    pub fn pieces(&self) -> Vec<usize> {
-        (0..self.rows).step_by(self.rows_at_once()).collect()
+    /// The weights of each piece.
+    pub fn pieces(&self) -> Vec<Range<usize>> {
+        pieces(self.rows * self.row, self.row).collect()
     }
 
-    /// Reads the piece that begins with row `first`.
-    pub fn read(&self, first: usize) -> PieceSums {
-        let mut numbers = vec![0.0; self.rows_at_once().min(self.rows - first) * self.row];
-        self.weights.read(first * self.row, &mut numbers);
+    /// Reads one of its [pieces](Self::pieces).
+    pub fn read(&self, piece: Range<usize>) -> PieceSums {
+        let mut numbers = vec![0.0; piece.len()];
+        self.weights.read(piece.start, &mut numbers);
         let mut by_position = vec![0.0; self.taps()];
-        let mut largest = Vec::with_capacity(self.rows_at_once());
-        for (output, filters) in (first..).zip(numbers.chunks_exact(self.row)) {
+        let mut largest = Vec::with_capacity(piece.len() / self.row);
+        for (output, filters) in (piece.start / self.row..).zip(numbers.chunks_exact(self.row)) {
             let scale = factor(self.scale, output);
             for filter in filters.chunks_exact(self.taps()) {
                 let sums = by_position.iter_mut().zip(filter);
@@ -140,10 +139,6 @@ impl<'w> Pass<'w> {
             largest.push(filters.iter().fold(0.0f64, |largest, w| largest.max(w.abs())));
         }
         PieceSums { by_position, largest }
-    }
-
-    fn rows_at_once(&self) -> usize {
-        (PIECE / self.row).max(1)
     }
 
     fn taps(&self) -> usize {
@@ -171,7 +166,7 @@ impl<'w> Pass<'w> {
 }
 
 fn factor(scale: &[f64], output: usize) -> f64 {
-    scale.get(output).or(scale.first()).map_or(1.0, |scale| scale.abs())
+    of_channel(scale, output).map_or(1.0, f64::abs)
 }
 
 impl Spread {

@@ -72,7 +72,7 @@ mod words;
 
 pub use axes::AxisOrder;
 pub use geometry::{Channels, ConvKind, Geometry};
-pub use kernel::{Affine, batch_norm};
+pub use kernel::{Affine, batch_norm, of_channel};
 pub use linear::Linear;
 pub use macs::Macs;
 pub use magnitude::{Comparison, Magnitude, Pass, PieceSums, Spread, average};

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use ndarray::{ArrayD, IxDyn};
 
 use crate::affine::geometry::{Channels, ConvKind, Geometry};
-use crate::affine::kernel::{Affine, Summand, exchange_channels, in_a_row, one_or_of_all, taps};
+use crate::affine::kernel::{Affine, Summand, exchange_channels, in_a_row, taps};
 use crate::numbers::{self, LazyWeights};
 
 impl Affine {
@@ -140,7 +140,7 @@ impl<'t> Placed<'t> {
         scratch.resize(channels.len() * own_taps, 0.0);
         let start = (own_row * self.width + channels.start) * own_taps;
         self.summand.weights.read(start, scratch);
-        let scale = one_or_of_all(&self.summand.scale, output);
+        let scale = self.summand.scale_of(output);
         let begins_at = first + channels.start * self.whole_taps;
         let is_whole =
             begins_at >= within.start && begins_at + channels.len() * self.whole_taps <= within.end;

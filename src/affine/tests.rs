@@ -78,7 +78,7 @@ fn naive_scatter(affine: &Affine, x: &Map) -> Map {
 }
 
 fn in_turn(pass: &Pass) -> Vec<PieceSums> {
-    pass.pieces().into_iter().map(|first| pass.read(first)).collect()
+    pass.pieces().into_iter().map(|piece| pass.read(piece)).collect()
 }
 
 fn assert_close(a: &Map, b: &Map) -> Result<(), TestCaseError> {

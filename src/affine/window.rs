@@ -2,6 +2,8 @@
 //!
 //! Knows positions; neither weights nor channels.
 
+use std::ops::Rem;
+
 use crate::affine::refusal::Refusal;
 
 /// Where the taps of a kernel fall along one axis: output `o` reads the input at
@@ -255,8 +257,9 @@ impl Window {
     }
 }
 
-fn gcd(a: i64, b: i64) -> i64 {
-    if b == 0 { a } else { gcd(b, a % b) }
+/// The greatest common divisor of two numbers that are not negative; of `a` and 0 it is `a`.
+pub(super) fn gcd<N: Copy + Default + PartialEq + Rem<Output = N>>(a: N, b: N) -> N {
+    if b == N::default() { a } else { gcd(b, a % b) }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::onnx::info::{self, AxisSize};
 use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::onnx::write::{self, AxisSlice, WrittenNode, int, ints};
 use crate::ops::meaning::Sign;
+use crate::ops::pad_mode;
 
 /// A tensor as a sum of terms, with all that has to be known to write it.
 #[derive(Debug, Clone, Copy)]
@@ -207,7 +208,7 @@ fn rendered(
         }
         LayoutOp::Pad(pad_mode, pads) => {
             let all_axes = [&[(0, 0); 2], pads.as_slice()].concat();
-            write::pad(opset, mode_of(*pad_mode), input, output, pads_of(&all_axes))
+            write::pad(opset, pad_mode::name(*pad_mode), input, output, pads_of(&all_axes))
         }
         LayoutOp::Slice(cuts) => write::slice(opset, input, output, cuts),
         LayoutOp::Concat(axis) => write::concat(reads, output, *axis).into(),
@@ -240,16 +241,6 @@ fn attributes_of(geometry: &Geometry) -> Vec<AttributeProto> {
     }
     attributes.sort_by(|a, b| a.name().cmp(b.name()));
     attributes
-}
-
-/// ONNX's word for a pad mode.
-fn mode_of(pad_mode: PadMode) -> &'static str {
-    match pad_mode {
-        PadMode::Zero => "constant",
-        PadMode::Reflect => "reflect",
-        PadMode::Edge => "edge",
-        PadMode::Wrap => "wrap",
-    }
 }
 
 /// All beginnings, then all ends.

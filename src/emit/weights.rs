@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::numbers::LazyWeights;
+use crate::numbers::{self, LazyWeights};
 use crate::onnx::float::Float;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::tensor;
@@ -35,9 +35,6 @@ pub struct NotFinite {
 /// Weights up to this many are computed at once: they are cheaper than what it takes to
 /// put them off.
 const SMALL: usize = 1 << 12;
-
-/// How many numbers are computed at a time, about: they fit a processor's cache.
-const PIECE: usize = 1 << 16;
 
 impl FusedWeights {
     /// `numbers` as the tensor `name`.
@@ -71,10 +68,7 @@ impl FusedWeights {
     /// Ranges of its numbers that are best computed at a time.
     pub fn pieces(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let (count, rows) = (self.numbers.count(), self.dims.first().copied().unwrap_or(1));
-        let row = count.checked_div(rows.unsigned_abs() as usize).unwrap_or(0).max(1);
-        // Whole rows, or nearly all of one would be computed twice.
-        let piece = PIECE.checked_div(row).unwrap_or(0).max(1).saturating_mul(row);
-        (0..count).step_by(piece).map(move |at| at..at.saturating_add(piece).min(count))
+        numbers::pieces(count, count.checked_div(rows.unsigned_abs() as usize).unwrap_or(0))
     }
 
     /// The numbers of one piece before rounding.

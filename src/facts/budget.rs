@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// At most so many elements and multiply-adds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Effort {
+pub struct Estimate {
     /// Elements of all that is made.
     pub elements: i64,
     /// Multiply-adds on the way.
@@ -14,7 +14,7 @@ pub struct Effort {
 }
 
 /// No constant of a real model has more elements, nor takes more multiply-adds.
-const MOST_OF_ONE: Effort = Effort { elements: 1 << 26, work: 1 << 33 };
+const MOST_OF_ONE: Estimate = Estimate { elements: 1 << 26, work: 1 << 33 };
 
 /// One that is larger than the file has at most so many elements.
 const MOST_FROM_NOTHING: i64 = 1 << 22;
@@ -30,8 +30,8 @@ const MOST_MOVES: usize = 1 << 29;
 /// What one constant may take, and what is left for all.
 #[derive(Debug)]
 pub struct Budget {
-    one: Effort,
-    left: Mutex<Effort>,
+    one: Estimate,
+    left: Mutex<Estimate>,
     /// Elements that may still be moved to try borders.
     moves: Mutex<usize>,
     /// What the engine did not end with, although it was not too much.
@@ -43,7 +43,7 @@ impl Budget {
     pub fn new(bytes: usize) -> Self {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let elements = bytes.saturating_add(MOST_FROM_NOTHING).min(MOST_OF_ONE.elements);
-        let one = Effort { elements, ..MOST_OF_ONE };
+        let one = Estimate { elements, ..MOST_OF_ONE };
         let (left, moves) = (Mutex::new(one.times(TIMES)), Mutex::new(MOST_MOVES));
         Budget { one, left, moves, overrun: OnceLock::new() }
     }
@@ -66,19 +66,19 @@ impl Budget {
         self.overrun.get().map(String::as_str)
     }
 
-    /// Whether one constant may take `effort`.
-    pub fn allows(&self, effort: Effort) -> bool {
-        effort.elements <= self.one.elements && effort.work <= self.one.work
+    /// Whether one constant may take `estimate`.
+    pub fn allows(&self, estimate: Estimate) -> bool {
+        estimate.elements <= self.one.elements && estimate.work <= self.one.work
     }
 
-    /// Takes `effort` away, if it is not too much.
-    pub fn spend(&self, effort: Effort) -> bool {
+    /// Takes `estimate` away, if it is not too much.
+    pub fn spend(&self, estimate: Estimate) -> bool {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let rest = Effort {
-            elements: left.elements.saturating_sub(effort.elements),
-            work: left.work.saturating_sub(effort.work),
+        let rest = Estimate {
+            elements: left.elements.saturating_sub(estimate.elements),
+            work: left.work.saturating_sub(estimate.work),
         };
-        let fits = self.allows(effort) && rest.elements >= 0 && rest.work >= 0;
+        let fits = self.allows(estimate) && rest.elements >= 0 && rest.work >= 0;
         if fits {
             *left = rest;
         }
@@ -86,11 +86,11 @@ impl Budget {
     }
 }
 
-impl Effort {
+impl Estimate {
     /// Of a tensor that is written out.
     pub fn of_dims(dims: &[i64]) -> Self {
         let elements = product(dims.iter().copied());
-        Effort { elements, work: elements }
+        Estimate { elements, work: elements }
     }
 
     /// Of a tensor of sizes that were asked for: a negative one is a huge one for whoever
@@ -102,12 +102,12 @@ impl Effort {
 
     /// As much as at least so many elements and multiply-adds take.
     pub fn at_least(self, count: i64) -> Self {
-        Effort { elements: self.elements.max(count), work: self.work.max(count) }
+        Estimate { elements: self.elements.max(count), work: self.work.max(count) }
     }
 
     /// So many times as much.
     pub fn times(self, factor: i64) -> Self {
-        Effort {
+        Estimate {
             elements: self.elements.saturating_mul(factor),
             work: self.work.saturating_mul(factor),
         }
@@ -129,10 +129,10 @@ mod tests {
         let budget = |bytes| Budget::new(bytes);
         for (bytes, largest) in [(0, 1 << 22), (1000, (1 << 22) + 1000), (usize::MAX, 1 << 26)] {
             let budget = budget(bytes);
-            let spent = (0..8).filter(|_| budget.spend(Effort::of_dims(&[largest]))).count();
+            let spent = (0..8).filter(|_| budget.spend(Estimate::of_dims(&[largest]))).count();
             assert_eq!(spent, 4, "{bytes}");
-            assert!(!Budget::new(bytes).spend(Effort::of_dims(&[largest + 1])), "{bytes}");
+            assert!(!Budget::new(bytes).spend(Estimate::of_dims(&[largest + 1])), "{bytes}");
         }
-        assert!(!budget(usize::MAX).spend(Effort::of_dims(&[i64::MAX, 0, i64::MAX])));
+        assert!(!budget(usize::MAX).spend(Estimate::of_dims(&[i64::MAX, 0, i64::MAX])));
     }
 }

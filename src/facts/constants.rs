@@ -10,17 +10,13 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ndarray::ArrayD;
-
 use crate::facts::budget::Budget;
-use crate::facts::effort::effort;
+use crate::facts::estimate::estimate;
 use crate::facts::folding::{
-    ConstantNode, Unknown, in_known_types, stored, type_of_result, widened, written_out,
+    ConstantNode, NoValue, Unknown, in_known_types, stored, type_of_result, widened, written_out,
 };
-use crate::facts::kernels::KernelLayout;
 use crate::facts::operators::{FoldingKind, InputsRead, TypeRule, operator};
 use crate::facts::roles;
-use crate::numbers::LazyWeights;
 use crate::onnx::extremes::Extremes;
 use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
@@ -28,9 +24,7 @@ use crate::onnx::ids::{IdMap, Table, ValueId};
 use crate::onnx::model::Invalid;
 use crate::onnx::node::Node;
 use crate::onnx::proto::TensorProto;
-use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::tensor;
-use crate::onnx::{data, extremes};
 
 /// No constant sub-graph of a real model is deeper.
 const MAX_DEPTH: u8 = 250;
@@ -42,7 +36,7 @@ const TOO_DEEP: &str = "250 nodes in a row are the most that are followed";
 
 /// See the module's documentation.
 pub struct Constants<'g, 'm> {
-    graph: &'g Graph<'m>,
+    pub(super) graph: &'g Graph<'m>,
     /// Those of the graph around this one, if it is a body.
     outer: Option<Arc<Constants<'g, 'm>>>,
     /// How many nodes deep a constant is computed; stored ones have 0.
@@ -53,7 +47,7 @@ pub struct Constants<'g, 'm> {
     /// Those that were asked for.
     values: Mutex<Cache>,
     /// Those of kernels that were asked for.
-    extremes: Mutex<IdMap<ValueId, Extremes>>,
+    pub(super) extremes: Mutex<IdMap<ValueId, Extremes>>,
     /// Of all graphs of the model together.
     budget: Arc<Budget>,
 }
@@ -186,7 +180,10 @@ impl<'g, 'm> Constants<'g, 'm> {
         if !self.contains(id) {
             return Ok(None);
         }
-        Ok(self.found(id)?.ok())
+        match self.found(id) {
+            Ok(tensor) => Ok(Some(tensor)),
+            Err(none) => none.unknown().map(|_| None),
+        }
     }
 
     /// The limit that keeps `id` from being a constant with a value, if one does.
@@ -197,9 +194,13 @@ impl<'g, 'm> Constants<'g, 'm> {
         if self.too_deep.contains(id) {
             return Ok(Some(TOO_DEEP));
         }
-        Ok(match self.contains(id).then(|| self.found(id)).transpose()? {
-            Some(Err(Unknown::Beyond(limit))) => Some(limit),
-            _ => None,
+        if !self.contains(id) {
+            return Ok(None);
+        }
+        let Err(none) = self.found(id) else { return Ok(None) };
+        Ok(match none.unknown()? {
+            Unknown::Beyond(limit) => Some(limit),
+            Unknown::NotEvaluated => None,
         })
     }
 
@@ -214,9 +215,9 @@ impl<'g, 'm> Constants<'g, 'm> {
         &self.budget
     }
 
-    fn found(&self, id: ValueId) -> Result<Evaluated, Invalid> {
+    fn found(&self, id: ValueId) -> Result<Arc<TensorProto>, NoValue> {
         if let Some(known) = self.cache().get(id) {
-            return Ok(known.clone());
+            return Ok(known.clone()?);
         }
         // What it is computed from comes first, so that long chains need no deep stack.
         let mut open = vec![id];
@@ -224,7 +225,10 @@ impl<'g, 'm> Constants<'g, 'm> {
             let before = open.len();
             open.extend(self.operands(next).filter(|operand| !self.cache().contains(*operand)));
             if open.len() == before {
-                let _ = self.evaluated(next)?;
+                // That it has no value is kept, too.
+                if let Err(none) = self.evaluated(next) {
+                    none.unknown()?;
+                }
                 open.pop();
             }
         }
@@ -240,87 +244,26 @@ impl<'g, 'm> Constants<'g, 'm> {
     }
 
     /// As [`Self::found`], once all that it is computed from is known.
-    fn evaluated(&self, id: ValueId) -> Result<Evaluated, Invalid> {
+    fn evaluated(&self, id: ValueId) -> Result<Arc<TensorProto>, NoValue> {
         if let Some(known) = self.cache().get(id) {
-            return Ok(known.clone());
+            return Ok(known.clone()?);
         }
-        let stored = self.graph.initializer(id)?;
-        let found = match (stored, self.graph.value(id).outer, &self.outer) {
-            (Some(stored), ..) => {
-                written_out(stored, &self.graph.model.storage, &self.budget)?.map(Arc::new)
-            }
-            (None, Some(outside), Some(outer)) => outer.found(outside.in_outer_graph())?,
-            _ => self.computed(id)?.map(Arc::new),
+        let found = match self.stored_or_computed(id) {
+            Ok(tensor) => Ok(tensor),
+            Err(none) => Err(none.unknown()?),
         };
         self.cache().insert(id, found.clone());
-        Ok(found)
+        Ok(found?)
     }
 
-    /// Dimensions of the constant `id`.
-    ///
-    /// # Errors
-    /// As [`Self::tensor`], and if they are negative or overflow.
-    pub fn dims(&self, id: ValueId) -> Result<Option<Vec<usize>>, Invalid> {
-        Ok(self.tensor(id)?.map(|tensor| data::dims(&tensor)).transpose()?)
-    }
-
-    /// The values of the float constant `id`, and its type. `None` if it is no
-    /// constant or not of floating point.
-    ///
-    /// # Errors
-    /// If its data does not fit its dimensions or cannot be read.
-    pub fn floats(&self, id: ValueId) -> Result<Option<(ArrayD<f64>, Float)>, Invalid> {
-        let Some(tensor) = self.tensor(id)? else { return Ok(None) };
-        let Some(float) = Float::from_onnx(tensor.data_type()) else { return Ok(None) };
-        Ok(Some((tensor::floats(&tensor, &self.graph.model.storage)?, float)))
-    }
-
-    /// The values of the float constant `id`, which are read when they are needed; `None`
-    /// as in [`Self::floats`].
-    ///
-    /// # Errors
-    /// As [`Self::floats`].
-    pub fn numbers(&self, id: ValueId) -> Result<Option<Arc<dyn LazyWeights>>, Invalid> {
-        let Some(tensor) = self.tensor(id)? else { return Ok(None) };
-        if let Some(stored) = tensor::stored(&tensor, &self.graph.model.storage)? {
-            return Ok(Some(Arc::new(stored)));
-        }
-        let floats = self.floats(id)?;
-        Ok(floats.map(|(values, _)| Arc::new(values.into_iter().collect::<Vec<f64>>()) as _))
-    }
-
-    /// How large the weights of the kernel `id` are, by filter, or, where filters do not lie
-    /// in a row, by weight; `None` as in [`Self::floats`].
-    ///
-    /// # Errors
-    /// As [`Self::floats`].
-    pub fn extremes(&self, id: ValueId, layout: KernelLayout) -> Result<Option<Extremes>, Invalid> {
-        let known = self.extremes.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
-        if known.is_some() {
-            return Ok(known);
-        }
-        let Some(tensor) = self.tensor(id)? else { return Ok(None) };
-        let lengths = tensor.dims.iter().skip(1).map(|&dim| usize::try_from(dim).unwrap_or(0));
-        let row = match layout {
-            KernelLayout::OutputsFirst => lengths.fold(1, usize::saturating_mul),
-            KernelLayout::InputsFirst => 1,
-        };
-        let found = extremes::extremes(&tensor, &self.graph.model.storage, row)?;
-        self.extremes.lock().unwrap_or_else(PoisonError::into_inner).insert(id, found);
-        Ok(Some(found))
-    }
-
-    /// The values of the integer or boolean constant `id`; `None` as in [`Self::floats`].
-    ///
-    /// # Errors
-    /// As [`Self::floats`].
-    pub fn integers(&self, id: ValueId) -> Result<Option<Vec<i64>>, Invalid> {
-        let Some(tensor) = self.tensor(id)? else { return Ok(None) };
-        match DataType::try_from(tensor.data_type()) {
-            Ok(DataType::Int64 | DataType::Int32 | DataType::Bool) => {
-                Ok(Some(tensor::integers(&tensor, &self.graph.model.storage)?))
+    fn stored_or_computed(&self, id: ValueId) -> Result<Arc<TensorProto>, NoValue> {
+        let stored = self.graph.initializer(id)?;
+        match (stored, self.graph.value(id).outer, &self.outer) {
+            (Some(stored), ..) => {
+                Ok(Arc::new(written_out(stored, &self.graph.model.storage, &self.budget)?))
             }
-            _ => Ok(None),
+            (None, Some(outside), Some(outer)) => outer.found(outside.in_outer_graph()),
+            _ => self.computed(id).map(Arc::new),
         }
     }
 
@@ -339,8 +282,8 @@ impl<'g, 'm> Constants<'g, 'm> {
             for input in node.inputs.iter().flatten() {
                 inputs.extend(self.tensor(*input)?.map(|tensor| tensor.as_ref().clone()));
             }
-            let effort = effort(rule.effort, node, &inputs, &self.graph.model.storage)?;
-            if effort.is_some_and(|effort| !self.budget.allows(effort)) {
+            let estimate = estimate(rule.estimate, node, &inputs, &self.graph.model.storage)?;
+            if estimate.is_some_and(|estimate| !self.budget.allows(estimate)) {
                 return Ok(Some(node.label().to_owned()));
             }
         }
@@ -351,15 +294,15 @@ impl<'g, 'm> Constants<'g, 'm> {
         self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn computed(&self, id: ValueId) -> Result<Result<TensorProto, Unknown>, Invalid> {
-        let unknown = Ok(Err(Unknown::NotEvaluated));
-        let Some(producer) = self.graph.value(id).producer else { return unknown };
+    /// What the node that makes `id` computes, in its type.
+    fn computed(&self, id: ValueId) -> Result<TensorProto, NoValue> {
+        let producer = self.graph.value(id).producer.ok_or(Unknown::NotEvaluated)?;
         let node = self.graph.node(producer);
-        let name = |id: ValueId| self.graph.value(id).name.clone();
+        let storage = &self.graph.model.storage;
         let Some(rule) = roles::folding(node) else {
-            let Some(stored) = stored(node) else { return unknown };
-            let tensor = written_out(stored, &self.graph.model.storage, &self.budget)?;
-            return Ok(tensor.map(|tensor| TensorProto { name: Some(name(id)), ..tensor }));
+            let stored = stored(node).ok_or(Unknown::NotEvaluated)?;
+            let tensor = written_out(stored, storage, &self.budget)?;
+            return Ok(TensorProto { name: Some(self.name(id)), ..tensor });
         };
         let is_cast = rule.kind == FoldingKind::Casts;
         if let Some(input) = node.input(0) {
@@ -367,57 +310,65 @@ impl<'g, 'm> Constants<'g, 'm> {
             // that unoptimised dynamo wraps in one.
             let keeps_type = is_cast && self.element_type(input) == self.element_type(id);
             if keeps_type || rule.kind == FoldingKind::Keeps {
-                return Ok(self.evaluated(input)?.map(|tensor| tensor.as_ref().clone()));
+                return Ok(self.evaluated(input)?.as_ref().clone());
             }
             if is_cast && self.is_rounded(input) {
-                return unknown;
+                return Err(Unknown::NotEvaluated.into());
             }
         }
         let like = node.input(1).and_then(|like| self.element_type(like));
+        let proto = in_known_types(node, like, storage).ok_or(Unknown::NotEvaluated)?;
+        let (operands, widened) = self.operand_tensors(node, proto.input.len())?;
+        let wanted = self.element_type(id).ok_or(Unknown::NotEvaluated)?;
+        let (opset, budget) = (self.graph.model.opset, &self.budget);
+        let constant =
+            ConstantNode { node, proto, rule, opset, operands, widened, storage, budget };
+        self.all_outputs(constant, id, wanted)
+    }
+
+    fn name(&self, id: ValueId) -> String {
+        self.graph.value(id).name.clone()
+    }
+
+    /// The values of the first `count` inputs of `node` that are not left out, by their names:
+    /// as they are, and in types that the engine knows.
+    fn operand_tensors(
+        &self,
+        node: &Node,
+        count: usize,
+    ) -> Result<(Vec<TensorProto>, Vec<TensorProto>), NoValue> {
         let storage = &self.graph.model.storage;
-        let Some(proto) = in_known_types(node, like, storage) else { return unknown };
         let (mut operands, mut widened_operands) = (Vec::new(), Vec::new());
-        for (index, &input) in node.inputs.iter().enumerate() {
-            let Some(input) = input.filter(|_| index < proto.input.len()) else { continue };
-            let tensor = match self.evaluated(input)? {
-                Ok(tensor) => tensor::inlined(&tensor, storage)?,
-                Err(unknown) => return Ok(Err(unknown)),
-            };
-            let tensor = TensorProto { name: Some(name(input)), ..tensor };
+        for &input in node.inputs.iter().take(count).flatten() {
+            let tensor = tensor::inlined(&*self.evaluated(input)?, storage)?;
+            let tensor = TensorProto { name: Some(self.name(input)), ..tensor };
             widened_operands.push(widened(&tensor, storage)?);
             operands.push(tensor);
         }
-        let Some(wanted) = self.element_type(id) else { return unknown };
-        // All outputs of a Split at once.
-        let outputs =
-            node.outputs.iter().flatten().copied().filter(|&output| self.contains(output));
-        let outputs: Vec<ValueId> = outputs.collect();
-        let names: Vec<String> = outputs.iter().map(|&output| name(output)).collect();
-        let (opset, budget) = (self.graph.model.opset, &self.budget);
-        let constant = ConstantNode {
-            node,
-            proto,
-            rule,
-            opset,
-            operands,
-            widened: widened_operands,
-            storage,
-            budget,
-        };
-        let values = match constant.evaluate(&name(id), &names, wanted)? {
-            Ok(values) => values,
-            Err(unknown) => return Ok(Err(unknown)),
-        };
-        let mut own = unknown;
+        Ok((operands, widened_operands))
+    }
+
+    /// The output `id` of `constant`. All outputs of a Split are evaluated at once: the others
+    /// are kept.
+    fn all_outputs(
+        &self,
+        constant: ConstantNode,
+        id: ValueId,
+        wanted: i32,
+    ) -> Result<TensorProto, NoValue> {
+        let outputs = constant.node.outputs.iter().flatten().copied();
+        let outputs: Vec<ValueId> = outputs.filter(|&output| self.contains(output)).collect();
+        let names: Vec<String> = outputs.iter().map(|&output| self.name(output)).collect();
+        let values = constant.evaluate(&self.name(id), &names, wanted)?;
+        let mut own = None;
         for (output, value) in outputs.into_iter().zip(values) {
-            let value = value.ok_or(Unknown::NotEvaluated);
             if output == id {
-                own = Ok(value);
+                own = value;
             } else {
-                self.cache().insert(output, value.map(Arc::new));
+                self.cache().insert(output, value.map(Arc::new).ok_or(Unknown::NotEvaluated));
             }
         }
-        own
+        Ok(own.ok_or(Unknown::NotEvaluated)?)
     }
 
     /// Whether `id` is of 16 bits and comes of a computation in them. In a row of such nodes,

@@ -7,8 +7,8 @@
 use prost::Message;
 
 use crate::engine::{self, EngineError, Limits, Source, dialect};
-use crate::facts::budget::{Budget, Effort};
-use crate::facts::effort::effort;
+use crate::facts::budget::{Budget, Estimate};
+use crate::facts::estimate::estimate;
 use crate::facts::evaluate::{is_defined, is_sound};
 use crate::facts::operators::{FoldingRule, InputsRead, TypeRule, operator};
 use crate::onnx::data::TensorError;
@@ -30,6 +30,46 @@ pub enum Unknown {
     NotEvaluated,
     /// It is beyond a limit of what is evaluated.
     Beyond(&'static str),
+}
+
+/// Why an evaluation ended without a value.
+#[derive(Debug)]
+pub enum NoValue {
+    /// There is none here.
+    Unknown(Unknown),
+    /// Something that is stored in the file is malformed.
+    Invalid(Invalid),
+}
+
+impl NoValue {
+    /// Why there is none here.
+    ///
+    /// # Errors
+    /// If the file is malformed.
+    pub fn unknown(self) -> Result<Unknown, Invalid> {
+        match self {
+            NoValue::Unknown(why) => Ok(why),
+            NoValue::Invalid(error) => Err(error),
+        }
+    }
+}
+
+impl From<Unknown> for NoValue {
+    fn from(why: Unknown) -> Self {
+        NoValue::Unknown(why)
+    }
+}
+
+impl From<Invalid> for NoValue {
+    fn from(error: Invalid) -> Self {
+        NoValue::Invalid(error)
+    }
+}
+
+impl From<TensorError> for NoValue {
+    fn from(error: TensorError) -> Self {
+        NoValue::Invalid(error.into())
+    }
 }
 
 /// That evaluating it takes too much.
@@ -61,22 +101,21 @@ impl ConstantNode<'_> {
     /// not what ONNX says. `name` is that of the one that was asked for.
     ///
     /// # Errors
-    /// If an operand is malformed.
+    /// If nothing computes them here, or an operand is malformed.
     pub fn evaluate(
         self,
         name: &str,
         outputs: &[String],
         wanted: i32,
-    ) -> Result<Result<Vec<Option<TensorProto>>, Unknown>, Invalid> {
+    ) -> Result<Vec<Option<TensorProto>>, NoValue> {
         let ConstantNode { node, proto, rule, opset, operands, widened, storage, budget } = self;
-        let unknown = Ok(Err(Unknown::NotEvaluated));
-        let effort = effort(rule.effort, node, &widened, storage)?;
+        let estimate = estimate(rule.estimate, node, &widened, storage)?;
         if !(rule.is_taken)(&widened) || !is_sound(&rule, &operands) {
-            return unknown;
+            return Err(Unknown::NotEvaluated.into());
         }
-        let Some(effort) = effort else { return unknown };
-        if !budget.spend(effort) {
-            return Ok(Err(Unknown::Beyond(TOO_LARGE)));
+        let estimate = estimate.ok_or(Unknown::NotEvaluated)?;
+        if !budget.spend(estimate) {
+            return Err(Unknown::Beyond(TOO_LARGE).into());
         }
         // The engine takes a norm in training mode for one at inference, and zeros that nobody
         // gives a type for float64.
@@ -85,21 +124,18 @@ impl ConstantNode<'_> {
         let names: Vec<&str> = outputs.iter().map(String::as_str).collect();
         let model = write::model(opset, vec![], nodes, widened, &names);
         let source = Source::small(model.encode_to_vec(), Limits::of_reading());
-        let values = match engine::evaluate(source) {
-            Ok(values) => values,
-            Err(error) => {
-                if error == EngineError::TooLong {
-                    budget.overran(|| format!("the constant `{name}`"));
-                }
-                return unknown;
+        let values = engine::evaluate(source).map_err(|error| {
+            if error == EngineError::TooLong {
+                budget.overran(|| format!("the constant `{name}`"));
             }
-        };
+            Unknown::NotEvaluated
+        })?;
         let mut own = Vec::with_capacity(outputs.len());
         for (name, value) in outputs.iter().zip(values) {
             let value = in_own_type(name, value, wanted)?;
             own.push(value.filter(|value| is_defined(&rule, &operands, value)));
         }
-        Ok(Ok(own))
+        Ok(own)
     }
 }
 
@@ -183,18 +219,18 @@ pub fn stored(node: &Node) -> Option<Initializer> {
 /// All elements of what is stored, sparse or not.
 ///
 /// # Errors
-/// If a sparse tensor is malformed.
+/// If writing them out takes too much, or a sparse tensor is malformed.
 pub fn written_out(
     stored: Initializer,
     storage: &Storage,
     budget: &Budget,
-) -> Result<Result<TensorProto, Unknown>, TensorError> {
+) -> Result<TensorProto, NoValue> {
     match stored {
-        Initializer::Dense(tensor) => Ok(Ok(tensor)),
-        Initializer::Sparse(sparse) if budget.spend(Effort::of_dims(&sparse.dims)) => {
-            Ok(tensor::dense(&sparse, storage)?.ok_or(Unknown::NotEvaluated))
+        Initializer::Dense(tensor) => Ok(tensor),
+        Initializer::Sparse(sparse) if budget.spend(Estimate::of_dims(&sparse.dims)) => {
+            Ok(tensor::dense(&sparse, storage)?.ok_or(Unknown::NotEvaluated)?)
         }
-        Initializer::Sparse(_) => Ok(Err(Unknown::Beyond(TOO_LARGE))),
+        Initializer::Sparse(_) => Err(Unknown::Beyond(TOO_LARGE).into()),
     }
 }
 

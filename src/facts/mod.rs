@@ -2,20 +2,21 @@
 //! which integers, which constants; and what has to hold of them for a reading to be right.
 //!
 //! [`operators`] is the table of what is known of ONNX's operators; the functions that its rows
-//! point at stand in [`shape_rules`], [`effort`] and [`ranges`]. On it rest two stories.
-//! Constants: [`constants`] finds them and keeps their values, [`folding`] evaluates one node
-//! within a [`budget`], and [`evaluate`] tells whether that is what ONNX says. Shapes:
-//! [`inference`] asks the rules about one node, [`propagation`] about a graph, and [`shapes`]
-//! puts rules, engine and readers together.
+//! point at stand in [`shape_rules`], [`estimate`] and [`ranges`]. On it rest two stories.
+//! Constants: [`constants`] finds them and keeps their values, which [`constant_data`] reads,
+//! [`folding`] evaluates one node within a [`budget`], and [`evaluate`] tells whether that is
+//! what ONNX says. Shapes: [`inference`] asks the rules about one node, [`propagation`] about a
+//! graph, and [`shapes`] puts rules, engine and readers together.
 //!
 //! [`dependence`] tells what changes with the input, [`reach`] how far windows look,
 //! [`kernels`] how their weights lie, and [`validity`] for which inputs a reading is right.
 //! None of them knows what an operator means as linear algebra.
 
 pub mod budget;
+pub mod constant_data;
 pub mod constants;
 pub mod dependence;
-pub mod effort;
+pub mod estimate;
 pub mod evaluate;
 pub mod folding;
 pub mod inference;

@@ -9,7 +9,7 @@
 //!
 //! [`shape_rules`]: crate::facts::shape_rules
 
-use crate::facts::effort::{self, EffortRule};
+use crate::facts::estimate::{self, EstimateRule};
 use crate::facts::ranges::{self, RangeRule};
 use crate::facts::shape_rules::asked::{DemandRule, DimsRule, IntegersRule};
 use crate::facts::shape_rules::{
@@ -98,7 +98,7 @@ pub struct FoldingRule {
     /// What it does with elements.
     pub kind: FoldingKind,
     /// What evaluating it takes.
-    pub effort: EffortRule,
+    pub estimate: EstimateRule,
     /// Whether its result may be larger than all that it reads.
     pub grows: bool,
     /// Where a result of integers is what ONNX says.
@@ -222,7 +222,7 @@ pub fn operator(name: &str) -> Option<Operator> {
             .demanding(demands::conv)
             .of_type(TypeRule::OfAnyInput)
             .sliding(KernelUse::Gathers)
-            .folding(COMPUTES.growing(effort::convolved).taken_if(is_convolution)),
+            .folding(COMPUTES.growing(estimate::convolved).taken_if(is_convolution)),
         "ConvInteger" | "DeformConv" => of(windows::conv).demanding(demands::conv_without_bias),
         "QLinearConv" => of(windows::quantized_conv),
         "ConvTranspose" => of(windows::conv_transpose)
@@ -244,19 +244,19 @@ pub fn operator(name: &str) -> Option<Operator> {
         "Gemm" => of(products::gemm)
             .demanding(demands::gemm)
             .of_type(TypeRule::OfAnyInput)
-            .folding(COMPUTES.taking(effort::multiplied)),
+            .folding(COMPUTES.taking(estimate::multiplied)),
         "MatMul" => of(products::matmul)
             .demanding(demands::matmul)
             .of_type(TypeRule::OfAnyInput)
-            .folding(COMPUTES.taking(effort::multiplied)),
+            .folding(COMPUTES.taking(estimate::multiplied)),
         "MatMulInteger" => of(products::matmul).demanding(demands::matmul),
         "QLinearMatMul" => of(products::quantized_matmul),
-        "Einsum" => of(products::einsum).folding(COMPUTES.growing(effort::summed)),
+        "Einsum" => of(products::einsum).folding(COMPUTES.growing(estimate::summed)),
         "Det" => of(products::det),
         "GRU" | "RNN" => of(products::recurrent).outputs(2).demanding(demands::recurrent),
         "LSTM" => of(products::recurrent).outputs(3).demanding(demands::recurrent),
         // Where elements stand.
-        "Pad" => of(pieces::pad).demanding(demands::pad).folding(MOVES.growing(effort::padded)),
+        "Pad" => of(pieces::pad).demanding(demands::pad).folding(MOVES.growing(estimate::padded)),
         "Slice" => of(pieces::slice)
             .holding(integers::slice)
             .demanding(demands::slice)
@@ -265,7 +265,7 @@ pub fn operator(name: &str) -> Option<Operator> {
         "Concat" => of(pieces::concat)
             .holding(integers::concat)
             .demanding(demands::concat)
-            .folding(MOVES.growing(effort::of_elements))
+            .folding(MOVES.growing(estimate::of_elements))
             .alike_at_all_sizes(),
         "Split" => of(pieces::split).with_equal_outputs().holding(integers::split).folding(MOVES),
         "SplitToSequence" => of(pieces::split_to_sequence).of_type(FIRST),
@@ -289,12 +289,14 @@ pub fn operator(name: &str) -> Option<Operator> {
             .alike_at_all_sizes(),
         "Expand" => of(axes::expand)
             .holding(integers::expand)
-            .folding(MOVES.growing(effort::repeated))
+            .folding(MOVES.growing(estimate::repeated))
             .alike_at_all_sizes(),
-        "Tile" => of(pieces::tile).holding(integers::tile).folding(MOVES.growing(effort::repeated)),
+        "Tile" => {
+            of(pieces::tile).holding(integers::tile).folding(MOVES.growing(estimate::repeated))
+        }
         "Gather" => of(along::gather)
             .holding(integers::gather)
-            .folding(MOVES.taking(effort::gathered))
+            .folding(MOVES.taking(estimate::gathered))
             .alike_at_all_sizes(),
         "GatherElements" => of(along::gather_elements).folding(MOVES),
         "GatherND" => of(along::gather_nd),
@@ -327,7 +329,7 @@ pub fn operator(name: &str) -> Option<Operator> {
         "ConstantOfShape" => of(made::constant_of_shape)
             .holding(integers::constant_of_shape)
             .of_type(TypeRule::OfValue)
-            .folding(MOVES.growing(effort::of_shape).in_dialect())
+            .folding(MOVES.growing(estimate::of_shape).in_dialect())
             .alike_at_all_sizes(),
         "Shape" => of(made::shape)
             .holding(integers::shape)
@@ -341,7 +343,7 @@ pub fn operator(name: &str) -> Option<Operator> {
             .folding(MOVES),
         "Range" => of(made::range)
             .holding(integers::range)
-            .folding(IN_INTEGERS.growing(effort::range))
+            .folding(IN_INTEGERS.growing(estimate::range))
             .alike_at_all_sizes(),
         "RandomNormal" | "RandomUniform" => of(made::of_shape_attribute),
         "Multinomial" => of(made::multinomial),
@@ -439,7 +441,7 @@ impl Operator {
 const fn folding(kind: FoldingKind) -> FoldingRule {
     FoldingRule {
         kind,
-        effort: effort::of_elements,
+        estimate: estimate::of_elements,
         grows: false,
         range: ranges::any,
         needs_dialect: false,
@@ -458,12 +460,12 @@ impl FoldingRule {
         }
     }
 
-    const fn taking(self, effort: EffortRule) -> Self {
-        FoldingRule { effort, ..self }
+    const fn taking(self, estimate: EstimateRule) -> Self {
+        FoldingRule { estimate, ..self }
     }
 
-    const fn growing(self, effort: EffortRule) -> Self {
-        FoldingRule { effort, grows: true, ..self }
+    const fn growing(self, estimate: EstimateRule) -> Self {
+        FoldingRule { estimate, grows: true, ..self }
     }
 
     const fn within(self, range: RangeRule) -> Self {

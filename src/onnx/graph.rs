@@ -363,6 +363,14 @@ impl<'m> Graph<'m> {
         node.inputs.iter().flatten().chain(&node.captured).copied()
     }
 
+    /// Whether anybody needs an output of the node besides the first: a mask, batch statistics.
+    pub fn yields_more(&self, node: &Node) -> bool {
+        node.outputs.iter().skip(1).flatten().any(|&extra| {
+            let value = self.value(extra);
+            value.is_output || !value.readers.is_empty()
+        })
+    }
+
     /// The stored constant called like `id`, decoded; its data stays in the map. `None`
     /// if there is none.
     ///

@@ -16,14 +16,55 @@ pub enum NodeMode<'n> {
     GivenBy(&'n str),
 }
 
+impl NodeMode<'_> {
+    /// Whether that is inference, where `integers` looks up the tensor that says so; `None` if
+    /// it is not known.
+    pub fn evaluates(self, integers: impl FnOnce(&str) -> Option<Vec<i64>>) -> Option<bool> {
+        match self {
+            NodeMode::Evaluates => Some(true),
+            NodeMode::Trains => Some(false),
+            NodeMode::GivenBy(name) => Some(integers(name)? == [0]),
+        }
+    }
+}
+
+/// Whether `node` is of an operator that has a mode: a batch norm or a dropout.
+pub fn has_mode(node: &NodeProto) -> bool {
+    is_norm(node) || is_dropout(node)
+}
+
+/// `node` without what says that it trains, and a norm without what it makes in training
+/// alone; what has no mode as it is. An `is_test` stays as it stands.
+pub fn without_mode(mut node: NodeProto) -> NodeProto {
+    if is_norm(&node) {
+        node.output.truncate(1);
+        node.attribute.retain(|attribute| attribute.name() != "training_mode");
+    } else if is_dropout(&node) {
+        node.input.truncate(2);
+        while node.input.last().is_some_and(String::is_empty) {
+            node.input.pop();
+        }
+    }
+    node
+}
+
+fn is_norm(node: &NodeProto) -> bool {
+    is_default_domain(node.domain()) && node.op_type() == "BatchNormalization"
+}
+
+/// Whether `node` is a dropout.
+pub fn is_dropout(node: &NodeProto) -> bool {
+    is_default_domain(node.domain()) && node.op_type() == "Dropout"
+}
+
 /// The mode of `node`; what is neither a batch norm nor a dropout evaluates.
 pub fn mode(node: &NodeProto, opset: i64) -> NodeMode<'_> {
     let is_set = |name: &str| {
         let attribute = node.attribute.iter().find(|attribute| attribute.name() == name);
         attribute.is_some_and(|attribute| attribute.i() != 0)
     };
-    let is_norm = node.op_type() == "BatchNormalization";
-    if !is_default_domain(node.domain()) || !(is_norm || node.op_type() == "Dropout") {
+    let is_norm = is_norm(node);
+    if !has_mode(node) {
         return NodeMode::Evaluates;
     }
     let trains = match opset {

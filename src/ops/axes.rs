@@ -24,7 +24,7 @@ pub fn identity(_: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, St
 /// # Errors
 /// If it stays in training mode.
 pub fn dropout(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
-    if reader.yields_more(node) {
+    if reader.graph.yields_more(node) {
         return Err(NotLinear::Unrepresentable("its mask is used").into());
     }
     eval_form(reader, node)?;

@@ -9,13 +9,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::affine::{AxisOrder, Geometry, Linear, Window};
+use crate::affine::{AxisOrder, Geometry, Linear, Window, of_channel};
 use crate::facts::operators::{InputsRead, operator};
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::node::Node;
 use crate::ops::axes::transpose;
-use crate::ops::meaning::{LinearOp, Meaning, of_channel};
+use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::moved::{FillSteps, MAX_NODES, TOO_MANY_NODES};
 use crate::ops::reader::{Reader, not_linear};

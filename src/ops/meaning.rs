@@ -14,9 +14,6 @@ use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
 use crate::refusal::NotLinear;
 
-/// The newest operator set whose operators are known here.
-pub const NEWEST_OPSET: i64 = 28;
-
 /// Whether something is added or subtracted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sign {
@@ -223,13 +220,5 @@ impl LinearOp {
             LinearOp::Transpose { .. } => Affine::identity(),
         };
         Ok(Some(affine.between(input, output)))
-    }
-}
-
-/// What `values`, which are one number or one per channel, say of `channel`.
-pub fn of_channel(values: &[f64], channel: usize) -> Option<f64> {
-    match values {
-        [only] => Some(*only),
-        values => values.get(channel).copied(),
     }
 }

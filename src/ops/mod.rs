@@ -17,6 +17,7 @@ pub mod frame;
 pub mod meaning;
 pub mod meanings;
 pub mod moved;
+pub mod pad_mode;
 pub mod pointwise;
 pub mod product;
 pub mod reader;

@@ -24,7 +24,7 @@ pub fn norm(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, S
         return Err(NotLinear::Malformed("its input or scale is missing").into());
     };
     eval_form(reader, node)?;
-    if reader.yields_more(node) {
+    if reader.graph.yields_more(node) {
         return Err(NotLinear::Unrepresentable("its training outputs are used").into());
     }
     let dims = reader.dims(gamma)?;

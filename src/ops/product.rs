@@ -23,8 +23,7 @@ pub fn gemm(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, S
     };
     let factor = |name| node.attribute(name).map_or(1.0, |attribute| attribute.f());
     let scales = factor("alpha") != 1.0 || factor("beta") != 1.0;
-    // Before operator set 7 a bias was broadcast only where that was asked for.
-    if scales || node.int("transA", 0) != 0 || reader.graph.model.opset < 7 {
+    if scales || node.int("transA", 0) != 0 {
         return Err(not_linear(node).into());
     }
     let is_turned = node.int("transB", 0) != 0;
@@ -51,10 +50,8 @@ pub fn gemm(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, S
 pub fn matmul(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let opaque = || Err(not_linear(node).into());
     let (Some(input), Some(weights)) = (node.input(0), node.input(1)) else { return opaque() };
-    // A product of two feature maps, as in attention, is not linear. What is written
-    // in its place broadcasts as it has since operator set 7.
-    let between_maps = reader.constants.contains(input) || !reader.constants.contains(weights);
-    if between_maps || reader.graph.model.opset < 7 {
+    // A product of two feature maps, as in attention, is not linear.
+    if reader.constants.contains(input) || !reader.constants.contains(weights) {
         return opaque();
     }
     let layout = KernelLayout::InputsFirst;

@@ -172,14 +172,6 @@ impl<'g, 'm> Reader<'g, 'm> {
         Ok(())
     }
 
-    /// Whether anybody needs an output besides the first: a mask, batch statistics.
-    pub fn yields_more(&self, node: &Node) -> bool {
-        node.outputs.iter().skip(1).flatten().any(|&extra| {
-            let value = self.graph.value(extra);
-            value.is_output || !value.readers.is_empty()
-        })
-    }
-
     /// Why the tensor `id` has no value here.
     pub fn not_constant(&self, id: ValueId) -> NotLinear {
         let value = self.graph.value(id);

@@ -59,6 +59,9 @@ fn meaning(
         return Err(NotLinear::Foreign(format!("{domain}::{op}")).into());
     }
     let row = row.ok_or_else(|| not_linear(node))?;
+    if reader.graph.model.opset < *row.versions.start() {
+        return Err(not_linear(node).into());
+    }
     if node.inputs.len() > row.most_inputs {
         let why = "it has inputs that its operator does not have";
         return Err(NotLinear::Malformed(why).into());
@@ -72,7 +75,7 @@ fn meaning(
         ReadRule::AfterOthers(read) => read(reader, node, earlier, validity)?,
     };
     // y of `_, y = Add(a, b)` would go with its node.
-    if reader.yields_more(node) {
+    if reader.graph.yields_more(node) {
         let why = "it has outputs that its operator does not have";
         return Err(NotLinear::Malformed(why).into());
     }

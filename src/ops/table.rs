@@ -6,6 +6,8 @@
 //!
 //! Knows names, versions and readers; not what these find.
 
+use std::ops::RangeInclusive;
+
 use crate::facts::validity::Validity;
 use crate::onnx::node::Node;
 use crate::ops::meaning::Meaning;
@@ -14,14 +16,18 @@ use crate::ops::reader::Reader;
 use crate::ops::stop::Stop;
 use crate::ops::{axes, conv, filled, frame, pointwise, product, sum};
 
+/// The newest operator set whose operators are known here.
+pub const NEWEST_OPSET: i64 = 28;
+
 /// How nodes of one operator are read.
 #[derive(Debug)]
 #[cfg_attr(not(feature = "unstable"), expect(dead_code, reason = "some columns are its page's"))]
 pub struct OperatorRow {
     /// Its name in ONNX's own domain.
     pub name: &'static str,
-    /// The definitions that are read, by the operator sets that brought them.
-    pub versions: &'static str,
+    /// The definitions that are read, by the operator sets that brought the first and the last
+    /// of them. A node of an older set is of a definition that is not read.
+    pub versions: RangeInclusive<i64>,
     /// What it is read as, in words.
     pub read_as: &'static str,
     /// How many inputs it has at most; what more would mean is known to nobody.
@@ -53,28 +59,28 @@ pub fn row(op: &str) -> Option<&'static OperatorRow> {
 
 /// See the head of this file; in the alphabet's order.
 pub const TABLE: &[OperatorRow] = &[
-    of("Add", "1–14", 2, Alone(pointwise::add), "a sum of two tensors; a shift by a constant"),
-    of("AveragePool", "1–22", 1, Alone(conv::average_pool), "a filter of equal weights"),
-    of("BatchNormalization", "1–15", 5, Alone(pointwise::norm), "a scale and a shift per channel"),
-    of("Cast", "1–25", 1, Alone(axes::cast), "another name, where the type stays").of_integers(),
-    of("Concat", "4–13", MANY, Alone(frame::concat), "circular padding, of a tensor and its ends")
+    of("Add", 1..=14, 2, Alone(pointwise::add), "a sum of two tensors; a shift by a constant"),
+    of("AveragePool", 1..=22, 1, Alone(conv::average_pool), "a filter of equal weights"),
+    of("BatchNormalization", 1..=15, 5, Alone(pointwise::norm), "a scale and a shift per channel"),
+    of("Cast", 1..=25, 1, Alone(axes::cast), "another name, where the type stays").of_integers(),
+    of("Concat", 4..=13, MANY, Alone(frame::concat), "circular padding, of a tensor and its ends")
         .joining(),
-    of("Conv", "1–22", 3, Alone(conv::conv), "a convolution"),
-    of("ConvTranspose", "1–22", 3, Alone(conv::conv_transpose), "a transposed convolution"),
-    of("Div", "1–14", 2, Alone(pointwise::divide), "a scale, by a constant"),
-    of("Dropout", "1–22", 3, Alone(axes::dropout), "another name, at inference"),
-    of("Gemm", "7–13", 3, Alone(product::gemm), "a product with a constant, and a bias"),
-    of("Identity", "1–25", 1, Alone(axes::identity), "another name"),
-    of("MatMul", "7–13", 2, Alone(product::matmul), "a product with a constant"),
-    of("Mul", "1–14", 2, Alone(pointwise::multiply), "a scale, by a constant"),
-    of("Neg", "1–13", 1, Alone(pointwise::negation), "a scale by −1"),
-    of("Pad", "2–25", 4, AfterOthers(frame::pad), "a border of zeros, or of what is padded"),
-    of("ReduceSum", "1–13", 2, Alone(sum::stacked), "a sum of tensors that were stacked").joining(),
-    of("ScatterND", "11–18", 3, AfterOthers(filled::scatter), "a border that is filled").joining(),
-    of("Slice", "1–13", 5, Alone(frame::slice), "a crop"),
-    of("Sub", "1–14", 2, Alone(pointwise::subtract), "a difference; a shift by a constant"),
-    of("Sum", "1–13", MANY, Alone(sum::sum), "a sum of any number of tensors"),
-    of("Transpose", "1–25", 1, AfterOthers(filled::transpose_or_border), "another order of axes")
+    of("Conv", 1..=22, 3, Alone(conv::conv), "a convolution"),
+    of("ConvTranspose", 1..=22, 3, Alone(conv::conv_transpose), "a transposed convolution"),
+    of("Div", 1..=14, 2, Alone(pointwise::divide), "a scale, by a constant"),
+    of("Dropout", 1..=22, 3, Alone(axes::dropout), "another name, at inference"),
+    of("Gemm", 7..=13, 3, Alone(product::gemm), "a product with a constant, and a bias"),
+    of("Identity", 1..=25, 1, Alone(axes::identity), "another name"),
+    of("MatMul", 7..=13, 2, Alone(product::matmul), "a product with a constant"),
+    of("Mul", 1..=14, 2, Alone(pointwise::multiply), "a scale, by a constant"),
+    of("Neg", 1..=13, 1, Alone(pointwise::negation), "a scale by −1"),
+    of("Pad", 2..=25, 4, AfterOthers(frame::pad), "a border of zeros, or of what is padded"),
+    of("ReduceSum", 1..=13, 2, Alone(sum::stacked), "a sum of tensors that were stacked").joining(),
+    of("ScatterND", 11..=18, 3, AfterOthers(filled::scatter), "a border that is filled").joining(),
+    of("Slice", 1..=13, 5, Alone(frame::slice), "a crop"),
+    of("Sub", 1..=14, 2, Alone(pointwise::subtract), "a difference; a shift by a constant"),
+    of("Sum", 1..=13, MANY, Alone(sum::sum), "a sum of any number of tensors"),
+    of("Transpose", 1..=25, 1, AfterOthers(filled::transpose_or_border), "another order of axes")
         .joining(),
 ];
 
@@ -83,7 +89,7 @@ const MANY: usize = usize::MAX;
 
 const fn of(
     name: &'static str,
-    versions: &'static str,
+    versions: RangeInclusive<i64>,
     most_inputs: usize,
     read: ReadRule,
     read_as: &'static str,

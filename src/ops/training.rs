@@ -8,6 +8,7 @@
 //!
 //! Knows one node, its statistics and what its input depends on; no block.
 
+use crate::facts::roles;
 use crate::onnx::ids::NodeId;
 use crate::onnx::model::Invalid;
 use crate::onnx::node::Node;
@@ -60,32 +61,29 @@ impl TrainingNodes {
 /// If it must stay in training mode, or a stored tensor that it needs is malformed.
 pub fn eval_form(reader: &Reader, node: &Node) -> Result<Option<NodeProto>, Stop> {
     let opset = reader.graph.model.opset;
-    match training::mode(&node.proto, opset) {
-        NodeMode::Evaluates => return Ok(None),
-        NodeMode::Trains => {}
-        NodeMode::GivenBy(_) => {
-            let Some(mode) = node.input(2) else { return Ok(None) };
-            match reader.constants.integers(mode)?.as_deref() {
-                Some([0]) => return Ok(None),
-                Some(_) => {}
-                None => return Err(reader.not_constant(mode).into()),
-            }
-        }
+    let mode = training::mode(&node.proto, opset);
+    let given_by = node.input(2).filter(|_| matches!(mode, NodeMode::GivenBy(_)));
+    let given = given_by.map(|given| reader.constants.integers(given)).transpose()?.flatten();
+    match (mode.evaluates(|_| given), given_by) {
+        (Some(true), _) | (None, None) => return Ok(None),
+        (Some(false), _) => {}
+        (None, Some(given)) => return Err(reader.not_constant(given).into()),
     }
     becomes_its_eval_form(reader, node)?;
-    Ok(Some(at_inference(node, opset)))
+    let form = training::without_mode(node.proto.clone());
+    Ok(Some(if opset < 7 { tested(form) } else { form }))
 }
 
 /// That `node`, which is in training mode, does not stay so.
 fn becomes_its_eval_form(reader: &Reader, node: &Node) -> Result<(), Stop> {
     let Training { asked, dependence } = reader.training;
-    let is_norm = node.proto.op_type() == "BatchNormalization";
+    let is_norm = roles::is_batch_norm(node);
     let varies = node.input(0).is_some_and(|input| dependence.contains(input));
     if is_norm && !varies {
         let why = "its input is the same for every input of the model, and so are its statistics";
         return Err(NotLinear::Training(why).into());
     }
-    if reader.yields_more(node) {
+    if reader.graph.yields_more(node) {
         return Err(NotLinear::Unrepresentable("its training outputs are used").into());
     }
     if asked == TrainingMode::Keep {
@@ -114,20 +112,6 @@ fn becomes_its_eval_form(reader: &Reader, node: &Node) -> Result<(), Stop> {
 fn statistic(reader: &Reader, node: &Node, index: usize) -> Result<Vec<f64>, Stop> {
     let id = node.input(index).ok_or(NotLinear::Malformed("a statistic is missing"))?;
     Ok(reader.floats(id)?.into_iter().collect())
-}
-
-fn at_inference(node: &Node, opset: i64) -> NodeProto {
-    let mut form = node.proto.clone();
-    if form.op_type() == "BatchNormalization" {
-        form.output.truncate(1);
-        form.attribute.retain(|attribute| attribute.name() != "training_mode");
-    } else {
-        form.input.truncate(2);
-        while form.input.last().is_some_and(String::is_empty) {
-            form.input.pop();
-        }
-    }
-    if opset < 7 { tested(form) } else { form }
 }
 
 /// Before opset 7 an attribute said what a node is for.

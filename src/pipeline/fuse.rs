@@ -35,7 +35,7 @@ pub fn compared(terms: &[Term<Affine>]) -> Vec<Comparison> {
 }
 
 fn in_parallel(pass: &Pass) -> Vec<PieceSums> {
-    pass.pieces().into_par_iter().map(|first| pass.read(first)).collect()
+    pass.pieces().into_par_iter().map(|piece| pass.read(piece)).collect()
 }
 
 /// What takes the place of `block`, whose terms these are.

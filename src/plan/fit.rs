@@ -16,12 +16,13 @@
 //!
 //! Knows weights and the type that they will have; not whether a block pays.
 
-use crate::refusal::Unfit;
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use crate::affine::Affine;
+use crate::affine::{Affine, of_channel};
 use crate::emit::term::{Term, TermKind};
-use crate::numbers::{LazyWeights, larger};
+use crate::numbers::{LazyWeights, larger, pieces};
 use crate::onnx::float::Float;
 use crate::onnx::ids::{IdMap, ValueId};
 use crate::onnx::model::Invalid;
@@ -29,6 +30,7 @@ use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::region::Region;
+use crate::refusal::Unfit;
 
 /// Whether the weights of `region` exist in `float`. They are computed only if bounds of
 /// them leave that open. What cannot be computed is told when it is fused.
@@ -179,9 +181,6 @@ struct Filter {
     moved: usize,
 }
 
-/// So many weights are computed at a time, about; whole filters.
-const PIECE: usize = 1 << 16;
-
 fn check_term(term: &Term<Affine>, float: Float) -> Result<(), Unfit> {
     if term.kind != TermKind::Conv {
         return Ok(());
@@ -189,21 +188,19 @@ fn check_term(term: &Term<Affine>, float: Float) -> Result<(), Unfit> {
     let (kernel, bias) = (&term.map, term.map.bias());
     let outputs = bias.len().max(1);
     let length = kernel.count().checked_div(outputs).unwrap_or(0).max(1);
-    let at_once = PIECE.checked_div(length).unwrap_or(0).max(1);
-    let filters = |first: usize| -> Vec<Filter> {
-        let count = at_once.min(outputs.saturating_sub(first));
-        let mut numbers = vec![0.0; count.saturating_mul(length)];
-        kernel.read(first.saturating_mul(length), &mut numbers);
+    let filters = |piece: Range<usize>| -> Vec<Filter> {
+        let mut numbers = vec![0.0; piece.len()];
+        kernel.read(piece.start, &mut numbers);
         numbers.chunks_exact(length).map(|weights| Filter::of(weights, float)).collect()
     };
-    let pieces: Vec<usize> = (0..outputs).step_by(at_once).collect();
+    let pieces: Vec<Range<usize>> = pieces(outputs.saturating_mul(length), length).collect();
     let filters: Vec<Filter> = pieces.into_par_iter().flat_map_iter(filters).collect();
     let of_all: Vec<f64> = filters.iter().map(|filter| filter.largest).collect();
     let of_all = largest(&of_all);
     if !float.holds(&[of_all, largest(bias)]) {
         return Err(Unfit::NotFinite(float));
     }
-    let bias_of = |channel: usize| bias.get(channel).map_or(0.0, |bias| bias.abs());
+    let bias_of = |channel: usize| of_channel(bias, channel).map_or(0.0, f64::abs);
     let lost = filters
         .iter()
         .enumerate()

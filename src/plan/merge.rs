@@ -57,16 +57,18 @@ pub fn insert<L: Linear>(
     reader: &Reader,
     valid: &mut Validity,
 ) {
-    let merges = |other: &Term<L>, term: &Term<L>| {
-        other.root == term.root && merge_if_smaller(&other.shape(), &term.shape(), reader).is_ok()
+    // Shapes alone decide.
+    let merged = |other: &Term<L>, term: &Term<L>| {
+        let is_smaller = other.root == term.root
+            && merge_if_smaller(&other.shape(), &term.shape(), reader).is_ok();
+        is_smaller.then(|| merge(other.clone(), term, reader).ok()).flatten()
     };
-    while let Some(index) = sum.iter().position(|other| merges(other, &term)) {
+    while let Some((index, larger)) =
+        (sum.iter().enumerate()).find_map(|(index, other)| Some((index, merged(other, &term)?)))
+    {
         let other = sum.remove(index);
         require_equal_counts(other.root, other.map.geometry(), term.map.geometry(), reader, valid);
-        term = match merge(other, &term, reader) {
-            Ok(merged) => merged,
-            Err(_) => unreachable!("shapes alone decide"),
-        };
+        term = larger;
     }
     sum.push(term);
 }

@@ -56,6 +56,7 @@ impl FilledBorder {
             let inside: Option<Vec<usize>> = at.iter().enumerate().map(inside).collect();
             let own = inside.and_then(|inside| input.get(IxDyn(&inside)));
             let channel = at.get(1).copied().unwrap_or(0);
+            // Read here and not by the mathematics, which the fuser believes, too.
             let filled = match self.values.as_slice() {
                 [only] => Some(only),
                 values => values.get(channel),

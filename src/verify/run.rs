@@ -83,9 +83,10 @@ pub fn run_graphs(
     if let Some(reason) = old_graphs.iter().find_map(dialect::misread) {
         return Ok(Outcome::NotRun(reason.into()));
     }
-    let inputs = match inputs(graph, options)? {
+    let inputs = match inputs(graph, options) {
         Ok(inputs) => inputs,
-        Err(reason) => return Ok(Outcome::NotRun(reason)),
+        Err(Unfed::NotRun(reason)) => return Ok(Outcome::NotRun(reason)),
+        Err(Unfed::Invalid(error)) => return Err(error),
     };
     let mut names = Vec::new();
     let mut tolerance = options.tolerance.unwrap_or(1e-9);
@@ -248,7 +249,25 @@ impl RunInput {
     }
 }
 
-fn inputs(graph: &Graph, options: &RunOptions) -> Result<Result<Vec<RunInput>, NotRun>, Invalid> {
+/// Why there is nothing to feed.
+enum Unfed {
+    Invalid(Invalid),
+    NotRun(NotRun),
+}
+
+impl From<Invalid> for Unfed {
+    fn from(error: Invalid) -> Self {
+        Unfed::Invalid(error)
+    }
+}
+
+impl From<NotRun> for Unfed {
+    fn from(reason: NotRun) -> Self {
+        Unfed::NotRun(reason)
+    }
+}
+
+fn inputs(graph: &Graph, options: &RunOptions) -> Result<Vec<RunInput>, Unfed> {
     let mut inputs = Vec::new();
     for field in graph.fields.fields(graph_field::INPUT) {
         let info: ValueInfoProto = graph.model.decode(field, "graph input")?;
@@ -257,7 +276,7 @@ fn inputs(graph: &Graph, options: &RunOptions) -> Result<Result<Vec<RunInput>, N
             continue;
         }
         let Some(declared) = info::declared(&info) else {
-            return Ok(Err(format!("input `{name}` is not a tensor").into()));
+            return Err(NotRun::from(format!("input `{name}` is not a tensor")).into());
         };
         let mut given = options.given.iter().rev();
         let given = given.find(|(which, _)| which.is(inputs.len(), &name)).map(|(_, array)| array);
@@ -272,7 +291,7 @@ fn inputs(graph: &Graph, options: &RunOptions) -> Result<Result<Vec<RunInput>, N
                 let setting =
                     Setting::InputShape { input: name.clone(), example: "…".to_owned() };
                 let reason = format!("input `{name}` has no shape; give {setting}");
-                return Ok(Err(NotRun { reason, setting: Some(setting) }));
+                return Err(NotRun { reason, setting: Some(setting) }.into());
             }
         };
         let given = given.cloned();
@@ -289,9 +308,9 @@ fn inputs(graph: &Graph, options: &RunOptions) -> Result<Result<Vec<RunInput>, N
     let all = all.and_then(|all| all.checked_mul(options.samples.max(1)));
     if all.is_none_or(|all| all > MOST) {
         let reason = "its inputs, all samples together, are too large to be fed".to_owned();
-        return Ok(Err(reason.into()));
+        return Err(NotRun::from(reason).into());
     }
-    Ok(Ok(inputs))
+    Ok(inputs)
 }
 
 /// A dimension that is declared as a number, or a likely size where the file leaves it open,

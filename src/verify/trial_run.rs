@@ -17,6 +17,7 @@ use crate::verify::original::Original;
 
 /// Inputs of a proof have less elements, all its trials together; those of real blocks have
 /// thousands, but where a size is bound: a crop at fixed places is tried at the file's size.
+/// Four times the largest tensor that is read so (`ops/frame`).
 const MAX_ELEMENTS: usize = 1 << 25;
 
 /// Several trials, run as one model, so that constants are read once.

@@ -7,10 +7,10 @@
 use prost::Message;
 use prost::bytes::Bytes;
 
-use crate::engine::dialect::nodes::{evaluates, node};
+use crate::engine::dialect::nodes::{evaluates, node, without_mode};
 use crate::onnx::edit;
 use crate::onnx::graph::{Graph, Initializer};
-use crate::onnx::ids::{NodeId, ValueId};
+use crate::onnx::ids::NodeId;
 use crate::onnx::inline::inline;
 use crate::onnx::model::{Invalid, Model, is_default_domain};
 use crate::onnx::node::Node;
@@ -18,7 +18,6 @@ use crate::onnx::proto::NodeProto;
 use crate::onnx::schema::graph_field;
 use crate::onnx::splice::{self, Edit};
 use crate::onnx::tensor;
-use crate::onnx::write;
 
 /// The model without dead nodes, with local functions inlined, and with every node, those
 /// of bodies included, as [`node()`] has it. A norm or dropout keeps its mode.
@@ -102,23 +101,8 @@ fn forms(graphs: &[Graph], graph: &Graph, old: &Node) -> Vec<NodeProto> {
     }
     let (opset, mut proto) = (graph.model.opset, old.proto.clone());
     let lookup = |name: &str| integers(graphs, graph, name);
-    let is_used = |id: &ValueId| {
-        let value = graph.value(*id);
-        value.is_output || !value.readers.is_empty()
-    };
-    let yields_more = old.outputs.iter().skip(1).flatten().any(is_used);
-    if !yields_more && evaluates(&proto, opset, &lookup) {
-        match proto.op_type() {
-            "BatchNormalization" => {
-                proto.output.truncate(1);
-                proto.attribute.retain(|attribute| attribute.name() != "training_mode");
-            }
-            "Dropout" => {
-                proto.output.truncate(1);
-                proto = write::into_identity(proto);
-            }
-            _ => {}
-        }
+    if !graph.yields_more(old) && evaluates(&proto, opset, &lookup) {
+        proto = without_mode(proto);
     }
     node(proto, opset, &lookup)
 }

@@ -17,32 +17,35 @@ pub fn evaluates(
     opset: i64,
     integers: &dyn Fn(&str) -> Option<Vec<i64>>,
 ) -> bool {
-    match training::mode(node, opset) {
-        NodeMode::Evaluates => true,
-        NodeMode::Trains => false,
-        NodeMode::GivenBy(name) => integers(name).as_deref() == Some(&[0]),
+    training::mode(node, opset).evaluates(integers) == Some(true)
+}
+
+/// A norm or dropout, which is at inference, as what makes its first output alone: a dropout is
+/// an `Identity`. Every other node as it is.
+pub fn without_mode(node: NodeProto) -> NodeProto {
+    let mut node = training::without_mode(node);
+    if !training::is_dropout(&node) {
+        return node;
     }
+    node.output.truncate(1);
+    write::into_identity(node)
 }
 
 /// A norm or dropout at inference, as what it computes alone: a norm with its first output and
 /// its epsilon, a dropout as an `Identity`; every other node as it is. `None` if it is in
 /// training mode, or nothing tells. `integers` looks constants up.
 pub fn at_inference(
-    mut node: NodeProto,
+    node: NodeProto,
     opset: i64,
     integers: &dyn Fn(&str) -> Option<Vec<i64>>,
 ) -> Option<NodeProto> {
-    let is_norm = node.op_type() == "BatchNormalization";
-    if !is_norm && node.op_type() != "Dropout" {
+    if !training::has_mode(&node) {
         return Some(node);
     }
     if !evaluates(&node, opset, integers) {
         return None;
     }
-    node.output.truncate(1);
-    if !is_norm {
-        return Some(write::into_identity(node));
-    }
+    let mut node = without_mode(node);
     let stays = |name: &str| matches!(name, "epsilon" | "is_test");
     node.attribute.retain(|attribute| stays(attribute.name()));
     Some(node)

@@ -20,7 +20,8 @@ written from the table in `src/ops/table.rs`, and held to it by a test.
 fn the_document_has_a_line_per_row() {
     let mut page = HEAD.to_owned();
     for row in TABLE {
-        let written = writeln!(page, "| {} | {} | {} |", row.name, row.read_as, row.versions);
+        let (first, last) = (row.versions.start(), row.versions.end());
+        let written = writeln!(page, "| {} | {} | {first}–{last} |", row.name, row.read_as);
         assert!(written.is_ok());
     }
     expect_file!["../../../docs/operators.md"].assert_eq(&page);

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use crate::facts::budget::{Effort, product};
+use crate::facts::budget::{Estimate, product};
 use crate::onnx::data::TensorError;
 use crate::onnx::node::Node;
 use crate::onnx::proto::TensorProto;
@@ -16,18 +16,19 @@ use crate::onnx::storage::Storage;
 use crate::onnx::tensor;
 
 /// What evaluating a node on inputs takes.
-pub type EffortRule = fn(&Node, &[TensorProto], &Storage) -> Result<Option<Effort>, TensorError>;
+pub type EstimateRule =
+    fn(&Node, &[TensorProto], &Storage) -> Result<Option<Estimate>, TensorError>;
 
 /// Of a node of this rule, which is handed all its inputs whatever it makes of them.
 ///
 /// # Errors
 /// If an input is malformed.
-pub fn effort(
-    rule: EffortRule,
+pub fn estimate(
+    rule: EstimateRule,
     node: &Node,
     inputs: &[TensorProto],
     storage: &Storage,
-) -> Result<Option<Effort>, TensorError> {
+) -> Result<Option<Estimate>, TensorError> {
     let read = inputs.iter().fold(0i64, |all, input| all.saturating_add(elements(input)));
     Ok(rule(node, inputs, storage)?.map(|own| own.at_least(read)))
 }
@@ -37,8 +38,8 @@ pub fn of_elements(
     _: &Node,
     inputs: &[TensorProto],
     _: &Storage,
-) -> Result<Option<Effort>, TensorError> {
-    Ok(Some(Effort::of_dims(&broadcast(inputs))))
+) -> Result<Option<Estimate>, TensorError> {
+    Ok(Some(Estimate::of_dims(&broadcast(inputs))))
 }
 
 /// A tensor of the shape that is the only input.
@@ -46,9 +47,9 @@ pub fn of_shape(
     _: &Node,
     inputs: &[TensorProto],
     storage: &Storage,
-) -> Result<Option<Effort>, TensorError> {
+) -> Result<Option<Estimate>, TensorError> {
     let [shape] = inputs else { return Ok(None) };
-    Ok(Some(Effort::of_sizes(&tensor::integers(shape, storage)?)))
+    Ok(Some(Estimate::of_sizes(&tensor::integers(shape, storage)?)))
 }
 
 /// As many times as the second input says. Where an Expand has a size on both sides, the
@@ -57,9 +58,9 @@ pub fn repeated(
     _: &Node,
     inputs: &[TensorProto],
     storage: &Storage,
-) -> Result<Option<Effort>, TensorError> {
+) -> Result<Option<Estimate>, TensorError> {
     let [data, times] = inputs else { return Ok(None) };
-    Ok(Some(Effort::of_sizes(&tensor::integers(times, storage)?).times(elements(data))))
+    Ok(Some(Estimate::of_sizes(&tensor::integers(times, storage)?).times(elements(data))))
 }
 
 /// `(limit − start)/delta` numbers.
@@ -67,7 +68,7 @@ pub fn range(
     _: &Node,
     inputs: &[TensorProto],
     storage: &Storage,
-) -> Result<Option<Effort>, TensorError> {
+) -> Result<Option<Estimate>, TensorError> {
     let [start, limit, delta] = inputs else { return Ok(None) };
     let number = |bound| match tensor::integers(bound, storage).ok()?.as_slice() {
         &[number] => Some(number),
@@ -77,7 +78,7 @@ pub fn range(
         let (start, limit, delta) = (number(start)?, number(limit)?, number(delta)?);
         limit.saturating_sub(start).saturating_abs().checked_div(delta.saturating_abs())
     };
-    Ok(steps().map(|steps| Effort::of_dims(&[steps])))
+    Ok(steps().map(|steps| Estimate::of_dims(&[steps])))
 }
 
 /// For each index, no more than the whole.
@@ -85,9 +86,9 @@ pub fn gathered(
     _: &Node,
     inputs: &[TensorProto],
     _: &Storage,
-) -> Result<Option<Effort>, TensorError> {
+) -> Result<Option<Estimate>, TensorError> {
     let [data, indices] = inputs else { return Ok(None) };
-    Ok(Some(Effort::of_dims(&data.dims).times(elements(indices))))
+    Ok(Some(Estimate::of_dims(&data.dims).times(elements(indices))))
 }
 
 /// A tensor and what is put around it.
@@ -95,7 +96,7 @@ pub fn padded(
     node: &Node,
     inputs: &[TensorProto],
     storage: &Storage,
-) -> Result<Option<Effort>, TensorError> {
+) -> Result<Option<Estimate>, TensorError> {
     Ok(match (inputs, node.ints("pads")) {
         ([data, ..], Some(pads)) => Some(with_pads(data, pads)),
         ([data, pads, ..], None) => Some(with_pads(data, &tensor::integers(pads, storage)?)),
@@ -108,7 +109,7 @@ pub fn convolved(
     node: &Node,
     inputs: &[TensorProto],
     _: &Storage,
-) -> Result<Option<Effort>, TensorError> {
+) -> Result<Option<Estimate>, TensorError> {
     let [data, kernel, ..] = inputs else { return Ok(None) };
     let (&[batch, _, ref spatial @ ..], &[outputs, ref rest @ ..]) =
         (data.dims.as_slice(), kernel.dims.as_slice())
@@ -121,7 +122,7 @@ pub fn convolved(
     let spatial = spatial.iter().map(|size| size.saturating_add(pads));
     let elements = product([batch, outputs].into_iter().chain(spatial));
     let work = elements.saturating_mul(product(rest.iter().copied()));
-    Ok(Some(Effort { elements, work }))
+    Ok(Some(Estimate { elements, work }))
 }
 
 /// A product of two matrices, or of stacks of them.
@@ -129,7 +130,7 @@ pub fn multiplied(
     _: &Node,
     inputs: &[TensorProto],
     _: &Storage,
-) -> Result<Option<Effort>, TensorError> {
+) -> Result<Option<Estimate>, TensorError> {
     let [left, right, ..] = inputs else { return Ok(None) };
     let without_matrix = |stack: &TensorProto| {
         let dims = stack.dims.get(..stack.dims.len().saturating_sub(2)).unwrap_or_default();
@@ -142,7 +143,7 @@ pub fn multiplied(
     let elements = product(sizes);
     // Of all that is summed up, at most the elements of the two factors are multiplied.
     let inner = left.dims.iter().copied().fold(1, i64::max);
-    Ok(Some(Effort { elements, work: elements.saturating_mul(inner) }))
+    Ok(Some(Estimate { elements, work: elements.saturating_mul(inner) }))
 }
 
 /// A sum over all letters of its equation; `None` if that is not one of letters alone.
@@ -150,11 +151,11 @@ pub fn summed(
     node: &Node,
     inputs: &[TensorProto],
     _: &Storage,
-) -> Result<Option<Effort>, TensorError> {
+) -> Result<Option<Estimate>, TensorError> {
     Ok(by_letters(node, inputs))
 }
 
-fn by_letters(node: &Node, inputs: &[TensorProto]) -> Option<Effort> {
+fn by_letters(node: &Node, inputs: &[TensorProto]) -> Option<Estimate> {
     let equation = std::str::from_utf8(node.attribute("equation")?.s()).ok()?;
     let (operands, result) = equation.split_once("->")?;
     let mut sizes: HashMap<char, i64> = HashMap::new();
@@ -167,18 +168,18 @@ fn by_letters(node: &Node, inputs: &[TensorProto]) -> Option<Effort> {
     }
     let result = result.trim().chars().map(|label| sizes.get(&label).copied());
     let elements = product(result.collect::<Option<Vec<_>>>()?.into_iter());
-    Some(Effort { elements, work: product(sizes.into_values()) })
+    Some(Estimate { elements, work: product(sizes.into_values()) })
 }
 
 fn elements(tensor: &TensorProto) -> i64 {
     product(tensor.dims.iter().copied())
 }
 
-fn with_pads(data: &TensorProto, pads: &[i64]) -> Effort {
+fn with_pads(data: &TensorProto, pads: &[i64]) -> Estimate {
     let (begins, ends) = pads.split_at(pads.len() / 2);
     let dims = data.dims.iter().zip(begins.iter().zip(ends));
     let dims = dims.map(|(&dim, (&a, &b))| dim.saturating_add(a).saturating_add(b));
-    Effort::of_dims(&dims.collect::<Vec<_>>())
+    Estimate::of_dims(&dims.collect::<Vec<_>>())
 }
 
 /// The dimensions that operands of these dimensions are broadcast to.

@@ -1,0 +1,89 @@
+//! What the constants of a graph hold: dimensions, floats, integers, and how large weights are.
+//!
+//! Knows how tensors are stored; how they become known is told by
+//! [`constants`](crate::facts::constants).
+
+use std::sync::{Arc, PoisonError};
+
+use ndarray::ArrayD;
+
+use crate::facts::constants::Constants;
+use crate::facts::kernels::KernelLayout;
+use crate::numbers::LazyWeights;
+use crate::onnx::extremes::Extremes;
+use crate::onnx::float::Float;
+use crate::onnx::ids::ValueId;
+use crate::onnx::model::Invalid;
+use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::tensor;
+use crate::onnx::{data, extremes};
+
+impl Constants<'_, '_> {
+    /// Dimensions of the constant `id`.
+    ///
+    /// # Errors
+    /// As [`Self::tensor`], and if they are negative or overflow.
+    pub fn dims(&self, id: ValueId) -> Result<Option<Vec<usize>>, Invalid> {
+        Ok(self.tensor(id)?.map(|tensor| data::dims(&tensor)).transpose()?)
+    }
+
+    /// The values of the float constant `id`, and its type. `None` if it is no
+    /// constant or not of floating point.
+    ///
+    /// # Errors
+    /// If its data does not fit its dimensions or cannot be read.
+    pub fn floats(&self, id: ValueId) -> Result<Option<(ArrayD<f64>, Float)>, Invalid> {
+        let Some(tensor) = self.tensor(id)? else { return Ok(None) };
+        let Some(float) = Float::from_onnx(tensor.data_type()) else { return Ok(None) };
+        Ok(Some((tensor::floats(&tensor, &self.graph.model.storage)?, float)))
+    }
+
+    /// The values of the float constant `id`, which are read when they are needed; `None`
+    /// as in [`Self::floats`].
+    ///
+    /// # Errors
+    /// As [`Self::floats`].
+    pub fn numbers(&self, id: ValueId) -> Result<Option<Arc<dyn LazyWeights>>, Invalid> {
+        let Some(tensor) = self.tensor(id)? else { return Ok(None) };
+        if let Some(stored) = tensor::stored(&tensor, &self.graph.model.storage)? {
+            return Ok(Some(Arc::new(stored)));
+        }
+        let floats = self.floats(id)?;
+        Ok(floats.map(|(values, _)| Arc::new(values.into_iter().collect::<Vec<f64>>()) as _))
+    }
+
+    /// How large the weights of the kernel `id` are, by filter, or, where filters do not lie
+    /// in a row, by weight; `None` as in [`Self::floats`].
+    ///
+    /// # Errors
+    /// As [`Self::floats`].
+    pub fn extremes(&self, id: ValueId, layout: KernelLayout) -> Result<Option<Extremes>, Invalid> {
+        let known = self.extremes.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let Some(tensor) = self.tensor(id)? else { return Ok(None) };
+        let lengths = tensor.dims.iter().skip(1).map(|&dim| usize::try_from(dim).unwrap_or(0));
+        let row = match layout {
+            KernelLayout::OutputsFirst => lengths.fold(1, usize::saturating_mul),
+            KernelLayout::InputsFirst => 1,
+        };
+        let found = extremes::extremes(&tensor, &self.graph.model.storage, row)?;
+        self.extremes.lock().unwrap_or_else(PoisonError::into_inner).insert(id, found);
+        Ok(Some(found))
+    }
+
+    /// The values of the integer or boolean constant `id`; `None` as in [`Self::floats`].
+    ///
+    /// # Errors
+    /// As [`Self::floats`].
+    pub fn integers(&self, id: ValueId) -> Result<Option<Vec<i64>>, Invalid> {
+        let Some(tensor) = self.tensor(id)? else { return Ok(None) };
+        match DataType::try_from(tensor.data_type()) {
+            Ok(DataType::Int64 | DataType::Int32 | DataType::Bool) => {
+                Ok(Some(tensor::integers(&tensor, &self.graph.model.storage)?))
+            }
+            _ => Ok(None),
+        }
+    }
+}
