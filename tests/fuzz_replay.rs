@@ -415,8 +415,9 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
 }
 
 fn mutations(count: u64, targets: &[Target]) {
+    // What is changed, not what is checked: another case is another model to change.
     let models = small_models();
-    assert_eq!(models.len(), 354);
+    assert!(!models.is_empty());
     let mut trial = Trial::default();
     for seed in seeds(count) {
         let mut choices = Choices::Seed(seed);

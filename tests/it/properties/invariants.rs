@@ -83,7 +83,10 @@ fn properties_hold_of_every_fixture() {
         "{} files, {blocks} blocks proved, none refused; {through_pipes} through a pipe",
         all.len()
     );
-    assert_eq!((all.len(), blocks, through_pipes), (1480, 2507, 1478));
+    // Two models have side files, and none else is left out.
+    assert_eq!(through_pipes, all.len() - 2);
+    let told = format!("({} files, {blocks} blocks)", all.len());
+    assert!(fs::read_to_string("README.md").unwrap().contains(&told), "README: {told}");
 }
 
 #[test]

@@ -60,7 +60,6 @@ fn slices_give_what_the_whole_gives() {
         path.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned()
     };
     assert_eq!(not_run.map(folder).collect::<Vec<_>>(), NOT_RUN);
-    assert_eq!(compared.iter().filter(|compared| **compared).count(), 476);
 }
 
 fn walked(path: &Path, graphs: &[Graph], nodes: usize) -> Result<Vec<Vec<Array>>, String> {
