@@ -51,26 +51,26 @@ pub fn merge_if_smaller(
 
 /// Adds `term` to a sum, merging it with all terms that it can be merged with; where that is
 /// right for some sizes only, `valid` is narrowed.
+///
+/// # Errors
+/// If terms whose shapes can be merged cannot: none are known.
 pub fn insert<L: Linear>(
     sum: &mut Vec<Term<L>>,
     mut term: Term<L>,
     reader: &Reader,
     valid: &mut Validity,
-) {
-    // Shapes alone decide.
-    let merged = |other: &Term<L>, term: &Term<L>| {
-        let is_smaller = other.root == term.root
-            && merge_if_smaller(&other.shape(), &term.shape(), reader).is_ok();
-        is_smaller.then(|| merge(other.clone(), term, reader).ok()).flatten()
+) -> Result<(), Refusal> {
+    // Decided on shapes, so that a kernel which grows by thousands is never copied.
+    let is_merged = |other: &Term<L>, term: &Term<L>| {
+        other.root == term.root && merge_if_smaller(&other.shape(), &term.shape(), reader).is_ok()
     };
-    while let Some((index, larger)) =
-        (sum.iter().enumerate()).find_map(|(index, other)| Some((index, merged(other, &term)?)))
-    {
+    while let Some(index) = sum.iter().position(|other| is_merged(other, &term)) {
         let other = sum.remove(index);
         require_equal_counts(other.root, other.map.geometry(), term.map.geometry(), reader, valid);
-        term = larger;
+        term = merge(other, &term, reader)?;
     }
     sum.push(term);
+    Ok(())
 }
 
 /// Windows of other slack give as many outputs, ⌊(n + slack)/stride⌋ + 1, for sizes n of some

@@ -109,7 +109,7 @@ impl Region {
                             continue;
                         }
                         for summand in summands {
-                            insert(&mut terms, summand.signed(sign), reader, &mut valid);
+                            insert(&mut terms, summand.signed(sign), reader, &mut valid)?;
                         }
                     }
                     terms

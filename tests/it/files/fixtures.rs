@@ -26,10 +26,11 @@ fn every_file_is_reported_as_expected() {
         expect_file![path].assert_eq(&report.to_string());
     }
 }
-const NETWORKS: usize = 77;
 
 /// Files of networks that have a deployed twin.
 const NETWORKS: usize = 77;
+
+/// Those that tract runs neither before nor after.
 const NOT_RUN: [&str; 11] = [
     "dropout_mask_is_output/model.onnx",
     "foreign_add/model.onnx",
