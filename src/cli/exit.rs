@@ -121,3 +121,50 @@ pub fn converted(
     report.put_settings_in(&flag);
     (report, result)
 }
+
+#[cfg(test)]
+mod tests {
+    use acb_fuse::engine::EngineError;
+    use acb_fuse::refusal::{NotLinear, Reason};
+
+    use super::*;
+
+    #[test]
+    fn a_setting_is_told_as_its_flag() {
+        let in_flags = |reason: &Reason| match reason.setting() {
+            Some(setting) => told(&reason.to_string(), setting, &flag),
+            None => reason.to_string(),
+        };
+        let shape = Setting::InputShape { input: "x".into(), example: "1,3,224,224".into() };
+        let unknown = NotLinear::Unknown { what: "a size".into(), remedy: shape };
+        for (why, expected) in [
+            (unknown, "a size is not known; fix it with --input-shape x=1,3,224,224"),
+            (
+                NotLinear::Overridable("w as asked for".into()),
+                "`w as asked for` is a graph input too, so a caller may override it \
+                 (--keep-overridable)",
+            ),
+            (NotLinear::KeptTraining, "it stays in training mode: --training-mode keep"),
+            (
+                NotLinear::Untrained,
+                "it stays in training mode: its stored means are all 0 and its variances all 1, \
+                 as before any training (--training-mode convert uses them all the same)",
+            ),
+            (NotLinear::NotConstant("w".into()), "`w` is not constant"),
+        ] {
+            let reason = Reason::NotLinear { node: "n".into(), why };
+            assert_eq!(in_flags(&reason), format!("node `n`: {expected}"));
+        }
+        assert_eq!(in_flags(&Reason::Skipped), "left alone because of --skip");
+        for (error, expected) in [
+            (EngineError::TooLong, "tract did not end in time (--verify-timeout allows more)"),
+            (
+                EngineError::TooLarge { bytes: 3 << 20 },
+                "its tensors would take 3 MiB at a time (--verify-memory allows more)",
+            ),
+        ] {
+            let why = error.to_string();
+            assert_eq!(in_flags(&Reason::Unproved { why, setting: error.setting() }), expected);
+        }
+    }
+}
