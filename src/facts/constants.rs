@@ -15,8 +15,9 @@ use crate::facts::estimate::estimate;
 use crate::facts::folding::{
     ConstantNode, NoValue, Unknown, in_known_types, stored, type_of_result, widened, written_out,
 };
-use crate::facts::operators::{FoldingKind, InputsRead, TypeRule, operator};
+use crate::facts::operators::operator;
 use crate::facts::roles;
+use crate::facts::row::{FoldingKind, InputsRead, TypeRule};
 use crate::onnx::extremes::Extremes;
 use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;

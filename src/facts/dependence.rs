@@ -3,7 +3,8 @@
 //! Knows the graph and its constants; no operator by name, and no size.
 
 use crate::facts::constants::Constants;
-use crate::facts::operators::{InputsRead, operator};
+use crate::facts::operators::operator;
+use crate::facts::row::InputsRead;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{Table, ValueId};
 use crate::onnx::node::Node;

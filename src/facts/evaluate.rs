@@ -4,8 +4,8 @@
 //!
 //! Knows rows, types and values; no operator by name.
 
-use crate::facts::operators::{FoldingKind, FoldingRule};
 use crate::facts::ranges::range_of;
+use crate::facts::row::{FoldingKind, FoldingRule};
 use crate::onnx::data::TensorError;
 use crate::onnx::float::Float;
 use crate::onnx::proto::TensorProto;

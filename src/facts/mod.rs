@@ -1,8 +1,8 @@
 //! What is known of tensors without running the model: how many dimensions, which sizes,
 //! which integers, which constants; and what has to hold of them for a reading to be right.
 //!
-//! [`operators`] is the table of what is known of ONNX's operators; the functions that its rows
-//! point at stand in [`shape_rules`], [`estimate`] and [`ranges`]. On it rest two stories.
+//! [`operators`] is the table of what is known of ONNX's operators, [`row`] what one says; the
+//! functions that rows point at stand in [`shape_rules`], [`estimate`] and [`ranges`]. On it rest two stories.
 //! Constants: [`constants`] finds them and keeps their values, which [`constant_data`] reads,
 //! [`folding`] evaluates one node within a [`budget`], and [`evaluate`] tells whether that is
 //! what ONNX says. Shapes: [`inference`] asks the rules about one node, [`propagation`] about a
@@ -26,6 +26,7 @@ pub mod propagation;
 pub mod ranges;
 pub mod reach;
 pub mod roles;
+pub mod row;
 pub mod shape_rules;
 pub mod shapes;
 pub mod validity;

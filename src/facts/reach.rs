@@ -5,7 +5,8 @@
 //!
 //! Knows attributes and the kernel's dimensions, and no size of what is read.
 
-use crate::facts::operators::{KernelUse, operator};
+use crate::facts::operators::operator;
+use crate::facts::row::KernelUse;
 use crate::onnx::node::Node;
 
 /// The windows of a node, the largest of all its axes.

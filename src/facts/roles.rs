@@ -3,7 +3,8 @@
 //!
 //! Knows names of operators, and not what they mean as linear algebra.
 
-use crate::facts::operators::{FoldingRule, InputsRead, Operator, operator};
+use crate::facts::operators::operator;
+use crate::facts::row::{FoldingRule, InputsRead, Operator};
 use crate::onnx::ids::ValueId;
 use crate::onnx::node::Node;
 

@@ -10,7 +10,8 @@
 use std::collections::BTreeSet;
 
 use crate::affine::{AxisOrder, Geometry, Linear, Window, of_channel};
-use crate::facts::operators::{InputsRead, operator};
+use crate::facts::operators::operator;
+use crate::facts::row::InputsRead;
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::node::Node;
