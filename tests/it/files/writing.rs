@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -78,12 +78,7 @@ fn killed_at_any_moment_there_is_the_old_state_or_the_new_one() {
         let (mut unchanged, mut finished) = (0, 0);
         for step in 0..40 {
             let (folder, path) = copied(model);
-            let mut child = tool()
-                .args([&path, &path])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
+            let mut child = started(&path);
             thread::sleep(whole * step / 30);
             // However slow the machine is now, some come to their end.
             if step < 38 {
@@ -102,6 +97,13 @@ fn killed_at_any_moment_there_is_the_old_state_or_the_new_one() {
     }
 }
 
+/// The tool on its way to replace the model at `path`.
+fn started(path: &Path) -> Child {
+    let mut tool = tool();
+    tool.args([path, path]).stdout(Stdio::null()).stderr(Stdio::null());
+    tool.spawn().unwrap()
+}
+
 /// Told to end, it takes its temporary files away.
 #[cfg(unix)]
 #[test]
@@ -110,12 +112,7 @@ fn an_interrupted_run_leaves_nothing() {
     for step in 0..12 {
         let (folder, path) = copied(NETWORK);
         let old = files(folder.path(), true);
-        let mut child = tool()
-            .args([&path, &path])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = started(&path);
         thread::sleep(Duration::from_millis(20 * step));
         let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
         assert!(killed.unwrap().success());
