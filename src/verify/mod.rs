@@ -15,6 +15,7 @@
 //! Knows the format, the engine, and of the file what is stored and how large tensors are;
 //! is handed claims, nodes and tensors, and never asks the fuser anything.
 
+mod along;
 pub mod border;
 pub mod claim;
 pub mod compare;
