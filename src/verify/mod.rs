@@ -17,6 +17,7 @@
 
 mod along;
 pub mod border;
+mod bridge;
 pub mod claim;
 pub mod compare;
 pub mod cone;

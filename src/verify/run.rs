@@ -51,7 +51,12 @@ pub fn run_graphs(
     let (Some(old_graph), Some(_)) = (old_graphs.first(), new_graphs.first()) else {
         return Err(Invalid::NoGraph);
     };
-    if let Some(reason) = old_graphs.iter().find_map(dialect::misread) {
+    // Over a node of the main graph a bridge may lead, but not inside bodies.
+    let bodies = old_graphs
+        .iter()
+        .skip(1)
+        .flat_map(|body| body.nodes().filter(|&(id, _)| body.is_live(id)).map(|(_, node)| node));
+    if let Some(reason) = bodies.filter_map(dialect::misread).next() {
         return Ok(Outcome::NotRun(reason.into()));
     }
     let inputs = match feeding::inputs(old_graph, options) {
