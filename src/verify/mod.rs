@@ -12,6 +12,7 @@
 //! Knows the format, the engine, and of the file what is stored and how large tensors are;
 //! is handed claims, nodes and tensors, and never asks the fuser anything.
 
+pub mod along;
 pub mod border;
 pub mod claim;
 pub mod compare;
@@ -27,6 +28,11 @@ pub mod outcome;
 pub mod proof;
 pub mod readback;
 pub mod run;
+#[cfg_attr(
+    not(any(test, feature = "unstable")),
+    expect(dead_code, reason = "the run does not choose sizes by it yet")
+)]
+pub mod sizes;
 pub mod sliced_run;
 pub mod slices;
 mod small_trials;
