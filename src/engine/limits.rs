@@ -16,6 +16,9 @@ pub enum EngineError {
     /// It panicked.
     #[error("tract: it panicked: {0}")]
     Panicked(String),
+    /// It takes a maximum of what is no number.
+    #[error("a value is NaN")]
+    NotANumber,
     /// It was given up.
     #[error("tract did not end in time ({} allows more)", Setting::TimeLimit)]
     TooLong,
@@ -37,7 +40,7 @@ impl EngineError {
         match self {
             EngineError::TooLong => Some(Setting::TimeLimit),
             EngineError::TooLarge { .. } => Some(Setting::MemoryLimit),
-            EngineError::Failed(_) | EngineError::Panicked(_) => None,
+            EngineError::Failed(_) | EngineError::Panicked(_) | EngineError::NotANumber => None,
         }
     }
 }

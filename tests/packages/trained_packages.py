@@ -168,8 +168,8 @@ def compare(said, source, python, work):
     fused, log = work / "fused.onnx", work / "compare.log"
     if not has_blocks(said) or not fused.exists():
         return None
-    command = [python, COMPARE, source, fused, "--sizes-of-the-tool", json.dumps(sizes_of_the_run(python, source)),
-               "--compared", *tensors_of_the_run(said)]
+    command = [python, COMPARE, source, fused, "--sizes-of-the-tool", json.dumps(sizes_of_the_run(said)),
+               *flags_of_the_run(said)]
     code, _ = run(command, log, COMPARE_SECONDS)
     return json.loads(log.with_suffix(".out").read_text()) if code == 0 else {"died": last_line(log)}
 
@@ -202,19 +202,17 @@ def shortened(report):
             "outcome": report["outcome"]}
 
 
-def tensors_of_the_run(said):
-    """Which tensors the tool compared, as far as the report says: the outputs."""
-    return [output["name"] for output in (said["report"]["run"] or {}).get("outputs", [])]
+def flags_of_the_run(said):
+    """Which outputs the tool compared, and of which of them it says that it compared what they are made of."""
+    told = said["report"]["run"] or {}
+    outputs = [output["name"] for output in told.get("outputs", [])]
+    return ["--compared", *outputs, "--flat", *told.get("flat", [])]
 
 
-def sizes_of_the_run(python, source):
-    """At which shapes of inputs the tool ran both models: a batch of one, and 64 (16 of five axes) where it is open."""
-    code = ("import json, sys; sys.path.insert(0, sys.argv[2]); import onnx, in_onnxruntime as compare;"
-            "inputs = compare.inputs_of(onnx.load(sys.argv[1], load_external_data=False));"
-            "print(json.dumps([{entry.name: [dim if isinstance(dim, int) else 1 if axis == 0 else"
-            " 64 if len(entry.dims) < 5 else 16 for axis, dim in enumerate(entry.dims)] for entry in inputs}]))")
-    found = subprocess.run([python, "-c", code, source, HERE], capture_output=True, text=True, check=True)
-    return json.loads(found.stdout)
+def sizes_of_the_run(said):
+    """At which shapes of inputs the tool ran both models, per run; none if it did not."""
+    runs = (said["report"]["run"] or {}).get("shapes", [])
+    return [{entry["name"]: entry["shape"] for entry in shapes} for shapes in runs]
 
 
 def last_line(log):
@@ -255,10 +253,6 @@ def has_blocks(said):
     return bool(said["report"] and said["report"]["blocks"])
 
 
-def is_not_run(said):
-    return has_blocks(said) and (said["report"]["run"] or {}).get("outcome") == "not_run"
-
-
 def is_compared(said):
     return has_blocks(said) and (said["report"]["run"] or {}).get("outcome") in ("agreed", "within_rounding")
 
@@ -270,14 +264,19 @@ def variation(said, of_kind="noise"):
     return tuple(max(column) for column in zip(*outputs)) if outputs else None
 
 
+def agreed(said):
+    """Whether outputs were compared: *within rounding* says that what changed was, piece by piece."""
+    return has_blocks(said) and (said["report"]["run"] or {}).get("outcome") == "agreed"
+
+
 def is_vacuous(said):
     moved = variation(said)
-    return is_compared(said) and moved is not None and moved[0] <= SEEN
+    return agreed(said) and moved is not None and moved[0] <= SEEN
 
 
 def is_saturated(said):
     moved = variation(said)
-    return is_compared(said) and moved is not None and moved[0] > SEEN >= moved[1]
+    return agreed(said) and moved is not None and moved[0] > SEEN >= moved[1]
 
 
 def errors_of_the_tool(said):
