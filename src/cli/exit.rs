@@ -42,6 +42,20 @@ impl Exit {
         Exit { message: format!("{file}: {}", possible.join(", ")), code: 5 }
     }
 
+    /// `--timeout` is over, in this stage.
+    pub fn of_time(seconds: u64, stage: &str) -> Self {
+        let left = if stage == "writing" {
+            "where a model was to go, the old file or the whole new one is"
+        } else {
+            "nothing was written"
+        };
+        let message = format!(
+            "it did not end within {seconds} s and was ended while {stage}: {left} (--timeout \
+             allows more)"
+        );
+        Exit { message, code: 7 }
+    }
+
     /// Says it.
     pub fn say(self) -> ExitCode {
         eprintln!("acb-fuse: {}", printable(&self.message, |_| false));

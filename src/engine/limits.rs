@@ -56,7 +56,7 @@ impl Limits {
     /// count.
     pub fn new(time: Duration, bytes: usize) -> Self {
         // A time that no clock shows is as good as never.
-        let until = clock::now().and_then(|now| now.checked_add(time));
+        let until = clock::running_time().and_then(|now| now.checked_add(time));
         Limits { until, bytes }
     }
 
@@ -70,6 +70,6 @@ impl Limits {
 
     /// Whether the time is over.
     pub(super) fn are_over(self) -> bool {
-        self.until.zip(clock::now()).is_some_and(|(until, now)| now >= until)
+        self.until.zip(clock::running_time()).is_some_and(|(until, now)| now >= until)
     }
 }

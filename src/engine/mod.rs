@@ -22,6 +22,7 @@ mod source;
 pub mod stage;
 pub mod tensors;
 
+pub use clock::running_time;
 pub use infer::{Inference, infer};
 pub use limits::{EngineError, Limits};
 pub use load::{Engine, evaluate};
