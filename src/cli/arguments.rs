@@ -142,7 +142,7 @@ Exit codes (of many files, that of the first that failed):
   0 written (or looked at)   1 invalid model   2 usage   3 verification failed
   4 nothing fused (--require-fusion)   5 something to fuse (--check)
   6 reading or writing failed, trying again may help   7 not run
-  (--require-run), or out of time (--timeout, --verify-timeout)
+  (--require-run), or out of time or memory
 
 Environment:
   NO_COLOR             no colours

@@ -89,7 +89,10 @@ fn code(error: &Error) -> u8 {
         | Error::Broken { .. } => 3,
         Error::NothingFused { .. } => 4,
         Error::Read { .. } | Error::Write { .. } => 6,
-        Error::NotRun { .. } | Error::TooLong { .. } | Error::ProofTooLong { .. } => 7,
+        Error::NotRun { .. }
+        | Error::TooLong { .. }
+        | Error::ProofTooLong { .. }
+        | Error::NoMemory { .. } => 7,
         // Of an invalid model, and of any error that is not known here.
         _ => 1,
     }
@@ -113,6 +116,7 @@ fn flag(setting: &Setting) -> String {
 fn remedy(error: &Error) -> Option<&'static str> {
     match error {
         Error::ProofTooLong { .. } => Some("--verify-timeout allows more"),
+        Error::NoMemory { .. } => Some("a higher `ulimit -v` allows more"),
         error if error.is_link() => Some("--follow-links allows that"),
         _ => None,
     }

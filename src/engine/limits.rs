@@ -29,6 +29,18 @@ pub enum EngineError {
         /// What is needed, at least.
         bytes: usize,
     },
+    /// It was not even tried.
+    #[error(
+        "its tensors would take {} MiB at a time, and this process may take {} MiB more",
+        bytes >> 20,
+        left >> 20
+    )]
+    NoMemory {
+        /// What is needed, at least.
+        bytes: usize,
+        /// What the system allows this process still.
+        left: usize,
+    },
 }
 
 impl EngineError {
@@ -37,8 +49,16 @@ impl EngineError {
         match self {
             EngineError::TooLong => Some(Setting::TimeLimit),
             EngineError::TooLarge { .. } => Some(Setting::MemoryLimit),
-            EngineError::Failed(_) | EngineError::Panicked(_) => None,
+            EngineError::Failed(_) | EngineError::Panicked(_) | EngineError::NoMemory { .. } => {
+                None
+            }
         }
+    }
+
+    /// Whether another machine might have done it: of what is decided by this, there is no
+    /// result.
+    pub fn is_of_this_machine(&self) -> bool {
+        matches!(self, EngineError::TooLong | EngineError::NoMemory { .. })
     }
 }
 

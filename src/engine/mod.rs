@@ -16,6 +16,7 @@ mod guard;
 mod infer;
 mod limits;
 mod load;
+mod memory;
 mod names;
 mod parse;
 mod source;

@@ -10,6 +10,7 @@ use tract_onnx::prelude::*;
 use crate::engine::guard::guarded;
 use crate::engine::limits::EngineError;
 use crate::engine::load::{Engine, footprint};
+use crate::engine::memory;
 use crate::engine::parse::parsed;
 use crate::engine::source::Source;
 use crate::engine::tensors::EngineTensor;
@@ -31,7 +32,8 @@ impl LoadedSlice {
     /// it takes too much memory is for the caller to say.
     ///
     /// # Errors
-    /// If tract does not support something in it, or takes too long.
+    /// If tract does not support something in it, or takes too long, or this process cannot take
+    /// so much.
     pub fn load(source: Source, inputs: &[(String, EngineTensor)]) -> Result<Self, EngineError> {
         let (limits, given) = (source.limits, inputs.to_vec());
         let ((plan, known, bytes), names) = guarded(limits, move || {
@@ -44,6 +46,7 @@ impl LoadedSlice {
                 Ok((model.into_runnable()?, known, bytes))
             })
         })?;
+        memory::check(bytes)?;
         let names = Arc::new(names);
         let inputs = inputs.iter().map(|(_, tensor)| tensor.clone()).collect();
         Ok(LoadedSlice { engine: Engine { plan, names, limits }, inputs, known, bytes })
