@@ -16,6 +16,9 @@ pub enum EngineError {
     /// It panicked.
     #[error("tract: it panicked: {0}")]
     Panicked(String),
+    /// It takes a maximum of what is no number.
+    #[error("a value is NaN")]
+    NotANumber,
     /// It was given up.
     #[error("tract did not end in time ({} allows more)", Setting::TimeLimit)]
     TooLong,
@@ -49,9 +52,10 @@ impl EngineError {
         match self {
             EngineError::TooLong => Some(Setting::TimeLimit),
             EngineError::TooLarge { .. } => Some(Setting::MemoryLimit),
-            EngineError::Failed(_) | EngineError::Panicked(_) | EngineError::NoMemory { .. } => {
-                None
-            }
+            EngineError::Failed(_)
+            | EngineError::Panicked(_)
+            | EngineError::NotANumber
+            | EngineError::NoMemory { .. } => None,
         }
     }
 

@@ -15,7 +15,7 @@ const BESIDE: usize = 256 << 20;
 ///
 /// # Errors
 /// What there is instead.
-pub(super) fn check(bytes: usize) -> Result<(), EngineError> {
+pub fn check(bytes: usize) -> Result<(), EngineError> {
     let needed = (bytes / 4).saturating_add(bytes);
     match left() {
         // Few bytes are taken as well as anything else here is.

@@ -27,5 +27,6 @@ pub use clock::running_time;
 pub use infer::{Inference, infer};
 pub use limits::{EngineError, Limits};
 pub use load::{Engine, evaluate};
+pub use memory::check as memory_for;
 pub use source::{Constant, Source};
 pub use tensors::{Array, InputShapes};

@@ -15,6 +15,7 @@ use crate::engine::guard::guarded;
 use crate::engine::limits::{EngineError, Limits};
 use crate::engine::source::Constant;
 use crate::onnx::data;
+use crate::onnx::float::Float;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::storage::Storage;
 
@@ -61,6 +62,16 @@ impl EngineTensor {
         EngineTensor { tensor, is_constant }
     }
 
+    /// Its floating-point type; `None` of integers and booleans.
+    pub fn float(&self) -> Option<Float> {
+        match self.tensor.datum_type() {
+            DatumType::F16 => Some(Float::F16),
+            DatumType::F32 => Some(Float::F32),
+            DatumType::F64 => Some(Float::F64),
+            _ => None,
+        }
+    }
+
     /// How many bytes it takes.
     pub fn bytes(&self) -> usize {
         self.tensor.len().saturating_mul(self.tensor.datum_type().size_of())
@@ -92,6 +103,20 @@ pub fn from_arrays(
         };
         inputs.into_iter().map(convert).collect()
     })
+}
+
+/// Whether a floating-point tensor has an element that is no number.
+pub(super) fn has_nan(tensor: &Tensor) -> bool {
+    fn any<T: Datum>(tensor: &Tensor, is_nan: impl Fn(&T) -> bool) -> bool {
+        let view = tensor.to_plain_array_view::<T>();
+        view.is_ok_and(|view| view.iter().fold(false, |any, value| any | is_nan(value)))
+    }
+    match tensor.datum_type() {
+        DatumType::F16 => any(tensor, |value: &f16| value.is_nan()),
+        DatumType::F32 => any(tensor, |value: &f32| value.is_nan()),
+        DatumType::F64 => any(tensor, |value: &f64| value.is_nan()),
+        _ => false,
+    }
 }
 
 /// Tensors in numbers that can be compared.
