@@ -13,8 +13,8 @@ use clap_complete::Shell;
 
 use super::places;
 use super::show;
+use super::stage;
 use super::tensors::{self, Given};
-use super::watchdog;
 
 /// Fold the training-time convolution blocks of an ONNX model into single
 /// convolutions, and prove that nothing changed.
@@ -194,7 +194,7 @@ impl Arguments {
         options.verify_timeout = Duration::from_secs(self.verify_timeout);
         options.verify_memory = self.verify_memory.saturating_mul(1 << 30);
         options.details = self.verbose || !self.report.is_empty();
-        options.progress = if self.quiet { watchdog::note } else { show::progress };
+        options.progress = if self.quiet { stage::note } else { show::progress };
         options
     }
 }

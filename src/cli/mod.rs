@@ -11,6 +11,7 @@ mod npy;
 mod one;
 mod places;
 mod show;
+mod stage;
 mod tensors;
 mod watchdog;
 

@@ -4,41 +4,22 @@
 //! call or in a pipe that nobody reads. What is staged is removed as for a process that is told
 //! to end.
 //!
-//! Knows the process and how far the work is; not what is done.
+//! Knows the process; not what is done.
 
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
 
-use acb_fuse::{Progress, remove_staged, running_time};
+use acb_fuse::{remove_staged, running_time};
 
 use super::exit::Exit;
+use super::stage::stage;
 
 /// How often the clock is asked.
 const BEAT: Duration = Duration::from_millis(20);
 
 /// So long the message may wait for a standard error that is full.
 const TO_SAY_IT: Duration = Duration::from_secs(1);
-
-/// What is done at a time: its number stands in [`STAGE`].
-const STAGES: [&str; 6] = ["beginning", "reading", "planning", "proving", "running", "writing"];
-
-/// The stage that began last, of whichever model.
-static STAGE: AtomicU8 = AtomicU8::new(0);
-
-/// Notes how far a conversion is.
-pub fn note(progress: Progress) {
-    let stage = match progress {
-        Progress::Reading => 1,
-        Progress::Planning => 2,
-        Progress::Proving { .. } => 3,
-        Progress::Running => 4,
-        Progress::Writing => 5,
-        _ => return,
-    };
-    STAGE.store(stage, Ordering::Relaxed);
-}
 
 /// Ends the process after so many seconds in which it ran, its stops left out.
 ///
@@ -69,9 +50,4 @@ fn end(seconds: u64) -> ! {
         let _ = said.recv_timeout(TO_SAY_IT);
     }
     std::process::exit(code.into())
-}
-
-fn stage() -> &'static str {
-    let stage = usize::from(STAGE.load(Ordering::Relaxed));
-    STAGES.get(stage).copied().unwrap_or("working")
 }

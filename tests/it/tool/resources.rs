@@ -196,7 +196,11 @@ fn cases() -> Vec<(String, Made, &'static str)> {
     add("doubled 24 times".into(), Box::new(|| doubled("Add", 2, 24)), "1 block fused");
     add("tripled 24 times".into(), Box::new(|| doubled("Sum", 3, 24)), "1 block fused");
     add("cancelled 24 times".into(), Box::new(|| doubled("Sub", 2, 24)), "");
-    add("doubled 2000 times".into(), Box::new(|| doubled("Add", 2, 2000)), "not be finite");
+    add(
+        "doubled 2000 times".into(),
+        Box::new(|| doubled("Add", 2, 2000)),
+        "over 24 others in a row",
+    );
     add("fibonacci".into(), Box::new(|| fibonacci(60)), "");
     add("permutation of 100,000".into(), Box::new(|| turned(AXES)), "");
     add("kernel of 100,000 axes".into(), Box::new(|| convolved(AXES)), "");
@@ -243,7 +247,8 @@ fn in_little_memory_every_hostile_file_ends_with_a_message() {
         assert!(!said.contains("--timeout"), "{name}: {said}");
         assert!(said.contains(expected), "{name}: {said}");
         for left in fs::read_dir(out.path()).unwrap() {
-            assert_eq!(left.unwrap().file_name(), "out.onnx", "{name}");
+            let left = left.unwrap().file_name();
+            assert!(!left.to_string_lossy().ends_with(".tmp"), "{name} left {left:?}");
         }
     });
 }
