@@ -13,6 +13,9 @@ pub enum EngineError {
     /// It says why.
     #[error("tract: {0}")]
     Failed(String),
+    /// It was not asked: it would read a node wrongly.
+    #[error("{0}")]
+    Misread(String),
     /// It panicked.
     #[error("tract: it panicked: {0}")]
     Panicked(String),
@@ -52,10 +55,7 @@ impl EngineError {
         match self {
             EngineError::TooLong => Some(Setting::TimeLimit),
             EngineError::TooLarge { .. } => Some(Setting::MemoryLimit),
-            EngineError::Failed(_)
-            | EngineError::Panicked(_)
-            | EngineError::NotANumber
-            | EngineError::NoMemory { .. } => None,
+            _ => None,
         }
     }
 

@@ -65,6 +65,15 @@ pub(crate) fn agreement(agreement: &Agreement) -> String {
             "; {share:.2} % of the elements behind steps lie on the other side"
         ));
     }
+    if let [first, ..] = agreement.bridged.as_slice() {
+        let ran = agreement.nodes.saturating_sub(agreement.bridged.len());
+        let (all, count) = (agreement.nodes, agreement.bridged.len());
+        said.push_str(&format!(
+            "; {ran} of {all} nodes ran: behind {} that tract cannot run (`{first}`) both models \
+             go on from equal tensors",
+            counted(count, "node")
+        ));
+    }
     if let [first, ..] = agreement.flat.as_slice() {
         let count = counted(agreement.flat.len(), "output");
         let before = agreement.before;

@@ -5,10 +5,10 @@
 //!
 //! Knows names and comparisons; runs nothing.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::onnx::graph::Graph;
-use crate::onnx::ids::ValueId;
+use crate::onnx::ids::{NodeId, ValueId};
 use crate::verify::compare::Comparison;
 use crate::verify::decided::Decided;
 use crate::verify::feeding::{self, RunInput};
@@ -30,6 +30,8 @@ pub struct Evidence {
     pub spent: usize,
     /// Branches that differ in both models, and that no run took.
     pub left_out: HashSet<(String, &'static str)>,
+    /// Nodes of the old model that an output needs.
+    pub nodes: usize,
     was_left_out: bool,
     parted: HashSet<String>,
     covered: HashSet<String>,
@@ -52,7 +54,8 @@ impl Evidence {
     pub fn cover(&mut self, old: &Graph, pairs: &Pairs) {
         let all = self.seen.all().chain(self.pieces.iter().flat_map(Seen::all));
         let varying = all.filter(|compared| compared.varies());
-        let reached = ancestors(old, varying.filter_map(|compared| old.find(&compared.name)));
+        let varying = varying.filter_map(|compared| old.find(&compared.name));
+        let reached = ancestors(old, varying, &self.seen.bridged);
         for &(tensor, _) in &pairs.parted {
             let name = &old.value(tensor).name;
             if reached.contains(&tensor) {
@@ -108,7 +111,9 @@ impl Evidence {
             in_pieces: self.pieces.as_ref().map(worst),
             shapes: self.shapes.into_iter().map(named).collect(),
             flat,
-            before: worst(&Seen { outputs: Vec::new(), ..self.seen }),
+            bridged: self.seen.bridged.values().cloned().collect(),
+            nodes: self.nodes,
+            before: worst(&Seen { outputs: Vec::new(), ..self.seen.clone() }),
             flipped: if stepped > 0.0 { flipped / stepped } else { 0.0 },
         })
     }
@@ -125,12 +130,18 @@ impl Evidence {
     }
 }
 
-/// Everything that has a part in one of `ends`, these included.
-fn ancestors(graph: &Graph, ends: impl Iterator<Item = ValueId>) -> HashSet<ValueId> {
+/// Everything that has a part in one of `ends`, these included. What only a bridged node reads
+/// has none.
+fn ancestors(
+    graph: &Graph,
+    ends: impl Iterator<Item = ValueId>,
+    bridged: &BTreeMap<NodeId, String>,
+) -> HashSet<ValueId> {
     let (mut open, mut found): (Vec<ValueId>, HashSet<ValueId>) = (ends.collect(), HashSet::new());
     while let Some(tensor) = open.pop() {
         if found.insert(tensor)
             && let Some(producer) = graph.value(tensor).producer
+            && !bridged.contains_key(&producer)
         {
             open.extend(graph.uses(producer));
             open.extend(graph.node(producer).outputs.iter().flatten());

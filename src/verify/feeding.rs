@@ -7,14 +7,16 @@ use crate::engine::tensors::{self, EngineTensor};
 use crate::engine::{Array, EngineError, Limits};
 use crate::facts::roles;
 use crate::onnx::graph::Graph;
-use crate::onnx::info;
+use crate::onnx::info::{self, AxisSize};
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{TensorProto, ValueInfoProto};
 use crate::onnx::schema::graph_field;
 use crate::onnx::tensor;
+use crate::onnx::wire::Field;
 use crate::options::RunOptions;
 use crate::setting::Setting;
+use crate::verify::along::FedInput;
 use crate::verify::inputs::Random;
 use crate::verify::outcome::NotRun;
 use crate::verify::slices;
@@ -25,8 +27,8 @@ use crate::verify::whole_run::Feed;
 pub struct RunInput {
     /// Its name.
     pub name: String,
-    /// Its sizes, as far as the file or the caller says.
-    pub dims: Vec<Option<usize>>,
+    /// What is known of its shape.
+    pub fed: FedInput,
     data_type: i32,
     given: Option<Array>,
 }
@@ -96,24 +98,17 @@ pub fn inputs(graph: &Graph, options: &RunOptions) -> Result<Vec<RunInput>, Unfe
         };
         let mut given = options.given.iter().rev();
         let given = given.find(|(which, _)| which.is(inputs.len(), &name)).map(|(_, array)| array);
-        let known = |shape: &[usize]| shape.iter().copied().map(Some).collect();
-        let dims = match (given, options.shapes.get(&name), &declared.dims) {
-            (Some(given), ..) => known(given.shape()),
-            (None, Some(shape), _) => known(shape),
-            (None, None, Some(dims)) => dims
-                .iter()
-                .map(|size| size.map(|size| usize::try_from(size).unwrap_or(1)))
-                .collect(),
-            (None, None, None) => {
-                let setting =
-                    Setting::InputShape { input: name.clone(), example: "…".to_owned() };
-                let reason = format!("input `{name}` has no shape; give {setting}");
-                return Err(Unfed::NotRun(NotRun { reason, setting: Some(setting) }));
-            }
-        };
+        let shape = given.map(Array::shape).or(options.shapes.get(&name).map(Vec::as_slice));
+        let (given_shape, axes) = (shape.map(<[usize]>::to_vec), info::axes(&info));
+        if given_shape.is_none() && axes.is_none() {
+            let setting = Setting::InputShape { input: name.clone(), example: "…".to_owned() };
+            let reason = format!("input `{name}` has no shape; give {setting}");
+            return Err(Unfed::NotRun(NotRun { reason, setting: Some(setting) }));
+        }
+        let fed = FedInput { axes: axes.unwrap_or_default(), given: given_shape };
         let given = given.cloned();
         let data_type = declared.element_type.unwrap_or_default();
-        inputs.push(RunInput { name, dims, data_type, given });
+        inputs.push(RunInput { name, fed, data_type, given });
     }
     Ok(inputs)
 }
@@ -127,6 +122,23 @@ pub fn elements(shapes: &[Vec<usize>], samples: usize) -> Option<usize> {
     };
     let all = shapes.iter().try_fold(0usize, |all, shape| all.checked_add(elements(shape)?));
     all?.checked_mul(samples).filter(|&all| all <= MOST)
+}
+
+/// What the file declares of tensors that are no inputs: its outputs, and the first of those
+/// on the way.
+///
+/// # Errors
+/// If one cannot be decoded.
+pub fn declarations(graph: &Graph) -> Result<Vec<Vec<AxisSize>>, Invalid> {
+    const MOST: usize = 64;
+    let outputs = graph.fields.fields(graph_field::OUTPUT);
+    let infos = graph.fields.fields(graph_field::VALUE_INFO).take(MOST);
+    let axes = |field: &Field| {
+        let info: ValueInfoProto = graph.model.decode(field, "tensor description")?;
+        Ok(info::axes(&info))
+    };
+    let axes = outputs.chain(infos).map(axes).collect::<Result<Vec<_>, Invalid>>()?;
+    Ok(axes.into_iter().flatten().collect())
 }
 
 /// One sample per seed.

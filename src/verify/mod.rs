@@ -15,7 +15,9 @@
 //! Knows the format, the engine, and of the file what is stored and how large tensors are;
 //! is handed claims, nodes and tensors, and never asks the fuser anything.
 
+mod along;
 pub mod border;
+mod bridge;
 pub mod claim;
 pub mod compare;
 pub mod cone;

@@ -43,6 +43,11 @@ pub struct Agreement {
     /// The largest relative difference of tensors before the outputs, where values are
     /// flattened, and of operands of steps.
     pub before: f64,
+    /// Nodes that the engine cannot run, by what they are called: both models go on behind them
+    /// from equal tensors.
+    pub bridged: Vec<String>,
+    /// Nodes of the old model that an output needs.
+    pub nodes: usize,
     /// The part of the elements behind steps (a rounding, a comparison) that differ because an
     /// operand is as near to the step as rounding moves it.
     pub flipped: f64,

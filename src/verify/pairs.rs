@@ -25,6 +25,10 @@ pub struct Pairs {
     pub equal: HashMap<ValueId, ValueId>,
     /// Nodes that both have, and that read what may differ, old by new.
     pub kept: HashMap<NodeId, NodeId>,
+    /// Nodes of the old graph that the new one has too, whatever they read.
+    pub shared_old: HashSet<NodeId>,
+    /// Those of the new graph.
+    pub shared_new: HashSet<NodeId>,
     /// Tensors of one name that different nodes make, old and new.
     pub parted: Vec<(ValueId, ValueId)>,
 }
@@ -72,6 +76,8 @@ impl Pairs {
                 }
             }
         }
+        pairs.shared_old = pairs.kept.values().chain(&common).copied().collect();
+        pairs.shared_new = pairs.kept.keys().copied().collect();
         (pairs.common, pairs.old) = pairs.old.into_iter().partition(|id| common.contains(id));
         Ok(pairs)
     }

@@ -10,11 +10,12 @@ use crate::engine::{EngineError, Limits, dialect, memory_for};
 use crate::onnx::graph::Graph;
 use crate::onnx::model::{Invalid, Model};
 use crate::options::RunOptions;
+use crate::verify::along::FedInput;
 use crate::verify::decided::{decided, has_choices};
 use crate::verify::evidence::Evidence;
 use crate::verify::feeding::{self, Filling, RunInput, Unfed};
 use crate::verify::outcome::{NotRun, Outcome};
-use crate::verify::sizes;
+use crate::verify::sizes::{first_candidates, second_candidates};
 use crate::verify::whole_run::{Ended, Feed, Silent, WholeRun, not_run};
 
 /// As [`run_graphs`], of models whose graphs were not read yet.
@@ -50,7 +51,12 @@ pub fn run_graphs(
     let (Some(old_graph), Some(_)) = (old_graphs.first(), new_graphs.first()) else {
         return Err(Invalid::NoGraph);
     };
-    if let Some(reason) = old_graphs.iter().find_map(dialect::misread) {
+    // Over a node of the main graph a bridge may lead, but not inside bodies.
+    let bodies = old_graphs
+        .iter()
+        .skip(1)
+        .flat_map(|body| body.nodes().filter(|&(id, _)| body.is_live(id)).map(|(_, node)| node));
+    if let Some(reason) = bodies.filter_map(dialect::misread).next() {
         return Ok(Outcome::NotRun(reason.into()));
     }
     let inputs = match feeding::inputs(old_graph, options) {
@@ -99,7 +105,7 @@ impl ModelTrial<'_, '_, '_> {
             evidence.spent.saturating_add(elements) > most
         };
         let mut smallest = first.clone();
-        for shapes in sizes::second(self.old, self.inputs, &first) {
+        for shapes in second_candidates(&self.fed(), &first) {
             if is_too_much(&evidence, &shapes) {
                 break;
             }
@@ -121,10 +127,15 @@ impl ModelTrial<'_, '_, '_> {
         Ok(evidence.outcome(self.inputs))
     }
 
+    fn fed(&self) -> Vec<FedInput> {
+        self.inputs.iter().map(|input| input.fed.clone()).collect()
+    }
+
     /// Runs both at the first sizes at which the old model runs; these.
     fn first(&self, samples: usize, evidence: &mut Evidence) -> Result<Vec<Vec<usize>>, Ended> {
         let mut first_reason = None;
-        for shapes in sizes::first(self.old, self.inputs) {
+        let declared = feeding::declarations(self.old)?;
+        for shapes in first_candidates(&self.fed(), &declared) {
             let elements = feeding::elements(&shapes, samples);
             // In float64, and in the model's own type.
             let taken = elements.map(|elements| memory_for(elements.saturating_mul(16)));

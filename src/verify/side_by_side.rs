@@ -4,6 +4,8 @@
 //! Knows both graphs and the engine; why the models should agree, and what follows if they do
 //! not, is for the caller to say.
 
+use std::collections::BTreeMap;
+
 use crate::engine::tensors::{self, EngineTensor};
 use crate::engine::{Array, EngineError, Limits};
 use crate::onnx::graph::Graph;
@@ -11,6 +13,7 @@ use crate::onnx::ids::NodeId;
 use crate::onnx::model::Invalid;
 use crate::verify::compare::{Comparison, Tolerances, compared, differing, is_finite};
 use crate::verify::course::{Course, Meeting, MeetingRule, TensorPair};
+use crate::verify::pairs::Pairs;
 use crate::verify::sliced_run::{SlicedRun, Stopped};
 use crate::verify::slices::{self, Most, SlicedStretch};
 use crate::verify::steps::is_explained;
@@ -27,6 +30,8 @@ pub struct Seen {
     pub flipped: u64,
     /// Elements behind steps.
     pub stepped: u64,
+    /// Nodes of the old model that the engine did not run, and what they are called.
+    pub bridged: BTreeMap<NodeId, String>,
 }
 
 /// Why the models did not come to their ends.
@@ -64,6 +69,8 @@ pub struct SideBySide<'s, 'o, 'n> {
     pub old: &'s [Graph<'o>],
     /// The new model's.
     pub new: &'s [Graph<'n>],
+    /// What they have in common.
+    pub pairs: &'s Pairs,
     /// Where they go.
     pub course: &'s Course,
     /// How both are cut.
@@ -116,10 +123,11 @@ impl SideBySide<'_, '_, '_> {
         };
         let old_stretches = slices::cut(old, &self.course.old, self.most)?;
         let new_stretches = slices::cut(new, &self.course.new, self.most)?;
+        let nothing = vec![Vec::new(); fed.samples.len()];
         let mut runs = TwoRuns {
             all: self,
-            old: SlicedRun::of(self.old, fed.names, fed.samples)?,
-            new: SlicedRun::of(self.new, &[], &vec![Vec::new(); fed.samples.len()])?,
+            old: SlicedRun::of(self.old, fed.names, fed.samples, &self.pairs.shared_old)?,
+            new: SlicedRun::of(self.new, &[], &nothing, &self.pairs.shared_new)?,
             samples: fed.samples.len(),
         };
         let mut seen = vec![Seen::default(); fed.samples.len()];
@@ -140,7 +148,8 @@ impl SideBySide<'_, '_, '_> {
             runs.old.forget(&old.last_wanted);
             runs.new.forget(&new.last_wanted);
         }
-        let mut whole = Seen::default();
+        let bridged = runs.old.bridged.iter().map(|(&id, name)| (id, name.clone())).collect();
+        let mut whole = Seen { bridged, ..Seen::default() };
         seen.into_iter().for_each(|one| whole.add(one));
         Ok(whole)
     }
@@ -151,6 +160,7 @@ impl Seen {
     pub fn add(&mut self, other: Seen) {
         self.flipped = self.flipped.saturating_add(other.flipped);
         self.stepped = self.stepped.saturating_add(other.stepped);
+        self.bridged.extend(other.bridged);
         merge(&mut self.outputs, other.outputs);
         merge(&mut self.on_the_way, other.on_the_way);
     }

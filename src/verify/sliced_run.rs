@@ -6,7 +6,7 @@
 //!
 //! Knows the engine; where slices end is decided in [`slices`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use prost::Message;
 
@@ -16,12 +16,11 @@ use crate::engine::tensors::EngineTensor;
 use crate::engine::{Array, tensors};
 use crate::engine::{EngineError, Limits, Source, dialect};
 use crate::onnx::graph::Graph;
-use crate::onnx::ids::ValueId;
+use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
 use crate::onnx::write;
-#[cfg(any(test, feature = "unstable"))]
-use crate::verify::slices::Stretch;
-use crate::verify::slices::{self, Most, Slice, SlicedStretch};
+use crate::verify::bridge::{NodeInputs, stand_ins};
+use crate::verify::slices::{self, Most, Slice, SlicedStretch, Stretch};
 
 /// What the engine gets at a time. It takes a while to begin, and compares each node with
 /// those before it.
@@ -46,6 +45,10 @@ pub struct SlicedRun<'w, 'm> {
     graph: &'w Graph<'m>,
     /// Per sample the tensors that live between two slices.
     samples: Vec<LiveTensors>,
+    /// Nodes over which a bridge may lead: the other model has them too.
+    shared: &'w HashSet<NodeId>,
+    /// Those over which one led, by what they are called.
+    pub bridged: BTreeMap<NodeId, String>,
 }
 
 /// Tensors that live between two slices.
@@ -53,6 +56,8 @@ type LiveTensors = HashMap<ValueId, EngineTensor>;
 
 impl<'w, 'm> SlicedRun<'w, 'm> {
     /// A run of the main graph that begins with `samples`, whose tensors are called `inputs`.
+    /// Where the engine fails at a node that is `shared` with another model, a bridge leads
+    /// over it.
     ///
     /// # Errors
     /// If there is no graph.
@@ -60,13 +65,15 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         graphs: &'w [Graph<'m>],
         inputs: &[String],
         samples: &[Vec<EngineTensor>],
+        shared: &'w HashSet<NodeId>,
     ) -> Result<Self, Invalid> {
         let graph = graphs.first().ok_or(Invalid::NoGraph)?;
         let by_id = |sample: &Vec<EngineTensor>| -> LiveTensors {
             let named = inputs.iter().zip(sample);
             named.filter_map(|(name, tensor)| Some((graph.find(name)?, tensor.clone()))).collect()
         };
-        Ok(SlicedRun { graphs, graph, samples: samples.iter().map(by_id).collect() })
+        let samples = samples.iter().map(by_id).collect();
+        Ok(SlicedRun { graphs, graph, samples, shared, bridged: BTreeMap::new() })
     }
 
     /// What the whole model makes of each sample, cut like that.
@@ -96,7 +103,62 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
     /// # Errors
     /// If an entry cannot be decoded, or the engine cannot run it or needs too much.
     pub fn pass(&mut self, stretch: &SlicedStretch, limits: Limits) -> Result<(), Stopped> {
-        stretch.slices.iter().try_for_each(|slice| self.pass_slice(slice, limits))
+        stretch.slices.iter().try_for_each(|slice| self.pass_or_bridge(slice, limits))
+    }
+
+    /// Takes all samples through a slice: in one piece, or, if the engine cannot, node by node
+    /// and over those that it cannot run.
+    fn pass_or_bridge(&mut self, slice: &Slice, limits: Limits) -> Result<(), Stopped> {
+        let is_misread = |&id: &NodeId| dialect::misread(self.graph.node(id)).is_some();
+        let failed = match slice.nodes.iter().find(|id| is_misread(id)) {
+            Some(&id) => {
+                let why = dialect::misread(self.graph.node(id)).unwrap_or_default();
+                EngineError::Misread(why)
+            }
+            None => match self.pass_slice(slice, limits) {
+                Err(Stopped::Engine(
+                    error @ (EngineError::Failed(_) | EngineError::Panicked(_)),
+                )) => error,
+                other => return other,
+            },
+        };
+        let mut wanted = slice.outputs.clone();
+        wanted.extend(slice.inputs.iter().filter(|input| !slice.last_read.contains(input)));
+        if let [only] = slice.nodes.as_slice() {
+            return self.bridge(*only, slice, failed, limits);
+        }
+        if !slice.nodes.iter().any(|id| self.shared.contains(id)) {
+            return Err(failed.into());
+        }
+        let stretch = Stretch { nodes: slice.nodes.clone(), wanted };
+        let single = slices::cut(self.graph, &[stretch], Most { nodes: 1, bytes: usize::MAX })?;
+        let mut singles = single.iter().flat_map(|stretch| &stretch.slices);
+        singles.try_for_each(|slice| self.pass_or_bridge(slice, limits))
+    }
+
+    /// Goes on behind a node with tensors that stand for what it makes.
+    fn bridge(
+        &mut self,
+        id: NodeId,
+        slice: &Slice,
+        failed: EngineError,
+        limits: Limits,
+    ) -> Result<(), Stopped> {
+        if !self.shared.contains(&id) {
+            return Err(failed.into());
+        }
+        for tensors in &mut self.samples {
+            let inputs = self.graph.node(id).inputs.iter();
+            let inputs: NodeInputs =
+                inputs.map(|input| input.and_then(|input| tensors.get(&input).cloned())).collect();
+            let Some(made) = stand_ins(self.graph, id, &inputs, limits)? else {
+                return Err(failed.into());
+            };
+            tensors.extend(made.into_iter().filter(|(output, _)| slice.outputs.contains(output)));
+            slice.last_read.iter().for_each(|id| drop(tensors.remove(id)));
+        }
+        self.bridged.insert(id, self.graph.node(id).label().to_owned());
+        Ok(())
     }
 
     /// The tensor `id` of one sample, which the stretch before wanted.
@@ -255,7 +317,8 @@ mod tests {
         });
         let names = ["x".to_owned(), "unused".to_owned()];
         let samples: Vec<Vec<EngineTensor>> = samples.collect();
-        let run = SlicedRun::of(&graphs, &names, &samples).unwrap();
+        let shared = HashSet::new();
+        let run = SlicedRun::of(&graphs, &names, &samples, &shared).unwrap();
         run.outputs(most, limits).map_err(|stopped| stopped.to_string())
     }
 

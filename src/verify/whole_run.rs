@@ -18,6 +18,7 @@ use crate::verify::outcome::{NotRun, Outcome};
 use crate::verify::pairs::Pairs;
 use crate::verify::side_by_side::{Fed, Halted, Seen, SideBySide};
 use crate::verify::sliced_run::MOST;
+use crate::verify::slices;
 
 /// Both models, and where they go.
 pub struct WholeRun<'w, 'o, 'n> {
@@ -116,6 +117,7 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
         let (old, _) = mains(self.old, self.new)?;
         evidence.add(feed, seen, pieces);
         evidence.cover(old, &self.pairs);
+        evidence.nodes = slices::live_nodes(old).len();
         Ok(None)
     }
 
@@ -126,7 +128,8 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
 
     fn run(&self, course: &Course, fed: Fed) -> Result<Result<Seen, Silent>, Ended> {
         let (old, new, limits, tolerances) = (self.old, self.new, self.limits, self.tolerances);
-        let both = SideBySide { old, new, course, most: MOST, limits, tolerances };
+        let pairs = &self.pairs;
+        let both = SideBySide { old, new, pairs, course, most: MOST, limits, tolerances };
         match both.run(fed) {
             Ok(seen) => Ok(Ok(seen)),
             Err(Halted::Invalid(error)) => Err(error.into()),

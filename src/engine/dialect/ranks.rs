@@ -13,6 +13,9 @@ use crate::engine::source::Constant;
 /// The most axes that array libraries know.
 const MAX_RANK: usize = 64;
 
+/// A list has a number per axis, or two.
+const MAX_LENGTH: usize = 128;
+
 /// Operators whose lists have a number per axis of what they make, or two.
 const BY_AXES: [&str; 9] = [
     "ConstantOfShape",
@@ -31,7 +34,7 @@ const BY_AXES: [&str; 9] = [
 /// # Errors
 /// If it has.
 pub fn check(graph: &pb::GraphProto, constants: &[Constant]) -> TractResult<()> {
-    let is_long = |dims: &[i64]| matches!(dims, &[count] if count > 2 * MAX_RANK as i64);
+    let is_long = |dims: &[i64]| matches!(dims, &[count] if count > MAX_LENGTH as i64);
     let stored = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), &tensor.dims));
     let beside = constants.iter().map(|constant| (constant.name(), &constant.header.dims));
     let mut ranks = graph.input.iter().map(rank).chain(stored.clone().map(|(_, d)| d.len()));
@@ -52,7 +55,7 @@ pub fn check(graph: &pb::GraphProto, constants: &[Constant]) -> TractResult<()> 
             let is_data = |at: usize| at == 0 && node.op_type != "ConstantOfShape";
             let mut lists = node.input.iter().enumerate().filter(|&(at, _)| !is_data(at));
             is_wide |= lists.any(|(_, list)| long.contains(list.as_str()))
-                || node.attribute.iter().any(|attribute| attribute.ints.len() > 2 * MAX_RANK);
+                || node.attribute.iter().any(|attribute| attribute.ints.len() > MAX_LENGTH);
         }
         let bodies = node.attribute.iter().filter_map(|attribute| attribute.g.as_ref());
         bodies.into_iter().try_for_each(|body| check(body, &[]))?;

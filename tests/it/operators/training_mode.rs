@@ -1,5 +1,6 @@
 //! Batch norms and dropouts in training mode: which are converted, what is said of it, and
 //! what the new file computes.
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -146,7 +147,8 @@ fn outputs(path: &Path, inputs: &[Array]) -> Result<Vec<Array>, String> {
     let fed = inputs.iter().cloned().zip(types.map(Option::unwrap_or_default)).collect();
     let limits = Limits::of_reading();
     let fed = tensors::from_arrays(fed, limits).map_err(|error| error.to_string())?;
-    let sliced = SlicedRun::of(&graphs, &names, &[fed]).unwrap();
+    let shared = HashSet::new();
+    let sliced = SlicedRun::of(&graphs, &names, &[fed], &shared).unwrap();
     let outputs = sliced.outputs(MOST, limits).map_err(|stopped| stopped.to_string())?;
     Ok(outputs.into_iter().next().unwrap())
 }

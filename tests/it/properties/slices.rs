@@ -1,4 +1,5 @@
 //! Real files, cut after every node.
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -69,6 +70,7 @@ fn walked(path: &Path, graphs: &[Graph], nodes: usize) -> Result<Vec<Vec<Array>>
     let inputs =
         tensors::from_arrays(inputs.collect(), limits).map_err(|error| error.to_string())?;
     let most = Most { nodes, bytes: usize::MAX };
-    let sliced = SlicedRun::of(graphs, &names, &[inputs]).unwrap();
+    let shared = HashSet::new();
+    let sliced = SlicedRun::of(graphs, &names, &[inputs], &shared).unwrap();
     sliced.outputs(most, limits).map_err(|stopped| stopped.to_string())
 }
