@@ -69,7 +69,7 @@
 
 use std::path::Path;
 
-pub use engine::{Array, InputShapes};
+pub use engine::{Array, InputShapes, running_time};
 pub use error::Error;
 pub use onnx::staged::{Clobber, remove_staged};
 pub use onnx::storage::Links;

@@ -42,6 +42,20 @@ impl Exit {
         Exit { message: format!("{file}: {}", possible.join(", ")), code: 5 }
     }
 
+    /// `--timeout` is over, in this stage.
+    pub fn of_time(seconds: u64, stage: &str) -> Self {
+        let left = if stage == "writing" {
+            "where a model was to go, the old file or the whole new one is"
+        } else {
+            "nothing was written"
+        };
+        let message = format!(
+            "it did not end within {seconds} s and was ended while {stage}: {left} (--timeout \
+             allows more)"
+        );
+        Exit { message, code: 7 }
+    }
+
     /// Says it.
     pub fn say(self) -> ExitCode {
         eprintln!("acb-fuse: {}", printable(&self.message, |_| false));
@@ -75,7 +89,10 @@ fn code(error: &Error) -> u8 {
         | Error::Broken { .. } => 3,
         Error::NothingFused { .. } => 4,
         Error::Read { .. } | Error::Write { .. } => 6,
-        Error::NotRun { .. } | Error::TooLong { .. } | Error::ProofTooLong { .. } => 7,
+        Error::NotRun { .. }
+        | Error::TooLong { .. }
+        | Error::ProofTooLong { .. }
+        | Error::NoMemory { .. } => 7,
         // Of an invalid model, and of any error that is not known here.
         _ => 1,
     }
@@ -99,6 +116,7 @@ fn flag(setting: &Setting) -> String {
 fn remedy(error: &Error) -> Option<&'static str> {
     match error {
         Error::ProofTooLong { .. } => Some("--verify-timeout allows more"),
+        Error::NoMemory { .. } => Some("a higher `ulimit -v` allows more"),
         error if error.is_link() => Some("--follow-links allows that"),
         _ => None,
     }

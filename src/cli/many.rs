@@ -19,6 +19,7 @@ use super::arguments::Arguments;
 use super::exit::{Exit, converted};
 use super::places::unwritten;
 use super::show::printable;
+use super::stage;
 
 /// One model, and where it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +50,7 @@ pub fn jobs(arguments: &Arguments) -> Result<Option<Vec<Job>>, String> {
 pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
     let mut options = arguments.options();
     // Their bars would write over each other.
-    options.progress = |_| {};
+    options.progress = stage::note;
     let work = |out: &mut dyn Write| {
         let mut written = Ok(());
         let failure = work(jobs, arguments.jobs, &options, |job, report, result| {

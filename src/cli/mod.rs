@@ -11,7 +11,9 @@ mod npy;
 mod one;
 mod places;
 mod show;
+mod stage;
 mod tensors;
+mod watchdog;
 
 use std::io;
 use std::process::ExitCode;
@@ -43,7 +45,8 @@ pub fn carry_out(arguments: &Arguments) -> ExitCode {
         // Nothing was done in parallel yet, so nobody has built it.
         let _ = pool.build_global();
     }
-    fuse(arguments).unwrap_or_else(Exit::say)
+    let begun = arguments.timeout.map_or(Ok(()), watchdog::begin);
+    begun.and_then(|()| fuse(arguments)).unwrap_or_else(Exit::say)
 }
 
 fn fuse(arguments: &Arguments) -> Result<ExitCode, Exit> {

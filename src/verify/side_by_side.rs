@@ -99,7 +99,7 @@ impl SideBySide<'_, '_, '_> {
     pub fn run(&self, fed: Fed) -> Result<Seen, Halted> {
         let needs_more = |halted: &Halted| {
             let (Halted::Old(error) | Halted::New(error)) = halted else { return false };
-            matches!(error, EngineError::TooLarge { .. })
+            matches!(error, EngineError::TooLarge { .. } | EngineError::NoMemory { .. })
         };
         match self.run_all(fed, AtATime::Both) {
             Err(halted) if needs_more(&halted) => {}
