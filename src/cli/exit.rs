@@ -68,13 +68,17 @@ impl From<Error> for Exit {
 /// The exit code of each error.
 fn code(error: &Error) -> u8 {
     match error {
-        Error::Input { .. } => 2,
+        Error::Input { .. }
+        | Error::NotReplaced { .. }
+        | Error::TwoRoles { .. }
+        | Error::NoSuchBlock { .. } => 2,
         Error::BlockDiffers { .. }
         | Error::Miswritten { .. }
         | Error::OutputDiffers { .. }
         | Error::Broken { .. } => 3,
         Error::NothingFused { .. } => 4,
-        Error::Read { .. } | Error::Write { .. } => 6,
+        error if error.may_pass() => 6,
+        error if error.io().is_some() => 8,
         Error::NotRun { .. } | Error::TooLong { .. } | Error::ProofTooLong { .. } => 7,
         // Of an invalid model, and of any error that is not known here.
         _ => 1,
@@ -99,6 +103,7 @@ fn flag(setting: &Setting) -> String {
 fn remedy(error: &Error) -> Option<&'static str> {
     match error {
         Error::ProofTooLong { .. } => Some("--verify-timeout allows more"),
+        Error::NotReplaced { .. } => Some("--force replaces it"),
         error if error.is_link() => Some("--follow-links allows that"),
         _ => None,
     }
