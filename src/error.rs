@@ -259,10 +259,15 @@ impl Error {
         match self {
             Error::Read { source, .. } | Error::Write { source, .. } => Some(source),
             Error::Invalid { source: Invalid::Tensor(TensorError { problem, .. }), .. } => {
-                match problem {
-                    Problem::External(StorageError::Read { source, .. }) => Some(source),
-                    _ => None,
-                }
+                let Problem::External(StorageError::Read { source, .. }) = problem else {
+                    return None;
+                };
+                // What is there and is no file is the model's fault, which names it.
+                let is_file = matches!(
+                    source.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                );
+                Some(source).filter(|source| is_file || !is_of_path(source))
             }
             _ => None,
         }

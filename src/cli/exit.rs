@@ -20,12 +20,14 @@ pub struct Exit {
     pub message: String,
     /// The exit code.
     pub code: u8,
+    /// Whether a report of it would take the place of a file that is not ours to lose.
+    pub spares_reports: bool,
 }
 
 impl Exit {
     /// What was asked for makes no sense.
     pub fn of_usage(message: String) -> Self {
-        Exit { message, code: 2 }
+        Exit { message, code: 2, spares_reports: false }
     }
 
     /// `--check` was given, and of the model so many blocks can be fused, and so many nodes
@@ -39,7 +41,8 @@ impl Exit {
         let fused = blocks.map(|blocks| format!("{blocks} can be fused"));
         let converted = nodes.map(|nodes| format!("{nodes} in training mode can be converted"));
         let possible: Vec<String> = fused.into_iter().chain(converted).collect();
-        Exit { message: format!("{file}: {}", possible.join(", ")), code: 5 }
+        let message = format!("{file}: {}", possible.join(", "));
+        Exit { message, code: 5, spares_reports: false }
     }
 
     /// Says it.
@@ -61,7 +64,8 @@ impl From<Error> for Exit {
             Some(setting) => told(&error.to_string(), setting, &flag),
             None => error.to_string(),
         };
-        Exit { message: format!("{message}{remedy}"), code: code(&error) }
+        let spares_reports = matches!(error, Error::TwoRoles { .. });
+        Exit { message: format!("{message}{remedy}"), code: code(&error), spares_reports }
     }
 }
 

@@ -87,6 +87,11 @@ pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
                 let line = printable(&line(job, report, result), |_| false);
                 let _ = writeln!(io::stdout(), "{line}");
             }
+            if let Err(exit) = result
+                && exit.spares_reports
+            {
+                written = Err(io::Error::new(io::ErrorKind::AlreadyExists, exit.message.clone()));
+            }
             if written.is_ok() {
                 written = out.write_all(json_line(report).as_bytes());
             }
@@ -223,7 +228,7 @@ fn work(
 
 /// What became of one model, in a line.
 fn line(job: &Job, report: &Report, result: &Result<(), Exit>) -> String {
-    if let Err(Exit { message, code }) = result {
+    if let Err(Exit { message, code, .. }) = result {
         return format!("failed  {message} (exit code {code})");
     }
     let (from, to) = (job.input.display(), job.output.display());

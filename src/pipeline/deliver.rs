@@ -75,10 +75,11 @@ impl<'d> Destination<'d> {
     /// Whether a new model could go there, before the work begins.
     ///
     /// # Errors
-    /// What stands there.
+    /// What stands there, or that its folder does not.
     pub fn check(&self, options: &Options) -> Result<(), Error> {
         let Destination::File(target) = self else { return Ok(()) };
         staged::check_target(target, options.clobber)
+            .and_then(|()| folder_of(target).metadata().map(drop))
             .map_err(|source| Error::Write { file: self.label(), source })
     }
 }

@@ -89,9 +89,6 @@ impl Conversion<'_> {
         };
         let label = self.source.label();
         let mut reached = Reached::begun(&label, mode);
-        let is_free = self.destination.iter().try_for_each(|to| to.check(options));
-        reached.or_failure(is_free)?;
-
         let reading = Instant::now();
         let opened = reached.or_failure(open::open(&self.source, options))?;
         reached.opened = Some(&opened);
@@ -101,7 +98,10 @@ impl Conversion<'_> {
             input: self.source.path(),
             target: self.destination.and_then(|to| to.path()),
         };
-        let occupied = reached.or_failure(roles.check(options))?;
+        reached.or_failure(roles.check(options))?;
+        let is_free = self.destination.iter().try_for_each(|to| to.check(options));
+        reached.or_failure(is_free)?;
+        let occupied = reached.or_failure(roles.occupied(options.clobber))?;
         let invalid = |source| Error::Invalid { file: file.to_owned(), source };
         let functions = reached.or_failure(LocalFunctions::of(&opened, options))?;
         let model = functions.inlined.as_ref().unwrap_or(original);

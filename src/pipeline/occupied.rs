@@ -46,30 +46,20 @@ pub struct Roles<'r> {
 }
 
 impl Roles<'_> {
-    /// Whether each file has one role, and what stands at the target may be replaced; what
-    /// stands there.
+    /// Whether each file has one role.
     ///
     /// # Errors
-    /// Which file has two roles, or what is not replaced.
-    pub fn check(&self, options: &Options) -> Result<Occupied, Error> {
-        let storage = &self.model.storage;
-        // What is malformed is refused by whoever needs it.
-        let locations = external::locations(&external::find(self.model).unwrap_or_default());
-        let resolved = || locations.iter().filter_map(|location| storage.resolve(location).ok());
-        let beside = |target: &Path| -> Vec<PathBuf> {
-            locations.iter().map(|location| folder_of(target).join(location)).collect()
-        };
-        let called_alike = self.target.map(beside).unwrap_or_default();
-        let is_one_of = |path: &Path, mut files: Box<dyn Iterator<Item = PathBuf> + '_>| {
-            files.any(|file| place::is_same_file(path, &file))
-        };
+    /// Which file has two.
+    pub fn check(&self, options: &Options) -> Result<(), Error> {
+        let mut side_files = self.side_files();
+        // One that is copied, or would be found there.
+        side_files.extend(self.target.into_iter().flat_map(|to| self.side_files_in(folder_of(to))));
+        let holds_weights =
+            |path: &Path| side_files.iter().any(|file| place::is_same_file(path, file));
         let two_roles = |path: &Path, why: &str| {
             Err(Error::TwoRoles { file: path.display().to_string(), reason: why.to_owned() })
         };
-        let side_files = || Box::new(resolved().chain(called_alike.iter().cloned()));
-        if let Some(target) = self.target
-            && is_one_of(target, side_files())
-        {
+        if let Some(target) = self.target.filter(|target| holds_weights(target)) {
             let why =
                 "it holds weights of the model that is read, or is called like a file that does";
             return two_roles(target, why);
@@ -80,24 +70,33 @@ impl Roles<'_> {
             if is(self.input) || is(self.target) {
                 return two_roles(written, "it would take the place of a model");
             }
-            if is_one_of(written, side_files()) {
+            if holds_weights(written) {
                 return two_roles(written, "it would take the place of a model's weights");
             }
         }
-        match self.target {
-            None => Ok(Occupied::default()),
-            Some(target) => self.occupied(target, resolved().collect(), options.clobber),
-        }
+        Ok(())
     }
 
-    fn occupied(
-        &self,
-        target: &Path,
-        read: Vec<PathBuf>,
-        clobber: Clobber,
-    ) -> Result<Occupied, Error> {
+    /// The side files of the model that is read.
+    fn side_files(&self) -> Vec<PathBuf> {
+        self.model.storage.folder().map(|own| self.side_files_in(own)).unwrap_or_default()
+    }
+
+    /// The side files that the model would have in `folder`.
+    fn side_files_in(&self, folder: &Path) -> Vec<PathBuf> {
+        // What is malformed is refused by whoever needs it.
+        let tensors = external::find(self.model).unwrap_or_default();
+        external::locations(&tensors).iter().map(|location| folder.join(location)).collect()
+    }
+
+    /// What stands at the target, if it may be replaced.
+    ///
+    /// # Errors
+    /// If it may not.
+    pub fn occupied(&self, clobber: Clobber) -> Result<Occupied, Error> {
         // A link that leads nowhere holds nothing.
-        let Some(stamp) = FileStamp::at(target) else { return Ok(Occupied::default()) };
+        let standing = self.target.and_then(|target| Some((target, FileStamp::at(target)?)));
+        let Some((target, stamp)) = standing else { return Ok(Occupied::default()) };
         let is_input = self.input.is_some_and(|input| place::is_same_file(input, target));
         if is_input {
             let kind = Some(PredecessorKind::Input);
@@ -122,7 +121,12 @@ impl Roles<'_> {
             }
         };
         let side_files = there.map(|there| named_side_files(&there, target)).unwrap_or_default();
-        Ok(Occupied { stamp: Some(stamp), kind: Some(kind), side_files, still_read: read })
+        Ok(Occupied {
+            stamp: Some(stamp),
+            kind: Some(kind),
+            side_files,
+            still_read: self.side_files(),
+        })
     }
 
     /// Why `there` is another model than the one that is read; `None` if it has its inputs

@@ -118,7 +118,11 @@ impl Report {
     /// What the new model has taken the place of, and what may go with that.
     fn write_places(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(output) = &self.output else { return Ok(()) };
-        if let Some(Predecessor { kind, side_files, .. }) = &output.replaced {
+        // A file that is written as it was read changes nothing in its own place.
+        let is_itself =
+            |old: &&Predecessor| old.kind == PredecessorKind::Input && self.is_unchanged();
+        let replaced = output.replaced.as_ref().filter(|old| !is_itself(old));
+        if let Some(Predecessor { kind, side_files, .. }) = replaced {
             let what = match kind {
                 PredecessorKind::Input => "the model that was read",
                 PredecessorKind::Earlier => "a model with the same inputs and outputs",
