@@ -476,3 +476,35 @@ fn a_file_that_changes_while_it_is_read_is_no_model_any_more() {
         }
     }
 }
+
+/// The same through the tool: a model that is written to while it is verified, and a target
+/// that somebody else makes meanwhile.
+#[test]
+fn what_changes_meanwhile_is_neither_read_on_nor_replaced() {
+    use acb_fuse::{Endpoint, Options, Progress, convert};
+    use std::sync::Mutex;
+    /// What changes when both models begin to run.
+    static SPOILED: Mutex<Option<std::path::PathBuf>> = Mutex::new(None);
+    for (spoiled, said) in
+        [("in", "in: it changed"), ("out", "out: it changed"), ("w", "w: it changed")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        arranged(folder.path(), "in = beside w");
+        *SPOILED.lock().unwrap() = Some(folder.path().join(spoiled));
+        let mut options = Options::default();
+        options.progress = |progress| {
+            let spoiled = SPOILED.lock().unwrap().take_if(|_| progress == Progress::Running);
+            if let Some(spoiled) = spoiled {
+                let mut bytes = fs::read(&spoiled).unwrap_or_default();
+                bytes.push(0);
+                fs::write(&spoiled, bytes).unwrap();
+            }
+        };
+        let [input, output] = ["in", "out"].map(|name| Endpoint::File(folder.path().join(name)));
+        let error = convert(&input, Some(&output), &options).unwrap_err().error;
+        assert!(error.to_string().contains(said) && error.may_pass(), "{error}");
+        let left: Vec<String> = below(folder.path()).into_keys().collect();
+        let expected: &[&str] = if spoiled == "out" { &["in", "out", "w"] } else { &["in", "w"] };
+        assert_eq!(left, expected, "{spoiled}");
+    }
+}

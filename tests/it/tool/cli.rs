@@ -393,3 +393,37 @@ fn a_million_threads_of_the_environment_are_refused() {
     assert_eq!(result.status.code(), Some(2), "{said}");
     assert!(said.contains("RAYON_NUM_THREADS: a number from 1 to 1024"), "{said}");
 }
+
+/// A name makes no line, and turns no text around: on a terminal, in JSON, in a page.
+#[test]
+fn names_are_one_line_wherever_they_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let bytes = fs::read(BLOCK).unwrap();
+    let mut evil = bytes.clone();
+    for at in 0..bytes.len() - 6 {
+        if &bytes[at..at + 6] == b"square" {
+            evil[at..at + 6].copy_from_slice("a\u{202e}\n\n".as_bytes());
+        }
+    }
+    let [plain, named] = ["plain.onnx", "named.onnx"].map(path);
+    fs::write(&plain, &bytes).unwrap();
+    fs::write(&named, &evil).unwrap();
+    let [json, page, out, many] = ["r.json", "r.html", "out.onnx", "many"].map(path);
+    let told = |model: &str| {
+        let _ = (fs::remove_file(&out), fs::remove_dir_all(&many));
+        let one =
+            output(&[model, &out, "--force", "--verbose", "--report", &json, "--report", &page]);
+        let refused = output(&[model, "--skip", "none"]);
+        let lines = output(&["--out-dir", &many, "--force", model, "--tolerance", "0"]);
+        let piped = output(&[model, "--report", "-"]);
+        let said = [one, refused, lines, piped].map(|of| [of.stdout, of.stderr].concat());
+        let files = [&json, &page].map(|file| fs::read(file).unwrap());
+        let all = said.into_iter().chain(files);
+        all.map(|text| String::from_utf8(text).unwrap()).collect::<Vec<String>>()
+    };
+    for (expected, found) in told(&plain).iter().zip(told(&named)) {
+        assert!(!expected.is_empty() && !found.contains('\u{202e}'), "{found}");
+        assert_eq!(found.lines().count(), expected.lines().count(), "{found}");
+    }
+}
