@@ -163,11 +163,22 @@ class RunOutput:
 
 
 @dataclass(frozen=True)
+class InputShape:
+    """The shape that an input had in a run."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Run:
     """The run of both whole models, or the reason why there was none."""
 
     outcome: Literal["agreed", "within_rounding", "not_run", "differs", "broken"]
     outputs: tuple[RunOutput, ...]
+    shapes: tuple[tuple[InputShape, ...], ...]
+    flat: tuple[str, ...]
+    flipped: float
     rounding: Optional[float]
     reason: Optional[str]
 

@@ -53,11 +53,11 @@ pub fn guarded<T: Send + 'static>(
     }
     match outcome {
         Ok(Ok(Ok(value))) => Ok(value),
-        Ok(Ok(Err(error))) => Err(EngineError::Failed(first_line(&format!("{error:#}")))),
+        Ok(Ok(Err(error))) => Err(EngineError::Failed(in_one_line(&format!("{error:#}")))),
         Ok(Err(panic)) => {
             let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(EngineError::Panicked(first_line(&text.unwrap_or_default())))
+            Err(EngineError::Panicked(in_one_line(&text.unwrap_or_default())))
         }
         Err(RecvTimeoutError::Timeout) => Err(EngineError::TooLong),
         Err(RecvTimeoutError::Disconnected) => {
@@ -83,8 +83,8 @@ fn started() -> io::Result<Sender<GuardedJob>> {
     Ok(give)
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().chars().take(200).collect()
+fn in_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<&str>>().join(" ")
 }
 
 #[cfg(test)]
@@ -103,7 +103,7 @@ mod tests {
         });
         assert_eq!(endless, Err::<(), _>(EngineError::TooLong));
         let panics = guarded(limits(60_000), || -> TractResult<()> { panic!("no\nway") });
-        assert_eq!(panics, Err(EngineError::Panicked("no".to_owned())));
+        assert_eq!(panics, Err(EngineError::Panicked("no way".to_owned())));
         assert_eq!(guarded(limits(60_000), || Ok(3)), Ok(3));
     }
 }

@@ -13,9 +13,15 @@ pub enum EngineError {
     /// It says why.
     #[error("tract: {0}")]
     Failed(String),
+    /// It was not asked: it would read a node wrongly.
+    #[error("{0}")]
+    Misread(String),
     /// It panicked.
     #[error("tract: it panicked: {0}")]
     Panicked(String),
+    /// It takes a maximum of what is no number.
+    #[error("a value is NaN")]
+    NotANumber,
     /// It was given up.
     #[error("tract did not end in time ({} allows more)", Setting::TimeLimit)]
     TooLong,
@@ -37,7 +43,7 @@ impl EngineError {
         match self {
             EngineError::TooLong => Some(Setting::TimeLimit),
             EngineError::TooLarge { .. } => Some(Setting::MemoryLimit),
-            EngineError::Failed(_) | EngineError::Panicked(_) => None,
+            _ => None,
         }
     }
 }

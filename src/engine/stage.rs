@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::plan::eval;
 
 use crate::engine::guard::guarded;
 use crate::engine::limits::EngineError;
 use crate::engine::load::{Engine, footprint};
 use crate::engine::parse::parsed;
 use crate::engine::source::Source;
-use crate::engine::tensors::EngineTensor;
+use crate::engine::tensors::{EngineTensor, has_nan};
 
 /// A slice of a model that is ready to run.
 #[derive(Debug)]
@@ -58,18 +59,33 @@ impl LoadedSlice {
     /// Runs it on inputs that it allows.
     ///
     /// # Errors
-    /// As [`Engine::run`].
+    /// As [`Engine::run`], and if a value that is no number would be hidden.
     pub fn run(&self, inputs: &[(String, EngineTensor)]) -> Result<Vec<EngineTensor>, EngineError> {
         let fed = inputs.iter().filter(|(_, input)| !input.is_constant);
         let fed: TVec<TValue> =
             fed.map(|(_, input)| Arc::clone(&input.tensor).into_tvalue()).collect();
-        let made = self.engine.guarded(move |plan| {
-            Ok(plan.run(fed)?.into_iter().map(IntoArcTensor::into_arc_tensor).collect::<Vec<_>>())
+        let (made, hidden) = self.engine.guarded(move |plan| {
+            let mut hidden = false;
+            let made = plan.spawn()?.run_plan_with_eval(fed, |context, state, node, inputs| {
+                hidden |= hides_nan(&node.op.name()) && inputs.iter().any(|input| has_nan(input));
+                eval(context, state, node, inputs)
+            })?;
+            let made = made.into_iter().map(IntoArcTensor::into_arc_tensor);
+            Ok((made.collect::<Vec<_>>(), hidden))
         })?;
+        if hidden {
+            return Err(EngineError::NotANumber);
+        }
         Ok(made
             .into_iter()
             .zip(&self.known)
             .map(|(one, &known)| EngineTensor::made(one, known))
             .collect())
     }
+}
+
+/// Whether tract's operator of this name makes numbers of what is none: it takes the larger or
+/// the smaller of two values, where NaN is neither.
+fn hides_nan(name: &str) -> bool {
+    matches!(name, "Max" | "Min" | "MaxPool" | "Reduce<Max>" | "Reduce<Min>")
 }

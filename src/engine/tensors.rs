@@ -15,6 +15,7 @@ use crate::engine::guard::guarded;
 use crate::engine::limits::{EngineError, Limits};
 use crate::engine::source::Constant;
 use crate::onnx::data;
+use crate::onnx::float::Float;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::storage::Storage;
 
@@ -61,6 +62,26 @@ impl EngineTensor {
         EngineTensor { tensor, is_constant }
     }
 
+    /// Its sizes.
+    pub fn shape(&self) -> &[usize] {
+        self.tensor.shape()
+    }
+
+    /// Its type (`TensorProto.DataType`); 0 if ONNX has none like it.
+    pub fn element_type(&self) -> i32 {
+        in_onnx_types(self.tensor.datum_type()).map_or(0, Into::into)
+    }
+
+    /// Its floating-point type; `None` of integers and booleans.
+    pub fn float(&self) -> Option<Float> {
+        match self.tensor.datum_type() {
+            DatumType::F16 => Some(Float::F16),
+            DatumType::F32 => Some(Float::F32),
+            DatumType::F64 => Some(Float::F64),
+            _ => None,
+        }
+    }
+
     /// How many bytes it takes.
     pub fn bytes(&self) -> usize {
         self.tensor.len().saturating_mul(self.tensor.datum_type().size_of())
@@ -92,6 +113,20 @@ pub fn from_arrays(
         };
         inputs.into_iter().map(convert).collect()
     })
+}
+
+/// Whether a floating-point tensor has an element that is no number.
+pub(super) fn has_nan(tensor: &Tensor) -> bool {
+    fn any<T: Datum>(tensor: &Tensor, is_nan: impl Fn(&T) -> bool) -> bool {
+        let view = tensor.to_plain_array_view::<T>();
+        view.is_ok_and(|view| view.iter().fold(false, |any, value| any | is_nan(value)))
+    }
+    match tensor.datum_type() {
+        DatumType::F16 => any(tensor, |value: &f16| value.is_nan()),
+        DatumType::F32 => any(tensor, |value: &f32| value.is_nan()),
+        DatumType::F64 => any(tensor, |value: &f64| value.is_nan()),
+        _ => false,
+    }
 }
 
 /// Tensors in numbers that can be compared.
@@ -137,13 +172,26 @@ pub(super) fn plain(stored: &TensorProto) -> TractResult<Option<Tensor>> {
 
 /// The tensor without a name, in its own type. Sizes are int64.
 pub(super) fn in_onnx(tensor: &Tensor) -> TractResult<TensorProto> {
-    use DatumType as D;
-    use pb::tensor_proto::DataType as T;
     let tensor = match tensor.datum_type() {
-        D::TDim => tensor.cast_to::<i64>()?,
+        DatumType::TDim => tensor.cast_to::<i64>()?,
         _ => Cow::Borrowed(tensor),
     };
-    let data_type = match tensor.datum_type() {
+    let kind = tensor.datum_type();
+    let data_type = in_onnx_types(kind)
+        .ok_or_else(|| TractError::msg(format!("{kind:?} is no type of ONNX")))?;
+    Ok(TensorProto {
+        dims: tensor.shape().iter().map(|&dim| dim as i64).collect(),
+        data_type: Some(data_type.into()),
+        raw_data: Some(tensor.as_bytes().to_vec().into()),
+        ..TensorProto::default()
+    })
+}
+
+/// The type's number in ONNX. Sizes are int64.
+fn in_onnx_types(kind: DatumType) -> Option<pb::tensor_proto::DataType> {
+    use DatumType as D;
+    use pb::tensor_proto::DataType as T;
+    Some(match kind {
         D::Bool => T::Bool,
         D::U8 => T::Uint8,
         D::U16 => T::Uint16,
@@ -152,17 +200,11 @@ pub(super) fn in_onnx(tensor: &Tensor) -> TractResult<TensorProto> {
         D::I8 => T::Int8,
         D::I16 => T::Int16,
         D::I32 => T::Int32,
-        D::I64 => T::Int64,
+        D::I64 | D::TDim => T::Int64,
         D::F16 => T::Float16,
         D::F32 => T::Float,
         D::F64 => T::Double,
-        other => return Err(TractError::msg(format!("{other:?} is no type of ONNX"))),
-    };
-    Ok(TensorProto {
-        dims: tensor.shape().iter().map(|&dim| dim as i64).collect(),
-        data_type: Some(data_type.into()),
-        raw_data: Some(tensor.as_bytes().to_vec().into()),
-        ..TensorProto::default()
+        _ => return None,
     })
 }
 

@@ -39,6 +39,22 @@ pub fn is_batch_norm(node: &Node) -> bool {
     node.standard_op() == Some("BatchNormalization")
 }
 
+/// Whether the node adds up its inputs, with whatever signs.
+pub fn sums(node: &Node) -> bool {
+    matches!(node.standard_op(), Some("Add" | "Sub" | "Sum" | "Mean"))
+}
+
+/// Whether the node asks which of two values is larger, or whether they are equal.
+pub fn compares(node: &Node) -> bool {
+    let op = node.standard_op();
+    matches!(op, Some("Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual"))
+}
+
+/// Whether the node runs one of its bodies, by a condition.
+pub fn chooses(node: &Node) -> bool {
+    node.standard_op() == Some("If")
+}
+
 /// Whether the node holds a constant itself, in an attribute.
 pub fn holds_constant(node: &Node) -> bool {
     node.standard_op() == Some("Constant")

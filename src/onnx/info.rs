@@ -17,7 +17,7 @@ pub struct Declared {
     pub dims: Option<Vec<Option<i64>>>,
 }
 
-/// The size of one axis in a new declaration.
+/// The size of one axis in a declaration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AxisSize {
     /// A number.
@@ -35,6 +35,21 @@ pub fn declared(info: &ValueInfoProto) -> Option<Declared> {
     };
     let dims = tensor.shape.as_ref().map(|shape| shape.dim.iter().map(size).collect());
     Some(Declared { element_type: tensor.elem_type, dims })
+}
+
+/// What `info` declares of each axis; `None` if it declares no shape.
+pub fn axes(info: &ValueInfoProto) -> Option<Vec<AxisSize>> {
+    let type_proto::Value::TensorType(tensor) = info.r#type.as_ref()?.value.as_ref()? else {
+        return None;
+    };
+    let axis = |dim: &Dimension| match (size(dim), &dim.value) {
+        (Some(size), _) => AxisSize::Fixed(size),
+        (None, Some(dimension::Value::DimParam(name))) if !name.is_empty() => {
+            AxisSize::Named(name.clone())
+        }
+        _ => AxisSize::Open,
+    };
+    Some(tensor.shape.as_ref()?.dim.iter().map(axis).collect())
 }
 
 /// The sizes that `info` declares; `None` if it declares no shape.

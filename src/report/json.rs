@@ -63,8 +63,18 @@ pub fn kind(reason: &Reason) -> &'static str {
 struct Run<'r> {
     outcome: &'static str,
     outputs: Vec<OutputError<'r>>,
+    shapes: Vec<Vec<InputShape<'r>>>,
+    flat: &'r [String],
+    flipped: f64,
     rounding: Option<f64>,
     reason: Option<&'r str>,
+}
+
+/// The shape of an input in one run.
+#[derive(Serialize)]
+struct InputShape<'r> {
+    name: &'r str,
+    shape: &'r [usize],
 }
 
 /// An output's largest relative difference, as it is written.
@@ -82,26 +92,30 @@ pub fn run<S: Serializer>(outcome: &Option<Outcome>, to: S) -> Result<S::Ok, S::
     fn outputs(errors: &[(String, f64)]) -> Vec<OutputError<'_>> {
         errors.iter().map(|(name, error)| OutputError { name, error: *error }).collect()
     }
+    fn shapes(run: &[(String, Vec<usize>)]) -> Vec<InputShape<'_>> {
+        run.iter().map(|(name, shape)| InputShape { name, shape }).collect()
+    }
+    let nothing = |outcome| Run {
+        outcome,
+        outputs: Vec::new(),
+        shapes: Vec::new(),
+        flat: &[],
+        flipped: 0.0,
+        rounding: None,
+        reason: None,
+    };
     let run = outcome.as_ref().map(|outcome| match outcome {
-        Outcome::Agreed(errors) => {
-            Run { outcome: "agreed", outputs: outputs(errors), rounding: None, reason: None }
-        }
-        Outcome::WithinRounding { errors, rounding } => Run {
-            outcome: "within_rounding",
-            outputs: outputs(errors),
-            rounding: Some(*rounding),
-            reason: None,
+        Outcome::Agreed(agreement) => Run {
+            outputs: outputs(&agreement.errors),
+            shapes: agreement.shapes.iter().map(|run| shapes(run)).collect(),
+            flat: &agreement.flat,
+            flipped: agreement.flipped,
+            rounding: agreement.in_pieces,
+            ..nothing(agreement.in_pieces.map_or("agreed", |_| "within_rounding"))
         },
-        Outcome::Differs { errors, .. } => {
-            Run { outcome: "differs", outputs: outputs(errors), rounding: None, reason: None }
-        }
-        Outcome::Broken(reason) => {
-            Run { outcome: "broken", outputs: vec![], rounding: None, reason: Some(reason) }
-        }
-        Outcome::NotRun(reason) => {
-            let reason = Some(reason.reason.as_str());
-            Run { outcome: "not_run", outputs: vec![], rounding: None, reason }
-        }
+        Outcome::Differs { errors, .. } => Run { outputs: outputs(errors), ..nothing("differs") },
+        Outcome::Broken(reason) => Run { reason: Some(reason), ..nothing("broken") },
+        Outcome::NotRun(why) => Run { reason: Some(&why.reason), ..nothing("not_run") },
     });
     run.serialize(to)
 }

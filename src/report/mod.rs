@@ -28,7 +28,7 @@ pub use crate::report::escape::escaped;
 pub use crate::report::files::{File, Predecessor, PredecessorKind, SideFile};
 pub use crate::report::json::{JSON_SCHEMA, json, json_line};
 use crate::setting::{Setting, told};
-pub use crate::verify::outcome::{NotRun, Outcome};
+pub use crate::verify::outcome::{Agreement, NotRun, Outcome};
 
 /// Version of the schema: it grows when a reader of the last one would misunderstand.
 pub const SCHEMA: u32 = 2;

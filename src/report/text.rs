@@ -177,16 +177,8 @@ fn line(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
 
 /// What the run of both models showed, in a line.
 fn run(outcome: &Outcome) -> String {
-    let agree = |errors: &[(String, f64)]| {
-        let (count, worst) = (errors.len(), outcome.largest_error());
-        format!("{count} outputs of the whole model agree within {worst:.1e}")
-    };
     match outcome {
-        Outcome::Agreed(errors) => agree(errors),
-        Outcome::WithinRounding { errors, rounding } => format!(
-            "{}, and the last bit of its weights alone moves them by {rounding:.1e}",
-            agree(errors)
-        ),
+        Outcome::Agreed(agreement) => words::agreement(agreement),
         Outcome::NotRun(reason) => format!("not run: {reason}"),
         Outcome::Broken(reason) => format!("the result does not run: {reason}"),
         Outcome::Differs { output, error, .. } => {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use crate::affine::times;
 use crate::report::json::UNPROVED;
-use crate::report::{BlockReport, Change, Mode, Notes, Report, Shape, Size};
+use crate::report::{Agreement, BlockReport, Change, Mode, Notes, Report, Shape, Size};
 
 /// A count and its noun: `1 block`, `3 blocks`.
 pub fn counted(count: usize, noun: &str) -> String {
@@ -46,6 +46,61 @@ pub fn nodes_change(sizes: &Change<Size>) -> String {
 pub(crate) fn removed_inputs(notes: &Notes) -> Option<String> {
     let count = notes.removed_inputs;
     (count > 0).then(|| format!("{count} graph inputs that only named folded weights went"))
+}
+
+/// What the run of both models showed, as a sentence without its point: how near the outputs
+/// are, and on which inputs.
+pub(crate) fn agreement(agreement: &Agreement) -> String {
+    let worst = agreement.largest_error();
+    let outputs = counted(agreement.errors.len(), "output");
+    let agree = if agreement.errors.len() == 1 { "agrees" } else { "agree" };
+    let mut said = match agreement.in_pieces {
+        None => format!("{outputs} of the whole model {agree} within {worst:.1e}"),
+        Some(_) => format!(
+            "{outputs} of the whole model: what changed agrees within {worst:.1e}, piece by \
+             piece, each from equal tensors"
+        ),
+    };
+    let shapes = |run: &Vec<(String, Vec<usize>)>| {
+        let shapes = run.iter().map(|(name, shape)| format!("`{name}` {}", sizes(shape)));
+        shapes.collect::<Vec<String>>().join(", ")
+    };
+    let mut runs: Vec<String> = agreement.shapes.iter().map(shapes).collect();
+    runs.dedup();
+    runs.retain(|run| !run.is_empty());
+    if !runs.is_empty() {
+        said.push_str(&format!(" at {}", runs.join("; and at ")));
+    }
+    if agreement.flipped > 0.0 {
+        let share = 100.0 * agreement.flipped;
+        said.push_str(&format!(
+            "; {share:.2} % of the elements behind steps lie on the other side"
+        ));
+    }
+    if let [first, ..] = agreement.bridged.as_slice() {
+        let ran = agreement.nodes.saturating_sub(agreement.bridged.len());
+        let (all, count) = (agreement.nodes, agreement.bridged.len());
+        said.push_str(&format!(
+            "; {ran} of {all} nodes ran: behind {} that tract cannot run (`{first}`) both models \
+             go on from equal tensors",
+            counted(count, "node")
+        ));
+    }
+    if let [first, ..] = agreement.flat.as_slice() {
+        let count = counted(agreement.flat.len(), "output");
+        let before = agreement.before;
+        let them = format!(
+            "; values of {count} (`{first}`) do not vary, what is before them agrees within \
+             {before:.1e}"
+        );
+        said.push_str(&them);
+    }
+    said
+}
+
+/// `1×3×64×64`; of a scalar, that it is one.
+fn sizes(shape: &[usize]) -> String {
+    if shape.is_empty() { "(a scalar)".to_owned() } else { times(shape) }
 }
 
 /// A block's branches and how many norms were folded: `3×3 + 1×3, 2 batch norms`.

@@ -6,29 +6,44 @@
 //!    sides are run on them (`trial_run`). A filled [`border`] is proved for itself. What was
 //!    proved of a tensor is kept as its [`fingerprint`].
 //! 2. What is written is read back ([`readback`]): the old file, but for what was proved.
-//! 3. Both whole models are run ([`run`]), each as a [`sliced_run`] through its [`slices`];
-//!    what that showed is an [`outcome`].
+//! 3. Both whole models are run ([`run`]): [`pairs`] says which nodes both have, the [`course`]
+//!    what runs once for both and where both meet, for which `nature` knows what operators do
+//!    to small differences. They go [`side_by_side`], each as a [`sliced_run`] through its
+//!    [`slices`], and are [`compare`]d at the end, behind `steps`, and, where whole models
+//!    differ, piece by piece, by a `yardstick` for rounding. What that showed is an [`outcome`].
 //!
 //! Knows the format, the engine, and of the file what is stored and how large tensors are;
 //! is handed claims, nodes and tensors, and never asks the fuser anything.
 
+mod along;
 pub mod border;
+mod bridge;
 pub mod claim;
 pub mod compare;
 pub mod cone;
 mod cone_shapes;
+pub mod course;
+mod decided;
 mod entries;
+mod evidence;
+mod feeding;
 pub mod fingerprint;
 mod in_float64;
 pub mod inputs;
-pub mod last_bits;
+mod nature;
 pub mod original;
 pub mod outcome;
+pub mod pairs;
 pub mod proof;
 pub mod readback;
 pub mod run;
+pub mod side_by_side;
+mod sizes;
 pub mod sliced_run;
 pub mod slices;
 mod small_trials;
+mod steps;
 mod trial_run;
 pub mod trials;
+mod whole_run;
+mod yardstick;

@@ -8,21 +8,13 @@ use crate::setting::Setting;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// Every output agreed; per output the largest relative difference.
-    Agreed(Vec<(String, f64)>),
-    /// An output differed by more than is allowed for its type, but by no more than this
-    /// model's rounding explains.
-    WithinRounding {
-        /// Per output the largest relative difference.
-        errors: Vec<(String, f64)>,
-        /// How far the old model's outputs move with the last bit of its weights.
-        rounding: f64,
-    },
+    /// Every output agreed.
+    Agreed(Agreement),
     /// An output differs by more than is allowed.
     Differs {
         /// Per output the largest relative difference.
         errors: Vec<(String, f64)>,
-        /// The output.
+        /// The output, or a tensor on the way to one.
         output: String,
         /// Its relative difference.
         error: f64,
@@ -31,20 +23,52 @@ pub enum Outcome {
     },
     /// The engine ran the old model and could not run the new one; its reason.
     Broken(String),
-    /// The old model could not be run.
+    /// The old model could not be run, or its run says nothing.
     NotRun(NotRun),
+}
+
+/// On what both models were run, and how far they were apart.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Agreement {
+    /// Per output that depends on what changed, the largest relative difference.
+    pub errors: Vec<(String, f64)>,
+    /// The largest difference of what rounding moved, compared from equal tensors, where whole
+    /// models differ by more than is allowed; `None` if they do not.
+    pub in_pieces: Option<f64>,
+    /// Per run the shape of each input.
+    pub shapes: Vec<Vec<(String, Vec<usize>)>>,
+    /// Outputs whose values are all equal: what was compared is what they are made of.
+    pub flat: Vec<String>,
+    /// The largest relative difference of tensors before the outputs, where values are
+    /// flattened, and of operands of steps.
+    pub before: f64,
+    /// Nodes that the engine cannot run, by what they are called: both models go on behind them
+    /// from equal tensors.
+    pub bridged: Vec<String>,
+    /// Nodes of the old model that an output needs.
+    pub nodes: usize,
+    /// The part of the elements behind steps (a rounding, a comparison) that differ because an
+    /// operand is as near to the step as rounding moves it.
+    pub flipped: f64,
 }
 
 impl Outcome {
     /// The largest relative difference of an output; 0 if none were compared.
     pub fn largest_error(&self) -> f64 {
         match self {
-            Outcome::Agreed(errors) | Outcome::WithinRounding { errors, .. } => {
-                errors.iter().fold(0.0, |worst, (_, error)| worst.max(*error))
-            }
+            Outcome::Agreed(agreement) => agreement.largest_error(),
             Outcome::Differs { error, .. } => *error,
             Outcome::Broken(_) | Outcome::NotRun(_) => 0.0,
         }
+    }
+}
+
+impl Agreement {
+    /// The largest relative difference of an output, or of a piece where pieces were compared.
+    pub fn largest_error(&self) -> f64 {
+        let whole = || self.errors.iter().fold(0.0, |worst: f64, (_, error)| worst.max(*error));
+        self.in_pieces.unwrap_or_else(whole)
     }
 }
 

@@ -6,20 +6,21 @@
 //!
 //! Knows the engine; where slices end is decided in [`slices`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use prost::Message;
 
 use crate::engine::stage::LoadedSlice;
-use crate::engine::tensors::{self, EngineTensor};
-use crate::engine::{Array, EngineError, Limits, Source, dialect};
+use crate::engine::tensors::EngineTensor;
+#[cfg(any(test, feature = "unstable"))]
+use crate::engine::{Array, tensors};
+use crate::engine::{EngineError, Limits, Source, dialect};
 use crate::onnx::graph::Graph;
-use crate::onnx::ids::ValueId;
+use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
-use crate::onnx::proto::TensorProto;
 use crate::onnx::write;
-use crate::verify::last_bits::{WeightRounding, with_other_last_bits};
-use crate::verify::slices::{self, Most, Slice};
+use crate::verify::bridge::{NodeInputs, stand_ins};
+use crate::verify::slices::{self, Most, Slice, SlicedStretch, Stretch};
 
 /// What the engine gets at a time. It takes a while to begin, and compares each node with
 /// those before it.
@@ -36,82 +37,172 @@ pub enum Stopped {
     Engine(#[from] EngineError),
 }
 
-/// One way through a model.
-#[derive(Debug, Clone, Copy)]
+/// One way through a model, and how far it came.
+#[derive(Debug, Clone)]
 pub struct SlicedRun<'w, 'm> {
     /// The model's graphs, the main one first; its functions are inlined.
-    pub graphs: &'w [Graph<'m>],
-    /// See there.
-    pub weights: WeightRounding,
-    /// How it is cut.
-    pub most: Most,
-    /// What it may take.
-    pub limits: Limits,
+    graphs: &'w [Graph<'m>],
+    graph: &'w Graph<'m>,
+    /// Per sample the tensors that live between two slices.
+    samples: Vec<LiveTensors>,
+    /// Nodes over which a bridge may lead: the other model has them too.
+    shared: &'w HashSet<NodeId>,
+    /// Those over which one led, by what they are called.
+    pub bridged: BTreeMap<NodeId, String>,
 }
 
 /// Tensors that live between two slices.
 type LiveTensors = HashMap<ValueId, EngineTensor>;
 
-impl SlicedRun<'_, '_> {
-    /// The outputs of the main graph for each of `samples`, whose tensors are called
-    /// `inputs`.
+impl<'w, 'm> SlicedRun<'w, 'm> {
+    /// A run of the main graph that begins with `samples`, whose tensors are called `inputs`.
+    /// Where the engine fails at a node that is `shared` with another model, a bridge leads
+    /// over it.
     ///
     /// # Errors
-    /// If an entry cannot be decoded, or the engine cannot run it or needs too much.
-    pub fn outputs(
-        &self,
+    /// If there is no graph.
+    pub fn of(
+        graphs: &'w [Graph<'m>],
         inputs: &[String],
         samples: &[Vec<EngineTensor>],
-    ) -> Result<Vec<Vec<Array>>, Stopped> {
-        match self.all_at_once(inputs, samples) {
-            // Side by side, they hold more tensors.
-            Err(Stopped::Engine(EngineError::TooLarge { .. })) if samples.len() > 1 => {
-                let one = |sample| self.all_at_once(inputs, std::slice::from_ref(sample));
-                let all: Vec<_> = samples.iter().map(one).collect::<Result<_, _>>()?;
-                Ok(all.into_iter().flatten().collect())
-            }
-            other => other,
-        }
-    }
-
-    fn all_at_once(
-        &self,
-        inputs: &[String],
-        samples: &[Vec<EngineTensor>],
-    ) -> Result<Vec<Vec<Array>>, Stopped> {
-        let Some(graph) = self.graphs.first() else { return Err(Invalid::NoGraph.into()) };
+        shared: &'w HashSet<NodeId>,
+    ) -> Result<Self, Invalid> {
+        let graph = graphs.first().ok_or(Invalid::NoGraph)?;
         let by_id = |sample: &Vec<EngineTensor>| -> LiveTensors {
             let named = inputs.iter().zip(sample);
             named.filter_map(|(name, tensor)| Some((graph.find(name)?, tensor.clone()))).collect()
         };
-        let mut samples: Vec<LiveTensors> = samples.iter().map(by_id).collect();
-        for slice in &slices::cut(graph, self.most)? {
-            self.pass(graph, slice, &mut samples)?;
-        }
-        let outputs = |tensors: &LiveTensors| -> Result<Vec<Array>, Stopped> {
-            let outputs = graph.outputs.iter().map(|&id| named(graph, tensors, id));
-            let outputs =
-                outputs.map(|output| Ok(output?.1)).collect::<Result<_, EngineError>>()?;
-            Ok(tensors::into_arrays(outputs, self.limits)?)
+        let samples = samples.iter().map(by_id).collect();
+        Ok(SlicedRun { graphs, graph, samples, shared, bridged: BTreeMap::new() })
+    }
+
+    /// What the whole model makes of each sample, cut like that.
+    ///
+    /// # Errors
+    /// If an entry cannot be decoded, or the engine cannot run it or needs too much.
+    #[cfg(any(test, feature = "unstable"))]
+    pub fn outputs(mut self, most: Most, limits: Limits) -> Result<Vec<Vec<Array>>, Stopped> {
+        let (nodes, wanted) = (slices::live_nodes(self.graph), self.graph.outputs.clone());
+        let whole = slices::cut(self.graph, &[Stretch { nodes, wanted }], most)?;
+        whole.iter().try_for_each(|stretch| self.pass(stretch, limits))?;
+        let outputs = |sample| {
+            let outputs = self.graph.outputs.iter().map(|&id| self.tensor(sample, id));
+            tensors::into_arrays(outputs.collect::<Result<_, _>>()?, limits)
         };
-        samples.iter().map(outputs).collect()
+        Ok((0..self.samples.len()).map(outputs).collect::<Result<_, _>>()?)
+    }
+
+    /// The graph that is run.
+    pub fn graph(&self) -> &'w Graph<'m> {
+        self.graph
+    }
+
+    /// Runs one stretch for all samples; `limits` are those of this run, of which tensors
+    /// that wait in it take their part.
+    ///
+    /// # Errors
+    /// If an entry cannot be decoded, or the engine cannot run it or needs too much.
+    pub fn pass(&mut self, stretch: &SlicedStretch, limits: Limits) -> Result<(), Stopped> {
+        stretch.slices.iter().try_for_each(|slice| self.pass_or_bridge(slice, limits))
+    }
+
+    /// Takes all samples through a slice: in one piece, or, if the engine cannot, node by node
+    /// and over those that it cannot run.
+    fn pass_or_bridge(&mut self, slice: &Slice, limits: Limits) -> Result<(), Stopped> {
+        let is_misread = |&id: &NodeId| dialect::misread(self.graph.node(id)).is_some();
+        let failed = match slice.nodes.iter().find(|id| is_misread(id)) {
+            Some(&id) => {
+                let why = dialect::misread(self.graph.node(id)).unwrap_or_default();
+                EngineError::Misread(why)
+            }
+            None => match self.pass_slice(slice, limits) {
+                Err(Stopped::Engine(
+                    error @ (EngineError::Failed(_) | EngineError::Panicked(_)),
+                )) => error,
+                other => return other,
+            },
+        };
+        let mut wanted = slice.outputs.clone();
+        wanted.extend(slice.inputs.iter().filter(|input| !slice.last_read.contains(input)));
+        if let [only] = slice.nodes.as_slice() {
+            return self.bridge(*only, slice, failed, limits);
+        }
+        if !slice.nodes.iter().any(|id| self.shared.contains(id)) {
+            return Err(failed.into());
+        }
+        let stretch = Stretch { nodes: slice.nodes.clone(), wanted };
+        let single = slices::cut(self.graph, &[stretch], Most { nodes: 1, bytes: usize::MAX })?;
+        let mut singles = single.iter().flat_map(|stretch| &stretch.slices);
+        singles.try_for_each(|slice| self.pass_or_bridge(slice, limits))
+    }
+
+    /// Goes on behind a node with tensors that stand for what it makes.
+    fn bridge(
+        &mut self,
+        id: NodeId,
+        slice: &Slice,
+        failed: EngineError,
+        limits: Limits,
+    ) -> Result<(), Stopped> {
+        if !self.shared.contains(&id) {
+            return Err(failed.into());
+        }
+        for tensors in &mut self.samples {
+            let inputs = self.graph.node(id).inputs.iter();
+            let inputs: NodeInputs =
+                inputs.map(|input| input.and_then(|input| tensors.get(&input).cloned())).collect();
+            let Some(made) = stand_ins(self.graph, id, &inputs, limits)? else {
+                return Err(failed.into());
+            };
+            tensors.extend(made.into_iter().filter(|(output, _)| slice.outputs.contains(output)));
+            slice.last_read.iter().for_each(|id| drop(tensors.remove(id)));
+        }
+        self.bridged.insert(id, self.graph.node(id).label().to_owned());
+        Ok(())
+    }
+
+    /// The tensor `id` of one sample, which the stretch before wanted.
+    ///
+    /// # Errors
+    /// If nothing made it.
+    pub fn tensor(&self, sample: usize, id: ValueId) -> Result<EngineTensor, EngineError> {
+        let tensors = self.samples.get(sample);
+        let tensor = tensors.and_then(|tensors| tensors.get(&id)).cloned();
+        tensor.ok_or_else(|| {
+            EngineError::Failed(format!("nothing gives `{}`", self.graph.value(id).name))
+        })
+    }
+
+    /// Goes on with `tensor` as `id` in one sample.
+    pub fn put(&mut self, sample: usize, id: ValueId, tensor: EngineTensor) {
+        self.samples.get_mut(sample).map(|tensors| tensors.insert(id, tensor));
+    }
+
+    /// Forgets what nobody wants behind a stretch.
+    pub fn forget(&mut self, ids: &[ValueId]) {
+        for tensors in &mut self.samples {
+            ids.iter().for_each(|id| drop(tensors.remove(id)));
+        }
+    }
+
+    /// Bytes of the tensors that wait.
+    pub fn bytes(&self) -> usize {
+        bytes(self.samples.iter().flat_map(LiveTensors::values))
     }
 
     /// Takes all samples through one slice.
-    fn pass(
-        &self,
-        graph: &Graph,
-        slice: &Slice,
-        samples: &mut [LiveTensors],
-    ) -> Result<(), Stopped> {
-        let mut live = bytes(samples.iter().flat_map(LiveTensors::values));
-        let source = self.source(graph, slice)?;
+    fn pass_slice(&mut self, slice: &Slice, limits: Limits) -> Result<(), Stopped> {
+        let mut live = self.bytes();
+        let source = self.source(slice, limits)?;
         let weights = source.constants.iter().map(|weight| weight.header.raw_data().len());
         let weights = weights.fold(0, usize::saturating_add);
         let mut loaded: Option<LoadedSlice> = None;
-        for tensors in samples {
-            let inputs = slice.inputs.iter().map(|&id| named(graph, tensors, id));
-            let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
+        for sample in 0..self.samples.len() {
+            let inputs = slice
+                .inputs
+                .iter()
+                .map(|&id| Ok((self.graph.value(id).name.clone(), self.tensor(sample, id)?)));
+            let inputs = inputs.collect::<Result<Vec<_>, EngineError>>()?;
             let stage = match loaded.take().filter(|stage| stage.allows(&inputs)) {
                 Some(stage) => stage,
                 None => LoadedSlice::load(source.clone(), &inputs)?,
@@ -119,25 +210,29 @@ impl SlicedRun<'_, '_> {
             // The slice counts its inputs too.
             let own = bytes(inputs.iter().map(|(_, tensor)| tensor));
             let needed = stage.bytes.saturating_add(live.saturating_sub(own));
-            if needed > self.limits.bytes {
+            if needed > limits.bytes {
                 return Err(EngineError::TooLarge { bytes: needed }.into());
             }
-            let before = bytes(tensors.values());
-            tensors.extend(slice.outputs.iter().copied().zip(stage.run(&inputs)?));
-            slice.last_read.iter().for_each(|id| drop(tensors.remove(id)));
-            live = live.saturating_sub(before).saturating_add(bytes(tensors.values()));
+            let made = stage.run(&inputs)?;
+            if let Some(tensors) = self.samples.get_mut(sample) {
+                let before = bytes(tensors.values());
+                tensors.extend(slice.outputs.iter().copied().zip(made));
+                slice.last_read.iter().for_each(|id| drop(tensors.remove(id)));
+                live = live.saturating_sub(before).saturating_add(bytes(tensors.values()));
+            }
             loaded = Some(stage);
         }
-        graph.model.storage.has_read(weights);
+        self.graph.model.storage.has_read(weights);
         Ok(())
     }
 
     /// A slice as a model of its own.
-    fn source(&self, graph: &Graph, slice: &Slice) -> Result<Source, Stopped> {
+    fn source(&self, slice: &Slice, limits: Limits) -> Result<Source, Stopped> {
+        let graph = self.graph;
         let (mut nodes, mut constants) = (Vec::new(), Vec::new());
         for &id in &slice.constants {
             match (slices::tensor(graph, id)?, graph.value(id).producer) {
-                (Some(tensor), _) => constants.push(self.weight(tensor).into()),
+                (Some(tensor), _) => constants.push(tensor.into()),
                 (None, Some(node)) => nodes.extend(dialect::nodes(self.graphs, graph, node)?),
                 // The engine does not know sparse tensors, and misses it.
                 (None, None) => {}
@@ -150,30 +245,12 @@ impl SlicedRun<'_, '_> {
         let outputs: Vec<&str> = outputs.collect();
         let model = write::model(graph.model.opset, Vec::new(), nodes, Vec::new(), &outputs);
         let (bytes, storage) = (model.encode_to_vec().into(), graph.model.storage.clone());
-        Ok(Source { bytes, constants, storage, limits: self.limits })
-    }
-
-    fn weight(&self, tensor: TensorProto) -> TensorProto {
-        match self.weights {
-            WeightRounding::AsStored => tensor,
-            WeightRounding::OtherLastBits => with_other_last_bits(tensor),
-        }
+        Ok(Source { bytes, constants, storage, limits })
     }
 }
 
 fn bytes<'h>(tensors: impl Iterator<Item = &'h EngineTensor>) -> usize {
     tensors.map(EngineTensor::bytes).fold(0, usize::saturating_add)
-}
-
-fn named(
-    graph: &Graph,
-    tensors: &LiveTensors,
-    id: ValueId,
-) -> Result<(String, EngineTensor), EngineError> {
-    let name = &graph.value(id).name;
-    let tensor = tensors.get(&id).cloned();
-    let missing = || EngineError::Failed(format!("nothing gives `{name}`"));
-    Ok((name.clone(), tensor.ok_or_else(missing)?))
 }
 
 #[cfg(test)]
@@ -183,6 +260,7 @@ mod tests {
     use super::*;
     use crate::onnx::float::Float;
     use crate::onnx::model::Model;
+    use crate::onnx::proto::TensorProto;
     use crate::onnx::proto::attribute_proto::AttributeType;
     use crate::onnx::proto::tensor_proto::DataType;
     use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
@@ -237,9 +315,11 @@ mod tests {
             )
             .unwrap()
         });
-        let run = SlicedRun { graphs: &graphs, weights: WeightRounding::AsStored, most, limits };
         let names = ["x".to_owned(), "unused".to_owned()];
-        run.outputs(&names, &samples.collect::<Vec<_>>()).map_err(|stopped| stopped.to_string())
+        let samples: Vec<Vec<EngineTensor>> = samples.collect();
+        let shared = HashSet::new();
+        let run = SlicedRun::of(&graphs, &names, &samples, &shared).unwrap();
+        run.outputs(most, limits).map_err(|stopped| stopped.to_string())
     }
 
     fn cases() -> Vec<(&'static str, ModelProto)> {
@@ -406,11 +486,9 @@ mod tests {
         let relu = |from, to| node("Relu", "", &[from], to, vec![]);
         let chain = model(vec![relu("x", "a"), relu("a", "b"), relu("b", "y")], vec![], &["y"]);
         let kept = model(vec![relu("x", "a"), relu("a", "b"), relu("b", "y")], vec![], &["y", "a"]);
-        for (case, model, samples, needed) in [
-            ("chain", &chain, 1, 1936),
-            ("an output is kept", &kept, 1, 2896),
-            ("samples go through on their own if need be", &chain, 3, 1936),
-        ] {
+        for (case, model, samples, needed) in
+            [("chain", &chain, 1, 1936), ("an output is kept", &kept, 1, 2896)]
+        {
             assert!(outputs_of(model, ONE_EACH, samples, needed).is_ok(), "{case}");
             let refused = outputs_of(model, ONE_EACH, samples, needed - 1);
             assert!(refused.is_err_and(|error| error.contains("MiB at a time")), "{case}");

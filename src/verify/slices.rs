@@ -1,5 +1,5 @@
-//! A graph in consecutive slices, to be run one after the other: what each one reads,
-//! makes, and leaves to those behind it.
+//! Nodes of a graph in consecutive slices, to be run one after the other: what each one
+//! reads, makes, and leaves to those behind it.
 //!
 //! Knows the format; knows no engine, and not what becomes of a slice.
 
@@ -24,66 +24,115 @@ pub struct Most {
     pub bytes: usize,
 }
 
+/// Nodes that run without a stop, and what somebody wants to see at its end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stretch {
+    /// In an order in which they can run; constants that nodes make are not among them.
+    pub nodes: Vec<NodeId>,
+    /// Tensors of this or an earlier stretch, graph inputs and constants.
+    pub wanted: Vec<ValueId>,
+}
+
+/// A stretch in slices.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SlicedStretch {
+    /// In order.
+    pub slices: Vec<Slice>,
+    /// What nobody wants any more behind it.
+    pub last_wanted: Vec<ValueId>,
+}
+
 /// Consecutive nodes of a graph.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slice {
-    /// Those that a graph output needs, in order. Constant nodes are not among them.
+    /// In order. Constant nodes are not among them.
     pub nodes: Vec<NodeId>,
-    /// Constants that they read.
+    /// Constants that they read, or that are outputs.
     pub constants: Vec<ValueId>,
     /// What else they read and do not make.
     pub inputs: Vec<ValueId>,
-    /// What they make for later slices, or for the graph's outputs.
+    /// What they make for later slices, or for who wants it.
     pub outputs: Vec<ValueId>,
-    /// Those of the inputs that nothing behind this slice reads.
+    /// Those of the inputs that nobody wants behind this slice.
     pub last_read: Vec<ValueId>,
 }
 
-/// Cuts `graph`.
+/// The nodes of `graph` that a graph output needs, in order, without those that hold
+/// constants.
+pub fn live_nodes(graph: &Graph) -> Vec<NodeId> {
+    let live = graph.nodes().filter(|&(id, node)| graph.is_live(id) && !makes_constant(node));
+    live.map(|(id, _)| id).collect()
+}
+
+/// Cuts the stretches of `graph`, which run one after the other.
 ///
 /// # Errors
 /// If a constant cannot be decoded.
-pub fn cut(graph: &Graph, most: Most) -> Result<Vec<Slice>, Invalid> {
-    let mut slices = grouped(graph, most)?;
-    let constants = graph.outputs.iter().copied().filter(|&output| is_constant(graph, output));
-    let constants: Vec<ValueId> = unique(constants);
-    // Nodes that an output needs are in some slice; constants that are outputs are in the last.
-    if !constants.is_empty() && slices.is_empty() {
-        slices.push(Slice::default());
-    }
-    // Per tensor, the slice that makes it, and the last that reads it.
-    let (mut made, mut read) = (HashMap::new(), HashMap::new());
-    for (index, slice) in slices.iter().enumerate() {
-        for &node in &slice.nodes {
-            made.extend(outputs(graph, node).map(|output| (output, index)));
-            read.extend(graph.uses(node).map(|used| (used, index)));
+pub fn cut(
+    graph: &Graph,
+    stretches: &[Stretch],
+    most: Most,
+) -> Result<Vec<SlicedStretch>, Invalid> {
+    let grouped = stretches.iter().map(|stretch| grouped(graph, &stretch.nodes, most));
+    let mut grouped = grouped.collect::<Result<Vec<_>, _>>()?;
+    for (slices, stretch) in grouped.iter_mut().zip(stretches) {
+        // Constants that somebody wants come with the last slice.
+        if slices.is_empty() && stretch.wanted.iter().any(|&id| is_constant(graph, id)) {
+            slices.push(Slice::default());
         }
     }
-    read.extend(graph.outputs.iter().map(|&output| (output, usize::MAX)));
-    for (index, slice) in slices.iter_mut().enumerate() {
-        let used = unique(slice.nodes.iter().flat_map(|&node| graph.uses(node)));
-        let used = used.into_iter().filter(|used| made.get(used) != Some(&index));
-        (slice.constants, slice.inputs) = used.partition(|&used| is_constant(graph, used));
-        let outputs = slice.nodes.iter().flat_map(|&node| outputs(graph, node));
-        let is_wanted = |output: &ValueId| read.get(output).is_some_and(|&last| last > index);
-        slice.outputs = outputs.filter(is_wanted).collect();
-        let inputs = slice.inputs.iter().copied();
-        slice.last_read = inputs.filter(|input| read.get(input) == Some(&index)).collect();
+    // Per tensor the slice that makes it, and the last time that it is needed: one moment per
+    // slice, and one for the end of each stretch.
+    let (mut made, mut needed) = (HashMap::new(), HashMap::new());
+    let mut moment = 0usize;
+    for (slices, stretch) in grouped.iter().zip(stretches) {
+        for slice in slices {
+            for &node in &slice.nodes {
+                made.extend(outputs(graph, node).map(|output| (output, moment)));
+                needed.extend(graph.uses(node).map(|used| (used, moment)));
+            }
+            moment = moment.saturating_add(1);
+        }
+        needed.extend(stretch.wanted.iter().map(|&wanted| (wanted, moment)));
+        moment = moment.saturating_add(1);
     }
-    if let Some(last) = slices.last_mut() {
-        last.constants = unique(last.constants.iter().chain(&constants).copied());
-        last.outputs.extend(constants);
+    let mut moment = 0usize;
+    let mut sliced = Vec::with_capacity(stretches.len());
+    for (mut slices, stretch) in grouped.into_iter().zip(stretches) {
+        for slice in &mut slices {
+            let used = unique(slice.nodes.iter().flat_map(|&node| graph.uses(node)));
+            let used = used.into_iter().filter(|used| made.get(used) != Some(&moment));
+            (slice.constants, slice.inputs) = used.partition(|&used| is_constant(graph, used));
+            let outputs = slice.nodes.iter().flat_map(|&node| outputs(graph, node));
+            let is_needed = |output: &ValueId| needed.get(output).is_some_and(|&at| at > moment);
+            slice.outputs = outputs.filter(is_needed).collect();
+            let inputs = slice.inputs.iter().copied();
+            slice.last_read = inputs.filter(|input| needed.get(input) == Some(&moment)).collect();
+            moment = moment.saturating_add(1);
+        }
+        let wanted = unique(stretch.wanted.iter().copied());
+        let constants = wanted.iter().copied().filter(|&id| is_constant(graph, id));
+        let constants: Vec<ValueId> = constants.collect();
+        if let Some(last) = slices.last_mut() {
+            last.constants = unique(last.constants.iter().chain(&constants).copied());
+            last.outputs.extend(constants);
+        }
+        let is_over = |id: &ValueId| needed.get(id) == Some(&moment);
+        sliced.push(SlicedStretch {
+            slices,
+            last_wanted: wanted.into_iter().filter(is_over).collect(),
+        });
+        moment = moment.saturating_add(1);
     }
-    Ok(slices)
+    Ok(sliced)
 }
 
 /// The nodes of each slice.
-fn grouped(graph: &Graph, most: Most) -> Result<Vec<Slice>, Invalid> {
+fn grouped(graph: &Graph, nodes: &[NodeId], most: Most) -> Result<Vec<Slice>, Invalid> {
     let mut slices = Vec::new();
     let mut slice = Slice::default();
     let (mut bytes, mut read) = (0usize, HashSet::new());
-    let live = graph.nodes().filter(|&(id, node)| graph.is_live(id) && !makes_constant(node));
-    for (id, _) in live {
+    for &id in nodes {
         let mut own = 0usize;
         for used in graph.uses(id).filter(|&used| is_constant(graph, used)) {
             if !read.contains(&used) {
@@ -122,7 +171,8 @@ pub fn tensor(graph: &Graph, id: ValueId) -> Result<Option<TensorProto>, Invalid
     Ok(Some(TensorProto { name: Some(value.name.clone()), ..inlined }))
 }
 
-fn is_constant(graph: &Graph, id: ValueId) -> bool {
+/// Whether an initializer or a Constant node holds it.
+pub fn is_constant(graph: &Graph, id: ValueId) -> bool {
     let value = graph.value(id);
     let producer = value.producer.map(|producer| graph.node(producer));
     value.initializer.is_some() || producer.is_some_and(makes_constant)

@@ -107,20 +107,18 @@ fn forms(graphs: &[Graph], graph: &Graph, old: &Node) -> Vec<NodeProto> {
     node(proto, opset, &lookup)
 }
 
-/// What tract would read wrongly, decided from the file.
-pub fn misread(graph: &Graph) -> Option<String> {
-    graph.nodes().filter(|&(id, _)| graph.is_live(id)).find_map(|(_, node)| {
-        let why = match node.proto.domain() {
-            domain if !is_default_domain(domain) => {
-                format!("is of domain `{domain}`, which tract ignores")
-            }
-            _ if node.aligns_by_axis() => {
-                "broadcasts as before operator set 7, which tract ignores".to_owned()
-            }
-            _ => return None,
-        };
-        Some(format!("node `{}` {why}", node.label()))
-    })
+/// Why tract would read the node wrongly, decided from the file; `None` if it would not.
+pub fn misread(node: &Node) -> Option<String> {
+    let why = match node.proto.domain() {
+        domain if !is_default_domain(domain) => {
+            format!("is of domain `{domain}`, which tract ignores")
+        }
+        _ if node.aligns_by_axis() => {
+            "broadcasts as before operator set 7, which tract ignores".to_owned()
+        }
+        _ => return None,
+    };
+    Some(format!("node `{}` {why}", node.label()))
 }
 
 /// The integers that are stored as `name`, or that a Constant node of that name holds, in

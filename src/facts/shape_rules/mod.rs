@@ -24,6 +24,6 @@ pub(super) mod windows;
 
 #[cfg(feature = "unstable")]
 pub use asked::agreed;
-pub use asked::{Dims, MAX_RANK, Operands};
+pub use asked::{Dims, Integers, MAX_RANK, Operands};
 
 pub use crate::facts::inference::{input_dims, output_dims, output_integers};

@@ -166,19 +166,14 @@ fn verification(report: &Report) -> String {
             put!(html, "<p>The result does not run: {}</p>\n", sentence(reason));
             &[]
         }
-        Some(Outcome::WithinRounding { errors, rounding }) => {
-            put!(
-                html,
-                "<p>The last bit of the old model’s weights alone moves its outputs by \
-                 {rounding:.1e}.</p>\n"
-            );
-            errors
-        }
         Some(Outcome::Differs { errors, tolerance, .. }) => {
             put!(html, "<p>Allowed is a difference of {}.</p>\n", magnitude(*tolerance));
             errors
         }
-        Some(Outcome::Agreed(errors)) => errors,
+        Some(Outcome::Agreed(agreement)) => {
+            put!(html, "<p>Run: {}</p>\n", sentence(&words::agreement(agreement)));
+            &agreement.errors
+        }
     };
     if errors.is_empty() {
         return html;

@@ -1,5 +1,6 @@
 //! Batch norms and dropouts in training mode: which are converted, what is said of it, and
 //! what the new file computes.
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,7 +19,6 @@ use acb_fuse::onnx::write::{self, double_input, int, node};
 use acb_fuse::report::Report;
 use acb_fuse::verify::claim::{Claim, Side, Unproved};
 use acb_fuse::verify::compare::relative_error;
-use acb_fuse::verify::last_bits::WeightRounding;
 use acb_fuse::verify::original::Original;
 use acb_fuse::verify::outcome::Outcome;
 use acb_fuse::verify::proof::prove;
@@ -147,9 +147,9 @@ fn outputs(path: &Path, inputs: &[Array]) -> Result<Vec<Array>, String> {
     let fed = inputs.iter().cloned().zip(types.map(Option::unwrap_or_default)).collect();
     let limits = Limits::of_reading();
     let fed = tensors::from_arrays(fed, limits).map_err(|error| error.to_string())?;
-    let sliced =
-        SlicedRun { graphs: &graphs, weights: WeightRounding::AsStored, most: MOST, limits };
-    let outputs = sliced.outputs(&names, &[fed]).map_err(|stopped| stopped.to_string())?;
+    let shared = HashSet::new();
+    let sliced = SlicedRun::of(&graphs, &names, &[fed], &shared).unwrap();
+    let outputs = sliced.outputs(MOST, limits).map_err(|stopped| stopped.to_string())?;
     Ok(outputs.into_iter().next().unwrap())
 }
 

@@ -1,4 +1,5 @@
 //! Real files, cut after every node.
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -6,7 +7,6 @@ use acb_fuse::engine::{Array, Limits, dialect, tensors};
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::storage::{Links, Storage};
-use acb_fuse::verify::last_bits::WeightRounding;
 use acb_fuse::verify::sliced_run::SlicedRun;
 use acb_fuse::verify::slices::Most;
 
@@ -70,6 +70,7 @@ fn walked(path: &Path, graphs: &[Graph], nodes: usize) -> Result<Vec<Vec<Array>>
     let inputs =
         tensors::from_arrays(inputs.collect(), limits).map_err(|error| error.to_string())?;
     let most = Most { nodes, bytes: usize::MAX };
-    let sliced = SlicedRun { graphs, weights: WeightRounding::AsStored, most, limits };
-    sliced.outputs(&names, &[inputs]).map_err(|stopped| stopped.to_string())
+    let shared = HashSet::new();
+    let sliced = SlicedRun::of(graphs, &names, &[inputs], &shared).unwrap();
+    sliced.outputs(most, limits).map_err(|stopped| stopped.to_string())
 }

@@ -1,0 +1,145 @@
+//! A bridge over a node that the engine cannot run: tensors of the right shapes in the place of
+//! what it would make, the same ones in both models, so that both go on behind it.
+//!
+//! Knows single nodes, and the shapes of what they read; what lies behind is for others to run.
+
+use crate::engine::tensors::{self, EngineTensor};
+use crate::engine::{Array, EngineError, Limits};
+use crate::facts::inference::output_dims;
+use crate::facts::operators::operator;
+use crate::facts::row::TypeRule;
+use crate::facts::shape_rules::{Dims, Integers, Operands};
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::{NodeId, ValueId};
+use crate::onnx::info;
+use crate::onnx::proto::ValueInfoProto;
+use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::schema::graph_field;
+use crate::verify::inputs::Random;
+
+/// What a node reads: nothing where an input is left out.
+pub type NodeInputs = Vec<Option<EngineTensor>>;
+
+/// Tensors in the place of the outputs of a node, each with its id: noise, or zeros of a type
+/// that counts. They depend on names and shapes alone. `None` if a shape is not known.
+///
+/// # Errors
+/// If the engine has no such type.
+pub fn stand_ins(
+    graph: &Graph,
+    id: NodeId,
+    inputs: &NodeInputs,
+    limits: Limits,
+) -> Result<Option<Vec<(ValueId, EngineTensor)>>, EngineError> {
+    let operands = LiveOperands { inputs, limits };
+    let mut made = Vec::new();
+    for (number, output) in graph.node(id).outputs.iter().enumerate() {
+        let Some(output) = *output else { continue };
+        let declared = declaration(graph, output);
+        let Some(shape) = shape(graph, id, number, &operands, declared.as_ref()) else {
+            return Ok(None);
+        };
+        let data_type = element_type(graph, id, number, inputs, declared.as_ref());
+        let name = graph.value(output).name.bytes();
+        // Any number that is the same for both models will do.
+        let seed = name.fold(7u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+        let array = match DataType::try_from(data_type) {
+            Ok(DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16) => {
+                Random::new(seed).noise(&shape)
+            }
+            _ => Array::Int(ndarray::ArrayD::zeros(ndarray::IxDyn(&shape))),
+        };
+        let tensor = tensors::from_arrays(vec![(array, data_type)], limits)?;
+        made.extend(tensor.into_iter().map(|tensor| (output, tensor)));
+    }
+    Ok(Some(made))
+}
+
+/// The shape of an output: as the operator's rule has it, else as it is declared, with the
+/// sizes that are open those of the first input, if both have as many axes.
+fn shape(
+    graph: &Graph,
+    id: NodeId,
+    number: usize,
+    operands: &LiveOperands,
+    declared: Option<&ValueInfoProto>,
+) -> Option<Vec<usize>> {
+    let whole = |dims: Dims| -> Option<Vec<usize>> {
+        dims.into_iter().map(|size| usize::try_from(size?).ok()).collect()
+    };
+    let ruled = output_dims(graph.node(id), graph.model.opset, number, operands);
+    if let Some(shape) = ruled.and_then(whole) {
+        return Some(shape);
+    }
+    let first = operands.dims(0)?;
+    let declared = declared.and_then(info::dims).unwrap_or_else(|| first.clone());
+    let is_alike = first.len() == declared.len();
+    let size = |(size, likely): (Option<i64>, &Option<i64>)| size.or(*likely);
+    if is_alike {
+        whole(declared.into_iter().zip(&first).map(size).collect())
+    } else {
+        whole(declared)
+    }
+}
+
+fn element_type(
+    graph: &Graph,
+    id: NodeId,
+    number: usize,
+    inputs: &NodeInputs,
+    declared: Option<&ValueInfoProto>,
+) -> i32 {
+    let node = graph.node(id);
+    let of_input = |input: usize| Some(inputs.get(input)?.as_ref()?.element_type());
+    let rule = node.standard_op().and_then(operator).map(|row| row.element_type);
+    let ruled = match rule.filter(|_| number == 0) {
+        Some(TypeRule::Always(data_type)) => Some(data_type.into()),
+        Some(TypeRule::OfInput(input)) => of_input(input),
+        Some(TypeRule::OfAnyInput) => of_input(0),
+        Some(TypeRule::OfTo) => i32::try_from(node.int("to", 1)).ok(),
+        _ => None,
+    };
+    let declared = || declared.and_then(info::element_type);
+    ruled.or_else(declared).or_else(|| of_input(0)).unwrap_or(DataType::Float.into())
+}
+
+/// What the file declares of a tensor on the way, or of an output.
+fn declaration(graph: &Graph, id: ValueId) -> Option<ValueInfoProto> {
+    let name = &graph.value(id).name;
+    let infos = graph.fields.fields(graph_field::VALUE_INFO);
+    let all = infos.chain(graph.fields.fields(graph_field::OUTPUT));
+    let decoded = all.filter_map(|field| graph.model.decode(field, "tensor description").ok());
+    decoded.into_iter().find(|info: &ValueInfoProto| info.name() == name)
+}
+
+/// What the tensors of a run say of a node's operands.
+struct LiveOperands<'n> {
+    inputs: &'n NodeInputs,
+    limits: Limits,
+}
+
+impl LiveOperands<'_> {
+    fn tensor(&self, input: usize) -> Option<&EngineTensor> {
+        self.inputs.get(input)?.as_ref()
+    }
+}
+
+impl Operands for LiveOperands<'_> {
+    fn dims(&self, input: usize) -> Option<Dims> {
+        let shape = self.tensor(input)?.shape();
+        shape.iter().map(|&size| i64::try_from(size).ok().map(Some)).collect()
+    }
+
+    fn integers(&self, input: usize) -> Option<Integers> {
+        const MOST: usize = 64;
+        let tensor = self.tensor(input).filter(|tensor| tensor.shape().len() < 2)?;
+        if tensor.float().is_some() || tensor.shape().iter().product::<usize>() > MOST {
+            return None;
+        }
+        let arrays = tensors::into_arrays(vec![tensor.clone()], self.limits).ok()?;
+        match arrays.first()? {
+            Array::Int(values) => Some(values.iter().copied().map(Some).collect()),
+            Array::Float(_) => None,
+        }
+    }
+}

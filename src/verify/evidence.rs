@@ -1,0 +1,151 @@
+//! What several runs showed together, and whether that is enough.
+//!
+//! Something is compared if its values vary, over its elements or between runs. It is enough if
+//! every tensor with which the models part has a part in something that was compared.
+//!
+//! Knows names and comparisons; runs nothing.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::{NodeId, ValueId};
+use crate::verify::compare::Comparison;
+use crate::verify::decided::Decided;
+use crate::verify::feeding::{self, RunInput};
+use crate::verify::outcome::{Agreement, NotRun, Outcome};
+use crate::verify::pairs::Pairs;
+use crate::verify::side_by_side::Seen;
+use crate::verify::whole_run::Feed;
+
+/// What was seen so far.
+#[derive(Debug, Default)]
+pub struct Evidence {
+    seen: Seen,
+    pieces: Option<Seen>,
+    /// Whether pieces are compared although whole models agree, because these say nothing.
+    pub wants_pieces: bool,
+    /// Per run the shape of each input.
+    pub shapes: Vec<Vec<Vec<usize>>>,
+    /// Elements that were fed.
+    pub spent: usize,
+    /// Branches that differ in both models, and that no run took.
+    pub left_out: HashSet<(String, &'static str)>,
+    /// Nodes of the old model that an output needs.
+    pub nodes: usize,
+    was_left_out: bool,
+    parted: HashSet<String>,
+    covered: HashSet<String>,
+}
+
+impl Evidence {
+    /// Adds what one run showed; `pieces` if both models were compared piece by piece.
+    pub fn add(&mut self, feed: &Feed, seen: Seen, pieces: Option<Seen>) {
+        let samples = usize::try_from(feed.seeds.end.saturating_sub(feed.seeds.start));
+        let elements = feeding::elements(feed.shapes, samples.unwrap_or(usize::MAX));
+        self.spent = self.spent.saturating_add(elements.unwrap_or(usize::MAX));
+        self.shapes.push(feed.shapes.to_vec());
+        self.seen.add(seen);
+        if let Some(pieces) = pieces {
+            self.pieces.get_or_insert_with(Seen::default).add(pieces);
+        }
+    }
+
+    /// Notes what both models do not share, and what of it has a part in something that varies.
+    pub fn cover(&mut self, old: &Graph, pairs: &Pairs) {
+        let all = self.seen.all().chain(self.pieces.iter().flat_map(Seen::all));
+        let varying = all.filter(|compared| compared.varies());
+        let varying = varying.filter_map(|compared| old.find(&compared.name));
+        let reached = ancestors(old, varying, &self.seen.bridged);
+        for &(tensor, _) in &pairs.parted {
+            let name = &old.value(tensor).name;
+            if reached.contains(&tensor) {
+                self.covered.insert(name.clone());
+            }
+            self.parted.insert(name.clone());
+        }
+    }
+
+    /// Notes which branches differ in both models and are not taken: those that no run took.
+    pub fn leave_out(&mut self, old: Option<&Decided>, new: Option<&Decided>) {
+        let (Some(old), Some(new)) = (old, new) else { return };
+        let differ = old.not_taken.iter().filter(|(branch, body)| {
+            new.not_taken.get(*branch).is_some_and(|other| other != *body)
+        });
+        let differ: HashSet<_> = differ.map(|(branch, _)| branch.clone()).collect();
+        if self.was_left_out {
+            self.left_out.retain(|branch| differ.contains(branch));
+        } else {
+            self.left_out = differ;
+            self.was_left_out = true;
+        }
+    }
+
+    /// Whether everything with which the models part was compared.
+    pub fn is_enough(&self) -> bool {
+        self.parted.is_subset(&self.covered)
+    }
+
+    /// What all runs showed together.
+    pub fn outcome(self, inputs: &[RunInput]) -> Outcome {
+        if let Some((choice, branch)) = self.left_out.iter().min() {
+            let reason = format!(
+                "a part that changed lies in the {branch} of the If that makes `{choice}`, which \
+                 these inputs do not take"
+            );
+            return Outcome::NotRun(NotRun::from(reason));
+        }
+        if !self.is_enough() {
+            return Outcome::NotRun(self.nothing_compared());
+        }
+        let flat = self.seen.outputs.iter().filter(|output| !output.varies());
+        let flat = flat.map(|output| output.name.clone()).collect();
+        let named = |shapes: Vec<Vec<usize>>| {
+            inputs.iter().map(|input| input.name.clone()).zip(shapes).collect()
+        };
+        let worst = |pieces: &Seen| pieces.all().fold(0.0, |worst: f64, one| worst.max(one.error));
+        let (flipped, stepped) = (self.seen.flipped as f64, self.seen.stepped as f64);
+        let outputs = self.seen.outputs.iter();
+        let errors = outputs.map(|output| (output.name.clone(), output.error)).collect();
+        Outcome::Agreed(Agreement {
+            errors,
+            in_pieces: self.pieces.as_ref().map(worst),
+            shapes: self.shapes.into_iter().map(named).collect(),
+            flat,
+            bridged: self.seen.bridged.values().cloned().collect(),
+            nodes: self.nodes,
+            before: worst(&Seen { outputs: Vec::new(), ..self.seen.clone() }),
+            flipped: if stepped > 0.0 { flipped / stepped } else { 0.0 },
+        })
+    }
+
+    fn nothing_compared(&self) -> NotRun {
+        let is_flat = |output: &&Comparison| !output.varies();
+        let flat = self.seen.outputs.iter().find(is_flat);
+        let what = flat.map_or_else(
+            || "what changed".to_owned(),
+            |output| format!("output `{}`", output.name),
+        );
+        let reason = format!("{what} has equal values whatever is fed, so nothing was compared");
+        reason.into()
+    }
+}
+
+/// Everything that has a part in one of `ends`, these included. What only a bridged node reads
+/// has none.
+fn ancestors(
+    graph: &Graph,
+    ends: impl Iterator<Item = ValueId>,
+    bridged: &BTreeMap<NodeId, String>,
+) -> HashSet<ValueId> {
+    let (mut open, mut found): (Vec<ValueId>, HashSet<ValueId>) = (ends.collect(), HashSet::new());
+    while let Some(tensor) = open.pop() {
+        if found.insert(tensor)
+            && let Some(producer) = graph.value(tensor).producer
+            && !bridged.contains_key(&producer)
+        {
+            open.extend(graph.uses(producer));
+            open.extend(graph.node(producer).outputs.iter().flatten());
+        }
+    }
+    found
+}

@@ -1,0 +1,345 @@
+//! Two models on their course, side by side: the same inputs, what both compute alike once,
+//! and a comparison wherever they meet.
+//!
+//! Knows both graphs and the engine; why the models should agree, and what follows if they do
+//! not, is for the caller to say.
+
+use std::collections::BTreeMap;
+
+use crate::engine::tensors::{self, EngineTensor};
+use crate::engine::{Array, EngineError, Limits};
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::NodeId;
+use crate::onnx::model::Invalid;
+use crate::verify::compare::{Comparison, Tolerances, compared, differing, is_finite};
+use crate::verify::course::{Course, Meeting, MeetingRule, TensorPair};
+use crate::verify::pairs::Pairs;
+use crate::verify::sliced_run::{SlicedRun, Stopped};
+use crate::verify::slices::{self, Most, SlicedStretch};
+use crate::verify::steps::is_explained;
+use crate::verify::yardstick::{Tensors, yardstick};
+
+/// What was seen on the way.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// Outputs, in the order of the course.
+    pub outputs: Vec<Comparison>,
+    /// All else that was compared: operands of steps, pieces, fronts.
+    pub on_the_way: Vec<Comparison>,
+    /// Elements behind steps that differ.
+    pub flipped: u64,
+    /// Elements behind steps.
+    pub stepped: u64,
+    /// Nodes of the old model that the engine did not run, and what they are called.
+    pub bridged: BTreeMap<NodeId, String>,
+}
+
+/// Why the models did not come to their ends.
+#[derive(Debug)]
+pub enum Halted {
+    /// An entry cannot be decoded.
+    Invalid(Invalid),
+    /// The engine could not run the old model, or what both compute alike.
+    Old(EngineError),
+    /// The engine could not run the new model.
+    New(EngineError),
+    /// The old model gives NaN or infinity.
+    NotFinite,
+}
+
+impl From<Invalid> for Halted {
+    fn from(error: Invalid) -> Self {
+        Halted::Invalid(error)
+    }
+}
+
+/// What both models are run on.
+#[derive(Debug, Clone, Copy)]
+pub struct Fed<'f> {
+    /// The names of the inputs.
+    pub names: &'f [String],
+    /// The inputs of each sample.
+    pub samples: &'f [Vec<EngineTensor>],
+}
+
+/// Two models, their course, and what their runs may take.
+#[derive(Debug, Clone, Copy)]
+pub struct SideBySide<'s, 'o, 'n> {
+    /// The old model's graphs, functions inlined.
+    pub old: &'s [Graph<'o>],
+    /// The new model's.
+    pub new: &'s [Graph<'n>],
+    /// What they have in common.
+    pub pairs: &'s Pairs,
+    /// Where they go.
+    pub course: &'s Course,
+    /// How both are cut.
+    pub most: Most,
+    /// What both together may take.
+    pub limits: Limits,
+    /// What may differ.
+    pub tolerances: Tolerances,
+}
+
+/// How much runs at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AtATime {
+    /// Both models.
+    Both,
+    /// One after the other.
+    One,
+}
+
+impl SideBySide<'_, '_, '_> {
+    /// Runs both models on all samples: at the same time if there is memory for that, else
+    /// one after the other, and else sample by sample.
+    ///
+    /// # Errors
+    /// Which model did not come to its end, and why.
+    pub fn run(&self, fed: Fed) -> Result<Seen, Halted> {
+        let needs_more = |halted: &Halted| {
+            let (Halted::Old(error) | Halted::New(error)) = halted else { return false };
+            matches!(error, EngineError::TooLarge { .. })
+        };
+        match self.run_all(fed, AtATime::Both) {
+            Err(halted) if needs_more(&halted) => {}
+            other => return other,
+        }
+        match self.run_all(fed, AtATime::One) {
+            Err(halted) if needs_more(&halted) && fed.samples.len() > 1 => {}
+            other => return other,
+        }
+        let mut seen = Seen::default();
+        for sample in fed.samples {
+            let samples = std::slice::from_ref(sample);
+            seen.add(self.run_all(Fed { samples, ..fed }, AtATime::One)?);
+        }
+        Ok(seen)
+    }
+
+    fn run_all(&self, fed: Fed, at_a_time: AtATime) -> Result<Seen, Halted> {
+        let (Some(old), Some(new)) = (self.old.first(), self.new.first()) else {
+            return Err(Invalid::NoGraph.into());
+        };
+        let old_stretches = slices::cut(old, &self.course.old, self.most)?;
+        let new_stretches = slices::cut(new, &self.course.new, self.most)?;
+        let nothing = vec![Vec::new(); fed.samples.len()];
+        let mut runs = TwoRuns {
+            all: self,
+            old: SlicedRun::of(self.old, fed.names, fed.samples, &self.pairs.shared_old)?,
+            new: SlicedRun::of(self.new, &[], &nothing, &self.pairs.shared_new)?,
+            samples: fed.samples.len(),
+        };
+        let mut seen = vec![Seen::default(); fed.samples.len()];
+        let mut meetings = self.course.meetings.iter();
+        for (number, (old, new)) in old_stretches.iter().zip(&new_stretches).enumerate() {
+            runs.pass(old, new, at_a_time)?;
+            if number == 0 {
+                runs.hand_over()?;
+            } else {
+                let meeting = meetings.next();
+                for (sample, seen) in seen.iter_mut().enumerate() {
+                    match meeting {
+                        Some(meeting) => runs.meet(sample, meeting, seen)?,
+                        None => runs.arrive(sample, seen)?,
+                    }
+                }
+            }
+            runs.old.forget(&old.last_wanted);
+            runs.new.forget(&new.last_wanted);
+        }
+        let bridged = runs.old.bridged.iter().map(|(&id, name)| (id, name.clone())).collect();
+        let mut whole = Seen { bridged, ..Seen::default() };
+        seen.into_iter().for_each(|one| whole.add(one));
+        Ok(whole)
+    }
+}
+
+impl Seen {
+    /// As if both had been seen in one run.
+    pub fn add(&mut self, other: Seen) {
+        self.flipped = self.flipped.saturating_add(other.flipped);
+        self.stepped = self.stepped.saturating_add(other.stepped);
+        self.bridged.extend(other.bridged);
+        merge(&mut self.outputs, other.outputs);
+        merge(&mut self.on_the_way, other.on_the_way);
+    }
+
+    /// All that was compared.
+    pub fn all(&self) -> impl Iterator<Item = &Comparison> {
+        self.outputs.iter().chain(&self.on_the_way)
+    }
+}
+
+/// Comparisons of one tensor count as one; runs of one course have them in the same order.
+fn merge(own: &mut Vec<Comparison>, others: Vec<Comparison>) {
+    for (place, other) in others.into_iter().enumerate() {
+        let is_it = |own: &Comparison| own.name == other.name;
+        let found = own.get(place).is_some_and(is_it).then_some(place);
+        match found.or_else(|| own.iter().position(is_it)).and_then(|place| own.get_mut(place)) {
+            Some(own) => own.add(other),
+            None => own.push(other),
+        }
+    }
+}
+
+struct TwoRuns<'r, 's, 'o, 'n> {
+    all: &'r SideBySide<'s, 'o, 'n>,
+    old: SlicedRun<'s, 'o>,
+    new: SlicedRun<'s, 'n>,
+    samples: usize,
+}
+
+impl TwoRuns<'_, '_, '_, '_> {
+    /// Takes both through a stretch.
+    fn pass(
+        &mut self,
+        old: &SlicedStretch,
+        new: &SlicedStretch,
+        at_a_time: AtATime,
+    ) -> Result<(), Halted> {
+        let limits = self.all.limits;
+        let within = |bytes: usize| Limits { bytes, ..limits };
+        let (before, after) = match at_a_time {
+            AtATime::Both => {
+                let half = within(limits.bytes / 2);
+                rayon::join(|| self.old.pass(old, half), || self.new.pass(new, half))
+            }
+            AtATime::One => {
+                let left = within(limits.bytes.saturating_sub(self.new.bytes()));
+                let before = self.old.pass(old, left);
+                let left = within(limits.bytes.saturating_sub(self.old.bytes()));
+                let runs = before.is_ok();
+                (before, if runs { self.new.pass(new, left) } else { Ok(()) })
+            }
+        };
+        halted(before, Halted::Old)?;
+        halted(after, Halted::New)
+    }
+
+    /// Gives the new run what both compute alike.
+    fn hand_over(&mut self) -> Result<(), Halted> {
+        for sample in 0..self.samples {
+            for &(old, new) in &self.all.course.handed {
+                let tensor = self.old.tensor(sample, old).map_err(Halted::Old)?;
+                self.new.put(sample, new, tensor);
+            }
+        }
+        Ok(())
+    }
+
+    /// Both come to a meeting, and go on from what the old one made.
+    fn meet(&mut self, sample: usize, meeting: &Meeting, seen: &mut Seen) -> Result<(), Halted> {
+        match &meeting.rule {
+            MeetingRule::Step(operands) => self.step(sample, meeting, operands, seen)?,
+            MeetingRule::Piece(interior) => self.piece(sample, meeting, interior, seen)?,
+        }
+        for &(old, new) in &meeting.results {
+            let tensor = self.old.tensor(sample, old).map_err(Halted::Old)?;
+            self.new.put(sample, new, tensor);
+        }
+        Ok(())
+    }
+
+    fn step(
+        &self,
+        sample: usize,
+        meeting: &Meeting,
+        operands: &[TensorPair],
+        seen: &mut Seen,
+    ) -> Result<(), Halted> {
+        let tolerances = self.all.tolerances;
+        let mut near = Vec::with_capacity(operands.len());
+        for &pair in operands {
+            let (old, [before, after]) = self.pair(sample, pair)?;
+            let name = self.name(pair);
+            seen.on_the_way.push(compared(&name, &before, &after, tolerances, old.float()));
+            near.push((before, tolerances.of(old.float())));
+        }
+        let mut results = Vec::with_capacity(meeting.results.len());
+        for &pair in &meeting.results {
+            let (old, [before, after]) = self.pair(sample, pair)?;
+            let (differ, all) = differing(&before, &after, tolerances.of(old.float()));
+            seen.flipped = seen.flipped.saturating_add(differ);
+            seen.stepped = seen.stepped.saturating_add(all);
+            results.push([before, after]);
+        }
+        let Some(&first) = meeting.results.first() else { return Ok(()) };
+        let graph = self.old.graph();
+        let node = graph.value(first.0).producer.map(|node| graph.node(node));
+        if !node.is_some_and(|node| is_explained(node, &near, &results)) {
+            seen.on_the_way.push(Comparison::failed(&self.name(first)));
+        }
+        Ok(())
+    }
+
+    fn piece(
+        &self,
+        sample: usize,
+        meeting: &Meeting,
+        interior: &[NodeId],
+        seen: &mut Seen,
+    ) -> Result<(), Halted> {
+        for &(end, new_end) in &meeting.results {
+            let (old, [before, after]) = self.pair(sample, (end, new_end))?;
+            let tensors = |id| self.array(self.old.tensor(sample, id).map_err(Halted::Old)?);
+            let graph = self.old.graph();
+            let way = yardstick(graph, interior, end, &Tensors { read: &tensors })?;
+            let name = self.name((end, new_end));
+            let tolerances = self.all.tolerances;
+            let comparison = compared(&name, &before, &after, tolerances, old.float());
+            seen.on_the_way.push(comparison.with_rounding_of(way, &before, &after, old.float()));
+        }
+        Ok(())
+    }
+
+    /// Both come to their ends.
+    fn arrive(&self, sample: usize, seen: &mut Seen) -> Result<(), Halted> {
+        let tolerances = self.all.tolerances;
+        for (name, pair) in &self.all.course.outputs {
+            let (old, [before, after]) = self.pair(sample, *pair)?;
+            if !is_finite(&before) {
+                return Err(Halted::NotFinite);
+            }
+            seen.outputs.push(compared(name, &before, &after, tolerances, old.float()));
+        }
+        for &pair in &self.all.course.fronts {
+            let (old, [before, after]) = self.pair(sample, pair)?;
+            let name = self.name(pair);
+            seen.on_the_way.push(compared(&name, &before, &after, tolerances, old.float()));
+        }
+        Ok(())
+    }
+
+    /// The old tensor of a pair, and both in numbers.
+    fn pair(
+        &self,
+        sample: usize,
+        (old, new): TensorPair,
+    ) -> Result<(EngineTensor, [Array; 2]), Halted> {
+        let before = self.old.tensor(sample, old).map_err(Halted::Old)?;
+        let after = self.new.tensor(sample, new).map_err(Halted::New)?;
+        let numbers = [self.array(before.clone())?, self.array(after)?];
+        Ok((before, numbers))
+    }
+
+    fn array(&self, tensor: EngineTensor) -> Result<Array, Halted> {
+        let arrays = tensors::into_arrays(vec![tensor], self.all.limits).map_err(Halted::Old)?;
+        let missing = || Halted::Old(EngineError::Failed("a tensor is missing".to_owned()));
+        arrays.into_iter().next().ok_or_else(missing)
+    }
+
+    fn name(&self, (old, _): TensorPair) -> String {
+        self.old.graph().value(old).name.clone()
+    }
+}
+
+fn halted(
+    outcome: Result<(), Stopped>,
+    side: impl FnOnce(EngineError) -> Halted,
+) -> Result<(), Halted> {
+    outcome.map_err(|stopped| match stopped {
+        Stopped::Invalid(invalid) => Halted::Invalid(invalid),
+        Stopped::Engine(error) => side(error),
+    })
+}

@@ -1,0 +1,184 @@
+//! One run of both whole models: fed, compared, and, where they differ by more than is allowed,
+//! compared once more piece by piece, each from equal tensors. A model may make of rounding
+//! what it likes, a piece may not.
+//!
+//! Knows two models and what they are fed; not which runs there are besides.
+
+use std::ops::Range;
+
+use crate::engine::{EngineError, Limits};
+use crate::onnx::graph::Graph;
+use crate::onnx::model::Invalid;
+use crate::options::RunOptions;
+use crate::verify::compare::{Comparison, Tolerances};
+use crate::verify::course::Course;
+use crate::verify::evidence::Evidence;
+use crate::verify::feeding::{self, Filling, RunInput};
+use crate::verify::outcome::{NotRun, Outcome};
+use crate::verify::pairs::Pairs;
+use crate::verify::side_by_side::{Fed, Halted, Seen, SideBySide};
+use crate::verify::sliced_run::MOST;
+use crate::verify::slices;
+
+/// Both models, and where they go.
+pub struct WholeRun<'w, 'o, 'n> {
+    old: &'w [Graph<'o>],
+    new: &'w [Graph<'n>],
+    pairs: Pairs,
+    course: Course,
+    tolerances: Tolerances,
+    limits: Limits,
+}
+
+/// What is fed.
+pub struct Feed<'f> {
+    /// The inputs.
+    pub inputs: &'f [RunInput],
+    /// The shape of each.
+    pub shapes: &'f [Vec<usize>],
+    /// What they look like.
+    pub filling: Filling,
+    /// One sample each.
+    pub seeds: Range<u64>,
+}
+
+/// Why nothing more is run.
+#[derive(Debug)]
+pub enum Ended {
+    /// An entry cannot be decoded.
+    Invalid(Invalid),
+    /// It is known what the run shows.
+    With(Outcome),
+}
+
+impl From<Invalid> for Ended {
+    fn from(error: Invalid) -> Self {
+        Ended::Invalid(error)
+    }
+}
+
+/// Why a run on some inputs says nothing.
+#[derive(Debug)]
+pub enum Silent {
+    /// The engine cannot run the old model on them.
+    Engine(EngineError),
+    /// The old model gives NaN or infinity.
+    NotFinite,
+}
+
+impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
+    /// Pairs both models.
+    ///
+    /// # Errors
+    /// If a constant cannot be decoded.
+    pub fn of(
+        old: &'w [Graph<'o>],
+        new: &'w [Graph<'n>],
+        options: &RunOptions,
+        limits: Limits,
+    ) -> Result<Self, Invalid> {
+        let (old_graph, new_graph) = mains(old, new)?;
+        let pairs = Pairs::of(old_graph, new_graph)?;
+        let course = Course::whole(old_graph, new_graph, &pairs)?;
+        let tolerances = Tolerances { given: options.tolerance };
+        Ok(WholeRun { old, new, pairs, course, tolerances, limits })
+    }
+
+    /// Runs both models and adds what was seen to the evidence; or says why that is nothing.
+    ///
+    /// # Errors
+    /// What is known for good: that an entry cannot be decoded, that the models differ, that
+    /// the new one does not run, that time is over.
+    pub fn attempt(&self, feed: &Feed, evidence: &mut Evidence) -> Result<Option<Silent>, Ended> {
+        let samples = match feeding::samples(feed, self.limits) {
+            Ok(samples) => samples,
+            Err(error) => return Ok(Some(Silent::Engine(error))),
+        };
+        let names: Vec<String> = feed.inputs.iter().map(|input| input.name.clone()).collect();
+        let fed = Fed { names: &names, samples: &samples };
+        let seen = match self.run(&self.course, fed)? {
+            Ok(seen) => seen,
+            Err(silent) => return Ok(Some(silent)),
+        };
+        let wrong = seen.all().find(|compared| !compared.agrees()).cloned();
+        let pieces = match wrong {
+            Some(wrong) => Some(self.in_pieces(fed, &seen, &wrong)?),
+            None if evidence.wants_pieces => {
+                let course = self.course_in_pieces()?;
+                let pieces = self.run(&course, fed)?.ok();
+                let wrong = pieces.iter().flat_map(Seen::all).find(|piece| !piece.agrees());
+                if let Some(wrong) = wrong {
+                    return Err(differs(&seen, wrong));
+                }
+                pieces
+            }
+            None => None,
+        };
+        let (old, _) = mains(self.old, self.new)?;
+        evidence.add(feed, seen, pieces);
+        evidence.cover(old, &self.pairs);
+        evidence.nodes = slices::live_nodes(old).len();
+        Ok(None)
+    }
+
+    fn course_in_pieces(&self) -> Result<Course, Invalid> {
+        let (old, new) = mains(self.old, self.new)?;
+        Course::in_pieces(old, new, &self.pairs)
+    }
+
+    fn run(&self, course: &Course, fed: Fed) -> Result<Result<Seen, Silent>, Ended> {
+        let (old, new, limits, tolerances) = (self.old, self.new, self.limits, self.tolerances);
+        let pairs = &self.pairs;
+        let both = SideBySide { old, new, pairs, course, most: MOST, limits, tolerances };
+        match both.run(fed) {
+            Ok(seen) => Ok(Ok(seen)),
+            Err(Halted::Invalid(error)) => Err(error.into()),
+            Err(Halted::NotFinite | Halted::Old(EngineError::NotANumber)) => {
+                Ok(Err(Silent::NotFinite))
+            }
+            Err(Halted::Old(error)) => Ok(Err(Silent::Engine(error))),
+            // A machine that was busier during one of the two runs says nothing of the model.
+            Err(Halted::New(error @ EngineError::TooLong)) => {
+                Err(Ended::With(Outcome::NotRun(not_run(&error))))
+            }
+            Err(Halted::New(error)) => Err(Ended::With(Outcome::Broken(error.to_string()))),
+        }
+    }
+
+    /// What was seen of the pieces, if all agree. Whoever names a tolerance means whole models.
+    fn in_pieces(&self, fed: Fed, whole: &Seen, wrong: &Comparison) -> Result<Seen, Ended> {
+        if self.tolerances.given.is_some() {
+            return Err(differs(whole, wrong));
+        }
+        let pieces = match self.run(&self.course_in_pieces()?, fed)? {
+            Ok(pieces) => pieces,
+            Err(Silent::Engine(error @ EngineError::TooLong)) => {
+                return Err(Ended::With(Outcome::NotRun(not_run(&error))));
+            }
+            Err(_) => return Err(differs(whole, wrong)),
+        };
+        if pieces.all().all(Comparison::agrees) { Ok(pieces) } else { Err(differs(whole, wrong)) }
+    }
+}
+
+fn mains<'g, 'o, 'n>(
+    old: &'g [Graph<'o>],
+    new: &'g [Graph<'n>],
+) -> Result<(&'g Graph<'o>, &'g Graph<'n>), Invalid> {
+    old.first().zip(new.first()).ok_or(Invalid::NoGraph)
+}
+
+fn differs(whole: &Seen, wrong: &Comparison) -> Ended {
+    let errors = whole.outputs.iter().map(|output| (output.name.clone(), output.error));
+    Ended::With(Outcome::Differs {
+        errors: errors.collect(),
+        output: wrong.name.clone(),
+        error: wrong.error,
+        tolerance: wrong.tolerance,
+    })
+}
+
+/// That the engine has not run the old model.
+pub fn not_run(error: &EngineError) -> NotRun {
+    NotRun { reason: error.to_string(), setting: error.setting() }
+}
