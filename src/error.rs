@@ -296,3 +296,56 @@ impl Error {
         matches!(problem, Problem::External(StorageError::LeadsOut(_) | StorageError::HardLink(_)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the system reports, and whether another try may help.
+    #[test]
+    fn what_lies_in_a_path_does_not_pass() {
+        use io::ErrorKind as Kind;
+        for (kind, may_pass) in [
+            (Kind::NotFound, false),
+            (Kind::PermissionDenied, false),
+            (Kind::AlreadyExists, false),
+            (Kind::IsADirectory, false),
+            (Kind::NotADirectory, false),
+            (Kind::ReadOnlyFilesystem, false),
+            (Kind::StorageFull, true),
+            (Kind::QuotaExceeded, true),
+            (Kind::Interrupted, true),
+            (Kind::UnexpectedEof, true),
+            (Kind::BrokenPipe, true),
+            (Kind::OutOfMemory, true),
+            (Kind::Other, true),
+        ] {
+            let error = Error::Read { file: "f".to_owned(), source: kind.into() };
+            assert_eq!(error.may_pass(), may_pass, "{kind}");
+        }
+        let source = io::Error::from_raw_os_error(TOO_MANY_LINKS);
+        assert!(!Error::Write { file: "f".to_owned(), source }.may_pass());
+    }
+
+    #[test]
+    fn names_that_are_most_alike_come_first() {
+        let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        for (names, blocks, said) in [
+            (&["stem"][..], &["body", "stemm", "s"][..], "`stem`; there are `stemm`, `body`, `s`"),
+            (&["a", "b"], &["c"], "`a`, `b`; there are `c`"),
+            (&["a"], &[], "`a`: there are none"),
+            (&["layer1.0"], &["layer2.1", "layer1.1"], "there are `layer1.1`, `layer2.1`"),
+            (
+                &["x"],
+                &["1", "2", "3", "4", "5", "6", "7", "8", "9"],
+                "`1`, `2`, `3`, `4`, `5`, `6`, `7`, `8`, …",
+            ),
+        ] {
+            let found = unknown_blocks(&of(names), &of(blocks));
+            assert!(found.ends_with(said), "{found}");
+        }
+        for (one, other, expected) in [("", "", 0), ("a", "", 1), ("kitten", "sitting", 3)] {
+            assert_eq!(distance(one, other), expected, "{one} {other}");
+        }
+    }
+}

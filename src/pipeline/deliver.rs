@@ -27,7 +27,7 @@ use crate::onnx::storage::Storage;
 use crate::options::Options;
 use crate::pipeline::edits::Rewrite;
 use crate::pipeline::occupied::Occupied;
-use crate::pipeline::placed::{Placed, StagedFiles, StagedSide};
+use crate::pipeline::placed::{PlacedFiles, StagedFiles, StagedSide};
 use crate::report::Predecessor;
 
 /// Where a new model goes.
@@ -377,7 +377,7 @@ impl StagedModel<'_> {
             out.write_all(self.model.bytes()).and_then(|()| out.flush()).map_err(unwritten)?;
         }
         let placed = self.files.map(StagedFiles::commit).transpose().map_err(unwritten)?;
-        let Placed { side_file, unsynced } = placed.unwrap_or_default();
+        let PlacedFiles { side_file, unsynced } = placed.unwrap_or_default();
         let replaced = target.and_then(|target| occupied.replaced_by(&self.model, target));
         let model = self.model.bytes().clone();
         Ok(Delivered { label, model, side_file, replaced, unsynced })

@@ -28,7 +28,7 @@ pub struct StagedFiles<'d> {
 
 /// What putting files in their places has shown.
 #[derive(Debug, Default)]
-pub struct Placed {
+pub struct PlacedFiles {
     /// The side file that the new model names, if one was made for it.
     pub side_file: Option<String>,
     /// Why it is not known that the names have reached the disk.
@@ -40,7 +40,7 @@ impl StagedFiles<'_> {
     ///
     /// # Errors
     /// Those of the file system. Everything is as it was then.
-    pub fn commit(self) -> io::Result<Placed> {
+    pub fn commit(self) -> io::Result<PlacedFiles> {
         let mut new = NewFiles::default();
         if let Some(old) = self.copied {
             new.copy_side_files(old, self.target)?;
@@ -55,7 +55,7 @@ impl StagedFiles<'_> {
         new.keep();
         // What a disk says of a name comes too late to call the model unwritten.
         let unsynced = synced.and_then(|()| staged::sync_folder(self.target)).err();
-        Ok(Placed { side_file, unsynced: unsynced.map(|error| error.to_string()) })
+        Ok(PlacedFiles { side_file, unsynced: unsynced.map(|error| error.to_string()) })
     }
 }
 

@@ -20,15 +20,14 @@ use crate::support::tool::{converted, fused, looked};
 
 /// Nodes in an order that no engine runs.
 fn reversed(mut model: ModelProto) -> ModelProto {
-    fn nodes(of: &mut Vec<NodeProto>) {
-        of.reverse();
-        let attributes = of.iter_mut().flat_map(|node| &mut node.attribute);
-        let bodies =
-            attributes.flat_map(|attribute| attribute.g.iter_mut().chain(&mut attribute.graphs));
-        bodies.for_each(|body| nodes(&mut body.node));
+    fn reverse(nodes: &mut [NodeProto]) {
+        nodes.reverse();
+        let attributes = nodes.iter_mut().flat_map(|node| &mut node.attribute);
+        let bodies = attributes.flat_map(|held| held.g.iter_mut().chain(&mut held.graphs));
+        bodies.for_each(|body| reverse(&mut body.node));
     }
-    nodes(&mut model.graph.as_mut().unwrap().node);
-    model.functions.iter_mut().for_each(|function| nodes(&mut function.node));
+    reverse(&mut model.graph.as_mut().unwrap().node);
+    model.functions.iter_mut().for_each(|function| reverse(&mut function.node));
     model
 }
 

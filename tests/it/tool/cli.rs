@@ -352,7 +352,7 @@ fn tensors_that_no_input_takes_are_refused() {
     let (image, flag) = ("(8, 3, 32, 32)", format!("x={}", path.display()));
     let count = 8 * 3 * 32 * 32;
     for (descr, element, code, said) in [
-        ("<f4", &0.5f32.to_le_bytes()[..], 0, "agree within"),
+        ("<f4", &0.5f32.to_le_bytes()[..], 0, "of the whole model agree"),
         ("<f4", &f32::NAN.to_le_bytes(), 2, "an element is NaN in float32"),
         ("<f4", &f32::INFINITY.to_le_bytes(), 2, "an element is inf in float32"),
         ("<f8", &1e300f64.to_le_bytes(), 2, "an element is 1e300 in float32"),
