@@ -56,7 +56,7 @@ KINDS = {
     "wrong-caught": "exit code 3, and the unverified file is wrong",
     "unjudged-refused": "exit code 3, and ONNX Runtime does not run the model",
     "valid-rejected": "another exit code than 0 or 3 for a model that ONNX Runtime runs",
-    "crash": "a panic, or an exit code above 7, or a signal",
+    "crash": "a panic, or an exit code above 8, or a signal",
     "hang": "no end",
     "engine-ends": "ONNX Runtime ends the process on the old or the new file",
     "look-differs": "a look counts other blocks than a conversion",

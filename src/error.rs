@@ -31,6 +31,39 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+    /// A file that was read is not what it was when that began, or another one stands where
+    /// the new model was to go.
+    #[error("{file}: it changed while the model was converted; nothing was written")]
+    Changed {
+        /// The file.
+        file: String,
+    },
+    /// What stands where the new model is to go is not the caller's to lose.
+    #[error("{file}: it is not replaced: {reason}")]
+    NotReplaced {
+        /// The file.
+        file: String,
+        /// What it holds.
+        reason: String,
+    },
+    /// A file that is to be written is one that is read, or that is written otherwise.
+    #[error("{file}: {reason}")]
+    TwoRoles {
+        /// The file.
+        file: String,
+        /// What it is already.
+        reason: String,
+    },
+    /// Names of blocks that are to be left alone, and that no block has.
+    #[error("{file}: {}", unknown_blocks(.names, .blocks))]
+    NoSuchBlock {
+        /// The file.
+        file: String,
+        /// The names.
+        names: Vec<String>,
+        /// The names that there are.
+        blocks: Vec<String>,
+    },
     /// The input is not a valid model.
     #[error("{file}: {source}")]
     Invalid {
@@ -145,14 +178,115 @@ pub enum Error {
         what: String,
     },
     /// There was nothing to fuse, and has to be.
-    #[error("{file}: nothing was fused")]
+    #[error("{file}: nothing was fused{}", could_not_be_proved(*.unproved))]
     NothingFused {
         /// The file.
         file: String,
+        /// Blocks that could not be proved, and so were left alone.
+        unproved: usize,
     },
 }
 
+fn could_not_be_proved(blocks: usize) -> String {
+    match blocks {
+        0 => String::new(),
+        1 => ": 1 block could not be proved".to_owned(),
+        _ => format!(": {blocks} blocks could not be proved"),
+    }
+}
+
+/// What is said of `names` that are none of those of `blocks`, which are listed, those that
+/// are most alike first.
+pub fn unknown_blocks(names: &[String], blocks: &[String]) -> String {
+    /// So many are listed.
+    const MOST: usize = 8;
+    let quoted = |name: &String| format!("`{name}`");
+    let unknown: Vec<String> = names.iter().map(quoted).collect();
+    let unknown = unknown.join(", ");
+    if blocks.is_empty() {
+        return format!("no block is called {unknown}: there are none");
+    }
+    let unlikeness = |block: &&String| names.iter().map(|name| distance(name, block)).min();
+    let mut alike: Vec<&String> = blocks.iter().collect();
+    alike.sort_by_key(unlikeness);
+    let known: Vec<String> = alike.into_iter().take(MOST).map(quoted).collect();
+    let more = if blocks.len() > MOST { ", …" } else { "" };
+    format!("no block is called {unknown}; there are {}{more}", known.join(", "))
+}
+
+/// How many characters have to be changed, put in or left out to make one name of the other.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    // Per prefix of `other`: the distance of what was read of `one`.
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (read, c) in (1..).zip(one.chars()) {
+        let mut diagonal = std::mem::replace(row.first_mut().unwrap_or(&mut 0), read);
+        let mut left = read;
+        for (place, &its) in row.iter_mut().skip(1).zip(&other) {
+            let changed = diagonal.saturating_add(usize::from(c != its));
+            diagonal = *place;
+            left = changed.min(left.saturating_add(1)).min(diagonal.saturating_add(1));
+            *place = left;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+/// Too many links in a row: of no stable kind.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const TOO_MANY_LINKS: i32 = 40;
+#[cfg(windows)]
+const TOO_MANY_LINKS: i32 = 1921;
+#[cfg(not(any(target_os = "linux", target_os = "android", windows)))]
+const TOO_MANY_LINKS: i32 = 62;
+
+/// Whether it lies at a path, and what stands there, that the system did not do what it was
+/// asked for: the same path will fail again. All else may pass: a full disk, a device that
+/// fails, too many open files.
+fn is_of_path(source: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    let is_loop = source.raw_os_error() == Some(TOO_MANY_LINKS);
+    is_loop
+        || matches!(
+            source.kind(),
+            Kind::NotFound
+                | Kind::PermissionDenied
+                | Kind::AlreadyExists
+                | Kind::InvalidInput
+                | Kind::InvalidFilename
+                | Kind::IsADirectory
+                | Kind::NotADirectory
+                | Kind::ReadOnlyFilesystem
+                | Kind::CrossesDevices
+                | Kind::Unsupported
+        )
+}
+
 impl Error {
+    /// The system's reason, if it was the system that could not read or write a file.
+    pub fn io(&self) -> Option<&io::Error> {
+        match self {
+            Error::Read { source, .. } | Error::Write { source, .. } => Some(source),
+            Error::Invalid { source: Invalid::Tensor(TensorError { problem, .. }), .. } => {
+                let Problem::External(StorageError::Read { source, .. }) = problem else {
+                    return None;
+                };
+                // What is there and is no file is the model's fault, which names it.
+                let is_file = matches!(
+                    source.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                );
+                Some(source).filter(|source| is_file || !is_of_path(source))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the same call may succeed another time.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Error::Changed { .. }) || self.io().is_some_and(|why| !is_of_path(why))
+    }
+
     /// The choice of the caller that the message names.
     pub fn setting(&self) -> Option<&Setting> {
         match self {
@@ -169,5 +303,58 @@ impl Error {
             return false;
         };
         matches!(problem, Problem::External(StorageError::LeadsOut(_) | StorageError::HardLink(_)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the system reports, and whether another try may help.
+    #[test]
+    fn what_lies_in_a_path_does_not_pass() {
+        use io::ErrorKind as Kind;
+        for (kind, may_pass) in [
+            (Kind::NotFound, false),
+            (Kind::PermissionDenied, false),
+            (Kind::AlreadyExists, false),
+            (Kind::IsADirectory, false),
+            (Kind::NotADirectory, false),
+            (Kind::ReadOnlyFilesystem, false),
+            (Kind::StorageFull, true),
+            (Kind::QuotaExceeded, true),
+            (Kind::Interrupted, true),
+            (Kind::UnexpectedEof, true),
+            (Kind::BrokenPipe, true),
+            (Kind::OutOfMemory, true),
+            (Kind::Other, true),
+        ] {
+            let error = Error::Read { file: "f".to_owned(), source: kind.into() };
+            assert_eq!(error.may_pass(), may_pass, "{kind}");
+        }
+        let source = io::Error::from_raw_os_error(TOO_MANY_LINKS);
+        assert!(!Error::Write { file: "f".to_owned(), source }.may_pass());
+    }
+
+    #[test]
+    fn names_that_are_most_alike_come_first() {
+        let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        for (names, blocks, said) in [
+            (&["stem"][..], &["body", "stemm", "s"][..], "`stem`; there are `stemm`, `body`, `s`"),
+            (&["a", "b"], &["c"], "`a`, `b`; there are `c`"),
+            (&["a"], &[], "`a`: there are none"),
+            (&["layer1.0"], &["layer2.1", "layer1.1"], "there are `layer1.1`, `layer2.1`"),
+            (
+                &["x"],
+                &["1", "2", "3", "4", "5", "6", "7", "8", "9"],
+                "`1`, `2`, `3`, `4`, `5`, `6`, `7`, `8`, …",
+            ),
+        ] {
+            let found = unknown_blocks(&of(names), &of(blocks));
+            assert!(found.ends_with(said), "{found}");
+        }
+        for (one, other, expected) in [("", "", 0), ("a", "", 1), ("kitten", "sitting", 3)] {
+            assert_eq!(distance(one, other), expected, "{one} {other}");
+        }
     }
 }

@@ -35,6 +35,9 @@ pub struct Options {
     pub links: Links,
     /// Whether an existing output is replaced.
     pub clobber: Clobber,
+    /// Files that the caller writes itself, such as reports: an error, before the work
+    /// begins, if one is a file of the models.
+    pub also_written: Vec<PathBuf>,
     /// Fail if the whole model cannot be run.
     pub require_run: bool,
     /// Fail if nothing is fused.
@@ -61,6 +64,7 @@ impl Default for Options {
             skip: Vec::new(),
             links: Links::Confined,
             clobber: Clobber::Replace,
+            also_written: Vec::new(),
             require_run: false,
             require_fusion: false,
             run: RunOptions::default(),

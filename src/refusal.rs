@@ -50,6 +50,9 @@ pub enum NotLinear {
     /// A weight or statistic that is computed at run time.
     #[error("`{0}` is not constant")]
     NotConstant(String),
+    /// A weight that is stored in few bits: fused, it would have to be quantized anew.
+    #[error("`{0}` is quantized: fuse the float model, then quantize")]
+    Quantized(String),
     /// A weight that a caller of the model may replace, where such ones are kept.
     #[error(
         "`{tensor}` is a graph input too, so a caller may override it ({setting})",

@@ -75,7 +75,9 @@ class FuseOptions(LookOptions, total=False):
     verify_memory: int
     """Memory that the tensors of a run may take, in GiB; what needs more is not run."""
     clobber: bool
-    """Replace an existing output: the default."""
+    """Replace an existing output, if it has the inputs and outputs of `model`: the default."""
+    force: bool
+    """Replace an existing output whatever it holds."""
 
 
 @overload
@@ -98,7 +100,7 @@ def fuse(model: Any, output: StrPath | None = None, **options: Any) -> Any:
     its path, and its result gets a side file beside `output`.
 
     Options: skip, keep_overridable, training_mode, follow_links, require_fusion, input_shapes, timeout, verify,
-    require_run, samples, seed, tolerance, verify_timeout, verify_memory, clobber. `FuseOptions` says what they mean.
+    require_run, samples, seed, tolerance, verify_timeout, verify_memory, clobber, force. `FuseOptions` says what they mean.
 
     Raises an `Error` if something is wrong; nothing is written then.
     """
@@ -194,4 +196,5 @@ _WORDS: dict[str, Words] = {
     "verify_timeout": _value("--verify-timeout"),
     "verify_memory": _value("--verify-memory"),
     "clobber": _switch("--no-clobber", given_if=False),
+    "force": _switch("--force"),
 }

@@ -43,8 +43,12 @@ class NothingFused(Error):
     """There was nothing to fuse, and `require_fusion` was given."""
 
 
+class FileError(Error):
+    """A file cannot be found, opened, or put where it is asked to go."""
+
+
 class ReadWriteError(Error):
-    """Reading or writing failed."""
+    """Reading or writing failed in passing: a full disk, or a file that changed meanwhile."""
 
     may_retry = True
 
@@ -75,6 +79,7 @@ _BY_EXIT_CODE: dict[int, type[Error]] = {
     4: NothingFused,
     6: ReadWriteError,
     7: NotRun,
+    8: FileError,
     _INTERRUPTED: Ended,
 }
 

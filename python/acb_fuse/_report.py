@@ -34,6 +34,15 @@ class SideFile:
 
 
 @dataclass(frozen=True)
+class Predecessor:
+    """What stood where the new model is now."""
+
+    kind: Literal["input", "earlier", "other"]
+    side_files: tuple[str, ...]
+    """Those that neither the new model needs nor the one that was read."""
+
+
+@dataclass(frozen=True)
 class File:
     """A model file; what is None could not be read."""
 
@@ -41,6 +50,8 @@ class File:
     bytes: Optional[int]
     sha256: Optional[str]
     side_files: tuple[SideFile, ...]
+    replaced: Optional[Predecessor]
+    """What an output has taken the place of."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +219,8 @@ class Notes:
     converted_nodes: tuple[ConvertedNode, ...]
     """These nodes: before, the model computed something else."""
     removed_inputs: int
+    unsynced: Optional[str]
+    """Why it is not known that the names of the new files have reached the disk."""
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,20 @@
 //!
 //! Knows flags and their texts; not what becomes of a model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use acb_fuse::report::target::Target;
-use acb_fuse::{Clobber, Links, Options, TrainingMode};
+use acb_fuse::{Clobber, Links, Options, TrainingMode, is_same_file};
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap_complete::Shell;
 
+use super::exit::Exit;
 use super::places;
 use super::show;
 use super::stage;
-use super::tensors::{self, Given};
+use super::tensors;
 
 /// Fold the training-time convolution blocks of an ONNX model into single
 /// convolutions, and prove that nothing changed.
@@ -33,11 +34,11 @@ pub struct Arguments {
     /// Fuse many models: a file of lines `{"input": "a.onnx", "output": "b.onnx"}`
     #[arg(long, value_name = "FILE.jsonl", conflicts_with_all = ["check", "files"])]
     pub manifest: Option<PathBuf>,
-    /// How many models are in work at a time
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
-    pub jobs: usize,
+    /// How many of many models are in work at a time [default: 1]
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub jobs: Option<usize>,
     /// How many processors are used [default: all]
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
     /// Do not prove the blocks and do not run the models
     #[arg(long)]
@@ -53,7 +54,8 @@ pub struct Arguments {
     /// nothing
     #[arg(long)]
     pub check: bool,
-    /// Leave the block of this name alone (may be repeated)
+    /// Leave the block of this name alone (may be repeated): of many models, in those that
+    /// have it
     #[arg(long, value_name = "NAME")]
     pub skip: Vec<String>,
     /// Do not fold weights that are also graph inputs, which a caller could override
@@ -68,18 +70,22 @@ pub struct Arguments {
     /// caches whose files are links to where their content lies
     #[arg(long)]
     pub follow_links: bool,
-    /// Do not replace an existing OUT
+    /// Do not replace an existing OUT. Without this, it is replaced if it has the inputs and
+    /// outputs of IN, as an earlier result has them, or is empty; a link is replaced itself
     #[arg(long)]
     pub no_clobber: bool,
+    /// Replace OUT whatever it holds: another model, or no model
+    #[arg(long, conflicts_with = "no_clobber")]
+    pub force: bool,
     /// Fix the sizes of a graph input that the file leaves open (may be repeated)
     #[arg(long, value_name = "NAME=1,3,224,224", value_parser = shape)]
     pub input_shape: Vec<(String, Vec<usize>)>,
     /// Run the models on these tensors: NAME=FILE.npy, NAME=FILE.pb, FILE.npz, or a folder
     /// with input_0.pb, input_1.pb, … (may be repeated; inputs that are not given are random)
-    #[arg(long, value_name = "NAME=FILE", value_parser = tensors::given)]
-    pub input: Vec<Given>,
-    /// How many random inputs the whole models are run on
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_name = "NAME=FILE")]
+    pub input: Vec<String>,
+    /// How many random inputs the whole models are run on, at most 1000
+    #[arg(long, default_value_t = 1, value_parser = samples)]
     pub samples: usize,
     /// Seed of the random inputs
     #[arg(long, default_value_t = 0)]
@@ -141,8 +147,9 @@ Examples:
 Exit codes (of many files, that of the first that failed):
   0 written (or looked at)   1 invalid model   2 usage   3 verification failed
   4 nothing fused (--require-fusion)   5 something to fuse (--check)
-  6 reading or writing failed, trying again may help   7 not run
-  (--require-run), or out of time or memory
+  6 reading or writing failed, trying again may help
+  7 not run (--require-run), or out of time or memory
+  8 a file cannot be found, opened, or put where it is to go
 
 Environment:
   NO_COLOR             no colours
@@ -159,49 +166,82 @@ impl Arguments {
         let output = self.files.get(1);
         let takes_a_place =
             |report: &Target| self.files.iter().any(|file| places::is(report, file));
+        let is_manifest = |report: &Target| {
+            let manifest = self.manifest.as_deref().zip(report.path());
+            manifest.is_some_and(|(manifest, report)| is_same_file(manifest, report))
+        };
         let why = match self.report.as_slice() {
             [] => return Ok(()),
+            reports if reports.iter().any(is_manifest) => {
+                "the report would take the place of the manifest"
+            }
+            reports if reports.iter().any(takes_a_place) => {
+                "the report would take the place of a model"
+            }
             [one] if many && is_lines(one) => return Ok(()),
             _ if many => "the report of many models is one FILE.jsonl",
             reports if reports.iter().any(is_lines) => "FILE.jsonl is for many models",
             _ if to_pipe && output.is_some_and(|output| places::is_pipe(output)) => {
                 "the model and the report cannot both go to standard output"
             }
-            reports if reports.iter().any(takes_a_place) => {
-                "the report would take the place of a model"
-            }
+            reports if places::are_alike(reports) => "two reports would go to one file",
             _ => return Ok(()),
         };
         Err(format!("--report: {why}"))
     }
 
     /// What the library is asked for.
-    pub fn options(&self) -> Options {
+    ///
+    /// # Errors
+    /// If a tensor that the models are to be run on cannot be read.
+    pub fn options(&self) -> Result<Options, Exit> {
         let mut options = Options::default();
         options.verify = !self.no_verify;
         options.keep_overridable = self.keep_overridable;
         options.training_mode = self.training_mode;
         options.skip.clone_from(&self.skip);
         options.links = if self.follow_links { Links::Followed } else { Links::Confined };
-        options.clobber = if self.no_clobber { Clobber::Refuse } else { Clobber::Replace };
+        options.clobber = match (self.no_clobber, self.force) {
+            (true, _) => Clobber::Refuse,
+            (_, true) => Clobber::Force,
+            _ => Clobber::Replace,
+        };
+        let reports = self.report.iter().filter_map(Target::path);
+        options.also_written = reports.map(Path::to_owned).collect();
         options.require_run = self.require_run;
         options.require_fusion = self.require_fusion;
         options.run.seed = self.seed;
         options.run.samples = self.samples;
         options.run.tolerance = self.tolerance;
         options.run.shapes = self.input_shape.iter().cloned().collect();
-        options.run.given = self.input.iter().flatten().cloned().collect();
+        for input in &self.input {
+            options.run.given.extend(tensors::given(input)?);
+        }
         options.verify_timeout = Duration::from_secs(self.verify_timeout);
         options.verify_memory = self.verify_memory.saturating_mul(1 << 30);
         options.details = self.verbose || !self.report.is_empty();
         options.progress = if self.quiet { stage::note } else { show::progress };
-        options
+        Ok(options)
     }
 }
 
-fn positive(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|&number: &usize| number > 0);
-    number.ok_or_else(|| "a number, 1 or more".to_owned())
+/// More threads than any machine has processors for would only take memory.
+pub const MOST_THREADS: usize = 1024;
+
+/// So many runs say no more than a few, and take a thousand times as long.
+const MOST_SAMPLES: usize = 1000;
+
+fn threads(text: &str) -> Result<usize, String> {
+    number(text, MOST_THREADS)
+}
+
+fn samples(text: &str) -> Result<usize, String> {
+    number(text, MOST_SAMPLES)
+}
+
+fn number(text: &str, most: usize) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=most).contains(number));
+    number.ok_or_else(|| format!("a number from 1 to {most}"))
 }
 
 fn seconds(text: &str) -> Result<u64, String> {

@@ -20,12 +20,14 @@ pub struct Exit {
     pub message: String,
     /// The exit code.
     pub code: u8,
+    /// Whether a report of it would take the place of a file that is not ours to lose.
+    pub spares_reports: bool,
 }
 
 impl Exit {
     /// What was asked for makes no sense.
     pub fn of_usage(message: String) -> Self {
-        Exit { message, code: 2 }
+        Exit { message, code: 2, spares_reports: false }
     }
 
     /// `--check` was given, and of the model so many blocks can be fused, and so many nodes
@@ -39,7 +41,8 @@ impl Exit {
         let fused = blocks.map(|blocks| format!("{blocks} can be fused"));
         let converted = nodes.map(|nodes| format!("{nodes} in training mode can be converted"));
         let possible: Vec<String> = fused.into_iter().chain(converted).collect();
-        Exit { message: format!("{file}: {}", possible.join(", ")), code: 5 }
+        let message = format!("{file}: {}", possible.join(", "));
+        Exit { message, code: 5, spares_reports: false }
     }
 
     /// `--timeout` is over, in this stage.
@@ -53,7 +56,7 @@ impl Exit {
             "it did not end within {seconds} s and was ended while {stage}: {left} (--timeout \
              allows more)"
         );
-        Exit { message, code: 7 }
+        Exit { message, code: 7, spares_reports: false }
     }
 
     /// Says it.
@@ -75,20 +78,25 @@ impl From<Error> for Exit {
             Some(setting) => told(&error.to_string(), setting, &flag),
             None => error.to_string(),
         };
-        Exit { message: format!("{message}{remedy}"), code: code(&error) }
+        let spares_reports = matches!(error, Error::TwoRoles { .. });
+        Exit { message: format!("{message}{remedy}"), code: code(&error), spares_reports }
     }
 }
 
 /// The exit code of each error.
 fn code(error: &Error) -> u8 {
     match error {
-        Error::Input { .. } => 2,
+        Error::Input { .. }
+        | Error::NotReplaced { .. }
+        | Error::TwoRoles { .. }
+        | Error::NoSuchBlock { .. } => 2,
         Error::BlockDiffers { .. }
         | Error::Miswritten { .. }
         | Error::OutputDiffers { .. }
         | Error::Broken { .. } => 3,
         Error::NothingFused { .. } => 4,
-        Error::Read { .. } | Error::Write { .. } => 6,
+        error if error.may_pass() => 6,
+        error if error.io().is_some() => 8,
         Error::NotRun { .. }
         | Error::TooLong { .. }
         | Error::ProofTooLong { .. }
@@ -117,6 +125,7 @@ fn remedy(error: &Error) -> Option<&'static str> {
     match error {
         Error::ProofTooLong { .. } => Some("--verify-timeout allows more"),
         Error::NoMemory { .. } => Some("a higher `ulimit -v` allows more"),
+        Error::NotReplaced { .. } => Some("--force replaces it"),
         error if error.is_link() => Some("--follow-links allows that"),
         _ => None,
     }

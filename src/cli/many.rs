@@ -2,7 +2,7 @@
 //!
 //! Knows files, threads and exit codes; how one model is converted is for the library to say.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -11,9 +11,11 @@ use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::thread;
 
-use acb_fuse::report::words::{counted, nodes_change};
+use acb_fuse::error::unknown_blocks;
+use acb_fuse::report::target::Target;
+use acb_fuse::report::words::{counted, nodes_change, nothing_fused};
 use acb_fuse::report::{Outcome, Report, json_line};
-use acb_fuse::{Endpoint, Options};
+use acb_fuse::{Endpoint, Error, FileKey, Options, file_keys, inspect_file};
 
 use super::arguments::Arguments;
 use super::exit::{Exit, converted};
@@ -30,16 +32,37 @@ pub struct Job {
     pub output: PathBuf,
 }
 
-/// The models, if they are many; an error if the arguments do not fit each other.
-pub fn jobs(arguments: &Arguments) -> Result<Option<Vec<Job>>, String> {
-    match (&arguments.out_dir, &arguments.manifest, arguments.files.as_slice()) {
-        (Some(folder), ..) => into_folder(&arguments.files, folder).map(Some),
-        (_, Some(manifest), _) => of_manifest(manifest).map(Some),
-        (.., [_, _, _, ..]) => Err("more than IN and OUT; for many models see --out-dir".into()),
-        (.., [_, _]) if arguments.check => Err("--check only looks, and takes no OUT".into()),
-        (.., [_]) if arguments.no_clobber => Err("--no-clobber without OUT has no effect".into()),
-        _ => Ok(None),
+/// The models, if they are many.
+///
+/// # Errors
+/// If the arguments do not fit each other, or the models' places do not.
+pub fn jobs(arguments: &Arguments) -> Result<Option<Vec<Job>>, Exit> {
+    let jobs = match (&arguments.out_dir, &arguments.manifest, arguments.files.as_slice()) {
+        (Some(folder), ..) => into_folder(&arguments.files, folder)?,
+        (_, Some(manifest), _) => of_manifest(manifest)?,
+        (.., files) => return fits_one(arguments, files).map(|()| None),
+    };
+    check_places(&jobs, &arguments.report).map_err(Exit::of_usage)?;
+    if let Some(folder) = &arguments.out_dir {
+        let unmade = |source| Error::Write { file: folder.display().to_string(), source };
+        fs::create_dir_all(folder).map_err(unmade)?;
     }
+    Ok(Some(jobs))
+}
+
+/// Whether what is asked for can be done with one model.
+fn fits_one(arguments: &Arguments, files: &[String]) -> Result<(), Exit> {
+    let why_not = match files {
+        [_, _, _, ..] => "more than IN and OUT; for many models see --out-dir",
+        [_, _] if arguments.check => "--check only looks, and takes no OUT",
+        [_] if arguments.no_clobber => "--no-clobber without OUT has no effect",
+        [_] if arguments.force => "--force without OUT has no effect",
+        _ if arguments.jobs.is_some() => {
+            "--jobs is for many models, with --out-dir or --manifest; for one there is --threads"
+        }
+        _ => return Ok(()),
+    };
+    Err(Exit::of_usage(why_not.to_owned()))
 }
 
 /// Does all `jobs`, says a line of each, and writes one of its report. The exit code is that
@@ -48,15 +71,27 @@ pub fn jobs(arguments: &Arguments) -> Result<Option<Vec<Job>>, String> {
 /// # Errors
 /// If the reports cannot be written.
 pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
-    let mut options = arguments.options();
+    let mut options = arguments.options()?;
     // Their bars would write over each other.
     options.progress = stage::note;
+    let skips = skips(jobs, &options)?;
+    let options = |index: usize| {
+        let mut options = options.clone();
+        options.skip = skips.get(index).cloned().unwrap_or_default();
+        options
+    };
+    let at_a_time = arguments.jobs.unwrap_or(1);
     let work = |out: &mut dyn Write| {
         let mut written = Ok(());
-        let failure = work(jobs, arguments.jobs, &options, |job, report, result| {
+        let failure = work(jobs, at_a_time, &options, |job, report, result| {
             if !arguments.quiet || result.is_err() {
                 let line = printable(&line(job, report, result), |_| false);
                 let _ = writeln!(io::stdout(), "{line}");
+            }
+            if let Err(exit) = result
+                && exit.spares_reports
+            {
+                written = Err(io::Error::new(io::ErrorKind::AlreadyExists, exit.message.clone()));
             }
             if written.is_ok() {
                 written = out.write_all(json_line(report).as_bytes());
@@ -71,24 +106,24 @@ pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
     Ok(failure.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit.code)))
 }
 
-/// Each of `files` into `folder`; an error if two would go to one place.
-fn into_folder(files: &[String], folder: &Path) -> Result<Vec<Job>, String> {
+/// Each of `files` into `folder`.
+fn into_folder(files: &[String], folder: &Path) -> Result<Vec<Job>, Exit> {
     let job = |file: &String| {
         let input = PathBuf::from(file);
-        let name = input.file_name().ok_or_else(|| format!("{file}: it has no name"))?;
+        let nameless = || Exit::of_usage(format!("{file}: it has no name"));
+        let name = input.file_name().ok_or_else(nameless)?;
         Ok(Job { output: folder.join(name), input })
     };
-    let jobs = files.iter().map(job).collect::<Result<Vec<Job>, String>>()?;
-    fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    without_collisions(jobs)
+    files.iter().map(job).collect()
 }
 
 /// The jobs in a manifest: a JSON object with `input` and `output` per line.
-fn of_manifest(path: &Path) -> Result<Vec<Job>, String> {
-    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+fn of_manifest(path: &Path) -> Result<Vec<Job>, Exit> {
+    let unread = |source| Error::Read { file: path.display().to_string(), source };
+    let text = fs::read_to_string(path).map_err(unread)?;
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
     let job = |(number, line): (usize, &str)| {
-        let wrong = |why: &str| format!("{}, line {number}: {why}", path.display());
+        let wrong = |why: &str| Exit::of_usage(format!("{}, line {number}: {why}", path.display()));
         let pair: BTreeMap<String, String> =
             serde_json::from_str(line).map_err(|error| wrong(&error.to_string()))?;
         let place = |key| pair.get(key).map(PathBuf::from);
@@ -97,15 +132,64 @@ fn of_manifest(path: &Path) -> Result<Vec<Job>, String> {
         };
         Ok(Job { input, output })
     };
-    without_collisions(lines.map(job).collect::<Result<_, String>>()?)
+    lines.map(job).collect()
 }
 
-fn without_collisions(jobs: Vec<Job>) -> Result<Vec<Job>, String> {
-    let mut outputs = HashSet::new();
-    match jobs.iter().find(|job| !outputs.insert(&job.output)) {
-        Some(job) => Err(format!("two models would go to {}", job.output.display())),
-        None => Ok(jobs),
+/// Whether no file that one of `jobs` writes is written or read by another, nor a report's.
+fn check_places(jobs: &[Job], reports: &[Target]) -> Result<(), String> {
+    let mut outputs: HashMap<FileKey, usize> = HashMap::new();
+    for (index, job) in jobs.iter().enumerate() {
+        for key in file_keys(&job.output) {
+            if outputs.insert(key, index).is_some_and(|other| other != index) {
+                return Err(format!("two models would go to {}", job.output.display()));
+            }
+        }
     }
+    for (index, job) in jobs.iter().enumerate() {
+        let input = job.input.display();
+        for key in file_keys(&job.input) {
+            let writer = outputs.get(&key).filter(|&&writer| writer != index);
+            if let Some(writer) = writer.and_then(|&writer| jobs.get(writer)) {
+                let other = writer.input.display();
+                return Err(format!("{input} is read, and {other} would go there"));
+            }
+        }
+    }
+    let models: HashSet<FileKey> =
+        outputs.into_keys().chain(jobs.iter().flat_map(|job| file_keys(&job.input))).collect();
+    let reports = reports.iter().filter_map(Target::path);
+    if reports.flat_map(file_keys).any(|key| models.contains(&key)) {
+        return Err("--report: the report would take the place of a model".to_owned());
+    }
+    Ok(())
+}
+
+/// Per job, which blocks are left alone: those of the names that its model has.
+///
+/// # Errors
+/// If none of the models has one of the names.
+fn skips(jobs: &[Job], options: &Options) -> Result<Vec<Vec<String>>, Exit> {
+    let mut blocks: BTreeSet<String> = BTreeSet::new();
+    let mut known: BTreeSet<&String> = BTreeSet::new();
+    let mut skips = Vec::with_capacity(jobs.len());
+    for job in jobs.iter().filter(|_| !options.skip.is_empty()) {
+        let mut skip: Vec<&String> = options.skip.iter().collect();
+        if let Err(failure) = inspect_file(&job.input, options)
+            && let Error::NoSuchBlock { names, blocks: of_model, .. } = *failure.error
+        {
+            skip.retain(|name| !names.contains(name));
+            blocks.extend(of_model);
+        }
+        known.extend(&skip);
+        skips.push(skip.into_iter().cloned().collect());
+    }
+    let unknown: Vec<String> =
+        options.skip.iter().filter(|name| !known.contains(name)).cloned().collect();
+    if !unknown.is_empty() {
+        let blocks: Vec<String> = blocks.into_iter().collect();
+        return Err(Exit::of_usage(format!("--skip: {}", unknown_blocks(&unknown, &blocks))));
+    }
+    Ok(skips)
 }
 
 /// Does all `jobs`, `at_a_time` of them at once, and hands each result to `said` as it
@@ -113,7 +197,7 @@ fn without_collisions(jobs: Vec<Job>) -> Result<Vec<Job>, String> {
 fn work(
     jobs: &[Job],
     at_a_time: usize,
-    options: &Options,
+    options: &(impl Fn(usize) -> Options + Sync),
     mut said: impl FnMut(&Job, &Report, &Result<(), Exit>),
 ) -> Option<Exit> {
     let waiting = Mutex::new(jobs.iter().enumerate());
@@ -127,7 +211,7 @@ fn work(
                 while let Some((index, job)) = next() {
                     let output = Endpoint::File(job.output.clone());
                     let input = Endpoint::File(job.input.clone());
-                    let (report, result) = converted(&input, Some(&output), options);
+                    let (report, result) = converted(&input, Some(&output), &options(index));
                     if done.send((index, job, report, result)).is_err() {
                         break;
                     }
@@ -145,12 +229,12 @@ fn work(
 
 /// What became of one model, in a line.
 fn line(job: &Job, report: &Report, result: &Result<(), Exit>) -> String {
-    if let Err(Exit { message, code }) = result {
+    if let Err(Exit { message, code, .. }) = result {
         return format!("failed  {message} (exit code {code})");
     }
     let (from, to) = (job.input.display(), job.output.display());
     if report.is_unchanged() {
-        return format!("same    {from} → {to}: nothing to fuse");
+        return format!("same    {from} → {to}: {}", nothing_fused(report));
     }
     let blocks = match report.blocks.len() {
         0 => "no block".to_owned(),
@@ -196,7 +280,6 @@ mod tests {
         let jobs = into_folder(&files(&["a/x.onnx", "y.onnx"]), &out).unwrap();
         let placed = |name: &str| out.join(name).to_str().unwrap().to_owned();
         assert_eq!(jobs, [job("a/x.onnx", &placed("x.onnx")), job("y.onnx", &placed("y.onnx"))]);
-        assert!(into_folder(&files(&["a/x.onnx", "x.onnx"]), &out).is_err());
         assert!(into_folder(&files(&[".."]), &out).is_err());
 
         let two = "{\"input\": \"a\", \"output\": \"b\"}\n\n{\"output\":\"d\",\"input\":\"c\"}\n";
@@ -206,10 +289,9 @@ mod tests {
             ("\n{\"input\": \"a\", \"output\": 3}", "line 2"),
             ("a.onnx b.onnx", "line 1"),
             ("{\"input\": \"a\", \"output\": \"b\", \"threads\": \"1\"}", "expected"),
-            (&two.replace('d', "b"), "two models would go to b"),
         ] {
             let error = manifest(wrong).unwrap_err();
-            assert!(error.contains(said), "{wrong}: {error}");
+            assert!(error.code == 2 && error.message.contains(said), "{wrong}: {error:?}");
         }
     }
 }

@@ -19,7 +19,7 @@ use std::io;
 use std::process::ExitCode;
 
 use acb_fuse::remove_staged;
-use arguments::Arguments;
+use arguments::{Arguments, MOST_THREADS};
 use clap::CommandFactory;
 use exit::{Exit, INTERRUPTED};
 
@@ -40,17 +40,29 @@ pub fn carry_out(arguments: &Arguments) -> ExitCode {
         remove_staged();
         std::process::exit(INTERRUPTED);
     });
-    if let Some(threads) = arguments.threads {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-        // Nothing was done in parallel yet, so nobody has built it.
-        let _ = pool.build_global();
-    }
     let begun = arguments.timeout.map_or(Ok(()), watchdog::begin);
-    begun.and_then(|()| fuse(arguments)).unwrap_or_else(Exit::say)
+    let started = begun.and_then(|()| start_threads(arguments));
+    started.and_then(|()| fuse(arguments)).unwrap_or_else(Exit::say)
+}
+
+/// What says how many processors are used, if no flag does.
+const THREADS_VARIABLE: &str = "RAYON_NUM_THREADS";
+
+/// Starts those that blocks are fused on.
+fn start_threads(arguments: &Arguments) -> Result<(), Exit> {
+    let of_environment = || std::env::var(THREADS_VARIABLE).ok()?.parse().ok();
+    let threads = arguments.threads.or_else(of_environment).unwrap_or_default();
+    if threads > MOST_THREADS {
+        let most = format!("{THREADS_VARIABLE}: a number from 1 to {MOST_THREADS}");
+        return Err(Exit::of_usage(most));
+    }
+    // Nothing was done in parallel yet, so nobody has built it.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    pool.map_err(|error| Exit::of_usage(format!("--threads {threads}: fewer are right: {error}")))
 }
 
 fn fuse(arguments: &Arguments) -> Result<ExitCode, Exit> {
-    let jobs = many::jobs(arguments).map_err(Exit::of_usage)?;
+    let jobs = many::jobs(arguments)?;
     arguments.check_reports(jobs.is_some()).map_err(Exit::of_usage)?;
     match jobs {
         Some(jobs) => many::many(arguments, &jobs),

@@ -25,7 +25,11 @@ pub fn one(arguments: &Arguments) -> Result<(), Exit> {
     for target in &arguments.report {
         target.check().map_err(|source| unwritten(target, source))?;
     }
-    let (mut report, mut result) = converted(&input, output.as_ref(), &arguments.options());
+    let options = arguments.options()?;
+    let (mut report, mut result) = converted(&input, output.as_ref(), &options);
+    if result.as_ref().is_err_and(|exit| exit.spares_reports) {
+        return result;
+    }
     if result.is_ok() && !arguments.quiet {
         // The model or the report itself may go to standard output.
         let taken = output == Some(Endpoint::Pipe) || arguments.report.contains(&Target::Pipe);

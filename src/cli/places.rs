@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use acb_fuse::report::target::Target;
-use acb_fuse::{Endpoint, Error};
+use acb_fuse::{Endpoint, Error, is_same_file};
 
 /// What stands for standard input or output.
 const PIPE: &str = "-";
@@ -32,9 +32,18 @@ pub fn target(argument: &str) -> Result<Target, String> {
     }
 }
 
-/// Whether `target` is the file that `argument` names, by its name.
+/// Whether `target` is the file that `argument` names, however it is spelled.
 pub fn is(target: &Target, argument: &str) -> bool {
-    target.path().is_some_and(|path| path.as_os_str() == argument)
+    target.path().is_some_and(|path| !is_pipe(argument) && is_same_file(path, argument.as_ref()))
+}
+
+/// Whether two of the reports would go to one file.
+pub fn are_alike(reports: &[Target]) -> bool {
+    let mut paths = (1..).zip(reports.iter().filter_map(Target::path));
+    paths.any(|(next, path)| {
+        let others = reports.iter().filter_map(Target::path).skip(next);
+        others.into_iter().any(|other| is_same_file(path, other))
+    })
 }
 
 /// Whether `argument` is standard input or output.

@@ -4,10 +4,12 @@
 //! say.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
-use acb_fuse::{Array, Which, tensor_from_onnx};
+use acb_fuse::{Array, Error, Which, tensor_from_onnx};
 
+use super::exit::Exit;
 use super::npy;
 
 /// Tensors of one `--input`, and what they are for.
@@ -15,36 +17,53 @@ pub type Given = Vec<(Which, Array)>;
 
 /// `NAME=FILE.npy`, `NAME=FILE.pb`, `FILE.npz` with an array per input, or a folder with
 /// `input_0.pb`, `input_1.pb`, …, as ONNX's test data has it.
-pub fn given(argument: &str) -> Result<Given, String> {
+///
+/// # Errors
+/// If a file cannot be read, or holds no tensor.
+pub fn given(argument: &str) -> Result<Given, Exit> {
     let whole = Path::new(argument);
     if whole.is_dir() {
         return folder(whole);
     }
     if whole.extension().is_some_and(|end| end == "npz") {
-        let bytes = fs::read(whole).map_err(|error| format!("{argument}: {error}"))?;
-        let arrays = npy::read_archive(&bytes).map_err(|why| format!("{argument}: {why}"))?;
+        let arrays = npy::read_archive(&read(whole)?).map_err(|why| wrong(whole, &why))?;
         return Ok(arrays.into_iter().map(|(name, array)| (Which::Named(name), array)).collect());
     }
-    let (name, file) = argument
-        .rsplit_once('=')
-        .ok_or("expected NAME=FILE.npy, NAME=FILE.pb, FILE.npz, or a folder")?;
-    let bytes = fs::read(file).map_err(|error| format!("{file}: {error}"))?;
-    let array = match Path::new(file).extension().and_then(|end| end.to_str()) {
+    let Some((name, file)) = argument.rsplit_once('=') else {
+        return Err(wrong(whole, "expected NAME=FILE.npy, NAME=FILE.pb, FILE.npz, or a folder"));
+    };
+    let file = Path::new(file);
+    let bytes = read(file)?;
+    let array = match file.extension().and_then(|end| end.to_str()) {
         Some("pb") => tensor_from_onnx(&bytes),
         _ => npy::read(&bytes),
     };
-    Ok(vec![(Which::Named(name.to_owned()), array.map_err(|why| format!("{file}: {why}"))?)])
+    Ok(vec![(Which::Named(name.to_owned()), array.map_err(|why| wrong(file, &why))?)])
 }
 
 /// As ONNX has it, the number in a file's name is that of the input.
-fn folder(folder: &Path) -> Result<Given, String> {
+fn folder(folder: &Path) -> Result<Given, Exit> {
     let mut given = Vec::new();
-    while let Ok(bytes) = fs::read(folder.join(format!("input_{}.pb", given.len()))) {
-        let wrong = |why| format!("{}/input_{}.pb: {why}", folder.display(), given.len());
-        given.push((Which::Numbered(given.len()), tensor_from_onnx(&bytes).map_err(wrong)?));
+    loop {
+        let file = folder.join(format!("input_{}.pb", given.len()));
+        if matches!(file.metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            break;
+        }
+        let array = tensor_from_onnx(&read(&file)?).map_err(|why| wrong(&file, &why))?;
+        given.push((Which::Numbered(given.len()), array));
     }
     if given.is_empty() {
-        return Err(format!("{}: there is no input_0.pb in it", folder.display()));
+        return Err(wrong(folder, "there is no input_0.pb in it"));
     }
     Ok(given)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Exit> {
+    let unread = |source| Error::Read { file: file.display().to_string(), source }.into();
+    fs::read(file).map_err(unread)
+}
+
+/// That `file` holds no tensor.
+fn wrong(file: &Path, why: &str) -> Exit {
+    Exit::of_usage(format!("--input {}: {why}", file.display()))
 }

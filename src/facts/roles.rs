@@ -71,6 +71,11 @@ pub fn casts(node: &Node) -> bool {
     matches!(node.standard_op(), Some("Cast" | "CastLike"))
 }
 
+/// Whether the node makes floats of what was quantized.
+pub fn dequantizes(node: &Node) -> bool {
+    node.standard_op() == Some("DequantizeLinear")
+}
+
 /// Whether the node pads its input.
 pub fn pads(node: &Node) -> bool {
     node.standard_op() == Some("Pad")

@@ -77,6 +77,9 @@ pub struct External {
     pub containers: Vec<Container>,
 }
 
+/// Messages nest at most this deep: what lies deeper is a tensor to no reader of protobuf.
+const MAX_NESTING: usize = 100;
+
 /// All tensors of `model` that name a side file, in the order of the file.
 ///
 /// # Errors
@@ -93,7 +96,8 @@ pub fn find(model: &Model) -> Result<Vec<External>, Invalid> {
         }
         for field in wire::fields(model.bytes(), payload) {
             let field = field?;
-            if let Some(inner) = kind.of_field(field.number) {
+            let inner = kind.of_field(field.number).filter(|_| around.len() < MAX_NESTING);
+            if let Some(inner) = inner {
                 let own = Container { length: field.length, payload: field.payload.clone() };
                 let around = around.iter().cloned().chain([own]).collect();
                 open.push((inner, field.payload, around));

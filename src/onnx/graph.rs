@@ -16,6 +16,7 @@ use crate::onnx::model::{GraphFields, Invalid, Model};
 use crate::onnx::node::{Node, names_read_inside};
 use crate::onnx::proto::{NodeProto, SparseTensorProto, TensorProto, ValueInfoProto};
 use crate::onnx::schema::{graph_field, info_field, node_field, sparse_field, tensor_field};
+use crate::onnx::sort;
 use crate::onnx::wire::{self, Field, WireError};
 
 /// A constant as it is stored.
@@ -298,10 +299,12 @@ impl<'m> Graph<'m> {
             let (node, tensor) = (format!("node `{}`", reader.label()), name.to_owned());
             let nodes = self.fields.fields(graph_field::NODE);
             let makes_it = |node: NodeProto| node.output.contains(&tensor);
-            if nodes.filter_map(|field| self.model.decode(field, "node").ok()).any(makes_it) {
-                Invalid::Unsorted { node, tensor }
-            } else {
-                Invalid::Undefined { node, tensor }
+            if !nodes.filter_map(|field| self.model.decode(field, "node").ok()).any(makes_it) {
+                return Invalid::Undefined { node, tensor };
+            }
+            match sort::circle(self.model, &self.fields.container().payload) {
+                Ok(Some(circle)) => Invalid::Circle(circle),
+                _ => Invalid::Unsorted { node, tensor },
             }
         })
     }

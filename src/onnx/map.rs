@@ -8,16 +8,20 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::Mmap;
 use prost::bytes::Bytes;
 
+use crate::onnx::place::FileStamp;
+
 /// A file, mapped. Clones are of one map.
 #[derive(Debug, Clone)]
 pub struct MappedFile {
     file: Arc<File>,
+    /// Where it was found, and what it was then.
+    found: Arc<(PathBuf, FileStamp)>,
     /// `None` of an empty file, which cannot be mapped.
     map: Option<Arc<Mmap>>,
 }
@@ -50,8 +54,9 @@ impl MappedFile {
         if !metadata.is_file() {
             return not_regular();
         }
+        let found = Arc::new((path.to_owned(), FileStamp::of(&metadata)));
         if metadata.len() == 0 {
-            return Ok(MappedFile { file: Arc::new(file), map: None });
+            return Ok(MappedFile { file: Arc::new(file), found, map: None });
         }
         // SAFETY: the map is only read. The one risk is that another process truncates the
         // file meanwhile; every reader of model files by mapping (ONNX Runtime, tract) takes
@@ -59,7 +64,15 @@ impl MappedFile {
         // by rename.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file)? };
-        Ok(MappedFile { file: Arc::new(file), map: Some(Arc::new(map)) })
+        Ok(MappedFile { file: Arc::new(file), found, map: Some(Arc::new(map)) })
+    }
+
+    /// The path at which another file lies now, or this one with another size or written to
+    /// later: pages that were read again since may be those of another file. `None` if all is
+    /// as it was.
+    pub fn changed(&self) -> Option<&Path> {
+        let (path, found) = &*self.found;
+        (FileStamp::at(path).as_ref() != Some(found)).then_some(path)
     }
 
     /// The whole file.

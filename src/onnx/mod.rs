@@ -6,7 +6,8 @@
 //! declared of a tensor, [`data`], [`tensor`], [`float`] and [`extremes`] what is stored of it,
 //! [`storage`] finds it in side files, and [`check`] looks at everything that is stored.
 //! New bytes are old ones with edits ([`splice`], [`edit`]): new entries come from [`write`]
-//! under new [`names`], side files from [`external`], and [`staged`] puts files in place.
+//! under new [`names`], side files from [`external`], and [`staged`] puts files in place;
+//! whether two paths are one file, [`place`] knows.
 //!
 //! Knows protobuf and the ONNX messages. Knows nothing of convolutions being
 //! linear, of engines, or of why somebody wants an entry replaced.
@@ -26,9 +27,11 @@ pub mod map;
 pub mod model;
 pub mod names;
 pub mod node;
+pub mod place;
 pub mod proto;
 pub mod schema;
 pub mod sniff;
+pub mod sort;
 pub mod splice;
 pub mod staged;
 pub mod storage;

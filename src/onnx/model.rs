@@ -65,11 +65,11 @@ pub enum Invalid {
         /// What it reads.
         tensor: String,
     },
-    /// A node reads what it, or a later one, makes.
-    #[error(
-        "{node} reads tensor `{tensor}`, which it or a later node makes: the nodes are not \
-         sorted, or read each other in a circle"
-    )]
+    /// Nodes that cannot be sorted.
+    #[error("nodes read each other in a circle: {}", around(.0))]
+    Circle(Vec<String>),
+    /// A node reads what a later one makes.
+    #[error("{node} reads tensor `{tensor}`, which a later node makes: the nodes are not sorted")]
     Unsorted {
         /// The reader.
         node: String,
@@ -332,6 +332,14 @@ fn decode_range<M: Message + Default>(
 ) -> Result<M, Invalid> {
     let at = payload.start;
     M::decode(bytes.slice(payload)).map_err(|error| Invalid::undecodable(entry, at, &error))
+}
+
+/// A circle of nodes, as far as it is worth a line.
+fn around(circle: &[String]) -> String {
+    const MOST: usize = 8;
+    let named = circle.iter().take(MOST).map(|node| format!("`{node}`"));
+    let named = named.collect::<Vec<_>>().join(", ");
+    if circle.len() > MOST { format!("{named}, …") } else { named }
 }
 
 impl Invalid {

@@ -39,8 +39,12 @@ pub mod node_field {
     pub const INPUT: u32 = 1;
     /// `output`.
     pub const OUTPUT: u32 = 2;
+    /// `name`.
+    pub const NAME: u32 = 3;
     /// `attribute`.
     pub const ATTRIBUTE: u32 = 5;
+    /// `domain`.
+    pub const DOMAIN: u32 = 7;
 }
 
 /// Of `AttributeProto`.
@@ -61,6 +65,8 @@ pub mod attribute_field {
 
 /// Of `FunctionProto`.
 pub mod function_field {
+    /// `input`.
+    pub const INPUT: u32 = 4;
     /// `node`.
     pub const NODE: u32 = 7;
     /// `attribute_proto`.
@@ -158,6 +164,8 @@ mod tests {
             ),
             (node_field::INPUT, new(|n: &mut NodeProto| n.input = vec![String::new()])),
             (node_field::OUTPUT, new(|n: &mut NodeProto| n.output = vec![String::new()])),
+            (node_field::NAME, new(|n: &mut NodeProto| n.name = name())),
+            (node_field::DOMAIN, new(|n: &mut NodeProto| n.domain = name())),
             (
                 node_field::ATTRIBUTE,
                 new(|n: &mut NodeProto| n.attribute = vec![AttributeProto::default()]),
@@ -180,6 +188,7 @@ mod tests {
                 attribute_field::SPARSE_TENSORS,
                 new(|a: &mut AttributeProto| a.sparse_tensors = vec![sparse()]),
             ),
+            (function_field::INPUT, new(|f: &mut FunctionProto| f.input = vec![String::new()])),
             (
                 function_field::NODE,
                 new(|f: &mut FunctionProto| f.node = vec![NodeProto::default()]),

@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::NamedTempFile;
 
 use crate::onnx::map::MappedFile;
+use crate::onnx::place::{self, folder_of};
 use crate::onnx::splice::Sink;
 
 /// A complete new file beside its target, under a temporary name. It disappears if
@@ -22,12 +23,15 @@ pub struct Staged {
     listed: Listed,
 }
 
-/// Whether an existing file may be replaced.
+/// Whether an existing file may be replaced, which happens in one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clobber {
-    /// It is, in one step.
+    /// A model with the inputs and outputs of the one that is read, as an earlier result has
+    /// them, and an empty file. Any other model, and what is no model, stays.
     Replace,
-    /// It stays, and nothing is written.
+    /// Any file, whatever it holds.
+    Force,
+    /// None, and nothing is written.
     Refuse,
 }
 
@@ -37,6 +41,10 @@ pub enum Clobber {
 /// # Errors
 /// What stands there.
 pub fn check_target(target: &Path, clobber: Clobber) -> io::Result<()> {
+    if place::leads_to_open_file(target) {
+        let why = "it leads to what a process has open; `-` is standard output";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
     let Ok(metadata) = target.metadata() else { return Ok(()) };
     let (kind, why) = match metadata.file_type() {
         there if there.is_dir() => (io::ErrorKind::IsADirectory, "it is a directory"),
@@ -51,28 +59,45 @@ pub fn check_target(target: &Path, clobber: Clobber) -> io::Result<()> {
 }
 
 /// Copies side file `location` from one model folder to another, unless it is there
-/// already. An existing file is never changed.
+/// already; the path, if it was not. An existing file is never changed, and a model that
+/// comes from anywhere names no place outside the folder, and no hidden one, for what is
+/// written.
 ///
 /// # Errors
-/// What the file system says, and if another file has that name.
-pub fn copy_side_file(file: &MappedFile, folder: &Path, location: &str) -> io::Result<()> {
-    let content = file.bytes();
+/// What the file system says, and if the file cannot go there.
+pub fn copy_side_file(
+    file: &MappedFile,
+    folder: &Path,
+    location: &str,
+) -> io::Result<Option<PathBuf>> {
+    let refused = |kind, why| io::Error::new(kind, format!("side file `{location}` {why}"));
+    let is_hidden = |part: Component| match part {
+        Component::Normal(name) => name.as_encoded_bytes().starts_with(b"."),
+        _ => false,
+    };
+    if Path::new(location).components().any(is_hidden) {
+        let why = "has a hidden name, and is not copied; fuse the model in its own folder";
+        return Err(refused(io::ErrorKind::InvalidInput, why));
+    }
     let target = folder.join(location);
-    if let Ok(there) = MappedFile::of(&target) {
-        if there.bytes() == content {
-            return Ok(());
+    if !place::is_inside(folder_of(&target), folder)? {
+        let why = "would be written through a link that leads out of the new model's folder";
+        return Err(refused(io::ErrorKind::InvalidInput, why));
+    }
+    let content = file.bytes();
+    if let Ok(there) = target.symlink_metadata() {
+        let is_same = || MappedFile::of(&target).is_ok_and(|there| there.bytes() == content);
+        if there.is_file() && is_same() {
+            return Ok(None);
         }
-        return Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            format!("side file `{location}` would replace another file of that name"),
-        ));
+        let why = "would replace another file of that name";
+        return Err(refused(io::ErrorKind::AlreadyExists, why));
     }
-    if let Some(parent) = target.parent() {
-        fs::create_dir_all(parent)?;
-    }
+    fs::create_dir_all(folder_of(&target))?;
     let copied = Staged::write(&target, |out| file.copy(0..content.len(), out))?;
     copied.flush()?;
-    copied.commit(&target, Clobber::Refuse)
+    copied.commit(&target, Clobber::Refuse)?;
+    Ok(Some(target))
 }
 
 /// A new file, and the old one that parts of it are copied from, if that is a file.
@@ -211,35 +236,39 @@ impl Staged {
         self.file.as_file().sync_all()
     }
 
-    /// Puts the file, which was flushed, in the place of `target`, in one step.
+    /// Puts the file, which was flushed, in the place of `target`, in one step. That the name,
+    /// too, is on the disk is for [`sync_folder`].
     ///
     /// # Errors
     /// What the file system says; `target` is as it was then.
     pub fn commit(self, target: &Path, clobber: Clobber) -> io::Result<()> {
         check_target(target, clobber)?;
         let placed = match clobber {
-            Clobber::Replace => self.file.persist(target),
+            Clobber::Replace | Clobber::Force => self.file.persist(target),
             Clobber::Refuse => self.file.persist_noclobber(target),
         };
         drop(self.listed);
-        placed.map_err(|error| error.error)?;
-        sync_folder(folder_of(target))
+        placed.map(drop).map_err(|error| error.error)
     }
 }
 
-/// Has the new name, too, reach the disk.
-fn sync_folder(folder: &Path) -> io::Result<()> {
+/// Has the name of `target`, which was put in place, reach the disk, too.
+///
+/// # Errors
+/// What the file system says. The file is in its place all the same.
+pub fn sync_folder(target: &Path) -> io::Result<()> {
     #[cfg(unix)]
-    File::open(folder)?.sync_all()?;
-    #[cfg(not(unix))]
-    let _ = folder;
-    Ok(())
-}
-
-/// The folder that a file lies in.
-pub fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
+    {
+        let synced = File::open(folder_of(target)).and_then(|folder| folder.sync_all());
+        // Some file systems have no such thing; what they promise of names is theirs.
+        let is_unknown =
+            |kind| matches!(kind, io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported);
+        match synced {
+            Err(error) if !is_unknown(error.kind()) => return Err(error),
+            _ => {}
+        }
     }
+    #[cfg(not(unix))]
+    let _ = target;
+    Ok(())
 }

@@ -239,6 +239,14 @@ impl Storage {
         Ok(map)
     }
 
+    /// A file of the model that is not what it was when it was mapped; `None` if none is
+    /// known to have changed.
+    pub fn changed(&self) -> Option<PathBuf> {
+        let side_files = self.maps.side_files();
+        let mut files = self.maps.model.iter().chain(side_files.values());
+        files.find_map(MappedFile::changed).map(Path::to_owned)
+    }
+
     /// The model's own file, if it is one.
     pub fn model(&self) -> Option<&MappedFile> {
         self.maps.model.as_ref()

@@ -9,6 +9,7 @@ use ndarray::ArrayD;
 use crate::engine::InputShapes;
 use crate::facts::constants::Constants;
 use crate::facts::dependence::Dependence;
+use crate::facts::roles;
 use crate::facts::shapes::Sizes;
 use crate::facts::validity::{Property, Validity};
 use crate::onnx::graph::Graph;
@@ -175,12 +176,16 @@ impl<'g, 'm> Reader<'g, 'm> {
     /// Why the tensor `id` has no value here.
     pub fn not_constant(&self, id: ValueId) -> NotLinear {
         let value = self.graph.value(id);
+        let producer = value.producer.map(|producer| self.graph.node(producer));
         // A tensor that cannot be decoded is told of elsewhere.
         let limit = self.constants.limit(id).unwrap_or_default();
         match limit {
             Some(limit) => NotLinear::Beyond { tensor: value.name.clone(), limit },
             None if value.initializer.is_some() && value.input.is_some() => {
                 NotLinear::Overridable(value.name.clone())
+            }
+            None if producer.is_some_and(roles::dequantizes) => {
+                NotLinear::Quantized(value.name.clone())
             }
             None => NotLinear::NotConstant(value.name.clone()),
         }

@@ -20,11 +20,15 @@ use crate::error::Error;
 use crate::onnx::external::{self, External, SideFileLayout};
 use crate::onnx::map::MappedFile;
 use crate::onnx::model::{Invalid, Model};
+use crate::onnx::place::{self, folder_of};
 use crate::onnx::splice::{self, Deferred, Edit, Hole};
-use crate::onnx::staged::{self, Clobber, NewFile, Staged, folder_of};
+use crate::onnx::staged::{self, NewFile, Staged};
 use crate::onnx::storage::Storage;
 use crate::options::Options;
 use crate::pipeline::edits::Rewrite;
+use crate::pipeline::occupied::Occupied;
+use crate::pipeline::placed::{PlacedFiles, StagedFiles, StagedSide};
+use crate::report::Predecessor;
 
 /// Where a new model goes.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +41,15 @@ pub enum Destination<'d> {
     Memory,
 }
 
-impl Destination<'_> {
+impl<'d> Destination<'d> {
+    /// The file, if it is one.
+    pub fn path(&self) -> Option<&'d Path> {
+        match self {
+            Destination::File(path) => Some(path),
+            Destination::Pipe | Destination::Memory => None,
+        }
+    }
+
     /// What it is called in messages.
     pub fn label(&self) -> String {
         match self {
@@ -63,16 +75,17 @@ impl Destination<'_> {
     /// Whether a new model could go there, before the work begins.
     ///
     /// # Errors
-    /// What stands there.
+    /// What stands there, or that its folder does not.
     pub fn check(&self, options: &Options) -> Result<(), Error> {
         let Destination::File(target) = self else { return Ok(()) };
         staged::check_target(target, options.clobber)
+            .and_then(|()| folder_of(target).metadata().map(drop))
             .map_err(|source| Error::Write { file: self.label(), source })
     }
 }
 
 /// A new model: an old one, and what makes the new one of it.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Delivery<'d> {
     /// What the old model is called in errors.
     pub file: &'d str,
@@ -80,25 +93,18 @@ pub struct Delivery<'d> {
     pub old: &'d Model,
     /// The edits.
     pub rewrite: &'d Rewrite,
+    /// What stands where it goes.
+    pub occupied: &'d Occupied,
 }
 
 /// A new model that is complete, and not yet in its place.
 pub struct StagedModel<'d> {
     /// As it would be read there.
     pub model: Model,
+    delivery: Delivery<'d>,
     destination: Destination<'d>,
     /// Beside its place, if that is a file.
     files: Option<StagedFiles<'d>>,
-}
-
-/// The files of a new model, beside their places.
-struct StagedFiles<'d> {
-    target: &'d Path,
-    clobber: Clobber,
-    file: Staged,
-    side: Option<StagedSide>,
-    /// The old model, if it stays as it is, and its side files have to be where it goes.
-    copied: Option<&'d Model>,
 }
 
 /// What was written.
@@ -110,6 +116,10 @@ pub struct Delivered {
     pub model: Bytes,
     /// The side file that holds its weights, if one was made for it.
     pub side_file: Option<String>,
+    /// What stood there before.
+    pub replaced: Option<Predecessor>,
+    /// Why it is not known that the new names would outlive a power failure.
+    pub unsynced: Option<String>,
 }
 
 /// Why a file was not filled.
@@ -155,7 +165,7 @@ impl<'d> Delivery<'d> {
         options: &Options,
     ) -> Result<StagedModel<'d>, Error> {
         match destination {
-            Destination::File(target) => self.stage_files(target, options.clobber),
+            Destination::File(target) => self.stage_files(target, options),
             Destination::Pipe | Destination::Memory => self.in_memory(destination),
         }
     }
@@ -182,21 +192,20 @@ impl<'d> Delivery<'d> {
         };
         self.fill(&holes, put).map_err(|unfilled| unfilled.of(&name, self.file))?;
         let model = Model::index(new.into(), Storage::default()).map_err(invalid)?;
-        Ok(StagedModel { model, destination, files: None })
+        Ok(StagedModel { model, delivery: *self, destination, files: None })
     }
 
-    fn stage_files(&self, target: &'d Path, clobber: Clobber) -> Result<StagedModel<'d>, Error> {
+    fn stage_files(&self, target: &'d Path, options: &Options) -> Result<StagedModel<'d>, Error> {
         let name = target.display().to_string();
         let failed = |source| Error::Write { file: name.clone(), source };
         let unfilled = |unfilled: Unfilled| unfilled.of(&name, self.file);
         let invalid = invalid(self.file);
         let old = self.old;
         let tensors = external::find(old).map_err(&invalid)?;
-        spare_side_files(&old.storage, &tensors, target).map_err(failed)?;
         let (edits, side) = match (self.rewrite.is_empty(), tensors.is_empty()) {
             (true, _) => (Vec::new(), None),
             (false, true) => (self.rewrite.edits(vec![], vec![], |_| None), None),
-            (false, false) => self.with_side_file(tensors, target)?,
+            (false, false) => self.with_side_file(tensors, target, options)?,
         };
         let side = side.map(|side| self.staged(side)).transpose().map_err(unfilled)?;
         let file = Staged::write(target, |out| {
@@ -213,8 +222,9 @@ impl<'d> Delivery<'d> {
         let storage = storage.of_model(&new);
         let model = Model::index(new.bytes(), storage).map_err(invalid)?;
         let copied = Some(old).filter(|_| edits.is_empty());
+        let clobber = options.clobber;
         let files = Some(StagedFiles { target, clobber, file, side, copied });
-        Ok(StagedModel { model, destination: Destination::File(target), files })
+        Ok(StagedModel { model, delivery: *self, destination: Destination::File(target), files })
     }
 
     /// Computes what is still open in a new file, and has `put` write it there.
@@ -250,6 +260,7 @@ impl<'d> Delivery<'d> {
         &self,
         tensors: Vec<External>,
         target: &Path,
+        options: &Options,
     ) -> Result<(Vec<Edit>, Option<NewSide>), Error> {
         let kept = external::untouched(tensors, &self.rewrite.edits);
         let new =
@@ -257,7 +268,7 @@ impl<'d> Delivery<'d> {
         let file = SideFileLayout::of(&kept, &self.old.storage, new)
             .map_err(|error| invalid(self.file)(error.into()))?;
         let (location, path) = self
-            .free_place(target, &file)
+            .free_place(target, &file, &options.also_written)
             .map_err(|source| Error::Write { file: target.display().to_string(), source })?;
         let moves = file.edits(&kept, &location);
         let containers = kept.into_iter().flat_map(|tensor| tensor.containers).collect();
@@ -268,7 +279,12 @@ impl<'d> Delivery<'d> {
 
     /// A name beside `target` that no other file has, so that whoever reads an older side
     /// file still finds what was there.
-    fn free_place(&self, target: &Path, file: &SideFileLayout) -> io::Result<(String, PathBuf)> {
+    fn free_place(
+        &self,
+        target: &Path,
+        file: &SideFileLayout,
+        taken: &[PathBuf],
+    ) -> io::Result<(String, PathBuf)> {
         let name = target.file_name().and_then(|name| name.to_str());
         let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
         let name = name
@@ -289,7 +305,8 @@ impl<'d> Delivery<'d> {
                         })
                     })
             };
-            if path.symlink_metadata().map_or(true, is_same) {
+            let is_taken = taken.iter().any(|taken| place::is_same_file(taken, &path));
+            if !is_taken && path.symlink_metadata().map_or(true, is_same) {
                 return Ok((location, path));
             }
         }
@@ -342,18 +359,28 @@ impl StagedModel<'_> {
     /// with the side file that it names.
     ///
     /// # Errors
-    /// Those of the file system. Everything is as it was then, except that side files which
-    /// were copied for a model that stays as it is may be there.
+    /// Those of the file system, and if a file that was read, or what is replaced, is not
+    /// what it was any more. Everything is as it was then.
     pub fn deliver(self) -> Result<Delivered, Error> {
         let label = self.destination.label();
+        let (old, occupied) = (self.delivery.old, self.delivery.occupied);
+        if let Some(changed) = old.storage.changed() {
+            return Err(Error::Changed { file: changed.display().to_string() });
+        }
+        let target = self.destination.path();
+        if target.is_some_and(|target| !occupied.is_as_it_was(target)) {
+            return Err(Error::Changed { file: label });
+        }
         let unwritten = |source| Error::Write { file: label.clone(), source };
         if let Destination::Pipe = self.destination {
             let mut out = io::stdout().lock();
             out.write_all(self.model.bytes()).and_then(|()| out.flush()).map_err(unwritten)?;
         }
-        let side_file = self.files.map(StagedFiles::commit).transpose().map_err(unwritten)?;
+        let placed = self.files.map(StagedFiles::commit).transpose().map_err(unwritten)?;
+        let PlacedFiles { side_file, unsynced } = placed.unwrap_or_default();
+        let replaced = target.and_then(|target| occupied.replaced_by(&self.model, target));
         let model = self.model.bytes().clone();
-        Ok(Delivered { label, model, side_file: side_file.flatten() })
+        Ok(Delivered { label, model, side_file, replaced, unsynced })
     }
 
     fn unwritten(&self, source: io::Error) -> Error {
@@ -361,40 +388,8 @@ impl StagedModel<'_> {
     }
 }
 
-impl StagedFiles<'_> {
-    /// Puts the files in their places; the name of the side file, if there is one.
-    fn commit(self) -> io::Result<Option<String>> {
-        if let Some(old) = self.copied {
-            copy_side_files(old, self.target)?;
-        }
-        let side_file = self.side.as_ref().map(|side| side.location.clone());
-        let placed = self.side.map(StagedSide::commit).transpose()?;
-        self.file.commit(self.target, self.clobber).inspect_err(|_| {
-            // A new side file that nobody names goes again, or stays if that fails too.
-            placed.flatten().map(fs::remove_file);
-        })?;
-        Ok(side_file)
-    }
-}
-
 fn invalid(file: &str) -> impl Fn(Invalid) -> Error {
     move |source| Error::Invalid { file: file.to_owned(), source }
-}
-
-/// Whether `target` is none of the files that the old model's weights are read from, nor
-/// called like one.
-fn spare_side_files(storage: &Storage, tensors: &[External], target: &Path) -> io::Result<()> {
-    let there = target.canonicalize();
-    for location in external::locations(tensors) {
-        let is_read =
-            storage.resolve(&location).ok().is_some_and(|path| Some(&path) == there.as_ref().ok());
-        if is_read || folder_of(target).join(&location) == target {
-            let why =
-                "it holds weights of the model that is read, or is called like a file that does";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        }
-    }
-    Ok(())
 }
 
 /// A side file that the new model will name.
@@ -402,45 +397,4 @@ struct NewSide {
     location: String,
     path: PathBuf,
     file: SideFileLayout,
-}
-
-/// The same, written.
-struct StagedSide {
-    location: String,
-    path: PathBuf,
-    /// `None` if an earlier run has left the very same file.
-    staged: Option<Staged>,
-}
-
-impl StagedSide {
-    /// Where its content lies now.
-    fn path(&self) -> &Path {
-        self.staged.as_ref().map_or(&self.path, Staged::path)
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        self.staged.iter().try_for_each(Staged::flush)
-    }
-
-    /// Puts it in place; the path, if it was not there.
-    fn commit(self) -> io::Result<Option<PathBuf>> {
-        let Some(staged) = self.staged else { return Ok(None) };
-        staged.commit(&self.path, Clobber::Refuse)?;
-        Ok(Some(self.path))
-    }
-}
-
-/// A model that stays as it is, but in another folder, needs its side files there.
-fn copy_side_files(model: &Model, target: &Path) -> io::Result<()> {
-    let folder = folder_of(target);
-    let same = match (model.storage.folder().map(Path::canonicalize), folder.canonicalize()) {
-        (Some(Ok(old)), Ok(new)) => old == new,
-        _ => false,
-    };
-    let tensors = external::find(model).map_err(io::Error::other)?;
-    for location in external::locations(&tensors).iter().filter(|_| !same) {
-        let content = model.storage.side_file(location).map_err(io::Error::other)?;
-        staged::copy_side_file(&content, folder, location)?;
-    }
-    Ok(())
 }

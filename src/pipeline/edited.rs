@@ -11,6 +11,7 @@ use crate::options::Options;
 use crate::pipeline::counts;
 use crate::pipeline::edits::{self, Changes, Rewrite};
 use crate::pipeline::make::{Made, made_blocks};
+use crate::pipeline::open::Opened;
 use crate::pipeline::planned::Planned;
 
 /// What makes the new model.
@@ -33,12 +34,12 @@ pub struct Stays {
 }
 
 impl<'m> Edited<'m> {
-    /// The edits for what was `made` of `original`, which was read as `graphs`.
+    /// The edits for what was `made` of the model that was `opened` and read as `graphs`.
     ///
     /// # Errors
     /// If an entry cannot be read.
     pub fn of(
-        original: &'m Model,
+        opened: &'m Opened,
         graphs: &[Graph<'m>],
         planned: &Planned,
         made: &Made,
@@ -50,14 +51,15 @@ impl<'m> Edited<'m> {
             Changes { blocks: blocks.collect(), eval_forms: analysis.training.forms.clone() }
         });
         let rewrite = edits::rewrite(graphs, &changes.collect::<Vec<_>>())?;
-        let read = graphs.first().map_or(original, |main| main.model);
+        let read = graphs.first().map_or(opened.model(), |main| main.model);
         if !rewrite.is_empty() {
             return Ok(Edited { old: read, rewrite, stays: None });
         }
-        // Functions are inlined for blocks; without any, the file stays as it is.
-        let is_inlined = !ptr::eq(read, original);
-        let stays = if is_inlined { Some(Stays::of(original, options)?) } else { None };
-        Ok(Edited { old: original, rewrite, stays })
+        // Nodes are sorted and functions inlined for blocks; without any, the file stays as
+        // it is.
+        let is_inlined = !ptr::eq(read, opened.model());
+        let stays = if is_inlined { Some(Stays::of(opened.model(), options)?) } else { None };
+        Ok(Edited { old: &opened.original, rewrite, stays })
     }
 }
 

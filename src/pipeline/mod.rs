@@ -4,11 +4,11 @@
 //! no later step changes, and from these values, as far as they came, the report is made: at
 //! the end, once, by [`summary`].
 //!
-//! The steps: [`open`] reads a model and inlines the local functions that matter; [`planned`]
-//! holds what was decided, graph by graph ([`analysis`]); [`make`] fuses each block ([`fuse`])
+//! The steps: [`open`] reads a model and inlines the local functions that matter; [`occupied`]
+//! looks at the places of all files; [`planned`] holds what was decided, graph by graph ([`analysis`]); [`make`] fuses each block ([`fuse`])
 //! and has it proved by its [`claim`]; [`edited`] turns what was made into [`edits`],
-//! with what [`remains`] of each graph; [`deliver`] writes, and has [`check`] look at the new
-//! file before it takes its place. A conversion that ends before is a [`failure`]. For the
+//! with what [`remains`] of each graph; [`deliver`] writes, has [`check`] look at the new file,
+//! and then its files [`placed`]. A conversion that ends before is a [`failure`]. For the
 //! report alone there are [`counts`] and [`files`]; [`given`] reads a caller's tensors.
 //!
 //! Knows all rooms below, the planner beside the report; neither flags, exit codes nor
@@ -26,7 +26,9 @@ pub mod files;
 pub mod fuse;
 pub mod given;
 pub mod make;
+pub mod occupied;
 pub mod open;
+pub mod placed;
 pub mod planned;
 pub mod remains;
 pub mod summary;
@@ -41,6 +43,7 @@ use deliver::{Delivery, Destination};
 use edited::Edited;
 use failure::Failure;
 use make::Made;
+use occupied::Roles;
 use open::{LocalFunctions, ModelSource};
 use planned::Planned;
 use summary::Reached;
@@ -86,14 +89,20 @@ impl Conversion<'_> {
         };
         let label = self.source.label();
         let mut reached = Reached::begun(&label, mode);
-        let is_free = self.destination.iter().try_for_each(|to| to.check(options));
-        reached.or_failure(is_free)?;
-
         (options.progress)(Progress::Reading);
         let reading = Instant::now();
         let opened = reached.or_failure(open::open(&self.source, options))?;
         reached.opened = Some(&opened);
-        let (file, original) = (opened.file.as_str(), &opened.original);
+        let (file, original) = (opened.file.as_str(), opened.model());
+        let roles = Roles {
+            model: original,
+            input: self.source.path(),
+            target: self.destination.and_then(|to| to.path()),
+        };
+        reached.or_failure(roles.check(options))?;
+        let is_free = self.destination.iter().try_for_each(|to| to.check(options));
+        reached.or_failure(is_free)?;
+        let occupied = reached.or_failure(roles.occupied(options.clobber))?;
         let invalid = |source| Error::Invalid { file: file.to_owned(), source };
         let functions = reached.or_failure(LocalFunctions::of(&opened, options))?;
         let model = functions.inlined.as_ref().unwrap_or(original);
@@ -109,6 +118,7 @@ impl Conversion<'_> {
         let planned = Planned::of(model, &graphs, &readers, options);
         let planned = reached.or_failure(planned.map_err(invalid))?;
         reached.planned = Some((&planned, &functions));
+        reached.or_failure(planned.check_skipped(file, &options.skip))?;
         reached.or_failure(open::check_time(file, &constants))?;
         reached.seconds.plan = planning.elapsed().as_secs_f64();
 
@@ -117,7 +127,7 @@ impl Conversion<'_> {
         let side_files = options.details.then(|| files::side_files(original));
         reached.side_files = side_files.as_deref();
         reached.seconds.read += measuring.elapsed().as_secs_f64();
-        reached.or_failure(self.must_fuse(file, planned.blocks().next().is_none()))?;
+        reached.or_failure(self.must_fuse(file, planned.blocks().next().is_none(), 0))?;
         let Some(destination) = self.destination else {
             return Ok(Converted { report: reached.report(), model: None });
         };
@@ -128,15 +138,17 @@ impl Conversion<'_> {
         reached.made = Some(&made);
         reached.seconds.fuse_and_prove = making.elapsed().as_secs_f64();
         reached.or_failure(open::check_time(file, &constants))?;
-        reached.or_failure(self.must_fuse(file, made.is_empty()))?;
+        let unproved = made.left_alone(&planned).count();
+        reached.or_failure(self.must_fuse(file, made.is_empty(), unproved))?;
 
-        let edited = Edited::of(original, &graphs, &planned, &made, options);
+        let edited = Edited::of(&opened, &graphs, &planned, &made, options);
         let edited = reached.or_failure(edited.map_err(invalid))?;
         reached.edited = Some(&edited);
 
         (options.progress)(Progress::Writing);
         let writing = Instant::now();
-        let delivery = Delivery { file, old: edited.old, rewrite: &edited.rewrite };
+        let (old, rewrite) = (edited.old, &edited.rewrite);
+        let delivery = Delivery { file, old, rewrite, occupied: &occupied };
         let staged = reached.or_failure(delivery.stage(destination, options))?;
         let reference = Reference {
             file,
@@ -169,9 +181,9 @@ impl Conversion<'_> {
     }
 
     /// Whether a block is fused, if one must be.
-    fn must_fuse(&self, file: &str, nothing_is: bool) -> Result<(), Error> {
+    fn must_fuse(&self, file: &str, nothing_is: bool, unproved: usize) -> Result<(), Error> {
         if nothing_is && self.options.require_fusion {
-            return Err(Error::NothingFused { file: file.to_owned() });
+            return Err(Error::NothingFused { file: file.to_owned(), unproved });
         }
         Ok(())
     }

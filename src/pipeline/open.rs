@@ -18,12 +18,14 @@ use crate::onnx::graph::Graph;
 use crate::onnx::inline::inline;
 use crate::onnx::map::MappedFile;
 use crate::onnx::model::{self, Invalid, Model};
+use crate::onnx::place::folder_of;
 use crate::onnx::sniff;
-use crate::onnx::staged::folder_of;
+use crate::onnx::sort;
 use crate::onnx::storage::{Links, Storage};
 use crate::options::Options;
 use crate::pipeline::analysis::{self, GraphAnalysis};
 use crate::pipeline::files;
+use crate::pipeline::given;
 use crate::refusal::NearMiss;
 
 /// Where a model comes from.
@@ -37,7 +39,15 @@ pub enum ModelSource<'s> {
     Memory(&'s [u8]),
 }
 
-impl ModelSource<'_> {
+impl<'s> ModelSource<'s> {
+    /// Its file, if it is one.
+    pub fn path(&self) -> Option<&'s Path> {
+        match self {
+            ModelSource::File(path) => Some(path),
+            ModelSource::Pipe | ModelSource::Memory(_) => None,
+        }
+    }
+
     /// What it is called in messages.
     pub fn label(&self) -> String {
         match self {
@@ -54,8 +64,18 @@ pub struct Opened {
     pub file: String,
     /// The model, its functions not inlined.
     pub original: Model,
+    /// The same with its nodes in an order in which each comes behind those that it reads;
+    /// `None` if they stand in one.
+    sorted: Option<Model>,
     /// The hash of its bytes; `None` unless details are asked for.
     pub sha256: Option<String>,
+}
+
+impl Opened {
+    /// The model, its nodes sorted: what all that follows reads.
+    pub fn model(&self) -> &Model {
+        self.sorted.as_ref().unwrap_or(&self.original)
+    }
 }
 
 /// Opens a model and indexes it.
@@ -66,7 +86,11 @@ pub fn open(source: &ModelSource, options: &Options) -> Result<Opened, Error> {
     let file = source.label();
     let original = index(source, &file, options.links)?;
     let sha256 = options.details.then(|| files::sha256(original.bytes(), &original.storage));
-    Ok(Opened { file, original, sha256 })
+    let invalid = |source| Error::Invalid { file: file.clone(), source };
+    let sorted = sort::sorted(&original).map_err(|error| invalid(error.into()))?;
+    let index = |bytes| Model::index(bytes, original.storage.clone());
+    let sorted = sorted.map(index).transpose().map_err(invalid)?;
+    Ok(Opened { file, original, sorted, sha256 })
 }
 
 fn index(source: &ModelSource, file: &str, links: Links) -> Result<Model, Error> {
@@ -105,7 +129,7 @@ impl LocalFunctions {
     /// # Errors
     /// If the model is malformed, or the engine does not end.
     pub fn of(opened: &Opened, options: &Options) -> Result<Self, Error> {
-        let model = &opened.original;
+        let model = opened.model();
         let invalid = |source| Error::Invalid { file: opened.file.clone(), source };
         let index = |bytes| Model::index(bytes, model.storage.clone());
         let Some(bytes) = inline(model, &|_| true).map_err(invalid)? else {
@@ -184,10 +208,8 @@ fn check_inputs(file: &str, graphs: &[Graph], options: &Options) -> Result<(), E
             }
             Some((_, dims)) => dims.as_ref().and_then(|dims| difference(dims, shape)),
         };
-        match reason {
-            Some(reason) => Err(Error::Input { file: file.to_owned(), input: label, reason }),
-            None => Ok(()),
-        }
+        let misfit = |reason| Error::Input { file: file.to_owned(), input: label, reason };
+        reason.map_or(Ok(()), |reason| Err(misfit(reason)))
     };
     for (name, shape) in &options.run.shapes {
         fits(name.clone(), shape, inputs.iter().find(|(input, _)| input == name))?;
@@ -195,7 +217,14 @@ fn check_inputs(file: &str, graphs: &[Graph], options: &Options) -> Result<(), E
     for (which, array) in &options.run.given {
         let mut numbered = inputs.iter().enumerate();
         let input = numbered.find(|(number, (name, _))| which.is(*number, name));
-        fits(which.to_string(), array.shape(), input.map(|(_, input)| input))?;
+        let input = input.map(|(_, input)| input);
+        fits(which.to_string(), array.shape(), input)?;
+        let id = input.and_then(|(name, _)| main.find(name));
+        let element_type = id.and_then(|id| main.input_type(id));
+        if let Some(reason) = element_type.and_then(|of_input| given::misfit(array, of_input)) {
+            let (file, input) = (file.to_owned(), which.to_string());
+            return Err(Error::Input { file, input, reason });
+        }
     }
     Ok(())
 }

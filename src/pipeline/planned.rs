@@ -3,6 +3,9 @@
 //!
 //! Knows graphs that were read and what is asked for; opens no file and edits nothing.
 
+use std::collections::BTreeSet;
+
+use crate::error::Error;
 use crate::facts::shapes::{NO_SHAPES, Sizes};
 use crate::onnx::graph::Graph;
 use crate::onnx::inline;
@@ -63,6 +66,24 @@ impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
         });
         let nodes_before = graphs.iter().map(Graph::node_count).sum();
         Ok(Planned { analyses, conditions, calls, nodes_before, nodes_after, details })
+    }
+
+    /// Whether each name in `skip` is that of a block.
+    ///
+    /// # Errors
+    /// The names that no block has.
+    pub fn check_skipped(&self, file: &str, skip: &[String]) -> Result<(), Error> {
+        let missed = self.analyses.iter().flat_map(|analysis| &analysis.plan.near_misses);
+        let skipped = missed.filter(|miss| miss.reason == Reason::Skipped).map(|miss| &miss.node);
+        let blocks: BTreeSet<&String> =
+            self.blocks().map(|block| &block.name).chain(skipped).collect();
+        let names: Vec<String> =
+            skip.iter().filter(|name| !blocks.contains(name)).cloned().collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let blocks = blocks.into_iter().cloned().collect();
+        Err(Error::NoSuchBlock { file: file.to_owned(), names, blocks })
     }
 
     /// All blocks of all graphs.

@@ -116,6 +116,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
             bytes: self.opened.map(|opened| opened.original.bytes().len()),
             sha256: self.opened.and_then(|opened| opened.sha256.clone()),
             side_files: self.side_files.unwrap_or_default().to_vec(),
+            replaced: None,
         }
     }
 
@@ -133,6 +134,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
             bytes: Some(delivered.model.len()),
             sha256: self.measured.map(|measured| measured.sha256.clone()),
             side_files: side_file.into_iter().collect(),
+            replaced: delivered.replaced.clone(),
         })
     }
 
@@ -235,6 +237,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
             inferred_nodes: converted_nodes.len(),
             converted_nodes,
             removed_inputs: self.edited.map_or(0, |edited| edited.rewrite.removed_inputs),
+            unsynced: self.delivered.and_then(|delivered| delivered.unsynced.clone()),
         }
     }
 

@@ -19,6 +19,8 @@ pub struct File {
     /// Of the input, the side files that it names; of the output, the one that was made
     /// for it.
     pub side_files: Vec<SideFile>,
+    /// Of the output, what stood there before; `None` if nothing did.
+    pub replaced: Option<Predecessor>,
 }
 
 /// A file beside the model that holds weights.
@@ -31,6 +33,30 @@ pub struct SideFile {
     pub bytes: Option<usize>,
     /// As in [`File`].
     pub sha256: Option<String>,
+}
+
+/// What stood where the new model is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Predecessor {
+    /// What it was.
+    pub kind: PredecessorKind,
+    /// Side files that it named and that the new model does not need, nor the one that was
+    /// read: they may go, unless a further model names them.
+    pub side_files: Vec<String>,
+}
+
+/// What a file was that the new model has taken the place of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PredecessorKind {
+    /// The model that was read.
+    Input,
+    /// A model with its inputs and outputs, as an earlier result has them.
+    Earlier,
+    /// Another model, or none, which was to be replaced all the same.
+    Other,
 }
 
 impl File {

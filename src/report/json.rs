@@ -38,6 +38,9 @@ fn printable(json: &str) -> String {
     safe
 }
 
+/// What [`kind`] says of a block whose weights could not be computed or proved.
+pub const UNPROVED: &str = "unproved";
+
 /// A reason in a word that programs may rely on.
 pub fn kind(reason: &Reason) -> &'static str {
     match reason {
@@ -49,7 +52,7 @@ pub fn kind(reason: &Reason) -> &'static str {
         Reason::ReadElsewhere(_) => "read_elsewhere",
         Reason::Unfit(_) => "unfit",
         Reason::Limit(_) => "limit",
-        Reason::Unproved { .. } => "unproved",
+        Reason::Unproved { .. } => UNPROVED,
         Reason::Call(_) => "call",
         Reason::Skipped => "skipped",
     }

@@ -25,13 +25,13 @@ pub use crate::affine::{Comparison, Magnitude, Spread};
 use crate::refusal::NearMiss;
 pub use crate::report::average::Average;
 pub use crate::report::escape::escaped;
-pub use crate::report::files::{File, SideFile};
+pub use crate::report::files::{File, Predecessor, PredecessorKind, SideFile};
 pub use crate::report::json::{JSON_SCHEMA, json, json_line};
 use crate::setting::{Setting, told};
 pub use crate::verify::outcome::{Agreement, NotRun, Outcome};
 
 /// Version of the schema: it grows when a reader of the last one would misunderstand.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// A block is said to be harder to quantize if its largest channel is so many times as far
 /// from the median one as before: one bit of an integer for the whole tensor.
@@ -269,6 +269,8 @@ pub struct Notes {
     pub converted_nodes: Vec<ConvertedNode>,
     /// Graph inputs that went because they only named folded weights.
     pub removed_inputs: usize,
+    /// Why it is not known that the new files would outlive a power failure.
+    pub unsynced: Option<String>,
 }
 
 /// An operator set that is newer than those that are known here.

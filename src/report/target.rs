@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::onnx::place::folder_of;
 use crate::onnx::staged::{self, Clobber, Staged};
 use crate::report::json::{json, json_line};
 use crate::report::{Report, html};
@@ -31,8 +32,8 @@ impl Target {
     /// Why not.
     pub fn check(&self) -> io::Result<()> {
         let Some(path) = self.path() else { return Ok(()) };
-        staged::check_target(path, Clobber::Replace)?;
-        staged::folder_of(path).metadata().map(drop)
+        staged::check_target(path, Clobber::Force)?;
+        folder_of(path).metadata().map(drop)
     }
 
     /// Writes the report there; a file that stands there is replaced in one step.
@@ -65,7 +66,9 @@ impl Target {
         });
         let placed = staged.and_then(|staged| {
             staged.flush()?;
-            staged.commit(path, Clobber::Replace)
+            staged.commit(path, Clobber::Force)?;
+            // It is there: that the disk cannot say so of its name is no failure to write it.
+            staged::sync_folder(path).or(Ok(()))
         });
         let result = result.ok_or_else(|| io::ErrorKind::Other.into());
         placed.and(result)

@@ -7,7 +7,10 @@ use std::fmt;
 
 use crate::report::escape::escaped;
 use crate::report::words::{self, counted};
-use crate::report::{BlockCost, BlockReport, HARDER, LeftAlone, Mode, NewerOpset, Report};
+use crate::report::{
+    BlockCost, BlockReport, HARDER, LeftAlone, Mode, NewerOpset, Predecessor, PredecessorKind,
+    Report,
+};
 use crate::verify::outcome::Outcome;
 
 /// The last line of the summary of a conversion that was not verified. A caller may add to it
@@ -33,9 +36,8 @@ impl fmt::Display for Report {
 impl Report {
     fn write_blocks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.blocks.is_empty() {
-            // Of a file that changes all the same, there is no block.
-            let what = if self.is_unchanged() { "nothing" } else { "no block" };
-            return line(f, &format!("{}: {what} to fuse", self.input.path));
+            let what = words::nothing_fused(self);
+            return line(f, &format!("{}: {what}", self.input.path));
         }
         let rows: Vec<[String; 5]> = self.blocks.iter().map(row).collect();
         let head = ["block", "branches", "nodes", "parameters", "multiply-adds/position"];
@@ -86,7 +88,7 @@ impl Report {
     /// What changes in the whole model, and how that was verified.
     fn write_totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_unchanged() {
-            return Ok(());
+            return self.write_places(f);
         }
         writeln!(f)?;
         if !self.blocks.is_empty() {
@@ -108,8 +110,35 @@ impl Report {
             let location = &side_file.location;
             line(f, &format!("weights are in `{location}`, which belongs beside the model"))?;
         }
+        self.write_places(f)?;
         self.write_hint(f)?;
         self.write_verification(f)
+    }
+
+    /// What the new model has taken the place of, and what may go with that.
+    fn write_places(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(output) = &self.output else { return Ok(()) };
+        // A file that is written as it was read changes nothing in its own place.
+        let is_itself =
+            |old: &&Predecessor| old.kind == PredecessorKind::Input && self.is_unchanged();
+        let replaced = output.replaced.as_ref().filter(|old| !is_itself(old));
+        if let Some(Predecessor { kind, side_files, .. }) = replaced {
+            let what = match kind {
+                PredecessorKind::Input => "the model that was read",
+                PredecessorKind::Earlier => "a model with the same inputs and outputs",
+                PredecessorKind::Other => "another file, as asked for",
+            };
+            line(f, &format!("{} took the place of {what}", output.path))?;
+            for location in side_files {
+                let may_go = "which the old model named, may go if no other model names it";
+                line(f, &format!("`{location}`, {may_go}"))?;
+            }
+        }
+        if let Some(why) = &self.notes.unsynced {
+            let warning = "is written, but may be the old one again after a power failure";
+            line(f, &format!("{} {warning}: {why}", output.path))?;
+        }
+        Ok(())
     }
 
     /// Blocks that are harder to quantize than before, in one line.

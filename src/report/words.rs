@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use crate::affine::times;
+use crate::report::json::UNPROVED;
 use crate::report::{Agreement, BlockReport, Change, Mode, Notes, Report, Shape, Size};
 
 /// A count and its noun: `1 block`, `3 blocks`.
@@ -17,6 +18,17 @@ pub fn counted(count: usize, noun: &str) -> String {
 pub(crate) fn blocks_fused(report: &Report) -> String {
     let blocks = counted(report.blocks.len(), "block");
     format!("{blocks} {}fused", would_be(report.mode))
+}
+
+/// What is said of a model in which no block was, or would be, fused.
+pub fn nothing_fused(report: &Report) -> String {
+    let unproved = report.near_misses.iter().filter(|miss| miss.kind == UNPROVED).count();
+    match unproved {
+        // Of a file that changes all the same, there is no block.
+        0 if report.is_unchanged() => "nothing to fuse".to_owned(),
+        0 => "no block to fuse".to_owned(),
+        _ => format!("no block was fused, {} could not be proved", counted(unproved, "block")),
+    }
 }
 
 /// What stands before a participle where nothing was done yet.

@@ -159,7 +159,7 @@ class Errors(Test):
         self.check(acb_fuse.UsageError, 2, "--samples", ACNET, samples=-1)
         self.check(acb_fuse.VerificationFailed, 3, "differs", ACNET, tolerance=0)
         self.check(acb_fuse.NothingFused, 4, "nothing was fused", PLAIN, require_fusion=True)
-        self.check(acb_fuse.ReadWriteError, 6, "No such file", self.folder / "nothing.onnx")
+        self.check(acb_fuse.FileError, 8, "No such file", self.folder / "nothing.onnx")
         self.check(acb_fuse.NotRun, 7, "Dropout in training mode", DROPOUT, require_run=True, training_mode="keep")
 
     def test_of_other_processes(self) -> None:

@@ -26,11 +26,11 @@ RETRIES = 2
 # Says what it is called for, fails by the name of its last argument, and else is the tool.
 FAILING_TOOL = """#!/bin/sh
 for output; do :; done
-folder=$(dirname "$output") name=$(basename "$(dirname "$output")")
+name=$(basename "$(dirname "$output")")
 echo "$name" >> {state}/calls
 case $name in
-disk_fails_once) mkdir {state}/disk 2> /dev/null && rmdir "$folder" ;;
-disk_is_gone) rmdir "$folder" ;;
+disk_fails_once) mkdir {state}/disk 2> /dev/null && trap '' XFSZ && ulimit -f 0 ;;
+disk_is_full) trap '' XFSZ && ulimit -f 0 ;;
 worker_dies_once) mkdir {state}/worker 2> /dev/null && kill -KILL $PPID ;;
 esac
 exec {tool} "$@"
@@ -81,14 +81,14 @@ class OnACluster(unittest.TestCase):
         self.add("disk_fails_once", acnet)
         self.add("worker_dies_once", acnet)
         self.add("broken", None)
-        self.add("disk_is_gone", acnet)
+        self.add("disk_is_full", acnet)
 
         exit_code, lines = self.run_example()
 
         self.assertEqual(exit_code, 1)
         outcomes = {line.split()[1].removesuffix("/model.onnx"): line.split()[0] for line in lines[:-1]}
         fused = dict.fromkeys(("acnet", "deep/resnet", "disk_fails_once", "worker_dies_once"), "fused")
-        failed = dict.fromkeys(("broken", "disk_is_gone"), "failed")
+        failed = dict.fromkeys(("broken", "disk_is_full"), "failed")
         self.assertEqual(outcomes, {**fused, "plain": "unchanged", **failed})
         self.assertEqual(lines[-1], "7 models: 2 failed, 4 fused, 1 unchanged")
 
@@ -103,7 +103,7 @@ class OnACluster(unittest.TestCase):
 
         calls = (self.state / "calls").read_text().splitlines()
         for name, times in {"acnet": 1, "broken": 1, "disk_fails_once": 2, "worker_dies_once": 2,
-                            "disk_is_gone": 1 + RETRIES}.items():
+                            "disk_is_full": 1 + RETRIES}.items():
             self.assertEqual(calls.count(name), times, name)
 
         for name in failed:

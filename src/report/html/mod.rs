@@ -93,7 +93,7 @@ fn ending(report: &Report) -> (&'static str, String) {
         (_, _, Some(Outcome::NotRun(_))) => {
             ("warn", format!("{fused}, proved and written; the whole model was not run."))
         }
-        (_, _, None) => ("", "There was nothing to fuse; written as it was read.".to_owned()),
+        (_, _, None) => ("", format!("Written as it was read: {}.", words::nothing_fused(report))),
         _ if report.blocks.is_empty() => {
             ("good", "No block; converted to inference and written.".to_owned())
         }

@@ -4,6 +4,8 @@ mod bad_input;
 mod believed_sizes;
 mod cases;
 mod fixtures;
+mod places;
 mod survives;
+mod unsorted;
 mod writing;
 mod wrong_files;

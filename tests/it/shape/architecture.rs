@@ -42,7 +42,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("verify", &["engine", "facts", "numbers", "onnx", "options", "setting"]),
-    ("report", &["affine", "onnx::staged", "refusal", "setting", "verify::outcome"]),
+    ("report", &["affine", "onnx::place", "onnx::staged", "refusal", "setting", "verify::outcome"]),
     ("error", &["onnx", "setting"]),
     (
         "pipeline",

@@ -46,8 +46,20 @@ fn exit_codes() {
         (&[BLOCK, "OUT", "--input-shape", "y=1,4,6,7"], 2, "the model has no such input", false),
         (&[BLOCK, "OUT", "extra"], 2, "--out-dir", false),
         (&[BLOCK, "OUT", "--check"], 2, "takes no OUT", false),
-        (&[BLOCK, "OUT", "--input", "x=no/such.npy"], 2, "no/such.npy", false),
-        (&[BLOCK, "OUT", "--threads", "0"], 2, "1 or more", false),
+        (&[BLOCK, "OUT", "--input", "x=no/such.npy"], 8, "no/such.npy", false),
+        (&[BLOCK, "OUT", "--input", "x=Cargo.toml"], 2, "it is not a .npy file", false),
+        (&[BLOCK, "OUT", "--input", "x"], 2, "expected NAME=FILE", false),
+        (&[BLOCK, "OUT", "--threads", "0"], 2, "a number from 1 to 1024", false),
+        (&[BLOCK, "OUT", "--threads", "1000000"], 2, "a number from 1 to 1024", false),
+        (&[BLOCK, "OUT", "--samples", "0"], 2, "a number from 1 to 1000", false),
+        (&[BLOCK, "OUT", "--samples", "1000000"], 2, "a number from 1 to 1000", false),
+        (&[BLOCK, "OUT", "--jobs", "4"], 2, "--jobs is for many models", false),
+        (&[BLOCK, "--jobs", "1"], 2, "--jobs is for many models", false),
+        (&[BLOCK, "OUT", "--skip", "none"], 2, "no block is called `none`; there are `", false),
+        (&[PLAIN, "OUT", "--skip", "none"], 2, "no block is called `none`: there are none", false),
+        (&[NETWORK, "--skip", "0", "--skip", "33"], 2, "`33`; there are `3`, `", false),
+        (&[NETWORK, "OUT", "--skip", "0", "--skip", "3"], 0, "", true),
+        (&[BLOCK, "OUT", "--input-shape", "x=1,8,6,7"], 2, "the file says that axis 1 has", false),
         (&[BLOCK, "OUT", "--input-shape", "x=1,4,6"], 2, "has 4 dimensions, not 3", false),
         (&[sizes, "OUT", "--input-shape", "x=1,4,9,12", "--require-fusion"], 0, "", true),
         (&[sizes, "OUT", "--require-fusion"], 4, "nothing was fused", false),
@@ -55,14 +67,17 @@ fn exit_codes() {
         (&[PLAIN, "OUT", "--require-fusion"], 4, "nothing was fused", false),
         (&[BLOCK, "--check"], 5, "1 block can be fused", false),
         (&[PLAIN, "--check"], 0, "", false),
-        (&["no/such/file.onnx", "OUT"], 6, "cannot be read", false),
-        (&["src", "OUT"], 6, "it is a directory", false),
-        (&[BLOCK, "no/such/folder/out.onnx"], 6, "cannot be written", false),
-        (&[BLOCK, "src"], 6, "it is a directory", false),
+        (&["no/such/file.onnx", "OUT"], 8, "cannot be read", false),
+        (&["Cargo.toml/file.onnx", "OUT"], 8, "cannot be read", false),
+        (&["src", "OUT"], 8, "it is a directory", false),
+        (&[BLOCK, "no/such/folder/out.onnx"], 8, "cannot be written", false),
+        (&[BLOCK, "src"], 8, "it is a directory", false),
+        (&["--manifest", "no/such.jsonl"], 8, "cannot be read", false),
+        (&["--out-dir", "Cargo.toml/out", BLOCK], 8, "cannot be written", false),
         (
             &[BLOCK, "OUT", "--verify-memory", "0", "--require-fusion"],
             4,
-            "nothing was fused",
+            "nothing was fused: 1 block could not be proved",
             false,
         ),
         (
@@ -96,11 +111,11 @@ fn exit_codes() {
 #[test]
 fn a_failed_check_leaves_the_target_as_it_was() {
     let (_folder, out) = target();
-    fs::write(&out, b"precious").unwrap();
+    fs::copy(BLOCK, &out).unwrap();
     let result = output(&[BLOCK, out.to_str().unwrap(), "--tolerance", "0"]);
     assert_eq!(result.status.code(), Some(3));
     assert!(String::from_utf8(result.stderr).unwrap().contains("output `"));
-    assert_eq!(fs::read(&out).unwrap(), b"precious");
+    assert_eq!(fs::read(&out).unwrap(), fs::read(BLOCK).unwrap());
 }
 
 #[test]
@@ -230,7 +245,7 @@ fn many_models_have_a_line_each() {
             &["failed", "fused", "same"][..],
             &["out/plain.onnx", "out/torchscript_kept_static.onnx"][..],
         ),
-        (&["--manifest", &manifest], 6, &["failed", "failed", "fused"], &["a.onnx"]),
+        (&["--manifest", &manifest], 8, &["failed", "failed", "fused"], &["a.onnx"]),
         (&["--out-dir", &out, NETWORK, "--quiet"], 0, &[], &[]),
         // Nothing to fuse, but not the same either.
         (&["--out-dir", &out, &training], 0, &["fused"], &["out/model.onnx"]),
@@ -299,5 +314,116 @@ fn completions_and_the_manual_are_printed() {
         assert!(result.status.success());
         let text = String::from_utf8(result.stdout).unwrap();
         assert!(text.starts_with(beginning) && text.contains("verify"), "{arguments:?}");
+    }
+}
+
+/// Of many models, each leaves those of its blocks alone that are named; a name that none of
+/// them has is a mistake, and nothing is written.
+#[test]
+fn a_name_to_skip_is_of_a_block_of_one_of_many() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let out = out.to_str().unwrap();
+    let skip = |name| output(&["--out-dir", out, NETWORK, BLOCK, PLAIN, "--skip", name]);
+    let unknown = skip("33");
+    let said = String::from_utf8(unknown.stderr).unwrap();
+    assert_eq!(unknown.status.code(), Some(2), "{said}");
+    assert!(said.contains("--skip: no block is called `33`; there are `3`, `"), "{said}");
+    assert_eq!(files(Path::new(out)), [] as [String; 0]);
+    let known = skip("3");
+    let said = String::from_utf8(known.stdout).unwrap();
+    assert!(known.status.success() && said.contains("onnx: 2 blocks, "), "{said}");
+}
+
+/// What is given, as a type of NumPy's and its bytes, to an input of BLOCK's (float32) or of
+/// a model with integers; the exit code, and what is said.
+#[test]
+fn tensors_that_no_input_takes_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.npy");
+    let given = |descr: &str, shape: &str, element: &[u8], count: usize| {
+        let header =
+            format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+        let length = (header.len() as u16).to_le_bytes();
+        let data = element.repeat(count);
+        fs::write(&path, [b"\x93NUMPY\x01\0", &length[..], header.as_bytes(), &data].concat())
+            .unwrap();
+    };
+    let (image, flag) = ("(8, 3, 32, 32)", format!("x={}", path.display()));
+    let count = 8 * 3 * 32 * 32;
+    for (descr, element, code, said) in [
+        ("<f4", &0.5f32.to_le_bytes()[..], 0, "of the whole model agree"),
+        ("<f4", &f32::NAN.to_le_bytes(), 2, "an element is NaN in float32"),
+        ("<f4", &f32::INFINITY.to_le_bytes(), 2, "an element is inf in float32"),
+        ("<f8", &1e300f64.to_le_bytes(), 2, "an element is 1e300 in float32"),
+        ("|u1", &[7], 2, "the input is of float32, and not of integers"),
+        ("|b1", &[1], 2, "the input is of float32, and not of integers"),
+    ] {
+        given(descr, image, element, count);
+        let (_folder, out) = target();
+        let result = output(&[NETWORK, out.to_str().unwrap(), "--input", &flag]);
+        let text = String::from_utf8([result.stdout, result.stderr].concat()).unwrap();
+        assert_eq!(result.status.code(), Some(code), "{descr}: {text}");
+        assert!(text.contains(said), "{descr}: {text}");
+    }
+}
+
+/// Blocks that could not be proved are there all the same.
+#[test]
+fn what_could_not_be_proved_is_not_nothing_to_fuse() {
+    let (folder, out) = target();
+    let out = out.to_str().unwrap();
+    let many = folder.path().join("many");
+    let many = many.to_str().unwrap();
+    let no_memory = ["--verify-memory", "0"];
+    for arguments in [&[BLOCK, out][..], &["--out-dir", many, BLOCK]] {
+        let result = output(&[arguments, &no_memory].concat());
+        let said = String::from_utf8(result.stdout).unwrap();
+        assert!(said.contains("no block was fused, 1 block could not be proved"), "{said}");
+        assert!(!said.contains("nothing to fuse"), "{said}");
+    }
+}
+
+/// Bounds hold for the environment, too.
+#[test]
+fn a_million_threads_of_the_environment_are_refused() {
+    let mut tool = tool();
+    let result = tool.arg(BLOCK).env("RAYON_NUM_THREADS", "1000000").output().unwrap();
+    let said = String::from_utf8(result.stderr).unwrap();
+    assert_eq!(result.status.code(), Some(2), "{said}");
+    assert!(said.contains("RAYON_NUM_THREADS: a number from 1 to 1024"), "{said}");
+}
+
+/// A name makes no line, and turns no text around: on a terminal, in JSON, in a page.
+#[test]
+fn names_are_one_line_wherever_they_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let bytes = fs::read(BLOCK).unwrap();
+    let mut evil = bytes.clone();
+    for at in 0..bytes.len() - 6 {
+        if &bytes[at..at + 6] == b"square" {
+            evil[at..at + 6].copy_from_slice("a\u{202e}\n\n".as_bytes());
+        }
+    }
+    let [plain, named] = ["plain.onnx", "named.onnx"].map(path);
+    fs::write(&plain, &bytes).unwrap();
+    fs::write(&named, &evil).unwrap();
+    let [json, page, out, many] = ["r.json", "r.html", "out.onnx", "many"].map(path);
+    let told = |model: &str| {
+        let _ = (fs::remove_file(&out), fs::remove_dir_all(&many));
+        let one =
+            output(&[model, &out, "--force", "--verbose", "--report", &json, "--report", &page]);
+        let refused = output(&[model, "--skip", "none"]);
+        let lines = output(&["--out-dir", &many, "--force", model, "--tolerance", "0"]);
+        let piped = output(&[model, "--report", "-"]);
+        let said = [one, refused, lines, piped].map(|of| [of.stdout, of.stderr].concat());
+        let files = [&json, &page].map(|file| fs::read(file).unwrap());
+        let all = said.into_iter().chain(files);
+        all.map(|text| String::from_utf8(text).unwrap()).collect::<Vec<String>>()
+    };
+    for (expected, found) in told(&plain).iter().zip(told(&named)) {
+        assert!(!expected.is_empty() && !found.contains('\u{202e}'), "{found}");
+        assert_eq!(found.lines().count(), expected.lines().count(), "{found}");
     }
 }

@@ -1,0 +1,208 @@
+//! Whether two paths are one file, where links lead, and whether a file has changed.
+//!
+//! A file has many spellings: `a` and `./a`, through a link, by a second name. Whoever writes
+//! one file and reads another asks here whether they are the same.
+//!
+//! Knows paths, and what the file system says of them; opens no file.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
+
+/// What two paths have in common if they are one file: what lies there, or where it would.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum FileKey {
+    /// A name in a folder, without links on the way to it: what a rename would replace.
+    Place(PathBuf),
+    /// The file that is found there, whatever it is called: device and number.
+    Content(u64, u64),
+}
+
+/// The keys of `path`, which need not exist. Two paths are one file if they share a key.
+pub fn file_keys(path: &Path) -> Vec<FileKey> {
+    let place = FileKey::Place(without_case(place(path)));
+    [Some(place), path.metadata().ok().and_then(|there| content(&there))]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Whether two paths are one file.
+pub fn is_same_file(one: &Path, other: &Path) -> bool {
+    let keys = file_keys(one);
+    file_keys(other).iter().any(|key| keys.contains(key))
+}
+
+/// The folder of `path` without links, as far as it exists, and the name in it.
+fn place(path: &Path) -> PathBuf {
+    let Some(name) = path.file_name() else {
+        return path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    };
+    resolved(folder_of(path)).join(name)
+}
+
+/// `folder` without links; what does not exist of it, as it is spelled.
+fn resolved(folder: &Path) -> PathBuf {
+    if let Ok(folder) = folder.canonicalize() {
+        return folder;
+    }
+    let around = if folder.parent().is_some() { folder_of(folder) } else { return folder.into() };
+    let around = resolved(around);
+    match folder.components().next_back() {
+        Some(Component::Normal(name)) => around.join(name),
+        Some(Component::ParentDir) => around.parent().map(Path::to_owned).unwrap_or(around),
+        _ => around,
+    }
+}
+
+/// Where file systems usually take two names for one that differ in case only.
+#[cfg(any(windows, target_os = "macos"))]
+fn without_case(path: PathBuf) -> PathBuf {
+    path.to_string_lossy().to_lowercase().into()
+}
+
+/// Elsewhere case tells names apart.
+#[cfg(not(any(windows, target_os = "macos")))]
+fn without_case(path: PathBuf) -> PathBuf {
+    path
+}
+
+#[cfg(unix)]
+fn content(there: &Metadata) -> Option<FileKey> {
+    use std::os::unix::fs::MetadataExt;
+    Some(FileKey::Content(there.dev(), there.ino()))
+}
+
+#[cfg(not(unix))]
+fn content(_: &Metadata) -> Option<FileKey> {
+    None
+}
+
+/// Links that are followed from one to the next; systems follow no more.
+const MOST_LINKS: usize = 40;
+
+/// Whether `path` is a link that leads to something which a process has open, as
+/// `/dev/stdout` and `/dev/fd/1` do. To rename a file to such a name would replace the link
+/// itself, for every process.
+pub fn leads_to_open_file(path: &Path) -> bool {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let (Ok(next), Ok(folder)) = (fs::read_link(&path), folder_of(&path).canonicalize()) else {
+            return false;
+        };
+        if folder.starts_with("/proc") || folder == Path::new("/dev") {
+            return true;
+        }
+        path = folder.join(next);
+    }
+    false
+}
+
+/// Whether `place`, whose last parts need not exist, lies in `folder` once all links on the
+/// way to it are followed.
+///
+/// # Errors
+/// If `folder` does not exist.
+pub fn is_inside(place: &Path, folder: &Path) -> io::Result<bool> {
+    let folder = folder.canonicalize()?;
+    Ok(resolved(place).starts_with(folder))
+}
+
+/// What changes with a file: which one it is, its size, and when it was last written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileStamp {
+    content: Option<FileKey>,
+    bytes: u64,
+    modified: Option<SystemTime>,
+}
+
+impl FileStamp {
+    /// That of the file at `path`, links followed; `None` if there is none.
+    pub fn at(path: &Path) -> Option<Self> {
+        path.metadata().ok().map(|there| FileStamp::of(&there))
+    }
+
+    /// That of the file of which the system says this.
+    pub fn of(there: &Metadata) -> Self {
+        FileStamp { content: content(there), bytes: there.len(), modified: there.modified().ok() }
+    }
+}
+
+/// The folder that a file lies in.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two spellings below a folder, and whether they are one file.
+    #[cfg(unix)]
+    #[test]
+    fn spellings_of_one_file_share_a_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("sub")).unwrap();
+        for name in ["a", "b", "sub/a"] {
+            fs::write(at(name), name).unwrap();
+        }
+        fs::hard_link(at("a"), at("second_name")).unwrap();
+        for (link, to) in [("link", "a"), ("sub_link", "sub"), ("dangling", "nowhere")] {
+            std::os::unix::fs::symlink(to, at(link)).unwrap();
+        }
+        for (one, other, expected) in [
+            ("a", "./a", true),
+            ("a", "sub/../a", true),
+            ("a", "link", true),
+            ("a", "second_name", true),
+            ("a", "b", false),
+            ("a", "sub/a", false),
+            ("sub/a", "sub_link/a", true),
+            ("new", "./new", true),
+            ("new", "sub/../new", true),
+            ("sub/new", "sub_link/new", true),
+            ("no/folder/new", "sub/../no/folder/new", true),
+            ("no/folder/new", "no/folder/x/../new", true),
+            ("new", "sub/new", false),
+            ("dangling", "./dangling", true),
+        ] {
+            assert_eq!(is_same_file(&at(one), &at(other)), expected, "{one} and {other}");
+        }
+        for (place, expected) in [("new", true), ("no/new", true), ("../new", false)] {
+            let place = at("sub").join(place);
+            assert_eq!(is_inside(&place, &at("sub")).unwrap(), expected, "{place:?}");
+        }
+        std::os::unix::fs::symlink("..", at("sub/out")).unwrap();
+        assert!(!is_inside(&at("sub/out/new"), &at("sub")).unwrap());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn links_to_open_files_are_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("a"), "a").unwrap();
+        let links = [("plain", "a"), ("out", "/proc/self/fd/1"), ("further", "out"), ("x", "x")];
+        for (link, to) in links {
+            std::os::unix::fs::symlink(to, at(link)).unwrap();
+        }
+        for (path, expected) in [
+            (at("a"), false),
+            (at("plain"), false),
+            (at("none"), false),
+            (at("x"), false),
+            (at("out"), true),
+            (at("further"), true),
+            ("/dev/stdout".into(), true),
+            ("/dev/fd/1".into(), true),
+            ("/proc/self/fd/0".into(), true),
+        ] {
+            assert_eq!(leads_to_open_file(&path), expected, "{path:?}");
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! The order of nodes: the standard wants each behind those whose tensors it reads, and some
+//! writers (converters to float16 among them) append what they add.
+//!
+//! Nodes of a graph that are not sorted are: each goes right before the first that reads it,
+//! and the others keep their order. Entries are moved as they are, so that every message keeps
+//! its length. What a body reads of the graph around it counts as read by its node.
+//!
+//! Knows names, entries and their places; not what a node computes.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::rc::Rc;
+
+use prost::bytes::Bytes;
+
+use crate::onnx::model::{Model, is_default_domain};
+use crate::onnx::schema::{
+    attribute_field, function_field, graph_field, info_field, node_field, tensor_field,
+};
+use crate::onnx::wire::{self, Field, WireError};
+
+/// Messages nest at most this deep; no reader of protobuf goes much deeper.
+const MAX_NESTING: usize = 64;
+
+/// The bytes of `model` with the nodes of its graphs, bodies and functions sorted; `None` if
+/// they are. Nodes that read each other in a circle stay as they are.
+///
+/// # Errors
+/// If the bytes are no protobuf message.
+pub fn sorted(model: &Model) -> Result<Option<Bytes>, WireError> {
+    let mut unsorted = Vec::new();
+    let mut graphs = vec![Scope::of_main(model)?];
+    for function in &model.functions {
+        graphs.push(Scope::of_function(model, function)?);
+    }
+    while let Some(scope) = graphs.pop() {
+        if let Ok(Some(order)) = scope.order() {
+            unsorted.push((scope.payload.clone(), scope.number, order));
+        }
+        graphs.extend(scope.bodies()?);
+    }
+    if unsorted.is_empty() {
+        return Ok(None);
+    }
+    let mut bytes = model.bytes().to_vec();
+    // The innermost first: later, they lie somewhere else. A body begins behind its graph.
+    unsorted.sort_by_key(|(payload, ..)| std::cmp::Reverse(payload.start));
+    for (payload, number, order) in unsorted {
+        let moved = with_nodes_in_order(&bytes, &payload, number, &order)?;
+        if let Some(place) = bytes.get_mut(payload).filter(|place| place.len() == moved.len()) {
+            place.copy_from_slice(&moved);
+        }
+    }
+    Ok(Some(bytes.into()))
+}
+
+/// The names of nodes that read each other in a circle, in the graph that fills `payload`;
+/// `None` if there is no circle.
+///
+/// # Errors
+/// As [`sorted`].
+pub fn circle(model: &Model, payload: &Range<usize>) -> Result<Option<Vec<String>>, WireError> {
+    let scope = Scope::read(model, payload.clone(), Kind::Graph, Rc::default(), 0)?;
+    Ok(scope.order().err())
+}
+
+/// What lists nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Graph,
+    Function,
+}
+
+impl Kind {
+    /// The field of its nodes.
+    fn nodes(self) -> u32 {
+        match self {
+            Kind::Graph => graph_field::NODE,
+            Kind::Function => function_field::NODE,
+        }
+    }
+}
+
+/// A graph, body or function: its nodes, and what they may read besides each other's tensors.
+struct Scope<'m> {
+    model: &'m Model,
+    payload: Range<usize>,
+    number: u32,
+    nodes: Vec<Names<'m>>,
+    /// Its own tensors that no node of it makes.
+    known: HashSet<&'m str>,
+    around: Rc<Around<'m>>,
+    depth: usize,
+}
+
+/// The tensors of the graph around a body, and of those around that one.
+#[derive(Default)]
+struct Around<'m> {
+    tensors: HashSet<&'m str>,
+    further: Option<Rc<Around<'m>>>,
+}
+
+impl Around<'_> {
+    fn holds(&self, name: &str) -> bool {
+        let mut around = Some(self);
+        while let Some(Around { tensors, further }) = around {
+            if tensors.contains(name) {
+                return true;
+            }
+            around = further.as_deref();
+        }
+        false
+    }
+}
+
+/// The names in one node.
+struct Names<'m> {
+    label: &'m str,
+    is_standard: bool,
+    reads: Vec<&'m str>,
+    makes: Vec<&'m str>,
+    bodies: Vec<Range<usize>>,
+}
+
+impl<'m> Scope<'m> {
+    fn of_main(model: &'m Model) -> Result<Self, WireError> {
+        let payload = model.main.container().payload;
+        Scope::read(model, payload, Kind::Graph, Rc::default(), 0)
+    }
+
+    fn of_function(model: &'m Model, function: &Field) -> Result<Self, WireError> {
+        Scope::read(model, function.payload.clone(), Kind::Function, Rc::default(), 0)
+    }
+
+    fn read(
+        model: &'m Model,
+        payload: Range<usize>,
+        kind: Kind,
+        around: Rc<Around<'m>>,
+        depth: usize,
+    ) -> Result<Self, WireError> {
+        let (mut nodes, mut known) = (Vec::new(), HashSet::new());
+        for field in wire::fields(model.bytes(), payload.clone()) {
+            let field = field?;
+            match (kind, field.number) {
+                (Kind::Graph, graph_field::INPUT) => {
+                    known.extend(text(model, &field.payload, info_field::NAME));
+                }
+                (Kind::Graph, graph_field::INITIALIZER) => {
+                    known.extend(text(model, &field.payload, tensor_field::NAME));
+                }
+                (Kind::Function, function_field::INPUT) => {
+                    known.extend(model.str_at(field.payload));
+                }
+                (_, number) if number == kind.nodes() => {
+                    nodes.push(Names::of(model, &field.payload, depth)?);
+                }
+                _ => {}
+            }
+        }
+        Ok(Scope { model, payload, number: kind.nodes(), nodes, known, around, depth })
+    }
+
+    /// The bodies in its nodes.
+    fn bodies(&self) -> Result<Vec<Scope<'m>>, WireError> {
+        let mut bodies = Vec::new();
+        if self.nodes.iter().all(|node| node.bodies.is_empty()) || self.depth >= MAX_NESTING {
+            return Ok(bodies);
+        }
+        let made = self.nodes.iter().flat_map(|node| &node.makes).copied();
+        let tensors = self.known.iter().copied().chain(made).collect();
+        let around = Rc::new(Around { tensors, further: Some(Rc::clone(&self.around)) });
+        // What the bodies of foreign operators mean is for their owners to say.
+        for node in self.nodes.iter().filter(|node| node.is_standard) {
+            for body in &node.bodies {
+                let depth = self.depth.saturating_add(1);
+                let (body, around) = (body.clone(), Rc::clone(&around));
+                bodies.push(Scope::read(self.model, body, Kind::Graph, around, depth)?);
+            }
+        }
+        Ok(bodies)
+    }
+
+    /// The numbers of the nodes in an order in which each comes behind those that it reads;
+    /// `None` if they stand in one.
+    ///
+    /// # Errors
+    /// The names of nodes that read each other in a circle.
+    fn order(&self) -> Result<Option<Vec<usize>>, Vec<String>> {
+        let mut makers: HashMap<&str, usize> = HashMap::new();
+        for (number, node) in self.nodes.iter().enumerate() {
+            // A name of the graph around is read from there until a node here has made it.
+            let is_own = |name: &&&str| !self.known.contains(*name) && !self.around.holds(name);
+            for &name in node.makes.iter().filter(is_own) {
+                makers.entry(name).or_insert(number);
+            }
+        }
+        let mut order = Vec::with_capacity(self.nodes.len());
+        let mut states = vec![State::New; self.nodes.len()];
+        for first in 0..self.nodes.len() {
+            // Nodes whose tensors are wanted, each by the one below it, and how many of the
+            // names that it reads were looked at.
+            let mut open = vec![(first, 0)];
+            while let Some((number, read)) = open.pop() {
+                let Some((node, state)) = self.nodes.get(number).zip(states.get_mut(number)) else {
+                    continue;
+                };
+                if *state == State::Placed {
+                    continue;
+                }
+                *state = State::Open;
+                let Some(name) = node.reads.get(read) else {
+                    *state = State::Placed;
+                    order.push(number);
+                    continue;
+                };
+                open.push((number, read.saturating_add(1)));
+                let Some(&maker) = makers.get(name) else { continue };
+                match states.get(maker) {
+                    Some(State::New) => open.push((maker, 0)),
+                    Some(State::Open) => return Err(self.circle(&open, maker)),
+                    _ => {}
+                }
+            }
+        }
+        let is_sorted = order.iter().copied().eq(0..self.nodes.len());
+        Ok((!is_sorted).then_some(order))
+    }
+
+    /// The names of the `open` nodes from `first` on, of which each reads the next, and the
+    /// last the first.
+    fn circle(&self, open: &[(usize, usize)], first: usize) -> Vec<String> {
+        let circle = open.iter().map(|(number, _)| *number).skip_while(|number| *number != first);
+        circle.filter_map(|number| Some(self.nodes.get(number)?.label.to_owned())).collect()
+    }
+}
+
+/// How far a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    New,
+    /// Nodes are looked for whose tensors it reads.
+    Open,
+    Placed,
+}
+
+impl<'m> Names<'m> {
+    fn of(model: &'m Model, node: &Range<usize>, depth: usize) -> Result<Self, WireError> {
+        let (mut reads, mut makes, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
+        for field in wire::fields(model.bytes(), node.clone()) {
+            let field = field?;
+            match field.number {
+                node_field::INPUT => reads.extend(model.str_at(field.payload)),
+                node_field::OUTPUT => makes.extend(model.str_at(field.payload)),
+                node_field::ATTRIBUTE => bodies.extend(graphs_in(model, &field.payload)?),
+                _ => {}
+            }
+        }
+        for body in &bodies {
+            reads.extend(read_outside(model, body, depth.saturating_add(1))?);
+        }
+        reads.retain(|name| !name.is_empty());
+        makes.retain(|name| !name.is_empty());
+        let named = text(model, node, node_field::NAME).filter(|name| !name.is_empty());
+        let label = named.or(makes.first().copied()).unwrap_or("(a node without a name)");
+        let domain = text(model, node, node_field::DOMAIN).unwrap_or_default();
+        Ok(Names { label, is_standard: is_default_domain(domain), reads, makes, bodies })
+    }
+}
+
+/// The graphs in an attribute.
+fn graphs_in(model: &Model, attribute: &Range<usize>) -> Result<Vec<Range<usize>>, WireError> {
+    let mut graphs = Vec::new();
+    for field in wire::fields(model.bytes(), attribute.clone()) {
+        let field = field?;
+        if matches!(field.number, attribute_field::GRAPH | attribute_field::GRAPHS) {
+            graphs.push(field.payload);
+        }
+    }
+    Ok(graphs)
+}
+
+/// The names that the body at `payload` reads and does not define itself.
+fn read_outside<'m>(
+    model: &'m Model,
+    payload: &Range<usize>,
+    depth: usize,
+) -> Result<Vec<&'m str>, WireError> {
+    if depth >= MAX_NESTING {
+        return Ok(Vec::new());
+    }
+    let body = Scope::read(model, payload.clone(), Kind::Graph, Rc::default(), depth)?;
+    let outputs = wire::fields(model.bytes(), payload.clone()).filter_map(Result::ok);
+    let outputs = outputs.filter(|field| field.number == graph_field::OUTPUT);
+    let outputs = outputs.filter_map(|field| text(model, &field.payload, info_field::NAME));
+    let mut own = body.known;
+    own.extend(body.nodes.iter().flat_map(|node| &node.makes));
+    let read = body.nodes.iter().flat_map(|node| node.reads.iter().copied()).chain(outputs);
+    Ok(read.filter(|name| !own.contains(name)).collect())
+}
+
+fn text<'m>(model: &'m Model, message: &Range<usize>, number: u32) -> Option<&'m str> {
+    model.str_within(message, number).ok()
+}
+
+/// The message that fills `payload` with its `number` entries, the nodes, in this `order`;
+/// all others stay between those that they stand between.
+fn with_nodes_in_order(
+    bytes: &[u8],
+    payload: &Range<usize>,
+    number: u32,
+    order: &[usize],
+) -> Result<Vec<u8>, WireError> {
+    let fields: Vec<Field> =
+        wire::fields(bytes, payload.clone()).collect::<Result<_, WireError>>()?;
+    let nodes: Vec<&Field> = fields.iter().filter(|field| field.number == number).collect();
+    let mut next = order.iter().filter_map(|&number| nodes.get(number));
+    let mut moved = Vec::with_capacity(payload.len());
+    for field in &fields {
+        let is_node = field.number == number;
+        let stands_here = if is_node { next.next().copied() } else { None }.unwrap_or(field);
+        moved.extend_from_slice(bytes.get(stands_here.entry.clone()).unwrap_or_default());
+    }
+    Ok(moved)
+}

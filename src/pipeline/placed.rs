@@ -1,0 +1,123 @@
+//! The end of a new model's way: its files stand beside their places, and are put there, the
+//! model last. With its rename, everything is done; until then, nothing is.
+//!
+//! Knows files and their places; not what is in them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::onnx::external;
+use crate::onnx::model::Model;
+use crate::onnx::place::{self, folder_of};
+use crate::onnx::staged::{self, Clobber, Staged};
+
+/// The files of a new model, beside their places.
+pub struct StagedFiles<'d> {
+    /// Where the model goes.
+    pub target: &'d Path,
+    /// Whether what stands there is replaced.
+    pub clobber: Clobber,
+    /// The model.
+    pub file: Staged,
+    /// The side file that was made for it.
+    pub side: Option<StagedSide>,
+    /// The old model, if it stays as it is, and its side files have to be where it goes.
+    pub copied: Option<&'d Model>,
+}
+
+/// What putting files in their places has shown.
+#[derive(Debug, Default)]
+pub struct PlacedFiles {
+    /// The side file that the new model names, if one was made for it.
+    pub side_file: Option<String>,
+    /// Why it is not known that the names have reached the disk.
+    pub unsynced: Option<String>,
+}
+
+impl StagedFiles<'_> {
+    /// Puts the files in their places.
+    ///
+    /// # Errors
+    /// Those of the file system. Everything is as it was then.
+    pub fn commit(self) -> io::Result<PlacedFiles> {
+        let mut new = NewFiles::default();
+        if let Some(old) = self.copied {
+            new.copy_side_files(old, self.target)?;
+        }
+        let side_file = self.side.as_ref().map(|side| side.location.clone());
+        if let Some(side) = self.side {
+            new.0.extend(side.commit()?);
+        }
+        let synced = new.0.iter().try_for_each(|path| staged::sync_folder(path));
+        self.file.commit(self.target, self.clobber)?;
+        // The model names them now, whatever happens.
+        new.keep();
+        // What a disk says of a name comes too late to call the model unwritten.
+        let unsynced = synced.and_then(|()| staged::sync_folder(self.target)).err();
+        Ok(PlacedFiles { side_file, unsynced: unsynced.map(|error| error.to_string()) })
+    }
+}
+
+/// Files that were put in place for a model that is not in its own yet. They go again if they
+/// are dropped; one that cannot be removed stays.
+#[derive(Default)]
+struct NewFiles(Vec<PathBuf>);
+
+impl NewFiles {
+    /// A model that stays as it is, but in another folder, needs its side files there.
+    fn copy_side_files(&mut self, model: &Model, target: &Path) -> io::Result<()> {
+        let folder = folder_of(target);
+        let is_there = model.storage.folder().is_some_and(|own| place::is_same_file(own, folder));
+        let tensors = external::find(model).map_err(io::Error::other)?;
+        for location in external::locations(&tensors).iter().filter(|_| !is_there) {
+            let content = model.storage.side_file(location).map_err(io::Error::other)?;
+            self.0.extend(staged::copy_side_file(&content, folder, location)?);
+        }
+        Ok(())
+    }
+
+    fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for NewFiles {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A side file that a new model names.
+pub struct StagedSide {
+    /// What the model calls it.
+    pub location: String,
+    /// Its place.
+    pub path: PathBuf,
+    /// `None` if an earlier run has left the very same file.
+    pub staged: Option<Staged>,
+}
+
+impl StagedSide {
+    /// Where its content lies now.
+    pub fn path(&self) -> &Path {
+        self.staged.as_ref().map_or(&self.path, Staged::path)
+    }
+
+    /// Has its content reach the disk.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn flush(&self) -> io::Result<()> {
+        self.staged.iter().try_for_each(Staged::flush)
+    }
+
+    /// Puts it in place; the path, if it was not there.
+    fn commit(self) -> io::Result<Option<PathBuf>> {
+        let Some(staged) = self.staged else { return Ok(None) };
+        staged.commit(&self.path, Clobber::Refuse)?;
+        Ok(Some(self.path))
+    }
+}
