@@ -76,6 +76,50 @@ fn right_results_are_not_refused_and_mutants_are() {
     });
 }
 
+/// Weights of the cases that are drawn anew for each model.
+const DRAWN: &[&str] = &["square", "horizontal", "large", "a_gamma", "a_beta", "a_mean", "a_var"];
+
+/// 40 models of each case with a step, a slope, a cancellation or flat values, which differ in
+/// their weights: no right one is refused.
+#[test]
+fn no_right_result_is_refused_in_500_models() {
+    let kinds = ["step_", "slope_", "saturated_", "dead_", "cancelling_"];
+    let cases = sorted(Path::new("fixtures/runs")).into_iter().filter(|path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        has_extension(path, "onnxtxt") && kinds.iter().any(|kind| name.starts_with(kind))
+    });
+    let texts = cases.map(|path| fs::read_to_string(path).unwrap());
+    let models: Vec<ModelProto> = texts
+        .flat_map(|said| {
+            (0..40).map(move |number| {
+                // Weights follow from their names.
+                let renamed = DRAWN.iter().fold(said.clone(), |said, name| {
+                    let words = said.split_inclusive(|c: char| !c.is_alphanumeric() && c != '_');
+                    let renamed = words.map(|word| match word.strip_prefix(name) {
+                        Some(rest)
+                            if !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_') =>
+                        {
+                            format!("v{number}_{word}")
+                        }
+                        _ => word.to_owned(),
+                    });
+                    renamed.collect()
+                });
+                text::model(&renamed).unwrap()
+            })
+        })
+        .collect();
+    assert!(models.len() >= 500, "{}", models.len());
+    let refused = parallel::each(&models, |model| {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old.onnx"), folder.path().join("new.onnx"));
+        fs::write(&old, model.encode_to_vec()).unwrap();
+        let report = converted(&old, &new, &options(|options| options.require_run = true));
+        !matches!(report.run, Some(Outcome::Agreed(_)))
+    });
+    assert_eq!(refused.iter().filter(|refused| **refused).count(), 0);
+}
+
 /// The new model, with every other number of new kernels off by `amount` of the largest weight
 /// of both models' kernels, up and down.
 fn off_by(amount: f32, old: &ModelProto, new: &ModelProto) -> ModelProto {
