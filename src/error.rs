@@ -168,6 +168,15 @@ pub enum Error {
         /// The block.
         block: String,
     },
+    /// The system does not allow this process the memory for what others depend on. Nothing is
+    /// decided by that, so there is no result.
+    #[error("{file}: nothing was written: this process may not take the memory for {what}")]
+    NoMemory {
+        /// The file.
+        file: String,
+        /// What it was needed for.
+        what: String,
+    },
     /// There was nothing to fuse, and has to be.
     #[error("{file}: nothing was fused{}", could_not_be_proved(*.unproved))]
     NothingFused {

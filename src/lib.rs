@@ -69,7 +69,7 @@
 
 use std::path::Path;
 
-pub use engine::{Array, InputShapes};
+pub use engine::{Array, InputShapes, running_time};
 pub use error::Error;
 pub use onnx::place::{FileKey, file_keys, is_same_file};
 pub use onnx::staged::{Clobber, remove_staged};

@@ -150,6 +150,10 @@ pub enum TrainingMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Progress {
+    /// The model is read.
+    Reading,
+    /// Blocks are looked for.
+    Planning,
     /// So many of all blocks are fused and, if that is asked for, proved.
     Proving {
         /// Blocks that are.
@@ -159,4 +163,6 @@ pub enum Progress {
     },
     /// Both models begin to run.
     Running,
+    /// The new model, if there is one, is written, or put in its place.
+    Writing,
 }

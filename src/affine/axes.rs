@@ -57,7 +57,13 @@ impl AxisOrder {
 
     /// The roles of all axes of a tensor with `rank` axes.
     pub fn roles(&self, rank: usize) -> Vec<usize> {
-        (0..rank).map(|axis| self.role(axis)).collect()
+        let mut roles: Vec<usize> = (0..rank).collect();
+        for (role, &axis) in self.0.iter().enumerate() {
+            if let Some(place) = roles.get_mut(axis) {
+                *place = role;
+            }
+        }
+        roles
     }
 
     /// How many axes are not where they are in a canonical tensor, or stand before such a one.

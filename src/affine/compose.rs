@@ -44,7 +44,12 @@ impl Linear for Affine {
         let outputs = geometry.channels.map_or(1, |channels| channels.outputs);
         let bias = (0..outputs).map(|output| self.bias_of(output) + other.bias_of(output));
         let bias = bias.collect();
-        self.summands.extend(other.summands.iter().cloned());
+        for summand in &other.summands {
+            match self.summands.iter_mut().find(|own| own.is_multiple_of(summand)) {
+                Some(own) => own.scale = per_output(&own.scale, &summand.scale, |a, b| a + b),
+                None => self.summands.push(summand.clone()),
+            }
+        }
         Ok(Self::sum(geometry, self.summands, bias))
     }
 
@@ -86,11 +91,8 @@ impl Affine {
     /// `self ∘ inner` where one of the two maps only scales, pads or crops: the kernels of the
     /// other map stay, scaled and elsewhere. `None` if neither map does.
     fn scaled(&self, inner: &Self, geometry: &Geometry) -> Option<Self> {
-        let scale = |summand: &Summand, factors: &[f64]| -> Vec<f64> {
-            let count = summand.scale.len().max(factors.len());
-            let both = summand.scale.iter().cycle().zip(factors.iter().cycle());
-            both.take(count).map(|(scale, factor)| scale * factor).collect()
-        };
+        let scale =
+            |summand: &Summand, factors: &[f64]| per_output(&summand.scale, factors, |a, b| a * b);
         let moved = |summand: &Summand, factors: &[f64], windows: Result<Geometry, Refusal>| {
             let windows = windows.ok()?.windows;
             let geometry = Geometry { windows, ..summand.geometry.clone() };
@@ -192,6 +194,13 @@ impl Affine {
         }
         spelled
     }
+}
+
+/// `combined` of two numbers per output, or of one for all.
+fn per_output(some: &[f64], others: &[f64], combined: impl Fn(f64, f64) -> f64) -> Vec<f64> {
+    let count = some.len().max(others.len());
+    let pairs = some.iter().cycle().zip(others.iter().cycle());
+    pairs.take(count).map(|(&one, &other)| combined(one, other)).collect()
 }
 
 /// Where tap `(t₁, t₂)` of a composition falls in its kernel: a table of flat

@@ -178,6 +178,12 @@ impl Summand {
     pub(super) fn scale_of(&self, output: usize) -> f64 {
         of_channel(&self.scale, output).unwrap_or(0.0)
     }
+
+    /// Whether `other` is the same kernel at the same place, with other factors: of
+    /// `c + c + …`, doubled 20 times, there is one summand and not a million.
+    pub(super) fn is_multiple_of(&self, other: &Summand) -> bool {
+        Arc::ptr_eq(&self.weights, &other.weights) && self.geometry == other.geometry
+    }
 }
 
 /// What `values`, which are one number for all channels or one per channel, say of `channel`;

@@ -11,6 +11,10 @@ use crate::affine::geometry::{Channels, ConvKind, Geometry};
 use crate::affine::refusal::Refusal;
 use crate::affine::window::{PadMode, Window, gcd};
 
+/// Kernels of more weights are composed with what scales them and with nothing else: both
+/// factors and the product are in memory, in float64. A proof takes no more elements, either.
+const MOST_MULTIPLIED: f64 = (1 << 25) as f64;
+
 /// A linear map (plus a bias) between feature maps, with or without weights.
 pub trait Linear: Clone {
     /// Its channels, windows and axes.
@@ -123,14 +127,20 @@ impl Linear for Geometry {
                 self.composed_window(inner, axis)
             })
             .collect::<Result<_, _>>()?;
-        Ok(Geometry {
+        let composed = Geometry {
             channels,
             windows,
             kind: self.joint_kind(inner),
             input: inner.input.clone(),
             output: self.output.clone(),
             shifted: self.shifted || inner.shifted,
-        })
+        };
+        // Of two kernels of 2^28 weights, 6 GB would be in memory at once.
+        let largest = self.weights().max(inner.weights()).max(composed.weights());
+        if largest > MOST_MULTIPLIED && !self.is_scale() && !inner.is_scale() {
+            return Err(Refusal::Weights(largest as u64));
+        }
+        Ok(composed)
     }
 
     fn added(self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal> {
@@ -205,6 +215,12 @@ impl Channels {
 }
 
 impl Geometry {
+    /// Whether each output is one number times one of the inputs.
+    fn is_scale(&self) -> bool {
+        let apart = |channels: Channels| channels == Channels::diagonal(channels.outputs);
+        self.windows.iter().all(|window| window.taps == 1) && self.channels.is_none_or(apart)
+    }
+
     fn is_pointwise(&self) -> bool {
         self.windows.iter().all(|window| *window == Window::IDENTITY)
     }
@@ -251,7 +267,9 @@ impl Geometry {
     ) -> Result<Vec<usize>, Refusal> {
         let orders = [own, wanted, &self.input, &self.output].map(AxisOrder::reach);
         let roles = orders.into_iter().fold(self.windows.len() + 2, usize::max);
-        let roles: Vec<usize> = (0..roles).map(|role| own.role(wanted.axis(role))).collect();
+        let own = own.roles(roles);
+        let of_wanted = |role| own.get(wanted.axis(role)).copied().unwrap_or(role);
+        let roles: Vec<usize> = (0..roles).map(of_wanted).collect();
         let is_free = |role: &usize| self.window_of_role(*role) == Window::IDENTITY;
         match (self.channels, roles.as_slice()) {
             (Some(_), [batch, 1, ..]) if is_free(batch) => Ok(roles),

@@ -44,6 +44,22 @@ fn naive(affine: &Affine, x: &Map) -> Map {
     })
 }
 
+#[test]
+fn a_kernel_that_is_added_to_itself_is_a_factor() {
+    let kernel = ArrayD::from_shape_fn(IxDyn(&[2, 2, 1, 1]), |at| at[0] as f64 - 0.5);
+    let conv = Affine::conv(kernel.clone(), &[1.0, 2.0], vec![Window::IDENTITY; 2], 1);
+    let doubled = |map: Affine| map.clone().plus(&map, &[]).unwrap();
+    let often = (0..20).fold(conv.clone(), |map, _| doubled(map));
+    assert_eq!(often.summands.len(), 1);
+    assert_eq!(often.kernel(), &kernel * f64::from(1 << 20));
+    assert_eq!(often.bias(), [f64::from(1 << 20), f64::from(2 << 20)]);
+    // With a factor per channel on one side, and a sign.
+    let scaled = Affine::diagonal(&[3.0, 5.0], &[0.0, 0.0]).after(&conv).unwrap();
+    let difference = scaled.plus(&conv.negated(), &[]).unwrap();
+    assert_eq!(difference.summands.len(), 1);
+    assert_eq!(difference.kernel().as_slice().unwrap(), [-1.0, -1.0, 2.0, 2.0]);
+}
+
 /// A transposed convolution by its definition: every input scatters its window.
 fn naive_scatter(affine: &Affine, x: &Map) -> Map {
     let Channels { inputs, outputs, groups } = affine.geometry.channels.unwrap();

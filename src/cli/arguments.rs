@@ -14,6 +14,7 @@ use clap_complete::Shell;
 use super::exit::Exit;
 use super::places;
 use super::show;
+use super::stage;
 use super::tensors;
 
 /// Fold the training-time convolution blocks of an ONNX model into single
@@ -97,6 +98,11 @@ pub struct Arguments {
     /// model that is not done by then is reported as not run; a proof ends with exit code 7
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]
     pub verify_timeout: u64,
+    /// Seconds that all may take, from beginning to end, the process's stops left out: what is
+    /// not done by then ends with exit code 7, and no report is written. Of many models, it is
+    /// for all together: those that are done stay [default: no limit]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Option<u64>,
     /// Memory that the tensors of a run may take, in GiB; what needs more is not run
     #[arg(long, value_name = "GIB", default_value_t = 8)]
     pub verify_memory: usize,
@@ -142,7 +148,7 @@ Exit codes (of many files, that of the first that failed):
   0 written (or looked at)   1 invalid model   2 usage   3 verification failed
   4 nothing fused (--require-fusion)   5 something to fuse (--check)
   6 reading or writing failed, trying again may help
-  7 not run (--require-run), or out of time
+  7 not run (--require-run), or out of time or memory
   8 a file cannot be found, opened, or put where it is to go
 
 Environment:
@@ -214,7 +220,7 @@ impl Arguments {
         options.verify_timeout = Duration::from_secs(self.verify_timeout);
         options.verify_memory = self.verify_memory.saturating_mul(1 << 30);
         options.details = self.verbose || !self.report.is_empty();
-        options.progress = if self.quiet { |_| {} } else { show::progress };
+        options.progress = if self.quiet { stage::note } else { show::progress };
         Ok(options)
     }
 }
@@ -236,6 +242,11 @@ fn samples(text: &str) -> Result<usize, String> {
 fn number(text: &str, most: usize) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| (1..=most).contains(number));
     number.ok_or_else(|| format!("a number from 1 to {most}"))
+}
+
+fn seconds(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|&number: &u64| number > 0);
+    number.ok_or_else(|| "a number of seconds, 1 or more".to_owned())
 }
 
 /// A number that a difference can be compared with.

@@ -45,6 +45,20 @@ impl Exit {
         Exit { message, code: 5, spares_reports: false }
     }
 
+    /// `--timeout` is over, in this stage.
+    pub fn of_time(seconds: u64, stage: &str) -> Self {
+        let left = if stage == "writing" {
+            "where a model was to go, the old file or the whole new one is"
+        } else {
+            "nothing was written"
+        };
+        let message = format!(
+            "it did not end within {seconds} s and was ended while {stage}: {left} (--timeout \
+             allows more)"
+        );
+        Exit { message, code: 7, spares_reports: false }
+    }
+
     /// Says it.
     pub fn say(self) -> ExitCode {
         eprintln!("acb-fuse: {}", printable(&self.message, |_| false));
@@ -83,7 +97,10 @@ fn code(error: &Error) -> u8 {
         Error::NothingFused { .. } => 4,
         error if error.may_pass() => 6,
         error if error.io().is_some() => 8,
-        Error::NotRun { .. } | Error::TooLong { .. } | Error::ProofTooLong { .. } => 7,
+        Error::NotRun { .. }
+        | Error::TooLong { .. }
+        | Error::ProofTooLong { .. }
+        | Error::NoMemory { .. } => 7,
         // Of an invalid model, and of any error that is not known here.
         _ => 1,
     }
@@ -108,6 +125,7 @@ fn remedy(error: &Error) -> Option<&'static str> {
     match error {
         Error::ProofTooLong { .. } => Some("--verify-timeout allows more"),
         Error::NotReplaced { .. } => Some("--force replaces it"),
+        Error::NoMemory { .. } => Some("a higher `ulimit -v` allows more"),
         error if error.is_link() => Some("--follow-links allows that"),
         _ => None,
     }

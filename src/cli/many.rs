@@ -21,6 +21,7 @@ use super::arguments::Arguments;
 use super::exit::{Exit, converted};
 use super::places::unwritten;
 use super::show::printable;
+use super::stage;
 
 /// One model, and where it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +73,7 @@ fn fits_one(arguments: &Arguments, files: &[String]) -> Result<(), Exit> {
 pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
     let mut options = arguments.options()?;
     // Their bars would write over each other.
-    options.progress = |_| {};
+    options.progress = stage::note;
     let skips = skips(jobs, &options)?;
     let options = |index: usize| {
         let mut options = options.clone();

@@ -11,7 +11,9 @@ mod npy;
 mod one;
 mod places;
 mod show;
+mod stage;
 mod tensors;
+mod watchdog;
 
 use std::io;
 use std::process::ExitCode;
@@ -38,7 +40,9 @@ pub fn carry_out(arguments: &Arguments) -> ExitCode {
         remove_staged();
         std::process::exit(INTERRUPTED);
     });
-    start_threads(arguments).and_then(|()| fuse(arguments)).unwrap_or_else(Exit::say)
+    let begun = arguments.timeout.map_or(Ok(()), watchdog::begin);
+    let begun = begun.and_then(|()| start_threads(arguments));
+    begun.and_then(|()| fuse(arguments)).unwrap_or_else(Exit::say)
 }
 
 /// What says how many processors are used, if no flag does.

@@ -11,6 +11,8 @@ use acb_fuse::Progress;
 use acb_fuse::report::escaped;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::stage;
+
 /// `text` as it may be shown on a terminal: see [`escaped`].
 pub fn printable(text: &str, keep: fn(char) -> bool) -> String {
     escaped(text, keep).into_owned()
@@ -24,6 +26,7 @@ pub fn has_colours(stream: &impl IsTerminal) -> bool {
 
 /// A bar on a terminal, for work that takes more than a second.
 pub fn progress(progress: Progress) {
+    stage::note(progress);
     let (stage, done, all) = match progress {
         Progress::Proving { done, all } => ("fusing and proving", done, all),
         Progress::Running => ("running both models", 0, 1),

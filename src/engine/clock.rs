@@ -40,9 +40,9 @@ fn advance(elapsed: Duration) {
     NOW.fetch_add(counted, Ordering::Relaxed);
 }
 
-/// How long the process ran since this was first asked; `None` if there is no thread to
+/// How long the process ran since this was first asked, its stops left out; `None` if there is no thread to
 /// tell, and then nothing may be limited by time.
-pub(super) fn now() -> Option<Duration> {
+pub fn running_time() -> Option<Duration> {
     HEART.then(|| Duration::from_nanos(NOW.load(Ordering::Relaxed)))
 }
 
@@ -53,9 +53,9 @@ mod tests {
     /// The beat after a stop of an hour counts like any other late one.
     #[test]
     fn a_stop_of_an_hour_is_one_beat() {
-        let before = now().unwrap();
+        let before = running_time().unwrap();
         advance(Duration::from_secs(3600));
-        let after = now().unwrap();
+        let after = running_time().unwrap();
         assert!(after >= before + LONGEST && after < before + Duration::from_secs(60));
     }
 }

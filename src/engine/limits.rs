@@ -35,6 +35,18 @@ pub enum EngineError {
         /// What is needed, at least.
         bytes: usize,
     },
+    /// It was not even tried.
+    #[error(
+        "its tensors would take {} MiB at a time, and this process may take {} MiB more",
+        bytes >> 20,
+        left >> 20
+    )]
+    NoMemory {
+        /// What is needed, at least.
+        bytes: usize,
+        /// What the system allows this process still.
+        left: usize,
+    },
 }
 
 impl EngineError {
@@ -45,6 +57,12 @@ impl EngineError {
             EngineError::TooLarge { .. } => Some(Setting::MemoryLimit),
             _ => None,
         }
+    }
+
+    /// Whether another machine might have done it: of what is decided by this, there is no
+    /// result.
+    pub fn is_of_this_machine(&self) -> bool {
+        matches!(self, EngineError::TooLong | EngineError::NoMemory { .. })
     }
 }
 
@@ -62,7 +80,7 @@ impl Limits {
     /// count.
     pub fn new(time: Duration, bytes: usize) -> Self {
         // A time that no clock shows is as good as never.
-        let until = clock::now().and_then(|now| now.checked_add(time));
+        let until = clock::running_time().and_then(|now| now.checked_add(time));
         Limits { until, bytes }
     }
 
@@ -76,6 +94,6 @@ impl Limits {
 
     /// Whether the time is over.
     pub(super) fn are_over(self) -> bool {
-        self.until.zip(clock::now()).is_some_and(|(until, now)| now >= until)
+        self.until.zip(clock::running_time()).is_some_and(|(until, now)| now >= until)
     }
 }

@@ -10,9 +10,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::ops::cnn::{MaxPool, PoolSpec, SumPool};
 
 use crate::engine::guard::guarded;
 use crate::engine::limits::{EngineError, Limits};
+use crate::engine::memory;
 use crate::engine::names::NeutralNames;
 use crate::engine::parse::parsed;
 use crate::engine::source::Source;
@@ -49,6 +51,7 @@ impl Engine {
         if bytes > limits.bytes {
             return Err(EngineError::TooLarge { bytes });
         }
+        memory::check(bytes)?;
         Ok(Engine { plan, names: Arc::new(names), limits })
     }
 
@@ -118,7 +121,7 @@ pub(super) fn footprint(model: &TypedModel) -> TractResult<usize> {
         for slot in 0..node.outputs.len() {
             live = live.saturating_add(size(OutletId::new(node.id, slot))?);
         }
-        most = most.max(live);
+        most = most.max(live.saturating_add(table_of_taps(node)));
         let mut inputs = node.inputs.clone();
         inputs.sort_unstable();
         inputs.dedup();
@@ -128,6 +131,16 @@ pub(super) fn footprint(model: &TypedModel) -> TractResult<usize> {
         }
     }
     Ok(most)
+}
+
+/// Bytes of the places of all taps, along all axes, that a pool notes while it runs, a few times.
+fn table_of_taps(node: &TypedNode) -> usize {
+    let of = |pool: &PoolSpec| {
+        let row = pool.kernel_shape.len().saturating_add(2).saturating_mul(16);
+        pool.kernel_shape.iter().fold(row, |bytes, &taps| bytes.saturating_mul(taps))
+    };
+    let pool = node.op_as::<SumPool>().map(|pool| &pool.pool_spec);
+    pool.or_else(|| node.op_as::<MaxPool>().map(|pool| &pool.pool_spec)).map_or(0, of)
 }
 
 #[cfg(test)]

@@ -16,14 +16,17 @@ mod guard;
 mod infer;
 mod limits;
 mod load;
+mod memory;
 mod names;
 mod parse;
 mod source;
 pub mod stage;
 pub mod tensors;
 
+pub use clock::running_time;
 pub use infer::{Inference, infer};
 pub use limits::{EngineError, Limits};
 pub use load::{Engine, evaluate};
+pub use memory::check as memory_for;
 pub use source::{Constant, Source};
 pub use tensors::{Array, InputShapes};

@@ -15,7 +15,7 @@ use tract_onnx::pb;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::ops::konst::Const;
 
-use crate::engine::dialect::spare;
+use crate::engine::dialect::{ranks, spare};
 use crate::engine::names::NeutralNames;
 use crate::engine::source::Source;
 use crate::engine::tensors::{EngineTensor, tensor_of};
@@ -44,6 +44,7 @@ fn parse(
     static ONNX: LazyLock<Onnx> = LazyLock::new(|| tract_onnx::onnx().with_ignore_value_info(true));
     let mut proto = pb::ModelProto::decode(&source.bytes[..])?;
     if let Some(graph) = &mut proto.graph {
+        ranks::check(graph, &source.constants)?;
         names.neutralize(graph);
         spare::unknown_operators(graph);
     }

@@ -11,6 +11,7 @@ use tract_onnx::tract_core::plan::eval;
 use crate::engine::guard::guarded;
 use crate::engine::limits::EngineError;
 use crate::engine::load::{Engine, footprint};
+use crate::engine::memory;
 use crate::engine::parse::parsed;
 use crate::engine::source::Source;
 use crate::engine::tensors::{EngineTensor, has_nan};
@@ -32,7 +33,8 @@ impl LoadedSlice {
     /// it takes too much memory is for the caller to say.
     ///
     /// # Errors
-    /// If tract does not support something in it, or takes too long.
+    /// If tract does not support something in it, or takes too long, or this process cannot take
+    /// so much.
     pub fn load(source: Source, inputs: &[(String, EngineTensor)]) -> Result<Self, EngineError> {
         let (limits, given) = (source.limits, inputs.to_vec());
         let ((plan, known, bytes), names) = guarded(limits, move || {
@@ -45,6 +47,7 @@ impl LoadedSlice {
                 Ok((model.into_runnable()?, known, bytes))
             })
         })?;
+        memory::check(bytes)?;
         let names = Arc::new(names);
         let inputs = inputs.iter().map(|(_, tensor)| tensor.clone()).collect();
         Ok(LoadedSlice { engine: Engine { plan, names, limits }, inputs, known, bytes })

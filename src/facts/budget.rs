@@ -4,6 +4,8 @@
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use crate::engine::EngineError;
+
 /// At most so many elements and multiply-adds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Estimate {
@@ -34,8 +36,8 @@ pub struct Budget {
     left: Mutex<Estimate>,
     /// Elements that may still be moved to try borders.
     moves: Mutex<usize>,
-    /// What the engine did not end with, although it was not too much.
-    overrun: OnceLock<String>,
+    /// What the engine did not end with, although it was not too much, and why.
+    overrun: OnceLock<(String, EngineError)>,
 }
 
 impl Budget {
@@ -56,14 +58,17 @@ impl Budget {
         rest.map(|rest| *left = rest).is_some()
     }
 
-    /// Notes that the engine did not end with `what`: the run has no result then.
-    pub fn overran(&self, what: impl FnOnce() -> String) {
-        self.overrun.get_or_init(what);
+    /// Notes that the engine failed at `what`, if another machine might have done it: the run
+    /// has no result then.
+    pub fn note(&self, error: &EngineError, what: impl FnOnce() -> String) {
+        if error.is_of_this_machine() {
+            self.overrun.get_or_init(|| (what(), error.clone()));
+        }
     }
 
     /// The first thing that the engine did not end with.
-    pub fn overrun(&self) -> Option<&str> {
-        self.overrun.get().map(String::as_str)
+    pub fn overrun(&self) -> Option<&(String, EngineError)> {
+        self.overrun.get()
     }
 
     /// Whether one constant may take `estimate`.

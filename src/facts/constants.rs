@@ -10,6 +10,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::engine::EngineError;
 use crate::facts::budget::Budget;
 use crate::facts::estimate::estimate;
 use crate::facts::folding::{
@@ -207,7 +208,7 @@ impl<'g, 'm> Constants<'g, 'm> {
 
     /// What the engine did not end with, although it was not too much: whatever was read
     /// since then is of no use.
-    pub fn overrun(&self) -> Option<&str> {
+    pub fn overrun(&self) -> Option<&(String, EngineError)> {
         self.budget.overrun()
     }
 

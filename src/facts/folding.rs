@@ -6,7 +6,7 @@
 
 use prost::Message;
 
-use crate::engine::{self, EngineError, Limits, Source, dialect};
+use crate::engine::{self, Limits, Source, dialect};
 use crate::facts::budget::{Budget, Estimate};
 use crate::facts::estimate::estimate;
 use crate::facts::evaluate::{is_defined, is_sound};
@@ -126,9 +126,7 @@ impl ConstantNode<'_> {
         let model = write::model(opset, vec![], nodes, widened, &names);
         let source = Source::small(model.encode_to_vec(), Limits::of_reading());
         let values = engine::evaluate(source).map_err(|error| {
-            if error == EngineError::TooLong {
-                budget.overran(|| format!("the constant `{name}`"));
-            }
+            budget.note(&error, || format!("the constant `{name}`"));
             Unknown::NotEvaluated
         })?;
         let mut own = Vec::with_capacity(outputs.len());

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::engine::InputShapes;
 use crate::facts::constants::Constants;
 use crate::facts::inference::{input_dims, output_dims, output_integers};
-use crate::facts::shape_rules::asked::{Dims, Integers, MAX_INTEGERS, Operands, agreed};
+use crate::facts::shape_rules::asked::{Dims, Integers, MAX_INTEGERS, MAX_RANK, Operands, agreed};
 use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{Table, ValueId};
@@ -146,7 +146,9 @@ impl Answers {
             Question::Integers(Level::Full, id) => (&mut self.full.integers, id),
             Question::Demand(id) => (&mut self.demanded, id),
         };
-        table.insert(id, answer);
+        // Whatever is known of thousands of axes would be copied from node to node.
+        let is_of_dims = matches!(question, Question::Dims(..));
+        table.insert(id, answer.filter(|list| !is_of_dims || list.len() <= MAX_RANK));
     }
 }
 

@@ -10,7 +10,7 @@
 
 use std::sync::{Mutex, OnceLock};
 
-use crate::engine::{self, EngineError, Inference, InputShapes, Limits, Source};
+use crate::engine::{self, Inference, InputShapes, Limits, Source};
 use crate::facts::constants::Constants;
 pub use crate::facts::propagation::NO_SHAPES;
 use crate::facts::propagation::{Answers, Facts, declared};
@@ -222,9 +222,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
             let source =
                 Source { bytes, constants: Vec::new(), storage, limits: Limits::of_reading() };
             engine::infer(source, self.inputs).unwrap_or_else(|error| {
-                if error == EngineError::TooLong {
-                    self.constants.budget().overran(|| "the sizes of its tensors".to_owned());
-                }
+                self.constants.budget().note(&error, || "the sizes of its tensors".to_owned());
                 Inference::default()
             })
         };

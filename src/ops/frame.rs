@@ -207,6 +207,10 @@ fn frame(
 ) -> Result<LinearOp, NotLinear> {
     let framed = axes.iter().zip(pads).filter(|&(_, &pads)| pads != (0, 0));
     let framed: Vec<(usize, (i64, i64))> = framed.map(|(&axis, &pads)| (axis, pads)).collect();
+    let beyond = "it pads or cuts the batch or the channels";
+    if framed.iter().any(|&(axis, _)| axis > MAX_RANK) {
+        return Err(NotLinear::Unrepresentable(beyond));
+    }
     let touched = |axis: usize| framed.iter().any(|&(framed, _)| framed == axis);
     // Any axis but the batch may be spatial, as long as one is left for the channels.
     let order = if touched(1) {
@@ -215,8 +219,8 @@ fn frame(
     } else {
         AxisOrder::CANONICAL
     };
-    if touched(0) || order.axis(0) != 0 || framed.iter().any(|&(axis, _)| axis > MAX_RANK) {
-        return Err(NotLinear::Unrepresentable("it pads or cuts the batch or the channels"));
+    if touched(0) || order.axis(0) != 0 {
+        return Err(NotLinear::Unrepresentable(beyond));
     }
     let mut windows = Vec::new();
     for (axis, pads) in framed {

@@ -119,10 +119,8 @@ impl FillSteps {
                 return Err(TOO_MANY_ELEMENTS);
             }
             let moved = self.run(shape).map_err(|error| {
-                if error == EngineError::TooLong {
-                    let border = || format!("the border that ends in `{}`", self.output);
-                    reader.constants.budget().overran(border);
-                }
+                let border = || format!("the border that ends in `{}`", self.output);
+                reader.constants.budget().note(&error, border);
                 NotLinear::Unrepresentable("where it puts its elements cannot be tried")
             })?;
             let uneven = "it does not fill a border evenly";

@@ -180,6 +180,10 @@ impl Maker<'_> {
             Err(Unproved::NotRun(EngineError::TooLong)) => {
                 Err(Error::ProofTooLong { file: self.file.to_owned(), block: block.name.clone() })
             }
+            Err(Unproved::NotRun(EngineError::NoMemory { .. })) => {
+                let what = format!("the proof of block `{}`", block.name);
+                Err(Error::NoMemory { file: self.file.to_owned(), what })
+            }
             Err(cannot_tell) if !cannot_tell.is_wrong() => {
                 left_alone(&cannot_tell, cannot_tell.setting())
             }

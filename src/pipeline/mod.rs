@@ -52,7 +52,7 @@ use crate::engine::Limits;
 use crate::error::Error;
 use crate::facts::constants::Constants;
 use crate::facts::dependence::Dependence;
-use crate::options::Options;
+use crate::options::{Options, Progress};
 use crate::report::{Mode, Report};
 
 /// One model, what is to be done with it, and where it goes.
@@ -89,6 +89,7 @@ impl Conversion<'_> {
         };
         let label = self.source.label();
         let mut reached = Reached::begun(&label, mode);
+        (options.progress)(Progress::Reading);
         let reading = Instant::now();
         let opened = reached.or_failure(open::open(&self.source, options))?;
         reached.opened = Some(&opened);
@@ -110,6 +111,7 @@ impl Conversion<'_> {
         let constants = reached.or_failure(constants.map_err(invalid))?;
         reached.seconds.read = reading.elapsed().as_secs_f64();
 
+        (options.progress)(Progress::Planning);
         let planning = Instant::now();
         let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
         let readers = analysis::readers(&graphs, &constants, &dependence, options);
@@ -143,6 +145,7 @@ impl Conversion<'_> {
         let edited = reached.or_failure(edited.map_err(invalid))?;
         reached.edited = Some(&edited);
 
+        (options.progress)(Progress::Writing);
         let writing = Instant::now();
         let (old, rewrite) = (edited.old, &edited.rewrite);
         let delivery = Delivery { file, old, rewrite, occupied: &occupied };
@@ -170,6 +173,7 @@ impl Conversion<'_> {
         let verdict = checked.iter().try_for_each(|checked| checked.verdict(file, options));
         reached.or_failure(verdict)?;
         reached.or_failure(flushed)?;
+        (options.progress)(Progress::Writing);
         let delivered = reached.or_failure(staged.deliver())?;
         reached.delivered = Some(&delivered);
         reached.seconds.write = writing.elapsed().as_secs_f64();

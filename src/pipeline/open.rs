@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use prost::bytes::Bytes;
 
+use crate::engine::EngineError;
 use crate::error::Error;
 use crate::facts::constants::Constants;
 use crate::facts::dependence::Dependence;
@@ -239,14 +240,17 @@ fn difference(dims: &[Option<i64>], shape: &[usize]) -> Option<String> {
     Some(format!("the file says that axis {axis} has {}, not {given}", (*size)?))
 }
 
-/// Whether the engine ended with all that it was asked for; what depends on time is no
-/// result.
+/// Whether the engine ended with all that it was asked for; what depends on time, or on what
+/// the system allows this process, is no result.
 ///
 /// # Errors
 /// Names what it did not end with.
 pub fn check_time(file: &str, constants: &[Arc<Constants>]) -> Result<(), Error> {
     match constants.iter().find_map(|constants| constants.overrun()) {
-        Some(what) => Err(Error::TooLong { file: file.to_owned(), what: what.to_owned() }),
+        Some((what, EngineError::NoMemory { .. })) => {
+            Err(Error::NoMemory { file: file.to_owned(), what: what.clone() })
+        }
+        Some((what, _)) => Err(Error::TooLong { file: file.to_owned(), what: what.clone() }),
         None => Ok(()),
     }
 }

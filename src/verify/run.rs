@@ -6,7 +6,7 @@
 //!
 //! Knows which runs there are and when they are enough; one run is for [`whole_run`].
 
-use crate::engine::{EngineError, Limits, dialect};
+use crate::engine::{EngineError, Limits, dialect, memory_for};
 use crate::onnx::graph::Graph;
 use crate::onnx::model::{Invalid, Model};
 use crate::options::RunOptions;
@@ -136,9 +136,14 @@ impl ModelTrial<'_, '_, '_> {
         let mut first_reason = None;
         let declared = feeding::declarations(self.old)?;
         for shapes in first_candidates(&self.fed(), &declared) {
-            let silent = if feeding::elements(&shapes, samples).is_none() {
+            let elements = feeding::elements(&shapes, samples);
+            // In float64, and in the model's own type.
+            let taken = elements.map(|elements| memory_for(elements.saturating_mul(16)));
+            let silent = if elements.is_none() {
                 let reason = "its inputs, all samples together, are too large to be fed";
                 Some(NotRun::from(reason.to_owned()))
+            } else if let Some(Err(error)) = taken {
+                Some(not_run(&error))
             } else {
                 match self.attempt(&shapes, Filling::Noise, samples, evidence)? {
                     None => return Ok(shapes),

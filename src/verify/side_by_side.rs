@@ -4,7 +4,7 @@
 //! Knows both graphs and the engine; why the models should agree, and what follows if they do
 //! not, is for the caller to say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::engine::tensors::{self, EngineTensor};
 use crate::engine::{Array, EngineError, Limits};
@@ -14,7 +14,7 @@ use crate::onnx::model::Invalid;
 use crate::verify::compare::{Comparison, Tolerances, compared, differing, is_finite};
 use crate::verify::course::{Course, Meeting, MeetingRule, TensorPair};
 use crate::verify::pairs::Pairs;
-use crate::verify::sliced_run::{SlicedRun, Stopped};
+use crate::verify::sliced_run::{Bridges, SlicedRun, Stopped};
 use crate::verify::slices::{self, Most, SlicedStretch};
 use crate::verify::steps::is_explained;
 use crate::verify::yardstick::{Tensors, yardstick};
@@ -99,7 +99,7 @@ impl SideBySide<'_, '_, '_> {
     pub fn run(&self, fed: Fed) -> Result<Seen, Halted> {
         let needs_more = |halted: &Halted| {
             let (Halted::Old(error) | Halted::New(error)) = halted else { return false };
-            matches!(error, EngineError::TooLarge { .. })
+            matches!(error, EngineError::TooLarge { .. } | EngineError::NoMemory { .. })
         };
         match self.run_all(fed, AtATime::Both) {
             Err(halted) if needs_more(&halted) => {}
@@ -117,7 +117,38 @@ impl SideBySide<'_, '_, '_> {
         Ok(seen)
     }
 
+    /// Until both runs have bridges over the same nodes: a node that only one model's run leads
+    /// through is run in neither.
     fn run_all(&self, fed: Fed, at_a_time: AtATime) -> Result<Seen, Halted> {
+        let allowed = (self.pairs.shared_old.clone(), self.pairs.shared_new.clone());
+        let mut old = Bridges { allowed: allowed.0, wanted: HashSet::new() };
+        let mut new = Bridges { allowed: allowed.1, wanted: HashSet::new() };
+        loop {
+            let (seen, over) = self.run_once(fed, at_a_time, &old, &new)?;
+            let kept = || self.pairs.kept.iter();
+            let in_new = kept().filter(|(_, old)| seen.bridged.contains_key(old));
+            let in_new: HashSet<NodeId> = in_new.map(|(&new, _)| new).collect();
+            if in_new == over {
+                return Ok(seen);
+            }
+            let in_old = kept().filter(|(new, _)| over.contains(new)).map(|(_, &old)| old);
+            let before = (old.wanted.len(), new.wanted.len());
+            old.wanted.extend(in_old);
+            new.wanted.extend(in_new);
+            if before == (old.wanted.len(), new.wanted.len()) {
+                return Ok(seen);
+            }
+        }
+    }
+
+    /// What was seen, and over which nodes of the new model bridges led.
+    fn run_once(
+        &self,
+        fed: Fed,
+        at_a_time: AtATime,
+        old_bridges: &Bridges,
+        new_bridges: &Bridges,
+    ) -> Result<(Seen, HashSet<NodeId>), Halted> {
         let (Some(old), Some(new)) = (self.old.first(), self.new.first()) else {
             return Err(Invalid::NoGraph.into());
         };
@@ -126,8 +157,8 @@ impl SideBySide<'_, '_, '_> {
         let nothing = vec![Vec::new(); fed.samples.len()];
         let mut runs = TwoRuns {
             all: self,
-            old: SlicedRun::of(self.old, fed.names, fed.samples, &self.pairs.shared_old)?,
-            new: SlicedRun::of(self.new, &[], &nothing, &self.pairs.shared_new)?,
+            old: SlicedRun::of(self.old, fed.names, fed.samples, old_bridges)?,
+            new: SlicedRun::of(self.new, &[], &nothing, new_bridges)?,
             samples: fed.samples.len(),
         };
         let mut seen = vec![Seen::default(); fed.samples.len()];
@@ -151,7 +182,7 @@ impl SideBySide<'_, '_, '_> {
         let bridged = runs.old.bridged.iter().map(|(&id, name)| (id, name.clone())).collect();
         let mut whole = Seen { bridged, ..Seen::default() };
         seen.into_iter().for_each(|one| whole.add(one));
-        Ok(whole)
+        Ok((whole, runs.new.bridged.into_keys().collect()))
     }
 }
 

@@ -45,10 +45,19 @@ pub struct SlicedRun<'w, 'm> {
     graph: &'w Graph<'m>,
     /// Per sample the tensors that live between two slices.
     samples: Vec<LiveTensors>,
-    /// Nodes over which a bridge may lead: the other model has them too.
-    shared: &'w HashSet<NodeId>,
+    /// Where bridges may lead, and must.
+    bridges: &'w Bridges,
     /// Those over which one led, by what they are called.
     pub bridged: BTreeMap<NodeId, String>,
+}
+
+/// Nodes over which bridges lead.
+#[derive(Debug, Clone, Default)]
+pub struct Bridges {
+    /// Where they may: the other model has the node too.
+    pub allowed: HashSet<NodeId>,
+    /// Where they must: the other model's run has one there.
+    pub wanted: HashSet<NodeId>,
 }
 
 /// Tensors that live between two slices.
@@ -56,8 +65,7 @@ type LiveTensors = HashMap<ValueId, EngineTensor>;
 
 impl<'w, 'm> SlicedRun<'w, 'm> {
     /// A run of the main graph that begins with `samples`, whose tensors are called `inputs`.
-    /// Where the engine fails at a node that is `shared` with another model, a bridge leads
-    /// over it.
+    /// Where the engine fails at a node that may be bridged, a bridge leads over it.
     ///
     /// # Errors
     /// If there is no graph.
@@ -65,7 +73,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         graphs: &'w [Graph<'m>],
         inputs: &[String],
         samples: &[Vec<EngineTensor>],
-        shared: &'w HashSet<NodeId>,
+        bridges: &'w Bridges,
     ) -> Result<Self, Invalid> {
         let graph = graphs.first().ok_or(Invalid::NoGraph)?;
         let by_id = |sample: &Vec<EngineTensor>| -> LiveTensors {
@@ -73,7 +81,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
             named.filter_map(|(name, tensor)| Some((graph.find(name)?, tensor.clone()))).collect()
         };
         let samples = samples.iter().map(by_id).collect();
-        Ok(SlicedRun { graphs, graph, samples, shared, bridged: BTreeMap::new() })
+        Ok(SlicedRun { graphs, graph, samples, bridges, bridged: BTreeMap::new() })
     }
 
     /// What the whole model makes of each sample, cut like that.
@@ -109,12 +117,13 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
     /// Takes all samples through a slice: in one piece, or, if the engine cannot, node by node
     /// and over those that it cannot run.
     fn pass_or_bridge(&mut self, slice: &Slice, limits: Limits) -> Result<(), Stopped> {
-        let is_misread = |&id: &NodeId| dialect::misread(self.graph.node(id)).is_some();
-        let failed = match slice.nodes.iter().find(|id| is_misread(id)) {
-            Some(&id) => {
-                let why = dialect::misread(self.graph.node(id)).unwrap_or_default();
-                EngineError::Misread(why)
-            }
+        let why_not = |&id: &NodeId| {
+            let is_wanted = self.bridges.wanted.contains(&id);
+            let other = is_wanted.then(|| "the other model does not run it".to_owned());
+            dialect::misread(self.graph.node(id)).or(other)
+        };
+        let failed = match slice.nodes.iter().find_map(why_not) {
+            Some(why) => EngineError::Misread(why),
             None => match self.pass_slice(slice, limits) {
                 Err(Stopped::Engine(
                     error @ (EngineError::Failed(_) | EngineError::Panicked(_)),
@@ -127,7 +136,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         if let [only] = slice.nodes.as_slice() {
             return self.bridge(*only, slice, failed, limits);
         }
-        if !slice.nodes.iter().any(|id| self.shared.contains(id)) {
+        if !slice.nodes.iter().any(|id| self.bridges.allowed.contains(id)) {
             return Err(failed.into());
         }
         let stretch = Stretch { nodes: slice.nodes.clone(), wanted };
@@ -144,7 +153,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         failed: EngineError,
         limits: Limits,
     ) -> Result<(), Stopped> {
-        if !self.shared.contains(&id) {
+        if !self.bridges.allowed.contains(&id) {
             return Err(failed.into());
         }
         for tensors in &mut self.samples {
@@ -317,8 +326,8 @@ mod tests {
         });
         let names = ["x".to_owned(), "unused".to_owned()];
         let samples: Vec<Vec<EngineTensor>> = samples.collect();
-        let shared = HashSet::new();
-        let run = SlicedRun::of(&graphs, &names, &samples, &shared).unwrap();
+        let bridges = Bridges::default();
+        let run = SlicedRun::of(&graphs, &names, &samples, &bridges).unwrap();
         run.outputs(most, limits).map_err(|stopped| stopped.to_string())
     }
 

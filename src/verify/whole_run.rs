@@ -138,7 +138,7 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
             }
             Err(Halted::Old(error)) => Ok(Err(Silent::Engine(error))),
             // A machine that was busier during one of the two runs says nothing of the model.
-            Err(Halted::New(error @ EngineError::TooLong)) => {
+            Err(Halted::New(error)) if error.is_of_this_machine() => {
                 Err(Ended::With(Outcome::NotRun(not_run(&error))))
             }
             Err(Halted::New(error)) => Err(Ended::With(Outcome::Broken(error.to_string()))),
@@ -152,7 +152,7 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
         }
         let pieces = match self.run(&self.course_in_pieces()?, fed)? {
             Ok(pieces) => pieces,
-            Err(Silent::Engine(error @ EngineError::TooLong)) => {
+            Err(Silent::Engine(error)) if error.is_of_this_machine() => {
                 return Err(Ended::With(Outcome::NotRun(not_run(&error))));
             }
             Err(_) => return Err(differs(whole, wrong)),

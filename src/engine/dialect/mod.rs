@@ -2,11 +2,13 @@
 //! otherwise, in ONNX. Of the engine, only these files name operators.
 //!
 //! [`model()`] takes a whole file through it, [`node`] one node; in training mode, a norm becomes
-//! its steps (`norms`). What no other words help against is spared (`spare`).
+//! its steps (`norms`). What no other words help against is spared (`spare`,
+//! `ranks`).
 
 mod model;
 mod nodes;
 mod norms;
+pub(super) mod ranks;
 pub(super) mod spare;
 
 pub use model::{inlined, misread, model, nodes};

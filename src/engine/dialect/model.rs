@@ -15,6 +15,7 @@ use crate::onnx::inline::inline;
 use crate::onnx::model::{Invalid, Model, is_default_domain};
 use crate::onnx::node::Node;
 use crate::onnx::proto::NodeProto;
+use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::schema::graph_field;
 use crate::onnx::splice::{self, Edit};
 use crate::onnx::tensor;
@@ -124,9 +125,25 @@ pub fn misread(node: &Node) -> Option<String> {
 /// The integers that are stored as `name`, or that a Constant node of that name holds, in
 /// `graph` or around it.
 fn integers(graphs: &[Graph], graph: &Graph, name: &str) -> Option<Vec<i64>> {
+    integers_behind(graphs, graph, name, 0)
+}
+
+/// Whether the node makes the same integers of those it reads, as a list.
+fn keeps_integers(node: &Node) -> bool {
+    match node.standard_op() {
+        Some("Cast") => node.int("to", 0) == DataType::Int64 as i64,
+        Some("Identity" | "Reshape" | "Squeeze" | "Unsqueeze") => true,
+        _ => false,
+    }
+}
+
+/// So many nodes are followed to a constant.
+const MAX_CHAIN: usize = 16;
+
+fn integers_behind(graphs: &[Graph], graph: &Graph, name: &str, depth: usize) -> Option<Vec<i64>> {
     let id = graph.find(name)?;
     if let (Some(_), Some((outer, _))) = (graph.value(id).outer, graph.outer) {
-        return integers(graphs, graphs.get(outer)?, name)
+        return integers_behind(graphs, graphs.get(outer)?, name, depth)
             .filter(|_| !graph.value(id).is_ambiguous);
     }
     match graph.initializer(id).ok()? {
@@ -137,6 +154,10 @@ fn integers(graphs: &[Graph], graph: &Graph, name: &str) -> Option<Vec<i64>> {
         None => {}
     }
     let constant = graph.node(graph.value(id).producer?);
+    if keeps_integers(constant) && depth < MAX_CHAIN {
+        let source = &graph.value(constant.input(0)?).name;
+        return integers_behind(graphs, graph, source, depth.saturating_add(1));
+    }
     match (constant.attribute("value"), constant.ints("value_ints")) {
         (Some(value), _) => tensor::integers(value.t.as_ref()?, &graph.model.storage).ok(),
         (None, Some(values)) => Some(values.to_vec()),

@@ -75,6 +75,7 @@ pub fn node(
     match node.op_type() {
         "Pad" => pad(node, opset, integers),
         "Gemm" => gemm(node, opset),
+        "Slice" if opset >= 10 => slice(node, integers),
         "ConstantOfShape" if node.attribute.is_empty() => {
             let zero = ndarray::ArrayD::zeros(vec![1]);
             let zero = tensor::from_floats("", &zero, Float::F32);
@@ -91,6 +92,22 @@ pub fn node(
         }
         _ => vec![node],
     }
+}
+
+/// `Slice` with ends that it reads as "to the end" in a Constant of their own: tract knows them
+/// only where they come to it as stored integers, not out of a Cast or Reshape.
+fn slice(mut node: NodeProto, integers: &dyn Fn(&str) -> Option<Vec<i64>>) -> Vec<NodeProto> {
+    let is_far = |end: &i64| end.unsigned_abs() >= i32::MAX.unsigned_abs().into();
+    let known = node.input.get(2).and_then(|ends| integers(ends));
+    let output = node.output.first().cloned().unwrap_or_default();
+    let (Some(known), Some(ends)) =
+        (known.filter(|ends| ends.iter().any(is_far)), node.input.get_mut(2))
+    else {
+        return vec![node];
+    };
+    *ends = format!("{output}.ends");
+    let stored = write::tensor("value", tensor::from_integers("", &known));
+    vec![write::node("Constant", "", &[], ends, vec![stored]), node]
 }
 
 /// `Gemm`, and its bias as an `Add`.

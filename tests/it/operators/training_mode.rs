@@ -1,6 +1,5 @@
 //! Batch norms and dropouts in training mode: which are converted, what is said of it, and
 //! what the new file computes.
-use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,7 +22,7 @@ use acb_fuse::verify::original::Original;
 use acb_fuse::verify::outcome::Outcome;
 use acb_fuse::verify::proof::prove;
 use acb_fuse::verify::run::run;
-use acb_fuse::verify::sliced_run::{MOST, SlicedRun};
+use acb_fuse::verify::sliced_run::{Bridges, MOST, SlicedRun};
 use acb_fuse::{RunOptions, TrainingMode};
 use prost::Message;
 
@@ -147,8 +146,8 @@ fn outputs(path: &Path, inputs: &[Array]) -> Result<Vec<Array>, String> {
     let fed = inputs.iter().cloned().zip(types.map(Option::unwrap_or_default)).collect();
     let limits = Limits::of_reading();
     let fed = tensors::from_arrays(fed, limits).map_err(|error| error.to_string())?;
-    let shared = HashSet::new();
-    let sliced = SlicedRun::of(&graphs, &names, &[fed], &shared).unwrap();
+    let bridges = Bridges::default();
+    let sliced = SlicedRun::of(&graphs, &names, &[fed], &bridges).unwrap();
     let outputs = sliced.outputs(MOST, limits).map_err(|stopped| stopped.to_string())?;
     Ok(outputs.into_iter().next().unwrap())
 }

@@ -3,5 +3,6 @@
 mod detects;
 mod invariants;
 mod mutants;
+mod runs;
 mod slices;
 pub mod table;

@@ -1,5 +1,4 @@
 //! Real files, cut after every node.
-use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -7,7 +6,7 @@ use acb_fuse::engine::{Array, Limits, dialect, tensors};
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::storage::{Links, Storage};
-use acb_fuse::verify::sliced_run::SlicedRun;
+use acb_fuse::verify::sliced_run::{Bridges, SlicedRun};
 use acb_fuse::verify::slices::Most;
 
 use crate::support::fixtures::{self, data};
@@ -70,7 +69,7 @@ fn walked(path: &Path, graphs: &[Graph], nodes: usize) -> Result<Vec<Vec<Array>>
     let inputs =
         tensors::from_arrays(inputs.collect(), limits).map_err(|error| error.to_string())?;
     let most = Most { nodes, bytes: usize::MAX };
-    let shared = HashSet::new();
-    let sliced = SlicedRun::of(graphs, &names, &[inputs], &shared).unwrap();
+    let bridges = Bridges::default();
+    let sliced = SlicedRun::of(graphs, &names, &[inputs], &bridges).unwrap();
     sliced.outputs(most, limits).map_err(|stopped| stopped.to_string())
 }

@@ -3,4 +3,5 @@
 mod cli;
 mod limits;
 mod report;
+mod resources;
 mod stopped;

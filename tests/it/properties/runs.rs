@@ -1,0 +1,124 @@
+//! What the run of whole models says of models that make it hard: steps, cancellation, values
+//! that vary nowhere, sizes that nobody declares, nodes that the engine does not run. And that
+//! it sees mistakes there.
+//!
+//! `fixtures/runs/<name>.onnxtxt` (or `.onnx`), with what is said in `<name>.txt` beside it,
+//! each measured number as `#`. `UPDATE_EXPECT=1 cargo test --test it runs` writes these anew.
+//!
+//! ```text
+//! # mutant: 1        by how much of their largest value weights are changed (1e-3 if not said:
+//! #                  ten tolerances); `none` where nothing can be seen
+//! ```
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use acb_fuse::RunOptions;
+use acb_fuse::engine::Limits;
+use acb_fuse::onnx::model::Model;
+use acb_fuse::onnx::proto::{ModelProto, TensorProto};
+use acb_fuse::onnx::storage::Storage;
+use acb_fuse::verify::outcome::Outcome;
+use acb_fuse::verify::run::run;
+use expect_test::expect_file;
+use prost::Message;
+
+use crate::support::fixtures::{has_extension, sorted};
+use crate::support::parallel;
+use crate::support::text;
+use crate::support::tool::{converted, options};
+
+/// A case: its place, its model, and by how much weights of its mutant are off.
+struct RunCase {
+    path: PathBuf,
+    model: Vec<u8>,
+    mutant: Option<f32>,
+}
+
+fn cases() -> Vec<RunCase> {
+    let paths = sorted(Path::new("fixtures/runs")).into_iter();
+    let paths = paths.filter(|path| !has_extension(path, "txt"));
+    let case = |path: PathBuf| {
+        if has_extension(&path, "onnx") {
+            return RunCase { model: fs::read(&path).unwrap(), path, mutant: Some(1e-3) };
+        }
+        let said = fs::read_to_string(&path).unwrap();
+        let model = text::model(&said).unwrap_or_else(|what| panic!("{}, {what}", path.display()));
+        let mutant = said.lines().find_map(|line| line.strip_prefix("# mutant: "));
+        let mutant = mutant.map_or(Some(1e-3), |amount| amount.parse().ok());
+        RunCase { path, model: model.encode_to_vec(), mutant }
+    };
+    paths.map(case).collect()
+}
+
+#[test]
+fn right_results_are_not_refused_and_mutants_are() {
+    parallel::each(&cases(), |case| {
+        let name = case.path.display();
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old.onnx"), folder.path().join("new.onnx"));
+        fs::write(&old, &case.model).unwrap();
+        let report = converted(&old, &new, &options(|_| ()));
+        let said = report.to_string();
+        let said = said.lines().filter(|line| line.starts_with("run: ")).map(masked);
+        let said: Vec<String> = said.collect();
+        let beside = std::env::current_dir().unwrap().join(case.path.with_extension("txt"));
+        expect_file![beside].assert_eq(&format!("{}\n", said.join("\n")));
+
+        let Some(amount) = case.mutant else { return };
+        let right = ModelProto::decode(fs::read(&new).unwrap().as_slice()).unwrap();
+        let old = Model::index(case.model.clone().into(), Storage::default()).unwrap();
+        let before = ModelProto::decode(case.model.as_slice()).unwrap();
+        let wrong = off_by(amount, &before, &right);
+        let wrong = Model::index(wrong.encode_to_vec().into(), Storage::default()).unwrap();
+        let outcome = run(&old, &wrong, &RunOptions::default(), Limits::of_reading()).unwrap();
+        assert!(matches!(outcome, Outcome::Differs { .. }), "{name}: {outcome:?}");
+    });
+}
+
+/// The new model, with every other number of new kernels off by `amount` of the largest weight
+/// of both models' kernels, up and down.
+fn off_by(amount: f32, old: &ModelProto, new: &ModelProto) -> ModelProto {
+    let stored = |model: &ModelProto| model.graph.as_ref().unwrap().initializer.clone();
+    let is_kernel = |tensor: &&TensorProto| tensor.dims.len() > 2 && tensor.data_type() == 1;
+    let largest = |tensors: &[TensorProto]| {
+        let numbers = tensors.iter().filter(is_kernel).flat_map(numbers);
+        numbers.fold(0.0f32, |most, number| most.max(number.abs()))
+    };
+    let (before, mut wrong) = (stored(old), new.clone());
+    let most = largest(&before).max(largest(&stored(new)));
+    let graph = wrong.graph.as_mut().unwrap();
+    let fresh = graph.initializer.iter_mut().filter(|tensor| !before.contains(tensor));
+    for tensor in fresh.filter(|tensor| is_kernel(&&**tensor)) {
+        let signs = [amount * most, 0.0, -amount * most].into_iter().cycle();
+        let numbers = numbers(tensor).into_iter().zip(signs).map(|(number, by)| number + by);
+        tensor.raw_data = Some(numbers.flat_map(f32::to_le_bytes).collect::<Vec<u8>>().into());
+        tensor.float_data.clear();
+    }
+    for body in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
+        for tensor in body.g.iter_mut().flat_map(|body| &mut body.initializer) {
+            let wrong = numbers(tensor).into_iter().map(|number| number + amount * most);
+            tensor.raw_data = Some(wrong.flat_map(f32::to_le_bytes).collect::<Vec<u8>>().into());
+        }
+    }
+    wrong
+}
+
+fn numbers(tensor: &TensorProto) -> Vec<f32> {
+    let raw = tensor.raw_data().chunks_exact(4);
+    let raw = raw.map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()));
+    tensor.float_data.iter().copied().chain(raw).collect()
+}
+
+/// With `#` for measured numbers.
+fn masked(line: &str) -> String {
+    let is_measured = |word: &str| {
+        word.starts_with(|c: char| c.is_ascii_digit())
+            && (word.contains("e-") || word.contains('.'))
+    };
+    let words = line.split(' ').map(|word| {
+        let bare = word.trim_end_matches([',', ';']);
+        if is_measured(bare) { word.replace(bare, "#") } else { word.to_owned() }
+    });
+    words.collect::<Vec<String>>().join(" ")
+}

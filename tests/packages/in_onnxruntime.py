@@ -1,0 +1,276 @@
+"""Runs an old and a new model in ONNX Runtime, optimisations off, and says how far they are apart, as JSON.
+
+    python tests/packages/in_onnxruntime.py OLD.onnx NEW.onnx [--sizes-of-the-tool JSON] [--compared NAME...]
+        [--flat NAME...]
+
+At two assignments of open sizes at which ONNX Runtime runs the old model, none of them the tool's, on seeded inputs.
+Standard normal noise comes first; other inputs only where the outputs on it do not vary. Where a Sigmoid or Softmax
+closes the model, what it reads is compared instead of what it makes: 1e-7 next to 1 is rounding.
+
+At the tool's own sizes, which are a list of {input: shape}, only the old model runs: whether the tensors that the tool
+compared, which are the outputs if no others are named, vary there at all. Of *flat* outputs it compared what they are
+made of.
+Knows nothing of blocks; needs numpy, onnx and onnxruntime.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper
+
+# What moves less than this, relative to the largest value, is not seen by a comparison with such a tolerance.
+SEEN = 1e-4
+KINDS = ("noise", "0..1", "0..255")
+SEEDS = (0, 1)
+ASSIGNMENTS = 2
+MOST_ELEMENTS = 1 << 24
+# What changes no values.
+PASSES = "Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Flatten"
+
+BATCHES = 2, 1
+# Heights and widths of detectors, classifiers and text recognizers; lengths of sequences and sounds.
+SPACES = (96, 160), (160, 320), (48, 320), (224, 224), (320, 320), (640, 640), (32, 100), (80, 160), (512, 512)
+LENGTHS = 96, 160, 320, 512, 256, 100, 16, 1000, 16000
+
+
+@dataclass
+class Input:
+    """A graph input that has to be fed: its dimensions are numbers, or what open ones are called."""
+    name: str
+    element_type: int
+    dims: list
+
+
+def inputs_of(model):
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    return [Input(info.name, info.type.tensor_type.elem_type,
+                  [dim_of(info.name, axis, dim) for axis, dim in enumerate(info.type.tensor_type.shape.dim)])
+            for info in model.graph.input if info.name not in initializers]
+
+
+def dim_of(name, axis, dim):
+    if dim.HasField("dim_value") and dim.dim_value >= 0:
+        return dim.dim_value
+    return dim.dim_param or f"{name} {axis}"
+
+
+# --- sizes --------------------------------------------------------------------
+
+def assignments(inputs):
+    """Shapes of all inputs, likely ones first; dimensions of one name are of one size."""
+    seen = []
+    for (space, length), batch in itertools.product(zip(SPACES, LENGTHS), BATCHES):
+        sizes, shapes = {}, {}
+        for entry in inputs:
+            spaces = itertools.chain(space if is_picture(entry) else [length], itertools.repeat(length))
+            shapes[entry.name] = [
+                dim if isinstance(dim, int)
+                else sizes.setdefault(dim, batch if is_batch(entry, axis) else next(spaces))
+                for axis, dim in enumerate(entry.dims)]
+        if shapes not in seen:
+            seen.append(shapes)
+    return seen
+
+
+def is_picture(entry):
+    return len(entry.dims) == 4 and sum(not isinstance(dim, int) for dim in entry.dims[1:]) == 2
+
+
+def is_batch(entry, axis):
+    """The first axis, or the one between declared ones of a recurrent state: layers, batch, channels."""
+    layers_and_channels = len(entry.dims) == 3 and all(isinstance(entry.dims[axis], int) for axis in (0, 2))
+    return axis == 0 or (axis == 1 and layers_and_channels)
+
+
+def elements(shapes):
+    return sum(int(np.prod(shape, dtype=object)) for shape in shapes.values())
+
+
+# --- runs ---------------------------------------------------------------------
+
+def feeds(inputs, shapes, kind, seed):
+    random = np.random.default_rng(seed)
+    return {entry.name: values(random, entry.element_type, shapes[entry.name], kind) for entry in inputs}
+
+
+def values(random, element_type, shape, kind):
+    dtype = helper.tensor_dtype_to_np_dtype(element_type)
+    if element_type not in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16):
+        return random.integers(0, 2, shape).astype(dtype)
+    match kind:
+        case "noise":
+            return np.asarray(random.standard_normal(shape)).astype(dtype)
+        case "0..1":
+            return np.asarray(random.random(shape)).astype(dtype)
+        case "0..255":
+            return np.asarray(random.integers(0, 256, shape)).astype(dtype)
+
+
+def closing(model):
+    """Output -> what the Sigmoid or Softmax that closes the model there reads."""
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    found = {}
+    for output in model.graph.output:
+        node = made_by.get(output.name)
+        while node is not None and node.op_type in PASSES:
+            node = made_by.get(node.input[0])
+        if node is not None and node.op_type in ("Sigmoid", "Softmax"):
+            found[output.name] = node.input[0]
+    return found
+
+
+def with_outputs(path, names):
+    """The file's model with these tensors as outputs, and no others."""
+    model = onnx.load(path)
+    declared = {output.name: output for output in model.graph.output}
+    del model.graph.output[:]
+    model.graph.output.extend(declared.get(name) or onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names))
+    return model.SerializeToString()
+
+
+def tensors_of(model):
+    return {name for node in model.graph.node for name in node.output} | {entry.name for entry in model.graph.input}
+
+
+def session(path, optimised=False):
+    options = onnxruntime.SessionOptions()
+    level = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def outputs(of_session, inputs):
+    return [np.asarray(output).astype(np.float64) for output in of_session.run(None, inputs)]
+
+
+def largest(array):
+    return float(np.max(np.abs(array), initial=0.0))
+
+
+def difference(expected, found):
+    """Largest difference relative to the largest value; None if shapes differ or one side alone is not finite."""
+    if expected.shape != found.shape or not np.array_equal(np.isfinite(expected), np.isfinite(found)):
+        return None
+    finite = np.isfinite(expected)
+    apart = largest(expected[finite] - found[finite])
+    return apart / largest(expected[finite]) if apart else 0.0
+
+
+def spread(of_seeds, least=0.0):
+    """How far the values of one output are apart over its elements and between inputs, and between inputs alone.
+
+    Relative to its largest value, or to `least`: what a Sigmoid makes is relative to 1.
+    """
+    scale = max(least, *map(largest, of_seeds))
+    if not scale or not np.isfinite(scale):
+        return 0.0, 0.0
+    low, high = min(array.min(initial=np.inf) for array in of_seeds), max(array.max(initial=-np.inf) for array in of_seeds)
+    first, second = of_seeds
+    between = largest(first - second) if first.shape == second.shape else scale
+    return max(high - low, between) / scale, between / scale
+
+
+# --- what is said -------------------------------------------------------------
+
+def variation(old, inputs, shapes, leasts):
+    """Per kind of input and output, how far its values are apart (over all, between inputs)."""
+    found = {}
+    for kind in KINDS:
+        of_seeds = [outputs(old, feeds(inputs, shapes, kind, seed)) for seed in SEEDS]
+        found[kind] = [spread(of_one, least) for of_one, least in zip(zip(*of_seeds), leasts)]
+    return found
+
+
+def at_sizes_of_the_tool(old, inputs, shapes, leasts):
+    try:
+        return {"sizes": shapes, "variation": variation(old, inputs, shapes, leasts)}
+    except Exception as problem:
+        return {"sizes": shapes, "problem": short(problem)}
+
+
+def compare(sessions, inputs, shapes):
+    """Largest differences of the outputs at one assignment; of the old model with itself optimised, for comparison."""
+    old, optimised, new = sessions
+    apart, itself, compared = [], [], []
+    for kind in KINDS:
+        of_seeds = []
+        for seed in SEEDS:
+            fed = feeds(inputs, shapes, kind, seed)
+            expected = outputs(old, fed)
+            of_seeds.append(expected)
+            apart.append([difference(*pair) for pair in zip(expected, outputs(new, fed))])
+            itself.append([difference(*pair) for pair in zip(expected, outputs(optimised, fed))])
+        compared.append(kind)
+        if any(between > SEEN for _, between in map(spread, zip(*of_seeds))):
+            break
+    return {"sizes": shapes, "kinds": compared, "differences": worst(apart), "optimised": worst(itself)}
+
+
+def worst(rows):
+    """Per output the largest; None where one is none."""
+    return [None if None in column else max(column) for column in zip(*rows)]
+
+
+def runs(sessions, inputs, of_the_tool):
+    """Comparisons at the first assignments that the old model takes, and why it takes no other."""
+    found, problem = [], None
+    candidates = [shapes for shapes in assignments(inputs) if elements(shapes) <= MOST_ELEMENTS]
+    others = [shapes for shapes in candidates if shapes not in of_the_tool] or candidates
+    for shapes in others:
+        if len(found) == ASSIGNMENTS:
+            break
+        try:
+            accepted = outputs(sessions[0], feeds(inputs, shapes, KINDS[0], SEEDS[0]))
+        except Exception as refused:
+            problem = short(refused)
+            continue
+        if not all(output.size for output in accepted):
+            continue
+        found.append(compare(sessions, inputs, shapes))
+    return found, None if found else problem
+
+
+def short(problem):
+    return " ".join(str(problem).split())[:400]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("old")
+    parser.add_argument("new")
+    parser.add_argument("--sizes-of-the-tool", type=json.loads, default=[])
+    parser.add_argument("--compared", nargs="*", default=[])
+    parser.add_argument("--flat", nargs="*", default=[])
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    old, new = (onnx.load(path, load_external_data=False) for path in (arguments.old, arguments.new))
+    inputs, in_front = inputs_of(old), closing(old)
+    outputs_of_old = [output.name for output in old.graph.output]
+    told = [name for name in arguments.compared if name in tensors_of(old)] or outputs_of_old
+    told = [in_front.get(name, name) if name in arguments.flat else name for name in told]
+    told_session = session(with_outputs(arguments.old, told))
+    leasts = [1.0 if name in in_front else 0.0 for name in told]
+    known = tensors_of(old) & tensors_of(new)
+    names = [in_front[name] if in_front.get(name) in known else name for name in outputs_of_old]
+    before, after = with_outputs(arguments.old, names), with_outputs(arguments.new, names)
+    found, problem = runs((session(before), session(before, optimised=True), session(after)), inputs,
+                          arguments.sizes_of_the_tool)
+    said = {
+        "compared": names,
+        "tool": [at_sizes_of_the_tool(told_session, inputs, shapes, leasts) for shapes in arguments.sizes_of_the_tool],
+        "runs": found,
+        "problem": problem,
+    }
+    json.dump(said | {"seconds": time.monotonic() - started}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
