@@ -124,8 +124,8 @@ fn flag(setting: &Setting) -> String {
 fn remedy(error: &Error) -> Option<&'static str> {
     match error {
         Error::ProofTooLong { .. } => Some("--verify-timeout allows more"),
-        Error::NotReplaced { .. } => Some("--force replaces it"),
         Error::NoMemory { .. } => Some("a higher `ulimit -v` allows more"),
+        Error::NotReplaced { .. } => Some("--force replaces it"),
         error if error.is_link() => Some("--follow-links allows that"),
         _ => None,
     }

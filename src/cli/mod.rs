@@ -41,8 +41,8 @@ pub fn carry_out(arguments: &Arguments) -> ExitCode {
         std::process::exit(INTERRUPTED);
     });
     let begun = arguments.timeout.map_or(Ok(()), watchdog::begin);
-    let begun = begun.and_then(|()| start_threads(arguments));
-    begun.and_then(|()| fuse(arguments)).unwrap_or_else(Exit::say)
+    let started = begun.and_then(|()| start_threads(arguments));
+    started.and_then(|()| fuse(arguments)).unwrap_or_else(Exit::say)
 }
 
 /// What says how many processors are used, if no flag does.

@@ -33,7 +33,7 @@ impl Tolerances {
 
 /// What was seen of one tensor of both models.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Comparison {
+pub struct ComparedTensor {
     /// What the old model calls it.
     pub name: String,
     /// The largest difference, relative to the largest magnitude.
@@ -44,10 +44,10 @@ pub struct Comparison {
     range: Option<(f64, f64)>,
 }
 
-impl Comparison {
+impl ComparedTensor {
     /// Of a tensor that differs beyond measure.
     pub fn failed(name: &str) -> Self {
-        Comparison { name: name.to_owned(), error: f64::INFINITY, tolerance: 0.0, range: None }
+        ComparedTensor { name: name.to_owned(), error: f64::INFINITY, tolerance: 0.0, range: None }
     }
 
     /// Whether the old values vary, so that agreement says something.
@@ -61,7 +61,7 @@ impl Comparison {
     }
 
     /// As if both had been one comparison of more elements.
-    pub fn add(&mut self, other: Comparison) {
+    pub fn add(&mut self, other: ComparedTensor) {
         // A NaN must not disappear in a maximum.
         let worse = other.error.is_nan() || other.error > self.error;
         self.error = if worse { other.error } else { self.error };
@@ -90,7 +90,7 @@ impl Comparison {
         let lost = (LAST_PLACES * float.unit()).min(self.tolerance) * way;
         let allowed = self.tolerance * magnitude(old, Some(float)) + lost;
         let error = self.tolerance * relative(largest_difference(old, new), allowed);
-        Comparison { error, ..self }
+        ComparedTensor { error, ..self }
     }
 }
 
@@ -101,10 +101,10 @@ pub fn compared(
     new: &Array,
     tolerances: Tolerances,
     float: Option<Float>,
-) -> Comparison {
+) -> ComparedTensor {
     let error = relative(largest_difference(old, new), magnitude(old, float));
     let tolerance = tolerances.of(float);
-    Comparison { name: name.to_owned(), error, tolerance, range: range(old) }
+    ComparedTensor { name: name.to_owned(), error, tolerance, range: range(old) }
 }
 
 /// What a difference is relative to: below the type's smallest normal value, rounding is no

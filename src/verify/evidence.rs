@@ -9,13 +9,12 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
-use crate::verify::compare::Comparison;
+use crate::verify::compare::ComparedTensor;
 use crate::verify::decided::Decided;
-use crate::verify::feeding::{self, RunInput};
+use crate::verify::feeding::{self, Feed, RunInput};
 use crate::verify::outcome::{Agreement, NotRun, Outcome};
 use crate::verify::pairs::Pairs;
 use crate::verify::side_by_side::Seen;
-use crate::verify::whole_run::Feed;
 
 /// What was seen so far.
 #[derive(Debug, Default)]
@@ -119,7 +118,7 @@ impl Evidence {
     }
 
     fn nothing_compared(&self) -> NotRun {
-        let is_flat = |output: &&Comparison| !output.varies();
+        let is_flat = |output: &&ComparedTensor| !output.varies();
         let flat = self.seen.outputs.iter().find(is_flat);
         let what = flat.map_or_else(
             || "what changed".to_owned(),

@@ -3,6 +3,8 @@
 //!
 //! Knows declarations and what the caller gave; which sizes are chosen is for others to say.
 
+use std::ops::Range;
+
 use crate::engine::tensors::{self, EngineTensor};
 use crate::engine::{Array, EngineError, Limits};
 use crate::facts::roles;
@@ -20,7 +22,6 @@ use crate::verify::along::FedInput;
 use crate::verify::inputs::Random;
 use crate::verify::outcome::NotRun;
 use crate::verify::slices;
-use crate::verify::whole_run::Feed;
 
 /// One graph input that has to be fed.
 #[derive(Debug)]
@@ -44,6 +45,18 @@ pub enum Filling {
     Pixels,
     /// Pictures in 0 ≤ x ≤ 1.
     Picture,
+}
+
+/// What is fed.
+pub struct Feed<'f> {
+    /// The inputs.
+    pub inputs: &'f [RunInput],
+    /// The shape of each.
+    pub shapes: &'f [Vec<usize>],
+    /// What they look like.
+    pub filling: Filling,
+    /// One sample each.
+    pub seeds: Range<u64>,
 }
 
 /// Why there is nothing to feed.

@@ -13,10 +13,10 @@ use crate::options::RunOptions;
 use crate::verify::along::FedInput;
 use crate::verify::decided::{decided, has_choices};
 use crate::verify::evidence::Evidence;
-use crate::verify::feeding::{self, Filling, RunInput, Unfed};
+use crate::verify::feeding::{self, Feed, Filling, RunInput, Unfed};
 use crate::verify::outcome::{NotRun, Outcome};
 use crate::verify::sizes::{first_candidates, second_candidates};
-use crate::verify::whole_run::{Ended, Feed, Silent, WholeRun, not_run};
+use crate::verify::whole_run::{Ended, Silent, WholeRun, not_run};
 
 /// As [`run_graphs`], of models whose graphs were not read yet.
 ///

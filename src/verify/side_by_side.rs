@@ -11,21 +11,21 @@ use crate::engine::{Array, EngineError, Limits};
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::NodeId;
 use crate::onnx::model::Invalid;
-use crate::verify::compare::{Comparison, Tolerances, compared, differing, is_finite};
+use crate::verify::compare::{ComparedTensor, Tolerances, compared, differing, is_finite};
 use crate::verify::course::{Course, Meeting, MeetingRule, TensorPair};
 use crate::verify::pairs::Pairs;
 use crate::verify::sliced_run::{Bridges, SlicedRun, Stopped};
 use crate::verify::slices::{self, Most, SlicedStretch};
 use crate::verify::steps::is_explained;
-use crate::verify::yardstick::{Tensors, yardstick};
+use crate::verify::yardstick::yardstick;
 
 /// What was seen on the way.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     /// Outputs, in the order of the course.
-    pub outputs: Vec<Comparison>,
+    pub outputs: Vec<ComparedTensor>,
     /// All else that was compared: operands of steps, pieces, fronts.
-    pub on_the_way: Vec<Comparison>,
+    pub on_the_way: Vec<ComparedTensor>,
     /// Elements behind steps that differ.
     pub flipped: u64,
     /// Elements behind steps.
@@ -197,15 +197,15 @@ impl Seen {
     }
 
     /// All that was compared.
-    pub fn all(&self) -> impl Iterator<Item = &Comparison> {
+    pub fn all(&self) -> impl Iterator<Item = &ComparedTensor> {
         self.outputs.iter().chain(&self.on_the_way)
     }
 }
 
 /// Comparisons of one tensor count as one; runs of one course have them in the same order.
-fn merge(own: &mut Vec<Comparison>, others: Vec<Comparison>) {
+fn merge(own: &mut Vec<ComparedTensor>, others: Vec<ComparedTensor>) {
     for (place, other) in others.into_iter().enumerate() {
-        let is_it = |own: &Comparison| own.name == other.name;
+        let is_it = |own: &ComparedTensor| own.name == other.name;
         let found = own.get(place).is_some_and(is_it).then_some(place);
         match found.or_else(|| own.iter().position(is_it)).and_then(|place| own.get_mut(place)) {
             Some(own) => own.add(other),
@@ -299,7 +299,7 @@ impl TwoRuns<'_, '_, '_, '_> {
         let graph = self.old.graph();
         let node = graph.value(first.0).producer.map(|node| graph.node(node));
         if !node.is_some_and(|node| is_explained(node, &near, &results)) {
-            seen.on_the_way.push(Comparison::failed(&self.name(first)));
+            seen.on_the_way.push(ComparedTensor::failed(&self.name(first)));
         }
         Ok(())
     }
@@ -315,7 +315,7 @@ impl TwoRuns<'_, '_, '_, '_> {
             let (old, [before, after]) = self.pair(sample, (end, new_end))?;
             let tensors = |id| self.array(self.old.tensor(sample, id).map_err(Halted::Old)?);
             let graph = self.old.graph();
-            let way = yardstick(graph, interior, end, &Tensors { read: &tensors })?;
+            let way = yardstick(graph, interior, end, &tensors)?;
             let name = self.name((end, new_end));
             let tolerances = self.all.tolerances;
             let comparison = compared(&name, &before, &after, tolerances, old.float());

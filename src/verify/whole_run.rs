@@ -4,16 +4,14 @@
 //!
 //! Knows two models and what they are fed; not which runs there are besides.
 
-use std::ops::Range;
-
 use crate::engine::{EngineError, Limits};
 use crate::onnx::graph::Graph;
 use crate::onnx::model::Invalid;
 use crate::options::RunOptions;
-use crate::verify::compare::{Comparison, Tolerances};
+use crate::verify::compare::{ComparedTensor, Tolerances};
 use crate::verify::course::Course;
 use crate::verify::evidence::Evidence;
-use crate::verify::feeding::{self, Filling, RunInput};
+use crate::verify::feeding::{self, Feed};
 use crate::verify::outcome::{NotRun, Outcome};
 use crate::verify::pairs::Pairs;
 use crate::verify::side_by_side::{Fed, Halted, Seen, SideBySide};
@@ -28,18 +26,6 @@ pub struct WholeRun<'w, 'o, 'n> {
     course: Course,
     tolerances: Tolerances,
     limits: Limits,
-}
-
-/// What is fed.
-pub struct Feed<'f> {
-    /// The inputs.
-    pub inputs: &'f [RunInput],
-    /// The shape of each.
-    pub shapes: &'f [Vec<usize>],
-    /// What they look like.
-    pub filling: Filling,
-    /// One sample each.
-    pub seeds: Range<u64>,
 }
 
 /// Why nothing more is run.
@@ -146,7 +132,7 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
     }
 
     /// What was seen of the pieces, if all agree. Whoever names a tolerance means whole models.
-    fn in_pieces(&self, fed: Fed, whole: &Seen, wrong: &Comparison) -> Result<Seen, Ended> {
+    fn in_pieces(&self, fed: Fed, whole: &Seen, wrong: &ComparedTensor) -> Result<Seen, Ended> {
         if self.tolerances.given.is_some() {
             return Err(differs(whole, wrong));
         }
@@ -157,7 +143,11 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
             }
             Err(_) => return Err(differs(whole, wrong)),
         };
-        if pieces.all().all(Comparison::agrees) { Ok(pieces) } else { Err(differs(whole, wrong)) }
+        if pieces.all().all(ComparedTensor::agrees) {
+            Ok(pieces)
+        } else {
+            Err(differs(whole, wrong))
+        }
     }
 }
 
@@ -168,7 +158,7 @@ fn mains<'g, 'o, 'n>(
     old.first().zip(new.first()).ok_or(Invalid::NoGraph)
 }
 
-fn differs(whole: &Seen, wrong: &Comparison) -> Ended {
+fn differs(whole: &Seen, wrong: &ComparedTensor) -> Ended {
     let errors = whole.outputs.iter().map(|output| (output.name.clone(), output.error));
     Ended::With(Outcome::Differs {
         errors: errors.collect(),

@@ -13,13 +13,6 @@ use crate::facts::roles;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::verify::compare::{largest_float, varies};
-use crate::verify::side_by_side::Halted;
-
-/// How tensors of the old model are looked up.
-pub struct Tensors<'t> {
-    /// The tensor, in numbers.
-    pub read: &'t dyn Fn(ValueId) -> Result<Array, Halted>,
-}
 
 /// The largest value on the way to `end` through the nodes of `interior`, in the unit of
 /// `end`: what a sum reads counts with the sum, and what is scaled behind it is scaled. And
@@ -27,28 +20,28 @@ pub struct Tensors<'t> {
 ///
 /// # Errors
 /// If a tensor is missing.
-pub fn yardstick(
+pub fn yardstick<E>(
     graph: &Graph,
     interior: &[NodeId],
     end: ValueId,
-    tensors: &Tensors,
-) -> Result<(f64, bool), Halted> {
+    tensor: &dyn Fn(ValueId) -> Result<Array, E>,
+) -> Result<(f64, bool), E> {
     // Per tensor, how much larger than its largest value the yardstick is: at least 1.
     let mut excess: HashMap<ValueId, f64> = HashMap::new();
     let mut any_varies = false;
     for &id in interior {
         let node = graph.node(id);
         let Some(output) = node.output() else { continue };
-        let made = (tensors.read)(output)?;
+        let made = tensor(output)?;
         let own = largest_float(&made);
         any_varies |= varies(&made);
         let mut way = own;
         for input in node.inputs.iter().flatten().copied() {
             let before = excess.get(&input).copied().unwrap_or(1.0);
             if roles::sums(node) {
-                way = way.max(before * largest_float(&(tensors.read)(input)?));
+                way = way.max(before * largest_float(&tensor(input)?));
             } else if node.input(0) == Some(input) && roles::is_batch_norm(node) {
-                let read = (tensors.read)(input)?;
+                let read = tensor(input)?;
                 way = way.max(before * largest_scaled(&read, &made));
             } else {
                 way = way.max(before * own);
@@ -59,7 +52,7 @@ pub fn yardstick(
             return Ok((way, any_varies));
         }
     }
-    let end = (tensors.read)(end)?;
+    let end = tensor(end)?;
     Ok((largest_float(&end), any_varies || varies(&end)))
 }
 

@@ -1,5 +1,6 @@
 //! What holds of every conversion, and that verification finds what does not hold.
 
+mod cut_models;
 mod detects;
 mod invariants;
 mod mutants;

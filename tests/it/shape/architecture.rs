@@ -77,6 +77,9 @@ const OPERATORS_ARE_NAMED_IN: &[(&str, &str)] = &[
     ("onnx/inline", "nodes that a call becomes, and those that make it a near miss"),
     ("onnx/training", "the nodes that have a mode; it lies below the table"),
     ("verify/border", "what a claim says of a border, in nodes"),
+    ("verify/decided", "the nodes that stand for an If"),
+    ("verify/nature", "what an operator does to a small difference: nothing else asks for that"),
+    ("verify/steps", "where an operator jumps"),
 ];
 
 const MOST_LINES: usize = 450;
