@@ -340,7 +340,7 @@ mod tests {
     fn names_that_are_most_alike_come_first() {
         let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         for (names, blocks, said) in [
-            (&["stem"][..], &["body", "stemm", "s"][..], "`stem`; there are `stemm`, `body`, `s`"),
+            (&["stem"][..], &["body", "stemm", "s"][..], "`stem`; there are `stemm`, `s`, `body`"),
             (&["a", "b"], &["c"], "`a`, `b`; there are `c`"),
             (&["a"], &[], "`a`: there are none"),
             (&["layer1.0"], &["layer2.1", "layer1.1"], "there are `layer1.1`, `layer2.1`"),

@@ -58,7 +58,8 @@ fn start_threads(arguments: &Arguments) -> Result<(), Exit> {
     }
     // Nothing was done in parallel yet, so nobody has built it.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    pool.map_err(|error| Exit::of_usage(format!("--threads {threads}: fewer are right: {error}")))
+    let fewer = "so many threads cannot be started; --threads takes fewer";
+    pool.map_err(|error| Exit::of_usage(format!("{fewer}: {error}")))
 }
 
 fn fuse(arguments: &Arguments) -> Result<ExitCode, Exit> {
