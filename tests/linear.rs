@@ -17,7 +17,7 @@ use acb_fuse::onnx::proto::{
 };
 use acb_fuse::onnx::tensor::from_integers;
 use acb_fuse::onnx::write::{self, int, ints, node};
-use acb_fuse::{Endpoint, Options, convert};
+use acb_fuse::{Clobber, Endpoint, Options, convert};
 use prost::Message;
 
 #[global_allocator]
@@ -328,6 +328,7 @@ fn the_work_grows_with_the_model_and_no_faster() {
     let (path, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
     let output = Endpoint::File(output);
     let mut options = Options::default();
+    options.clobber = Clobber::Force;
     options.verify = false;
     let mut failures = Vec::new();
     for (name, make, n) in MODELS {

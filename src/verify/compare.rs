@@ -117,6 +117,7 @@ fn magnitude(old: &Array, float: Option<Float>) -> f64 {
 /// `expected`; infinite if shapes differ or one side alone is not finite.
 ///
 /// Never element by element: near zeros f32 rounding alone gives 8e-4.
+#[cfg(feature = "unstable")]
 pub fn relative_error(expected: &Array, found: &Array) -> f64 {
     relative(largest_difference(expected, found), largest_magnitude(expected))
 }
@@ -157,7 +158,8 @@ pub fn differing(expected: &Array, found: &Array, tolerance: f64) -> (u64, u64) 
         (Array::Float(before), Array::Float(after)) if before.shape() == after.shape() => {
             let allowed = tolerance * largest_magnitude(expected);
             let pairs = before.iter().zip(after);
-            pairs.filter(|(a, b)| a != b && !((*a - *b).abs() <= allowed)).count() as u64
+            let is_near = |a: f64, b: f64| a == b || (a - b).abs() <= allowed;
+            pairs.filter(|&(&a, &b)| !is_near(a, b)).count() as u64
         }
         (Array::Int(before), Array::Int(after)) if before.shape() == after.shape() => {
             before.iter().zip(after).filter(|(a, b)| a != b).count() as u64

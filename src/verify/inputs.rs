@@ -49,23 +49,21 @@ impl Random {
     /// plane has waves, phases and a contrast of its own.
     pub fn smooth(&mut self, shape: &[usize]) -> Array {
         let mut values = ArrayD::zeros(IxDyn(shape));
-        let along = shape.len().min(2);
-        let length = |axis: usize| shape.get(axis).copied().unwrap_or(1).max(1) as f64;
-        let (rows, columns) = match along {
-            2 => (length(shape.len() - 2), length(shape.len() - 1)),
-            _ => (1.0, length(0)),
+        let (rows, columns) = match shape {
+            [.., rows, columns] => ((*rows).max(1), (*columns).max(1)),
+            [length] => (1, (*length).max(1)),
+            [] => (1, 1),
         };
-        let plane = (rows * columns) as usize;
-        let (mut down, mut across, mut phase) = (0.0, 0.0, 0.0);
-        for (place, value) in values.iter_mut().enumerate() {
-            let within = place % plane.max(1);
-            if within == 0 {
-                (down, across) = (1.0 + self.uniform(), 1.0 + self.uniform());
-                phase = self.uniform() + 1.0;
+        let mut planes = values.iter_mut();
+        while planes.len() > 0 {
+            let (down, across) = (1.0 + self.uniform(), 1.0 + self.uniform());
+            let phase = self.uniform() + 1.0;
+            let places = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+            for ((row, column), value) in places.zip(planes.by_ref()) {
+                let turns =
+                    down * row as f64 / rows as f64 + across * column as f64 / columns as f64;
+                *value = 0.5 + 0.5 * (std::f64::consts::TAU * (turns + phase)).sin();
             }
-            let (row, column) = ((within as f64 / columns).floor(), within as f64 % columns);
-            let turns = down * row / rows + across * column / columns + phase;
-            *value = 0.5 + 0.5 * (std::f64::consts::TAU * turns).sin();
         }
         Array::Float(values)
     }

@@ -68,11 +68,12 @@ pub fn run_graphs(
     let read = if has_choices {
         Read::Deciding { old, new }
     } else {
-        Read::Whole(WholeRun::of(old_graphs, new_graphs, options, limits)?)
+        Read::Whole(Box::new(WholeRun::of(old_graphs, new_graphs, options, limits)?))
     };
     let trial = ModelTrial { old: old_graph, read, inputs: &inputs, options, limits };
     match trial.outcome() {
-        Ok(outcome) | Err(Ended::With(outcome)) => Ok(outcome),
+        Ok(outcome) => Ok(outcome),
+        Err(Ended::With(outcome)) => Ok(*outcome),
         Err(Ended::Invalid(error)) => Err(error),
     }
 }
@@ -80,7 +81,7 @@ pub fn run_graphs(
 /// Both models, as far as they are the same at all sizes.
 enum Read<'t, 'o, 'n> {
     /// No size chooses between nodes.
-    Whole(WholeRun<'t, 'o, 'n>),
+    Whole(Box<WholeRun<'t, 'o, 'n>>),
     /// What is run is decided at each size.
     Deciding { old: &'t Model, new: &'t Model },
 }
@@ -148,7 +149,7 @@ impl ModelTrial<'_, '_, '_> {
                 match self.attempt(&shapes, Filling::Noise, samples, evidence)? {
                     None => return Ok(shapes),
                     Some(Silent::Engine(error @ EngineError::TooLong)) => {
-                        return Err(Ended::With(Outcome::NotRun(not_run(&error))));
+                        return Err(Ended::with(Outcome::NotRun(not_run(&error))));
                     }
                     Some(Silent::Engine(error)) => Some(not_run(&error)),
                     Some(Silent::NotFinite) => {
@@ -163,7 +164,7 @@ impl ModelTrial<'_, '_, '_> {
             first_reason = first_reason.or(silent);
         }
         let nothing = || NotRun::from("no sizes of its inputs are known".to_owned());
-        Err(Ended::With(Outcome::NotRun(first_reason.unwrap_or_else(nothing))))
+        Err(Ended::with(Outcome::NotRun(first_reason.unwrap_or_else(nothing))))
     }
 
     /// Runs both models and adds what was seen to the evidence; or says why that is nothing.

@@ -54,7 +54,9 @@ fn distance(op: &str, node: &Node, operands: &[Operand]) -> Option<ArrayD<f64>> 
             let shape = broadcast(first.shape(), second.shape())?;
             let (first, second) = (first.broadcast(shape.clone())?, second.broadcast(shape)?);
             let allowed = allowed + also_allowed;
-            Some((&first - &second).mapv(|difference| difference.abs() / allowed))
+            let mut distance = first.to_owned();
+            distance.zip_mut_with(&second, |a, b| *a = (*a - b).abs() / allowed);
+            Some(distance)
         }
         _ => None,
     }

@@ -34,7 +34,14 @@ pub enum Ended {
     /// An entry cannot be decoded.
     Invalid(Invalid),
     /// It is known what the run shows.
-    With(Outcome),
+    With(Box<Outcome>),
+}
+
+impl Ended {
+    /// With what is known.
+    pub fn with(outcome: Outcome) -> Self {
+        Ended::With(Box::new(outcome))
+    }
 }
 
 impl From<Invalid> for Ended {
@@ -125,9 +132,9 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
             Err(Halted::Old(error)) => Ok(Err(Silent::Engine(error))),
             // A machine that was busier during one of the two runs says nothing of the model.
             Err(Halted::New(error)) if error.is_of_this_machine() => {
-                Err(Ended::With(Outcome::NotRun(not_run(&error))))
+                Err(Ended::with(Outcome::NotRun(not_run(&error))))
             }
-            Err(Halted::New(error)) => Err(Ended::With(Outcome::Broken(error.to_string()))),
+            Err(Halted::New(error)) => Err(Ended::with(Outcome::Broken(error.to_string()))),
         }
     }
 
@@ -139,7 +146,7 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
         let pieces = match self.run(&self.course_in_pieces()?, fed)? {
             Ok(pieces) => pieces,
             Err(Silent::Engine(error)) if error.is_of_this_machine() => {
-                return Err(Ended::With(Outcome::NotRun(not_run(&error))));
+                return Err(Ended::with(Outcome::NotRun(not_run(&error))));
             }
             Err(_) => return Err(differs(whole, wrong)),
         };
@@ -160,7 +167,7 @@ fn mains<'g, 'o, 'n>(
 
 fn differs(whole: &Seen, wrong: &ComparedTensor) -> Ended {
     let errors = whole.outputs.iter().map(|output| (output.name.clone(), output.error));
-    Ended::With(Outcome::Differs {
+    Ended::with(Outcome::Differs {
         errors: errors.collect(),
         output: wrong.name.clone(),
         error: wrong.error,

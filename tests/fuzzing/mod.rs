@@ -112,7 +112,8 @@ fn read_sparse(sparse: &SparseTensorProto) {
 pub fn pipeline(data: &[u8]) {
     let folder = scratch();
     let path = |name: &str| folder.path().join(name);
-    let (input, output, again) = (path("in.onnx"), path("out.onnx"), path("again.onnx"));
+    let (input, output, again) =
+        (path("in.onnx"), path("written by a test.onnx"), path("written again.onnx"));
     fs::write(&input, data).unwrap();
     let look = converted(&input, None);
     let first = converted(&input, Some(&output));
@@ -159,6 +160,8 @@ pub fn converted(input: &Path, output: Option<&Path>) -> Result<Report, Error> {
 fn check_written(old: &[u8], new: &[u8], report: &Report) {
     if report.blocks.is_empty() && report.notes.inferred_nodes == 0 {
         assert!(old == new, "nothing was fused, and yet the file is another one");
+        // Such a file may have its nodes in any order.
+        return;
     }
     let written = Model::index(new.to_vec().into(), Storage::default());
     let written = written.expect("what was written can be indexed");

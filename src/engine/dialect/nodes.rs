@@ -105,7 +105,7 @@ fn slice(mut node: NodeProto, integers: &dyn Fn(&str) -> Option<Vec<i64>>) -> Ve
     else {
         return vec![node];
     };
-    *ends = format!("{output}.ends");
+    *ends = format!("{output}.ends, stored");
     let stored = write::tensor("value", tensor::from_integers("", &known));
     vec![write::node("Constant", "", &[], ends, vec![stored]), node]
 }

@@ -390,7 +390,7 @@ fn side_files_are_confined_to_the_models_folder() {
             assert_eq!(out.exists(), expected, "{case} {flags:?}");
             if expected {
                 let said = String::from_utf8(output.stdout).unwrap();
-                assert!(said.contains("run: 1 outputs"), "{case} {flags:?}: {said}");
+                assert!(said.contains("run: 1 output of"), "{case} {flags:?}: {said}");
                 fs::remove_file(out).unwrap();
             }
         }

@@ -3,7 +3,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use acb_fuse::report::Report;
-use acb_fuse::{Endpoint, Failure, Options, convert};
+use acb_fuse::{Clobber, Endpoint, Failure, Options, convert};
 
 /// The tool as a process, with nothing on its standard input.
 pub fn tool() -> Command {
@@ -15,6 +15,8 @@ pub fn tool() -> Command {
 /// The default options, but for what `set` does to them.
 pub fn options(set: impl FnOnce(&mut Options)) -> Options {
     let mut options = Options::default();
+    // One place takes the results of many models.
+    options.clobber = Clobber::Force;
     set(&mut options);
     options
 }

@@ -279,7 +279,7 @@ fn tensors_of_the_user_are_fed() {
         String::from_utf8([result.stdout, result.stderr].concat()).unwrap()
     };
     let (fits, small) = (said(32), said(2));
-    assert!(fits.contains("outputs of the whole model agree"), "{fits}");
+    assert!(fits.contains("of the whole model agree"), "{fits}");
     assert!(small.contains("the file says that axis 2 has 32, not 2"), "{small}");
 }
 
@@ -289,8 +289,8 @@ fn test_data_of_onnx_is_fed() {
     let folder = "fixtures/networks/cifar_quick";
     let named = format!("x={folder}/input_0.pb");
     for (input, code, said) in [
-        (folder, 0, "outputs of the whole model agree"),
-        (&named, 0, "outputs of the whole model agree"),
+        (folder, 0, "of the whole model agree"),
+        (&named, 0, "of the whole model agree"),
         ("fixtures/blocks/k3", 2, "the file says that axis 0 has"),
         ("fixtures/networks", 2, "no input_0.pb"),
     ] {
