@@ -78,6 +78,10 @@ pub fn run_graphs(
     }
 }
 
+/// Sizes with more elements than that are not tried, unless they are the most likely ones: a
+/// picture of 1024×1024 has fewer.
+const MOST_TRIED: usize = 1 << 22;
+
 /// Both models, as far as they are the same at all sizes.
 enum Read<'t, 'o, 'n> {
     /// No size chooses between nodes.
@@ -136,7 +140,13 @@ impl ModelTrial<'_, '_, '_> {
     fn first(&self, samples: usize, evidence: &mut Evidence) -> Result<Vec<Vec<usize>>, Ended> {
         let mut first_reason = None;
         let declared = feeding::declarations(self.old)?;
-        for shapes in first_candidates(&self.fed(), &declared) {
+        let candidates = first_candidates(&self.fed(), &declared);
+        let likely = candidates.first().and_then(|shapes| feeding::elements(shapes, 1));
+        let most = likely.unwrap_or_default().max(MOST_TRIED);
+        let is_small = |shapes: &Vec<Vec<usize>>| {
+            feeding::elements(shapes, 1).is_some_and(|elements| elements <= most)
+        };
+        for shapes in candidates.into_iter().filter(is_small) {
             let elements = feeding::elements(&shapes, samples);
             // In float64, and in the model's own type.
             let taken = elements.map(|elements| memory_for(elements.saturating_mul(16)));

@@ -217,8 +217,9 @@ fn what_is_converted_is_said_and_right() {
         };
         match outputs(&once, &data(&model, "input")) {
             Ok(found) => compare(case, setting, &expected, &found),
+            // Over a dropout that stays a bridge leads.
             Err(_) => assert!(
-                matches!(report.run, Some(Outcome::NotRun(_)) | None),
+                !matches!(&report.run, Some(Outcome::Agreed(run)) if run.bridged.is_empty()),
                 "{what}: {:?}",
                 report.run
             ),
@@ -264,8 +265,8 @@ fn exit_codes_count_conversions() {
         (
             "dropout_behind_a_block",
             &[out, "--require-run", "--training-mode", "keep"],
-            7,
-            "Dropout in training mode",
+            0,
+            "behind 1 node that tract cannot run (`y`)",
         ),
         ("norm_of_an_input", &["--training-mode", "off"], 2, "auto, convert, keep"),
     ] {

@@ -15,8 +15,6 @@ pub fn tool() -> Command {
 /// The default options, but for what `set` does to them.
 pub fn options(set: impl FnOnce(&mut Options)) -> Options {
     let mut options = Options::default();
-    // One place takes the results of many models.
-    options.clobber = Clobber::Force;
     set(&mut options);
     options
 }
@@ -24,7 +22,12 @@ pub fn options(set: impl FnOnce(&mut Options)) -> Options {
 /// A conversion through the library.
 pub fn converts(input: &Path, output: &Path, options: &Options) -> Result<Report, Failure> {
     let file = |path: &Path| Endpoint::File(path.to_owned());
-    convert(&file(input), Some(&file(output)), options)
+    let mut options = options.clone();
+    if options.clobber == Clobber::Replace {
+        // One place takes the results of many models.
+        options.clobber = Clobber::Force;
+    }
+    convert(&file(input), Some(&file(output)), &options)
 }
 
 /// One that must succeed.
