@@ -96,6 +96,7 @@ pub fn evaluate(source: Source) -> Result<Vec<TensorProto>, EngineError> {
 /// Bytes of the tensors that live at the same time, at most. Constants and what is fed
 /// live all the time. What depends on values, not on shapes, counts as nothing.
 pub(super) fn footprint(model: &TypedModel) -> TractResult<usize> {
+    check_windows(model)?;
     let size = |outlet: OutletId| {
         let fact = model.outlet_fact(outlet)?;
         let sizes = fact.shape.as_concrete().unwrap_or(&[0]);
@@ -141,6 +142,21 @@ fn table_of_taps(node: &TypedNode) -> usize {
     };
     let pool = node.op_as::<SumPool>().map(|pool| &pool.pool_spec);
     pool.or_else(|| node.op_as::<MaxPool>().map(|pool| &pool.pool_spec)).map_or(0, of)
+}
+
+/// That no kernel slides over nothing, nor over less than it takes: tract would read beyond it.
+fn check_windows(model: &TypedModel) -> TractResult<()> {
+    let slides =
+        |node: &&TypedNode| matches!(&*node.op.name(), "Conv" | "Deconv" | "MaxPool" | "SumPool");
+    for node in model.nodes().iter().filter(slides) {
+        let is_empty =
+            |fact: &TypedFact| fact.shape.as_concrete().is_some_and(|sizes| sizes.contains(&0));
+        let inputs = model.node_input_facts(node.id)?;
+        if inputs.into_iter().chain(node.outputs.iter().map(|o| &o.fact)).any(is_empty) {
+            return Err(TractError::msg(format!("{node}: its kernel is larger than its input")));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -166,8 +166,10 @@ impl ModelTrial<'_, '_, '_> {
                         if self.attempt(&shapes, Filling::Unit, samples, evidence)?.is_none() {
                             return Ok(shapes);
                         }
+                        // Other sizes do not help.
                         let reason = "the original gives NaN or infinity on random inputs";
-                        Some(NotRun::from(reason.to_owned()))
+                        let why = NotRun::from(reason.to_owned());
+                        return Err(Ended::with(Outcome::NotRun(why)));
                     }
                 }
             };

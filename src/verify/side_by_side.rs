@@ -164,7 +164,13 @@ impl SideBySide<'_, '_, '_> {
         let mut seen = vec![Seen::default(); fed.samples.len()];
         let mut meetings = self.course.meetings.iter();
         for (number, (old, new)) in old_stretches.iter().zip(&new_stretches).enumerate() {
-            runs.pass(old, new, at_a_time)?;
+            match runs.pass(old, new, at_a_time) {
+                // Nothing is what both make there, and the new nodes may not know how.
+                Err(Halted::New(error)) if runs.old.makes_nothing(self.course.old.get(number)) => {
+                    return Err(Halted::Old(error));
+                }
+                passed => passed?,
+            }
             if number == 0 {
                 runs.hand_over()?;
             } else {

@@ -182,6 +182,12 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         })
     }
 
+    /// Whether something that a stretch, which was passed, is wanted for has no elements.
+    pub fn makes_nothing(&self, stretch: Option<&Stretch>) -> bool {
+        let mut wanted = stretch.into_iter().flat_map(|stretch| &stretch.wanted);
+        wanted.any(|id| self.tensor(0, *id).is_ok_and(|tensor| tensor.bytes() == 0))
+    }
+
     /// Goes on with `tensor` as `id` in one sample.
     pub fn put(&mut self, sample: usize, id: ValueId, tensor: EngineTensor) {
         self.samples.get_mut(sample).map(|tensors| tensors.insert(id, tensor));

@@ -12,10 +12,10 @@ use crate::onnx::node::Node;
 use crate::verify::compare::largest_magnitude;
 
 /// An old operand, and how far the new one may be from it, relative to its largest magnitude.
-pub type Operand = (Array, f64);
+pub type StepOperand = (Array, f64);
 
 /// Whether the results of `node`, old and new each, differ only as they may.
-pub fn is_explained(node: &Node, operands: &[Operand], results: &[[Array; 2]]) -> bool {
+pub fn is_explained(node: &Node, operands: &[StepOperand], results: &[[Array; 2]]) -> bool {
     let explained = match node.standard_op() {
         Some("ArgMax" | "ArgMin") => {
             let axis = node.int("axis", 0);
@@ -35,7 +35,7 @@ pub fn is_explained(node: &Node, operands: &[Operand], results: &[[Array; 2]]) -
 
 /// Per element how far the operand is from the nearest jump, in units of what is allowed;
 /// `None` of a step whose jumps are elsewhere.
-fn distance(op: &str, node: &Node, operands: &[Operand]) -> Option<ArrayD<f64>> {
+fn distance(op: &str, node: &Node, operands: &[StepOperand]) -> Option<ArrayD<f64>> {
     let (first, allowed) = floats(operands.first()?)?;
     let nearest = |to: &dyn Fn(f64) -> f64| Some(first.mapv(|x| (x - to(x)).abs() / allowed));
     match op {
@@ -85,7 +85,7 @@ fn flips(before: &Array, after: &Array) -> Option<ArrayD<bool>> {
 /// Whether, wherever indices along `axis` differ, the old operand has equal values there,
 /// within tolerance.
 fn is_equal_behind(
-    operands: &[Operand],
+    operands: &[StepOperand],
     indices: Option<&[Array; 2]>,
     axis: i64,
     keeps_axis: bool,
@@ -115,7 +115,7 @@ fn is_equal_behind(
 }
 
 /// Floating-point values, and how far they may be off.
-fn floats((array, tolerance): &Operand) -> Option<(&ArrayD<f64>, f64)> {
+fn floats((array, tolerance): &StepOperand) -> Option<(&ArrayD<f64>, f64)> {
     match array {
         Array::Float(values) => {
             Some((values, (tolerance * largest_magnitude(array)).max(f64::MIN_POSITIVE)))
