@@ -363,9 +363,9 @@ fn the_work_grows_with_the_model_and_no_faster() {
 /// 3 % are for other versions of the standard library, and 15 % where tract takes part, which
 /// chooses other kernels on other processors.
 const MOST: [(&str, bool, bool, Cost); 3] = [
-    ("look", false, false, Cost { blocks: 13_680, bytes: 1_859_000, peak: 1_005_000 }),
-    ("write", true, false, Cost { blocks: 21_420, bytes: 4_749_000, peak: 2_456_000 }),
-    ("prove", true, true, Cost { blocks: 461_000, bytes: 115_100_000, peak: 8_896_000 }),
+    ("look", false, false, Cost { blocks: 15_400, bytes: 2_140_000, peak: 1_005_000 }),
+    ("write", true, false, Cost { blocks: 26_100, bytes: 5_500_000, peak: 2_456_000 }),
+    ("prove", true, true, Cost { blocks: 410_000, bytes: 102_000_000, peak: 7_800_000 }),
 ];
 
 #[test]
