@@ -110,7 +110,8 @@ impl ModelTrial<'_, '_, '_> {
             evidence.spent.saturating_add(elements) > most
         };
         let mut smallest = first.clone();
-        for shapes in second_candidates(&self.fed(), &first) {
+        let others = second_candidates(&self.fed(), &first).into_iter();
+        for shapes in others.filter(|shapes| !is_tiny(shapes, &first)) {
             if is_too_much(&evidence, &shapes) {
                 break;
             }
@@ -213,6 +214,16 @@ impl ModelTrial<'_, '_, '_> {
         }
         Ok(silent)
     }
+}
+
+/// Whether a map is so small that kernels and crops may leave nothing of it: tract reads beyond
+/// tensors without elements.
+fn is_tiny(shapes: &[Vec<usize>], first: &[Vec<usize>]) -> bool {
+    const LEAST: usize = 32;
+    shapes.iter().zip(first).any(|(shape, first)| {
+        let spatial = shape.iter().zip(first).skip(2);
+        shape.len() > 3 && spatial.into_iter().any(|(&size, &first)| size < LEAST.min(first))
+    })
 }
 
 #[cfg(test)]

@@ -140,7 +140,8 @@ fn off_by(amount: f32, old: &ModelProto, new: &ModelProto) -> ModelProto {
         tensor.float_data.clear();
     }
     for body in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
-        for tensor in body.g.iter_mut().flat_map(|body| &mut body.initializer) {
+        let stored = body.g.iter_mut().flat_map(|body| &mut body.initializer);
+        for tensor in stored.filter(|tensor| is_kernel(&&**tensor)) {
             let wrong = numbers(tensor).into_iter().map(|number| number + amount * most);
             tensor.raw_data = Some(wrong.flat_map(f32::to_le_bytes).collect::<Vec<u8>>().into());
         }
