@@ -12,8 +12,8 @@ use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
 use crate::verify::nature;
-use crate::verify::pairs::Pairs;
-use crate::verify::slices::{Stretch, is_constant, tensor};
+use crate::verify::pairs::{Pairs, is_same_constant};
+use crate::verify::slices::{Stretch, is_constant};
 
 /// A tensor of the old graph, and the one of the new graph that stands for it.
 pub type TensorPair = (ValueId, ValueId);
@@ -173,10 +173,8 @@ impl Meeting {
 fn outputs(old: &Graph, new: &Graph, pairs: &Pairs) -> Result<Vec<(String, TensorPair)>, Invalid> {
     let mut outputs = Vec::new();
     for (&old_id, &new_id) in old.outputs.iter().zip(&new.outputs) {
-        let same_constant = is_constant(old, old_id)
-            && is_constant(new, new_id)
-            && tensor(old, old_id)? == tensor(new, new_id)?;
-        if !same_constant && pairs.equal.get(&new_id) != Some(&old_id) {
+        if !is_same_constant(old, old_id, new, new_id)? && pairs.equal.get(&new_id) != Some(&old_id)
+        {
             outputs.push((old.value(old_id).name.clone(), (old_id, new_id)));
         }
     }

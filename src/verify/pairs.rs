@@ -100,16 +100,36 @@ impl Pairs {
             if self.equal.contains_key(&id) {
                 continue;
             }
-            match (is_constant(old, old_id), is_constant(new, id)) {
-                (false, false) => {}
-                (true, true) if tensor(old, old_id)? == tensor(new, id)? => {
-                    self.equal.insert(id, old_id);
-                }
-                _ => return Ok(false),
+            if is_same_constant(old, old_id, new, id)? {
+                self.equal.insert(id, old_id);
+            } else if is_constant(old, old_id) || is_constant(new, id) {
+                return Ok(false);
             }
         }
         Ok(true)
     }
+}
+
+/// Whether two tensors are constants that hold the same. Of a sparse one that is not known.
+///
+/// # Errors
+/// If one cannot be decoded.
+pub fn is_same_constant(
+    old: &Graph,
+    old_id: ValueId,
+    new: &Graph,
+    new_id: ValueId,
+) -> Result<bool, Invalid> {
+    if !is_constant(old, old_id) || !is_constant(new, new_id) {
+        return Ok(false);
+    }
+    if let (Some(before), Some(after)) = (tensor(old, old_id)?, tensor(new, new_id)?) {
+        return Ok(before == after);
+    }
+    let node = |graph: &Graph, id| {
+        graph.value(id).producer.map(|producer| graph.node(producer).proto.clone())
+    };
+    Ok(node(old, old_id).is_some_and(|before| Some(before) == node(new, new_id)))
 }
 
 /// What a node of the new graph makes, with what the old one calls the same.
