@@ -3,8 +3,10 @@
 //!
 //! Knows single nodes, and the shapes of what they read; what lies behind is for others to run.
 
+use std::collections::HashMap;
+
 use crate::engine::tensors::{self, EngineTensor};
-use crate::engine::{Array, EngineError, Limits};
+use crate::engine::{Array, EngineError, Limits, memory_for};
 use crate::facts::inference::output_dims;
 use crate::facts::operators::operator;
 use crate::facts::row::TypeRule;
@@ -20,26 +22,47 @@ use crate::verify::inputs::Random;
 /// What a node reads: nothing where an input is left out.
 pub type NodeInputs = Vec<Option<EngineTensor>>;
 
+/// What a file declares of its tensors, by name.
+pub type Declarations = HashMap<String, ValueInfoProto>;
+
+/// What the file declares of tensors on the way, and of outputs; what cannot be decoded declares
+/// nothing.
+pub fn declarations(graph: &Graph) -> Declarations {
+    let infos = graph.fields.fields(graph_field::VALUE_INFO);
+    let all = infos.chain(graph.fields.fields(graph_field::OUTPUT));
+    let decoded = all.filter_map(|field| graph.model.decode(field, "tensor description").ok());
+    decoded.map(|info: ValueInfoProto| (info.name().to_owned(), info)).collect()
+}
+
 /// Tensors in the place of the outputs of a node, each with its id: noise, or zeros of a type
 /// that counts. They depend on names and shapes alone. `None` if a shape is not known.
 ///
 /// # Errors
-/// If the engine has no such type.
+/// If the engine has no such type, or they would take more than `limits` allow: a file may
+/// declare what it likes.
 pub fn stand_ins(
     graph: &Graph,
     id: NodeId,
     inputs: &NodeInputs,
+    declared: &Declarations,
     limits: Limits,
 ) -> Result<Option<Vec<(ValueId, EngineTensor)>>, EngineError> {
+    /// They are made as float64 or int64.
+    const WIDEST: usize = 8;
     let operands = LiveOperands { inputs, limits };
     let mut made = Vec::new();
     for (number, output) in graph.node(id).outputs.iter().enumerate() {
         let Some(output) = *output else { continue };
-        let declared = declaration(graph, output);
-        let Some(shape) = shape(graph, id, number, &operands, declared.as_ref()) else {
+        let declared = declared.get(&graph.value(output).name);
+        let Some(shape) = shape(graph, id, number, &operands, declared) else {
             return Ok(None);
         };
-        let data_type = element_type(graph, id, number, inputs, declared.as_ref());
+        let bytes = shape.iter().fold(WIDEST, |bytes, &size| bytes.saturating_mul(size));
+        if bytes > limits.bytes {
+            return Err(EngineError::TooLarge { bytes });
+        }
+        memory_for(bytes)?;
+        let data_type = element_type(graph, id, number, inputs, declared);
         let name = graph.value(output).name.bytes();
         // Any number that is the same for both models will do.
         let seed = name.fold(7u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
@@ -101,15 +124,6 @@ fn element_type(
     };
     let declared = || declared.and_then(info::element_type);
     ruled.or_else(declared).or_else(|| of_input(0)).unwrap_or(DataType::Float.into())
-}
-
-/// What the file declares of a tensor on the way, or of an output.
-fn declaration(graph: &Graph, id: ValueId) -> Option<ValueInfoProto> {
-    let name = &graph.value(id).name;
-    let infos = graph.fields.fields(graph_field::VALUE_INFO);
-    let all = infos.chain(graph.fields.fields(graph_field::OUTPUT));
-    let decoded = all.filter_map(|field| graph.model.decode(field, "tensor description").ok());
-    decoded.into_iter().find(|info: &ValueInfoProto| info.name() == name)
 }
 
 /// What the tensors of a run say of a node's operands.

@@ -15,6 +15,7 @@ use crate::onnx::edit;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::NodeId;
 use crate::onnx::model::{Invalid, Model};
+use crate::onnx::names;
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
 use crate::onnx::schema::graph_field;
 use crate::onnx::splice::{self, Edit};
@@ -90,6 +91,7 @@ fn choices(
     let constants = Constants::find_all(graphs, false)?;
     let Some(constants) = constants.first() else { return Ok(Vec::new()) };
     let sizes = Sizes::new(main, constants, shapes);
+    let mark = names::fresh(main, "/taken/");
     let mut edits = Vec::new();
     for (id, node) in main.nodes().filter(|&(id, node)| main.is_live(id) && roles::chooses(node)) {
         let Some(condition) = node.input(0) else { continue };
@@ -107,7 +109,7 @@ fn choices(
             continue;
         }
         not_taken.insert((label(main, id), other_name), other);
-        let with = in_place(&node.proto, &taken, &label(main, id));
+        let with = in_place(&node.proto, &taken, &format!("{}{mark}", label(main, id)));
         edits.push(Edit::replace(node.field.entry.clone(), with.into()));
     }
     Ok(edits)
@@ -118,13 +120,13 @@ fn label(graph: &Graph, id: NodeId) -> String {
     graph.node(id).output().map_or_else(String::new, |output| graph.value(output).name.clone())
 }
 
-/// The entries that stand for an If which takes this branch, whose own tensors get the If's
-/// label before their names.
-fn in_place(node: &NodeProto, taken: &GraphProto, label: &str) -> Vec<u8> {
+/// The entries that stand for an If which takes this branch, whose own tensors get `prefix`
+/// before their names.
+fn in_place(node: &NodeProto, taken: &GraphProto, prefix: &str) -> Vec<u8> {
     let made = taken.node.iter().flat_map(|node| &node.output).map(String::as_str);
     let stored = taken.initializer.iter().map(TensorProto::name);
     let own = made.chain(stored).filter(|name| !name.is_empty());
-    let names: HashMap<&str, String> = own.map(|name| (name, format!("{label}/{name}"))).collect();
+    let names: HashMap<&str, String> = own.map(|name| (name, format!("{prefix}{name}"))).collect();
     let mut bytes = Vec::new();
     for stored in &taken.initializer {
         let mut stored = stored.clone();

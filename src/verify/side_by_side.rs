@@ -117,38 +117,36 @@ impl SideBySide<'_, '_, '_> {
         Ok(seen)
     }
 
-    /// Until both runs have bridges over the same nodes: a node that only one model's run leads
-    /// through is run in neither.
+    /// With bridges over the same nodes in both runs: those at which the engine fails in the old
+    /// one. Where it fails in the new one alone, the new model does not run.
     fn run_all(&self, fed: Fed, at_a_time: AtATime) -> Result<Seen, Halted> {
-        let allowed = (self.pairs.shared_old.clone(), self.pairs.shared_new.clone());
-        let mut old = Bridges { allowed: allowed.0, wanted: HashSet::new() };
-        let mut new = Bridges { allowed: allowed.1, wanted: HashSet::new() };
-        loop {
-            let (seen, over) = self.run_once(fed, at_a_time, &old, &new)?;
-            let kept = || self.pairs.kept.iter();
-            let in_new = kept().filter(|(_, old)| seen.bridged.contains_key(old));
-            let in_new: HashSet<NodeId> = in_new.map(|(&new, _)| new).collect();
-            if in_new == over {
-                return Ok(seen);
-            }
-            let in_old = kept().filter(|(new, _)| over.contains(new)).map(|(_, &old)| old);
-            let before = (old.wanted.len(), new.wanted.len());
-            old.wanted.extend(in_old);
-            new.wanted.extend(in_new);
-            if before == (old.wanted.len(), new.wanted.len()) {
-                return Ok(seen);
-            }
+        let bridges = |allowed: &HashSet<NodeId>| Bridges {
+            allowed: allowed.clone(),
+            wanted: HashSet::new(),
+        };
+        let old = bridges(&self.pairs.shared_old);
+        let mut new = bridges(&self.pairs.shared_new);
+        let (mut seen, mut over) = self.run_once(fed, at_a_time, &old, &new)?;
+        let kept = self.pairs.kept.iter();
+        let in_both = kept.filter(|(_, old)| seen.bridged.contains_key(old)).map(|(&new, _)| new);
+        new.wanted = in_both.collect();
+        if new.wanted.iter().any(|node| !over.contains_key(node)) {
+            (seen, over) = self.run_once(fed, at_a_time, &old, &new)?;
+        }
+        match over.into_iter().find(|(node, _)| !new.wanted.contains(node)) {
+            Some((_, error)) => Err(Halted::New(error)),
+            None => Ok(seen),
         }
     }
 
-    /// What was seen, and over which nodes of the new model bridges led.
+    /// What was seen, and over which nodes of the new model bridges led, and why.
     fn run_once(
         &self,
         fed: Fed,
         at_a_time: AtATime,
         old_bridges: &Bridges,
         new_bridges: &Bridges,
-    ) -> Result<(Seen, HashSet<NodeId>), Halted> {
+    ) -> Result<(Seen, BTreeMap<NodeId, EngineError>), Halted> {
         let (Some(old), Some(new)) = (self.old.first(), self.new.first()) else {
             return Err(Invalid::NoGraph.into());
         };
@@ -164,13 +162,7 @@ impl SideBySide<'_, '_, '_> {
         let mut seen = vec![Seen::default(); fed.samples.len()];
         let mut meetings = self.course.meetings.iter();
         for (number, (old, new)) in old_stretches.iter().zip(&new_stretches).enumerate() {
-            match runs.pass(old, new, at_a_time) {
-                // Nothing is what both make there, and the new nodes may not know how.
-                Err(Halted::New(error)) if runs.old.makes_nothing(self.course.old.get(number)) => {
-                    return Err(Halted::Old(error));
-                }
-                passed => passed?,
-            }
+            runs.pass(old, new, at_a_time)?;
             if number == 0 {
                 runs.hand_over()?;
             } else {
@@ -185,10 +177,12 @@ impl SideBySide<'_, '_, '_> {
             runs.old.forget(&old.last_wanted);
             runs.new.forget(&new.last_wanted);
         }
-        let bridged = runs.old.bridged.iter().map(|(&id, name)| (id, name.clone())).collect();
+        let graph = runs.old.graph();
+        let label = |&id: &NodeId| (id, graph.node(id).label().to_owned());
+        let bridged = runs.old.bridged.keys().map(label).collect();
         let mut whole = Seen { bridged, ..Seen::default() };
         seen.into_iter().for_each(|one| whole.add(one));
-        Ok((whole, runs.new.bridged.into_keys().collect()))
+        Ok((whole, runs.new.bridged))
     }
 }
 

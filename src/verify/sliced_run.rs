@@ -7,6 +7,7 @@
 //! Knows the engine; where slices end is decided in [`slices`].
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::OnceLock;
 
 use prost::Message;
 
@@ -19,7 +20,7 @@ use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
 use crate::onnx::write;
-use crate::verify::bridge::{NodeInputs, stand_ins};
+use crate::verify::bridge::{Declarations, NodeInputs, declarations, stand_ins};
 use crate::verify::slices::{self, Most, Slice, SlicedStretch, Stretch};
 
 /// What the engine gets at a time. It takes a while to begin, and compares each node with
@@ -47,8 +48,10 @@ pub struct SlicedRun<'w, 'm> {
     samples: Vec<LiveTensors>,
     /// Where bridges may lead, and must.
     bridges: &'w Bridges,
-    /// Those over which one led, by what they are called.
-    pub bridged: BTreeMap<NodeId, String>,
+    /// What the file declares of tensors; only bridges ask.
+    declared: OnceLock<Declarations>,
+    /// Those over which one led, and why.
+    pub bridged: BTreeMap<NodeId, EngineError>,
 }
 
 /// Nodes over which bridges lead.
@@ -81,7 +84,8 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
             named.filter_map(|(name, tensor)| Some((graph.find(name)?, tensor.clone()))).collect()
         };
         let samples = samples.iter().map(by_id).collect();
-        Ok(SlicedRun { graphs, graph, samples, bridges, bridged: BTreeMap::new() })
+        let (declared, bridged) = (OnceLock::new(), BTreeMap::new());
+        Ok(SlicedRun { graphs, graph, samples, bridges, declared, bridged })
     }
 
     /// What the whole model makes of each sample, cut like that.
@@ -131,14 +135,14 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
                 other => return other,
             },
         };
-        let mut wanted = slice.outputs.clone();
-        wanted.extend(slice.inputs.iter().filter(|input| !slice.last_read.contains(input)));
         if let [only] = slice.nodes.as_slice() {
             return self.bridge(*only, slice, failed, limits);
         }
         if !slice.nodes.iter().any(|id| self.bridges.allowed.contains(id)) {
             return Err(failed.into());
         }
+        let stays = slice.inputs.iter().filter(|input| !slice.last_read.contains(input));
+        let wanted = slice.outputs.iter().chain(stays).copied().collect();
         let stretch = Stretch { nodes: slice.nodes.clone(), wanted };
         let single = slices::cut(self.graph, &[stretch], Most { nodes: 1, bytes: usize::MAX })?;
         let mut singles = single.iter().flat_map(|stretch| &stretch.slices);
@@ -160,13 +164,14 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
             let inputs = self.graph.node(id).inputs.iter();
             let inputs: NodeInputs =
                 inputs.map(|input| input.and_then(|input| tensors.get(&input).cloned())).collect();
-            let Some(made) = stand_ins(self.graph, id, &inputs, limits)? else {
+            let declared = self.declared.get_or_init(|| declarations(self.graph));
+            let Some(made) = stand_ins(self.graph, id, &inputs, declared, limits)? else {
                 return Err(failed.into());
             };
             tensors.extend(made.into_iter().filter(|(output, _)| slice.outputs.contains(output)));
             slice.last_read.iter().for_each(|id| drop(tensors.remove(id)));
         }
-        self.bridged.insert(id, self.graph.node(id).label().to_owned());
+        self.bridged.insert(id, failed);
         Ok(())
     }
 
@@ -180,12 +185,6 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         tensor.ok_or_else(|| {
             EngineError::Failed(format!("nothing gives `{}`", self.graph.value(id).name))
         })
-    }
-
-    /// Whether something that a stretch, which was passed, is wanted for has no elements.
-    pub fn makes_nothing(&self, stretch: Option<&Stretch>) -> bool {
-        let mut wanted = stretch.into_iter().flat_map(|stretch| &stretch.wanted);
-        wanted.any(|id| self.tensor(0, *id).is_ok_and(|tensor| tensor.bytes() == 0))
     }
 
     /// Goes on with `tensor` as `id` in one sample.
@@ -208,6 +207,9 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
     /// Takes all samples through one slice.
     fn pass_slice(&mut self, slice: &Slice, limits: Limits) -> Result<(), Stopped> {
         let mut live = self.bytes();
+        // Nothing is put or forgotten before all samples are through: if the engine fails at
+        // one, all of them go node by node.
+        let mut all_made = Vec::with_capacity(self.samples.len());
         let source = self.source(slice, limits)?;
         let weights = source.constants.iter().map(|weight| weight.header.raw_data().len());
         let weights = weights.fold(0, usize::saturating_add);
@@ -229,13 +231,13 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
                 return Err(EngineError::TooLarge { bytes: needed }.into());
             }
             let made = stage.run(&inputs)?;
-            if let Some(tensors) = self.samples.get_mut(sample) {
-                let before = bytes(tensors.values());
-                tensors.extend(slice.outputs.iter().copied().zip(made));
-                slice.last_read.iter().for_each(|id| drop(tensors.remove(id)));
-                live = live.saturating_sub(before).saturating_add(bytes(tensors.values()));
-            }
+            live = live.saturating_add(bytes(made.iter()));
+            all_made.push(made);
             loaded = Some(stage);
+        }
+        for (tensors, made) in self.samples.iter_mut().zip(all_made) {
+            tensors.extend(slice.outputs.iter().copied().zip(made));
+            slice.last_read.iter().for_each(|id| drop(tensors.remove(id)));
         }
         self.graph.model.storage.has_read(weights);
         Ok(())
