@@ -96,7 +96,6 @@ pub fn evaluate(source: Source) -> Result<Vec<TensorProto>, EngineError> {
 /// Bytes of the tensors that live at the same time, at most. Constants and what is fed
 /// live all the time. What depends on values, not on shapes, counts as nothing.
 pub(super) fn footprint(model: &TypedModel) -> TractResult<usize> {
-    check_windows(model)?;
     let size = |outlet: OutletId| {
         let fact = model.outlet_fact(outlet)?;
         let sizes = fact.shape.as_concrete().unwrap_or(&[0]);
@@ -142,25 +141,6 @@ fn table_of_taps(node: &TypedNode) -> usize {
     };
     let pool = node.op_as::<SumPool>().map(|pool| &pool.pool_spec);
     pool.or_else(|| node.op_as::<MaxPool>().map(|pool| &pool.pool_spec)).map_or(0, of)
-}
-
-/// That no kernel stands among tensors without elements: tract would read beyond these.
-fn check_windows(model: &TypedModel) -> TractResult<()> {
-    let slides =
-        |node: &TypedNode| matches!(&*node.op.name(), "Conv" | "Deconv" | "MaxPool" | "SumPool");
-    if !model.nodes().iter().any(slides) {
-        return Ok(());
-    }
-    let is_empty = |output: &Outlet<TypedFact>| {
-        let sizes = output.fact.shape.as_concrete();
-        output.fact.datum_type.is_float() && sizes.is_some_and(|sizes| sizes.contains(&0))
-    };
-    let is_constant = |node: &TypedNode| &*node.op.name() == "Const";
-    let mut made = model.nodes().iter().filter(|node| !is_constant(node));
-    match made.find(|node| node.outputs.iter().any(is_empty)) {
-        Some(node) => Err(TractError::msg(format!("{node}: nothing is left for a kernel"))),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -49,17 +49,24 @@ pub(crate) fn removed_inputs(notes: &Notes) -> Option<String> {
 }
 
 /// What the run of both models showed, as a sentence without its point: how near the outputs
-/// are, and on which inputs.
+/// are, on which inputs, and what else there is to know of them.
 pub(crate) fn agreement(agreement: &Agreement) -> String {
+    let (steps, bridges, flat) = (flipped(agreement), bridged(agreement), flat(agreement));
+    let said = std::iter::once(outputs(agreement)).chain(steps).chain(bridges).chain(flat);
+    said.collect::<Vec<String>>().join("; ")
+}
+
+fn outputs(agreement: &Agreement) -> String {
     let worst = agreement.largest_error();
     let outputs = counted(agreement.errors.len(), "output");
-    let agree = if agreement.errors.len() == 1 { "agrees" } else { "agree" };
-    let mut said = match agreement.in_pieces {
-        None => format!("{outputs} of the whole model {agree} within {worst:.1e}"),
-        Some(_) => format!(
+    let said = match (agreement.errors.len(), agreement.in_pieces) {
+        (0, _) => "both models make all outputs by the same nodes".to_owned(),
+        (_, Some(_)) => format!(
             "{outputs} of the whole model: what changed agrees within {worst:.1e}, piece by \
              piece, each from equal tensors"
         ),
+        (1, None) => format!("{outputs} of the whole model agrees within {worst:.1e}"),
+        (_, None) => format!("{outputs} of the whole model agree within {worst:.1e}"),
     };
     let shapes = |run: &Vec<(String, Vec<usize>)>| {
         let shapes = run.iter().map(|(name, shape)| format!("`{name}` {}", sizes(shape)));
@@ -68,34 +75,31 @@ pub(crate) fn agreement(agreement: &Agreement) -> String {
     let mut runs: Vec<String> = agreement.shapes.iter().map(shapes).collect();
     runs.dedup();
     runs.retain(|run| !run.is_empty());
-    if !runs.is_empty() {
-        said.push_str(&format!(" at {}", runs.join("; and at ")));
-    }
-    if agreement.flipped > 0.0 {
-        let share = 100.0 * agreement.flipped;
-        said.push_str(&format!(
-            "; {share:.2} % of the elements behind steps lie on the other side"
-        ));
-    }
-    if let [first, ..] = agreement.bridged.as_slice() {
-        let ran = agreement.nodes.saturating_sub(agreement.bridged.len());
-        let (all, count) = (agreement.nodes, agreement.bridged.len());
-        said.push_str(&format!(
-            "; {ran} of {all} nodes ran: behind {} that tract cannot run (`{first}`) both models \
-             go on from equal tensors",
-            counted(count, "node")
-        ));
-    }
-    if let [first, ..] = agreement.flat.as_slice() {
-        let count = counted(agreement.flat.len(), "output");
-        let before = agreement.before;
-        let them = format!(
-            "; values of {count} (`{first}`) do not vary, what is before them agrees within \
-             {before:.1e}"
-        );
-        said.push_str(&them);
-    }
-    said
+    if runs.is_empty() { said } else { format!("{said} at {}", runs.join("; and at ")) }
+}
+
+fn flipped(agreement: &Agreement) -> Option<String> {
+    let share = 100.0 * agreement.flipped;
+    (share > 0.0)
+        .then(|| format!("{share:.2} % of the elements behind steps lie on the other side"))
+}
+
+fn bridged(agreement: &Agreement) -> Option<String> {
+    let first = agreement.bridged.first()?;
+    let (all, count) = (agreement.nodes, agreement.bridged.len());
+    let (ran, nodes) = (all.saturating_sub(count), counted(count, "node"));
+    Some(format!(
+        "{ran} of {all} nodes ran: behind {nodes} that tract cannot run (`{first}`) both models go \
+         on from equal tensors"
+    ))
+}
+
+fn flat(agreement: &Agreement) -> Option<String> {
+    let first = agreement.flat.first()?;
+    let (outputs, before) = (counted(agreement.flat.len(), "output"), agreement.before);
+    Some(format!(
+        "values of {outputs} (`{first}`) do not vary, what is before them agrees within {before:.1e}"
+    ))
 }
 
 /// `1×3×64×64`; of a scalar, that it is one.

@@ -21,29 +21,31 @@ use crate::verify::side_by_side::Seen;
 pub struct Evidence {
     seen: Seen,
     pieces: Option<Seen>,
-    /// Whether pieces are compared although whole models agree, because these say nothing.
+    /// Whether pieces are compared from now on, because whole models say nothing.
     pub wants_pieces: bool,
-    /// Per run the shape of each input.
+    /// Per run of whole models the shape of each input.
     pub shapes: Vec<Vec<Vec<usize>>>,
-    /// Elements that were fed.
+    /// Elements that whole models were fed.
     pub spent: usize,
-    /// Branches that differ in both models, and that no run took.
-    pub left_out: HashSet<(String, &'static str)>,
+    /// Branches that differ in both models, and that no run took; `None` before the first run
+    /// in which one is taken.
+    left_out: Option<HashSet<(String, &'static str)>>,
     /// Nodes of the old model that an output needs.
     pub nodes: usize,
-    was_left_out: bool,
     parted: HashSet<String>,
     covered: HashSet<String>,
 }
 
 impl Evidence {
-    /// Adds what one run showed; `pieces` if both models were compared piece by piece.
-    pub fn add(&mut self, feed: &Feed, seen: Seen, pieces: Option<Seen>) {
-        let samples = usize::try_from(feed.seeds.end.saturating_sub(feed.seeds.start));
-        let elements = feeding::elements(feed.shapes, samples.unwrap_or(usize::MAX));
-        self.spent = self.spent.saturating_add(elements.unwrap_or(usize::MAX));
-        self.shapes.push(feed.shapes.to_vec());
-        self.seen.add(seen);
+    /// Adds what one run showed of whole models, and of pieces.
+    pub fn add(&mut self, feed: &Feed, whole: Option<Seen>, pieces: Option<Seen>) {
+        if let Some(whole) = whole {
+            let samples = usize::try_from(feed.seeds.end.saturating_sub(feed.seeds.start));
+            let elements = feeding::elements(feed.shapes, samples.unwrap_or(usize::MAX));
+            self.spent = self.spent.saturating_add(elements.unwrap_or(usize::MAX));
+            self.shapes.push(feed.shapes.to_vec());
+            self.seen.add(whole);
+        }
         if let Some(pieces) = pieces {
             self.pieces.get_or_insert_with(Seen::default).add(pieces);
         }
@@ -70,13 +72,16 @@ impl Evidence {
         let differ = old.not_taken.iter().filter(|(branch, body)| {
             new.not_taken.get(*branch).is_some_and(|other| other != *body)
         });
-        let differ: HashSet<_> = differ.map(|(branch, _)| branch.clone()).collect();
-        if self.was_left_out {
-            self.left_out.retain(|branch| differ.contains(branch));
-        } else {
-            self.left_out = differ;
-            self.was_left_out = true;
+        let mut differ: HashSet<_> = differ.map(|(branch, _)| branch.clone()).collect();
+        if let Some(before) = &self.left_out {
+            differ.retain(|branch| before.contains(branch));
         }
+        self.left_out = Some(differ);
+    }
+
+    /// A branch that differs in both models and that no run took: the If, and the branch's name.
+    pub fn left_out(&self) -> Option<&(String, &'static str)> {
+        self.left_out.iter().flatten().min()
     }
 
     /// Whether everything with which the models part was compared.
@@ -86,7 +91,7 @@ impl Evidence {
 
     /// What all runs showed together.
     pub fn outcome(self, inputs: &[RunInput]) -> Outcome {
-        if let Some((choice, branch)) = self.left_out.iter().min() {
+        if let Some((choice, branch)) = self.left_out() {
             let reason = format!(
                 "a part that changed lies in the {branch} of the If that makes `{choice}`, which \
                  these inputs do not take"
@@ -101,18 +106,17 @@ impl Evidence {
         let named = |shapes: Vec<Vec<usize>>| {
             inputs.iter().map(|input| input.name.clone()).zip(shapes).collect()
         };
-        let worst = |pieces: &Seen| pieces.all().fold(0.0, |worst: f64, one| worst.max(one.error));
         let (flipped, stepped) = (self.seen.flipped as f64, self.seen.stepped as f64);
         let outputs = self.seen.outputs.iter();
         let errors = outputs.map(|output| (output.name.clone(), output.error)).collect();
         Outcome::Agreed(Agreement {
             errors,
-            in_pieces: self.pieces.as_ref().map(worst),
+            in_pieces: self.pieces.as_ref().map(|pieces| worst(pieces.all())),
             shapes: self.shapes.into_iter().map(named).collect(),
             flat,
             bridged: self.seen.bridged.values().cloned().collect(),
             nodes: self.nodes,
-            before: worst(&Seen { outputs: Vec::new(), ..self.seen.clone() }),
+            before: worst(self.seen.on_the_way.iter()),
             flipped: if stepped > 0.0 { flipped / stepped } else { 0.0 },
         })
     }
@@ -124,9 +128,14 @@ impl Evidence {
             || "what changed".to_owned(),
             |output| format!("output `{}`", output.name),
         );
-        let reason = format!("{what} has equal values whatever is fed, so nothing was compared");
+        let reason =
+            format!("{what} has equal values, or none, whatever is fed, so nothing was compared");
         reason.into()
     }
+}
+
+fn worst<'c>(compared: impl Iterator<Item = &'c ComparedTensor>) -> f64 {
+    compared.fold(0.0, |worst, one| worst.max(one.error))
 }
 
 /// Everything that has a part in one of `ends`, these included. What only a bridged node reads

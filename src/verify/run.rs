@@ -103,19 +103,18 @@ impl ModelTrial<'_, '_, '_> {
     fn outcome(&self) -> Result<Outcome, Ended> {
         let mut evidence = Evidence::default();
         let samples = self.options.samples.max(1);
-        let first = self.first(samples, &mut evidence)?;
-        let most = evidence.spent.saturating_mul(2);
+        let (first, usual) = self.first(samples, &mut evidence)?;
+        let most = feeding::elements(&first, samples).unwrap_or_default().saturating_mul(2);
         let is_too_much = |evidence: &Evidence, shapes: &[Vec<usize>]| {
             let elements = feeding::elements(shapes, 1).unwrap_or(usize::MAX);
             evidence.spent.saturating_add(elements) > most
         };
         let mut smallest = first.clone();
-        let others = second_candidates(&self.fed(), &first).into_iter();
-        for shapes in others.filter(|shapes| !is_tiny(shapes, &first)) {
+        for shapes in second_candidates(&self.fed(), &first) {
             if is_too_much(&evidence, &shapes) {
                 break;
             }
-            if self.attempt(&shapes, Filling::Noise, 1, &mut evidence)?.is_none() {
+            if self.attempt(&shapes, usual, 1, &mut evidence)?.is_none() {
                 smallest = shapes;
                 break;
             }
@@ -128,7 +127,7 @@ impl ModelTrial<'_, '_, '_> {
         }
         if !evidence.is_enough() {
             evidence.wants_pieces = true;
-            let _ = self.attempt(&smallest, Filling::Noise, 1, &mut evidence)?;
+            let _ = self.attempt(&smallest, usual, 1, &mut evidence)?;
         }
         Ok(evidence.outcome(self.inputs))
     }
@@ -137,44 +136,42 @@ impl ModelTrial<'_, '_, '_> {
         self.inputs.iter().map(|input| input.fed.clone()).collect()
     }
 
-    /// Runs both at the first sizes at which the old model runs; these.
-    fn first(&self, samples: usize, evidence: &mut Evidence) -> Result<Vec<Vec<usize>>, Ended> {
+    /// Runs both at the first sizes at which the old model runs; these, and what was fed: noise,
+    /// or, if that makes no numbers, noise in 0 … 1.
+    fn first(
+        &self,
+        samples: usize,
+        evidence: &mut Evidence,
+    ) -> Result<(Vec<Vec<usize>>, Filling), Ended> {
         let mut first_reason = None;
         let declared = feeding::declarations(self.old)?;
         let candidates = first_candidates(&self.fed(), &declared);
         let likely = candidates.first().and_then(|shapes| feeding::elements(shapes, 1));
         let most = likely.unwrap_or_default().max(MOST_TRIED);
         let is_small = |shapes: &Vec<Vec<usize>>| {
-            feeding::elements(shapes, 1).is_some_and(|elements| elements <= most)
+            feeding::elements(shapes, 1).is_none_or(|elements| elements <= most)
         };
         for shapes in candidates.into_iter().filter(is_small) {
-            let elements = feeding::elements(&shapes, samples);
-            // In float64, and in the model's own type.
-            let taken = elements.map(|elements| memory_for(elements.saturating_mul(16)));
-            let silent = if elements.is_none() {
-                let reason = "its inputs, all samples together, are too large to be fed";
-                Some(NotRun::from(reason.to_owned()))
-            } else if let Some(Err(error)) = taken {
-                Some(not_run(&error))
-            } else {
-                match self.attempt(&shapes, Filling::Noise, samples, evidence)? {
-                    None => return Ok(shapes),
+            let silent = match unfed(&shapes, samples) {
+                Some(why) => why,
+                None => match self.attempt(&shapes, Filling::Noise, samples, evidence)? {
+                    None => return Ok((shapes, Filling::Noise)),
                     Some(Silent::Engine(error @ EngineError::TooLong)) => {
                         return Err(Ended::with(Outcome::NotRun(not_run(&error))));
                     }
-                    Some(Silent::Engine(error)) => Some(not_run(&error)),
+                    Some(Silent::Engine(error)) => not_run(&error),
                     Some(Silent::NotFinite) => {
                         if self.attempt(&shapes, Filling::Unit, samples, evidence)?.is_none() {
-                            return Ok(shapes);
+                            return Ok((shapes, Filling::Unit));
                         }
                         // Other sizes do not help.
                         let reason = "the original gives NaN or infinity on random inputs";
                         let why = NotRun::from(reason.to_owned());
                         return Err(Ended::with(Outcome::NotRun(why)));
                     }
-                }
+                },
             };
-            first_reason = first_reason.or(silent);
+            first_reason.get_or_insert(silent);
         }
         let nothing = || NotRun::from("no sizes of its inputs are known".to_owned());
         Err(Ended::with(Outcome::NotRun(first_reason.unwrap_or_else(nothing))))
@@ -208,7 +205,7 @@ impl ModelTrial<'_, '_, '_> {
             let (old, new) = (Graph::read_all(old)?, Graph::read_all(new)?);
             silent =
                 WholeRun::of(&old, &new, self.options, self.limits)?.attempt(&feed, evidence)?;
-            if silent.is_some() || evidence.left_out.is_empty() {
+            if silent.is_some() || evidence.left_out().is_none() {
                 break;
             }
         }
@@ -216,14 +213,14 @@ impl ModelTrial<'_, '_, '_> {
     }
 }
 
-/// Whether a map is so small that kernels and crops may leave nothing of it: tract reads beyond
-/// tensors without elements.
-fn is_tiny(shapes: &[Vec<usize>], first: &[Vec<usize>]) -> bool {
-    const LEAST: usize = 32;
-    shapes.iter().zip(first).any(|(shape, first)| {
-        let spatial = shape.iter().zip(first).skip(2);
-        shape.len() > 3 && spatial.into_iter().any(|(&size, &first)| size < LEAST.min(first))
-    })
+/// Why so many samples of these shapes cannot be made.
+fn unfed(shapes: &[Vec<usize>], samples: usize) -> Option<NotRun> {
+    let Some(elements) = feeding::elements(shapes, samples) else {
+        let reason = "its inputs, all samples together, are too large to be fed";
+        return Some(reason.to_owned().into());
+    };
+    // In float64, and in the model's own type.
+    memory_for(elements.saturating_mul(16)).err().map(|error| not_run(&error))
 }
 
 #[cfg(test)]
@@ -234,9 +231,10 @@ mod tests {
 
     use super::*;
     use crate::engine::InputShapes;
-    use crate::onnx::proto::NodeProto;
+    use crate::onnx::proto::{AttributeProto, NodeProto};
     use crate::onnx::storage::Storage;
-    use crate::onnx::write::{double_input, model, node};
+    use crate::onnx::tensor;
+    use crate::onnx::write::{self, double_input, int, ints, model, node};
 
     /// One of the first two takes two tensors of 8,000 bytes and the zero of a Relu, the last
     /// three; and while one of both runs, what the other waits with counts.
@@ -273,6 +271,59 @@ mod tests {
             let options = RunOptions { seed: 0, samples, tolerance: None, shapes, given };
             let outcome = run(old, new, &options, limits).unwrap();
             assert!(expected(&outcome), "{samples}, {bytes}: {outcome:?}");
+        }
+    }
+
+    /// Over a node that only the new model's run fails at no bridge leads: the result does not
+    /// run.
+    #[test]
+    fn what_fails_in_the_new_model_alone_is_broken() {
+        let indexed = |joined: &[&str]| {
+            let nodes = vec![
+                node("Concat", "", joined, "a", vec![int("axis", 0)]),
+                node("Reshape", "", &["a", "square"], "y", vec![]),
+            ];
+            let stored = vec![tensor::from_integers("square", &[4, 4])];
+            let model = model(17, vec![double_input("x", 1)], nodes, stored, &["y"]);
+            Model::index(model.encode_to_vec().into(), Storage::default()).unwrap()
+        };
+        let (right, wrong) = (indexed(&["x", "x"]), indexed(&["x", "x", "x"]));
+        let shapes = InputShapes::from([("x".to_owned(), vec![8])]);
+        let options = RunOptions { shapes, ..RunOptions::default() };
+        let limits = Limits::new(Duration::from_secs(60), 1 << 20);
+        let outcome = |old, new| run(old, new, &options, limits).unwrap();
+        assert!(matches!(outcome(&right, &right), Outcome::Agreed(_)));
+        assert!(matches!(outcome(&right, &wrong), Outcome::Broken(_)));
+    }
+
+    /// Constants are equal if what they hold is, wherever they hold it.
+    #[test]
+    fn another_constant_is_seen() {
+        let indexed = |held: AttributeProto| {
+            let nodes = vec![
+                node("Constant", "", &[], "c", vec![held]),
+                node("Expand", "", &["x", "c"], "y", vec![]),
+            ];
+            let model = model(17, vec![double_input("x", 1)], nodes, vec![], &["y"]);
+            Model::index(model.encode_to_vec().into(), Storage::default()).unwrap()
+        };
+        let listed = |rows: i64| indexed(ints("value_ints", vec![rows, 8]));
+        let held =
+            |rows: i64| indexed(write::tensor("value", tensor::from_integers("", &[rows, 8])));
+        let shapes = InputShapes::from([("x".to_owned(), vec![8])]);
+        let options = RunOptions { shapes, ..RunOptions::default() };
+        let limits = Limits::new(Duration::from_secs(60), 1 << 20);
+        for (old, new, same) in [
+            (listed(2), listed(2), true),
+            (held(2), held(2), true),
+            (listed(2), held(2), true),
+            (listed(2), listed(3), false),
+            (held(2), held(3), false),
+            (listed(2), held(3), false),
+        ] {
+            let outcome = run(&old, &new, &options, limits).unwrap();
+            assert_eq!(matches!(outcome, Outcome::Agreed(_)), same, "{outcome:?}");
+            assert_eq!(matches!(outcome, Outcome::Differs { .. }), !same, "{outcome:?}");
         }
     }
 }

@@ -89,34 +89,43 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
         };
         let names: Vec<String> = feed.inputs.iter().map(|input| input.name.clone()).collect();
         let fed = Fed { names: &names, samples: &samples };
-        let seen = match self.run(&self.course, fed)? {
-            Ok(seen) => seen,
+        let compared = if evidence.wants_pieces {
+            self.pieces(fed)?.map(|pieces| (None, Some(pieces)))
+        } else {
+            self.whole(fed)?
+        };
+        let (whole, pieces) = match compared {
+            Ok(compared) => compared,
             Err(silent) => return Ok(Some(silent)),
         };
-        let wrong = seen.all().find(|compared| !compared.agrees()).cloned();
-        let pieces = match wrong {
-            Some(wrong) => Some(self.in_pieces(fed, &seen, &wrong)?),
-            None if evidence.wants_pieces => {
-                let course = self.course_in_pieces()?;
-                let pieces = self.run(&course, fed)?.ok();
-                let wrong = pieces.iter().flat_map(Seen::all).find(|piece| !piece.agrees());
-                if let Some(wrong) = wrong {
-                    return Err(differs(&seen, wrong));
-                }
-                pieces
-            }
-            None => None,
-        };
         let (old, _) = mains(self.old, self.new)?;
-        evidence.add(feed, seen, pieces);
+        evidence.add(feed, whole, pieces);
         evidence.cover(old, &self.pairs);
         evidence.nodes = slices::live_nodes(old).len();
         Ok(None)
     }
 
-    fn course_in_pieces(&self) -> Result<Course, Invalid> {
+    /// What was seen of whole models, and of their pieces where these differ.
+    fn whole(&self, fed: Fed) -> Result<Result<WholeAndPieces, Silent>, Ended> {
+        let seen = match self.run(&self.course, fed)? {
+            Ok(seen) => seen,
+            Err(silent) => return Ok(Err(silent)),
+        };
+        let wrong = seen.all().find(|compared| !compared.agrees());
+        let pieces = wrong.map(|wrong| self.explained(fed, &seen, wrong)).transpose()?;
+        Ok(Ok((Some(seen), pieces)))
+    }
+
+    /// What was seen of the pieces, all of which agree.
+    fn pieces(&self, fed: Fed) -> Result<Result<Seen, Silent>, Ended> {
         let (old, new) = mains(self.old, self.new)?;
-        Course::in_pieces(old, new, &self.pairs)
+        let course = Course::in_pieces(old, new, &self.pairs)?;
+        let pieces = self.run(&course, fed)?;
+        let wrong = pieces.iter().flat_map(Seen::all).find(|piece| !piece.agrees());
+        match wrong {
+            Some(wrong) => Err(differs(&Seen::default(), wrong)),
+            None => Ok(pieces),
+        }
     }
 
     fn run(&self, course: &Course, fed: Fed) -> Result<Result<Seen, Silent>, Ended> {
@@ -138,25 +147,28 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
         }
     }
 
-    /// What was seen of the pieces, if all agree. Whoever names a tolerance means whole models.
-    fn in_pieces(&self, fed: Fed, whole: &Seen, wrong: &ComparedTensor) -> Result<Seen, Ended> {
+    /// What was seen of the pieces, if they explain what is wrong. Whoever names a tolerance
+    /// means whole models.
+    fn explained(&self, fed: Fed, whole: &Seen, wrong: &ComparedTensor) -> Result<Seen, Ended> {
         if self.tolerances.given.is_some() {
             return Err(differs(whole, wrong));
         }
-        let pieces = match self.run(&self.course_in_pieces()?, fed)? {
-            Ok(pieces) => pieces,
-            Err(Silent::Engine(error)) if error.is_of_this_machine() => {
-                return Err(Ended::with(Outcome::NotRun(not_run(&error))));
+        match self.pieces(fed) {
+            Ok(Ok(pieces)) => Ok(pieces),
+            Ok(Err(Silent::Engine(error @ EngineError::TooLong))) => {
+                Err(Ended::with(Outcome::NotRun(not_run(&error))))
             }
-            Err(_) => return Err(differs(whole, wrong)),
-        };
-        if pieces.all().all(ComparedTensor::agrees) {
-            Ok(pieces)
-        } else {
-            Err(differs(whole, wrong))
+            Ok(Err(_)) => Err(differs(whole, wrong)),
+            Err(Ended::With(outcome)) if matches!(*outcome, Outcome::Differs { .. }) => {
+                Err(differs(whole, wrong))
+            }
+            Err(ended) => Err(ended),
         }
     }
 }
+
+/// What was seen of whole models, if they were run, and of pieces, if these were compared.
+type WholeAndPieces = (Option<Seen>, Option<Seen>);
 
 fn mains<'g, 'o, 'n>(
     old: &'g [Graph<'o>],
