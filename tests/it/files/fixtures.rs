@@ -28,10 +28,10 @@ fn every_file_is_reported_as_expected() {
 }
 
 /// Files of networks that have a deployed twin.
-const NETWORKS: usize = 77;
+const NETWORKS: usize = 78;
 
 /// Those that tract runs neither before nor after.
-const NOT_RUN: [&str; 11] = [
+const NOT_RUN: [&str; 12] = [
     "dropout_mask_is_output/model.onnx",
     "foreign_add/model.onnx",
     "foreign_conv/model.onnx",
@@ -40,10 +40,14 @@ const NOT_RUN: [&str; 11] = [
     "loop_body/model.onnx",
     "no_operator_of_onnx/model.onnx",
     "opset6_dropout_mask_is_output/model.onnx",
+    "quantized_kernels/model.onnx",
     "statistic_is_computed/model.onnx",
     "tensorflow_net_valid/unoptimised_dynamic.onnx",
     "tensorflow_net_valid/unoptimised_static.onnx",
 ];
+
+/// Of these, what tract runs slice by slice: a slice takes as constants what those before it made.
+const IN_SLICES: [&str; 1] = ["statistic_is_computed/model.onnx"];
 
 /// Outputs are the framework's own float64 outputs within float32 rounding. A
 /// network's largest error is at most twice what the unfused graph or its deployed
@@ -55,7 +59,7 @@ fn outputs_are_the_frameworks_own() {
     for model in fixtures::of(|group| group.compared) {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("out.onnx");
-        fused(&model, &output);
+        let report = fused(&model, &output);
         let (inputs, expected) = (data(&model, "input"), data(&model, "output"));
         let beside = model.parent().unwrap();
         // tract reads a few originals wrongly or not at all; then the fused file is
@@ -63,8 +67,12 @@ fn outputs_are_the_frameworks_own() {
         let before = run(&model, beside, &inputs).map(|found| largest_error(&expected, &found));
         let twin = deployed_twin(&model).map(|twin| run(&twin, beside, &inputs));
         let after = run(&output, folder.path(), &inputs);
-        // In slices, with constants that slices before them made, tract may run them after all.
-        if before.is_err() && after.is_err() {
+        if let (Err(before), Err(after)) = (&before, &after) {
+            let is_whole =
+                |run: &Outcome| matches!(run, Outcome::Agreed(agreed) if agreed.bridged.is_empty());
+            let agrees = report.run.as_ref().is_some_and(is_whole);
+            let may_agree = IN_SLICES.contains(&short(&model).as_str());
+            assert!(may_agree || !agrees, "{model:?}: {before} {after}");
             not_run.push(short(&model));
             continue;
         }

@@ -18,6 +18,7 @@ use acb_fuse::engine::Limits;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{ModelProto, TensorProto};
 use acb_fuse::onnx::storage::Storage;
+use acb_fuse::report::Report;
 use acb_fuse::verify::outcome::Outcome;
 use acb_fuse::verify::run::run;
 use expect_test::expect_file;
@@ -59,6 +60,9 @@ fn right_results_are_not_refused_and_mutants_are() {
         let (old, new) = (folder.path().join("old.onnx"), folder.path().join("new.onnx"));
         fs::write(&old, &case.model).unwrap();
         let report = converted(&old, &new, &options(|_| ()));
+        let fed = fed_elements(&report);
+        let most = fed.first().map_or(0, |first| 2 * first);
+        assert!(fed.iter().sum::<usize>() <= most, "{name}: {fed:?}");
         let said = report.to_string();
         let said = said.lines().filter(|line| line.starts_with("run: ")).map(masked);
         let said: Vec<String> = said.collect();
@@ -74,6 +78,15 @@ fn right_results_are_not_refused_and_mutants_are() {
         let outcome = run(&old, &wrong, &RunOptions::default(), Limits::of_reading()).unwrap();
         assert!(matches!(outcome, Outcome::Differs { .. }), "{name}: {outcome:?}");
     });
+}
+
+/// Per run, the elements that were fed; a run piece by piece is not among them.
+fn fed_elements(report: &Report) -> Vec<usize> {
+    let Some(Outcome::Agreed(agreement)) = &report.run else { return Vec::new() };
+    let elements = |run: &Vec<(String, Vec<usize>)>| {
+        run.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    };
+    agreement.shapes.iter().map(elements).collect()
 }
 
 /// Weights of the cases that are drawn anew for each model.
