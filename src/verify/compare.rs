@@ -55,6 +55,11 @@ impl ComparedTensor {
         self.range.is_some_and(|(least, most)| least < most)
     }
 
+    /// Whether the old tensor has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.range.is_none()
+    }
+
     /// Whether the difference is allowed.
     pub fn agrees(&self) -> bool {
         self.error <= self.tolerance

@@ -89,6 +89,13 @@ impl Evidence {
         self.parted.is_subset(&self.covered)
     }
 
+    /// Whether nothing is left of an output at the sizes that were tried, and something that
+    /// changed was not compared for that. Of a detector that finds nothing, what it chooses from
+    /// was compared.
+    pub fn is_of_nothing(&self) -> bool {
+        !self.is_enough() && self.seen.outputs.iter().any(ComparedTensor::is_empty)
+    }
+
     /// What all runs showed together.
     pub fn outcome(self, inputs: &[RunInput]) -> Outcome {
         if let Some((choice, branch)) = self.left_out() {

@@ -53,10 +53,29 @@ pub struct Feed<'f> {
     pub inputs: &'f [RunInput],
     /// The shape of each.
     pub shapes: &'f [Vec<usize>],
-    /// What they look like.
-    pub filling: Filling,
+    /// How.
+    pub manner: Manner,
     /// One sample each.
     pub seeds: Range<u64>,
+}
+
+/// How models are run on what they are fed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manner {
+    /// What the inputs look like.
+    pub filling: Filling,
+    /// Where bridges lead.
+    pub bridges: BridgedNodes,
+}
+
+/// Over which nodes bridges lead, of those that both models have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BridgedNodes {
+    /// Over those that the engine would read wrongly. What it fails at says that the sizes are
+    /// not the model's.
+    Misread,
+    /// Over those that it fails at, too.
+    Failing,
 }
 
 /// Why there is nothing to feed.
@@ -162,8 +181,9 @@ pub fn samples(feed: &Feed, limits: Limits) -> Result<Vec<Vec<EngineTensor>>, En
     let sample = |seed: u64| {
         let mut random = Random::new(seed);
         let filled = feed.inputs.iter().zip(feed.shapes);
-        let filled = filled
-            .map(|(input, shape)| (input.fill(shape, feed.filling, &mut random), input.data_type));
+        let filled = filled.map(|(input, shape)| {
+            (input.fill(shape, feed.manner.filling, &mut random), input.data_type)
+        });
         tensors::from_arrays(filled.collect(), limits)
     };
     feed.seeds.clone().map(sample).collect()
@@ -175,7 +195,9 @@ pub fn choices(graph: &Graph, feed: &Feed) -> Vec<Vec<TensorProto>> {
     let mut random = Random::new(feed.seeds.start);
     let (mut drawn, mut asked) = (Vec::new(), Vec::new());
     for (input, shape) in feed.inputs.iter().zip(feed.shapes) {
-        let Array::Int(values) = input.fill(shape, feed.filling, &mut random) else { continue };
+        let Array::Int(values) = input.fill(shape, feed.manner.filling, &mut random) else {
+            continue;
+        };
         if input.data_type != i32::from(DataType::Int64) || values.len() > MAX_CHOICE {
             continue;
         }

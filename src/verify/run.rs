@@ -13,7 +13,7 @@ use crate::options::RunOptions;
 use crate::verify::along::FedInput;
 use crate::verify::decided::{decided, has_choices};
 use crate::verify::evidence::Evidence;
-use crate::verify::feeding::{self, Feed, Filling, RunInput, Unfed};
+use crate::verify::feeding::{self, BridgedNodes, Feed, Filling, Manner, RunInput, Unfed};
 use crate::verify::outcome::{NotRun, Outcome};
 use crate::verify::sizes::{first_candidates, second_candidates};
 use crate::verify::whole_run::{Ended, Silent, WholeRun, not_run};
@@ -123,7 +123,7 @@ impl ModelTrial<'_, '_, '_> {
             if evidence.is_enough() || is_too_much(&evidence, &smallest) {
                 break;
             }
-            let _ = self.attempt(&smallest, filling, 1, &mut evidence)?;
+            let _ = self.attempt(&smallest, Manner { filling, ..usual }, 1, &mut evidence)?;
         }
         if !evidence.is_enough() {
             evidence.wants_pieces = true;
@@ -136,59 +136,83 @@ impl ModelTrial<'_, '_, '_> {
         self.inputs.iter().map(|input| input.fed.clone()).collect()
     }
 
-    /// Runs both at the first sizes at which the old model runs; these, and what was fed: noise,
-    /// or, if that makes no numbers, noise in 0 … 1.
+    /// Runs both at the first sizes at which the old model runs and makes something, with
+    /// bridges only if it runs at none without; these sizes, and how it was run.
     fn first(
         &self,
         samples: usize,
         evidence: &mut Evidence,
-    ) -> Result<(Vec<Vec<usize>>, Filling), Ended> {
-        let mut first_reason = None;
+    ) -> Result<(Vec<Vec<usize>>, Manner), Ended> {
         let declared = feeding::declarations(self.old)?;
         let candidates = first_candidates(&self.fed(), &declared);
         let likely = candidates.first().and_then(|shapes| feeding::elements(shapes, 1));
         let most = likely.unwrap_or_default().max(MOST_TRIED);
-        let is_small = |shapes: &Vec<Vec<usize>>| {
+        let is_small = |shapes: &&Vec<Vec<usize>>| {
             feeding::elements(shapes, 1).is_none_or(|elements| elements <= most)
         };
-        for shapes in candidates.into_iter().filter(is_small) {
-            let silent = match unfed(&shapes, samples) {
-                Some(why) => why,
-                None => match self.attempt(&shapes, Filling::Noise, samples, evidence)? {
-                    None => return Ok((shapes, Filling::Noise)),
-                    Some(Silent::Engine(error @ EngineError::TooLong)) => {
-                        return Err(Ended::with(Outcome::NotRun(not_run(&error))));
+        let (mut first_reason, mut of_nothing) = (None, None);
+        for bridges in [BridgedNodes::Misread, BridgedNodes::Failing] {
+            let manner = Manner { filling: Filling::Noise, bridges };
+            for shapes in candidates.iter().filter(is_small) {
+                match self.try_at(shapes, manner, samples, evidence)? {
+                    Ok(_) if evidence.is_of_nothing() => {
+                        of_nothing.get_or_insert((shapes, manner, std::mem::take(evidence)));
                     }
-                    Some(Silent::Engine(error)) => not_run(&error),
-                    Some(Silent::NotFinite) => {
-                        if self.attempt(&shapes, Filling::Unit, samples, evidence)?.is_none() {
-                            return Ok((shapes, Filling::Unit));
-                        }
-                        // Other sizes do not help.
-                        let reason = "the original gives NaN or infinity on random inputs";
-                        let why = NotRun::from(reason.to_owned());
-                        return Err(Ended::with(Outcome::NotRun(why)));
-                    }
-                },
-            };
-            first_reason.get_or_insert(silent);
+                    Ok(manner) => return Ok((shapes.clone(), manner)),
+                    Err(reason) => drop(first_reason.get_or_insert(reason)),
+                }
+            }
+            if let Some((shapes, manner, seen)) = of_nothing {
+                *evidence = seen;
+                return Ok((shapes.clone(), manner));
+            }
         }
         let nothing = || NotRun::from("no sizes of its inputs are known".to_owned());
         Err(Ended::with(Outcome::NotRun(first_reason.unwrap_or_else(nothing))))
+    }
+
+    /// Runs both at these sizes on noise, or, if that makes no numbers, on noise in 0 … 1; how it
+    /// was run, or why it was not.
+    fn try_at(
+        &self,
+        shapes: &[Vec<usize>],
+        manner: Manner,
+        samples: usize,
+        evidence: &mut Evidence,
+    ) -> Result<Result<Manner, NotRun>, Ended> {
+        if let Some(why) = unfed(shapes, samples) {
+            return Ok(Err(why));
+        }
+        let unit = Manner { filling: Filling::Unit, ..manner };
+        match self.attempt(shapes, manner, samples, evidence)? {
+            None => Ok(Ok(manner)),
+            Some(Silent::Engine(error @ EngineError::TooLong)) => {
+                Err(Ended::with(Outcome::NotRun(not_run(&error))))
+            }
+            Some(Silent::Engine(error)) => Ok(Err(not_run(&error))),
+            Some(Silent::NotFinite) => {
+                if self.attempt(shapes, unit, samples, evidence)?.is_none() {
+                    return Ok(Ok(unit));
+                }
+                // Other sizes do not help.
+                let reason = "the original gives NaN or infinity on random inputs";
+                Err(Ended::with(Outcome::NotRun(reason.to_owned().into())))
+            }
+        }
     }
 
     /// Runs both models and adds what was seen to the evidence; or says why that is nothing.
     fn attempt(
         &self,
         shapes: &[Vec<usize>],
-        filling: Filling,
+        manner: Manner,
         samples: usize,
         evidence: &mut Evidence,
     ) -> Result<Option<Silent>, Ended> {
         // Every run has numbers of its own.
         let begin = self.options.seed.wrapping_add(evidence.shapes.len() as u64);
         let seeds = begin..begin.saturating_add(samples as u64);
-        let feed = Feed { inputs: self.inputs, shapes, filling, seeds };
+        let feed = Feed { inputs: self.inputs, shapes, manner, seeds };
         let (old, new) = match &self.read {
             Read::Whole(run) => return run.attempt(&feed, evidence),
             Read::Deciding { old, new } => (*old, *new),

@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::engine::tensors::{self, EngineTensor};
-use crate::engine::{Array, EngineError, Limits};
+use crate::engine::{Array, EngineError, Limits, dialect};
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::NodeId;
 use crate::onnx::model::Invalid;
 use crate::verify::compare::{ComparedTensor, Tolerances, compared, differing, is_finite};
 use crate::verify::course::{Course, Meeting, MeetingRule, TensorPair};
+use crate::verify::feeding::BridgedNodes;
 use crate::verify::pairs::Pairs;
 use crate::verify::sliced_run::{Bridges, SlicedRun, Stopped};
 use crate::verify::slices::{self, Most, SlicedStretch};
@@ -60,6 +61,8 @@ pub struct Fed<'f> {
     pub names: &'f [String],
     /// The inputs of each sample.
     pub samples: &'f [Vec<EngineTensor>],
+    /// Where bridges may lead.
+    pub bridges: BridgedNodes,
 }
 
 /// Two models, their course, and what their runs may take.
@@ -120,12 +123,8 @@ impl SideBySide<'_, '_, '_> {
     /// With bridges over the same nodes in both runs: those at which the engine fails in the old
     /// one. Where it fails in the new one alone, the new model does not run.
     fn run_all(&self, fed: Fed, at_a_time: AtATime) -> Result<Seen, Halted> {
-        let bridges = |allowed: &HashSet<NodeId>| Bridges {
-            allowed: allowed.clone(),
-            wanted: HashSet::new(),
-        };
-        let old = bridges(&self.pairs.shared_old);
-        let mut new = bridges(&self.pairs.shared_new);
+        let old = bridges(self.old, &self.pairs.shared_old, fed.bridges);
+        let mut new = bridges(self.new, &self.pairs.shared_new, fed.bridges);
         let (mut seen, mut over) = self.run_once(fed, at_a_time, &old, &new)?;
         let kept = self.pairs.kept.iter();
         let in_both = kept.filter(|(_, old)| seen.bridged.contains_key(old)).map(|(&new, _)| new);
@@ -200,6 +199,14 @@ impl Seen {
     pub fn all(&self) -> impl Iterator<Item = &ComparedTensor> {
         self.outputs.iter().chain(&self.on_the_way)
     }
+}
+
+/// Bridges over those of the nodes that both models have over which they may lead.
+fn bridges(graphs: &[Graph], shared: &HashSet<NodeId>, over: BridgedNodes) -> Bridges {
+    let is_misread =
+        |id: NodeId| graphs.first().is_some_and(|graph| dialect::misread(graph.node(id)).is_some());
+    let may_lead = |id: &NodeId| over == BridgedNodes::Failing || is_misread(*id);
+    Bridges { allowed: shared.iter().copied().filter(may_lead).collect(), wanted: HashSet::new() }
 }
 
 /// Comparisons of one tensor count as one; runs of one course have them in the same order.

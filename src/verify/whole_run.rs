@@ -88,7 +88,7 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
             Err(error) => return Ok(Some(Silent::Engine(error))),
         };
         let names: Vec<String> = feed.inputs.iter().map(|input| input.name.clone()).collect();
-        let fed = Fed { names: &names, samples: &samples };
+        let fed = Fed { names: &names, samples: &samples, bridges: feed.manner.bridges };
         let compared = if evidence.wants_pieces {
             self.pieces(fed)?.map(|pieces| (None, Some(pieces)))
         } else {
