@@ -12,14 +12,17 @@
     reason = "shapes follow from geometries that were checked before weights are read"
 )]
 
+use std::iter::repeat_n;
 use std::sync::Arc;
 
 use ndarray::{Array2, Axis, IxDyn};
 
+use crate::affine::axes::AxisOrder;
 use crate::affine::geometry::{Channels, Geometry};
 use crate::affine::kernel::{Affine, Summand, in_a_row, of_channel, taps};
 use crate::affine::linear::Linear;
 use crate::affine::refusal::Refusal;
+use crate::affine::view::ViewedAxis;
 use crate::affine::window::Window;
 use crate::numbers;
 
@@ -72,6 +75,28 @@ impl Linear for Affine {
         let kernel = kernel.permuted_axes(IxDyn(&axes)).to_owned();
         // What is left out has length 1.
         Self::new(geometry, in_a_row(kernel), self.bias.clone())
+    }
+
+    fn spread(&self, order: &AxisOrder, viewed: ViewedAxis) -> Self {
+        let factors = self.factors().unwrap_or_default();
+        let spread = |numbers: &[f64]| -> Vec<f64> {
+            let once = numbers.iter().flat_map(|&number| repeat_n(number, viewed.inner));
+            let once: Vec<f64> = once.collect();
+            once.repeat(viewed.outer)
+        };
+        let map = match self.geometry.channels {
+            None => {
+                let factor = of_channel(&factors, 0).unwrap_or(1.0);
+                Affine::filter(Vec::new(), factor, self.bias_of(0))
+            }
+            Some(channels) => {
+                let each = |of: &dyn Fn(usize) -> f64| (0..channels.outputs).map(of).collect();
+                let scale: Vec<f64> = each(&|channel| of_channel(&factors, channel).unwrap_or(1.0));
+                let shift: Vec<f64> = each(&|channel| self.bias_of(channel));
+                Affine::diagonal(&spread(&scale), &spread(&shift))
+            }
+        };
+        map.between(order.clone(), order.clone())
     }
 
     fn negated(mut self) -> Self {

@@ -9,6 +9,7 @@
 use crate::affine::axes::AxisOrder;
 use crate::affine::geometry::{Channels, ConvKind, Geometry};
 use crate::affine::refusal::Refusal;
+use crate::affine::view::{View, ViewedAxis};
 use crate::affine::window::{PadMode, Window, gcd};
 
 /// Kernels of more weights are composed with what scales them and with nothing else: both
@@ -46,6 +47,29 @@ pub trait Linear: Clone {
     /// `self` without its bias.
     #[must_use]
     fn unshifted(self) -> Self;
+
+    /// A scale and shift along `order`'s channels as the same along those of another order,
+    /// of which each stands where `viewed` says.
+    #[must_use]
+    fn spread(&self, order: &AxisOrder, viewed: ViewedAxis) -> Self;
+
+    /// `view ∘ self` as `D ∘ view`; this is `D`.
+    ///
+    /// # Errors
+    /// If `self` is no scale or shift, or what it scales is along no axis of what the view makes.
+    fn beyond(&self, view: &View) -> Result<Self, Refusal> {
+        let map = self.geometry();
+        let scales = map.kind == ConvKind::Conv && map.is_scale() && map.is_pointwise();
+        if !scales || map.input != map.output {
+            return Err(Refusal::View);
+        }
+        let everywhere = ViewedAxis { axis: 1, outer: 1, inner: 1 };
+        let viewed = match map.channels {
+            None => everywhere,
+            Some(_) => view.outward(map.input.axis(1)).ok_or(Refusal::View)?,
+        };
+        Ok(self.spread(&AxisOrder::with_channels_at(viewed.axis), viewed))
+    }
 
     /// `self ∘ inner`: first `inner`, then `self`, as one map for inputs of every size. A
     /// batch norm after a convolution (Eq. 2) is one.
@@ -197,6 +221,13 @@ impl Linear for Geometry {
             _ => roles.iter().skip(2).map(|&role| self.window_of_role(role)).collect(),
         };
         Geometry { windows, input: order(&self.input), output: order(&self.output), ..self.clone() }
+    }
+
+    fn spread(&self, order: &AxisOrder, viewed: ViewedAxis) -> Self {
+        let times = viewed.outer.saturating_mul(viewed.inner);
+        let channels = |channels: Channels| Channels::diagonal(channels.outputs.saturating_mul(times));
+        let (channels, shifted) = (self.channels.map(channels), self.shifted);
+        Geometry { channels, shifted, ..Geometry::identity() }.within(order)
     }
 
     fn negated(self) -> Self {

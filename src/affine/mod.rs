@@ -67,6 +67,7 @@ mod refusal;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod view;
 mod window;
 mod words;
 
@@ -77,5 +78,6 @@ pub use linear::Linear;
 pub use macs::Macs;
 pub use magnitude::{Comparison, Magnitude, Pass, PieceSums, Spread, average};
 pub use refusal::Refusal;
+pub use view::View;
 pub use window::{PadMode, Window};
 pub use words::times;

@@ -15,8 +15,9 @@ use crate::onnx::float::Float;
 use crate::onnx::ids::ValueId;
 use crate::onnx::info::{self, AxisSize};
 use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto, ValueInfoProto};
+use crate::onnx::tensor;
 use crate::onnx::write::{self, AxisSlice, WrittenNode, int, ints};
-use crate::ops::meaning::Sign;
+use crate::ops::meaning::{Sign, ViewNode};
 use crate::ops::pad_mode;
 
 /// A tensor as a sum of terms, with all that has to be known to write it.
@@ -73,14 +74,17 @@ pub fn fused(form: &NormalForm) -> Result<FusedNodes, NotFinite> {
         let is_alone = last == 0;
         let part = if is_alone { String::new() } else { format!(".{index}") };
         let stem = format!("{}{part}", form.stem);
+        let output = if is_alone { form.output } else { &stem };
+        let root = fused.views(&term.before, root, None, &format!("{stem}.before"));
         let summand = if let TermKind::Identity(_) = term.kind {
-            root.to_owned()
+            root
         } else {
-            let output = if is_alone { form.output } else { &stem };
+            let made = format!("{stem}.viewed");
+            let made = if term.after.is_empty() { output } else { &made };
             let tensors = ["weight", "bias"].map(|of| format!("{}{part}.{of}", form.tensors));
-            let place = Place { stem: &stem, root, output, tensors, form };
+            let place = Place { stem: &stem, root: &root, output: made, tensors, form };
             fused.convolution(term, &place)?;
-            output.to_owned()
+            fused.views(&term.after, made, Some(output), &format!("{stem}.after"))
         };
         if index == 0 {
             sum = summand;
@@ -127,6 +131,35 @@ impl Place<'_> {
 }
 
 impl FusedNodes {
+    /// Appends views of `tensor`, one of the other; returns what the last one makes, which is
+    /// called `output`, if it has to be.
+    fn views(
+        &mut self,
+        views: &[ViewNode],
+        tensor: &str,
+        output: Option<&str>,
+        stem: &str,
+    ) -> String {
+        let mut made = tensor.to_owned();
+        for (index, view) in views.iter().enumerate() {
+            let name = format!("{stem}.{index}");
+            let is_last = index.saturating_add(1) == views.len();
+            let output = output.filter(|_| is_last).unwrap_or(&name);
+            let mut node = (*view.proto).clone();
+            node.name = Some(name.clone());
+            node.input = vec![made];
+            if let Some(list) = &view.list {
+                let list = tensor::from_integers(&format!("{name}.list"), list);
+                node.input.push(list.name().to_owned());
+                self.integers.push(list);
+            }
+            node.output = vec![output.to_owned()];
+            made = output.to_owned();
+            self.nodes.push(node);
+        }
+        made
+    }
+
     /// Appends the nodes and weights of one term.
     fn convolution(&mut self, term: &Term<Affine>, place: &Place) -> Result<(), NotFinite> {
         let geometry = term.map.geometry();

@@ -5,13 +5,15 @@
 //! ids, and no operator by its name.
 
 use std::ops::{Mul, Neg};
+use std::sync::Arc;
 
-use crate::affine::{Affine, AxisOrder, Channels, ConvKind, Geometry, Linear, Macs, Window};
+use crate::affine::{Affine, AxisOrder, Channels, ConvKind, Geometry, Linear, Macs, View, Window};
 use crate::facts::constants::Constants;
 use crate::facts::kernels::KernelLayout;
 use crate::onnx::float::Float;
 use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
+use crate::onnx::proto::NodeProto;
 use crate::refusal::NotLinear;
 
 /// Whether something is added or subtracted.
@@ -122,6 +124,20 @@ pub enum LinearOp {
         /// A permutation.
         axes: AxisOrder,
     },
+    /// The same elements with other axes.
+    View(ViewNode),
+}
+
+/// A node that is a view, as it stands but for the tensors that it reads and makes: two that
+/// are equal make the same of one tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ViewNode {
+    /// The operator and its attributes.
+    pub proto: Arc<NodeProto>,
+    /// The integers that it reads besides the tensor, if it does.
+    pub list: Option<Vec<i64>>,
+    /// What it does with axes.
+    pub view: Arc<View>,
 }
 
 impl LinearOp {
@@ -142,6 +158,7 @@ impl LinearOp {
                 ..Geometry::identity().within(order)
             },
             LinearOp::Transpose { axes } => Geometry::transposition(axes.clone()),
+            LinearOp::View(_) => Geometry::identity(),
         }
     }
 
@@ -157,7 +174,9 @@ impl LinearOp {
             LinearOp::Diagonal { scale, .. } => Macs::each(scale.len() as f64),
             // Per channel, of which there is at least one.
             LinearOp::Filter { .. } => self.geometry().macs(),
-            LinearOp::Transpose { .. } | LinearOp::Bordered { .. } => Macs::default(),
+            LinearOp::Transpose { .. } | LinearOp::Bordered { .. } | LinearOp::View(_) => {
+                Macs::default()
+            }
         }
     }
 
@@ -168,7 +187,7 @@ impl LinearOp {
             LinearOp::Diagonal { shift, .. } => shift,
             LinearOp::Filter { shift, .. } => std::slice::from_ref(shift),
             LinearOp::Bordered { map, .. } => map.shift(),
-            LinearOp::Transpose { .. } => &[],
+            LinearOp::Transpose { .. } | LinearOp::View(_) => &[],
         }
     }
 
@@ -217,7 +236,7 @@ impl LinearOp {
                 let Ok(framed) = frame.after(&map.unshifted()) else { return Ok(None) };
                 framed.shifted(&shift)
             }
-            LinearOp::Transpose { .. } => Affine::identity(),
+            LinearOp::Transpose { .. } | LinearOp::View(_) => Affine::identity(),
         };
         Ok(Some(affine.between(input, output)))
     }

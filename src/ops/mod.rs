@@ -26,3 +26,4 @@ pub mod stop;
 pub mod sum;
 pub mod table;
 pub mod training;
+pub mod views;

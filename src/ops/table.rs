@@ -14,7 +14,7 @@ use crate::ops::meaning::Meaning;
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::ops::stop::Stop;
-use crate::ops::{axes, conv, filled, frame, pointwise, product, sum};
+use crate::ops::{axes, conv, filled, frame, pointwise, product, sum, views};
 
 /// The newest operator set whose operators are known here.
 pub const NEWEST_OPSET: i64 = 28;
@@ -69,6 +69,7 @@ pub const TABLE: &[OperatorRow] = &[
     of("ConvTranspose", 1..=22, 3, Alone(conv::conv_transpose), "a transposed convolution"),
     of("Div", 1..=14, 2, Alone(pointwise::divide), "a scale, by a constant"),
     of("Dropout", 1..=22, 3, Alone(axes::dropout), "another name, at inference"),
+    of("Flatten", 1..=25, 1, Alone(views::flatten), "a view"),
     of("Gemm", 7..=13, 3, Alone(product::gemm), "a product with a constant, and a bias"),
     of("Identity", 1..=25, 1, Alone(axes::identity), "another name"),
     of("MatMul", 7..=13, 2, Alone(product::matmul), "a product with a constant"),
@@ -76,12 +77,15 @@ pub const TABLE: &[OperatorRow] = &[
     of("Neg", 1..=13, 1, Alone(pointwise::negation), "a scale by −1"),
     of("Pad", 2..=25, 4, AfterOthers(frame::pad), "a border of zeros, or of what is padded"),
     of("ReduceSum", 1..=13, 2, Alone(sum::stacked), "a sum of tensors that were stacked").joining(),
+    of("Reshape", 5..=25, 2, Alone(views::reshape), "a view, to a constant shape"),
     of("ScatterND", 11..=18, 3, AfterOthers(filled::scatter), "a border that is filled").joining(),
     of("Slice", 1..=13, 5, Alone(frame::slice), "a crop"),
+    of("Squeeze", 1..=25, 2, Alone(views::squeeze), "a view, without axes that are named"),
     of("Sub", 1..=14, 2, Alone(pointwise::subtract), "a difference; a shift by a constant"),
     of("Sum", 1..=13, MANY, Alone(sum::sum), "a sum of any number of tensors"),
     of("Transpose", 1..=25, 1, AfterOthers(filled::transpose_or_border), "another order of axes")
         .joining(),
+    of("Unsqueeze", 1..=25, 2, Alone(views::unsqueeze), "a view"),
 ];
 
 /// As many as anybody likes.

@@ -62,13 +62,14 @@ impl Cost {
 
 /// Cost of a term that is written out as new nodes.
 pub fn of_term(term: &Term<Geometry>, opset: i64) -> Cost {
+    let views = term.before.len() + term.after.len();
     if let TermKind::Identity(_) = term.kind {
-        return Cost::default();
+        return Cost { nodes: views as f64, ..Cost::default() };
     }
     let outputs = term.map.channels.map_or(0, |channels| channels.outputs) as f64;
     let bias = if term.map.shifted { outputs } else { 0.0 };
     Cost {
-        nodes: layout(&term.map, opset).len() as f64,
+        nodes: (views + layout(&term.map, opset).len()) as f64,
         weights: term.map.weights() + bias,
         macs: term.map.macs(),
     }
@@ -77,7 +78,7 @@ pub fn of_term(term: &Term<Geometry>, opset: i64) -> Cost {
 /// Size of the sum of `terms` as new nodes.
 pub fn of_sum(terms: &[Term<Geometry>], opset: i64) -> Count {
     let mut count = Count { nodes: terms.len().saturating_sub(1), ..Count::default() };
-    for term in terms.iter().filter(|term| term.kind == TermKind::Conv) {
+    for term in terms.iter().filter(|term| term.kind != TermKind::Pointwise) {
         let cost = of_term(term, opset);
         count.nodes += cost.nodes as usize;
         count.parameters += cost.weights;
@@ -93,7 +94,7 @@ pub fn of_node(map: &LinearOp) -> Cost {
         // γ, β, μ, σ² of a norm; a scale or shift has less, but nothing to trade for it.
         LinearOp::Diagonal { scale, .. } => 4.0 * scale.len() as f64,
         LinearOp::Bordered { map, .. } => return of_node(map),
-        LinearOp::Filter { .. } | LinearOp::Transpose { .. } => 0.0,
+        LinearOp::Filter { .. } | LinearOp::Transpose { .. } | LinearOp::View(_) => 0.0,
     };
     Cost { nodes: 1.0, weights, macs: map.macs() }
 }

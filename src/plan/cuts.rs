@@ -194,8 +194,10 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     }
 
     fn map_form(&self, id: NodeId, input: ValueId, map: &LinearOp) -> Form {
-        let kind = kind_of(map);
-        let part = Term { root: input, map: map.geometry(), kind };
+        let part = match map {
+            LinearOp::View(view) => Term::view(input, view.clone(), Geometry::identity()),
+            _ => Term::new(input, map.geometry(), kind_of(map)),
+        };
         let steps = self.meanings.consumed(id);
         let uses = self.uses_by(id, steps, input);
         let mut emit = cost::of_node(map);
@@ -216,15 +218,18 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         let pointwise = match map {
             LinearOp::Diagonal { .. } => true,
             LinearOp::Filter { windows, .. } => windows.is_empty(),
-            LinearOp::Conv { .. } | LinearOp::Bordered { .. } | LinearOp::Transpose { .. } => false,
+            LinearOp::Conv { .. }
+            | LinearOp::Bordered { .. }
+            | LinearOp::Transpose { .. }
+            | LinearOp::View(_) => false,
         };
         if form.terms.len() < 2 || !pointwise || !self.dies(nearest) {
             return None;
         }
         let weighted = |term: &AnchoredTerm| {
-            term.iter().find(|at| at.part.kind == TermKind::Conv).map(|at| at.part.map.clone())
+            term.iter().find(|at| at.part.kind == TermKind::Conv).map(|at| at.part.clone())
         };
-        let maps = form.terms.iter().map(weighted).collect::<Option<Vec<Geometry>>>()?;
+        let maps = form.terms.iter().map(weighted).collect::<Option<Vec<Term<Geometry>>>>()?;
         if !are_of_one_rank(maps.iter()) {
             return None;
         }
@@ -232,7 +237,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             let anchors = term.iter().filter(|anchor| anchor.part.kind == TermKind::Conv);
             let anchors: AnchoredTerm = anchors
                 .filter_map(|anchor| {
-                    let part = anchor.part.mapped(&nearest.part.map, nearest.part.kind).ok()?;
+                    let part = nearest.part.of(&anchor.part).ok()?;
                     let nodes = anchor.nodes.saturating_add(nearest.nodes);
                     Some(Anchor { emit: self.cost(&part), part, nodes, ..anchor.clone() })
                 })
@@ -255,7 +260,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         let dies = self.dies(&nearest);
         let replaced = behind.get(best(behind)).map(Anchor::net).unwrap_or_default();
         for anchor in behind.iter().take(MAX_ANCHORS) {
-            let Ok(part) = anchor.part.mapped(&nearest.part.map, nearest.part.kind) else {
+            let Ok(part) = nearest.part.of(&anchor.part) else {
                 continue;
             };
             let saved = if dies {
@@ -292,8 +297,8 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         }
         for &(sign, operand) in operands {
             let root = self.meanings.source(operand);
-            let part =
-                Term { root, map: Geometry::identity(), kind: TermKind::Identity(Sign::Plus) };
+            let kind = TermKind::Identity(Sign::Plus);
+            let part = Term::new(root, Geometry::identity(), kind);
             let once = || times.get(&root) == Some(&1);
             let uses = if once() { self.uses_by(id, steps, root) } else { self.use_of(id, root) };
             let (emit, saved) = (Cost::default(), Cost::default());

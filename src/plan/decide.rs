@@ -38,7 +38,7 @@ pub fn block(
     let shape = |map: &LinearOp| Ok::<_, Refusal>(map.geometry());
     let (terms, mut valid) = region.evaluate(meanings, reader, &Geometry::identity(), shape)?;
     let mut crops = Validity::default();
-    terms.iter().for_each(|term| require_enough_to_crop(term, &mut crops));
+    terms.iter().try_for_each(|term| require_enough_to_crop(term, &mut crops))?;
     // Where that is open, nothing that the report says would keep a caller from it.
     must_hold(reader, &crops, |size, sizes| size.is_some_and(|size| sizes.contains(size)))?;
     valid.intersect(&crops);
@@ -97,16 +97,23 @@ pub fn block(
 /// A kernel that begins inside its input and reaches beyond the other end is written as a
 /// Slice and a padded convolution: `x[2:]`, padded by 3 behind. Of 1 element that Slice
 /// leaves 0, not −1, and the convolution makes one output too many.
-fn require_enough_to_crop(term: &Term<Geometry>, valid: &mut Validity) {
+///
+/// # Errors
+/// If it is a view that would be cropped, of which nobody knows sizes.
+fn require_enough_to_crop(term: &Term<Geometry>, valid: &mut Validity) -> Result<(), Refusal> {
     let gathers = term.map.kind != ConvKind::ConvTranspose;
     for (axis, window) in term.map.windows.iter().enumerate().filter(|_| gathers) {
         let (before, behind) = window.pads();
         if before.min(behind) < 0 && before.max(behind) > 0 {
+            if !term.before.is_empty() {
+                return Err(Refusal::View);
+            }
             let along = term.map.input.axis(axis.saturating_add(2));
             let least = 1_i64.saturating_sub(before.min(behind));
             valid.require(term.root, Property::Size(along, SizeSet::AtLeast(least)));
         }
     }
+    Ok(())
 }
 
 /// Whether all sizes that `valid` is about are right, as far as they are known.

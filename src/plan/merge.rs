@@ -21,15 +21,18 @@ pub fn merge<L: Linear>(
     reader: &Reader,
 ) -> Result<Term<L>, Refusal> {
     debug_assert_eq!(one.root, other.root);
+    if !one.has_views_of(other) {
+        return Err(Refusal::View);
+    }
     let without_sizes = one.map.geometry().clone().plus(other.map.geometry(), &[]);
     // Sizes are inferred only where a decision needs them.
     let sizes = match without_sizes {
-        Err(Refusal::Counts { .. }) => reader.sizes.shape(one.root),
+        Err(Refusal::Counts { .. }) if one.before.is_empty() => reader.sizes.shape(one.root),
         _ => &[],
     };
     let is_weighted = one.kind == TermKind::Conv || other.kind == TermKind::Conv;
     let kind = if is_weighted { TermKind::Conv } else { TermKind::Pointwise };
-    Ok(Term { root: one.root, map: one.map.plus(&other.map, sizes)?, kind })
+    Ok(Term { map: one.map.plus(&other.map, sizes)?, kind, ..one })
 }
 
 /// `one ⊕ other`, if that is legal and has no more weights than the two have.
@@ -99,6 +102,7 @@ pub fn kind_of(map: &LinearOp) -> TermKind {
     match map {
         LinearOp::Conv { .. } => TermKind::Conv,
         LinearOp::Bordered { map, .. } => kind_of(map),
+        LinearOp::View(_) => TermKind::Identity(Sign::Plus),
         LinearOp::Filter { windows, weight, shift, .. }
             if windows.is_empty() && *shift == 0.0 && weight.abs() == 1.0 =>
         {
@@ -112,8 +116,12 @@ pub fn kind_of(map: &LinearOp) -> TermKind {
 /// the identity does not. Else one is broadcast onto the other, from the last axis on, and
 /// the channels of one are not those of the other: of `[1, 4, 6, 6] + [4, 4]`, axis 1 is the
 /// height of what the second one adds.
-pub fn are_of_one_rank<'g>(mut terms: impl Iterator<Item = &'g Geometry>) -> bool {
-    let is_known = |term: &&Geometry| !term.windows.is_empty() || term.kind == ConvKind::MatMul;
+pub fn are_of_one_rank<'t, L: Linear + 't>(mut terms: impl Iterator<Item = &'t Term<L>>) -> bool {
+    let is_known = |term: &&Term<L>| {
+        let map = term.map.geometry();
+        !map.windows.is_empty() || map.kind == ConvKind::MatMul
+    };
     let Some(first) = terms.next().filter(is_known) else { return false };
-    terms.all(|term| is_known(&term) && term.rank() == first.rank())
+    let rank = |term: &Term<L>| term.map.geometry().rank();
+    terms.all(|term| is_known(&term) && rank(term) == rank(first) && term.after == first.after)
 }

@@ -3,6 +3,7 @@
 //!
 //! Knows the forms that the search found; changes nothing of it.
 
+use crate::affine::Refusal;
 use crate::emit::term::TermKind;
 use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
 use crate::ops::meaning::Meaning;
@@ -90,7 +91,9 @@ impl NearMisses<'_, '_, '_, '_> {
         let Some(behind) = self.weighted(input).cloned() else { return };
         let composed = term.iter().find(|anchor| anchor.part.root == behind.part.root);
         let reason = match composed {
-            None => match behind.part.mapped(&nearest.part.map, nearest.part.kind) {
+            None => match nearest.part.of(&behind.part) {
+                // A product of what a convolution made, flattened: nobody expects it.
+                Err(Refusal::View) if nearest.part.kind == TermKind::Conv => return,
                 Err(refusal) => Reason::Geometry(refusal),
                 Ok(_) => return,
             },

@@ -97,6 +97,10 @@ impl Region {
         for id in self.read_nodes() {
             let Some(output) = reader.graph.node(id).output() else { continue };
             let form = match meanings.get(id) {
+                Some(Meaning::Linear(input, LinearOp::View(view))) => {
+                    let terms = forms.take(*input).into_iter();
+                    terms.map(|term| term.viewed(view)).collect()
+                }
                 Some(Meaning::Linear(input, map)) => {
                     mapped(&forms.take(*input), lift(map)?, kind_of(map))?
                 }
@@ -138,7 +142,7 @@ impl Region {
 
 /// `map` applied to a form.
 fn mapped<L: Linear>(form: &[Term<L>], map: L, kind: TermKind) -> Result<Vec<Term<L>>, Refusal> {
-    if form.len() > 1 && !are_of_one_rank(form.iter().map(|term| term.map.geometry())) {
+    if form.len() > 1 && !are_of_one_rank(form.iter()) {
         return Err(Refusal::Ranks);
     }
     let bare = map.clone().unshifted();
@@ -178,7 +182,7 @@ impl<'a, L: Linear> Forms<'a, L> {
         let root = self.meanings.source(value);
         let itself = || {
             let (map, kind) = (self.identity.clone(), TermKind::Identity(Sign::Plus));
-            vec![Term { root, map, kind }]
+            vec![Term::new(root, map, kind)]
         };
         if self.region.cuts.contains(&root) {
             return itself();

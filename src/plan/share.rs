@@ -130,7 +130,10 @@ impl<'a> Sharing<'a> {
         };
         match map {
             // Pads, bounds and scalars are no parameters.
-            LinearOp::Filter { .. } | LinearOp::Transpose { .. } | LinearOp::Bordered { .. } => 0.0,
+            LinearOp::Filter { .. }
+            | LinearOp::Transpose { .. }
+            | LinearOp::Bordered { .. }
+            | LinearOp::View(_) => 0.0,
             _ => {
                 let constants =
                     node.inputs.iter().flatten().filter(|&&v| reader.constants.contains(v));
@@ -241,10 +244,12 @@ fn are_same(reader: &Reader, meanings: &Meanings, a: &Block, b: &Block) -> bool 
             && a.inputs.iter().zip(&b.inputs).all(|(&a, &b)| same_input(a, b))
     };
     let (nodes, others) = (&a.region.nodes, &b.region.nodes);
-    let kind_and_map = |term: &Term<Geometry>| (term.kind, term.map.clone());
+    let shape = |term: &Term<Geometry>| {
+        (term.kind, term.map.clone(), term.before.clone(), term.after.clone())
+    };
     a.float == b.float
         && nodes.len() == others.len()
-        && a.terms.iter().map(kind_and_map).eq(b.terms.iter().map(kind_and_map))
+        && a.terms.iter().map(shape).eq(b.terms.iter().map(shape))
         && nodes.iter().zip(others).all(&mut same_node)
 }
 

@@ -1,0 +1,135 @@
+//! What gives the elements of a tensor other axes, in their order.
+//!
+//! Knows sizes, as far as they follow from the file, and which of them a view depends on; not
+//! what stands around it.
+
+use std::sync::Arc;
+
+use crate::affine::View;
+use crate::facts::validity::{Property, SizeSet, Validity};
+use crate::onnx::ids::ValueId;
+use crate::onnx::node::Node;
+use crate::onnx::proto::NodeProto;
+use crate::ops::meaning::{LinearOp, Meaning, ViewNode};
+use crate::ops::reader::{Reader, first_input, not_linear};
+use crate::ops::stop::Stop;
+use crate::refusal::NotLinear;
+
+/// Squeeze (opset 1 to 25), of axes that are named.
+///
+/// # Errors
+/// If they are not constant, or the rank of its input is not known.
+pub fn squeeze(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    let input = first_input(node)?;
+    let (sizes, axes) = (sizes(reader, input, valid)?, listed(reader, node, "axes")?);
+    // Which it would be is a matter of sizes.
+    let axes = axes.ok_or_else(|| not_linear(node))?;
+    let dropped = reader.axes_from_front(input, &axes, valid)?;
+    let view = View::squeeze(&sizes, |axis| dropped.contains(&axis));
+    Ok(meaning(input, node, view, Some(axes)))
+}
+
+/// Unsqueeze (opset 1 to 25).
+///
+/// # Errors
+/// As [`squeeze`].
+pub fn unsqueeze(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    let input = first_input(node)?;
+    let mut made = sizes(reader, input, valid)?;
+    let axes = listed(reader, node, "axes")?.ok_or_else(|| not_linear(node))?;
+    let rank = made.len().saturating_add(axes.len());
+    let from_front = |&axis: &i64| {
+        let axis = if axis < 0 { axis.saturating_add(rank as i64) } else { axis };
+        usize::try_from(axis).ok().filter(|&axis| axis < rank)
+    };
+    let new: Option<Vec<usize>> = axes.iter().map(from_front).collect();
+    let mut new = new.ok_or(NotLinear::Malformed("it has no such axis"))?;
+    new.sort_unstable();
+    new.dedup();
+    if new.len() != axes.len() {
+        return Err(NotLinear::Malformed("it names an axis twice").into());
+    }
+    new.iter().for_each(|&axis| made.insert(axis, Some(1)));
+    let view = View::squeeze(&made, |axis| new.contains(&axis)).inverse();
+    Ok(meaning(input, node, view, Some(axes)))
+}
+
+/// Flatten (opset 1 to 25).
+///
+/// # Errors
+/// If the rank of its input is not known.
+pub fn flatten(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    let input = first_input(node)?;
+    let sizes = sizes(reader, input, valid)?;
+    let axis = node.int("axis", 1);
+    let axis = if axis < 0 { axis.saturating_add(sizes.len() as i64) } else { axis };
+    let axis = usize::try_from(axis).map_err(|_| NotLinear::Malformed("it has no such axis"))?;
+    require(input, &sizes, axis.max(1), valid);
+    Ok(meaning(input, node, View::flatten(&sizes, axis), None))
+}
+
+/// Reshape (opset 5 to 25) to a shape that is constant.
+///
+/// # Errors
+/// If it is not, or the rank of its input is not known.
+pub fn reshape(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    let input = first_input(node)?;
+    let shape = listed(reader, node, "shape")?.ok_or_else(|| not_linear(node))?;
+    let mut sizes = sizes(reader, input, valid)?;
+    if node.int("allowzero", 0) != 0 && shape.contains(&0) {
+        return Err(not_linear(node).into());
+    }
+    let made = |(axis, &size): (usize, &i64)| match size {
+        0 => sizes.get(axis).copied().flatten(),
+        // What is left over is no matter of channels, or would have to be known.
+        _ => usize::try_from(size).ok(),
+    };
+    let made: Vec<Option<usize>> = shape.iter().enumerate().map(made).collect();
+    let kept = shape.iter().take_while(|&&size| size == 0).count();
+    let view = View::reshape(&sizes, &made, kept);
+    // What joins or splits axes behind the channels does it at all sizes.
+    let apart = view.apart().max(kept);
+    let view = if apart > 1 {
+        sizes.iter_mut().skip(apart).for_each(|size| *size = None);
+        View::reshape(&sizes, &made, kept)
+    } else {
+        view
+    };
+    require(input, &sizes, kept, valid);
+    Ok(meaning(input, node, view, Some(shape)))
+}
+
+/// That the sizes from axis `first` on are what they are.
+fn require(input: ValueId, sizes: &[Option<usize>], first: usize, valid: &mut Validity) {
+    for (axis, size) in sizes.iter().enumerate().skip(first) {
+        if let Some(size) = size {
+            valid.require(input, Property::Size(axis, SizeSet::Exactly(*size as i64)));
+        }
+    }
+}
+
+/// The sizes of the tensor, as far as they are known; on its rank the reading depends.
+fn sizes(
+    reader: &Reader,
+    input: ValueId,
+    valid: &mut Validity,
+) -> Result<Vec<Option<usize>>, NotLinear> {
+    let rank = reader.rank(input, valid)?;
+    Ok(reader.sizes.dims(input).unwrap_or_else(|| vec![None; rank]))
+}
+
+/// A list that is an attribute or a constant; `None` if it is left out.
+fn listed(reader: &Reader, node: &Node, name: &str) -> Result<Option<Vec<i64>>, Stop> {
+    if let Some(second) = node.input(1).filter(|&second| !reader.constants.contains(second)) {
+        return Err(reader.not_constant(second).into());
+    }
+    reader.list(node, name, 1, &mut Validity::default())
+}
+
+fn meaning(input: ValueId, node: &Node, view: View, list: Option<Vec<i64>>) -> Meaning {
+    let list = list.filter(|_| node.input(1).is_some());
+    let attribute = node.proto.attribute.clone();
+    let op_type = node.proto.op_type.clone();
+    let proto = NodeProto { op_type, attribute, ..NodeProto::default() };
+    Meaning::Linear(input, LinearOp::View(ViewNode { proto: Arc::new(proto), list, view: Arc::new(view) }))
+}
