@@ -96,6 +96,19 @@ impl Affine {
         affine.of_kind(ConvKind::ConvTranspose)
     }
 
+    /// A transposed convolution of stride 1 as the convolution that it is, on windows as
+    /// [`Window::gathered`] makes them: its kernel `[C, O/groups, taps…]`, as in
+    /// [`Self::transposed_conv`], is read from its last tap to its first.
+    pub fn gathered_conv(
+        mut kernel: ArrayD<f64>,
+        bias: &[f64],
+        windows: Vec<Window>,
+        groups: usize,
+    ) -> Self {
+        (2..kernel.ndim()).for_each(|axis| kernel.invert_axis(Axis(axis)));
+        Self::conv(exchange_channels(kernel, groups), bias, windows, groups)
+    }
+
     /// A matrix product over the channels, with weights `[O, C]` (and axes of length 1 behind,
     /// if any), on tensors with so many spatial `axes`; an empty `bias` is zero, others are `[O]`.
     pub fn product(weights: ArrayD<f64>, bias: &[f64], axes: usize) -> Self {
@@ -134,6 +147,14 @@ impl Affine {
     #[must_use]
     pub fn between(self, input: AxisOrder, output: AxisOrder) -> Self {
         Affine { geometry: Geometry { input, output, ..self.geometry }, ..self }
+    }
+
+    /// This map with its kernel, and not its bias, multiplied by `factor`.
+    #[must_use]
+    pub fn with_factor(mut self, factor: f64) -> Self {
+        let scales = self.summands.iter_mut().flat_map(|summand| &mut summand.scale);
+        scales.for_each(|scale| *scale *= factor);
+        self
     }
 
     /// This map plus `shift`, which has one number or one per output channel.
@@ -220,6 +241,8 @@ pub(super) fn exchange_channels(kernel: ArrayD<f64>, groups: usize) -> ArrayD<f6
     let split = [&[groups, first / groups, second][..], &taps].concat();
     let joined = [&[groups * second, first / groups][..], &taps].concat();
     let mut split = kernel
+        .as_standard_layout()
+        .into_owned()
         .into_shape_with_order(split)
         .unwrap_or_else(|_| unreachable!("the groups divide the channels"));
     split.swap_axes(1, 2);

@@ -225,7 +225,8 @@ impl Linear for Geometry {
 
     fn spread(&self, order: &AxisOrder, viewed: ViewedAxis) -> Self {
         let times = viewed.outer.saturating_mul(viewed.inner);
-        let channels = |channels: Channels| Channels::diagonal(channels.outputs.saturating_mul(times));
+        let channels =
+            |channels: Channels| Channels::diagonal(channels.outputs.saturating_mul(times));
         let (channels, shifted) = (self.channels.map(channels), self.shifted);
         Geometry { channels, shifted, ..Geometry::identity() }.within(order)
     }

@@ -78,6 +78,6 @@ pub use linear::Linear;
 pub use macs::Macs;
 pub use magnitude::{Comparison, Magnitude, Pass, PieceSums, Spread, average};
 pub use refusal::Refusal;
-pub use view::View;
+pub use view::{View, ViewedAxis};
 pub use window::{PadMode, Window};
 pub use words::times;

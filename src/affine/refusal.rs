@@ -52,7 +52,9 @@ pub enum Refusal {
     )]
     Ranks,
     /// A view between them, which does not give what one works on an axis of its own.
-    #[error("what stands between them gives the tensor other axes, and mixes its channels with others")]
+    #[error(
+        "what stands between them gives the tensor other axes, and mixes its channels with others"
+    )]
     View,
     /// A convolution and a transposed one.
     #[error("one is a convolution and the other a transposed convolution")]

@@ -49,7 +49,8 @@ impl View {
     /// The view back.
     #[must_use]
     pub fn inverse(&self) -> Self {
-        let turned = |run: &AxisRun| AxisRun { input: run.output.clone(), output: run.input.clone() };
+        let turned =
+            |run: &AxisRun| AxisRun { input: run.output.clone(), output: run.input.clone() };
         View { runs: self.runs.iter().map(turned).collect() }
     }
 

@@ -108,6 +108,14 @@ impl Window {
         ((-self.offset, behind.max(0)), (-behind).max(0))
     }
 
+    /// The window of a transposed convolution of stride 1 on its input, as of a convolution: what
+    /// is scattered to `o + offset + i·dilation` is gathered from there, with the taps turned
+    /// round. `None` if the stride is another one.
+    pub fn gathered(&self) -> Option<Self> {
+        let (offset, slack) = (-self.last(), self.slack - 2);
+        (self.stride == 1).then_some(Window { offset, slack, ..*self })
+    }
+
     fn bounded(self) -> Option<Self> {
         let Window { taps, offset, dilation, stride, slack, pad_mode: _ } = self;
         [taps, offset, dilation, stride, slack].iter().all(|v| v.abs() <= LIMIT).then_some(self)

@@ -38,6 +38,8 @@ pub enum LayoutOp {
     ConvTranspose,
     /// Gemm with `[O, C]` weights.
     Gemm,
+    /// Gemm with `[O, C]` weights, of `[C, N]`.
+    TurnedGemm,
     /// MatMul with `[C, O]` weights.
     MatMul,
     /// Add.
@@ -67,10 +69,13 @@ pub fn layout(geometry: &Geometry, opset: i64) -> Vec<LayoutNode> {
     let product = order_of_product(geometry);
     let is_product = product.is_some();
     let order = product.unwrap_or(AxisOrder::CANONICAL);
-    layout.transpose(".input", &geometry.input, &order, geometry.rank());
-    if is_product {
+    if is_product && is_turned(geometry) {
+        layout.turned_product();
+    } else if is_product {
+        layout.transpose(".input", &geometry.input, &order, geometry.rank());
         layout.product(geometry);
     } else {
+        layout.transpose(".input", &geometry.input, &order, geometry.rank());
         layout.convolution(geometry, opset);
     }
     layout.transpose(".output", &order, &geometry.output, geometry.rank());
@@ -97,6 +102,15 @@ fn order_of_product(geometry: &Geometry) -> Option<AxisOrder> {
     let channels = geometry.rank().saturating_sub(1);
     let last = ends.into_iter().find(|end| end.axis(1) == channels);
     Some(last.cloned().unwrap_or_else(|| AxisOrder::with_channels_at(channels)))
+}
+
+/// Whether the map is a product of `[C, N]` with a bias, which Gemm reads as it is.
+fn is_turned(geometry: &Geometry) -> bool {
+    let reads_columns = geometry.input == AxisOrder::with_channels_at(0);
+    geometry.windows.is_empty()
+        && geometry.shifted
+        && reads_columns
+        && geometry.output.is_canonical()
 }
 
 /// A layout as far as it has come.
@@ -132,6 +146,12 @@ impl Layout {
             let perm = to.roles(rank).into_iter().map(|role| from.axis(role)).collect();
             self.value = self.push(name, LayoutOp::Transpose(perm), vec![self.value]);
         }
+    }
+
+    /// Gemm on `[C, N]`.
+    fn turned_product(&mut self) {
+        let reads = vec![self.value, Operand::Weight, Operand::Bias];
+        self.push_main(".product", LayoutOp::TurnedGemm, reads);
     }
 
     /// Gemm on `[N, C]`; MatMul and Add where there are further axes, or no bias.

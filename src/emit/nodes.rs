@@ -192,7 +192,7 @@ impl FusedNodes {
     ) -> Result<(), NotFinite> {
         let ([weight, bias], float) = (&place.tensors, place.form.float);
         let map = &term.map;
-        let has = |operator: LayoutOp| layout.iter().any(|node| node.operator == operator);
+        let has = |operator| layout.iter().any(|node| node.operator == operator);
         let weights = || {
             if has(LayoutOp::MatMul) {
                 let matrix = transposed(map.kernel());
@@ -209,7 +209,7 @@ impl FusedNodes {
             FusedWeights::new(bias, &[numbers.len()], float, Arc::new(numbers))
         };
         let is_shifted = map.geometry().shifted;
-        if has(LayoutOp::MatMul) || has(LayoutOp::Gemm) {
+        if [LayoutOp::MatMul, LayoutOp::Gemm, LayoutOp::TurnedGemm].into_iter().any(has) {
             if is_shifted {
                 self.weights.push(biases()?);
             }
@@ -248,6 +248,7 @@ fn rendered(
         LayoutOp::Conv => node("Conv", attributes_of(geometry)),
         LayoutOp::ConvTranspose => node("ConvTranspose", attributes_of(geometry)),
         LayoutOp::Gemm => node("Gemm", vec![int("transB", 1)]),
+        LayoutOp::TurnedGemm => node("Gemm", vec![int("transA", 1), int("transB", 1)]),
         LayoutOp::MatMul => node("MatMul", vec![]),
         LayoutOp::Add => node("Add", vec![]),
     }

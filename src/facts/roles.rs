@@ -39,6 +39,11 @@ pub fn is_batch_norm(node: &Node) -> bool {
     node.standard_op() == Some("BatchNormalization")
 }
 
+/// Whether the node multiplies or divides its inputs, element by element.
+pub fn multiplies(node: &Node) -> bool {
+    matches!(node.standard_op(), Some("Mul" | "Div"))
+}
+
 /// Whether the node adds up its inputs, with whatever signs.
 pub fn sums(node: &Node) -> bool {
     matches!(node.standard_op(), Some("Add" | "Sub" | "Sum" | "Mean"))

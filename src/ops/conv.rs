@@ -69,6 +69,12 @@ fn with_kernel(
         let windows = windows(reader, node, input, &taps, valid)?;
         (windows, *first, second, KernelLayout::OutputsFirst)
     };
+    // Of stride 1, a transposed convolution is a convolution, which adds to others.
+    let gathered = || windows.iter().map(Window::gathered).collect::<Option<Vec<Window>>>();
+    let (kind, windows) = match gathered().filter(|_| kind == ConvKind::ConvTranspose) {
+        Some(windows) => (ConvKind::Conv, windows),
+        None => (kind, windows),
+    };
     let bias = match node.input(2) {
         None => Vec::new(),
         Some(bias) => reader.vector(bias, outputs)?,
@@ -80,7 +86,10 @@ fn with_kernel(
         shifted: bias.iter().any(|&value| value != 0.0),
         ..Geometry::identity()
     };
-    Ok(Meaning::Linear(input, LinearOp::Conv { kernel, layout, float, bias, geometry }))
+    Ok(Meaning::Linear(
+        input,
+        LinearOp::Conv { kernel, layout, factor: 1.0, float, bias, geometry },
+    ))
 }
 
 /// AveragePool (opset 1 to 22): each tap weighs 1/(number of taps).

@@ -81,6 +81,8 @@ pub enum LinearOp {
         kernel: ValueId,
         /// In which order it is stored.
         layout: KernelLayout,
+        /// What its numbers are multiplied by; not zero.
+        factor: f64,
         /// Its type, which is that of the input and output too.
         float: Float,
         /// Empty if there is none.
@@ -198,13 +200,13 @@ impl LinearOp {
     pub fn affine(&self, constants: &Constants) -> Result<Option<Affine>, Invalid> {
         let Geometry { input, output, .. } = self.geometry();
         let affine = match self {
-            LinearOp::Conv { kernel, layout, bias, geometry, .. } => {
+            LinearOp::Conv { kernel, layout, factor, bias, geometry, .. } => {
                 let groups = geometry.channels.map_or(1, |channels| channels.groups);
                 let windows = geometry.windows.clone();
                 let values = || Ok::<_, Invalid>(constants.floats(*kernel)?.map(|(v, _)| v));
                 let affine = match (geometry.kind, layout) {
                     // Its kernel stays where it lies.
-                    (ConvKind::Conv, _) => {
+                    (ConvKind::Conv, KernelLayout::OutputsFirst) => {
                         let dims = constants.dims(*kernel)?.unwrap_or_default();
                         let &[outputs, width, ..] = dims.as_slice() else { return Ok(None) };
                         constants.numbers(*kernel)?.map(|weights| {
@@ -212,6 +214,8 @@ impl LinearOp {
                             Affine::stored_conv(weights, shape, bias, windows, groups)
                         })
                     }
+                    (ConvKind::Conv, KernelLayout::InputsFirst) => values()?
+                        .map(|weights| Affine::gathered_conv(weights, bias, windows, groups)),
                     (ConvKind::ConvTranspose, _) => values()?
                         .map(|weights| Affine::transposed_conv(weights, bias, windows, groups)),
                     (ConvKind::MatMul, KernelLayout::OutputsFirst) => {
@@ -222,7 +226,7 @@ impl LinearOp {
                     }),
                 };
                 let Some(affine) = affine else { return Ok(None) };
-                affine
+                if *factor == 1.0 { affine } else { affine.with_factor(*factor) }
             }
             LinearOp::Diagonal { scale, shift, .. } => Affine::diagonal(scale, shift),
             LinearOp::Filter { windows, weight, shift, .. } => {

@@ -16,15 +16,15 @@ use crate::refusal::NotLinear;
 /// Gemm (opset 7 to 13) of a tensor `[N, C]` with a constant.
 ///
 /// # Errors
-/// If its weights are not constant, or it is more than a product and a bias.
+/// If its weights are not constant, or its bias is not one number per column.
 pub fn gemm(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
     let (Some(input), Some(weights)) = (node.input(0), node.input(1)) else {
         return Err(NotLinear::Malformed("its input or weights are missing").into());
     };
-    let factor = |name| node.attribute(name).map_or(1.0, |attribute| attribute.f());
-    let scales = factor("alpha") != 1.0 || factor("beta") != 1.0;
-    if scales || node.int("transA", 0) != 0 {
-        return Err(not_linear(node).into());
+    let factor = |name| f64::from(node.attribute(name).map_or(1.0, |attribute| attribute.f()));
+    let (alpha, beta) = (factor("alpha"), factor("beta"));
+    if !(alpha.is_finite() && beta.is_finite()) || alpha == 0.0 {
+        return Err(NotLinear::Unrepresentable("its factors are not finite, or zero").into());
     }
     let is_turned = node.int("transB", 0) != 0;
     let layout = if is_turned { KernelLayout::OutputsFirst } else { KernelLayout::InputsFirst };
@@ -32,15 +32,19 @@ pub fn gemm(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, S
     reader.same_types(node, &[0, 1, 2])?;
     let bias = match node.input(2) {
         None => Vec::new(),
-        Some(bias) => row(reader, bias, outputs)?,
+        Some(_) if beta == 0.0 => Vec::new(),
+        Some(bias) => row(reader, bias, outputs)?.into_iter().map(|b| beta * b).collect(),
     };
     let geometry = Geometry {
         channels: Some(Channels { inputs, outputs, groups: 1 }),
         kind: ConvKind::MatMul,
+        // The rows of Aᵀ are the columns of what is read.
+        input: AxisOrder::with_channels_at(if node.int("transA", 0) == 0 { 1 } else { 0 }),
         shifted: bias.iter().any(|&value| value != 0.0),
         ..Geometry::identity()
     };
-    Ok(Meaning::Linear(input, LinearOp::Conv { kernel: weights, layout, float, bias, geometry }))
+    let kernel = LinearOp::Conv { kernel: weights, layout, factor: alpha, float, bias, geometry };
+    Ok(Meaning::Linear(input, kernel))
 }
 
 /// MatMul (opset 7 to 13) of a tensor `[N, …, C]` with a constant `[C, O]`.
@@ -66,7 +70,10 @@ pub fn matmul(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mean
         ..Geometry::identity().within(&AxisOrder::with_channels_at(rank.saturating_sub(1)))
     };
     let (kernel, bias) = (weights, Vec::new());
-    Ok(Meaning::Linear(input, LinearOp::Conv { kernel, layout, float, bias, geometry }))
+    Ok(Meaning::Linear(
+        input,
+        LinearOp::Conv { kernel, layout, factor: 1.0, float, bias, geometry },
+    ))
 }
 
 /// The type of a constant matrix, and its numbers of inputs and outputs.

@@ -131,5 +131,8 @@ fn meaning(input: ValueId, node: &Node, view: View, list: Option<Vec<i64>>) -> M
     let attribute = node.proto.attribute.clone();
     let op_type = node.proto.op_type.clone();
     let proto = NodeProto { op_type, attribute, ..NodeProto::default() };
-    Meaning::Linear(input, LinearOp::View(ViewNode { proto: Arc::new(proto), list, view: Arc::new(view) }))
+    Meaning::Linear(
+        input,
+        LinearOp::View(ViewNode { proto: Arc::new(proto), list, view: Arc::new(view) }),
+    )
 }

@@ -87,13 +87,15 @@ pub fn of_sum(terms: &[Term<Geometry>], opset: i64) -> Count {
     count
 }
 
-/// Cost of a node as it stands.
-pub fn of_node(map: &LinearOp) -> Cost {
+/// Cost of a node as it stands, which makes so many `channels`; 0 if that is not known. One
+/// number that shifts them all is a parameter of each: of a bias, it is the same again.
+pub fn of_node(map: &LinearOp, channels: usize) -> Cost {
     let weights = match map {
         LinearOp::Conv { bias, geometry, .. } => geometry.weights() + bias.len() as f64,
         // γ, β, μ, σ² of a norm; a scale or shift has less, but nothing to trade for it.
         LinearOp::Diagonal { scale, .. } => 4.0 * scale.len() as f64,
-        LinearOp::Bordered { map, .. } => return of_node(map),
+        LinearOp::Bordered { map, .. } => return of_node(map, channels),
+        LinearOp::Filter { shift, .. } if *shift != 0.0 => channels as f64,
         LinearOp::Filter { .. } | LinearOp::Transpose { .. } | LinearOp::View(_) => 0.0,
     };
     Cost { nodes: 1.0, weights, macs: map.macs() }

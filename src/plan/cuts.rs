@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 
 use crate::affine::Geometry;
 use crate::emit::term::{Term, TermKind};
+use crate::facts::roles;
 use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
 use crate::ops::meaning::{LinearOp, Meaning, Sign};
 use crate::ops::meanings::Meanings;
@@ -66,6 +67,9 @@ pub struct Walk<'r, 'g, 'm> {
     absorbed: &'r Absorbed,
     /// Of every linear tensor.
     pub forms: Table<ValueId, Form>,
+    /// What ends an activation or a layer norm: scales and shifts, by constants, of products of
+    /// two tensors.
+    tails: IdSet<ValueId>,
     /// Live uses of a tensor under any of its names.
     uses: Table<ValueId, usize>,
     /// Limits that were met on the way to a tensor's form.
@@ -82,6 +86,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             meanings,
             absorbed,
             forms: Table::default(),
+            tails: IdSet::default(),
             uses: Table::default(),
             limits: IdMap::default(),
             met: RefCell::default(),
@@ -90,6 +95,10 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         for (id, node) in reader.graph.nodes() {
             let Some(output) = node.output() else { continue };
             let form = match meanings.get(id) {
+                Some(Meaning::Linear(input, map)) if walk.ends_a_product(id, *input, map) => {
+                    walk.tails.insert(output);
+                    continue;
+                }
                 Some(Meaning::Linear(input, map)) => {
                     walk.map_form(id, meanings.source(*input), map)
                 }
@@ -103,6 +112,26 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             }
         }
         walk
+    }
+
+    /// Whether node `id`, this map of `input`, ends what engines run as one: the ½ of a GELU,
+    /// the γ and β of a layer norm, the sixth of a HardSwish, all behind a product or quotient
+    /// of two tensors. In a kernel behind it, they would be saved for us, and what is left of
+    /// the others would no longer be one for the engine. A batch norm ends nothing.
+    fn ends_a_product(&self, id: NodeId, input: ValueId, map: &LinearOp) -> bool {
+        let graph = self.reader.graph;
+        let is_scale = match map {
+            LinearOp::Diagonal { .. } => !roles::is_batch_norm(graph.node(id)),
+            LinearOp::Filter { windows, .. } => windows.is_empty(),
+            _ => false,
+        };
+        let source = self.meanings.source(input);
+        let producer = graph.value(source).producer.filter(|_| is_scale);
+        producer.is_some_and(|producer| {
+            let is_product = roles::multiplies(graph.node(producer))
+                && matches!(self.meanings.get(producer), Some(Meaning::Opaque(_)));
+            is_product || self.tails.contains(&source)
+        })
     }
 
     /// Notes that `limit` is met by the form that is being made.
@@ -200,7 +229,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         };
         let steps = self.meanings.consumed(id);
         let uses = self.uses_by(id, steps, input);
-        let mut emit = cost::of_node(map);
+        let mut emit = cost::of_node(map, self.channels(input));
         emit.nodes += steps.len() as f64;
         let saved = Cost::default();
         let nearest = Anchor { part, uses, nodes: 1, repeated: 0, emit, saved };
@@ -209,6 +238,13 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
         }
         let term = self.anchors_from(nearest);
         Form { terms: vec![term], as_is: true }
+    }
+
+    /// How many channels a tensor has that convolutions make; 0 if none does.
+    fn channels(&self, tensor: ValueId) -> usize {
+        let term = self.forms.get(tensor).and_then(|form| form.terms.first());
+        let made = term.and_then(|term| term.iter().find_map(|at| at.part.map.channels));
+        made.map_or(0, |channels| channels.outputs)
     }
 
     /// A scale or shift of a sum of several convolutions goes into each of them, if

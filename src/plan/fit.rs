@@ -136,12 +136,13 @@ fn bounds(
 fn of_map(reader: &Reader, map: &LinearOp) -> Result<Option<(Bounds, f64)>, Invalid> {
     let shift = largest(map.shift());
     Ok(Some(match map {
-        LinearOp::Conv { kernel, geometry, layout, .. } => {
+        LinearOp::Conv { kernel, geometry, layout, factor, .. } => {
             let Some(extremes) = reader.constants.extremes(*kernel, *layout)? else {
                 return Ok(None);
             };
             let outputs = geometry.channels.map_or(1, |channels| channels.outputs).max(1);
-            let (most, least) = (extremes.most, extremes.least);
+            let factor = factor.abs();
+            let (most, least) = (extremes.most * factor, extremes.least * factor);
             let has_zeros = extremes.has_zeros;
             let bounds = Bounds { most, least, shift, is_scale: false, has_zeros };
             (bounds, geometry.weights() / outputs as f64)

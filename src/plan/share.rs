@@ -20,7 +20,7 @@ use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::block::Block;
-use crate::plan::cost::Count;
+use crate::plan::cost::{self, Count};
 use crate::plan::cuts::Absorbed;
 use crate::plan::region::Region;
 
@@ -71,6 +71,7 @@ impl<'a> Sharing<'a> {
         let mut dying: IdSet<NodeId> = IdSet::default();
         let once = Macs::each(1.0);
         let mut positions: IdMap<ValueId, Macs> = IdMap::from_iter([(region.output, once)]);
+        let channels = channels(reader, meanings, region);
         let mut count = Count::default();
         for &id in region.nodes.iter().rev() {
             let node = graph.node(id);
@@ -101,7 +102,11 @@ impl<'a> Sharing<'a> {
                 continue;
             }
             count.nodes += 1;
-            if let Some(Meaning::Linear(_, map)) = meanings.get(id) {
+            if let Some(Meaning::Linear(input, map)) = meanings.get(id) {
+                if let LinearOp::Filter { .. } = map {
+                    let made = channels.get(&meanings.source(*input)).copied();
+                    count.parameters += cost::of_node(map, made.unwrap_or(0)).weights;
+                }
                 count.macs = count.macs.plus(here.times(map.macs().each));
                 count.parameters += self.parameters(reader, node, id, map);
             }
@@ -141,6 +146,28 @@ impl<'a> Sharing<'a> {
             }
         }
     }
+}
+
+/// How many channels the tensors of a region have, as far as its kernels and norms say it.
+fn channels(reader: &Reader, meanings: &Meanings, region: &Region) -> IdMap<ValueId, usize> {
+    let mut known: IdMap<ValueId, usize> = IdMap::default();
+    for id in region.read_nodes() {
+        let Some((output, meaning)) = reader.graph.node(id).output().zip(meanings.get(id)) else {
+            continue;
+        };
+        let own = match meaning {
+            Meaning::Linear(_, map) => map.geometry().channels.map(|channels| channels.outputs),
+            _ => None,
+        };
+        let read = || {
+            let operands = meaning.operands();
+            operands.iter().find_map(|&of| known.get(&meanings.source(of)).copied())
+        };
+        if let Some(channels) = own.or_else(read) {
+            known.insert(output, channels);
+        }
+    }
+    known
 }
 
 /// The initializers that a region reads.
