@@ -13,7 +13,7 @@ use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::block::Block;
-use crate::plan::cost;
+use crate::plan::cost::{self, Cost};
 use crate::plan::describe::Branches;
 use crate::plan::fit;
 use crate::plan::region::Region;
@@ -24,7 +24,7 @@ use crate::refusal::{NotLinear, Reason};
 const MAX_WEIGHTS: f64 = (1u64 << 31) as f64;
 
 /// The block that `region` becomes, which has no names yet. Nodes that are `claimed` go away
-/// with another block.
+/// with another block; what others share in is its `credit`.
 ///
 /// # Errors
 /// Why it is left alone.
@@ -34,6 +34,7 @@ pub fn block(
     region: &Region,
     shared: &Sharing,
     claimed: &IdSet<NodeId>,
+    credit: Cost,
 ) -> Result<Block, Reason> {
     let shape = |map: &LinearOp| Ok::<_, Refusal>(map.geometry());
     let (terms, mut valid) = region.evaluate(meanings, reader, &Geometry::identity(), shape)?;
@@ -52,8 +53,8 @@ pub fn block(
     let (before, removed) = shared.cost_of(reader, meanings, region, claimed);
     let emittable = terms.iter().all(|term| term.kind != TermKind::Pointwise);
     let weighted = terms.iter().any(|term| term.kind == TermKind::Conv);
-    let profitable = after.nodes < before.nodes
-        && after.parameters <= before.parameters
+    let profitable = (after.nodes as f64) < before.nodes as f64 + credit.nodes
+        && after.parameters <= before.parameters + credit.weights
         && after.macs.no_more_than(&before.macs);
     if !(emittable && weighted && profitable) {
         return Err(Reason::Dearer { before: before.parameters, after: after.parameters });

@@ -18,6 +18,7 @@ mod cost;
 mod cuts;
 mod decide;
 mod describe;
+mod dissolved;
 mod fit;
 mod merge;
 mod missed;

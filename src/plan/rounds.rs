@@ -12,6 +12,7 @@ use crate::ops::reader::Reader;
 use crate::plan::block::Block;
 use crate::plan::cuts::{Absorbed, Walk};
 use crate::plan::decide;
+use crate::plan::dissolved::Dissolved;
 use crate::plan::missed;
 use crate::plan::name::BlockNames;
 use crate::plan::region::Region;
@@ -44,19 +45,40 @@ pub fn plan(reader: &Reader, meanings: &Meanings, names: &mut BlockNames, skip: 
     let mut left = Refusals::default();
     let mut absorbed = Absorbed::default();
     let mut rounds = 0;
+    let mut dissolved: Option<Dissolved> = None;
     loop {
-        let walk = Walk::new(reader, meanings, &absorbed);
+        let gone = dissolved.as_ref().map_or_else(|| absorbed.clone(), |all| all.and(&absorbed));
+        let walk = Walk::new(reader, meanings, &gone);
+        let dissolved = match &mut dissolved {
+            Some(dissolved) => dissolved,
+            none => {
+                let found = none.insert(Dissolved::of(&walk, &left.tensors));
+                if found.uses().next().is_some() {
+                    continue;
+                }
+                found
+            }
+        };
         let regions = walk.regions(&left.tensors);
-        let shared = Sharing::of(reader, meanings, &regions, &absorbed);
-        let before = left.tensors.len();
+        let shared = Sharing::of(reader, meanings, &regions, &gone);
+        let (before, mut kept) = (left.tensors.len(), false);
         let mut blocks: Vec<Block> = Vec::new();
         let mut claimed: IdSet<NodeId> = IdSet::default();
         for region in &regions {
-            match decide::block(reader, meanings, region, &shared, &claimed) {
+            match decide::block(
+                reader,
+                meanings,
+                region,
+                &shared,
+                &claimed,
+                dissolved.credit(reader.graph, region),
+            ) {
+                Err(_) if dissolved.keep_inside(reader.graph, region) => kept = true,
                 Err(reason) => left.refuse(reader.graph, region, reason),
                 Ok(block) => {
                     let name = names.of_block(reader.graph, meanings, region);
                     if skip.contains(&name) {
+                        kept |= dissolved.keep_inside(reader.graph, region);
                         left.skip(reader.graph, region, name);
                     } else {
                         claimed.extend(&block.removed);
@@ -67,7 +89,7 @@ pub fn plan(reader: &Reader, meanings: &Meanings, names: &mut BlockNames, skip: 
             }
         }
         // A region that is left alone may hold smaller ones that are worth it.
-        if left.tensors.len() > before {
+        if kept || left.tensors.len() > before {
             left.retries += 1;
             continue;
         }
