@@ -115,9 +115,27 @@ impl<'g, 'm> Constants<'g, 'm> {
             }
         }
         for (_, node) in graph.nodes() {
+            constants.note_channels(node);
             constants.note_node(node);
         }
         Ok(constants)
+    }
+
+    /// The kernel whose filters `node` counts: of a convolution, it measures the channels.
+    fn counted_kernel(&self, node: &Node) -> Option<ValueId> {
+        let measured = node.input(0).filter(|_| roles::measures_channels(node))?;
+        let producer = self.graph.node(self.graph.value(measured).producer?);
+        let kernel = producer.input(1).filter(|_| roles::convolves(producer));
+        kernel.filter(|kernel| self.contains(*kernel))
+    }
+
+    /// The channels of a convolution are known, whatever its sizes are.
+    fn note_channels(&mut self, node: &Node) {
+        let kernel = self.counted_kernel(node);
+        let depth = kernel.and_then(|kernel| self.depths.get(kernel)).copied();
+        if let (Some(output), Some(depth)) = (node.output(), depth.filter(|&at| at < MAX_DEPTH)) {
+            self.depths.insert(output, depth.saturating_add(1));
+        }
     }
 
     fn note_node(&mut self, node: &Node) {
@@ -301,6 +319,11 @@ impl<'g, 'm> Constants<'g, 'm> {
         let producer = self.graph.value(id).producer.ok_or(Unknown::NotEvaluated)?;
         let node = self.graph.node(producer);
         let storage = &self.graph.model.storage;
+        if let Some(kernel) = self.counted_kernel(node) {
+            let dims = self.dims(kernel)?.unwrap_or_default();
+            let &filters = dims.first().ok_or(Unknown::NotEvaluated)?;
+            return Ok(tensor::from_integers(&self.name(id), &[filters as i64]));
+        }
         let Some(rule) = roles::folding(node) else {
             let stored = stored(node).ok_or(Unknown::NotEvaluated)?;
             let tensor = written_out(stored, storage, &self.budget)?;

@@ -34,6 +34,17 @@ pub fn folding(node: &Node) -> Option<FoldingRule> {
     row(node)?.folding
 }
 
+/// Whether the node makes channels of its own number: as many as its kernel has filters.
+pub fn convolves(node: &Node) -> bool {
+    node.standard_op() == Some("Conv")
+}
+
+/// Whether the node measures the channels of its input and nothing else: `Shape` (opset 15 on)
+/// from axis 1 to axis 2.
+pub fn measures_channels(node: &Node) -> bool {
+    node.standard_op() == Some("Shape") && (node.int("start", 0), node.int("end", 0)) == (1, 2)
+}
+
 /// Whether the node is a batch norm.
 pub fn is_batch_norm(node: &Node) -> bool {
     node.standard_op() == Some("BatchNormalization")
