@@ -12,6 +12,7 @@ use prost::bytes::Bytes;
 
 use crate::onnx::edit;
 use crate::onnx::graph::Graph;
+use crate::onnx::ids::ValueId;
 use crate::onnx::model::{Invalid, Model, is_default_domain};
 use crate::onnx::names::{self, UniqueNames};
 use crate::onnx::node::bodies;
@@ -72,6 +73,13 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
             before.extend(called());
             let mut nodes = Vec::new();
             if inliner.expand(node.proto.clone(), 0, nesting, &mut nodes)? {
+                let is_read = |id: &ValueId| {
+                    let value = graph.value(*id);
+                    value.is_output || !value.readers.is_empty()
+                };
+                let read = node.outputs.iter().flatten().copied().filter(is_read);
+                let read = read.map(|id| graph.value(id).name.clone()).collect();
+                let nodes = needed(nodes, read);
                 after.extend(called_by(&nodes));
                 let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));
                 let with: Vec<u8> = entries.flatten().collect();
@@ -116,6 +124,30 @@ pub fn refused(model: &Model, graphs: &[Graph]) -> Result<Vec<(String, String)>,
         refused.then(|| (node.label().to_owned(), format!("function `{}` {why}", function.name())))
     });
     Ok(calls.collect())
+}
+
+/// Those of `nodes` that these tensors follow from: of what a function makes, a call may use
+/// but a part.
+fn needed(mut nodes: Vec<NodeProto>, mut read: HashSet<String>) -> Vec<NodeProto> {
+    nodes.reverse();
+    nodes.retain(|node| {
+        let is_needed = node.output.iter().any(|output| read.contains(output));
+        if is_needed {
+            read_by(node, &mut read);
+        }
+        is_needed
+    });
+    nodes.reverse();
+    nodes
+}
+
+/// Notes what a node reads, in its bodies, too.
+fn read_by(node: &NodeProto, read: &mut HashSet<String>) {
+    read.extend(node.input.iter().cloned());
+    for body in bodies(node) {
+        read.extend(body.output.iter().map(|output| output.name().to_owned()));
+        body.node.iter().for_each(|inner| read_by(inner, read));
+    }
 }
 
 /// How many graphs are around this one.
