@@ -10,7 +10,7 @@ use crate::affine::axes::AxisOrder;
 use crate::affine::geometry::{Channels, ConvKind, Geometry};
 use crate::affine::refusal::Refusal;
 use crate::affine::view::{View, ViewedAxis};
-use crate::affine::window::{PadMode, Window, gcd};
+use crate::affine::window::{Window, gcd};
 
 /// Kernels of more weights are composed with what scales them and with nothing else: both
 /// factors and the product are in memory, in float64. A proof takes no more elements, either.
@@ -145,7 +145,7 @@ impl Linear for Geometry {
                 let outer = self.window(axis);
                 // Conv 1×1 with bias, then a padded 3×3: the pad is 0, not the bias.
                 let padded = self.kind != ConvKind::ConvTranspose && outer.is_padded();
-                if inner.shifted && padded && outer.pad_mode == PadMode::Zero {
+                if inner.shifted && padded && outer.pad_mode.is_zero() {
                     return Err(Refusal::BiasAtBorder(axis));
                 }
                 self.composed_window(inner, axis)

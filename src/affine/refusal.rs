@@ -24,6 +24,9 @@ pub enum Refusal {
         /// Their stride.
         stride: i64,
     },
+    /// A window whose place follows from a size that is not known.
+    #[error("where a window stands on spatial axis {0} depends on a size that is not known")]
+    Unplaced(usize),
     /// Different numbers of channels.
     #[error("they yield {0} and {1} channels, so one is broadcast onto the other")]
     Channels(usize, usize),

@@ -47,6 +47,23 @@ pub enum PadMode {
     Edge,
     /// The input from its other end.
     Wrap,
+    /// Zeros, as many as `auto_pad=SAME_UPPER` puts there at the size that the input has. That
+    /// is not known, and so is not where the window stands; its `offset` is 0.
+    SameUpper,
+    /// As [`PadMode::SameUpper`], for `SAME_LOWER`.
+    SameLower,
+}
+
+impl PadMode {
+    /// Whether zeros stand beyond the border.
+    pub fn is_zero(self) -> bool {
+        matches!(self, PadMode::Zero | PadMode::SameUpper | PadMode::SameLower)
+    }
+
+    /// Whether it is known how many elements stand there.
+    pub fn is_placed(self) -> bool {
+        !matches!(self, PadMode::SameUpper | PadMode::SameLower)
+    }
 }
 
 /// Bounds on every number in a window, so that sums and products of two stay exact.
@@ -74,6 +91,26 @@ impl Window {
         }
         let slack = pads.0 + pads.1 - (taps - 1) * dilation - 1;
         Window { taps, offset: -pads.0, dilation, stride, slack, pad_mode: PadMode::Zero }.bounded()
+    }
+
+    /// A window that makes `⌈n/stride⌉` outputs of `n` inputs, with zeros on both sides as
+    /// `mode` says, [`PadMode::SameUpper`] or [`PadMode::SameLower`], at an `n` that is not
+    /// known. `None` as in [`Self::new`].
+    pub fn unplaced(taps: i64, stride: i64, dilation: i64, mode: PadMode) -> Option<Self> {
+        let extent = (taps.checked_sub(1)?).checked_mul(dilation)?;
+        let window = Window::new(taps, stride, dilation, (0, extent))?;
+        let upper = mode == PadMode::SameUpper;
+        // Of n, what counts is (n − 1) mod stride: the larger it is, the less is padded.
+        let before = |rest: i64| {
+            let total = (extent - rest).max(0);
+            if upper { total / 2 } else { total - total / 2 }
+        };
+        let (most, least) = (before(0), before(stride - 1));
+        Some(if most == least {
+            Window { offset: -most, ..window }
+        } else {
+            Window { pad_mode: mode, ..window }
+        })
     }
 
     /// Pads as `mode` says, or, where negative, crops, and nothing else; `None` as in
@@ -145,6 +182,12 @@ impl Window {
     /// The window of `self` after `inner`: tap `(i, j)` reads at
     /// `(o·s₁ + a₁ + i·d₁)·s₂ + a₂ + j·d₂`.
     pub(super) fn after(&self, inner: &Window, axis: usize) -> Result<Window, Refusal> {
+        if !(self.pad_mode.is_placed() && inner.pad_mode.is_placed()) {
+            return match (*self, *inner) {
+                (window, Window::IDENTITY) | (Window::IDENTITY, window) => Ok(window),
+                _ => Err(Refusal::Unplaced(axis)),
+            };
+        }
         let (before, behind) = self.pads();
         let mirrors = self.is_padded() && self.pad_mode != PadMode::Zero;
         // A reflection of what a kernel made is no kernel of the reflection.
@@ -222,6 +265,10 @@ impl Window {
         // Stride 2 and 1 on an input of 4: outputs 0, 1 read 0, 2 and 0, 1.
         if self.stride != other.stride {
             return Err(Refusal::Strides(self.stride, other.stride, axis));
+        }
+        if !(self.pad_mode.is_placed() && other.pad_mode.is_placed()) {
+            let is_alike = self == other;
+            return is_alike.then_some(*self).ok_or(Refusal::Unplaced(axis));
         }
         let same_count = match size {
             None => self.slack == other.slack,

@@ -16,7 +16,7 @@ use crate::onnx::ids::ValueId;
 use crate::onnx::info::{self, AxisSize};
 use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::onnx::tensor;
-use crate::onnx::write::{self, AxisSlice, WrittenNode, int, ints};
+use crate::onnx::write::{self, AxisSlice, WrittenNode, int, ints, string};
 use crate::ops::meaning::{Sign, ViewNode};
 use crate::ops::pad_mode;
 
@@ -270,11 +270,22 @@ fn attributes_of(geometry: &Geometry) -> Vec<AttributeProto> {
         let (pads, growth): (Vec<_>, Vec<_>) = windows.map(Window::scattered_pads).unzip();
         attributes.push(ints("pads", pads_of(&pads)));
         attributes.push(ints("output_padding", growth));
+    } else if let Some(mode) = geometry.windows.iter().find_map(auto_pad) {
+        attributes.push(string("auto_pad", mode));
     } else {
         attributes.push(ints("pads", pads_of(&pads_with(geometry, PadMode::Zero))));
     }
     attributes.sort_by(|a, b| a.name().cmp(b.name()));
     attributes
+}
+
+/// What pads a window whose place is not known.
+fn auto_pad(window: &Window) -> Option<&'static str> {
+    match window.pad_mode {
+        PadMode::SameUpper => Some("SAME_UPPER"),
+        PadMode::SameLower => Some("SAME_LOWER"),
+        PadMode::Zero | PadMode::Reflect | PadMode::Edge | PadMode::Wrap => None,
+    }
 }
 
 /// All beginnings, then all ends.

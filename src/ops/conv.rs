@@ -5,7 +5,7 @@
 //!
 //! Knows attributes and the dimensions of kernels, and no numbers in them.
 
-use crate::affine::{AxisOrder, Channels, ConvKind, Geometry, Window};
+use crate::affine::{AxisOrder, Channels, ConvKind, Geometry, PadMode, Window};
 use crate::facts::kernels::KernelLayout;
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::float::Float;
@@ -131,6 +131,26 @@ fn windows(
     let by_itself = matches!(auto_pad, b"" | b"NOTSET");
     if !by_itself && explicit.iter().any(|&pad| pad != 0) {
         return Err(MALFORMED_WINDOWS);
+    }
+    let same = match auto_pad {
+        b"SAME_UPPER" => Some(PadMode::SameUpper),
+        b"SAME_LOWER" => Some(PadMode::SameLower),
+        _ => None,
+    };
+    let is_open = |axis: usize| reader.sizes.size(input, axis.saturating_add(2)).is_err();
+    let mut strided = strides.iter().enumerate().filter(|&(_, &stride)| stride > 1);
+    if let Some(mode) = same.filter(|_| strided.any(|(axis, _)| is_open(axis))) {
+        let axes = taps.iter().zip(&strides).zip(&dilations);
+        let window = |((&taps, &stride), &dilation)| Window::unplaced(taps, stride, dilation, mode);
+        let mut windows =
+            axes.map(window).collect::<Option<Vec<Window>>>().ok_or(MALFORMED_WINDOWS)?;
+        // One attribute says it of all axes.
+        if windows.iter().any(|window| !window.pad_mode.is_placed()) {
+            for window in &mut windows {
+                (window.offset, window.pad_mode) = (0, mode);
+            }
+        }
+        return Ok(windows);
     }
     let (begins, ends) = explicit.split_at(taps.len());
     let axes = taps.iter().zip(&strides).zip(&dilations).zip(begins.iter().zip(ends));

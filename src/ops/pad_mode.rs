@@ -11,7 +11,7 @@ pub fn named(mode: &[u8]) -> Option<PadMode> {
 /// The mode of a Pad that puts `border` around its input.
 pub fn name(border: PadMode) -> &'static str {
     match border {
-        PadMode::Zero => "constant",
+        PadMode::Zero | PadMode::SameUpper | PadMode::SameLower => "constant",
         PadMode::Reflect => "reflect",
         PadMode::Edge => "edge",
         PadMode::Wrap => "wrap",

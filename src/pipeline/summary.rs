@@ -332,7 +332,7 @@ fn shape(geometry: &Geometry) -> Shape {
 
 fn border(pad_mode: PadMode) -> &'static str {
     match pad_mode {
-        PadMode::Zero => "zero",
+        PadMode::Zero | PadMode::SameUpper | PadMode::SameLower => "zero",
         PadMode::Reflect => "reflect",
         PadMode::Edge => "edge",
         PadMode::Wrap => "wrap",
