@@ -17,7 +17,6 @@ use std::collections::BTreeSet;
 
 use crate::affine::Geometry;
 use crate::emit::term::{Term, TermKind};
-use crate::facts::roles;
 use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
 use crate::ops::meaning::{LinearOp, Meaning, Sign};
 use crate::ops::meanings::Meanings;
@@ -26,6 +25,7 @@ use crate::plan::anchor::{Anchor, AnchoredTerm, best, signed};
 use crate::plan::cost::{self, Cost};
 use crate::plan::merge::{are_of_one_rank, kind_of, merge};
 use crate::plan::region::Region;
+use crate::plan::tails::Tails;
 use crate::refusal::Reason;
 
 /// Depths at which one term is considered. Real branches have less than ten.
@@ -67,9 +67,6 @@ pub struct Walk<'r, 'g, 'm> {
     absorbed: &'r Absorbed,
     /// Of every linear tensor.
     pub forms: Table<ValueId, Form>,
-    /// What ends an activation or a layer norm: scales and shifts, by constants, of products of
-    /// two tensors.
-    tails: IdSet<ValueId>,
     /// Live uses of a tensor under any of its names.
     uses: Table<ValueId, usize>,
     /// Limits that were met on the way to a tensor's form.
@@ -86,17 +83,18 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             meanings,
             absorbed,
             forms: Table::default(),
-            tails: IdSet::default(),
             uses: Table::default(),
             limits: IdMap::default(),
             met: RefCell::default(),
         };
         walk.count_uses();
+        let mut tails = Tails::default();
         for (id, node) in reader.graph.nodes() {
             let Some(output) = node.output() else { continue };
             let form = match meanings.get(id) {
-                Some(Meaning::Linear(input, map)) if walk.ends_a_product(id, *input, map) => {
-                    walk.tails.insert(output);
+                Some(Meaning::Linear(input, map))
+                    if tails.note(reader, meanings, (id, *input), map) =>
+                {
                     continue;
                 }
                 Some(Meaning::Linear(input, map)) => {
@@ -112,26 +110,6 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
             }
         }
         walk
-    }
-
-    /// Whether node `id`, this map of `input`, ends what engines run as one: the ½ of a GELU,
-    /// the γ and β of a layer norm, the sixth of a HardSwish, all behind a product or quotient
-    /// of two tensors. In a kernel behind it, they would be saved for us, and what is left of
-    /// the others would no longer be one for the engine. A batch norm ends nothing.
-    fn ends_a_product(&self, id: NodeId, input: ValueId, map: &LinearOp) -> bool {
-        let graph = self.reader.graph;
-        let is_scale = match map {
-            LinearOp::Diagonal { .. } => !roles::is_batch_norm(graph.node(id)),
-            LinearOp::Filter { windows, .. } => windows.is_empty(),
-            _ => false,
-        };
-        let source = self.meanings.source(input);
-        let producer = graph.value(source).producer.filter(|_| is_scale);
-        producer.is_some_and(|producer| {
-            let is_product = roles::multiplies(graph.node(producer))
-                && matches!(self.meanings.get(producer), Some(Meaning::Opaque(_)));
-            is_product || self.tails.contains(&source)
-        })
     }
 
     /// Notes that `limit` is met by the form that is being made.

@@ -26,6 +26,7 @@ mod name;
 mod region;
 mod rounds;
 mod share;
+mod tails;
 
 pub use block::Block;
 pub use cost::Count;

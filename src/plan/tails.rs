@@ -1,0 +1,103 @@
+//! What ends an activation or a layer norm: the ½ of a GELU, the γ and β of a layer norm, the
+//! sixth of a HardSwish. Engines run the whole as one; in a kernel behind it, its end would be
+//! saved for us, and what is left would no longer be one for the engine.
+//!
+//! Knows what nodes mean, and roles of operators; decides nothing about blocks.
+
+use crate::facts::roles;
+use crate::onnx::ids::{IdSet, NodeId, ValueId};
+use crate::onnx::node::Node;
+use crate::ops::meaning::{LinearOp, Meaning};
+use crate::ops::meanings::Meanings;
+use crate::ops::reader::Reader;
+
+/// Nodes of an activation are not further from its product than this; of GELU's Tanh form it
+/// is seven.
+const MAX_WAY: usize = 16;
+
+/// Tensors that such an end makes, as far as the graph was gone through.
+#[derive(Debug, Default)]
+pub struct Tails(IdSet<ValueId>);
+
+impl Tails {
+    /// Whether node `id`, this map of `input`, is such an end; it is noted. A batch norm ends
+    /// nothing.
+    pub fn note(
+        &mut self,
+        reader: &Reader,
+        meanings: &Meanings,
+        (id, input): (NodeId, ValueId),
+        map: &LinearOp,
+    ) -> bool {
+        let graph = reader.graph;
+        let source = meanings.source(input);
+        let is_scale = is_pointwise(map) && !roles::is_batch_norm(graph.node(id));
+        let producer = graph.value(source).producer.filter(|_| is_scale);
+        let is_end = producer.is_some_and(|producer| {
+            self.0.contains(&source) || is_activation(reader, meanings, producer)
+        });
+        if let Some(output) = graph.node(id).output().filter(|_| is_end) {
+            self.0.insert(output);
+        }
+        is_end
+    }
+}
+
+fn is_pointwise(map: &LinearOp) -> bool {
+    match map {
+        LinearOp::Diagonal { .. } => true,
+        LinearOp::Filter { windows, .. } => windows.is_empty(),
+        LinearOp::Conv { .. }
+        | LinearOp::Bordered { .. }
+        | LinearOp::Transpose { .. }
+        | LinearOp::View(_) => false,
+    }
+}
+
+/// Whether the node multiplies or divides a tensor by what it becomes, element by element, by
+/// means and by functions that bend: `x·(1 + erf x)`, `(x − μ)/√(v + ε)`. Of a gate of
+/// convolutions, as in squeeze-and-excitation, or of a quotient of norms, no engine knows.
+fn is_activation(reader: &Reader, meanings: &Meanings, id: NodeId) -> bool {
+    let node = reader.graph.node(id);
+    let is_opaque = matches!(meanings.get(id), Some(Meaning::Opaque(_)));
+    let (Some(one), Some(other)) = (node.input(0), node.input(1)) else { return false };
+    let becomes = |one, other| becomes(reader, meanings, one, other);
+    is_opaque && roles::multiplies(node) && (becomes(one, other) || becomes(other, one))
+}
+
+/// Whether `made` is a bent function of `of`, or of what `of` is a scale, shift or sum of.
+fn becomes(reader: &Reader, meanings: &Meanings, of: ValueId, made: ValueId) -> bool {
+    let origins = way_back(reader, meanings, of, |_| false);
+    let way = way_back(reader, meanings, made, roles::bends);
+    let mut bent = way.iter().filter(|(_, is_bent)| *is_bent);
+    bent.any(|(value, _)| origins.iter().any(|(origin, _)| origin == value))
+}
+
+/// The tensors that `value` is made of by scales, shifts, sums, squares and what `bends`, and
+/// whether something bends between; the nearest first, and no more than are usual.
+fn way_back(
+    reader: &Reader,
+    meanings: &Meanings,
+    value: ValueId,
+    bends: fn(&Node) -> bool,
+) -> Vec<(ValueId, bool)> {
+    let graph = reader.graph;
+    let mut way = vec![(meanings.source(value), false)];
+    let mut next = 0;
+    while let Some(&(value, is_bent)) = way.get(next).filter(|_| next < MAX_WAY) {
+        next = next.saturating_add(1);
+        let Some(producer) = graph.value(value).producer else { continue };
+        let node = graph.node(producer);
+        let is_passed = match meanings.get(producer) {
+            Some(Meaning::Linear(_, map)) => is_pointwise(map),
+            Some(Meaning::Sum(_)) => true,
+            _ => bends(node) || (roles::multiplies(node) && node.input(0) == node.input(1)),
+        };
+        if is_passed {
+            let inputs = node.inputs.iter().flatten().map(|&input| meanings.source(input));
+            let is_bent = is_bent || bends(node);
+            way.extend(inputs.map(|input| (input, is_bent)));
+        }
+    }
+    way
+}
