@@ -171,6 +171,8 @@ fn another_model_is_not_replaced() {
         ("in = network, out = text precious", "in out", 2, none, ""),
         ("in = network, out = text precious", "in out --force", 0, "blocks fused", "out"),
         ("in = network, out = fused", "in out --no-clobber", 8, "it exists already", ""),
+        ("in = network, out = empty", "in out --no-clobber", 8, "it exists already", ""),
+        ("in = network, out = link nowhere", "in out --no-clobber", 8, "File exists", ""),
         ("in = network, out = fused", "in out --no-clobber --force", 2, "cannot be used with", ""),
         ("in = network", "in --force", 2, "--force without OUT has no effect", ""),
         (&format!("{network} d = folder"), "in d --force", 8, "it is a directory", ""),

@@ -83,6 +83,19 @@ fn summed() -> NodeProto {
     node("ReduceSum", "r", &["z"], "r", vec![write::int("keepdims", 0)])
 }
 
+/// A constant of 2³³ elements, of which the sum goes into the block itself.
+fn before_the_block(name: &str, sizes: &[i64]) -> ModelProto {
+    let inputs: &[&str] = if name == "ConstantOfShape" { &["sizes"] } else { &["one", "sizes"] };
+    let mut model = behind_a_block(vec![op("Relu", &["c"], "y")], vec![]);
+    let graph = model.graph.as_mut().unwrap();
+    for node in &mut graph.node {
+        node.input.iter_mut().filter(|input| *input == "x").for_each(|input| *input = "u".into());
+    }
+    graph.node.splice(0..0, [op(name, inputs, "z"), summed(), op("Add", &["x", "r"], "u")]);
+    graph.initializer.extend([from_integers("sizes", sizes), filled("one", &[1, 1], 1.0)]);
+    model
+}
+
 /// The same, of the sizes of a graph input.
 fn of_measured(name: &str, sizes: &[i64]) -> ModelProto {
     let made = op(name, &["one", "sizes"], "z");
@@ -191,6 +204,13 @@ fn cases() -> Vec<(String, Made, &'static str)> {
             format!("Tile c {size}"),
             Box::new(move || asked("Tile", &[1, 1, sizes[0], sizes[1]])),
             "",
+        );
+    }
+    for name in ["ConstantOfShape", "Expand", "Tile"] {
+        add(
+            format!("{name} before the block"),
+            Box::new(move || before_the_block(name, &[1 << 16, 1 << 17])),
+            "computes a constant beyond all reason",
         );
     }
     add("pool".into(), Box::new(|| pool((1 << 13) + 1)), "");
