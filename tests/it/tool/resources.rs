@@ -357,7 +357,7 @@ fn row_of(blocks: usize, convs: usize, pixels: i64) -> ModelProto {
 fn row_of_additions(count: usize) -> ModelProto {
     let name = |at: usize| if at == count { "y".to_owned() } else { format!("s{at}") };
     let of = |at: usize| if at == 0 { "c".to_owned() } else { name(at) };
-    let term = |at: usize| if at % 2 == 0 { "x" } else { "a" };
+    let term = |at: usize| if at.is_multiple_of(2) { "x" } else { "a" };
     let nodes = (0..count).map(|at| op("Add", &[&of(at), term(at)], &name(at + 1)));
     behind_a_block(nodes.collect(), vec![])
 }
