@@ -65,6 +65,18 @@ impl ComparedTensor {
         self.error <= self.tolerance
     }
 
+    /// The same of a tensor with equal values.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Self {
+        ComparedTensor { name: name.to_owned(), ..self.clone() }
+    }
+
+    /// The same of values that do not move with what they are made of: they vary nowhere.
+    #[must_use]
+    pub fn still(self) -> Self {
+        ComparedTensor { range: self.range.map(|_| (0.0, 0.0)), ..self }
+    }
+
     /// As if both had been one comparison of more elements.
     pub fn add(&mut self, other: ComparedTensor) {
         // A NaN must not disappear in a maximum.
@@ -172,6 +184,11 @@ pub fn differing(expected: &Array, found: &Array, tolerance: f64) -> (u64, u64) 
         _ => all,
     };
     (differ, all)
+}
+
+/// The distance of the least and the largest of finite values.
+pub fn width(array: &Array) -> f64 {
+    range(array).map_or(0.0, |(least, most)| most - least)
 }
 
 /// Whether two elements differ.

@@ -1,12 +1,12 @@
-//! What an operator does to a small difference of its operands: passes it on, flattens it, or
-//! makes a jump of it.
+//! What an operator does to a small difference of its operands: passes it on, flattens it,
+//! saturates, or makes a jump of it.
 //!
-//! Knows operators by their names; no sizes, no values.
+//! Knows operators by their names; no tensors.
 
 use std::collections::HashSet;
 
 use crate::onnx::graph::Graph;
-use crate::onnx::ids::ValueId;
+use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::node::Node;
 use crate::onnx::proto::tensor_proto::DataType;
 
@@ -41,6 +41,7 @@ const STEPS: &[&str] = &[
 const FLATTENS: &[&str] = &[
     "Clip",
     "Elu",
+    "Erf",
     "Exp",
     "HardSigmoid",
     "HardSwish",
@@ -52,6 +53,7 @@ const FLATTENS: &[&str] = &[
     "Sigmoid",
     "Softmax",
     "Softplus",
+    "Softsign",
     "Tanh",
     "Where",
 ];
@@ -72,6 +74,69 @@ const LAYERS: &[&str] = &[
     "Scan",
 ];
 
+/// What changes no values, but for their rounding.
+const MOVES: &[&str] =
+    &["Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"];
+
+/// How an operator of one operand, and of its shape, saturates: where values come near an end of
+/// its range, what it makes moves less and less with the operand, and its own rounding is that
+/// of the range and not of what is left beside the end.
+#[derive(Debug, Clone, Copy)]
+pub struct Saturation {
+    /// By how much an element moves at most if all operands move by one, from what it is.
+    pub slope: fn(f64) -> f64,
+    /// What `slope` is multiplied by.
+    pub steepness: f64,
+    /// The largest magnitude of what is rounded inside of the operator; 0 where that is what it
+    /// reads or makes.
+    pub range: f64,
+}
+
+/// How what the node makes saturates; `None` if it does not.
+pub fn saturation(node: &Node) -> Option<Saturation> {
+    let (slope, steepness, range): (fn(f64) -> f64, f64, f64) = match node.standard_op()? {
+        // The relative error is the absolute one of the operand.
+        "Exp" => (|y| y, 1.0, 0.0),
+        // e^(−x²) ≤ (1 − y²)^(π/4), after Pólya.
+        "Erf" => (
+            |y| (1.0 - y * y).max(0.0).powf(std::f64::consts::FRAC_PI_4),
+            std::f64::consts::FRAC_2_SQRT_PI,
+            1.0,
+        ),
+        "HardSigmoid" => {
+            let alpha = node.attribute("alpha").and_then(|alpha| alpha.f).unwrap_or(0.2);
+            (|_| 1.0, f64::from(alpha).abs(), 1.0)
+        }
+        // Δy = Δx − Σ p·Δx.
+        "LogSoftmax" => (|_| 1.0, 2.0, 0.0),
+        "Sigmoid" => (|y| y * (1.0 - y), 1.0, 1.0),
+        // |Δy| = y·|(1 − y)·Δx − Σ p·Δx over the others| ≤ 2·y·(1 − y)·max |Δx|.
+        "Softmax" => (|y| y * (1.0 - y), 2.0, 1.0),
+        "Softplus" => (|y| -(-y).exp_m1(), 1.0, 1.0),
+        "Softsign" => (|y| (1.0 - y.abs()).powi(2), 1.0, 1.0),
+        "Tanh" => (|y| 1.0 - y * y, 1.0, 1.0),
+        _ => return None,
+    };
+    Some(Saturation { slope, steepness, range })
+}
+
+/// The nodes that saturate between the last layers and `ends`.
+pub fn closing(graph: &Graph, ends: &[ValueId]) -> HashSet<NodeId> {
+    let nodes = behind_layers(graph, ends).into_iter();
+    nodes.filter(|&id| saturation(graph.node(id)).is_some()).collect()
+}
+
+/// The tensor of which `end` has the values, in another order or shape.
+pub fn unmoved(graph: &Graph, end: ValueId) -> ValueId {
+    let mover = |id: ValueId| graph.value(id).producer.map(|producer| graph.node(producer));
+    let moved = |id: &ValueId| {
+        let node = mover(*id)?;
+        let moves = node.standard_op().is_some_and(|op| MOVES.contains(&op)) && !is_step(node);
+        if moves { node.input(0) } else { None }
+    };
+    std::iter::successors(Some(end), moved).last().unwrap_or(end)
+}
+
 /// Whether what the node makes jumps where an operand passes a value.
 pub fn is_step(node: &Node) -> bool {
     let Some(op) = node.standard_op() else { return false };
@@ -88,21 +153,25 @@ pub fn is_step(node: &Node) -> bool {
 /// The operands of what flattens values between the last layers and `ends`: where these are
 /// all the same, there is still something to be seen.
 pub fn fronts(graph: &Graph, ends: &[ValueId]) -> Vec<ValueId> {
-    let (mut open, mut seen) = (ends.to_vec(), HashSet::new());
-    let mut fronts = HashSet::new();
-    while let Some(tensor) = open.pop() {
-        let Some(producer) = graph.value(tensor).producer.filter(|node| seen.insert(*node)) else {
-            continue;
-        };
-        let node = graph.node(producer);
-        match node.standard_op() {
-            Some(op) if LAYERS.contains(&op) => continue,
-            Some(op) if FLATTENS.contains(&op) => fronts.extend(node.inputs.iter().flatten()),
-            _ => {}
-        }
-        open.extend(node.inputs.iter().flatten());
-    }
+    let nodes = behind_layers(graph, ends).into_iter().map(|id| graph.node(id));
+    let flatten = nodes.filter(|node| node.standard_op().is_some_and(|op| FLATTENS.contains(&op)));
+    let fronts: HashSet<ValueId> =
+        flatten.flat_map(|node| &node.inputs).flatten().copied().collect();
     let mut fronts: Vec<ValueId> = fronts.into_iter().filter(|id| !ends.contains(id)).collect();
     fronts.sort_unstable();
     fronts
+}
+
+/// The nodes between the last layers and `ends`.
+fn behind_layers(graph: &Graph, ends: &[ValueId]) -> HashSet<NodeId> {
+    let (mut open, mut found) = (ends.to_vec(), HashSet::new());
+    while let Some(tensor) = open.pop() {
+        let Some(producer) = graph.value(tensor).producer else { continue };
+        let node = graph.node(producer);
+        let is_layer = node.standard_op().is_some_and(|op| LAYERS.contains(&op));
+        if !is_layer && found.insert(producer) {
+            open.extend(node.inputs.iter().flatten());
+        }
+    }
+    found
 }
