@@ -78,12 +78,13 @@ const LAYERS: &[&str] = &[
 const MOVES: &[&str] =
     &["Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"];
 
-/// How an operator of one operand, and of its shape, saturates: where values come near an end of
-/// its range, what it makes moves less and less with the operand, and its own rounding is that
-/// of the range and not of what is left beside the end.
+/// How an operator saturates that makes a tensor of its operand's shape: near an end of its range
+/// it moves less and less with the operand, and rounds like the range, not like what is left
+/// beside the end.
 #[derive(Debug, Clone, Copy)]
 pub struct Saturation {
-    /// By how much an element moves at most if all operands move by one, from what it is.
+    /// How fast an element moves, from what it is, if all elements of the operand move by 1 at
+    /// most, up or down.
     pub slope: fn(f64) -> f64,
     /// What `slope` is multiplied by.
     pub steepness: f64,
@@ -95,7 +96,7 @@ pub struct Saturation {
 /// How what the node makes saturates; `None` if it does not.
 pub fn saturation(node: &Node) -> Option<Saturation> {
     let (slope, steepness, range): (fn(f64) -> f64, f64, f64) = match node.standard_op()? {
-        // The relative error is the absolute one of the operand.
+        // It ends at 0, where its relative error stays the operand's absolute one.
         "Exp" => (|y| y, 1.0, 0.0),
         // e^(−x²) ≤ (1 − y²)^(π/4), after Pólya.
         "Erf" => (
@@ -174,4 +175,60 @@ fn behind_layers(graph: &Graph, ends: &[ValueId]) -> HashSet<NodeId> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::onnx::model::Model;
+    use crate::onnx::storage::Storage;
+    use crate::onnx::write::{double_input, model, node};
+
+    fn slope(op: &str) -> impl Fn(f64) -> f64 {
+        let nodes = vec![node(op, "", &["x"], "y", vec![])];
+        let bytes = model(17, vec![double_input("x", 1)], nodes, vec![], &["y"]).encode_to_vec();
+        let model = Model::index(bytes.into(), Storage::default()).unwrap();
+        let graph = &Graph::read_all(&model).unwrap()[0];
+        let saturation = saturation(graph.nodes().next().unwrap().1).unwrap();
+        move |y| saturation.steepness * (saturation.slope)(y)
+    }
+
+    /// ∫ exp(−t²) by the rule of the middle.
+    fn erf(x: f64) -> f64 {
+        let step = x / 2000.0;
+        let middles = (0..2000).map(|i| (-((f64::from(i) + 0.5) * step).powi(2)).exp());
+        std::f64::consts::FRAC_2_SQRT_PI * step * middles.sum::<f64>()
+    }
+
+    /// What operators make of a small step is what their slope says, or up to half of it less.
+    #[test]
+    fn slopes_are_those_of_the_functions() {
+        type Function = fn(f64) -> f64;
+        let sigmoid: Function = |x| 1.0 / (1.0 + (-x).exp());
+        let cases: &[(&str, Function, f64)] = &[
+            ("Erf", erf, 1.0),
+            ("Exp", f64::exp, 1.0),
+            ("HardSigmoid", |x| (0.2 * x + 0.5).clamp(0.0, 1.0), 1.0),
+            ("Sigmoid", sigmoid, 1.0),
+            // Of two logits, of which one moves up and one down.
+            ("Softmax", sigmoid, 2.0),
+            ("Softplus", |x| x.exp().ln_1p(), 1.0),
+            ("Softsign", |x| x / (1.0 + x.abs()), 1.0),
+            ("Tanh", f64::tanh, 1.0),
+        ];
+        let step = 1e-5;
+        for (op, function, moved) in cases {
+            let slope = slope(op);
+            for x in [-2.4, -1.0, -0.3, 0.2, 0.9, 1.3, 2.2] {
+                let rise = (function(x + moved * step) - function(x - moved * step)) / (2.0 * step);
+                let said = slope(function(x));
+                assert!(rise <= said * 1.0001 && rise >= 0.5 * said, "{op} at {x}: {rise}, {said}");
+            }
+        }
+        // Of two logits, the one that loses.
+        let rise = |x: f64| 2.0 * sigmoid(-x);
+        assert!([-9.0, 0.0, 9.0].iter().all(|&x| rise(x) <= slope("LogSoftmax")(-sigmoid(x))));
+    }
 }

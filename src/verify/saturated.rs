@@ -54,3 +54,38 @@ pub fn saturated(
     result.error = result.tolerance * worst;
     if is_still { result.still() } else { result }
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::ArrayD;
+
+    use super::*;
+    use crate::verify::compare::{Tolerances, compared};
+
+    const SIGMOID: Saturation = Saturation { slope: |y| y * (1.0 - y), steepness: 1.0, range: 1.0 };
+
+    /// Operands, old results and new ones: whether the latter agree, and whether they vary.
+    #[test]
+    fn results_differ_by_slope_and_rounding() {
+        let array = |values: [f64; 2]| {
+            Array::Float(ArrayD::from_shape_vec(vec![2], values.to_vec()).unwrap())
+        };
+        for (case, operand, before, after, agrees, varies) in [
+            ("rounding of the range", [-14.0, -17.0], [8.3e-7, 4.1e-8], [9.5e-7, 0.0], true, false),
+            ("more than rounding", [-14.0, -17.0], [8.3e-7, 4.1e-8], [8.3e-6, 0.0], false, false),
+            ("by the slope", [0.0, 9.0], [0.5, 0.9999], [0.5003, 0.9999], true, true),
+            ("more than the slope", [0.0, 2.0], [0.5, 0.88], [0.5003, 0.88], false, true),
+            // What lies far out moves nothing.
+            ("behind a mask", [0.0, -1e9], [0.5, 0.0], [0.5003, 0.0], false, true),
+            ("at the end", [100.0, 101.0], [1.0, 1.0], [1.0, 1.0], true, false),
+            ("not a number", [0.0, 1.0], [0.5, 0.73], [0.5, f64::NAN], false, true),
+        ] {
+            let results = [array(before), array(after)];
+            let [old, new] = &results;
+            let float = Some(Float::F32);
+            let ordinary = compared("y", old, new, Tolerances { given: None }, float);
+            let seen = saturated(SIGMOID, ordinary, &array(operand), &results, float);
+            assert_eq!((seen.agrees(), seen.varies()), (agrees, varies), "{case}: {seen:?}");
+        }
+    }
+}

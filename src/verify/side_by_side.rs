@@ -331,7 +331,7 @@ impl TwoRuns<'_, '_, '_, '_> {
             let [before, after] = &made;
             let result = compared(&self.name(pair), before, after, tolerances, old.float());
             let mut result = saturated(saturation, result, &read, &made, old.float());
-            // It stands for what it is made of, too.
+            // It says no more than what it is made of.
             result.error = result.error.max(in_front.error);
             seen.on_the_way.push(result);
         }
@@ -369,10 +369,11 @@ impl TwoRuns<'_, '_, '_, '_> {
             }
             let met = self.all.course.met.get(&pair.0).map(|&id| &self.old.graph().value(id).name);
             let met = met.and_then(|met| seen.on_the_way.iter().find(|one| one.name == *met));
-            seen.outputs.push(match met {
-                Some(met) => met.named(name),
-                None => compared(name, &before, &after, tolerances, old.float()),
-            });
+            let mut output = compared(name, &before, &after, tolerances, old.float());
+            if let Some(met) = met {
+                output.stand_for(met);
+            }
+            seen.outputs.push(output);
         }
         for &pair in &self.all.course.fronts {
             let (old, [before, after]) = self.pair(sample, pair)?;
