@@ -98,7 +98,8 @@ fn flat(agreement: &Agreement) -> Option<String> {
     let first = agreement.flat.first()?;
     let (outputs, before) = (counted(agreement.flat.len(), "output"), agreement.before);
     Some(format!(
-        "values of {outputs} (`{first}`) do not vary, what is before them agrees within {before:.1e}"
+        "values of {outputs} (`{first}`) hardly vary or not at all, what is before them agrees within \
+         {before:.1e}"
     ))
 }
 

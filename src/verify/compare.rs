@@ -65,6 +65,19 @@ impl ComparedTensor {
         self.error <= self.tolerance
     }
 
+    /// Counts as what has the same values and was compared before both runs went on from one
+    /// side.
+    pub fn stand_for(&mut self, met: &ComparedTensor) {
+        self.error = self.error.max(met.error);
+        self.range = met.range;
+    }
+
+    /// The same of values that do not move with what they are made of: they vary nowhere.
+    #[must_use]
+    pub fn still(self) -> Self {
+        ComparedTensor { range: self.range.map(|_| (0.0, 0.0)), ..self }
+    }
+
     /// As if both had been one comparison of more elements.
     pub fn add(&mut self, other: ComparedTensor) {
         // A NaN must not disappear in a maximum.
@@ -172,6 +185,11 @@ pub fn differing(expected: &Array, found: &Array, tolerance: f64) -> (u64, u64) 
         _ => all,
     };
     (differ, all)
+}
+
+/// The distance of the least and the largest of finite values.
+pub fn width(array: &Array) -> f64 {
+    range(array).map_or(0.0, |(least, most)| most - least)
 }
 
 /// Whether two elements differ.

@@ -14,7 +14,9 @@ use crate::onnx::model::Invalid;
 use crate::verify::compare::{ComparedTensor, Tolerances, compared, differing, is_finite};
 use crate::verify::course::{Course, Meeting, MeetingRule, TensorPair};
 use crate::verify::feeding::BridgedNodes;
+use crate::verify::nature::Saturation;
 use crate::verify::pairs::Pairs;
+use crate::verify::saturated::saturated;
 use crate::verify::sliced_run::{Bridges, SlicedRun, Stopped};
 use crate::verify::slices::{self, Most, SlicedStretch};
 use crate::verify::steps::is_explained;
@@ -270,6 +272,9 @@ impl TwoRuns<'_, '_, '_, '_> {
     fn meet(&mut self, sample: usize, meeting: &Meeting, seen: &mut Seen) -> Result<(), Halted> {
         match &meeting.rule {
             MeetingRule::Step(operands) => self.step(sample, meeting, operands, seen)?,
+            MeetingRule::Saturation(saturation, operand) => {
+                self.saturation(sample, meeting, (*saturation, *operand), seen)?;
+            }
             MeetingRule::Piece(interior) => self.piece(sample, meeting, interior, seen)?,
         }
         for &(old, new) in &meeting.results {
@@ -311,6 +316,29 @@ impl TwoRuns<'_, '_, '_, '_> {
         Ok(())
     }
 
+    fn saturation(
+        &self,
+        sample: usize,
+        meeting: &Meeting,
+        (saturation, operand): (Saturation, TensorPair),
+        seen: &mut Seen,
+    ) -> Result<(), Halted> {
+        let tolerances = self.all.tolerances;
+        let (old, [read, new_read]) = self.pair(sample, operand)?;
+        let in_front = compared(&self.name(operand), &read, &new_read, tolerances, old.float());
+        for &pair in &meeting.results {
+            let (old, made) = self.pair(sample, pair)?;
+            let [before, after] = &made;
+            let result = compared(&self.name(pair), before, after, tolerances, old.float());
+            let mut result = saturated(saturation, result, &read, &made, old.float());
+            // It says no more than what it is made of.
+            result.error = result.error.max(in_front.error);
+            seen.on_the_way.push(result);
+        }
+        seen.on_the_way.push(in_front);
+        Ok(())
+    }
+
     fn piece(
         &self,
         sample: usize,
@@ -339,7 +367,13 @@ impl TwoRuns<'_, '_, '_, '_> {
             if !is_finite(&before) {
                 return Err(Halted::NotFinite);
             }
-            seen.outputs.push(compared(name, &before, &after, tolerances, old.float()));
+            let met = self.all.course.met.get(&pair.0).map(|&id| &self.old.graph().value(id).name);
+            let met = met.and_then(|met| seen.on_the_way.iter().find(|one| one.name == *met));
+            let mut output = compared(name, &before, &after, tolerances, old.float());
+            if let Some(met) = met {
+                output.stand_for(met);
+            }
+            seen.outputs.push(output);
         }
         for &pair in &self.all.course.fronts {
             let (old, [before, after]) = self.pair(sample, pair)?;
