@@ -110,7 +110,10 @@ pub fn from_arrays(
         let convert = |(array, data_type): (Array, i32)| {
             let known = widened::known_type(data_type);
             let wanted = pb::tensor_proto::DataType::try_from(known)?.try_into()?;
-            let tensor = to_tract(rounded(array, data_type)).cast_to_dt(wanted)?.into_owned().into_arc_tensor();
+            let tensor = to_tract(rounded(array, data_type))
+                .cast_to_dt(wanted)?
+                .into_owned()
+                .into_arc_tensor();
             Ok(EngineTensor { tensor, is_constant: false })
         };
         inputs.into_iter().map(convert).collect()

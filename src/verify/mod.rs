@@ -18,6 +18,7 @@
 
 mod along;
 pub mod bfloat16;
+mod bodies;
 pub mod border;
 mod bridge;
 pub mod claim;

@@ -75,8 +75,7 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
         let (old_graph, new_graph) = mains(old, new)?;
         let pairs = Pairs::of(old_graph, new_graph)?;
         let course = Course::whole(old_graph, new_graph, &pairs)?;
-        let (bfloat16, tolerances) =
-            (Bfloat16::of(old)?, Tolerances { given: options.tolerance });
+        let (bfloat16, tolerances) = (Bfloat16::of(old)?, Tolerances { given: options.tolerance });
         Ok(WholeRun { old, new, bfloat16, pairs, course, tolerances, limits })
     }
 
@@ -135,8 +134,7 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
     fn run(&self, course: &Course, fed: Fed) -> Result<Result<Seen, Silent>, Ended> {
         let (old, new, limits, tolerances) = (self.old, self.new, self.limits, self.tolerances);
         let (bfloat16, pairs) = (&self.bfloat16, &self.pairs);
-        let both =
-            SideBySide { old, new, bfloat16, pairs, course, most: MOST, limits, tolerances };
+        let both = SideBySide { old, new, bfloat16, pairs, course, most: MOST, limits, tolerances };
         match both.run(fed) {
             Ok(seen) => Ok(Ok(seen)),
             Err(Halted::Invalid(error)) => Err(error.into()),

@@ -38,7 +38,9 @@ pub fn graph(graph: &mut pb::GraphProto, storage: &Storage) -> TractResult<()> {
     }
     graph.initializer.iter_mut().try_for_each(|stored| widen(stored, storage))?;
     for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
-        if TYPES.contains(&attribute.name.as_str()) && attribute.i == i64::from(Float::Bf16.to_onnx()) {
+        if TYPES.contains(&attribute.name.as_str())
+            && attribute.i == i64::from(Float::Bf16.to_onnx())
+        {
             attribute.i = Float::F32.to_onnx().into();
         }
         let mut tensors = attribute.t.iter_mut().chain(&mut attribute.tensors);

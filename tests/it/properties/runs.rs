@@ -82,7 +82,7 @@ fn right_results_are_not_refused_and_mutants_are() {
         let most = fed.first().map_or(0, |first| 2 * first);
         assert!(fed.iter().sum::<usize>() <= most, "{name}: {fed:?}");
         let is_run = !matches!(report.run, Some(Outcome::NotRun(_)));
-        assert_eq!(is_run, case.runs_all, "{name}");
+        assert_eq!(is_run, case.runs_all, "{name}: {:?}", report.run);
         let required = options(|options| options.require_run = true);
         let verdict = converts(&old, &folder.path().join("required.onnx"), &required);
         assert_eq!(verdict.is_ok(), is_run, "{name}");
