@@ -15,7 +15,7 @@ use tract_onnx::pb;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::ops::konst::Const;
 
-use crate::engine::dialect::{ranks, spare, widened};
+use crate::engine::dialect::{ranks, spare};
 use crate::engine::names::NeutralNames;
 use crate::engine::source::Source;
 use crate::engine::tensors::{EngineTensor, tensor_of};
@@ -68,7 +68,6 @@ fn parse(
         for (name, input) in given {
             graph.input.push(declared(&names.neutral(name.as_str()), input.tensor.shape()));
         }
-        widened::graph(graph, &source.storage)?;
         spare::norms_of_vectors(graph);
         locate(graph, &source.storage, &mut root)?;
     }

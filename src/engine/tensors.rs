@@ -154,9 +154,7 @@ pub fn into_arrays(tensors: Vec<EngineTensor>, limits: Limits) -> Result<Vec<Arr
 
 /// The tensor that goes to tract as it is; `None` if tract reads the constant itself.
 pub(super) fn tensor_of(constant: &Constant) -> TractResult<Option<Tensor>> {
-    let Some(numbers) = &constant.numbers else {
-        return plain(&widened::tensor(&constant.header, &Storage::default())?);
-    };
+    let Some(numbers) = &constant.numbers else { return plain(&constant.header) };
     let mut tensor = Tensor::zero::<f64>(&data::dims(&constant.header)?)?;
     let mut view = tensor.to_plain_array_view_mut::<f64>()?;
     if let Some(place) = view.as_slice_mut() {

@@ -2,7 +2,7 @@
 //! otherwise, in ONNX. Of the engine, only these files name operators.
 //!
 //! [`model()`] takes a whole file through it, [`node`] one node; in training mode, a norm becomes
-//! its steps (`norms`). bfloat16 becomes float32 (`widened`). What no other words help against is
+//! its steps (`norms`). For runs, bfloat16 becomes float32 ([`widened`]). What no other words help against is
 //! spared (`spare`, `ranks`).
 
 mod model;
@@ -10,7 +10,7 @@ mod nodes;
 mod norms;
 pub(super) mod ranks;
 pub(super) mod spare;
-pub(super) mod widened;
+pub mod widened;
 
 pub use model::{inlined, misread, model, nodes};
 pub use nodes::{at_inference, node};
