@@ -98,12 +98,17 @@ fn shape(
         dims.into_iter().map(|size| usize::try_from(size?).ok()).collect()
     };
     let ruled = output_dims(graph.node(id), graph.model.opset, number, operands);
+    let ruled_partly = ruled.is_some();
     if let Some(shape) = ruled.and_then(whole) {
         return Some(shape);
     }
+    // Where the rule of an operator has nothing to say of what it reads, the node is malformed,
+    // and so is any guess: a convolution of a vector has no shape.
+    let row = graph.node(id).standard_op().and_then(operator);
+    let is_ruled = row.is_some_and(|row| number < row.shape.outputs);
     let likely = match body {
         Some(body) => body.dims.clone(),
-        None => operands.dims(0),
+        None => operands.dims(0).filter(|_| !is_ruled || ruled_partly),
     };
     let declared = declared.and_then(info::dims).or_else(|| likely.clone())?;
     let size = |(size, likely): (Option<i64>, Option<i64>)| size.or(likely);
