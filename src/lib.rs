@@ -78,6 +78,7 @@ pub use options::{Endpoint, Options, Progress, RunOptions, TrainingMode, Which};
 use pipeline::deliver::Destination;
 pub use pipeline::failure::Failure;
 pub use pipeline::given::tensor_from_onnx;
+pub use pipeline::occupied::side_file_names;
 use pipeline::open::ModelSource;
 use pipeline::{Conversion, Converted};
 use report::Report;

@@ -2,7 +2,7 @@
 //!
 //! Knows files, threads and exit codes; how one model is converted is for the library to say.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,9 @@ use acb_fuse::error::unknown_blocks;
 use acb_fuse::report::target::Target;
 use acb_fuse::report::words::{counted, nodes_change, nothing_fused};
 use acb_fuse::report::{Outcome, Report, json_line};
-use acb_fuse::{Endpoint, Error, FileKey, Options, file_keys, inspect_file};
+use acb_fuse::{
+    Endpoint, Error, FileKey, Options, file_keys, inspect_file, is_same_file, side_file_names,
+};
 
 use super::arguments::Arguments;
 use super::exit::{Exit, converted};
@@ -42,7 +44,7 @@ pub fn jobs(arguments: &Arguments) -> Result<Option<Vec<Job>>, Exit> {
         (_, Some(manifest), _) => of_manifest(manifest)?,
         (.., files) => return fits_one(arguments, files).map(|()| None),
     };
-    check_places(&jobs, &arguments.report).map_err(Exit::of_usage)?;
+    check_places(&jobs, arguments).map_err(Exit::of_usage)?;
     if let Some(folder) = &arguments.out_dir {
         let unmade = |source| Error::Write { file: folder.display().to_string(), source };
         fs::create_dir_all(folder).map_err(unmade)?;
@@ -75,9 +77,13 @@ pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
     // Their bars would write over each other.
     options.progress = stage::note;
     let skips = skips(jobs, &options)?;
+    // No side file that is made for one model goes where another one is to stand.
+    let taken = called_like_side_files(jobs);
     let options = |index: usize| {
         let mut options = options.clone();
         options.skip = skips.get(index).cloned().unwrap_or_default();
+        let own = jobs.get(index).map(|job| &job.output);
+        options.also_written.extend(taken.iter().filter(|&path| Some(path) != own).cloned());
         options
     };
     let at_a_time = arguments.jobs.unwrap_or(1);
@@ -135,8 +141,9 @@ fn of_manifest(path: &Path) -> Result<Vec<Job>, Exit> {
     lines.map(job).collect()
 }
 
-/// Whether no file that one of `jobs` writes is written or read by another, nor a report's.
-fn check_places(jobs: &[Job], reports: &[Target]) -> Result<(), String> {
+/// Whether no file that one of `jobs` writes is written or read by another, nor a report's or
+/// the manifest.
+fn check_places(jobs: &[Job], arguments: &Arguments) -> Result<(), String> {
     let mut outputs: HashMap<FileKey, usize> = HashMap::new();
     for (index, job) in jobs.iter().enumerate() {
         for key in file_keys(&job.output) {
@@ -145,23 +152,55 @@ fn check_places(jobs: &[Job], reports: &[Target]) -> Result<(), String> {
             }
         }
     }
+    let writer = |path: &Path| {
+        let index = file_keys(path).iter().find_map(|key| outputs.get(key).copied())?;
+        Some((index, jobs.get(index)?.input.display()))
+    };
+    if let Some((manifest, (_, other))) =
+        arguments.manifest.as_deref().and_then(|manifest| Some((manifest, writer(manifest)?)))
+    {
+        return Err(format!("{} is the manifest, and {other} would go there", manifest.display()));
+    }
+    let reports: Vec<&Path> = arguments.report.iter().filter_map(Target::path).collect();
     for (index, job) in jobs.iter().enumerate() {
         let input = job.input.display();
-        for key in file_keys(&job.input) {
-            let writer = outputs.get(&key).filter(|&&writer| writer != index);
-            if let Some(writer) = writer.and_then(|&writer| jobs.get(writer)) {
-                let other = writer.input.display();
-                return Err(format!("{input} is read, and {other} would go there"));
+        if let Some((_, other)) = writer(&job.input).filter(|&(writer, _)| writer != index) {
+            return Err(format!("{input} is read, and {other} would go there"));
+        }
+        for weights in weights(job) {
+            let shown = weights.display();
+            if let Some((_, other)) = writer(&weights) {
+                return Err(format!(
+                    "{shown} holds weights of {input}, and {other} would go there"
+                ));
+            }
+            if reports.iter().any(|report| is_same_file(report, &weights)) {
+                return Err(format!(
+                    "{shown} holds weights of {input}, and a report would go there"
+                ));
             }
         }
-    }
-    let models: HashSet<FileKey> =
-        outputs.into_keys().chain(jobs.iter().flat_map(|job| file_keys(&job.input))).collect();
-    let reports = reports.iter().filter_map(Target::path);
-    if reports.flat_map(file_keys).any(|key| models.contains(&key)) {
-        return Err("--report: the report would take the place of a model".to_owned());
+        let models = [&job.input, &job.output];
+        if reports.iter().any(|report| models.iter().any(|model| is_same_file(report, model))) {
+            return Err("--report: the report would take the place of a model".to_owned());
+        }
     }
     Ok(())
+}
+
+/// The side files that a job reads, and those that its new model may find beside it.
+fn weights(job: &Job) -> Vec<PathBuf> {
+    let beside = |path: &Path, name: &str| path.with_file_name(name);
+    let names = side_file_names(&job.input);
+    let places = names.iter().flat_map(|name| [&job.input, &job.output].map(|at| beside(at, name)));
+    places.collect()
+}
+
+/// The outputs that are called as a side file of another could be.
+fn called_like_side_files(jobs: &[Job]) -> Vec<PathBuf> {
+    let outputs = jobs.iter().map(|job| job.output.clone());
+    let ending = |path: &PathBuf| path.extension().map(|ending| ending.to_ascii_lowercase());
+    outputs.filter(|output| ending(output).is_some_and(|ending| ending == "data")).collect()
 }
 
 /// Per job, which blocks are left alone: those of the names that its model has.

@@ -11,6 +11,7 @@ use ndarray::ArrayD;
 use tract_onnx::pb;
 use tract_onnx::prelude::*;
 
+use crate::engine::dialect::widened;
 use crate::engine::guard::guarded;
 use crate::engine::limits::{EngineError, Limits};
 use crate::engine::source::Constant;
@@ -107,12 +108,26 @@ pub fn from_arrays(
 ) -> Result<Vec<EngineTensor>, EngineError> {
     guarded(limits, move || {
         let convert = |(array, data_type): (Array, i32)| {
-            let wanted = pb::tensor_proto::DataType::try_from(data_type)?.try_into()?;
-            let tensor = to_tract(array).cast_to_dt(wanted)?.into_owned().into_arc_tensor();
+            let known = widened::known_type(data_type);
+            let wanted = pb::tensor_proto::DataType::try_from(known)?.try_into()?;
+            let tensor = to_tract(rounded(array, data_type))
+                .cast_to_dt(wanted)?
+                .into_owned()
+                .into_arc_tensor();
             Ok(EngineTensor { tensor, is_constant: false })
         };
         inputs.into_iter().map(convert).collect()
     })
+}
+
+/// Numbers of bfloat16, where that is the type: float32, in whose place they are, has more.
+fn rounded(array: Array, data_type: i32) -> Array {
+    match (Float::from_onnx(data_type), array) {
+        (Some(Float::Bf16), Array::Float(values)) => {
+            Array::Float(values.mapv_into(|value| Float::Bf16.round(value)))
+        }
+        (_, array) => array,
+    }
 }
 
 /// Whether a floating-point tensor has an element that is no number.

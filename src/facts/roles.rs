@@ -79,6 +79,59 @@ pub fn chooses(node: &Node) -> bool {
     node.standard_op() == Some("If")
 }
 
+/// How the inputs and outputs of a node are those of its body, which begin with the same inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyUse {
+    /// The attribute that holds the body.
+    pub attribute: &'static str,
+    /// Outputs of the body that come before those of the node.
+    pub skipped: usize,
+    /// The input that its first output begins as, if it hands states from step to step.
+    pub first_state: Option<usize>,
+    /// From this output of the node on, it stacks what the body makes, along a new first axis.
+    pub first_stacked: usize,
+    /// From this input of the node on, it takes them apart along their first axis.
+    pub first_scanned: usize,
+}
+
+/// How the node uses its body; `None` if it has none, or takes tensors apart, or stacks them,
+/// along other axes than the first.
+pub fn body(node: &Node) -> Option<BodyUse> {
+    let inputs = node.inputs.len();
+    let no_stacks = BodyUse {
+        attribute: "then_branch",
+        skipped: 0,
+        first_state: None,
+        first_stacked: usize::MAX,
+        first_scanned: usize::MAX,
+    };
+    match node.standard_op()? {
+        "If" => Some(no_stacks),
+        "Loop" => Some(BodyUse {
+            attribute: "body",
+            skipped: 1,
+            first_state: Some(2),
+            first_stacked: inputs.saturating_sub(2),
+            ..no_stacks
+        }),
+        "Scan" => {
+            let is_first =
+                |axes: &str| node.ints(axes).is_none_or(|axes| axes.iter().all(|&axis| axis == 0));
+            let scanned = usize::try_from(node.int("num_scan_inputs", 0)).ok()?;
+            let first = inputs.checked_sub(scanned)?;
+            let is_known = is_first("scan_input_axes") && is_first("scan_output_axes");
+            is_known.then_some(BodyUse {
+                attribute: "body",
+                first_state: Some(0),
+                first_stacked: first,
+                first_scanned: first,
+                ..no_stacks
+            })
+        }
+        _ => None,
+    }
+}
+
 /// Whether the node holds a constant itself, in an attribute.
 pub fn holds_constant(node: &Node) -> bool {
     node.standard_op() == Some("Constant")

@@ -66,6 +66,9 @@ impl Made {
         limits: Limits,
     ) -> Result<Self, Error> {
         let all = planned.blocks().count();
+        if all > 0 {
+            (options.progress)(Progress::Proving { done: 0, all });
+        }
         let maker = Maker { file, options, limits, done: AtomicUsize::new(0), all };
         let originals = originals(&planned.analyses);
         let graphs = planned.analyses.iter().zip(&originals);

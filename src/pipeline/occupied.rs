@@ -21,6 +21,15 @@ use crate::onnx::storage::{Links, Storage};
 use crate::options::Options;
 use crate::report::{Predecessor, PredecessorKind};
 
+/// What the side files of the model at `path` are called, seen from its folder; none if it
+/// cannot be read, which whoever reads it says.
+pub fn side_file_names(path: &Path) -> Vec<String> {
+    let model = MappedFile::of(path).ok();
+    let model = model.and_then(|file| Model::index(file.bytes(), Storage::default()).ok());
+    let tensors = model.map(|model| external::find(&model).unwrap_or_default());
+    tensors.map(|tensors| external::locations(&tensors).into_iter().collect()).unwrap_or_default()
+}
+
 /// A target as it was before the work began.
 #[derive(Debug, Default)]
 pub struct Occupied {

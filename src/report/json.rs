@@ -66,6 +66,7 @@ struct Run<'r> {
     shapes: Vec<Vec<InputShape<'r>>>,
     flat: &'r [String],
     flipped: f64,
+    widened: bool,
     rounding: Option<f64>,
     reason: Option<&'r str>,
 }
@@ -101,6 +102,7 @@ pub fn run<S: Serializer>(outcome: &Option<Outcome>, to: S) -> Result<S::Ok, S::
         shapes: Vec::new(),
         flat: &[],
         flipped: 0.0,
+        widened: false,
         rounding: None,
         reason: None,
     };
@@ -110,6 +112,7 @@ pub fn run<S: Serializer>(outcome: &Option<Outcome>, to: S) -> Result<S::Ok, S::
             shapes: agreement.shapes.iter().map(|run| shapes(run)).collect(),
             flat: &agreement.flat,
             flipped: agreement.flipped,
+            widened: agreement.widened,
             rounding: agreement.in_pieces,
             ..nothing(agreement.in_pieces.map_or("agreed", |_| "within_rounding"))
         },

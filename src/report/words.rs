@@ -52,7 +52,9 @@ pub(crate) fn removed_inputs(notes: &Notes) -> Option<String> {
 /// are, on which inputs, and what else there is to know of them.
 pub(crate) fn agreement(agreement: &Agreement) -> String {
     let (steps, bridges, flat) = (flipped(agreement), bridged(agreement), flat(agreement));
+    let widened = agreement.widened.then(|| "bfloat16 was computed in float32".to_owned());
     let said = std::iter::once(outputs(agreement)).chain(steps).chain(bridges).chain(flat);
+    let said = said.chain(widened);
     said.collect::<Vec<String>>().join("; ")
 }
 
@@ -98,7 +100,8 @@ fn flat(agreement: &Agreement) -> Option<String> {
     let first = agreement.flat.first()?;
     let (outputs, before) = (counted(agreement.flat.len(), "output"), agreement.before);
     Some(format!(
-        "values of {outputs} (`{first}`) do not vary, what is before them agrees within {before:.1e}"
+        "values of {outputs} (`{first}`) hardly vary or not at all, what is before them agrees within \
+         {before:.1e}"
     ))
 }
 

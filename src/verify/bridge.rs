@@ -14,10 +14,14 @@ use crate::facts::shape_rules::{Dims, Integers, Operands};
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::info;
-use crate::onnx::proto::ValueInfoProto;
+use crate::onnx::node::Node;
 use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::proto::{TensorProto, ValueInfoProto};
 use crate::onnx::schema::graph_field;
+use crate::onnx::tensor;
+use crate::verify::bodies::{self, BodyOutput};
 use crate::verify::inputs::Random;
+use crate::verify::slices::{self, is_constant};
 
 /// What a node reads: nothing where an input is left out.
 pub type NodeInputs = Vec<Option<EngineTensor>>;
@@ -49,12 +53,13 @@ pub fn stand_ins(
 ) -> Result<Option<Vec<(ValueId, EngineTensor)>>, EngineError> {
     /// They are made as float64 or int64.
     const WIDEST: usize = 8;
-    let operands = LiveOperands { inputs, limits };
+    let operands = LiveOperands { graph, node: graph.node(id), inputs, limits };
     let mut made = Vec::new();
     for (number, output) in graph.node(id).outputs.iter().enumerate() {
         let Some(output) = *output else { continue };
         let declared = declared.get(&graph.value(output).name);
-        let Some(shape) = shape(graph, id, number, &operands, declared) else {
+        let body = bodies::output(graph.node(id), number, &operands);
+        let Some(shape) = shape(graph, id, number, &operands, declared, body.as_ref()) else {
             return Ok(None);
         };
         let bytes = shape.iter().fold(WIDEST, |bytes, &size| bytes.saturating_mul(size));
@@ -62,7 +67,7 @@ pub fn stand_ins(
             return Err(EngineError::TooLarge { bytes });
         }
         memory_for(bytes)?;
-        let data_type = element_type(graph, id, number, inputs, declared);
+        let data_type = element_type(graph, id, number, inputs, declared, body.as_ref());
         let name = graph.value(output).name.bytes();
         // Any number that is the same for both models will do.
         let seed = name.fold(7u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
@@ -79,27 +84,36 @@ pub fn stand_ins(
 }
 
 /// The shape of an output: as the operator's rule has it, else as it is declared, with the
-/// sizes that are open those of the first input, if both have as many axes.
+/// sizes that are open those that its body declares, or, if it has none, those of the first
+/// input, if both have as many axes.
 fn shape(
     graph: &Graph,
     id: NodeId,
     number: usize,
     operands: &LiveOperands,
     declared: Option<&ValueInfoProto>,
+    body: Option<&BodyOutput>,
 ) -> Option<Vec<usize>> {
     let whole = |dims: Dims| -> Option<Vec<usize>> {
         dims.into_iter().map(|size| usize::try_from(size?).ok()).collect()
     };
     let ruled = output_dims(graph.node(id), graph.model.opset, number, operands);
+    let ruled_partly = ruled.is_some();
     if let Some(shape) = ruled.and_then(whole) {
         return Some(shape);
     }
-    let first = operands.dims(0)?;
-    let declared = declared.and_then(info::dims).unwrap_or_else(|| first.clone());
-    let is_alike = first.len() == declared.len();
-    let size = |(size, likely): (Option<i64>, &Option<i64>)| size.or(*likely);
-    if is_alike {
-        whole(declared.into_iter().zip(&first).map(size).collect())
+    // Where the rule of an operator has nothing to say of what it reads, the node is malformed,
+    // and so is any guess: a convolution of a vector has no shape.
+    let row = graph.node(id).standard_op().and_then(operator);
+    let is_ruled = row.is_some_and(|row| number < row.shape.outputs);
+    let likely = match body {
+        Some(body) => body.dims.clone(),
+        None => operands.dims(0).filter(|_| !is_ruled || ruled_partly),
+    };
+    let declared = declared.and_then(info::dims).or_else(|| likely.clone())?;
+    let size = |(size, likely): (Option<i64>, Option<i64>)| size.or(likely);
+    if let Some(likely) = likely.filter(|likely| likely.len() == declared.len()) {
+        whole(declared.into_iter().zip(likely).map(size).collect())
     } else {
         whole(declared)
     }
@@ -111,6 +125,7 @@ fn element_type(
     number: usize,
     inputs: &NodeInputs,
     declared: Option<&ValueInfoProto>,
+    body: Option<&BodyOutput>,
 ) -> i32 {
     let node = graph.node(id);
     let of_input = |input: usize| Some(inputs.get(input)?.as_ref()?.element_type());
@@ -123,31 +138,54 @@ fn element_type(
         _ => None,
     };
     let declared = || declared.and_then(info::element_type);
-    ruled.or_else(declared).or_else(|| of_input(0)).unwrap_or(DataType::Float.into())
+    let inside = || body.and_then(|body| body.element_type);
+    ruled
+        .or_else(declared)
+        .or_else(inside)
+        .or_else(|| of_input(0))
+        .unwrap_or(DataType::Float.into())
 }
 
-/// What the tensors of a run say of a node's operands.
-struct LiveOperands<'n> {
+/// What the tensors of a run, and constants of the file, say of a node's operands.
+struct LiveOperands<'n, 'g, 'm> {
+    graph: &'g Graph<'m>,
+    node: &'g Node,
     inputs: &'n NodeInputs,
     limits: Limits,
 }
 
-impl LiveOperands<'_> {
+impl LiveOperands<'_, '_, '_> {
     fn tensor(&self, input: usize) -> Option<&EngineTensor> {
         self.inputs.get(input)?.as_ref()
     }
+
+    fn stored(&self, input: usize) -> Option<TensorProto> {
+        let id = self.node.input(input).filter(|&id| is_constant(self.graph, id))?;
+        slices::tensor(self.graph, id).ok()?
+    }
 }
 
-impl Operands for LiveOperands<'_> {
+impl Operands for LiveOperands<'_, '_, '_> {
     fn dims(&self, input: usize) -> Option<Dims> {
-        let shape = self.tensor(input)?.shape();
-        shape.iter().map(|&size| i64::try_from(size).ok().map(Some)).collect()
+        let Some(tensor) = self.tensor(input) else {
+            return Some(self.stored(input)?.dims.into_iter().map(Some).collect());
+        };
+        tensor.shape().iter().map(|&size| i64::try_from(size).ok().map(Some)).collect()
     }
 
     fn integers(&self, input: usize) -> Option<Integers> {
         const MOST: usize = 64;
-        let tensor = self.tensor(input).filter(|tensor| tensor.shape().len() < 2)?;
-        if tensor.float().is_some() || tensor.shape().iter().product::<usize>() > MOST {
+        let Some(tensor) = self.tensor(input) else {
+            let stored = self.stored(input)?;
+            let integers = tensor::integers(&stored, &self.graph.model.storage).ok();
+            return integers
+                .filter(|integers| integers.len() <= MOST)
+                .map(|integers| integers.into_iter().map(Some).collect());
+        };
+        if tensor.shape().len() > 1
+            || tensor.float().is_some()
+            || tensor.shape().iter().product::<usize>() > MOST
+        {
             return None;
         }
         let arrays = tensors::into_arrays(vec![tensor.clone()], self.limits).ok()?;

@@ -65,6 +65,19 @@ impl ComparedTensor {
         self.error <= self.tolerance
     }
 
+    /// Counts as what has the same values and was compared before both runs went on from one
+    /// side.
+    pub fn stand_for(&mut self, met: &ComparedTensor) {
+        self.error = self.error.max(met.error);
+        self.range = met.range;
+    }
+
+    /// The same of values that do not move with what they are made of: they vary nowhere.
+    #[must_use]
+    pub fn still(self) -> Self {
+        ComparedTensor { range: self.range.map(|_| (0.0, 0.0)), ..self }
+    }
+
     /// As if both had been one comparison of more elements.
     pub fn add(&mut self, other: ComparedTensor) {
         // A NaN must not disappear in a maximum.
@@ -113,9 +126,16 @@ pub fn compared(
 }
 
 /// What a difference is relative to: below the type's smallest normal value, rounding is no
-/// longer relative to the value.
+/// longer relative to the value. Processors take what is smaller for zero if they are told to,
+/// in float32 and float64: of sums as small as that over the type's last place, they may drop
+/// products that would count.
 fn magnitude(old: &Array, float: Option<Float>) -> f64 {
-    largest_magnitude(old).max(float.map_or(0.0, Float::smallest_normal))
+    let least = match float {
+        Some(float @ (Float::F32 | Float::F64)) => float.smallest_normal() / float.unit(),
+        Some(float @ (Float::F16 | Float::Bf16)) => float.smallest_normal(),
+        None => 0.0,
+    };
+    largest_magnitude(old).max(least)
 }
 
 /// The largest difference of two arrays, relative to the largest magnitude in
@@ -172,6 +192,11 @@ pub fn differing(expected: &Array, found: &Array, tolerance: f64) -> (u64, u64) 
         _ => all,
     };
     (differ, all)
+}
+
+/// The distance of the least and the largest of finite values.
+pub fn width(array: &Array) -> f64 {
+    range(array).map_or(0.0, |(least, most)| most - least)
 }
 
 /// Whether two elements differ.

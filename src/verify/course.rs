@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
-use crate::verify::nature;
+use crate::verify::nature::{self, Saturation};
 use crate::verify::pairs::{Pairs, is_same_constant};
 use crate::verify::slices::{Stretch, is_constant};
 
@@ -35,6 +35,9 @@ pub enum MeetingRule {
     /// Both models have the node, and what it makes jumps where an operand passes a value. The
     /// operands are compared; a result may differ only because they do.
     Step(Vec<TensorPair>),
+    /// Both models have the node, and what it makes saturates. The operand is compared; the result
+    /// needs only the accuracy that follows.
+    Saturation(Saturation, TensorPair),
     /// The nodes differ. The results are compared, and what rounding may do is measured by
     /// what the old nodes make on the way.
     Piece(Vec<NodeId>),
@@ -53,28 +56,38 @@ pub struct Course {
     pub handed: Vec<TensorPair>,
     /// Outputs of both models that may differ, each with its name.
     pub outputs: Vec<(String, TensorPair)>,
+    /// Of outputs of the old model that have the values of a meeting's result, that one.
+    pub met: HashMap<ValueId, ValueId>,
     /// What is compared beside them, at the end: tensors before what flattens values.
     pub fronts: Vec<TensorPair>,
 }
 
 impl Course {
-    /// Both models as they are, which meet at steps only.
+    /// Both models as they are, which meet at steps, and where values saturate behind the last
+    /// layers: elsewhere, later layers make of what is left what it is worth.
     ///
     /// # Errors
     /// If a constant cannot be decoded.
     pub fn whole(old: &Graph, new: &Graph, pairs: &Pairs) -> Result<Self, Invalid> {
-        let steps = pairs.new.iter().filter_map(|id| {
-            let twin = *pairs.kept.get(id)?;
-            nature::is_step(old.node(twin)).then_some((twin, *id))
-        });
-        let meetings = steps.map(|(twin, id)| Meeting {
-            nodes: (Some(twin), Some(id)),
-            results: zipped(&old.node(twin).outputs, &new.node(id).outputs),
-            rule: MeetingRule::Step(zipped(&old.node(twin).inputs, &new.node(id).inputs)),
-        });
         let outputs = outputs(old, new, pairs)?;
         let ends: Vec<ValueId> = outputs.iter().map(|(_, (old, _))| *old).collect();
+        let closing = nature::closing(old, &ends);
+        let meetings = pairs.new.iter().filter_map(|id| {
+            let twin = *pairs.kept.get(id)?;
+            let node = old.node(twin);
+            let operands = zipped(&node.inputs, &new.node(*id).inputs);
+            let saturation = nature::saturation(node).filter(|_| closing.contains(&twin));
+            let rule = if nature::is_step(node) {
+                MeetingRule::Step(operands)
+            } else {
+                MeetingRule::Saturation(saturation?, *operands.first()?)
+            };
+            let results = zipped(&node.outputs, &new.node(*id).outputs);
+            Some(Meeting { nodes: (Some(twin), Some(*id)), results, rule })
+        });
+        let meetings: Vec<Meeting> = meetings.collect();
         let fronts = nature::fronts(old, &ends).into_iter();
+        let fronts = fronts.filter(|id| !meetings.iter().any(|meeting| meeting.compares(*id)));
         let made: HashSet<NodeId> = pairs.new.iter().copied().collect();
         let fronts = fronts.filter_map(|id| {
             let twin = new.find(&old.value(id).name)?;
@@ -82,7 +95,7 @@ impl Course {
             is_there.then_some((id, twin))
         });
         let fronts = fronts.collect();
-        Ok(Course::of(old, new, pairs, meetings.collect(), outputs, fronts))
+        Ok(Course::of(old, new, pairs, meetings, outputs, fronts))
     }
 
     /// Both models, which meet wherever their nodes differ.
@@ -141,18 +154,43 @@ impl Course {
             let pairs = nodes.into_iter().zip(wanted);
             pairs.map(|(nodes, wanted)| Stretch { nodes, wanted })
         };
+        let old_graph = old;
         let old = std::iter::once(first).chain(stretches(old_nodes, old_wanted)).collect();
         let nothing = std::iter::once(Stretch::default());
         let new = nothing.chain(stretches(new_nodes, new_wanted)).collect();
-        Course { meetings, old, new, handed, outputs, fronts }
+        let met = outputs.iter().filter_map(|(_, (id, _))| {
+            let unmoved = nature::unmoved(old_graph, *id);
+            meetings.iter().any(|meeting| meeting.saturates(unmoved)).then_some((*id, unmoved))
+        });
+        let met = met.collect();
+        Course { meetings, old, new, handed, outputs, met, fronts }
     }
 }
 
 impl Meeting {
+    /// Whether `id` of the old graph saturates there.
+    fn saturates(&self, id: ValueId) -> bool {
+        matches!(self.rule, MeetingRule::Saturation(..))
+            && self.results.iter().any(|(old, _)| *old == id)
+    }
+
+    /// Whether `id` of the old graph is an operand that is compared there.
+    fn compares(&self, id: ValueId) -> bool {
+        match &self.rule {
+            MeetingRule::Step(operands) => operands.iter().any(|(old, _)| *old == id),
+            MeetingRule::Saturation(_, (old, _)) => *old == id,
+            MeetingRule::Piece(_) => false,
+        }
+    }
+
     /// What is looked at, on either side.
     fn wanted(&self, old: &Graph) -> (Vec<ValueId>, Vec<ValueId>) {
         let (mut before, mut after): (Vec<_>, Vec<_>) = self.results.iter().copied().unzip();
         match &self.rule {
+            MeetingRule::Saturation(_, (old, new)) => {
+                before.push(*old);
+                after.push(*new);
+            }
             MeetingRule::Step(operands) => {
                 before.extend(operands.iter().map(|(old, _)| *old));
                 after.extend(operands.iter().map(|(_, new)| *new));

@@ -32,6 +32,8 @@ pub struct Evidence {
     left_out: Option<HashSet<(String, &'static str)>>,
     /// Nodes of the old model that an output needs.
     pub nodes: usize,
+    /// Whether float32 stood in the place of bfloat16.
+    pub widened: bool,
     parted: HashSet<String>,
     covered: HashSet<String>,
 }
@@ -123,6 +125,7 @@ impl Evidence {
             flat,
             bridged: self.seen.bridged.values().cloned().collect(),
             nodes: self.nodes,
+            widened: self.widened,
             before: worst(self.seen.on_the_way.iter()),
             flipped: if stepped > 0.0 { flipped / stepped } else { 0.0 },
         })

@@ -9,13 +9,16 @@
 //! 3. Both whole models are run ([`run`]): [`pairs`] says which nodes both have, the [`course`]
 //!    what runs once for both and where both meet, for which `nature` knows what operators do
 //!    to small differences. They go [`side_by_side`], each as a [`sliced_run`] through its
-//!    [`slices`], and are [`compare`]d at the end, behind `steps`, and, where whole models
-//!    differ, piece by piece, by a `yardstick` for rounding. What that showed is an [`outcome`].
+//!    [`slices`], and are [`compare`]d at the end, behind `steps`, before what is `saturated`, and,
+//!    where whole models differ, piece by piece, by a `yardstick` for rounding; the engine computes
+//!    [`bfloat16`] in float32. What that showed is an [`outcome`].
 //!
 //! Knows the format, the engine, and of the file what is stored and how large tensors are;
 //! is handed claims, nodes and tensors, and never asks the fuser anything.
 
 mod along;
+pub mod bfloat16;
+mod bodies;
 pub mod border;
 mod bridge;
 pub mod claim;
@@ -37,6 +40,7 @@ pub mod pairs;
 pub mod proof;
 pub mod readback;
 pub mod run;
+mod saturated;
 pub mod side_by_side;
 mod sizes;
 pub mod sliced_run;

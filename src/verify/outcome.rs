@@ -48,6 +48,8 @@ pub struct Agreement {
     pub bridged: Vec<String>,
     /// Nodes of the old model that an output needs.
     pub nodes: usize,
+    /// Whether float32 stood in the place of bfloat16, in which the engine does not compute.
+    pub widened: bool,
     /// The part of the elements behind steps (a rounding, a comparison) that differ because an
     /// operand is as near to the step as rounding moves it.
     pub flipped: f64,

@@ -8,13 +8,17 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::engine::tensors::{self, EngineTensor};
 use crate::engine::{Array, EngineError, Limits, dialect};
+use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::NodeId;
 use crate::onnx::model::Invalid;
+use crate::verify::bfloat16::Bfloat16;
 use crate::verify::compare::{ComparedTensor, Tolerances, compared, differing, is_finite};
 use crate::verify::course::{Course, Meeting, MeetingRule, TensorPair};
 use crate::verify::feeding::BridgedNodes;
+use crate::verify::nature::Saturation;
 use crate::verify::pairs::Pairs;
+use crate::verify::saturated::saturated;
 use crate::verify::sliced_run::{Bridges, SlicedRun, Stopped};
 use crate::verify::slices::{self, Most, SlicedStretch};
 use crate::verify::steps::is_explained;
@@ -72,6 +76,8 @@ pub struct SideBySide<'s, 'o, 'n> {
     pub old: &'s [Graph<'o>],
     /// The new model's.
     pub new: &'s [Graph<'n>],
+    /// What of the old model is of bfloat16.
+    pub bfloat16: &'s Bfloat16,
     /// What they have in common.
     pub pairs: &'s Pairs,
     /// Where they go.
@@ -270,6 +276,9 @@ impl TwoRuns<'_, '_, '_, '_> {
     fn meet(&mut self, sample: usize, meeting: &Meeting, seen: &mut Seen) -> Result<(), Halted> {
         match &meeting.rule {
             MeetingRule::Step(operands) => self.step(sample, meeting, operands, seen)?,
+            MeetingRule::Saturation(saturation, operand) => {
+                self.saturation(sample, meeting, (*saturation, *operand), seen)?;
+            }
             MeetingRule::Piece(interior) => self.piece(sample, meeting, interior, seen)?,
         }
         for &(old, new) in &meeting.results {
@@ -289,15 +298,15 @@ impl TwoRuns<'_, '_, '_, '_> {
         let tolerances = self.all.tolerances;
         let mut near = Vec::with_capacity(operands.len());
         for &pair in operands {
-            let (old, [before, after]) = self.pair(sample, pair)?;
+            let (float, [before, after]) = self.pair(sample, pair)?;
             let name = self.name(pair);
-            seen.on_the_way.push(compared(&name, &before, &after, tolerances, old.float()));
-            near.push((before, tolerances.of(old.float())));
+            seen.on_the_way.push(compared(&name, &before, &after, tolerances, float));
+            near.push((before, tolerances.of(float)));
         }
         let mut results = Vec::with_capacity(meeting.results.len());
         for &pair in &meeting.results {
-            let (old, [before, after]) = self.pair(sample, pair)?;
-            let (differ, all) = differing(&before, &after, tolerances.of(old.float()));
+            let (float, [before, after]) = self.pair(sample, pair)?;
+            let (differ, all) = differing(&before, &after, tolerances.of(float));
             seen.flipped = seen.flipped.saturating_add(differ);
             seen.stepped = seen.stepped.saturating_add(all);
             results.push([before, after]);
@@ -311,6 +320,29 @@ impl TwoRuns<'_, '_, '_, '_> {
         Ok(())
     }
 
+    fn saturation(
+        &self,
+        sample: usize,
+        meeting: &Meeting,
+        (saturation, operand): (Saturation, TensorPair),
+        seen: &mut Seen,
+    ) -> Result<(), Halted> {
+        let tolerances = self.all.tolerances;
+        let (float, [read, new_read]) = self.pair(sample, operand)?;
+        let in_front = compared(&self.name(operand), &read, &new_read, tolerances, float);
+        for &pair in &meeting.results {
+            let (float, made) = self.pair(sample, pair)?;
+            let [before, after] = &made;
+            let result = compared(&self.name(pair), before, after, tolerances, float);
+            let mut result = saturated(saturation, result, &read, &made, float);
+            // It says no more than what it is made of.
+            result.error = result.error.max(in_front.error);
+            seen.on_the_way.push(result);
+        }
+        seen.on_the_way.push(in_front);
+        Ok(())
+    }
+
     fn piece(
         &self,
         sample: usize,
@@ -319,14 +351,14 @@ impl TwoRuns<'_, '_, '_, '_> {
         seen: &mut Seen,
     ) -> Result<(), Halted> {
         for &(end, new_end) in &meeting.results {
-            let (old, [before, after]) = self.pair(sample, (end, new_end))?;
+            let (float, [before, after]) = self.pair(sample, (end, new_end))?;
             let tensors = |id| self.array(self.old.tensor(sample, id).map_err(Halted::Old)?);
             let graph = self.old.graph();
             let way = yardstick(graph, interior, end, &tensors)?;
             let name = self.name((end, new_end));
             let tolerances = self.all.tolerances;
-            let comparison = compared(&name, &before, &after, tolerances, old.float());
-            seen.on_the_way.push(comparison.with_rounding_of(way, &before, &after, old.float()));
+            let comparison = compared(&name, &before, &after, tolerances, float);
+            seen.on_the_way.push(comparison.with_rounding_of(way, &before, &after, float));
         }
         Ok(())
     }
@@ -335,30 +367,36 @@ impl TwoRuns<'_, '_, '_, '_> {
     fn arrive(&self, sample: usize, seen: &mut Seen) -> Result<(), Halted> {
         let tolerances = self.all.tolerances;
         for (name, pair) in &self.all.course.outputs {
-            let (old, [before, after]) = self.pair(sample, *pair)?;
+            let (float, [before, after]) = self.pair(sample, *pair)?;
             if !is_finite(&before) {
                 return Err(Halted::NotFinite);
             }
-            seen.outputs.push(compared(name, &before, &after, tolerances, old.float()));
+            let met = self.all.course.met.get(&pair.0).map(|&id| &self.old.graph().value(id).name);
+            let met = met.and_then(|met| seen.on_the_way.iter().find(|one| one.name == *met));
+            let mut output = compared(name, &before, &after, tolerances, float);
+            if let Some(met) = met {
+                output.stand_for(met);
+            }
+            seen.outputs.push(output);
         }
         for &pair in &self.all.course.fronts {
-            let (old, [before, after]) = self.pair(sample, pair)?;
+            let (float, [before, after]) = self.pair(sample, pair)?;
             let name = self.name(pair);
-            seen.on_the_way.push(compared(&name, &before, &after, tolerances, old.float()));
+            seen.on_the_way.push(compared(&name, &before, &after, tolerances, float));
         }
         Ok(())
     }
 
-    /// The old tensor of a pair, and both in numbers.
+    /// The type that the old tensor of a pair has in the file, and both in numbers.
     fn pair(
         &self,
         sample: usize,
         (old, new): TensorPair,
-    ) -> Result<(EngineTensor, [Array; 2]), Halted> {
+    ) -> Result<(Option<Float>, [Array; 2]), Halted> {
         let before = self.old.tensor(sample, old).map_err(Halted::Old)?;
         let after = self.new.tensor(sample, new).map_err(Halted::New)?;
-        let numbers = [self.array(before.clone())?, self.array(after)?];
-        Ok((before, numbers))
+        let float = self.all.bfloat16.in_file(old, before.float());
+        Ok((float, [self.array(before)?, self.array(after)?]))
     }
 
     fn array(&self, tensor: EngineTensor) -> Result<Array, Halted> {

@@ -11,11 +11,12 @@ use std::sync::OnceLock;
 
 use prost::Message;
 
+use crate::engine::dialect::{self, widened};
 use crate::engine::stage::LoadedSlice;
 use crate::engine::tensors::EngineTensor;
 #[cfg(feature = "unstable")]
 use crate::engine::{Array, tensors};
-use crate::engine::{EngineError, Limits, Source, dialect};
+use crate::engine::{EngineError, Limits, Source};
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
@@ -249,7 +250,9 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         let (mut nodes, mut constants) = (Vec::new(), Vec::new());
         for &id in &slice.constants {
             match (slices::tensor(graph, id)?, graph.value(id).producer) {
-                (Some(tensor), _) => constants.push(tensor.into()),
+                (Some(tensor), _) => {
+                    constants.push(widened::tensor(tensor, &graph.model.storage)?.into())
+                }
                 (None, Some(node)) => nodes.extend(dialect::nodes(self.graphs, graph, node)?),
                 // The engine does not know sparse tensors, and misses it.
                 (None, None) => {}
@@ -258,6 +261,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         for &node in &slice.nodes {
             nodes.extend(dialect::nodes(self.graphs, graph, node)?);
         }
+        nodes.iter_mut().try_for_each(|node| widened::node(node, &graph.model.storage))?;
         let outputs = slice.outputs.iter().map(|&id| graph.value(id).name.as_str());
         let outputs: Vec<&str> = outputs.collect();
         let model = write::model(graph.model.opset, Vec::new(), nodes, Vec::new(), &outputs);

@@ -8,6 +8,7 @@ use crate::engine::{EngineError, Limits};
 use crate::onnx::graph::Graph;
 use crate::onnx::model::Invalid;
 use crate::options::RunOptions;
+use crate::verify::bfloat16::Bfloat16;
 use crate::verify::compare::{ComparedTensor, Tolerances};
 use crate::verify::course::Course;
 use crate::verify::evidence::Evidence;
@@ -22,6 +23,7 @@ use crate::verify::slices;
 pub struct WholeRun<'w, 'o, 'n> {
     old: &'w [Graph<'o>],
     new: &'w [Graph<'n>],
+    bfloat16: Bfloat16,
     pairs: Pairs,
     course: Course,
     tolerances: Tolerances,
@@ -73,8 +75,8 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
         let (old_graph, new_graph) = mains(old, new)?;
         let pairs = Pairs::of(old_graph, new_graph)?;
         let course = Course::whole(old_graph, new_graph, &pairs)?;
-        let tolerances = Tolerances { given: options.tolerance };
-        Ok(WholeRun { old, new, pairs, course, tolerances, limits })
+        let (bfloat16, tolerances) = (Bfloat16::of(old)?, Tolerances { given: options.tolerance });
+        Ok(WholeRun { old, new, bfloat16, pairs, course, tolerances, limits })
     }
 
     /// Runs both models and adds what was seen to the evidence; or says why that is nothing.
@@ -101,6 +103,7 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
         let (old, _) = mains(self.old, self.new)?;
         evidence.add(feed, whole, pieces);
         evidence.cover(old, &self.pairs);
+        evidence.widened |= self.bfloat16.is_used;
         evidence.nodes = slices::live_nodes(old).len();
         Ok(None)
     }
@@ -130,8 +133,8 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
 
     fn run(&self, course: &Course, fed: Fed) -> Result<Result<Seen, Silent>, Ended> {
         let (old, new, limits, tolerances) = (self.old, self.new, self.limits, self.tolerances);
-        let pairs = &self.pairs;
-        let both = SideBySide { old, new, pairs, course, most: MOST, limits, tolerances };
+        let (bfloat16, pairs) = (&self.bfloat16, &self.pairs);
+        let both = SideBySide { old, new, bfloat16, pairs, course, most: MOST, limits, tolerances };
         match both.run(fed) {
             Ok(seen) => Ok(Ok(seen)),
             Err(Halted::Invalid(error)) => Err(error.into()),

@@ -2,14 +2,15 @@
 //! otherwise, in ONNX. Of the engine, only these files name operators.
 //!
 //! [`model()`] takes a whole file through it, [`node`] one node; in training mode, a norm becomes
-//! its steps (`norms`). What no other words help against is spared (`spare`,
-//! `ranks`).
+//! its steps (`norms`). For runs, bfloat16 becomes float32 ([`widened`]). What no other words help against is
+//! spared (`spare`, `ranks`).
 
 mod model;
 mod nodes;
 mod norms;
 pub(super) mod ranks;
 pub(super) mod spare;
+pub mod widened;
 
 pub use model::{inlined, misread, model, nodes};
 pub use nodes::{at_inference, node};

@@ -171,6 +171,8 @@ fn another_model_is_not_replaced() {
         ("in = network, out = text precious", "in out", 2, none, ""),
         ("in = network, out = text precious", "in out --force", 0, "blocks fused", "out"),
         ("in = network, out = fused", "in out --no-clobber", 8, "it exists already", ""),
+        ("in = network, out = empty", "in out --no-clobber", 8, "it exists already", ""),
+        ("in = network, out = link nowhere", "in out --no-clobber", 8, "File exists", ""),
         ("in = network, out = fused", "in out --no-clobber --force", 2, "cannot be used with", ""),
         ("in = network", "in --force", 2, "--force without OUT has no effect", ""),
         (&format!("{network} d = folder"), "in d --force", 8, "it is a directory", ""),
@@ -251,36 +253,75 @@ fn files_are_compared_and_not_spellings() {
             of_model,
             "",
         ),
+        (
+            "n = network, e = beside w.jsonl, d = folder",
+            "--out-dir d n e --report w.jsonl",
+            2,
+            "w.jsonl holds weights of e, and a report would go there",
+            "",
+        ),
+        (
+            "n = network, e = beside w.jsonl, d = folder",
+            "--out-dir d n e --report ./d/w.jsonl",
+            2,
+            "d/w.jsonl holds weights of e, and a report would go there",
+            "",
+        ),
+        // A side file of one is not put where another one goes.
+        (
+            "e = beside w, e.data = network, d = folder",
+            "--out-dir d e e.data --force",
+            0,
+            "fused",
+            "d/e d/e.2.data d/e.data",
+        ),
+        (
+            "e = beside w, e.data = network, d = folder",
+            "--out-dir d e.data e --force",
+            0,
+            "fused",
+            "d/e d/e.2.data d/e.data",
+        ),
         ("n = network, o = folder", "--out-dir o n ./n", 2, collision, ""),
         ("n = network, d = folder, d/n = block", "--out-dir o n d/n", 2, collision, ""),
         ("a = network, b = block", "--out-dir . a b", 0, "fused", "a b"),
     ]);
 }
 
-/// Two lines of a manifest, in a folder with `a`, a network, `b`, a block, `d`, a folder, and
-/// `l`, a link to that.
+/// Two lines of a manifest, in a folder with `a`, a network, `b`, a block, `e`, a model with its
+/// weights in `w`, `d`, a folder, and `l`, a link to that: none is written, asked for or not.
 #[test]
 fn lines_of_a_manifest_do_not_meet() {
     for (lines, said) in [
         ([("a", "d/o"), ("b", "d/o")], "two models would go to d/o"),
         ([("a", "d/o"), ("b", "./d/o")], "two models would go to ./d/o"),
         ([("a", "d/o"), ("b", "l/o")], "two models would go to l/o"),
+        ([("a", "h"), ("b", "e")], "two models would go to e"),
         ([("a", "o"), ("b", "/proc/self/cwd/o")], "two models would go to"),
         ([("a", "b"), ("b", "o")], "b is read, and a would go there"),
         ([("b", "o"), ("a", "./b")], "b is read, and a would go there"),
         ([("a", "a"), ("a", "o")], "a is read, and a would go there"),
+        ([("e", "o"), ("a", "h")], "e is read, and a would go there"),
+        ([("a", "w"), ("e", "d/o")], "w holds weights of e, and a would go there"),
+        ([("e", "d/o"), ("a", "./w")], "w holds weights of e, and a would go there"),
+        ([("e", "d/o"), ("a", "l/w")], "d/w holds weights of e, and a would go there"),
+        ([("a", "o"), ("b", "m")], "m is the manifest, and b would go there"),
+        ([("a", "o"), ("b", "d/../m")], "m is the manifest, and b would go there"),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        arranged(folder.path(), "a = network, b = block, d = folder, l = link d");
+        arranged(folder.path(), "a = network, b = block, d = folder, l = link d, e = beside w");
+        arranged(folder.path(), "h = second e");
         let line = |(input, output)| serde_json::json!({"input": input, "output": output});
         let text: Vec<String> = lines.iter().map(|&pair| line(pair).to_string()).collect();
         fs::write(folder.path().join("m"), text.join("\n")).unwrap();
         let before = below(folder.path());
-        let output = run(folder.path(), "--manifest m");
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{lines:?}: {text}");
-        assert!(text.contains(said), "{lines:?}: {text}");
-        assert_eq!(below(folder.path()), before, "{lines:?}");
+        for words in ["--manifest m", "--manifest m --force"] {
+            let output = run(folder.path(), words);
+            let text = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{lines:?}: {text}");
+            assert!(text.contains(said), "{lines:?}: {text}");
+            assert_eq!(below(folder.path()), before, "{lines:?}");
+        }
     }
 }
 

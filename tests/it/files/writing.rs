@@ -27,8 +27,12 @@ fn run(arguments: &[&Path]) -> Output {
 fn files(folder: &Path, with_temporary: bool) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
     let named = entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.path()));
-    let wanted = named.filter(|(name, _)| with_temporary || !name.starts_with(".acb-fuse-"));
+    let wanted = named.filter(|(name, _)| with_temporary || !is_temporary(name));
     wanted.map(|(name, path)| (name, fs::read(path).unwrap())).collect()
+}
+
+fn is_temporary(name: &str) -> bool {
+    name.starts_with(".acb-fuse-") && name.ends_with(".tmp")
 }
 
 fn stderr(output: &Output) -> String {
@@ -114,7 +118,8 @@ fn an_interrupted_run_leaves_nothing() {
         let old = files(folder.path(), true);
         let mut child = started(&path);
         thread::sleep(Duration::from_millis(20 * step));
-        let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+        let signal = ["-TERM", "-INT", "-HUP"][step as usize % 3];
+        let killed = Command::new("kill").args([signal, &child.id().to_string()]).status();
         assert!(killed.unwrap().success());
         let status = child.wait().unwrap();
         let found = files(folder.path(), true);
@@ -163,10 +168,12 @@ fn targets_that_cannot_be_written_stay_as_they_are() {
     ] {
         let old = |path: &Path| path.symlink_metadata().map(|there| there.file_type()).ok();
         let before = (old(&target), files_only(folder.path()));
-        let output = run(&[&path, &target]);
-        assert_eq!(output.status.code(), Some(code), "{target:?}: {}", stderr(&output));
-        assert!(stderr(&output).contains(said), "{target:?}: {}", stderr(&output));
-        assert_eq!((old(&target), files_only(folder.path())), before, "{target:?}");
+        for asked in [&[][..], &["--force"], &["--no-verify", "--force"]] {
+            let output = tool().args([&path, &target]).args(asked).output().unwrap();
+            assert_eq!(output.status.code(), Some(code), "{target:?}: {}", stderr(&output));
+            assert!(stderr(&output).contains(said), "{target:?}: {}", stderr(&output));
+            assert_eq!((old(&target), files_only(folder.path())), before, "{target:?}");
+        }
     }
 }
 
@@ -275,7 +282,7 @@ fn side_files_are_confined_to_the_models_folder() {
     let secret = outside.path().join("secret.data");
     fs::copy(format!("{BESIDE}.data"), &secret).unwrap();
     type Arrange = fn(&Path, &Path);
-    let cases: [(&str, &str, Arrange, bool, bool); 12] = [
+    let cases: [(&str, &str, Arrange, bool, bool); 14] = [
         (
             "beside",
             "w.data",
@@ -364,6 +371,20 @@ fn side_files_are_confined_to_the_models_folder() {
             |folder, secret| {
                 fs::copy(secret, folder.parent().unwrap().join("secret.data")).unwrap();
             },
+            false,
+            false,
+        ),
+        (
+            "the root",
+            "/dev/shm/w.data",
+            |folder, secret| drop(fs::copy(secret, folder.join("w.data"))),
+            false,
+            false,
+        ),
+        (
+            "a NUL",
+            "w.data\0",
+            |folder, secret| drop(fs::copy(secret, folder.join("w.data"))),
             false,
             false,
         ),

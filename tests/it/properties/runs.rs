@@ -6,8 +6,9 @@
 //! each measured number as `#`. `UPDATE_EXPECT=1 cargo test --test it runs` writes these anew.
 //!
 //! ```text
-//! # mutant: 1        by how much of their largest value weights are changed (1e-3 if not said:
-//! #                  ten tolerances); `none` where nothing can be seen
+//! # mutant: 1        by how much of their largest value weights are changed (ten tolerances of
+//! #                  their type if not said); `none` where nothing can be seen
+//! # not run           what ran does not hold every block that changed, or says nothing of it
 //! ```
 
 use std::fs;
@@ -15,10 +16,13 @@ use std::path::{Path, PathBuf};
 
 use acb_fuse::RunOptions;
 use acb_fuse::engine::Limits;
+use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::{ModelProto, TensorProto};
 use acb_fuse::onnx::storage::Storage;
+use acb_fuse::onnx::tensor;
 use acb_fuse::report::Report;
+use acb_fuse::verify::compare::Tolerances;
 use acb_fuse::verify::outcome::Outcome;
 use acb_fuse::verify::run::run;
 use expect_test::expect_file;
@@ -27,13 +31,24 @@ use prost::Message;
 use crate::support::fixtures::{has_extension, sorted};
 use crate::support::parallel;
 use crate::support::text;
-use crate::support::tool::{converted, options};
+use crate::support::tool::{converted, converts, options};
 
 /// A case: its place, its model, and by how much weights of its mutant are off.
 struct RunCase {
     path: PathBuf,
     model: Vec<u8>,
-    mutant: Option<f32>,
+    mutant: Mutant,
+    runs_all: bool,
+}
+
+/// By how much of their largest value weights of a mutant are off.
+#[derive(Debug, Clone, Copy)]
+enum Mutant {
+    /// Ten tolerances of their type.
+    TenTolerances,
+    By(f64),
+    /// Nothing can be seen.
+    Unseen,
 }
 
 fn cases() -> Vec<RunCase> {
@@ -41,13 +56,16 @@ fn cases() -> Vec<RunCase> {
     let paths = paths.filter(|path| !has_extension(path, "txt"));
     let case = |path: PathBuf| {
         if has_extension(&path, "onnx") {
-            return RunCase { model: fs::read(&path).unwrap(), path, mutant: Some(1e-3) };
+            let (model, mutant) = (fs::read(&path).unwrap(), Mutant::TenTolerances);
+            return RunCase { model, path, mutant, runs_all: true };
         }
         let said = fs::read_to_string(&path).unwrap();
         let model = text::model(&said).unwrap_or_else(|what| panic!("{}, {what}", path.display()));
         let mutant = said.lines().find_map(|line| line.strip_prefix("# mutant: "));
-        let mutant = mutant.map_or(Some(1e-3), |amount| amount.parse().ok());
-        RunCase { path, model: model.encode_to_vec(), mutant }
+        let amount = |said: &str| said.parse().map_or(Mutant::Unseen, Mutant::By);
+        let mutant = mutant.map_or(Mutant::TenTolerances, amount);
+        let runs_all = !said.lines().any(|line| line == "# not run");
+        RunCase { path, model: model.encode_to_vec(), mutant, runs_all }
     };
     paths.map(case).collect()
 }
@@ -63,20 +81,39 @@ fn right_results_are_not_refused_and_mutants_are() {
         let fed = fed_elements(&report);
         let most = fed.first().map_or(0, |first| 2 * first);
         assert!(fed.iter().sum::<usize>() <= most, "{name}: {fed:?}");
+        let is_run = !matches!(report.run, Some(Outcome::NotRun(_)));
+        assert_eq!(is_run, case.runs_all, "{name}: {:?}", report.run);
+        let required = options(|options| options.require_run = true);
+        let verdict = converts(&old, &folder.path().join("required.onnx"), &required);
+        assert_eq!(verdict.is_ok(), is_run, "{name}");
         let said = report.to_string();
         let said = said.lines().filter(|line| line.starts_with("run: ")).map(masked);
         let said: Vec<String> = said.collect();
         let beside = std::env::current_dir().unwrap().join(case.path.with_extension("txt"));
         expect_file![beside].assert_eq(&format!("{}\n", said.join("\n")));
 
-        let Some(amount) = case.mutant else { return };
+        if let Mutant::Unseen = case.mutant {
+            return;
+        }
         let right = ModelProto::decode(fs::read(&new).unwrap().as_slice()).unwrap();
         let old = Model::index(case.model.clone().into(), Storage::default()).unwrap();
         let before = ModelProto::decode(case.model.as_slice()).unwrap();
-        let wrong = off_by(amount, &before, &right);
-        let wrong = Model::index(wrong.encode_to_vec().into(), Storage::default()).unwrap();
-        let outcome = run(&old, &wrong, &RunOptions::default(), Limits::of_reading()).unwrap();
-        assert!(matches!(outcome, Outcome::Differs { .. }), "{name}: {outcome:?}");
+        let mut mutants = 0;
+        for float in [Float::F16, Float::Bf16, Float::F32, Float::F64] {
+            let amount = match case.mutant {
+                Mutant::By(amount) => amount,
+                _ => 10.0 * Tolerances { given: None }.of(Some(float)),
+            };
+            let wrong = off_by(amount, float, &before, &right);
+            if wrong == right {
+                continue;
+            }
+            mutants += 1;
+            let wrong = Model::index(wrong.encode_to_vec().into(), Storage::default()).unwrap();
+            let outcome = run(&old, &wrong, &RunOptions::default(), Limits::of_reading()).unwrap();
+            assert!(matches!(outcome, Outcome::Differs { .. }), "{name}, {float:?}: {outcome:?}");
+        }
+        assert!(mutants > 0, "{name}");
     });
 }
 
@@ -133,39 +170,42 @@ fn no_right_result_is_refused_in_500_models() {
     assert_eq!(refused.iter().filter(|refused| **refused).count(), 0);
 }
 
-/// The new model, with every other number of new kernels off by `amount` of the largest weight
-/// of both models' kernels, up and down.
-fn off_by(amount: f32, old: &ModelProto, new: &ModelProto) -> ModelProto {
+/// The new model, with every other number of new kernels of type `float` off by `amount` of the
+/// largest weight of both models' kernels, up and down.
+fn off_by(amount: f64, float: Float, old: &ModelProto, new: &ModelProto) -> ModelProto {
     let stored = |model: &ModelProto| model.graph.as_ref().unwrap().initializer.clone();
-    let is_kernel = |tensor: &&TensorProto| tensor.dims.len() > 2 && tensor.data_type() == 1;
+    let is_kernel =
+        |tensor: &&TensorProto| tensor.dims.len() > 2 && tensor.data_type() == float.to_onnx();
+    let numbers = |tensor: &TensorProto| {
+        tensor::floats(tensor, &Storage::default()).unwrap().into_iter().collect::<Vec<f64>>()
+    };
     let largest = |tensors: &[TensorProto]| {
         let numbers = tensors.iter().filter(is_kernel).flat_map(numbers);
-        numbers.fold(0.0f32, |most, number| most.max(number.abs()))
+        numbers.fold(0.0f64, |most, number| most.max(number.abs()))
     };
     let (before, mut wrong) = (stored(old), new.clone());
     let most = largest(&before).max(largest(&stored(new)));
+    let shift = |tensor: &mut TensorProto, by: &[f64]| {
+        let numbers = numbers(tensor).into_iter().zip(by.iter().cycle());
+        let numbers: Vec<f64> = numbers.map(|(number, by)| number + by).collect();
+        *tensor = TensorProto {
+            raw_data: Some(float.encode(&numbers).into()),
+            ..tensor::header(tensor.name(), &tensor.dims, tensor.data_type())
+        };
+    };
     let graph = wrong.graph.as_mut().unwrap();
     let fresh = graph.initializer.iter_mut().filter(|tensor| !before.contains(tensor));
     for tensor in fresh.filter(|tensor| is_kernel(&&**tensor)) {
-        let signs = [amount * most, 0.0, -amount * most].into_iter().cycle();
-        let numbers = numbers(tensor).into_iter().zip(signs).map(|(number, by)| number + by);
-        tensor.raw_data = Some(numbers.flat_map(f32::to_le_bytes).collect::<Vec<u8>>().into());
-        tensor.float_data.clear();
+        shift(tensor, &[amount * most, 0.0, -amount * most]);
     }
     for body in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
         let stored = body.g.iter_mut().flat_map(|body| &mut body.initializer);
         for tensor in stored.filter(|tensor| is_kernel(&&**tensor)) {
-            let wrong = numbers(tensor).into_iter().map(|number| number + amount * most);
-            tensor.raw_data = Some(wrong.flat_map(f32::to_le_bytes).collect::<Vec<u8>>().into());
+            let most = if most > 0.0 { most } else { 1.0 };
+            shift(tensor, &[amount * most]);
         }
     }
     wrong
-}
-
-fn numbers(tensor: &TensorProto) -> Vec<f32> {
-    let raw = tensor.raw_data().chunks_exact(4);
-    let raw = raw.map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()));
-    tensor.float_data.iter().copied().chain(raw).collect()
 }
 
 /// With `#` for measured numbers.

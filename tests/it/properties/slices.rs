@@ -13,7 +13,7 @@ use crate::support::fixtures::{self, data};
 use crate::support::parallel;
 
 /// Cases of which a file is not run even in one piece.
-const NOT_RUN: [&str; 22] = [
+const NOT_RUN: [&str; 19] = [
     "dropout_in_training_mode",
     "dropout_mask_is_output",
     "float16_but_norms",
@@ -28,9 +28,6 @@ const NOT_RUN: [&str; 22] = [
     "opset6_dropout_mask_is_output",
     "quantized_kernels",
     "statistic_is_computed",
-    "bfloat16",
-    "bfloat16",
-    "bfloat16",
     "dropout",
     "negative_pad",
     "weights_sparse",

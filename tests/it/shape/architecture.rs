@@ -344,3 +344,39 @@ fn files_can_be_read_in_one_go() {
         .collect();
     assert!(long.is_empty(), "{}", long.join("\n"));
 }
+
+/// What SECURITY.md says of the code: what may panic is denied everywhere, where that is
+/// lifted a reason stands, and `unsafe` is in one file.
+#[test]
+fn what_the_code_may_not_do_is_denied() {
+    const LINTS: [&str; 6] = [
+        "expect_used",
+        "indexing_slicing",
+        "panic",
+        "unwrap_used",
+        "arithmetic_side_effects",
+        "string_slice",
+    ];
+    let manifest = fs::read_to_string("Cargo.toml").unwrap();
+    for lint in &LINTS[..4] {
+        assert!(manifest.contains(&format!("\n{lint} = \"deny\"\n")), "{lint}");
+    }
+    for root in ["src/lib.rs", "src/main.rs"] {
+        let text = fs::read_to_string(root).unwrap();
+        assert!(text.contains("deny(clippy::arithmetic_side_effects, clippy::string_slice)"));
+    }
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let code = source.code();
+        let lifted = code.split("allow(").skip(1).filter_map(|rest| rest.split(']').next());
+        let is_one = |lift: &&str| LINTS.iter().any(|lint| lift.contains(lint));
+        for lift in lifted.filter(is_one).filter(|lift| !lift.contains("reason = ")) {
+            wrong.push(format!("{} lifts {lift} without a reason", source.path));
+        }
+        if source.path != "onnx/map" && (code.contains("unsafe {") || code.contains("unsafe_code"))
+        {
+            wrong.push(format!("{} is unsafe", source.path));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

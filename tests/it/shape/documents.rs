@@ -1,4 +1,5 @@
-//! What the documents link to, and the files that they name, are there.
+//! What the documents link to, and the files that they name, are there; the numbers that
+//! SECURITY.md promises are those of the code.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,4 +54,62 @@ fn what_documents_name_is_there() {
     assert!(dead.is_empty(), "{}", dead.join("\n"));
     // Their numbers change with every sentence; none at all would mean that none is found.
     assert!(linked > 0 && named > 0);
+}
+
+/// What SECURITY.md says of a number, and where the code says the same.
+const LIMITS: &[(&str, &str, &str)] = &[
+    ("2²² elements, ", "src/facts/budget.rs", "MOST_FROM_NOTHING: i64 = 1 << 22;"),
+    ("at most 2²⁶ each", "src/facts/budget.rs", "Estimate { elements: 1 << 26,"),
+    ("four times that together", "src/facts/budget.rs", "TIMES: i64 = 4;"),
+    ("assigned borders do (2²⁹)", "src/facts/budget.rs", "MOST_MOVES: usize = 1 << 29;"),
+    ("sizes are inferred (2¹⁶)", "src/facts/shapes.rs", "MAX_NODES: usize = 1 << 16;"),
+    ("the inputs of a run (2²⁸ elements", "src/verify/feeding.rs", "MOST: usize = 1 << 28;"),
+    (
+        "kernels that are multiplied out (2²⁵ weights each)",
+        "src/affine/linear.rs",
+        "MOST_MULTIPLIED: f64 = (1 << 25) as f64;",
+    ),
+    ("sizes are followed (16)", "src/facts/shape_rules/asked.rs", "MAX_RANK: usize = 16;"),
+    ("given to the engine (64)", "src/engine/dialect/ranks.rs", "MAX_RANK: usize = 64;"),
+    ("a proof (2²⁵ elements", "src/verify/trial_run.rs", "MAX_ELEMENTS: usize = 1 << 25;"),
+    ("8,192 nodes", "src/verify/cone.rs", "MAX_NODES: usize = 8192;"),
+    ("32 remainders", "src/verify/small_trials.rs", "MOST_TRIALS: usize = 32;"),
+    ("`ulimit -v` of 2.5 GB", "tests/it/tool/resources.rs", "LIMIT: &str = \"2621440\";"),
+    ("with a quarter for what", "src/engine/memory.rs", "(bytes / 4).saturating_add(bytes)"),
+    ("given up after 15 minutes", "src/engine/limits.rs", "Duration::from_secs(900)"),
+    ("the second that its message", "src/cli/watchdog.rs", "Duration = Duration::from_secs(1);"),
+    ("kills it at 40", "tests/it/files/writing.rs", "for step in 0..40 {"),
+    ("31 kinds of wrong beliefs", "README.md", "31 kinds of wrong beliefs"),
+    ("the exit code is 6", "src/cli/exit.rs", "error if error.may_pass() => 6,"),
+    ("may help is 6", "src/cli/exit.rs", "error if error.may_pass() => 6,"),
+    ("or taken, is 8", "src/cli/exit.rs", "error if error.io().is_some() => 8,"),
+    ("a name of no block) is 2", "src/cli/exit.rs", "| Error::NoSuchBlock { .. } => 2,"),
+    ("exit code 7 and nothing", "src/cli/exit.rs", "| Error::NoMemory { .. } => 7,"),
+    ("exit code 7, no temporary", "src/cli/exit.rs", "Exit { message, code: 7, "),
+];
+
+/// The numbers of a text, code left out: digits with what belongs to them.
+fn numbers(text: &str) -> usize {
+    let prose: String = text.split('`').step_by(2).collect();
+    let is_number = |c: char| c.is_ascii_digit() || "⁰¹²³⁴⁵⁶⁷⁸⁹,.".contains(c);
+    let words = prose.split(|c: char| !is_number(c) && !c.is_alphabetic());
+    words.filter(|word| word.starts_with(|c: char| c.is_ascii_digit())).count()
+}
+
+/// Every number of SECURITY.md is one of the code.
+#[test]
+fn limits_that_are_promised_are_those_of_the_code() {
+    let page = fs::read_to_string("SECURITY.md").unwrap();
+    let mut wrong = Vec::new();
+    for (said, file, code) in LIMITS {
+        if page.matches(said).count() != 1 {
+            wrong.push(format!("SECURITY.md does not say once: {said}"));
+        }
+        if !fs::read_to_string(file).unwrap().contains(code) {
+            wrong.push(format!("{file} does not say: {code}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let held: usize = LIMITS.iter().map(|(said, ..)| numbers(&said.replace('`', ""))).sum();
+    assert_eq!(numbers(&page), held, "a number of SECURITY.md is in no row, or one went");
 }

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::proto::tensor_shape_proto::Dimension;
@@ -80,6 +81,19 @@ fn constant(name: &str, first: Option<&str>, sizes: &[i64]) -> ModelProto {
 
 fn summed() -> NodeProto {
     node("ReduceSum", "r", &["z"], "r", vec![write::int("keepdims", 0)])
+}
+
+/// A constant of 2³³ elements, of which the sum goes into the block itself.
+fn before_the_block(name: &str, sizes: &[i64]) -> ModelProto {
+    let inputs: &[&str] = if name == "ConstantOfShape" { &["sizes"] } else { &["one", "sizes"] };
+    let mut model = behind_a_block(vec![op("Relu", &["c"], "y")], vec![]);
+    let graph = model.graph.as_mut().unwrap();
+    for node in &mut graph.node {
+        node.input.iter_mut().filter(|input| *input == "x").for_each(|input| *input = "u".into());
+    }
+    graph.node.splice(0..0, [op(name, inputs, "z"), summed(), op("Add", &["x", "r"], "u")]);
+    graph.initializer.extend([from_integers("sizes", sizes), filled("one", &[1, 1], 1.0)]);
+    model
 }
 
 /// The same, of the sizes of a graph input.
@@ -190,6 +204,13 @@ fn cases() -> Vec<(String, Made, &'static str)> {
             format!("Tile c {size}"),
             Box::new(move || asked("Tile", &[1, 1, sizes[0], sizes[1]])),
             "",
+        );
+    }
+    for name in ["ConstantOfShape", "Expand", "Tile"] {
+        add(
+            format!("{name} before the block"),
+            Box::new(move || before_the_block(name, &[1 << 16, 1 << 17])),
+            "computes a constant beyond all reason",
         );
     }
     add("pool".into(), Box::new(|| pool((1 << 13) + 1)), "");
@@ -308,6 +329,78 @@ fn what_does_not_end_is_ended() {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert_eq!(fs::read(&out).unwrap(), b"old");
     }
+}
+
+/// `count` blocks, or single convolutions of the last tensor, each behind a Relu, at so many
+/// pixels squared.
+fn row_of(blocks: usize, convs: usize, pixels: i64) -> ModelProto {
+    let conv = |from: &str, kernel: &str, pad: i64, to: &str| {
+        node("Conv", to, &[from, kernel], to, vec![ints("pads", vec![pad; 4])])
+    };
+    let (mut nodes, mut stored, mut last) = (Vec::new(), Vec::new(), "x".to_owned());
+    for at in 0..blocks + convs {
+        let [a, b, c, wide] = ["a", "b", "c", "wide"].map(|name| format!("{name}{at}"));
+        nodes.push(conv(&last, "own", 1, &a));
+        if at < blocks {
+            stored.push(filled(&wide, &[4, 4, 3, 3], 0.02));
+            nodes.push(conv(&last, &wide, 1, &b));
+            nodes.push(op("Add", &[&a, &b], &c));
+        }
+        last = if at + 1 == blocks + convs { "y".to_owned() } else { format!("r{at}") };
+        nodes.push(op("Relu", &[if at < blocks { &c } else { &a }], &last));
+    }
+    stored.push(filled("own", &[4, 4, 3, 3], 0.02));
+    write::model(17, vec![sized("x", &[1, 4, pixels, pixels])], nodes, stored, &["y"])
+}
+
+/// A sum, term by term, of a convolution and of two tensors by turns.
+fn row_of_additions(count: usize) -> ModelProto {
+    let name = |at: usize| if at == count { "y".to_owned() } else { format!("s{at}") };
+    let of = |at: usize| if at == 0 { "c".to_owned() } else { name(at) };
+    let term = |at: usize| if at.is_multiple_of(2) { "x" } else { "a" };
+    let nodes = (0..count).map(|at| op("Add", &[&of(at), term(at)], &name(at + 1)));
+    behind_a_block(nodes.collect(), vec![])
+}
+
+/// Whatever the tool is doing when its time is over, and in whichever thread: it ends then,
+/// with one line, and the old OUT.
+#[test]
+fn it_is_ended_in_every_stage() {
+    const STAGES: [&str; 4] = ["reading", "planning", "proving", "running"];
+    let cases: Vec<(&str, Made)> = vec![
+        ("planning", Box::new(|| row_of_additions(20_000))),
+        ("proving", Box::new(|| row_of(2_000, 0, 16))),
+        ("running", Box::new(|| row_of(1, 100, 1024))),
+    ];
+    let place = |stage: &str| STAGES.iter().position(|other| *other == stage).unwrap();
+    parallel::each(&cases, |(stage, model)| {
+        let folder = tempfile::tempdir().unwrap();
+        let [model_path, out] = ["in.onnx", "out.onnx"].map(|name| folder.path().join(name));
+        fs::write(&model_path, model().encode_to_vec()).unwrap();
+        fs::write(&out, "").unwrap();
+        // On a slow machine, it comes so far a little later.
+        for seconds in [1u64, 2, 4, 8, 16] {
+            let began = Instant::now();
+            let mut tool = tool();
+            let tool = tool.arg(&model_path).arg(&out).arg(format!("--timeout={seconds}"));
+            let ended = tool.output().unwrap();
+            let said = String::from_utf8(ended.stderr).unwrap();
+            assert_eq!(ended.status.code(), Some(7), "{stage}: {said}");
+            assert!(said.contains("nothing was written (--timeout allows more)"), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+            assert!(ended.stdout.is_empty() && fs::read(&out).unwrap().is_empty());
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "{stage}");
+            // By the clock of the process, which a busy machine makes slow.
+            assert!(began.elapsed() < Duration::from_secs(10 * seconds), "{stage}: {said}");
+            let found = said.split(" while ").nth(1).and_then(|rest| rest.split(':').next());
+            let found = found.unwrap_or_else(|| panic!("{said}"));
+            assert!(place(found) <= place(stage), "{stage}: {said}");
+            if found == *stage {
+                return;
+            }
+        }
+        panic!("it never came so far as {stage}");
+    });
 }
 
 #[test]

@@ -1,0 +1,69 @@
+//! bfloat16, in which tract does not compute, as float32, which holds every number of it:
+//! stored tensors, declared types, and the types that nodes name.
+//!
+//! What is computed is not rounded to bfloat16 then. Where two models are compared, both run so:
+//! what differs between them is what they hold, not how it is rounded on the way. A constant, or
+//! a size, is what the file rounds it to: 256 + 1 is 256. So this is for runs only.
+//!
+//! Knows nodes and tensors; no graph.
+
+use crate::onnx::float::Float;
+use crate::onnx::model::Invalid;
+use crate::onnx::proto::type_proto::Value;
+use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
+use crate::onnx::storage::Storage;
+use crate::onnx::tensor;
+
+/// Attributes of standard operators that name an element type.
+const TYPES: [&str; 5] = ["dtype", "output_datatype", "output_dtype", "stash_type", "to"];
+
+/// The element type (`TensorProto.DataType`) in whose place tract computes.
+pub fn known_type(data_type: i32) -> i32 {
+    if data_type == Float::Bf16.to_onnx() { Float::F32.to_onnx() } else { data_type }
+}
+
+/// bfloat16 as float32, with its data inside; all else as it is.
+///
+/// # Errors
+/// If it does not hold what it says.
+pub fn tensor(stored: TensorProto, storage: &Storage) -> Result<TensorProto, Invalid> {
+    if stored.data_type() != Float::Bf16.to_onnx() {
+        return Ok(stored);
+    }
+    let values = tensor::floats(&stored, storage)?;
+    Ok(tensor::from_floats(stored.name(), &values, Float::F32))
+}
+
+/// Puts float32 in the place of bfloat16 in a node, its bodies included.
+///
+/// # Errors
+/// If a stored tensor does not hold what it says.
+pub fn node(node: &mut NodeProto, storage: &Storage) -> Result<(), Invalid> {
+    let narrow = i64::from(Float::Bf16.to_onnx());
+    for attribute in &mut node.attribute {
+        if TYPES.contains(&attribute.name()) && attribute.i() == narrow {
+            attribute.i = Some(Float::F32.to_onnx().into());
+        }
+        let mut tensors = attribute.t.iter_mut().chain(&mut attribute.tensors);
+        tensors.try_for_each(|stored| widen(stored, storage))?;
+        let mut bodies = attribute.g.iter_mut().chain(&mut attribute.graphs);
+        bodies.try_for_each(|body| graph(body, storage))?;
+    }
+    Ok(())
+}
+
+fn graph(graph: &mut GraphProto, storage: &Storage) -> Result<(), Invalid> {
+    for info in graph.input.iter_mut().chain(&mut graph.output) {
+        let declared = info.r#type.as_mut().and_then(|declared| declared.value.as_mut());
+        if let Some(Value::TensorType(tensor)) = declared {
+            tensor.elem_type = tensor.elem_type.map(known_type);
+        }
+    }
+    graph.initializer.iter_mut().try_for_each(|stored| widen(stored, storage))?;
+    graph.node.iter_mut().try_for_each(|inner| node(inner, storage))
+}
+
+fn widen(stored: &mut TensorProto, storage: &Storage) -> Result<(), Invalid> {
+    *stored = tensor(std::mem::take(stored), storage)?;
+    Ok(())
+}
