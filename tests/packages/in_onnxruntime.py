@@ -1,15 +1,14 @@
 """Runs an old and a new model in ONNX Runtime, optimisations off, and says how far they are apart, as JSON.
 
     python tests/packages/in_onnxruntime.py OLD.onnx NEW.onnx [--sizes-of-the-tool JSON] [--compared NAME...]
-        [--flat NAME...]
 
 At two assignments of open sizes at which ONNX Runtime runs the old model, none of them the tool's, on seeded inputs.
 Standard normal noise comes first; other inputs only where the outputs on it do not vary. Where a Sigmoid or Softmax
 closes the model, what it reads is compared instead of what it makes: 1e-7 next to 1 is rounding.
 
 At the tool's own sizes, which are a list of {input: shape}, only the old model runs: whether the tensors that the tool
-compared, which are the outputs if no others are named, vary there at all. Of *flat* outputs it compared what they are
-made of.
+compared, which are the outputs if no others are named, vary there at all. Where a Sigmoid or Softmax closes the model,
+it compares what that reads, too.
 Knows nothing of blocks; needs numpy, onnx and onnxruntime.
 """
 
@@ -248,14 +247,13 @@ def main():
     parser.add_argument("new")
     parser.add_argument("--sizes-of-the-tool", type=json.loads, default=[])
     parser.add_argument("--compared", nargs="*", default=[])
-    parser.add_argument("--flat", nargs="*", default=[])
     arguments = parser.parse_args()
     started = time.monotonic()
     old, new = (onnx.load(path, load_external_data=False) for path in (arguments.old, arguments.new))
     inputs, in_front = inputs_of(old), closing(old)
     outputs_of_old = [output.name for output in old.graph.output]
     told = [name for name in arguments.compared if name in tensors_of(old)] or outputs_of_old
-    told = [in_front.get(name, name) if name in arguments.flat else name for name in told]
+    told = [in_front.get(name, name) for name in told]
     told_session = session(with_outputs(arguments.old, told))
     leasts = [1.0 if name in in_front else 0.0 for name in told]
     known = tensors_of(old) & tensors_of(new)

@@ -203,10 +203,10 @@ def shortened(report):
 
 
 def flags_of_the_run(said):
-    """Which outputs the tool compared, and of which of them it says that it compared what they are made of."""
+    """Which outputs the tool compared."""
     told = said["report"]["run"] or {}
     outputs = [output["name"] for output in told.get("outputs", [])]
-    return ["--compared", *outputs, "--flat", *told.get("flat", [])]
+    return ["--compared", *outputs]
 
 
 def sizes_of_the_run(said):
