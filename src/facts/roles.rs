@@ -50,12 +50,12 @@ pub fn is_batch_norm(node: &Node) -> bool {
     node.standard_op() == Some("BatchNormalization")
 }
 
-/// Whether the node is one of those that activations and layer norms are written with, besides
-/// sums and products: what bends, and the mean.
+/// Whether the node is one of those that activations and layer norms which end in a scale or
+/// shift are written with, besides sums and products: what bends, and the mean.
 pub fn bends(node: &Node) -> bool {
     let op = node.standard_op().unwrap_or_default();
-    let bent = ["Erf", "Tanh", "Sigmoid", "HardSigmoid", "Clip", "Relu", "Pow", "Sqrt"];
-    bent.contains(&op) || matches!(op, "Reciprocal" | "ReduceMean")
+    let bent = ["Erf", "Tanh", "Clip", "Pow", "Sqrt", "Reciprocal"];
+    bent.contains(&op) || op == "ReduceMean"
 }
 
 /// Whether the node multiplies or divides its inputs, element by element.

@@ -15,6 +15,7 @@ use crate::onnx::graph::Graph;
 use crate::onnx::ids::ValueId;
 use crate::onnx::model::{Invalid, Model, is_default_domain};
 use crate::onnx::names::{self, UniqueNames};
+use crate::onnx::needed::needed;
 use crate::onnx::node::bodies;
 use crate::onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, NodeProto, OperatorSetIdProto,
@@ -124,30 +125,6 @@ pub fn refused(model: &Model, graphs: &[Graph]) -> Result<Vec<(String, String)>,
         refused.then(|| (node.label().to_owned(), format!("function `{}` {why}", function.name())))
     });
     Ok(calls.collect())
-}
-
-/// Those of `nodes` that these tensors follow from: of what a function makes, a call may use
-/// but a part.
-fn needed(mut nodes: Vec<NodeProto>, mut read: HashSet<String>) -> Vec<NodeProto> {
-    nodes.reverse();
-    nodes.retain(|node| {
-        let is_needed = node.output.iter().any(|output| read.contains(output));
-        if is_needed {
-            read_by(node, &mut read);
-        }
-        is_needed
-    });
-    nodes.reverse();
-    nodes
-}
-
-/// Notes what a node reads, in its bodies, too.
-fn read_by(node: &NodeProto, read: &mut HashSet<String>) {
-    read.extend(node.input.iter().cloned());
-    for body in bodies(node) {
-        read.extend(body.output.iter().map(|output| output.name().to_owned()));
-        body.node.iter().for_each(|inner| read_by(inner, read));
-    }
 }
 
 /// How many graphs are around this one.

@@ -26,6 +26,7 @@ pub mod liveness;
 pub mod map;
 pub mod model;
 pub mod names;
+mod needed;
 pub mod node;
 pub mod place;
 pub mod proto;

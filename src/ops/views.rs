@@ -87,11 +87,15 @@ pub fn reshape(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mea
     let made: Vec<Option<usize>> = shape.iter().enumerate().map(made).collect();
     let kept = shape.iter().take_while(|&&size| size == 0).count();
     let view = View::reshape(&sizes, &made, kept);
-    // What joins or splits axes behind the channels does it at all sizes.
-    let apart = view.apart().max(kept);
-    let view = if apart > 1 {
-        sizes.iter_mut().skip(apart).for_each(|size| *size = None);
-        View::reshape(&sizes, &made, kept)
+    // What joins or splits axes behind the channels does so at all sizes, if the axes before it
+    // are told apart from the front.
+    let apart = view.apart();
+    let open: Vec<Option<usize>> =
+        sizes.iter().enumerate().map(|(axis, size)| size.filter(|_| axis < apart)).collect();
+    let at_all_sizes = View::reshape(&open, &made, kept);
+    let view = if apart > 1 && at_all_sizes.apart() == apart {
+        sizes = open;
+        at_all_sizes
     } else {
         view
     };
@@ -120,8 +124,9 @@ fn sizes(
 
 /// A list that is an attribute or a constant; `None` if it is left out.
 fn listed(reader: &Reader, node: &Node, name: &str) -> Result<Option<Vec<i64>>, Stop> {
-    if let Some(second) = node.input(1).filter(|&second| !reader.constants.contains(second)) {
-        return Err(reader.not_constant(second).into());
+    // A shape that follows from others is computed from what it is a view of.
+    if node.input(1).is_some_and(|second| !reader.constants.contains(second)) {
+        return Err(not_linear(node).into());
     }
     reader.list(node, name, 1, &mut Validity::default())
 }

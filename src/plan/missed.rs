@@ -82,6 +82,17 @@ impl NearMisses<'_, '_, '_, '_> {
         }
     }
 
+    /// The reason, with the size that would help, if one would.
+    fn told(&self, reason: Reason, root: ValueId) -> Reason {
+        let Reason::Geometry(Refusal::Unplaced(axis)) = reason else { return reason };
+        let (reader, axis) = (self.walk.reader, axis.saturating_add(2));
+        let node = reader.graph.value(root).producer.map(|id| reader.graph.node(id).label());
+        let name = &reader.graph.value(root).name;
+        let what = format!("the size of `{name}` on axis {axis}, on which its windows depend,");
+        let node = node.unwrap_or(name).to_owned();
+        Reason::NotLinear { node, why: reader.sizes.unknown(what) }
+    }
+
     /// Two convolutions in a row that nobody else needs, and are not made one.
     fn note_sequence(&mut self, output: ValueId, input: ValueId, term: &[Anchor]) {
         let Some(nearest) = term.first() else { return };
@@ -90,11 +101,14 @@ impl NearMisses<'_, '_, '_, '_> {
         }
         let Some(behind) = self.weighted(input).cloned() else { return };
         let composed = term.iter().find(|anchor| anchor.part.root == behind.part.root);
+        let is_norm =
+            nearest.part.kind == TermKind::Pointwise && nearest.part.map.channels.is_some();
         let reason = match composed {
             None => match nearest.part.of(&behind.part) {
-                // A product of what a convolution made, flattened: nobody expects it.
-                Err(Refusal::View) if nearest.part.kind == TermKind::Conv => return,
-                Err(refusal) => Reason::Geometry(refusal),
+                // A product of what a convolution made, flattened, or a view of a view: nobody
+                // expects it of anything but a norm.
+                Err(Refusal::View) if !is_norm => return,
+                Err(refusal) => self.told(refusal.into(), input),
                 Ok(_) => return,
             },
             Some(composed) if best(term) == 0 && nearest.part.kind == TermKind::Conv => {
@@ -134,7 +148,7 @@ impl NearMisses<'_, '_, '_, '_> {
                     .refusal_further_back(terms)
                     .or_else(|| self.different_inputs(first.part.root, other.part.root)),
                 Some(at) => Some(match merge_if_smaller(&at.part, &other.part, self.walk.reader) {
-                    Err(reason) => reason,
+                    Err(reason) => self.told(reason, other.part.root),
                     // Legal and no dearer by itself: what it saves is needed elsewhere.
                     Ok(_) => Reason::ReadElsewhere(name(self.kept_branch(terms))),
                 }),
@@ -198,7 +212,7 @@ impl NearMisses<'_, '_, '_, '_> {
                 if let Some(other) = seen.get(&anchor.part.root)
                     && let Err(refusal) = merge(other.part.clone(), &anchor.part, self.walk.reader)
                 {
-                    return Some(Reason::Geometry(refusal));
+                    return Some(self.told(refusal.into(), anchor.part.root));
                 }
             }
             seen.extend(term.iter().map(|anchor| (anchor.part.root, anchor)));

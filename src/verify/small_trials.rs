@@ -28,6 +28,9 @@ const PROBES: [i64; 2] = [1 << 13, 1 << 14];
 /// So many larger outputs are tried where the sizes of several roots have to fit together.
 const MOST_STEPS: i64 = 64;
 
+/// Tensors of which one is looked for whose axes are apart: views stand at the end.
+const MOST_TARGETS: usize = 64;
+
 /// Strides have more remainders only where images are cut into patches.
 const MOST_TRIALS: usize = 32;
 
@@ -58,6 +61,8 @@ pub const BATCH: usize = 0;
 
 /// Roots whose free axes have no size yet, and these axes.
 struct OpenRoots {
+    /// The tensor whose axes follow them.
+    at: ValueId,
     dims: Vec<Dims>,
     free: Vec<FreeAxis>,
 }
@@ -123,7 +128,7 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
 
     /// Trials for roots of which so much is `known`; `None` if no small sizes fit together.
     fn small_of(&self, known: &[Dims]) -> Option<Vec<Trial>> {
-        let open = self.open_roots(known)?;
+        let open = self.followed_apart(known)?;
         let least = self.borders(&open)?.saturating_add(1).max(2);
         let (large, smallest) = (self.choices(&open, least)?, self.choices(&open, 1)?);
         let count = large.iter().map(Vec::len).max().unwrap_or(1).min(MOST_TRIALS);
@@ -192,7 +197,7 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
             let size = i64::try_from(made.len()).unwrap_or(i64::MAX).saturating_add(1);
             let dims = Self::with_size(&open.dims, free.root, free.axis, Some(size));
             let shapes = self.forward(&dims);
-            let output = shapes.dims.get(&self.cone.output);
+            let output = shapes.dims.get(&open.at);
             let output = output.and_then(|dims| dims.get(free.follows).copied().flatten());
             let is_valid = shapes.meets(self.valid) && shapes.is_ample(self.cone);
             made.push(MadeSize { output, is_valid });
@@ -218,13 +223,30 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         Some(Trial { shapes, measured: Vec::new() })
     }
 
-    /// Which axes of the roots are free, and the sizes of the others.
-    fn open_roots(&self, known: &[Dims]) -> Option<OpenRoots> {
-        let mut open = OpenRoots { dims: known.to_vec(), free: Vec::new() };
+    /// The free axes as the output follows them; or, if two of one root are one axis of that,
+    /// as the last tensor before does of which they are two.
+    fn followed_apart(&self, known: &[Dims]) -> Option<OpenRoots> {
+        let of_nodes = self.cone.nodes.iter().rev();
+        let made = of_nodes.filter_map(|&id| self.original.graph.node(id).output());
+        let targets = std::iter::once(self.cone.output).chain(made.take(MOST_TARGETS));
+        let mut open = targets.filter_map(|at| self.open_roots(known, at));
+        let are_apart = |open: &OpenRoots| {
+            open.free.iter().enumerate().all(|(number, free)| {
+                let mut others = open.free.iter().take(number);
+                others.all(|other| (other.root, other.follows) != (free.root, free.follows))
+            })
+        };
+        open.find(are_apart)
+    }
+
+    /// Which axes of the roots are free, as the tensor `at` follows them, and the sizes of the
+    /// others.
+    fn open_roots(&self, known: &[Dims], at: ValueId) -> Option<OpenRoots> {
+        let mut open = OpenRoots { at, dims: known.to_vec(), free: Vec::new() };
         for (root, dims) in known.iter().enumerate() {
             for (axis, &size) in dims.iter().enumerate() {
                 // A tensor of one element along an axis may be broadcast along it.
-                let follows = self.follows(known, root, axis).filter(|_| size != Some(1));
+                let follows = self.follows(known, at, root, axis).filter(|_| size != Some(1));
                 let slot = open.dims.get_mut(root)?.get_mut(axis)?;
                 match follows {
                     Some(follows) => {
@@ -248,23 +270,29 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
 
     /// The axis of the output whose size follows that of a root's axis; `None` if that is
     /// bound.
-    fn follows(&self, known: &[Dims], root: usize, axis: usize) -> Option<usize> {
+    fn follows(&self, known: &[Dims], at: ValueId, root: usize, axis: usize) -> Option<usize> {
         // What is known of the other roots need not hold for another size of this one.
-        let of_root = |(at, dims): (usize, &Dims)| {
-            if at == root { dims.clone() } else { vec![None; dims.len()] }
+        let of_root = |(index, dims): (usize, &Dims)| {
+            if index == root { dims.clone() } else { vec![None; dims.len()] }
         };
         let others: Vec<Dims> = known.iter().enumerate().map(of_root).collect();
-        let [one, other] = PROBES.map(|size| self.output_at(&others, root, axis, size));
+        let [one, other] = PROBES.map(|size| self.dims_at(&others, at, (root, axis), size));
         let (one, other) = (one?, other?);
         let mut moved = one.iter().zip(&other).enumerate();
         Some(moved.find(|(_, (a, b))| a.is_some() && b.is_some() && a != b)?.0)
     }
 
-    /// The output's dimensions at a size that is larger than all windows, whatever the
+    /// The dimensions of the tensor `at` at a size that is larger than all windows, whatever the
     /// claim says of sizes.
-    fn output_at(&self, known: &[Dims], root: usize, axis: usize, size: i64) -> Option<Dims> {
+    fn dims_at(
+        &self,
+        known: &[Dims],
+        at: ValueId,
+        (root, axis): (usize, usize),
+        size: i64,
+    ) -> Option<Dims> {
         let shapes = self.forward(&Self::with_size(known, root, axis, Some(size)));
-        let output = shapes.dims.get(&self.cone.output)?;
+        let output = shapes.dims.get(&at)?;
         shapes.is_consistent(self.cone).then(|| output.clone())
     }
 

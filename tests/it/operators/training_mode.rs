@@ -73,7 +73,7 @@ const ROWS: &[Row] = &[
     row("norm_of_a_constant", CONVERT, &[], 1, &[]),
     row("norm_of_a_constant", KEEP, &[], 1, &[]),
     row("instance_norm_as_norm", AUTO, &[], 0, &[("/BatchNormalization_10", PLACEHOLDERS)]),
-    row("instance_norm_as_norm", CONVERT, &["/BatchNormalization_10"], 0, &[]),
+    row("instance_norm_as_norm", CONVERT, &["/BatchNormalization_10"], 1, &[]),
     row("instance_norm_as_norm", KEEP, &[], 0, &[("/BatchNormalization_10", KEPT)]),
     row("norm_of_an_input", AUTO, &["n"], 0, &[]),
     row("norm_of_an_input", KEEP, &[], 0, &[("n", KEPT)]),

@@ -1,11 +1,11 @@
 //! What is in a file: operators, parameters, multiply-adds, types.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 use acb_fuse::engine::infer;
 use acb_fuse::onnx::float::Float;
-use acb_fuse::onnx::proto::{ModelProto, NodeProto, type_proto};
+use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto, type_proto};
 use prost::Message;
 
 use super::engine::source;
@@ -41,6 +41,39 @@ pub fn parameters(path: &Path) -> i64 {
     let floats =
         graph.initializer.iter().filter(|tensor| Float::from_onnx(tensor.data_type()).is_some());
     floats.map(|tensor| tensor.dims.iter().product::<i64>()).sum()
+}
+
+/// What constants of one element that are added to tensors count for: one parameter per channel,
+/// but for the one that they are. 0 where tract infers no shapes.
+pub fn spread_shifts(path: &Path, inputs: &[Vec<usize>]) -> i64 {
+    let graph = decoded(path).graph.unwrap();
+    let initializers = graph.initializer.iter().map(|tensor| (tensor.name(), tensor));
+    let nodes = graph.node.iter().filter(|node| node.op_type() == "Constant");
+    let held = nodes.flat_map(|node| {
+        Some((node.output.first()?.as_str(), node.attribute.first()?.t.as_ref()?))
+    });
+    let is_single = |tensor: &TensorProto| tensor.dims.iter().product::<i64>() == 1;
+    let single: BTreeSet<&str> = initializers
+        .chain(held)
+        .filter(|(_, tensor)| is_single(tensor))
+        .map(|(name, _)| name)
+        .collect();
+    let stored: BTreeSet<&str> = graph.initializer.iter().map(|tensor| tensor.name()).collect();
+    let given = graph.input.iter().map(|input| input.name());
+    let given = given.filter(|name| !stored.contains(name)).map(str::to_owned);
+    let given = given.zip(inputs.iter().cloned()).collect();
+    let bytes = fs::read(path).unwrap();
+    let Ok(inferred) = infer(source(bytes.into(), path.parent()), &given) else { return 0 };
+    let shifts = graph.node.iter().filter(|node| {
+        matches!(node.op_type(), "Add" | "Sub")
+            && node.input.iter().any(|input| single.contains(input.as_str()))
+    });
+    let channels = |node: &NodeProto| {
+        let shape = inferred.shapes.get(node.output.first()?)?;
+        let along = |axis: Option<usize>| shape.get(axis?).copied().flatten();
+        along(Some(1)).max(along(shape.len().checked_sub(1)).filter(|_| shape.len() == 3))
+    };
+    shifts.filter_map(channels).map(|channels| channels - 1).sum()
 }
 
 /// Multiply-adds of a model on inputs of these shapes, counted from its nodes and the
