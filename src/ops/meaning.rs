@@ -182,6 +182,18 @@ impl LinearOp {
         }
     }
 
+    /// Whether it scales or shifts every element where it stands.
+    pub fn is_pointwise(&self) -> bool {
+        match self {
+            LinearOp::Diagonal { .. } => true,
+            LinearOp::Filter { windows, .. } => windows.is_empty(),
+            LinearOp::Conv { .. }
+            | LinearOp::Bordered { .. }
+            | LinearOp::Transpose { .. }
+            | LinearOp::View(_) => false,
+        }
+    }
+
     /// What is added at the end: one number, or one per channel; empty if none is.
     pub fn shift(&self) -> &[f64] {
         match self {

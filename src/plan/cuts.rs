@@ -229,15 +229,7 @@ impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
     /// nobody else needs the sum and no plain operand would need a convolution.
     fn scaled_terms(&self, nearest: &Anchor, map: &LinearOp) -> Option<Vec<AnchoredTerm>> {
         let form = self.forms.get(nearest.part.root)?;
-        let pointwise = match map {
-            LinearOp::Diagonal { .. } => true,
-            LinearOp::Filter { windows, .. } => windows.is_empty(),
-            LinearOp::Conv { .. }
-            | LinearOp::Bordered { .. }
-            | LinearOp::Transpose { .. }
-            | LinearOp::View(_) => false,
-        };
-        if form.terms.len() < 2 || !pointwise || !self.dies(nearest) {
+        if form.terms.len() < 2 || !map.is_pointwise() || !self.dies(nearest) {
             return None;
         }
         let weighted = |term: &AnchoredTerm| {

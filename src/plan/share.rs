@@ -71,8 +71,7 @@ impl<'a> Sharing<'a> {
         let mut dying: IdSet<NodeId> = IdSet::default();
         let once = Macs::each(1.0);
         let mut positions: IdMap<ValueId, Macs> = IdMap::from_iter([(region.output, once)]);
-        let channels = channels(reader, meanings, region);
-        let mut count = Count::default();
+        let (mut count, mut known) = (Count::default(), None);
         for &id in region.nodes.iter().rev() {
             let node = graph.node(id);
             let Some(output) = node.output() else { continue };
@@ -104,7 +103,8 @@ impl<'a> Sharing<'a> {
             count.nodes += 1;
             if let Some(Meaning::Linear(input, map)) = meanings.get(id) {
                 if let LinearOp::Filter { .. } = map {
-                    let made = channels.get(&meanings.source(*input)).copied();
+                    let made = known.get_or_insert_with(|| channels(reader, meanings, region));
+                    let made = made.get(&meanings.source(*input)).copied();
                     count.parameters += cost::of_node(map, made.unwrap_or(0)).weights;
                 }
                 count.macs = count.macs.plus(here.times(map.macs().each));

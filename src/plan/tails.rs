@@ -31,7 +31,7 @@ impl Tails {
     ) -> bool {
         let graph = reader.graph;
         let source = meanings.source(input);
-        let is_scale = is_pointwise(map) && !roles::is_batch_norm(graph.node(id));
+        let is_scale = map.is_pointwise() && !roles::is_batch_norm(graph.node(id));
         let producer = graph.value(source).producer.filter(|_| is_scale);
         let is_end = producer.is_some_and(|producer| {
             self.0.contains(&source) || is_activation(reader, meanings, producer)
@@ -40,17 +40,6 @@ impl Tails {
             self.0.insert(output);
         }
         is_end
-    }
-}
-
-fn is_pointwise(map: &LinearOp) -> bool {
-    match map {
-        LinearOp::Diagonal { .. } => true,
-        LinearOp::Filter { windows, .. } => windows.is_empty(),
-        LinearOp::Conv { .. }
-        | LinearOp::Bordered { .. }
-        | LinearOp::Transpose { .. }
-        | LinearOp::View(_) => false,
     }
 }
 
@@ -89,7 +78,7 @@ fn way_back(
         let Some(producer) = graph.value(value).producer else { continue };
         let node = graph.node(producer);
         let is_passed = match meanings.get(producer) {
-            Some(Meaning::Linear(_, map)) => is_pointwise(map),
+            Some(Meaning::Linear(_, map)) => map.is_pointwise(),
             Some(Meaning::Sum(_)) => true,
             _ => bends(node) || (roles::multiplies(node) && node.input(0) == node.input(1)),
         };

@@ -93,13 +93,13 @@ impl Original<'_, '_, '_> {
                 proto.input.iter_mut().skip(1).take(1).for_each(|input| input.clone_from(&name));
                 side.constants.push(constant);
             }
-            if node.standard_op() == Some(GEMM) {
-                let (nodes, factors) = unscaled(proto);
-                side.nodes.extend(nodes);
-                side.constants.extend(factors);
-            } else {
-                side.nodes.push(proto);
-            }
+            let (nodes, factors) = dialect::without_factors(proto);
+            side.nodes.extend(nodes);
+            side.constants.extend(
+                factors
+                    .into_iter()
+                    .map(|(name, factor)| Constant::doubles(&name, &[], Arc::new(vec![factor]))),
+            );
         }
         Ok(side)
     }
@@ -123,43 +123,6 @@ impl Original<'_, '_, '_> {
         let name = format!("{}{fresh}.{output}", constant.name());
         Ok(constant.called(name))
     }
-}
-
-const GEMM: &str = "Gemm";
-
-/// A Gemm whose factors the engine has in float32 alone, with these as constants of float64:
-/// `α·A·B + β·C`.
-fn unscaled(mut gemm: NodeProto) -> (Vec<NodeProto>, Vec<Constant>) {
-    let mut factor = |name: &str| {
-        let at = gemm.attribute.iter().position(|attribute| attribute.name() == name);
-        f64::from(at.map_or(1.0, |at| gemm.attribute.remove(at).f()))
-    };
-    let (alpha, beta) = (factor("alpha"), factor("beta"));
-    if (alpha, beta) == (1.0, 1.0) {
-        return (vec![gemm], Vec::new());
-    }
-    let output = std::mem::take(&mut gemm.output).into_iter().next().unwrap_or_default();
-    let called = |what: &str| format!("{output}.{what}");
-    let names = ["product", "scaled", "shift", "alpha", "beta"].map(called);
-    let [product, scaled, shift, alpha_name, beta_name] = &names;
-    let bias = gemm.input.get(2).cloned().filter(|bias| !bias.is_empty());
-    gemm.input.truncate(2);
-    gemm.output = vec![product.clone()];
-    let constant = |name: &str, value: f64| Constant::doubles(name, &[], Arc::new(vec![value]));
-    let mut constants = vec![constant(alpha_name, alpha)];
-    let node =
-        |op: &str, inputs: &[&str], output: &str| write::node(op, "", inputs, output, vec![]);
-    let mut nodes = vec![gemm];
-    match bias {
-        None => nodes.push(node("Mul", &[product, alpha_name], &output)),
-        Some(bias) => {
-            constants.push(constant(beta_name, beta));
-            nodes.push(node("Mul", &[product, alpha_name], scaled));
-            nodes.push(node("Mul", &[&bias, beta_name], shift));
-            nodes.push(node("Add", &[scaled, shift], &output));
-        }
-    }
-    (nodes, constants)
 }
 
 /// The operand of a node that reads nothing but its shape.

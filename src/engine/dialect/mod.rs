@@ -13,4 +13,4 @@ pub(super) mod spare;
 pub mod widened;
 
 pub use model::{inlined, misread, model, nodes};
-pub use nodes::{at_inference, node};
+pub use nodes::{at_inference, node, without_factors};

@@ -6,6 +6,7 @@
 
 use crate::engine::dialect::norms::norm_by_batch;
 use crate::onnx::float::Float;
+use crate::onnx::model::is_default_domain;
 use crate::onnx::proto::{AttributeProto, NodeProto};
 use crate::onnx::tensor;
 use crate::onnx::training::{self, NodeMode};
@@ -111,6 +112,42 @@ fn slice(mut node: NodeProto, integers: &dyn Fn(&str) -> Option<Vec<i64>>) -> Ve
 }
 
 /// `Gemm`, and its bias as an `Add`.
+/// A Gemm, whose factors the engine has in float32 alone, as `α·A·B + β·C` with these as
+/// constants by their names; every other node as it is.
+pub fn without_factors(mut node: NodeProto) -> (Vec<NodeProto>, Vec<(String, f64)>) {
+    if node.op_type() != "Gemm" || !is_default_domain(node.domain()) {
+        return (vec![node], Vec::new());
+    }
+    let mut factor = |name: &str| {
+        let at = node.attribute.iter().position(|attribute| attribute.name() == name);
+        f64::from(at.map_or(1.0, |at| node.attribute.remove(at).f()))
+    };
+    let (alpha, beta) = (factor("alpha"), factor("beta"));
+    if (alpha, beta) == (1.0, 1.0) {
+        return (vec![node], Vec::new());
+    }
+    let output = std::mem::take(&mut node.output).into_iter().next().unwrap_or_default();
+    let called = |what: &str| format!("{output}.{what}");
+    let [product, scaled, shift] = ["product", "scaled", "shift"].map(called);
+    let factors = [("alpha", alpha), ("beta", beta)].map(|(name, factor)| (called(name), factor));
+    let [(alpha, _), (beta, _)] = &factors;
+    let bias = node.input.get(2).cloned().filter(|bias| !bias.is_empty());
+    node.input.truncate(2);
+    node.output = vec![product.clone()];
+    let step =
+        |op: &str, inputs: &[&str], output: &str| write::node(op, "", inputs, output, vec![]);
+    let nodes = match bias {
+        None => vec![node, step("Mul", &[&product, alpha], &output)],
+        Some(bias) => vec![
+            node,
+            step("Mul", &[&product, alpha], &scaled),
+            step("Mul", &[&bias, beta], &shift),
+            step("Add", &[&scaled, &shift], &output),
+        ],
+    };
+    (nodes, factors.into())
+}
+
 fn gemm(mut node: NodeProto, opset: i64) -> Vec<NodeProto> {
     let beta = node.attribute.iter().find(|attribute| attribute.name() == "beta");
     let is_scaled = beta.is_some_and(|beta| beta.f() != 1.0);

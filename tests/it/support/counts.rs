@@ -97,6 +97,10 @@ pub fn multiply_adds(path: &Path, inputs: &[Vec<usize>]) -> Option<f64> {
         let ints = |name: &str| node.attribute.iter().find(|attribute| attribute.name() == name);
         Some(match node.op_type() {
             "Conv" => outputs()? * shape(&node.input[1])?[1..].iter().product::<f64>(),
+            "ConvTranspose" => {
+                let read = shape(&node.input[0])?.iter().product::<f64>();
+                read * shape(&node.input[1])?[1..].iter().product::<f64>()
+            }
             "Gemm" => {
                 let weights = shape(&node.input[1])?;
                 let turned = ints("transB").is_some_and(|attribute| attribute.i() != 0);
