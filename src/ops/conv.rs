@@ -69,9 +69,13 @@ fn with_kernel(
         let windows = windows(reader, node, input, &taps, valid)?;
         (windows, *first, second, KernelLayout::OutputsFirst)
     };
-    // Of stride 1, a transposed convolution is a convolution, which adds to others.
+    // Of stride 1, a transposed convolution is a convolution, which adds to others. One whose
+    // output is larger than its input is left as it is: to gather takes multiply-adds for every
+    // output, to scatter for every input.
     let gathered = || windows.iter().map(Window::gathered).collect::<Option<Vec<Window>>>();
-    let (kind, windows) = match gathered().filter(|_| kind == ConvKind::ConvTranspose) {
+    let is_no_larger = |windows: &Vec<Window>| windows.iter().all(|window| window.slack < 0);
+    let gathered = gathered().filter(|_| kind == ConvKind::ConvTranspose).filter(is_no_larger);
+    let (kind, windows) = match gathered {
         Some(windows) => (ConvKind::Conv, windows),
         None => (kind, windows),
     };
