@@ -106,6 +106,8 @@ impl Affine {
         groups: usize,
     ) -> Self {
         (2..kernel.ndim()).for_each(|axis| kernel.invert_axis(Axis(axis)));
+        // Turned round, it lies backwards in memory.
+        let kernel = kernel.as_standard_layout().into_owned();
         Self::conv(exchange_channels(kernel, groups), bias, windows, groups)
     }
 
@@ -241,8 +243,6 @@ pub(super) fn exchange_channels(kernel: ArrayD<f64>, groups: usize) -> ArrayD<f6
     let split = [&[groups, first / groups, second][..], &taps].concat();
     let joined = [&[groups * second, first / groups][..], &taps].concat();
     let mut split = kernel
-        .as_standard_layout()
-        .into_owned()
         .into_shape_with_order(split)
         .unwrap_or_else(|_| unreachable!("the groups divide the channels"));
     split.swap_axes(1, 2);

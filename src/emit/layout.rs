@@ -69,13 +69,15 @@ pub fn layout(geometry: &Geometry, opset: i64) -> Vec<LayoutNode> {
     let product = order_of_product(geometry);
     let is_product = product.is_some();
     let order = product.unwrap_or(AxisOrder::CANONICAL);
-    if is_product && is_turned(geometry) {
+    let is_turned = is_product && is_turned(geometry);
+    if !is_turned {
+        layout.transpose(".input", &geometry.input, &order, geometry.rank());
+    }
+    if is_turned {
         layout.turned_product();
     } else if is_product {
-        layout.transpose(".input", &geometry.input, &order, geometry.rank());
         layout.product(geometry);
     } else {
-        layout.transpose(".input", &geometry.input, &order, geometry.rank());
         layout.convolution(geometry, opset);
     }
     layout.transpose(".output", &order, &geometry.output, geometry.rank());

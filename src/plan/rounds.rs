@@ -65,14 +65,8 @@ pub fn plan(reader: &Reader, meanings: &Meanings, names: &mut BlockNames, skip: 
         let mut blocks: Vec<Block> = Vec::new();
         let mut claimed: IdSet<NodeId> = IdSet::default();
         for region in &regions {
-            match decide::block(
-                reader,
-                meanings,
-                region,
-                &shared,
-                &claimed,
-                dissolved.credit(reader.graph, region),
-            ) {
+            let credit = dissolved.credit(reader.graph, region);
+            match decide::block(reader, meanings, region, &shared, &claimed, credit) {
                 Err(_) if dissolved.keep_inside(reader.graph, region) => kept = true,
                 Err(reason) => left.refuse(reader.graph, region, reason),
                 Ok(block) => {
