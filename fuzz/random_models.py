@@ -1198,8 +1198,59 @@ def joined(m, x):
     """Branches side by side: Concat of blocks, Split of one."""
     if x.rank < 3:
         raise Unfit("no spatial axes")
-    parts = [simple_block(m, x, m.between(1, 4)) for _ in range(2)]
-    return m.op("Concat", parts, lambda *s: [s[0][0], sum(size[1] for size in s), *s[0][2:]], axis=m.pick([1, 1, 1 - x.rank]))
+    axis = m.pick([1, 1, 1 - x.rank])
+
+    def row(parts):
+        return m.op("Concat", parts, lambda *s: [s[0][0], sum(size[1] for size in s), *s[0][2:]], axis=axis)
+
+    widths = [m.between(1, 4) for _ in range(2)]
+    parts = [simple_block(m, x, width) for width in widths]
+    if m.chance(0.3):
+        parts.append(row([simple_block(m, x, 1), m.pick([x, simple_block(m, x, 2)])]))
+    y = row(parts)
+    if m.chance(0.2):
+        y = m.op("Add", [y, row([simple_block(m, x, fixed(part, 1)) for part in parts])])
+    return decorated(m, y)
+
+
+def rows_and_back(m, x):
+    """A norm of a product's rows, which all axes but the last become; then, as a rule, the product's own axes."""
+    if x.rank < 2:
+        raise Unfit("a vector")
+    outputs, width = m.between(1, 5), fixed(x, x.rank - 1)
+    y = m.op("MatMul", [x, m.const(m.normal(width, outputs))], lambda s: [*s[:-1], outputs])
+    shape = m.raw("Shape", [y])
+    rows = m.ints(-1, outputs)
+    if m.chance(0.5):
+        rows = m.raw("Concat", [m.ints(-1), m.raw("Gather", [shape, m.ints(y.rank - 1)], axis=0)], axis=0)
+    z = decorated(m, m.op("Reshape", [y, rows], lambda s: [int(np.prod(s[:-1])), s[-1]]))
+    return z if m.chance(0.2) else Tensor(m.raw("Reshape", [z, shape]), y.shapes)
+
+
+def resampled(m, x):
+    """Branches, each behind a mean of all positions or a shuffle of pixels of its own, and norms behind."""
+    if x.rank != 4:
+        raise Unfit("not four axes")
+    way = m.pick(["mean", "mean", "shuffle", "shuffle", "unshuffle"])
+    outputs = m.between(1, 2) * (4 if way == "shuffle" else 1)
+    if way == "mean":
+        def view(y):
+            return m.op("GlobalAveragePool", [y], lambda s: [*s[:2], 1, 1])
+    elif way == "shuffle":
+        mode = {"mode": m.pick(["DCR", "CRD"])} if m.opset >= 11 and m.chance(0.7) else {}
+
+        def view(y):
+            return m.op("DepthToSpace", [y], lambda s: [s[0], s[1] // 4, s[2] * 2, s[3] * 2], blocksize=2, **mode)
+    else:
+        if any(size % 2 for shape in x.shapes for size in shape[2:]):
+            raise Unfit("odd sizes")
+        x = norm(m, x)
+
+        def view(y):
+            return m.op("SpaceToDepth", [y], lambda s: [s[0], s[1] * 4, s[2] // 2, s[3] // 2], blocksize=2)
+        return decorated(m, simple_block(m, view(x), outputs))
+    arms = [decorated(m, view(simple_block(m, x, outputs))) for _ in range(m.pick([1, 2, 2]))]
+    return decorated(m, total(m, arms))
 
 
 def gate(m, x):
@@ -1230,6 +1281,7 @@ PIECES = [
     ("scaled", 4, scaled_by_any),
     ("expanded", 4, expanded),
     ("reshaped", 5, reshaped),
+    ("rows and back", 3, rows_and_back),
     ("fewer axes", 5, fewer_axes),
     ("sum of ranks", 4, sum_of_ranks),
     ("statistics from shapes", 2, statistics_from_shapes),
@@ -1246,7 +1298,8 @@ PIECES = [
     ("function", 3, local_function),
     ("kernel of other type", 2, kernel_of_other_type),
     ("shared kernel", 3, shared_kernel),
-    ("joined", 2, joined),
+    ("joined", 5, joined),
+    ("resampled", 5, resampled),
     ("gate", 2, gate),
 ]
 WEIGHTS = np.array([weight for _, weight, _ in PIECES], float)

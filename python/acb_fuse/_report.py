@@ -179,6 +179,7 @@ class Run:
     shapes: tuple[tuple[InputShape, ...], ...]
     flat: tuple[str, ...]
     flipped: float
+    widened: bool
     rounding: Optional[float]
     reason: Optional[str]
 
@@ -210,6 +211,14 @@ class ConvertedNode:
 
 
 @dataclass(frozen=True)
+class OpenShape:
+    """A shape for an input that the file leaves open."""
+
+    input: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Notes:
     """What else a user should know."""
 
@@ -219,6 +228,10 @@ class Notes:
     converted_nodes: tuple[ConvertedNode, ...]
     """These nodes: before, the model computed something else."""
     removed_inputs: int
+    open_sizes: tuple[OpenShape, ...]
+    """Shapes at which the model runs, if sizes that are known may help."""
+    repeated_names: tuple[str, ...]
+    """Names that several nodes of one graph have: ONNX Runtime refuses such a model."""
     unsynced: Optional[str]
     """Why it is not known that the names of the new files have reached the disk."""
 
