@@ -10,6 +10,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .boxed(".onnx.SparseTensorProto.values")
         .boxed(".onnx.SparseTensorProto.indices")
         .boxed(".onnx.AttributeProto.tp")
+        .boxed(".onnx.AttributeProto.t")
+        .boxed(".onnx.AttributeProto.g")
         .boxed(".onnx.TensorProto.segment")
         // The schema's comments are indented like code and would run as doc tests.
         .disable_comments(["."])

@@ -69,7 +69,7 @@ fn multiply(bencher: Bencher, channels: usize) {
         let plan = planned(reader, &meanings);
         let read = channels * channels * 15 * 4;
         bencher.counter(BytesCount::new(read)).bench(|| {
-            let fused = fused(reader, &meanings, &plan.blocks[0]);
+            let fused = fused(reader, &meanings, &plan, &plan.blocks[0]);
             let pieces = fused.weights.iter().flat_map(|weights| {
                 weights.pieces().map(|piece| weights.rounded(piece).unwrap().len())
             });
@@ -84,7 +84,7 @@ fn write(bencher: Bencher, blocks: usize) {
         let meanings = Meanings::of(reader).unwrap();
         let plan = planned(reader, &meanings);
         let fused: Vec<FusedNodes> =
-            plan.blocks.iter().map(|block| fused(reader, &meanings, block)).collect();
+            plan.blocks.iter().map(|block| fused(reader, &meanings, &plan, block)).collect();
         let outputs = plan.blocks.iter().map(|block| block.region.output);
         let changes = [Changes { blocks: outputs.zip(&fused).collect(), eval_forms: vec![] }];
         let graphs = std::slice::from_ref(reader.graph);
@@ -112,8 +112,8 @@ fn planned(reader: &Reader, meanings: &Meanings) -> Plan {
     plan(reader, meanings, &mut BlockNames::of(reader.graph), &[])
 }
 
-fn fused(reader: &Reader, meanings: &Meanings, block: &Block) -> FusedNodes {
-    fuse::fused(reader, block, &fuse::terms(reader, meanings, block).unwrap()).unwrap()
+fn fused(reader: &Reader, meanings: &Meanings, plan: &Plan, block: &Block) -> FusedNodes {
+    fuse::fused(reader, block, &fuse::terms(reader, meanings, plan, block).unwrap()).unwrap()
 }
 
 /// ACBs of so many channels, one after the other, each with its norms and a Relu.

@@ -5,6 +5,7 @@
 
 use std::fmt::Debug;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Weights in a row, as float64.
 pub trait LazyWeights: Debug + Send + Sync {
@@ -23,6 +24,27 @@ impl LazyWeights for Vec<f64> {
     fn read(&self, start: usize, into: &mut [f64]) {
         let from = self.get(start..).unwrap_or_default();
         into.iter_mut().zip(from).for_each(|(into, from)| *into = *from);
+    }
+}
+
+/// Some of other weights.
+#[derive(Debug, Clone)]
+pub struct WeightRange {
+    /// The others.
+    pub of: Arc<dyn LazyWeights>,
+    /// The first of them that is one of these.
+    pub start: usize,
+    /// How many these are.
+    pub count: usize,
+}
+
+impl LazyWeights for WeightRange {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn read(&self, start: usize, into: &mut [f64]) {
+        self.of.read(self.start.saturating_add(start), into);
     }
 }
 

@@ -27,6 +27,9 @@ pub struct Options {
     pub verify: bool,
     /// Treat initializers that a caller may override as unknown.
     pub keep_overridable: bool,
+    /// By which fraction of its parameters the model may grow where convolutions share a
+    /// kernel and each gets one of its own; if all together take more, none does.
+    pub growth: f64,
     /// Which nodes in training mode become their eval form.
     pub training_mode: TrainingMode,
     /// Names of blocks to leave alone.
@@ -60,6 +63,7 @@ impl Default for Options {
         Options {
             verify: true,
             keep_overridable: false,
+            growth: 0.1,
             training_mode: TrainingMode::Auto,
             skip: Vec::new(),
             links: Links::Confined,

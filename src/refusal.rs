@@ -47,6 +47,14 @@ pub enum NotLinear {
         /// What is met.
         limit: &'static str,
     },
+    /// A weight or statistic that is computed from constants, by what is not evaluated here.
+    #[error("`{tensor}` is computed from constants, but {operator} of them is not evaluated")]
+    NotEvaluated {
+        /// The weight or statistic.
+        tensor: String,
+        /// What has no value.
+        operator: String,
+    },
     /// A weight or statistic that is computed at run time.
     #[error("`{0}` is not constant")]
     NotConstant(String),
@@ -61,13 +69,8 @@ pub enum NotLinear {
     )]
     Overridable(String),
     /// Something depends on a size that the file does not fix.
-    #[error("{what} is not known; fix it with {remedy}")]
-    Unknown {
-        /// The size, and what depends on it.
-        what: String,
-        /// What fixes it.
-        remedy: Setting,
-    },
+    #[error("{0} is not known; the file leaves it open")]
+    Open(String),
     /// Something depends on a size that nobody can tell.
     #[error("{0} is not known; it cannot be inferred")]
     NotInferable(String),
@@ -138,6 +141,20 @@ pub enum Reason {
         "branch `{0}` is read elsewhere too and must be kept, so merging it would cost more than it saves"
     )]
     ReadElsewhere(String),
+    /// Its kernel is not its own.
+    #[error(
+        "its kernel `{kernel}` is read by `{other}` too, and copies of such kernels would make \
+         the model larger ({})",
+        Setting::Growth { thousandths: *thousandths }
+    )]
+    SharedKernel {
+        /// The kernel.
+        kernel: String,
+        /// Another node that reads it.
+        other: String,
+        /// By how many thousandths of its parameters the model would grow.
+        thousandths: u64,
+    },
     /// The fused weights would not be what they are in the model's type.
     #[error(transparent)]
     Unfit(#[from] Unfit),
@@ -152,6 +169,14 @@ pub enum Reason {
         /// What allows more, if a limit was met.
         setting: Option<Setting>,
     },
+    /// There is no convolution on either side that takes it.
+    #[error("between {before} and {behind}")]
+    Between {
+        /// What makes what it reads.
+        before: Neighbour,
+        /// What reads what it makes.
+        behind: Neighbour,
+    },
     /// A call of a local function that cannot be inlined.
     #[error("{0}")]
     Call(String),
@@ -160,34 +185,161 @@ pub enum Reason {
     Skipped,
 }
 
+/// What stands beside a norm, scale or shift that stays.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Neighbour {
+    /// Nothing makes what it reads.
+    #[error("an input")]
+    Input,
+    /// Nothing else has to read what it makes.
+    #[error("an output")]
+    Output,
+    /// An operator that is no convolution.
+    #[error("{0}")]
+    Operator(String),
+    /// A sum, not all of whose summands are convolutions.
+    #[error("a sum of more than convolutions")]
+    Sum,
+    /// A sum that others read, too, as it is.
+    #[error("a sum that others read too")]
+    SharedSum,
+    /// A sum of which it is a summand.
+    #[error("a sum")]
+    Summand,
+    /// Several readers that it would have to go into, one by one.
+    #[error("several readers")]
+    Readers,
+    /// A convolution of which it cannot be a part.
+    #[error("a convolution ({0})")]
+    Refusing(Refusal),
+    /// A convolution that others read, too, as it is.
+    #[error("a convolution that others read too")]
+    Shared,
+    /// A convolution that would take it, at a price.
+    #[error("a convolution that would be no cheaper with it")]
+    Dear,
+}
+
 impl NotLinear {
     /// The choice of the caller that the message names.
-    pub fn setting(&self) -> Option<&Setting> {
+    pub fn setting(&self) -> Option<Setting> {
         match self {
-            NotLinear::Unknown { remedy, .. } => Some(remedy),
-            NotLinear::Overridable(_) => Some(&Setting::KeepOverridable),
-            NotLinear::KeptTraining => Some(&Setting::KeepTraining),
-            NotLinear::Untrained => Some(&Setting::ConvertTraining),
+            NotLinear::Overridable(_) => Some(Setting::KeepOverridable),
+            NotLinear::KeptTraining => Some(Setting::KeepTraining),
+            NotLinear::Untrained => Some(Setting::ConvertTraining),
             _ => None,
+        }
+    }
+
+    /// Whether a size that the file leaves open, once it is known, may change that.
+    fn is_open(&self) -> bool {
+        matches!(self, NotLinear::Open(_))
+    }
+
+    /// See [`Reason::in_common`].
+    fn in_common(&self) -> String {
+        match self {
+            NotLinear::Beyond { limit, .. } => {
+                format!("a weight is computed from constants, and not evaluated: {limit}")
+            }
+            NotLinear::NotConstant(_) => "a weight is not constant".to_owned(),
+            NotLinear::Quantized(_) => {
+                "a weight is quantized: fuse the float model, then quantize".to_owned()
+            }
+            NotLinear::Overridable(_) => format!(
+                "a weight is a graph input too, so a caller may override it ({})",
+                Setting::KeepOverridable
+            ),
+            NotLinear::Open(_) => {
+                "a size that decides is not known; the file leaves it open".to_owned()
+            }
+            NotLinear::NotInferable(_) => {
+                "a size that decides is not known; it cannot be inferred".to_owned()
+            }
+            NotLinear::NotInferred { limit, .. } => {
+                format!("a size that decides is not inferred: {limit}")
+            }
+            NotLinear::NotPerChannel { .. } => {
+                "a constant is not one number per channel".to_owned()
+            }
+            NotLinear::WrongLength { .. } => "a constant is no vector of that length".to_owned(),
+            _ => self.to_string(),
         }
     }
 }
 
 impl Reason {
     /// The choice of the caller that the message names.
-    pub fn setting(&self) -> Option<&Setting> {
+    pub fn setting(&self) -> Option<Setting> {
         match self {
             Reason::NotLinear { why, .. } => why.setting(),
-            Reason::Unproved { setting, .. } => setting.as_ref(),
-            Reason::Skipped => Some(&Setting::Skip),
+            Reason::Unproved { setting, .. } => setting.clone(),
+            Reason::SharedKernel { thousandths, .. } => {
+                Some(Setting::Growth { thousandths: *thousandths })
+            }
+            Reason::Skipped => Some(Setting::Skip),
             _ => None,
         }
     }
+
+    /// Whether a size that the file leaves open, once it is known, may change that.
+    pub fn is_open(&self) -> bool {
+        matches!(self, Reason::NotLinear { why, .. } if why.is_open())
+    }
+
+    /// What it says of several places at once: the same of all that differ in names and counts
+    /// alone.
+    pub fn in_common(&self) -> String {
+        match self {
+            Reason::DifferentInputs { .. } => "the branches read different tensors".to_owned(),
+            Reason::NotLinear { why, .. } => why.in_common(),
+            Reason::Dearer { .. } => "as one convolution it would need more weights".to_owned(),
+            Reason::ReadElsewhere(_) => {
+                "a branch is read elsewhere too and must be kept, so merging \
+                                         it would cost more than it saves"
+                    .to_owned()
+            }
+            Reason::SharedKernel { thousandths, .. } => format!(
+                "its kernel is read by others too, and copies of such kernels would make the model \
+                 larger ({})",
+                Setting::Growth { thousandths: *thousandths }
+            ),
+            _ => self.to_string(),
+        }
+    }
+}
+
+/// What is left alone, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Subject {
+    /// A batch norm.
+    #[error("norm")]
+    Norm,
+    /// A scale per channel, with or without a shift.
+    #[error("scale")]
+    Scale,
+    /// A shift per channel.
+    #[error("shift")]
+    Shift,
+    /// A convolution, or a product with a constant.
+    #[error("convolution")]
+    Convolution,
+    /// A sum.
+    #[error("sum")]
+    Sum,
+    /// What was planned to become one.
+    #[error("block")]
+    Block,
+    /// Anything else.
+    #[error("node")]
+    Node,
 }
 
 /// A place that looks fusable and is left alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NearMiss {
+    /// What it is.
+    pub subject: Subject,
     /// The node where the branches meet.
     pub node: String,
     /// Why it is left alone.

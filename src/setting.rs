@@ -20,6 +20,11 @@ pub enum Setting {
     },
     /// What a caller of the model may override is kept.
     KeepOverridable,
+    /// By which fraction of its parameters the model may grow by copies of kernels.
+    Growth {
+        /// What would be enough, in thousandths.
+        thousandths: u64,
+    },
     /// Nodes in training mode stay in it.
     KeepTraining,
     /// Nodes in training mode use their statistics, whatever these are.
@@ -39,6 +44,9 @@ impl fmt::Display for Setting {
                 write!(f, "a shape for the input `{input}`, such as {example}")
             }
             Setting::KeepOverridable => f.write_str("that is kept, as asked for"),
+            Setting::Growth { thousandths } => {
+                write!(f, "unless a growth by {} is allowed", *thousandths as f64 / 1000.0)
+            }
             Setting::KeepTraining => f.write_str("as asked for"),
             Setting::ConvertTraining => f.write_str("converting all such nodes"),
             Setting::Skip => f.write_str("its name, as asked for"),

@@ -278,10 +278,9 @@ fn sizes_that_double_are_not_asked_for() {
     trial.assert_passed();
 }
 
-/// The run of the whole model refuses what is right: r − r is zero, and (c + r) − r is c but
+/// The run of the whole model refused what is right: r − r is zero, and (c + r) − r is c but
 /// for the rounding of what may be a large r.
 #[test]
-#[ignore = "open: what only rounding makes is not always told from a mistake"]
 fn rounding_alone_is_no_mistake() {
     let path = Path::new("fixtures/bad_input/operand_cancels.onnx");
     let mut trial = Trial::default();
@@ -297,17 +296,26 @@ fn the_nodes_of_the_file_are_reported() {
     trial.assert_passed();
 }
 
-/// Not wrong, but "running it twice changes nothing" does not hold for this one: of two
-/// ways to merge three convolutions the second run finds the better one.
+/// Models that a second run changed once more, by planners before: of two ways to merge three
+/// convolutions it found the better one; a kernel had lost its last other reader; a form that was
+/// refused had been the only one tried.
 #[test]
-#[ignore = "open: regions are merged greedily"]
 fn a_second_run_finds_nothing() {
-    let input = Path::new("fixtures/bad_input/second_run_finds_more.onnx");
-    let folder = fuzzing::scratch();
-    let [once, twice] = ["once.onnx", "twice.onnx"].map(|name| folder.path().join(name));
-    fuzzing::converted(input, Some(&once)).unwrap();
-    fuzzing::converted(&once, Some(&twice)).unwrap();
-    assert!(fs::read(once).unwrap() == fs::read(twice).unwrap());
+    let files = fs::read_dir("fixtures/bad_input").unwrap().map(|entry| entry.unwrap().path());
+    let is_one = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with("second_run_"))
+    };
+    let models: Vec<PathBuf> = files.filter(is_one).collect();
+    assert_eq!(models.len(), 6);
+    for model in models {
+        let folder = fuzzing::scratch();
+        let [once, twice] = ["once.onnx", "twice.onnx"].map(|name| folder.path().join(name));
+        fuzzing::converted(&model, Some(&once)).unwrap();
+        fuzzing::converted(&once, Some(&twice)).unwrap();
+        let is_same = fs::read(&once).unwrap() == fs::read(&twice).unwrap();
+        assert!(is_same, "{}", model.display());
+    }
 }
 
 #[test]

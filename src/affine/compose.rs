@@ -12,17 +12,16 @@
     reason = "shapes follow from geometries that were checked before weights are read"
 )]
 
-use std::iter::repeat_n;
 use std::sync::Arc;
 
 use ndarray::{Array2, Axis, IxDyn};
 
 use crate::affine::axes::AxisOrder;
+use crate::affine::dense;
 use crate::affine::geometry::{Channels, Geometry};
 use crate::affine::kernel::{Affine, Summand, in_a_row, of_channel, taps};
 use crate::affine::linear::Linear;
 use crate::affine::refusal::Refusal;
-use crate::affine::view::ViewedAxis;
 use crate::affine::window::Window;
 use crate::numbers;
 
@@ -77,23 +76,23 @@ impl Linear for Affine {
         Self::new(geometry, in_a_row(kernel), self.bias.clone())
     }
 
-    fn spread(&self, order: &AxisOrder, viewed: ViewedAxis) -> Self {
+    fn dense(&self, sizes: &[usize]) -> Result<Self, Refusal> {
+        dense::map(self, self.geometry.dense(sizes)?, sizes)
+    }
+
+    fn picked(
+        &self,
+        order: &AxisOrder,
+        channels: Option<impl Iterator<Item = usize> + Clone>,
+    ) -> Self {
         let factors = self.factors().unwrap_or_default();
-        let spread = |numbers: &[f64]| -> Vec<f64> {
-            let once = numbers.iter().flat_map(|&number| repeat_n(number, viewed.inner));
-            let once: Vec<f64> = once.collect();
-            once.repeat(viewed.outer)
-        };
-        let map = match self.geometry.channels {
-            None => {
-                let factor = of_channel(&factors, 0).unwrap_or(1.0);
-                Affine::filter(Vec::new(), factor, self.bias_of(0))
-            }
+        let factor = |channel| of_channel(&factors, channel).unwrap_or(1.0);
+        let map = match channels {
+            None => Affine::filter(Vec::new(), factor(0), self.bias_of(0)),
             Some(channels) => {
-                let each = |of: &dyn Fn(usize) -> f64| (0..channels.outputs).map(of).collect();
-                let scale: Vec<f64> = each(&|channel| of_channel(&factors, channel).unwrap_or(1.0));
-                let shift: Vec<f64> = each(&|channel| self.bias_of(channel));
-                Affine::diagonal(&spread(&scale), &spread(&shift))
+                let scale: Vec<f64> = channels.clone().map(factor).collect();
+                let shift: Vec<f64> = channels.map(|channel| self.bias_of(channel)).collect();
+                Affine::diagonal(&scale, &shift)
             }
         };
         map.between(order.clone(), order.clone())
@@ -103,6 +102,19 @@ impl Linear for Affine {
         let scales = self.summands.iter_mut().flat_map(|summand| &mut summand.scale);
         scales.chain(&mut self.bias).for_each(|number| *number = -*number);
         self
+    }
+
+    fn behind(&self, front: &Geometry) -> Self {
+        let mut behind = Affine { geometry: self.geometry.behind(front), ..self.clone() };
+        for summand in &mut behind.summands {
+            summand.geometry.windows = summand.geometry.behind(front).windows;
+        }
+        behind
+    }
+
+    fn framing(front: Geometry) -> Self {
+        let Geometry { windows, input, output, .. } = front;
+        Affine::filter(windows, 1.0, 0.0).between(input, output)
     }
 
     fn unshifted(mut self) -> Self {

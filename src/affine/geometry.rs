@@ -28,7 +28,8 @@ pub enum ConvKind {
     Conv,
     /// Transposed convolution: each input scatters into a window of the output.
     ConvTranspose,
-    /// Matrix product: there are no windows, every position is a convolution of its own.
+    /// Matrix product: every position is a convolution of its own. Its windows have one tap, and
+    /// at most pad or crop.
     MatMul,
 }
 

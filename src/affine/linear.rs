@@ -6,8 +6,12 @@
 //!
 //! Knows geometries, and no weights.
 
+use std::iter::{Empty, repeat_n};
+
 use crate::affine::axes::AxisOrder;
+use crate::affine::dense;
 use crate::affine::geometry::{Channels, ConvKind, Geometry};
+use crate::affine::part::Part;
 use crate::affine::refusal::Refusal;
 use crate::affine::view::{View, ViewedAxis};
 use crate::affine::window::{Window, gcd};
@@ -44,14 +48,33 @@ pub trait Linear: Clone {
     #[must_use]
     fn negated(self) -> Self;
 
+    /// What is left to do where `front`, which pads, crops or turns what `self` reads as `self`
+    /// does, was done before.
+    #[must_use]
+    fn behind(&self, front: &Geometry) -> Self;
+
+    /// The map that only pads, crops and turns, as `front` does.
+    fn framing(front: Geometry) -> Self;
+
     /// `self` without its bias.
     #[must_use]
     fn unshifted(self) -> Self;
 
-    /// A scale and shift along `order`'s channels as the same along those of another order,
-    /// of which each stands where `viewed` says.
+    /// Of a scale and shift, one whose channels, along those of `order`, are scaled and shifted
+    /// as these `channels` are now.
     #[must_use]
-    fn spread(&self, order: &AxisOrder, viewed: ViewedAxis) -> Self;
+    fn picked(
+        &self,
+        order: &AxisOrder,
+        channels: Option<impl Iterator<Item = usize> + Clone>,
+    ) -> Self;
+
+    /// The same map of tensors of these spatial sizes whose channels are all their elements: a
+    /// product, with a row for each element that is made. As many groups keep them apart.
+    ///
+    /// # Errors
+    /// If it is no convolution between NCHW tensors that pads with zeros, or of too many weights.
+    fn dense(&self, sizes: &[usize]) -> Result<Self, Refusal>;
 
     /// `view ∘ self` as `D ∘ view`; this is `D`.
     ///
@@ -59,16 +82,35 @@ pub trait Linear: Clone {
     /// If `self` is no scale or shift, or what it scales is along no axis of what the view makes.
     fn beyond(&self, view: &View) -> Result<Self, Refusal> {
         let map = self.geometry();
-        let scales = map.kind == ConvKind::Conv && map.is_scale() && map.is_pointwise();
-        if !scales || map.input != map.output {
-            return Err(Refusal::View);
-        }
-        let everywhere = ViewedAxis { axis: 1, outer: 1, inner: 1 };
-        let viewed = match map.channels {
-            None => everywhere,
-            Some(_) => view.outward(map.input.axis(1)).ok_or(Refusal::View)?,
+        map.must_be_diagonal()?;
+        // One number for one channel is one for all elements, wherever these go.
+        let Some(channels) = map.channels.filter(|channels| channels.outputs != 1) else {
+            return Ok(self.picked(&AxisOrder::CANONICAL, None::<Empty<usize>>));
         };
-        Ok(self.spread(&AxisOrder::with_channels_at(viewed.axis), viewed))
+        let ViewedAxis { axis, outer, inner } =
+            view.outward(map.input.axis(1)).ok_or(Refusal::View)?;
+        let once = (0..channels.outputs).flat_map(move |channel| repeat_n(channel, inner));
+        let spread = (0..outer).flat_map(move |_| once.clone());
+        Ok(self.picked(&AxisOrder::with_channels_at(axis), Some(spread)))
+    }
+
+    /// What `self`, of a whole tensor, does to a part of it.
+    ///
+    /// # Errors
+    /// If `self` is no scale or shift, or not of such a tensor.
+    fn on_part(&self, part: &Part) -> Result<Self, Refusal> {
+        let map = self.geometry();
+        map.must_be_diagonal()?;
+        match map.channels.filter(|_| map.input.axis(1) == part.axis) {
+            None => Ok(self.clone()),
+            Some(channels) if channels.outputs != part.whole => {
+                Err(Refusal::Channels(part.whole, channels.outputs))
+            }
+            Some(_) => {
+                let own = part.start..part.start.saturating_add(part.size);
+                Ok(self.picked(&map.input, Some(own)))
+            }
+        }
     }
 
     /// `self ∘ inner`: first `inner`, then `self`, as one map for inputs of every size. A
@@ -150,11 +192,11 @@ impl Linear for Geometry {
                 }
                 self.composed_window(inner, axis)
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
         let composed = Geometry {
             channels,
+            kind: self.joint_kind(inner, &windows),
             windows,
-            kind: self.joint_kind(inner),
             input: inner.input.clone(),
             output: self.output.clone(),
             shifted: self.shifted || inner.shifted,
@@ -206,8 +248,8 @@ impl Linear for Geometry {
                 };
                 self.window(axis).union(&other.window(axis), size, axis)
             })
-            .collect::<Result<_, _>>()?;
-        let (kind, shifted) = (self.joint_kind(other), self.shifted || other.shifted);
+            .collect::<Result<Vec<_>, _>>()?;
+        let (kind, shifted) = (self.joint_kind(other, &windows), self.shifted || other.shifted);
         Ok(Geometry { channels, windows, kind, shifted, ..self })
     }
 
@@ -223,16 +265,33 @@ impl Linear for Geometry {
         Geometry { windows, input: order(&self.input), output: order(&self.output), ..self.clone() }
     }
 
-    fn spread(&self, order: &AxisOrder, viewed: ViewedAxis) -> Self {
-        let times = viewed.outer.saturating_mul(viewed.inner);
-        let channels =
-            |channels: Channels| Channels::diagonal(channels.outputs.saturating_mul(times));
-        let (channels, shifted) = (self.channels.map(channels), self.shifted);
-        Geometry { channels, shifted, ..Geometry::identity() }.within(order)
+    fn dense(&self, sizes: &[usize]) -> Result<Self, Refusal> {
+        let dense = dense::geometry(self, sizes)?;
+        let weights = dense.weights();
+        if weights > MOST_MULTIPLIED { Err(Refusal::Weights(weights as u64)) } else { Ok(dense) }
+    }
+
+    fn picked(
+        &self,
+        order: &AxisOrder,
+        channels: Option<impl Iterator<Item = usize> + Clone>,
+    ) -> Self {
+        let channels = channels.map(|channels| Channels::diagonal(channels.count()));
+        Geometry { channels, shifted: self.shifted, ..Geometry::identity() }.within(order)
     }
 
     fn negated(self) -> Self {
         self
+    }
+
+    fn behind(&self, front: &Geometry) -> Self {
+        let window = |axis| self.window(axis).behind(&front.window(axis));
+        let windows = self.axes(front).map(window).collect();
+        Geometry { windows, input: front.output.clone(), ..self.clone() }
+    }
+
+    fn framing(front: Geometry) -> Self {
+        front
     }
 
     fn unshifted(self) -> Self {
@@ -247,6 +306,12 @@ impl Channels {
 }
 
 impl Geometry {
+    /// That the map scales and shifts each element where it stands, and nothing else.
+    fn must_be_diagonal(&self) -> Result<(), Refusal> {
+        let is_diagonal = self.kind == ConvKind::Conv && self.is_scale() && self.is_pointwise();
+        if is_diagonal && self.input == self.output { Ok(()) } else { Err(Refusal::View) }
+    }
+
     /// Whether each output is one number times one of the inputs.
     fn is_scale(&self) -> bool {
         let apart = |channels: Channels| channels == Channels::diagonal(channels.outputs);
@@ -257,14 +322,16 @@ impl Geometry {
         self.windows.iter().all(|window| *window == Window::IDENTITY)
     }
 
-    /// The kind of a map that is made of this one and `other`. A product stays one with
-    /// what works on single channels.
-    fn joint_kind(&self, other: &Geometry) -> ConvKind {
-        let joins = |map: &Geometry| map.kind == ConvKind::MatMul || map.windows.is_empty();
+    /// The kind of a map with these windows that is made of this one and `other`. A product stays
+    /// one with what works on single channels, and with what pads or crops.
+    fn joint_kind(&self, other: &Geometry, windows: &[Window]) -> ConvKind {
+        let is_frame = windows.iter().all(|window| (window.taps, window.stride) == (1, 1));
+        let is_bare = |map: &Geometry| map.windows.is_empty() || map.channels.is_none();
+        let joins = |map: &Geometry| map.kind == ConvKind::MatMul || is_bare(map);
         match (self.kind, other.kind) {
             (ConvKind::ConvTranspose, _) | (_, ConvKind::ConvTranspose) => ConvKind::ConvTranspose,
             (ConvKind::Conv, ConvKind::Conv) => ConvKind::Conv,
-            _ if joins(self) && joins(other) => ConvKind::MatMul,
+            _ if is_frame && joins(self) && joins(other) => ConvKind::MatMul,
             _ => ConvKind::Conv,
         }
     }

@@ -58,11 +58,13 @@
 
 mod axes;
 mod compose;
+mod dense;
 mod geometry;
 mod kernel;
 mod linear;
 mod macs;
 mod magnitude;
+mod part;
 mod refusal;
 mod rows;
 #[cfg(test)]
@@ -77,6 +79,7 @@ pub use kernel::{Affine, batch_norm, of_channel};
 pub use linear::Linear;
 pub use macs::Macs;
 pub use magnitude::{Comparison, Magnitude, Pass, PieceSums, Spread, average};
+pub use part::Part;
 pub use refusal::Refusal;
 pub use view::{View, ViewedAxis};
 pub use window::{PadMode, Window};

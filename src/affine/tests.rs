@@ -272,9 +272,13 @@ fn a_product_is_a_convolution_of_single_positions() {
     let conv = Affine::conv(kernel, &[0.5, -1.0], vec![Window::IDENTITY; 2], 1);
     assert_eq!(naive(&product, &x), naive(&conv, &x));
     let norm = Affine::diagonal(&[2.0, 3.0], &[0.0, 1.0]);
+    let frame = |pads| Affine::filter(vec![Window::new(1, 1, 1, pads).unwrap(); 2], 1.0, 0.0);
+    let (pad, shifted) = (frame((1, 1)), product.after(&frame((2, 0))).unwrap());
     for (case, map, kind) in [
         ("scaled", norm.after(&product), ConvKind::MatMul),
         ("added", product.clone().plus(&product, &[]), ConvKind::MatMul),
+        ("padded", product.after(&pad), ConvKind::MatMul),
+        ("padded and not", product.after(&pad).unwrap().plus(&shifted, &[]), ConvKind::Conv),
         ("beside a convolution", product.clone().plus(&conv, &[]), ConvKind::Conv),
         ("of 1×1 windows", norm.after(&conv), ConvKind::Conv),
     ] {
@@ -311,4 +315,43 @@ fn an_acb_is_its_square_kernel_with_a_cross_added() {
     let compared = scaled.compared(in_turn).unwrap();
     assert_eq!((compared.stored.largest, compared.before.channels.largest), (1.0, 3.0));
     assert_eq!((compared.before.by_position, compared.after.channels.median), (vec![1.0; 3], 2.5));
+}
+
+/// Two windows of as many outputs for a size; the pads of their union.
+#[test]
+fn what_no_output_reads_is_padded_evenly() {
+    let conv = |taps, stride, dilation, pads| Window::new(taps, stride, dilation, pads).unwrap();
+    for (a, b, size, pads) in [
+        (conv(3, 2, 1, (1, 1)), conv(3, 2, 1, (1, 2)), 7, (1, 1)),
+        (conv(3, 2, 1, (1, 0)), conv(1, 2, 1, (0, 0)), 8, (1, 1)),
+        // Less than the last output reads, or more than are cropped, cannot be.
+        (conv(3, 2, 1, (0, 1)), conv(1, 2, 1, (0, 0)), 8, (0, 1)),
+        (conv(3, 2, 1, (-1, 0)), conv(3, 2, 1, (-1, -1)), 9, (-1, 0)),
+        // For all sizes, there is no choice.
+        (conv(3, 2, 1, (1, 2)), conv(1, 2, 1, (0, 1)), 8, (1, 2)),
+    ] {
+        let union = a.union(&b, Some(size), 0).unwrap();
+        assert_eq!((union.pads(), union.outputs(size)), (pads, a.outputs(size)), "{a:?} {b:?}");
+    }
+}
+
+#[test]
+fn transposed_convolutions_are_padded_evenly_where_they_can_be() {
+    for (stride, dilation, pads, growth, expected) in [
+        (2, 1, (1, 1), 1, ((1, 1), 1)),
+        (2, 1, (1, 0), 0, ((1, 1), 1)),
+        (2, 1, (0, 0), 1, ((0, 0), 1)),
+        (1, 1, (1, 1), 0, ((1, 1), 0)),
+        // More is dropped behind, or as much output padding as no engine allows.
+        (2, 1, (0, 1), 0, ((0, 1), 0)),
+        (2, 1, (2, 0), 0, ((2, 0), 0)),
+        (1, 2, (0, 0), 1, ((0, 0), 1)),
+        (2, 1, (-1, 0), 0, ((-1, 0), 0)),
+    ] {
+        let window = Window::scattered(3, stride, dilation, pads, growth).unwrap();
+        assert_eq!(window.scattered_pads(), expected, "{pads:?} {growth}");
+        let ((before, behind), growth) = expected;
+        let same = Window::scattered(3, stride, dilation, (before, behind), growth);
+        assert_eq!(same, Some(window), "{pads:?} {growth}");
+    }
 }

@@ -4,12 +4,22 @@
 //! `[N, C, H, W]` as `[N, C·H·W]`, N is N, and C, H and W in a row are the other axis. What
 //! works on one axis works on the axis that the view makes of it, if it makes one of it.
 //!
+//! A resampling is a view, too, in what matters here: it is linear, has no weights, makes of
+//! equal elements the same again, and keeps some axes apart. Of the others nothing is known.
+//!
 //! Knows sizes of axes; no weights, and no operator.
 
-/// The axes of two tensors that hold the same elements in the same order.
+/// The axes of two tensors, of which the second one follows from the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct View {
-    runs: Vec<AxisRun>,
+pub struct View(ViewedElements);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum ViewedElements {
+    /// They hold the same elements in the same order.
+    InOrder(Vec<AxisRun>),
+    /// Where each axis of the first tensor is in the second, if it is there, and the other way
+    /// round.
+    Resampled { outward: Vec<Option<ViewedAxis>>, inward: Vec<Option<ViewedAxis>> },
 }
 
 /// Neighbouring axes of one tensor that hold what those of the other hold, by their sizes;
@@ -32,7 +42,20 @@ pub struct ViewedAxis {
     pub inner: usize,
 }
 
+impl ViewedAxis {
+    /// Into this axis, with nothing beside it there.
+    pub fn alone(axis: usize) -> Self {
+        ViewedAxis { axis, outer: 1, inner: 1 }
+    }
+}
+
 impl View {
+    /// A resampling of which it is known where these axes of what it reads are in what it makes,
+    /// and the other way round.
+    pub fn resampling(outward: Vec<Option<ViewedAxis>>, inward: Vec<Option<ViewedAxis>>) -> Self {
+        View(ViewedElements::Resampled { outward, inward })
+    }
+
     /// Of a tensor with these sizes, what is left without the axes of size 1 that `is_dropped`
     /// holds for.
     pub fn squeeze(sizes: &[Option<usize>], is_dropped: impl Fn(usize) -> bool) -> Self {
@@ -43,7 +66,7 @@ impl View {
                 AxisRun { input: vec![size], output: vec![size] }
             }
         };
-        View { runs: sizes.iter().enumerate().map(run).collect() }
+        View(ViewedElements::InOrder(sizes.iter().enumerate().map(run).collect()))
     }
 
     /// The view back.
@@ -51,7 +74,14 @@ impl View {
     pub fn inverse(&self) -> Self {
         let turned =
             |run: &AxisRun| AxisRun { input: run.output.clone(), output: run.input.clone() };
-        View { runs: self.runs.iter().map(turned).collect() }
+        View(match &self.0 {
+            ViewedElements::InOrder(runs) => {
+                ViewedElements::InOrder(runs.iter().map(turned).collect())
+            }
+            ViewedElements::Resampled { outward, inward } => {
+                ViewedElements::Resampled { outward: inward.clone(), inward: outward.clone() }
+            }
+        })
     }
 
     /// The axes before `axis` as one, and the others as one.
@@ -61,7 +91,7 @@ impl View {
             let size = sizes.iter().try_fold(1usize, |all, size| all.checked_mul((*size)?));
             AxisRun { input: sizes.to_vec(), output: vec![size] }
         };
-        View { runs: vec![joined(before), joined(behind)] }
+        View(ViewedElements::InOrder(vec![joined(before), joined(behind)]))
     }
 
     /// A tensor of sizes `input` as one of sizes `output`, whose first `kept` axes are the
@@ -91,20 +121,69 @@ impl View {
             runs.push(AxisRun { input, output });
         }
         runs.extend(last.into_iter().rev());
-        View { runs }
+        View(ViewedElements::InOrder(runs))
+    }
+
+    /// Whether what this view makes of what `earlier` makes is what that one reads, at all
+    /// sizes: of elements that are as many, one size that is not known is the same one.
+    pub fn undoes(&self, earlier: &View) -> bool {
+        let (ViewedElements::InOrder(first), ViewedElements::InOrder(second)) =
+            (&earlier.0, &self.0)
+        else {
+            return false;
+        };
+        let (mut first, mut second) = (first.iter(), second.iter());
+        loop {
+            let (Some(one), Some(other)) = (first.next(), second.next()) else {
+                return first.len() == 0 && second.len() == 0;
+            };
+            let (mut read, mut made) = (one.input.clone(), other.output.clone());
+            let (mut ahead, mut behind) = (one.output.len(), other.input.len());
+            while ahead != behind {
+                let run = if ahead < behind { first.next() } else { second.next() };
+                let Some(run) = run else { return false };
+                if ahead < behind {
+                    ahead = ahead.saturating_add(run.output.len());
+                    read.extend(&run.input);
+                } else {
+                    behind = behind.saturating_add(run.input.len());
+                    made.extend(&run.output);
+                }
+            }
+            let unknown = read.iter().filter(|size| size.is_none()).count();
+            if read != made || unknown > 1 || read.contains(&Some(0)) {
+                return false;
+            }
+        }
+    }
+
+    /// The sizes of what the view makes, if that holds the same elements in the same order.
+    pub fn made(&self) -> Option<Vec<Option<usize>>> {
+        let ViewedElements::InOrder(runs) = &self.0 else { return None };
+        Some(runs.iter().flat_map(|run| run.output.iter().copied()).collect())
+    }
+
+    /// This view of what `earlier` makes, as one; `None` if the elements are not in order.
+    pub fn behind(&self, earlier: &View) -> Option<Self> {
+        Some(View::reshape(&earlier.inverse().made()?, &self.made()?, 0))
     }
 
     /// How many axes at the front of the input are in runs before the first one that joins
     /// axes or splits one.
     pub fn apart(&self) -> usize {
-        self.runs.iter().take_while(|run| run.input.len() == 1 && run.output.len() == 1).count()
+        let ViewedElements::InOrder(runs) = &self.0 else { return 0 };
+        runs.iter().take_while(|run| run.input.len() == 1 && run.output.len() == 1).count()
     }
 
     /// What the view makes of `axis` of its input; `None` if that is not part of one axis, or
     /// the sizes of what goes into that with it are not known.
     pub fn outward(&self, axis: usize) -> Option<ViewedAxis> {
+        let runs = match &self.0 {
+            ViewedElements::InOrder(runs) => runs,
+            ViewedElements::Resampled { outward, .. } => return *outward.get(axis)?,
+        };
         let (mut inputs, mut outputs) = (0, 0);
-        for run in &self.runs {
+        for run in runs {
             if axis < inputs + run.input.len() {
                 let (before, behind) = run.input.split_at(axis - inputs);
                 let behind = behind.get(1..)?;
@@ -158,6 +237,29 @@ mod tests {
 
     fn sizes(sizes: &[usize]) -> Vec<Option<usize>> {
         sizes.iter().map(|&size| (size != UNKNOWN).then_some(size)).collect()
+    }
+
+    /// A shape, what it is viewed as, and viewed as from there; how many axes both keep.
+    #[test]
+    fn what_is_joined_and_split_again_is_the_same() {
+        for (read, between, made, kept, expected) in [
+            (&[0, 4, 8][..], &[0, 8][..], &[0, 4, 8][..], 0, true),
+            (&[0, 4, 6, 6], &[0, 4, 36], &[0, 4, 6, 6], 2, true),
+            (&[0, 4, 1, 8], &[0, 4, 8], &[0, 4, 1, 8], 1, true),
+            (&[2, 4, 6], &[48], &[2, 4, 6], 0, true),
+            // Of two sizes that are not known, the elements may be shared out otherwise.
+            (&[0, 0, 8], &[0, 8], &[0, 0, 8], 0, false),
+            (&[0, 4, 6], &[0, 6], &[0, 6, 4], 0, false),
+            (&[0, 4, 6, 5], &[0, 4, 30], &[0, 4, 5, 6], 2, false),
+            (&[0, 4, 8], &[0, 8], &[0, 8], 0, false),
+        ] {
+            let there = View::reshape(&sizes(read), &sizes(between), kept);
+            let back = View::reshape(&sizes(between), &sizes(made), kept);
+            assert_eq!(back.undoes(&there), expected, "{read:?} as {between:?} as {made:?}");
+        }
+        let squeezed = View::squeeze(&sizes(&[0, 4, 1, 0]), |axis| axis == 2);
+        let elsewhere = View::squeeze(&sizes(&[0, 4, 0, 1]), |axis| axis == 3).inverse();
+        assert!(squeezed.inverse().undoes(&squeezed) && !elsewhere.undoes(&squeezed));
     }
 
     /// Two shapes, how many axes are kept; an axis, and where it goes, with what is beside it

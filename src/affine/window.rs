@@ -139,10 +139,16 @@ impl Window {
             .bounded()
     }
 
-    /// The pads and the output padding of a transposed convolution with this window.
+    /// The pads and the output padding of a transposed convolution with this window: pads that are
+    /// even, where less output padding than the stride makes up for that. Not all engines read
+    /// others.
     pub fn scattered_pads(&self) -> ((i64, i64), i64) {
-        let behind = self.last() + 1 - self.slack;
-        ((-self.offset, behind.max(0)), (-behind).max(0))
+        let (before, behind) = (-self.offset, self.last() + 1 - self.slack);
+        let growth = before - behind;
+        if before >= 0 && (0..self.stride).contains(&growth) {
+            return ((before, before), growth);
+        }
+        ((before, behind.max(0)), (-behind).max(0))
     }
 
     /// The window of a transposed convolution of stride 1 on its input, as of a convolution: what
@@ -228,6 +234,14 @@ impl Window {
         .ok_or(Refusal::TooLarge(axis))
     }
 
+    /// The window of which `self` is the composition with `frame`, a pad or crop of its own that
+    /// is taken before it.
+    pub(super) fn behind(&self, frame: &Window) -> Window {
+        let pad_mode = if frame.is_padded() { PadMode::Zero } else { self.pad_mode };
+        let (offset, slack) = (self.offset - frame.offset, self.slack - frame.slack - 1);
+        Window { offset, slack, pad_mode, ..*self }
+    }
+
     /// The window of a pad or crop `self` after a transposed convolution `inner`.
     pub(super) fn frame_of_scattered(
         &self,
@@ -295,12 +309,23 @@ impl Window {
         .fold(0, gcd)
         .max(1);
         let taps = (self.last().max(other.last()) - offset) / dilation + 1;
-        // Of slacks that give the same count, the larger leaves less to crop.
-        let slack = self.slack.max(other.slack);
-        Window { taps, offset, dilation, stride: self.stride, slack, pad_mode }
-            .padded_by(pad_mode)
-            .bounded()
-            .ok_or(Refusal::TooLarge(axis))
+        let (stride, slack) = (self.stride, self.slack);
+        let union = Window { taps, offset, dilation, stride, slack, pad_mode };
+        match size {
+            Some(size) if self.slack != other.slack => union.evened(size),
+            _ => union,
+        }
+        .padded_by(pad_mode)
+        .bounded()
+        .ok_or(Refusal::TooLarge(axis))
+    }
+
+    /// The window that makes as many outputs for `size` inputs, and is padded behind as nearly as
+    /// it can be as before, where nothing is to be cropped: what no output reads is free.
+    fn evened(self, size: i64) -> Self {
+        let least = self.slack - (size + self.slack).rem_euclid(self.stride);
+        let even = (-self.offset).max(0) - self.last() - 1;
+        Window { slack: even.clamp(least, least + self.stride - 1), ..self }
     }
 
     /// Where a tap of `part` stands in the kernel of `self`, which covers it: the

@@ -61,6 +61,11 @@ pub struct Arguments {
     /// Do not fold weights that are also graph inputs, which a caller could override
     #[arg(long)]
     pub keep_overridable: bool,
+    /// By which fraction of its parameters the model may grow where convolutions share a kernel,
+    /// and each has a norm or scale of its own: each gets a copy, if all copies together take
+    /// no more, else none does
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.1, value_parser = growth)]
+    pub growth: f64,
     /// Which nodes in training mode become what they are at inference. auto: dropouts, and
     /// batch norms whose stored statistics came from training and whose input depends on the
     /// model's; convert: those with placeholders for statistics, too; keep: none
@@ -111,7 +116,8 @@ pub struct Arguments {
     /// with a line for each
     #[arg(long, value_name = "FILE", value_parser = places::target)]
     pub report: Vec<Target>,
-    /// Print also how large the fused weights are by position
+    /// Print also each place that is left alone on a line of its own, and how large the fused
+    /// weights are by position
     #[arg(long, short, conflicts_with_all = ["quiet", "out_dir", "manifest"])]
     pub verbose: bool,
     /// Print nothing but errors
@@ -198,6 +204,7 @@ impl Arguments {
         let mut options = Options::default();
         options.verify = !self.no_verify;
         options.keep_overridable = self.keep_overridable;
+        options.growth = self.growth;
         options.training_mode = self.training_mode;
         options.skip.clone_from(&self.skip);
         options.links = if self.follow_links { Links::Followed } else { Links::Confined };
@@ -251,8 +258,15 @@ fn seconds(text: &str) -> Result<u64, String> {
 
 /// A number that a difference can be compared with.
 fn tolerance(text: &str) -> Result<f64, String> {
-    let finite = text.parse().ok().filter(|value: &f64| value.is_finite() && *value >= 0.0);
-    finite.ok_or_else(|| "a tolerance is a number, 0 or more".to_owned())
+    not_negative(text).ok_or_else(|| "a tolerance is a number, 0 or more".to_owned())
+}
+
+fn growth(text: &str) -> Result<f64, String> {
+    not_negative(text).ok_or_else(|| "a growth is a fraction, 0 or more".to_owned())
+}
+
+fn not_negative(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|value: &f64| value.is_finite() && *value >= 0.0)
 }
 
 fn training_modes() -> impl TypedValueParser<Value = TrainingMode> {

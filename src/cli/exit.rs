@@ -111,6 +111,7 @@ fn flag(setting: &Setting) -> String {
     match setting {
         Setting::InputShape { input, example } => format!("--input-shape {input}={example}"),
         Setting::KeepOverridable => "--keep-overridable".to_owned(),
+        Setting::Growth { thousandths } => format!("--growth {}", *thousandths as f64 / 1000.0),
         Setting::KeepTraining => "--training-mode keep".to_owned(),
         Setting::ConvertTraining => "--training-mode convert".to_owned(),
         Setting::Skip => "--skip".to_owned(),
@@ -159,13 +160,10 @@ mod tests {
     #[test]
     fn a_setting_is_told_as_its_flag() {
         let in_flags = |reason: &Reason| match reason.setting() {
-            Some(setting) => told(&reason.to_string(), setting, &flag),
+            Some(setting) => told(&reason.to_string(), &setting, &flag),
             None => reason.to_string(),
         };
-        let shape = Setting::InputShape { input: "x".into(), example: "1,3,224,224".into() };
-        let unknown = NotLinear::Unknown { what: "a size".into(), remedy: shape };
         for (why, expected) in [
-            (unknown, "a size is not known; fix it with --input-shape x=1,3,224,224"),
             (
                 NotLinear::Overridable("w as asked for".into()),
                 "`w as asked for` is a graph input too, so a caller may override it \

@@ -55,7 +55,7 @@ pub fn one(arguments: &Arguments) -> Result<(), Exit> {
 
 /// What is shown of a conversion that came to its end.
 fn summary(report: &Report, arguments: &Arguments, colours: bool) -> String {
-    let mut told = report.to_string();
+    let mut told = if arguments.verbose { format!("{report:#}") } else { report.to_string() };
     if let Some(above) = told.strip_suffix(NOT_VERIFIED) {
         told = format!("{above}{}: --no-verify was given\n", NOT_VERIFIED.trim_end());
     }

@@ -1,12 +1,14 @@
 //! Which nodes a map is written as: a list of plain data, which the planner counts and the
 //! writer renders one by one, so that what is planned and what is written cannot disagree.
 //!
-//! Knows geometries and operator sets; neither weights nor the names of tensors.
+//! Knows geometries and the forms that nodes have in a file; neither weights nor the names of
+//! tensors.
 
 use std::borrow::Cow;
 
 use crate::affine::{AxisOrder, ConvKind, Geometry, PadMode, Window};
 use crate::onnx::write::{self, AxisSlice, CircularPart};
+use crate::ops::forms::NodeForms;
 
 /// One node to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,7 +20,7 @@ pub struct LayoutNode {
     /// Its operator.
     pub operator: LayoutOp,
     /// What it reads.
-    pub reads: Vec<Operand>,
+    pub reads: NodeReads,
 }
 
 /// An operator, with what the map's geometry does not say by itself.
@@ -26,10 +28,10 @@ pub struct LayoutNode {
 pub enum LayoutOp {
     /// Transpose: axis `i` of the output is axis `perm[i]` of the input.
     Transpose(Vec<usize>),
-    /// Pad in this mode, before and behind each spatial axis.
+    /// Pad in this mode, before and behind each axis.
     Pad(PadMode, Vec<(i64, i64)>),
-    /// Slice.
-    Slice(Vec<AxisSlice>),
+    /// Slice of a tensor that has its channels at this axis.
+    Slice(Vec<AxisSlice>, usize),
     /// Concat along this axis.
     Concat(i64),
     /// Conv with the map's windows; its own pads are those with zeros.
@@ -59,29 +61,72 @@ pub enum Operand {
     Bias,
 }
 
+/// What a node reads, in order: three tensors at most. The planner lays out each candidate.
+pub type NodeReads = [Option<Operand>; 3];
+
+fn reading<const N: usize>(operands: [Operand; N]) -> NodeReads {
+    first_three(operands.into_iter())
+}
+
+fn first_three(mut operands: impl Iterator<Item = Operand>) -> NodeReads {
+    std::array::from_fn(|_| operands.next())
+}
+
 /// The nodes of a map of this shape; the last one makes the map's output.
 ///
 /// A convolution stands between Transposes where its tensors are not NCHW, behind a Pad
 /// where its border is not zero, and behind a Slice where its windows start inside the
-/// input: engines refuse negative pads.
-pub fn layout(geometry: &Geometry, opset: i64) -> Vec<LayoutNode> {
-    let mut layout = Layout { nodes: Vec::with_capacity(1), value: Operand::Root };
+/// input: engines refuse negative pads. A product pads and crops where its channels are, if that
+/// is not longer: engines run what is between two products without any Transpose.
+pub fn layout(geometry: &Geometry, forms: NodeForms) -> Vec<LayoutNode> {
+    if is_turned(geometry) {
+        return turned_product(geometry);
+    }
+    let product = order_of_product(geometry).map(|order| product(geometry, &order, forms));
+    let is_framed = geometry.windows.iter().any(|window| *window != Window::IDENTITY);
+    match product {
+        Some(product) if !is_framed => product,
+        Some(product) => shorter(product, convolution(geometry, forms)),
+        None => convolution(geometry, forms),
+    }
+}
+
+/// What a map of this shape does to what it reads before its kernel, where [`layout`] writes nodes
+/// for that: `None` if it writes none. A transposed convolution crops what it makes.
+pub fn front(geometry: &Geometry) -> Option<Geometry> {
+    if is_turned(geometry) {
+        return None;
+    }
     let product = order_of_product(geometry);
-    let is_product = product.is_some();
-    let order = product.unwrap_or(AxisOrder::CANONICAL);
-    let is_turned = is_product && is_turned(geometry);
-    if !is_turned {
-        layout.transpose(".input", &geometry.input, &order, geometry.rank());
+    let pads_itself = product.is_none();
+    let frame = |window: &Window| {
+        let (before, behind) = window.pads();
+        let pads = match window.pad_mode {
+            _ if geometry.kind == ConvKind::ConvTranspose => (0, 0),
+            PadMode::SameUpper | PadMode::SameLower => (0, 0),
+            PadMode::Zero if pads_itself => (before.min(0), behind.min(0)),
+            PadMode::Zero | PadMode::Reflect | PadMode::Edge | PadMode::Wrap => (before, behind),
+        };
+        Window::frame(pads, window.pad_mode)
+    };
+    let is_framed = |window: &Window| frame(window) != Some(Window::IDENTITY);
+    let is_framed = geometry.windows.iter().any(is_framed);
+    let order = product.unwrap_or_default();
+    if !is_framed && geometry.input == order {
+        return None;
     }
-    if is_turned {
-        layout.turned_product();
-    } else if is_product {
-        layout.product(geometry);
-    } else {
-        layout.convolution(geometry, opset);
-    }
-    layout.transpose(".output", &order, &geometry.output, geometry.rank());
-    layout.nodes
+    let frames = geometry.windows.iter().filter(|_| is_framed).map(frame);
+    Some(Geometry {
+        windows: frames.collect::<Option<_>>()?,
+        input: geometry.input.clone(),
+        output: order,
+        ..Geometry::identity()
+    })
+}
+
+/// The first one, if both are as long.
+fn shorter(one: Vec<LayoutNode>, other: Vec<LayoutNode>) -> Vec<LayoutNode> {
+    if other.len() < one.len() { other } else { one }
 }
 
 /// What of each axis' pads has this border, before and behind.
@@ -109,26 +154,81 @@ fn order_of_product(geometry: &Geometry) -> Option<AxisOrder> {
 /// Whether the map is a product of `[C, N]` with a bias, which Gemm reads as it is.
 fn is_turned(geometry: &Geometry) -> bool {
     let reads_columns = geometry.input == AxisOrder::with_channels_at(0);
-    geometry.windows.is_empty()
+    geometry.kind == ConvKind::MatMul
+        && geometry.windows.is_empty()
         && geometry.shifted
         && reads_columns
         && geometry.output.is_canonical()
 }
 
+/// Gemm on `[C, N]`.
+fn turned_product(geometry: &Geometry) -> Vec<LayoutNode> {
+    let mut layout = Layout::of(geometry);
+    let reads = reading([layout.value, Operand::Weight, Operand::Bias]);
+    layout.push_main(".product", LayoutOp::TurnedGemm, reads);
+    layout.nodes
+}
+
+/// Gemm on `[N, C]`; MatMul and Add where there are further axes, or no bias. `order` is that of
+/// the tensors between the Transposes.
+fn product(geometry: &Geometry, order: &AxisOrder, forms: NodeForms) -> Vec<LayoutNode> {
+    let mut layout = Layout::of(geometry);
+    layout.transpose(".input", &geometry.input, order);
+    layout.pads(PadMode::Zero, order, forms);
+    layout.borders(order, forms);
+    layout.crop(order);
+    if geometry.windows.is_empty() && geometry.shifted {
+        let reads = reading([layout.value, Operand::Weight, Operand::Bias]);
+        layout.push_main(".product", LayoutOp::Gemm, reads);
+    } else {
+        let reads = reading([layout.value, Operand::Weight]);
+        layout.value = layout.push(".product", LayoutOp::MatMul, reads);
+        if geometry.shifted {
+            let reads = reading([layout.value, Operand::Bias]);
+            layout.value = layout.push(".shift", LayoutOp::Add, reads);
+        }
+    }
+    layout.transpose(".output", order, &geometry.output);
+    layout.nodes
+}
+
+/// Conv or ConvTranspose; its zeros are its own pads.
+fn convolution(geometry: &Geometry, forms: NodeForms) -> Vec<LayoutNode> {
+    let order = &AxisOrder::CANONICAL;
+    let is_transposed = geometry.kind == ConvKind::ConvTranspose;
+    let mut layout = Layout::of(geometry);
+    layout.transpose(".input", &geometry.input, order);
+    layout.borders(order, forms);
+    if !is_transposed {
+        layout.crop(order);
+    }
+    let bias = geometry.shifted.then_some(Operand::Bias);
+    let reads = [Some(layout.value), Some(Operand::Weight), bias];
+    let operator = if is_transposed { LayoutOp::ConvTranspose } else { LayoutOp::Conv };
+    layout.push_main(".nchw", operator, reads);
+    layout.transpose(".output", order, &geometry.output);
+    layout.nodes
+}
+
 /// A layout as far as it has come.
-struct Layout {
+struct Layout<'g> {
+    geometry: &'g Geometry,
     nodes: Vec<LayoutNode>,
     /// What the next node reads.
     value: Operand,
 }
 
-impl Layout {
+impl<'g> Layout<'g> {
+    fn of(geometry: &'g Geometry) -> Self {
+        Layout { geometry, nodes: Vec::with_capacity(1), value: Operand::Root }
+    }
+
     /// Appends a node whose output is called as it is; returns that.
     fn push(
         &mut self,
         name: impl Into<Cow<'static, str>>,
         operator: LayoutOp,
-        reads: Vec<Operand>,
+        reads: NodeReads,
     ) -> Operand {
         let name = name.into();
         self.nodes.push(LayoutNode { output: name.clone(), name, operator, reads });
@@ -136,69 +236,58 @@ impl Layout {
     }
 
     /// Appends the node that is called as the map is; its output is not, if others follow.
-    fn push_main(&mut self, output: &'static str, operator: LayoutOp, reads: Vec<Operand>) {
+    fn push_main(&mut self, output: &'static str, operator: LayoutOp, reads: NodeReads) {
         let (name, output) = (Cow::Borrowed(""), Cow::Borrowed(output));
         self.nodes.push(LayoutNode { name, output, operator, reads });
         self.value = Operand::Node(self.nodes.len().saturating_sub(1));
     }
 
     /// From one order of axes to another.
-    fn transpose(&mut self, name: &'static str, from: &AxisOrder, to: &AxisOrder, rank: usize) {
+    fn transpose(&mut self, name: &'static str, from: &AxisOrder, to: &AxisOrder) {
         if from != to {
-            let perm = to.roles(rank).into_iter().map(|role| from.axis(role)).collect();
-            self.value = self.push(name, LayoutOp::Transpose(perm), vec![self.value]);
+            let roles = to.roles(self.geometry.rank()).into_iter();
+            let perm = roles.map(|role| from.axis(role)).collect();
+            self.value = self.push(name, LayoutOp::Transpose(perm), reading([self.value]));
         }
     }
 
-    /// Gemm on `[C, N]`.
-    fn turned_product(&mut self) {
-        let reads = vec![self.value, Operand::Weight, Operand::Bias];
-        self.push_main(".product", LayoutOp::TurnedGemm, reads);
+    /// What is other than zero beyond the input. What is mirrored is all of the input, so it is
+    /// padded before it is cropped.
+    fn borders(&mut self, order: &AxisOrder, forms: NodeForms) {
+        for pad_mode in [PadMode::Reflect, PadMode::Edge, PadMode::Wrap] {
+            self.pads(pad_mode, order, forms);
+        }
     }
 
-    /// Gemm on `[N, C]`; MatMul and Add where there are further axes, or no bias.
-    fn product(&mut self, geometry: &Geometry) {
-        if geometry.windows.is_empty() && geometry.shifted {
-            let reads = vec![self.value, Operand::Weight, Operand::Bias];
-            self.push_main(".product", LayoutOp::Gemm, reads);
+    /// What has this border, of a tensor with its axes in `order`.
+    fn pads(&mut self, pad_mode: PadMode, order: &AxisOrder, forms: NodeForms) {
+        let name = match pad_mode {
+            PadMode::Reflect => ".reflect",
+            PadMode::Edge => ".edge",
+            PadMode::Wrap => ".wrap",
+            PadMode::Zero | PadMode::SameUpper | PadMode::SameLower => ".pad",
+        };
+        let is_padded = |window: &Window| {
+            let (before, behind) = window.pads();
+            window.pad_mode == pad_mode && before.max(behind) > 0
+        };
+        if !self.geometry.windows.iter().any(is_padded) {
             return;
         }
-        let reads = vec![self.value, Operand::Weight];
-        self.value = self.push(".product", LayoutOp::MatMul, reads);
-        if geometry.shifted {
-            self.value = self.push(".shift", LayoutOp::Add, vec![self.value, Operand::Bias]);
+        let pads = pads_with(self.geometry, pad_mode);
+        let of_role = |role: usize| role.checked_sub(2).and_then(|axis| pads.get(axis).copied());
+        let of_axis = |axis| of_role(order.role(axis)).unwrap_or_default();
+        let pads: Vec<(i64, i64)> = (0..self.geometry.rank()).map(of_axis).collect();
+        if pad_mode == PadMode::Wrap && !forms.wraps {
+            self.circular_pads(name, &pads, order.axis(1));
+        } else {
+            self.value = self.push(name, LayoutOp::Pad(pad_mode, pads), reading([self.value]));
         }
-    }
-
-    fn convolution(&mut self, geometry: &Geometry, opset: i64) {
-        let modes =
-            [(PadMode::Reflect, ".reflect"), (PadMode::Edge, ".edge"), (PadMode::Wrap, ".wrap")];
-        let is_there = |mode| geometry.windows.iter().any(|window| window.pad_mode == mode);
-        // What is mirrored is all of the input, so it is padded before it is cropped.
-        for (pad_mode, name) in modes.into_iter().filter(|&(mode, _)| is_there(mode)) {
-            let pads = pads_with(geometry, pad_mode);
-            if pad_mode == PadMode::Wrap && !write::has_wrapping_pad(opset) {
-                self.circular_pads(name, &pads);
-            } else if pads.iter().any(|&pads| pads != (0, 0)) {
-                self.value = self.push(name, LayoutOp::Pad(pad_mode, pads), vec![self.value]);
-            }
-        }
-        let is_transposed = geometry.kind == ConvKind::ConvTranspose;
-        let windows = (2..).zip(&geometry.windows).filter(|_| !is_transposed);
-        let cuts = windows.filter_map(|(axis, window)| AxisSlice::cropping(axis, window.pads()));
-        let cuts: Vec<AxisSlice> = cuts.collect();
-        if !cuts.is_empty() {
-            self.value = self.push(".crop", LayoutOp::Slice(cuts), vec![self.value]);
-        }
-        let bias = geometry.shifted.then_some(Operand::Bias);
-        let reads = [self.value, Operand::Weight].into_iter().chain(bias).collect();
-        let operator = if is_transposed { LayoutOp::ConvTranspose } else { LayoutOp::Conv };
-        self.push_main(".nchw", operator, reads);
     }
 
     /// Per axis: the last elements, the input, the first elements.
-    fn circular_pads(&mut self, name: &str, pads: &[(i64, i64)]) {
-        for (axis, &pads) in (2..).zip(pads) {
+    fn circular_pads(&mut self, name: &str, pads: &[(i64, i64)], channels: usize) {
+        for (axis, &pads) in (0..).zip(pads) {
             let name = format!("{name}.{axis}");
             let mut joined = Vec::new();
             for part in write::circular_parts(axis, pads) {
@@ -206,13 +295,28 @@ impl Layout {
                     CircularPart::Input => self.value,
                     CircularPart::Slice(which, cut) => {
                         let name = format!("{name}.{which}");
-                        self.push(name, LayoutOp::Slice(vec![cut]), vec![self.value])
+                        let slice = LayoutOp::Slice(vec![cut], channels);
+                        self.push(name, slice, reading([self.value]))
                     }
                 });
             }
             if !joined.is_empty() {
-                self.value = self.push(name, LayoutOp::Concat(axis), joined);
+                self.value =
+                    self.push(name, LayoutOp::Concat(axis), first_three(joined.into_iter()));
             }
+        }
+    }
+
+    /// What is cut off a tensor with its axes in `order`.
+    fn crop(&mut self, order: &AxisOrder) {
+        let windows = self.geometry.windows.iter().zip(2..);
+        let cut = |(window, role): (&Window, usize)| {
+            AxisSlice::cropping(order.axis(role) as i64, window.pads())
+        };
+        let cuts: Vec<AxisSlice> = windows.filter_map(cut).collect();
+        if !cuts.is_empty() {
+            let slice = LayoutOp::Slice(cuts, order.axis(1));
+            self.value = self.push(".crop", slice, reading([self.value]));
         }
     }
 }
@@ -220,25 +324,56 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::affine::{Channels, Linear};
 
-    /// Whether each axis is padded by so much, and with this border; the operator set; the
-    /// names of the nodes.
+    /// What each axis is padded by, and with which border; whether the file has Pads that wrap;
+    /// the names of the nodes.
     #[test]
     fn borders_and_crops_come_before_the_convolution() {
         use PadMode::{Reflect, Wrap, Zero};
         let wrapped = [".wrap.2.last", ".wrap.2", ".wrap.3.last", ".wrap.3", ""];
-        for (pads, pad_mode, opset, expected) in [
-            ((1, 1), Zero, 11, &[""][..]),
-            ((-1, 1), Zero, 11, &[".crop", ""]),
-            ((1, -1), Reflect, 11, &[".reflect", ".crop", ""]),
-            ((1, 0), Wrap, 19, &[".wrap", ""]),
-            ((1, 0), Wrap, 18, &wrapped),
+        for (pads, pad_mode, wraps, expected) in [
+            ((1, 1), Zero, false, &[""][..]),
+            ((-1, 1), Zero, false, &[".crop", ""]),
+            ((1, -1), Reflect, false, &[".reflect", ".crop", ""]),
+            ((1, 0), Wrap, true, &[".wrap", ""]),
+            ((1, 0), Wrap, false, &wrapped),
         ] {
             let window = Window::new(3, 1, 1, pads).unwrap();
             let windows = vec![Window { pad_mode, ..window }; 2];
             let geometry = Geometry { windows, ..Geometry::identity() };
-            let names: Vec<_> = layout(&geometry, opset).into_iter().map(|n| n.name).collect();
-            assert_eq!(names, expected, "{pads:?} {pad_mode:?} of operator set {opset}");
+            let forms = NodeForms { opset: 19, wraps };
+            let names: Vec<_> = layout(&geometry, forms).into_iter().map(|n| n.name).collect();
+            assert_eq!(names, expected, "{pads:?} {pad_mode:?}, Pads wrap: {wraps}");
+        }
+    }
+
+    /// The kind, the order of axes that is read, the pads, and the border; whether something is
+    /// in front of the kernel.
+    #[test]
+    fn what_is_in_front_of_a_kernel_and_the_kernel_are_the_map() {
+        use ConvKind::{Conv, ConvTranspose, MatMul};
+        use PadMode::{Edge, Zero};
+        let (nchw, nhwc) = (&[0, 1, 2, 3][..], &[0, 3, 1, 2][..]);
+        for (kind, input, pads, pad_mode, has_front) in [
+            (Conv, nchw, (1, 1), Zero, false),
+            (Conv, nchw, (-1, 2), Zero, true),
+            (Conv, nhwc, (1, 1), Zero, true),
+            (Conv, nchw, (1, -1), Edge, true),
+            (MatMul, nhwc, (0, 0), Zero, false),
+            (MatMul, nhwc, (1, 0), Zero, true),
+            (ConvTranspose, nchw, (-1, -1), Zero, false),
+        ] {
+            let taps = if kind == MatMul { 1 } else { 3 };
+            let window = Window { pad_mode, ..Window::new(taps, 1, 1, pads).unwrap() };
+            let input = AxisOrder::new(input).unwrap();
+            let (windows, channels) = (vec![window; 2], Some(Channels::diagonal(4)));
+            let map = Geometry { kind, windows, channels, ..Geometry::identity() };
+            let map = map.within(&input);
+            let front = front(&map);
+            assert_eq!(front.is_some(), has_front, "{map:?}");
+            let both = front.map(|front| map.behind(&front).after(&front).unwrap());
+            assert_eq!(both.unwrap_or_else(|| map.clone()), map);
         }
     }
 
@@ -264,8 +399,49 @@ mod tests {
                 shifted,
                 ..Geometry::identity()
             };
-            let names: Vec<_> = layout(&geometry, 13).into_iter().map(|n| n.name).collect();
+            let forms = NodeForms { opset: 13, wraps: false };
+            let names: Vec<_> = layout(&geometry, forms).into_iter().map(|n| n.name).collect();
             assert_eq!(names, expected, "{input:?} to {output:?}, bias: {shifted}");
+        }
+    }
+
+    /// The orders of axes of what a product reads and makes, whether it has a bias, its pads, and
+    /// the border; the names of the nodes.
+    #[test]
+    fn products_pad_and_crop_where_their_channels_are() {
+        use PadMode::{Edge, Wrap, Zero};
+        let (nchw, nhwc) = (&[0, 1, 2, 3][..], &[0, 3, 1, 2][..]);
+        let wrapped = [".wrap.2.last", ".wrap.2", ".product"];
+        for (input, output, shifted, pads, pad_mode, expected) in [
+            (nhwc, nhwc, false, (1, 1), Edge, &[".edge", ".product"][..]),
+            (nhwc, nhwc, true, (1, -1), Edge, &[".edge", ".crop", ".product", ".shift"]),
+            (nhwc, nhwc, false, (1, 0), Wrap, &wrapped),
+            (nhwc, nhwc, true, (1, 0), Zero, &[".pad", ".product", ".shift"]),
+            // As a convolution, it is shorter.
+            (nchw, nhwc, true, (1, 0), Zero, &["", ".output"]),
+            (nchw, nchw, true, (1, 0), Edge, &[".edge", ""]),
+        ] {
+            let order = |axes: &[i64]| AxisOrder::new(axes).unwrap();
+            let window = Window::new(1, 1, 1, pads).unwrap();
+            let geometry = Geometry {
+                kind: ConvKind::MatMul,
+                windows: vec![Window::IDENTITY, Window { pad_mode, ..window }],
+                input: order(input),
+                output: order(output),
+                shifted,
+                ..Geometry::identity()
+            };
+            let forms = NodeForms { opset: 13, wraps: false };
+            let nodes = layout(&geometry, forms);
+            let names: Vec<_> = nodes.iter().map(|node| node.name.clone()).collect();
+            assert_eq!(names, expected, "{input:?} to {output:?}, {pads:?} {pad_mode:?}");
+            // The third axis of NHWC is the width.
+            let padded = nodes.iter().find_map(|node| match &node.operator {
+                LayoutOp::Pad(_, pads) => Some(pads.iter().position(|&pads| pads != (0, 0))),
+                _ => None,
+            });
+            let axis = order(input).axis(3);
+            assert!(padded.is_none_or(|padded| padded == Some(axis)), "{nodes:?}");
         }
     }
 }

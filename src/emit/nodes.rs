@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, Axis};
 
-use crate::affine::{Affine, ConvKind, Geometry, Linear, PadMode, Window};
+use crate::affine::{Affine, ConvKind, Geometry, Linear, PadMode, Part, Window};
 use crate::emit::layout::{LayoutNode, LayoutOp, Operand, layout, pads_with};
 use crate::emit::term::{Term, TermKind};
 use crate::emit::weights::{FusedWeights, NotFinite};
@@ -17,14 +17,15 @@ use crate::onnx::info::{self, AxisSize};
 use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::onnx::tensor;
 use crate::onnx::write::{self, AxisSlice, WrittenNode, int, ints, string};
+use crate::ops::forms::NodeForms;
 use crate::ops::meaning::{Sign, ViewNode};
 use crate::ops::pad_mode;
 
 /// A tensor as a sum of terms, with all that has to be known to write it.
 #[derive(Debug, Clone, Copy)]
 pub struct NormalForm<'a> {
-    /// The terms, a convolution first: what is subtracted needs something to be subtracted
-    /// from.
+    /// The terms, part by part, of each a convolution first: what is subtracted needs something
+    /// to be subtracted from.
     pub terms: &'a [Term<Affine>],
     /// Names of the tensors that they read, one per term.
     pub roots: &'a [&'a str],
@@ -36,8 +37,8 @@ pub struct NormalForm<'a> {
     pub tensors: &'a str,
     /// Type of all weights.
     pub float: Float,
-    /// Operator set of the new nodes.
-    pub opset: i64,
+    /// The forms of the new nodes.
+    pub forms: NodeForms,
 }
 
 /// What takes a block's place.
@@ -67,34 +68,33 @@ pub fn fused(form: &NormalForm) -> Result<FusedNodes, NotFinite> {
         infos: vec![],
         roots: form.terms.iter().map(|term| term.root).collect(),
     };
-    let last = form.terms.len().saturating_sub(1);
-    let mut sum = String::new();
+    let mut parts: Vec<(Option<Part>, String)> = Vec::new();
     for (index, (term, &root)) in form.terms.iter().zip(form.roots).enumerate() {
         // Only the last node makes the block's output.
-        let is_alone = last == 0;
-        let part = if is_alone { String::new() } else { format!(".{index}") };
-        let stem = format!("{}{part}", form.stem);
+        let is_last = index.saturating_add(1) == form.terms.len() && term.part.is_none();
+        let is_alone = is_last && index == 0;
+        let number = if is_alone { String::new() } else { format!(".{index}") };
+        let stem = format!("{}{number}", form.stem);
         let output = if is_alone { form.output } else { &stem };
-        let root = fused.views(&term.before, root, None, &format!("{stem}.before"));
-        let summand = if let TermKind::Identity(_) = term.kind {
-            root
-        } else {
-            let made = format!("{stem}.viewed");
-            let made = if term.after.is_empty() { output } else { &made };
-            let tensors = ["weight", "bias"].map(|of| format!("{}{part}.{of}", form.tensors));
-            let place = Place { stem: &stem, root: &root, output: made, tensors, form };
-            fused.convolution(term, &place)?;
-            fused.views(&term.after, made, Some(output), &format!("{stem}.after"))
-        };
-        if index == 0 {
-            sum = summand;
-            continue;
+        let tensors = format!("{}{number}", form.tensors);
+        let summand =
+            fused.term(term, &Place { stem: &stem, root, output, tensors: &tensors, form })?;
+        match parts.last_mut().filter(|(part, _)| *part == term.part()) {
+            None => parts.push((term.part(), summand)),
+            Some((_, sum)) => {
+                let op = if term.kind == TermKind::Identity(Sign::Minus) { "Sub" } else { "Add" };
+                let output = if is_last { form.output.to_owned() } else { format!("{stem}.sum") };
+                let name = format!("{stem}.add");
+                fused.nodes.push(write::node(op, &name, &[sum, &summand], &output, vec![]));
+                *sum = output;
+            }
         }
-        let op = if term.kind == TermKind::Identity(Sign::Minus) { "Sub" } else { "Add" };
-        let output = if index == last { form.output.to_owned() } else { format!("{stem}.sum") };
-        let name = format!("{stem}.add");
-        fused.nodes.push(write::node(op, &name, &[&sum, &summand], &output, vec![]));
-        sum = output;
+    }
+    if let Some(&(Some(Part { axis, .. }), _)) = parts.first() {
+        let joined: Vec<&str> = parts.iter().map(|(_, sum)| sum.as_str()).collect();
+        let mut node = write::concat(&joined, form.output, axis as i64);
+        node.name = Some(format!("{}.concat", form.stem));
+        fused.nodes.push(node);
     }
     Ok(fused)
 }
@@ -107,8 +107,8 @@ struct Place<'a> {
     root: &'a str,
     /// The tensor that it makes.
     output: &'a str,
-    /// Its weights and bias.
-    tensors: [String; 2],
+    /// What the names of its weights and bias begin with.
+    tensors: &'a str,
     form: &'a NormalForm<'a>,
 }
 
@@ -120,13 +120,16 @@ impl Place<'_> {
 
     /// The tensor that a node of `layout` reads as `operand`.
     fn operand(&self, layout: &[LayoutNode], operand: Operand) -> String {
-        let [weight, bias] = &self.tensors;
         match operand {
             Operand::Root => self.root.to_owned(),
             Operand::Node(at) => layout.get(at).map_or(String::new(), |node| self.made_by(node)),
-            Operand::Weight => weight.clone(),
-            Operand::Bias => bias.clone(),
+            Operand::Weight => self.tensor("weight"),
+            Operand::Bias => self.tensor("bias"),
         }
+    }
+
+    fn tensor(&self, of: &str) -> String {
+        format!("{}.{of}", self.tensors)
     }
 }
 
@@ -160,23 +163,46 @@ impl FusedNodes {
         made
     }
 
+    /// Appends a term; returns what it makes, which is called as its place says unless that is the
+    /// root, or a view of it.
+    fn term(&mut self, term: &Term<Affine>, place: &Place) -> Result<String, NotFinite> {
+        let Place { stem, output, form, .. } = *place;
+        let inner = term.inner.as_ref().map(|inner| {
+            let (stem, tensors) = (format!("{stem}.inner"), format!("{}.inner", place.tensors));
+            let (output, tensors) = (&stem, &tensors);
+            self.term(&inner.term, &Place { stem: &stem, output, tensors, ..*place })
+        });
+        let inner = inner.transpose()?;
+        let root = inner.as_deref().unwrap_or(place.root);
+        let root = self.views(&term.before, root, None, &format!("{stem}.before"));
+        if let TermKind::Identity(_) = term.kind {
+            return Ok(root);
+        }
+        let made = format!("{stem}.viewed");
+        let made = if term.after.is_empty() { output } else { &made };
+        self.convolution(term, &Place { root: &root, output: made, form, ..*place })?;
+        Ok(self.views(&term.after, made, Some(output), &format!("{stem}.after")))
+    }
+
     /// Appends the nodes and weights of one term.
     fn convolution(&mut self, term: &Term<Affine>, place: &Place) -> Result<(), NotFinite> {
         let geometry = term.map.geometry();
-        let layout = layout(geometry, place.form.opset);
+        let layout = layout(geometry, place.form.forms);
         self.store(term, &layout, place)?;
         for (index, node) in layout.iter().enumerate() {
             let is_last = index.saturating_add(1) == layout.len();
             let output = if is_last { place.output.to_owned() } else { place.made_by(node) };
-            let reads = node.reads.iter().map(|&operand| place.operand(&layout, operand));
+            let reads = node.reads.iter().flatten();
+            let reads = reads.map(|&operand| place.operand(&layout, operand));
             let reads: Vec<String> = reads.collect();
             let reads: Vec<&str> = reads.iter().map(String::as_str).collect();
-            let mut written = rendered(&node.operator, geometry, &reads, &output, place.form.opset);
+            let mut written =
+                rendered(&node.operator, geometry, &reads, &output, place.form.forms.opset);
             written.node.name = Some(format!("{}{}", place.stem, node.name));
             self.nodes.push(written.node);
             self.integers.extend(written.integers);
-            if let LayoutOp::Slice(cuts) = &node.operator {
-                self.infos.extend(description(geometry, &output, cuts, place.form));
+            if let LayoutOp::Slice(cuts, channels) = &node.operator {
+                self.infos.extend(description(geometry, &output, (cuts, *channels), place.form));
             }
         }
         Ok(())
@@ -190,7 +216,8 @@ impl FusedNodes {
         layout: &[LayoutNode],
         place: &Place,
     ) -> Result<(), NotFinite> {
-        let ([weight, bias], float) = (&place.tensors, place.form.float);
+        let [weight, bias] = ["weight", "bias"].map(|of| place.tensor(of));
+        let float = place.form.float;
         let map = &term.map;
         let has = |operator| layout.iter().any(|node| node.operator == operator);
         let weights = || {
@@ -198,15 +225,15 @@ impl FusedNodes {
                 let matrix = transposed(map.kernel());
                 let shape = matrix.shape().to_vec();
                 let numbers = Arc::new(matrix.into_iter().collect::<Vec<f64>>());
-                FusedWeights::new(weight, &shape, float, numbers)
+                FusedWeights::new(&weight, &shape, float, numbers)
             } else {
                 let kernel = map.clone().stored_kernel();
-                FusedWeights::new(weight, &map.stored_shape(), float, kernel)
+                FusedWeights::new(&weight, &map.stored_shape(), float, kernel)
             }
         };
         let biases = || {
             let numbers = map.bias().to_vec();
-            FusedWeights::new(bias, &[numbers.len()], float, Arc::new(numbers))
+            FusedWeights::new(&bias, &[numbers.len()], float, Arc::new(numbers))
         };
         let is_shifted = map.geometry().shifted;
         if [LayoutOp::MatMul, LayoutOp::Gemm, LayoutOp::TurnedGemm].into_iter().any(has) {
@@ -240,10 +267,9 @@ fn rendered(
             node("Transpose", vec![ints("perm", perm)])
         }
         LayoutOp::Pad(pad_mode, pads) => {
-            let all_axes = [&[(0, 0); 2], pads.as_slice()].concat();
-            write::pad(opset, pad_mode::name(*pad_mode), input, output, pads_of(&all_axes))
+            write::pad(opset, pad_mode::name(*pad_mode), input, output, pads_of(pads))
         }
-        LayoutOp::Slice(cuts) => write::slice(opset, input, output, cuts),
+        LayoutOp::Slice(cuts, _) => write::slice(opset, input, output, cuts),
         LayoutOp::Concat(axis) => write::concat(reads, output, *axis).into(),
         LayoutOp::Conv => node("Conv", attributes_of(geometry)),
         LayoutOp::ConvTranspose => node("ConvTranspose", attributes_of(geometry)),
@@ -306,20 +332,20 @@ fn transposed(mut kernel: ArrayD<f64>) -> ArrayD<f64> {
 /// too. Engines that reuse memory by such names then take one tensor's for another's.
 const SLICE_KEEPS_NAMES: i64 = 10;
 
-/// What is to be said of the tensor `name`, which `cuts` make of what a map of this shape
-/// reads: on the axes that are cut, its sizes have names of their own.
+/// What is to be said of the tensor `name`, which `cuts` make of what a map of this shape reads,
+/// with its channels at that axis: on the axes that are cut, its sizes have names of their own.
 fn description(
     geometry: &Geometry,
     name: &str,
-    cuts: &[AxisSlice],
+    (cuts, channel_axis): (&[AxisSlice], usize),
     form: &NormalForm,
 ) -> Option<ValueInfoProto> {
-    if form.opset != SLICE_KEEPS_NAMES {
+    if form.forms.opset != SLICE_KEEPS_NAMES {
         return None;
     }
     let size = |axis: usize| {
         let is_cut = cuts.iter().any(|cut| usize::try_from(cut.axis) == Ok(axis));
-        match geometry.channels.filter(|_| axis == 1) {
+        match geometry.channels.filter(|_| axis == channel_axis) {
             Some(channels) => AxisSize::Fixed(channels.inputs as i64),
             None if is_cut => AxisSize::Named(format!("{name}.{axis}")),
             None => AxisSize::Open,

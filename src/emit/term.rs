@@ -5,9 +5,13 @@
 
 #![allow(clippy::arithmetic_side_effects, reason = "the product of two signs")]
 
-use crate::affine::{Geometry, Linear, Refusal};
+use std::iter::successors;
+
+use crate::affine::{ConvKind, Geometry, Linear, Macs, Part, Refusal, Window};
+use crate::emit::layout::front;
 use crate::onnx::ids::ValueId;
 use crate::ops::meaning::{Sign, ViewNode};
+use crate::ops::views;
 
 /// What a term contributes, besides its map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,25 +24,54 @@ pub enum TermKind {
     Conv,
 }
 
-/// One term `P(L(Q(r)))`, with the bias in `L`, and views `P` and `Q`.
+/// Kernels in a row that are one term. In real networks there are two: what the second one crops
+/// is cropped by the first, which no crop is in front of.
+const MAX_KERNELS: usize = 8;
+
+/// One term `P(L(Q(r)))`, with the bias in `L`, and views `P` and `Q`; or a part of the sum, which
+/// is zero elsewhere.
 #[derive(Debug, Clone)]
 pub struct Term<L> {
     /// The tensor that it reads, `r`.
     pub root: ValueId,
+    /// What is computed of `r` first, by a kernel of its own; `Q` and `L` are of that.
+    pub inner: Option<Box<Inner<L>>>,
     /// `Q`, the first view first.
     pub before: Vec<ViewNode>,
     /// `L`.
     pub map: L,
     /// `P`, the first view first.
     pub after: Vec<ViewNode>,
+    /// Which part of the sum it is; all of it, if none.
+    pub part: Option<Box<Part>>,
     /// What `L` is made of.
     pub kind: TermKind,
+}
+
+/// A kernel before the last one of a term.
+#[derive(Debug, Clone)]
+pub struct Inner<L> {
+    /// The tensor that it makes, but for what it crops, pads and turns.
+    of: ValueId,
+    /// How.
+    pub term: Term<L>,
+}
+
+impl<L: Linear> Inner<L> {
+    /// Whether both make the same tensor.
+    fn is(&self, other: &Self) -> bool {
+        let (one, another) = (&self.term, &other.term);
+        self.of == other.of
+            && one.root == another.root
+            && one.map.geometry() == another.map.geometry()
+            && one.has_views_of(another)
+    }
 }
 
 impl<L: Linear> Term<L> {
     /// `map(root)`.
     pub fn new(root: ValueId, map: L, kind: TermKind) -> Self {
-        Term { root, before: Vec::new(), map, after: Vec::new(), kind }
+        Term { root, inner: None, before: Vec::new(), map, after: Vec::new(), part: None, kind }
     }
 
     /// `view(root)`.
@@ -54,10 +87,10 @@ impl<L: Linear> Term<L> {
         let moves = self.after.is_empty() && self.kind != TermKind::Conv;
         match moves.then(beyond).flatten() {
             Some(map) => {
-                self.before.push(view.clone());
+                look(&mut self.before, view);
                 self.map = map;
             }
-            None => self.after.push(view.clone()),
+            None => look(&mut self.after, view),
         }
         self
     }
@@ -67,12 +100,54 @@ impl<L: Linear> Term<L> {
     /// # Errors
     /// If the maps do not compose.
     pub fn of(&self, inner: &Self) -> Result<Self, Refusal> {
-        if self.before.is_empty() && self.after.is_empty() {
+        if let Some(own) = &self.inner {
+            return Ok(self.on(own.of, own.term.of(inner)?));
+        }
+        let has_views = !self.before.is_empty() || !self.after.is_empty();
+        if !has_views && self.part.is_none() {
             return inner.mapped(&self.map, self.kind);
+        }
+        if has_views && inner.part.is_some() {
+            return Err(Refusal::View);
         }
         let read = self.before.iter().fold(inner.clone(), Term::viewed);
         let mapped = read.mapped(&self.map, self.kind)?;
-        Ok(self.after.iter().fold(mapped, Term::viewed))
+        let mapped = self.after.iter().fold(mapped, Term::viewed);
+        let part = match (self.part(), mapped.part()) {
+            (Some(own), Some(inner)) => Some(inner.of(own).ok_or(Refusal::View)?),
+            (own, inner) => own.or(inner),
+        };
+        Ok(Term { part: part.map(Box::new), ..mapped })
+    }
+
+    /// This term, of what `inner` makes instead of its root, as one more kernel: what it does in
+    /// front of its own is done by that of `inner`, a Slice or a Transpose less.
+    ///
+    /// # Errors
+    /// If there is nothing in front, or `inner` does not take it.
+    pub fn behind(&self, inner: &Self) -> Result<Self, Refusal> {
+        if self.kernels().chain(inner.kernels()).nth(MAX_KERNELS).is_some() {
+            return Err(Refusal::View);
+        }
+        if let Some(own) = &self.inner {
+            return Ok(self.on(own.of, own.term.behind(inner)?));
+        }
+        let are_kernels = self.kind == TermKind::Conv && inner.kind == TermKind::Conv;
+        let front = front(self.map.geometry());
+        if !are_kernels || inner.part.is_some() || (front.is_none() && self.before.is_empty()) {
+            return Err(Refusal::View);
+        }
+        let inner = self.before.iter().fold(inner.clone(), Term::viewed);
+        let Some(front) = front else {
+            return Ok(Term { before: Vec::new(), ..self.on(self.root, inner) });
+        };
+        let inner = inner.mapped(&L::framing(front.clone()), TermKind::Pointwise)?;
+        Ok(Term { before: Vec::new(), map: self.map.behind(&front), ..self.on(self.root, inner) })
+    }
+
+    /// This term, reading what `term` makes in the place of the tensor `of`.
+    fn on(&self, of: ValueId, term: Self) -> Self {
+        Term { root: term.root, inner: Some(Box::new(Inner { of, term })), ..self.clone() }
     }
 
     /// `map` applied to this term: in front of its views, if it is behind some. `D(P(L(r)))` is
@@ -81,6 +156,11 @@ impl<L: Linear> Term<L> {
     /// # Errors
     /// If the maps do not compose.
     pub fn mapped(&self, map: &L, kind: TermKind) -> Result<Self, Refusal> {
+        if let Some(part) = &self.part {
+            let inner = Term { part: None, ..self.clone() };
+            let mapped = inner.mapped(&map.on_part(part)?, kind)?;
+            return Ok(Term { part: self.part.clone(), ..mapped });
+        }
         if let Some((last, before)) = self.after.split_last() {
             let inner = Term { after: before.to_vec(), ..self.clone() };
             let map = map.beyond(&last.view.inverse())?;
@@ -93,8 +173,42 @@ impl<L: Linear> Term<L> {
             (TermKind::Identity(a), TermKind::Identity(b)) => TermKind::Identity(a * b),
             _ => TermKind::Pointwise,
         };
-        let (before, map) = (self.before.clone(), map.after(&self.map)?);
-        Ok(Term { root: self.root, before, map, after: Vec::new(), kind })
+        let (root, before, map) = (self.root, self.before.clone(), map.after(&self.map)?);
+        let inner = self.inner.clone();
+        let mapped = Term { root, inner, before, map, after: Vec::new(), part: None, kind };
+        let Some(inner) = &self.inner else { return Ok(mapped) };
+        let outermost = Term { root: inner.of, inner: None, ..mapped.clone() };
+        let is_taken = outermost.least_sizes().is_ok_and(|mut sizes| sizes.next().is_none());
+        Ok(is_taken.then(|| outermost.behind(&inner.term).ok()).flatten().unwrap_or(mapped))
+    }
+
+    /// Of each axis on which the term crops the root on one side and pads it on the other, the
+    /// axis and how many elements are the least that it is right for: `x[2:]`, padded by 3 behind,
+    /// is written as a Slice and a padded convolution. Of 1 element that Slice leaves 0, not −1,
+    /// and the convolution makes one output too many.
+    ///
+    /// # Errors
+    /// If it is a view of the root that would be cropped, or what another kernel makes, of which
+    /// nobody knows sizes.
+    pub fn least_sizes(&self) -> Result<impl Iterator<Item = (usize, i64)>, Refusal> {
+        let least = |(axis, window): (usize, &Window)| {
+            let (before, behind) = window.pads();
+            let is_both = before.min(behind) < 0 && before.max(behind) > 0;
+            let along = self.map.geometry().input.axis(axis.saturating_add(2));
+            is_both.then(|| (along, 1_i64.saturating_sub(before.min(behind))))
+        };
+        let windows = self.map.geometry().windows.iter().enumerate();
+        let gathers = self.map.geometry().kind != ConvKind::ConvTranspose;
+        let mut least = windows.filter(move |_| gathers).filter_map(least).peekable();
+        if least.peek().is_some() && (!self.before.is_empty() || self.inner.is_some()) {
+            return Err(Refusal::View);
+        }
+        Ok(least)
+    }
+
+    /// The term and those that are computed before it, the last kernel first.
+    pub fn kernels(&self) -> impl Iterator<Item = &Self> {
+        successors(Some(self), |term| term.inner.as_ref().map(|inner| &inner.term))
     }
 
     /// The term as an operand of a sum in which it has this sign.
@@ -110,22 +224,97 @@ impl<L: Linear> Term<L> {
         Term { map: self.map.negated(), kind, ..self }
     }
 
+    /// Which part of the sum it is; all of it, if none.
+    pub fn part(&self) -> Option<Part> {
+        self.part.as_deref().copied()
+    }
+
+    /// Whether it is its root, seen as it is: a part of the sum, or all of it.
+    pub fn is_plain(&self) -> bool {
+        let is_identity = matches!(self.kind, TermKind::Identity(_));
+        is_identity && self.before.is_empty() && self.after.is_empty()
+    }
+
+    /// A convolution behind a view that gives it a size, as a product of all elements between the
+    /// views of `other`, if that is one: the elements are in the same order, and as many.
+    pub fn dense_beside(&self, other: &Self) -> Option<Self> {
+        let are_in_order = |term: &Self| {
+            term.before.iter().chain(&term.after).all(|view| view.view.made().is_some())
+        };
+        if self.kind != TermKind::Conv
+            || self.part != other.part
+            || !are_in_order(self)
+            || !are_in_order(other)
+        {
+            return None;
+        }
+        let made = |views: &[ViewNode]| views.last()?.view.made();
+        let (seen, flat) = (made(&self.before)?, made(&other.before)?);
+        let sizes: Vec<usize> = seen.get(2..)?.iter().copied().collect::<Option<_>>()?;
+        let channels = self.map.geometry().channels?.inputs;
+        let [_, Some(all), beside @ ..] = flat.as_slice() else { return None };
+        let elements = sizes.iter().try_fold(channels, |all, &size| all.checked_mul(size));
+        let geometry = other.map.geometry();
+        let is_flat = beside.iter().all(|size| *size == Some(1))
+            && geometry.windows.iter().all(|window| *window == Window::IDENTITY);
+        if !is_flat || elements != Some(*all) || sizes.is_empty() {
+            return None;
+        }
+        // What is added is not broadcast: of elements that are as many, one open size is the same.
+        let (mine, theirs) = (made(&self.after)?, made(&other.after)?);
+        if mine != theirs || mine.iter().filter(|size| size.is_none()).count() > 1 {
+            return None;
+        }
+        let (before, after) = (other.before.clone(), other.after.clone());
+        Some(Term { before, map: self.map.dense(&sizes).ok()?, after, ..self.clone() })
+    }
+
     /// Weights to store, if it is written on its own.
     pub fn weights(&self) -> f64 {
         match self.kind {
             TermKind::Identity(_) => 0.0,
-            _ => self.map.geometry().weights(),
+            _ => self.kernels().map(|kernel| kernel.map.geometry().weights()).sum(),
         }
+    }
+
+    /// Multiply-adds that are counted on the root, counted on what the term makes.
+    pub fn before(&self, macs: Macs) -> Macs {
+        self.kernels().fold(macs, |macs, kernel| macs.before(kernel.map.geometry()))
     }
 
     /// The term without weights.
     pub fn shape(&self) -> Term<Geometry> {
+        let Term { root, kind, .. } = *self;
         let (before, after) = (self.before.clone(), self.after.clone());
-        Term { root: self.root, before, map: self.map.geometry().clone(), after, kind: self.kind }
+        let shape = |inner: &Inner<L>| Inner { of: inner.of, term: inner.term.shape() };
+        let inner = self.inner.as_ref().map(|inner| Box::new(shape(inner)));
+        let part = self.part.clone();
+        Term { root, inner, before, map: self.map.geometry().clone(), after, part, kind }
     }
 
-    /// Whether both are between the same views.
+    /// Whether both are between the same views, behind the same other kernels, and the same part
+    /// of the sum.
     pub fn has_views_of(&self, other: &Self) -> bool {
-        self.before == other.before && self.after == other.after
+        let is_behind_same = match (&self.inner, &other.inner) {
+            (Some(one), Some(other)) => one.is(other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        is_behind_same
+            && self.before == other.before
+            && self.after == other.after
+            && self.part == other.part
+    }
+}
+
+/// One view more; none instead of two that give back what the first one read, and one instead of
+/// two of which the second says all.
+fn look(views: &mut Vec<ViewNode>, next: &ViewNode) {
+    let Some(last) = views.pop() else { return views.push(next.clone()) };
+    if next.view.undoes(&last.view) {
+        return;
+    }
+    match views::instead_of_both(next, &last) {
+        Some(view) => views.push(view),
+        None => views.extend([last, next.clone()]),
     }
 }

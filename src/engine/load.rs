@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::ops::cnn::{MaxPool, PoolSpec, SumPool};
 
+use crate::engine::convolutions;
 use crate::engine::guard::guarded;
 use crate::engine::limits::{EngineError, Limits};
 use crate::engine::memory;
@@ -43,9 +44,7 @@ impl Engine {
                     let fact = model.input_fact(index)?.clone().with_shape(shape);
                     model.set_input_fact(index, fact)?;
                 }
-                let model = model.into_typed()?;
-                let bytes = footprint(&model)?;
-                Ok((model.into_runnable()?, bytes))
+                planned(model.into_typed()?, limits)
             })
         })?;
         if bytes > limits.bytes {
@@ -93,9 +92,22 @@ pub fn evaluate(source: Source) -> Result<Vec<TensorProto>, EngineError> {
     guarded(limits, move || plan.run(tvec!())?.iter().map(|value| in_onnx(value)).collect())
 }
 
+/// The plan of a model, and bytes of its tensors. What takes more than is allowed is not looked
+/// at: it is refused, and its convolutions alone may take too much to prepare.
+pub(super) fn planned(
+    mut model: TypedModel,
+    limits: Limits,
+) -> TractResult<(Arc<TypedRunnableModel>, usize)> {
+    let bytes = footprint(&model)?;
+    if bytes <= limits.bytes && memory::check(bytes).is_ok() {
+        convolutions::without_large_tables(&mut model)?;
+    }
+    Ok((model.into_runnable()?, bytes))
+}
+
 /// Bytes of the tensors that live at the same time, at most. Constants and what is fed
 /// live all the time. What depends on values, not on shapes, counts as nothing.
-pub(super) fn footprint(model: &TypedModel) -> TractResult<usize> {
+fn footprint(model: &TypedModel) -> TractResult<usize> {
     let size = |outlet: OutletId| {
         let fact = model.outlet_fact(outlet)?;
         let sizes = fact.shape.as_concrete().unwrap_or(&[0]);

@@ -16,10 +16,13 @@ const BESIDE: usize = 256 << 20;
 /// # Errors
 /// What there is instead.
 pub fn check(bytes: usize) -> Result<(), EngineError> {
+    // Few bytes are taken as well as anything else here is; and asking takes as long as they do.
+    if bytes <= BESIDE {
+        return Ok(());
+    }
     let needed = (bytes / 4).saturating_add(bytes);
     match left() {
-        // Few bytes are taken as well as anything else here is.
-        Some(left) if bytes > BESIDE && needed.saturating_add(BESIDE) > left => {
+        Some(left) if needed.saturating_add(BESIDE) > left => {
             Err(EngineError::NoMemory { bytes, left })
         }
         _ => Ok(()),

@@ -11,6 +11,7 @@
 //! `clock` is over.
 
 mod clock;
+mod convolutions;
 pub mod dialect;
 mod guard;
 mod infer;

@@ -10,7 +10,7 @@ use tract_onnx::tract_core::plan::eval;
 
 use crate::engine::guard::guarded;
 use crate::engine::limits::EngineError;
-use crate::engine::load::{Engine, footprint};
+use crate::engine::load::{Engine, planned};
 use crate::engine::memory;
 use crate::engine::parse::parsed;
 use crate::engine::source::Source;
@@ -43,8 +43,8 @@ impl LoadedSlice {
                 let outputs = model.output_outlets()?.iter();
                 let facts = outputs.map(|&outlet| Ok(model.outlet_fact(outlet)?.konst.is_some()));
                 let known = facts.collect::<TractResult<Vec<bool>>>()?;
-                let bytes = footprint(&model)?;
-                Ok((model.into_runnable()?, known, bytes))
+                let (plan, bytes) = planned(model, limits)?;
+                Ok((plan, known, bytes))
             })
         })?;
         memory::check(bytes)?;

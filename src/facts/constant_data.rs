@@ -9,12 +9,14 @@ use ndarray::ArrayD;
 
 use crate::facts::constants::Constants;
 use crate::facts::kernels::KernelLayout;
+use crate::facts::roles;
 use crate::numbers::LazyWeights;
 use crate::onnx::extremes::Extremes;
 use crate::onnx::float::Float;
 use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::schema::graph_field;
 use crate::onnx::tensor;
 use crate::onnx::{data, extremes};
 
@@ -25,6 +27,29 @@ impl Constants<'_, '_> {
     /// As [`Self::tensor`], and if they are negative or overflow.
     pub fn dims(&self, id: ValueId) -> Result<Option<Vec<usize>>, Invalid> {
         Ok(self.tensor(id)?.map(|tensor| data::dims(&tensor)).transpose()?)
+    }
+
+    /// How many elements the constant `id` has; 0 if that is not known.
+    pub fn elements(&self, id: ValueId) -> f64 {
+        let dims = self.dims(id).ok().flatten();
+        dims.map_or(0.0, |dims| dims.iter().map(|&dim| dim as f64).product())
+    }
+
+    /// Bytes that the floats of `id` take where this graph stores them, one by one; 0 of all
+    /// else.
+    pub fn stored_bytes(&self, id: ValueId) -> f64 {
+        let value = self.graph.value(id);
+        let producer = value.producer.map(|producer| self.graph.node(producer));
+        let is_dense = match (&value.initializer, producer) {
+            (Some(field), _) => field.number == graph_field::INITIALIZER,
+            (None, Some(node)) => {
+                roles::holds_constant(node) && node.attribute("sparse_value").is_none()
+            }
+            (None, None) => false,
+        };
+        let float = self.element_type(id).and_then(Float::from_onnx);
+        let float = float.filter(|_| is_dense && value.outer.is_none());
+        float.map_or(0.0, |float| self.elements(id) * float.size() as f64)
     }
 
     /// The values of the float constant `id`, and its type. `None` if it is no

@@ -55,25 +55,12 @@ pub struct Constants<'g, 'm> {
 }
 
 impl<'g, 'm> Constants<'g, 'm> {
-    /// Finds what is constant in each of `graphs` (see [`Graph::read_all`]). With
-    /// `keep_overridable`, an initializer that a caller may override (a graph input
-    /// too, from IR version 4 on) is not.
+    /// What is stored in `graph`, and computed from that; `outer` and `keep_overridable` as in
+    /// `Constants::find_all`.
     ///
     /// # Errors
     /// If an initializer cannot be decoded.
-    pub fn find_all(
-        graphs: &'g [Graph<'m>],
-        keep_overridable: bool,
-    ) -> Result<Vec<Arc<Self>>, Invalid> {
-        let mut all: Vec<Arc<Self>> = Vec::with_capacity(graphs.len());
-        for graph in graphs {
-            let outer = graph.outer.and_then(|(outer, _)| all.get(outer).cloned());
-            all.push(Arc::new(Self::find(graph, outer, keep_overridable)?));
-        }
-        Ok(all)
-    }
-
-    fn find(
+    pub(super) fn find(
         graph: &'g Graph<'m>,
         outer: Option<Arc<Self>>,
         keep_overridable: bool,
@@ -114,27 +101,26 @@ impl<'g, 'm> Constants<'g, 'm> {
                 constants.types.insert(id, declared);
             }
         }
-        for (_, node) in graph.nodes() {
-            constants.note_channels(node);
-            constants.note_node(node);
-        }
+        constants.note_nodes();
         Ok(constants)
     }
 
-    /// The kernel whose filters `node` counts: of a convolution, it measures the channels.
-    fn counted_kernel(&self, node: &Node) -> Option<ValueId> {
-        let measured = node.input(0).filter(|_| roles::measures_channels(node))?;
-        let producer = self.graph.node(self.graph.value(measured).producer?);
-        let kernel = producer.input(1).filter(|_| roles::convolves(producer));
-        kernel.filter(|kernel| self.contains(*kernel))
+    /// Notes integers that are known although they are not computed from constants alone, and
+    /// what is computed from them.
+    pub(super) fn know(&mut self, integers: Vec<(ValueId, TensorProto)>) {
+        if integers.is_empty() {
+            return;
+        }
+        for (id, known) in integers {
+            self.depths.insert(id, 0);
+            self.cache().insert(id, Ok(Arc::new(known)));
+        }
+        self.note_nodes();
     }
 
-    /// The channels of a convolution are known, whatever its sizes are.
-    fn note_channels(&mut self, node: &Node) {
-        let kernel = self.counted_kernel(node);
-        let depth = kernel.and_then(|kernel| self.depths.get(kernel)).copied();
-        if let (Some(output), Some(depth)) = (node.output(), depth.filter(|&at| at < MAX_DEPTH)) {
-            self.depths.insert(output, depth.saturating_add(1));
+    fn note_nodes(&mut self) {
+        for (_, node) in self.graph.nodes() {
+            self.note_node(node);
         }
     }
 
@@ -319,11 +305,6 @@ impl<'g, 'm> Constants<'g, 'm> {
         let producer = self.graph.value(id).producer.ok_or(Unknown::NotEvaluated)?;
         let node = self.graph.node(producer);
         let storage = &self.graph.model.storage;
-        if let Some(kernel) = self.counted_kernel(node) {
-            let dims = self.dims(kernel)?.unwrap_or_default();
-            let &filters = dims.first().ok_or(Unknown::NotEvaluated)?;
-            return Ok(tensor::from_integers(&self.name(id), &[filters as i64]));
-        }
         let Some(rule) = roles::folding(node) else {
             let stored = stored(node).ok_or(Unknown::NotEvaluated)?;
             let tensor = written_out(stored, storage, &self.budget)?;

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 
 use crate::facts::budget::{Estimate, product};
 use crate::onnx::data::TensorError;
+use crate::onnx::equation::Equation;
 use crate::onnx::node::Node;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::storage::Storage;
@@ -156,17 +157,19 @@ pub fn summed(
 }
 
 fn by_letters(node: &Node, inputs: &[TensorProto]) -> Option<Estimate> {
-    let equation = std::str::from_utf8(node.attribute("equation")?.s()).ok()?;
-    let (operands, result) = equation.split_once("->")?;
+    let equation = Equation::of(node.attribute("equation")?.s())?;
     let mut sizes: HashMap<char, i64> = HashMap::new();
-    for (operand, input) in operands.split(',').zip(inputs) {
-        let labels: Vec<char> = operand.trim().chars().collect();
-        if labels.len() != input.dims.len() || !labels.iter().all(char::is_ascii_alphabetic) {
+    for (labels, input) in equation.operands.iter().zip(inputs) {
+        if labels.len() != input.dims.len() {
             return None;
         }
-        sizes.extend(labels.into_iter().zip(input.dims.iter().copied()));
+        for (&label, &size) in labels.iter().zip(&input.dims) {
+            // One element is as many as others have.
+            let largest = sizes.entry(label).or_insert(size);
+            *largest = size.max(*largest);
+        }
     }
-    let result = result.trim().chars().map(|label| sizes.get(&label).copied());
+    let result = equation.result.iter().map(|label| sizes.get(label).copied());
     let elements = product(result.collect::<Option<Vec<_>>>()?.into_iter());
     Some(Estimate { elements, work: product(sizes.into_values()) })
 }

@@ -119,7 +119,7 @@ impl ConstantNode<'_> {
             return Err(Unknown::Beyond(TOO_LARGE).into());
         }
         // The engine takes a norm in training mode for one at inference, and zeros that nobody
-        // gives a type for float64.
+        // gives a type for float64; sizes of 1 it does not broadcast in an Einsum.
         let nodes =
             if rule.needs_dialect { dialect::node(proto, opset, &|_| None) } else { vec![proto] };
         let names: Vec<&str> = outputs.iter().map(String::as_str).collect();
@@ -171,7 +171,7 @@ pub fn in_known_types(node: &Node, like: Option<i32>, storage: &Storage) -> Opti
             attribute.i = Some(Float::F32.to_onnx().into());
         }
         if let Some(tensor) = attribute.t.take() {
-            attribute.t = Some(widened(&tensor, storage).ok()?);
+            attribute.t = Some(Box::new(widened(&tensor, storage).ok()?));
         }
     }
     Some(proto)
@@ -205,7 +205,7 @@ pub fn stored(node: &Node) -> Option<Initializer> {
         ..TensorProto::default()
     };
     Some(Initializer::Dense(match attribute.name() {
-        "value" => attribute.t.clone()?,
+        "value" => attribute.t.as_deref()?.clone(),
         "sparse_value" => return attribute.sparse_tensor.clone().map(Initializer::Sparse),
         "value_float" => float(vec![], &[attribute.f()]),
         "value_floats" => float(vec![attribute.floats.len() as i64], &attribute.floats),
@@ -251,7 +251,7 @@ pub fn type_of_result(
             data_type => Some(data_type as i32),
         },
         TypeRule::OfValue => {
-            let value = node.attribute("value").and_then(|value| value.t.as_ref());
+            let value = node.attribute("value").and_then(|value| value.t.as_deref());
             Some(value.map_or(DataType::Float.into(), TensorProto::data_type))
         }
         TypeRule::OfStored => stored(node).map(|stored| stored.element_type()),

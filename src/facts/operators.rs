@@ -140,7 +140,7 @@ pub fn operator(name: &str) -> Option<Operator> {
             .folding(COMPUTES.taking(estimate::multiplied)),
         "MatMulInteger" => of(products::matmul).demanding(demands::matmul),
         "QLinearMatMul" => of(products::quantized_matmul),
-        "Einsum" => of(products::einsum).folding(COMPUTES.growing(estimate::summed)),
+        "Einsum" => of(products::einsum).folding(COMPUTES.growing(estimate::summed).in_dialect()),
         "Det" => of(products::det),
         "GRU" | "RNN" => of(products::recurrent).outputs(2).demanding(demands::recurrent),
         "LSTM" => of(products::recurrent).outputs(3).demanding(demands::recurrent),

@@ -123,6 +123,13 @@ impl<'a, 'g, 'm> Facts<'a, 'g, 'm> {
 }
 
 impl Answers {
+    /// Where so much is known of these tensors, whatever the file says of them.
+    pub fn given(tensors: impl Iterator<Item = (ValueId, Option<Dims>)>) -> Self {
+        let mut answers = Answers::default();
+        tensors.for_each(|(tensor, dims)| answers.note(Question::Dims(Level::Made, tensor), dims));
+        answers
+    }
+
     fn of(&self, level: Level) -> &KnownFacts {
         match level {
             Level::Made => &self.made,

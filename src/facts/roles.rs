@@ -4,7 +4,7 @@
 //! Knows names of operators, and not what they mean as linear algebra.
 
 use crate::facts::operators::operator;
-use crate::facts::row::{FoldingRule, InputsRead, Operator};
+use crate::facts::row::{FoldingKind, FoldingRule, InputsRead, Operator, TypeRule};
 use crate::onnx::ids::ValueId;
 use crate::onnx::node::Node;
 
@@ -34,15 +34,21 @@ pub fn folding(node: &Node) -> Option<FoldingRule> {
     row(node)?.folding
 }
 
-/// Whether the node makes channels of its own number: as many as its kernel has filters.
-pub fn convolves(node: &Node) -> bool {
-    node.standard_op() == Some("Conv")
+/// Whether the node gives the elements of its input, which is constant, or of itself, as they
+/// are or in another type.
+pub fn hands_on(node: &Node) -> bool {
+    let kind = folding(node).map(|rule| rule.kind);
+    matches!(kind, None | Some(FoldingKind::Keeps | FoldingKind::Casts))
 }
 
-/// Whether the node measures the channels of its input and nothing else: `Shape` (opset 15 on)
-/// from axis 1 to axis 2.
-pub fn measures_channels(node: &Node) -> bool {
-    node.standard_op() == Some("Shape") && (node.int("start", 0), node.int("end", 0)) == (1, 2)
+/// Whether the node fills a tensor with its attribute `value`.
+pub fn fills(node: &Node) -> bool {
+    row(node).is_some_and(|row| matches!(row.element_type, TypeRule::OfValue))
+}
+
+/// Whether the node slides a kernel, over its input or its output.
+pub fn slides(node: &Node) -> bool {
+    row(node).is_some_and(|row| row.kernel.is_some())
 }
 
 /// Whether the node is a batch norm.
@@ -56,6 +62,12 @@ pub fn bends(node: &Node) -> bool {
     let op = node.standard_op().unwrap_or_default();
     let bent = ["Erf", "Tanh", "Clip", "Pow", "Sqrt", "Reciprocal"];
     bent.contains(&op) || op == "ReduceMean"
+}
+
+/// Whether the node makes one number of many: a mean, a sum or the largest.
+pub fn reduces(node: &Node) -> bool {
+    let op = node.standard_op().unwrap_or_default();
+    op.starts_with("Reduce") || op.starts_with("Global")
 }
 
 /// Whether the node multiplies or divides its inputs, element by element.

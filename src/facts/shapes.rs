@@ -23,7 +23,6 @@ use crate::onnx::model::Invalid;
 use crate::onnx::proto::ValueInfoProto;
 use crate::onnx::schema::graph_field;
 use crate::refusal::NotLinear;
-use crate::setting::Setting;
 
 /// The engine's time to infer sizes grows faster than the number of nodes, to a minute for
 /// so many.
@@ -64,6 +63,23 @@ impl<'g, 'm> Sizes<'g, 'm> {
         }
     }
 
+    /// The same of a body, where what it reads of the graph around it is as large as `outer`
+    /// knows.
+    pub fn within(self, outer: &Sizes) -> Self {
+        let (graph, constants) = (self.graph, self.constants);
+        let given = |dims: &dyn Fn(ValueId) -> Option<Dims>| {
+            let read = graph.values().filter(|&(id, value)| {
+                value.outer.is_some() && !value.is_ambiguous && !constants.contains(id)
+            });
+            let known =
+                read.filter_map(|(id, value)| Some((id, dims(value.outer?.in_outer_graph()))));
+            Mutex::new(Answers::given(known))
+        };
+        let general = given(&|outside| outer.ruled_generally().dims(outside));
+        let special = self.special.as_ref().map(|_| given(&|outside| outer.by_rules(outside)));
+        Sizes { general, special, ..self }
+    }
+
     /// Sizes of `tensor`, of whatever follows from the graph's inputs; empty if nothing is
     /// known.
     pub fn shape(&self, tensor: ValueId) -> &[Option<i64>] {
@@ -87,14 +103,22 @@ impl<'g, 'm> Sizes<'g, 'm> {
             (Some(ruled), Some(inferred)) => agreed(&ruled, inferred)?,
             (ruled, inferred) => ruled.or_else(|| inferred.map(<[_]>::to_vec))?,
         };
-        if is_whole(&known) {
-            return Some(known);
-        }
-        let demanded = self.ruled().demanded(tensor);
-        match demanded {
+        if is_whole(&known) { Some(known) } else { self.as_demanded(tensor, known) }
+    }
+
+    /// The dimensions `known` of `tensor`, and what its readers demand; `None` if these
+    /// contradict each other.
+    fn as_demanded(&self, tensor: ValueId, known: Dims) -> Option<Dims> {
+        match self.ruled().demanded(tensor) {
             Some(demanded) => agreed(&known, &demanded),
             None => Some(known),
         }
+    }
+
+    /// Dimensions of a graph input: those that the user gave, or the file declares, or its
+    /// readers demand.
+    pub fn of_input(&self, input: ValueId) -> Option<Dims> {
+        self.as_demanded(input, self.rank_and_more(input)?)
     }
 
     /// As much as is known of `tensor` without asking the engine, if that is its rank at
@@ -241,37 +265,32 @@ impl<'g, 'm> Sizes<'g, 'm> {
         })
     }
 
-    /// That `what` is not known, and how the user can fix it.
+    /// That `what` is not known, and whether somebody could tell.
     pub fn unknown(&self, what: String) -> NotLinear {
         if let Some(limit) = self.inference.get().and_then(|inference| inference.limit) {
             return NotLinear::NotInferred { what, limit };
         }
-        match self.open_input() {
-            Some(remedy) if self.graph.outer.is_none() => NotLinear::Unknown { what, remedy },
-            _ => NotLinear::NotInferable(what),
+        if self.graph.outer.is_none() && self.has_open_input() {
+            NotLinear::Open(what)
+        } else {
+            NotLinear::NotInferable(what)
         }
     }
 
-    /// A shape for the first graph input that has no fixed one.
-    fn open_input(&self) -> Option<Setting> {
+    /// Whether the file leaves a size of an input open, and the caller too.
+    fn has_open_input(&self) -> bool {
         let fields = self.graph.fields.fields(graph_field::INPUT);
-        let infos = fields.filter_map(|field| self.graph.model.decode(field, "graph input").ok());
-        let example = |info: ValueInfoProto| {
-            let id = self.graph.find(info.name())?;
-            let sizes = info::declared(&info)?.dims;
-            if self.graph.value(id).initializer.is_some()
-                || sizes.as_ref().is_some_and(|sizes| !sizes.contains(&None))
-            {
-                return None;
-            }
-            let sizes = sizes.unwrap_or_else(|| vec![None, Some(3), None, None]);
-            let likely = |(axis, size): (usize, &Option<i64>)| {
-                size.unwrap_or(if axis == 0 { 1 } else { 224 }).to_string()
-            };
-            let sizes: Vec<String> = sizes.iter().enumerate().map(likely).collect();
-            Some(Setting::InputShape { input: info.name().to_owned(), example: sizes.join(",") })
-        };
-        infos.into_iter().find_map(example)
+        let mut infos =
+            fields.filter_map(|field| self.graph.model.decode(field, "graph input").ok());
+        infos.any(|info: ValueInfoProto| {
+            let input = self.graph.find(info.name());
+            let is_fed = input.is_some_and(|id| self.graph.value(id).initializer.is_none());
+            let is_open =
+                |declared: info::Declared| declared.dims.is_none_or(|dims| dims.contains(&None));
+            is_fed
+                && !self.inputs.contains_key(info.name())
+                && info::declared(&info).is_some_and(is_open)
+        })
     }
 
     /// The number of dimensions of `tensor`.

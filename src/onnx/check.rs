@@ -50,7 +50,12 @@ impl Graph<'_> {
 fn tensors_in(node: &NodeProto) -> Vec<&TensorProto> {
     let own = node.attribute.iter().flat_map(|attribute| {
         let sparse = attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors);
-        attribute.t.iter().chain(&attribute.tensors).chain(sparse.flat_map(parts_of))
+        attribute
+            .t
+            .as_deref()
+            .into_iter()
+            .chain(&attribute.tensors)
+            .chain(sparse.flat_map(parts_of))
     });
     let inner = bodies(node).flat_map(|body| {
         let sparse = body.sparse_initializer.iter().flat_map(parts_of);

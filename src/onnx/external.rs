@@ -98,7 +98,7 @@ pub fn find(model: &Model) -> Result<Vec<External>, Invalid> {
             let field = field?;
             let inner = kind.of_field(field.number).filter(|_| around.len() < MAX_NESTING);
             if let Some(inner) = inner {
-                let own = Container { length: field.length, payload: field.payload.clone() };
+                let own = Container { length: field.length(), payload: field.payload.clone() };
                 let around = around.iter().cloned().chain([own]).collect();
                 open.push((inner, field.payload, around));
             }
@@ -127,7 +127,7 @@ fn external(
     };
     let Some(place) = DataPlace::of(&tensor).map_err(invalid)? else { return Ok(None) };
     let entries = fields.into_iter().filter(|field| field.number == tensor_field::EXTERNAL_DATA);
-    let entries = entries.map(|field| field.entry).collect();
+    let entries = entries.map(|field| field.entry()).collect();
     Ok(Some(External { name: tensor.name().to_owned(), place, entries, containers }))
 }
 

@@ -89,7 +89,7 @@ impl<'m> Graph<'m> {
     /// If an entry cannot be decoded, a tensor is defined twice or not before it
     /// is read, or a graph has no outputs.
     pub fn read_all(model: &'m Model) -> Result<Vec<Self>, Invalid> {
-        let mut graphs = vec![Graph::read(model, model.main.clone(), None)?];
+        let mut graphs = vec![Graph::read(model, Arc::clone(&model.main), None)?];
         let mut next = 0;
         while let Some(graph) = graphs.get(next) {
             let mut inner = Vec::new();
@@ -98,7 +98,7 @@ impl<'m> Graph<'m> {
             let with_bodies = with_bodies.filter(|(_, node)| node.standard_op().is_some());
             for (id, node) in with_bodies.filter(|&(id, _)| graph.is_live(id)) {
                 for fields in model.bodies(&graph.fields, &node.field)? {
-                    inner.push(Graph::read(model, fields, Some((graph, next, id)))?);
+                    inner.push(Graph::read(model, Arc::new(fields), Some((graph, next, id)))?);
                 }
             }
             graphs.extend(inner);
@@ -109,12 +109,12 @@ impl<'m> Graph<'m> {
 
     fn read(
         model: &'m Model,
-        fields: GraphFields,
+        fields: Arc<GraphFields>,
         around: Option<(&Graph<'m>, usize, NodeId)>,
     ) -> Result<Self, Invalid> {
         let mut graph = Graph {
             model,
-            fields: Arc::new(fields),
+            fields,
             outer: around.map(|(_, outer, node)| (outer, node)),
             outputs: Vec::new(),
             nodes: Vec::new(),

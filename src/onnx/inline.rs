@@ -84,7 +84,7 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
                 after.extend(called_by(&nodes));
                 let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));
                 let with: Vec<u8> = entries.flatten().collect();
-                edits.push(Edit::replace(node.field.entry.clone(), with.into()));
+                edits.push(Edit::replace(node.field.entry(), with.into()));
             } else {
                 after.extend(called());
             }
@@ -96,7 +96,7 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
     // Callees go with their last call; those that nobody called stay.
     let (before, after) = (inliner.functions.reached(before), inliner.functions.reached(after));
     let gone = before.difference(&after).filter_map(|id| inliner.functions.by_id.get(id));
-    edits.extend(gone.map(|known| Edit::remove(known.field.entry.clone())));
+    edits.extend(gone.map(|known| Edit::remove(known.field.entry())));
 
     Ok(Some(edit::edited(model, &graphs, edits)))
 }
@@ -324,7 +324,8 @@ impl Inliner<'_> {
             }
             node.name = Some(format!("{name}/{}", node.name()));
             let attributes = node.attribute.iter_mut();
-            for body in attributes.flat_map(|a| a.g.iter_mut().chain(&mut a.graphs)) {
+            for body in attributes.flat_map(|a| a.g.as_deref_mut().into_iter().chain(&mut a.graphs))
+            {
                 let inner = std::mem::take(&mut body.node);
                 self.expand_all(inner, name, depth, nesting.saturating_add(1), &mut body.node)?;
             }
@@ -395,7 +396,12 @@ impl<'c> Call<'c> {
                 AttributeProto { name: inner.name.clone(), ..given.clone() }
             }
         };
-        attribute.g.iter_mut().chain(&mut attribute.graphs).for_each(|body| self.body(body));
+        attribute
+            .g
+            .as_deref_mut()
+            .into_iter()
+            .chain(&mut attribute.graphs)
+            .for_each(|body| self.body(body));
         Some(attribute)
     }
 

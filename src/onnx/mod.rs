@@ -4,7 +4,8 @@
 //! has the messages, [`model`] a file of them, indexed and not yet decoded. [`graph`] resolves
 //! names to [`ids`], with a [`node`] each and the [`liveness`] of all; [`info`] reads what is
 //! declared of a tensor, [`data`], [`tensor`], [`float`] and [`extremes`] what is stored of it,
-//! [`storage`] finds it in side files, and [`check`] looks at everything that is stored.
+//! [`storage`] finds it in side files, and [`check`] looks at everything that is stored; of an
+//! Einsum, [`equation`] is read.
 //! New bytes are old ones with edits ([`splice`], [`edit`]): new entries come from [`write`]
 //! under new [`names`], side files from [`external`], and [`staged`] puts files in place;
 //! whether two paths are one file, [`place`] knows.
@@ -15,6 +16,7 @@
 pub mod check;
 pub mod data;
 pub mod edit;
+pub mod equation;
 pub mod external;
 pub mod extremes;
 pub mod float;

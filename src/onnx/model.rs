@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::ops::Range;
+use std::sync::Arc;
 
 use prost::Message;
 use prost::bytes::Bytes;
@@ -115,7 +116,7 @@ impl GraphFields {
     pub fn end_of_initializers(&self) -> usize {
         self.fields(graph_field::INITIALIZER)
             .next_back()
-            .map_or(self.payload.start, |field| field.entry.end)
+            .map_or(self.payload.start, |field| field.entry().end)
     }
 
     fn index(bytes: &Bytes, graph: &Field, around: &[Container]) -> Result<Self, WireError> {
@@ -133,7 +134,7 @@ impl GraphFields {
 }
 
 fn container(field: &Field) -> Container {
-    Container { length: field.length.clone(), payload: field.payload.clone() }
+    Container { length: field.length(), payload: field.payload.clone() }
 }
 
 /// A mapped and indexed model.
@@ -141,7 +142,7 @@ fn container(field: &Field) -> Container {
 pub struct Model {
     bytes: Bytes,
     /// The main graph.
-    pub main: GraphFields,
+    pub main: Arc<GraphFields>,
     /// Local functions.
     pub functions: Vec<Field>,
     /// `ModelProto.ir_version`; 0 if it is missing.
@@ -207,7 +208,7 @@ impl Model {
             None if !imports.is_empty() => 0,
             None => return Err(Invalid::NoOpset),
         };
-        let main = GraphFields::index(&bytes, &graph, &[])?;
+        let main = Arc::new(GraphFields::index(&bytes, &graph, &[])?);
         Ok(Model { bytes, main, functions, ir_version, opset, imports, storage })
     }
 

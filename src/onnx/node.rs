@@ -92,7 +92,9 @@ pub(super) fn label_of(node: &NodeProto) -> &str {
 
 /// The bodies of a node, if it is an If, Loop, Scan or the like.
 pub fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
-    node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
+    node.attribute
+        .iter()
+        .flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs))
 }
 
 /// Adds what the bodies of `node` read, or hand on as outputs, to `names`: tensors of their

@@ -170,11 +170,8 @@ mod tests {
                 node_field::ATTRIBUTE,
                 new(|n: &mut NodeProto| n.attribute = vec![AttributeProto::default()]),
             ),
-            (attribute_field::TENSOR, new(|a: &mut AttributeProto| a.t = Some(tensor()))),
-            (
-                attribute_field::GRAPH,
-                new(|a: &mut AttributeProto| a.g = Some(GraphProto::default())),
-            ),
+            (attribute_field::TENSOR, new(|a: &mut AttributeProto| a.t = Some(Box::new(tensor())))),
+            (attribute_field::GRAPH, new(|a: &mut AttributeProto| a.g = Some(Box::default()))),
             (attribute_field::TENSORS, new(|a: &mut AttributeProto| a.tensors = vec![tensor()])),
             (
                 attribute_field::GRAPHS,

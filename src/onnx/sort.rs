@@ -319,7 +319,7 @@ fn with_nodes_in_order(
     for field in &fields {
         let is_node = field.number == number;
         let stands_here = if is_node { next.next().copied() } else { None }.unwrap_or(field);
-        moved.extend_from_slice(bytes.get(stands_here.entry.clone()).unwrap_or_default());
+        moved.extend_from_slice(bytes.get(stands_here.entry()).unwrap_or_default());
     }
     Ok(moved)
 }

@@ -5,15 +5,16 @@
 
 use std::ops::Range;
 
-/// One field of a message, by its place in the file.
+/// One field of a message, by its place in the file. There are several for each node and tensor
+/// of a model, so it is small.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
     /// The number the schema gives it.
     pub number: u32,
-    /// Tag, length and payload: what disappears when the field is removed.
-    pub entry: Range<usize>,
-    /// The varint that holds the payload's length; empty for other wire types.
-    pub length: Range<usize>,
+    /// Bytes of its tag.
+    tag: u8,
+    /// Where its tag begins.
+    start: usize,
     /// The value itself.
     pub payload: Range<usize>,
 }
@@ -41,14 +42,24 @@ pub struct Fields<'a> {
 }
 
 impl Field {
+    /// Tag, length and payload: what disappears when the field is removed.
+    pub fn entry(&self) -> Range<usize> {
+        self.start..self.payload.end
+    }
+
+    /// The varint that holds the payload's length; empty for other wire types.
+    pub fn length(&self) -> Range<usize> {
+        self.start.saturating_add(usize::from(self.tag))..self.payload.start
+    }
+
     /// The field, if it holds a message or a string.
     ///
     /// # Errors
     /// If it holds a number.
     pub fn delimited(self) -> Result<Self, WireError> {
-        if self.length.is_empty() {
+        if self.length().is_empty() {
             return Err(WireError {
-                at: self.entry.start,
+                at: self.entry().start,
                 what: "a number where a message belongs",
             });
         }
@@ -64,7 +75,7 @@ impl Iterator for Fields<'_> {
             return None;
         }
         let field = self.field();
-        self.at = field.as_ref().map_or(self.end, |field| field.entry.end);
+        self.at = field.as_ref().map_or(self.end, |field| field.entry().end);
         Some(field)
     }
 }
@@ -77,17 +88,19 @@ impl Fields<'_> {
         let Some(number) = number else {
             return Err(WireError { at: start, what: "a field number is out of range" });
         };
-        let (length, payload) = match tag & 7 {
-            0 => (after_tag..after_tag, after_tag..self.varint(after_tag)?.1),
-            1 => (after_tag..after_tag, self.span(after_tag, 8)?),
-            5 => (after_tag..after_tag, self.span(after_tag, 4)?),
+        let payload = match tag & 7 {
+            0 => after_tag..self.varint(after_tag)?.1,
+            1 => self.span(after_tag, 8)?,
+            5 => self.span(after_tag, 4)?,
             2 => {
                 let (length, after_length) = self.varint(after_tag)?;
-                (after_tag..after_length, self.span(after_length, length)?)
+                self.span(after_length, length)?
             }
             _ => return Err(WireError { at: start, what: "an unsupported wire type" }),
         };
-        Ok(Field { number, entry: start..payload.end, length, payload })
+        // A varint has ten bytes at most.
+        let tag = u8::try_from(after_tag.saturating_sub(start)).unwrap_or(u8::MAX);
+        Ok(Field { number, tag, start, payload })
     }
 
     fn span(&self, start: usize, length: u64) -> Result<Range<usize>, WireError> {
@@ -157,12 +170,12 @@ mod tests {
         let bytes = [8, 0xac, 2, 18, 2, b'a', b'b', 29, 1, 2, 3, 4, 33, 1, 2, 3, 4, 5, 6, 7, 8];
         let fields = scan(&bytes).unwrap();
         let places: Vec<_> =
-            fields.iter().map(|f| (f.number, f.entry.clone(), f.payload.clone())).collect();
+            fields.iter().map(|f| (f.number, f.entry(), f.payload.clone())).collect();
         assert_eq!(
             places,
             [(1, 0..3, 1..3), (2, 3..7, 5..7), (3, 7..12, 8..12), (4, 12..21, 13..21)]
         );
-        assert_eq!(fields[1].length, 4..5);
+        assert_eq!(fields[1].length(), 4..5);
         assert_eq!(varint_value(&bytes[1..3]), 300);
     }
 
@@ -188,9 +201,9 @@ mod tests {
         fn ranges_never_leave_the_message(bytes: Vec<u8>) {
             let mut at = 0;
             for field in fields(&bytes, 0..bytes.len()).map_while(Result::ok) {
-                assert_eq!(field.entry.start, at);
-                assert!(field.entry.end <= bytes.len() && field.payload.end == field.entry.end);
-                at = field.entry.end;
+                assert_eq!(field.entry().start, at);
+                assert!(field.entry().end <= bytes.len() && field.payload.end == field.entry().end);
+                at = field.entry().end;
             }
         }
     }

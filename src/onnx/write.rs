@@ -18,9 +18,6 @@ const SLICE_READS_BOUNDS: i64 = 10;
 /// Since this operator set, the pads of Pad are an input; before, an attribute.
 const PAD_READS_PADS: i64 = 11;
 
-/// Pad has had the mode `wrap` since this operator set.
-const PAD_WRAPS: i64 = 19;
-
 fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
     AttributeProto { name: Some(name.into()), r#type: Some(kind.into()), ..Default::default() }
 }
@@ -42,7 +39,7 @@ pub fn string(name: &str, value: &'static str) -> AttributeProto {
 
 /// A tensor.
 pub fn tensor(name: &str, value: TensorProto) -> AttributeProto {
-    AttributeProto { t: Some(value), ..attribute(name, AttributeType::Tensor) }
+    AttributeProto { t: Some(Box::new(value)), ..attribute(name, AttributeType::Tensor) }
 }
 
 /// A node of the standard with one output, called `name`.
@@ -167,11 +164,6 @@ pub fn pad(
     pad
 }
 
-/// Whether Pad has the mode `wrap`; where it has not, circular pads are Slices and Concat.
-pub fn has_wrapping_pad(opset: i64) -> bool {
-    opset >= PAD_WRAPS
-}
-
 /// Something that Concat joins where an axis is padded circularly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CircularPart {
@@ -237,7 +229,6 @@ mod tests {
                 assert!(names.eq(written.node.input.iter().skip(1)), "operator set {opset}");
             }
         }
-        assert!(!has_wrapping_pad(18) && has_wrapping_pad(19));
     }
 
     #[test]

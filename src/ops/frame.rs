@@ -136,12 +136,9 @@ fn cuts(
 ///
 /// # Errors
 /// If it joins anything else.
-pub fn concat(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+pub fn circular(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let opaque = not_linear(node);
     let operands: Vec<ValueId> = node.inputs.iter().copied().flatten().collect();
-    if let [only] = operands.as_slice() {
-        return Ok(Meaning::Alias(*only));
-    }
     let Some((input, slices)) = around(reader, &operands) else { return Err(opaque.into()) };
     let axes = reader.axes_from_front(input, &[node.int("axis", 0)], valid)?;
     let [axis] = axes.as_slice() else { return Err(opaque.into()) };
@@ -253,5 +250,5 @@ const TO_THE_END: i64 = i32::MAX as i64;
 
 /// Tensors that are cut at places counted from their other end have no more elements: what
 /// is right for one size only is proved at that one. A quarter of what a proof takes
-/// (`verify/trial_run`), whose trials and inputs share that.
+/// (`verify/proof`), whose trials and inputs share that.
 const MOST_ELEMENTS: i64 = 1 << 23;

@@ -7,7 +7,9 @@
 use std::ops::{Mul, Neg};
 use std::sync::Arc;
 
-use crate::affine::{Affine, AxisOrder, Channels, ConvKind, Geometry, Linear, Macs, View, Window};
+use crate::affine::{
+    Affine, AxisOrder, Channels, ConvKind, Geometry, Linear, Macs, Part, View, Window,
+};
 use crate::facts::constants::Constants;
 use crate::facts::kernels::KernelLayout;
 use crate::onnx::float::Float;
@@ -55,6 +57,8 @@ pub enum Meaning {
     Alias(ValueId),
     /// A signed sum of tensors.
     Sum(Vec<(Sign, ValueId)>),
+    /// Tensors in a row along one axis, and which part of the whole each is.
+    Joined(Vec<(Part, ValueId)>),
     /// An affine map of one tensor.
     Linear(ValueId, LinearOp),
     /// Something else, and why it is not one of the above.
@@ -67,6 +71,7 @@ impl Meaning {
         match self {
             Meaning::Alias(operand) | Meaning::Linear(operand, _) => vec![*operand],
             Meaning::Sum(operands) => operands.iter().map(|&(_, operand)| operand).collect(),
+            Meaning::Joined(operands) => operands.iter().map(|&(_, operand)| operand).collect(),
             Meaning::Opaque(_) => Vec::new(),
         }
     }
@@ -191,6 +196,18 @@ impl LinearOp {
             | LinearOp::Bordered { .. }
             | LinearOp::Transpose { .. }
             | LinearOp::View(_) => false,
+        }
+    }
+
+    /// How many numbers more a bias of so many `channels` has than the scale or shift, each of
+    /// whose numbers shifts several of them.
+    pub fn repeated_shifts(&self, channels: usize) -> usize {
+        match self {
+            LinearOp::Filter { shift, .. } if *shift != 0.0 => channels,
+            LinearOp::Diagonal { shift, .. } if shift.iter().any(|&shift| shift != 0.0) => {
+                channels.saturating_sub(shift.len())
+            }
+            _ => 0,
         }
     }
 

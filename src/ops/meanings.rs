@@ -5,7 +5,7 @@
 use crate::facts::validity::Validity;
 use crate::onnx::ids::{IdMap, NodeId, Table, ValueId};
 use crate::onnx::node::Node;
-use crate::ops::meaning::Meaning;
+use crate::ops::meaning::{LinearOp, Meaning};
 
 /// What was read of one node.
 #[derive(Debug)]
@@ -49,6 +49,14 @@ impl Meanings {
     /// read together with it: the Slices of a circular padding, what fills a border.
     pub fn consumed(&self, id: NodeId) -> &[NodeId] {
         self.consumed.get(&id).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The kernel of node `id`, under its first name; `None` if it has none.
+    pub fn kernel(&self, id: NodeId) -> Option<ValueId> {
+        match self.get(id)? {
+            Meaning::Linear(_, LinearOp::Conv { kernel, .. }) => Some(self.source(*kernel)),
+            _ => None,
+        }
     }
 
     /// The tensor that `id` is just another name of.

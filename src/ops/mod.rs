@@ -6,13 +6,15 @@
 //! and crops), [`filled`] (borders of numbers, tried out in [`moved`]), [`sum`], [`axes`].
 //! What they find is a [`meaning`](meaning::Meaning), kept in [`meanings`]; what they look up
 //! comes from a [`reader`]; where they find none, they [`stop`]. [`training`] tells what
-//! becomes of nodes that were exported in training mode.
+//! becomes of nodes that were exported in training mode, [`forms`] in which of several forms the
+//! file says what can be said in several.
 //!
 //! Nothing is edited here, and nothing is searched for: that is the planner's.
 
 pub mod axes;
 pub mod conv;
 pub mod filled;
+pub mod forms;
 pub mod frame;
 pub mod meaning;
 pub mod meanings;

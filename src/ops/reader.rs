@@ -16,9 +16,13 @@ use crate::onnx::graph::Graph;
 use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
 use crate::onnx::node::Node;
+use crate::ops::forms::NodeForms;
 use crate::ops::stop::Stop;
 use crate::options::TrainingMode;
 use crate::refusal::NotLinear;
+
+/// A kernel is not computed in more steps from what is quantized.
+const MAX_WAY: usize = 64;
 
 /// Looks up what nodes of one graph are read from.
 pub struct Reader<'g, 'm> {
@@ -28,6 +32,8 @@ pub struct Reader<'g, 'm> {
     pub constants: &'g Constants<'g, 'm>,
     /// The sizes of its tensors.
     pub sizes: Sizes<'g, 'm>,
+    /// The forms that new nodes have in it.
+    pub forms: NodeForms,
     /// What its nodes in training mode are read as.
     pub training: Training<'g>,
 }
@@ -49,7 +55,18 @@ impl<'g, 'm> Reader<'g, 'm> {
         inputs: &'g InputShapes,
         training: Training<'g>,
     ) -> Self {
-        Reader { graph, constants, sizes: Sizes::new(graph, constants, inputs), training }
+        let forms = NodeForms::of(graph);
+        Reader { graph, constants, sizes: Sizes::new(graph, constants, inputs), forms, training }
+    }
+
+    /// The same of a body in the graph of `outer`.
+    pub fn within(self, outer: &Reader) -> Self {
+        Reader { sizes: self.sizes.within(&outer.sizes), ..self }
+    }
+
+    /// Whether all that `node` makes is constant.
+    pub fn computes_constant(&self, node: &Node) -> bool {
+        node.output().is_some_and(|output| self.constants.contains(output))
     }
 
     /// The values of the float constant `id`.
@@ -176,19 +193,42 @@ impl<'g, 'm> Reader<'g, 'm> {
     /// Why the tensor `id` has no value here.
     pub fn not_constant(&self, id: ValueId) -> NotLinear {
         let value = self.graph.value(id);
-        let producer = value.producer.map(|producer| self.graph.node(producer));
         // A tensor that cannot be decoded is told of elsewhere.
         let limit = self.constants.limit(id).unwrap_or_default();
+        let tensor = value.name.clone();
         match limit {
-            Some(limit) => NotLinear::Beyond { tensor: value.name.clone(), limit },
+            Some(limit) => NotLinear::Beyond { tensor, limit },
             None if value.initializer.is_some() && value.input.is_some() => {
-                NotLinear::Overridable(value.name.clone())
+                NotLinear::Overridable(tensor)
             }
-            None if producer.is_some_and(roles::dequantizes) => {
-                NotLinear::Quantized(value.name.clone())
-            }
-            None => NotLinear::NotConstant(value.name.clone()),
+            None => match self.obstacle(id) {
+                Some(node) if roles::dequantizes(node) => NotLinear::Quantized(tensor),
+                Some(node) => {
+                    let operator = node.proto.op_type().to_owned();
+                    NotLinear::NotEvaluated { tensor, operator }
+                }
+                None => NotLinear::NotConstant(tensor),
+            },
         }
+    }
+
+    /// The node that keeps `id` from having a value, although nothing that the model is given
+    /// is read: it makes floats of what was quantized, or is not evaluated.
+    fn obstacle(&self, id: ValueId) -> Option<&'g Node> {
+        let has_no_value = |&id: &ValueId| self.constants.tensor(id).is_ok_and(|t| t.is_none());
+        let mut at = id;
+        for _ in 0..MAX_WAY {
+            let node = self.graph.node(self.graph.value(at).producer?);
+            if roles::dequantizes(node) {
+                return Some(node);
+            }
+            let Some(next) = roles::values_read(node).find(has_no_value) else {
+                let is_given = roles::is_random(node) || !node.captured.is_empty();
+                return Some(node).filter(|_| !is_given);
+            };
+            at = next;
+        }
+        None
     }
 }
 

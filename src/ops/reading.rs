@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::facts::roles;
 use crate::facts::validity::Validity;
 use crate::onnx::float::Float;
 use crate::onnx::ids::{NodeId, ValueId};
@@ -16,6 +17,11 @@ use crate::ops::reader::{Reader, not_linear};
 use crate::ops::stop::Stop;
 use crate::ops::table::{OperatorRow, ReadRule, row};
 use crate::refusal::NotLinear;
+
+/// Nodes that are followed from the shape of one view; exporters write some ten. What is behind
+/// them stays a reader of its own: a shape may follow from a whole network, and each of a row of
+/// views from that of the one before.
+const MAX_SHAPE_NODES: usize = 64;
 
 impl Meanings {
     /// Reads every live node.
@@ -40,7 +46,14 @@ fn reading(reader: &Reader, id: NodeId, earlier: &Meanings) -> Result<Reading, I
     let meaning = Stop::split(read)?.unwrap_or_else(Meaning::Opaque);
     let joins = row.is_some_and(|row| row.joins);
     let consumed = if is_joined(&meaning, joins) {
-        between(reader, id, &meaning.operands())
+        // Sizes of a tensor do not follow from what it is computed of; a view needs nothing else.
+        let is_view = matches!(meaning, Meaning::Linear(_, LinearOp::View(_)));
+        let mut left = if is_view { MAX_SHAPE_NODES } else { usize::MAX };
+        let is_followed = |node: &Node| {
+            left = left.saturating_sub(1);
+            left > 0 && !(is_view && roles::measures(node))
+        };
+        between(reader, id, &meaning.operands(), is_followed)
     } else {
         Vec::new()
     };
@@ -87,12 +100,18 @@ fn is_joined(meaning: &Meaning, joins: bool) -> bool {
     match meaning {
         Meaning::Linear(_, LinearOp::Bordered { .. }) => true,
         Meaning::Linear(..) | Meaning::Sum(_) => joins,
-        Meaning::Alias(_) | Meaning::Opaque(_) => false,
+        Meaning::Joined(_) | Meaning::Alias(_) | Meaning::Opaque(_) => false,
     }
 }
 
-/// The nodes by which `id` follows from its `operands`, but for what is constant.
-fn between(reader: &Reader, id: NodeId, operands: &[ValueId]) -> Vec<NodeId> {
+/// The nodes by which `id` follows from its `operands`, but for what is constant, and what is
+/// behind those that are not followed.
+fn between(
+    reader: &Reader,
+    id: NodeId,
+    operands: &[ValueId],
+    mut is_followed: impl FnMut(&Node) -> bool,
+) -> Vec<NodeId> {
     let graph = reader.graph;
     let mut seen: BTreeSet<ValueId> = operands.iter().copied().collect();
     let mut nodes = BTreeSet::new();
@@ -102,7 +121,8 @@ fn between(reader: &Reader, id: NodeId, operands: &[ValueId]) -> Vec<NodeId> {
             continue;
         }
         let producer = graph.value(value).producer.filter(|&producer| nodes.insert(producer));
-        wanted.extend(producer.into_iter().flat_map(|producer| graph.uses(producer)));
+        let followed = producer.filter(|&producer| is_followed(graph.node(producer)));
+        wanted.extend(followed.into_iter().flat_map(|producer| graph.uses(producer)));
     }
     nodes.into_iter().collect()
 }

@@ -1,11 +1,13 @@
-//! Sums of any number of tensors.
+//! Sums of any number of tensors, and tensors in a row.
 //!
 //! Knows operands and how they are joined; no weights.
 
-use crate::facts::validity::Validity;
+use crate::affine::Part;
+use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
 use crate::onnx::node::Node;
+use crate::ops::frame;
 use crate::ops::meaning::{Meaning, Sign};
 use crate::ops::pointwise;
 use crate::ops::reader::{Reader, not_linear};
@@ -73,6 +75,44 @@ pub fn stacked(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mea
         &[(_, only)] => Meaning::Alias(only),
         _ => Meaning::Sum(operands),
     })
+}
+
+/// Concat (opset 4 to 13): circular padding, or tensors in a row.
+///
+/// # Errors
+/// If the size of one of them along that axis is not known, or is none, or there are too many.
+pub fn concat(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    if let &[Some(only)] = node.inputs.as_slice() {
+        return Ok(Meaning::Alias(only));
+    }
+    let mut of_padding = Validity::default();
+    match frame::circular(reader, node, &mut of_padding) {
+        Err(Stop::NotLinear(_)) => in_a_row(reader, node, valid),
+        padding => {
+            valid.intersect(&of_padding);
+            padding
+        }
+    }
+}
+
+fn in_a_row(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    let opaque = || not_linear(node);
+    let inputs: Vec<usize> = (0..node.inputs.len()).collect();
+    reader.same_types(node, &inputs)?;
+    let operands = node.inputs.iter().copied().collect::<Option<Vec<ValueId>>>();
+    let operands = operands.filter(|all| all.len() <= MAX_OPERANDS).ok_or_else(opaque)?;
+    let first = *operands.first().ok_or_else(opaque)?;
+    let axes = reader.axes_from_front(first, &[node.int("axis", 0)], valid)?;
+    let axis = *axes.first().ok_or_else(opaque)?;
+    let mut sizes = Vec::with_capacity(operands.len());
+    for &operand in &operands {
+        let dims = reader.sizes.dims(operand).ok_or_else(opaque)?;
+        let size = dims.get(axis).copied().flatten().ok_or_else(opaque)?;
+        valid.require(operand, Property::Size(axis, SizeSet::Exactly(size as i64)));
+        sizes.push(size);
+    }
+    let parts = Part::joined(axis, &sizes).ok_or_else(opaque)?;
+    Ok(Meaning::Joined(parts.into_iter().zip(operands).collect()))
 }
 
 /// The axes of a node: an attribute before opset 13, an input since.

@@ -18,7 +18,7 @@ use crate::onnx::write;
 use crate::ops::reader::{Reader, Training};
 use crate::ops::stop::Stop;
 use crate::options::TrainingMode;
-use crate::refusal::{NearMiss, NotLinear, Reason};
+use crate::refusal::{NearMiss, NotLinear, Reason, Subject};
 
 /// Nodes of one graph that are in training mode.
 #[derive(Debug, Default)]
@@ -38,16 +38,18 @@ impl TrainingNodes {
         let mut found = TrainingNodes::default();
         for (id, node) in reader.graph.nodes().filter(|&(id, _)| reader.graph.is_live(id)) {
             // What is constant is no near miss: it is computed as it stands.
-            if node.output().is_some_and(|output| reader.constants.contains(output)) {
+            if reader.computes_constant(node) {
                 continue;
             }
             match Stop::split(eval_form(reader, node))? {
                 Ok(None) => {}
                 Ok(Some(form)) => found.forms.push((id, form)),
                 Err(why) => {
+                    let is_norm = roles::is_batch_norm(node);
+                    let subject = if is_norm { Subject::Norm } else { Subject::Node };
                     let node = node.label().to_owned();
                     let reason = Reason::NotLinear { node: node.clone(), why };
-                    found.near_misses.push(NearMiss { node, reason });
+                    found.near_misses.push(NearMiss { subject, node, reason });
                 }
             }
         }

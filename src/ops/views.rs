@@ -1,11 +1,11 @@
-//! What gives the elements of a tensor other axes, in their order.
+//! What gives the elements of a tensor other axes, or moves or averages them within these.
 //!
 //! Knows sizes, as far as they follow from the file, and which of them a view depends on; not
 //! what stands around it.
 
 use std::sync::Arc;
 
-use crate::affine::View;
+use crate::affine::{View, ViewedAxis};
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::ids::ValueId;
 use crate::onnx::node::Node;
@@ -68,13 +68,19 @@ pub fn flatten(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mea
     Ok(meaning(input, node, View::flatten(&sizes, axis), None))
 }
 
-/// Reshape (opset 5 to 25) to a shape that is constant.
+/// Reshape (opset 5 to 25) to a shape that is constant, or of which no more than one size is
+/// not known.
 ///
 /// # Errors
-/// If it is not, or the rank of its input is not known.
+/// If more are not, or the rank of its input is not known.
 pub fn reshape(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let input = first_input(node)?;
-    let shape = listed(reader, node, "shape")?.ok_or_else(|| not_linear(node))?;
+    let is_computed = node.input(1).is_some_and(|shape| !reader.constants.contains(shape));
+    let shape = if is_computed {
+        made(reader, node, valid)?
+    } else {
+        listed(reader, node, "shape")?.ok_or_else(|| not_linear(node))?
+    };
     let mut sizes = sizes(reader, input, valid)?;
     if node.int("allowzero", 0) != 0 && shape.contains(&0) {
         return Err(not_linear(node).into());
@@ -101,6 +107,79 @@ pub fn reshape(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mea
     };
     require(input, &sizes, kept, valid);
     Ok(meaning(input, node, view, Some(shape)))
+}
+
+/// The shape that `node` makes, as a Reshape asks for it, on which the reading depends.
+fn made(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Vec<i64>, NotLinear> {
+    let output = node.output().ok_or_else(|| not_linear(node))?;
+    let sizes = sizes(reader, output, valid)?;
+    // What is left over is one axis; 0 would be a size of the input.
+    if sizes.iter().filter(|size| size.is_none()).count() > 1 || sizes.contains(&Some(0)) {
+        return Err(not_linear(node));
+    }
+    require(output, &sizes, 0, valid);
+    Ok(sizes.into_iter().map(|size| size.map_or(-1, |size| size as i64)).collect())
+}
+
+/// `next` of what `earlier` makes, as one view of what that one reads: what a Reshape is told makes
+/// the same of all axes before, if it names none of them.
+pub fn instead_of_both(next: &ViewNode, earlier: &ViewNode) -> Option<ViewNode> {
+    let is_told = |list: &&Vec<i64>| next.proto.op_type() == "Reshape" && !list.contains(&0);
+    next.list.as_ref().filter(is_told)?;
+    let view = Arc::new(next.view.behind(&earlier.view)?);
+    Some(ViewNode { view, ..next.clone() })
+}
+
+/// DepthToSpace (opset 1 to 13): channel c of the output is made of r² of the input, which stand
+/// apart (DCR), or together (CRD).
+///
+/// # Errors
+/// If its input has not four axes.
+pub fn depth_to_space(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    let (input, times) = blocks(reader, node, valid)?;
+    let is_apart = node.attribute("mode").is_none_or(|mode| mode.s() == b"DCR");
+    let (outer, inner) = if is_apart { (times, 1) } else { (1, times) };
+    let back = vec![Some(ViewedAxis::alone(0)), Some(ViewedAxis { axis: 1, outer, inner })];
+    let view = View::resampling(vec![Some(ViewedAxis::alone(0))], back);
+    Ok(meaning(input, node, view, None))
+}
+
+/// SpaceToDepth (opset 1 to 13): each channel of the input is r² of the output, which stand
+/// apart.
+///
+/// # Errors
+/// If its input has not four axes.
+pub fn space_to_depth(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    let (input, outer) = blocks(reader, node, valid)?;
+    for axis in 2..4 {
+        let sizes = SizeSet::Congruent { remainder: 0, modulus: node.int("blocksize", 1) };
+        valid.require(input, Property::Size(axis, sizes));
+    }
+    let there = vec![Some(ViewedAxis::alone(0)), Some(ViewedAxis { axis: 1, outer, inner: 1 })];
+    let view = View::resampling(there, vec![Some(ViewedAxis::alone(0))]);
+    Ok(meaning(input, node, view, None))
+}
+
+/// The input of a node that moves blocks of elements, and how many each has.
+fn blocks(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<(ValueId, usize), Stop> {
+    let input = first_input(node)?;
+    let side = usize::try_from(node.int("blocksize", 0)).ok().filter(|&side| side > 0);
+    let times = side.and_then(|side| side.checked_mul(side));
+    let times = times.ok_or(NotLinear::Malformed("its blocks have no size"))?;
+    if reader.rank(input, valid)? != 4 {
+        return Err(not_linear(node).into());
+    }
+    Ok((input, times))
+}
+
+/// GlobalAveragePool (opset 1 to 22): the mean of each channel.
+///
+/// # Errors
+/// If it has no input.
+pub fn global_average(_: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
+    let apart = vec![Some(ViewedAxis::alone(0)), Some(ViewedAxis::alone(1))];
+    let view = View::resampling(apart.clone(), apart);
+    Ok(meaning(first_input(node)?, node, view, None))
 }
 
 /// That the sizes from axis `first` on are what they are.
@@ -131,13 +210,12 @@ fn listed(reader: &Reader, node: &Node, name: &str) -> Result<Option<Vec<i64>>, 
     reader.list(node, name, 1, &mut Validity::default())
 }
 
+/// `node` as a view of `input`, which it is told by these integers, if it reads any.
 fn meaning(input: ValueId, node: &Node, view: View, list: Option<Vec<i64>>) -> Meaning {
     let list = list.filter(|_| node.input(1).is_some());
     let attribute = node.proto.attribute.clone();
     let op_type = node.proto.op_type.clone();
     let proto = NodeProto { op_type, attribute, ..NodeProto::default() };
-    Meaning::Linear(
-        input,
-        LinearOp::View(ViewNode { proto: Arc::new(proto), list, view: Arc::new(view) }),
-    )
+    let view = ViewNode { proto: Arc::new(proto), list, view: Arc::new(view) };
+    Meaning::Linear(input, LinearOp::View(view))
 }

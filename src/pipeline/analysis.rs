@@ -28,19 +28,31 @@ pub struct GraphAnalysis<'r, 'g, 'm> {
 }
 
 impl<'r, 'g, 'm> GraphAnalysis<'r, 'g, 'm> {
-    /// One per reader; `skip` names blocks to leave alone.
+    /// One per reader. Kernels that several convolutions read are copied if all copies that the
+    /// model wants are small enough.
     ///
     /// # Errors
     /// If a stored tensor is malformed.
-    pub fn of_all(readers: &'r [Reader<'g, 'm>], skip: &[String]) -> Result<Vec<Self>, Invalid> {
+    pub fn of_all(readers: &'r [Reader<'g, 'm>], options: &Options) -> Result<Vec<Self>, Invalid> {
         let Some(main) = readers.first() else { return Ok(Vec::new()) };
         let mut names = BlockNames::of(main.graph);
         let analysis = |reader| {
             let meanings = Meanings::of(reader)?;
-            let plan = plan::plan(reader, &meanings, &mut names, skip);
+            let plan = plan::plan(reader, &meanings, &mut names, &options.skip);
             Ok(GraphAnalysis { reader, plan, training: TrainingNodes::find(reader)?, meanings })
         };
-        readers.iter().map(analysis).collect()
+        let mut analyses = readers.iter().map(analysis).collect::<Result<Vec<_>, Invalid>>()?;
+        let copies = || analyses.iter().map(|analysis| &analysis.plan.copies);
+        let copied: f64 = copies().map(|copies| copies.elements).sum();
+        let growth = copied / copies().map(|copies| copies.parameters).sum::<f64>();
+        if growth > options.growth {
+            let mut names = BlockNames::of(main.graph);
+            for GraphAnalysis { reader, meanings, plan, .. } in &mut analyses {
+                let copies = (std::mem::take(&mut plan.copies), growth);
+                *plan = plan::without_copies(reader, meanings, &mut names, &options.skip, copies);
+            }
+        }
+        Ok(analyses)
     }
 }
 
@@ -52,9 +64,15 @@ pub fn readers<'g, 'm>(
     options: &'g Options,
 ) -> Vec<Reader<'g, 'm>> {
     let (shapes, asked) = (&options.run.shapes, options.training_mode);
-    let all = graphs.iter().zip(constants).zip(dependence);
-    let reader = |((graph, constants), dependence): ((_, &'g Arc<Constants<'g, 'm>>), _)| {
-        Reader::new(graph, constants, shapes, Training { asked, dependence })
-    };
-    all.map(reader).collect()
+    let mut readers: Vec<Reader> = Vec::with_capacity(graphs.len());
+    for ((graph, constants), dependence) in graphs.iter().zip(constants).zip(dependence) {
+        let reader = Reader::new(graph, constants, shapes, Training { asked, dependence });
+        let outer = graph.outer.and_then(|(outer, _)| readers.get(outer));
+        let reader = match outer {
+            Some(outer) => reader.within(outer),
+            None => reader,
+        };
+        readers.push(reader);
+    }
+    readers
 }

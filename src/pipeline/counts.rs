@@ -39,7 +39,7 @@ pub fn parameters(graphs: &[Graph]) -> Result<u64, Invalid> {
         }
         let constants = graph.nodes().filter(|(_, node)| roles::holds_constant(node));
         for attribute in constants.flat_map(|(_, node)| &node.proto.attribute) {
-            let tensor = attribute.t.as_ref().map_or(0, |tensor| floats(tensor, &tensor.dims));
+            let tensor = attribute.t.as_deref().map_or(0, |tensor| floats(tensor, &tensor.dims));
             let list = attribute.floats.len() as u64;
             count = count.saturating_add(tensor).saturating_add(list);
         }

@@ -161,7 +161,7 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
             infos.flat_map(|info| splice::entry(graph_field::VALUE_INFO, info)).collect();
         if !with.is_empty() {
             let last = graph.fields.fields(graph_field::VALUE_INFO).next_back();
-            let at = last.map_or(graph.fields.end_of_initializers(), |field| field.entry.end);
+            let at = last.map_or(graph.fields.end_of_initializers(), |field| field.entry().end);
             rewrite.edits.push(Edit::insert(at, with.into(), &graph.fields.container()));
         }
         rewrite.tensors.extend(new_tensors(graphs, graph, changes));
@@ -206,24 +206,24 @@ fn rewrite_graph(
             rewrite.new_nodes += 1;
             with.extend(splice::entry(graph_field::NODE, node));
         }
-        edits.push(Edit::replace(graph.node(id).field.entry.clone(), with.into()));
+        edits.push(Edit::replace(graph.node(id).field.entry(), with.into()));
     }
     let eval_forms = changes.eval_forms.iter().filter(|(id, _)| !rest.removed.contains(id));
     let eval_forms: IdMap<NodeId, &NodeProto> = eval_forms.map(|(id, form)| (*id, form)).collect();
     for (&id, &form) in &eval_forms {
         let with = splice::entry(graph_field::NODE, form).into();
-        edits.push(Edit::replace(graph.node(id).field.entry.clone(), with));
+        edits.push(Edit::replace(graph.node(id).field.entry(), with));
     }
 
     let mut gone = gone_tensors(graph, rest, &fused, &eval_forms);
     gone.extend(dropped(graph, &changes.eval_forms));
     for &id in &gone {
         let value = graph.value(id);
-        edits.extend(value.initializer.iter().map(|field| Edit::remove(field.entry.clone())));
+        edits.extend(value.initializer.iter().map(|field| Edit::remove(field.entry())));
         if value.initializer.is_some()
             && let Some(input) = &value.input
         {
-            edits.push(Edit::remove(input.entry.clone()));
+            edits.push(Edit::remove(input.entry()));
             rewrite.removed_inputs += 1;
         }
     }
@@ -234,7 +234,7 @@ fn rewrite_graph(
     ] {
         for field in graph.fields.fields(number) {
             if gone.contains(graph.model.string_within(&field.payload, name)?.as_str()) {
-                edits.push(Edit::remove(field.entry.clone()));
+                edits.push(Edit::remove(field.entry()));
             }
         }
     }
@@ -249,7 +249,7 @@ fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<NewTen
     let home = graphs.first().filter(|_| listed).unwrap_or(graph);
     let at = home.fields.end_of_initializers();
     let inputs_at = home.fields.fields(graph_field::INPUT).next_back();
-    let inputs_at = inputs_at.map(|field| field.entry.end).filter(|_| listed);
+    let inputs_at = inputs_at.map(|field| field.entry().end).filter(|_| listed);
     let mut stored = HashSet::new();
     let into = home.fields.container();
     let mut new = Vec::new();

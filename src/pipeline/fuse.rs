@@ -10,20 +10,21 @@ use crate::emit::term::{Term, TermKind};
 use crate::emit::weights::NotFinite;
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
-use crate::plan::{Block, WeightError};
+use crate::plan::{Block, Plan, WeightError};
 
-/// The block's normal form with its weights, a convolution first: what is subtracted needs
-/// something to be subtracted from.
+/// The normal form of a block of `plan` with its weights, part by part, of each a convolution
+/// first: what is subtracted needs something to be subtracted from.
 ///
 /// # Errors
 /// If a weight cannot be read or computed, or is not what the shapes allowed.
 pub fn terms(
     reader: &Reader,
     meanings: &Meanings,
+    plan: &Plan,
     block: &Block,
 ) -> Result<Vec<Term<Affine>>, WeightError> {
-    let mut terms = block.region.with_weights(meanings, reader)?;
-    terms.sort_by_key(|term| term.kind != TermKind::Conv);
+    let mut terms = plan.recipes.with_weights(block.recipe, meanings, reader)?;
+    terms.sort_by_key(|term| (term.part(), term.kind != TermKind::Conv));
     Ok(terms)
 }
 
@@ -31,6 +32,7 @@ pub fn terms(
 /// old and the new ones.
 pub fn compared(terms: &[Term<Affine>]) -> Vec<Comparison> {
     let weighted = terms.iter().filter(|term| term.kind == TermKind::Conv);
+    let weighted = weighted.flat_map(Term::kernels);
     weighted.filter_map(|term| term.map.compared(in_parallel)).collect()
 }
 
@@ -56,6 +58,6 @@ pub fn fused(
         stem: &block.stem,
         tensors: &block.tensors,
         float: block.float,
-        opset: reader.graph.model.opset,
+        forms: reader.forms,
     })
 }

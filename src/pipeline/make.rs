@@ -20,7 +20,7 @@ use crate::pipeline::counts::{self, MultiplyAdds};
 use crate::pipeline::fuse;
 use crate::pipeline::planned::Planned;
 use crate::plan::{Block, WeightError};
-use crate::refusal::{NearMiss, Reason};
+use crate::refusal::{NearMiss, Reason, Subject};
 use crate::verify::claim::{Side, Unproved};
 use crate::verify::fingerprint::Fingerprint;
 use crate::verify::original::Original;
@@ -96,7 +96,8 @@ impl Made {
         planned.blocks().zip(self.fates.iter().flatten()).filter_map(|(block, fate)| match fate {
             Fate::Made(_) => None,
             Fate::LeftAlone(reason) => {
-                Some(NearMiss { node: block.name.clone(), reason: reason.clone() })
+                let (node, reason) = (block.name.clone(), reason.clone());
+                Some(NearMiss { subject: Subject::Block, node, reason })
             }
         })
     }
@@ -151,8 +152,8 @@ impl Maker<'_> {
         let left_alone = |why: &dyn ToString, setting| {
             Ok(Fate::LeftAlone(Reason::Unproved { why: why.to_string(), setting }))
         };
-        let (reader, meanings) = (analysis.reader, &analysis.meanings);
-        let terms = match fuse::terms(reader, meanings, block) {
+        let GraphAnalysis { reader, meanings, plan, .. } = analysis;
+        let terms = match fuse::terms(reader, meanings, plan, block) {
             Ok(terms) => terms,
             Err(WeightError::Invalid(source)) => {
                 return Err(Error::Invalid { file: self.file.to_owned(), source });

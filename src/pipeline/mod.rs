@@ -52,8 +52,11 @@ use crate::engine::Limits;
 use crate::error::Error;
 use crate::facts::constants::Constants;
 use crate::facts::dependence::Dependence;
+use crate::onnx::graph::Graph;
+use crate::onnx::model::{Invalid, Model};
 use crate::options::{Options, Progress};
 use crate::report::{Mode, Report};
+use crate::verify::runnable;
 
 /// One model, what is to be done with it, and where it goes.
 #[derive(Debug, Clone, Copy)]
@@ -120,6 +123,10 @@ impl Conversion<'_> {
         reached.planned = Some((&planned, &functions));
         reached.or_failure(planned.check_skipped(file, &options.skip))?;
         reached.or_failure(open::check_time(file, &constants))?;
+        let open_sizes = planned.wants_sizes().then(|| open_sizes(model, &graphs, options));
+        let open_sizes = open_sizes.transpose().map_err(invalid);
+        let open_sizes = reached.or_failure(open_sizes)?.unwrap_or_default();
+        reached.open_sizes = &open_sizes;
         reached.seconds.plan = planning.elapsed().as_secs_f64();
 
         // Only now: what constants may cost depends on the side files that were looked at.
@@ -187,4 +194,14 @@ impl Conversion<'_> {
         }
         Ok(())
     }
+}
+
+/// Shapes for the inputs that are open, at which the model runs; empty if none are found.
+fn open_sizes(
+    model: &Model,
+    graphs: &[Graph],
+    options: &Options,
+) -> Result<Vec<(String, Vec<usize>)>, Invalid> {
+    let Some(main) = graphs.first() else { return Ok(Vec::new()) };
+    runnable::shapes(model, main, &options.run, Limits::of_reading())
 }

@@ -16,7 +16,7 @@ use crate::pipeline::analysis::GraphAnalysis;
 use crate::pipeline::counts::{self, MultiplyAdds};
 use crate::pipeline::remains::{self, Replaced};
 use crate::plan::Block;
-use crate::refusal::{NearMiss, Reason};
+use crate::refusal::{NearMiss, Reason, Subject};
 
 /// What is to be done with a model, and what is told of it.
 pub struct Planned<'r, 'g, 'm> {
@@ -54,7 +54,7 @@ impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
         readers: &'r [Reader<'g, 'm>],
         options: &Options,
     ) -> Result<Self, Invalid> {
-        let analyses = GraphAnalysis::of_all(readers, &options.skip)?;
+        let analyses = GraphAnalysis::of_all(readers, options)?;
         let nodes_after = nodes_after(graphs, &analyses);
         let calls = calls_that_stay(model, graphs)?;
         let parameters = if options.details { Some(counts::parameters(graphs)?) } else { None };
@@ -86,6 +86,12 @@ impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
         Err(Error::NoSuchBlock { file: file.to_owned(), names, blocks })
     }
 
+    /// Whether something is left alone that sizes may change which the file leaves open.
+    pub fn wants_sizes(&self) -> bool {
+        let mut missed = self.analyses.iter().flat_map(|analysis| &analysis.plan.near_misses);
+        missed.any(|miss| miss.reason.is_open())
+    }
+
     /// All blocks of all graphs.
     pub fn blocks(&self) -> impl Iterator<Item = &Block> {
         self.analyses.iter().flat_map(|analysis| &analysis.plan.blocks)
@@ -105,10 +111,16 @@ fn nodes_after(graphs: &[Graph], analyses: &[GraphAnalysis]) -> usize {
 
 fn conditions(analyses: &[GraphAnalysis], options: &Options) -> Result<Vec<Vec<String>>, Invalid> {
     let mut all = Vec::new();
+    let mut of_file: Vec<Sizes> = Vec::with_capacity(analyses.len());
     for analysis in analyses {
         let reader = analysis.reader;
-        let of_file = Sizes::new(reader.graph, reader.constants, &NO_SHAPES);
-        let sizes = if options.run.shapes.is_empty() { &reader.sizes } else { &of_file };
+        let own = Sizes::new(reader.graph, reader.constants, &NO_SHAPES);
+        let outer = reader.graph.outer.and_then(|(outer, _)| of_file.get(outer));
+        let own = match outer {
+            Some(outer) => own.within(outer),
+            None => own,
+        };
+        let sizes = if options.run.shapes.is_empty() { &reader.sizes } else { &own };
         for block in &analysis.plan.blocks {
             let mut conditions = Vec::new();
             for condition in block.valid.conditions() {
@@ -118,12 +130,16 @@ fn conditions(analyses: &[GraphAnalysis], options: &Options) -> Result<Vec<Vec<S
             }
             all.push(conditions);
         }
+        of_file.push(own);
     }
     Ok(all)
 }
 
 fn calls_that_stay(model: &Model, graphs: &[Graph]) -> Result<Vec<NearMiss>, Invalid> {
     let calls = inline::refused(model, graphs)?;
-    let miss = |(node, why): (String, String)| NearMiss { node, reason: Reason::Call(why) };
+    let miss = |(node, why): (String, String)| {
+        let (subject, reason) = (Subject::Node, Reason::Call(why));
+        NearMiss { subject, node, reason }
+    };
     Ok(calls.into_iter().map(miss).collect())
 }

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use crate::affine::{ConvKind, Geometry, PadMode, Window};
-use crate::emit::term::TermKind;
+use crate::emit::term::{Term, TermKind};
 use crate::error::Error;
 use crate::facts::roles;
 use crate::onnx::graph::Graph;
@@ -28,7 +28,7 @@ use crate::plan::{Block, Count};
 use crate::refusal::NearMiss;
 use crate::report::{
     BlockCost, BlockReport, BlockSteps, Change, ConvertedNode, Ending, File, LeftAlone, Mode,
-    NewerOpset, Notes, Proof, Report, ReportedError, Seconds, Shape, SideFile, Size,
+    NewerOpset, Notes, OpenShape, Proof, Report, ReportedError, Seconds, Shape, SideFile, Size,
 };
 
 /// How far a conversion came: the values of the steps that are done.
@@ -41,6 +41,8 @@ pub struct Reached<'s, 'r, 'g, 'm> {
     pub opened: Option<&'s Opened>,
     /// What was decided, and what is inside calls.
     pub planned: Option<(&'s Planned<'r, 'g, 'm>, &'s LocalFunctions)>,
+    /// Shapes at which the model runs, if sizes that are known may help.
+    pub open_sizes: &'s [(String, Vec<usize>)],
     /// The side files that the model names, if details are asked for.
     pub side_files: Option<&'s [SideFile]>,
     /// What became of the blocks.
@@ -66,6 +68,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
             started: Instant::now(),
             opened: None,
             planned: None,
+            open_sizes: &[],
             side_files: None,
             made: None,
             edited: None,
@@ -236,6 +239,8 @@ impl<'s> Reached<'s, '_, '_, '_> {
             newer_opset: opset.filter(|opset| opset.model > opset.known),
             inferred_nodes: converted_nodes.len(),
             converted_nodes,
+            open_sizes: self.open_sizes.iter().map(OpenShape::of).collect(),
+            repeated_names: repeated_names(planned),
             removed_inputs: self.edited.map_or(0, |edited| edited.rewrite.removed_inputs),
             unsynced: self.delivered.and_then(|delivered| delivered.unsynced.clone()),
         }
@@ -250,6 +255,23 @@ impl<'s> Reached<'s, '_, '_, '_> {
         let total = self.started.elapsed().as_secs_f64();
         Seconds { write, read_back, run, total, ..self.seconds }
     }
+}
+
+/// Names that several nodes of one graph have, each once; nodes without a name have none.
+fn repeated_names(planned: &Planned) -> Vec<String> {
+    let mut repeated: Vec<String> = Vec::new();
+    for analysis in &planned.analyses {
+        let mut seen = HashSet::new();
+        let nodes = analysis.reader.graph.nodes().map(|(_, node)| node);
+        // Of nodes that are constants ONNX Runtime makes tensors before it looks.
+        let names = nodes.filter(|node| !roles::holds_constant(node)).map(|node| node.proto.name());
+        for name in names.filter(|name| !name.is_empty() && !seen.insert(*name)) {
+            repeated.push(name.to_owned());
+        }
+    }
+    repeated.sort_unstable();
+    repeated.dedup();
+    repeated
 }
 
 fn block_report(
@@ -270,6 +292,7 @@ fn block_report(
         }
     }
     let weighted = block.terms.iter().filter(|term| term.kind == TermKind::Conv);
+    let weighted = weighted.flat_map(Term::kernels);
     let fused = made.map(|made| &made.fused);
     let new_nodes = fused.iter().flat_map(|fused| &fused.nodes);
     let new_weights = fused.iter().flat_map(|fused| &fused.weights);

@@ -37,6 +37,8 @@ pub struct Block {
     pub norms: usize,
     /// The normal form: a convolution per weighted term, the rest added.
     pub terms: Vec<Term<Geometry>>,
+    /// The number of their recipe.
+    pub recipe: usize,
     /// For which inputs it is right.
     pub valid: Validity,
     /// Type of its weights.

@@ -1,432 +1,376 @@
-//! Where regions begin and end: legality and profit, decided on shapes alone.
+//! Where a tensor should be computed from: the search, by cuts and their gain.
 //!
-//! Walking forward, every linear tensor gets a *form*: a sum of terms. A term can
-//! be read at several depths: `bn(conv(x))` is a scale of `conv(x)` or a
-//! convolution of `x`. These are its *anchors*, nearest first. Terms merge at
-//! their nearest common anchor, so a shared `Pad` or norm in front of all branches
-//! neither hinders them nor is dragged in when it cannot be. Then, walking back
-//! from what is needed, each tensor is either left to its node or becomes the
-//! output of a region that stops at the anchors whose cost is least.
+//! A *cut* of a tensor is a set of tensors from which it can be computed. From its operands on,
+//! a cut is expanded, always at the tensor that comes last, so that what is read twice is
+//! entered once; each cut gives the tensor a *form*, the sum of terms over it, in which terms
+//! of one root merge where that is legal and no dearer. Its *gain* is the cost of the cone that
+//! goes away, less that of the form. Expanded are the ways from one term backwards, and those
+//! from several terms to a tensor that all of them are computed from: elsewhere nothing can
+//! merge.
 //!
-//! Knows meanings and costs; no weights, and not how a node is written.
+//! Knows the planner's graph, forms and costs; no weights, and changes nothing.
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::cell::Cell;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::affine::Geometry;
+use crate::affine::{Geometry, Part};
 use crate::emit::term::{Term, TermKind};
-use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
-use crate::ops::meaning::{LinearOp, Meaning, Sign};
-use crate::ops::meanings::Meanings;
-use crate::ops::reader::Reader;
-use crate::plan::anchor::{Anchor, AnchoredTerm, best, signed};
-use crate::plan::cost::{self, Cost};
-use crate::plan::merge::{are_of_one_rank, kind_of, merge};
-use crate::plan::region::Region;
-use crate::plan::tails::Tails;
+use crate::onnx::ids::{IdMap, NodeId, ValueId};
+use crate::plan::cost::{self, Gain};
+use crate::plan::form::{Form, FormStep};
+use crate::plan::net::Net;
+use crate::plan::refused::Refused;
 use crate::refusal::Reason;
 
-/// Depths at which one term is considered. Real branches have less than ten.
-const MAX_ANCHORS: usize = 24;
+/// Tensors that one way is followed over, besides one per term; real branches have less than
+/// ten nodes.
+const MAX_WAY: usize = 24;
 
-/// Summands of one sum that sums inside it may bring in; real blocks have some dozens. Each
-/// sum of a long chain holds those of all before it.
+/// Summands of one form; real blocks have some dozens. Each sum of a long chain holds those of
+/// all before it.
 const MAX_TERMS: usize = 64;
 
-/// Nodes that a region computes although others need what they make. Each sum of a chain
-/// may be needed, and reach back over all before it.
-const MAX_REPEATED: usize = 256;
+/// Nodes that a form computes although others need what they make. Each sum of a chain may be
+/// needed, and reach back over all before it.
+pub const MAX_REPEATED: usize = 64;
+
+/// Terms of one root of which each two are tried, if all together do not pay.
+const MAX_PAIRED: usize = 8;
+
+/// Terms that are looked at, over all cuts of one tensor; of real blocks, some hundred.
+const MAX_LOOKED_AT: usize = 4096;
+
+const TOO_MANY_CUTS: Reason = Reason::Limit("no more than 4096 terms are looked at for one tensor");
 
 const TOO_DEEP: Reason = Reason::Limit("operations are followed over 24 others in a row");
 
 const TOO_MANY_TERMS: Reason = Reason::Limit("sums of more than 64 terms are not entered");
 
 const TOO_OFTEN: Reason =
-    Reason::Limit("no more than 256 nodes are computed again whose results others need too");
+    Reason::Limit("no more than 64 nodes are computed again whose results others need too");
 
-/// A linear tensor as a sum.
+/// Limits that were met at tensors.
+pub type MetLimits = IdMap<ValueId, Vec<Reason>>;
+
+/// A tensor as it might be computed.
 #[derive(Debug, Clone)]
-pub struct Form {
-    /// Its summands.
-    pub terms: Vec<AnchoredTerm>,
-    /// Whether the node as it stands computes this form from its inputs' forms.
-    as_is: bool,
+pub struct Candidate {
+    /// How.
+    pub form: Form<Geometry>,
+    /// The steps to it.
+    pub steps: Vec<FormStep<NodeId>>,
+    /// What it is worth; nothing yet.
+    gain: Gain,
 }
 
-/// Uses of tensors (under their first name) that go away with other regions' nodes.
-pub type Absorbed = IdSet<(NodeId, ValueId)>;
-
-/// Decides the regions of a graph.
-pub struct Walk<'r, 'g, 'm> {
-    /// The graph.
-    pub reader: &'r Reader<'g, 'm>,
-    /// What its nodes compute.
-    pub meanings: &'r Meanings,
-    absorbed: &'r Absorbed,
-    /// Of every linear tensor.
-    pub forms: Table<ValueId, Form>,
-    /// Live uses of a tensor under any of its names.
-    uses: Table<ValueId, usize>,
-    /// Limits that were met on the way to a tensor's form.
-    pub limits: IdMap<ValueId, Vec<Reason>>,
-    /// Those that were met on the way to the form that is being made.
-    met: RefCell<Vec<Reason>>,
+/// The search at one tensor.
+pub struct Search<'s, 'r, 'g, 'm> {
+    net: &'s Net<'r, 'g, 'm>,
+    id: NodeId,
+    output: ValueId,
+    refused: &'s Refused,
+    most_repeated: usize,
+    looked_at: Cell<usize>,
+    /// Limits that were met.
+    pub met: Vec<Reason>,
 }
 
-impl<'r, 'g, 'm> Walk<'r, 'g, 'm> {
-    /// Computes the form of every linear tensor. Uses that are `absorbed` do not count.
-    pub fn new(reader: &'r Reader<'g, 'm>, meanings: &'r Meanings, absorbed: &'r Absorbed) -> Self {
-        let mut walk = Walk {
-            reader,
-            meanings,
-            absorbed,
-            forms: Table::default(),
-            uses: Table::default(),
-            limits: IdMap::default(),
-            met: RefCell::default(),
-        };
-        walk.count_uses();
-        let mut tails = Tails::default();
-        for (id, node) in reader.graph.nodes() {
-            let Some(output) = node.output() else { continue };
-            let form = match meanings.get(id) {
-                Some(Meaning::Linear(input, map))
-                    if tails.note(reader, meanings, (id, *input), map) =>
-                {
-                    continue;
-                }
-                Some(Meaning::Linear(input, map)) => {
-                    walk.map_form(id, meanings.source(*input), map)
-                }
-                Some(Meaning::Sum(operands)) => walk.sum_form(id, operands),
-                _ => continue,
-            };
-            walk.forms.insert(output, form);
-            let limits = walk.met.take();
-            if !limits.is_empty() {
-                walk.limits.insert(output, limits);
-            }
-        }
-        walk
+impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
+    /// For a better form of `output`, which node `id` makes: none that is `refused`, and none
+    /// that computes more nodes of the file than so many although others need what they make.
+    pub fn at(
+        net: &'s Net<'r, 'g, 'm>,
+        (id, output): (NodeId, ValueId),
+        refused: &'s Refused,
+        most_repeated: usize,
+    ) -> Self {
+        Search { net, id, output, refused, most_repeated, looked_at: Cell::new(0), met: Vec::new() }
     }
 
-    /// Notes that `limit` is met by the form that is being made.
-    fn meet(&self, limit: Reason) {
-        let mut limits = self.met.borrow_mut();
-        if !limits.contains(&limit) {
-            limits.push(limit);
-        }
-    }
-
-    /// The regions worth rewriting, none of which ends in a tensor of `left_alone`, in
-    /// topological order of their outputs.
-    pub fn regions(&self, left_alone: &IdSet<ValueId>) -> Vec<Region> {
-        let graph = self.reader.graph;
-        let source = |value| self.meanings.source(value);
-        let mut needed: Table<ValueId, ()> = graph.outputs.iter().copied().map(source).collect();
-        let mut regions = Vec::new();
-        for (id, node) in graph.nodes().rev() {
-            let wanted = node.outputs.iter().flatten().any(|&output| needed.contains(output));
-            if matches!(self.meanings.get(id), None | Some(Meaning::Alias(_))) || !wanted {
-                continue;
-            }
-            let output = node.output().filter(|output| !left_alone.contains(output));
-            match output.and_then(|output| Some((output, self.cuts_of(output)?))) {
-                Some((output, cuts)) => {
-                    needed.extend(cuts.iter().copied());
-                    regions.push(Region::new(self.reader, self.meanings, output, cuts));
-                }
-                None => needed.extend(graph.uses(id).map(source)),
-            }
-        }
-        regions.reverse();
-        regions
-    }
-
-    /// Where the region of `output` stops; `None` if its node stays as it is.
-    fn cuts_of(&self, output: ValueId) -> Option<BTreeSet<ValueId>> {
-        let form = self.forms.get(output)?;
-        let chosen: Vec<usize> = form.terms.iter().map(|term| best(term)).collect();
-        if form.as_is && (form.terms.len() > 1 || chosen.iter().all(|&depth| depth == 0)) {
+    /// The best form that is found, if it is better than the present one.
+    pub fn better_form(&mut self) -> Option<Candidate> {
+        let mut roots = self.net.terms(self.id).iter().map(|term| term.root);
+        if !self.computes_kernel() && roots.all(|root| self.net.former(root).is_none()) {
             return None;
         }
-        let anchors = form.terms.iter().zip(chosen).filter_map(|(term, depth)| term.get(depth));
-        Some(anchors.map(|anchor| anchor.part.root).collect())
-    }
-
-    fn count_uses(&mut self) {
-        let graph = self.reader.graph;
-        for (id, node) in graph.nodes() {
-            let constant =
-                node.output().is_some_and(|output| self.reader.constants.contains(output));
-            if constant || matches!(self.meanings.get(id), None | Some(Meaning::Alias(_))) {
-                continue;
-            }
-            for value in graph.uses(id).map(|value| self.meanings.source(value)) {
-                *self.uses.or_default(value) += self.use_of(id, value);
-            }
+        let mut best = self.flattened()?;
+        while let Some(better) = self.further(&best).or_else(|| self.merged(&best)) {
+            best = better;
         }
-        for &output in &graph.outputs {
-            *self.uses.or_default(self.meanings.source(output)) += 1;
+        best.gain.pays_beyond(&Gain::default()).then_some(best)
+    }
+
+    /// Whether nodes compute the kernel that is read there: it may be stored.
+    fn computes_kernel(&self) -> bool {
+        self.net.computed_kernel(self.id).is_some()
+    }
+
+    /// The present form, with stored weights, and with sums inside it that nobody else needs.
+    fn flattened(&mut self) -> Option<Candidate> {
+        let mut flat = Candidate::at(self.net, self.id)?;
+        if flat.form.terms.len() < 2 && !self.computes_kernel() {
+            return Some(flat);
         }
-    }
-
-    /// 1 for a use that counts.
-    fn use_of(&self, node: NodeId, source: ValueId) -> usize {
-        usize::from(!self.absorbed.contains(&(node, source)))
-    }
-
-    /// How often `source` is read by a node and what was read together with it.
-    fn uses_by(&self, id: NodeId, steps: &[NodeId], source: ValueId) -> usize {
-        let uses = |&node: &NodeId| {
-            if let Some(Meaning::Alias(_)) = self.meanings.get(node) {
-                return 0;
-            }
-            let of_source = self.reader.graph.uses(node);
-            let count = of_source.filter(|&value| self.meanings.source(value) == source).count();
-            count * self.use_of(node, source)
+        let nested_sum = |terms: &[Term<Geometry>]| {
+            terms.iter().find_map(|term| {
+                let id = self.net.former(term.root).filter(|_| term.is_plain())?;
+                let inner = self.net.terms(id);
+                let is_sum = inner.len() > 1 && inner.iter().all(|term| term.part.is_none());
+                let is_free = self.net.reads(term.root) == 1 && self.refused.allows(term.root);
+                (is_sum && is_free && is_added(term, terms)).then_some(id)
+            })
         };
-        uses(&id) + steps.iter().map(uses).sum::<usize>()
-    }
-
-    /// Whether nobody needs the anchor's root once this term is computed from further away.
-    pub fn dies(&self, anchor: &Anchor) -> bool {
-        self.uses.get(anchor.part.root).copied().unwrap_or(0) == anchor.uses
-    }
-
-    fn cost(&self, part: &Term<Geometry>) -> Cost {
-        cost::of_term(part, self.reader.graph.model.opset)
-    }
-
-    fn map_form(&self, id: NodeId, input: ValueId, map: &LinearOp) -> Form {
-        let part = match map {
-            LinearOp::View(view) => Term::view(input, view.clone(), Geometry::identity()),
-            _ => Term::new(input, map.geometry(), kind_of(map)),
-        };
-        let steps = self.meanings.consumed(id);
-        let uses = self.uses_by(id, steps, input);
-        let mut emit = cost::of_node(map, self.channels(input));
-        emit.nodes += steps.len() as f64;
-        let saved = Cost::default();
-        let nearest = Anchor { part, uses, nodes: 1, repeated: 0, emit, saved };
-        if let Some(terms) = self.scaled_terms(&nearest, map) {
-            return Form { terms, as_is: false };
+        while let Some(id) = nested_sum(&flat.form.terms) {
+            if flat.form.terms.len() + self.net.terms(id).len() > MAX_TERMS {
+                meet(&mut self.met, TOO_MANY_TERMS);
+                break;
+            }
+            if !flat.expand(self.net, id) {
+                break;
+            }
         }
-        let term = self.anchors_from(nearest);
-        Form { terms: vec![term], as_is: true }
+        let gain = self.gain(&flat, &mut Vec::new()).filter(|gain| gain.pays_beyond(&flat.gain));
+        Some(Candidate { gain: gain.unwrap_or(flat.gain), ..flat })
     }
 
-    /// How many channels a tensor has that convolutions make; 0 if none does.
-    fn channels(&self, tensor: ValueId) -> usize {
-        let term = self.forms.get(tensor).and_then(|form| form.terms.first());
-        let made = term.and_then(|term| term.iter().find_map(|at| at.part.map.channels));
-        made.map_or(0, |channels| channels.outputs)
+    /// A better form than `best` in which what reads one of its roots is read further back.
+    fn further(&mut self, best: &Candidate) -> Option<Candidate> {
+        let terms = &best.form.terms;
+        let mut reading: BTreeMap<ValueId, Vec<usize>> = BTreeMap::new();
+        for (index, term) in terms.iter().enumerate() {
+            reading.entry(term.root).or_default().push(index);
+        }
+        // Read twice, as in x + x, a tensor may merge with itself.
+        let is_tried = |selected: &Vec<usize>| {
+            let maps = || selected.iter().filter_map(|&index| terms.get(index));
+            terms.len() == 1 || selected.len() > 1 || maps().any(|term| !term.is_plain())
+        };
+        let mut selections = reading.into_values().filter(is_tried);
+        selections.find_map(|selected| self.expanded(best, &selected, None))
     }
 
-    /// A scale or shift of a sum of several convolutions goes into each of them, if
-    /// nobody else needs the sum and no plain operand would need a convolution.
-    fn scaled_terms(&self, nearest: &Anchor, map: &LinearOp) -> Option<Vec<AnchoredTerm>> {
-        let form = self.forms.get(nearest.part.root)?;
-        if form.terms.len() < 2 || !map.is_pointwise() || !self.dies(nearest) {
+    /// A better form than `best` in which some of its terms merge that are computed from one
+    /// tensor; the nearest such tensors first.
+    fn merged(&mut self, best: &Candidate) -> Option<Candidate> {
+        if best.form.terms.len() < 2 {
             return None;
         }
-        let weighted = |term: &AnchoredTerm| {
-            term.iter().find(|at| at.part.kind == TermKind::Conv).map(|at| at.part.clone())
-        };
-        let maps = form.terms.iter().map(weighted).collect::<Option<Vec<Term<Geometry>>>>()?;
-        if !are_of_one_rank(maps.iter()) {
-            return None;
-        }
-        let scaled = |term: &AnchoredTerm| {
-            let anchors = term.iter().filter(|anchor| anchor.part.kind == TermKind::Conv);
-            let anchors: AnchoredTerm = anchors
-                .filter_map(|anchor| {
-                    let part = nearest.part.of(&anchor.part).ok()?;
-                    let nodes = anchor.nodes.saturating_add(nearest.nodes);
-                    Some(Anchor { emit: self.cost(&part), part, nodes, ..anchor.clone() })
-                })
-                .collect();
-            (!anchors.is_empty()).then_some(anchors)
-        };
-        form.terms.iter().map(scaled).collect()
-    }
-
-    /// The term read at `nearest`, and at all legal depths behind it.
-    fn anchors_from(&self, nearest: Anchor) -> AnchoredTerm {
-        let mut term = vec![nearest.clone()];
-        let Some([behind]) = self.forms.get(nearest.part.root).map(|form| form.terms.as_slice())
-        else {
-            return term.into();
-        };
-        if behind.len() > MAX_ANCHORS {
-            self.meet(TOO_DEEP);
-        }
-        let dies = self.dies(&nearest);
-        let replaced = behind.get(best(behind)).map(Anchor::net).unwrap_or_default();
-        for anchor in behind.iter().take(MAX_ANCHORS) {
-            let Ok(part) = nearest.part.of(&anchor.part) else {
-                continue;
-            };
-            let saved = if dies {
-                anchor.saved.plus(replaced).before(&nearest.part.map)
-            } else {
-                Cost::default()
-            };
-            let uses = if dies { anchor.uses } else { 0 };
-            let again = if dies { anchor.repeated } else { anchor.nodes };
-            let repeated = nearest.repeated.saturating_add(again);
-            if repeated > MAX_REPEATED {
-                self.meet(TOO_OFTEN);
-                continue;
+        let graph = self.net.reader.graph;
+        let mut common: BTreeMap<(ValueId, Option<Part>), Vec<usize>> = BTreeMap::new();
+        for (index, term) in best.form.terms.iter().enumerate() {
+            for ancestor in self.ancestors(term.root) {
+                common.entry((ancestor, term.part())).or_default().push(index);
             }
-            term.push(Anchor {
-                emit: self.cost(&part),
-                part,
-                uses,
-                nodes: nearest.nodes.saturating_add(anchor.nodes),
-                repeated,
-                saved: nearest.saved.plus(saved),
-            });
         }
-        term.into()
-    }
-
-    fn sum_form(&self, id: NodeId, operands: &[(Sign, ValueId)]) -> Form {
-        let mut sum = SumForm::default();
-        let mut as_is = true;
-        let steps = self.meanings.consumed(id);
-        let mut times: IdMap<ValueId, usize> = IdMap::default();
-        for &(_, operand) in operands {
-            *times.entry(self.meanings.source(operand)).or_default() += 1;
-        }
-        for &(sign, operand) in operands {
-            let root = self.meanings.source(operand);
-            let kind = TermKind::Identity(Sign::Plus);
-            let part = Term::new(root, Geometry::identity(), kind);
-            let once = || times.get(&root) == Some(&1);
-            let uses = if once() { self.uses_by(id, steps, root) } else { self.use_of(id, root) };
-            let (emit, saved) = (Cost::default(), Cost::default());
-            let plain = Anchor { part, uses, nodes: 1, repeated: 0, emit, saved };
-            let several = self.forms.get(root).filter(|form| form.terms.len() > 1);
-            let terms = match several {
-                // A nested sum that nobody else needs is part of this one.
-                Some(form) if self.dies(&plain) && once() => {
-                    if sum.has_room_for(form) {
-                        form.terms.clone()
-                    } else {
-                        self.meet(TOO_MANY_TERMS);
-                        vec![self.anchors_from(plain)]
+        common.retain(|_, terms| terms.len() > 1);
+        let mut common: Vec<_> = common.into_iter().collect();
+        common.sort_by_key(|((ancestor, _), _)| {
+            Reverse((graph.value(*ancestor).producer, *ancestor))
+        });
+        for ((ancestor, _), terms) in &common {
+            if let Some(better) = self.expanded(best, terms, Some(*ancestor)) {
+                return Some(better);
+            }
+            let some = terms.get(..MAX_PAIRED).unwrap_or(terms);
+            for (at, &one) in some.iter().enumerate().filter(|_| terms.len() > 2) {
+                for &other in some.iter().take(at) {
+                    let pair = self.expanded(best, &[other, one], Some(*ancestor));
+                    if pair.is_some() {
+                        return pair;
                     }
-                }
-                _ => vec![self.anchors_from(plain)],
-            };
-            sum.begin_operand();
-            for term in terms {
-                let term = signed(sign, term);
-                as_is &= !self.add(&mut sum, term);
-            }
-        }
-        let terms: Vec<AnchoredTerm> = sum.terms.into_iter().flatten().collect();
-        Form { terms, as_is }
-    }
-
-    /// Adds a term to a sum; returns whether it was merged with another.
-    fn add(&self, sum: &mut SumForm, mut term: AnchoredTerm) -> bool {
-        let mut merged_any = false;
-        while let Some((index, merged)) = self.merge_with_some(sum, &term, merged_any) {
-            sum.remove(index);
-            term = merged;
-            merged_any = true;
-        }
-        sum.push(term, merged_any);
-        merged_any
-    }
-
-    /// `merged` is whether the term was made by this sum.
-    fn merge_with_some(
-        &self,
-        sum: &SumForm,
-        term: &AnchoredTerm,
-        merged: bool,
-    ) -> Option<(usize, AnchoredTerm)> {
-        for anchor in term.iter() {
-            for &index in sum.by_root.get(&anchor.part.root).into_iter().flatten() {
-                // Each sum of a long chain would try those of all before it again.
-                if !merged && sum.were_apart(index) {
-                    continue;
-                }
-                let Some(Some(other)) = sum.terms.get(index) else { continue };
-                let Some(at) = other.iter().find(|at| at.part.root == anchor.part.root) else {
-                    continue;
-                };
-                let Ok(part) = merge(at.part.clone(), &anchor.part, self.reader) else { continue };
-                let merged = self.anchors_from(Anchor {
-                    emit: self.cost(&part),
-                    part,
-                    uses: at.uses + anchor.uses,
-                    nodes: at.nodes.saturating_add(anchor.nodes),
-                    repeated: at.repeated.saturating_add(anchor.repeated),
-                    saved: at.saved.plus(anchor.saved),
-                });
-                let chosen = |term: &AnchoredTerm| term.get(best(term)).cloned();
-                let net = |term: &AnchoredTerm| chosen(term).map(|at| at.net()).unwrap_or_default();
-                let apart = net(other).plus(net(term));
-                // x + x has no kernel to go into, unless x itself is a convolution.
-                let weighted = chosen(&merged).is_some_and(|at| at.part.kind == TermKind::Conv);
-                if weighted
-                    && net(&merged).no_dearer_than(&apart)
-                    && net(&merged).nodes <= apart.nodes
-                {
-                    return Some((index, merged));
                 }
             }
         }
         None
     }
+
+    /// The best form on the way from `start` back from what these terms read, all of it or as
+    /// far as `ancestor`; `None` if none is better than `start`.
+    fn expanded(
+        &mut self,
+        start: &Candidate,
+        selected: &[usize],
+        ancestor: Option<ValueId>,
+    ) -> Option<Candidate> {
+        if !self.may_look_at(start) {
+            meet(&mut self.met, TOO_MANY_CUTS);
+            return None;
+        }
+        let leads = |id: NodeId, value: ValueId| match ancestor {
+            None => true,
+            Some(ancestor) => ancestor != value && self.leads_to(id, ancestor),
+        };
+        let enters = |value: ValueId| {
+            let former = self.net.former(value).filter(|_| self.refused.allows(value));
+            former.filter(|&id| self.is_passed(id) && leads(id, value))
+        };
+        let roots = selected.iter().filter_map(|&index| start.form.terms.get(index));
+        let mut open: BTreeSet<NodeId> = roots.filter_map(|term| enters(term.root)).collect();
+        if open.is_empty() {
+            return None;
+        }
+        let (mut way, mut best) = (start.clone(), None::<Candidate>);
+        if selected.len() < start.form.terms.len() {
+            way.select(selected);
+        }
+        // What one term saves is not spent on another one.
+        let reference = if start.form.terms.len() > 1 { start.gain } else { Gain::default() };
+        let (mut left, mut met) = (MAX_WAY + start.form.terms.len(), Vec::new());
+        while let Some(id) = self.next(&way.form, &open) {
+            open.remove(&id);
+            if way.form.terms.len() > MAX_TERMS.max(start.form.terms.len()) {
+                meet(&mut met, TOO_MANY_TERMS);
+                break;
+            }
+            if left == 0 {
+                meet(&mut met, TOO_DEEP);
+                break;
+            }
+            if !self.may_look_at(&way) {
+                meet(&mut met, TOO_MANY_CUTS);
+                break;
+            }
+            if !way.expand(self.net, id) {
+                continue;
+            }
+            left = left.saturating_sub(1);
+            open.extend(self.net.terms(id).iter().filter_map(|term| enters(term.root)));
+            let joined = if way.form.is_apart() { way.joined(self.net) } else { None };
+            let form = joined.as_ref().unwrap_or(&way);
+            let Some(gain) = self.gain(form, &mut met) else { continue };
+            let most = best.as_ref().map_or(&start.gain, |best| &best.gain);
+            if gain.pays_beyond(&reference) && gain.is_more_than(most) {
+                best = Some(Candidate { gain, ..form.clone() });
+            }
+        }
+        met.into_iter().for_each(|limit| meet(&mut self.met, limit));
+        best
+    }
+
+    /// Whether what reads node `id`'s tensor could be read through it: through a Concat only if
+    /// nobody else needs what it joins, which else would be computed twice to save one node. What
+    /// is written for a part alone, nobody else needs.
+    fn is_passed(&self, id: NodeId) -> bool {
+        let terms = self.net.terms(id);
+        let is_free = |term: &Term<Geometry>| {
+            !term.is_plain()
+                || (self.net.former(term.root).is_some() && self.net.reads(term.root) == 1)
+                || is_added(term, terms)
+        };
+        terms.iter().filter(|term| term.part.is_some()).all(is_free)
+    }
+
+    /// Whether so many terms more may be looked at; they are counted.
+    fn may_look_at(&self, form: &Candidate) -> bool {
+        let looked_at = self.looked_at.get().saturating_add(form.form.terms.len());
+        self.looked_at.set(looked_at);
+        looked_at <= MAX_LOOKED_AT
+    }
+
+    /// Which of the `open` tensors the form is to be read through next: the last one of which a
+    /// term reads that cannot be written, else the last one.
+    fn next(&self, form: &Form<Geometry>, open: &BTreeSet<NodeId>) -> Option<NodeId> {
+        let unwritten = form.selected().iter().filter(|term| term.kind == TermKind::Pointwise);
+        let ids = unwritten.filter_map(|term| self.net.former(term.root));
+        ids.filter(|id| open.contains(id)).max().or_else(|| open.last().copied())
+    }
+
+    /// What the form is worth; `None` if it cannot be written.
+    fn gain(&self, form: &Candidate, met: &mut Vec<Reason>) -> Option<Gain> {
+        let terms = &form.form.terms;
+        if !form.is_legal(self.net) || !self.refused.allows_form(self.output, terms) {
+            return None;
+        }
+        let mffc = self.net.mffc(self.id, terms);
+        let repeated: usize = form
+            .steps
+            .iter()
+            .map(|step| match step {
+                FormStep::Through(id) if !mffc.nodes.contains(id) => self.net.size(*id),
+                _ => 0,
+            })
+            .sum();
+        if repeated > MAX_REPEATED {
+            meet(met, TOO_OFTEN);
+        }
+        if repeated > self.most_repeated {
+            return None;
+        }
+        let after = cost::of_sum(terms, self.net.reader.forms);
+        Some(Gain { before: mffc.count, after })
+    }
+
+    /// `value` and the nearest tensors that it is computed from.
+    fn ancestors(&self, value: ValueId) -> Vec<ValueId> {
+        let mut found = vec![value];
+        let mut open: BTreeSet<NodeId> = self.net.former(value).into_iter().collect();
+        while let Some(id) = open.pop_last().filter(|_| found.len() <= MAX_WAY) {
+            for term in self.net.terms(id) {
+                if !found.contains(&term.root) {
+                    found.push(term.root);
+                    open.extend(self.net.former(term.root));
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether what node `id` makes is computed from `ancestor`.
+    fn leads_to(&self, id: NodeId, ancestor: ValueId) -> bool {
+        let mut terms = self.net.terms(id).iter();
+        terms.any(|term| self.ancestors(term.root).contains(&ancestor))
+    }
 }
 
-/// The terms of a sum under construction, found by any of their roots.
-#[derive(Default)]
-struct SumForm {
-    terms: Vec<Option<AnchoredTerm>>,
-    by_root: IdMap<ValueId, Vec<usize>>,
-    /// The terms from this one on are of the operand that is being added.
-    operand: usize,
-    /// Terms that were merged here.
-    merged: BTreeSet<usize>,
+impl Candidate {
+    /// What node `id` computes now; `None` if that is not linear.
+    pub fn at(net: &Net, id: NodeId) -> Option<Self> {
+        let form = net.form(id)?.clone();
+        Some(Candidate { form, steps: Vec::new(), gain: Gain::default() })
+    }
+
+    /// Reads the form through the tensor that node `id` makes; whether what reads it there
+    /// composes with it.
+    pub fn expand(&mut self, net: &Net, id: NodeId) -> bool {
+        let Some((at, inner)) = net.reader.graph.node(id).output().zip(net.form(id)) else {
+            return false;
+        };
+        let is_expanded = self.form.go_through(at, inner.clone(), net.reader).is_ok();
+        self.steps.extend(is_expanded.then_some(FormStep::Through(id)));
+        is_expanded
+    }
+
+    /// Puts all terms aside but these.
+    fn select(&mut self, selected: &[usize]) {
+        self.form.select(selected);
+        self.steps.push(FormStep::Select(selected.to_vec()));
+    }
+
+    /// The same with what was put aside.
+    fn joined(&self, net: &Net) -> Option<Self> {
+        let mut joined = self.clone();
+        joined.form.join(net.reader).ok()?;
+        joined.steps.push(FormStep::Join);
+        Some(joined)
+    }
+
+    /// Whether it can be written, and is right for the sizes that are known.
+    pub fn is_legal(&self, net: &Net) -> bool {
+        self.form.is_written() && self.form.validity(net.reader).is_ok()
+    }
 }
 
-impl SumForm {
-    fn has_room_for(&self, form: &Form) -> bool {
-        self.terms.len() + form.terms.len() <= MAX_TERMS
-    }
+/// Whether others of these `terms` are added to `term`, so that the sum is of nobody else.
+fn is_added(term: &Term<Geometry>, terms: &[Term<Geometry>]) -> bool {
+    let mut of_part = terms.iter().filter(|other| other.part == term.part);
+    terms.len() <= MAX_TERMS && of_part.nth(1).is_some()
+}
 
-    /// Those that follow are of one more operand.
-    fn begin_operand(&mut self) {
-        self.operand = self.terms.len();
-    }
-
-    /// Whether the term at `index` stayed apart from the one that is being added, in the
-    /// operand that the two are of.
-    fn were_apart(&self, index: usize) -> bool {
-        index >= self.operand && !self.merged.contains(&index)
-    }
-
-    fn push(&mut self, term: AnchoredTerm, merged: bool) {
-        if merged {
-            self.merged.insert(self.terms.len());
-        }
-        for anchor in term.iter() {
-            self.by_root.entry(anchor.part.root).or_default().push(self.terms.len());
-        }
-        self.terms.push(Some(term));
-    }
-
-    fn remove(&mut self, index: usize) {
-        if let Some(slot) = self.terms.get_mut(index) {
-            *slot = None;
-        }
+fn meet(limits: &mut Vec<Reason>, limit: Reason) {
+    if !limits.contains(&limit) {
+        limits.push(limit);
     }
 }

@@ -14,10 +14,17 @@ use crate::onnx::ids::{NodeId, ValueId};
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
+use crate::plan::computed::computed_kernel;
 use crate::plan::region::Region;
 
 /// A block with more branches is told by its first ones.
 const MAX_BRANCHES: usize = 64;
+
+/// Before a branch that is added to the one before it.
+const PLUS: &str = " + ";
+
+/// Before a branch that stands beside the one before it, in a Concat.
+const BESIDE: &str = " | ";
 
 /// A block's branches from what they read to their sum, and what comes after it, as in
 /// `3×3`, `norm`, `scale`, `identity`.
@@ -53,10 +60,12 @@ impl Branches<'_, '_, '_> {
     /// The branches in words, and as they may be drawn: one per path from `value` to a root.
     pub fn of(&self, value: ValueId) -> (String, Arc<Drawing>) {
         let mut branches: Vec<Vec<Step>> = vec![];
-        let mut open = vec![(value, Vec::new())];
-        while let Some((value, mut path)) = open.pop() {
+        let mut signs: Vec<&str> = vec![];
+        let mut open = vec![(value, Vec::new(), "")];
+        while let Some((value, mut path, sign)) = open.pop() {
             if branches.len() + open.len() > MAX_BRANCHES {
                 branches.push(vec![Step { node: None, text: "…".into(), is_kernel: true }]);
+                signs.push(PLUS);
                 break;
             }
             let source = self.meanings.source(value);
@@ -65,12 +74,14 @@ impl Branches<'_, '_, '_> {
             match producer.and_then(|producer| Some((producer, self.meanings.get(producer)?))) {
                 Some((node, Meaning::Linear(input, map))) => {
                     path.extend(self.step(node, map));
-                    open.push((*input, path));
+                    open.push((*input, path, sign));
                 }
-                Some((_, Meaning::Sum(operands))) => {
-                    let branches =
-                        operands.iter().rev().map(|&(_, operand)| (operand, path.clone()));
-                    open.extend(branches);
+                Some((_, meaning @ (Meaning::Sum(_) | Meaning::Joined(_)))) => {
+                    let between = if matches!(meaning, Meaning::Sum(_)) { PLUS } else { BESIDE };
+                    let signs = once(sign).chain(repeat(between));
+                    let operands: Vec<_> = meaning.operands().into_iter().zip(signs).collect();
+                    let branches = operands.into_iter().rev();
+                    open.extend(branches.map(|(operand, sign)| (operand, path.clone(), sign)));
                 }
                 _ => {
                     if !path.iter().any(|step| step.is_kernel) {
@@ -79,13 +90,14 @@ impl Branches<'_, '_, '_> {
                     }
                     path.reverse();
                     branches.push(path);
+                    signs.push(sign);
                 }
             }
         }
         let mut words = String::new();
-        for (branch, plus) in branches.iter().zip(once("").chain(repeat(" + "))) {
+        for (branch, sign) in branches.iter().zip(signs) {
             let kernels = branch.iter().filter(|step| step.is_kernel);
-            for (kernel, arrow) in kernels.zip(once(plus).chain(repeat(" → "))) {
+            for (kernel, arrow) in kernels.zip(once(sign).chain(repeat(" → "))) {
                 words.extend([arrow, &kernel.text]);
             }
         }
@@ -98,8 +110,15 @@ impl Branches<'_, '_, '_> {
         match map {
             _ if is_norm => Some(step("norm".into(), false)),
             LinearOp::Diagonal { .. } => Some(step("scale".into(), false)),
-            _ => text_of(map).map(|text| step(text.into(), true)),
+            _ => text_of(map).map(|text| step(self.told(node, text).into(), true)),
         }
+    }
+
+    /// A kernel that is nothing but stored, where nodes compute it today, is told as that.
+    fn told(&self, node: NodeId, text: String) -> String {
+        let is_alone = self.region.nodes.len() == 1;
+        let is_computed = || computed_kernel(self.reader, self.meanings, node).is_some();
+        if is_alone && is_computed() { format!("computed {text}") } else { text }
     }
 
     /// A root that is added as it is: part of a kernel, or an operand that stays.

@@ -29,26 +29,23 @@ use crate::onnx::model::Invalid;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
+use crate::plan::net::Net;
 use crate::plan::region::Region;
 use crate::refusal::Unfit;
 
-/// Whether the weights of `region` exist in `float`. They are computed only if bounds of
+/// Whether the weights of `region`, by its `recipe`, exist in `float`. They are computed only if bounds of
 /// them leave that open. What cannot be computed is told when it is fused.
 ///
 /// # Errors
 /// Why they do not.
-pub fn check(
-    reader: &Reader,
-    meanings: &Meanings,
-    region: &Region,
-    float: Float,
-) -> Result<(), Unfit> {
+pub fn check(net: &Net, region: &Region, recipe: usize, float: Float) -> Result<(), Unfit> {
+    let (reader, meanings) = (net.reader, net.meanings);
     let Ok(bounds) = bounds(reader, meanings, region) else { return Ok(()) };
     if bounds.is_some_and(|bounds| bounds.fit(float)) {
         return Ok(());
     }
-    let Ok(terms) = region.with_weights(meanings, reader) else { return Ok(()) };
-    terms.iter().try_for_each(|term| check_term(term, float))
+    let Ok(terms) = net.recipes.with_weights(recipe, meanings, reader) else { return Ok(()) };
+    terms.iter().flat_map(Term::kernels).try_for_each(|term| check_term(term, float))
 }
 
 /// Bounds of the weights of a linear map, per term.
@@ -91,6 +88,14 @@ impl Bounds {
         }
     }
 
+    fn beside(self, other: Bounds) -> Bounds {
+        Bounds {
+            most: self.most.max(other.most),
+            shift: self.shift.max(other.shift),
+            ..self.plus(other)
+        }
+    }
+
     fn plus(self, other: Bounds) -> Bounds {
         Bounds {
             most: self.most + other.most,
@@ -124,6 +129,10 @@ fn bounds(
             Some(Meaning::Sum(operands)) => {
                 let operands = operands.iter().map(|&(_, operand)| of(&found, operand));
                 operands.reduce(Bounds::plus).unwrap_or(Bounds::IDENTITY)
+            }
+            Some(Meaning::Joined(operands)) => {
+                let operands = operands.iter().map(|&(_, operand)| of(&found, operand));
+                operands.reduce(Bounds::beside).unwrap_or(Bounds::IDENTITY)
             }
             _ => continue,
         };

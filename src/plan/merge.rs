@@ -22,12 +22,18 @@ pub fn merge<L: Linear>(
 ) -> Result<Term<L>, Refusal> {
     debug_assert_eq!(one.root, other.root);
     if !one.has_views_of(other) {
-        return Err(Refusal::View);
+        return match (one.dense_beside(other), other.dense_beside(&one)) {
+            (Some(dense), _) => merge(dense, other, reader),
+            (None, Some(dense)) => merge(one, &dense, reader),
+            (None, None) => Err(Refusal::View),
+        };
     }
     let without_sizes = one.map.geometry().clone().plus(other.map.geometry(), &[]);
     // Sizes are inferred only where a decision needs them.
     let sizes = match without_sizes {
-        Err(Refusal::Counts { .. }) if one.before.is_empty() => reader.sizes.shape(one.root),
+        Err(Refusal::Counts { .. }) if one.before.is_empty() && one.inner.is_none() => {
+            reader.sizes.shape(one.root)
+        }
         _ => &[],
     };
     let is_weighted = one.kind == TermKind::Conv || other.kind == TermKind::Conv;
@@ -63,9 +69,12 @@ pub fn insert<L: Linear>(
     reader: &Reader,
     valid: &mut Validity,
 ) -> Result<(), Refusal> {
-    // Decided on shapes, so that a kernel which grows by thousands is never copied.
+    // Decided on shapes, so that a kernel which grows by thousands is never copied; and first on
+    // kinds, so that of a tensor added a hundred times not each two are composed.
     let is_merged = |other: &Term<L>, term: &Term<L>| {
-        other.root == term.root && merge_if_smaller(&other.shape(), &term.shape(), reader).is_ok()
+        other.root == term.root
+            && (other.kind == TermKind::Conv || term.kind == TermKind::Conv)
+            && merge_if_smaller(&other.shape(), &term.shape(), reader).is_ok()
     };
     while let Some(index) = sum.iter().position(|other| is_merged(other, &term)) {
         let other = sum.remove(index);

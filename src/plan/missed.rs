@@ -1,43 +1,65 @@
 //! Near misses, read off after the search: places that look like a block, and why they are
 //! none.
 //!
-//! Knows the forms that the search found; changes nothing of it.
+//! What looks like one: convolutions of one tensor that are added up, two in a row that one
+//! kernel could be no dearer than, and what nearly is a part of these. A pair that was made
+//! to be two (depthwise and pointwise), a gate, a mean that is taken away look like none. Norms,
+//! scales and shifts that stay beside nothing of this are told by [`stays`](crate::plan::stays).
+//!
+//! Knows the planner's graph and blocks; changes nothing of them.
 
-use crate::affine::Refusal;
-use crate::emit::term::TermKind;
+use std::collections::VecDeque;
+
+use crate::affine::{ConvKind, Geometry, Refusal};
+use crate::emit::term::{Term, TermKind};
+use crate::facts::roles;
 use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
 use crate::ops::meaning::Meaning;
-use crate::plan::anchor::{Anchor, AnchoredTerm, best};
-use crate::plan::cuts::Walk;
+use crate::plan::block::Block;
+use crate::plan::computed::enlarged;
+use crate::plan::cuts::MetLimits;
+use crate::plan::form::Form;
 use crate::plan::merge::{kind_of, merge, merge_if_smaller};
-use crate::plan::region::Region;
+use crate::plan::net::Net;
+use crate::plan::stays::{self, Staying};
 use crate::refusal::{NearMiss, NotLinear, Reason};
 
-/// Tensors on a residual path, or inputs of an operator; in real networks there are some
-/// dozens.
+/// Inputs of an operator that are looked at; in real networks there are some dozens.
+const MAX_INPUTS: usize = 512;
+
+/// Tensors on a residual path.
 const MAX_PATH: usize = 512;
 
-/// The places that were left alone when these regions were found.
-pub fn near_misses(walk: &Walk, regions: &[Region]) -> Vec<NearMiss> {
-    let graph = walk.reader.graph;
-    let mut misses = NearMisses { walk, found: Vec::new() };
-    for (id, node) in graph.nodes() {
-        if let Some(output) = node.output() {
-            misses.note(id, output);
+/// Tensors between a convolution and what its branch comes from; a limit of what is told only.
+const MAX_BRANCH: usize = 16;
+
+/// Depths at which a term is read; a limit of what is told only.
+const MAX_DEPTHS: usize = 24;
+
+/// The tensors at which something was left alone when these blocks were planned, and why.
+pub fn near_misses(net: &Net, limits: &MetLimits, blocks: &[Block]) -> Vec<(ValueId, NearMiss)> {
+    let graph = net.reader.graph;
+    let mut misses = NearMisses { net, found: Vec::new(), told_of: IdSet::default() };
+    for (id, node) in graph.nodes().filter(|&(id, _)| net.is_live(id)) {
+        let Some(output) = node.output() else { continue };
+        misses.note(id, output);
+        for limit in limits.get(&output).into_iter().flatten() {
+            misses.miss(output, limit.clone());
         }
     }
+    misses.note_what_stays();
     let inside: Table<NodeId, ()> =
-        regions.iter().flat_map(|region| &region.nodes).copied().collect();
-    let outputs: Table<ValueId, ()> = regions.iter().map(|region| region.output).collect();
-    // What went into a region was not missed.
+        blocks.iter().flat_map(|block| &block.region.nodes).copied().collect();
+    let outputs: Table<ValueId, ()> = blocks.iter().map(|block| block.region.output).collect();
+    // What went into a block was not missed.
     let missed = |value: &ValueId| {
         graph.value(*value).producer.is_none_or(|producer| !inside.contains(producer))
             || outputs.contains(*value)
     };
     // A limit is met by all that lies behind the first one that meets it.
     let mut limits = Vec::new();
-    let is_first = |miss: &NearMiss| match &miss.reason {
-        limit @ Reason::Limit(_) => {
+    let mut is_first = |miss: &NearMiss| match &miss.reason {
+        limit @ (Reason::Limit(_) | Reason::NotLinear { why: NotLinear::Beyond { .. }, .. }) => {
             let is_new = !limits.contains(limit);
             limits.extend(is_new.then(|| limit.clone()));
             is_new
@@ -45,47 +67,82 @@ pub fn near_misses(walk: &Walk, regions: &[Region]) -> Vec<NearMiss> {
         _ => true,
     };
     let near_misses = misses.found.into_iter().filter(|(value, _)| missed(value));
-    near_misses.map(|(_, near_miss)| near_miss).filter(is_first).collect()
+    near_misses.filter(|(_, near_miss)| is_first(near_miss)).collect()
 }
 
-/// What is read off a search.
-struct NearMisses<'w, 'r, 'g, 'm> {
-    walk: &'w Walk<'r, 'g, 'm>,
+/// What is read off a plan.
+struct NearMisses<'n, 'r, 'g, 'm> {
+    net: &'n Net<'r, 'g, 'm>,
     found: Vec<(ValueId, NearMiss)>,
+    /// Tensors of which something is said.
+    told_of: IdSet<ValueId>,
 }
+
+/// One term, read at the depths at which it can be: `bn(conv(x))` is a scale of `conv(x)`, or a
+/// convolution of `x`. The nearest comes first.
+type Depths = Vec<Term<Geometry>>;
 
 impl NearMisses<'_, '_, '_, '_> {
     /// Notes what was missed at the node `id`, which makes `output`.
     fn note(&mut self, id: NodeId, output: ValueId) {
-        let walk = self.walk;
-        let terms = walk.forms.get(output).map_or(&[][..], |form| &form.terms);
-        match (walk.meanings.get(id), terms) {
-            (Some(Meaning::Opaque(why)), _) => self.note_product(output, id, why),
-            (Some(Meaning::Linear(input, _)), [term]) => {
-                self.note_sequence(output, walk.meanings.source(*input), term);
+        let net = self.net;
+        match (net.meanings.get(id), net.former(output).map(|id| net.terms(id))) {
+            (Some(Meaning::Opaque(why)), _) => self.note_nearly_linear(output, id, why),
+            (_, Some([term])) => {
+                let enlarged = |kernel| enlarged(net.reader, kernel);
+                if let Some((before, after)) = net.computed_kernel(id).and_then(enlarged) {
+                    self.miss(output, Reason::Dearer { before, after });
+                }
+                self.note_term(id, output, term);
             }
-            (Some(Meaning::Sum(_)), [_, _, ..]) => self.note_sum(output, terms),
+            (_, Some(terms @ [_, _, ..])) if terms.iter().all(|term| term.part.is_none()) => {
+                let terms: Vec<Depths> = terms.iter().map(|term| self.depths(term)).collect();
+                self.note_sum(id, output, &terms);
+            }
             _ => {}
-        }
-        for limit in walk.limits.get(&output).into_iter().flatten() {
-            self.miss(output, limit.clone());
         }
     }
 
+    /// The term at the depths at which it can be read.
+    fn depths(&self, term: &Term<Geometry>) -> Depths {
+        let mut depths = vec![term.clone()];
+        while let Some(last) = depths.last().filter(|_| depths.len() < MAX_DEPTHS)
+            && let Some([behind]) = self.net.former(last.root).map(|id| self.net.terms(id))
+            && let Ok(further) = last.of(behind)
+        {
+            depths.push(further);
+        }
+        depths
+    }
+
+    /// Whether nobody but node `id` needs `value`, a root of its form.
+    fn dies(&self, id: NodeId, value: ValueId) -> bool {
+        let Some(producer) = self.net.former(value) else { return self.net.reads(value) == 1 };
+        self.net.mffc(id, self.net.terms(producer)).nodes.contains(&producer)
+    }
+
     fn miss(&mut self, output: ValueId, reason: Reason) {
-        let graph = self.walk.reader.graph;
-        let node = graph.value(output).producer.map(|producer| graph.node(producer).label());
-        let node = node.unwrap_or_default().to_owned();
+        let graph = self.net.reader.graph;
+        let Some(producer) = graph.value(output).producer else { return };
+        let node = graph.node(producer).label().to_owned();
         let mut of_output = self.found.iter().rev().take_while(|(at, _)| *at == output);
         if !of_output.any(|(_, miss)| miss.reason == reason) {
-            self.found.push((output, NearMiss { node, reason }));
+            let subject = stays::subject(self.net, producer);
+            self.told_of.insert(output);
+            self.found.push((output, NearMiss { subject, node, reason }));
         }
+    }
+
+    /// Norms, scales and shifts of which nothing is said yet.
+    fn note_what_stays(&mut self) {
+        let reasons = Staying::of(self.net).reasons(|output| self.told_of.contains(&output));
+        reasons.into_iter().for_each(|(output, reason)| self.miss(output, reason));
     }
 
     /// The reason, with the size that would help, if one would.
     fn told(&self, reason: Reason, root: ValueId) -> Reason {
         let Reason::Geometry(Refusal::Unplaced(axis)) = reason else { return reason };
-        let (reader, axis) = (self.walk.reader, axis.saturating_add(2));
+        let (reader, axis) = (self.net.reader, axis.saturating_add(2));
         let node = reader.graph.value(root).producer.map(|id| reader.graph.node(id).label());
         let name = &reader.graph.value(root).name;
         let what = format!("the size of `{name}` on axis {axis}, on which its windows depend,");
@@ -93,184 +150,259 @@ impl NearMisses<'_, '_, '_, '_> {
         Reason::NotLinear { node, why: reader.sizes.unknown(what) }
     }
 
-    /// Two convolutions in a row that nobody else needs, and are not made one.
-    fn note_sequence(&mut self, output: ValueId, input: ValueId, term: &[Anchor]) {
-        let Some(nearest) = term.first() else { return };
-        if !self.walk.dies(nearest) {
-            return;
+    /// A convolution or scale that could be read further back, where more of a size is known;
+    /// else, if it stands as it stood, one that could not.
+    fn note_term(&mut self, id: NodeId, output: ValueId, nearest: &Term<Geometry>) {
+        let validity = |term: Term<Geometry>| Form::of_terms(vec![term]).validity(self.net.reader);
+        let further = self.depths(nearest).into_iter().skip(1);
+        let further = further.filter(|term| term.kind == TermKind::Conv);
+        let furthest = further.filter_map(|term| validity(term).err()).last();
+        match furthest.filter(|_| self.dies(id, nearest.root)) {
+            Some(reason) => self.miss(output, reason),
+            None if !self.net.is_planned(id) => self.note_sequence(id, output, nearest),
+            None => {}
         }
-        let Some(behind) = self.weighted(input).cloned() else { return };
-        let composed = term.iter().find(|anchor| anchor.part.root == behind.part.root);
-        let is_norm =
-            nearest.part.kind == TermKind::Pointwise && nearest.part.map.channels.is_some();
-        let reason = match composed {
-            None => match nearest.part.of(&behind.part) {
-                // A product of what a convolution made, flattened, or a view of a view: nobody
-                // expects it of anything but a norm.
-                Err(Refusal::View) if !is_norm => return,
-                Err(refusal) => self.told(refusal.into(), input),
-                Ok(_) => return,
-            },
-            Some(composed) if best(term) == 0 && nearest.part.kind == TermKind::Conv => {
-                Reason::Dearer {
-                    before: nearest.part.weights() + behind.part.weights(),
-                    after: composed.part.weights(),
-                }
-            }
-            Some(_) => return,
+    }
+
+    /// A norm behind a convolution, or two convolutions in a row, that nobody else needs, and
+    /// are not made one.
+    fn note_sequence(&mut self, id: NodeId, output: ValueId, nearest: &Term<Geometry>) {
+        let input = nearest.root;
+        let Some(behind) = self.weighted(input).filter(|_| self.dies(id, input)) else { return };
+        let is_norm = nearest.kind == TermKind::Pointwise && nearest.map.channels.is_some();
+        let refusal = match nearest.of(&behind) {
+            // A product of what a convolution made, flattened, or a view of a view: nobody
+            // expects it of anything but a norm.
+            Err(Refusal::View) if !is_norm => return,
+            Err(refusal) => refusal,
+            Ok(_) => return,
         };
-        self.miss(output, reason);
+        let is_expected = is_norm
+            || nearest.kind == TermKind::Conv
+                && least_weights(&nearest.map, &behind.map)
+                    .is_none_or(|least| least <= nearest.weights() + behind.weights());
+        if is_expected {
+            self.miss(output, self.told(refusal.into(), input));
+        }
     }
 
     /// A sum with a convolution whose other operands stayed apart.
-    fn note_sum(&mut self, output: ValueId, terms: &[AnchoredTerm]) {
-        let weighted: Vec<&Anchor> = terms
-            .iter()
-            .filter_map(|term| term.iter().find(|anchor| anchor.part.kind == TermKind::Conv))
-            .collect();
-        let plain =
-            || terms.iter().filter(|term| term.iter().all(|at| at.part.kind != TermKind::Conv));
+    fn note_sum(&mut self, id: NodeId, output: ValueId, terms: &[Depths]) {
+        let weighted: Vec<&Term<Geometry>> =
+            terms.iter().filter_map(|term| nearest_convolution(term)).collect();
+        let plain = || terms.iter().filter(|term| nearest_convolution(term).is_none());
         let Some((first, others)) = weighted.split_first() else {
-            let refused = plain().filter_map(|term| self.obstacle(term.last()?.part.root, None));
-            return refused
-                .collect::<Vec<_>>()
-                .into_iter()
-                .for_each(|reason| self.miss(output, reason));
+            let refused = plain().filter_map(|term| self.news_of(term.last()?.root, None));
+            let refused: Vec<Reason> = refused.collect();
+            return refused.into_iter().for_each(|reason| self.miss(output, reason));
         };
-        let name = |value: ValueId| self.walk.reader.graph.value(value).name.clone();
+        let name = |value: ValueId| self.net.reader.graph.value(value).name.clone();
         let mut reasons = Vec::new();
         for other in others.iter().take(4) {
-            let same_root = weighted.iter().find(|at| {
-                at.part.root == other.part.root && !std::ptr::eq::<Anchor>(**at, *other)
+            let same_root = weighted.iter().find(|term| {
+                term.root == other.root && !std::ptr::eq::<Term<Geometry>>(**term, *other)
             });
             reasons.extend(match same_root {
-                None => self
-                    .refusal_further_back(terms)
-                    .or_else(|| self.different_inputs(first.part.root, other.part.root)),
-                Some(at) => Some(match merge_if_smaller(&at.part, &other.part, self.walk.reader) {
-                    Err(reason) => self.told(reason, other.part.root),
+                None => {
+                    self.refusal_further_back(terms).or_else(|| self.different_inputs(first, other))
+                }
+                Some(term) => Some(match merge_if_smaller(term, other, self.net.reader) {
+                    Err(reason) => self.told(reason, other.root),
                     // Legal and no dearer by itself: what it saves is needed elsewhere.
-                    Ok(_) => Reason::ReadElsewhere(name(self.kept_branch(terms))),
+                    Ok(_) => Reason::ReadElsewhere(name(self.kept_branch(id, terms))),
                 }),
             });
         }
         let obstacles =
-            plain().filter_map(|term| self.obstacle(term.last()?.part.root, Some(first.part.root)));
+            plain().filter_map(|term| self.news_of(term.last()?.root, Some(first.root)));
         reasons.extend(obstacles);
         reasons.into_iter().for_each(|reason| self.miss(output, reason));
     }
 
     /// That two convolutions do not read the same tensor, or why what one of them reads
-    /// is not the other's with a border. `None` if one tensor is made by convolutions of
-    /// the other: a residual, whose path was never meant to be a branch.
-    fn different_inputs(&self, left: ValueId, right: ValueId) -> Option<Reason> {
-        let pairs = [(left, right), (right, left)];
-        let nearly = |(value, root)| {
-            let obstacle = self.obstacle(value, Some(root))?;
-            let operator =
-                matches!(&obstacle, Reason::NotLinear { why: NotLinear::Operator(_), .. });
-            (!operator).then_some(obstacle)
-        };
-        if let Some(obstacle) = pairs.into_iter().find_map(nearly) {
-            return Some(obstacle);
+    /// is not the other's with a border. `None` if nobody expects that they did: products of two
+    /// tensors are added in every gate of a recurrent network; what is made by convolutions of
+    /// the other is a residual; and what has nothing in common but a convolution's result, or
+    /// nothing at all, was never meant to be two branches.
+    fn different_inputs(&self, one: &Term<Geometry>, other: &Term<Geometry>) -> Option<Reason> {
+        let (left, right) = (one.root, other.root);
+        for (value, root) in [(left, right), (right, left)] {
+            let obstacle = self.obstacle(value, Some(root));
+            if let Some(Reason::NotLinear { why: NotLinear::Operator(_), .. }) | None = obstacle {
+                continue;
+            }
+            return obstacle.filter(|_| !self.told_of.contains(&value));
         }
-        if pairs.into_iter().any(|(value, root)| self.is_convolved_from(value, root)) {
+        let are_products = [one, other].iter().any(|term| term.map.kind == ConvKind::MatMul);
+        let before = self.before_convolutions(left);
+        if are_products
+            || self.is_convolved_from(left, right)
+            || self.is_convolved_from(right, left)
+            || self.before_convolutions(right).is_disjoint(&before)
+        {
             return None;
         }
-        let name = |value: ValueId| self.walk.reader.graph.value(value).name.clone();
+        let name = |value: ValueId| self.net.reader.graph.value(value).name.clone();
         Some(Reason::DifferentInputs { left: name(left), right: name(right) })
     }
 
     /// Whether `value` is computed from `root` through a convolution, looking back over a
     /// residual path of usual length.
     fn is_convolved_from(&self, value: ValueId, root: ValueId) -> bool {
-        let graph = self.walk.reader.graph;
+        let graph = self.net.reader.graph;
         let mut seen = IdSet::default();
         let mut open = vec![(value, false)];
         while let Some((value, convolved)) = open.pop().filter(|_| seen.len() < MAX_PATH) {
-            let value = self.walk.meanings.source(value);
+            let value = self.net.meanings.source(value);
             if value == root && convolved {
                 return true;
             }
             let Some(producer) = graph.value(value).producer else { continue };
             if seen.insert((value, convolved)) {
-                let convolves = matches!(
-                    self.walk.meanings.get(producer),
-                    Some(Meaning::Linear(_, map)) if kind_of(map) == TermKind::Conv
-                );
+                let convolves = self.is_convolution(producer);
                 open.extend(graph.uses(producer).map(|input| (input, convolved || convolves)));
             }
         }
         false
     }
 
+    fn is_convolution(&self, id: NodeId) -> bool {
+        let meaning = self.net.meanings.get(id);
+        matches!(meaning, Some(Meaning::Linear(_, map)) if kind_of(map) == TermKind::Conv)
+    }
+
+    /// `value` and what it is computed from without a convolution, as far as a branch of usual
+    /// length.
+    fn before_convolutions(&self, value: ValueId) -> IdSet<ValueId> {
+        let graph = self.net.reader.graph;
+        let mut seen = IdSet::default();
+        let mut open = VecDeque::from([self.net.meanings.source(value)]);
+        while let Some(value) = open.pop_front().filter(|_| seen.len() < MAX_BRANCH) {
+            let is_new = seen.insert(value);
+            let Some(producer) = graph.value(value).producer.filter(|_| is_new) else { continue };
+            let is_passed = !self.is_convolution(producer);
+            let inputs = graph.uses(producer).take(MAX_INPUTS).filter(|_| is_passed);
+            let inputs = inputs.filter(|&input| !self.net.reader.constants.contains(input));
+            open.extend(inputs.map(|input| self.net.meanings.source(input)));
+        }
+        seen
+    }
+
     /// Why two of the terms do not merge at a root that the two go back to.
-    fn refusal_further_back(&self, terms: &[AnchoredTerm]) -> Option<Reason> {
-        let mut seen: IdMap<ValueId, &Anchor> = IdMap::default();
-        for term in terms {
-            for anchor in term.iter().filter(|anchor| anchor.part.kind == TermKind::Conv) {
-                if let Some(other) = seen.get(&anchor.part.root)
-                    && let Err(refusal) = merge(other.part.clone(), &anchor.part, self.walk.reader)
+    fn refusal_further_back(&self, terms: &[Depths]) -> Option<Reason> {
+        let mut seen: IdMap<ValueId, &Term<Geometry>> = IdMap::default();
+        for depths in terms {
+            for term in depths.iter().filter(|term| term.kind == TermKind::Conv) {
+                let Some(&other) = seen.get(&term.root) else { continue };
+                let reader = self.net.reader;
+                // A view of a tensor is another tensor.
+                if !other.has_views_of(term) {
+                    continue;
+                }
+                let sum = merge(other.clone(), term, reader).map_err(Reason::from);
+                if let Err(reason) = sum.and_then(|sum| Form::of_terms(vec![sum]).validity(reader))
                 {
-                    return Some(self.told(refusal.into(), anchor.part.root));
+                    return Some(self.told(reason, term.root));
                 }
             }
-            seen.extend(term.iter().map(|anchor| (anchor.part.root, anchor)));
+            seen.extend(depths.iter().map(|term| (term.root, term)));
         }
         None
     }
 
     /// The first operand that others read too.
-    fn kept_branch(&self, terms: &[AnchoredTerm]) -> ValueId {
+    fn kept_branch(&self, id: NodeId, terms: &[Depths]) -> ValueId {
         let operands = || terms.iter().filter_map(|term| term.first());
         let kept = operands().find(|operand| {
-            matches!(operand.part.kind, TermKind::Identity(_)) && !self.walk.dies(operand)
+            matches!(operand.kind, TermKind::Identity(_)) && !self.dies(id, operand.root)
         });
-        let any = operands().next().map(|operand| operand.part.root);
-        kept.map(|operand| operand.part.root)
-            .or(any)
-            .unwrap_or_else(|| unreachable!("a sum has terms"))
+        let any = operands().next().map(|operand| operand.root);
+        kept.map(|operand| operand.root).or(any).unwrap_or_else(|| unreachable!("a sum has terms"))
     }
 
     /// Why `operand`, which is added to a convolution of `root` (if there is one), is
     /// not one itself.
     fn obstacle(&self, operand: ValueId, root: Option<ValueId>) -> Option<Reason> {
-        let graph = self.walk.reader.graph;
+        let graph = self.net.reader.graph;
         let producer = graph.value(operand).producer?;
         let node = graph.node(producer);
-        let Meaning::Opaque(why) = self.walk.meanings.get(producer)? else { return None };
+        let Meaning::Opaque(why) = self.net.meanings.get(producer)? else { return None };
         // Of an operator with thousands of inputs, many sums may ask.
-        let reads_a_branch = graph.uses(producer).take(MAX_PATH).any(|input| {
-            self.weighted(self.walk.meanings.source(input))
-                .is_some_and(|anchor| Some(anchor.part.root) == root)
+        let reads_a_branch = graph.uses(producer).take(MAX_INPUTS).any(|input| {
+            self.weighted(self.net.meanings.source(input))
+                .is_some_and(|term| Some(term.root) == root)
         });
-        let operator = matches!(why, NotLinear::Operator(_));
-        (reads_a_branch || !operator)
-            .then(|| Reason::NotLinear { node: node.label().to_owned(), why: why.clone() })
+        let is_expected = match why {
+            NotLinear::Operator(_) => reads_a_branch && self.is_of_one_branch(producer),
+            why => !is_of_positions(why),
+        };
+        is_expected.then(|| Reason::NotLinear { node: node.label().to_owned(), why: why.clone() })
     }
 
-    /// A product or maximum of convolutions of one tensor, or something behind a
-    /// convolution that is nearly linear.
-    fn note_product(&mut self, output: ValueId, id: NodeId, why: &NotLinear) {
-        let graph = self.walk.reader.graph;
-        let mut roots: Vec<ValueId> = graph
-            .uses(id)
-            .filter_map(|input| Some(self.weighted(self.walk.meanings.source(input))?.part.root))
-            .collect();
-        let count = roots.len();
-        roots.sort_unstable();
-        roots.dedup();
-        let nearly = !matches!(why, NotLinear::Operator(_) | NotLinear::Foreign(_));
-        let is_beyond = matches!(why, NotLinear::Limit(_));
-        if roots.len() < count || (nearly && count > 0) || is_beyond {
+    /// The same, unless it is told of `operand` already.
+    fn news_of(&self, operand: ValueId, root: Option<ValueId>) -> Option<Reason> {
+        self.obstacle(operand, root).filter(|_| !self.told_of.contains(&operand))
+    }
+
+    /// Whether node `id` makes each position of one tensor into another one: neither a gate,
+    /// which is a product of two, nor a mean of one, as a layer norm takes away.
+    fn is_of_one_branch(&self, id: NodeId) -> bool {
+        let (graph, constants) = (self.net.reader.graph, self.net.reader.constants);
+        let node = graph.node(id);
+        let mut varying = graph.uses(id).filter(|&input| !constants.contains(input));
+        let is_one = varying.next().is_some() && varying.next().is_none();
+        (is_one || node.has_bodies()) && !roles::reduces(node)
+    }
+
+    /// Something behind a convolution that is nearly linear.
+    fn note_nearly_linear(&mut self, output: ValueId, id: NodeId, why: &NotLinear) {
+        let graph = self.net.reader.graph;
+        let inputs = graph.uses(id).map(|input| self.net.meanings.source(input));
+        let mut roots = inputs.filter_map(|input| Some(self.weighted(input)?.root));
+        let is_nearly = match why {
+            NotLinear::Limit(_) => true,
+            // A kernel that is evaluated may be stored, whatever is around.
+            NotLinear::Beyond { .. } if roles::slides(graph.node(id)) => true,
+            NotLinear::Operator(_) => false,
+            // An Add of somebody's own, of two branches.
+            NotLinear::Foreign(_) => {
+                roots.next().is_some_and(|first| roots.any(|root| root == first))
+            }
+            why => !is_of_positions(why) && roots.next().is_some(),
+        };
+        if is_nearly {
             let node = graph.node(id).label().to_owned();
             self.miss(output, Reason::NotLinear { node, why: why.clone() });
         }
     }
 
-    /// The nearest anchor of `value` that is a convolution, if `value` is one term.
-    fn weighted(&self, value: ValueId) -> Option<&Anchor> {
-        let [term] = self.walk.forms.get(value)?.terms.as_slice() else { return None };
-        term.iter().find(|anchor| anchor.part.kind == TermKind::Conv)
+    /// `value` as a convolution of the nearest tensor, if it is one term.
+    fn weighted(&self, value: ValueId) -> Option<Term<Geometry>> {
+        let [term] = self.net.terms(self.net.former(value)?) else { return None };
+        self.depths(term).into_iter().find(|term| term.kind == TermKind::Conv)
     }
+}
+
+/// Whether a constant stands in the way that has a number of its own for each position: nobody
+/// takes that for one per channel.
+fn is_of_positions(why: &NotLinear) -> bool {
+    let NotLinear::NotPerChannel { dims, .. } = why else { return false };
+    dims.iter().filter(|&&dim| dim != 1).nth(1).is_some()
+}
+
+/// How many weights `outer` of `inner` has as one kernel, at least, if it is one; `None` if one
+/// of the two has no channels of its own.
+fn least_weights(outer: &Geometry, inner: &Geometry) -> Option<f64> {
+    let (after, before) = (outer.channels?, inner.channels?);
+    // Depthwise beside depthwise stays so; beside others, each channel reads all of its group.
+    let groups = after.groups.min(before.groups);
+    let axes = 0..outer.windows.len().max(inner.windows.len());
+    let taps = |axis| (outer.window(axis).taps, inner.window(axis).taps);
+    let taps = axes.map(taps).map(|(outer, inner)| outer.saturating_add(inner).saturating_sub(1));
+    let taps: f64 = taps.map(|taps| taps as f64).product();
+    Some(taps * after.outputs as f64 * before.inputs as f64 / groups.max(1) as f64)
+}
+
+fn nearest_convolution(depths: &Depths) -> Option<&Term<Geometry>> {
+    depths.iter().find(|term| term.kind == TermKind::Conv)
 }

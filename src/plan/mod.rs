@@ -1,35 +1,43 @@
 //! What will be rewritten: blocks, their names, and their cost before and after.
 //!
-//! [`rounds`] asks the search ([`cuts`]) which regions of the graph may be one sum of
-//! convolutions and should end where; each [`region`] is evaluated to its normal form
-//! `y = Σ L(r) + b`, whose terms [`merge`] where that is legal, and [`decide`] says whether it
-//! becomes a [`block`]: if its result has fewer nodes and no more weights and multiply-adds
-//! than what goes away ([`cost`], [`share`]), and if its weights exist in the model's type
-//! ([`fit`]). A block is told by its [`name`] and its branches ([`describe`]); [`missed`]
-//! reads off the search what nearly was one.
+//! The planner has a graph of its own, a [`net`]. [`rounds`] asks the search ([`cuts`]) from
+//! where each tensor should be computed, and [`eliminate`] which tensors all their readers
+//! should do without: if that makes fewer nodes, and no more weights and multiply-adds
+//! ([`cost`]), until nothing does. What is planned for a tensor is a [`form`], whose terms
+//! [`merge`] where that is legal, and takes the place of a [`region`] of the file;
+//! [`decide`] says whether it becomes a [`block`]: if its weights exist in the model's type
+//! ([`fit`]), and it is right for the sizes that are known. Copies of kernels that others read
+//! too are made as far as that is wanted ([`copies`]); a kernel that nodes compute is stored in
+//! their place ([`computed`]). A block is told by its [`name`] and its branches ([`describe`]);
+//! [`missed`] reads off the graph what nearly was one, and what [`stays`] beside none.
 //!
 //! Writes nothing; what is decided here can be printed.
 //!
 //! Knows meanings and maps; not how a node is written.
 
-mod anchor;
 mod block;
+mod computed;
+mod copies;
 mod cost;
 mod cuts;
 mod decide;
 mod describe;
-mod dissolved;
+mod eliminate;
 mod fit;
+mod form;
 mod merge;
 mod missed;
 mod name;
+mod net;
+mod refused;
 mod region;
 mod rounds;
 mod share;
+mod stays;
 mod tails;
 
 pub use block::Block;
 pub use cost::Count;
+pub use form::WeightError;
 pub use name::BlockNames;
-pub use region::WeightError;
-pub use rounds::{Plan, plan};
+pub use rounds::{Plan, plan, without_copies};

@@ -1,33 +1,30 @@
-//! The loop: regions are found and decided on, and looked for again where some were left alone
-//! or where what is rewritten frees tensors for others, until nothing changes.
+//! The loop: tensors are planned anew until nothing gains, and once more where what was planned
+//! is refused.
 //!
 //! Knows the search and the decision by their results; edits nothing.
 
-#![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
-
-use crate::onnx::graph::Graph;
-use crate::onnx::ids::{IdSet, NodeId, Table, ValueId};
+use crate::onnx::ids::{IdSet, NodeId, ValueId};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::block::Block;
-use crate::plan::cuts::{Absorbed, Walk};
+use crate::plan::copies::KernelCopies;
+use crate::plan::cuts::{MAX_REPEATED, MetLimits, Search};
 use crate::plan::decide;
-use crate::plan::dissolved::Dissolved;
-use crate::plan::missed;
+use crate::plan::eliminate::eliminate;
+use crate::plan::form::Recipes;
+use crate::plan::missed::near_misses;
 use crate::plan::name::BlockNames;
+use crate::plan::net::Net;
+use crate::plan::refused::Refused;
 use crate::plan::region::Region;
-use crate::plan::share::{Sharing, share_tensors};
+use crate::plan::share::share_tensors;
 use crate::refusal::{NearMiss, Reason};
 
-/// How often the regions are reconsidered; real models need one round.
-const MAX_ROUNDS: usize = 8;
+/// How often all tensors are gone through. Each time one is computed with fewer nodes; real
+/// models need three times.
+const MAX_PASSES: usize = 64;
 
-/// How often smaller regions are looked for inside those that are left alone; in real
-/// models these nest a few deep.
-const MAX_RETRIES: usize = 64;
-
-const TOO_MANY_RETRIES: Reason =
-    Reason::Limit("smaller blocks are looked for 64 times inside those that are left alone");
+const TOO_MANY_PASSES: Reason = Reason::Limit("tensors are gone through 64 times");
 
 /// What will be done, and what will not.
 #[derive(Debug, Clone, Default)]
@@ -36,44 +33,62 @@ pub struct Plan {
     pub blocks: Vec<Block>,
     /// Places left alone.
     pub near_misses: Vec<NearMiss>,
+    /// How their forms are made.
+    pub recipes: Recipes,
+    /// What the blocks copy.
+    pub copies: KernelCopies,
 }
 
 /// Plans the rewrite of a graph, except for the blocks called `skip`. `names` serve
 /// all graphs of a model.
 pub fn plan(reader: &Reader, meanings: &Meanings, names: &mut BlockNames, skip: &[String]) -> Plan {
-    names.begin_graph();
-    let mut left = Refusals::default();
-    let mut absorbed = Absorbed::default();
-    let mut rounds = 0;
-    let mut dissolved: Option<Dissolved> = None;
+    planned(reader, meanings, names, skip, &KernelCopies::default())
+}
+
+/// As [`plan`], without the `copies` that it makes, by which the model would grow by this
+/// fraction of its parameters.
+pub fn without_copies(
+    reader: &Reader,
+    meanings: &Meanings,
+    names: &mut BlockNames,
+    skip: &[String],
+    (mut copies, growth): (KernelCopies, f64),
+) -> Plan {
     loop {
-        let gone = dissolved.as_ref().map_or_else(|| absorbed.clone(), |all| all.and(&absorbed));
-        let walk = Walk::new(reader, meanings, &gone);
-        let dissolved = match &mut dissolved {
-            Some(dissolved) => dissolved,
-            none => {
-                let found = none.insert(Dissolved::of(&walk, &left.tensors));
-                if found.uses().next().is_some() {
-                    continue;
-                }
-                found
-            }
-        };
-        let regions = walk.regions(&left.tensors);
-        let shared = Sharing::of(reader, meanings, &regions, &gone);
-        let (before, mut kept) = (left.tensors.len(), false);
+        let mut plan = planned(reader, meanings, names, skip, &copies);
+        if !copies.extend(&plan.copies) {
+            plan.near_misses.extend(copies.refused(reader.graph, &plan.blocks, growth));
+            return plan;
+        }
+    }
+}
+
+fn planned(
+    reader: &Reader,
+    meanings: &Meanings,
+    names: &mut BlockNames,
+    skip: &[String],
+    without: &KernelCopies,
+) -> Plan {
+    names.begin_graph();
+    let graph = reader.graph;
+    let mut refused = Refused::default();
+    loop {
+        let mut net = Net::new(reader, meanings, without.kernels());
+        let limits = improve(&mut net, &refused);
         let mut blocks: Vec<Block> = Vec::new();
         let mut claimed: IdSet<NodeId> = IdSet::default();
-        for region in &regions {
-            let credit = dissolved.credit(reader.graph, region);
-            match decide::block(reader, meanings, region, &shared, &claimed, credit) {
-                Err(_) if dissolved.keep_inside(reader.graph, region) => kept = true,
-                Err(reason) => left.refuse(reader.graph, region, reason),
+        for (id, planned) in net.planned() {
+            let Some(output) = graph.node(id).output() else { continue };
+            let roots = planned.form.terms.iter().map(|term| term.root).collect();
+            let region = Region::new(reader, meanings, output, roots);
+            let replaced = net.replaced(&region, &claimed);
+            match decide::block(&net, &region, planned, replaced) {
+                Err(reason) => refused.refuse(graph, &region, reason),
                 Ok(block) => {
-                    let name = names.of_block(reader.graph, meanings, region);
+                    let name = names.of_block(graph, meanings, &region);
                     if skip.contains(&name) {
-                        kept |= dissolved.keep_inside(reader.graph, region);
-                        left.skip(reader.graph, region, name);
+                        refused.skip(graph, &region, name);
                     } else {
                         claimed.extend(&block.removed);
                         let stem = names.stem(&name);
@@ -82,84 +97,66 @@ pub fn plan(reader: &Reader, meanings: &Meanings, names: &mut BlockNames, skip: 
                 }
             }
         }
-        // A region that is left alone may hold smaller ones that are worth it.
-        if kept || left.tensors.len() > before {
-            left.retries += 1;
+        if refused.retry() {
             continue;
         }
-        // Tensors that lost some of their readers to blocks may now go into the others.
-        let now = absorbed_uses(reader, meanings, &blocks);
-        rounds += 1;
-        if now == absorbed || rounds == MAX_ROUNDS {
-            let mut near_misses = missed::near_misses(&walk, &regions);
-            near_misses.append(&mut left.near_misses);
-            share_tensors(reader, meanings, &mut blocks);
-            return Plan { blocks, near_misses };
-        }
-        absorbed = now;
-    }
-}
-
-/// What no region is to end in any more, and why.
-#[derive(Default)]
-struct Refusals {
-    tensors: IdSet<ValueId>,
-    near_misses: Vec<NearMiss>,
-    /// All nodes of regions that were refused.
-    inside_refused: IdSet<NodeId>,
-    /// How often that led to another search.
-    retries: usize,
-}
-
-impl Refusals {
-    /// The caller wants the block called `name` as it is, and no part of it touched either.
-    fn skip(&mut self, graph: &Graph, region: &Region, name: String) {
-        self.tensors.extend(made_in(graph, region));
-        self.near_misses.push(NearMiss { node: name, reason: Reason::Skipped });
-    }
-
-    /// The region does not become a block; smaller ones inside it may, unless that was tried
-    /// too often.
-    fn refuse(&mut self, graph: &Graph, region: &Region, reason: Reason) {
-        let is_too_often = self.retries > MAX_RETRIES;
-        self.tensors.insert(region.output);
-        if is_too_often {
-            self.tensors.extend(made_in(graph, region));
-        }
-        let reason = match reason {
-            Reason::Dearer { .. } if is_too_often => TOO_MANY_RETRIES,
-            reason => reason,
+        share_tensors(reader, meanings, &mut blocks);
+        let is_told = |tensor| refused.concerns(tensor) || without.concerns(tensor);
+        let near_misses = near_misses(&net, &limits, &blocks).into_iter();
+        let near_misses = near_misses.filter(|&(output, _)| !is_told(output));
+        let mut near_misses: Vec<NearMiss> = near_misses.map(|(_, miss)| miss).collect();
+        let is_made = |tensor: ValueId| {
+            graph.value(tensor).producer.is_some_and(|producer| claimed.contains(&producer))
         };
-        // Of a region and the smaller ones inside it, the whole is the news.
-        let last = region.nodes.last().filter(|node| !self.inside_refused.contains(node));
-        if let Some(&last) = last {
-            let node = graph.node(last).label().to_owned();
-            self.near_misses.push(NearMiss { node, reason });
-        }
-        self.inside_refused.extend(&region.nodes);
+        near_misses.extend(refused.near_misses(is_made));
+        let copies = KernelCopies::of(reader, meanings, &blocks);
+        return Plan { blocks, near_misses, copies, recipes: net.recipes };
     }
 }
 
-fn made_in(graph: &Graph, region: &Region) -> impl Iterator<Item = ValueId> {
-    region.nodes.iter().filter_map(|&id| graph.node(id).output())
-}
-
-/// Uses that go away with these blocks, of tensors that are still used by others.
-fn absorbed_uses(reader: &Reader, meanings: &Meanings, blocks: &[Block]) -> Absorbed {
-    let mut absorbed = Absorbed::default();
-    for block in blocks {
-        for &id in &block.removed {
-            let sources = reader.graph.uses(id).map(|value| meanings.source(value));
-            let gone = sources.filter(|source| !block.region.cuts.contains(source));
-            absorbed.extend(gone.map(|source| (id, source)));
+/// Plans tensors until nothing gains, without what is `refused`. Each time there are fewer
+/// nodes.
+///
+/// First without what others need: a norm before a kernel that reads a convolution with other
+/// readers is to go into the kernel, not to become another convolution.
+fn improve(net: &mut Net, refused: &Refused) -> MetLimits {
+    let mut limits = MetLimits::default();
+    for _ in 0..MAX_PASSES {
+        let is_changed = improve_each(net, refused, 0, &mut limits)
+            || improve_each(net, refused, MAX_REPEATED, &mut limits)
+            || eliminate(net, refused);
+        if !is_changed {
+            return limits;
         }
     }
-    let outputs: Table<ValueId, ()> = blocks.iter().map(|block| block.region.output).collect();
-    let removed: Table<NodeId, ()> = blocks.iter().flat_map(|b| &b.removed).copied().collect();
-    let remains = |source: ValueId| {
-        let producer = reader.graph.value(source).producer;
-        outputs.contains(source) || producer.is_some_and(|producer| !removed.contains(producer))
-    };
-    absorbed.retain(|&(_, source)| remains(source));
-    absorbed
+    let last = net.tensors().last();
+    limits.extend(last.map(|(_, output)| (output, vec![TOO_MANY_PASSES])));
+    limits
+}
+
+/// Gives each tensor the best form that is found; whether any has another one then.
+fn improve_each(
+    net: &mut Net,
+    refused: &Refused,
+    most_repeated: usize,
+    limits: &mut MetLimits,
+) -> bool {
+    limits.clear();
+    let mut is_changed = false;
+    let tensors: Vec<(NodeId, ValueId)> = net.tensors().collect();
+    for (id, output) in tensors {
+        if !net.is_live(id) || !refused.allows(output) {
+            continue;
+        }
+        let mut search = Search::at(net, (id, output), refused, most_repeated);
+        let better = search.better_form();
+        if !search.met.is_empty() {
+            limits.insert(output, search.met);
+        }
+        if let Some(form) = better {
+            net.plan(id, form.form, form.steps);
+            is_changed = true;
+        }
+    }
+    is_changed
 }

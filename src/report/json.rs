@@ -50,9 +50,11 @@ pub fn kind(reason: &Reason) -> &'static str {
         Reason::Dearer { .. } => "dearer",
         Reason::OutOfRange(_) => "out_of_range",
         Reason::ReadElsewhere(_) => "read_elsewhere",
+        Reason::SharedKernel { .. } => "shared_kernel",
         Reason::Unfit(_) => "unfit",
         Reason::Limit(_) => "limit",
         Reason::Unproved { .. } => UNPROVED,
+        Reason::Between { .. } => "between",
         Reason::Call(_) => "call",
         Reason::Skipped => "skipped",
     }

@@ -1,16 +1,19 @@
 //! What happened: once, as data; then as text, JSON or a page.
 //!
 //! The data are here, and are what `schema.json` describes, name by name. Below them stand
-//! `files`, what is known of a model's files, and `json`, how fields become JSON. Above them
-//! are [`text`], the summary in lines, and [`html`], the page, with the
-//! [`words`] that they share; [`target`] is where they go. All are handed plain data: they
-//! know no planner and no reader, and decide nothing.
+//! `files`, what is known of a model's files, `notes`, what else a user should know, `json`, how
+//! fields become JSON, and `groups`, which places are left alone for one reason. Above them are
+//! [`text`], the summary in lines, and [`html`], the page, with the [`words`] that they share;
+//! [`target`] is where they go. All are handed plain data: they know no planner and no reader,
+//! and decide nothing.
 
 mod average;
 mod escape;
 mod files;
+mod groups;
 pub mod html;
 mod json;
+mod notes;
 pub mod target;
 pub mod text;
 mod weights;
@@ -22,11 +25,12 @@ use serde::Serialize;
 
 use crate::affine::average;
 pub use crate::affine::{Comparison, Magnitude, Spread};
-use crate::refusal::NearMiss;
+use crate::refusal::{NearMiss, Subject};
 pub use crate::report::average::Average;
 pub use crate::report::escape::escaped;
 pub use crate::report::files::{File, Predecessor, PredecessorKind, SideFile};
 pub use crate::report::json::{JSON_SCHEMA, json, json_line};
+pub use crate::report::notes::{ConvertedNode, NewerOpset, Notes, OpenShape};
 use crate::setting::{Setting, told};
 pub use crate::verify::outcome::{Agreement, NotRun, Outcome};
 
@@ -257,47 +261,6 @@ pub struct Shape {
     pub transposed: bool,
 }
 
-/// What else a user should know.
-#[derive(Debug, Clone, Default, Serialize)]
-#[non_exhaustive]
-pub struct Notes {
-    /// The model's operator set, if it is newer than what is known here.
-    pub newer_opset: Option<NewerOpset>,
-    /// How many nodes in training mode became, or went into, their inference form.
-    pub inferred_nodes: usize,
-    /// These nodes. Before, the file computed something else.
-    pub converted_nodes: Vec<ConvertedNode>,
-    /// Graph inputs that went because they only named folded weights.
-    pub removed_inputs: usize,
-    /// Why it is not known that the new files would outlive a power failure.
-    pub unsynced: Option<String>,
-}
-
-/// An operator set that is newer than those that are known here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-#[non_exhaustive]
-pub struct NewerOpset {
-    /// The model's.
-    pub model: i64,
-    /// The newest one that is known.
-    #[serde(skip)]
-    pub known: i64,
-}
-
-/// A node in training mode that became, or went into, its inference form.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct ConvertedNode {
-    /// Its name, else that of its output.
-    pub node: String,
-    /// Its operator.
-    pub operator: String,
-    /// What it computed before, and what it does now.
-    #[serde(skip)]
-    pub change: &'static str,
-}
-
 /// Where the time went, on the wall's clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -331,13 +294,25 @@ pub struct LeftAlone {
     /// The choice of the caller that the reason names.
     #[serde(skip)]
     pub setting: Option<Setting>,
+    /// What is left alone.
+    #[serde(skip)]
+    pub(crate) subject: Subject,
+    /// What the reason says of several places at once.
+    #[serde(skip)]
+    pub(crate) in_common: String,
 }
 
 impl LeftAlone {
     /// What was missed by little.
-    pub(crate) fn of(NearMiss { node, reason }: &NearMiss) -> Self {
-        let (kind, setting) = (json::kind(reason), reason.setting().cloned());
-        LeftAlone { node: node.clone(), kind, reason: reason.to_string(), setting }
+    pub(crate) fn of(NearMiss { subject, node, reason }: &NearMiss) -> Self {
+        LeftAlone {
+            node: node.clone(),
+            kind: json::kind(reason),
+            reason: reason.to_string(),
+            setting: reason.setting(),
+            subject: *subject,
+            in_common: reason.in_common(),
+        }
     }
 }
 
@@ -363,10 +338,14 @@ impl Report {
 
     /// Puts the choices of the caller that reasons name in words of the caller's own.
     pub fn put_settings_in(&mut self, words: &dyn Fn(&Setting) -> String) {
-        for LeftAlone { reason, setting, .. } in &mut self.near_misses {
+        for LeftAlone { reason, setting, in_common, .. } in &mut self.near_misses {
             if let Some(setting) = setting {
                 *reason = told(reason, setting, words);
+                *in_common = told(in_common, setting, words);
             }
+        }
+        for shape in &mut self.notes.open_sizes {
+            shape.told = words(&shape.setting());
         }
         if let Some(Outcome::NotRun(NotRun { reason, setting: Some(setting) })) = &mut self.run {
             *reason = told(reason, setting, words);

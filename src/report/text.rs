@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::report::escape::escaped;
+use crate::report::groups::groups;
 use crate::report::words::{self, counted};
 use crate::report::{
     BlockCost, BlockReport, HARDER, LeftAlone, Mode, NewerOpset, Predecessor, PredecessorKind,
@@ -17,17 +18,25 @@ use crate::verify::outcome::Outcome;
 /// how that was asked for.
 pub const NOT_VERIFIED: &str = "NOT VERIFIED\n";
 
+/// The summary; its alternate form, `{:#}`, names all that is left alone, one by one.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_blocks(f)?;
         self.write_converted(f)?;
         self.write_near_misses(f)?;
+        if let Some(help) = words::open_sizes(&self.notes) {
+            line(f, &help)?;
+        }
         if let Some(NewerOpset { model, known }) = self.notes.newer_opset {
             writeln!(
                 f,
                 "\noperator set {model} is newer than {known}: operators are read as they \
                  were then"
             )?;
+        }
+        if let Some(warning) = words::repeated_names(&self.notes) {
+            writeln!(f)?;
+            line(f, &warning)?;
         }
         self.write_totals(f)
     }
@@ -75,12 +84,26 @@ impl Report {
         Ok(())
     }
 
+    /// A line per reason; of the alternate form, one per place.
     fn write_near_misses(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.near_misses.is_empty() {
             writeln!(f, "\nleft alone:")?;
         }
-        for LeftAlone { node, reason, .. } in &self.near_misses {
-            line(f, &format!("  {node}: {reason}"))?;
+        if f.alternate() {
+            return self.near_misses.iter().try_for_each(|place| left_alone(f, place));
+        }
+        for group in groups(&self.near_misses) {
+            match group.places.as_slice() {
+                [place] => left_alone(f, place)?,
+                places => {
+                    let counts = group.counts().into_iter();
+                    let counts = counts.map(|(what, count)| counted(count, &what.to_string()));
+                    let counts = counts.collect::<Vec<String>>().join(" and ");
+                    let names: Vec<&str> = places.iter().map(|place| place.node.as_str()).collect();
+                    let names = words::first_names(&names);
+                    line(f, &format!("  {counts} stay ({names}): {}", group.reason()))?;
+                }
+            }
         }
         Ok(())
     }
@@ -170,6 +193,10 @@ impl Report {
     }
 }
 
+fn left_alone(f: &mut fmt::Formatter<'_>, place: &LeftAlone) -> fmt::Result {
+    line(f, &format!("  {}: {}", place.node, place.reason))
+}
+
 /// One line, whatever the names in it are.
 fn line(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     writeln!(f, "{}", escaped(text, |_| false))
@@ -205,6 +232,7 @@ fn row(block: &BlockReport) -> [String; 5] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::refusal::Subject;
     use crate::report::LeftAlone;
 
     /// A name is anybody's: it adds no line of its own.
@@ -216,6 +244,8 @@ mod tests {
             kind: "limit",
             reason: "`a\u{202e}b` is met".to_owned(),
             setting: None,
+            subject: Subject::Node,
+            in_common: String::new(),
         });
         let expected = "model.onnx: nothing to fuse\n\nleft alone:\n  \
                         evil\\u{a}NOT VERIFIED: `a\\u{202e}b` is met\n";

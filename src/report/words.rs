@@ -8,6 +8,9 @@ use crate::affine::times;
 use crate::report::json::UNPROVED;
 use crate::report::{Agreement, BlockReport, Change, Mode, Notes, Report, Shape, Size};
 
+/// How many of several places are named in one line.
+const NAMED: usize = 3;
+
 /// A count and its noun: `1 block`, `3 blocks`.
 pub fn counted(count: usize, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
@@ -46,6 +49,27 @@ pub fn nodes_change(sizes: &Change<Size>) -> String {
 pub(crate) fn removed_inputs(notes: &Notes) -> Option<String> {
     let count = notes.removed_inputs;
     (count > 0).then(|| format!("{count} graph inputs that only named folded weights went"))
+}
+
+/// The first names of a list, and that there are others.
+pub(crate) fn first_names(names: &[&str]) -> String {
+    let (first, others) = names.split_at(names.len().min(NAMED));
+    let more = if others.is_empty() { "" } else { ", …" };
+    format!("{}{more}", first.join(", "))
+}
+
+/// What would help where sizes are not known; `None` if nothing is known that would.
+pub(crate) fn open_sizes(notes: &Notes) -> Option<String> {
+    let told: Vec<&str> = notes.open_sizes.iter().map(|shape| shape.told.as_str()).collect();
+    (!told.is_empty()).then(|| format!("sizes that are known may help: {}", told.join(" and ")))
+}
+
+/// That nodes have equal names; `None` if none have.
+pub(crate) fn repeated_names(notes: &Notes) -> Option<String> {
+    let names: Vec<&str> = notes.repeated_names.iter().map(String::as_str).collect();
+    let first = first_names(&names);
+    let warning = || format!("nodes of equal names ({first}): ONNX Runtime refuses such a file");
+    (!names.is_empty()).then(warning)
 }
 
 /// What the run of both models showed, as a sentence without its point: how near the outputs

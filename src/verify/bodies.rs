@@ -28,7 +28,7 @@ pub struct BodyOutput {
 /// of which the body says nothing is as large as it begins.
 pub fn output(node: &Node, number: usize, operands: &dyn Operands) -> Option<BodyOutput> {
     let how = roles::body(node)?;
-    let body = node.attribute(how.attribute)?.g.as_ref()?;
+    let body = node.attribute(how.attribute)?.g.as_deref()?;
     let inner = body.output.get(number.checked_add(how.skipped)?)?;
     let sizes = named_sizes(body, how.first_scanned, operands);
     let size = |axis: AxisSize| match axis {

@@ -128,3 +128,11 @@ pub struct Trial {
     /// Dimensions of the tensors outside, in the order of [`Cone::measured`].
     pub measured: Vec<Vec<usize>>,
 }
+
+impl Trial {
+    /// How many elements the roots have.
+    pub fn elements(&self) -> usize {
+        let elements = |shape: &Vec<usize>| shape.iter().fold(1usize, |a, &b| a.saturating_mul(b));
+        self.shapes.iter().map(elements).fold(0, usize::saturating_add)
+    }
+}

@@ -103,14 +103,15 @@ fn choices(
         } else {
             ("else_branch", "then_branch")
         };
-        let body = |name| node.attribute(name).and_then(|attribute| attribute.g.clone());
+        let body =
+            |name| node.attribute(name).and_then(|attribute| attribute.g.as_deref().cloned());
         let (Some(taken), Some(other)) = (body(name), body(other_name)) else { continue };
         if !taken.sparse_initializer.is_empty() {
             continue;
         }
         not_taken.insert((label(main, id), other_name), other);
         let with = in_place(&node.proto, &taken, &format!("{}{mark}", label(main, id)));
-        edits.push(Edit::replace(node.field.entry.clone(), with.into()));
+        edits.push(Edit::replace(node.field.entry(), with.into()));
     }
     Ok(edits)
 }
@@ -156,7 +157,7 @@ fn rename(names: &HashMap<&str, String>, node: &mut NodeProto) {
     let own = node.input.iter_mut().chain(&mut node.output);
     own.for_each(|name| *name = renamed(names, name));
     for attribute in &mut node.attribute {
-        for body in attribute.g.iter_mut().chain(&mut attribute.graphs) {
+        for body in attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs) {
             let infos = body.output.iter_mut().filter_map(|info| info.name.as_mut());
             infos.for_each(|name| *name = renamed(names, name));
             body.node.iter_mut().for_each(|inner| rename(names, inner));

@@ -43,11 +43,11 @@ pub fn fill_sparse(model: &Model, sparse: &mut SparseTensorProto) -> Result<(), 
 /// Puts the data of a node's tensors into it, those of its bodies included.
 pub fn fill_node(model: &Model, node: &mut NodeProto) -> Result<(), Invalid> {
     for attribute in &mut node.attribute {
-        let mut tensors = attribute.t.iter_mut().chain(&mut attribute.tensors);
+        let mut tensors = attribute.t.as_deref_mut().into_iter().chain(&mut attribute.tensors);
         tensors.try_for_each(|tensor| fill(model, tensor))?;
         let mut sparse = attribute.sparse_tensor.iter_mut().chain(&mut attribute.sparse_tensors);
         sparse.try_for_each(|sparse| fill_sparse(model, sparse))?;
-        for graph in attribute.g.iter_mut().chain(&mut attribute.graphs) {
+        for graph in attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs) {
             graph.initializer.iter_mut().try_for_each(|tensor| fill(model, tensor))?;
             let mut sparse = graph.sparse_initializer.iter_mut();
             sparse.try_for_each(|sparse| fill_sparse(model, sparse))?;
@@ -107,6 +107,6 @@ pub fn label(model: &Model, field: &Field) -> String {
         graph_field::INITIALIZER => format!("tensor `{}`", name(tensor_field::NAME)),
         graph_field::INPUT => format!("input `{}`", name(info_field::NAME)),
         graph_field::OUTPUT => format!("output `{}`", name(info_field::NAME)),
-        _ => format!("the entry at byte {}", field.entry.start),
+        _ => format!("the entry at byte {}", field.entry().start),
     }
 }

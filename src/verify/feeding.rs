@@ -173,6 +173,13 @@ pub fn declarations(graph: &Graph) -> Result<Vec<Vec<AxisSize>>, Invalid> {
     Ok(axes.into_iter().flatten().collect())
 }
 
+/// The inputs of one sample, as a caller of the engine has them.
+pub fn arrays(feed: &Feed) -> Vec<Array> {
+    let mut random = Random::new(feed.seeds.start);
+    let filled = feed.inputs.iter().zip(feed.shapes);
+    filled.map(|(input, shape)| input.fill(shape, feed.manner.filling, &mut random)).collect()
+}
+
 /// One sample per seed.
 ///
 /// # Errors

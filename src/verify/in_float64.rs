@@ -5,11 +5,14 @@
 
 use std::sync::Arc;
 
+use ndarray::ArrayD;
+
 use crate::engine::{Constant, dialect};
 use crate::facts::roles;
 use crate::facts::shape_rules::{self, Dims, Operands};
 use crate::onnx::float::Float;
 use crate::onnx::ids::NodeId;
+use crate::onnx::model::Invalid;
 use crate::onnx::names;
 use crate::onnx::node::Node;
 use crate::onnx::proto::tensor_proto::DataType;
@@ -33,9 +36,27 @@ impl Original<'_, '_, '_> {
         if roles::casts(node) {
             return self.cast(node, proto);
         }
+        if roles::fills(node) {
+            return self.filling(proto);
+        }
         let integers = |name: &str| self.constants.integers(self.graph.find(name)?).ok()?;
         let evaluated = dialect::at_inference(proto, self.graph.model.opset, &integers);
         evaluated.ok_or_else(|| Unproved::Trains(node.label().to_owned()))
+    }
+
+    /// What fills a tensor with a float, which is zero if it says none, does so in float64.
+    fn filling(&self, mut proto: NodeProto) -> Result<NodeProto, Unproved> {
+        let at = proto.attribute.iter().position(|attribute| attribute.name() == "value");
+        let value = match at.and_then(|at| proto.attribute.get(at)?.t.as_deref()) {
+            Some(value) if Float::from_onnx(value.data_type()).is_none() => return Ok(proto),
+            Some(value) => {
+                tensor::floats(value, &self.graph.model.storage).map_err(Invalid::from)?
+            }
+            None => ArrayD::zeros(vec![1]),
+        };
+        let value = write::tensor("value", tensor::from_floats("", &value, Float::F64));
+        proto.attribute = vec![value];
+        Ok(proto)
     }
 
     /// A cast between floats is none in float64, if it is none in the file.

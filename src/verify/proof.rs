@@ -9,6 +9,8 @@
 //!
 //! Knows nothing of how the new nodes were found.
 
+use std::collections::BTreeMap;
+
 use ndarray::{ArrayD, IxDyn};
 
 use crate::engine::{Array, Limits};
@@ -24,23 +26,41 @@ use crate::verify::original::Original;
 use crate::verify::trial_run::TrialRun;
 use crate::verify::trials;
 
+/// So many numbers of weights are in the engine at a time, about: 4 MiB, of which it has two
+/// copies in other orders while it computes.
+const MOST_NUMBERS: usize = 1 << 19;
+
 /// Proves a claim about `original`; returns the largest relative difference.
 ///
 /// # Errors
 /// If it is wrong, or is not right for all that the file leaves open, or if that cannot be
 /// told.
 pub fn prove(original: &Original, claim: &Claim, limits: Limits) -> Result<f64, Unproved> {
+    prove_by(original, claim, limits, MOST_NUMBERS)
+}
+
+/// Proves a claim with `most` numbers of weights in the engine at a time, about; whatever that
+/// is, it compares the same.
+///
+/// # Errors
+/// As [`prove`].
+pub fn prove_by(
+    original: &Original,
+    claim: &Claim,
+    limits: Limits,
+    most: usize,
+) -> Result<f64, Unproved> {
     covers(original, &claim.valid)?;
     let mut ends = IdMap::default();
     for border in &claim.borders {
-        prove_border(original, border, &claim.valid, limits)?;
+        prove_border(original, border, &claim.valid, (limits, most))?;
         ends.insert(border.output, border.inner);
     }
     let cone = original.cone(claim.output, &claim.roots, &ends)?;
     let trials = trials::choose(original, &cone, &claim.valid, &claim.borders)?;
     let old = old_side(original, &cone, &claim.borders)?;
     let new = new_side(original, &cone, claim)?;
-    compare(original, &cone, [&old, &new], &trials, limits)
+    compare(original, &cone, [&old, &new], &trials, (limits, most))
 }
 
 /// Whether `valid` holds for every input that the file and the user leave open. That a size
@@ -93,44 +113,104 @@ fn new_side(original: &Original, cone: &Cone, claim: &Claim) -> Result<Side, Unp
     Ok(side)
 }
 
+/// What the old nodes make in one trial.
+#[derive(Debug, Clone, Default)]
+struct OldValues {
+    output: Option<Array>,
+    /// The largest value on the way to it, and in it.
+    magnitude: f64,
+}
+
 /// Runs both sides on all trials and compares what they make.
 fn compare(
     original: &Original,
     cone: &Cone,
     [old, new]: [&Side; 2],
     trials: &[Trial],
-    limits: Limits,
+    (limits, most): (Limits, usize),
 ) -> Result<f64, Unproved> {
     let output = original.graph.value(cone.output).name.as_str();
-    let all_together = TrialRun { original, cone, trials };
-    all_together.check_size()?;
+    check_size(trials)?;
     // Of the old side, every tensor.
     let ways = old.nodes.iter().filter_map(|node| node.output.first());
     let ways = ways.filter(|&name| *name != output).map(String::as_str);
-    let outputs: Vec<&str> = [output].into_iter().chain(ways).collect();
+    let seen: Vec<&str> = [output].into_iter().chain(ways).collect();
     let mut random = Random::new(1);
-    let inputs = trials.iter().flat_map(|trial| &trial.shapes);
-    let inputs: Vec<Array> = inputs.map(|shape| random.floats(shape)).collect();
-    let expected = all_together.run(old, &outputs, &inputs, limits)?;
-    let found = all_together.run(new, &[output], &inputs, limits)?;
     let mut largest = 0.0f64;
-    for (expected, found) in expected.chunks(outputs.len()).zip(&found) {
-        let Some(first) = expected.first() else { continue };
-        if first.shape().contains(&0) {
-            return Err(Unproved::NoElements);
+    for trials in few_at_a_time(trials, most) {
+        let together = TrialRun { original, cone, trials, most };
+        let shapes = trials.iter().flat_map(|trial| &trial.shapes);
+        let inputs: Vec<Array> = shapes.map(|shape| random.floats(shape)).collect();
+        let mut expected = vec![OldValues::default(); trials.len()];
+        together.run(old, &seen, &inputs, limits, &mut |trial, name, made| {
+            let Some(expected) = expected.get_mut(trial) else { return };
+            expected.magnitude = expected.magnitude.max(largest_float(made));
+            if name == output {
+                expected.output = Some(made.clone());
+            }
+        })?;
+        let found = outputs(&together, new, output, &inputs, limits)?;
+        for (expected, found) in expected.iter().zip(&found) {
+            let Some(first) = &expected.output else { continue };
+            if first.shape().contains(&0) {
+                return Err(Unproved::NoElements);
+            }
+            // Beside it, every difference would be none.
+            if expected.magnitude.is_infinite() {
+                return Err(Unproved::NotFinite);
+            }
+            let error = relative(largest_difference(first, found), expected.magnitude);
+            if error.is_nan() || error > TOLERANCE {
+                return Err(Unproved::Differs { error });
+            }
+            largest = largest.max(error);
         }
-        let magnitude = expected.iter().map(largest_float).fold(0.0, f64::max);
-        // Beside it, every difference would be none.
-        if magnitude.is_infinite() {
-            return Err(Unproved::NotFinite);
-        }
-        let error = relative(largest_difference(first, found), magnitude);
-        if error.is_nan() || error > TOLERANCE {
-            return Err(Unproved::Differs { error });
-        }
-        largest = largest.max(error);
     }
     Ok(largest)
+}
+
+/// What `side` makes as `output`, trial by trial.
+fn outputs(
+    together: &TrialRun,
+    side: &Side,
+    output: &str,
+    inputs: &[Array],
+    limits: Limits,
+) -> Result<Vec<Array>, Unproved> {
+    let mut found = BTreeMap::new();
+    together.run(side, &[output], inputs, limits, &mut |trial, _, made| {
+        found.insert(trial, made.clone());
+    })?;
+    Ok(found.into_values().collect())
+}
+
+/// Inputs of a proof have less elements, all its trials together; those of real blocks have
+/// thousands, but where a size is bound: a crop at fixed places is tried at the file's size.
+/// Four times the largest tensor that is read so (`ops/frame`).
+const MAX_ELEMENTS: usize = 1 << 25;
+
+/// # Errors
+/// If the inputs of all trials are beyond all reason.
+fn check_size(trials: &[Trial]) -> Result<(), Unproved> {
+    let all = trials.iter().map(Trial::elements).fold(0, usize::saturating_add);
+    if all > MAX_ELEMENTS { Err(Unproved::TooLarge(all)) } else { Ok(()) }
+}
+
+/// Trials that are run together: their inputs have at most `most` elements, or it is one.
+fn few_at_a_time(trials: &[Trial], most: usize) -> Vec<&[Trial]> {
+    let mut rest = trials;
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        let mut elements = 0usize;
+        let fit = rest.iter().take_while(|trial| {
+            elements = elements.saturating_add(trial.elements());
+            elements <= most
+        });
+        let (together, others) = rest.split_at(fit.count().max(1));
+        all.push(together);
+        rest = others;
+    }
+    all
 }
 
 /// Proves that the nodes of the file put this border around its tensor, whatever that holds.
@@ -138,7 +218,7 @@ fn prove_border(
     original: &Original,
     border: &FilledBorder,
     valid: &Validity,
-    limits: Limits,
+    (limits, most): (Limits, usize),
 ) -> Result<(), Unproved> {
     let output = original.graph.value(border.output).name.as_str();
     if !original.only_moves(border.output, border.inner) {
@@ -147,12 +227,12 @@ fn prove_border(
     let cone = original.cone(border.output, &[border.inner], &IdMap::default())?;
     let side = original.side(&cone)?;
     let trials = trials::of_border(original, &cone, border, valid)?;
-    let all_together = TrialRun { original, cone: &cone, trials: &trials };
-    all_together.check_size()?;
+    check_size(&trials)?;
+    let together = TrialRun { original, cone: &cone, trials: &trials, most };
     let inputs: Vec<ArrayD<f64>> =
         trials.iter().flat_map(|trial| &trial.shapes).map(|shape| all_different(shape)).collect();
     let given: Vec<Array> = inputs.iter().cloned().map(Array::Float).collect();
-    let found = all_together.run(&side, &[output], &given, limits)?;
+    let found = outputs(&together, &side, output, &given, limits)?;
     let is_filled = |(input, found): (&ArrayD<f64>, &Array)| match found {
         Array::Float(found) => border.is_around(input, found),
         Array::Int(_) => false,

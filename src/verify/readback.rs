@@ -87,7 +87,7 @@ pub fn check(old: &[Graph], expected: &[Expected], new: &[Graph]) -> Result<(), 
     let old_model = main.model;
     let external = !(external::find(old_model)?.is_empty() && external::find(new)?.is_empty());
     let eval_forms = old.iter().zip(expected).flat_map(|(graph, expected)| {
-        expected.eval_forms.iter().map(|(id, _)| graph.node(*id).field.entry.start)
+        expected.eval_forms.iter().map(|(id, _)| graph.node(*id).field.entry().start)
     });
     let eval_forms = eval_forms.collect();
     let files = Files { old: old_model, new, graphs: old, expected, eval_forms, tensors, external };
@@ -157,9 +157,9 @@ impl<'f> Files<'f, '_> {
 
     fn same_bytes(&self, before: &Field, after: &Field) -> bool {
         let bytes = |model: &'f Model, range: &Range<usize>| model.bytes().get(range.clone());
-        let same = bytes(self.old, &before.entry) == bytes(self.new, &after.entry);
-        self.old.storage.has_read(before.entry.len());
-        self.new.storage.has_read(after.entry.len());
+        let same = bytes(self.old, &before.entry()) == bytes(self.new, &after.entry());
+        self.old.storage.has_read(before.entry().len());
+        self.new.storage.has_read(after.entry().len());
         same
     }
 
@@ -348,11 +348,11 @@ impl<'f> Files<'f, '_> {
     fn may_stay(&self, entry: &Field) -> Result<(), Miswritten> {
         let within = |graph: &Graph| {
             let inner = payload(&graph.fields);
-            entry.entry.start < inner.start && inner.end <= entry.entry.end
+            entry.entry().start < inner.start && inner.end <= entry.entry().end
         };
         let mut changed = self.graphs.iter().zip(self.expected);
         let undone = changed.any(|(graph, expected)| !expected.is_empty() && within(graph));
-        if undone || self.eval_forms.contains(&entry.entry.start) {
+        if undone || self.eval_forms.contains(&entry.entry().start) {
             return Err(Miswritten::Missing(format!("a change of {}", label(self.old, entry))));
         }
         Ok(())

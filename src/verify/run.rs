@@ -82,6 +82,10 @@ pub fn run_graphs(
 /// picture of 1024×1024 has fewer.
 const MOST_TRIED: usize = 1 << 22;
 
+/// Sizes at which the old model does not run may have so many elements in all; those that have
+/// more are left out, so that a model that runs at none is not fed for minutes.
+const MOST_TRIED_IN_VAIN: usize = 1 << 22;
+
 /// Both models, as far as they are the same at all sizes.
 enum Read<'t, 'o, 'n> {
     /// No size chooses between nodes.
@@ -151,15 +155,26 @@ impl ModelTrial<'_, '_, '_> {
             feeding::elements(shapes, 1).is_none_or(|elements| elements <= most)
         };
         let (mut first_reason, mut of_nothing) = (None, None);
+        let (mut in_vain, mut left_out) = (0usize, 0usize);
         for bridges in [BridgedNodes::Misread, BridgedNodes::Failing] {
             let manner = Manner { filling: Filling::Noise, bridges };
             for shapes in candidates.iter().filter(is_small) {
+                let elements = feeding::elements(shapes, samples).unwrap_or_default();
+                if in_vain > 0 && in_vain.saturating_add(elements) > MOST_TRIED_IN_VAIN {
+                    left_out = left_out.saturating_add(1);
+                    continue;
+                }
                 match self.try_at(shapes, manner, samples, evidence)? {
                     Ok(_) if evidence.is_of_nothing() => {
                         of_nothing.get_or_insert((shapes, manner, std::mem::take(evidence)));
                     }
                     Ok(manner) => return Ok((shapes.clone(), manner)),
-                    Err(reason) => drop(first_reason.get_or_insert(reason)),
+                    Err(reason) => {
+                        // Those for which there is no memory were not made.
+                        let made = if elements > MOST_TRIED { 0 } else { elements };
+                        in_vain = in_vain.saturating_add(made);
+                        first_reason.get_or_insert(reason);
+                    }
                 }
             }
             if let Some((shapes, manner, seen)) = of_nothing {
@@ -168,7 +183,12 @@ impl ModelTrial<'_, '_, '_> {
             }
         }
         let nothing = || NotRun::from("no sizes of its inputs are known".to_owned());
-        Err(Ended::with(Outcome::NotRun(first_reason.unwrap_or_else(nothing))))
+        let mut why = first_reason.unwrap_or_else(nothing);
+        if left_out > 0 {
+            why.reason
+                .push_str("; it ran at no other size that was tried, and larger ones were not");
+        }
+        Err(Ended::with(Outcome::NotRun(why)))
     }
 
     /// Runs both at these sizes on noise, or, if that makes no numbers, on noise in 0 … 1; how it

@@ -36,6 +36,11 @@ pub fn first_candidates(inputs: &[FedInput], declared: &[Vec<AxisSize>]) -> Vec<
     distinct(rounds.iter().map(|round| unknowns.assignment(inputs, round)), MOST_CANDIDATES)
 }
 
+/// The likely assignment with a batch of two, as which files are exported that are wrong for one.
+pub fn batch_of_two(inputs: &[FedInput]) -> Assignment {
+    Unknowns::new(inputs).assignment(inputs, &Round { batch: 2, ..Round::default() })
+}
+
 /// The assignments to try once the model has run at `first`, the smallest ones first: a batch
 /// of two if the model takes one, pictures that are not square, odd sizes. None is larger than
 /// `first`; there are none if nothing is open.

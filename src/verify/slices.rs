@@ -163,7 +163,9 @@ pub fn tensor(graph: &Graph, id: ValueId) -> Result<Option<TensorProto>, Invalid
     let value = graph.value(id);
     let stored = match (graph.initializer(id)?, value.producer) {
         (Some(Initializer::Dense(stored)), _) => Some(stored),
-        (None, Some(node)) => graph.node(node).attribute("value").and_then(|value| value.t.clone()),
+        (None, Some(node)) => {
+            graph.node(node).attribute("value").and_then(|value| value.t.as_deref().cloned())
+        }
         _ => None,
     };
     let Some(stored) = stored else { return Ok(None) };

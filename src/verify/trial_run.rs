@@ -1,26 +1,28 @@
-//! All trials of a proof, run on one side: as one model, a copy of the nodes per trial.
+//! All trials of a proof, run on one side: a copy of the nodes per trial, so that constants are
+//! read once; and only some of the nodes at a time, of a large convolution some output channels,
+//! so that what a proof takes does not grow with a kernel.
 //!
 //! Knows nodes and trials; not what should come out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use prost::Message;
 
-use crate::engine::{Array, Constant, Engine, EngineError, Limits, Source, dialect};
+use crate::engine::stage::LoadedSlice;
+use crate::engine::tensors::{self, EngineTensor};
+use crate::engine::{Array, Constant, EngineError, Limits, Source, dialect};
 use crate::onnx::proto::NodeProto;
+use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor;
 use crate::onnx::write;
 use crate::verify::claim::{Side, Unproved};
 use crate::verify::cone::{Cone, Trial};
 use crate::verify::original::Original;
+use crate::verify::pieces::CutNode;
+use crate::verify::stages::{self, ChannelDemand, ProofStage, WeighedNode};
 
-/// Inputs of a proof have less elements, all its trials together; those of real blocks have
-/// thousands, but where a size is bound: a crop at fixed places is tried at the file's size.
-/// Four times the largest tensor that is read so (`ops/frame`).
-const MAX_ELEMENTS: usize = 1 << 25;
-
-/// Several trials, run as one model, so that constants are read once.
+/// Several trials, run together.
 pub struct TrialRun<'t, 'r, 'g, 'm> {
     /// The graph of the cone.
     pub original: &'t Original<'r, 'g, 'm>,
@@ -28,78 +30,206 @@ pub struct TrialRun<'t, 'r, 'g, 'm> {
     pub cone: &'t Cone,
     /// On which inputs.
     pub trials: &'t [Trial],
+    /// So many numbers of weights are in the engine at a time.
+    pub most: usize,
 }
 
-impl TrialRun<'_, '_, '_, '_> {
-    /// # Errors
-    /// If the inputs of all trials are beyond all reason.
-    pub fn check_size(&self) -> Result<(), Unproved> {
-        let elements = |shape: &Vec<usize>| shape.iter().fold(1usize, |a, &b| a.saturating_mul(b));
-        let all = self.trials.iter().flat_map(|trial| &trial.shapes).map(elements);
-        let all = all.fold(0, usize::saturating_add);
-        if all > MAX_ELEMENTS { Err(Unproved::TooLarge(all)) } else { Ok(()) }
-    }
+/// A tensor that somebody wants to see: its trial, its name in the side, and what it holds.
+pub type Look<'l> = dyn FnMut(usize, &str, &Array) + 'l;
 
-    /// What `side` makes of `inputs`: `outputs` of the first trial, of the second, ….
+impl TrialRun<'_, '_, '_, '_> {
+    /// Runs `side` on `inputs`: those of the first trial, of the second, …; and shows the
+    /// tensors `seen` of each trial as they are made.
     ///
     /// # Errors
     /// If the engine cannot run it.
     pub fn run(
         &self,
         side: &Side,
-        outputs: &[&str],
+        seen: &[&str],
         inputs: &[Array],
         limits: Limits,
-    ) -> Result<Vec<Array>, Unproved> {
-        let opset = self.original.graph.model.opset;
+        look: &mut Look,
+    ) -> Result<(), Unproved> {
         let mut copies = Copies::of(&side.constants);
-        let (mut declared, mut nodes, mut made) = (Vec::new(), Vec::new(), Vec::new());
+        let nodes = self.nodes(side, &mut copies)?;
+        let mut wanted: HashMap<String, (usize, &str)> = HashMap::new();
+        for number in 0..self.trials.len() {
+            let named = seen.iter().map(|&name| (copies.tensor(number, name), (number, name)));
+            wanted.extend(named.collect::<Vec<_>>());
+        }
+        let names: HashSet<String> = wanted.keys().cloned().collect();
+        let stages = stages::cut(nodes, &copies.constants, &names, self.most);
+        let mut live = self.roots(&mut copies, inputs, limits)?;
+        for stage in stages {
+            self.pass(&stage, &mut live, limits)?;
+            let shown = stage.outputs.iter().filter_map(|name| {
+                let (name, place) = wanted.remove_entry(name)?;
+                Some((place, live.get(&name)?.clone()))
+            });
+            let (places, shown): (Vec<_>, Vec<_>) = shown.unzip();
+            stage.last_read.iter().for_each(|name| drop(live.remove(name)));
+            let shown = tensors::into_arrays(shown, limits)?;
+            places
+                .iter()
+                .zip(&shown)
+                .for_each(|((number, name), array)| look(*number, name, array));
+        }
+        match wanted.is_empty() {
+            true => Ok(()),
+            false => Err(EngineError::Failed("nothing makes what is asked for".into()).into()),
+        }
+    }
+
+    /// The nodes of all trials; of a convolution that is cut, each piece for all trials.
+    fn nodes(&self, side: &Side, copies: &mut Copies) -> Result<Vec<WeighedNode>, Unproved> {
+        let opset = self.original.graph.model.opset;
         for (number, trial) in self.trials.iter().enumerate() {
-            for (&root, shape) in self.cone.roots.iter().zip(&trial.shapes) {
-                let name = copies.tensor(number, &self.original.graph.value(root).name);
-                declared.push(write::double_input(&name, shape.len()));
-            }
             for (&(node, _), dims) in self.cone.measured.iter().zip(&trial.measured) {
                 let measure = self.original.graph.node(node);
                 copies.add_own(number, self.original.measured(measure, dims)?);
             }
-            for node in &side.nodes {
-                let copy = copies.copy(number, node);
-                let integers = |name: &str| copies.integers(name);
-                nodes.extend(dialect::node(copy, opset, &integers));
-            }
-            made.extend(outputs.iter().map(|output| copies.tensor(number, output)));
         }
-        let made: Vec<&str> = made.iter().map(String::as_str).collect();
-        let model = write::model(opset, declared, nodes, Vec::new(), &made);
-        let (bytes, constants) = (model.encode_to_vec().into(), copies.constants);
+        // What a node makes is about as large as what the trial begins with.
+        let numbers: Vec<usize> = self.trials.iter().map(Trial::elements).collect();
+        let mut nodes = Vec::new();
+        for node in &side.nodes {
+            let of_trials = 0..self.trials.len();
+            let of_trials: Vec<NodeProto> =
+                of_trials.map(|number| copies.copy(number, node)).collect();
+            let (written, constants) = cut(&of_trials, opset, self.most, copies);
+            copies.constants.extend(constants.into_iter().map(|new| (new.name().to_owned(), new)));
+            for TrialNode { trial, node, demand } in written {
+                let integers = |name: &str| copies.integers(name);
+                let numbers = numbers.get(trial).copied().unwrap_or(0);
+                let dialect = dialect::node(node, opset, &integers).into_iter();
+                nodes.extend(dialect.map(|node| {
+                    let demand = demand.clone();
+                    WeighedNode { node, numbers, demand }
+                }));
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// What the trials begin with.
+    fn roots(
+        &self,
+        copies: &mut Copies,
+        inputs: &[Array],
+        limits: Limits,
+    ) -> Result<HashMap<String, EngineTensor>, Unproved> {
+        let double = i32::from(DataType::Double);
+        let given = inputs.iter().map(|input| (input.clone(), double)).collect();
+        let given = tensors::from_arrays(given, limits)?;
+        let roots = self.cone.roots.iter().map(|&root| &self.original.graph.value(root).name);
+        let roots: Vec<&String> = roots.collect();
+        let of_trials =
+            (0..self.trials.len()).flat_map(|trial| roots.iter().map(move |root| (trial, *root)));
+        Ok(of_trials.map(|(trial, root)| copies.tensor(trial, root)).zip(given).collect())
+    }
+
+    /// Takes the tensors that are `live` through one stage.
+    fn pass(
+        &self,
+        stage: &ProofStage,
+        live: &mut HashMap<String, EngineTensor>,
+        limits: Limits,
+    ) -> Result<(), Unproved> {
+        let opset = self.original.graph.model.opset;
+        let outputs: Vec<&str> = stage.outputs.iter().map(String::as_str).collect();
+        let model = write::model(opset, Vec::new(), stage.nodes.clone(), Vec::new(), &outputs);
+        let (bytes, constants) = (model.encode_to_vec().into(), stage.constants.clone());
         let source = Source { bytes, constants, storage: Storage::default(), limits };
-        let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.shape().to_vec()).collect();
-        let found = Engine::load(source, &shapes)?.run(inputs)?;
-        let expected = outputs.len().saturating_mul(self.trials.len());
-        if found.len() != expected {
+        // What is not there, the engine misses.
+        let given = stage.inputs.iter().filter_map(|name| {
+            let tensor = live.get(name)?;
+            Some((name.clone(), tensor.clone()))
+        });
+        let given: Vec<(String, EngineTensor)> = given.collect();
+        let waiting = live.iter().filter(|(name, _)| !stage.inputs.contains(name));
+        let waiting = waiting.map(|(_, tensor)| tensor.bytes()).fold(0, usize::saturating_add);
+        let is_met = |demand: &&ChannelDemand| {
+            let tensor = live.get(&demand.tensor);
+            tensor.is_some_and(|tensor| tensor.shape().get(1) == Some(&demand.channels))
+        };
+        if let Some(unmet) = stage.demands.iter().find(|demand| !is_met(demand)) {
+            let reason = format!("a convolution of {} channels reads others", unmet.channels);
+            return Err(EngineError::Failed(reason).into());
+        }
+        let loaded = LoadedSlice::load(source, &given)?;
+        let bytes = loaded.bytes.saturating_add(waiting);
+        if bytes > limits.bytes {
+            return Err(EngineError::TooLarge { bytes }.into());
+        }
+        let made = loaded.run(&given)?;
+        if made.len() != stage.outputs.len() {
             return Err(EngineError::Failed("it gave other outputs than asked for".into()).into());
         }
-        Ok(found)
+        live.extend(stage.outputs.iter().cloned().zip(made));
+        Ok(())
     }
+}
+
+/// A node of one trial.
+struct TrialNode {
+    trial: usize,
+    node: NodeProto,
+    demand: Option<ChannelDemand>,
+}
+
+/// The copies of one node, in pieces if it is a large convolution; and the constants that these
+/// have.
+fn cut(
+    of_trials: &[NodeProto],
+    opset: i64,
+    most: usize,
+    copies: &Copies,
+) -> (Vec<TrialNode>, Vec<Constant>) {
+    let without_demand = |(trial, node)| TrialNode { trial, node, demand: None };
+    let whole = || of_trials.iter().cloned().enumerate().map(without_demand).collect();
+    let cut = |node| CutNode::of(node, |name| copies.constants.get(name));
+    let Some(cuts) = of_trials.iter().map(cut).collect::<Option<Vec<CutNode>>>() else {
+        return (whole(), Vec::new());
+    };
+    let pieces = cuts.first().map_or(Vec::new(), |cut| cut.pieces(most));
+    if pieces.len() < 2 {
+        return (whole(), Vec::new());
+    }
+    let (mut nodes, mut constants) = (Vec::new(), Vec::new());
+    let mut made = vec![Vec::new(); cuts.len()];
+    for piece in &pieces {
+        for (trial, (cut, made)) in cuts.iter().zip(&mut made).enumerate() {
+            let piece = cut.cut(piece, opset);
+            // The first of them reads the input.
+            let demands = std::iter::once(cut.demand()).chain(std::iter::repeat(None));
+            let of_piece = piece.nodes.into_iter().zip(demands);
+            nodes.extend(of_piece.map(|(node, demand)| TrialNode { trial, node, demand }));
+            constants.extend(piece.constants);
+            made.push(piece.output);
+        }
+    }
+    let joined = cuts.iter().zip(&made).map(|(cut, made)| cut.joined(made));
+    nodes.extend(joined.enumerate().map(without_demand));
+    (nodes, constants)
 }
 
 /// Copies of a side's nodes, one per trial, under neutral names; they share its constants.
 struct Copies {
     shared: HashMap<String, String>,
     own: HashMap<(usize, String), String>,
-    constants: Vec<Constant>,
+    constants: HashMap<String, Constant>,
 }
 
 impl Copies {
     fn of(constants: &[Constant]) -> Self {
         let mut copies =
-            Copies { shared: HashMap::new(), own: HashMap::new(), constants: Vec::new() };
+            Copies { shared: HashMap::new(), own: HashMap::new(), constants: HashMap::new() };
         for constant in constants {
-            let name = format!("c{}", copies.constants.len());
             if !copies.shared.contains_key(constant.name()) {
+                let name = format!("c{}", copies.constants.len());
                 copies.shared.insert(constant.name().to_owned(), name.clone());
-                copies.constants.push(constant.clone().called(name));
+                copies.constants.insert(name.clone(), constant.clone().called(name));
             }
         }
         copies
@@ -119,7 +249,7 @@ impl Copies {
     /// A constant that the copy for trial `number` alone has.
     fn add_own(&mut self, number: usize, constant: Constant) {
         let name = self.tensor(number, constant.name());
-        self.constants.push(constant.called(name));
+        self.constants.insert(name.clone(), constant.called(name));
     }
 
     fn copy(&mut self, number: usize, node: &NodeProto) -> NodeProto {
@@ -131,7 +261,6 @@ impl Copies {
     }
 
     fn integers(&self, name: &str) -> Option<Vec<i64>> {
-        let constant = self.constants.iter().find(|constant| constant.name() == name)?;
-        tensor::integers(&constant.header, &Storage::default()).ok()
+        tensor::integers(&self.constants.get(name)?.header, &Storage::default()).ok()
     }
 }

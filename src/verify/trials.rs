@@ -134,7 +134,7 @@ fn assignment(original: &Original, (batch, size, step): (usize, usize, usize)) -
     let shape = |(number, (name, _)): (usize, (String, Option<Dims>))| {
         let along = |axis: usize| along(axis).saturating_add(number);
         let batch = batch.saturating_add(number);
-        let dims = original.sizes.rank_and_more(original.graph.find(&name)?)?;
+        let dims = original.sizes.of_input(original.graph.find(&name)?)?;
         let sized = dims.iter().enumerate().map(|(axis, known)| match known {
             Some(known) => usize::try_from(*known).ok(),
             None => Some(if axis == BATCH { batch } else { along(axis) }),

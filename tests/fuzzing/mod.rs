@@ -77,7 +77,7 @@ fn read_model(model: &Model) -> Result<(), Invalid> {
             Ok(None) | Err(_) => {}
         });
         for attribute in graph.nodes().flat_map(|(_, node)| &node.proto.attribute) {
-            attribute.t.iter().chain(&attribute.tensors).for_each(read_tensor);
+            attribute.t.as_deref().into_iter().chain(&attribute.tensors).for_each(read_tensor);
             attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors).for_each(read_sparse);
         }
         let _ = graph.check_tensors();

@@ -241,7 +241,8 @@ fn some_graph<'m>(model: &'m mut ModelProto, choices: &mut Choices) -> Option<&'
             break;
         }
         let attributes = graph.node.iter_mut().flat_map(|node| &mut node.attribute);
-        let mut bodies: Vec<&mut GraphProto> = attributes.flat_map(|a| &mut a.g).collect();
+        let mut bodies: Vec<&mut GraphProto> =
+            attributes.flat_map(|a| a.g.as_deref_mut()).collect();
         let at = choices.below(bodies.len());
         graph = bodies.swap_remove(at);
     }
@@ -417,7 +418,7 @@ fn nest(model: &mut ModelProto, choices: &mut Choices) {
         let branch = |name: &str, body: &GraphProto| AttributeProto {
             name: Some(name.into()),
             r#type: Some(AttributeType::Graph.into()),
-            g: Some(body.clone()),
+            g: Some(Box::new(body.clone())),
             ..AttributeProto::default()
         };
         let mut attributes = vec![branch("then_branch", &body)];
@@ -548,7 +549,8 @@ fn attribute(node: &mut NodeProto, choices: &mut Choices) {
         }
     }
     if choices.once_in(16)
-        && let Some(tensor) = node.attribute.iter_mut().find_map(|attribute| attribute.t.as_mut())
+        && let Some(tensor) =
+            node.attribute.iter_mut().find_map(|attribute| attribute.t.as_deref_mut())
     {
         mutate_tensor(tensor, choices);
     }

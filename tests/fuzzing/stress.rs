@@ -175,7 +175,7 @@ fn in_bodies(mut node: NodeProto, condition: &str, depth: usize) -> NodeProto {
         let branch = AttributeProto {
             name: Some("then_branch".to_owned()),
             r#type: Some(AttributeType::Graph.into()),
-            g: Some(body),
+            g: Some(Box::new(body)),
             ..AttributeProto::default()
         };
         node = write::node("If", "", &[condition], &output, vec![branch]);

@@ -51,7 +51,9 @@ fn problem_of<'g>(graph: &'g GraphProto, around: &HashSet<&'g str>) -> Option<St
 }
 
 fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
-    node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
+    node.attribute
+        .iter()
+        .flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs))
 }
 
 fn label(node: &NodeProto) -> String {

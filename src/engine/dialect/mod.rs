@@ -2,9 +2,10 @@
 //! otherwise, in ONNX. Of the engine, only these files name operators.
 //!
 //! [`model()`] takes a whole file through it, [`node`] one node; in training mode, a norm becomes
-//! its steps (`norms`). For runs, bfloat16 becomes float32 ([`widened`]). What no other words help against is
+//! its steps (`norms`), an Einsum that sums nothing a product (`einsum`). For runs, bfloat16 becomes float32 ([`widened`]). What no other words help against is
 //! spared (`spare`, `ranks`).
 
+mod einsum;
 mod model;
 mod nodes;
 mod norms;

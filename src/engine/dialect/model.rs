@@ -78,7 +78,7 @@ fn edits(graphs: &[Graph], graph: &Graph) -> Vec<Edit> {
     for (id, node) in graph.nodes() {
         // A dead node may read what a norm at inference does not make.
         if !graph.is_live(id) {
-            edits.push(Edit::remove(node.field.entry.clone()));
+            edits.push(Edit::remove(node.field.entry()));
             continue;
         }
         if node.has_bodies() {
@@ -88,7 +88,7 @@ fn edits(graphs: &[Graph], graph: &Graph) -> Vec<Edit> {
         if nodes != [node.proto.clone()] {
             let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));
             let with: Vec<u8> = entries.flatten().collect();
-            edits.push(Edit::replace(node.field.entry.clone(), with.into()));
+            edits.push(Edit::replace(node.field.entry(), with.into()));
         }
     }
     edits
@@ -159,7 +159,7 @@ fn integers_behind(graphs: &[Graph], graph: &Graph, name: &str, depth: usize) ->
         return integers_behind(graphs, graph, source, depth.saturating_add(1));
     }
     match (constant.attribute("value"), constant.ints("value_ints")) {
-        (Some(value), _) => tensor::integers(value.t.as_ref()?, &graph.model.storage).ok(),
+        (Some(value), _) => tensor::integers(value.t.as_deref()?, &graph.model.storage).ok(),
         (None, Some(values)) => Some(values.to_vec()),
         (None, None) => None,
     }

@@ -4,6 +4,7 @@
 //! Knows the node and its operator set, and is told integers of constants by name; knows no
 //! graph and no file.
 
+use crate::engine::dialect::einsum::outer_product;
 use crate::engine::dialect::norms::norm_by_batch;
 use crate::onnx::float::Float;
 use crate::onnx::model::is_default_domain;
@@ -56,7 +57,8 @@ pub fn at_inference(
 /// (it has one in float32 only), negative pads (it panics), circular padding (it has
 /// none), without a value to pad with where none is used (it takes the wrong mode), and
 /// without pads beside `auto_pad` (it takes these), with the zeros of a ConstantOfShape in
-/// float32 (it has them in float64), and without training mode (it never
+/// float32 (it has them in float64), without an Einsum that sums nothing (it does not
+/// broadcast sizes of 1), and without training mode (it never
 /// reads that): norms are written out, dropouts are of an operator that it does not know.
 /// `integers` looks constants up.
 pub fn node(
@@ -76,6 +78,7 @@ pub fn node(
     match node.op_type() {
         "Pad" => pad(node, opset, integers),
         "Gemm" => gemm(node, opset),
+        "Einsum" => outer_product(node, opset),
         "Slice" if opset >= 10 => slice(node, integers),
         "ConstantOfShape" if node.attribute.is_empty() => {
             let zero = ndarray::ArrayD::zeros(vec![1]);

@@ -44,9 +44,9 @@ pub fn node(node: &mut NodeProto, storage: &Storage) -> Result<(), Invalid> {
         if TYPES.contains(&attribute.name()) && attribute.i() == narrow {
             attribute.i = Some(Float::F32.to_onnx().into());
         }
-        let mut tensors = attribute.t.iter_mut().chain(&mut attribute.tensors);
+        let mut tensors = attribute.t.as_deref_mut().into_iter().chain(&mut attribute.tensors);
         tensors.try_for_each(|stored| widen(stored, storage))?;
-        let mut bodies = attribute.g.iter_mut().chain(&mut attribute.graphs);
+        let mut bodies = attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs);
         bodies.try_for_each(|body| graph(body, storage))?;
     }
     Ok(())

@@ -7,7 +7,7 @@
 
 use crate::facts::shape_rules::asked::{Asked, Dims, List, agreed, from_front, open};
 use crate::facts::shape_rules::axes::permutation;
-use crate::facts::shape_rules::pieces::cuts;
+use crate::facts::shape_rules::pieces::{cuts, grown};
 
 /// With more operands, to ask each of them about all others takes too long.
 const MAX_OPERANDS: usize = 16;
@@ -193,10 +193,18 @@ pub fn of_rank_4(_: &Asked, input: usize) -> Option<Dims> {
     if input == 0 { open(4) } else { None }
 }
 
-/// Without axes of their own, there are two pads per axis.
+/// `n` along each axis of `n + begin + end`. Without axes of their own, there are two pads per
+/// axis.
 pub fn pad(asked: &Asked, input: usize) -> Option<Dims> {
     if input > 0 {
         return None;
+    }
+    if let Some(made) = asked.demanded(0) {
+        let grown = grown(asked, made.len())?;
+        let size = |(size, grown): (Option<i64>, Option<i64>)| {
+            size?.checked_sub(grown?).filter(|&size| size >= 0)
+        };
+        return Some(made.into_iter().zip(grown).map(size).collect());
     }
     let name = if asked.opset < 2 { "paddings" } else { "pads" };
     let pads = asked.list(name, 1).length().filter(|_| !asked.has(3));

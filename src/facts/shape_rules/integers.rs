@@ -316,7 +316,7 @@ pub fn gather(asked: &Asked) -> Option<Integers> {
 pub fn constant(asked: &Asked) -> Option<Integers> {
     let [attribute] = asked.node.proto.attribute.as_slice() else { return None };
     let values = match attribute.name() {
-        "value" => integers_of(attribute.t.as_ref()?)?,
+        "value" => integers_of(attribute.t.as_deref()?)?,
         "value_int" => vec![attribute.i()],
         "value_ints" => attribute.ints.clone(),
         _ => return None,
@@ -337,7 +337,7 @@ pub fn integers_of(tensor: &TensorProto) -> Option<Vec<i64>> {
 }
 
 pub fn constant_of_shape(asked: &Asked) -> Option<Integers> {
-    let value = integers_of(asked.node.attribute("value")?.t.as_ref()?)?;
+    let value = integers_of(asked.node.attribute("value")?.t.as_deref()?)?;
     repeated(value.first().copied(), made::constant_of_shape(asked))
 }
 

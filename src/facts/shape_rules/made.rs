@@ -12,7 +12,7 @@ pub fn constant(asked: &Asked) -> Option<Dims> {
     let [attribute] = asked.node.proto.attribute.as_slice() else { return None };
     let list = |length: usize| Some(vec![Some(i64::try_from(length).ok()?)]);
     match attribute.name() {
-        "value" => Some(attribute.t.as_ref()?.dims.iter().copied().map(Some).collect()),
+        "value" => Some(attribute.t.as_deref()?.dims.iter().copied().map(Some).collect()),
         "sparse_value" => {
             Some(attribute.sparse_tensor.as_ref()?.dims.iter().copied().map(Some).collect())
         }

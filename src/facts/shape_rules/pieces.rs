@@ -6,31 +6,42 @@ use crate::facts::shape_rules::asked::{Asked, Dims, List, agreed, from_front, op
 
 /// `n + begin + end` along each axis; both may be negative.
 pub fn pad(asked: &Asked) -> Option<Dims> {
-    let mut dims = asked.dims(0)?;
+    let dims = asked.dims(0)?;
+    let grown = grown(asked, dims.len())?;
+    let size = |(size, grown): (Option<i64>, Option<i64>)| match (size, grown) {
+        (size, Some(0)) => Some(size),
+        (Some(size), Some(grown)) => size.checked_add(grown).map(Some),
+        _ => Some(None),
+    };
+    dims.into_iter().zip(grown).map(size).collect()
+}
+
+/// By how many elements a Pad of a tensor with `rank` axes makes each longer, if that is known;
+/// `None` if its pads do not fit.
+pub fn grown(asked: &Asked, rank: usize) -> Option<Dims> {
     let name = if asked.opset < 2 { "paddings" } else { "pads" };
-    let List::Known(pads) = asked.list(name, 1) else { return open(dims.len()) };
+    let List::Known(pads) = asked.list(name, 1) else { return open(rank) };
     let axes: Vec<usize> = match asked.list("axes", 3) {
-        List::LeftOut => (0..dims.len()).collect(),
+        List::LeftOut => (0..rank).collect(),
         axes => match axes.whole() {
             Some(axes) => {
-                axes.into_iter().map(|axis| from_front(axis, dims.len())).collect::<Option<_>>()?
+                axes.into_iter().map(|axis| from_front(axis, rank)).collect::<Option<_>>()?
             }
-            None => return open(dims.len()),
+            None => return open(rank),
         },
     };
     let (begins, ends) = pads.split_at_checked(axes.len())?;
     if begins.len() != ends.len() {
         return None;
     }
+    let mut grown = vec![Some(0); rank];
     for (axis, (begin, end)) in axes.into_iter().zip(begins.iter().zip(ends)) {
-        let size = dims.get_mut(axis)?;
-        *size = match (*size, begin, end) {
-            (_, Some(0), Some(0)) => *size,
-            (Some(n), Some(begin), Some(end)) => Some(n.checked_add(*begin)?.checked_add(*end)?),
+        *grown.get_mut(axis)? = match (begin, end) {
+            (Some(begin), Some(end)) => Some(begin.checked_add(*end)?),
             _ => None,
         };
     }
-    Some(dims)
+    Some(grown)
 }
 
 /// One axis of a Slice.

@@ -4,6 +4,7 @@
 
 use crate::facts::shape_rules::asked::{Asked, Dims, open};
 use crate::facts::shape_rules::elementwise::{broadcast_dims, broadcast_size};
+use crate::onnx::equation::Equation;
 
 /// The statistics behind the first output are vectors, one number per channel.
 pub fn batch_norm(asked: &Asked) -> Option<Dims> {
@@ -66,19 +67,11 @@ fn multiplied(left: &[Option<i64>], right: &[Option<i64>]) -> Option<Dims> {
 
 /// With a letter per axis; without `…`.
 pub fn einsum(asked: &Asked) -> Option<Dims> {
-    let equation = std::str::from_utf8(asked.word("equation")).ok()?;
-    let equation: String = equation.chars().filter(|letter| !letter.is_whitespace()).collect();
-    if equation.contains('.') {
-        return None;
-    }
-    let (operands, result) = match equation.split_once("->") {
-        Some((operands, result)) => (operands, Some(result)),
-        None => (equation.as_str(), None),
-    };
-    let axes: Vec<Vec<char>> = operands.split(',').map(|axes| axes.chars().collect()).collect();
+    let Equation { operands, result } = Equation::of(asked.word("equation"))?;
     let size = |letter: char| {
         let mut size = None;
-        for (input, axes) in axes.iter().enumerate().filter(|(_, axes)| axes.contains(&letter)) {
+        for (input, axes) in operands.iter().enumerate().filter(|(_, axes)| axes.contains(&letter))
+        {
             let dims = asked.dims(input).filter(|dims| dims.len() == axes.len());
             for (_, found) in
                 axes.iter().zip(dims.unwrap_or_default()).filter(|(own, _)| **own == letter)
@@ -88,17 +81,7 @@ pub fn einsum(asked: &Asked) -> Option<Dims> {
         }
         Some(size.flatten())
     };
-    match result {
-        Some(result) => result.chars().map(size).collect(),
-        // Those that occur once, in the alphabet's order.
-        None => {
-            let all = || axes.iter().flatten().copied();
-            let once = |letter: &char| all().filter(|other| other == letter).count() == 1;
-            let mut letters: Vec<char> = all().filter(once).collect();
-            letters.sort_unstable();
-            letters.into_iter().map(size).collect()
-        }
-    }
+    result.into_iter().map(size).collect()
 }
 
 /// One number per matrix.

@@ -79,6 +79,9 @@ fn verdict(report: &Report) -> String {
     if let Some(removed) = words::removed_inputs(notes) {
         put!(html, "<p>{removed}.</p>");
     }
+    for said in words::repeated_names(notes).into_iter().chain(words::open_sizes(notes)) {
+        put!(html, "<p>{}.</p>", sentence(&said));
+    }
     html.push_str("</div>\n");
     html
 }

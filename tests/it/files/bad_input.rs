@@ -97,7 +97,8 @@ fn blocks_that_are_of_no_use_do_not_keep_the_others() {
         assert!(stdout.contains("\nproof: every block"), "{model:?}: {stdout}");
         let (_, alone) =
             stdout.split_once("left alone:\n").unwrap_or_else(|| panic!("{model:?}: {stdout}"));
-        assert!(alone.starts_with("  first"), "{model:?}: {stdout}");
+        let first = alone.lines().next().unwrap_or_default();
+        assert!(first.contains("first"), "{model:?}: {stdout}");
         assert_eq!(left, ["out.onnx"], "{model:?}");
     }
 }

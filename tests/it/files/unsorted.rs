@@ -23,7 +23,8 @@ fn reversed(mut model: ModelProto) -> ModelProto {
     fn reverse(nodes: &mut [NodeProto]) {
         nodes.reverse();
         let attributes = nodes.iter_mut().flat_map(|node| &mut node.attribute);
-        let bodies = attributes.flat_map(|held| held.g.iter_mut().chain(&mut held.graphs));
+        let bodies =
+            attributes.flat_map(|held| held.g.as_deref_mut().into_iter().chain(&mut held.graphs));
         bodies.for_each(|body| reverse(&mut body.node));
     }
     reverse(&mut model.graph.as_mut().unwrap().node);

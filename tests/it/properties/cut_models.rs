@@ -38,7 +38,7 @@ fn named(name: &str) -> ValueInfoProto {
 fn body(name: &str, nodes: Vec<NodeProto>, output: &str) -> AttributeProto {
     let graph = GraphProto { node: nodes, output: vec![named(output)], ..GraphProto::default() };
     let (name, r#type) = (Some(name.to_owned()), Some(AttributeType::Graph.into()));
-    AttributeProto { name, r#type, g: Some(graph), ..AttributeProto::default() }
+    AttributeProto { name, r#type, g: Some(Box::new(graph)), ..AttributeProto::default() }
 }
 
 /// Inputs `x` of 2 × 3 × 4 × 5, and `unused`.

@@ -199,7 +199,7 @@ fn off_by(amount: f64, float: Float, old: &ModelProto, new: &ModelProto) -> Mode
         shift(tensor, &[amount * most, 0.0, -amount * most]);
     }
     for body in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
-        let stored = body.g.iter_mut().flat_map(|body| &mut body.initializer);
+        let stored = body.g.as_deref_mut().into_iter().flat_map(|body| &mut body.initializer);
         for tensor in stored.filter(|tensor| is_kernel(&&**tensor)) {
             let most = if most > 0.0 { most } else { 1.0 };
             shift(tensor, &[amount * most]);

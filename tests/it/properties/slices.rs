@@ -13,7 +13,7 @@ use crate::support::fixtures::{self, data};
 use crate::support::parallel;
 
 /// Cases of which a file is not run even in one piece.
-const NOT_RUN: [&str; 20] = [
+const NOT_RUN: [&str; 22] = [
     "dropout_in_training_mode",
     "dropout_mask_is_output",
     "ends_of_activations",
@@ -22,11 +22,13 @@ const NOT_RUN: [&str; 20] = [
     "foreign_conv",
     "foreign_norm",
     "function_of_other_opset",
+    "kernel_not_evaluated",
     "loop_body",
     "no_operator_of_onnx",
     "opset1",
     "opset6",
     "opset6_dropout_mask_is_output",
+    "quantized_kernel_in_another_order",
     "quantized_kernels",
     "statistic_is_computed",
     "dropout",

@@ -1,6 +1,6 @@
 //! What holds of every conversion, whatever the model: a table of named properties. The
 //! files are read by another protobuf implementation, that keeps unknown fields.
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -41,7 +41,7 @@ type Property = (&'static str, fn(&Converted) -> Answer);
 
 pub const IDEMPOTENT: &str = "idempotent";
 
-pub const PROPERTIES: [Property; 13] = [
+pub const PROPERTIES: [Property; 15] = [
     ("verification refuses nothing", refuses_nothing),
     ("nothing to change is byte-identical", unchanged_is_identical),
     (IDEMPOTENT, idempotent),
@@ -55,6 +55,8 @@ pub const PROPERTIES: [Property; 13] = [
     ("parameters never grow", parameters_never_grow),
     ("multiply-adds never grow", multiply_adds_never_grow),
     ("the report counts the nodes", report_counts),
+    ("no form comes that engines lack", no_rare_form_comes),
+    ("docs/pipelines.md tells the operators that are written", written_is_told),
 ];
 
 impl Converted {
@@ -198,7 +200,7 @@ fn entries(model: &Model, number: u32) -> Vec<&[u8]> {
     let fields: Vec<_> = graphs
         .iter()
         .flat_map(|graph| graph.fields.fields(number))
-        .map(|field| field.entry.clone())
+        .map(|field| field.entry())
         .collect();
     fields.into_iter().map(|entry| &model.bytes()[entry]).collect()
 }
@@ -298,6 +300,42 @@ fn count(graph: &GraphProto) -> usize {
 fn nodes_never_grow(c: &Converted) -> Answer {
     let (old, new) = (count(&c.old.graph), count(&c.new.graph));
     holds(new <= old || c.has_functions(), || format!("{old} became {new}"))
+}
+
+/// Forms that many engines refuse or read wrongly (`docs/pipelines.md`) are written only where the
+/// file has them.
+fn no_rare_form_comes(c: &Converted) -> Answer {
+    let old = c.old.functions.iter().map(|function| rare_forms(&function.node));
+    let old: BTreeSet<&str> = old.chain([rare_forms(&c.old.graph.node)]).flatten().collect();
+    let new = rare_forms(&c.new.graph.node);
+    holds(new.is_subset(&old), || format!("{old:?} became {new:?}"))
+}
+
+fn written_is_told(c: &Converted) -> Answer {
+    let document = fs::read_to_string("docs/pipelines.md").unwrap();
+    let (forms, _) = document.split_once("## What engines read").unwrap();
+    let mut written = c.new.graph.node.iter().filter(|node| node.name.contains(".fused"));
+    let untold = written.find(|node| !forms.contains(&format!("`{}`", node.op_type)));
+    holds(untold.is_none(), || format!("{untold:?}"))
+}
+
+fn rare_forms(nodes: &[NodeProto]) -> BTreeSet<&'static str> {
+    let inside = nodes.iter().flat_map(|node| &node.attribute).flat_map(bodies);
+    let inside = inside.flat_map(|body| rare_forms(&body.node));
+    nodes.iter().filter_map(rare_form).chain(inside).collect()
+}
+
+fn rare_form(node: &NodeProto) -> Option<&'static str> {
+    let attribute = |name| node.attribute.iter().find(|attribute| attribute.name == name);
+    match node.op_type.as_str() {
+        "Pad" => (attribute("mode")?.s == b"wrap").then_some("a Pad that wraps"),
+        "ConvTranspose" => {
+            let pads = &attribute("pads")?.ints;
+            let (before, behind) = pads.split_at(pads.len() / 2);
+            (before != behind).then_some("a ConvTranspose with uneven pads")
+        }
+        _ => None,
+    }
 }
 
 fn report_counts(c: &Converted) -> Answer {

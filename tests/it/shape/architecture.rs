@@ -78,6 +78,7 @@ const OPERATORS_ARE_NAMED_IN: &[(&str, &str)] = &[
     ("onnx/training", "the nodes that have a mode; it lies below the table"),
     ("verify/border", "what a claim says of a border, in nodes"),
     ("verify/decided", "the nodes that stand for an If"),
+    ("verify/pieces", "the one whose kernels are too large to be read at a time"),
     ("verify/nature", "what an operator does to a small difference: nothing else asks for that"),
     ("verify/steps", "where an operator jumps"),
 ];

@@ -43,14 +43,15 @@ pub fn parameters(path: &Path) -> i64 {
     floats.map(|tensor| tensor.dims.iter().product::<i64>()).sum()
 }
 
-/// What constants of one element that are added to tensors count for: one parameter per channel,
-/// but for the one that they are. 0 where tract infers no shapes.
+/// What numbers that shift several channels count for: one parameter per channel, but for those
+/// that they are. Several are shifted by a constant of one element, and, of what a view is of, by
+/// a norm behind the view. 0 where tract infers no shapes.
 pub fn spread_shifts(path: &Path, inputs: &[Vec<usize>]) -> i64 {
     let graph = decoded(path).graph.unwrap();
     let initializers = graph.initializer.iter().map(|tensor| (tensor.name(), tensor));
     let nodes = graph.node.iter().filter(|node| node.op_type() == "Constant");
     let held = nodes.flat_map(|node| {
-        Some((node.output.first()?.as_str(), node.attribute.first()?.t.as_ref()?))
+        Some((node.output.first()?.as_str(), node.attribute.first()?.t.as_deref()?))
     });
     let is_single = |tensor: &TensorProto| tensor.dims.iter().product::<i64>() == 1;
     let single: BTreeSet<&str> = initializers
@@ -68,12 +69,33 @@ pub fn spread_shifts(path: &Path, inputs: &[Vec<usize>]) -> i64 {
         matches!(node.op_type(), "Add" | "Sub")
             && node.input.iter().any(|input| single.contains(input.as_str()))
     });
-    let channels = |node: &NodeProto| {
-        let shape = inferred.shapes.get(node.output.first()?)?;
+    let channels = |name: &String| {
+        let shape = inferred.shapes.get(name)?;
         let along = |axis: Option<usize>| shape.get(axis?).copied().flatten();
         along(Some(1)).max(along(shape.len().checked_sub(1)).filter(|_| shape.len() == 3))
     };
-    shifts.filter_map(channels).map(|channels| channels - 1).sum()
+    // What is shifted behind a view and scales may be shifted before them.
+    let passed = ["Reshape", "Flatten", "DepthToSpace", "Mul", "Div"];
+    let before: BTreeMap<&String, &String> = graph
+        .node
+        .iter()
+        .filter(|node| passed.contains(&node.op_type()))
+        .filter_map(|node| Some((node.output.first()?, node.input.first()?)))
+        .collect();
+    let widest = |name: &String| {
+        let row = std::iter::successors(before.get(name), |name| before.get(**name));
+        row.filter_map(|name| channels(name)).max().unwrap_or(0)
+    };
+    let of_one = shifts.filter_map(|node| {
+        let shifted = channels(node.output.first()?)?;
+        Some(shifted.max(node.input.iter().map(widest).max()?) - 1)
+    });
+    let norms = graph.node.iter().filter(|node| node.op_type() == "BatchNormalization");
+    let of_norms = norms.filter_map(|node| {
+        let shifted = node.input.first()?;
+        Some((widest(shifted) - channels(shifted)?).max(0))
+    });
+    of_one.chain(of_norms).sum()
 }
 
 /// Multiply-adds of a model on inputs of these shapes, counted from its nodes and the

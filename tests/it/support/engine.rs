@@ -1,10 +1,12 @@
 //! What tract makes of a file: the old one's outputs are held to the new one's.
+use std::collections::HashSet;
 use std::path::Path;
 
 use acb_fuse::engine::{Array, Engine, Limits, Source, dialect};
 use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::model::Model;
-use acb_fuse::onnx::proto::{ModelProto, TensorProto, type_proto};
+use acb_fuse::onnx::node::bodies;
+use acb_fuse::onnx::proto::{GraphProto, ModelProto, TensorProto, type_proto};
 use acb_fuse::onnx::storage::{Links, Storage};
 use acb_fuse::onnx::tensor;
 use acb_fuse::onnx::write;
@@ -32,12 +34,13 @@ pub fn run(model: &Path, folder: &Path, inputs: &[Array]) -> Result<Vec<Array>, 
 }
 
 /// The model with the batch norms and dropouts of its main graph and functions at
-/// inference, but for those whose further outputs are outputs of the model: fixtures hold
-/// what frameworks compute then.
+/// inference, but for those whose further outputs are outputs of the model, and those whose
+/// input is the same for every input of the model: fixtures hold what frameworks compute then.
 pub fn at_inference(mut model: ModelProto) -> ModelProto {
     let is_old = model.opset_import.iter().all(|opset| opset.version() < 7);
     let functions = model.functions.iter_mut().map(|function| &mut function.node);
     let Some(graph) = model.graph.as_mut() else { return model };
+    let unvarying = unvarying(graph);
     let outputs: Vec<&str> = graph.output.iter().map(|output| output.name()).collect();
     // Nobody needs them; some are read all the same.
     let mut lost: Vec<String> = Vec::new();
@@ -45,6 +48,7 @@ pub fn at_inference(mut model: ModelProto) -> ModelProto {
         let is_norm_or_dropout = ["BatchNormalization", "Dropout"].contains(&node.op_type());
         if !is_norm_or_dropout
             || node.output.iter().skip(1).any(|output| outputs.contains(&output.as_str()))
+            || node.input.first().is_some_and(|input| unvarying.contains(input))
         {
             continue;
         }
@@ -68,6 +72,24 @@ pub fn at_inference(mut model: ModelProto) -> ModelProto {
         stays
     });
     model
+}
+
+/// Tensors of a graph without bodies that no input reaches.
+fn unvarying(graph: &GraphProto) -> HashSet<String> {
+    let stored = graph.initializer.iter().map(|tensor| tensor.name().to_owned());
+    let mut unvarying: HashSet<String> = stored.collect();
+    loop {
+        let before = unvarying.len();
+        for node in graph.node.iter().filter(|node| bodies(node).next().is_none()) {
+            let mut inputs = node.input.iter().filter(|input| !input.is_empty());
+            if inputs.all(|input| unvarying.contains(input)) {
+                unvarying.extend(node.output.iter().filter(|output| !output.is_empty()).cloned());
+            }
+        }
+        if unvarying.len() == before {
+            return unvarying;
+        }
+    }
 }
 
 pub fn source(bytes: Bytes, folder: Option<&Path>) -> Source {
@@ -96,7 +118,7 @@ fn widened(mut model: ModelProto) -> ModelProto {
         }
     }
     for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
-        attribute.t.iter_mut().for_each(widen);
+        attribute.t.as_deref_mut().into_iter().for_each(widen);
         if attribute.name() == "to" && attribute.i() == i64::from(narrow) {
             attribute.i = Some(Float::F32.to_onnx().into());
         }

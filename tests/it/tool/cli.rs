@@ -4,7 +4,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
+use prost::Message;
+
 use crate::support::cases;
+use crate::support::counts::decoded;
 use crate::support::tool::tool;
 
 const BLOCK: &str = "fixtures/blocks/k3/torchscript_kept.onnx";
@@ -429,4 +432,23 @@ fn names_are_one_line_wherever_they_are_told() {
         assert!(!expected.is_empty() && !found.contains('\u{202e}'), "{found}");
         assert_eq!(found.lines().count(), expected.lines().count(), "{found}");
     }
+}
+
+/// ONNX Runtime refuses a file in which two nodes of one graph have one name.
+#[test]
+fn a_name_of_two_nodes_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    let mut model = decoded(Path::new(&*cases::model("product")));
+    model
+        .graph
+        .as_mut()
+        .unwrap()
+        .node
+        .iter_mut()
+        .for_each(|node| node.name = Some("one".to_owned()));
+    fs::write(&path, model.encode_to_vec()).unwrap();
+    let said = String::from_utf8(output(&[path.to_str().unwrap()]).stdout).unwrap();
+    let expected = "\nnodes of equal names (one): ONNX Runtime refuses such a file\n";
+    assert!(said.ends_with(expected), "{said}");
 }

@@ -50,10 +50,15 @@ fn deep_constant() -> ModelProto {
     with_kernel(row("Neg", "stored", "k", 251), vec![kernel("stored")])
 }
 
+/// Convolutions in a row: what two of them are would be larger.
 fn deep_branch() -> ModelProto {
-    let mut nodes = vec![op("Conv", &["x", "k"], "c")];
-    nodes.extend(row("Neg", "c", "y", 40));
-    write::model(17, vec![double_input("x", 4)], nodes, vec![kernel("k")], &["y"])
+    let name = |at: usize| if at == 0 { "x".to_owned() } else { format!("c{at}") };
+    let conv = |at: usize| op("Conv", &[&name(at), &format!("k{at}")], &name(at + 1));
+    let kernel = |at: usize| {
+        from_floats(&format!("k{at}"), &ArrayD::from_elem(IxDyn(&[4, 4, 5, 5]), 0.5), Float::F64)
+    };
+    let (nodes, kernels) = ((0..40).map(conv).collect(), (0..40).map(kernel).collect());
+    write::model(17, vec![double_input("x", 4)], nodes, kernels, &["c40"])
 }
 
 /// A sum, term by term, of convolutions of as many tensors.
@@ -110,20 +115,42 @@ fn far_border() -> ModelProto {
     write::model(17, vec![double_input("x", 4)], nodes, stored, &["y"])
 }
 
-/// Each partial sum of convolutions of one tensor is needed by others, and so is each term.
+/// Each partial sum of convolutions of one tensor is needed by others.
 fn shared_sums() -> ModelProto {
-    let mut nodes = vec![op("Conv", &["x", "k"], "sum0")];
-    let mut outputs = Vec::new();
+    let mut nodes = vec![op("Conv", &["x", "k0"], "sum0")];
+    let (mut outputs, mut kernels) = (Vec::new(), vec![kernel("k0")]);
     for at in 1..200 {
         let [term, before, after] =
             [format!("term{at}"), format!("sum{}", at - 1), format!("sum{at}")];
         let how = vec![ints("pads", vec![0, 0, 0, 0])];
-        nodes.push(node("Conv", &term, &["x", "k"], &term, how));
+        nodes.push(node("Conv", &term, &["x", &format!("k{at}")], &term, how));
         nodes.push(op("Add", &[&before, &term], &after));
+        kernels.push(kernel(&format!("k{at}")));
         outputs.push(after);
     }
     let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
-    write::model(17, vec![double_input("x", 4)], nodes, vec![kernel("k")], &outputs)
+    write::model(17, vec![double_input("x", 4)], nodes, kernels, &outputs)
+}
+
+/// Each tensor is the one before it twice, or that and the first one.
+fn doubled_sums() -> ModelProto {
+    let mut nodes = vec![op("Relu", &["x"], "y0")];
+    for at in 1..=40 {
+        let [before, after] = [format!("y{}", at - 1), format!("y{at}")];
+        let other = if at % 2 == 0 { &before } else { "y0" };
+        nodes.push(op("Add", &[&before, other], &after));
+    }
+    write::model(17, vec![double_input("x", 4)], nodes, vec![], &["y40"])
+}
+
+/// A convolution, doubled until its weights are not finite.
+fn doubled_kernel() -> ModelProto {
+    let mut nodes = vec![op("Conv", &["x", "k"], "y0")];
+    for at in 1..=1100 {
+        let [before, after] = [format!("y{}", at - 1), format!("y{at}")];
+        nodes.push(op("Add", &[&before, &before], &after));
+    }
+    write::model(17, vec![double_input("x", 4)], nodes, vec![kernel("k")], &["y1100"])
 }
 
 type Row = (&'static str, fn() -> ModelProto, &'static str);
@@ -141,7 +168,9 @@ const CASES: &[Row] = &[
     ("wide sum", wide_sum, "it adds more than 256 tensors"),
     ("large border", large_border, "where it puts its elements is not tried"),
     ("far border", far_border, "it stands behind more than 64 Identities"),
-    ("shared sums", shared_sums, "no more than 256 nodes are computed again"),
+    ("doubled sums", doubled_sums, "no more than 4096 terms are looked at for one tensor"),
+    ("doubled kernel", doubled_kernel, "smaller blocks are looked for 8 times inside"),
+    ("shared sums", shared_sums, "no more than 64 nodes are computed again"),
 ];
 
 #[test]

@@ -66,7 +66,7 @@ impl Files<'_> {
             .zip(&plans)
             .map(|((reader, meanings), plan)| {
                 let fused = |block| {
-                    let terms = fuse::terms(reader, meanings, block).unwrap();
+                    let terms = fuse::terms(reader, meanings, plan, block).unwrap();
                     fuse::fused(reader, block, &terms).unwrap()
                 };
                 plan.blocks.iter().map(fused).collect()

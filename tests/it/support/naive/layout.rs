@@ -72,6 +72,27 @@ impl Node<'_> {
         with_shape(x, kept.collect())
     }
 
+    pub(super) fn depth_to_space(&self, x: &ArrayD<f64>) -> Result<ArrayD<f64>, Stop> {
+        let [n, c, h, w] = four(x)?;
+        let side = self.int("blocksize", 0) as usize;
+        let is_apart = self.text("mode", "DCR") == "DCR";
+        let made = c / (side * side);
+        Ok(ArrayD::from_shape_fn(IxDyn(&[n, made, h * side, w * side]), |at| {
+            let place = (at[2] % side) * side + at[3] % side;
+            let channel = if is_apart { place * made + at[1] } else { at[1] * side * side + place };
+            x[[at[0], channel, at[2] / side, at[3] / side]]
+        }))
+    }
+
+    pub(super) fn space_to_depth(&self, x: &ArrayD<f64>) -> Result<ArrayD<f64>, Stop> {
+        let [n, c, h, w] = four(x)?;
+        let side = self.int("blocksize", 0) as usize;
+        Ok(ArrayD::from_shape_fn(IxDyn(&[n, c * side * side, h / side, w / side]), |at| {
+            let place = at[1] / c;
+            x[[at[0], at[1] % c, at[2] * side + place / side, at[3] * side + place % side]]
+        }))
+    }
+
     pub(super) fn concat(&self) -> Result<Array, Stop> {
         let parts: Vec<&Array> =
             (0..self.node.input.len()).map(|index| self.any(index)).collect::<Result<_, _>>()?;
@@ -285,4 +306,8 @@ pub(super) fn taken<T: Copy + Default>(
         }
     }
     result
+}
+
+fn four(x: &ArrayD<f64>) -> Result<[usize; 4], Stop> {
+    x.shape().try_into().map_err(|_| "the tensor has not four axes".into())
 }

@@ -277,5 +277,5 @@ fn filled_in(node: &NodeProto, given: &[AttributeProto]) -> NodeProto {
 
 fn body<'n>(node: &'n NodeProto, name: &str) -> Result<&'n GraphProto, Stop> {
     let found = node.attribute.iter().find(|attribute| attribute.name() == name);
-    found.and_then(|attribute| attribute.g.as_ref()).ok_or_else(|| "a body is missing".into())
+    found.and_then(|attribute| attribute.g.as_deref()).ok_or_else(|| "a body is missing".into())
 }

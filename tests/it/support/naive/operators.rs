@@ -50,6 +50,8 @@ impl Node<'_> {
             "AveragePool" => self.per_batch(x, |x| self.pool(x, true)),
             "MaxPool" => self.per_batch(x, |x| self.pool(x, false)),
             "GlobalAveragePool" => Ok(reduced(x, &(2..x.ndim()).collect::<Vec<_>>(), mean)),
+            "DepthToSpace" => self.depth_to_space(x),
+            "SpaceToDepth" => self.space_to_depth(x),
             "Sum" => self.folded(|a, b| a + b),
             "Max" => self.folded(f64::max),
             "Min" => self.folded(f64::min),
@@ -67,6 +69,8 @@ impl Node<'_> {
             "Einsum" => self.einsum(),
             "ScatterND" => self.scatter_nd(x),
             "ReduceSum" => self.reduction(x, |values| values.iter().sum()),
+            "ReduceSumSquare" => self.reduction(x, sum_of_squares),
+            "ReduceL2" => self.reduction(x, |values| sum_of_squares(values).sqrt()),
             "ReduceMean" => self.reduction(x, mean),
             "ReduceMax" => {
                 self.reduction(x, |values| values.iter().copied().fold(f64::NEG_INFINITY, f64::max))
@@ -154,10 +158,10 @@ impl Node<'_> {
         broadcast(&result, &bias, |a, b| a + b)
     }
 
-    /// Of an equation that says what comes out: every term of the sum, one by one.
+    /// Every term of the sum, one by one; an axis of one element is as long as others.
     fn einsum(&self) -> Result<ArrayD<f64>, Stop> {
         let equation = self.text("equation", "").replace(' ', "");
-        let (read, made) = equation.split_once("->").ok_or("the equation has no arrow")?;
+        let (read, made) = equation.split_once("->").unwrap_or((&equation, ""));
         if read.contains('.') {
             return Err(Stop::Unknown("an Einsum with an ellipsis".into()));
         }
@@ -168,8 +172,14 @@ impl Node<'_> {
             .collect::<Result<_, Stop>>()?;
         let mut sizes: BTreeMap<char, usize> = BTreeMap::new();
         for (letters, operand) in &operands {
-            sizes.extend(letters.chars().zip(operand.shape().iter().copied()));
+            for (letter, &size) in letters.chars().zip(operand.shape()) {
+                let largest = sizes.entry(letter).or_insert(size);
+                *largest = size.max(*largest);
+            }
         }
+        // If it does not say what comes out: what occurs once, in the alphabet's order.
+        let once = sizes.keys().filter(|&&letter| read.matches(letter).count() == 1);
+        let made: String = if equation.contains("->") { made.to_owned() } else { once.collect() };
         let shape: Vec<usize> = made.chars().map(|letter| sizes[&letter]).collect();
         let mut result = ArrayD::zeros(shape);
         for flat in 0..sizes.values().product() {
@@ -178,9 +188,12 @@ impl Node<'_> {
                 at.insert(letter, left % size);
                 left /= size;
             }
-            let place = |letters: &str| letters.chars().map(|l| at[&l]).collect::<Vec<_>>();
-            let factors = operands.iter().map(|(letters, x)| x[place(letters).as_slice()]);
-            result[place(made).as_slice()] += factors.product::<f64>();
+            let factors = operands.iter().map(|(letters, x)| {
+                let along = letters.chars().zip(x.shape());
+                x[along.map(|(letter, size)| at[&letter] % size).collect::<Vec<_>>().as_slice()]
+            });
+            let place: Vec<usize> = made.chars().map(|letter| at[&letter]).collect();
+            result[place.as_slice()] += factors.product::<f64>();
         }
         Ok(result)
     }
@@ -236,7 +249,7 @@ impl Node<'_> {
         let floats = |values: &[f32]| values.iter().copied().map(f64::from).collect::<Vec<_>>();
         let shaped = |shape: Vec<usize>, values| ArrayD::from_shape_vec(shape, values);
         Ok(match attribute.name() {
-            "value" => stored(attribute.t.as_ref().ok_or("there is no tensor")?, self.storage),
+            "value" => stored(attribute.t.as_deref().ok_or("there is no tensor")?, self.storage),
             "value_float" => Array::Float(ArrayD::from_elem(vec![], f64::from(attribute.f()))),
             "value_int" => Array::Int(ArrayD::from_elem(vec![], attribute.i())),
             "value_floats" => {
@@ -279,7 +292,7 @@ impl Node<'_> {
 
     fn constant_of_shape(&self) -> Result<Array, Stop> {
         let shape: Vec<usize> = self.integers(0)?.iter().map(|&size| size as usize).collect();
-        let value = self.attribute("value").and_then(|value| value.t.as_ref());
+        let value = self.attribute("value").and_then(|value| value.t.as_deref());
         Ok(match value.map(|value| stored(value, self.storage)) {
             None => Array::Float(ArrayD::zeros(shape)),
             Some(Array::Float(value)) => {
@@ -305,6 +318,10 @@ impl Node<'_> {
 
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
+}
+
+fn sum_of_squares(values: &[f64]) -> f64 {
+    values.iter().map(|value| value * value).sum()
 }
 
 /// With one element along each of `axes`.

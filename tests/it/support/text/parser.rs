@@ -211,13 +211,14 @@ fn single(scanner: &mut Scanner, to: &mut AttributeProto) -> Found<Option<Attrib
         let name = if scanner.sees("{") { String::new() } else { scanner.name()? };
         scanner.takes("=");
         let is_literal = scanner.sees("{");
-        to.t = Some(if is_literal { of.literal(&name, scanner)? } else { of.weight(&name)? });
+        let tensor = if is_literal { of.literal(&name, scanner)? } else { of.weight(&name)? };
+        to.t = Some(Box::new(tensor));
         return Ok(Some(AttributeType::Tensor));
     }
     let word = scanner.peeked();
     if word.starts_with(|c: char| c.is_alphabetic() || c == '_') && !["inf", "nan"].contains(&word)
     {
-        to.g = Some(graph(scanner)?);
+        to.g = Some(Box::new(graph(scanner)?));
         return Ok(Some(AttributeType::Graph));
     }
     Ok(Some(match scanner.literal()? {

@@ -1,0 +1,65 @@
+//! The equation of an Einsum: a letter per axis.
+//!
+//! Knows letters, and neither sizes nor what is computed.
+
+/// An equation of letters alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Equation {
+    /// Per operand, those of its axes.
+    pub operands: Vec<Vec<char>>,
+    /// Those of the result's axes.
+    pub result: Vec<char>,
+}
+
+impl Equation {
+    /// As the attribute says it; `None` if it is not one of letters alone.
+    pub fn of(equation: &[u8]) -> Option<Self> {
+        let equation = std::str::from_utf8(equation).ok()?;
+        let equation: String = equation.chars().filter(|letter| !letter.is_whitespace()).collect();
+        let (operands, result) = match equation.split_once("->") {
+            Some((operands, result)) => (operands, Some(result)),
+            None => (equation.as_str(), None),
+        };
+        let operands: Vec<Vec<char>> =
+            operands.split(',').map(|axes| axes.chars().collect()).collect();
+        let result: Vec<char> = match result {
+            Some(result) => result.chars().collect(),
+            // Those that occur once, in the alphabet's order.
+            None => {
+                let all = || operands.iter().flatten().copied();
+                let once = |letter: &char| all().filter(|other| other == letter).count() == 1;
+                let mut letters: Vec<char> = all().filter(once).collect();
+                letters.sort_unstable();
+                letters
+            }
+        };
+        let mut letters = operands.iter().flatten().chain(&result);
+        let is_whole = letters.all(char::is_ascii_alphabetic);
+        is_whole.then_some(Equation { operands, result })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_are_read() {
+        let made = |equation: &str| {
+            let equation = Equation::of(equation.as_bytes())?;
+            let words = equation.operands.iter().map(|axes| axes.iter().collect::<String>());
+            Some((words.collect::<Vec<_>>().join(" "), String::from_iter(equation.result)))
+        };
+        for (equation, operands, result) in [
+            ("oi, hw -> oihw", "oi hw", "oihw"),
+            // What occurs once comes out, in the alphabet's order.
+            ("jb,ja", "jb ja", "ab"),
+            ("ii->", "ii", ""),
+        ] {
+            assert_eq!(made(equation), Some((operands.into(), result.into())), "{equation}");
+        }
+        for equation in ["...i,i->...", "i1->i", "a->b->c"] {
+            assert_eq!(made(equation), None, "{equation}");
+        }
+    }
+}

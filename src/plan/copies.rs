@@ -1,0 +1,142 @@
+//! Kernels of which blocks make copies: a kernel that others read too stays, or each block
+//! makes another one of it. The file grows by that; so such blocks are made only as far as the
+//! caller wants, all or none.
+//!
+//! Knows blocks and the kernels that they read; decides nothing about them.
+
+#![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
+
+use std::collections::BTreeMap;
+
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::{IdMap, IdSet, NodeId, ValueId};
+use crate::ops::meanings::Meanings;
+use crate::ops::reader::Reader;
+use crate::plan::block::Block;
+use crate::refusal::{NearMiss, Reason, Subject};
+
+/// What blocks copy.
+#[derive(Debug, Clone, Default)]
+pub struct KernelCopies {
+    /// By the blocks' outputs: the kernel, and who else reads it.
+    kernels: IdMap<ValueId, Copied>,
+    /// Elements by which the model grows.
+    pub elements: f64,
+    /// Elements of all constants that the graph reads, stored or computed.
+    pub parameters: f64,
+}
+
+/// A kernel that a block does not free.
+#[derive(Debug, Clone, Copy)]
+struct Copied {
+    kernel: ValueId,
+    /// The last node of the block.
+    node: NodeId,
+    /// Another reader of the kernel.
+    other: NodeId,
+}
+
+impl KernelCopies {
+    /// What these blocks copy, which share the tensors of one name if they are the same.
+    pub fn of(reader: &Reader, meanings: &Meanings, blocks: &[Block]) -> Self {
+        let mut tensors_of: IdMap<NodeId, &str> = IdMap::default();
+        for block in blocks {
+            let removed = block.removed.iter().filter(|id| !tensors_of.contains_key(id));
+            let removed: Vec<NodeId> = removed.copied().collect();
+            tensors_of.extend(removed.into_iter().map(|id| (id, block.tensors.as_str())));
+        }
+        let readers = readers(reader, meanings);
+        let elements = |constant| reader.constants.elements(constant);
+        let parameters = readers.keys().map(|&constant| elements(constant)).sum();
+        let mut copies = KernelCopies { parameters, ..KernelCopies::default() };
+        // Two readers that are not rewritten alike, if there are such.
+        let unlike: IdMap<ValueId, (NodeId, Option<NodeId>)> = readers
+            .iter()
+            .filter_map(|(&kernel, readers)| {
+                let (first, others) = readers.split_first()?;
+                let is_other = |by: &&NodeId| tensors_of.get(by) != tensors_of.get(first);
+                Some((kernel, (*first, others.iter().find(is_other).copied())))
+            })
+            .collect();
+        // Blocks that are the same make one copy.
+        let mut made: BTreeMap<&str, f64> = BTreeMap::new();
+        let mut shared: IdSet<ValueId> = IdSet::default();
+        for block in blocks {
+            let mut more = block.after.parameters - block.before.parameters;
+            for &id in &block.region.nodes {
+                let Some(kernel) = meanings.kernel(id) else { continue };
+                let Some(&(first, second)) = unlike.get(&kernel) else { continue };
+                let is_of_block = tensors_of.get(&first) == Some(&block.tensors.as_str());
+                let Some(other) = (if is_of_block { second } else { Some(first) }) else {
+                    continue;
+                };
+                more += elements(kernel);
+                shared.insert(kernel);
+                let node = block.region.nodes.last().copied().unwrap_or(id);
+                let output = block.region.output;
+                copies.kernels.entry(output).or_insert(Copied { kernel, node, other });
+            }
+            if copies.kernels.contains_key(&block.region.output) {
+                made.insert(&block.tensors, more);
+            }
+        }
+        let is_freed = |kernel: &&ValueId| {
+            let mut readers = readers.get(kernel).into_iter().flatten();
+            readers.all(|reader| tensors_of.contains_key(reader))
+        };
+        let freed = shared.iter().filter(is_freed).map(|&kernel| elements(kernel));
+        copies.elements = (made.values().sum::<f64>() - freed.sum::<f64>()).max(0.0);
+        copies
+    }
+
+    /// Why those of the blocks that make copies are left alone which are not among `blocks`: the
+    /// model would grow by this fraction of its parameters.
+    pub fn refused(&self, graph: &Graph, blocks: &[Block], growth: f64) -> Vec<NearMiss> {
+        let made: IdSet<NodeId> = blocks.iter().flat_map(|block| &block.removed).copied().collect();
+        let mut refused: Vec<&Copied> = self.kernels.values().collect();
+        refused.retain(|copied| !made.contains(&copied.node));
+        refused.sort_unstable_by_key(|copied| copied.node);
+        let thousandths = (growth * 1000.0).ceil() as u64;
+        let near_miss = |copied: &Copied| {
+            let kernel = graph.value(copied.kernel).name.clone();
+            let other = graph.node(copied.other).label().to_owned();
+            let reason = Reason::SharedKernel { kernel, other, thousandths };
+            let node = graph.node(copied.node).label().to_owned();
+            NearMiss { subject: Subject::Block, node, reason }
+        };
+        refused.into_iter().map(near_miss).collect()
+    }
+
+    /// Adds what `others` copy; whether that is more.
+    pub fn extend(&mut self, others: &KernelCopies) -> bool {
+        let before: IdSet<ValueId> = self.kernels().collect();
+        let is_more = others.kernels().any(|kernel| !before.contains(&kernel));
+        self.kernels.extend(&others.kernels);
+        is_more
+    }
+
+    /// Whether the block that makes `output` copies a kernel.
+    pub fn concerns(&self, output: ValueId) -> bool {
+        self.kernels.contains_key(&output)
+    }
+
+    /// The kernels that are copied.
+    pub fn kernels(&self) -> impl Iterator<Item = ValueId> {
+        self.kernels.values().map(|copied| copied.kernel)
+    }
+}
+
+/// Who reads each kernel, what computes constants excluded.
+fn readers(reader: &Reader, meanings: &Meanings) -> IdMap<ValueId, Vec<NodeId>> {
+    let graph = reader.graph;
+    let mut readers: IdMap<ValueId, Vec<NodeId>> = IdMap::default();
+    for (id, node) in graph.nodes().filter(|&(id, _)| meanings.get(id).is_some()) {
+        if reader.computes_constant(node) {
+            continue;
+        }
+        for value in graph.uses(id).filter(|&value| reader.constants.contains(value)) {
+            readers.entry(meanings.source(value)).or_default().push(id);
+        }
+    }
+    readers
+}

@@ -1,0 +1,89 @@
+//! Tensors that go away only if all their readers are computed without them: a norm before
+//! three products, a Pad before two convolutions. For each reader alone, nothing is gained.
+//!
+//! Knows the planner's graph and forms.
+
+#![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
+
+use crate::affine::Macs;
+use crate::onnx::ids::{IdMap, IdSet, NodeId, ValueId};
+use crate::plan::cost::{self, Count, Gain};
+use crate::plan::cuts::Candidate;
+use crate::plan::net::Net;
+use crate::plan::refused::Refused;
+
+/// Readers of one tensor that are looked at; in real networks there are some dozens.
+const MAX_READERS: usize = 256;
+
+/// Computes all readers of a tensor without it, where together that pays and nothing of it is
+/// `refused`; whether there is such a tensor.
+pub fn eliminate(net: &mut Net, refused: &Refused) -> bool {
+    let tensors: Vec<(NodeId, ValueId)> = net.tensors().collect();
+    let mut readers: IdMap<ValueId, Vec<NodeId>> = IdMap::default();
+    for &(id, _) in tensors.iter().filter(|(_, output)| refused.allows(*output)) {
+        for term in net.terms(id) {
+            let readers = readers.entry(term.root).or_default();
+            if readers.last() != Some(&id) {
+                readers.push(id);
+            }
+        }
+    }
+    let several = |readers: &&Vec<NodeId>| (2..=MAX_READERS).contains(&readers.len());
+    let mut changed: IdSet<NodeId> = IdSet::default();
+    for tensor in tensors {
+        let Some(readers) = readers.get(&tensor.1).filter(several) else { continue };
+        if !refused.allows(tensor.1)
+            || changed.contains(&tensor.0)
+            || readers.iter().any(|reader| changed.contains(reader))
+        {
+            continue;
+        }
+        let Some(forms) = without(net, tensor, readers, refused) else { continue };
+        for (&reader, form) in readers.iter().zip(forms) {
+            net.plan(reader, form.form, form.steps);
+            changed.insert(reader);
+        }
+        changed.insert(tensor.0);
+    }
+    !changed.is_empty()
+}
+
+/// The forms of `readers` without the tensor that node `id` makes, if nobody else reads it
+/// and all together are better.
+fn without(
+    net: &Net,
+    (id, output): (NodeId, ValueId),
+    readers: &[NodeId],
+    refused: &Refused,
+) -> Option<Vec<Candidate>> {
+    let reads = |reader: &NodeId| {
+        let roots = net.terms(*reader).iter().map(|term| term.root);
+        roots.filter(|root| *root == output).count()
+    };
+    if readers.iter().map(reads).sum::<usize>() != net.reads(output) {
+        return None;
+    }
+    let once = Macs::each(1.0);
+    let mut all = Gain { before: net.mffc(id, net.terms(id)).count, after: Count::default() };
+    // Multiply-adds are counted per position of a reader.
+    all.before.macs = Macs::default();
+    let mut forms = Vec::new();
+    for &reader in readers {
+        let mut form = Candidate::at(net, reader)?;
+        if !form.expand(net, id) {
+            return None;
+        }
+        let (before, after) = (net.count(reader), cost::of_sum(&form.form.terms, net.reader.forms));
+        let made = net.reader.graph.node(reader).output()?;
+        if !form.is_legal(net)
+            || !refused.allows_form(made, &form.form.terms)
+            || !after.macs.no_more_than(&before.macs)
+        {
+            return None;
+        }
+        all.before.add(&before, once);
+        all.after.add(&after, once);
+        forms.push(form);
+    }
+    all.pays_beyond(&Gain::default()).then_some(forms)
+}

@@ -1,0 +1,422 @@
+//! The form of a tensor, `y = Σ P(L(Q(r))) + b`, and the steps by which it is found: the same ones
+//! on shapes, where the search takes them, and on weights, where they are taken again.
+//!
+//! A form begins as what a node computes of its operands. A step goes through one tensor: each
+//! term that reads it becomes terms of what that tensor is the sum of, and these merge with
+//! others of their root where that is legal and no dearer.
+//!
+//! Knows the mathematics and what nodes mean; not which steps pay.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::affine::{Affine, Geometry, Linear, Part, Refusal, Window};
+use crate::emit::term::{Term, TermKind};
+use crate::facts::validity::{Property, SizeSet, Validity};
+use crate::onnx::ids::{NodeId, ValueId};
+use crate::onnx::model::Invalid;
+use crate::ops::meaning::{LinearOp, Meaning, Sign};
+use crate::ops::meanings::Meanings;
+use crate::ops::reader::Reader;
+use crate::plan::merge::{are_of_one_rank, insert, kind_of};
+use crate::refusal::Reason;
+
+/// A tensor as a sum of terms.
+#[derive(Debug, Clone)]
+pub struct Form<L> {
+    /// The terms, none of which merges with another.
+    pub terms: Vec<Term<L>>,
+    /// The sizes for which they were merged.
+    pub valid: Validity,
+    /// Whether a scale or shift of a sum became one of each summand.
+    is_distributed: bool,
+    /// How many terms, the first ones, are put aside: steps leave them as they are.
+    aside: usize,
+}
+
+/// One step to a form.
+#[derive(Debug, Clone)]
+pub enum FormStep<N> {
+    /// All terms but these are put aside.
+    Select(Vec<usize>),
+    /// Read through the tensor that a node makes.
+    Through(N),
+    /// What was put aside is part of the sum again.
+    Join,
+}
+
+impl<L: Linear> Form<L> {
+    /// What the node computes of its operands; `None` if it is not linear. `lift` makes a map of
+    /// what it was read as.
+    ///
+    /// # Errors
+    /// What `lift` returns.
+    pub fn of_node<E>(
+        meanings: &Meanings,
+        id: NodeId,
+        identity: &L,
+        lift: impl Fn(&LinearOp) -> Result<L, E>,
+    ) -> Result<Option<Self>, E> {
+        let terms = match meanings.get(id) {
+            Some(Meaning::Linear(input, LinearOp::View(view))) => {
+                vec![Term::view(meanings.source(*input), view.clone(), identity.clone())]
+            }
+            Some(Meaning::Linear(input, map)) => {
+                vec![Term::new(meanings.source(*input), lift(map)?, kind_of(map))]
+            }
+            Some(Meaning::Sum(operands)) => {
+                let summand = |&(sign, operand): &_| {
+                    let kind = TermKind::Identity(Sign::Plus);
+                    Term::new(meanings.source(operand), identity.clone(), kind).signed(sign)
+                };
+                operands.iter().map(summand).collect()
+            }
+            Some(Meaning::Joined(operands)) => {
+                let joined = |&(part, operand): &_| {
+                    let kind = TermKind::Identity(Sign::Plus);
+                    let term = Term::new(meanings.source(operand), identity.clone(), kind);
+                    Term { part: Some(Box::new(part)), ..term }
+                };
+                operands.iter().map(joined).collect()
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(Form::of_terms(terms)))
+    }
+
+    /// The sum of these terms, none of which merges with another.
+    pub fn of_terms(terms: Vec<Term<L>>) -> Self {
+        Form { terms, valid: Validity::default(), is_distributed: false, aside: 0 }
+    }
+
+    /// Puts all terms aside but these.
+    pub fn select(&mut self, selected: &[usize]) {
+        let terms = std::mem::take(&mut self.terms).into_iter().enumerate();
+        let (chosen, mut aside): (Vec<_>, Vec<_>) =
+            terms.partition(|(index, _)| selected.contains(index));
+        self.aside = aside.len();
+        aside.extend(chosen);
+        self.terms = aside.into_iter().map(|(_, term)| term).collect();
+    }
+
+    /// Makes what was put aside part of the sum again.
+    ///
+    /// # Errors
+    /// If terms whose shapes can be merged cannot: none are known.
+    pub fn join(&mut self, reader: &Reader) -> Result<(), Refusal> {
+        let terms = self.terms.split_off(self.aside);
+        self.aside = 0;
+        self.add(terms, reader)
+    }
+
+    /// Whether terms are put aside.
+    pub fn is_apart(&self) -> bool {
+        self.aside > 0
+    }
+
+    /// The terms that are not put aside.
+    pub fn selected(&self) -> &[Term<L>] {
+        self.terms.get(self.aside..).unwrap_or_default()
+    }
+
+    /// Reads the form through the tensor `at`, which is `inner`.
+    ///
+    /// # Errors
+    /// If what reads it there does not compose with it; the form is as it was then.
+    pub fn go_through(
+        &mut self,
+        at: ValueId,
+        inner: Form<L>,
+        reader: &Reader,
+    ) -> Result<(), Refusal> {
+        if !self.is_apart() {
+            return self.read_through(at, inner, reader);
+        }
+        let selected = self.terms.split_off(self.aside);
+        let aside = std::mem::replace(&mut self.terms, selected);
+        let read = self.read_through(at, inner, reader);
+        let selected = std::mem::replace(&mut self.terms, aside);
+        self.terms.extend(selected);
+        read
+    }
+
+    fn read_through(
+        &mut self,
+        at: ValueId,
+        inner: Form<L>,
+        reader: &Reader,
+    ) -> Result<(), Refusal> {
+        let mut reading = self.terms.iter().filter(|term| term.root == at);
+        let alone = reading.next().filter(|_| reading.next().is_none());
+        if let Some(sign) = alone.and_then(plain_sign) {
+            // Of the two sums, neither has terms that merge: only those of one with the other's.
+            self.valid.intersect(&inner.valid);
+            self.terms.retain(|term| term.root != at);
+            let mut others = inner.terms;
+            if sign == Sign::Minus {
+                others = others.into_iter().map(|term| term.signed(sign)).collect();
+            }
+            if others.len() >= self.terms.len() {
+                std::mem::swap(&mut self.terms, &mut others);
+            }
+            return self.add(others, reader);
+        }
+        let (mut composed, mut is_distributed) = (Vec::new(), false);
+        let mut crops = Validity::default();
+        for outer in self.terms.iter().filter(|term| term.root == at) {
+            let is_several = inner.terms.len() > 1;
+            let is_sum = is_several && !outer.is_plain();
+            if is_sum && !is_pointwise(outer) {
+                return Err(Refusal::Ranks);
+            }
+            is_distributed |= is_sum;
+            if is_sum && !Part::make_a_whole(inner.terms.iter().map(|term| term.part())) {
+                return Err(Refusal::Ranks);
+            }
+            // The shift counts once, however many terms a part of the sum has.
+            let bare =
+                is_several.then(|| Term { map: outer.map.clone().unshifted(), ..outer.clone() });
+            let mut shifted: BTreeSet<Option<Part>> = BTreeSet::new();
+            for term in &inner.terms {
+                let bare = bare.as_ref().filter(|_| !shifted.insert(term.part()));
+                composed.push(match bare.unwrap_or(outer).of(term) {
+                    Err(refusal) if !is_several => {
+                        kernel_behind(outer, term, reader, &mut crops).ok_or(refusal)?
+                    }
+                    one => one?,
+                });
+            }
+        }
+        self.valid.intersect(&inner.valid);
+        self.valid.intersect(&crops);
+        self.is_distributed |= is_distributed;
+        self.terms.retain(|term| term.root != at);
+        self.add(composed, reader)
+    }
+
+    fn add(&mut self, terms: Vec<Term<L>>, reader: &Reader) -> Result<(), Refusal> {
+        let mut terms = terms.into_iter();
+        terms.try_for_each(|term| insert(&mut self.terms, term, reader, &mut self.valid))
+    }
+}
+
+impl Form<Geometry> {
+    /// Whether it can be written, as convolutions and what is added to them.
+    pub fn is_written(&self) -> bool {
+        if self.terms.iter().all(|term| term.kind != TermKind::Conv) {
+            return false;
+        }
+        // What is subtracted needs something to be subtracted from.
+        let is_alone = |term: &Term<Geometry>| {
+            let mut beside = self.terms.iter().filter(|other| other.part == term.part);
+            term.part.is_some() && beside.all(|other| other.kind != TermKind::Conv)
+        };
+        let is_minus = |term: &&Term<Geometry>| term.kind == TermKind::Identity(Sign::Minus);
+        self.terms.iter().all(|term| term.kind != TermKind::Pointwise)
+            && Part::make_a_whole(self.terms.iter().map(|term| term.part()))
+            && !self.terms.iter().filter(is_minus).any(is_alone)
+            && (!self.is_distributed || are_of_one_rank(self.terms.iter()))
+    }
+
+    /// How many numbers a shift of it is, as that of a kernel, if its operands have so many
+    /// channels: behind a view, it becomes one of the kernel before that.
+    pub fn channels(&self, of_operands: Option<usize>) -> Option<usize> {
+        let first = self.terms.first()?;
+        let joined = first.part().filter(|part| part.axis == 1).map(|part| part.whole);
+        let own = first.map.channels.map(|channels| channels.outputs);
+        let is_kernel = first.kind == TermKind::Conv;
+        joined.or(if is_kernel { own.or(of_operands) } else { of_operands.or(own) })
+    }
+
+    /// For which sizes it is right.
+    ///
+    /// # Errors
+    /// If not for those that are known, or that is not known.
+    pub fn validity(&self, reader: &Reader) -> Result<Validity, Reason> {
+        let mut crops = Validity::default();
+        self.terms.iter().try_for_each(|term| require_enough_to_crop(term, &mut crops))?;
+        crops_hold(reader, &crops)?;
+        must_hold(reader, &self.valid, |size, sizes| size.is_none_or(|size| sizes.contains(size)))?;
+        crops.intersect(&self.valid);
+        Ok(crops)
+    }
+}
+
+/// The sign of a term that is its root, as it is; `None` of others.
+fn plain_sign<L: Linear>(term: &Term<L>) -> Option<Sign> {
+    match term.kind {
+        TermKind::Identity(sign) if term.is_plain() && term.part.is_none() => Some(sign),
+        _ => None,
+    }
+}
+
+/// Whether the term scales, shifts or turns its root, element by element. Of other maps, that
+/// of a sum is not the sum of theirs: a summand may be broadcast.
+fn is_pointwise<L: Linear>(term: &Term<L>) -> bool {
+    let has_views = !term.before.is_empty() || !term.after.is_empty();
+    let mut windows = term.map.geometry().windows.iter();
+    term.kind != TermKind::Conv && !has_views && windows.all(|window| *window == Window::IDENTITY)
+}
+
+/// `outer` of `inner` as two kernels, where sizes of what is between them are known as far as that
+/// has to be: `crops` says how far.
+fn kernel_behind<L: Linear>(
+    outer: &Term<L>,
+    inner: &Term<L>,
+    reader: &Reader,
+    crops: &mut Validity,
+) -> Option<Term<L>> {
+    let both = outer.behind(inner).ok()?;
+    require_enough_to_crop(outer, crops).ok()?;
+    crops_hold(reader, crops).ok()?;
+    Some(both)
+}
+
+/// What kernels crop that also pad on the same axis, has to be large enough for that.
+///
+/// # Errors
+/// If nobody knows sizes of it.
+fn require_enough_to_crop<L: Linear>(term: &Term<L>, valid: &mut Validity) -> Result<(), Refusal> {
+    for kernel in term.kernels() {
+        for (axis, least) in kernel.least_sizes()? {
+            valid.require(kernel.root, Property::Size(axis, SizeSet::AtLeast(least)));
+        }
+    }
+    Ok(())
+}
+
+/// As [`must_hold`]. Where such a size is open, nothing that the report says would keep a caller
+/// from one that is too small.
+///
+/// # Errors
+/// As [`must_hold`].
+fn crops_hold(reader: &Reader, crops: &Validity) -> Result<(), Reason> {
+    must_hold(reader, crops, |size, sizes| size.is_some_and(|size| sizes.contains(size)))
+}
+
+/// Whether all sizes that `valid` is about are right, as far as they are known.
+fn must_hold(
+    reader: &Reader,
+    valid: &Validity,
+    is_right: fn(Option<i64>, &SizeSet) -> bool,
+) -> Result<(), Reason> {
+    for condition in valid.conditions() {
+        let Property::Size(axis, sizes) = &condition.property else { continue };
+        let known = reader.sizes.by_rules(condition.tensor);
+        let size = known.and_then(|dims| dims.get(*axis).copied().flatten());
+        if !is_right(size, sizes) {
+            return Err(Reason::OutOfRange(condition.describe(reader.graph)));
+        }
+    }
+    Ok(())
+}
+
+/// The steps to a form.
+#[derive(Debug, Clone)]
+struct Recipe {
+    /// The node that it begins with, and the form that it was planned as before.
+    start: (NodeId, Option<usize>),
+    /// The steps from there; of each node that is gone through, what it is planned as.
+    steps: Vec<FormStep<(NodeId, Option<usize>)>>,
+}
+
+/// The steps to all forms that were planned for a graph, each by its number. None needs one
+/// of a higher number.
+#[derive(Debug, Clone, Default)]
+pub struct Recipes(Vec<Recipe>);
+
+/// Why the weights of a form cannot be computed.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightError {
+    /// The model is malformed.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The weights refuse what the shapes allowed.
+    #[error(transparent)]
+    Refusal(#[from] Refusal),
+    /// A kernel is computed by a sub-graph that the engine cannot run.
+    #[error("a kernel is computed by constant nodes that could not be evaluated")]
+    NotEvaluated,
+}
+
+impl Recipes {
+    /// Notes the steps from a node, or from what it was planned as; returns their number.
+    pub fn note(
+        &mut self,
+        start: (NodeId, Option<usize>),
+        steps: Vec<FormStep<(NodeId, Option<usize>)>>,
+    ) -> usize {
+        self.0.push(Recipe { start, steps });
+        self.0.len().saturating_sub(1)
+    }
+
+    /// The terms of form `number`, with their weights.
+    ///
+    /// # Errors
+    /// If a weight cannot be read or computed, or is not what the shapes allowed.
+    pub fn with_weights(
+        &self,
+        number: usize,
+        meanings: &Meanings,
+        reader: &Reader,
+    ) -> Result<Vec<Term<Affine>>, WeightError> {
+        let constants = reader.constants;
+        let lift = |map: &LinearOp| map.affine(constants)?.ok_or(WeightError::NotEvaluated);
+        let mut uses = self.uses(number);
+        let mut made: HashMap<usize, Form<Affine>> = HashMap::new();
+        for number in uses.keys().copied().collect::<Vec<_>>() {
+            let Some(recipe) = self.0.get(number) else { continue };
+            let mut take = |(id, planned): (NodeId, Option<usize>)| {
+                let form = match planned {
+                    Some(number) => taken(&mut made, &mut uses, number),
+                    None => Form::of_node(meanings, id, &Affine::identity(), lift)?,
+                };
+                form.ok_or(WeightError::NotEvaluated)
+            };
+            let mut form = take(recipe.start)?;
+            for step in &recipe.steps {
+                match step {
+                    FormStep::Select(selected) => form.select(selected),
+                    FormStep::Join => form.join(reader)?,
+                    FormStep::Through(node) => {
+                        let Some(at) = reader.graph.node(node.0).output() else { continue };
+                        form.go_through(at, take(*node)?, reader)?;
+                    }
+                }
+            }
+            made.insert(number, form);
+        }
+        Ok(made.remove(&number).map(|form| form.terms).unwrap_or_default())
+    }
+
+    /// The forms that `number` is made of, and itself, each behind those that it needs; and how
+    /// often each is needed.
+    fn uses(&self, number: usize) -> BTreeMap<usize, usize> {
+        let mut uses = BTreeMap::from([(number, 0)]);
+        let mut open = BTreeSet::from([number]);
+        while let Some(number) = open.pop_last() {
+            let Some(recipe) = self.0.get(number) else { continue };
+            let through = recipe.steps.iter().filter_map(|step| match step {
+                FormStep::Through((_, planned)) => *planned,
+                FormStep::Select(_) | FormStep::Join => None,
+            });
+            for needed in through.chain(recipe.start.1) {
+                let count: &mut usize = uses.entry(needed).or_default();
+                *count = count.saturating_add(1);
+                open.insert(needed);
+            }
+        }
+        uses
+    }
+}
+
+/// Form `number`. It moves to the last that needs it: sums of thousands of operands are not
+/// copied at every step.
+fn taken<L: Linear>(
+    made: &mut HashMap<usize, Form<L>>,
+    uses: &mut BTreeMap<usize, usize>,
+    number: usize,
+) -> Option<Form<L>> {
+    let left = uses.get_mut(&number)?;
+    *left = left.saturating_sub(1);
+    if *left == 0 { made.remove(&number) } else { made.get(&number).cloned() }
+}

@@ -1,0 +1,235 @@
+//! Norms, scales and shifts that stay, and what stands beside each of them.
+//!
+//! A norm goes into a convolution before it or behind it. One that stays has none on either
+//! side that takes it; what is there instead is the reason. A scale or shift per channel that
+//! is no batch norm is looked for by nobody unless a convolution is beside it: numbers that
+//! decode boxes, and coordinates, are scaled too.
+//!
+//! Knows the planner's graph; changes nothing of it.
+
+use crate::affine::{ConvKind, Geometry};
+use crate::emit::term::{Term, TermKind};
+use crate::facts::roles;
+use crate::onnx::ids::{IdMap, NodeId, ValueId};
+use crate::onnx::node::Node;
+use crate::ops::meaning::{LinearOp, Meaning};
+use crate::plan::net::Net;
+use crate::refusal::{Neighbour, NotLinear, Reason, Subject};
+
+/// Scales and shifts in a row that are looked over; a norm that is written out has two.
+const MAX_ROW: usize = 16;
+
+/// Looks at what stays.
+pub struct Staying<'n, 'r, 'g, 'm> {
+    net: &'n Net<'r, 'g, 'm>,
+    /// Who reads a tensor, under its first name.
+    readers: IdMap<ValueId, Vec<NodeId>>,
+}
+
+/// What a node that is left alone is.
+pub fn subject(net: &Net, id: NodeId) -> Subject {
+    match net.meanings.get(id) {
+        _ if roles::is_batch_norm(net.reader.graph.node(id)) => Subject::Norm,
+        Some(Meaning::Linear(_, LinearOp::Diagonal { scale, .. })) => {
+            let only_shifts = scale.iter().all(|&scale| scale == 1.0);
+            if only_shifts { Subject::Shift } else { Subject::Scale }
+        }
+        Some(Meaning::Linear(_, LinearOp::Conv { .. })) => Subject::Convolution,
+        Some(Meaning::Sum(_)) => Subject::Sum,
+        _ => Subject::Node,
+    }
+}
+
+/// Whether these are summands, and not parts of a Concat.
+fn are_added(terms: &[Term<Geometry>]) -> bool {
+    terms.iter().all(|term| term.part.is_none())
+}
+
+impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
+    /// In this graph, as it is planned.
+    pub fn of(net: &'n Net<'r, 'g, 'm>) -> Self {
+        let mut readers: IdMap<ValueId, Vec<NodeId>> = IdMap::default();
+        for (id, _) in net.reader.graph.nodes().filter(|&(id, _)| net.is_live(id)) {
+            net.each_read(id, |value, _| {
+                let of_value = readers.entry(net.meanings.source(value)).or_default();
+                if of_value.last() != Some(&id) {
+                    of_value.push(id);
+                }
+            });
+        }
+        Staying { net, readers }
+    }
+
+    /// Why each stays that is not told of yet.
+    pub fn reasons(&self, is_told: impl Fn(ValueId) -> bool) -> Vec<(ValueId, Reason)> {
+        let graph = self.net.reader.graph;
+        let nodes = graph.nodes().filter(|&(id, _)| self.net.is_live(id));
+        let untold = nodes.filter_map(|(id, node)| {
+            let output = node.output().filter(|&output| !is_told(output))?;
+            Some((output, self.reason(id, output)?))
+        });
+        untold.collect()
+    }
+
+    fn reason(&self, id: NodeId, output: ValueId) -> Option<Reason> {
+        let graph = self.net.reader.graph;
+        match self.net.meanings.get(id)? {
+            Meaning::Opaque(why) => (subject(self.net, id) == Subject::Norm).then(|| {
+                let node = graph.node(id).label().to_owned();
+                Reason::NotLinear { node, why: why.clone() }
+            }),
+            Meaning::Linear(_, LinearOp::Diagonal { .. }) if !self.net.is_planned(id) => {
+                let [term] = self.net.terms(id) else { return None };
+                let is_norm = subject(self.net, id) == Subject::Norm;
+                if let Some(reason) = self.nearly_linear(term.root).filter(|_| is_norm) {
+                    return Some(reason);
+                }
+                let (before, behind) = (self.before(term), self.behind(output, term));
+                let is_expected =
+                    is_norm || (before.is_near && !self.is_bias(id, term)) || behind.is_near;
+                let (before, behind) = (before.what, behind.what);
+                is_expected.then_some(Reason::Between { before, behind })
+            }
+            _ => None,
+        }
+    }
+
+    /// Why what makes `value` is no convolution, though nearly one.
+    fn nearly_linear(&self, value: ValueId) -> Option<Reason> {
+        let graph = self.net.reader.graph;
+        let producer = graph.value(value).producer?;
+        let Meaning::Opaque(why) = self.net.meanings.get(producer)? else { return None };
+        let is_nearly = !matches!(why, NotLinear::Operator(_) | NotLinear::Foreign(_));
+        let node = graph.node(producer).label().to_owned();
+        is_nearly.then(|| Reason::NotLinear { node, why: why.clone() })
+    }
+
+    /// Whether the node is how a product's bias is written.
+    fn is_bias(&self, id: NodeId, term: &Term<Geometry>) -> bool {
+        let only_shifts = subject(self.net, id) == Subject::Shift;
+        only_shifts && self.convolution(term.root).is_some_and(|kind| kind == ConvKind::MatMul)
+    }
+
+    /// If `value` is made by a convolution as one term, its kind.
+    fn convolution(&self, value: ValueId) -> Option<ConvKind> {
+        let [term] = self.net.terms(self.net.former(value)?) else { return None };
+        (term.kind == TermKind::Conv).then_some(term.map.kind)
+    }
+
+    /// What is before the scale `term`, other scales left out.
+    fn before(&self, term: &Term<Geometry>) -> Beside {
+        let graph = self.net.reader.graph;
+        let mut scale = term.clone();
+        for _ in 0..MAX_ROW {
+            let Some(producer) = graph.value(scale.root).producer else { break };
+            match self.net.former(scale.root).map(|id| self.net.terms(id)) {
+                Some([term]) if term.kind == TermKind::Conv => {
+                    return Beside::near(match scale.of(term) {
+                        _ if self.net.reads(scale.root) > 1 => Neighbour::Shared,
+                        Err(refusal) => Neighbour::Refusing(refusal),
+                        Ok(_) => Neighbour::Dear,
+                    });
+                }
+                Some(terms @ [_, _, ..]) if are_added(terms) => {
+                    let is_near = terms.iter().any(|term| {
+                        term.kind == TermKind::Conv || self.convolution(term.root).is_some()
+                    });
+                    let is_shared = self.net.reads(scale.root) > 1;
+                    let what = if is_shared { Neighbour::SharedSum } else { Neighbour::Sum };
+                    return Beside { what, is_near };
+                }
+                Some([term])
+                    if is_scale(term)
+                        && let Ok(both) = scale.of(term) =>
+                {
+                    scale = both
+                }
+                _ => return Beside::far(Neighbour::Operator(operator(graph.node(producer)))),
+            }
+        }
+        Beside::far(Neighbour::Input)
+    }
+
+    /// What is behind the scale `term`, which makes `output`, other scales left out.
+    fn behind(&self, output: ValueId, term: &Term<Geometry>) -> Beside {
+        let graph = self.net.reader.graph;
+        let (mut value, mut scale) = (output, term.clone());
+        for _ in 0..MAX_ROW {
+            let readers = self.readers.get(&value).map(Vec::as_slice).unwrap_or_default();
+            let readers: Vec<NodeId> =
+                readers.iter().copied().filter(|&id| !self.names(id)).collect();
+            let is_output = graph.outputs.contains(&value);
+            let reader = match readers.as_slice() {
+                [] => break,
+                &[reader] if !is_output => reader,
+                several => {
+                    let refusals = several.iter().map(|&id| self.refusal(id, value, &scale));
+                    let refusals: Vec<Neighbour> = refusals.flatten().collect();
+                    let is_near = !refusals.is_empty();
+                    let refuses = |side: &Neighbour| matches!(side, Neighbour::Refusing(_));
+                    let refusing = refusals.into_iter().find(refuses).filter(|_| !is_output);
+                    return Beside { what: refusing.unwrap_or(Neighbour::Readers), is_near };
+                }
+            };
+            if let Some(refusal) = self.refusal(reader, value, &scale) {
+                return Beside::near(refusal);
+            }
+            match self.net.terms(reader) {
+                [next] if is_scale(next) => {
+                    let (Some(output), Ok(both)) = (graph.node(reader).output(), next.of(&scale))
+                    else {
+                        break;
+                    };
+                    (value, scale) = (output, both);
+                }
+                terms @ [_, _, ..] if are_added(terms) => {
+                    return Beside::far(Neighbour::Summand);
+                }
+                _ => return Beside::far(Neighbour::Operator(operator(graph.node(reader)))),
+            }
+        }
+        Beside::far(Neighbour::Output)
+    }
+
+    /// Why the convolution that node `id` is of `value` does not take this scale; `None` if it
+    /// is none.
+    fn refusal(&self, id: NodeId, value: ValueId, scale: &Term<Geometry>) -> Option<Neighbour> {
+        let mut of_value = self.net.terms(id).iter().filter(|term| term.root == value);
+        let term = of_value.find(|term| term.kind == TermKind::Conv)?;
+        Some(term.of(scale).map_or_else(Neighbour::Refusing, |_| Neighbour::Dear))
+    }
+
+    /// Whether the node only gives another name.
+    fn names(&self, id: NodeId) -> bool {
+        matches!(self.net.meanings.get(id), Some(Meaning::Alias(_)))
+    }
+}
+
+/// What stands on one side of a scale.
+struct Beside {
+    what: Neighbour,
+    /// Whether that is a convolution, or a sum with one.
+    is_near: bool,
+}
+
+impl Beside {
+    fn near(what: Neighbour) -> Self {
+        Beside { what, is_near: true }
+    }
+
+    fn far(what: Neighbour) -> Self {
+        Beside { what, is_near: false }
+    }
+}
+
+fn operator(node: &Node) -> String {
+    node.proto.op_type().to_owned()
+}
+
+/// Whether the term scales or shifts its root where it stands, per channel or all.
+fn is_scale(term: &Term<Geometry>) -> bool {
+    term.kind == TermKind::Pointwise
+        && term.map.windows.is_empty()
+        && term.before.is_empty()
+        && term.after.is_empty()
+}

@@ -1,0 +1,53 @@
+//! Places that are left alone for one reason, said in one line.
+//!
+//! Knows the places and what their reasons have in common; not what such a line looks like.
+
+use std::collections::HashMap;
+
+use crate::refusal::Subject;
+use crate::report::LeftAlone;
+
+/// Places that are left alone for one reason.
+#[derive(Debug)]
+pub struct Group<'r> {
+    /// The places.
+    pub places: Vec<&'r LeftAlone>,
+}
+
+/// The places by their reasons, each where the first of it stands.
+pub fn groups(near_misses: &[LeftAlone]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group> = Vec::new();
+    let mut by_reason: HashMap<&str, usize> = HashMap::new();
+    for place in near_misses {
+        let new = groups.len();
+        let index = *by_reason.entry(&place.in_common).or_insert(new);
+        match groups.get_mut(index) {
+            // A node with several operands that are in the way is one place.
+            Some(group) if group.places.last().is_some_and(|last| last.node == place.node) => {}
+            Some(group) => group.places.push(place),
+            None => groups.push(Group { places: vec![place] }),
+        }
+    }
+    groups
+}
+
+impl Group<'_> {
+    /// The reason: word by word, if it is the same for all.
+    pub fn reason(&self) -> &str {
+        let Some((first, others)) = self.places.split_first() else { return "" };
+        let is_same = others.iter().all(|place| place.reason == first.reason);
+        if is_same { &first.reason } else { &first.in_common }
+    }
+
+    /// How many there are of each kind, as they come.
+    pub fn counts(&self) -> Vec<(Subject, usize)> {
+        let mut counts: Vec<(Subject, usize)> = Vec::new();
+        for place in &self.places {
+            match counts.iter_mut().find(|(subject, _)| *subject == place.subject) {
+                Some((_, count)) => *count = count.saturating_add(1),
+                None => counts.push((place.subject, 1)),
+            }
+        }
+        counts
+    }
+}

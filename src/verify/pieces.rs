@@ -1,0 +1,279 @@
+//! A convolution as several, of some of its output channels each: so its kernel need not be in
+//! memory as a whole.
+//!
+//! What output channels are computed from follows from the node alone: rows of its kernel and
+//! of its bias, and, of the input, the channels of their groups. Each side of a proof is cut by
+//! its own nodes, and what the pieces make together is what the convolution makes, whoever wrote
+//! it; so a proof sees what it would see without them.
+//!
+//! Knows one node and its constants; neither trials nor what is compared.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::engine::Constant;
+use crate::numbers::{LazyWeights, WeightRange};
+use crate::onnx::model::is_default_domain;
+use crate::onnx::proto::NodeProto;
+use crate::onnx::write::{self, AxisSlice};
+use crate::verify::stages::ChannelDemand;
+
+/// The axis of channels, of what a convolution reads and of what it makes.
+const CHANNELS: i64 = 1;
+
+/// Some output channels of a convolution.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelPiece {
+    /// Which: rows of its kernel.
+    rows: Range<usize>,
+    /// The input channels that these read; `None` if that is all.
+    inputs: Option<Range<usize>>,
+    /// Groups of these.
+    groups: usize,
+}
+
+/// One piece as nodes.
+#[derive(Debug)]
+pub struct CutConvolution {
+    /// A Slice of the input, if it does not read all of that, and the convolution.
+    pub nodes: Vec<NodeProto>,
+    /// What these read, besides the input.
+    pub constants: Vec<Constant>,
+    /// What they make.
+    pub output: String,
+}
+
+/// A convolution whose kernel, and bias, are constants.
+pub struct CutNode<'n> {
+    node: &'n NodeProto,
+    kernel: (&'n Constant, &'n Arc<dyn LazyWeights>),
+    bias: Option<(&'n Constant, &'n Arc<dyn LazyWeights>)>,
+    /// Output channels.
+    rows: usize,
+    /// Numbers of one of them.
+    row: usize,
+    /// Channels that a group reads.
+    width: usize,
+    groups: usize,
+}
+
+impl<'n> CutNode<'n> {
+    /// `None` if `node` is no convolution that can be cut. `constant` looks constants up.
+    pub fn of(
+        node: &'n NodeProto,
+        constant: impl Fn(&str) -> Option<&'n Constant>,
+    ) -> Option<Self> {
+        if node.op_type() != "Conv" || !is_default_domain(node.domain()) {
+            return None;
+        }
+        let named = |index: usize| node.input.get(index).filter(|name| !name.is_empty());
+        let with_numbers = |name: &String| {
+            let constant = constant(name)?;
+            Some((constant, constant.numbers.as_ref()?))
+        };
+        let kernel = named(1).and_then(with_numbers)?;
+        // A bias that is computed from what is fed is not cut.
+        let bias = match named(2) {
+            Some(name) => Some(with_numbers(name)?),
+            None => None,
+        };
+        let dims = kernel.0.header.dims.iter().map(|&size| usize::try_from(size).ok());
+        let dims = dims.collect::<Option<Vec<usize>>>()?;
+        let [rows, width, taps @ ..] = dims.as_slice() else { return None };
+        let row = taps.iter().try_fold(*width, |row, &taps| row.checked_mul(taps))?;
+        let group = node.attribute.iter().find(|attribute| attribute.name() == "group");
+        let groups = usize::try_from(group.map_or(1, |group| group.i())).ok()?;
+        let is_whole = row.checked_mul(*rows)? == kernel.1.count()
+            && bias.is_none_or(|(_, numbers)| numbers.count() == *rows)
+            && rows.checked_rem(groups)? == 0;
+        is_whole.then_some(CutNode { node, kernel, bias, rows: *rows, row, width: *width, groups })
+    }
+
+    /// Pieces of at most `most` numbers, or of one row: of whole groups, as many as that is, or
+    /// else of some rows of one group.
+    pub fn pieces(&self, most: usize) -> Vec<ChannelPiece> {
+        let fit = most.checked_div(self.row).unwrap_or(self.rows).max(1);
+        let of_group = self.rows.checked_div(self.groups).unwrap_or(0);
+        if fit >= self.rows || of_group == 0 {
+            return vec![ChannelPiece { rows: 0..self.rows, inputs: None, groups: self.groups }];
+        }
+        let (first, step) = if fit < of_group {
+            (of_group, fit)
+        } else {
+            let step = fit.checked_div(of_group).unwrap_or(1).saturating_mul(of_group);
+            (self.rows, step)
+        };
+        let stretches = (0..self.rows).step_by(first);
+        let stretches = stretches.map(|start| start..start.saturating_add(first).min(self.rows));
+        let pieces = stretches.flat_map(|stretch| {
+            let starts = stretch.clone().step_by(step);
+            starts.map(move |start| start..start.saturating_add(step).min(stretch.end))
+        });
+        pieces.map(|rows| self.piece(rows, of_group)).collect()
+    }
+
+    /// These rows, which begin and end at a border of groups or lie in one of `of_group` rows.
+    fn piece(&self, rows: Range<usize>, of_group: usize) -> ChannelPiece {
+        let group = rows.start.checked_div(of_group).unwrap_or(0);
+        let groups = rows.len().checked_div(of_group).unwrap_or(1).max(1);
+        let start = group.saturating_mul(self.width);
+        let inputs = start..start.saturating_add(groups.saturating_mul(self.width));
+        ChannelPiece { rows, inputs: (self.groups > 1).then_some(inputs), groups }
+    }
+
+    /// What the input must be like, which the engine sees of a whole convolution alone: pieces
+    /// would read some of its channels, or none.
+    pub fn demand(&self) -> Option<ChannelDemand> {
+        let tensor = self.node.input.first()?.clone();
+        Some(ChannelDemand { tensor, channels: self.width.saturating_mul(self.groups) })
+    }
+
+    /// The nodes of one piece, in this operator set. Constants of equal pieces have equal names.
+    pub fn cut(&self, piece: &ChannelPiece, opset: i64) -> CutConvolution {
+        let Range { start, end } = piece.rows;
+        let called = |name: &str| format!("{name}.{start}-{end}");
+        let mut node = self.node.clone();
+        let output = called(node.output.first().map_or("", String::as_str));
+        node.output = vec![output.clone()];
+        let mut constants = vec![self.rows_of(self.kernel, self.row, piece, called)];
+        constants.extend(self.bias.map(|bias| self.rows_of(bias, 1, piece, called)));
+        for (name, constant) in node.input.iter_mut().skip(1).zip(&constants) {
+            constant.name().clone_into(name);
+        }
+        let mut nodes = Vec::new();
+        if let (Some(inputs), Some(input)) = (&piece.inputs, node.input.first_mut()) {
+            let [start, end] = [inputs.start, inputs.end].map(|at| at as i64);
+            let cut = AxisSlice { axis: CHANNELS, start, end };
+            let slice = write::slice(opset, input, &format!("{output}.input"), &[cut]);
+            constants.extend(slice.integers.into_iter().map(Constant::from));
+            *input = format!("{output}.input");
+            nodes.push(slice.node);
+        }
+        node.attribute.retain(|attribute| attribute.name() != "group");
+        node.attribute.push(write::int("group", piece.groups as i64));
+        nodes.push(node);
+        CutConvolution { nodes, constants, output }
+    }
+
+    /// The rows of a piece, of a constant that has `row` numbers in each.
+    fn rows_of(
+        &self,
+        (constant, numbers): (&Constant, &Arc<dyn LazyWeights>),
+        row: usize,
+        piece: &ChannelPiece,
+        called: impl Fn(&str) -> String,
+    ) -> Constant {
+        let of = Arc::clone(numbers);
+        let start = piece.rows.start.saturating_mul(row);
+        let numbers = WeightRange { of, start, count: piece.rows.len().saturating_mul(row) };
+        let mut dims = constant.header.dims.clone();
+        dims.iter_mut().take(1).for_each(|rows| *rows = piece.rows.len() as i64);
+        Constant::doubles(&called(constant.name()), &dims, Arc::new(numbers))
+    }
+
+    /// What makes the convolution's output of those of its pieces.
+    pub fn joined(&self, pieces: &[String]) -> NodeProto {
+        let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+        write::concat(&pieces, self.node.output.first().map_or("", String::as_str), CHANNELS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which rows, of which input channels, in how many groups.
+    type ExpectedPiece = (Range<usize>, Option<Range<usize>>, usize);
+
+    /// 12 filters of two taps, and how they are cut.
+    const CUTS: [(&str, usize, usize, usize, &[ExpectedPiece]); 7] = [
+        ("it fits", 1, 4, 96, &[(0..12, None, 1)]),
+        ("all read all", 1, 4, 48, &[(0..6, None, 1), (6..12, None, 1)]),
+        ("the last is smaller", 1, 4, 63, &[(0..7, None, 1), (7..12, None, 1)]),
+        (
+            "whole groups",
+            6,
+            3,
+            29,
+            &[(0..4, Some(0..6), 2), (4..8, Some(6..12), 2), (8..12, Some(12..18), 2)],
+        ),
+        ("depthwise", 12, 1, 14, &[(0..7, Some(0..7), 7), (7..12, Some(7..12), 5)]),
+        (
+            "a part of a group",
+            2,
+            5,
+            40,
+            &[
+                (0..4, Some(0..5), 1),
+                (4..6, Some(0..5), 1),
+                (6..10, Some(5..10), 1),
+                (10..12, Some(5..10), 1),
+            ],
+        ),
+        (
+            "less than a row",
+            3,
+            1,
+            1,
+            &[
+                (0..1, Some(0..1), 1),
+                (1..2, Some(0..1), 1),
+                (2..3, Some(0..1), 1),
+                (3..4, Some(0..1), 1),
+                (4..5, Some(1..2), 1),
+                (5..6, Some(1..2), 1),
+                (6..7, Some(1..2), 1),
+                (7..8, Some(1..2), 1),
+                (8..9, Some(2..3), 1),
+                (9..10, Some(2..3), 1),
+                (10..11, Some(2..3), 1),
+                (11..12, Some(2..3), 1),
+            ],
+        ),
+    ];
+
+    fn kernel(width: usize) -> Constant {
+        let numbers: Vec<f64> = (0..24 * width).map(|number| number as f64).collect();
+        Constant::doubles("k", &[12, width as i64, 2], Arc::new(numbers))
+    }
+
+    #[test]
+    fn every_output_channel_is_in_one_piece() {
+        for (case, groups, width, most, expected) in CUTS {
+            let kernel = kernel(width);
+            let group = write::int("group", groups as i64);
+            let node = write::node("Conv", "", &["x", "k"], "y", vec![group]);
+            let cut = CutNode::of(&node, |name| (name == "k").then_some(&kernel)).unwrap();
+            let found = cut.pieces(most);
+            let found: Vec<ExpectedPiece> =
+                found.into_iter().map(|piece| (piece.rows, piece.inputs, piece.groups)).collect();
+            assert_eq!(found, expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_convolution_of_constants_is_not_cut() {
+        let (kernel, bias) = (kernel(1), Constant::doubles("b", &[1], Arc::new(vec![1.0])));
+        let constant = |name: &str| match name {
+            "k" => Some(&kernel),
+            "b" => Some(&bias),
+            _ => None,
+        };
+        for (op, inputs, groups) in [
+            ("ConvTranspose", vec!["x", "k"], 1),
+            ("Conv", vec!["x", "other"], 1),
+            ("Conv", vec!["x", "k", "other"], 1),
+            ("Conv", vec!["x", "k", "b"], 1),
+            ("Conv", vec!["x"], 1),
+            ("Conv", vec!["x", "k"], 5),
+            ("Conv", vec!["x", "k"], 0),
+            ("Conv", vec!["x", "k"], -1),
+        ] {
+            let node = write::node(op, "", &inputs, "y", vec![write::int("group", groups)]);
+            assert!(
+                CutNode::of(&node, |name| constant(name)).is_none(),
+                "{op} {inputs:?} {groups}"
+            );
+        }
+    }
+}

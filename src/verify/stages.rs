@@ -1,0 +1,171 @@
+//! The nodes of a side, some at a time: so few that what they read fits a budget.
+//!
+//! Knows names and how much stands behind them; runs nothing.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::engine::Constant;
+use crate::onnx::proto::NodeProto;
+
+/// A node, and what is to be known of it.
+#[derive(Debug)]
+pub struct WeighedNode {
+    /// The node.
+    pub node: NodeProto,
+    /// How many numbers the engine takes for what it makes, about.
+    pub numbers: usize,
+    /// What has to be seen before it runs.
+    pub demand: Option<ChannelDemand>,
+}
+
+/// A tensor, and how many channels it must have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelDemand {
+    /// The tensor.
+    pub tensor: String,
+    /// Its channels.
+    pub channels: usize,
+}
+
+/// Nodes that are in the engine at a time, in their order.
+#[derive(Debug, Default)]
+pub struct ProofStage {
+    /// They.
+    pub nodes: Vec<NodeProto>,
+    /// Constants that they read.
+    pub constants: Vec<Constant>,
+    /// Tensors of stages before it that they read.
+    pub inputs: Vec<String>,
+    /// What must be so of these.
+    pub demands: Vec<ChannelDemand>,
+    /// Tensors that they make and somebody else wants.
+    pub outputs: Vec<String>,
+    /// Tensors that nobody reads behind this stage, of those that were made before it or by it.
+    pub last_read: Vec<String>,
+}
+
+/// Cuts `nodes` where they and their constants would have more than `most` numbers together;
+/// a stage has one node at least. A tensor of which something is demanded is made by a stage
+/// before, what is `wanted` becomes an output.
+pub fn cut(
+    nodes: Vec<WeighedNode>,
+    constants: &HashMap<String, Constant>,
+    wanted: &HashSet<String>,
+    most: usize,
+) -> Vec<ProofStage> {
+    let mut stages: Vec<ProofStage> = Vec::new();
+    let (mut numbers, mut held) = (usize::MAX, HashSet::new());
+    for WeighedNode { node, numbers: own, demand } in nodes {
+        let count = |name: &&String| {
+            let constant = constants.get(*name)?;
+            Some(constant.numbers.as_ref().map_or(0, |numbers| numbers.count()))
+        };
+        let read: HashSet<&String> = node.input.iter().collect();
+        let new = read.iter().filter(|name| !held.contains(**name)).filter_map(count);
+        let weight = new.fold(own, usize::saturating_add);
+        numbers = numbers.saturating_add(weight);
+        let makes = |stage: &ProofStage, demand: &ChannelDemand| {
+            stage.nodes.iter().any(|node| node.output.contains(&demand.tensor))
+        };
+        let is_made_here = stages.last().zip(demand.as_ref()).is_some_and(|(a, b)| makes(a, b));
+        if numbers > most || is_made_here || stages.is_empty() {
+            stages.push(ProofStage::default());
+            held.clear();
+            numbers = read.iter().filter_map(count).fold(own, usize::saturating_add);
+        }
+        let Some(stage) = stages.last_mut() else { continue };
+        for name in &node.input {
+            if let Some(constant) = constants.get(name)
+                && held.insert(name.clone())
+            {
+                stage.constants.push(constant.clone());
+            }
+        }
+        stage.demands.extend(demand.filter(|demand| !stage.demands.contains(demand)));
+        stage.nodes.push(node);
+    }
+    connect(&mut stages, constants, wanted);
+    stages
+}
+
+/// Says what goes from stage to stage.
+fn connect(
+    stages: &mut [ProofStage],
+    constants: &HashMap<String, Constant>,
+    wanted: &HashSet<String>,
+) {
+    let mut last: HashMap<String, usize> = HashMap::new();
+    for (at, stage) in stages.iter_mut().enumerate() {
+        let made: HashSet<&String> = stage.nodes.iter().flat_map(|node| &node.output).collect();
+        let mut seen = HashSet::new();
+        for name in stage.nodes.iter().flat_map(|node| &node.input) {
+            if !name.is_empty() && !constants.contains_key(name) && seen.insert(name) {
+                last.insert(name.clone(), at);
+                if !made.contains(name) {
+                    stage.inputs.push(name.clone());
+                }
+            }
+        }
+    }
+    for (at, stage) in stages.iter_mut().enumerate() {
+        let last_of = |name: &String| last.get(name).copied();
+        let made = stage.nodes.iter().flat_map(|node| &node.output).filter(|name| !name.is_empty());
+        for name in made {
+            let is_read_later = last_of(name).is_some_and(|last| last > at);
+            if is_read_later || wanted.contains(name) {
+                stage.outputs.push(name.clone());
+                if !is_read_later {
+                    stage.last_read.push(name.clone());
+                }
+            }
+        }
+        let done = stage.inputs.iter().filter(|name| last_of(name) == Some(at));
+        let done: Vec<String> = done.cloned().collect();
+        stage.last_read.extend(done);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::onnx::write;
+
+    #[test]
+    fn what_is_read_twice_counts_once_and_lives_until_its_last_reader() {
+        let constant = |name: &str, count: usize| {
+            (name.to_owned(), Constant::doubles(name, &[], Arc::new(vec![0.0; count])))
+        };
+        let constants = HashMap::from([constant("k", 5), constant("l", 3)]);
+        let node = |inputs: &[&str], output: &str| WeighedNode {
+            node: write::node("Add", "", inputs, output, vec![]),
+            numbers: 1,
+            demand: None,
+        };
+        let nodes = || {
+            vec![
+                node(&["x", "k"], "a"),
+                node(&["a", "k"], "b"),
+                node(&["b", "l"], "c"),
+                node(&["c", "a"], "d"),
+            ]
+        };
+        let wanted = HashSet::from(["b".to_owned(), "d".to_owned()]);
+        let cut = |most: usize| {
+            let stages = cut(nodes(), &constants, &wanted, most);
+            let words = |stage: &ProofStage| {
+                let constants = stage.constants.iter().map(Constant::name).collect::<String>();
+                let of = |names: &[String]| names.concat();
+                let nodes = stage.nodes.len();
+                let [ins, outs] = [&stage.inputs, &stage.outputs].map(|names| of(names));
+                format!("{nodes} {constants} {ins}>{outs} -{}", of(&stage.last_read))
+            };
+            stages.iter().map(words).collect::<Vec<_>>().join(" | ")
+        };
+        assert_eq!(cut(12), "4 kl x>bd -bdx");
+        assert_eq!(cut(11), "3 kl x>abc -bx | 1  ca>d -dca");
+        assert_eq!(cut(7), "2 k x>ab -x | 2 l ba>d -dba");
+        assert_eq!(cut(0), "1 k x>a -x | 1 k a>b - | 1 l b>c -b | 1  ca>d -dca");
+    }
+}
