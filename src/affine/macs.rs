@@ -54,10 +54,13 @@ impl Macs {
         Macs { each: self.each + other.each, edge: self.edge + other.edge }
     }
 
-    /// This, `factor` times.
+    /// These multiply-adds at so many `positions`, to the first order.
     #[must_use]
-    pub fn times(self, factor: f64) -> Self {
-        Macs { each: self.each * factor, edge: self.edge * factor }
+    pub fn at(self, positions: Macs) -> Self {
+        Macs {
+            each: self.each * positions.each,
+            edge: self.edge * positions.each + self.each * positions.edge,
+        }
     }
 
     /// Whether this is no more than `other` on feature maps of `POSITIONS` and more.

@@ -27,7 +27,7 @@ impl Count {
     pub fn add(&mut self, other: &Count, positions: Macs) {
         self.nodes += other.nodes;
         self.parameters += other.parameters;
-        self.macs = self.macs.plus(positions.times(other.macs.each));
+        self.macs = self.macs.plus(other.macs.at(positions));
     }
 }
 

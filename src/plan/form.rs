@@ -162,6 +162,8 @@ impl<L: Linear> Form<L> {
         }
         let (mut composed, mut is_distributed) = (Vec::new(), false);
         let mut crops = Validity::default();
+        // Others may merge with one kernel, however many weights it has.
+        let is_alone = self.terms.len() == 1;
         for outer in self.terms.iter().filter(|term| term.root == at) {
             let is_several = inner.terms.len() > 1;
             let is_sum = is_several && !outer.is_plain();
@@ -181,6 +183,10 @@ impl<L: Linear> Form<L> {
                 composed.push(match bare.unwrap_or(outer).of(term) {
                     Err(refusal) if !is_several => {
                         kernel_behind(outer, term, reader, &mut crops).ok_or(refusal)?
+                    }
+                    // Behind a grouped kernel, say, a matrix has fewer than the two as one.
+                    Ok(one) if is_alone && one.weights() > outer.weights() + term.weights() => {
+                        kernel_behind(outer, term, reader, &mut crops).unwrap_or(one)
                     }
                     one => one?,
                 });

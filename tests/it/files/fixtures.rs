@@ -233,11 +233,11 @@ fn relatives_become_what_their_libraries_make_of_them() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out.onnx");
     let mut table = String::from(
-        "| network | file | nodes | Conv | BatchNormalization | Add | parameters | multiply-adds | error |\n\
-         | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        "| network | file | nodes | Conv | BatchNormalization | Add | parameters | multiply-adds |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for model in models("relatives") {
-        let (inputs, expected) = (data(&model, "input"), data(&model, "output"));
+        let inputs = data(&model, "input");
         let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.shape().to_vec()).collect();
         let counts = |path: &Path| Counts::of(path, &shapes);
         let deployed = counts(&deployed_twin(&model).unwrap());
@@ -252,13 +252,9 @@ fn relatives_become_what_their_libraries_make_of_them() {
         }
         let found = counts(&output);
         assert!(found.no_more_than(&deployed), "{model:?}: {:?}, not {:?}", found.0, deployed.0);
-        let error =
-            run(&output, folder.path(), &inputs).map(|found| largest_error(&expected, &found));
-        // To the power of ten above: another processor rounds otherwise.
-        let error = error.map_or("?".to_owned(), |error| format!("1e{}", error.log10().ceil()));
         let case = model.parent().unwrap().file_name().unwrap().to_str().unwrap();
         let cells = Counts::cells(&counts(&model), &found, &deployed);
-        writeln!(table, "| {case} | {name} | {cells} | {error} |").unwrap();
+        writeln!(table, "| {case} | {name} | {cells} |").unwrap();
     }
     assert_eq!(table.lines().count(), 52);
     let readme = fs::read_to_string("README.md").unwrap();
