@@ -20,6 +20,8 @@ use crate::refusal::{NearMiss, Reason, Subject};
 pub struct KernelCopies {
     /// By the blocks' outputs: the kernel, and who else reads it.
     kernels: IdMap<ValueId, Copied>,
+    /// All kernels that were copied so far: of a block that copies two, one was told.
+    all: IdSet<ValueId>,
     /// Elements by which the model grows.
     pub elements: f64,
     /// Elements of all constants that the graph reads, stored or computed.
@@ -80,6 +82,7 @@ impl KernelCopies {
                 made.insert(&block.tensors, more);
             }
         }
+        copies.all = copies.kernels.values().map(|copied| copied.kernel).collect();
         let is_freed = |kernel: &&ValueId| {
             let mut readers = readers.get(kernel).into_iter().flatten();
             readers.all(|reader| tensors_of.contains_key(reader))
@@ -109,10 +112,10 @@ impl KernelCopies {
 
     /// Adds what `others` copy; whether that is more.
     pub fn extend(&mut self, others: &KernelCopies) -> bool {
-        let before: IdSet<ValueId> = self.kernels().collect();
-        let is_more = others.kernels().any(|kernel| !before.contains(&kernel));
         self.kernels.extend(&others.kernels);
-        is_more
+        let before = self.all.len();
+        self.all.extend(&others.all);
+        self.all.len() > before
     }
 
     /// Whether the block that makes `output` copies a kernel.
@@ -122,7 +125,7 @@ impl KernelCopies {
 
     /// The kernels that are copied.
     pub fn kernels(&self) -> impl Iterator<Item = ValueId> {
-        self.kernels.values().map(|copied| copied.kernel)
+        self.all.iter().copied()
     }
 }
 
