@@ -159,21 +159,24 @@ fn noise(weights: &[f64], largest: f64) -> f64 {
     weights.iter().map(error).map(|error| error * error).sum()
 }
 
+/// One piece after the other.
+#[cfg(test)]
+pub(super) struct InTurn;
+
+#[cfg(test)]
+impl EachPiece for InTurn {
+    fn each<T: Send>(
+        &self,
+        pieces: Vec<Range<usize>>,
+        read: impl Fn(Range<usize>) -> T + Sync,
+    ) -> Vec<T> {
+        pieces.into_iter().map(read).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct InTurn;
-
-    impl EachPiece for InTurn {
-        fn each<T: Send>(
-            &self,
-            pieces: Vec<Range<usize>>,
-            read: impl Fn(Range<usize>) -> T + Sync,
-        ) -> Vec<T> {
-            pieces.into_iter().map(read).collect()
-        }
-    }
 
     /// Rows of two weights, the factors of the rows; the noise per tensor and per channel.
     #[test]
@@ -185,7 +188,7 @@ mod tests {
             (vec![127.0, 1.0, 0.25, 0.0], [1.0, 1.0], 0.0625, 0.0),
             // 1.5 goes to 2, as it is even, and so does 2.5.
             (vec![127.0, 1.5, 127.0, 2.5], [1.0, 1.0], 0.5, 0.5),
-            (vec![127.0, 1.0, 127.0, 1.0], [1.0, -0.25], 0.0625, 0.0),
+            (vec![127.0, 1.0, 127.0, 1.0], [1.0, -0.25], 0.125, 0.0),
             (vec![0.0; 4], [1.0, 1.0], 0.0, 0.0),
         ] {
             let found = RoundingNoise::of(&weights, 2, |row| scale[row], &InTurn);

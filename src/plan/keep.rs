@@ -5,7 +5,7 @@
 //! makes large: of nine weights of 0.1 and an identity of 5, each is rounded to a multiple of
 //! 0.04. So it is with every branch that dwarfs the others, whatever its name is.
 //!
-//! Measured is what is written: weights in the type of the file. A second conversion reads these
+//! MergeNoise is what is written: weights in the type of the file. A second conversion reads these
 //! and measures the same; it finds the same to be left, and so nothing to do.
 //!
 //! Knows terms with their weights; not whether the form that is left pays.
@@ -69,7 +69,11 @@ fn is_alone(term: &Term<Affine>) -> bool {
 }
 
 /// The branch that stays apart from this kernel.
-fn apart_from(map: &Affine, float: Float, keep: KeepIdentity) -> Option<(KernelBranch, Measured)> {
+fn apart_from(
+    map: &Affine,
+    float: Float,
+    keep: KeepIdentity,
+) -> Option<(KernelBranch, MergeNoise)> {
     let branches = map.branches();
     match keep {
         KeepIdentity::Never => None,
@@ -79,7 +83,7 @@ fn apart_from(map: &Affine, float: Float, keep: KeepIdentity) -> Option<(KernelB
             let parts = apart(map, &identity, float);
             let together = RoundingNoise::of_kernel(&parts.together(), &InParallel);
             let apart = noise_apart(&parts, &identity);
-            Some((identity, Measured { together, apart }))
+            Some((identity, MergeNoise { together, apart }))
         }
     }
 }
@@ -91,14 +95,14 @@ fn dominant(
     map: &Affine,
     branches: Vec<KernelBranch>,
     float: Float,
-) -> Option<(KernelBranch, Measured)> {
+) -> Option<(KernelBranch, MergeNoise)> {
     let measured = branches.into_iter().filter_map(|branch| {
         let apart = apart(map, &branch, float);
         let together = RoundingNoise::of_kernel(&apart.together(), &InParallel);
         if together.sqnr() >= LEAST_SQNR {
             return None;
         }
-        let measured = Measured { together, apart: noise_apart(&apart, &branch) };
+        let measured = MergeNoise { together, apart: noise_apart(&apart, &branch) };
         (measured.lost() > MOST_LOST).then_some((branch, measured))
     });
     // Of two that are as good, the first one.
@@ -122,12 +126,12 @@ fn noise_apart(parts: &ApartKernels, branch: &KernelBranch) -> RoundingNoise {
 
 /// What rounding does to a kernel with a branch, and to both apart.
 #[derive(Debug, Clone, Copy)]
-struct Measured {
+struct MergeNoise {
     together: RoundingNoise,
     apart: RoundingNoise,
 }
 
-impl Measured {
+impl MergeNoise {
     /// How many dB less exact the weights are in one kernel.
     fn lost(&self) -> f64 {
         self.apart.sqnr() - self.together.sqnr()

@@ -2,7 +2,7 @@
 //!
 //! Knows magnitudes; neither how they were measured nor which flags there are.
 
-use crate::affine::{Comparison, DominantBranch, Int8Weights, branch};
+use crate::affine::{Comparison, DominantBranch, Int8Weights, MOST_LOST, branch};
 use crate::refusal::less_exact;
 use crate::report::BlockReport;
 use crate::setting::Setting;
@@ -16,7 +16,10 @@ impl BlockReport {
         self.weights = weights;
         let hint = self.poorest().map(|compared| {
             let cause = cause(compared);
-            let setting = cause.is_some().then_some(Setting::KeepDominant);
+            // What was as poor before is not the branch's doing alone.
+            let is_lost = sqnr(&compared.before.int8) - sqnr(&compared.after.int8) > MOST_LOST;
+            let helps = cause.is_some() && is_lost;
+            let setting = helps.then_some(Setting::KeepDominant);
             let helps = setting.as_ref().map(|setting| format!("{setting} helps"));
             let helps = helps.unwrap_or_else(|| ADVICE.to_owned());
             let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
