@@ -25,7 +25,7 @@ use acb_fuse::ops::meanings::Meanings;
 use acb_fuse::ops::reader::{Reader, Training};
 use acb_fuse::pipeline::edits::{Changes, rewrite};
 use acb_fuse::pipeline::fuse;
-use acb_fuse::plan::{Block, BlockNames, Plan, plan};
+use acb_fuse::plan::{Block, BlockNames, Plan, Wanted, plan};
 use acb_fuse::verify::inputs::Random;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{AllocProfiler, Bencher, black_box};
@@ -109,7 +109,7 @@ fn of(bytes: Bytes, measure: impl FnOnce(&Reader)) {
 }
 
 fn planned(reader: &Reader, meanings: &Meanings) -> Plan {
-    plan(reader, meanings, &mut BlockNames::of(reader.graph), &[])
+    plan(reader, meanings, &mut BlockNames::of(reader.graph), Wanted::default())
 }
 
 fn fused(reader: &Reader, meanings: &Meanings, plan: &Plan, block: &Block) -> FusedNodes {

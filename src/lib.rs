@@ -74,7 +74,7 @@ pub use error::Error;
 pub use onnx::place::{FileKey, file_keys, is_same_file};
 pub use onnx::staged::{Clobber, remove_staged};
 pub use onnx::storage::Links;
-pub use options::{Endpoint, Options, Progress, RunOptions, TrainingMode, Which};
+pub use options::{Endpoint, KeepIdentity, Options, Progress, RunOptions, TrainingMode, Which};
 use pipeline::deliver::Destination;
 pub use pipeline::failure::Failure;
 pub use pipeline::given::tensor_from_onnx;

@@ -30,6 +30,8 @@ pub struct Options {
     /// By which fraction of its parameters the model may grow where convolutions share a
     /// kernel and each gets one of its own; if all together take more, none does.
     pub growth: f64,
+    /// Whether identities stay apart from the kernels beside them.
+    pub keep_identity: KeepIdentity,
     /// Which nodes in training mode become their eval form.
     pub training_mode: TrainingMode,
     /// Names of blocks to leave alone.
@@ -64,6 +66,7 @@ impl Default for Options {
             verify: true,
             keep_overridable: false,
             growth: 0.1,
+            keep_identity: KeepIdentity::default(),
             training_mode: TrainingMode::Auto,
             skip: Vec::new(),
             links: Links::Confined,
@@ -148,6 +151,20 @@ pub enum TrainingMode {
     Convert,
     /// None.
     Keep,
+}
+
+/// Whether a branch that is nothing but a scale of what it reads stays apart from the kernel
+/// beside it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KeepIdentity {
+    /// Any branch does whose merging costs more than 6 dB of the signal-to-noise ratio that the
+    /// kernel's weights have as int8.
+    Auto,
+    /// Each one does.
+    Always,
+    /// None does: the form of the papers.
+    #[default]
+    Never,
 }
 
 /// How far a conversion is.

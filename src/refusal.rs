@@ -161,6 +161,19 @@ pub enum Reason {
     /// More than is followed or tried; the limit by its name.
     #[error("{0}")]
     Limit(&'static str),
+    /// It is written as it would be kept.
+    #[error(
+        "{branch} stays apart: in one kernel, int8 weights would be {} ({})",
+        less_exact(*together, *apart), Setting::KeepIdentity
+    )]
+    KeptApart {
+        /// The branch.
+        branch: String,
+        /// The signal-to-noise ratio of the kernel's int8 weights with it, in dB.
+        together: Option<f64>,
+        /// The same without it.
+        apart: Option<f64>,
+    },
     /// The fused weights could not be computed or proved.
     #[error("{why}")]
     Unproved {
@@ -183,6 +196,15 @@ pub enum Reason {
     /// The user said so.
     #[error("left alone because of {}", Setting::Skip)]
     Skipped,
+}
+
+/// How much less exact weights are whose signal-to-noise ratio is `after` dB instead of `before`.
+pub fn less_exact(after: Option<f64>, before: Option<f64>) -> String {
+    match (after, before) {
+        (Some(after), Some(before)) => format!("of {after:.1} dB instead of {before:.1} dB"),
+        (Some(after), None) => format!("of {after:.1} dB instead of exact"),
+        (None, _) => "as exact".to_owned(),
+    }
 }
 
 /// What stands beside a norm, scale or shift that stays.
@@ -277,6 +299,7 @@ impl Reason {
             Reason::SharedKernel { thousandths, .. } => {
                 Some(Setting::Growth { thousandths: *thousandths })
             }
+            Reason::KeptApart { .. } => Some(Setting::KeepIdentity),
             Reason::Skipped => Some(Setting::Skip),
             _ => None,
         }
@@ -303,6 +326,10 @@ impl Reason {
                 "its kernel is read by others too, and copies of such kernels would make the model \
                  larger ({})",
                 Setting::Growth { thousandths: *thousandths }
+            ),
+            Reason::KeptApart { .. } => format!(
+                "a branch stays apart: in one kernel, int8 weights would be less exact ({})",
+                Setting::KeepIdentity
             ),
             _ => self.to_string(),
         }

@@ -25,6 +25,10 @@ pub enum Setting {
         /// What would be enough, in thousandths.
         thousandths: u64,
     },
+    /// Identities stay apart from kernels.
+    KeepIdentity,
+    /// Branches stay apart from kernels whose weights they would make less exact.
+    KeepDominant,
     /// Nodes in training mode stay in it.
     KeepTraining,
     /// Nodes in training mode use their statistics, whatever these are.
@@ -47,6 +51,8 @@ impl fmt::Display for Setting {
             Setting::Growth { thousandths } => {
                 write!(f, "unless a growth by {} is allowed", *thousandths as f64 / 1000.0)
             }
+            Setting::KeepIdentity => f.write_str("such branches stay apart, as asked for"),
+            Setting::KeepDominant => f.write_str("keeping such branches apart"),
             Setting::KeepTraining => f.write_str("as asked for"),
             Setting::ConvertTraining => f.write_str("converting all such nodes"),
             Setting::Skip => f.write_str("its name, as asked for"),

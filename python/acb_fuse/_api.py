@@ -47,6 +47,11 @@ class LookOptions(TypedDict, total=False):
     """Do not fold weights that are also graph inputs, which a caller could override."""
     growth: float
     """By which fraction of its parameters the model may grow by copies of kernels that convolutions share: by default 0.1."""
+    keep_identity: Literal["auto", "always", "never"]
+    """Whether identities stay apart from the kernels beside them: "never", the default, "auto" where int8 weights would lose
+    more than 6 dB, or "always"."""
+    for_: Literal["int8"]
+    """What the new model is for: "int8" is the same as `keep_identity="auto"`."""
     training_mode: Literal["auto", "convert", "keep"]
     """Which nodes in training mode become their inference form: "auto", the default, "convert" or "keep"."""
     follow_links: bool
@@ -101,8 +106,8 @@ def fuse(model: Any, output: StrPath | None = None, **options: Any) -> Any:
     Bytes and ModelProtos carry their weights themselves and have less than 2 GB. A model with side files is given by
     its path, and its result gets a side file beside `output`.
 
-    Options: skip, keep_overridable, growth, training_mode, follow_links, require_fusion, input_shapes, timeout, verify,
-    require_run, samples, seed, tolerance, verify_timeout, verify_memory, clobber, force. `FuseOptions` says what they mean.
+    Options: skip, keep_overridable, growth, keep_identity, for_, training_mode, follow_links, require_fusion, input_shapes,
+    timeout, verify, require_run, samples, seed, tolerance, verify_timeout, verify_memory, clobber, force. `FuseOptions` says what they mean.
 
     Raises an `Error` if something is wrong; nothing is written then.
     """
@@ -116,8 +121,8 @@ def fuse(model: Any, output: StrPath | None = None, **options: Any) -> Any:
 def look(model: StrPath | bytes | ModelProto, **options: Unpack[LookOptions]) -> Report:
     """Says what `fuse` would do to a model, what it would leave alone, and why. Takes what `fuse` takes.
 
-    Options: skip, keep_overridable, growth, training_mode, follow_links, require_fusion, input_shapes, timeout. `LookOptions`
-    says what they mean.
+    Options: skip, keep_overridable, growth, keep_identity, for_, training_mode, follow_links, require_fusion, input_shapes,
+    timeout. `LookOptions` says what they mean.
     """
     _, report = _convert("look", model, [], dict(options), LookOptions)
     return report
@@ -187,6 +192,8 @@ _WORDS: dict[str, Words] = {
     "skip": _names("--skip"),
     "keep_overridable": _switch("--keep-overridable"),
     "growth": _value("--growth"),
+    "keep_identity": _value("--keep-identity"),
+    "for_": _value("--for"),
     "training_mode": _value("--training-mode"),
     "follow_links": _switch("--follow-links"),
     "require_fusion": _switch("--require-fusion"),

@@ -100,12 +100,41 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Int8Weights:
+    """What rounding to symmetric int8 does to weights: signal-to-noise ratios in dB, with one step for the whole tensor or
+    one per output channel; None if rounding changes nothing. `crest_factor` is the largest |w| by the root of the mean square."""
+
+    sqnr_per_tensor: Optional[float]
+    sqnr_per_channel: Optional[float]
+    crest_factor: Optional[float]
+
+
+@dataclass(frozen=True)
+class DominantBranch:
+    """The branch that holds the largest weight in so many of all filters; its `kernel` is None if it is the identity."""
+
+    kernel: Optional[tuple[int, ...]]
+    filters: int
+    all: int
+
+
+@dataclass(frozen=True)
+class KeptApart:
+    """A branch that stays apart from a convolution, and the convolution's int8 signal-to-noise ratio with and without it."""
+
+    kernel: Optional[tuple[int, ...]]
+    sqnr_merged: Optional[float]
+    sqnr_apart: Optional[float]
+
+
+@dataclass(frozen=True)
 class Magnitude:
     """How large the weights of a kernel are, at each tap (the last axis fastest) and per channel."""
 
     kernel: tuple[int, ...]
     by_position: tuple[Optional[float], ...]
     channels: Spread
+    int8: Int8Weights
 
 
 @dataclass(frozen=True)
@@ -115,6 +144,8 @@ class Weights:
     stored: Spread
     before: Magnitude
     after: Magnitude
+    dominant: Optional[DominantBranch]
+    """If the int8 weights of `after` are poor and it has several branches."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +172,10 @@ class Block:
     proof: Optional[Proof]
     weights: Optional[tuple[Weights, ...]]
     """One per convolution; None if nothing was made."""
+    kept_apart: tuple[KeptApart, ...]
+    """Branches that stay apart from the convolutions."""
     hint: Optional[str]
-    """What to do before quantization, if that became harder."""
+    """What to do before quantization, if int8 weights are poor."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@
 
 use std::ops::Range;
 
+use crate::affine::branches::DominantBranch;
 use crate::affine::geometry::Geometry;
 use crate::affine::kernel::{Affine, Summand, of_channel, shape};
+use crate::affine::quantization::{EachPiece, Int8Weights, RoundingNoise};
 use crate::numbers::{LazyWeights, pieces};
 
 /// How large the weights of one kernel are.
@@ -20,6 +22,8 @@ pub struct Magnitude {
     pub by_position: Vec<f64>,
     /// The largest |w| of each output channel.
     pub channels: Spread,
+    /// What rounding does to all of them.
+    pub int8: Int8Weights,
 }
 
 /// How one number per output channel is spread, channels of zeros left out. Quartiles are
@@ -52,16 +56,18 @@ pub struct Comparison {
     pub before: Magnitude,
     /// The fused kernel.
     pub after: Magnitude,
+    /// The branch that holds the largest weights of the fused kernel, if its int8 weights are
+    /// poor.
+    pub dominant: Option<DominantBranch>,
 }
 
 impl Affine {
     /// How large its weights are, and those of the largest kernel that it is a sum of, the
-    /// first of several: one that mixes channels, if there is one. `read` reads all
-    /// [pieces](Pass::pieces) of a pass and returns them in their order.
-    pub(crate) fn compared(&self, read: impl Fn(&Pass) -> Vec<PieceSums>) -> Option<Comparison> {
+    /// first of several: one that mixes channels, if there is one.
+    pub(crate) fn compared(&self, work: &impl EachPiece) -> Option<Comparison> {
         let magnitude = |weights: &dyn LazyWeights, shape: &[usize], scale: &[f64]| {
             let pass = Pass::over(weights, shape, scale);
-            pass.summed(read(&pass))
+            pass.magnitude(work)
         };
         let size =
             |summand: &Summand| (summand.geometry.channels.is_some(), summand.geometry.weights());
@@ -82,13 +88,15 @@ impl Affine {
             }
         };
         let (after, _) = magnitude(self, &self.shape(), &[1.0]);
-        Some(Comparison { stored, before, after })
+        let is_poor = after.int8.is_poor_beside(&before.int8);
+        let dominant = if is_poor { self.dominant(work) } else { None };
+        Some(Comparison { stored, before, after, dominant })
     }
 }
 
 /// One pass over the weights of a kernel, in pieces that do not depend on each other.
 #[derive(Debug)]
-pub struct Pass<'w> {
+struct Pass<'w> {
     weights: &'w dyn LazyWeights,
     /// Outputs, and weights of each.
     rows: usize,
@@ -101,7 +109,7 @@ pub struct Pass<'w> {
 
 /// What one piece of a [`Pass`] has to say.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PieceSums {
+struct PieceSums {
     /// `Σ |scale·w|` by position (Eq. 10).
     by_position: Vec<f64>,
     /// By row the largest `|w|`.
@@ -120,12 +128,12 @@ impl<'w> Pass<'w> {
     }
 
     /// The weights of each piece.
-    pub fn pieces(&self) -> Vec<Range<usize>> {
+    fn pieces(&self) -> Vec<Range<usize>> {
         pieces(self.rows * self.row, self.row).collect()
     }
 
     /// Reads one of its [pieces](Self::pieces).
-    pub fn read(&self, piece: Range<usize>) -> PieceSums {
+    fn read(&self, piece: Range<usize>) -> PieceSums {
         let mut numbers = vec![0.0; piece.len()];
         self.weights.read(piece.start, &mut numbers);
         let mut by_position = vec![0.0; self.taps()];
@@ -160,8 +168,16 @@ impl<'w> Pass<'w> {
         }
         let scaled = unscaled.iter().zip(0..).map(|(weight, j)| weight * factor(self.scale, j));
         let channels = Spread::of(scaled.collect());
-        let magnitude = Magnitude { kernel: self.kernel.clone(), by_position, channels };
-        (magnitude, Spread::of(unscaled))
+        let (kernel, int8) = (self.kernel.clone(), Int8Weights::default());
+        (Magnitude { kernel, by_position, channels, int8 }, Spread::of(unscaled))
+    }
+
+    /// As [`Self::summed`], of all pieces, with what rounding does.
+    fn magnitude(&self, work: &impl EachPiece) -> (Magnitude, Spread) {
+        let (magnitude, stored) = self.summed(work.each(self.pieces(), |piece| self.read(piece)));
+        let scale = |output| factor(self.scale, output);
+        let int8 = RoundingNoise::of(self.weights, self.row, scale, work).int8();
+        (Magnitude { int8, ..magnitude }, stored)
     }
 }
 

@@ -57,6 +57,7 @@
 )]
 
 mod axes;
+mod branches;
 mod compose;
 mod dense;
 mod geometry;
@@ -65,6 +66,7 @@ mod linear;
 mod macs;
 mod magnitude;
 mod part;
+mod quantization;
 mod refusal;
 mod rows;
 #[cfg(test)]
@@ -74,13 +76,15 @@ mod window;
 mod words;
 
 pub use axes::AxisOrder;
+pub use branches::{ApartKernels, DominantBranch, KernelBranch};
 pub use geometry::{Channels, ConvKind, Geometry};
 pub use kernel::{Affine, batch_norm, of_channel};
 pub use linear::Linear;
 pub use macs::Macs;
-pub use magnitude::{Comparison, Magnitude, Pass, PieceSums, Spread, average};
+pub use magnitude::{Comparison, Magnitude, Spread, average};
 pub use part::Part;
+pub use quantization::{EachPiece, Int8Weights, LEAST_SQNR, MOST_LOST, RoundingNoise};
 pub use refusal::Refusal;
 pub use view::{View, ViewedAxis};
 pub use window::{PadMode, Window};
-pub use words::times;
+pub use words::{branch, times};

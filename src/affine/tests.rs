@@ -9,7 +9,7 @@ use ndarray::{ArrayD, Axis, IxDyn};
 use crate::affine::geometry::{Channels, ConvKind};
 use crate::affine::kernel::{Affine, batch_norm};
 use crate::affine::linear::Linear;
-use crate::affine::magnitude::{Pass, PieceSums};
+use crate::affine::quantization::InTurn;
 use crate::affine::window::Window;
 use crate::numbers;
 
@@ -91,10 +91,6 @@ fn naive_scatter(affine: &Affine, x: &Map) -> Map {
         }
     }
     y
-}
-
-fn in_turn(pass: &Pass) -> Vec<PieceSums> {
-    pass.pieces().into_iter().map(|piece| pass.read(piece)).collect()
 }
 
 fn assert_close(a: &Map, b: &Map) -> Result<(), TestCaseError> {
@@ -303,7 +299,7 @@ fn an_acb_is_its_square_kernel_with_a_cross_added() {
     assert_eq!(fused.kernel().as_slice().unwrap(), [1., 2., 1., 2., 3., 2., 1., 2., 1.]);
     // Its skeleton is stronger than the square's (Sect. 4.4).
     let norm = Affine::diagonal(&[-2.0], &[0.0]);
-    let compared = norm.after(&fused).unwrap().compared(in_turn).unwrap();
+    let compared = norm.after(&fused).unwrap().compared(&InTurn).unwrap();
     assert_eq!((compared.stored.largest, compared.before.channels.largest), (1.0, 2.0));
     assert_eq!(compared.before.by_position, [1.0; 9]);
     let skeleton = [1., 2., 1., 2., 3., 2., 1., 2., 1.].map(|weight| weight / 3.0);
@@ -312,7 +308,7 @@ fn an_acb_is_its_square_kernel_with_a_cross_added() {
     // A scale of two channels and the same mean of each.
     let mean = Affine::filter(vec![same], 1.0, 0.0);
     let scaled = Affine::diagonal(&[2.0, -3.0], &[0.0; 2]).after(&mean).unwrap();
-    let compared = scaled.compared(in_turn).unwrap();
+    let compared = scaled.compared(&InTurn).unwrap();
     assert_eq!((compared.stored.largest, compared.before.channels.largest), (1.0, 3.0));
     assert_eq!((compared.before.by_position, compared.after.channels.median), (vec![1.0; 3], 2.5));
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use acb_fuse::report::target::Target;
-use acb_fuse::{Clobber, Links, Options, TrainingMode, is_same_file};
+use acb_fuse::{Clobber, KeepIdentity, Links, Options, TrainingMode, is_same_file};
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap_complete::Shell;
@@ -66,6 +66,14 @@ pub struct Arguments {
     /// no more, else none does
     #[arg(long, value_name = "FRACTION", default_value_t = 0.1, value_parser = growth)]
     pub growth: f64,
+    /// Whether an identity, scaled or not, stays apart from the kernel beside it, as an Add (and a
+    /// Mul). never: as in the papers; auto: where in the kernel it would cost its int8 weights
+    /// more than 6 dB, and so of any other branch; always
+    #[arg(long, value_name = "WHEN", value_parser = keep_identity(), default_value = "never")]
+    pub keep_identity: KeepIdentity,
+    /// What the new model is for. int8: it will be quantized; the same as --keep-identity auto
+    #[arg(long, value_name = "TYPE", value_parser = ["int8"], conflicts_with = "keep_identity")]
+    pub r#for: Option<String>,
     /// Which nodes in training mode become what they are at inference. auto: dropouts, and
     /// batch norms whose stored statistics came from training and whose input depends on the
     /// model's; convert: those with placeholders for statistics, too; keep: none
@@ -205,6 +213,10 @@ impl Arguments {
         options.verify = !self.no_verify;
         options.keep_overridable = self.keep_overridable;
         options.growth = self.growth;
+        options.keep_identity = self.keep_identity;
+        if self.r#for.is_some() {
+            options.keep_identity = KeepIdentity::Auto;
+        }
         options.training_mode = self.training_mode;
         options.skip.clone_from(&self.skip);
         options.links = if self.follow_links { Links::Followed } else { Links::Confined };
@@ -267,6 +279,14 @@ fn growth(text: &str) -> Result<f64, String> {
 
 fn not_negative(text: &str) -> Option<f64> {
     text.parse().ok().filter(|value: &f64| value.is_finite() && *value >= 0.0)
+}
+
+fn keep_identity() -> impl TypedValueParser<Value = KeepIdentity> {
+    PossibleValuesParser::new(["auto", "always", "never"]).map(|when| match when.as_str() {
+        "auto" => KeepIdentity::Auto,
+        "always" => KeepIdentity::Always,
+        _ => KeepIdentity::Never,
+    })
 }
 
 fn training_modes() -> impl TypedValueParser<Value = TrainingMode> {

@@ -112,6 +112,8 @@ fn flag(setting: &Setting) -> String {
         Setting::InputShape { input, example } => format!("--input-shape {input}={example}"),
         Setting::KeepOverridable => "--keep-overridable".to_owned(),
         Setting::Growth { thousandths } => format!("--growth {}", *thousandths as f64 / 1000.0),
+        Setting::KeepIdentity => "--keep-identity".to_owned(),
+        Setting::KeepDominant => "--keep-identity auto".to_owned(),
         Setting::KeepTraining => "--training-mode keep".to_owned(),
         Setting::ConvertTraining => "--training-mode convert".to_owned(),
         Setting::Skip => "--skip".to_owned(),

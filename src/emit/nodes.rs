@@ -11,6 +11,7 @@ use crate::affine::{Affine, ConvKind, Geometry, Linear, PadMode, Part, Window};
 use crate::emit::layout::{LayoutNode, LayoutOp, Operand, layout, pads_with};
 use crate::emit::term::{Term, TermKind};
 use crate::emit::weights::{FusedWeights, NotFinite};
+use crate::numbers;
 use crate::onnx::float::Float;
 use crate::onnx::ids::ValueId;
 use crate::onnx::info::{self, AxisSize};
@@ -180,8 +181,26 @@ impl FusedNodes {
         }
         let made = format!("{stem}.viewed");
         let made = if term.after.is_empty() { output } else { &made };
-        self.convolution(term, &Place { root: &root, output: made, form, ..*place })?;
+        let place = &Place { root: &root, output: made, form, ..*place };
+        match term.kind {
+            TermKind::Pointwise => self.scale(term, place)?,
+            _ => self.convolution(term, place)?,
+        }
         Ok(self.views(&term.after, made, Some(output), &format!("{stem}.after")))
+    }
+
+    /// Appends a scale per channel.
+    fn scale(&mut self, term: &Term<Affine>, place: &Place) -> Result<(), NotFinite> {
+        let geometry = term.map.geometry();
+        let name = place.tensor("scale");
+        // Broadcast from the last axis on: [C, 1, 1] for NCHW.
+        let behind = geometry.rank().saturating_sub(geometry.output.axis(1).saturating_add(1));
+        let numbers = numbers::all(&term.map);
+        let shape = [vec![numbers.len()], vec![1; behind]].concat();
+        self.weights.push(FusedWeights::new(&name, &shape, place.form.float, Arc::new(numbers))?);
+        let reads = [place.root, name.as_str()];
+        self.nodes.push(write::node("Mul", place.stem, &reads, place.output, vec![]));
+        Ok(())
     }
 
     /// Appends the nodes and weights of one term.

@@ -6,6 +6,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
+use crate::affine::EachPiece;
 use crate::numbers::{self, LazyWeights};
 use crate::onnx::float::Float;
 use crate::onnx::proto::TensorProto;
@@ -35,6 +38,20 @@ pub struct NotFinite {
 /// Weights up to this many are computed at once: they are cheaper than what it takes to
 /// put them off.
 const SMALL: usize = 1 << 12;
+
+/// Pieces of weights, each on its own processor.
+#[derive(Debug, Clone, Copy)]
+pub struct InParallel;
+
+impl EachPiece for InParallel {
+    fn each<T: Send>(
+        &self,
+        pieces: Vec<Range<usize>>,
+        read: impl Fn(Range<usize>) -> T + Sync,
+    ) -> Vec<T> {
+        pieces.into_par_iter().map(&read).collect()
+    }
+}
 
 impl FusedWeights {
     /// `numbers` as the tensor `name`.

@@ -13,7 +13,7 @@ use crate::ops::meanings::Meanings;
 use crate::ops::reader::{Reader, Training};
 use crate::ops::training::TrainingNodes;
 use crate::options::Options;
-use crate::plan::{self, BlockNames, Plan};
+use crate::plan::{self, BlockNames, Plan, Wanted};
 
 /// One graph of the model, as it is understood, and what is to be done with it.
 pub struct GraphAnalysis<'r, 'g, 'm> {
@@ -36,9 +36,10 @@ impl<'r, 'g, 'm> GraphAnalysis<'r, 'g, 'm> {
     pub fn of_all(readers: &'r [Reader<'g, 'm>], options: &Options) -> Result<Vec<Self>, Invalid> {
         let Some(main) = readers.first() else { return Ok(Vec::new()) };
         let mut names = BlockNames::of(main.graph);
+        let wanted = Wanted { skip: &options.skip, keep_identity: options.keep_identity };
         let analysis = |reader| {
             let meanings = Meanings::of(reader)?;
-            let plan = plan::plan(reader, &meanings, &mut names, &options.skip);
+            let plan = plan::plan(reader, &meanings, &mut names, wanted);
             Ok(GraphAnalysis { reader, plan, training: TrainingNodes::find(reader)?, meanings })
         };
         let mut analyses = readers.iter().map(analysis).collect::<Result<Vec<_>, Invalid>>()?;
@@ -49,7 +50,7 @@ impl<'r, 'g, 'm> GraphAnalysis<'r, 'g, 'm> {
             let mut names = BlockNames::of(main.graph);
             for GraphAnalysis { reader, meanings, plan, .. } in &mut analyses {
                 let copies = (std::mem::take(&mut plan.copies), growth);
-                *plan = plan::without_copies(reader, meanings, &mut names, &options.skip, copies);
+                *plan = plan::without_copies(reader, meanings, &mut names, wanted, copies);
             }
         }
         Ok(analyses)

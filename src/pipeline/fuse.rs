@@ -2,15 +2,13 @@
 //!
 //! Knows the plan and the writer, which do not know each other's graph and names.
 
-use rayon::prelude::*;
-
-use crate::affine::{Affine, Comparison, Pass, PieceSums};
+use crate::affine::{Affine, Comparison};
 use crate::emit::nodes::{self, FusedNodes, NormalForm};
 use crate::emit::term::{Term, TermKind};
-use crate::emit::weights::NotFinite;
+use crate::emit::weights::{InParallel, NotFinite};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
-use crate::plan::{Block, Plan, WeightError};
+use crate::plan::{Block, Plan, WeightError, parted};
 
 /// The normal form of a block of `plan` with its weights, part by part, of each a convolution
 /// first: what is subtracted needs something to be subtracted from.
@@ -23,7 +21,8 @@ pub fn terms(
     plan: &Plan,
     block: &Block,
 ) -> Result<Vec<Term<Affine>>, WeightError> {
-    let mut terms = plan.recipes.with_weights(block.recipe, meanings, reader)?;
+    let terms = plan.recipes.with_weights(block.recipe, meanings, reader)?;
+    let mut terms = parted(terms, &block.kept);
     terms.sort_by_key(|term| (term.part(), term.kind != TermKind::Conv));
     Ok(terms)
 }
@@ -33,11 +32,7 @@ pub fn terms(
 pub fn compared(terms: &[Term<Affine>]) -> Vec<Comparison> {
     let weighted = terms.iter().filter(|term| term.kind == TermKind::Conv);
     let weighted = weighted.flat_map(Term::kernels);
-    weighted.filter_map(|term| term.map.compared(in_parallel)).collect()
-}
-
-fn in_parallel(pass: &Pass) -> Vec<PieceSums> {
-    pass.pieces().into_par_iter().map(|piece| pass.read(piece)).collect()
+    weighted.filter_map(|term| term.map.compared(&InParallel)).collect()
 }
 
 /// What takes the place of `block`, whose terms these are.

@@ -24,11 +24,12 @@ use crate::pipeline::failure::Failure;
 use crate::pipeline::make::{Fate, Made, MadeBlock};
 use crate::pipeline::open::{LocalFunctions, Opened};
 use crate::pipeline::planned::Planned;
-use crate::plan::{Block, Count};
+use crate::plan::{Block, Count, KeptBranch};
 use crate::refusal::NearMiss;
 use crate::report::{
-    BlockCost, BlockReport, BlockSteps, Change, ConvertedNode, Ending, File, LeftAlone, Mode,
-    NewerOpset, Notes, OpenShape, Proof, Report, ReportedError, Seconds, Shape, SideFile, Size,
+    BlockCost, BlockReport, BlockSteps, Change, ConvertedNode, Ending, File, KeptApart, LeftAlone,
+    Mode, NewerOpset, Notes, OpenShape, Proof, Report, ReportedError, Seconds, Shape, SideFile,
+    Size,
 };
 
 /// How far a conversion came: the values of the steps that are done.
@@ -320,10 +321,16 @@ fn block_report(
         after: cost(&block.after),
         proof: made.and_then(|made| made.proof).map(|error| Proof { error }),
         weights: None,
+        kept_apart: block.kept.iter().map(kept_apart).collect(),
         hint: None,
+        hint_setting: None,
     };
     report.note_weights(made.and_then(|made| made.compared.clone()));
     report
+}
+
+fn kept_apart(kept: &KeptBranch) -> KeptApart {
+    KeptApart::of(kept.branch.kernel.clone(), kept.together, kept.apart)
 }
 
 fn cost(count: &Count) -> BlockCost {

@@ -13,6 +13,7 @@ use crate::onnx::float::Float;
 use crate::onnx::ids::{IdSet, NodeId};
 use crate::plan::cost::Count;
 use crate::plan::describe::Drawing;
+use crate::plan::keep::KeptBranch;
 use crate::plan::region::Region;
 
 /// One region that is rewritten.
@@ -37,6 +38,8 @@ pub struct Block {
     pub norms: usize,
     /// The normal form: a convolution per weighted term, the rest added.
     pub terms: Vec<Term<Geometry>>,
+    /// Branches that its recipe merges and that stay apart.
+    pub kept: Vec<KeptBranch>,
     /// The number of their recipe.
     pub recipe: usize,
     /// For which inputs it is right.

@@ -68,6 +68,10 @@ fn of_term(term: &Term<Geometry>, forms: NodeForms) -> Count {
         return Count { nodes: views, ..Count::default() };
     }
     let outputs = term.map.channels.map_or(0, |channels| channels.outputs) as f64;
+    if term.kind == TermKind::Pointwise {
+        let nodes = views + 1;
+        return Count { nodes, parameters: outputs, macs: term.map.macs() };
+    }
     let bias = if term.map.shifted { outputs } else { 0.0 };
     let mut count = Count {
         nodes: views + layout(&term.map, forms).len(),
@@ -89,7 +93,7 @@ pub fn of_sum(terms: &[Term<Geometry>], forms: NodeForms) -> Count {
     let joining = usize::from(!parts.is_empty());
     let nodes = terms.len().saturating_sub(parts.len().max(1)) + joining;
     let mut count = Count { nodes, ..Count::default() };
-    for term in terms.iter().filter(|term| term.kind != TermKind::Pointwise) {
+    for term in terms {
         count.add(&of_term(term, forms), Macs::each(1.0));
     }
     count

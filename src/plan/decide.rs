@@ -3,15 +3,19 @@
 //!
 //! Knows one region at a time; gives no names and writes nothing.
 
+use crate::affine::{Geometry, branch};
+use crate::emit::term::Term;
 use crate::facts::roles;
 use crate::facts::validity::Validity;
 use crate::onnx::float::Float;
 use crate::onnx::ids::{IdSet, NodeId};
 use crate::ops::meaning::{LinearOp, Meaning};
+use crate::options::KeepIdentity;
 use crate::plan::block::Block;
-use crate::plan::cost::Count;
+use crate::plan::cost::{self, Count, Gain};
 use crate::plan::describe::Branches;
 use crate::plan::fit;
+use crate::plan::keep::{self, KeptBranch};
 use crate::plan::net::{Net, PlannedForm};
 use crate::plan::region::Region;
 use crate::refusal::{NotLinear, Reason};
@@ -29,12 +33,13 @@ pub fn block(
     region: &Region,
     planned: &PlannedForm,
     replaced: (Count, IdSet<NodeId>),
+    keep: KeepIdentity,
 ) -> Result<Block, Reason> {
     let (reader, meanings) = (net.reader, net.meanings);
     let (valid, float) = fitting(net, region, planned)?;
     let (before, removed) = replaced;
-    let terms = planned.form.terms.clone();
-    let described = Branches { reader, meanings, region, terms: &terms };
+    let Parted { terms, kept, after } = parted(net, planned, float, before, keep)?;
+    let described = Branches { reader, meanings, region, terms: &planned.form.terms };
     let (branches, drawing) = described.of(region.output);
     let is_norm = |&&id: &&NodeId| roles::is_batch_norm(reader.graph.node(id));
     let norms = region.nodes.iter().filter(is_norm).count();
@@ -47,11 +52,12 @@ pub fn block(
         drawing,
         norms,
         terms,
+        kept,
         recipe: planned.recipe,
         valid,
         float,
         before,
-        after: planned.count,
+        after,
         region: region.clone(),
     })
 }
@@ -78,4 +84,48 @@ fn fitting(net: &Net, region: &Region, planned: &PlannedForm) -> Result<(Validit
     }
     fit::check(net, region, planned.recipe, float)?;
     Ok((valid, float))
+}
+
+/// What a block is written as.
+struct Parted {
+    terms: Vec<Term<Geometry>>,
+    kept: Vec<KeptBranch>,
+    after: Count,
+}
+
+/// The terms of what is `planned`, with the branches apart that are kept, in the place of what
+/// costs so much `before`.
+///
+/// # Errors
+/// If that is as it stands, or its weights do not exist in this type.
+fn parted(
+    net: &Net,
+    planned: &PlannedForm,
+    float: Float,
+    before: Count,
+    keep: KeepIdentity,
+) -> Result<Parted, Reason> {
+    let (reader, terms) = (net.reader, planned.form.terms.clone());
+    let as_planned = Parted { terms, kept: Vec::new(), after: planned.count };
+    if keep == KeepIdentity::Never {
+        return Ok(as_planned);
+    }
+    // What cannot be computed is told when it is fused.
+    let terms = net.recipes.with_weights(planned.recipe, net.meanings, reader);
+    let Ok(terms) = terms else { return Ok(as_planned) };
+    let kept = keep::kept(&terms, float, keep).map_err(|kept| stays_apart(&kept))?;
+    let Some(first) = kept.first() else { return Ok(as_planned) };
+    let terms = keep::parted(terms, &kept);
+    let shapes: Vec<Term<Geometry>> = terms.iter().map(Term::shape).collect();
+    let after = cost::of_sum(&shapes, reader.forms);
+    if !(Gain { before, after }).pays_beyond(&Gain::default()) {
+        return Err(stays_apart(first));
+    }
+    fit::check_terms(&terms, float)?;
+    Ok(Parted { terms: shapes, kept, after })
+}
+
+fn stays_apart(kept: &KeptBranch) -> Reason {
+    let branch = branch(kept.branch.kernel.as_deref());
+    Reason::KeptApart { branch, together: kept.together, apart: kept.apart }
 }

@@ -45,6 +45,14 @@ pub fn check(net: &Net, region: &Region, recipe: usize, float: Float) -> Result<
         return Ok(());
     }
     let Ok(terms) = net.recipes.with_weights(recipe, meanings, reader) else { return Ok(()) };
+    check_terms(&terms, float)
+}
+
+/// Whether the weights of these terms exist in `float`.
+///
+/// # Errors
+/// Why they do not.
+pub fn check_terms(terms: &[Term<Affine>], float: Float) -> Result<(), Unfit> {
     terms.iter().flat_map(Term::kernels).try_for_each(|term| check_term(term, float))
 }
 

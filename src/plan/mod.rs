@@ -6,7 +6,8 @@
 //! ([`cost`]), until nothing does. What is planned for a tensor is a [`form`], whose terms
 //! [`merge`] where that is legal, and takes the place of a [`region`] of the file;
 //! [`decide`] says whether it becomes a [`block`]: if its weights exist in the model's type
-//! ([`fit`]), and it is right for the sizes that are known. Copies of kernels that others read
+//! ([`fit`]), and it is right for the sizes that are known; and which branch is kept apart from
+//! its kernel ([`keep`]). Copies of kernels that others read
 //! too are made as far as that is wanted ([`copies`]); a kernel that nodes compute is stored in
 //! their place ([`computed`]). A block is told by its [`name`] and its branches ([`describe`]);
 //! [`missed`] reads off the graph what nearly was one, and what [`stays`] beside none.
@@ -25,6 +26,7 @@ mod describe;
 mod eliminate;
 mod fit;
 mod form;
+mod keep;
 mod merge;
 mod missed;
 mod name;
@@ -39,5 +41,6 @@ mod tails;
 pub use block::Block;
 pub use cost::Count;
 pub use form::WeightError;
+pub use keep::{KeptBranch, parted};
 pub use name::BlockNames;
-pub use rounds::{Plan, plan, without_copies};
+pub use rounds::{Plan, Wanted, plan, without_copies};

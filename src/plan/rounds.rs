@@ -6,6 +6,7 @@
 use crate::onnx::ids::{IdSet, NodeId, ValueId};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
+use crate::options::KeepIdentity;
 use crate::plan::block::Block;
 use crate::plan::copies::KernelCopies;
 use crate::plan::cuts::{MAX_REPEATED, MetLimits, Search};
@@ -39,10 +40,18 @@ pub struct Plan {
     pub copies: KernelCopies,
 }
 
-/// Plans the rewrite of a graph, except for the blocks called `skip`. `names` serve
-/// all graphs of a model.
-pub fn plan(reader: &Reader, meanings: &Meanings, names: &mut BlockNames, skip: &[String]) -> Plan {
-    planned(reader, meanings, names, skip, &KernelCopies::default())
+/// What a caller wants of blocks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'w> {
+    /// Those of these names are left alone.
+    pub skip: &'w [String],
+    /// Whether identities stay apart from kernels.
+    pub keep_identity: KeepIdentity,
+}
+
+/// Plans the rewrite of a graph as it is `wanted`. `names` serve all graphs of a model.
+pub fn plan(reader: &Reader, meanings: &Meanings, names: &mut BlockNames, wanted: Wanted) -> Plan {
+    planned(reader, meanings, names, wanted, &KernelCopies::default())
 }
 
 /// As [`plan`], without the `copies` that it makes, by which the model would grow by this
@@ -51,11 +60,11 @@ pub fn without_copies(
     reader: &Reader,
     meanings: &Meanings,
     names: &mut BlockNames,
-    skip: &[String],
+    wanted: Wanted,
     (mut copies, growth): (KernelCopies, f64),
 ) -> Plan {
     loop {
-        let mut plan = planned(reader, meanings, names, skip, &copies);
+        let mut plan = planned(reader, meanings, names, wanted, &copies);
         if !copies.extend(&plan.copies) {
             plan.near_misses.extend(copies.refused(reader.graph, &plan.blocks, growth));
             return plan;
@@ -67,7 +76,7 @@ fn planned(
     reader: &Reader,
     meanings: &Meanings,
     names: &mut BlockNames,
-    skip: &[String],
+    wanted: Wanted,
     without: &KernelCopies,
 ) -> Plan {
     names.begin_graph();
@@ -83,11 +92,11 @@ fn planned(
             let roots = planned.form.terms.iter().map(|term| term.root).collect();
             let region = Region::new(reader, meanings, output, roots);
             let replaced = net.replaced(&region, &claimed);
-            match decide::block(&net, &region, planned, replaced) {
+            match decide::block(&net, &region, planned, replaced, wanted.keep_identity) {
                 Err(reason) => refused.refuse(graph, &region, reason),
                 Ok(block) => {
                     let name = names.of_block(graph, meanings, &region);
-                    if skip.contains(&name) {
+                    if wanted.skip.contains(&name) {
                         refused.skip(graph, &region, name);
                     } else {
                         claimed.extend(&block.removed);

@@ -51,6 +51,7 @@ pub fn kind(reason: &Reason) -> &'static str {
         Reason::OutOfRange(_) => "out_of_range",
         Reason::ReadElsewhere(_) => "read_elsewhere",
         Reason::SharedKernel { .. } => "shared_kernel",
+        Reason::KeptApart { .. } => "kept_apart",
         Reason::Unfit(_) => "unfit",
         Reason::Limit(_) => "limit",
         Reason::Unproved { .. } => UNPROVED,

@@ -13,7 +13,9 @@ mod files;
 mod groups;
 pub mod html;
 mod json;
+mod kept;
 mod notes;
+mod quantization;
 pub mod target;
 pub mod text;
 mod weights;
@@ -24,25 +26,19 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::affine::average;
-pub use crate::affine::{Comparison, Magnitude, Spread};
+pub use crate::affine::{Comparison, DominantBranch, Int8Weights, Magnitude, Spread};
 use crate::refusal::{NearMiss, Subject};
 pub use crate::report::average::Average;
 pub use crate::report::escape::escaped;
 pub use crate::report::files::{File, Predecessor, PredecessorKind, SideFile};
 pub use crate::report::json::{JSON_SCHEMA, json, json_line};
+pub use crate::report::kept::KeptApart;
 pub use crate::report::notes::{ConvertedNode, NewerOpset, Notes, OpenShape};
 use crate::setting::{Setting, told};
 pub use crate::verify::outcome::{Agreement, NotRun, Outcome};
 
 /// Version of the schema: it grows when a reader of the last one would misunderstand.
 pub const SCHEMA: u32 = 2;
-
-/// A block is said to be harder to quantize if its largest channel is so many times as far
-/// from the median one as before: one bit of an integer for the whole tensor.
-pub const HARDER: f64 = 2.0;
-
-/// What helps then.
-pub const ADVICE: &str = "quantize weights per channel, or equalize them across layers first";
 
 /// Everything that a conversion did.
 #[derive(Debug, Clone, Serialize)]
@@ -201,8 +197,13 @@ pub struct BlockReport {
     /// One per convolution; `None` if that was not asked for, or nothing was made.
     #[serde(serialize_with = "weights::serialize")]
     pub weights: Option<Vec<Comparison>>,
-    /// What to do before quantization, if that became harder.
+    /// Branches that stay apart from its convolutions.
+    pub kept_apart: Vec<KeptApart>,
+    /// What to do before quantization, if its weights are poor as int8.
     pub hint: Option<String>,
+    /// The choice of the caller that the hint names.
+    #[serde(skip)]
+    pub hint_setting: Option<Setting>,
 }
 
 /// A block's branches from what they read to their sum, each step in words: `3×3`, `norm`,
@@ -344,6 +345,11 @@ impl Report {
                 *in_common = told(in_common, setting, words);
             }
         }
+        for BlockReport { hint, hint_setting, .. } in &mut self.blocks {
+            if let (Some(hint), Some(setting)) = (hint, hint_setting) {
+                *hint = told(hint, setting, words);
+            }
+        }
         for shape in &mut self.notes.open_sizes {
             shape.told = words(&shape.setting());
         }
@@ -357,8 +363,8 @@ impl Report {
         self.blocks.is_empty() && self.notes.inferred_nodes == 0
     }
 
-    /// The blocks that are harder to quantize than before.
-    pub fn harder(&self) -> impl Iterator<Item = &BlockReport> {
+    /// The blocks whose weights are poor as int8.
+    pub fn poor(&self) -> impl Iterator<Item = &BlockReport> {
         self.blocks.iter().filter(|block| block.hint.is_some())
     }
 
@@ -388,29 +394,5 @@ impl Report {
             Some(Average { kernel, before, after, layers })
         };
         sizes.into_iter().filter_map(average_of).collect()
-    }
-}
-
-impl BlockReport {
-    /// Notes what became of its weights, and what to do about it.
-    pub fn note_weights(&mut self, weights: Option<Vec<Comparison>>) {
-        self.weights = weights;
-        self.hint = self.worst().filter(|(before, after)| after / before > HARDER).map(
-            |(before, after)| {
-                format!(
-                    "the weights of the largest output channel are {after:.1} times those of the \
-                     median channel, and were {before:.1} times: {ADVICE}"
-                )
-            },
-        );
-    }
-
-    /// How many times the median channel's weights the largest channel's are, before and
-    /// after, in the convolution where that grew the most.
-    fn worst(&self) -> Option<(f64, f64)> {
-        let ratios = self.weights.iter().flatten().filter_map(|compared| {
-            Some((compared.before.channels.ratio?, compared.after.channels.ratio?))
-        });
-        ratios.max_by(|(a, b), (c, d)| (b / a).total_cmp(&(d / c)))
     }
 }

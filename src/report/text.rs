@@ -7,10 +7,10 @@ use std::fmt;
 
 use crate::report::escape::escaped;
 use crate::report::groups::groups;
+use crate::report::quantization::{self, sqnr};
 use crate::report::words::{self, counted};
 use crate::report::{
-    BlockCost, BlockReport, HARDER, LeftAlone, Mode, NewerOpset, Predecessor, PredecessorKind,
-    Report,
+    BlockCost, BlockReport, LeftAlone, Mode, NewerOpset, Predecessor, PredecessorKind, Report,
 };
 use crate::verify::outcome::Outcome;
 
@@ -134,6 +134,7 @@ impl Report {
             line(f, &format!("weights are in `{location}`, which belongs beside the model"))?;
         }
         self.write_places(f)?;
+        self.write_kept(f)?;
         self.write_hint(f)?;
         self.write_verification(f)
     }
@@ -164,19 +165,47 @@ impl Report {
         Ok(())
     }
 
-    /// Blocks that are harder to quantize than before, in one line.
+    /// Branches that stay apart, in one line; of the alternate form, one per branch.
+    fn write_kept(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kept = || self.blocks.iter().filter(|block| !block.kept_apart.is_empty());
+        let names: Vec<&str> = kept().map(|block| block.name.as_str()).collect();
+        if names.len() < 2 || f.alternate() {
+            return kept().try_for_each(|block| {
+                let mut told = block.kept_apart.iter().map(|kept| kept.told());
+                told.try_for_each(|told| line(f, &format!("block {}: {told}", block.name)))
+            });
+        }
+        let blocks = counted(names.len(), "block");
+        let names = words::first_names(&names);
+        let lost = kept().flat_map(|block| &block.kept_apart);
+        let lost = lost.filter_map(|kept| Some(kept.sqnr_apart? - kept.sqnr_merged?));
+        let most = lost.fold(0.0, f64::max);
+        let why = format!("in one kernel, int8 weights would be up to {most:.1} dB less exact");
+        line(f, &format!("in {blocks} ({names}) a branch stays apart: {why}"))
+    }
+
+    /// Blocks whose int8 weights are poor, in one line; of the alternate form, those of all.
     fn write_hint(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let worst = self.harder().filter_map(|block| Some((block, block.worst()?)));
-        let worst = worst.max_by(|(_, (a, b)), (_, (c, d))| (b / a).total_cmp(&(d / c)));
-        let Some((block, (before, after))) = worst else { return Ok(()) };
-        let count = self.harder().count();
-        let (all, name) = (self.blocks.len(), &block.name);
-        let hint = format!(
-            "quantization: channels differ more than {HARDER} times as much as before in {count} of \
-             {all} blocks (most in `{name}`: the largest is {before:.1} → {after:.1} times the \
-             median): quantize weights per channel, or equalize across layers first"
-        );
-        line(f, &hint)
+        if f.alternate() {
+            for block in &self.blocks {
+                for compared in block.weights.iter().flatten() {
+                    let change = quantization::change(compared);
+                    line(f, &format!("int8 weights of {}: {change}", block.name))?;
+                }
+            }
+        }
+        let worst =
+            self.poor().filter_map(|block| Some((block, sqnr(&block.poorest()?.after.int8))));
+        let worst = worst.min_by(|(_, a), (_, b)| a.total_cmp(b));
+        let Some((block, hint)) = worst.and_then(|(block, _)| Some((block, block.hint.as_ref()?)))
+        else {
+            return Ok(());
+        };
+        let (count, all, name) = (self.poor().count(), self.blocks.len(), &block.name);
+        line(
+            f,
+            &format!("quantization: poor weights in {count} of {all} blocks; in `{name}`, {hint}"),
+        )
     }
 
     fn write_verification(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
 
-use crate::affine::{Comparison, Magnitude, Spread};
+use crate::affine::{Comparison, Int8Weights, Magnitude, Spread};
 
 /// What became of the weights of each convolution, or null.
 pub fn serialize<S: Serializer>(
@@ -22,6 +22,14 @@ struct ComparisonFields<'c> {
     stored: SpreadFields,
     before: MagnitudeFields<'c>,
     after: MagnitudeFields<'c>,
+    dominant: Option<DominantFields<'c>>,
+}
+
+#[derive(Serialize)]
+struct DominantFields<'c> {
+    kernel: Option<&'c [i64]>,
+    filters: usize,
+    all: usize,
 }
 
 #[derive(Serialize)]
@@ -29,6 +37,14 @@ struct MagnitudeFields<'c> {
     kernel: &'c [usize],
     by_position: &'c [f64],
     channels: SpreadFields,
+    int8: Int8Fields,
+}
+
+#[derive(Serialize)]
+struct Int8Fields {
+    sqnr_per_tensor: Option<f64>,
+    sqnr_per_channel: Option<f64>,
+    crest_factor: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -42,18 +58,25 @@ struct SpreadFields {
 }
 
 impl<'c> ComparisonFields<'c> {
-    fn of(Comparison { stored, before, after }: &'c Comparison) -> Self {
+    fn of(Comparison { stored, before, after, dominant }: &'c Comparison) -> Self {
         ComparisonFields {
             stored: SpreadFields::of(stored),
             before: MagnitudeFields::of(before),
             after: MagnitudeFields::of(after),
+            dominant: dominant.as_ref().map(|branch| DominantFields {
+                kernel: branch.kernel.as_deref(),
+                filters: branch.filters,
+                all: branch.all,
+            }),
         }
     }
 }
 
 impl<'c> MagnitudeFields<'c> {
-    fn of(Magnitude { kernel, by_position, channels }: &'c Magnitude) -> Self {
-        MagnitudeFields { kernel, by_position, channels: SpreadFields::of(channels) }
+    fn of(Magnitude { kernel, by_position, channels, int8 }: &'c Magnitude) -> Self {
+        let Int8Weights { sqnr_per_tensor, sqnr_per_channel, crest_factor } = *int8;
+        let int8 = Int8Fields { sqnr_per_tensor, sqnr_per_channel, crest_factor };
+        MagnitudeFields { kernel, by_position, channels: SpreadFields::of(channels), int8 }
     }
 }
 
@@ -67,14 +90,21 @@ impl SpreadFields {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::affine::DominantBranch;
 
     #[test]
     fn names_stand_in_their_order() {
         let channels =
             Spread { smallest: 1.0, largest: 2.5, ratio: Some(2.0), ..Spread::default() };
-        let before = Magnitude { kernel: vec![1, 2], by_position: vec![1.0, 0.5], channels };
-        let after = Magnitude { kernel: vec![], by_position: vec![], channels: Spread::default() };
-        let all = Some(vec![Comparison { stored: channels, before, after }]);
+        let int8 = Int8Weights::default();
+        let known = Int8Weights { sqnr_per_tensor: Some(30.5), ..int8 };
+        let by_position = vec![1.0, 0.5];
+        let before = Magnitude { kernel: vec![1, 2], by_position, channels, int8: known };
+        let (kernel, by_position, channels) = (vec![], vec![], Spread::default());
+        let after = Magnitude { kernel, by_position, channels, int8 };
+        let dominant = Some(DominantBranch { kernel: None, filters: 2, all: 3 });
+        let stored = before.channels;
+        let all = Some(vec![Comparison { stored, before, after, dominant }]);
         let json = |weights| {
             let mut bytes = Vec::new();
             serialize(weights, &mut serde_json::Serializer::new(&mut bytes)).unwrap();
@@ -82,8 +112,10 @@ mod tests {
         };
         let spread = r#"{"smallest":1.0,"lower_quartile":0.0,"median":0.0,"upper_quartile":0.0,"largest":2.5,"ratio":2.0}"#;
         let none = spread.replace("1.0", "0.0").replace("2.5", "0.0").replace(":2.0", ":null");
+        let known = r#"{"sqnr_per_tensor":30.5,"sqnr_per_channel":null,"crest_factor":null}"#;
+        let unknown = known.replace("30.5", "null");
         let expected = format!(
-            r#"[{{"stored":{spread},"before":{{"kernel":[1,2],"by_position":[1.0,0.5],"channels":{spread}}},"after":{{"kernel":[],"by_position":[],"channels":{none}}}}}]"#
+            r#"[{{"stored":{spread},"before":{{"kernel":[1,2],"by_position":[1.0,0.5],"channels":{spread},"int8":{known}}},"after":{{"kernel":[],"by_position":[],"channels":{none},"int8":{unknown}}},"dominant":{{"kernel":null,"filters":2,"all":3}}}}]"#
         );
         assert_eq!(json(&all), expected);
         assert_eq!(json(&None), "null");

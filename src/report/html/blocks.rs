@@ -8,6 +8,7 @@ use crate::report::BlockReport;
 use crate::report::html::charts::{HeatMaps, comparison};
 use crate::report::html::drawing::drawing;
 use crate::report::html::markup::{UNKNOWN, grouped, left_out, put, sentence, shown};
+use crate::report::quantization;
 use crate::report::words::{branches_and_norms, convolution};
 
 /// So many blocks are shown in detail: first those that are harder to quantize.
@@ -90,7 +91,11 @@ fn details(block: &BlockReport, heat_maps: &mut HeatMaps) -> String {
         put!(html, "<p class=\"hint\">⚠ {}</p>\n", sentence(hint));
     }
     put!(html, "<div class=\"scroll\">{}</div>\n", drawing(block));
+    for kept in &block.kept_apart {
+        put!(html, "<p>{}</p>\n", sentence(&kept.told()));
+    }
     for compared in block.weights.iter().flatten() {
+        put!(html, "<p>int8 weights: {}</p>\n", quantization::change(compared));
         html.push_str(&comparison(compared, heat_maps));
     }
     html.push_str("<dl>");

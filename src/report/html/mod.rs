@@ -11,12 +11,14 @@ mod charts;
 mod drawing;
 mod markup;
 
+use crate::affine::{LEAST_SQNR, MOST_LOST};
 use crate::report::html::charts::HeatMaps;
 use crate::report::html::markup::{
     UNKNOWN, grouped_if_known, left_out, magnitude, put, sentence, shown,
 };
+use crate::report::quantization::ADVICE;
 use crate::report::words;
-use crate::report::{ADVICE, Average, Change, Ending, HARDER, Mode, Report, Size};
+use crate::report::{Average, Change, Ending, Mode, Report, Size};
 use crate::verify::outcome::Outcome;
 
 /// So many near misses, outputs or side files are listed.
@@ -199,24 +201,25 @@ fn quantization(report: &Report) -> String {
     if report.blocks.iter().all(|block| block.weights.is_none()) {
         return String::new();
     }
-    let (count, all) = (report.harder().count(), report.blocks.len());
+    let (count, all) = (report.poor().count(), report.blocks.len());
     let mut html = "<h2>Before quantization</h2>\n".to_owned();
     if count == 0 {
         put!(
             html,
-            "<p>In no block do channels differ more than {HARDER} times as much as before.</p>\n"
+            "<p>In no block int8 weights are below {LEAST_SQNR} dB, or {MOST_LOST} dB below those \
+             before.</p>\n"
         );
     } else {
         put!(
             html,
-            "<p class=\"hint\">In {count} of {all} blocks channels differ more than {HARDER} \
-             times as much as before: {ADVICE}. These blocks are marked below.</p>\n"
+            "<p class=\"hint\">In {count} of {all} blocks int8 weights are below {LEAST_SQNR} dB, \
+             or {MOST_LOST} dB below those before: {ADVICE}. These blocks are marked below.</p>\n"
         );
     }
     html.push_str(
-        "<p class=\"soft\">Compared is max |w| of the largest output channel with that of the \
-         median channel: with one scale for the whole tensor, a ratio of 2 costs the median \
-         channel one bit. <em>Before</em> is the largest kernel of a block with the norms of its \
+        "<p class=\"soft\">Σw² / Σ(w − round(w))² in dB, with symmetric int8 and one step for the \
+         whole tensor; 6 dB are one bit. Charts show max |w| of the output channels. \
+         <em>Before</em> is the largest kernel of a block with the norms of its \
          own branch folded; <em>stored</em> is the same kernel as it is in the file.</p>\n",
     );
     html
@@ -333,7 +336,7 @@ fn files(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::affine::{Comparison, Magnitude, Spread};
+    use crate::affine::{Comparison, Int8Weights, Magnitude, Spread};
     use crate::report::{BlockCost, BlockReport, BlockSteps};
 
     /// Many blocks, long names, large kernels: the page stays one that browsers open.
@@ -345,6 +348,7 @@ mod tests {
             kernel: vec![taps, taps],
             by_position: vec![0.5; taps * taps],
             channels: spread,
+            int8: Int8Weights::default(),
         };
         let block = |number: usize| BlockReport {
             name: format!("{number}{name}"),
@@ -366,7 +370,10 @@ mod tests {
                 stored: spread,
                 before: magnitude(31),
                 after: magnitude(if number == 0 { 99 } else { 31 }),
+                dominant: None,
             }]),
+            kept_apart: Vec::new(),
+            hint_setting: None,
             hint: (number == 300).then(|| "look at this".to_owned()),
         };
         let mut report = Report::new("model.onnx".to_owned(), Mode::Verified);

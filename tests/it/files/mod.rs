@@ -4,6 +4,7 @@ mod bad_input;
 mod believed_sizes;
 mod cases;
 mod fixtures;
+mod keep_identity;
 mod places;
 mod survives;
 mod unsorted;

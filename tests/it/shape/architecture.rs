@@ -38,6 +38,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "onnx::node",
             "onnx::proto",
             "ops",
+            "options",
             "refusal",
         ],
     ),

@@ -18,7 +18,7 @@ use acb_fuse::ops::reader::{Reader, Training};
 use acb_fuse::ops::training::TrainingNodes;
 use acb_fuse::pipeline::edits::{Changes, converted, rewrite};
 use acb_fuse::pipeline::fuse;
-use acb_fuse::plan::{BlockNames, Plan, plan};
+use acb_fuse::plan::{BlockNames, Plan, Wanted, plan};
 use acb_fuse::verify::fingerprint::Fingerprint;
 use acb_fuse::verify::outcome::Outcome;
 use acb_fuse::verify::readback::{Expected, Miswritten, check};
@@ -61,7 +61,7 @@ impl Files<'_> {
         let mut names = BlockNames::of(&graphs[0]);
         let both = || readers.iter().zip(&meanings);
         let plans: Vec<Plan> =
-            both().map(|(r, meanings)| plan(r, meanings, &mut names, &[])).collect();
+            both().map(|(r, meanings)| plan(r, meanings, &mut names, Wanted::default())).collect();
         let fused: Vec<Vec<FusedNodes>> = both()
             .zip(&plans)
             .map(|((reader, meanings), plan)| {

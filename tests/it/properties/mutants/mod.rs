@@ -6,6 +6,7 @@
 
 mod beliefs;
 mod files;
+mod kept;
 mod mistakes;
 mod scene;
 

@@ -23,7 +23,7 @@ use acb_fuse::ops::meanings::Meanings;
 use acb_fuse::ops::reader::{Reader, Training};
 use acb_fuse::pipeline::claim::claim;
 use acb_fuse::pipeline::fuse;
-use acb_fuse::plan::{Block, BlockNames, plan};
+use acb_fuse::plan::{Block, BlockNames, Wanted, plan};
 use acb_fuse::verify::border::FilledBorder;
 use acb_fuse::verify::claim::{Claim, Side, Unproved};
 use acb_fuse::verify::fingerprint::Fingerprint;
@@ -168,7 +168,7 @@ pub fn written(weights: &FusedWeights) -> TensorProto {
 /// What the fuser makes of the block that computes `output`; `None` if there is none.
 pub fn rewritten(model: &ModelProto, output: &str) -> Option<Rewritten> {
     with_model(model.encode_to_vec(), |reader, meanings| {
-        let plan = plan(reader, meanings, &mut BlockNames::of(reader.graph), &[]);
+        let plan = plan(reader, meanings, &mut BlockNames::of(reader.graph), Wanted::default());
         let name = |block: &Block| reader.graph.value(block.region.output).name.clone();
         let block = plan.blocks.iter().find(|block| name(block) == output)?;
         let terms = fuse::terms(reader, meanings, &plan, block).ok()?;
@@ -215,7 +215,7 @@ impl Scene<'_, '_, '_> {
     pub fn of<T>(bytes: &[u8], check: impl FnOnce(&Scene) -> T) -> T {
         let model = ModelProto::decode(bytes).unwrap();
         with_model(bytes.to_vec(), |reader, meanings| {
-            let plan = plan(reader, meanings, &mut BlockNames::of(reader.graph), &[]);
+            let plan = plan(reader, meanings, &mut BlockNames::of(reader.graph), Wanted::default());
             let block = &plan.blocks[0];
             let output = &reader.graph.value(block.region.output).name;
             let right = rewritten(&model, output).unwrap();

@@ -1,0 +1,182 @@
+//! The branches of a kernel that is a sum, and such a sum with one of them left out:
+//! `L = (L − Lᵢ) ⊕ Lᵢ`.
+//!
+//! Knows the summands of a kernel; not which of them should be left out.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::affine::geometry::{Channels, Geometry};
+use crate::affine::kernel::{Affine, Summand};
+use crate::affine::quantization::EachPiece;
+use crate::affine::window::Window;
+use crate::numbers::{self, LazyWeights, pieces};
+
+/// One branch of a kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelBranch {
+    /// Which summands it is.
+    summands: Vec<usize>,
+    /// Taps per spatial axis; `None` of the identity, scaled or not: all that gives each element
+    /// a multiple of itself is one branch.
+    pub kernel: Option<Vec<i64>>,
+}
+
+/// A kernel with one of its branches left out, and that branch.
+#[derive(Debug, Clone)]
+pub struct ApartKernels {
+    /// The geometry of both together.
+    whole: Geometry,
+    /// The kernel without the branch, with the bias of both.
+    pub rest: Affine,
+    /// The branch; of the identity, a scale per channel.
+    pub branch: Affine,
+}
+
+/// A branch that holds the largest weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DominantBranch {
+    /// As in [`KernelBranch`].
+    pub kernel: Option<Vec<i64>>,
+    /// In how many filters it holds the largest weight.
+    pub filters: usize,
+    /// Of how many.
+    pub all: usize,
+}
+
+impl Affine {
+    /// The branches, in the order in which they were added.
+    fn all_branches(&self) -> Vec<KernelBranch> {
+        let mut branches: Vec<KernelBranch> = Vec::new();
+        for (at, summand) in self.summands.iter().enumerate() {
+            let is_scale = self.is_scale_of(summand);
+            let scale = branches.iter_mut().find(|branch| branch.kernel.is_none() && is_scale);
+            match scale {
+                Some(branch) => branch.summands.push(at),
+                None => {
+                    let taps = || summand.geometry.windows.iter().map(|window| window.taps);
+                    let kernel = (!is_scale).then(|| taps().collect());
+                    branches.push(KernelBranch { summands: vec![at], kernel });
+                }
+            }
+        }
+        branches
+    }
+
+    /// Those that may be left out: what is left is a kernel of the same windows and channels.
+    pub(crate) fn branches(&self) -> Vec<KernelBranch> {
+        let mut branches = self.all_branches();
+        branches.retain(|branch| {
+            let mut others = (0..).zip(&self.summands);
+            let is_kernel = branch.kernel.is_some();
+            let has_outputs = |at: &usize| {
+                let own = self.summands.get(*at).and_then(|summand| summand.geometry.channels);
+                own.map(|own| own.outputs) == self.geometry.channels.map(|all| all.outputs)
+            };
+            others.any(|(at, other)| !branch.summands.contains(&at) && self.is_as_wide(other))
+                && (!is_kernel || branch.summands.iter().all(has_outputs))
+        });
+        branches
+    }
+
+    /// The branch that the largest weight of the most filters comes from; `None` if there is only
+    /// one.
+    pub(crate) fn dominant(&self, work: &impl EachPiece) -> Option<DominantBranch> {
+        let branches = self.all_branches();
+        if branches.len() < 2 {
+            return None;
+        }
+        let alone = |branch: &KernelBranch| {
+            let summands = branch.summands.iter().filter_map(|&at| self.summands.get(at));
+            Affine { summands: summands.cloned().collect(), ..self.clone() }
+        };
+        let alone: Vec<Affine> = branches.iter().map(alone).collect();
+        let row = self.shape().iter().skip(1).product::<usize>().max(1);
+        let read = |weights: &dyn LazyWeights, piece: &Range<usize>| {
+            let mut numbers = vec![0.0; piece.len()];
+            weights.read(piece.start, &mut numbers);
+            numbers
+        };
+        let holders = work.each(pieces(self.count(), row).collect(), |piece| {
+            let parts: Vec<Vec<f64>> = alone.iter().map(|branch| read(branch, &piece)).collect();
+            let rows = read(self, &piece);
+            let largest = |numbers: &mut dyn Iterator<Item = f64>| {
+                let numbered = numbers.map(f64::abs).enumerate();
+                numbered.reduce(|best, other| if other.1 > best.1 { other } else { best })
+            };
+            let holder = |(number, filter): (usize, &[f64])| {
+                let (place, _) = largest(&mut filter.iter().copied())?;
+                let at = number * row + place;
+                let of_parts = &mut parts.iter().filter_map(|part| part.get(at).copied());
+                Some(largest(of_parts)?.0)
+            };
+            rows.chunks(row).enumerate().filter_map(holder).collect::<Vec<usize>>()
+        });
+        let holders: Vec<usize> = holders.into_iter().flatten().collect();
+        let counted = branches.into_iter().enumerate().map(|(number, branch)| {
+            let filters = holders.iter().filter(|&&holder| holder == number).count();
+            DominantBranch { kernel: branch.kernel, filters, all: holders.len() }
+        });
+        counted.reduce(|best, other| if other.filters > best.filters { other } else { best })
+    }
+
+    /// Whether the summand has all windows and channels of the sum.
+    fn is_as_wide(&self, summand: &Summand) -> bool {
+        let Geometry { channels, windows, .. } = &summand.geometry;
+        *channels == self.geometry.channels && *windows == self.geometry.windows
+    }
+
+    /// Whether the summand gives each element a multiple of itself, wherever that goes.
+    fn is_scale_of(&self, summand: &Summand) -> bool {
+        let Geometry { channels, windows, .. } = &summand.geometry;
+        let Some(all) = self.geometry.channels else { return false };
+        channels.is_none_or(|own| own == Channels::diagonal(all.outputs))
+            && windows.iter().all(|window| *window == Window::IDENTITY)
+    }
+
+    /// The kernel without `branch`, and that.
+    pub(crate) fn apart(&self, branch: &KernelBranch) -> ApartKernels {
+        let is_of_branch = |(at, _): &(usize, &Summand)| branch.summands.contains(at);
+        let pick = |of_branch: bool| -> Vec<Summand> {
+            let all = self.summands.iter().enumerate();
+            let some = all.filter(|summand| is_of_branch(summand) == of_branch);
+            some.map(|(_, summand)| summand.clone()).collect()
+        };
+        let (left_out, whole) = (pick(true), self.geometry.clone());
+        let outputs = whole.channels.map_or(1, |channels| channels.outputs);
+        let mut own = Geometry { shifted: false, ..whole.clone() };
+        if branch.kernel.is_none() {
+            own.channels = Some(Channels::diagonal(outputs));
+            own.windows.fill(Window::IDENTITY);
+        } else if let [summand] = left_out.as_slice() {
+            own.channels = summand.geometry.channels;
+            own.windows.clone_from(&summand.geometry.windows);
+        }
+        let alone = Affine::sum(own.clone(), left_out, vec![0.0; outputs]);
+        let alone = match branch.kernel {
+            None => Affine::new(own, Arc::new(numbers::all(&alone)), vec![0.0; outputs]),
+            Some(_) => alone,
+        };
+        let rest = Affine::sum(whole.clone(), pick(false), self.bias.clone());
+        ApartKernels { whole, rest, branch: alone }
+    }
+}
+
+impl ApartKernels {
+    /// The same with the weights of both as `stored` has them.
+    #[must_use]
+    pub fn stored(self, stored: impl Fn(Arc<dyn LazyWeights>) -> Arc<dyn LazyWeights>) -> Self {
+        let of = |affine: Affine| {
+            let (geometry, bias) = (affine.geometry.clone(), affine.bias.clone());
+            Affine::new(geometry, stored(Arc::new(affine)), bias)
+        };
+        ApartKernels { whole: self.whole, rest: of(self.rest), branch: of(self.branch) }
+    }
+
+    /// Both as one kernel.
+    pub fn together(&self) -> Affine {
+        let summands = [&self.rest, &self.branch].map(|part| &part.summands).into_iter().flatten();
+        Affine::sum(self.whole.clone(), summands.cloned().collect(), self.rest.bias.clone())
+    }
+}

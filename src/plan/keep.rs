@@ -1,0 +1,189 @@
+//! Which branch of a block is kept apart from its kernel, because in it the kernel's int8 weights
+//! would be far less exact: `y = (L − Lᵢ)(r) + Lᵢ(r)`.
+//!
+//! An identity puts one large weight into each filter. All others are rounded in steps that it
+//! makes large: of nine weights of 0.1 and an identity of 5, each is rounded to a multiple of
+//! 0.04. So it is with every branch that dwarfs the others, whatever its name is.
+//!
+//! MergeNoise is what is written: weights in the type of the file. A second conversion reads these
+//! and measures the same; it finds the same to be left, and so nothing to do.
+//!
+//! Knows terms with their weights; not whether the form that is left pays.
+
+use std::sync::Arc;
+
+use crate::affine::{Affine, ApartKernels, Geometry, KernelBranch, Linear, RoundingNoise};
+use crate::affine::{LEAST_SQNR, MOST_LOST};
+use crate::emit::term::{Term, TermKind};
+use crate::emit::weights::InParallel;
+use crate::numbers::{LazyWeights, all};
+use crate::onnx::float::Float;
+use crate::ops::meaning::Sign;
+use crate::options::KeepIdentity;
+
+/// A branch that is kept apart.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeptBranch {
+    /// Of which term.
+    pub term: usize,
+    /// Which branch of its kernel.
+    pub branch: KernelBranch,
+    /// The signal-to-noise ratio of int8 weights in dB, with one step per kernel, in one kernel;
+    /// `None` if rounding changes nothing.
+    pub together: Option<f64>,
+    /// The same, apart.
+    pub apart: Option<f64>,
+}
+
+/// The branches of these `terms` that are kept apart in a model of this type, no more than one
+/// per term.
+///
+/// # Errors
+/// A branch that has to be, where it cannot be written: between views, before another kernel, or
+/// where it would be turned. Nothing is merged there, then.
+pub fn kept(
+    terms: &[Term<Affine>],
+    float: Float,
+    keep: KeepIdentity,
+) -> Result<Vec<KeptBranch>, KeptBranch> {
+    let mut all = Vec::new();
+    for (number, term) in terms.iter().enumerate() {
+        for kernel in term.kernels().filter(|kernel| kernel.kind == TermKind::Conv) {
+            let Some((branch, measured)) = apart_from(&kernel.map, float, keep) else { continue };
+            let Geometry { input, output, .. } = kernel.map.geometry();
+            let is_turned = branch.kernel.is_none() && input != output;
+            let kept = measured.kept(number, branch);
+            if is_turned || !is_alone(term) {
+                return Err(kept);
+            }
+            all.push(kept);
+        }
+    }
+    Ok(all)
+}
+
+/// Whether the term is a kernel of its root and nothing else.
+fn is_alone(term: &Term<Affine>) -> bool {
+    let has_views = !term.before.is_empty() || !term.after.is_empty();
+    !has_views && term.inner.is_none() && term.part.is_none()
+}
+
+/// The branch that stays apart from this kernel.
+fn apart_from(
+    map: &Affine,
+    float: Float,
+    keep: KeepIdentity,
+) -> Option<(KernelBranch, MergeNoise)> {
+    let branches = map.branches();
+    match keep {
+        KeepIdentity::Never => None,
+        KeepIdentity::Auto => dominant(map, branches, float),
+        KeepIdentity::Always => {
+            let identity = branches.into_iter().find(|branch| branch.kernel.is_none())?;
+            let parts = apart(map, &identity, float);
+            let together = RoundingNoise::of_kernel(&parts.together(), &InParallel);
+            let apart = noise_apart(&parts, &identity);
+            Some((identity, MergeNoise { together, apart }))
+        }
+    }
+}
+
+/// The branch without which the weights are the most exact, if merging it costs too much: more
+/// than [`MOST_LOST`], and so much that fewer than [`LEAST_SQNR`] are left. With more, the
+/// rounding of activations hides that of weights, and two more of them are rounded if it is apart.
+fn dominant(
+    map: &Affine,
+    branches: Vec<KernelBranch>,
+    float: Float,
+) -> Option<(KernelBranch, MergeNoise)> {
+    let measured = branches.into_iter().filter_map(|branch| {
+        let apart = apart(map, &branch, float);
+        let together = RoundingNoise::of_kernel(&apart.together(), &InParallel);
+        if together.sqnr() >= LEAST_SQNR {
+            return None;
+        }
+        let measured = MergeNoise { together, apart: noise_apart(&apart, &branch) };
+        (measured.lost() > MOST_LOST).then_some((branch, measured))
+    });
+    // Of two that are as good, the first one.
+    measured.reduce(|best, other| if other.1.lost() > best.1.lost() { other } else { best })
+}
+
+/// The kernel without `branch`, and that, in the type of the file.
+fn apart(map: &Affine, branch: &KernelBranch, float: Float) -> ApartKernels {
+    map.apart(branch).stored(|weights| Arc::new(StoredWeights { weights, float }))
+}
+
+/// What rounding does to a kernel and one of its branches, apart: a scale per channel is not
+/// rounded.
+fn noise_apart(parts: &ApartKernels, branch: &KernelBranch) -> RoundingNoise {
+    let rest = RoundingNoise::of_kernel(&parts.rest, &InParallel);
+    match branch.kernel {
+        Some(_) => rest.beside(&RoundingNoise::of_kernel(&parts.branch, &InParallel)),
+        None => rest,
+    }
+}
+
+/// What rounding does to a kernel with a branch, and to both apart.
+#[derive(Debug, Clone, Copy)]
+struct MergeNoise {
+    together: RoundingNoise,
+    apart: RoundingNoise,
+}
+
+impl MergeNoise {
+    /// How many dB less exact the weights are in one kernel.
+    fn lost(&self) -> f64 {
+        self.apart.sqnr() - self.together.sqnr()
+    }
+
+    fn kept(&self, term: usize, branch: KernelBranch) -> KeptBranch {
+        let of = |noise: &RoundingNoise| noise.int8().sqnr_per_tensor;
+        KeptBranch { term, branch, together: of(&self.together), apart: of(&self.apart) }
+    }
+}
+
+/// These terms, with the branches apart that are kept: each behind all others.
+pub fn parted(mut terms: Vec<Term<Affine>>, kept: &[KeptBranch]) -> Vec<Term<Affine>> {
+    for KeptBranch { term, branch, .. } in kept {
+        let Some(term) = terms.get_mut(*term) else { continue };
+        let apart = term.map.apart(branch);
+        term.map = apart.rest;
+        let kind = match branch.kernel {
+            Some(_) => TermKind::Conv,
+            None => kind_of_scale(&apart.branch),
+        };
+        let branch = Term { map: apart.branch, kind, ..term.clone() };
+        terms.push(branch);
+    }
+    terms
+}
+
+/// A scale of ones is the tensor itself.
+fn kind_of_scale(scale: &Affine) -> TermKind {
+    let scales = all(scale);
+    let is_all = |number: f64| scales.iter().all(|&scale| scale == number);
+    match (is_all(1.0), is_all(-1.0)) {
+        (true, _) => TermKind::Identity(Sign::Plus),
+        (_, true) => TermKind::Identity(Sign::Minus),
+        _ => TermKind::Pointwise,
+    }
+}
+
+/// Weights as they are stored.
+#[derive(Debug)]
+struct StoredWeights {
+    weights: Arc<dyn LazyWeights>,
+    float: Float,
+}
+
+impl LazyWeights for StoredWeights {
+    fn count(&self) -> usize {
+        self.weights.count()
+    }
+
+    fn read(&self, start: usize, into: &mut [f64]) {
+        self.weights.read(start, into);
+        into.iter_mut().for_each(|weight| *weight = self.float.round(*weight));
+    }
+}
