@@ -66,6 +66,8 @@ pub fn scale_rule(node: &Node) -> Option<ScaleRule> {
         "MatMul" => Some(ScaleRule::Kernel(KernelKind::MatMul)),
         "Relu" => passes(Rectifies),
         "LeakyRelu" | "PRelu" | "Identity" | "MaxPool" | "GlobalMaxPool" => passes(Moves),
+        // Whether it casts to the same type is looked for by the proof: any other rounds.
+        "Cast" => passes(Moves),
         // One with a mode in training multiplies at random, but by zero or by one number.
         "Dropout" => passes(Moves),
         "AveragePool" | "GlobalAveragePool" | "ReduceMean" => passes(Averages),
@@ -96,6 +98,7 @@ pub fn keeps_grid(node: &Node) -> bool {
         node.standard_op(),
         Some(
             "Identity"
+                | "Cast"
                 | "Dropout"
                 | "MaxPool"
                 | "GlobalMaxPool"

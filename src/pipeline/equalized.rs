@@ -243,10 +243,7 @@ impl Scene<'_, '_, '_> {
     }
 
     /// The classes of channels, without the nodes whose rule is not proved on random factors.
-    fn proved_classes(
-        &self,
-        shapes: &SeenShapes,
-    ) -> Result<ChannelClasses, Error> {
+    fn proved_classes(&self, shapes: &SeenShapes) -> Result<ChannelClasses, Error> {
         let invalid = |source| Error::Invalid { file: self.file.to_owned(), source };
         let (mut refused, mut proved) = (BTreeSet::new(), BTreeSet::new());
         loop {
@@ -259,7 +256,7 @@ impl Scene<'_, '_, '_> {
             let wanted: Vec<NodeId> =
                 classes.passing.iter().copied().filter(|id| !proved.contains(id)).collect();
             let none = BTreeMap::new();
-            let fails = |&id: &NodeId| { let r = self.prove(id, &classes, (&factors, &none)); if let Err(e) = &r { eprintln!("DBG {} {e}", self.graph.node(id).label()); } r.is_err() };
+            let fails = |&id: &NodeId| self.prove(id, &classes, (&factors, &none)).is_err();
             let fail: BTreeSet<NodeId> = wanted.par_iter().copied().filter(fails).collect();
             proved.extend(wanted);
             if fail.is_empty() {
