@@ -14,7 +14,7 @@ use crate::equalize::classes::ChannelClasses;
 use crate::equalize::sensitivity::KernelSums;
 
 /// No network took more rounds; each is one look at all weights.
-const ROUNDS: usize = 100;
+const ROUNDS: usize = 40;
 
 /// The logarithm of the factor of each class, within ±`bound`.
 pub fn balanced(classes: &ChannelClasses, kernels: &[KernelSums], bound: f64) -> Vec<f64> {
@@ -25,11 +25,16 @@ pub fn balanced(classes: &ChannelClasses, kernels: &[KernelSums], bound: f64) ->
             let of = |id| classes.tensors.get(&id).map(|own| own.classes.as_slice());
             let (outputs, inputs) = (of(kernel.tensor.output), kernel.tensor.input.and_then(of));
             let (Some(outputs), Some(inputs)) = (outputs, inputs) else { continue };
+            let factors = |classes: &[usize]| -> Vec<f64> {
+                classes.iter().map(|&class| x[class].exp()).collect()
+            };
+            let (of_outputs, of_inputs) = (factors(outputs), factors(inputs));
             for (row, &output) in outputs.iter().enumerate() {
                 for column in 0..kernel.sizes[1] {
-                    let input = inputs[kernel.input(row, column)];
+                    let at = kernel.input(row, column);
                     let own = kernel.largest[row * kernel.sizes[1] + column];
-                    let scaled = own * (x[output] - x[input]).exp();
+                    let scaled = own * of_outputs[row] / of_inputs[at];
+                    let input = inputs[at];
                     made[output] = made[output].max(scaled);
                     read[input] = read[input].max(scaled);
                 }
@@ -46,7 +51,7 @@ pub fn balanced(classes: &ChannelClasses, kernels: &[KernelSums], bound: f64) ->
                 x[class] = next;
             }
         }
-        if most < 1e-4 {
+        if most < 1e-3 {
             break;
         }
     }

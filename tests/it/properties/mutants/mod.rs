@@ -9,6 +9,8 @@ mod files;
 mod mistakes;
 mod scene;
 
+pub use scene::with_model;
+
 use std::fmt::Write;
 use std::path::Path;
 use std::{env, fs};
