@@ -10,7 +10,7 @@
     reason = "classes are numbers below their count"
 )]
 
-use crate::equalize::classes::ChannelClasses;
+use crate::equalize::channels::ChannelClasses;
 use crate::equalize::sensitivity::KernelSums;
 
 /// No network took more rounds; each is one look at all weights.

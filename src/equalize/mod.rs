@@ -12,6 +12,7 @@
 //! proves nothing.
 
 pub mod balanced;
+pub mod channels;
 pub mod classes;
 pub mod gate;
 pub mod minimum;

@@ -21,7 +21,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::equalize::classes::ChannelClasses;
+use crate::equalize::channels::ChannelClasses;
 use crate::equalize::sensitivity::{KernelSums, Sensitivity, Statistics};
 use crate::onnx::ids::ValueId;
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::emit::weights::{FusedWeights, NotFinite};
-use crate::equalize::classes::{ChannelClasses, ScaledForm, ScaledTensor};
+use crate::equalize::channels::{ChannelClasses, ScaledForm, ScaledTensor};
 use crate::facts::constants::Constants;
 use crate::numbers::LazyWeights;
 use crate::onnx::graph::Graph;

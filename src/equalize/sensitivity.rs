@@ -18,7 +18,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::equalize::classes::{ScaledForm, ScaledTensor};
+use crate::equalize::channels::{ScaledForm, ScaledTensor};
 use crate::equalize::observed::ChannelStatistics;
 use crate::equalize::scaled::matrix_of;
 use crate::facts::constants::Constants;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::engine::EngineError;
 use crate::equalize::balanced::balanced;
-use crate::equalize::classes::{ChannelClasses, ScaledForm};
+use crate::equalize::channels::{ChannelClasses, ScaledForm};
 use crate::equalize::gate::{
     Grid, on_grid, on_symmetric_grid, outputs, raw, rounded_tensors, sqnr,
 };

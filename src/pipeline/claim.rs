@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::emit::weights::FusedWeights;
 use crate::engine::Constant;
-use crate::equalize::classes::{ChannelClasses, TensorChannels};
+use crate::equalize::channels::{ChannelClasses, TensorChannels};
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::proto::NodeProto;

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use crate::emit::weights::FusedWeights;
 use crate::engine::{EngineError, Limits};
-use crate::equalize::classes::{ChannelClasses, ScaledForm};
+use crate::equalize::channels::{ChannelClasses, ScaledForm};
 use crate::equalize::observed::{self, RunnableModel, Samples};
 use crate::equalize::placed::SeenShapes;
 use crate::equalize::scaled::scaled;
@@ -83,7 +83,7 @@ impl Equalized {
         let fed = samples(model, graph, &options.run).map_err(invalid)?;
         let mut equalized = match fed {
             Ok((samples, are_given)) => {
-                let fed = Fed { model, samples: &samples, are_given };
+                let fed = FedModel { model, samples: &samples, are_given };
                 scene.equalized(&graphs, fed, how, options)?
             }
             Err(why) => Equalized::stays(how, why),
@@ -137,7 +137,7 @@ impl Equalized {
 
 /// What a model is run on.
 #[derive(Clone, Copy)]
-struct Fed<'f> {
+struct FedModel<'f> {
     model: &'f Model,
     samples: &'f Samples,
     /// Whether all of it was given by the caller.
@@ -148,7 +148,7 @@ impl Scene<'_, '_, '_> {
     fn equalized(
         &self,
         graphs: &[Graph],
-        fed: Fed,
+        fed: FedModel,
         how: Equalize,
         options: &Options,
     ) -> Result<Equalized, Error> {
@@ -249,9 +249,10 @@ impl Scene<'_, '_, '_> {
         loop {
             let classes = ChannelClasses::of(self.graph, self.constants, shapes, &refused);
             let classes = classes.map_err(invalid)?;
+            // So far apart that what is bent beyond 6, or below a thousandth, is reached.
             let mut random = Random::new(7);
             let mut factors: Vec<f64> =
-                (0..classes.count).map(|_| (random.uniform() * 4.0 - 2.0).exp2()).collect();
+                (0..classes.count).map(|_| (random.uniform() * 24.0 - 12.0).exp2()).collect();
             factors.iter_mut().take(1).for_each(|pinned| *pinned = 1.0);
             let wanted: Vec<NodeId> =
                 classes.passing.iter().copied().filter(|id| !proved.contains(id)).collect();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use acb_fuse::emit::weights::FusedWeights;
 use acb_fuse::engine::{Array, Limits};
-use acb_fuse::equalize::classes::ChannelClasses;
+use acb_fuse::equalize::channels::ChannelClasses;
 use acb_fuse::equalize::observed::{self, RunnableModel};
 use acb_fuse::equalize::placed::SeenShapes;
 use acb_fuse::equalize::scaled::scaled;
@@ -137,7 +137,8 @@ fn shared_weights_and_what_bodies_read_are_pinned() {
 /// Random factors, all different, and the pinned one.
 fn factors(count: usize) -> Vec<f64> {
     let mut random = Random::new(5);
-    let mut factors: Vec<f64> = (0..count).map(|_| (random.uniform() * 4.0 - 2.0).exp2()).collect();
+    let mut factors: Vec<f64> =
+        (0..count).map(|_| (random.uniform() * 24.0 - 12.0).exp2()).collect();
     factors[0] = 1.0;
     factors
 }
@@ -181,6 +182,11 @@ fn right_factors_are_proved() {
             let factors = factors(classes.count);
             let new = new_tensors(reader, &classes, &factors);
             let proof = proof(reader, &classes, &factors, &new);
+            if nodes.contains("LeakyRelu") {
+                // The engine has none in float64: such nodes are left alone.
+                assert!(matches!(proof, Err(Unproved::NotRun(_))), "{nodes}: {proof:?}");
+                return;
+            }
             assert!(proof.as_ref().is_ok_and(|error| *error < 1e-12), "{nodes}: {proof:?}");
         });
     }
@@ -233,11 +239,10 @@ fn wrong_tensors_are_caught_by_the_proof() {
     });
 }
 
-/// Factors that pass a node which does not pass them: a clip, a sigmoid, one side of a sum.
+/// Factors that pass a node which does not pass them: a clip, an exponential, one side of a sum.
 #[test]
 fn wrong_classes_are_caught_by_the_proof() {
-    for nodes in ["b = Clip (a, nought, six)", "b = Sigmoid (a)", "s = Sigmoid (a) b = Add (a, s)"]
-    {
+    for nodes in ["b = Clip (a, nought, six)", "b = Exp (a)", "s = Exp (a) b = Add (a, s)"] {
         with_classes(&between(nodes), |reader, mut classes| {
             let [a, b] = ["a", "b"].map(|name| reader.graph.find(name).unwrap());
             for id in [a, b] {
