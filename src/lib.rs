@@ -74,7 +74,9 @@ pub use error::Error;
 pub use onnx::place::{FileKey, file_keys, is_same_file};
 pub use onnx::staged::{Clobber, remove_staged};
 pub use onnx::storage::Links;
-pub use options::{Endpoint, KeepIdentity, Options, Progress, RunOptions, TrainingMode, Which};
+pub use options::{
+    Endpoint, Equalize, KeepIdentity, Options, Progress, RunOptions, TrainingMode, Which,
+};
 use pipeline::deliver::Destination;
 pub use pipeline::failure::Failure;
 pub use pipeline::given::tensor_from_onnx;
@@ -183,6 +185,11 @@ mod engine;
 #[cfg(feature = "unstable")]
 #[doc(hidden)]
 pub mod engine;
+#[cfg(not(feature = "unstable"))]
+mod equalize;
+#[cfg(feature = "unstable")]
+#[doc(hidden)]
+pub mod equalize;
 #[cfg(not(feature = "unstable"))]
 mod facts;
 #[cfg(feature = "unstable")]

@@ -25,6 +25,9 @@ pub enum Endpoint {
 pub struct Options {
     /// Prove every block and run both models.
     pub verify: bool,
+    /// Which factors channels are multiplied by before weights are written, so that 8 bits say
+    /// more; `None` if none are looked for.
+    pub equalize: Option<Equalize>,
     /// Treat initializers that a caller may override as unknown.
     pub keep_overridable: bool,
     /// By which fraction of its parameters the model may grow where convolutions share a
@@ -64,6 +67,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             verify: true,
+            equalize: None,
             keep_overridable: false,
             growth: 0.1,
             keep_identity: KeepIdentity::default(),
@@ -138,6 +142,15 @@ impl fmt::Display for Which {
             Which::Numbered(number) => write!(f, "number {number}"),
         }
     }
+}
+
+/// Which factors channels may be multiplied by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Equalize {
+    /// Any.
+    Best,
+    /// Powers of two: what the model computes stays the same, bit for bit.
+    Exact,
 }
 
 /// Which nodes in training mode become their eval form.

@@ -60,6 +60,11 @@ pub fn node(
     }
 }
 
+/// A product of two tensors, element by element.
+pub fn product(a: &str, b: &str, output: &str) -> NodeProto {
+    node("Mul", "", &[a, b], output, vec![])
+}
+
 /// The node as an `Identity` of its first input.
 pub fn into_identity(mut node: NodeProto) -> NodeProto {
     node.input.truncate(1);

@@ -24,6 +24,7 @@ pub mod pointwise;
 pub mod product;
 pub mod reader;
 pub mod reading;
+pub mod scaling;
 pub mod stop;
 pub mod sum;
 pub mod table;

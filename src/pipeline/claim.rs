@@ -3,13 +3,23 @@
 //!
 //! Knows the plan and what verification is told, which do not know each other.
 
-use crate::onnx::ids::ValueId;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::emit::weights::FusedWeights;
+use crate::engine::Constant;
+use crate::equalize::channels::{ChannelClasses, TensorChannels};
+use crate::facts::validity::{Property, SizeSet, Validity};
+use crate::onnx::ids::{NodeId, ValueId};
+use crate::onnx::proto::NodeProto;
+use crate::onnx::write;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::Block;
 use crate::verify::border::FilledBorder;
-use crate::verify::claim::{Claim, Side};
+use crate::verify::claim::{Claim, Side, Unproved};
+use crate::verify::original::Original;
 
 /// The claim that `new` nodes compute what `block`'s nodes compute.
 pub fn claim(reader: &Reader, meanings: &Meanings, block: &Block, new: Side) -> Claim {
@@ -27,4 +37,92 @@ pub fn claim(reader: &Reader, meanings: &Meanings, block: &Block, new: Side) -> 
     });
     let (valid, output) = (block.valid.clone(), block.region.output);
     Claim { output, roots, valid, borders: borders.collect(), new }
+}
+
+/// That node `id` makes, of inputs times the factors of their channels and with `new` tensors
+/// in the place of stored ones, its outputs times theirs: one claim for each output.
+///
+/// # Errors
+/// If a constant that it reads cannot be computed.
+pub fn scaled_node(
+    original: &Original,
+    id: NodeId,
+    classes: &ChannelClasses,
+    factors: &[f64],
+    new: &BTreeMap<ValueId, FusedWeights>,
+) -> Result<Vec<Claim>, Unproved> {
+    let (graph, node) = (original.graph, original.graph.node(id));
+    let factors_of = |id: ValueId| {
+        let channels = classes.tensors.get(&id).filter(|_| classes.is_free(id))?;
+        Some((channels, classes.factors(id, factors)?))
+    };
+    let (mut nodes, mut constants, mut roots) = (Vec::new(), Vec::new(), Vec::new());
+    let mut valid = Validity::default();
+    let mut read = node.proto.clone();
+    let mut seen: Vec<ValueId> = Vec::new();
+    for (name, input) in read.input.iter_mut().zip(&node.inputs) {
+        let Some(input) = *input else { continue };
+        let is_new = !seen.contains(&input);
+        seen.push(input);
+        if let Some(weights) = new.get(&input) {
+            if is_new {
+                let (name, dims) = (&weights.name, &weights.dims);
+                constants.push(Constant::doubles(name, dims, Arc::clone(&weights.numbers)));
+            }
+        } else if original.is_constant(input) {
+            if is_new {
+                constants.push(original.value(input)?);
+            }
+        } else {
+            if is_new {
+                roots.push(input);
+            }
+            if let Some((channels, own)) = factors_of(input) {
+                // There is a factor for each of its channels.
+                let size = SizeSet::Exactly(own.len() as i64);
+                valid.require(input, Property::Rank(channels.rank));
+                valid.require(input, Property::Size(channels.axis, size));
+                let scaled = format!("{name} times its factors");
+                if is_new {
+                    nodes.push(product(channels, (name, &scaled), own, &mut constants));
+                }
+                *name = scaled;
+            }
+        }
+    }
+    let claims = node.outputs.iter().enumerate().filter_map(|(at, output)| {
+        let output = (*output)?;
+        if graph.value(output).readers.is_empty() && !graph.value(output).is_output {
+            return None;
+        }
+        let (mut own, mut nodes, mut constants) = (read.clone(), nodes.clone(), constants.clone());
+        let name = own.output.get_mut(at)?;
+        let made = name.clone();
+        let unscaled = factors_of(output).map(|(channels, own)| {
+            *name = format!("{made} times its factors");
+            let inverse = own.into_iter().map(f64::recip).collect();
+            product(channels, (name, &made), inverse, &mut constants)
+        });
+        nodes.push(own);
+        nodes.extend(unscaled);
+        let new = Side { nodes, constants };
+        let (roots, valid, borders) = (roots.clone(), valid.clone(), Vec::new());
+        Some(Claim { output, roots, valid, borders, new })
+    });
+    Ok(claims.collect())
+}
+
+/// A name for factors, their tensor, and the node that multiplies with them.
+fn product(
+    channels: &TensorChannels,
+    (from, to): (&str, &str),
+    factors: Vec<f64>,
+    constants: &mut Vec<Constant>,
+) -> NodeProto {
+    let name = format!("{to}: factors");
+    let behind = channels.rank.saturating_sub(channels.axis).saturating_sub(1);
+    let mut dims = vec![factors.len() as i64];
+    dims.resize(behind.saturating_add(1), 1);
+    constants.push(Constant::doubles(&name, &dims, Arc::new(factors)));
+    write::product(from, &name, to)
 }

@@ -170,6 +170,19 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
     Ok(rewrite)
 }
 
+/// What puts `tensors` in the places of the initializers of `graph` with these ids.
+pub fn replaced(graphs: &[Graph], graph: &Graph, tensors: Vec<(ValueId, FusedWeights)>) -> Rewrite {
+    let mut rewrite = Rewrite { containers: edit::containers(graphs), ..Rewrite::default() };
+    let into = graph.fields.container();
+    for (id, weights) in tensors {
+        let Some(field) = &graph.value(id).initializer else { continue };
+        let (tensor, at) = (New::Weights(weights), field.entry().start);
+        rewrite.edits.push(Edit::remove(field.entry()));
+        rewrite.tensors.push(NewTensor { tensor, into: into.clone(), at, inputs_at: None });
+    }
+    rewrite
+}
+
 /// The model of `graphs` with the nodes in training mode that are converted at inference,
 /// and nothing else changed; `None` if there are none. Per graph the nodes, and what they
 /// become.

@@ -3,17 +3,23 @@
 //!
 //! Knows how ONNX stores a tensor; not which input one is for.
 
-use ndarray::ArrayD;
+use ndarray::{ArrayD, Axis, Slice};
 use prost::Message;
 
-use crate::engine::Array;
+use crate::engine::{Array, Limits};
+use crate::equalize::observed::Samples;
 use crate::facts::ranges::range_of;
 use crate::onnx::data::{self, TensorError};
 use crate::onnx::float::Float;
+use crate::onnx::graph::Graph;
+use crate::onnx::model::{Invalid, Model};
 use crate::onnx::proto::TensorProto;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor;
+use crate::options::RunOptions;
+use crate::verify::inputs::Random;
+use crate::verify::runnable;
 
 /// The tensor in a file of ONNX's test data: a `TensorProto` that holds its own data.
 ///
@@ -53,6 +59,72 @@ pub fn misfit(array: &Array, element_type: i32) -> Option<String> {
             Some(format!("an element is {beyond}, which {} does not hold", name_of(element_type)))
         }
     }
+}
+
+/// What a model is looked at with: the caller's tensors, in pieces of some samples where the
+/// file leaves their number open, and whether all inputs were given; else noise. Inside, why
+/// there is none.
+///
+/// # Errors
+/// If an entry cannot be decoded.
+pub fn samples(
+    model: &Model,
+    graph: &Graph,
+    run: &RunOptions,
+) -> Result<Result<(Samples, bool), String>, Invalid> {
+    let named: Vec<(String, Option<Vec<Option<i64>>>)> = graph
+        .inputs()
+        .into_iter()
+        .filter(|(name, _)| {
+            graph.find(name).is_some_and(|id| graph.value(id).initializer.is_none())
+        })
+        .collect();
+    let given = named.iter().enumerate().map(|(number, (name, _))| {
+        let mut given = run.given.iter().rev();
+        given.find(|(which, _)| which.is(number, name)).map(|(_, array)| array.clone())
+    });
+    let given: Vec<Option<Array>> = given.collect();
+    if let Some(all) = given.iter().cloned().collect::<Option<Vec<Array>>>()
+        && !all.is_empty()
+    {
+        let is_open = |dims: &Option<Vec<Option<i64>>>| {
+            dims.as_ref().is_none_or(|dims| dims.first().is_some_and(Option::is_none))
+        };
+        let together = all.first().and_then(|one| one.shape().first().copied()).unwrap_or(1);
+        let are_alike = all.iter().all(|one| one.shape().first() == Some(&together));
+        let may_be_cut = are_alike && named.iter().all(|(_, dims)| is_open(dims));
+        let pieces = if may_be_cut { cut(&all, together) } else { vec![all] };
+        return Ok(Ok((pieces, true)));
+    }
+    let open = runnable::shapes(model, graph, run, Limits::of_reading())?;
+    let mut random = Random::new(run.seed);
+    let mut sample = Vec::with_capacity(named.len());
+    for ((name, dims), given) in named.iter().zip(given) {
+        let fixed = || dims.as_ref()?.iter().map(|dim| usize::try_from((*dim)?).ok()).collect();
+        let found = || open.iter().find(|(other, _)| other == name).map(|(_, shape)| shape.clone());
+        let shape: Option<Vec<usize>> = run.shapes.get(name).cloned().or_else(found).or_else(fixed);
+        match (given, shape) {
+            (Some(given), _) => sample.push(given),
+            (None, Some(shape)) => sample.push(random.noise(&shape)),
+            (None, None) => return Ok(Err(format!("no sizes of input `{name}` are known"))),
+        }
+    }
+    Ok(Ok((vec![sample], false)))
+}
+
+/// So many samples are run at a time.
+const TOGETHER: usize = 32;
+
+fn cut(all: &[Array], samples: usize) -> Samples {
+    let pieces = (0..samples).step_by(TOGETHER).map(|start| {
+        let rows = Slice::from(start..start.saturating_add(TOGETHER).min(samples));
+        let piece = |one: &Array| match one {
+            Array::Float(values) => Array::Float(values.slice_axis(Axis(0), rows).to_owned()),
+            Array::Int(values) => Array::Int(values.slice_axis(Axis(0), rows).to_owned()),
+        };
+        all.iter().map(piece).collect()
+    });
+    pieces.collect()
 }
 
 /// The least and the largest number that such a type holds; `None` if it holds none.

@@ -15,12 +15,14 @@
 //! terminals.
 
 pub mod analysis;
+pub mod candidates;
 pub mod check;
 pub mod claim;
 pub mod counts;
 pub mod deliver;
 pub mod edited;
 pub mod edits;
+pub mod equalized;
 pub mod failure;
 pub mod files;
 pub mod fuse;
@@ -41,6 +43,7 @@ use prost::bytes::Bytes;
 use check::{Measured, Reference};
 use deliver::{Delivery, Destination};
 use edited::Edited;
+use equalized::Equalized;
 use failure::Failure;
 use make::Made;
 use occupied::Roles;
@@ -180,8 +183,42 @@ impl Conversion<'_> {
         let verdict = checked.iter().try_for_each(|checked| checked.verdict(file, options));
         reached.or_failure(verdict)?;
         reached.or_failure(flushed)?;
+        let equalized = options
+            .equalize
+            .map(|how| Equalized::of(&staged.model, file, how, options, limits))
+            .transpose();
+        let equalized = reached.or_failure(equalized)?;
+        reached.equalized = equalized.as_ref();
+        let changed = equalized.as_ref().and_then(|own| Some((own, own.rewrite.as_ref()?)));
+        let again = changed.map(|(own, rewrite)| {
+            let delivery = Delivery { file, old: &staged.model, rewrite, occupied: &occupied };
+            delivery.stage(destination, options).map(|staged| (own, staged))
+        });
+        let again = reached.or_failure(again.transpose())?;
+        let (mut of_again, mut run_again) = (None, None);
+        if let Some((own, again)) = &again {
+            let (seen, flushed) = again.flushed_during(|new| {
+                let measured = options.details.then(|| Measured::of(new, file)).transpose();
+                let checked = options
+                    .verify
+                    .then(|| own.check(&staged.model, new, file, options, limits))
+                    .transpose();
+                (measured, checked)
+            });
+            of_again = reached.or_failure(seen.0)?;
+            run_again = reached.or_failure(seen.1)?;
+            reached.or_failure(flushed)?;
+        }
+        reached.measured = of_again.as_ref().or(measured.as_ref());
+        reached.checked_again = run_again.as_ref();
+        let verdict = run_again.iter().try_for_each(|checked| checked.verdict(file, options));
+        reached.or_failure(verdict)?;
         (options.progress)(Progress::Writing);
-        let delivered = reached.or_failure(staged.deliver())?;
+        let last = match again {
+            Some((_, again)) => again.deliver(),
+            None => staged.deliver(),
+        };
+        let delivered = reached.or_failure(last)?;
         reached.delivered = Some(&delivered);
         reached.seconds.write = writing.elapsed().as_secs_f64();
         Ok(Converted { report: reached.report(), model: Some(delivered.model.clone()) })

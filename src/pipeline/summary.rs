@@ -20,6 +20,7 @@ use crate::pipeline::check::{Checked, Measured};
 use crate::pipeline::counts::MultiplyAdds;
 use crate::pipeline::deliver::Delivered;
 use crate::pipeline::edited::Edited;
+use crate::pipeline::equalized::Equalized;
 use crate::pipeline::failure::Failure;
 use crate::pipeline::make::{Fate, Made, MadeBlock};
 use crate::pipeline::open::{LocalFunctions, Opened};
@@ -27,9 +28,9 @@ use crate::pipeline::planned::Planned;
 use crate::plan::{Block, Count, KeptBranch};
 use crate::refusal::NearMiss;
 use crate::report::{
-    BlockCost, BlockReport, BlockSteps, Change, ConvertedNode, Ending, File, KeptApart, LeftAlone,
-    Mode, NewerOpset, Notes, OpenShape, Proof, Report, ReportedError, Seconds, Shape, SideFile,
-    Size,
+    BlockCost, BlockReport, BlockSteps, Change, ConvertedNode, Ending, Equalization, File,
+    KeptApart, LeftAlone, Mode, NewerOpset, Notes, OpenShape, Proof, Report, ReportedError,
+    Seconds, Shape, SideFile, Size,
 };
 
 /// How far a conversion came: the values of the steps that are done.
@@ -54,6 +55,10 @@ pub struct Reached<'s, 'r, 'g, 'm> {
     pub measured: Option<&'s Measured>,
     /// What was seen of the new model, if it is verified.
     pub checked: Option<&'s Checked>,
+    /// What was found of factors of channels, if they are asked for.
+    pub equalized: Option<&'s Equalized>,
+    /// What was seen of the model with them.
+    pub checked_again: Option<&'s Checked>,
     /// What was written.
     pub delivered: Option<&'s Delivered>,
     /// Where the time went; what a later step took is told by its value.
@@ -75,6 +80,8 @@ impl<'s> Reached<'s, '_, '_, '_> {
             edited: None,
             measured: None,
             checked: None,
+            equalized: None,
+            checked_again: None,
             delivered: None,
             seconds: Seconds::default(),
         }
@@ -106,6 +113,10 @@ impl<'s> Reached<'s, '_, '_, '_> {
             blocks: self.blocks(),
             near_misses: self.near_misses(),
             run: self.checked.map(|checked| checked.outcome.clone()),
+            equalization: self.equalized.map(|equalized| Equalization {
+                run: self.checked_again.map(|checked| checked.outcome.clone()),
+                ..equalized.told.clone()
+            }),
             sizes: self.sizes(&input),
             notes: self.notes(),
             seconds: self.seconds(),

@@ -8,6 +8,7 @@
 //! and decide nothing.
 
 mod average;
+mod equalization;
 mod escape;
 mod files;
 mod groups;
@@ -29,6 +30,7 @@ use crate::affine::average;
 pub use crate::affine::{Comparison, DominantBranch, Int8Weights, Magnitude, Spread};
 use crate::refusal::{NearMiss, Subject};
 pub use crate::report::average::Average;
+pub use crate::report::equalization::Equalization;
 pub use crate::report::escape::escaped;
 pub use crate::report::files::{File, Predecessor, PredecessorKind, SideFile};
 pub use crate::report::json::{JSON_SCHEMA, json, json_line};
@@ -65,6 +67,8 @@ pub struct Report {
     /// The run of both models; `None` if nothing was run.
     #[serde(serialize_with = "json::run")]
     pub run: Option<Outcome>,
+    /// What became of the factors of channels; `None` if they were not asked for.
+    pub equalization: Option<Equalization>,
     /// Sizes of the whole model.
     pub sizes: Change<Size>,
     /// What else a user should know.
@@ -331,6 +335,7 @@ impl Report {
             blocks: Vec::new(),
             near_misses: Vec::new(),
             run: None,
+            equalization: None,
             sizes: Change::default(),
             notes: Notes::default(),
             seconds: Seconds::default(),
@@ -360,7 +365,8 @@ impl Report {
 
     /// Whether nothing is fused and nothing converted: the new model is the old one.
     pub fn is_unchanged(&self) -> bool {
-        self.blocks.is_empty() && self.notes.inferred_nodes == 0
+        let is_equalized = self.equalization.as_ref().is_some_and(|own| own.applied);
+        self.blocks.is_empty() && self.notes.inferred_nodes == 0 && !is_equalized
     }
 
     /// The blocks whose weights are poor as int8.

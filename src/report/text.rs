@@ -111,6 +111,7 @@ impl Report {
     /// What changes in the whole model, and how that was verified.
     fn write_totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_unchanged() {
+            self.write_equalization(f)?;
             return self.write_places(f);
         }
         writeln!(f)?;
@@ -136,7 +137,12 @@ impl Report {
         self.write_places(f)?;
         self.write_kept(f)?;
         self.write_hint(f)?;
+        self.write_equalization(f)?;
         self.write_verification(f)
+    }
+
+    fn write_equalization(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.equalization.iter().try_for_each(|own| line(f, &own.in_words()))
     }
 
     /// What the new model has taken the place of, and what may go with that.

@@ -2,6 +2,7 @@
 
 mod cut_models;
 mod detects;
+mod equalized;
 mod invariants;
 mod mutants;
 mod runs;

@@ -43,13 +43,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("verify", &["engine", "facts", "numbers", "onnx", "options", "setting"]),
+    ("equalize", &["emit::weights", "engine", "facts", "numbers", "onnx", "ops::scaling"]),
     ("report", &["affine", "onnx::place", "onnx::staged", "refusal", "setting", "verify::outcome"]),
     ("error", &["onnx", "setting"]),
     (
         "pipeline",
         &[
-            "affine", "emit", "engine", "error", "facts", "numbers", "onnx", "ops", "options",
-            "plan", "refusal", "report", "setting", "verify",
+            "affine", "emit", "engine", "equalize", "error", "facts", "numbers", "onnx", "ops",
+            "options", "plan", "refusal", "report", "setting", "verify",
         ],
     ),
 ];
@@ -72,6 +73,7 @@ const OPERATORS_ARE_NAMED_IN: &[(&str, &str)] = &[
     ("facts/folding", "a CastLike is evaluated as the Cast that it is"),
     ("ops", "what they mean"),
     ("emit", "the nodes that are written"),
+    ("equalize/gate", "the nodes that round to 8 bits"),
     ("engine", "what tract reads otherwise than ONNX says; it lies below the table"),
     ("onnx/write", "the nodes that are written"),
     ("onnx/node", "how arithmetic broadcast before operator set 7; it lies below the table"),

@@ -10,6 +10,8 @@ mod kept;
 mod mistakes;
 mod scene;
 
+pub use scene::with_model;
+
 use std::fmt::Write;
 use std::path::Path;
 use std::{env, fs};

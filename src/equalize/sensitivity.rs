@@ -1,0 +1,259 @@
+//! How much of the noise in a tensor reaches the outputs.
+//!
+//! Backwards through the graph, per channel, the power that an output has when each element of
+//! a channel has independent noise of power 1 (`white`), and when all elements of one move
+//! together (`steady`): a kernel passes the first by the sum of its squares, the second by the
+//! square of its sums, since what pools in the end averages out only the first. In a network of
+//! many layers that underrates the first of them, as noise is no less coherent than signals are;
+//! the other extreme keeps the ratio of noise and signal in each node. Both are candidates, and
+//! their geometric mean is one.
+//!
+//! Knows rules of nodes, weights and statistics; not what noise there is.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "channels of tensors whose sizes were compared"
+)]
+
+use std::collections::BTreeMap;
+
+use crate::equalize::channels::{ScaledForm, ScaledTensor};
+use crate::equalize::observed::ChannelStatistics;
+use crate::equalize::scaled::matrix_of;
+use crate::facts::constants::Constants;
+use crate::numbers;
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::ValueId;
+use crate::onnx::model::Invalid;
+use crate::onnx::node::Node;
+use crate::ops::scaling::{PassKind, ScaleRule, scale_rule};
+
+/// What is seen of tensors.
+pub type Statistics = BTreeMap<ValueId, ChannelStatistics>;
+
+/// A kernel, its taps summed up.
+#[derive(Debug, Clone)]
+pub struct KernelSums {
+    /// Where it is read, and how it lies.
+    pub tensor: ScaledTensor,
+    /// Per output channel and channel of its group: the largest tap, the sum of the squares, and
+    /// the square of the sum. Outputs first.
+    pub largest: Vec<f64>,
+    squares: Vec<f64>,
+    sums: Vec<f64>,
+    /// Channels that it makes, and those that each reads.
+    pub sizes: [usize; 2],
+    /// Groups of channels.
+    pub groups: usize,
+    /// How many taps there are.
+    pub taps: f64,
+}
+
+impl KernelSums {
+    /// Those of a stored kernel; `None` if it is a shift.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn of(constants: &Constants, tensor: &ScaledTensor) -> Result<Option<Self>, Invalid> {
+        let Some(numbers) = constants.numbers(tensor.value)? else { return Ok(None) };
+        let all = numbers::all(numbers.as_ref());
+        let [rows, columns, taps] = matrix_of(&tensor.dims);
+        let (groups, is_outputs_first) = match tensor.form {
+            ScaledForm::OutputsFirst { groups } => (groups.max(1), true),
+            ScaledForm::InputsFirst { groups } => (groups.max(1), false),
+            ScaledForm::Shift => return Ok(None),
+        };
+        let sizes =
+            if is_outputs_first { [rows, columns] } else { [columns * groups, rows / groups] };
+        let empty = vec![0.0; rows * columns];
+        let (mut largest, mut squares, mut sums) = (empty.clone(), empty.clone(), empty);
+        for (at, taps) in all.chunks(taps.max(1)).enumerate() {
+            let (row, column) = (at / columns, at % columns);
+            let place = if is_outputs_first {
+                at
+            } else {
+                let inputs = rows / groups;
+                let output = row / inputs * columns + column;
+                output * inputs + row % inputs
+            };
+            largest[place] = taps.iter().fold(0.0f64, |most, tap| most.max(tap.abs()));
+            squares[place] = taps.iter().map(|tap| tap * tap).sum();
+            sums[place] = taps.iter().sum::<f64>().powi(2);
+        }
+        let taps = taps as f64;
+        Ok(Some(KernelSums { tensor: tensor.clone(), largest, squares, sums, sizes, groups, taps }))
+    }
+
+    /// The channel that entry `column` of output `row` reads.
+    pub fn input(&self, row: usize, column: usize) -> usize {
+        let outputs = (self.sizes[0] / self.groups).max(1);
+        row / outputs * self.sizes[1] + column
+    }
+
+    fn back(&self, entries: &[f64], of_outputs: &[f64]) -> Vec<f64> {
+        let [outputs, inputs] = self.sizes;
+        let mut back = vec![0.0; inputs * self.groups];
+        for (row, &of_output) in of_outputs.iter().enumerate().take(outputs) {
+            for column in 0..inputs {
+                back[self.input(row, column)] += entries[row * inputs + column] * of_output;
+            }
+        }
+        back
+    }
+}
+
+/// What reaches the outputs, per channel.
+#[derive(Debug, Clone, Default)]
+pub struct Sensitivity {
+    /// Of independent noise of power 1 in each element, all positions together.
+    pub white: Vec<f64>,
+    /// Of noise of power 1 that all positions share.
+    pub steady: Vec<f64>,
+}
+
+/// What is believed of the way of noise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoiseModel {
+    /// It is independent, wherever it goes.
+    Independent,
+    /// It goes where the signal goes.
+    LikeSignal,
+}
+
+/// The sensitivities of all tensors with statistics.
+pub fn sensitivities(
+    graph: &Graph,
+    statistics: &Statistics,
+    kernels: &[KernelSums],
+    model: NoiseModel,
+) -> BTreeMap<ValueId, Sensitivity> {
+    let mut all: BTreeMap<ValueId, Sensitivity> = statistics
+        .iter()
+        .map(|(&id, seen)| {
+            let channels = seen.power.len();
+            let none = vec![0.0; channels];
+            (id, Sensitivity { white: none.clone(), steady: none })
+        })
+        .collect();
+    for output in &graph.outputs {
+        let (Some(own), Some(seen)) = (all.get_mut(output), statistics.get(output)) else {
+            continue;
+        };
+        let power = seen.power.iter().sum::<f64>() * seen.positions;
+        let each = if power > 0.0 { 1.0 / power } else { 0.0 };
+        own.white.iter_mut().for_each(|white| *white += each * seen.positions);
+        own.steady.iter_mut().for_each(|steady| *steady += each * seen.positions);
+    }
+    for (id, node) in graph.nodes().rev().filter(|&(id, _)| graph.is_live(id)) {
+        let kernel = kernels.iter().find(|kernel| kernel.tensor.node == id);
+        for output in node.outputs.iter().flatten() {
+            let (Some(own), Some(seen)) = (all.get(output).cloned(), statistics.get(output)) else {
+                continue;
+            };
+            for input in read(node) {
+                let Some(read) = statistics.get(&input) else { continue };
+                let mut back = back(node, kernel, (&own, seen), read);
+                if model == NoiseModel::LikeSignal && scale_rule(node) != Some(ScaleRule::Sums) {
+                    conserve(&mut back, read, energy(&own, seen));
+                }
+                let Some(known) = all.get_mut(&input) else { continue };
+                let sum = |known: &mut Vec<f64>, back: &[f64]| {
+                    known.iter_mut().zip(back).for_each(|(known, back)| *known += back);
+                };
+                sum(&mut known.white, &back.white);
+                sum(&mut known.steady, &back.steady);
+            }
+        }
+    }
+    if model == NoiseModel::LikeSignal {
+        for own in all.values_mut() {
+            own.steady.clone_from(&own.white);
+        }
+    }
+    all
+}
+
+/// Between both models, channel by channel.
+pub fn between(
+    a: &BTreeMap<ValueId, Sensitivity>,
+    b: &BTreeMap<ValueId, Sensitivity>,
+) -> BTreeMap<ValueId, Sensitivity> {
+    let mean = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a * b).sqrt()).collect();
+    let pairs = a.iter().filter_map(|(id, a)| Some((*id, a, b.get(id)?)));
+    pairs
+        .map(|(id, a, b)| {
+            let (white, steady) = (mean(&a.white, &b.white), mean(&a.steady, &b.steady));
+            (id, Sensitivity { white, steady })
+        })
+        .collect()
+}
+
+/// The power that the outputs have of a tensor that is nothing but noise like its signal.
+fn energy(own: &Sensitivity, seen: &ChannelStatistics) -> f64 {
+    own.white.iter().zip(&seen.power).map(|(white, power)| white * power).sum()
+}
+
+fn conserve(back: &mut Sensitivity, read: &ChannelStatistics, wanted: f64) {
+    let found = energy(back, read);
+    let factor = if found > 0.0 { wanted / found } else { 0.0 };
+    back.white.iter_mut().chain(&mut back.steady).for_each(|part| *part *= factor);
+}
+
+fn read(node: &Node) -> Vec<ValueId> {
+    let mut read: Vec<ValueId> = node.inputs.iter().flatten().copied().collect();
+    read.dedup();
+    read
+}
+
+fn back(
+    node: &Node,
+    kernel: Option<&KernelSums>,
+    (own, seen): (&Sensitivity, &ChannelStatistics),
+    read: &ChannelStatistics,
+) -> Sensitivity {
+    let channels = read.power.len();
+    if let Some(kernel) = kernel.filter(|kernel| kernel.sizes[0] == own.white.len()) {
+        // Of all positions together: each of the output's reads each tap once.
+        let white = kernel.back(&kernel.squares, &own.white);
+        let steady = kernel.back(&kernel.sums, &own.steady);
+        return Sensitivity { white, steady };
+    }
+    let even = || {
+        let power = read.power.iter().sum::<f64>();
+        let each = if power > 0.0 { energy(own, seen) / power } else { 0.0 };
+        Sensitivity { white: vec![each; channels], steady: vec![each; channels] }
+    };
+    let each =
+        own.white.len().checked_div(channels).filter(|&each| each * channels == own.white.len());
+    let Some(each) = each.filter(|&each| each > 0) else { return even() };
+    let gathered = |of: &[f64]| of.chunks(each).map(|part| part.iter().sum()).collect::<Vec<f64>>();
+    let (white, steady) = (gathered(&own.white), gathered(&own.steady));
+    match scale_rule(node) {
+        Some(ScaleRule::Passes(PassKind::Rectifies)) => {
+            let passed = seen.nonzero.iter();
+            let both = white.iter().zip(&steady).zip(passed);
+            let steady = both.map(|((w, s), &p)| s * p * p + p * (1.0 - p) * w).collect();
+            let white = white.iter().zip(&seen.nonzero).map(|(w, p)| w * p).collect();
+            Sensitivity { white, steady }
+        }
+        Some(ScaleRule::Passes(PassKind::Averages)) => {
+            let shrunk = seen.positions / read.positions.max(1.0);
+            Sensitivity { white: white.iter().map(|w| w * shrunk).collect(), steady }
+        }
+        // As much as signals pass.
+        Some(ScaleRule::Gates) if each == 1 => {
+            let passed: Vec<f64> = seen
+                .power
+                .iter()
+                .zip(&read.power)
+                .map(|(made, read)| if *read > 0.0 { made / read } else { 0.0 })
+                .collect();
+            let of = |of: &[f64]| of.iter().zip(&passed).map(|(of, passed)| of * passed).collect();
+            Sensitivity { white: of(&white), steady: of(&steady) }
+        }
+        Some(ScaleRule::Kernel(_) | ScaleRule::Gates | ScaleRule::Joins | ScaleRule::Splits)
+        | None => even(),
+        Some(_) => Sensitivity { white, steady },
+    }
+}

@@ -1,0 +1,250 @@
+//! Which factors are taken: the minima of the predicted noise under a few beliefs of how noise
+//! spreads, of which a run on 8 bits picks the best.
+//!
+//! Knows the room that predicts and the one that runs; writes nothing.
+
+use std::collections::BTreeMap;
+
+use crate::engine::EngineError;
+use crate::equalize::balanced::balanced;
+use crate::equalize::channels::{ChannelClasses, ScaledForm};
+use crate::equalize::gate::{
+    Grid, on_grid, on_symmetric_grid, outputs, raw, rounded_tensors, sqnr,
+};
+use crate::equalize::minimum::minimum;
+use crate::equalize::noise::NoiseFunction;
+use crate::equalize::observed::{RunnableModel, Samples, statistics};
+use crate::equalize::placed::SeenShapes;
+use crate::equalize::scaled::scaled;
+use crate::equalize::sensitivity::{
+    KernelSums, NoiseModel, Sensitivity, Statistics, between, sensitivities,
+};
+use crate::facts::constants::Constants;
+use crate::numbers;
+use crate::onnx::float::Float;
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::ValueId;
+use crate::onnx::model::Invalid;
+use crate::options::Equalize;
+use crate::verify::inputs::Random;
+
+/// A run on 8 bits must gain so much, in dB.
+pub const GAIN: f64 = 0.5;
+
+/// A factor lies within 2^±so much, and less if a type asks for it.
+const MOST_OCTAVES: f64 = 10.0;
+
+/// Steps of one minimum; the candidates have come to rest by then.
+const STEPS: usize = 200;
+
+/// The norms by which maxima are smoothed, each from the minimum of the one before; those
+/// behind [`FIRST`] are candidates.
+const NORMS: [f64; 3] = [4.0, 8.0, 16.0];
+const FIRST: usize = 1;
+
+/// So many further factors are tried, around the best, if a run takes no more multiply-adds
+/// than these.
+const LOTS: usize = 16;
+const MOST_WORK: f64 = 2e10;
+
+/// How far they are from it: a hundredth moves the largest weights by one step of 8 bits.
+const AROUND: f64 = 0.03;
+
+/// What is looked at.
+pub struct Candidates<'c, 'g, 'm> {
+    /// The model's main graph.
+    pub graph: &'g Graph<'m>,
+    /// What is stored in it.
+    pub constants: &'c Constants<'g, 'm>,
+    /// Its channels.
+    pub classes: &'c ChannelClasses,
+    /// Its kernels.
+    pub kernels: &'c [KernelSums],
+    /// The sizes of its tensors.
+    pub shapes: &'c SeenShapes,
+    /// What was asked for.
+    pub how: Equalize,
+}
+
+/// The factors that are taken.
+pub struct Found {
+    /// Their logarithms, by class.
+    pub x: Vec<f64>,
+    /// What 8 bits leave of the outputs as the model stands, in dB; `None` if that was not run.
+    pub before: Option<f64>,
+    /// With the factors.
+    pub after: Option<f64>,
+}
+
+impl Candidates<'_, '_, '_> {
+    /// Those of equal ranges, which need no inputs.
+    pub fn balanced(&self) -> Vec<f64> {
+        balanced(self.classes, self.kernels, self.bound(None))
+    }
+
+    /// The factor of each class.
+    pub fn factors(&self, x: &[f64]) -> Vec<f64> {
+        let factor = |&x: &f64| match self.how {
+            Equalize::Exact => (x / std::f64::consts::LN_2).round().exp2(),
+            Equalize::Best => x.exp(),
+        };
+        let mut factors: Vec<f64> = x.iter().map(factor).collect();
+        factors.iter_mut().take(1).for_each(|pinned| *pinned = 1.0);
+        factors
+    }
+
+    /// The best of all candidates on `samples`.
+    ///
+    /// # Errors
+    /// If a stored tensor cannot be read. Inside, if the engine cannot run the model.
+    pub fn best(
+        &self,
+        model: &RunnableModel,
+        samples: &Samples,
+    ) -> Result<Result<Found, EngineError>, Invalid> {
+        let axes = self.shapes.iter().map(|(&id, shape)| {
+            let own = self.classes.tensors.get(&id).map(|channels| channels.axis);
+            (id, own.unwrap_or_else(|| shape.len().saturating_sub(1).min(1)))
+        });
+        let axes: BTreeMap<ValueId, usize> = axes.collect();
+        let seen = match statistics(model, self.graph, &axes, samples) {
+            Ok(seen) => seen,
+            Err(error) => return Ok(Err(error)),
+        };
+        let names = self.graph.outputs.iter().map(|&id| self.graph.value(id).name.as_str());
+        let names: Vec<&str> = names.collect();
+        let wanted = match outputs(&model.clone().showing(&names), samples) {
+            Ok(wanted) => wanted,
+            Err(error) => return Ok(Err(error)),
+        };
+        let rounded = rounded_tensors(self.graph, &seen);
+        let judge = |x: &[f64]| -> Result<Result<f64, EngineError>, Invalid> {
+            let Some(grid) = self.grid(&seen, &rounded, &self.factors(x))? else {
+                return Ok(Ok(f64::NEG_INFINITY));
+            };
+            let run = outputs(&on_grid(model, &grid, &names), samples);
+            Ok(run.map(|found| sqnr(&wanted, &found)))
+        };
+        let none = vec![0.0; self.classes.count];
+        let before = match judge(&none)? {
+            Ok(before) => before,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut best = (before, none);
+        for x in self.minima(&seen, &rounded) {
+            match judge(&x)? {
+                Ok(own) if own > best.0 => best = (own, x),
+                Ok(_) => {}
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        // Which weights fall near the grid is a lottery, in which some more lots are drawn.
+        let mut random = Random::new(1);
+        let lots = if best.0 > before && self.work(&seen, samples) <= MOST_WORK { LOTS } else { 0 };
+        for _ in 0..lots {
+            let x: Vec<f64> = best.1.iter().map(|x| x + random.normal() * AROUND).collect();
+            match judge(&x)? {
+                Ok(own) if own > best.0 => best = (own, x),
+                Ok(_) => {}
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Ok(Found { x: best.1, before: Some(before), after: Some(best.0) }))
+    }
+
+    /// Multiply-adds of one run, about.
+    fn work(&self, seen: &Statistics, samples: &Samples) -> f64 {
+        let each = self.kernels.iter().filter_map(|kernel| {
+            let positions = seen.get(&kernel.tensor.output)?.positions;
+            Some(kernel.largest.len() as f64 * kernel.taps * positions)
+        });
+        let samples = samples.iter().flat_map(|piece| piece.first());
+        let samples = samples.map(|one| one.shape().first().copied().unwrap_or(1) as f64);
+        each.sum::<f64>() * samples.sum::<f64>()
+    }
+
+    /// The least noise that is predicted, under each belief.
+    fn minima(&self, seen: &Statistics, rounded: &[ValueId]) -> Vec<Vec<f64>> {
+        let of = |model| sensitivities(self.graph, seen, self.kernels, model);
+        let (independent, like_signal) = (of(NoiseModel::Independent), of(NoiseModel::LikeSignal));
+        let both = between(&independent, &like_signal);
+        let bound = self.bound(Some(seen));
+        let mut minima = Vec::new();
+        for sensitivities in [&independent, &both, &like_signal] {
+            let mut x = vec![0.0; self.classes.count];
+            for (number, norm) in NORMS.into_iter().enumerate() {
+                x = self.minimum(seen, sensitivities, rounded, norm, x, bound);
+                if number >= FIRST {
+                    minima.push(x.clone());
+                }
+            }
+        }
+        minima
+    }
+
+    fn minimum(
+        &self,
+        seen: &Statistics,
+        sensitivities: &BTreeMap<ValueId, Sensitivity>,
+        rounded: &[ValueId],
+        norm: f64,
+        start: Vec<f64>,
+        bound: f64,
+    ) -> Vec<f64> {
+        let noise =
+            NoiseFunction::of(self.classes, seen, sensitivities, self.kernels, rounded, norm);
+        minimum(|x| noise.at(x), start, bound, STEPS)
+    }
+
+    /// How far a logarithm may be from 0, so that nothing leaves its type: a weight takes two
+    /// factors, a tensor one, of which what was seen may be a sixteenth.
+    fn bound(&self, seen: Option<&Statistics>) -> f64 {
+        let floats = self.classes.scaled.iter().map(|scaled| scaled.float);
+        let largest = floats.map(Float::largest).fold(f64::MAX, f64::min);
+        let weights = self.kernels.iter().flat_map(|kernel| &kernel.largest);
+        let weights = weights.fold(0.0f64, |most, &own| most.max(own));
+        let tensors = seen.into_iter().flat_map(BTreeMap::values);
+        let tensors = tensors.flat_map(|seen| seen.largest.iter().chain(&seen.least));
+        let tensors = tensors.fold(1.0f64, |most, own| most.max(own.abs()));
+        let of_weights = (largest / weights.max(f64::MIN_POSITIVE)).ln() / 2.0;
+        let of_tensors = (largest / tensors / 16.0).ln();
+        let most = MOST_OCTAVES * std::f64::consts::LN_2;
+        of_weights.min(of_tensors).clamp(0.0, most)
+    }
+
+    /// What is rounded with these factors; `None` if a weight leaves its type.
+    fn grid(
+        &self,
+        seen: &Statistics,
+        rounded: &[ValueId],
+        factors: &[f64],
+    ) -> Result<Option<Grid>, Invalid> {
+        let name = |id: ValueId| self.graph.value(id).name.clone();
+        let ranges = rounded.iter().filter_map(|&id| {
+            let own = seen.get(&id)?;
+            let of_channels = self.classes.factors(id, factors);
+            let factor = |at: usize| of_channels.as_ref().and_then(|f| f.get(at)).copied();
+            let scaled = |ends: &[f64]| -> Vec<f64> {
+                let ends = ends.iter().enumerate();
+                ends.map(|(at, end)| end * factor(at).unwrap_or(1.0)).collect()
+            };
+            let least = scaled(&own.least).into_iter().fold(0.0, f64::min);
+            Some((name(id), [least, scaled(&own.largest).into_iter().fold(0.0, f64::max)]))
+        });
+        let ranges = ranges.collect();
+        let mut kernels = BTreeMap::new();
+        let mut type_of_all = Float::F32;
+        for tensor in &self.classes.stored {
+            let new = scaled(self.graph, self.constants, self.classes, tensor, factors)?;
+            let Ok(new) = new else { return Ok(None) };
+            let all = numbers::all(new.numbers.as_ref());
+            type_of_all = new.float;
+            let written = match tensor.form {
+                ScaledForm::Shift => raw(&new.name, &new.dims, &all, new.float),
+                _ => on_symmetric_grid(&new.name, &new.dims, &all, new.float),
+            };
+            kernels.insert(new.name, written);
+        }
+        Ok(Some(Grid { ranges, kernels, float: type_of_all }))
+    }
+}

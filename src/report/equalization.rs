@@ -1,0 +1,81 @@
+//! What became of the factors of channels.
+//!
+//! Knows data, and one line of words.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::report::json;
+use crate::verify::outcome::{Agreement, Outcome};
+
+/// What became of the factors of channels.
+#[derive(Debug, Clone, Default, Serialize)]
+#[non_exhaustive]
+pub struct Equalization {
+    /// Whether the new model has them.
+    pub applied: bool,
+    /// Why it has not.
+    pub reason: Option<String>,
+    /// Whether factors are powers of two only.
+    pub exact: bool,
+    /// Whether the caller gave all inputs; else the gain is not known.
+    pub given: bool,
+    /// Kernels that a channel is read or made by.
+    pub kernels: usize,
+    /// Those on one side of which a channel is free.
+    pub free_kernels: usize,
+    /// Factors that are free.
+    pub channels: usize,
+    /// Why tensors have none, and how many for that reason.
+    pub pinned: BTreeMap<String, usize>,
+    /// Signal and noise of the outputs on 8 bits, weights and tensors, as the model was; in dB.
+    pub before: Option<f64>,
+    /// With the factors.
+    pub after: Option<f64>,
+    /// Tensors that changed.
+    pub tensors: usize,
+    /// The least and the largest factor.
+    pub factors: Option<[f64; 2]>,
+    /// The largest difference of the proofs, one for each node whose weights changed.
+    pub proof: Option<f64>,
+    /// The run of the model without and with the factors.
+    #[serde(serialize_with = "json::run")]
+    pub run: Option<Outcome>,
+    /// How long it took to find, prove and try them.
+    pub seconds: f64,
+}
+
+impl Equalization {
+    /// In one line.
+    pub fn in_words(&self) -> String {
+        let (free, all) = (self.free_kernels, self.kernels);
+        let place = format!("{free} of {all} kernels with free channels");
+        let gain = match (self.before, self.after) {
+            (Some(before), Some(after)) => format!("int8 outputs {before:.1} → {after:.1} dB"),
+            _ => "the gain is not known without inputs that mean something".to_owned(),
+        };
+        match &self.reason {
+            Some(why) if self.before.is_some() => {
+                format!("not equalized, as {why} ({gain}; {place})")
+            }
+            Some(why) => format!("not equalized: {why} ({place})"),
+            None => format!("equalized: {gain}; {place}{}", self.verified()),
+        }
+    }
+
+    fn verified(&self) -> String {
+        let proof = self.proof.map(|error| format!(", each proved in float64 within {error:.1e}"));
+        let run = match &self.run {
+            Some(Outcome::Agreed(agreement)) if self.exact && agreement.largest_error() == 0.0 => {
+                "; both runs are the same bit for bit".to_owned()
+            }
+            Some(Outcome::Agreed(agreement)) => {
+                format!("; run: within {:.1e}", Agreement::largest_error(agreement))
+            }
+            Some(Outcome::NotRun(why)) => format!("; not run: {why}"),
+            _ => String::new(),
+        };
+        format!("{}{run}", proof.unwrap_or_default())
+    }
+}

@@ -1,0 +1,360 @@
+//! Factors of channels: where they are free, that wrong ones are caught, and what comes out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use acb_fuse::emit::weights::FusedWeights;
+use acb_fuse::engine::{Array, Limits};
+use acb_fuse::equalize::channels::ChannelClasses;
+use acb_fuse::equalize::observed::{self, RunnableModel};
+use acb_fuse::equalize::placed::SeenShapes;
+use acb_fuse::equalize::scaled::scaled;
+use acb_fuse::facts::constants::Constants;
+use acb_fuse::onnx::float::Float;
+use acb_fuse::onnx::graph::Graph;
+use acb_fuse::onnx::ids::ValueId;
+use acb_fuse::onnx::model::Model;
+use acb_fuse::onnx::proto::ModelProto;
+use acb_fuse::onnx::storage::Storage;
+use acb_fuse::onnx::tensor;
+use acb_fuse::ops::reader::Reader;
+use acb_fuse::pipeline::claim::scaled_node;
+use acb_fuse::verify::claim::Unproved;
+use acb_fuse::verify::inputs::Random;
+use acb_fuse::verify::original::Original;
+use acb_fuse::verify::outcome::Outcome;
+use acb_fuse::verify::proof::prove;
+use acb_fuse::verify::run::run;
+use acb_fuse::{Equalize, RunOptions, Which};
+use ndarray::Axis;
+use prost::Message;
+
+use super::mutants::with_model;
+use crate::support::text;
+use crate::support::tool::{converted, options};
+
+/// Two kernels, and what stands between them: of `a`, which the first makes, to `b`, which the
+/// second reads.
+fn between(nodes: &str) -> ModelProto {
+    let text = format!(
+        r#"<ir_version: 8, opset_import: ["" : 17]>
+        net (float[1,4,8,8] x) => (float[1,6,?,?] y)
+        <float[8,4,3,3] first, float[8] bias, float[6,8,1,1] second, float[8] shift,
+         float[8,1,1] each, int64[4] flat = {{1, 8, 2, 32}}, float six = {{6.0}}, float nought = {{0.0}}>
+        {{ a = Conv <pads = [1,1,1,1]> (x, first, bias)
+           {nodes}
+           y = Conv (b, second) }}"#
+    );
+    text::model(&text).unwrap()
+}
+
+fn limits() -> Limits {
+    Limits::new(Duration::from_secs(60), 1 << 30)
+}
+
+fn indexed(model: &ModelProto) -> Model {
+    Model::index(model.encode_to_vec().into(), Storage::default()).unwrap()
+}
+
+/// The classes of a model's channels, and how it runs.
+fn with_classes<T>(model: &ModelProto, check: impl FnOnce(&Reader, ChannelClasses) -> T) -> T {
+    with_model(model.encode_to_vec(), |reader, _| {
+        let (graph, constants) = (reader.graph, reader.constants);
+        let runnable = RunnableModel::of(graph.model, limits()).unwrap();
+        let tensors = observed::tensors(graph, |id| constants.contains(id));
+        let samples = vec![vec![Random::new(3).noise(&[1, 4, 8, 8])]];
+        let shapes = observed::shapes(&runnable, graph, &tensors, &samples).unwrap();
+        let classes = classes_of(graph, constants, &shapes);
+        check(reader, classes)
+    })
+}
+
+fn classes_of(graph: &Graph, constants: &Constants, shapes: &SeenShapes) -> ChannelClasses {
+    ChannelClasses::of(graph, constants, shapes, &BTreeSet::new()).unwrap()
+}
+
+/// What stands between both kernels, and how many factors are free there.
+const BETWEEN: &[(&str, usize)] = &[
+    ("b = Relu (a)", 8),
+    ("b = LeakyRelu <alpha = 0.1> (a)", 8),
+    ("b = MaxPool <kernel_shape = [2,2]> (a)", 8),
+    ("b = AveragePool <kernel_shape = [2,2]> (a)", 8),
+    ("b = GlobalAveragePool (a)", 8),
+    ("b = ReduceMean <axes = [2,3], keepdims = 1> (a)", 8),
+    ("t = Transpose <perm = [0,2,3,1]> (a) r = Relu (t) b = Transpose <perm = [0,3,1,2]> (r)", 8),
+    ("b = Reshape (a, flat)", 8),
+    ("c = Relu (a) b = Add (a, c)", 8),
+    ("p, q = Split <axis = 1> (a) r = Relu (q) b = Concat <axis = 1> (r, p)", 8),
+    // A gate is pinned, what it multiplies is not.
+    (
+        "g = GlobalAveragePool (x) h = Sigmoid (g) k = ReduceMean <axes = [1], keepdims = 1> (h) b = Mul (a, k)",
+        8,
+    ),
+    // Both factors of a product would be squared.
+    ("b = Mul (a, a)", 0),
+    ("b = Sigmoid (a)", 0),
+    ("b = Clip (a, nought, six)", 0),
+    ("s = Sigmoid (a) b = Mul (a, s)", 0),
+    ("s = Sigmoid (a) b = Add (a, s)", 0),
+    ("b = Softmax <axis = 1> (a)", 0),
+];
+
+#[test]
+fn factors_are_free_where_nodes_pass_them() {
+    for (nodes, free) in BETWEEN {
+        with_classes(&between(nodes), |_, classes| {
+            assert_eq!(classes.count - 1, *free, "{nodes}: {:?}", classes.pinned);
+        });
+    }
+}
+
+/// A weight that two nodes read, one of which is elsewhere, has no factors.
+#[test]
+fn shared_weights_and_what_bodies_read_are_pinned() {
+    for nodes in [
+        "r = Relu (a) b = Conv <group = 8> (r, each4) c = Conv <group = 8> (b, each4)",
+        r#"k = Constant <value = bool {1}> () m = If (k) <then_branch = one () => (float z) { z = Relu (a) }, else_branch = two () => (float z) { z = Neg (a) }> b = Add (a, m)"#,
+    ] {
+        let is_shared = nodes.contains("each4");
+        let mut text = format!(
+            r#"<ir_version: 8, opset_import: ["" : 17]>
+            net (float[1,4,8,8] x) => (float[1,6,?,?] y)
+            <float[8,4,3,3] first, float[6,8,1,1] second, float[8,1,1,1] each4>
+            {{ a = Conv <pads = [1,1,1,1]> (x, first) {nodes} y = Conv (b, second) }}"#
+        );
+        if is_shared {
+            text = text.replace("y = Conv (b", "y = Conv (c");
+        }
+        let model = text::model(&text).unwrap();
+        with_classes(&model, |reader, classes| {
+            let is_free = |name: &str| classes.is_free(reader.graph.find(name).unwrap());
+            assert!(!is_free("a") && !is_free("b"), "{nodes}: {:?}", classes.pinned);
+        });
+    }
+}
+
+/// Random factors, all different, and the pinned one.
+fn factors(count: usize) -> Vec<f64> {
+    let mut random = Random::new(5);
+    let mut factors: Vec<f64> =
+        (0..count).map(|_| (random.uniform() * 24.0 - 12.0).exp2()).collect();
+    factors[0] = 1.0;
+    factors
+}
+
+fn new_tensors(
+    reader: &Reader,
+    classes: &ChannelClasses,
+    factors: &[f64],
+) -> BTreeMap<ValueId, FusedWeights> {
+    let new = classes.scaled.iter().map(|one| {
+        let new = scaled(reader.graph, reader.constants, classes, one, factors).unwrap();
+        (one.value, new.unwrap())
+    });
+    new.collect()
+}
+
+/// The largest difference of the proofs of all nodes that factors touch.
+fn proof(
+    reader: &Reader,
+    classes: &ChannelClasses,
+    factors: &[f64],
+    new: &BTreeMap<ValueId, FusedWeights>,
+) -> Result<f64, Unproved> {
+    let (graph, constants) = (reader.graph, reader.constants);
+    let original = Original::new(graph, constants, &reader.sizes, None, Default::default());
+    let scaled = classes.scaled.iter().map(|scaled| scaled.node);
+    let nodes: BTreeSet<_> = scaled.chain(classes.passing.iter().copied()).collect();
+    let mut largest = 0.0f64;
+    for id in nodes {
+        for claim in scaled_node(&original, id, classes, factors, new)? {
+            largest = largest.max(prove(&original, &claim, limits())?);
+        }
+    }
+    Ok(largest)
+}
+
+#[test]
+fn right_factors_are_proved() {
+    for (nodes, _) in BETWEEN {
+        with_classes(&between(nodes), |reader, classes| {
+            let factors = factors(classes.count);
+            let new = new_tensors(reader, &classes, &factors);
+            let proof = proof(reader, &classes, &factors, &new);
+            if nodes.contains("LeakyRelu") {
+                // The engine has none in float64: such nodes are left alone.
+                assert!(matches!(proof, Err(Unproved::NotRun(_))), "{nodes}: {proof:?}");
+                return;
+            }
+            assert!(proof.as_ref().is_ok_and(|error| *error < 1e-12), "{nodes}: {proof:?}");
+        });
+    }
+}
+
+/// What a mistaken equalizer makes of the tensors of [`between`] with a Relu.
+type Tensors = BTreeMap<ValueId, FusedWeights>;
+
+fn refactored(
+    new: &Tensors,
+    reader: &Reader,
+    name: &str,
+    change: impl Fn(usize, f64) -> f64,
+) -> Tensors {
+    let id = reader.graph.find(name).unwrap();
+    let mut wrong = new.clone();
+    let own = wrong.get_mut(&id).unwrap();
+    let all = acb_fuse::numbers::all(own.numbers.as_ref());
+    let changed: Vec<f64> = all.iter().enumerate().map(|(at, &own)| change(at, own)).collect();
+    own.numbers = Arc::new(changed);
+    wrong
+}
+
+/// A factor that is forgotten, inverted, of another channel or along another axis.
+#[test]
+fn wrong_tensors_are_caught_by_the_proof() {
+    with_classes(&between("b = Relu (a)"), |reader, classes| {
+        let factors = factors(classes.count);
+        let new = new_tensors(reader, &classes, &factors);
+        let of = |name: &str| {
+            let id = reader.graph.find(name).unwrap();
+            classes.factors(id, &factors).unwrap()
+        };
+        let a = of("a");
+        let rows = |at: usize| at / 36;
+        type Change<'c> = (&'c str, &'c str, &'c dyn Fn(usize, f64) -> f64);
+        let mistakes: [Change; 6] = [
+            ("forgotten in a filter", "first", &|at, w| if rows(at) == 3 { w / a[3] } else { w }),
+            ("forgotten in the bias", "bias", &|at, w| w / a[at]),
+            ("inverted", "first", &|at, w| w / a[rows(at)].powi(2)),
+            ("forgotten by the reader", "second", &|at, w| w * a[at % 8]),
+            ("inverted by the reader", "second", &|at, w| w * a[at % 8].powi(2)),
+            ("along the other axis", "second", &|at, w| w * a[at % 8] / a[(at / 8) % 8]),
+        ];
+        for (name, tensor, change) in mistakes {
+            let wrong = refactored(&new, reader, tensor, change);
+            let found = proof(reader, &classes, &factors, &wrong);
+            assert!(matches!(found, Err(Unproved::Differs { .. })), "{name}: {found:?}");
+        }
+    });
+}
+
+/// Factors that pass a node which does not pass them: a clip, an exponential, one side of a sum.
+#[test]
+fn wrong_classes_are_caught_by_the_proof() {
+    for nodes in ["b = Clip (a, nought, six)", "b = Exp (a)", "s = Exp (a) b = Add (a, s)"] {
+        with_classes(&between(nodes), |reader, mut classes| {
+            let [a, b] = ["a", "b"].map(|name| reader.graph.find(name).unwrap());
+            for id in [a, b] {
+                let own = classes.tensors.entry(id).or_insert_with(|| unreachable!("{nodes}"));
+                own.classes = (1..=8).collect();
+            }
+            let node = reader.graph.value(b).producer.unwrap();
+            classes.passing.push(node);
+            let factors = factors(9);
+            let found = proof(reader, &classes, &factors, &BTreeMap::new());
+            assert!(matches!(found, Err(Unproved::Differs { .. })), "{nodes}: {found:?}");
+        });
+    }
+}
+
+/// A stored tensor with each slice along an axis times a factor.
+fn times(model: &mut ModelProto, name: &str, axis: usize, factors: &[f64]) {
+    let graph = model.graph.as_mut().unwrap();
+    let stored = graph.initializer.iter_mut().find(|stored| stored.name() == name).unwrap();
+    let mut values = tensor::floats(stored, &Storage::default()).unwrap();
+    for (mut slice, factor) in values.axis_iter_mut(Axis(axis)).zip(factors) {
+        slice.mapv_inplace(|value| value * factor);
+    }
+    *stored = tensor::from_floats(name, &values, Float::F32);
+}
+
+/// What no proof of one node sees, the run does: a factor at an output, on a weight that another
+/// node reads, on what a body reads.
+#[test]
+fn wrong_places_are_caught_by_the_run() {
+    let powers: Vec<f64> = (0..8).map(|at| f64::from(at % 4 - 1).exp2()).collect();
+    let inverse: Vec<f64> = powers.iter().map(|own| own.recip()).collect();
+    let right = |model: &mut ModelProto| {
+        times(model, "first", 0, &powers);
+        times(model, "bias", 0, &powers);
+        times(model, "second", 1, &inverse);
+    };
+    let at_output = |model: &mut ModelProto| times(model, "second", 0, &powers);
+    let relu = between("b = Relu (a)");
+    let read_elsewhere = between(
+        "c = Relu (a) d = Conv (c, second) e = Conv <pads=[1,1,1,1]> (x, first) f = Sigmoid (e) b = Add (c, f)",
+    );
+    let in_a_body = between(
+        r#"k = Constant <value = bool {1}> () m = If (k) <then_branch = one () => (float z) { z = Sigmoid (a) }, else_branch = two () => (float z) { z = Neg (a) }> c = Relu (a) b = Add (c, m)"#,
+    );
+    type Change<'c> = (&'c str, &'c ModelProto, &'c dyn Fn(&mut ModelProto), bool);
+    let cases: [Change; 4] = [
+        ("right", &relu, &right, true),
+        ("at an output", &relu, &at_output, false),
+        ("on a shared weight", &read_elsewhere, &right, false),
+        ("in a body", &in_a_body, &right, false),
+    ];
+    for (name, old, change, is_right) in cases {
+        let mut new = old.clone();
+        change(&mut new);
+        let outcome = run(&indexed(old), &indexed(&new), &RunOptions::default(), limits()).unwrap();
+        let is_as_expected = match outcome {
+            Outcome::Agreed(_) => is_right,
+            Outcome::Differs { .. } => !is_right,
+            _ => false,
+        };
+        assert!(is_as_expected, "{name}: {outcome:?}");
+    }
+}
+
+/// Channels that differ by factors of two are found and made equal; with powers of two the
+/// model stays the same bit for bit. What is balanced stays as it is, byte for byte.
+#[test]
+fn unbalanced_channels_are_balanced() {
+    let folder = tempfile::tempdir().unwrap();
+    let balanced = between("b = Relu (a)");
+    let powers: Vec<f64> = (0..8).map(|at| f64::from(at % 4 * 2).exp2()).collect();
+    let inverse: Vec<f64> = powers.iter().map(|own| own.recip()).collect();
+    let mut unbalanced = balanced.clone();
+    times(&mut unbalanced, "first", 0, &powers);
+    times(&mut unbalanced, "bias", 0, &powers);
+    times(&mut unbalanced, "second", 1, &inverse);
+    for (model, how, is_given, is_applied) in [
+        (&unbalanced, Equalize::Best, true, true),
+        (&unbalanced, Equalize::Exact, true, true),
+        (&unbalanced, Equalize::Exact, false, true),
+        (&balanced, Equalize::Exact, true, false),
+    ] {
+        let [input, output] = ["in.onnx", "out.onnx"].map(|name| folder.path().join(name));
+        let bytes = model.encode_to_vec();
+        std::fs::write(&input, &bytes).unwrap();
+        let options = options(|options| {
+            options.equalize = Some(how);
+            if is_given {
+                let noise: Array = Random::new(11).noise(&[1, 4, 8, 8]);
+                options.run.given = vec![(Which::Numbered(0), noise)];
+            }
+        });
+        let report = converted(&input, &output, &options);
+        let told = report.equalization.unwrap();
+        assert_eq!(told.applied, is_applied, "{how:?}: {told:?}");
+        let written = std::fs::read(&output).unwrap();
+        assert_eq!(written != bytes, is_applied);
+        if !is_applied {
+            continue;
+        }
+        assert!(told.proof.unwrap() < 1e-12 && told.tensors == 3, "{told:?}");
+        assert_eq!(told.before.is_some(), is_given);
+        let error = told.run.unwrap().largest_error();
+        assert_eq!(error == 0.0, how == Equalize::Exact, "{how:?}: {error}");
+        // Nothing but the three tensors is another.
+        let (old, new) = (model, ModelProto::decode(written.as_slice()).unwrap());
+        let (old, new) = (old.graph.as_ref().unwrap(), new.graph.unwrap());
+        assert_eq!((&old.node, &old.input, &old.output), (&new.node, &new.input, &new.output));
+        let names = |graph: &acb_fuse::onnx::proto::GraphProto| -> Vec<String> {
+            graph.initializer.iter().map(|stored| stored.name().to_owned()).collect()
+        };
+        assert_eq!(names(old), names(&new));
+    }
+}
