@@ -37,7 +37,7 @@ pub struct ApartKernels {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DominantBranch {
-    /// As in [`KernelBranch`].
+    /// Taps per spatial axis; `None` of the identity, scaled or not.
     pub kernel: Option<Vec<i64>>,
     /// In how many filters it holds the largest weight.
     pub filters: usize,
