@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::emit::weights::FusedWeights;
 use crate::engine::Constant;
 use crate::equalize::channels::{ChannelClasses, TensorChannels};
+use crate::facts::roles;
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::proto::NodeProto;
@@ -58,7 +59,11 @@ pub fn scaled_node(
     };
     let (mut nodes, mut constants, mut roots) = (Vec::new(), Vec::new(), Vec::new());
     let mut valid = Validity::default();
-    let mut read = node.proto.clone();
+    let type_of = |id: Option<ValueId>| original.constants.element_type(id?);
+    // In float64, a cast to the model's own type would round.
+    let is_same = roles::casts(node) && type_of(node.input(0)) == original.cast_to(node);
+    let own = node.proto.clone();
+    let mut read = if is_same { write::into_identity(own) } else { own };
     let mut seen: Vec<ValueId> = Vec::new();
     for (name, input) in read.input.iter_mut().zip(&node.inputs) {
         let Some(input) = *input else { continue };

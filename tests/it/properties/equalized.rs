@@ -84,6 +84,7 @@ const BETWEEN: &[(&str, usize)] = &[
     ("b = ReduceMean <axes = [2,3], keepdims = 1> (a)", 8),
     ("t = Transpose <perm = [0,2,3,1]> (a) r = Relu (t) b = Transpose <perm = [0,3,1,2]> (r)", 8),
     ("b = Reshape (a, flat)", 8),
+    ("c = Cast <to = 1> (a) r = Relu (c) b = Cast <to = 1> (r)", 8),
     ("c = Relu (a) b = Add (a, c)", 8),
     ("p, q = Split <axis = 1> (a) r = Relu (q) b = Concat <axis = 1> (r, p)", 8),
     // A gate is pinned, what it multiplies is not.
