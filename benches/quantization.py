@@ -1,6 +1,6 @@
 """Measures how well networks quantize, before and after fusing: the table of docs/quantization.md.
 
-    python benches/quantization.py [--binary target/release/acb-fuse] [--only NETWORK...] [--flags never auto always]
+    python benches/quantization.py [--binary target/release/acb-fuse] [--only NETWORK...] [--variants NAME...]
 
 needs onnx, onnxruntime and numpy as in requirements.txt. The networks and images are those of fixtures/trained; a
 network is fed `(image / 255 - 0.45) / 0.25`. Per file, of the 1,000 test images:
@@ -39,6 +39,15 @@ def normalised(images):
     return (images.astype(np.float32) / 255 - 0.45) / 0.25
 
 
+# How a network is fused, and the flags for that; scales are found on the calibration images.
+VARIANTS = {
+    "fused": [],
+    "`--keep-identity auto`": ["--keep-identity", "auto"],
+    "`--keep-identity always`": ["--keep-identity", "always"],
+    "`--equalize`": ["--equalize", "--input", "x={calibration}"],
+    "`--equalize=exact`": ["--equalize=exact", "--input", "x={calibration}"],
+    "`--for int8`": ["--for", "int8", "--input", "x={calibration}"],
+}
 COLUMNS = ("network", "file", "float", "W8", "W8/c", "W5", "W4", "int8", "int8/c", "quantized file")
 TEST, LABELS, CALIBRATION = normalised(IMAGES["test"]), IMAGES["labels"], normalised(IMAGES["calibration"])
 
@@ -127,19 +136,21 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--binary", default="target/release/acb-fuse", help="acb-fuse")
     arguments.add_argument("--only", nargs="+", default=["acnet_quick", "acnet_resnet", "mobileone", "repvgg"])
-    arguments.add_argument("--flags", nargs="+", default=["never", "auto", "always"], help="of --keep-identity")
+    arguments.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     arguments = arguments.parse_args()
     print("| " + " | ".join(COLUMNS) + " |\n" + "| --- " * len(COLUMNS) + "|")
     for network in arguments.only:
         exported = str(TRAINED / network / "folded.onnx")
         reference = run(exported, optimise=False)
         print(f"| {network} | as exported | " + " | ".join(figures(exported, reference)) + " |", flush=True)
-        for flag in arguments.flags:
+        for variant in arguments.variants:
             with tempfile.TemporaryDirectory() as folder:
-                fused = f"{folder}/fused.onnx"
-                subprocess.run([arguments.binary, exported, fused, "-q", "--keep-identity", flag], check=True)
+                fused, calibration = f"{folder}/fused.onnx", f"{folder}/calibration.npy"
+                np.save(calibration, CALIBRATION)
+                flags = [flag.format(calibration=calibration) for flag in VARIANTS[variant]]
+                subprocess.run([arguments.binary, exported, fused, "-q", *flags], check=True)
                 row = " | ".join(figures(fused, reference))
-            print(f"| {network} | `--keep-identity {flag}` | {row} |", flush=True)
+            print(f"| {network} | {variant} | {row} |", flush=True)
 
 
 main()

@@ -51,7 +51,7 @@ class LookOptions(TypedDict, total=False):
     """Whether identities stay apart from the kernels beside them: "never", the default, "auto" where int8 weights would lose
     more than 6 dB, or "always"."""
     for_: Literal["int8"]
-    """What the new model is for: "int8" is the same as `keep_identity="auto"`."""
+    """What the new model is for: "int8" is the same as `keep_identity="auto", equalize=True`."""
     training_mode: Literal["auto", "convert", "keep"]
     """Which nodes in training mode become their inference form: "auto", the default, "convert" or "keep"."""
     follow_links: bool
@@ -67,6 +67,11 @@ class LookOptions(TypedDict, total=False):
 class FuseOptions(LookOptions, total=False):
     """Options of `fuse`. What is left out is as on the command line."""
 
+    equalize: bool | Literal["best", "exact"]
+    """Multiply channels by factors with which 8 bits say more, if a run on 8 bits gains 0.5 dB or more; "exact": by powers of
+    two, so that the float model is the same bit for bit."""
+    inputs: Mapping[str, StrPath]
+    """A file per graph input (.npy, .npz or .pb) to run the models on, and to find the factors of `equalize` with."""
     verify: bool
     """Prove every block and run the models: the default."""
     require_run: bool
@@ -107,7 +112,8 @@ def fuse(model: Any, output: StrPath | None = None, **options: Any) -> Any:
     its path, and its result gets a side file beside `output`.
 
     Options: skip, keep_overridable, growth, keep_identity, for_, training_mode, follow_links, require_fusion, input_shapes,
-    timeout, verify, require_run, samples, seed, tolerance, verify_timeout, verify_memory, clobber, force. `FuseOptions` says what they mean.
+    timeout, equalize, inputs, verify, require_run, samples, seed, tolerance, verify_timeout, verify_memory, clobber,
+    force. `FuseOptions` says what they mean.
 
     Raises an `Error` if something is wrong; nothing is written then.
     """
@@ -188,6 +194,14 @@ def _shapes(flag: str) -> Words:
     return lambda shapes: [f"{flag}={name}={','.join(map(str, shape))}" for name, shape in shapes.items()]
 
 
+def _equalized(how: object) -> list[str]:
+    return ["--equalize"] if how is True else [f"--equalize={how}"] if how else []
+
+
+def _inputs(files: Mapping[str, StrPath] | None) -> list[str]:
+    return [f"--input={name}={os.fspath(file)}" for name, file in (files or {}).items()]
+
+
 _WORDS: dict[str, Words] = {
     "skip": _names("--skip"),
     "keep_overridable": _switch("--keep-overridable"),
@@ -198,6 +212,8 @@ _WORDS: dict[str, Words] = {
     "follow_links": _switch("--follow-links"),
     "require_fusion": _switch("--require-fusion"),
     "input_shapes": _shapes("--input-shape"),
+    "equalize": _equalized,
+    "inputs": _inputs,
     "verify": _switch("--no-verify", given_if=False),
     "require_run": _switch("--require-run"),
     "samples": _value("--samples"),

@@ -80,6 +80,7 @@ pub struct Arguments {
     #[arg(long, value_name = "WHEN", value_parser = keep_identity(), default_value = "never")]
     pub keep_identity: KeepIdentity,
     /// What the new model is for. int8: it will be quantized; the same as --keep-identity auto
+    /// --equalize
     #[arg(long, value_name = "TYPE", value_parser = ["int8"], conflicts_with = "keep_identity")]
     pub r#for: Option<String>,
     /// Which nodes in training mode become what they are at inference. auto: dropouts, and
