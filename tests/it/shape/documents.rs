@@ -79,7 +79,7 @@ const LIMITS: &[(&str, &str, &str)] = &[
     ("given up after 15 minutes", "src/engine/limits.rs", "Duration::from_secs(900)"),
     ("the second that its message", "src/cli/watchdog.rs", "Duration = Duration::from_secs(1);"),
     ("kills it at 40", "tests/it/files/writing.rs", "for step in 0..40 {"),
-    ("31 kinds of wrong beliefs", "README.md", "31 kinds of wrong beliefs"),
+    ("31 kinds of wrong beliefs", "docs/results/hostile_input.md", "31 kinds of wrong beliefs"),
     ("the exit code is 6", "src/cli/exit.rs", "error if error.may_pass() => 6,"),
     ("may help is 6", "src/cli/exit.rs", "error if error.may_pass() => 6,"),
     ("or taken, is 8", "src/cli/exit.rs", "error if error.io().is_some() => 8,"),
