@@ -39,6 +39,7 @@ use std::time::Instant;
 use prost::bytes::Bytes;
 
 use check::{Measured, Reference};
+use counts::Counting;
 use deliver::{Delivery, Destination};
 use edited::Edited;
 use failure::Failure;
@@ -118,7 +119,8 @@ impl Conversion<'_> {
         let planning = Instant::now();
         let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
         let readers = analysis::readers(&graphs, &constants, &dependence, options);
-        let planned = Planned::of(model, &graphs, &readers, options);
+        let counting = self.counting();
+        let planned = Planned::of(model, &graphs, &readers, options, counting);
         let planned = reached.or_failure(planned.map_err(invalid))?;
         reached.planned = Some((&planned, &functions));
         reached.or_failure(planned.check_skipped(file, &options.skip))?;
@@ -131,7 +133,8 @@ impl Conversion<'_> {
 
         // Only now: what constants may cost depends on the side files that were looked at.
         let measuring = Instant::now();
-        let side_files = options.details.then(|| files::side_files(original));
+        let side_files = (counting != Counting::Nothing)
+            .then(|| files::side_files(original, files::hashing(options)));
         reached.side_files = side_files.as_deref();
         reached.seconds.read += measuring.elapsed().as_secs_f64();
         reached.or_failure(self.must_fuse(file, planned.blocks().next().is_none(), 0))?;
@@ -148,7 +151,7 @@ impl Conversion<'_> {
         let unproved = made.left_alone(&planned).count();
         reached.or_failure(self.must_fuse(file, made.is_empty(), unproved))?;
 
-        let edited = Edited::of(&opened, &graphs, &planned, &made, options);
+        let edited = Edited::of(&opened, &graphs, &planned, &made);
         let edited = reached.or_failure(edited.map_err(invalid))?;
         reached.edited = Some(&edited);
 
@@ -168,13 +171,13 @@ impl Conversion<'_> {
         };
         let is_verified = options.verify && !edited.rewrite.is_empty();
         let (seen, flushed) = staged.flushed_during(|new| {
-            let measured = options.details.then(|| Measured::of(new, file)).transpose();
+            let measured = Measured::of(new, file, options);
             let checked = is_verified.then(|| reference.check(new)).transpose();
             (measured, checked)
         });
         let (measured, checked) = seen;
         let measured = reached.or_failure(measured)?;
-        reached.measured = measured.as_ref();
+        reached.measured = Some(&measured);
         let checked = reached.or_failure(checked)?;
         reached.checked = checked.as_ref();
         let verdict = checked.iter().try_for_each(|checked| checked.verdict(file, options));
@@ -185,6 +188,15 @@ impl Conversion<'_> {
         reached.delivered = Some(&delivered);
         reached.seconds.write = writing.elapsed().as_secs_f64();
         Ok(Converted { report: reached.report(), model: Some(delivered.model.clone()) })
+    }
+
+    /// What is told of a new model needs no more than what is known; a look tells less.
+    fn counting(&self) -> Counting {
+        match (self.options.details, self.destination) {
+            (true, _) => Counting::Everything,
+            (false, Some(_)) => Counting::WhatIsKnown,
+            (false, None) => Counting::Nothing,
+        }
     }
 
     /// Whether a block is fused, if one must be.

@@ -179,6 +179,59 @@ fn the_summary_says_what_was_done_and_what_was_not_checked() {
     );
 }
 
+/// What was read and written, and what changed; of a look, no more than before.
+#[test]
+fn the_summary_says_what_changed_in_the_whole_model() {
+    let (_folder, out) = target();
+    let out = out.to_str().unwrap();
+    let said = |arguments: &[&str]| String::from_utf8(output(arguments).stdout).unwrap();
+    let written = said(&[NETWORK, out]);
+    let lines: Vec<&str> = written.lines().collect();
+    let blocks = [
+        "block  branches                        nodes  parameters   multiply-adds    saves",
+        "3      5×5 + 1×5 + 5×1, 3 batch norms  8 → 1  2336 → 1608  4.08 M → 2.88 M",
+    ];
+    let found = [lines[0], lines.iter().find(|line| line.starts_with("3 ")).unwrap()];
+    assert!(found.iter().zip(blocks).all(|(found, block)| found.starts_with(block)), "{written}");
+    let sizes = [NETWORK, out].map(|file| fs::metadata(file).unwrap().len());
+    for line in [
+        "3 blocks fused, 34 → 13 nodes".to_owned(),
+        "operators: BatchNormalization 9 → 0, Add 6 → 0, Conv 9 → 3".to_owned(),
+        "parameters: 12.9 k → 10.4 k (−19 %)".to_owned(),
+        "multiply-adds: 13.0 M → 9.13 M (−30 %)".to_owned(),
+        format!("read: {NETWORK}, {:.1} kB", sizes[0] as f64 / 1e3),
+    ] {
+        assert!(lines.contains(&line.as_str()), "{line}: {written}");
+    }
+    let place = format!("written: {out}, {:.1} kB (−", sizes[1] as f64 / 1e3);
+    assert!(lines.iter().any(|line| line.starts_with(&place) && line.ends_with(" s")), "{written}");
+    let same = said(&[PLAIN, out, "--force"]);
+    assert!(same.contains(", byte for byte the model that was read\n"), "{same}");
+    let look = said(&[NETWORK]);
+    assert!(!look.contains("operators:") && !look.contains("read:"), "{look}");
+}
+
+/// What was not checked is followed by what to do.
+#[test]
+fn what_was_not_checked_says_what_to_do() {
+    let unrunnable = &*cases::model("loop_body");
+    for (arguments, said) in [
+        (&[BLOCK, "OUT", "--no-verify"][..], "NOT VERIFIED: --no-verify was given"),
+        (&[unrunnable, "OUT"], "run: NOT RUN: "),
+    ] {
+        let (_folder, out) = target();
+        let named = |&word: &&str| {
+            if word == "OUT" { out.to_str().unwrap().to_owned() } else { word.to_owned() }
+        };
+        let words: Vec<String> = arguments.iter().map(named).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let text = String::from_utf8(output(&words).stdout).unwrap();
+        let mut lines = text.lines().skip_while(|line| !line.starts_with(said));
+        assert!(lines.next().is_some(), "{text}");
+        assert!(lines.next().unwrap_or_default().starts_with("  what to do: "), "{text}");
+    }
+}
+
 /// Names in a model are anybody's: what would steer a terminal is spelled out.
 #[test]
 fn control_characters_of_names_are_not_printed() {
