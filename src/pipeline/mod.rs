@@ -171,7 +171,7 @@ impl Conversion<'_> {
         };
         let is_verified = options.verify && !edited.rewrite.is_empty();
         let (seen, flushed) = staged.flushed_during(|new| {
-            let measured = Measured::of(new, file, options);
+            let measured = Measured::of(new, file, rewrite, options);
             let checked = is_verified.then(|| reference.check(new)).transpose();
             (measured, checked)
         });

@@ -216,7 +216,10 @@ impl<'s> Reached<'s, '_, '_, '_> {
         let after = Size {
             bytes: self.new_bytes(),
             nodes: nodes_after,
-            parameters: self.measured.map(|measured| measured.parameters),
+            parameters: self.measured.and_then(|measured| match &measured.held {
+                Some(held) => Some(held.parameters),
+                None => before.parameters,
+            }),
             multiply_adds: counted.and_then(|counted| counted.after),
         };
         Change { before, after }
@@ -224,14 +227,10 @@ impl<'s> Reached<'s, '_, '_, '_> {
 
     /// Of which operators there are more or fewer nodes now; those that changed most first.
     fn operators(&self) -> Vec<OperatorChange> {
-        let (Some((planned, _)), Some(measured)) = (self.planned, self.measured) else {
-            return Vec::new();
-        };
-        if self.edited.is_none_or(|edited| edited.rewrite.is_empty()) {
-            return Vec::new();
-        }
+        let held = self.measured.and_then(|measured| measured.held.as_ref());
+        let (Some((planned, _)), Some(held)) = (self.planned, held) else { return Vec::new() };
         let before = counts::operators(planned.analyses.iter().map(|of| of.reader.graph));
-        let after = &measured.operators;
+        let after = &held.operators;
         let count = |of: &Operators, name: &str| of.get(name).copied().unwrap_or_default();
         let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
         let changes = names.into_iter().map(|name| OperatorChange {

@@ -77,18 +77,18 @@ fn looked(blocks: &[BlockReport]) -> Vec<Row> {
 
 /// A row per block, or per kind of blocks if there are many, with what they save together.
 fn converted(blocks: &[BlockReport]) -> Vec<Row> {
-    let mut kinds: Vec<Kind> = if blocks.len() > MOST_ROWS {
-        Kind::of_all(blocks)
+    let mut kinds: Vec<AlikeBlocks> = if blocks.len() > MOST_ROWS {
+        AlikeBlocks::of_all(blocks)
     } else {
-        blocks.iter().map(|block| Kind { first: block, count: 1 }).collect()
+        blocks.iter().map(|block| AlikeBlocks { first: block, count: 1 }).collect()
     };
-    let sum = kinds.iter().map(Kind::saved).try_fold(0.0, |sum, saved| Some(sum + saved?));
+    let sum = kinds.iter().map(AlikeBlocks::saved).try_fold(0.0, |sum, saved| Some(sum + saved?));
     match sum.filter(|&sum| sum > 0.0) {
         Some(sum) => {
-            let saved = |kind: &Kind| kind.saved().unwrap_or_default();
+            let saved = |kind: &AlikeBlocks| kind.saved().unwrap_or_default();
             kinds.sort_by(|a, b| saved(b).total_cmp(&saved(a)));
             let head = ["block", "branches", "nodes", "parameters", "multiply-adds", "saves"];
-            let row = |kind: &Kind| {
+            let row = |kind: &AlikeBlocks| {
                 let here = kind.first.positions.unwrap_or_default();
                 let macs =
                     change(kind.first, |cost| amount(cost.multiply_adds_per_position * here));
@@ -102,7 +102,7 @@ fn converted(blocks: &[BlockReport]) -> Vec<Row> {
         None => {
             kinds.sort_by_key(|kind| std::cmp::Reverse(kind.parameters_saved()));
             let head = ["block", "branches", "nodes", "parameters", "multiply-adds/position"];
-            let row = |kind: &Kind| {
+            let row = |kind: &AlikeBlocks| {
                 kind.row([change(kind.first, |cost| amount(cost.multiply_adds_per_position))])
             };
             let rows = kinds.iter().map(row);
@@ -112,18 +112,18 @@ fn converted(blocks: &[BlockReport]) -> Vec<Row> {
 }
 
 /// Blocks that are alike: their branches, and what each costs before and after.
-struct Kind<'r> {
+struct AlikeBlocks<'r> {
     first: &'r BlockReport,
     count: usize,
 }
 
-impl<'r> Kind<'r> {
+impl<'r> AlikeBlocks<'r> {
     fn of_all(blocks: &'r [BlockReport]) -> Vec<Self> {
-        let mut kinds: Vec<Kind> = Vec::new();
+        let mut kinds: Vec<AlikeBlocks> = Vec::new();
         for block in blocks {
             match kinds.iter_mut().find(|kind| kind.is_of(block)) {
                 Some(kind) => kind.count = kind.count.saturating_add(1),
-                None => kinds.push(Kind { first: block, count: 1 }),
+                None => kinds.push(AlikeBlocks { first: block, count: 1 }),
             }
         }
         kinds
@@ -250,7 +250,7 @@ mod tests {
         let name = "features.stages.0.blocks.1.token_mixer";
         for (width, expected) in [
             (Some(200), "features.stages.0.blocks.1.token_mixer  3×3 + 1×3"),
-            (Some(80), "features.stage…s.1.token_mixer  3×3 + 1×3"),
+            (Some(80), "features.stage…1.token_mixer  3×3 + 1×3"),
             (Some(10), "featur…mixer  3×3 + 1×3"),
             (None, "features.stages.0.blocks.1.token_mixer  3×3 + 1×3"),
         ] {

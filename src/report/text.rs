@@ -45,31 +45,31 @@ pub enum Tone {
 /// What the summary is to be.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
-pub struct Layout {
+pub struct SummaryLayout {
     /// How many columns there are; `None` if there is no end of them.
     pub width: Option<usize>,
     /// Whether all that is left alone is named, place by place.
     pub every_place: bool,
 }
 
-impl Layout {
+impl SummaryLayout {
     /// So many columns.
     pub fn of(width: Option<usize>, every_place: bool) -> Self {
-        Layout { width, every_place }
+        SummaryLayout { width, every_place }
     }
 }
 
 /// The summary; its alternate form, `{:#}`, names all that is left alone, one by one.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let layout = Layout::of(None, f.alternate());
+        let layout = SummaryLayout::of(None, f.alternate());
         self.lines(layout).iter().try_for_each(|line| writeln!(f, "{}", line.text))
     }
 }
 
 impl Report {
     /// The summary.
-    pub fn lines(&self, layout: Layout) -> Vec<Line> {
+    pub fn lines(&self, layout: SummaryLayout) -> Vec<Line> {
         let mut lines = Lines::default();
         self.put_blocks(&mut lines, layout);
         self.put_converted(&mut lines);
@@ -90,7 +90,7 @@ impl Report {
         lines.lines
     }
 
-    fn put_blocks(&self, lines: &mut Lines, layout: Layout) {
+    fn put_blocks(&self, lines: &mut Lines, layout: SummaryLayout) {
         if self.blocks.is_empty() {
             let what = words::nothing_fused(self);
             return lines.put(Tone::Plain, &format!("{}: {what}", self.input.path));
@@ -119,7 +119,7 @@ impl Report {
     }
 
     /// A line per reason; or one per place.
-    fn put_near_misses(&self, lines: &mut Lines, layout: Layout) {
+    fn put_near_misses(&self, lines: &mut Lines, layout: SummaryLayout) {
         if self.near_misses.is_empty() {
             return;
         }
