@@ -7,11 +7,11 @@ use std::io::{self, Write};
 use acb_fuse::Endpoint;
 use acb_fuse::report::Report;
 use acb_fuse::report::target::Target;
-use acb_fuse::report::text::{Layout, Line, Tone};
+use acb_fuse::report::text::{Line, SummaryLayout, Tone};
 use console::Term;
 
 use super::arguments::Arguments;
-use super::exit::{Exit, converted};
+use super::exit::{Exit, checked, converted};
 use super::matrix::{averages, averages_in_colours};
 use super::places::{self, unwritten};
 use super::show::{self, has_colours};
@@ -21,8 +21,9 @@ use super::show::{self, has_colours};
 /// # Errors
 /// How the process ends, if not well.
 pub fn one(arguments: &Arguments) -> Result<(), Exit> {
-    let mut places = arguments.files.iter().map(|file| places::endpoint(file));
-    let (Some(input), output) = (places.next(), places.next()) else { return Ok(()) };
+    let Some(input) = arguments.files.first() else { return Ok(()) };
+    let input = places::endpoint(input);
+    let output = arguments.place().map(|place| places::endpoint(place));
     for target in &arguments.report {
         target.check().map_err(|source| unwritten(target, source))?;
     }
@@ -43,11 +44,8 @@ pub fn one(arguments: &Arguments) -> Result<(), Exit> {
             write!(io::stdout(), "{}", summary(&report, arguments, colours(of_stream), width))
         };
     }
-    let (blocks, nodes) = (report.blocks.len(), report.notes.converted_nodes.len());
-    if result.is_ok() && arguments.check && (blocks > 0 || nodes > 0) {
-        let exit = Exit::of_check(&report.input.path, blocks, nodes);
-        report.error = Some(exit.reported());
-        result = Err(exit);
+    if arguments.check {
+        (report, result) = checked((report, result));
     }
     let write = |target: &Target| target.write(&report).map_err(|source| unwritten(target, source));
     let written = arguments.report.iter().try_for_each(write);
@@ -57,7 +55,7 @@ pub fn one(arguments: &Arguments) -> Result<(), Exit> {
 /// What is shown of a conversion that came to its end, on so many columns.
 fn summary(report: &Report, arguments: &Arguments, colours: bool, width: Option<usize>) -> String {
     let mut shown = String::new();
-    for Line { tone, text, .. } in report.lines(Layout::of(width, arguments.verbose)) {
+    for Line { tone, text, .. } in report.lines(SummaryLayout::of(width, arguments.verbose)) {
         let text = match tone {
             Tone::NotVerified => format!("{text}: --no-verify was given"),
             _ => text,

@@ -48,7 +48,16 @@ fn exit_codes() {
         (&[BLOCK, "OUT", "--tolerance", "nan"], 2, "a tolerance is a number", false),
         (&[BLOCK, "OUT", "--input-shape", "y=1,4,6,7"], 2, "the model has no such input", false),
         (&[BLOCK, "OUT", "extra"], 2, "--out-dir", false),
-        (&[BLOCK, "OUT", "--check"], 2, "takes no OUT", false),
+        (&[BLOCK, "-o", "OUT"], 0, "", true),
+        (&["--output", "OUT", BLOCK], 0, "", true),
+        (&[BLOCK, PLAIN, "-o", "OUT"], 2, "--output says where IN goes, and IN is one", false),
+        (&[BLOCK, "-o", "OUT", "--check"], 2, "cannot be used with", false),
+        (&[BLOCK, "-o", "OUT", "--look"], 2, "cannot be used with", false),
+        (&[PLAIN, "OUT", "--check"], 8, "cannot be read", false),
+        (&[BLOCK, PLAIN, "--look", "--verbose"], 2, "--verbose is for one model", false),
+        (&["fixtures/bad_input/none_here", "--look"], 8, "cannot be read", false),
+        (&["docs", "--look"], 2, "there is no .onnx file in this folder", false),
+        (&[BLOCK, "--look"], 0, "", false),
         (&[BLOCK, "OUT", "--input", "x=no/such.npy"], 8, "no/such.npy", false),
         (&[BLOCK, "OUT", "--input", "x=Cargo.toml"], 2, "it is not a .npy file", false),
         (&[BLOCK, "OUT", "--input", "x"], 2, "expected NAME=FILE", false),
@@ -63,6 +72,7 @@ fn exit_codes() {
         (&[NETWORK, "--skip", "0", "--skip", "33"], 2, "`33`; there are `3`, `", false),
         (&[NETWORK, "OUT", "--skip", "0", "--skip", "3"], 0, "", true),
         (&[BLOCK, "OUT", "--input-shape", "x=1,8,6,7"], 2, "the file says that axis 1 has", false),
+        (&[BLOCK, "OUT", "--input-shape", "x:1,8,6,7"], 2, "the file says that axis 1 has", false),
         (&[BLOCK, "OUT", "--input-shape", "x=1,4,6"], 2, "has 4 dimensions, not 3", false),
         (&[sizes, "OUT", "--input-shape", "x=1,4,9,12", "--require-fusion"], 0, "", true),
         (&[sizes, "OUT", "--require-fusion"], 4, "nothing was fused", false),
@@ -301,22 +311,62 @@ fn many_models_have_a_line_each() {
         (
             &["--out-dir", &out, NETWORK, &broken, PLAIN, "--jobs", "2"][..],
             1,
-            &["failed", "fused", "same"][..],
+            &["failed", "fused", "same", "total"][..],
             &["out/plain.onnx", "out/torchscript_kept_static.onnx"][..],
         ),
-        (&["--manifest", &manifest], 8, &["failed", "failed", "fused"], &["a.onnx"]),
+        (&["--manifest", &manifest], 8, &["failed", "failed", "fused", "total"], &["a.onnx"]),
         (&["--out-dir", &out, NETWORK, "--quiet"], 0, &[], &[]),
         // Nothing to fuse, but not the same either.
         (&["--out-dir", &out, &training], 0, &["fused"], &["out/model.onnx"]),
     ] {
         let result = output(arguments);
         assert_eq!(result.status.code(), Some(code), "{arguments:?}");
-        let text = String::from_utf8(result.stdout).unwrap();
+        let [text, failures] =
+            [result.stdout, result.stderr].map(|said| String::from_utf8(said).unwrap());
+        assert!(!text.contains("failed  ") && failures.lines().all(|l| l.starts_with("failed  ")));
+        let text = text + &failures;
         let mut kinds: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
         kinds.sort_unstable();
         assert_eq!(kinds, said, "{text}");
         assert!(written.iter().all(|name| Path::new(&path(name)).exists()), "{arguments:?}");
     }
+}
+
+/// Of models and folders that are only looked at: what is said, and the exit code.
+#[test]
+fn many_models_are_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::create_dir_all(path("models/below")).unwrap();
+    fs::copy(NETWORK, path("models/below/net.onnx")).unwrap();
+    fs::copy(PLAIN, path("models/plain.onnx")).unwrap();
+    let (models, strides) = (path("models"), cases::model("different_strides"));
+    let before = files(folder.path());
+    for (arguments, code, said) in [
+        (
+            &["--look", &models][..],
+            0,
+            &["net.onnx: 3 blocks, 34 → 13 nodes\n", "none    ", "2 models: 1 with something"][..],
+        ),
+        (&["--look", BLOCK, PLAIN], 0, &["found   fixtures/blocks", "none    fixtures/networks"]),
+        (&["--look", &strides, &models], 0, &["nothing to fuse (left alone: "]),
+        (&["--check", &models], 5, &["net.onnx: 3 blocks can be fused (exit code 5)", "1 failed"]),
+        (
+            &["--check", PLAIN, PLAIN],
+            0,
+            &["2 models: 0 with something to fuse or convert, 2 without"],
+        ),
+        (&["--look", PLAIN, "no/such.onnx"], 8, &["none    ", "failed  no/such.onnx"]),
+        (&["--look", BLOCK, PLAIN, "--quiet"], 0, &[]),
+    ] {
+        let result = output(arguments);
+        let text = String::from_utf8([result.stdout, result.stderr].concat()).unwrap();
+        assert_eq!(result.status.code(), Some(code), "{arguments:?}: {text}");
+        assert!(said.iter().all(|part| text.contains(part)), "{arguments:?}: {text}");
+        assert_eq!(text.is_empty(), said.is_empty(), "{arguments:?}: {text}");
+    }
+    // Nothing was written.
+    assert_eq!(files(folder.path()), before);
 }
 
 /// What is fed is what was given: the model runs on what fits it, and on nothing else.
