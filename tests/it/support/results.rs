@@ -1,20 +1,24 @@
-//! The tables of `docs/results`, each of which one test measures, holds and, with
-//! `UPDATE_EXPECT=1`, writes.
+//! The tables of `docs/results` and of other documents, each of which one test makes, holds
+//! and, with `UPDATE_EXPECT=1`, writes.
 
 use std::fs;
 
 /// Fails if `docs/results/{page}.md` does not have these tables, which empty lines separate.
 pub fn hold(page: &str, tables: &str) {
-    let path = format!("docs/results/{page}.md");
-    let text = fs::read_to_string(&path).unwrap();
+    hold_in(&format!("docs/results/{page}.md"), tables);
+}
+
+/// The same of any document.
+pub fn hold_in(path: &str, tables: &str) {
+    let text = fs::read_to_string(path).unwrap();
     let right = tables.split("\n\n").fold(text.clone(), |text, table| with_table(&text, table));
     if text == right {
         return;
     }
     if std::env::var_os("UPDATE_EXPECT").is_some() {
-        fs::write(&path, right).unwrap();
+        fs::write(path, right).unwrap();
     }
-    panic!("{path} has other tables than what was measured:\n{tables}");
+    panic!("{path} has other tables than it should:\n{tables}");
 }
 
 /// `text` with `table` in the place of that with the same first line.
