@@ -52,7 +52,7 @@ Examples:
   cat resnet.onnx | acb-fuse - - | …     in a pipe
   acb-fuse --look models/ a.onnx         a line for each model
   acb-fuse --check models/               in a test: exit code 5 if work remains
-  acb-fuse --out-dir deploy *.onnx       many, a line each; failures stop nothing
+  acb-fuse --out-dir deploy *.onnx       a line each; goes on after a failure
   acb-fuse in.onnx out.onnx --report r.html
                                          and a page of what was done
   acb-fuse --completions zsh > _acb-fuse completions of a shell";
