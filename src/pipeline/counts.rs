@@ -40,16 +40,21 @@ pub type Operators = BTreeMap<String, usize>;
 
 /// How many nodes of each operator `graphs` have; those of other domains are named with it.
 pub fn operators<'g, 'm: 'g>(graphs: impl IntoIterator<Item = &'g Graph<'m>>) -> Operators {
-    let mut operators = Operators::new();
+    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for (_, node) in graphs.into_iter().flat_map(Graph::nodes) {
-        let (domain, operator) = (node.proto.domain(), node.proto.op_type());
-        let name = if is_default_domain(domain) {
-            operator.to_owned()
-        } else {
-            format!("{domain}.{operator}")
-        };
-        let count = operators.entry(name).or_default();
+        let count = counts.entry((node.proto.domain(), node.proto.op_type())).or_default();
         *count = count.saturating_add(1);
+    }
+    let named = counts.into_iter().map(|((domain, operator), count)| {
+        let is_onnx = is_default_domain(domain);
+        let name = if is_onnx { operator.to_owned() } else { format!("{domain}.{operator}") };
+        (name, count)
+    });
+    let mut operators = Operators::new();
+    for (name, count) in named {
+        // The default domain has two names.
+        let sum = operators.entry(name).or_default();
+        *sum = sum.saturating_add(count);
     }
     operators
 }

@@ -3,6 +3,8 @@
 //!
 //! Knows the report's data, and how many columns a line may have.
 
+use std::collections::HashMap;
+
 use crate::report::escape::escaped;
 use crate::report::words::{self, amount};
 use crate::report::{BlockCost, BlockReport, Mode, Report};
@@ -120,19 +122,17 @@ struct AlikeBlocks<'r> {
 impl<'r> AlikeBlocks<'r> {
     fn of_all(blocks: &'r [BlockReport]) -> Vec<Self> {
         let mut kinds: Vec<AlikeBlocks> = Vec::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
         for block in blocks {
-            match kinds.iter_mut().find(|kind| kind.is_of(block)) {
+            let BlockReport { branches, norms, before, after, positions, .. } = block;
+            let alike = format!("{:?}", (branches, norms, before, after, positions));
+            let place = *places.entry(alike).or_insert(kinds.len());
+            match kinds.get_mut(place) {
                 Some(kind) => kind.count = kind.count.saturating_add(1),
                 None => kinds.push(AlikeBlocks { first: block, count: 1 }),
             }
         }
         kinds
-    }
-
-    fn is_of(&self, block: &BlockReport) -> bool {
-        let parts =
-            |of: &BlockReport| (of.norms, of.before, of.after, of.positions, of.geometry.len());
-        self.first.branches == block.branches && parts(self.first) == parts(block)
     }
 
     /// Multiply-adds that all of them save together; `None` if that is not known.
