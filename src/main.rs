@@ -8,8 +8,10 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
+use cli::arguments::Arguments;
 
 fn main() -> ExitCode {
-    cli::carry_out(&cli::arguments::Arguments::parse())
+    let found = Arguments::from_arg_matches(&cli::help::command().get_matches());
+    cli::carry_out(&found.unwrap_or_else(|error| error.exit()))
 }

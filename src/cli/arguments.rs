@@ -17,168 +17,243 @@ use super::show;
 use super::stage;
 use super::tensors;
 
-/// Fold the training-time convolution blocks of an ONNX model into single
-/// convolutions, and prove that nothing changed.
+/// Fold the training-time blocks of an ONNX model into single convolutions.
+///
+/// Every block is proved in float64, both models are run, and only then is the new one
+/// written. Without OUT: only look, and say what would be fused, what not, and why.
 #[derive(Debug, Parser)]
-#[command(version, override_usage = USAGE, after_help = EXAMPLES)]
+#[command(version, override_usage = USAGE, after_help = MORE, term_width = 80)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Arguments {
-    /// IN, the model as exported, `-` is standard input; and OUT, where the fused model
-    /// goes: may be IN, `-` is standard output. Without OUT: only look, and say what would
-    /// be fused, what not and why. With --out-dir: all are models
+    /// IN, or IN and OUT; `-` is a pipe
+    ///
+    /// IN is the model as exported, OUT where the fused one goes. OUT may be IN; `-` is
+    /// standard input or output. Two names always mean IN and OUT, but with --look, --check
+    /// and --out-dir, where all are models, and with --output, where the one is IN.
     #[arg(value_name = "FILE", required_unless_present_any = ["manifest", "completions", "man"])]
     pub files: Vec<String>,
-    /// Fuse many models: each goes to this folder under its own name
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["check", "manifest"])]
-    pub out_dir: Option<PathBuf>,
-    /// Fuse many models: a file of lines `{"input": "a.onnx", "output": "b.onnx"}`
-    #[arg(long, value_name = "FILE.jsonl", conflicts_with_all = ["check", "files"])]
-    pub manifest: Option<PathBuf>,
-    /// How many of many models are in work at a time [default: 1]
-    #[arg(long, value_name = "N", value_parser = threads)]
-    pub jobs: Option<usize>,
-    /// How many processors are used [default: all]
-    #[arg(long, value_name = "N", value_parser = threads)]
-    pub threads: Option<usize>,
-    /// Do not prove the blocks and do not run the models
-    #[arg(long)]
-    pub no_verify: bool,
-    /// Exit with 7 if the whole model cannot be run
-    #[arg(long, conflicts_with = "no_verify")]
-    pub require_run: bool,
-    /// Exit with 4, and write nothing, if no block was fused: a node that is only converted
-    /// from training mode is none
-    #[arg(long)]
-    pub require_fusion: bool,
-    /// Exit with 5 if there is a block to fuse or a node in training mode to convert; writes
-    /// nothing
-    #[arg(long)]
-    pub check: bool,
-    /// Leave the block of this name alone (may be repeated): of many models, in those that
-    /// have it
-    #[arg(long, value_name = "NAME")]
-    pub skip: Vec<String>,
-    /// Multiply channels by factors with which 8 bits say more, and divide by them in the next
-    /// kernels: the model stays the same function, which is proved. The factors are the best for
-    /// the tensors of --input, and are taken if a run on 8 bits gains 0.5 dB or more; without
-    /// --input, ranges of weights are balanced. `exact`: powers of two only, so that the float
-    /// model is the same bit for bit
-    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true,
-          value_parser = equalizations(), default_missing_value = "best")]
-    pub equalize: Option<Equalize>,
-    /// Do not fold weights that are also graph inputs, which a caller could override
-    #[arg(long)]
-    pub keep_overridable: bool,
-    /// By which fraction of its parameters the model may grow where convolutions share a kernel,
-    /// and each has a norm or scale of its own: each gets a copy, if all copies together take
-    /// no more, else none does
-    #[arg(long, value_name = "FRACTION", default_value_t = 0.1, value_parser = growth)]
-    pub growth: f64,
-    /// Whether an identity, scaled or not, stays apart from the kernel beside it, as an Add (and a
-    /// Mul). never: as in the papers; auto: where in the kernel it would cost its int8 weights
-    /// more than 6 dB, and so of any other branch; always
-    #[arg(long, value_name = "WHEN", value_parser = keep_identity(), default_value = "never")]
-    pub keep_identity: KeepIdentity,
-    /// What the new model is for. int8: it will be quantized; the same as --keep-identity auto
-    /// --equalize
-    #[arg(long, value_name = "TYPE", value_parser = ["int8"], conflicts_with = "keep_identity")]
-    pub r#for: Option<String>,
-    /// Which nodes in training mode become what they are at inference. auto: dropouts, and
-    /// batch norms whose stored statistics came from training and whose input depends on the
-    /// model's; convert: those with placeholders for statistics, too; keep: none
-    #[arg(long, value_name = "MODE", value_parser = training_modes(), default_value = "auto")]
-    pub training_mode: TrainingMode,
-    /// Read weights also from side files that are links out of the model's folder, as in
-    /// caches whose files are links to where their content lies
-    #[arg(long)]
-    pub follow_links: bool,
-    /// Do not replace an existing OUT. Without this, it is replaced if it has the inputs and
-    /// outputs of IN, as an earlier result has them, or is empty; a link is replaced itself
-    #[arg(long)]
+
+    /// Where the fused model goes: OUT by name
+    #[arg(long, short, value_name = "OUT", help_heading = FILES)]
+    #[arg(conflicts_with_all = ["look", "check", "out_dir", "manifest"])]
+    pub output: Option<String>,
+    /// Write a report: .json, .html, or `-`
+    ///
+    /// What was done, and how it ended: FILE.json for programs, FILE.html for a browser, `-`
+    /// for JSON on standard output (may be repeated). Of many models: FILE.jsonl, with a line
+    /// for each.
+    #[arg(long, value_name = "FILE", value_parser = places::target, help_heading = FILES)]
+    pub report: Vec<Target>,
+    /// Do not replace an existing OUT
+    ///
+    /// Without this, OUT is replaced if it is empty or has the inputs and outputs of IN, as an
+    /// earlier result has them. If OUT is a link, the link is replaced.
+    #[arg(long, help_heading = FILES)]
     pub no_clobber: bool,
-    /// Replace OUT whatever it holds: another model, or no model
-    #[arg(long, conflicts_with = "no_clobber")]
+    /// Replace OUT, whatever it holds
+    #[arg(long, conflicts_with = "no_clobber", help_heading = FILES)]
     pub force: bool,
-    /// Fix the sizes of a graph input that the file leaves open (may be repeated)
-    #[arg(long, value_name = "NAME=1,3,224,224", value_parser = shape)]
+    /// Read side files through links
+    ///
+    /// Read weights also from side files that are links out of the model's folder, as in
+    /// caches whose files are links to where their content lies.
+    #[arg(long, help_heading = FILES)]
+    pub follow_links: bool,
+
+    /// Only look: all FILEs are models or folders
+    ///
+    /// Say what would be fused, and write nothing. Of a folder, all .onnx files in it and
+    /// below are meant. Several models have a line each.
+    #[arg(long, conflicts_with_all = ["check", "out_dir", "manifest"], help_heading = MANY)]
+    pub look: bool,
+    /// Like --look; exit with 5 if work remains
+    ///
+    /// For tests: the exit code is 5 if there is a block to fuse, or a node in training mode
+    /// to convert. Writes nothing.
+    #[arg(long, conflicts_with_all = ["out_dir", "manifest"], help_heading = MANY)]
+    pub check: bool,
+    /// Fuse each FILE into this folder
+    ///
+    /// Each model goes there under its own name. A model that fails does not stop the others.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "manifest", help_heading = MANY)]
+    pub out_dir: Option<PathBuf>,
+    /// Fuse the models of a list
+    ///
+    /// A file with lines such as {"input": "a.onnx", "output": "b.onnx"}.
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with = "files", help_heading = MANY)]
+    pub manifest: Option<PathBuf>,
+    /// How many models are in work at a time [1]
+    #[arg(long, value_name = "N", value_parser = threads, help_heading = MANY)]
+    pub jobs: Option<usize>,
+
+    /// Leave the block NAME alone (repeatable)
+    ///
+    /// Of many models: in those that have a block of this name.
+    #[arg(long, value_name = "NAME", help_heading = FUSED)]
+    pub skip: Vec<String>,
+    /// Do not fold weights that are also inputs
+    ///
+    /// A weight that is listed among the graph's inputs can be overridden by a caller. By
+    /// default such a weight counts as a constant, and the input goes with it.
+    #[arg(long, help_heading = FUSED)]
+    pub keep_overridable: bool,
+    /// How much the model may grow
+    ///
+    /// As a fraction of its parameters. Where convolutions share a kernel, and each has a norm
+    /// or scale of its own, each gets a copy of the kernel if all copies together take no more
+    /// than this; else none does.
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.1, value_parser = growth)]
+    #[arg(help_heading = FUSED)]
+    pub growth: f64,
+    /// What the model is for: int8
+    ///
+    /// It will be quantized: the same as --keep-identity auto --equalize.
+    #[arg(long, value_name = "TYPE", value_parser = ["int8"], conflicts_with = "keep_identity")]
+    #[arg(help_heading = QUANTIZED, hide_possible_values = true)]
+    pub r#for: Option<String>,
+    /// Whether identities stay apart
+    ///
+    /// From the kernel beside them, as an Add (and a Mul, if scaled). never: as in the papers.
+    /// auto: where in the kernel they would cost its int8 weights more than 6 dB, and so of any
+    /// other branch. always: each.
+    #[arg(long, value_name = "WHEN", value_parser = keep_identity(), default_value = "never")]
+    #[arg(help_heading = QUANTIZED, hide_possible_values = true)]
+    pub keep_identity: KeepIdentity,
+    /// Scale channels for 8 bits
+    ///
+    /// Channels are multiplied by factors with which 8 bits say more, and divided by them in the
+    /// next kernels. The model stays the same function, which is proved. The factors are the best
+    /// for the tensors of --input, and are taken if a run on 8 bits gains 0.5 dB or more; without
+    /// --input, ranges of weights are balanced. exact: powers of two only, so that the float model
+    /// is the same bit for bit.
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true)]
+    #[arg(value_parser = equalizations(), default_missing_value = "best")]
+    #[arg(help_heading = QUANTIZED, hide_possible_values = true)]
+    pub equalize: Option<Equalize>,
+    /// What becomes of nodes in training mode
+    ///
+    /// auto: dropouts are converted to inference, and so are batch norms whose stored
+    /// statistics came from training and whose input depends on the model's. convert: also
+    /// batch norms with placeholders for statistics. keep: nothing is converted.
+    #[arg(long, value_name = "MODE", value_parser = training_modes(), default_value = "auto")]
+    #[arg(help_heading = FUSED, hide_possible_values = true)]
+    pub training_mode: TrainingMode,
+    /// Fix an input's sizes: NAME=1,3,224,224
+    ///
+    /// For inputs whose sizes the file leaves open (may be repeated). NAME:1,3,224,224 is the
+    /// same.
+    #[arg(long, value_name = "NAME=SIZES", value_parser = shape, help_heading = FUSED)]
     pub input_shape: Vec<(String, Vec<usize>)>,
-    /// Run the models on these tensors: NAME=FILE.npy, NAME=FILE.pb, FILE.npz, or a folder
-    /// with input_0.pb, input_1.pb, … (may be repeated; inputs that are not given are random)
-    #[arg(long, value_name = "NAME=FILE")]
+    /// Exit with 4 if no block was fused
+    ///
+    /// Nothing is written then. A node that is only converted from training mode is no block.
+    #[arg(long, help_heading = FUSED)]
+    pub require_fusion: bool,
+
+    /// Run the models on this: NAME=FILE.npy
+    ///
+    /// NAME=FILE.npy, NAME=FILE.pb, FILE.npz, or a folder with input_0.pb, input_1.pb, …
+    /// (may be repeated). Inputs that are not given are random.
+    #[arg(long, value_name = "NAME=FILE", help_heading = VERIFICATION)]
     pub input: Vec<String>,
-    /// How many random inputs the whole models are run on, at most 1000
-    #[arg(long, default_value_t = 1, value_parser = samples)]
+    /// How many random inputs are run
+    ///
+    /// At most 1000.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = samples)]
+    #[arg(help_heading = VERIFICATION)]
     pub samples: usize,
     /// Seed of the random inputs
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = VERIFICATION)]
     pub seed: u64,
-    /// Allowed difference of an output, relative to its largest value
-    /// [default: 1e-4 for float32, 2e-2 for float16, 1e-9 for float64]
-    #[arg(long, value_parser = tolerance)]
+    /// Allowed difference of an output
+    ///
+    /// Relative to the output's largest value. By default 1e-4 for float32, 2e-2 for float16
+    /// and 1e-9 for float64.
+    #[arg(long, value_name = "X", value_parser = tolerance, help_heading = VERIFICATION)]
     pub tolerance: Option<f64>,
-    /// Seconds that verification may take, the process's stops left out: a run of the whole
-    /// model that is not done by then is reported as not run; a proof ends with exit code 7
-    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    /// Exit with 7 if the model cannot be run
+    ///
+    /// Nothing is written then. Without this, the file is written, and the run is reported as
+    /// not run.
+    #[arg(long, conflicts_with = "no_verify", help_heading = VERIFICATION)]
+    pub require_run: bool,
+    /// Prove nothing and run nothing
+    #[arg(long, help_heading = VERIFICATION)]
+    pub no_verify: bool,
+
+    /// Seconds for verification
+    ///
+    /// A run of the whole model that is not done by then is reported as not run; a proof that
+    /// is not done ends the command with exit code 7. Time in which the process is stopped
+    /// does not count.
+    #[arg(long, value_name = "SECONDS", default_value_t = 900, help_heading = LIMITS)]
     pub verify_timeout: u64,
-    /// Seconds that all may take, from beginning to end, the process's stops left out: what is
-    /// not done by then ends with exit code 7, and no report is written. Of many models, it is
-    /// for all together: those that are done stay [default: no limit]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub timeout: Option<u64>,
-    /// Memory that the tensors of a run may take, in GiB; what needs more is not run
-    #[arg(long, value_name = "GIB", default_value_t = 8)]
+    /// GiB for the tensors of a run
+    ///
+    /// What needs more is not run.
+    #[arg(long, value_name = "GIB", default_value_t = 8, help_heading = LIMITS)]
     pub verify_memory: usize,
-    /// Write what was done, and how it ended: FILE.json for programs, FILE.html for a
-    /// browser, `-` for JSON on standard output (may be repeated); of many models FILE.jsonl,
-    /// with a line for each
-    #[arg(long, value_name = "FILE", value_parser = places::target)]
-    pub report: Vec<Target>,
-    /// Print also each place that is left alone on a line of its own, and how large the fused
-    /// weights are by position
+    /// Seconds for all [no limit]
+    ///
+    /// From beginning to end, for all models together. What is not done by then ends with
+    /// exit code 7 and without a report; models that are done stay. Time in which the process
+    /// is stopped does not count.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = LIMITS)]
+    pub timeout: Option<u64>,
+    /// How many processors are used [all]
+    #[arg(long, value_name = "N", value_parser = threads, help_heading = LIMITS)]
+    pub threads: Option<usize>,
+
+    /// Print more
+    ///
+    /// Each place that is left alone has a line of its own, and how large the fused weights
+    /// are is shown by position.
     #[arg(long, short, conflicts_with_all = ["quiet", "out_dir", "manifest"])]
+    #[arg(help_heading = SHOWN)]
     pub verbose: bool,
     /// Print nothing but errors
-    #[arg(long, short)]
+    #[arg(long, short, help_heading = SHOWN)]
     pub quiet: bool,
     /// Print no colours (NO_COLOR does the same)
-    #[arg(long)]
+    #[arg(long, help_heading = SHOWN)]
     pub no_color: bool,
-    /// Print completions for this shell, and do nothing else
-    #[arg(long, value_name = "SHELL", exclusive = true)]
+    /// Print completions for a shell, and end
+    #[arg(long, value_name = "SHELL", exclusive = true, help_heading = SHOWN)]
+    #[arg(hide_possible_values = true)]
     pub completions: Option<Shell>,
-    /// Print the manual page, and do nothing else
-    #[arg(long, exclusive = true)]
+    /// Print the manual page, and end
+    #[arg(long, exclusive = true, help_heading = SHOWN)]
     pub man: bool,
 }
 
+const FILES: &str = "Files";
+const MANY: &str = "Looking, and many models";
+const FUSED: &str = "What is fused";
+const QUANTIZED: &str = "Before quantization";
+const VERIFICATION: &str = "Verification";
+const LIMITS: &str = "Limits";
+const SHOWN: &str = "What is shown";
+
 const USAGE: &str = "\
 acb-fuse [OPTIONS] IN [OUT]
+       acb-fuse [OPTIONS] --look|--check IN…
        acb-fuse [OPTIONS] --out-dir FOLDER IN…
        acb-fuse [OPTIONS] --manifest FILE.jsonl";
 
-const EXAMPLES: &str = "\
-Examples:
-  acb-fuse resnet.onnx                     what would be fused, what not and why
-  acb-fuse resnet.onnx deploy.onnx         fuse, verify, write
-  acb-fuse resnet.onnx resnet.onnx         the same, in place
-  cat resnet.onnx | acb-fuse - - | …       in a pipe
-  acb-fuse --check resnet.onnx             in a test: exit code 5 if something remains
-  acb-fuse --out-dir deploy *.onnx         many, one line each; goes on after a failure
-  acb-fuse in.onnx out.onnx --report r.html   and a page of what was done
-  acb-fuse --completions zsh > _acb-fuse   completions of a shell
-
-Exit codes (of many files, that of the first that failed):
-  0 written (or looked at)   1 invalid model   2 usage   3 verification failed
-  4 nothing fused (--require-fusion)   5 something to fuse (--check)
-  6 reading or writing failed, trying again may help
-  7 not run (--require-run), or out of time or memory
-  8 a file cannot be found, opened, or put where it is to go
-
-Environment:
-  NO_COLOR             no colours
-  RAYON_NUM_THREADS    as --threads";
+const MORE: &str = "--help says more of each, with examples and exit codes.";
 
 impl Arguments {
+    /// Where the new model goes, if there is one.
+    pub fn place(&self) -> Option<&String> {
+        let second = self.files.get(1).filter(|_| !self.only_looks());
+        self.output.as_ref().or(second)
+    }
+
+    /// Whether all files are models, of which none is written.
+    pub fn only_looks(&self) -> bool {
+        self.look || self.check
+    }
+
     /// Whether the reports can go where they are to go.
     ///
     /// # Errors
@@ -186,9 +261,10 @@ impl Arguments {
     pub fn check_reports(&self, many: bool) -> Result<(), String> {
         let is_lines = |report: &Target| matches!(report, Target::Lines(_));
         let to_pipe = self.report.contains(&Target::Pipe);
-        let output = self.files.get(1);
-        let takes_a_place =
-            |report: &Target| self.files.iter().any(|file| places::is(report, file));
+        let output = self.place();
+        let takes_a_place = |report: &Target| {
+            self.files.iter().chain(&self.output).any(|file| places::is(report, file))
+        };
         let is_manifest = |report: &Target| {
             let manifest = self.manifest.as_deref().zip(report.path());
             manifest.is_some_and(|(manifest, report)| is_same_file(manifest, report))
@@ -315,12 +391,35 @@ fn training_modes() -> impl TypedValueParser<Value = TrainingMode> {
     })
 }
 
-/// `NAME=1,3,224,224`
+/// `NAME=1,3,224,224`, or with a colon, as other tools have it. A name may hold both.
 fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
-    let (name, sizes) = text.rsplit_once('=').ok_or("expected NAME=SIZE,SIZE,…")?;
+    let (name, sizes) = text.rsplit_once(['=', ':']).ok_or("expected NAME=SIZE,SIZE,…")?;
     let sizes: Result<Vec<usize>, _> = sizes.split(',').map(|size| size.trim().parse()).collect();
     match sizes {
         Ok(sizes) if !sizes.contains(&0) => Ok((name.to_owned(), sizes)),
         _ => Err("sizes are positive whole numbers, separated by commas".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_named_with_either_sign() {
+        for (text, expected) in [
+            ("x=1,3,8,8", Some(("x", vec![1, 3, 8, 8]))),
+            ("x:1,3", Some(("x", vec![1, 3]))),
+            ("x:0=2, 5", Some(("x:0", vec![2, 5]))),
+            ("x:0:7", Some(("x:0", vec![7]))),
+            ("a=b:7", Some(("a=b", vec![7]))),
+            ("x:0", None),
+            ("x=", None),
+            ("x", None),
+            ("x=1,-3", None),
+        ] {
+            let expected = expected.map(|(name, sizes)| (name.to_owned(), sizes));
+            assert_eq!(shape(text).ok(), expected, "{text}");
+        }
     }
 }

@@ -10,6 +10,20 @@ use acb_fuse::{Endpoint, Error, Options, Setting, convert, told};
 
 use super::show::printable;
 
+/// Every exit code, and what it says.
+pub const CODES: [(i32, &str); 10] = [
+    (0, "written, or looked at"),
+    (1, "the model is invalid, or no ONNX model"),
+    (2, "what was asked for makes no sense, or not for this model"),
+    (3, "verification failed: old and new model differ"),
+    (4, "no block was fused (--require-fusion)"),
+    (5, "there is something to fuse or to convert (--check)"),
+    (6, "reading or writing failed; trying again may help"),
+    (7, "not run (--require-run), or out of time or memory"),
+    (8, "a file cannot be found, opened, or put where it is to go"),
+    (INTERRUPTED, "interrupted"),
+];
+
 /// As shells have it for a process that was interrupted.
 pub const INTERRUPTED: i32 = 130;
 
@@ -32,7 +46,7 @@ impl Exit {
 
     /// `--check` was given, and of the model so many blocks can be fused, and so many nodes
     /// in training mode be converted to inference.
-    pub fn of_check(file: &str, blocks: usize, converted: usize) -> Self {
+    fn of_check(file: &str, blocks: usize, converted: usize) -> Self {
         let count = |count: usize, what: &str| {
             let s = if count == 1 { "" } else { "s" };
             (count > 0).then(|| format!("{count} {what}{s}"))
@@ -150,6 +164,18 @@ pub fn converted(
     };
     report.put_settings_in(&flag);
     (report, result)
+}
+
+/// What `--check` makes of a look: an error, if something can be fused or converted.
+pub fn checked(looked: (Report, Result<(), Exit>)) -> (Report, Result<(), Exit>) {
+    let (mut report, result) = looked;
+    let (blocks, nodes) = (report.blocks.len(), report.notes.converted_nodes.len());
+    if result.is_err() || (blocks == 0 && nodes == 0) {
+        return (report, result);
+    }
+    let exit = Exit::of_check(&report.input.path, blocks, nodes);
+    report.error = Some(exit.reported());
+    (report, Err(exit))
 }
 
 #[cfg(test)]

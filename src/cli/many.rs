@@ -10,17 +10,19 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::thread;
+use std::time::Instant;
 
 use acb_fuse::error::unknown_blocks;
 use acb_fuse::report::target::Target;
-use acb_fuse::report::words::{counted, nodes_change, nothing_fused};
-use acb_fuse::report::{Outcome, Report, json_line};
+use acb_fuse::report::{Report, json_line};
 use acb_fuse::{
     Endpoint, Error, FileKey, Options, file_keys, inspect_file, is_same_file, side_file_names,
 };
 
 use super::arguments::Arguments;
-use super::exit::{Exit, converted};
+use super::exit::{Exit, checked, converted};
+use super::folders;
+use super::lines::{Totals, line};
 use super::places::unwritten;
 use super::show::printable;
 use super::stage;
@@ -30,8 +32,19 @@ use super::stage;
 pub struct Job {
     /// The model.
     pub input: PathBuf,
-    /// The new one.
-    pub output: PathBuf,
+    /// The new one; `None` only looks.
+    pub output: Option<PathBuf>,
+}
+
+impl Job {
+    /// From where to where.
+    fn shown(&self) -> String {
+        let input = self.input.display();
+        match &self.output {
+            Some(output) => format!("{input} → {}", output.display()),
+            None => input.to_string(),
+        }
+    }
 }
 
 /// The models, if they are many.
@@ -42,7 +55,14 @@ pub fn jobs(arguments: &Arguments) -> Result<Option<Vec<Job>>, Exit> {
     let jobs = match (&arguments.out_dir, &arguments.manifest, arguments.files.as_slice()) {
         (Some(folder), ..) => into_folder(&arguments.files, folder)?,
         (_, Some(manifest), _) => of_manifest(manifest)?,
-        (.., files) => return fits_one(arguments, files).map(|()| None),
+        (.., files) => {
+            fits(arguments, files)?;
+            match files {
+                [one] if !Path::new(one).is_dir() => return fits_one(arguments),
+                _ if arguments.only_looks() => looks(files)?,
+                _ => return fits_one(arguments),
+            }
+        }
     };
     check_places(&jobs, arguments).map_err(Exit::of_usage)?;
     if let Some(folder) = &arguments.out_dir {
@@ -52,19 +72,40 @@ pub fn jobs(arguments: &Arguments) -> Result<Option<Vec<Job>>, Exit> {
     Ok(Some(jobs))
 }
 
-/// Whether what is asked for can be done with one model.
-fn fits_one(arguments: &Arguments, files: &[String]) -> Result<(), Exit> {
+/// Whether the `files` are as many as what is asked for needs.
+fn fits(arguments: &Arguments, files: &[String]) -> Result<(), Exit> {
+    let has_place = arguments.place().is_some();
     let why_not = match files {
-        [_, _, _, ..] => "more than IN and OUT; for many models see --out-dir",
-        [_, _] if arguments.check => "--check only looks, and takes no OUT",
-        [_] if arguments.no_clobber => "--no-clobber without OUT has no effect",
-        [_] if arguments.force => "--force without OUT has no effect",
-        _ if arguments.jobs.is_some() => {
-            "--jobs is for many models, with --out-dir or --manifest; for one there is --threads"
+        [_, _, ..] if arguments.output.is_some() => "--output says where IN goes, and IN is one",
+        [_, _, _, ..] if !arguments.only_looks() => {
+            "more than IN and OUT; for many models see --out-dir, --look and --check"
         }
+        [_, _, ..] if arguments.only_looks() && arguments.verbose => "--verbose is for one model",
+        _ if arguments.no_clobber && !has_place => "--no-clobber without OUT has no effect",
+        _ if arguments.force && !has_place => "--force without OUT has no effect",
         _ => return Ok(()),
     };
     Err(Exit::of_usage(why_not.to_owned()))
+}
+
+/// Whether what is asked for can be done with one model.
+fn fits_one(arguments: &Arguments) -> Result<Option<Vec<Job>>, Exit> {
+    if arguments.jobs.is_none() {
+        return Ok(None);
+    }
+    let why = "--jobs is for many models, with --out-dir, --manifest, --look or --check; for one \
+               there is --threads";
+    Err(Exit::of_usage(why.to_owned()))
+}
+
+/// A look at each of `files`, and at each model in those that are folders.
+fn looks(files: &[String]) -> Result<Vec<Job>, Exit> {
+    let mut jobs = Vec::with_capacity(files.len());
+    for file in files {
+        let models = folders::models(Path::new(file))?;
+        jobs.extend(models.into_iter().map(|input| Job { input, output: None }));
+    }
+    Ok(jobs)
 }
 
 /// Does all `jobs`, says a line of each, and writes one of its report. The exit code is that
@@ -82,18 +123,29 @@ pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
     let options = |index: usize| {
         let mut options = options.clone();
         options.skip = skips.get(index).cloned().unwrap_or_default();
-        let own = jobs.get(index).map(|job| &job.output);
+        let own = jobs.get(index).and_then(|job| job.output.as_ref());
         options.also_written.extend(taken.iter().filter(|&path| Some(path) != own).cloned());
         options
     };
+    let convert = |index: usize, job: &Job| {
+        let input = Endpoint::File(job.input.clone());
+        let output = job.output.clone().map(Endpoint::File);
+        let converted = converted(&input, output.as_ref(), &options(index));
+        if arguments.check { checked(converted) } else { converted }
+    };
     let at_a_time = arguments.jobs.unwrap_or(1);
-    let work = |out: &mut dyn Write| {
+    let started = Instant::now();
+    let mut totals = Totals::default();
+    let mut work = |out: &mut dyn Write| {
         let mut written = Ok(());
-        let failure = work(jobs, at_a_time, &options, |job, report, result| {
-            if !arguments.quiet || result.is_err() {
-                let line = printable(&line(job, report, result), |_| false);
-                let _ = writeln!(io::stdout(), "{line}");
-            }
+        let failure = work(jobs, at_a_time, &convert, |job, report, result| {
+            totals.add(report, result.is_err());
+            let line = printable(&line(&job.shown(), report, result), |_| false);
+            let _ = match result {
+                Err(_) => writeln!(io::stderr(), "{line}"),
+                Ok(()) if arguments.quiet => Ok(()),
+                Ok(()) => writeln!(io::stdout(), "{line}"),
+            };
             if let Err(exit) = result
                 && exit.spares_reports
             {
@@ -109,6 +161,9 @@ pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
         Some(target) => target.write_lines(work).map_err(|source| unwritten(target, source))?,
         None => work(&mut io::sink()).ok().flatten(),
     };
+    if !arguments.quiet && jobs.len() > 1 {
+        let _ = writeln!(io::stdout(), "{}", totals.line(started.elapsed()));
+    }
     Ok(failure.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit.code)))
 }
 
@@ -118,7 +173,7 @@ fn into_folder(files: &[String], folder: &Path) -> Result<Vec<Job>, Exit> {
         let input = PathBuf::from(file);
         let nameless = || Exit::of_usage(format!("{file}: it has no name"));
         let name = input.file_name().ok_or_else(nameless)?;
-        Ok(Job { output: folder.join(name), input })
+        Ok(Job { output: Some(folder.join(name)), input })
     };
     files.iter().map(job).collect()
 }
@@ -136,7 +191,7 @@ fn of_manifest(path: &Path) -> Result<Vec<Job>, Exit> {
         let (Some(input), Some(output), 2) = (place("input"), place("output"), pair.len()) else {
             return Err(wrong("expected {\"input\": …, \"output\": …}"));
         };
-        Ok(Job { input, output })
+        Ok(Job { input, output: Some(output) })
     };
     lines.map(job).collect()
 }
@@ -146,9 +201,10 @@ fn of_manifest(path: &Path) -> Result<Vec<Job>, Exit> {
 fn check_places(jobs: &[Job], arguments: &Arguments) -> Result<(), String> {
     let mut outputs: HashMap<FileKey, usize> = HashMap::new();
     for (index, job) in jobs.iter().enumerate() {
-        for key in file_keys(&job.output) {
+        let Some(output) = &job.output else { continue };
+        for key in file_keys(output) {
             if outputs.insert(key, index).is_some_and(|other| other != index) {
-                return Err(format!("two models would go to {}", job.output.display()));
+                return Err(format!("two models would go to {}", output.display()));
             }
         }
     }
@@ -180,8 +236,11 @@ fn check_places(jobs: &[Job], arguments: &Arguments) -> Result<(), String> {
                 ));
             }
         }
-        let models = [&job.input, &job.output];
-        if reports.iter().any(|report| models.iter().any(|model| is_same_file(report, model))) {
+        let is_model = |report: &&Path| {
+            let mut models = std::iter::once(&job.input).chain(&job.output);
+            models.any(|model| is_same_file(report, model))
+        };
+        if reports.iter().any(is_model) {
             return Err("--report: the report would take the place of a model".to_owned());
         }
     }
@@ -192,13 +251,13 @@ fn check_places(jobs: &[Job], arguments: &Arguments) -> Result<(), String> {
 fn weights(job: &Job) -> Vec<PathBuf> {
     let beside = |path: &Path, name: &str| path.with_file_name(name);
     let names = side_file_names(&job.input);
-    let places = names.iter().flat_map(|name| [&job.input, &job.output].map(|at| beside(at, name)));
-    places.collect()
+    let models = || std::iter::once(&job.input).chain(&job.output);
+    names.iter().flat_map(|name| models().map(|model| beside(model, name))).collect()
 }
 
 /// The outputs that are called as a side file of another could be.
 fn called_like_side_files(jobs: &[Job]) -> Vec<PathBuf> {
-    let outputs = jobs.iter().map(|job| job.output.clone());
+    let outputs = jobs.iter().filter_map(|job| job.output.clone());
     let ending = |path: &PathBuf| path.extension().map(|ending| ending.to_ascii_lowercase());
     outputs.filter(|output| ending(output).is_some_and(|ending| ending == "data")).collect()
 }
@@ -236,7 +295,7 @@ fn skips(jobs: &[Job], options: &Options) -> Result<Vec<Vec<String>>, Exit> {
 fn work(
     jobs: &[Job],
     at_a_time: usize,
-    options: &(impl Fn(usize) -> Options + Sync),
+    convert: &(impl Fn(usize, &Job) -> (Report, Result<(), Exit>) + Sync),
     mut said: impl FnMut(&Job, &Report, &Result<(), Exit>),
 ) -> Option<Exit> {
     let waiting = Mutex::new(jobs.iter().enumerate());
@@ -248,9 +307,7 @@ fn work(
             let (done, next) = (done.clone(), &next);
             scope.spawn(move || {
                 while let Some((index, job)) = next() {
-                    let output = Endpoint::File(job.output.clone());
-                    let input = Endpoint::File(job.input.clone());
-                    let (report, result) = converted(&input, Some(&output), &options(index));
+                    let (report, result) = convert(index, job);
                     if done.send((index, job, report, result)).is_err() {
                         break;
                     }
@@ -266,39 +323,6 @@ fn work(
     failures.into_values().next()
 }
 
-/// What became of one model, in a line.
-fn line(job: &Job, report: &Report, result: &Result<(), Exit>) -> String {
-    if let Err(Exit { message, code, .. }) = result {
-        return format!("failed  {message} (exit code {code})");
-    }
-    let (from, to) = (job.input.display(), job.output.display());
-    if report.is_unchanged() {
-        return format!("same    {from} → {to}: {}", nothing_fused(report));
-    }
-    let blocks = match report.blocks.len() {
-        0 => "no block".to_owned(),
-        blocks => counted(blocks, "block"),
-    };
-    let converted = match report.notes.inferred_nodes {
-        0 => String::new(),
-        inferred => format!(", nodes in training mode converted: {inferred}"),
-    };
-    let conditional = report.blocks.iter().filter(|block| !block.conditions.is_empty()).count();
-    let conditions = match conditional {
-        0 => String::new(),
-        _ => format!(", for some sizes only: {conditional}"),
-    };
-    // Without a block, there is nothing to prove.
-    let proved = if report.blocks.is_empty() { "" } else { "proved, " };
-    let run = match &report.run {
-        None => "not verified".to_owned(),
-        Some(Outcome::NotRun(_)) => format!("{proved}not run"),
-        Some(outcome) => format!("{proved}outputs agree within {:.1e}", outcome.largest_error()),
-    };
-    let nodes = nodes_change(&report.sizes);
-    format!("fused   {from} → {to}: {blocks}{conditions}{converted}, {nodes}, {run}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -312,7 +336,8 @@ mod tests {
             fs::write(&path, text).unwrap();
             of_manifest(&path)
         };
-        let job = |input: &str, output: &str| Job { input: input.into(), output: output.into() };
+        let job =
+            |input: &str, output: &str| Job { input: input.into(), output: Some(output.into()) };
         let files =
             |files: &[&str]| files.iter().map(|file| (*file).to_owned()).collect::<Vec<_>>();
 

@@ -5,6 +5,9 @@
 
 pub mod arguments;
 mod exit;
+mod folders;
+pub mod help;
+mod lines;
 mod many;
 mod matrix;
 mod npy;
@@ -20,17 +23,16 @@ use std::process::ExitCode;
 
 use acb_fuse::remove_staged;
 use arguments::{Arguments, MOST_THREADS};
-use clap::CommandFactory;
 use exit::{Exit, INTERRUPTED};
 
 /// Does what was asked for, and says how it ended.
 pub fn carry_out(arguments: &Arguments) -> ExitCode {
     if let Some(shell) = arguments.completions {
-        clap_complete::generate(shell, &mut Arguments::command(), "acb-fuse", &mut io::stdout());
+        clap_complete::generate(shell, &mut help::manual(), "acb-fuse", &mut io::stdout());
         return ExitCode::SUCCESS;
     }
     if arguments.man {
-        return match clap_mangen::Man::new(Arguments::command()).render(&mut io::stdout()) {
+        return match clap_mangen::Man::new(help::manual()).render(&mut io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         };

@@ -7,21 +7,23 @@ use std::io::{self, Write};
 use acb_fuse::Endpoint;
 use acb_fuse::report::Report;
 use acb_fuse::report::target::Target;
-use acb_fuse::report::text::NOT_VERIFIED;
+use acb_fuse::report::text::{Line, SummaryLayout, Tone};
+use console::Term;
 
 use super::arguments::Arguments;
-use super::exit::{Exit, converted};
+use super::exit::{Exit, checked, converted};
 use super::matrix::{averages, averages_in_colours};
 use super::places::{self, unwritten};
-use super::show::{has_colours, printable};
+use super::show::{self, has_colours};
 
 /// Looks at the model, or converts it.
 ///
 /// # Errors
 /// How the process ends, if not well.
 pub fn one(arguments: &Arguments) -> Result<(), Exit> {
-    let mut places = arguments.files.iter().map(|file| places::endpoint(file));
-    let (Some(input), output) = (places.next(), places.next()) else { return Ok(()) };
+    let Some(input) = arguments.files.first() else { return Ok(()) };
+    let input = places::endpoint(input);
+    let output = arguments.place().map(|place| places::endpoint(place));
     for target in &arguments.report {
         target.check().map_err(|source| unwritten(target, source))?;
     }
@@ -35,34 +37,53 @@ pub fn one(arguments: &Arguments) -> Result<(), Exit> {
         let taken = output == Some(Endpoint::Pipe) || arguments.report.contains(&Target::Pipe);
         let colours = |of_stream| of_stream && !arguments.no_color;
         let _ = if taken {
-            let shown = summary(&report, arguments, colours(has_colours(&io::stderr())));
-            write!(io::stderr(), "{shown}")
+            let (of_stream, width) = (has_colours(&io::stderr()), show::width(&Term::stderr()));
+            write!(io::stderr(), "{}", summary(&report, arguments, colours(of_stream), width))
         } else {
-            let shown = summary(&report, arguments, colours(has_colours(&io::stdout())));
-            write!(io::stdout(), "{shown}")
+            let (of_stream, width) = (has_colours(&io::stdout()), show::width(&Term::stdout()));
+            write!(io::stdout(), "{}", summary(&report, arguments, colours(of_stream), width))
         };
     }
-    let (blocks, nodes) = (report.blocks.len(), report.notes.converted_nodes.len());
-    if result.is_ok() && arguments.check && (blocks > 0 || nodes > 0) {
-        let exit = Exit::of_check(&report.input.path, blocks, nodes);
-        report.error = Some(exit.reported());
-        result = Err(exit);
+    if arguments.check {
+        (report, result) = checked((report, result));
     }
     let write = |target: &Target| target.write(&report).map_err(|source| unwritten(target, source));
     let written = arguments.report.iter().try_for_each(write);
     result.and(written.map_err(Exit::from))
 }
 
-/// What is shown of a conversion that came to its end.
-fn summary(report: &Report, arguments: &Arguments, colours: bool) -> String {
-    let mut told = if arguments.verbose { format!("{report:#}") } else { report.to_string() };
-    if let Some(above) = told.strip_suffix(NOT_VERIFIED) {
-        told = format!("{above}{}: --no-verify was given\n", NOT_VERIFIED.trim_end());
+/// What is shown of a conversion that came to its end, on so many columns.
+fn summary(report: &Report, arguments: &Arguments, colours: bool, width: Option<usize>) -> String {
+    let mut shown = String::new();
+    for Line { tone, text, .. } in report.lines(SummaryLayout::of(width, arguments.verbose)) {
+        let text = match tone {
+            Tone::NotVerified => format!("{text}: --no-verify was given"),
+            _ => text,
+        };
+        shown.push_str(&if colours { show::coloured(tone, &text) } else { text });
+        shown.push('\n');
+        if let Some(help) = what_to_do(tone) {
+            shown.push_str(&format!("  what to do: {help}\n"));
+        }
     }
-    let mut shown = printable(&told, |c| c == '\n');
     if arguments.verbose {
         let averages = if colours { averages_in_colours } else { averages };
         shown.push_str(&averages(report));
     }
     shown
+}
+
+/// What helps where a check is missing.
+fn what_to_do(tone: Tone) -> Option<&'static str> {
+    match tone {
+        Tone::NotVerified => Some(
+            "run it again without --no-verify, or compare the outputs of both models yourself \
+             before you use the new one",
+        ),
+        Tone::NotRun => Some(
+            "compare both models on your own data before you use the new one; --input-shape and \
+             --input say what to run on, --require-run makes this an error",
+        ),
+        _ => None,
+    }
 }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use acb_fuse::Progress;
 use acb_fuse::report::escaped;
+use acb_fuse::report::text::Tone;
+use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::stage;
@@ -16,6 +18,24 @@ use super::stage;
 /// `text` as it may be shown on a terminal: see [`escaped`].
 pub fn printable(text: &str, keep: fn(char) -> bool) -> String {
     escaped(text, keep).into_owned()
+}
+
+/// How many columns a stream has; `None` if it is no terminal.
+pub fn width(stream: &Term) -> Option<usize> {
+    let (_, columns) = stream.size_checked().filter(|_| stream.features().is_attended())?;
+    Some(columns.into())
+}
+
+/// A line in the colour of what it is about.
+pub fn coloured(tone: Tone, text: &str) -> String {
+    let code = match tone {
+        Tone::Good => "32",
+        Tone::Warning => "33",
+        Tone::NotRun => "1;33",
+        Tone::NotVerified | Tone::Bad => "1;31",
+        _ => return text.to_owned(),
+    };
+    format!("\x1b[{code}m{text}\x1b[0m")
 }
 
 /// Whether colours may be used on `stream`: <https://no-color.org>.

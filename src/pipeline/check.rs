@@ -10,8 +10,8 @@ use crate::error::Error;
 use crate::onnx::graph::Graph;
 use crate::onnx::model::{Invalid, Model};
 use crate::options::{Options, Progress};
-use crate::pipeline::counts;
-use crate::pipeline::edits;
+use crate::pipeline::counts::{self, Operators};
+use crate::pipeline::edits::{self, Rewrite};
 use crate::pipeline::files;
 use crate::pipeline::make::{Made, made_blocks};
 use crate::pipeline::planned::Planned;
@@ -22,30 +22,52 @@ use crate::verify::run::run_graphs;
 
 /// What only reports ask for of a new model.
 pub struct Measured {
-    /// The hash of its bytes.
-    pub sha256: String,
+    /// The hash of its bytes; `None` unless details are asked for.
+    pub sha256: Option<String>,
     /// The side files that it names.
     pub side_files: Vec<SideFile>,
-    /// Elements of the floating-point tensors that it stores.
-    pub parameters: u64,
+    /// What it holds; `None` if that is what the old one holds.
+    pub held: Option<Held>,
     /// How long that took.
     pub seconds: f64,
 }
 
+/// What a model holds.
+pub struct Held {
+    /// Elements of the floating-point tensors that it stores.
+    pub parameters: u64,
+    /// How many nodes it has of each operator.
+    pub operators: Operators,
+}
+
+impl Held {
+    fn of(new: &Model) -> Result<Self, Invalid> {
+        let graphs = Graph::read_all(new)?;
+        let parameters = counts::parameters(&graphs)?;
+        Ok(Held { parameters, operators: counts::operators(&graphs) })
+    }
+}
+
 impl Measured {
-    /// Hashes and counts what was made of the model that is called `file`.
+    /// Counts, and hashes if that is asked for, what was made of the model that is called
+    /// `file`. One that stays as it is may hold its nodes in any order, and is not read.
     ///
     /// # Errors
     /// If an entry cannot be decoded.
-    pub fn of(new: &Model, file: &str) -> Result<Self, Error> {
+    pub fn of(
+        new: &Model,
+        file: &str,
+        rewrite: &Rewrite,
+        options: &Options,
+    ) -> Result<Self, Error> {
         let started = Instant::now();
         let wrong = |invalid: Invalid| miswritten(file, invalid.into());
-        let sha256 = files::sha256(new.bytes(), &new.storage);
-        let side_files = files::side_files(new);
-        let graphs = Graph::read_all(new).map_err(wrong)?;
-        let parameters = counts::parameters(&graphs).map_err(wrong)?;
+        let hashing = files::hashing(options);
+        let sha256 = hashing(new.bytes(), &new.storage);
+        let side_files = files::side_files(new, hashing);
+        let held = (!rewrite.is_empty()).then(|| Held::of(new)).transpose().map_err(wrong)?;
         let seconds = started.elapsed().as_secs_f64();
-        Ok(Measured { sha256, side_files, parameters, seconds })
+        Ok(Measured { sha256, side_files, held, seconds })
     }
 }
 

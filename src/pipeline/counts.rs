@@ -2,19 +2,62 @@
 //!
 //! Knows plans and sizes; decides nothing.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::affine::Geometry;
 use crate::facts::roles;
 use crate::onnx::float::Float;
 use crate::onnx::graph::{Graph, Initializer};
 use crate::onnx::ids::{NodeId, ValueId};
-use crate::onnx::model::Invalid;
+use crate::onnx::model::{Invalid, is_default_domain};
 use crate::onnx::proto::TensorProto;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::reader::Reader;
 use crate::pipeline::analysis::GraphAnalysis;
 use crate::plan::Block;
+
+/// How much may be spent on counting what is told of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counting {
+    /// Nothing is counted.
+    Nothing,
+    /// What needs no more than the file and what is known of its sizes.
+    WhatIsKnown,
+    /// All; sizes are inferred for this purpose alone.
+    Everything,
+}
+
+impl Counting {
+    /// Of a model with more nodes, sizes are not inferred for this purpose alone: the
+    /// engine's time for that grows faster than their number.
+    fn most_nodes(self) -> usize {
+        if self == Counting::Everything { 10_000 } else { 0 }
+    }
+}
+
+/// How many nodes there are of each operator.
+pub type Operators = BTreeMap<String, usize>;
+
+/// How many nodes of each operator `graphs` have; those of other domains are named with it.
+pub fn operators<'g, 'm: 'g>(graphs: impl IntoIterator<Item = &'g Graph<'m>>) -> Operators {
+    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for (_, node) in graphs.into_iter().flat_map(Graph::nodes) {
+        let count = counts.entry((node.proto.domain(), node.proto.op_type())).or_default();
+        *count = count.saturating_add(1);
+    }
+    let named = counts.into_iter().map(|((domain, operator), count)| {
+        let is_onnx = is_default_domain(domain);
+        let name = if is_onnx { operator.to_owned() } else { format!("{domain}.{operator}") };
+        (name, count)
+    });
+    let mut operators = Operators::new();
+    for (name, count) in named {
+        // The default domain has two names.
+        let sum = operators.entry(name).or_default();
+        *sum = sum.saturating_add(count);
+    }
+    operators
+}
 
 /// Elements of the floating-point tensors that `graphs` store, as initializers or in
 /// `Constant` nodes.
@@ -66,7 +109,12 @@ pub struct MultiplyAdds {
 }
 
 /// Counts them, if per graph these `blocks` are made.
-pub fn multiply_adds(analyses: &[GraphAnalysis], blocks: &[Vec<&Block>]) -> MultiplyAdds {
+pub fn multiply_adds(
+    analyses: &[GraphAnalysis],
+    blocks: &[Vec<&Block>],
+    counting: Counting,
+) -> MultiplyAdds {
+    let most_nodes = counting.most_nodes();
     let (mut removed_macs, mut kept, mut new) = (Some(0.0), Some(0.0), Some(0.0));
     let mut positions = Vec::new();
     for (analysis, blocks) in analyses.iter().zip(blocks) {
@@ -76,12 +124,16 @@ pub fn multiply_adds(analyses: &[GraphAnalysis], blocks: &[Vec<&Block>]) -> Mult
         for (id, node) in reader.graph.nodes() {
             let Some(Meaning::Linear(_, map)) = analysis.meanings.get(id) else { continue };
             let sum = if removed.contains(&id) { &mut removed_macs } else { &mut kept };
-            *sum = add(*sum, node.output().and_then(|output| macs_of(reader, map, output)));
+            *sum = add(
+                *sum,
+                node.output().and_then(|output| macs_of(reader, map, output, most_nodes)),
+            );
         }
         for block in blocks {
             let geometry = block.terms.iter().map(|term| &term.map).find(|g| g.channels.is_some());
+            let output = block.region.output;
             let here = geometry
-                .and_then(|geometry| Some(positions_of(reader, geometry, block.region.output)?.0));
+                .and_then(|geometry| Some(positions_of(reader, geometry, output, most_nodes)?.0));
             new = add(new, here.map(|here| here * block.after.macs.each));
             positions.push(here);
         }
@@ -94,27 +146,25 @@ fn add(a: Option<f64>, b: Option<f64>) -> Option<f64> {
 }
 
 /// What a node that computes `output` costs; `None` if its size is not known.
-fn macs_of(reader: &Reader, map: &LinearOp, output: ValueId) -> Option<f64> {
+fn macs_of(reader: &Reader, map: &LinearOp, output: ValueId, most_nodes: usize) -> Option<f64> {
     let each = map.macs().each;
     if each == 0.0 {
         return Some(0.0);
     }
     let geometry = map.geometry();
-    let (positions, channels) = positions_of(reader, &geometry, output)?;
+    let (positions, channels) = positions_of(reader, &geometry, output, most_nodes)?;
     // What treats all channels alike is counted for one of them.
     let channels = if geometry.channels.is_some() { 1.0 } else { channels? };
     Some(each * positions * channels)
 }
 
-/// Sizes are not inferred for this purpose alone in graphs with more nodes: the engine's
-/// time for that grows faster than their number.
-const MOST_NODES: usize = 10_000;
-
-/// How many positions, over all images, and channels `output` has.
+/// How many positions, over all images, and channels `output` has. Sizes are not inferred for
+/// this alone in graphs of more than `most_nodes`.
 fn positions_of(
     reader: &Reader,
     geometry: &Geometry,
     output: ValueId,
+    most_nodes: usize,
 ) -> Option<(f64, Option<f64>)> {
     let sizes = &reader.sizes;
     // Of a batch that is open, one image is counted.
@@ -123,7 +173,7 @@ fn positions_of(
     let ruled = sizes.by_rules(output).filter(|dims| !dims.iter().enumerate().any(is_open));
     let shape = match ruled {
         Some(dims) => dims,
-        None if !sizes.has_asked_engine() && reader.graph.node_count() > MOST_NODES => return None,
+        None if !sizes.has_asked_engine() && reader.graph.node_count() > most_nodes => return None,
         None => sizes.known(output)?,
     };
     let [batch, channels] = [0, 1].map(|role| geometry.output.axis(role));

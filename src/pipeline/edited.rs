@@ -7,7 +7,6 @@ use std::ptr;
 
 use crate::onnx::graph::Graph;
 use crate::onnx::model::{Invalid, Model};
-use crate::options::Options;
 use crate::pipeline::counts;
 use crate::pipeline::edits::{self, Changes, Rewrite};
 use crate::pipeline::make::{Made, made_blocks};
@@ -29,8 +28,8 @@ pub struct Edited<'m> {
 pub struct Stays {
     /// Nodes of all graphs.
     pub nodes: usize,
-    /// Elements of its floating-point tensors; `None` if nobody asks.
-    pub parameters: Option<u64>,
+    /// Elements of its floating-point tensors.
+    pub parameters: u64,
 }
 
 impl<'m> Edited<'m> {
@@ -43,7 +42,6 @@ impl<'m> Edited<'m> {
         graphs: &[Graph<'m>],
         planned: &Planned,
         made: &Made,
-        options: &Options,
     ) -> Result<Self, Invalid> {
         let changes = planned.analyses.iter().zip(&made.fates).map(|(analysis, fates)| {
             let blocks = made_blocks(analysis, fates);
@@ -58,16 +56,15 @@ impl<'m> Edited<'m> {
         // Nodes are sorted and functions inlined for blocks; without any, the file stays as
         // it is.
         let is_inlined = !ptr::eq(read, opened.model());
-        let stays = if is_inlined { Some(Stays::of(opened.model(), options)?) } else { None };
+        let stays = if is_inlined { Some(Stays::of(opened.model())?) } else { None };
         Ok(Edited { old: &opened.original, rewrite, stays })
     }
 }
 
 impl Stays {
-    fn of(model: &Model, options: &Options) -> Result<Self, Invalid> {
+    fn of(model: &Model) -> Result<Self, Invalid> {
         let graphs = Graph::read_all(model)?;
         let nodes = graphs.iter().map(Graph::node_count).sum();
-        let parameters = if options.details { Some(counts::parameters(&graphs)?) } else { None };
-        Ok(Stays { nodes, parameters })
+        Ok(Stays { nodes, parameters: counts::parameters(&graphs)? })
     }
 }

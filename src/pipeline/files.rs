@@ -8,16 +8,25 @@ use sha2::{Digest, Sha256};
 use crate::onnx::external;
 use crate::onnx::model::Model;
 use crate::onnx::storage::Storage;
+use crate::options::Options;
 use crate::report::SideFile;
 
+/// How a file is hashed, if it is.
+pub type Hashing = fn(&Bytes, &Storage) -> Option<String>;
+
+/// Files are hashed if details are asked for: it takes a pass over all their bytes.
+pub fn hashing(options: &Options) -> Hashing {
+    if options.details { |bytes, storage| Some(sha256(bytes, storage)) } else { |_, _| None }
+}
+
 /// The side files that `model` names; those that cannot be read have no size.
-pub fn side_files(model: &Model) -> Vec<SideFile> {
+pub fn side_files(model: &Model, hashing: Hashing) -> Vec<SideFile> {
     let tensors = external::find(model).unwrap_or_default();
     let side_file = |location: String| {
         let map = model.storage.side_file(&location).ok();
         SideFile {
             bytes: map.as_ref().map(|map| map.bytes().len()),
-            sha256: map.map(|map| sha256(&map.bytes(), &model.storage)),
+            sha256: map.and_then(|map| hashing(&map.bytes(), &model.storage)),
             location,
         }
     };
@@ -26,7 +35,7 @@ pub fn side_files(model: &Model) -> Vec<SideFile> {
 
 /// The SHA-256 of `bytes`, in hexadecimal digits; they lie in `storage` if they are of a
 /// file, which gives their memory back as they are read.
-pub fn sha256(bytes: &Bytes, storage: &Storage) -> String {
+fn sha256(bytes: &Bytes, storage: &Storage) -> String {
     /// So many bytes are read at a time.
     const PIECE: usize = 1 << 20;
     let mut hash = Sha256::new();

@@ -75,13 +75,16 @@ impl Made {
         let fates = graphs.map(|(analysis, original)| maker.graph(analysis, original));
         let fates = fates.collect::<Result<Vec<Vec<Fate>>, Error>>()?;
         let mut made = Made { fates, multiply_adds: None };
-        if planned.details.is_some() && made.left_alone(planned).next().is_some() {
+        if let Some(details) = &planned.details
+            && made.left_alone(planned).next().is_some()
+        {
             let blocks = planned.analyses.iter().zip(&made.fates);
             let blocks = blocks.map(|(analysis, fates)| {
                 made_blocks(analysis, fates).map(|(block, _)| block).collect()
             });
             let blocks: Vec<Vec<&Block>> = blocks.collect();
-            made.multiply_adds = Some(counts::multiply_adds(&planned.analyses, &blocks));
+            let counted = counts::multiply_adds(&planned.analyses, &blocks, details.counting);
+            made.multiply_adds = Some(counted);
         }
         Ok(made)
     }

@@ -41,6 +41,7 @@ use std::time::Instant;
 use prost::bytes::Bytes;
 
 use check::{Measured, Reference};
+use counts::Counting;
 use deliver::{Delivery, Destination};
 use edited::Edited;
 use equalized::Equalized;
@@ -121,7 +122,8 @@ impl Conversion<'_> {
         let planning = Instant::now();
         let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
         let readers = analysis::readers(&graphs, &constants, &dependence, options);
-        let planned = Planned::of(model, &graphs, &readers, options);
+        let counting = self.counting();
+        let planned = Planned::of(model, &graphs, &readers, options, counting);
         let planned = reached.or_failure(planned.map_err(invalid))?;
         reached.planned = Some((&planned, &functions));
         reached.or_failure(planned.check_skipped(file, &options.skip))?;
@@ -134,7 +136,8 @@ impl Conversion<'_> {
 
         // Only now: what constants may cost depends on the side files that were looked at.
         let measuring = Instant::now();
-        let side_files = options.details.then(|| files::side_files(original));
+        let side_files = (counting != Counting::Nothing)
+            .then(|| files::side_files(original, files::hashing(options)));
         reached.side_files = side_files.as_deref();
         reached.seconds.read += measuring.elapsed().as_secs_f64();
         reached.or_failure(self.must_fuse(file, planned.blocks().next().is_none(), 0))?;
@@ -151,7 +154,7 @@ impl Conversion<'_> {
         let unproved = made.left_alone(&planned).count();
         reached.or_failure(self.must_fuse(file, made.is_empty(), unproved))?;
 
-        let edited = Edited::of(&opened, &graphs, &planned, &made, options);
+        let edited = Edited::of(&opened, &graphs, &planned, &made);
         let edited = reached.or_failure(edited.map_err(invalid))?;
         reached.edited = Some(&edited);
 
@@ -171,13 +174,13 @@ impl Conversion<'_> {
         };
         let is_verified = options.verify && !edited.rewrite.is_empty();
         let (seen, flushed) = staged.flushed_during(|new| {
-            let measured = options.details.then(|| Measured::of(new, file)).transpose();
+            let measured = Measured::of(new, file, rewrite, options);
             let checked = is_verified.then(|| reference.check(new)).transpose();
             (measured, checked)
         });
         let (measured, checked) = seen;
         let measured = reached.or_failure(measured)?;
-        reached.measured = measured.as_ref();
+        reached.measured = Some(&measured);
         let checked = reached.or_failure(checked)?;
         reached.checked = checked.as_ref();
         let verdict = checked.iter().try_for_each(|checked| checked.verdict(file, options));
@@ -192,36 +195,45 @@ impl Conversion<'_> {
         let changed = equalized.as_ref().and_then(|own| Some((own, own.rewrite.as_ref()?)));
         let again = changed.map(|(own, rewrite)| {
             let delivery = Delivery { file, old: &staged.model, rewrite, occupied: &occupied };
-            delivery.stage(destination, options).map(|staged| (own, staged))
+            delivery.stage(destination, options).map(|staged| (own, rewrite, staged))
         });
         let again = reached.or_failure(again.transpose())?;
         let (mut of_again, mut run_again) = (None, None);
-        if let Some((own, again)) = &again {
+        if let Some((own, rewrite, again)) = &again {
             let (seen, flushed) = again.flushed_during(|new| {
-                let measured = options.details.then(|| Measured::of(new, file)).transpose();
+                let measured = Measured::of(new, file, rewrite, options);
                 let checked = options
                     .verify
                     .then(|| own.check(&staged.model, new, file, options, limits))
                     .transpose();
                 (measured, checked)
             });
-            of_again = reached.or_failure(seen.0)?;
+            of_again = Some(reached.or_failure(seen.0)?);
             run_again = reached.or_failure(seen.1)?;
             reached.or_failure(flushed)?;
         }
-        reached.measured = of_again.as_ref().or(measured.as_ref());
+        reached.measured = of_again.as_ref().or(Some(&measured));
         reached.checked_again = run_again.as_ref();
         let verdict = run_again.iter().try_for_each(|checked| checked.verdict(file, options));
         reached.or_failure(verdict)?;
         (options.progress)(Progress::Writing);
         let last = match again {
-            Some((_, again)) => again.deliver(),
+            Some((.., again)) => again.deliver(),
             None => staged.deliver(),
         };
         let delivered = reached.or_failure(last)?;
         reached.delivered = Some(&delivered);
         reached.seconds.write = writing.elapsed().as_secs_f64();
         Ok(Converted { report: reached.report(), model: Some(delivered.model.clone()) })
+    }
+
+    /// What is told of a new model needs no more than what is known; a look tells less.
+    fn counting(&self) -> Counting {
+        match (self.options.details, self.destination) {
+            (true, _) => Counting::Everything,
+            (false, Some(_)) => Counting::WhatIsKnown,
+            (false, None) => Counting::Nothing,
+        }
     }
 
     /// Whether a block is fused, if one must be.

@@ -85,7 +85,7 @@ impl Opened {
 pub fn open(source: &ModelSource, options: &Options) -> Result<Opened, Error> {
     let file = source.label();
     let original = index(source, &file, options.links)?;
-    let sha256 = options.details.then(|| files::sha256(original.bytes(), &original.storage));
+    let sha256 = files::hashing(options)(original.bytes(), &original.storage);
     let invalid = |source| Error::Invalid { file: file.clone(), source };
     let sorted = sort::sorted(&original).map_err(|error| invalid(error.into()))?;
     let index = |bytes| Model::index(bytes, original.storage.clone());

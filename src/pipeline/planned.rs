@@ -13,7 +13,7 @@ use crate::onnx::model::{Invalid, Model};
 use crate::ops::reader::Reader;
 use crate::options::Options;
 use crate::pipeline::analysis::GraphAnalysis;
-use crate::pipeline::counts::{self, MultiplyAdds};
+use crate::pipeline::counts::{self, Counting, MultiplyAdds};
 use crate::pipeline::remains::{self, Replaced};
 use crate::plan::Block;
 use crate::refusal::{NearMiss, Reason, Subject};
@@ -41,6 +41,8 @@ pub struct Details {
     pub parameters: u64,
     /// Before, and if every block is made.
     pub multiply_adds: MultiplyAdds,
+    /// How these were counted.
+    pub counting: Counting,
 }
 
 impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
@@ -53,16 +55,21 @@ impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
         graphs: &[Graph],
         readers: &'r [Reader<'g, 'm>],
         options: &Options,
+        counting: Counting,
     ) -> Result<Self, Invalid> {
         let analyses = GraphAnalysis::of_all(readers, options)?;
         let nodes_after = nodes_after(graphs, &analyses);
         let calls = calls_that_stay(model, graphs)?;
-        let parameters = if options.details { Some(counts::parameters(graphs)?) } else { None };
+        let parameters = match counting {
+            Counting::Nothing => None,
+            _ => Some(counts::parameters(graphs)?),
+        };
         let conditions = conditions(&analyses, options)?;
         let details = parameters.map(|parameters| {
             let blocks = analyses.iter().map(|analysis| analysis.plan.blocks.iter().collect());
             let blocks: Vec<Vec<&Block>> = blocks.collect();
-            Details { parameters, multiply_adds: counts::multiply_adds(&analyses, &blocks) }
+            let multiply_adds = counts::multiply_adds(&analyses, &blocks, counting);
+            Details { parameters, multiply_adds, counting }
         });
         let nodes_before = graphs.iter().map(Graph::node_count).sum();
         Ok(Planned { analyses, conditions, calls, nodes_before, nodes_after, details })

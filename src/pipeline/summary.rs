@@ -5,7 +5,8 @@
 //!
 //! Knows the values of all steps and the data of the report, which know nothing of each other.
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Instant;
 
 use crate::affine::{ConvKind, Geometry, PadMode, Window};
@@ -17,7 +18,7 @@ use crate::onnx::node::Node;
 use crate::ops::reader::Reader;
 use crate::ops::table::NEWEST_OPSET;
 use crate::pipeline::check::{Checked, Measured};
-use crate::pipeline::counts::MultiplyAdds;
+use crate::pipeline::counts::{self, MultiplyAdds, Operators};
 use crate::pipeline::deliver::Delivered;
 use crate::pipeline::edited::Edited;
 use crate::pipeline::equalized::Equalized;
@@ -29,8 +30,8 @@ use crate::plan::{Block, Count, KeptBranch};
 use crate::refusal::NearMiss;
 use crate::report::{
     BlockCost, BlockReport, BlockSteps, Change, ConvertedNode, Ending, Equalization, File,
-    KeptApart, LeftAlone, Mode, NewerOpset, Notes, OpenShape, Proof, Report, ReportedError,
-    Seconds, Shape, SideFile, Size,
+    KeptApart, LeftAlone, Mode, NewerOpset, Notes, OpenShape, OperatorChange, Proof, Report,
+    ReportedError, Seconds, Shape, SideFile, Size,
 };
 
 /// How far a conversion came: the values of the steps that are done.
@@ -45,13 +46,13 @@ pub struct Reached<'s, 'r, 'g, 'm> {
     pub planned: Option<(&'s Planned<'r, 'g, 'm>, &'s LocalFunctions)>,
     /// Shapes at which the model runs, if sizes that are known may help.
     pub open_sizes: &'s [(String, Vec<usize>)],
-    /// The side files that the model names, if details are asked for.
+    /// The side files that the model names, if they are told.
     pub side_files: Option<&'s [SideFile]>,
     /// What became of the blocks.
     pub made: Option<&'s Made>,
     /// What changes.
     pub edited: Option<&'s Edited<'m>>,
-    /// What is told of the new model, if details are asked for.
+    /// What is told of the new model, if there is one.
     pub measured: Option<&'s Measured>,
     /// What was seen of the new model, if it is verified.
     pub checked: Option<&'s Checked>,
@@ -118,6 +119,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
                 ..equalized.told.clone()
             }),
             sizes: self.sizes(&input),
+            operators: self.operators(),
             notes: self.notes(),
             seconds: self.seconds(),
             input,
@@ -147,7 +149,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
         Some(File {
             path: delivered.label.clone(),
             bytes: Some(delivered.model.len()),
-            sha256: self.measured.map(|measured| measured.sha256.clone()),
+            sha256: self.measured.and_then(|measured| measured.sha256.clone()),
             side_files: side_file.into_iter().collect(),
             replaced: delivered.replaced.clone(),
         })
@@ -215,7 +217,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
             }
             _ => planned.map(|planned| planned.nodes_after),
         };
-        let stored = stays.and_then(|stays| stays.parameters);
+        let stored = stays.map(|stays| stays.parameters);
         let before = Size {
             bytes: self.side_files.and_then(|_| input.all_bytes()),
             nodes: nodes_before,
@@ -225,10 +227,31 @@ impl<'s> Reached<'s, '_, '_, '_> {
         let after = Size {
             bytes: self.new_bytes(),
             nodes: nodes_after,
-            parameters: self.measured.map(|measured| measured.parameters),
+            parameters: self.measured.and_then(|measured| match &measured.held {
+                Some(held) => Some(held.parameters),
+                None => before.parameters,
+            }),
             multiply_adds: counted.and_then(|counted| counted.after),
         };
         Change { before, after }
+    }
+
+    /// Of which operators there are more or fewer nodes now; those that changed most first.
+    fn operators(&self) -> Vec<OperatorChange> {
+        let held = self.measured.and_then(|measured| measured.held.as_ref());
+        let (Some((planned, _)), Some(held)) = (self.planned, held) else { return Vec::new() };
+        let before = counts::operators(planned.analyses.iter().map(|of| of.reader.graph));
+        let after = &held.operators;
+        let count = |of: &Operators, name: &str| of.get(name).copied().unwrap_or_default();
+        let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let changes = names.into_iter().map(|name| OperatorChange {
+            operator: name.clone(),
+            before: count(&before, name),
+            after: count(after, name),
+        });
+        let mut changes: Vec<_> = changes.filter(|change| change.before != change.after).collect();
+        changes.sort_by_key(|change| Reverse(change.before.abs_diff(change.after)));
+        changes
     }
 
     /// Bytes of the new model and of all side files that it names.

@@ -3,7 +3,7 @@
 //! The data are here, and are what `schema.json` describes, name by name. Below them stand
 //! `files`, what is known of a model's files, `notes`, what else a user should know, `json`, how
 //! fields become JSON, and `groups`, which places are left alone for one reason. Above them are
-//! [`text`], the summary in lines, and [`html`], the page, with the [`words`] that they share;
+//! [`text`], the summary in lines (its `table` has a row per block), and [`html`], the page, with the [`words`] that they share;
 //! [`target`] is where they go. All are handed plain data: they know no planner and no reader,
 //! and decide nothing.
 
@@ -17,6 +17,7 @@ mod json;
 mod kept;
 mod notes;
 mod quantization;
+mod table;
 pub mod target;
 pub mod text;
 mod weights;
@@ -71,6 +72,9 @@ pub struct Report {
     pub equalization: Option<Equalization>,
     /// Sizes of the whole model.
     pub sizes: Change<Size>,
+    /// Of a new model, the operators of which there are more or fewer nodes than before.
+    #[serde(skip)]
+    pub operators: Vec<OperatorChange>,
     /// What else a user should know.
     pub notes: Notes,
     /// Where the time went.
@@ -144,6 +148,18 @@ pub struct Change<T> {
     pub before: T,
     /// In the one that was, or would be, written.
     pub after: T,
+}
+
+/// How many nodes of an operator there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OperatorChange {
+    /// Its name, behind that of its domain if this is not ONNX's own.
+    pub operator: String,
+    /// Nodes before.
+    pub before: usize,
+    /// Nodes after.
+    pub after: usize,
 }
 
 /// How large a model is. What is `None` is not known, or was not asked for.
@@ -337,6 +353,7 @@ impl Report {
             run: None,
             equalization: None,
             sizes: Change::default(),
+            operators: Vec::new(),
             notes: Notes::default(),
             seconds: Seconds::default(),
         }

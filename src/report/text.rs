@@ -1,153 +1,238 @@
-//! The report as text, line by line.
+//! The report as lines of text.
 //!
-//! Knows the report's data. Each line is escaped as it is written: whatever the names in it
-//! are, it stays one line, and shows what it holds.
+//! Knows the report's data, and what each line is about, so that whoever shows it can give it
+//! a colour; not what it is shown on. Each line is escaped as it is made: whatever the names
+//! in it are, it stays one line, and shows what it holds.
 
 use std::fmt;
 
 use crate::report::escape::escaped;
 use crate::report::groups::groups;
 use crate::report::quantization::{self, sqnr};
-use crate::report::words::{self, counted};
-use crate::report::{
-    BlockCost, BlockReport, LeftAlone, Mode, NewerOpset, Predecessor, PredecessorKind, Report,
-};
-use crate::verify::outcome::Outcome;
+use crate::report::table::table;
+use crate::report::words::{self, amount, counted};
+use crate::report::{LeftAlone, Mode, NewerOpset, Outcome, Predecessor, PredecessorKind, Report};
 
-/// The last line of the summary of a conversion that was not verified. A caller may add to it
-/// how that was asked for.
-pub const NOT_VERIFIED: &str = "NOT VERIFIED\n";
+/// A line of the summary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Line {
+    /// What it is about.
+    pub tone: Tone,
+    /// What it says, without its end.
+    pub text: String,
+}
+
+/// What a line is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Tone {
+    /// What is, or would be.
+    Plain,
+    /// What was done, and how it was verified.
+    Good,
+    /// What a user should know.
+    Warning,
+    /// The whole model was not run.
+    NotRun,
+    /// Nothing was verified.
+    NotVerified,
+    /// The new model is not what the old one was.
+    Bad,
+}
+
+/// What the summary is to be.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct SummaryLayout {
+    /// How many columns there are; `None` if there is no end of them.
+    pub width: Option<usize>,
+    /// Whether all that is left alone is named, place by place.
+    pub every_place: bool,
+}
+
+impl SummaryLayout {
+    /// So many columns.
+    pub fn of(width: Option<usize>, every_place: bool) -> Self {
+        SummaryLayout { width, every_place }
+    }
+}
 
 /// The summary; its alternate form, `{:#}`, names all that is left alone, one by one.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write_blocks(f)?;
-        self.write_converted(f)?;
-        self.write_near_misses(f)?;
-        if let Some(help) = words::open_sizes(&self.notes) {
-            line(f, &help)?;
-        }
-        if let Some(NewerOpset { model, known }) = self.notes.newer_opset {
-            writeln!(
-                f,
-                "\noperator set {model} is newer than {known}: operators are read as they \
-                 were then"
-            )?;
-        }
-        if let Some(warning) = words::repeated_names(&self.notes) {
-            writeln!(f)?;
-            line(f, &warning)?;
-        }
-        self.write_totals(f)
+        let layout = SummaryLayout::of(None, f.alternate());
+        self.lines(layout).iter().try_for_each(|line| writeln!(f, "{}", line.text))
     }
 }
 
 impl Report {
-    fn write_blocks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The summary.
+    pub fn lines(&self, layout: SummaryLayout) -> Vec<Line> {
+        let mut lines = Lines::default();
+        self.put_blocks(&mut lines, layout);
+        self.put_converted(&mut lines);
+        self.put_near_misses(&mut lines, layout);
+        if let Some(help) = words::open_sizes(&self.notes) {
+            lines.put(Tone::Warning, &help);
+        }
+        if let Some(NewerOpset { model, known }) = self.notes.newer_opset {
+            lines.put(Tone::Plain, "");
+            let newer = format!("operator set {model} is newer than {known}");
+            lines.put(Tone::Warning, &format!("{newer}: operators are read as they were then"));
+        }
+        if let Some(warning) = words::repeated_names(&self.notes) {
+            lines.put(Tone::Plain, "");
+            lines.put(Tone::Warning, &warning);
+        }
+        self.put_totals(&mut lines, layout);
+        lines.lines
+    }
+
+    fn put_blocks(&self, lines: &mut Lines, layout: SummaryLayout) {
         if self.blocks.is_empty() {
             let what = words::nothing_fused(self);
-            return line(f, &format!("{}: {what}", self.input.path));
+            return lines.put(Tone::Plain, &format!("{}: {what}", self.input.path));
         }
-        let rows: Vec<[String; 5]> = self.blocks.iter().map(row).collect();
-        let head = ["block", "branches", "nodes", "parameters", "multiply-adds/position"];
-        let width = |column: usize| {
-            let cells =
-                rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-            cells.chain(head.get(column).map(|head| head.len())).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..head.len()).map(width).collect();
-        let mut line = |cells: &[String; 5]| {
-            let padded: Vec<String> =
-                cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-            writeln!(f, "{}", padded.join("  ").trim_end())
-        };
-        line(&head.map(str::to_owned))?;
-        rows.iter().try_for_each(line)
+        for row in table(self, layout.width) {
+            lines.put(Tone::Plain, &row);
+        }
     }
 
     /// The nodes that no longer compute what the file said.
-    fn write_converted(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.notes.converted_nodes.is_empty() {
-            let title = match self.mode {
-                Mode::Look => {
-                    "would be converted to inference; the file computes something else now"
-                }
-                Mode::Verified | Mode::Unverified => {
-                    "converted to inference; the file computed something else before"
-                }
-            };
-            writeln!(f, "\n{title}:")?;
+    fn put_converted(&self, lines: &mut Lines) {
+        if self.notes.converted_nodes.is_empty() {
+            return;
         }
+        let title = match self.mode {
+            Mode::Look => "would be converted to inference; the file computes something else now:",
+            Mode::Verified | Mode::Unverified => {
+                "converted to inference; the file computed something else before:"
+            }
+        };
+        lines.put(Tone::Plain, "");
+        lines.put(Tone::Warning, title);
         for converted in &self.notes.converted_nodes {
-            line(f, &format!("  {}: {}", converted.node, converted.change))?;
+            lines.put(Tone::Plain, &format!("  {}: {}", converted.node, converted.change));
         }
-        Ok(())
     }
 
-    /// A line per reason; of the alternate form, one per place.
-    fn write_near_misses(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.near_misses.is_empty() {
-            writeln!(f, "\nleft alone:")?;
+    /// A line per reason; or one per place.
+    fn put_near_misses(&self, lines: &mut Lines, layout: SummaryLayout) {
+        if self.near_misses.is_empty() {
+            return;
         }
-        if f.alternate() {
-            return self.near_misses.iter().try_for_each(|place| left_alone(f, place));
+        lines.put(Tone::Plain, "");
+        lines.put(Tone::Plain, "left alone:");
+        if layout.every_place {
+            return self.near_misses.iter().for_each(|place| lines.put_left_alone(place));
         }
         for group in groups(&self.near_misses) {
             match group.places.as_slice() {
-                [place] => left_alone(f, place)?,
+                [place] => lines.put_left_alone(place),
                 places => {
                     let counts = group.counts().into_iter();
                     let counts = counts.map(|(what, count)| counted(count, &what.to_string()));
                     let counts = counts.collect::<Vec<String>>().join(" and ");
                     let names: Vec<&str> = places.iter().map(|place| place.node.as_str()).collect();
                     let names = words::first_names(&names);
-                    line(f, &format!("  {counts} stay ({names}): {}", group.reason()))?;
+                    let stay = format!("  {counts} stay ({names}): {}", group.reason());
+                    lines.put(Tone::Plain, &stay);
                 }
             }
         }
-        Ok(())
     }
 
     /// What changes in the whole model, and how that was verified.
-    fn write_totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn put_totals(&self, lines: &mut Lines, layout: SummaryLayout) {
         if self.is_unchanged() {
-            self.write_equalization(f)?;
-            return self.write_places(f);
+            self.put_equalization(lines);
+            return self.put_places(lines);
         }
-        writeln!(f)?;
+        lines.put(Tone::Plain, "");
         if !self.blocks.is_empty() {
-            writeln!(f, "{}, {}", words::blocks_fused(self), words::nodes_change(&self.sizes))?;
+            let fused = words::blocks_fused(self);
+            lines.put(self.done(), &format!("{fused}, {}", words::nodes_change(&self.sizes)));
         }
+        self.put_sizes(lines);
         for block in self.blocks.iter().filter(|block| !block.conditions.is_empty()) {
             let conditions = block.conditions.join(" and ");
-            line(f, &format!("block {} is right where {conditions}", block.name))?;
+            lines.put(Tone::Warning, &format!("block {} is right where {conditions}", block.name));
         }
         if self.notes.inferred_nodes > 0 {
             let nodes = counted(self.notes.inferred_nodes, "node");
             let would = words::would_be(self.mode);
-            writeln!(f, "{nodes} in training mode {would}converted to inference")?;
+            let converted = format!("{nodes} in training mode {would}converted to inference");
+            lines.put(Tone::Warning, &converted);
         }
         if let Some(removed) = words::removed_inputs(&self.notes) {
-            writeln!(f, "{removed}")?;
+            lines.put(Tone::Plain, &removed);
         }
-        for side_file in self.output.iter().flat_map(|output| &output.side_files) {
+        self.put_places(lines);
+        self.put_kept(lines, layout);
+        self.put_hint(lines, layout);
+        self.put_equalization(lines);
+        self.put_verification(lines);
+    }
+
+    fn put_equalization(&self, lines: &mut Lines) {
+        if let Some(own) = &self.equalization {
+            lines.put(Tone::Plain, &own.in_words());
+        }
+    }
+
+    /// That something was done is good, that it would be is not said so.
+    fn done(&self) -> Tone {
+        if self.mode == Mode::Look { Tone::Plain } else { Tone::Good }
+    }
+
+    /// How large the whole model was and is; of a look, nothing.
+    fn put_sizes(&self, lines: &mut Lines) {
+        if self.output.is_none() {
+            return;
+        }
+        if let Some(operators) = words::operators(&self.operators) {
+            lines.put(Tone::Plain, &format!("operators: {operators}"));
+        }
+        let sizes = [self.sizes.before, self.sizes.after];
+        let change = |what: &str, [before, after]: [f64; 2]| {
+            let percent = words::change_in_percent(before, after);
+            format!("{what}: {} → {}{percent}", amount(before), amount(after))
+        };
+        if let [Some(before), Some(after)] = sizes.map(|size| size.parameters) {
+            lines.put(Tone::Plain, &change("parameters", [before, after].map(|of| of as f64)));
+        }
+        if let [Some(before), Some(after)] = sizes.map(|size| size.multiply_adds) {
+            lines.put(Tone::Plain, &change("multiply-adds", [before, after]));
+        }
+    }
+
+    /// What was read and written, what that has taken the place of, and what may go now.
+    fn put_places(&self, lines: &mut Lines) {
+        let Some(output) = &self.output else { return };
+        let [before, after] = [self.sizes.before, self.sizes.after].map(|size| size.bytes);
+        let size = |bytes: Option<usize>| {
+            bytes.map(|bytes| format!(", {}", words::bytes(bytes))).unwrap_or_default()
+        };
+        let seconds = self.seconds.total;
+        if self.is_unchanged() {
+            let same = "byte for byte the model that was read";
+            lines.put(Tone::Plain, "");
+            lines.put(self.done(), &format!("written: {}{}, {same}", output.path, size(after)));
+        } else {
+            let change = before
+                .zip(after)
+                .map(|(before, after)| words::change_in_percent(before as f64, after as f64));
+            let change = change.unwrap_or_default();
+            lines.put(Tone::Plain, &format!("read: {}{}", self.input.path, size(before)));
+            let written = format!("written: {}{}{change}", output.path, size(after));
+            lines.put(Tone::Plain, &format!("{written}, in {seconds:.2} s"));
+        }
+        for side_file in &output.side_files {
             let location = &side_file.location;
-            line(f, &format!("weights are in `{location}`, which belongs beside the model"))?;
+            let beside = "which belongs beside the model";
+            lines.put(Tone::Warning, &format!("weights are in `{location}`, {beside}"));
         }
-        self.write_places(f)?;
-        self.write_kept(f)?;
-        self.write_hint(f)?;
-        self.write_equalization(f)?;
-        self.write_verification(f)
-    }
-
-    fn write_equalization(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.equalization.iter().try_for_each(|own| line(f, &own.in_words()))
-    }
-
-    /// What the new model has taken the place of, and what may go with that.
-    fn write_places(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(output) = &self.output else { return Ok(()) };
         // A file that is written as it was read changes nothing in its own place.
         let is_itself =
             |old: &&Predecessor| old.kind == PredecessorKind::Input && self.is_unchanged();
@@ -158,28 +243,29 @@ impl Report {
                 PredecessorKind::Earlier => "a model with the same inputs and outputs",
                 PredecessorKind::Other => "another file, as asked for",
             };
-            line(f, &format!("{} took the place of {what}", output.path))?;
+            lines.put(Tone::Plain, &format!("{} took the place of {what}", output.path));
             for location in side_files {
                 let may_go = "which the old model named, may go if no other model names it";
-                line(f, &format!("`{location}`, {may_go}"))?;
+                lines.put(Tone::Plain, &format!("`{location}`, {may_go}"));
             }
         }
         if let Some(why) = &self.notes.unsynced {
             let warning = "is written, but may be the old one again after a power failure";
-            line(f, &format!("{} {warning}: {why}", output.path))?;
+            lines.put(Tone::Warning, &format!("{} {warning}: {why}", output.path));
         }
-        Ok(())
     }
 
-    /// Branches that stay apart, in one line; of the alternate form, one per branch.
-    fn write_kept(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Branches that stay apart, in one line; where every place is told, one per branch.
+    fn put_kept(&self, lines: &mut Lines, layout: SummaryLayout) {
         let kept = || self.blocks.iter().filter(|block| !block.kept_apart.is_empty());
         let names: Vec<&str> = kept().map(|block| block.name.as_str()).collect();
-        if names.len() < 2 || f.alternate() {
-            return kept().try_for_each(|block| {
-                let mut told = block.kept_apart.iter().map(|kept| kept.told());
-                told.try_for_each(|told| line(f, &format!("block {}: {told}", block.name)))
-            });
+        if names.len() < 2 || layout.every_place {
+            for block in kept() {
+                for kept in &block.kept_apart {
+                    lines.put(Tone::Plain, &format!("block {}: {}", block.name, kept.told()));
+                }
+            }
+            return;
         }
         let blocks = counted(names.len(), "block");
         let names = words::first_names(&names);
@@ -187,17 +273,15 @@ impl Report {
         let lost = lost.filter_map(|kept| Some(kept.sqnr_apart? - kept.sqnr_merged?));
         let most = lost.fold(0.0, f64::max);
         let why = format!("in one kernel, int8 weights would be up to {most:.1} dB less exact");
-        line(f, &format!("in {blocks} ({names}) a branch stays apart: {why}"))
+        lines.put(Tone::Plain, &format!("in {blocks} ({names}) a branch stays apart: {why}"));
     }
 
-    /// Blocks whose int8 weights are poor, in one line; of the alternate form, those of all.
-    fn write_hint(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if f.alternate() {
-            for block in &self.blocks {
-                for compared in block.weights.iter().flatten() {
-                    let change = quantization::change(compared);
-                    line(f, &format!("int8 weights of {}: {change}", block.name))?;
-                }
+    /// Blocks whose int8 weights are poor, in one line; where every place is told, those of all.
+    fn put_hint(&self, lines: &mut Lines, layout: SummaryLayout) {
+        for block in self.blocks.iter().filter(|_| layout.every_place) {
+            for compared in block.weights.iter().flatten() {
+                let change = quantization::change(compared);
+                lines.put(Tone::Plain, &format!("int8 weights of {}: {change}", block.name));
             }
         }
         let worst =
@@ -205,63 +289,55 @@ impl Report {
         let worst = worst.min_by(|(_, a), (_, b)| a.total_cmp(b));
         let Some((block, hint)) = worst.and_then(|(block, _)| Some((block, block.hint.as_ref()?)))
         else {
-            return Ok(());
+            return;
         };
         let (count, all, name) = (self.poor().count(), self.blocks.len(), &block.name);
-        line(
-            f,
-            &format!("quantization: poor weights in {count} of {all} blocks; in `{name}`, {hint}"),
-        )
+        let hint =
+            format!("quantization: poor weights in {count} of {all} blocks; in `{name}`, {hint}");
+        lines.put(Tone::Warning, &hint);
     }
 
-    fn write_verification(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn put_verification(&self, lines: &mut Lines) {
         if self.mode == Mode::Unverified {
-            return f.write_str(NOT_VERIFIED);
+            return lines.put(Tone::NotVerified, "NOT VERIFIED");
         }
         if let Some(error) = self.largest_proof_error() {
-            writeln!(f, "proof: every block agrees in float64 within {error:.1e}")?;
+            let proof = format!("proof: every block agrees in float64 within {error:.1e}");
+            lines.put(Tone::Good, &proof);
         }
-        if let Some(outcome) = &self.run {
-            line(f, &format!("run: {}", run(outcome)))?;
-        }
-        Ok(())
-    }
-}
-
-fn left_alone(f: &mut fmt::Formatter<'_>, place: &LeftAlone) -> fmt::Result {
-    line(f, &format!("  {}: {}", place.node, place.reason))
-}
-
-/// One line, whatever the names in it are.
-fn line(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
-    writeln!(f, "{}", escaped(text, |_| false))
-}
-
-/// What the run of both models showed, in a line.
-fn run(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Agreed(agreement) => words::agreement(agreement),
-        Outcome::NotRun(reason) => format!("not run: {reason}"),
-        Outcome::Broken(reason) => format!("the result does not run: {reason}"),
-        Outcome::Differs { output, error, .. } => {
-            format!("output `{output}` differs by {error:.1e}")
+        match &self.run {
+            Some(Outcome::Agreed(agreement)) => {
+                lines.put(Tone::Good, &format!("run: {}", words::agreement(agreement)));
+            }
+            Some(Outcome::NotRun(reason)) => {
+                lines.put(Tone::NotRun, &format!("run: NOT RUN: {reason}"));
+            }
+            Some(Outcome::Broken(reason)) => {
+                lines.put(Tone::Bad, &format!("run: the result does not run: {reason}"));
+            }
+            Some(Outcome::Differs { output, error, .. }) => {
+                lines.put(Tone::Bad, &format!("run: output `{output}` differs by {error:.1e}"));
+            }
+            None => {}
         }
     }
 }
 
-/// A block as a row of the table.
-fn row(block: &BlockReport) -> [String; 5] {
-    let change = |cost: fn(&BlockCost) -> String| {
-        let [before, after] = [&block.before, &block.after].map(cost);
-        format!("{before} → {after}")
-    };
-    [
-        escaped(&block.name, |_| false).into_owned(),
-        escaped(&words::branches_and_norms(block), |_| false).into_owned(),
-        change(|cost| cost.nodes.to_string()),
-        change(|cost| cost.parameters.to_string()),
-        change(|cost| cost.multiply_adds_per_position.to_string()),
-    ]
+/// The lines so far.
+#[derive(Default)]
+struct Lines {
+    lines: Vec<Line>,
+}
+
+impl Lines {
+    /// One line, whatever the names in it are.
+    fn put(&mut self, tone: Tone, text: &str) {
+        self.lines.push(Line { tone, text: escaped(text, |_| false).into_owned() });
+    }
+
+    fn put_left_alone(&mut self, place: &LeftAlone) {
+        self.put(Tone::Plain, &format!("  {}: {}", place.node, place.reason));
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 
 use crate::affine::times;
 use crate::report::json::UNPROVED;
-use crate::report::{Agreement, BlockReport, Change, Mode, Notes, Report, Shape, Size};
+use crate::report::{
+    Agreement, BlockReport, Change, Mode, Notes, OperatorChange, Report, Shape, Size,
+};
 
 /// How many of several places are named in one line.
 const NAMED: usize = 3;
@@ -15,6 +17,70 @@ const NAMED: usize = 3;
 pub fn counted(count: usize, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{plural}")
+}
+
+/// A large number in three digits and its prefix: `12.9 k`; a small one as it is.
+pub fn amount(number: f64) -> String {
+    /// Numbers of four digits need no prefix.
+    const SMALL: f64 = 10_000.0;
+    if number < SMALL {
+        return number.to_string();
+    }
+    let mut scaled = number;
+    let mut prefix = "";
+    for next in ["k", "M", "G", "T", "P"] {
+        // What would be rounded to 1000 has the next prefix.
+        if scaled < 999.5 {
+            break;
+        }
+        (scaled, prefix) = (scaled / 1000.0, next);
+    }
+    let decimals = match scaled {
+        ..9.995 => 2,
+        ..99.95 => 1,
+        _ => 0,
+    };
+    format!("{scaled:.decimals$} {prefix}")
+}
+
+/// So many bytes: `812 B`, `75.9 MB`.
+pub(crate) fn bytes(count: usize) -> String {
+    let amount = amount(count as f64);
+    if amount.contains(' ') { format!("{amount}B") } else { format!("{amount} B") }
+}
+
+/// By how much something grew or shrank, in brackets: ` (−38 %)`; empty where it did neither.
+pub(crate) fn change_in_percent(before: f64, after: f64) -> String {
+    let change = (after / before - 1.0) * 100.0;
+    match format!("{change:+.0}").as_str() {
+        "+0" | "-0" => String::new(),
+        _ if !change.is_finite() => String::new(),
+        percent => format!(" ({} %)", percent.replace('-', "−")),
+    }
+}
+
+/// `text` in no more than `most` characters: what does not fit is left out in the middle,
+/// since both ends of a name say more.
+pub fn cut_in_the_middle(text: &str, most: usize) -> String {
+    let count = text.chars().count();
+    if count <= most {
+        return text.to_owned();
+    }
+    let kept = most.saturating_sub(1);
+    let first = kept.div_ceil(2);
+    let last = kept.saturating_sub(first);
+    let beginning = text.chars().take(first);
+    let end = text.chars().skip(count.saturating_sub(last));
+    beginning.chain(['…']).chain(end).collect()
+}
+
+/// What happened to the nodes: `Conv 52 → 20, Add 40 → 8`; `None` if their kinds are as
+/// before, or nothing was written.
+pub(crate) fn operators(changes: &[OperatorChange]) -> Option<String> {
+    let said = |change: &OperatorChange| {
+        format!("{} {} → {}", change.operator, change.before, change.after)
+    };
+    (!changes.is_empty()).then(|| changes.iter().map(said).collect::<Vec<_>>().join(", "))
 }
 
 /// How many blocks were, or would be, fused: `3 blocks fused`.
@@ -220,6 +286,48 @@ mod tests {
             ),
         ] {
             assert_eq!(convolution(&shape), expected);
+        }
+    }
+
+    #[test]
+    fn amounts_have_three_digits() {
+        for (number, expected) in [
+            (0.0, "0"),
+            (9_999.0, "9999"),
+            (10_000.0, "10.0 k"),
+            (12_914.0, "12.9 k"),
+            (999_499.0, "999 k"),
+            (999_500.0, "1.00 M"),
+            (1.819e9, "1.82 G"),
+        ] {
+            assert_eq!(amount(number), expected);
+        }
+        assert_eq!([812, 75_900_000].map(bytes), ["812 B", "75.9 MB"]);
+    }
+
+    #[test]
+    fn changes_are_in_percent() {
+        for (before, after, expected) in [
+            (100.0, 62.0, " (−38 %)"),
+            (100.0, 103.0, " (+3 %)"),
+            (100.0, 99.9, ""),
+            (100.0, 100.1, ""),
+            (0.0, 0.0, ""),
+            (0.0, 1.0, ""),
+        ] {
+            assert_eq!(change_in_percent(before, after), expected, "{before} {after}");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_is_in_the_middle() {
+        for (text, most, expected) in [
+            ("畳み込み", 4, "畳み込み"),
+            ("layer1.0.conv1", 9, "laye…onv1"),
+            ("layer1.0.conv1", 8, "laye…nv1"),
+            ("layer1", 1, "…"),
+        ] {
+            assert_eq!(cut_in_the_middle(text, most), expected);
         }
     }
 

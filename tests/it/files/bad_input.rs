@@ -32,10 +32,16 @@ fn run(model: &Path) -> Run {
     let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
     Run {
         code: output.status.code(),
-        stdout: text(output.stdout),
+        stdout: without_place(&text(output.stdout)),
         stderr: text(output.stderr),
         left: names.map(|name| name.into_string().unwrap()).collect(),
     }
+}
+
+/// A summary without the line that tells where the new model is, and how long that took.
+fn without_place(summary: &str) -> String {
+    let lines = summary.split_inclusive('\n').filter(|line| !line.starts_with("written: "));
+    lines.collect()
 }
 
 fn broken(group: &str) -> Vec<PathBuf> {

@@ -14,6 +14,7 @@ use crate::support::counts;
 use crate::support::counts::{multiply_adds, operators, parameters};
 use crate::support::engine::run;
 use crate::support::fixtures::{self, data, deployed_twin, models};
+use crate::support::results;
 use crate::support::tool::{converted, fused, looked};
 
 /// What the tool says of each file stands beside it. `UPDATE_EXPECT=1 cargo test`
@@ -187,8 +188,7 @@ fn networks_become_their_plain_architecture() {
         .unwrap();
     }
     assert_eq!(table.lines().count(), 30);
-    let readme = fs::read_to_string("README.md").unwrap();
-    assert!(readme.contains(&table), "the README's table is not what was measured:\n{table}");
+    results::hold("networks", &table);
 }
 
 /// What is counted of a file: nodes, convolutions, norms, additions, parameters and
@@ -257,8 +257,7 @@ fn relatives_become_what_their_libraries_make_of_them() {
         writeln!(table, "| {case} | {name} | {cells} |").unwrap();
     }
     assert_eq!(table.lines().count(), 52);
-    let readme = fs::read_to_string("README.md").unwrap();
-    assert!(readme.contains(&table), "the README's table is not what was measured:\n{table}");
+    results::hold("relatives", &table);
 }
 
 #[test]
@@ -345,8 +344,7 @@ fn every_exporters_blocks_are_fused() {
             writeln!(table, "{row} | {} | {cell} |", modes.join(", ")).unwrap();
         }
     }
-    let readme = fs::read_to_string("README.md").unwrap();
-    assert!(readme.contains(&table), "the README's table is not what was measured:\n{table}");
+    results::hold("exporters", &table);
 }
 
 /// Networks with trained weights, as exporters fold their norms and as they keep them: every

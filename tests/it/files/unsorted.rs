@@ -16,7 +16,7 @@ use prost::bytes::Bytes;
 use crate::support::cases;
 use crate::support::counts::decoded;
 use crate::support::fixtures::data;
-use crate::support::tool::{converted, fused, looked};
+use crate::support::tool::{converted, fused, looked, options};
 
 /// Nodes in an order that no engine runs.
 fn reversed(mut model: ModelProto) -> ModelProto {
@@ -110,8 +110,13 @@ fn what_does_not_change_stays_in_its_order() {
     let [path, out] = ["in.onnx", "out.onnx"].map(|name| folder.path().join(name));
     let mixed = reversed(decoded(Path::new("fixtures/networks/cifar_quick/plain.onnx")));
     fs::write(&path, mixed.encode_to_vec()).unwrap();
-    assert!(converted(&path, &out, &Options::default()).is_unchanged());
-    assert!(fs::read(&out).unwrap() == mixed.encode_to_vec());
+    // What a report tells of it needs no order either.
+    for details in [false, true] {
+        let report = converted(&path, &out, &options(|options| options.details = details));
+        assert!(report.is_unchanged());
+        assert_eq!(report.sizes.before, report.sizes.after);
+        assert!(fs::read(&out).unwrap() == mixed.encode_to_vec());
+    }
 }
 
 /// In a body, a name of the graph around it is read from there until a node of the body makes

@@ -79,7 +79,7 @@ const LIMITS: &[(&str, &str, &str)] = &[
     ("given up after 15 minutes", "src/engine/limits.rs", "Duration::from_secs(900)"),
     ("the second that its message", "src/cli/watchdog.rs", "Duration = Duration::from_secs(1);"),
     ("kills it at 40", "tests/it/files/writing.rs", "for step in 0..40 {"),
-    ("31 kinds of wrong beliefs", "README.md", "31 kinds of wrong beliefs"),
+    ("31 kinds of wrong beliefs", "docs/results/hostile_input.md", "31 kinds of wrong beliefs"),
     ("the exit code is 6", "src/cli/exit.rs", "error if error.may_pass() => 6,"),
     ("may help is 6", "src/cli/exit.rs", "error if error.may_pass() => 6,"),
     ("or taken, is 8", "src/cli/exit.rs", "error if error.io().is_some() => 8,"),
@@ -87,6 +87,46 @@ const LIMITS: &[(&str, &str, &str)] = &[
     ("exit code 7 and nothing", "src/cli/exit.rs", "| Error::NoMemory { .. } => 7,"),
     ("exit code 7, no temporary", "src/cli/exit.rs", "Exit { message, code: 7, "),
 ];
+
+/// Exit codes and their meanings in a Rust list: lines such as `    (1, "a meaning"),`.
+fn exit_codes(source: &str) -> Vec<(String, String)> {
+    let list = source.split("pub const CODES").nth(1).unwrap().split("];").next().unwrap();
+    let entries = list.lines().filter_map(|line| {
+        let (code, meaning) =
+            line.trim().strip_prefix('(')?.strip_suffix("),")?.split_once(", ")?;
+        Some((code.replace("INTERRUPTED", "130"), meaning.trim_matches('"').to_owned()))
+    });
+    entries.collect()
+}
+
+/// `docs/command_line.md` has a row for every exit code, in the words of `--help`, and the
+/// code ends with no other.
+#[test]
+fn exit_codes_are_those_of_the_code() {
+    let source = fs::read_to_string("src/cli/exit.rs").unwrap();
+    assert!(source.contains("INTERRUPTED: i32 = 130;"));
+    let codes = exit_codes(&source);
+    let page = fs::read_to_string("docs/command_line.md").unwrap();
+    let rows = page.lines().skip_while(|line| !line.starts_with("| exit code |")).skip(2);
+    let rows: Vec<(String, String)> = rows
+        .take_while(|line| line.starts_with('|'))
+        .map(|row| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            (cells[1].to_owned(), cells[2].replace('`', ""))
+        })
+        .collect();
+    assert_eq!(rows, codes);
+    let product = source.split("#[cfg(test)]").next().unwrap();
+    let ends = product.lines().filter_map(|line| {
+        let (_, code) = line.split_once("=> ").or_else(|| line.split_once("code: "))?;
+        let code: String = code.chars().take_while(char::is_ascii_digit).collect();
+        (!code.is_empty()).then_some(code)
+    });
+    let mut ends: Vec<String> = ends.chain(["0", "1", "130"].map(str::to_owned)).collect();
+    ends.sort_by_key(|code| code.parse::<u8>().unwrap());
+    ends.dedup();
+    assert_eq!(ends, codes.into_iter().map(|(code, _)| code).collect::<Vec<_>>());
+}
 
 /// The numbers of a text, code left out: digits with what belongs to them.
 fn numbers(text: &str) -> usize {

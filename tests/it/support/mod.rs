@@ -7,5 +7,6 @@ pub mod fixtures;
 pub mod geometries;
 pub mod naive;
 pub mod parallel;
+pub mod results;
 pub mod text;
 pub mod tool;

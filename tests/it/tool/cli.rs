@@ -48,7 +48,16 @@ fn exit_codes() {
         (&[BLOCK, "OUT", "--tolerance", "nan"], 2, "a tolerance is a number", false),
         (&[BLOCK, "OUT", "--input-shape", "y=1,4,6,7"], 2, "the model has no such input", false),
         (&[BLOCK, "OUT", "extra"], 2, "--out-dir", false),
-        (&[BLOCK, "OUT", "--check"], 2, "takes no OUT", false),
+        (&[BLOCK, "-o", "OUT"], 0, "", true),
+        (&["--output", "OUT", BLOCK], 0, "", true),
+        (&[BLOCK, PLAIN, "-o", "OUT"], 2, "--output says where IN goes, and IN is one", false),
+        (&[BLOCK, "-o", "OUT", "--check"], 2, "cannot be used with", false),
+        (&[BLOCK, "-o", "OUT", "--look"], 2, "cannot be used with", false),
+        (&[PLAIN, "OUT", "--check"], 8, "cannot be read", false),
+        (&[BLOCK, PLAIN, "--look", "--verbose"], 2, "--verbose is for one model", false),
+        (&["fixtures/bad_input/none_here", "--look"], 8, "cannot be read", false),
+        (&["docs", "--look"], 2, "there is no .onnx file in this folder", false),
+        (&[BLOCK, "--look"], 0, "", false),
         (&[BLOCK, "OUT", "--input", "x=no/such.npy"], 8, "no/such.npy", false),
         (&[BLOCK, "OUT", "--input", "x=Cargo.toml"], 2, "it is not a .npy file", false),
         (&[BLOCK, "OUT", "--input", "x"], 2, "expected NAME=FILE", false),
@@ -63,6 +72,7 @@ fn exit_codes() {
         (&[NETWORK, "--skip", "0", "--skip", "33"], 2, "`33`; there are `3`, `", false),
         (&[NETWORK, "OUT", "--skip", "0", "--skip", "3"], 0, "", true),
         (&[BLOCK, "OUT", "--input-shape", "x=1,8,6,7"], 2, "the file says that axis 1 has", false),
+        (&[BLOCK, "OUT", "--input-shape", "x:1,8,6,7"], 2, "the file says that axis 1 has", false),
         (&[BLOCK, "OUT", "--input-shape", "x=1,4,6"], 2, "has 4 dimensions, not 3", false),
         (&[sizes, "OUT", "--input-shape", "x=1,4,9,12", "--require-fusion"], 0, "", true),
         (&[sizes, "OUT", "--require-fusion"], 4, "nothing was fused", false),
@@ -179,6 +189,59 @@ fn the_summary_says_what_was_done_and_what_was_not_checked() {
     );
 }
 
+/// What was read and written, and what changed; of a look, no more than before.
+#[test]
+fn the_summary_says_what_changed_in_the_whole_model() {
+    let (_folder, out) = target();
+    let out = out.to_str().unwrap();
+    let said = |arguments: &[&str]| String::from_utf8(output(arguments).stdout).unwrap();
+    let written = said(&[NETWORK, out]);
+    let lines: Vec<&str> = written.lines().collect();
+    let blocks = [
+        "block  branches                        nodes  parameters   multiply-adds    saves",
+        "3      5×5 + 1×5 + 5×1, 3 batch norms  8 → 1  2336 → 1608  4.08 M → 2.88 M",
+    ];
+    let found = [lines[0], lines.iter().find(|line| line.starts_with("3 ")).unwrap()];
+    assert!(found.iter().zip(blocks).all(|(found, block)| found.starts_with(block)), "{written}");
+    let sizes = [NETWORK, out].map(|file| fs::metadata(file).unwrap().len());
+    for line in [
+        "3 blocks fused, 34 → 13 nodes".to_owned(),
+        "operators: BatchNormalization 9 → 0, Add 6 → 0, Conv 9 → 3".to_owned(),
+        "parameters: 12.9 k → 10.4 k (−19 %)".to_owned(),
+        "multiply-adds: 13.0 M → 9.13 M (−30 %)".to_owned(),
+        format!("read: {NETWORK}, {:.1} kB", sizes[0] as f64 / 1e3),
+    ] {
+        assert!(lines.contains(&line.as_str()), "{line}: {written}");
+    }
+    let place = format!("written: {out}, {:.1} kB (−", sizes[1] as f64 / 1e3);
+    assert!(lines.iter().any(|line| line.starts_with(&place) && line.ends_with(" s")), "{written}");
+    let same = said(&[PLAIN, out, "--force"]);
+    assert!(same.contains(", byte for byte the model that was read\n"), "{same}");
+    let look = said(&[NETWORK]);
+    assert!(!look.contains("operators:") && !look.contains("read:"), "{look}");
+}
+
+/// What was not checked is followed by what to do.
+#[test]
+fn what_was_not_checked_says_what_to_do() {
+    let unrunnable = &*cases::model("loop_body");
+    for (arguments, said) in [
+        (&[BLOCK, "OUT", "--no-verify"][..], "NOT VERIFIED: --no-verify was given"),
+        (&[unrunnable, "OUT"], "run: NOT RUN: "),
+    ] {
+        let (_folder, out) = target();
+        let named = |&word: &&str| {
+            if word == "OUT" { out.to_str().unwrap().to_owned() } else { word.to_owned() }
+        };
+        let words: Vec<String> = arguments.iter().map(named).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let text = String::from_utf8(output(&words).stdout).unwrap();
+        let mut lines = text.lines().skip_while(|line| !line.starts_with(said));
+        assert!(lines.next().is_some(), "{text}");
+        assert!(lines.next().unwrap_or_default().starts_with("  what to do: "), "{text}");
+    }
+}
+
 /// Names in a model are anybody's: what would steer a terminal is spelled out.
 #[test]
 fn control_characters_of_names_are_not_printed() {
@@ -248,22 +311,62 @@ fn many_models_have_a_line_each() {
         (
             &["--out-dir", &out, NETWORK, &broken, PLAIN, "--jobs", "2"][..],
             1,
-            &["failed", "fused", "same"][..],
+            &["failed", "fused", "same", "total"][..],
             &["out/plain.onnx", "out/torchscript_kept_static.onnx"][..],
         ),
-        (&["--manifest", &manifest], 8, &["failed", "failed", "fused"], &["a.onnx"]),
+        (&["--manifest", &manifest], 8, &["failed", "failed", "fused", "total"], &["a.onnx"]),
         (&["--out-dir", &out, NETWORK, "--quiet"], 0, &[], &[]),
         // Nothing to fuse, but not the same either.
         (&["--out-dir", &out, &training], 0, &["fused"], &["out/model.onnx"]),
     ] {
         let result = output(arguments);
         assert_eq!(result.status.code(), Some(code), "{arguments:?}");
-        let text = String::from_utf8(result.stdout).unwrap();
+        let [text, failures] =
+            [result.stdout, result.stderr].map(|said| String::from_utf8(said).unwrap());
+        assert!(!text.contains("failed  ") && failures.lines().all(|l| l.starts_with("failed  ")));
+        let text = text + &failures;
         let mut kinds: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
         kinds.sort_unstable();
         assert_eq!(kinds, said, "{text}");
         assert!(written.iter().all(|name| Path::new(&path(name)).exists()), "{arguments:?}");
     }
+}
+
+/// Of models and folders that are only looked at: what is said, and the exit code.
+#[test]
+fn many_models_are_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::create_dir_all(path("models/below")).unwrap();
+    fs::copy(NETWORK, path("models/below/net.onnx")).unwrap();
+    fs::copy(PLAIN, path("models/plain.onnx")).unwrap();
+    let (models, strides) = (path("models"), cases::model("different_strides"));
+    let before = files(folder.path());
+    for (arguments, code, said) in [
+        (
+            &["--look", &models][..],
+            0,
+            &["net.onnx: 3 blocks, 34 → 13 nodes\n", "none    ", "2 models: 1 with something"][..],
+        ),
+        (&["--look", BLOCK, PLAIN], 0, &["found   fixtures/blocks", "none    fixtures/networks"]),
+        (&["--look", &strides, &models], 0, &["nothing to fuse (left alone: "]),
+        (&["--check", &models], 5, &["net.onnx: 3 blocks can be fused (exit code 5)", "1 failed"]),
+        (
+            &["--check", PLAIN, PLAIN],
+            0,
+            &["2 models: 0 with something to fuse or convert, 2 without"],
+        ),
+        (&["--look", PLAIN, "no/such.onnx"], 8, &["none    ", "failed  no/such.onnx"]),
+        (&["--look", BLOCK, PLAIN, "--quiet"], 0, &[]),
+    ] {
+        let result = output(arguments);
+        let text = String::from_utf8([result.stdout, result.stderr].concat()).unwrap();
+        assert_eq!(result.status.code(), Some(code), "{arguments:?}: {text}");
+        assert!(said.iter().all(|part| text.contains(part)), "{arguments:?}: {text}");
+        assert_eq!(text.is_empty(), said.is_empty(), "{arguments:?}: {text}");
+    }
+    // Nothing was written.
+    assert_eq!(files(folder.path()), before);
 }
 
 /// What is fed is what was given: the model runs on what fits it, and on nothing else.

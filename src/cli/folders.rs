@@ -1,0 +1,67 @@
+//! Models that are named by the folder that they lie in.
+//!
+//! Knows names of files; not what they hold.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use acb_fuse::Error;
+
+use super::exit::Exit;
+
+/// How models end.
+const ENDING: &str = "onnx";
+
+/// `file`; of a folder, all models in it and below, by name. A link to a folder below is not
+/// followed, so that there is an end.
+///
+/// # Errors
+/// If a folder cannot be read, or holds no model.
+pub fn models(file: &Path) -> Result<Vec<PathBuf>, Exit> {
+    if !file.is_dir() {
+        return Ok(vec![file.to_owned()]);
+    }
+    let mut found = Vec::new();
+    let unread = |source| Error::Read { file: file.display().to_string(), source };
+    collect(file, &mut found).map_err(unread)?;
+    if found.is_empty() {
+        let none = format!("{}: there is no .{ENDING} file in this folder", file.display());
+        return Err(Exit::of_usage(none));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn collect(folder: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            collect(&path, found)?;
+        } else if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case(ENDING)) {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_stands_for_the_models_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir_all(path("b/none")).unwrap();
+        for name in ["c.onnx", "a.ONNX", "b/d.onnx", "b/d.onnx.data", "b/read.me"] {
+            fs::write(path(name), b"").unwrap();
+        }
+        let names = ["a.ONNX", "b/d.onnx", "c.onnx"].map(path);
+        assert_eq!(models(folder.path()).unwrap(), names);
+        // A file is itself, and whether it is there is for others to say.
+        assert_eq!(models(&path("x")).unwrap(), [path("x")]);
+        assert_eq!(models(&path("b/none")).unwrap_err().code, 2);
+    }
+}

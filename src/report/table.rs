@@ -1,0 +1,266 @@
+//! The blocks of a summary as a table: of a look as they stand in the model, of a conversion
+//! those first that save most.
+//!
+//! Knows the report's data, and how many columns a line may have.
+
+use std::collections::HashMap;
+
+use crate::report::escape::escaped;
+use crate::report::words::{self, amount};
+use crate::report::{BlockCost, BlockReport, Mode, Report};
+
+/// A table with more rows has one for all blocks that are alike.
+const MOST_ROWS: usize = 20;
+
+/// Columns of names are not cut below so many characters.
+const SHORTEST: usize = 12;
+
+/// What stands between two columns.
+const GAP: &str = "  ";
+
+/// A row, cell by cell.
+type Row = Vec<String>;
+
+/// The lines of the table, none longer than `width` if its names can be cut so far.
+pub(crate) fn table(report: &Report, width: Option<usize>) -> Vec<String> {
+    let mut rows = match report.mode {
+        Mode::Look => looked(&report.blocks),
+        Mode::Verified | Mode::Unverified => converted(&report.blocks),
+    };
+    let widths = |rows: &[Row]| -> Vec<usize> {
+        let columns = rows.first().map_or(0, Vec::len);
+        let cells = |column: usize| rows.iter().filter_map(move |row| row.get(column));
+        (0..columns)
+            .map(|column| cells(column).map(|cell| cell.chars().count()).max().unwrap_or(0))
+            .collect()
+    };
+    let uncut = widths(&rows);
+    for (column, most) in shortened(&uncut, width).into_iter().enumerate() {
+        for cell in rows.iter_mut().filter_map(|row| row.get_mut(column)) {
+            *cell = words::cut_in_the_middle(cell, most);
+        }
+    }
+    let widths = widths(&rows);
+    let line = |row: &Row| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<String>>().join(GAP).trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
+/// How wide columns may be, so that all fit into `width`: only the first two, which hold
+/// names and branches, become narrower.
+fn shortened(widths: &[usize], width: Option<usize>) -> Vec<usize> {
+    let gaps = GAP.len().saturating_mul(widths.len().saturating_sub(1));
+    let all = widths.iter().sum::<usize>().saturating_add(gaps);
+    let mut excess = width.map_or(0, |width| all.saturating_sub(width));
+    let cut = |(column, &width): (usize, &usize)| {
+        let spare = if column < 2 { width.saturating_sub(SHORTEST).min(excess) } else { 0 };
+        excess = excess.saturating_sub(spare);
+        width.saturating_sub(spare)
+    };
+    widths.iter().enumerate().map(cut).collect()
+}
+
+/// A row per block, in the order of the model.
+fn looked(blocks: &[BlockReport]) -> Vec<Row> {
+    let head = ["block", "branches", "nodes", "parameters", "multiply-adds/position"];
+    let row = |block: &BlockReport| {
+        vec![
+            escaped(&block.name, |_| false).into_owned(),
+            escaped(&words::branches_and_norms(block), |_| false).into_owned(),
+            change(block, |cost| cost.nodes.to_string()),
+            change(block, |cost| cost.parameters.to_string()),
+            change(block, |cost| cost.multiply_adds_per_position.to_string()),
+        ]
+    };
+    std::iter::once(head.map(str::to_owned).to_vec()).chain(blocks.iter().map(row)).collect()
+}
+
+/// A row per block, or per kind of blocks if there are many, with what they save together.
+fn converted(blocks: &[BlockReport]) -> Vec<Row> {
+    let mut kinds: Vec<AlikeBlocks> = if blocks.len() > MOST_ROWS {
+        AlikeBlocks::of_all(blocks)
+    } else {
+        blocks.iter().map(|block| AlikeBlocks { first: block, count: 1 }).collect()
+    };
+    let sum = kinds.iter().map(AlikeBlocks::saved).try_fold(0.0, |sum, saved| Some(sum + saved?));
+    match sum.filter(|&sum| sum > 0.0) {
+        Some(sum) => {
+            let saved = |kind: &AlikeBlocks| kind.saved().unwrap_or_default();
+            kinds.sort_by(|a, b| saved(b).total_cmp(&saved(a)));
+            let head = ["block", "branches", "nodes", "parameters", "multiply-adds", "saves"];
+            let row = |kind: &AlikeBlocks| {
+                let here = kind.first.positions.unwrap_or_default();
+                let macs =
+                    change(kind.first, |cost| amount(cost.multiply_adds_per_position * here));
+                let share = format!("{:.0} %", 100.0 * saved(kind) / sum);
+                kind.row([macs, share])
+            };
+            let rows = kinds.iter().map(row);
+            std::iter::once(head.map(str::to_owned).to_vec()).chain(rows).collect()
+        }
+        // What a position costs says nothing of how many there are.
+        None => {
+            kinds.sort_by_key(|kind| std::cmp::Reverse(kind.parameters_saved()));
+            let head = ["block", "branches", "nodes", "parameters", "multiply-adds/position"];
+            let row = |kind: &AlikeBlocks| {
+                kind.row([change(kind.first, |cost| amount(cost.multiply_adds_per_position))])
+            };
+            let rows = kinds.iter().map(row);
+            std::iter::once(head.map(str::to_owned).to_vec()).chain(rows).collect()
+        }
+    }
+}
+
+/// Blocks that are alike: their branches, and what each costs before and after.
+struct AlikeBlocks<'r> {
+    first: &'r BlockReport,
+    count: usize,
+}
+
+impl<'r> AlikeBlocks<'r> {
+    fn of_all(blocks: &'r [BlockReport]) -> Vec<Self> {
+        let mut kinds: Vec<AlikeBlocks> = Vec::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
+        for block in blocks {
+            let BlockReport { branches, norms, before, after, positions, .. } = block;
+            let alike = format!("{:?}", (branches, norms, before, after, positions));
+            let place = *places.entry(alike).or_insert(kinds.len());
+            match kinds.get_mut(place) {
+                Some(kind) => kind.count = kind.count.saturating_add(1),
+                None => kinds.push(AlikeBlocks { first: block, count: 1 }),
+            }
+        }
+        kinds
+    }
+
+    /// Multiply-adds that all of them save together; `None` if that is not known.
+    fn saved(&self) -> Option<f64> {
+        let BlockReport { before, after, positions, .. } = self.first;
+        let each = before.multiply_adds_per_position - after.multiply_adds_per_position;
+        Some(each * (*positions)? * self.count as f64)
+    }
+
+    fn parameters_saved(&self) -> u64 {
+        let BlockReport { before, after, .. } = self.first;
+        before.parameters.saturating_sub(after.parameters).saturating_mul(self.count as u64)
+    }
+
+    /// What is said of each of them, and then `rest`.
+    fn row<const N: usize>(&self, rest: [String; N]) -> Row {
+        let branches = words::branches_and_norms(self.first);
+        let (name, branches) = match self.count {
+            1 => (self.first.name.clone(), branches),
+            count => (format!("{}, …", self.first.name), format!("{count} × {branches}")),
+        };
+        let cells = [
+            escaped(&name, |_| false).into_owned(),
+            escaped(&branches, |_| false).into_owned(),
+            change(self.first, |cost| cost.nodes.to_string()),
+            change(self.first, |cost| amount(cost.parameters as f64)),
+        ];
+        cells.into_iter().chain(rest).collect()
+    }
+}
+
+/// Something of a block before and after.
+fn change(block: &BlockReport, of: impl Fn(&BlockCost) -> String) -> String {
+    let [before, after] = [&block.before, &block.after].map(of);
+    format!("{before} → {after}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::BlockSteps;
+
+    fn block(name: &str, branches: &str, before: f64, positions: Option<f64>) -> BlockReport {
+        let cost = |each| BlockCost { nodes: 2, parameters: 9, multiply_adds_per_position: each };
+        BlockReport {
+            name: name.to_owned(),
+            branches: branches.to_owned(),
+            steps: BlockSteps::default(),
+            norms: 0,
+            removed_nodes: vec![],
+            new_nodes: vec![],
+            new_tensors: vec![],
+            reads: vec![],
+            output: String::new(),
+            geometry: vec![],
+            positions,
+            conditions: vec![],
+            before: cost(before),
+            after: cost(9.0),
+            proof: None,
+            weights: None,
+            hint: None,
+        }
+    }
+
+    fn lines(blocks: Vec<BlockReport>, width: Option<usize>) -> Vec<String> {
+        let mut report = Report::new("model.onnx".to_owned(), Mode::Verified);
+        report.blocks = blocks;
+        table(&report, width)
+    }
+
+    #[test]
+    fn what_saves_most_comes_first() {
+        let blocks = vec![
+            block("small", "3×3 + 1×3", 12.0, Some(100.0)),
+            block("large", "3×3 + 1×1", 10.0, Some(900.0)),
+        ];
+        let expected = [
+            "block  branches   nodes  parameters  multiply-adds  saves",
+            "large  3×3 + 1×1  2 → 2  9 → 9       9000 → 8100    75 %",
+            "small  3×3 + 1×3  2 → 2  9 → 9       1200 → 900     25 %",
+        ];
+        assert_eq!(lines(blocks, None), expected);
+    }
+
+    /// Where positions are not known, nobody knows a share.
+    #[test]
+    fn nothing_is_said_of_shares_that_are_not_known() {
+        let blocks = vec![block("a", "3×3 + 1×3", 12.0, None)];
+        let expected = [
+            "block  branches   nodes  parameters  multiply-adds/position",
+            "a      3×3 + 1×3  2 → 2  9 → 9       12 → 9",
+        ];
+        assert_eq!(lines(blocks, None), expected);
+    }
+
+    #[test]
+    fn many_blocks_that_are_alike_are_one_row() {
+        let alike = |count: usize| {
+            let block =
+                |number| block(&format!("conv{number}"), "3×3 + 1×3 + 3×1", 15.0, Some(10.0));
+            lines((0..count).map(block).collect(), None)
+        };
+        assert_eq!(alike(MOST_ROWS).len(), 1 + MOST_ROWS);
+        let expected = [
+            "block     branches               nodes  parameters  multiply-adds  saves",
+            "conv0, …  500 × 3×3 + 1×3 + 3×1  2 → 2  9 → 9       150 → 90       100 %",
+        ];
+        assert_eq!(alike(500), expected);
+    }
+
+    /// As wide as there is room; numbers are never cut.
+    #[test]
+    fn names_are_cut_in_the_middle() {
+        let name = "features.stages.0.blocks.1.token_mixer";
+        for (width, expected) in [
+            (Some(200), "features.stages.0.blocks.1.token_mixer  3×3 + 1×3"),
+            (Some(80), "features.stage…1.token_mixer  3×3 + 1×3"),
+            (Some(10), "featur…mixer  3×3 + 1×3"),
+            (None, "features.stages.0.blocks.1.token_mixer  3×3 + 1×3"),
+        ] {
+            let found = lines(vec![block(name, "3×3 + 1×3", 12.0, Some(100.0))], width);
+            let row = found.last().unwrap();
+            assert!(row.starts_with(expected), "{row}");
+            assert!(row.ends_with("2 → 2  9 → 9       1200 → 900     100 %"), "{row}");
+            if width == Some(80) {
+                assert_eq!(found.iter().map(|line| line.chars().count()).max(), Some(80));
+            }
+        }
+    }
+}

@@ -1,0 +1,493 @@
+//! The tables of `docs/limits.md`: every reason of the code's lists, what it means and what
+//! helps. A reason that is added has no row, and the test says so; `UPDATE_EXPECT=1` writes the
+//! tables.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::results;
+
+/// Where the lists are.
+const LISTS: &[(&str, &str)] = &[
+    ("Reason", "src/refusal.rs"),
+    ("NotLinear", "src/refusal.rs"),
+    ("Refusal", "src/affine/refusal.rs"),
+    ("Neighbour", "src/refusal.rs"),
+    ("Unfit", "src/refusal.rs"),
+];
+
+/// Reasons that hold one of another list, or a text of the place where they are made.
+const CARRIERS: &[(&str, &str)] = &[
+    ("Reason", "Geometry"),
+    ("Reason", "NotLinear"),
+    ("Reason", "Unfit"),
+    ("NotLinear", "Refused"),
+];
+
+/// List, reason, what it means, and what helps.
+const ROWS: &[(&str, &str, &str, &str)] = &[
+    (
+        "Reason",
+        "DifferentInputs",
+        "Parallel branches are one convolution only if all read the same tensor.",
+        "Nothing has to be done if that is meant; else look for a copy of the input (a Cast, a Transpose) in one branch.",
+    ),
+    (
+        "Reason",
+        "Dearer",
+        "The rewrite is right, and would make the model larger: a linear bottleneck, for example.",
+        "Nothing has to be done.",
+    ),
+    (
+        "Reason",
+        "OutOfRange",
+        "The branches agree for some input sizes only, and the file admits others.",
+        "`--input-shape` with the size that is used.",
+    ),
+    (
+        "Reason",
+        "ReadElsewhere",
+        "Another node needs the branch's result, so the branch would have to stay beside the kernel.",
+        "Remove the other reader, such as an extra graph output, at export.",
+    ),
+    (
+        "Reason",
+        "SharedKernel",
+        "Several convolutions use one kernel, and each has a norm or scale of its own.",
+        "`--growth` with the fraction that the report names.",
+    ),
+    (
+        "Reason",
+        "Limit",
+        "A bound on how far regions are searched was met (second table).",
+        "Such a model is unusual: please report it.",
+    ),
+    (
+        "Reason",
+        "Unproved",
+        "The proof of the block could not be made: the engine cannot run it, or a limit of verification was met.",
+        "The limit that the report names, `--verify-memory` or `--verify-timeout`.",
+    ),
+    (
+        "Reason",
+        "Between",
+        "A norm, scale or shift has no convolution beside it that can take it; each side is named (see below).",
+        "Nothing, if what stands there is meant: a ReLU before a norm, for example.",
+    ),
+    (
+        "Reason",
+        "Call",
+        "A local function holds convolutions or norms and cannot be inlined.",
+        "Inline it (`onnx.inliner`), or export without functions.",
+    ),
+    ("Reason", "Skipped", "It was asked for.", "Leave out `--skip`."),
+    (
+        "NotLinear",
+        "Operator",
+        "The operator is not linear: a ReLU, a product of two tensors, a maximum.",
+        "Nothing: the result would not be the same.",
+    ),
+    (
+        "NotLinear",
+        "Foreign",
+        "The operator is of another domain, so its name says nothing of what it does.",
+        "Export with operators of ONNX.",
+    ),
+    (
+        "NotLinear",
+        "Malformed",
+        "The node contradicts the definition of its operator (second table).",
+        "Run `onnx.checker` on the file, and export it anew.",
+    ),
+    (
+        "NotLinear",
+        "Unrepresentable",
+        "The node is affine, but is no convolution (second table).",
+        "Depends on the node; most are meant.",
+    ),
+    (
+        "NotLinear",
+        "Training",
+        "The node computes statistics of its batch, or drops at random, and is not converted (second table).",
+        "Export with `model.eval()`.",
+    ),
+    ("NotLinear", "KeptTraining", "It was asked for.", "`--training-mode auto`."),
+    (
+        "NotLinear",
+        "Untrained",
+        "The stored statistics look like placeholders.",
+        "Export with `model.eval()` after training, or `--training-mode convert`.",
+    ),
+    (
+        "NotLinear",
+        "Limit",
+        "A bound on what is followed or tried was met (second table).",
+        "A simplifier (onnxsim, OnnxSlim) before this tool.",
+    ),
+    (
+        "NotLinear",
+        "Beyond",
+        "A weight is the result of a computation on constants that is too large to carry out.",
+        "Fold constants first, with a simplifier.",
+    ),
+    (
+        "NotLinear",
+        "NotEvaluated",
+        "A weight is the result of an operator that is not evaluated here.",
+        "Fold constants first, with a simplifier.",
+    ),
+    (
+        "NotLinear",
+        "NotConstant",
+        "A weight or statistic is computed at run time.",
+        "Nothing, if that is meant (a dynamic convolution); else fold constants.",
+    ),
+    (
+        "NotLinear",
+        "Quantized",
+        "A weight is stored in few bits, and its rounding is part of the model.",
+        "Fuse the float model, then quantize.",
+    ),
+    (
+        "NotLinear",
+        "Overridable",
+        "A weight is also a graph input, and these were to be kept.",
+        "Leave out `--keep-overridable`.",
+    ),
+    (
+        "NotLinear",
+        "Open",
+        "Where a window lies depends on a size that the file leaves open.",
+        "`--input-shape`; the report names the input.",
+    ),
+    (
+        "NotLinear",
+        "NotInferable",
+        "A size that decides cannot be inferred from the file.",
+        "Run ONNX's shape inference, or export with fixed sizes.",
+    ),
+    (
+        "NotLinear",
+        "NotInferred",
+        "A size that decides is not inferred, because a limit was met.",
+        "Run ONNX's shape inference, or export with fixed sizes.",
+    ),
+    (
+        "NotLinear",
+        "NotPerChannel",
+        "A constant varies along other axes than the channels, such as one of shape [C] in NCHW, which lies along the width.",
+        "Give it the shape [C,1,1] if the channels were meant.",
+    ),
+    (
+        "NotLinear",
+        "WrongLength",
+        "A vector of a norm or bias does not have one number per channel.",
+        "Run `onnx.checker` on the file.",
+    ),
+    (
+        "Refusal",
+        "Strides",
+        "The branches step at different strides.",
+        "Nothing: they are not one convolution.",
+    ),
+    (
+        "Refusal",
+        "Counts",
+        "The branches make different numbers of outputs from one input.",
+        "Check the paddings: a d×d, a 1×d and a d×1 kernel need ⌊d/2⌋ on their long axes.",
+    ),
+    (
+        "Refusal",
+        "Unplaced",
+        "SAME padding with a stride puts a window elsewhere for odd and even sizes.",
+        "`--input-shape` with the size that is used.",
+    ),
+    (
+        "Refusal",
+        "Channels",
+        "One branch has a single channel that is broadcast onto the others.",
+        "Nothing: they are not one convolution.",
+    ),
+    (
+        "Refusal",
+        "Border",
+        "A padded convolution sees zeros where the operation before it gives something else.",
+        "Pad once, before the first of the two.",
+    ),
+    (
+        "Refusal",
+        "BiasAtBorder",
+        "The same, where the operation before it gives its bias: `Conv 1×1 + bias → Conv 3×3, pad 1`.",
+        "Fill the border with the bias, as DBB and ECBSR do, or train without that bias.",
+    ),
+    (
+        "Refusal",
+        "Borders",
+        "One branch pads with zeros, the other with reflections or repeated edges.",
+        "The same padding in all branches.",
+    ),
+    (
+        "Refusal",
+        "Axes",
+        "One branch runs along other axes: NHWC against NCHW, or height and width exchanged.",
+        "Export all of the block in one layout.",
+    ),
+    (
+        "Refusal",
+        "Ranks",
+        "What is added has another number of dimensions, and its channels are another axis.",
+        "Nothing: they are not one convolution.",
+    ),
+    (
+        "Refusal",
+        "View",
+        "A Reshape, Flatten or Transpose between the two mixes channels with other axes.",
+        "Nothing: they are not one convolution.",
+    ),
+    (
+        "Refusal",
+        "Kinds",
+        "A convolution and a transposed one are added.",
+        "Nothing: they are not one convolution.",
+    ),
+    (
+        "Refusal",
+        "Outgrown",
+        "output_padding or output_shape lets the output of a transposed convolution end beyond its windows.",
+        "Nothing: they are not one convolution.",
+    ),
+    (
+        "Refusal",
+        "Weights",
+        "Kernels in a row would be multiplied out into one that is too large.",
+        "Nothing: two kernels are cheaper there.",
+    ),
+    (
+        "Refusal",
+        "TooLarge",
+        "A window has sizes that no network has.",
+        "Run `onnx.checker` on the file.",
+    ),
+    (
+        "Neighbour",
+        "Input",
+        "The norm reads an input of the graph, and no convolution reads the norm.",
+        "Nothing.",
+    ),
+    (
+        "Neighbour",
+        "Output",
+        "The norm makes an output of the graph, and no convolution stands before it.",
+        "Nothing.",
+    ),
+    (
+        "Neighbour",
+        "Operator",
+        "Another operator stands beside the norm.",
+        "Nothing: the norm does not commute with it.",
+    ),
+    (
+        "Neighbour",
+        "Sum",
+        "A sum stands before the norm, and not all that it adds comes from convolutions.",
+        "Nothing.",
+    ),
+    (
+        "Neighbour",
+        "SharedSum",
+        "A sum stands before the norm whose result another node needs without it.",
+        "Nothing, in a pre-activation network.",
+    ),
+    ("Neighbour", "Summand", "The norm is one summand of a sum that is no block.", "Nothing."),
+    (
+        "Neighbour",
+        "Readers",
+        "Several nodes read the norm, and each would need a copy.",
+        "Nothing.",
+    ),
+    (
+        "Neighbour",
+        "Refusing",
+        "A convolution stands there and cannot take the norm, for a reason of the list above, given in brackets.",
+        "See that reason.",
+    ),
+    (
+        "Neighbour",
+        "Shared",
+        "A convolution stands there whose result another node needs without the norm.",
+        "Nothing.",
+    ),
+    (
+        "Neighbour",
+        "Dear",
+        "A convolution could take the norm, but would not be cheaper with it.",
+        "Nothing.",
+    ),
+    (
+        "Unfit",
+        "NotFinite",
+        "A fused weight overflows the model's type.",
+        "Fuse the float32 model, then convert it.",
+    ),
+    (
+        "Unfit",
+        "Imprecise",
+        "All fused weights of a filter are below the type's smallest normal number and would be rounded away.",
+        "Fuse the float32 model, then convert it.",
+    ),
+];
+
+/// The names of an enum's variants, and their messages.
+fn variants(list: &str, path: &str) -> Vec<(String, String)> {
+    let text = fs::read_to_string(path).unwrap();
+    let begin = text.find(&format!("pub enum {list} {{")).unwrap();
+    let body = &text[begin..];
+    let body = &body[..body.find("\n}\n").unwrap()];
+    let mut found = Vec::new();
+    for part in body.split("#[error(").skip(1) {
+        let (error, rest) = part.split_once(")]").unwrap();
+        // Brackets in a message end it too early; the attribute ends before a line's end.
+        let (error, rest) = match error.matches('"').count() % 2 {
+            0 => (error.to_owned(), rest),
+            _ => {
+                let (more, rest) = rest.split_once(")]").unwrap();
+                (format!("{error})]{more}"), rest)
+            }
+        };
+        let name = rest.trim_start();
+        let name: String = name.chars().take_while(|c| c.is_alphanumeric()).collect();
+        found.push((name, message(&error)));
+    }
+    found
+}
+
+/// A literal with its places as dots, its line ends joined.
+fn message(literal: &str) -> String {
+    let Some((_, rest)) = literal.split_once('"') else { return String::new() };
+    let text = rest.rsplit_once('"').map_or(rest, |(text, _)| text);
+    // What follows the message are its arguments.
+    let text = text.split("\",\n").next().unwrap();
+    let text: Vec<&str> = text.split("\\\n").map(str::trim_start).collect();
+    let mut shown = String::new();
+    let mut depth = 0;
+    for c in text.concat().chars() {
+        match c {
+            '{' => depth += 1,
+            '}' => {
+                depth -= 1;
+                shown.push('…');
+            }
+            _ if depth == 0 => shown.push(c),
+            _ => {}
+        }
+    }
+    shown.replace('|', "\\|")
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+/// Texts that are given to `constructor` where reasons are made: at once, or by a name that
+/// was bound to one before.
+fn texts(constructor: &str) -> BTreeSet<String> {
+    let mut paths = Vec::new();
+    for folder in ["src/ops", "src/plan", "src/facts"] {
+        sources(Path::new(folder), &mut paths);
+    }
+    let mut found = BTreeSet::new();
+    for path in paths {
+        let text = fs::read_to_string(&path).unwrap();
+        for (at, _) in text.match_indices(constructor) {
+            let argument = text[at + constructor.len()..].trim_start();
+            if let Some(rest) = argument.strip_prefix('"') {
+                found.insert(message(&format!("\"{}\"", rest.split('"').next().unwrap())));
+                continue;
+            }
+            let name: String =
+                argument.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if name == "_" || name.is_empty() {
+                continue;
+            }
+            let binding = format!("let {name} =");
+            // A name may be bound anew to what is made of it.
+            let bindings = text[..at].rmatch_indices(&binding);
+            let literal =
+                bindings.filter_map(|(bound, _)| text[bound..at].split('"').nth(1)).next();
+            let literal = literal.unwrap_or_else(|| panic!("{}: what is {name}?", path.display()));
+            found.insert(message(&format!("\"{literal}\"")));
+        }
+    }
+    found
+}
+
+/// A kind in a reader's words.
+fn word(kind: &str) -> &'static str {
+    match kind {
+        "Malformed" => "against the operator's definition",
+        "Unrepresentable" => "no convolution",
+        "Training" => "training mode",
+        "Limit" => "a limit",
+        other => panic!("what is {other}?"),
+    }
+}
+
+#[test]
+fn every_reason_is_explained() {
+    let mut tables = String::new();
+    let mut missing = Vec::new();
+    let mut explained = BTreeSet::new();
+    writeln!(tables, "| the report says | it means | what helps |\n| --- | --- | --- |").unwrap();
+    for (list, path) in LISTS {
+        for (variant, says) in variants(list, path) {
+            let key = (*list, variant.as_str());
+            if CARRIERS.contains(&key) {
+                continue;
+            }
+            let row = ROWS.iter().find(|row| (row.0, row.1) == key);
+            let Some((of, name, means, helps)) = row else {
+                missing.push(format!("{list}::{variant}: {says}"));
+                continue;
+            };
+            explained.insert((*of, *name));
+            // Texts of the place where they are made.
+            let says = match (says.as_str(), variant.as_str()) {
+                ("…", "Unproved" | "Call") => "(the words of the engine or the file)".to_owned(),
+                ("…", "Operator") => "another operator".to_owned(),
+                ("…", kind) => format!("({}: see below)", word(kind)),
+                _ => says,
+            };
+            let says = if *list == "Neighbour" { format!("between … and {says}") } else { says };
+            writeln!(tables, "| {says} | {means} | {helps} |").unwrap();
+        }
+    }
+    assert!(missing.is_empty(), "docs/limits.md explains no\n{}", missing.join("\n"));
+    let stale: Vec<_> =
+        ROWS.iter().filter(|row| !explained.contains(&(row.0, row.1))).map(|row| row.1).collect();
+    assert!(stale.is_empty(), "there is no such reason any more: {stale:?}");
+
+    writeln!(tables, "\n| a node may be left alone because | which is |\n| --- | --- |").unwrap();
+    for (constructor, kind) in [
+        ("NotLinear::Malformed(", "Malformed"),
+        ("NotLinear::Unrepresentable(", "Unrepresentable"),
+        ("NotLinear::Training(", "Training"),
+        ("NotLinear::Limit(", "Limit"),
+        ("Reason::Limit(", "Limit"),
+    ] {
+        let texts = texts(constructor);
+        assert!(!texts.is_empty(), "{constructor}");
+        for text in texts {
+            writeln!(tables, "| {text} | {} |", word(kind)).unwrap();
+        }
+    }
+    results::hold_in("docs/limits.md", &tables);
+}
