@@ -194,7 +194,9 @@ mod tests {
             after: cost(9.0),
             proof: None,
             weights: None,
+            kept_apart: vec![],
             hint: None,
+            hint_setting: None,
         }
     }
 

@@ -60,6 +60,12 @@ const ROWS: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "Reason",
+        "KeptApart",
+        "In one kernel, int8 weights would be less exact (`--keep-identity`, `--for int8`), and the branch cannot be written beside it.",
+        "`--keep-identity never`, if the model is not quantized.",
+    ),
+    (
+        "Reason",
         "Limit",
         "A bound on how far regions are searched was met (second table).",
         "Such a model is unusual: please report it.",
