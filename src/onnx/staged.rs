@@ -172,9 +172,15 @@ fn staged() -> MutexGuard<'static, BTreeSet<PathBuf>> {
 struct Listed(PathBuf);
 
 impl Listed {
-    fn new(path: &Path) -> Self {
-        staged().insert(path.to_owned());
-        Listed(path.to_owned())
+    /// A file that `create` makes. Whoever removes what is staged waits until it is listed.
+    fn create(
+        create: impl FnOnce() -> io::Result<NamedTempFile>,
+    ) -> io::Result<(NamedTempFile, Self)> {
+        let mut staged = staged();
+        let file = create()?;
+        staged.insert(file.path().to_owned());
+        let listed = Listed(file.path().to_owned());
+        Ok((file, listed))
     }
 }
 
@@ -184,12 +190,15 @@ impl Drop for Listed {
     }
 }
 
-/// Removes what is staged: for a process that is told to end.
+/// Removes what is staged: for a process that is told to end, and does so at once. Nothing is
+/// staged after this: who would write waits for the end.
 pub fn remove_staged() {
-    for path in staged().iter() {
+    let staged = staged();
+    for path in staged.iter() {
         // Whoever ends can do no more about a file that stays.
         let _ = fs::remove_file(path);
     }
+    std::mem::forget(staged);
 }
 
 impl Staged {
@@ -209,8 +218,7 @@ impl Staged {
             // As for any new file: what the umask leaves.
             builder.permissions(fs::Permissions::from_mode(0o666));
         }
-        let file = builder.tempfile_in(folder_of(target))?;
-        let listed = Listed::new(file.path());
+        let (file, listed) = Listed::create(|| builder.tempfile_in(folder_of(target)))?;
         // Who could read the old file can read the new one, and nobody else.
         if let Ok(old) = target.metadata() {
             file.as_file().set_permissions(old.permissions())?;
