@@ -27,6 +27,7 @@ use crate::ops::scaling::{KernelKind, ScaleRule, is_quantized, scale_rule};
 
 const SHARED: &str = "weights that several nodes, or bodies, read";
 const DYNAMIC: &str = "weights that are no stored tensors of their own";
+const OVERRIDABLE: &str = "weights that a caller may override";
 const OPAQUE: &str = "operators that no factor passes";
 const ENDS: &str = "graph inputs and outputs";
 const CAPTURED: &str = "what bodies read";
@@ -155,6 +156,10 @@ impl Finder<'_, '_, '_> {
             nodes.any(|(_, node)| node.captured.contains(&id))
         };
         let is_stored = value.initializer.is_some() && value.outer.is_none();
+        // A caller may give another one, of which the next kernels would know nothing.
+        if value.input.is_some() {
+            return Ok(Err(OVERRIDABLE));
+        }
         if !is_stored || !self.constants.contains(id) || value.is_ambiguous {
             return Ok(Err(DYNAMIC));
         }

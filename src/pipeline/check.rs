@@ -18,7 +18,7 @@ use crate::pipeline::planned::Planned;
 use crate::report::SideFile;
 use crate::verify::outcome::{NotRun, Outcome};
 use crate::verify::readback::{self, Expected, Miswritten};
-use crate::verify::run::run_graphs;
+use crate::verify::run::{SameTensors, run_graphs};
 
 /// What only reports ask for of a new model.
 pub struct Measured {
@@ -148,7 +148,7 @@ impl Reference<'_, '_, '_, '_> {
             return Ok(Outcome::NotRun(why.into()));
         }
         let new = (new, new_graphs);
-        let run = |old| run_graphs(old, new, &self.options.run, self.limits);
+        let run = |old| run_graphs(old, new, SameTensors::All, &self.options.run, self.limits);
         let forms = analyses.iter().map(|analysis| analysis.training.forms.clone());
         match edits::converted(self.graphs, forms)? {
             Some(converted) => run((&converted, &Graph::read_all(&converted)?)),

@@ -36,7 +36,7 @@ use crate::verify::inputs::Random;
 use crate::verify::original::Original;
 use crate::verify::proof::prove;
 use crate::verify::readback::{self, Expected, Miswritten};
-use crate::verify::run::run_graphs;
+use crate::verify::run::{SameTensors, run_graphs};
 
 /// What was found, and what changes.
 pub struct Equalized {
@@ -128,8 +128,9 @@ impl Equalized {
         if self.how == Equalize::Exact {
             run.tolerance = Some(0.0);
         }
-        let outcome = run_graphs((old, &old_graphs), (new, &new_graphs), &run, limits)
-            .map_err(|source| Error::Invalid { file: file.to_owned(), source })?;
+        let outcome =
+            run_graphs((old, &old_graphs), (new, &new_graphs), SameTensors::Outputs, &run, limits)
+                .map_err(|source| Error::Invalid { file: file.to_owned(), source })?;
         let run_seconds = running.elapsed().as_secs_f64();
         Ok(Checked { outcome, read_back_seconds, run_seconds })
     }

@@ -19,6 +19,7 @@ use crate::onnx::storage::Storage;
 use crate::onnx::tensor;
 use crate::options::RunOptions;
 use crate::verify::inputs::Random;
+use crate::verify::run::unfed;
 use crate::verify::runnable;
 
 /// The tensor in a file of ONNX's test data: a `TensorProto` that holds its own data.
@@ -105,7 +106,10 @@ pub fn samples(
         let shape: Option<Vec<usize>> = run.shapes.get(name).cloned().or_else(found).or_else(fixed);
         match (given, shape) {
             (Some(given), _) => sample.push(given),
-            (None, Some(shape)) => sample.push(random.noise(&shape)),
+            (None, Some(shape)) => match unfed(std::slice::from_ref(&shape), 1) {
+                Some(why) => return Ok(Err(format!("input `{name}`: {}", why.reason))),
+                None => sample.push(random.noise(&shape)),
+            },
             (None, None) => return Ok(Err(format!("no sizes of input `{name}` are known"))),
         }
     }

@@ -16,6 +16,7 @@ use crate::verify::evidence::Evidence;
 use crate::verify::feeding::{self, BridgedNodes, Feed, Filling, Manner, RunInput, Unfed};
 use crate::verify::outcome::{NotRun, Outcome};
 use crate::verify::sizes::{first_candidates, second_candidates};
+pub use crate::verify::whole_run::SameTensors;
 use crate::verify::whole_run::{Ended, Silent, WholeRun, not_run};
 
 /// As [`run_graphs`], of models whose graphs were not read yet.
@@ -29,7 +30,8 @@ pub fn run(
     options: &RunOptions,
     limits: Limits,
 ) -> Result<Outcome, Invalid> {
-    run_graphs((old, &Graph::read_all(old)?), (new, &Graph::read_all(new)?), options, limits)
+    let (old_graphs, new_graphs) = (Graph::read_all(old)?, Graph::read_all(new)?);
+    run_graphs((old, &old_graphs), (new, &new_graphs), SameTensors::All, options, limits)
 }
 
 /// Runs old and new model, whose graphs were read, on the same inputs.
@@ -39,6 +41,7 @@ pub fn run(
 pub fn run_graphs(
     (old, old_graphs): (&Model, &[Graph]),
     (new, new_graphs): (&Model, &[Graph]),
+    same: SameTensors,
     options: &RunOptions,
     limits: Limits,
 ) -> Result<Outcome, Invalid> {
@@ -68,9 +71,9 @@ pub fn run_graphs(
     let read = if has_choices {
         Read::Deciding { old, new }
     } else {
-        Read::Whole(Box::new(WholeRun::of(old_graphs, new_graphs, options, limits)?))
+        Read::Whole(Box::new(WholeRun::of(old_graphs, new_graphs, options, limits, same)?))
     };
-    let trial = ModelTrial { old: old_graph, read, inputs: &inputs, options, limits };
+    let trial = ModelTrial { old: old_graph, read, inputs: &inputs, same, options, limits };
     match trial.outcome() {
         Ok(outcome) => Ok(outcome),
         Err(Ended::With(outcome)) => Ok(*outcome),
@@ -99,6 +102,7 @@ struct ModelTrial<'t, 'o, 'n> {
     old: &'t Graph<'o>,
     read: Read<'t, 'o, 'n>,
     inputs: &'t [RunInput],
+    same: SameTensors,
     options: &'t RunOptions,
     limits: Limits,
 }
@@ -247,8 +251,8 @@ impl ModelTrial<'_, '_, '_> {
             let old = old_decided.as_ref().map_or(old, |decided| &decided.model);
             let new = new_decided.as_ref().map_or(new, |decided| &decided.model);
             let (old, new) = (Graph::read_all(old)?, Graph::read_all(new)?);
-            silent =
-                WholeRun::of(&old, &new, self.options, self.limits)?.attempt(&feed, evidence)?;
+            silent = WholeRun::of(&old, &new, self.options, self.limits, self.same)?
+                .attempt(&feed, evidence)?;
             if silent.is_some() || evidence.left_out().is_none() {
                 break;
             }
@@ -258,7 +262,7 @@ impl ModelTrial<'_, '_, '_> {
 }
 
 /// Why so many samples of these shapes cannot be made.
-fn unfed(shapes: &[Vec<usize>], samples: usize) -> Option<NotRun> {
+pub fn unfed(shapes: &[Vec<usize>], samples: usize) -> Option<NotRun> {
     let Some(elements) = feeding::elements(shapes, samples) else {
         let reason = "its inputs, all samples together, are too large to be fed";
         return Some(reason.to_owned().into());

@@ -28,6 +28,16 @@ pub struct WholeRun<'w, 'o, 'n> {
     course: Course,
     tolerances: Tolerances,
     limits: Limits,
+    same: SameTensors,
+}
+
+/// Which tensors of one name both models are to make alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameTensors {
+    /// All: what whole models do not show may be compared piece by piece.
+    All,
+    /// Outputs alone: those on the way differ by factors.
+    Outputs,
 }
 
 /// Why nothing more is run.
@@ -71,12 +81,13 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
         new: &'w [Graph<'n>],
         options: &RunOptions,
         limits: Limits,
+        same: SameTensors,
     ) -> Result<Self, Invalid> {
         let (old_graph, new_graph) = mains(old, new)?;
         let pairs = Pairs::of(old_graph, new_graph)?;
         let course = Course::whole(old_graph, new_graph, &pairs)?;
         let (bfloat16, tolerances) = (Bfloat16::of(old)?, Tolerances { given: options.tolerance });
-        Ok(WholeRun { old, new, bfloat16, pairs, course, tolerances, limits })
+        Ok(WholeRun { old, new, bfloat16, pairs, course, tolerances, limits, same })
     }
 
     /// Runs both models and adds what was seen to the evidence; or says why that is nothing.
@@ -85,6 +96,9 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
     /// What is known for good: that an entry cannot be decoded, that the models differ, that
     /// the new one does not run, that time is over.
     pub fn attempt(&self, feed: &Feed, evidence: &mut Evidence) -> Result<Option<Silent>, Ended> {
+        if evidence.wants_pieces && self.same == SameTensors::Outputs {
+            return Ok(None);
+        }
         let samples = match feeding::samples(feed, self.limits) {
             Ok(samples) => samples,
             Err(error) => return Ok(Some(Silent::Engine(error))),
@@ -153,7 +167,7 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
     /// What was seen of the pieces, if they explain what is wrong. Whoever names a tolerance
     /// means whole models.
     fn explained(&self, fed: Fed, whole: &Seen, wrong: &ComparedTensor) -> Result<Seen, Ended> {
-        if self.tolerances.given.is_some() {
+        if self.tolerances.given.is_some() || self.same == SameTensors::Outputs {
             return Err(differs(whole, wrong));
         }
         match self.pieces(fed) {

@@ -170,6 +170,8 @@ def main():
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     python = environment(folder)
+    if Path(sys.prefix) != folder / "peers":
+        return subprocess.call([python, __file__, *sys.argv[1:]])
     rows, gains, failed = [], [], False
     models, _ = unpack(list(PACKAGES), folder)
     for package, path, old in models.values():

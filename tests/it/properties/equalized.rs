@@ -359,3 +359,56 @@ fn unbalanced_channels_are_balanced() {
         assert_eq!(names(old), names(&new));
     }
 }
+
+/// What a model is, its inputs and weights, its nodes, how many factors are free, and the reason
+/// in the report.
+const CONVERTED: &[(&str, &str, &str, usize, Option<&str>)] = &[
+    (
+        "a weight that a caller may override",
+        "(float[1,4,5,5] x, float[6,8,1,1] second) => (float[1,6,5,5] y) <float[8,4,1,1] first, float[6,8,1,1] second>",
+        "a = Conv (x, first) b = Relu (a) y = Conv (b, second)",
+        0,
+        Some("no channel of a kernel is free"),
+    ),
+    (
+        "factors of a Gemm",
+        "(float[4,4] x) => (float[4,4] y) <float[4,4] first, float[4] bias, float[4,4] second>",
+        "a = Gemm <alpha = 0.5> (x, first, bias) b = Relu (a) y = Gemm (b, second)",
+        0,
+        Some("no channel of a kernel is free"),
+    ),
+    (
+        "a layer that is dead at every input",
+        "(float[1,2,5,5] x) => (float[1,2,5,5] y) <float[3,2,1,1] first, float[3] bias = {-1000, -1000, -1000}, float[2,3,1,1] second>",
+        "a = Conv (x, first, bias) b = Relu (a) y = Conv (b, second)",
+        3,
+        None,
+    ),
+    (
+        "an input that no memory holds",
+        "(float[1,2,65536,65536] x) => (float[a,b,c,d] y) <float[4,2,1,1] first, float[2,4,1,1] second>",
+        "a = Conv (x, first) b = Relu (a) y = Conv (b, second)",
+        0,
+        Some("input `x`: its inputs, all samples together, are too large to be fed"),
+    ),
+];
+
+/// What cannot have factors, or whose run says nothing, is no error.
+#[test]
+fn what_has_no_factors_is_converted_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let [input, output] = ["in.onnx", "out.onnx"].map(|name| folder.path().join(name));
+    for (what, signature, nodes, channels, reason) in CONVERTED {
+        let text =
+            format!(r#"<ir_version: 8, opset_import: ["" : 17]> net {signature} {{ {nodes} }}"#);
+        std::fs::write(&input, text::model(&text).unwrap().encode_to_vec()).unwrap();
+        for how in [Equalize::Best, Equalize::Exact] {
+            let options = options(|options| options.equalize = Some(how));
+            let told = converted(&input, &output, &options).equalization.unwrap();
+            assert_eq!(told.channels, *channels, "{what}: {told:?}");
+            assert_eq!(told.reason.as_deref(), *reason, "{what}: {told:?}");
+            let is_same = std::fs::read(&input).unwrap() == std::fs::read(&output).unwrap();
+            assert_eq!(is_same, !told.applied, "{what}");
+        }
+    }
+}
