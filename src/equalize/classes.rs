@@ -56,6 +56,7 @@ impl ChannelClasses {
             scaled: Vec::new(),
             pinned: BTreeMap::new(),
             kernels: Vec::new(),
+            captured: graph.nodes().flat_map(|(_, node)| node.captured.iter().copied()).collect(),
         };
         finder.place();
         finder.pin_ends();
@@ -93,6 +94,8 @@ struct Finder<'f, 'g, 'm> {
     scaled: Vec<ScaledTensor>,
     pinned: BTreeMap<&'static str, usize>,
     kernels: Vec<(ValueId, ValueId)>,
+    /// What bodies read.
+    captured: BTreeSet<ValueId>,
 }
 
 impl Finder<'_, '_, '_> {
@@ -143,18 +146,12 @@ impl Finder<'_, '_, '_> {
                 self.pin(id, "a model that is quantized already");
             }
         }
-        for (_, node) in self.graph.nodes().filter(|(_, node)| !node.captured.is_empty()) {
-            node.captured.iter().for_each(|&id| self.pin(id, CAPTURED));
-        }
+        self.captured.clone().into_iter().for_each(|id| self.pin(id, CAPTURED));
     }
 
     /// A stored float tensor of this graph that one use of one node reads.
     fn own(&self, id: ValueId) -> Result<Result<(Vec<usize>, Float), &'static str>, Invalid> {
         let value = self.graph.value(id);
-        let is_captured = || {
-            let mut nodes = self.graph.nodes();
-            nodes.any(|(_, node)| node.captured.contains(&id))
-        };
         let is_stored = value.initializer.is_some() && value.outer.is_none();
         // A caller may give another one, of which the next kernels would know nothing.
         if value.input.is_some() {
@@ -163,7 +160,7 @@ impl Finder<'_, '_, '_> {
         if !is_stored || !self.constants.contains(id) || value.is_ambiguous {
             return Ok(Err(DYNAMIC));
         }
-        if value.readers.len() != 1 || value.is_output || is_captured() {
+        if value.readers.len() != 1 || value.is_output || self.captured.contains(&id) {
             return Ok(Err(SHARED));
         }
         let float = self.constants.element_type(id).and_then(Float::from_onnx);

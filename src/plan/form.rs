@@ -272,8 +272,10 @@ fn kernel_behind<L: Linear>(
     crops: &mut Validity,
 ) -> Option<Term<L>> {
     let both = outer.behind(inner).ok()?;
-    require_enough_to_crop(outer, crops).ok()?;
-    crops_hold(reader, crops).ok()?;
+    let mut own = Validity::default();
+    require_enough_to_crop(outer, &mut own).ok()?;
+    crops_hold(reader, &own).ok()?;
+    crops.intersect(&own);
     Some(both)
 }
 

@@ -5,7 +5,7 @@
 //! makes large: of nine weights of 0.1 and an identity of 5, each is rounded to a multiple of
 //! 0.04. So it is with every branch that dwarfs the others, whatever its name is.
 //!
-//! MergeNoise is what is written: weights in the type of the file. A second conversion reads these
+//! What is measured is what is written: weights in the type of the file. A second conversion reads these
 //! and measures the same; it finds the same to be left, and so nothing to do.
 //!
 //! Knows terms with their weights; not whether the form that is left pays.
