@@ -235,9 +235,22 @@ impl<L: Linear> Term<L> {
         is_identity && self.before.is_empty() && self.after.is_empty()
     }
 
+    /// The term as it may merge with `other`, which is seen in another way: as one kernel instead
+    /// of two in a row, or as a product of all elements.
+    pub fn beside(&self, other: &Self) -> Option<Self> {
+        self.at_once().or_else(|| self.dense_beside(other))
+    }
+
+    /// All kernels of the term as one, if it has several.
+    fn at_once(&self) -> Option<Self> {
+        let inner = self.inner.as_ref()?;
+        let outermost = Term { root: inner.of, inner: None, ..self.clone() };
+        outermost.of(&inner.term).ok()
+    }
+
     /// A convolution behind a view that gives it a size, as a product of all elements between the
     /// views of `other`, if that is one: the elements are in the same order, and as many.
-    pub fn dense_beside(&self, other: &Self) -> Option<Self> {
+    fn dense_beside(&self, other: &Self) -> Option<Self> {
         let are_in_order = |term: &Self| {
             term.before.iter().chain(&term.after).all(|view| view.view.made().is_some())
         };

@@ -22,9 +22,9 @@ pub fn merge<L: Linear>(
 ) -> Result<Term<L>, Refusal> {
     debug_assert_eq!(one.root, other.root);
     if !one.has_views_of(other) {
-        return match (one.dense_beside(other), other.dense_beside(&one)) {
-            (Some(dense), _) => merge(dense, other, reader),
-            (None, Some(dense)) => merge(one, &dense, reader),
+        return match (one.beside(other), other.beside(&one)) {
+            (Some(one), _) => merge(one, other, reader),
+            (None, Some(other)) => merge(one, &other, reader),
             (None, None) => Err(Refusal::View),
         };
     }
