@@ -76,6 +76,11 @@ impl Linear for Affine {
         Self::new(geometry, in_a_row(kernel), self.bias.clone())
     }
 
+    fn unturned(&self) -> Self {
+        let order = self.geometry.input.clone();
+        self.clone().between(order.clone(), order)
+    }
+
     fn dense(&self, sizes: &[usize]) -> Result<Self, Refusal> {
         dense::map(self, self.geometry.dense(sizes)?, sizes)
     }

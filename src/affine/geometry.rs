@@ -83,6 +83,15 @@ impl Geometry {
         Geometry { input: order.clone(), output: order.clone(), ..self }
     }
 
+    /// The order into which it puts axes, besides what it computes: axis `i` of its output is
+    /// axis `i` in this order of its input. `None` if it leaves them where they are.
+    pub fn turns(&self) -> Option<AxisOrder> {
+        let reach = self.input.reach().max(self.output.reach());
+        let roles = self.output.roles(reach);
+        let axes: Vec<i64> = roles.iter().map(|&role| self.input.axis(role) as i64).collect();
+        AxisOrder::new(&axes).filter(|order| !order.is_canonical())
+    }
+
     /// The window on spatial axis `axis`, of which 0 is the first after the channels.
     pub fn window(&self, axis: usize) -> Window {
         self.windows.get(axis).copied().unwrap_or(Window::IDENTITY)

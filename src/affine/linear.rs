@@ -76,6 +76,10 @@ pub trait Linear: Clone {
     /// If it is no convolution between NCHW tensors that pads with zeros, or of too many weights.
     fn dense(&self, sizes: &[usize]) -> Result<Self, Refusal>;
 
+    /// `self` with the axes of what it makes in the order of what it reads.
+    #[must_use]
+    fn unturned(&self) -> Self;
+
     /// `view ∘ self` as `D ∘ view`; this is `D`.
     ///
     /// # Errors
@@ -263,6 +267,10 @@ impl Linear for Geometry {
             _ => roles.iter().skip(2).map(|&role| self.window_of_role(role)).collect(),
         };
         Geometry { windows, input: order(&self.input), output: order(&self.output), ..self.clone() }
+    }
+
+    fn unturned(&self) -> Self {
+        Geometry { output: self.input.clone(), ..self.clone() }
     }
 
     fn dense(&self, sizes: &[usize]) -> Result<Self, Refusal> {

@@ -4,10 +4,12 @@
 //! `[N, C, H, W]` as `[N, C·H·W]`, N is N, and C, H and W in a row are the other axis. What
 //! works on one axis works on the axis that the view makes of it, if it makes one of it.
 //!
-//! A resampling is a view, too, in what matters here: it is linear, has no weights, makes of
+//! Another order of axes is a view, too, and so is a resampling, in what matters here: it is linear, has no weights, makes of
 //! equal elements the same again, and keeps some axes apart. Of the others nothing is known.
 //!
 //! Knows sizes of axes; no weights, and no operator.
+
+use crate::affine::axes::AxisOrder;
 
 /// The axes of two tensors, of which the second one follows from the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub struct View(ViewedElements);
 enum ViewedElements {
     /// They hold the same elements in the same order.
     InOrder(Vec<AxisRun>),
+    /// Axis `i` of the second tensor is axis `axes[i]` of the first; all axes of both.
+    Turned { axes: Vec<usize> },
     /// Where each axis of the first tensor is in the second, if it is there, and the other way
     /// round.
     Resampled { outward: Vec<Option<ViewedAxis>>, inward: Vec<Option<ViewedAxis>> },
@@ -50,6 +54,12 @@ impl ViewedAxis {
 }
 
 impl View {
+    /// The axes of a tensor of so many in another order: axis `i` of what it makes is axis
+    /// `order.axis(i)` of what it reads.
+    pub fn turned(order: &AxisOrder, rank: usize) -> Self {
+        View(ViewedElements::Turned { axes: order.axes(rank) })
+    }
+
     /// A resampling of which it is known where these axes of what it reads are in what it makes,
     /// and the other way round.
     pub fn resampling(outward: Vec<Option<ViewedAxis>>, inward: Vec<Option<ViewedAxis>>) -> Self {
@@ -78,6 +88,7 @@ impl View {
             ViewedElements::InOrder(runs) => {
                 ViewedElements::InOrder(runs.iter().map(turned).collect())
             }
+            ViewedElements::Turned { axes } => ViewedElements::Turned { axes: inverse(axes) },
             ViewedElements::Resampled { outward, inward } => {
                 ViewedElements::Resampled { outward: inward.clone(), inward: outward.clone() }
             }
@@ -127,10 +138,12 @@ impl View {
     /// Whether what this view makes of what `earlier` makes is what that one reads, at all
     /// sizes: of elements that are as many, one size that is not known is the same one.
     pub fn undoes(&self, earlier: &View) -> bool {
-        let (ViewedElements::InOrder(first), ViewedElements::InOrder(second)) =
-            (&earlier.0, &self.0)
-        else {
-            return false;
+        let (first, second) = match (&earlier.0, &self.0) {
+            (ViewedElements::InOrder(first), ViewedElements::InOrder(second)) => (first, second),
+            (ViewedElements::Turned { axes: first }, ViewedElements::Turned { axes: second }) => {
+                return *second == inverse(first);
+            }
+            _ => return false,
         };
         let (mut first, mut second) = (first.iter(), second.iter());
         loop {
@@ -163,6 +176,15 @@ impl View {
         Some(runs.iter().flat_map(|run| run.output.iter().copied()).collect())
     }
 
+    /// How many axes has what the view makes; `None` of a resampling.
+    pub fn rank(&self) -> Option<usize> {
+        match &self.0 {
+            ViewedElements::InOrder(runs) => Some(runs.iter().map(|run| run.output.len()).sum()),
+            ViewedElements::Turned { axes } => Some(axes.len()),
+            ViewedElements::Resampled { .. } => None,
+        }
+    }
+
     /// This view of what `earlier` makes, as one; `None` if the elements are not in order.
     pub fn behind(&self, earlier: &View) -> Option<Self> {
         Some(View::reshape(&earlier.inverse().made()?, &self.made()?, 0))
@@ -180,6 +202,9 @@ impl View {
     pub fn outward(&self, axis: usize) -> Option<ViewedAxis> {
         let runs = match &self.0 {
             ViewedElements::InOrder(runs) => runs,
+            ViewedElements::Turned { axes } => {
+                return axes.iter().position(|&from| from == axis).map(ViewedAxis::alone);
+            }
             ViewedElements::Resampled { outward, .. } => return *outward.get(axis)?,
         };
         let (mut inputs, mut outputs) = (0, 0);
@@ -204,6 +229,13 @@ impl View {
         }
         None
     }
+}
+
+/// Where each axis is, of which this one says what is where.
+fn inverse(axes: &[usize]) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..axes.len()).collect();
+    places.sort_by_key(|&place| axes.get(place));
+    places
 }
 
 /// The shortest axes from the front on that hold as many elements in both tensors.
@@ -285,6 +317,12 @@ mod tests {
             let expected = expected.map(|(axis, outer, inner)| ViewedAxis { axis, outer, inner });
             assert_eq!(view.outward(axis), expected, "{input:?} as {output:?}, axis {axis}");
         }
+        let last = View::turned(&AxisOrder::with_channels_at(3), 4);
+        let back = last.inverse();
+        let moved = |view: &View| [0, 1, 2, 3].map(|axis| view.outward(axis).map(|to| to.axis));
+        assert_eq!(moved(&last), [Some(0), Some(2), Some(3), Some(1)]);
+        assert_eq!(moved(&back), [Some(0), Some(3), Some(1), Some(2)]);
+        assert!(back.undoes(&last) && !last.undoes(&last));
         let squeezed = View::squeeze(&sizes(&[0, 4, 1, 0]), |axis| axis == 2);
         let at = |axis| Some(ViewedAxis { axis, outer: 1, inner: 1 });
         assert_eq!((squeezed.outward(3), squeezed.inverse().outward(2)), (at(2), at(3)));

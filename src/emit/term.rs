@@ -151,7 +151,8 @@ impl<L: Linear> Term<L> {
     }
 
     /// `map` applied to this term: in front of its views, if it is behind some. `D(P(L(r)))` is
-    /// `P(D'(L(r)))` for a scale or shift `D`.
+    /// `P(D'(L(r)))` for a scale or shift `D`. Where that puts axes into another order, too, this
+    /// is one view more.
     ///
     /// # Errors
     /// If the maps do not compose.
@@ -162,6 +163,12 @@ impl<L: Linear> Term<L> {
             return Ok(Term { part: self.part.clone(), ..mapped });
         }
         if let Some((last, before)) = self.after.split_last() {
+            if let Some(order) = map.geometry().turns() {
+                let rank = last.view.rank().ok_or(Refusal::View)?;
+                let mut turned = self.mapped(&map.unturned(), kind)?;
+                look(&mut turned.after, &views::turned(&order, rank));
+                return Ok(turned);
+            }
             let inner = Term { after: before.to_vec(), ..self.clone() };
             let map = map.beyond(&last.view.inverse())?;
             let mut mapped = inner.mapped(&map, kind)?;

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use crate::affine::{View, ViewedAxis};
+use crate::affine::{AxisOrder, View, ViewedAxis};
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::ids::ValueId;
 use crate::onnx::node::Node;
 use crate::onnx::proto::NodeProto;
+use crate::onnx::write;
 use crate::ops::meaning::{LinearOp, Meaning, ViewNode};
 use crate::ops::reader::{Reader, first_input, not_linear};
 use crate::ops::stop::Stop;
@@ -208,6 +209,15 @@ fn listed(reader: &Reader, node: &Node, name: &str) -> Result<Option<Vec<i64>>, 
         return Err(not_linear(node).into());
     }
     reader.list(node, name, 1, &mut Validity::default())
+}
+
+/// The Transpose of a tensor of so many axes into this order.
+pub fn turned(order: &AxisOrder, rank: usize) -> ViewNode {
+    let perm = order.axes(rank).into_iter().map(|axis| axis as i64).collect();
+    let attribute = vec![write::ints("perm", perm)];
+    let proto = NodeProto { op_type: Some("Transpose".into()), attribute, ..NodeProto::default() };
+    let view = Arc::new(View::turned(order, rank));
+    ViewNode { proto: Arc::new(proto), list: None, view }
 }
 
 /// `node` as a view of `input`, which it is told by these integers, if it reads any.

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::affine::Geometry;
+use crate::emit::term::Term;
 use crate::facts::roles;
 use crate::onnx::float::Float;
 use crate::onnx::graph::{Graph, Initializer};
@@ -130,10 +131,9 @@ pub fn multiply_adds(
             );
         }
         for block in blocks {
-            let geometry = block.terms.iter().map(|term| &term.map).find(|g| g.channels.is_some());
-            let output = block.region.output;
-            let here = geometry
-                .and_then(|geometry| Some(positions_of(reader, geometry, output, most_nodes)?.0));
+            let term = block.terms.iter().find(|term| term.map.channels.is_some());
+            let here =
+                term.and_then(|term| made_positions(reader, term, block.region.output, most_nodes));
             new = add(new, here.map(|here| here * block.after.macs.each));
             positions.push(here);
         }
@@ -156,6 +156,23 @@ fn macs_of(reader: &Reader, map: &LinearOp, output: ValueId, most_nodes: usize) 
     // What treats all channels alike is counted for one of them.
     let channels = if geometry.channels.is_some() { 1.0 } else { channels? };
     Some(each * positions * channels)
+}
+
+/// How many positions the kernel of `term` makes of `output`, over all images: behind views, which
+/// give these other axes, as many as have the channels of the kernel each.
+fn made_positions(
+    reader: &Reader,
+    term: &Term<Geometry>,
+    output: ValueId,
+    most_nodes: usize,
+) -> Option<f64> {
+    if term.after.is_empty() {
+        return Some(positions_of(reader, &term.map, output, most_nodes)?.0);
+    }
+    let (positions, others) = positions_of(reader, &Geometry::identity(), output, most_nodes)?;
+    let holds_elements = term.after.iter().all(|view| view.view.rank().is_some());
+    let outputs = term.map.channels.filter(|_| holds_elements)?.outputs;
+    Some(positions * others? / outputs as f64)
 }
 
 /// How many positions, over all images, and channels `output` has. Sizes are not inferred for
