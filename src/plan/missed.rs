@@ -358,7 +358,9 @@ impl NearMisses<'_, '_, '_, '_> {
     fn note_nearly_linear(&mut self, output: ValueId, id: NodeId, why: &NotLinear) {
         let graph = self.net.reader.graph;
         let inputs = graph.uses(id).map(|input| self.net.meanings.source(input));
-        let mut roots = inputs.filter_map(|input| Some(self.weighted(input)?.root));
+        // Behind a view, which gives them other axes, only a norm is looked for.
+        let weighted = inputs.filter_map(|input| self.weighted(input));
+        let mut roots = weighted.filter(|term| term.after.is_empty()).map(|term| term.root);
         let is_nearly = match why {
             NotLinear::Limit(_) => true,
             // A kernel that is evaluated may be stored, whatever is around.

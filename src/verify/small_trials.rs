@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use crate::facts::roles;
 use crate::facts::shape_rules::{self, Dims, Operands};
-use crate::facts::validity::Validity;
+use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::ids::{IdMap, NodeId, ValueId};
 use crate::verify::border::FilledBorder;
 use crate::verify::claim::Unproved;
@@ -245,9 +245,13 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         let mut open = OpenRoots { at, dims: known.to_vec(), free: Vec::new() };
         for (root, dims) in known.iter().enumerate() {
             for (axis, &size) in dims.iter().enumerate() {
+                let slot = open.dims.get_mut(root)?.get_mut(axis)?;
+                if let Some(only) = self.only_size(root, axis) {
+                    *slot = Some(only);
+                    continue;
+                }
                 // A tensor of one element along an axis may be broadcast along it.
                 let follows = self.follows(known, at, root, axis).filter(|_| size != Some(1));
-                let slot = open.dims.get_mut(root)?.get_mut(axis)?;
                 match follows {
                     Some(follows) => {
                         *slot = None;
@@ -259,6 +263,17 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
             }
         }
         Some(open)
+    }
+
+    /// The only size of a root along an axis for which the claim is right, if it names one.
+    fn only_size(&self, root: usize, axis: usize) -> Option<i64> {
+        let root = *self.cone.roots.get(root)?;
+        self.valid.conditions().iter().find_map(|condition| match condition.property {
+            Property::Size(at, SizeSet::Exactly(size)) if at == axis => {
+                (condition.tensor == root).then_some(size)
+            }
+            _ => None,
+        })
     }
 
     fn with_size(known: &[Dims], root: usize, axis: usize, size: Option<i64>) -> Vec<Dims> {
