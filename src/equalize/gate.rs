@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::engine::{Array, EngineError};
-use crate::equalize::observed::{RunnableModel, Samples};
+use crate::equalize::observed::{Piece, RunnableModel};
 use crate::equalize::sensitivity::Statistics;
 use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
@@ -138,13 +138,13 @@ pub fn raw(name: &str, dims: &[i64], numbers: &[f64], float: Float) -> TensorPro
     }
 }
 
-/// What the model gives as its first float output that varies; all samples in a row.
+/// What the model gives as its first float output that varies; all pieces in a row.
 ///
 /// # Errors
 /// If the engine cannot run it.
-pub fn outputs(model: &RunnableModel, samples: &Samples) -> Result<Vec<f64>, EngineError> {
+pub fn outputs(model: &RunnableModel, pieces: &[Piece]) -> Result<Vec<f64>, EngineError> {
     let mut all = Vec::new();
-    model.run(samples, |_, arrays| {
+    model.run(pieces, |_, arrays| {
         for array in arrays {
             if let Array::Float(values) = array {
                 all.extend(values.iter().copied());

@@ -27,8 +27,8 @@ pub struct RunnableModel {
     limits: Limits,
 }
 
-/// What is fed: pieces of all samples, whose inputs are in the graph's order.
-pub type Samples = Vec<Vec<Array>>;
+/// What is fed at a time: some samples of each input, in the graph's order.
+pub type Piece = Vec<Array>;
 
 impl RunnableModel {
     /// `model`, to be run within `limits`.
@@ -60,11 +60,11 @@ impl RunnableModel {
     /// As [`Engine::load`] and [`Engine::run`].
     pub fn run(
         &self,
-        samples: &Samples,
+        pieces: &[Piece],
         mut see: impl FnMut(usize, Vec<Array>),
     ) -> Result<(), EngineError> {
         let mut loaded: Option<(Vec<Vec<usize>>, Engine)> = None;
-        for (number, sample) in samples.iter().enumerate() {
+        for (number, sample) in pieces.iter().enumerate() {
             let shapes: Vec<Vec<usize>> = sample.iter().map(|one| one.shape().to_vec()).collect();
             let fits = loaded.take().filter(|(known, _)| *known == shapes);
             let (shapes, engine) = match fits {
@@ -117,7 +117,7 @@ pub fn tensors(graph: &Graph, is_constant: impl Fn(ValueId) -> bool) -> Vec<Valu
     inputs.chain(made).filter(is_read).filter(|&id| !is_constant(id)).collect()
 }
 
-/// The sizes of `tensors` when `model` runs on the first of `samples`.
+/// The sizes of `tensors` when `model` runs on the first of `pieces`.
 ///
 /// # Errors
 /// As [`RunnableModel::run`].
@@ -125,11 +125,11 @@ pub fn shapes(
     model: &RunnableModel,
     graph: &Graph,
     tensors: &[ValueId],
-    samples: &Samples,
+    pieces: &[Piece],
 ) -> Result<SeenShapes, EngineError> {
     let mut seen = SeenShapes::new();
-    let first: Samples = samples.first().cloned().into_iter().collect();
-    watched(model, graph, tensors, &first, |id, array| {
+    let first = pieces.get(..1).unwrap_or_default();
+    watched(model, graph, tensors, first, |id, array| {
         if let Array::Float(values) = array {
             seen.insert(id, values.shape().to_vec());
         }
@@ -137,7 +137,7 @@ pub fn shapes(
     Ok(seen)
 }
 
-/// What is seen of each of `tensors`, whose channels lie along an axis, on all of `samples`.
+/// What is seen of each of `tensors`, whose channels lie along an axis, on all of `pieces`.
 ///
 /// # Errors
 /// As [`RunnableModel::run`].
@@ -145,11 +145,11 @@ pub fn statistics(
     model: &RunnableModel,
     graph: &Graph,
     tensors: &BTreeMap<ValueId, usize>,
-    samples: &Samples,
+    pieces: &[Piece],
 ) -> Result<BTreeMap<ValueId, ChannelStatistics>, EngineError> {
     let ids: Vec<ValueId> = tensors.keys().copied().collect();
     let mut seen: BTreeMap<ValueId, ChannelStatistics> = BTreeMap::new();
-    watched(model, graph, &ids, samples, |id, array| {
+    watched(model, graph, &ids, pieces, |id, array| {
         if let (Array::Float(values), Some(&axis)) = (array, tensors.get(&id)) {
             seen.entry(id).or_default().add(values, axis);
         }
@@ -162,7 +162,7 @@ fn watched(
     model: &RunnableModel,
     graph: &Graph,
     tensors: &[ValueId],
-    samples: &Samples,
+    pieces: &[Piece],
     mut see: impl FnMut(ValueId, &Array),
 ) -> Result<(), EngineError> {
     let fed: Vec<(ValueId, usize)> = fed(graph)
@@ -174,8 +174,8 @@ fn watched(
     let made: Vec<ValueId> = tensors.iter().copied().filter(|id| !is_fed(id)).collect();
     let names: Vec<&str> = made.iter().map(|&id| graph.value(id).name.as_str()).collect();
     let showing = model.clone().showing(&names);
-    showing.run(samples, |number, arrays| {
-        let given = samples.get(number);
+    showing.run(pieces, |number, arrays| {
+        let given = pieces.get(number);
         for (id, at) in &fed {
             given.and_then(|given| given.get(*at)).into_iter().for_each(|one| see(*id, one));
         }

@@ -13,7 +13,7 @@ use crate::equalize::gate::{
 };
 use crate::equalize::minimum::minimum;
 use crate::equalize::noise::NoiseFunction;
-use crate::equalize::observed::{RunnableModel, Samples, statistics};
+use crate::equalize::observed::{Piece, RunnableModel, statistics};
 use crate::equalize::placed::SeenShapes;
 use crate::equalize::scaled::scaled;
 use crate::equalize::sensitivity::{
@@ -47,6 +47,10 @@ const FIRST: usize = 1;
 const LOTS: usize = 16;
 const MOST_WORK: f64 = 2e10;
 
+/// Multiply-adds of one run on what is looked at: some fifty images by a ResNet-50. There are a
+/// dozen runs.
+const MOST_LOOKED_AT: f64 = 2e11;
+
 /// How far they are from it: a hundredth moves the largest weights by one step of 8 bits.
 const AROUND: f64 = 0.03;
 
@@ -64,6 +68,21 @@ pub struct Candidates<'c, 'g, 'm> {
     pub shapes: &'c SeenShapes,
     /// What was asked for.
     pub how: Equalize,
+}
+
+/// How many pieces of so many `samples` are looked at, if each sample takes so many multiply-adds.
+fn affordable(samples: impl Iterator<Item = usize>, each: f64) -> usize {
+    let mut work = 0.0;
+    let fits = |samples: &usize| {
+        work += *samples as f64 * each;
+        work <= MOST_LOOKED_AT
+    };
+    samples.take_while(fits).count().max(1)
+}
+
+/// Samples of a piece.
+pub fn samples(piece: &Piece) -> usize {
+    piece.first().and_then(|one| one.shape().first().copied()).unwrap_or(1)
 }
 
 /// The factors that are taken.
@@ -93,27 +112,35 @@ impl Candidates<'_, '_, '_> {
         factors
     }
 
-    /// The best of all candidates on `samples`.
+    /// As many of `pieces`, the first ones, as a run takes no more multiply-adds on than
+    /// [`MOST_LOOKED_AT`]; one at least.
+    pub fn affordable<'p>(&self, pieces: &'p [Piece]) -> &'p [Piece] {
+        let each = self.work() / pieces.first().map_or(1, |piece| samples(piece)) as f64;
+        let count = affordable(pieces.iter().map(|piece| samples(piece)), each);
+        pieces.get(..count).unwrap_or(pieces)
+    }
+
+    /// The best of all candidates on `pieces`.
     ///
     /// # Errors
     /// If a stored tensor cannot be read. Inside, if the engine cannot run the model.
     pub fn best(
         &self,
         model: &RunnableModel,
-        samples: &Samples,
+        pieces: &[Piece],
     ) -> Result<Result<Found, EngineError>, Invalid> {
         let axes = self.shapes.iter().map(|(&id, shape)| {
             let own = self.classes.tensors.get(&id).map(|channels| channels.axis);
             (id, own.unwrap_or_else(|| shape.len().saturating_sub(1).min(1)))
         });
         let axes: BTreeMap<ValueId, usize> = axes.collect();
-        let seen = match statistics(model, self.graph, &axes, samples) {
+        let seen = match statistics(model, self.graph, &axes, pieces) {
             Ok(seen) => seen,
             Err(error) => return Ok(Err(error)),
         };
         let names = self.graph.outputs.iter().map(|&id| self.graph.value(id).name.as_str());
         let names: Vec<&str> = names.collect();
-        let wanted = match outputs(&model.clone().showing(&names), samples) {
+        let wanted = match outputs(&model.clone().showing(&names), pieces) {
             Ok(wanted) => wanted,
             Err(error) => return Ok(Err(error)),
         };
@@ -122,7 +149,7 @@ impl Candidates<'_, '_, '_> {
             let Some(grid) = self.grid(&seen, &rounded, &self.factors(x))? else {
                 return Ok(Ok(f64::NEG_INFINITY));
             };
-            let run = outputs(&on_grid(model, &grid, &names), samples);
+            let run = outputs(&on_grid(model, &grid, &names), pieces);
             Ok(run.map(|found| sqnr(&wanted, &found)))
         };
         let none = vec![0.0; self.classes.count];
@@ -140,7 +167,8 @@ impl Candidates<'_, '_, '_> {
         }
         // Which weights fall near the grid is a lottery, in which some more lots are drawn.
         let mut random = Random::new(1);
-        let lots = if best.0 > before && self.work(&seen, samples) <= MOST_WORK { LOTS } else { 0 };
+        let work = self.work() * pieces.len() as f64;
+        let lots = if best.0 > before && work <= MOST_WORK { LOTS } else { 0 };
         for _ in 0..lots {
             let x: Vec<f64> = best.1.iter().map(|x| x + random.normal() * AROUND).collect();
             match judge(&x)? {
@@ -152,15 +180,14 @@ impl Candidates<'_, '_, '_> {
         Ok(Ok(Found { x: best.1, before: Some(before), after: Some(best.0) }))
     }
 
-    /// Multiply-adds of one run, about.
-    fn work(&self, seen: &Statistics, samples: &Samples) -> f64 {
+    /// Multiply-adds of a run on the first piece, about.
+    fn work(&self) -> f64 {
         let each = self.kernels.iter().filter_map(|kernel| {
-            let positions = seen.get(&kernel.tensor.output)?.positions;
-            Some(kernel.largest.len() as f64 * kernel.taps * positions)
+            let elements: usize = self.shapes.get(&kernel.tensor.output)?.iter().product();
+            let outputs = kernel.sizes[0].max(1);
+            Some(kernel.largest.len() as f64 * kernel.taps * (elements / outputs) as f64)
         });
-        let samples = samples.iter().flat_map(|piece| piece.first());
-        let samples = samples.map(|one| one.shape().first().copied().unwrap_or(1) as f64);
-        each.sum::<f64>() * samples.sum::<f64>()
+        each.sum()
     }
 
     /// The least noise that is predicted, under each belief.
@@ -246,5 +273,24 @@ impl Candidates<'_, '_, '_> {
             kernels.insert(new.name, written);
         }
         Ok(Some(Grid { ranges, kernels, float: type_of_all }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_much_is_looked_at_as_runs_take() {
+        for (pieces, each, count) in [
+            (&[32, 32, 32, 4][..], 5e7, 4),
+            // A ResNet-50: one piece of 32 images is 1.3e11.
+            (&[32, 32, 32, 4], 4.1e9, 1),
+            (&[10, 10, 10], 1e10, 2),
+            // One is looked at, whatever it takes.
+            (&[32], 1e12, 1),
+        ] {
+            assert_eq!(affordable(pieces.iter().copied(), each), count, "{pieces:?} {each}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use crate::emit::weights::FusedWeights;
 use crate::engine::{EngineError, Limits};
 use crate::equalize::channels::{ChannelClasses, ScaledForm};
-use crate::equalize::observed::{self, RunnableModel, Samples};
+use crate::equalize::observed::{self, Piece, RunnableModel};
 use crate::equalize::placed::SeenShapes;
 use crate::equalize::scaled::scaled;
 use crate::equalize::sensitivity::KernelSums;
@@ -82,8 +82,8 @@ impl Equalized {
         let scene = Scene { file, graph, constants, original, limits };
         let fed = samples(model, graph, &options.run).map_err(invalid)?;
         let mut equalized = match fed {
-            Ok((samples, are_given)) => {
-                let fed = FedModel { model, samples: &samples, are_given };
+            Ok((pieces, are_given)) => {
+                let fed = FedModel { model, pieces: &pieces, are_given };
                 scene.equalized(&graphs, fed, how, options)?
             }
             Err(why) => Equalized::stays(how, why),
@@ -140,7 +140,7 @@ impl Equalized {
 #[derive(Clone, Copy)]
 struct FedModel<'f> {
     model: &'f Model,
-    samples: &'f Samples,
+    pieces: &'f [Piece],
     /// Whether all of it was given by the caller.
     are_given: bool,
 }
@@ -160,7 +160,7 @@ impl Scene<'_, '_, '_> {
         let (graph, constants) = (self.graph, self.constants);
         let runnable = RunnableModel::of(fed.model, self.limits).map_err(invalid)?;
         let all = observed::tensors(graph, |id| constants.contains(id));
-        let shapes = match observed::shapes(&runnable, graph, &all, fed.samples) {
+        let shapes = match observed::shapes(&runnable, graph, &all, fed.pieces) {
             Ok(shapes) => shapes,
             Err(error) => return not_run(error),
         };
@@ -198,7 +198,12 @@ impl Scene<'_, '_, '_> {
             how,
         };
         let found = if fed.are_given {
-            match candidates.best(&runnable, fed.samples).map_err(invalid)? {
+            let pieces = candidates.affordable(fed.pieces);
+            let all =
+                |pieces: &[Piece]| pieces.iter().map(|piece| candidates::samples(piece)).sum();
+            let [given, looked_at]: [usize; 2] = [fed.pieces, pieces].map(all);
+            told.left_out = given.saturating_sub(looked_at);
+            match candidates.best(&runnable, pieces).map_err(invalid)? {
                 Ok(found) => found,
                 Err(error) => return not_run(error),
             }

@@ -7,7 +7,7 @@ use ndarray::{ArrayD, Axis, Slice};
 use prost::Message;
 
 use crate::engine::{Array, Limits};
-use crate::equalize::observed::Samples;
+use crate::equalize::observed::Piece;
 use crate::facts::ranges::range_of;
 use crate::onnx::data::{self, TensorError};
 use crate::onnx::float::Float;
@@ -72,7 +72,7 @@ pub fn samples(
     model: &Model,
     graph: &Graph,
     run: &RunOptions,
-) -> Result<Result<(Samples, bool), String>, Invalid> {
+) -> Result<Result<(Vec<Piece>, bool), String>, Invalid> {
     let named: Vec<(String, Option<Vec<Option<i64>>>)> = graph
         .inputs()
         .into_iter()
@@ -119,7 +119,7 @@ pub fn samples(
 /// So many samples are run at a time.
 const TOGETHER: usize = 32;
 
-fn cut(all: &[Array], samples: usize) -> Samples {
+fn cut(all: &[Array], samples: usize) -> Vec<Piece> {
     let pieces = (0..samples).step_by(TOGETHER).map(|start| {
         let rows = Slice::from(start..start.saturating_add(TOGETHER).min(samples));
         let piece = |one: &Array| match one {

@@ -21,6 +21,8 @@ pub struct Equalization {
     pub exact: bool,
     /// Whether the caller gave all inputs; else the gain is not known.
     pub given: bool,
+    /// Samples of the caller's that were not looked at, since runs on them take too long.
+    pub left_out: usize,
     /// Kernels that a channel is read or made by.
     pub kernels: usize,
     /// Those on one side of which a channel is free.
@@ -52,7 +54,9 @@ impl Equalization {
         let (free, all) = (self.free_kernels, self.kernels);
         let place = format!("{free} of {all} kernels with free channels");
         let gain = match (self.before, self.after) {
-            (Some(before), Some(after)) => format!("int8 outputs {before:.1} → {after:.1} dB"),
+            (Some(before), Some(after)) => {
+                format!("int8 outputs {before:.1} → {after:.1} dB{}", self.left_out())
+            }
             _ => "the gain is not known without inputs that mean something".to_owned(),
         };
         match &self.reason {
@@ -61,6 +65,13 @@ impl Equalization {
             }
             Some(why) => format!("not equalized: {why} ({place})"),
             None => format!("equalized: {gain}; {place}{}", self.verified()),
+        }
+    }
+
+    fn left_out(&self) -> String {
+        match self.left_out {
+            0 => String::new(),
+            left_out => format!(" (without the last {left_out} inputs: runs on all take too long)"),
         }
     }
 
