@@ -59,6 +59,8 @@ pub struct Options {
     /// Hash the files, count what they hold and compare the weights: what only a report
     /// file or a verbose summary shows.
     pub details: bool,
+    /// Run the new model with int8 weights, and tell what that leaves of its outputs.
+    pub int8_outputs: bool,
     /// Called from any thread as the work goes on.
     pub progress: fn(Progress),
 }
@@ -82,6 +84,7 @@ impl Default for Options {
             verify_timeout: Duration::from_secs(900),
             verify_memory: 8 << 30,
             details: false,
+            int8_outputs: false,
             progress: |_| {},
         }
     }

@@ -97,6 +97,17 @@ impl Geometry {
         self.windows.get(axis).copied().unwrap_or(Window::IDENTITY)
     }
 
+    /// Whether each output is one number times one of the inputs.
+    pub(super) fn is_scale(&self) -> bool {
+        let apart = |channels: Channels| channels == Channels::diagonal(channels.outputs);
+        self.windows.iter().all(|window| window.taps == 1) && self.channels.is_none_or(apart)
+    }
+
+    /// Whether each position is computed of the same position alone.
+    pub(super) fn is_pointwise(&self) -> bool {
+        self.windows.iter().all(|window| *window == Window::IDENTITY)
+    }
+
     /// How many axes the tensors have that it reads and makes, at least: batch, channels, and
     /// an axis per window.
     pub fn rank(&self) -> usize {

@@ -320,16 +320,6 @@ impl Geometry {
         if is_diagonal && self.input == self.output { Ok(()) } else { Err(Refusal::View) }
     }
 
-    /// Whether each output is one number times one of the inputs.
-    fn is_scale(&self) -> bool {
-        let apart = |channels: Channels| channels == Channels::diagonal(channels.outputs);
-        self.windows.iter().all(|window| window.taps == 1) && self.channels.is_none_or(apart)
-    }
-
-    fn is_pointwise(&self) -> bool {
-        self.windows.iter().all(|window| *window == Window::IDENTITY)
-    }
-
     /// The kind of a map with these windows that is made of this one and `other`. A product stays
     /// one with what works on single channels, and with what pads or crops.
     fn joint_kind(&self, other: &Geometry, windows: &[Window]) -> ConvKind {

@@ -206,8 +206,9 @@ pub struct Arguments {
 
     /// Print more
     ///
-    /// Each place that is left alone has a line of its own, and how large the fused weights
-    /// are is shown by position.
+    /// Each place that is left alone has a line of its own, how large the fused weights are is
+    /// shown by position, and what int8 weights would leave of the new model's outputs is tried
+    /// in one more run.
     #[arg(long, short, conflicts_with_all = ["quiet", "out_dir", "manifest"])]
     #[arg(help_heading = SHOWN)]
     pub verbose: bool,
@@ -326,6 +327,7 @@ impl Arguments {
         options.verify_timeout = Duration::from_secs(self.verify_timeout);
         options.verify_memory = self.verify_memory.saturating_mul(1 << 30);
         options.details = self.verbose || !self.report.is_empty();
+        options.int8_outputs = self.verbose || options.equalize.is_some();
         options.progress = if self.quiet { stage::note } else { show::progress };
         Ok(options)
     }

@@ -119,15 +119,28 @@ fn rounding(name: &str, grid: &Grid) -> Vec<NodeProto> {
     ]
 }
 
-/// A kernel on its grid of 255 steps.
-pub fn on_symmetric_grid(name: &str, dims: &[i64], numbers: &[f64], float: Float) -> TensorProto {
-    let largest = numbers.iter().fold(0.0f64, |most, number| most.max(number.abs()));
-    let step = largest / 127.0;
-    let rounded: Vec<f64> = numbers
-        .iter()
-        .map(|number| if step > 0.0 { (number / step).round() * step } else { *number })
-        .collect();
-    raw(name, dims, &rounded, float)
+/// A kernel on its grid of 255 steps, of one width, or of one for each place along `axis`.
+pub fn on_symmetric_grid(
+    name: &str,
+    dims: &[i64],
+    numbers: &[f64],
+    axis: Option<usize>,
+    float: Float,
+) -> TensorProto {
+    let of = |size: &i64| usize::try_from(*size).unwrap_or(1).max(1);
+    let size = |axis: usize| dims.get(axis).map_or(1, of);
+    let behind = axis.map_or(1, |axis| dims.iter().skip(axis + 1).map(of).product::<usize>());
+    let place = |at: usize| axis.map_or(0, |axis| at / behind % size(axis));
+    let mut steps = vec![0.0f64; axis.map_or(1, size)];
+    for (at, number) in numbers.iter().enumerate() {
+        let step = steps.get_mut(place(at));
+        step.into_iter().for_each(|step| *step = step.max(number.abs() / 127.0));
+    }
+    let rounded = numbers.iter().enumerate().map(|(at, &number)| {
+        let step = steps.get(place(at)).copied().filter(|&step| step > 0.0);
+        step.map_or(number, |step| (number / step).round() * step)
+    });
+    raw(name, dims, &rounded.collect::<Vec<f64>>(), float)
 }
 
 /// Numbers in a message.

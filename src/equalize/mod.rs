@@ -6,7 +6,7 @@
 //! large its tensors are; [`noise`] predicts the noise that rounding makes in the outputs, of
 //! which [`minimum`] finds the least, [`balanced`] equal ranges where no inputs are known;
 //! [`scaled`] makes the new tensors, and [`gate`] runs both on 8 bits and says whether that
-//! pays.
+//! pays; [`int8`] runs a model with rounded weights alone.
 //!
 //! Knows operators by their [`crate::ops::scaling`] rule, and the engine; edits nothing, and
 //! proves nothing.
@@ -15,6 +15,7 @@ pub mod balanced;
 pub mod channels;
 pub mod classes;
 pub mod gate;
+pub mod int8;
 pub mod minimum;
 pub mod noise;
 pub mod observed;

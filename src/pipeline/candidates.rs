@@ -266,9 +266,10 @@ impl Candidates<'_, '_, '_> {
             let Ok(new) = new else { return Ok(None) };
             let all = numbers::all(new.numbers.as_ref());
             type_of_all = new.float;
+            let (name, dims) = (&new.name, &new.dims);
             let written = match tensor.form {
-                ScaledForm::Shift => raw(&new.name, &new.dims, &all, new.float),
-                _ => on_symmetric_grid(&new.name, &new.dims, &all, new.float),
+                ScaledForm::Shift => raw(name, dims, &all, new.float),
+                _ => on_symmetric_grid(name, dims, &all, None, new.float),
             };
             kernels.insert(new.name, written);
         }

@@ -8,7 +8,7 @@
 //! looks at the places of all files; [`planned`] holds what was decided, graph by graph ([`analysis`]); [`make`] fuses each block ([`fuse`])
 //! and has it proved by its [`claim`]; [`edited`] turns what was made into [`edits`],
 //! with what [`remains`] of each graph; [`deliver`] writes, has [`check`] look at the new file,
-//! and then its files [`placed`]. A conversion that ends before is a [`failure`]. For the
+//! [`int8`] tell what rounding its weights would do, and then its files [`placed`]. A conversion that ends before is a [`failure`]. For the
 //! report alone there are [`counts`] and [`files`]; [`given`] reads a caller's tensors.
 //!
 //! Knows all rooms below, the planner beside the report; neither flags, exit codes nor
@@ -27,6 +27,7 @@ pub mod failure;
 pub mod files;
 pub mod fuse;
 pub mod given;
+pub mod int8;
 pub mod make;
 pub mod occupied;
 pub mod open;
@@ -216,6 +217,10 @@ impl Conversion<'_> {
         reached.checked_again = run_again.as_ref();
         let verdict = run_again.iter().try_for_each(|checked| checked.verdict(file, options));
         reached.or_failure(verdict)?;
+        let last = again.as_ref().map_or(&staged.model, |(.., again)| &again.model);
+        let is_asked = options.int8_outputs && options.verify;
+        let told = is_asked.then(|| int8::outputs(last, options, limits)).transpose();
+        reached.int8_outputs = reached.or_failure(told.map_err(invalid))?.flatten();
         (options.progress)(Progress::Writing);
         let last = match again {
             Some((.., again)) => again.deliver(),

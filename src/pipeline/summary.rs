@@ -30,8 +30,8 @@ use crate::plan::{Block, Count, KeptBranch};
 use crate::refusal::NearMiss;
 use crate::report::{
     BlockCost, BlockReport, BlockSteps, Change, ConvertedNode, Ending, Equalization, File,
-    KeptApart, LeftAlone, Mode, NewerOpset, Notes, OpenShape, OperatorChange, Proof, Report,
-    ReportedError, Seconds, Shape, SideFile, Size,
+    Int8Outputs, KeptApart, LeftAlone, Mode, NewerOpset, Notes, OpenShape, OperatorChange, Proof,
+    Report, ReportedError, Seconds, Shape, SideFile, Size,
 };
 
 /// How far a conversion came: the values of the steps that are done.
@@ -58,6 +58,8 @@ pub struct Reached<'s, 'r, 'g, 'm> {
     pub checked: Option<&'s Checked>,
     /// What was found of factors of channels, if they are asked for.
     pub equalized: Option<&'s Equalized>,
+    /// What int8 weights leave of the outputs.
+    pub int8_outputs: Option<Int8Outputs>,
     /// What was seen of the model with them.
     pub checked_again: Option<&'s Checked>,
     /// What was written.
@@ -82,6 +84,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
             measured: None,
             checked: None,
             equalized: None,
+            int8_outputs: None,
             checked_again: None,
             delivered: None,
             seconds: Seconds::default(),
@@ -118,6 +121,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
                 run: self.checked_again.map(|checked| checked.outcome.clone()),
                 ..equalized.told.clone()
             }),
+            int8_outputs: self.int8_outputs,
             sizes: self.sizes(&input),
             operators: self.operators(),
             notes: self.notes(),

@@ -13,6 +13,7 @@ mod escape;
 mod files;
 mod groups;
 pub mod html;
+mod int8;
 mod json;
 mod kept;
 mod notes;
@@ -34,6 +35,7 @@ pub use crate::report::average::Average;
 pub use crate::report::equalization::Equalization;
 pub use crate::report::escape::escaped;
 pub use crate::report::files::{File, Predecessor, PredecessorKind, SideFile};
+pub use crate::report::int8::Int8Outputs;
 pub use crate::report::json::{JSON_SCHEMA, json, json_line};
 pub use crate::report::kept::KeptApart;
 pub use crate::report::notes::{ConvertedNode, NewerOpset, Notes, OpenShape};
@@ -70,6 +72,8 @@ pub struct Report {
     pub run: Option<Outcome>,
     /// What became of the factors of channels; `None` if they were not asked for.
     pub equalization: Option<Equalization>,
+    /// What int8 weights leave of the outputs; `None` if that was not asked for, or nothing tells.
+    pub int8_outputs: Option<Int8Outputs>,
     /// Sizes of the whole model.
     pub sizes: Change<Size>,
     /// Of a new model, the operators of which there are more or fewer nodes than before.
@@ -352,6 +356,7 @@ impl Report {
             near_misses: Vec::new(),
             run: None,
             equalization: None,
+            int8_outputs: None,
             sizes: Change::default(),
             operators: Vec::new(),
             notes: Notes::default(),

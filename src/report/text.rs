@@ -179,6 +179,9 @@ impl Report {
         if let Some(own) = &self.equalization {
             lines.put(Tone::Plain, &own.in_words());
         }
+        if let Some(own) = &self.int8_outputs {
+            lines.put(Tone::Plain, &own.in_words());
+        }
     }
 
     /// That something was done is good, that it would be is not said so.

@@ -3,6 +3,7 @@
 mod cut_models;
 mod detects;
 mod equalized;
+mod int8;
 mod invariants;
 mod mutants;
 mod runs;

@@ -1,0 +1,96 @@
+//! What int8 weights leave of a model's outputs: kernels on their grids, with one step for each
+//! or one for each of its output channels, and tensors as they are.
+//!
+//! Knows the engine, and along which axis kernels have their outputs; not who asks.
+
+use std::collections::BTreeMap;
+
+use crate::engine::EngineError;
+use crate::equalize::gate::{Grid, on_grid, on_symmetric_grid, outputs, sqnr};
+use crate::equalize::observed::{Piece, RunnableModel};
+use crate::facts::constants::Constants;
+use crate::numbers;
+use crate::onnx::float::Float;
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::ValueId;
+use crate::onnx::model::Invalid;
+use crate::onnx::node::Node;
+use crate::ops::scaling::{KernelKind, ScaleRule, scale_rule};
+
+/// Signal and noise of outputs, in dB.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Int8Sqnr {
+    /// With one step for each kernel.
+    pub per_tensor: f64,
+    /// With one for each output channel.
+    pub per_channel: f64,
+}
+
+/// What `model`, whose main graph is `graph`, gives on `pieces` with int8 weights; `None` if it has
+/// no stored kernel, or gives nothing that could be compared.
+///
+/// # Errors
+/// If a kernel cannot be read. Inside, if the engine cannot run the model.
+pub fn of_weights(
+    model: &RunnableModel,
+    graph: &Graph,
+    constants: &Constants,
+    pieces: &[Piece],
+) -> Result<Result<Option<Int8Sqnr>, EngineError>, Invalid> {
+    let kernels = stored_kernels(graph, constants);
+    let names = graph.outputs.iter().map(|&id| graph.value(id).name.as_str());
+    let names: Vec<&str> = names.collect();
+    if kernels.is_empty() {
+        return Ok(Ok(None));
+    }
+    let rounded = |per_channel: bool| -> Result<Grid, Invalid> {
+        let mut grid =
+            Grid { ranges: BTreeMap::new(), kernels: BTreeMap::new(), float: Float::F32 };
+        for (&value, &axis) in &kernels {
+            let dims = constants.dims(value)?;
+            let float = constants.element_type(value).and_then(Float::from_onnx);
+            let (Some(dims), Some(stored), Some(float)) = (dims, constants.numbers(value)?, float)
+            else {
+                continue;
+            };
+            let name = &graph.value(value).name;
+            let dims: Vec<i64> = dims.into_iter().map(|size| size as i64).collect();
+            let axis = Some(axis).filter(|_| per_channel);
+            let all = numbers::all(stored.as_ref());
+            grid.kernels.insert(name.clone(), on_symmetric_grid(name, &dims, &all, axis, float));
+        }
+        Ok(grid)
+    };
+    let grids = [rounded(false)?, rounded(true)?];
+    let judge = || -> Result<Option<Int8Sqnr>, EngineError> {
+        let wanted = outputs(&model.clone().showing(&names), pieces)?;
+        let [per_tensor, per_channel] = &grids;
+        let of = |grid| Ok(sqnr(&wanted, &outputs(&on_grid(model, grid, &names), pieces)?));
+        let found = Int8Sqnr { per_tensor: of(per_tensor)?, per_channel: of(per_channel)? };
+        let is_told = found.per_tensor.is_finite() && found.per_channel.is_finite();
+        Ok(Some(found).filter(|_| is_told))
+    };
+    Ok(judge())
+}
+
+/// The kernels that are stored in the graph, and along which axis each has its outputs.
+fn stored_kernels(graph: &Graph, constants: &Constants) -> BTreeMap<ValueId, usize> {
+    let live = graph.nodes().filter(|&(id, _)| graph.is_live(id));
+    let kernels = live.filter_map(|(_, node)| {
+        let Some(ScaleRule::Kernel(kind)) = scale_rule(node) else { return None };
+        let kernel = node.input(1)?;
+        let is_stored = graph.value(kernel).initializer.is_some() && constants.contains(kernel);
+        let rank = constants.dims(kernel).ok()??.len();
+        is_stored.then(|| (kernel, outputs_axis(kind, node, rank)))
+    });
+    kernels.collect()
+}
+
+fn outputs_axis(kind: KernelKind, node: &Node, rank: usize) -> usize {
+    match kind {
+        KernelKind::Conv => 0,
+        KernelKind::Gemm if node.int("transB", 0) != 0 => 0,
+        KernelKind::ConvTranspose | KernelKind::Gemm => 1,
+        KernelKind::MatMul => rank.saturating_sub(1),
+    }
+}
