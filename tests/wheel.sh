@@ -2,6 +2,8 @@
 # Builds the wheel, installs it where nothing else is, and tests it there.
 #
 #     tests/wheel.sh [FOLDER]        keeps the wheel in FOLDER
+#     WHEEL=FILE tests/wheel.sh      tests this one, which is there already
+#     WITH_OLIVE=1 tests/wheel.sh    also with PyTorch and Olive, which take several GB
 #
 # Needs Python, a Rust toolchain and PyPI. The first build takes as long as `cargo build --release`.
 set -euo pipefail
@@ -16,12 +18,15 @@ wheels=${1:-$work/wheels}
 step() { printf '\n== %s\n' "$*"; }
 
 step "the wheel"
-"${PYTHON:-python3}" -m venv "$work/build"
-"$work/build/bin/pip" install --quiet maturin==1.16.0
-"$work/build/bin/maturin" build --release --locked --out "$wheels" 2> "$work/log" || { cat "$work/log"; exit 1; }
-wheel=$(ls -t "$wheels"/acb_fuse-*-py3-none-*.whl | head -1)
+wheel=${WHEEL:+$(realpath "$WHEEL")}
+if [[ -z $wheel ]]; then
+    "${PYTHON:-python3}" -m venv "$work/build"
+    "$work/build/bin/pip" install --quiet maturin==1.16.0
+    "$work/build/bin/maturin" build --release --locked --out "$wheels" 2> "$work/log" || { cat "$work/log"; exit 1; }
+    wheel=$(ls -t "$wheels"/acb_fuse-*-py3-none-*.whl | head -1)
+fi
 ls -sh "$wheel"
-"$work/build/bin/python" -m zipfile --list "$wheel"
+"${PYTHON:-python3}" -m zipfile --list "$wheel"
 
 step "in an empty environment"
 "${PYTHON:-python3}" -m venv "$work/empty"
@@ -34,15 +39,21 @@ pip show acb-fuse
 acb-fuse --version
 python -m acb_fuse --version
 python -m acb_fuse "$source/fixtures/networks/cifar_quick/torchscript_kept_static.onnx"
-python "$source/tests/python/api.py"
+python -m unittest discover --start-directory "$source/tests/python"
 
-step "with onnx"
-pip install --quiet onnx==1.23.2
-python "$source/tests/python/api.py"
+step "with the packages whose models it takes"
+pip install --quiet --requirement "$source/tests/python/requirements.txt"
+python -m unittest discover --start-directory "$source/tests/python"
 
 step "typed"
-pip install --quiet mypy==2.4.1
 mypy --strict "$source/tests/python/typed.py"
-mypy --strict --package acb_fuse
+mypy --config-file "$source/pyproject.toml" --package acb_fuse
+ruff check --config "$source/pyproject.toml" "$source/python" "$source/tests/python"
+
+if [[ -n ${WITH_OLIVE:-} ]]; then
+    step "with PyTorch and Olive, of several GB"
+    pip install --quiet --requirement "$source/tests/python/olive.txt"
+    python -m unittest discover --start-directory "$source/tests/python"
+fi
 
 printf '\nall good\n'

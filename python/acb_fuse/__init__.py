@@ -3,21 +3,26 @@
     import acb_fuse
 
     report = acb_fuse.fuse("resnet.onnx", "deploy.onnx")    # from file to file
-    fused = acb_fuse.fuse(model)                            # bytes or an onnx.ModelProto: the same comes out
-    fused.model, fused.report
+    model, report = acb_fuse.fuse(model)                    # in memory: the type that is given comes out
     report = acb_fuse.look("resnet.onnx")                   # what would be fused, what not and why
 
-What goes wrong is an `acb_fuse.Error`; nothing is written then.
+Models in memory are bytes, `onnx.ModelProto`, `onnx_ir.Model` and `torch.onnx.ONNXProgram`; `acb_fuse.onnx_ir` and
+`acb_fuse.olive` hold passes for the pipelines of these packages. What goes wrong is an `acb_fuse.Error`.
 """
 
-from ._api import Fused, FuseOptions, LookOptions, fuse, look
+from importlib.metadata import PackageNotFoundError, version
+
+from ._api import Fused, fuse, look
 from ._binary import find as find_binary
 from ._errors import (
     BinaryNotFound,
     Ended,
     Error,
+    ExistingFile,
     FileError,
+    ForbiddenFile,
     InvalidModel,
+    MissingFile,
     NothingFused,
     NotRun,
     ReadWriteError,
@@ -25,13 +30,16 @@ from ._errors import (
     UsageError,
     VerificationFailed,
 )
+from ._options import FuseOptions, LookOptions
 from ._report import (
     Block,
     Cost,
     DominantBranch,
+    Equalization,
     Failure,
     File,
     Geometry,
+    Int8Outputs,
     Int8Weights,
     KeptApart,
     Magnitude,
@@ -42,6 +50,7 @@ from ._report import (
     Report,
     Run,
     RunOutput,
+    RuntimeRun,
     Seconds,
     SideFile,
     Size,
@@ -51,24 +60,34 @@ from ._report import (
     Weights,
 )
 
+try:
+    __version__ = version("acb-fuse")
+except PackageNotFoundError:  # The source alone, which is not installed.
+    __version__ = "0+source"
+
 __all__ = [
     "BinaryNotFound",
     "Block",
     "Cost",
     "DominantBranch",
     "Ended",
+    "Equalization",
     "Error",
+    "ExistingFile",
     "Failure",
     "File",
     "FileError",
+    "ForbiddenFile",
     "FuseOptions",
     "Fused",
     "Geometry",
+    "Int8Outputs",
     "Int8Weights",
     "InvalidModel",
     "KeptApart",
     "LookOptions",
     "Magnitude",
+    "MissingFile",
     "NearMiss",
     "NotRun",
     "Notes",
@@ -79,6 +98,7 @@ __all__ = [
     "Report",
     "Run",
     "RunOutput",
+    "RuntimeRun",
     "Seconds",
     "SideFile",
     "Size",
@@ -89,6 +109,7 @@ __all__ = [
     "UsageError",
     "VerificationFailed",
     "Weights",
+    "__version__",
     "find_binary",
     "fuse",
     "look",

@@ -1,12 +1,18 @@
-"""`fuse` and `look`: what is given to Python, as the words of a command line."""
+"""`fuse` and `look`: what is given to Python, as files and flags of the tool."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypedDict, TypeVar, Union, overload
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
+from . import _onnxruntime, _shown
+from ._errors import VerificationFailed
+from ._models import InMemory, Model, is_path, like, serialized
+from ._options import FuseOptions, Inputs, LookOptions, StrPath, given
 from ._report import Report
 from ._run import run
 
@@ -14,213 +20,229 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _PIPE = "-"
+# Options that say what becomes of the new file, or are written beside it.
+_OF_PLACE = ("clobber", "force", "report_html")
 
 
-class ModelProto(Protocol):
-    """What this package needs of an `onnx.ModelProto`, so that it does not need onnx."""
+class Fused(tuple[Model, Report], Generic[Model]):
+    """A fused model, of the type that was given, and what was done: `model, report = fuse(...)`."""
+
+    __slots__ = ()
+
+    def __new__(cls, model: Model, report: Report) -> Fused[Model]:
+        return super().__new__(cls, (model, report))
+
+    def __getnewargs__(self) -> tuple[Model, Report]:
+        return self.model, self.report
 
     @property
-    def ir_version(self) -> int: ...
-    def SerializeToString(self) -> bytes: ...
-    def ParseFromString(self, serialized: bytes) -> Any: ...
+    def model(self) -> Model:
+        """The new model, of the type that was given."""
+        return self[0]
 
+    @property
+    def report(self) -> Report:
+        """What was done."""
+        return self[1]
 
-StrPath = Union[str, "os.PathLike[str]"]
-Proto = TypeVar("Proto", bound=ModelProto)
-Model = TypeVar("Model")
+    def __repr__(self) -> str:
+        return f"<Fused {type(self.model).__name__}: {_shown.line(self.report).partition(': ')[2]}>"
 
-
-@dataclass(frozen=True)
-class Fused(Generic[Model]):
-    """A fused model, of the type that was given, and what was done."""
-
-    model: Model
-    report: Report
-
-
-class LookOptions(TypedDict, total=False):
-    """Options of `look`. What is left out is as on the command line."""
-
-    skip: Iterable[str]
-    """Leave the blocks of these names alone."""
-    keep_overridable: bool
-    """Do not fold weights that are also graph inputs, which a caller could override."""
-    growth: float
-    """By which fraction of its parameters the model may grow by copies of kernels that convolutions share: by default 0.1."""
-    keep_identity: Literal["auto", "always", "never"]
-    """Whether identities stay apart from the kernels beside them: "never", the default, "auto" where int8 weights would lose
-    more than 6 dB, or "always"."""
-    for_: Literal["int8"]
-    """What the new model is for: "int8" is the same as `keep_identity="auto", equalize=True`."""
-    training_mode: Literal["auto", "convert", "keep"]
-    """Which nodes in training mode become their inference form: "auto", the default, "convert" or "keep"."""
-    follow_links: bool
-    """Read weights also from side files that are links out of the model's folder, as in caches."""
-    require_fusion: bool
-    """Raise `NothingFused` if there is nothing to fuse."""
-    input_shapes: Mapping[str, Sequence[int]]
-    """Fix the shapes of these graph inputs: the result is right for them only."""
-    timeout: float | None
-    """Seconds after which the process is ended, with `TimedOut`; None, the default, is never."""
-
-
-class FuseOptions(LookOptions, total=False):
-    """Options of `fuse`. What is left out is as on the command line."""
-
-    equalize: bool | Literal["best", "exact"]
-    """Multiply channels by factors with which 8 bits say more, if a run on 8 bits gains 0.5 dB or more; "exact": by powers of
-    two, so that the float model is the same bit for bit."""
-    inputs: Mapping[str, StrPath]
-    """A file per graph input (.npy, .npz or .pb) to run the models on, and to find the factors of `equalize` with."""
-    verify: bool
-    """Prove every block and run the models: the default."""
-    require_run: bool
-    """Raise `NotRun` if the whole model cannot be run."""
-    samples: int
-    """How many random inputs the whole models are run on: by default 1."""
-    seed: int
-    """Seed of the random inputs: by default 0."""
-    tolerance: float | None
-    """Allowed difference of an output, relative to its largest value; None, the default, depends on its type."""
-    verify_timeout: int
-    """Seconds that verification may take; what is not run by then is reported as not run."""
-    verify_memory: int
-    """Memory that the tensors of a run may take, in GiB; what needs more is not run."""
-    clobber: bool
-    """Replace an existing output, if it has the inputs and outputs of `model`: the default."""
-    force: bool
-    """Replace an existing output whatever it holds."""
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return self.report._repr_html_()
 
 
 @overload
-def fuse(model: StrPath | bytes | ModelProto, output: StrPath, **options: Unpack[FuseOptions]) -> Report: ...
+def fuse(model: StrPath | InMemory, output: StrPath, **options: Unpack[FuseOptions]) -> Report: ...
 @overload
-def fuse(model: Proto, **options: Unpack[FuseOptions]) -> Fused[Proto]: ...
-@overload
-def fuse(model: bytes, **options: Unpack[FuseOptions]) -> Fused[bytes]: ...
-def fuse(model: Any, output: StrPath | None = None, **options: Any) -> Any:
+def fuse(model: Model, output: None = None, **options: Unpack[FuseOptions]) -> Fused[Model]: ...
+def fuse(
+    model: StrPath | InMemory,
+    output: StrPath | None = None,
+    *,
+    skip: Iterable[str] | None = None,
+    keep_overridable: bool | None = None,
+    growth: float | None = None,
+    keep_identity: Literal["auto", "always", "never"] | None = None,
+    for_: Literal["int8"] | None = None,
+    equalize: bool | Literal["best", "exact"] | None = None,
+    training_mode: Literal["auto", "convert", "keep"] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    require_fusion: bool | None = None,
+    inputs: Inputs | None = None,
+    verify: bool | Literal["onnxruntime"] | None = None,
+    require_run: bool | None = None,
+    samples: int | None = None,
+    seed: int | None = None,
+    tolerance: float | None = None,
+    verify_timeout: int | None = None,
+    verify_memory: int | None = None,
+    timeout: float | None = None,
+    threads: int | None = None,
+    follow_links: bool | None = None,
+    clobber: bool | None = None,
+    force: bool | None = None,
+    report_html: StrPath | None = None,
+) -> Report | Fused[Any]:
     """Fuses the blocks of a model, proves each, and runs the old and the new model.
 
-    `model` is a path, the bytes of a file, or an `onnx.ModelProto`, which is not changed. With `output`, a path, the
-    result is written there and the report returned. Without, the result is of the type that was given:
+        report = fuse("in.onnx", "out.onnx")        # from file to file
+        model, report = fuse(model)                 # in memory
 
-        fuse("in.onnx", "out.onnx") -> Report
-        fuse(data) -> Fused[bytes]
-        fuse(proto) -> Fused[ModelProto]
+    Parameters
+    ----------
+    model : path, bytes, bytearray, memoryview, onnx.ModelProto, onnx_ir.Model or torch.onnx.ONNXProgram
+        The model, which is not changed. In memory it has less than 2 GB; a larger one, or one with weights in files
+        beside it, is given by its path.
+    output : path, optional
+        Where the new model goes, with a file of weights beside it if `model` has one.
 
-    Bytes and ModelProtos carry their weights themselves and have less than 2 GB. A model with side files is given by
-    its path, and its result gets a side file beside `output`.
+    Returns
+    -------
+    Report or Fused
+        With `output`, what was done. Without, that and the new model, of the type that was given.
 
-    Options: skip, keep_overridable, growth, keep_identity, for_, training_mode, follow_links, require_fusion, input_shapes,
-    timeout, equalize, inputs, verify, require_run, samples, seed, tolerance, verify_timeout, verify_memory, clobber,
-    force. `FuseOptions` says what they mean.
+    Raises
+    ------
+    Error
+        Nothing is written then. See `acb_fuse.Error` and its subclasses, some of which are also an `OSError`, a `ValueError`
+        or a `TimeoutError`.
 
-    Raises an `Error` if something is wrong; nothing is written then.
+    Other Parameters
+    ----------------
+    All are optional; None is as if an option were not given.
+
+    skip : names
+        Leave the blocks of these names alone.
+    keep_overridable : bool
+        Do not fold weights that are also graph inputs, which a caller could override.
+    growth : float
+        By which fraction of its parameters the model may grow by copies of kernels that convolutions share: 0.1.
+    keep_identity : "auto", "always" or "never"
+        Whether identities stay apart from the kernels beside them: "never". "auto" keeps apart what would cost a kernel's
+        int8 weights more than 6 dB.
+    for_ : "int8"
+        What the model is for: the same as `keep_identity="auto", equalize=True`.
+    equalize : bool, "best" or "exact"
+        Multiply channels by factors with which 8 bits say more, if a run on 8 bits gains 0.5 dB or more. "exact": by powers
+        of two, so that the float model is the same bit for bit.
+    training_mode : "auto", "convert" or "keep"
+        Which nodes in training mode become their inference form: "auto".
+    input_shapes : {name: shape}
+        Fix the shapes of these graph inputs. The result is right for them only.
+    require_fusion : bool
+        Raise `NothingFused` if there is nothing to fuse.
+    inputs : {name: array or path}, or path
+        What the models are run on, and the factors of `equalize` are found with: arrays (or what NumPy makes arrays of),
+        .npy and .pb files, an .npz archive of all, or a folder of ONNX's test data. By default random.
+    verify : bool or "onnxruntime"
+        Prove every block and run both models: True. "onnxruntime" then also runs both in the ONNX Runtime that is installed,
+        and raises `NotRun` if that cannot be done. With `output`, the model is converted twice for it.
+    require_run : bool
+        Raise `NotRun` if the whole model cannot be run.
+    samples : int
+        How many random inputs the models are run on: 1.
+    seed : int
+        Seed of the random inputs: 0.
+    tolerance : float
+        Allowed difference of an output, relative to its largest value: 1e-4 for float32, 2e-2 for float16, 1e-9 for float64.
+    verify_timeout : int
+        Seconds that verification may take: 900. What is not run by then is reported as not run.
+    verify_memory : int
+        GiB that the tensors of a run may take: 8. What needs more is not run.
+    timeout : float
+        Seconds after which the process is ended, with `TimedOut`.
+    threads : int
+        How many processors are used: all.
+    follow_links : bool
+        Read weights also from files that are links out of the model's folder, as in caches.
+    clobber : bool
+        Replace an existing output, if it has the inputs and outputs of `model`: True.
+    force : bool
+        Replace an existing output whatever it holds.
+    report_html : path
+        Write a page about it, which ends with .html.
     """
-    if output is None and _is_path(model):
-        raise TypeError("fuse() of a path needs another one for the result; look() only looks")
-    place = _PIPE if output is None else _argument(output)
-    made, report = _convert("fuse", model, [place], options, FuseOptions)
-    return report if output is not None else Fused(_like(model, made), report)
+    options = given(locals(), FuseOptions)
+    runs_again = options.get("verify") == "onnxruntime" and bool(_onnxruntime.installed())
+    if output is None:
+        if is_path(model):
+            raise TypeError("fuse() of a path needs another one for the result; look() only looks")
+        data = serialized(model)
+        made, report = run([_PIPE, _PIPE], options, data)
+        if runs_again:
+            report = _run_again(bytes(data), made, options, report)
+        return Fused(like(model, made), report)
+    place, stdin = _source(model)
+    tried = _tried(place, stdin, options) if runs_again else None
+    _, report = run([place, _argument(output)], options, stdin)
+    return report if tried is None else _as_tried(report, tried)
 
 
-def look(model: StrPath | bytes | ModelProto, **options: Unpack[LookOptions]) -> Report:
-    """Says what `fuse` would do to a model, what it would leave alone, and why. Takes what `fuse` takes.
+def look(
+    model: StrPath | InMemory,
+    *,
+    skip: Iterable[str] | None = None,
+    keep_overridable: bool | None = None,
+    growth: float | None = None,
+    keep_identity: Literal["auto", "always", "never"] | None = None,
+    for_: Literal["int8"] | None = None,
+    training_mode: Literal["auto", "convert", "keep"] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    require_fusion: bool | None = None,
+    timeout: float | None = None,
+    threads: int | None = None,
+    follow_links: bool | None = None,
+    report_html: StrPath | None = None,
+) -> Report:
+    """Says what `fuse` would do to a model, what it would leave alone, and why.
 
-    Options: skip, keep_overridable, growth, keep_identity, for_, training_mode, follow_links, require_fusion, input_shapes,
-    timeout. `LookOptions` says what they mean.
+    Takes the models and options of `fuse`, but for those of verification and of the output:
+
+        for miss in look("in.onnx").near_misses:
+            print(miss.node, miss.reason)
     """
-    _, report = _convert("look", model, [], dict(options), LookOptions)
+    options = given(locals(), LookOptions)
+    place, stdin = _source(model)
+    _, report = run([place], options, stdin)
     return report
 
 
-def _convert(caller: str, model: Any, output: list[str], options: dict[str, Any], known: Any) -> tuple[bytes, Report]:
-    """Runs the tool on a model of any type; with `output`, what came out, and the report."""
-    for name in options.keys() - known.__annotations__.keys():
-        raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}")
-    timeout = options.pop("timeout", None)
-    words = [word for name, value in options.items() for word in _WORDS[name](value)]
-    place, data = (_argument(model), None) if _is_path(model) else (_PIPE, _bytes(model))
-    return run([*words, "--", place, *output], data, timeout)
-
-
-# --- types of models --------------------------------------------------------------
-
-def _is_path(model: Any) -> bool:
-    return isinstance(model, (str, os.PathLike))
+def _source(model: Any) -> tuple[str, bytes | memoryview | None]:
+    """A model as an argument, and what goes to standard input."""
+    return (_argument(model), None) if is_path(model) else (_PIPE, serialized(model))
 
 
 def _argument(path: StrPath) -> str:
     """A path as an argument, for which `-` is not a path."""
-    text = os.fspath(path)
+    text = os.fsdecode(path)
     return os.path.join(os.curdir, text) if text == _PIPE else text
 
 
-def _bytes(model: Any) -> bytes:
-    if isinstance(model, bytes):
-        return model
-    if hasattr(model, "ir_version") and hasattr(model, "SerializeToString"):
-        return bytes(model.SerializeToString())
-    raise TypeError(f"a model is a path, bytes or an onnx.ModelProto, not {type(model).__name__}")
+# --- the run in ONNX Runtime ------------------------------------------------------------
+
+def _run_again(before: str | bytes, after: str | bytes, options: Mapping[str, Any], report: Report) -> Report:
+    """The report with that run, if anything changed."""
+    if not report.changed:
+        return report
+    return replace(report, onnxruntime=_onnxruntime.compare(before, after, options, report))
 
 
-def _like(model: Any, made: bytes) -> Any:
-    """What was made, as the type that was given."""
-    if isinstance(model, bytes):
-        return made
-    proto = type(model)()
-    proto.ParseFromString(made)
-    return proto
+def _tried(place: str, stdin: bytes | memoryview | None, options: Mapping[str, Any]) -> Report:
+    """What comes of a conversion whose result is run and goes: nothing is at its place before it was run."""
+    with TemporaryDirectory(prefix="acb-fuse-") as folder:
+        trial = str(Path(folder, "model.onnx"))
+        kept = {name: value for name, value in options.items() if name not in _OF_PLACE}
+        _, report = run([place, trial], kept, stdin)
+        return _run_again(place if stdin is None else bytes(stdin), trial, options, report)
 
 
-# --- options as words of the command line -------------------------------------------
-
-Words = Callable[[Any], "list[str]"]
-
-
-def _switch(flag: str, given_if: bool = True) -> Words:
-    return lambda wanted: [flag] if bool(wanted) == given_if else []
-
-
-def _value(flag: str) -> Words:
-    return lambda value: [] if value is None else [f"{flag}={value}"]
-
-
-def _names(flag: str) -> Words:
-    return lambda names: [f"{flag}={name}" for name in ([names] if isinstance(names, str) else names)]
-
-
-def _shapes(flag: str) -> Words:
-    return lambda shapes: [f"{flag}={name}={','.join(map(str, shape))}" for name, shape in shapes.items()]
-
-
-def _equalized(how: object) -> list[str]:
-    return ["--equalize"] if how is True else [f"--equalize={how}"] if how else []
-
-
-def _inputs(files: Mapping[str, StrPath] | None) -> list[str]:
-    return [f"--input={name}={os.fspath(file)}" for name, file in (files or {}).items()]
-
-
-_WORDS: dict[str, Words] = {
-    "skip": _names("--skip"),
-    "keep_overridable": _switch("--keep-overridable"),
-    "growth": _value("--growth"),
-    "keep_identity": _value("--keep-identity"),
-    "for_": _value("--for"),
-    "training_mode": _value("--training-mode"),
-    "follow_links": _switch("--follow-links"),
-    "require_fusion": _switch("--require-fusion"),
-    "input_shapes": _shapes("--input-shape"),
-    "equalize": _equalized,
-    "inputs": _inputs,
-    "verify": _switch("--no-verify", given_if=False),
-    "require_run": _switch("--require-run"),
-    "samples": _value("--samples"),
-    "seed": _value("--seed"),
-    "tolerance": _value("--tolerance"),
-    "verify_timeout": _value("--verify-timeout"),
-    "verify_memory": _value("--verify-memory"),
-    "clobber": _switch("--no-clobber", given_if=False),
-    "force": _switch("--force"),
-}
+def _as_tried(report: Report, tried: Report) -> Report:
+    """The report of what was written, which is what was tried: the same input makes the same bytes."""
+    written, ran = report.output, tried.output
+    if written is None or ran is None or written.sha256 != ran.sha256:
+        raise VerificationFailed(
+            f"{report.input.path} changed between its run in ONNX Runtime and its conversion: "
+            "the result was verified by tract alone", None, report)
+    return replace(report, onnxruntime=tried.onnxruntime)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal, Optional, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin, get_type_hints
+
+from . import _shown
+from ._options import in_python
 
 # The annotations are read when a report is: hence `Optional`, which all versions of Python can evaluate.
+
+Told = Annotated[str, "in which the tool speaks of its flags, and a report of options"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class Failure:
     """How the process ended, if not with 0."""
 
     exit_code: int
-    message: str
+    message: Told
 
 
 @dataclass(frozen=True)
@@ -174,7 +179,7 @@ class Block:
     """One per convolution; None if nothing was made."""
     kept_apart: tuple[KeptApart, ...]
     """Branches that stay apart from the convolutions."""
-    hint: Optional[str]
+    hint: Optional[Told]
     """What to do before quantization, if int8 weights are poor."""
 
 
@@ -184,7 +189,7 @@ class NearMiss:
 
     node: str
     kind: str
-    reason: str
+    reason: Told
 
 
 @dataclass(frozen=True)
@@ -214,7 +219,63 @@ class Run:
     flipped: float
     widened: bool
     rounding: Optional[float]
-    reason: Optional[str]
+    reason: Optional[Told]
+
+
+@dataclass(frozen=True)
+class Int8Outputs:
+    """Signal and noise in dB of all outputs of the new model, its kernels rounded to int8 with one step each or one per
+    output channel, and its tensors as they are."""
+
+    per_tensor: float
+    per_channel: float
+    given: bool
+    """Whether all inputs were given; else they were random."""
+
+
+@dataclass(frozen=True)
+class Equalization:
+    """Factors of channels, by which the next kernels are divided: what they gain on 8 bits."""
+
+    applied: bool
+    reason: Optional[Told]
+    """Why the new model has none; None if it has."""
+    exact: bool
+    """Whether only powers of two are taken."""
+    given: bool
+    """Whether all inputs were given; else the gain is not known."""
+    left_out: int
+    """How many of the given inputs were not looked at, since runs on them take too long."""
+    kernels: int
+    free_kernels: int
+    """Kernels that read or make a channel with a factor."""
+    channels: int
+    """Factors that are free."""
+    pinned: dict[str, int]
+    """Why tensors have no factor, and how many for that reason."""
+    before: Optional[float]
+    """Signal and noise in dB of the outputs with weights and tensors on 8 bits; None if that was not run."""
+    after: Optional[float]
+    """The same with the factors."""
+    tensors: int
+    """Tensors that changed."""
+    factors: Optional[tuple[float, ...]]
+    """The least and the largest."""
+    proof: Optional[float]
+    """The largest difference in the proofs of the changed nodes."""
+    run: Optional[Run]
+    """The run of the model without and with the factors."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RuntimeRun:
+    """The run of both whole models in an installed ONNX Runtime."""
+
+    version: str
+    shapes: tuple[tuple[InputShape, ...], ...]
+    """Of the inputs, per run."""
+    outputs: tuple[RunOutput, ...]
 
 
 @dataclass(frozen=True)
@@ -282,7 +343,7 @@ class Seconds:
     total: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What was, or would be, done to one model. What newer versions say beyond that is in `json` only."""
 
@@ -296,11 +357,29 @@ class Report:
     blocks: tuple[Block, ...]
     near_misses: tuple[NearMiss, ...]
     run: Optional[Run]
+    int8_outputs: Optional[Int8Outputs]
+    """What int8 weights leave of the outputs; None if that was not asked for, or nothing tells."""
+    equalization: Optional[Equalization]
+    """What became of the factors of channels; None if they were not asked for."""
     sizes: Sizes
     notes: Notes
     seconds: Seconds
     json: dict[str, Any] = field(repr=False, compare=False)
-    """The report as the tool wrote it."""
+    """The report as the tool wrote it, in which messages name its flags."""
+    onnxruntime: Optional[RuntimeRun] = None
+    """The run that `verify="onnxruntime"` adds to `run`; None if nothing changed, or that was not asked for."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether the new model is another than the one that was read."""
+        return self.output is not None and self.output.sha256 != self.input.sha256
+
+    def __repr__(self) -> str:
+        return f"<{_shown.line(self)}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return _shown.page(self)
 
     @classmethod
     def parse(cls, json: dict[str, Any]) -> Report:
@@ -309,7 +388,7 @@ class Report:
         Raises a `ValueError` if something is missing.
         """
         try:
-            report: Report = _read(cls, {**json, "json": json})
+            report: Report = _read(cls, {"onnxruntime": None, **json, "json": json})
         except (KeyError, TypeError) as problem:
             raise ValueError(f"this is no report of acb-fuse, or of a version that is too old: {problem}") from problem
         return report
@@ -318,10 +397,10 @@ class Report:
 def _read(kind: Any, value: Any) -> Any:
     """What JSON has as `value`, as a value of the type `kind`; keys that `kind` does not know are dropped."""
     if isinstance(kind, type) and is_dataclass(kind):
-        kinds = get_type_hints(kind)
+        kinds = get_type_hints(kind, include_extras=True)
         return kind(**{each.name: _read(kinds[each.name], value[each.name]) for each in fields(kind)})
     if get_origin(kind) is tuple:
         return tuple(_read(get_args(kind)[0], each) for each in value)
     if get_origin(kind) is Union and value is not None:
         return _read(get_args(kind)[0], value)
-    return value
+    return in_python(value) if kind is Told else value

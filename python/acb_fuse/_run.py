@@ -4,40 +4,49 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from . import _binary
+from . import _binary, _inputs
 from ._errors import Error, TimedOut, error_for
+from ._options import words
 from ._report import Report
 
 _SECONDS_TO_CLEAN_UP = 5
 
 
-def run(words: Sequence[str], model: bytes | None, timeout: float | None) -> tuple[bytes, Report]:
-    """Runs `acb-fuse WORDS…` with `model` as its standard input: its standard output, and its report.
+def run(files: Sequence[str], options: Mapping[str, Any], model: bytes | memoryview | None) -> tuple[bytes, Report]:
+    """Runs `acb-fuse` on these files with `model` as its standard input: its standard output, and its report.
 
     Raises the `Error` that its exit code stands for.
     """
-    with TemporaryDirectory(prefix="acb-fuse-") as folder:
-        report_file = Path(folder, "report.json")
-        command = [str(_binary.find()), "--quiet", f"--report={report_file}", *words]
-        exit_code, output, complaint = _finish(command, model, timeout)
+    with TemporaryDirectory(prefix="acb-fuse-") as name:
+        folder = Path(name)
+        report_file = folder / "report.json"
+        flags = words({name: value for name, value in options.items() if name != "inputs"})
+        for inputs in _inputs.written(options["inputs"], folder) if "inputs" in options else []:
+            flags += words({"inputs": inputs})
+        command = [str(_binary.find()), "--quiet", f"--report={report_file}", *flags, "--", *files]
+        exit_code, output, complaint = _finish(command, model, options.get("timeout"))
         report = _read(report_file)
     if exit_code != 0:
+        complaint = complaint.replace(f" {folder / _inputs.ARCHIVE}:", ":")
         raise error_for(exit_code, complaint or _signal(exit_code), report)
     if report is None:
         raise Error(f"{command[0]} wrote no report: it is of another version than this package", exit_code)
     return output, report
 
 
-def _finish(command: Sequence[str], model: bytes | None, timeout: float | None) -> tuple[int, bytes, str]:
+def _finish(
+    command: Sequence[str], model: bytes | memoryview | None, timeout: float | None,
+) -> tuple[int, bytes, str]:
     """Exit code, standard output and standard error of a command, which does not outlive this call."""
     with Popen(command, stdin=DEVNULL if model is None else PIPE, stdout=PIPE, stderr=PIPE) as process:
         try:
-            output, complaint = process.communicate(model, timeout)
+            output, complaint = process.communicate(model, timeout)  # type: ignore[arg-type]  # any buffer
         except TimeoutExpired as late:
             _end(process)
             raise TimedOut(f"acb-fuse was ended, since it took longer than {timeout} s") from late

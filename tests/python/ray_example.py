@@ -16,8 +16,9 @@ import unittest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import acb_fuse
 from ray.cluster_utils import Cluster
+
+import acb_fuse
 
 ROOT = Path(__file__).parents[2]
 NETWORKS = ROOT / "fixtures/networks"

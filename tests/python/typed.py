@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import acb_fuse
+import numpy
 import onnx
+import onnx_ir
 from typing_extensions import assert_type
 
+import acb_fuse
 
-def convert(source: Path, data: bytes, proto: onnx.ModelProto) -> None:
+
+def convert(source: Path, data: bytes, proto: onnx.ModelProto, model: onnx_ir.Model) -> None:
     assert_type(acb_fuse.fuse(source, "out.onnx"), acb_fuse.Report)
     assert_type(acb_fuse.fuse(proto, source), acb_fuse.Report)
     assert_type(acb_fuse.fuse(data), acb_fuse.Fused[bytes])
+    assert_type(acb_fuse.fuse(bytearray(data)), acb_fuse.Fused[bytearray])
     assert_type(acb_fuse.fuse(proto, verify=False, skip=["stem"]).model, onnx.ModelProto)
+    assert_type(acb_fuse.fuse(model, None, verify="onnxruntime").model, onnx_ir.Model)
     assert_type(acb_fuse.look(data, input_shapes={"x": (8, 3, 32, 32)}).blocks, "tuple[acb_fuse.Block, ...]")
+    fused, report = acb_fuse.fuse(proto, inputs={"x": numpy.zeros(3), "y": source})
+    assert_type(fused, onnx.ModelProto)
+    assert_type(report, acb_fuse.Report)
+
+
+def options(source: Path) -> acb_fuse.Report:
+    """Options of a call can be kept."""
+    kept: acb_fuse.FuseOptions = {"samples": 2, "verify": None, "equalize": "exact"}
+    return acb_fuse.fuse(source, "out.onnx", **kept)
 
 
 def mistakes(source: Path, data: bytes) -> None:

@@ -1,0 +1,88 @@
+"""The run in ONNX Runtime, which comes after the tool's own and never in its place."""
+
+from __future__ import annotations
+
+import unittest
+from unittest import mock
+
+from support import ACNET, BESIDE, NOT_RUN, PLAIN, Test, needs
+
+import acb_fuse
+
+
+@needs("onnxruntime")
+class InOnnxRuntime(Test):
+    def test_agrees(self) -> None:
+        for model, output in ((ACNET, self.output), (ACNET.read_bytes(), None), (BESIDE, self.folder / "beside.onnx")):
+            result = acb_fuse.fuse(model, output, verify="onnxruntime", samples=2)
+            report = getattr(result, "report", result)
+            self.assertEqual((report.mode, report.run.outcome), ("verified", "agreed"))
+            self.assertTrue(report.onnxruntime.outputs)
+            for one in report.onnxruntime.outputs:
+                self.assertLess(one.error, 1e-4)
+            self.assertIn("also in ONNX Runtime", repr(report))
+
+    def test_takes_inputs(self) -> None:
+        import numpy
+
+        array = numpy.ones((8, 3, 32, 32), "float32")
+        numpy.save(self.folder / "x.npy", array)
+        numpy.savez(self.folder / "x.npz", x=array)
+        for inputs in ({"x": array}, {"x": self.folder / "x.npy"}, self.folder / "x.npz"):
+            _, report = acb_fuse.fuse(ACNET.read_bytes(), verify="onnxruntime", inputs=inputs)
+            self.assertEqual(report.onnxruntime.shapes[0][0].shape, array.shape)
+
+    def test_is_needless_where_nothing_changed(self) -> None:
+        _, report = acb_fuse.fuse(PLAIN.read_bytes(), verify="onnxruntime")
+        self.assertIsNone(report.onnxruntime)
+
+    def test_fails(self) -> None:
+        for name, wrong, kind, text in (
+            ("_error", mock.Mock(return_value=0.5), acb_fuse.VerificationFailed, "differs in ONNX Runtime"),
+            ("_TYPES", {}, acb_fuse.NotRun, "can be given nothing for input `x`"),
+        ):
+            for output in (self.output, None):
+                model = ACNET if output else ACNET.read_bytes()
+                with mock.patch(f"acb_fuse._onnxruntime.{name}", wrong), self.assertRaisesRegex(kind, text) as caught:
+                    acb_fuse.fuse(model, output, verify="onnxruntime")
+                self.assertIsNotNone(caught.exception.report)
+                self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_of_what_it_cannot_load(self) -> None:
+        with self.assertRaisesRegex(acb_fuse.VerificationFailed, "loads the original and not the result"):
+            from acb_fuse import _onnxruntime
+
+            _onnxruntime.compare(ACNET.read_bytes(), b"nothing", {}, acb_fuse.look(ACNET))
+        with self.assertRaisesRegex(acb_fuse.NotRun, "does not load the original"):
+            _onnxruntime.compare(b"nothing", ACNET.read_bytes(), {}, acb_fuse.look(ACNET))
+
+    def test_measures_differences(self) -> None:
+        import numpy
+
+        from acb_fuse._onnxruntime import _error
+
+        infinite, nan = float("inf"), float("nan")
+        for before, after, expected in (
+            ([1.0, 2.0], [1.0, 2.0], 0.0),
+            ([1.0, 2.0], [1.5, 2.0], 0.25),
+            ([0.0], [0.0], 0.0),
+            ([0.0], [1.0], infinite),
+            ([nan, 1.0], [nan, 1.0], 0.0),
+            ([nan, 1.0], [0.0, 1.0], infinite),
+            ([1.0], [infinite], infinite),
+            ([1.0], [1.0, 1.0], infinite),
+            ([], [], 0.0),
+        ):
+            with self.subTest(before=before, after=after):
+                self.assertEqual(_error(*(numpy.array(each, "float32") for each in (before, after))), expected)
+
+
+class Without(Test):
+    def test_it_is_asked_for_before_the_work(self) -> None:
+        missing = mock.patch("acb_fuse._onnxruntime.import_module", side_effect=ImportError)
+        with missing, self.assertRaisesRegex(ImportError, "pip install onnxruntime"):
+            acb_fuse.fuse(NOT_RUN, self.output, verify="onnxruntime")
+
+
+if __name__ == "__main__":
+    unittest.main()
