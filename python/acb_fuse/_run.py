@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from ._options import words
 from ._report import Report
 
 _SECONDS_TO_CLEAN_UP = 5
+# Notebooks ask for colours, which are none in a message.
+_PLAIN = {"NO_COLOR": "1", "CLICOLOR": "0", "CLICOLOR_FORCE": "0"}
 
 
 def run(files: Sequence[str], options: Mapping[str, Any], model: bytes | memoryview | None) -> tuple[bytes, Report]:
@@ -44,7 +47,8 @@ def _finish(
     command: Sequence[str], model: bytes | memoryview | None, timeout: float | None,
 ) -> tuple[int, bytes, str]:
     """Exit code, standard output and standard error of a command, which does not outlive this call."""
-    with Popen(command, stdin=DEVNULL if model is None else PIPE, stdout=PIPE, stderr=PIPE) as process:
+    stdin, environment = DEVNULL if model is None else PIPE, {**os.environ, **_PLAIN}
+    with Popen(command, stdin=stdin, stdout=PIPE, stderr=PIPE, env=environment) as process:
         try:
             output, complaint = process.communicate(model, timeout)  # type: ignore[arg-type]  # any buffer
         except TimeoutExpired as late:

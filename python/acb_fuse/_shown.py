@@ -24,11 +24,13 @@ def line(report: Report) -> str:
 
 def size(number: float) -> str:
     """A number in three digits: 9.13 M."""
+    if isinstance(number, int) and abs(number) < 1000:
+        return str(number)
     for prefix in _PREFIXES:
         if abs(number) < 999.5 or prefix == _PREFIXES[-1]:
             break
         number /= 1000
-    return f"{number:.3g}{prefix}"
+    return f"{number:#.3g}{prefix}"
 
 
 def page(report: Report) -> str:

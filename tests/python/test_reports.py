@@ -10,6 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from support import ACNET, NOT_RUN, PLAIN, SOURCE, Test
 
 import acb_fuse
+from acb_fuse import _shown
 
 # What Python adds to a report.
 OWN = ("json", "onnxruntime")
@@ -44,6 +45,11 @@ class Reports(Test):
 
 
 class Shown(Test):
+    def test_sizes(self) -> None:
+        for number, expected in ((0, "0"), (999, "999"), (1000, "1.00 k"), (12914, "12.9 k"), (13006080.0, "13.0 M"),
+                                 (999600, "1.00 M"), (5e18, "5.00e+03 P")):
+            self.assertEqual(_shown.size(number), expected)
+
     def test_in_a_line(self) -> None:
         for shown, expected in (
             (acb_fuse.look(ACNET), "<Report: looked, 3 blocks found, 34 → 13 nodes>"),
