@@ -53,8 +53,23 @@ pub fn of_shape(
     Ok(Some(Estimate::of_sizes(&tensor::integers(shape, storage)?)))
 }
 
-/// As many times as the second input says. Where an Expand has a size on both sides, the
-/// larger counts.
+/// As large as the second input says along each axis, or as it is.
+pub fn expanded(
+    _: &Node,
+    inputs: &[TensorProto],
+    storage: &Storage,
+) -> Result<Option<Estimate>, TensorError> {
+    let [data, shape] = inputs else { return Ok(None) };
+    let sizes = tensor::integers(shape, storage)?;
+    if sizes.iter().any(|&size| size < 0) {
+        return Ok(Some(Estimate::of_sizes(&sizes)));
+    }
+    let asked = TensorProto { dims: sizes, ..TensorProto::default() };
+    let own = TensorProto { dims: data.dims.clone(), ..TensorProto::default() };
+    Ok(Some(Estimate::of_dims(&broadcast(&[own, asked]))))
+}
+
+/// As many times as the second input says.
 pub fn repeated(
     _: &Node,
     inputs: &[TensorProto],
@@ -82,14 +97,18 @@ pub fn range(
     Ok(steps().map(|steps| Estimate::of_dims(&[steps])))
 }
 
-/// For each index, no more than the whole.
+/// For each index, what lies at one place of the axis.
 pub fn gathered(
-    _: &Node,
+    node: &Node,
     inputs: &[TensorProto],
     _: &Storage,
 ) -> Result<Option<Estimate>, TensorError> {
     let [data, indices] = inputs else { return Ok(None) };
-    Ok(Some(Estimate::of_dims(&data.dims).times(elements(indices))))
+    let (axis, rank) = (node.int("axis", 0), data.dims.len() as i64);
+    let axis = if axis < 0 { axis.saturating_add(rank) } else { axis };
+    let others = data.dims.iter().zip(0..).filter(|&(_, at)| at != axis);
+    let others: Vec<i64> = others.map(|(&size, _)| size).collect();
+    Ok(Some(Estimate::of_dims(&others).times(elements(indices))))
 }
 
 /// A tensor and what is put around it.

@@ -4,7 +4,10 @@
 //! Knows one node, and of its operands what it is told; no graph.
 
 use crate::facts::operators::operator;
-use crate::facts::shape_rules::asked::{Asked, Dims, Integers, MAX_INTEGERS, MAX_RANK, Operands};
+use crate::facts::shape_rules::asked::{
+    Asked, Dims, Integers, MAX_INTEGERS, MAX_RANK, NumericOperands, Operands, SymbolicOperands,
+};
+use crate::facts::shape_rules::extent::{Extent, Extents, numbers};
 use crate::onnx::node::Node;
 
 /// Dimensions of output number `output` of a valid `node`.
@@ -14,10 +17,7 @@ pub fn output_dims(
     output: usize,
     operands: &dyn Operands,
 ) -> Option<Dims> {
-    let rule = operator(node.standard_op()?)?.shape;
-    let asked = Asked { node, opset, output, operands };
-    let dims = if output < rule.outputs { (rule.dims)(&asked)? } else { return None };
-    is_possible(&dims).then_some(dims)
+    Some(numbers(output_extents(node, opset, output, &NumericOperands(operands))?))
 }
 
 /// The integers that output number `output` of a valid `node` holds.
@@ -27,15 +27,48 @@ pub fn output_integers(
     output: usize,
     operands: &dyn Operands,
 ) -> Option<Integers> {
+    Some(numbers(listed_extents(node, opset, output, &NumericOperands(operands))?))
+}
+
+/// What a valid model must give as input number `input` of `node`; `None` if anything may
+/// stand there.
+pub fn input_dims(node: &Node, opset: i64, input: usize, operands: &dyn Operands) -> Option<Dims> {
+    Some(numbers(demanded_extents(node, opset, input, &NumericOperands(operands))?))
+}
+
+/// As [`output_dims`], with names for sizes that nobody knows.
+pub fn output_extents(
+    node: &Node,
+    opset: i64,
+    output: usize,
+    operands: &dyn SymbolicOperands,
+) -> Option<Extents> {
+    let rule = operator(node.standard_op()?)?.shape;
+    let asked = Asked { node, opset, output, operands };
+    let dims = if output < rule.outputs { (rule.dims)(&asked)? } else { return None };
+    is_possible(&dims).then_some(dims)
+}
+
+/// As [`output_integers`], with names for sizes that nobody knows.
+pub fn listed_extents(
+    node: &Node,
+    opset: i64,
+    output: usize,
+    operands: &dyn SymbolicOperands,
+) -> Option<Extents> {
     let rule = operator(node.standard_op()?)?.shape;
     let asked = Asked { node, opset, output, operands };
     let integers = if output < rule.outputs { (rule.integers?)(&asked)? } else { return None };
     (integers.len() <= MAX_INTEGERS).then_some(integers)
 }
 
-/// What a valid model must give as input number `input` of `node`; `None` if anything may
-/// stand there.
-pub fn input_dims(node: &Node, opset: i64, input: usize, operands: &dyn Operands) -> Option<Dims> {
+/// As [`input_dims`], with names for sizes that nobody knows.
+pub fn demanded_extents(
+    node: &Node,
+    opset: i64,
+    input: usize,
+    operands: &dyn SymbolicOperands,
+) -> Option<Extents> {
     let rule = operator(node.standard_op()?)?.shape;
     node.input(input)?;
     let asked = Asked { node, opset, output: 0, operands };
@@ -43,6 +76,7 @@ pub fn input_dims(node: &Node, opset: i64, input: usize, operands: &dyn Operands
     is_possible(&dims).then_some(dims)
 }
 
-fn is_possible(dims: &[Option<i64>]) -> bool {
-    dims.len() <= MAX_RANK && dims.iter().flatten().all(|&size| size >= 0)
+fn is_possible(dims: &[Option<Extent>]) -> bool {
+    let is_size = |extent: &Extent| extent.number().is_none_or(|number| number >= 0);
+    dims.len() <= MAX_RANK && dims.iter().flatten().all(is_size)
 }

@@ -158,7 +158,7 @@ pub fn operator(name: &str) -> Option<Operator> {
             .alike_at_all_sizes(),
         "Split" => of(pieces::split).with_equal_outputs().holding(integers::split).folding(MOVES),
         "SplitToSequence" => of(pieces::split_to_sequence).of_type(FIRST),
-        "SequenceAt" => of(elementwise::kept).of_type(FIRST),
+        "SequenceAt" => of(pieces::sequence_at).of_type(FIRST),
         "Transpose" => of(axes::transpose)
             .holding(integers::transpose)
             .demanding(demands::transpose)
@@ -178,7 +178,7 @@ pub fn operator(name: &str) -> Option<Operator> {
             .alike_at_all_sizes(),
         "Expand" => of(axes::expand)
             .holding(integers::expand)
-            .folding(MOVES.growing(estimate::repeated))
+            .folding(MOVES.growing(estimate::expanded))
             .alike_at_all_sizes(),
         "Tile" => {
             of(pieces::tile).holding(integers::tile).folding(MOVES.growing(estimate::repeated))

@@ -3,7 +3,8 @@
 //! A fact is worked out from others: dimensions from those of the operands, back to the
 //! graph's inputs and constants; a demand from the readers, on to the graph's outputs. A rule
 //! that asks for what is not known yet is asked again after that: so nothing is worked out
-//! that no rule asks for, and no graph is too deep.
+//! that no rule asks for, and no graph is too deep. A size of which nothing is known has a name,
+//! that of its tensor's axis, until the answer is handed out as numbers.
 //!
 //! Knows the graph and its constants; neither the engine nor any operator by name.
 
@@ -12,8 +13,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::engine::InputShapes;
 use crate::facts::constants::Constants;
-use crate::facts::inference::{input_dims, output_dims, output_integers};
-use crate::facts::shape_rules::asked::{Dims, Integers, MAX_INTEGERS, MAX_RANK, Operands, agreed};
+use crate::facts::inference::{demanded_extents, listed_extents, output_extents};
+use crate::facts::shape_rules::asked::{
+    Dims, Integers, MAX_INTEGERS, MAX_RANK, SymbolicOperands, agreed,
+};
+use crate::facts::shape_rules::extent::{
+    Extent, Extents, TensorAxis, extents, known, number, numbers,
+};
 use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{Table, ValueId};
@@ -61,14 +67,14 @@ pub struct Facts<'a, 'g, 'm> {
 pub struct Answers {
     made: KnownFacts,
     full: KnownFacts,
-    demanded: Table<ValueId, Option<Dims>>,
+    demanded: Table<ValueId, Option<Extents>>,
 }
 
 /// The facts of one level.
 #[derive(Default)]
 struct KnownFacts {
-    dims: Table<ValueId, Option<Dims>>,
-    integers: Table<ValueId, Option<Integers>>,
+    dims: Table<ValueId, Option<Extents>>,
+    integers: Table<ValueId, Option<Extents>>,
 }
 
 impl<'a, 'g, 'm> Facts<'a, 'g, 'm> {
@@ -86,19 +92,19 @@ impl<'a, 'g, 'm> Facts<'a, 'g, 'm> {
     /// Dimensions of `tensor`.
     pub fn dims(&mut self, tensor: ValueId) -> Option<Dims> {
         self.settle(Question::Dims(Level::Full, tensor));
-        self.answers.full.dims.get(tensor).cloned().flatten()
+        self.answers.full.dims.get(tensor).cloned().flatten().map(numbers)
     }
 
     /// The integers that `tensor` holds.
     pub fn integers(&mut self, tensor: ValueId) -> Option<Integers> {
         self.settle(Question::Integers(Level::Full, tensor));
-        self.answers.full.integers.get(tensor).cloned().flatten()
+        self.answers.full.integers.get(tensor).cloned().flatten().map(numbers)
     }
 
     /// Dimensions that the readers of `tensor` demand.
     pub fn demanded(&mut self, tensor: ValueId) -> Option<Dims> {
         self.settle(Question::Demand(tensor));
-        self.answers.demanded.get(tensor).cloned().flatten()
+        self.answers.demanded.get(tensor).cloned().flatten().map(numbers)
     }
 
     fn settle(&mut self, question: Question) {
@@ -126,7 +132,9 @@ impl Answers {
     /// Where so much is known of these tensors, whatever the file says of them.
     pub fn given(tensors: impl Iterator<Item = (ValueId, Option<Dims>)>) -> Self {
         let mut answers = Answers::default();
-        tensors.for_each(|(tensor, dims)| answers.note(Question::Dims(Level::Made, tensor), dims));
+        tensors.for_each(|(tensor, dims)| {
+            answers.note(Question::Dims(Level::Made, tensor), dims.map(extents));
+        });
         answers
     }
 
@@ -145,7 +153,7 @@ impl Answers {
         }
     }
 
-    fn note(&mut self, question: Question, answer: Option<Vec<Option<i64>>>) {
+    fn note(&mut self, question: Question, answer: Option<Extents>) {
         let (table, id) = match question {
             Question::Dims(Level::Made, id) => (&mut self.made.dims, id),
             Question::Dims(Level::Full, id) => (&mut self.full.dims, id),
@@ -153,14 +161,20 @@ impl Answers {
             Question::Integers(Level::Full, id) => (&mut self.full.integers, id),
             Question::Demand(id) => (&mut self.demanded, id),
         };
-        // Whatever is known of thousands of axes would be copied from node to node.
         let is_of_dims = matches!(question, Question::Dims(..));
-        table.insert(id, answer.filter(|list| !is_of_dims || list.len() <= MAX_RANK));
+        // Whatever is known of thousands of axes would be copied from node to node.
+        let mut answer = answer.filter(|list| !is_of_dims || list.len() <= MAX_RANK);
+        if let Some(dims) = answer.as_mut().filter(|_| is_of_dims) {
+            for (axis, size) in (0..).zip(dims) {
+                size.get_or_insert(Extent::SizeOf(TensorAxis { tensor: id, axis }));
+            }
+        }
+        table.insert(id, answer);
     }
 }
 
 /// What the shape rules say of an output of a node.
-type DimsQuestion = fn(&Node, i64, usize, &dyn Operands) -> Option<Dims>;
+type DimsQuestion = fn(&Node, i64, usize, &dyn SymbolicOperands) -> Option<Extents>;
 
 /// One question being answered from the facts so far; what else has to be known for it is
 /// `missing`.
@@ -171,7 +185,7 @@ struct Answering<'a, 'g, 'm> {
 }
 
 impl Answering<'_, '_, '_> {
-    fn answer(&self, question: Question) -> Option<Vec<Option<i64>>> {
+    fn answer(&self, question: Question) -> Option<Extents> {
         match question {
             Question::Dims(Level::Made, id) => self.made_dims(id),
             Question::Dims(Level::Full, id) => self.full_dims(id),
@@ -180,7 +194,7 @@ impl Answering<'_, '_, '_> {
         }
     }
 
-    fn dims(&self, level: Level, id: ValueId) -> Option<Dims> {
+    fn dims(&self, level: Level, id: ValueId) -> Option<Extents> {
         let known = self.answers.of(level).dims.get(id);
         if known.is_none() {
             self.missing.borrow_mut().push(Question::Dims(level, id));
@@ -188,7 +202,7 @@ impl Answering<'_, '_, '_> {
         known.cloned().flatten()
     }
 
-    fn integers(&self, level: Level, id: ValueId) -> Option<Integers> {
+    fn integers(&self, level: Level, id: ValueId) -> Option<Extents> {
         let known = self.answers.of(level).integers.get(id);
         if known.is_none() {
             self.missing.borrow_mut().push(Question::Integers(level, id));
@@ -196,7 +210,7 @@ impl Answering<'_, '_, '_> {
         known.cloned().flatten()
     }
 
-    fn demanded(&self, id: ValueId) -> Option<Dims> {
+    fn demanded(&self, id: ValueId) -> Option<Extents> {
         let known = self.answers.demanded.get(id);
         if known.is_none() {
             self.missing.borrow_mut().push(Question::Demand(id));
@@ -205,47 +219,47 @@ impl Answering<'_, '_, '_> {
     }
 
     /// What `rule` says of output `id`, given what is known of the operands.
-    fn by_rule(&self, level: Level, id: ValueId, rule: DimsQuestion) -> Option<Vec<Option<i64>>> {
+    fn by_rule(&self, level: Level, id: ValueId, rule: DimsQuestion) -> Option<Extents> {
         let graph = self.source.graph;
         let node = graph.node(graph.value(id).producer?);
         let output = node.outputs.iter().position(|output| *output == Some(id))?;
         rule(node, graph.model.opset, output, &OfNode { answering: self, level, node })
     }
 
-    fn made_dims(&self, id: ValueId) -> Option<Dims> {
+    fn made_dims(&self, id: ValueId) -> Option<Extents> {
         let GraphFacts { graph, constants, inputs } = self.source;
         let is_constant = constants.contains(id);
         if graph.value(id).producer.is_none() && !is_constant {
-            return declared(graph, id, inputs);
+            return declared(graph, id, inputs).map(extents);
         }
-        let ruled = self.by_rule(Level::Made, id, output_dims);
-        let is_whole = || ruled.as_ref().is_some_and(|dims| dims.iter().all(Option::is_some));
+        let ruled = self.by_rule(Level::Made, id, output_extents);
+        let is_whole = || ruled.as_ref().is_some_and(|dims| are_numbers(dims));
         if !is_constant || is_whole() || !self.missing.borrow().is_empty() {
             return ruled;
         }
         let dims = constants.dims(id).ok()??;
-        dims.into_iter().map(|size| i64::try_from(size).map(Some).ok()).collect()
+        dims.into_iter().map(|size| Some(Some(i64::try_from(size).ok()?.into()))).collect()
     }
 
-    fn full_dims(&self, id: ValueId) -> Option<Dims> {
+    fn full_dims(&self, id: ValueId) -> Option<Extents> {
         if let Some(made) = self.dims(Level::Made, id) {
             return Some(made);
         }
-        let ruled = self.by_rule(Level::Full, id, output_dims);
+        let ruled = self.by_rule(Level::Full, id, output_extents);
         if ruled.is_some() || !self.missing.borrow().is_empty() {
             return ruled;
         }
         self.demanded(id)
     }
 
-    fn all_integers(&self, level: Level, id: ValueId) -> Option<Integers> {
+    fn all_integers(&self, level: Level, id: ValueId) -> Option<Extents> {
         let constants = self.source.constants;
         let made = if level == Level::Full { self.integers(Level::Made, id) } else { None };
         if made.is_some() || !self.missing.borrow().is_empty() {
             return made;
         }
-        let ruled = self.by_rule(level, id, output_integers);
-        let is_whole = || ruled.as_ref().is_some_and(|all| all.iter().all(Option::is_some));
+        let ruled = self.by_rule(level, id, listed_extents);
+        let is_whole = || ruled.as_ref().is_some_and(|all| are_numbers(all));
         let is_stored = constants.contains(id) && level == Level::Made;
         if !is_stored || is_whole() || !self.missing.borrow().is_empty() {
             return ruled;
@@ -257,13 +271,13 @@ impl Answering<'_, '_, '_> {
         let count = constants.dims(id).ok()??.into_iter().try_fold(1usize, usize::checked_mul)?;
         let is_short = count <= MAX_INTEGERS;
         let integers = if is_short { constants.integers(id).ok()?? } else { return None };
-        Some(integers.into_iter().map(Some).collect())
+        Some(known(&integers))
     }
 
     /// `None` too where two readers contradict each other: one of them is not valid.
-    fn demand(&self, id: ValueId) -> Option<Dims> {
+    fn demand(&self, id: ValueId) -> Option<Extents> {
         let graph = self.source.graph;
-        let mut all: Option<Dims> = None;
+        let mut all: Option<Extents> = None;
         let mut last = None;
         for &reader in &graph.value(id).readers {
             // One that reads it several times is asked about all of them at once.
@@ -274,7 +288,7 @@ impl Answering<'_, '_, '_> {
             let operands = OfNode { answering: self, level: Level::Made, node };
             let inputs = node.inputs.iter().enumerate();
             for (input, _) in inputs.filter(|(_, input)| **input == Some(id)) {
-                let Some(dims) = input_dims(node, graph.model.opset, input, &operands) else {
+                let Some(dims) = demanded_extents(node, graph.model.opset, input, &operands) else {
                     continue;
                 };
                 all = Some(match all {
@@ -287,6 +301,10 @@ impl Answering<'_, '_, '_> {
     }
 }
 
+fn are_numbers(extents: &[Option<Extent>]) -> bool {
+    extents.iter().all(|&extent| number(extent).is_some())
+}
+
 /// The operands of a node, while a question is being answered.
 struct OfNode<'a, 'g, 'm> {
     answering: &'a Answering<'a, 'g, 'm>,
@@ -294,12 +312,12 @@ struct OfNode<'a, 'g, 'm> {
     node: &'a Node,
 }
 
-impl Operands for OfNode<'_, '_, '_> {
-    fn dims(&self, input: usize) -> Option<Dims> {
+impl SymbolicOperands for OfNode<'_, '_, '_> {
+    fn dims(&self, input: usize) -> Option<Extents> {
         self.answering.dims(self.level, self.node.input(input)?)
     }
 
-    fn integers(&self, input: usize) -> Option<Integers> {
+    fn integers(&self, input: usize) -> Option<Extents> {
         self.answering.integers(self.level, self.node.input(input)?)
     }
 
@@ -311,7 +329,7 @@ impl Operands for OfNode<'_, '_, '_> {
         (float == Float::F32).then(|| values.iter().map(|&value| value as f32).collect())
     }
 
-    fn demanded(&self, output: usize) -> Option<Dims> {
+    fn demanded(&self, output: usize) -> Option<Extents> {
         self.answering.demanded(self.node.outputs.get(output).copied().flatten()?)
     }
 }

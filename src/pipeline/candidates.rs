@@ -115,8 +115,8 @@ impl Candidates<'_, '_, '_> {
     /// As many of `pieces`, the first ones, as a run takes no more multiply-adds on than
     /// [`MOST_LOOKED_AT`]; one at least.
     pub fn affordable<'p>(&self, pieces: &'p [Piece]) -> &'p [Piece] {
-        let each = self.work() / pieces.first().map_or(1, |piece| samples(piece)) as f64;
-        let count = affordable(pieces.iter().map(|piece| samples(piece)), each);
+        let each = self.work() / pieces.first().map_or(1, samples) as f64;
+        let count = affordable(pieces.iter().map(samples), each);
         pieces.get(..count).unwrap_or(pieces)
     }
 
@@ -184,8 +184,8 @@ impl Candidates<'_, '_, '_> {
     fn work(&self) -> f64 {
         let each = self.kernels.iter().filter_map(|kernel| {
             let elements: usize = self.shapes.get(&kernel.tensor.output)?.iter().product();
-            let outputs = kernel.sizes[0].max(1);
-            Some(kernel.largest.len() as f64 * kernel.taps * (elements / outputs) as f64)
+            let positions = elements.checked_div(kernel.sizes[0].max(1))?;
+            Some(kernel.largest.len() as f64 * kernel.taps * positions as f64)
         });
         each.sum()
     }

@@ -199,8 +199,7 @@ impl Scene<'_, '_, '_> {
         };
         let found = if fed.are_given {
             let pieces = candidates.affordable(fed.pieces);
-            let all =
-                |pieces: &[Piece]| pieces.iter().map(|piece| candidates::samples(piece)).sum();
+            let all = |pieces: &[Piece]| pieces.iter().map(candidates::samples).sum();
             let [given, looked_at]: [usize; 2] = [fed.pieces, pieces].map(all);
             told.left_out = given.saturating_sub(looked_at);
             match candidates.best(&runnable, pieces).map_err(invalid)? {

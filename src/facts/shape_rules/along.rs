@@ -2,30 +2,31 @@
 //!
 //! Knows how many elements are picked, and not which.
 
-use crate::facts::shape_rules::asked::{Asked, Dims, List, from_front, open};
+use crate::facts::shape_rules::asked::{Asked, List, from_front, open};
+use crate::facts::shape_rules::extent::{Extent, Extents, number};
 
-pub fn gather(asked: &Asked) -> Option<Dims> {
+pub fn gather(asked: &Asked) -> Option<Extents> {
     let (mut dims, indices) = (asked.dims(0)?, asked.dims(1)?);
     let axis = asked.axis(0, dims.len())?;
     dims.splice(axis..=axis, indices);
     Some(dims)
 }
 
-pub fn gather_elements(asked: &Asked) -> Option<Dims> {
+pub fn gather_elements(asked: &Asked) -> Option<Extents> {
     asked.dims(1)
 }
 
 /// The last axis of the indices says how many axes of the data, behind those of the batch,
 /// they go into.
-pub fn gather_nd(asked: &Asked) -> Option<Dims> {
+pub fn gather_nd(asked: &Asked) -> Option<Extents> {
     let (dims, mut indices) = (asked.dims(0)?, asked.dims(1)?);
-    let depth = usize::try_from(indices.pop()??).ok()?;
+    let depth = usize::try_from(number(indices.pop()?)?).ok()?;
     let batch = usize::try_from(asked.node.int("batch_dims", 0)).ok()?;
     indices.extend(dims.get(batch.checked_add(depth)?..)?);
     Some(indices)
 }
 
-pub fn compress(asked: &Asked) -> Option<Dims> {
+pub fn compress(asked: &Asked) -> Option<Extents> {
     if asked.node.attribute("axis").is_none() {
         return open(1);
     }
@@ -35,7 +36,7 @@ pub fn compress(asked: &Asked) -> Option<Dims> {
     Some(dims)
 }
 
-pub fn one_hot(asked: &Asked) -> Option<Dims> {
+pub fn one_hot(asked: &Asked) -> Option<Extents> {
     let mut dims = asked.dims(0)?;
     let axis = asked.axis(-1, dims.len().checked_add(1)?)?;
     let depth = asked.integers(1).and_then(|depth| *depth.first()?);
@@ -43,11 +44,11 @@ pub fn one_hot(asked: &Asked) -> Option<Dims> {
     Some(dims)
 }
 
-pub fn top_k(asked: &Asked) -> Option<Dims> {
+pub fn top_k(asked: &Asked) -> Option<Extents> {
     let mut dims = asked.dims(0)?;
     let axis = asked.axis(-1, dims.len())?;
     let count = match asked.node.attribute("k") {
-        Some(count) => Some(count.i()),
+        Some(count) => Some(count.i().into()),
         None => asked.integers(1).and_then(|count| *count.first()?),
     };
     *dims.get_mut(axis)? = count;
@@ -55,7 +56,7 @@ pub fn top_k(asked: &Asked) -> Option<Dims> {
 }
 
 /// The axes of a reduction go, or become 1.
-pub fn reduce(asked: &Asked) -> Option<Dims> {
+pub fn reduce(asked: &Asked) -> Option<Extents> {
     let dims = asked.dims(0)?;
     let keeps = asked.node.int("keepdims", 1) != 0;
     let axes = match asked.list("axes", 1) {
@@ -78,16 +79,16 @@ pub fn reduce(asked: &Asked) -> Option<Dims> {
     Some(without(dims, &axes, keeps))
 }
 
-pub fn arg_reduce(asked: &Asked) -> Option<Dims> {
+pub fn arg_reduce(asked: &Asked) -> Option<Extents> {
     let dims = asked.dims(0)?;
     let axis = asked.axis(0, dims.len())?;
     Some(without(dims, &[axis], asked.node.int("keepdims", 1) != 0))
 }
 
-fn without(dims: Dims, axes: &[usize], keeps: bool) -> Dims {
-    let left = |(axis, size): (usize, Option<i64>)| match (axes.contains(&axis), keeps) {
+fn without(dims: Extents, axes: &[usize], keeps: bool) -> Extents {
+    let left = |(axis, size): (usize, Option<Extent>)| match (axes.contains(&axis), keeps) {
         (false, _) => Some(size),
-        (true, true) => Some(Some(1)),
+        (true, true) => Some(Some(Extent::ONE)),
         (true, false) => None,
     };
     dims.into_iter().enumerate().filter_map(left).collect()

@@ -6,6 +6,7 @@
 //!
 //! Knows no graph, and not where an answer comes from.
 
+use crate::facts::shape_rules::extent::{Extent, Extents, extents, known, number};
 use crate::onnx::node::Node;
 
 /// Dimensions of a tensor; `None` where a size is not known. Of a sequence: those that all
@@ -15,7 +16,7 @@ pub type Dims = Vec<Option<i64>>;
 /// Integers that a tensor holds, in its order; `None` where one is not known.
 pub type Integers = Vec<Option<i64>>;
 
-/// What is known of a node's operands.
+/// What is known of a node's operands, in numbers.
 pub trait Operands {
     /// Dimensions of input number `input`; `None` if its rank is not known or it is left out.
     fn dims(&self, input: usize) -> Option<Dims>;
@@ -38,6 +39,43 @@ pub trait Operands {
     }
 }
 
+/// What is known of a node's operands, with names for sizes that nobody knows; otherwise as
+/// [`Operands`].
+pub trait SymbolicOperands {
+    /// Dimensions of input number `input`.
+    fn dims(&self, input: usize) -> Option<Extents>;
+
+    /// The integers that input number `input` holds.
+    fn integers(&self, input: usize) -> Option<Extents>;
+
+    /// The float32 numbers that it holds.
+    fn factors(&self, input: usize) -> Option<Vec<f32>>;
+
+    /// Dimensions that output number `output` must have for other reasons than this node.
+    fn demanded(&self, output: usize) -> Option<Extents>;
+}
+
+/// Operands of which numbers are known, and no names.
+pub struct NumericOperands<'a>(pub &'a dyn Operands);
+
+impl SymbolicOperands for NumericOperands<'_> {
+    fn dims(&self, input: usize) -> Option<Extents> {
+        self.0.dims(input).map(extents)
+    }
+
+    fn integers(&self, input: usize) -> Option<Extents> {
+        self.0.integers(input).map(extents)
+    }
+
+    fn factors(&self, input: usize) -> Option<Vec<f32>> {
+        self.0.factors(input)
+    }
+
+    fn demanded(&self, output: usize) -> Option<Extents> {
+        self.0.demanded(output).map(extents)
+    }
+}
+
 /// No tensor of a network has more axes.
 pub const MAX_RANK: usize = 16;
 
@@ -45,13 +83,13 @@ pub const MAX_RANK: usize = 16;
 pub const MAX_INTEGERS: usize = 64;
 
 /// Dimensions of the output that is asked for.
-pub type DimsRule = fn(&Asked) -> Option<Dims>;
+pub type DimsRule = fn(&Asked) -> Option<Extents>;
 
 /// Integers that it holds.
-pub type IntegersRule = fn(&Asked) -> Option<Integers>;
+pub type IntegersRule = fn(&Asked) -> Option<Extents>;
 
 /// Dimensions that an input must have.
-pub type DemandRule = fn(&Asked, usize) -> Option<Dims>;
+pub type DemandRule = fn(&Asked, usize) -> Option<Extents>;
 
 /// What a rule is asked: about which output of which node, and what is known.
 pub struct Asked<'a> {
@@ -62,7 +100,7 @@ pub struct Asked<'a> {
     /// The number of the output.
     pub output: usize,
     /// What is known of its operands.
-    pub operands: &'a dyn Operands,
+    pub operands: &'a dyn SymbolicOperands,
 }
 
 impl Asked<'_> {
@@ -72,18 +110,18 @@ impl Asked<'_> {
     }
 
     /// Dimensions of input number `input`, as far as they are known.
-    pub fn dims(&self, input: usize) -> Option<Dims> {
+    pub fn dims(&self, input: usize) -> Option<Extents> {
         self.node.input(input)?;
         self.operands.dims(input)
     }
 
     /// Of all inputs. Whoever answers hears at once of all that is asked.
-    pub fn all_dims(&self) -> Vec<Option<Dims>> {
+    pub fn all_dims(&self) -> Vec<Option<Extents>> {
         (0..self.inputs()).map(|input| self.dims(input)).collect()
     }
 
     /// Integers that input number `input` holds.
-    pub fn integers(&self, input: usize) -> Option<Integers> {
+    pub fn integers(&self, input: usize) -> Option<Extents> {
         self.node.input(input)?;
         self.operands.integers(input)
     }
@@ -95,7 +133,7 @@ impl Asked<'_> {
     }
 
     /// Dimensions that the readers of output number `output` demand.
-    pub fn demanded(&self, output: usize) -> Option<Dims> {
+    pub fn demanded(&self, output: usize) -> Option<Extents> {
         self.node.outputs.get(output).copied().flatten()?;
         self.operands.demanded(output)
     }
@@ -113,7 +151,7 @@ impl Asked<'_> {
     /// A list that old operator sets have as an attribute and new ones as an input.
     pub fn list(&self, name: &str, input: usize) -> List {
         match self.node.ints(name) {
-            Some(list) => List::Known(list.iter().copied().map(Some).collect()),
+            Some(list) => List::Known(known(list)),
             None if !self.has(input) => List::LeftOut,
             None => match self.integers(input) {
                 Some(list) => List::Known(list),
@@ -125,7 +163,7 @@ impl Asked<'_> {
     /// How many elements a list has that is input number `input`.
     pub fn length(&self, input: usize) -> Option<usize> {
         match self.dims(input)?.as_slice() {
-            [length] => usize::try_from((*length)?).ok(),
+            &[length] => usize::try_from(number(length)?).ok(),
             _ => None,
         }
     }
@@ -148,14 +186,14 @@ pub enum List {
     /// It is not known; maybe its length is.
     OfLength(Option<usize>),
     /// It is known, maybe but for single elements.
-    Known(Integers),
+    Known(Extents),
 }
 
 impl List {
     /// All elements, if all are known.
     pub fn whole(&self) -> Option<Vec<i64>> {
         match self {
-            List::Known(list) => list.iter().copied().collect(),
+            List::Known(list) => list.iter().copied().map(number).collect(),
             _ => None,
         }
     }
@@ -171,7 +209,7 @@ impl List {
 }
 
 /// So many dimensions of unknown size; `None` if no tensor of a network has so many.
-pub fn open(rank: usize) -> Option<Dims> {
+pub fn open(rank: usize) -> Option<Extents> {
     (rank <= MAX_RANK).then(|| vec![None; rank])
 }
 
@@ -182,20 +220,36 @@ pub fn from_front(axis: i64, rank: usize) -> Option<usize> {
     usize::try_from(axis).ok().filter(|&axis| axis < rank)
 }
 
-/// How many elements these sizes make; nothing, where one of them is 0, whatever the others.
-pub fn element_count(sizes: &[Option<i64>]) -> Option<i64> {
-    if sizes.contains(&Some(0)) {
-        return Some(0);
-    }
-    sizes.iter().try_fold(1i64, |product, &size| product.checked_mul(size?))
-}
-
 /// What follows of a tensor from two sources, of which each is right where it says
 /// something; `None` if they contradict each other.
-pub fn agreed(left: &[Option<i64>], right: &[Option<i64>]) -> Option<Dims> {
-    let agree = |(&left, &right): (&Option<i64>, &Option<i64>)| match (left, right) {
-        (Some(left), Some(right)) if left != right => None,
+pub fn agreed<T: Agree>(left: &[Option<T>], right: &[Option<T>]) -> Option<Vec<Option<T>>> {
+    let agree = |(&left, &right): (&Option<T>, &Option<T>)| match (left, right) {
+        (Some(left), Some(right)) => left.agreed(right).map(Some),
         _ => Some(left.or(right)),
     };
     if left.len() == right.len() { left.iter().zip(right).map(agree).collect() } else { None }
+}
+
+/// What two sources say of one size.
+pub trait Agree: Copy {
+    /// What follows of both; `None` if they contradict each other.
+    fn agreed(self, other: Self) -> Option<Self>;
+}
+
+impl Agree for i64 {
+    fn agreed(self, other: Self) -> Option<Self> {
+        (self == other).then_some(self)
+    }
+}
+
+impl Agree for Extent {
+    /// A number says more than a name, and two names may be of one size.
+    fn agreed(self, other: Self) -> Option<Self> {
+        match (self, other) {
+            (Extent::Number(left), Extent::Number(right)) => left.agreed(right).map(Self::Number),
+            (Extent::Number(_), _) => Some(self),
+            (_, Extent::Number(_)) => Some(other),
+            _ => Some(self),
+        }
+    }
 }

@@ -2,8 +2,9 @@
 //!
 //! Knows orders and numbers of axes; not what lies along them.
 
-use crate::facts::shape_rules::asked::{Asked, Dims, List, element_count, from_front, open};
+use crate::facts::shape_rules::asked::{Asked, List, from_front, open};
 use crate::facts::shape_rules::elementwise::broadcast_dims;
+use crate::facts::shape_rules::extent::{Extent, Extents, Product, element_count, number};
 
 /// The axes of a Transpose of a tensor with `rank` axes.
 pub fn permutation(asked: &Asked, rank: usize) -> Option<Vec<usize>> {
@@ -15,14 +16,14 @@ pub fn permutation(asked: &Asked, rank: usize) -> Option<Vec<usize>> {
     (sorted.into_iter().eq(0..rank)).then_some(axes)
 }
 
-pub fn transpose(asked: &Asked) -> Option<Dims> {
+pub fn transpose(asked: &Asked) -> Option<Extents> {
     // Its permutation tells the rank of what nobody described.
     let dims = asked.dims(0).or_else(|| open(asked.node.ints("perm")?.len()))?;
     let axes = permutation(asked, dims.len())?;
     axes.into_iter().map(|axis| dims.get(axis).copied()).collect()
 }
 
-pub fn flatten(asked: &Asked) -> Option<Dims> {
+pub fn flatten(asked: &Asked) -> Option<Extents> {
     let Some(dims) = asked.dims(0) else { return open(2) };
     // "Behind the last axis" is one, too.
     let axis = match asked.node.int("axis", 1) {
@@ -33,7 +34,7 @@ pub fn flatten(asked: &Asked) -> Option<Dims> {
     Some(vec![element_count(outer), element_count(inner)])
 }
 
-pub fn reshape(asked: &Asked) -> Option<Dims> {
+pub fn reshape(asked: &Asked) -> Option<Extents> {
     let wanted = match asked.list("shape", 1) {
         List::Known(wanted) => wanted,
         // As many dimensions as the shape has elements, whatever these are.
@@ -45,14 +46,13 @@ pub fn reshape(asked: &Asked) -> Option<Dims> {
     let mut dims = open(wanted.len())?;
     for (axis, (size, &wanted)) in dims.iter_mut().zip(&wanted).enumerate() {
         *size = match wanted {
-            Some(0) if copies => copied(axis),
-            Some(wanted) if wanted >= 0 => Some(wanted),
-            _ => None,
+            Some(Extent::Number(0)) if copies => copied(axis),
+            wanted => wanted.filter(|wanted| is_given(*wanted)),
         };
     }
     if let Some(rest) = input.as_ref().and_then(|input| rest(input, &wanted, copies)) {
         // What is neither given nor copied takes what is left, if there is one such.
-        let open = |wanted: &Option<i64>| wanted.is_none_or(|wanted| wanted < 0);
+        let open = |wanted: &Option<Extent>| !wanted.is_some_and(is_given);
         let mut places = wanted.iter().enumerate().filter(|(_, wanted)| open(wanted));
         if let (Some((place, _)), None) = (places.next(), places.next()) {
             *dims.get_mut(place)? = Some(rest);
@@ -61,26 +61,31 @@ pub fn reshape(asked: &Asked) -> Option<Dims> {
     Some(dims)
 }
 
-/// How often the sizes that are given and copied go into the input: unknown sizes that are
-/// copied cancel out. `None` if something is not known, or it is 0 divided by 0.
-fn rest(input: &[Option<i64>], wanted: &[Option<i64>], copies: bool) -> Option<i64> {
-    let is_copied =
-        |axis: usize| copies && wanted.get(axis).is_some_and(|wanted| *wanted == Some(0));
-    let left = input.iter().enumerate().filter(|&(axis, _)| !is_copied(axis));
-    let left: Vec<Option<i64>> = left.map(|(_, &size)| size).collect();
-    let given = wanted.iter().enumerate().filter(|&(axis, _)| !is_copied(axis));
-    let given: Vec<Option<i64>> =
-        given.map(|(_, &size)| size).filter(|size| size.is_some_and(|size| size >= 0)).collect();
-    let (left, given) = (element_count(&left)?, element_count(&given)?);
-    (left.checked_rem(given)? == 0).then(|| left.checked_div(given)).flatten()
+/// Whether an element of a shape is the size itself, and not found out.
+fn is_given(wanted: Extent) -> bool {
+    wanted.number().is_none_or(|wanted| wanted >= 0)
 }
 
-pub fn squeeze(asked: &Asked) -> Option<Dims> {
+/// How often the sizes that are given and copied go into the input: those that are copied cancel
+/// out, and so do equal names. `None` if something is not known, or it is 0 divided by 0.
+fn rest(input: &[Option<Extent>], wanted: &[Option<Extent>], copies: bool) -> Option<Extent> {
+    let zero = Some(Extent::Number(0));
+    let is_copied = |axis: usize| copies && wanted.get(axis) == Some(&zero);
+    let left = input.iter().enumerate().filter(|&(axis, _)| !is_copied(axis));
+    let left: Extents = left.map(|(_, &size)| size).collect();
+    let given = wanted.iter().enumerate().filter(|&(axis, _)| !is_copied(axis));
+    let given: Extents =
+        given.map(|(_, &size)| size).filter(|size| size.is_some_and(is_given)).collect();
+    Product::of(&left)?.over(Product::of(&given)?)?.extent()
+}
+
+pub fn squeeze(asked: &Asked) -> Option<Extents> {
     let dims = asked.dims(0)?;
     match asked.list("axes", 1) {
         List::LeftOut => {
-            let all_known = dims.iter().all(Option::is_some);
-            all_known.then(|| dims.into_iter().filter(|&size| size != Some(1)).collect())
+            // A size that has but a name may be 1.
+            let all_known = dims.iter().all(|&size| number(size).is_some());
+            all_known.then(|| dims.into_iter().filter(|&size| size != Some(Extent::ONE)).collect())
         }
         axes => match axes.whole() {
             None => open(dims.len().checked_sub(axes.length()?)?),
@@ -94,22 +99,23 @@ pub fn squeeze(asked: &Asked) -> Option<Dims> {
     }
 }
 
-pub fn unsqueeze(asked: &Asked) -> Option<Dims> {
+pub fn unsqueeze(asked: &Asked) -> Option<Extents> {
     let dims = asked.dims(0)?;
     let axes = asked.list("axes", 1);
     let rank = dims.len().checked_add(axes.length()?)?;
     let Some(axes) = axes.whole() else {
         // A number in a list.
-        return if rank == 1 { Some(vec![Some(1)]) } else { open(rank) };
+        return if rank == 1 { Some(vec![Some(Extent::ONE)]) } else { open(rank) };
     };
     let axes: Vec<usize> =
         axes.into_iter().map(|axis| from_front(axis, rank)).collect::<Option<_>>()?;
     let mut old = dims.into_iter();
-    let size = |axis: usize| if axes.contains(&axis) { Some(Some(1)) } else { old.next() };
+    let size =
+        |axis: usize| if axes.contains(&axis) { Some(Some(Extent::ONE)) } else { old.next() };
     (0..rank).map(size).collect()
 }
 
-pub fn expand(asked: &Asked) -> Option<Dims> {
+pub fn expand(asked: &Asked) -> Option<Extents> {
     let dims = asked.dims(0)?;
     match asked.list("shape", 1) {
         List::Known(shape) => broadcast_dims(&dims, &shape),
@@ -121,18 +127,18 @@ fn block_size(asked: &Asked) -> Option<i64> {
     Some(asked.node.int("blocksize", 0)).filter(|&block| block > 0)
 }
 
-pub fn depth_to_space(asked: &Asked) -> Option<Dims> {
+pub fn depth_to_space(asked: &Asked) -> Option<Extents> {
     let block = block_size(asked)?;
     let [batch, channels, height, width] = asked.dims(0).or_else(|| open(4))?.try_into().ok()?;
-    let depth = channels.and_then(|channels| channels.checked_div(block.checked_mul(block)?));
-    let times = |size: Option<i64>| size.and_then(|size| size.checked_mul(block));
-    Some(vec![batch, depth, times(height), times(width)])
+    let depth = number(channels).and_then(|depth| depth.checked_div(block.checked_mul(block)?));
+    let times = |size| Some(number(size)?.checked_mul(block)?.into());
+    Some(vec![batch, depth.map(Extent::Number), times(height), times(width)])
 }
 
-pub fn space_to_depth(asked: &Asked) -> Option<Dims> {
+pub fn space_to_depth(asked: &Asked) -> Option<Extents> {
     let block = block_size(asked)?;
     let [batch, channels, height, width] = asked.dims(0).or_else(|| open(4))?.try_into().ok()?;
-    let depth = channels.and_then(|channels| channels.checked_mul(block.checked_mul(block)?));
-    let parts = |size: Option<i64>| size.and_then(|size| size.checked_div(block));
-    Some(vec![batch, depth, parts(height), parts(width)])
+    let depth = number(channels).and_then(|depth| depth.checked_mul(block.checked_mul(block)?));
+    let parts = |size| Some(number(size)?.checked_div(block)?.into());
+    Some(vec![batch, depth.map(Extent::Number), parts(height), parts(width)])
 }

@@ -5,61 +5,62 @@
 //!
 //! Knows one node and its operands; not who made them.
 
-use crate::facts::shape_rules::asked::{Asked, Dims, List, agreed, from_front, open};
+use crate::facts::shape_rules::asked::{Asked, List, agreed, from_front, open};
 use crate::facts::shape_rules::axes::permutation;
+use crate::facts::shape_rules::extent::{Extent, Extents, number};
 use crate::facts::shape_rules::pieces::{cuts, grown};
 
 /// With more operands, to ask each of them about all others takes too long.
 const MAX_OPERANDS: usize = 16;
 
 /// What is known of all operands of a node that has not too many.
-fn operands(asked: &Asked) -> Option<Vec<Option<Dims>>> {
+fn operands(asked: &Asked) -> Option<Vec<Option<Extents>>> {
     (asked.inputs() <= MAX_OPERANDS).then(|| asked.all_dims())
 }
 
 /// The first input has the shape of the first output.
-pub fn kept(asked: &Asked, input: usize) -> Option<Dims> {
+pub fn kept(asked: &Asked, input: usize) -> Option<Extents> {
     asked.demanded(0).filter(|_| input == 0)
 }
 
 /// The first input has as many axes as the first output.
-fn rank_kept(asked: &Asked, input: usize) -> Option<Dims> {
+fn rank_kept(asked: &Asked, input: usize) -> Option<Extents> {
     open(asked.demanded(0).filter(|_| input == 0)?.len())
 }
 
 /// An operand that meets one of fewer axes brings all axes itself; along each axis, where
 /// the other one has 1, it brings the size.
-pub fn broadcast(asked: &Asked, input: usize) -> Option<Dims> {
+pub fn broadcast(asked: &Asked, input: usize) -> Option<Extents> {
     let result = asked.demanded(0)?;
     if asked.opset < 7 {
         return Some(result).filter(|_| input == 0);
     }
     let mut others = operands(asked)?;
     let known_rank = others.remove(input).map(|dims| dims.len());
-    let others: Vec<Dims> = others.into_iter().collect::<Option<_>>()?;
+    let others: Vec<Extents> = others.into_iter().collect::<Option<_>>()?;
     let brings_all = others.iter().all(|other| other.len() < result.len());
     let rank = known_rank.or_else(|| brings_all.then_some(result.len()))?;
     let missing = result.len().checked_sub(rank)?;
     // Along an axis of the result; one that an operand does not have is 1.
-    let of_other = |other: &Dims, axis: usize| {
+    let of_other = |other: &Extents, axis: usize| {
         let own = axis.checked_add(other.len()).and_then(|axis| axis.checked_sub(result.len()));
-        own.map_or(Some(1), |own| other.get(own).copied().flatten())
+        own.map_or(Some(Extent::ONE), |own| other.get(own).copied().flatten())
     };
-    let size = |(axis, &size): (usize, &Option<i64>)| {
-        let alone = others.iter().all(|other| of_other(other, axis) == Some(1));
-        size.filter(|&size| alone || size == 1)
+    let size = |(axis, &size): (usize, &Option<Extent>)| {
+        let alone = others.iter().all(|other| of_other(other, axis) == Some(Extent::ONE));
+        size.filter(|&size| alone || size == Extent::ONE)
     };
     Some(result.iter().enumerate().skip(missing).map(size).collect())
 }
 
 /// The second axis of the data are the channels, of which the others have one number each.
-pub fn of_channels(asked: &Asked, input: usize) -> Option<Dims> {
+pub fn of_channels(asked: &Asked, input: usize) -> Option<Extents> {
     let data = || asked.dims(0).or_else(|| asked.demanded(0));
     if input > 0 {
         let channels = data().and_then(|data| data.get(1).copied().flatten());
         let others = (1..asked.inputs()).filter(|&other| other != input);
         let length = others.filter_map(|other| asked.length(other)).next();
-        let length = length.and_then(|length| i64::try_from(length).ok());
+        let length = length.and_then(|length| i64::try_from(length).ok()).map(Extent::Number);
         // In operator sets 1 and 7, there may be one per element of an image.
         let per_channel = asked.node.int("spatial", 1) != 0;
         return per_channel.then(|| vec![length.or(channels)]);
@@ -70,20 +71,20 @@ pub fn of_channels(asked: &Asked, input: usize) -> Option<Dims> {
     };
     let channels = (1..asked.inputs()).find_map(|other| asked.length(other));
     if let (Some(channels), Some(size)) = (channels, dims.get_mut(1)) {
-        *size = i64::try_from(channels).ok();
+        *size = i64::try_from(channels).ok().map(Extent::Number);
     }
     Some(dims)
 }
 
 /// `[N, C·groups, …]` for a kernel `[O, C, …]`, and a bias of `O`.
-pub fn conv(asked: &Asked, input: usize) -> Option<Dims> {
+pub fn conv(asked: &Asked, input: usize) -> Option<Extents> {
     let kernel = asked.dims(1);
     match input {
         0 => {
             let kernel = kernel?;
             let width = kernel.get(1).copied().flatten();
             let groups = asked.node.int("group", 1);
-            convolved(&kernel, width.and_then(|width| width.checked_mul(groups)))
+            convolved(&kernel, times(width, groups))
         }
         1 => kernel_of(asked),
         2 => Some(vec![kernel.and_then(|kernel| *kernel.first()?)]),
@@ -92,37 +93,41 @@ pub fn conv(asked: &Asked, input: usize) -> Option<Dims> {
 }
 
 /// As [`conv`], of operators whose third input is something else.
-pub fn conv_without_bias(asked: &Asked, input: usize) -> Option<Dims> {
+pub fn conv_without_bias(asked: &Asked, input: usize) -> Option<Extents> {
     if input < 2 { conv(asked, input) } else { None }
 }
 
 /// `[N, C, …]` for a kernel `[C, O, …]`.
-pub fn conv_transpose(asked: &Asked, input: usize) -> Option<Dims> {
+pub fn conv_transpose(asked: &Asked, input: usize) -> Option<Extents> {
     let kernel = asked.dims(1);
     match input {
         0 => convolved(kernel.as_deref()?, *kernel.as_ref()?.first()?),
         1 => kernel_of(asked),
         2 => {
             let width = kernel.and_then(|kernel| *kernel.get(1)?);
-            Some(vec![width.and_then(|width| width.checked_mul(asked.node.int("group", 1)))])
+            Some(vec![times(width, asked.node.int("group", 1))])
         }
         _ => None,
     }
 }
 
-fn convolved(kernel: &[Option<i64>], channels: Option<i64>) -> Option<Dims> {
+fn times(size: Option<Extent>, groups: i64) -> Option<Extent> {
+    Some(number(size)?.checked_mul(groups)?.into())
+}
+
+fn convolved(kernel: &[Option<Extent>], channels: Option<Extent>) -> Option<Extents> {
     let mut dims = open(kernel.len())?;
     *dims.get_mut(1)? = channels;
     Some(dims)
 }
 
 /// A kernel has as many axes as what it goes over.
-fn kernel_of(asked: &Asked) -> Option<Dims> {
+fn kernel_of(asked: &Asked) -> Option<Extents> {
     open(asked.dims(0)?.len())
 }
 
 /// Batch, channels and one axis per number of the kernel's shape.
-pub fn pool(asked: &Asked, input: usize) -> Option<Dims> {
+pub fn pool(asked: &Asked, input: usize) -> Option<Extents> {
     let taps = asked.node.ints("kernel_shape").filter(|_| input == 0);
     match taps {
         Some(taps) => open(taps.len().checked_add(2)?),
@@ -131,14 +136,14 @@ pub fn pool(asked: &Asked, input: usize) -> Option<Dims> {
 }
 
 /// Batch and channels stay, spatial sizes were any.
-pub fn global_pool(asked: &Asked, input: usize) -> Option<Dims> {
+pub fn global_pool(asked: &Asked, input: usize) -> Option<Extents> {
     let mut dims = asked.demanded(0).filter(|_| input == 0)?;
     dims.iter_mut().skip(2).for_each(|size| *size = None);
     Some(dims)
 }
 
 /// Two matrices with one size in common.
-pub fn gemm(asked: &Asked, input: usize) -> Option<Dims> {
+pub fn gemm(asked: &Asked, input: usize) -> Option<Extents> {
     let transposes = |name| asked.node.int(name, 0) != 0;
     let is_swapped = [transposes("transA"), transposes("transB")];
     let (other, inner, other_inner) = match input {
@@ -158,7 +163,7 @@ pub fn gemm(asked: &Asked, input: usize) -> Option<Dims> {
 
 /// The inner size is that of the other side; beside a matrix, it has as many axes as the
 /// product.
-pub fn matmul(asked: &Asked, input: usize) -> Option<Dims> {
+pub fn matmul(asked: &Asked, input: usize) -> Option<Extents> {
     let other = match input {
         0 => asked.dims(1)?,
         1 => asked.dims(0)?,
@@ -185,24 +190,25 @@ pub fn matmul(asked: &Asked, input: usize) -> Option<Dims> {
     Some(dims)
 }
 
-pub fn recurrent(_: &Asked, input: usize) -> Option<Dims> {
+pub fn recurrent(_: &Asked, input: usize) -> Option<Extents> {
     if input < 3 { open(3) } else { None }
 }
 
-pub fn of_rank_4(_: &Asked, input: usize) -> Option<Dims> {
+pub fn of_rank_4(_: &Asked, input: usize) -> Option<Extents> {
     if input == 0 { open(4) } else { None }
 }
 
 /// `n` along each axis of `n + begin + end`. Without axes of their own, there are two pads per
 /// axis.
-pub fn pad(asked: &Asked, input: usize) -> Option<Dims> {
+pub fn pad(asked: &Asked, input: usize) -> Option<Extents> {
     if input > 0 {
         return None;
     }
     if let Some(made) = asked.demanded(0) {
         let grown = grown(asked, made.len())?;
-        let size = |(size, grown): (Option<i64>, Option<i64>)| {
-            size?.checked_sub(grown?).filter(|&size| size >= 0)
+        let size = |(size, grown): (Option<Extent>, Option<Extent>)| {
+            let size = number(size)?.checked_sub(number(grown)?).filter(|&size| size >= 0);
+            size.map(Extent::Number)
         };
         return Some(made.into_iter().zip(grown).map(size).collect());
     }
@@ -215,19 +221,19 @@ pub fn pad(asked: &Asked, input: usize) -> Option<Dims> {
 }
 
 /// Along axes that are not cut, what comes in goes out.
-pub fn slice(asked: &Asked, input: usize) -> Option<Dims> {
+pub fn slice(asked: &Asked, input: usize) -> Option<Extents> {
     let result = asked.demanded(0).filter(|_| input == 0)?;
     let Some(cuts) = cuts(asked, result.len()) else { return open(result.len()) };
     let is_cut = |axis: usize| cuts.iter().any(|(cut, _)| *cut == axis);
-    let size = |(axis, size): (usize, Option<i64>)| size.filter(|_| !is_cut(axis));
+    let size = |(axis, size): (usize, Option<Extent>)| size.filter(|_| !is_cut(axis));
     Some(result.into_iter().enumerate().map(size).collect())
 }
 
 /// All parts have the same sizes, but along the axis at which they meet.
-pub fn concat(asked: &Asked, input: usize) -> Option<Dims> {
+pub fn concat(asked: &Asked, input: usize) -> Option<Extents> {
     let mut others = operands(asked)?;
     others.remove(input);
-    let mut all: Option<Dims> = None;
+    let mut all: Option<Extents> = None;
     for mut dims in others.into_iter().flatten().chain(asked.demanded(0)) {
         let axis = asked.axis(if asked.opset < 4 { 1 } else { 0 }, dims.len())?;
         *dims.get_mut(axis)? = None;
@@ -239,7 +245,7 @@ pub fn concat(asked: &Asked, input: usize) -> Option<Dims> {
     all
 }
 
-pub fn transpose(asked: &Asked, input: usize) -> Option<Dims> {
+pub fn transpose(asked: &Asked, input: usize) -> Option<Extents> {
     if input > 0 {
         return None;
     }
@@ -253,7 +259,7 @@ pub fn transpose(asked: &Asked, input: usize) -> Option<Dims> {
 }
 
 /// What comes out, and ones where axes went.
-pub fn squeeze(asked: &Asked, input: usize) -> Option<Dims> {
+pub fn squeeze(asked: &Asked, input: usize) -> Option<Extents> {
     let result = asked.demanded(0).filter(|_| input == 0)?;
     let axes = asked.list("axes", 1);
     if matches!(axes, List::LeftOut) {
@@ -264,12 +270,13 @@ pub fn squeeze(asked: &Asked, input: usize) -> Option<Dims> {
     let axes: Vec<usize> =
         axes.into_iter().map(|axis| from_front(axis, rank)).collect::<Option<_>>()?;
     let mut left = result.into_iter();
-    let size = |axis: usize| if axes.contains(&axis) { Some(Some(1)) } else { left.next() };
+    let size =
+        |axis: usize| if axes.contains(&axis) { Some(Some(Extent::ONE)) } else { left.next() };
     (0..rank).map(size).collect()
 }
 
 /// What comes out, without the axes that came in.
-pub fn unsqueeze(asked: &Asked, input: usize) -> Option<Dims> {
+pub fn unsqueeze(asked: &Asked, input: usize) -> Option<Extents> {
     let result = asked.demanded(0).filter(|_| input == 0)?;
     let axes = asked.list("axes", 1);
     let Some(axes) = axes.whole() else {

@@ -2,20 +2,19 @@
 //!
 //! Knows integers that a node is given; where these are open, so are the sizes.
 
-use crate::facts::shape_rules::asked::{Asked, Dims, open};
+use crate::facts::shape_rules::asked::{Asked, open};
+use crate::facts::shape_rules::extent::{Extent, Extents, known, number};
 
-pub fn scalar(_: &Asked) -> Option<Dims> {
+pub fn scalar(_: &Asked) -> Option<Extents> {
     Some(Vec::new())
 }
 
-pub fn constant(asked: &Asked) -> Option<Dims> {
+pub fn constant(asked: &Asked) -> Option<Extents> {
     let [attribute] = asked.node.proto.attribute.as_slice() else { return None };
-    let list = |length: usize| Some(vec![Some(i64::try_from(length).ok()?)]);
+    let list = |length: usize| Some(vec![Some(i64::try_from(length).ok()?.into())]);
     match attribute.name() {
-        "value" => Some(attribute.t.as_deref()?.dims.iter().copied().map(Some).collect()),
-        "sparse_value" => {
-            Some(attribute.sparse_tensor.as_ref()?.dims.iter().copied().map(Some).collect())
-        }
+        "value" => Some(known(&attribute.t.as_deref()?.dims)),
+        "sparse_value" => Some(known(&attribute.sparse_tensor.as_ref()?.dims)),
         "value_float" | "value_int" | "value_string" => Some(Vec::new()),
         "value_floats" => list(attribute.floats.len()),
         "value_ints" => list(attribute.ints.len()),
@@ -24,7 +23,7 @@ pub fn constant(asked: &Asked) -> Option<Dims> {
     }
 }
 
-pub fn constant_of_shape(asked: &Asked) -> Option<Dims> {
+pub fn constant_of_shape(asked: &Asked) -> Option<Extents> {
     asked.integers(0).or_else(|| open(asked.length(0)?))
 }
 
@@ -41,19 +40,19 @@ pub fn shape_range(asked: &Asked, rank: usize) -> Option<std::ops::Range<usize>>
 }
 
 /// A list, whatever it is of.
-pub fn shape(asked: &Asked) -> Option<Dims> {
+pub fn shape(asked: &Asked) -> Option<Extents> {
     let length = asked.dims(0).and_then(|dims| Some(shape_range(asked, dims.len())?.len()));
-    Some(vec![length.and_then(|length| i64::try_from(length).ok())])
+    Some(vec![length.and_then(|length| i64::try_from(length).ok()).map(Extent::Number)])
 }
 
 /// `⌈(limit − start)/delta⌉`, at least 0.
-pub fn range(asked: &Asked) -> Option<Dims> {
-    Some(vec![range_length(asked)])
+pub fn range(asked: &Asked) -> Option<Extents> {
+    Some(vec![range_length(asked).map(Extent::Number)])
 }
 
 fn range_length(asked: &Asked) -> Option<i64> {
-    let number = |input: usize| *asked.integers(input)?.first()?;
-    let (start, limit, delta) = (number(0)?, number(1)?, number(2)?);
+    let given = |input: usize| number(*asked.integers(input)?.first()?);
+    let (start, limit, delta) = (given(0)?, given(1)?, given(2)?);
     let (way, step) = if delta < 0 {
         (start.checked_sub(limit)?, delta.checked_neg()?)
     } else {
@@ -62,24 +61,24 @@ fn range_length(asked: &Asked) -> Option<i64> {
     way.max(0).checked_add(step.checked_sub(1)?)?.checked_div(step)
 }
 
-pub fn of_shape_attribute(asked: &Asked) -> Option<Dims> {
-    Some(asked.node.ints("shape")?.iter().copied().map(Some).collect())
+pub fn of_shape_attribute(asked: &Asked) -> Option<Extents> {
+    Some(known(asked.node.ints("shape")?))
 }
 
-pub fn multinomial(asked: &Asked) -> Option<Dims> {
+pub fn multinomial(asked: &Asked) -> Option<Extents> {
     let batch = asked.dims(0).and_then(|dims| *dims.first()?);
-    Some(vec![batch, Some(asked.node.int("sample_size", 1))])
+    Some(vec![batch, Some(asked.node.int("sample_size", 1).into())])
 }
 
-pub fn signal_window(asked: &Asked) -> Option<Dims> {
+pub fn signal_window(asked: &Asked) -> Option<Extents> {
     Some(vec![asked.integers(0).and_then(|size| *size.first()?)])
 }
 
-pub fn non_zero(asked: &Asked) -> Option<Dims> {
-    let rank = asked.dims(0).and_then(|dims| i64::try_from(dims.len()).ok());
+pub fn non_zero(asked: &Asked) -> Option<Extents> {
+    let rank = asked.dims(0).and_then(|dims| i64::try_from(dims.len()).ok()).map(Extent::Number);
     Some(vec![rank, None])
 }
 
-pub fn non_max_suppression(_: &Asked) -> Option<Dims> {
-    Some(vec![None, Some(3)])
+pub fn non_max_suppression(_: &Asked) -> Option<Extents> {
+    Some(vec![None, Some(Extent::Number(3))])
 }

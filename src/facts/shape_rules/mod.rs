@@ -8,13 +8,15 @@
 //! Each rule is a function of what is [`asked`]. They are sorted by what an operator does to
 //! its elements: [`elementwise`], [`axes`], [`pieces`], [`along`], [`resize`], [`windows`],
 //! [`products`], [`made`]. [`integers`] follows short lists of sizes element by element, and
-//! [`demands`] reads the rules backwards. No rule knows an operator's name.
+//! [`demands`] reads the rules backwards. What is said are numbers and names of sizes, as in
+//! [`extent`]. No rule knows an operator's name.
 
 pub(super) mod along;
 pub(super) mod asked;
 pub(super) mod axes;
 pub(super) mod demands;
 pub(super) mod elementwise;
+pub(super) mod extent;
 pub(super) mod integers;
 pub(super) mod made;
 pub(super) mod pieces;
@@ -22,8 +24,10 @@ pub(super) mod products;
 pub(super) mod resize;
 pub(super) mod windows;
 
-#[cfg(feature = "unstable")]
-pub use asked::agreed;
 pub use asked::{Dims, Integers, MAX_RANK, Operands};
+#[cfg(feature = "unstable")]
+pub use asked::{SymbolicOperands, agreed};
+#[cfg(feature = "unstable")]
+pub use extent::{Extent, Extents, TensorAxis};
 
 pub use crate::facts::inference::{input_dims, output_dims, output_integers};

@@ -2,15 +2,18 @@
 //!
 //! Knows pads, ranges and counts, and not what is put in.
 
-use crate::facts::shape_rules::asked::{Asked, Dims, List, agreed, from_front, open};
+use crate::facts::shape_rules::asked::{Asked, List, agreed, from_front, open};
+use crate::facts::shape_rules::extent::{Extent, Extents, extents, number, numbers};
 
 /// `n + begin + end` along each axis; both may be negative.
-pub fn pad(asked: &Asked) -> Option<Dims> {
+pub fn pad(asked: &Asked) -> Option<Extents> {
     let dims = asked.dims(0)?;
     let grown = grown(asked, dims.len())?;
-    let size = |(size, grown): (Option<i64>, Option<i64>)| match (size, grown) {
-        (size, Some(0)) => Some(size),
-        (Some(size), Some(grown)) => size.checked_add(grown).map(Some),
+    let size = |(size, grown): (Option<Extent>, Option<Extent>)| match (size, grown) {
+        (size, Some(Extent::Number(0))) => Some(size),
+        (Some(Extent::Number(size)), Some(Extent::Number(grown))) => {
+            Some(Some(size.checked_add(grown)?.into()))
+        }
         _ => Some(None),
     };
     dims.into_iter().zip(grown).map(size).collect()
@@ -18,7 +21,7 @@ pub fn pad(asked: &Asked) -> Option<Dims> {
 
 /// By how many elements a Pad of a tensor with `rank` axes makes each longer, if that is known;
 /// `None` if its pads do not fit.
-pub fn grown(asked: &Asked, rank: usize) -> Option<Dims> {
+pub fn grown(asked: &Asked, rank: usize) -> Option<Extents> {
     let name = if asked.opset < 2 { "paddings" } else { "pads" };
     let List::Known(pads) = asked.list(name, 1) else { return open(rank) };
     let axes: Vec<usize> = match asked.list("axes", 3) {
@@ -34,10 +37,12 @@ pub fn grown(asked: &Asked, rank: usize) -> Option<Dims> {
     if begins.len() != ends.len() {
         return None;
     }
-    let mut grown = vec![Some(0); rank];
+    let mut grown = vec![Some(Extent::Number(0)); rank];
     for (axis, (begin, end)) in axes.into_iter().zip(begins.iter().zip(ends)) {
         *grown.get_mut(axis)? = match (begin, end) {
-            (Some(begin), Some(end)) => Some(begin.checked_add(*end)?),
+            (Some(Extent::Number(begin)), Some(Extent::Number(end))) => {
+                Some(begin.checked_add(*end)?.into())
+            }
             _ => None,
         };
     }
@@ -52,6 +57,12 @@ pub struct AxisRange {
 }
 
 impl AxisRange {
+    /// Whether it takes all elements, however many there are.
+    fn is_of_all(&self) -> bool {
+        (self.start, self.step) == (Some(0), Some(1))
+            && self.end.is_some_and(|end| end >= i32::MAX.into())
+    }
+
     /// The first element, the step and the number of elements that it takes from `size`.
     pub fn taken(&self, size: i64) -> Option<(i64, i64, i64)> {
         let step = self.step.filter(|&step| step != 0)?;
@@ -81,7 +92,7 @@ pub fn cuts(asked: &Asked, rank: usize) -> Option<Vec<(usize, AxisRange)>> {
         .map(|(name, input)| asked.list(name, input));
     let count = starts.length().or(ends.length()).or(axes.length())?;
     let element = |list: &List, at: usize| match list {
-        List::Known(list) => list.get(at).copied().flatten(),
+        List::Known(list) => list.get(at).copied().and_then(number),
         _ => None,
     };
     let axis = |at: usize| match &axes {
@@ -99,12 +110,15 @@ pub fn cuts(asked: &Asked, rank: usize) -> Option<Vec<(usize, AxisRange)>> {
     (0..count).map(cut).collect()
 }
 
-pub fn slice(asked: &Asked) -> Option<Dims> {
+pub fn slice(asked: &Asked) -> Option<Extents> {
     let mut dims = asked.dims(0)?;
     let Some(cuts) = cuts(asked, dims.len()) else { return open(dims.len()) };
     for (axis, cut) in cuts {
         let size = dims.get_mut(axis)?;
-        *size = size.and_then(|size| cut.taken(size)).map(|(_, _, count)| count);
+        *size = match *size {
+            whole if cut.is_of_all() => whole,
+            size => number(size).and_then(|size| Some(cut.taken(size)?.2.into())),
+        };
     }
     Some(dims)
 }
@@ -114,7 +128,7 @@ fn concat_axis(asked: &Asked, rank: usize) -> Option<usize> {
     asked.axis(if asked.opset < 4 { 1 } else { 0 }, rank)
 }
 
-pub fn concat(asked: &Asked) -> Option<Dims> {
+pub fn concat(asked: &Asked) -> Option<Extents> {
     let parts = asked.all_dims();
     let rank = parts.iter().flatten().next()?.len();
     let at = concat_axis(asked, rank)?;
@@ -124,15 +138,15 @@ pub fn concat(asked: &Asked) -> Option<Dims> {
         *others.get_mut(at)? = None;
         dims = agreed(&dims, &others)?;
     }
-    let size = |part: &Option<Dims>| part.as_ref().and_then(|part| *part.get(at)?);
+    let size = |part: &Option<Extents>| part.as_ref().and_then(|part| *part.get(at)?);
     let sizes = parts.iter().map(size);
-    let sum = sizes.into_iter().try_fold(0i64, |sum, size| sum.checked_add(size?));
-    *dims.get_mut(at)? = sum;
+    let sum = sizes.into_iter().try_fold(0i64, |sum, size| sum.checked_add(number(size)?));
+    *dims.get_mut(at)? = sum.map(Extent::Number);
     Some(dims)
 }
 
 /// How large the part is that is asked for.
-fn part_size(asked: &Asked, whole: Option<i64>) -> Option<i64> {
+fn part_size(asked: &Asked, whole: Option<Extent>) -> Option<Extent> {
     match asked.list("split", 1) {
         List::Known(parts) => *parts.get(asked.output)?,
         List::OfLength(_) => None,
@@ -142,14 +156,15 @@ fn part_size(asked: &Asked, whole: Option<i64>) -> Option<i64> {
                 parts => parts,
             };
             // The last part may be smaller.
-            let each = whole?.checked_add(parts.checked_sub(1)?)?.checked_div(parts)?;
+            let whole = number(whole)?;
+            let each = whole.checked_add(parts.checked_sub(1)?)?.checked_div(parts)?;
             let before = each.checked_mul(i64::try_from(asked.output).ok()?)?;
-            Some(whole?.checked_sub(before)?.clamp(0, each))
+            Some(whole.checked_sub(before)?.clamp(0, each).into())
         }
     }
 }
 
-pub fn split(asked: &Asked) -> Option<Dims> {
+pub fn split(asked: &Asked) -> Option<Extents> {
     let mut dims = asked.dims(0)?;
     let axis = asked.axis(0, dims.len())?;
     let whole = *dims.get(axis)?;
@@ -158,19 +173,24 @@ pub fn split(asked: &Asked) -> Option<Dims> {
 }
 
 /// What all parts have in common.
-pub fn split_to_sequence(asked: &Asked) -> Option<Dims> {
+pub fn split_to_sequence(asked: &Asked) -> Option<Extents> {
     let mut dims = asked.dims(0)?;
     let axis = asked.axis(0, dims.len())?;
     // By single elements, which lose their axis if that is asked for.
     if !asked.has(1) && asked.node.int("keepdims", 1) == 0 {
         dims.remove(axis);
     } else {
-        *dims.get_mut(axis)? = if asked.has(1) { None } else { Some(1) };
+        *dims.get_mut(axis)? = if asked.has(1) { None } else { Some(Extent::ONE) };
     }
     Some(dims)
 }
 
-pub fn tile(asked: &Asked) -> Option<Dims> {
+/// Of a sequence, a name may be of a size that its tensors do not share.
+pub fn sequence_at(asked: &Asked) -> Option<Extents> {
+    Some(extents(numbers(asked.dims(0)?)))
+}
+
+pub fn tile(asked: &Asked) -> Option<Extents> {
     let dims = asked.dims(0)?;
     let repeats = match asked.integers(1) {
         None => return open(dims.len()),
@@ -178,13 +198,14 @@ pub fn tile(asked: &Asked) -> Option<Dims> {
         // One axis, so many times.
         Some(tiles) => {
             let (tiles, axis) = (*tiles.first()?, asked.integers(2)?);
-            let axis = from_front((*axis.first()?)?, dims.len())?;
-            (0..dims.len()).map(|at| if at == axis { tiles } else { Some(1) }).collect()
+            let axis = from_front(number(*axis.first()?)?, dims.len())?;
+            (0..dims.len()).map(|at| if at == axis { tiles } else { Some(Extent::ONE) }).collect()
         }
     };
-    let times = |(size, times): (Option<i64>, Option<i64>)| match (size, times) {
-        (Some(0), _) | (_, Some(0)) => Some(0),
-        (size, times) => size?.checked_mul(times?),
+    let times = |(size, times): (Option<Extent>, Option<Extent>)| match (size, times) {
+        (Some(Extent::Number(0)), _) | (_, Some(Extent::Number(0))) => Some(Extent::Number(0)),
+        (size, Some(Extent::ONE)) => size,
+        (size, times) => Some(number(size)?.checked_mul(number(times)?)?.into()),
     };
     (dims.len() == repeats.len()).then(|| dims.into_iter().zip(repeats).map(times).collect())
 }

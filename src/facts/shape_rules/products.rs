@@ -2,12 +2,13 @@
 //!
 //! Knows which axes are summed over, and no weights.
 
-use crate::facts::shape_rules::asked::{Asked, Dims, open};
+use crate::facts::shape_rules::asked::{Asked, open};
 use crate::facts::shape_rules::elementwise::{broadcast_dims, broadcast_size};
+use crate::facts::shape_rules::extent::{Extent, Extents, number};
 use crate::onnx::equation::Equation;
 
 /// The statistics behind the first output are vectors, one number per channel.
-pub fn batch_norm(asked: &Asked) -> Option<Dims> {
+pub fn batch_norm(asked: &Asked) -> Option<Extents> {
     let statistics = asked.dims(1);
     if asked.output > 0 {
         return statistics;
@@ -15,21 +16,23 @@ pub fn batch_norm(asked: &Asked) -> Option<Dims> {
     with_channels(asked, statistics)
 }
 
-pub fn instance_norm(asked: &Asked) -> Option<Dims> {
+pub fn instance_norm(asked: &Asked) -> Option<Extents> {
     with_channels(asked, asked.dims(1))
 }
 
 /// The first input, whose second axis has the only one of `statistics`.
-fn with_channels(asked: &Asked, statistics: Option<Dims>) -> Option<Dims> {
+fn with_channels(asked: &Asked, statistics: Option<Extents>) -> Option<Extents> {
     let mut dims = asked.dims(0)?;
     if let (Some([channels]), Some(size)) = (statistics.as_deref(), dims.get_mut(1)) {
-        *size = size.or(*channels);
+        // A number says more than a name.
+        let known = number(*size).or(number(*channels)).map(Extent::Number);
+        *size = known.or(*size).or(*channels);
     }
     Some(dims)
 }
 
 /// `[M, N]`
-pub fn gemm(asked: &Asked) -> Option<Dims> {
+pub fn gemm(asked: &Asked) -> Option<Extents> {
     let side = |input: usize, is_transposed: bool, axis: usize| {
         let dims = asked.dims(input)?;
         *dims.get(if is_transposed { 1usize.checked_sub(axis)? } else { axis })?
@@ -38,17 +41,17 @@ pub fn gemm(asked: &Asked) -> Option<Dims> {
     Some(vec![side(0, transposes("transA"), 0), side(1, transposes("transB"), 1)])
 }
 
-pub fn matmul(asked: &Asked) -> Option<Dims> {
+pub fn matmul(asked: &Asked) -> Option<Extents> {
     multiplied(&asked.dims(0)?, &asked.dims(1)?)
 }
 
-pub fn quantized_matmul(asked: &Asked) -> Option<Dims> {
+pub fn quantized_matmul(asked: &Asked) -> Option<Extents> {
     multiplied(&asked.dims(0)?, &asked.dims(3)?)
 }
 
 /// `[…, M, K] · […, K, N]`: batches broadcast, and a vector is a row on the left, a column
 /// on the right, that is gone afterwards.
-fn multiplied(left: &[Option<i64>], right: &[Option<i64>]) -> Option<Dims> {
+fn multiplied(left: &[Option<Extent>], right: &[Option<Extent>]) -> Option<Extents> {
     let (rows, columns) = match (left, right) {
         ([], _) | (_, []) => return None,
         ([.., rows, _], [.., columns]) if right.len() > 1 => (Some(*rows), Some(*columns)),
@@ -57,7 +60,7 @@ fn multiplied(left: &[Option<i64>], right: &[Option<i64>]) -> Option<Dims> {
         _ => (None, None),
     };
     let batch =
-        |dims: &[Option<i64>]| dims.split_last_chunk::<2>().map(|(batch, _)| batch.to_vec());
+        |dims: &[Option<Extent>]| dims.split_last_chunk::<2>().map(|(batch, _)| batch.to_vec());
     let [left, right] = [left, right].map(|dims| batch(dims).unwrap_or_default());
     let mut dims = broadcast_dims(&left, &right)?;
     dims.extend(rows);
@@ -66,7 +69,7 @@ fn multiplied(left: &[Option<i64>], right: &[Option<i64>]) -> Option<Dims> {
 }
 
 /// With a letter per axis; without `…`.
-pub fn einsum(asked: &Asked) -> Option<Dims> {
+pub fn einsum(asked: &Asked) -> Option<Extents> {
     let Equation { operands, result } = Equation::of(asked.word("equation"))?;
     let size = |letter: char| {
         let mut size = None;
@@ -85,22 +88,22 @@ pub fn einsum(asked: &Asked) -> Option<Dims> {
 }
 
 /// One number per matrix.
-pub fn det(asked: &Asked) -> Option<Dims> {
+pub fn det(asked: &Asked) -> Option<Extents> {
     let mut dims = asked.dims(0)?;
     dims.truncate(dims.len().checked_sub(2)?);
     Some(dims)
 }
 
 /// All states, then the last ones: `[time, directions, batch, hidden]`, and without time.
-pub fn recurrent(asked: &Asked) -> Option<Dims> {
+pub fn recurrent(asked: &Asked) -> Option<Extents> {
     let [first, second, _] = asked.dims(0).or_else(|| open(3))?.try_into().ok()?;
     let weights = asked.dims(2);
     let directions = match asked.word("direction") {
-        b"bidirectional" => 2,
-        _ => 1,
+        b"bidirectional" => Extent::Number(2),
+        _ => Extent::ONE,
     };
     let hidden = match asked.node.attribute("hidden_size") {
-        Some(hidden) => Some(hidden.i()),
+        Some(hidden) => Some(hidden.i().into()),
         None => weights.and_then(|weights| *weights.get(2)?),
     };
     let batch_is_first = asked.node.int("layout", 0) != 0;

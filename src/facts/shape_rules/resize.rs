@@ -2,10 +2,11 @@
 //!
 //! Knows factors and sizes; not what is put between the elements.
 
-use crate::facts::shape_rules::asked::{Asked, Dims, from_front, open};
+use crate::facts::shape_rules::asked::{Asked, from_front, open};
+use crate::facts::shape_rules::extent::{Extent, Extents, number};
 
 /// By sizes, or by factors.
-pub fn resize(asked: &Asked) -> Option<Dims> {
+pub fn resize(asked: &Asked) -> Option<Extents> {
     let dims = asked.dims(0);
     let (factors, sizes) = if asked.opset < 11 { (1, None) } else { (2, Some(3)) };
     let axes = match asked.node.ints("axes") {
@@ -20,7 +21,7 @@ pub fn resize(asked: &Asked) -> Option<Dims> {
     let crops = asked.word("coordinate_transformation_mode") == b"tf_crop_and_resize";
     let wanted = sizes.and_then(|sizes| asked.integers(sizes));
     let numbers = asked.factors(factors);
-    let by = |place: usize, size: Option<i64>| match (&wanted, &numbers) {
+    let by = |place: usize, size: Option<Extent>| match (&wanted, &numbers) {
         (Some(wanted), _) => wanted.get(place).copied().flatten().filter(|_| stretches),
         (None, Some(factors)) => scaled(size, *factors.get(place)?).filter(|_| !crops),
         (None, None) => None,
@@ -44,13 +45,16 @@ pub fn resize(asked: &Asked) -> Option<Dims> {
 }
 
 /// `⌊n·factor⌋`
-fn scaled(size: Option<i64>, factor: f32) -> Option<i64> {
+fn scaled(size: Option<Extent>, factor: f32) -> Option<Extent> {
+    if factor == 1.0 {
+        return size;
+    }
     // Up to there float32 knows sizes exactly.
-    let size = size.filter(|size| (0..1 << 24).contains(size))?;
-    Some((size as f32 * factor).floor() as i64)
+    let size = number(size).filter(|size| (0..1 << 24).contains(size))?;
+    Some(((size as f32 * factor).floor() as i64).into())
 }
 
-pub fn upsample(asked: &Asked) -> Option<Dims> {
+pub fn upsample(asked: &Asked) -> Option<Extents> {
     let attribute = asked.node.attribute("scales").map(|factors| factors.floats.clone());
     let Some(factors) = attribute.or_else(|| asked.factors(1)) else {
         return open(asked.dims(0).map(|dims| dims.len()).or_else(|| asked.length(1))?);

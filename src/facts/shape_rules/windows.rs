@@ -5,7 +5,8 @@
 //!
 //! Knows attributes and a kernel's dimensions, and no weights.
 
-use crate::facts::shape_rules::asked::{Asked, Dims, open};
+use crate::facts::shape_rules::asked::{Asked, open};
+use crate::facts::shape_rules::extent::{Extent, Extents, known, number};
 
 /// What the attributes say of one axis.
 struct ShapeWindow {
@@ -43,7 +44,7 @@ fn per_axis(asked: &Asked, name: &str, length: usize, default: i64) -> Option<Ve
     }
 }
 
-fn windows(asked: &Asked, kernel: &[Option<i64>]) -> Option<Vec<ShapeWindow>> {
+fn windows(asked: &Asked, kernel: &[Option<Extent>]) -> Option<Vec<ShapeWindow>> {
     let axes = kernel.len();
     let strides = per_axis(asked, "strides", axes, 1)?;
     let dilations = per_axis(asked, "dilations", axes, 1)?;
@@ -55,10 +56,10 @@ fn windows(asked: &Asked, kernel: &[Option<i64>]) -> Option<Vec<ShapeWindow>> {
     let (begins, ends) = pads.split_at_checked(axes)?;
     let sides = begins.iter().zip(ends);
     let all = kernel.iter().zip(strides.iter().zip(&dilations)).zip(sides);
-    type Axis<'a> = ((&'a Option<i64>, (&'a i64, &'a i64)), (&'a i64, &'a i64));
+    type Axis<'a> = ((&'a Option<Extent>, (&'a i64, &'a i64)), (&'a i64, &'a i64));
     let window = |((&taps, (&stride, &dilation)), (&begin, &end)): Axis| {
         let width = |taps: i64| taps.checked_sub(1)?.checked_mul(dilation)?.checked_add(1);
-        let width = taps.and_then(width).filter(|&width| width > 0);
+        let width = number(taps).and_then(width).filter(|&width| width > 0);
         let is_dilated = dilation != 1;
         (stride > 0).then_some(ShapeWindow { width, stride, is_dilated, begin, end })
     };
@@ -66,16 +67,29 @@ fn windows(asked: &Asked, kernel: &[Option<i64>]) -> Option<Vec<ShapeWindow>> {
 }
 
 /// Spatial sizes behind windows over `sizes`; `None` for those that are not known.
-fn gathered(asked: &Asked, kernel: &[Option<i64>], sizes: &[Option<i64>]) -> Dims {
+fn gathered(asked: &Asked, kernel: &[Option<Extent>], sizes: &[Option<Extent>]) -> Extents {
     let (Some(windows), Some(auto)) = (windows(asked, kernel), auto_pad(asked)) else {
         return vec![None; sizes.len()];
     };
     let rounds_up = asked.node.int("ceil_mode", 0) != 0;
     let positions = windows.iter().zip(sizes);
-    positions.map(|(window, size)| window.positions((*size)?, auto, rounds_up)).collect()
+    let behind = |(window, &size): (&ShapeWindow, &Option<Extent>)| {
+        if window.keeps_size(auto) {
+            return size;
+        }
+        Some(window.positions(number(size)?, auto, rounds_up)?.into())
+    };
+    positions.map(behind).collect()
 }
 
 impl ShapeWindow {
+    /// Whether there are as many windows as elements, however many these are.
+    fn keeps_size(&self, auto: AutoPad) -> bool {
+        let pads = self.begin.checked_add(self.end);
+        let fits = pads.is_some_and(|pads| pads.checked_add(1) == self.width);
+        self.stride == 1 && fits && auto != AutoPad::Same
+    }
+
     /// How many windows there are over `size` elements.
     fn positions(&self, size: i64, auto: AutoPad, rounds_up: bool) -> Option<i64> {
         if auto == AutoPad::Same {
@@ -106,36 +120,36 @@ impl ShapeWindow {
 }
 
 /// Batch, channels and spatial sizes.
-fn joined(batch: Option<i64>, channels: Option<i64>, spatial: Dims) -> Dims {
+fn joined(batch: Option<Extent>, channels: Option<Extent>, spatial: Extents) -> Extents {
     [batch, channels].into_iter().chain(spatial).collect()
 }
 
 /// The kernel's spatial sizes: its own, or those that an attribute repeats.
-fn taps(asked: &Asked, kernel: Option<&[Option<i64>]>) -> Option<Dims> {
+fn taps(asked: &Asked, kernel: Option<&[Option<Extent>]>) -> Option<Extents> {
     let own = kernel.and_then(|kernel| kernel.get(2..)).map(<[_]>::to_vec);
     let repeated = asked.node.ints("kernel_shape").filter(|shape| !shape.is_empty());
-    let repeated = || Some(repeated?.iter().copied().map(Some).collect());
-    own.filter(|own| own.iter().all(Option::is_some))
+    let repeated = || Some(known(repeated?));
+    own.filter(|own| own.iter().all(|&size| number(size).is_some()))
         .or_else(repeated)
         .or_else(|| open(kernel?.len().checked_sub(2)?))
 }
 
 /// Batch and spatial sizes of the input, if they are known; as many as the kernel has.
-fn data(asked: &Asked, axes: usize) -> Option<(Option<i64>, Dims)> {
+fn data(asked: &Asked, axes: usize) -> Option<(Option<Extent>, Extents)> {
     let Some(dims) = asked.dims(0) else { return Some((None, open(axes)?)) };
     let (batch, sizes) = (*dims.first()?, dims.get(2..)?);
     (sizes.len() == axes).then(|| (batch, sizes.to_vec()))
 }
 
-pub fn conv(asked: &Asked) -> Option<Dims> {
+pub fn conv(asked: &Asked) -> Option<Extents> {
     convolved(asked, 1)
 }
 
-pub fn quantized_conv(asked: &Asked) -> Option<Dims> {
+pub fn quantized_conv(asked: &Asked) -> Option<Extents> {
     convolved(asked, 3)
 }
 
-fn convolved(asked: &Asked, kernel: usize) -> Option<Dims> {
+fn convolved(asked: &Asked, kernel: usize) -> Option<Extents> {
     let kernel = asked.dims(kernel);
     let axes = || asked.dims(0)?.len().checked_sub(2);
     let taps = taps(asked, kernel.as_deref()).or_else(|| open(axes()?))?;
@@ -145,23 +159,22 @@ fn convolved(asked: &Asked, kernel: usize) -> Option<Dims> {
 }
 
 /// `(n − 1)·stride + output_padding + width − pads`, or as many as `output_shape` says.
-pub fn conv_transpose(asked: &Asked) -> Option<Dims> {
+pub fn conv_transpose(asked: &Asked) -> Option<Extents> {
     let kernel = asked.dims(1);
     let axes = || asked.dims(0)?.len().checked_sub(2);
     let taps = taps(asked, kernel.as_deref()).or_else(|| open(axes()?))?;
     let (batch, sizes) = data(asked, taps.len())?;
     let groups = asked.node.int("group", 1);
     let channels = kernel.and_then(|kernel| kernel.get(1).copied().flatten());
-    let channels = channels.and_then(|width| width.checked_mul(groups));
+    let channels = channels.and_then(|width| Some(width.number()?.checked_mul(groups)?.into()));
     Some(joined(batch, channels, scattered(asked, &taps, &sizes)))
 }
 
-fn scattered(asked: &Asked, taps: &[Option<i64>], sizes: &[Option<i64>]) -> Dims {
+fn scattered(asked: &Asked, taps: &[Option<Extent>], sizes: &[Option<Extent>]) -> Extents {
     let unknown = || vec![None; sizes.len()];
     if let Some(shape) = asked.node.ints("output_shape").filter(|shape| !shape.is_empty()) {
         // It was said to be the whole shape, once.
-        let spatial = (shape.len() == sizes.len()).then(|| shape.iter().copied().map(Some));
-        return spatial.map_or_else(unknown, Iterator::collect);
+        return if shape.len() == sizes.len() { known(shape) } else { unknown() };
     }
     let extra = per_axis(asked, "output_padding", sizes.len(), 0);
     let (Some(windows), Some(extra), Some(auto)) = (windows(asked, taps), extra, auto_pad(asked))
@@ -169,7 +182,8 @@ fn scattered(asked: &Asked, taps: &[Option<i64>], sizes: &[Option<i64>]) -> Dims
         return unknown();
     };
     let axes = windows.iter().zip(extra).zip(sizes);
-    axes.map(|((window, extra), &size)| window.reached(size?, extra, auto)).collect()
+    axes.map(|((window, extra), &size)| Some(window.reached(number(size)?, extra, auto)?.into()))
+        .collect()
 }
 
 impl ShapeWindow {
@@ -186,7 +200,7 @@ impl ShapeWindow {
     }
 }
 
-pub fn pool(asked: &Asked) -> Option<Dims> {
+pub fn pool(asked: &Asked) -> Option<Extents> {
     let axes = || asked.dims(0)?.len().checked_sub(2);
     let taps = taps(asked, None).or_else(|| open(axes()?))?;
     let (batch, sizes) = data(asked, taps.len())?;
@@ -194,7 +208,7 @@ pub fn pool(asked: &Asked) -> Option<Dims> {
     Some(joined(batch, channels, gathered(asked, &taps, &sizes)))
 }
 
-pub fn max_unpool(asked: &Asked) -> Option<Dims> {
+pub fn max_unpool(asked: &Asked) -> Option<Extents> {
     if asked.has(2) {
         return asked.integers(2).or_else(|| open(asked.dims(0)?.len()));
     }
@@ -204,31 +218,31 @@ pub fn max_unpool(asked: &Asked) -> Option<Dims> {
     Some(joined(batch, channels, scattered(asked, &taps, &sizes)))
 }
 
-pub fn global_pool(asked: &Asked) -> Option<Dims> {
+pub fn global_pool(asked: &Asked) -> Option<Extents> {
     let mut dims = asked.dims(0)?;
-    dims.iter_mut().skip(2).for_each(|size| *size = Some(1));
+    dims.iter_mut().skip(2).for_each(|size| *size = Some(Extent::ONE));
     Some(dims)
 }
 
 /// One image per region.
-fn of_regions(asked: &Asked, spatial: Dims) -> Option<Dims> {
+fn of_regions(asked: &Asked, spatial: Extents) -> Option<Extents> {
     let regions = asked.dims(1).and_then(|regions| *regions.first()?);
     let channels = asked.dims(0).and_then(|dims| *dims.get(1)?);
     Some(joined(regions, channels, spatial))
 }
 
-pub fn max_roi_pool(asked: &Asked) -> Option<Dims> {
-    let spatial = asked.node.ints("pooled_shape")?.iter().copied().map(Some).collect();
+pub fn max_roi_pool(asked: &Asked) -> Option<Extents> {
+    let spatial = known(asked.node.ints("pooled_shape")?);
     of_regions(asked, spatial)
 }
 
-pub fn roi_align(asked: &Asked) -> Option<Dims> {
-    let spatial = ["output_height", "output_width"].map(|name| Some(asked.node.int(name, 1)));
-    of_regions(asked, spatial.to_vec())
+pub fn roi_align(asked: &Asked) -> Option<Extents> {
+    let spatial = ["output_height", "output_width"].map(|name| asked.node.int(name, 1));
+    of_regions(asked, known(&spatial))
 }
 
 /// As many points as the grid has, each with its coordinates in the last axis.
-pub fn grid_sample(asked: &Asked) -> Option<Dims> {
+pub fn grid_sample(asked: &Asked) -> Option<Extents> {
     let (dims, mut grid) = (asked.dims(0)?, asked.dims(1)?);
     grid.pop()?;
     let spatial = grid.get(1..)?.to_vec();

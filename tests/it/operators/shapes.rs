@@ -7,8 +7,10 @@ use std::fs;
 
 use acb_fuse::engine::{self, InputShapes, Limits, Source, dialect};
 use acb_fuse::facts::constants::Constants;
+use acb_fuse::facts::inference::{demanded_extents, listed_extents, output_extents};
 use acb_fuse::facts::shape_rules::{
-    Dims, Operands, agreed, input_dims, output_dims, output_integers,
+    Dims, Extent, Extents, Operands, SymbolicOperands, TensorAxis, agreed, input_dims, output_dims,
+    output_integers,
 };
 use acb_fuse::facts::shapes::Sizes;
 use acb_fuse::onnx::graph::Graph;
@@ -140,6 +142,54 @@ impl Operands for Supposed<'_> {
     }
 }
 
+/// The same, with a name for each size of which it is told nothing.
+struct Named<'a>(Supposed<'a>);
+
+impl SymbolicOperands for Named<'_> {
+    fn dims(&self, input: usize) -> Option<Extents> {
+        let tensor = self.0.node.input(input)?;
+        let truth = self.0.truth.dims.get(&self.0.node.proto.input[input])?;
+        let told = self.0.dims(input)?.into_iter().zip(truth).enumerate();
+        let name =
+            |axis: usize| Extent::SizeOf(TensorAxis { tensor, axis: axis.try_into().unwrap() });
+        // What is named is 1 at least.
+        let size = |(axis, (told, truth)): (usize, (Option<i64>, &Option<i64>))| match truth {
+            Some(..1) | None => told.map(Extent::Number),
+            Some(_) => told.map(Extent::Number).or_else(|| Some(name(axis))),
+        };
+        Some(told.map(size).collect())
+    }
+
+    fn integers(&self, input: usize) -> Option<Extents> {
+        let told = self.0.integers(input)?;
+        Some(told.into_iter().map(|integer| integer.map(Extent::Number)).collect())
+    }
+
+    fn factors(&self, input: usize) -> Option<Vec<f32>> {
+        self.0.factors(input)
+    }
+
+    fn demanded(&self, output: usize) -> Option<Extents> {
+        let told = self.0.demanded(output)?;
+        Some(told.into_iter().map(|size| size.map(Extent::Number)).collect())
+    }
+}
+
+impl Named<'_> {
+    /// What was said, in numbers, and how many of these were names.
+    fn in_numbers(&self, graph: &Graph, said: &Extents) -> (Dims, usize) {
+        let of = |axis: TensorAxis| {
+            self.0.truth.dims[&graph.value(axis.tensor).name][usize::from(axis.axis)]
+        };
+        let in_numbers = said.iter().map(|extent| match (*extent)? {
+            Extent::Number(number) => Some(number),
+            Extent::SizeOf(axis) => of(axis),
+        });
+        let is_name = |extent: &&Option<Extent>| matches!(extent, Some(Extent::SizeOf(_)));
+        (in_numbers.collect(), said.iter().filter(is_name).count())
+    }
+}
+
 /// So many of so many.
 #[derive(Default, Clone, Copy)]
 struct Share(usize, usize);
@@ -165,6 +215,8 @@ struct Said {
     sizes: [Share; TOLD.len()],
     integers: [Share; TOLD.len()],
     demands: [Share; TOLD.len()],
+    /// Sizes and integers that are named by those of operands.
+    names: [Share; TOLD.len()],
 }
 
 fn indexed(proto: &ModelProto) -> Model {
@@ -214,6 +266,28 @@ fn rules_say_what_onnx_says() {
                     let found = found.map_or(0, |found| known(&found, &list, &mut failures, &what));
                     said.integers[at].add(found, list.len());
                 }
+                let named = Named(operands);
+                for (output, name) in node.proto.output.iter().enumerate() {
+                    let Some(dims) = truth.dims.get(name) else { continue };
+                    let found = output_extents(node, model.opset, output, &named);
+                    let list = listed_extents(node, model.opset, output, &named);
+                    let integers = truth.integers.get(name).into_iter().flatten();
+                    let integers: Vec<Option<i64>> = integers.copied().map(Some).collect();
+                    let list = list.filter(|_| truth.integers.contains_key(name));
+                    for (found, truth) in [(found, dims), (list, &integers)] {
+                        let Some(found) = found else { continue };
+                        let (found, names) = named.in_numbers(&graphs[0], &found);
+                        known(&found, truth, &mut failures, &format!("{what} by names"));
+                        said.names[at].add(names, truth.len());
+                    }
+                }
+                for (input, name) in node.proto.input.iter().enumerate() {
+                    let found = demanded_extents(node, model.opset, input, &named);
+                    if let Some((found, dims)) = found.zip(truth.dims.get(name)) {
+                        let (found, _) = named.in_numbers(&graphs[0], &found);
+                        known(&found, dims, &mut failures, &format!("{what} demanded by names"));
+                    }
+                }
                 for (input, name) in node.proto.input.iter().enumerate() {
                     let Some(dims) = truth.dims.get(name) else { continue };
                     let mut most = 0;
@@ -237,18 +311,22 @@ fn table(all: &BTreeMap<String, Said>) -> String {
     let told = TOLD.map(|(name, ..)| name).join(", ");
     let mut table = format!(
         "What the shape rules say of so many, told of {told}.\n\n\
-         | operator | nodes | ranks | sizes | integers | sizes demanded |\n\
-         | --- | --- | --- | --- | --- | --- |\n"
+         | operator | nodes | ranks | sizes | integers | sizes demanded | named by those of operands |\n\
+         | --- | --- | --- | --- | --- | --- | --- |\n"
     );
     let shares = |shares: [Share; TOLD.len()]| match shares[0].1 {
         0 => String::new(),
         all => format!("{} of {all}", shares.map(|share| share.0.to_string()).join(", ")),
     };
     for (op, said) in all {
-        let [ranks, sizes, integers, demands] =
-            [said.ranks, said.sizes, said.integers, said.demands].map(shares);
-        writeln!(table, "| {op} | {} | {ranks} | {sizes} | {integers} | {demands} |", said.nodes)
-            .unwrap();
+        let [ranks, sizes, integers, demands, names] =
+            [said.ranks, said.sizes, said.integers, said.demands, said.names].map(shares);
+        let nodes = said.nodes;
+        writeln!(
+            table,
+            "| {op} | {nodes} | {ranks} | {sizes} | {integers} | {demands} | {names} |"
+        )
+        .unwrap();
     }
     table
 }
