@@ -85,8 +85,9 @@ pub fn run_graphs(
 /// picture of 1024×1024 has fewer.
 const MOST_TRIED: usize = 1 << 22;
 
-/// Sizes at which the old model does not run may have so many elements in all; those that have
-/// more are left out, so that a model that runs at none is not fed for minutes.
+/// Sizes at which the old model does not run, with bridges or without, may have so many elements
+/// in all; those that have more are left out, so that a model that runs at none is not fed for
+/// minutes.
 const MOST_TRIED_IN_VAIN: usize = 1 << 22;
 
 /// Both models, as far as they are the same at all sizes.
@@ -159,8 +160,9 @@ impl ModelTrial<'_, '_, '_> {
             feeding::elements(shapes, 1).is_none_or(|elements| elements <= most)
         };
         let (mut first_reason, mut of_nothing) = (None, None);
-        let (mut in_vain, mut left_out) = (0usize, 0usize);
+        let mut left_out = 0usize;
         for bridges in [BridgedNodes::Misread, BridgedNodes::Failing] {
+            let mut in_vain = 0usize;
             let manner = Manner { filling: Filling::Noise, bridges };
             for shapes in candidates.iter().filter(is_small) {
                 let elements = feeding::elements(shapes, samples).unwrap_or_default();
