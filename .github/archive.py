@@ -8,6 +8,7 @@ materials.
 
 from __future__ import annotations
 
+import gzip
 import io
 import sys
 import tarfile
@@ -39,11 +40,11 @@ def write(files: dict[str, tuple[bytes, int]], target: Path) -> None:
     """All files in one folder, in order, as of no user and no time: the same wheel makes the same archive."""
     folder = target.name.removesuffix(".zip").removesuffix(".tar.gz")
     if target.suffix == ".zip":
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as zipped:
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, (data, _) in sorted(files.items()):
-                zipped.writestr(zipfile.ZipInfo(f"{folder}/{name}"), data, zipfile.ZIP_DEFLATED)
+                archive.writestr(zipfile.ZipInfo(f"{folder}/{name}"), data, zipfile.ZIP_DEFLATED)
         return
-    with tarfile.open(target, "w:gz") as tarred:
+    with gzip.GzipFile(target, "wb", mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as tarred:
         for name, (data, mode) in sorted(files.items()):
             entry = tarfile.TarInfo(f"{folder}/{name}")
             entry.size, entry.mode = len(data), mode

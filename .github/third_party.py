@@ -97,7 +97,7 @@ def sbom() -> str:
 
 
 def main() -> None:
-    folder = Path(*sys.argv[1:] or [SOURCE / "target/notices"])
+    folder = Path(sys.argv[1]) if sys.argv[1:] else SOURCE / "target/notices"
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in (("third_party.txt", licences()), ("acb-fuse.cdx.json", sbom())):
         (folder / name).write_text(text, encoding="utf-8", newline="\n")

@@ -54,7 +54,7 @@ python -m unittest discover --start-directory "$source/tests/python"
 step "typed"
 mypy --strict "$source/tests/python/typed.py"
 mypy --config-file "$source/pyproject.toml" --package acb_fuse
-ruff check --config "$source/pyproject.toml" "$source/python" "$source/tests/python"
+(cd "$source" && ruff check --no-cache)
 
 if [[ -n ${WITH_OLIVE:-} ]]; then
     step "with PyTorch and Olive, of several GB"
