@@ -50,7 +50,7 @@ def serialized(model: Any) -> bytes | memoryview:
     if isinstance(model, (bytes, bytearray, memoryview)):
         return memoryview(model).cast("B")
     if hasattr(model, "ir_version") and hasattr(model, "SerializeToString"):
-        return bytes(model.SerializeToString())
+        return _of_proto(model)
     if _is_a(model, "onnx_ir", "Model"):
         return _of_ir(model)
     if _is_a(model, "torch.onnx", "ONNXProgram"):
@@ -80,13 +80,26 @@ def _is_a(model: object, module: str, name: str) -> bool:
     return kind is not None and isinstance(model, kind)
 
 
+def _of_proto(model: Any) -> bytes:
+    """The bytes of an `onnx.ModelProto`.
+
+    Raises a `ValueError` if it has too many.
+    """
+    try:
+        return bytes(model.SerializeToString())
+    except Exception as problem:  # Which class it is depends on how protobuf was built.
+        raise ValueError(
+            f"the model cannot be serialized ({problem}): if it has 2 GB or more, save it with its weights in a file beside "
+            "it, and give its path") from problem
+
+
 def _of_ir(model: Any) -> bytes:
     """The bytes of an `onnx_ir.Model`, weights that it has in files beside it included."""
     import onnx_ir
 
     # Tensors are shared with the copy, so that no weight is, and the caller's stay where they are.
     whole = onnx_ir.external_data.load_to_model(model.clone())
-    return bytes(onnx_ir.to_proto(whole).SerializeToString())
+    return _of_proto(onnx_ir.to_proto(whole))
 
 
 def _to_ir(made: bytes) -> Any:

@@ -48,6 +48,18 @@ class Protos(Test):
         self.assertEqual(len(acb_fuse.look(model).blocks), BLOCKS)
 
 
+class Large(Test):
+    def test_are_given_by_their_paths(self) -> None:
+        class Proto:
+            ir_version = 10
+
+            def SerializeToString(self) -> bytes:
+                raise RuntimeError("exceeds 2GB")
+
+        with self.assertRaisesRegex(ValueError, "exceeds 2GB.*give its path"):
+            acb_fuse.fuse(Proto())
+
+
 @needs("onnx_ir")
 class IrModels(Test):
     def test_come_out_as_such(self) -> None:

@@ -8,6 +8,7 @@ from unittest import mock
 from support import ACNET, BESIDE, NOT_RUN, PLAIN, Test, needs
 
 import acb_fuse
+from acb_fuse import _onnxruntime
 
 
 @needs("onnxruntime")
@@ -24,13 +25,22 @@ class InOnnxRuntime(Test):
 
     def test_takes_inputs(self) -> None:
         import numpy
+        import onnx
 
         array = numpy.ones((8, 3, 32, 32), "float32")
         numpy.save(self.folder / "x.npy", array)
         numpy.savez(self.folder / "x.npz", x=array)
-        for inputs in ({"x": array}, {"x": self.folder / "x.npy"}, self.folder / "x.npz"):
+        test_data = self.folder / "test_data"
+        test_data.mkdir()
+        (test_data / "input_0.pb").write_bytes(onnx.numpy_helper.from_array(array).SerializeToString())
+        for inputs in (
+            {"x": array}, {"x": self.folder / "x.npy"}, {"x": test_data / "input_0.pb"}, self.folder / "x.npz", test_data,
+        ):
             _, report = acb_fuse.fuse(ACNET.read_bytes(), verify="onnxruntime", inputs=inputs)
             self.assertEqual(report.onnxruntime.shapes[0][0].shape, array.shape)
+            with mock.patch("acb_fuse._onnxruntime._input", wraps=_onnxruntime._input) as asked:
+                acb_fuse.fuse(ACNET.read_bytes(), verify="onnxruntime", inputs=inputs)
+            self.assertTrue(all((value == 1).all() for value in asked.call_args.args[2].values()))
 
     def test_is_needless_where_nothing_changed(self) -> None:
         _, report = acb_fuse.fuse(PLAIN.read_bytes(), verify="onnxruntime")
@@ -50,16 +60,12 @@ class InOnnxRuntime(Test):
 
     def test_of_what_it_cannot_load(self) -> None:
         with self.assertRaisesRegex(acb_fuse.VerificationFailed, "loads the original and not the result"):
-            from acb_fuse import _onnxruntime
-
             _onnxruntime.compare(ACNET.read_bytes(), b"nothing", {}, acb_fuse.look(ACNET))
         with self.assertRaisesRegex(acb_fuse.NotRun, "does not load the original"):
             _onnxruntime.compare(b"nothing", ACNET.read_bytes(), {}, acb_fuse.look(ACNET))
 
     def test_measures_differences(self) -> None:
         import numpy
-
-        from acb_fuse._onnxruntime import _error
 
         infinite, nan = float("inf"), float("nan")
         for before, after, expected in (
@@ -74,7 +80,7 @@ class InOnnxRuntime(Test):
             ([], [], 0.0),
         ):
             with self.subTest(before=before, after=after):
-                self.assertEqual(_error(*(numpy.array(each, "float32") for each in (before, after))), expected)
+                self.assertEqual(_onnxruntime._error(*(numpy.array(each, "float32") for each in (before, after))), expected)
 
 
 class Without(Test):
