@@ -9,10 +9,12 @@ COPY proto proto
 COPY src src
 # Its manifest names it.
 COPY benches/stages.rs benches/stages.rs
-RUN cargo install --locked --path . --root /installed
+COPY .github/third_party.py .github/third_party.py
+RUN cargo install --locked --path . --root /installed && python3 .github/third_party.py /notices
 
 FROM debian:bookworm-slim
 COPY --from=build /installed/bin/acb-fuse /usr/local/bin/acb-fuse
+COPY --from=build /notices /usr/share/doc/acb-fuse/
 COPY LICENSE-APACHE LICENSE-MIT /usr/share/doc/acb-fuse/
 # Files that it writes belong to whoever is named with `docker run --user`.
 USER nobody

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import Any, Union
 
-from ._errors import NotRun, VerificationFailed
+from ._errors import Error, NotRun, VerificationFailed
 from ._options import Inputs
 from ._report import InputShape, Report, RunOutput, RuntimeRun
 
@@ -26,6 +27,7 @@ _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(doub
 _TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2}
 # What is an index or a mask stays in any range.
 _INTEGERS = 2
+_ERRORS_ONLY = 3
 
 
 def installed() -> Any:
@@ -45,27 +47,21 @@ def compare(before: Source, after: Source, options: Mapping[str, Any], report: R
     import numpy
 
     version = installed().__version__
-    old = _session(before, options, NotRun(f"ONNX Runtime {version} does not load the original", None, report))
-    new = _session(after, options, VerificationFailed(
-        f"ONNX Runtime {version} loads the original and not the result; nothing was written", None, report))
-    random = numpy.random.default_rng(options.get("seed", 0))
-    given = _given(options["inputs"]) if "inputs" in options else {}
+    with _told(NotRun, f"ONNX Runtime {version} does not load the original", report):
+        old = _session(before, options)
+    with _told(VerificationFailed, f"ONNX Runtime {version} loads the original and not the result", report):
+        new = _session(after, options)
     errors: dict[str, float] = {}
     shapes = []
-    for run in _shapes(report, options):
-        fed = {}
-        for number, each in enumerate(old.get_inputs()):
-            array = _input(each, number, given, run, random)
-            if array is None:
-                raise NotRun(
-                    f"ONNX Runtime can be given nothing for input `{each.name}`, a {each.type} of shape {each.shape}: "
-                    "inputs= and input_shapes= say what to run on", None, report)
-            fed[each.name] = array
+    for fed in _feeds(old, options, report):
         shapes.append(tuple(InputShape(name, array.shape) for name, array in fed.items()))
-        outputs = _run(old, fed, NotRun(f"ONNX Runtime {version} does not run the original", None, report))
-        results = _run(new, fed, VerificationFailed(
-            f"ONNX Runtime {version} runs the original and not the result; nothing was written", None, report))
+        with _told(NotRun, f"ONNX Runtime {version} does not run the original", report):
+            outputs = _run(old, fed)
+        with _told(VerificationFailed, f"ONNX Runtime {version} runs the original and not the result", report):
+            results = _run(new, fed)
         for name, expected in outputs.items():
+            if not isinstance(expected, numpy.ndarray):
+                raise NotRun(f"output `{name}` is no tensor, and is not compared; nothing was written", None, report)
             error = _error(expected, results.get(name))
             allowed = options.get("tolerance", _TOLERANCES.get(expected.dtype.name, 0.0))
             if not error <= allowed:
@@ -74,29 +70,55 @@ def compare(before: Source, after: Source, options: Mapping[str, Any], report: R
                     f"(allowed: {allowed:.0e}); nothing was written", None, report)
             errors[name] = max(error, errors.get(name, 0.0))
     if not errors:
-        raise NotRun("the model has no outputs to compare", None, report)
+        raise NotRun("the model has no outputs to compare; nothing was written", None, report)
     return RuntimeRun(version, tuple(shapes), tuple(RunOutput(name, error) for name, error in errors.items()))
 
 
-def _session(model: Source, options: Mapping[str, Any], problem: NotRun | VerificationFailed) -> Any:
+@contextmanager
+def _told(kind: type[Error], what: str, report: Report) -> Iterator[None]:
+    """An exception of ONNX Runtime, which has one per status and no class that all are of, as one of this package."""
+    try:
+        yield
+    except Exception as cause:
+        raise kind(f"{what}; nothing was written: {cause}", None, report) from cause
+
+
+def _session(model: Source, options: Mapping[str, Any]) -> Any:
     """A model as ONNX Runtime would run it for a user, its own optimizations included."""
     runtime = installed()
     settings = runtime.SessionOptions()
-    settings.log_severity_level = 3
+    settings.log_severity_level = _ERRORS_ONLY
     settings.intra_op_num_threads = options.get("threads", 0)
-    try:
-        return runtime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
-    except Exception as cause:  # It has an exception per status, and no class of its own that all are of.
-        raise type(problem)(f"{problem}: {cause}", None, problem.report) from cause
+    return runtime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
 
 
-def _run(session: Any, fed: Arrays, problem: NotRun | VerificationFailed) -> Arrays:
+def _run(session: Any, fed: Arrays) -> Arrays:
+    """The outputs by name; what the session has no input for is left out."""
     names = [each.name for each in session.get_outputs()]
     read = {each.name for each in session.get_inputs()}
-    try:
-        return dict(zip(names, session.run(names, {name: array for name, array in fed.items() if name in read})))
-    except Exception as cause:
-        raise type(problem)(f"{problem}: {cause}", None, problem.report) from cause
+    return dict(zip(names, session.run(names, {name: array for name, array in fed.items() if name in read})))
+
+
+# --- what the models are run on -----------------------------------------------------
+
+def _feeds(session: Any, options: Mapping[str, Any], report: Report) -> Iterator[Arrays]:
+    """The inputs of each run.
+
+    Raises `NotRun` if one can be given nothing.
+    """
+    import numpy
+
+    random = numpy.random.default_rng(options.get("seed", 0))
+    given = _given(options["inputs"]) if "inputs" in options else {}
+    for shapes in _shapes(report, options):
+        fed = {}
+        for number, each in enumerate(session.get_inputs()):
+            fed[each.name] = _input(each, number, given, shapes, random)
+            if fed[each.name] is None:
+                raise NotRun(
+                    f"ONNX Runtime can be given nothing for input `{each.name}`, a {each.type} of shape {each.shape}; "
+                    "nothing was written: inputs= and input_shapes= say what to run on", None, report)
+        yield fed
 
 
 def _shapes(report: Report, options: Mapping[str, Any]) -> Iterator[dict[str, tuple[int, ...]]]:
@@ -152,6 +174,8 @@ def _array(file: Any) -> Any:
 
     return onnx.numpy_helper.to_array(onnx.load_tensor(file))
 
+
+# --- how far outputs differ -----------------------------------------------------------
 
 def _error(expected: Any, result: Any) -> float:
     """The largest difference, relative to the largest value; infinite where one alone is finite, or shapes differ."""

@@ -50,6 +50,9 @@ class InOnnxRuntime(Test):
         for name, wrong, kind, text in (
             ("_error", mock.Mock(return_value=0.5), acb_fuse.VerificationFailed, "differs in ONNX Runtime"),
             ("_TYPES", {}, acb_fuse.NotRun, "can be given nothing for input `x`"),
+            ("_run", mock.Mock(return_value={"y": [1.0]}), acb_fuse.NotRun, "output `y` is no tensor"),
+            ("_run", mock.Mock(return_value={}), acb_fuse.NotRun, "no outputs to compare"),
+            ("_run", mock.Mock(side_effect=RuntimeError("broken")), acb_fuse.NotRun, "does not run the original.*broken"),
         ):
             for output in (self.output, None):
                 model = ACNET if output else ACNET.read_bytes()
