@@ -91,8 +91,13 @@ impl<'a, 'g, 'm> Facts<'a, 'g, 'm> {
 
     /// Dimensions of `tensor`.
     pub fn dims(&mut self, tensor: ValueId) -> Option<Dims> {
+        self.extents(tensor).map(numbers)
+    }
+
+    /// Dimensions of `tensor`, with names for those that are not known.
+    pub fn extents(&mut self, tensor: ValueId) -> Option<Extents> {
         self.settle(Question::Dims(Level::Full, tensor));
-        self.answers.full.dims.get(tensor).cloned().flatten().map(numbers)
+        self.answers.full.dims.get(tensor).cloned().flatten()
     }
 
     /// The integers that `tensor` holds.

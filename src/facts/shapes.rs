@@ -148,6 +148,13 @@ impl<'g, 'm> Sizes<'g, 'm> {
         })
     }
 
+    /// Whether both tensors have the same sizes for whoever runs the file, whatever these are.
+    pub fn are_same(&self, one: ValueId, other: ValueId) -> bool {
+        let mut facts = self.ruled_generally();
+        let (one, other) = (facts.extents(one), facts.extents(other));
+        one.is_some() && one == other
+    }
+
     /// Dimensions of `tensor` by the rules alone, for the shapes that the user gave.
     pub fn by_rules(&self, tensor: ValueId) -> Option<Dims> {
         self.ruled().dims(tensor)

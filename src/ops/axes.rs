@@ -44,6 +44,18 @@ pub fn cast(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, S
     Ok(Meaning::Alias(first_input(node)?))
 }
 
+/// Expand (opset 8 to 13) to the sizes that its input has.
+///
+/// # Errors
+/// If these may differ.
+pub fn expand(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
+    let (input, output) = (first_input(node)?, node.output().ok_or_else(|| not_linear(node))?);
+    if !reader.sizes.are_same(input, output) {
+        return Err(not_linear(node).into());
+    }
+    Ok(Meaning::Alias(input))
+}
+
 /// Transpose (opset 1 to 25).
 ///
 /// # Errors

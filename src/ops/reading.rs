@@ -47,7 +47,7 @@ fn reading(reader: &Reader, id: NodeId, earlier: &Meanings) -> Result<Reading, I
     let joins = row.is_some_and(|row| row.joins);
     let consumed = if is_joined(&meaning, joins) {
         // Sizes of a tensor do not follow from what it is computed of; a view needs nothing else.
-        let is_view = matches!(meaning, Meaning::Linear(_, LinearOp::View(_)));
+        let is_view = matches!(meaning, Meaning::Linear(_, LinearOp::View(_)) | Meaning::Alias(_));
         let mut left = if is_view { MAX_SHAPE_NODES } else { usize::MAX };
         let is_followed = |node: &Node| {
             left = left.saturating_sub(1);
@@ -99,8 +99,8 @@ fn meaning(
 fn is_joined(meaning: &Meaning, joins: bool) -> bool {
     match meaning {
         Meaning::Linear(_, LinearOp::Bordered { .. }) => true,
-        Meaning::Linear(..) | Meaning::Sum(_) => joins,
-        Meaning::Joined(_) | Meaning::Alias(_) | Meaning::Opaque(_) => false,
+        Meaning::Linear(..) | Meaning::Sum(_) | Meaning::Alias(_) => joins,
+        Meaning::Joined(_) | Meaning::Opaque(_) => false,
     }
 }
 

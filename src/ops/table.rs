@@ -69,6 +69,7 @@ pub const TABLE: &[OperatorRow] = &[
     of("DepthToSpace", 1..=13, 1, Alone(views::depth_to_space), "a view"),
     of("Div", 1..=14, 2, Alone(pointwise::divide), "a scale, by a constant"),
     of("Dropout", 1..=22, 3, Alone(axes::dropout), "another name, at inference"),
+    of("Expand", 8..=13, 2, Alone(axes::expand), "another name, where all sizes stay").joining(),
     of("Flatten", 1..=25, 1, Alone(views::flatten), "a view"),
     of("Gemm", 7..=13, 3, Alone(product::gemm), "a product with a constant, and a bias"),
     of("GlobalAveragePool", 1..=22, 1, Alone(views::global_average), "a view"),
