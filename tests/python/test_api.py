@@ -154,6 +154,17 @@ class Errors(Test):
             with self.stub(script):
                 self.check(kind, code, text, ACNET, TimeoutError if options else acb_fuse.Error, **options)
 
+    @unittest.skipUnless(os.name == "posix", "names are bytes")
+    def test_names_that_are_no_utf_8_reach_the_tool(self) -> None:
+        given = self.folder / "given"
+        names = [os.fsencode(self.folder) + end for end in (b"/\xff.onnx", b"/\xfe/out.onnx", b"/\xfd.html")]
+        model, output, report = map(os.fsdecode, names)
+        with self.stub(f'printf "%s\\n" "$@" > {given}; exit 99'), self.assertRaises(acb_fuse.Error):
+            acb_fuse.fuse(model, output, report_html=report)
+        words = given.read_bytes().splitlines()
+        self.assertEqual(words[-2:], names[:2])
+        self.assertIn(b"--report=" + names[2], words)
+
     def test_that_nothing_is_installed(self) -> None:
         nowhere = mock.patch("acb_fuse._binary._script_folders", return_value=[self.folder])
         with nowhere, mock.patch.dict("os.environ", PATH=str(self.folder)):
