@@ -6,6 +6,7 @@ float32, as an engine that rounds to 16 bits by itself would say nothing of a fi
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -92,11 +93,13 @@ def mnn(model: Path, inputs: Tensors) -> Run:
         raise RuntimeError("mnnconvert writes nothing")
     runtime = MNN.nn.create_runtime_manager(({"backend": "CPU", "precision": "high", "numThread": THREADS},))
     network = MNN.nn.load_module_from_file(str(converted), list(inputs), [], runtime_manager=runtime)
+    # There are no inputs of float16.
     kinds = {"float32": MNN.numpy.float32, "int32": MNN.numpy.int32}
+    tensors = [tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor for tensor in inputs.values()]
 
     def run() -> list[Tensor]:
-        given = [MNN.expr.placeholder(x.shape, MNN.expr.NCHW, kinds[x.dtype.name]) for x in inputs.values()]
-        for variable, tensor in zip(given, inputs.values()):
+        given = [MNN.expr.placeholder(x.shape, MNN.expr.NCHW, kinds[x.dtype.name]) for x in tensors]
+        for variable, tensor in zip(given, tensors):
             variable.write(np.ascontiguousarray(tensor))
         outputs = network.forward(given)
         return [np.array(MNN.expr.convert(y, MNN.expr.NCHW).read()) for y in outputs]
@@ -109,7 +112,7 @@ def ncnn(model: Path, inputs: Tensors) -> Run:
     folder = scratch()
     copied = shutil.copy(model, folder / "model.onnx")
     shapes = ",".join(str(list(tensor.shape)).replace(" ", "") for tensor in inputs.values())
-    command([program("pnnx"), copied, f"inputshape={shapes}", "fp16=0"])
+    command([pnnx(), copied, f"inputshape={shapes}", "fp16=0"])
     network = engine.Net()
     network.opt.num_threads = THREADS
     network.opt.use_fp16_packed = network.opt.use_fp16_storage = network.opt.use_fp16_arithmetic = False
@@ -126,6 +129,14 @@ def ncnn(model: Path, inputs: Tensors) -> Run:
     return lambda: [np.stack(outputs) for outputs in zip(*map(run_one, images))]
 
 
+def pnnx() -> Path:
+    """The converter itself: the script of this name imports PyTorch first, which takes seconds."""
+    package = importlib.util.find_spec("pnnx")
+    if package is None or package.origin is None:
+        raise RuntimeError("pnnx is not installed")
+    return Path(package.origin).parent / "pnnx"
+
+
 def extracted(extractor: Any, name: str) -> Any:
     code, found = extractor.extract(name)
     if code:
@@ -139,12 +150,12 @@ SAMPLE = "calibration_image_sample_data_20x128x128x3_float32.npy"
 
 def onnx2tf(model: Path, inputs: Tensors) -> Run:
     """As LiteRT runs what onnx2tf writes: inputs have their channels last, outputs may have."""
-    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
     folder = scratch()
     np.save(folder / SAMPLE, np.random.default_rng(0).random((20, 128, 128, 3), np.float32))
     shapes = [f"{name}:{','.join(map(str, tensor.shape))}" for name, tensor in inputs.items()]
     command([program("onnx2tf"), "-i", model.resolve(), "-o", folder / "tf", "-ois", *shapes, "-n"], folder)
-    interpreter = tf.lite.Interpreter(str(next(folder.glob("tf/*float32.tflite"))), num_threads=THREADS)
+    interpreter = Interpreter(str(next(folder.glob("tf/*float32.tflite"))), num_threads=THREADS)
     interpreter.allocate_tensors()
 
     def run() -> list[Tensor]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 AGREES, DIFFERS, FAILS = "agrees", "differs", "fails"
-PLACE_IN_OPENCV = re.compile(r"OpenCV\(\S*\) \S+: error: ")
+# Where in a source, and which node: of what engines say, what is not alike for all models.
+PLACES = re.compile(r"OpenCV\(\S*\) \S+: error: |^[> -]+|:\(onnx_node!\S*\)|ONNX node '[^']*'|/tmp/\S*")
 LONGEST_REASON = 160
 
 
@@ -112,8 +113,9 @@ and in float32, with the sizes of the fixture's inputs.
 {summary(columns)}
 ## Latency
 
-Milliseconds per image of 224×224, batch 1, one thread, before → after: medians of runs in turns, in every order, on a
-machine of two cores that others used as well. They compare files, not engines.
+Milliseconds per image of 224×224, batch 1, one thread, before → after: medians of runs in turns, in every order, in one
+process. The machine had two cores, with more than two processes for them: the ratios compare files, and the
+milliseconds say nothing of engines.
 
 {latency(columns)}
 ## Before or after a simplifier
@@ -190,8 +192,8 @@ def reason(verdict: Verdict) -> str:
     """On one short line that is alike for all models, without what would end a cell of a table."""
     if verdict.outcome == DIFFERS:
         return "differs"
-    line = [line for line in verdict.why.splitlines() if line.strip()][-1].strip().replace("|", "¦").replace("`", "'")
-    return f"`{PLACE_IN_OPENCV.sub('', line)[:LONGEST_REASON]}`"
+    last = [line for line in verdict.why.splitlines() if line.strip(" >")][-1].strip()
+    return f"`{PLACES.sub('', last).replace('|', '¦').replace('`', '')[:LONGEST_REASON]}`"
 
 
 def every_model(group: str, names: list[str], columns: list[Column]) -> str:
