@@ -62,10 +62,7 @@ pub fn scale_rule(node: &Node) -> Option<ScaleRule> {
     match node.standard_op()? {
         "Conv" => Some(ScaleRule::Kernel(KernelKind::Conv)),
         "ConvTranspose" => Some(ScaleRule::Kernel(KernelKind::ConvTranspose)),
-        // Its factors are rounded to the model's type on the way to a proof in float64.
-        "Gemm" if node.int("transA", 0) == 0 && !has_factors(node) => {
-            Some(ScaleRule::Kernel(KernelKind::Gemm))
-        }
+        "Gemm" if node.int("transA", 0) == 0 => Some(ScaleRule::Kernel(KernelKind::Gemm)),
         "MatMul" => Some(ScaleRule::Kernel(KernelKind::MatMul)),
         "Relu" => passes(Rectifies),
         "LeakyRelu" | "PRelu" | "Identity" | "MaxPool" | "GlobalMaxPool" => passes(Moves),
@@ -92,11 +89,6 @@ pub fn scale_rule(node: &Node) -> Option<ScaleRule> {
         "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" => Some(ScaleRule::Reshapes),
         _ => None,
     }
-}
-
-fn has_factors(node: &Node) -> bool {
-    let factor = |name: &str| node.attribute(name).map_or(1.0, |attribute| attribute.f());
-    [factor("alpha"), factor("beta")] != [1.0, 1.0]
 }
 
 /// Whether what the node makes lies on the grid of what it reads, so that rounding it again

@@ -3,7 +3,9 @@
 //!
 //! Plain values: a claim knows no file, and not how it is proved.
 
-use crate::engine::{Constant, EngineError};
+use std::sync::Arc;
+
+use crate::engine::{Constant, EngineError, dialect};
 use crate::facts::validity::Validity;
 use crate::onnx::data::TensorError;
 use crate::onnx::ids::ValueId;
@@ -25,6 +27,19 @@ pub struct Side {
     pub nodes: Vec<NodeProto>,
     /// Constants that they read; floats in float64.
     pub constants: Vec<Constant>,
+}
+
+impl Side {
+    /// Adds a node. Factors that are attributes, which the engine rounds to float32, become
+    /// constants.
+    pub fn push(&mut self, node: NodeProto) {
+        let (nodes, factors) = dialect::without_factors(node);
+        self.nodes.extend(nodes);
+        let factors = factors.into_iter();
+        self.constants.extend(
+            factors.map(|(name, factor)| Constant::doubles(&name, &[], Arc::new(vec![factor]))),
+        );
+    }
 }
 
 /// That new nodes compute what those of the file compute.

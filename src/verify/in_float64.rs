@@ -3,8 +3,6 @@
 //!
 //! Knows nodes of the file; neither new nodes nor what is claimed of these.
 
-use std::sync::Arc;
-
 use ndarray::ArrayD;
 
 use crate::engine::{Constant, dialect};
@@ -114,13 +112,7 @@ impl Original<'_, '_, '_> {
                 proto.input.iter_mut().skip(1).take(1).for_each(|input| input.clone_from(&name));
                 side.constants.push(constant);
             }
-            let (nodes, factors) = dialect::without_factors(proto);
-            side.nodes.extend(nodes);
-            side.constants.extend(
-                factors
-                    .into_iter()
-                    .map(|(name, factor)| Constant::doubles(&name, &[], Arc::new(vec![factor]))),
-            );
+            side.push(proto);
         }
         Ok(side)
     }

@@ -106,7 +106,8 @@ pub fn old_side(
 
 /// The new nodes, and those of their roots that are constants.
 fn new_side(original: &Original, cone: &Cone, claim: &Claim) -> Result<Side, Unproved> {
-    let mut side = claim.new.clone();
+    let mut side = Side { nodes: Vec::new(), constants: claim.new.constants.clone() };
+    claim.new.nodes.iter().cloned().for_each(|node| side.push(node));
     for root in claim.roots.iter().filter(|root| cone.constants.contains(root)) {
         side.constants.push(original.value(*root)?);
     }

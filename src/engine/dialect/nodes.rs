@@ -114,13 +114,40 @@ fn slice(mut node: NodeProto, integers: &dyn Fn(&str) -> Option<Vec<i64>>) -> Ve
     vec![write::node("Constant", "", &[], ends, vec![stored]), node]
 }
 
-/// `Gemm`, and its bias as an `Add`.
-/// A Gemm, whose factors the engine has in float32 alone, as `α·A·B + β·C` with these as
-/// constants by their names; every other node as it is.
-pub fn without_factors(mut node: NodeProto) -> (Vec<NodeProto>, Vec<(String, f64)>) {
-    if node.op_type() != "Gemm" || !is_default_domain(node.domain()) {
-        return (vec![node], Vec::new());
+/// Constants by their names.
+type NamedFactors = Vec<(String, f64)>;
+
+/// A node whose factors are attributes, which the engine has in float32 alone, with these as
+/// constants: Gemm as `α·A·B + β·C`, LeakyRelu as `relu(x) − α·relu(−x)`; every other node as it
+/// is.
+pub fn without_factors(node: NodeProto) -> (Vec<NodeProto>, NamedFactors) {
+    match node.op_type() {
+        "Gemm" if is_default_domain(node.domain()) => gemm_without_factors(node),
+        "LeakyRelu" if is_default_domain(node.domain()) => leaky_relu_without_factor(&node),
+        _ => (vec![node], Vec::new()),
     }
+}
+
+fn leaky_relu_without_factor(node: &NodeProto) -> (Vec<NodeProto>, NamedFactors) {
+    let [x, y] = [&node.input, &node.output].map(|names| names.first().map_or("", String::as_str));
+    let alpha = node.attribute.iter().find(|attribute| attribute.name() == "alpha");
+    let alpha = f64::from(alpha.map_or(0.01, |alpha| alpha.f()));
+    let called = |what: &str| format!("{y}.{what}");
+    let [above, negated, below, scaled, factor] =
+        ["above", "negated", "below", "scaled", "alpha"].map(called);
+    let step =
+        |op: &str, inputs: &[&str], output: &str| write::node(op, "", inputs, output, vec![]);
+    let nodes = vec![
+        step("Relu", &[x], &above),
+        step("Neg", &[x], &negated),
+        step("Relu", &[&negated], &below),
+        step("Mul", &[&below, &factor], &scaled),
+        step("Sub", &[&above, &scaled], y),
+    ];
+    (nodes, vec![(factor, alpha)])
+}
+
+fn gemm_without_factors(mut node: NodeProto) -> (Vec<NodeProto>, NamedFactors) {
     let mut factor = |name: &str| {
         let at = node.attribute.iter().position(|attribute| attribute.name() == name);
         f64::from(at.map_or(1.0, |at| node.attribute.remove(at).f()))
@@ -151,6 +178,7 @@ pub fn without_factors(mut node: NodeProto) -> (Vec<NodeProto>, Vec<(String, f64
     (nodes, factors.into())
 }
 
+/// `Gemm`, and its bias as an `Add`.
 fn gemm(mut node: NodeProto, opset: i64) -> Vec<NodeProto> {
     let beta = node.attribute.iter().find(|attribute| attribute.name() == "beta");
     let is_scaled = beta.is_some_and(|beta| beta.f() != 1.0);
