@@ -17,6 +17,7 @@ use crate::onnx::graph::Graph;
 use crate::onnx::node::Node;
 use crate::ops::reader::Reader;
 use crate::ops::table::NEWEST_OPSET;
+use crate::options::Options;
 use crate::pipeline::check::{Checked, Measured};
 use crate::pipeline::counts::{self, MultiplyAdds, Operators};
 use crate::pipeline::deliver::Delivered;
@@ -26,6 +27,7 @@ use crate::pipeline::failure::Failure;
 use crate::pipeline::make::{Fate, Made, MadeBlock};
 use crate::pipeline::open::{LocalFunctions, Opened};
 use crate::pipeline::planned::Planned;
+use crate::pipeline::request;
 use crate::plan::{Block, Count, KeptBranch};
 use crate::refusal::NearMiss;
 use crate::report::{
@@ -39,6 +41,7 @@ use crate::report::{
 pub struct Reached<'s, 'r, 'g, 'm> {
     label: &'s str,
     mode: Mode,
+    options: &'s Options,
     started: Instant,
     /// The model as it was read.
     pub opened: Option<&'s Opened>,
@@ -70,10 +73,11 @@ pub struct Reached<'s, 'r, 'g, 'm> {
 
 impl<'s> Reached<'s, '_, '_, '_> {
     /// That of a conversion which begins now, of the model that is called `label`.
-    pub fn begun(label: &'s str, mode: Mode) -> Self {
+    pub fn begun(label: &'s str, mode: Mode, options: &'s Options) -> Self {
         Reached {
             label,
             mode,
+            options,
             started: Instant::now(),
             opened: None,
             planned: None,
@@ -127,6 +131,10 @@ impl<'s> Reached<'s, '_, '_, '_> {
             notes: self.notes(),
             seconds: self.seconds(),
             input,
+            options: request::options(self.options),
+            seeds: request::seeds(self.options),
+            tolerances: request::tolerances(self.options),
+            versions: request::versions(self.opened.map(|opened| &opened.original)),
             ..Report::new(self.label.to_owned(), self.mode)
         }
     }

@@ -1,7 +1,7 @@
 //! What happened: once, as data; then as text, JSON or a page.
 //!
 //! The data are here, and are what `schema.json` describes, name by name. Below them stand
-//! `files`, what is known of a model's files, `notes`, what else a user should know, `json`, how
+//! `files`, what is known of a model's files, `request`, what was asked for, `notes`, what else a user should know, `json`, how
 //! fields become JSON, and `groups`, which places are left alone for one reason. Above them are
 //! [`text`], the summary in lines (its `table` has a row per block), and [`html`], the page, with the [`words`] that they share;
 //! [`target`] is where they go. All are handed plain data: they know no planner and no reader,
@@ -18,6 +18,7 @@ mod json;
 mod kept;
 mod notes;
 mod quantization;
+mod request;
 mod table;
 pub mod target;
 pub mod text;
@@ -39,6 +40,9 @@ pub use crate::report::int8::Int8Outputs;
 pub use crate::report::json::{JSON_SCHEMA, json, json_line};
 pub use crate::report::kept::KeptApart;
 pub use crate::report::notes::{ConvertedNode, NewerOpset, Notes, OpenShape};
+pub use crate::report::request::{
+    AllowedDifferences, RequestedOptions, RequestedShape, Seeds, Versions,
+};
 use crate::setting::{Setting, told};
 pub use crate::verify::outcome::{Agreement, NotRun, Outcome};
 
@@ -59,6 +63,14 @@ pub struct Report {
     pub error: Option<ReportedError>,
     /// What was asked for.
     pub mode: Mode,
+    /// The choices of the caller.
+    pub options: RequestedOptions,
+    /// What random inputs were made from.
+    pub seeds: Seeds,
+    /// By how much old and new may differ.
+    pub tolerances: AllowedDifferences,
+    /// What the model and its verification rest on.
+    pub versions: Versions,
     /// The model that was read.
     pub input: File,
     /// The one that was written.
@@ -350,6 +362,10 @@ impl Report {
             outcome: Ending::Failed,
             error: None,
             mode,
+            options: RequestedOptions::default(),
+            seeds: Seeds::default(),
+            tolerances: AllowedDifferences::default(),
+            versions: Versions::default(),
             input: File { path, ..File::default() },
             output: None,
             blocks: Vec::new(),

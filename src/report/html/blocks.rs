@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use crate::report::BlockReport;
 use crate::report::html::charts::{HeatMaps, comparison};
 use crate::report::html::drawing::drawing;
-use crate::report::html::markup::{UNKNOWN, grouped, left_out, put, sentence, shown};
+use crate::report::html::markup::{UNKNOWN, fact, grouped, left_out, put, sentence, shown};
 use crate::report::quantization;
 use crate::report::words::{branches_and_norms, convolution};
 
@@ -119,11 +119,6 @@ fn details(block: &BlockReport, heat_maps: &mut HeatMaps) -> String {
     }
     html.push_str("</dl>\n");
     html
-}
-
-/// `value` is safe.
-fn fact(what: &str, value: &str) -> String {
-    format!("<dt>{what}</dt><dd>{value}</dd>")
 }
 
 /// Names as code, and how many more there are.

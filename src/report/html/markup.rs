@@ -56,6 +56,11 @@ pub fn left_out(all: usize, listed: usize, what: &str) -> String {
     }
 }
 
+/// A row of a list of facts, of which both parts are safe.
+pub fn fact(what: &str, value: &str) -> String {
+    format!("<dt>{what}</dt><dd>{value}</dd>")
+}
+
 /// What stands where a number is not known.
 pub const UNKNOWN: &str = "–";
 

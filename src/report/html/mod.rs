@@ -1,7 +1,8 @@
 //! The report as one page that needs nothing else: no script, no font, no request.
 //!
 //! [`page`] puts its sections one under the other; those of the blocks are in `blocks`, what
-//! is drawn there in `charts` and `drawing`. Names in a model are anybody's: each goes
+//! is drawn there in `charts` and `drawing`; what the report was made of and by is in `made`,
+//! with its [`Origin`], which no other form of a report has. Names in a model are anybody's: each goes
 //! through `markup`, and the page's own policy forbids whatever might come through all the
 //! same. What could be very long is cut, and the page says so; the JSON report has everything.
 //! Knows the report's data and nothing of how they came about.
@@ -9,13 +10,14 @@
 mod blocks;
 mod charts;
 mod drawing;
+mod made;
 mod markup;
+mod origin;
 
 use crate::affine::{LEAST_SQNR, MOST_LOST};
 use crate::report::html::charts::HeatMaps;
-use crate::report::html::markup::{
-    UNKNOWN, grouped_if_known, left_out, magnitude, put, sentence, shown,
-};
+use crate::report::html::markup::{grouped_if_known, left_out, magnitude, put, sentence, shown};
+pub use crate::report::html::origin::Origin;
 use crate::report::quantization::ADVICE;
 use crate::report::words;
 use crate::report::{Average, Change, Ending, Mode, Report, Size};
@@ -26,8 +28,8 @@ const LISTED: usize = 2_000;
 /// So many sizes of kernels have their average magnitude shown.
 const SIZES: usize = 40;
 
-/// The page.
-pub fn page(report: &Report) -> String {
+/// The page; without an `origin` it names no command and no date.
+pub fn page(report: &Report, origin: Option<&Origin>) -> String {
     let mut heat_maps = HeatMaps::default();
     let sections = [
         head(report),
@@ -39,7 +41,8 @@ pub fn page(report: &Report) -> String {
         blocks::blocks(&report.blocks, &mut heat_maps),
         converted(report),
         near_misses(report),
-        files(report),
+        made::files(report),
+        made::request(report, origin),
         "</main></body></html>\n".to_owned(),
     ];
     sections.concat()
@@ -292,47 +295,6 @@ fn table_of_nodes(
     html
 }
 
-/// What was read and written, what made this, and where the time went.
-fn files(report: &Report) -> String {
-    let mut html = "<h2>Files</h2>\n<div class=\"scroll\"><table><tr><th></th><th>file</th>\
-                    <th class=\"n\">bytes</th><th>SHA-256</th></tr>\n"
-        .to_owned();
-    let files = [("read", Some(&report.input)), ("written", report.output.as_ref())];
-    for (what, file) in files {
-        let Some(file) = file else { continue };
-        let sides = file.side_files.iter().take(LISTED);
-        let sides = sides.map(|side| (&side.location, side.bytes, &side.sha256));
-        for (path, bytes, sha256) in
-            [(&file.path, file.bytes, &file.sha256)].into_iter().chain(sides)
-        {
-            put!(
-                html,
-                "<tr><td>{what}</td><td><code>{}</code></td><td class=\"n\">{}</td>\
-                 <td><code>{}</code></td></tr>\n",
-                shown(path),
-                grouped_if_known(bytes.map(|bytes| bytes as f64)),
-                sha256.as_deref().unwrap_or(UNKNOWN)
-            );
-        }
-    }
-    let seconds = &report.seconds;
-    put!(
-        html,
-        "</table></div>\n<p class=\"soft\">{} {}. Seconds: read {:.2}, plan {:.2}, fuse and prove \
-         {:.2}, write {:.2}, read back {:.2}, run {:.2}, total {:.2}.</p>\n",
-        report.tool.name,
-        report.tool.version,
-        seconds.read,
-        seconds.plan,
-        seconds.fuse_and_prove,
-        seconds.write,
-        seconds.read_back,
-        seconds.run,
-        seconds.total
-    );
-    html
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -378,7 +340,7 @@ mod tests {
         };
         let mut report = Report::new("model.onnx".to_owned(), Mode::Verified);
         report.blocks = (0..400).map(block).collect();
-        let page = page(&report);
+        let page = page(&report, None);
         assert!(page.len() < 8 << 20, "{} bytes", page.len());
         for part in [
             "look at this",
