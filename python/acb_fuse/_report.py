@@ -241,11 +241,12 @@ class Block:
 
 @dataclass(frozen=True)
 class NearMiss:
-    """A place that was left alone, and why: in a word for programs, and in a sentence."""
+    """A place that was left alone, and why: in a word for programs, and in a sentence; and what helps."""
 
     node: str
     kind: str
     reason: Told
+    help: Told
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ mod drawing;
 mod made;
 mod markup;
 mod origin;
+mod savings;
+mod stays;
 
 use crate::affine::{LEAST_SQNR, MOST_LOST};
 use crate::report::html::charts::HeatMaps;
@@ -36,11 +38,13 @@ pub fn page(report: &Report, origin: Option<&Origin>) -> String {
         verdict(report),
         totals(&report.sizes),
         verification(report),
+        savings::savings(&report.blocks),
         quantization(report),
+        stays::without_factors(report.equalization.as_ref()),
         averages(&report.averages(), &mut heat_maps),
         blocks::blocks(&report.blocks, &mut heat_maps),
         converted(report),
-        near_misses(report),
+        stays::left_alone(&report.near_misses),
         made::files(report),
         made::request(report, origin),
         "</main></body></html>\n".to_owned(),
@@ -204,6 +208,7 @@ fn quantization(report: &Report) -> String {
     if report.blocks.iter().all(|block| block.weights.is_none()) {
         return String::new();
     }
+    let outputs = report.int8_outputs.map(|own| own.in_words());
     let (count, all) = (report.poor().count(), report.blocks.len());
     let mut html = "<h2>Before quantization</h2>\n".to_owned();
     if count == 0 {
@@ -219,6 +224,7 @@ fn quantization(report: &Report) -> String {
              or {MOST_LOST} dB below those before: {ADVICE}. These blocks are marked below.</p>\n"
         );
     }
+    html.extend(outputs.map(|said| format!("<p>{}.</p>\n", sentence(&said))));
     html.push_str(
         "<p class=\"soft\">Σw² / Σ(w − round(w))² in dB, with symmetric int8 and one step for the \
          whole tensor; 6 dB are one bit. Charts show max |w| of the output channels. \
@@ -263,14 +269,6 @@ fn converted(report: &Report) -> String {
         rows,
         "nodes",
     )
-}
-
-fn near_misses(report: &Report) -> String {
-    let rows = report
-        .near_misses
-        .iter()
-        .map(|miss| (shown(&miss.node), sentence(&miss.reason.to_string())));
-    table_of_nodes("<h2>Left alone</h2>\n", "why", rows, "places")
 }
 
 /// A section with a table of nodes and what is said of each, all of it safe; empty without

@@ -224,7 +224,15 @@ fn every_outcome_has_a_valid_report() {
         (&[PLAIN, "OUT"], 0, &[("/outcome", json!("written")), ("/blocks", json!([]))]),
         (&[PLAIN, "OUT", "--require-fusion"], 4, &[("/outcome", json!("failed"))]),
         (&[BLOCK, "--check"], 5, &[("/outcome", json!("looked")), ("/error/exit_code", json!(5))]),
-        (&[strides, "OUT"], 0, &[("/near_misses/0/kind", json!("geometry"))]),
+        (
+            &[strides, "OUT"],
+            0,
+            &[
+                ("/near_misses/0/kind", json!("geometry")),
+                ("/near_misses/0/help", json!("Nothing: they are not one convolution.")),
+            ],
+        ),
+        (&[BLOCK, "--skip", "26"], 0, &[("/near_misses/0/help", json!("Leave out `--skip`."))]),
         (
             &[unrunnable, "OUT"],
             0,
