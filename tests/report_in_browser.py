@@ -31,7 +31,7 @@ CASES = [
     ("looked", RESNET, [], 0),
     ("unverified", NETWORK, ["OUT", "--no-verify"], 0),
     ("failed", NETWORK, ["OUT", "--tolerance", "0"], 3),
-    ("unreadable", "no/such/file.onnx", [], 6),
+    ("unreadable", "no/such/file.onnx", [], 8),
     ("near_miss", "fixtures/wrong_files/crop_wider_than_tensor/model.onnx", ["OUT"], 0),
     ("dbb", "fixtures/relatives/dbb/torchscript_folded_static.onnx", ["OUT"], 0),
     ("large_kernel", "fixtures/blocks/k11_stride4_small_arms/torchscript.onnx", ["OUT"], 0),

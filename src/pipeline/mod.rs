@@ -9,8 +9,8 @@
 //! and has it proved by its [`claim`]; [`edited`] turns what was made into [`edits`],
 //! with what [`remains`] of each graph; [`deliver`] writes, has [`check`] look at the new file,
 //! [`int8`] tell what rounding its weights would do, and then its files [`placed`]. A conversion
-//! that ends before is a [`failure`]. For the report alone there are [`counts`], [`files`] and the
-//! [`request`]; [`given`] reads a caller's tensors.
+//! that ends before is a [`failure`]. For the report alone there are [`counts`], [`files`], the
+//! [`request`] and the [`layers`]; [`given`] reads a caller's tensors.
 //!
 //! Knows all rooms below, the planner beside the report; neither flags, exit codes nor
 //! terminals.
@@ -29,6 +29,7 @@ pub mod files;
 pub mod fuse;
 pub mod given;
 pub mod int8;
+pub mod layers;
 pub mod make;
 pub mod occupied;
 pub mod open;

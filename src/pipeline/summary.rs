@@ -24,6 +24,7 @@ use crate::pipeline::deliver::Delivered;
 use crate::pipeline::edited::Edited;
 use crate::pipeline::equalized::Equalized;
 use crate::pipeline::failure::Failure;
+use crate::pipeline::layers;
 use crate::pipeline::make::{Fate, Made, MadeBlock};
 use crate::pipeline::open::{LocalFunctions, Opened};
 use crate::pipeline::planned::Planned;
@@ -32,8 +33,8 @@ use crate::plan::{Block, Count, KeptBranch};
 use crate::refusal::NearMiss;
 use crate::report::{
     BlockCost, BlockReport, BlockSteps, Change, ConvertedNode, Ending, Equalization, File,
-    Int8Outputs, KeptApart, LeftAlone, Mode, NewerOpset, Notes, OpenShape, OperatorChange, Proof,
-    Report, ReportedError, Seconds, Shape, SideFile, Size,
+    Int8Outputs, KeptApart, Layers, LeftAlone, Mode, NewerOpset, Notes, OpenShape, OperatorChange,
+    Proof, Report, ReportedError, Seconds, Shape, SideFile, Size,
 };
 
 /// How far a conversion came: the values of the steps that are done.
@@ -128,6 +129,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
             int8_outputs: self.int8_outputs,
             sizes: self.sizes(&input),
             operators: self.operators(),
+            layers: self.layers(),
             notes: self.notes(),
             seconds: self.seconds(),
             input,
@@ -189,6 +191,12 @@ impl<'s> Reached<'s, '_, '_, '_> {
             report.positions = *positions;
         }
         reports
+    }
+
+    /// What the model is drawn from, if reports ask for it.
+    fn layers(&self) -> Option<Layers> {
+        let (planned, _) = self.planned.filter(|_| self.options.details)?;
+        Some(layers::layers(planned, self.made))
     }
 
     fn multiply_adds(&self) -> Option<&'s MultiplyAdds> {

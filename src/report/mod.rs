@@ -17,6 +17,7 @@ pub mod html;
 mod int8;
 mod json;
 mod kept;
+mod layers;
 mod left_alone;
 mod notes;
 mod quantization;
@@ -41,6 +42,7 @@ pub use crate::report::files::{File, Predecessor, PredecessorKind, SideFile};
 pub use crate::report::int8::Int8Outputs;
 pub use crate::report::json::{JSON_SCHEMA, json, json_line};
 pub use crate::report::kept::KeptApart;
+pub use crate::report::layers::{Layer, Layers};
 pub use crate::report::left_alone::LeftAlone;
 pub use crate::report::notes::{ConvertedNode, NewerOpset, Notes, OpenShape};
 pub use crate::report::request::{
@@ -94,6 +96,9 @@ pub struct Report {
     /// Of a new model, the operators of which there are more or fewer nodes than before.
     #[serde(skip)]
     pub operators: Vec<OperatorChange>,
+    /// What the model is made of, in order; `None` if that was not asked for.
+    #[serde(skip)]
+    pub layers: Option<Layers>,
     /// What else a user should know.
     pub notes: Notes,
     /// Where the time went.
@@ -343,6 +348,7 @@ impl Report {
             int8_outputs: None,
             sizes: Change::default(),
             operators: Vec::new(),
+            layers: None,
             notes: Notes::default(),
             seconds: Seconds::default(),
         }

@@ -10,8 +10,10 @@
 mod blocks;
 mod charts;
 mod drawing;
+mod lanes;
 mod made;
 mod markup;
+mod model;
 mod origin;
 mod savings;
 mod stays;
@@ -38,6 +40,7 @@ pub fn page(report: &Report, origin: Option<&Origin>) -> String {
         verdict(report),
         totals(&report.sizes),
         verification(report),
+        model::model(report),
         savings::savings(&report.blocks),
         quantization(report),
         stays::without_factors(report.equalization.as_ref()),
@@ -297,7 +300,7 @@ fn table_of_nodes(
 mod tests {
     use super::*;
     use crate::affine::{Comparison, Int8Weights, Magnitude, Spread};
-    use crate::report::{BlockCost, BlockReport, BlockSteps};
+    use crate::report::{BlockCost, BlockReport, BlockSteps, Layer, Layers};
 
     /// Many blocks, long names, large kernels: the page stays one that browsers open.
     #[test]
@@ -338,6 +341,10 @@ mod tests {
         };
         let mut report = Report::new("model.onnx".to_owned(), Mode::Verified);
         report.blocks = (0..400).map(block).collect();
+        let node =
+            || Layer::Node { operator: "Relu".to_owned(), name: name.clone(), is_strided: false };
+        let layers = (0..3_000).flat_map(|number| [Layer::Block(number % 400), node()]);
+        report.layers = Some(Layers { layers: layers.collect(), left_out: 17 });
         let page = page(&report, None);
         assert!(page.len() < 8 << 20, "{} bytes", page.len());
         for part in [
@@ -347,6 +354,7 @@ mod tests {
             "31×31 not drawn",
             "91 more",
             "and 960 more",
+            "5000 further rows of layers and 17 further nodes",
         ] {
             assert!(page.contains(part), "{part}");
         }

@@ -3,7 +3,7 @@
 //! Knows savings and how text is marked up.
 
 use crate::report::BlockReport;
-use crate::report::html::markup::{put, shown};
+use crate::report::html::markup::{cut, put, shown};
 use crate::report::savings::{Saved, Savings};
 use crate::report::words::{amount, branches_and_norms};
 
@@ -30,7 +30,7 @@ pub fn savings(blocks: &[BlockReport]) -> String {
             "<tr><td>{}</td><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{:.0} %</td>\
              <td class=\"bar\"><svg role=\"img\" aria-hidden=\"true\" width=\"160\" height=\"12\" \
              viewBox=\"0 0 160 12\"><rect width=\"{:.1}\" height=\"12\"/></svg></td></tr>\n",
-            shown(&block.name),
+            cut(&block.name),
             shown(&branches_and_norms(block)),
             amount(saved.round()),
             saved / savings.all * 100.0,
