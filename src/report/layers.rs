@@ -12,7 +12,7 @@ pub struct Layers {
     pub left_out: usize,
 }
 
-/// A node that stays, or a block.
+/// A node, or a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Layer {
@@ -25,8 +25,18 @@ pub enum Layer {
         /// Whether its windows are more than one position apart, so that it makes fewer.
         is_strided: bool,
     },
-    /// The block of this number among those of the report, where its output is computed.
-    Block(usize),
+    /// A block, where its output is computed.
+    Block {
+        /// Its number among those of the report.
+        number: usize,
+        /// Nodes that go away for it.
+        removed: usize,
+    },
+    /// A node that goes since nothing reads it any more, such as a constant.
+    Unread {
+        /// Its operator.
+        operator: String,
+    },
     /// Here begins a body of an If, Loop or the like.
     Body,
 }

@@ -343,7 +343,8 @@ mod tests {
         report.blocks = (0..400).map(block).collect();
         let node =
             || Layer::Node { operator: "Relu".to_owned(), name: name.clone(), is_strided: false };
-        let layers = (0..3_000).flat_map(|number| [Layer::Block(number % 400), node()]);
+        let layers = (0..3_000)
+            .flat_map(|number| [Layer::Block { number: number % 400, removed: 2 }, node()]);
         report.layers = Some(Layers { layers: layers.collect(), left_out: 17 });
         let page = page(&report, None);
         assert!(page.len() < 8 << 20, "{} bytes", page.len());

@@ -26,8 +26,19 @@ const COLOURS: usize = 6;
 /// A block, or the nodes that stay between two blocks: each operator and how often it stands in
 /// a row.
 enum DrawnRow<'r> {
-    Block { number: usize, block: &'r BlockReport },
-    Stays { operators: Vec<(&'r str, usize)>, names: [&'r str; 2], is_strided: bool },
+    Block {
+        number: usize,
+        block: &'r BlockReport,
+        removed: usize,
+    },
+    /// Constants and the like that nothing reads any more.
+    Unread(Vec<(&'r str, usize)>),
+    Stays {
+        operators: Vec<(&'r str, usize)>,
+        first: &'r str,
+        last: &'r str,
+        is_strided: bool,
+    },
     Body,
 }
 
@@ -35,7 +46,8 @@ impl DrawnRow<'_> {
     /// Nodes before and after.
     fn nodes(&self) -> [usize; 2] {
         match self {
-            DrawnRow::Block { block, .. } => [block.before.nodes, block.after.nodes],
+            DrawnRow::Block { block, removed, .. } => [*removed, block.after.nodes],
+            DrawnRow::Unread(operators) => [operators.iter().map(|(_, count)| count).sum(), 0],
             DrawnRow::Stays { operators, .. } => {
                 [operators.iter().map(|(_, count)| count).sum(); 2]
             }
@@ -50,6 +62,7 @@ impl DrawnRow<'_> {
                 block.geometry.iter().flat_map(|shape| &shape.strides).any(|&stride| stride > 1)
             }
             DrawnRow::Stays { is_strided, .. } => *is_strided,
+            DrawnRow::Unread(_) => false,
             DrawnRow::Body => true,
         }
     }
@@ -61,12 +74,12 @@ pub fn model(report: &Report) -> String {
         return String::new();
     };
     let mut rows = rows(layers, &report.blocks);
-    let all: [usize; 2] = sum(&rows);
+    let all = sum(&rows);
+    let [before, after] = all.map(|nodes| nodes + layers.left_out);
     let mut html = format!(
         "<h2>The model before and after</h2>\n<p class=\"soft\">{} → {} nodes. Each block has a \
-         colour; what is grey stays as it is.</p>\n",
-        all[0] + layers.left_out,
-        all[1] + layers.left_out
+         colour; what is grey stays as it is, what is struck out is read by nothing any more.</p>\n",
+        before, after
     );
     html.push_str(&overview(&rows, all));
     let undrawn = rows.len().saturating_sub(MOST_ROWS);
@@ -97,34 +110,46 @@ pub fn model(report: &Report) -> String {
     html
 }
 
-/// What is drawn row by row: nodes that stay stand together.
+/// What is drawn row by row: nodes that stay stand together, and so do those that go unread.
 fn rows<'r>(layers: &'r Layers, blocks: &'r [BlockReport]) -> Vec<DrawnRow<'r>> {
     let mut rows: Vec<DrawnRow> = Vec::new();
     for layer in &layers.layers {
-        match layer {
-            Layer::Block(number) => {
-                let number = *number;
-                rows.extend(blocks.get(number).map(|block| DrawnRow::Block { number, block }));
+        match (layer, rows.last_mut()) {
+            (Layer::Block { number, removed }, _) => {
+                let (number, removed) = (*number, *removed);
+                let block = blocks.get(number);
+                rows.extend(block.map(|block| DrawnRow::Block { number, block, removed }));
             }
-            Layer::Body => rows.push(DrawnRow::Body),
-            Layer::Node { operator, name, is_strided: strided } => match rows.last_mut() {
-                // A strided layer may begin a stage, so it begins a row.
-                Some(DrawnRow::Stays { operators, names, .. }) if !strided => {
-                    names[1] = name;
-                    match operators.last_mut().filter(|(last, _)| last == operator) {
-                        Some((_, count)) => *count += 1,
-                        None => operators.push((operator, 1)),
-                    }
-                }
-                _ => rows.push(DrawnRow::Stays {
-                    operators: vec![(operator, 1)],
-                    names: [name, name],
-                    is_strided: *strided,
-                }),
-            },
+            (Layer::Body, _) => rows.push(DrawnRow::Body),
+            (Layer::Unread { operator }, Some(DrawnRow::Unread(operators))) => {
+                count(operators, operator);
+            }
+            (Layer::Unread { operator }, _) => rows.push(DrawnRow::Unread(vec![(operator, 1)])),
+            // A strided layer may begin a stage, so it begins a row.
+            (
+                Layer::Node { operator, name, is_strided: false },
+                Some(DrawnRow::Stays { operators, last, .. }),
+            ) => {
+                *last = name;
+                count(operators, operator);
+            }
+            (Layer::Node { operator, name, is_strided }, _) => rows.push(DrawnRow::Stays {
+                operators: vec![(operator, 1)],
+                first: name,
+                last: name,
+                is_strided: *is_strided,
+            }),
         }
     }
     rows
+}
+
+/// Adds one node to those in a row, of which equal ones are counted together.
+fn count<'r>(operators: &mut Vec<(&'r str, usize)>, operator: &'r str) {
+    match operators.last_mut().filter(|(last, _)| *last == operator) {
+        Some((_, count)) => *count += 1,
+        None => operators.push((operator, 1)),
+    }
 }
 
 /// The rows cut where the positions become fewer.
@@ -153,43 +178,52 @@ fn names(stage: &[DrawnRow]) -> Option<String> {
         _ => None,
     });
     let first = blocks.next()?;
-    Some(match blocks.last() {
+    Some(match blocks.next_back() {
         Some(last) => format!("{} … {}", cut(first), cut(last)),
         None => cut(first),
     })
 }
 
 /// All nodes side by side, before and after, on one scale.
-fn overview(rows: &[DrawnRow], all: [usize; 2]) -> String {
+fn overview(rows: &[DrawnRow], [before, after]: [usize; 2]) -> String {
+    let most = before.max(after);
+    format!(
+        "<div class=\"overview\">{}{}</div>\n",
+        strip(rows, "before", (before, most), |[before, _]| before),
+        strip(rows, "after", (after, most), |[_, after]| after)
+    )
+}
+
+/// The nodes of one side, `all` together, as a strip on which `most` would fit.
+fn strip(
+    rows: &[DrawnRow],
+    what: &str,
+    (all, most): (usize, usize),
+    of: impl Fn([usize; 2]) -> usize,
+) -> String {
     const WIDTH: f64 = 1000.0;
-    let most = all[0].max(all[1]).max(1) as f64;
-    let mut html = "<div class=\"overview\">".to_owned();
-    for (what, side) in [("before", 0), ("after", 1)] {
-        put!(
-            html,
-            "<span>{what}</span><svg role=\"img\" aria-label=\"the nodes {what}\" viewBox=\"0 0 \
-             {WIDTH} 24\" preserveAspectRatio=\"none\">"
-        );
-        let mut x = 0.0;
-        for row in rows {
-            let width = row.nodes()[side] as f64 / most * WIDTH;
-            let class = match row {
-                DrawnRow::Block { number, .. } => format!("c{}", number % COLOURS),
-                _ => "stays".to_owned(),
-            };
-            put!(html, "<rect class=\"{class}\" x=\"{x:.2}\" width=\"{width:.2}\" height=\"24\"/>");
-            x += width;
-        }
-        put!(html, "</svg><span class=\"n\">{}</span>", all[side]);
+    let mut html = format!(
+        "<span>{what}</span><svg role=\"img\" aria-label=\"the nodes {what}\" viewBox=\"0 0 {WIDTH} \
+         24\" preserveAspectRatio=\"none\">"
+    );
+    let mut x = 0.0;
+    for row in rows {
+        let width = of(row.nodes()) as f64 / most.max(1) as f64 * WIDTH;
+        let class = match row {
+            DrawnRow::Block { number, .. } => format!("c{}", number % COLOURS),
+            _ => "stays".to_owned(),
+        };
+        put!(html, "<rect class=\"{class}\" x=\"{x:.2}\" width=\"{width:.2}\" height=\"24\"/>");
+        x += width;
     }
-    html.push_str("</div>\n");
+    put!(html, "</svg><span class=\"n\">{all}</span>");
     html
 }
 
 /// A row: of a block what it was, an arrow, and what it is.
 fn drawn(row: &DrawnRow) -> String {
     match row {
-        DrawnRow::Block { number, block } => format!(
+        DrawnRow::Block { number, block, removed } => format!(
             "<div class=\"row c{}\"><div class=\"of\">{}</div><div class=\"lanes\">{}</div>\
              <div class=\"arrow\">⇒</div><div class=\"lanes\">{}</div><div class=\"n\">{} → {} nodes</div>\
              </div>\n",
@@ -197,26 +231,32 @@ fn drawn(row: &DrawnRow) -> String {
             cut(&block.name),
             before(block),
             after(block),
-            block.before.nodes,
+            removed,
             block.after.nodes
         ),
-        DrawnRow::Stays { operators, names: [first, last], .. } => {
-            let chips = operators.iter().take(OPERATORS).map(|&(operator, count)| match count {
-                1 => chip(operator),
-                count => chip(&format!("{operator} ×{count}")),
-            });
-            let more = operators.len().saturating_sub(OPERATORS);
-            let more = (more > 0).then(|| chip(&format!("{more} more")));
+        DrawnRow::Unread(operators) => {
+            format!("<div class=\"row stays unread\">{}</div>\n", chips(operators))
+        }
+        DrawnRow::Stays { operators, first, last, .. } => {
             let title = if first == last {
                 cut(first)
             } else {
                 format!("{} … {}", cut(first), cut(last))
             };
-            let chips: String = chips.chain(more).collect();
-            format!("<div class=\"row stays\" title=\"{title}\">{chips}</div>\n")
+            format!("<div class=\"row stays\" title=\"{title}\">{}</div>\n", chips(operators))
         }
         DrawnRow::Body => {
             "<div class=\"row soft\">a body of an If, Loop or Scan</div>\n".to_owned()
         }
     }
+}
+
+/// Nodes in a row.
+fn chips(operators: &[(&str, usize)]) -> String {
+    let chips = operators.iter().take(OPERATORS).map(|&(operator, count)| match count {
+        1 => chip(operator),
+        count => chip(&format!("{operator} ×{count}")),
+    });
+    let more = operators.len().saturating_sub(OPERATORS);
+    chips.chain((more > 0).then(|| chip(&format!("{more} more")))).collect()
 }

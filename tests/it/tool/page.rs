@@ -58,6 +58,13 @@ fn a_page_says_what_it_is_asked_for() {
             ],
             &["not drawn.</p>", "What stays"],
         ),
+        (
+            &["fixtures/blocks/k3_p0/torchscript_kept.onnx", "OUT"],
+            &["<div class=\"row stays unread\"><span class=\"chip\">Constant"],
+            &["row stays\""],
+        ),
+        (&["fixtures/relatives/repvit_m0_9/torchscript_kept_static.onnx", "OUT"], &[], &[]),
+        (&["fixtures/trained/mobileone/kept.onnx"], &[], &[]),
         (&[resnet], &["<strong>Stage 4</strong> 5 blocks", "Only looked"], &["Stage 5"]),
         (&[plain, "OUT"], &["Written as it was read"], &["The model before", "save most"]),
         (
