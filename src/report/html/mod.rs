@@ -2,7 +2,7 @@
 //!
 //! [`page`] puts its sections one under the other; those of the blocks are in `blocks`, what
 //! is drawn there in `charts` and `drawing`; what the report was made of and by is in `made`,
-//! with its [`Origin`], which no other form of a report has. Names in a model are anybody's: each goes
+//! with its [`Origin`], which no other form of a report has. Many models have an [`index`]. Names in a model are anybody's: each goes
 //! through `markup`, and the page's own policy forbids whatever might come through all the
 //! same. What could be very long is cut, and the page says so; the JSON report has everything.
 //! Knows the report's data and nothing of how they came about.
@@ -10,6 +10,8 @@
 mod blocks;
 mod charts;
 mod drawing;
+mod frame;
+mod index;
 mod lanes;
 mod made;
 mod markup;
@@ -17,14 +19,17 @@ mod model;
 mod origin;
 mod savings;
 mod stays;
+mod totals;
+mod verdict;
 
 use crate::affine::{LEAST_SQNR, MOST_LOST};
 use crate::report::html::charts::HeatMaps;
-use crate::report::html::markup::{grouped_if_known, left_out, magnitude, put, sentence, shown};
+pub use crate::report::html::index::{IndexRow, index};
+use crate::report::html::markup::{left_out, magnitude, put, sentence, shown};
 pub use crate::report::html::origin::Origin;
 use crate::report::quantization::ADVICE;
 use crate::report::words;
-use crate::report::{Average, Change, Ending, Mode, Report, Size};
+use crate::report::{Average, Report};
 use crate::verify::outcome::Outcome;
 
 /// So many near misses, outputs or side files are listed.
@@ -36,9 +41,9 @@ const SIZES: usize = 40;
 pub fn page(report: &Report, origin: Option<&Origin>) -> String {
     let mut heat_maps = HeatMaps::default();
     let sections = [
-        head(report),
-        verdict(report),
-        totals(&report.sizes),
+        frame::head(&report.input.path),
+        verdict::verdict(report),
+        totals::totals(&report.sizes),
         verification(report),
         model::model(report),
         savings::savings(&report.blocks),
@@ -50,111 +55,9 @@ pub fn page(report: &Report, origin: Option<&Origin>) -> String {
         stays::left_alone(&report.near_misses),
         made::files(report),
         made::request(report, origin),
-        "</main></body></html>\n".to_owned(),
+        frame::END.to_owned(),
     ];
     sections.concat()
-}
-
-fn head(report: &Report) -> String {
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta http-equiv=\"Content-Security-Policy\" \
-         content=\"default-src 'none'; style-src 'unsafe-inline'\">\
-         <meta name=\"viewport\" content=\"width=device-width\">\
-         <title>{0} – acb-fuse</title>\n<style>\n{1}</style></head>\n<body><main>\n<h1>{0}</h1>\n",
-        shown(&report.input.path),
-        include_str!("style.css")
-    )
-}
-
-/// How it ended, and what a user has to know beside that.
-fn verdict(report: &Report) -> String {
-    let (class, text) = ending(report);
-    let mut html = format!("<div class=\"verdict {class}\"><strong>{text}</strong>");
-    if let Some(error) = &report.error {
-        let code = error.exit_code.map(|code| format!("Exit code {code}: ")).unwrap_or_default();
-        put!(html, "<p>{code}{}</p>", sentence(&error.message));
-    }
-    let notes = &report.notes;
-    if let Some(opset) = notes.newer_opset {
-        put!(
-            html,
-            "<p>Operator set {} is newer than those that are known: operators are read as \
-             they were before.</p>",
-            opset.model
-        );
-    }
-    let inferred = notes.inferred_nodes;
-    if inferred > 0 {
-        put!(html, "<p>{inferred} nodes in training mode converted to inference.</p>");
-    }
-    if let Some(removed) = words::removed_inputs(notes) {
-        put!(html, "<p>{removed}.</p>");
-    }
-    for said in words::repeated_names(notes).into_iter().chain(words::open_sizes(notes)) {
-        put!(html, "<p>{}.</p>", sentence(&said));
-    }
-    html.push_str("</div>\n");
-    html
-}
-
-/// How it ended in a sentence, and the class of that in the style sheet.
-fn ending(report: &Report) -> (&'static str, String) {
-    let fused = words::blocks_fused(report);
-    match (report.outcome, report.mode, &report.run) {
-        (Ending::Failed, ..) => ("bad", "Failed; nothing was written.".to_owned()),
-        (Ending::Looked, ..) => ("", format!("Only looked: {fused}.")),
-        (_, Mode::Unverified, _) => ("warn", format!("{fused} and written; NOT VERIFIED.")),
-        (_, _, Some(Outcome::NotRun(_))) => {
-            ("warn", format!("{fused}, proved and written; the whole model was not run."))
-        }
-        (_, _, None) => ("", format!("Written as it was read: {}.", words::nothing_fused(report))),
-        _ if report.blocks.is_empty() => {
-            ("good", "No block; converted to inference and written.".to_owned())
-        }
-        _ => ("good", format!("{fused}, verified and written.")),
-    }
-}
-
-/// The sizes of the whole model.
-fn totals(sizes: &Change<Size>) -> String {
-    let mut html =
-        "<h2>Totals</h2>\n<div class=\"scroll\"><table><tr><th></th><th class=\"n\">before</th>\
-         <th class=\"n\">after</th><th class=\"n\">change</th></tr>\n"
-            .to_owned();
-    type Of = fn(&Size) -> Option<f64>;
-    let rows: [(&str, Of); 4] = [
-        ("bytes, side files included", |size| size.bytes.map(|bytes| bytes as f64)),
-        ("nodes", |size| size.nodes.map(|nodes| nodes as f64)),
-        ("parameters stored", |size| size.parameters.map(|count| count as f64)),
-        ("multiply-adds", |size| size.multiply_adds),
-    ];
-    for (what, of) in rows {
-        let (before, after) = (of(&sizes.before), of(&sizes.after));
-        put!(
-            html,
-            "<tr><td>{what}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
-             <td class=\"n\">{}</td></tr>\n",
-            grouped_if_known(before),
-            grouped_if_known(after),
-            percent(before, after)
-        );
-    }
-    html.push_str(
-        "</table></div>\n<p class=\"soft\">Multiply-adds are for inputs of the known sizes and \
-         one image where that is open. – is not known or was not made.</p>\n",
-    );
-    html
-}
-
-/// By how much something grew; empty if that is not known.
-fn percent(before: Option<f64>, after: Option<f64>) -> String {
-    match (before, after) {
-        (Some(before), Some(after)) if before > 0.0 => {
-            format!("{:+.1} %", (after / before - 1.0) * 100.0).replace('-', "−")
-        }
-        _ => String::new(),
-    }
 }
 
 /// The proofs of the blocks and the run of the whole model; empty without both.
@@ -300,7 +203,7 @@ fn table_of_nodes(
 mod tests {
     use super::*;
     use crate::affine::{Comparison, Int8Weights, Magnitude, Spread};
-    use crate::report::{BlockCost, BlockReport, BlockSteps, Layer, Layers};
+    use crate::report::{BlockCost, BlockReport, BlockSteps, Layer, Layers, Mode};
 
     /// Many blocks, long names, large kernels: the page stays one that browsers open.
     #[test]

@@ -104,3 +104,47 @@ fn a_page_says_what_it_is_asked_for() {
         assert_eq!(sums, all, "{arguments:?}: {stages:?}");
     }
 }
+
+/// Many models: an index with a row for each, and a page for each that it leads to.
+#[test]
+fn an_index_leads_to_a_page_for_each_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let [out, index, lines] = ["out", "all of them.html", "all.jsonl"].map(path);
+    let network = "fixtures/networks/cifar_quick/torchscript_kept_static.onnx";
+    let plain = "fixtures/networks/cifar_quick/plain.onnx";
+    let models = [network, "no/such/<file>.onnx", plain];
+    for reports in [&["--report", &index][..], &["--report", &index, "--report", &lines]] {
+        let arguments = [&["--out-dir", &out, "--jobs", "2"][..], reports, &models].concat();
+        let done = tool().args(&arguments).output().unwrap();
+        assert_eq!(done.status.code(), Some(8), "{done:?}");
+        let page = fs::read_to_string(&index).unwrap();
+        for said in ["3 models", "1 with blocks, 3 blocks in all; 1 failed", "34 → 13", "<table"]
+        {
+            assert!(page.contains(said), "no {said}");
+        }
+        let links: Vec<&str> =
+            page.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        let expected = [
+            "all%20of%20them.pages/0001-torchscript_kept_static.onnx.html",
+            "all%20of%20them.pages/0002-_file_.onnx.html",
+            "all%20of%20them.pages/0003-plain.onnx.html",
+        ];
+        assert_eq!(links, expected);
+        for (link, model) in links.iter().zip(models) {
+            let page = fs::read_to_string(path(&link.replace("%20", " "))).unwrap();
+            let title = model.replace('<', "&lt;").replace('>', "&gt;");
+            assert!(page.contains(&format!("<h1>{title}</h1>")), "{link}");
+        }
+    }
+    assert_eq!(fs::read_to_string(&lines).unwrap().lines().count(), 3);
+    let pages = path("all of them.pages");
+    for (arguments, said) in [
+        (&["--out-dir", &pages, "--report", &index, plain][..], "among the pages"),
+        (&["--out-dir", &out, "--report", &index, "--report", &path("b.html"), plain], "one FILE"),
+    ] {
+        let done = tool().args(arguments).output().unwrap();
+        assert_eq!(done.status.code(), Some(2), "{arguments:?}");
+        assert!(String::from_utf8_lossy(&done.stderr).contains(said), "{done:?}");
+    }
+}
