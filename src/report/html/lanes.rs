@@ -29,7 +29,7 @@ pub fn before(block: &BlockReport) -> String {
         html.push_str(&lane(&[format!("{more} more branches").into()]));
     }
     if !block.steps.after.is_empty() {
-        html.push_str(&lane(&block.steps.after));
+        html.push_str(&lane(&[&["↳".into()], block.steps.after.as_slice()].concat()));
     }
     html
 }

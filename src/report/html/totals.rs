@@ -39,6 +39,7 @@ pub fn totals(sizes: &Change<Size>) -> String {
 /// By how much something grew; empty if that is not known.
 pub fn percent(before: Option<f64>, after: Option<f64>) -> String {
     match (before, after) {
+        (Some(before), Some(after)) if before == after => "0 %".to_owned(),
         (Some(before), Some(after)) if before > 0.0 => {
             format!("{:+.1} %", (after / before - 1.0) * 100.0).replace('-', "−")
         }
