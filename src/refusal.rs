@@ -1,8 +1,10 @@
-//! Why something is left alone: the one list.
+//! Why something is left alone: the one list; and below it, what [`help`]s.
 //!
 //! Where a choice of the caller decides, the reason names it as a [`Setting`].
 //!
 //! Knows what can be in the way; neither where that is found nor which flag would help.
+
+pub mod help;
 
 use crate::affine::Refusal;
 use crate::onnx::float::Float;

@@ -39,6 +39,8 @@ pub enum Setting {
     TimeLimit,
     /// How many bytes the tensors of a run may take.
     MemoryLimit,
+    /// The option of this name.
+    Option(&'static str),
 }
 
 impl fmt::Display for Setting {
@@ -57,6 +59,7 @@ impl fmt::Display for Setting {
             Setting::ConvertTraining => f.write_str("converting all such nodes"),
             Setting::Skip => f.write_str("its name, as asked for"),
             Setting::TimeLimit => f.write_str("a longer time limit"),
+            Setting::Option(name) => f.write_str(name),
             Setting::MemoryLimit => f.write_str("a higher memory limit"),
         }
     }

@@ -31,7 +31,7 @@ CASES = [
     ("looked", RESNET, [], 0),
     ("unverified", NETWORK, ["OUT", "--no-verify"], 0),
     ("failed", NETWORK, ["OUT", "--tolerance", "0"], 3),
-    ("unreadable", "no/such/file.onnx", [], 6),
+    ("unreadable", "no/such/file.onnx", [], 8),
     ("near_miss", "fixtures/wrong_files/crop_wider_than_tensor/model.onnx", ["OUT"], 0),
     ("dbb", "fixtures/relatives/dbb/torchscript_folded_static.onnx", ["OUT"], 0),
     ("large_kernel", "fixtures/blocks/k11_stride4_small_arms/torchscript.onnx", ["OUT"], 0),
@@ -209,13 +209,32 @@ def main():
             problems = browser.problems(page.as_uri())
             if name in ("verified", "dbb"):
                 browser.look(shots / f"{name}_dark.png", "dark", 1000)
-                browser.look(shots / f"{name}_narrow.png", "light", 420)
+                browser.look(shots / f"{name}_narrow.png", "light", 390)
                 problems += browser.problems(page.as_uri())
                 printed = browser.call("Page.printToPDF", printBackground=False)
                 (shots / f"{name}.pdf").write_bytes(base64.b64decode(printed["data"]))
             size = page.stat().st_size // 1024
             print(f"{name}: {size} KiB, {'; '.join(problems) or 'ok'}")
             failed |= bool(problems)
+        # Many models: their index, and the page that its first link leads to.
+        index = folder / "index.html"
+        models = [NETWORK, hostile(folder), "no/such/file.onnx", "fixtures/networks/cifar_quick/plain.onnx"]
+        command = [tool, "--out-dir", folder / "out", *models, "--report", index, "--quiet"]
+        done = subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+        assert done.returncode == 8, ("index", done.returncode)
+        for name, width in [("index", 1000), ("index_narrow", 390)]:
+            browser.open(index.as_uri())
+            browser.look(shots / f"{name}.png", "light", width)
+            problems = browser.problems(index.as_uri())
+            print(f"{name}: {'; '.join(problems) or 'ok'}")
+            failed |= bool(problems)
+        link = browser.value("document.querySelector('td a').href")
+        browser.open(link)
+        problems = browser.problems(link)
+        if browser.value("document.querySelector('h1').textContent") != NETWORK:
+            problems.append("the index leads to another page")
+        print(f"page of the index: {'; '.join(problems) or 'ok'}")
+        failed |= bool(problems)
         browser.process.terminate()
         browser.process.wait()
     sys.exit(failed)

@@ -22,6 +22,62 @@ class Tool:
 
 
 @dataclass(frozen=True)
+class RequestedShape:
+    """The shape that was given for an input that the file leaves open."""
+
+    input: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RequestedOptions:
+    """The choices of the caller, as they were taken."""
+
+    equalize: Optional[Literal["best", "exact"]]
+    keep_identity: Literal["auto", "always", "never"]
+    keep_overridable: bool
+    growth: float
+    training_mode: Literal["auto", "convert", "keep"]
+    skip: tuple[str, ...]
+    input_shapes: tuple[RequestedShape, ...]
+    given_inputs: tuple[str, ...]
+    """By name or by number."""
+    samples: int
+    require_run: bool
+    require_fusion: bool
+    verify_seconds: int
+    verify_bytes: int
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """What random inputs were made from."""
+
+    proof: int
+    run: int
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """By how much old and new may differ, relative to the largest value: in a proof, and in outputs of each type."""
+
+    proof: float
+    float64: float
+    float32: float
+    float16: float
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What the model and its verification rest on; what is None could not be read."""
+
+    engine: str
+    ir: Optional[int]
+    opset: Optional[int]
+    newest_opset: int
+
+
+@dataclass(frozen=True)
 class Failure:
     """How the process ended, if not with 0."""
 
@@ -185,11 +241,12 @@ class Block:
 
 @dataclass(frozen=True)
 class NearMiss:
-    """A place that was left alone, and why: in a word for programs, and in a sentence."""
+    """A place that was left alone, and why: in a word for programs, and in a sentence; and what helps."""
 
     node: str
     kind: str
     reason: Told
+    help: Told
 
 
 @dataclass(frozen=True)
@@ -352,6 +409,10 @@ class Report:
     outcome: Literal["looked", "written", "failed"]
     error: Optional[Failure]
     mode: Literal["look", "verified", "unverified"]
+    options: RequestedOptions
+    seeds: Seeds
+    tolerances: Tolerances
+    versions: Versions
     input: File
     output: Optional[File]
     blocks: tuple[Block, ...]

@@ -41,7 +41,7 @@ pub struct Arguments {
     ///
     /// What was done, and how it ended: FILE.json for programs, FILE.html for a browser, `-`
     /// for JSON on standard output (may be repeated). Of many models: FILE.jsonl, with a line
-    /// for each.
+    /// for each, or FILE.html, an index of all with a page for each in FILE.pages.
     #[arg(long, value_name = "FILE", value_parser = places::target, help_heading = FILES)]
     pub report: Vec<Target>,
     /// Do not replace an existing OUT
@@ -79,7 +79,8 @@ pub struct Arguments {
     pub out_dir: Option<PathBuf>,
     /// Fuse the models of a list
     ///
-    /// A file with lines such as {"input": "a.onnx", "output": "b.onnx"}.
+    /// A file with lines such as {"input": "a.onnx", "output": "b.onnx"}, seen from the folder
+    /// that it is in.
     #[arg(long, value_name = "FILE.jsonl", conflicts_with = "files", help_heading = MANY)]
     pub manifest: Option<PathBuf>,
     /// How many models are in work at a time [1]
@@ -261,6 +262,7 @@ impl Arguments {
     /// Why one cannot.
     pub fn check_reports(&self, many: bool) -> Result<(), String> {
         let is_lines = |report: &Target| matches!(report, Target::Lines(_));
+        let is_page = |report: &Target| matches!(report, Target::Html(_));
         let to_pipe = self.report.contains(&Target::Pipe);
         let output = self.place();
         let takes_a_place = |report: &Target| {
@@ -278,8 +280,11 @@ impl Arguments {
             reports if reports.iter().any(takes_a_place) => {
                 "the report would take the place of a model"
             }
-            [one] if many && is_lines(one) => return Ok(()),
-            _ if many => "the report of many models is one FILE.jsonl",
+            reports if many => match reports {
+                [one] if is_lines(one) || is_page(one) => return Ok(()),
+                [a, b] if is_lines(a) && is_page(b) || is_page(a) && is_lines(b) => return Ok(()),
+                _ => "the reports of many models are one FILE.jsonl and one FILE.html",
+            },
             reports if reports.iter().any(is_lines) => "FILE.jsonl is for many models",
             _ if to_pipe && output.is_some_and(|output| places::is_pipe(output)) => {
                 "the model and the report cannot both go to standard output"

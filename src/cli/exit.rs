@@ -133,6 +133,7 @@ fn flag(setting: &Setting) -> String {
         Setting::Skip => "--skip".to_owned(),
         Setting::TimeLimit => "--verify-timeout".to_owned(),
         Setting::MemoryLimit => "--verify-memory".to_owned(),
+        Setting::Option(name) => format!("--{}", name.replace('_', "-")),
         other => other.to_string(),
     }
 }

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Instant;
 
 use acb_fuse::error::unknown_blocks;
+use acb_fuse::report::html::Origin;
 use acb_fuse::report::target::Target;
 use acb_fuse::report::{Report, json_line};
 use acb_fuse::{
@@ -23,8 +24,9 @@ use super::arguments::Arguments;
 use super::exit::{Exit, checked, converted};
 use super::folders;
 use super::lines::{Totals, line};
+use super::pages::{Pages, folder_of_pages};
 use super::places::unwritten;
-use super::show::printable;
+use super::show::{self, printable};
 use super::stage;
 
 /// One model, and where it goes.
@@ -136,9 +138,13 @@ pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
     let at_a_time = arguments.jobs.unwrap_or(1);
     let started = Instant::now();
     let mut totals = Totals::default();
+    let page = arguments.report.iter().find(|target| matches!(target, Target::Html(_)));
+    let pages = page.and_then(Target::path);
+    let pages = pages.map(|path| Pages::begin(path, Origin::now(show::command())));
+    let mut pages = pages.transpose()?;
     let mut work = |out: &mut dyn Write| {
         let mut written = Ok(());
-        let failure = work(jobs, at_a_time, &convert, |job, report, result| {
+        let failure = work(jobs, at_a_time, &convert, |index, job, report, result| {
             totals.add(report, result.is_err());
             let line = printable(&line(&job.shown(), report, result), |_| false);
             let _ = match result {
@@ -152,15 +158,21 @@ pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
                 written = Err(io::Error::new(io::ErrorKind::AlreadyExists, exit.message.clone()));
             }
             if written.is_ok() {
-                written = out.write_all(json_line(report).as_bytes());
+                let page = pages.as_mut().map_or(Ok(()), |pages| pages.add(index, report));
+                written = page.and_then(|()| out.write_all(json_line(report).as_bytes()));
             }
         });
         written.map(|()| failure)
     };
-    let failure = match arguments.report.first() {
-        Some(target) => target.write_lines(work).map_err(|source| unwritten(target, source))?,
-        None => work(&mut io::sink()).ok().flatten(),
+    let lines = arguments.report.iter().find(|target| matches!(target, Target::Lines(_)));
+    let failure = match (lines, page) {
+        (Some(target), _) => {
+            target.write_lines(work).map_err(|source| unwritten(target, source))?
+        }
+        (None, Some(page)) => work(&mut io::sink()).map_err(|source| unwritten(page, source))?,
+        (None, None) => work(&mut io::sink()).ok().flatten(),
     };
+    pages.map_or(Ok(()), Pages::finish)?;
     if !arguments.quiet && jobs.len() > 1 {
         let _ = writeln!(io::stdout(), "{}", totals.line(started.elapsed()));
     }
@@ -178,8 +190,10 @@ fn into_folder(files: &[String], folder: &Path) -> Result<Vec<Job>, Exit> {
     files.iter().map(job).collect()
 }
 
-/// The jobs in a manifest: a JSON object with `input` and `output` per line.
+/// The jobs in a manifest: a JSON object with `input` and `output` per line, seen from the
+/// folder of the manifest.
 fn of_manifest(path: &Path) -> Result<Vec<Job>, Exit> {
+    let beside = path.parent().unwrap_or(Path::new(""));
     let unread = |source| Error::Read { file: path.display().to_string(), source };
     let text = fs::read_to_string(path).map_err(unread)?;
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
@@ -187,7 +201,7 @@ fn of_manifest(path: &Path) -> Result<Vec<Job>, Exit> {
         let wrong = |why: &str| Exit::of_usage(format!("{}, line {number}: {why}", path.display()));
         let pair: BTreeMap<String, String> =
             serde_json::from_str(line).map_err(|error| wrong(&error.to_string()))?;
-        let place = |key| pair.get(key).map(PathBuf::from);
+        let place = |key| pair.get(key).map(|place| beside.join(place));
         let (Some(input), Some(output), 2) = (place("input"), place("output"), pair.len()) else {
             return Err(wrong("expected {\"input\": …, \"output\": …}"));
         };
@@ -218,6 +232,8 @@ fn check_places(jobs: &[Job], arguments: &Arguments) -> Result<(), String> {
         return Err(format!("{} is the manifest, and {other} would go there", manifest.display()));
     }
     let reports: Vec<&Path> = arguments.report.iter().filter_map(Target::path).collect();
+    let index = arguments.report.iter().find(|target| matches!(target, Target::Html(_)));
+    let pages = index.and_then(Target::path).map(folder_of_pages);
     for (index, job) in jobs.iter().enumerate() {
         let input = job.input.display();
         if let Some((_, other)) = writer(&job.input).filter(|&(writer, _)| writer != index) {
@@ -236,12 +252,16 @@ fn check_places(jobs: &[Job], arguments: &Arguments) -> Result<(), String> {
                 ));
             }
         }
-        let is_model = |report: &&Path| {
-            let mut models = std::iter::once(&job.input).chain(&job.output);
-            models.any(|model| is_same_file(report, model))
-        };
-        if reports.iter().any(is_model) {
+        let models = || std::iter::once(&job.input).chain(&job.output);
+        if reports.iter().any(|report| models().any(|model| is_same_file(report, model))) {
             return Err("--report: the report would take the place of a model".to_owned());
+        }
+        let is_inside = |model: &PathBuf| {
+            let folder = model.parent();
+            pages.iter().any(|pages| folder.is_some_and(|folder| is_same_file(pages, folder)))
+        };
+        if let Some(model) = models().find(|model| is_inside(model)) {
+            return Err(format!("{} would be among the pages of the report", model.display()));
         }
     }
     Ok(())
@@ -296,7 +316,7 @@ fn work(
     jobs: &[Job],
     at_a_time: usize,
     convert: &(impl Fn(usize, &Job) -> (Report, Result<(), Exit>) + Sync),
-    mut said: impl FnMut(&Job, &Report, &Result<(), Exit>),
+    mut said: impl FnMut(usize, &Job, &Report, &Result<(), Exit>),
 ) -> Option<Exit> {
     let waiting = Mutex::new(jobs.iter().enumerate());
     let next = || waiting.lock().ok()?.next();
@@ -316,7 +336,7 @@ fn work(
         }
         drop(done);
         for (index, job, report, result) in results {
-            said(job, &report, &result);
+            said(index, job, &report, &result);
             failures.extend(result.err().map(|exit| (index, exit)));
         }
     });
@@ -347,7 +367,11 @@ mod tests {
         assert!(into_folder(&files(&[".."]), &out).is_err());
 
         let two = "{\"input\": \"a\", \"output\": \"b\"}\n\n{\"output\":\"d\",\"input\":\"c\"}\n";
-        assert_eq!(manifest(two).unwrap(), [job("a", "b"), job("c", "d")]);
+        let beside = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let jobs = ["a", "b", "c", "d"].map(beside);
+        assert_eq!(manifest(two).unwrap(), [job(&jobs[0], &jobs[1]), job(&jobs[2], &jobs[3])]);
+        let absolute = "{\"input\": \"/a\", \"output\": \"../b\"}";
+        assert_eq!(manifest(absolute).unwrap(), [job("/a", &beside("../b"))]);
         for (wrong, said) in [
             ("{\"input\": \"a\"}", "line 1: expected"),
             ("\n{\"input\": \"a\", \"output\": 3}", "line 2"),

@@ -12,6 +12,7 @@ mod many;
 mod matrix;
 mod npy;
 mod one;
+mod pages;
 mod places;
 mod show;
 mod stage;

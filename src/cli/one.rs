@@ -6,6 +6,7 @@ use std::io::{self, Write};
 
 use acb_fuse::Endpoint;
 use acb_fuse::report::Report;
+use acb_fuse::report::html::Origin;
 use acb_fuse::report::target::Target;
 use acb_fuse::report::text::{Line, SummaryLayout, Tone};
 use console::Term;
@@ -47,7 +48,10 @@ pub fn one(arguments: &Arguments) -> Result<(), Exit> {
     if arguments.check {
         (report, result) = checked((report, result));
     }
-    let write = |target: &Target| target.write(&report).map_err(|source| unwritten(target, source));
+    let origin = Origin::now(show::command());
+    let write = |target: &Target| {
+        target.write(&report, &origin).map_err(|source| unwritten(target, source))
+    };
     let written = arguments.report.iter().try_for_each(write);
     result.and(written.map_err(Exit::from))
 }

@@ -20,6 +20,25 @@ pub fn printable(text: &str, keep: fn(char) -> bool) -> String {
     escaped(text, keep).into_owned()
 }
 
+/// The command of this process, as a shell reads it.
+pub fn command() -> String {
+    let mut arguments: Vec<String> =
+        std::env::args_os().map(|argument| quoted(&argument.to_string_lossy())).collect();
+    if let Some(program) = arguments.first_mut() {
+        *program = env!("CARGO_BIN_NAME").to_owned();
+    }
+    arguments.join(" ")
+}
+
+/// `argument` as one word of a shell.
+fn quoted(argument: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:,+@%".contains(c);
+    if !argument.is_empty() && argument.chars().all(is_plain) {
+        return argument.to_owned();
+    }
+    format!("'{}'", argument.replace('\'', "'\\''"))
+}
+
 /// How many columns a stream has; `None` if it is no terminal.
 pub fn width(stream: &Term) -> Option<usize> {
     let (_, columns) = stream.size_checked().filter(|_| stream.features().is_attended())?;
@@ -69,5 +88,24 @@ pub fn progress(progress: Progress) {
     bar.set_position(done as u64);
     if progress == Progress::Running || done == all {
         bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_argument_is_one_word_of_a_shell() {
+        for (argument, expected) in [
+            ("fixtures/a.onnx", "fixtures/a.onnx"),
+            ("--input-shape=x=1,3", "--input-shape=x=1,3"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            ("it's", "'it'\\''s'"),
+            ("$HOME", "'$HOME'"),
+        ] {
+            assert_eq!(quoted(argument), expected);
+        }
     }
 }

@@ -8,8 +8,9 @@
 //! looks at the places of all files; [`planned`] holds what was decided, graph by graph ([`analysis`]); [`make`] fuses each block ([`fuse`])
 //! and has it proved by its [`claim`]; [`edited`] turns what was made into [`edits`],
 //! with what [`remains`] of each graph; [`deliver`] writes, has [`check`] look at the new file,
-//! [`int8`] tell what rounding its weights would do, and then its files [`placed`]. A conversion that ends before is a [`failure`]. For the
-//! report alone there are [`counts`] and [`files`]; [`given`] reads a caller's tensors.
+//! [`int8`] tell what rounding its weights would do, and then its files [`placed`]. A conversion
+//! that ends before is a [`failure`]. For the report alone there are [`counts`], [`files`], the
+//! [`request`] and the [`layers`]; [`given`] reads a caller's tensors.
 //!
 //! Knows all rooms below, the planner beside the report; neither flags, exit codes nor
 //! terminals.
@@ -28,12 +29,14 @@ pub mod files;
 pub mod fuse;
 pub mod given;
 pub mod int8;
+pub mod layers;
 pub mod make;
 pub mod occupied;
 pub mod open;
 pub mod placed;
 pub mod planned;
 pub mod remains;
+pub mod request;
 pub mod summary;
 
 use std::sync::Arc;
@@ -96,7 +99,7 @@ impl Conversion<'_> {
             Some(_) => Mode::Unverified,
         };
         let label = self.source.label();
-        let mut reached = Reached::begun(&label, mode);
+        let mut reached = Reached::begun(&label, mode, options);
         (options.progress)(Progress::Reading);
         let reading = Instant::now();
         let opened = reached.or_failure(open::open(&self.source, options))?;

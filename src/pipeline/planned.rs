@@ -20,7 +20,9 @@ use crate::refusal::{NearMiss, Reason, Subject};
 
 /// What is to be done with a model, and what is told of it.
 pub struct Planned<'r, 'g, 'm> {
-    /// Per graph, the main graph first.
+    /// What was read, the main graph first.
+    pub graphs: &'r [Graph<'m>],
+    /// Per graph, in their order.
     pub analyses: Vec<GraphAnalysis<'r, 'g, 'm>>,
     /// Per block, in the order of the plans: what it is right for, if the file does not
     /// promise that by itself.
@@ -52,7 +54,7 @@ impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
     /// If an entry cannot be decoded.
     pub fn of(
         model: &Model,
-        graphs: &[Graph],
+        graphs: &'r [Graph<'m>],
         readers: &'r [Reader<'g, 'm>],
         options: &Options,
         counting: Counting,
@@ -72,7 +74,7 @@ impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
             Details { parameters, multiply_adds, counting }
         });
         let nodes_before = graphs.iter().map(Graph::node_count).sum();
-        Ok(Planned { analyses, conditions, calls, nodes_before, nodes_after, details })
+        Ok(Planned { graphs, analyses, conditions, calls, nodes_before, nodes_after, details })
     }
 
     /// Whether each name in `skip` is that of a block.

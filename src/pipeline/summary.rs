@@ -17,21 +17,24 @@ use crate::onnx::graph::Graph;
 use crate::onnx::node::Node;
 use crate::ops::reader::Reader;
 use crate::ops::table::NEWEST_OPSET;
+use crate::options::Options;
 use crate::pipeline::check::{Checked, Measured};
 use crate::pipeline::counts::{self, MultiplyAdds, Operators};
 use crate::pipeline::deliver::Delivered;
 use crate::pipeline::edited::Edited;
 use crate::pipeline::equalized::Equalized;
 use crate::pipeline::failure::Failure;
+use crate::pipeline::layers;
 use crate::pipeline::make::{Fate, Made, MadeBlock};
 use crate::pipeline::open::{LocalFunctions, Opened};
 use crate::pipeline::planned::Planned;
+use crate::pipeline::request;
 use crate::plan::{Block, Count, KeptBranch};
 use crate::refusal::NearMiss;
 use crate::report::{
     BlockCost, BlockReport, BlockSteps, Change, ConvertedNode, Ending, Equalization, File,
-    Int8Outputs, KeptApart, LeftAlone, Mode, NewerOpset, Notes, OpenShape, OperatorChange, Proof,
-    Report, ReportedError, Seconds, Shape, SideFile, Size,
+    Int8Outputs, KeptApart, Layers, LeftAlone, Mode, NewerOpset, Notes, OpenShape, OperatorChange,
+    Proof, Report, ReportedError, Seconds, Shape, SideFile, Size,
 };
 
 /// How far a conversion came: the values of the steps that are done.
@@ -39,6 +42,7 @@ use crate::report::{
 pub struct Reached<'s, 'r, 'g, 'm> {
     label: &'s str,
     mode: Mode,
+    options: &'s Options,
     started: Instant,
     /// The model as it was read.
     pub opened: Option<&'s Opened>,
@@ -70,10 +74,11 @@ pub struct Reached<'s, 'r, 'g, 'm> {
 
 impl<'s> Reached<'s, '_, '_, '_> {
     /// That of a conversion which begins now, of the model that is called `label`.
-    pub fn begun(label: &'s str, mode: Mode) -> Self {
+    pub fn begun(label: &'s str, mode: Mode, options: &'s Options) -> Self {
         Reached {
             label,
             mode,
+            options,
             started: Instant::now(),
             opened: None,
             planned: None,
@@ -124,9 +129,14 @@ impl<'s> Reached<'s, '_, '_, '_> {
             int8_outputs: self.int8_outputs,
             sizes: self.sizes(&input),
             operators: self.operators(),
+            layers: self.layers(),
             notes: self.notes(),
             seconds: self.seconds(),
             input,
+            options: request::options(self.options),
+            seeds: request::seeds(self.options),
+            tolerances: request::tolerances(self.options),
+            versions: request::versions(self.opened.map(|opened| &opened.original)),
             ..Report::new(self.label.to_owned(), self.mode)
         }
     }
@@ -181,6 +191,12 @@ impl<'s> Reached<'s, '_, '_, '_> {
             report.positions = *positions;
         }
         reports
+    }
+
+    /// What the model is drawn from, if reports ask for it.
+    fn layers(&self) -> Option<Layers> {
+        let (planned, _) = self.planned.filter(|_| self.options.details)?;
+        Some(layers::layers(planned, self.made))
     }
 
     fn multiply_adds(&self) -> Option<&'s MultiplyAdds> {

@@ -1,8 +1,9 @@
 //! What happened: once, as data; then as text, JSON or a page.
 //!
 //! The data are here, and are what `schema.json` describes, name by name. Below them stand
-//! `files`, what is known of a model's files, `notes`, what else a user should know, `json`, how
-//! fields become JSON, and `groups`, which places are left alone for one reason. Above them are
+//! `files`, what is known of a model's files, `request`, what was asked for, `notes`, what else a user should know, `json`, how
+//! fields become JSON, `groups`, which places are left alone for one reason, and `savings`, what
+//! blocks save. Above them are
 //! [`text`], the summary in lines (its `table` has a row per block), and [`html`], the page, with the [`words`] that they share;
 //! [`target`] is where they go. All are handed plain data: they know no planner and no reader,
 //! and decide nothing.
@@ -16,8 +17,12 @@ pub mod html;
 mod int8;
 mod json;
 mod kept;
+mod layers;
+mod left_alone;
 mod notes;
 mod quantization;
+mod request;
+mod savings;
 mod table;
 pub mod target;
 pub mod text;
@@ -30,7 +35,6 @@ use serde::Serialize;
 
 use crate::affine::average;
 pub use crate::affine::{Comparison, DominantBranch, Int8Weights, Magnitude, Spread};
-use crate::refusal::{NearMiss, Subject};
 pub use crate::report::average::Average;
 pub use crate::report::equalization::Equalization;
 pub use crate::report::escape::escaped;
@@ -38,7 +42,12 @@ pub use crate::report::files::{File, Predecessor, PredecessorKind, SideFile};
 pub use crate::report::int8::Int8Outputs;
 pub use crate::report::json::{JSON_SCHEMA, json, json_line};
 pub use crate::report::kept::KeptApart;
+pub use crate::report::layers::{Layer, Layers};
+pub use crate::report::left_alone::LeftAlone;
 pub use crate::report::notes::{ConvertedNode, NewerOpset, Notes, OpenShape};
+pub use crate::report::request::{
+    AllowedDifferences, RequestedOptions, RequestedShape, Seeds, Versions,
+};
 use crate::setting::{Setting, told};
 pub use crate::verify::outcome::{Agreement, NotRun, Outcome};
 
@@ -59,6 +68,14 @@ pub struct Report {
     pub error: Option<ReportedError>,
     /// What was asked for.
     pub mode: Mode,
+    /// The choices of the caller.
+    pub options: RequestedOptions,
+    /// What random inputs were made from.
+    pub seeds: Seeds,
+    /// By how much old and new may differ.
+    pub tolerances: AllowedDifferences,
+    /// What the model and its verification rest on.
+    pub versions: Versions,
     /// The model that was read.
     pub input: File,
     /// The one that was written.
@@ -79,6 +96,9 @@ pub struct Report {
     /// Of a new model, the operators of which there are more or fewer nodes than before.
     #[serde(skip)]
     pub operators: Vec<OperatorChange>,
+    /// What the model is made of, in order; `None` if that was not asked for.
+    #[serde(skip)]
+    pub layers: Option<Layers>,
     /// What else a user should know.
     pub notes: Notes,
     /// Where the time went.
@@ -306,41 +326,6 @@ pub struct Seconds {
     pub total: f64,
 }
 
-/// A place that was left alone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct LeftAlone {
-    /// The node where the branches meet, or the block.
-    pub node: String,
-    /// The kind of the reason, in a word that programs may rely on.
-    pub kind: &'static str,
-    /// The reason.
-    pub reason: String,
-    /// The choice of the caller that the reason names.
-    #[serde(skip)]
-    pub setting: Option<Setting>,
-    /// What is left alone.
-    #[serde(skip)]
-    pub(crate) subject: Subject,
-    /// What the reason says of several places at once.
-    #[serde(skip)]
-    pub(crate) in_common: String,
-}
-
-impl LeftAlone {
-    /// What was missed by little.
-    pub(crate) fn of(NearMiss { subject, node, reason }: &NearMiss) -> Self {
-        LeftAlone {
-            node: node.clone(),
-            kind: json::kind(reason),
-            reason: reason.to_string(),
-            setting: reason.setting(),
-            subject: *subject,
-            in_common: reason.in_common(),
-        }
-    }
-}
-
 impl Report {
     /// Of a conversion of the model called `path` that has done nothing yet.
     pub fn new(path: String, mode: Mode) -> Self {
@@ -350,6 +335,10 @@ impl Report {
             outcome: Ending::Failed,
             error: None,
             mode,
+            options: RequestedOptions::default(),
+            seeds: Seeds::default(),
+            tolerances: AllowedDifferences::default(),
+            versions: Versions::default(),
             input: File { path, ..File::default() },
             output: None,
             blocks: Vec::new(),
@@ -359,6 +348,7 @@ impl Report {
             int8_outputs: None,
             sizes: Change::default(),
             operators: Vec::new(),
+            layers: None,
             notes: Notes::default(),
             seconds: Seconds::default(),
         }
@@ -366,12 +356,7 @@ impl Report {
 
     /// Puts the choices of the caller that reasons name in words of the caller's own.
     pub fn put_settings_in(&mut self, words: &dyn Fn(&Setting) -> String) {
-        for LeftAlone { reason, setting, in_common, .. } in &mut self.near_misses {
-            if let Some(setting) = setting {
-                *reason = told(reason, setting, words);
-                *in_common = told(in_common, setting, words);
-            }
-        }
+        self.near_misses.iter_mut().for_each(|place| place.put_settings_in(words));
         for BlockReport { hint, hint_setting, .. } in &mut self.blocks {
             if let (Some(hint), Some(setting)) = (hint, hint_setting) {
                 *hint = told(hint, setting, words);

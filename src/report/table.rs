@@ -137,9 +137,7 @@ impl<'r> AlikeBlocks<'r> {
 
     /// Multiply-adds that all of them save together; `None` if that is not known.
     fn saved(&self) -> Option<f64> {
-        let BlockReport { before, after, positions, .. } = self.first;
-        let each = before.multiply_adds_per_position - after.multiply_adds_per_position;
-        Some(each * (*positions)? * self.count as f64)
+        Some(self.first.saved_multiply_adds()? * self.count as f64)
     }
 
     fn parameters_saved(&self) -> u64 {

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use crate::onnx::place::folder_of;
 use crate::onnx::staged::{self, Clobber, Staged};
+use crate::report::Report;
+use crate::report::html::{self, Origin};
 use crate::report::json::{json, json_line};
-use crate::report::{Report, html};
 
 /// Standard output, or a file and what is written there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,14 +37,15 @@ impl Target {
         folder_of(path).metadata().map(drop)
     }
 
-    /// Writes the report there; a file that stands there is replaced in one step.
+    /// Writes the report there; a file that stands there is replaced in one step. Only a page
+    /// names its `origin`.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn write(&self, report: &Report) -> io::Result<()> {
+    pub fn write(&self, report: &Report, origin: &Origin) -> io::Result<()> {
         let text = match self {
             Target::Pipe | Target::Json(_) => json(report),
-            Target::Html(_) => html::page(report),
+            Target::Html(_) => html::page(report, Some(origin)),
             Target::Lines(_) => json_line(report),
         };
         self.write_lines(|out| out.write_all(text.as_bytes()).and_then(|()| out.flush()))

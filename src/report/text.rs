@@ -357,6 +357,7 @@ mod tests {
             node: "evil\nNOT VERIFIED".to_owned(),
             kind: "limit",
             reason: "`a\u{202e}b` is met".to_owned(),
+            help: "".into(),
             setting: None,
             subject: Subject::Node,
             in_common: String::new(),

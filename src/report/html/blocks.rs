@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use crate::report::BlockReport;
 use crate::report::html::charts::{HeatMaps, comparison};
 use crate::report::html::drawing::drawing;
-use crate::report::html::markup::{UNKNOWN, grouped, left_out, put, sentence, shown};
+use crate::report::html::markup::{UNKNOWN, cut, fact, grouped, left_out, put, sentence, shown};
 use crate::report::quantization;
 use crate::report::words::{branches_and_norms, convolution};
 
@@ -61,7 +61,7 @@ fn table(blocks: &[BlockReport], detailed: &BTreeSet<usize>) -> String {
                     <th class=\"n\">multiply-adds per position</th><th class=\"n\">proof</th></tr>\n"
         .to_owned();
     for (at, block) in blocks.iter().enumerate().take(ROWS) {
-        let name = shown(&block.name);
+        let name = cut(&block.name);
         let name =
             if detailed.contains(&at) { format!("<a href=\"#b{at}\">{name}</a>") } else { name };
         let mark = if block.hint.is_some() { " <span class=\"hint\">⚠</span>" } else { "" };
@@ -119,11 +119,6 @@ fn details(block: &BlockReport, heat_maps: &mut HeatMaps) -> String {
     }
     html.push_str("</dl>\n");
     html
-}
-
-/// `value` is safe.
-fn fact(what: &str, value: &str) -> String {
-    format!("<dt>{what}</dt><dd>{value}</dd>")
 }
 
 /// Names as code, and how many more there are.

@@ -79,7 +79,7 @@ fn after(block: &BlockReport) -> Vec<Branch> {
 }
 
 /// Whether a step stands for a tensor, whose name it is.
-fn is_tensor(step: &str) -> bool {
+pub fn is_tensor(step: &str) -> bool {
     step.starts_with('`')
 }
 

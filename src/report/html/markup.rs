@@ -4,9 +4,10 @@
 //! through [`sentence`]. Knows nothing of a report.
 
 use crate::report::escape::is_unsafe;
+use crate::report::words::cut_in_the_middle;
 
-/// So many characters of a name are shown, and so many words of a sentence.
-const CHARACTERS: usize = 160;
+/// So many characters of a name are shown at each end, and as many words of a sentence as of both.
+const AT_EACH_END: usize = 80;
 
 /// Appends formatted text to a string; that cannot fail.
 macro_rules! put {
@@ -18,15 +19,20 @@ macro_rules! put {
 pub(super) use put;
 
 /// `text` as it may stand in the page: escaped, with what would steer a terminal or turn
-/// the direction of the text spelled out, and not too long.
+/// the direction of the text spelled out, and what is too long left out in the middle.
 pub fn shown(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len().min(CHARACTERS));
-    for (count, c) in text.chars().enumerate() {
-        if count == CHARACTERS {
-            let more = text.chars().count().saturating_sub(CHARACTERS);
-            put!(shown, "… ({more} more)");
-            break;
-        }
+    let count = text.chars().count();
+    let more = count.saturating_sub(AT_EACH_END.saturating_mul(2));
+    if more == 0 {
+        return escaped(text.chars());
+    }
+    let last = text.chars().skip(count.saturating_sub(AT_EACH_END));
+    format!("{}… ({more} more) …{}", escaped(text.chars().take(AT_EACH_END)), escaped(last))
+}
+
+fn escaped(text: impl Iterator<Item = char>) -> String {
+    let mut shown = String::new();
+    for c in text {
         match c {
             '&' => shown.push_str("&amp;"),
             '<' => shown.push_str("&lt;"),
@@ -40,9 +46,22 @@ pub fn shown(text: &str) -> String {
     shown
 }
 
+/// A name where there is little room, cut in the middle.
+pub fn cut(name: &str) -> String {
+    /// So many characters are shown there.
+    const SHORT: usize = 40;
+    cut_to(name, SHORT)
+}
+
+/// `text` in no more than `most` characters, cut in the middle.
+pub fn cut_to(text: &str, most: usize) -> String {
+    shown(&cut_in_the_middle(text, most))
+}
+
 /// A sentence, which may be longer than a name.
 pub fn sentence(text: &str) -> String {
-    let words: Vec<String> = text.split(' ').take(CHARACTERS).map(shown).collect();
+    let words: Vec<String> =
+        text.split(' ').take(AT_EACH_END.saturating_mul(2)).map(shown).collect();
     words.join(" ")
 }
 
@@ -54,6 +73,11 @@ pub fn left_out(all: usize, listed: usize, what: &str) -> String {
             format!("<p class=\"soft\">{more} further {what} are in the JSON report only.</p>\n")
         }
     }
+}
+
+/// A row of a list of facts, of which both parts are safe.
+pub fn fact(what: &str, value: &str) -> String {
+    format!("<dt>{what}</dt><dd>{value}</dd>")
 }
 
 /// What stands where a number is not known.
@@ -100,8 +124,9 @@ mod tests {
         ] {
             assert_eq!(shown(name), expected);
         }
-        let long = shown(&"x".repeat(CHARACTERS + 5));
-        assert!(long.ends_with("… (5 more)") && long.len() < CHARACTERS + 20);
+        let name = format!("{}<>cut {}", "a".repeat(AT_EACH_END), "z".repeat(AT_EACH_END));
+        let [a, z] = ["a", "z"].map(|end| end.repeat(AT_EACH_END));
+        assert_eq!(shown(&name), format!("{a}… (6 more) …{z}"));
     }
 
     #[test]

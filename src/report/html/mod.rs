@@ -1,7 +1,8 @@
 //! The report as one page that needs nothing else: no script, no font, no request.
 //!
 //! [`page`] puts its sections one under the other; those of the blocks are in `blocks`, what
-//! is drawn there in `charts` and `drawing`. Names in a model are anybody's: each goes
+//! is drawn there in `charts` and `drawing`; what the report was made of and by is in `made`,
+//! with its [`Origin`], which no other form of a report has. Many models have an [`index`]. Names in a model are anybody's: each goes
 //! through `markup`, and the page's own policy forbids whatever might come through all the
 //! same. What could be very long is cut, and the page says so; the JSON report has everything.
 //! Knows the report's data and nothing of how they came about.
@@ -9,16 +10,26 @@
 mod blocks;
 mod charts;
 mod drawing;
+mod frame;
+mod index;
+mod lanes;
+mod made;
 mod markup;
+mod model;
+mod origin;
+mod savings;
+mod stays;
+mod totals;
+mod verdict;
 
 use crate::affine::{LEAST_SQNR, MOST_LOST};
 use crate::report::html::charts::HeatMaps;
-use crate::report::html::markup::{
-    UNKNOWN, grouped_if_known, left_out, magnitude, put, sentence, shown,
-};
+pub use crate::report::html::index::{IndexRow, index};
+use crate::report::html::markup::{left_out, magnitude, put, sentence, shown};
+pub use crate::report::html::origin::Origin;
 use crate::report::quantization::ADVICE;
 use crate::report::words;
-use crate::report::{Average, Change, Ending, Mode, Report, Size};
+use crate::report::{Average, Report};
 use crate::verify::outcome::Outcome;
 
 /// So many near misses, outputs or side files are listed.
@@ -26,125 +37,27 @@ const LISTED: usize = 2_000;
 /// So many sizes of kernels have their average magnitude shown.
 const SIZES: usize = 40;
 
-/// The page.
-pub fn page(report: &Report) -> String {
+/// The page; without an `origin` it names no command and no date.
+pub fn page(report: &Report, origin: Option<&Origin>) -> String {
     let mut heat_maps = HeatMaps::default();
     let sections = [
-        head(report),
-        verdict(report),
-        totals(&report.sizes),
+        frame::head(&report.input.path),
+        verdict::verdict(report),
+        totals::totals(&report.sizes),
         verification(report),
+        model::model(report),
+        savings::savings(&report.blocks),
         quantization(report),
+        stays::without_factors(report.equalization.as_ref()),
         averages(&report.averages(), &mut heat_maps),
         blocks::blocks(&report.blocks, &mut heat_maps),
         converted(report),
-        near_misses(report),
-        files(report),
-        "</main></body></html>\n".to_owned(),
+        stays::left_alone(&report.near_misses),
+        made::files(report),
+        made::request(report, origin),
+        frame::END.to_owned(),
     ];
     sections.concat()
-}
-
-fn head(report: &Report) -> String {
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta http-equiv=\"Content-Security-Policy\" \
-         content=\"default-src 'none'; style-src 'unsafe-inline'\">\
-         <meta name=\"viewport\" content=\"width=device-width\">\
-         <title>{0} – acb-fuse</title>\n<style>\n{1}</style></head>\n<body><main>\n<h1>{0}</h1>\n",
-        shown(&report.input.path),
-        include_str!("style.css")
-    )
-}
-
-/// How it ended, and what a user has to know beside that.
-fn verdict(report: &Report) -> String {
-    let (class, text) = ending(report);
-    let mut html = format!("<div class=\"verdict {class}\"><strong>{text}</strong>");
-    if let Some(error) = &report.error {
-        let code = error.exit_code.map(|code| format!("Exit code {code}: ")).unwrap_or_default();
-        put!(html, "<p>{code}{}</p>", sentence(&error.message));
-    }
-    let notes = &report.notes;
-    if let Some(opset) = notes.newer_opset {
-        put!(
-            html,
-            "<p>Operator set {} is newer than those that are known: operators are read as \
-             they were before.</p>",
-            opset.model
-        );
-    }
-    let inferred = notes.inferred_nodes;
-    if inferred > 0 {
-        put!(html, "<p>{inferred} nodes in training mode converted to inference.</p>");
-    }
-    if let Some(removed) = words::removed_inputs(notes) {
-        put!(html, "<p>{removed}.</p>");
-    }
-    for said in words::repeated_names(notes).into_iter().chain(words::open_sizes(notes)) {
-        put!(html, "<p>{}.</p>", sentence(&said));
-    }
-    html.push_str("</div>\n");
-    html
-}
-
-/// How it ended in a sentence, and the class of that in the style sheet.
-fn ending(report: &Report) -> (&'static str, String) {
-    let fused = words::blocks_fused(report);
-    match (report.outcome, report.mode, &report.run) {
-        (Ending::Failed, ..) => ("bad", "Failed; nothing was written.".to_owned()),
-        (Ending::Looked, ..) => ("", format!("Only looked: {fused}.")),
-        (_, Mode::Unverified, _) => ("warn", format!("{fused} and written; NOT VERIFIED.")),
-        (_, _, Some(Outcome::NotRun(_))) => {
-            ("warn", format!("{fused}, proved and written; the whole model was not run."))
-        }
-        (_, _, None) => ("", format!("Written as it was read: {}.", words::nothing_fused(report))),
-        _ if report.blocks.is_empty() => {
-            ("good", "No block; converted to inference and written.".to_owned())
-        }
-        _ => ("good", format!("{fused}, verified and written.")),
-    }
-}
-
-/// The sizes of the whole model.
-fn totals(sizes: &Change<Size>) -> String {
-    let mut html =
-        "<h2>Totals</h2>\n<div class=\"scroll\"><table><tr><th></th><th class=\"n\">before</th>\
-         <th class=\"n\">after</th><th class=\"n\">change</th></tr>\n"
-            .to_owned();
-    type Of = fn(&Size) -> Option<f64>;
-    let rows: [(&str, Of); 4] = [
-        ("bytes, side files included", |size| size.bytes.map(|bytes| bytes as f64)),
-        ("nodes", |size| size.nodes.map(|nodes| nodes as f64)),
-        ("parameters stored", |size| size.parameters.map(|count| count as f64)),
-        ("multiply-adds", |size| size.multiply_adds),
-    ];
-    for (what, of) in rows {
-        let (before, after) = (of(&sizes.before), of(&sizes.after));
-        put!(
-            html,
-            "<tr><td>{what}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
-             <td class=\"n\">{}</td></tr>\n",
-            grouped_if_known(before),
-            grouped_if_known(after),
-            percent(before, after)
-        );
-    }
-    html.push_str(
-        "</table></div>\n<p class=\"soft\">Multiply-adds are for inputs of the known sizes and \
-         one image where that is open. – is not known or was not made.</p>\n",
-    );
-    html
-}
-
-/// By how much something grew; empty if that is not known.
-fn percent(before: Option<f64>, after: Option<f64>) -> String {
-    match (before, after) {
-        (Some(before), Some(after)) if before > 0.0 => {
-            format!("{:+.1} %", (after / before - 1.0) * 100.0).replace('-', "−")
-        }
-        _ => String::new(),
-    }
 }
 
 /// The proofs of the blocks and the run of the whole model; empty without both.
@@ -201,6 +114,7 @@ fn quantization(report: &Report) -> String {
     if report.blocks.iter().all(|block| block.weights.is_none()) {
         return String::new();
     }
+    let outputs = report.int8_outputs.map(|own| own.in_words());
     let (count, all) = (report.poor().count(), report.blocks.len());
     let mut html = "<h2>Before quantization</h2>\n".to_owned();
     if count == 0 {
@@ -216,6 +130,7 @@ fn quantization(report: &Report) -> String {
              or {MOST_LOST} dB below those before: {ADVICE}. These blocks are marked below.</p>\n"
         );
     }
+    html.extend(outputs.map(|said| format!("<p>{}.</p>\n", sentence(&said))));
     html.push_str(
         "<p class=\"soft\">Σw² / Σ(w − round(w))² in dB, with symmetric int8 and one step for the \
          whole tensor; 6 dB are one bit. Charts show max |w| of the output channels. \
@@ -262,14 +177,6 @@ fn converted(report: &Report) -> String {
     )
 }
 
-fn near_misses(report: &Report) -> String {
-    let rows = report
-        .near_misses
-        .iter()
-        .map(|miss| (shown(&miss.node), sentence(&miss.reason.to_string())));
-    table_of_nodes("<h2>Left alone</h2>\n", "why", rows, "places")
-}
-
 /// A section with a table of nodes and what is said of each, all of it safe; empty without
 /// rows.
 fn table_of_nodes(
@@ -292,52 +199,11 @@ fn table_of_nodes(
     html
 }
 
-/// What was read and written, what made this, and where the time went.
-fn files(report: &Report) -> String {
-    let mut html = "<h2>Files</h2>\n<div class=\"scroll\"><table><tr><th></th><th>file</th>\
-                    <th class=\"n\">bytes</th><th>SHA-256</th></tr>\n"
-        .to_owned();
-    let files = [("read", Some(&report.input)), ("written", report.output.as_ref())];
-    for (what, file) in files {
-        let Some(file) = file else { continue };
-        let sides = file.side_files.iter().take(LISTED);
-        let sides = sides.map(|side| (&side.location, side.bytes, &side.sha256));
-        for (path, bytes, sha256) in
-            [(&file.path, file.bytes, &file.sha256)].into_iter().chain(sides)
-        {
-            put!(
-                html,
-                "<tr><td>{what}</td><td><code>{}</code></td><td class=\"n\">{}</td>\
-                 <td><code>{}</code></td></tr>\n",
-                shown(path),
-                grouped_if_known(bytes.map(|bytes| bytes as f64)),
-                sha256.as_deref().unwrap_or(UNKNOWN)
-            );
-        }
-    }
-    let seconds = &report.seconds;
-    put!(
-        html,
-        "</table></div>\n<p class=\"soft\">{} {}. Seconds: read {:.2}, plan {:.2}, fuse and prove \
-         {:.2}, write {:.2}, read back {:.2}, run {:.2}, total {:.2}.</p>\n",
-        report.tool.name,
-        report.tool.version,
-        seconds.read,
-        seconds.plan,
-        seconds.fuse_and_prove,
-        seconds.write,
-        seconds.read_back,
-        seconds.run,
-        seconds.total
-    );
-    html
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::affine::{Comparison, Int8Weights, Magnitude, Spread};
-    use crate::report::{BlockCost, BlockReport, BlockSteps};
+    use crate::report::{BlockCost, BlockReport, BlockSteps, Layer, Layers, Mode};
 
     /// Many blocks, long names, large kernels: the page stays one that browsers open.
     #[test]
@@ -378,7 +244,12 @@ mod tests {
         };
         let mut report = Report::new("model.onnx".to_owned(), Mode::Verified);
         report.blocks = (0..400).map(block).collect();
-        let page = page(&report);
+        let node =
+            || Layer::Node { operator: "Relu".to_owned(), name: name.clone(), is_strided: false };
+        let layers = (0..3_000)
+            .flat_map(|number| [Layer::Block { number: number % 400, removed: 2 }, node()]);
+        report.layers = Some(Layers { layers: layers.collect(), left_out: 17 });
+        let page = page(&report, None);
         assert!(page.len() < 8 << 20, "{} bytes", page.len());
         for part in [
             "look at this",
@@ -387,6 +258,7 @@ mod tests {
             "31×31 not drawn",
             "91 more",
             "and 960 more",
+            "5000 further rows of layers and 17 further nodes",
         ] {
             assert!(page.contains(part), "{part}");
         }

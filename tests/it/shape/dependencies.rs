@@ -92,6 +92,14 @@ fn all_come_from_the_registry() {
     }
 }
 
+/// The version of the engine that reports name.
+#[test]
+fn the_engine_is_the_one_that_reports_name() {
+    let packages = packages();
+    let tract = packages.iter().find(|package| text(package, "name") == "tract-onnx").unwrap();
+    assert_eq!(acb_fuse::engine::ENGINE, format!("tract {}", text(tract, "version")));
+}
+
 #[test]
 fn no_crate_is_there_twice_but_those_that_are_known() {
     let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

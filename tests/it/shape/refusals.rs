@@ -7,6 +7,8 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use acb_fuse::refusal::help::option;
+
 use crate::support::results;
 
 /// Where the lists are.
@@ -26,322 +28,190 @@ const CARRIERS: &[(&str, &str)] = &[
     ("NotLinear", "Refused"),
 ];
 
-/// List, reason, what it means, and what helps.
-const ROWS: &[(&str, &str, &str, &str)] = &[
+/// List, reason, and what it means; what helps is in the code.
+const ROWS: &[(&str, &str, &str)] = &[
     (
         "Reason",
         "DifferentInputs",
         "Parallel branches are one convolution only if all read the same tensor.",
-        "Nothing has to be done if that is meant; else look for a copy of the input (a Cast, a Transpose) in one branch.",
     ),
     (
         "Reason",
         "Dearer",
         "The rewrite is right, and would make the model larger: a linear bottleneck, for example.",
-        "Nothing has to be done.",
     ),
     (
         "Reason",
         "OutOfRange",
         "The branches agree for some input sizes only, and the file admits others.",
-        "`--input-shape` with the size that is used.",
     ),
     (
         "Reason",
         "ReadElsewhere",
         "Another node needs the branch's result, so the branch would have to stay beside the kernel.",
-        "Remove the other reader, such as an extra graph output, at export.",
     ),
     (
         "Reason",
         "SharedKernel",
         "Several convolutions use one kernel, and each has a norm or scale of its own.",
-        "`--growth` with the fraction that the report names.",
     ),
     (
         "Reason",
         "KeptApart",
         "In one kernel, int8 weights would be less exact (`--keep-identity`, `--for int8`), and the branch cannot be written beside it.",
-        "`--keep-identity never`, if the model is not quantized.",
     ),
-    (
-        "Reason",
-        "Limit",
-        "A bound on how far regions are searched was met (second table).",
-        "Such a model is unusual: please report it.",
-    ),
+    ("Reason", "Limit", "A bound on how far regions are searched was met (second table)."),
     (
         "Reason",
         "Unproved",
         "The proof of the block could not be made: the engine cannot run it, or a limit of verification was met.",
-        "The limit that the report names, `--verify-memory` or `--verify-timeout`.",
     ),
     (
         "Reason",
         "Between",
         "A norm, scale or shift has no convolution beside it that can take it; each side is named (see below).",
-        "Nothing, if what stands there is meant: a ReLU before a norm, for example.",
     ),
-    (
-        "Reason",
-        "Call",
-        "A local function holds convolutions or norms and cannot be inlined.",
-        "Inline it (`onnx.inliner`), or export without functions.",
-    ),
-    ("Reason", "Skipped", "It was asked for.", "Leave out `--skip`."),
+    ("Reason", "Call", "A local function holds convolutions or norms and cannot be inlined."),
+    ("Reason", "Skipped", "It was asked for."),
     (
         "NotLinear",
         "Operator",
         "The operator is not linear: a ReLU, a product of two tensors, a maximum.",
-        "Nothing: the result would not be the same.",
     ),
     (
         "NotLinear",
         "Foreign",
         "The operator is of another domain, so its name says nothing of what it does.",
-        "Export with operators of ONNX.",
     ),
     (
         "NotLinear",
         "Malformed",
         "The node contradicts the definition of its operator (second table).",
-        "Run `onnx.checker` on the file, and export it anew.",
     ),
-    (
-        "NotLinear",
-        "Unrepresentable",
-        "The node is affine, but is no convolution (second table).",
-        "Depends on the node; most are meant.",
-    ),
+    ("NotLinear", "Unrepresentable", "The node is affine, but is no convolution (second table)."),
     (
         "NotLinear",
         "Training",
         "The node computes statistics of its batch, or drops at random, and is not converted (second table).",
-        "Export with `model.eval()`.",
     ),
-    ("NotLinear", "KeptTraining", "It was asked for.", "`--training-mode auto`."),
-    (
-        "NotLinear",
-        "Untrained",
-        "The stored statistics look like placeholders.",
-        "Export with `model.eval()` after training, or `--training-mode convert`.",
-    ),
-    (
-        "NotLinear",
-        "Limit",
-        "A bound on what is followed or tried was met (second table).",
-        "A simplifier (onnxsim, OnnxSlim) before this tool.",
-    ),
+    ("NotLinear", "KeptTraining", "It was asked for."),
+    ("NotLinear", "Untrained", "The stored statistics look like placeholders."),
+    ("NotLinear", "Limit", "A bound on what is followed or tried was met (second table)."),
     (
         "NotLinear",
         "Beyond",
         "A weight is the result of a computation on constants that is too large to carry out.",
-        "Fold constants first, with a simplifier.",
     ),
     (
         "NotLinear",
         "NotEvaluated",
         "A weight is the result of an operator that is not evaluated here.",
-        "Fold constants first, with a simplifier.",
     ),
-    (
-        "NotLinear",
-        "NotConstant",
-        "A weight or statistic is computed at run time.",
-        "Nothing, if that is meant (a dynamic convolution); else fold constants.",
-    ),
+    ("NotLinear", "NotConstant", "A weight or statistic is computed at run time."),
     (
         "NotLinear",
         "Quantized",
         "A weight is stored in few bits, and its rounding is part of the model.",
-        "Fuse the float model, then quantize.",
     ),
-    (
-        "NotLinear",
-        "Overridable",
-        "A weight is also a graph input, and these were to be kept.",
-        "Leave out `--keep-overridable`.",
-    ),
-    (
-        "NotLinear",
-        "Open",
-        "Where a window lies depends on a size that the file leaves open.",
-        "`--input-shape`; the report names the input.",
-    ),
-    (
-        "NotLinear",
-        "NotInferable",
-        "A size that decides cannot be inferred from the file.",
-        "Run ONNX's shape inference, or export with fixed sizes.",
-    ),
-    (
-        "NotLinear",
-        "NotInferred",
-        "A size that decides is not inferred, because a limit was met.",
-        "Run ONNX's shape inference, or export with fixed sizes.",
-    ),
+    ("NotLinear", "Overridable", "A weight is also a graph input, and these were to be kept."),
+    ("NotLinear", "Open", "Where a window lies depends on a size that the file leaves open."),
+    ("NotLinear", "NotInferable", "A size that decides cannot be inferred from the file."),
+    ("NotLinear", "NotInferred", "A size that decides is not inferred, because a limit was met."),
     (
         "NotLinear",
         "NotPerChannel",
         "A constant varies along other axes than the channels, such as one of shape [C] in NCHW, which lies along the width.",
-        "Give it the shape [C,1,1] if the channels were meant.",
     ),
     (
         "NotLinear",
         "WrongLength",
         "A vector of a norm or bias does not have one number per channel.",
-        "Run `onnx.checker` on the file.",
     ),
-    (
-        "Refusal",
-        "Strides",
-        "The branches step at different strides.",
-        "Nothing: they are not one convolution.",
-    ),
-    (
-        "Refusal",
-        "Counts",
-        "The branches make different numbers of outputs from one input.",
-        "Check the paddings: a d×d, a 1×d and a d×1 kernel need ⌊d/2⌋ on their long axes.",
-    ),
+    ("Refusal", "Strides", "The branches step at different strides."),
+    ("Refusal", "Counts", "The branches make different numbers of outputs from one input."),
     (
         "Refusal",
         "Unplaced",
         "SAME padding with a stride puts a window elsewhere for odd and even sizes.",
-        "`--input-shape` with the size that is used.",
     ),
-    (
-        "Refusal",
-        "Channels",
-        "One branch has a single channel that is broadcast onto the others.",
-        "Nothing: they are not one convolution.",
-    ),
+    ("Refusal", "Channels", "One branch has a single channel that is broadcast onto the others."),
     (
         "Refusal",
         "Border",
         "A padded convolution sees zeros where the operation before it gives something else.",
-        "Pad once, before the first of the two.",
     ),
     (
         "Refusal",
         "BiasAtBorder",
         "The same, where the operation before it gives its bias: `Conv 1×1 + bias → Conv 3×3, pad 1`.",
-        "Fill the border with the bias, as DBB and ECBSR do, or train without that bias.",
     ),
     (
         "Refusal",
         "Borders",
         "One branch pads with zeros, the other with reflections or repeated edges.",
-        "The same padding in all branches.",
     ),
     (
         "Refusal",
         "Axes",
         "One branch runs along other axes: NHWC against NCHW, or height and width exchanged.",
-        "Export all of the block in one layout.",
     ),
     (
         "Refusal",
         "Ranks",
         "What is added has another number of dimensions, and its channels are another axis.",
-        "Nothing: they are not one convolution.",
     ),
     (
         "Refusal",
         "View",
         "A Reshape, Flatten or Transpose between the two mixes channels with other axes.",
-        "Nothing: they are not one convolution.",
     ),
-    (
-        "Refusal",
-        "Kinds",
-        "A convolution and a transposed one are added.",
-        "Nothing: they are not one convolution.",
-    ),
+    ("Refusal", "Kinds", "A convolution and a transposed one are added."),
     (
         "Refusal",
         "Outgrown",
         "output_padding or output_shape lets the output of a transposed convolution end beyond its windows.",
-        "Nothing: they are not one convolution.",
     ),
-    (
-        "Refusal",
-        "Weights",
-        "Kernels in a row would be multiplied out into one that is too large.",
-        "Nothing: two kernels are cheaper there.",
-    ),
-    (
-        "Refusal",
-        "TooLarge",
-        "A window has sizes that no network has.",
-        "Run `onnx.checker` on the file.",
-    ),
+    ("Refusal", "Weights", "Kernels in a row would be multiplied out into one that is too large."),
+    ("Refusal", "TooLarge", "A window has sizes that no network has."),
     (
         "Neighbour",
         "Input",
         "The norm reads an input of the graph, and no convolution reads the norm.",
-        "Nothing.",
     ),
     (
         "Neighbour",
         "Output",
         "The norm makes an output of the graph, and no convolution stands before it.",
-        "Nothing.",
     ),
-    (
-        "Neighbour",
-        "Operator",
-        "Another operator stands beside the norm.",
-        "Nothing: the norm does not commute with it.",
-    ),
+    ("Neighbour", "Operator", "Another operator stands beside the norm."),
     (
         "Neighbour",
         "Sum",
         "A sum stands before the norm, and not all that it adds comes from convolutions.",
-        "Nothing.",
     ),
     (
         "Neighbour",
         "SharedSum",
         "A sum stands before the norm whose result another node needs without it.",
-        "Nothing, in a pre-activation network.",
     ),
-    ("Neighbour", "Summand", "The norm is one summand of a sum that is no block.", "Nothing."),
-    (
-        "Neighbour",
-        "Readers",
-        "Several nodes read the norm, and each would need a copy.",
-        "Nothing.",
-    ),
+    ("Neighbour", "Summand", "The norm is one summand of a sum that is no block."),
+    ("Neighbour", "Readers", "Several nodes read the norm, and each would need a copy."),
     (
         "Neighbour",
         "Refusing",
         "A convolution stands there and cannot take the norm, for a reason of the list above, given in brackets.",
-        "See that reason.",
     ),
     (
         "Neighbour",
         "Shared",
         "A convolution stands there whose result another node needs without the norm.",
-        "Nothing.",
     ),
-    (
-        "Neighbour",
-        "Dear",
-        "A convolution could take the norm, but would not be cheaper with it.",
-        "Nothing.",
-    ),
-    (
-        "Unfit",
-        "NotFinite",
-        "A fused weight overflows the model's type.",
-        "Fuse the float32 model, then convert it.",
-    ),
+    ("Neighbour", "Dear", "A convolution could take the norm, but would not be cheaper with it."),
+    ("Unfit", "NotFinite", "A fused weight overflows the model's type."),
     (
         "Unfit",
         "Imprecise",
         "All fused weights of a filter are below the type's smallest normal number and would be rounded away.",
-        "Fuse the float32 model, then convert it.",
     ),
 ];
 
@@ -390,6 +260,28 @@ fn message(literal: &str) -> String {
         }
     }
     shown.replace('|', "\\|")
+}
+
+/// What helps against a reason, in the flags of the command line.
+fn helps(list: &str, variant: &str) -> String {
+    let text = fs::read_to_string("src/refusal/help.rs").unwrap();
+    let name = format!("{list}::{variant}");
+    let is_longer = |rest: &str| rest.starts_with(char::is_alphanumeric);
+    let arms = text.match_indices(&name).map(|(at, name)| &text[at + name.len()..]);
+    let mut arms = arms.filter(|rest| !is_longer(rest));
+    let arm = arms.next().unwrap_or_else(|| panic!("nothing is said of what helps {name}"));
+    let (_, arm) = arm.split_once("=>").unwrap();
+    let arm = arm.trim_start();
+    if arm.starts_with("of_") {
+        return "See that reason.".to_owned();
+    }
+    let said = arm.split('"').nth(1).unwrap().to_owned();
+    match option(&said) {
+        Some(option) => {
+            said.replace(&format!("`{option}"), &format!("`--{}", option.replace('_', "-")))
+        }
+        None => said,
+    }
 }
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -460,11 +352,12 @@ fn every_reason_is_explained() {
                 continue;
             }
             let row = ROWS.iter().find(|row| (row.0, row.1) == key);
-            let Some((of, name, means, helps)) = row else {
+            let Some((of, name, means)) = row else {
                 missing.push(format!("{list}::{variant}: {says}"));
                 continue;
             };
             explained.insert((*of, *name));
+            let helps = helps(list, &variant);
             // Texts of the place where they are made.
             let says = match (says.as_str(), variant.as_str()) {
                 ("…", "Unproved" | "Call") => "(the words of the engine or the file)".to_owned(),

@@ -302,9 +302,12 @@ fn many_models_have_a_line_each() {
     fs::write(&broken, b"not a model at all").unwrap();
     let manifest = path("manifest.jsonl");
     let pair = |input: &str, output: &str| {
-        format!("{{\"input\": \"{input}\", \"output\": \"{}\"}}\n", path(output))
+        // Seen from the manifest, not from where the tool runs.
+        format!("{{\"input\": \"{input}\", \"output\": \"{output}\"}}\n")
     };
-    let lines = [pair(NETWORK, "a.onnx"), pair("no/such.onnx", "b.onnx"), pair(&broken, "c.onnx")];
+    let network = fs::canonicalize(NETWORK).unwrap();
+    let network = network.to_str().unwrap();
+    let lines = [pair(network, "a.onnx"), pair("no/such.onnx", "b.onnx"), pair(&broken, "c.onnx")];
     fs::write(&manifest, lines.concat()).unwrap();
     let (out, training) = (path("out"), cases::model("training_function"));
     for (arguments, code, said, written) in [

@@ -2,6 +2,7 @@
 
 mod cli;
 mod limits;
+mod page;
 mod report;
 mod resources;
 mod stopped;

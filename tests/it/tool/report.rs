@@ -66,9 +66,16 @@ fn violations(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut
                 expect(keys.iter().all(|key| value.get(key.as_str().unwrap()).is_some()));
             }
             "additionalProperties" => {
-                assert_eq!(rule, false);
-                let known = |key: &String| schema["properties"].get(key).is_some();
-                expect(value.as_object().is_none_or(|object| object.keys().all(known)));
+                let is_known = |key: &String| schema["properties"].get(key).is_some();
+                let entries = value.as_object().into_iter().flatten();
+                for (key, value) in entries.filter(|(key, _)| !is_known(key)) {
+                    match rule {
+                        Value::Object(_) => {
+                            violations(root, rule, value, &format!("{at}/{key}"), found);
+                        }
+                        _ => found.push(format!("{at}: {key} is not known")),
+                    }
+                }
             }
             "properties" => {
                 for (key, rule) in rule.as_object().unwrap() {
@@ -158,6 +165,41 @@ fn every_outcome_has_a_valid_report() {
                 ("/sizes/before/parameters", json!(12914)),
                 ("/sizes/after/parameters", json!(10402)),
                 ("/sizes/before/multiply_adds", json!(13006080)),
+                ("/options/keep_identity", json!("never")),
+                ("/options/growth", json!(0.1)),
+                ("/options/given_inputs", json!([])),
+                ("/seeds", json!({"proof": 1, "run": 0})),
+                ("/tolerances/proof", json!(1e-12)),
+                ("/tolerances/float32", json!(1e-4)),
+                ("/versions/opset", json!(20)),
+            ],
+        ),
+        (
+            &[
+                NETWORK,
+                "OUT",
+                "--for",
+                "int8",
+                "--seed",
+                "7",
+                "--samples",
+                "2",
+                "--tolerance",
+                "0.5",
+                "--skip",
+                "0",
+                "--input-shape",
+                "x=8,3,32,32",
+            ],
+            0,
+            &[
+                ("/options/keep_identity", json!("auto")),
+                ("/options/equalize", json!("best")),
+                ("/options/samples", json!(2)),
+                ("/options/skip", json!(["0"])),
+                ("/options/input_shapes", json!([{"input": "x", "shape": [8, 3, 32, 32]}])),
+                ("/seeds/run", json!(7)),
+                ("/tolerances/float16", json!(0.5)),
             ],
         ),
         (
@@ -182,7 +224,15 @@ fn every_outcome_has_a_valid_report() {
         (&[PLAIN, "OUT"], 0, &[("/outcome", json!("written")), ("/blocks", json!([]))]),
         (&[PLAIN, "OUT", "--require-fusion"], 4, &[("/outcome", json!("failed"))]),
         (&[BLOCK, "--check"], 5, &[("/outcome", json!("looked")), ("/error/exit_code", json!(5))]),
-        (&[strides, "OUT"], 0, &[("/near_misses/0/kind", json!("geometry"))]),
+        (
+            &[strides, "OUT"],
+            0,
+            &[
+                ("/near_misses/0/kind", json!("geometry")),
+                ("/near_misses/0/help", json!("Nothing: they are not one convolution.")),
+            ],
+        ),
+        (&[BLOCK, "--skip", "26"], 0, &[("/near_misses/0/help", json!("Leave out `--skip`."))]),
         (
             &[unrunnable, "OUT"],
             0,
@@ -193,7 +243,15 @@ fn every_outcome_has_a_valid_report() {
             7,
             &[("/outcome", json!("failed")), ("/run/outcome", json!("not_run"))],
         ),
-        (&[broken, "OUT"], 1, &[("/outcome", json!("failed")), ("/input/bytes", Value::Null)]),
+        (
+            &[broken, "OUT"],
+            1,
+            &[
+                ("/outcome", json!("failed")),
+                ("/input/bytes", Value::Null),
+                ("/versions/opset", Value::Null),
+            ],
+        ),
         (&["no/such/file.onnx", "OUT"], 8, &[("/input/sha256", Value::Null)]),
         (&["fixtures/relatives/dbb/dynamo_folded_static.onnx", "OUT"], 0, &[]),
         (
@@ -344,6 +402,7 @@ fn the_page_needs_nothing_and_runs_nothing() {
     for absent in ["<img", "<script", "src=", "http://", "https://", "url(", "@import", "<link"] {
         assert!(!text.contains(absent), "{absent}");
     }
+    assert!(text.contains("<code>acb-fuse ") && text.contains(" UTC</p>"));
     for present in ["default-src 'none'", "&lt;script&gt;.onnx", "&lt;img/&gt;", "<svg", "3×3"] {
         assert!(text.contains(present), "{present}");
     }

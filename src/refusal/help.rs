@@ -1,0 +1,156 @@
+//! What helps against each reason: the one list, from which `docs/limits.md` is generated.
+//!
+//! Knows reasons and the names of options; not how a caller writes these.
+
+use crate::affine::Refusal;
+use crate::refusal::{Neighbour, NotLinear, Reason, Unfit};
+
+/// What a text begins with where nothing helps.
+const NOTHING: &str = "Nothing";
+
+/// Options that texts name.
+const OPTIONS: [&str; 6] =
+    ["input_shape", "growth", "keep_identity", "training_mode", "keep_overridable", "skip"];
+
+/// The option that `help` names, if it names one.
+pub fn option(help: &str) -> Option<&'static str> {
+    OPTIONS.into_iter().find(|name| help.contains(&format!("`{name}")))
+}
+
+/// What helps against `reason`, in a sentence. Where a choice of the caller does, it is called by
+/// its name in the options, which [`option`] finds.
+pub fn help(reason: &Reason) -> &'static str {
+    match reason {
+        Reason::DifferentInputs { .. } => {
+            "Nothing has to be done if that is meant; else look for a copy of the input (a Cast, a Transpose) in one branch."
+        }
+        Reason::Geometry(refusal) => of_refusal(refusal),
+        Reason::NotLinear { why, .. } => of_node(why),
+        Reason::Dearer { .. } => "Nothing has to be done.",
+        Reason::OutOfRange(_) => "`input_shape` with the size that is used.",
+        Reason::ReadElsewhere(_) => {
+            "Remove the other reader, such as an extra graph output, at export."
+        }
+        Reason::SharedKernel { .. } => "`growth` with the fraction that the report names.",
+        Reason::Unfit(unfit) => of_type(unfit),
+        Reason::Limit(_) => "Such a model is unusual: please report it.",
+        Reason::KeptApart { .. } => "`keep_identity never`, if the model is not quantized.",
+        Reason::Unproved { .. } => "The limit that the report names, if it names one.",
+        Reason::Between { before, behind } => {
+            let sides = [before, behind].map(of_neighbour);
+            let helpful = sides.into_iter().find(|help| !help.starts_with(NOTHING));
+            helpful.unwrap_or(
+                "Nothing, if what stands there is meant: a ReLU before a norm, for example.",
+            )
+        }
+        Reason::Call(_) => "Inline it (`onnx.inliner`), or export without functions.",
+        Reason::Skipped => "Leave out `skip`.",
+    }
+}
+
+fn of_node(why: &NotLinear) -> &'static str {
+    match why {
+        NotLinear::Operator(_) => "Nothing: the result would not be the same.",
+        NotLinear::Foreign(_) => "Export with operators of ONNX.",
+        NotLinear::Malformed(_) => "Run `onnx.checker` on the file, and export it anew.",
+        NotLinear::Unrepresentable(_) => "Depends on the node; most are meant.",
+        NotLinear::Training(_) => "Export with `model.eval()`.",
+        NotLinear::KeptTraining => "`training_mode auto`.",
+        NotLinear::Untrained => {
+            "Export with `model.eval()` after training, or `training_mode convert`."
+        }
+        NotLinear::Limit(_) => "A simplifier (onnxsim, OnnxSlim) before this tool.",
+        NotLinear::Beyond { .. } | NotLinear::NotEvaluated { .. } => {
+            "Fold constants first, with a simplifier."
+        }
+        NotLinear::NotConstant(_) => {
+            "Nothing, if that is meant (a dynamic convolution); else fold constants."
+        }
+        NotLinear::Quantized(_) => "Fuse the float model, then quantize.",
+        NotLinear::Overridable(_) => "Leave out `keep_overridable`.",
+        NotLinear::Open(_) => "`input_shape`; the report names the input.",
+        NotLinear::NotInferable(_) | NotLinear::NotInferred { .. } => {
+            "Run ONNX's shape inference, or export with fixed sizes."
+        }
+        NotLinear::NotPerChannel { .. } => "Give it the shape [C,1,1] if the channels were meant.",
+        NotLinear::Refused(refusal) => of_refusal(refusal),
+        NotLinear::WrongLength { .. } => "Run `onnx.checker` on the file.",
+    }
+}
+
+fn of_neighbour(beside: &Neighbour) -> &'static str {
+    match beside {
+        Neighbour::Input
+        | Neighbour::Output
+        | Neighbour::Sum
+        | Neighbour::Summand
+        | Neighbour::Readers
+        | Neighbour::Shared
+        | Neighbour::Dear => "Nothing.",
+        Neighbour::Operator(_) => "Nothing: the norm does not commute with it.",
+        Neighbour::SharedSum => "Nothing, in a pre-activation network.",
+        Neighbour::Refusing(refusal) => of_refusal(refusal),
+    }
+}
+
+fn of_refusal(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::Strides(..)
+        | Refusal::Channels(..)
+        | Refusal::Ranks
+        | Refusal::View
+        | Refusal::Kinds
+        | Refusal::Outgrown(_) => "Nothing: they are not one convolution.",
+        Refusal::Counts { .. } => {
+            "Check the paddings: a d×d, a 1×d and a d×1 kernel need ⌊d/2⌋ on their long axes."
+        }
+        Refusal::Unplaced(_) => "`input_shape` with the size that is used.",
+        Refusal::Border(_) => "Pad once, before the first of the two.",
+        Refusal::BiasAtBorder(_) => {
+            "Fill the border with the bias, as DBB and ECBSR do, or train without that bias."
+        }
+        Refusal::Borders(_) => "The same padding in all branches.",
+        Refusal::Axes => "Export all of the block in one layout.",
+        Refusal::Weights(_) => "Nothing: two kernels are cheaper there.",
+        Refusal::TooLarge(_) => "Run `onnx.checker` on the file.",
+    }
+}
+
+fn of_type(unfit: &Unfit) -> &'static str {
+    match unfit {
+        Unfit::NotFinite(_) | Unfit::Imprecise { .. } => "Fuse the float32 model, then convert it.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_that_something_helps_speaks_for_both() {
+        let relu = || Neighbour::Operator("Relu".to_owned());
+        let padded = || Neighbour::Refusing(Refusal::Border(0));
+        for (before, behind, expected) in [
+            (relu(), padded(), "Pad once, before the first of the two."),
+            (padded(), relu(), "Pad once, before the first of the two."),
+            (
+                relu(),
+                Neighbour::Output,
+                "Nothing, if what stands there is meant: a ReLU before a norm, for example.",
+            ),
+        ] {
+            assert_eq!(help(&Reason::Between { before, behind }), expected);
+        }
+    }
+
+    #[test]
+    fn the_option_that_helps_is_found() {
+        for (reason, expected) in [
+            (Reason::Skipped, Some("skip")),
+            (Reason::OutOfRange(String::new()), Some("input_shape")),
+            (Reason::Geometry(Refusal::Kinds), None),
+        ] {
+            assert_eq!(option(help(&reason)), expected);
+        }
+    }
+}

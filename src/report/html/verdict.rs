@@ -1,0 +1,56 @@
+//! How a conversion ended.
+//!
+//! Knows the report's data and how text is marked up.
+
+use crate::report::html::markup::{put, sentence};
+use crate::report::words;
+use crate::report::{Ending, Mode, Outcome, Report};
+
+/// How it ended, and what a user has to know beside that.
+pub fn verdict(report: &Report) -> String {
+    let (class, text) = ending(report);
+    let mut html = format!("<div class=\"verdict {class}\"><strong>{text}</strong>");
+    if let Some(error) = &report.error {
+        let code = error.exit_code.map(|code| format!("Exit code {code}: ")).unwrap_or_default();
+        put!(html, "<p>{code}{}</p>", sentence(&error.message));
+    }
+    let notes = &report.notes;
+    if let Some(opset) = notes.newer_opset {
+        put!(
+            html,
+            "<p>Operator set {} is newer than those that are known: operators are read as \
+             they were before.</p>",
+            opset.model
+        );
+    }
+    let inferred = notes.inferred_nodes;
+    if inferred > 0 {
+        put!(html, "<p>{inferred} nodes in training mode converted to inference.</p>");
+    }
+    if let Some(removed) = words::removed_inputs(notes) {
+        put!(html, "<p>{removed}.</p>");
+    }
+    for said in words::repeated_names(notes).into_iter().chain(words::open_sizes(notes)) {
+        put!(html, "<p>{}.</p>", sentence(&said));
+    }
+    html.push_str("</div>\n");
+    html
+}
+
+/// How it ended in a sentence, and the class of that in the style sheet.
+pub fn ending(report: &Report) -> (&'static str, String) {
+    let fused = words::blocks_fused(report);
+    match (report.outcome, report.mode, &report.run) {
+        (Ending::Failed, ..) => ("bad", "Failed; nothing was written.".to_owned()),
+        (Ending::Looked, ..) => ("", format!("Only looked: {fused}.")),
+        (_, Mode::Unverified, _) => ("warn", format!("{fused} and written; NOT VERIFIED.")),
+        (_, _, Some(Outcome::NotRun(_))) => {
+            ("warn", format!("{fused}, proved and written; the whole model was not run."))
+        }
+        (_, _, None) => ("", format!("Written as it was read: {}.", words::nothing_fused(report))),
+        _ if report.blocks.is_empty() => {
+            ("good", "No block; converted to inference and written.".to_owned())
+        }
+        _ => ("good", format!("{fused}, verified and written.")),
+    }
+}
