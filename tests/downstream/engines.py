@@ -229,6 +229,8 @@ def program(name: str) -> Path:
 def command(words: list[Any], folder: Path | None = None) -> None:
     """Runs a converter in a folder; its last line is what it fails with."""
     child = subprocess.run([str(word) for word in words], cwd=folder, capture_output=True, text=True)
+    if child.returncode < 0:
+        raise RuntimeError(f"{Path(words[0]).name} crashes with signal {-child.returncode}")
     if child.returncode:
         lines = (child.stdout + child.stderr).strip().splitlines() or [f"exit code {child.returncode}"]
         raise RuntimeError(lines[-1])

@@ -166,7 +166,7 @@ def latency(columns: list[Column]) -> str:
 
 
 def time_cell(times: tuple[float, float] | None) -> str:
-    return f"{times[0]:.1f} → {times[1]:.1f} ({times[0] / times[1]:.1f}×)" if times else "fails"
+    return f"{times[0]:.1f} → {times[1]:.1f} ({times[0] / times[1]:.1f}×)" if times else "not measured"
 
 
 def simplified(orders: Iterable[Orders]) -> str:
