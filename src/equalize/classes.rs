@@ -23,6 +23,8 @@ use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
 use crate::onnx::node::Node;
+use crate::onnx::schema::{annotation_field, graph_field};
+use crate::onnx::wire::Field;
 use crate::ops::scaling::{KernelKind, ScaleRule, is_quantized, scale_rule};
 
 const SHARED: &str = "weights that several nodes, or bodies, read";
@@ -31,6 +33,7 @@ const OVERRIDABLE: &str = "weights that a caller may override";
 const OPAQUE: &str = "operators that no factor passes";
 const ENDS: &str = "graph inputs and outputs";
 const CAPTURED: &str = "what bodies read";
+const ANNOTATED: &str = "tensors for which the file states a quantization";
 const DISAGREE: &str = "channels that lie along different axes";
 const UNPROVED: &str = "nodes whose rule could not be proved";
 
@@ -57,6 +60,7 @@ impl ChannelClasses {
             pinned: BTreeMap::new(),
             kernels: Vec::new(),
             captured: graph.nodes().flat_map(|(_, node)| node.captured.iter().copied()).collect(),
+            annotated: annotated(graph)?,
         };
         finder.place();
         finder.pin_ends();
@@ -96,6 +100,17 @@ struct Finder<'f, 'g, 'm> {
     kernels: Vec<(ValueId, ValueId)>,
     /// What bodies read.
     captured: BTreeSet<ValueId>,
+    /// Of which the file states scale and zero point.
+    annotated: BTreeSet<ValueId>,
+}
+
+/// The tensors of the graph's annotations.
+fn annotated(graph: &Graph) -> Result<BTreeSet<ValueId>, Invalid> {
+    let annotations = graph.fields.fields(graph_field::QUANTIZATION_ANNOTATION);
+    let name =
+        |field: &Field| graph.model.string_within(&field.payload, annotation_field::TENSOR_NAME);
+    let named = annotations.map(|field| Ok(graph.find(&name(field)?)));
+    Ok(named.collect::<Result<Vec<_>, Invalid>>()?.into_iter().flatten().collect())
 }
 
 impl Finder<'_, '_, '_> {
@@ -147,6 +162,7 @@ impl Finder<'_, '_, '_> {
             }
         }
         self.captured.clone().into_iter().for_each(|id| self.pin(id, CAPTURED));
+        self.annotated.clone().into_iter().for_each(|id| self.pin(id, ANNOTATED));
     }
 
     /// A stored float tensor of this graph that one use of one node reads.
@@ -156,6 +172,9 @@ impl Finder<'_, '_, '_> {
         // A caller may give another one, of which the next kernels would know nothing.
         if value.input.is_some() {
             return Ok(Err(OVERRIDABLE));
+        }
+        if self.annotated.contains(&id) {
+            return Ok(Err(ANNOTATED));
         }
         if !is_stored || !self.constants.contains(id) || value.is_ambiguous {
             return Ok(Err(DYNAMIC));

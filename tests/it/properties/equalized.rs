@@ -15,7 +15,7 @@ use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::ids::ValueId;
 use acb_fuse::onnx::model::Model;
-use acb_fuse::onnx::proto::ModelProto;
+use acb_fuse::onnx::proto::{ModelProto, TensorAnnotation};
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor;
 use acb_fuse::ops::reader::Reader;
@@ -133,6 +133,21 @@ fn shared_weights_and_what_bodies_read_are_pinned() {
         with_classes(&model, |reader, classes| {
             let is_free = |name: &str| classes.is_free(reader.graph.find(name).unwrap());
             assert!(!is_free("a") && !is_free("b"), "{nodes}: {:?}", classes.pinned);
+        });
+    }
+}
+
+/// Scales and zero points that the file states of a tensor would be of another one.
+#[test]
+fn what_is_annotated_is_pinned() {
+    for (annotated, free) in [("a", 0), ("first", 0), ("bias", 0), ("x", 8)] {
+        let mut model = between("b = Relu (a)");
+        model.graph.as_mut().unwrap().quantization_annotation.push(TensorAnnotation {
+            tensor_name: Some(annotated.into()),
+            ..TensorAnnotation::default()
+        });
+        with_classes(&model, |_, classes| {
+            assert_eq!(classes.count - 1, free, "{annotated}: {:?}", classes.pinned);
         });
     }
 }

@@ -13,7 +13,7 @@ use crate::support::fixtures::{self, data};
 use crate::support::parallel;
 
 /// Cases of which a file is not run even in one piece.
-const NOT_RUN: [&str; 22] = [
+const NOT_RUN: [&str; 23] = [
     "dropout_in_training_mode",
     "dropout_mask_is_output",
     "ends_of_activations",
