@@ -4,8 +4,9 @@
 //! Knows the report's data; not what was found.
 
 use crate::report::Report;
-use crate::report::html::LISTED;
-use crate::report::html::markup::{UNKNOWN, fact, grouped, grouped_if_known, put, sentence, shown};
+use crate::report::html::markup::{
+    LISTED, UNKNOWN, fact, grouped, grouped_if_known, put, sentence, shown,
+};
 use crate::report::html::origin::Origin;
 
 /// What was read and written.

@@ -9,6 +9,9 @@ use crate::report::words::cut_in_the_middle;
 /// So many characters of a name are shown at each end, and as many words of a sentence as of both.
 const AT_EACH_END: usize = 80;
 
+/// So many places, outputs or side files are listed.
+pub const LISTED: usize = 2_000;
+
 /// Appends formatted text to a string; that cannot fail.
 macro_rules! put {
     ($to:expr, $($argument:tt)*) => {{

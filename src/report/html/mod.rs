@@ -1,10 +1,12 @@
 //! The report as one page that needs nothing else: no script, no font, no request.
 //!
-//! [`page`] puts its sections one under the other; those of the blocks are in `blocks`, what
-//! is drawn there in `charts` and `drawing`; what the report was made of and by is in `made`,
-//! with its [`Origin`], which no other form of a report has. Many models have an [`index`]. Names in a model are anybody's: each goes
-//! through `markup`, and the page's own policy forbids whatever might come through all the
-//! same. What could be very long is cut, and the page says so; the JSON report has everything.
+//! [`page`] puts its sections one under the other, in the `frame` of every page: the `verdict`,
+//! the `totals`, the whole `model` drawn as `lanes`, the `savings`, the `blocks` with their
+//! `charts` and `drawing`, what `stays`; and in `made` what the report was made of and by, with its
+//! [`Origin`], which no other form of a report has. Many models have an [`index`]. Names in a
+//! model are anybody's: each goes through `markup`, and the page's own policy forbids whatever
+//! might come through all the same. What could be very long is cut, and the page says so; the JSON
+//! report has everything.
 //! Knows the report's data and nothing of how they came about.
 
 mod blocks;
@@ -25,15 +27,13 @@ mod verdict;
 use crate::affine::{LEAST_SQNR, MOST_LOST};
 use crate::report::html::charts::HeatMaps;
 pub use crate::report::html::index::{IndexRow, index};
-use crate::report::html::markup::{left_out, magnitude, put, sentence, shown};
+use crate::report::html::markup::{LISTED, left_out, magnitude, put, sentence, shown};
 pub use crate::report::html::origin::Origin;
 use crate::report::quantization::ADVICE;
 use crate::report::words;
 use crate::report::{Average, Report};
 use crate::verify::outcome::Outcome;
 
-/// So many near misses, outputs or side files are listed.
-const LISTED: usize = 2_000;
 /// So many sizes of kernels have their average magnitude shown.
 const SIZES: usize = 40;
 

@@ -4,8 +4,7 @@
 //! Knows the places and their reasons; not how these were found.
 
 use crate::report::groups::{Group, groups};
-use crate::report::html::LISTED;
-use crate::report::html::markup::{left_out, put, sentence, shown};
+use crate::report::html::markup::{LISTED, left_out, put, sentence, shown};
 use crate::report::words::counted;
 use crate::report::{Equalization, LeftAlone};
 
