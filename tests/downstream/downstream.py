@@ -32,10 +32,9 @@ REQUIREMENTS = HERE / "requirements"
 JUDGE = "onnxruntime"
 # That of the networks of full size.
 PYTORCH = TOP / "fixtures" / "export" / "requirements.txt"
-GROUPS = "relatives", "networks", "trained", "exporters", "blocks"
-PAPER = "networks", "trained"
-SIMPLIFIERS = "onnxsim", "onnxslim"
 FULL_SIZE = "full size"
+GROUPS = "relatives", "networks", "trained", "exporters", "blocks"
+SIMPLIFIERS = "onnxsim", "onnxslim"
 # Largest difference, relative to the largest value of an output, by the type of the model's first input.
 TOLERANCE = {"float16": 2e-2}
 DEFAULT_TOLERANCE = 5e-3
@@ -49,22 +48,22 @@ class Engine:
     name: str
     title: str
     environment: str
-    groups: tuple[str, ...] = GROUPS
+    groups: tuple[str, ...] = (FULL_SIZE, *GROUPS)
 
 
-# Those that take many seconds per file are asked about the paper's networks, and those of full size.
+# Those that take many seconds per file, or minutes, are asked about fewer.
 ENGINES = (
     Engine("onnxruntime", "ONNX Runtime", "onnxruntime"),
     Engine("openvino", "OpenVINO", "openvino"),
     Engine("opencv", "OpenCV 5, new engine", "opencv"),
     Engine("opencv_classic", "OpenCV 5, classic engine", "opencv"),
     Engine("mnn", "MNN", "mnn"),
-    Engine("ncnn", "ncnn, by pnnx", "ncnn", ("relatives", *PAPER)),
+    Engine("ncnn", "ncnn, by pnnx", "ncnn", (FULL_SIZE, "relatives", "networks", "trained")),
     Engine("onnx2torch", "onnx2torch", "onnx2torch"),
     Engine("onnxsim", "onnxsim, ONNX Runtime", "onnxsim"),
     Engine("onnxslim", "OnnxSlim, ONNX Runtime", "onnxslim"),
-    Engine("tvm", "TVM", "tvm", PAPER),
-    Engine("onnx2tf", "LiteRT, by onnx2tf", "onnx2tf", PAPER),
+    Engine("tvm", "TVM", "tvm", (FULL_SIZE, "networks", "trained")),
+    Engine("onnx2tf", "LiteRT, by onnx2tf", "onnx2tf", ("trained",)),
 )
 
 
@@ -162,7 +161,7 @@ def examined(engine: Engine, python: Path, pairs: list[Pair], scratch: Path) -> 
     column = Column(engine.title, packages(REQUIREMENTS / f"{engine.environment}.txt"))
     with Worker(python, engine.name, scratch) as worker:
         for pair in pairs:
-            if pair.group not in (*engine.groups, FULL_SIZE):
+            if pair.group not in engine.groups:
                 continue
             before, after = (verdict(worker, pair, model, scratch) for model in (pair.old, pair.new))
             change = column.changes[pair.name] = Change(before, after)

@@ -156,11 +156,15 @@ def onnx2tf(model: Path, inputs: Tensors) -> Run:
     shapes = [f"{name}:{','.join(map(str, tensor.shape))}" for name, tensor in inputs.items()]
     command([program("onnx2tf"), "-i", model.resolve(), "-o", folder / "tf", "-ois", *shapes, "-n"], folder)
     interpreter = Interpreter(str(next(folder.glob("tf/*float32.tflite"))), num_threads=THREADS)
+    given = {detail["index"]: np.moveaxis(tensor, 1, -1) if tensor.ndim > 2 else tensor
+             for detail, tensor in zip(interpreter.get_input_details(), inputs.values())}
+    for index, tensor in given.items():
+        interpreter.resize_tensor_input(index, tensor.shape)
     interpreter.allocate_tensors()
 
     def run() -> list[Tensor]:
-        for detail, tensor in zip(interpreter.get_input_details(), inputs.values()):
-            interpreter.set_tensor(detail["index"], np.moveaxis(tensor, 1, -1) if tensor.ndim > 2 else tensor)
+        for index, tensor in given.items():
+            interpreter.set_tensor(index, tensor)
         interpreter.invoke()
         return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
     return run
