@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 from . import _onnxruntime, _shown
 from ._errors import VerificationFailed
 from ._models import InMemory, Model, is_path, like, serialized
-from ._options import FuseOptions, Inputs, LookOptions, StrPath, given
+from ._options import FuseOptions, Inputs, LookOptions, Progress, StrPath, given
 from ._report import Report
 from ._run import run
 
@@ -84,6 +84,7 @@ def fuse(
     clobber: bool | None = None,
     force: bool | None = None,
     report_html: StrPath | None = None,
+    progress: Progress | None = None,
 ) -> Report | Fused[Any]:
     """Fuses the blocks of a model, proves each, and runs the old and the new model.
 
@@ -163,6 +164,9 @@ def fuse(
         Replace an existing output whatever it holds.
     report_html : path
         Write a page about it, which ends with .html.
+    progress : callable
+        Called from a thread with "reading", "planning", "proving", "running" or "writing" as it begins, and how many blocks are
+        proved, of how many; both None where nothing is counted.
     """
     options = given(locals(), FuseOptions)
     runs_again = options.get("verify") == "onnxruntime" and bool(_onnxruntime.installed())
@@ -195,6 +199,7 @@ def look(
     threads: int | None = None,
     follow_links: bool | None = None,
     report_html: StrPath | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Says what `fuse` would do to a model, what it would leave alone, and why.
 

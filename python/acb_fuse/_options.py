@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypedDict, Union
 
@@ -16,6 +16,8 @@ class Array(Protocol):
 
     def __array__(self) -> Any: ...
 
+
+Progress = Callable[[str, "int | None", "int | None"], object]
 
 Inputs = Union[StrPath, Mapping[str, Union[StrPath, Array]]]
 
@@ -35,6 +37,7 @@ class LookOptions(TypedDict, total=False):
     report_html: StrPath | None
     threads: int | None
     timeout: float | None
+    progress: Progress | None
 
 
 class FuseOptions(LookOptions, total=False):
@@ -176,7 +179,7 @@ _FLAGS: dict[str, _Flag] = {
 
 
 def words(options: Mapping[str, Any]) -> list[str]:
-    """The options as words of the command line; `timeout` is none of its own here."""
+    """The options as words of the command line; `timeout` and `progress` are none of their own here."""
     return [word for name, value in options.items() if name in _FLAGS for word in _FLAGS[name].words(value)]
 
 

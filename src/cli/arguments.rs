@@ -8,7 +8,7 @@ use std::time::Duration;
 use acb_fuse::report::target::Target;
 use acb_fuse::{Clobber, Equalize, KeepIdentity, Links, Options, TrainingMode, is_same_file};
 use clap::Parser;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PathBufValueParser, PossibleValuesParser, TypedValueParser};
 use clap_complete::Shell;
 
 use super::exit::Exit;
@@ -31,18 +31,19 @@ pub struct Arguments {
     /// standard input or output. Two names always mean IN and OUT, but with --look, --check
     /// and --out-dir, where all are models, and with --output, where the one is IN.
     #[arg(value_name = "FILE", required_unless_present_any = ["manifest", "completions", "man"])]
-    pub files: Vec<String>,
+    pub files: Vec<PathBuf>,
 
     /// Where the fused model goes: OUT by name
     #[arg(long, short, value_name = "OUT", help_heading = FILES)]
     #[arg(conflicts_with_all = ["look", "check", "out_dir", "manifest"])]
-    pub output: Option<String>,
+    pub output: Option<PathBuf>,
     /// Write a report: .json, .html, or `-`
     ///
     /// What was done, and how it ended: FILE.json for programs, FILE.html for a browser, `-`
     /// for JSON on standard output (may be repeated). Of many models: FILE.jsonl, with a line
     /// for each, or FILE.html, an index of all with a page for each in FILE.pages.
-    #[arg(long, value_name = "FILE", value_parser = places::target, help_heading = FILES)]
+    #[arg(long, value_name = "FILE", help_heading = FILES)]
+    #[arg(value_parser = PathBufValueParser::new().try_map(places::target))]
     pub report: Vec<Target>,
     /// Do not replace an existing OUT
     ///
@@ -216,6 +217,12 @@ pub struct Arguments {
     /// Print nothing but errors
     #[arg(long, short, help_heading = SHOWN)]
     pub quiet: bool,
+    /// Say on standard error how far the work is
+    ///
+    /// For programs, a line each: `progress: proving 3/12`; reading, planning, running and
+    /// writing have no numbers.
+    #[arg(long, conflicts_with_all = ["out_dir", "manifest"], help_heading = SHOWN)]
+    pub progress: bool,
     /// Print no colours (NO_COLOR does the same)
     #[arg(long, help_heading = SHOWN)]
     pub no_color: bool,
@@ -246,7 +253,7 @@ const MORE: &str = "--help says more of each, with examples and exit codes.";
 
 impl Arguments {
     /// Where the new model goes, if there is one.
-    pub fn place(&self) -> Option<&String> {
+    pub fn place(&self) -> Option<&PathBuf> {
         let second = self.files.get(1).filter(|_| !self.only_looks());
         self.output.as_ref().or(second)
     }
@@ -333,7 +340,11 @@ impl Arguments {
         options.verify_memory = self.verify_memory.saturating_mul(1 << 30);
         options.details = self.verbose || !self.report.is_empty();
         options.int8_outputs = self.verbose || options.equalize.is_some();
-        options.progress = if self.quiet { stage::note } else { show::progress };
+        options.progress = match (self.progress, self.quiet) {
+            (true, _) => show::progress_in_lines,
+            (_, true) => stage::note,
+            _ => show::progress,
+        };
         Ok(options)
     }
 }

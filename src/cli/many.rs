@@ -60,7 +60,7 @@ pub fn jobs(arguments: &Arguments) -> Result<Option<Vec<Job>>, Exit> {
         (.., files) => {
             fits(arguments, files)?;
             match files {
-                [one] if !Path::new(one).is_dir() => return fits_one(arguments),
+                [one] if !one.is_dir() => return fits_one(arguments),
                 _ if arguments.only_looks() => looks(files)?,
                 _ => return fits_one(arguments),
             }
@@ -75,7 +75,7 @@ pub fn jobs(arguments: &Arguments) -> Result<Option<Vec<Job>>, Exit> {
 }
 
 /// Whether the `files` are as many as what is asked for needs.
-fn fits(arguments: &Arguments, files: &[String]) -> Result<(), Exit> {
+fn fits(arguments: &Arguments, files: &[PathBuf]) -> Result<(), Exit> {
     let has_place = arguments.place().is_some();
     let why_not = match files {
         [_, _, ..] if arguments.output.is_some() => "--output says where IN goes, and IN is one",
@@ -101,10 +101,10 @@ fn fits_one(arguments: &Arguments) -> Result<Option<Vec<Job>>, Exit> {
 }
 
 /// A look at each of `files`, and at each model in those that are folders.
-fn looks(files: &[String]) -> Result<Vec<Job>, Exit> {
+fn looks(files: &[PathBuf]) -> Result<Vec<Job>, Exit> {
     let mut jobs = Vec::with_capacity(files.len());
     for file in files {
-        let models = folders::models(Path::new(file))?;
+        let models = folders::models(file)?;
         jobs.extend(models.into_iter().map(|input| Job { input, output: None }));
     }
     Ok(jobs)
@@ -180,12 +180,11 @@ pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
 }
 
 /// Each of `files` into `folder`.
-fn into_folder(files: &[String], folder: &Path) -> Result<Vec<Job>, Exit> {
-    let job = |file: &String| {
-        let input = PathBuf::from(file);
-        let nameless = || Exit::of_usage(format!("{file}: it has no name"));
-        let name = input.file_name().ok_or_else(nameless)?;
-        Ok(Job { output: Some(folder.join(name)), input })
+fn into_folder(files: &[PathBuf], folder: &Path) -> Result<Vec<Job>, Exit> {
+    let job = |file: &PathBuf| {
+        let nameless = || Exit::of_usage(format!("{}: it has no name", file.display()));
+        let name = file.file_name().ok_or_else(nameless)?;
+        Ok(Job { output: Some(folder.join(name)), input: file.clone() })
     };
     files.iter().map(job).collect()
 }
@@ -358,8 +357,7 @@ mod tests {
         };
         let job =
             |input: &str, output: &str| Job { input: input.into(), output: Some(output.into()) };
-        let files =
-            |files: &[&str]| files.iter().map(|file| (*file).to_owned()).collect::<Vec<_>>();
+        let files = |files: &[&str]| files.iter().map(PathBuf::from).collect::<Vec<_>>();
 
         let jobs = into_folder(&files(&["a/x.onnx", "y.onnx"]), &out).unwrap();
         let placed = |name: &str| out.join(name).to_str().unwrap().to_owned();

@@ -30,6 +30,7 @@ pub fn one(arguments: &Arguments) -> Result<(), Exit> {
     }
     let options = arguments.options()?;
     let (mut report, mut result) = converted(&input, output.as_ref(), &options);
+    show::progress_ends();
     if result.as_ref().is_err_and(|exit| exit.spares_reports) {
         return result;
     }

@@ -3,7 +3,7 @@
 //! `-` and the endings of files are known here, and here only.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use acb_fuse::report::target::Target;
 use acb_fuse::{Endpoint, Error, is_same_file};
@@ -12,19 +12,18 @@ use acb_fuse::{Endpoint, Error, is_same_file};
 const PIPE: &str = "-";
 
 /// The place of a model.
-pub fn endpoint(argument: &str) -> Endpoint {
-    if argument == PIPE { Endpoint::Pipe } else { Endpoint::File(argument.into()) }
+pub fn endpoint(argument: &Path) -> Endpoint {
+    if is_pipe(argument) { Endpoint::Pipe } else { Endpoint::File(argument.to_owned()) }
 }
 
 /// The place of a report: a file's name ends with what is written there.
 ///
 /// # Errors
 /// If it ends otherwise.
-pub fn target(argument: &str) -> Result<Target, String> {
-    let path = PathBuf::from(argument);
+pub fn target(path: PathBuf) -> Result<Target, String> {
     let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
     match ending.as_deref() {
-        _ if argument == PIPE => Ok(Target::Pipe),
+        _ if is_pipe(&path) => Ok(Target::Pipe),
         Some("json") => Ok(Target::Json(path)),
         Some("jsonl") => Ok(Target::Lines(path)),
         Some("html" | "htm") => Ok(Target::Html(path)),
@@ -33,8 +32,8 @@ pub fn target(argument: &str) -> Result<Target, String> {
 }
 
 /// Whether `target` is the file that `argument` names, however it is spelled.
-pub fn is(target: &Target, argument: &str) -> bool {
-    target.path().is_some_and(|path| !is_pipe(argument) && is_same_file(path, argument.as_ref()))
+pub fn is(target: &Target, argument: &Path) -> bool {
+    target.path().is_some_and(|path| !is_pipe(argument) && is_same_file(path, argument))
 }
 
 /// Whether two of the reports would go to one file.
@@ -47,8 +46,8 @@ pub fn are_alike(reports: &[Target]) -> bool {
 }
 
 /// Whether `argument` is standard input or output.
-pub fn is_pipe(argument: &str) -> bool {
-    argument == PIPE
+pub fn is_pipe(argument: &Path) -> bool {
+    argument.as_os_str() == PIPE
 }
 
 /// That a report could not be written to `target`.
@@ -72,7 +71,7 @@ mod tests {
             ("model.onnx", None),
             ("json", None),
         ] {
-            assert_eq!(target(name).ok(), expected, "{name}");
+            assert_eq!(target(name.into()).ok(), expected, "{name}");
         }
     }
 }

@@ -3,15 +3,16 @@
 //!
 //! Knows the terminal and how far the work is; not what is done.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
 use acb_fuse::Progress;
 use acb_fuse::report::escaped;
 use acb_fuse::report::text::Tone;
 use console::Term;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::stage;
 
@@ -63,32 +64,61 @@ pub fn has_colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && !forbidden
 }
 
+/// How far the work is, in lines that programs read.
+pub fn progress_in_lines(progress: Progress) {
+    stage::note(progress);
+    let numbers = match progress {
+        Progress::Proving { done, all } => format!(" {done}/{all}"),
+        _ => String::new(),
+    };
+    let _ = writeln!(io::stderr(), "progress: {}{numbers}", stage::stage());
+}
+
 /// A bar on a terminal, for work that takes more than a second.
 pub fn progress(progress: Progress) {
     stage::note(progress);
-    let (stage, done, all) = match progress {
-        Progress::Proving { done, all } => ("fusing and proving", done, all),
-        Progress::Running => ("running both models", 0, 1),
-        _ => return,
-    };
-    static STARTED: OnceLock<Instant> = OnceLock::new();
-    static BAR: OnceLock<ProgressBar> = OnceLock::new();
-    let started = STARTED.get_or_init(Instant::now);
-    if !std::io::stderr().is_terminal() || started.elapsed() < Duration::from_secs(1) {
-        return;
+    let bar = bar();
+    match progress {
+        Progress::Proving { done, all } => {
+            bar.set_style(style("{msg} {wide_bar} {pos}/{len}"));
+            bar.set_message("fusing and proving");
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+        }
+        _ => {
+            bar.set_style(style("{spinner} {msg}, {elapsed}"));
+            bar.set_message(stage::stage());
+        }
     }
-    let bar = BAR.get_or_init(|| {
-        let bar = ProgressBar::new(all as u64);
-        let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar
-    });
-    bar.set_message(stage.to_owned());
-    bar.set_length(all as u64);
-    bar.set_position(done as u64);
-    if progress == Progress::Running || done == all {
+}
+
+/// Takes the bar away.
+pub fn progress_ends() {
+    if let Some(bar) = BAR.get() {
         bar.finish_and_clear();
     }
+}
+
+static BAR: OnceLock<ProgressBar> = OnceLock::new();
+
+/// The bar, which shows itself after a second, whatever happens until then.
+fn bar() -> &'static ProgressBar {
+    BAR.get_or_init(|| {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        let later = bar.clone();
+        thread::spawn(move || {
+            thread::sleep(Duration::from_secs(1));
+            if !later.is_finished() {
+                later.set_draw_target(ProgressDrawTarget::stderr());
+            }
+        });
+        bar
+    })
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 #[cfg(test)]

@@ -29,10 +29,16 @@ pub fn given(argument: &str) -> Result<Given, Exit> {
         let arrays = npy::read_archive(&read(whole)?).map_err(|why| wrong(whole, &why))?;
         return Ok(arrays.into_iter().map(|(name, array)| (Which::Named(name), array)).collect());
     }
-    let Some((name, file)) = argument.rsplit_once('=') else {
+    // Both a name and a path may contain it.
+    let part = |at: usize| {
+        let (name, file) = argument.split_at(at);
+        Some((name, Path::new(file.strip_prefix('=')?)))
+    };
+    let parts = || argument.match_indices('=').filter_map(|(at, _)| part(at));
+    let Some((name, file)) = parts().find(|(_, file)| file.is_file()).or_else(|| parts().last())
+    else {
         return Err(wrong(whole, "expected NAME=FILE.npy, NAME=FILE.pb, FILE.npz, or a folder"));
     };
-    let file = Path::new(file);
     let bytes = read(file)?;
     let array = match file.extension().and_then(|end| end.to_str()) {
         Some("pb") => tensor_from_onnx(&bytes),

@@ -165,6 +165,19 @@ class Errors(Test):
         self.assertEqual(words[-2:], names[:2])
         self.assertIn(b"--report=" + names[2], words)
 
+    def test_progress_is_told_and_its_failure_raised(self) -> None:
+        told: list[tuple[str, int | None, int | None]] = []
+        acb_fuse.fuse(ACNET, self.output, progress=lambda *stage: told.append(stage))
+        stages = list(dict.fromkeys(stage for stage, _, _ in told))
+        self.assertEqual(stages, ["reading", "planning", "proving", "writing", "running"])
+        proved = [(done, of_all) for stage, done, of_all in told if stage == "proving"]
+        self.assertTrue(proved and all(done is not None and of_all == proved[0][1] for done, of_all in proved), proved)
+
+        def fail(*_: object) -> None:
+            raise KeyError("mine")
+        with self.assertRaisesRegex(KeyError, "mine"):
+            acb_fuse.look(ACNET, progress=fail)
+
     def test_that_nothing_is_installed(self) -> None:
         nowhere = mock.patch("acb_fuse._binary._script_folders", return_value=[self.folder])
         with nowhere, mock.patch.dict("os.environ", PATH=str(self.folder)):

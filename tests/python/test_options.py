@@ -36,7 +36,7 @@ class Signatures(Test):
     def test_have_every_flag(self) -> None:
         told = subprocess.run([acb_fuse.find_binary(), "--help"], check=True, capture_output=True, encoding="utf-8").stdout
         flags = set(re.findall(r"^ +(?:-\w, )?(--[a-z][a-z0-9-]*)", told, re.MULTILINE))
-        self.assertEqual(flags - NOT_OPTIONS, {each.flag for each in _options._FLAGS.values()} | {"--timeout"})
+        self.assertEqual(flags - NOT_OPTIONS, {each.flag for each in _options._FLAGS.values()} | {"--timeout", "--progress"})
 
 
 class Given(Test):

@@ -100,6 +100,8 @@ def of_schema(schema: Any, definitions: Any) -> Any:
         return of_schema(definitions[schema["$ref"].rpartition("/")[2]], definitions)
     if "anyOf" in schema:
         return (of_schema(schema["anyOf"][0], definitions), None)
+    if None in schema.get("enum", ()):
+        return (str, None)
     kind = schema.get("type")
     if isinstance(kind, list):
         return (of_schema({**schema, "type": kind[0]}, definitions), None)

@@ -189,6 +189,53 @@ fn the_summary_says_what_was_done_and_what_was_not_checked() {
     );
 }
 
+/// Of what takes numbers, they count up.
+#[test]
+fn progress_is_told_in_lines() {
+    let (_folder, out) = target();
+    let result = output(&[NETWORK, out.to_str().unwrap(), "--quiet", "--progress"]);
+    let told = String::from_utf8(result.stderr).unwrap();
+    let stages = |line: &str| {
+        let stage = line.strip_prefix("progress: ").unwrap();
+        stage.split(' ').next().unwrap().to_owned()
+    };
+    let mut stages: Vec<String> = told.lines().map(stages).collect();
+    stages.dedup();
+    assert_eq!(
+        stages,
+        ["reading", "planning", "proving", "writing", "running", "writing"],
+        "{told}"
+    );
+    let proved = told.lines().filter(|line| line.ends_with("/3")).count();
+    assert!(proved >= 3 && told.contains("progress: proving 3/3"), "{told}");
+}
+
+/// A path is bytes, and may have the character that parts a name from a file.
+#[cfg(unix)]
+#[test]
+fn paths_may_have_any_name() {
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let odd = folder.path().join(OsStr::from_bytes(b"\xff=\xfe"));
+    fs::create_dir(&odd).unwrap();
+    let [input, out, page] = ["in.onnx", "out.onnx", "page.html"].map(|name| odd.join(name));
+    fs::copy(BLOCK, &input).unwrap();
+    let mut report = OsString::from("--report=");
+    report.push(&page);
+    let result = tool().arg(&input).arg(&out).arg(report).output().unwrap();
+    assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
+    assert!(out.exists() && page.exists());
+
+    let given = folder.path().join("a=b");
+    fs::create_dir(&given).unwrap();
+    let given = given.join("x=1.pb");
+    fs::copy("fixtures/blocks/k3/input_0.pb", &given).unwrap();
+    let named = format!("x={}", given.display());
+    let result = output(&[BLOCK, "--input", &named]);
+    assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
+}
+
 /// What was read and written, and what changed; of a look, no more than before.
 #[test]
 fn the_summary_says_what_changed_in_the_whole_model() {
