@@ -8,7 +8,7 @@ optimisations off, computes of the file *as it was*. Then the networks of full s
 simplifiers before and after fusing. FOLDER/findings.json keeps what was found, for more engines another time. Exits
 with 1 if an engine agrees before and not after.
 
-Needs Linux, Python 3.11 or newer, PyPI, some 15 GB and half an hour; it is no part of `cargo test`.
+Needs Linux, Python 3.11 or newer, PyPI, some 15 GB and an hour; it is no part of `cargo test`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ ENGINES = (
     Engine("onnx2torch", "onnx2torch", "onnx2torch"),
     Engine("onnxsim", "onnxsim, ONNX Runtime", "onnxsim"),
     Engine("onnxslim", "OnnxSlim, ONNX Runtime", "onnxslim"),
-    Engine("tvm", "TVM", "tvm", (FULL_SIZE, "networks", "trained")),
+    Engine("tvm", "TVM", "tvm", ("networks", "trained")),
     Engine("onnx2tf", "LiteRT, by onnx2tf", "onnx2tf", ("trained",)),
 )
 
@@ -217,7 +217,8 @@ def ask_all(folder: Path, binary: Path, engines: list[Engine], findings_file: Pa
                      for pair in full_size if engine.name in SIMPLIFIERS]
             # Read again, as other engines may have been asked meanwhile.
             findings = saved_findings(findings_file, version(binary), by_group(pairs))
-            findings.columns[engine.name] = column
+            columns = findings.columns | {engine.name: column}
+            findings.columns = {each.name: columns[each.name] for each in ENGINES if each.name in columns}
             findings.orders = [each for each in findings.orders if each.simplifier != engine.name] + nodes
             findings.save(findings_file)
             print(f"{engine.title}: done", flush=True)
