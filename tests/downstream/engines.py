@@ -154,7 +154,9 @@ def onnx2tf(model: Path, inputs: Tensors) -> Run:
     folder = scratch()
     np.save(folder / SAMPLE, np.random.default_rng(0).random((20, 128, 128, 3), np.float32))
     shapes = [f"{name}:{','.join(map(str, tensor.shape))}" for name, tensor in inputs.items()]
-    command([program("onnx2tf"), "-i", model.resolve(), "-o", folder / "tf", "-ois", *shapes, "-n"], folder)
+    # It simplifies the file that it is given in place.
+    copied = shutil.copy(model, folder / "model.onnx")
+    command([program("onnx2tf"), "-i", copied, "-o", folder / "tf", "-ois", *shapes, "-n"], folder)
     interpreter = Interpreter(str(next(folder.glob("tf/*float32.tflite"))), num_threads=THREADS)
     given = {detail["index"]: np.moveaxis(tensor, 1, -1) if tensor.ndim > 2 else tensor
              for detail, tensor in zip(interpreter.get_input_details(), inputs.values())}
