@@ -121,16 +121,19 @@ pub fn kind_of(map: &LinearOp) -> TermKind {
     }
 }
 
-/// Whether the terms of a sum all have so many axes: kernels tell, and what is as wide as
-/// the identity does not. Else one is broadcast onto the other, from the last axis on, and
+/// Whether the terms of a sum all have so many axes: kernels and views tell, and what is as wide
+/// as the identity does not. Else one is broadcast onto the other, from the last axis on, and
 /// the channels of one are not those of the other: of `[1, 4, 6, 6] + [4, 4]`, axis 1 is the
 /// height of what the second one adds.
 pub fn are_of_one_rank<'t, L: Linear + 't>(mut terms: impl Iterator<Item = &'t Term<L>>) -> bool {
-    let is_known = |term: &&Term<L>| {
-        let map = term.map.geometry();
-        !map.windows.is_empty() || map.kind == ConvKind::MatMul
-    };
-    let Some(first) = terms.next().filter(is_known) else { return false };
-    let rank = |term: &Term<L>| term.map.geometry().rank();
-    terms.all(|term| is_known(&term) && rank(term) == rank(first) && term.after == first.after)
+    let Some(first) = terms.next().and_then(rank) else { return false };
+    terms.all(|term| rank(term) == Some(first))
+}
+
+/// How many axes a term has, if that is known; a resampling leaves as many as there were.
+fn rank<L: Linear>(term: &Term<L>) -> Option<usize> {
+    let map = term.map.geometry();
+    let is_known = !map.windows.is_empty() || map.kind == ConvKind::MatMul;
+    let of_map = is_known.then(|| map.rank());
+    term.after.iter().fold(of_map, |rank, view| view.view.rank().or(rank))
 }

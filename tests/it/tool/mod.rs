@@ -1,6 +1,7 @@
 //! The tool as a user meets it: exit codes, words, reports, limits.
 
 mod cli;
+mod commands;
 mod limits;
 mod page;
 mod report;
