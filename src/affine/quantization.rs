@@ -149,13 +149,19 @@ fn decibels(signal: f64, noise: f64) -> Option<f64> {
     Some(10.0 * (signal / noise).log10()).filter(|decibels| decibels.is_finite())
 }
 
+/// Of numbers as large as 1.5 · 2⁵², and of their neighbours, float64 holds the integers alone: a
+/// smaller number that is added to it is rounded, halves to even ones.
+const WHOLE: f64 = 1.5 * (1u64 << 52) as f64;
+
 /// `Σ (w − round(w))²` in steps of a 127th of `largest`.
 fn noise(weights: &[f64], largest: f64) -> f64 {
     if largest == 0.0 {
         return 0.0;
     }
     let step = largest / LARGEST;
-    let error = |w: &f64| w - (w / step).round_ties_even() * step;
+    // `round_ties_even` is a call of the C library where the oldest processors are compiled for.
+    let rounded = |steps: f64| (steps + WHOLE) - WHOLE;
+    let error = |w: &f64| w - rounded(w / step) * step;
     weights.iter().map(error).map(|error| error * error).sum()
 }
 
