@@ -147,8 +147,10 @@ impl View {
         };
         let (mut first, mut second) = (first.iter(), second.iter());
         loop {
-            let (Some(one), Some(other)) = (first.next(), second.next()) else {
-                return first.len() == 0 && second.len() == 0;
+            let (one, other) = match (first.next(), second.next()) {
+                (Some(one), Some(other)) => (one, other),
+                (None, None) => return true,
+                _ => return false,
             };
             let (mut read, mut made) = (one.input.clone(), other.output.clone());
             let (mut ahead, mut behind) = (one.output.len(), other.input.len());
@@ -284,11 +286,16 @@ mod tests {
             (&[0, 4, 6], &[0, 6], &[0, 6, 4], 0, false),
             (&[0, 4, 6, 5], &[0, 4, 30], &[0, 4, 5, 6], 2, false),
             (&[0, 4, 8], &[0, 8], &[0, 8], 0, false),
+            (&[0, 3], &[0, 3], &[0, 3], 0, true),
         ] {
             let there = View::reshape(&sizes(read), &sizes(between), kept);
             let back = View::reshape(&sizes(between), &sizes(made), kept);
             assert_eq!(back.undoes(&there), expected, "{read:?} as {between:?} as {made:?}");
         }
+        // An axis more at the end, or one less.
+        let same = View::reshape(&sizes(&[0, 3]), &sizes(&[0, 3]), 0);
+        let longer = View::squeeze(&sizes(&[0, 3, 1]), |axis| axis == 2).inverse();
+        assert!(!longer.undoes(&same) && !same.undoes(&longer.inverse()));
         let squeezed = View::squeeze(&sizes(&[0, 4, 1, 0]), |axis| axis == 2);
         let elsewhere = View::squeeze(&sizes(&[0, 4, 0, 1]), |axis| axis == 3).inverse();
         assert!(squeezed.inverse().undoes(&squeezed) && !elsewhere.undoes(&squeezed));

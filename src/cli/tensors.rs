@@ -35,7 +35,8 @@ pub fn given(argument: &str) -> Result<Given, Exit> {
         Some((name, Path::new(file.strip_prefix('=')?)))
     };
     let parts = || argument.match_indices('=').filter_map(|(at, _)| part(at));
-    let Some((name, file)) = parts().find(|(_, file)| file.is_file()).or_else(|| parts().last())
+    let Some((name, file)) =
+        parts().find(|(_, file)| file.is_file()).or_else(|| parts().next_back())
     else {
         return Err(wrong(whole, "expected NAME=FILE.npy, NAME=FILE.pb, FILE.npz, or a folder"));
     };
