@@ -4,8 +4,9 @@
 //! `[N, C, H, W]` as `[N, C·H·W]`, N is N, and C, H and W in a row are the other axis. What
 //! works on one axis works on the axis that the view makes of it, if it makes one of it.
 //!
-//! Another order of axes is a view, too, and so is a resampling, in what matters here: it is linear, has no weights, makes of
-//! equal elements the same again, and keeps some axes apart. Of the others nothing is known.
+//! Another order of axes is a view, too, and so is a resampling, in what matters here: it is
+//! linear, has no weights, makes of equal elements the same again, and keeps some axes apart. Of
+//! the others nothing is known.
 //!
 //! Knows sizes of axes; no weights, and no operator.
 

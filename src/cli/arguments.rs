@@ -210,7 +210,7 @@ pub struct Arguments {
     ///
     /// Each place that is left alone has a line of its own, how large the fused weights are is
     /// shown by position, and what int8 weights would leave of the new model's outputs is tried
-    /// in one more run.
+    /// in three more runs.
     #[arg(long, short, conflicts_with_all = ["quiet", "out_dir", "manifest"])]
     #[arg(help_heading = SHOWN)]
     pub verbose: bool,

@@ -138,7 +138,7 @@ pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
     let at_a_time = arguments.jobs.unwrap_or(1);
     let started = Instant::now();
     let mut totals = Totals::default();
-    let page = arguments.report.iter().find(|target| matches!(target, Target::Html(_)));
+    let page = index_page(arguments);
     let pages = page.and_then(Target::path);
     let pages = pages.map(|path| Pages::begin(path, Origin::now(show::command())));
     let mut pages = pages.transpose()?;
@@ -177,6 +177,11 @@ pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
         let _ = writeln!(io::stdout(), "{}", totals.line(started.elapsed()));
     }
     Ok(failure.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit.code)))
+}
+
+/// The page that leads to those of all models, if it is asked for.
+fn index_page(arguments: &Arguments) -> Option<&Target> {
+    arguments.report.iter().find(|target| matches!(target, Target::Html(_)))
 }
 
 /// Each of `files` into `folder`.
@@ -231,8 +236,7 @@ fn check_places(jobs: &[Job], arguments: &Arguments) -> Result<(), String> {
         return Err(format!("{} is the manifest, and {other} would go there", manifest.display()));
     }
     let reports: Vec<&Path> = arguments.report.iter().filter_map(Target::path).collect();
-    let index = arguments.report.iter().find(|target| matches!(target, Target::Html(_)));
-    let pages = index.and_then(Target::path).map(folder_of_pages);
+    let pages = index_page(arguments).and_then(Target::path).map(folder_of_pages);
     for (index, job) in jobs.iter().enumerate() {
         let input = job.input.display();
         if let Some((_, other)) = writer(&job.input).filter(|&(writer, _)| writer != index) {

@@ -1,4 +1,4 @@
-//! The new model with int8 weights, run once: what its outputs would be worth.
+//! The new model with int8 weights, run on one input: what its outputs would be worth.
 //!
 //! Knows the rooms that feed and run; decides nothing.
 

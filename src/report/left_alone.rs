@@ -46,6 +46,7 @@ impl LeftAlone {
             in_common: reason.in_common(),
         }
     }
+
     /// Puts the choices of the caller that it names in words of the caller's own.
     pub(crate) fn put_settings_in(&mut self, words: &dyn Fn(&Setting) -> String) {
         if let Some(setting) = &self.setting {

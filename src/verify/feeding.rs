@@ -5,17 +5,17 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::slice;
+use std::sync::Mutex;
 
 use crate::engine::tensors::{self, EngineTensor};
 use crate::engine::{Array, EngineError, Limits};
-use crate::facts::inference::input_dims;
+use crate::facts::constants::Constants;
+use crate::facts::propagation::{Facts, NO_SHAPES};
 use crate::facts::roles;
-use crate::facts::shape_rules::{Dims, Integers, Operands, agreed};
 use crate::onnx::graph::Graph;
-use crate::onnx::ids::ValueId;
 use crate::onnx::info::{self, AxisSize};
 use crate::onnx::model::Invalid;
-use crate::onnx::node::Node;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{TensorProto, ValueInfoProto};
 use crate::onnx::schema::graph_field;
@@ -147,18 +147,29 @@ pub fn inputs(graph: &Graph, options: &RunOptions) -> Result<Vec<RunInput>, Unfe
         let data_type = declared.element_type.unwrap_or_default();
         inputs.push(RunInput { name, fed, data_type, given });
     }
-    tell_demanded(graph, &mut inputs);
+    tell_demanded(graph, &mut inputs)?;
     Ok(inputs)
 }
 
 /// Numbers for sizes that the file leaves open, and that the nodes which read an input tell: a
 /// convolution its channels.
-fn tell_demanded(graph: &Graph, inputs: &mut [RunInput]) {
+///
+/// # Errors
+/// If a constant cannot be decoded.
+fn tell_demanded(graph: &Graph, inputs: &mut [RunInput]) -> Result<(), Invalid> {
     let is_open = |axis: &AxisSize| !matches!(axis, AxisSize::Fixed(_));
+    // No reader tells a batch.
+    let has_open = |input: &RunInput| input.fed.axes.iter().skip(1).any(is_open);
+    if !inputs.iter().any(has_open) {
+        return Ok(());
+    }
+    let constants = Constants::find_all(slice::from_ref(graph), false)?;
+    let Some(constants) = constants.first() else { return Ok(()) };
+    let answers = Mutex::default();
+    let mut facts = Facts::new(graph, constants, &NO_SHAPES, &answers);
     let mut named: HashMap<String, i64> = HashMap::new();
     for RunInput { name, fed, .. } in inputs.iter_mut() {
-        let asked = graph.find(name).filter(|_| fed.axes.iter().skip(1).any(is_open));
-        let demanded = asked.and_then(|id| demanded(graph, id)).unwrap_or_default();
+        let demanded = graph.find(name).and_then(|id| facts.demanded(id)).unwrap_or_default();
         for (axis, size) in fed.axes.iter_mut().zip(demanded) {
             match (&*axis, size) {
                 (AxisSize::Named(name), Some(size)) => drop(named.insert(name.clone(), size)),
@@ -174,43 +185,7 @@ fn tell_demanded(graph: &Graph, inputs: &mut [RunInput]) {
         };
         size.into_iter().for_each(|&size| *axis = AxisSize::Fixed(size));
     }
-}
-
-/// Dimensions that the readers of `id` demand; `None` if none does, or they contradict each other.
-fn demanded(graph: &Graph, id: ValueId) -> Option<Dims> {
-    let mut all: Option<Dims> = None;
-    for &reader in &graph.value(id).readers {
-        let node = graph.node(reader);
-        let places = node.inputs.iter().enumerate().filter(|(_, input)| **input == Some(id));
-        for (place, _) in places {
-            let operands = StoredOperands { graph, node };
-            let Some(dims) = input_dims(node, graph.model.opset, place, &operands) else {
-                continue;
-            };
-            all = Some(match all {
-                Some(all) => agreed(&all, &dims)?,
-                None => dims,
-            });
-        }
-    }
-    all
-}
-
-/// What is known of a node's operands from the weights that the file stores.
-struct StoredOperands<'g, 'm> {
-    graph: &'g Graph<'m>,
-    node: &'g Node,
-}
-
-impl Operands for StoredOperands<'_, '_> {
-    fn dims(&self, input: usize) -> Option<Dims> {
-        let id = self.node.input(input).filter(|&id| slices::is_constant(self.graph, id))?;
-        Some(slices::tensor(self.graph, id).ok()??.dims.into_iter().map(Some).collect())
-    }
-
-    fn integers(&self, _: usize) -> Option<Integers> {
-        None
-    }
+    Ok(())
 }
 
 /// How many elements all inputs of these shapes have; `None` if that is beyond all reason:

@@ -24,9 +24,9 @@ pub(super) mod products;
 pub(super) mod resize;
 pub(super) mod windows;
 
+pub use asked::{Dims, Integers, MAX_RANK, Operands};
 #[cfg(feature = "unstable")]
-pub use asked::SymbolicOperands;
-pub use asked::{Dims, Integers, MAX_RANK, Operands, agreed};
+pub use asked::{SymbolicOperands, agreed};
 #[cfg(feature = "unstable")]
 pub use extent::{Extent, Extents, TensorAxis};
 
