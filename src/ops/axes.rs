@@ -31,6 +31,18 @@ pub fn dropout(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning
     Ok(Meaning::Alias(first_input(node)?))
 }
 
+/// LeakyRelu (opset 1 to 16) that is as steep below zero as above: VanillaNet's, when its
+/// training ends.
+///
+/// # Errors
+/// If it bends.
+pub fn leaky_relu(_: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
+    if node.attribute("alpha").is_none_or(|slope| slope.f() != 1.0) {
+        return Err(not_linear(node).into());
+    }
+    Ok(Meaning::Alias(first_input(node)?))
+}
+
 /// Cast (opset 1 to 25) to the type that its input has.
 ///
 /// # Errors

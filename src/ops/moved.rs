@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use ndarray::{ArrayD, Dimension, IxDyn};
+use ndarray::{ArrayD, Dimension, IxDyn, indices};
 use prost::Message;
 
 use crate::affine::{PadMode, Window};
@@ -37,7 +37,7 @@ const TOO_MANY_ELEMENTS: NotLinear = NotLinear::Limit(
 );
 
 /// Looking for an element where it is found again takes as long as moving it so often.
-const MOVES_TO_FIND: usize = 16;
+const MOVES_TO_FIND: usize = 2;
 
 /// The nodes from one tensor to another, the constants that they read, and other tensors
 /// of which they read the shape alone.
@@ -201,18 +201,25 @@ impl Moved {
             return None;
         }
         let mut values = vec![None; *self.shape.get(1)?];
-        for ((at, &above), &below) in self.above.indexed_iter().zip(&self.below) {
+        let (outer, width) = (self.above.shape().split_last()?.1, *self.shape.last()?);
+        let left = *before.last()?;
+        let rows = self.above.rows().into_iter().zip(self.below.rows());
+        for (at, (above, below)) in indices(outer).into_iter().zip(rows) {
             let at = at.as_array_view();
             let at = at.as_slice()?;
-            match self.number_at(at, &before) {
-                Some(number) if above == number && below == -number => {}
-                None if above == below && above.is_finite() => {
-                    let value = values.get_mut(*at.get(1)?)?;
-                    if *value.get_or_insert(above) != above {
-                        return None;
+            let first = self.first_of_row(at, &before);
+            let value = values.get_mut(*at.get(1)?)?;
+            for (column, (&above, &below)) in above.iter().zip(&below).enumerate() {
+                let inside = column.checked_sub(left).filter(|&inside| inside < width);
+                match first.zip(inside).map(|(first, inside)| first.saturating_add(inside) as f64) {
+                    Some(number) if above == number && below == -number => {}
+                    None if above == below && above.is_finite() => {
+                        if *value.get_or_insert(above) != above {
+                            return None;
+                        }
                     }
+                    _ => return None,
                 }
-                _ => return None,
             }
         }
         let sides = before.iter().zip(self.shape.iter().zip(self.above.shape()));
@@ -231,14 +238,16 @@ impl Moved {
         Some((windows, values.into_iter().collect::<Option<_>>()?))
     }
 
-    /// The number of the input's element that belongs at `at`; `None` in the border.
-    fn number_at(&self, at: &[usize], before: &[usize]) -> Option<f64> {
-        let mut number = 0usize;
-        for (&size, (&at, &before)) in self.shape.iter().zip(at.iter().zip(before)) {
+    /// The number of the first of the input's elements that belong in the row `at`; `None` in the
+    /// border.
+    fn first_of_row(&self, at: &[usize], before: &[usize]) -> Option<usize> {
+        let (&width, outer) = self.shape.split_last()?;
+        let mut row = 0usize;
+        for (&size, (&at, &before)) in outer.iter().zip(at.iter().zip(before)) {
             let inside = at.checked_sub(before).filter(|&inside| inside < size)?;
-            number = number.checked_mul(size)?.checked_add(inside)?;
+            row = row.checked_mul(size)?.checked_add(inside)?;
         }
-        Some(number as f64 + 1.0)
+        row.checked_mul(width)?.checked_add(1)
     }
 }
 

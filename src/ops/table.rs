@@ -74,10 +74,12 @@ pub const TABLE: &[OperatorRow] = &[
     of("Gemm", 7..=13, 3, Alone(product::gemm), "a product with a constant, and a bias"),
     of("GlobalAveragePool", 1..=22, 1, Alone(views::global_average), "a view"),
     of("Identity", 1..=25, 1, Alone(axes::identity), "another name"),
+    of("LeakyRelu", 1..=16, 1, Alone(axes::leaky_relu), "another name, where its slope is 1"),
     of("MatMul", 7..=13, 2, Alone(product::matmul), "a product with a constant"),
     of("Mul", 1..=14, 2, Alone(pointwise::multiply), "a scale, by a constant"),
     of("Neg", 1..=13, 1, Alone(pointwise::negation), "a scale by −1"),
     of("Pad", 2..=25, 4, AfterOthers(frame::pad), "a border of zeros, or of what is padded"),
+    of("ReduceMean", 1..=18, 2, Alone(views::mean), "a view, along axes that are named"),
     of("ReduceSum", 1..=13, 2, Alone(sum::stacked), "a sum of tensors that were stacked").joining(),
     of(
         "Reshape",

@@ -183,6 +183,29 @@ pub fn global_average(_: &Reader, node: &Node, _: &mut Validity) -> Result<Meani
     Ok(meaning(first_input(node)?, node, view, None))
 }
 
+/// ReduceMean (opset 1 to 18) along axes that are named: of the others, each is for itself.
+///
+/// # Errors
+/// If they are not constant, or the rank of its input is not known.
+pub fn mean(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    let input = first_input(node)?;
+    let axes = listed(reader, node, "axes")?.filter(|axes| !axes.is_empty());
+    // Without a list it is one number for all, or the tensor itself.
+    let axes = axes.ok_or_else(|| not_linear(node))?;
+    let averaged = reader.axes_from_front(input, &axes, valid)?;
+    let (mut outward, mut inward) = (Vec::new(), Vec::new());
+    for axis in 0..reader.rank(input, valid)? {
+        if !averaged.contains(&axis) {
+            outward.push(Some(ViewedAxis::alone(inward.len())));
+            inward.push(Some(ViewedAxis::alone(axis)));
+            continue;
+        }
+        outward.push(None);
+        inward.extend((node.int("keepdims", 1) != 0).then_some(None));
+    }
+    Ok(meaning(input, node, View::resampling(outward, inward), Some(axes)))
+}
+
 /// That the sizes from axis `first` on are what they are.
 fn require(input: ValueId, sizes: &[Option<usize>], first: usize, valid: &mut Validity) {
     for (axis, size) in sizes.iter().enumerate().skip(first) {

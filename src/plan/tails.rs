@@ -80,9 +80,9 @@ fn way_back(
         let is_passed = match meanings.get(producer) {
             Some(Meaning::Linear(_, map)) => map.is_pointwise(),
             Some(Meaning::Sum(_)) => true,
-            _ => bends(node) || (roles::multiplies(node) && node.input(0) == node.input(1)),
+            _ => roles::multiplies(node) && node.input(0) == node.input(1),
         };
-        if is_passed {
+        if is_passed || bends(node) {
             let inputs = node.inputs.iter().flatten().map(|&input| meanings.source(input));
             let is_bent = is_bent || bends(node);
             way.extend(inputs.map(|input| (input, is_bent)));
