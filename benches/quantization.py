@@ -59,12 +59,7 @@ IMAGES = "--input", "x={calibration}"
 PEERS = {"onnxsim": "onnxsim", "aimet": "AIMET", "quark": "AMD Quark"}
 EXPORTED = Row("as exported", None, ())
 FUSED = Row("fused", EXPORTED, ACB_FUSE)
-# What changes weights alone. Factors of channels are found on the calibration images, if any are given.
-EQUALIZED = (
-    Row("`--equalize`", EXPORTED, (*ACB_FUSE, "--equalize", *IMAGES)),
-    Row("`--equalize=exact`", EXPORTED, (*ACB_FUSE, "--equalize=exact", *IMAGES)),
-    Row("`--equalize` without `--input`", EXPORTED, (*ACB_FUSE, "--equalize")),
-)
+EQUALIZED = Row("`--equalize`", EXPORTED, (*ACB_FUSE, "--equalize", *IMAGES))
 BY_PEERS = tuple(
     Row(f"fused, then {title}", FUSED, ("{" + peer + "}", EQUALIZE, peer, "{read}", "{written}"))
     for peer, title in PEERS.items())
@@ -73,7 +68,9 @@ ROWS = (
     FUSED,
     Row("`--keep-identity auto`", EXPORTED, (*ACB_FUSE, "--keep-identity", "auto")),
     Row("`--keep-identity always`", EXPORTED, (*ACB_FUSE, "--keep-identity", "always")),
-    *EQUALIZED,
+    EQUALIZED,
+    Row("`--equalize=exact`", EXPORTED, (*ACB_FUSE, "--equalize=exact", *IMAGES)),
+    Row("`--equalize` without `--input`", EXPORTED, (*ACB_FUSE, "--equalize")),
     Row("`--for int8`", EXPORTED, (*ACB_FUSE, "--for", "int8", *IMAGES)),
     *BY_PEERS,
 )
@@ -185,13 +182,15 @@ class Maker:
 
 
 def with_relu6(path, written):
-    """Writes the model with a Clip between 0 and 6 for every Relu."""
+    """Writes the model with a Clip between 0 and 6 for every Relu, the ends in Constant nodes as PyTorch exports them."""
     model = onnx.load(path)
-    model.graph.initializer.extend(nh.from_array(np.array(end, np.float32), f"clip.{end}") for end in (0, 6))
     for node in model.graph.node:
         if node.op_type == "Relu":
             node.op_type = "Clip"
             node.input.extend(["clip.0", "clip.6"])
+    for end in (0, 6):
+        value = nh.from_array(np.array(end, np.float32))
+        model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [f"clip.{end}"], f"clip.{end}", value=value))
     onnx.save(model, written)
 
 
@@ -208,7 +207,7 @@ def change(before, after):
     difference = np.abs(found - wanted).max() / np.abs(wanted).max()
     old, new = kernels(before), kernels(after)
     scaled = sum(not np.array_equal(old[name], new[name]) for name in old)
-    return f"{difference:.0e}, {scaled} of {len(old)}" if scaled else "nothing"
+    return f"{difference:.0e}, {scaled} of {len(old)}"
 
 
 def first_table(networks, rows, tools):
@@ -262,7 +261,7 @@ def main():
     rows = [row for row in ROWS if can_run(row, tools) and row.name in (arguments.variants or [row.name])]
     first_table(arguments.only, rows, tools)
     print()
-    second_table(arguments.only, [row for row in rows if row in (*EQUALIZED, *BY_PEERS)], tools)
+    second_table(arguments.only, [row for row in rows if row in (EQUALIZED, *BY_PEERS)], tools)
 
 
 main()
