@@ -1,9 +1,11 @@
-"""Measures how well networks quantize, before and after fusing: the table of docs/quantization.md.
+"""Measures how well networks quantize, before and after fusing: the tables of docs/quantization.md.
 
-    python benches/quantization.py [--binary target/release/acb-fuse] [--only NETWORK...] [--variants NAME...]
+    python benches/quantization.py [--binary target/release/acb-fuse] [--peer PEER=PYTHON...] [--only NETWORK...]
+                                   [--variants NAME...]
 
 needs onnx, onnxruntime and numpy as in requirements.txt. The networks and images are those of fixtures/trained; a
-network is fed `(image / 255 - 0.45) / 0.25`. Per file, of the 1,000 test images:
+network is fed `(image / 255 - 0.45) / 0.25`. PYTHON is that of an environment in which the peer is installed
+(equalize_with_peer.py says which); peers of which none is given are left out. Per file, of the 1,000 test images:
 
     float      the accuracy in float32; that the file computes what the exported one computes is checked
     Wn         weights rounded to n bits, symmetric, one step per tensor (activations float): SQNR of the outputs, accuracy
@@ -14,14 +16,19 @@ network is fed `(image / 255 - 0.45) / 0.25`. Per file, of the 1,000 test images
     file       QuantizeLinear and Conv of the file that is quantized per channel
 
 SQNR = 10 log10(sum y^2 / sum (y - y_quantized)^2) over the logits, y of the exported network in float32.
+
+The second table equalizes each fused network, as it is and with `Clip(0, 6)` for every Relu, and says what that changed:
+the largest difference of the outputs on the test images, by the largest output, and how many kernels are others.
 """
 
 import argparse
 import logging
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -32,24 +39,43 @@ from onnxruntime.quantization.preprocess import quant_pre_process
 
 logging.disable(logging.WARNING)
 TRAINED = Path(__file__).resolve().parent.parent / "fixtures" / "trained"
-IMAGES = np.load(TRAINED / "images" / "images.npz")
+EQUALIZE = str(Path(__file__).resolve().parent / "equalize_with_peer.py")
+STORED = np.load(TRAINED / "images" / "images.npz")
 
 
 def normalised(images):
     return (images.astype(np.float32) / 255 - 0.45) / 0.25
 
 
-# How a network is fused, and the flags for that; scales are found on the calibration images.
-VARIANTS = {
-    "fused": [],
-    "`--keep-identity auto`": ["--keep-identity", "auto"],
-    "`--keep-identity always`": ["--keep-identity", "always"],
-    "`--equalize`": ["--equalize", "--input", "x={calibration}"],
-    "`--equalize=exact`": ["--equalize=exact", "--input", "x={calibration}"],
-    "`--for int8`": ["--for", "int8", "--input", "x={calibration}"],
-}
+class Row(NamedTuple):
+    """A row of each network: the row whose file is read, and the command that makes a file of that."""
+    name: str
+    read: "Row | None"
+    command: tuple[str, ...]
+
+
+ACB_FUSE = "{binary}", "{read}", "{written}", "-q"
+IMAGES = "--input", "x={calibration}"
+PEERS = {"onnxsim": "onnxsim", "aimet": "AIMET", "quark": "AMD Quark"}
+EXPORTED = Row("as exported", None, ())
+FUSED = Row("fused", EXPORTED, ACB_FUSE)
+EQUALIZED = Row("`--equalize`", EXPORTED, (*ACB_FUSE, "--equalize", *IMAGES))
+BY_PEERS = tuple(
+    Row(f"fused, then {title}", FUSED, ("{" + peer + "}", EQUALIZE, peer, "{read}", "{written}"))
+    for peer, title in PEERS.items())
+ROWS = (
+    EXPORTED,
+    FUSED,
+    Row("`--keep-identity auto`", EXPORTED, (*ACB_FUSE, "--keep-identity", "auto")),
+    Row("`--keep-identity always`", EXPORTED, (*ACB_FUSE, "--keep-identity", "always")),
+    EQUALIZED,
+    Row("`--equalize=exact`", EXPORTED, (*ACB_FUSE, "--equalize=exact", *IMAGES)),
+    Row("`--equalize` without `--input`", EXPORTED, (*ACB_FUSE, "--equalize")),
+    Row("`--for int8`", EXPORTED, (*ACB_FUSE, "--for", "int8", *IMAGES)),
+    *BY_PEERS,
+)
 COLUMNS = ("network", "file", "float", "W8", "W8/c", "W5", "W4", "int8", "int8/c", "quantized file")
-TEST, LABELS, CALIBRATION = normalised(IMAGES["test"]), IMAGES["labels"], normalised(IMAGES["calibration"])
+TEST, LABELS, CALIBRATION = normalised(STORED["test"]), STORED["labels"], normalised(STORED["calibration"])
 
 
 class Reader(CalibrationDataReader):
@@ -132,25 +158,110 @@ def figures(path, reference):
     return cells
 
 
+class Maker:
+    """Makes the files of one network, in a folder."""
+
+    def __init__(self, exported, folder, tools):
+        self.exported, self.folder = exported, folder
+        self.places = {**tools, "calibration": f"{folder}/calibration.npy"}
+        np.save(self.places["calibration"], CALIBRATION)
+
+    def file(self, row):
+        """The file of a row, made when it is first asked for."""
+        if row is EXPORTED:
+            return self.exported
+        written = f"{self.folder}/{ROWS.index(row)}.onnx"
+        if not Path(written).exists():
+            self.run(row, self.file(row.read), written)
+        return written
+
+    def run(self, row, read, written):
+        command = [word.format(**self.places, read=read, written=written) for word in row.command]
+        # Tables alone go to the standard output; what peers say does not.
+        subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+def with_relu6(path, written):
+    """Writes the model with a Clip between 0 and 6 for every Relu, the ends in Constant nodes as PyTorch exports them."""
+    model = onnx.load(path)
+    for node in model.graph.node:
+        if node.op_type == "Relu":
+            node.op_type = "Clip"
+            node.input.extend(["clip.0", "clip.6"])
+    for end in (0, 6):
+        value = nh.from_array(np.array(end, np.float32))
+        model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [f"clip.{end}"], f"clip.{end}", value=value))
+    onnx.save(model, written)
+
+
+def kernels(path):
+    """The weights of Conv and Gemm, by what their nodes yield."""
+    graph = onnx.load(path).graph
+    stored = {t.name: t for t in graph.initializer}
+    return {n.output[0]: nh.to_array(stored[n.input[1]]) for n in graph.node if n.op_type in ("Conv", "Gemm")}
+
+
+def change(before, after):
+    """A cell of the second table."""
+    wanted, found = run(before, optimise=False), run(after, optimise=False)
+    difference = np.abs(found - wanted).max() / np.abs(wanted).max()
+    old, new = kernels(before), kernels(after)
+    scaled = sum(not np.array_equal(old[name], new[name]) for name in old)
+    return f"{difference:.0e}, {scaled} of {len(old)}"
+
+
+def first_table(networks, rows, tools):
+    print(head(COLUMNS))
+    for network in networks:
+        with tempfile.TemporaryDirectory() as folder:
+            maker = Maker(str(TRAINED / network / "folded.onnx"), folder, tools)
+            reference = run(maker.exported, optimise=False)
+            for row in rows:
+                print(line([network, row.name, *figures(maker.file(row), reference)]), flush=True)
+
+
+def second_table(networks, rows, tools):
+    print(head(["network", "activations", *(row.name for row in rows)]))
+    for network in networks:
+        with tempfile.TemporaryDirectory() as folder:
+            maker = Maker(str(TRAINED / network / "folded.onnx"), folder, tools)
+            clipped, equalized = f"{folder}/relu6.onnx", f"{folder}/equalized.onnx"
+            with_relu6(maker.file(FUSED), clipped)
+            for activations, read in ("Relu", maker.file(FUSED)), ("ReLU6", clipped):
+                cells = [network, activations]
+                for row in rows:
+                    maker.run(row, read, equalized)
+                    cells.append(change(read, equalized))
+                print(line(cells), flush=True)
+
+
+def can_run(row, tools):
+    return not row.command or row.command[0].strip("{}") in tools
+
+
+def line(cells):
+    return "| " + " | ".join(cells) + " |"
+
+
+def head(columns):
+    return line(columns) + "\n" + "| --- " * len(columns) + "|"
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--binary", default="target/release/acb-fuse", help="acb-fuse")
     arguments.add_argument("--only", nargs="+", default=["acnet_quick", "acnet_resnet", "mobileone", "repvgg"])
-    arguments.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    arguments.add_argument("--variants", nargs="+", choices=[row.name for row in ROWS])
+    arguments.add_argument("--peer", nargs="+", default=[], metavar="PEER=PYTHON", help=", ".join(PEERS))
     arguments = arguments.parse_args()
-    print("| " + " | ".join(COLUMNS) + " |\n" + "| --- " * len(COLUMNS) + "|")
-    for network in arguments.only:
-        exported = str(TRAINED / network / "folded.onnx")
-        reference = run(exported, optimise=False)
-        print(f"| {network} | as exported | " + " | ".join(figures(exported, reference)) + " |", flush=True)
-        for variant in arguments.variants:
-            with tempfile.TemporaryDirectory() as folder:
-                fused, calibration = f"{folder}/fused.onnx", f"{folder}/calibration.npy"
-                np.save(calibration, CALIBRATION)
-                flags = [flag.format(calibration=calibration) for flag in VARIANTS[variant]]
-                subprocess.run([arguments.binary, exported, fused, "-q", *flags], check=True)
-                row = " | ".join(figures(fused, reference))
-            print(f"| {network} | {variant} | {row} |", flush=True)
+    tools = {"binary": arguments.binary, **dict(peer.split("=", 1) for peer in arguments.peer)}
+    unknown = set(tools) - {"binary", *PEERS}
+    if unknown:
+        sys.exit(f"no such peer: {', '.join(unknown)}")
+    rows = [row for row in ROWS if can_run(row, tools) and row.name in (arguments.variants or [row.name])]
+    first_table(arguments.only, rows, tools)
+    print()
+    second_table(arguments.only, [row for row in rows if row in (EQUALIZED, *BY_PEERS)], tools)
 
 
 main()
