@@ -392,4 +392,7 @@ pub enum Unfit {
         /// The output channel.
         channel: usize,
     },
+    /// A border that they are to make is another one.
+    #[error("its border is filled with other values than the operation before it gives")]
+    Border,
 }

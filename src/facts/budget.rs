@@ -27,7 +27,10 @@ const TIMES: i64 = 4;
 /// So many elements are moved, at most, to find out what borders of one model do: some
 /// seconds. A super-resolution network of 16 channels at 224² has half a million elements
 /// and a dozen borders.
-const MOST_MOVES: usize = 1 << 29;
+const MOST_MOVES: usize = 1 << 30;
+
+/// So many for one of them: some hundred megabytes.
+const MOST_MOVES_OF_ONE: usize = 1 << 27;
 
 /// What one constant may take, and what is left for all.
 #[derive(Debug)]
@@ -54,7 +57,7 @@ impl Budget {
     /// leaves them to smaller borders.
     pub fn spend_moves(&self, moves: usize) -> bool {
         let mut left = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
-        let rest = left.checked_sub(moves);
+        let rest = left.checked_sub(moves).filter(|_| moves <= MOST_MOVES_OF_ONE);
         rest.map(|rest| *left = rest).is_some()
     }
 

@@ -15,6 +15,7 @@ use crate::facts::constants::Constants;
 pub use crate::facts::propagation::NO_SHAPES;
 use crate::facts::propagation::{Answers, Facts, declared};
 use crate::facts::shape_rules::asked::{Dims, agreed};
+use crate::facts::shape_rules::extent::Extent;
 use crate::facts::validity::{Condition, Property};
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{Id, Table, ValueId};
@@ -153,6 +154,18 @@ impl<'g, 'm> Sizes<'g, 'm> {
         let mut facts = self.ruled_generally();
         let (one, other) = (facts.extents(one), facts.extents(other));
         one.is_some() && one == other
+    }
+
+    /// Per axis of `tensor`, an axis of `other` that has the same size for whoever runs the file,
+    /// if there is one.
+    pub fn axes_of_same_size(&self, tensor: ValueId, other: ValueId) -> Vec<Option<usize>> {
+        let mut facts = self.ruled_generally();
+        let (Some(own), Some(others)) = (facts.extents(tensor), facts.extents(other)) else {
+            return Vec::new();
+        };
+        let same =
+            |size: &Option<Extent>| others.iter().position(|other| size.is_some() && other == size);
+        own.iter().map(same).collect()
     }
 
     /// Dimensions of `tensor` by the rules alone, for the shapes that the user gave.

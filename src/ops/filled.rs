@@ -44,7 +44,11 @@ const SIZES: [usize; 3] = [5, 8, 13];
 
 /// A border is what a map gives there if they differ by no more than the rounding of
 /// float32, in which exporters compute the map and the border, relative to the largest of them.
-const BORDER_TOLERANCE: f64 = 4e-6;
+pub const BORDER_TOLERANCE: f64 = 4e-6;
+
+/// What is further from it than this, relative to the largest number of all channels, is another
+/// border. Between the two it depends on the kernels that read it.
+const MOST_DIFFERENCE: f64 = 1e-4;
 
 /// Exporters write no more Identities in a row.
 const MAX_IDENTITIES: usize = 64;
@@ -107,15 +111,20 @@ pub fn filled(
     let pairs = (0..channels)
         .map(|channel| Some((of_channel(shift, channel)?, of_channel(&values, channel)?)));
     let Some(pairs) = pairs.collect::<Option<Vec<_>>>() else { return differs };
-    // Channel by channel: beside a bias of 1e6, one of 0.01 would be anything.
-    let differ = |(a, b): &(f64, f64)| (a - b).abs() > BORDER_TOLERANCE * a.abs().max(b.abs());
-    if pairs.iter().any(differ) {
+    let larger = |(a, b): &(f64, f64)| a.abs().max(b.abs());
+    let largest = pairs.iter().map(larger).fold(0.0, f64::max);
+    let difference: Vec<f64> = pairs.iter().map(|(a, b)| (a - b).abs()).collect();
+    let is_near = |difference: &f64| *difference <= MOST_DIFFERENCE * largest;
+    if !difference.iter().all(is_near) {
         return differs;
     }
+    let mut compared = pairs.iter().zip(&difference);
+    let is_same = compared.all(|(pair, difference)| *difference <= BORDER_TOLERANCE * larger(pair));
+    let difference = if is_same { Vec::new() } else { difference };
     let bare = map.geometry().unshifted();
     let geometry = Geometry { shifted: true, ..frame.geometry().after(&bare)? };
     let map = Box::new(map);
-    Ok(Meaning::Linear(operand, LinearOp::Bordered { map, inner, windows, geometry }))
+    Ok(Meaning::Linear(operand, LinearOp::Bordered { map, inner, windows, difference, geometry }))
 }
 
 /// What it reads, the map, and what it makes, if `value` was made by one that adds
@@ -173,7 +182,7 @@ fn bordered(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Option
     }
     beside_the_elements(reader, [input, output], shape.contains(&None))?;
     let is_of_one = reader.graph.inputs().len() < 2;
-    if !is_of_one && steps.reads_open_sizes() {
+    if !is_of_one && steps.reads_open_batch() {
         let why = "where it puts its elements depends on the size of another tensor";
         return Err(NotLinear::Unrepresentable(why).into());
     }
@@ -245,7 +254,7 @@ fn padded_input(reader: &Reader, node: &Node) -> Result<Option<ValueId>, NotLine
     let mut node = node;
     for _ in 0..MAX_NODES {
         match node.standard_op() {
-            Some("ScatterND") => scatters = true,
+            Some("ScatterND") if assigns(node) => scatters = true,
             Some("Transpose" | "Identity") => {}
             Some("Pad") => return Ok(node.input(0).filter(|_| scatters)),
             _ => return Ok(None),
@@ -256,6 +265,12 @@ fn padded_input(reader: &Reader, node: &Node) -> Result<Option<ValueId>, NotLine
     }
     // A row of Transposes alone is no border.
     if scatters { Err(TOO_MANY_NODES) } else { Ok(None) }
+}
+
+/// Whether the ScatterND `node` puts elements in the place of others, and does not add to them,
+/// say.
+fn assigns(node: &Node) -> bool {
+    node.attribute("reduction").is_none_or(|reduction| reduction.s() == b"none")
 }
 
 /// Why the places and values that are assigned between `input` and `output` do not follow from

@@ -123,6 +123,9 @@ pub enum LinearOp {
         inner: ValueId,
         /// The border, one per spatial axis.
         windows: Vec<Window>,
+        /// How far what fills it is from the shift, per channel; empty if no further than that
+        /// is rounded.
+        difference: Vec<f64>,
         /// The shape of the map and the border together.
         geometry: Geometry,
     },

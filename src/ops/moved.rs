@@ -1,12 +1,14 @@
 //! Nodes that move elements and compute none, tried out: the engine runs them on an input
-//! whose elements all differ, and where each of them is found again tells what they do.
+//! whose elements all differ, and where each of them is found again tells what they do. Nodes
+//! that compute are not among them: a ScatterND that takes the larger of two would move what is
+//! above zero only.
 //!
 //! Which nodes these are, and at which shapes they are tried, is told elsewhere
 //! ([`filled`](crate::ops::filled)).
 //!
 //! Knows no weights: what goes in are numbers that tell the elements apart.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::{ArrayD, Dimension, IxDyn, indices};
 use prost::Message;
@@ -32,12 +34,12 @@ pub const TOO_MANY_NODES: NotLinear =
     NotLinear::Limit("it ends more than 4096 nodes that move elements, the most that are tried");
 
 const TOO_MANY_ELEMENTS: NotLinear = NotLinear::Limit(
-    "where it puts its elements is not tried: that takes more of them than are moved for all \
-     borders of a model together",
+    "where it puts its elements is not tried: that takes more of them than are moved for one \
+     border, or for all borders of a model together",
 );
 
 /// Looking for an element where it is found again takes as long as moving it so often.
-const MOVES_TO_FIND: usize = 2;
+const MOVES_TO_FIND: usize = 6;
 
 /// The nodes from one tensor to another, the constants that they read, and other tensors
 /// of which they read the shape alone.
@@ -47,13 +49,36 @@ pub struct FillSteps {
     output: String,
     nodes: Vec<NodeProto>,
     constants: Vec<TensorProto>,
-    shapes: Vec<(String, Vec<Option<i64>>)>,
+    shapes: Vec<(String, Vec<MeasuredSize>)>,
+}
+
+/// A size of a tensor of which only the shape is read.
+#[derive(Debug, Clone, Copy)]
+enum MeasuredSize {
+    /// This one.
+    Number(usize),
+    /// That of this axis of what is padded.
+    OfAxis(usize),
+    /// A batch that nothing is known of: that which is tried.
+    Batch,
+}
+
+impl MeasuredSize {
+    /// The size, where what is padded has this shape.
+    fn at(self, shape: &[usize]) -> Option<usize> {
+        match self {
+            MeasuredSize::Number(size) => Some(size),
+            MeasuredSize::OfAxis(axis) => shape.get(axis).copied(),
+            MeasuredSize::Batch => shape.first().copied(),
+        }
+    }
 }
 
 impl FillSteps {
-    /// Whether they read a size that is not known.
-    pub fn reads_open_sizes(&self) -> bool {
-        self.shapes.iter().any(|(_, measured)| measured.contains(&None))
+    /// Whether they read a batch that is not known to be that of what is padded.
+    pub fn reads_open_batch(&self) -> bool {
+        let mut sizes = self.shapes.iter().flat_map(|(_, measured)| measured);
+        sizes.any(|size| matches!(size, MeasuredSize::Batch))
     }
 
     /// Those by which `output` comes from `input`.
@@ -64,7 +89,7 @@ impl FillSteps {
         let graph = reader.graph;
         let name = |id: ValueId| graph.value(id).name.clone();
         let (mut nodes, mut seen) = (BTreeSet::new(), BTreeSet::from([input]));
-        let (mut constants, mut measured) = (Vec::new(), BTreeSet::new());
+        let (mut constants, mut measured) = (Vec::new(), BTreeMap::new());
         let mut wanted = vec![output];
         while let Some(value) = wanted.pop() {
             if !seen.insert(value) {
@@ -79,14 +104,12 @@ impl FillSteps {
             } else if let Some(producer) = graph.value(value).producer {
                 nodes.insert(producer);
                 let is_shape = graph.node(producer).standard_op() == Some("Shape");
-                let is_known = |input: &ValueId| {
-                    let shape = reader.sizes.shape(*input);
-                    shape.len() > 1 && shape.iter().skip(1).all(Option::is_some)
-                };
-                let (known, others): (Vec<ValueId>, Vec<ValueId>) =
-                    graph.uses(producer).partition(|input| is_shape && is_known(input));
-                measured.extend(known);
-                wanted.extend(others);
+                for read in graph.uses(producer) {
+                    match measured_sizes(reader, read, input).filter(|_| is_shape) {
+                        Some(sizes) => drop(measured.insert(read, sizes)),
+                        None => wanted.push(read),
+                    }
+                }
             } else {
                 let why = "where it puts its elements is not constant";
                 return Err(NotLinear::Unrepresentable(why).into());
@@ -95,8 +118,8 @@ impl FillSteps {
                 return Err(TOO_MANY_NODES.into());
             }
         }
-        let shapes = measured.difference(&seen);
-        let shapes = shapes.map(|&id| (name(id), reader.sizes.shape(id).to_vec())).collect();
+        let shapes = measured.into_iter().filter(|(id, _)| !seen.contains(id));
+        let shapes = shapes.map(|(id, sizes)| (name(id), sizes)).collect();
         let nodes = nodes.into_iter().map(|id| graph.node(id).proto.clone()).collect();
         let opset = graph.model.opset;
         let (input, output) = (name(input), name(output));
@@ -133,21 +156,19 @@ impl FillSteps {
     }
 
     /// How many elements are moved, about, when the nodes are tried on this shape: some for
-    /// each node that moves them, and twice, on both sides of zero.
+    /// each node that moves them.
     fn moves(&self, shape: &[usize]) -> usize {
-        let elements = shape.iter().fold(2usize, |all, &size| all.saturating_mul(size));
+        let elements = shape.iter().fold(1usize, |all, &size| all.saturating_mul(size));
         let moves = |node: &&NodeProto| matches!(node.op_type(), "ScatterND" | "Transpose" | "Pad");
         let times = self.nodes.iter().filter(moves).count().saturating_add(MOVES_TO_FIND);
         let measured = self.shapes.iter().map(|(_, measured)| {
-            let sizes = measured.iter().map(|size| size.or(shape.first().map(|&n| n as i64)));
-            sizes.fold(1usize, |all, size| {
-                all.saturating_mul(size.and_then(|size| size.try_into().ok()).unwrap_or(1))
-            })
+            let sizes = measured.iter().map(|size| size.at(shape).unwrap_or(1));
+            sizes.fold(1usize, usize::saturating_mul)
         });
         measured.fold(elements.saturating_mul(times), usize::saturating_add)
     }
 
-    /// Runs the nodes on elements 1, 2, 3, …, and on the same below zero.
+    /// Runs the nodes on elements 1, 2, 3, ….
     ///
     /// # Errors
     /// If they do not run on this shape.
@@ -162,9 +183,7 @@ impl FillSteps {
         let inputs = vec![write::double_input(&self.input, shape.len())];
         let mut constants = self.constants.clone();
         for (name, measured) in &self.shapes {
-            // A free batch is that which is tried.
-            let batch = shape.first().copied();
-            let sizes = measured.iter().map(|size| size.map_or(batch, |size| size.try_into().ok()));
+            let sizes = measured.iter().map(|size| size.at(shape));
             let sizes = sizes.collect::<Option<Vec<usize>>>().ok_or_else(beyond)?;
             let zeros = ArrayD::zeros(IxDyn(&sizes));
             constants.push(tensor::from_floats(name, &zeros, Float::F64));
@@ -172,57 +191,66 @@ impl FillSteps {
         let model = write::model(self.opset, inputs, nodes, constants, &[&self.output]);
         let source = Source::small(model.encode_to_vec(), Limits::of_reading());
         let engine = Engine::load(source, &[shape.to_vec()])?;
-        let run = |sign: f64| {
-            let numbers = (1..=elements).map(|number| sign * number as f64).collect();
-            let numbers = ArrayD::from_shape_vec(IxDyn(shape), numbers).map_err(|_| beyond())?;
-            match engine.run(&[Array::Float(numbers)])?.into_iter().next() {
-                Some(Array::Float(output)) => Ok(output),
-                _ => Err(EngineError::Failed("it makes no floats".to_owned())),
-            }
-        };
-        Ok(Moved { shape: shape.to_vec(), above: run(1.0)?, below: run(-1.0)? })
+        let numbers = (1..=elements).map(|number| number as f64).collect();
+        let numbers = ArrayD::from_shape_vec(IxDyn(shape), numbers).map_err(|_| beyond())?;
+        match engine.run(&[Array::Float(numbers)])?.into_iter().next() {
+            Some(Array::Float(made)) => Ok(Moved { shape: shape.to_vec(), made }),
+            _ => Err(EngineError::Failed("it makes no floats".to_owned())),
+        }
     }
+}
+
+/// The sizes of `tensor`, where those of `padded` are given; `None` if one is not known.
+fn measured_sizes(reader: &Reader, tensor: ValueId, padded: ValueId) -> Option<Vec<MeasuredSize>> {
+    let shape = reader.sizes.shape(tensor);
+    let same = reader.sizes.axes_of_same_size(tensor, padded);
+    let size = |(axis, size): (usize, &Option<i64>)| match *size {
+        Some(size) => usize::try_from(size).ok().map(MeasuredSize::Number),
+        None => match same.get(axis).copied().flatten() {
+            Some(axis) => Some(MeasuredSize::OfAxis(axis)),
+            None => (axis == 0).then_some(MeasuredSize::Batch),
+        },
+    };
+    let sizes = shape.iter().enumerate().map(size).collect::<Option<Vec<_>>>();
+    sizes.filter(|sizes| sizes.len() > 1)
 }
 
 /// Where the elements 1, 2, 3, … of an input of this shape are found again.
 struct Moved {
     shape: Vec<usize>,
-    above: ArrayD<f64>,
-    below: ArrayD<f64>,
+    made: ArrayD<f64>,
 }
 
 impl Moved {
     /// The border that was put around the input, and what stands in it, per channel;
     /// `None` if that is not what happened.
     fn border(&self) -> Option<(Vec<Window>, Vec<f64>)> {
-        let (first, _) = self.above.indexed_iter().find(|&(_, &value)| value == 1.0)?;
+        let (first, _) = self.made.indexed_iter().find(|&(_, &value)| value == 1.0)?;
         let before: Vec<usize> = first.as_array_view().to_vec();
-        if before.len() != self.shape.len() || self.above.shape() != self.below.shape() {
+        if before.len() != self.shape.len() {
             return None;
         }
         let mut values = vec![None; *self.shape.get(1)?];
-        let (outer, width) = (self.above.shape().split_last()?.1, *self.shape.last()?);
+        let (outer, width) = (self.made.shape().split_last()?.1, *self.shape.last()?);
         let left = *before.last()?;
-        let rows = self.above.rows().into_iter().zip(self.below.rows());
-        for (at, (above, below)) in indices(outer).into_iter().zip(rows) {
+        for (at, row) in indices(outer).into_iter().zip(self.made.rows()) {
             let at = at.as_array_view();
             let at = at.as_slice()?;
             let first = self.first_of_row(at, &before);
             let value = values.get_mut(*at.get(1)?)?;
-            for (column, (&above, &below)) in above.iter().zip(&below).enumerate() {
+            for (column, &made) in row.iter().enumerate() {
                 let inside = column.checked_sub(left).filter(|&inside| inside < width);
-                match first.zip(inside).map(|(first, inside)| first.saturating_add(inside) as f64) {
-                    Some(number) if above == number && below == -number => {}
-                    None if above == below && above.is_finite() => {
-                        if *value.get_or_insert(above) != above {
-                            return None;
-                        }
-                    }
-                    _ => return None,
+                let number = first.zip(inside).map(|(first, inside)| first.saturating_add(inside));
+                let expected = match number {
+                    Some(number) => number as f64,
+                    None => *value.get_or_insert(made),
+                };
+                if made != expected || made.is_infinite() {
+                    return None;
                 }
             }
         }
-        let sides = before.iter().zip(self.shape.iter().zip(self.above.shape()));
+        let sides = before.iter().zip(self.shape.iter().zip(self.made.shape()));
         let mut sides = sides.map(|(&before, (&size, &all))| {
             Some((
                 i64::try_from(before).ok()?,
@@ -258,13 +286,11 @@ mod tests {
     /// Elements 1 to 6 of a `[1, 1, 2, 3]` input and what an output of `[1, 1, 4, 3]` holds:
     /// `0` is where a border is expected.
     fn moved(rows: [[f64; 3]; 4], border: f64) -> Option<(Vec<Window>, Vec<f64>)> {
-        let output = |sign: f64| {
-            ArrayD::from_shape_fn(IxDyn(&[1, 1, 4, 3]), |at| match rows[at[2]][at[3]] {
-                0.0 => border,
-                number => sign * number,
-            })
-        };
-        let moved = Moved { shape: vec![1, 1, 2, 3], above: output(1.0), below: output(-1.0) };
+        let made = ArrayD::from_shape_fn(IxDyn(&[1, 1, 4, 3]), |at| match rows[at[2]][at[3]] {
+            0.0 => border,
+            number => number,
+        });
+        let moved = Moved { shape: vec![1, 1, 2, 3], made };
         moved.border()
     }
 

@@ -12,6 +12,7 @@ use crate::onnx::ids::{IdSet, NodeId};
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::options::KeepIdentity;
 use crate::plan::block::Block;
+use crate::plan::border;
 use crate::plan::cost::{self, Count, Gain};
 use crate::plan::describe::Branches;
 use crate::plan::fit;
@@ -83,6 +84,7 @@ fn fitting(net: &Net, region: &Region, planned: &PlannedForm) -> Result<(Validit
         return Err(Reason::NotLinear { node, why });
     }
     fit::check(net, region, planned.recipe, float)?;
+    border::check(reader, meanings, region)?;
     Ok((valid, float))
 }
 

@@ -206,11 +206,13 @@ impl NearMisses<'_, '_, '_, '_> {
                 None => {
                     self.refusal_further_back(terms).or_else(|| self.different_inputs(first, other))
                 }
-                Some(term) => Some(match merge_if_smaller(term, other, self.net.reader) {
-                    Err(reason) => self.told(reason, other.root),
+                Some(term) => match merge_if_smaller(term, other, self.net.reader) {
+                    // A layer norm takes a mean away of what it is the mean of.
+                    Err(_) if has_views(term) != has_views(other) => None,
+                    Err(reason) => Some(self.told(reason, other.root)),
                     // Legal and no dearer by itself: what it saves is needed elsewhere.
-                    Ok(_) => Reason::ReadElsewhere(name(self.kept_branch(id, terms))),
-                }),
+                    Ok(_) => Some(Reason::ReadElsewhere(name(self.kept_branch(id, terms)))),
+                },
             });
         }
         let obstacles =
@@ -383,6 +385,10 @@ impl NearMisses<'_, '_, '_, '_> {
         let [term] = self.net.terms(self.net.former(value)?) else { return None };
         self.depths(term).into_iter().find(|term| term.kind == TermKind::Conv)
     }
+}
+
+fn has_views(term: &Term<Geometry>) -> bool {
+    !term.before.is_empty() || !term.after.is_empty()
 }
 
 /// Whether a constant stands in the way that has a number of its own for each position: nobody

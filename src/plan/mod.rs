@@ -6,7 +6,8 @@
 //! ([`cost`]), until nothing does. What is planned for a tensor is a [`form`], whose terms
 //! [`merge`] where that is legal, and takes the place of a [`region`] of the file;
 //! [`decide`] says whether it becomes a [`block`]: if its weights exist in the model's type
-//! ([`fit`]), and it is right for the sizes that are known; and which branch is kept apart from
+//! ([`fit`]), a [`border`] in it is what it was taken for, and it is right for the sizes that are
+//! known; and which branch is kept apart from
 //! its kernel ([`keep`]). Copies of kernels that others read
 //! too are made as far as that is wanted ([`copies`]); a kernel that nodes compute is stored in
 //! their place ([`computed`]). A block is told by its [`name`] and its branches ([`describe`]);
@@ -17,6 +18,7 @@
 //! Knows meanings and maps; not how a node is written.
 
 mod block;
+mod border;
 mod computed;
 mod copies;
 mod cost;

@@ -30,12 +30,14 @@ pub struct FilledBorder {
 
 /// A filled border counts as what the nodes inside it give there if its values and theirs
 /// differ by no more than the rounding of float32, in which exporters compute them, channel by
-/// channel.
-const BORDER_TOLERANCE: f64 = 4e-6;
+/// channel; or, where they cancel, if that does no more to what is made of them than so much does
+/// to all constants of the old nodes.
+pub const BORDER_TOLERANCE: f64 = 4e-6;
 
 impl FilledBorder {
-    /// Whether `found` is `input` to the last bit, and this border around it.
-    pub fn is_around(&self, input: &ArrayD<f64>, found: &ArrayD<f64>) -> bool {
+    /// What fills the border, one number per channel; `None` unless `found` is `input` to the last
+    /// bit, with such a border around it.
+    pub fn filling(&self, input: &ArrayD<f64>, found: &ArrayD<f64>) -> Option<Vec<f64>> {
         let before = |axis: usize| {
             let pads = axis.checked_sub(2).and_then(|axis| self.pads.get(axis));
             pads.copied().unwrap_or((0, 0))
@@ -46,28 +48,41 @@ impl FilledBorder {
         };
         let expected: Option<Vec<usize>> = input.shape().iter().enumerate().map(grown).collect();
         if expected.as_deref() != Some(found.shape()) {
-            return false;
+            return None;
         }
-        found.indexed_iter().all(|(at, &value)| {
+        let mut filling: Vec<Option<f64>> = vec![None; *found.shape().get(1)?];
+        for (at, &value) in found.indexed_iter() {
             let at = at.as_array_view().to_vec();
             let inside = |(axis, &at): (usize, &usize)| {
                 at.checked_add_signed((before(axis).0 as isize).saturating_neg())
             };
             let inside: Option<Vec<usize>> = at.iter().enumerate().map(inside).collect();
             let own = inside.and_then(|inside| input.get(IxDyn(&inside)));
-            let channel = at.get(1).copied().unwrap_or(0);
-            // Read here and not by the mathematics, which the fuser believes, too.
-            let filled = match self.values.as_slice() {
-                [only] => Some(only),
-                values => values.get(channel),
-            };
-            match (own, filled) {
-                (Some(own), _) => value == *own,
-                (None, Some(filled)) => {
-                    (value - filled).abs() <= BORDER_TOLERANCE * filled.abs().max(value.abs())
-                }
-                (None, None) => false,
+            let of_channel = filling.get_mut(*at.get(1)?)?;
+            if value != own.copied().unwrap_or_else(|| *of_channel.get_or_insert(value)) {
+                return None;
             }
+        }
+        // A border of no width is what it is claimed to be.
+        let filled = |(channel, value): (usize, Option<f64>)| value.or(self.value(channel));
+        filling.into_iter().enumerate().map(filled).collect()
+    }
+
+    /// What it is claimed to be filled with. Read here and not by the mathematics, which the
+    /// fuser believes, too.
+    fn value(&self, channel: usize) -> Option<f64> {
+        match self.values.as_slice() {
+            [only] => Some(*only),
+            values => values.get(channel).copied(),
+        }
+    }
+
+    /// Whether what fills `other`, channel by channel, is what fills this one, up to the rounding
+    /// of these numbers.
+    pub fn is_nearly(&self, other: &Self) -> bool {
+        (0..self.values.len().max(other.values.len())).all(|channel| {
+            let values = self.value(channel).zip(other.value(channel));
+            values.is_some_and(|(a, b)| (a - b).abs() <= BORDER_TOLERANCE * a.abs().max(b.abs()))
         })
     }
 

@@ -16,6 +16,14 @@ impl Random {
         Random(seed)
     }
 
+    /// Another sequence for each number.
+    #[must_use]
+    pub fn split(&self, number: u64) -> Self {
+        let mut random = Random(self.0 ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        random.uniform();
+        random
+    }
+
     /// The next number, uniform in −1 ≤ x < 1.
     pub fn uniform(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -36,6 +36,7 @@ pub mod fingerprint;
 mod in_float64;
 pub mod inputs;
 mod nature;
+mod nudged;
 pub mod original;
 pub mod outcome;
 pub mod pairs;

@@ -331,11 +331,15 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
 
     /// How many outputs along an axis lie at a border, at most; `None` if beyond all reason.
     fn borders(&self, open: &OpenRoots) -> Option<i64> {
-        let mut dims = open.dims.clone();
-        for free in &open.free {
-            *dims.get_mut(free.root)?.get_mut(free.axis)? = PROBES.first().copied();
-        }
-        let shapes = self.forward(&dims);
+        let probed = |size: i64| {
+            let mut dims = open.dims.clone();
+            for free in &open.free {
+                *dims.get_mut(free.root)?.get_mut(free.axis)? = Some(size);
+            }
+            Some(self.forward(&dims))
+        };
+        let [shapes, larger] = PROBES.map(probed);
+        let (shapes, larger) = (shapes?, larger?);
         let mut borders: IdMap<ValueId, i64> = IdMap::default();
         for &id in &self.cone.nodes {
             let node = self.original.graph.node(id);
@@ -343,8 +347,9 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
             let before = read.copied().max().unwrap_or(0);
             let here = match shapes.reach(node) {
                 Some(reach) => reach.borders(before),
-                // A product has more channels, and no border.
-                None if roles::adds_elements(node) => before.saturating_add(shapes.growth(node)),
+                None if roles::adds_elements(node) => {
+                    before.saturating_add(shapes.growth(&larger, node))
+                }
                 None => before,
             };
             borders.extend(node.outputs.iter().flatten().map(|&output| (output, here)));

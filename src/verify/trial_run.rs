@@ -4,7 +4,7 @@
 //!
 //! Knows nodes and trials; not what should come out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use prost::Message;
 
@@ -38,6 +38,24 @@ pub struct TrialRun<'t, 'r, 'g, 'm> {
 pub type Look<'l> = dyn FnMut(usize, &str, &Array) + 'l;
 
 impl TrialRun<'_, '_, '_, '_> {
+    /// What `side` makes as `output`, trial by trial.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn outputs(
+        &self,
+        side: &Side,
+        output: &str,
+        inputs: &[Array],
+        limits: Limits,
+    ) -> Result<Vec<Array>, Unproved> {
+        let mut found = BTreeMap::new();
+        self.run(side, &[output], inputs, limits, &mut |trial, _, made| {
+            found.insert(trial, made.clone());
+        })?;
+        Ok(found.into_values().collect())
+    }
+
     /// Runs `side` on `inputs`: those of the first trial, of the second, …; and shows the
     /// tensors `seen` of each trial as they are made.
     ///

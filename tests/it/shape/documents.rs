@@ -61,7 +61,11 @@ const LIMITS: &[(&str, &str, &str)] = &[
     ("2²² elements, ", "src/facts/budget.rs", "MOST_FROM_NOTHING: i64 = 1 << 22;"),
     ("at most 2²⁶ each", "src/facts/budget.rs", "Estimate { elements: 1 << 26,"),
     ("four times that together", "src/facts/budget.rs", "TIMES: i64 = 4;"),
-    ("assigned borders do (2²⁹)", "src/facts/budget.rs", "MOST_MOVES: usize = 1 << 29;"),
+    (
+        "assigned borders do (2³⁰, of one 2²⁷)",
+        "src/facts/budget.rs",
+        "MOST_MOVES: usize = 1 << 30;",
+    ),
     ("sizes are inferred (2¹⁶)", "src/facts/shapes.rs", "MAX_NODES: usize = 1 << 16;"),
     ("the inputs of a run (2²⁸ elements", "src/verify/feeding.rs", "MOST: usize = 1 << 28;"),
     (

@@ -213,6 +213,11 @@ const ROWS: &[(&str, &str, &str)] = &[
         "Imprecise",
         "All fused weights of a filter are below the type's smallest normal number and would be rounded away.",
     ),
+    (
+        "Unfit",
+        "Border",
+        "What fills the border of a tensor is near what the nodes inside it give, and not the same.",
+    ),
 ];
 
 /// The names of an enum's variants, and their messages.

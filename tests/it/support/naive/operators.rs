@@ -62,6 +62,10 @@ impl Node<'_> {
             "Exp" => Ok(x.mapv(f64::exp)),
             "Reciprocal" => Ok(x.mapv(f64::recip)),
             "Relu" => Ok(x.mapv(|x| x.max(0.0))),
+            "LeakyRelu" => {
+                let slope = self.attribute("alpha").map_or(0.01, |alpha| f64::from(alpha.f()));
+                Ok(x.mapv(|x| if x < 0.0 { slope * x } else { x }))
+            }
             "Sigmoid" => Ok(x.mapv(|x| 1.0 / (1.0 + (-x).exp()))),
             "Tanh" => Ok(x.mapv(f64::tanh)),
             "MatMul" => product(x, self.float(1)?),

@@ -1,0 +1,136 @@
+//! Whether a border that is filled with numbers is one of what the nodes inside it give, as far as
+//! the model's own arithmetic tells the two apart.
+//!
+//! Exporters compute the shift β − μγ/σ of a norm, and what DBB fills the border of its 1×1
+//! convolution with, each in float32. Where β and μγ/σ cancel, the two differ by a thousandth of
+//! themselves. What that does to an output of the block is Σ|w|·|difference|, over the kernels
+//! behind the border, and there are constants on the way to that output, whatever the input is:
+//! Σ|w|·|border|, and the biases behind it and beside it. The old nodes round their sum, so a
+//! difference that is as small beside it is none. *Counter-example to the largest channel as the
+//! measure*: beside a bias of 1e6, one of 0.01 could be anything, in a kernel that reads them apart.
+//!
+//! Knows a region and its weights; not why it is planned.
+
+use crate::affine::{Affine, Linear, of_channel};
+use crate::numbers::LazyWeights;
+use crate::onnx::ids::{IdMap, ValueId};
+use crate::ops::filled::BORDER_TOLERANCE;
+use crate::ops::meaning::{LinearOp, Meaning};
+use crate::ops::meanings::Meanings;
+use crate::ops::reader::Reader;
+use crate::plan::region::Region;
+use crate::refusal::Unfit;
+
+/// Whether the borders in `region` are filled with what the nodes inside them give.
+///
+/// # Errors
+/// If one is not, or that cannot be told.
+pub fn check(reader: &Reader, meanings: &Meanings, region: &Region) -> Result<(), Unfit> {
+    let differs = |&id: &_| match meanings.get(id) {
+        Some(Meaning::Linear(_, LinearOp::Bordered { difference, .. })) => !difference.is_empty(),
+        _ => false,
+    };
+    if !region.nodes.iter().any(|id| differs(id)) {
+        return Ok(());
+    }
+    let output = constants(reader, meanings, region);
+    if output.is_some_and(|output| output.is_rounding()) { Ok(()) } else { Err(Unfit::Border) }
+}
+
+/// What a tensor is made of where the roots are zero, per channel or the same for all.
+#[derive(Debug, Clone)]
+struct FromZeros {
+    /// No sum of constants on the way to it is larger.
+    magnitude: Vec<f64>,
+    /// No difference in borders makes a larger one here.
+    difference: Vec<f64>,
+}
+
+impl FromZeros {
+    fn of_root() -> Self {
+        FromZeros { magnitude: vec![0.0], difference: vec![0.0] }
+    }
+
+    /// What the map makes of it.
+    fn through(&self, affine: &Affine) -> Self {
+        let shift = affine.bias();
+        let magnitude = sum(&response(affine, &self.magnitude), shift);
+        FromZeros { magnitude, difference: response(affine, &self.difference) }
+    }
+
+    fn plus(&self, other: &Self) -> Self {
+        FromZeros {
+            magnitude: sum(&self.magnitude, &other.magnitude),
+            difference: sum(&self.difference, &other.difference),
+        }
+    }
+
+    fn is_rounding(&self) -> bool {
+        let magnitude = |channel| of_channel(&self.magnitude, channel).unwrap_or(0.0);
+        let mut differences = self.difference.iter().enumerate();
+        differences.all(|(channel, all)| *all <= BORDER_TOLERANCE * magnitude(channel))
+    }
+}
+
+/// What the region's output is made of; `None` if something on the way is no convolution.
+fn constants(reader: &Reader, meanings: &Meanings, region: &Region) -> Option<FromZeros> {
+    let mut found: IdMap<ValueId, FromZeros> = IdMap::default();
+    let of = |found: &IdMap<ValueId, FromZeros>, value: ValueId| {
+        let made = found.get(&meanings.source(value)).cloned();
+        made.filter(|_| !region.cuts.contains(&value)).unwrap_or_else(FromZeros::of_root)
+    };
+    for id in region.read_nodes() {
+        let Some(output) = reader.graph.node(id).output() else { continue };
+        let made = match meanings.get(id) {
+            Some(Meaning::Linear(_, LinearOp::View(_)) | Meaning::Joined(_)) => return None,
+            Some(Meaning::Linear(input, map)) => {
+                let made = of(&found, *input).through(&map.affine(reader.constants).ok()??);
+                match map {
+                    LinearOp::Bordered { difference, .. } if !difference.is_empty() => {
+                        FromZeros { difference: sum(&made.difference, difference), ..made }
+                    }
+                    _ => made,
+                }
+            }
+            Some(Meaning::Sum(operands)) => {
+                let operands = operands.iter().map(|&(_, operand)| of(&found, operand));
+                operands.reduce(|one, other| one.plus(&other))?
+            }
+            _ => continue,
+        };
+        found.insert(output, made);
+    }
+    found.remove(&region.output)
+}
+
+/// Σ|w|·|constant| per output: what the map's kernel makes of these numbers, one per channel or
+/// one for all, if nothing cancels.
+fn response(affine: &Affine, constants: &[f64]) -> Vec<f64> {
+    let mut weights = vec![0.0; affine.count()];
+    affine.read(0, &mut weights);
+    let outputs = affine.bias().len().max(1);
+    let filter = weights.len().checked_div(outputs).unwrap_or(0).max(1);
+    let all = |weights: &[f64]| weights.iter().map(|weight| weight.abs()).sum::<f64>();
+    let Some(channels) = affine.geometry().channels else {
+        return constants.iter().map(|constant| constant.abs() * all(&weights)).collect();
+    };
+    let groups = channels.groups.max(1);
+    let width = channels.inputs.checked_div(groups).unwrap_or(1).max(1);
+    let taps = filter.checked_div(width).unwrap_or(1).max(1);
+    let in_group = outputs.checked_div(groups).unwrap_or(1).max(1);
+    let of_output = |(output, filter): (usize, &[f64])| {
+        let group = output.checked_div(in_group).unwrap_or(0);
+        let first = group.saturating_mul(width);
+        let inputs = filter.chunks(taps).zip(first..);
+        inputs
+            .map(|(taps, input)| of_channel(constants, input).unwrap_or(0.0).abs() * all(taps))
+            .sum()
+    };
+    weights.chunks(filter).enumerate().map(of_output).collect()
+}
+
+/// The absolute numbers of both, added channel by channel; one number is one for all.
+fn sum(one: &[f64], other: &[f64]) -> Vec<f64> {
+    let of = |numbers: &[f64], channel| of_channel(numbers, channel).unwrap_or(0.0).abs();
+    (0..one.len().max(other.len())).map(|channel| of(one, channel) + of(other, channel)).collect()
+}
