@@ -222,7 +222,7 @@ pub enum Neighbour {
     #[error("{0}")]
     Operator(String),
     /// A sum, not all of whose summands are convolutions.
-    #[error("a sum of more than convolutions")]
+    #[error("a sum with an operand that is no convolution")]
     Sum,
     /// A sum that others read, too, as it is.
     #[error("a sum that others read too")]

@@ -18,7 +18,7 @@ use crate::facts::shape_rules::asked::{
     Dims, Integers, MAX_INTEGERS, MAX_RANK, SymbolicOperands, agreed,
 };
 use crate::facts::shape_rules::extent::{
-    Extent, Extents, TensorAxis, extents, known, number, numbers,
+    Extent, Extents, NamedSize, extents, known, number, numbers,
 };
 use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
@@ -171,7 +171,7 @@ impl Answers {
         let mut answer = answer.filter(|list| !is_of_dims || list.len() <= MAX_RANK);
         if let Some(dims) = answer.as_mut().filter(|_| is_of_dims) {
             for (axis, size) in (0..).zip(dims) {
-                size.get_or_insert(Extent::SizeOf(TensorAxis { tensor: id, axis }));
+                size.get_or_insert(Extent::SizeOf(NamedSize { tensor: id, axis, more: 0 }));
             }
         }
         table.insert(id, answer);

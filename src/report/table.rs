@@ -37,7 +37,7 @@ pub(crate) fn table(report: &Report, width: Option<usize>) -> Vec<String> {
     let uncut = widths(&rows);
     for (column, most) in shortened(&uncut, width).into_iter().enumerate() {
         for cell in rows.iter_mut().filter_map(|row| row.get_mut(column)) {
-            *cell = words::cut_in_the_middle(cell, most);
+            *cell = cut(cell, most);
         }
     }
     let widths = widths(&rows);
@@ -46,6 +46,17 @@ pub(crate) fn table(report: &Report, width: Option<usize>) -> Vec<String> {
         cells.collect::<Vec<String>>().join(GAP).trim_end().to_owned()
     };
     rows.iter().map(line).collect()
+}
+
+/// A cell in no more than `most` characters. What follows the last comma counts norms, and would be
+/// another number with a digit less: it stays, and what is before it is cut.
+fn cut(cell: &str, most: usize) -> String {
+    let counts_norms = |norms: &str| norms.ends_with(" norm") || norms.ends_with(" norms");
+    let parts = cell.rsplit_once(", ").filter(|(_, norms)| counts_norms(norms));
+    let Some((branches, norms)) = parts else { return words::cut_in_the_middle(cell, most) };
+    let norms = format!(", {norms}");
+    let left = most.saturating_sub(norms.chars().count());
+    words::cut_in_the_middle(branches, left) + &norms
 }
 
 /// How wide columns may be, so that all fit into `width`: only the first two, which hold
@@ -242,6 +253,18 @@ mod tests {
             "conv0, …  500 × 3×3 + 1×3 + 3×1  2 → 2  9 → 9       150 → 90       100 %",
         ];
         assert_eq!(alike(500), expected);
+    }
+
+    #[test]
+    fn numbers_of_norms_are_not_cut() {
+        for (cell, most, expected) in [
+            ("3×3 + 1×3 + 3×1, 16 batch norms", 40, "3×3 + 1×3 + 3×1, 16 batch norms"),
+            ("3×3 + 1×3 + 3×1, 16 batch norms", 24, "3×3 …×1, 16 batch norms"),
+            ("3×3 + 1×3 + 3×1, 16 batch norms", 12, "…, 16 batch norms"),
+            ("features.0.conv", 8, "feat…onv"),
+        ] {
+            assert_eq!(cut(cell, most), expected);
+        }
     }
 
     /// As wide as there is room; numbers are never cut.

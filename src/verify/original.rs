@@ -15,6 +15,7 @@ use crate::facts::constants::Constants;
 use crate::facts::roles;
 use crate::facts::shapes::Sizes;
 use crate::numbers::LazyWeights;
+use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{IdMap, NodeId, Table, ValueId};
 use crate::onnx::model::Invalid;
@@ -161,7 +162,14 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
             match producer.filter(|_| !self.is_stored(value)) {
                 Some(producer) => {
                     nodes.insert(producer);
-                    wanted.extend(roles::values_read(self.graph.node(producer)));
+                    let node = self.graph.node(producer);
+                    // The engine wants what a norm is told of its channels stored.
+                    let is_norm = roles::is_batch_norm(node);
+                    let is_read = |value: &ValueId| !is_norm || node.input(0) == Some(*value);
+                    let (read, told): (Vec<ValueId>, Vec<ValueId>) =
+                        roles::values_read(node).partition(is_read);
+                    wanted.extend(read);
+                    stored.extend(told);
                 }
                 None => drop(stored.insert(value)),
             }
@@ -189,15 +197,21 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         Ok(value.map(|value| self.constant(id, value)))
     }
 
-    /// A stored tensor with its data inside, as it is.
-    fn in_its_type(&self, id: ValueId) -> Result<Option<TensorProto>, Invalid> {
+    /// A constant with its data inside, in its own type.
+    fn in_its_type(&self, id: ValueId) -> Result<Option<TensorProto>, Unproved> {
         let name = Some(self.graph.value(id).name.clone());
         if self.graph.value(id).outer.is_some() || self.is_stored(id) {
             let Some(stored) = self.constants.tensor(id)? else { return Ok(None) };
             let stored = tensor::inlined(&stored, &self.graph.model.storage)?;
             return Ok(Some(TensorProto { name, ..stored }));
         }
-        Ok(None)
+        let float = self.constants.element_type(id).and_then(Float::from_onnx);
+        let Constant { header, numbers } = self.value(id)?;
+        let (Some(float), Some(numbers)) = (float, numbers) else { return Ok(None) };
+        let mut values = vec![0.0; numbers.count()];
+        numbers.read(0, &mut values);
+        let raw = Some(float.encode(&values).into());
+        Ok(Some(TensorProto { raw_data: raw, data_type: Some(float.to_onnx()), ..header }))
     }
 
     /// The node without the type that another tensor lends, and without a cast that changes

@@ -1,8 +1,9 @@
 //! How many elements lie along an axis, as far as that can be said: a number, or the size that
-//! some tensor has, whatever it is.
+//! some tensor has, whatever it is, and so many more.
 //!
 //! With a name for what nobody knows, `x.view(x.shape[0], 64, -1)` of `[N, 64, 7, 7]` has 49
-//! places: both N are the same and cancel.
+//! places: both N are the same and cancel. And what is padded by 1 and read by a kernel of 3 is as
+//! large as it was.
 //!
 //! Knows names of sizes; not where they come from.
 
@@ -14,17 +15,19 @@ use crate::onnx::ids::ValueId;
 pub enum Extent {
     /// This one.
     Number(i64),
-    /// That of this axis of a tensor: 1 or more, as tensors of networks have it.
-    SizeOf(TensorAxis),
+    /// One that has a name: 1 or more, as tensors of networks have it.
+    SizeOf(NamedSize),
 }
 
-/// An axis of a tensor.
+/// The size of an axis of a tensor, and so many more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TensorAxis {
+pub struct NamedSize {
     /// Which tensor of its graph.
     pub tensor: ValueId,
     /// Counted from the front; as many as [`MAX_RANK`](super::MAX_RANK) fit.
     pub axis: u8,
+    /// What is added to its size.
+    pub more: i32,
 }
 
 /// Dimensions of a tensor, or integers that it holds, in its order.
@@ -40,6 +43,17 @@ impl Extent {
             Extent::Number(number) => Some(number),
             Extent::SizeOf(_) => None,
         }
+    }
+
+    /// So many more; `None` if they are beyond all reason.
+    pub fn plus(self, more: i64) -> Option<Self> {
+        Some(match self {
+            Extent::Number(number) => Extent::Number(number.checked_add(more)?),
+            Extent::SizeOf(size) => {
+                let more = i64::from(size.more).checked_add(more)?;
+                Extent::SizeOf(NamedSize { more: more.try_into().ok()?, ..size })
+            }
+        })
     }
 }
 
@@ -79,7 +93,7 @@ pub fn numbers(extents: Extents) -> Vec<Option<i64>> {
 pub struct Product {
     number: i64,
     /// Factors that have but a name, in any order.
-    names: Vec<TensorAxis>,
+    names: Vec<NamedSize>,
 }
 
 impl Product {
@@ -93,7 +107,7 @@ impl Product {
         for &size in sizes {
             match size? {
                 Extent::Number(number) => product.number = product.number.checked_mul(number)?,
-                Extent::SizeOf(axis) => product.names.push(axis),
+                Extent::SizeOf(size) => product.names.push(size),
             }
         }
         Some(product)
@@ -120,7 +134,7 @@ impl Product {
     pub fn extent(&self) -> Option<Extent> {
         match (self.number, self.names.as_slice()) {
             (number, []) => Some(Extent::Number(number)),
-            (1, &[axis]) => Some(Extent::SizeOf(axis)),
+            (1, &[size]) => Some(Extent::SizeOf(size)),
             _ => None,
         }
     }

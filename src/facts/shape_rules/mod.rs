@@ -28,6 +28,6 @@ pub use asked::{Dims, Integers, MAX_RANK, Operands};
 #[cfg(feature = "unstable")]
 pub use asked::{SymbolicOperands, agreed};
 #[cfg(feature = "unstable")]
-pub use extent::{Extent, Extents, TensorAxis};
+pub use extent::{Extent, Extents, NamedSize};
 
 pub use crate::facts::inference::{input_dims, output_dims, output_integers};

@@ -10,10 +10,7 @@ pub fn pad(asked: &Asked) -> Option<Extents> {
     let dims = asked.dims(0)?;
     let grown = grown(asked, dims.len())?;
     let size = |(size, grown): (Option<Extent>, Option<Extent>)| match (size, grown) {
-        (size, Some(Extent::Number(0))) => Some(size),
-        (Some(Extent::Number(size)), Some(Extent::Number(grown))) => {
-            Some(Some(size.checked_add(grown)?.into()))
-        }
+        (Some(size), Some(Extent::Number(grown))) => size.plus(grown).map(Some),
         _ => Some(None),
     };
     dims.into_iter().zip(grown).map(size).collect()

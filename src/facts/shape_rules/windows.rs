@@ -73,21 +73,20 @@ fn gathered(asked: &Asked, kernel: &[Option<Extent>], sizes: &[Option<Extent>]) 
     };
     let rounds_up = asked.node.int("ceil_mode", 0) != 0;
     let positions = windows.iter().zip(sizes);
-    let behind = |(window, &size): (&ShapeWindow, &Option<Extent>)| {
-        if window.keeps_size(auto) {
-            return size;
-        }
-        Some(window.positions(number(size)?, auto, rounds_up)?.into())
+    let behind = |(window, &size): (&ShapeWindow, &Option<Extent>)| match size? {
+        Extent::Number(size) => Some(window.positions(size, auto, rounds_up)?.into()),
+        name @ Extent::SizeOf(_) => name.plus(window.growth(auto)?),
     };
     positions.map(behind).collect()
 }
 
 impl ShapeWindow {
-    /// Whether there are as many windows as elements, however many these are.
-    fn keeps_size(&self, auto: AutoPad) -> bool {
-        let pads = self.begin.checked_add(self.end);
-        let fits = pads.is_some_and(|pads| pads.checked_add(1) == self.width);
-        self.stride == 1 && fits && auto != AutoPad::Same
+    /// By how many there are more windows than elements, however many these are; `None` if that
+    /// depends on them.
+    fn growth(&self, auto: AutoPad) -> Option<i64> {
+        let pads = self.begin.checked_add(self.end)?;
+        let growth = pads.checked_add(1)?.checked_sub(self.width?);
+        growth.filter(|_| self.stride == 1 && auto != AutoPad::Same)
     }
 
     /// How many windows there are over `size` elements.

@@ -9,7 +9,7 @@ use acb_fuse::engine::{self, InputShapes, Limits, Source, dialect};
 use acb_fuse::facts::constants::Constants;
 use acb_fuse::facts::inference::{demanded_extents, listed_extents, output_extents};
 use acb_fuse::facts::shape_rules::{
-    Dims, Extent, Extents, Operands, SymbolicOperands, TensorAxis, agreed, input_dims, output_dims,
+    Dims, Extent, Extents, NamedSize, Operands, SymbolicOperands, agreed, input_dims, output_dims,
     output_integers,
 };
 use acb_fuse::facts::shapes::Sizes;
@@ -150,8 +150,9 @@ impl SymbolicOperands for Named<'_> {
         let tensor = self.0.node.input(input)?;
         let truth = self.0.truth.dims.get(&self.0.node.proto.input[input])?;
         let told = self.0.dims(input)?.into_iter().zip(truth).enumerate();
-        let name =
-            |axis: usize| Extent::SizeOf(TensorAxis { tensor, axis: axis.try_into().unwrap() });
+        let name = |axis: usize| {
+            Extent::SizeOf(NamedSize { tensor, axis: axis.try_into().unwrap(), more: 0 })
+        };
         // What is named is 1 at least.
         let size = |(axis, (told, truth)): (usize, (Option<i64>, &Option<i64>))| match truth {
             Some(..1) | None => told.map(Extent::Number),
@@ -178,12 +179,13 @@ impl SymbolicOperands for Named<'_> {
 impl Named<'_> {
     /// What was said, in numbers, and how many of these were names.
     fn in_numbers(&self, graph: &Graph, said: &Extents) -> (Dims, usize) {
-        let of = |axis: TensorAxis| {
-            self.0.truth.dims[&graph.value(axis.tensor).name][usize::from(axis.axis)]
+        let of = |size: NamedSize| {
+            let dims = &self.0.truth.dims[&graph.value(size.tensor).name];
+            Some(dims[usize::from(size.axis)]? + i64::from(size.more))
         };
         let in_numbers = said.iter().map(|extent| match (*extent)? {
             Extent::Number(number) => Some(number),
-            Extent::SizeOf(axis) => of(axis),
+            Extent::SizeOf(size) => of(size),
         });
         let is_name = |extent: &&Option<Extent>| matches!(extent, Some(Extent::SizeOf(_)));
         (in_numbers.collect(), said.iter().filter(is_name).count())
