@@ -30,7 +30,7 @@ pub fn check(reader: &Reader, meanings: &Meanings, region: &Region) -> Result<()
         Some(Meaning::Linear(_, LinearOp::Bordered { difference, .. })) => !difference.is_empty(),
         _ => false,
     };
-    if !region.nodes.iter().any(|id| differs(id)) {
+    if !region.nodes.iter().any(differs) {
         return Ok(());
     }
     let output = constants(reader, meanings, region);

@@ -259,7 +259,7 @@ mod tests {
     fn numbers_of_norms_are_not_cut() {
         for (cell, most, expected) in [
             ("3×3 + 1×3 + 3×1, 16 batch norms", 40, "3×3 + 1×3 + 3×1, 16 batch norms"),
-            ("3×3 + 1×3 + 3×1, 16 batch norms", 24, "3×3 …×1, 16 batch norms"),
+            ("3×3 + 1×3 + 3×1, 16 batch norms", 24, "3×3 …3×1, 16 batch norms"),
             ("3×3 + 1×3 + 3×1, 16 batch norms", 12, "…, 16 batch norms"),
             ("features.0.conv", 8, "feat…onv"),
         ] {

@@ -59,7 +59,7 @@ pub fn differ_by_rounding(
 fn distance(one: &Array, other: &Array) -> Option<ArrayD<f64>> {
     match (one, other) {
         (Array::Float(one), Array::Float(other)) if one.shape() == other.shape() => {
-            Some((one - other).mapv(f64::abs))
+            Some(Zip::from(one).and(other).map_collect(|a, b| (a - b).abs()))
         }
         _ => None,
     }
