@@ -13,6 +13,7 @@ use crate::affine::{AxisOrder, Geometry, Linear, Window, of_channel};
 use crate::facts::operators::operator;
 use crate::facts::row::InputsRead;
 use crate::facts::validity::{Property, SizeSet, Validity};
+use crate::onnx::float::Float;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::node::Node;
 use crate::ops::axes::transpose;
@@ -42,9 +43,10 @@ const BATCHES: [usize; 6] = [1, 2, 5, 4, 8, 16];
 /// Where sizes are free, it must do so for three of them, which differ on all axes.
 const SIZES: [usize; 3] = [5, 8, 13];
 
-/// A border is what a map gives there if they differ by no more than the rounding of
-/// float32, in which exporters compute the map and the border, relative to the largest of them.
-pub const BORDER_TOLERANCE: f64 = 4e-6;
+/// A border is what a map gives there if they differ by no more than so many units in the last
+/// place of float32, in which exporters compute the map and the border, or of the model's type,
+/// if that is finer.
+const UNITS: f64 = 64.0;
 
 /// What is further from it than this, relative to the largest number of all channels, is another
 /// border. Between the two it depends on the kernels that read it.
@@ -119,7 +121,9 @@ pub fn filled(
         return differs;
     }
     let mut compared = pairs.iter().zip(&difference);
-    let is_same = compared.all(|(pair, difference)| *difference <= BORDER_TOLERANCE * larger(pair));
+    let float = reader.constants.element_type(input).and_then(Float::from_onnx);
+    let unit = float.unwrap_or(Float::F64).unit().min(Float::F32.unit());
+    let is_same = compared.all(|(pair, difference)| *difference <= UNITS * unit * larger(pair));
     let difference = if is_same { Vec::new() } else { difference };
     let bare = map.geometry().unshifted();
     let geometry = Geometry { shifted: true, ..frame.geometry().after(&bare)? };
@@ -181,11 +185,6 @@ fn bordered(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Option
         }
     }
     beside_the_elements(reader, [input, output], shape.contains(&None))?;
-    let is_of_one = reader.graph.inputs().len() < 2;
-    if !is_of_one && steps.reads_open_batch() {
-        let why = "where it puts its elements depends on the size of another tensor";
-        return Err(NotLinear::Unrepresentable(why).into());
-    }
     let found = match steps.border_at(reader, &trials(shape)) {
         Ok((windows, values)) => Bordered { input, windows, values },
         Err(limit @ NotLinear::Limit(_)) => return Err(limit.into()),

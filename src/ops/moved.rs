@@ -38,6 +38,9 @@ const TOO_MANY_ELEMENTS: NotLinear = NotLinear::Limit(
      border, or for all borders of a model together",
 );
 
+/// The number of the first element: no border of a real network holds one like it.
+const FIRST: usize = 1 << 40;
+
 /// Looking for an element where it is found again takes as long as moving it so often.
 const MOVES_TO_FIND: usize = 6;
 
@@ -59,8 +62,6 @@ enum MeasuredSize {
     Number(usize),
     /// That of this axis of what is padded.
     OfAxis(usize),
-    /// A batch that nothing is known of: that which is tried.
-    Batch,
 }
 
 impl MeasuredSize {
@@ -69,18 +70,11 @@ impl MeasuredSize {
         match self {
             MeasuredSize::Number(size) => Some(size),
             MeasuredSize::OfAxis(axis) => shape.get(axis).copied(),
-            MeasuredSize::Batch => shape.first().copied(),
         }
     }
 }
 
 impl FillSteps {
-    /// Whether they read a batch that is not known to be that of what is padded.
-    pub fn reads_open_batch(&self) -> bool {
-        let mut sizes = self.shapes.iter().flat_map(|(_, measured)| measured);
-        sizes.any(|size| matches!(size, MeasuredSize::Batch))
-    }
-
     /// Those by which `output` comes from `input`.
     ///
     /// # Errors
@@ -168,7 +162,7 @@ impl FillSteps {
         measured.fold(elements.saturating_mul(times), usize::saturating_add)
     }
 
-    /// Runs the nodes on elements 1, 2, 3, ….
+    /// Runs the nodes on numbered elements.
     ///
     /// # Errors
     /// If they do not run on this shape.
@@ -191,7 +185,8 @@ impl FillSteps {
         let model = write::model(self.opset, inputs, nodes, constants, &[&self.output]);
         let source = Source::small(model.encode_to_vec(), Limits::of_reading());
         let engine = Engine::load(source, &[shape.to_vec()])?;
-        let numbers = (1..=elements).map(|number| number as f64).collect();
+        let numbers = (FIRST..FIRST.saturating_add(elements)).map(|number| number as f64);
+        let numbers = numbers.collect();
         let numbers = ArrayD::from_shape_vec(IxDyn(shape), numbers).map_err(|_| beyond())?;
         match engine.run(&[Array::Float(numbers)])?.into_iter().next() {
             Some(Array::Float(made)) => Ok(Moved { shape: shape.to_vec(), made }),
@@ -206,16 +201,13 @@ fn measured_sizes(reader: &Reader, tensor: ValueId, padded: ValueId) -> Option<V
     let same = reader.sizes.axes_of_same_size(tensor, padded);
     let size = |(axis, size): (usize, &Option<i64>)| match *size {
         Some(size) => usize::try_from(size).ok().map(MeasuredSize::Number),
-        None => match same.get(axis).copied().flatten() {
-            Some(axis) => Some(MeasuredSize::OfAxis(axis)),
-            None => (axis == 0).then_some(MeasuredSize::Batch),
-        },
+        None => same.get(axis).copied().flatten().map(MeasuredSize::OfAxis),
     };
     let sizes = shape.iter().enumerate().map(size).collect::<Option<Vec<_>>>();
     sizes.filter(|sizes| sizes.len() > 1)
 }
 
-/// Where the elements 1, 2, 3, … of an input of this shape are found again.
+/// Where the numbered elements of an input of this shape are found again.
 struct Moved {
     shape: Vec<usize>,
     made: ArrayD<f64>,
@@ -225,7 +217,7 @@ impl Moved {
     /// The border that was put around the input, and what stands in it, per channel;
     /// `None` if that is not what happened.
     fn border(&self) -> Option<(Vec<Window>, Vec<f64>)> {
-        let (first, _) = self.made.indexed_iter().find(|&(_, &value)| value == 1.0)?;
+        let (first, _) = self.made.indexed_iter().find(|&(_, &value)| value == FIRST as f64)?;
         let before: Vec<usize> = first.as_array_view().to_vec();
         if before.len() != self.shape.len() {
             return None;
@@ -275,7 +267,7 @@ impl Moved {
             let inside = at.checked_sub(before).filter(|&inside| inside < size)?;
             row = row.checked_mul(size)?.checked_add(inside)?;
         }
-        row.checked_mul(width)?.checked_add(1)
+        row.checked_mul(width)?.checked_add(FIRST)
     }
 }
 
@@ -288,7 +280,7 @@ mod tests {
     fn moved(rows: [[f64; 3]; 4], border: f64) -> Option<(Vec<Window>, Vec<f64>)> {
         let made = ArrayD::from_shape_fn(IxDyn(&[1, 1, 4, 3]), |at| match rows[at[2]][at[3]] {
             0.0 => border,
-            number => number,
+            number => FIRST as f64 + number - 1.0,
         });
         let moved = Moved { shape: vec![1, 1, 2, 3], made };
         moved.border()

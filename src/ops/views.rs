@@ -192,16 +192,32 @@ pub fn mean(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meanin
     let axes = listed(reader, node, "axes")?.filter(|axes| !axes.is_empty());
     // Without a list it is one number for all, or the tensor itself.
     let axes = axes.ok_or_else(|| not_linear(node))?;
-    let averaged = reader.axes_from_front(input, &axes, valid)?;
+    let mut averaged = reader.axes_from_front(input, &axes, valid)?;
+    averaged.sort_unstable();
+    averaged.dedup();
+    if averaged.len() != axes.len() {
+        return Err(NotLinear::Malformed("it names an axis twice").into());
+    }
+    let rank = reader.rank(input, valid)?;
+    if averaged.last().is_none_or(|&last| last >= rank) {
+        return Err(NotLinear::Malformed("it has no such axis").into());
+    }
+    let keeps_axes = node.int("keepdims", 1) != 0;
+    // A mean of channels has others, unless they are the last of all axes.
+    let is_of_positions = !averaged.contains(&1)
+        || (!keeps_axes && averaged.iter().copied().eq(1..rank.saturating_sub(1)));
+    if !is_of_positions {
+        return Err(not_linear(node).into());
+    }
     let (mut outward, mut inward) = (Vec::new(), Vec::new());
-    for axis in 0..reader.rank(input, valid)? {
+    for axis in 0..rank {
         if !averaged.contains(&axis) {
             outward.push(Some(ViewedAxis::alone(inward.len())));
             inward.push(Some(ViewedAxis::alone(axis)));
             continue;
         }
         outward.push(None);
-        inward.extend((node.int("keepdims", 1) != 0).then_some(None));
+        inward.extend(keeps_axes.then_some(None));
     }
     Ok(meaning(input, node, View::resampling(outward, inward), Some(axes)))
 }

@@ -13,19 +13,29 @@
 
 use crate::affine::{Affine, Linear, of_channel};
 use crate::numbers::LazyWeights;
+use crate::onnx::float::Float;
 use crate::onnx::ids::{IdMap, ValueId};
-use crate::ops::filled::BORDER_TOLERANCE;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::region::Region;
 use crate::refusal::Unfit;
 
-/// Whether the borders in `region` are filled with what the nodes inside them give.
+/// The old nodes round each constant by one unit in the last place, and so does who computes a
+/// border and a shift, some times each.
+const UNITS: f64 = 4.0;
+
+/// Whether the borders in `region`, whose weights are of type `float`, are filled with what the
+/// nodes inside them give.
 ///
 /// # Errors
 /// If one is not, or that cannot be told.
-pub fn check(reader: &Reader, meanings: &Meanings, region: &Region) -> Result<(), Unfit> {
+pub fn check(
+    reader: &Reader,
+    meanings: &Meanings,
+    region: &Region,
+    float: Float,
+) -> Result<(), Unfit> {
     let differs = |&id: &_| match meanings.get(id) {
         Some(Meaning::Linear(_, LinearOp::Bordered { difference, .. })) => !difference.is_empty(),
         _ => false,
@@ -34,7 +44,9 @@ pub fn check(reader: &Reader, meanings: &Meanings, region: &Region) -> Result<()
         return Ok(());
     }
     let output = constants(reader, meanings, region);
-    if output.is_some_and(|output| output.is_rounding()) { Ok(()) } else { Err(Unfit::Border) }
+    let most = UNITS * float.unit().min(Float::F32.unit());
+    let is_rounding = output.is_some_and(|output| output.is_within(most));
+    if is_rounding { Ok(()) } else { Err(Unfit::Border) }
 }
 
 /// What a tensor is made of where the roots are zero, per channel or the same for all.
@@ -65,10 +77,11 @@ impl FromZeros {
         }
     }
 
-    fn is_rounding(&self) -> bool {
+    /// Whether no difference is more than `most` of what is added there.
+    fn is_within(&self, most: f64) -> bool {
         let magnitude = |channel| of_channel(&self.magnitude, channel).unwrap_or(0.0);
         let mut differences = self.difference.iter().enumerate();
-        differences.all(|(channel, all)| *all <= BORDER_TOLERANCE * magnitude(channel))
+        differences.all(|(channel, all)| *all <= most * magnitude(channel))
     }
 }
 

@@ -84,7 +84,7 @@ fn fitting(net: &Net, region: &Region, planned: &PlannedForm) -> Result<(Validit
         return Err(Reason::NotLinear { node, why });
     }
     fit::check(net, region, planned.recipe, float)?;
-    border::check(reader, meanings, region)?;
+    border::check(reader, meanings, region, float)?;
     Ok((valid, float))
 }
 

@@ -102,8 +102,7 @@ fn of_refusal(refusal: &Refusal) -> &'static str {
         | Refusal::Kinds
         | Refusal::Outgrown(_) => "Nothing: they are not one convolution.",
         Refusal::Counts { .. } => {
-            "Check the paddings: a d×d, a 1×d and a d×1 kernel need ⌊d/2⌋ on their long axes. Of \
-             kernels that agree at some sizes only, `input_shape` with the size that is used."
+            "Check the paddings, ⌊d/2⌋ on the long axes; where sizes are open, try `input_shape`."
         }
         Refusal::Unplaced(_) => "`input_shape` with the size that is used.",
         Refusal::Border(_) => "Pad once, before the first of the two.",

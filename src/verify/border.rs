@@ -32,7 +32,7 @@ pub struct FilledBorder {
 /// differ by no more than the rounding of float32, in which exporters compute them, channel by
 /// channel; or, where they cancel, if that does no more to what is made of them than so much does
 /// to all constants of the old nodes.
-pub const BORDER_TOLERANCE: f64 = 4e-6;
+const BORDER_TOLERANCE: f64 = 4e-6;
 
 impl FilledBorder {
     /// What fills the border, one number per channel; `None` unless `found` is `input` to the last
