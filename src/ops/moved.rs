@@ -39,7 +39,7 @@ const TOO_MANY_ELEMENTS: NotLinear = NotLinear::Limit(
 );
 
 /// The number of the first element: no border of a real network holds one like it.
-const FIRST: usize = 1 << 40;
+const FIRST: f64 = (1_u64 << 40) as f64;
 
 /// Looking for an element where it is found again takes as long as moving it so often.
 const MOVES_TO_FIND: usize = 6;
@@ -185,8 +185,7 @@ impl FillSteps {
         let model = write::model(self.opset, inputs, nodes, constants, &[&self.output]);
         let source = Source::small(model.encode_to_vec(), Limits::of_reading());
         let engine = Engine::load(source, &[shape.to_vec()])?;
-        let numbers = (FIRST..FIRST.saturating_add(elements)).map(|number| number as f64);
-        let numbers = numbers.collect();
+        let numbers = (0..elements).map(|number| FIRST + number as f64).collect();
         let numbers = ArrayD::from_shape_vec(IxDyn(shape), numbers).map_err(|_| beyond())?;
         match engine.run(&[Array::Float(numbers)])?.into_iter().next() {
             Some(Array::Float(made)) => Ok(Moved { shape: shape.to_vec(), made }),
@@ -217,7 +216,7 @@ impl Moved {
     /// The border that was put around the input, and what stands in it, per channel;
     /// `None` if that is not what happened.
     fn border(&self) -> Option<(Vec<Window>, Vec<f64>)> {
-        let (first, _) = self.made.indexed_iter().find(|&(_, &value)| value == FIRST as f64)?;
+        let (first, _) = self.made.indexed_iter().find(|&(_, &value)| value == FIRST)?;
         let before: Vec<usize> = first.as_array_view().to_vec();
         if before.len() != self.shape.len() {
             return None;
@@ -234,7 +233,7 @@ impl Moved {
                 let inside = column.checked_sub(left).filter(|&inside| inside < width);
                 let number = first.zip(inside).map(|(first, inside)| first.saturating_add(inside));
                 let expected = match number {
-                    Some(number) => number as f64,
+                    Some(number) => FIRST + number as f64,
                     None => *value.get_or_insert(made),
                 };
                 if made != expected || made.is_infinite() {
@@ -267,7 +266,7 @@ impl Moved {
             let inside = at.checked_sub(before).filter(|&inside| inside < size)?;
             row = row.checked_mul(size)?.checked_add(inside)?;
         }
-        row.checked_mul(width)?.checked_add(FIRST)
+        row.checked_mul(width)
     }
 }
 
@@ -280,7 +279,7 @@ mod tests {
     fn moved(rows: [[f64; 3]; 4], border: f64) -> Option<(Vec<Window>, Vec<f64>)> {
         let made = ArrayD::from_shape_fn(IxDyn(&[1, 1, 4, 3]), |at| match rows[at[2]][at[3]] {
             0.0 => border,
-            number => FIRST as f64 + number - 1.0,
+            number => FIRST + number - 1.0,
         });
         let moved = Moved { shape: vec![1, 1, 2, 3], made };
         moved.border()

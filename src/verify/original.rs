@@ -174,6 +174,11 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
                 None => drop(stored.insert(value)),
             }
         }
+        // What a norm is told may be read by others, too: it is made once.
+        let is_told = |id: &NodeId| {
+            self.graph.node(*id).output().is_some_and(|output| stored.contains(&output))
+        };
+        nodes.retain(|id| !is_told(id));
         let mut initializers = Vec::with_capacity(stored.len());
         for value in stored {
             let Some(tensor) = self.in_its_type(value)? else { return Ok(None) };
