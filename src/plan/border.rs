@@ -89,8 +89,9 @@ impl FromZeros {
 fn constants(reader: &Reader, meanings: &Meanings, region: &Region) -> Option<FromZeros> {
     let mut found: IdMap<ValueId, FromZeros> = IdMap::default();
     let of = |found: &IdMap<ValueId, FromZeros>, value: ValueId| {
-        let made = found.get(&meanings.source(value)).cloned();
-        made.filter(|_| !region.cuts.contains(&value)).unwrap_or_else(FromZeros::of_root)
+        let source = meanings.source(value);
+        let made = found.get(&source).filter(|_| !region.cuts.contains(&source));
+        made.cloned().unwrap_or_else(FromZeros::of_root)
     };
     for id in region.read_nodes() {
         let Some(output) = reader.graph.node(id).output() else { continue };
