@@ -22,7 +22,7 @@ use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
-use crate::onnx::node::Node;
+use crate::onnx::node::{Node, from_front};
 use crate::onnx::schema::{annotation_field, graph_field};
 use crate::onnx::wire::Field;
 use crate::ops::scaling::{KernelKind, ScaleRule, is_quantized, scale_rule};
@@ -331,15 +331,13 @@ impl Finder<'_, '_, '_> {
     fn part(&mut self, node: &Node, part: ValueId, whole: ValueId, from: usize) -> usize {
         let sizes = |id| self.shapes.get(&id).map_or(&[][..], Vec::as_slice);
         let rank = sizes(whole).len();
-        let axis = node.int("axis", 0);
-        let axis = usize::try_from(if axis < 0 { axis + rank as i64 } else { axis });
-        let axis = axis.unwrap_or_default();
-        let length = sizes(part).get(axis).copied().unwrap_or_default();
+        let axis = from_front(node.int("axis", 0), rank);
+        let length = axis.and_then(|axis| sizes(part).get(axis).copied()).unwrap_or_default();
         let (own, all) = (self.places.get(&part).copied(), self.places.get(&whole).copied());
         let along = self.axes.get(whole);
         match (own, all) {
             (Some(own), Some(all)) if along == self.axes.get(part) => {
-                let start = if along == Some(axis) { from } else { 0 };
+                let start = if along == axis { from } else { 0 };
                 if start + own.1 <= all.1 {
                     (0..own.1).for_each(|at| self.union(own.0 + at, all.0 + start + at));
                     return length;

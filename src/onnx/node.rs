@@ -90,6 +90,13 @@ pub(super) fn label_of(node: &NodeProto) -> &str {
     }
 }
 
+/// A place among `count` of them (an axis of so many, an element of a sequence), which may be
+/// counted from the end, counted from the front; `None` if there is none such.
+pub fn from_front(place: i64, count: usize) -> Option<usize> {
+    let place = if place < 0 { place.checked_add(i64::try_from(count).ok()?)? } else { place };
+    usize::try_from(place).ok().filter(|&place| place < count)
+}
+
 /// The bodies of a node, if it is an If, Loop, Scan or the like.
 pub fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     node.attribute

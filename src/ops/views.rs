@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::affine::{AxisOrder, View, ViewedAxis};
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::ids::ValueId;
-use crate::onnx::node::Node;
+use crate::onnx::node::{Node, from_front};
 use crate::onnx::proto::NodeProto;
 use crate::onnx::write;
 use crate::ops::meaning::{LinearOp, Meaning, ViewNode};
@@ -39,11 +39,7 @@ pub fn unsqueeze(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<M
     let mut made = sizes(reader, input, valid)?;
     let axes = listed(reader, node, "axes")?.ok_or_else(|| not_linear(node))?;
     let rank = made.len().saturating_add(axes.len());
-    let from_front = |&axis: &i64| {
-        let axis = if axis < 0 { axis.saturating_add(rank as i64) } else { axis };
-        usize::try_from(axis).ok().filter(|&axis| axis < rank)
-    };
-    let new: Option<Vec<usize>> = axes.iter().map(from_front).collect();
+    let new: Option<Vec<usize>> = axes.iter().map(|&axis| from_front(axis, rank)).collect();
     let mut new = new.ok_or(NotLinear::Malformed("it has no such axis"))?;
     new.sort_unstable();
     new.dedup();

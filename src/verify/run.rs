@@ -45,12 +45,13 @@ pub fn run_graphs(
     options: &RunOptions,
     limits: Limits,
 ) -> Result<Outcome, Invalid> {
-    let (old_inlined, new_inlined) = (dialect::inlined(old)?, dialect::inlined(new)?);
-    let (old, new) = (old_inlined.as_ref().unwrap_or(old), new_inlined.as_ref().unwrap_or(new));
-    let old_inlined = old_inlined.as_ref().map(Graph::read_all).transpose()?;
-    let new_inlined = new_inlined.as_ref().map(Graph::read_all).transpose()?;
-    let old_graphs = old_inlined.as_deref().unwrap_or(old_graphs);
-    let new_graphs = new_inlined.as_deref().unwrap_or(new_graphs);
+    let old_flat = dialect::flattened(old, old_graphs)?;
+    let new_flat = dialect::flattened(new, new_graphs)?;
+    let (old, new) = (old_flat.as_ref().unwrap_or(old), new_flat.as_ref().unwrap_or(new));
+    let old_flat = old_flat.as_ref().map(Graph::read_all).transpose()?;
+    let new_flat = new_flat.as_ref().map(Graph::read_all).transpose()?;
+    let old_graphs = old_flat.as_deref().unwrap_or(old_graphs);
+    let new_graphs = new_flat.as_deref().unwrap_or(new_graphs);
     let (Some(old_graph), Some(_)) = (old_graphs.first(), new_graphs.first()) else {
         return Err(Invalid::NoGraph);
     };

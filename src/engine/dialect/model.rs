@@ -1,5 +1,5 @@
 //! A whole model in words that tract knows: every live node of every graph as
-//! [`crate::engine::dialect::nodes`] has it, local functions inlined.
+//! [`crate::engine::dialect::nodes`] has it, without local functions and sequences.
 //!
 //! Knows the file, and looks constants up there; what becomes of a single operator is decided
 //! there, but that what nothing needs at inference goes is decided here.
@@ -8,6 +8,7 @@ use prost::Message;
 use prost::bytes::Bytes;
 
 use crate::engine::dialect::nodes::{evaluates, node, without_mode};
+use crate::engine::dialect::sequences;
 use crate::onnx::edit;
 use crate::onnx::graph::{Graph, Initializer};
 use crate::onnx::ids::NodeId;
@@ -20,26 +21,54 @@ use crate::onnx::schema::graph_field;
 use crate::onnx::splice::{self, Edit};
 use crate::onnx::tensor;
 
-/// The model without dead nodes, with local functions inlined, and with every node, those
-/// of bodies included, as [`node()`] has it. A norm or dropout keeps its mode.
+/// The model without dead nodes, local functions and sequences ([`flattened`]), and with every
+/// node, those of bodies included, as [`node()`] has it. A norm or dropout keeps its mode.
 ///
 /// # Errors
 /// If an entry cannot be decoded.
 pub fn model(model: &Model) -> Result<Bytes, Invalid> {
-    let inlined = inlined(model)?;
-    let model = inlined.as_ref().unwrap_or(model);
     let graphs = Graph::read_all(model)?;
-    let edits = graphs.iter().flat_map(|graph| edits(&graphs, graph));
-    Ok(edit::edited(model, &graphs, edits.collect()))
+    match flattened(model, &graphs)? {
+        None => Ok(in_known_words(model, &graphs)),
+        Some(flat) => Ok(in_known_words(&flat, &Graph::read_all(&flat)?)),
+    }
 }
 
-/// The model with local functions inlined; `None` if it calls none.
+fn in_known_words(model: &Model, graphs: &[Graph]) -> Bytes {
+    let edits = graphs.iter().flat_map(|graph| edits(graphs, graph));
+    edit::edited(model, graphs, edits.collect())
+}
+
+/// The model, whose `graphs` were read, with local functions inlined and tensors in the place of
+/// elements of sequences; `None` if it has neither.
 ///
 /// # Errors
 /// If an entry cannot be decoded.
-pub fn inlined(model: &Model) -> Result<Option<Model>, Invalid> {
-    let bytes = inline(model, &|_| true)?;
-    bytes.map(|bytes| Model::index(bytes, model.storage.clone())).transpose()
+pub fn flattened(model: &Model, graphs: &[Graph]) -> Result<Option<Model>, Invalid> {
+    let indexed = |bytes| Model::index(bytes, model.storage.clone());
+    let Some(inlined) = inline(model, &|_| true)?.map(indexed).transpose()? else {
+        return without_sequences(model, graphs).map(indexed).transpose();
+    };
+    let tensors = without_sequences(&inlined, &Graph::read_all(&inlined)?);
+    Ok(Some(tensors.map(indexed).transpose()?.unwrap_or(inlined)))
+}
+
+/// The model with tensors in the place of elements of sequences; `None` if there are none.
+fn without_sequences(model: &Model, graphs: &[Graph]) -> Option<Bytes> {
+    let edits = graphs.iter().flat_map(|graph| {
+        graph.nodes().filter_map(|(_, node)| {
+            let integers = |name: &str| integers(graphs, graph, name);
+            Some(replacing(node, &sequences::of_tensors(graph, node, &integers)?))
+        })
+    });
+    let edits: Vec<Edit> = edits.collect();
+    (!edits.is_empty()).then(|| edit::edited(model, graphs, edits))
+}
+
+fn replacing(node: &Node, with: &[NodeProto]) -> Edit {
+    let entries = with.iter().flat_map(|node| splice::entry(graph_field::NODE, node));
+    let entries: Vec<u8> = entries.collect();
+    Edit::replace(node.field.entry(), entries.into())
 }
 
 /// What [`model`] has in the place of one node of `graph`, which is the main one of
@@ -86,9 +115,7 @@ fn edits(graphs: &[Graph], graph: &Graph) -> Vec<Edit> {
         }
         let nodes = forms(graphs, graph, node);
         if nodes != [node.proto.clone()] {
-            let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));
-            let with: Vec<u8> = entries.flatten().collect();
-            edits.push(Edit::replace(node.field.entry(), with.into()));
+            edits.push(replacing(node, &nodes));
         }
     }
     edits

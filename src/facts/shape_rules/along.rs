@@ -2,8 +2,9 @@
 //!
 //! Knows how many elements are picked, and not which.
 
-use crate::facts::shape_rules::asked::{Asked, List, from_front, open};
+use crate::facts::shape_rules::asked::{Asked, List, open};
 use crate::facts::shape_rules::extent::{Extent, Extents, number};
+use crate::onnx::node::from_front;
 
 pub fn gather(asked: &Asked) -> Option<Extents> {
     let (mut dims, indices) = (asked.dims(0)?, asked.dims(1)?);

@@ -7,7 +7,7 @@
 //! Knows no graph, and not where an answer comes from.
 
 use crate::facts::shape_rules::extent::{Extent, Extents, extents, known, number};
-use crate::onnx::node::Node;
+use crate::onnx::node::{Node, from_front};
 
 /// Dimensions of a tensor; `None` where a size is not known. Of a sequence: those that all
 /// its tensors have.
@@ -211,13 +211,6 @@ impl List {
 /// So many dimensions of unknown size; `None` if no tensor of a network has so many.
 pub fn open(rank: usize) -> Option<Extents> {
     (rank <= MAX_RANK).then(|| vec![None; rank])
-}
-
-/// An axis that may be counted from the end, from the front; the axes of a tensor with
-/// `rank` axes.
-pub fn from_front(axis: i64, rank: usize) -> Option<usize> {
-    let axis = if axis < 0 { axis.checked_add(i64::try_from(rank).ok()?)? } else { axis };
-    usize::try_from(axis).ok().filter(|&axis| axis < rank)
 }
 
 /// What follows of a tensor from two sources, of which each is right where it says

@@ -2,9 +2,10 @@
 //!
 //! Knows orders and numbers of axes; not what lies along them.
 
-use crate::facts::shape_rules::asked::{Asked, List, from_front, open};
+use crate::facts::shape_rules::asked::{Asked, List, open};
 use crate::facts::shape_rules::elementwise::broadcast_dims;
 use crate::facts::shape_rules::extent::{Extent, Extents, Product, element_count, number};
+use crate::onnx::node::from_front;
 
 /// The axes of a Transpose of a tensor with `rank` axes.
 pub fn permutation(asked: &Asked, rank: usize) -> Option<Vec<usize>> {

@@ -5,10 +5,11 @@
 //!
 //! Knows one node and its operands; not who made them.
 
-use crate::facts::shape_rules::asked::{Asked, List, agreed, from_front, open};
+use crate::facts::shape_rules::asked::{Asked, List, agreed, open};
 use crate::facts::shape_rules::axes::permutation;
 use crate::facts::shape_rules::extent::{Extent, Extents, number};
 use crate::facts::shape_rules::pieces::{cuts, grown};
+use crate::onnx::node::from_front;
 
 /// With more operands, to ask each of them about all others takes too long.
 const MAX_OPERANDS: usize = 16;

@@ -3,13 +3,14 @@
 //! Sizes that nobody knows stay unknown, and those beside them known: `[N, 64]` is a
 //! shape of two elements, whatever N is and however often it is cast.
 
-use crate::facts::shape_rules::asked::{Asked, MAX_INTEGERS, from_front};
+use crate::facts::shape_rules::asked::{Asked, MAX_INTEGERS};
 use crate::facts::shape_rules::axes::permutation;
 use crate::facts::shape_rules::extent::{Extent, Extents, element_count, known, number, numbers};
 use crate::facts::shape_rules::made::shape_range;
 use crate::facts::shape_rules::pieces::cuts;
 use crate::facts::shape_rules::{axes, made, pieces};
 use crate::onnx::data;
+use crate::onnx::node::from_front;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::storage::Storage;

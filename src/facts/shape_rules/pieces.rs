@@ -2,8 +2,9 @@
 //!
 //! Knows pads, ranges and counts, and not what is put in.
 
-use crate::facts::shape_rules::asked::{Asked, List, agreed, from_front, open};
+use crate::facts::shape_rules::asked::{Asked, List, agreed, open};
 use crate::facts::shape_rules::extent::{Extent, Extents, extents, number, numbers};
+use crate::onnx::node::from_front;
 
 /// `n + begin + end` along each axis; both may be negative.
 pub fn pad(asked: &Asked) -> Option<Extents> {

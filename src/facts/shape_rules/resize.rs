@@ -2,8 +2,9 @@
 //!
 //! Knows factors and sizes; not what is put between the elements.
 
-use crate::facts::shape_rules::asked::{Asked, from_front, open};
+use crate::facts::shape_rules::asked::{Asked, open};
 use crate::facts::shape_rules::extent::{Extent, Extents, number};
+use crate::onnx::node::from_front;
 
 /// By sizes, or by factors.
 pub fn resize(asked: &Asked) -> Option<Extents> {

@@ -139,8 +139,9 @@ fn indexed(path: &Path) -> Model {
 /// What the engine makes of a model on a case's inputs, every node in its own mode.
 fn outputs(path: &Path, inputs: &[Array]) -> Result<Vec<Array>, String> {
     let model = indexed(path);
-    let inlined = dialect::inlined(&model).unwrap();
-    let graphs = Graph::read_all(inlined.as_ref().unwrap_or(&model)).unwrap();
+    let read = Graph::read_all(&model).unwrap();
+    let flat = dialect::flattened(&model, &read).unwrap();
+    let graphs = Graph::read_all(flat.as_ref().unwrap_or(&model)).unwrap();
     let names: Vec<String> = graphs[0].inputs().into_iter().map(|(name, _)| name).collect();
     let types = names.iter().map(|name| graphs[0].input_type(graphs[0].find(name).unwrap()));
     let fed = inputs.iter().cloned().zip(types.map(Option::unwrap_or_default)).collect();

@@ -48,8 +48,9 @@ fn slices_give_what_the_whole_gives() {
     let compared = parallel::each(&files, |path| {
         let folder = Storage::in_folder(path.parent().unwrap(), Links::Confined);
         let model = Model::index(fs::read(path).unwrap().into(), folder).unwrap();
-        let inlined = dialect::inlined(&model).unwrap();
-        let graphs = Graph::read_all(inlined.as_ref().unwrap_or(&model)).unwrap();
+        let read = Graph::read_all(&model).unwrap();
+        let flat = dialect::flattened(&model, &read).unwrap();
+        let graphs = Graph::read_all(flat.as_ref().unwrap_or(&model)).unwrap();
         let whole = walked(path, &graphs, usize::MAX);
         if whole.is_ok() {
             assert_eq!(walked(path, &graphs, 1), whole, "{path:?}");
