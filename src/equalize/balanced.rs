@@ -14,7 +14,7 @@ use crate::equalize::channels::ChannelClasses;
 use crate::equalize::sensitivity::KernelSums;
 
 /// No network took more rounds; each is one look at all weights.
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 100;
 
 /// The logarithm of the factor of each class, within ±`bound`.
 pub fn balanced(classes: &ChannelClasses, kernels: &[KernelSums], bound: f64) -> Vec<f64> {

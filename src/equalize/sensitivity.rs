@@ -91,6 +91,22 @@ impl KernelSums {
         row / outputs * self.sizes[1] + column
     }
 
+    /// The noise that a symmetric grid of 8 bits with one step adds to the kernel, relative to
+    /// it, if its entries are scaled by `factor` (of an output and the channel that it reads): a
+    /// number is off by a step over √12.
+    pub fn int8_noise(&self, factor: impl Fn(usize, usize) -> f64) -> f64 {
+        let [outputs, inputs] = self.sizes;
+        let (mut power, mut largest) = (0.0, 0.0f64);
+        for (row, column) in (0..outputs).flat_map(|row| (0..inputs).map(move |at| (row, at))) {
+            let (at, factor) = (row * inputs + column, factor(row, self.input(row, column)));
+            power += self.squares[at] * factor.powi(2);
+            largest = largest.max(self.largest[at] * factor);
+        }
+        let elements = self.squares.len() as f64 * self.taps;
+        let noise = (largest / 127.0).powi(2) / 12.0 * elements;
+        if power > 0.0 { noise / power } else { 0.0 }
+    }
+
     fn back(&self, entries: &[f64], of_outputs: &[f64]) -> Vec<f64> {
         let [outputs, inputs] = self.sizes;
         let mut back = vec![0.0; inputs * self.groups];

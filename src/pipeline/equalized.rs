@@ -207,7 +207,11 @@ impl Scene<'_, '_, '_> {
                 Err(error) => return not_run(error),
             }
         } else {
-            Found { x: candidates.balanced(), before: None, after: None }
+            let x = candidates.balanced();
+            if candidates.gain_of_weights(&x) < candidates::GAIN_OF_WEIGHTS {
+                return stays(told, "8-bit weights would gain less than 0.2 dB");
+            }
+            Found { x, before: None, after: None }
         };
         (told.before, told.after) = (found.before, found.after);
         if let (Some(before), Some(after)) = (found.before, found.after)

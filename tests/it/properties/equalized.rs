@@ -1,6 +1,7 @@
 //! Factors of channels: where they are free, that wrong ones are caught, and what comes out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -322,7 +323,8 @@ fn wrong_places_are_caught_by_the_run() {
 }
 
 /// Channels that differ by factors of two are found and made equal; with powers of two the
-/// model stays the same bit for bit. What is balanced stays as it is, byte for byte.
+/// model stays the same bit for bit. What is balanced stays as it is, byte for byte, be it by a
+/// conversion before.
 #[test]
 fn unbalanced_channels_are_balanced() {
     let folder = tempfile::tempdir().unwrap();
@@ -336,6 +338,7 @@ fn unbalanced_channels_are_balanced() {
     for (model, how, is_given, is_applied) in [
         (&unbalanced, Equalize::Best, true, true),
         (&unbalanced, Equalize::Exact, true, true),
+        (&unbalanced, Equalize::Best, false, true),
         (&unbalanced, Equalize::Exact, false, true),
         (&balanced, Equalize::Exact, true, false),
     ] {
@@ -369,6 +372,27 @@ fn unbalanced_channels_are_balanced() {
             graph.initializer.iter().map(|stored| stored.name().to_owned()).collect()
         };
         assert_eq!(names(old), names(&new));
+        converted(&output, &input, &options);
+        assert!(std::fs::read(&input).unwrap() == written, "{how:?}: a second conversion");
+    }
+}
+
+/// Trained networks are equalized once.
+#[test]
+fn a_second_conversion_equalizes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let [once, twice] = ["once.onnx", "twice.onnx"].map(|name| folder.path().join(name));
+    for (network, how) in ["acnet_quick", "acnet_resnet", "mobileone", "repvgg"]
+        .map(|network| [(network, Equalize::Best), (network, Equalize::Exact)])
+        .as_flattened()
+    {
+        let file = format!("fixtures/trained/{network}/kept.onnx");
+        let options = options(|options| options.equalize = Some(*how));
+        let told = converted(Path::new(&file), &once, &options).equalization.unwrap();
+        assert!(told.applied || *how == Equalize::Exact, "{file} {how:?}: {told:?}");
+        converted(&once, &twice, &options);
+        let [once, twice] = [&once, &twice].map(|file| std::fs::read(file).unwrap());
+        assert!(once == twice, "{file} {how:?}");
     }
 }
 
@@ -384,14 +408,14 @@ const CONVERTED: &[(&str, &str, &str, usize, Option<&str>)] = &[
     ),
     (
         "factors of a Gemm",
-        "(float[4,4] x) => (float[4,4] y) <float[4,4] first, float[4] bias, float[4,4] second>",
+        "(float[4,4] x) => (float[4,4] y) <float[4,4] first = {1, 8, 0.1, 2, 1, 9, 0.2, 3, 1, 7, 0.3, 1, 1, 8, 0.1, 2}, float[4] bias, float[4,4] second = {1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 9, 8, 9, 8, 0.5, 0.5, 0.5, 0.5}>",
         "a = Gemm <alpha = 0.3, beta = 0.7> (x, first, bias) b = LeakyRelu (a) y = Gemm (b, second)",
         4,
         None,
     ),
     (
         "a layer that is dead at every input",
-        "(float[1,2,5,5] x) => (float[1,2,5,5] y) <float[3,2,1,1] first, float[3] bias = {-1000, -1000, -1000}, float[2,3,1,1] second>",
+        "(float[1,2,5,5] x) => (float[1,2,5,5] y) <float[3,2,1,1] first = {1, 1, 8, 8, 0.1, 0.1}, float[3] bias = {-1000, -1000, -1000}, float[2,3,1,1] second = {0.2, 0.05, 9, 0.2, 0.05, 9}>",
         "a = Conv (x, first, bias) b = Relu (a) y = Conv (b, second)",
         3,
         None,
