@@ -231,10 +231,14 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
             if needed > limits.bytes {
                 return Err(EngineError::TooLarge { bytes: needed }.into());
             }
-            let made = stage.run(&inputs)?;
+            let is_last = sample.saturating_add(1) == self.samples.len();
+            let made = if is_last {
+                stage.run_last(&inputs)?
+            } else {
+                loaded.insert(stage).run(&inputs)?
+            };
             live = live.saturating_add(bytes(made.iter()));
             all_made.push(made);
-            loaded = Some(stage);
         }
         for (tensors, made) in self.samples.iter_mut().zip(all_made) {
             tensors.extend(slice.outputs.iter().copied().zip(made));
