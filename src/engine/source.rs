@@ -2,12 +2,14 @@
 //!
 //! Knows the format, and nothing of tract.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use prost::bytes::Bytes;
 
 use crate::engine::limits::Limits;
-use crate::numbers::LazyWeights;
+use crate::numbers::{LazyWeights, WeightRange};
+use crate::onnx::float::Float;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::storage::Storage;
@@ -61,6 +63,36 @@ impl Constant {
     pub fn called(mut self, name: String) -> Self {
         self.header.name = Some(name);
         self
+    }
+
+    /// How many numbers it holds; `None` if they do not lie in one run.
+    pub fn count(&self) -> Option<usize> {
+        match (&self.numbers, &self.header.raw_data) {
+            (Some(numbers), _) => Some(numbers.count()),
+            (None, Some(raw)) => {
+                let float = Float::from_onnx(self.header.data_type())?;
+                raw.len().checked_div(float.size())
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// Rows `rows`, of `row` numbers each, under another name: a view of what lies in one run.
+    #[must_use]
+    pub fn rows(&self, name: &str, rows: Range<usize>, row: usize) -> Self {
+        let mut header = TensorProto { name: Some(name.to_owned()), ..self.header.clone() };
+        header.dims.iter_mut().take(1).for_each(|count| *count = rows.len() as i64);
+        let (start, count) = (rows.start.saturating_mul(row), rows.len().saturating_mul(row));
+        if let (Some(raw), Some(float)) =
+            (&self.header.raw_data, Float::from_onnx(header.data_type()))
+        {
+            let at = |number: usize| number.saturating_mul(float.size()).min(raw.len());
+            header.raw_data = Some(raw.slice(at(start)..at(start.saturating_add(count))));
+        }
+        let of_numbers = |of: &Arc<dyn LazyWeights>| -> Arc<dyn LazyWeights> {
+            Arc::new(WeightRange { of: Arc::clone(of), start, count })
+        };
+        Constant { header, numbers: self.numbers.as_ref().map(of_numbers) }
     }
 
     /// The constant's name.

@@ -155,6 +155,19 @@ impl DataPlace {
     }
 }
 
+/// Whether bytes of two models are the same. They are read side by side, and their pages given
+/// back on the way.
+pub fn same_bytes((one, of_one): (&[u8], &Storage), (other, of_other): (&[u8], &Storage)) -> bool {
+    let pieces = || one.chunks(WINDOW).zip(other.chunks(WINDOW));
+    one.len() == other.len()
+        && pieces().all(|(one, other)| {
+            let same = one == other;
+            of_one.has_read(one.len());
+            of_other.has_read(other.len());
+            same
+        })
+}
+
 impl Storage {
     /// For a model that lies in `folder`.
     pub fn in_folder(folder: &Path, links: Links) -> Self {

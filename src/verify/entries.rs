@@ -10,6 +10,7 @@ use crate::onnx::info;
 use crate::onnx::model::{GraphFields, Invalid, Model};
 use crate::onnx::proto::{NodeProto, SparseTensorProto, TensorProto, ValueInfoProto};
 use crate::onnx::schema::{graph_field, info_field, sparse_field, tensor_field};
+use crate::onnx::storage::{Storage, same_bytes};
 use crate::onnx::tensor;
 use crate::onnx::wire::{self, Field};
 
@@ -17,9 +18,19 @@ use crate::onnx::wire::{self, Field};
 pub fn filled_tensor(model: &Model, field: &Field) -> Result<TensorProto, Invalid> {
     let mut tensor: TensorProto = model.decode(field, "initializer")?;
     fill(model, &mut tensor)?;
-    // Whoever asks reads it once.
-    model.storage.has_read(tensor.raw_data().len());
     Ok(tensor)
+}
+
+/// Whether two tensors of two models are the same.
+pub fn same_tensors(
+    (mut one, of_one): (TensorProto, &Storage),
+    (mut other, of_other): (TensorProto, &Storage),
+) -> bool {
+    let same_data = match (one.raw_data.take(), other.raw_data.take()) {
+        (Some(one), Some(other)) => same_bytes((&one, of_one), (&other, of_other)),
+        (one, other) => one == other,
+    };
+    same_data && one == other
 }
 
 /// The node in `field`, with the data of its tensors.

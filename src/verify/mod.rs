@@ -48,6 +48,7 @@ pub mod runnable;
 mod saturated;
 pub mod side_by_side;
 mod sizes;
+mod slice_model;
 pub mod sliced_run;
 pub mod slices;
 mod small_trials;

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
+use crate::verify::entries::same_tensors;
 use crate::verify::slices::{is_constant, live_nodes, tensor};
 
 /// How a new graph relates to an old one. Only nodes that an output needs count.
@@ -124,7 +125,7 @@ pub fn is_same_constant(
         return Ok(false);
     }
     if let (Some(before), Some(after)) = (tensor(old, old_id)?, tensor(new, new_id)?) {
-        return Ok(before == after);
+        return Ok(same_tensors((before, &old.model.storage), (after, &new.model.storage)));
     }
     let node = |graph: &Graph, id| {
         graph.value(id).producer.map(|producer| graph.node(producer).proto.clone())

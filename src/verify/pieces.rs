@@ -1,5 +1,5 @@
 //! A convolution as several, of some of its output channels each: so its kernel need not be in
-//! memory as a whole.
+//! memory as a whole. A Gemm whose weights lie in rows is one, of one tap.
 //!
 //! What output channels are computed from follows from the node alone: rows of its kernel and
 //! of its bias, and, of the input, the channels of their groups. Each side of a proof is cut by
@@ -9,17 +9,12 @@
 //! Knows one node and its constants; neither trials nor what is compared.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use crate::engine::Constant;
-use crate::numbers::{LazyWeights, WeightRange};
 use crate::onnx::model::is_default_domain;
 use crate::onnx::proto::NodeProto;
 use crate::onnx::write::{self, AxisSlice};
 use crate::verify::stages::ChannelDemand;
-
-/// The axis of channels, of what a convolution reads and of what it makes.
-const CHANNELS: i64 = 1;
 
 /// Some output channels of a convolution.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,11 +38,14 @@ pub struct CutConvolution {
     pub output: String,
 }
 
-/// A convolution whose kernel, and bias, are constants.
+/// A convolution (Conv, opset 1 to 22; Gemm, opset 7 to 13, of a matrix on its side) whose kernel,
+/// and bias, are constants.
 pub struct CutNode<'n> {
     node: &'n NodeProto,
-    kernel: (&'n Constant, &'n Arc<dyn LazyWeights>),
-    bias: Option<(&'n Constant, &'n Arc<dyn LazyWeights>)>,
+    kernel: &'n Constant,
+    bias: Option<&'n Constant>,
+    /// The axis of channels, of what it reads and of what it makes.
+    axis: i64,
     /// Output channels.
     rows: usize,
     /// Numbers of one of them.
@@ -63,30 +61,37 @@ impl<'n> CutNode<'n> {
         node: &'n NodeProto,
         constant: impl Fn(&str) -> Option<&'n Constant>,
     ) -> Option<Self> {
-        if node.op_type() != "Conv" || !is_default_domain(node.domain()) {
+        let told = |name: &str| node.attribute.iter().find(|attribute| attribute.name() == name);
+        let is_told = |name: &str| told(name).is_some_and(|attribute| attribute.i() != 0);
+        let axis = match node.op_type() {
+            "Conv" => 1,
+            "Gemm" if is_told("transB") && !is_told("transA") => -1,
+            _ => return None,
+        };
+        if !is_default_domain(node.domain()) {
             return None;
         }
         let named = |index: usize| node.input.get(index).filter(|name| !name.is_empty());
-        let with_numbers = |name: &String| {
-            let constant = constant(name)?;
-            Some((constant, constant.numbers.as_ref()?))
-        };
-        let kernel = named(1).and_then(with_numbers)?;
+        // Of an input that is stored, nothing is demanded when it is there.
+        if constant(named(0)?).is_some() {
+            return None;
+        }
+        let kernel = constant(named(1)?)?;
         // A bias that is computed from what is fed is not cut.
         let bias = match named(2) {
-            Some(name) => Some(with_numbers(name)?),
+            Some(name) => Some(constant(name)?),
             None => None,
         };
-        let dims = kernel.0.header.dims.iter().map(|&size| usize::try_from(size).ok());
+        let dims = kernel.header.dims.iter().map(|&size| usize::try_from(size).ok());
         let dims = dims.collect::<Option<Vec<usize>>>()?;
         let [rows, width, taps @ ..] = dims.as_slice() else { return None };
         let row = taps.iter().try_fold(*width, |row, &taps| row.checked_mul(taps))?;
-        let group = node.attribute.iter().find(|attribute| attribute.name() == "group");
-        let groups = usize::try_from(group.map_or(1, |group| group.i())).ok()?;
-        let is_whole = row.checked_mul(*rows)? == kernel.1.count()
-            && bias.is_none_or(|(_, numbers)| numbers.count() == *rows)
+        let groups = usize::try_from(told("group").map_or(1, |group| group.i())).ok()?;
+        let is_whole = row.checked_mul(*rows)? == kernel.count()?
+            && bias.is_none_or(|bias| bias.header.dims == [*rows as i64])
             && rows.checked_rem(groups)? == 0;
-        is_whole.then_some(CutNode { node, kernel, bias, rows: *rows, row, width: *width, groups })
+        let (rows, width) = (*rows, *width);
+        is_whole.then_some(CutNode { node, kernel, bias, axis, rows, row, width, groups })
     }
 
     /// Pieces of at most `most` numbers, or of one row: of whole groups, as many as that is, or
@@ -125,7 +130,8 @@ impl<'n> CutNode<'n> {
     /// would read some of its channels, or none.
     pub fn demand(&self) -> Option<ChannelDemand> {
         let tensor = self.node.input.first()?.clone();
-        Some(ChannelDemand { tensor, channels: self.width.saturating_mul(self.groups) })
+        let channels = self.width.saturating_mul(self.groups);
+        Some(ChannelDemand { tensor, channels, axis: self.axis })
     }
 
     /// The nodes of one piece, in this operator set. Constants of equal pieces have equal names.
@@ -135,51 +141,40 @@ impl<'n> CutNode<'n> {
         let mut node = self.node.clone();
         let output = called(node.output.first().map_or("", String::as_str));
         node.output = vec![output.clone()];
-        let mut constants = vec![self.rows_of(self.kernel, self.row, piece, called)];
-        constants.extend(self.bias.map(|bias| self.rows_of(bias, 1, piece, called)));
+        let rows_of = |constant: &Constant, row: usize| {
+            constant.rows(&called(constant.name()), piece.rows.clone(), row)
+        };
+        let mut constants = vec![rows_of(self.kernel, self.row)];
+        constants.extend(self.bias.map(|bias| rows_of(bias, 1)));
         for (name, constant) in node.input.iter_mut().skip(1).zip(&constants) {
             constant.name().clone_into(name);
         }
         let mut nodes = Vec::new();
         if let (Some(inputs), Some(input)) = (&piece.inputs, node.input.first_mut()) {
             let [start, end] = [inputs.start, inputs.end].map(|at| at as i64);
-            let cut = AxisSlice { axis: CHANNELS, start, end };
+            let cut = AxisSlice { axis: self.axis, start, end };
             let slice = write::slice(opset, input, &format!("{output}.input"), &[cut]);
             constants.extend(slice.integers.into_iter().map(Constant::from));
             *input = format!("{output}.input");
             nodes.push(slice.node);
         }
-        node.attribute.retain(|attribute| attribute.name() != "group");
-        node.attribute.push(write::int("group", piece.groups as i64));
+        let group = node.attribute.iter_mut().find(|attribute| attribute.name() == "group");
+        group.into_iter().for_each(|group| group.i = Some(piece.groups as i64));
         nodes.push(node);
         CutConvolution { nodes, constants, output }
-    }
-
-    /// The rows of a piece, of a constant that has `row` numbers in each.
-    fn rows_of(
-        &self,
-        (constant, numbers): (&Constant, &Arc<dyn LazyWeights>),
-        row: usize,
-        piece: &ChannelPiece,
-        called: impl Fn(&str) -> String,
-    ) -> Constant {
-        let of = Arc::clone(numbers);
-        let start = piece.rows.start.saturating_mul(row);
-        let numbers = WeightRange { of, start, count: piece.rows.len().saturating_mul(row) };
-        let mut dims = constant.header.dims.clone();
-        dims.iter_mut().take(1).for_each(|rows| *rows = piece.rows.len() as i64);
-        Constant::doubles(&called(constant.name()), &dims, Arc::new(numbers))
     }
 
     /// What makes the convolution's output of those of its pieces.
     pub fn joined(&self, pieces: &[String]) -> NodeProto {
         let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
-        write::concat(&pieces, self.node.output.first().map_or("", String::as_str), CHANNELS)
+        write::concat(&pieces, self.node.output.first().map_or("", String::as_str), self.axis)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     /// Which rows, of which input channels, in how many groups.
@@ -262,6 +257,8 @@ mod tests {
         for (op, inputs, groups) in [
             ("ConvTranspose", vec!["x", "k"], 1),
             ("Conv", vec!["x", "other"], 1),
+            ("Conv", vec!["k", "k"], 1),
+            ("Gemm", vec!["x", "k"], 1),
             ("Conv", vec!["x", "k", "other"], 1),
             ("Conv", vec!["x", "k", "b"], 1),
             ("Conv", vec!["x"], 1),

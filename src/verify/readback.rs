@@ -9,7 +9,6 @@
 //! Knows both files and what was proved; not how it was made.
 
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 
 use crate::onnx::external;
 use crate::onnx::graph::Graph;
@@ -18,10 +17,11 @@ use crate::onnx::model::{GraphFields, Invalid, Model};
 use crate::onnx::node::bodies;
 use crate::onnx::proto::{FunctionProto, NodeProto, SparseTensorProto, ValueInfoProto};
 use crate::onnx::schema::{graph_field, model_field, tensor_field};
+use crate::onnx::storage::same_bytes;
 use crate::onnx::wire::{self, Field};
 use crate::verify::entries::{
     declares, fill_node, fill_sparse, filled_node, filled_tensor, first_output, input_names, label,
-    payload, stored_names,
+    payload, same_tensors, stored_names,
 };
 use crate::verify::fingerprint::Fingerprint;
 
@@ -156,11 +156,10 @@ impl<'f> Files<'f, '_> {
     }
 
     fn same_bytes(&self, before: &Field, after: &Field) -> bool {
-        let bytes = |model: &'f Model, range: &Range<usize>| model.bytes().get(range.clone());
-        let same = bytes(self.old, &before.entry()) == bytes(self.new, &after.entry());
-        self.old.storage.has_read(before.entry().len());
-        self.new.storage.has_read(after.entry().len());
-        same
+        let entry = |model: &'f Model, field: &Field| {
+            (model.bytes().get(field.entry()).unwrap_or_default(), &model.storage)
+        };
+        same_bytes(entry(self.old, before), entry(self.new, after))
     }
 
     /// Whether two entries of graphs are the same, wherever their data lies.
@@ -172,7 +171,8 @@ impl<'f> Files<'f, '_> {
         match before.number {
             graph_field::NODE => Ok(filled_node(old, before)? == filled_node(new, after)?),
             graph_field::INITIALIZER => {
-                Ok(filled_tensor(old, before)? == filled_tensor(new, after)?)
+                let [before, after] = [filled_tensor(old, before)?, filled_tensor(new, after)?];
+                Ok(same_tensors((before, &old.storage), (after, &new.storage)))
             }
             graph_field::SPARSE_INITIALIZER => {
                 let read = |model: &Model, field: &Field| {
@@ -272,7 +272,9 @@ impl<'f> Files<'f, '_> {
             graph_field::INITIALIZER => {
                 let name = self.new.string_within(&field.payload, tensor_field::NAME)?;
                 let Some(&expected) = self.tensors.get(name.as_str()) else { return Ok(false) };
-                let same = Fingerprint::of(&filled_tensor(self.new, field)?) == *expected;
+                let written = filled_tensor(self.new, field)?;
+                let same = Fingerprint::of(&written) == *expected;
+                self.new.storage.has_read(written.raw_data().len());
                 if same {
                     tensors.written.insert(name);
                 }

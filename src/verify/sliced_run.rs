@@ -9,19 +9,17 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::OnceLock;
 
-use prost::Message;
-
 use crate::engine::dialect::{self, widened};
 use crate::engine::stage::LoadedSlice;
 use crate::engine::tensors::EngineTensor;
 #[cfg(feature = "unstable")]
 use crate::engine::{Array, tensors};
-use crate::engine::{EngineError, Limits, Source};
+use crate::engine::{EngineError, Limits};
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
-use crate::onnx::write;
 use crate::verify::bridge::{Declarations, NodeInputs, declarations, stand_ins};
+use crate::verify::slice_model::{InRows, SliceModel};
 use crate::verify::slices::{self, Most, Slice, SlicedStretch, Stretch};
 
 /// What the engine gets at a time. It takes a while to begin, and compares each node with
@@ -207,30 +205,40 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
 
     /// Takes all samples through one slice.
     fn pass_slice(&mut self, slice: &Slice, limits: Limits) -> Result<(), Stopped> {
-        let mut live = self.bytes();
+        let model = self.model(slice)?;
+        let most = MOST.bytes.checked_div(size_of::<f32>()).unwrap_or(MOST.bytes);
         // Nothing is put or forgotten before all samples are through: if the engine fails at
         // one, all of them go node by node.
+        let all_made = match model.in_rows(most) {
+            Some(rows) => self.made_in_rows(slice, &rows, limits)?,
+            None => self.made(slice, model, limits)?,
+        };
+        for (tensors, made) in self.samples.iter_mut().zip(all_made) {
+            tensors.extend(slice.outputs.iter().copied().zip(made));
+            slice.last_read.iter().for_each(|id| drop(tensors.remove(id)));
+        }
+        Ok(())
+    }
+
+    /// What a slice makes of each sample.
+    fn made(
+        &self,
+        slice: &Slice,
+        model: SliceModel,
+        limits: Limits,
+    ) -> Result<Vec<Vec<EngineTensor>>, Stopped> {
+        let mut live = self.bytes();
         let mut all_made = Vec::with_capacity(self.samples.len());
-        let source = self.source(slice, limits)?;
-        let weights = source.constants.iter().map(|weight| weight.header.raw_data().len());
-        let weights = weights.fold(0, usize::saturating_add);
+        let (storage, weights) = (&self.graph.model.storage, model.weights());
+        let source = model.source(storage.clone(), limits);
         let mut loaded: Option<LoadedSlice> = None;
         for sample in 0..self.samples.len() {
-            let inputs = slice
-                .inputs
-                .iter()
-                .map(|&id| Ok((self.graph.value(id).name.clone(), self.tensor(sample, id)?)));
-            let inputs = inputs.collect::<Result<Vec<_>, EngineError>>()?;
+            let inputs = self.inputs(sample, slice)?;
             let stage = match loaded.take().filter(|stage| stage.allows(&inputs)) {
                 Some(stage) => stage,
                 None => LoadedSlice::load(source.clone(), &inputs)?,
             };
-            // The slice counts its inputs too.
-            let own = bytes(inputs.iter().map(|(_, tensor)| tensor));
-            let needed = stage.bytes.saturating_add(live.saturating_sub(own));
-            if needed > limits.bytes {
-                return Err(EngineError::TooLarge { bytes: needed }.into());
-            }
+            check_fit(&stage, &inputs, live, limits)?;
             let is_last = sample.saturating_add(1) == self.samples.len();
             let made = if is_last {
                 stage.run_last(&inputs)?
@@ -240,16 +248,62 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
             live = live.saturating_add(bytes(made.iter()));
             all_made.push(made);
         }
-        for (tensors, made) in self.samples.iter_mut().zip(all_made) {
-            tensors.extend(slice.outputs.iter().copied().zip(made));
-            slice.last_read.iter().for_each(|id| drop(tensors.remove(id)));
+        storage.has_read(weights);
+        Ok(all_made)
+    }
+
+    /// What a slice that begins with a large convolution makes of each sample, some channels at a time.
+    fn made_in_rows(
+        &self,
+        slice: &Slice,
+        InRows { rows, joined, demand }: &InRows,
+        limits: Limits,
+    ) -> Result<Vec<Vec<EngineTensor>>, Stopped> {
+        let mut live = self.bytes();
+        let storage = &self.graph.model.storage;
+        let source = |model: &SliceModel| model.clone().source(storage.clone(), limits);
+        let mut all_made = Vec::with_capacity(self.samples.len());
+        for sample in 0..self.samples.len() {
+            let inputs = self.inputs(sample, slice)?;
+            let is_met = |(name, tensor): &(String, EngineTensor)| {
+                *name != demand.tensor || demand.is_met(tensor.shape())
+            };
+            if !inputs.iter().all(is_met) {
+                let why = format!("a convolution of {} channels reads others", demand.channels);
+                return Err(EngineError::Failed(why).into());
+            }
+            let mut pieces = inputs.clone();
+            for row in rows {
+                let stage = LoadedSlice::load(source(row), &inputs)?;
+                check_fit(&stage, &inputs, live, limits)?;
+                let made = stage.run_last(&inputs)?;
+                live = live.saturating_add(bytes(made.iter()));
+                pieces.extend(row.outputs.iter().cloned().zip(made));
+                storage.has_read(row.weights());
+            }
+            let stage = LoadedSlice::load(source(joined), &pieces)?;
+            check_fit(&stage, &pieces, live, limits)?;
+            let made = stage.run_last(&pieces)?;
+            all_made.push(made);
         }
-        self.graph.model.storage.has_read(weights);
-        Ok(())
+        Ok(all_made)
+    }
+
+    /// What a slice reads of one sample.
+    fn inputs(
+        &self,
+        sample: usize,
+        slice: &Slice,
+    ) -> Result<Vec<(String, EngineTensor)>, EngineError> {
+        let inputs = slice
+            .inputs
+            .iter()
+            .map(|&id| Ok((self.graph.value(id).name.clone(), self.tensor(sample, id)?)));
+        inputs.collect()
     }
 
     /// A slice as a model of its own.
-    fn source(&self, slice: &Slice, limits: Limits) -> Result<Source, Stopped> {
+    fn model(&self, slice: &Slice) -> Result<SliceModel, Stopped> {
         let graph = self.graph;
         let (mut nodes, mut constants) = (Vec::new(), Vec::new());
         for &id in &slice.constants {
@@ -266,12 +320,22 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
             nodes.extend(dialect::nodes(self.graphs, graph, node)?);
         }
         nodes.iter_mut().try_for_each(|node| widened::node(node, &graph.model.storage))?;
-        let outputs = slice.outputs.iter().map(|&id| graph.value(id).name.as_str());
-        let outputs: Vec<&str> = outputs.collect();
-        let model = write::model(graph.model.opset, Vec::new(), nodes, Vec::new(), &outputs);
-        let (bytes, storage) = (model.encode_to_vec().into(), graph.model.storage.clone());
-        Ok(Source { bytes, constants, storage, limits })
+        let outputs = slice.outputs.iter().map(|&id| graph.value(id).name.clone()).collect();
+        Ok(SliceModel { nodes, constants, outputs, opset: graph.model.opset })
     }
+}
+
+/// Whether there is room for what a slice takes, whose `inputs` are among what is `live`.
+fn check_fit(
+    stage: &LoadedSlice,
+    inputs: &[(String, EngineTensor)],
+    live: usize,
+    limits: Limits,
+) -> Result<(), EngineError> {
+    // The slice counts its inputs too.
+    let own = bytes(inputs.iter().map(|(_, tensor)| tensor));
+    let bytes = stage.bytes.saturating_add(live.saturating_sub(own));
+    if bytes > limits.bytes { Err(EngineError::TooLarge { bytes }) } else { Ok(()) }
 }
 
 fn bytes<'h>(tensors: impl Iterator<Item = &'h EngineTensor>) -> usize {

@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::engine::Constant;
+use crate::onnx::node::from_front;
 use crate::onnx::proto::NodeProto;
 
 /// A node, and what is to be known of it.
@@ -25,6 +26,16 @@ pub struct ChannelDemand {
     pub tensor: String,
     /// Its channels.
     pub channels: usize,
+    /// The axis that these lie on, counted from the end if that is below zero.
+    pub axis: i64,
+}
+
+impl ChannelDemand {
+    /// Whether a tensor of this shape has them.
+    pub fn is_met(&self, shape: &[usize]) -> bool {
+        let axis = from_front(self.axis, shape.len());
+        axis.and_then(|axis| shape.get(axis)) == Some(&self.channels)
+    }
 }
 
 /// Nodes that are in the engine at a time, in their order.

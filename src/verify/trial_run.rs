@@ -121,10 +121,10 @@ impl TrialRun<'_, '_, '_, '_> {
                 let integers = |name: &str| copies.integers(name);
                 let numbers = numbers.get(trial).copied().unwrap_or(0);
                 let dialect = dialect::node(node, opset, &integers).into_iter();
-                nodes.extend(dialect.map(|node| {
-                    let demand = demand.clone();
-                    WeighedNode { node, numbers, demand }
-                }));
+                // The first of them reads the input.
+                let demands = std::iter::once(demand).chain(std::iter::repeat(None));
+                let weighed = |(node, demand)| WeighedNode { node, numbers, demand };
+                nodes.extend(dialect.zip(demands).map(weighed));
             }
         }
         Ok(nodes)
@@ -168,8 +168,7 @@ impl TrialRun<'_, '_, '_, '_> {
         let waiting = live.iter().filter(|(name, _)| !stage.inputs.contains(name));
         let waiting = waiting.map(|(_, tensor)| tensor.bytes()).fold(0, usize::saturating_add);
         let is_met = |demand: &&ChannelDemand| {
-            let tensor = live.get(&demand.tensor);
-            tensor.is_some_and(|tensor| tensor.shape().get(1) == Some(&demand.channels))
+            live.get(&demand.tensor).is_some_and(|tensor| demand.is_met(tensor.shape()))
         };
         if let Some(unmet) = stage.demands.iter().find(|demand| !is_met(demand)) {
             let reason = format!("a convolution of {} channels reads others", unmet.channels);

@@ -88,9 +88,14 @@ mod tests {
     use crate::onnx::storage::Storage;
     use crate::onnx::tensor;
 
+    /// Operator, operands and `keepdims` of what makes a sequence; the place that is read, and what
+    /// that is.
+    type ReadElement =
+        (&'static str, &'static [&'static str], Option<i64>, &'static str, &'static str);
+
     /// What makes a sequence of `a` (or of `a`, `b`), what reads it, and what that is: of a Slice,
     /// start and end along axis 1.
-    const READ: [(&str, &[&str], Option<i64>, &str, &str); 17] = [
+    const READ: [ReadElement; 17] = [
         ("SplitToSequence", &["a", "4"], None, "0", "Slice a 0..4"),
         ("SplitToSequence", &["a", "4"], None, "2", "Slice a 8..12"),
         ("SplitToSequence", &["a", "4"], None, "-1", "as it is"),

@@ -2,15 +2,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use acb_fuse::engine::{Array, Limits, dialect, tensors};
+use acb_fuse::engine::{Array, Engine, Limits, Source, dialect, tensors};
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::storage::{Links, Storage};
-use acb_fuse::verify::sliced_run::{Bridges, SlicedRun};
+use acb_fuse::verify::compare::relative_error;
+use acb_fuse::verify::inputs::Random;
+use acb_fuse::verify::sliced_run::{Bridges, MOST, SlicedRun};
 use acb_fuse::verify::slices::Most;
+use prost::Message;
 
 use crate::support::fixtures::{self, data};
 use crate::support::parallel;
+use crate::support::text;
 
 /// Cases of which a file is not run even in one piece.
 const NOT_RUN: [&str; 24] = [
@@ -75,4 +79,47 @@ fn walked(path: &Path, graphs: &[Graph], nodes: usize) -> Result<Vec<Vec<Array>>
     let bridges = Bridges::default();
     let sliced = SlicedRun::of(graphs, &names, &[inputs], &bridges).unwrap();
     sliced.outputs(most, limits).map_err(|stopped| stopped.to_string())
+}
+
+/// Convolutions whose kernels are larger than a slice, and their shapes: the engine has some of
+/// their channels at a time, and makes of them what it makes of all.
+const LARGE: [(&str, &str); 6] = [
+    ("float[2100,1024,1,1] k", "y = Conv (x, k)"),
+    ("float[2100,1024,1,1] k, float[2100] b", "y = Conv (x, k, b)"),
+    ("float[4200,512,1,1] k, float[4200] b", "y = Conv <group = 2> (x, k, b)"),
+    ("float[1024,1,65,65] k", "y = Conv <group = 1024, pads = [32,32,32,32]> (x, k)"),
+    (
+        "float[2100,1024] k, float[2100] b",
+        "f = Flatten (x) y = Gemm <transB = 1, alpha = 0.5, beta = 2.0> (f, k, b)",
+    ),
+    ("float[1024,2100] k", "f = Flatten (x) y = Gemm (f, k)"),
+];
+
+#[test]
+fn a_large_convolution_is_run_some_channels_at_a_time() {
+    for (weights, nodes) in LARGE {
+        let text = format!(
+            r#"<ir_version: 8, opset_import: ["" : 17]>
+            net (float[2,1024,1,1] x) => (float[a,b,c,d] y) <{weights}> {{ {nodes} }}"#
+        );
+        let bytes = text::model(&text).unwrap().encode_to_vec();
+        let model = Model::index(bytes.clone().into(), Storage::default()).unwrap();
+        let graphs = Graph::read_all(&model).unwrap();
+        let (limits, names) = (Limits::of_reading(), ["x".to_owned()]);
+        let samples = [3, 4].map(|seed| Random::new(seed).noise(&[2, 1024, 1, 1]));
+        let fed = samples.clone().map(|x| tensors::from_arrays(vec![(x, 1)], limits).unwrap());
+        let bridges = Bridges::default();
+        let sliced = SlicedRun::of(&graphs, &names, &fed, &bridges).unwrap();
+        let found = sliced.outputs(MOST, limits).unwrap();
+        let whole = Engine::load(
+            Source::small(dialect::model(&model).unwrap().to_vec(), limits),
+            &[vec![2, 1024, 1, 1]],
+        )
+        .unwrap();
+        for (found, x) in found.iter().zip(samples) {
+            let expected = whole.run(&[x]).unwrap();
+            let error = relative_error(&expected[0], &found[0]);
+            assert!(error < 1e-6, "{nodes}: {error:e}");
+        }
+    }
 }

@@ -353,7 +353,7 @@ impl Scene<'_, '_, '_> {
         let (original, limits) = (original(self.reader), Limits::of_reading());
         let [whole, cut] = [usize::MAX, 1].map(|most| prove_by(&original, &claim, limits, most));
         // Which of several trials is seen first, and so how it fails, may differ.
-        assert_eq!(whole.is_ok(), cut.is_ok(), "{whole:?} {cut:?}");
+        assert_eq!(whole.is_ok(), cut.is_ok(), "{output}: {whole:?} {cut:?}");
         whole
     }
 
