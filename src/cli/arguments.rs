@@ -75,7 +75,8 @@ pub struct Arguments {
     pub check: bool,
     /// Fuse each FILE into this folder
     ///
-    /// Each model goes there under its own name. A model that fails does not stop the others.
+    /// Each model goes there under its own name, those of a folder under their names in it. A
+    /// model that fails does not stop the others.
     #[arg(long, value_name = "FOLDER", conflicts_with = "manifest", help_heading = MANY)]
     pub out_dir: Option<PathBuf>,
     /// Fuse the models of a list

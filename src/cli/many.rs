@@ -68,8 +68,11 @@ pub fn jobs(arguments: &Arguments) -> Result<Option<Vec<Job>>, Exit> {
     };
     check_places(&jobs, arguments).map_err(Exit::of_usage)?;
     if let Some(folder) = &arguments.out_dir {
-        let unmade = |source| Error::Write { file: folder.display().to_string(), source };
-        fs::create_dir_all(folder).map_err(unmade)?;
+        let outputs = jobs.iter().filter_map(|job| job.output.as_deref()?.parent());
+        for folder in outputs.chain([folder.as_path()]) {
+            let unmade = |source| Error::Write { file: folder.display().to_string(), source };
+            fs::create_dir_all(folder).map_err(unmade)?;
+        }
     }
     Ok(Some(jobs))
 }
@@ -184,14 +187,22 @@ fn index_page(arguments: &Arguments) -> Option<&Target> {
     arguments.report.iter().find(|target| matches!(target, Target::Html(_)))
 }
 
-/// Each of `files` into `folder`.
+/// Each of `files` into `folder`; each model in those that are folders at its place there, but
+/// for what lies in `folder` itself.
 fn into_folder(files: &[PathBuf], folder: &Path) -> Result<Vec<Job>, Exit> {
-    let job = |file: &PathBuf| {
+    let mut jobs = Vec::with_capacity(files.len());
+    for file in files {
         let nameless = || Exit::of_usage(format!("{}: it has no name", file.display()));
-        let name = file.file_name().ok_or_else(nameless)?;
-        Ok(Job { output: Some(folder.join(name)), input: file.clone() })
-    };
-    files.iter().map(job).collect()
+        let above = if file.is_dir() { Some(file.as_path()) } else { file.parent() };
+        let above = above.ok_or_else(nameless)?;
+        let models = folders::models(file)?;
+        let read = models.into_iter().filter(|model| model == file || !model.starts_with(folder));
+        jobs.extend(read.map(|input| {
+            let place = input.strip_prefix(above).unwrap_or(&input);
+            Job { output: Some(folder.join(place)), input }
+        }));
+    }
+    Ok(jobs)
 }
 
 /// The jobs in a manifest: a JSON object with `input` and `output` per line, seen from the

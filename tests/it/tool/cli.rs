@@ -357,6 +357,9 @@ fn many_models_have_a_line_each() {
     let lines = [pair(network, "a.onnx"), pair("no/such.onnx", "b.onnx"), pair(&broken, "c.onnx")];
     fs::write(&manifest, lines.concat()).unwrap();
     let (out, training) = (path("out"), cases::model("training_function"));
+    let (all, fused, same) = (path("all"), path("all/fused"), &["same", "same", "total"][..]);
+    fs::create_dir_all(path("all/below")).unwrap();
+    ["all/a.onnx", "all/below/b.onnx"].map(|name| fs::copy(PLAIN, path(name)).unwrap());
     for (arguments, code, said, written) in [
         (
             &["--out-dir", &out, NETWORK, &broken, PLAIN, "--jobs", "2"][..],
@@ -366,6 +369,9 @@ fn many_models_have_a_line_each() {
         ),
         (&["--manifest", &manifest], 8, &["failed", "failed", "fused", "total"], &["a.onnx"]),
         (&["--out-dir", &out, NETWORK, "--quiet"], 0, &[], &[]),
+        // A folder that holds its results, too: these are no models to be fused again.
+        (&["--out-dir", &fused, &all], 0, same, &["all/fused/a.onnx", "all/fused/below/b.onnx"]),
+        (&["--out-dir", &fused, &all], 0, same, &[]),
         // Nothing to fuse, but not the same either.
         (&["--out-dir", &out, &training], 0, &["fused"], &["out/model.onnx"]),
     ] {
