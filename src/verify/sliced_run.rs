@@ -265,13 +265,8 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         let mut all_made = Vec::with_capacity(self.samples.len());
         for sample in 0..self.samples.len() {
             let inputs = self.inputs(sample, slice)?;
-            let is_met = |(name, tensor): &(String, EngineTensor)| {
-                *name != demand.tensor || demand.is_met(tensor.shape())
-            };
-            if !inputs.iter().all(is_met) {
-                let why = format!("a convolution of {} channels reads others", demand.channels);
-                return Err(EngineError::Failed(why).into());
-            }
+            let demanded = inputs.iter().find(|(name, _)| *name == demand.tensor);
+            demand.check(demanded.map(|(_, tensor)| tensor.shape()))?;
             let mut pieces = inputs.clone();
             for row in rows {
                 let stage = LoadedSlice::load(source(row), &inputs)?;

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::engine::Constant;
+use crate::engine::{Constant, EngineError};
 use crate::onnx::node::from_front;
 use crate::onnx::proto::NodeProto;
 
@@ -31,10 +31,19 @@ pub struct ChannelDemand {
 }
 
 impl ChannelDemand {
-    /// Whether a tensor of this shape has them.
-    pub fn is_met(&self, shape: &[usize]) -> bool {
-        let axis = from_front(self.axis, shape.len());
-        axis.and_then(|axis| shape.get(axis)) == Some(&self.channels)
+    /// Whether its tensor, of this shape if it is there, has them.
+    ///
+    /// # Errors
+    /// If it has not.
+    pub fn check(&self, shape: Option<&[usize]>) -> Result<(), EngineError> {
+        let size = |shape: &[usize]| shape.get(from_front(self.axis, shape.len())?).copied();
+        if shape.and_then(size) == Some(self.channels) {
+            return Ok(());
+        }
+        Err(EngineError::Failed(format!(
+            "a convolution of {} channels reads others",
+            self.channels
+        )))
     }
 }
 

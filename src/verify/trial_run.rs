@@ -167,12 +167,8 @@ impl TrialRun<'_, '_, '_, '_> {
         let given: Vec<(String, EngineTensor)> = given.collect();
         let waiting = live.iter().filter(|(name, _)| !stage.inputs.contains(name));
         let waiting = waiting.map(|(_, tensor)| tensor.bytes()).fold(0, usize::saturating_add);
-        let is_met = |demand: &&ChannelDemand| {
-            live.get(&demand.tensor).is_some_and(|tensor| demand.is_met(tensor.shape()))
-        };
-        if let Some(unmet) = stage.demands.iter().find(|demand| !is_met(demand)) {
-            let reason = format!("a convolution of {} channels reads others", unmet.channels);
-            return Err(EngineError::Failed(reason).into());
+        for demand in &stage.demands {
+            demand.check(live.get(&demand.tensor).map(EngineTensor::shape))?;
         }
         let loaded = LoadedSlice::load(source, &given)?;
         let bytes = loaded.bytes.saturating_add(waiting);

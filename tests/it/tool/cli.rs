@@ -359,7 +359,8 @@ fn many_models_have_a_line_each() {
     let (out, training) = (path("out"), cases::model("training_function"));
     let (all, fused, same) = (path("all"), path("all/fused"), &["same", "same", "total"][..]);
     fs::create_dir_all(path("all/below")).unwrap();
-    ["all/a.onnx", "all/below/b.onnx"].map(|name| fs::copy(PLAIN, path(name)).unwrap());
+    fs::copy(PLAIN, path("all/a.onnx")).unwrap();
+    fs::copy(PLAIN, path("all/below/b.onnx")).unwrap();
     for (arguments, code, said, written) in [
         (
             &["--out-dir", &out, NETWORK, &broken, PLAIN, "--jobs", "2"][..],
