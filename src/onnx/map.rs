@@ -6,7 +6,7 @@
 //! Knows bytes, and no format.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,14 +16,23 @@ use prost::bytes::Bytes;
 
 use crate::onnx::place::FileStamp;
 
+/// How the content of a file comes here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileAccess {
+    /// Page by page, as it is looked at.
+    Mapped,
+    /// All at once, after which nobody is in the way of who replaces the file.
+    Read,
+}
+
 /// A file, mapped. Clones are of one map.
 #[derive(Debug, Clone)]
 pub struct MappedFile {
-    file: Arc<File>,
     /// Where it was found, and what it was then.
     found: Arc<(PathBuf, FileStamp)>,
-    /// `None` of an empty file, which cannot be mapped.
-    map: Option<Arc<Mmap>>,
+    content: Bytes,
+    /// `None` of a file that was read, and of an empty one, which cannot be mapped.
+    map: Option<(Arc<File>, Arc<Mmap>)>,
 }
 
 struct Owner(Arc<Mmap>);
@@ -40,6 +49,14 @@ impl MappedFile {
     /// # Errors
     /// If it cannot be opened, is not a regular file, or cannot be mapped.
     pub fn of(path: &Path) -> io::Result<Self> {
+        Self::opened(path, FileAccess::Mapped)
+    }
+
+    /// The file at `path`.
+    ///
+    /// # Errors
+    /// As [`Self::of`], and if it cannot be read.
+    pub fn opened(path: &Path, access: FileAccess) -> io::Result<Self> {
         let not_regular =
             || Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         if path.is_dir() {
@@ -49,14 +66,16 @@ impl MappedFile {
         if !path.metadata()?.is_file() {
             return not_regular();
         }
-        let file = File::open(path)?;
+        let mut file = File::open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return not_regular();
         }
         let found = Arc::new((path.to_owned(), FileStamp::of(&metadata)));
-        if metadata.len() == 0 {
-            return Ok(MappedFile { file: Arc::new(file), found, map: None });
+        if metadata.len() == 0 || access == FileAccess::Read {
+            let mut content = Vec::new();
+            file.read_to_end(&mut content)?;
+            return Ok(MappedFile { found, content: content.into(), map: None });
         }
         // SAFETY: the map is only read. The one risk is that another process truncates the
         // file meanwhile; every reader of model files by mapping (ONNX Runtime, tract) takes
@@ -64,7 +83,9 @@ impl MappedFile {
         // by rename.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file)? };
-        Ok(MappedFile { file: Arc::new(file), found, map: Some(Arc::new(map)) })
+        let map = Arc::new(map);
+        let content = Bytes::from_owner(Owner(Arc::clone(&map)));
+        Ok(MappedFile { found, content, map: Some((Arc::new(file), map)) })
     }
 
     /// The path at which another file lies now, or this one with another size or written to
@@ -77,12 +98,12 @@ impl MappedFile {
 
     /// The whole file.
     pub fn bytes(&self) -> Bytes {
-        self.map.as_ref().map_or_else(Bytes::new, |map| Bytes::from_owner(Owner(Arc::clone(map))))
+        self.content.clone()
     }
 
-    /// Whether `bytes` are this map.
+    /// Whether `bytes` are this content, and not others like it.
     pub fn is(&self, bytes: &[u8]) -> bool {
-        self.map.as_ref().is_some_and(|map| std::ptr::eq::<[u8]>(&***map, bytes))
+        !bytes.is_empty() && std::ptr::eq::<[u8]>(&*self.content, bytes)
     }
 
     /// Copies a part of the file: by the system, if it can, without a page of it coming here.
@@ -91,7 +112,11 @@ impl MappedFile {
     /// # Errors
     /// What the file system says, and if the file has become shorter.
     pub fn copy(&self, part: Range<usize>, out: &mut BufWriter<&File>) -> io::Result<()> {
-        let mut file = &*self.file;
+        let Some((file, _)) = &self.map else {
+            let part = self.content.get(part);
+            return out.write_all(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+        };
+        let mut file = &**file;
         file.seek(SeekFrom::Start(part.start as u64))?;
         let copied = io::copy(&mut file.take(part.len() as u64), out)?;
         if copied == part.len() as u64 { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
@@ -100,13 +125,48 @@ impl MappedFile {
     /// Gives back the pages that were read; whoever reads on gets them from the file again.
     pub fn give_back(&self) {
         #[cfg(unix)]
-        if let Some(map) = &self.map {
+        if let Some((_, map)) = &self.map {
             // SAFETY: the map is of a file, shared and never written to, so what is read
             // after this call is what was there before.
             #[allow(unsafe_code)]
             let advised = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
             // It is advice: if it is not taken, the pages stay.
             drop(advised);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a file is mapped or read, what is seen and copied of it is the same; one that was
+    /// read is as it was, whatever stands in its place now.
+    #[test]
+    fn a_file_that_was_read_is_like_one_that_is_mapped() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, copy] = ["file", "copy"].map(|name| folder.path().join(name));
+        for content in [&b""[..], b"some bytes"] {
+            for access in [FileAccess::Mapped, FileAccess::Read] {
+                std::fs::write(&path, content).unwrap();
+                let file = MappedFile::opened(&path, access).unwrap();
+                if access == FileAccess::Read {
+                    std::fs::write(&path, b"others").unwrap();
+                }
+                let bytes = file.bytes();
+                assert_eq!(bytes, content);
+                assert_eq!(file.is(&bytes), !content.is_empty());
+                assert!(!file.is(b"some bytes"));
+                file.give_back();
+                let out = File::create(&copy).unwrap();
+                let mut out = BufWriter::new(&out);
+                let end = content.len();
+                file.copy(end.min(5)..end, &mut out).unwrap();
+                assert!(file.copy(0..end + 1, &mut out).is_err());
+                drop(out);
+                let copied = std::fs::read(&copy).unwrap();
+                assert!(copied.starts_with(content.get(5..).unwrap_or_default()));
+            }
         }
     }
 }

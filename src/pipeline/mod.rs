@@ -102,14 +102,11 @@ impl Conversion<'_> {
         let mut reached = Reached::begun(&label, mode, options);
         (options.progress)(Progress::Reading);
         let reading = Instant::now();
-        let opened = reached.or_failure(open::open(&self.source, options))?;
+        let target = self.destination.and_then(|to| to.path());
+        let opened = reached.or_failure(open::open(&self.source, target, options))?;
         reached.opened = Some(&opened);
         let (file, original) = (opened.file.as_str(), opened.model());
-        let roles = Roles {
-            model: original,
-            input: self.source.path(),
-            target: self.destination.and_then(|to| to.path()),
-        };
+        let roles = Roles { model: original, input: self.source.path(), target };
         reached.or_failure(roles.check(options))?;
         let is_free = self.destination.iter().try_for_each(|to| to.check(options));
         reached.or_failure(is_free)?;

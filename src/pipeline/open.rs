@@ -16,9 +16,9 @@ use crate::facts::constants::Constants;
 use crate::facts::dependence::Dependence;
 use crate::onnx::graph::Graph;
 use crate::onnx::inline::inline;
-use crate::onnx::map::MappedFile;
+use crate::onnx::map::{FileAccess, MappedFile};
 use crate::onnx::model::{self, Invalid, Model};
-use crate::onnx::place::folder_of;
+use crate::onnx::place::{folder_of, is_same_file};
 use crate::onnx::sniff;
 use crate::onnx::sort;
 use crate::onnx::storage::{Links, Storage};
@@ -78,13 +78,20 @@ impl Opened {
     }
 }
 
-/// Opens a model and indexes it.
+/// Opens a model, whose successor goes to `target` if that is a file, and indexes it.
 ///
 /// # Errors
 /// If it cannot be read, or is no model.
-pub fn open(source: &ModelSource, options: &Options) -> Result<Opened, Error> {
+pub fn open(
+    source: &ModelSource,
+    target: Option<&Path>,
+    options: &Options,
+) -> Result<Opened, Error> {
     let file = source.label();
-    let original = index(source, &file, options.links)?;
+    let replaced = source.path().zip(target).is_some_and(|(path, to)| is_same_file(path, to));
+    // Windows puts no file in the place of one that is mapped. Side files are never replaced.
+    let access = if cfg!(windows) && replaced { FileAccess::Read } else { FileAccess::Mapped };
+    let original = index(source, &file, options.links, access)?;
     let sha256 = files::hashing(options)(original.bytes(), &original.storage);
     let invalid = |source| Error::Invalid { file: file.clone(), source };
     let sorted = sort::sorted(&original).map_err(|error| invalid(error.into()))?;
@@ -93,7 +100,12 @@ pub fn open(source: &ModelSource, options: &Options) -> Result<Opened, Error> {
     Ok(Opened { file, original, sorted, sha256 })
 }
 
-fn index(source: &ModelSource, file: &str, links: Links) -> Result<Model, Error> {
+fn index(
+    source: &ModelSource,
+    file: &str,
+    links: Links,
+    access: FileAccess,
+) -> Result<Model, Error> {
     let foreign = |kind| Error::Foreign { file: file.to_owned(), kind };
     let read = |source| Error::Read { file: file.to_owned(), source };
     let (bytes, storage) = match source {
@@ -103,7 +115,7 @@ fn index(source: &ModelSource, file: &str, links: Links) -> Result<Model, Error>
             if let Some(kind) = sniff::recognise_folder(path) {
                 return Err(foreign(kind));
             }
-            let map = MappedFile::of(path).map_err(read)?;
+            let map = MappedFile::opened(path, access).map_err(read)?;
             (map.bytes(), Storage::in_folder(folder_of(path), links).of_model(&map))
         }
     };
