@@ -377,7 +377,8 @@ mod tests {
         let jobs = into_folder(&files(&["a/x.onnx", "y.onnx"]), &out).unwrap();
         let placed = |name: &str| out.join(name).to_str().unwrap().to_owned();
         assert_eq!(jobs, [job("a/x.onnx", &placed("x.onnx")), job("y.onnx", &placed("y.onnx"))]);
-        assert!(into_folder(&files(&[".."]), &out).is_err());
+        // A folder without models.
+        assert!(into_folder(&[folder.path().to_owned()], &out).is_err());
 
         let two = "{\"input\": \"a\", \"output\": \"b\"}\n\n{\"output\":\"d\",\"input\":\"c\"}\n";
         let beside = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

@@ -3,7 +3,9 @@
 //!
 //! Knows the search and the decision by their results; edits nothing.
 
-use crate::onnx::ids::{IdSet, NodeId, ValueId};
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::{IdMap, IdSet, NodeId, ValueId};
+use crate::onnx::liveness;
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::options::KeepIdentity;
@@ -109,6 +111,8 @@ fn planned(
         if refused.retry() {
             continue;
         }
+        let needed = needed(graph, &blocks);
+        blocks.retain(|block| needed.contains(&block.region.output));
         share_tensors(reader, meanings, &mut blocks);
         let is_told = |tensor| refused.concerns(tensor) || without.concerns(tensor);
         let near_misses = near_misses(&net, &limits, &blocks).into_iter();
@@ -168,4 +172,20 @@ fn improve_each(
         }
     }
     is_changed
+}
+
+/// The outputs of those blocks that are needed once all are made. *Counter-example to all*: of a
+/// tensor, a node asks for the size alone, by which another tensor is expanded to what it is
+/// already; without that Expand, nothing needs the tensor.
+fn needed(graph: &Graph, blocks: &[Block]) -> IdSet<ValueId> {
+    let producer = |value| graph.value(value).producer;
+    let ends = blocks.iter().filter_map(|block| Some((producer(block.region.output)?, block)));
+    let ends: IdMap<NodeId, &Block> = ends.collect();
+    let reads = |node, open: &mut Vec<ValueId>| match ends.get(&node) {
+        Some(block) => open.extend(block.terms.iter().map(|term| term.root)),
+        None => open.extend(graph.uses(node)),
+    };
+    let live = liveness::needed(graph.node_count(), &graph.outputs, producer, reads);
+    let needed = ends.iter().filter(|(end, _)| live.contains(**end));
+    needed.map(|(_, block)| block.region.output).collect()
 }
