@@ -96,7 +96,7 @@ class Tool:
                                         for a, b in waiting.values()))
             code, out, err = self.run(["--manifest", manifest, "--report", report, "--threads", 1, *flags],
                                       PATIENCE + PATIENCE_PER_MODEL * len(waiting))
-            said = lines_by_seed(out, waiting)
+            said = lines_by_seed(out + err, waiting)
             ended_well = code is not None and 0 <= code <= LARGEST_EXIT_CODE and len(said) == len(waiting)
             if ended_well or len(said) == len(waiting):
                 lines.update(said)
