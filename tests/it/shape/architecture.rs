@@ -33,6 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "onnx::float",
             "onnx::graph",
             "onnx::ids",
+            "onnx::liveness",
             "onnx::model",
             "onnx::names",
             "onnx::node",
