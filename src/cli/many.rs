@@ -191,12 +191,19 @@ fn index_page(arguments: &Arguments) -> Option<&Target> {
 /// for what lies in `folder` itself.
 fn into_folder(files: &[PathBuf], folder: &Path) -> Result<Vec<Job>, Exit> {
     let mut jobs = Vec::with_capacity(files.len());
+    // However it is written: `.` holds `./out`.
+    let results = folder.canonicalize().ok();
+    let is_result = |model: &Path| {
+        let model = model.canonicalize().ok();
+        model.zip(results.as_ref()).is_some_and(|(model, results)| model.starts_with(results))
+    };
     for file in files {
         let nameless = || Exit::of_usage(format!("{}: it has no name", file.display()));
-        let above = if file.is_dir() { Some(file.as_path()) } else { file.parent() };
+        let above =
+            if file.is_dir() { Some(file.as_path()) } else { file.file_name().and(file.parent()) };
         let above = above.ok_or_else(nameless)?;
         let models = folders::models(file)?;
-        let read = models.into_iter().filter(|model| model == file || !model.starts_with(folder));
+        let read = models.into_iter().filter(|model| model == file || !is_result(model));
         jobs.extend(read.map(|input| {
             let place = input.strip_prefix(above).unwrap_or(&input);
             Job { output: Some(folder.join(place)), input }
@@ -377,6 +384,7 @@ mod tests {
         let jobs = into_folder(&files(&["a/x.onnx", "y.onnx"]), &out).unwrap();
         let placed = |name: &str| out.join(name).to_str().unwrap().to_owned();
         assert_eq!(jobs, [job("a/x.onnx", &placed("x.onnx")), job("y.onnx", &placed("y.onnx"))]);
+        assert!(into_folder(&files(&["no/such/.."]), &out).is_err());
         // A folder without models.
         assert!(into_folder(&[folder.path().to_owned()], &out).is_err());
 

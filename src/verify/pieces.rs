@@ -88,7 +88,9 @@ impl<'n> CutNode<'n> {
         let row = taps.iter().try_fold(*width, |row, &taps| row.checked_mul(taps))?;
         let groups = usize::try_from(told("group").map_or(1, |group| group.i())).ok()?;
         let is_whole = row.checked_mul(*rows)? == kernel.count()?
-            && bias.is_none_or(|bias| bias.header.dims == [*rows as i64])
+            && bias.is_none_or(|bias| {
+                bias.header.dims == [*rows as i64] && bias.count() == Some(*rows)
+            })
             && rows.checked_rem(groups)? == 0;
         let (rows, width) = (*rows, *width);
         is_whole.then_some(CutNode { node, kernel, bias, axis, rows, row, width, groups })
@@ -249,15 +251,20 @@ mod tests {
     #[test]
     fn what_is_no_convolution_of_constants_is_not_cut() {
         let (kernel, bias) = (kernel(1), Constant::doubles("b", &[1], Arc::new(vec![1.0])));
+        // Its numbers lie in no run of bytes, of which rows would be a part.
+        let mut listed = Constant::doubles("listed", &[12], Arc::new(vec![1.0; 12]));
+        (listed.numbers, listed.header.double_data) = (None, vec![1.0; 12]);
         let constant = |name: &str| match name {
             "k" => Some(&kernel),
             "b" => Some(&bias),
+            "listed" => Some(&listed),
             _ => None,
         };
         for (op, inputs, groups) in [
             ("ConvTranspose", vec!["x", "k"], 1),
             ("Conv", vec!["x", "other"], 1),
             ("Conv", vec!["k", "k"], 1),
+            ("Conv", vec!["x", "k", "listed"], 1),
             ("Gemm", vec!["x", "k"], 1),
             ("Conv", vec!["x", "k", "other"], 1),
             ("Conv", vec!["x", "k", "b"], 1),

@@ -373,6 +373,7 @@ fn many_models_have_a_line_each() {
         // A folder that holds its results, too: these are no models to be fused again.
         (&["--out-dir", &fused, &all], 0, same, &["all/fused/a.onnx", "all/fused/below/b.onnx"]),
         (&["--out-dir", &fused, &all], 0, same, &[]),
+        (&["--out-dir", &path("all/below/../fused"), &all], 0, same, &[]),
         // Nothing to fuse, but not the same either.
         (&["--out-dir", &out, &training], 0, &["fused"], &["out/model.onnx"]),
     ] {
