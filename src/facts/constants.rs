@@ -34,6 +34,9 @@ const MAX_DEPTH: u8 = 250;
 type Evaluated = Result<Arc<TensorProto>, Unknown>;
 type Cache = Table<ValueId, Evaluated>;
 
+/// What takes so many bytes is not kept, once the only node that reads it is evaluated.
+const LARGE: usize = 1 << 16;
+
 const TOO_DEEP: &str = "250 nodes in a row are the most that are followed";
 
 /// See the module's documentation.
@@ -231,9 +234,10 @@ impl<'g, 'm> Constants<'g, 'm> {
             let before = open.len();
             open.extend(self.operands(next).filter(|operand| !self.cache().contains(*operand)));
             if open.len() == before {
-                // That it has no value is kept, too.
-                if let Err(none) = self.evaluated(next) {
-                    none.unknown()?;
+                match self.evaluated(next) {
+                    Ok(_) => self.release_operands(next),
+                    // That it has no value is kept, too.
+                    Err(none) => none.unknown().map(|_| ())?,
                 }
                 open.pop();
             }
@@ -247,6 +251,28 @@ impl<'g, 'm> Constants<'g, 'm> {
         let producer = value.producer.filter(|_| value.initializer.is_none());
         let inputs = producer.map(|producer| &self.graph.node(producer).inputs);
         inputs.into_iter().flatten().flatten().copied().filter(|&input| self.contains(input))
+    }
+
+    /// Forgets the large ones of the constants that only `id`, which is known, is computed from: a
+    /// kernel of OREPA comes of twenty others of its size.
+    fn release_operands(&self, id: ValueId) {
+        let Some(producer) = self.graph.value(id).producer else { return };
+        let is_large = |tensor: &Evaluated| {
+            tensor.as_ref().is_ok_and(|tensor| tensor.raw_data().len() >= LARGE)
+        };
+        for operand in self.operands(id) {
+            let value = self.graph.value(operand);
+            let is_computed = self.depths.get(operand).is_some_and(|&depth| depth > 0);
+            let is_read_here = value.readers.iter().all(|&reader| reader == producer);
+            let mut known = self.cache();
+            if is_computed
+                && is_read_here
+                && !value.is_output
+                && known.get(operand).is_some_and(is_large)
+            {
+                known.remove(operand);
+            }
+        }
     }
 
     /// As [`Self::found`], once all that it is computed from is known.

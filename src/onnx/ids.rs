@@ -84,6 +84,13 @@ impl<I: Id, V> Table<I, V> {
         self.slot(id).replace(value)
     }
 
+    /// Forgets what is known of `id`.
+    pub fn remove(&mut self, id: I) {
+        if let Some(slot) = self.slots.get_mut(id.index()) {
+            *slot = None;
+        }
+    }
+
     /// What is known of `id`; the default from now on, if nothing was.
     pub fn or_default(&mut self, id: I) -> &mut V
     where
@@ -157,6 +164,8 @@ mod tests {
         assert_eq!((table.get(ValueId(3)), table.get(ValueId(2))), (Some(&"b"), None));
         assert!(!table.contains(ValueId(4)));
         assert_eq!(table.or_default(ValueId(9)), &mut "");
+        table.remove(ValueId(3));
+        assert!(!table.contains(ValueId(3)) && table.contains(ValueId(9)));
     }
 
     #[test]
