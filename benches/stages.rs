@@ -23,7 +23,7 @@ use acb_fuse::onnx::tensor;
 use acb_fuse::onnx::write::{double_input, ints, model, node};
 use acb_fuse::ops::meanings::Meanings;
 use acb_fuse::ops::reader::{Reader, Training};
-use acb_fuse::pipeline::edits::{Changes, rewrite};
+use acb_fuse::pipeline::edits::{BlockNodes, Changes, rewrite};
 use acb_fuse::pipeline::fuse;
 use acb_fuse::plan::{Block, BlockNames, Plan, Wanted, plan};
 use acb_fuse::verify::inputs::Random;
@@ -85,8 +85,11 @@ fn write(bencher: Bencher, blocks: usize) {
         let plan = planned(reader, &meanings);
         let fused: Vec<FusedNodes> =
             plan.blocks.iter().map(|block| fused(reader, &meanings, &plan, block)).collect();
-        let outputs = plan.blocks.iter().map(|block| block.region.output);
-        let changes = [Changes { blocks: outputs.zip(&fused).collect(), eval_forms: vec![] }];
+        let changed = plan.blocks.iter().zip(&fused).map(|(block, fused)| BlockNodes {
+            made: block.made().map(|(tensor, _)| tensor).collect(),
+            fused,
+        });
+        let changes = [Changes { blocks: changed.collect(), eval_forms: vec![] }];
         let graphs = std::slice::from_ref(reader.graph);
         bencher.counter(ItemsCount::new(blocks)).bench(|| {
             let edits = rewrite(graphs, &changes).unwrap().edits(vec![], vec![], |_| None);

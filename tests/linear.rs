@@ -456,17 +456,17 @@ fn a_kernel_computed_in_more_steps_takes_no_more_memory() {
 
 /// A way to convert resnet18, and the most that it may take.
 ///
-/// Measured were 19,897 allocations of 2.477 MB, 1.044 MB at a time, for a look (27 per block
+/// Measured were 19,973 allocations of 2.166 MB, 0.767 MB at a time, for a look (27 per block
 /// are names in its report, two per candidate the list of nodes that it would be written as,
-/// 2,000 in all the sizes that its Flatten depends on); 33,393 of 5.523 MB, 2.078 MB at a time,
+/// 2,000 in all the sizes that its Flatten depends on); 33,525 of 5.545 MB, 2.082 MB at a time,
 /// to write (3,400 of them to count the parameters and operators of both models, which every
 /// summary tells); 439,766 of 104.61 MB, 3.073 MB at a time, to prove (a third of these to find sizes
 /// for the trials). Runs differ by ten allocations;
 /// 3 % are for other versions of the standard library, and 15 % where tract takes part, which
 /// chooses other kernels on other processors.
 const MOST: [(&str, bool, bool, Cost); 3] = [
-    ("look", false, false, Cost { blocks: 19_950, bytes: 2_560_000, peak: 1_082_000 }),
-    ("write", true, false, Cost { blocks: 33_500, bytes: 5_690_000, peak: 2_141_000 }),
+    ("look", false, false, Cost { blocks: 20_030, bytes: 2_235_000, peak: 792_000 }),
+    ("write", true, false, Cost { blocks: 33_620, bytes: 5_690_000, peak: 2_141_000 }),
     ("prove", true, true, Cost { blocks: 446_800, bytes: 110_400_000, peak: 3_620_000 }),
 ];
 

@@ -127,6 +127,15 @@ impl Linear for Affine {
         self.geometry.shifted = false;
         self
     }
+
+    fn shift_alone(&self) -> Self {
+        if let [bias] = self.bias[..] {
+            return Affine::filter(Vec::new(), 1.0, bias);
+        }
+        let order = &self.geometry.output;
+        let ones = vec![1.0; self.bias.len()];
+        Affine::diagonal(&ones, &self.bias).between(order.clone(), order.clone())
+    }
 }
 
 impl Affine {

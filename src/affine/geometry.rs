@@ -8,7 +8,7 @@
 //! know the names of its spatial axes, and a pad or crop does not know any.
 
 use crate::affine::axes::AxisOrder;
-use crate::affine::window::Window;
+use crate::affine::window::{Window, gcd};
 
 /// How many channels a kernel reads and yields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,6 +55,11 @@ impl Channels {
     /// Each of so many channels on its own.
     pub fn diagonal(channels: usize) -> Self {
         Channels { inputs: channels, outputs: channels, groups: channels.max(1) }
+    }
+
+    /// With the groups that are groups of both.
+    pub(super) fn coarsest(&self, other: &Channels, inputs: usize, outputs: usize) -> Self {
+        Channels { inputs, outputs, groups: gcd(self.groups, other.groups) }
     }
 }
 

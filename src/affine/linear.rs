@@ -14,7 +14,7 @@ use crate::affine::geometry::{Channels, ConvKind, Geometry};
 use crate::affine::part::Part;
 use crate::affine::refusal::Refusal;
 use crate::affine::view::{View, ViewedAxis};
-use crate::affine::window::{Window, gcd};
+use crate::affine::window::Window;
 
 /// Kernels of more weights are composed with what scales them and with nothing else: both
 /// factors and the product are in memory, in float64. A proof takes no more elements, either.
@@ -59,6 +59,11 @@ pub trait Linear: Clone {
     /// `self` without its bias.
     #[must_use]
     fn unshifted(self) -> Self;
+
+    /// The bias alone, added to what `self` makes without it; that of one channel is one for all
+    /// elements.
+    #[must_use]
+    fn shift_alone(&self) -> Self;
 
     /// Of a scale and shift, one whose channels, along those of `order`, are scaled and shifted
     /// as these `channels` are now.
@@ -305,11 +310,12 @@ impl Linear for Geometry {
     fn unshifted(self) -> Self {
         Geometry { shifted: false, ..self }
     }
-}
 
-impl Channels {
-    fn coarsest(&self, other: &Channels, inputs: usize, outputs: usize) -> Self {
-        Channels { inputs, outputs, groups: gcd(self.groups, other.groups) }
+    fn shift_alone(&self) -> Self {
+        let channels = self.channels.filter(|channels| channels.outputs != 1);
+        let channels = channels.map(|channels| Channels::diagonal(channels.outputs));
+        let order = channels.map_or(AxisOrder::CANONICAL, |_| self.output.clone());
+        Geometry { channels, shifted: self.shifted, ..Geometry::identity() }.within(&order)
     }
 }
 

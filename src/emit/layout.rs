@@ -91,39 +91,6 @@ pub fn layout(geometry: &Geometry, forms: NodeForms) -> Vec<LayoutNode> {
     }
 }
 
-/// What a map of this shape does to what it reads before its kernel, where [`layout`] writes nodes
-/// for that: `None` if it writes none. A transposed convolution crops what it makes.
-pub fn front(geometry: &Geometry) -> Option<Geometry> {
-    if is_turned(geometry) {
-        return None;
-    }
-    let product = order_of_product(geometry);
-    let pads_itself = product.is_none();
-    let frame = |window: &Window| {
-        let (before, behind) = window.pads();
-        let pads = match window.pad_mode {
-            _ if geometry.kind == ConvKind::ConvTranspose => (0, 0),
-            PadMode::SameUpper | PadMode::SameLower => (0, 0),
-            PadMode::Zero if pads_itself => (before.min(0), behind.min(0)),
-            PadMode::Zero | PadMode::Reflect | PadMode::Edge | PadMode::Wrap => (before, behind),
-        };
-        Window::frame(pads, window.pad_mode)
-    };
-    let is_framed = |window: &Window| frame(window) != Some(Window::IDENTITY);
-    let is_framed = geometry.windows.iter().any(is_framed);
-    let order = product.unwrap_or_default();
-    if !is_framed && geometry.input == order {
-        return None;
-    }
-    let frames = geometry.windows.iter().filter(|_| is_framed).map(frame);
-    Some(Geometry {
-        windows: frames.collect::<Option<_>>()?,
-        input: geometry.input.clone(),
-        output: order,
-        ..Geometry::identity()
-    })
-}
-
 /// The first one, if both are as long.
 fn shorter(one: Vec<LayoutNode>, other: Vec<LayoutNode>) -> Vec<LayoutNode> {
     if other.len() < one.len() { other } else { one }
@@ -140,7 +107,7 @@ pub fn pads_with(geometry: &Geometry, pad_mode: PadMode) -> Vec<(i64, i64)> {
 
 /// The order of axes, with the channels last, in which a map is written as a matrix
 /// product; `None` if it becomes a convolution, as products between NCHW tensors do.
-fn order_of_product(geometry: &Geometry) -> Option<AxisOrder> {
+pub(super) fn order_of_product(geometry: &Geometry) -> Option<AxisOrder> {
     let ends = [&geometry.input, &geometry.output];
     let is_nchw = !geometry.windows.is_empty() && ends.iter().all(|end| end.is_canonical());
     if geometry.kind != ConvKind::MatMul || is_nchw {
@@ -152,7 +119,7 @@ fn order_of_product(geometry: &Geometry) -> Option<AxisOrder> {
 }
 
 /// Whether the map is a product of `[C, N]` with a bias, which Gemm reads as it is.
-fn is_turned(geometry: &Geometry) -> bool {
+pub(super) fn is_turned(geometry: &Geometry) -> bool {
     let reads_columns = geometry.input == AxisOrder::with_channels_at(0);
     geometry.kind == ConvKind::MatMul
         && geometry.windows.is_empty()
@@ -324,7 +291,6 @@ impl<'g> Layout<'g> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::affine::{Channels, Linear};
 
     /// What each axis is padded by, and with which border; whether the file has Pads that wrap;
     /// the names of the nodes.
@@ -345,35 +311,6 @@ mod tests {
             let forms = NodeForms { opset: 19, wraps };
             let names: Vec<_> = layout(&geometry, forms).into_iter().map(|n| n.name).collect();
             assert_eq!(names, expected, "{pads:?} {pad_mode:?}, Pads wrap: {wraps}");
-        }
-    }
-
-    /// The kind, the order of axes that is read, the pads, and the border; whether something is
-    /// in front of the kernel.
-    #[test]
-    fn what_is_in_front_of_a_kernel_and_the_kernel_are_the_map() {
-        use ConvKind::{Conv, ConvTranspose, MatMul};
-        use PadMode::{Edge, Zero};
-        let (nchw, nhwc) = (&[0, 1, 2, 3][..], &[0, 3, 1, 2][..]);
-        for (kind, input, pads, pad_mode, has_front) in [
-            (Conv, nchw, (1, 1), Zero, false),
-            (Conv, nchw, (-1, 2), Zero, true),
-            (Conv, nhwc, (1, 1), Zero, true),
-            (Conv, nchw, (1, -1), Edge, true),
-            (MatMul, nhwc, (0, 0), Zero, false),
-            (MatMul, nhwc, (1, 0), Zero, true),
-            (ConvTranspose, nchw, (-1, -1), Zero, false),
-        ] {
-            let taps = if kind == MatMul { 1 } else { 3 };
-            let window = Window { pad_mode, ..Window::new(taps, 1, 1, pads).unwrap() };
-            let input = AxisOrder::new(input).unwrap();
-            let (windows, channels) = (vec![window; 2], Some(Channels::diagonal(4)));
-            let map = Geometry { kind, windows, channels, ..Geometry::identity() };
-            let map = map.within(&input);
-            let front = front(&map);
-            assert_eq!(front.is_some(), has_front, "{map:?}");
-            let both = front.map(|front| map.behind(&front).after(&front).unwrap());
-            assert_eq!(both.unwrap_or_else(|| map.clone()), map);
         }
     }
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, Axis};
 
-use crate::affine::{Affine, ConvKind, Geometry, Linear, PadMode, Part, Window};
+use crate::affine::{Affine, AxisOrder, ConvKind, Geometry, Linear, PadMode, Part, Window};
 use crate::emit::layout::{LayoutNode, LayoutOp, Operand, layout, pads_with};
 use crate::emit::term::{Term, TermKind};
+use crate::emit::turned::before_turn;
 use crate::emit::weights::{FusedWeights, NotFinite};
 use crate::numbers;
 use crate::onnx::float::Float;
@@ -32,6 +33,8 @@ pub struct NormalForm<'a> {
     pub roots: &'a [&'a str],
     /// Name of the tensor that is their sum.
     pub output: &'a str,
+    /// Name of what the last node reads, if the file has it, too.
+    pub byproduct: Option<&'a str>,
     /// What the names of new nodes, and of the tensors between them, begin with.
     pub stem: &'a str,
     /// What the names of new initializers begin with.
@@ -62,6 +65,11 @@ pub struct FusedNodes {
 /// # Errors
 /// If it is seen already that a weight is not finite in the type that it will have.
 pub fn fused(form: &NormalForm) -> Result<FusedNodes, NotFinite> {
+    if form.terms.len() > 1
+        && let Some((terms, order)) = before_turn(form.terms, form.forms)
+    {
+        return turned(form, &terms, &order);
+    }
     let mut fused = FusedNodes {
         nodes: vec![],
         weights: vec![],
@@ -91,6 +99,9 @@ pub fn fused(form: &NormalForm) -> Result<FusedNodes, NotFinite> {
             }
         }
     }
+    if let Some(name) = form.byproduct {
+        fused.name_byproduct(name);
+    }
     if let Some(&(Some(Part { axis, .. }), _)) = parts.first() {
         let joined: Vec<&str> = parts.iter().map(|(_, sum)| sum.as_str()).collect();
         let mut node = write::concat(&joined, form.output, axis as i64);
@@ -98,6 +109,22 @@ pub fn fused(form: &NormalForm) -> Result<FusedNodes, NotFinite> {
         fused.nodes.push(node);
     }
     Ok(fused)
+}
+
+/// Writes the sum of `terms`, turned to the order of axes that `form` has.
+fn turned(
+    form: &NormalForm,
+    terms: &[Term<Affine>],
+    order: &AxisOrder,
+) -> Result<FusedNodes, NotFinite> {
+    let before = form.byproduct.map_or_else(|| format!("{}.nchw", form.stem), str::to_owned);
+    let mut sum = fused(&NormalForm { terms, output: &before, byproduct: None, ..*form })?;
+    let rank = terms.first().map_or(0, |term| term.map.geometry().rank());
+    let perm = order.roles(rank).into_iter().map(|axis| axis as i64).collect();
+    let name = format!("{}.output", form.stem);
+    let attributes = vec![ints("perm", perm)];
+    sum.nodes.push(write::node("Transpose", &name, &[&before], form.output, attributes));
+    Ok(sum)
 }
 
 /// Where one term is written.
@@ -162,6 +189,15 @@ impl FusedNodes {
             self.nodes.push(node);
         }
         made
+    }
+
+    /// Calls what the last node reads first by another `name`.
+    fn name_byproduct(&mut self, name: &str) {
+        let last = self.nodes.last().and_then(|last| last.input.first());
+        let Some(old) = last.cloned() else { return };
+        let nodes = self.nodes.iter_mut();
+        let tensors = nodes.flat_map(|node| node.input.iter_mut().chain(&mut node.output));
+        tensors.filter(|tensor| **tensor == old).for_each(|tensor| name.clone_into(tensor));
     }
 
     /// Appends a term; returns what it makes, which is called as its place says unless that is the

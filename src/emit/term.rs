@@ -8,7 +8,7 @@
 use std::iter::successors;
 
 use crate::affine::{ConvKind, Geometry, Linear, Macs, Part, Refusal, Window};
-use crate::emit::layout::front;
+use crate::emit::around::{adds_bias, front};
 use crate::onnx::ids::ValueId;
 use crate::ops::meaning::{Sign, ViewNode};
 use crate::ops::views;
@@ -51,7 +51,7 @@ pub struct Term<L> {
 /// A kernel before the last one of a term.
 #[derive(Debug, Clone)]
 pub struct Inner<L> {
-    /// The tensor that it makes, but for what it crops, pads and turns.
+    /// The tensor that it makes, but for what it crops, pads and turns, and does not add.
     of: ValueId,
     /// How.
     pub term: Term<L>,
@@ -60,11 +60,7 @@ pub struct Inner<L> {
 impl<L: Linear> Inner<L> {
     /// Whether both make the same tensor.
     fn is(&self, other: &Self) -> bool {
-        let (one, another) = (&self.term, &other.term);
-        self.of == other.of
-            && one.root == another.root
-            && one.map.geometry() == another.map.geometry()
-            && one.has_views_of(another)
+        self.of == other.of && self.term.is(&other.term)
     }
 }
 
@@ -121,10 +117,11 @@ impl<L: Linear> Term<L> {
     }
 
     /// This term, of what `inner` makes instead of its root, as one more kernel: what it does in
-    /// front of its own is done by that of `inner`, a Slice or a Transpose less.
+    /// front of its own is done by that of `inner`, a Slice or a Transpose less; and what `inner`
+    /// would add by a node of its own is part of its bias.
     ///
     /// # Errors
-    /// If there is nothing in front, or `inner` does not take it.
+    /// If there is nothing in front and nothing added, or the one does not take what the other has.
     pub fn behind(&self, inner: &Self) -> Result<Self, Refusal> {
         if self.kernels().chain(inner.kernels()).nth(MAX_KERNELS).is_some() {
             return Err(Refusal::View);
@@ -133,11 +130,28 @@ impl<L: Linear> Term<L> {
             return Ok(self.on(own.of, own.term.behind(inner)?));
         }
         let are_kernels = self.kind == TermKind::Conv && inner.kind == TermKind::Conv;
-        let front = front(self.map.geometry());
-        if !are_kernels || inner.part.is_some() || (front.is_none() && self.before.is_empty()) {
+        if !are_kernels || inner.part.is_some() {
             return Err(Refusal::View);
         }
-        let inner = self.before.iter().fold(inner.clone(), Term::viewed);
+        if adds_bias(inner.map.geometry()) {
+            let bias = inner.map.shift_alone();
+            let bias = inner.after.iter().try_fold(bias, |bias, view| bias.beyond(&view.view));
+            let added = Term::new(self.root, bias?, TermKind::Pointwise);
+            if let Ok(outer) = self.of(&added) {
+                return outer
+                    .behind_kernel(Term { map: inner.map.clone().unshifted(), ..inner.clone() });
+            }
+        }
+        if front(self.map.geometry()).is_none() && self.before.is_empty() {
+            return Err(Refusal::View);
+        }
+        self.behind_kernel(inner.clone())
+    }
+
+    /// As [`Self::behind`], whatever is in front.
+    fn behind_kernel(&self, inner: Self) -> Result<Self, Refusal> {
+        let front = front(self.map.geometry());
+        let inner = self.before.iter().fold(inner, Term::viewed);
         let Some(front) = front else {
             return Ok(Term { before: Vec::new(), ..self.on(self.root, inner) });
         };
@@ -171,6 +185,8 @@ impl<L: Linear> Term<L> {
             }
             let inner = Term { after: before.to_vec(), ..self.clone() };
             let map = map.beyond(&last.view.inverse())?;
+            // In front of a view, a depthwise kernel of one tap is a scale, which has no rank.
+            let kind = if kind == TermKind::Conv { TermKind::Pointwise } else { kind };
             let mut mapped = inner.mapped(&map, kind)?;
             mapped.after.push(last.clone());
             return Ok(mapped);
@@ -312,17 +328,26 @@ impl<L: Linear> Term<L> {
         Term { root, inner, before, map: self.map.geometry().clone(), after, part, kind }
     }
 
+    /// Whether both compute the same of the same tensor.
+    pub fn is(&self, other: &Self) -> bool {
+        (self.root, self.kind) == (other.root, other.kind)
+            && self.map.geometry() == other.map.geometry()
+            && self.has_views_of(other)
+    }
+
     /// Whether both are between the same views, behind the same other kernels, and the same part
     /// of the sum.
     pub fn has_views_of(&self, other: &Self) -> bool {
+        self.is_behind_what(other) && self.after == other.after && self.part == other.part
+    }
+
+    /// Whether what their kernels read is made alike of their roots.
+    pub fn is_behind_what(&self, other: &Self) -> bool {
         let is_behind_same = match (&self.inner, &other.inner) {
             (Some(one), Some(other)) => one.is(other),
             (one, other) => one.is_none() && other.is_none(),
         };
-        is_behind_same
-            && self.before == other.before
-            && self.after == other.after
-            && self.part == other.part
+        is_behind_same && self.before == other.before
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Constants<'g, 'm> {
     types: Table<ValueId, i32>,
     /// Those that were asked for.
     values: Mutex<Cache>,
+    /// Those that were known, and were released.
+    released: Mutex<Table<ValueId, ()>>,
     /// Those of kernels that were asked for.
     pub(super) extremes: Mutex<IdMap<ValueId, Extremes>>,
     /// Of all graphs of the model together.
@@ -80,6 +82,7 @@ impl<'g, 'm> Constants<'g, 'm> {
             too_deep: Table::default(),
             types: Table::default(),
             values: Mutex::default(),
+            released: Mutex::default(),
             extremes: Mutex::default(),
         };
         let overridable = keep_overridable && graph.model.ir_version >= 4;
@@ -231,6 +234,11 @@ impl<'g, 'm> Constants<'g, 'm> {
         // What it is computed from comes first, so that long chains need no deep stack.
         let mut open = vec![id];
         while let Some(&next) = open.last() {
+            // Of what is known already, operands may be released.
+            if self.cache().contains(next) {
+                open.pop();
+                continue;
+            }
             let before = open.len();
             open.extend(self.operands(next).filter(|operand| !self.cache().contains(*operand)));
             if open.len() == before {
@@ -253,7 +261,7 @@ impl<'g, 'm> Constants<'g, 'm> {
         inputs.into_iter().flatten().flatten().copied().filter(|&input| self.contains(input))
     }
 
-    /// Forgets the large ones of the constants that only `id`, which is known, is computed from: a
+    /// Releases the large ones of the constants that only `id`, which is known, is computed from: a
     /// kernel of OREPA comes of twenty others of its size.
     fn release_operands(&self, id: ValueId) {
         let Some(producer) = self.graph.value(id).producer else { return };
@@ -271,8 +279,15 @@ impl<'g, 'm> Constants<'g, 'm> {
                 && known.get(operand).is_some_and(is_large)
             {
                 known.remove(operand);
+                self.released.lock().unwrap_or_else(PoisonError::into_inner).insert(operand, ());
             }
         }
+    }
+
+    /// Whether `id` was evaluated, and has a value.
+    fn was_evaluated(&self, id: ValueId) -> bool {
+        let released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+        released.contains(id) || self.cache().get(id).is_some_and(Result::is_ok)
     }
 
     /// As [`Self::found`], once all that it is computed from is known.
@@ -307,7 +322,8 @@ impl<'g, 'm> Constants<'g, 'm> {
     pub fn oversized(&self) -> Result<Option<String>, Invalid> {
         for (_, node) in self.graph.nodes() {
             let Some(rule) = roles::folding(node).filter(|rule| rule.grows) else { continue };
-            if !node.output().is_some_and(|output| self.contains(output)) {
+            let is_open = |output| self.contains(output) && !self.was_evaluated(output);
+            if !node.output().is_some_and(is_open) {
                 continue;
             }
             let mut inputs = Vec::with_capacity(node.inputs.len());

@@ -22,8 +22,9 @@ use crate::verify::border::FilledBorder;
 use crate::verify::claim::{Claim, Side, Unproved};
 use crate::verify::original::Original;
 
-/// The claim that `new` nodes compute what `block`'s nodes compute.
-pub fn claim(reader: &Reader, meanings: &Meanings, block: &Block, new: Side) -> Claim {
+/// The claims that `new` nodes compute what `block`'s nodes compute: one for each tensor that the
+/// file has, too.
+pub fn claims(reader: &Reader, meanings: &Meanings, block: &Block, new: &Side) -> Vec<Claim> {
     let mut roots: Vec<ValueId> = block.terms.iter().map(|term| term.root).collect();
     roots.sort_unstable();
     roots.dedup();
@@ -36,8 +37,12 @@ pub fn claim(reader: &Reader, meanings: &Meanings, block: &Block, new: Side) -> 
         }),
         _ => None,
     });
-    let (valid, output) = (block.valid.clone(), block.region.output);
-    Claim { output, roots, valid, borders: borders.collect(), new }
+    let borders: Vec<FilledBorder> = borders.collect();
+    let claim = |(output, _)| {
+        let (roots, valid, borders) = (roots.clone(), block.valid.clone(), borders.clone());
+        Claim { output, roots, valid, borders, new: new.clone() }
+    };
+    block.made().map(claim).collect()
 }
 
 /// That node `id` makes, of inputs times the factors of their channels and with `new` tensors

@@ -8,7 +8,7 @@ use std::ptr;
 use crate::onnx::graph::Graph;
 use crate::onnx::model::{Invalid, Model};
 use crate::pipeline::counts;
-use crate::pipeline::edits::{self, Changes, Rewrite};
+use crate::pipeline::edits::{self, BlockNodes, Changes, Rewrite};
 use crate::pipeline::make::{Made, made_blocks};
 use crate::pipeline::open::Opened;
 use crate::pipeline::planned::Planned;
@@ -45,7 +45,10 @@ impl<'m> Edited<'m> {
     ) -> Result<Self, Invalid> {
         let changes = planned.analyses.iter().zip(&made.fates).map(|(analysis, fates)| {
             let blocks = made_blocks(analysis, fates);
-            let blocks = blocks.map(|(block, made)| (block.region.output, &made.fused));
+            let blocks = blocks.map(|(block, made)| BlockNodes {
+                made: block.made().map(|(tensor, _)| tensor).collect(),
+                fused: &made.fused,
+            });
             Changes { blocks: blocks.collect(), eval_forms: analysis.training.forms.clone() }
         });
         let rewrite = edits::rewrite(graphs, &changes.collect::<Vec<_>>())?;

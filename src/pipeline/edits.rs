@@ -14,7 +14,7 @@ use crate::emit::nodes::FusedNodes;
 use crate::emit::weights::FusedWeights;
 use crate::onnx::edit;
 use crate::onnx::graph::Graph;
-use crate::onnx::ids::{IdMap, NodeId, Table, ValueId};
+use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
 use crate::onnx::info::info_like;
 use crate::onnx::model::{Invalid, Model};
 use crate::onnx::proto::{NodeProto, TensorProto};
@@ -25,10 +25,20 @@ use crate::pipeline::remains::{Replaced, Rest, dropped};
 /// What is to change in one graph.
 #[derive(Debug, Default)]
 pub struct Changes<'f> {
-    /// Tensors, and what computes them now.
-    pub blocks: Vec<(ValueId, &'f FusedNodes)>,
+    /// The new nodes.
+    pub blocks: Vec<BlockNodes<'f>>,
     /// Nodes that become their eval form.
     pub eval_forms: Vec<(NodeId, NodeProto)>,
+}
+
+/// The nodes in the place of one block.
+#[derive(Debug)]
+pub struct BlockNodes<'f> {
+    /// The tensors that they make and the file has, too; they take the place of the node that
+    /// makes the first one.
+    pub made: Vec<ValueId>,
+    /// They, and what they read.
+    pub fused: &'f FusedNodes,
 }
 
 /// What is spliced out and in.
@@ -145,7 +155,9 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
         return Ok(rewrite);
     }
     let replaced = graphs.iter().zip(changes).map(|(graph, changes)| {
-        let blocks = changes.blocks.iter().map(|(output, fused)| (*output, fused.roots.clone()));
+        let blocks = changes.blocks.iter().flat_map(|BlockNodes { made, fused }| {
+            made.iter().map(|&tensor| (tensor, fused.roots.clone()))
+        });
         Replaced::new(graph, blocks.collect(), &changes.eval_forms)
     });
     let rests = Rest::of_all(graphs, &replaced.collect::<Vec<_>>());
@@ -156,7 +168,7 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
             continue;
         }
         rewrite_graph(graph, changes, rest, &mut rewrite)?;
-        let infos = changes.blocks.iter().flat_map(|(_, fused)| &fused.infos);
+        let infos = changes.blocks.iter().flat_map(|block| &block.fused.infos);
         let with: Vec<u8> =
             infos.flat_map(|info| splice::entry(graph_field::VALUE_INFO, info)).collect();
         if !with.is_empty() {
@@ -210,7 +222,7 @@ fn rewrite_graph(
     let fused: IdMap<NodeId, &FusedNodes> = changes
         .blocks
         .iter()
-        .filter_map(|&(output, fused)| Some((graph.value(output).producer?, fused)))
+        .filter_map(|block| Some((graph.value(*block.made.first()?).producer?, block.fused)))
         .collect();
     rewrite.removed_nodes += rest.removed.len();
     for &id in &rest.removed {
@@ -228,7 +240,7 @@ fn rewrite_graph(
         edits.push(Edit::replace(graph.node(id).field.entry(), with));
     }
 
-    let mut gone = gone_tensors(graph, rest, &fused, &eval_forms);
+    let mut gone = gone_tensors(graph, rest, &changes.blocks, &eval_forms);
     gone.extend(dropped(graph, &changes.eval_forms));
     for &id in &gone {
         let value = graph.value(id);
@@ -271,7 +283,7 @@ fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<NewTen
             new.push(NewTensor { tensor, into: into.clone(), at, inputs_at });
         }
     };
-    for (_, fused) in &changes.blocks {
+    for BlockNodes { fused, .. } in &changes.blocks {
         for weights in &fused.weights {
             add(weights.name.as_str(), New::Weights(weights.clone()));
         }
@@ -287,7 +299,7 @@ fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<NewTen
 fn gone_tensors(
     graph: &Graph,
     rest: &Rest,
-    fused: &IdMap<NodeId, &FusedNodes>,
+    blocks: &[BlockNodes],
     eval_forms: &IdMap<NodeId, &NodeProto>,
 ) -> BTreeSet<ValueId> {
     let mut read: Table<ValueId, ()> = graph.outputs.iter().copied().collect();
@@ -303,12 +315,11 @@ fn gone_tensors(
             read_before.extend(&node.captured);
         }
     }
-    read.extend(fused.values().flat_map(|fused| &fused.roots).copied());
+    read.extend(blocks.iter().flat_map(|block| &block.fused.roots).copied());
+    let made: IdSet<ValueId> = blocks.iter().flat_map(|block| &block.made).copied().collect();
     for &id in &rest.removed {
-        let kept = if fused.contains_key(&id) { graph.node(id).output() } else { None };
-        gone.extend(
-            graph.node(id).outputs.iter().flatten().filter(|&&output| Some(output) != kept),
-        );
+        let outputs = graph.node(id).outputs.iter().flatten();
+        gone.extend(outputs.filter(|output| !made.contains(output)));
     }
     gone.extend(read_before.into_iter().filter(|id| {
         let value = graph.value(*id);

@@ -50,6 +50,7 @@ pub fn fused(
         terms,
         roots: &roots,
         output: name(block.region.output),
+        byproduct: block.byproduct.map(name),
         stem: &block.stem,
         tensors: &block.tensors,
         float: block.float,

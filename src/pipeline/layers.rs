@@ -51,8 +51,7 @@ pub fn layers(planned: &Planned, made: Option<&Made>) -> Layers {
 }
 
 fn replaced((analysis, blocks): (&GraphAnalysis, &Vec<&Block>)) -> Replaced {
-    let roots = |block: &Block| block.terms.iter().map(|term| term.root).collect();
-    let blocks = blocks.iter().map(|block| (block.region.output, roots(block)));
+    let blocks = blocks.iter().flat_map(|block| block.made());
     Replaced::new(analysis.reader.graph, blocks.collect(), &analysis.training.forms)
 }
 

@@ -178,8 +178,9 @@ impl Maker<'_> {
             reason: wrong.to_string(),
         })?;
         let new = Side { nodes: fused.nodes.clone(), constants: constants(&fused) };
-        let claim = claim::claim(reader, meanings, block, new);
-        match prove(original, &claim, self.limits) {
+        let claims = claim::claims(reader, meanings, block, &new);
+        let mut proofs = claims.iter().map(|claim| prove(original, claim, self.limits));
+        match proofs.try_fold(0.0, |worst: f64, error| Ok(worst.max(error?))) {
             Ok(error) => {
                 Ok(Fate::Made(MadeBlock { fused, fingerprints, proof: Some(error), compared }))
             }

@@ -109,8 +109,7 @@ impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
 
 fn nodes_after(graphs: &[Graph], analyses: &[GraphAnalysis]) -> usize {
     let replaced = analyses.iter().map(|analysis| {
-        let roots = |block: &Block| block.terms.iter().map(|term| term.root).collect();
-        let blocks = analysis.plan.blocks.iter().map(|block| (block.region.output, roots(block)));
+        let blocks = analysis.plan.blocks.iter().flat_map(Block::made);
         Replaced::new(analysis.reader.graph, blocks.collect(), &analysis.training.forms)
     });
     let blocks = analyses.iter().flat_map(|analysis| &analysis.plan.blocks);

@@ -10,7 +10,7 @@ use crate::affine::Geometry;
 use crate::emit::term::Term;
 use crate::facts::validity::Validity;
 use crate::onnx::float::Float;
-use crate::onnx::ids::{IdSet, NodeId};
+use crate::onnx::ids::{IdSet, NodeId, ValueId};
 use crate::plan::cost::Count;
 use crate::plan::describe::Drawing;
 use crate::plan::keep::KeptBranch;
@@ -28,6 +28,8 @@ pub struct Block {
     pub tensors: String,
     /// Which nodes.
     pub region: Region,
+    /// A tensor that its new nodes make on the way, and a node of the file made of its output.
+    pub byproduct: Option<ValueId>,
     /// Those of its nodes that nobody else needs.
     pub removed: IdSet<NodeId>,
     /// Its branches, as in `3×3 + 1×3 + 3×1`.
@@ -50,4 +52,13 @@ pub struct Block {
     pub before: Count,
     /// What the new ones cost.
     pub after: Count,
+}
+
+impl Block {
+    /// The tensors of the file that it makes, and what each is computed from.
+    pub fn made(&self) -> impl Iterator<Item = (ValueId, Vec<ValueId>)> {
+        let roots = || self.terms.iter().map(|term| term.root).collect();
+        let made = [Some(self.region.output), self.byproduct];
+        made.into_iter().flatten().map(move |tensor| (tensor, roots()))
+    }
 }

@@ -4,9 +4,9 @@
 //! a cut is expanded, always at the tensor that comes last, so that what is read twice is
 //! entered once; each cut gives the tensor a *form*, the sum of terms over it, in which terms
 //! of one root merge where that is legal and no dearer. Its *gain* is the cost of the cone that
-//! goes away, less that of the form. Expanded are the ways from one term backwards, and those
-//! from several terms to a tensor that all of them are computed from: elsewhere nothing can
-//! merge.
+//! goes away, less that of the form. Expanded are the ways from one term backwards, those from
+//! several terms to a tensor that all of them are computed from, elsewhere nothing can merge, and
+//! those of all terms that are turned alike.
 //!
 //! Knows the planner's graph, forms and costs; no weights, and changes nothing.
 
@@ -97,7 +97,11 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
             return None;
         }
         let mut best = self.flattened()?;
-        while let Some(better) = self.further(&best).or_else(|| self.merged(&best)) {
+        let better = |search: &mut Self, best: &Candidate| {
+            let better = search.further(best).or_else(|| search.merged(best));
+            better.or_else(|| search.turned(best))
+        };
+        while let Some(better) = better(self, &best) {
             best = better;
         }
         best.gain.pays_beyond(&Gain::default()).then_some(best)
@@ -187,6 +191,32 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         None
     }
 
+    /// A better form than `best` in which all that it adds is read before its axes are put into
+    /// another order, to be turned once: of one summand alone, nothing is gained.
+    fn turned(&mut self, best: &Candidate) -> Option<Candidate> {
+        let inside = |term: &Term<Geometry>| {
+            let former = self.net.former(term.root).filter(|_| term.kind != TermKind::Conv);
+            former.filter(|_| self.net.reads(term.root) == 1 && self.refused.allows(term.root))
+        };
+        let ends_turned = |term: &Term<Geometry>| {
+            let terms = inside(term).map(|id| self.net.terms(id));
+            let mut terms = terms.unwrap_or(std::slice::from_ref(term)).iter();
+            terms.all(|term| term.map.turns().is_some())
+        };
+        if best.form.terms.len() < 2 || !best.form.terms.iter().all(ends_turned) {
+            return None;
+        }
+        let mut way = best.clone();
+        for _ in 0..MAX_WAY + best.form.terms.len() {
+            let Some(id) = way.form.terms.iter().find_map(inside) else { break };
+            if !way.expand(self.net, id) {
+                return None;
+            }
+        }
+        let gain = self.gain(&way, &mut Vec::new())?;
+        gain.pays_beyond(&best.gain).then_some(Candidate { gain, ..way })
+    }
+
     /// The best form on the way from `start` back from what these terms read, all of it or as
     /// far as `ancestor`; `None` if none is better than `start`.
     fn expanded(
@@ -219,7 +249,12 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         // What one term saves is not spent on another one.
         let reference = if start.form.terms.len() > 1 { start.gain } else { Gain::default() };
         let (mut left, mut met) = (MAX_WAY + start.form.terms.len(), Vec::new());
-        while let Some(id) = self.next(&way.form, &open) {
+        let mut repeated: Vec<NodeId> = Vec::new();
+        loop {
+            let next = self.next(&way.form, &open);
+            let again = || self.repeated(&way.form, &repeated);
+            let Some(id) = next.or_else(again) else { break };
+            repeated.extend(next.is_none().then_some(id));
             open.remove(&id);
             if way.form.terms.len() > MAX_TERMS.max(start.form.terms.len()) {
                 meet(&mut met, TOO_MANY_TERMS);
@@ -276,6 +311,21 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         let unwritten = form.selected().iter().filter(|term| term.kind == TermKind::Pointwise);
         let ids = unwritten.filter_map(|term| self.net.former(term.root));
         ids.filter(|id| open.contains(id)).max().or_else(|| open.last().copied())
+    }
+
+    /// A tensor that several terms of the form read, or one that cannot be written: what it is made
+    /// of may merge with itself. Of `2(x + k) + k`, `k` is read through, too.
+    /// Those that were `tried` are none.
+    fn repeated(&self, form: &Form<Geometry>, tried: &[NodeId]) -> Option<NodeId> {
+        let terms = form.selected();
+        let is_repeated = |(at, term): &(usize, &Term<Geometry>)| {
+            let mut before = terms.iter().take(*at);
+            term.kind == TermKind::Pointwise || before.any(|other| other.root == term.root)
+        };
+        let repeated = terms.iter().enumerate().filter(is_repeated).map(|(_, term)| term.root);
+        let allowed = repeated.filter(|&root| self.refused.allows(root));
+        let mut formers = allowed.filter_map(|root| self.net.former(root));
+        formers.find(|id| !tried.contains(id) && self.is_passed(*id))
     }
 
     /// What the form is worth; `None` if it cannot be written.

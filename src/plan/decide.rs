@@ -45,6 +45,7 @@ pub fn block(
     let is_norm = |&&id: &&NodeId| roles::is_batch_norm(reader.graph.node(id));
     let norms = region.nodes.iter().filter(is_norm).count();
     Ok(Block {
+        byproduct: None,
         removed,
         name: String::new(),
         stem: String::new(),

@@ -13,15 +13,15 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use crate::affine::{Geometry, Macs};
-use crate::emit::term::Term;
+use crate::emit::term::{Term, TermKind};
 use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
-use crate::plan::computed::{DeadConstants, computed_kernel, computes, unread};
+use crate::plan::byproduct::is_on_the_way;
+use crate::plan::computed::{DeadConstants, computed_kernel};
 use crate::plan::cost::{self, Count};
 use crate::plan::form::{Form, FormStep, Recipes};
-use crate::plan::region::Region;
 use crate::plan::tails::Tails;
 
 /// How a tensor is computed otherwise.
@@ -51,14 +51,14 @@ pub struct Net<'r, 'g, 'm> {
     /// The steps to what is planned.
     pub recipes: Recipes,
     /// Nodes that nothing needs any more.
-    gone: Table<NodeId, ()>,
+    pub(super) gone: Table<NodeId, ()>,
     /// Nodes that compute the shapes of views: sizes, not elements of tensors.
     of_shapes: IdSet<NodeId>,
     /// How often live nodes and outputs read a tensor.
     reads: Table<ValueId, usize>,
     /// How often any node of the file does that is needed, and outputs: those too that only
     /// constants are computed from.
-    uses: Table<ValueId, usize>,
+    pub(super) uses: Table<ValueId, usize>,
     /// Kernels that go away with their last reader only, and how often live nodes read them as
     /// they stand.
     kept: IdMap<ValueId, usize>,
@@ -263,7 +263,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
     }
 
     /// What node `id` of the file is the sum of, the first of it, if it is linear.
-    fn term_in_file(&self, id: NodeId) -> Option<&Term<Geometry>> {
+    pub(super) fn term_in_file(&self, id: NodeId) -> Option<&Term<Geometry>> {
         self.forms.get(id)?.terms.first()
     }
 
@@ -273,15 +273,44 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         match self.planned.get(&id) {
             Some(planned) => planned.count,
             None if self.is_alias(id) || self.of_shapes.contains(&id) => Count::default(),
+            None if self.is_byproduct(id) => Count::default(),
             None => self.count_in_file(id),
         }
+    }
+
+    /// The node of the file that makes, of what node `id` makes, a tensor that is made on the way
+    /// to that ([`byproduct`]): the first, if there are several.
+    pub fn byproduct(&self, id: NodeId) -> Option<NodeId> {
+        let terms = &self.planned.get(&id)?.form.terms;
+        let ends_turned =
+            |term: &Term<Geometry>| !term.after.is_empty() || !term.map.output.is_canonical();
+        if !terms.iter().all(ends_turned) {
+            return None;
+        }
+        let output = self.reader.graph.node(id).output()?;
+        let is_on_the_way = |&reader: &NodeId| {
+            let own = self.forms.get(reader).filter(|_| self.is_live(reader));
+            let [own] = own.map_or(&[][..], |form| form.terms.as_slice()) else { return false };
+            let read = || terms.iter().map(|term| own.of(term).ok()).collect::<Option<Vec<_>>>();
+            !self.is_planned(reader)
+                && own.kind != TermKind::Conv
+                && own.root == output
+                && read().is_some_and(|inner| is_on_the_way(&inner, terms, self.reader.forms))
+        };
+        let readers = &self.reader.graph.value(output).readers;
+        readers.iter().copied().find(is_on_the_way)
+    }
+
+    fn is_byproduct(&self, id: NodeId) -> bool {
+        let read = self.term_in_file(id).and_then(|term| self.former(term.root));
+        read.is_some_and(|read| self.byproduct(read) == Some(id))
     }
 
     fn is_alias(&self, id: NodeId) -> bool {
         matches!(self.meanings.get(id), Some(Meaning::Alias(_)))
     }
 
-    fn count_in_file(&self, id: NodeId) -> Count {
+    pub(super) fn count_in_file(&self, id: NodeId) -> Count {
         let count = self.costs.get(&id).copied().unwrap_or_default();
         Count { nodes: 1, ..count }
     }
@@ -407,36 +436,5 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
             *self.uses.or_default(term.root) += 1;
         }
         self.planned.insert(id, PlannedForm { form, recipe, count, size });
-    }
-
-    /// The nodes of `region` that go away, what computes their kernels among them, and what
-    /// those of them cost that are not `claimed` by another one.
-    pub fn replaced(&self, region: &Region, claimed: &IdSet<NodeId>) -> (Count, IdSet<NodeId>) {
-        let graph = self.reader.graph;
-        let once = Macs::each(1.0);
-        let mut positions: IdMap<ValueId, Macs> = IdMap::default();
-        let (mut count, mut replaced) = (Count::default(), IdSet::default());
-        for &id in region.nodes.iter().rev() {
-            let Some(output) = graph.node(id).output() else { continue };
-            let here = positions.get(&output).copied().unwrap_or(once);
-            let there = self.term_in_file(id).map_or(here, |term| term.before(here));
-            for input in graph.uses(id) {
-                positions.insert(input, there);
-            }
-            if output == region.output || self.gone.contains(id) {
-                replaced.insert(id);
-                if !claimed.contains(&id) {
-                    count.add(&self.count_in_file(id), here);
-                }
-                if computed_kernel(self.reader, self.meanings, id).is_some() {
-                    let gone = unread(self.reader, graph.node(id), &self.uses);
-                    let is_new = |&&id: &&NodeId| !claimed.contains(&id) && !replaced.contains(&id);
-                    let new = gone.iter().filter(is_new).map(|&id| graph.node(id));
-                    count.nodes += new.filter(|node| computes(self.reader, node)).count();
-                    replaced.extend(gone);
-                }
-            }
-        }
-        (count, replaced)
     }
 }

@@ -111,8 +111,10 @@ fn planned(
         if refused.retry() {
             continue;
         }
-        let needed = needed(graph, &blocks);
+        let made = blocks.iter().flat_map(Block::made);
+        let needed = needed(graph, made.collect());
         blocks.retain(|block| needed.contains(&block.region.output));
+        note_byproducts(&net, &mut blocks);
         share_tensors(reader, meanings, &mut blocks);
         let is_told = |tensor| refused.concerns(tensor) || without.concerns(tensor);
         let near_misses = near_misses(&net, &limits, &blocks).into_iter();
@@ -174,18 +176,44 @@ fn improve_each(
     is_changed
 }
 
-/// The outputs of those blocks that are needed once all are made. *Counter-example to all*: of a
-/// tensor, a node asks for the size alone, by which another tensor is expanded to what it is
-/// already; without that Expand, nothing needs the tensor.
-fn needed(graph: &Graph, blocks: &[Block]) -> IdSet<ValueId> {
+/// Notes what the blocks make on the way of what other nodes of the file make of their outputs.
+fn note_byproducts(net: &Net, blocks: &mut [Block]) {
+    let graph = net.reader.graph;
+    let of_block = |block: &Block| {
+        let is_whole = block.kept.is_empty();
+        net.former(block.region.output).filter(|_| is_whole).and_then(|id| net.byproduct(id))
+    };
+    let nodes: Vec<Option<NodeId>> = blocks.iter().map(of_block).collect();
+    for (block, node) in blocks.iter_mut().zip(&nodes) {
+        block.byproduct = node.and_then(|node| graph.node(node).output());
+    }
+    // What only a by-product is made of need not be made behind it.
+    let needed = needed(graph, blocks.iter().flat_map(Block::made).collect());
+    for (block, node) in blocks.iter_mut().zip(nodes) {
+        let Some(node) = node else { continue };
+        if !needed.contains(&block.region.output) {
+            block.byproduct = None;
+            continue;
+        }
+        block.removed.insert(node);
+        block.before.nodes = block.before.nodes.saturating_add(1);
+        let own = net.meanings.validity(node);
+        own.into_iter().for_each(|own| block.valid.intersect(own));
+    }
+}
+
+/// Those of the tensors that blocks `made` that are needed once all are made. *Counter-example to
+/// all*: of a tensor, a node asks for the size alone, by which another tensor is expanded to what
+/// it is already; without that Expand, nothing needs the tensor.
+fn needed(graph: &Graph, made: Vec<(ValueId, Vec<ValueId>)>) -> IdSet<ValueId> {
     let producer = |value| graph.value(value).producer;
-    let ends = blocks.iter().filter_map(|block| Some((producer(block.region.output)?, block)));
-    let ends: IdMap<NodeId, &Block> = ends.collect();
+    let ends = made.iter().filter_map(|(tensor, roots)| Some((producer(*tensor)?, roots)));
+    let ends: IdMap<NodeId, &Vec<ValueId>> = ends.collect();
     let reads = |node, open: &mut Vec<ValueId>| match ends.get(&node) {
-        Some(block) => open.extend(block.terms.iter().map(|term| term.root)),
+        Some(roots) => open.extend(roots.iter()),
         None => open.extend(graph.uses(node)),
     };
     let live = liveness::needed(graph.node_count(), &graph.outputs, producer, reads);
-    let needed = ends.iter().filter(|(end, _)| live.contains(**end));
-    needed.map(|(_, block)| block.region.output).collect()
+    let is_live = |tensor: &ValueId| producer(*tensor).is_some_and(|node| live.contains(node));
+    made.iter().map(|(tensor, _)| *tensor).filter(is_live).collect()
 }

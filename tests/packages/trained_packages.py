@@ -18,6 +18,7 @@ what was written, too. Makes a virtual environment in FOLDER; needs Linux, Pytho
 import argparse
 import hashlib
 import io
+import itertools
 import json
 import os
 import resource
@@ -160,7 +161,14 @@ def fuse(source, binary, work):
         stale.unlink(missing_ok=True)
     code, seconds = run([binary, source, fused, "--no-color", "--report", report_file], log, FUSE_SECONDS)
     report = json.loads(report_file.read_text()) if report_file.exists() else None
-    return {"exit_code": code, "seconds": seconds, "report": report and shortened(report), "message": last_line(log)}
+    return {"exit_code": code, "seconds": seconds, "report": report and shortened(report), "message": last_line(log),
+            "stays": lines_left_alone(log.with_suffix(".out").read_text())}
+
+
+def lines_left_alone(summary):
+    """How many lines say what stays, and why."""
+    _, _, told = summary.partition("left alone:\n")
+    return sum(1 for _ in itertools.takewhile(lambda line: line.startswith("  "), told.splitlines()))
 
 
 def compare(said, source, python, work):
@@ -306,7 +314,7 @@ def problems(said):
 
 # --- what is printed ----------------------------------------------------------
 
-HEAD = ("package", "model", "nodes", "blocks", "exit", "run", "difference", "sizes in ONNX Runtime",
+HEAD = ("package", "model", "nodes", "blocks", "stays", "exit", "run", "difference", "sizes in ONNX Runtime",
         "difference there", "of its own", "seconds")
 
 
@@ -320,7 +328,8 @@ def row(package, path, also, said):
         told = verdict(said)
     runs = (said["runtime"] or {}).get("runs", [])
     return (", ".join([package, *also]), "/".join(path.split("/")[-3:]), nodes, str(report["blocks"]) if report else "",
-            "" if said["exit_code"] is None else str(said["exit_code"]), told, number(errors_of_the_tool(said)),
+            str(said["stays"] or ""), "" if said["exit_code"] is None else str(said["exit_code"]), told,
+            number(errors_of_the_tool(said)),
             "; ".join(shapes_in_words(entry["sizes"]) for entry in runs), number(differences(said)),
             number(differences(said, "optimised")), f"{said['seconds']:.0f}")
 
@@ -346,7 +355,8 @@ def summary(results):
     told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     return (f"{len(results)} models, {len(blocks)} with blocks ({sum(said['report']['blocks'] for said in blocks)}): "
             f"{told}; {sum(map(is_vacuous, blocks))} vacuous, {sum(map(is_saturated, blocks))} saturated; "
-            f"{sum(said['exit_code'] == 3 for *_, said in results)} with exit code 3.")
+            f"{sum(said['exit_code'] == 3 for *_, said in results)} with exit code 3; "
+            f"{sum(said['stays'] for *_, said in results)} lines say what stays.")
 
 
 def document(results, rows, version, command):
@@ -358,11 +368,12 @@ def document(results, rows, version, command):
 
 {summary(results)}
 
-*Run* is what the tool says of its run of both models, *difference* the largest that it found. ONNX Runtime, its
-optimisations off, ran both files at other sizes, on seeded noise, and what a closing Sigmoid or Softmax reads was
-compared instead of what it makes; *of its own* is how far ONNX Runtime moves the old model when it optimises. All
-differences are relative to the largest value of the tensor. *Saturated* says that outputs do not move with the input
-at the tool's sizes, *vacuous* that they do not vary at all (what a Sigmoid or Softmax makes: by less than 1e-4).
+*Stays* counts the lines that say what is left alone and why. *Run* is what the tool says of its run of both models,
+*difference* the largest that it found. ONNX Runtime, its optimisations off, ran both files at other sizes, on seeded
+noise, and what a closing Sigmoid or Softmax reads was compared instead of what it makes; *of its own* is how far ONNX
+Runtime moves the old model when it optimises. All differences are relative to the largest value of the tensor.
+*Saturated* says that outputs do not move with the input at the tool's sizes, *vacuous* that they do not vary at all
+(what a Sigmoid or Softmax makes: by less than 1e-4).
 
 {table(rows)}
 """

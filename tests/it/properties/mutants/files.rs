@@ -16,7 +16,7 @@ use acb_fuse::onnx::tensor;
 use acb_fuse::ops::meanings::Meanings;
 use acb_fuse::ops::reader::{Reader, Training};
 use acb_fuse::ops::training::TrainingNodes;
-use acb_fuse::pipeline::edits::{Changes, converted, rewrite};
+use acb_fuse::pipeline::edits::{BlockNodes, Changes, converted, rewrite};
 use acb_fuse::pipeline::fuse;
 use acb_fuse::plan::{BlockNames, Plan, Wanted, plan};
 use acb_fuse::verify::fingerprint::Fingerprint;
@@ -76,9 +76,12 @@ impl Files<'_> {
             .iter()
             .zip(plans.iter().zip(&fused))
             .map(|(reader, (plan, fused))| {
-                let outputs = plan.blocks.iter().map(|block| block.region.output);
+                let blocks = plan.blocks.iter().zip(fused).map(|(block, fused)| BlockNodes {
+                    made: block.made().map(|(tensor, _)| tensor).collect(),
+                    fused,
+                });
                 let eval_forms = TrainingNodes::find(reader).unwrap().forms;
-                Changes { blocks: outputs.zip(fused).collect(), eval_forms }
+                Changes { blocks: blocks.collect(), eval_forms }
             })
             .collect();
         let rewrite = rewrite(&graphs, &changes).unwrap();
@@ -129,10 +132,10 @@ impl Files<'_> {
                 let blocks = changes.blocks.iter().zip(fingerprints);
                 Expected {
                     blocks: blocks
-                        .map(|((_, f), fingerprints)| (&f.nodes[..], &fingerprints[..]))
+                        .map(|(block, fingerprints)| (&block.fused.nodes[..], &fingerprints[..]))
                         .collect(),
                     eval_forms: changes.eval_forms.iter().map(|(id, form)| (*id, form)).collect(),
-                    infos: changes.blocks.iter().flat_map(|(_, fused)| &fused.infos).collect(),
+                    infos: changes.blocks.iter().flat_map(|block| &block.fused.infos).collect(),
                 }
             })
             .collect();
@@ -165,8 +168,8 @@ impl Files<'_> {
 
     /// BlockNames of everything that blocks brought.
     fn is_new(&self, name: &str) -> bool {
-        let fused = self.changes.iter().flat_map(|changes| &changes.blocks).map(|block| block.1);
-        fused.into_iter().any(|fused| {
+        let mut blocks = self.changes.iter().flat_map(|changes| &changes.blocks);
+        blocks.any(|BlockNodes { fused, .. }| {
             fused.weights.iter().any(|weights| weights.name == name)
                 || fused.integers.iter().any(|tensor| tensor.name() == name)
                 || fused.nodes.iter().any(|node| node.output[0] == name)

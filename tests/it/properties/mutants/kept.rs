@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use acb_fuse::KeepIdentity;
 use acb_fuse::engine::Limits;
-use acb_fuse::pipeline::claim::claim;
+use acb_fuse::pipeline::claim::claims;
 use acb_fuse::pipeline::fuse;
 use acb_fuse::plan::{BlockNames, Wanted, plan};
 use acb_fuse::verify::proof::prove;
@@ -55,7 +55,7 @@ fn wrong_scales_of_branches_that_stay_apart_are_caught() {
         assert_eq!(ops, ["Conv", "Mul", "Add"]);
         let limits = Limits::new(Duration::from_secs(60), 1 << 30);
         let proved = |made: &Made| {
-            let claim = claim(reader, meanings, block, made.side());
+            let claim = claims(reader, meanings, block, &made.side()).swap_remove(0);
             prove(&original(reader), &claim, limits)
         };
         proved(&right).unwrap();
