@@ -278,10 +278,12 @@ pub fn unfed(shapes: &[Vec<usize>], samples: usize) -> Option<NotRun> {
 mod tests {
     use std::time::Duration;
 
+    use ndarray::Array2;
     use prost::Message;
 
     use super::*;
     use crate::engine::InputShapes;
+    use crate::onnx::float::Float;
     use crate::onnx::proto::{AttributeProto, NodeProto};
     use crate::onnx::storage::Storage;
     use crate::onnx::tensor;
@@ -345,6 +347,35 @@ mod tests {
         let outcome = |old, new| run(old, new, &options, limits).unwrap();
         assert!(matches!(outcome(&right, &right), Outcome::Agreed(_)));
         assert!(matches!(outcome(&right, &wrong), Outcome::Broken(_)));
+    }
+
+    /// At a size that a product does not take, the old model runs over a bridge alone: that the
+    /// product in its place fails says nothing.
+    #[test]
+    fn what_fails_in_both_models_is_not_run() {
+        let indexed = |with_shape: &str, product: &str| {
+            let mut nodes = vec![
+                node("MatMul", "", &["x", "matrix"], "a", vec![]),
+                node("MatMul", "", &["x", "scaled"], "b", vec![]),
+                node("Shape", "", &[with_shape], "s", vec![]),
+                node("Expand", "", &[product, "s"], "y", vec![]),
+            ];
+            nodes.retain(|node| ["s", "y", with_shape, product].contains(&node.output[0].as_str()));
+            let stored = ["matrix", "scaled"].map(|name| {
+                let values = Array2::from_shape_fn((2, 4), |(row, column)| (row + column) as f64);
+                tensor::from_floats(name, &values.into_dyn(), Float::F64)
+            });
+            let model = model(17, vec![double_input("x", 2)], nodes, stored.to_vec(), &["y"]);
+            Model::index(model.encode_to_vec().into(), Storage::default()).unwrap()
+        };
+        let (old, new) = (indexed("a", "a"), indexed("a", "b"));
+        let outcome = |columns: usize| {
+            let shapes = InputShapes::from([("x".to_owned(), vec![3, columns])]);
+            let options = RunOptions { shapes, ..RunOptions::default() };
+            run(&old, &new, &options, Limits::new(Duration::from_secs(60), 1 << 20)).unwrap()
+        };
+        assert!(matches!(outcome(2), Outcome::Agreed(_)), "{:?}", outcome(2));
+        assert!(matches!(outcome(6), Outcome::NotRun(_)), "{:?}", outcome(6));
     }
 
     /// Constants are equal if what they hold is, wherever they hold it.
