@@ -3,7 +3,7 @@
 //!
 //! Knows one region at a time; gives no names and writes nothing.
 
-use crate::affine::{Geometry, branch};
+use crate::affine::{Geometry, LEAST_SQNR, branch};
 use crate::emit::term::Term;
 use crate::facts::roles;
 use crate::facts::validity::Validity;
@@ -116,16 +116,26 @@ fn parted(
     // What cannot be computed is told when it is fused.
     let terms = net.recipes.with_weights(planned.recipe, net.meanings, reader);
     let Ok(terms) = terms else { return Ok(as_planned) };
-    let kept = keep::kept(&terms, float, keep).map_err(|kept| stays_apart(&kept))?;
-    let Some(first) = kept.first() else { return Ok(as_planned) };
-    let terms = keep::parted(terms, &kept);
-    let shapes: Vec<Term<Geometry>> = terms.iter().map(Term::shape).collect();
-    let after = cost::of_sum(&shapes, reader.forms);
-    if !(Gain { before, after }).pays_beyond(&Gain::default()) {
+    let apart = |kept: &[KeptBranch]| {
+        let terms = keep::parted(terms.clone(), kept);
+        let shapes: Vec<Term<Geometry>> = terms.iter().map(Term::shape).collect();
+        let after = cost::of_sum(&shapes, reader.forms);
+        let pays = Gain { before, after }.pays_beyond(&Gain::default());
+        (terms, Parted { terms: shapes, kept: kept.to_vec(), after }, pays)
+    };
+    let kept = keep::kept(&terms, float, keep, LEAST_SQNR).map_err(|kept| stays_apart(&kept))?;
+    let Some(first) = kept.first() else {
+        // What the file has apart may have been equalized since it was left so.
+        let lost = keep::kept(&terms, float, keep, f64::INFINITY).unwrap_or_default();
+        let stays = lost.first().filter(|_| !apart(&lost).2);
+        return stays.map_or(Ok(as_planned), |first| Err(stays_apart(first)));
+    };
+    let (terms, parted, pays) = apart(&kept);
+    if !pays {
         return Err(stays_apart(first));
     }
     fit::check_terms(&terms, float)?;
-    Ok(Parted { terms: shapes, kept, after })
+    Ok(parted)
 }
 
 fn stays_apart(kept: &KeptBranch) -> Reason {

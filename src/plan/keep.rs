@@ -5,15 +5,17 @@
 //! makes large: of nine weights of 0.1 and an identity of 5, each is rounded to a multiple of
 //! 0.04. So it is with every branch that dwarfs the others, whatever its name is.
 //!
-//! What is measured is what is written: weights in the type of the file. A second conversion reads these
-//! and measures the same; it finds the same to be left, and so nothing to do.
+//! What is measured is what is written: weights in the type of the file. A second conversion reads
+//! these and measures the same; it finds the same to be left, and so nothing to do. Weights that
+//! were equalized since are others, and more exact: what stands apart already stays so.
 //!
 //! Knows terms with their weights; not whether the form that is left pays.
 
 use std::sync::Arc;
 
-use crate::affine::{Affine, ApartKernels, Geometry, KernelBranch, Linear, RoundingNoise};
-use crate::affine::{LEAST_SQNR, MOST_LOST};
+use crate::affine::{
+    Affine, ApartKernels, Geometry, KernelBranch, Linear, MOST_LOST, RoundingNoise,
+};
 use crate::emit::term::{Term, TermKind};
 use crate::emit::weights::InParallel;
 use crate::numbers::{LazyWeights, all};
@@ -36,7 +38,7 @@ pub struct KeptBranch {
 }
 
 /// The branches of these `terms` that are kept apart in a model of this type, no more than one
-/// per term.
+/// per term: by themselves, of kernels that would be left with fewer than `least` dB.
 ///
 /// # Errors
 /// A branch that has to be, where it cannot be written: between views, before another kernel, or
@@ -45,11 +47,13 @@ pub fn kept(
     terms: &[Term<Affine>],
     float: Float,
     keep: KeepIdentity,
+    least: f64,
 ) -> Result<Vec<KeptBranch>, KeptBranch> {
     let mut all = Vec::new();
     for (number, term) in terms.iter().enumerate() {
         for kernel in term.kernels().filter(|kernel| kernel.kind == TermKind::Conv) {
-            let Some((branch, measured)) = apart_from(&kernel.map, float, keep) else { continue };
+            let found = apart_from(&kernel.map, float, keep, least);
+            let Some((branch, measured)) = found else { continue };
             let Geometry { input, output, .. } = kernel.map.geometry();
             let is_turned = branch.kernel.is_none() && input != output;
             let kept = measured.kept(number, branch);
@@ -73,11 +77,12 @@ fn apart_from(
     map: &Affine,
     float: Float,
     keep: KeepIdentity,
+    least: f64,
 ) -> Option<(KernelBranch, MergeNoise)> {
     let branches = map.branches();
     match keep {
         KeepIdentity::Never => None,
-        KeepIdentity::Auto => dominant(map, branches, float),
+        KeepIdentity::Auto => dominant(map, branches, float, least),
         KeepIdentity::Always => {
             let identity = branches.into_iter().find(|branch| branch.kernel.is_none())?;
             let parts = apart(map, &identity, float);
@@ -89,17 +94,18 @@ fn apart_from(
 }
 
 /// The branch without which the weights are the most exact, if merging it costs too much: more
-/// than [`MOST_LOST`], and so much that fewer than [`LEAST_SQNR`] are left. With more, the
-/// rounding of activations hides that of weights, and two more of them are rounded if it is apart.
+/// than [`MOST_LOST`], and so much that fewer than `least` are left. With more, the rounding of
+/// activations hides that of weights, and two more of them are rounded if it is apart.
 fn dominant(
     map: &Affine,
     branches: Vec<KernelBranch>,
     float: Float,
+    least: f64,
 ) -> Option<(KernelBranch, MergeNoise)> {
     let measured = branches.into_iter().filter_map(|branch| {
         let apart = apart(map, &branch, float);
         let together = RoundingNoise::of_kernel(&apart.together(), &InParallel);
-        if together.sqnr() >= LEAST_SQNR {
+        if together.sqnr() >= least {
             return None;
         }
         let measured = MergeNoise { together, apart: noise_apart(&apart, &branch) };

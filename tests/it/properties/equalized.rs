@@ -27,7 +27,7 @@ use acb_fuse::verify::original::Original;
 use acb_fuse::verify::outcome::Outcome;
 use acb_fuse::verify::proof::prove;
 use acb_fuse::verify::run::run;
-use acb_fuse::{Equalize, RunOptions, Which};
+use acb_fuse::{Equalize, KeepIdentity, RunOptions, Which};
 use ndarray::Axis;
 use prost::Message;
 
@@ -382,17 +382,25 @@ fn unbalanced_channels_are_balanced() {
 fn a_second_conversion_equalizes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let [once, twice] = ["once.onnx", "twice.onnx"].map(|name| folder.path().join(name));
-    for (network, how) in ["acnet_quick", "acnet_resnet", "mobileone", "repvgg"]
-        .map(|network| [(network, Equalize::Best), (network, Equalize::Exact)])
-        .as_flattened()
-    {
-        let file = format!("fixtures/trained/{network}/kept.onnx");
-        let options = options(|options| options.equalize = Some(*how));
-        let told = converted(Path::new(&file), &once, &options).equalization.unwrap();
-        assert!(told.applied || *how == Equalize::Exact, "{file} {how:?}: {told:?}");
-        converted(&once, &twice, &options);
-        let [once, twice] = [&once, &twice].map(|file| std::fs::read(file).unwrap());
-        assert!(once == twice, "{file} {how:?}");
+    // The last one is `--for int8`.
+    let ways = [
+        (Equalize::Best, KeepIdentity::Never),
+        (Equalize::Exact, KeepIdentity::Never),
+        (Equalize::Best, KeepIdentity::Auto),
+    ];
+    for network in ["acnet_quick", "acnet_resnet", "mobileone", "repvgg"] {
+        for (how, keep) in ways {
+            let file = format!("fixtures/trained/{network}/kept.onnx");
+            let options = options(|options| {
+                (options.equalize, options.keep_identity) = (Some(how), keep);
+            });
+            let told = converted(Path::new(&file), &once, &options).equalization.unwrap();
+            let gains = (how, keep) == (Equalize::Best, KeepIdentity::Never);
+            assert!(told.applied || !gains, "{file} {how:?} {keep:?}: {told:?}");
+            converted(&once, &twice, &options);
+            let [once, twice] = [&once, &twice].map(|file| std::fs::read(file).unwrap());
+            assert!(once == twice, "{file} {how:?} {keep:?}");
+        }
     }
 }
 
