@@ -303,6 +303,11 @@ impl Arguments {
         Err(format!("--report: {why}"))
     }
 
+    /// Whether channels are to be scaled for 8 bits.
+    pub fn equalizes(&self) -> bool {
+        self.equalize.is_some() || self.r#for.is_some()
+    }
+
     /// What the library is asked for.
     ///
     /// # Errors

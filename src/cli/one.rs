@@ -71,6 +71,9 @@ fn summary(report: &Report, arguments: &Arguments, colours: bool, width: Option<
             shown.push_str(&format!("  what to do: {help}\n"));
         }
     }
+    if arguments.place().is_none() && arguments.equalizes() {
+        shown.push_str("channels are scaled when a model is written: name a file for it\n");
+    }
     if arguments.verbose {
         let averages = if colours { averages_in_colours } else { averages };
         shown.push_str(&averages(report));

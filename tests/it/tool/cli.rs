@@ -266,6 +266,11 @@ fn the_summary_says_what_changed_in_the_whole_model() {
     assert!(same.contains(", byte for byte the model that was read\n"), "{same}");
     let look = said(&[NETWORK]);
     assert!(!look.contains("operators:") && !look.contains("read:"), "{look}");
+    let scaled = |arguments: &[&str]| said(arguments).contains("channels are scaled when");
+    for (flags, expected) in [(&[][..], false), (&["--for", "int8"], true), (&["--equalize"], true)]
+    {
+        assert_eq!(scaled(&[&[NETWORK], flags].concat()), expected, "{flags:?}");
+    }
 }
 
 /// What was not checked is followed by what to do.
