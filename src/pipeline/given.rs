@@ -20,7 +20,7 @@ use crate::onnx::tensor;
 use crate::options::RunOptions;
 use crate::verify::inputs::Random;
 use crate::verify::run::unfed;
-use crate::verify::runnable;
+use crate::verify::runnable::{self, MOST_ONCE_RUN};
 
 /// The tensor in a file of ONNX's test data: a `TensorProto` that holds its own data.
 ///
@@ -97,7 +97,7 @@ pub fn samples(
         let pieces = if may_be_cut { cut(&all, together) } else { vec![all] };
         return Ok(Ok((pieces, true)));
     }
-    let open = runnable::shapes(model, graph, run, Limits::of_reading())?;
+    let open = runnable::shapes(model, graph, run, MOST_ONCE_RUN, Limits::of_reading())?;
     let mut random = Random::new(run.seed);
     let mut sample = Vec::with_capacity(named.len());
     for ((name, dims), given) in named.iter().zip(given) {
@@ -110,7 +110,9 @@ pub fn samples(
                 Some(why) => return Ok(Err(format!("input `{name}`: {}", why.reason))),
                 None => sample.push(random.noise(&shape)),
             },
-            (None, None) => return Ok(Err(format!("no sizes of input `{name}` are known"))),
+            (None, None) => {
+                return Ok(Err(format!("no sizes of input `{name}` are known at which it runs")));
+            }
         }
     }
     Ok(Ok((vec![sample], false)))

@@ -64,7 +64,7 @@ use crate::onnx::graph::Graph;
 use crate::onnx::model::{Invalid, Model};
 use crate::options::{Options, Progress};
 use crate::report::{Mode, Report};
-use crate::verify::runnable;
+use crate::verify::runnable::{self, MOST_FOR_A_HINT};
 
 /// One model, what is to be done with it, and where it goes.
 #[derive(Debug, Clone, Copy)]
@@ -257,5 +257,5 @@ fn open_sizes(
     options: &Options,
 ) -> Result<Vec<(String, Vec<usize>)>, Invalid> {
     let Some(main) = graphs.first() else { return Ok(Vec::new()) };
-    runnable::shapes(model, main, &options.run, Limits::of_reading())
+    runnable::shapes(model, main, &options.run, MOST_FOR_A_HINT, Limits::of_reading())
 }

@@ -53,6 +53,7 @@ impl Equalization {
     pub fn in_words(&self) -> String {
         let (free, all) = (self.free_kernels, self.kernels);
         let place = format!("{free} of {all} kernels with free channels");
+        let within = if all > 0 { format!(" ({place})") } else { String::new() };
         let gain = match (self.before, self.after) {
             (Some(before), Some(after)) => {
                 format!("int8 outputs {before:.1} → {after:.1} dB{}", self.left_out())
@@ -63,7 +64,7 @@ impl Equalization {
             Some(why) if self.before.is_some() => {
                 format!("not equalized, as {why} ({gain}; {place})")
             }
-            Some(why) => format!("not equalized: {why} ({place})"),
+            Some(why) => format!("not equalized: {why}{within}"),
             None => format!("equalized: {gain}; {place}{}", self.verified()),
         }
     }

@@ -10,11 +10,15 @@ use crate::verify::along::{FedInput, is_open};
 use crate::verify::feeding::{self, BridgedNodes, Feed, Filling, Manner, Unfed};
 use crate::verify::sizes::{batch_of_two, first_candidates};
 
-/// Sizes with more elements than that are not tried.
-const MOST_TRIED: usize = 1 << 20;
+/// Of so many elements inputs are tried for a hint.
+pub const MOST_FOR_A_HINT: usize = 1 << 20;
+
+/// Of so many where the model was run already: an image of 1080 rows has 6.2 million.
+pub const MOST_ONCE_RUN: usize = 1 << 23;
 
 /// Shapes of all inputs that are open, at which `model`, whose main graph is `graph`, runs: the
-/// first ones of the likely ones. None if it runs at none of them.
+/// first ones of the likely ones, which have `most` elements together. None if it runs at none of
+/// them.
 ///
 /// # Errors
 /// If an entry cannot be decoded.
@@ -22,6 +26,7 @@ pub fn shapes(
     model: &Model,
     graph: &Graph,
     options: &RunOptions,
+    most: usize,
     limits: Limits,
 ) -> Result<Vec<(String, Vec<usize>)>, Invalid> {
     let inputs = match feeding::inputs(graph, options) {
@@ -32,7 +37,7 @@ pub fn shapes(
     let fed: Vec<FedInput> = inputs.iter().map(|input| input.fed.clone()).collect();
     let mut candidates = first_candidates(&fed, &feeding::declarations(graph)?);
     candidates.push(batch_of_two(&fed));
-    candidates.retain(|shapes| feeding::elements(shapes, 1).is_some_and(|all| all <= MOST_TRIED));
+    candidates.retain(|shapes| feeding::elements(shapes, 1).is_some_and(|all| all <= most));
     let (bytes, storage) = (dialect::model(model)?, model.storage.clone());
     let manner = Manner { filling: Filling::Noise, bridges: BridgedNodes::Misread };
     let runs = |shapes: &Vec<Vec<usize>>| {
