@@ -4,6 +4,7 @@
 //! Knows types and stored bytes; what is too large is for the plan to say.
 
 use half::{bf16, f16};
+use rayon::prelude::*;
 
 use crate::numbers::larger;
 use crate::onnx::data::{Problem, TensorError, check_data, named, raw};
@@ -36,7 +37,19 @@ impl Extremes {
             has_zeros: self.has_zeros || largest == 0.0,
         }
     }
+
+    /// Of the rows of both.
+    fn joined(self, other: Self) -> Self {
+        Extremes {
+            most: larger(self.most, other.most),
+            least: self.least.min(other.least),
+            has_zeros: self.has_zeros || other.has_zeros,
+        }
+    }
 }
+
+/// Numbers that one processor goes over at a time.
+const AT_A_TIME: usize = 1 << 16;
 
 /// How large the numbers of a float tensor are, whose rows have `row` elements. One pass over
 /// its bytes, which are not widened where they lie in a row.
@@ -90,13 +103,23 @@ pub fn extremes(
 fn of_bits<const N: usize, B: Copy + Default + Ord>(
     bytes: &[u8],
     row: usize,
-    bits: impl Fn([u8; N]) -> B,
-    value: impl Fn(B) -> f64,
+    bits: impl Fn([u8; N]) -> B + Sync,
+    value: impl Fn(B) -> f64 + Sync,
 ) -> Extremes {
     let (numbers, _) = bytes.as_chunks::<N>();
-    let rows = numbers.chunks(row.max(1));
-    let largest = rows.map(|row| row.iter().map(|&number| bits(number)).fold(B::default(), B::max));
-    largest.fold(Extremes::NONE, |found, largest| found.with_row(value(largest)))
+    let row = row.max(1);
+    let of_rows = |numbers: &[[u8; N]]| {
+        let rows = numbers.chunks(row);
+        let largest =
+            rows.map(|row| row.iter().map(|&number| bits(number)).fold(B::default(), B::max));
+        largest.fold(Extremes::NONE, |found, largest| found.with_row(value(largest)))
+    };
+    if numbers.len() <= AT_A_TIME {
+        return of_rows(numbers);
+    }
+    let whole_rows = row.saturating_mul(AT_A_TIME.div_ceil(row));
+    let parts = numbers.par_chunks(whole_rows).map(of_rows);
+    parts.reduce(|| Extremes::NONE, Extremes::joined)
 }
 
 #[cfg(test)]
@@ -124,6 +147,11 @@ mod tests {
                 assert_eq!(found, Extremes { most, least, has_zeros }, "{values:?} {float}");
             }
         }
+        // Of many rows, too: 1 to 70,000, and a row of zeros.
+        let numbers: Vec<f64> = (0..=70_000).map(f64::from).collect();
+        let array = ArrayD::from_shape_vec(IxDyn(&[numbers.len()]), numbers).unwrap();
+        let found = extremes(&from_floats("w", &array, Float::F32), &Storage::default(), 1);
+        assert_eq!(found.unwrap(), Extremes { most: 70_000.0, least: 1.0, has_zeros: true });
         let typed = TensorProto {
             float_data: vec![f32::NAN, 1.0],
             raw_data: None,
