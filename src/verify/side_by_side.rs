@@ -127,9 +127,7 @@ impl SideBySide<'_, '_, '_> {
     }
 
     /// With bridges over the same nodes in both runs: those at which the engine fails in the old
-    /// one. Where it fails in the new one alone, the new model does not run; unless a bridge led
-    /// over a node of the old one at which it fails, too. *Counter-example*: at a size that a
-    /// product does not take, another product that took its place fails as well.
+    /// one. Where it fails in the new one alone, the new model does not run.
     fn run_all(&self, fed: Fed, at_a_time: AtATime) -> Result<Seen, Halted> {
         let old = bridges(self.old, &self.pairs.shared_old, fed.bridges);
         let mut new = bridges(self.new, &self.pairs.shared_new, fed.bridges);
@@ -141,9 +139,30 @@ impl SideBySide<'_, '_, '_> {
             (seen, over) = self.run_once(fed, at_a_time, &old, &new)?;
         }
         match over.into_iter().find(|(node, _)| !new.wanted.contains(node)) {
-            Some((_, error)) => Err(new_fails(fed, !seen.bridged.is_empty())(error)),
+            Some((_, error)) => Err(self.new_fails(fed, seen.bridged.keys(), error)),
             None => Ok(seen),
         }
+    }
+
+    /// What it says that the engine fails at nodes that only the new model has: that this one does
+    /// not run; unless a node of the old one that reads the same was `bridged`. *Counter-example*:
+    /// at a size that a product does not take, another product that took its place fails as well.
+    fn new_fails<'b>(
+        &self,
+        fed: Fed,
+        mut bridged: impl Iterator<Item = &'b NodeId>,
+        error: EngineError,
+    ) -> Halted {
+        let (Some(old), Some(new)) = (self.old.first(), self.new.first()) else {
+            return Halted::New(error);
+        };
+        let added = new.nodes().filter(|(id, _)| !self.pairs.shared_new.contains(id));
+        let read: HashSet<&str> =
+            added.flat_map(|(_, node)| &node.proto.input).map(String::as_str).collect();
+        let reads_that =
+            |id: &NodeId| old.node(*id).proto.input.iter().any(|name| read.contains(name.as_str()));
+        let fails_alike = fed.bridges == BridgedNodes::Failing && bridged.any(reads_that);
+        if fails_alike { Halted::Old(error) } else { Halted::New(error) }
     }
 
     /// What was seen, and over which nodes of the new model bridges led, and why.
@@ -171,7 +190,7 @@ impl SideBySide<'_, '_, '_> {
         for (number, (old, new)) in old_stretches.iter().zip(&new_stretches).enumerate() {
             let passed = runs.pass(old, new, at_a_time);
             passed.map_err(|halted| match halted {
-                Halted::New(error) => new_fails(fed, !runs.old.bridged.is_empty())(error),
+                Halted::New(error) => self.new_fails(fed, runs.old.bridged.keys(), error),
                 other => other,
             })?;
             if number == 0 {
@@ -211,13 +230,6 @@ impl Seen {
     pub fn all(&self) -> impl Iterator<Item = &ComparedTensor> {
         self.outputs.iter().chain(&self.on_the_way)
     }
-}
-
-/// What it says that the engine fails at the new model alone, if bridges led over what it fails at
-/// in the old one or did not.
-fn new_fails(fed: Fed, is_old_bridged: bool) -> impl FnOnce(EngineError) -> Halted {
-    let fails_too = is_old_bridged && fed.bridges == BridgedNodes::Failing;
-    if fails_too { Halted::Old } else { Halted::New }
 }
 
 /// Bridges over those of the nodes that both models have over which they may lead.
