@@ -85,10 +85,8 @@ fn write(bencher: Bencher, blocks: usize) {
         let plan = planned(reader, &meanings);
         let fused: Vec<FusedNodes> =
             plan.blocks.iter().map(|block| fused(reader, &meanings, &plan, block)).collect();
-        let changed = plan.blocks.iter().zip(&fused).map(|(block, fused)| BlockNodes {
-            made: block.made().map(|(tensor, _)| tensor).collect(),
-            fused,
-        });
+        let changed =
+            plan.blocks.iter().zip(&fused).map(|(block, fused)| BlockNodes::of(block, fused));
         let changes = [Changes { blocks: changed.collect(), eval_forms: vec![] }];
         let graphs = std::slice::from_ref(reader.graph);
         bencher.counter(ItemsCount::new(blocks)).bench(|| {

@@ -58,6 +58,8 @@ pub struct FusedNodes {
     pub infos: Vec<ValueInfoProto>,
     /// Tensors that the new nodes read.
     pub roots: Vec<ValueId>,
+    /// Whether what the last node reads is called as the file's own tensor is.
+    pub names_byproduct: bool,
 }
 
 /// Writes a normal form.
@@ -76,6 +78,7 @@ pub fn fused(form: &NormalForm) -> Result<FusedNodes, NotFinite> {
         integers: vec![],
         infos: vec![],
         roots: form.terms.iter().map(|term| term.root).collect(),
+        names_byproduct: form.byproduct.is_some(),
     };
     let mut parts: Vec<(Option<Part>, String)> = Vec::new();
     for (index, (term, &root)) in form.terms.iter().zip(form.roots).enumerate() {
@@ -119,6 +122,7 @@ fn turned(
 ) -> Result<FusedNodes, NotFinite> {
     let before = form.byproduct.map_or_else(|| format!("{}.nchw", form.stem), str::to_owned);
     let mut sum = fused(&NormalForm { terms, output: &before, byproduct: None, ..*form })?;
+    sum.names_byproduct = form.byproduct.is_some();
     let rank = terms.first().map_or(0, |term| term.map.geometry().rank());
     let perm = order.roles(rank).into_iter().map(|axis| axis as i64).collect();
     let name = format!("{}.output", form.stem);

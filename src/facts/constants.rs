@@ -262,7 +262,8 @@ impl<'g, 'm> Constants<'g, 'm> {
     }
 
     /// Releases the large ones of the constants that only `id`, which is known, is computed from: a
-    /// kernel of OREPA comes of twenty others of its size.
+    /// kernel of OREPA comes of twenty others of its size. Asked for once more, they are evaluated
+    /// once more, and what they take is spent twice: planning, in one thread, asks for each first.
     fn release_operands(&self, id: ValueId) {
         let Some(producer) = self.graph.value(id).producer else { return };
         let is_large = |tensor: &Evaluated| {

@@ -22,9 +22,14 @@ use crate::verify::border::FilledBorder;
 use crate::verify::claim::{Claim, Side, Unproved};
 use crate::verify::original::Original;
 
-/// The claims that `new` nodes compute what `block`'s nodes compute: one for each tensor that the
-/// file has, too.
-pub fn claims(reader: &Reader, meanings: &Meanings, block: &Block, new: &Side) -> Vec<Claim> {
+/// The claims that `new` nodes compute what `block`'s nodes compute: one for each tensor that is
+/// `made` and that the file has, too.
+pub fn claims(
+    reader: &Reader,
+    meanings: &Meanings,
+    (block, made): (&Block, &[ValueId]),
+    new: &Side,
+) -> Vec<Claim> {
     let mut roots: Vec<ValueId> = block.terms.iter().map(|term| term.root).collect();
     roots.sort_unstable();
     roots.dedup();
@@ -38,11 +43,11 @@ pub fn claims(reader: &Reader, meanings: &Meanings, block: &Block, new: &Side) -
         _ => None,
     });
     let borders: Vec<FilledBorder> = borders.collect();
-    let claim = |(output, _)| {
+    let claim = |output| {
         let (roots, valid, borders) = (roots.clone(), block.valid.clone(), borders.clone());
         Claim { output, roots, valid, borders, new: new.clone() }
     };
-    block.made().map(claim).collect()
+    made.iter().copied().map(claim).collect()
 }
 
 /// That node `id` makes, of inputs times the factors of their channels and with `new` tensors

@@ -45,10 +45,7 @@ impl<'m> Edited<'m> {
     ) -> Result<Self, Invalid> {
         let changes = planned.analyses.iter().zip(&made.fates).map(|(analysis, fates)| {
             let blocks = made_blocks(analysis, fates);
-            let blocks = blocks.map(|(block, made)| BlockNodes {
-                made: block.made().map(|(tensor, _)| tensor).collect(),
-                fused: &made.fused,
-            });
+            let blocks = blocks.map(|(block, made)| BlockNodes::of(block, &made.fused));
             Changes { blocks: blocks.collect(), eval_forms: analysis.training.forms.clone() }
         });
         let rewrite = edits::rewrite(graphs, &changes.collect::<Vec<_>>())?;

@@ -21,6 +21,7 @@ use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::schema::{annotation_field, graph_field, info_field, tensor_field};
 use crate::onnx::splice::{self, Container, Deferred, Edit};
 use crate::pipeline::remains::{Replaced, Rest, dropped};
+use crate::plan::Block;
 
 /// What is to change in one graph.
 #[derive(Debug, Default)]
@@ -39,6 +40,14 @@ pub struct BlockNodes<'f> {
     pub made: Vec<ValueId>,
     /// They, and what they read.
     pub fused: &'f FusedNodes,
+}
+
+impl<'f> BlockNodes<'f> {
+    /// What was made of a block.
+    pub fn of(block: &Block, fused: &'f FusedNodes) -> Self {
+        let is_named = |tensor: &ValueId| fused.names_byproduct || *tensor == block.region.output;
+        BlockNodes { made: block.tensors_made().filter(is_named).collect(), fused }
+    }
 }
 
 /// What is spliced out and in.

@@ -45,12 +45,16 @@ pub fn fused(
     terms: &[Term<Affine>],
 ) -> Result<FusedNodes, NotFinite> {
     let name = |value| reader.graph.value(value).name.as_str();
+    // A shift that cancels to nothing is one to the plan: the nodes may be others.
+    let mut planned = block.terms.iter();
+    let is_as_planned =
+        terms.iter().all(|term| planned.next().is_some_and(|own| own.is(&term.shape())));
     let roots: Vec<&str> = terms.iter().map(|term| name(term.root)).collect();
     nodes::fused(&NormalForm {
         terms,
         roots: &roots,
         output: name(block.region.output),
-        byproduct: block.byproduct.map(name),
+        byproduct: block.byproduct.filter(|_| is_as_planned).map(name),
         stem: &block.stem,
         tensors: &block.tensors,
         float: block.float,

@@ -17,6 +17,7 @@ use crate::options::{Options, Progress};
 use crate::pipeline::analysis::GraphAnalysis;
 use crate::pipeline::claim;
 use crate::pipeline::counts::{self, MultiplyAdds};
+use crate::pipeline::edits::BlockNodes;
 use crate::pipeline::fuse;
 use crate::pipeline::planned::Planned;
 use crate::plan::{Block, WeightError};
@@ -177,9 +178,14 @@ impl Maker<'_> {
             file: self.file.to_owned(),
             reason: wrong.to_string(),
         })?;
+        let BlockNodes { made, .. } = BlockNodes::of(block, &fused);
         let new = Side { nodes: fused.nodes.clone(), constants: constants(&fused) };
-        let claims = claim::claims(reader, meanings, block, &new);
-        let mut proofs = claims.iter().map(|claim| prove(original, claim, self.limits));
+        let claims = claim::claims(reader, meanings, (block, &made), &new);
+        let mut output = block.region.output;
+        let mut proofs = claims.iter().map(|claim| {
+            output = claim.output;
+            prove(original, claim, self.limits)
+        });
         match proofs.try_fold(0.0, |worst: f64, error| Ok(worst.max(error?))) {
             Ok(error) => {
                 Ok(Fate::Made(MadeBlock { fused, fingerprints, proof: Some(error), compared }))
@@ -198,7 +204,7 @@ impl Maker<'_> {
             Err(wrong) => Err(Error::BlockDiffers {
                 file: self.file.to_owned(),
                 block: block.name.clone(),
-                output: reader.graph.value(block.region.output).name.clone(),
+                output: reader.graph.value(output).name.clone(),
                 reason: wrong.to_string(),
             }),
         }

@@ -55,10 +55,14 @@ pub struct Block {
 }
 
 impl Block {
-    /// The tensors of the file that it makes, and what each is computed from.
+    /// The tensors of the file that it makes, its output first.
+    pub fn tensors_made(&self) -> impl Iterator<Item = ValueId> {
+        [Some(self.region.output), self.byproduct].into_iter().flatten()
+    }
+
+    /// The same, and what each is computed from.
     pub fn made(&self) -> impl Iterator<Item = (ValueId, Vec<ValueId>)> {
         let roots = || self.terms.iter().map(|term| term.root).collect();
-        let made = [Some(self.region.output), self.byproduct];
-        made.into_iter().flatten().map(move |tensor| (tensor, roots()))
+        self.tensors_made().map(move |tensor| (tensor, roots()))
     }
 }

@@ -5,7 +5,7 @@
 //! entered once; each cut gives the tensor a *form*, the sum of terms over it, in which terms
 //! of one root merge where that is legal and no dearer. Its *gain* is the cost of the cone that
 //! goes away, less that of the form. Expanded are the ways from one term backwards, those from
-//! several terms to a tensor that all of them are computed from, elsewhere nothing can merge, and
+//! several terms to a tensor that all of them are computed from (elsewhere nothing can merge), and
 //! those of all terms that are turned alike.
 //!
 //! Knows the planner's graph, forms and costs; no weights, and changes nothing.
@@ -315,7 +315,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
 
     /// A tensor that several terms of the form read, or one that cannot be written: what it is made
     /// of may merge with itself. Of `2(x + k) + k`, `k` is read through, too.
-    /// Those that were `tried` are none.
+    /// None that was `tried`.
     fn repeated(&self, form: &Form<Geometry>, tried: &[NodeId]) -> Option<NodeId> {
         let terms = form.selected();
         let is_repeated = |(at, term): &(usize, &Term<Geometry>)| {

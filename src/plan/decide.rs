@@ -3,7 +3,7 @@
 //!
 //! Knows one region at a time; gives no names and writes nothing.
 
-use crate::affine::{Geometry, LEAST_SQNR, branch};
+use crate::affine::{Geometry, LEAST_SQNR, MOST_LOST, branch};
 use crate::emit::term::Term;
 use crate::facts::roles;
 use crate::facts::validity::Validity;
@@ -23,6 +23,10 @@ use crate::refusal::{NotLinear, Reason};
 
 /// No kernel of a real network has more weights; a bound on what is allocated.
 const MAX_WEIGHTS: f64 = (1u64 << 31) as f64;
+
+/// What stands apart in the file joins a kernel that is left with so many dB: more than where it
+/// would be left apart, since a kernel that is equalized then is more exact.
+const LEAST_TO_JOIN: f64 = LEAST_SQNR + MOST_LOST;
 
 /// The block that `region` becomes as it is `planned`, which has no names yet. What it `replaced`
 /// costs goes away.
@@ -125,8 +129,9 @@ fn parted(
     };
     let kept = keep::kept(&terms, float, keep, LEAST_SQNR).map_err(|kept| stays_apart(&kept))?;
     let Some(first) = kept.first() else {
-        // What the file has apart may have been equalized since it was left so.
-        let lost = keep::kept(&terms, float, keep, f64::INFINITY).unwrap_or_default();
+        // What the file has apart may have been equalized since it was left so. What cannot be
+        // written apart is not apart.
+        let lost = keep::kept(&terms, float, keep, LEAST_TO_JOIN).unwrap_or_default();
         let stays = lost.first().filter(|_| !apart(&lost).2);
         return stays.map_or(Ok(as_planned), |first| Err(stays_apart(first)));
     };

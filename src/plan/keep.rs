@@ -7,7 +7,7 @@
 //!
 //! What is measured is what is written: weights in the type of the file. A second conversion reads
 //! these and measures the same; it finds the same to be left, and so nothing to do. Weights that
-//! were equalized since are others, and more exact: what stands apart already stays so.
+//! were equalized since are others, and more exact: what stands apart already joins later.
 //!
 //! Knows terms with their weights; not whether the form that is left pays.
 

@@ -4,7 +4,7 @@
 //! where each tensor should be computed, and [`eliminate`] which tensors all their readers
 //! should do without: if that makes fewer nodes, and no more weights and multiply-adds
 //! ([`cost`]), until nothing does. What is planned for a tensor is a [`form`], whose terms
-//! [`merge`] where that is legal, and takes the place of a [`region`] of the file, much of which is [`replaced`];
+//! [`merge`] where that is legal, and takes the place of a [`region`] of the file ([`replaced`] says what of it goes);
 //! [`decide`] says whether it becomes a [`block`]: if its weights exist in the model's type
 //! ([`fit`]), a [`border`] in it is what it was taken for, and it is right for the sizes that are
 //! known; and which branch is kept apart from

@@ -3,6 +3,7 @@
 //!
 //! Knows the search and the decision by their results; edits nothing.
 
+use crate::facts::validity::Validity;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{IdMap, IdSet, NodeId, ValueId};
 use crate::onnx::liveness;
@@ -111,10 +112,9 @@ fn planned(
         if refused.retry() {
             continue;
         }
-        let made = blocks.iter().flat_map(Block::made);
-        let needed = needed(graph, made.collect());
-        blocks.retain(|block| needed.contains(&block.region.output));
-        note_byproducts(&net, &mut blocks);
+        let found = byproducts(&net, &blocks);
+        keep_needed(graph, &mut blocks, found);
+        blocks.iter_mut().for_each(|block| count_byproduct(&net, block));
         share_tensors(reader, meanings, &mut blocks);
         let is_told = |tensor| refused.concerns(tensor) || without.concerns(tensor);
         let near_misses = near_misses(&net, &limits, &blocks).into_iter();
@@ -176,37 +176,60 @@ fn improve_each(
     is_changed
 }
 
-/// Notes what the blocks make on the way of what other nodes of the file make of their outputs.
-fn note_byproducts(net: &Net, blocks: &mut [Block]) {
-    let graph = net.reader.graph;
-    let of_block = |block: &Block| {
-        let is_whole = block.kept.is_empty();
-        net.former(block.region.output).filter(|_| is_whole).and_then(|id| net.byproduct(id))
+/// What the blocks make on the way that nodes of the file make of their outputs, by these.
+fn byproducts(net: &Net, blocks: &[Block]) -> IdMap<ValueId, ValueId> {
+    let promised = |node: &NodeId| {
+        let valid = net.meanings.validity(*node);
+        let mut conditions = valid.into_iter().flat_map(Validity::conditions);
+        conditions.all(|condition| net.reader.sizes.promises(condition).unwrap_or_default())
     };
-    let nodes: Vec<Option<NodeId>> = blocks.iter().map(of_block).collect();
-    for (block, node) in blocks.iter_mut().zip(&nodes) {
-        block.byproduct = node.and_then(|node| graph.node(node).output());
+    let of_block = |block: &Block| {
+        let output = block.region.output;
+        let former = net.former(output).filter(|_| block.kept.is_empty())?;
+        let node = net.byproduct(former).filter(promised)?;
+        Some((output, net.reader.graph.node(node).output()?))
+    };
+    blocks.iter().filter_map(of_block).collect()
+}
+
+/// Keeps the blocks that are needed once all are made with these `byproducts`, and of those the
+/// ones whose blocks' outputs are needed, too. *Counter-example to all*: of a tensor, a node asks
+/// for the size alone, by which another tensor is expanded to what it is already; without that
+/// Expand, nothing needs the tensor.
+fn keep_needed(graph: &Graph, blocks: &mut Vec<Block>, byproducts: IdMap<ValueId, ValueId>) {
+    for block in blocks.iter_mut() {
+        block.byproduct = byproducts.get(&block.region.output).copied();
     }
-    // What only a by-product is made of need not be made behind it.
-    let needed = needed(graph, blocks.iter().flat_map(Block::made).collect());
-    for (block, node) in blocks.iter_mut().zip(nodes) {
-        let Some(node) = node else { continue };
-        if !needed.contains(&block.region.output) {
-            block.byproduct = None;
-            continue;
+    loop {
+        let needed = needed(graph, blocks);
+        let before = blocks.len();
+        blocks.retain(|block| block.tensors_made().any(|tensor| needed.contains(&tensor)));
+        // What only a by-product is made of need not be made behind it.
+        let is_alone = |block: &&mut Block| {
+            block.byproduct.is_some() && !needed.contains(&block.region.output)
+        };
+        let alone = blocks.iter_mut().filter(is_alone);
+        let reset = alone.map(|block| block.byproduct = None).count();
+        if reset == 0 && blocks.len() == before {
+            return;
         }
-        block.removed.insert(node);
-        block.before.nodes = block.before.nodes.saturating_add(1);
-        let own = net.meanings.validity(node);
-        own.into_iter().for_each(|own| block.valid.intersect(own));
     }
 }
 
-/// Those of the tensors that blocks `made` that are needed once all are made. *Counter-example to
-/// all*: of a tensor, a node asks for the size alone, by which another tensor is expanded to what
-/// it is already; without that Expand, nothing needs the tensor.
-fn needed(graph: &Graph, made: Vec<(ValueId, Vec<ValueId>)>) -> IdSet<ValueId> {
+/// The node of the file that makes its by-product goes away with the block. What computes a shape
+/// for that node goes too, and counts nothing.
+fn count_byproduct(net: &Net, block: &mut Block) {
+    let graph = net.reader.graph;
+    let Some(node) = block.byproduct.and_then(|made| graph.value(made).producer) else { return };
+    block.removed.insert(node);
+    block.before.nodes = block.before.nodes.saturating_add(1);
+    net.meanings.validity(node).into_iter().for_each(|own| block.valid.intersect(own));
+}
+
+/// Tensors that are needed, of those that blocks make.
+fn needed(graph: &Graph, blocks: &[Block]) -> IdSet<ValueId> {
     let producer = |value| graph.value(value).producer;
+    let made: Vec<(ValueId, Vec<ValueId>)> = blocks.iter().flat_map(Block::made).collect();
     let ends = made.iter().filter_map(|(tensor, roots)| Some((producer(*tensor)?, roots)));
     let ends: IdMap<NodeId, &Vec<ValueId>> = ends.collect();
     let reads = |node, open: &mut Vec<ValueId>| match ends.get(&node) {

@@ -34,6 +34,13 @@ pub fn subject(net: &Net, id: NodeId) -> Subject {
             let only_shifts = scale.iter().all(|&scale| scale == 1.0);
             if only_shifts { Subject::Shift } else { Subject::Scale }
         }
+        Some(Meaning::Linear(_, map @ LinearOp::Filter { weight, .. })) if is_uniform(map) => {
+            if *weight == 1.0 {
+                Subject::Shift
+            } else {
+                Subject::Scale
+            }
+        }
         Some(Meaning::Linear(_, LinearOp::Conv { .. })) => Subject::Convolution,
         Some(Meaning::Sum(_)) => Subject::Sum,
         _ => Subject::Node,
@@ -78,6 +85,14 @@ impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
                 let node = graph.node(id).label().to_owned();
                 Reason::NotLinear { node, why: why.clone() }
             }),
+            // What an image is scaled by is expected in the first kernel; of one number for all
+            // elsewhere, in an activation or before a softmax, nobody expects it.
+            Meaning::Linear(_, map) if is_uniform(map) && !self.net.is_planned(id) => {
+                let [term] = self.net.terms(id) else { return None };
+                let (before, behind) = (self.before(term).what, self.behind(output, term));
+                let is_expected = matches!(before, Neighbour::Input) && behind.is_near;
+                is_expected.then_some(Reason::Between { before, behind: behind.what })
+            }
             Meaning::Linear(_, LinearOp::Diagonal { .. }) if !self.net.is_planned(id) => {
                 let [term] = self.net.terms(id) else { return None };
                 let is_norm = subject(self.net, id) == Subject::Norm;
@@ -220,6 +235,11 @@ impl Beside {
     fn far(what: Neighbour) -> Self {
         Beside { what, is_near: false }
     }
+}
+
+/// Whether the map scales and shifts all elements by the same numbers.
+fn is_uniform(map: &LinearOp) -> bool {
+    matches!(map, LinearOp::Filter { windows, .. } if windows.is_empty())
 }
 
 fn operator(node: &Node) -> String {

@@ -149,19 +149,23 @@ impl SideBySide<'_, '_, '_> {
     /// at a size that a product does not take, another product that took its place fails as well.
     fn new_fails<'b>(
         &self,
-        fed: Fed,
+        Fed { bridges, .. }: Fed,
         mut bridged: impl Iterator<Item = &'b NodeId>,
         error: EngineError,
     ) -> Halted {
         let (Some(old), Some(new)) = (self.old.first(), self.new.first()) else {
             return Halted::New(error);
         };
-        let added = new.nodes().filter(|(id, _)| !self.pairs.shared_new.contains(id));
-        let read: HashSet<&str> =
-            added.flat_map(|(_, node)| &node.proto.input).map(String::as_str).collect();
-        let reads_that =
-            |id: &NodeId| old.node(*id).proto.input.iter().any(|name| read.contains(name.as_str()));
-        let fails_alike = fed.bridges == BridgedNodes::Failing && bridged.any(reads_that);
+        let added = self.pairs.new.iter().filter(|id| !self.pairs.kept.contains_key(id));
+        let fed = |graph: &Graph, id: NodeId| {
+            let inputs = graph.node(id).inputs.iter().flatten();
+            let fed = inputs.map(|&input| graph.value(input));
+            let names = fed.filter(|value| value.initializer.is_none());
+            names.map(|value| value.name.clone()).collect::<Vec<String>>()
+        };
+        let read: HashSet<String> = added.flat_map(|&id| fed(new, id)).collect();
+        let reads_that = |id: &NodeId| fed(old, *id).iter().any(|name| read.contains(name));
+        let fails_alike = bridges == BridgedNodes::Failing && bridged.any(reads_that);
         if fails_alike { Halted::Old(error) } else { Halted::New(error) }
     }
 

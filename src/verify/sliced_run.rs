@@ -28,8 +28,9 @@ use crate::verify::slices::{self, Most, Slice, SlicedStretch, Stretch};
 /// those before it.
 pub const MOST: Most = Most { nodes: 64, bytes: 2 << 20 };
 
-/// So many pieces of a large convolution are run side by side: the other model may have come to
-/// its end.
+/// So many pieces of a large convolution are run side by side. With the other model that is one
+/// more than two processors need, which the shorter of both models leaves to the longer one; more
+/// would take more memory.
 const ROWS_AT_A_TIME: usize = 2;
 
 /// Why a run did not come to its end.

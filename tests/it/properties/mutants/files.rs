@@ -76,10 +76,11 @@ impl Files<'_> {
             .iter()
             .zip(plans.iter().zip(&fused))
             .map(|(reader, (plan, fused))| {
-                let blocks = plan.blocks.iter().zip(fused).map(|(block, fused)| BlockNodes {
-                    made: block.made().map(|(tensor, _)| tensor).collect(),
-                    fused,
-                });
+                let blocks = plan
+                    .blocks
+                    .iter()
+                    .zip(fused)
+                    .map(|(block, fused)| BlockNodes::of(block, fused));
                 let eval_forms = TrainingNodes::find(reader).unwrap().forms;
                 Changes { blocks: blocks.collect(), eval_forms }
             })

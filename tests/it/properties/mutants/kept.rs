@@ -55,7 +55,8 @@ fn wrong_scales_of_branches_that_stay_apart_are_caught() {
         assert_eq!(ops, ["Conv", "Mul", "Add"]);
         let limits = Limits::new(Duration::from_secs(60), 1 << 30);
         let proved = |made: &Made| {
-            let claim = claims(reader, meanings, block, &made.side()).swap_remove(0);
+            let claim = claims(reader, meanings, (block, &[block.region.output]), &made.side())
+                .swap_remove(0);
             prove(&original(reader), &claim, limits)
         };
         proved(&right).unwrap();

@@ -5,6 +5,7 @@
 //! here, without an engine; verification must catch all that do.
 
 mod beliefs;
+mod byproduct;
 mod files;
 mod kept;
 mod mistakes;

@@ -173,7 +173,8 @@ pub fn rewritten(model: &ModelProto, output: &str) -> Option<Rewritten> {
         let block = plan.blocks.iter().find(|block| name(block) == output)?;
         let terms = fuse::terms(reader, meanings, &plan, block).ok()?;
         let fused = Made::of(&fuse::fused(reader, block, &terms).ok()?);
-        let claim = claims(reader, meanings, block, &fused.side()).swap_remove(0);
+        let claim =
+            claims(reader, meanings, (block, &[block.region.output]), &fused.side()).swap_remove(0);
         Some(Rewritten { fused, beliefs: Beliefs::of(&claim, reader.graph) })
     })
 }
@@ -219,7 +220,9 @@ impl Scene<'_, '_, '_> {
             let block = &plan.blocks[0];
             let output = &reader.graph.value(block.region.output).name;
             let right = rewritten(&model, output).unwrap();
-            let claim = claims(reader, meanings, block, &right.fused.side()).swap_remove(0);
+            let claim =
+                claims(reader, meanings, (block, &[block.region.output]), &right.fused.side())
+                    .swap_remove(0);
             let probe = probe(block, &claim, reader);
             let expected = naive::run(&claim.new, &probe).unwrap();
             let ids: Vec<_> = reader.graph.nodes().map(|(id, _)| id).collect();
@@ -360,7 +363,9 @@ impl Scene<'_, '_, '_> {
     /// The old nodes of the block, and the new ones.
     pub fn sides(&self) -> [Side; 2] {
         let side = self.right.fused.side();
-        let claim = claims(self.reader, self.meanings, self.block, &side).swap_remove(0);
+        let claim =
+            claims(self.reader, self.meanings, (self.block, &[self.block.region.output]), &side)
+                .swap_remove(0);
         [self.old_side(&claim, claim.output).unwrap(), claim.new]
     }
 
@@ -384,7 +389,9 @@ impl Scene<'_, '_, '_> {
     /// fuser that misreads an arm leaves that arm as it is, and may rightly add its output.
     fn probe_of(&self, mutant: &Rewritten) -> Vec<(String, ArrayD<f64>)> {
         let side = self.right.fused.side();
-        let claim = claims(self.reader, self.meanings, self.block, &side).swap_remove(0);
+        let claim =
+            claims(self.reader, self.meanings, (self.block, &[self.block.region.output]), &side)
+                .swap_remove(0);
         let is_probed = |root: &&String| self.probe.iter().any(|(name, _)| name == *root);
         let inner = mutant.beliefs.roots.iter().filter(|root| !is_probed(root));
         let inner = inner.filter_map(|root| {
