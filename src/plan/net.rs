@@ -303,7 +303,9 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
     }
 
     fn is_byproduct(&self, id: NodeId) -> bool {
-        let read = self.term_in_file(id).and_then(|term| self.former(term.root));
+        let moves =
+            |term: &&Term<Geometry>| !term.before.is_empty() || term.map.input != term.map.output;
+        let read = self.term_in_file(id).filter(moves).and_then(|term| self.former(term.root));
         read.is_some_and(|read| self.byproduct(read) == Some(id))
     }
 
