@@ -17,6 +17,7 @@ use crate::engine::tensors::EngineTensor;
 #[cfg(feature = "unstable")]
 use crate::engine::{Array, tensors};
 use crate::engine::{EngineError, Limits};
+use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
@@ -54,6 +55,8 @@ pub struct SlicedRun<'w, 'm> {
     samples: Vec<LiveTensors>,
     /// Where bridges may lead, and must.
     bridges: &'w Bridges,
+    /// Whether it stores or is given numbers in float16, and none in float64.
+    is_of_float16: bool,
     /// What the file declares of tensors; only bridges ask.
     declared: OnceLock<Declarations>,
     /// Those over which one led, and why.
@@ -91,7 +94,13 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         };
         let samples = samples.iter().map(by_id).collect();
         let (declared, bridged) = (OnceLock::new(), BTreeMap::new());
-        Ok(SlicedRun { graphs, graph, samples, bridges, declared, bridged })
+        let mut told = HashSet::new();
+        for (id, _) in graph.values() {
+            let stored = graph.stored_type(id)?.or_else(|| graph.input_type(id));
+            told.extend(stored.and_then(Float::from_onnx));
+        }
+        let is_of_float16 = told.contains(&Float::F16) && !told.contains(&Float::F64);
+        Ok(SlicedRun { graphs, graph, samples, bridges, is_of_float16, declared, bridged })
     }
 
     /// What the whole model makes of each sample, cut like that.
@@ -330,6 +339,9 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
             nodes.extend(dialect::nodes(self.graphs, graph, node)?);
         }
         nodes.iter_mut().try_for_each(|node| widened::node(node, &graph.model.storage))?;
+        if self.is_of_float16 {
+            nodes = nodes.into_iter().flat_map(widened::mean).collect();
+        }
         let outputs = slice.outputs.iter().map(|&id| graph.value(id).name.clone()).collect();
         Ok(SliceModel { nodes, constants, outputs, opset: graph.model.opset })
     }
