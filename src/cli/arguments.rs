@@ -303,9 +303,9 @@ impl Arguments {
         Err(format!("--report: {why}"))
     }
 
-    /// Whether channels are to be scaled for 8 bits.
-    pub fn equalizes(&self) -> bool {
-        self.equalize.is_some() || self.r#for.is_some()
+    /// How channels are scaled for 8 bits.
+    pub fn scaling(&self) -> Option<Equalize> {
+        self.equalize.or(self.r#for.as_ref().map(|_| Equalize::Best))
     }
 
     /// What the library is asked for.
@@ -315,13 +315,12 @@ impl Arguments {
     pub fn options(&self) -> Result<Options, Exit> {
         let mut options = Options::default();
         options.verify = !self.no_verify;
-        options.equalize = self.equalize;
+        options.equalize = self.scaling();
         options.keep_overridable = self.keep_overridable;
         options.growth = self.growth;
         options.keep_identity = self.keep_identity;
         if self.r#for.is_some() {
             options.keep_identity = KeepIdentity::Auto;
-            options.equalize = options.equalize.or(Some(Equalize::Best));
         }
         options.training_mode = self.training_mode;
         options.skip.clone_from(&self.skip);

@@ -71,7 +71,7 @@ fn summary(report: &Report, arguments: &Arguments, colours: bool, width: Option<
             shown.push_str(&format!("  what to do: {help}\n"));
         }
     }
-    if arguments.place().is_none() && arguments.equalizes() {
+    if arguments.place().is_none() && arguments.scaling().is_some() {
         shown.push_str("channels are scaled when a model is written: name a file for it\n");
     }
     if arguments.verbose {

@@ -6,8 +6,8 @@
 use crate::affine::{ConvKind, Geometry, PadMode, Window};
 use crate::emit::layout::{is_turned, order_of_product};
 
-/// What a map of this shape does to what it reads before its kernel, where [`layout`](crate::emit::layout::layout) writes nodes
-/// for that: `None` if it writes none. A transposed convolution crops what it makes.
+/// What a map of this shape does to what it reads before its kernel, where its layout has nodes for
+/// that: `None` if it has none. A transposed convolution crops what it makes.
 pub fn front(geometry: &Geometry) -> Option<Geometry> {
     if is_turned(geometry) {
         return None;
@@ -39,7 +39,7 @@ pub fn front(geometry: &Geometry) -> Option<Geometry> {
     })
 }
 
-/// Whether [`layout`](crate::emit::layout::layout) writes the bias of a map of this shape as a node of its own.
+/// Whether the layout of a map of this shape has a node for its bias.
 pub fn adds_bias(geometry: &Geometry) -> bool {
     let is_product = !is_turned(geometry) && order_of_product(geometry).is_some();
     let is_whole = geometry.windows.iter().all(|window| *window == Window::IDENTITY);

@@ -10,7 +10,7 @@ use ndarray::{ArrayD, Axis};
 use crate::affine::{Affine, AxisOrder, ConvKind, Geometry, Linear, PadMode, Part, Window};
 use crate::emit::layout::{LayoutNode, LayoutOp, Operand, layout, pads_with};
 use crate::emit::term::{Term, TermKind};
-use crate::emit::turned::before_turn;
+use crate::emit::turned::before_shared_turn;
 use crate::emit::weights::{FusedWeights, NotFinite};
 use crate::numbers;
 use crate::onnx::float::Float;
@@ -67,9 +67,7 @@ pub struct FusedNodes {
 /// # Errors
 /// If it is seen already that a weight is not finite in the type that it will have.
 pub fn fused(form: &NormalForm) -> Result<FusedNodes, NotFinite> {
-    if form.terms.len() > 1
-        && let Some((terms, order)) = before_turn(form.terms, form.forms)
-    {
+    if let Some((terms, order)) = before_shared_turn(form.terms, form.forms) {
         return turned(form, &terms, &order);
     }
     let mut fused = FusedNodes {

@@ -35,3 +35,11 @@ pub fn before_turn<L: Linear>(
     let before = terms.iter().map(before).collect::<Option<_>>()?;
     Some((before, order.clone()))
 }
+
+/// The same of a sum of several terms, which is written with that one Transpose.
+pub fn before_shared_turn<L: Linear>(
+    terms: &[Term<L>],
+    forms: NodeForms,
+) -> Option<(Vec<Term<L>>, AxisOrder)> {
+    if terms.len() > 1 { before_turn(terms, forms) } else { None }
+}

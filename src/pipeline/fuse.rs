@@ -46,9 +46,8 @@ pub fn fused(
 ) -> Result<FusedNodes, NotFinite> {
     let name = |value| reader.graph.value(value).name.as_str();
     // A shift that cancels to nothing is one to the plan: the nodes may be others.
-    let mut planned = block.terms.iter();
-    let is_as_planned =
-        terms.iter().all(|term| planned.next().is_some_and(|own| own.is(&term.shape())));
+    let is_as_planned = terms.len() == block.terms.len()
+        && terms.iter().zip(&block.terms).all(|(term, planned)| planned.is(&term.shape()));
     let roots: Vec<&str> = terms.iter().map(|term| name(term.root)).collect();
     nodes::fused(&NormalForm {
         terms,

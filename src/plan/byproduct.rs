@@ -1,9 +1,9 @@
 //! What a block makes on the way to its output, and the file has, too: a convolution is written
 //! between Transposes, and what stands in front of the last one is what a Transpose back makes.
 //!
-//! *Example*: MobileNetV2 as TensorFlow has it, its channels last. The sum behind a bottleneck reads
-//! `v = P(K(x))`, the next convolution `t = P⁻¹(v)`. Written are `t = K(x)` and `v = P(t)`, and the
-//! node that made `t` goes.
+//! *Example*: MobileNetV2 as TensorFlow has it, its channels last. The sum behind a bottleneck
+//! reads `v = P(K(x))`, the next convolution `t = P⁻¹(v)`. Written are `t = K(x)` and `v = P(t)`,
+//! and the node that made `t` goes.
 //!
 //! Knows terms and the nodes that they are written as; no graph.
 

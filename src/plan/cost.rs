@@ -9,7 +9,7 @@
 use crate::affine::{Geometry, Macs, Part};
 use crate::emit::layout::layout;
 use crate::emit::term::{Term, TermKind};
-use crate::emit::turned::before_turn;
+use crate::emit::turned::before_shared_turn;
 use crate::ops::forms::NodeForms;
 
 /// Size of a piece of graph.
@@ -87,9 +87,7 @@ fn of_term(term: &Term<Geometry>, forms: NodeForms) -> Count {
 
 /// Size of the sum of `terms` as new nodes.
 pub fn of_sum(terms: &[Term<Geometry>], forms: NodeForms) -> Count {
-    if terms.len() > 1
-        && let Some((terms, _)) = before_turn(terms, forms)
-    {
+    if let Some((terms, _)) = before_shared_turn(terms, forms) {
         let count = of_sum(&terms, forms);
         return Count { nodes: count.nodes + 1, ..count };
     }

@@ -314,8 +314,8 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
     }
 
     /// A tensor that several terms of the form read, or one that cannot be written: what it is made
-    /// of may merge with itself. Of `2(x + k) + k`, `k` is read through, too.
-    /// None that was `tried`.
+    /// of may merge with itself. Of `2(x + k) + k`, `k` is read through, too; not if it was
+    /// `tried`.
     fn repeated(&self, form: &Form<Geometry>, tried: &[NodeId]) -> Option<NodeId> {
         let terms = form.selected();
         let is_repeated = |(at, term): &(usize, &Term<Geometry>)| {

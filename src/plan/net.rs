@@ -282,7 +282,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
     /// to that ([`byproduct`]): the first, if there are several.
     pub fn byproduct(&self, id: NodeId) -> Option<NodeId> {
         let terms = &self.planned.get(&id)?.form.terms;
-        // Nearly all tensors are told from these at once.
+        // Of nearly all forms this says no, and nothing is composed.
         let ends_turned =
             |term: &Term<Geometry>| !term.after.is_empty() || !term.map.output.is_canonical();
         if !terms.iter().all(ends_turned) {

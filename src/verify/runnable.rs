@@ -17,8 +17,8 @@ pub const MOST_FOR_A_HINT: usize = 1 << 20;
 pub const MOST_ONCE_RUN: usize = 1 << 23;
 
 /// Shapes of all inputs that are open, at which `model`, whose main graph is `graph`, runs: the
-/// first ones of the likely ones, which have `most` elements together. None if it runs at none of
-/// them.
+/// first ones of the likely ones that have no more than `most` elements together. None if it runs
+/// at none of them.
 ///
 /// # Errors
 /// If an entry cannot be decoded.

@@ -10,7 +10,8 @@ use crate::onnx::proto::NodeProto;
 use crate::onnx::write::{self, AxisSlice};
 
 /// A node that reads a sequence, as nodes that read the tensors which it is made of; `None` if
-/// `node` reads none, or one that is not made by a node of `graph` and of known pieces. `integers` looks constants up.
+/// `node` reads none, or one that is not made by a node of `graph` and of known pieces. `integers`
+/// looks constants up.
 pub fn of_tensors(
     graph: &Graph,
     node: &Node,

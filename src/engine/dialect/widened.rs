@@ -5,8 +5,8 @@
 //! what differs between them is what they hold, not how it is rounded on the way. A constant, or
 //! a size, is what the file rounds it to: 256 + 1 is 256. So this is for runs only.
 //!
-//! Means of float16, too, are taken in float32: tract adds their terms up in float16, in which a sum
-//! of 4,096 terms has lost a tenth. Engines do not.
+//! Means of float16, too, are taken in float32: tract adds their terms up in float16, in which a
+//! sum of 4,096 terms has lost a tenth. Engines do not.
 //!
 //! Knows nodes and tensors; no graph.
 
