@@ -33,7 +33,7 @@ pub struct NormalForm<'a> {
     pub roots: &'a [&'a str],
     /// Name of the tensor that is their sum.
     pub output: &'a str,
-    /// Name of what the last node reads, if the file has it, too.
+    /// Name of what the last node reads first, if others read it, too.
     pub byproduct: Option<&'a str>,
     /// What the names of new nodes, and of the tensors between them, begin with.
     pub stem: &'a str,
@@ -48,7 +48,7 @@ pub struct NormalForm<'a> {
 /// What takes a block's place.
 #[derive(Debug, Clone)]
 pub struct FusedNodes {
-    /// New nodes; the last one computes the block's output.
+    /// New nodes; the last one computes the block's output, if somebody reads that.
     pub nodes: Vec<NodeProto>,
     /// New initializers of the model's type.
     pub weights: Vec<FusedWeights>,
@@ -58,7 +58,7 @@ pub struct FusedNodes {
     pub infos: Vec<ValueInfoProto>,
     /// Tensors that the new nodes read.
     pub roots: Vec<ValueId>,
-    /// Whether what the last node reads is called as the file's own tensor is.
+    /// Whether what the last node reads first is called as others call it.
     pub names_byproduct: bool,
 }
 

@@ -3,13 +3,15 @@
 //! Knows maps, views and their signs; neither how a graph came to be read as them, nor which terms
 //! should be one.
 
-#![allow(clippy::arithmetic_side_effects, reason = "the product of two signs")]
+#![allow(clippy::arithmetic_side_effects, reason = "counts of nodes, the product of two signs")]
 
 use std::iter::successors;
 
 use crate::affine::{ConvKind, Geometry, Linear, Macs, Part, Refusal, Window};
 use crate::emit::around::{adds_bias, front};
+use crate::emit::layout::layout;
 use crate::onnx::ids::ValueId;
+use crate::ops::forms::NodeForms;
 use crate::ops::meaning::{Sign, ViewNode};
 use crate::ops::views;
 
@@ -311,6 +313,19 @@ impl<L: Linear> Term<L> {
             TermKind::Identity(_) => 0.0,
             _ => self.kernels().map(|kernel| kernel.map.geometry().weights()).sum(),
         }
+    }
+
+    /// How many nodes it is written as on its own.
+    pub fn nodes(&self, forms: NodeForms) -> usize {
+        let nodes = |kernel: &Self| {
+            let own = match kernel.kind {
+                TermKind::Identity(_) => 0,
+                TermKind::Pointwise => 1,
+                TermKind::Conv => layout(kernel.map.geometry(), forms).len(),
+            };
+            kernel.before.len() + own + kernel.after.len()
+        };
+        self.kernels().map(nodes).sum()
     }
 
     /// Multiply-adds that are counted on the root, counted on what the term makes.

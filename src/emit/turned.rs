@@ -1,5 +1,5 @@
 //! Σ P(aᵢ) = P(Σ aᵢ): what all terms of a sum turn alike, its last node turns, instead of one
-//! for each.
+//! for each; and what turns that back reads the sum before it.
 //!
 //! Knows terms and the nodes that they are written as.
 
@@ -7,7 +7,43 @@ use crate::affine::{AxisOrder, Geometry, Linear};
 use crate::emit::layout::{LayoutOp, layout};
 use crate::emit::term::{Term, TermKind};
 use crate::ops::forms::NodeForms;
-use crate::ops::meaning::Sign;
+use crate::ops::meaning::{Sign, ViewNode};
+use crate::ops::views;
+
+/// The Transpose that a sum is written with last.
+#[derive(Debug, Clone)]
+pub struct LastTurn {
+    /// The node.
+    pub view: ViewNode,
+    /// The same as a map, if the maps of the terms end with it.
+    map: Option<Geometry>,
+}
+
+impl LastTurn {
+    /// That of the sum of `terms`; `None` if its last node is another one.
+    pub fn of<L: Linear>(terms: &[Term<L>], forms: NodeForms) -> Option<Self> {
+        if let Some((before, output)) = before_turn(terms, forms) {
+            let rank = before.first()?.map.geometry().rank();
+            let map = Geometry { output, ..Geometry::identity() };
+            return Some(LastTurn { view: views::turned(&map.turns()?, rank), map: Some(map) });
+        }
+        let [term] = terms else { return None };
+        let is_turn = |view: &&ViewNode| view.proto.op_type() == "Transpose";
+        let view = term.after.last().filter(is_turn).filter(|_| term.part.is_none())?;
+        Some(LastTurn { view: view.clone(), map: None })
+    }
+
+    /// `term`, which reads what the sum makes, as a term of what this node reads; `None` if it
+    /// is as many nodes then.
+    pub fn skipped<L: Linear>(&self, term: &Term<L>, forms: NodeForms) -> Option<Term<L>> {
+        let view = Term::view(term.root, self.view.clone(), L::framing(Geometry::identity()));
+        let kind = TermKind::Pointwise;
+        let map = self.map.clone().map(|map| Term::new(term.root, L::framing(map), kind));
+        let ways = [map, Some(view)].into_iter().flatten().filter_map(|turn| term.of(&turn).ok());
+        let shorter = ways.filter(|way| way.nodes(forms) < term.nodes(forms));
+        shorter.min_by_key(|way| way.nodes(forms))
+    }
+}
 
 /// The terms of a sum before the Transpose that each would end with, and the order of axes that it
 /// leads to; `None` if they do not all end with the same one.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use crate::facts::constants::Constants;
 use crate::facts::propagation::{Answers, Facts, NO_SHAPES};
 use crate::facts::roles;
-use crate::onnx::graph::Graph;
+use crate::onnx::graph::{Graph, Value};
 use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
 use crate::onnx::proto::TensorProto;
@@ -45,7 +45,10 @@ fn counted(graph: &Graph, constants: &Constants) -> Vec<(ValueId, TensorProto)> 
     if !graph.nodes().any(|(id, node)| graph.is_live(id) && roles::measures(node)) {
         return Vec::new();
     }
-    let inputs = graph.values().filter(|(_, value)| value.input.is_some());
+    // Up to IR version 3, initializers are listed among the inputs.
+    let is_given =
+        |(id, value): &(ValueId, &Value)| value.input.is_some() && !constants.contains(*id);
+    let inputs = graph.values().filter(is_given);
     let answers = Mutex::new(Answers::given(inputs.map(|(id, _)| (id, None))));
     let mut facts = Facts::new(graph, constants, &NO_SHAPES, &answers);
     let live = graph.nodes().filter(|&(id, _)| graph.is_live(id));

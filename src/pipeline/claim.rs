@@ -42,11 +42,17 @@ pub fn claims(
         }),
         _ => None,
     });
-    let borders: Vec<FilledBorder> = borders.collect();
-    let claim = |output| {
-        let (roots, valid, borders) = (roots.clone(), block.valid.clone(), borders.clone());
-        Claim { output, roots, valid, borders, new: new.clone() }
+    let turned = block.turned_roots.iter();
+    let turned = turned.map(|turned| turned.transpose(&reader.graph.value(turned.root).name));
+    let claim = Claim {
+        output: block.region.output,
+        roots,
+        valid: block.valid.clone(),
+        borders: borders.collect(),
+        turned: turned.collect(),
+        new: new.clone(),
     };
+    let claim = |output| Claim { output, ..claim.clone() };
     made.iter().copied().map(claim).collect()
 }
 
@@ -121,8 +127,8 @@ pub fn scaled_node(
         nodes.push(own);
         nodes.extend(unscaled);
         let new = Side { nodes, constants };
-        let (roots, valid, borders) = (roots.clone(), valid.clone(), Vec::new());
-        Some(Claim { output, roots, valid, borders, new })
+        let (roots, valid) = (roots.clone(), valid.clone());
+        Some(Claim { output, roots, valid, borders: Vec::new(), turned: Vec::new(), new })
     });
     Ok(claims.collect())
 }

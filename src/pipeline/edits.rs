@@ -35,8 +35,8 @@ pub struct Changes<'f> {
 /// The nodes in the place of one block.
 #[derive(Debug)]
 pub struct BlockNodes<'f> {
-    /// The tensors that they make and the file has, too; they take the place of the node that
-    /// makes the first one.
+    /// The tensors of the file that are the block's output, which nobody may need, and its
+    /// by-product; they take the place of the node that makes the first one.
     pub made: Vec<ValueId>,
     /// They, and what they read.
     pub fused: &'f FusedNodes,
@@ -325,7 +325,9 @@ fn gone_tensors(
         }
     }
     read.extend(blocks.iter().flat_map(|block| &block.fused.roots).copied());
-    let made: IdSet<ValueId> = blocks.iter().flat_map(|block| &block.made).copied().collect();
+    let new_nodes = blocks.iter().flat_map(|block| &block.fused.nodes);
+    let made = new_nodes.flat_map(|node| &node.output).filter_map(|name| graph.find(name));
+    let made: IdSet<ValueId> = made.collect();
     for &id in &rest.removed {
         let outputs = graph.node(id).outputs.iter().flatten();
         gone.extend(outputs.filter(|output| !made.contains(output)));

@@ -48,12 +48,17 @@ pub fn fused(
     // A shift that cancels to nothing is one to the plan: the nodes may be others.
     let is_as_planned = terms.len() == block.terms.len()
         && terms.iter().zip(&block.terms).all(|(term, planned)| planned.is(&term.shape()));
-    let roots: Vec<&str> = terms.iter().map(|term| name(term.root)).collect();
+    let written = terms.iter().map(|term| {
+        let (written, byproduct) = block.written(term, reader.forms);
+        (written, byproduct.unwrap_or_else(|| name(term.root)))
+    });
+    let (terms, roots): (Vec<Term<Affine>>, Vec<&str>) = written.unzip();
+    let byproduct = block.byproduct.as_ref().filter(|_| is_as_planned);
     nodes::fused(&NormalForm {
-        terms,
+        terms: &terms,
         roots: &roots,
         output: name(block.region.output),
-        byproduct: block.byproduct.filter(|_| is_as_planned).map(name),
+        byproduct: byproduct.map(|byproduct| byproduct.name.as_str()),
         stem: &block.stem,
         tensors: &block.tensors,
         float: block.float,

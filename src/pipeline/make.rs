@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::ops::reader::Reader;
 use crate::options::{Options, Progress};
 use crate::pipeline::analysis::GraphAnalysis;
+use crate::pipeline::byproducts;
 use crate::pipeline::claim;
 use crate::pipeline::counts::{self, MultiplyAdds};
 use crate::pipeline::edits::BlockNodes;
@@ -144,7 +145,25 @@ impl Maker<'_> {
         let fates = blocks.into_iter().par_bridge().map(fate);
         let mut fates = fates.collect::<Result<Vec<(usize, Fate)>, Error>>()?;
         fates.sort_by_key(|&(index, _)| index);
-        Ok(fates.into_iter().map(|(_, fate)| fate).collect())
+        let mut fates: Vec<Fate> = fates.into_iter().map(|(_, fate)| fate).collect();
+        loop {
+            let wrong = byproducts::reading_what_is_missing(analysis, &fates);
+            let planned =
+                wrong.into_iter().filter_map(|at| Some((at, analysis.plan.blocks.get(at)?)));
+            let blocks: Vec<(usize, Block)> = planned
+                .map(|(at, block)| (at, Block { turned_roots: Vec::new(), ..block.clone() }))
+                .collect();
+            if blocks.is_empty() {
+                break;
+            }
+            for (at, block) in blocks {
+                if let Some(fate) = fates.get_mut(at) {
+                    *fate = self.block(analysis, original, &block)?;
+                }
+            }
+        }
+        byproducts::leave_out_unread(analysis, &mut fates);
+        Ok(fates)
     }
 
     fn block(

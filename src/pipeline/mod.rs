@@ -5,8 +5,9 @@
 //! the end, once, by [`summary`].
 //!
 //! The steps: [`open`] reads a model and inlines the local functions that matter; [`occupied`]
-//! looks at the places of all files; [`planned`] holds what was decided, graph by graph ([`analysis`]); [`make`] fuses each block ([`fuse`])
-//! and has it proved by its [`claim`]; [`edited`] turns what was made into [`edits`],
+//! looks at the places of all files; [`planned`] holds what was decided, graph by graph
+//! ([`analysis`]); [`make`] fuses each block ([`fuse`]), has it proved by its [`claim`], and looks
+//! what blocks read of each other ([`byproducts`]); [`edited`] turns what was made into [`edits`],
 //! with what [`remains`] of each graph; [`deliver`] writes, has [`check`] look at the new file,
 //! [`int8`] tell what rounding its weights would do, and then its files [`placed`]. A conversion
 //! that ends before is a [`failure`]. For the report alone there are [`counts`], [`files`], the
@@ -16,6 +17,7 @@
 //! terminals.
 
 pub mod analysis;
+pub mod byproducts;
 pub mod candidates;
 pub mod check;
 pub mod claim;

@@ -6,15 +6,17 @@
 
 use std::sync::Arc;
 
-use crate::affine::Geometry;
+use crate::affine::{Geometry, Linear};
 use crate::emit::term::Term;
 use crate::facts::validity::Validity;
 use crate::onnx::float::Float;
 use crate::onnx::ids::{IdSet, NodeId, ValueId};
+use crate::ops::forms::NodeForms;
 use crate::plan::cost::Count;
 use crate::plan::describe::Drawing;
 use crate::plan::keep::KeptBranch;
 use crate::plan::region::Region;
+use crate::plan::turned_roots::{Replacement, TurnedRoot};
 
 /// One region that is rewritten.
 #[derive(Debug, Clone)]
@@ -28,8 +30,10 @@ pub struct Block {
     pub tensors: String,
     /// Which nodes.
     pub region: Region,
-    /// A tensor that its new nodes make on the way, and a node of the file made of its output.
-    pub byproduct: Option<ValueId>,
+    /// A tensor that its new nodes make on the way, if others read it.
+    pub byproduct: Option<Byproduct>,
+    /// Its roots in whose place its new nodes read by-products of other blocks.
+    pub turned_roots: Vec<TurnedRoot>,
     /// Those of its nodes that nobody else needs.
     pub removed: IdSet<NodeId>,
     /// Its branches, as in `3×3 + 1×3 + 3×1`.
@@ -54,10 +58,43 @@ pub struct Block {
     pub after: Count,
 }
 
+/// What the last new node of a block reads first.
+#[derive(Debug, Clone)]
+pub struct Byproduct {
+    /// What it is called.
+    pub name: String,
+    /// The tensor of the file that it is, if a node of the file makes it of the block's output.
+    pub of_file: Option<ValueId>,
+}
+
 impl Block {
     /// The tensors of the file that it makes, its output first.
     pub fn tensors_made(&self) -> impl Iterator<Item = ValueId> {
-        [Some(self.region.output), self.byproduct].into_iter().flatten()
+        let byproduct = self.byproduct.as_ref().and_then(|byproduct| byproduct.of_file);
+        [Some(self.region.output), byproduct].into_iter().flatten()
+    }
+
+    /// `term` as it is written, and the name of the by-product that it reads then, if it reads
+    /// one.
+    pub fn written<L: Linear>(&self, term: &Term<L>, forms: NodeForms) -> (Term<L>, Option<&str>) {
+        let skipped = |turned: &TurnedRoot| turned.skipped(term, forms);
+        let mut ways =
+            self.turned_roots.iter().filter_map(|turned| Some((skipped(turned)?, turned)));
+        match ways.next() {
+            Some((written, turned)) => (written, Some(&turned.byproduct)),
+            None => (term.clone(), None),
+        }
+    }
+
+    /// It, as it is planned.
+    pub fn replacement(&self, forms: NodeForms) -> Replacement {
+        let root = |term: &Term<Geometry>| term.root;
+        let as_it_is = |term: &&Term<Geometry>| self.written(*term, forms).1.is_none();
+        Replacement {
+            made: self.tensors_made().collect(),
+            roots: self.terms.iter().map(root).collect(),
+            read: self.terms.iter().filter(as_it_is).map(root).collect(),
+        }
     }
 
     /// The same, and what each is computed from.

@@ -7,7 +7,6 @@
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
 use crate::affine::{Geometry, Macs, Part};
-use crate::emit::layout::layout;
 use crate::emit::term::{Term, TermKind};
 use crate::emit::turned::before_shared_turn;
 use crate::ops::forms::NodeForms;
@@ -64,23 +63,18 @@ impl Gain {
 
 /// Size of a term that is written out as new nodes.
 fn of_term(term: &Term<Geometry>, forms: NodeForms) -> Count {
-    let views = term.before.len() + term.after.len();
-    if let TermKind::Identity(_) = term.kind {
-        return Count { nodes: views, ..Count::default() };
-    }
-    let outputs = term.map.channels.map_or(0, |channels| channels.outputs) as f64;
-    if term.kind == TermKind::Pointwise {
-        let nodes = views + 1;
-        return Count { nodes, parameters: outputs, macs: term.map.macs() };
-    }
-    let bias = if term.map.shifted { outputs } else { 0.0 };
-    let mut count = Count {
-        nodes: views + layout(&term.map, forms).len(),
-        parameters: term.map.weights() + bias,
-        macs: term.map.macs(),
-    };
-    if let Some(inner) = &term.inner {
-        count.add(&of_term(&inner.term, forms), Macs::each(1.0).before(&term.map));
+    let mut count = Count { nodes: term.nodes(forms), ..Count::default() };
+    let mut positions = Macs::each(1.0);
+    for kernel in term.kernels() {
+        let (map, bias) = (&kernel.map, kernel.map.channels.filter(|_| kernel.map.shifted));
+        let bias = bias.map_or(0, |channels| channels.outputs) as f64;
+        let (parameters, macs) = match kernel.kind {
+            TermKind::Identity(_) => (0.0, Macs::default()),
+            TermKind::Pointwise => (map.channels.map_or(0, |c| c.outputs) as f64, map.macs()),
+            TermKind::Conv => (map.weights() + bias, map.macs()),
+        };
+        count.add(&Count { nodes: 0, parameters, macs }, positions);
+        positions = positions.before(map);
     }
     count
 }

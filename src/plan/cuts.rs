@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::affine::{Geometry, Part};
 use crate::emit::term::{Term, TermKind};
 use crate::onnx::ids::{IdMap, NodeId, ValueId};
-use crate::plan::cost::{self, Gain};
+use crate::plan::cost::Gain;
 use crate::plan::form::{Form, FormStep};
 use crate::plan::net::Net;
 use crate::plan::refused::Refused;
@@ -349,7 +349,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         if repeated > self.most_repeated {
             return None;
         }
-        let after = cost::of_sum(terms, self.net.reader.forms);
+        let after = self.net.cost(terms);
         Some(Gain { before: mffc.count, after })
     }
 

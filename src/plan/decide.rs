@@ -50,6 +50,7 @@ pub fn block(
     let norms = region.nodes.iter().filter(is_norm).count();
     Ok(Block {
         byproduct: None,
+        turned_roots: Vec::new(),
         removed,
         name: String::new(),
         stem: String::new(),
@@ -73,8 +74,7 @@ fn fitting(net: &Net, region: &Region, planned: &PlannedForm) -> Result<(Validit
     let (reader, meanings) = (net.reader, net.meanings);
     let mut valid = planned.form.validity(reader)?;
     valid.intersect(&region.validity(meanings));
-    let after = planned.count;
-    if after.parameters >= MAX_WEIGHTS {
+    if planned.count.parameters >= MAX_WEIGHTS {
         return Err(Reason::Limit("kernels of 2³¹ weights and more are not fused"));
     }
     let kernels = region.nodes.iter().filter_map(|&id| match meanings.get(id) {
@@ -124,7 +124,7 @@ fn parted(
         let terms = keep::parted(terms.clone(), kept);
         let shapes: Vec<Term<Geometry>> = terms.iter().map(Term::shape).collect();
         let after = cost::of_sum(&shapes, reader.forms);
-        let pays = Gain { before, after }.pays_beyond(&Gain::default());
+        let pays = Gain { before, after: net.cost(&shapes) }.pays_beyond(&Gain::default());
         (terms, Parted { terms: shapes, kept: kept.to_vec(), after }, pays)
     };
     let kept = keep::kept(&terms, float, keep, LEAST_SQNR).map_err(|kept| stays_apart(&kept))?;

@@ -7,7 +7,7 @@
 
 use crate::affine::Macs;
 use crate::onnx::ids::{IdMap, IdSet, NodeId, ValueId};
-use crate::plan::cost::{self, Count, Gain};
+use crate::plan::cost::{Count, Gain};
 use crate::plan::cuts::Candidate;
 use crate::plan::net::Net;
 use crate::plan::refused::Refused;
@@ -73,7 +73,7 @@ fn without(
         if !form.expand(net, id) {
             return None;
         }
-        let (before, after) = (net.count(reader), cost::of_sum(&form.form.terms, net.reader.forms));
+        let (before, after) = (net.count(reader), net.cost(&form.form.terms));
         let made = net.reader.graph.node(reader).output()?;
         if !form.is_legal(net)
             || !refused.allows_form(made, &form.form.terms)

@@ -411,6 +411,17 @@ fn least_weights(outer: &Geometry, inner: &Geometry) -> Option<f64> {
     Some(taps * after.outputs as f64 * before.inputs as f64 / groups.max(1) as f64)
 }
 
+/// Of a tensor that others are only turned to, if it is.
 fn nearest_convolution(depths: &Depths) -> Option<&Term<Geometry>> {
-    depths.iter().find(|term| term.kind == TermKind::Conv)
+    let mut kernels = depths.iter().skip_while(|term| term.kind != TermKind::Conv).peekable();
+    let mut nearest = kernels.next()?;
+    let turned = |near: &Term<Geometry>, far: &Term<Geometry>| {
+        near.map.input != far.map.input
+            && near.map == Geometry { input: near.map.input.clone(), ..far.map.clone() }
+            && near.has_views_of(far)
+    };
+    while let Some(further) = kernels.next_if(|far| turned(nearest, far)) {
+        nearest = further;
+    }
+    Some(nearest)
 }

@@ -11,7 +11,8 @@
 //! known; and which branch is kept apart from
 //! its kernel ([`keep`]). Copies of kernels that others read
 //! too are made as far as that is wanted ([`copies`]); a kernel that nodes compute is stored in
-//! their place ([`computed`]); a tensor that a block makes on the way is its [`byproduct`]. A block
+//! their place ([`computed`]); a tensor that a block makes on the way is its [`byproduct`], which
+//! others read in the place of [`turned_roots`]. A block
 //! is told by its [`name`] and its branches ([`describe`]);
 //! [`missed`] reads off the graph what nearly was one, and what [`stays`] beside none.
 //!
@@ -43,6 +44,7 @@ mod rounds;
 mod share;
 mod stays;
 mod tails;
+mod turned_roots;
 
 pub use block::Block;
 pub use cost::Count;
@@ -50,3 +52,4 @@ pub use form::WeightError;
 pub use keep::{KeptBranch, parted};
 pub use name::BlockNames;
 pub use rounds::{Plan, Wanted, plan, without_copies};
+pub use turned_roots::{Replacement, TurnedRoot, outputs_read};

@@ -14,6 +14,7 @@ use std::convert::Infallible;
 
 use crate::affine::{Geometry, Macs};
 use crate::emit::term::{Term, TermKind};
+use crate::emit::turned::LastTurn;
 use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
@@ -31,8 +32,10 @@ pub struct PlannedForm {
     pub form: Form<Geometry>,
     /// The number of its steps.
     pub recipe: usize,
-    /// What the new nodes cost.
+    /// What the new nodes cost, if they read their roots as these are.
     pub count: Count,
+    /// The Transpose that they end with.
+    turn: Option<LastTurn>,
     /// Nodes of the file that its terms stand for.
     pub size: usize,
 }
@@ -271,11 +274,30 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
     /// of a tensor, and next to what computes elements, what computes a shape is nothing.
     pub fn count(&self, id: NodeId) -> Count {
         match self.planned.get(&id) {
-            Some(planned) => planned.count,
+            Some(planned) => self.turned_back(&planned.form.terms).unwrap_or(planned.count),
             None if self.is_alias(id) || self.of_shapes.contains(&id) => Count::default(),
             None if self.is_byproduct(id) => Count::default(),
             None => self.count_in_file(id),
         }
+    }
+
+    /// What the sum of `terms` costs as new nodes. What turns back a tensor that other new nodes
+    /// turn last reads what these turn.
+    pub fn cost(&self, terms: &[Term<Geometry>]) -> Count {
+        self.turned_back(terms).unwrap_or_else(|| cost::of_sum(terms, self.reader.forms))
+    }
+
+    /// The same; `None` if nothing is turned back.
+    fn turned_back(&self, terms: &[Term<Geometry>]) -> Option<Count> {
+        let forms = self.reader.forms;
+        let turn = |root| self.planned.get(&self.former(root)?)?.turn.as_ref();
+        let read = |term: &Term<Geometry>| turn(term.root)?.skipped(term, forms);
+        if !terms.iter().any(|term| turn(term.root).is_some()) {
+            return None;
+        }
+        let terms: Vec<_> =
+            terms.iter().map(|term| read(term).unwrap_or_else(|| term.clone())).collect();
+        Some(cost::of_sum(&terms, forms))
     }
 
     /// The node of the file that makes, of what node `id` makes, a tensor that is made on the way
@@ -438,6 +460,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
             *self.reads.or_default(term.root) += 1;
             *self.uses.or_default(term.root) += 1;
         }
-        self.planned.insert(id, PlannedForm { form, recipe, count, size });
+        let turn = LastTurn::of(terms, self.reader.forms);
+        self.planned.insert(id, PlannedForm { form, recipe, count, turn, size });
     }
 }

@@ -10,7 +10,7 @@ use crate::onnx::liveness;
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::options::KeepIdentity;
-use crate::plan::block::Block;
+use crate::plan::block::{Block, Byproduct};
 use crate::plan::copies::KernelCopies;
 use crate::plan::cuts::{MAX_REPEATED, MetLimits, Search};
 use crate::plan::decide;
@@ -22,6 +22,7 @@ use crate::plan::net::Net;
 use crate::plan::refused::Refused;
 use crate::plan::region::Region;
 use crate::plan::share::share_tensors;
+use crate::plan::turned_roots::{self, outputs_read};
 use crate::refusal::{NearMiss, Reason};
 
 /// How often all tensors are gone through. Each time one is computed with fewer nodes; real
@@ -115,6 +116,8 @@ fn planned(
         let found = byproducts(&net, &blocks);
         keep_needed(graph, &mut blocks, found);
         blocks.iter_mut().for_each(|block| count_byproduct(&net, block));
+        turned_roots::note(&mut blocks, reader.forms);
+        count_unread(reader, &mut blocks);
         share_tensors(reader, meanings, &mut blocks);
         let is_told = |tensor| refused.concerns(tensor) || without.concerns(tensor);
         let near_misses = near_misses(&net, &limits, &blocks).into_iter();
@@ -198,7 +201,9 @@ fn byproducts(net: &Net, blocks: &[Block]) -> IdMap<ValueId, ValueId> {
 /// Expand, nothing needs the tensor.
 fn keep_needed(graph: &Graph, blocks: &mut Vec<Block>, byproducts: IdMap<ValueId, ValueId>) {
     for block in blocks.iter_mut() {
-        block.byproduct = byproducts.get(&block.region.output).copied();
+        let tensor = byproducts.get(&block.region.output).copied();
+        let name = |tensor| graph.value(tensor).name.clone();
+        block.byproduct = tensor.map(|id| Byproduct { name: name(id), of_file: Some(id) });
     }
     loop {
         let needed = needed(graph, blocks);
@@ -220,10 +225,22 @@ fn keep_needed(graph: &Graph, blocks: &mut Vec<Block>, byproducts: IdMap<ValueId
 /// for that node goes too, and counts nothing.
 fn count_byproduct(net: &Net, block: &mut Block) {
     let graph = net.reader.graph;
-    let Some(node) = block.byproduct.and_then(|made| graph.value(made).producer) else { return };
+    let byproduct = block.byproduct.as_ref().and_then(|byproduct| byproduct.of_file);
+    let Some(node) = byproduct.and_then(|made| graph.value(made).producer) else { return };
     block.removed.insert(node);
     block.before.nodes = block.before.nodes.saturating_add(1);
     net.meanings.validity(node).into_iter().for_each(|own| block.valid.intersect(own));
+}
+
+/// A block whose by-product alone is read does not make its output.
+fn count_unread(reader: &Reader, blocks: &mut [Block]) {
+    let replacements: Vec<_> = blocks.iter().map(|block| block.replacement(reader.forms)).collect();
+    let read = outputs_read(reader.graph, &replacements);
+    let is_unread =
+        |block: &&mut Block| block.byproduct.is_some() && !read.contains(&block.region.output);
+    for block in blocks.iter_mut().filter(is_unread) {
+        block.after.nodes = block.after.nodes.saturating_sub(1);
+    }
 }
 
 /// Tensors that are needed, of those that blocks make.

@@ -121,9 +121,13 @@ fn are_same(reader: &Reader, meanings: &Meanings, a: &Block, b: &Block) -> bool 
     let shape = |term: &Term<Geometry>| {
         (term.kind, term.map.clone(), term.before.clone(), term.after.clone(), term.part.clone())
     };
-    let shapes = |term: &Term<Geometry>| -> Vec<_> { term.kernels().map(shape).collect() };
+    let forms = reader.forms;
+    let shapes = |block: &Block| -> Vec<Vec<_>> {
+        let written = block.terms.iter().map(|term| block.written(term, forms).0);
+        written.map(|term| term.kernels().map(shape).collect()).collect()
+    };
     a.float == b.float
         && nodes.len() == others.len()
-        && a.terms.iter().map(shapes).eq(b.terms.iter().map(shapes))
+        && shapes(a) == shapes(b)
         && nodes.iter().zip(others).all(&mut same_node)
 }

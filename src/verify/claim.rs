@@ -53,6 +53,9 @@ pub struct Claim {
     pub valid: Validity,
     /// Borders that were taken for what the nodes inside give there.
     pub borders: Vec<FilledBorder>,
+    /// Nodes of other claims, each a Transpose that makes a root: what it reads follows from that
+    /// root, and new nodes may read it.
+    pub turned: Vec<NodeProto>,
     /// The nodes that will be written.
     pub new: Side,
 }

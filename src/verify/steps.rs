@@ -8,7 +8,7 @@
 use ndarray::{ArrayD, Axis, IxDyn};
 
 use crate::engine::Array;
-use crate::onnx::node::Node;
+use crate::onnx::node::{Node, from_front};
 use crate::verify::compare::largest_magnitude;
 
 /// An old operand, and how far the new one may be from it, relative to its largest magnitude.
@@ -92,15 +92,16 @@ fn is_equal_behind(
 ) -> Option<bool> {
     let (values, allowed) = floats(operands.first()?)?;
     let [Array::Int(before), Array::Int(after)] = indices? else { return None };
-    let rank = i64::try_from(values.ndim()).ok()?;
-    let axis = usize::try_from(if axis < 0 { axis.checked_add(rank)? } else { axis }).ok()?;
+    let axis = from_front(axis, values.ndim())?;
+    // Where a bridge leads over the node, the file says how many axes its indices have.
+    let rank = before.ndim().saturating_add(usize::from(!keeps_axis));
+    if before.shape() != after.shape() || rank != values.ndim() {
+        return None;
+    }
     let with_axis = |indices: &ArrayD<i64>| {
         if keeps_axis { indices.clone() } else { indices.clone().insert_axis(Axis(axis)) }
     };
     let (before, after) = (with_axis(before), with_axis(after));
-    if before.shape() != after.shape() || before.ndim() != values.ndim() {
-        return None;
-    }
     let behind = |place: &[usize], index: i64| {
         let mut place = place.to_vec();
         *place.get_mut(axis)? = usize::try_from(index).ok()?;

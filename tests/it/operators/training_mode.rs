@@ -331,6 +331,7 @@ fn a_wrong_mode_is_caught() {
                 roots: vec![graph.find("x").unwrap()],
                 valid: Validity::default(),
                 borders: vec![],
+                turned: vec![],
                 new,
             };
             prove(&original, &claim, Limits::new(Duration::from_secs(60), 1 << 30))

@@ -10,6 +10,7 @@ mod files;
 mod kept;
 mod mistakes;
 mod scene;
+mod turned_root;
 
 pub use scene::with_model;
 

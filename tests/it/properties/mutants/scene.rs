@@ -63,6 +63,7 @@ pub struct Beliefs {
     pub roots: Vec<String>,
     pub conditions: Vec<(String, Property)>,
     pub borders: Vec<(String, String, FilledBorder)>,
+    pub turned: Vec<NodeProto>,
 }
 
 impl Beliefs {
@@ -76,6 +77,7 @@ impl Beliefs {
             roots: claim.roots.iter().copied().map(name).collect(),
             conditions: claim.valid.conditions().iter().map(condition).collect(),
             borders: claim.borders.iter().map(border).collect(),
+            turned: claim.turned.clone(),
         }
     }
 
@@ -95,6 +97,7 @@ impl Beliefs {
             roots: self.roots.iter().map(find).collect::<Option<_>>()?,
             valid,
             borders: self.borders.iter().map(border).collect::<Option<_>>()?,
+            turned: self.turned.clone(),
             new,
         })
     }

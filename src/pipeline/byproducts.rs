@@ -1,0 +1,57 @@
+//! What made blocks read of each other instead of their roots: whether it is made, and whose
+//! outputs nobody reads for that.
+//!
+//! Knows the plan and what was made of it; makes nothing.
+
+use crate::emit::nodes::FusedNodes;
+use crate::onnx::ids::{IdMap, ValueId};
+use crate::onnx::proto::NodeProto;
+use crate::pipeline::analysis::GraphAnalysis;
+use crate::pipeline::edits::BlockNodes;
+use crate::pipeline::make::{Fate, MadeBlock, made_blocks};
+use crate::plan::{Block, Replacement, TurnedRoot, outputs_read};
+
+/// The places of blocks, of which these are the `fates`, that read a by-product which is not made
+/// as it was planned.
+pub fn reading_what_is_missing(analysis: &GraphAnalysis, fates: &[Fate]) -> Vec<usize> {
+    let graph = analysis.reader.graph;
+    let last = made_blocks(analysis, fates).filter_map(|(block, made)| {
+        let last = made.fused.nodes.last()?.clone();
+        Some((block.region.output, NodeProto { name: None, ..last }))
+    });
+    let last: IdMap<ValueId, NodeProto> = last.collect();
+    let is_missing = |turned: &TurnedRoot| {
+        let planned = turned.transpose(&graph.value(turned.root).name);
+        last.get(&turned.root) != Some(&planned)
+    };
+    let blocks = analysis.plan.blocks.iter().zip(fates).enumerate();
+    let wrong = blocks.filter(|(_, (block, fate))| {
+        let Fate::Made(made) = fate else { return false };
+        let read = |turned: &&TurnedRoot| reads(&made.fused, &turned.byproduct);
+        block.turned_roots.iter().filter(read).any(is_missing)
+    });
+    wrong.map(|(place, _)| place).collect()
+}
+
+/// Leaves out the last nodes of blocks whose by-products are read and whose outputs are not.
+pub fn leave_out_unread(analysis: &GraphAnalysis, fates: &mut [Fate]) {
+    let graph = analysis.reader.graph;
+    let name = |id: &ValueId| graph.value(*id).name.as_str();
+    let replacement = |(block, made): (&Block, &MadeBlock)| Replacement {
+        made: BlockNodes::of(block, &made.fused).made,
+        roots: made.fused.roots.clone(),
+        read: made.fused.roots.iter().filter(|id| reads(&made.fused, name(id))).copied().collect(),
+    };
+    let replacements: Vec<Replacement> = made_blocks(analysis, fates).map(replacement).collect();
+    let read = outputs_read(graph, &replacements);
+    for (block, fate) in analysis.plan.blocks.iter().zip(fates) {
+        let Fate::Made(made) = fate else { continue };
+        if made.fused.names_byproduct && !read.contains(&block.region.output) {
+            made.fused.nodes.pop();
+        }
+    }
+}
+
+fn reads(fused: &FusedNodes, name: &str) -> bool {
+    fused.nodes.iter().flat_map(|node| &node.input).any(|input| input == name)
+}

@@ -1,0 +1,113 @@
+//! Roots that another block makes with a Transpose last: what turns them back reads what stands
+//! before it. Where nobody else reads the root, it is not made at all.
+//!
+//! *Example*: of `v = P(K(x))` and `y = L(R(P⁻¹(v)))`, with a Pad `R`, are written `t = K(x)` and
+//! `y = L(R(t))`; `v = P(t)` only if somebody else reads `v`.
+//!
+//! Knows blocks and who reads what they make; not how they are written.
+
+use crate::affine::{Geometry, Linear};
+use crate::emit::term::Term;
+use crate::emit::turned::LastTurn;
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::{IdMap, IdSet, NodeId, ValueId};
+use crate::onnx::liveness;
+use crate::onnx::proto::NodeProto;
+use crate::ops::forms::NodeForms;
+use crate::plan::block::{Block, Byproduct};
+use crate::plan::cost;
+
+/// A root of a block that another block makes of its by-product, by a Transpose.
+#[derive(Debug, Clone)]
+pub struct TurnedRoot {
+    /// The root.
+    pub root: ValueId,
+    /// The name of the by-product.
+    pub byproduct: String,
+    /// The Transpose.
+    turn: LastTurn,
+}
+
+impl TurnedRoot {
+    /// What `block` makes; `None` if its last node is no Transpose.
+    fn of(block: &Block, forms: NodeForms) -> Option<Self> {
+        let turn = LastTurn::of(&block.terms, forms)?;
+        let known = block.byproduct.as_ref().map(|byproduct| byproduct.name.clone());
+        let byproduct = known.unwrap_or_else(|| format!("{}.nchw", block.stem));
+        Some(TurnedRoot { root: block.region.output, byproduct, turn })
+    }
+
+    /// The Transpose, if the root is called so.
+    pub fn transpose(&self, root: &str) -> NodeProto {
+        let (input, output) = (vec![self.byproduct.clone()], vec![root.to_owned()]);
+        NodeProto { input, output, ..(*self.turn.view.proto).clone() }
+    }
+
+    /// `term` as one of the by-product, if it reads this root and is less nodes then.
+    pub fn skipped<L: Linear>(&self, term: &Term<L>, forms: NodeForms) -> Option<Term<L>> {
+        if term.root == self.root { self.turn.skipped(term, forms) } else { None }
+    }
+}
+
+/// Notes which roots of `blocks` are turned, and which by-products others read.
+pub fn note(blocks: &mut [Block], forms: NodeForms) {
+    let made = blocks.iter().filter_map(|block| TurnedRoot::of(block, forms));
+    let made: IdMap<ValueId, TurnedRoot> = made.map(|turned| (turned.root, turned)).collect();
+    let mut read: IdSet<ValueId> = IdSet::default();
+    for block in blocks.iter_mut() {
+        let skipped = |term: &Term<Geometry>| {
+            let turned = made.get(&term.root)?;
+            turned.skipped(term, forms).map(|_| (turned.root, turned.clone()))
+        };
+        let turned: IdMap<ValueId, TurnedRoot> = block.terms.iter().filter_map(skipped).collect();
+        if turned.is_empty() {
+            continue;
+        }
+        read.extend(turned.keys());
+        block.turned_roots = turned.into_values().collect();
+        let written = block.terms.iter().map(|term| block.written(term, forms).0);
+        block.after = cost::of_sum(&written.collect::<Vec<_>>(), forms);
+    }
+    let makers = blocks.iter_mut().filter(|block| read.contains(&block.region.output));
+    for block in makers.filter(|block| block.byproduct.is_none()) {
+        let name = made.get(&block.region.output).map(|turned| turned.byproduct.clone());
+        block.byproduct = name.map(|name| Byproduct { name, of_file: None });
+    }
+}
+
+/// What takes the place of a block, by what it makes and reads.
+#[derive(Debug, Clone)]
+pub struct Replacement {
+    /// The tensors of the file that it makes, the block's output first.
+    pub made: Vec<ValueId>,
+    /// Its roots.
+    pub roots: Vec<ValueId>,
+    /// Those of them that it reads, and not a by-product in their place.
+    pub read: Vec<ValueId>,
+}
+
+/// Which outputs of blocks are read, once all of them are replaced. Nodes that nothing needs
+/// stay in a file, and read too.
+pub fn outputs_read(graph: &Graph, replacements: &[Replacement]) -> IdSet<ValueId> {
+    let producer = |value| graph.value(value).producer;
+    let ends = replacements.iter().flat_map(|replacement| {
+        let ends = replacement.made.iter().filter_map(|&made| producer(made));
+        ends.map(move |end| (end, replacement))
+    });
+    let ends: IdMap<NodeId, &Replacement> = ends.collect();
+    let reads = |node, open: &mut Vec<ValueId>| match ends.get(&node) {
+        Some(replacement) => open.extend(&replacement.roots),
+        None => open.extend(graph.uses(node)),
+    };
+    let live = liveness::needed(graph.node_count(), &graph.outputs, producer, reads);
+    let outputs: IdSet<ValueId> =
+        replacements.iter().filter_map(|replacement| replacement.made.first()).copied().collect();
+    let mut read: IdSet<ValueId> = graph.outputs.iter().copied().collect();
+    for (id, _) in graph.nodes().filter(|&(id, _)| live.contains(id) || !graph.is_live(id)) {
+        match ends.get(&id) {
+            Some(replacement) => read.extend(&replacement.read),
+            None => read.extend(graph.uses(id)),
+        }
+    }
+    outputs.intersection(&read).copied().collect()
+}
