@@ -65,6 +65,18 @@ pub fn product(a: &str, b: &str, output: &str) -> NodeProto {
     node("Mul", "", &[a, b], output, vec![])
 }
 
+/// The Transpose that makes of the output of a Transpose what that reads; `None` of other nodes.
+pub fn turned_back(node: &NodeProto) -> Option<NodeProto> {
+    let ([read], [made]) = (node.input.as_slice(), node.output.as_slice()) else { return None };
+    let perm = node.attribute.iter().find(|attribute| attribute.name() == "perm")?;
+    let place = |axis: i64| perm.ints.iter().position(|&from| from == axis);
+    let back = (0..perm.ints.len()).map(|axis| Some(place(axis as i64)? as i64));
+    let back = back.collect::<Option<Vec<i64>>>()?;
+    let is_transpose = node.op_type() == "Transpose" && node.domain().is_empty();
+    let name = node.name();
+    is_transpose.then(|| self::node("Transpose", name, &[made], read, vec![ints("perm", back)]))
+}
+
 /// The node as an `Identity` of its first input.
 pub fn into_identity(mut node: NodeProto) -> NodeProto {
     node.input.truncate(1);

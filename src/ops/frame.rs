@@ -221,6 +221,7 @@ fn frame(
     }
     let mut windows = Vec::new();
     for (axis, pads) in framed {
+        require_a_rest(reader, input, (axis, pads), valid)?;
         let window = Window::frame(pads, pad_mode);
         let window = window.ok_or(NotLinear::Malformed("its pads are beyond all sizes"))?;
         let role = order.role(axis).saturating_sub(2);
@@ -232,6 +233,26 @@ fn frame(
         }
     }
     Ok(LinearOp::Filter { windows, order, weight: 1.0, shift: 0.0 })
+}
+
+/// That a crop leaves an element: of none, Slice makes an empty tensor, and a convolution that
+/// takes its place fails.
+fn require_a_rest(
+    reader: &Reader,
+    input: ValueId,
+    (axis, (before, behind)): (usize, (i64, i64)),
+    valid: &mut Validity,
+) -> Result<(), NotLinear> {
+    if before.max(behind) > 0 {
+        return Ok(());
+    }
+    let least = 1_i64.saturating_sub(before.saturating_add(behind));
+    let size = reader.sizes.shape(input).get(axis).copied().flatten();
+    if size.is_some_and(|size| size < least) {
+        return Err(NotLinear::Unrepresentable("it leaves no element"));
+    }
+    valid.require(input, Property::Size(axis, SizeSet::AtLeast(least)));
+    Ok(())
 }
 
 /// What Slice leaves of one axis.

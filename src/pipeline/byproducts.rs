@@ -8,7 +8,7 @@ use crate::onnx::ids::{IdMap, ValueId};
 use crate::onnx::proto::NodeProto;
 use crate::pipeline::analysis::GraphAnalysis;
 use crate::pipeline::edits::BlockNodes;
-use crate::pipeline::make::{Fate, MadeBlock, made_blocks};
+use crate::pipeline::fate::{Fate, MadeBlock, made_blocks};
 use crate::plan::{Block, Replacement, TurnedRoot, outputs_read};
 
 /// The places of blocks, of which these are the `fates`, that read a by-product which is not made

@@ -9,7 +9,8 @@ use crate::onnx::graph::Graph;
 use crate::onnx::model::{Invalid, Model};
 use crate::pipeline::counts;
 use crate::pipeline::edits::{self, BlockNodes, Changes, Rewrite};
-use crate::pipeline::make::{Made, made_blocks};
+use crate::pipeline::fate::made_blocks;
+use crate::pipeline::make::Made;
 use crate::pipeline::open::Opened;
 use crate::pipeline::planned::Planned;
 

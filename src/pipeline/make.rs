@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use crate::affine::Comparison;
 use crate::emit::nodes::FusedNodes;
 use crate::emit::weights::NotFinite;
 use crate::engine::{Constant, EngineError, Limits};
@@ -19,6 +18,7 @@ use crate::pipeline::byproducts;
 use crate::pipeline::claim;
 use crate::pipeline::counts::{self, MultiplyAdds};
 use crate::pipeline::edits::BlockNodes;
+use crate::pipeline::fate::{Fate, MadeBlock, made_blocks};
 use crate::pipeline::fuse;
 use crate::pipeline::planned::Planned;
 use crate::plan::{Block, WeightError};
@@ -34,26 +34,6 @@ pub struct Made {
     pub fates: Vec<Vec<Fate>>,
     /// Of the blocks that were made, if these are not all, and somebody asks.
     pub multiply_adds: Option<MultiplyAdds>,
-}
-
-/// What became of a block.
-pub enum Fate {
-    /// It was fused, and proved if that is asked for.
-    Made(MadeBlock),
-    /// What it would become cannot be computed or run.
-    LeftAlone(Reason),
-}
-
-/// What takes a block's place, and what is known of it.
-pub struct MadeBlock {
-    /// The new nodes and tensors.
-    pub fused: FusedNodes,
-    /// What its new tensors must be in the file; none if nothing is verified.
-    pub fingerprints: Vec<Fingerprint>,
-    /// The largest relative error of its proof; `None` if nothing is verified.
-    pub proof: Option<f64>,
-    /// What became of its weights; `None` if nobody asks.
-    pub compared: Option<Vec<Comparison>>,
 }
 
 impl Made {
@@ -106,17 +86,6 @@ impl Made {
             }
         })
     }
-}
-
-/// The blocks of a graph that were made, and what takes their place.
-pub fn made_blocks<'p>(
-    analysis: &'p GraphAnalysis,
-    fates: &'p [Fate],
-) -> impl Iterator<Item = (&'p Block, &'p MadeBlock)> {
-    analysis.plan.blocks.iter().zip(fates).filter_map(|(block, fate)| match fate {
-        Fate::Made(made) => Some((block, made)),
-        Fate::LeftAlone(_) => None,
-    })
 }
 
 /// What all blocks are made with.

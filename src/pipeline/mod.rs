@@ -6,8 +6,8 @@
 //!
 //! The steps: [`open`] reads a model and inlines the local functions that matter; [`occupied`]
 //! looks at the places of all files; [`planned`] holds what was decided, graph by graph
-//! ([`analysis`]); [`make`] fuses each block ([`fuse`]), has it proved by its [`claim`], and looks
-//! what blocks read of each other ([`byproducts`]); [`edited`] turns what was made into [`edits`],
+//! ([`analysis`]); [`make`] fuses each block ([`fuse`]), has it proved by its [`claim`], says what
+//! became of it, its [`fate`], and looks what blocks read of each other ([`byproducts`]); [`edited`] turns what was made into [`edits`],
 //! with what [`remains`] of each graph; [`deliver`] writes, has [`check`] look at the new file,
 //! [`int8`] tell what rounding its weights would do, and then its files [`placed`]. A conversion
 //! that ends before is a [`failure`]. For the report alone there are [`counts`], [`files`], the
@@ -27,6 +27,7 @@ pub mod edited;
 pub mod edits;
 pub mod equalized;
 pub mod failure;
+pub mod fate;
 pub mod files;
 pub mod fuse;
 pub mod given;

@@ -8,15 +8,16 @@ use std::sync::Arc;
 
 use crate::affine::{Geometry, Linear};
 use crate::emit::term::Term;
+use crate::emit::turned::LastTurn;
 use crate::facts::validity::Validity;
 use crate::onnx::float::Float;
 use crate::onnx::ids::{IdSet, NodeId, ValueId};
+use crate::onnx::proto::NodeProto;
 use crate::ops::forms::NodeForms;
 use crate::plan::cost::Count;
 use crate::plan::describe::Drawing;
 use crate::plan::keep::KeptBranch;
 use crate::plan::region::Region;
-use crate::plan::turned_roots::{Replacement, TurnedRoot};
 
 /// One region that is rewritten.
 #[derive(Debug, Clone)]
@@ -67,6 +68,41 @@ pub struct Byproduct {
     pub of_file: Option<ValueId>,
 }
 
+/// A root of a block that another block makes of its by-product, by a Transpose.
+#[derive(Debug, Clone)]
+pub struct TurnedRoot {
+    /// The root.
+    pub root: ValueId,
+    /// The name of the by-product.
+    pub byproduct: String,
+    /// The Transpose.
+    pub turn: LastTurn,
+}
+
+/// What takes the place of a block, by what it makes and reads.
+#[derive(Debug, Clone)]
+pub struct Replacement {
+    /// The tensors of the file that it makes, the block's output first.
+    pub made: Vec<ValueId>,
+    /// Its roots.
+    pub roots: Vec<ValueId>,
+    /// Those of them that it reads, and not a by-product in their place.
+    pub read: Vec<ValueId>,
+}
+
+impl TurnedRoot {
+    /// The Transpose, if the root is called so.
+    pub fn transpose(&self, root: &str) -> NodeProto {
+        let (input, output) = (vec![self.byproduct.clone()], vec![root.to_owned()]);
+        NodeProto { input, output, ..(*self.turn.view.proto).clone() }
+    }
+
+    /// `term` as one of the by-product, if it reads this root and is less nodes then.
+    pub fn skipped<L: Linear>(&self, term: &Term<L>, forms: NodeForms) -> Option<Term<L>> {
+        if term.root == self.root { self.turn.skipped(term, forms) } else { None }
+    }
+}
+
 impl Block {
     /// The tensors of the file that it makes, its output first.
     pub fn tensors_made(&self) -> impl Iterator<Item = ValueId> {
@@ -86,7 +122,7 @@ impl Block {
         }
     }
 
-    /// It, as it is planned.
+    /// What takes its place, as it is planned.
     pub fn replacement(&self, forms: NodeForms) -> Replacement {
         let root = |term: &Term<Geometry>| term.root;
         let as_it_is = |term: &&Term<Geometry>| self.written(*term, forms).1.is_none();

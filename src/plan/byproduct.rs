@@ -3,17 +3,72 @@
 //!
 //! *Example*: MobileNetV2 as TensorFlow has it, its channels last. The sum behind a bottleneck
 //! reads `v = P(K(x))`, the next convolution `t = P⁻¹(v)`. Written are `t = K(x)` and `v = P(t)`,
-//! and the node that made `t` goes.
+//! and the node that made `t` goes. What reads `P⁻¹(v)` by a Transpose of its own reads `t`, too.
 //!
-//! Knows terms and the nodes that they are written as; no graph.
+//! Knows the planner's graph, and the nodes that terms are written as.
 
 use crate::affine::Geometry;
 use crate::emit::term::{Term, TermKind};
 use crate::emit::turned;
+use crate::onnx::ids::NodeId;
 use crate::ops::forms::NodeForms;
+use crate::plan::cost::{self, Count};
+use crate::plan::net::Net;
+
+impl Net<'_, '_, '_> {
+    /// What the sum of `terms` costs as new nodes. What turns back a tensor that other new nodes
+    /// turn last reads what these turn.
+    pub fn cost(&self, terms: &[Term<Geometry>]) -> Count {
+        self.turned_back(terms).unwrap_or_else(|| cost::of_sum(terms, self.reader.forms))
+    }
+
+    /// The same; `None` if nothing is turned back.
+    pub(super) fn turned_back(&self, terms: &[Term<Geometry>]) -> Option<Count> {
+        let forms = self.reader.forms;
+        let turn = |root| self.planned.get(&self.former(root)?)?.turn.as_ref();
+        let read = |term: &Term<Geometry>| turn(term.root)?.skipped(term, forms);
+        if !terms.iter().any(|term| turn(term.root).is_some()) {
+            return None;
+        }
+        let terms: Vec<_> =
+            terms.iter().map(|term| read(term).unwrap_or_else(|| term.clone())).collect();
+        Some(cost::of_sum(&terms, forms))
+    }
+
+    /// The node of the file that makes, of what node `id` makes, a tensor that is made on the way
+    /// to that: the first, if there are several.
+    pub fn byproduct(&self, id: NodeId) -> Option<NodeId> {
+        let terms = &self.planned.get(&id)?.form.terms;
+        // Of nearly all forms this says no, and nothing is composed.
+        let ends_turned =
+            |term: &Term<Geometry>| !term.after.is_empty() || !term.map.output.is_canonical();
+        if !terms.iter().all(ends_turned) {
+            return None;
+        }
+        let output = self.reader.graph.node(id).output()?;
+        let is_on_the_way = |&reader: &NodeId| {
+            let own = self.forms.get(reader).filter(|_| self.is_live(reader));
+            let [own] = own.map_or(&[][..], |form| form.terms.as_slice()) else { return false };
+            let read = || terms.iter().map(|term| own.of(term).ok()).collect::<Option<Vec<_>>>();
+            !self.is_planned(reader)
+                && own.kind != TermKind::Conv
+                && own.root == output
+                && read().is_some_and(|inner| is_on_the_way(&inner, terms, self.reader.forms))
+        };
+        let readers = &self.reader.graph.value(output).readers;
+        readers.iter().copied().find(is_on_the_way)
+    }
+
+    pub(super) fn is_byproduct(&self, id: NodeId) -> bool {
+        let moves =
+            |term: &&Term<Geometry>| !term.before.is_empty() || term.map.input != term.map.output;
+        let read = self.term_in_file(id).filter(moves).and_then(|term| self.former(term.root));
+        read.is_some_and(|read| self.byproduct(read) == Some(id))
+    }
+}
 
 /// Whether the sum of `inner` is written as the nodes of that of `terms` without the last one.
-pub fn is_on_the_way(inner: &[Term<Geometry>], terms: &[Term<Geometry>], forms: NodeForms) -> bool {
+fn is_on_the_way(inner: &[Term<Geometry>], terms: &[Term<Geometry>], forms: NodeForms) -> bool {
     let before = match terms {
         [term] if term.kind == TermKind::Conv && term.part.is_none() => {
             without_last_view(term).map(|term| vec![term])

@@ -46,10 +46,10 @@ mod stays;
 mod tails;
 mod turned_roots;
 
-pub use block::Block;
+pub use block::{Block, Replacement, TurnedRoot};
 pub use cost::Count;
 pub use form::WeightError;
 pub use keep::{KeptBranch, parted};
 pub use name::BlockNames;
 pub use rounds::{Plan, Wanted, plan, without_copies};
-pub use turned_roots::{Replacement, TurnedRoot, outputs_read};
+pub use turned_roots::outputs_read;

@@ -13,13 +13,12 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use crate::affine::{Geometry, Macs};
-use crate::emit::term::{Term, TermKind};
+use crate::emit::term::Term;
 use crate::emit::turned::LastTurn;
 use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
-use crate::plan::byproduct::is_on_the_way;
 use crate::plan::computed::{DeadConstants, computed_kernel};
 use crate::plan::cost::{self, Count};
 use crate::plan::form::{Form, FormStep, Recipes};
@@ -35,7 +34,7 @@ pub struct PlannedForm {
     /// What the new nodes cost, if they read their roots as these are.
     pub count: Count,
     /// The Transpose that they end with.
-    turn: Option<LastTurn>,
+    pub turn: Option<LastTurn>,
     /// Nodes of the file that its terms stand for.
     pub size: usize,
 }
@@ -47,10 +46,10 @@ pub struct Net<'r, 'g, 'm> {
     /// What its nodes compute.
     pub meanings: &'r Meanings,
     /// Of each linear node as it stands.
-    forms: Table<NodeId, Form<Geometry>>,
+    pub(super) forms: Table<NodeId, Form<Geometry>>,
     /// What a node's constants and multiply-adds cost, if it has any.
     costs: IdMap<NodeId, Count>,
-    planned: IdMap<NodeId, PlannedForm>,
+    pub(super) planned: IdMap<NodeId, PlannedForm>,
     /// The steps to what is planned.
     pub recipes: Recipes,
     /// Nodes that nothing needs any more.
@@ -279,56 +278,6 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
             None if self.is_byproduct(id) => Count::default(),
             None => self.count_in_file(id),
         }
-    }
-
-    /// What the sum of `terms` costs as new nodes. What turns back a tensor that other new nodes
-    /// turn last reads what these turn.
-    pub fn cost(&self, terms: &[Term<Geometry>]) -> Count {
-        self.turned_back(terms).unwrap_or_else(|| cost::of_sum(terms, self.reader.forms))
-    }
-
-    /// The same; `None` if nothing is turned back.
-    fn turned_back(&self, terms: &[Term<Geometry>]) -> Option<Count> {
-        let forms = self.reader.forms;
-        let turn = |root| self.planned.get(&self.former(root)?)?.turn.as_ref();
-        let read = |term: &Term<Geometry>| turn(term.root)?.skipped(term, forms);
-        if !terms.iter().any(|term| turn(term.root).is_some()) {
-            return None;
-        }
-        let terms: Vec<_> =
-            terms.iter().map(|term| read(term).unwrap_or_else(|| term.clone())).collect();
-        Some(cost::of_sum(&terms, forms))
-    }
-
-    /// The node of the file that makes, of what node `id` makes, a tensor that is made on the way
-    /// to that ([`byproduct`]): the first, if there are several.
-    pub fn byproduct(&self, id: NodeId) -> Option<NodeId> {
-        let terms = &self.planned.get(&id)?.form.terms;
-        // Of nearly all forms this says no, and nothing is composed.
-        let ends_turned =
-            |term: &Term<Geometry>| !term.after.is_empty() || !term.map.output.is_canonical();
-        if !terms.iter().all(ends_turned) {
-            return None;
-        }
-        let output = self.reader.graph.node(id).output()?;
-        let is_on_the_way = |&reader: &NodeId| {
-            let own = self.forms.get(reader).filter(|_| self.is_live(reader));
-            let [own] = own.map_or(&[][..], |form| form.terms.as_slice()) else { return false };
-            let read = || terms.iter().map(|term| own.of(term).ok()).collect::<Option<Vec<_>>>();
-            !self.is_planned(reader)
-                && own.kind != TermKind::Conv
-                && own.root == output
-                && read().is_some_and(|inner| is_on_the_way(&inner, terms, self.reader.forms))
-        };
-        let readers = &self.reader.graph.value(output).readers;
-        readers.iter().copied().find(is_on_the_way)
-    }
-
-    fn is_byproduct(&self, id: NodeId) -> bool {
-        let moves =
-            |term: &&Term<Geometry>| !term.before.is_empty() || term.map.input != term.map.output;
-        let read = self.term_in_file(id).filter(moves).and_then(|term| self.former(term.root));
-        read.is_some_and(|read| self.byproduct(read) == Some(id))
     }
 
     fn is_alias(&self, id: NodeId) -> bool {

@@ -6,52 +6,27 @@
 //!
 //! Knows blocks and who reads what they make; not how they are written.
 
-use crate::affine::{Geometry, Linear};
+use crate::affine::Geometry;
 use crate::emit::term::Term;
 use crate::emit::turned::LastTurn;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{IdMap, IdSet, NodeId, ValueId};
 use crate::onnx::liveness;
-use crate::onnx::proto::NodeProto;
 use crate::ops::forms::NodeForms;
-use crate::plan::block::{Block, Byproduct};
+use crate::plan::block::{Block, Byproduct, Replacement, TurnedRoot};
 use crate::plan::cost;
 
-/// A root of a block that another block makes of its by-product, by a Transpose.
-#[derive(Debug, Clone)]
-pub struct TurnedRoot {
-    /// The root.
-    pub root: ValueId,
-    /// The name of the by-product.
-    pub byproduct: String,
-    /// The Transpose.
-    turn: LastTurn,
-}
-
-impl TurnedRoot {
-    /// What `block` makes; `None` if its last node is no Transpose.
-    fn of(block: &Block, forms: NodeForms) -> Option<Self> {
-        let turn = LastTurn::of(&block.terms, forms)?;
-        let known = block.byproduct.as_ref().map(|byproduct| byproduct.name.clone());
-        let byproduct = known.unwrap_or_else(|| format!("{}.nchw", block.stem));
-        Some(TurnedRoot { root: block.region.output, byproduct, turn })
-    }
-
-    /// The Transpose, if the root is called so.
-    pub fn transpose(&self, root: &str) -> NodeProto {
-        let (input, output) = (vec![self.byproduct.clone()], vec![root.to_owned()]);
-        NodeProto { input, output, ..(*self.turn.view.proto).clone() }
-    }
-
-    /// `term` as one of the by-product, if it reads this root and is less nodes then.
-    pub fn skipped<L: Linear>(&self, term: &Term<L>, forms: NodeForms) -> Option<Term<L>> {
-        if term.root == self.root { self.turn.skipped(term, forms) } else { None }
-    }
+/// The root that `block` makes of its by-product; `None` if its last node is no Transpose.
+fn made(block: &Block, forms: NodeForms) -> Option<TurnedRoot> {
+    let turn = LastTurn::of(&block.terms, forms)?;
+    let known = block.byproduct.as_ref().map(|byproduct| byproduct.name.clone());
+    let byproduct = known.unwrap_or_else(|| format!("{}.nchw", block.stem));
+    Some(TurnedRoot { root: block.region.output, byproduct, turn })
 }
 
 /// Notes which roots of `blocks` are turned, and which by-products others read.
 pub fn note(blocks: &mut [Block], forms: NodeForms) {
-    let made = blocks.iter().filter_map(|block| TurnedRoot::of(block, forms));
+    let made = blocks.iter().filter_map(|block| made(block, forms));
     let made: IdMap<ValueId, TurnedRoot> = made.map(|turned| (turned.root, turned)).collect();
     let mut read: IdSet<ValueId> = IdSet::default();
     for block in blocks.iter_mut() {
@@ -73,17 +48,6 @@ pub fn note(blocks: &mut [Block], forms: NodeForms) {
         let name = made.get(&block.region.output).map(|turned| turned.byproduct.clone());
         block.byproduct = name.map(|name| Byproduct { name, of_file: None });
     }
-}
-
-/// What takes the place of a block, by what it makes and reads.
-#[derive(Debug, Clone)]
-pub struct Replacement {
-    /// The tensors of the file that it makes, the block's output first.
-    pub made: Vec<ValueId>,
-    /// Its roots.
-    pub roots: Vec<ValueId>,
-    /// Those of them that it reads, and not a by-product in their place.
-    pub read: Vec<ValueId>,
 }
 
 /// Which outputs of blocks are read, once all of them are replaced. Nodes that nothing needs

@@ -42,7 +42,10 @@ pub(crate) fn table(report: &Report, width: Option<usize>) -> Vec<String> {
     }
     let widths = widths(&rows);
     let line = |row: &Row| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let cells = row.iter().zip(&widths).map(|(cell, width)| {
+            let padding = width.saturating_sub(cell.chars().count());
+            [cell.as_str(), &" ".repeat(padding)].concat()
+        });
         cells.collect::<Vec<String>>().join(GAP).trim_end().to_owned()
     };
     rows.iter().map(line).collect()

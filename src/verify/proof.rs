@@ -15,7 +15,7 @@ use crate::engine::{Array, Limits};
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::ids::{IdMap, ValueId};
 use crate::onnx::proto::NodeProto;
-use crate::onnx::write::{self, ints};
+use crate::onnx::write;
 use crate::verify::border::FilledBorder;
 use crate::verify::claim::{Claim, Side, TOLERANCE, Unproved};
 use crate::verify::compare::{largest_difference, largest_float, relative};
@@ -185,24 +185,13 @@ fn new_side(
     // A root is given; what is none follows from one.
     let is_root =
         |name: &String| claim.roots.iter().any(|&root| original.graph.value(root).name == *name);
-    let turned = claim.turned.iter().filter_map(turned_back);
+    let turned = claim.turned.iter().filter_map(write::turned_back);
     side.nodes.extend(turned.filter(|node| !node.output.iter().any(is_root)));
     claim.new.nodes.iter().cloned().for_each(|node| side.push(node));
     for root in claim.roots.iter().filter(|root| cone.constants.contains(root)) {
         side.constants.push(original.value(*root)?);
     }
     Ok(side)
-}
-
-/// The node that makes of the output of a Transpose what that reads; `None` of other nodes.
-fn turned_back(node: &NodeProto) -> Option<NodeProto> {
-    let ([read], [made]) = (node.input.as_slice(), node.output.as_slice()) else { return None };
-    let perm = node.attribute.iter().find(|attribute| attribute.name() == "perm")?;
-    let places = 0..perm.ints.len() as i64;
-    let back = places.map(|axis| perm.ints.iter().position(|&from| from == axis));
-    let back = back.map(|place| Some(place? as i64)).collect::<Option<Vec<i64>>>()?;
-    let is_transpose = node.op_type() == "Transpose" && node.domain().is_empty();
-    is_transpose.then(|| write::node("Transpose", "", &[made], read, vec![ints("perm", back)]))
 }
 
 /// What the old nodes make in one trial.
