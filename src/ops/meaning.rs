@@ -56,7 +56,7 @@ pub enum Meaning {
     /// The same tensor under another name.
     Alias(ValueId),
     /// A signed sum of tensors.
-    Sum(Vec<(Sign, ValueId)>),
+    Sum(Vec<SumOperand>),
     /// Tensors in a row along one axis, and which part of the whole each is.
     Joined(Vec<(Part, ValueId)>),
     /// An affine map of one tensor.
@@ -65,12 +65,30 @@ pub enum Meaning {
     Opaque(NotLinear),
 }
 
+/// An operand of a sum.
+#[derive(Debug, Clone)]
+pub struct SumOperand {
+    /// Whether it is added or subtracted.
+    pub sign: Sign,
+    /// The tensor.
+    pub operand: ValueId,
+    /// What the constants of the sum add to it, if they are counted here.
+    pub shift: Option<Box<LinearOp>>,
+}
+
+impl SumOperand {
+    /// The tensor as it is.
+    pub fn of((sign, operand): (Sign, ValueId)) -> Self {
+        SumOperand { sign, operand, shift: None }
+    }
+}
+
 impl Meaning {
     /// The tensors that it is a function of.
     pub fn operands(&self) -> Vec<ValueId> {
         match self {
             Meaning::Alias(operand) | Meaning::Linear(operand, _) => vec![*operand],
-            Meaning::Sum(operands) => operands.iter().map(|&(_, operand)| operand).collect(),
+            Meaning::Sum(summands) => summands.iter().map(|summand| summand.operand).collect(),
             Meaning::Joined(operands) => operands.iter().map(|&(_, operand)| operand).collect(),
             Meaning::Opaque(_) => Vec::new(),
         }

@@ -8,7 +8,7 @@ use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::float::Float;
 use crate::onnx::ids::ValueId;
 use crate::onnx::node::Node;
-use crate::ops::meaning::{LinearOp, Meaning, Sign};
+use crate::ops::meaning::{LinearOp, Meaning, Sign, SumOperand};
 use crate::ops::reader::{Reader, first_input, not_linear};
 use crate::ops::stop::Stop;
 use crate::ops::training::eval_form;
@@ -146,7 +146,8 @@ fn arithmetic(
             }
             _ => {
                 let right_sign = Sign::of_difference(op == Arithmetic::Sub);
-                return Ok(Meaning::Sum(vec![(Sign::Plus, left), (right_sign, right)]));
+                let operands = [(Sign::Plus, left), (right_sign, right)];
+                return Ok(Meaning::Sum(operands.map(SumOperand::of).to_vec()));
             }
         };
     if node.aligns_by_axis() && node.broadcast_axis().is_none() {
@@ -172,6 +173,32 @@ fn arithmetic(
         }
     };
     Ok(Meaning::Linear(tensor, map))
+}
+
+/// What `constants` add to `tensor`, all of them along the same of its axes.
+///
+/// # Errors
+/// If one is not one number per channel, or is of another axis than others.
+pub fn shift_by(
+    reader: &Reader,
+    constants: &[ValueId],
+    tensor: ValueId,
+    valid: &mut Validity,
+) -> Result<LinearOp, Stop> {
+    let mut sum = PerChannel::Same(0.0);
+    for &constant in constants {
+        let other = per_channel(reader, constant, tensor, None, valid)?;
+        sum = sum.plus(other).ok_or(NotLinear::Unrepresentable("it shifts along several axes"))?;
+    }
+    if sum.values().iter().any(|shift| !shift.is_finite()) {
+        return Err(NotLinear::Unrepresentable("its constants give no finite shift").into());
+    }
+    Ok(match sum {
+        PerChannel::Same(shift) => uniform(1.0, shift),
+        PerChannel::Each(shift, order) => {
+            LinearOp::Diagonal { scale: vec![1.0; shift.len()], shift, order }
+        }
+    })
 }
 
 /// The float constant `id` as one number per position along one axis of `tensor`:
@@ -234,6 +261,25 @@ enum PerChannel {
 }
 
 impl PerChannel {
+    /// Both of them, added up; `None` if they are of different axes.
+    fn plus(self, other: PerChannel) -> Option<PerChannel> {
+        Some(match (self, other) {
+            (PerChannel::Same(one), PerChannel::Same(other)) => PerChannel::Same(one + other),
+            (PerChannel::Each(mut each, order), PerChannel::Same(one))
+            | (PerChannel::Same(one), PerChannel::Each(mut each, order)) => {
+                each.iter_mut().for_each(|value| *value += one);
+                PerChannel::Each(each, order)
+            }
+            (PerChannel::Each(mut one, order), PerChannel::Each(other, others)) => {
+                if order != others || one.len() != other.len() {
+                    return None;
+                }
+                one.iter_mut().zip(other).for_each(|(one, other)| *one += other);
+                PerChannel::Each(one, order)
+            }
+        })
+    }
+
     fn values(&self) -> &[f64] {
         match self {
             PerChannel::Same(value) => std::slice::from_ref(value),

@@ -8,7 +8,8 @@ use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
 use crate::onnx::node::Node;
 use crate::ops::frame;
-use crate::ops::meaning::{Meaning, Sign};
+use crate::ops::meaning::{LinearOp, Meaning, Sign, SumOperand};
+use crate::ops::meanings::Meanings;
 use crate::ops::pointwise;
 use crate::ops::reader::{Reader, not_linear};
 use crate::ops::stop::Stop;
@@ -20,11 +21,17 @@ const MAX_OPERANDS: usize = 256;
 const TOO_MANY_OPERANDS: NotLinear =
     NotLinear::Limit("it adds more than 256 tensors, and no block has so many branches");
 
-/// Sum (opset 1 to 13) of any number of tensors; with a constant that shifts, as an Add.
+/// Sum (opset 1 to 13) of any number of tensors; a constant among them that shifts one of the
+/// others is a shift of that.
 ///
 /// # Errors
 /// If an operand is missing, or there are too many.
-pub fn sum(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+pub fn sum(
+    reader: &Reader,
+    node: &Node,
+    earlier: &Meanings,
+    valid: &mut Validity,
+) -> Result<Meaning, Stop> {
     let inputs: Vec<usize> = (0..node.inputs.len()).collect();
     reader.same_types(node, &inputs)?;
     if inputs.len() == 2 {
@@ -38,11 +45,57 @@ pub fn sum(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning
         [Some(only)] => Ok(Meaning::Alias(*only)),
         operands if operands.len() > MAX_OPERANDS => Err(TOO_MANY_OPERANDS.into()),
         operands => {
-            let terms = operands.iter().map(|operand| Some((Sign::Plus, (*operand)?)));
-            let terms = terms.collect::<Option<_>>();
-            Ok(Meaning::Sum(terms.ok_or(NotLinear::Malformed("an operand is missing"))?))
+            let operands: Option<Vec<ValueId>> = operands.iter().copied().collect();
+            let operands = operands.ok_or(NotLinear::Malformed("an operand is missing"))?;
+            Ok(Meaning::Sum(summands(reader, earlier, &operands, valid)?))
         }
     }
+}
+
+/// The `operands` of a sum, of which constants shift the first one that a kernel, norm, scale or
+/// shift makes: these take a shift.
+fn summands(
+    reader: &Reader,
+    earlier: &Meanings,
+    operands: &[ValueId],
+    valid: &mut Validity,
+) -> Result<Vec<SumOperand>, Invalid> {
+    let as_they_are = |operands: &[ValueId]| -> Vec<SumOperand> {
+        operands.iter().map(|&operand| SumOperand::of((Sign::Plus, operand))).collect()
+    };
+    let (constants, tensors): (Vec<ValueId>, Vec<ValueId>) =
+        operands.iter().partition(|&&operand| reader.constants.contains(operand));
+    let linear = |(place, &tensor): (usize, &ValueId)| {
+        let producer = reader.graph.value(earlier.source(tensor)).producer;
+        match producer.and_then(|id| earlier.get(id)) {
+            Some(Meaning::Linear(_, map)) => Some((place, tensor, map)),
+            _ => None,
+        }
+    };
+    let shifted = tensors.iter().enumerate().find_map(linear);
+    let Some((place, tensor, map)) = shifted.filter(|_| !constants.is_empty()) else {
+        return Ok(as_they_are(operands));
+    };
+    let mut of_shift = Validity::default();
+    let shift = match pointwise::shift_by(reader, &constants, tensor, &mut of_shift) {
+        Ok(shift) if is_of_its_channels(map, &shift) => Box::new(shift),
+        // With a constant that is no shift, it is a sum all the same.
+        Ok(_) | Err(Stop::NotLinear(_)) => return Ok(as_they_are(operands)),
+        Err(Stop::Invalid(invalid)) => return Err(invalid),
+    };
+    valid.intersect(&of_shift);
+    let mut summands = as_they_are(&tensors);
+    if let Some(summand) = summands.get_mut(place) {
+        summand.shift = Some(shift);
+    }
+    Ok(summands)
+}
+
+/// Whether `shift` adds to the channels that `map` makes, as far as that tells where they are.
+fn is_of_its_channels(map: &LinearOp, shift: &LinearOp) -> bool {
+    let moves = matches!(map, LinearOp::Transpose { .. } | LinearOp::View(_));
+    let shift = shift.geometry();
+    moves || shift.channels.is_none() || shift.output == map.geometry().output
 }
 
 /// ReduceSum (opset 1 to 13) over an axis along which tensors were stacked.
@@ -69,11 +122,14 @@ pub fn stacked(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mea
         if axes(reader, unsqueeze, valid)?.as_deref() != Some(&axis) {
             return opaque();
         }
-        operands.push((Sign::Plus, operand));
+        operands.push(operand);
     }
     Ok(match operands.as_slice() {
-        &[(_, only)] => Meaning::Alias(only),
-        _ => Meaning::Sum(operands),
+        &[only] => Meaning::Alias(only),
+        _ => {
+            let summand = |operand| SumOperand::of((Sign::Plus, operand));
+            Meaning::Sum(operands.into_iter().map(summand).collect())
+        }
     })
 }
 

@@ -94,7 +94,7 @@ pub const TABLE: &[OperatorRow] = &[
     of("SpaceToDepth", 1..=13, 1, Alone(views::space_to_depth), "a view"),
     of("Squeeze", 1..=25, 2, Alone(views::squeeze), "a view, without axes that are named"),
     of("Sub", 1..=14, 2, Alone(pointwise::subtract), "a difference; a shift by a constant"),
-    of("Sum", 1..=13, MANY, Alone(sum::sum), "a sum of any number of tensors"),
+    of("Sum", 1..=13, MANY, AfterOthers(sum::sum), "a sum of any number of tensors"),
     of("Transpose", 1..=25, 1, AfterOthers(filled::transpose_or_border), "another order of axes")
         .joining(),
     of("Unsqueeze", 1..=25, 2, Alone(views::unsqueeze), "a view"),

@@ -15,7 +15,7 @@ use crate::affine::{Affine, Linear, of_channel};
 use crate::numbers::LazyWeights;
 use crate::onnx::float::Float;
 use crate::onnx::ids::{IdMap, ValueId};
-use crate::ops::meaning::{LinearOp, Meaning};
+use crate::ops::meaning::{LinearOp, Meaning, SumOperand};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::region::Region;
@@ -106,9 +106,17 @@ fn constants(reader: &Reader, meanings: &Meanings, region: &Region) -> Option<Fr
                     _ => made,
                 }
             }
-            Some(Meaning::Sum(operands)) => {
-                let operands = operands.iter().map(|&(_, operand)| of(&found, operand));
-                operands.reduce(|one, other| one.plus(&other))?
+            Some(Meaning::Sum(summands)) => {
+                let mut sum: Option<FromZeros> = None;
+                for SumOperand { operand, shift, .. } in summands {
+                    let made = of(&found, *operand);
+                    let made = match shift {
+                        Some(shift) => made.through(&shift.affine(reader.constants).ok()??),
+                        None => made,
+                    };
+                    sum = Some(sum.map_or(made.clone(), |sum| sum.plus(&made)));
+                }
+                sum?
             }
             _ => continue,
         };

@@ -26,7 +26,7 @@ use crate::numbers::{LazyWeights, larger, pieces};
 use crate::onnx::float::Float;
 use crate::onnx::ids::{IdMap, ValueId};
 use crate::onnx::model::Invalid;
-use crate::ops::meaning::{LinearOp, Meaning};
+use crate::ops::meaning::{LinearOp, Meaning, SumOperand};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::net::Net;
@@ -134,9 +134,19 @@ fn bounds(
                 let Some((outer, count)) = of_map(reader, map)? else { return Ok(None) };
                 of(&found, *input).then(outer, count)
             }
-            Some(Meaning::Sum(operands)) => {
-                let operands = operands.iter().map(|&(_, operand)| of(&found, operand));
-                operands.reduce(Bounds::plus).unwrap_or(Bounds::IDENTITY)
+            Some(Meaning::Sum(summands)) => {
+                let mut sum: Option<Bounds> = None;
+                for SumOperand { operand, shift, .. } in summands {
+                    let own = match shift {
+                        Some(shift) => match of_map(reader, shift)? {
+                            Some((outer, count)) => of(&found, *operand).then(outer, count),
+                            None => return Ok(None),
+                        },
+                        None => of(&found, *operand),
+                    };
+                    sum = Some(sum.map_or(own, |sum| sum.plus(own)));
+                }
+                sum.unwrap_or(Bounds::IDENTITY)
             }
             Some(Meaning::Joined(operands)) => {
                 let operands = operands.iter().map(|&(_, operand)| of(&found, operand));

@@ -14,7 +14,7 @@ use crate::emit::term::{Term, TermKind};
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
-use crate::ops::meaning::{LinearOp, Meaning, Sign};
+use crate::ops::meaning::{LinearOp, Meaning, Sign, SumOperand};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::merge::{are_of_one_rank, insert, kind_of};
@@ -64,11 +64,14 @@ impl<L: Linear> Form<L> {
                 vec![Term::new(meanings.source(*input), lift(map)?, kind_of(map))]
             }
             Some(Meaning::Sum(operands)) => {
-                let summand = |&(sign, operand): &_| {
-                    let kind = TermKind::Identity(Sign::Plus);
-                    Term::new(meanings.source(operand), identity.clone(), kind).signed(sign)
+                let summand = |SumOperand { sign, operand, shift }: &SumOperand| {
+                    let (map, kind) = match shift {
+                        Some(shift) => (lift(shift)?, kind_of(shift)),
+                        None => (identity.clone(), TermKind::Identity(Sign::Plus)),
+                    };
+                    Ok(Term::new(meanings.source(*operand), map, kind).signed(*sign))
                 };
-                operands.iter().map(summand).collect()
+                operands.iter().map(summand).collect::<Result<_, E>>()?
             }
             Some(Meaning::Joined(operands)) => {
                 let joined = |&(part, operand): &_| {

@@ -119,6 +119,12 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
                     net.costs.insert(id, count);
                 }
             }
+            if let Meaning::Sum(summands) = meaning {
+                let shifts = summands.iter().filter_map(|summand| summand.shift.as_deref());
+                let weights = shifts.map(|map| net.parameters(id, map, made.unwrap_or(0)));
+                let count = Count { parameters: weights.sum(), ..Count::default() };
+                net.costs.insert(id, count);
+            }
             let shape = |map: &LinearOp| Ok::<_, Infallible>(map.geometry());
             let Ok(form) = Form::of_node(meanings, id, &Geometry::identity(), shape);
             let Some(form) = form else { continue };
