@@ -16,7 +16,7 @@ pub use crate::facts::propagation::NO_SHAPES;
 use crate::facts::propagation::{Answers, Facts, declared};
 use crate::facts::shape_rules::asked::{Dims, agreed};
 use crate::facts::shape_rules::extent::Extent;
-use crate::facts::validity::{Condition, Property};
+use crate::facts::validity::{Condition, Property, Validity};
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{Id, Table, ValueId};
 use crate::onnx::info;
@@ -146,6 +146,15 @@ impl<'g, 'm> Sizes<'g, 'm> {
                 size.is_some_and(|size| sizes.contains(size))
             }
             Property::Integers(values) => self.integers(condition.tensor)?.as_ref() == Some(values),
+        })
+    }
+
+    /// Whether a size that follows by the rules is none of those that `valid` is about.
+    pub fn contradict(&self, valid: &Validity) -> bool {
+        valid.conditions().iter().any(|condition| {
+            let Property::Size(axis, sizes) = &condition.property else { return false };
+            let size = self.by_rules(condition.tensor).and_then(|dims| *dims.get(*axis)?);
+            size.is_some_and(|size| !sizes.contains(size))
         })
     }
 

@@ -110,13 +110,39 @@ pub fn average_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Resul
     if padded && node.int("count_include_pad", 0) == 0 {
         return Err(NotLinear::Unrepresentable("its means leave the padding out").into());
     }
-    // With ceil_mode the last window may overhang and count less taps.
     if node.int("ceil_mode", 0) != 0 {
-        return Err(NotLinear::Unrepresentable("ceil_mode lets its windows overhang").into());
+        for (axis, window) in windows.iter().enumerate() {
+            require_no_overhang(reader, input, axis.saturating_add(2), window, valid)?;
+        }
     }
     let count: f64 = taps.iter().map(|&taps| taps as f64).product();
     let order = AxisOrder::CANONICAL;
     Ok(Meaning::Linear(input, LinearOp::Filter { windows, order, weight: 1.0 / count, shift: 0.0 }))
+}
+
+/// That no window ends beyond the padded input: with ceil_mode the last one may, and counts less
+/// taps.
+fn require_no_overhang(
+    reader: &Reader,
+    input: ValueId,
+    axis: usize,
+    window: &Window,
+    valid: &mut Validity,
+) -> Result<(), NotLinear> {
+    let modulus = window.stride;
+    if modulus == 1 {
+        return Ok(());
+    }
+    let (before, behind) = window.pads();
+    let extent = window.taps.saturating_sub(1).saturating_mul(window.dilation).saturating_add(1);
+    let beyond = extent.saturating_sub(before).saturating_sub(behind);
+    let size = reader.sizes.size(input, axis)?;
+    let sizes = SizeSet::Congruent { remainder: beyond.rem_euclid(modulus), modulus };
+    if !sizes.contains(size) {
+        return Err(NotLinear::Unrepresentable("ceil_mode lets its windows overhang"));
+    }
+    valid.require(input, Property::Size(axis, sizes));
+    Ok(())
 }
 
 /// The windows that a Conv's or pool's attributes describe.

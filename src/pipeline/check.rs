@@ -5,8 +5,9 @@
 
 use std::time::Instant;
 
-use crate::engine::Limits;
+use crate::engine::{InputShapes, Limits};
 use crate::error::Error;
+use crate::facts::shapes::Sizes;
 use crate::onnx::graph::Graph;
 use crate::onnx::model::{Invalid, Model};
 use crate::options::{Options, Progress};
@@ -19,7 +20,7 @@ use crate::pipeline::planned::Planned;
 use crate::report::SideFile;
 use crate::verify::outcome::{NotRun, Outcome};
 use crate::verify::readback::{self, Expected, Miswritten};
-use crate::verify::run::{SameTensors, run_graphs};
+use crate::verify::run::{RunClaim, SameTensors, run_graphs};
 
 /// What only reports ask for of a new model.
 pub struct Measured {
@@ -137,6 +138,16 @@ impl Reference<'_, '_, '_, '_> {
         Ok(graphs)
     }
 
+    /// Whether the blocks of the main graph that were made are right for inputs of these `shapes`,
+    /// as far as sizes follow from these.
+    fn holds_at(&self, shapes: &InputShapes) -> bool {
+        let main = self.planned.analyses.first().zip(self.made.fates.first());
+        let Some((analysis, fates)) = main else { return true };
+        let sizes = Sizes::new(analysis.reader.graph, analysis.reader.constants, shapes);
+        let mut made = made_blocks(analysis, fates).map(|(block, _)| &block.valid);
+        made.all(|valid| !sizes.contradict(valid))
+    }
+
     /// Runs the new model against the old one: as it stands where nothing was converted from
     /// training mode, else with what was converted at inference, and with that alone. A norm
     /// that stays in training mode is run with the statistics of its batch, in both models.
@@ -149,7 +160,9 @@ impl Reference<'_, '_, '_, '_> {
             return Ok(Outcome::NotRun(why.into()));
         }
         let new = (new, new_graphs);
-        let run = |old| run_graphs(old, new, SameTensors::All, &self.options.run, self.limits);
+        let holds_at = |shapes: &InputShapes| self.holds_at(shapes);
+        let claim = RunClaim { same: SameTensors::All, holds_at: &holds_at };
+        let run = |old| run_graphs(old, new, claim, &self.options.run, self.limits);
         let forms = analyses.iter().map(|analysis| analysis.training.forms.clone());
         match edits::converted(self.graphs, forms)? {
             Some(converted) => run((&converted, &Graph::read_all(&converted)?)),

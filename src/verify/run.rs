@@ -6,7 +6,7 @@
 //!
 //! Knows which runs there are and when they are enough; one run is for [`whole_run`].
 
-use crate::engine::{EngineError, Limits, dialect, memory_for};
+use crate::engine::{EngineError, InputShapes, Limits, dialect, memory_for};
 use crate::onnx::graph::Graph;
 use crate::onnx::model::{Invalid, Model};
 use crate::options::RunOptions;
@@ -18,6 +18,16 @@ use crate::verify::outcome::{NotRun, Outcome};
 use crate::verify::sizes::{first_candidates, second_candidates};
 pub use crate::verify::whole_run::SameTensors;
 use crate::verify::whole_run::{Ended, Silent, WholeRun, not_run};
+
+/// What is claimed of the new model.
+#[derive(Clone, Copy)]
+pub struct RunClaim<'c> {
+    /// Which tensors are the same in both models.
+    pub same: SameTensors,
+    /// Whether it is right for inputs of these shapes, as far as that is known: a file with a
+    /// crop is not where nothing would be left.
+    pub holds_at: &'c dyn Fn(&InputShapes) -> bool,
+}
 
 /// As [`run_graphs`], of models whose graphs were not read yet.
 ///
@@ -31,7 +41,8 @@ pub fn run(
     limits: Limits,
 ) -> Result<Outcome, Invalid> {
     let (old_graphs, new_graphs) = (Graph::read_all(old)?, Graph::read_all(new)?);
-    run_graphs((old, &old_graphs), (new, &new_graphs), SameTensors::All, options, limits)
+    let claim = RunClaim { same: SameTensors::All, holds_at: &|_| true };
+    run_graphs((old, &old_graphs), (new, &new_graphs), claim, options, limits)
 }
 
 /// Runs old and new model, whose graphs were read, on the same inputs.
@@ -41,7 +52,7 @@ pub fn run(
 pub fn run_graphs(
     (old, old_graphs): (&Model, &[Graph]),
     (new, new_graphs): (&Model, &[Graph]),
-    same: SameTensors,
+    claim: RunClaim,
     options: &RunOptions,
     limits: Limits,
 ) -> Result<Outcome, Invalid> {
@@ -72,9 +83,9 @@ pub fn run_graphs(
     let read = if has_choices {
         Read::Deciding { old, new }
     } else {
-        Read::Whole(Box::new(WholeRun::of(old_graphs, new_graphs, options, limits, same)?))
+        Read::Whole(Box::new(WholeRun::of(old_graphs, new_graphs, options, limits, claim.same)?))
     };
-    let trial = ModelTrial { old: old_graph, read, inputs: &inputs, same, options, limits };
+    let trial = ModelTrial { old: old_graph, read, inputs: &inputs, claim, options, limits };
     match trial.outcome() {
         Ok(outcome) => Ok(outcome),
         Err(Ended::With(outcome)) => Ok(*outcome),
@@ -104,7 +115,7 @@ struct ModelTrial<'t, 'o, 'n> {
     old: &'t Graph<'o>,
     read: Read<'t, 'o, 'n>,
     inputs: &'t [RunInput],
-    same: SameTensors,
+    claim: RunClaim<'t>,
     options: &'t RunOptions,
     limits: Limits,
 }
@@ -120,7 +131,8 @@ impl ModelTrial<'_, '_, '_> {
             evidence.spent.saturating_add(elements) > most
         };
         let mut smallest = first.clone();
-        for shapes in second_candidates(&self.fed(), &first) {
+        let smaller = second_candidates(&self.fed(), &first).into_iter();
+        for shapes in smaller.filter(|shapes| self.holds_at(shapes)) {
             if is_too_much(&evidence, &shapes) {
                 break;
             }
@@ -140,6 +152,12 @@ impl ModelTrial<'_, '_, '_> {
             let _ = self.attempt(&smallest, usual, 1, &mut evidence)?;
         }
         Ok(evidence.outcome(self.inputs))
+    }
+
+    fn holds_at(&self, shapes: &[Vec<usize>]) -> bool {
+        let named = self.inputs.iter().zip(shapes);
+        let named = named.map(|(input, shape)| (input.name.clone(), shape.clone()));
+        (self.claim.holds_at)(&named.collect())
     }
 
     fn fed(&self) -> Vec<FedInput> {
@@ -165,7 +183,8 @@ impl ModelTrial<'_, '_, '_> {
         for bridges in [BridgedNodes::Misread, BridgedNodes::Failing] {
             let mut in_vain = 0usize;
             let manner = Manner { filling: Filling::Noise, bridges };
-            for shapes in candidates.iter().filter(is_small) {
+            let holds = |shapes: &&Vec<Vec<usize>>| self.holds_at(shapes);
+            for shapes in candidates.iter().filter(is_small).filter(holds) {
                 let elements = feeding::elements(shapes, samples).unwrap_or_default();
                 if in_vain > 0 && in_vain.saturating_add(elements) > MOST_TRIED_IN_VAIN {
                     left_out = left_out.saturating_add(1);
@@ -254,7 +273,7 @@ impl ModelTrial<'_, '_, '_> {
             let old = old_decided.as_ref().map_or(old, |decided| &decided.model);
             let new = new_decided.as_ref().map_or(new, |decided| &decided.model);
             let (old, new) = (Graph::read_all(old)?, Graph::read_all(new)?);
-            silent = WholeRun::of(&old, &new, self.options, self.limits, self.same)?
+            silent = WholeRun::of(&old, &new, self.options, self.limits, self.claim.same)?
                 .attempt(&feed, evidence)?;
             if silent.is_some() || evidence.left_out().is_none() {
                 break;
