@@ -308,7 +308,7 @@ mod tests {
             let window = Window::new(3, 1, 1, pads).unwrap();
             let windows = vec![Window { pad_mode, ..window }; 2];
             let geometry = Geometry { windows, ..Geometry::identity() };
-            let forms = NodeForms { opset: 19, wraps };
+            let forms = NodeForms { opset: 19, wraps, pads_unevenly: false };
             let names: Vec<_> = layout(&geometry, forms).into_iter().map(|n| n.name).collect();
             assert_eq!(names, expected, "{pads:?} {pad_mode:?}, Pads wrap: {wraps}");
         }
@@ -336,7 +336,7 @@ mod tests {
                 shifted,
                 ..Geometry::identity()
             };
-            let forms = NodeForms { opset: 13, wraps: false };
+            let forms = NodeForms { opset: 13, wraps: false, pads_unevenly: false };
             let names: Vec<_> = layout(&geometry, forms).into_iter().map(|n| n.name).collect();
             assert_eq!(names, expected, "{input:?} to {output:?}, bias: {shifted}");
         }
@@ -368,7 +368,7 @@ mod tests {
                 shifted,
                 ..Geometry::identity()
             };
-            let forms = NodeForms { opset: 13, wraps: false };
+            let forms = NodeForms { opset: 13, wraps: false, pads_unevenly: false };
             let nodes = layout(&geometry, forms);
             let names: Vec<_> = nodes.iter().map(|node| node.name.clone()).collect();
             assert_eq!(names, expected, "{input:?} to {output:?}, {pads:?} {pad_mode:?}");

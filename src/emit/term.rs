@@ -328,6 +328,20 @@ impl<L: Linear> Term<L> {
         self.kernels().map(nodes).sum()
     }
 
+    /// Whether all its nodes are of forms that engines read, or the file has.
+    pub fn is_read(&self, forms: NodeForms) -> bool {
+        let is_uneven = |window: &Window| {
+            let ((before, behind), _) = window.scattered_pads();
+            before != behind
+        };
+        let pads_unevenly = |kernel: &Self| {
+            let geometry = kernel.map.geometry();
+            let scatters = geometry.kind == ConvKind::ConvTranspose;
+            scatters && geometry.windows.iter().any(is_uneven)
+        };
+        forms.pads_unevenly || !self.kernels().any(pads_unevenly)
+    }
+
     /// Multiply-adds that are counted on the root, counted on what the term makes.
     pub fn before(&self, macs: Macs) -> Macs {
         self.kernels().fold(macs, |macs, kernel| macs.before(kernel.map.geometry()))

@@ -51,6 +51,11 @@ pub fn slides(node: &Node) -> bool {
     row(node).is_some_and(|row| row.kernel.is_some())
 }
 
+/// Whether the node is a transposed convolution.
+pub fn scatters(node: &Node) -> bool {
+    node.standard_op() == Some("ConvTranspose")
+}
+
 /// Whether the node is a batch norm.
 pub fn is_batch_norm(node: &Node) -> bool {
     node.standard_op() == Some("BatchNormalization")

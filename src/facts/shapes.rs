@@ -158,6 +158,31 @@ impl<'g, 'm> Sizes<'g, 'm> {
         })
     }
 
+    /// Whether `tensor` has so many elements along `axis` wherever there is one along each axis of
+    /// what is `made`: of a map that a kernel of 3 reads without pads, 3.
+    pub fn has_as_many_where(
+        &self,
+        (tensor, axis, least): (ValueId, usize, i64),
+        made: impl Iterator<Item = ValueId>,
+    ) -> bool {
+        let mut facts = self.ruled_generally();
+        let Some(Extent::SizeOf(own)) = facts.extents(tensor).and_then(|own| *own.get(axis)?)
+        else {
+            return false;
+        };
+        // The size of this name is at least this.
+        let needed = least.saturating_sub(own.more.into());
+        let mut named = made.filter_map(|made| facts.extents(made)).flatten().flatten();
+        needed <= 1
+            || named.any(|extent| match extent {
+                Extent::SizeOf(other) => {
+                    let is_named_so = (other.tensor, other.axis) == (own.tensor, own.axis);
+                    is_named_so && 1_i64.saturating_sub(other.more.into()) >= needed
+                }
+                Extent::Number(_) => false,
+            })
+    }
+
     /// Whether both tensors have the same sizes for whoever runs the file, whatever these are.
     pub fn are_same(&self, one: ValueId, other: ValueId) -> bool {
         let mut facts = self.ruled_generally();

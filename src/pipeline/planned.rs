@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 
 use crate::error::Error;
+use crate::facts::roles;
 use crate::facts::shapes::{NO_SHAPES, Sizes};
+use crate::facts::validity::{Condition, Property, SizeSet};
 use crate::onnx::graph::Graph;
 use crate::onnx::inline;
 use crate::onnx::model::{Invalid, Model};
@@ -132,7 +134,7 @@ fn conditions(analyses: &[GraphAnalysis], options: &Options) -> Result<Vec<Vec<S
         for block in &analysis.plan.blocks {
             let mut conditions = Vec::new();
             for condition in block.valid.conditions() {
-                if !sizes.promises(condition)? {
+                if !sizes.promises(condition)? && !is_met_where_it_runs(reader, block, condition) {
                     conditions.push(condition.describe(reader.graph));
                 }
             }
@@ -141,6 +143,16 @@ fn conditions(analyses: &[GraphAnalysis], options: &Options) -> Result<Vec<Vec<S
         of_file.push(own);
     }
     Ok(all)
+}
+
+/// Whether nodes of `block` run only where `condition` holds: a square kernel beside crops needs as
+/// many elements as they do.
+fn is_met_where_it_runs(reader: &Reader, block: &Block, condition: &Condition) -> bool {
+    let Property::Size(axis, SizeSet::AtLeast(least)) = condition.property else { return false };
+    let nodes = block.region.nodes.iter().map(|&id| reader.graph.node(id));
+    let kernels = nodes.filter(|node| roles::slides(node) && !roles::scatters(node));
+    let made = kernels.filter_map(|node| node.output());
+    reader.sizes.has_as_many_where((condition.tensor, axis, least), made)
 }
 
 fn calls_that_stay(model: &Model, graphs: &[Graph]) -> Result<Vec<NearMiss>, Invalid> {

@@ -409,7 +409,10 @@ impl Candidate {
 
     /// Whether it can be written, and is right for the sizes that are known.
     pub fn is_legal(&self, net: &Net) -> bool {
-        self.form.is_written() && self.form.validity(net.reader).is_ok()
+        let terms = &self.form.terms;
+        self.form.is_written()
+            && terms.iter().all(|term| term.is_read(net.reader.forms))
+            && self.form.validity(net.reader).is_ok()
     }
 }
 

@@ -119,11 +119,12 @@ impl Node<'_> {
     pub(super) fn pool(&self, x: &ArrayD<f64>, is_mean: bool) -> Result<ArrayD<f64>, Stop> {
         let taps = self.ints("kernel_shape").ok_or("there is no kernel_shape")?;
         let geometry = self.geometry_of(x, taps)?;
-        let sizes = geometry.outputs()?;
-        if self.int("ceil_mode", 0) != 0 {
-            return Err(Stop::Unknown("a pool with ceil_mode".into()));
-        }
         let counts_pads = self.int("count_include_pad", 0) != 0;
+        let rounds_up = self.int("ceil_mode", 0) != 0;
+        if rounds_up && (counts_pads || geometry.pads.iter().any(|&pad| pad != 0)) {
+            return Err(Stop::Unknown("a pool with pads and ceil_mode".into()));
+        }
+        let sizes = if rounds_up { geometry.outputs_begun()? } else { geometry.outputs()? };
         let (area, made) = (product_of(&geometry.sizes), product_of(&sizes));
         let channels = x.shape()[1];
         let empty = if is_mean { 0.0 } else { f64::NEG_INFINITY };
@@ -185,6 +186,17 @@ impl Geometry {
             (g.sizes[axis] + g.pads[axis] + g.pads[axis + g.axes()] - extent)
                 .div_euclid(g.strides[axis])
                 + 1
+        })
+    }
+
+    /// As many as begin inside an input without pads, whether they end there or not.
+    fn outputs_begun(&self) -> Result<Vec<i64>, Stop> {
+        self.each_axis(|g, axis| {
+            let extent = (g.taps[axis] - 1) * g.dilations[axis] + 1;
+            let way = g.sizes[axis] - extent;
+            let rounded_up = (way + g.strides[axis] - 1).div_euclid(g.strides[axis]) + 1;
+            let begun = (g.sizes[axis] - 1).div_euclid(g.strides[axis]) + 1;
+            rounded_up.min(begun)
         })
     }
 
