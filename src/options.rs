@@ -173,8 +173,8 @@ pub enum TrainingMode {
 /// beside it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum KeepIdentity {
-    /// Any branch does whose merging costs more than 6 dB of the signal-to-noise ratio that the
-    /// kernel's weights have as int8.
+    /// Any branch whose merging costs more than 6 dB of the signal-to-noise ratio that the
+    /// kernel's weights have as int8 does.
     Auto,
     /// Each one does.
     Always,
@@ -193,7 +193,7 @@ pub enum Progress {
     Planning,
     /// So many of all blocks are fused and, if that is asked for, proved.
     Proving {
-        /// Blocks that are.
+        /// Blocks that are done.
         done: usize,
         /// Blocks of the plan.
         all: usize,

@@ -320,8 +320,8 @@ impl Reason {
             Reason::NotLinear { why, .. } => why.in_common(),
             Reason::Dearer { .. } => "as one convolution it would need more weights".to_owned(),
             Reason::ReadElsewhere(_) => {
-                "a branch is read elsewhere too and must be kept, so merging \
-                                         it would cost more than it saves"
+                "a branch is read elsewhere too and must be kept, so merging it would cost more \
+                 than it saves"
                     .to_owned()
             }
             Reason::SharedKernel { thousandths, .. } => format!(

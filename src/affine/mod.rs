@@ -13,7 +13,7 @@
 //! added, dilated and off their centre too, as long as both make as many outputs.
 //!
 //! This module knows ndarray, and nothing of ONNX, of formats or of threads. It may refuse
-//! (see [`Refusal`]); it cannot fail.
+//! (see [`Refusal`]); of shapes that fit each other, it cannot fail.
 //!
 //! # One block by hand
 //!

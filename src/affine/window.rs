@@ -66,7 +66,7 @@ impl PadMode {
     }
 }
 
-/// Bounds on every number in a window, so that sums and products of two stay exact.
+/// The bound on every number in a window, so that sums and products of two stay exact.
 const LIMIT: i64 = 1 << 24;
 
 impl Window {

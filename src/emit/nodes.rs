@@ -265,8 +265,8 @@ impl FusedNodes {
         Ok(())
     }
 
-    /// Appends the weights and the bias of one term, in the order in which files have always
-    /// had them.
+    /// Appends the weights and the bias of one term, in the order in which earlier
+    /// versions wrote them.
     fn store(
         &mut self,
         term: &Term<Affine>,

@@ -40,8 +40,8 @@ fn advance(elapsed: Duration) {
     NOW.fetch_add(counted, Ordering::Relaxed);
 }
 
-/// How long the process ran since this was first asked, its stops left out; `None` if there is no thread to
-/// tell, and then nothing may be limited by time.
+/// How long the process ran since this was first asked, its stops left out; `None` if there is
+/// no thread to tell, and then nothing may be limited by time.
 pub fn running_time() -> Option<Duration> {
     HEART.then(|| Duration::from_nanos(NOW.load(Ordering::Relaxed)))
 }

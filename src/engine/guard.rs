@@ -1,5 +1,5 @@
-//! Where tract works: in threads of its own, so that whatever happens there, a panic or a loop without
-//! an end, is an error here.
+//! Where tract works: in threads of its own, so that whatever happens there, a panic or a loop
+//! without an end, is an error here.
 //!
 //! Knows the limits, and nothing of what is worked on.
 

@@ -32,5 +32,6 @@ pub use memory::check as memory_for;
 pub use source::{Constant, Source};
 pub use tensors::{Array, InputShapes};
 
-/// What runs here, and the version that this was built for: that of `Cargo.lock`, which a test holds.
+/// What runs here, and the version that this was built for: that of `Cargo.lock`, which a test
+/// holds.
 pub const ENGINE: &str = "tract 0.23.9";

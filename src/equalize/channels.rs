@@ -1,6 +1,6 @@
 //! The channels of a tensor, and stored tensors that take their factors.
 //!
-//! Plain values.
+//! Plain values: knows no node, and not where factors come from.
 
 #![allow(clippy::indexing_slicing, reason = "there is a factor for each class")]
 

@@ -87,6 +87,7 @@ impl ChannelClasses {
     }
 }
 
+/// The classes, as far as they were found.
 struct Finder<'f, 'g, 'm> {
     graph: &'g Graph<'m>,
     constants: &'f Constants<'g, 'm>,

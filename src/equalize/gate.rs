@@ -151,7 +151,7 @@ pub fn raw(name: &str, dims: &[i64], numbers: &[f64], float: Float) -> TensorPro
     }
 }
 
-/// What the model gives as its first float output that varies; all pieces in a row.
+/// All elements of the model's float outputs, one output after the other, piece by piece.
 ///
 /// # Errors
 /// If the engine cannot run it.

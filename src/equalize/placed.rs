@@ -90,7 +90,8 @@ impl Axes {
         }
     }
 
-    /// Only what has no place yet: nodes that disagree share no factor ([`forward`] is asked again).
+    /// Only what has no place yet: nodes that disagree share no factor ([`forward`] is asked
+    /// again).
     fn place(&mut self, tensor: ValueId, axis: usize) {
         self.0.entry(tensor).or_insert(Some(axis));
     }

@@ -1,6 +1,6 @@
 //! Which constant nodes the engine computes as ONNX says, in the type that they have; all
-//! others do not count as constant. `tests/it/operators/constants.rs` holds every operator in every type
-//! to what ONNX Runtime computes.
+//! others do not count as constant. `tests/it/operators/constants.rs` holds every operator in
+//! every type to what ONNX Runtime computes.
 //!
 //! Knows rows, types and values; no operator by name.
 

@@ -21,7 +21,7 @@ use crate::facts::shape_rules::{
 use crate::onnx::proto::TensorProto;
 use crate::onnx::proto::tensor_proto::DataType;
 
-/// The table.
+/// The row of the operator `name` of ONNX's own domain; `None` if nothing is known of it.
 pub fn operator(name: &str) -> Option<Operator> {
     Some(match name {
         // Element by element.

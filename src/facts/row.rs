@@ -41,24 +41,24 @@ pub struct ShapeRule {
     pub demand: Option<DemandRule>,
 }
 
-/// Of which element type the first output is.
+/// Which element type the first output has.
 #[derive(Debug, Clone, Copy)]
 pub enum TypeRule {
     /// That is not told.
     Unknown,
-    /// Always of this one.
+    /// Always this one.
     Always(DataType),
-    /// Of that of the input with this number.
+    /// The type of the input with this number.
     OfInput(usize),
-    /// Of that of any input: all have one.
+    /// The type of any input: all have one.
     OfAnyInput,
-    /// Of that which the attribute `to` says.
+    /// What the attribute `to` says.
     OfTo,
-    /// Of that which the attribute `output_dtype` says, or of the second input's.
+    /// What the attribute `output_dtype` says, or the type of the second input.
     OfOutputType,
-    /// Of that of the attribute `value`, by default float.
+    /// The type of the attribute `value`, by default float.
     OfValue,
-    /// Of that of the tensor which the node holds.
+    /// The type of the tensor that the node holds.
     OfStored,
 }
 

@@ -1,8 +1,8 @@
 //! What a `ValueInfoProto` says of a tensor, its element type and the sizes of its axes: read
 //! and made here only.
 //!
-//! A name of a size is a name, whatever it looks like, and a negative number is no size:
-//! either leaves the axis open. Knows the message; what follows from a declaration, and whether it is
+//! A name of a size is a name, whatever it looks like, and a negative number is no size: either
+//! leaves the axis open. Knows the message; what follows from a declaration, and whether it is
 //! believed, is for others to say.
 
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};

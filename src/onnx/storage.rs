@@ -77,7 +77,8 @@ pub enum StorageError {
     Piped(String),
     /// The model came as bytes.
     #[error(
-        "its data is in side file `{0}`, and a model in bytes has none beside it; give the path of its file"
+        "its data is in side file `{0}`, and a model in bytes has none beside it; give the path of \
+         its file"
     )]
     InMemory(String),
     /// No `location` entry.

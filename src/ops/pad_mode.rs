@@ -1,4 +1,6 @@
 //! ONNX's words for what stands around a tensor that is padded, as they are read and written.
+//!
+//! Knows words; no node.
 
 use crate::affine::PadMode;
 

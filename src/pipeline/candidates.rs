@@ -51,12 +51,13 @@ const FIRST: usize = 1;
 const LOTS: usize = 16;
 const MOST_WORK: f64 = 2e10;
 
+/// The standard deviation of a further factor's logarithm around the best one: a hundredth moves
+/// the largest weights by one step of 8 bits.
+const AROUND: f64 = 0.03;
+
 /// Multiply-adds of one run on what is looked at: some fifty images by a ResNet-50. There are a
 /// dozen runs.
 const MOST_LOOKED_AT: f64 = 2e11;
-
-/// How far they are from it: a hundredth moves the largest weights by one step of 8 bits.
-const AROUND: f64 = 0.03;
 
 /// What is looked at.
 pub struct Candidates<'c, 'g, 'm> {

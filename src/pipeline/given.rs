@@ -1,7 +1,7 @@
-//! Tensors that a caller gives for the run of both models: from the bytes that ONNX stores
-//! one in, and whether an input of some type takes one.
+//! What a model is fed with: tensors that a caller gives, from the bytes that ONNX stores one in,
+//! each for the input that it is meant for; noise for inputs that get none.
 //!
-//! Knows how ONNX stores a tensor; not which input one is for.
+//! Knows how ONNX stores a tensor, and what a graph declares of its inputs; not what is run.
 
 use ndarray::{ArrayD, Axis, Slice};
 use prost::Message;

@@ -6,12 +6,14 @@
 //!
 //! The steps: [`open`] reads a model and inlines the local functions that matter; [`occupied`]
 //! looks at the places of all files; [`planned`] holds what was decided, graph by graph
-//! ([`analysis`]); [`make`] fuses each block ([`fuse`]), has it proved by its [`claim`], says what
-//! became of it, its [`fate`], and looks what blocks read of each other ([`byproducts`]); [`edited`] turns what was made into [`edits`],
-//! with what [`remains`] of each graph; [`deliver`] writes, has [`check`] look at the new file,
-//! [`int8`] tell what rounding its weights would do, and then its files [`placed`]. A conversion
-//! that ends before is a [`failure`]. For the report alone there are [`counts`], [`files`], the
-//! [`request`] and the [`layers`]; [`given`] reads a caller's tensors.
+//! ([`analysis`]); [`make`] fuses each block ([`fuse`]), has it proved by its [`claim`], says
+//! what became of it, its [`fate`], and looks what blocks read of each other ([`byproducts`]);
+//! [`edited`] turns what was made into [`edits`], with what [`remains`] of each graph;
+//! [`deliver`] writes, has [`check`] look at the new file, [`int8`] tell what rounding its
+//! weights would do, [`equalized`] scale channels by the best of [`candidates`], and then its
+//! files [`placed`]. A conversion that ends before is a [`failure`]. For the report alone there
+//! are [`counts`], [`files`], the [`request`] and the [`layers`]; [`given`] reads a caller's
+//! tensors.
 //!
 //! Knows all rooms below, the planner beside the report; neither flags, exit codes nor
 //! terminals.

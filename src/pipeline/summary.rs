@@ -63,10 +63,10 @@ pub struct Reached<'s, 'r, 'g, 'm> {
     pub checked: Option<&'s Checked>,
     /// What was found of factors of channels, if they are asked for.
     pub equalized: Option<&'s Equalized>,
+    /// What was seen of the model with those factors.
+    pub checked_again: Option<&'s Checked>,
     /// What int8 weights leave of the outputs.
     pub int8_outputs: Option<Int8Outputs>,
-    /// What was seen of the model with them.
-    pub checked_again: Option<&'s Checked>,
     /// What was written.
     pub delivered: Option<&'s Delivered>,
     /// Where the time went; what a later step took is told by its value.
@@ -90,8 +90,8 @@ impl<'s> Reached<'s, '_, '_, '_> {
             measured: None,
             checked: None,
             equalized: None,
-            int8_outputs: None,
             checked_again: None,
+            int8_outputs: None,
             delivered: None,
             seconds: Seconds::default(),
         }
@@ -319,7 +319,7 @@ fn repeated_names(planned: &Planned) -> Vec<String> {
     for analysis in &planned.analyses {
         let mut seen = HashSet::new();
         let nodes = analysis.reader.graph.nodes().map(|(_, node)| node);
-        // Of nodes that are constants ONNX Runtime makes tensors before it looks.
+        // ONNX Runtime turns Constant nodes into tensors before it looks at names.
         let names = nodes.filter(|node| !roles::holds_constant(node)).map(|node| node.proto.name());
         for name in names.filter(|name| !name.is_empty() && !seen.insert(*name)) {
             repeated.push(name.to_owned());

@@ -2,12 +2,13 @@
 //! the model's own arithmetic tells the two apart.
 //!
 //! Exporters compute the shift β − μγ/σ of a norm, and what DBB fills the border of its 1×1
-//! convolution with, each in float32. Where β and μγ/σ cancel, the two differ by a thousandth of
-//! themselves. What that does to an output of the block is Σ|w|·|difference|, over the kernels
-//! behind the border, and there are constants on the way to that output, whatever the input is:
-//! Σ|w|·|border|, and the biases behind it and beside it. The old nodes round their sum, so a
-//! difference that is as small beside it is none. *Counter-example to the largest channel as the
-//! measure*: beside a bias of 1e6, one of 0.01 could be anything, in a kernel that reads them apart.
+//! convolution with, each in float32. Where β and μγ/σ cancel, the two differ by a thousandth
+//! of themselves. What that does to an output of the block is Σ|w|·|difference|, over the
+//! kernels behind the border, and there are constants on the way to that output, whatever the
+//! input is: Σ|w|·|border|, and the biases behind it and beside it. The old nodes round their
+//! sum, so a difference that is as small beside it is none. *Counter-example to the largest
+//! channel as the measure*: beside a bias of 1e6, one of 0.01 could be anything, in a kernel
+//! that reads them apart.
 //!
 //! Knows a region and its weights; not why it is planned.
 

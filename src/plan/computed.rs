@@ -1,5 +1,5 @@
-//! Nodes that only constants are computed from. They go away with the last node that reads what
-//! they make.
+//! Nodes of which nothing but constants is computed. They go away with the last node that reads
+//! what they make.
 //!
 //! An engine computes them once, when it loads a model; so they count with kernels alone: where
 //! a kernel is computed from what is stored, it may as well be stored, if that takes no more.
@@ -20,7 +20,7 @@ use crate::ops::reader::Reader;
 /// So many constants are looked at behind one kernel, to tell that it is larger than these.
 const MAX_SOURCES: usize = 64;
 
-/// Nodes that only constants are computed from, and that nothing needs any more.
+/// Nodes of which nothing but constants is computed, and that nothing needs any more.
 #[derive(Debug, Default)]
 pub struct DeadConstants {
     nodes: IdSet<NodeId>,
@@ -31,9 +31,9 @@ pub struct DeadConstants {
 }
 
 impl DeadConstants {
-    /// Those that go with these `values`, of which each was used so often, as `uses` says, and
-    /// is so often not used any more, as `lost` says. What they do not use any more is noted
-    /// there. Nodes that are live are none of them.
+    /// Those that go with `values`. `uses` says how often each tensor is used, `lost` how many of
+    /// these uses are gone; the uses that go with the dead nodes are added to it. A live node is
+    /// none of them.
     pub fn of(
         reader: &Reader,
         values: Vec<ValueId>,

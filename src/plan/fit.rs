@@ -33,8 +33,8 @@ use crate::plan::net::Net;
 use crate::plan::region::Region;
 use crate::refusal::Unfit;
 
-/// Whether the weights of `region`, by its `recipe`, exist in `float`. They are computed only if bounds of
-/// them leave that open. What cannot be computed is told when it is fused.
+/// Whether the weights of `region`, by its `recipe`, exist in `float`. They are computed only
+/// if bounds of them leave that open. What cannot be computed is told when it is fused.
 ///
 /// # Errors
 /// Why they do not.

@@ -239,7 +239,7 @@ impl Form<Geometry> {
     /// For which sizes it is right.
     ///
     /// # Errors
-    /// If not for those that are known, or that is not known.
+    /// If it is wrong for sizes that are known, or needs one that is not.
     pub fn validity(&self, reader: &Reader) -> Result<Validity, Reason> {
         let mut crops = Validity::default();
         self.terms.iter().try_for_each(|term| require_enough_to_crop(term, &mut crops))?;
@@ -282,7 +282,7 @@ fn kernel_behind<L: Linear>(
     Some(both)
 }
 
-/// What kernels crop that also pad on the same axis, has to be large enough for that.
+/// What kernels crop that also pad on the same axis has to be large enough for that.
 ///
 /// # Errors
 /// If nobody knows sizes of it.

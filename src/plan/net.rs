@@ -137,7 +137,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         net
     }
 
-    /// What only constants are computed from is used, and not read: the shape of a zero bias, a
+    /// Tensors of which nothing but constants is computed are used, and not read: the shape of a zero bias, a
     /// cast to the type of an activation go with what reads them.
     fn count_reads(&mut self) {
         let graph = self.reader.graph;
@@ -348,14 +348,14 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         cone
     }
 
-    /// Whether only constants are computed from the node that makes `value`.
+    /// Whether nothing but constants is computed of the node that makes `value`.
     fn is_computed(&self, value: ValueId) -> bool {
         let producer = self.reader.graph.value(value).producer;
         producer.is_some_and(|producer| !self.is_live(producer))
     }
 
-    /// What only constants are computed from, and goes with these `values`, of which each is so
-    /// often not used any more as `lost` says; what it does not use any more is noted there.
+    /// Nodes of which nothing but constants is computed, and that go with `values`: `lost` says how
+    /// many uses of each tensor are gone, and takes those that go with the dead nodes.
     fn dead_constants(
         &self,
         values: Vec<ValueId>,

@@ -44,8 +44,8 @@ impl Tails {
 }
 
 /// Whether the node multiplies or divides a tensor by what it becomes, element by element, by
-/// means and by functions that bend: `x·(1 + erf x)`, `(x − μ)/√(v + ε)`. Of a gate of
-/// convolutions, as in squeeze-and-excitation, or of a quotient of norms, no engine knows.
+/// means and by functions that bend: `x·(1 + erf x)`, `(x − μ)/√(v + ε)`. No engine knows
+/// a gate of convolutions, as in squeeze-and-excitation, or a quotient of norms.
 fn is_activation(reader: &Reader, meanings: &Meanings, id: NodeId) -> bool {
     let node = reader.graph.node(id);
     let is_opaque = matches!(meanings.get(id), Some(Meaning::Opaque(_)));

@@ -1,12 +1,12 @@
 //! What happened: once, as data; then as text, JSON or a page.
 //!
 //! The data are here, and are what `schema.json` describes, name by name. Below them stand
-//! `files`, what is known of a model's files, `request`, what was asked for, `notes`, what else a user should know, `json`, how
-//! fields become JSON, `groups`, which places are left alone for one reason, and `savings`, what
-//! blocks save. Above them are
-//! [`text`], the summary in lines (its `table` has a row per block), and [`html`], the page, with the [`words`] that they share;
-//! [`target`] is where they go. All are handed plain data: they know no planner and no reader,
-//! and decide nothing.
+//! `files`, what is known of a model's files, `request`, what was asked for, `notes`, what else
+//! a user should know, `json`, how fields become JSON, `groups`, which places are left alone for
+//! one reason, and `savings`, what blocks save. Above them are [`text`], the summary in lines
+//! (its `table` has a row per block), and [`html`], the page, with the [`words`] that they
+//! share; [`target`] is where they go. All are handed plain data: they know no planner and no
+//! reader, and decide nothing.
 
 mod average;
 mod equalization;

@@ -1,4 +1,6 @@
 //! What a run of both models showed: data, which a report takes as it is.
+//!
+//! Plain values: knows no graph, and not how a model is run.
 
 use std::fmt;
 

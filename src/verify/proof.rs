@@ -262,8 +262,10 @@ const MAX_ELEMENTS: usize = 1 << 25;
 /// The inputs of every proof are made from this.
 pub const SEED: u64 = 1;
 
+/// That the inputs of all trials are few enough to be made.
+///
 /// # Errors
-/// If the inputs of all trials are beyond all reason.
+/// If they are beyond all reason.
 fn check_size(trials: &[Trial]) -> Result<(), Unproved> {
     let all = trials.iter().map(Trial::elements).fold(0, usize::saturating_add);
     if all > MAX_ELEMENTS { Err(Unproved::TooLarge(all)) } else { Ok(()) }

@@ -108,6 +108,7 @@ struct AddedTensors<'f> {
     written: HashSet<String>,
 }
 
+/// Both files, and what was decided and proved.
 struct Files<'f, 'm> {
     old: &'f Model,
     new: &'f Model,

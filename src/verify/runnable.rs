@@ -10,10 +10,10 @@ use crate::verify::along::{FedInput, is_open};
 use crate::verify::feeding::{self, BridgedNodes, Feed, Filling, Manner, Unfed};
 use crate::verify::sizes::{batch_of_two, first_candidates};
 
-/// Of so many elements inputs are tried for a hint.
+/// For a hint, inputs of more elements are not tried.
 pub const MOST_FOR_A_HINT: usize = 1 << 20;
 
-/// Of so many where the model was run already: an image of 1080 rows has 6.2 million.
+/// Where the model was run already: an image of 1080 rows has 6.2 million.
 pub const MOST_ONCE_RUN: usize = 1 << 23;
 
 /// Shapes of all inputs that are open, at which `model`, whose main graph is `graph`, runs: the

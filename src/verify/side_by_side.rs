@@ -1,8 +1,7 @@
 //! Two models on their course, side by side: the same inputs, what both compute alike once,
 //! and a comparison wherever they meet.
 //!
-//! Knows both graphs and the engine; why the models should agree, and what follows if they do
-//! not, is for the caller to say.
+//! Knows both graphs and the engine; not why the models should agree, nor what follows if not.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -256,6 +255,7 @@ fn merge(own: &mut Vec<ComparedTensor>, others: Vec<ComparedTensor>) {
     }
 }
 
+/// Both models on their way.
 struct TwoRuns<'r, 's, 'o, 'n> {
     all: &'r SideBySide<'s, 'o, 'n>,
     old: SlicedRun<'s, 'o>,

@@ -53,14 +53,13 @@ pub fn at_inference(
     Some(node)
 }
 
-/// `node` without empty names at the end of its inputs (tract panics), a bias in a Gemm
-/// (it has one in float32 only), negative pads (it panics), circular padding (it has
-/// none), without a value to pad with where none is used (it takes the wrong mode), and
-/// without pads beside `auto_pad` (it takes these), with the zeros of a ConstantOfShape in
-/// float32 (it has them in float64), without an Einsum that sums nothing (it does not
-/// broadcast sizes of 1), and without training mode (it never
-/// reads that): norms are written out, dropouts are of an operator that it does not know.
-/// `integers` looks constants up.
+/// `node` without empty names at the end of its inputs (tract panics), a bias in a Gemm (it
+/// has one in float32 only), negative pads (it panics), circular padding (it has none),
+/// without a value to pad with where none is used (it takes the wrong mode), and without
+/// pads beside `auto_pad` (it takes these), with the zeros of a ConstantOfShape in float32
+/// (it has them in float64), without an Einsum that sums nothing (it does not broadcast
+/// sizes of 1), and without training mode (it never reads that): norms are written out,
+/// dropouts are of an operator that it does not know. `integers` looks constants up.
 pub fn node(
     mut node: NodeProto,
     opset: i64,

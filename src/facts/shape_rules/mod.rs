@@ -1,9 +1,9 @@
 //! The shape rules of ONNX's operators.
 //!
-//! A rule holds for every valid node: what it says is true whatever else the graph holds.
-//! Where it does not know, it says nothing. Which rule is whose is told by the table of
-//! [`operators`](crate::facts::operators); `tests/it/operators/shapes.rs` holds every row to ONNX's own
-//! shapes.
+//! A rule holds for every valid node: what it says is true whatever else the graph holds. Where
+//! it does not know, it says nothing. Which rule is whose is told by the table of
+//! [`operators`](crate::facts::operators); `tests/it/operators/shapes.rs` holds every row to
+//! ONNX's own shapes.
 //!
 //! Each rule is a function of what is [`asked`]. They are sorted by what an operator does to
 //! its elements: [`elementwise`], [`axes`], [`pieces`], [`along`], [`resize`], [`windows`],
