@@ -64,9 +64,14 @@ pub fn larger(most: f64, number: f64) -> f64 {
     if most.is_nan() || number <= most { most } else { number }
 }
 
+/// Those of `numbers` in `range`.
+pub fn read(numbers: &dyn LazyWeights, range: Range<usize>) -> Vec<f64> {
+    let mut read = vec![0.0; range.len()];
+    numbers.read(range.start, &mut read);
+    read
+}
+
 /// All of them.
 pub fn all(numbers: &dyn LazyWeights) -> Vec<f64> {
-    let mut all = vec![0.0; numbers.count()];
-    numbers.read(0, &mut all);
-    all
+    read(numbers, 0..numbers.count())
 }

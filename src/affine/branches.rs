@@ -3,7 +3,6 @@
 //!
 //! Knows the summands of a kernel; not which of them should be left out.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::affine::geometry::{Channels, Geometry};
@@ -93,14 +92,10 @@ impl Affine {
         };
         let alone: Vec<Affine> = branches.iter().map(alone).collect();
         let row = self.shape().iter().skip(1).product::<usize>().max(1);
-        let read = |weights: &dyn LazyWeights, piece: &Range<usize>| {
-            let mut numbers = vec![0.0; piece.len()];
-            weights.read(piece.start, &mut numbers);
-            numbers
-        };
         let holders = work.each(pieces(self.count(), row).collect(), |piece| {
-            let parts: Vec<Vec<f64>> = alone.iter().map(|branch| read(branch, &piece)).collect();
-            let rows = read(self, &piece);
+            let read = |map| numbers::read(map, piece.clone());
+            let parts: Vec<Vec<f64>> = alone.iter().map(|branch| read(branch)).collect();
+            let rows = read(self);
             let largest = |numbers: &mut dyn Iterator<Item = f64>| {
                 let numbered = numbers.map(f64::abs).enumerate();
                 numbered.reduce(|best, other| if other.1 > best.1 { other } else { best })
@@ -129,10 +124,9 @@ impl Affine {
 
     /// Whether the summand gives each element a multiple of itself, wherever that goes.
     fn is_scale_of(&self, summand: &Summand) -> bool {
-        let Geometry { channels, windows, .. } = &summand.geometry;
         let Some(all) = self.geometry.channels else { return false };
-        channels.is_none_or(|own| own == Channels::diagonal(all.outputs))
-            && windows.iter().all(|window| *window == Window::IDENTITY)
+        summand.geometry.channels.is_none_or(|own| own == Channels::diagonal(all.outputs))
+            && summand.geometry.is_pointwise()
     }
 
     /// The kernel without `branch`, and that.

@@ -227,12 +227,7 @@ impl Affine {
     /// Per channel the only factor, if each output is its own channel at one position,
     /// scaled; one for all channels if they are not counted.
     fn factors(&self) -> Option<Vec<f64>> {
-        let alone = self.geometry.windows.iter().all(|window| window.taps == 1);
-        let apart = self
-            .geometry
-            .channels
-            .is_none_or(|channels| channels == Channels::diagonal(channels.outputs));
-        (alone && apart).then(|| numbers::all(self))
+        self.geometry.is_scale().then(|| numbers::all(self))
     }
 
     /// The same map, written out for `channels` channels and `axes` spatial axes.

@@ -109,7 +109,7 @@ impl Geometry {
     }
 
     /// Whether each position is computed of the same position alone.
-    pub(super) fn is_pointwise(&self) -> bool {
+    pub fn is_pointwise(&self) -> bool {
         self.windows.iter().all(|window| *window == Window::IDENTITY)
     }
 

@@ -10,7 +10,7 @@ use crate::affine::branches::DominantBranch;
 use crate::affine::geometry::Geometry;
 use crate::affine::kernel::{Affine, Summand, of_channel, shape};
 use crate::affine::quantization::{EachPiece, Int8Weights, RoundingNoise};
-use crate::numbers::{LazyWeights, pieces};
+use crate::numbers::{self, LazyWeights, pieces};
 
 /// How large the weights of one kernel are.
 #[derive(Debug, Clone, PartialEq)]
@@ -134,11 +134,10 @@ impl<'w> Pass<'w> {
 
     /// Reads one of its [pieces](Self::pieces).
     fn read(&self, piece: Range<usize>) -> PieceSums {
-        let mut numbers = vec![0.0; piece.len()];
-        self.weights.read(piece.start, &mut numbers);
+        let (first, numbers) = (piece.start / self.row, numbers::read(self.weights, piece));
         let mut by_position = vec![0.0; self.taps()];
-        let mut largest = Vec::with_capacity(piece.len() / self.row);
-        for (output, filters) in (piece.start / self.row..).zip(numbers.chunks_exact(self.row)) {
+        let mut largest = Vec::with_capacity(numbers.len() / self.row);
+        for (output, filters) in (first..).zip(numbers.chunks_exact(self.row)) {
             let scale = factor(self.scale, output);
             for filter in filters.chunks_exact(self.taps()) {
                 let sums = by_position.iter_mut().zip(filter);

@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use crate::affine::kernel::Affine;
-use crate::numbers::{LazyWeights, larger, pieces};
+use crate::numbers::{self, LazyWeights, larger, pieces};
 
 /// The largest number of symmetric int8.
 const LARGEST: f64 = 127.0;
@@ -79,9 +79,9 @@ impl RoundingNoise {
     ) -> Self {
         let row = row.max(1);
         let rows = |piece: Range<usize>| {
-            let mut numbers = vec![0.0; piece.len()];
-            weights.read(piece.start, &mut numbers);
-            for (output, numbers) in (piece.start / row..).zip(numbers.chunks_mut(row)) {
+            let first = piece.start / row;
+            let mut numbers = numbers::read(weights, piece);
+            for (output, numbers) in (first..).zip(numbers.chunks_mut(row)) {
                 let factor = scale(output);
                 numbers.iter_mut().for_each(|number| *number *= factor);
             }

@@ -42,8 +42,7 @@ pub fn front(geometry: &Geometry) -> Option<Geometry> {
 /// Whether the layout of a map of this shape has a node for its bias.
 pub fn adds_bias(geometry: &Geometry) -> bool {
     let is_product = !is_turned(geometry) && order_of_product(geometry).is_some();
-    let is_whole = geometry.windows.iter().all(|window| *window == Window::IDENTITY);
-    is_product && is_whole && geometry.shifted && !geometry.windows.is_empty()
+    is_product && geometry.is_pointwise() && geometry.shifted && !geometry.windows.is_empty()
 }
 
 #[cfg(test)]

@@ -83,9 +83,8 @@ pub fn layout(geometry: &Geometry, forms: NodeForms) -> Vec<LayoutNode> {
         return turned_product(geometry);
     }
     let product = order_of_product(geometry).map(|order| product(geometry, &order, forms));
-    let is_framed = geometry.windows.iter().any(|window| *window != Window::IDENTITY);
     match product {
-        Some(product) if !is_framed => product,
+        Some(product) if geometry.is_pointwise() => product,
         Some(product) => shorter(product, convolution(geometry, forms)),
         None => convolution(geometry, forms),
     }

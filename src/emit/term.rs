@@ -101,11 +101,10 @@ impl<L: Linear> Term<L> {
         if let Some(own) = &self.inner {
             return Ok(self.on(own.of, own.term.of(inner)?));
         }
-        let has_views = !self.before.is_empty() || !self.after.is_empty();
-        if !has_views && self.part.is_none() {
+        if !self.has_views() && self.part.is_none() {
             return inner.mapped(&self.map, self.kind);
         }
-        if has_views && inner.part.is_some() {
+        if self.has_views() && inner.part.is_some() {
             return Err(Refusal::View);
         }
         let read = self.before.iter().fold(inner.clone(), Term::viewed);
@@ -256,8 +255,12 @@ impl<L: Linear> Term<L> {
 
     /// Whether it is its root, seen as it is: a part of the sum, or all of it.
     pub fn is_plain(&self) -> bool {
-        let is_identity = matches!(self.kind, TermKind::Identity(_));
-        is_identity && self.before.is_empty() && self.after.is_empty()
+        matches!(self.kind, TermKind::Identity(_)) && !self.has_views()
+    }
+
+    /// Whether views stand before or behind its map.
+    pub fn has_views(&self) -> bool {
+        !self.before.is_empty() || !self.after.is_empty()
     }
 
     /// The term as it may merge with `other`, which is seen in another way: as one kernel instead
@@ -292,9 +295,8 @@ impl<L: Linear> Term<L> {
         let channels = self.map.geometry().channels?.inputs;
         let [_, Some(all), beside @ ..] = flat.as_slice() else { return None };
         let elements = sizes.iter().try_fold(channels, |all, &size| all.checked_mul(size));
-        let geometry = other.map.geometry();
-        let is_flat = beside.iter().all(|size| *size == Some(1))
-            && geometry.windows.iter().all(|window| *window == Window::IDENTITY);
+        let is_flat =
+            beside.iter().all(|size| *size == Some(1)) && other.map.geometry().is_pointwise();
         if !is_flat || elements != Some(*all) || sizes.is_empty() {
             return None;
         }

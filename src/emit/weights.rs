@@ -93,8 +93,7 @@ impl FusedWeights {
     /// # Errors
     /// If one of them is not finite when it is rounded.
     pub fn read(&self, piece: Range<usize>) -> Result<Vec<f64>, NotFinite> {
-        let mut exact = vec![0.0; piece.len()];
-        self.numbers.read(piece.start, &mut exact);
+        let exact = numbers::read(self.numbers.as_ref(), piece);
         if !self.float.holds(&exact) {
             return Err(NotFinite { tensor: self.name.clone() });
         }

@@ -107,14 +107,13 @@ pub struct ChannelStatistics {
 
 /// Tensors that are computed in main nodes of `graph` or fed to it, in order.
 pub fn tensors(graph: &Graph, is_constant: impl Fn(ValueId) -> bool) -> Vec<ValueId> {
-    let inputs = graph.inputs().into_iter().filter_map(|(name, _)| graph.find(&name));
     let live = graph.nodes().filter(|&(id, _)| graph.is_live(id));
     let made = live.flat_map(|(_, node)| node.outputs.iter().flatten().copied());
     let is_read = |id: &ValueId| {
         let value = graph.value(*id);
         value.is_output || !value.readers.is_empty()
     };
-    inputs.chain(made).filter(is_read).filter(|&id| !is_constant(id)).collect()
+    fed(graph).chain(made).filter(is_read).filter(|&id| !is_constant(id)).collect()
 }
 
 /// The sizes of `tensors` when `model` runs on the first of `pieces`.
@@ -185,8 +184,7 @@ fn watched(
 
 /// Graph inputs without a default, in order.
 pub fn fed<'g>(graph: &'g Graph) -> impl Iterator<Item = ValueId> + use<'g> {
-    let inputs = graph.inputs().into_iter().filter_map(|(name, _)| graph.find(&name));
-    inputs.filter(|&id| graph.value(id).initializer.is_none())
+    graph.inputs().into_iter().filter_map(|(name, _)| graph.find(&name))
 }
 
 impl ChannelStatistics {

@@ -19,6 +19,10 @@ use crate::onnx::schema::{graph_field, info_field, node_field, sparse_field, ten
 use crate::onnx::sort;
 use crate::onnx::wire::{self, Field, WireError};
 
+/// Name of a graph input, and the sizes that the file declares; `None` for a size that it leaves
+/// open, or if it says nothing of its sizes.
+pub type InputDims = (String, Option<Vec<Option<i64>>>);
+
 /// A constant as it is stored.
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "it is looked at and dropped, never kept")]
@@ -405,9 +409,8 @@ impl<'m> Graph<'m> {
         Ok(Some(bytes.map_or(0, wire::varint_value) as i32))
     }
 
-    /// Names of the graph inputs that a caller must give, and the dimensions that the file
-    /// declares; `None` for a size that it leaves open.
-    pub fn inputs(&self) -> Vec<(String, Option<Vec<Option<i64>>>)> {
+    /// The graph inputs that a caller must give.
+    pub fn inputs(&self) -> Vec<InputDims> {
         let fields = self.fields.fields(graph_field::INPUT);
         let infos = fields.filter_map(|field| self.model.decode(field, "graph input").ok());
         let without_default = |info: &ValueInfoProto| {

@@ -73,13 +73,7 @@ pub fn samples(
     graph: &Graph,
     run: &RunOptions,
 ) -> Result<Result<(Vec<Piece>, bool), String>, Invalid> {
-    let named: Vec<(String, Option<Vec<Option<i64>>>)> = graph
-        .inputs()
-        .into_iter()
-        .filter(|(name, _)| {
-            graph.find(name).is_some_and(|id| graph.value(id).initializer.is_none())
-        })
-        .collect();
+    let named = graph.inputs();
     let given = named.iter().enumerate().map(|(number, (name, _))| {
         let mut given = run.given.iter().rev();
         given.find(|(which, _)| which.is(number, name)).map(|(_, array)| array.clone())

@@ -14,7 +14,7 @@ use crate::engine::EngineError;
 use crate::error::Error;
 use crate::facts::constants::Constants;
 use crate::facts::dependence::Dependence;
-use crate::onnx::graph::Graph;
+use crate::onnx::graph::{Graph, InputDims};
 use crate::onnx::inline::inline;
 use crate::onnx::map::{FileAccess, MappedFile};
 use crate::onnx::model::{self, Invalid, Model};
@@ -205,13 +205,10 @@ pub fn graphs<'m>(
     Ok(graphs)
 }
 
-/// Name and sizes of a graph input, as the file declares them.
-type InputDims = (String, Option<Vec<Option<i64>>>);
-
 /// Whether the shapes and tensors that the caller gave are those of graph inputs.
 fn check_inputs(file: &str, graphs: &[Graph], options: &Options) -> Result<(), Error> {
     let Some(main) = graphs.first() else { return Ok(()) };
-    let inputs: Vec<InputDims> = main.inputs();
+    let inputs = main.inputs();
     let fits = |label: String, shape: &[usize], input: Option<&InputDims>| {
         let reason = match input {
             None => {

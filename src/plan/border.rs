@@ -13,7 +13,7 @@
 //! Knows a region and its weights; not why it is planned.
 
 use crate::affine::{Affine, Linear, of_channel};
-use crate::numbers::LazyWeights;
+use crate::numbers;
 use crate::onnx::float::Float;
 use crate::onnx::ids::{IdMap, ValueId};
 use crate::ops::meaning::{LinearOp, Meaning, SumOperand};
@@ -129,8 +129,7 @@ fn constants(reader: &Reader, meanings: &Meanings, region: &Region) -> Option<Fr
 /// Σ|w|·|constant| per output: what the map's kernel makes of these numbers, one per channel or
 /// one for all, if nothing cancels.
 fn response(affine: &Affine, constants: &[f64]) -> Vec<f64> {
-    let mut weights = vec![0.0; affine.count()];
-    affine.read(0, &mut weights);
+    let weights = numbers::all(affine);
     let outputs = affine.bias().len().max(1);
     let filter = weights.len().checked_div(outputs).unwrap_or(0).max(1);
     let all = |weights: &[f64]| weights.iter().map(|weight| weight.abs()).sum::<f64>();

@@ -22,7 +22,7 @@ use rayon::prelude::*;
 
 use crate::affine::{Affine, of_channel};
 use crate::emit::term::{Term, TermKind};
-use crate::numbers::{LazyWeights, larger, pieces};
+use crate::numbers::{self, LazyWeights, larger, pieces};
 use crate::onnx::float::Float;
 use crate::onnx::ids::{IdMap, ValueId};
 use crate::onnx::model::Invalid;
@@ -217,8 +217,7 @@ fn check_term(term: &Term<Affine>, float: Float) -> Result<(), Unfit> {
     let outputs = bias.len().max(1);
     let length = kernel.count().checked_div(outputs).unwrap_or(0).max(1);
     let filters = |piece: Range<usize>| -> Vec<Filter> {
-        let mut numbers = vec![0.0; piece.len()];
-        kernel.read(piece.start, &mut numbers);
+        let numbers = numbers::read(kernel, piece);
         numbers.chunks_exact(length).map(|weights| Filter::of(weights, float)).collect()
     };
     let pieces: Vec<Range<usize>> = pieces(outputs.saturating_mul(length), length).collect();

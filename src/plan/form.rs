@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::affine::{Affine, Geometry, Linear, Part, Refusal, Window};
+use crate::affine::{Affine, Geometry, Linear, Part, Refusal};
 use crate::emit::term::{Term, TermKind};
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::ids::{NodeId, ValueId};
@@ -261,9 +261,7 @@ fn plain_sign<L: Linear>(term: &Term<L>) -> Option<Sign> {
 /// Whether the term scales, shifts or turns its root, element by element. Of other maps, that
 /// of a sum is not the sum of theirs: a summand may be broadcast.
 fn is_pointwise<L: Linear>(term: &Term<L>) -> bool {
-    let has_views = !term.before.is_empty() || !term.after.is_empty();
-    let mut windows = term.map.geometry().windows.iter();
-    term.kind != TermKind::Conv && !has_views && windows.all(|window| *window == Window::IDENTITY)
+    term.kind != TermKind::Conv && !term.has_views() && term.map.geometry().is_pointwise()
 }
 
 /// `outer` of `inner` as two kernels, where sizes of what is between them are known as far as that

@@ -68,8 +68,7 @@ pub fn kept(
 
 /// Whether the term is a kernel of its root and nothing else.
 fn is_alone(term: &Term<Affine>) -> bool {
-    let has_views = !term.before.is_empty() || !term.after.is_empty();
-    !has_views && term.inner.is_none() && term.part.is_none()
+    !term.has_views() && term.inner.is_none() && term.part.is_none()
 }
 
 /// The branch that stays apart from this kernel.

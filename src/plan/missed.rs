@@ -208,7 +208,7 @@ impl NearMisses<'_, '_, '_, '_> {
                 }
                 Some(term) => match merge_if_smaller(term, other, self.net.reader) {
                     // A layer norm takes a mean away of what it is the mean of.
-                    Err(_) if has_views(term) != has_views(other) => None,
+                    Err(_) if term.has_views() != other.has_views() => None,
                     Err(reason) => Some(self.told(reason, other.root)),
                     // Legal and no dearer by itself: what it saves is needed elsewhere.
                     Ok(_) => Some(Reason::ReadElsewhere(name(self.kept_branch(id, terms)))),
@@ -385,10 +385,6 @@ impl NearMisses<'_, '_, '_, '_> {
         let [term] = self.net.terms(self.net.former(value)?) else { return None };
         self.depths(term).into_iter().find(|term| term.kind == TermKind::Conv)
     }
-}
-
-fn has_views(term: &Term<Geometry>) -> bool {
-    !term.before.is_empty() || !term.after.is_empty()
 }
 
 /// Whether a constant stands in the way that has a number of its own for each position: nobody

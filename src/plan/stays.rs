@@ -248,8 +248,5 @@ fn operator(node: &Node) -> String {
 
 /// Whether the term scales or shifts its root where it stands, per channel or all.
 fn is_scale(term: &Term<Geometry>) -> bool {
-    term.kind == TermKind::Pointwise
-        && term.map.windows.is_empty()
-        && term.before.is_empty()
-        && term.after.is_empty()
+    term.kind == TermKind::Pointwise && term.map.windows.is_empty() && !term.has_views()
 }

@@ -14,7 +14,7 @@ use crate::engine::{Array, Constant, Engine, Limits, Source, dialect};
 use crate::facts::constants::Constants;
 use crate::facts::roles;
 use crate::facts::shapes::Sizes;
-use crate::numbers::LazyWeights;
+use crate::numbers::{self, LazyWeights};
 use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{IdMap, NodeId, Table, ValueId};
@@ -213,9 +213,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         let float = self.constants.element_type(id).and_then(Float::from_onnx);
         let Constant { header, numbers } = self.value(id)?;
         let (Some(float), Some(numbers)) = (float, numbers) else { return Ok(None) };
-        let mut values = vec![0.0; numbers.count()];
-        numbers.read(0, &mut values);
-        let raw = Some(float.encode(&values).into());
+        let raw = Some(float.encode(&numbers::all(numbers.as_ref())).into());
         Ok(Some(TensorProto { raw_data: raw, data_type: Some(float.to_onnx()), ..header }))
     }
 
