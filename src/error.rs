@@ -2,6 +2,7 @@
 //!
 //! Knows what can be wrong with a file; of a process, its flags and its exit codes, nothing.
 
+use std::fmt::Display;
 use std::io;
 
 pub use crate::onnx::data::{Problem, TensorError};
@@ -263,6 +264,16 @@ fn is_of_path(source: &io::Error) -> bool {
 }
 
 impl Error {
+    /// That the model called `file` is no valid one.
+    pub(crate) fn invalid(file: &str) -> impl Fn(Invalid) -> Error + Copy {
+        move |source| Error::Invalid { file: file.to_owned(), source }
+    }
+
+    /// That what was written of the model called `file` is not what was proved.
+    pub(crate) fn miswritten(file: &str, wrong: &impl Display) -> Error {
+        Error::Miswritten { file: file.to_owned(), reason: wrong.to_string() }
+    }
+
     /// The system's reason, if it was the system that could not read or write a file.
     pub fn io(&self) -> Option<&io::Error> {
         match self {

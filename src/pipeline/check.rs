@@ -63,7 +63,7 @@ impl Measured {
         options: &Options,
     ) -> Result<Self, Error> {
         let started = Instant::now();
-        let wrong = |invalid: Invalid| miswritten(file, invalid.into());
+        let wrong = |invalid: Invalid| Error::miswritten(file, &Miswritten::from(invalid));
         let hashing = files::hashing(options);
         let sha256 = hashing(new.bytes(), &new.storage);
         let side_files = files::side_files(new, hashing);
@@ -108,13 +108,11 @@ impl Reference<'_, '_, '_, '_> {
     /// If it is not the old one with what was made; if an entry cannot be decoded.
     pub fn check(&self, new: &Model) -> Result<Checked, Error> {
         let started = Instant::now();
-        let graphs = self.read_back(new).map_err(|wrong| miswritten(self.file, wrong))?;
+        let graphs = self.read_back(new).map_err(|wrong| Error::miswritten(self.file, &wrong))?;
         let read_back_seconds = started.elapsed().as_secs_f64();
         (self.options.progress)(Progress::Running);
         let running = Instant::now();
-        let outcome = self.run(new, &graphs);
-        let outcome =
-            outcome.map_err(|source| Error::Invalid { file: self.file.to_owned(), source })?;
+        let outcome = self.run(new, &graphs).map_err(Error::invalid(self.file))?;
         let run_seconds = running.elapsed().as_secs_f64();
         Ok(Checked { outcome, read_back_seconds, run_seconds })
     }
@@ -193,8 +191,4 @@ impl Checked {
             _ => Ok(()),
         }
     }
-}
-
-fn miswritten(file: &str, wrong: Miswritten) -> Error {
-    Error::Miswritten { file: file.to_owned(), reason: wrong.to_string() }
 }

@@ -19,7 +19,7 @@ use crate::emit::weights::{FusedWeights, NotFinite};
 use crate::error::Error;
 use crate::onnx::external::{self, External, SideFileLayout};
 use crate::onnx::map::MappedFile;
-use crate::onnx::model::{Invalid, Model};
+use crate::onnx::model::Model;
 use crate::onnx::place::{self, folder_of};
 use crate::onnx::splice::{self, Deferred, Edit, Hole};
 use crate::onnx::staged::{self, NewFile, Staged};
@@ -146,9 +146,7 @@ impl Unfilled {
         match self {
             Unfilled::Io(source) => Error::Write { file: written.to_owned(), source },
             // That they are finite was planned.
-            Unfilled::NotFinite(wrong) => {
-                Error::Miswritten { file: file.to_owned(), reason: wrong.to_string() }
-            }
+            Unfilled::NotFinite(wrong) => Error::miswritten(file, &wrong),
         }
     }
 }
@@ -173,7 +171,7 @@ impl<'d> Delivery<'d> {
     fn in_memory(&self, destination: Destination<'d>) -> Result<StagedModel<'d>, Error> {
         let name = destination.label();
         let failed = |source| Error::Write { file: name.clone(), source };
-        let invalid = invalid(self.file);
+        let invalid = Error::invalid(self.file);
         if let Some(why) = destination.takes_no_side_files()
             && !external::find(self.old).map_err(&invalid)?.is_empty()
         {
@@ -199,7 +197,7 @@ impl<'d> Delivery<'d> {
         let name = target.display().to_string();
         let failed = |source| Error::Write { file: name.clone(), source };
         let unfilled = |unfilled: Unfilled| unfilled.of(&name, self.file);
-        let invalid = invalid(self.file);
+        let invalid = Error::invalid(self.file);
         let old = self.old;
         let tensors = external::find(old).map_err(&invalid)?;
         let (edits, side) = match (self.rewrite.is_empty(), tensors.is_empty()) {
@@ -266,7 +264,7 @@ impl<'d> Delivery<'d> {
         let new =
             self.rewrite.weights().map(|(deferred, weights)| (weights.name.as_str(), deferred));
         let file = SideFileLayout::of(&kept, &self.old.storage, new)
-            .map_err(|error| invalid(self.file)(error.into()))?;
+            .map_err(|error| Error::invalid(self.file)(error.into()))?;
         let (location, path) = self
             .free_place(target, &file, &options.also_written)
             .map_err(|source| Error::Write { file: target.display().to_string(), source })?;
@@ -386,10 +384,6 @@ impl StagedModel<'_> {
     fn unwritten(&self, source: io::Error) -> Error {
         Error::Write { file: self.destination.label(), source }
     }
-}
-
-fn invalid(file: &str) -> impl Fn(Invalid) -> Error {
-    move |source| Error::Invalid { file: file.to_owned(), source }
 }
 
 /// A side file that the new model will name.

@@ -29,6 +29,7 @@ use crate::pipeline::check::Checked;
 use crate::pipeline::claim::scaled_node;
 use crate::pipeline::edits::{self, Rewrite};
 use crate::pipeline::given::samples;
+use crate::pipeline::make::fingerprint;
 use crate::report::Equalization;
 use crate::verify::claim::Unproved;
 use crate::verify::fingerprint::Fingerprint;
@@ -71,7 +72,7 @@ impl Equalized {
         limits: Limits,
     ) -> Result<Self, Error> {
         let started = Instant::now();
-        let invalid = |source| Error::Invalid { file: file.to_owned(), source };
+        let invalid = Error::invalid(file);
         let graphs = Graph::read_all(model).map_err(invalid)?;
         let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
         let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
@@ -86,15 +87,15 @@ impl Equalized {
                 let fed = FedModel { model, pieces: &pieces, are_given };
                 scene.equalized(&graphs, fed, how, options)?
             }
-            Err(why) => Equalized::stays(how, why),
+            Err(why) => Equalized::stays(how, Equalization::default(), why),
         };
         equalized.told.seconds = started.elapsed().as_secs_f64();
         Ok(equalized)
     }
 
-    fn stays(how: Equalize, why: String) -> Self {
-        let exact = how == Equalize::Exact;
-        let told = Equalization { exact, reason: Some(why), ..Equalization::default() };
+    /// That the model stays as it is, of which this is `told`.
+    fn stays(how: Equalize, told: Equalization, why: String) -> Self {
+        let told = Equalization { exact: how == Equalize::Exact, reason: Some(why), ..told };
         Equalized { rewrite: None, fingerprints: Vec::new(), told, how }
     }
 
@@ -111,10 +112,7 @@ impl Equalized {
         limits: Limits,
     ) -> Result<Checked, Error> {
         let started = Instant::now();
-        let miswritten = |wrong: Miswritten| Error::Miswritten {
-            file: file.to_owned(),
-            reason: wrong.to_string(),
-        };
+        let miswritten = |wrong: Miswritten| Error::miswritten(file, &wrong);
         let read = |model| Graph::read_all(model).map_err(|wrong| miswritten(wrong.into()));
         let (old_graphs, new_graphs) = (read(old)?, read(new)?);
         let mut expected: Vec<Expected> = old_graphs.iter().map(|_| Expected::default()).collect();
@@ -130,7 +128,7 @@ impl Equalized {
         }
         let claim = RunClaim { same: SameTensors::Outputs, holds_at: &|_| true };
         let outcome = run_graphs((old, &old_graphs), (new, &new_graphs), claim, &run, limits)
-            .map_err(|source| Error::Invalid { file: file.to_owned(), source })?;
+            .map_err(Error::invalid(file))?;
         let run_seconds = running.elapsed().as_secs_f64();
         Ok(Checked { outcome, read_back_seconds, run_seconds })
     }
@@ -153,9 +151,10 @@ impl Scene<'_, '_, '_> {
         how: Equalize,
         options: &Options,
     ) -> Result<Equalized, Error> {
-        let invalid = |source| Error::Invalid { file: self.file.to_owned(), source };
+        let invalid = Error::invalid(self.file);
         let not_run = |error: EngineError| {
-            Ok(Equalized::stays(how, format!("the model could not be run: {error}")))
+            let why = format!("the model could not be run: {error}");
+            Ok(Equalized::stays(how, Equalization::default(), why))
         };
         let (graph, constants) = (self.graph, self.constants);
         let runnable = RunnableModel::of(fed.model, self.limits).map_err(invalid)?;
@@ -174,10 +173,7 @@ impl Scene<'_, '_, '_> {
             pinned: classes.pinned.iter().map(|(why, &n)| ((*why).to_owned(), n)).collect(),
             ..Equalization::default()
         };
-        let stays = |told: Equalization, why: &str| {
-            let told = Equalization { reason: Some(why.to_owned()), ..told };
-            Ok(Equalized { rewrite: None, fingerprints: Vec::new(), told, how })
-        };
+        let stays = |told, why: &str| Ok(Equalized::stays(how, told, why.to_owned()));
         if classes.scaled.is_empty() {
             return stays(told, "no channel of a kernel is free");
         }
@@ -209,7 +205,8 @@ impl Scene<'_, '_, '_> {
         } else {
             let x = candidates.balanced();
             if candidates.gain_of_weights(&x) < candidates::GAIN_OF_WEIGHTS {
-                return stays(told, "8-bit weights would gain less than 0.2 dB");
+                let least = candidates::GAIN_OF_WEIGHTS;
+                return stays(told, &format!("8-bit weights would gain less than {least} dB"));
             }
             Found { x, before: None, after: None }
         };
@@ -217,7 +214,8 @@ impl Scene<'_, '_, '_> {
         if let (Some(before), Some(after)) = (found.before, found.after)
             && after < before + candidates::GAIN
         {
-            return stays(told, "8 bits would gain less than 0.5 dB");
+            let least = candidates::GAIN;
+            return stays(told, &format!("8 bits would gain less than {least} dB"));
         }
         let factors = candidates.factors(&found.x);
         let weights = classes.scaled.iter().map(|tensor| {
@@ -235,11 +233,7 @@ impl Scene<'_, '_, '_> {
         }
         told.proof =
             if options.verify { Some(self.proved(&classes, &factors, &new)?) } else { None };
-        let prints = new.values().map(|weights| {
-            let pieces = weights.pieces().map(|piece| weights.read(piece));
-            Fingerprint::rounded(weights.header(), weights.float, pieces)
-        });
-        let fingerprints = match prints.collect::<Result<Vec<_>, _>>() {
+        let fingerprints = match new.values().map(fingerprint).collect::<Result<Vec<_>, _>>() {
             Ok(fingerprints) => fingerprints,
             Err(wrong) => return stays(told, &wrong.to_string()),
         };
@@ -253,7 +247,7 @@ impl Scene<'_, '_, '_> {
 
     /// The classes of channels, without the nodes whose rule is not proved on random factors.
     fn proved_classes(&self, shapes: &SeenShapes) -> Result<ChannelClasses, Error> {
-        let invalid = |source| Error::Invalid { file: self.file.to_owned(), source };
+        let invalid = Error::invalid(self.file);
         let (mut refused, mut proved) = (BTreeSet::new(), BTreeSet::new());
         loop {
             let classes = ChannelClasses::of(self.graph, self.constants, shapes, &refused);

@@ -2,13 +2,14 @@
 //!
 //! Knows the plan and writes no file: what takes a block's place is a value.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
 use crate::emit::nodes::FusedNodes;
-use crate::emit::weights::NotFinite;
+use crate::emit::weights::{FusedWeights, NotFinite};
 use crate::engine::{Constant, EngineError, Limits};
 use crate::error::Error;
 use crate::ops::reader::Reader;
@@ -23,6 +24,7 @@ use crate::pipeline::fuse;
 use crate::pipeline::planned::Planned;
 use crate::plan::{Block, WeightError};
 use crate::refusal::{NearMiss, Reason, Subject};
+use crate::setting::Setting;
 use crate::verify::claim::{Side, Unproved};
 use crate::verify::fingerprint::Fingerprint;
 use crate::verify::original::Original;
@@ -141,20 +143,15 @@ impl Maker<'_> {
         original: &Original,
         block: &Block,
     ) -> Result<Fate, Error> {
-        let left_alone = |why: &dyn ToString, setting| {
-            Ok(Fate::LeftAlone(Reason::Unproved { why: why.to_string(), setting }))
-        };
         let GraphAnalysis { reader, meanings, plan, .. } = analysis;
         let terms = match fuse::terms(reader, meanings, plan, block) {
             Ok(terms) => terms,
-            Err(WeightError::Invalid(source)) => {
-                return Err(Error::Invalid { file: self.file.to_owned(), source });
-            }
-            Err(refused) => return left_alone(&refused, None),
+            Err(WeightError::Invalid(source)) => return Err(Error::invalid(self.file)(source)),
+            Err(refused) => return Ok(left_alone(&refused, None)),
         };
         let fused = match fuse::fused(reader, block, &terms) {
             Ok(fused) => fused,
-            Err(not_finite) => return left_alone(&not_finite, None),
+            Err(not_finite) => return Ok(left_alone(&not_finite, None)),
         };
         let compared = self.options.details.then(|| fuse::compared(&terms));
         if !self.options.verify {
@@ -162,41 +159,51 @@ impl Maker<'_> {
             return Ok(Fate::Made(MadeBlock { fused, fingerprints, proof, compared }));
         }
         // That they are finite was planned.
-        let fingerprints = fingerprints(&fused).map_err(|wrong| Error::Miswritten {
-            file: self.file.to_owned(),
-            reason: wrong.to_string(),
-        })?;
+        let fingerprints =
+            fingerprints(&fused).map_err(|wrong| Error::miswritten(self.file, &wrong))?;
         let BlockNodes { made, .. } = BlockNodes::of(block, &fused);
         let new = Side { nodes: fused.nodes.clone(), constants: constants(&fused) };
         let claims = claim::claims(reader, meanings, (block, &made), &new);
-        let mut output = block.region.output;
-        let mut proofs = claims.iter().map(|claim| {
-            output = claim.output;
-            prove(original, claim, self.limits)
-        });
-        match proofs.try_fold(0.0, |worst: f64, error| Ok(worst.max(error?))) {
-            Ok(error) => {
-                Ok(Fate::Made(MadeBlock { fused, fingerprints, proof: Some(error), compared }))
+        let mut largest = 0.0f64;
+        for claim in &claims {
+            match prove(original, claim, self.limits) {
+                Ok(error) => largest = largest.max(error),
+                Err(why) => {
+                    return self.unproved(why, block, &reader.graph.value(claim.output).name);
+                }
             }
+        }
+        Ok(Fate::Made(MadeBlock { fused, fingerprints, proof: Some(largest), compared }))
+    }
+
+    /// What becomes of `block`, of which `output` is not proved.
+    ///
+    /// # Errors
+    /// If that ends the conversion.
+    fn unproved(&self, why: Unproved, block: &Block, output: &str) -> Result<Fate, Error> {
+        let (file, name) = (self.file.to_owned(), block.name.clone());
+        match why {
             // Else it would depend on the machine what is fused.
-            Err(Unproved::NotRun(EngineError::TooLong)) => {
-                Err(Error::ProofTooLong { file: self.file.to_owned(), block: block.name.clone() })
+            Unproved::NotRun(EngineError::TooLong) => {
+                Err(Error::ProofTooLong { file, block: name })
             }
-            Err(Unproved::NotRun(EngineError::NoMemory { .. })) => {
-                let what = format!("the proof of block `{}`", block.name);
-                Err(Error::NoMemory { file: self.file.to_owned(), what })
+            Unproved::NotRun(EngineError::NoMemory { .. }) => {
+                Err(Error::NoMemory { file, what: format!("the proof of block `{name}`") })
             }
-            Err(cannot_tell) if !cannot_tell.is_wrong() => {
-                left_alone(&cannot_tell, cannot_tell.setting())
-            }
-            Err(wrong) => Err(Error::BlockDiffers {
-                file: self.file.to_owned(),
-                block: block.name.clone(),
-                output: reader.graph.value(output).name.clone(),
+            wrong if wrong.is_wrong() => Err(Error::BlockDiffers {
+                file,
+                block: name,
+                output: output.to_owned(),
                 reason: wrong.to_string(),
             }),
+            cannot_tell => Ok(left_alone(&cannot_tell, cannot_tell.setting())),
         }
     }
+}
+
+/// A block whose nodes stay, because of this.
+fn left_alone(why: &impl Display, setting: Option<Setting>) -> Fate {
+    Fate::LeftAlone(Reason::Unproved { why: why.to_string(), setting })
 }
 
 /// What verification knows of the graphs as they stand in the file.
@@ -213,11 +220,17 @@ fn originals<'r, 'g, 'm>(analyses: &[GraphAnalysis<'r, 'g, 'm>]) -> Vec<Arc<Orig
 
 /// What the new tensors must be in the file.
 fn fingerprints(fused: &FusedNodes) -> Result<Vec<Fingerprint>, NotFinite> {
-    let floats = fused.weights.iter().map(|weights| {
-        let pieces = weights.pieces().map(|piece| weights.read(piece));
-        Fingerprint::rounded(weights.header(), weights.float, pieces)
-    });
-    floats.chain(fused.integers.iter().map(|tensor| Ok(Fingerprint::of(tensor)))).collect()
+    let integers = fused.integers.iter().map(|tensor| Ok(Fingerprint::of(tensor)));
+    fused.weights.iter().map(fingerprint).chain(integers).collect()
+}
+
+/// What `weights` must be in the file.
+///
+/// # Errors
+/// If one of them is not finite when it is rounded.
+pub fn fingerprint(weights: &FusedWeights) -> Result<Fingerprint, NotFinite> {
+    let pieces = weights.pieces().map(|piece| weights.read(piece));
+    Fingerprint::rounded(weights.header(), weights.float, pieces)
 }
 
 /// What is proved of the new tensors.

@@ -116,7 +116,7 @@ impl Conversion<'_> {
         let is_free = self.destination.iter().try_for_each(|to| to.check(options));
         reached.or_failure(is_free)?;
         let occupied = reached.or_failure(roles.occupied(options.clobber))?;
-        let invalid = |source| Error::Invalid { file: file.to_owned(), source };
+        let invalid = Error::invalid(file);
         let functions = reached.or_failure(LocalFunctions::of(&opened, options))?;
         let model = functions.inlined.as_ref().unwrap_or(original);
         let graphs = reached.or_failure(open::graphs(file, model, options))?;

@@ -93,7 +93,7 @@ pub fn open(
     let access = if cfg!(windows) && replaced { FileAccess::Read } else { FileAccess::Mapped };
     let original = index(source, &file, options.links, access)?;
     let sha256 = files::hashing(options)(original.bytes(), &original.storage);
-    let invalid = |source| Error::Invalid { file: file.clone(), source };
+    let invalid = Error::invalid(&file);
     let sorted = sort::sorted(&original).map_err(|error| invalid(error.into()))?;
     let index = |bytes| Model::index(bytes, original.storage.clone());
     let sorted = sorted.map(index).transpose().map_err(invalid)?;
@@ -121,7 +121,7 @@ fn index(
     };
     Model::index(bytes.clone(), storage).map_err(|source| match sniff::recognise(&bytes) {
         Some(kind) => foreign(kind),
-        None => Error::Invalid { file: file.to_owned(), source },
+        None => Error::invalid(file)(source),
     })
 }
 
@@ -142,7 +142,7 @@ impl LocalFunctions {
     /// If the model is malformed, or the engine does not end.
     pub fn of(opened: &Opened, options: &Options) -> Result<Self, Error> {
         let model = opened.model();
-        let invalid = |source| Error::Invalid { file: opened.file.clone(), source };
+        let invalid = Error::invalid(&opened.file);
         let index = |bytes| Model::index(bytes, model.storage.clone());
         let Some(bytes) = inline(model, &|_| true).map_err(invalid)? else {
             return Ok(Self::default());
@@ -198,7 +198,7 @@ pub fn graphs<'m>(
     model: &'m Model,
     options: &Options,
 ) -> Result<Vec<Graph<'m>>, Error> {
-    let invalid = |source| Error::Invalid { file: file.to_owned(), source };
+    let invalid = Error::invalid(file);
     let graphs = Graph::read_all(model).map_err(invalid)?;
     graphs.iter().take(1).try_for_each(Graph::check_tensors).map_err(invalid)?;
     check_inputs(file, &graphs, options)?;
