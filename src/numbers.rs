@@ -64,6 +64,11 @@ pub fn larger(most: f64, number: f64) -> f64 {
     if most.is_nan() || number <= most { most } else { number }
 }
 
+/// `10·log₁₀(signal / noise)`.
+pub fn decibels(signal: f64, noise: f64) -> f64 {
+    10.0 * (signal / noise).log10()
+}
+
 /// Those of `numbers` in `range`.
 pub fn read(numbers: &dyn LazyWeights, range: Range<usize>) -> Vec<f64> {
     let mut read = vec![0.0; range.len()];

@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use crate::affine::kernel::Affine;
-use crate::numbers::{self, LazyWeights, larger, pieces};
+use crate::numbers::{self, LazyWeights, decibels, larger, pieces};
 
 /// The largest number of symmetric int8.
 const LARGEST: f64 = 127.0;
@@ -63,9 +63,19 @@ impl Int8Weights {
     /// Whether these weights, with one step for all, are worse than they have to be, as those
     /// `before` them were or by themselves.
     pub fn is_poor_beside(&self, before: &Int8Weights) -> bool {
-        let Some(own) = self.sqnr_per_tensor else { return false };
-        let is_lost = before.sqnr_per_tensor.is_some_and(|before| before - own > MOST_LOST);
-        is_lost || own < LEAST_SQNR
+        self.sqnr_per_tensor.is_some_and(|own| own < LEAST_SQNR) || self.is_lost_beside(before)
+    }
+
+    /// Whether they have lost more than [`MOST_LOST`] of what those `before` them had, which may
+    /// have been exact.
+    pub fn is_lost_beside(&self, before: &Int8Weights) -> bool {
+        // Of two that are exact, the difference is no number.
+        before.per_tensor() - self.per_tensor() > MOST_LOST
+    }
+
+    /// [`Self::sqnr_per_tensor`]; infinite if that is not told: they are exact.
+    pub fn per_tensor(&self) -> f64 {
+        self.sqnr_per_tensor.unwrap_or(f64::INFINITY)
     }
 }
 
@@ -130,23 +140,23 @@ impl RoundingNoise {
     /// `Σ w² / Σ (w − round(w))²` in dB, with one step for all: infinite if rounding changes
     /// nothing.
     pub fn sqnr(&self) -> f64 {
-        10.0 * (self.power / self.per_tensor).log10()
+        decibels(self.power, self.per_tensor)
     }
 
     /// In dB.
     pub fn int8(&self) -> Int8Weights {
         let crest = self.largest / (self.power / self.count).sqrt();
         Int8Weights {
-            sqnr_per_tensor: decibels(self.power, self.per_tensor),
-            sqnr_per_channel: decibels(self.power, self.per_channel),
+            sqnr_per_tensor: finite_decibels(self.power, self.per_tensor),
+            sqnr_per_channel: finite_decibels(self.power, self.per_channel),
             crest_factor: Some(crest).filter(|crest| crest.is_finite()),
         }
     }
 }
 
 /// `10·log₁₀(signal / noise)`, where that is a number.
-fn decibels(signal: f64, noise: f64) -> Option<f64> {
-    Some(10.0 * (signal / noise).log10()).filter(|decibels| decibels.is_finite())
+fn finite_decibels(signal: f64, noise: f64) -> Option<f64> {
+    Some(decibels(signal, noise)).filter(|decibels| decibels.is_finite())
 }
 
 /// Of numbers as large as 1.5 · 2⁵², and of their neighbours, float64 holds the integers alone: a

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use crate::engine::{Array, EngineError};
 use crate::equalize::observed::{Piece, RunnableModel};
 use crate::equalize::sensitivity::Statistics;
+use crate::numbers::decibels;
 use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::ValueId;
@@ -171,5 +172,5 @@ pub fn outputs(model: &RunnableModel, pieces: &[Piece]) -> Result<Vec<f64>, Engi
 pub fn sqnr(wanted: &[f64], found: &[f64]) -> f64 {
     let signal: f64 = wanted.iter().map(|value| value * value).sum();
     let noise: f64 = wanted.iter().zip(found).map(|(a, b)| (a - b).powi(2)).sum();
-    10.0 * (signal / noise.max(f64::MIN_POSITIVE)).log10()
+    decibels(signal, noise.max(f64::MIN_POSITIVE))
 }

@@ -11,10 +11,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::EngineError;
+use crate::engine::dialect::widened;
 use crate::facts::budget::Budget;
 use crate::facts::estimate::estimate;
 use crate::facts::folding::{
-    ConstantNode, NoValue, Unknown, in_known_types, stored, type_of_result, widened, written_out,
+    ConstantNode, NoValue, Unknown, in_known_types, stored, type_of_result, written_out,
 };
 use crate::facts::operators::operator;
 use crate::facts::roles;
@@ -391,7 +392,7 @@ impl<'g, 'm> Constants<'g, 'm> {
         for &input in node.inputs.iter().take(count).flatten() {
             let tensor = tensor::inlined(&*self.evaluated(input)?, storage)?;
             let tensor = TensorProto { name: Some(self.name(input)), ..tensor };
-            widened_operands.push(widened(&tensor, storage)?);
+            widened_operands.push(widened::tensor(tensor.clone(), storage)?);
             operands.push(tensor);
         }
         Ok((operands, widened_operands))

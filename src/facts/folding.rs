@@ -6,6 +6,7 @@
 
 use prost::Message;
 
+use crate::engine::dialect::widened;
 use crate::engine::{self, Limits, Source, dialect};
 use crate::facts::budget::{Budget, Estimate};
 use crate::facts::estimate::estimate;
@@ -89,7 +90,7 @@ pub struct ConstantNode<'a> {
     pub opset: i64,
     /// Its operands by their names, with their data inside.
     pub operands: Vec<TensorProto>,
-    /// The same in types that the engine knows ([`widened`]).
+    /// The same in types that the engine knows ([`widened::tensor`]).
     pub widened: Vec<TensorProto>,
     /// Where data of tensors lies that are not yet inside.
     pub storage: &'a Storage,
@@ -171,22 +172,10 @@ pub fn in_known_types(node: &Node, like: Option<i32>, storage: &Storage) -> Opti
             attribute.i = Some(Float::F32.to_onnx().into());
         }
         if let Some(tensor) = attribute.t.take() {
-            attribute.t = Some(Box::new(widened(&tensor, storage).ok()?));
+            attribute.t = Some(Box::new(widened::tensor(*tensor, storage).ok()?));
         }
     }
     Some(proto)
-}
-
-/// bfloat16 as float32; all else as it is.
-///
-/// # Errors
-/// If its data cannot be read.
-pub fn widened(tensor: &TensorProto, storage: &Storage) -> Result<TensorProto, TensorError> {
-    if tensor.data_type() != Float::Bf16.to_onnx() {
-        return Ok(tensor.clone());
-    }
-    let values = tensor::floats(tensor, storage)?;
-    Ok(tensor::from_floats(tensor.name(), &values, Float::F32))
 }
 
 /// The tensor of a `Constant` node.

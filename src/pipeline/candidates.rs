@@ -20,7 +20,7 @@ use crate::equalize::sensitivity::{
     KernelSums, NoiseModel, Sensitivity, Statistics, between, sensitivities,
 };
 use crate::facts::constants::Constants;
-use crate::numbers;
+use crate::numbers::{self, decibels};
 use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::ValueId;
@@ -122,7 +122,7 @@ impl Candidates<'_, '_, '_> {
             each.sum()
         };
         let (before, after) = (noise(&vec![1.0; x.len()]), noise(&self.factors(x)));
-        10.0 * (before / after.max(f64::MIN_POSITIVE)).log10()
+        decibels(before, after.max(f64::MIN_POSITIVE))
     }
 
     /// The factor of each class.

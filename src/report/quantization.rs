@@ -2,7 +2,7 @@
 //!
 //! Knows magnitudes; neither how they were measured nor which flags there are.
 
-use crate::affine::{Comparison, DominantBranch, Int8Weights, MOST_LOST, branch};
+use crate::affine::{Comparison, DominantBranch, Int8Weights, branch};
 use crate::refusal::less_exact;
 use crate::report::BlockReport;
 use crate::setting::Setting;
@@ -17,7 +17,7 @@ impl BlockReport {
         let hint = self.poorest().map(|compared| {
             let cause = cause(compared);
             // What was as poor before is not the branch's doing alone.
-            let is_lost = sqnr(&compared.before.int8) - sqnr(&compared.after.int8) > MOST_LOST;
+            let is_lost = compared.after.int8.is_lost_beside(&compared.before.int8);
             let helps = cause.is_some() && is_lost;
             let setting = helps.then_some(Setting::KeepDominant);
             let helps = setting.as_ref().map(|setting| format!("{setting} helps"));
@@ -35,13 +35,9 @@ impl BlockReport {
     pub(crate) fn poorest(&self) -> Option<&Comparison> {
         let all = self.weights.iter().flatten();
         let poor = all.filter(|compared| compared.after.int8.is_poor_beside(&compared.before.int8));
-        poor.min_by(|a, b| sqnr(&a.after.int8).total_cmp(&sqnr(&b.after.int8)))
+        let per_tensor = |compared: &Comparison| compared.after.int8.per_tensor();
+        poor.min_by(|a, b| per_tensor(a).total_cmp(&per_tensor(b)))
     }
-}
-
-/// How exact int8 weights are with one step for all; what is not told is exact.
-pub(crate) fn sqnr(int8: &Int8Weights) -> f64 {
-    int8.sqnr_per_tensor.unwrap_or(f64::INFINITY)
 }
 
 /// How poor int8 weights are.

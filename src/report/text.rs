@@ -8,7 +8,7 @@ use std::fmt;
 
 use crate::report::escape::escaped;
 use crate::report::groups::groups;
-use crate::report::quantization::{self, sqnr};
+use crate::report::quantization;
 use crate::report::table::table;
 use crate::report::words::{self, amount, counted};
 use crate::report::{LeftAlone, Mode, NewerOpset, Outcome, Predecessor, PredecessorKind, Report};
@@ -288,7 +288,7 @@ impl Report {
             }
         }
         let worst =
-            self.poor().filter_map(|block| Some((block, sqnr(&block.poorest()?.after.int8))));
+            self.poor().filter_map(|block| Some((block, block.poorest()?.after.int8.per_tensor())));
         let worst = worst.min_by(|(_, a), (_, b)| a.total_cmp(b));
         let Some((block, hint)) = worst.and_then(|(block, _)| Some((block, block.hint.as_ref()?)))
         else {

@@ -11,6 +11,7 @@ use crate::facts::inference::output_dims;
 use crate::facts::operators::operator;
 use crate::facts::row::TypeRule;
 use crate::facts::shape_rules::{Dims, Integers, Operands};
+use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::info;
@@ -71,11 +72,9 @@ pub fn stand_ins(
         let name = graph.value(output).name.bytes();
         // Any number that is the same for both models will do.
         let seed = name.fold(7u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
-        let array = match DataType::try_from(data_type) {
-            Ok(DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16) => {
-                Random::new(seed).noise(&shape)
-            }
-            _ => Array::Int(ndarray::ArrayD::zeros(ndarray::IxDyn(&shape))),
+        let array = match Float::from_onnx(data_type) {
+            Some(_) => Random::new(seed).noise(&shape),
+            None => Array::Int(ndarray::ArrayD::zeros(ndarray::IxDyn(&shape))),
         };
         let tensor = tensors::from_arrays(vec![(array, data_type)], limits)?;
         made.extend(tensor.into_iter().map(|tensor| (output, tensor)));

@@ -3,6 +3,7 @@
 //! Knows numbers, and what their type allows.
 
 use crate::engine::Array;
+use crate::numbers::larger;
 use crate::onnx::float::Float;
 
 /// Sums of thousands of products are rounded at each step: of the largest value on the way, so
@@ -80,9 +81,7 @@ impl ComparedTensor {
 
     /// As if both had been one comparison of more elements.
     pub fn add(&mut self, other: ComparedTensor) {
-        // A NaN must not disappear in a maximum.
-        let worse = other.error.is_nan() || other.error > self.error;
-        self.error = if worse { other.error } else { self.error };
+        self.error = larger(self.error, other.error);
         self.tolerance = self.tolerance.min(other.tolerance);
         self.range = match (self.range, other.range) {
             (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
@@ -152,6 +151,11 @@ pub fn relative(difference: f64, magnitude: f64) -> f64 {
     if difference == 0.0 { 0.0 } else { difference / magnitude }
 }
 
+/// The larger of two, of which the second one may be no number: that counts as infinite.
+pub fn worse(most: f64, difference: f64) -> f64 {
+    if difference.is_nan() { f64::INFINITY } else { most.max(difference) }
+}
+
 /// The largest absolute difference of two elements at one place; infinite if shapes differ or
 /// one side alone is NaN or infinite, or if integers differ.
 pub fn largest_difference(expected: &Array, found: &Array) -> f64 {
@@ -161,8 +165,7 @@ pub fn largest_difference(expected: &Array, found: &Array) -> f64 {
             for (a, b) in expected.iter().zip(found) {
                 let is_same = a == b || (a.is_nan() && b.is_nan());
                 let difference = if is_same { 0.0 } else { (a - b).abs() };
-                // A NaN must not disappear in a maximum.
-                largest = if difference.is_nan() { f64::INFINITY } else { largest.max(difference) };
+                largest = worse(largest, difference);
                 if largest.is_infinite() {
                     break;
                 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use crate::facts::roles;
 use crate::onnx::ids::{IdMap, NodeId, ValueId};
 use crate::verify::claim::Unproved;
+use crate::verify::inputs::elements_at_most;
 use crate::verify::original::Original;
 
 /// A block's nodes are some hundred; with borders that are filled by assignment, thousands.
@@ -132,7 +133,6 @@ pub struct Trial {
 impl Trial {
     /// How many elements the roots have.
     pub fn elements(&self) -> usize {
-        let elements = |shape: &Vec<usize>| shape.iter().fold(1usize, |a, &b| a.saturating_mul(b));
-        self.shapes.iter().map(elements).fold(0, usize::saturating_add)
+        elements_at_most(&self.shapes)
     }
 }

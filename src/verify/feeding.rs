@@ -13,6 +13,7 @@ use crate::engine::{Array, EngineError, Limits};
 use crate::facts::constants::Constants;
 use crate::facts::propagation::{Facts, NO_SHAPES};
 use crate::facts::roles;
+use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
 use crate::onnx::info::{self, AxisSize};
 use crate::onnx::model::Invalid;
@@ -23,7 +24,7 @@ use crate::onnx::tensor;
 use crate::onnx::wire::Field;
 use crate::options::RunOptions;
 use crate::setting::Setting;
-use crate::verify::along::FedInput;
+use crate::verify::along::{FedInput, is_open};
 use crate::verify::inputs::Random;
 use crate::verify::outcome::NotRun;
 use crate::verify::slices;
@@ -104,16 +105,14 @@ impl RunInput {
         if let Some(given) = &self.given {
             return given.clone();
         }
-        match DataType::try_from(self.data_type) {
-            Ok(DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16) => {
-                match filling {
-                    Filling::Noise => random.noise(shape),
-                    Filling::Unit => random.up_to(1.0, shape),
-                    Filling::Pixels => random.up_to(256.0, shape),
-                    Filling::Picture => random.smooth(shape),
-                }
-            }
-            _ => random.integers(shape),
+        if Float::from_onnx(self.data_type).is_none() {
+            return random.integers(shape);
+        }
+        match filling {
+            Filling::Noise => random.noise(shape),
+            Filling::Unit => random.up_to(1.0, shape),
+            Filling::Pixels => random.up_to(256.0, shape),
+            Filling::Picture => random.smooth(shape),
         }
     }
 }
@@ -157,7 +156,6 @@ pub fn inputs(graph: &Graph, options: &RunOptions) -> Result<Vec<RunInput>, Unfe
 /// # Errors
 /// If a constant cannot be decoded.
 fn tell_demanded(graph: &Graph, inputs: &mut [RunInput]) -> Result<(), Invalid> {
-    let is_open = |axis: &AxisSize| !matches!(axis, AxisSize::Fixed(_));
     // No reader tells a batch.
     let has_open = |input: &RunInput| input.fed.axes.iter().skip(1).any(is_open);
     if !inputs.iter().any(has_open) {

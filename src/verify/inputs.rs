@@ -6,6 +6,13 @@ use ndarray::{ArrayD, IxDyn};
 
 use crate::engine::Array;
 
+/// How many elements tensors of these shapes have together, or as many as can be counted.
+pub fn elements_at_most(shapes: &[Vec<usize>]) -> usize {
+    let elements =
+        |shape: &Vec<usize>| shape.iter().fold(1usize, |all, &size| all.saturating_mul(size));
+    shapes.iter().map(elements).fold(0, usize::saturating_add)
+}
+
 /// A small generator (SplitMix64); good enough to tell two linear maps apart.
 #[derive(Debug, Clone)]
 pub struct Random(u64);

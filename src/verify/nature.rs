@@ -5,10 +5,10 @@
 
 use std::collections::HashSet;
 
+use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::node::Node;
-use crate::onnx::proto::tensor_proto::DataType;
 
 /// What they make jumps where an operand passes a value: a tie, a threshold, another operand.
 const STEPS: &[&str] = &[
@@ -141,13 +141,7 @@ pub fn unmoved(graph: &Graph, end: ValueId) -> ValueId {
 /// Whether what the node makes jumps where an operand passes a value.
 pub fn is_step(node: &Node) -> bool {
     let Some(op) = node.standard_op() else { return false };
-    let to_float = || {
-        let to = i32::try_from(node.int("to", 0)).ok().map(DataType::try_from);
-        matches!(
-            to,
-            Some(Ok(DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16))
-        )
-    };
+    let to_float = || i32::try_from(node.int("to", 0)).ok().and_then(Float::from_onnx).is_some();
     STEPS.contains(&op) || (op == "Cast" && !to_float())
 }
 

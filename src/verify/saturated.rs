@@ -8,7 +8,7 @@
 
 use crate::engine::Array;
 use crate::onnx::float::Float;
-use crate::verify::compare::{ComparedTensor, width};
+use crate::verify::compare::{ComparedTensor, width, worse};
 use crate::verify::nature::Saturation;
 
 /// Engines approximate by polynomials, which are off by this many halves of the last place of
@@ -45,9 +45,7 @@ pub fn saturated(
     let allowed = |y: f64| result.tolerance * (largest + slope(y) * largest_operand) + rounding;
     let worst = before.iter().zip(after).fold(0.0f64, |worst, (&a, &b)| {
         let is_same = a == b || (a.is_nan() && b.is_nan());
-        let error = if is_same { 0.0 } else { (a - b).abs() / allowed(a) };
-        // A NaN must not disappear in a maximum.
-        if error.is_nan() { f64::INFINITY } else { worst.max(error) }
+        worse(worst, if is_same { 0.0 } else { (a - b).abs() / allowed(a) })
     });
     let steepest = before.iter().fold(0.0f64, |most, &y| most.max(slope(y)));
     let is_still = steepest * width(operand) <= result.tolerance * saturation.range;

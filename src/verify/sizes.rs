@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use crate::onnx::info::AxisSize;
 use crate::verify::along::{Along, FedInput, along, is_open};
+use crate::verify::inputs::elements_at_most;
 
 /// How many assignments are tried at most: a model that takes none of them is not run.
 pub const MOST_CANDIDATES: usize = 24;
@@ -56,12 +57,12 @@ pub fn second_candidates(inputs: &[FedInput], first: &Assignment) -> Vec<Assignm
             width,
             length,
         });
-        let most = elements(first);
+        let most = elements_at_most(first);
         let mut smaller: Vec<Assignment> = rounds
             .map(|round| unknowns.assignment(inputs, &round))
-            .filter(|assignment| assignment != first && elements(assignment) <= most)
+            .filter(|assignment| assignment != first && elements_at_most(assignment) <= most)
             .collect();
-        smaller.sort_by_key(elements);
+        smaller.sort_by_key(|assignment| elements_at_most(assignment));
         distinct(smaller.into_iter(), MOST_CANDIDATES / 2)
     };
     distinct(of_batch(2).into_iter().chain(of_batch(1)), MOST_CANDIDATES)
@@ -273,12 +274,6 @@ fn suggested(inputs: &[FedInput], declared: &[Vec<AxisSize>]) -> Vec<Round> {
         .collect()
 }
 
-fn elements(assignment: &Assignment) -> usize {
-    let of_shape =
-        |shape: &Vec<usize>| shape.iter().fold(1usize, |all, &size| all.saturating_mul(size));
-    assignment.iter().map(of_shape).fold(0, usize::saturating_add)
-}
-
 fn distinct(assignments: impl Iterator<Item = Assignment>, most: usize) -> Vec<Assignment> {
     let mut kept = Vec::new();
     for assignment in assignments {
@@ -398,7 +393,7 @@ mod tests {
             assert!(found.len() <= MOST_CANDIDATES, "{declared_inputs}");
             for assignment in &found {
                 assert!(
-                    elements(assignment) <= elements(&first),
+                    elements_at_most(assignment) <= elements_at_most(&first),
                     "{declared_inputs}: {assignment:?}"
                 );
                 assert_ne!(assignment, &first, "{declared_inputs}");
