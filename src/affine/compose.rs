@@ -142,16 +142,10 @@ impl Affine {
     /// `self ∘ inner` where one of the two maps only scales, pads or crops: the kernels of the
     /// other map stay, scaled and elsewhere. `None` if neither map does.
     fn scaled(&self, inner: &Self, geometry: &Geometry) -> Option<Self> {
-        let scale =
-            |summand: &Summand, factors: &[f64]| per_output(&summand.scale, factors, |a, b| a * b);
-        let moved = |summand: &Summand, factors: &[f64], windows: Result<Geometry, Refusal>| {
-            let windows = windows.ok()?.windows;
-            let geometry = Geometry { windows, ..summand.geometry.clone() };
-            Some(Summand {
-                weights: summand.weights.clone(),
-                geometry,
-                scale: scale(summand, factors),
-            })
+        let moved = |summand: &Summand, factors: &[f64], composed: Result<Geometry, Refusal>| {
+            let geometry = Geometry { windows: composed.ok()?.windows, ..summand.geometry.clone() };
+            let scale = per_output(&summand.scale, factors, |a, b| a * b);
+            Some(Summand { weights: summand.weights.clone(), geometry, scale })
         };
         let anywhere = |map: &Geometry| Geometry { channels: None, shifted: false, ..map.clone() };
         let (outside, inside) = (anywhere(&self.geometry), anywhere(&inner.geometry));

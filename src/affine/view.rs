@@ -99,9 +99,9 @@ impl View {
     /// The axes before `axis` as one, and the others as one.
     pub fn flatten(sizes: &[Option<usize>], axis: usize) -> Self {
         let (before, behind) = sizes.split_at(axis.min(sizes.len()));
-        let joined = |sizes: &[Option<usize>]| {
-            let size = sizes.iter().try_fold(1usize, |all, size| all.checked_mul((*size)?));
-            AxisRun { input: sizes.to_vec(), output: vec![size] }
+        let joined = |sizes: &[Option<usize>]| AxisRun {
+            input: sizes.to_vec(),
+            output: vec![elements(sizes)],
         };
         View(ViewedElements::InOrder(vec![joined(before), joined(behind)]))
     }
@@ -222,16 +222,19 @@ impl View {
                 if wide.next().is_some() {
                     return None;
                 }
-                let all = |sizes: &[Option<usize>]| {
-                    sizes.iter().try_fold(1usize, |all, size| all.checked_mul((*size)?))
-                };
-                return Some(ViewedAxis { axis: to, outer: all(before)?, inner: all(behind)? });
+                let (outer, inner) = (elements(before)?, elements(behind)?);
+                return Some(ViewedAxis { axis: to, outer, inner });
             }
             inputs += run.input.len();
             outputs += run.output.len();
         }
         None
     }
+}
+
+/// How many elements a tensor of these sizes has; `None` if one is not known.
+fn elements(sizes: &[Option<usize>]) -> Option<usize> {
+    sizes.iter().try_fold(1usize, |all, size| all.checked_mul((*size)?))
 }
 
 /// Where each axis is, of which this one says what is where.

@@ -81,7 +81,9 @@ impl Constant {
     #[must_use]
     pub fn rows(&self, name: &str, rows: Range<usize>, row: usize) -> Self {
         let mut header = TensorProto { name: Some(name.to_owned()), ..self.header.clone() };
-        header.dims.iter_mut().take(1).for_each(|count| *count = rows.len() as i64);
+        if let Some(count) = header.dims.first_mut() {
+            *count = rows.len() as i64;
+        }
         let (start, count) = (rows.start.saturating_mul(row), rows.len().saturating_mul(row));
         if let (Some(raw), Some(float)) =
             (&self.header.raw_data, Float::from_onnx(header.data_type()))

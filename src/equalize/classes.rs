@@ -87,6 +87,13 @@ impl ChannelClasses {
     }
 }
 
+/// A stored kernel, and where it takes which factors.
+struct KernelSides {
+    form: ScaledForm,
+    dims: Vec<usize>,
+    float: Float,
+}
+
 /// The classes, as far as they were found.
 struct Finder<'f, 'g, 'm> {
     graph: &'g Graph<'m>,
@@ -193,11 +200,12 @@ impl Finder<'_, '_, '_> {
         let (Some(input), Some(output)) = (node.input(0), node.output()) else { return Ok(()) };
         let stored = match (node.input(1), self.places.get(&input), self.places.get(&output)) {
             (Some(kernel), Some(&(_, inputs)), Some(&(_, outputs))) => {
-                self.sides(node, kind, kernel, [inputs, outputs])?
+                let sides = self.sides(node, kind, kernel, [inputs, outputs])?;
+                sides.map(|sides| (kernel, sides))
             }
             _ => Err(DYNAMIC),
         };
-        let found = stored.and_then(|(kernel, form, dims, float)| {
+        let found = stored.and_then(|(value, KernelSides { form, dims, float })| {
             let axes = [input, output].map(|id| self.axes.get(id));
             let rank = self.shapes.get(&input).map_or(0, Vec::len);
             let axis = if kind == KernelKind::MatMul { rank.checked_sub(1) } else { Some(1) };
@@ -205,7 +213,7 @@ impl Finder<'_, '_, '_> {
                 return Err(DISAGREE);
             }
             let input = Some(input);
-            Ok(ScaledTensor { value: kernel, node: id, dims, float, form, input, output })
+            Ok(ScaledTensor { value, node: id, dims, float, form, input, output })
         });
         let shift = match (node.input(2), &found) {
             (Some(bias), Ok(_)) => match self.own(bias)? {
@@ -213,38 +221,33 @@ impl Finder<'_, '_, '_> {
                     let outputs = self.places.get(&output).map_or(0, |place| place.1);
                     let is_one_each =
                         dims.iter().product::<usize>() == outputs && dims.last() == Some(&outputs);
-                    let (form, input) = (ScaledForm::Shift, None);
-                    let value = bias;
-                    Ok(Some(ScaledTensor { value, node: id, dims, float, form, input, output }))
-                        .and_then(|shift| if is_one_each { Ok(shift) } else { Err(DYNAMIC) })
+                    let (form, input, value) = (ScaledForm::Shift, None, bias);
+                    let shift = ScaledTensor { value, node: id, dims, float, form, input, output };
+                    if is_one_each { Ok(Some(shift)) } else { Err(DYNAMIC) }
                 }
                 Err(why) => Err(why),
             },
             _ => Ok(None),
         };
+        self.kernels.push((input, output));
         match (found, shift) {
             (Ok(kernel), Ok(shift)) => {
-                self.kernels.push((input, output));
                 self.scaled.push(kernel);
                 self.scaled.extend(shift);
             }
-            (Err(why), _) | (_, Err(why)) => {
-                self.kernels.push((input, output));
-                self.pin_all(node, why);
-            }
+            (Err(why), _) | (_, Err(why)) => self.pin_all(node, why),
         }
         Ok(())
     }
 
-    /// The kernel, and which factors it takes where.
-    #[expect(clippy::type_complexity, reason = "it is taken apart where it is made")]
+    /// Where the stored `kernel` takes which factors.
     fn sides(
         &self,
         node: &Node,
         kind: KernelKind,
         kernel: ValueId,
         [inputs, outputs]: [usize; 2],
-    ) -> Result<Result<(ValueId, ScaledForm, Vec<usize>, Float), &'static str>, Invalid> {
+    ) -> Result<Result<KernelSides, &'static str>, Invalid> {
         let (dims, float) = match self.own(kernel)? {
             Ok(own) => own,
             Err(why) => return Ok(Err(why)),
@@ -268,7 +271,7 @@ impl Finder<'_, '_, '_> {
             KernelKind::Gemm | KernelKind::MatMul => return Ok(Err(DYNAMIC)),
         };
         let is_right = expected == [dims.first().copied(), dims.get(1).copied()];
-        Ok(if is_right { Ok((kernel, form, dims, float)) } else { Err(DYNAMIC) })
+        Ok(if is_right { Ok(KernelSides { form, dims, float }) } else { Err(DYNAMIC) })
     }
 
     fn passing(&mut self, id: NodeId, node: &Node, rule: ScaleRule) -> Result<(), Invalid> {
@@ -336,15 +339,10 @@ impl Finder<'_, '_, '_> {
         let length = axis.and_then(|axis| sizes(part).get(axis).copied()).unwrap_or_default();
         let (own, all) = (self.places.get(&part).copied(), self.places.get(&whole).copied());
         let along = self.axes.get(whole);
-        match (own, all) {
-            (Some(own), Some(all)) if along == self.axes.get(part) => {
-                let start = if along == axis { from } else { 0 };
-                if start + own.1 <= all.1 {
-                    (0..own.1).for_each(|at| self.union(own.0 + at, all.0 + start + at));
-                    return length;
-                }
-                self.pin(part, DISAGREE);
-                self.pin(whole, DISAGREE);
+        let start = if along == axis { from } else { 0 };
+        match own.zip(all) {
+            Some((own, all)) if along == self.axes.get(part) && start + own.1 <= all.1 => {
+                (0..own.1).for_each(|at| self.union(own.0 + at, all.0 + start + at));
             }
             _ => {
                 self.pin(part, DISAGREE);

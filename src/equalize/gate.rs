@@ -134,8 +134,9 @@ pub fn on_symmetric_grid(
     let place = |at: usize| axis.map_or(0, |axis| at / behind % size(axis));
     let mut steps = vec![0.0f64; axis.map_or(1, size)];
     for (at, number) in numbers.iter().enumerate() {
-        let step = steps.get_mut(place(at));
-        step.into_iter().for_each(|step| *step = step.max(number.abs() / 127.0));
+        if let Some(step) = steps.get_mut(place(at)) {
+            *step = step.max(number.abs() / 127.0);
+        }
     }
     let rounded = numbers.iter().enumerate().map(|(at, &number)| {
         let step = steps.get(place(at)).copied().filter(|&step| step > 0.0);

@@ -119,7 +119,9 @@ impl NoiseFunction {
             slopes.iter().for_each(|&(class, slope)| gradient[class] += share * slope);
         }
         // The pinned class does not move.
-        gradient.iter_mut().take(1).for_each(|own| *own = 0.0);
+        if let Some(pinned) = gradient.first_mut() {
+            *pinned = 0.0;
+        }
         (most + all.ln(), gradient)
     }
 

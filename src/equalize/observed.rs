@@ -176,7 +176,9 @@ fn watched(
     showing.run(pieces, |number, arrays| {
         let given = pieces.get(number);
         for (id, at) in &fed {
-            given.and_then(|given| given.get(*at)).into_iter().for_each(|one| see(*id, one));
+            if let Some(one) = given.and_then(|given| given.get(*at)) {
+                see(*id, one);
+            }
         }
         made.iter().zip(&arrays).for_each(|(&id, array)| see(id, array));
     })
@@ -206,7 +208,9 @@ impl ChannelStatistics {
         self.seen += samples as f64;
         for (channel, lane) in values.axis_iter(Axis(axis)).enumerate() {
             let of = |list: &mut Vec<f64>, change: &mut dyn FnMut(&mut f64)| {
-                list.get_mut(channel).into_iter().for_each(change);
+                if let Some(of_channel) = list.get_mut(channel) {
+                    change(of_channel);
+                }
             };
             let range = lane.iter().fold((0.0f64, 0.0f64), |(least, most), &value| {
                 (least.min(value), most.max(value))

@@ -84,7 +84,9 @@ impl Axes {
                 if let Some(axis) = self.get(output) {
                     let back = (0..from.len())
                         .find(|&before| forward(node, rule, before, from, to) == Some(axis));
-                    back.into_iter().for_each(|back| self.place(input, back));
+                    if let Some(back) = back {
+                        self.place(input, back);
+                    }
                 }
             }
         }

@@ -159,8 +159,7 @@ fn in_own_type(
 /// may be no constant, but is of the type `like`; and bfloat16, in whose place is float32; the
 /// result is rounded.
 pub fn in_known_types(node: &Node, like: Option<i32>, storage: &Storage) -> Option<NodeProto> {
-    let mut proto =
-        NodeProto { doc_string: None, metadata_props: Vec::new(), ..node.proto.clone() };
+    let mut proto = write::without_notes(&node.proto);
     let reads = node.standard_op().and_then(operator).map(|operator| operator.reads);
     if reads == Some(InputsRead::ElementsThenType) {
         proto.op_type = Some("Cast".into());

@@ -18,6 +18,11 @@ const SLICE_READS_BOUNDS: i64 = 10;
 /// Since this operator set, the pads of Pad are an input; before, an attribute.
 const PAD_READS_PADS: i64 = 11;
 
+/// The node without what is said of it, which no engine needs.
+pub fn without_notes(node: &NodeProto) -> NodeProto {
+    NodeProto { doc_string: None, metadata_props: Vec::new(), ..node.clone() }
+}
+
 fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
     AttributeProto { name: Some(name.into()), r#type: Some(kind.into()), ..Default::default() }
 }

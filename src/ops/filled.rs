@@ -148,7 +148,9 @@ fn shifting(
                 producer = node.input(0).and_then(|input| reader.graph.value(input).producer);
             }
             Some("Conv" | "BatchNormalization" | "Add" | "Sub") => {
-                earlier.validity(id).into_iter().for_each(|inner| valid.intersect(inner));
+                if let Some(inner) = earlier.validity(id) {
+                    valid.intersect(inner);
+                }
                 return Ok(match (earlier.get(id), node.output()) {
                     (Some(Meaning::Linear(operand, map)), Some(output)) => {
                         Some((*operand, map.clone(), output))

@@ -13,7 +13,8 @@ use crate::ops::meanings::Meanings;
 use crate::ops::reader::{Reader, Training};
 use crate::ops::training::TrainingNodes;
 use crate::options::Options;
-use crate::plan::{self, BlockNames, Plan, Wanted};
+use crate::pipeline::remains::Replaced;
+use crate::plan::{self, Block, BlockNames, Plan, Wanted};
 
 /// One graph of the model, as it is understood, and what is to be done with it.
 pub struct GraphAnalysis<'r, 'g, 'm> {
@@ -54,6 +55,12 @@ impl<'r, 'g, 'm> GraphAnalysis<'r, 'g, 'm> {
             }
         }
         Ok(analyses)
+    }
+
+    /// What is replaced in the graph if these `blocks` are made.
+    pub fn replaced<'b>(&self, blocks: impl Iterator<Item = &'b Block>) -> Replaced {
+        let made = blocks.flat_map(Block::made).collect();
+        Replaced::new(self.reader.graph, made, &self.training.forms)
     }
 }
 

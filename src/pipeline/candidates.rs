@@ -132,7 +132,9 @@ impl Candidates<'_, '_, '_> {
             Equalize::Best => x.exp(),
         };
         let mut factors: Vec<f64> = x.iter().map(factor).collect();
-        factors.iter_mut().take(1).for_each(|pinned| *pinned = 1.0);
+        if let Some(pinned) = factors.first_mut() {
+            *pinned = 1.0;
+        }
         factors
     }
 

@@ -184,8 +184,9 @@ impl<'d> Delivery<'d> {
         let put = |piece: &[u8], at: u64| {
             let mut whole = whole.lock().unwrap_or_else(PoisonError::into_inner);
             let at = usize::try_from(at).map_err(io::Error::other)?;
-            let place = whole.get_mut(at..at.saturating_add(piece.len()));
-            place.into_iter().for_each(|place| place.copy_from_slice(piece));
+            if let Some(place) = whole.get_mut(at..at.saturating_add(piece.len())) {
+                place.copy_from_slice(piece);
+            }
             Ok(())
         };
         self.fill(&holes, put).map_err(|unfilled| unfilled.of(&name, self.file))?;

@@ -256,7 +256,9 @@ impl Scene<'_, '_, '_> {
             let mut random = Random::new(7);
             let mut factors: Vec<f64> =
                 (0..classes.count).map(|_| (random.uniform() * 24.0 - 12.0).exp2()).collect();
-            factors.iter_mut().take(1).for_each(|pinned| *pinned = 1.0);
+            if let Some(pinned) = factors.first_mut() {
+                *pinned = 1.0;
+            }
             let wanted: Vec<NodeId> =
                 classes.passing.iter().copied().filter(|id| !proved.contains(id)).collect();
             let none = BTreeMap::new();

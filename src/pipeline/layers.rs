@@ -7,11 +7,10 @@ use std::collections::HashMap;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::NodeId;
 use crate::onnx::node::Node;
-use crate::pipeline::analysis::GraphAnalysis;
 use crate::pipeline::fate::Fate;
 use crate::pipeline::make::Made;
 use crate::pipeline::planned::Planned;
-use crate::pipeline::remains::{Replaced, Rest};
+use crate::pipeline::remains::Rest;
 use crate::plan::Block;
 use crate::report::{Layer, Layers};
 
@@ -31,7 +30,8 @@ pub fn layers(planned: &Planned, made: Option<&Made>) -> Layers {
         blocks.filter(|(place, _)| is_made(*place)).map(|(_, block)| block).collect()
     });
     let blocks: Vec<Vec<&Block>> = blocks.collect();
-    let replaced = planned.analyses.iter().zip(&blocks).map(replaced);
+    let replaced = planned.analyses.iter().zip(&blocks);
+    let replaced = replaced.map(|(analysis, blocks)| analysis.replaced(blocks.iter().copied()));
     let rests = Rest::of_all(planned.graphs, &replaced.collect::<Vec<_>>());
     let mut all = Layers::default();
     let mut first = 0usize;
@@ -51,11 +51,6 @@ pub fn layers(planned: &Planned, made: Option<&Made>) -> Layers {
     all
 }
 
-fn replaced((analysis, blocks): (&GraphAnalysis, &Vec<&Block>)) -> Replaced {
-    let blocks = blocks.iter().flat_map(|block| block.made());
-    Replaced::new(analysis.reader.graph, blocks.collect(), &analysis.training.forms)
-}
-
 /// The layers of one graph, the first of whose blocks has the number `first`.
 fn of_graph(graph: &Graph, rest: &Rest, blocks: &[&Block], first: usize) -> Vec<Layer> {
     let goes = |id: &NodeId| rest.is_gone || rest.removed.contains(id);
@@ -68,7 +63,9 @@ fn of_graph(graph: &Graph, rest: &Rest, blocks: &[&Block], first: usize) -> Vec<
     owners.extend(&outputs);
     let mut removed = vec![0usize; blocks.len()];
     for place in graph.nodes().filter(|(id, _)| goes(id)).filter_map(|(id, _)| owners.get(&id)) {
-        removed.iter_mut().skip(*place).take(1).for_each(|count| *count = count.saturating_add(1));
+        if let Some(count) = removed.get_mut(*place) {
+            *count = count.saturating_add(1);
+        }
     }
     let layers = graph.nodes().filter_map(|(id, node)| match (outputs.get(&id), owners.get(&id)) {
         (Some(&place), _) => {

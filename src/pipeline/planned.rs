@@ -16,7 +16,7 @@ use crate::ops::reader::Reader;
 use crate::options::Options;
 use crate::pipeline::analysis::GraphAnalysis;
 use crate::pipeline::counts::{self, Counting, MultiplyAdds};
-use crate::pipeline::remains::{self, Replaced};
+use crate::pipeline::remains;
 use crate::plan::Block;
 use crate::refusal::{NearMiss, Reason, Subject};
 
@@ -110,10 +110,7 @@ impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
 }
 
 fn nodes_after(graphs: &[Graph], analyses: &[GraphAnalysis]) -> usize {
-    let replaced = analyses.iter().map(|analysis| {
-        let blocks = analysis.plan.blocks.iter().flat_map(Block::made);
-        Replaced::new(analysis.reader.graph, blocks.collect(), &analysis.training.forms)
-    });
+    let replaced = analyses.iter().map(|analysis| analysis.replaced(analysis.plan.blocks.iter()));
     let blocks = analyses.iter().flat_map(|analysis| &analysis.plan.blocks);
     let new = blocks.map(|block| block.after.nodes).sum();
     remains::nodes_after(graphs, &replaced.collect::<Vec<_>>(), new)

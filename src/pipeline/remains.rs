@@ -94,7 +94,9 @@ impl Rest {
             let Some((outer, node)) = graph.outer else { continue };
             let around = all.get(outer);
             let is_gone = around.is_some_and(|rest| rest.is_gone || rest.removed.contains(&node));
-            all.iter_mut().skip(index).take(1).for_each(|rest| rest.is_gone = is_gone);
+            if let Some(rest) = all.get_mut(index) {
+                rest.is_gone = is_gone;
+            }
         }
         all
     }
@@ -136,13 +138,13 @@ impl Rest {
                 if graph.uses(id).any(|value| dropped.contains(&value)) {
                     return true;
                 }
-                let producers = graph.uses(id).filter_map(|value| {
+                let mut producers = graph.uses(id).filter_map(|value| {
                     let producer = graph.value(value).producer?;
                     let kept = replaced.contains_key(&producer)
                         && graph.node(producer).output() == Some(value);
                     (!kept).then_some(producer)
                 });
-                producers.into_iter().any(|producer| removed.contains(&producer))
+                producers.any(|producer| removed.contains(&producer))
             };
             let died = graph.is_live(id) && !live.contains(id);
             if died || replaced.contains_key(&id) || (!live.contains(id) && reads_a_removed_one()) {

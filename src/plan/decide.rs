@@ -124,19 +124,21 @@ fn parted(
         let terms = keep::parted(terms.clone(), kept);
         let shapes: Vec<Term<Geometry>> = terms.iter().map(Term::shape).collect();
         let after = cost::of_sum(&shapes, reader.forms);
-        let pays = Gain { before, after: net.cost(&shapes) }.pays_beyond(&Gain::default());
-        (terms, Parted { terms: shapes, kept: kept.to_vec(), after }, pays)
+        (terms, Parted { terms: shapes, kept: kept.to_vec(), after })
+    };
+    let pays = |parted: &Parted| {
+        Gain { before, after: net.cost(&parted.terms) }.pays_beyond(&Gain::default())
     };
     let kept = keep::kept(&terms, float, keep, LEAST_SQNR).map_err(|kept| stays_apart(&kept))?;
     let Some(first) = kept.first() else {
         // What the file has apart may have been equalized since it was left so. What cannot be
         // written apart is not apart.
         let lost = keep::kept(&terms, float, keep, LEAST_TO_JOIN).unwrap_or_default();
-        let stays = lost.first().filter(|_| !apart(&lost).2);
+        let stays = lost.first().filter(|_| !pays(&apart(&lost).1));
         return stays.map_or(Ok(as_planned), |first| Err(stays_apart(first)));
     };
-    let (terms, parted, pays) = apart(&kept);
-    if !pays {
+    let (terms, parted) = apart(&kept);
+    if !pays(&parted) {
         return Err(stays_apart(first));
     }
     fit::check_terms(&terms, float)?;

@@ -60,7 +60,9 @@ impl Region {
     pub fn validity(&self, meanings: &Meanings) -> Validity {
         let mut valid = Validity::default();
         for &id in &self.nodes {
-            meanings.validity(id).into_iter().for_each(|own| valid.intersect(own));
+            if let Some(own) = meanings.validity(id) {
+                valid.intersect(own);
+            }
         }
         valid
     }

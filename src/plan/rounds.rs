@@ -229,7 +229,9 @@ fn count_byproduct(net: &Net, block: &mut Block) {
     let Some(node) = byproduct.and_then(|made| graph.value(made).producer) else { return };
     block.removed.insert(node);
     block.before.nodes = block.before.nodes.saturating_add(1);
-    net.meanings.validity(node).into_iter().for_each(|own| block.valid.intersect(own));
+    if let Some(own) = net.meanings.validity(node) {
+        block.valid.intersect(own);
+    }
 }
 
 /// A block whose by-product alone is read does not make its output.

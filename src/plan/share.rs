@@ -38,7 +38,9 @@ pub fn share_tensors(reader: &Reader, meanings: &Meanings, blocks: &mut [Block])
         let first = blocks.get(first).filter(|_| first != index);
         if let Some(first) = first.filter(|first| are_same(reader, meanings, first, block)) {
             let tensors = first.tensors.clone();
-            blocks.iter_mut().skip(index).take(1).for_each(|b| b.tensors.clone_from(&tensors));
+            if let Some(block) = blocks.get_mut(index) {
+                block.tensors = tensors;
+            }
         }
     }
 }

@@ -181,7 +181,9 @@ fn tell_demanded(graph: &Graph, inputs: &mut [RunInput]) -> Result<(), Invalid> 
             AxisSize::Named(name) => named.get(name),
             _ => None,
         };
-        size.into_iter().for_each(|&size| *axis = AxisSize::Fixed(size));
+        if let Some(&size) = size {
+            *axis = AxisSize::Fixed(size);
+        }
     }
     Ok(())
 }

@@ -29,8 +29,7 @@ impl Original<'_, '_, '_> {
     pub fn node(&self, id: NodeId) -> Result<NodeProto, Unproved> {
         let node = self.graph.node(id);
         let form = self.converted.get(&id);
-        let proto = form.unwrap_or(&node.proto);
-        let proto = NodeProto { doc_string: None, metadata_props: Vec::new(), ..proto.clone() };
+        let proto = write::without_notes(form.unwrap_or(&node.proto));
         if roles::casts(node) {
             return self.cast(node, proto);
         }
@@ -109,7 +108,9 @@ impl Original<'_, '_, '_> {
             {
                 let constant = self.aligned(node, axis, self.value(second)?)?;
                 let name = constant.name().to_owned();
-                proto.input.iter_mut().skip(1).take(1).for_each(|input| input.clone_from(&name));
+                if let Some(input) = proto.input.get_mut(1) {
+                    input.clone_from(&name);
+                }
                 side.constants.push(constant);
             }
             side.push(proto);

@@ -221,8 +221,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
     /// none: tract 0.23.9 makes −1 of the "to the end" (2⁶³ − 1) in one.
     fn settled(&self, id: NodeId) -> Option<NodeProto> {
         let node = self.graph.node(id);
-        let proto =
-            NodeProto { doc_string: None, metadata_props: Vec::new(), ..node.proto.clone() };
+        let proto = write::without_notes(&node.proto);
         if !roles::casts(node) {
             return Some(proto);
         }

@@ -161,7 +161,9 @@ impl<'n> CutNode<'n> {
             nodes.push(slice.node);
         }
         let group = node.attribute.iter_mut().find(|attribute| attribute.name() == "group");
-        group.into_iter().for_each(|group| group.i = Some(piece.groups as i64));
+        if let Some(group) = group {
+            group.i = Some(piece.groups as i64);
+        }
         nodes.push(node);
         CutConvolution { nodes, constants, output }
     }

@@ -278,8 +278,9 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
 
     fn with_size(known: &[Dims], root: usize, axis: usize, size: Option<i64>) -> Vec<Dims> {
         let mut known = known.to_vec();
-        let slot = known.get_mut(root).and_then(|dims| dims.get_mut(axis));
-        slot.into_iter().for_each(|slot| *slot = size);
+        if let Some(own) = known.get_mut(root).and_then(|dims| dims.get_mut(axis)) {
+            *own = size;
+        }
         known
     }
 

@@ -93,10 +93,10 @@ impl TrialRun<'_, '_, '_, '_> {
                 .zip(&shown)
                 .for_each(|((number, name), array)| look(*number, name, array));
         }
-        match wanted.is_empty() {
-            true => Ok(()),
-            false => Err(EngineError::Failed("nothing makes what is asked for".into()).into()),
+        if wanted.is_empty() {
+            return Ok(());
         }
+        Err(EngineError::Failed("nothing makes what is asked for".into()).into())
     }
 
     /// The nodes of all trials; of a convolution that is cut, each piece for all trials.

@@ -199,9 +199,10 @@ fn pad(
     let mode = node.attribute.iter().find(|attribute| attribute.name() == "mode");
     let mode = mode.map_or(Vec::new(), |mode| mode.s().to_vec());
     if !matches!(&mode[..], b"" | b"constant") {
-        match node.input.len() {
-            3 => node.input.truncate(2),
-            _ => node.input.iter_mut().skip(2).take(1).for_each(String::clear),
+        if node.input.len() == 3 {
+            node.input.truncate(2);
+        } else if let Some(value) = node.input.get_mut(2) {
+            value.clear();
         }
     }
     let list = |index: usize, name: &str| {
@@ -251,7 +252,9 @@ fn padded_by(mut pad: NodeProto, name: &str, padded: &str, pads: &[i64]) -> Vec<
         return vec![pad];
     }
     let name = format!("{name}.pads");
-    pad.input.iter_mut().skip(1).take(1).for_each(|input| input.clone_from(&name));
+    if let Some(input) = pad.input.get_mut(1) {
+        input.clone_from(&name);
+    }
     vec![write::constant(tensor::from_integers(&name, &positive)), pad]
 }
 
