@@ -41,8 +41,8 @@ impl Linear for Affine {
         Ok(Self::new(geometry, Arc::new(kernel), bias))
     }
 
-    fn added(mut self, other: &Self, input: &[Option<i64>]) -> Result<Self, Refusal> {
-        let geometry = self.geometry.clone().added(&other.geometry, input)?;
+    fn added(mut self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal> {
+        let geometry = self.geometry.clone().added(&other.geometry, shape)?;
         let outputs = geometry.channels.map_or(1, |channels| channels.outputs);
         let bias = (0..outputs).map(|output| self.bias_of(output) + other.bias_of(output));
         let bias = bias.collect();

@@ -38,7 +38,7 @@ pub struct NormalForm<'a> {
     /// What the names of new nodes, and of the tensors between them, begin with.
     pub stem: &'a str,
     /// What the names of new initializers begin with.
-    pub tensors: &'a str,
+    pub tensor_stem: &'a str,
     /// Type of all weights.
     pub float: Float,
     /// The forms of the new nodes.
@@ -86,9 +86,9 @@ pub fn fused(form: &NormalForm) -> Result<FusedNodes, NotFinite> {
         let number = if is_alone { String::new() } else { format!(".{index}") };
         let stem = format!("{}{number}", form.stem);
         let output = if is_alone { form.output } else { &stem };
-        let tensors = format!("{}{number}", form.tensors);
-        let summand =
-            fused.term(term, &Place { stem: &stem, root, output, tensors: &tensors, form })?;
+        let tensor_stem = format!("{}{number}", form.tensor_stem);
+        let summand = fused
+            .term(term, &Place { stem: &stem, root, output, tensor_stem: &tensor_stem, form })?;
         match parts.last_mut().filter(|(part, _)| *part == term.part()) {
             None => parts.push((term.part(), summand)),
             Some((_, sum)) => {
@@ -138,7 +138,7 @@ struct Place<'a> {
     /// The tensor that it makes.
     output: &'a str,
     /// What the names of its weights and bias begin with.
-    tensors: &'a str,
+    tensor_stem: &'a str,
     form: &'a NormalForm<'a>,
 }
 
@@ -159,7 +159,7 @@ impl Place<'_> {
     }
 
     fn tensor(&self, of: &str) -> String {
-        format!("{}.{of}", self.tensors)
+        format!("{}.{of}", self.tensor_stem)
     }
 }
 
@@ -207,9 +207,9 @@ impl FusedNodes {
     fn term(&mut self, term: &Term<Affine>, place: &Place) -> Result<String, NotFinite> {
         let Place { stem, output, form, .. } = *place;
         let inner = term.inner.as_ref().map(|inner| {
-            let (stem, tensors) = (format!("{stem}.inner"), format!("{}.inner", place.tensors));
-            let (output, tensors) = (&stem, &tensors);
-            self.term(&inner.term, &Place { stem: &stem, output, tensors, ..*place })
+            let (stem, made) = (format!("{stem}.inner"), format!("{}.inner", place.tensor_stem));
+            let (output, tensor_stem) = (&stem, &made);
+            self.term(&inner.term, &Place { stem: &stem, output, tensor_stem, ..*place })
         });
         let inner = inner.transpose()?;
         let root = inner.as_deref().unwrap_or(place.root);

@@ -345,7 +345,7 @@ impl<L: Linear> Term<L> {
     }
 
     /// Multiply-adds that are counted on the root, counted on what the term makes.
-    pub fn before(&self, macs: Macs) -> Macs {
+    pub fn macs_at_output(&self, macs: Macs) -> Macs {
         self.kernels().fold(macs, |macs, kernel| macs.before(kernel.map.geometry()))
     }
 
@@ -369,11 +369,11 @@ impl<L: Linear> Term<L> {
     /// Whether both are between the same views, behind the same other kernels, and the same part
     /// of the sum.
     pub fn has_views_of(&self, other: &Self) -> bool {
-        self.is_behind_what(other) && self.after == other.after && self.part == other.part
+        self.has_front_of(other) && self.after == other.after && self.part == other.part
     }
 
-    /// Whether what their kernels read is made alike of their roots.
-    pub fn is_behind_what(&self, other: &Self) -> bool {
+    /// Whether both read the same of their roots: by the same views, of the same other kernels.
+    pub fn has_front_of(&self, other: &Self) -> bool {
         let is_behind_same = match (&self.inner, &other.inner) {
             (Some(one), Some(other)) => one.is(other),
             (one, other) => one.is_none() && other.is_none(),

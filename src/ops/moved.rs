@@ -145,8 +145,8 @@ impl FillSteps {
         }
         let why = "it does not fill the same border at all sizes";
         let uneven = NotLinear::Unrepresentable(why);
-        let first = borders.pop().ok_or_else(|| uneven.clone())?;
-        if borders.iter().all(|border| *border == first) { Ok(first) } else { Err(uneven) }
+        let last = borders.pop().ok_or_else(|| uneven.clone())?;
+        if borders.iter().all(|border| *border == last) { Ok(last) } else { Err(uneven) }
     }
 
     /// How many elements are moved, about, when the nodes are tried on this shape: some for

@@ -71,7 +71,7 @@ pub struct Rewrite {
 #[derive(Debug)]
 pub struct NewTensor {
     /// What it holds.
-    pub tensor: New,
+    pub values: NewValues,
     /// The graph.
     into: Container,
     at: usize,
@@ -81,19 +81,19 @@ pub struct NewTensor {
 
 /// What a new initializer holds.
 #[derive(Debug, Clone)]
-pub enum New {
+pub enum NewValues {
     /// Integers.
     Integers(Box<TensorProto>),
     /// Floats, which are computed when they are written.
     Weights(FusedWeights),
 }
 
-impl New {
+impl NewValues {
     /// The message without the data of weights.
     fn header(&self) -> TensorProto {
         match self {
-            New::Integers(tensor) => TensorProto::clone(tensor),
-            New::Weights(weights) => weights.header(),
+            NewValues::Integers(tensor) => TensorProto::clone(tensor),
+            NewValues::Weights(weights) => weights.header(),
         }
     }
 }
@@ -106,17 +106,19 @@ impl Rewrite {
 
     /// New weights, and what [`Deferred`] calls them.
     pub fn weights(&self) -> impl Iterator<Item = (Deferred, &FusedWeights)> {
-        self.tensors.iter().enumerate().filter_map(|(id, new)| match &new.tensor {
-            New::Weights(weights) => Some((Deferred { id, length: weights.length() }, weights)),
-            New::Integers(_) => None,
+        self.tensors.iter().enumerate().filter_map(|(id, new)| match &new.values {
+            NewValues::Weights(weights) => {
+                Some((Deferred { id, length: weights.length() }, weights))
+            }
+            NewValues::Integers(_) => None,
         })
     }
 
     /// The weights that are `deferred`.
     pub fn weight(&self, deferred: Deferred) -> Option<&FusedWeights> {
-        match &self.tensors.get(deferred.id)?.tensor {
-            New::Weights(weights) => Some(weights),
-            New::Integers(_) => None,
+        match &self.tensors.get(deferred.id)?.values {
+            NewValues::Weights(weights) => Some(weights),
+            NewValues::Integers(_) => None,
         }
     }
 
@@ -129,18 +131,18 @@ impl Rewrite {
         elsewhere: impl Fn(&TensorProto) -> Option<TensorProto>,
     ) -> Vec<Edit> {
         let (mut edits, mut containers) = (self.edits.clone(), self.containers.clone());
-        for (id, NewTensor { tensor, into, at, inputs_at }) in self.tensors.iter().enumerate() {
-            let header = tensor.header();
+        for (id, NewTensor { values, into, at, inputs_at }) in self.tensors.iter().enumerate() {
+            let header = values.header();
             edits.extend(inputs_at.map(|at| {
                 let with = splice::entry(graph_field::INPUT, &info_like(&header));
                 Edit::insert(at, with.into(), into)
             }));
             let insert = |with: Vec<u8>| Edit::insert(*at, with.into(), into);
             let entry = |tensor: &TensorProto| splice::entry(graph_field::INITIALIZER, tensor);
-            edits.push(match (tensor, elsewhere(&header)) {
-                (New::Integers(tensor), _) => insert(entry(tensor)),
-                (New::Weights(_), Some(moved)) => insert(entry(&moved)),
-                (New::Weights(weights), None) => {
+            edits.push(match (values, elsewhere(&header)) {
+                (NewValues::Integers(tensor), _) => insert(entry(tensor)),
+                (NewValues::Weights(_), Some(moved)) => insert(entry(&moved)),
+                (NewValues::Weights(weights), None) => {
                     let length = weights.length();
                     let number = graph_field::INITIALIZER;
                     insert(splice::open_entry(number, &header, tensor_field::RAW_DATA, length))
@@ -197,9 +199,9 @@ pub fn replaced(graphs: &[Graph], graph: &Graph, tensors: Vec<(ValueId, FusedWei
     let into = graph.fields.container();
     for (id, weights) in tensors {
         let Some(field) = &graph.value(id).initializer else { continue };
-        let (tensor, at) = (New::Weights(weights), field.entry().start);
+        let (values, at) = (NewValues::Weights(weights), field.entry().start);
         rewrite.edits.push(Edit::remove(field.entry()));
-        rewrite.tensors.push(NewTensor { tensor, into: into.clone(), at, inputs_at: None });
+        rewrite.tensors.push(NewTensor { values, into: into.clone(), at, inputs_at: None });
     }
     rewrite
 }
@@ -287,17 +289,17 @@ fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<NewTen
     let mut stored = HashSet::new();
     let into = home.fields.container();
     let mut new = Vec::new();
-    let mut add = |name, tensor| {
+    let mut add = |name, values| {
         if stored.insert(name) {
-            new.push(NewTensor { tensor, into: into.clone(), at, inputs_at });
+            new.push(NewTensor { values, into: into.clone(), at, inputs_at });
         }
     };
     for BlockNodes { fused, .. } in &changes.blocks {
         for weights in &fused.weights {
-            add(weights.name.as_str(), New::Weights(weights.clone()));
+            add(weights.name.as_str(), NewValues::Weights(weights.clone()));
         }
         for tensor in &fused.integers {
-            add(tensor.name(), New::Integers(Box::new(tensor.clone())));
+            add(tensor.name(), NewValues::Integers(Box::new(tensor.clone())));
         }
     }
     new

@@ -60,7 +60,7 @@ pub fn fused(
         output: name(block.region.output),
         byproduct: byproduct.map(|byproduct| byproduct.name.as_str()),
         stem: &block.stem,
-        tensors: &block.tensors,
+        tensor_stem: &block.tensor_stem,
         float: block.float,
         forms: reader.forms,
     })

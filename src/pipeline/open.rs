@@ -95,8 +95,8 @@ pub fn open(
     let sha256 = files::hashing(options)(original.bytes(), &original.storage);
     let invalid = Error::invalid(&file);
     let sorted = sort::sorted(&original).map_err(|error| invalid(error.into()))?;
-    let index = |bytes| Model::index(bytes, original.storage.clone());
-    let sorted = sorted.map(index).transpose().map_err(invalid)?;
+    let reindexed = |bytes| Model::index(bytes, original.storage.clone());
+    let sorted = sorted.map(reindexed).transpose().map_err(invalid)?;
     Ok(Opened { file, original, sorted, sha256 })
 }
 
@@ -143,11 +143,11 @@ impl LocalFunctions {
     pub fn of(opened: &Opened, options: &Options) -> Result<Self, Error> {
         let model = opened.model();
         let invalid = Error::invalid(&opened.file);
-        let index = |bytes| Model::index(bytes, model.storage.clone());
+        let reindexed = |bytes| Model::index(bytes, model.storage.clone());
         let Some(bytes) = inline(model, &|_| true).map_err(invalid)? else {
             return Ok(Self::default());
         };
-        let inlined = index(bytes).map_err(invalid)?;
+        let inlined = reindexed(bytes).map_err(invalid)?;
         let graphs = Graph::read_all(&inlined).map_err(invalid)?;
         let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
         let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
@@ -157,7 +157,7 @@ impl LocalFunctions {
         let callers = callers(&analyses);
         let takes_part = |call: &str| callers.contains(call);
         let part = inline(model, &takes_part).map_err(invalid)?;
-        let part = part.map(index).transpose().map_err(invalid)?;
+        let part = part.map(reindexed).transpose().map_err(invalid)?;
         let near_misses = inside_calls(&analyses, part.as_ref().unwrap_or(model));
         Ok(LocalFunctions { near_misses: near_misses.map_err(invalid)?, inlined: part })
     }

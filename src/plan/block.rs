@@ -28,7 +28,7 @@ pub struct Block {
     pub stem: String,
     /// What the names of its new tensors begin with: that of the first block that is the
     /// same, so that kernels which blocks share are shared by what takes their place.
-    pub tensors: String,
+    pub tensor_stem: String,
     /// Which nodes.
     pub region: Region,
     /// A tensor that its new nodes make on the way, if others read it.

@@ -46,7 +46,7 @@ impl Net<'_, '_, '_> {
             return None;
         }
         let output = self.reader.graph.node(id).output()?;
-        let is_on_the_way = |&reader: &NodeId| {
+        let makes_byproduct = |&reader: &NodeId| {
             let own = self.forms.get(reader).filter(|_| self.is_live(reader));
             let [own] = own.map_or(&[][..], |form| form.terms.as_slice()) else { return false };
             let read = || terms.iter().map(|term| own.of(term).ok()).collect::<Option<Vec<_>>>();
@@ -56,7 +56,7 @@ impl Net<'_, '_, '_> {
                 && read().is_some_and(|inner| is_on_the_way(&inner, terms, self.reader.forms))
         };
         let readers = &self.reader.graph.value(output).readers;
-        readers.iter().copied().find(is_on_the_way)
+        readers.iter().copied().find(makes_byproduct)
     }
 
     pub(super) fn is_byproduct(&self, id: NodeId) -> bool {

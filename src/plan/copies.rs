@@ -18,10 +18,10 @@ use crate::refusal::{NearMiss, Reason, Subject};
 /// What blocks copy.
 #[derive(Debug, Clone, Default)]
 pub struct KernelCopies {
-    /// By the blocks' outputs: the kernel, and who else reads it.
-    kernels: IdMap<ValueId, Copied>,
+    /// The kernel that the block of each output copies, and who else reads it.
+    by_output: IdMap<ValueId, Copied>,
     /// All kernels that were copied so far: of a block that copies two, one was told.
-    all: IdSet<ValueId>,
+    kernels: IdSet<ValueId>,
     /// Elements by which the model grows.
     pub elements: f64,
     /// Elements of all constants that the graph reads, stored or computed.
@@ -45,7 +45,7 @@ impl KernelCopies {
         for block in blocks {
             let removed = block.removed.iter().filter(|id| !tensors_of.contains_key(id));
             let removed: Vec<NodeId> = removed.copied().collect();
-            tensors_of.extend(removed.into_iter().map(|id| (id, block.tensors.as_str())));
+            tensors_of.extend(removed.into_iter().map(|id| (id, block.tensor_stem.as_str())));
         }
         let readers = readers(reader, meanings);
         let elements = |constant| reader.constants.elements(constant);
@@ -68,7 +68,7 @@ impl KernelCopies {
             for &id in &block.region.nodes {
                 let Some(kernel) = meanings.kernel(id) else { continue };
                 let Some(&(first, second)) = unlike.get(&kernel) else { continue };
-                let is_of_block = tensors_of.get(&first) == Some(&block.tensors.as_str());
+                let is_of_block = tensors_of.get(&first) == Some(&block.tensor_stem.as_str());
                 let Some(other) = (if is_of_block { second } else { Some(first) }) else {
                     continue;
                 };
@@ -76,13 +76,13 @@ impl KernelCopies {
                 shared.insert(kernel);
                 let node = block.region.nodes.last().copied().unwrap_or(id);
                 let output = block.region.output;
-                copies.kernels.entry(output).or_insert(Copied { kernel, node, other });
+                copies.by_output.entry(output).or_insert(Copied { kernel, node, other });
             }
-            if copies.kernels.contains_key(&block.region.output) {
-                made.insert(&block.tensors, more);
+            if copies.by_output.contains_key(&block.region.output) {
+                made.insert(&block.tensor_stem, more);
             }
         }
-        copies.all = copies.kernels.values().map(|copied| copied.kernel).collect();
+        copies.kernels = copies.by_output.values().map(|copied| copied.kernel).collect();
         let is_freed = |kernel: &&ValueId| {
             let mut readers = readers.get(kernel).into_iter().flatten();
             readers.all(|reader| tensors_of.contains_key(reader))
@@ -96,7 +96,7 @@ impl KernelCopies {
     /// model would grow by this fraction of its parameters.
     pub fn refused(&self, graph: &Graph, blocks: &[Block], growth: f64) -> Vec<NearMiss> {
         let made: IdSet<NodeId> = blocks.iter().flat_map(|block| &block.removed).copied().collect();
-        let mut refused: Vec<&Copied> = self.kernels.values().collect();
+        let mut refused: Vec<&Copied> = self.by_output.values().collect();
         refused.retain(|copied| !made.contains(&copied.node));
         refused.sort_unstable_by_key(|copied| copied.node);
         let thousandths = (growth * 1000.0).ceil() as u64;
@@ -112,20 +112,20 @@ impl KernelCopies {
 
     /// Adds what `others` copy; whether that is more.
     pub fn extend(&mut self, others: &KernelCopies) -> bool {
+        self.by_output.extend(&others.by_output);
+        let before = self.kernels.len();
         self.kernels.extend(&others.kernels);
-        let before = self.all.len();
-        self.all.extend(&others.all);
-        self.all.len() > before
+        self.kernels.len() > before
     }
 
     /// Whether the block that makes `output` copies a kernel.
     pub fn concerns(&self, output: ValueId) -> bool {
-        self.kernels.contains_key(&output)
+        self.by_output.contains_key(&output)
     }
 
     /// The kernels that are copied.
     pub fn kernels(&self) -> impl Iterator<Item = ValueId> {
-        self.all.iter().copied()
+        self.kernels.iter().copied()
     }
 }
 

@@ -274,11 +274,11 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
             left = left.saturating_sub(1);
             open.extend(self.net.terms(id).iter().filter_map(|term| enters(term.root)));
             let joined = if way.form.is_apart() { way.joined(self.net) } else { None };
-            let form = joined.as_ref().unwrap_or(&way);
-            let Some(gain) = self.gain(form, &mut met) else { continue };
+            let candidate = joined.as_ref().unwrap_or(&way);
+            let Some(gain) = self.gain(candidate, &mut met) else { continue };
             let most = best.as_ref().map_or(&start.gain, |best| &best.gain);
             if gain.pays_beyond(&reference) && gain.is_more_than(most) {
-                best = Some(Candidate { gain, ..form.clone() });
+                best = Some(Candidate { gain, ..candidate.clone() });
             }
         }
         met.into_iter().for_each(|limit| meet(&mut self.met, limit));
@@ -299,8 +299,8 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
     }
 
     /// Whether so many terms more may be looked at; they are counted.
-    fn may_look_at(&self, form: &Candidate) -> bool {
-        let looked_at = self.looked_at.get().saturating_add(form.form.terms.len());
+    fn may_look_at(&self, candidate: &Candidate) -> bool {
+        let looked_at = self.looked_at.get().saturating_add(candidate.form.terms.len());
         self.looked_at.set(looked_at);
         looked_at <= MAX_LOOKED_AT
     }
@@ -329,13 +329,13 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
     }
 
     /// What the form is worth; `None` if it cannot be written.
-    fn gain(&self, form: &Candidate, met: &mut Vec<Reason>) -> Option<Gain> {
-        let terms = &form.form.terms;
-        if !form.is_legal(self.net) || !self.refused.allows_form(self.output, terms) {
+    fn gain(&self, candidate: &Candidate, met: &mut Vec<Reason>) -> Option<Gain> {
+        let terms = &candidate.form.terms;
+        if !candidate.is_legal(self.net) || !self.refused.allows_form(self.output, terms) {
             return None;
         }
         let mffc = self.net.mffc(self.id, terms);
-        let repeated: usize = form
+        let repeated: usize = candidate
             .steps
             .iter()
             .map(|step| match step {

@@ -54,7 +54,7 @@ pub fn block(
         removed,
         name: String::new(),
         stem: String::new(),
-        tensors: String::new(),
+        tensor_stem: String::new(),
         branches,
         drawing,
         norms,

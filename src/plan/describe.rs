@@ -78,10 +78,10 @@ impl Branches<'_, '_, '_> {
                 }
                 Some((_, meaning @ (Meaning::Sum(_) | Meaning::Joined(_)))) => {
                     let between = if matches!(meaning, Meaning::Sum(_)) { PLUS } else { BESIDE };
-                    let signs = once(sign).chain(repeat(between));
-                    let operands: Vec<_> = meaning.operands().into_iter().zip(signs).collect();
-                    let branches = operands.into_iter().rev();
-                    open.extend(branches.map(|(operand, sign)| (operand, path.clone(), sign)));
+                    let signed = once(sign).chain(repeat(between));
+                    let operands: Vec<_> = meaning.operands().into_iter().zip(signed).collect();
+                    let last_first = operands.into_iter().rev();
+                    open.extend(last_first.map(|(operand, sign)| (operand, path.clone(), sign)));
                 }
                 _ => {
                     if !path.iter().any(|step| step.is_kernel) {

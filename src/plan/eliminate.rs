@@ -38,9 +38,9 @@ pub fn eliminate(net: &mut Net, refused: &Refused) -> bool {
         {
             continue;
         }
-        let Some(forms) = without(net, tensor, readers, refused) else { continue };
-        for (&reader, form) in readers.iter().zip(forms) {
-            net.plan(reader, form.form, form.steps);
+        let Some(candidates) = without(net, tensor, readers, refused) else { continue };
+        for (&reader, candidate) in readers.iter().zip(candidates) {
+            net.plan(reader, candidate.form, candidate.steps);
             changed.insert(reader);
         }
         changed.insert(tensor.0);
@@ -67,23 +67,23 @@ fn without(
     let mut all = Gain { before: net.mffc(id, net.terms(id)).count, after: Count::default() };
     // Multiply-adds are counted per position of a reader.
     all.before.macs = Macs::default();
-    let mut forms = Vec::new();
+    let mut candidates = Vec::new();
     for &reader in readers {
-        let mut form = Candidate::at(net, reader)?;
-        if !form.expand(net, id) {
+        let mut candidate = Candidate::at(net, reader)?;
+        if !candidate.expand(net, id) {
             return None;
         }
-        let (before, after) = (net.count(reader), net.cost(&form.form.terms));
+        let (before, after) = (net.count(reader), net.cost(&candidate.form.terms));
         let made = net.reader.graph.node(reader).output()?;
-        if !form.is_legal(net)
-            || !refused.allows_form(made, &form.form.terms)
+        if !candidate.is_legal(net)
+            || !refused.allows_form(made, &candidate.form.terms)
             || !after.macs.no_more_than(&before.macs)
         {
             return None;
         }
         all.before.add(&before, once);
         all.after.add(&after, once);
-        forms.push(form);
+        candidates.push(candidate);
     }
-    all.pays_beyond(&Gain::default()).then_some(forms)
+    all.pays_beyond(&Gain::default()).then_some(candidates)
 }

@@ -81,7 +81,7 @@ fn apart_from(
     let branches = map.branches();
     match keep {
         KeepIdentity::Never => None,
-        KeepIdentity::Auto => dominant(map, branches, float, least),
+        KeepIdentity::Auto => costliest(map, branches, float, least),
         KeepIdentity::Always => {
             let identity = branches.into_iter().find(|branch| branch.kernel.is_none())?;
             let parts = apart(map, &identity, float);
@@ -95,7 +95,7 @@ fn apart_from(
 /// The branch without which the weights are the most exact, if merging it costs too much: more
 /// than [`MOST_LOST`], and so much that fewer than `least` are left. With more, the rounding of
 /// activations hides that of weights, and two more of them are rounded if it is apart.
-fn dominant(
+fn costliest(
     map: &Affine,
     branches: Vec<KernelBranch>,
     float: Float,

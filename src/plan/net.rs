@@ -107,8 +107,8 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
             let made = meaning.operands().iter().find_map(of_operand);
             if let Meaning::Linear(input, map) = meaning {
                 if matches!(map, LinearOp::View(_)) {
-                    let steps = meanings.consumed(id).iter();
-                    net.of_shapes.extend(steps.filter(|id| !net.forms.contains(**id)));
+                    let consumed = meanings.consumed(id).iter();
+                    net.of_shapes.extend(consumed.filter(|id| !net.forms.contains(**id)));
                 }
                 if tails.note(reader, meanings, (id, *input), map) {
                     continue;
@@ -148,7 +148,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         for (id, node) in graph.nodes().rev().filter(|&(id, _)| self.meanings.get(id).is_some()) {
             let mut outputs = node.outputs.iter().flatten();
             if outputs.any(|output| self.uses.get(*output).is_some()) {
-                for value in graph.uses(id).chain(self.read_behind_steps(id)) {
+                for value in graph.uses(id).chain(self.read_behind_consumed(id)) {
                     *self.uses.or_default(value) += 1;
                 }
             }
@@ -157,7 +157,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
                 self.gone.insert(id, ());
                 continue;
             }
-            for value in graph.uses(id).chain(self.read_behind_steps(id)) {
+            for value in graph.uses(id).chain(self.read_behind_consumed(id)) {
                 *self.reads.or_default(value) += 1;
             }
             for kernel in self.kept_kernels(id) {
@@ -193,9 +193,9 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
 
     /// What node `id` of the file was read as a map of, if other nodes are between: even if
     /// these are computed otherwise, it is needed.
-    fn read_behind_steps(&self, id: NodeId) -> impl Iterator<Item = ValueId> + use<> {
-        let has_steps = !self.meanings.consumed(id).is_empty();
-        let meaning = self.meanings.get(id).filter(|_| has_steps);
+    fn read_behind_consumed(&self, id: NodeId) -> impl Iterator<Item = ValueId> + use<> {
+        let consumes = !self.meanings.consumed(id).is_empty();
+        let meaning = self.meanings.get(id).filter(|_| consumes);
         let operands = meaning.map(Meaning::operands).unwrap_or_default();
         let sources = operands.into_iter().map(|operand| self.meanings.source(operand));
         sources.collect::<Vec<_>>().into_iter()
@@ -260,7 +260,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
             None => {
                 let term = self.term_in_file(id);
                 self.reader.graph.uses(id).for_each(|value| tell(value, term));
-                self.read_behind_steps(id).for_each(|value| tell(value, term));
+                self.read_behind_consumed(id).for_each(|value| tell(value, term));
             }
         }
     }
@@ -302,7 +302,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         let mut cone = Mffc::default();
         let mut lost: IdMap<ValueId, usize> = IdMap::default();
         let mut positions: IdMap<NodeId, Macs> = IdMap::default();
-        let mut steps: Vec<NodeId> = Vec::new();
+        let mut consumed: Vec<NodeId> = Vec::new();
         let mut kernels: IdMap<ValueId, usize> = IdMap::default();
         let mut dying = BTreeSet::from([id]);
         let mut read: Vec<(ValueId, Macs)> = Vec::new();
@@ -317,10 +317,10 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
                     cone.count.parameters += self.reader.constants.elements(kernel);
                 }
             }
-            steps.extend(self.meanings.consumed(id));
+            consumed.extend(self.meanings.consumed(id));
             self.each_read(id, |value, term| {
                 *lost.entry(value).or_default() += 1;
-                read.push((value, term.map_or(here, |term| term.before(here))));
+                read.push((value, term.map_or(here, |term| term.macs_at_output(here))));
             });
             let values = read.iter().map(|(value, _)| *value);
             let computed: Vec<_> = values.filter(|&value| self.is_computed(value)).collect();
@@ -335,7 +335,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
                 let Some(producer) = graph.value(value).producer else { continue };
                 let is_of_cone = self.is_live(producer)
                     && (self.forms.contains(producer)
-                        || steps.contains(&producer)
+                        || consumed.contains(&producer)
                         || self.is_alias(producer));
                 let is_dead = lost.get(&value) == self.uses.get(value);
                 let is_root = || terms.iter().any(|term| term.root == value);

@@ -20,7 +20,7 @@ pub struct Region {
     /// Its nodes, in topological order.
     pub nodes: Vec<NodeId>,
     /// Those of them that are read only together with another one.
-    pub steps: BTreeSet<NodeId>,
+    pub consumed: BTreeSet<NodeId>,
 }
 
 impl Region {
@@ -46,14 +46,14 @@ impl Region {
                 wanted.extend(meaning.operands());
             }
         }
-        let steps: BTreeSet<NodeId> = between.difference(&nodes).copied().collect();
-        nodes.extend(&steps);
-        Region { output, cuts, nodes: nodes.into_iter().collect(), steps }
+        let consumed: BTreeSet<NodeId> = between.difference(&nodes).copied().collect();
+        nodes.extend(&consumed);
+        Region { output, cuts, nodes: nodes.into_iter().collect(), consumed }
     }
 
     /// The nodes that were read each on its own.
     pub fn read_nodes(&self) -> impl Iterator<Item = NodeId> {
-        self.nodes.iter().copied().filter(|id| !self.steps.contains(id))
+        self.nodes.iter().copied().filter(|id| !self.consumed.contains(id))
     }
 
     /// For which inputs its nodes were read rightly.

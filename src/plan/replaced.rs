@@ -22,7 +22,7 @@ impl Net<'_, '_, '_> {
         for &id in region.nodes.iter().rev() {
             let Some(output) = graph.node(id).output() else { continue };
             let here = positions.get(&output).copied().unwrap_or(once);
-            let there = self.term_in_file(id).map_or(here, |term| term.before(here));
+            let there = self.term_in_file(id).map_or(here, |term| term.macs_at_output(here));
             for input in graph.uses(id) {
                 positions.insert(input, there);
             }

@@ -105,7 +105,7 @@ fn planned(
                     } else {
                         claimed.extend(&block.removed);
                         let stem = names.stem(&name);
-                        blocks.push(Block { name, tensors: stem.clone(), stem, ..block });
+                        blocks.push(Block { name, tensor_stem: stem.clone(), stem, ..block });
                     }
                 }
             }
@@ -171,8 +171,8 @@ fn improve_each(
         if !search.met.is_empty() {
             limits.insert(output, search.met);
         }
-        if let Some(form) = better {
-            net.plan(id, form.form, form.steps);
+        if let Some(candidate) = better {
+            net.plan(id, candidate.form, candidate.steps);
             is_changed = true;
         }
     }

@@ -18,14 +18,14 @@ use crate::plan::block::Block;
 use crate::plan::region::Region;
 
 /// The initializers that a region reads.
-fn recipe(reader: &Reader, meanings: &Meanings, region: &Region) -> Vec<ValueId> {
+fn initializers_read(reader: &Reader, meanings: &Meanings, region: &Region) -> Vec<ValueId> {
     let uses = region.nodes.iter().flat_map(|&id| reader.graph.uses(id));
     let sources = uses.map(|value| meanings.source(value));
-    let mut recipe: Vec<ValueId> =
+    let mut read: Vec<ValueId> =
         sources.filter(|&value| reader.graph.value(value).initializer.is_some()).collect();
-    recipe.sort_unstable();
-    recipe.dedup();
-    recipe
+    read.sort_unstable();
+    read.dedup();
+    read
 }
 
 /// Gives blocks that do the same with the same constants the names of one set of tensors.
@@ -37,9 +37,9 @@ pub fn share_tensors(reader: &Reader, meanings: &Meanings, blocks: &mut [Block])
         let first = *first_of.entry(digest(reader, meanings, block, &hashes)).or_insert(index);
         let first = blocks.get(first).filter(|_| first != index);
         if let Some(first) = first.filter(|first| are_same(reader, meanings, first, block)) {
-            let tensors = first.tensors.clone();
+            let tensor_stem = first.tensor_stem.clone();
             if let Some(block) = blocks.get_mut(index) {
-                block.tensors = tensors;
+                block.tensor_stem = tensor_stem;
             }
         }
     }
@@ -50,7 +50,7 @@ pub fn share_tensors(reader: &Reader, meanings: &Meanings, blocks: &mut [Block])
 fn digest(reader: &Reader, meanings: &Meanings, block: &Block, hashes: &RandomState) -> u64 {
     let (graph, constants) = (reader.graph, reader.constants);
     let mut hasher = hashes.build_hasher();
-    recipe(reader, meanings, &block.region).hash(&mut hasher);
+    initializers_read(reader, meanings, &block.region).hash(&mut hasher);
     // What is made inside and what is read are numbered in the order in which they occur.
     let mut numbers: IdMap<ValueId, usize> = IdMap::default();
     let mut encoded = Vec::new();

@@ -154,16 +154,21 @@ impl Course {
             let pairs = nodes.into_iter().zip(wanted);
             pairs.map(|(nodes, wanted)| Stretch { nodes, wanted })
         };
-        let old_graph = old;
-        let old = std::iter::once(first).chain(stretches(old_nodes, old_wanted)).collect();
-        let nothing = std::iter::once(Stretch::default());
-        let new = nothing.chain(stretches(new_nodes, new_wanted)).collect();
         let met = outputs.iter().filter_map(|(_, (id, _))| {
-            let unmoved = nature::unmoved(old_graph, *id);
+            let unmoved = nature::unmoved(old, *id);
             meetings.iter().any(|meeting| meeting.saturates(unmoved)).then_some((*id, unmoved))
         });
         let met = met.collect();
-        Course { meetings, old, new, handed, outputs, met, fronts }
+        let nothing = Stretch::default();
+        Course {
+            meetings,
+            old: std::iter::once(first).chain(stretches(old_nodes, old_wanted)).collect(),
+            new: std::iter::once(nothing).chain(stretches(new_nodes, new_wanted)).collect(),
+            handed,
+            outputs,
+            met,
+            fronts,
+        }
     }
 }
 

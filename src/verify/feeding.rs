@@ -204,7 +204,7 @@ pub fn elements(shapes: &[Vec<usize>], samples: usize) -> Option<usize> {
 ///
 /// # Errors
 /// If one cannot be decoded.
-pub fn declarations(graph: &Graph) -> Result<Vec<Vec<AxisSize>>, Invalid> {
+pub fn declared_axes(graph: &Graph) -> Result<Vec<Vec<AxisSize>>, Invalid> {
     const MOST: usize = 64;
     let outputs = graph.fields.fields(graph_field::OUTPUT);
     let infos = graph.fields.fields(graph_field::VALUE_INFO).take(MOST);

@@ -111,7 +111,7 @@ fn prove_from(
         for trials in few_at_a_time(&trials, most) {
             let together = TrialRun { original, cone: &cone, trials, most };
             let sides = [&old, &filled];
-            if !differ_by_rounding(&together, output, sides, MOVED, limits)? {
+            if !differ_by_rounding(&together, output, sides, NUDGE, limits)? {
                 let name = original.graph.value(border.output).name.clone();
                 return Err(Unproved::BorderDiffers(name));
             }
@@ -252,7 +252,7 @@ fn compare(
 
 /// What a stored number is moved by to see what rounding may do to the old nodes: 16 units in the
 /// last place of float32.
-const MOVED: f64 = 1e-6;
+const NUDGE: f64 = 1e-6;
 
 /// Inputs of a proof have less elements, all its trials together; those of real blocks have
 /// thousands, but where a size is bound: a crop at fixed places is tried at the file's size.

@@ -171,7 +171,7 @@ impl ModelTrial<'_, '_, '_> {
         samples: usize,
         evidence: &mut Evidence,
     ) -> Result<(Vec<Vec<usize>>, Manner), Ended> {
-        let declared = feeding::declarations(self.old)?;
+        let declared = feeding::declared_axes(self.old)?;
         let candidates = first_candidates(&self.fed(), &declared);
         let likely = candidates.first().and_then(|shapes| feeding::elements(shapes, 1));
         let most = likely.unwrap_or_default().max(MOST_TRIED);

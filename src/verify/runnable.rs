@@ -35,7 +35,7 @@ pub fn shapes(
         Err(Unfed::Invalid(error)) => return Err(error),
     };
     let fed: Vec<FedInput> = inputs.iter().map(|input| input.fed.clone()).collect();
-    let mut candidates = first_candidates(&fed, &feeding::declarations(graph)?);
+    let mut candidates = first_candidates(&fed, &feeding::declared_axes(graph)?);
     candidates.push(batch_of_two(&fed));
     candidates.retain(|shapes| feeding::elements(shapes, 1).is_some_and(|all| all <= most));
     let (bytes, storage) = (dialect::model(model)?, model.storage.clone());

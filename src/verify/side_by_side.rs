@@ -19,7 +19,7 @@ use crate::verify::nature::Saturation;
 use crate::verify::pairs::Pairs;
 use crate::verify::saturated::saturated;
 use crate::verify::sliced_run::{Bridges, SlicedRun, Stopped};
-use crate::verify::slices::{self, Most, SlicedStretch};
+use crate::verify::slices::{self, SliceLimits, SlicedStretch};
 use crate::verify::steps::is_explained;
 use crate::verify::yardstick::yardstick;
 
@@ -82,7 +82,7 @@ pub struct SideBySide<'s, 'o, 'n> {
     /// Where they go.
     pub course: &'s Course,
     /// How both are cut.
-    pub most: Most,
+    pub most: SliceLimits,
     /// What both together may take.
     pub limits: Limits,
     /// What may differ.
@@ -183,7 +183,7 @@ impl SideBySide<'_, '_, '_> {
         let new_stretches = slices::cut(new, &self.course.new, self.most)?;
         let nothing = vec![Vec::new(); fed.samples.len()];
         let mut runs = TwoRuns {
-            all: self,
+            models: self,
             old: SlicedRun::of(self.old, fed.names, fed.samples, old_bridges)?,
             new: SlicedRun::of(self.new, &[], &nothing, new_bridges)?,
             samples: fed.samples.len(),
@@ -257,7 +257,7 @@ fn merge(own: &mut Vec<ComparedTensor>, others: Vec<ComparedTensor>) {
 
 /// Both models on their way.
 struct TwoRuns<'r, 's, 'o, 'n> {
-    all: &'r SideBySide<'s, 'o, 'n>,
+    models: &'r SideBySide<'s, 'o, 'n>,
     old: SlicedRun<'s, 'o>,
     new: SlicedRun<'s, 'n>,
     samples: usize,
@@ -271,7 +271,7 @@ impl TwoRuns<'_, '_, '_, '_> {
         new: &SlicedStretch,
         at_a_time: AtATime,
     ) -> Result<(), Halted> {
-        let limits = self.all.limits;
+        let limits = self.models.limits;
         let within = |bytes: usize| Limits { bytes, ..limits };
         let (before, after) = match at_a_time {
             AtATime::Both => {
@@ -293,7 +293,7 @@ impl TwoRuns<'_, '_, '_, '_> {
     /// Gives the new run what both compute alike.
     fn hand_over(&mut self) -> Result<(), Halted> {
         for sample in 0..self.samples {
-            for &(old, new) in &self.all.course.handed {
+            for &(old, new) in &self.models.course.handed {
                 let tensor = self.old.tensor(sample, old).map_err(Halted::Old)?;
                 self.new.put(sample, new, tensor);
             }
@@ -324,7 +324,7 @@ impl TwoRuns<'_, '_, '_, '_> {
         operands: &[TensorPair],
         seen: &mut Seen,
     ) -> Result<(), Halted> {
-        let tolerances = self.all.tolerances;
+        let tolerances = self.models.tolerances;
         let mut near = Vec::with_capacity(operands.len());
         for &pair in operands {
             let (float, [before, after]) = self.pair(sample, pair)?;
@@ -356,7 +356,7 @@ impl TwoRuns<'_, '_, '_, '_> {
         (saturation, operand): (Saturation, TensorPair),
         seen: &mut Seen,
     ) -> Result<(), Halted> {
-        let tolerances = self.all.tolerances;
+        let tolerances = self.models.tolerances;
         let (float, [read, new_read]) = self.pair(sample, operand)?;
         let in_front = compared(&self.name(operand), &read, &new_read, tolerances, float);
         for &pair in &meeting.results {
@@ -385,7 +385,7 @@ impl TwoRuns<'_, '_, '_, '_> {
             let graph = self.old.graph();
             let way = yardstick(graph, interior, end, &tensors)?;
             let name = self.name((end, new_end));
-            let tolerances = self.all.tolerances;
+            let tolerances = self.models.tolerances;
             let comparison = compared(&name, &before, &after, tolerances, float);
             seen.on_the_way.push(comparison.with_rounding_of(way, &before, &after, float));
         }
@@ -394,13 +394,13 @@ impl TwoRuns<'_, '_, '_, '_> {
 
     /// Both come to their ends.
     fn arrive(&self, sample: usize, seen: &mut Seen) -> Result<(), Halted> {
-        let tolerances = self.all.tolerances;
-        for (name, pair) in &self.all.course.outputs {
+        let (course, tolerances) = (&self.models.course, self.models.tolerances);
+        for (name, pair) in &course.outputs {
             let (float, [before, after]) = self.pair(sample, *pair)?;
             if !is_finite(&before) {
                 return Err(Halted::NotFinite);
             }
-            let met = self.all.course.met.get(&pair.0).map(|&id| &self.old.graph().value(id).name);
+            let met = course.met.get(&pair.0).map(|&id| &self.old.graph().value(id).name);
             let met = met.and_then(|met| seen.on_the_way.iter().find(|one| one.name == *met));
             let mut output = compared(name, &before, &after, tolerances, float);
             if let Some(met) = met {
@@ -408,7 +408,7 @@ impl TwoRuns<'_, '_, '_, '_> {
             }
             seen.outputs.push(output);
         }
-        for &pair in &self.all.course.fronts {
+        for &pair in &course.fronts {
             let (float, [before, after]) = self.pair(sample, pair)?;
             let name = self.name(pair);
             seen.on_the_way.push(compared(&name, &before, &after, tolerances, float));
@@ -424,12 +424,12 @@ impl TwoRuns<'_, '_, '_, '_> {
     ) -> Result<(Option<Float>, [Array; 2]), Halted> {
         let before = self.old.tensor(sample, old).map_err(Halted::Old)?;
         let after = self.new.tensor(sample, new).map_err(Halted::New)?;
-        let float = self.all.bfloat16.in_file(old, before.float());
+        let float = self.models.bfloat16.in_file(old, before.float());
         Ok((float, [self.array(before)?, self.array(after)?]))
     }
 
     fn array(&self, tensor: EngineTensor) -> Result<Array, Halted> {
-        let arrays = tensors::into_arrays(vec![tensor], self.all.limits).map_err(Halted::Old)?;
+        let arrays = tensors::into_arrays(vec![tensor], self.models.limits).map_err(Halted::Old)?;
         let missing = || Halted::Old(EngineError::Failed("a tensor is missing".to_owned()));
         arrays.into_iter().next().ok_or_else(missing)
     }

@@ -23,11 +23,11 @@ use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
 use crate::verify::bridge::{Declarations, NodeInputs, declarations, stand_ins};
 use crate::verify::slice_model::{InRows, SliceModel};
-use crate::verify::slices::{self, Most, Slice, SlicedStretch, Stretch};
+use crate::verify::slices::{self, Slice, SliceLimits, SlicedStretch, Stretch};
 
 /// What the engine gets at a time. It takes a while to begin, and compares each node with
 /// those before it.
-pub const MOST: Most = Most { nodes: 64, bytes: 2 << 20 };
+pub const SLICE_LIMITS: SliceLimits = SliceLimits { nodes: 64, bytes: 2 << 20 };
 
 /// So many pieces of a large convolution are run side by side. With the other model that is one
 /// more than two processors need, which the shorter of both models leaves to the longer one; more
@@ -108,7 +108,11 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
     /// # Errors
     /// If an entry cannot be decoded, or the engine cannot run it or needs too much.
     #[cfg(feature = "unstable")]
-    pub fn outputs(mut self, most: Most, limits: Limits) -> Result<Vec<Vec<Array>>, Stopped> {
+    pub fn outputs(
+        mut self,
+        most: SliceLimits,
+        limits: Limits,
+    ) -> Result<Vec<Vec<Array>>, Stopped> {
         let (nodes, wanted) = (slices::live_nodes(self.graph), self.graph.outputs.clone());
         let whole = slices::cut(self.graph, &[Stretch { nodes, wanted }], most)?;
         whole.iter().try_for_each(|stretch| self.pass(stretch, limits))?;
@@ -159,7 +163,8 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         let stays = slice.inputs.iter().filter(|input| !slice.last_read.contains(input));
         let wanted = slice.outputs.iter().chain(stays).copied().collect();
         let stretch = Stretch { nodes: slice.nodes.clone(), wanted };
-        let single = slices::cut(self.graph, &[stretch], Most { nodes: 1, bytes: usize::MAX })?;
+        let single =
+            slices::cut(self.graph, &[stretch], SliceLimits { nodes: 1, bytes: usize::MAX })?;
         let mut singles = single.iter().flat_map(|stretch| &stretch.slices);
         singles.try_for_each(|slice| self.pass_or_bridge(slice, limits))
     }
@@ -222,7 +227,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
     /// Takes all samples through one slice.
     fn pass_slice(&mut self, slice: &Slice, limits: Limits) -> Result<(), Stopped> {
         let model = self.model(slice)?;
-        let most = MOST.bytes.checked_div(size_of::<f32>()).unwrap_or(MOST.bytes);
+        let most = SLICE_LIMITS.bytes.checked_div(size_of::<f32>()).unwrap_or(SLICE_LIMITS.bytes);
         // Nothing is put or forgotten before all samples are through: if the engine fails at
         // one, all of them go node by node.
         let all_made = match model.in_rows(most) {

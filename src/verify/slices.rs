@@ -17,7 +17,7 @@ use crate::onnx::tensor;
 
 /// What one slice may hold; a single node may have more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Most {
+pub struct SliceLimits {
     /// Nodes.
     pub nodes: usize,
     /// Bytes of the constants that they read.
@@ -71,7 +71,7 @@ pub fn live_nodes(graph: &Graph) -> Vec<NodeId> {
 pub fn cut(
     graph: &Graph,
     stretches: &[Stretch],
-    most: Most,
+    most: SliceLimits,
 ) -> Result<Vec<SlicedStretch>, Invalid> {
     let grouped = stretches.iter().map(|stretch| grouped(graph, &stretch.nodes, most));
     let mut grouped = grouped.collect::<Result<Vec<_>, _>>()?;
@@ -128,7 +128,7 @@ pub fn cut(
 }
 
 /// The nodes of each slice.
-fn grouped(graph: &Graph, nodes: &[NodeId], most: Most) -> Result<Vec<Slice>, Invalid> {
+fn grouped(graph: &Graph, nodes: &[NodeId], most: SliceLimits) -> Result<Vec<Slice>, Invalid> {
     let mut slices = Vec::new();
     let mut slice = Slice::default();
     let (mut bytes, mut read) = (0usize, HashSet::new());

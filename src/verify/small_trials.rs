@@ -129,7 +129,7 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
     /// Trials for roots of which so much is `known`; `None` if no small sizes fit together.
     fn small_of(&self, known: &[Dims]) -> Option<Vec<Trial>> {
         let open = self.followed_apart(known)?;
-        let least = self.borders(&open)?.saturating_add(1).max(2);
+        let least = self.outputs_at_borders(&open)?.saturating_add(1).max(2);
         let (large, smallest) = (self.choices(&open, least)?, self.choices(&open, 1)?);
         let count = large.iter().map(Vec::len).max().unwrap_or(1).min(MOST_TRIALS);
         let trial = |number: usize, batch: i64, choices: &Choices| {
@@ -331,7 +331,7 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
     }
 
     /// How many outputs along an axis lie at a border, at most; `None` if beyond all reason.
-    fn borders(&self, open: &OpenRoots) -> Option<i64> {
+    fn outputs_at_borders(&self, open: &OpenRoots) -> Option<i64> {
         let probed = |size: i64| {
             let mut dims = open.dims.clone();
             for free in &open.free {

@@ -16,7 +16,7 @@ use crate::verify::feeding::{self, Feed};
 use crate::verify::outcome::{NotRun, Outcome};
 use crate::verify::pairs::Pairs;
 use crate::verify::side_by_side::{Fed, Halted, Seen, SideBySide};
-use crate::verify::sliced_run::MOST;
+use crate::verify::sliced_run::SLICE_LIMITS;
 use crate::verify::slices;
 
 /// Both models, and where they go.
@@ -148,7 +148,16 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
     fn run(&self, course: &Course, fed: Fed) -> Result<Result<Seen, Silent>, Ended> {
         let (old, new, limits, tolerances) = (self.old, self.new, self.limits, self.tolerances);
         let (bfloat16, pairs) = (&self.bfloat16, &self.pairs);
-        let both = SideBySide { old, new, bfloat16, pairs, course, most: MOST, limits, tolerances };
+        let both = SideBySide {
+            old,
+            new,
+            bfloat16,
+            pairs,
+            course,
+            most: SLICE_LIMITS,
+            limits,
+            tolerances,
+        };
         match both.run(fed) {
             Ok(seen) => Ok(Ok(seen)),
             Err(Halted::Invalid(error)) => Err(error.into()),

@@ -22,7 +22,7 @@ use acb_fuse::verify::original::Original;
 use acb_fuse::verify::outcome::{Agreement, Outcome};
 use acb_fuse::verify::proof::prove;
 use acb_fuse::verify::run::run;
-use acb_fuse::verify::sliced_run::{Bridges, MOST, SlicedRun};
+use acb_fuse::verify::sliced_run::{Bridges, SLICE_LIMITS, SlicedRun};
 use acb_fuse::{RunOptions, TrainingMode};
 use prost::Message;
 
@@ -149,7 +149,7 @@ fn outputs(path: &Path, inputs: &[Array]) -> Result<Vec<Array>, String> {
     let fed = tensors::from_arrays(fed, limits).map_err(|error| error.to_string())?;
     let bridges = Bridges::default();
     let sliced = SlicedRun::of(&graphs, &names, &[fed], &bridges).unwrap();
-    let outputs = sliced.outputs(MOST, limits).map_err(|stopped| stopped.to_string())?;
+    let outputs = sliced.outputs(SLICE_LIMITS, limits).map_err(|stopped| stopped.to_string())?;
     Ok(outputs.into_iter().next().unwrap())
 }
 

@@ -18,11 +18,11 @@ use acb_fuse::onnx::write;
 use acb_fuse::onnx::write::{double_input, int, ints, node};
 use acb_fuse::verify::inputs::Random;
 use acb_fuse::verify::sliced_run::{Bridges, SlicedRun};
-use acb_fuse::verify::slices::Most;
+use acb_fuse::verify::slices::SliceLimits;
 use prost::Message;
 
-const WHOLE: Most = Most { nodes: usize::MAX, bytes: usize::MAX };
-const ONE_EACH: Most = Most { nodes: 1, ..WHOLE };
+const WHOLE: SliceLimits = SliceLimits { nodes: usize::MAX, bytes: usize::MAX };
+const ONE_EACH: SliceLimits = SliceLimits { nodes: 1, ..WHOLE };
 
 fn floats(name: &str, shape: &[usize]) -> TensorProto {
     match Random::new(5).floats(shape) {
@@ -49,7 +49,7 @@ fn model(nodes: Vec<NodeProto>, stored: Vec<TensorProto>, outputs: &[&str]) -> M
 
 fn outputs_of(
     model: &ModelProto,
-    most: Most,
+    most: SliceLimits,
     samples: u64,
     bytes: usize,
 ) -> Result<Vec<Vec<Array>>, String> {
@@ -211,9 +211,17 @@ fn slices_give_what_the_whole_gives() {
         let whole = outputs_of(&model, WHOLE, 3, 1 << 20);
         assert!(whole.as_ref().is_ok_and(|samples| samples.len() == 3), "{case}: {whole:?}");
         for nodes in [1, 2, 3] {
-            assert_eq!(outputs_of(&model, Most { nodes, ..WHOLE }, 3, 1 << 20), whole, "{case}");
+            assert_eq!(
+                outputs_of(&model, SliceLimits { nodes, ..WHOLE }, 3, 1 << 20),
+                whole,
+                "{case}"
+            );
         }
-        assert_eq!(outputs_of(&model, Most { bytes: 0, ..WHOLE }, 3, 1 << 20), whole, "{case}");
+        assert_eq!(
+            outputs_of(&model, SliceLimits { bytes: 0, ..WHOLE }, 3, 1 << 20),
+            whole,
+            "{case}"
+        );
     }
 }
 

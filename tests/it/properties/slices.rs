@@ -8,8 +8,8 @@ use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::storage::{Links, Storage};
 use acb_fuse::verify::compare::relative_error;
 use acb_fuse::verify::inputs::Random;
-use acb_fuse::verify::sliced_run::{Bridges, MOST, SlicedRun};
-use acb_fuse::verify::slices::Most;
+use acb_fuse::verify::sliced_run::{Bridges, SLICE_LIMITS, SlicedRun};
+use acb_fuse::verify::slices::SliceLimits;
 use prost::Message;
 
 use crate::support::fixtures::{self, data};
@@ -76,7 +76,7 @@ fn walked(path: &Path, graphs: &[Graph], nodes: usize) -> Result<Vec<Vec<Array>>
     let limits = Limits::of_reading();
     let inputs =
         tensors::from_arrays(inputs.collect(), limits).map_err(|error| error.to_string())?;
-    let most = Most { nodes, bytes: usize::MAX };
+    let most = SliceLimits { nodes, bytes: usize::MAX };
     let bridges = Bridges::default();
     let sliced = SlicedRun::of(graphs, &names, &[inputs], &bridges).unwrap();
     sliced.outputs(most, limits).map_err(|stopped| stopped.to_string())
@@ -111,7 +111,7 @@ fn a_large_convolution_is_run_some_channels_at_a_time() {
         let fed = samples.clone().map(|x| tensors::from_arrays(vec![(x, 1)], limits).unwrap());
         let bridges = Bridges::default();
         let sliced = SlicedRun::of(&graphs, &names, &fed, &bridges).unwrap();
-        let found = sliced.outputs(MOST, limits).unwrap();
+        let found = sliced.outputs(SLICE_LIMITS, limits).unwrap();
         let whole = Engine::load(
             Source::small(dialect::model(&model).unwrap().to_vec(), limits),
             &[vec![2, 1024, 1, 1]],
