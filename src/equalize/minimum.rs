@@ -8,6 +8,22 @@
 /// Pairs of steps that are kept.
 const MEMORY: usize = 8;
 
+/// Where the steepest slope is less, the function is flat.
+const FLAT: f64 = 1e-10;
+
+/// How often a step is halved, at most.
+const MAX_HALVINGS: usize = 24;
+
+/// The part of what the slope promises that a step must gain (Armijo 1966).
+const SUFFICIENT_DECREASE: f64 = 1e-4;
+
+/// The cosine of a step and the change of the gradient, from which on a pair says something of the
+/// curvature.
+const LEAST_CURVATURE: f64 = 1e-12;
+
+/// A step that gains less is the last one.
+const LEAST_GAIN: f64 = 1e-7;
+
 /// Where `function`, which gives its value and gradient, has its minimum, from `start` on, within
 /// ±`bound`, after `steps` steps at most.
 pub fn minimum(
@@ -22,19 +38,19 @@ pub fn minimum(
     for _ in 0..steps {
         let direction = direction(&gradient, &pairs);
         let slope = dot(&direction, &gradient);
-        if slope > -1e-10 {
+        if slope > -FLAT {
             break;
         }
         let mut length = if pairs.is_empty() { 1.0 / norm(&direction).max(1.0) } else { 1.0 };
         let mut found = None;
-        for _ in 0..24 {
+        for _ in 0..MAX_HALVINGS {
             let next: Vec<f64> = x
                 .iter()
                 .zip(&direction)
                 .map(|(x, d)| (x + length * d).clamp(-bound, bound))
                 .collect();
             let (new_value, new_gradient) = function(&next);
-            if new_value <= value + 1e-4 * length * slope {
+            if new_value <= value + SUFFICIENT_DECREASE * length * slope {
                 found = Some((next, new_value, new_gradient));
                 break;
             }
@@ -43,7 +59,7 @@ pub fn minimum(
         let Some((next, new_value, new_gradient)) = found else { break };
         let step: Vec<f64> = next.iter().zip(&x).map(|(a, b)| a - b).collect();
         let change: Vec<f64> = new_gradient.iter().zip(&gradient).map(|(a, b)| a - b).collect();
-        if dot(&step, &change) > 1e-12 * norm(&step) * norm(&change) {
+        if dot(&step, &change) > LEAST_CURVATURE * norm(&step) * norm(&change) {
             pairs.push((step, change));
             if pairs.len() > MEMORY {
                 pairs.remove(0);
@@ -51,7 +67,7 @@ pub fn minimum(
         }
         let gained = value - new_value;
         (x, value, gradient) = (next, new_value, new_gradient);
-        if gained < 1e-7 {
+        if gained < LEAST_GAIN {
             break;
         }
     }

@@ -50,8 +50,8 @@ impl<'r, 'g, 'm> GraphAnalysis<'r, 'g, 'm> {
         if growth > options.growth {
             let mut names = BlockNames::of(main.graph);
             for GraphAnalysis { reader, meanings, plan, .. } in &mut analyses {
-                let copies = (std::mem::take(&mut plan.copies), growth);
-                *plan = plan::without_copies(reader, meanings, &mut names, wanted, copies);
+                let copies = std::mem::take(&mut plan.copies);
+                *plan = plan::without_copies(reader, meanings, &mut names, wanted, copies, growth);
             }
         }
         Ok(analyses)

@@ -28,7 +28,7 @@ use crate::pipeline::candidates::{self, Candidates, Found};
 use crate::pipeline::check::Checked;
 use crate::pipeline::claim::scaled_node;
 use crate::pipeline::edits::{self, Rewrite};
-use crate::pipeline::given::samples;
+use crate::pipeline::given::{self, Samples};
 use crate::pipeline::make::fingerprint;
 use crate::report::Equalization;
 use crate::verify::claim::Unproved;
@@ -38,6 +38,9 @@ use crate::verify::original::Original;
 use crate::verify::proof::prove;
 use crate::verify::readback::{self, Expected, Miswritten};
 use crate::verify::run::{RunClaim, SameTensors, run_graphs};
+
+/// The factors are made from this on which the rules of nodes are proved.
+const SEED: u64 = 7;
 
 /// What was found, and what changes.
 pub struct Equalized {
@@ -81,10 +84,10 @@ impl Equalized {
         let (graph, constants) = (reader.graph, reader.constants);
         let original = Original::new(graph, constants, &reader.sizes, None, Default::default());
         let scene = Scene { file, graph, constants, original, limits };
-        let fed = samples(model, graph, &options.run).map_err(invalid)?;
-        let mut equalized = match fed {
-            Ok((pieces, are_given)) => {
-                let fed = FedModel { model, pieces: &pieces, are_given };
+        let samples = given::samples(model, graph, &options.run).map_err(invalid)?;
+        let mut equalized = match samples {
+            Ok(samples) => {
+                let fed = FedModel { model, samples: &samples };
                 scene.equalized(&graphs, fed, how, options)?
             }
             Err(why) => Equalized::stays(how, Equalization::default(), why),
@@ -134,13 +137,11 @@ impl Equalized {
     }
 }
 
-/// What a model is run on.
+/// A model, and what it is run on.
 #[derive(Clone, Copy)]
 struct FedModel<'f> {
     model: &'f Model,
-    pieces: &'f [Piece],
-    /// Whether all of it was given by the caller.
-    are_given: bool,
+    samples: &'f Samples,
 }
 
 impl Scene<'_, '_, '_> {
@@ -159,14 +160,14 @@ impl Scene<'_, '_, '_> {
         let (graph, constants) = (self.graph, self.constants);
         let runnable = RunnableModel::of(fed.model, self.limits).map_err(invalid)?;
         let all = observed::tensors(graph, |id| constants.contains(id));
-        let shapes = match observed::shapes(&runnable, graph, &all, fed.pieces) {
+        let shapes = match observed::shapes(&runnable, graph, &all, &fed.samples.pieces) {
             Ok(shapes) => shapes,
             Err(error) => return not_run(error),
         };
         let classes = self.proved_classes(&shapes)?;
         let mut told = Equalization {
             exact: how == Equalize::Exact,
-            given: fed.are_given,
+            given: fed.samples.are_given,
             kernels: classes.kernels,
             free_kernels: classes.free_kernels,
             channels: classes.count.saturating_sub(1),
@@ -193,10 +194,10 @@ impl Scene<'_, '_, '_> {
             shapes: &shapes,
             how,
         };
-        let found = if fed.are_given {
-            let pieces = candidates.affordable(fed.pieces);
+        let found = if fed.samples.are_given {
+            let pieces = candidates.affordable(&fed.samples.pieces);
             let all = |pieces: &[Piece]| pieces.iter().map(candidates::samples).sum();
-            let [given, looked_at]: [usize; 2] = [fed.pieces, pieces].map(all);
+            let [given, looked_at]: [usize; 2] = [&fed.samples.pieces, pieces].map(all);
             told.left_out = given.saturating_sub(looked_at);
             match candidates.best(&runnable, pieces).map_err(invalid)? {
                 Ok(found) => found,
@@ -253,7 +254,7 @@ impl Scene<'_, '_, '_> {
             let classes = ChannelClasses::of(self.graph, self.constants, shapes, &refused);
             let classes = classes.map_err(invalid)?;
             // So far apart that what is bent beyond 6, or below a thousandth, is reached.
-            let mut random = Random::new(7);
+            let mut random = Random::new(SEED);
             let mut factors: Vec<f64> =
                 (0..classes.count).map(|_| (random.uniform() * 24.0 - 12.0).exp2()).collect();
             if let Some(pinned) = factors.first_mut() {

@@ -62,9 +62,16 @@ pub fn misfit(array: &Array, element_type: i32) -> Option<String> {
     }
 }
 
+/// What a model is run on.
+pub struct Samples {
+    /// Some samples each.
+    pub pieces: Vec<Piece>,
+    /// Whether the caller gave all inputs.
+    pub are_given: bool,
+}
+
 /// What a model is looked at with: the caller's tensors, in pieces of some samples where the
-/// file leaves their number open, and whether all inputs were given; else noise. Inside, why
-/// there is none.
+/// file leaves their number open; noise if not all inputs were given. Inside, why there is none.
 ///
 /// # Errors
 /// If an entry cannot be decoded.
@@ -72,7 +79,7 @@ pub fn samples(
     model: &Model,
     graph: &Graph,
     run: &RunOptions,
-) -> Result<Result<(Vec<Piece>, bool), String>, Invalid> {
+) -> Result<Result<Samples, String>, Invalid> {
     let named = graph.inputs();
     let given = named.iter().enumerate().map(|(number, (name, _))| {
         let mut given = run.given.iter().rev();
@@ -89,7 +96,7 @@ pub fn samples(
         let are_alike = all.iter().all(|one| one.shape().first() == Some(&together));
         let may_be_cut = are_alike && named.iter().all(|(_, dims)| is_open(dims));
         let pieces = if may_be_cut { cut(&all, together) } else { vec![all] };
-        return Ok(Ok((pieces, true)));
+        return Ok(Ok(Samples { pieces, are_given: true }));
     }
     let open = runnable::shapes(model, graph, run, MOST_ONCE_RUN, Limits::of_reading())?;
     let mut random = Random::new(run.seed);
@@ -109,7 +116,7 @@ pub fn samples(
             }
         }
     }
-    Ok(Ok((vec![sample], false)))
+    Ok(Ok(Samples { pieces: vec![sample], are_given: false }))
 }
 
 /// So many samples are run at a time.

@@ -12,7 +12,7 @@ use crate::onnx::graph::Graph;
 use crate::onnx::model::{Invalid, Model};
 use crate::ops::scaling::is_quantized;
 use crate::options::Options;
-use crate::pipeline::given::samples;
+use crate::pipeline::given;
 use crate::report::Int8Outputs;
 
 /// What int8 weights leave of the outputs of `model`; `None` if it is quantized already, cannot be
@@ -34,10 +34,10 @@ pub fn outputs(
     if graph.nodes().any(|(_, node)| is_quantized(node)) {
         return Ok(None);
     }
-    let Ok((pieces, are_given)) = samples(model, graph, &options.run)? else { return Ok(None) };
+    let Ok(samples) = given::samples(model, graph, &options.run)? else { return Ok(None) };
     let runnable = RunnableModel::of(model, limits)?;
     // The first ones tell as much as all.
-    let first = pieces.get(..1).unwrap_or_default();
+    let first = samples.pieces.get(..1).unwrap_or_default();
     let found = of_weights(&runnable, graph, constants, first)?.ok().flatten();
-    Ok(found.map(|sqnr| Int8Outputs::new(sqnr.per_tensor, sqnr.per_channel, are_given)))
+    Ok(found.map(|sqnr| Int8Outputs::new(sqnr.per_tensor, sqnr.per_channel, samples.are_given)))
 }

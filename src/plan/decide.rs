@@ -8,7 +8,7 @@ use crate::emit::term::Term;
 use crate::facts::roles;
 use crate::facts::validity::Validity;
 use crate::onnx::float::Float;
-use crate::onnx::ids::{IdSet, NodeId};
+use crate::onnx::ids::NodeId;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::options::KeepIdentity;
 use crate::plan::block::Block;
@@ -19,6 +19,7 @@ use crate::plan::fit;
 use crate::plan::keep::{self, KeptBranch};
 use crate::plan::net::{Net, PlannedForm};
 use crate::plan::region::Region;
+use crate::plan::replaced::Removed;
 use crate::refusal::{NotLinear, Reason};
 
 /// No kernel of a real network has more weights; a bound on what is allocated.
@@ -28,8 +29,8 @@ const MAX_WEIGHTS: f64 = (1u64 << 31) as f64;
 /// would be left apart, since a kernel that is equalized then is more exact.
 const LEAST_TO_JOIN: f64 = LEAST_SQNR + MOST_LOST;
 
-/// The block that `region` becomes as it is `planned`, which has no names yet. What it `replaced`
-/// costs goes away.
+/// The block that `region` becomes as it is `planned`, which has no names yet, in the place of
+/// what is `removed`.
 ///
 /// # Errors
 /// Why it is left alone.
@@ -37,12 +38,12 @@ pub fn block(
     net: &Net,
     region: &Region,
     planned: &PlannedForm,
-    replaced: (Count, IdSet<NodeId>),
+    removed: Removed,
     keep: KeepIdentity,
 ) -> Result<Block, Reason> {
     let (reader, meanings) = (net.reader, net.meanings);
     let (valid, float) = fitting(net, region, planned)?;
-    let (before, removed) = replaced;
+    let Removed { nodes: removed, count: before } = removed;
     let Parted { terms, kept, after } = parted(net, planned, float, before, keep)?;
     let described = Branches { reader, meanings, region, terms: &planned.form.terms };
     let (branches, drawing) = described.of(region.output);

@@ -319,13 +319,22 @@ fn must_hold(
     Ok(())
 }
 
+/// A node, and the number of the recipe that it is planned by, if it is.
+#[derive(Debug, Clone, Copy)]
+pub struct PlannedNode {
+    /// The node.
+    pub id: NodeId,
+    /// The number of its recipe.
+    pub recipe: Option<usize>,
+}
+
 /// The steps to a form.
 #[derive(Debug, Clone)]
 struct Recipe {
-    /// The node that it begins with, and the form that it was planned as before.
-    start: (NodeId, Option<usize>),
-    /// The steps from there; of each node that is gone through, what it is planned as.
-    steps: Vec<FormStep<(NodeId, Option<usize>)>>,
+    /// The node that it begins with, as it was planned before.
+    start: PlannedNode,
+    /// The steps from there.
+    steps: Vec<FormStep<PlannedNode>>,
 }
 
 /// The steps to all forms that were planned for a graph, each by its number. None needs one
@@ -349,35 +358,31 @@ pub enum WeightError {
 
 impl Recipes {
     /// Notes the steps from a node, or from what it was planned as; returns their number.
-    pub fn note(
-        &mut self,
-        start: (NodeId, Option<usize>),
-        steps: Vec<FormStep<(NodeId, Option<usize>)>>,
-    ) -> usize {
+    pub fn note(&mut self, start: PlannedNode, steps: Vec<FormStep<PlannedNode>>) -> usize {
         self.0.push(Recipe { start, steps });
         self.0.len().saturating_sub(1)
     }
 
-    /// The terms of form `number`, with their weights.
+    /// The terms of form `wanted`, with their weights.
     ///
     /// # Errors
     /// If a weight cannot be read or computed, or is not what the shapes allowed.
     pub fn with_weights(
         &self,
-        number: usize,
+        wanted: usize,
         meanings: &Meanings,
         reader: &Reader,
     ) -> Result<Vec<Term<Affine>>, WeightError> {
         let constants = reader.constants;
         let lift = |map: &LinearOp| map.affine(constants)?.ok_or(WeightError::NotEvaluated);
-        let mut uses = self.uses(number);
+        let mut uses = self.uses(wanted);
         let mut made: HashMap<usize, Form<Affine>> = HashMap::new();
         for number in uses.keys().copied().collect::<Vec<_>>() {
             let Some(recipe) = self.0.get(number) else { continue };
-            let mut take = |(id, planned): (NodeId, Option<usize>)| {
-                let form = match planned {
+            let mut take = |node: PlannedNode| {
+                let form = match node.recipe {
                     Some(number) => taken(&mut made, &mut uses, number),
-                    None => Form::of_node(meanings, id, &Affine::identity(), lift)?,
+                    None => Form::of_node(meanings, node.id, &Affine::identity(), lift)?,
                 };
                 form.ok_or(WeightError::NotEvaluated)
             };
@@ -387,14 +392,14 @@ impl Recipes {
                     FormStep::Select(selected) => form.select(selected),
                     FormStep::Join => form.join(reader)?,
                     FormStep::Through(node) => {
-                        let Some(at) = reader.graph.node(node.0).output() else { continue };
+                        let Some(at) = reader.graph.node(node.id).output() else { continue };
                         form.go_through(at, take(*node)?, reader)?;
                     }
                 }
             }
             made.insert(number, form);
         }
-        Ok(made.remove(&number).map(|form| form.terms).unwrap_or_default())
+        Ok(made.remove(&wanted).map(|form| form.terms).unwrap_or_default())
     }
 
     /// The forms that `number` is made of, and itself, each behind those that it needs; and how
@@ -405,10 +410,10 @@ impl Recipes {
         while let Some(number) = open.pop_last() {
             let Some(recipe) = self.0.get(number) else { continue };
             let through = recipe.steps.iter().filter_map(|step| match step {
-                FormStep::Through((_, planned)) => *planned,
+                FormStep::Through(node) => node.recipe,
                 FormStep::Select(_) | FormStep::Join => None,
             });
-            for needed in through.chain(recipe.start.1) {
+            for needed in through.chain(recipe.start.recipe) {
                 let count: &mut usize = uses.entry(needed).or_default();
                 *count = count.saturating_add(1);
                 open.insert(needed);

@@ -36,6 +36,9 @@ const MAX_BRANCH: usize = 16;
 /// Depths at which a term is read; a limit of what is told only.
 const MAX_DEPTHS: usize = 24;
 
+/// Convolutions of one sum that are told of, besides the first.
+const MAX_TOLD: usize = 4;
+
 /// The tensors at which something was left alone when these blocks were planned, and why.
 pub fn near_misses(net: &Net, limits: &MetLimits, blocks: &[Block]) -> Vec<(ValueId, NearMiss)> {
     let graph = net.reader.graph;
@@ -198,7 +201,7 @@ impl NearMisses<'_, '_, '_, '_> {
         };
         let name = |value: ValueId| self.net.reader.graph.value(value).name.clone();
         let mut reasons = Vec::new();
-        for other in others.iter().take(4) {
+        for other in others.iter().take(MAX_TOLD) {
             let same_root = weighted.iter().find(|term| {
                 term.root == other.root && !std::ptr::eq::<Term<Geometry>>(**term, *other)
             });

@@ -21,7 +21,7 @@ use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::computed::{DeadConstants, computed_kernel};
 use crate::plan::cost::{self, Count};
-use crate::plan::form::{Form, FormStep, Recipes};
+use crate::plan::form::{Form, FormStep, PlannedNode, Recipes};
 use crate::plan::tails::Tails;
 
 /// How a tensor is computed otherwise.
@@ -366,18 +366,21 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
 
     /// Computes `id`'s tensor by this form from now on, which was found in these steps.
     pub fn plan(&mut self, id: NodeId, form: Form<Geometry>, steps: Vec<FormStep<NodeId>>) {
-        let number = |id: NodeId| (id, self.planned.get(&id).map(|planned| planned.recipe));
+        let planned = |id: NodeId| PlannedNode {
+            id,
+            recipe: self.planned.get(&id).map(|planned| planned.recipe),
+        };
         let mut size = self.size(id);
         let step = |step: FormStep<NodeId>| match step {
             FormStep::Select(selected) => FormStep::Select(selected),
             FormStep::Join => FormStep::Join,
             FormStep::Through(id) => {
                 size += self.size(id);
-                FormStep::Through(number(id))
+                FormStep::Through(planned(id))
             }
         };
         let steps = steps.into_iter().map(step).collect();
-        let start = number(id);
+        let start = planned(id);
         let recipe = self.recipes.note(start, steps);
         let count = cost::of_sum(&form.terms, self.reader.forms);
         let terms = &form.terms;

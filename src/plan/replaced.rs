@@ -11,14 +11,21 @@ use crate::plan::cost::Count;
 use crate::plan::net::Net;
 use crate::plan::region::Region;
 
+/// What goes away with a region.
+pub struct Removed {
+    /// Its nodes, what computes their kernels among them.
+    pub nodes: IdSet<NodeId>,
+    /// What those of them cost that go with no other region.
+    pub count: Count,
+}
+
 impl Net<'_, '_, '_> {
-    /// The nodes of `region` that go away, what computes their kernels among them, and what
-    /// those of them cost that are not `claimed` by another one.
-    pub fn replaced(&self, region: &Region, claimed: &IdSet<NodeId>) -> (Count, IdSet<NodeId>) {
+    /// What goes away with `region`; nodes that are `claimed` by another one are not counted.
+    pub fn removed(&self, region: &Region, claimed: &IdSet<NodeId>) -> Removed {
         let graph = self.reader.graph;
         let once = Macs::each(1.0);
         let mut positions: IdMap<ValueId, Macs> = IdMap::default();
-        let (mut count, mut replaced) = (Count::default(), IdSet::default());
+        let (mut count, mut nodes) = (Count::default(), IdSet::default());
         for &id in region.nodes.iter().rev() {
             let Some(output) = graph.node(id).output() else { continue };
             let here = positions.get(&output).copied().unwrap_or(once);
@@ -27,19 +34,19 @@ impl Net<'_, '_, '_> {
                 positions.insert(input, there);
             }
             if output == region.output || self.gone.contains(id) {
-                replaced.insert(id);
+                nodes.insert(id);
                 if !claimed.contains(&id) {
                     count.add(&self.count_in_file(id), here);
                 }
                 if computed_kernel(self.reader, self.meanings, id).is_some() {
                     let gone = unread(self.reader, graph.node(id), &self.uses);
-                    let is_new = |&&id: &&NodeId| !claimed.contains(&id) && !replaced.contains(&id);
+                    let is_new = |&&id: &&NodeId| !claimed.contains(&id) && !nodes.contains(&id);
                     let new = gone.iter().filter(is_new).map(|&id| graph.node(id));
                     count.nodes += new.filter(|node| computes(self.reader, node)).count();
-                    replaced.extend(gone);
+                    nodes.extend(gone);
                 }
             }
         }
-        (count, replaced)
+        Removed { nodes, count }
     }
 }

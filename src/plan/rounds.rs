@@ -58,14 +58,15 @@ pub fn plan(reader: &Reader, meanings: &Meanings, names: &mut BlockNames, wanted
     planned(reader, meanings, names, wanted, &KernelCopies::default())
 }
 
-/// As [`plan`], without the `copies` that it makes, by which the model would grow by this
-/// fraction of its parameters.
+/// As [`plan`], without the `copies` that it makes, by which the model would grow by the fraction
+/// `growth` of its parameters.
 pub fn without_copies(
     reader: &Reader,
     meanings: &Meanings,
     names: &mut BlockNames,
     wanted: Wanted,
-    (mut copies, growth): (KernelCopies, f64),
+    mut copies: KernelCopies,
+    growth: f64,
 ) -> Plan {
     loop {
         let mut plan = planned(reader, meanings, names, wanted, &copies);
@@ -95,8 +96,8 @@ fn planned(
             let Some(output) = graph.node(id).output() else { continue };
             let roots = planned.form.terms.iter().map(|term| term.root).collect();
             let region = Region::new(reader, meanings, output, roots);
-            let replaced = net.replaced(&region, &claimed);
-            match decide::block(&net, &region, planned, replaced, wanted.keep_identity) {
+            let removed = net.removed(&region, &claimed);
+            match decide::block(&net, &region, planned, removed, wanted.keep_identity) {
                 Err(reason) => refused.refuse(graph, &region, reason),
                 Ok(block) => {
                     let name = names.of_block(graph, meanings, &region);

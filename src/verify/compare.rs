@@ -11,6 +11,15 @@ use crate::onnx::float::Float;
 /// about 70 where rounding is random, several branches lose each their own.
 const LAST_PLACES: f64 = 256.0;
 
+/// What the rounding of a tensor is measured by: what is on the way to it.
+#[derive(Debug, Clone, Copy)]
+pub struct Yardstick {
+    /// The largest value, in the unit of the tensor.
+    pub largest: f64,
+    /// Whether any of it varies.
+    pub varies: bool,
+}
+
 /// What may differ.
 #[derive(Debug, Clone, Copy)]
 pub struct Tolerances {
@@ -95,16 +104,17 @@ impl ComparedTensor {
     #[must_use]
     pub fn with_rounding_of(
         mut self,
-        (way, varies): (f64, bool),
+        way: Yardstick,
         old: &Array,
         new: &Array,
         float: Option<Float>,
     ) -> Self {
-        if varies && way > 0.0 {
-            self.range = Some((-way, way));
+        let largest = way.largest;
+        if way.varies && largest > 0.0 {
+            self.range = Some((-largest, largest));
         }
         let Some(float) = float.filter(|_| self.tolerance > 0.0) else { return self };
-        let lost = (LAST_PLACES * float.unit()).min(self.tolerance) * way;
+        let lost = (LAST_PLACES * float.unit()).min(self.tolerance) * largest;
         let allowed = self.tolerance * magnitude(old, Some(float)) + lost;
         let error = self.tolerance * relative(largest_difference(old, new), allowed);
         ComparedTensor { error, ..self }

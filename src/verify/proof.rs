@@ -30,6 +30,15 @@ use crate::verify::trials;
 /// copies in other orders while it computes.
 const MOST_NUMBERS: usize = 1 << 19;
 
+/// What a proof may take.
+#[derive(Debug, Clone, Copy)]
+struct ProofLimits {
+    /// What the engine may take.
+    engine: Limits,
+    /// Numbers of weights that are in it at a time, about.
+    numbers: usize,
+}
+
 /// Proves a claim about `original`; returns the largest relative difference.
 ///
 /// # Errors
@@ -51,14 +60,15 @@ pub fn prove_by(
     most: usize,
 ) -> Result<f64, Unproved> {
     covers(original, &claim.valid)?;
+    let limits = ProofLimits { engine: limits, numbers: most };
     let mut ends = IdMap::default();
     let mut as_filled = Vec::with_capacity(claim.borders.len());
     for border in &claim.borders {
-        as_filled.push(prove_border(original, border, &claim.valid, (limits, most))?);
+        as_filled.push(prove_border(original, border, &claim.valid, limits)?);
         ends.insert(border.output, border.inner);
     }
     let filled = Filled { ends, as_filled };
-    let proved = prove_from(original, claim, &claim.roots, &filled, (limits, most));
+    let proved = prove_from(original, claim, &claim.roots, &filled, limits);
     if !matches!(&proved, Err(differs) if differs.is_wrong()) {
         return proved;
     }
@@ -66,7 +76,7 @@ pub fn prove_by(
     if independent.len() == claim.roots.len() {
         return proved;
     }
-    match prove_from(original, claim, &independent, &filled, (limits, most)) {
+    match prove_from(original, claim, &independent, &filled, limits) {
         Err(unknown) if !unknown.is_wrong() => proved,
         other => other,
     }
@@ -99,7 +109,7 @@ fn prove_from(
     claim: &Claim,
     roots: &[ValueId],
     Filled { ends, as_filled }: &Filled,
-    (limits, most): (Limits, usize),
+    limits: ProofLimits,
 ) -> Result<f64, Unproved> {
     let cone = original.cone(claim.output, roots, ends)?;
     let trials = trials::choose(original, &cone, &claim.valid, &claim.borders)?;
@@ -108,17 +118,17 @@ fn prove_from(
     if let Some((border, _)) = differs {
         let filled = old_side(original, &cone, as_filled)?;
         let output = original.graph.value(cone.output).name.as_str();
-        for trials in few_at_a_time(&trials, most) {
-            let together = TrialRun { original, cone: &cone, trials, most };
+        for trials in few_at_a_time(&trials, limits.numbers) {
+            let together = TrialRun { original, cone: &cone, trials, most: limits.numbers };
             let sides = [&old, &filled];
-            if !differ_by_rounding(&together, output, sides, NUDGE, limits)? {
+            if !differ_by_rounding(&together, output, sides, NUDGE, limits.engine)? {
                 let name = original.graph.value(border.output).name.clone();
                 return Err(Unproved::BorderDiffers(name));
             }
         }
     }
     let new = new_side(original, &cone, claim, roots)?;
-    compare(original, &cone, [&old, &new], &trials, (limits, most))
+    compare(original, &cone, [&old, &new], &trials, limits)
 }
 
 /// Whether `valid` holds for every input that the file and the user leave open. That a size
@@ -208,7 +218,7 @@ fn compare(
     cone: &Cone,
     [old, new]: [&Side; 2],
     trials: &[Trial],
-    (limits, most): (Limits, usize),
+    limits: ProofLimits,
 ) -> Result<f64, Unproved> {
     let output = original.graph.value(cone.output).name.as_str();
     check_size(trials)?;
@@ -218,19 +228,19 @@ fn compare(
     let seen: Vec<&str> = [output].into_iter().chain(ways).collect();
     let mut random = Random::new(SEED);
     let mut largest = 0.0f64;
-    for trials in few_at_a_time(trials, most) {
-        let together = TrialRun { original, cone, trials, most };
+    for trials in few_at_a_time(trials, limits.numbers) {
+        let together = TrialRun { original, cone, trials, most: limits.numbers };
         let shapes = trials.iter().flat_map(|trial| &trial.shapes);
         let inputs: Vec<Array> = shapes.map(|shape| random.floats(shape)).collect();
         let mut expected = vec![OldValues::default(); trials.len()];
-        together.run(old, &seen, &inputs, limits, &mut |trial, name, made| {
+        together.run(old, &seen, &inputs, limits.engine, &mut |trial, name, made| {
             let Some(expected) = expected.get_mut(trial) else { return };
             expected.magnitude = expected.magnitude.max(largest_float(made));
             if name == output {
                 expected.output = Some(made.clone());
             }
         })?;
-        let found = together.outputs(new, output, &inputs, limits)?;
+        let found = together.outputs(new, output, &inputs, limits.engine)?;
         for (expected, found) in expected.iter().zip(&found) {
             let Some(first) = &expected.output else { continue };
             if first.shape().contains(&0) {
@@ -294,7 +304,7 @@ fn prove_border(
     original: &Original,
     border: &FilledBorder,
     valid: &Validity,
-    (limits, most): (Limits, usize),
+    limits: ProofLimits,
 ) -> Result<FilledBorder, Unproved> {
     let output = original.graph.value(border.output).name.as_str();
     if !original.only_moves(border.output, border.inner) {
@@ -304,11 +314,11 @@ fn prove_border(
     let side = original.side(&cone)?;
     let trials = trials::of_border(original, &cone, border, valid)?;
     check_size(&trials)?;
-    let together = TrialRun { original, cone: &cone, trials: &trials, most };
+    let together = TrialRun { original, cone: &cone, trials: &trials, most: limits.numbers };
     let inputs: Vec<ArrayD<f64>> =
         trials.iter().flat_map(|trial| &trial.shapes).map(|shape| all_different(shape)).collect();
     let given: Vec<Array> = inputs.iter().cloned().map(Array::Float).collect();
-    let found = together.outputs(&side, output, &given, limits)?;
+    let found = together.outputs(&side, output, &given, limits.engine)?;
     let filled = |(input, found): (&ArrayD<f64>, &Array)| match found {
         Array::Float(found) => border.filling(input, found),
         Array::Int(_) => None,

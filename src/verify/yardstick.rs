@@ -14,11 +14,10 @@ use crate::engine::Array;
 use crate::facts::roles;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
-use crate::verify::compare::{largest_float, varies};
+use crate::verify::compare::{Yardstick, largest_float, varies};
 
-/// The largest value on the way to `end` through the nodes of `interior`, in the unit of
-/// `end`: what a sum reads counts with the sum, and what is scaled behind it is scaled. And
-/// whether any of it varies.
+/// What is on the way to `end` through the nodes of `interior`: what a sum reads counts with the
+/// sum, and what is scaled behind it is scaled.
 ///
 /// # Errors
 /// If a tensor is missing.
@@ -27,7 +26,7 @@ pub fn yardstick<E>(
     interior: &[NodeId],
     end: ValueId,
     tensor: &dyn Fn(ValueId) -> Result<Array, E>,
-) -> Result<(f64, bool), E> {
+) -> Result<Yardstick, E> {
     // Per tensor that an interior node makes, the largest value on the way to it.
     let mut ways: HashMap<ValueId, f64> = HashMap::new();
     let mut any_varies = false;
@@ -53,8 +52,8 @@ pub fn yardstick<E>(
         ways.insert(output, way);
     }
     let last = tensor(end)?;
-    let way = ways.get(&end).copied().unwrap_or_else(|| largest_float(&last));
-    Ok((way, any_varies || varies(&last)))
+    let largest = ways.get(&end).copied().unwrap_or_else(|| largest_float(&last));
+    Ok(Yardstick { largest, varies: any_varies || varies(&last) })
 }
 
 /// How much a node widens what varies within a channel. What it adds to all elements of one, a
@@ -133,8 +132,8 @@ mod tests {
             let values = place.map_or(vec![1.0; 4], |place| tensors[place].concat());
             Ok(Array::Float(ArrayD::from_shape_vec(IxDyn(&[1, 2, 2]), values).unwrap()))
         };
-        let Ok((way, _)) = yardstick(graph, &interior, graph.find(last).unwrap(), &read);
-        way
+        let Ok(found) = yardstick(graph, &interior, graph.find(last).unwrap(), &read);
+        found.largest
     }
 
     #[test]

@@ -486,7 +486,7 @@ fn standardized(net: Net, shape: [usize; 4], trains: i64) -> Net {
 
 /// A constant along another axis than the channels, where both have as many elements.
 fn per_axis(op: &'static str, file: [usize; 4], believed: [usize; 4]) -> Vec<Belief> {
-    each(|d, i, _| {
+    each(|_, i, _| {
         let net = |dims: [usize; 4]| {
             Net::of(&[("x", &image(i, [Some(4), Some(4)]))])
                 .floats("a", &[4, i, 1, 1])
@@ -497,7 +497,6 @@ fn per_axis(op: &'static str, file: [usize; 4], believed: [usize; 4]) -> Vec<Bel
                 .node("Add", &["t", "u"], "v")
                 .node(op, &["v", "s"], "y")
         };
-        let _ = d;
         vec![pair(net(file), net(believed), &[1, i, 4, 4])]
     })
 }
