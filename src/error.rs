@@ -74,7 +74,7 @@ pub enum Error {
         source: Invalid,
     },
     /// The input is something else.
-    #[error("{file}: this is no ONNX model but {}; {}", .kind.what, .kind.remedy)]
+    #[error("{file}: this is not an ONNX model but {}; {}", .kind.what, .kind.remedy)]
     Foreign {
         /// The file.
         file: String,
@@ -131,8 +131,8 @@ pub enum Error {
     },
     /// The engine runs the original and not what was made of it; nothing was written.
     #[error(
-        "{file}: verification failed, nothing was written: the original runs and the result \
-         does not: {reason}"
+        "{file}: verification failed, nothing was written: the original model runs and the \
+         new one does not: {reason}"
     )]
     Broken {
         /// The file.
@@ -152,7 +152,7 @@ pub enum Error {
     },
     /// The engine did not end with what others depend on. Nothing is decided by time, so
     /// there is no result.
-    #[error("{file}: nothing was written: tract did not end in time with {what}")]
+    #[error("{file}: nothing was written: tract did not finish {what} in time")]
     TooLong {
         /// The file.
         file: String,
@@ -161,7 +161,7 @@ pub enum Error {
     },
     /// The proof of a block did not end. Nothing is decided by time, so there is no result.
     #[error(
-        "{file}: nothing was written: tract did not end in time with the proof of block `{block}`"
+        "{file}: nothing was written: tract did not finish the proof of block `{block}` in time"
     )]
     ProofTooLong {
         /// The file.

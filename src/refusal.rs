@@ -17,7 +17,7 @@ pub enum NotLinear {
     #[error("{0} is not linear")]
     Operator(String),
     /// An operator of somebody's own, whatever it is called.
-    #[error("operator {0} is not one of the ONNX standard")]
+    #[error("operator {0} is not in the ONNX standard")]
     Foreign(String),
     /// A node that contradicts the operator's definition.
     #[error("{0}")]
@@ -50,7 +50,7 @@ pub enum NotLinear {
         limit: &'static str,
     },
     /// A weight or statistic that is computed from constants, by what is not evaluated here.
-    #[error("`{tensor}` is computed from constants, but {operator} of them is not evaluated")]
+    #[error("`{tensor}` is computed from constants by {operator}, which is not evaluated")]
     NotEvaluated {
         /// The weight or statistic.
         tensor: String,
@@ -203,8 +203,8 @@ pub enum Reason {
 /// How much less exact weights are whose signal-to-noise ratio is `after` dB instead of `before`.
 pub fn less_exact(after: Option<f64>, before: Option<f64>) -> String {
     match (after, before) {
-        (Some(after), Some(before)) => format!("of {after:.1} dB instead of {before:.1} dB"),
-        (Some(after), None) => format!("of {after:.1} dB instead of exact"),
+        (Some(after), Some(before)) => format!("at {after:.1} dB instead of {before:.1} dB"),
+        (Some(after), None) => format!("at {after:.1} dB instead of exact"),
         (None, _) => "as exact".to_owned(),
     }
 }
@@ -393,6 +393,6 @@ pub enum Unfit {
         channel: usize,
     },
     /// A border that they are to make is another one.
-    #[error("its border is filled with other values than the operation before it gives")]
+    #[error("its border is filled with values that differ from those of the operation before it")]
     Border,
 }

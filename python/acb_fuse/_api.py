@@ -126,7 +126,7 @@ def fuse(
     for_ : "int8"
         What the model is for: the same as `keep_identity="auto", equalize=True`.
     equalize : bool, "best" or "exact"
-        Multiply channels by factors with which 8 bits say more, if a run on 8 bits gains 0.5 dB or more. "exact": by powers
+        Multiply channels by factors that make better use of 8 bits, if a run on 8 bits gains 0.5 dB or more. "exact": by powers
         of two, so that the float model is the same bit for bit.
     training_mode : "auto", "convert" or "keep"
         Which nodes in training mode become their inference form: "auto".

@@ -11,7 +11,7 @@ pub enum Refusal {
     Strides(i64, i64, usize),
     /// Different numbers of outputs.
     #[error(
-        "on spatial axis {axis}, of n inputs one makes ⌊(n{left:+})/{stride}⌋+1 outputs and the \
+        "on spatial axis {axis}, one makes ⌊(n{left:+})/{stride}⌋+1 outputs from n inputs, and the \
          other ⌊(n{right:+})/{stride}⌋+1"
     )]
     Counts {
@@ -33,7 +33,7 @@ pub enum Refusal {
     /// Zero padding of the second map sees zeros where the first would not give zero.
     #[error(
         "zero padding on spatial axis {0} stands where the inner operation would have \
-         given something else than zero"
+         given something other than zero"
     )]
     Border(usize),
     /// Zero padding of the second map sees zeros where the first has its bias.
@@ -46,18 +46,17 @@ pub enum Refusal {
     Borders(usize),
     /// One works along other axes than the other: channels against width, NCHW against NHWC.
     #[error(
-        "they run along different axes: what is a channel, or in a row, to one is not to the other"
+        "they run along different axes: the channels, or the spatial axes, of one are not those of \
+         the other"
     )]
     Axes,
     /// Terms of a sum that are broadcast onto each other.
     #[error(
-        "what is added has another number of dimensions, so its channels are not the same axis"
+        "the summands have different numbers of dimensions, so their channels lie on different axes"
     )]
     Ranks,
     /// A view between them, which does not give what one works on an axis of its own.
-    #[error(
-        "what stands between them gives the tensor other axes, and mixes its channels with others"
-    )]
+    #[error("an operator between them rearranges the axes, and mixes the channels with other axes")]
     View,
     /// A convolution and a transposed one.
     #[error("one is a convolution and the other a transposed convolution")]

@@ -28,8 +28,8 @@ pub struct Arguments {
     /// IN, or IN and OUT; `-` is a pipe
     ///
     /// IN is the model as exported, OUT where the fused one goes. OUT may be IN; `-` is
-    /// standard input or output. Two names always mean IN and OUT, but with --look, --check
-    /// and --out-dir, where all are models, and with --output, where the one is IN.
+    /// standard input or output. Two names mean IN and OUT. With --look, --check and --out-dir,
+    /// all names are models; with --output, the only name is IN.
     #[arg(value_name = "FILE", required_unless_present_any = ["manifest", "completions", "man"])]
     pub files: Vec<PathBuf>,
 
@@ -116,15 +116,15 @@ pub struct Arguments {
     pub r#for: Option<String>,
     /// Whether identities stay apart
     ///
-    /// From the kernel beside them, as an Add (and a Mul, if scaled). never: as in the papers.
-    /// auto: where in the kernel they would cost its int8 weights more than 6 dB, and so of any
-    /// other branch. always: each.
+    /// An identity beside a kernel can stay apart from it, as an Add (and a Mul, if scaled).
+    /// never: all are merged, as in the papers. auto: any branch stays apart that would cost the
+    /// int8 weights of the kernel more than 6 dB. always: every identity stays apart.
     #[arg(long, value_name = "WHEN", value_parser = keep_identity(), default_value = "never")]
     #[arg(help_heading = QUANTIZED, hide_possible_values = true)]
     pub keep_identity: KeepIdentity,
     /// Scale channels for 8 bits
     ///
-    /// Channels are multiplied by factors with which 8 bits say more, and divided by them in the
+    /// Channels are multiplied by factors that make better use of 8 bits, and divided by them in the
     /// next kernels. The model stays the same function, which is proved. The factors are the best
     /// for the tensors of --input, and are taken if a run on 8 bits gains 0.5 dB or more; without
     /// --input, ranges of weights are balanced. exact: powers of two only, so that the float model
@@ -209,9 +209,9 @@ pub struct Arguments {
 
     /// Print more
     ///
-    /// Each place that is left alone has a line of its own, how large the fused weights are is
-    /// shown by position, and what int8 weights would leave of the new model's outputs is tried
-    /// in three more runs.
+    /// Print a line for each place that is left alone, and the average magnitude of the fused
+    /// weights by position; and find in three more runs how much int8 weights would change the
+    /// outputs of the new model.
     #[arg(long, short, conflicts_with_all = ["quiet", "out_dir", "manifest"])]
     #[arg(help_heading = SHOWN)]
     pub verbose: bool,

@@ -14,7 +14,7 @@ use super::show::printable;
 pub const CODES: [(i32, &str); 10] = [
     (0, "written, or looked at"),
     (1, "the model is invalid, or no ONNX model"),
-    (2, "what was asked for makes no sense, or not for this model"),
+    (2, "the request makes no sense, in general or for this model"),
     (3, "verification failed: old and new model differ"),
     (4, "no block was fused (--require-fusion)"),
     (5, "there is something to fuse or to convert (--check)"),
@@ -62,12 +62,12 @@ impl Exit {
     /// `--timeout` is over, in this stage.
     pub fn of_time(seconds: u64, stage: &str) -> Self {
         let left = if stage == "writing" {
-            "where a model was to go, the old file or the whole new one is"
+            "the target is either the old file or the complete new one"
         } else {
             "nothing was written"
         };
         let message = format!(
-            "it did not end within {seconds} s and was ended while {stage}: {left} (--timeout \
+            "it took longer than {seconds} s and was stopped while {stage}: {left} (--timeout \
              allows more)"
         );
         Exit { message, code: 7, spares_reports: false }

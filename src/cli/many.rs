@@ -81,7 +81,7 @@ pub fn jobs(arguments: &Arguments) -> Result<Option<Vec<Job>>, Exit> {
 fn fits(arguments: &Arguments, files: &[PathBuf]) -> Result<(), Exit> {
     let has_place = arguments.place().is_some();
     let why_not = match files {
-        [_, _, ..] if arguments.output.is_some() => "--output says where IN goes, and IN is one",
+        [_, _, ..] if arguments.output.is_some() => "--output takes exactly one model as IN",
         [_, _, _, ..] if !arguments.only_looks() => {
             "more than IN and OUT; for many models see --out-dir, --look and --check"
         }
@@ -251,25 +251,26 @@ fn check_places(jobs: &[Job], arguments: &Arguments) -> Result<(), String> {
     if let Some((manifest, (_, other))) =
         arguments.manifest.as_deref().and_then(|manifest| Some((manifest, writer(manifest)?)))
     {
-        return Err(format!("{} is the manifest, and {other} would go there", manifest.display()));
+        let manifest = manifest.display();
+        return Err(format!("the new model of {other} would replace the manifest {manifest}"));
     }
     let reports: Vec<&Path> = arguments.report.iter().filter_map(Target::path).collect();
     let pages = index_page(arguments).and_then(Target::path).map(folder_of_pages);
     for (index, job) in jobs.iter().enumerate() {
         let input = job.input.display();
         if let Some((_, other)) = writer(&job.input).filter(|&(writer, _)| writer != index) {
-            return Err(format!("{input} is read, and {other} would go there"));
+            return Err(format!("the new model of {other} would replace {input}, which is read"));
         }
         for weights in weights(job) {
             let shown = weights.display();
             if let Some((_, other)) = writer(&weights) {
                 return Err(format!(
-                    "{shown} holds weights of {input}, and {other} would go there"
+                    "the new model of {other} would replace {shown}, which holds weights of {input}"
                 ));
             }
             if reports.iter().any(|report| is_same_file(report, &weights)) {
                 return Err(format!(
-                    "{shown} holds weights of {input}, and a report would go there"
+                    "a report would replace {shown}, which holds weights of {input}"
                 ));
             }
         }

@@ -72,7 +72,7 @@ fn summary(report: &Report, arguments: &Arguments, colours: bool, width: Option<
         }
     }
     if arguments.place().is_none() && arguments.scaling().is_some() {
-        shown.push_str("channels are scaled when a model is written: name a file for it\n");
+        shown.push_str("channels are scaled only when a model is written: give OUT\n");
     }
     if arguments.verbose {
         let averages = if colours { averages_in_colours } else { averages };

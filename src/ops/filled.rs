@@ -103,7 +103,8 @@ pub fn filled(
     if values.iter().all(|&value| value == 0.0) {
         return Ok(Meaning::Linear(input, frame));
     }
-    let differs = "its border is filled with other values than the operation before it gives";
+    let differs =
+        "its border is filled with values that differ from those of the operation before it";
     let differs = Err(NotLinear::Unrepresentable(differs).into());
     let Some((operand, map, inner)) = shifting(reader, input, earlier, valid)? else {
         return differs;
@@ -306,7 +307,7 @@ fn beside_the_elements(
         }
         let is_of_one_size = !is_open && node.standard_op().is_some();
         if !is_of_one_size && !known.is_some_and(|known| known.is_alike_at_all_sizes) {
-            let why = "where it puts its elements may be another place at other sizes";
+            let why = "it may put its elements in other places at other sizes";
             return Err(NotLinear::Unrepresentable(why));
         }
         beside.extend(node.inputs.iter().flatten().copied());

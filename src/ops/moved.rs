@@ -31,7 +31,7 @@ pub const MAX_NODES: usize = 4096;
 
 /// That they are more.
 pub const TOO_MANY_NODES: NotLinear =
-    NotLinear::Limit("it ends more than 4096 nodes that move elements, the most that are tried");
+    NotLinear::Limit("more than 4096 nodes that move elements lead to it, and no more are tried");
 
 const TOO_MANY_ELEMENTS: NotLinear = NotLinear::Limit(
     "where it puts its elements is not tried: that takes more of them than are moved for one \

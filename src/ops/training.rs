@@ -99,7 +99,7 @@ fn becomes_its_eval_form(reader: &Reader, node: &Node) -> Result<(), Stop> {
     let is_finite = |value: &f64| value.is_finite();
     let is_variance = |value: &f64| is_finite(value) && *value >= 0.0;
     if !mean.iter().all(is_finite) || !variance.iter().all(is_variance) {
-        let why = "its stored statistics are none: not finite, or below 0";
+        let why = "its stored statistics are not valid: not finite, or below 0";
         return Err(NotLinear::Training(why).into());
     }
     let are_placeholders =

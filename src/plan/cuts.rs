@@ -45,7 +45,7 @@ const MAX_LOOKED_AT: usize = 4096;
 
 const TOO_MANY_CUTS: Reason = Reason::Limit("no more than 4096 terms are looked at for one tensor");
 
-const TOO_DEEP: Reason = Reason::Limit("operations are followed over 24 others in a row");
+const TOO_DEEP: Reason = Reason::Limit("at most 24 operations in a row are followed");
 
 const TOO_MANY_TERMS: Reason = Reason::Limit("sums of more than 64 terms are not entered");
 

@@ -17,7 +17,8 @@ use crate::refusal::{NearMiss, Reason, Subject};
 const MAX_RETRIES: usize = 8;
 
 const TOO_MANY_RETRIES: Reason = Reason::Limit(
-    "smaller blocks are looked for 8 times inside those that are left alone, then ever fewer",
+    "inside blocks that are left alone, smaller ones are searched for 8 times, and after that fewer \
+     each time",
 );
 
 /// See the module's documentation.

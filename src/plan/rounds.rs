@@ -29,7 +29,8 @@ use crate::refusal::{NearMiss, Reason};
 /// models need three times.
 const MAX_PASSES: usize = 64;
 
-const TOO_MANY_PASSES: Reason = Reason::Limit("tensors are gone through 64 times");
+const TOO_MANY_PASSES: Reason =
+    Reason::Limit("the search makes at most 64 passes over the tensors");
 
 /// What will be done, and what will not.
 #[derive(Debug, Clone, Default)]

@@ -22,7 +22,7 @@ pub fn option(help: &str) -> Option<&'static str> {
 pub fn help(reason: &Reason) -> &'static str {
     match reason {
         Reason::DifferentInputs { .. } => {
-            "Nothing has to be done if that is meant; else look for a copy of the input (a Cast, a Transpose) in one branch."
+            "Nothing, if that is intended; otherwise look for a copy of the input (a Cast, a Transpose) in one branch."
         }
         Reason::Geometry(refusal) => of_refusal(refusal),
         Reason::NotLinear { why, .. } => of_node(why),
@@ -40,7 +40,7 @@ pub fn help(reason: &Reason) -> &'static str {
             let sides = [before, behind].map(of_neighbour);
             let helpful = sides.into_iter().find(|help| !help.starts_with(NOTHING));
             helpful.unwrap_or(
-                "Nothing, if what stands there is meant: a ReLU before a norm, for example.",
+                "Nothing, if what stands there is intended: a ReLU before a norm, for example.",
             )
         }
         Reason::Call(_) => "Inline it (`onnx.inliner`), or export without functions.",
@@ -53,18 +53,18 @@ fn of_node(why: &NotLinear) -> &'static str {
         NotLinear::Operator(_) => "Nothing: the result would not be the same.",
         NotLinear::Foreign(_) => "Export with operators of ONNX.",
         NotLinear::Malformed(_) => "Run `onnx.checker` on the file, and export it anew.",
-        NotLinear::Unrepresentable(_) => "Depends on the node; most are meant.",
+        NotLinear::Unrepresentable(_) => "Depends on the node; most are intended.",
         NotLinear::Training(_) => "Export with `model.eval()`.",
         NotLinear::KeptTraining => "`training_mode auto`.",
         NotLinear::Untrained => {
             "Export with `model.eval()` after training, or `training_mode convert`."
         }
-        NotLinear::Limit(_) => "A simplifier (onnxsim, OnnxSlim) before this tool.",
+        NotLinear::Limit(_) => "Run a simplifier (onnxsim, OnnxSlim) before this tool.",
         NotLinear::Beyond { .. } | NotLinear::NotEvaluated { .. } => {
             "Fold constants first, with a simplifier."
         }
         NotLinear::NotConstant(_) => {
-            "Nothing, if that is meant (a dynamic convolution); else fold constants."
+            "Nothing, if that is intended (a dynamic convolution); otherwise fold constants."
         }
         NotLinear::Quantized(_) => "Fuse the float model, then quantize.",
         NotLinear::Overridable(_) => "Leave out `keep_overridable`.",
@@ -120,7 +120,7 @@ fn of_type(unfit: &Unfit) -> &'static str {
     match unfit {
         Unfit::NotFinite(_) | Unfit::Imprecise { .. } => "Fuse the float32 model, then convert it.",
         Unfit::Border => {
-            "Fill the border with the bias of what is inside it, computed as that is computed."
+            "Fill the border with the bias of the operation inside it, computed in the same way as that bias."
         }
     }
 }
@@ -139,7 +139,7 @@ mod tests {
             (
                 relu(),
                 Neighbour::Output,
-                "Nothing, if what stands there is meant: a ReLU before a norm, for example.",
+                "Nothing, if what stands there is intended: a ReLU before a norm, for example.",
             ),
         ] {
             assert_eq!(help(&Reason::Between { before, behind }), expected);

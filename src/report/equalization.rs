@@ -58,7 +58,7 @@ impl Equalization {
             (Some(before), Some(after)) => {
                 format!("int8 outputs {before:.1} → {after:.1} dB{}", self.left_out())
             }
-            _ => "the gain is not known without inputs that mean something".to_owned(),
+            _ => "the gain is not known without representative inputs".to_owned(),
         };
         match &self.reason {
             Some(why) if self.before.is_some() => {
@@ -80,7 +80,7 @@ impl Equalization {
         let proof = self.proof.map(|error| format!(", each proved in float64 within {error:.1e}"));
         let run = match &self.run {
             Some(Outcome::Agreed(agreement)) if self.exact && agreement.largest_error() == 0.0 => {
-                "; both runs are the same bit for bit".to_owned()
+                "; both runs agree bit for bit".to_owned()
             }
             Some(Outcome::Agreed(agreement)) => {
                 format!("; run: within {:.1e}", Agreement::largest_error(agreement))

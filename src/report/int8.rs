@@ -28,7 +28,7 @@ impl Int8Outputs {
         let on = if self.given {
             ""
         } else {
-            " (on random inputs, which say little; inputs that mean something tell more)"
+            " (on random inputs, which say little; representative inputs say more)"
         };
         format!(
             "int8 weights: outputs {:.1} dB with one step per tensor, {:.1} dB per channel{on}",

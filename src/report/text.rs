@@ -78,8 +78,11 @@ impl Report {
         }
         if let Some(NewerOpset { model, known }) = self.notes.newer_opset {
             lines.put(Tone::Plain, "");
-            let newer = format!("operator set {model} is newer than {known}");
-            lines.put(Tone::Warning, &format!("{newer}: operators are read as they were then"));
+            let warning = format!(
+                "operator set {model} is newer than {known}, the newest that is known: operators are \
+                 read as they are defined there"
+            );
+            lines.put(Tone::Warning, &warning);
         }
         if let Some(warning) = words::repeated_names(&self.notes) {
             lines.put(Tone::Plain, "");
@@ -246,14 +249,15 @@ impl Report {
                 PredecessorKind::Earlier => "a model with the same inputs and outputs",
                 PredecessorKind::Other => "another file, as asked for",
             };
-            lines.put(Tone::Plain, &format!("{} took the place of {what}", output.path));
+            lines.put(Tone::Plain, &format!("{} replaced {what}", output.path));
             for location in side_files {
-                let may_go = "which the old model named, may go if no other model names it";
+                let may_go =
+                    "a side file of the old model, can be deleted if no other model uses it";
                 lines.put(Tone::Plain, &format!("`{location}`, {may_go}"));
             }
         }
         if let Some(why) = &self.notes.unsynced {
-            let warning = "is written, but may be the old one again after a power failure";
+            let warning = "is written, but after a power failure the old file may be back";
             lines.put(Tone::Warning, &format!("{} {warning}: {why}", output.path));
         }
     }
@@ -316,7 +320,7 @@ impl Report {
                 lines.put(Tone::NotRun, &format!("run: NOT RUN: {reason}"));
             }
             Some(Outcome::Broken(reason)) => {
-                lines.put(Tone::Bad, &format!("run: the result does not run: {reason}"));
+                lines.put(Tone::Bad, &format!("run: the new model does not run: {reason}"));
             }
             Some(Outcome::Differs { output, error, .. }) => {
                 lines.put(Tone::Bad, &format!("run: output `{output}` differs by {error:.1e}"));

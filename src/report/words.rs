@@ -114,7 +114,8 @@ pub fn nodes_change(sizes: &Change<Size>) -> String {
 /// The graph inputs that went; `None` if all are there.
 pub(crate) fn removed_inputs(notes: &Notes) -> Option<String> {
     let count = notes.removed_inputs;
-    (count > 0).then(|| format!("{count} graph inputs that only named folded weights went"))
+    let inputs = counted(count, "graph input");
+    (count > 0).then(|| format!("removed {inputs} that only named folded weights"))
 }
 
 /// The first names of a list, and that there are others.
@@ -127,14 +128,15 @@ pub(crate) fn first_names(names: &[&str]) -> String {
 /// What would help where sizes are not known; `None` if nothing is known that would.
 pub(crate) fn open_sizes(notes: &Notes) -> Option<String> {
     let told: Vec<&str> = notes.open_sizes.iter().map(|shape| shape.told.as_str()).collect();
-    (!told.is_empty()).then(|| format!("sizes that are known may help: {}", told.join(" and ")))
+    (!told.is_empty()).then(|| format!("fixed sizes may help: {}", told.join(" and ")))
 }
 
 /// That nodes have equal names; `None` if none have.
 pub(crate) fn repeated_names(notes: &Notes) -> Option<String> {
     let names: Vec<&str> = notes.repeated_names.iter().map(String::as_str).collect();
     let first = first_names(&names);
-    let warning = || format!("nodes of equal names ({first}): ONNX Runtime refuses such a file");
+    let warning =
+        || format!("several nodes share a name ({first}): ONNX Runtime refuses such a file");
     (!names.is_empty()).then(warning)
 }
 
@@ -154,8 +156,8 @@ fn outputs(agreement: &Agreement) -> String {
     let said = match (agreement.errors.len(), agreement.in_pieces) {
         (0, _) => "both models make all outputs by the same nodes".to_owned(),
         (_, Some(_)) => format!(
-            "{outputs} of the whole model: what changed agrees within {worst:.1e}, piece by \
-             piece, each from equal tensors"
+            "{outputs} of the whole model: compared piece by piece from equal tensors, all changed \
+             parts agree within {worst:.1e}"
         ),
         (1, None) => format!("{outputs} of the whole model agrees within {worst:.1e}"),
         (_, None) => format!("{outputs} of the whole model agree within {worst:.1e}"),
@@ -172,8 +174,9 @@ fn outputs(agreement: &Agreement) -> String {
 
 fn flipped(agreement: &Agreement) -> Option<String> {
     let share = 100.0 * agreement.flipped;
-    (share > 0.0)
-        .then(|| format!("{share:.2} % of the elements behind steps lie on the other side"))
+    (share > 0.0).then(|| {
+        format!("{share:.2} % of the elements behind steps fall on the other side of the step")
+    })
 }
 
 fn bridged(agreement: &Agreement) -> Option<String> {
@@ -190,8 +193,8 @@ fn flat(agreement: &Agreement) -> Option<String> {
     let first = agreement.flat.first()?;
     let (outputs, before) = (counted(agreement.flat.len(), "output"), agreement.before);
     Some(format!(
-        "values of {outputs} (`{first}`) hardly vary or not at all, what is before them agrees within \
-         {before:.1e}"
+        "the values of {outputs} (`{first}`) vary little or not at all; the tensors before agree \
+         within {before:.1e}"
     ))
 }
 

@@ -137,7 +137,7 @@ def row(name, gain, left):
     nodes = "{} → {}".format(*gain["nodes"]) if gain else "not loaded"
     figures = [f"{gain['ms']:.1f}", *(f"{ratio:.2f}" for ratio in gain["ratios"])] if gain and gain["ms"] else [""] * 3
     told = ["failed" if fewer is None else ", ".join(
-        f"{count} {what}" for count, what in zip(fewer, ("norms", "others")) if count > 0) or "–" for fewer in left.values()]
+        f"{count} {what}{'s' if count > 1 else ''}" for count, what in zip(fewer, ("norm", "other")) if count > 0) or "–" for fewer in left.values()]
     return name, nodes, *figures, *told
 
 
@@ -157,8 +157,8 @@ files that `python tests/packages/trained_packages.py FOLDER --keep` had written
 {len(rows)} models. Latency of the new file divided by that of the old one, one thread, all in turns: {ratios[0]:.2f} to
 {ratios[-1]:.2f}, median {median(ratios):.2f}; of the old file by itself: {own[0]:.2f} to {own[-1]:.2f}.
 
-*Left for* a peer is by how many the batch norms, and the products and sums (Mul, Div, Add, Sub), fall when it gets the
-new file.
+*Left for* a peer: how many batch norms (*norms*) and how many products and sums (*others*: Mul, Div, Add, Sub) the
+peer still removes from the new file.
 
 {lines(rows)}"""
 

@@ -29,8 +29,8 @@ pub fn blocks(blocks: &[BlockReport], heat_maps: &mut HeatMaps) -> String {
     if blocks.len() > detailed.len() {
         put!(
             html,
-            "<p class=\"soft\">Of {} blocks: first those that are harder to quantize, then in the \
-             order of the model. All are in the JSON report.</p>\n",
+            "<p class=\"soft\">{} blocks are shown: first those that are harder to quantize, then \
+             others in the order of the model. The JSON report has all of them.</p>\n",
             detailed.len()
         );
     }
@@ -81,7 +81,7 @@ fn table(blocks: &[BlockReport], detailed: &BTreeSet<usize>) -> String {
         );
     }
     html.push_str("</table></div>\n");
-    html.push_str(&left_out(blocks.len(), ROWS, "blocks"));
+    html.push_str(&left_out(blocks.len(), ROWS, "block"));
     html
 }
 

@@ -60,9 +60,10 @@ pub fn index(rows: &[IndexRow], origin: &Origin) -> String {
     let blocks = rows.iter().fold(0usize, |sum, row| sum.saturating_add(row.blocks));
     put!(
         html,
-        "<div class=\"verdict {}\"><strong>{with_blocks} with blocks, {} in all; {failed} \
+        "<div class=\"verdict {}\"><strong>{} with something to fuse, {} in all; {failed} \
          failed.</strong></div>\n",
         if failed > 0 { "bad" } else { "good" },
+        counted(with_blocks, "model"),
         counted(blocks, "block")
     );
     html.push_str(
@@ -91,7 +92,7 @@ pub fn index(rows: &[IndexRow], origin: &Origin) -> String {
         );
     }
     html.push_str("</table></div>\n");
-    html.push_str(&left_out(rows.len(), MODELS, "models"));
+    html.push_str(&left_out(rows.len(), MODELS, "model"));
     html.push_str("<h2>How this was made</h2>\n");
     html.push_str(&origin.shown());
     html.push_str(frame::END);

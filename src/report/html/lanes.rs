@@ -26,7 +26,8 @@ pub fn before(block: &BlockReport) -> String {
     let mut html: String = branches.iter().take(MOST_BRANCHES).map(|steps| lane(steps)).collect();
     let more = branches.len().saturating_sub(MOST_BRANCHES);
     if more > 0 {
-        html.push_str(&lane(&[format!("{more} more branches").into()]));
+        let noun = if more == 1 { "branch" } else { "branches" };
+        html.push_str(&lane(&[format!("{more} more {noun}").into()]));
     }
     if !block.steps.after.is_empty() {
         html.push_str(&lane(&[&["↳".into()], block.steps.after.as_slice()].concat()));

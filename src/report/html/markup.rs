@@ -4,7 +4,7 @@
 //! through [`sentence`]. Knows nothing of a report.
 
 use crate::report::escape::is_unsafe;
-use crate::report::words::cut_in_the_middle;
+use crate::report::words::{counted, cut_in_the_middle};
 
 /// So many characters of a name are shown at each end, and as many words of a sentence as of both.
 const AT_EACH_END: usize = 80;
@@ -68,12 +68,14 @@ pub fn sentence(text: &str) -> String {
     words.join(" ")
 }
 
-/// That a list of `what` has more entries than are `listed`; empty if it has not.
-pub fn left_out(all: usize, listed: usize, what: &str) -> String {
+/// That a list has more entries, each a `noun`, than are `listed`; empty if it has not.
+pub fn left_out(all: usize, listed: usize, noun: &str) -> String {
     match all.checked_sub(listed) {
         None | Some(0) => String::new(),
         Some(more) => {
-            format!("<p class=\"soft\">{more} further {what} are in the JSON report only.</p>\n")
+            let further = counted(more, &format!("further {noun}"));
+            let are = if more == 1 { "is" } else { "are" };
+            format!("<p class=\"soft\">{further} {are} in the JSON report only.</p>\n")
         }
     }
 }

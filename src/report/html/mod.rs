@@ -81,11 +81,11 @@ fn verification(report: &Report) -> String {
             &[]
         }
         Some(Outcome::Broken(reason)) => {
-            put!(html, "<p>The result does not run: {}</p>\n", sentence(reason));
+            put!(html, "<p>The new model does not run: {}</p>\n", sentence(reason));
             &[]
         }
         Some(Outcome::Differs { errors, tolerance, .. }) => {
-            put!(html, "<p>Allowed is a difference of {}.</p>\n", magnitude(*tolerance));
+            put!(html, "<p>The allowed difference is {}.</p>\n", magnitude(*tolerance));
             errors
         }
         Some(Outcome::Agreed(agreement)) => {
@@ -98,14 +98,14 @@ fn verification(report: &Report) -> String {
     }
     html.push_str(
         "<div class=\"scroll\"><table><tr><th>output of the whole model</th>\
-         <th class=\"n\">largest difference, of its largest value</th></tr>\n",
+         <th class=\"n\">largest difference, relative to its largest value</th></tr>\n",
     );
     for (name, error) in errors.iter().take(LISTED) {
         let name = shown(name);
         put!(html, "<tr><td><code>{name}</code></td><td class=\"n\">{error:.1e}</td></tr>\n");
     }
     html.push_str("</table></div>\n");
-    html.push_str(&left_out(errors.len(), LISTED, "outputs"));
+    html.push_str(&left_out(errors.len(), LISTED, "output"));
     html
 }
 
@@ -120,14 +120,15 @@ fn quantization(report: &Report) -> String {
     if count == 0 {
         put!(
             html,
-            "<p>In no block int8 weights are below {LEAST_SQNR} dB, or {MOST_LOST} dB below those \
-             before.</p>\n"
+            "<p>No block has int8 weights below {LEAST_SQNR} dB, or more than {MOST_LOST} dB below \
+             those before fusing.</p>\n"
         );
     } else {
         put!(
             html,
-            "<p class=\"hint\">In {count} of {all} blocks int8 weights are below {LEAST_SQNR} dB, \
-             or {MOST_LOST} dB below those before: {ADVICE}. These blocks are marked below.</p>\n"
+            "<p class=\"hint\">In {count} of {all} blocks, int8 weights are below {LEAST_SQNR} dB, \
+             or more than {MOST_LOST} dB below those before fusing: {ADVICE}. These blocks are marked \
+             below.</p>\n"
         );
     }
     html.extend(outputs.map(|said| format!("<p>{}.</p>\n", sentence(&said))));
@@ -147,8 +148,9 @@ fn averages(averages: &[Average], heat_maps: &mut HeatMaps) -> String {
     }
     let mut html =
         "<h2>Average kernel magnitude</h2>\n<p class=\"soft\">Σ|w| over filters and channels at \
-         each position, divided by its largest, averaged over all fused kernels of one size \
-         (ACNet, Eq. 9 and 10, Fig. 6). The darker (on dark: the lighter), the larger.</p>\n"
+         each position, divided by the largest such sum, averaged over all fused kernels of one \
+         size (ACNet, Eq. 9 and 10, Fig. 6). A darker field (on a dark page: a lighter one) is a \
+         larger value.</p>\n"
             .to_owned();
     for average in averages.iter().take(SIZES) {
         put!(html, "<h3>{}</h3><div class=\"pair\">", average.size());
@@ -160,7 +162,7 @@ fn averages(averages: &[Average], heat_maps: &mut HeatMaps) -> String {
         html.push_str(&heat_maps.figure(&average.kernel, &average.after, &caption));
         html.push_str("</div>\n");
     }
-    html.push_str(&left_out(averages.len(), SIZES, "kernel sizes"));
+    html.push_str(&left_out(averages.len(), SIZES, "kernel size"));
     html
 }
 
@@ -173,7 +175,7 @@ fn converted(report: &Report) -> String {
          else.</p>\n",
         "what changed",
         rows,
-        "nodes",
+        "node",
     )
 }
 
@@ -183,7 +185,7 @@ fn table_of_nodes(
     head: &str,
     column: &str,
     rows: impl ExactSizeIterator<Item = (String, String)>,
-    what: &str,
+    noun: &str,
 ) -> String {
     let count = rows.len();
     if count == 0 {
@@ -195,7 +197,7 @@ fn table_of_nodes(
         put!(html, "<tr><td><code>{node}</code></td><td>{said}</td></tr>\n");
     }
     html.push_str("</table></div>\n");
-    html.push_str(&left_out(count, LISTED, what));
+    html.push_str(&left_out(count, LISTED, noun));
     html
 }
 
@@ -253,7 +255,7 @@ mod tests {
         assert!(page.len() < 8 << 20, "{} bytes", page.len());
         for part in [
             "look at this",
-            "Of 200 blocks: first those",
+            "200 blocks are shown: first those",
             "99×99 not drawn",
             "31×31 not drawn",
             "91 more",

@@ -78,7 +78,8 @@ pub fn model(report: &Report) -> String {
     let [before, after] = all.map(|nodes| nodes + layers.left_out);
     let mut html = format!(
         "<h2>The model before and after</h2>\n<p class=\"soft\">{} → {} nodes. Each block has a \
-         colour; what is grey stays as it is, what is struck out is read by nothing any more.</p>\n",
+         colour. Grey nodes stay as they are; struck-out nodes go, because nothing reads them any \
+         more.</p>\n",
         before, after
     );
     html.push_str(&overview(&rows, all));

@@ -42,9 +42,13 @@ pub fn savings(blocks: &[BlockReport]) -> String {
     let (count, rest) = others
         .fold((0usize, 0.0), |(count, sum), (_, saved)| (count.saturating_add(1), sum + saved));
     if count > 0 {
+        let save = match count {
+            1 => "1 further block saves".to_owned(),
+            _ => format!("{count} further blocks together save"),
+        };
         put!(
             html,
-            "<p class=\"soft\">{count} further blocks save {} together, {:.0} % of all.</p>\n",
+            "<p class=\"soft\">{save} {}, {:.0} % of the total.</p>\n",
             amount(rest.round()),
             rest / savings.all * 100.0
         );

@@ -36,7 +36,7 @@ pub fn left_alone(places: &[LeftAlone]) -> String {
         );
     }
     html.push_str("</table></div>\n");
-    html.push_str(&left_out(groups.len(), REASONS, "reasons"));
+    html.push_str(&left_out(groups.len(), REASONS, "reason"));
     html
 }
 
@@ -57,7 +57,7 @@ fn names(group: &Group, listed: &mut usize) -> String {
         "<details><summary>{} more</summary>{}{}</details>",
         others.len(),
         shown.join("<br>"),
-        left_out(others.len(), room, "places")
+        left_out(others.len(), room, "place")
     );
     html
 }

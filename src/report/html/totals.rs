@@ -30,8 +30,8 @@ pub fn totals(sizes: &Change<Size>) -> String {
         );
     }
     html.push_str(
-        "</table></div>\n<p class=\"soft\">Multiply-adds are for inputs of the known sizes and \
-         one image where that is open. – is not known or was not made.</p>\n",
+        "</table></div>\n<p class=\"soft\">Multiply-adds are for the known input sizes, and for \
+         one image where the batch size is open. – means not known, or not made.</p>\n",
     );
     html
 }

@@ -18,17 +18,19 @@ pub fn verdict(report: &Report) -> String {
     if let Some(opset) = notes.newer_opset {
         put!(
             html,
-            "<p>Operator set {} is newer than those that are known: operators are read as \
-             they were before.</p>",
-            opset.model
+            "<p>Operator set {} is newer than the newest known one, {}: operators are read as they \
+             are defined there.</p>",
+            opset.model,
+            opset.known
         );
     }
     let inferred = notes.inferred_nodes;
     if inferred > 0 {
-        put!(html, "<p>{inferred} nodes in training mode converted to inference.</p>");
+        let nodes = words::counted(inferred, "node");
+        put!(html, "<p>{nodes} in training mode converted to inference.</p>");
     }
     if let Some(removed) = words::removed_inputs(notes) {
-        put!(html, "<p>{removed}.</p>");
+        put!(html, "<p>{}.</p>", sentence(&removed));
     }
     for said in words::repeated_names(notes).into_iter().chain(words::open_sizes(notes)) {
         put!(html, "<p>{}.</p>", sentence(&said));
@@ -49,7 +51,7 @@ pub fn ending(report: &Report) -> (&'static str, String) {
         }
         (_, _, None) => ("", format!("Written as it was read: {}.", words::nothing_fused(report))),
         _ if report.blocks.is_empty() => {
-            ("good", "No block; converted to inference and written.".to_owned())
+            ("good", "No block fused; nodes converted to inference, and written.".to_owned())
         }
         _ => ("good", format!("{fused}, verified and written.")),
     }

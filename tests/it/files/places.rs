@@ -165,8 +165,8 @@ fn another_model_is_not_replaced() {
         ("in = network, out = fused", "in out", 0, "with the same inputs and outputs", ""),
         ("in = network, out = fused", "in out --no-verify", 0, "with the same inputs", ""),
         ("in = network, out = network", "in out", 0, "with the same inputs and outputs", "out"),
-        ("in = network", "in in", 0, "in took the place of the model that was read", "in"),
-        ("in = network", "in ./in", 0, "took the place of the model that was read", "in"),
+        ("in = network", "in in", 0, "in replaced the model that was read", "in"),
+        ("in = network", "in ./in", 0, "replaced the model that was read", "in"),
         ("in = network, out = empty", "in out", 0, "blocks fused", "out"),
         ("in = network, out = text precious", "in out", 2, none, ""),
         ("in = network, out = text precious", "in out --force", 0, "blocks fused", "out"),
@@ -257,14 +257,14 @@ fn files_are_compared_and_not_spellings() {
             "n = network, e = beside w.jsonl, d = folder",
             "--out-dir d n e --report w.jsonl",
             2,
-            "w.jsonl holds weights of e, and a report would go there",
+            "a report would replace w.jsonl, which holds weights of e",
             "",
         ),
         (
             "n = network, e = beside w.jsonl, d = folder",
             "--out-dir d n e --report ./d/w.jsonl",
             2,
-            "d/w.jsonl holds weights of e, and a report would go there",
+            "a report would replace d/w.jsonl, which holds weights of e",
             "",
         ),
         // A side file of one is not put where another one goes.
@@ -298,15 +298,24 @@ fn lines_of_a_manifest_do_not_meet() {
         ([("a", "d/o"), ("b", "l/o")], "two models would go to l/o"),
         ([("a", "h"), ("b", "e")], "two models would go to e"),
         ([("a", "o"), ("b", "/proc/self/cwd/o")], "two models would go to"),
-        ([("a", "b"), ("b", "o")], "b is read, and a would go there"),
-        ([("b", "o"), ("a", "./b")], "b is read, and a would go there"),
-        ([("a", "a"), ("a", "o")], "a is read, and a would go there"),
-        ([("e", "o"), ("a", "h")], "e is read, and a would go there"),
-        ([("a", "w"), ("e", "d/o")], "w holds weights of e, and a would go there"),
-        ([("e", "d/o"), ("a", "./w")], "w holds weights of e, and a would go there"),
-        ([("e", "d/o"), ("a", "l/w")], "d/w holds weights of e, and a would go there"),
-        ([("a", "o"), ("b", "m")], "m is the manifest, and b would go there"),
-        ([("a", "o"), ("b", "d/../m")], "m is the manifest, and b would go there"),
+        ([("a", "b"), ("b", "o")], "the new model of a would replace b, which is read"),
+        ([("b", "o"), ("a", "./b")], "the new model of a would replace b, which is read"),
+        ([("a", "a"), ("a", "o")], "the new model of a would replace a, which is read"),
+        ([("e", "o"), ("a", "h")], "the new model of a would replace e, which is read"),
+        (
+            [("a", "w"), ("e", "d/o")],
+            "the new model of a would replace w, which holds weights of e",
+        ),
+        (
+            [("e", "d/o"), ("a", "./w")],
+            "the new model of a would replace w, which holds weights of e",
+        ),
+        (
+            [("e", "d/o"), ("a", "l/w")],
+            "the new model of a would replace d/w, which holds weights of e",
+        ),
+        ([("a", "o"), ("b", "m")], "the new model of b would replace the manifest m"),
+        ([("a", "o"), ("b", "d/../m")], "the new model of b would replace the manifest m"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         arranged(folder.path(), "a = network, b = block, d = folder, l = link d, e = beside w");
@@ -395,7 +404,7 @@ fn side_files_go_nowhere_but_beside_the_model() {
 /// The summary says which side files nothing needs any more.
 #[test]
 fn old_side_files_are_named() {
-    let may_go = "`w`, which the old model named, may go if no other model names it";
+    let may_go = "`w`, a side file of the old model, can be deleted if no other model uses it";
     let folder = tempfile::tempdir().unwrap();
     arranged(folder.path(), "in = beside w");
     let said = |words: &str| {
@@ -472,7 +481,7 @@ fn what_fails_after_the_rename_is_no_failure_to_write() {
     allow(&models, 0o755);
     let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     assert!(output.status.success(), "{text}");
-    assert!(text.contains("out is written, but may be the old one again after a power"), "{text}");
+    assert!(text.contains("out is written, but after a power failure the old file"), "{text}");
     assert!(models.join("out").exists() && models.join("out.data").exists());
 }
 

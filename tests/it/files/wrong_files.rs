@@ -23,34 +23,34 @@ const CASES: &[(&str, usize, &str)] = &[
         "border_of_one_batch",
         0,
         "the batch of `t`, whose border is filled for 1 only, is not known; the file leaves it \
-         open\nsizes that are known may help: a shape for the input `x`, such as 1,3,6,6",
+         open\nfixed sizes may help: a shape for the input `x`, such as 1,3,6,6",
     ),
     (
         "constant_below_zero_in_uint16",
         0,
-        "`k` is computed from constants, but Sub of them is not evaluated",
+        "`k` is computed from constants by Sub, which is not evaluated",
     ),
     ("constant_cut_to_int8", 1, ""),
     (
         "constant_float_beyond_int32",
         0,
-        "`k` is computed from constants, but Cast of them is not evaluated",
+        "`k` is computed from constants by Cast, which is not evaluated",
     ),
     (
         "constant_mean_of_integers",
         0,
-        "`k` is computed from constants, but ReduceMean of them is not evaluated",
+        "`k` is computed from constants by ReduceMean, which is not evaluated",
     ),
     (
         "constant_rounds_in_float16",
         0,
-        "`k` is computed from constants, but Cast of them is not evaluated",
+        "`k` is computed from constants by Cast, which is not evaluated",
     ),
     ("constant_wraps_in_int8", 1, ""),
     (
         "constant_wraps_in_uint8",
         0,
-        "`k` is computed from constants, but Cast of them is not evaluated",
+        "`k` is computed from constants by Cast, which is not evaluated",
     ),
     ("crop_beside_a_slice_of_opset_10", 1, ""),
     (

@@ -50,7 +50,7 @@ fn exit_codes() {
         (&[BLOCK, "OUT", "extra"], 2, "--out-dir", false),
         (&[BLOCK, "-o", "OUT"], 0, "", true),
         (&["--output", "OUT", BLOCK], 0, "", true),
-        (&[BLOCK, PLAIN, "-o", "OUT"], 2, "--output says where IN goes, and IN is one", false),
+        (&[BLOCK, PLAIN, "-o", "OUT"], 2, "--output takes exactly one model as IN", false),
         (&[BLOCK, "-o", "OUT", "--check"], 2, "cannot be used with", false),
         (&[BLOCK, "-o", "OUT", "--look"], 2, "cannot be used with", false),
         (&[PLAIN, "OUT", "--check"], 8, "cannot be read", false),
@@ -93,12 +93,7 @@ fn exit_codes() {
             "nothing was fused: 1 block could not be proved",
             false,
         ),
-        (
-            &[BLOCK, "OUT", "--verify-timeout", "0"],
-            7,
-            "did not end in time with the proof of block",
-            false,
-        ),
+        (&[BLOCK, "OUT", "--verify-timeout", "0"], 7, "did not finish the proof of block", false),
         (&[unrunnable, "OUT", "--require-run"], 7, "could not be run", false),
         (&[unrunnable, "OUT"], 0, "", true),
     ] {
@@ -266,7 +261,7 @@ fn the_summary_says_what_changed_in_the_whole_model() {
     assert!(same.contains(", byte for byte the model that was read\n"), "{same}");
     let look = said(&[NETWORK]);
     assert!(!look.contains("operators:") && !look.contains("read:"), "{look}");
-    let scaled = |arguments: &[&str]| said(arguments).contains("channels are scaled when");
+    let scaled = |arguments: &[&str]| said(arguments).contains("channels are scaled only when");
     for (flags, expected) in [(&[][..], false), (&["--for", "int8"], true), (&["--equalize"], true)]
     {
         assert_eq!(scaled(&[&[NETWORK], flags].concat()), expected, "{flags:?}");
@@ -340,7 +335,7 @@ fn overridable_weights_are_folded_unless_they_are_to_be_kept() {
     let said = |arguments: &[&str]| String::from_utf8(output(arguments).stdout).unwrap();
     let (_folder, out) = target();
     let out = out.to_str().unwrap();
-    assert!(said(&[model, out]).contains("graph inputs that only named folded weights went"));
+    assert!(said(&[model, out]).contains("graph inputs that only named folded weights"));
     let kept = said(&[model, out, "--keep-overridable"]);
     assert!(kept.contains("nothing to fuse") && kept.contains("may override it"), "{kept}");
 }
@@ -615,6 +610,6 @@ fn a_name_of_two_nodes_is_said() {
         .for_each(|node| node.name = Some("one".to_owned()));
     fs::write(&path, model.encode_to_vec()).unwrap();
     let said = String::from_utf8(output(&[path.to_str().unwrap()]).stdout).unwrap();
-    let expected = "\nnodes of equal names (one): ONNX Runtime refuses such a file\n";
+    let expected = "\nseveral nodes share a name (one): ONNX Runtime refuses such a file\n";
     assert!(said.ends_with(expected), "{said}");
 }

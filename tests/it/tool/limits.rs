@@ -163,13 +163,13 @@ const CASES: &[Row] = &[
          multiply-adds than constants of a file of this size may",
     ),
     ("deep constant", deep_constant, "not evaluated: 250 nodes in a row are the most"),
-    ("deep branch", deep_branch, "operations are followed over 24 others in a row"),
+    ("deep branch", deep_branch, "at most 24 operations in a row are followed"),
     ("long sum", long_sum, "sums of more than 64 terms are not entered"),
     ("wide sum", wide_sum, "it adds more than 256 tensors"),
     ("large border", large_border, "where it puts its elements is not tried"),
     ("far border", far_border, "it stands behind more than 64 Identities"),
     ("doubled sums", doubled_sums, "no more than 4096 terms are looked at for one tensor"),
-    ("doubled kernel", doubled_kernel, "smaller blocks are looked for 8 times inside"),
+    ("doubled kernel", doubled_kernel, "smaller ones are searched for 8 times"),
     ("shared sums", shared_sums, "no more than 64 nodes are computed again"),
 ];
 

@@ -424,7 +424,7 @@ fn verbose_shows_the_average_kernel_and_hints_come_where_it_is_due() {
         (
             "repvgg",
             Some(
-                "quantization: poor weights in 4 of 7 blocks; in `f/f.4`, int8 weights are of \
+                "quantization: poor weights in 4 of 7 blocks; in `f/f.4`, int8 weights are at \
                  24.0 dB instead of 35.6 dB with one step per tensor, 27.8 dB per channel: the \
                  identity holds the largest weight in 64 of 64 filters (--keep-identity auto helps)",
             ),

@@ -324,7 +324,7 @@ fn what_does_not_end_is_ended() {
         let mut said = String::new();
         child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(7), "{said}");
-        assert!(said.contains(&format!("ended while {stage}")), "{said}");
+        assert!(said.contains(&format!("stopped while {stage}")), "{said}");
         assert!(said.contains("--timeout allows more") && said.lines().count() == 1, "{said}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert_eq!(fs::read(&out).unwrap(), b"old");
