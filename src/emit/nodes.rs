@@ -221,7 +221,7 @@ impl FusedNodes {
         let made = if term.after.is_empty() { output } else { &made };
         let place = &Place { root: &root, output: made, form, ..*place };
         match term.kind {
-            TermKind::Pointwise => self.scale(term, place)?,
+            TermKind::Pointwise | TermKind::Shifted(_) => self.scale(term, place)?,
             _ => self.convolution(term, place)?,
         }
         Ok(self.views(&term.after, made, Some(output), &format!("{stem}.after")))

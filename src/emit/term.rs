@@ -20,10 +20,19 @@ use crate::ops::views;
 pub enum TermKind {
     /// The root itself, added or subtracted.
     Identity(Sign),
+    /// The same with a shift, which is no summand by itself: it goes into a kernel.
+    Shifted(Sign),
     /// No convolution on the way, yet not plain: a scaled or cropped root.
     Pointwise,
     /// At least one convolution on the way.
     Conv,
+}
+
+impl TermKind {
+    /// Whether it is written, if it is a summand beside a kernel.
+    pub fn is_written(self) -> bool {
+        !matches!(self, TermKind::Shifted(_) | TermKind::Pointwise)
+    }
 }
 
 /// Kernels in a row that are one term. In real networks there are two: what the second one crops
@@ -195,6 +204,10 @@ impl<L: Linear> Term<L> {
         let kind = match (kind, self.kind) {
             (TermKind::Conv, _) | (_, TermKind::Conv) => TermKind::Conv,
             (TermKind::Identity(a), TermKind::Identity(b)) => TermKind::Identity(a * b),
+            (
+                TermKind::Identity(a) | TermKind::Shifted(a),
+                TermKind::Identity(b) | TermKind::Shifted(b),
+            ) => TermKind::Shifted(a * b),
             _ => TermKind::Pointwise,
         };
         let (root, before, map) = (self.root, self.before.clone(), map.after(&self.map)?);
@@ -243,6 +256,7 @@ impl<L: Linear> Term<L> {
         }
         let kind = match self.kind {
             TermKind::Identity(sign) => TermKind::Identity(-sign),
+            TermKind::Shifted(sign) => TermKind::Shifted(-sign),
             kind => kind,
         };
         Term { map: self.map.negated(), kind, ..self }
@@ -322,7 +336,7 @@ impl<L: Linear> Term<L> {
         let nodes = |kernel: &Self| {
             let own = match kernel.kind {
                 TermKind::Identity(_) => 0,
-                TermKind::Pointwise => 1,
+                TermKind::Pointwise | TermKind::Shifted(_) => 1,
                 TermKind::Conv => layout(kernel.map.geometry(), forms).len(),
             };
             kernel.before.len() + own + kernel.after.len()

@@ -15,14 +15,13 @@ use crate::plan::{Block, Replacement, TurnedRoot, outputs_read};
 /// as it was planned.
 pub fn reading_what_is_missing(analysis: &GraphAnalysis, fates: &[Fate]) -> Vec<usize> {
     let graph = analysis.reader.graph;
-    let last = made_blocks(analysis, fates).filter_map(|(block, made)| {
-        let last = made.fused.nodes.last()?.clone();
-        Some((block.region.output, NodeProto { name: None, ..last }))
-    });
-    let last: IdMap<ValueId, NodeProto> = last.collect();
+    let last = made_blocks(analysis, fates)
+        .filter_map(|(block, made)| Some((block.region.output, made.fused.nodes.last()?)));
+    let last: IdMap<ValueId, &NodeProto> = last.collect();
     let is_missing = |turned: &TurnedRoot| {
         let planned = turned.transpose(&graph.value(turned.root).name);
-        last.get(&turned.root) != Some(&planned)
+        let made = last.get(&turned.root).map(|&made| NodeProto { name: None, ..made.clone() });
+        made != Some(planned)
     };
     let blocks = analysis.plan.blocks.iter().zip(fates).enumerate();
     let wrong = blocks.filter(|(_, (block, fate))| {
@@ -35,6 +34,9 @@ pub fn reading_what_is_missing(analysis: &GraphAnalysis, fates: &[Fate]) -> Vec<
 
 /// Leaves out the last nodes of blocks whose by-products are read and whose outputs are not.
 pub fn leave_out_unread(analysis: &GraphAnalysis, fates: &mut [Fate]) {
+    if made_blocks(analysis, fates).all(|(_, made)| !made.fused.names_byproduct) {
+        return;
+    }
     let graph = analysis.reader.graph;
     let name = |id: &ValueId| graph.value(*id).name.as_str();
     let replacement = |(block, made): (&Block, &MadeBlock)| Replacement {

@@ -2,6 +2,8 @@
 //!
 //! Knows the plan and the writer, which do not know each other's graph and names.
 
+use std::borrow::Cow;
+
 use crate::affine::{Affine, Comparison};
 use crate::emit::nodes::{self, FusedNodes, NormalForm};
 use crate::emit::term::{Term, TermKind};
@@ -48,11 +50,16 @@ pub fn fused(
     // A shift that cancels to nothing is one to the plan: the nodes may be others.
     let is_as_planned = terms.len() == block.terms.len()
         && terms.iter().zip(&block.terms).all(|(term, planned)| planned.is(&term.shape()));
-    let written = terms.iter().map(|term| {
-        let (written, byproduct) = block.written(term, reader.forms);
-        (written, byproduct.unwrap_or_else(|| name(term.root)))
-    });
-    let (terms, roots): (Vec<Term<Affine>>, Vec<&str>) = written.unzip();
+    let mut roots: Vec<&str> = terms.iter().map(|term| name(term.root)).collect();
+    let mut terms = Cow::Borrowed(terms);
+    for (at, root) in roots.iter_mut().enumerate() {
+        let Some(term) = terms.get(at) else { continue };
+        let Some((skipped, byproduct)) = block.skipped(term, reader.forms) else { continue };
+        *root = byproduct;
+        if let Some(term) = terms.to_mut().get_mut(at) {
+            *term = skipped;
+        }
+    }
     let byproduct = block.byproduct.as_ref().filter(|_| is_as_planned);
     nodes::fused(&NormalForm {
         terms: &terms,

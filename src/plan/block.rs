@@ -110,22 +110,22 @@ impl Block {
         [Some(self.region.output), byproduct].into_iter().flatten()
     }
 
-    /// `term` as it is written, and the name of the by-product that it reads then, if it reads
-    /// one.
-    pub fn written<L: Linear>(&self, term: &Term<L>, forms: NodeForms) -> (Term<L>, Option<&str>) {
-        let skipped = |turned: &TurnedRoot| turned.skipped(term, forms);
-        let mut ways =
-            self.turned_roots.iter().filter_map(|turned| Some((skipped(turned)?, turned)));
-        match ways.next() {
-            Some((written, turned)) => (written, Some(&turned.byproduct)),
-            None => (term.clone(), None),
-        }
+    /// `term` as one of a by-product of another block, and how that is called, if it reads one in
+    /// the place of its root.
+    pub fn skipped<L: Linear>(&self, term: &Term<L>, forms: NodeForms) -> Option<(Term<L>, &str)> {
+        let mut turned = self.turned_roots.iter();
+        turned.find_map(|turned| Some((turned.skipped(term, forms)?, turned.byproduct.as_str())))
+    }
+
+    /// `term` as it is written.
+    pub fn written<L: Linear>(&self, term: &Term<L>, forms: NodeForms) -> Term<L> {
+        self.skipped(term, forms).map_or_else(|| term.clone(), |(skipped, _)| skipped)
     }
 
     /// What takes its place, as it is planned.
     pub fn replacement(&self, forms: NodeForms) -> Replacement {
         let root = |term: &Term<Geometry>| term.root;
-        let as_it_is = |term: &&Term<Geometry>| self.written(*term, forms).1.is_none();
+        let as_it_is = |term: &&Term<Geometry>| self.skipped(*term, forms).is_none();
         Replacement {
             made: self.tensors_made().collect(),
             roots: self.terms.iter().map(root).collect(),

@@ -25,7 +25,7 @@ impl Net<'_, '_, '_> {
     /// The same; `None` if nothing is turned back.
     pub(super) fn turned_back(&self, terms: &[Term<Geometry>]) -> Option<Count> {
         let forms = self.reader.forms;
-        let turn = |root| self.planned.get(&self.former(root)?)?.turn.as_ref();
+        let turn = |root| self.planned.get(&self.former(root)?)?.turn.as_deref();
         let read = |term: &Term<Geometry>| turn(term.root)?.skipped(term, forms);
         if !terms.iter().any(|term| turn(term.root).is_some()) {
             return None;

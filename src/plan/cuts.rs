@@ -308,7 +308,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
     /// Which of the `open` tensors the form is to be read through next: the last one of which a
     /// term reads that cannot be written, else the last one.
     fn next(&self, form: &Form<Geometry>, open: &BTreeSet<NodeId>) -> Option<NodeId> {
-        let unwritten = form.selected().iter().filter(|term| term.kind == TermKind::Pointwise);
+        let unwritten = form.selected().iter().filter(|term| !term.kind.is_written());
         let ids = unwritten.filter_map(|term| self.net.former(term.root));
         ids.filter(|id| open.contains(id)).max().or_else(|| open.last().copied())
     }
@@ -320,7 +320,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         let terms = form.selected();
         let is_repeated = |(at, term): &(usize, &Term<Geometry>)| {
             let mut before = terms.iter().take(*at);
-            term.kind == TermKind::Pointwise || before.any(|other| other.root == term.root)
+            !term.kind.is_written() || before.any(|other| other.root == term.root)
         };
         let repeated = terms.iter().enumerate().filter(is_repeated).map(|(_, term)| term.root);
         let allowed = repeated.filter(|&root| self.refused.allows(root));

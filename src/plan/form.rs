@@ -18,6 +18,7 @@ use crate::ops::meaning::{LinearOp, Meaning, Sign, SumOperand};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::merge::{are_of_one_rank, insert, kind_of};
+use crate::plan::shifted;
 use crate::refusal::Reason;
 
 /// A tensor as a sum of terms.
@@ -168,6 +169,10 @@ impl<L: Linear> Form<L> {
         // Others may merge with one kernel, however many weights it has.
         let is_alone = self.terms.len() == 1;
         for outer in self.terms.iter().filter(|term| term.root == at) {
+            if let Some(terms) = shifted::sum(outer, &inner.terms, reader) {
+                composed.extend(terms?);
+                continue;
+            }
             let is_several = inner.terms.len() > 1;
             let is_sum = is_several && !outer.is_plain();
             if is_sum && !is_pointwise(outer) {
@@ -204,7 +209,9 @@ impl<L: Linear> Form<L> {
 
     fn add(&mut self, terms: Vec<Term<L>>, reader: &Reader) -> Result<(), Refusal> {
         let mut terms = terms.into_iter();
-        terms.try_for_each(|term| insert(&mut self.terms, term, reader, &mut self.valid))
+        terms.try_for_each(|term| insert(&mut self.terms, term, reader, &mut self.valid))?;
+        shifted::settle(&mut self.terms, reader, &mut self.valid);
+        Ok(())
     }
 }
 
@@ -220,7 +227,7 @@ impl Form<Geometry> {
             term.part.is_some() && beside.all(|other| other.kind != TermKind::Conv)
         };
         let is_minus = |term: &&Term<Geometry>| term.kind == TermKind::Identity(Sign::Minus);
-        self.terms.iter().all(|term| term.kind != TermKind::Pointwise)
+        self.terms.iter().all(|term| term.kind.is_written())
             && Part::make_a_whole(self.terms.iter().map(|term| term.part()))
             && !self.terms.iter().filter(is_minus).any(is_alone)
             && (!self.is_distributed || are_of_one_rank(self.terms.iter()))

@@ -113,9 +113,16 @@ pub fn kind_of(map: &LinearOp) -> TermKind {
         LinearOp::Bordered { map, .. } => kind_of(map),
         LinearOp::View(_) => TermKind::Identity(Sign::Plus),
         LinearOp::Filter { windows, weight, shift, .. }
-            if windows.is_empty() && *shift == 0.0 && weight.abs() == 1.0 =>
+            if windows.is_empty() && weight.abs() == 1.0 =>
         {
-            TermKind::Identity(Sign::of_difference(*weight < 0.0))
+            let sign = Sign::of_difference(*weight < 0.0);
+            if *shift == 0.0 { TermKind::Identity(sign) } else { TermKind::Shifted(sign) }
+        }
+        LinearOp::Diagonal { scale, .. } if scale.iter().all(|&scale| scale == 1.0) => {
+            TermKind::Shifted(Sign::Plus)
+        }
+        LinearOp::Diagonal { scale, .. } if scale.iter().all(|&scale| scale == -1.0) => {
+            TermKind::Shifted(Sign::Minus)
         }
         _ => TermKind::Pointwise,
     }
@@ -123,7 +130,7 @@ pub fn kind_of(map: &LinearOp) -> TermKind {
 
 /// Whether the terms of a sum all have so many axes: kernels and views tell, and what is as wide
 /// as the identity does not. Else one is broadcast onto the other, from the last axis on, and
-/// the channels of one are not those of the other: of `[1, 4, 6, 6] + [4, 4]`, axis 1 is the
+/// the channels of one are not those of the other: of `[1, 4, 6, 6] + [4, 6]`, axis 1 is the
 /// height of what the second one adds.
 pub fn are_of_one_rank<'t, L: Linear + 't>(mut terms: impl Iterator<Item = &'t Term<L>>) -> bool {
     let Some(first) = terms.next().and_then(rank) else { return false };
@@ -131,7 +138,7 @@ pub fn are_of_one_rank<'t, L: Linear + 't>(mut terms: impl Iterator<Item = &'t T
 }
 
 /// How many axes a term has, if that is known; a resampling leaves as many as there were.
-fn rank<L: Linear>(term: &Term<L>) -> Option<usize> {
+pub fn rank<L: Linear>(term: &Term<L>) -> Option<usize> {
     let map = term.map.geometry();
     let is_known = !map.windows.is_empty() || map.kind == ConvKind::MatMul;
     let of_map = is_known.then(|| map.rank());

@@ -172,7 +172,8 @@ impl NearMisses<'_, '_, '_, '_> {
     fn note_sequence(&mut self, id: NodeId, output: ValueId, nearest: &Term<Geometry>) {
         let input = nearest.root;
         let Some(behind) = self.weighted(input).filter(|_| self.dies(id, input)) else { return };
-        let is_norm = nearest.kind == TermKind::Pointwise && nearest.map.channels.is_some();
+        let is_pointwise = !matches!(nearest.kind, TermKind::Conv | TermKind::Identity(_));
+        let is_norm = is_pointwise && nearest.map.channels.is_some();
         let refusal = match nearest.of(&behind) {
             // A product of what a convolution made, flattened, or a view of a view: nobody
             // expects it of anything but a norm.

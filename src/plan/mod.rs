@@ -40,6 +40,7 @@ mod region;
 mod replaced;
 mod rounds;
 mod share;
+mod shifted;
 mod stays;
 mod tails;
 mod turned_roots;

@@ -34,7 +34,7 @@ pub struct PlannedForm {
     /// What the new nodes cost, if they read their roots as these are.
     pub count: Count,
     /// The Transpose that they end with.
-    pub turn: Option<LastTurn>,
+    pub turn: Option<Box<LastTurn>>,
     /// Nodes of the file that its terms stand for.
     pub size: usize,
 }
@@ -418,7 +418,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
             *self.reads.or_default(term.root) += 1;
             *self.uses.or_default(term.root) += 1;
         }
-        let turn = LastTurn::of(terms, self.reader.forms);
+        let turn = LastTurn::of(terms, self.reader.forms).map(Box::new);
         self.planned.insert(id, PlannedForm { form, recipe, count, turn, size });
     }
 }

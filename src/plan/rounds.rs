@@ -238,6 +238,9 @@ fn count_byproduct(net: &Net, block: &mut Block) {
 
 /// A block whose by-product alone is read does not make its output.
 fn count_unread(reader: &Reader, blocks: &mut [Block]) {
+    if blocks.iter().all(|block| block.byproduct.is_none()) {
+        return;
+    }
     let replacements: Vec<_> = blocks.iter().map(|block| block.replacement(reader.forms)).collect();
     let read = outputs_read(reader.graph, &replacements);
     let is_unread =

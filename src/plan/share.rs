@@ -125,7 +125,7 @@ fn are_same(reader: &Reader, meanings: &Meanings, a: &Block, b: &Block) -> bool 
     };
     let forms = reader.forms;
     let shapes = |block: &Block| -> Vec<Vec<_>> {
-        let written = block.terms.iter().map(|term| block.written(term, forms).0);
+        let written = block.terms.iter().map(|term| block.written(term, forms));
         written.map(|term| term.kernels().map(shape).collect()).collect()
     };
     a.float == b.float

@@ -248,5 +248,7 @@ fn operator(node: &Node) -> String {
 
 /// Whether the term scales or shifts its root where it stands, per channel or all.
 fn is_scale(term: &Term<Geometry>) -> bool {
-    term.kind == TermKind::Pointwise && term.map.windows.is_empty() && !term.has_views()
+    matches!(term.kind, TermKind::Pointwise | TermKind::Shifted(_))
+        && term.map.windows.is_empty()
+        && !term.has_views()
 }

@@ -40,7 +40,7 @@ pub fn note(blocks: &mut [Block], forms: NodeForms) {
         }
         read.extend(turned.keys());
         block.turned_roots = turned.into_values().collect();
-        let written = block.terms.iter().map(|term| block.written(term, forms).0);
+        let written = block.terms.iter().map(|term| block.written(term, forms));
         block.after = cost::of_sum(&written.collect::<Vec<_>>(), forms);
     }
     let makers = blocks.iter_mut().filter(|block| read.contains(&block.region.output));

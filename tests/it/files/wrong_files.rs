@@ -72,7 +72,7 @@ const CASES: &[(&str, usize, &str)] = &[
     ("kernel_of_other_type", 2, "its inputs have different types"),
     ("norm_of_a_sum_of_ranks", 0, ""),
     ("scale_of_a_sum_of_ranks", 0, ""),
-    ("shift_of_a_sum_of_ranks", 0, ""),
+    ("shift_of_a_sum_of_ranks", 1, ""),
     ("shift_of_other_type", 0, "its inputs have different types"),
     ("slice_of_opset_10", 3, "it could be merged only where axis 2 of `x` has at least 3 elements"),
     ("statistics_of_other_type", 0, "its inputs have different types"),

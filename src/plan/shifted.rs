@@ -1,0 +1,78 @@
+//! Which summand takes the shift of a sum, `(a + b) + c = (a + c) + b`: one that is a kernel, whose
+//! bias it becomes.
+//!
+//! Channels of a summand are those of the sum only if both have as many axes: of
+//! `[1, 4, 6, 6] + [1, 6]`, axis 1 of the second one is the last of the sum.
+//!
+//! Knows terms, and how many axes tensors have; not whether it pays.
+
+use crate::affine::{Geometry, Linear, Refusal};
+use crate::emit::term::{Term, TermKind};
+use crate::facts::validity::{Property, Validity};
+use crate::ops::reader::Reader;
+use crate::plan::merge::rank;
+
+/// What `outer`, a shift of its root, makes of that, the sum of these `terms`; `None` if it is
+/// anything else, or none of them is known to take the shift.
+pub fn sum<L: Linear>(
+    outer: &Term<L>,
+    terms: &[Term<L>],
+    reader: &Reader,
+) -> Option<Result<Vec<Term<L>>, Refusal>> {
+    let TermKind::Shifted(sign) = outer.kind else { return None };
+    let are_whole = terms.iter().chain([outer]).all(|term| term.part.is_none());
+    if terms.len() < 2 || outer.has_views() || !are_whole {
+        return None;
+    }
+    let axes = reader.sizes.dims(outer.root).map(|dims| dims.len());
+    let is_uniform = outer.map.geometry().channels.is_none();
+    let takes = |term: &&Term<L>| is_uniform || axes.is_some() && axes_of(term, reader) == axes;
+    let is_kernel = |term: &&Term<L>| term.kind == TermKind::Conv;
+    let mut takers = terms.iter().filter(takes);
+    let first = takers.clone().next();
+    let taker = takers.find(is_kernel).or(first)?;
+    let summand = |term: &Term<L>| {
+        if std::ptr::eq(term, taker) { outer.of(term) } else { Ok(term.clone().signed(sign)) }
+    };
+    Some(terms.iter().map(summand).collect())
+}
+
+/// Moves the shifts of tensors that are added as they are into a kernel beside them.
+pub fn settle<L: Linear>(terms: &mut [Term<L>], reader: &Reader, valid: &mut Validity) {
+    let is_free = |term: &Term<L>| term.part.is_none();
+    for at in 0..terms.len() {
+        let Some(term) = terms.get(at).filter(|term| is_free(term) && !term.has_views()) else {
+            continue;
+        };
+        let TermKind::Shifted(sign) = term.kind else { continue };
+        let is_uniform = term.map.geometry().channels.is_none();
+        let axes = axes_of(term, reader);
+        let takes = |kernel: &Term<L>| {
+            let is_kernel = kernel.kind == TermKind::Conv && is_free(kernel);
+            is_kernel && (is_uniform || axes.is_some() && rank(kernel) == axes)
+        };
+        let Some(place) = terms.iter().position(takes) else { continue };
+        let shift = term.map.shift_alone();
+        let shifted = terms.get(place).map(|kernel| kernel.mapped(&shift, TermKind::Pointwise));
+        let Some(Ok(shifted)) = shifted else { continue };
+        if let (false, Some(axes)) = (is_uniform, axes) {
+            valid.require(term.root, Property::Rank(axes));
+        }
+        let identity = L::framing(Geometry::identity());
+        let kind = TermKind::Identity(sign);
+        let plain = Term { map: identity, kind, ..term.clone() };
+        if let Some(term) = terms.get_mut(at) {
+            *term = plain;
+        }
+        if let Some(kernel) = terms.get_mut(place) {
+            *kernel = shifted;
+        }
+    }
+}
+
+/// How many axes a term has, if that is known.
+fn axes_of<L: Linear>(term: &Term<L>, reader: &Reader) -> Option<usize> {
+    let is_root = !term.has_views() && term.inner.is_none();
+    let of_root = || reader.sizes.dims(term.root).map(|dims| dims.len());
+    rank(term).or_else(|| is_root.then(of_root).flatten())
+}
