@@ -9,6 +9,7 @@
 use crate::affine::{Geometry, Linear, Refusal};
 use crate::emit::term::{Term, TermKind};
 use crate::facts::validity::{Property, Validity};
+use crate::ops::meaning::Sign;
 use crate::ops::reader::Reader;
 use crate::plan::merge::rank;
 
@@ -59,8 +60,7 @@ pub fn settle<L: Linear>(terms: &mut [Term<L>], reader: &Reader, valid: &mut Val
             valid.require(term.root, Property::Rank(axes));
         }
         let identity = L::framing(Geometry::identity());
-        let kind = TermKind::Identity(sign);
-        let plain = Term { map: identity, kind, ..term.clone() };
+        let plain = Term::new(term.root, identity, TermKind::Identity(Sign::Plus)).signed(sign);
         if let Some(term) = terms.get_mut(at) {
             *term = plain;
         }

@@ -136,7 +136,7 @@ fn the_new_file_computes_what_the_old_one_did() {
             }
         }
     }
-    assert_eq!(compared, 20);
+    assert_eq!(compared, 22);
 }
 
 #[test]
