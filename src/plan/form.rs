@@ -227,7 +227,11 @@ impl Form<Geometry> {
             term.part.is_some() && beside.all(|other| other.kind != TermKind::Conv)
         };
         let is_minus = |term: &&Term<Geometry>| term.kind == TermKind::Identity(Sign::Minus);
-        self.terms.iter().all(|term| term.kind.is_written())
+        // A kernel in front of another one may have become a scale, which has no bias.
+        let are_kernels = |term: &Term<Geometry>| {
+            term.kernels().skip(1).all(|kernel| kernel.kind == TermKind::Conv)
+        };
+        self.terms.iter().all(|term| term.kind.is_written() && are_kernels(term))
             && Part::make_a_whole(self.terms.iter().map(|term| term.part()))
             && !self.terms.iter().filter(is_minus).any(is_alone)
             && (!self.is_distributed || are_of_one_rank(self.terms.iter()))
