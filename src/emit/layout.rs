@@ -90,6 +90,13 @@ pub fn layout(geometry: &Geometry, forms: NodeForms) -> Vec<LayoutNode> {
     }
 }
 
+/// The operator of the node that reads the weights of a map of this shape, which are stored as it
+/// asks for.
+pub fn weighted_operator(geometry: &Geometry, forms: NodeForms) -> Option<LayoutOp> {
+    let reads_weights = |node: &LayoutNode| node.reads.contains(&Some(Operand::Weight));
+    layout(geometry, forms).into_iter().find(reads_weights).map(|node| node.operator)
+}
+
 /// The first one, if both are as long.
 fn shorter(one: Vec<LayoutNode>, other: Vec<LayoutNode>) -> Vec<LayoutNode> {
     if other.len() < one.len() { other } else { one }

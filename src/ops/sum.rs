@@ -53,7 +53,7 @@ pub fn sum(
 }
 
 /// The `operands` of a sum, of which constants shift the first one that a kernel, norm, scale or
-/// shift makes: these take a shift.
+/// shift makes, or else a sum: these take a shift.
 fn summands(
     reader: &Reader,
     earlier: &Meanings,
@@ -65,20 +65,18 @@ fn summands(
     };
     let (constants, tensors): (Vec<ValueId>, Vec<ValueId>) =
         operands.iter().partition(|&&operand| reader.constants.contains(operand));
-    let linear = |(place, &tensor): (usize, &ValueId)| {
+    let made = |tensor: ValueId| {
         let producer = reader.graph.value(earlier.source(tensor)).producer;
-        match producer.and_then(|id| earlier.get(id)) {
-            Some(Meaning::Linear(_, map)) => Some((place, tensor, map)),
-            _ => None,
-        }
+        producer.and_then(|id| earlier.get(id))
     };
-    let shifted = tensors.iter().enumerate().find_map(linear);
-    let Some((place, tensor, map)) = shifted.filter(|_| !constants.is_empty()) else {
-        return Ok(as_they_are(operands));
-    };
+    let made = || tensors.iter().enumerate().filter_map(|(at, &id)| Some((at, id, made(id)?)));
+    let linear = made().find(|(.., meaning)| matches!(meaning, Meaning::Linear(..)));
+    let sum = || made().find(|(.., meaning)| matches!(meaning, Meaning::Sum(_)));
+    let shifted = linear.or_else(sum).filter(|_| !constants.is_empty());
+    let Some((place, tensor, meaning)) = shifted else { return Ok(as_they_are(operands)) };
     let mut of_shift = Validity::default();
     let shift = match pointwise::shift_by(reader, &constants, tensor, &mut of_shift) {
-        Ok(shift) if is_of_its_channels(map, &shift) => Box::new(shift),
+        Ok(shift) if is_of_its_channels(meaning, &shift) => Box::new(shift),
         // With a constant that is no shift, it is a sum all the same.
         Ok(_) | Err(Stop::NotLinear(_)) => return Ok(as_they_are(operands)),
         Err(Stop::Invalid(invalid)) => return Err(invalid),
@@ -91,11 +89,17 @@ fn summands(
     Ok(summands)
 }
 
-/// Whether `shift` adds to the channels that `map` makes, as far as that tells where they are.
-fn is_of_its_channels(map: &LinearOp, shift: &LinearOp) -> bool {
-    let moves = matches!(map, LinearOp::Transpose { .. } | LinearOp::View(_));
+/// Whether `shift` adds to the channels that a node makes, as far as its `meaning` tells where they
+/// are.
+fn is_of_its_channels(meaning: &Meaning, shift: &LinearOp) -> bool {
     let shift = shift.geometry();
-    moves || shift.channels.is_none() || shift.output == map.geometry().output
+    match meaning {
+        Meaning::Linear(_, LinearOp::Transpose { .. } | LinearOp::View(_)) => true,
+        Meaning::Linear(_, map) => {
+            shift.channels.is_none() || shift.output == map.geometry().output
+        }
+        _ => true,
+    }
 }
 
 /// ReduceSum (opset 1 to 13) over an axis along which tensors were stacked.

@@ -9,6 +9,7 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use prost::Message;
 
 use crate::affine::Geometry;
+use crate::emit::layout::weighted_operator;
 use crate::emit::term::Term;
 use crate::onnx::ids::{IdMap, NodeId, ValueId};
 use crate::onnx::proto::{NodeProto, TensorProto};
@@ -123,13 +124,19 @@ fn are_same(reader: &Reader, meanings: &Meanings, a: &Block, b: &Block) -> bool 
     let shape = |term: &Term<Geometry>| {
         (term.kind, term.map.clone(), term.before.clone(), term.after.clone(), term.part.clone())
     };
-    let forms = reader.forms;
     let shapes = |block: &Block| -> Vec<Vec<_>> {
+        block.terms.iter().map(|term| term.kernels().map(shape).collect()).collect()
+    };
+    // One that reads a by-product may be a convolution where the other one is a product.
+    let forms = reader.forms;
+    let operators = |block: &Block| -> Vec<Vec<_>> {
         let written = block.terms.iter().map(|term| block.written(term, forms));
-        written.map(|term| term.kernels().map(shape).collect()).collect()
+        let operator = |term: &Term<Geometry>| weighted_operator(&term.map, forms);
+        written.map(|term| term.kernels().map(operator).collect()).collect()
     };
     a.float == b.float
         && nodes.len() == others.len()
         && shapes(a) == shapes(b)
+        && operators(a) == operators(b)
         && nodes.iter().zip(others).all(&mut same_node)
 }
