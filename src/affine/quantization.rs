@@ -66,7 +66,7 @@ impl Int8Weights {
         self.sqnr_per_tensor.is_some_and(|own| own < LEAST_SQNR) || self.is_lost_beside(before)
     }
 
-    /// Whether they have lost more than [`MOST_LOST`] of what those `before` them had, which may
+    /// Whether they have lost more than 6 dB of what those `before` them had, which may
     /// have been exact.
     pub fn is_lost_beside(&self, before: &Int8Weights) -> bool {
         // Of two that are exact, the difference is no number.
