@@ -16,7 +16,7 @@ pub use crate::facts::propagation::NO_SHAPES;
 use crate::facts::propagation::{Answers, Facts, declared};
 use crate::facts::shape_rules::asked::{Dims, agreed};
 use crate::facts::shape_rules::extent::Extent;
-use crate::facts::validity::{Condition, Property, Validity};
+use crate::facts::validity::{Condition, Property, SizeSet};
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{Id, Table, ValueId};
 use crate::onnx::info;
@@ -141,7 +141,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
                 dims.is_some_and(|dims| dims.len() == *rank)
             }
             Property::Size(axis, sizes) => {
-                let ruled = self.by_rules(condition.tensor).and_then(along(*axis));
+                let ruled = self.ruled_size(condition).and_then(|(ruled, _)| ruled);
                 let size = ruled.or_else(|| self.known(condition.tensor).and_then(along(*axis)));
                 size.is_some_and(|size| sizes.contains(size))
             }
@@ -149,13 +149,18 @@ impl<'g, 'm> Sizes<'g, 'm> {
         })
     }
 
-    /// Whether a size that follows by the rules is none of those that `valid` is about.
-    pub fn contradict(&self, valid: &Validity) -> bool {
-        valid.conditions().iter().any(|condition| {
-            let Property::Size(axis, sizes) = &condition.property else { return false };
-            let size = self.by_rules(condition.tensor).and_then(|dims| *dims.get(*axis)?);
-            size.is_some_and(|size| !sizes.contains(size))
-        })
+    /// The size that `condition` is about, if it follows by the rules, and those that are right;
+    /// `None` if it is about something else.
+    pub fn ruled_size<'c>(&self, condition: &'c Condition) -> Option<(Option<i64>, &'c SizeSet)> {
+        let Property::Size(axis, sizes) = &condition.property else { return None };
+        let size = self.by_rules(condition.tensor).and_then(|dims| *dims.get(*axis)?);
+        Some((size, sizes))
+    }
+
+    /// Whether a size follows by the rules for which `condition` does not hold.
+    pub fn contradict(&self, condition: &Condition) -> bool {
+        let ruled = self.ruled_size(condition);
+        ruled.is_some_and(|(size, sizes)| size.is_some_and(|size| !sizes.contains(size)))
     }
 
     /// Whether `tensor` has so many elements along `axis` wherever there is one along each axis of

@@ -160,11 +160,7 @@ pub fn circular(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Me
         }
     }
     // Of a tensor that is smaller, Slices give less than circular padding does.
-    let size = reader.sizes.shape(input).get(*axis).copied().flatten();
-    if size.is_some_and(|size| size < pads.0.max(pads.1)) {
-        return Err(opaque.into());
-    }
-    valid.require(input, Property::Size(*axis, SizeSet::AtLeast(pads.0.max(pads.1))));
+    require_at_least(reader, (input, *axis, pads.0.max(pads.1)), opaque, valid)?;
     let map = frame(reader, input, &[*axis], &[pads], PadMode::Wrap, valid)?;
     Ok(Meaning::Linear(input, map))
 }
@@ -247,11 +243,22 @@ fn require_a_rest(
         return Ok(());
     }
     let least = 1_i64.saturating_sub(before.saturating_add(behind));
-    let size = reader.sizes.shape(input).get(axis).copied().flatten();
+    let leaves_none = NotLinear::Unrepresentable("it leaves no element");
+    require_at_least(reader, (input, axis, least), leaves_none, valid)
+}
+
+/// That `tensor` has at least so many elements along `axis`; else it is `too_small`.
+fn require_at_least(
+    reader: &Reader,
+    (tensor, axis, least): (ValueId, usize, i64),
+    too_small: NotLinear,
+    valid: &mut Validity,
+) -> Result<(), NotLinear> {
+    let size = reader.sizes.shape(tensor).get(axis).copied().flatten();
     if size.is_some_and(|size| size < least) {
-        return Err(NotLinear::Unrepresentable("it leaves no element"));
+        return Err(too_small);
     }
-    valid.require(input, Property::Size(axis, SizeSet::AtLeast(least)));
+    valid.require(tensor, Property::Size(axis, SizeSet::AtLeast(least)));
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use crate::pipeline::edits::{self, Rewrite};
 use crate::pipeline::fate::made_blocks;
 use crate::pipeline::files;
 use crate::pipeline::make::Made;
-use crate::pipeline::planned::Planned;
+use crate::pipeline::planned::{Planned, is_met_where_it_runs};
 use crate::report::SideFile;
 use crate::verify::outcome::{NotRun, Outcome};
 use crate::verify::readback::{self, Expected, Miswritten};
@@ -136,14 +136,20 @@ impl Reference<'_, '_, '_, '_> {
         Ok(graphs)
     }
 
-    /// Whether the blocks of the main graph that were made are right for inputs of these `shapes`,
-    /// as far as sizes follow from these.
+    /// Whether the conditions that are told of the blocks of the main graph hold for inputs of
+    /// these `shapes`, as far as sizes follow from these. One that is not told hides no run: the
+    /// old model should not run where it does not hold.
     fn holds_at(&self, shapes: &InputShapes) -> bool {
         let main = self.planned.analyses.first().zip(self.made.fates.first());
         let Some((analysis, fates)) = main else { return true };
-        let sizes = Sizes::new(analysis.reader.graph, analysis.reader.constants, shapes);
-        let mut made = made_blocks(analysis, fates).map(|(block, _)| &block.valid);
-        made.all(|valid| !sizes.contradict(valid))
+        let reader = analysis.reader;
+        let sizes = Sizes::new(reader.graph, reader.constants, shapes);
+        made_blocks(analysis, fates).all(|(block, _)| {
+            let mut conditions = block.valid.conditions().iter();
+            conditions.all(|condition| {
+                !sizes.contradict(condition) || is_met_where_it_runs(reader, block, condition)
+            })
+        })
     }
 
     /// Runs the new model against the old one: as it stands where nothing was converted from

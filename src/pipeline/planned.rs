@@ -144,7 +144,7 @@ fn conditions(analyses: &[GraphAnalysis], options: &Options) -> Result<Vec<Vec<S
 
 /// Whether nodes of `block` run only where `condition` holds: a square kernel beside crops needs as
 /// many elements as they do.
-fn is_met_where_it_runs(reader: &Reader, block: &Block, condition: &Condition) -> bool {
+pub fn is_met_where_it_runs(reader: &Reader, block: &Block, condition: &Condition) -> bool {
     let Property::Size(axis, SizeSet::AtLeast(least)) = condition.property else { return false };
     let nodes = block.region.nodes.iter().map(|&id| reader.graph.node(id));
     let kernels = nodes.filter(|node| roles::slides(node) && !roles::scatters(node));

@@ -320,9 +320,7 @@ fn must_hold(
     is_right: fn(Option<i64>, &SizeSet) -> bool,
 ) -> Result<(), Reason> {
     for condition in valid.conditions() {
-        let Property::Size(axis, sizes) = &condition.property else { continue };
-        let known = reader.sizes.by_rules(condition.tensor);
-        let size = known.and_then(|dims| dims.get(*axis).copied().flatten());
+        let Some((size, sizes)) = reader.sizes.ruled_size(condition) else { continue };
         if !is_right(size, sizes) {
             return Err(Reason::OutOfRange(condition.describe(reader.graph)));
         }

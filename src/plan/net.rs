@@ -137,8 +137,8 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         net
     }
 
-    /// Tensors of which nothing but constants is computed are used, and not read: the shape of a zero bias, a
-    /// cast to the type of an activation go with what reads them.
+    /// Tensors of which nothing but constants is computed are used, and not read: the shape of a
+    /// zero bias, a cast to the type of an activation go with what reads them.
     fn count_reads(&mut self) {
         let graph = self.reader.graph;
         for &output in &graph.outputs {
