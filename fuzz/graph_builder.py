@@ -384,6 +384,18 @@ def piece_of(m, x, axis, start, stop):
     return m.op("Slice", [x, m.ints(start), m.ints(stop), m.ints(axis)], shape)
 
 
+def split(m, x, axis, sizes):
+    """Split into parts of these sizes along one axis."""
+    names = [m.name("part") for _ in sizes]
+    if m.opset < 13:
+        m.raw("Split", [x], names, axis=axis, split=list(sizes))
+    else:
+        m.raw("Split", [x, m.ints(*sizes)], names, axis=axis)
+    at = axis % x.rank
+    shapes = [tuple((*shape[:at], size, *shape[at + 1:]) for shape in x.shapes) for size in sizes]
+    return [Tensor(name, shape) for name, shape in zip(names, shapes)]
+
+
 def with_axes(m, op, x, axes, shape, since=13, **attributes):
     """Squeeze, Unsqueeze and reductions: the axes became an input."""
     if m.opset < since:

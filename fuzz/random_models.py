@@ -16,7 +16,7 @@ import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from graph_builder import (ASSIGNMENTS, FLOATS, Builder, Tensor, Unfit, broadcast, clip, crop, dropout, fixed, pad,
-                           piece_of, reduce, squeeze, transpose, unsqueeze, with_axes)
+                           piece_of, reduce, split, squeeze, transpose, unsqueeze, with_axes)
 
 SPATIAL = (1, 2, 3, 3, *(4, 5, 6, 7, 8, 9) * 2, 11, 12)
 MOST_CHANNELS = 8
@@ -1213,6 +1213,59 @@ def joined(m, x):
     return decorated(m, y)
 
 
+def side_by_side(m, x):
+    """Kernels with the same windows whose outputs a Concat joins: of one tensor, or of its parts, as Split or Slices
+    give them, with the channels second or last; now and then of parts in another order or of other sizes, with another
+    window, or read elsewhere."""
+    if x.rank < 3:
+        raise Unfit("no spatial axes")
+    axes, channels, count = x.rank - 2, fixed(x, 1), m.pick([2, 2, 3, 4])
+    last = m.chance(0.3)
+    into, back = [0, x.rank - 1, *range(1, x.rank - 1)], [0, *range(2, x.rank), 1]
+    of_parts = m.chance(0.6) and channels >= count
+    y = transpose(m, x, back) if last else x
+    axis = x.rank - 1 if last else 1
+    if of_parts:
+        each = channels // count
+        sizes = [each] * (count - 1) + [channels - each * (count - 1)]
+        if m.chance(0.1):
+            m.rng.shuffle(sizes)
+        if m.chance(0.6):
+            parts = split(m, y, m.pick([axis, axis - x.rank]), sizes)
+        else:
+            ends = [sum(sizes[:at + 1]) for at in range(count)]
+            stops = [end if at + 1 < count or m.chance(0.5) else 2**31 - 1 for at, end in enumerate(ends)]
+            parts = [piece_of(m, y, axis, end - size, stop) for end, size, stop in zip(ends, sizes, stops)]
+        if m.chance(0.1):
+            parts = [parts[int(at)] for at in m.rng.permutation(count)]
+    else:
+        parts = [y] * count
+    taps, strides = [m.pick([1, 3, 3, 2]) for _ in range(axes)], [m.pick([1, 1, 2])] * axes
+    pads = [(k // 2, (k - 1) // 2) for k in taps]
+    width = m.between(1, 3)
+    made = []
+    for part in parts:
+        part = transpose(m, part, into) if last else part
+        inputs = fixed(part, 1)
+        width = m.between(1, 3) if not of_parts or m.chance(0.05) else width
+        groups = m.pick(divisors(inputs, width)) if m.chance(0.15) else 1
+        own, own_pads = (taps, pads) if m.chance(0.95) else ([1] * axes, [(0, 0)] * axes)
+        z = decorated(m, conv(m, part, width, own, own_pads, strides, groups=groups))
+        if m.chance(0.15):
+            z = total(m, [z, conv(m, part, fixed(z, 1), [1] * axes, None, strides, groups=1)])
+        if m.chance(0.05):
+            m.watch(z)
+        made.append(transpose(m, z, back) if last else z)
+    if len({tuple(shape[:axis] + shape[axis + 1:] for shape in z.shapes) for z in made}) > 1:
+        raise Unfit("other sizes")
+
+    def row(*sizes):
+        return [sum(size[axis] for size in sizes) if at == axis else n for at, n in enumerate(sizes[0])]
+
+    y = m.op("Concat", made, row, axis=m.pick([axis, axis - x.rank]))
+    return decorated(m, transpose(m, y, into) if last else y)
+
+
 def rows_and_back(m, x):
     """A norm of a product's rows, which all axes but the last become; then, as a rule, the product's own axes."""
     if x.rank < 2:
@@ -1299,6 +1352,7 @@ PIECES = [
     ("kernel of other type", 2, kernel_of_other_type),
     ("shared kernel", 3, shared_kernel),
     ("joined", 5, joined),
+    ("side by side", 5, side_by_side),
     ("resampled", 5, resampled),
     ("gate", 2, gate),
 ]

@@ -22,6 +22,7 @@ use crate::affine::geometry::{Channels, Geometry};
 use crate::affine::kernel::{Affine, Summand, in_a_row, of_channel, taps};
 use crate::affine::linear::Linear;
 use crate::affine::refusal::Refusal;
+use crate::affine::rows::Stack;
 use crate::affine::window::Window;
 use crate::numbers;
 
@@ -74,6 +75,14 @@ impl Linear for Affine {
         let kernel = kernel.permuted_axes(IxDyn(&axes)).to_owned();
         // What is left out has length 1.
         Self::new(geometry, in_a_row(kernel), self.bias.clone())
+    }
+
+    fn with_rows_of(&self, next: &Self, channels: Channels) -> Option<Self> {
+        let geometry = self.geometry.with_rows_of(&next.geometry, channels)?;
+        let rows = |map: &Self| map.geometry.channels.map_or(0, |channels| channels.outputs);
+        let of = |map: &'_ Self| (0..rows(map)).map(|row| map.bias_of(row)).collect::<Vec<_>>();
+        let kernel = Stack { first: self.clone(), second: next.clone() };
+        Some(Self::new(geometry, Arc::new(kernel), [of(self), of(next)].concat()))
     }
 
     fn unturned(&self) -> Self {

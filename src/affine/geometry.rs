@@ -57,6 +57,26 @@ impl Channels {
         Channels { inputs: channels, outputs: channels, groups: channels.max(1) }
     }
 
+    /// Those of a kernel with the rows of both, which read the same channels; `None` if they do not,
+    /// or have groups. Of two groups, each has its rows in a row: in a stack they would not be.
+    pub fn stacked(&self, next: &Channels) -> Option<Self> {
+        let read_the_same = (self.inputs, self.groups, next.groups) == (next.inputs, 1, 1);
+        let outputs = self.outputs.checked_add(next.outputs)?;
+        read_the_same.then_some(Channels { outputs, ..*self })
+    }
+
+    /// Those of a kernel with the groups of both, where `next` reads channels behind those that
+    /// `self` reads; `None` if their groups are not as wide.
+    pub fn beside(&self, next: &Channels) -> Option<Self> {
+        let width = |own: &Channels| (own.inputs / own.groups, own.outputs / own.groups);
+        let both = Channels {
+            inputs: self.inputs.checked_add(next.inputs)?,
+            outputs: self.outputs.checked_add(next.outputs)?,
+            groups: self.groups.checked_add(next.groups)?,
+        };
+        (width(self) == width(next)).then_some(both)
+    }
+
     /// With the groups that are groups of both.
     pub(super) fn coarsest(&self, other: &Channels, inputs: usize, outputs: usize) -> Self {
         Channels { inputs, outputs, groups: gcd(self.groups, other.groups) }
@@ -126,5 +146,88 @@ impl Geometry {
             outputs as f64 * (inputs / groups) as f64
         });
         taps * pairs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::affine::linear::Linear;
+    use crate::affine::refusal::Refusal;
+
+    fn shape(channels: (usize, usize, usize), taps: i64, pad: i64, shifted: bool) -> Geometry {
+        let (inputs, outputs, groups) = channels;
+        Geometry {
+            channels: Some(Channels { inputs, outputs, groups }),
+            windows: vec![Window::new(taps, 1, 1, (pad, pad)).unwrap(); 2],
+            shifted,
+            ..Geometry::identity()
+        }
+    }
+
+    #[test]
+    fn an_identity_joins_a_square_kernel() {
+        let square = shape((8, 8, 2), 3, 1, false);
+        assert_eq!(square.clone().plus(&Geometry::identity(), &[]).unwrap(), square);
+        let wide = shape((4, 8, 1), 3, 1, false);
+        assert_eq!(wide.plus(&Geometry::identity(), &[]), Err(Refusal::Channels(8, 4)));
+    }
+
+    #[test]
+    fn groups_become_as_coarse_as_needed() {
+        let merged = shape((12, 12, 4), 1, 0, false).plus(&shape((12, 12, 6), 1, 0, false), &[]);
+        assert_eq!(merged.unwrap().channels.unwrap().groups, 2);
+    }
+
+    #[test]
+    fn a_bias_does_not_pass_a_border() {
+        let outer = shape((4, 4, 1), 3, 1, false);
+        assert!(outer.after(&shape((4, 4, 1), 1, 0, false)).is_ok());
+        assert_eq!(outer.after(&shape((4, 4, 1), 1, 0, true)), Err(Refusal::BiasAtBorder(0)));
+    }
+    #[test]
+    fn transpositions_cancel_and_pass_through_what_they_do_not_touch() {
+        let order = |axes: &[i64]| AxisOrder::new(axes).unwrap();
+        let (into, back) = (order(&[0, 3, 1, 2]), order(&[0, 2, 3, 1]));
+        let (into, back) = (Geometry::transposition(into), Geometry::transposition(back));
+        let both = into.after(&back).unwrap();
+        assert_eq!(both.input, both.output);
+        let square = shape((8, 8, 1), 3, 1, false);
+        let sandwich = back.after(&square.after(&into).unwrap()).unwrap();
+        assert_eq!(sandwich, square.clone().within(&order(&[0, 3, 1, 2])));
+        // A residual joins in the layout of the tensor that both maps read.
+        assert_eq!(sandwich.clone().plus(&Geometry::identity(), &[]).unwrap(), sandwich);
+        assert_eq!(into.plus(&Geometry::identity(), &[]), Err(Refusal::Axes));
+        assert_eq!(square.plus(&sandwich, &[]), Err(Refusal::Axes));
+    }
+
+    #[test]
+    fn a_transposed_kernel_is_a_kernel() {
+        let turn = Geometry::transposition(AxisOrder::new(&[0, 1, 3, 2]).unwrap());
+        let tall = Geometry {
+            windows: vec![Window::new(3, 1, 1, (1, 1)).unwrap(), Window::IDENTITY],
+            ..shape((4, 4, 1), 1, 0, false)
+        };
+        let turned = turn.after(&tall.after(&turn).unwrap()).unwrap();
+        let wide = Geometry { windows: vec![tall.windows[1], tall.windows[0]], ..tall.clone() };
+        assert_eq!(tall.clone().plus(&turned, &[]).unwrap(), tall.plus(&wide, &[]).unwrap());
+    }
+
+    /// Channels of one kernel and of another one; those of both with their rows, if they read the same
+    /// channels, and if the other one reads those behind.
+    #[test]
+    fn rows_of_two_kernels_are_stacked_or_stand_in_groups() {
+        let of = |(inputs, outputs, groups)| Channels { inputs, outputs, groups };
+        for (one, other, stacked, beside) in [
+            ((2, 3, 1), (2, 4, 1), Some((2, 7, 1)), None),
+            ((2, 3, 1), (2, 3, 1), Some((2, 6, 1)), Some((4, 6, 2))),
+            ((2, 3, 1), (3, 3, 1), None, None),
+            ((4, 2, 2), (4, 2, 2), None, Some((8, 4, 4))),
+            ((4, 2, 2), (2, 1, 1), None, Some((6, 3, 3))),
+        ] {
+            let (one, other) = (of(one), of(other));
+            assert_eq!(one.stacked(&other), stacked.map(of), "{one:?} {other:?}");
+            assert_eq!(one.beside(&other), beside.map(of), "{one:?} {other:?}");
+        }
     }
 }

@@ -81,6 +81,10 @@ pub trait Linear: Clone {
     /// If it is no convolution between NCHW tensors that pads with zeros, or of too many weights.
     fn dense(&self, sizes: &[usize]) -> Result<Self, Refusal>;
 
+    /// The map with these `channels`, that makes what `self` does with what `next` does behind it;
+    /// `None` if their windows or axes are not the same.
+    fn with_rows_of(&self, next: &Self, channels: Channels) -> Option<Self>;
+
     /// `self` with the axes of what it makes in the order of what it reads.
     #[must_use]
     fn unturned(&self) -> Self;
@@ -274,6 +278,13 @@ impl Linear for Geometry {
         Geometry { windows, input: order(&self.input), output: order(&self.output), ..self.clone() }
     }
 
+    fn with_rows_of(&self, next: &Self, channels: Channels) -> Option<Self> {
+        let alike = Geometry { channels: next.channels, shifted: next.shifted, ..self.clone() };
+        let shifted = self.shifted || next.shifted;
+        let both = Geometry { channels: Some(channels), shifted, ..self.clone() };
+        (alike == *next).then_some(both)
+    }
+
     fn unturned(&self) -> Self {
         Geometry { output: self.input.clone(), ..self.clone() }
     }
@@ -383,68 +394,5 @@ impl Geometry {
 
     fn axes(&self, other: &Geometry) -> std::ops::Range<usize> {
         0..self.windows.len().max(other.windows.len())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn conv(channels: (usize, usize, usize), taps: i64, pad: i64, shifted: bool) -> Geometry {
-        let (inputs, outputs, groups) = channels;
-        Geometry {
-            channels: Some(Channels { inputs, outputs, groups }),
-            windows: vec![Window::new(taps, 1, 1, (pad, pad)).unwrap(); 2],
-            shifted,
-            ..Geometry::identity()
-        }
-    }
-
-    #[test]
-    fn an_identity_joins_a_square_kernel() {
-        let square = conv((8, 8, 2), 3, 1, false);
-        assert_eq!(square.clone().plus(&Geometry::identity(), &[]).unwrap(), square);
-        let wide = conv((4, 8, 1), 3, 1, false);
-        assert_eq!(wide.plus(&Geometry::identity(), &[]), Err(Refusal::Channels(8, 4)));
-    }
-
-    #[test]
-    fn groups_become_as_coarse_as_needed() {
-        let merged = conv((12, 12, 4), 1, 0, false).plus(&conv((12, 12, 6), 1, 0, false), &[]);
-        assert_eq!(merged.unwrap().channels.unwrap().groups, 2);
-    }
-
-    #[test]
-    fn a_bias_does_not_pass_a_border() {
-        let outer = conv((4, 4, 1), 3, 1, false);
-        assert!(outer.after(&conv((4, 4, 1), 1, 0, false)).is_ok());
-        assert_eq!(outer.after(&conv((4, 4, 1), 1, 0, true)), Err(Refusal::BiasAtBorder(0)));
-    }
-    #[test]
-    fn transpositions_cancel_and_pass_through_what_they_do_not_touch() {
-        let order = |axes: &[i64]| AxisOrder::new(axes).unwrap();
-        let (into, back) = (order(&[0, 3, 1, 2]), order(&[0, 2, 3, 1]));
-        let (into, back) = (Geometry::transposition(into), Geometry::transposition(back));
-        let both = into.after(&back).unwrap();
-        assert_eq!(both.input, both.output);
-        let square = conv((8, 8, 1), 3, 1, false);
-        let sandwich = back.after(&square.after(&into).unwrap()).unwrap();
-        assert_eq!(sandwich, square.clone().within(&order(&[0, 3, 1, 2])));
-        // A residual joins in the layout of the tensor that both maps read.
-        assert_eq!(sandwich.clone().plus(&Geometry::identity(), &[]).unwrap(), sandwich);
-        assert_eq!(into.plus(&Geometry::identity(), &[]), Err(Refusal::Axes));
-        assert_eq!(square.plus(&sandwich, &[]), Err(Refusal::Axes));
-    }
-
-    #[test]
-    fn a_transposed_kernel_is_a_kernel() {
-        let turn = Geometry::transposition(AxisOrder::new(&[0, 1, 3, 2]).unwrap());
-        let tall = Geometry {
-            windows: vec![Window::new(3, 1, 1, (1, 1)).unwrap(), Window::IDENTITY],
-            ..conv((4, 4, 1), 1, 0, false)
-        };
-        let turned = turn.after(&tall.after(&turn).unwrap()).unwrap();
-        let wide = Geometry { windows: vec![tall.windows[1], tall.windows[0]], ..tall.clone() };
-        assert_eq!(tall.clone().plus(&turned, &[]).unwrap(), tall.plus(&wide, &[]).unwrap());
     }
 }

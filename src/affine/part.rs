@@ -36,6 +36,15 @@ impl Part {
         fits.then_some(Part { start, whole: outer.whole, ..self })
     }
 
+    /// This part and its neighbour `next` as one, which is all of the whole if that is `None`; or
+    /// `None` if that does not follow it.
+    pub fn with_next(self, next: Part) -> Option<Option<Self>> {
+        let end = self.start.saturating_add(self.size);
+        let follows = (next.axis, next.whole, next.start) == (self.axis, self.whole, end);
+        let size = self.size.saturating_add(next.size);
+        follows.then_some((size < self.whole).then_some(Part { size, ..self }))
+    }
+
     /// Whether these parts, each of which may be told more than once, are a whole tensor
     /// without a gap, and no two of them overlap; no part is all of it.
     pub fn make_a_whole(parts: impl Iterator<Item = Option<Self>>) -> bool {
@@ -81,6 +90,9 @@ mod tests {
         }
         let joined = Part::joined(1, &[2, 4]).unwrap();
         assert_eq!(joined, [part(0, 2).unwrap(), part(2, 4).unwrap()]);
+        assert_eq!(joined[0].with_next(joined[1]), Some(None));
+        assert_eq!(part(0, 2).unwrap().with_next(part(2, 1).unwrap()), Some(part(0, 3)));
+        assert_eq!(part(0, 2).unwrap().with_next(part(3, 1).unwrap()), None);
         let inner = Part { axis: 1, whole: 4, start: 1, size: 3 };
         assert_eq!(inner.of(joined[1]), part(3, 3));
         assert_eq!((inner.of(joined[0]), Part::joined(1, &[2, 0])), (None, None));

@@ -79,6 +79,26 @@ impl LazyWeights for Affine {
     }
 }
 
+/// The rows of two kernels, those of the second one behind those of the first.
+#[derive(Debug)]
+pub(super) struct Stack {
+    pub(super) first: Affine,
+    pub(super) second: Affine,
+}
+
+impl LazyWeights for Stack {
+    fn count(&self) -> usize {
+        self.first.count() + self.second.count()
+    }
+
+    fn read(&self, start: usize, into: &mut [f64]) {
+        let border = self.first.count();
+        let (of_first, of_second) = into.split_at_mut(border.saturating_sub(start).min(into.len()));
+        self.first.read(start, of_first);
+        self.second.read(start.saturating_sub(border), of_second);
+    }
+}
+
 /// A summand, and where its taps fall in the sum's.
 struct Placed<'t> {
     summand: &'t Summand,

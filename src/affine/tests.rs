@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use ndarray::{ArrayD, Axis, IxDyn};
 
-use crate::affine::geometry::{Channels, ConvKind};
+use crate::affine::geometry::{Channels, ConvKind, Geometry};
 use crate::affine::kernel::{Affine, batch_norm};
 use crate::affine::linear::Linear;
 use crate::affine::quantization::InTurn;
@@ -350,4 +350,44 @@ fn transposed_convolutions_are_padded_evenly_where_they_can_be() {
         let same = Window::scattered(3, stride, dilation, (before, behind), growth);
         assert_eq!(same, Some(window), "{pads:?} {growth}");
     }
+}
+
+#[test]
+fn a_kernel_with_the_rows_of_two_makes_what_both_make() {
+    let windows = vec![Window::new(3, 2, 1, (1, 0)).unwrap(), Window::IDENTITY];
+    let kernel = |outputs: usize, first: usize| {
+        let numbers = (0..outputs * 2 * 3).map(|at| ((at + first) % 7) as f64 - 2.5).collect();
+        let weights = ArrayD::from_shape_vec(IxDyn(&[outputs, 2, 3, 1]), numbers).unwrap();
+        let bias: Vec<f64> = (0..outputs).map(|at| (at + first) as f64).collect();
+        let (scale, shift) = (vec![1.5; outputs], vec![0.25; outputs]);
+        let norm = Affine::diagonal(&scale, &shift);
+        norm.after(&Affine::conv(weights, &bias, windows.clone(), 1)).unwrap()
+    };
+    let map = |channels: usize| {
+        ArrayD::from_shape_fn(IxDyn(&[channels, 5, 4]), |at| {
+            (at[0] * 11 + at[1] * 3 + at[2]) as f64
+        })
+    };
+    let channels = |map: &Affine| map.geometry().channels.unwrap();
+    let (one, other) = (kernel(2, 1), kernel(3, 4));
+    let both = channels(&one).stacked(&channels(&other)).unwrap();
+    let both = one.with_rows_of(&other, both).unwrap();
+    let apart = [naive(&one, &map(2)), naive(&other, &map(2))];
+    let joined = ndarray::concatenate(Axis(0), &[apart[0].view(), apart[1].view()]).unwrap();
+    assert_eq!(naive(&both, &map(2)), joined);
+    // Read from the middle of a row of the first one to that of a row of the second.
+    assert_eq!(numbers::read(&both, 8..17), numbers::all(&both)[8..17]);
+
+    let next = kernel(2, 3);
+    let both = channels(&one).beside(&channels(&next)).unwrap();
+    let both = one.with_rows_of(&next, both).unwrap();
+    let (whole, mut parts) = (map(4), vec![]);
+    for (kernel, start) in [(&one, 0), (&next, 2)] {
+        let part = whole.slice_axis(Axis(0), ndarray::Slice::from(start..start + 2));
+        parts.push(naive(kernel, &part.to_owned()));
+    }
+    let joined = ndarray::concatenate(Axis(0), &[parts[0].view(), parts[1].view()]).unwrap();
+    assert_eq!(naive(&both, &whole), joined);
+    let wider = Affine { geometry: Geometry { windows: vec![], ..next.geometry.clone() }, ..next };
+    assert!(one.with_rows_of(&wider, channels(&both)).is_none());
 }

@@ -7,7 +7,7 @@
 
 use std::iter::successors;
 
-use crate::affine::{ConvKind, Geometry, Linear, Macs, Part, Refusal, Window};
+use crate::affine::{Channels, ConvKind, Geometry, Linear, Macs, Part, Refusal, Window};
 use crate::emit::around::{adds_bias, front};
 use crate::emit::layout::layout;
 use crate::onnx::ids::ValueId;
@@ -243,6 +243,39 @@ impl<L: Linear> Term<L> {
         Ok(least)
     }
 
+    /// What this term and `next` make, one behind the other, as one kernel, if they are neighbouring
+    /// parts along the channels, of the same tensor.
+    pub fn stacked(&self, next: &Self) -> Option<Self> {
+        let are_of_one = self.root == next.root && self.has_front_of(next);
+        let channels = || self.channels()?.stacked(&next.channels()?);
+        are_of_one.then(channels).flatten().and_then(|both| self.with_rows_of(next, both))
+    }
+
+    /// The same, if their roots are neighbouring parts of one tensor, `root`, along the channels.
+    pub fn beside(&self, next: &Self, root: ValueId) -> Option<Self> {
+        let is_bare = |term: &Self| {
+            let is_conv = term.map.geometry().kind == ConvKind::Conv;
+            is_conv && term.before.is_empty() && term.inner.is_none()
+        };
+        let channels = || self.channels()?.beside(&next.channels()?);
+        let channels = (is_bare(self) && is_bare(next)).then(channels).flatten()?;
+        Some(Term { root, ..self.with_rows_of(next, channels)? })
+    }
+
+    fn channels(&self) -> Option<Channels> {
+        self.map.geometry().channels.filter(|_| self.kind == TermKind::Conv)
+    }
+
+    /// The kernel with these `channels` and the rows of both, in their place.
+    fn with_rows_of(&self, next: &Self, channels: Channels) -> Option<Self> {
+        let (own, others) = (self.part()?, next.part()?);
+        let part = own.with_next(others)?.map(Box::new);
+        let map = self.map.with_rows_of(&next.map, channels)?;
+        let are_seen = self.after.is_empty() && next.after.is_empty();
+        let is_along_channels = map.geometry().output.axis(1) == own.axis;
+        (are_seen && is_along_channels).then(|| Term { map, part, ..self.clone() })
+    }
+
     /// The term and those that are computed before it, the last kernel first.
     pub fn kernels(&self) -> impl Iterator<Item = &Self> {
         successors(Some(self), |term| term.inner.as_ref().map(|inner| &inner.term))
@@ -279,7 +312,7 @@ impl<L: Linear> Term<L> {
 
     /// The term as it may merge with `other`, which is seen in another way: as one kernel instead
     /// of two in a row, or as a product of all elements.
-    pub fn beside(&self, other: &Self) -> Option<Self> {
+    pub fn seen_as(&self, other: &Self) -> Option<Self> {
         self.at_once().or_else(|| self.dense_beside(other))
     }
 

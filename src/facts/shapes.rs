@@ -313,15 +313,24 @@ impl<'g, 'm> Sizes<'g, 'm> {
     }
 
     /// The size of `tensor` along `axis`.
+    ///
+    /// # Errors
+    /// If it is not known, or is no size.
     pub fn size(&self, tensor: ValueId, axis: usize) -> Result<i64, NotLinear> {
-        let ruled = self.by_rules(tensor).and_then(|dims| *dims.get(axis)?);
-        let size = ruled.or_else(|| self.shape(tensor).get(axis).copied().flatten());
+        let size = self.known_size(tensor, axis);
         size.filter(|size| (0..1 << 24).contains(size)).ok_or_else(|| {
             let name = &self.graph.value(tensor).name;
             self.unknown(format!(
                 "the size of `{name}` on axis {axis}, on which its windows depend,"
             ))
         })
+    }
+
+    /// The size of `tensor` along `axis`, if it is known. The rules are asked alone where they
+    /// know it: what they know is not taken back by an inference that contradicts them.
+    pub fn known_size(&self, tensor: ValueId, axis: usize) -> Option<i64> {
+        let ruled = self.by_rules(tensor).and_then(|dims| *dims.get(axis)?);
+        ruled.or_else(|| self.shape(tensor).get(axis).copied().flatten())
     }
 
     /// That `what` is not known, and whether somebody could tell.

@@ -254,8 +254,7 @@ fn require_at_least(
     too_small: NotLinear,
     valid: &mut Validity,
 ) -> Result<(), NotLinear> {
-    let size = reader.sizes.shape(tensor).get(axis).copied().flatten();
-    if size.is_some_and(|size| size < least) {
+    if reader.sizes.known_size(tensor, axis).is_some_and(|size| size < least) {
         return Err(too_small);
     }
     valid.require(tensor, Property::Size(axis, SizeSet::AtLeast(least)));

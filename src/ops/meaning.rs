@@ -1,5 +1,5 @@
-//! What a node computes: another name of a tensor, a signed sum, an affine map of one tensor,
-//! or something else, with the reason.
+//! What a node computes: another name of a tensor, a signed sum, tensors in a row, parts of a
+//! tensor, an affine map of one tensor, or something else, with the reason.
 //!
 //! Weights stay where they are stored until somebody asks for them. It knows tensors by their
 //! ids, and no operator by its name.
@@ -59,6 +59,8 @@ pub enum Meaning {
     Sum(Vec<SumOperand>),
     /// Tensors in a row along one axis, and which part of the whole each is.
     Joined(Vec<(Part, ValueId)>),
+    /// A tensor in parts along one axis, one per output.
+    Parted(ValueId, Vec<Part>),
     /// An affine map of one tensor.
     Linear(ValueId, LinearOp),
     /// Something else, and why it is not one of the above.
@@ -87,7 +89,9 @@ impl Meaning {
     /// The tensors that it is a function of.
     pub fn operands(&self) -> Vec<ValueId> {
         match self {
-            Meaning::Alias(operand) | Meaning::Linear(operand, _) => vec![*operand],
+            Meaning::Alias(operand) | Meaning::Parted(operand, _) | Meaning::Linear(operand, _) => {
+                vec![*operand]
+            }
             Meaning::Sum(summands) => summands.iter().map(|summand| summand.operand).collect(),
             Meaning::Joined(operands) => operands.iter().map(|&(_, operand)| operand).collect(),
             Meaning::Opaque(_) => Vec::new(),

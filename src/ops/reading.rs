@@ -88,7 +88,7 @@ fn meaning(
         ReadRule::AfterOthers(read) => read(reader, node, earlier, validity)?,
     };
     // y of `_, y = Add(a, b)` would go with its node.
-    if reader.graph.yields_more(node) {
+    if !matches!(meaning, Meaning::Parted(..)) && reader.graph.yields_more(node) {
         let why = "it has outputs that its operator does not have";
         return Err(NotLinear::Malformed(why).into());
     }
@@ -100,7 +100,7 @@ fn is_joined(meaning: &Meaning, joins: bool) -> bool {
     match meaning {
         Meaning::Linear(_, LinearOp::Bordered { .. }) => true,
         Meaning::Linear(..) | Meaning::Sum(_) | Meaning::Alias(_) => joins,
-        Meaning::Joined(_) | Meaning::Opaque(_) => false,
+        Meaning::Joined(_) | Meaning::Parted(..) | Meaning::Opaque(_) => false,
     }
 }
 

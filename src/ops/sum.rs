@@ -1,4 +1,4 @@
-//! Sums of any number of tensors, and tensors in a row.
+//! Sums of any number of tensors; tensors in a row, and parts of one.
 //!
 //! Knows operands and how they are joined; no weights.
 
@@ -11,7 +11,7 @@ use crate::ops::frame;
 use crate::ops::meaning::{LinearOp, Meaning, Sign, SumOperand};
 use crate::ops::meanings::Meanings;
 use crate::ops::pointwise;
-use crate::ops::reader::{Reader, not_linear};
+use crate::ops::reader::{Reader, first_input, not_linear};
 use crate::ops::stop::Stop;
 use crate::refusal::NotLinear;
 
@@ -173,6 +173,26 @@ fn in_a_row(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meanin
     }
     let parts = Part::joined(axis, &sizes).ok_or_else(opaque)?;
     Ok(Meaning::Joined(parts.into_iter().zip(operands).collect()))
+}
+
+/// Split (opset 2 to 18).
+///
+/// # Errors
+/// If the size of a part is not known, or a part is empty.
+pub fn split(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    let opaque = || not_linear(node);
+    let input = first_input(node)?;
+    let outputs = node.outputs.iter().copied().collect::<Option<Vec<ValueId>>>();
+    let outputs = outputs.ok_or_else(opaque)?;
+    let axes = reader.axes_from_front(input, &[node.int("axis", 0)], valid)?;
+    let axis = *axes.first().ok_or_else(opaque)?;
+    let size = |tensor: ValueId| -> Option<usize> { *reader.sizes.dims(tensor)?.get(axis)? };
+    let sizes: Option<Vec<usize>> = outputs.iter().map(|&output| size(output)).collect();
+    let parts = sizes.and_then(|sizes| Part::joined(axis, &sizes)).ok_or_else(opaque)?;
+    let whole = parts.first().map(|part| part.whole).filter(|&whole| size(input) == Some(whole));
+    let whole = whole.ok_or_else(opaque)?;
+    valid.require(input, Property::Size(axis, SizeSet::Exactly(whole as i64)));
+    Ok(Meaning::Parted(input, parts))
 }
 
 /// The axes of a node: an attribute before opset 13, an input since.

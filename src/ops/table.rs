@@ -92,6 +92,7 @@ pub const TABLE: &[OperatorRow] = &[
     of("ScatterND", 11..=18, 3, AfterOthers(filled::scatter), "a border that is filled").joining(),
     of("Slice", 1..=13, 5, Alone(frame::slice), "a crop"),
     of("SpaceToDepth", 1..=13, 1, Alone(views::space_to_depth), "a view"),
+    of("Split", 2..=18, 2, Alone(sum::split), "parts of a tensor"),
     of("Squeeze", 1..=25, 2, Alone(views::squeeze), "a view, without axes that are named"),
     of("Sub", 1..=14, 2, Alone(pointwise::subtract), "a difference; a shift by a constant"),
     of("Sum", 1..=13, MANY, AfterOthers(sum::sum), "a sum of any number of tensors"),

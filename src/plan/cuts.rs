@@ -6,7 +6,7 @@
 //! of one root merge where that is legal and no dearer. Its *gain* is the cost of the cone that
 //! goes away, less that of the form. Expanded are the ways from one term backwards, those from
 //! several terms to a tensor that all of them are computed from (elsewhere nothing can merge), and
-//! those of all terms that are turned alike.
+//! those of all terms that are turned alike, or joined.
 //!
 //! Knows the planner's graph, forms and costs; no weights, and changes nothing.
 
@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::affine::{Geometry, Part};
 use crate::emit::term::{Term, TermKind};
 use crate::onnx::ids::{IdMap, NodeId, ValueId};
+use crate::plan::candidate::Candidate;
 use crate::plan::cost::Gain;
 use crate::plan::form::{Form, FormStep};
 use crate::plan::net::Net;
@@ -55,17 +56,6 @@ const TOO_OFTEN: Reason =
 /// Limits that were met at tensors.
 pub type MetLimits = IdMap<ValueId, Vec<Reason>>;
 
-/// A tensor as it might be computed.
-#[derive(Debug, Clone)]
-pub struct Candidate {
-    /// How.
-    pub form: Form<Geometry>,
-    /// The steps to it.
-    pub steps: Vec<FormStep<NodeId>>,
-    /// What it is worth; nothing yet.
-    gain: Gain,
-}
-
 /// The search at one tensor.
 pub struct Search<'s, 'r, 'g, 'm> {
     net: &'s Net<'r, 'g, 'm>,
@@ -99,7 +89,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         let mut best = self.flattened()?;
         let better = |search: &mut Self, best: &Candidate| {
             let better = search.further(best).or_else(|| search.merged(best));
-            better.or_else(|| search.turned(best))
+            better.or_else(|| search.turned(best)).or_else(|| search.stacked(best))
         };
         while let Some(better) = better(self, &best) {
             best = better;
@@ -194,27 +184,75 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
     /// A better form than `best` in which all that it adds is read before its axes are put into
     /// another order, to be turned once: of one summand alone, nothing is gained.
     fn turned(&mut self, best: &Candidate) -> Option<Candidate> {
-        let inside = |term: &Term<Geometry>| {
-            let former = self.net.former(term.root).filter(|_| term.kind != TermKind::Conv);
-            former.filter(|_| self.net.reads(term.root) == 1 && self.refused.allows(term.root))
-        };
         let ends_turned = |term: &Term<Geometry>| {
-            let terms = inside(term).map(|id| self.net.terms(id));
+            let terms = self.inside(term).map(|id| self.net.terms(id));
             let mut terms = terms.unwrap_or(std::slice::from_ref(term)).iter();
             terms.all(|term| term.map.turns().is_some())
         };
         if best.form.terms.len() < 2 || !best.form.terms.iter().all(ends_turned) {
             return None;
         }
+        let way = self.entered(best, |term| self.inside(term))?;
+        let gain = self.gain(&way, &mut Vec::new())?;
+        gain.pays_beyond(&best.gain).then_some(Candidate { gain, ..way })
+    }
+
+    /// A better form than `best` in which kernels that a Concat joins are one: of one of them
+    /// alone, nothing is gained.
+    fn stacked(&mut self, best: &Candidate) -> Option<Candidate> {
+        if best.form.terms.len() < 2 || best.form.terms.iter().any(|term| term.part.is_none()) {
+            return None;
+        }
+        let kernel = |term: &Term<Geometry>| self.inside(term).filter(|&id| self.is_kernel(id));
+        let joined = self.entered(best, kernel)?;
+        // What reads parts of a tensor with its channels last turns each.
+        let turned = self.entered(&joined, |term| self.turned_root(term));
+        let mut ways = [Some(joined), turned].into_iter().flatten();
+        let stacked = ways.find_map(|way| way.stacked(self.net))?;
+        let gain = self.gain(&stacked, &mut Vec::new())?;
+        gain.pays_beyond(&best.gain).then_some(Candidate { gain, ..stacked })
+    }
+
+    /// The node of a tensor that nobody else reads, and that `term`, which is no kernel, does.
+    fn inside(&self, term: &Term<Geometry>) -> Option<NodeId> {
+        let former = self.net.former(term.root).filter(|_| term.kind != TermKind::Conv);
+        former.filter(|_| self.net.reads(term.root) == 1 && self.refused.allows(term.root))
+    }
+
+    /// The node of the root of `term`, if it is a Transpose for that alone.
+    fn turned_root(&self, term: &Term<Geometry>) -> Option<NodeId> {
+        let former = self.net.former(term.root).filter(|_| self.net.reads(term.root) == 1)?;
+        let [own] = self.net.terms(former) else { return None };
+        let only_turns = own.kind == TermKind::Pointwise && own.map.turns().is_some();
+        let is_bare = own.map.windows.is_empty() && own.map.channels.is_none();
+        (only_turns && is_bare && self.refused.allows(term.root)).then_some(former)
+    }
+
+    /// Whether node `id` makes what kernels do, or what one that nobody else reads does, turned.
+    fn is_kernel(&self, id: NodeId) -> bool {
+        let mut terms = self.net.terms(id);
+        for _ in 0..MAX_WAY {
+            let [term] = terms else { break };
+            let Some(id) = self.inside(term) else { break };
+            terms = self.net.terms(id);
+        }
+        terms.iter().all(|term| term.kind == TermKind::Conv)
+    }
+
+    /// The form, with each term that `enters` a tensor read through that; `None` if one cannot be.
+    fn entered(
+        &self,
+        best: &Candidate,
+        enters: impl Fn(&Term<Geometry>) -> Option<NodeId>,
+    ) -> Option<Candidate> {
         let mut way = best.clone();
         for _ in 0..MAX_WAY + best.form.terms.len() {
-            let Some(id) = way.form.terms.iter().find_map(inside) else { break };
+            let Some(id) = way.form.terms.iter().find_map(&enters) else { break };
             if !way.expand(self.net, id) {
                 return None;
             }
         }
-        let gain = self.gain(&way, &mut Vec::new())?;
-        gain.pays_beyond(&best.gain).then_some(Candidate { gain, ..way })
+        Some(way)
     }
 
     /// The best form on the way from `start` back from what these terms read, all of it or as
@@ -372,47 +410,6 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
     fn leads_to(&self, id: NodeId, ancestor: ValueId) -> bool {
         let mut terms = self.net.terms(id).iter();
         terms.any(|term| self.ancestors(term.root).contains(&ancestor))
-    }
-}
-
-impl Candidate {
-    /// What node `id` computes now; `None` if that is not linear.
-    pub fn at(net: &Net, id: NodeId) -> Option<Self> {
-        let form = net.form(id)?.clone();
-        Some(Candidate { form, steps: Vec::new(), gain: Gain::default() })
-    }
-
-    /// Reads the form through the tensor that node `id` makes; whether what reads it there
-    /// composes with it.
-    pub fn expand(&mut self, net: &Net, id: NodeId) -> bool {
-        let Some((at, inner)) = net.reader.graph.node(id).output().zip(net.form(id)) else {
-            return false;
-        };
-        let is_expanded = self.form.go_through(at, inner.clone(), net.reader).is_ok();
-        self.steps.extend(is_expanded.then_some(FormStep::Through(id)));
-        is_expanded
-    }
-
-    /// Puts all terms aside but these.
-    fn select(&mut self, selected: &[usize]) {
-        self.form.select(selected);
-        self.steps.push(FormStep::Select(selected.to_vec()));
-    }
-
-    /// The same with what was put aside.
-    fn joined(&self, net: &Net) -> Option<Self> {
-        let mut joined = self.clone();
-        joined.form.join(net.reader).ok()?;
-        joined.steps.push(FormStep::Join);
-        Some(joined)
-    }
-
-    /// Whether it can be written, and is right for the sizes that are known.
-    pub fn is_legal(&self, net: &Net) -> bool {
-        let terms = &self.form.terms;
-        self.form.is_written()
-            && terms.iter().all(|term| term.is_read(net.reader.forms))
-            && self.form.validity(net.reader).is_ok()
     }
 }
 

@@ -8,8 +8,9 @@ use crate::emit::term::Term;
 use crate::facts::roles;
 use crate::facts::validity::Validity;
 use crate::onnx::float::Float;
-use crate::onnx::ids::NodeId;
+use crate::onnx::ids::{NodeId, ValueId};
 use crate::ops::meaning::{LinearOp, Meaning};
+use crate::ops::reader::Reader;
 use crate::options::KeepIdentity;
 use crate::plan::block::Block;
 use crate::plan::border;
@@ -75,6 +76,7 @@ fn fitting(net: &Net, region: &Region, planned: &PlannedForm) -> Result<(Validit
     let (reader, meanings) = (net.reader, net.meanings);
     let mut valid = planned.form.validity(reader)?;
     valid.intersect(&region.validity(meanings));
+    has_elements(reader, region)?;
     if planned.count.parameters >= MAX_WEIGHTS {
         return Err(Reason::Limit("kernels of 2³¹ weights and more are not fused"));
     }
@@ -92,6 +94,21 @@ fn fitting(net: &Net, region: &Region, planned: &PlannedForm) -> Result<(Validit
     fit::check(net, region, planned.recipe, float)?;
     border::check(reader, meanings, region, float)?;
     Ok((valid, float))
+}
+
+/// That what the region reads and makes is not empty, whatever the batch is: some exporters declare
+/// an unknown one as 0. What an operator makes of an empty map, engines do not agree on: two nodes
+/// may run where one does not.
+fn has_elements(reader: &Reader, region: &Region) -> Result<(), Reason> {
+    let mut tensors = region.cuts.iter().chain([&region.output]);
+    let is_empty = |&&id: &&ValueId| {
+        let dims = reader.sizes.by_rules(id).unwrap_or_default();
+        dims.iter().skip(1).any(|size| *size == Some(0))
+    };
+    tensors.find(is_empty).map_or(Ok(()), |&empty| {
+        let name = &reader.graph.value(empty).name;
+        Err(Reason::OutOfRange(format!("`{name}` is not empty")))
+    })
 }
 
 /// What a block is written as.

@@ -7,8 +7,8 @@
 
 use crate::affine::Macs;
 use crate::onnx::ids::{IdMap, IdSet, NodeId, ValueId};
+use crate::plan::candidate::Candidate;
 use crate::plan::cost::{Count, Gain};
-use crate::plan::cuts::Candidate;
 use crate::plan::net::Net;
 use crate::plan::refused::Refused;
 

@@ -7,18 +7,18 @@
 //!
 //! Knows the mathematics and what nodes mean; not which steps pay.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
-use crate::affine::{Affine, Geometry, Linear, Part, Refusal};
+use crate::affine::{Geometry, Linear, Part, Refusal};
 use crate::emit::term::{Term, TermKind};
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::ids::{NodeId, ValueId};
-use crate::onnx::model::Invalid;
 use crate::ops::meaning::{LinearOp, Meaning, Sign, SumOperand};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::merge::{are_of_one_rank, insert, kind_of};
 use crate::plan::shifted;
+use crate::plan::stacked::{grouped, stacked};
 use crate::refusal::Reason;
 
 /// A tensor as a sum of terms.
@@ -43,6 +43,8 @@ pub enum FormStep<N> {
     Through(N),
     /// What was put aside is part of the sum again.
     Join,
+    /// Kernels of neighbouring parts become one.
+    Stack,
 }
 
 impl<L: Linear> Form<L> {
@@ -110,6 +112,17 @@ impl<L: Linear> Form<L> {
         let terms = self.terms.split_off(self.aside);
         self.aside = 0;
         self.add(terms, reader)
+    }
+
+    /// Makes one kernel of those of neighbouring parts; whether there are any.
+    pub fn stack(&mut self, reader: &Reader, meanings: &Meanings) -> bool {
+        let grouped = |valid: &mut Validity| grouped(&self.terms, reader, meanings, valid);
+        let mut valid = Validity::default();
+        let stacked = stacked(&self.terms).or_else(|| Some(vec![grouped(&mut valid)?]));
+        let Some(terms) = stacked else { return false };
+        self.terms = terms;
+        self.valid.intersect(&valid);
+        true
     }
 
     /// Whether terms are put aside.
@@ -326,120 +339,4 @@ fn must_hold(
         }
     }
     Ok(())
-}
-
-/// A node, and the number of the recipe that it is planned by, if it is.
-#[derive(Debug, Clone, Copy)]
-pub struct PlannedNode {
-    /// The node.
-    pub id: NodeId,
-    /// The number of its recipe.
-    pub recipe: Option<usize>,
-}
-
-/// The steps to a form.
-#[derive(Debug, Clone)]
-struct Recipe {
-    /// The node that it begins with, as it was planned before.
-    start: PlannedNode,
-    /// The steps from there.
-    steps: Vec<FormStep<PlannedNode>>,
-}
-
-/// The steps to all forms that were planned for a graph, each by its number. None needs one
-/// of a higher number.
-#[derive(Debug, Clone, Default)]
-pub struct Recipes(Vec<Recipe>);
-
-/// Why the weights of a form cannot be computed.
-#[derive(Debug, thiserror::Error)]
-pub enum WeightError {
-    /// The model is malformed.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// The weights refuse what the shapes allowed.
-    #[error(transparent)]
-    Refusal(#[from] Refusal),
-    /// A kernel is computed by a sub-graph that the engine cannot run.
-    #[error("a kernel is computed by constant nodes that could not be evaluated")]
-    NotEvaluated,
-}
-
-impl Recipes {
-    /// Notes the steps from a node, or from what it was planned as; returns their number.
-    pub fn note(&mut self, start: PlannedNode, steps: Vec<FormStep<PlannedNode>>) -> usize {
-        self.0.push(Recipe { start, steps });
-        self.0.len().saturating_sub(1)
-    }
-
-    /// The terms of form `wanted`, with their weights.
-    ///
-    /// # Errors
-    /// If a weight cannot be read or computed, or is not what the shapes allowed.
-    pub fn with_weights(
-        &self,
-        wanted: usize,
-        meanings: &Meanings,
-        reader: &Reader,
-    ) -> Result<Vec<Term<Affine>>, WeightError> {
-        let constants = reader.constants;
-        let lift = |map: &LinearOp| map.affine(constants)?.ok_or(WeightError::NotEvaluated);
-        let mut uses = self.uses(wanted);
-        let mut made: HashMap<usize, Form<Affine>> = HashMap::new();
-        for number in uses.keys().copied().collect::<Vec<_>>() {
-            let Some(recipe) = self.0.get(number) else { continue };
-            let mut take = |node: PlannedNode| {
-                let form = match node.recipe {
-                    Some(number) => taken(&mut made, &mut uses, number),
-                    None => Form::of_node(meanings, node.id, &Affine::identity(), lift)?,
-                };
-                form.ok_or(WeightError::NotEvaluated)
-            };
-            let mut form = take(recipe.start)?;
-            for step in &recipe.steps {
-                match step {
-                    FormStep::Select(selected) => form.select(selected),
-                    FormStep::Join => form.join(reader)?,
-                    FormStep::Through(node) => {
-                        let Some(at) = reader.graph.node(node.id).output() else { continue };
-                        form.go_through(at, take(*node)?, reader)?;
-                    }
-                }
-            }
-            made.insert(number, form);
-        }
-        Ok(made.remove(&wanted).map(|form| form.terms).unwrap_or_default())
-    }
-
-    /// The forms that `number` is made of, and itself, each behind those that it needs; and how
-    /// often each is needed.
-    fn uses(&self, number: usize) -> BTreeMap<usize, usize> {
-        let mut uses = BTreeMap::from([(number, 0)]);
-        let mut open = BTreeSet::from([number]);
-        while let Some(number) = open.pop_last() {
-            let Some(recipe) = self.0.get(number) else { continue };
-            let through = recipe.steps.iter().filter_map(|step| match step {
-                FormStep::Through(node) => node.recipe,
-                FormStep::Select(_) | FormStep::Join => None,
-            });
-            for needed in through.chain(recipe.start.recipe) {
-                let count: &mut usize = uses.entry(needed).or_default();
-                *count = count.saturating_add(1);
-                open.insert(needed);
-            }
-        }
-        uses
-    }
-}
-
-/// Form `number`. It moves to the last that needs it: sums of thousands of operands are not
-/// copied at every step.
-fn taken<L: Linear>(
-    made: &mut HashMap<usize, Form<L>>,
-    uses: &mut BTreeMap<usize, usize>,
-    number: usize,
-) -> Option<Form<L>> {
-    let left = uses.get_mut(&number)?;
-    *left = left.saturating_sub(1);
-    if *left == 0 { made.remove(&number) } else { made.get(&number).cloned() }
 }

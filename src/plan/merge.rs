@@ -22,7 +22,7 @@ pub fn merge<L: Linear>(
 ) -> Result<Term<L>, Refusal> {
     debug_assert_eq!(one.root, other.root);
     if !one.has_views_of(other) {
-        return match (one.beside(other), other.beside(&one)) {
+        return match (one.seen_as(other), other.seen_as(&one)) {
             (Some(one), _) => merge(one, other, reader),
             (None, Some(other)) => merge(one, &other, reader),
             (None, None) => Err(Refusal::View),

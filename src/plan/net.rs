@@ -21,7 +21,8 @@ use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::computed::{DeadConstants, computed_kernel};
 use crate::plan::cost::{self, Count};
-use crate::plan::form::{Form, FormStep, PlannedNode, Recipes};
+use crate::plan::form::{Form, FormStep};
+use crate::plan::recipes::{PlannedNode, Recipes};
 use crate::plan::tails::Tails;
 
 /// How a tensor is computed otherwise.
@@ -286,6 +287,11 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         }
     }
 
+    /// Whether node `id` hands on elements of a tensor, without a form.
+    fn passes_on(&self, id: NodeId) -> bool {
+        self.is_alias(id) || matches!(self.meanings.get(id), Some(Meaning::Parted(..)))
+    }
+
     fn is_alias(&self, id: NodeId) -> bool {
         matches!(self.meanings.get(id), Some(Meaning::Alias(_)))
     }
@@ -336,10 +342,11 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
                 let is_of_cone = self.is_live(producer)
                     && (self.forms.contains(producer)
                         || consumed.contains(&producer)
-                        || self.is_alias(producer));
-                let is_dead = lost.get(&value) == self.uses.get(value);
-                let is_root = || terms.iter().any(|term| term.root == value);
-                if is_dead && is_of_cone && !is_root() {
+                        || self.passes_on(producer));
+                let is_dead = |made: &ValueId| lost.get(made) == self.uses.get(*made);
+                let is_root = |made: &ValueId| terms.iter().any(|term| term.root == *made);
+                let mut made = graph.node(producer).outputs.iter().flatten();
+                if is_of_cone && made.all(|made| is_dead(made) && !is_root(made)) {
                     positions.insert(producer, there);
                     dying.insert(producer);
                 }
@@ -374,6 +381,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         let step = |step: FormStep<NodeId>| match step {
             FormStep::Select(selected) => FormStep::Select(selected),
             FormStep::Join => FormStep::Join,
+            FormStep::Stack => FormStep::Stack,
             FormStep::Through(id) => {
                 size += self.size(id);
                 FormStep::Through(planned(id))

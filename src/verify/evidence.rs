@@ -14,7 +14,7 @@ use crate::verify::decided::Decided;
 use crate::verify::feeding::{self, Feed, RunInput};
 use crate::verify::outcome::{Agreement, NotRun, Outcome};
 use crate::verify::pairs::Pairs;
-use crate::verify::side_by_side::Seen;
+use crate::verify::seen::Seen;
 
 /// What was seen so far.
 #[derive(Debug, Default)]
@@ -27,6 +27,8 @@ pub struct Evidence {
     pub shapes: Vec<Vec<Vec<usize>>>,
     /// Elements that whole models were fed.
     pub spent: usize,
+    /// Bytes of the tensors that the old model computed, also where it came to no end.
+    pub computed: usize,
     /// Branches that differ in both models, and that no run took; `None` before the first run
     /// in which one is taken.
     left_out: Option<HashSet<(String, &'static str)>>,

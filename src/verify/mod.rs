@@ -14,8 +14,8 @@
 //!    and, where whole models differ, piece by piece, by a `yardstick` for rounding; the engine
 //!    computes [`bfloat16`] in float32. Both are fed (`feeding`) at sizes of `sizes`, by what
 //!    axes are `along`; the branches of Ifs are `decided`, a `bridge` leads over what the
-//!    engine cannot run; what all runs show together is the `evidence`. What that showed is an
-//!    [`outcome`]. At which sizes a model runs at all, [`runnable`] finds out.
+//!    engine cannot run; one run says what was [`seen`], all together are the `evidence`, and what
+//!    that showed is an [`outcome`]. At which sizes a model runs at all, [`runnable`] finds out.
 //!
 //! Knows the format, the engine, and of the file what is stored and how large tensors are;
 //! is handed claims, nodes and tensors, and never asks the fuser anything.
@@ -48,6 +48,7 @@ pub mod readback;
 pub mod run;
 pub mod runnable;
 mod saturated;
+pub mod seen;
 pub mod side_by_side;
 mod sizes;
 mod slice_model;

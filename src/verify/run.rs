@@ -102,6 +102,10 @@ const MOST_TRIED: usize = 1 << 22;
 /// minutes.
 const MOST_TRIED_IN_VAIN: usize = 1 << 22;
 
+/// All tensors that are computed at such sizes may have so many bytes: a model of transposed
+/// convolutions may make hundreds of elements of one.
+const MOST_COMPUTED_IN_VAIN: usize = 4 << 30;
+
 /// Both models, as far as they are the same at all sizes.
 enum Read<'t, 'o, 'n> {
     /// No size chooses between nodes.
@@ -186,7 +190,9 @@ impl ModelTrial<'_, '_, '_> {
             let holds = |shapes: &&Vec<Vec<usize>>| self.holds_at(shapes);
             for shapes in candidates.iter().filter(is_small).filter(holds) {
                 let elements = feeding::elements(shapes, samples).unwrap_or_default();
-                if in_vain > 0 && in_vain.saturating_add(elements) > MOST_TRIED_IN_VAIN {
+                let is_too_much = in_vain.saturating_add(elements) > MOST_TRIED_IN_VAIN
+                    || evidence.computed > MOST_COMPUTED_IN_VAIN;
+                if in_vain > 0 && is_too_much {
                     left_out = left_out.saturating_add(1);
                     continue;
                 }

@@ -3,6 +3,7 @@
 //!
 //! Knows both graphs and the engine; not why the models should agree, nor what follows if not.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 
 use crate::engine::tensors::{self, EngineTensor};
@@ -18,25 +19,11 @@ use crate::verify::feeding::BridgedNodes;
 use crate::verify::nature::Saturation;
 use crate::verify::pairs::Pairs;
 use crate::verify::saturated::saturated;
+use crate::verify::seen::Seen;
 use crate::verify::sliced_run::{Bridges, SlicedRun, Stopped};
 use crate::verify::slices::{self, SliceLimits, SlicedStretch};
 use crate::verify::steps::is_explained;
 use crate::verify::yardstick::yardstick;
-
-/// What was seen on the way.
-#[derive(Debug, Clone, Default)]
-pub struct Seen {
-    /// Outputs, in the order of the course.
-    pub outputs: Vec<ComparedTensor>,
-    /// All else that was compared: operands of steps, pieces, fronts.
-    pub on_the_way: Vec<ComparedTensor>,
-    /// Elements behind steps that differ.
-    pub flipped: u64,
-    /// Elements behind steps.
-    pub stepped: u64,
-    /// Nodes of the old model that the engine did not run, and what they are called.
-    pub bridged: BTreeMap<NodeId, String>,
-}
 
 /// Why the models did not come to their ends.
 #[derive(Debug)]
@@ -87,6 +74,8 @@ pub struct SideBySide<'s, 'o, 'n> {
     pub limits: Limits,
     /// What may differ.
     pub tolerances: Tolerances,
+    /// Bytes of the tensors that the old model's slices had, in all runs.
+    pub spent: &'s Cell<usize>,
 }
 
 /// How much runs at a time.
@@ -191,7 +180,10 @@ impl SideBySide<'_, '_, '_> {
         let mut seen = vec![Seen::default(); fed.samples.len()];
         let mut meetings = self.course.meetings.iter();
         for (number, (old, new)) in old_stretches.iter().zip(&new_stretches).enumerate() {
+            let before = runs.old.spent;
             let passed = runs.pass(old, new, at_a_time);
+            let own = runs.old.spent.saturating_sub(before);
+            self.spent.set(self.spent.get().saturating_add(own));
             passed.map_err(|halted| match halted {
                 Halted::New(error) => self.new_fails(fed, runs.old.bridged.keys(), error),
                 other => other,
@@ -219,40 +211,12 @@ impl SideBySide<'_, '_, '_> {
     }
 }
 
-impl Seen {
-    /// As if both had been seen in one run.
-    pub fn add(&mut self, other: Seen) {
-        self.flipped = self.flipped.saturating_add(other.flipped);
-        self.stepped = self.stepped.saturating_add(other.stepped);
-        self.bridged.extend(other.bridged);
-        merge(&mut self.outputs, other.outputs);
-        merge(&mut self.on_the_way, other.on_the_way);
-    }
-
-    /// All that was compared.
-    pub fn all(&self) -> impl Iterator<Item = &ComparedTensor> {
-        self.outputs.iter().chain(&self.on_the_way)
-    }
-}
-
 /// Bridges over those of the nodes that both models have over which they may lead.
 fn bridges(graphs: &[Graph], shared: &HashSet<NodeId>, over: BridgedNodes) -> Bridges {
     let is_misread =
         |id: NodeId| graphs.first().is_some_and(|graph| dialect::misread(graph.node(id)).is_some());
     let may_lead = |id: &NodeId| over == BridgedNodes::Failing || is_misread(*id);
     Bridges { allowed: shared.iter().copied().filter(may_lead).collect(), wanted: HashSet::new() }
-}
-
-/// Comparisons of one tensor count as one; runs of one course have them in the same order.
-fn merge(own: &mut Vec<ComparedTensor>, others: Vec<ComparedTensor>) {
-    for (place, other) in others.into_iter().enumerate() {
-        let is_it = |own: &ComparedTensor| own.name == other.name;
-        let found = own.get(place).is_some_and(is_it).then_some(place);
-        match found.or_else(|| own.iter().position(is_it)).and_then(|place| own.get_mut(place)) {
-            Some(own) => own.add(other),
-            None => own.push(other),
-        }
-    }
 }
 
 /// Both models on their way.

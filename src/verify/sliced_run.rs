@@ -61,6 +61,8 @@ pub struct SlicedRun<'w, 'm> {
     declared: OnceLock<Declarations>,
     /// Those over which one led, and why.
     pub bridged: BTreeMap<NodeId, EngineError>,
+    /// Bytes of the tensors of all slices that were run, whether they came to their end or not.
+    pub spent: usize,
 }
 
 /// Nodes over which bridges lead.
@@ -100,7 +102,8 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
             told.extend(stored.and_then(Float::from_onnx));
         }
         let is_of_float16 = told.contains(&Float::F16) && !told.contains(&Float::F64);
-        Ok(SlicedRun { graphs, graph, samples, bridges, is_of_float16, declared, bridged })
+        let spent = 0;
+        Ok(SlicedRun { graphs, graph, samples, bridges, is_of_float16, declared, bridged, spent })
     }
 
     /// What the whole model makes of each sample, cut like that.
@@ -243,7 +246,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
 
     /// What a slice makes of each sample.
     fn made(
-        &self,
+        &mut self,
         slice: &Slice,
         model: SliceModel,
         limits: Limits,
@@ -260,6 +263,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
                 None => LoadedSlice::load(source.clone(), &inputs)?,
             };
             check_fit(&stage, 1, &inputs, live, limits)?;
+            self.spent = self.spent.saturating_add(stage.bytes);
             let is_last = sample.saturating_add(1) == self.samples.len();
             let made = if is_last {
                 stage.run_last(&inputs)?
@@ -276,7 +280,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
     /// What a slice that begins with a large convolution makes of each sample, some of its channels
     /// at a time.
     fn made_in_rows(
-        &self,
+        &mut self,
         slice: &Slice,
         InRows { rows, joined, demand }: &InRows,
         limits: Limits,
@@ -307,6 +311,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
             }
             let stage = LoadedSlice::load(source(joined), &pieces)?;
             check_fit(&stage, 1, &pieces, live, limits)?;
+            self.spent = self.spent.saturating_add(stage.bytes);
             let made = stage.run_last(&pieces)?;
             all_made.push(made);
         }

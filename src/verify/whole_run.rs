@@ -4,6 +4,8 @@
 //!
 //! Knows two models and what they are fed; not which runs there are besides.
 
+use std::cell::Cell;
+
 use crate::engine::{EngineError, Limits};
 use crate::onnx::graph::Graph;
 use crate::onnx::model::Invalid;
@@ -15,7 +17,8 @@ use crate::verify::evidence::Evidence;
 use crate::verify::feeding::{self, Feed};
 use crate::verify::outcome::{NotRun, Outcome};
 use crate::verify::pairs::Pairs;
-use crate::verify::side_by_side::{Fed, Halted, Seen, SideBySide};
+use crate::verify::seen::Seen;
+use crate::verify::side_by_side::{Fed, Halted, SideBySide};
 use crate::verify::sliced_run::SLICE_LIMITS;
 use crate::verify::slices;
 
@@ -29,6 +32,7 @@ pub struct WholeRun<'w, 'o, 'n> {
     tolerances: Tolerances,
     limits: Limits,
     same: SameTensors,
+    spent: Cell<usize>,
 }
 
 /// Which tensors of one name both models are to make alike.
@@ -87,7 +91,8 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
         let pairs = Pairs::of(old_graph, new_graph)?;
         let course = Course::whole(old_graph, new_graph, &pairs)?;
         let (bfloat16, tolerances) = (Bfloat16::of(old)?, Tolerances { given: options.tolerance });
-        Ok(WholeRun { old, new, bfloat16, pairs, course, tolerances, limits, same })
+        let spent = Cell::default();
+        Ok(WholeRun { old, new, bfloat16, pairs, course, tolerances, limits, same, spent })
     }
 
     /// Runs both models and adds what was seen to the evidence; or says why that is nothing.
@@ -110,6 +115,7 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
         } else {
             self.whole(fed)?
         };
+        evidence.computed = evidence.computed.saturating_add(self.spent.take());
         let (whole, pieces) = match compared {
             Ok(compared) => compared,
             Err(silent) => return Ok(Some(silent)),
@@ -157,6 +163,7 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
             most: SLICE_LIMITS,
             limits,
             tolerances,
+            spent: &self.spent,
         };
         match both.run(fed) {
             Ok(seen) => Ok(Ok(seen)),

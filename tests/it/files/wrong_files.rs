@@ -19,6 +19,7 @@ use crate::support::tool::{converted, fused, looked, options, tool};
 
 /// Case, how many blocks are fused, and what is said of what is left alone.
 const CASES: &[(&str, usize, &str)] = &[
+    ("batch_of_none", 1, ""),
     (
         "border_of_one_batch",
         0,
@@ -70,6 +71,7 @@ const CASES: &[(&str, usize, &str)] = &[
          smallest normal number of float16",
     ),
     ("kernel_of_other_type", 2, "its inputs have different types"),
+    ("map_that_is_empty", 1, "it could be merged only where `t4` is not empty"),
     ("norm_of_a_sum_of_ranks", 0, ""),
     ("scale_of_a_sum_of_ranks", 0, ""),
     ("shift_of_a_sum_of_ranks", 1, ""),

@@ -1,0 +1,68 @@
+//! A tensor as it might be computed, and the steps to that.
+//!
+//! Knows the planner's graph and forms; not which steps pay.
+
+use crate::affine::Geometry;
+use crate::onnx::ids::NodeId;
+use crate::plan::cost::Gain;
+use crate::plan::form::{Form, FormStep};
+use crate::plan::net::Net;
+
+/// A tensor as it might be computed.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// How.
+    pub form: Form<Geometry>,
+    /// The steps to it.
+    pub steps: Vec<FormStep<NodeId>>,
+    /// What it is worth.
+    pub gain: Gain,
+}
+
+impl Candidate {
+    /// What node `id` computes now, worth nothing yet; `None` if that is not linear.
+    pub fn at(net: &Net, id: NodeId) -> Option<Self> {
+        let form = net.form(id)?.clone();
+        Some(Candidate { form, steps: Vec::new(), gain: Gain::default() })
+    }
+
+    /// Reads the form through the tensor that node `id` makes; whether what reads it there
+    /// composes with it.
+    pub fn expand(&mut self, net: &Net, id: NodeId) -> bool {
+        let Some((at, inner)) = net.reader.graph.node(id).output().zip(net.form(id)) else {
+            return false;
+        };
+        let is_expanded = self.form.go_through(at, inner.clone(), net.reader).is_ok();
+        self.steps.extend(is_expanded.then_some(FormStep::Through(id)));
+        is_expanded
+    }
+
+    /// Puts all terms aside but these.
+    pub fn select(&mut self, selected: &[usize]) {
+        self.form.select(selected);
+        self.steps.push(FormStep::Select(selected.to_vec()));
+    }
+
+    /// The same with what was put aside.
+    pub fn joined(&self, net: &Net) -> Option<Self> {
+        let mut joined = self.clone();
+        joined.form.join(net.reader).ok()?;
+        joined.steps.push(FormStep::Join);
+        Some(joined)
+    }
+
+    /// The same with kernels of neighbouring parts as one; `None` if there are none.
+    pub fn stacked(&self, net: &Net) -> Option<Self> {
+        let mut stacked = self.clone();
+        stacked.steps.push(FormStep::Stack);
+        stacked.form.stack(net.reader, net.meanings).then_some(stacked)
+    }
+
+    /// Whether it can be written, and is right for the sizes that are known.
+    pub fn is_legal(&self, net: &Net) -> bool {
+        let terms = &self.form.terms;
+        self.form.is_written()
+            && terms.iter().all(|term| term.is_read(net.reader.forms))
+            && self.form.validity(net.reader).is_ok()
+    }
+}

@@ -1,0 +1,51 @@
+//! What a run of two models showed: comparisons, and what was passed over.
+//!
+//! Knows tensors by their names; runs nothing.
+
+use std::collections::BTreeMap;
+
+use crate::onnx::ids::NodeId;
+use crate::verify::compare::ComparedTensor;
+
+/// What was seen on the way.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// Outputs, in the order of the course.
+    pub outputs: Vec<ComparedTensor>,
+    /// All else that was compared: operands of steps, pieces, fronts.
+    pub on_the_way: Vec<ComparedTensor>,
+    /// Elements behind steps that differ.
+    pub flipped: u64,
+    /// Elements behind steps.
+    pub stepped: u64,
+    /// Nodes of the old model that the engine did not run, and what they are called.
+    pub bridged: BTreeMap<NodeId, String>,
+}
+
+impl Seen {
+    /// As if both had been seen in one run.
+    pub fn add(&mut self, other: Seen) {
+        self.flipped = self.flipped.saturating_add(other.flipped);
+        self.stepped = self.stepped.saturating_add(other.stepped);
+        self.bridged.extend(other.bridged);
+        merge(&mut self.outputs, other.outputs);
+        merge(&mut self.on_the_way, other.on_the_way);
+    }
+
+    /// All that was compared.
+    pub fn all(&self) -> impl Iterator<Item = &ComparedTensor> {
+        self.outputs.iter().chain(&self.on_the_way)
+    }
+}
+
+/// Comparisons of one tensor count as one; runs of one course have them in the same order.
+fn merge(own: &mut Vec<ComparedTensor>, others: Vec<ComparedTensor>) {
+    for (place, other) in others.into_iter().enumerate() {
+        let is_it = |own: &ComparedTensor| own.name == other.name;
+        let found = own.get(place).is_some_and(is_it).then_some(place);
+        match found.or_else(|| own.iter().position(is_it)).and_then(|place| own.get_mut(place)) {
+            Some(own) => own.add(other),
+            None => own.push(other),
+        }
+    }
+}
