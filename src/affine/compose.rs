@@ -137,6 +137,20 @@ impl Linear for Affine {
         self
     }
 
+    fn shift_in_front(&self, axes: usize) -> Result<Self, Refusal> {
+        let geometry = self.geometry.shift_in_front(axes)?;
+        let scale = self.factors().ok_or(Refusal::View)?;
+        let count = scale.len().max(self.bias.len());
+        let shift =
+            |channel| of_channel(&scale, channel).map(|scale| self.bias_of(channel) / scale);
+        let shift: Vec<f64> = (0..count).filter_map(shift).collect();
+        if !shift.iter().all(|shift| shift.is_finite()) {
+            return Err(Refusal::Vanishes);
+        }
+        let shift = Affine { bias: shift, ..self.clone() }.shift_alone();
+        Ok(Affine { geometry, ..shift })
+    }
+
     fn shift_alone(&self) -> Self {
         if let [bias] = self.bias[..] {
             return Affine::filter(Vec::new(), 1.0, bias);

@@ -68,13 +68,17 @@ impl Channels {
     /// Those of a kernel with the groups of both, where `next` reads channels behind those that
     /// `self` reads; `None` if their groups are not as wide.
     pub fn beside(&self, next: &Channels) -> Option<Self> {
-        let width = |own: &Channels| (own.inputs / own.groups, own.outputs / own.groups);
         let both = Channels {
             inputs: self.inputs.checked_add(next.inputs)?,
             outputs: self.outputs.checked_add(next.outputs)?,
             groups: self.groups.checked_add(next.groups)?,
         };
-        (width(self) == width(next)).then_some(both)
+        (self.of_a_group() == next.of_a_group()).then_some(both)
+    }
+
+    /// Inputs and outputs of one group.
+    pub fn of_a_group(&self) -> (usize, usize) {
+        (self.inputs / self.groups, self.outputs / self.groups)
     }
 
     /// With the groups that are groups of both.

@@ -65,6 +65,13 @@ pub trait Linear: Clone {
     #[must_use]
     fn shift_alone(&self) -> Self;
 
+    /// Of `y = s·x + t`, the shift by `t/s` in front of the scale alone, `y = s·(x + t/s)`, on tensors
+    /// with so many spatial `axes`.
+    ///
+    /// # Errors
+    /// If it is more than a scale and shift, or some `s` is zero.
+    fn shift_in_front(&self, axes: usize) -> Result<Self, Refusal>;
+
     /// Of a scale and shift, one whose channels, along those of `order`, are scaled and shifted
     /// as these `channels` are now.
     #[must_use]
@@ -320,6 +327,11 @@ impl Linear for Geometry {
 
     fn unshifted(self) -> Self {
         Geometry { shifted: false, ..self }
+    }
+
+    fn shift_in_front(&self, axes: usize) -> Result<Self, Refusal> {
+        self.must_be_diagonal()?;
+        Ok(Geometry { windows: vec![Window::IDENTITY; axes], ..self.shift_alone() })
     }
 
     fn shift_alone(&self) -> Self {

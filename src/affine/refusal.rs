@@ -64,6 +64,9 @@ pub enum Refusal {
     /// A transposed convolution whose output begins or ends beyond all its windows.
     #[error("on spatial axis {0} the output is larger than what a transposed convolution makes")]
     Outgrown(usize),
+    /// A shift that would have to be divided by a scale of zero.
+    #[error("a channel is scaled by zero")]
+    Vanishes,
     /// Kernels that would have to be multiplied out at once.
     #[error("one of them, or both together, has {0} weights: more than 2²⁵ are not multiplied out")]
     Weights(u64),

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, Axis};
 
-use crate::affine::{Affine, AxisOrder, ConvKind, Geometry, Linear, PadMode, Part, Window};
+use crate::affine::{Affine, ConvKind, Geometry, Linear, PadMode, Part, Window};
 use crate::emit::layout::{LayoutNode, LayoutOp, Operand, layout, pads_with};
 use crate::emit::term::{Term, TermKind};
-use crate::emit::turned::before_shared_turn;
+use crate::emit::turned::{LastTurn, before_shared_turn};
 use crate::emit::weights::{FusedWeights, NotFinite};
 use crate::numbers;
 use crate::onnx::float::Float;
@@ -67,8 +67,10 @@ pub struct FusedNodes {
 /// # Errors
 /// If it is seen already that a weight is not finite in the type that it will have.
 pub fn fused(form: &NormalForm) -> Result<FusedNodes, NotFinite> {
-    if let Some((terms, order)) = before_shared_turn(form.terms, form.forms) {
-        return turned(form, &terms, &order);
+    if let Some(((terms, _), last)) =
+        before_shared_turn(form.terms, form.forms).zip(LastTurn::of(form.terms, form.forms))
+    {
+        return turned(form, &terms, &last);
     }
     let mut fused = FusedNodes {
         nodes: vec![],
@@ -112,20 +114,17 @@ pub fn fused(form: &NormalForm) -> Result<FusedNodes, NotFinite> {
     Ok(fused)
 }
 
-/// Writes the sum of `terms`, turned to the order of axes that `form` has.
+/// Writes the sum of `terms`, and behind it the Transpose with which `form` ends.
 fn turned(
     form: &NormalForm,
     terms: &[Term<Affine>],
-    order: &AxisOrder,
+    last: &LastTurn,
 ) -> Result<FusedNodes, NotFinite> {
     let before = form.byproduct.map_or_else(|| format!("{}.nchw", form.stem), str::to_owned);
     let mut sum = fused(&NormalForm { terms, output: &before, byproduct: None, ..*form })?;
     sum.names_byproduct = form.byproduct.is_some();
-    let rank = terms.first().map_or(0, |term| term.map.geometry().rank());
-    let perm = order.roles(rank).into_iter().map(|axis| axis as i64).collect();
-    let name = format!("{}.output", form.stem);
-    let attributes = vec![ints("perm", perm)];
-    sum.nodes.push(write::node("Transpose", &name, &[&before], form.output, attributes));
+    let name = Some(format!("{}.output", form.stem));
+    sum.nodes.push(NodeProto { name, ..last.node(&before, form.output) });
     Ok(sum)
 }
 
@@ -221,23 +220,33 @@ impl FusedNodes {
         let made = if term.after.is_empty() { output } else { &made };
         let place = &Place { root: &root, output: made, form, ..*place };
         match term.kind {
-            TermKind::Pointwise | TermKind::Shifted(_) => self.scale(term, place)?,
+            TermKind::Pointwise => {
+                self.pointwise(("Mul", "scale"), numbers::all(&term.map), term, place)?
+            }
+            TermKind::Shifted(_) => {
+                self.pointwise(("Add", "shift"), term.map.bias().to_vec(), term, place)?
+            }
             _ => self.convolution(term, place)?,
         }
         Ok(self.views(&term.after, made, Some(output), &format!("{stem}.after")))
     }
 
-    /// Appends a scale per channel.
-    fn scale(&mut self, term: &Term<Affine>, place: &Place) -> Result<(), NotFinite> {
+    /// Appends an operator with one of these `numbers` per channel, or one for all.
+    fn pointwise(
+        &mut self,
+        (op, what): (&str, &str),
+        numbers: Vec<f64>,
+        term: &Term<Affine>,
+        place: &Place,
+    ) -> Result<(), NotFinite> {
         let geometry = term.map.geometry();
-        let name = place.tensor("scale");
+        let name = place.tensor(what);
         // Broadcast from the last axis on: [C, 1, 1] for NCHW.
         let behind = geometry.rank().saturating_sub(geometry.output.axis(1).saturating_add(1));
-        let numbers = numbers::all(&term.map);
         let shape = [vec![numbers.len()], vec![1; behind]].concat();
         self.weights.push(FusedWeights::new(&name, &shape, place.form.float, Arc::new(numbers))?);
         let reads = [place.root, name.as_str()];
-        self.nodes.push(write::node("Mul", place.stem, &reads, place.output, vec![]));
+        self.nodes.push(write::node(op, place.stem, &reads, place.output, vec![]));
         Ok(())
     }
 

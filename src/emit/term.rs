@@ -8,7 +8,6 @@
 use std::iter::successors;
 
 use crate::affine::{Channels, ConvKind, Geometry, Linear, Macs, Part, Refusal, Window};
-use crate::emit::around::{adds_bias, front};
 use crate::emit::layout::layout;
 use crate::onnx::ids::ValueId;
 use crate::ops::forms::NodeForms;
@@ -35,10 +34,6 @@ impl TermKind {
     }
 }
 
-/// Kernels in a row that are one term. In real networks there are two: what the second one crops
-/// is cropped by the first, which no crop is in front of.
-const MAX_KERNELS: usize = 8;
-
 /// One term `P(L(Q(r)))`, with the bias in `L`, and views `P` and `Q`; or a part of the sum, which
 /// is zero elsewhere.
 #[derive(Debug, Clone)]
@@ -63,7 +58,7 @@ pub struct Term<L> {
 #[derive(Debug, Clone)]
 pub struct Inner<L> {
     /// The tensor that it makes, but for what it crops, pads and turns, and does not add.
-    of: ValueId,
+    pub(super) of: ValueId,
     /// How.
     pub term: Term<L>,
 }
@@ -108,7 +103,14 @@ impl<L: Linear> Term<L> {
     /// If the maps do not compose.
     pub fn of(&self, inner: &Self) -> Result<Self, Refusal> {
         if let Some(own) = &self.inner {
-            return Ok(self.on(own.of, own.term.of(inner)?));
+            let inner = own.term.of(inner)?;
+            return if own.term.kind == TermKind::Conv {
+                Ok(self.on(own.of, inner))
+            } else {
+                // What was a shift may be something else now.
+                let outermost = self.outermost(own.of);
+                outermost.of(&inner).or_else(|_| outermost.behind(&inner))
+            };
         }
         if !self.has_views() && self.part.is_none() {
             return inner.mapped(&self.map, self.kind);
@@ -124,54 +126,6 @@ impl<L: Linear> Term<L> {
             (own, inner) => own.or(inner),
         };
         Ok(Term { part: part.map(Box::new), ..mapped })
-    }
-
-    /// This term, of what `inner` makes instead of its root, as one more kernel: what it does in
-    /// front of its own is done by that of `inner`, a Slice or a Transpose less; and what `inner`
-    /// would add by a node of its own is part of its bias.
-    ///
-    /// # Errors
-    /// If there is nothing in front and nothing added, or the one does not take what the other has.
-    pub fn behind(&self, inner: &Self) -> Result<Self, Refusal> {
-        if self.kernels().chain(inner.kernels()).nth(MAX_KERNELS).is_some() {
-            return Err(Refusal::View);
-        }
-        if let Some(own) = &self.inner {
-            return Ok(self.on(own.of, own.term.behind(inner)?));
-        }
-        let are_kernels = self.kind == TermKind::Conv && inner.kind == TermKind::Conv;
-        if !are_kernels || inner.part.is_some() {
-            return Err(Refusal::View);
-        }
-        if adds_bias(inner.map.geometry()) {
-            let bias = inner.map.shift_alone();
-            let bias = inner.after.iter().try_fold(bias, |bias, view| bias.beyond(&view.view));
-            let added = Term::new(self.root, bias?, TermKind::Pointwise);
-            if let Ok(outer) = self.of(&added) {
-                return outer
-                    .behind_kernel(Term { map: inner.map.clone().unshifted(), ..inner.clone() });
-            }
-        }
-        if front(self.map.geometry()).is_none() && self.before.is_empty() {
-            return Err(Refusal::View);
-        }
-        self.behind_kernel(inner.clone())
-    }
-
-    /// As [`Self::behind`], whatever is in front.
-    fn behind_kernel(&self, inner: Self) -> Result<Self, Refusal> {
-        let front = front(self.map.geometry());
-        let inner = self.before.iter().fold(inner, Term::viewed);
-        let Some(front) = front else {
-            return Ok(Term { before: Vec::new(), ..self.on(self.root, inner) });
-        };
-        let inner = inner.mapped(&L::framing(front.clone()), TermKind::Pointwise)?;
-        Ok(Term { before: Vec::new(), map: self.map.behind(&front), ..self.on(self.root, inner) })
-    }
-
-    /// This term, reading what `term` makes in the place of the tensor `of`.
-    fn on(&self, of: ValueId, term: Self) -> Self {
-        Term { root: term.root, inner: Some(Box::new(Inner { of, term })), ..self.clone() }
     }
 
     /// `map` applied to this term: in front of its views, if it is behind some. `D(P(L(r)))` is
@@ -214,7 +168,12 @@ impl<L: Linear> Term<L> {
         let inner = self.inner.clone();
         let mapped = Term { root, inner, before, map, after: Vec::new(), part: None, kind };
         let Some(inner) = &self.inner else { return Ok(mapped) };
-        let outermost = Term { root: inner.of, inner: None, ..mapped.clone() };
+        let outermost = mapped.outermost(inner.of);
+        // Where the border is cropped, a shift in front of it passes.
+        let is_shift = inner.term.kind != TermKind::Conv;
+        if let Some(one) = is_shift.then(|| outermost.of(&inner.term).ok()).flatten() {
+            return Ok(one);
+        }
         let is_taken = outermost.least_sizes().is_ok_and(|mut sizes| sizes.next().is_none());
         Ok(is_taken.then(|| outermost.behind(&inner.term).ok()).flatten().unwrap_or(mapped))
     }
@@ -319,8 +278,7 @@ impl<L: Linear> Term<L> {
     /// All kernels of the term as one, if it has several.
     fn at_once(&self) -> Option<Self> {
         let inner = self.inner.as_ref()?;
-        let outermost = Term { root: inner.of, inner: None, ..self.clone() };
-        outermost.of(&inner.term).ok()
+        self.outermost(inner.of).of(&inner.term).ok()
     }
 
     /// A convolution behind a view that gives it a size, as a product of all elements between the

@@ -6,6 +6,7 @@
 use crate::affine::{AxisOrder, Geometry, Linear};
 use crate::emit::layout::{LayoutOp, layout};
 use crate::emit::term::{Term, TermKind};
+use crate::onnx::proto::NodeProto;
 use crate::ops::forms::NodeForms;
 use crate::ops::meaning::{Sign, ViewNode};
 use crate::ops::views;
@@ -31,6 +32,12 @@ impl LastTurn {
         let is_turn = |view: &&ViewNode| view.proto.op_type() == "Transpose";
         let view = term.after.last().filter(is_turn).filter(|_| term.part.is_none())?;
         Some(LastTurn { view: view.clone(), map: None })
+    }
+
+    /// The node, from the tensor `input` to the tensor `output`; it has no name.
+    pub fn node(&self, input: &str, output: &str) -> NodeProto {
+        let (input, output) = (vec![input.to_owned()], vec![output.to_owned()]);
+        NodeProto { input, output, ..(*self.view.proto).clone() }
     }
 
     /// `term`, which reads what the sum makes, as a term of what this node reads; `None` if it

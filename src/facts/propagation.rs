@@ -100,6 +100,14 @@ impl<'a, 'g, 'm> Facts<'a, 'g, 'm> {
         self.answers.full.dims.get(tensor).cloned().flatten()
     }
 
+    /// Whether `tensor` is known to have no elements along an axis behind the first one.
+    pub fn is_empty_behind_batch(&mut self, tensor: ValueId) -> bool {
+        self.settle(Question::Dims(Level::Full, tensor));
+        let extents = self.answers.full.dims.get(tensor).and_then(Option::as_deref);
+        let mut sizes = extents.unwrap_or_default().iter().skip(1).flatten();
+        sizes.any(|extent| matches!(extent, Extent::Number(0)))
+    }
+
     /// The integers that `tensor` holds.
     pub fn integers(&mut self, tensor: ValueId) -> Option<Integers> {
         self.settle(Question::Integers(Level::Full, tensor));

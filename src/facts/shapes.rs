@@ -212,6 +212,12 @@ impl<'g, 'm> Sizes<'g, 'm> {
         self.ruled().dims(tensor)
     }
 
+    /// Whether a map has no elements by the rules, whatever its batch is: some exporters declare an
+    /// unknown one as 0.
+    pub fn is_empty_map(&self, tensor: ValueId) -> bool {
+        self.ruled().is_empty_behind_batch(tensor)
+    }
+
     /// What the rules know, for the shapes that the user gave.
     fn ruled(&self) -> Facts<'_, 'g, 'm> {
         match &self.special {

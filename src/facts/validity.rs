@@ -130,6 +130,14 @@ impl Validity {
         }
     }
 
+    /// The same conditions on the tensors that `source` says theirs are other names of: what is
+    /// claimed of a root is told of that, and not of what an Identity makes of it.
+    #[must_use]
+    pub fn of_sources(mut self, source: impl Fn(ValueId) -> ValueId) -> Self {
+        self.0.iter_mut().for_each(|condition| condition.tensor = source(condition.tensor));
+        self
+    }
+
     /// Narrows it to where `other` holds, too.
     pub fn intersect(&mut self, other: &Validity) {
         for condition in &other.0 {

@@ -80,7 +80,7 @@ pub struct SumOperand {
 
 impl SumOperand {
     /// The tensor as it is.
-    pub fn of((sign, operand): (Sign, ValueId)) -> Self {
+    pub fn of(sign: Sign, operand: ValueId) -> Self {
         SumOperand { sign, operand, shift: None }
     }
 }

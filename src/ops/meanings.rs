@@ -68,6 +68,7 @@ impl Meanings {
     pub fn note(&mut self, id: NodeId, node: &Node, reading: Reading) {
         let Reading { meaning, validity, consumed } = reading;
         if !validity.is_everywhere() {
+            let validity = validity.of_sources(|tensor| self.source(tensor));
             self.validity.insert(id, validity);
         }
         if !consumed.is_empty() {

@@ -147,7 +147,9 @@ fn arithmetic(
             _ => {
                 let right_sign = Sign::of_difference(op == Arithmetic::Sub);
                 let operands = [(Sign::Plus, left), (right_sign, right)];
-                return Ok(Meaning::Sum(operands.map(SumOperand::of).to_vec()));
+                return Ok(Meaning::Sum(
+                    operands.map(|(sign, operand)| SumOperand::of(sign, operand)).to_vec(),
+                ));
             }
         };
     if node.aligns_by_axis() && node.broadcast_axis().is_none() {

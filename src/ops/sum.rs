@@ -61,15 +61,15 @@ fn summands(
     valid: &mut Validity,
 ) -> Result<Vec<SumOperand>, Invalid> {
     let as_they_are = |operands: &[ValueId]| -> Vec<SumOperand> {
-        operands.iter().map(|&operand| SumOperand::of((Sign::Plus, operand))).collect()
+        operands.iter().map(|&operand| SumOperand::of(Sign::Plus, operand)).collect()
     };
     let (constants, tensors): (Vec<ValueId>, Vec<ValueId>) =
         operands.iter().partition(|&&operand| reader.constants.contains(operand));
-    let made = |tensor: ValueId| {
+    let meaning = |tensor: ValueId| {
         let producer = reader.graph.value(earlier.source(tensor)).producer;
         producer.and_then(|id| earlier.get(id))
     };
-    let made = || tensors.iter().enumerate().filter_map(|(at, &id)| Some((at, id, made(id)?)));
+    let made = || tensors.iter().enumerate().filter_map(|(at, &id)| Some((at, id, meaning(id)?)));
     let linear = made().find(|(.., meaning)| matches!(meaning, Meaning::Linear(..)));
     let sum = || made().find(|(.., meaning)| matches!(meaning, Meaning::Sum(_)));
     let shifted = linear.or_else(sum).filter(|_| !constants.is_empty());
@@ -131,7 +131,7 @@ pub fn stacked(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mea
     Ok(match operands.as_slice() {
         &[only] => Meaning::Alias(only),
         _ => {
-            let summand = |operand| SumOperand::of((Sign::Plus, operand));
+            let summand = |operand| SumOperand::of(Sign::Plus, operand);
             Meaning::Sum(operands.into_iter().map(summand).collect())
         }
     })

@@ -93,8 +93,7 @@ pub struct Replacement {
 impl TurnedRoot {
     /// The Transpose, if the root is called so.
     pub fn transpose(&self, root: &str) -> NodeProto {
-        let (input, output) = (vec![self.byproduct.clone()], vec![root.to_owned()]);
-        NodeProto { input, output, ..(*self.turn.view.proto).clone() }
+        self.turn.node(&self.byproduct, root)
     }
 
     /// `term` as one of the by-product, if it reads this root and is less nodes then.

@@ -65,8 +65,16 @@ impl KernelCopies {
         let mut shared: IdSet<ValueId> = IdSet::default();
         for block in blocks {
             let mut more = block.after.parameters - block.before.parameters;
+            // Kernels that it reads several times, which were counted as often; and its first reader.
+            let mut own: IdMap<ValueId, NodeId> = IdMap::default();
+            let mut repeated = None;
             for &id in &block.region.nodes {
                 let Some(kernel) = meanings.kernel(id) else { continue };
+                if let Some(&other) = own.get(&kernel) {
+                    more += elements(kernel);
+                    repeated = Some(Copied { kernel, node: id, other });
+                }
+                own.entry(kernel).or_insert(id);
                 let Some(&(first, second)) = unlike.get(&kernel) else { continue };
                 let is_of_block = tensors_of.get(&first) == Some(&block.tensor_stem.as_str());
                 let Some(other) = (if is_of_block { second } else { Some(first) }) else {
@@ -77,6 +85,12 @@ impl KernelCopies {
                 let node = block.region.nodes.last().copied().unwrap_or(id);
                 let output = block.region.output;
                 copies.by_output.entry(output).or_insert(Copied { kernel, node, other });
+            }
+            // A sum of one kernel with itself is one kernel; a stack of both holds it twice.
+            if let Some(copied) = repeated.filter(|_| more > 0.0) {
+                let node = block.region.nodes.last().copied().unwrap_or(copied.node);
+                let copied = Copied { node, ..copied };
+                copies.by_output.entry(block.region.output).or_insert(copied);
             }
             if copies.by_output.contains_key(&block.region.output) {
                 made.insert(&block.tensor_stem, more);

@@ -70,9 +70,8 @@ fn of_term(term: &Term<Geometry>, forms: NodeForms) -> Count {
         let bias = bias.map_or(0, |channels| channels.outputs) as f64;
         let (parameters, macs) = match kernel.kind {
             TermKind::Identity(_) => (0.0, Macs::default()),
-            TermKind::Pointwise | TermKind::Shifted(_) => {
-                (map.channels.map_or(0, |c| c.outputs) as f64, map.macs())
-            }
+            TermKind::Shifted(_) => (bias, Macs::default()),
+            TermKind::Pointwise => (map.channels.map_or(0, |c| c.outputs) as f64, map.macs()),
             TermKind::Conv => (map.weights() + bias, map.macs()),
         };
         count.add(&Count { nodes: 0, parameters, macs }, positions);

@@ -8,7 +8,7 @@ use crate::emit::term::Term;
 use crate::facts::roles;
 use crate::facts::validity::Validity;
 use crate::onnx::float::Float;
-use crate::onnx::ids::{NodeId, ValueId};
+use crate::onnx::ids::NodeId;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::reader::Reader;
 use crate::options::KeepIdentity;
@@ -91,21 +91,16 @@ fn fitting(net: &Net, region: &Region, planned: &PlannedForm) -> Result<(Validit
         let why = NotLinear::Malformed("its kernel has another type than those beside it");
         return Err(Reason::NotLinear { node, why });
     }
-    fit::check(net, region, planned.recipe, float)?;
+    fit::check(net, region, planned, float)?;
     border::check(reader, meanings, region, float)?;
     Ok((valid, float))
 }
 
-/// That what the region reads and makes is not empty, whatever the batch is: some exporters declare
-/// an unknown one as 0. What an operator makes of an empty map, engines do not agree on: two nodes
-/// may run where one does not.
+/// That what the region reads and makes is not empty. What an operator makes of an empty map,
+/// engines do not agree on: two nodes may run where one does not.
 fn has_elements(reader: &Reader, region: &Region) -> Result<(), Reason> {
     let mut tensors = region.cuts.iter().chain([&region.output]);
-    let is_empty = |&&id: &&ValueId| {
-        let dims = reader.sizes.by_rules(id).unwrap_or_default();
-        dims.iter().skip(1).any(|size| *size == Some(0))
-    };
-    tensors.find(is_empty).map_or(Ok(()), |&empty| {
+    tensors.find(|&&id| reader.sizes.is_empty_map(id)).map_or(Ok(()), |&empty| {
         let name = &reader.graph.value(empty).name;
         Err(Reason::OutOfRange(format!("`{name}` is not empty")))
     })

@@ -20,7 +20,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::affine::{Affine, of_channel};
+use crate::affine::{Affine, Geometry, of_channel};
 use crate::emit::term::{Term, TermKind};
 use crate::numbers::{self, LazyWeights, larger, pieces};
 use crate::onnx::float::Float;
@@ -29,23 +29,36 @@ use crate::onnx::model::Invalid;
 use crate::ops::meaning::{LinearOp, Meaning, SumOperand};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
-use crate::plan::net::Net;
+use crate::plan::net::{Net, PlannedForm};
+use crate::plan::recipes::WeightError;
 use crate::plan::region::Region;
-use crate::refusal::Unfit;
+use crate::refusal::{Reason, Unfit};
 
-/// Whether the weights of `region`, by its `recipe`, exist in `float`. They are computed only
-/// if bounds of them leave that open. What cannot be computed is told when it is fused.
+/// Whether the weights of `region` as it is `planned` exist in `float`. They are computed only
+/// if bounds of them leave that open. What else cannot be computed is told when it is fused.
 ///
 /// # Errors
 /// Why they do not.
-pub fn check(net: &Net, region: &Region, recipe: usize, float: Float) -> Result<(), Unfit> {
+pub fn check(
+    net: &Net,
+    region: &Region,
+    planned: &PlannedForm,
+    float: Float,
+) -> Result<(), Reason> {
     let (reader, meanings) = (net.reader, net.meanings);
     let Ok(bounds) = bounds(reader, meanings, region) else { return Ok(()) };
-    if bounds.is_some_and(|bounds| bounds.fit(float)) {
+    // Of a shift that is divided by a scale there are no bounds.
+    let divides =
+        |term: &Term<Geometry>| term.kernels().skip(1).any(|kernel| kernel.kind != TermKind::Conv);
+    let is_bounded = !planned.form.terms.iter().any(divides);
+    if is_bounded && bounds.is_some_and(|bounds| bounds.fit(float)) {
         return Ok(());
     }
-    let Ok(terms) = net.recipes.with_weights(recipe, meanings, reader) else { return Ok(()) };
-    check_terms(&terms, float)
+    match net.recipes.with_weights(planned.recipe, meanings, reader) {
+        Ok(terms) => Ok(check_terms(&terms, float)?),
+        Err(WeightError::Refusal(refusal)) => Err(refusal.into()),
+        Err(WeightError::Invalid(_) | WeightError::NotEvaluated) => Ok(()),
+    }
 }
 
 /// Whether the weights of these terms exist in `float`.
@@ -211,7 +224,8 @@ struct Filter {
 
 fn check_term(term: &Term<Affine>, float: Float) -> Result<(), Unfit> {
     if term.kind != TermKind::Conv {
-        return Ok(());
+        let fits = float.holds(&[largest(term.map.bias())]);
+        return if fits { Ok(()) } else { Err(Unfit::NotFinite(float)) };
     }
     let (kernel, bias) = (&term.map, term.map.bias());
     let outputs = bias.len().max(1);

@@ -242,7 +242,8 @@ impl Form<Geometry> {
         let is_minus = |term: &&Term<Geometry>| term.kind == TermKind::Identity(Sign::Minus);
         // A kernel in front of another one may have become a scale, which has no bias.
         let are_kernels = |term: &Term<Geometry>| {
-            term.kernels().skip(1).all(|kernel| kernel.kind == TermKind::Conv)
+            let is_node = |kind| matches!(kind, TermKind::Conv | TermKind::Shifted(Sign::Plus));
+            term.kernels().skip(1).all(|kernel| is_node(kernel.kind))
         };
         self.terms.iter().all(|term| term.kind.is_written() && are_kernels(term))
             && Part::make_a_whole(self.terms.iter().map(|term| term.part()))
@@ -254,7 +255,9 @@ impl Form<Geometry> {
     /// channels: behind a view, it becomes one of the kernel before that.
     pub fn channels(&self, of_operands: Option<usize>) -> Option<usize> {
         let first = self.terms.first()?;
-        let joined = first.part().filter(|part| part.axis == 1).map(|part| part.whole);
+        // With the channels last, a Concat of these has as many as the first part tells.
+        let is_of_channels = |part: &Part| part.axis == 1 || of_operands == Some(part.size);
+        let joined = first.part().filter(is_of_channels).map(|part| part.whole);
         let own = first.map.channels.map(|channels| channels.outputs);
         let is_kernel = first.kind == TermKind::Conv;
         joined.or(if is_kernel { own.or(of_operands) } else { of_operands.or(own) })

@@ -3,17 +3,17 @@
 //! The planner has a graph of its own, a [`net`]. [`rounds`] asks the search ([`cuts`]) from where
 //! each tensor should be computed (each way of that is a [`candidate`]), and [`eliminate`] which
 //! tensors all their readers should do without: if that makes fewer nodes, and no more weights and
-//! multiply-adds ([`cost`]), until nothing does. What is planned for a tensor is a [`form`], made
-//! by one of the [`recipes`], whose terms [`merge`] where that is legal, or are [`stacked`], and
-//! takes the place of a [`region`] of the file ([`replaced`] says what of it goes); [`decide`]
-//! says whether it becomes a [`block`]: if its weights exist in the model's type ([`fit`]), a
-//! [`border`] in it is what it was taken for, and it is right for the sizes that are known; and
-//! which branch is kept apart from its kernel ([`keep`]). Copies of kernels that others read too
-//! are made as far as that is wanted ([`copies`]); a kernel that nodes compute is stored in their
-//! place ([`computed`]); a tensor that a block makes on the way is its [`byproduct`], which others
-//! read in the place of [`turned_roots`]. A block is told by its [`name`] and its branches
-//! ([`describe`]); [`missed`] reads off the graph what nearly was one, and what [`stays`] beside
-//! none.
+//! multiply-adds ([`cost`], which counts a number that shifts several [`channels`] once for each),
+//! until nothing does. What is planned for a tensor is a [`form`], made by one of the [`recipes`],
+//! whose terms [`merge`] where that is legal, or are [`stacked`], and takes the place of a
+//! [`region`] of the file ([`replaced`] says what of it goes); [`decide`] says whether it becomes
+//! a [`block`]: if its weights exist in the model's type ([`fit`]), a [`border`] in it is what it
+//! was taken for, and it is right for the sizes that are known; and which branch is kept apart
+//! from its kernel ([`keep`]). Copies of kernels that others read too are made as far as that is
+//! wanted ([`copies`]); a kernel that nodes compute is stored in their place ([`computed`]); a
+//! tensor that a block makes on the way is its [`byproduct`], which others read in the place of
+//! [`turned_roots`]. A block is told by its [`name`] and its branches ([`describe`]); [`missed`]
+//! reads off the graph what nearly was one, and what [`stays`] beside none.
 //!
 //! Writes nothing; what is decided here can be printed.
 //!
@@ -23,6 +23,7 @@ mod block;
 mod border;
 mod byproduct;
 mod candidate;
+mod channels;
 mod computed;
 mod copies;
 mod cost;

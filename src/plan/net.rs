@@ -19,6 +19,7 @@ use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
+use crate::plan::channels::read_by_kernel;
 use crate::plan::computed::{DeadConstants, computed_kernel};
 use crate::plan::cost::{self, Count};
 use crate::plan::form::{Form, FormStep};
@@ -106,6 +107,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
             let Some(output) = node.output() else { continue };
             let of_operand = |operand: &ValueId| channels.get(meanings.source(*operand)).copied();
             let made = meaning.operands().iter().find_map(of_operand);
+            let made = made.or_else(|| read_by_kernel(reader, meanings, output));
             if let Meaning::Linear(input, map) = meaning {
                 if matches!(map, LinearOp::View(_)) {
                     let consumed = meanings.consumed(id).iter();

@@ -15,7 +15,9 @@ use crate::ops::reader::Reader;
 /// is seven.
 const MAX_WAY: usize = 16;
 
-/// Tensors that such an end makes, as far as the graph was gone through.
+/// Tensors behind which such an end may go on, as far as the graph was gone through: behind a scale
+/// per channel, as γ is, a shift may follow. *Counter-example to going on further*: `x·clip(x + 3)/6`,
+/// then a scale and a shift by one number each (PP-LCNetV3), of which no engine knows anything.
 #[derive(Debug, Default)]
 pub struct Tails(IdSet<ValueId>);
 
@@ -36,7 +38,9 @@ impl Tails {
         let is_end = producer.is_some_and(|producer| {
             self.0.contains(&source) || is_activation(reader, meanings, producer)
         });
-        if let Some(output) = graph.node(id).output().filter(|_| is_end) {
+        let only_scales = |shift: &Vec<f64>| shift.iter().all(|&shift| shift == 0.0);
+        let goes_on = matches!(map, LinearOp::Diagonal { shift, .. } if only_scales(shift));
+        if let Some(output) = graph.node(id).output().filter(|_| is_end && goes_on) {
             self.0.insert(output);
         }
         is_end

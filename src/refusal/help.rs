@@ -100,7 +100,8 @@ fn of_refusal(refusal: &Refusal) -> &'static str {
         | Refusal::Ranks
         | Refusal::View
         | Refusal::Kinds
-        | Refusal::Outgrown(_) => "Nothing: they are not one convolution.",
+        | Refusal::Outgrown(_)
+        | Refusal::Vanishes => "Nothing: they are not one convolution.",
         Refusal::Counts { .. } => {
             "Check the paddings, ⌊d/2⌋ on the long axes; where sizes are open, try `input_shape`."
         }

@@ -115,7 +115,7 @@ const ROWS: &[Row] = &[
     row("several_norms", CONVERT, &["n", "p"], 2, &[("u", USED)]),
     row("several_norms", KEEP, &[], 1, &[("n", KEPT), ("p", KEPT), ("u", USED)]),
     row("norms_in_a_body", AUTO, &["n"], 0, &[("p", PLACEHOLDERS)]),
-    row("norms_in_a_body", CONVERT, &["n", "p"], 0, &[]),
+    row("norms_in_a_body", CONVERT, &["n", "p"], 1, &[]),
     row("norms_in_loops", AUTO, &["n"], 0, &[("q", SAME)]),
     row("norms_in_loops", KEEP, &[], 0, &[("n", KEPT), ("q", SAME)]),
     row("norms_in_a_function", AUTO, &[INLINED], 0, &[(INLINED_2, PLACEHOLDERS)]),

@@ -171,6 +171,11 @@ const ROWS: &[(&str, &str, &str)] = &[
         "Outgrown",
         "output_padding or output_shape lets the output of a transposed convolution end beyond its windows.",
     ),
+    (
+        "Refusal",
+        "Vanishes",
+        "A scale and a shift stand before a padded kernel, and the scale of a channel is zero, so that the shift cannot be divided by it.",
+    ),
     ("Refusal", "Weights", "Kernels in a row would be multiplied out into one that is too large."),
     ("Refusal", "TooLarge", "A window has sizes that no network has."),
     (

@@ -1,0 +1,85 @@
+//! Kernels in a row that are one term: what stands between two of them is done by the first one, or
+//! by the second one.
+//!
+//! Knows terms, and what of a map is written as nodes of its own.
+
+use crate::affine::{Linear, Refusal};
+use crate::emit::around::{adds_bias, front};
+use crate::emit::term::{Inner, Term, TermKind};
+use crate::onnx::ids::ValueId;
+use crate::ops::meaning::Sign;
+
+/// Kernels in a row that are one term. In real networks there are two: what the second one crops
+/// is cropped by the first, which no crop is in front of.
+const MAX_KERNELS: usize = 8;
+
+impl<L: Linear> Term<L> {
+    /// This term, of what `inner` makes instead of its root, as one more kernel: what it does in
+    /// front of its own is done by that of `inner`, a Slice or a Transpose less; and what `inner`
+    /// would add by a node of its own is part of its bias.
+    ///
+    /// # Errors
+    /// If there is nothing in front and nothing added, or the one does not take what the other has.
+    pub fn behind(&self, inner: &Self) -> Result<Self, Refusal> {
+        if self.kernels().chain(inner.kernels()).nth(MAX_KERNELS).is_some() {
+            return Err(Refusal::View);
+        }
+        if let Some(own) = &self.inner {
+            return Ok(self.on(own.of, own.term.behind(inner)?));
+        }
+        if inner.kind != TermKind::Conv {
+            return self.behind_shift(inner);
+        }
+        let are_kernels = self.kind == TermKind::Conv && inner.kind == TermKind::Conv;
+        if !are_kernels || inner.part.is_some() {
+            return Err(Refusal::View);
+        }
+        if adds_bias(inner.map.geometry()) {
+            let bias = inner.map.shift_alone();
+            let bias = inner.after.iter().try_fold(bias, |bias, view| bias.beyond(&view.view));
+            let added = Term::new(self.root, bias?, TermKind::Pointwise);
+            if let Ok(outer) = self.of(&added) {
+                return outer
+                    .behind_kernel(Term { map: inner.map.clone().unshifted(), ..inner.clone() });
+            }
+        }
+        if front(self.map.geometry()).is_none() && self.before.is_empty() {
+            return Err(Refusal::View);
+        }
+        self.behind_kernel(inner.clone())
+    }
+
+    /// A kernel behind a scale and shift that does not pass its border, `K(s·x + t)`, as one behind
+    /// a shift alone, `(K·s)(x + t/s)`: beyond the border, both read zeros.
+    fn behind_shift(&self, inner: &Self) -> Result<Self, Refusal> {
+        let is_bare = !self.has_views() && !inner.has_views() && inner.inner.is_none();
+        if self.kind != TermKind::Conv || !is_bare || inner.part.is_some() {
+            return Err(Refusal::View);
+        }
+        let shift = inner.map.shift_in_front(self.map.geometry().windows.len())?;
+        let map = self.map.after(&inner.map.clone().unshifted())?;
+        let shift = Term { map: shift, kind: TermKind::Shifted(Sign::Plus), ..inner.clone() };
+        Ok(Term { map, ..self.on(self.root, shift) })
+    }
+
+    /// The last kernel alone, of the tensor `of` that it reads.
+    pub(super) fn outermost(&self, of: ValueId) -> Self {
+        Term { root: of, inner: None, ..self.clone() }
+    }
+
+    /// As [`Self::behind`], whatever is in front.
+    fn behind_kernel(&self, inner: Self) -> Result<Self, Refusal> {
+        let front = front(self.map.geometry());
+        let inner = self.before.iter().fold(inner, Term::viewed);
+        let Some(front) = front else {
+            return Ok(Term { before: Vec::new(), ..self.on(self.root, inner) });
+        };
+        let inner = inner.mapped(&L::framing(front.clone()), TermKind::Pointwise)?;
+        Ok(Term { before: Vec::new(), map: self.map.behind(&front), ..self.on(self.root, inner) })
+    }
+
+    /// This term, reading what `term` makes in the place of the tensor `of`.
+    pub(super) fn on(&self, of: ValueId, term: Self) -> Self {
+        Term { root: term.root, inner: Some(Box::new(Inner { of, term })), ..self.clone() }
+    }
+}
