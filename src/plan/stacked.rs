@@ -91,11 +91,11 @@ const FULL: usize = 16;
 /// fills up, those of a group it cannot.
 fn runs_as_fast(geometry: &Geometry) -> bool {
     let Some(channels) = geometry.channels else { return false };
-    let taps: i64 = geometry.windows.iter().map(|window| window.taps).product();
+    let taps: f64 = geometry.windows.iter().map(|window| window.taps as f64).product();
     let is_narrow = |width: usize| width <= 4;
     let (inputs, outputs) = channels.of_a_group();
     let is_full = inputs.is_multiple_of(FULL) && outputs.is_multiple_of(FULL);
-    taps == 1 || is_full || (taps <= 9 && is_narrow(inputs) && is_narrow(outputs))
+    taps <= 1.0 || is_full || (taps <= 9.0 && is_narrow(inputs) && is_narrow(outputs))
 }
 
 /// The tensor that `value` is a part of, and which.

@@ -9,6 +9,7 @@ mod byproduct;
 mod files;
 mod kept;
 mod mistakes;
+mod placed;
 mod scene;
 mod turned_root;
 
