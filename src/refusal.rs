@@ -392,6 +392,17 @@ pub enum Unfit {
         /// The output channel.
         channel: usize,
     },
+    /// What would be added in front of a kernel is out of proportion to what that reads.
+    #[error(
+        "divided by its scale, the shift in front of the border would be too large in channel \
+         {channel}, or too small for {float}"
+    )]
+    Disproportionate {
+        /// The type.
+        float: Float,
+        /// The channel.
+        channel: usize,
+    },
     /// A border that they are to make is another one.
     #[error("its border is filled with values that differ from those of the operation before it")]
     Border,

@@ -346,7 +346,10 @@ impl<L: Linear> Term<L> {
             let scatters = geometry.kind == ConvKind::ConvTranspose;
             scatters && geometry.windows.iter().any(is_uneven)
         };
-        forms.pads_unevenly || !self.kernels().any(pads_unevenly)
+        // Before this operator set, operands are broadcast only where attributes say so.
+        let broadcasts = |kernel: &Self| matches!(kernel.kind, TermKind::Shifted(_));
+        (forms.pads_unevenly || !self.kernels().any(pads_unevenly))
+            && (forms.opset >= 7 || !self.kernels().any(broadcasts))
     }
 
     /// Multiply-adds that are counted on the root, counted on what the term makes.

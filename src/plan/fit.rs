@@ -223,9 +223,10 @@ struct Filter {
 }
 
 fn check_term(term: &Term<Affine>, float: Float) -> Result<(), Unfit> {
-    if term.kind != TermKind::Conv {
-        let fits = float.holds(&[largest(term.map.bias())]);
-        return if fits { Ok(()) } else { Err(Unfit::NotFinite(float)) };
+    match term.kind {
+        TermKind::Conv => {}
+        TermKind::Shifted(_) => return check_shift(term.map.bias(), float),
+        TermKind::Identity(_) | TermKind::Pointwise => return Ok(()),
     }
     let (kernel, bias) = (&term.map, term.map.bias());
     let outputs = bias.len().max(1);
@@ -248,6 +249,23 @@ fn check_term(term: &Term<Affine>, float: Float) -> Result<(), Unfit> {
         .find(|(channel, filter)| !filter.keeps_precision(float, bias_of(*channel), of_all));
     match lost {
         Some((channel, _)) => Err(Unfit::Imprecise { float, channel }),
+        None => Ok(()),
+    }
+}
+
+/// What a kernel reads is of the size of its input, for which all rules on its weights are made:
+/// images have numbers up to 255.
+const MOST_SHIFTED: f64 = 256.0;
+
+/// Whether a shift in front of a kernel, `x + t/s`, is in proportion. *Counter-examples*: a channel
+/// that a norm has switched off, s = 1e-38 and t = 0.3, reads 3e37 then, and its weights K·s are
+/// nothing; of s = 30000 and t = 1e-3, float16 stores a shift of zero.
+fn check_shift(shifts: &[f64], float: Float) -> Result<(), Unfit> {
+    let fits = |shift: f64| {
+        shift == 0.0 || (float.smallest_normal()..=MOST_SHIFTED).contains(&shift.abs())
+    };
+    match shifts.iter().position(|&shift| !fits(shift)) {
+        Some(channel) => Err(Unfit::Disproportionate { float, channel }),
         None => Ok(()),
     }
 }

@@ -220,6 +220,11 @@ const ROWS: &[(&str, &str, &str)] = &[
     ),
     (
         "Unfit",
+        "Disproportionate",
+        "A scale and a shift stand before a padded kernel; divided by the scale, the shift would be larger than 256, or too small for the type.",
+    ),
+    (
+        "Unfit",
         "Border",
         "What fills the border of a tensor is near what the nodes inside it give, and not the same.",
     ),
