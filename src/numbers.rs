@@ -14,6 +14,11 @@ pub trait LazyWeights: Debug + Send + Sync {
 
     /// Puts those from `start` on into all of `into`; there are as many.
     fn read(&self, start: usize, into: &mut [f64]);
+
+    /// How many others are read in turn, each for the one before it.
+    fn depth(&self) -> usize {
+        0
+    }
 }
 
 impl LazyWeights for Vec<f64> {

@@ -5,7 +5,8 @@
 //! the sum (Eq. 3): weights are multiplied out only where two maps both mix positions or
 //! channels.
 //!
-//! Knows kernels and biases, and has no rule of its own.
+//! Knows kernels and biases, and has no rule of its own but one, which numbers alone tell: a shift is
+//! not divided by a scale of zero.
 
 #![allow(
     clippy::indexing_slicing,
@@ -81,7 +82,7 @@ impl Linear for Affine {
         let geometry = self.geometry.with_rows_of(&next.geometry, channels)?;
         let rows = |map: &Self| map.geometry.channels.map_or(0, |channels| channels.outputs);
         let of = |map: &'_ Self| (0..rows(map)).map(|row| map.bias_of(row)).collect::<Vec<_>>();
-        let kernel = Stack { first: self.clone(), second: next.clone() };
+        let kernel = Stack::of(self, next);
         Some(Self::new(geometry, Arc::new(kernel), [of(self), of(next)].concat()))
     }
 

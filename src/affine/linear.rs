@@ -2,7 +2,8 @@
 //! and exchanging axes, by the same rules for geometries and for maps with weights.
 //!
 //! The rules stand here, on geometries: each refusal has beside it the case that it prevents.
-//! What the rules mean for weights is in [`compose`](super::compose), which refuses nothing more.
+//! What the rules mean for weights is in [`compose`](super::compose), which refuses nothing more but
+//! to divide by zero.
 //!
 //! Knows geometries, and no weights.
 

@@ -54,6 +54,10 @@ impl LazyWeights for Affine {
         self.shape().iter().product()
     }
 
+    fn depth(&self) -> usize {
+        self.summands.iter().map(|summand| summand.weights.depth()).max().unwrap_or(0)
+    }
+
     fn read(&self, start: usize, into: &mut [f64]) {
         let whole = self.geometry.channels.unwrap_or(Channels::diagonal(1));
         let summands: Vec<Placed> = self
@@ -82,13 +86,34 @@ impl LazyWeights for Affine {
 /// The rows of two kernels, those of the second one behind those of the first.
 #[derive(Debug)]
 pub(super) struct Stack {
-    pub(super) first: Affine,
-    pub(super) second: Affine,
+    first: Affine,
+    second: Affine,
+}
+
+/// Kernels that lie so deep in each other are multiplied out: reading goes down through all of them.
+const MOST_DEPTH: usize = 32;
+
+impl Stack {
+    /// The rows of `one`, and behind them those of `other`.
+    pub(super) fn of(one: &Affine, other: &Affine) -> Self {
+        let flat = |map: &Affine| {
+            if map.depth() < MOST_DEPTH {
+                return map.clone();
+            }
+            let weights = Arc::new(numbers::all(map));
+            Affine::new(map.geometry.clone(), weights, map.bias.clone())
+        };
+        Stack { first: flat(one), second: flat(other) }
+    }
 }
 
 impl LazyWeights for Stack {
     fn count(&self) -> usize {
         self.first.count() + self.second.count()
+    }
+
+    fn depth(&self) -> usize {
+        1 + self.first.depth().max(self.second.depth())
     }
 
     fn read(&self, start: usize, into: &mut [f64]) {

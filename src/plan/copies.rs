@@ -70,14 +70,13 @@ impl KernelCopies {
             let mut repeated = None;
             for &id in &block.region.nodes {
                 let Some(kernel) = meanings.kernel(id) else { continue };
-                if let Some(&other) = own.get(&kernel) {
-                    more += elements(kernel);
-                    repeated = Some(Copied { kernel, node: id, other });
-                }
-                own.entry(kernel).or_insert(id);
                 let Some(&(first, second)) = unlike.get(&kernel) else { continue };
                 let is_of_block = tensors_of.get(&first) == Some(&block.tensor_stem.as_str());
                 let Some(other) = (if is_of_block { second } else { Some(first) }) else {
+                    if let Some(other) = own.insert(kernel, id) {
+                        more += elements(kernel);
+                        repeated = Some(Copied { kernel, node: id, other });
+                    }
                     continue;
                 };
                 more += elements(kernel);

@@ -65,17 +65,21 @@ impl Gain {
 fn of_term(term: &Term<Geometry>, forms: NodeForms) -> Count {
     let mut count = Count { nodes: term.nodes(forms), ..Count::default() };
     let mut positions = Macs::each(1.0);
+    let mut read = 0;
     for kernel in term.kernels() {
         let (map, bias) = (&kernel.map, kernel.map.channels.filter(|_| kernel.map.shifted));
         let bias = bias.map_or(0, |channels| channels.outputs) as f64;
         let (parameters, macs) = match kernel.kind {
             TermKind::Identity(_) => (0.0, Macs::default()),
+            // One number is one for each channel that is read behind it.
+            TermKind::Shifted(_) if map.channels.is_none() => (read as f64, Macs::default()),
             TermKind::Shifted(_) => (bias, Macs::default()),
             TermKind::Pointwise => (map.channels.map_or(0, |c| c.outputs) as f64, map.macs()),
             TermKind::Conv => (map.weights() + bias, map.macs()),
         };
         count.add(&Count { nodes: 0, parameters, macs }, positions);
         positions = positions.before(map);
+        read = map.channels.map_or(0, |channels| channels.inputs);
     }
     count
 }
@@ -97,4 +101,24 @@ pub fn of_sum(terms: &[Term<Geometry>], forms: NodeForms) -> Count {
         count.add(&of_term(term, forms), Macs::each(1.0));
     }
     count
+}
+
+/// Channels of a group that fill the registers of every processor, so that engines need not fill
+/// them up.
+const FULL: usize = 16;
+
+/// Whether engines run a convolution as fast as its groups one by one. *Counter-example*:
+/// ONNX Runtime takes 1.1 to 1.5 times as long for 3×3 and 5×5 kernels whose groups have 8 to 12
+/// channels, since it keeps whole registers of channels together: those of a single convolution it
+/// fills up, those of a group it cannot.
+pub fn runs_as_fast(geometry: &Geometry) -> bool {
+    let Some(channels) = geometry.channels else { return false };
+    let taps: f64 = geometry.windows.iter().map(|window| window.taps as f64).product();
+    let is_narrow = |width: usize| width <= 4;
+    let (inputs, outputs) = channels.of_a_group();
+    let is_full = inputs.is_multiple_of(FULL) && outputs.is_multiple_of(FULL);
+    channels.groups == 1
+        || taps <= 1.0
+        || is_full
+        || (taps <= 9.0 && is_narrow(inputs) && is_narrow(outputs))
 }

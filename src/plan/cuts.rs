@@ -20,7 +20,7 @@ use crate::affine::{Geometry, Part};
 use crate::emit::term::{Term, TermKind};
 use crate::onnx::ids::{IdMap, NodeId, ValueId};
 use crate::plan::candidate::Candidate;
-use crate::plan::cost::Gain;
+use crate::plan::cost::{self, Gain};
 use crate::plan::form::{Form, FormStep};
 use crate::plan::net::Net;
 use crate::plan::refused::Refused;
@@ -200,15 +200,26 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
     /// A better form than `best` in which kernels that a Concat joins are one: of one of them
     /// alone, nothing is gained.
     fn stacked(&mut self, best: &Candidate) -> Option<Candidate> {
-        if best.form.terms.len() < 2 || best.form.terms.iter().any(|term| term.part.is_none()) {
+        let are_parts = best.form.terms.iter().all(|term| term.part.is_some());
+        // Which branch of a kernel should stay apart is not seen once it is one of several.
+        if best.form.terms.len() < 2 || !are_parts || self.net.keeps_branches {
             return None;
         }
         let kernel = |term: &Term<Geometry>| self.inside(term).filter(|&id| self.is_kernel(id));
-        let joined = self.entered(best, kernel)?;
+        let joined = self.entered(best, kernel);
+        if self.looked_at.get() > MAX_LOOKED_AT {
+            meet(&mut self.met, TOO_MANY_CUTS);
+        }
+        let joined = joined?;
         // What reads parts of a tensor with its channels last turns each.
         let turned = self.entered(&joined, |term| self.turned_root(term));
         let mut ways = [Some(joined), turned].into_iter().flatten();
         let stacked = ways.find_map(|way| way.stacked(self.net))?;
+        if let [one] = stacked.form.terms.as_slice()
+            && !cost::runs_as_fast(&one.map)
+        {
+            return None;
+        }
         let gain = self.gain(&stacked, &mut Vec::new())?;
         gain.pays_beyond(&best.gain).then_some(Candidate { gain, ..stacked })
     }
@@ -248,7 +259,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         let mut way = best.clone();
         for _ in 0..MAX_WAY + best.form.terms.len() {
             let Some(id) = way.form.terms.iter().find_map(&enters) else { break };
-            if !way.expand(self.net, id) {
+            if !self.may_look_at(&way) || !way.expand(self.net, id) {
                 return None;
             }
         }

@@ -12,7 +12,9 @@
 //! computes its branches to u·M, and the rest is no more exact than that.
 //!
 //! A bias needs no rule: it moves by max(u·|b|, s/2), and so does, in the old graph, the
-//! rounding of what the block makes, which is of the same type.
+//! rounding of what the block makes, which is of the same type. A shift in front of a kernel does:
+//! that reads x + t/s instead of numbers of about one, for which these rules are, so |t/s| is
+//! bounded; and s/2 of t/s, times s, is more than s/2 of t where s is large.
 //!
 //! Knows weights and the type that they will have; not whether a block pays.
 

@@ -203,7 +203,10 @@ impl<L: Linear> Form<L> {
                 let bare = bare.as_ref().filter(|_| !shifted.insert(term.part()));
                 composed.push(match bare.unwrap_or(outer).of(term) {
                     Err(refusal) if !is_several => {
-                        kernel_behind(outer, term, reader, &mut crops).ok_or(refusal)?
+                        match kernel_behind(outer, term, reader, &mut crops) {
+                            Err(Refusal::Vanishes) => return Err(Refusal::Vanishes),
+                            behind => behind.map_err(|_| refusal)?,
+                        }
                     }
                     // Behind a grouped kernel, say, a matrix has fewer than the two as one.
                     Ok(one) if is_alone && one.weights() > outer.weights() + term.weights() => {
@@ -255,9 +258,7 @@ impl Form<Geometry> {
     /// channels: behind a view, it becomes one of the kernel before that.
     pub fn channels(&self, of_operands: Option<usize>) -> Option<usize> {
         let first = self.terms.first()?;
-        // With the channels last, a Concat of these has as many as the first part tells.
-        let is_of_channels = |part: &Part| part.axis == 1 || of_operands == Some(part.size);
-        let joined = first.part().filter(is_of_channels).map(|part| part.whole);
+        let joined = first.part().filter(|part| part.axis == 1).map(|part| part.whole);
         let own = first.map.channels.map(|channels| channels.outputs);
         let is_kernel = first.kind == TermKind::Conv;
         joined.or(if is_kernel { own.or(of_operands) } else { of_operands.or(own) })
@@ -293,18 +294,21 @@ fn is_pointwise<L: Linear>(term: &Term<L>) -> bool {
 
 /// `outer` of `inner` as two kernels, where sizes of what is between them are known as far as that
 /// has to be: `crops` says how far.
+///
+/// # Errors
+/// If they are not two kernels, or such a size is not known.
 fn kernel_behind<L: Linear>(
     outer: &Term<L>,
     inner: &Term<L>,
     reader: &Reader,
     crops: &mut Validity,
-) -> Option<Term<L>> {
-    let both = outer.behind(inner).ok()?;
+) -> Result<Term<L>, Refusal> {
+    let both = outer.behind(inner)?;
     let mut own = Validity::default();
-    require_enough_to_crop(outer, &mut own).ok()?;
-    crops_hold(reader, &own).ok()?;
+    require_enough_to_crop(outer, &mut own)?;
+    crops_hold(reader, &own).map_err(|_| Refusal::View)?;
     crops.intersect(&own);
-    Some(both)
+    Ok(both)
 }
 
 /// What kernels crop that also pad on the same axis has to be large enough for that.

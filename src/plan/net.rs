@@ -47,6 +47,8 @@ pub struct Net<'r, 'g, 'm> {
     pub reader: &'r Reader<'g, 'm>,
     /// What its nodes compute.
     pub meanings: &'r Meanings,
+    /// Whether branches may be kept apart from their kernels, if these are less exact with them.
+    pub keeps_branches: bool,
     /// Of each linear node as it stands.
     pub(super) forms: Table<NodeId, Form<Geometry>>,
     /// What a node's constants and multiply-adds cost, if it has any.
@@ -89,6 +91,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         let mut net = Net {
             reader,
             meanings,
+            keeps_branches: false,
             forms: Table::of(reader.graph.node_count()),
             costs: IdMap::default(),
             planned: IdMap::default(),

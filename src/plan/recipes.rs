@@ -85,9 +85,8 @@ impl Recipes {
                 match step {
                     FormStep::Select(selected) => form.select(selected),
                     FormStep::Join => form.join(reader)?,
-                    FormStep::Stack => {
-                        form.stack(reader, meanings);
-                    }
+                    FormStep::Stack if form.stack(reader, meanings) => {}
+                    FormStep::Stack => return Err(Refusal::View.into()),
                     FormStep::Through(node) => {
                         let Some(at) = reader.graph.node(node.id).output() else { continue };
                         form.go_through(at, take(*node)?, reader)?;

@@ -90,6 +90,7 @@ fn planned(
     let mut refused = Refused::default();
     loop {
         let mut net = Net::new(reader, meanings, without.kernels());
+        net.keeps_branches = wanted.keep_identity != KeepIdentity::Never;
         let limits = improve(&mut net, &refused);
         let mut blocks: Vec<Block> = Vec::new();
         let mut claimed: IdSet<NodeId> = IdSet::default();

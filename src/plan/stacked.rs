@@ -5,12 +5,11 @@
 //! *Counter-examples*: a 1×1 kernel beside a 3×3 one would have nine times its weights; of two
 //! groups, each has its rows in a row, and a stack would not.
 //!
-//! Knows terms, the parts that they are and read, and which groups engines run as fast; nothing else
-//! of what it costs.
+//! Knows terms and the parts that they are and read; not whether it pays.
 
 use std::collections::BTreeMap;
 
-use crate::affine::{Geometry, Linear, Part, Window};
+use crate::affine::{Linear, Part, Window};
 use crate::emit::term::Term;
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::ids::ValueId;
@@ -73,29 +72,11 @@ pub fn grouped<L: Linear>(
         all = all.beside(term, of)?;
     }
     let is_along_channels = all.map.geometry().input.axis(1) == read.axis;
-    let is_whole = all.part.is_none() && read.size == read.whole;
-    if !is_whole || !is_along_channels || !runs_as_fast(all.map.geometry()) {
+    if all.part.is_some() || read.size != read.whole || !is_along_channels {
         return None;
     }
     valid.require(root, Property::Size(read.axis, SizeSet::Exactly(read.whole as i64)));
     Some(all)
-}
-
-/// Channels of a group that fill the registers of every processor, so that engines need not fill
-/// them up.
-const FULL: usize = 16;
-
-/// Whether engines run a convolution with groups as fast as its groups one by one. *Counter-example*:
-/// ONNX Runtime takes 1.1 to 1.5 times as long for 3×3 and 5×5 kernels whose groups have 8 to 12
-/// channels, since it keeps whole registers of channels together: those of a single convolution it
-/// fills up, those of a group it cannot.
-fn runs_as_fast(geometry: &Geometry) -> bool {
-    let Some(channels) = geometry.channels else { return false };
-    let taps: f64 = geometry.windows.iter().map(|window| window.taps as f64).product();
-    let is_narrow = |width: usize| width <= 4;
-    let (inputs, outputs) = channels.of_a_group();
-    let is_full = inputs.is_multiple_of(FULL) && outputs.is_multiple_of(FULL);
-    taps <= 1.0 || is_full || (taps <= 9.0 && is_narrow(inputs) && is_narrow(outputs))
 }
 
 /// The tensor that `value` is a part of, and which.

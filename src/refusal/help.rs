@@ -119,9 +119,8 @@ fn of_refusal(refusal: &Refusal) -> &'static str {
 
 fn of_type(unfit: &Unfit) -> &'static str {
     match unfit {
-        Unfit::NotFinite(_) | Unfit::Imprecise { .. } | Unfit::Disproportionate { .. } => {
-            "Fuse the float32 model, then convert it."
-        }
+        Unfit::NotFinite(_) | Unfit::Imprecise { .. } => "Fuse the float32 model, then convert it.",
+        Unfit::Disproportionate { .. } => "Nothing: the scale stays in front of the kernel.",
         Unfit::Border => {
             "Fill the border with the bias of the operation inside it, computed in the same way as that bias."
         }

@@ -102,8 +102,8 @@ const MOST_TRIED: usize = 1 << 22;
 /// minutes.
 const MOST_TRIED_IN_VAIN: usize = 1 << 22;
 
-/// All tensors that are computed at such sizes may have so many bytes: a model of transposed
-/// convolutions may make hundreds of elements of one.
+/// All tensors that are computed at such sizes may have so many bytes together; what goes beyond that
+/// is still computed. A model of transposed convolutions may make hundreds of elements of one.
 const MOST_COMPUTED_IN_VAIN: usize = 4 << 30;
 
 /// Both models, as far as they are the same at all sizes.
@@ -185,17 +185,18 @@ impl ModelTrial<'_, '_, '_> {
         let (mut first_reason, mut of_nothing) = (None, None);
         let mut left_out = 0usize;
         for bridges in [BridgedNodes::Misread, BridgedNodes::Failing] {
-            let mut in_vain = 0usize;
+            let (mut in_vain, mut computed_in_vain) = (0usize, 0usize);
             let manner = Manner { filling: Filling::Noise, bridges };
             let holds = |shapes: &&Vec<Vec<usize>>| self.holds_at(shapes);
             for shapes in candidates.iter().filter(is_small).filter(holds) {
                 let elements = feeding::elements(shapes, samples).unwrap_or_default();
                 let is_too_much = in_vain.saturating_add(elements) > MOST_TRIED_IN_VAIN
-                    || evidence.computed > MOST_COMPUTED_IN_VAIN;
+                    || computed_in_vain > MOST_COMPUTED_IN_VAIN;
                 if in_vain > 0 && is_too_much {
                     left_out = left_out.saturating_add(1);
                     continue;
                 }
+                let before = evidence.computed;
                 match self.try_at(shapes, manner, samples, evidence)? {
                     Ok(_) if evidence.is_of_nothing() => {
                         of_nothing.get_or_insert((shapes, manner, std::mem::take(evidence)));
@@ -205,6 +206,8 @@ impl ModelTrial<'_, '_, '_> {
                         // Those for which there is no memory were not made.
                         let made = if elements > MOST_TRIED { 0 } else { elements };
                         in_vain = in_vain.saturating_add(made);
+                        let computed = evidence.computed.saturating_sub(before);
+                        computed_in_vain = computed_in_vain.saturating_add(computed);
                         first_reason.get_or_insert(reason);
                     }
                 }

@@ -299,12 +299,13 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
                     let stage = LoadedSlice::load(source(row), &inputs)?;
                     check_fit(&stage, some.len(), &inputs, live, limits)?;
                     storage.has_read(row.weights());
-                    stage.run_last(&inputs)
+                    Ok((stage.bytes, stage.run_last(&inputs)?))
                 };
-                let made: Vec<Result<Vec<EngineTensor>, EngineError>> =
+                let made: Vec<Result<(usize, Vec<EngineTensor>), EngineError>> =
                     some.par_iter().map(run).collect();
                 for (row, made) in some.iter().zip(made) {
-                    let made = made?;
+                    let (own, made) = made?;
+                    self.spent = self.spent.saturating_add(own);
                     live = live.saturating_add(bytes(made.iter()));
                     pieces.extend(row.outputs.iter().cloned().zip(made));
                 }

@@ -14,7 +14,7 @@ use acb_fuse::onnx::proto::tensor_shape_proto::dimension::Value as Size;
 use acb_fuse::onnx::proto::type_proto::Value;
 use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use acb_fuse::onnx::tensor::{from_floats, from_integers};
-use acb_fuse::onnx::write::{self, double_input, ints, node};
+use acb_fuse::onnx::write::{self, double_input, int, ints, node};
 use ndarray::{ArrayD, IxDyn};
 use prost::Message;
 
@@ -125,6 +125,20 @@ fn doubled(name: &str, terms: usize, count: usize) -> ModelProto {
     behind_a_block(nodes, vec![])
 }
 
+/// Each Concat joins one kernel more to the one before it, which is one kernel by then.
+fn joined_one_by_one(count: usize) -> ModelProto {
+    let (mut nodes, mut stored, mut last) = (Vec::new(), Vec::new(), "c".to_owned());
+    for at in 0..count {
+        let [kernel, made, next] = ["kernel", "made", "joined"].map(|name| format!("{name}{at}"));
+        nodes.push(op("Conv", &["x", &kernel], &made));
+        stored.push(filled(&kernel, &[1, 4, 1, 1], at as f64));
+        let next = if at + 1 == count { "y".to_owned() } else { next };
+        nodes.push(node("Concat", &next, &[&last, &made], &next, vec![int("axis", 1)]));
+        last = next;
+    }
+    behind_a_block(nodes, stored)
+}
+
 /// Each sum is of the two before it.
 fn fibonacci(count: usize) -> ModelProto {
     let mut nodes = Vec::new();
@@ -222,6 +236,7 @@ fn cases() -> Vec<(String, Made, &'static str)> {
         Box::new(|| doubled("Add", 2, 2000)),
         "a fused weight would not be finite in",
     );
+    add("kernels joined one by one".into(), Box::new(|| joined_one_by_one(1000)), "");
     add("fibonacci".into(), Box::new(|| fibonacci(60)), "");
     add("permutation of 100,000".into(), Box::new(|| turned(AXES)), "");
     add("kernel of 100,000 axes".into(), Box::new(|| convolved(AXES)), "");
