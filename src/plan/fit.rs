@@ -255,9 +255,9 @@ fn check_term(term: &Term<Affine>, float: Float) -> Result<(), Unfit> {
     }
 }
 
-/// What a kernel reads is of the size of its input, for which all rules on its weights are made:
-/// images have numbers up to 255.
-const MOST_SHIFTED: f64 = 256.0;
+/// Images have numbers up to 255, and what is taken from them is of that size. Of weights that are
+/// lost beside others, less than u²·M in float16, this many are less than u·M.
+const MOST_SHIFTED: f64 = 1024.0;
 
 /// Whether a shift in front of a kernel, `x + t/s`, is in proportion. *Counter-examples*: a channel
 /// that a norm has switched off, s = 1e-38 and t = 0.3, reads 3e37 then, and its weights K·s are

@@ -221,7 +221,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     (
         "Unfit",
         "Disproportionate",
-        "A scale and a shift stand before a padded kernel; divided by the scale, the shift would be larger than 256, or too small for the type.",
+        "A scale and a shift stand before a padded kernel; divided by the scale, the shift would be larger than 1024, or too small for the type.",
     ),
     (
         "Unfit",
