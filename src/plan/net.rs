@@ -110,7 +110,12 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
             let Some(output) = node.output() else { continue };
             let of_operand = |operand: &ValueId| channels.get(meanings.source(*operand)).copied();
             let made = meaning.operands().iter().find_map(of_operand);
-            let made = made.or_else(|| read_by_kernel(reader, meanings, output));
+            // Asked only where a number shifts several channels.
+            let counted = |map: &LinearOp| {
+                let is_asked = made.is_none() && map.repeated_shifts(usize::MAX) > 0;
+                let read = is_asked.then(|| read_by_kernel(reader, meanings, output)).flatten();
+                made.or(read).unwrap_or(0)
+            };
             if let Meaning::Linear(input, map) = meaning {
                 if matches!(map, LinearOp::View(_)) {
                     let consumed = meanings.consumed(id).iter();
@@ -119,7 +124,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
                 if tails.note(reader, meanings, (id, *input), map) {
                     continue;
                 }
-                let weights = net.parameters(id, map, made.unwrap_or(0));
+                let weights = net.parameters(id, map, counted(map));
                 let count = Count { nodes: 0, parameters: weights, macs: map.macs() };
                 if count != Count::default() {
                     net.costs.insert(id, count);
@@ -127,7 +132,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
             }
             if let Meaning::Sum(summands) = meaning {
                 let shifts = summands.iter().filter_map(|summand| summand.shift.as_deref());
-                let weights = shifts.map(|map| net.parameters(id, map, made.unwrap_or(0)));
+                let weights = shifts.map(|map| net.parameters(id, map, counted(map)));
                 let count = Count { parameters: weights.sum(), ..Count::default() };
                 net.costs.insert(id, count);
             }
