@@ -189,6 +189,7 @@ mod tests {
         assert!(outer.after(&shape((4, 4, 1), 1, 0, false)).is_ok());
         assert_eq!(outer.after(&shape((4, 4, 1), 1, 0, true)), Err(Refusal::BiasAtBorder(0)));
     }
+
     #[test]
     fn transpositions_cancel_and_pass_through_what_they_do_not_touch() {
         let order = |axes: &[i64]| AxisOrder::new(axes).unwrap();

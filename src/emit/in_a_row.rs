@@ -30,8 +30,7 @@ impl<L: Linear> Term<L> {
         if inner.kind != TermKind::Conv {
             return self.behind_shift(inner);
         }
-        let are_kernels = self.kind == TermKind::Conv && inner.kind == TermKind::Conv;
-        if !are_kernels || inner.part.is_some() {
+        if self.kind != TermKind::Conv || inner.part.is_some() {
             return Err(Refusal::View);
         }
         if adds_bias(inner.map.geometry()) {

@@ -67,8 +67,8 @@ pub struct FusedNodes {
 /// # Errors
 /// If it is seen already that a weight is not finite in the type that it will have.
 pub fn fused(form: &NormalForm) -> Result<FusedNodes, NotFinite> {
-    if let Some(((terms, _), last)) =
-        before_shared_turn(form.terms, form.forms).zip(LastTurn::of(form.terms, form.forms))
+    if let Some((terms, _)) = before_shared_turn(form.terms, form.forms)
+        && let Some(last) = LastTurn::of(form.terms, form.forms)
     {
         return turned(form, &terms, &last);
     }

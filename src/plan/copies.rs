@@ -65,7 +65,8 @@ impl KernelCopies {
         let mut shared: IdSet<ValueId> = IdSet::default();
         for block in blocks {
             let mut more = block.after.parameters - block.before.parameters;
-            // Kernels that it reads several times, which were counted as often; and its first reader.
+            // The kernels that nobody else reads, and the last reader of each so far: one that it
+            // reads several times was counted as often.
             let mut own: IdMap<ValueId, NodeId> = IdMap::default();
             let mut repeated = None;
             for &id in &block.region.nodes {

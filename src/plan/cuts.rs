@@ -94,6 +94,9 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         while let Some(better) = better(self, &best) {
             best = better;
         }
+        if self.looked_at.get() > MAX_LOOKED_AT {
+            meet(&mut self.met, TOO_MANY_CUTS);
+        }
         best.gain.pays_beyond(&Gain::default()).then_some(best)
     }
 
@@ -183,7 +186,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
 
     /// A better form than `best` in which all that it adds is read before its axes are put into
     /// another order, to be turned once: of one summand alone, nothing is gained.
-    fn turned(&mut self, best: &Candidate) -> Option<Candidate> {
+    fn turned(&self, best: &Candidate) -> Option<Candidate> {
         let ends_turned = |term: &Term<Geometry>| {
             let terms = self.inside(term).map(|id| self.net.terms(id));
             let mut terms = terms.unwrap_or(std::slice::from_ref(term)).iter();
@@ -199,18 +202,14 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
 
     /// A better form than `best` in which kernels that a Concat joins are one: of one of them
     /// alone, nothing is gained.
-    fn stacked(&mut self, best: &Candidate) -> Option<Candidate> {
+    fn stacked(&self, best: &Candidate) -> Option<Candidate> {
         let are_parts = best.form.terms.iter().all(|term| term.part.is_some());
         // Which branch of a kernel should stay apart is not seen once it is one of several.
         if best.form.terms.len() < 2 || !are_parts || self.net.keeps_branches {
             return None;
         }
         let kernel = |term: &Term<Geometry>| self.inside(term).filter(|&id| self.is_kernel(id));
-        let joined = self.entered(best, kernel);
-        if self.looked_at.get() > MAX_LOOKED_AT {
-            meet(&mut self.met, TOO_MANY_CUTS);
-        }
-        let joined = joined?;
+        let joined = self.entered(best, kernel)?;
         // What reads parts of a tensor with its channels last turns each.
         let turned = self.entered(&joined, |term| self.turned_root(term));
         let mut ways = [Some(joined), turned].into_iter().flatten();
