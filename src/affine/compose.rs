@@ -113,6 +113,14 @@ impl Linear for Affine {
         map.between(order.clone(), order.clone())
     }
 
+    fn along(&self, order: &AxisOrder) -> Self {
+        let mut map = Affine { geometry: self.geometry.along(order), ..self.clone() };
+        for summand in &mut map.summands {
+            summand.geometry.windows.clear();
+        }
+        map
+    }
+
     fn negated(mut self) -> Self {
         let scales = self.summands.iter_mut().flat_map(|summand| &mut summand.scale);
         scales.chain(&mut self.bias).for_each(|number| *number = -*number);
@@ -130,6 +138,11 @@ impl Linear for Affine {
     fn framing(front: Geometry) -> Self {
         let Geometry { windows, input, output, .. } = front;
         Affine::filter(windows, 1.0, 0.0).between(input, output)
+    }
+
+    fn mean(windows: Vec<Window>) -> Self {
+        let taps: f64 = windows.iter().map(|window| window.taps as f64).product();
+        Affine::filter(windows, 1.0 / taps, 0.0)
     }
 
     fn unshifted(mut self) -> Self {

@@ -127,7 +127,7 @@ impl Geometry {
     }
 
     /// Whether each output is one number times one of the inputs.
-    pub(super) fn is_scale(&self) -> bool {
+    pub fn is_scale(&self) -> bool {
         let apart = |channels: Channels| channels == Channels::diagonal(channels.outputs);
         self.windows.iter().all(|window| window.taps == 1) && self.channels.is_none_or(apart)
     }

@@ -93,16 +93,36 @@ pub trait Linear: Clone {
     /// `None` if their windows or axes are not the same.
     fn with_rows_of(&self, next: &Self, channels: Channels) -> Option<Self>;
 
+    /// The mean of each window, on every channel.
+    fn mean(windows: Vec<Window>) -> Self;
+
     /// `self` with the axes of what it makes in the order of what it reads.
     #[must_use]
     fn unturned(&self) -> Self;
 
-    /// `view ∘ self` as `D ∘ view`; this is `D`.
+    /// The same map of channels along those of `order`, of tensors of any rank; it does the same at
+    /// every position.
+    #[must_use]
+    fn along(&self, order: &AxisOrder) -> Self;
+
+    /// `view ∘ self` as `D ∘ view`; this is `D`. What a mean is made of may be fewer elements or
+    /// more: a map that mixes channels passes it where it makes no more of them than it reads.
     ///
     /// # Errors
-    /// If `self` is no scale or shift, or what it scales is along no axis of what the view makes.
+    /// If `self` does not the same at every position, or what it scales or mixes is along no axis of
+    /// what the view makes.
     fn beyond(&self, view: &View) -> Result<Self, Refusal> {
         let map = self.geometry();
+        if map.mixes_channels() {
+            let narrows = map.channels.is_some_and(|channels| channels.outputs <= channels.inputs);
+            let to = view.outward(map.input.axis(1)).ok_or(Refusal::View)?;
+            let is_alone = to == ViewedAxis::alone(to.axis);
+            return if is_alone && (narrows || !view.resamples()) {
+                Ok(self.along(&AxisOrder::with_channels_at(to.axis)))
+            } else {
+                Err(Refusal::View)
+            };
+        }
         map.must_be_diagonal()?;
         // One number for one channel is one for all elements, wherever these go.
         let Some(channels) = map.channels.filter(|channels| channels.outputs != 1) else {
@@ -158,9 +178,12 @@ pub trait Linear: Clone {
     #[must_use]
     fn settled(self) -> Self {
         let input = &self.geometry().input;
+        if input.is_canonical() {
+            return self;
+        }
         match self.geometry().roles_for(input, &AxisOrder::CANONICAL) {
-            Ok(roles) if !input.is_canonical() => self.permuted(&roles),
-            _ => self,
+            Ok(roles) => self.permuted(&roles),
+            Err(_) => self,
         }
     }
 
@@ -312,6 +335,10 @@ impl Linear for Geometry {
         Geometry { channels, shifted: self.shifted, ..Geometry::identity() }.within(order)
     }
 
+    fn along(&self, order: &AxisOrder) -> Self {
+        Geometry { windows: Vec::new(), ..self.clone() }.within(order)
+    }
+
     fn negated(self) -> Self {
         self
     }
@@ -324,6 +351,10 @@ impl Linear for Geometry {
 
     fn framing(front: Geometry) -> Self {
         front
+    }
+
+    fn mean(windows: Vec<Window>) -> Self {
+        Geometry { windows, ..Geometry::identity() }
     }
 
     fn unshifted(self) -> Self {
@@ -344,6 +375,12 @@ impl Linear for Geometry {
 }
 
 impl Geometry {
+    /// Whether the map mixes the channels of each position, and nothing else.
+    fn mixes_channels(&self) -> bool {
+        let is_gathered = self.kind != ConvKind::ConvTranspose;
+        is_gathered && self.is_pointwise() && !self.is_scale() && self.input == self.output
+    }
+
     /// That the map scales and shifts each element where it stands, and nothing else.
     fn must_be_diagonal(&self) -> Result<(), Refusal> {
         let is_diagonal = self.kind == ConvKind::Conv && self.is_scale() && self.is_pointwise();

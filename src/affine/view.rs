@@ -193,6 +193,24 @@ impl View {
         Some(View::reshape(&earlier.inverse().made()?, &self.made()?, 0))
     }
 
+    /// The same view of a tensor whose axis `axis`, which stays alone, has another `size`.
+    pub fn with_size(&self, axis: usize, size: usize) -> Option<Self> {
+        let to = self.outward(axis).filter(|to| *to == ViewedAxis::alone(to.axis))?;
+        let mut view = self.clone();
+        if let ViewedElements::InOrder(runs) = &mut view.0 {
+            let (inputs, outputs): (Vec<_>, Vec<_>) =
+                runs.iter_mut().map(|run| (&mut run.input, &mut run.output)).unzip();
+            *inputs.into_iter().flatten().nth(axis)? = Some(size);
+            *outputs.into_iter().flatten().nth(to.axis)? = Some(size);
+        }
+        Some(view)
+    }
+
+    /// Whether it makes means, or puts elements into blocks.
+    pub fn resamples(&self) -> bool {
+        matches!(self.0, ViewedElements::Resampled { .. })
+    }
+
     /// How many axes at the front of the input are in runs before the first one that joins
     /// axes or splits one.
     pub fn apart(&self) -> usize {

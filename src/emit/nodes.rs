@@ -17,7 +17,6 @@ use crate::onnx::float::Float;
 use crate::onnx::ids::ValueId;
 use crate::onnx::info::{self, AxisSize};
 use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto, ValueInfoProto};
-use crate::onnx::tensor;
 use crate::onnx::write::{self, AxisSlice, WrittenNode, int, ints, string};
 use crate::ops::forms::NodeForms;
 use crate::ops::meaning::{Sign, ViewNode};
@@ -52,8 +51,8 @@ pub struct FusedNodes {
     pub nodes: Vec<NodeProto>,
     /// New initializers of the model's type.
     pub weights: Vec<FusedWeights>,
-    /// New initializers of integers.
-    pub integers: Vec<TensorProto>,
+    /// New initializers by which nodes are told shapes, axes, pads or factors.
+    pub told: Vec<TensorProto>,
     /// Descriptions of new tensors that engines would describe wrongly.
     pub infos: Vec<ValueInfoProto>,
     /// Tensors that the new nodes read.
@@ -75,7 +74,7 @@ pub fn fused(form: &NormalForm) -> Result<FusedNodes, NotFinite> {
     let mut fused = FusedNodes {
         nodes: vec![],
         weights: vec![],
-        integers: vec![],
+        told: vec![],
         infos: vec![],
         roots: form.terms.iter().map(|term| term.root).collect(),
         names_byproduct: form.byproduct.is_some(),
@@ -180,10 +179,11 @@ impl FusedNodes {
             let mut node = (*view.proto).clone();
             node.name = Some(name.clone());
             node.input = vec![made];
-            if let Some(list) = &view.list {
-                let list = tensor::from_integers(&format!("{name}.list"), list);
-                node.input.push(list.name().to_owned());
-                self.integers.push(list);
+            for (index, operand) in view.told.iter().enumerate() {
+                let number = if index == 0 { String::new() } else { index.to_string() };
+                let list = format!("{name}.list{number}");
+                node.input.push(operand.as_ref().map_or(String::new(), |_| list.clone()));
+                self.told.extend(operand.as_ref().map(|operand| operand.tensor(&list)));
             }
             node.output = vec![output.to_owned()];
             made = output.to_owned();
@@ -266,7 +266,7 @@ impl FusedNodes {
                 rendered(&node.operator, geometry, &reads, &output, place.form.forms.opset);
             written.node.name = Some(format!("{}{}", place.stem, node.name));
             self.nodes.push(written.node);
-            self.integers.extend(written.integers);
+            self.told.extend(written.integers);
             if let LayoutOp::Slice(cuts, channels) = &node.operator {
                 self.infos.extend(description(geometry, &output, (cuts, *channels), place.form));
             }

@@ -102,6 +102,9 @@ impl<L: Linear> Term<L> {
     /// # Errors
     /// If the maps do not compose.
     pub fn of(&self, inner: &Self) -> Result<Self, Refusal> {
+        if let Some(sign) = self.plain_sign() {
+            return Ok(inner.clone().signed(sign));
+        }
         if let Some(own) = &self.inner {
             let inner = own.term.of(inner)?;
             return if own.term.kind == TermKind::Conv {
@@ -147,12 +150,23 @@ impl<L: Linear> Term<L> {
                 look(&mut turned.after, &views::turned(&order, rank));
                 return Ok(turned);
             }
+            let map = match map.beyond(&last.view.inverse()) {
+                Ok(map) => map,
+                Err(refusal) => return self.with_means().ok_or(refusal)?.mapped(map, kind),
+            };
+            let last = match map.geometry().channels {
+                Some(channels) if channels.inputs != channels.outputs => {
+                    let axis = map.geometry().input.axis(1);
+                    views::with_size(last, axis, channels.outputs).ok_or(Refusal::View)?
+                }
+                _ => last.clone(),
+            };
             let inner = Term { after: before.to_vec(), ..self.clone() };
-            let map = map.beyond(&last.view.inverse())?;
             // In front of a view, a depthwise kernel of one tap is a scale, which has no rank.
-            let kind = if kind == TermKind::Conv { TermKind::Pointwise } else { kind };
+            let is_scale = kind == TermKind::Conv && map.geometry().is_scale();
+            let kind = if is_scale { TermKind::Pointwise } else { kind };
             let mut mapped = inner.mapped(&map, kind)?;
-            mapped.after.push(last.clone());
+            mapped.after.push(last);
             return Ok(mapped);
         }
         let kind = match (kind, self.kind) {
@@ -259,6 +273,14 @@ impl<L: Linear> Term<L> {
         self.part.as_deref().copied()
     }
 
+    /// Its sign, if it is its root, as it is, and all of the sum.
+    pub fn plain_sign(&self) -> Option<Sign> {
+        match self.kind {
+            TermKind::Identity(sign) if self.is_plain() && self.part.is_none() => Some(sign),
+            _ => None,
+        }
+    }
+
     /// Whether it is its root, seen as it is: a part of the sum, or all of it.
     pub fn is_plain(&self) -> bool {
         matches!(self.kind, TermKind::Identity(_)) && !self.has_views()
@@ -270,15 +292,23 @@ impl<L: Linear> Term<L> {
     }
 
     /// The term as it may merge with `other`, which is seen in another way: as one kernel instead
-    /// of two in a row, or as a product of all elements.
+    /// of two in a row, with means as a part of it, or as a product of all elements.
     pub fn seen_as(&self, other: &Self) -> Option<Self> {
-        self.at_once().or_else(|| self.dense_beside(other))
+        self.at_once().or_else(|| self.with_means()).or_else(|| self.dense_beside(other))
     }
 
     /// All kernels of the term as one, if it has several.
     fn at_once(&self) -> Option<Self> {
         let inner = self.inner.as_ref()?;
         self.outermost(inner.of).of(&inner.term).ok()
+    }
+
+    /// The term with the means that it ends with as a kernel of equal weights.
+    fn with_means(&self) -> Option<Self> {
+        let (last, before) = self.after.split_last()?;
+        let means = L::mean(last.windows.as_ref()?.to_vec());
+        let inner = Term { after: before.to_vec(), ..self.clone() };
+        inner.mapped(&means, TermKind::Pointwise).ok()
     }
 
     /// A convolution behind a view that gives it a size, as a product of all elements between the

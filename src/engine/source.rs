@@ -36,6 +36,9 @@ impl Source {
     }
 }
 
+/// Lists of factors, sizes or axes have less elements.
+const MAX_LIST: usize = 64;
+
 /// A constant whose data goes to tract without a detour.
 #[derive(Debug, Clone)]
 pub struct Constant {
@@ -75,6 +78,21 @@ impl Constant {
             }
             (None, None) => None,
         }
+    }
+
+    /// What it holds, if that is a short list.
+    pub fn list(&self) -> Option<Vec<f64>> {
+        if let Some(numbers) = &self.numbers {
+            let mut list = vec![0.0; Some(numbers.count()).filter(|&count| count <= MAX_LIST)?];
+            numbers.read(0, &mut list);
+            return Some(list);
+        }
+        let storage = Storage::default();
+        if Float::from_onnx(self.header.data_type()).is_some() {
+            return Some(tensor::floats(&self.header, &storage).ok()?.into_iter().collect());
+        }
+        let integers = tensor::integers(&self.header, &storage).ok()?;
+        Some(integers.into_iter().map(|integer| integer as f64).collect())
     }
 
     /// Rows `rows`, of `row` numbers each, under another name: a view of what lies in one run.

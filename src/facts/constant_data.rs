@@ -10,6 +10,7 @@ use ndarray::ArrayD;
 use crate::facts::constants::Constants;
 use crate::facts::kernels::KernelLayout;
 use crate::facts::roles;
+use crate::facts::shape_rules::asked::MAX_INTEGERS;
 use crate::numbers::LazyWeights;
 use crate::onnx::extremes::Extremes;
 use crate::onnx::float::Float;
@@ -61,6 +62,13 @@ impl Constants<'_, '_> {
         let Some(tensor) = self.tensor(id)? else { return Ok(None) };
         let Some(float) = Float::from_onnx(tensor.data_type()) else { return Ok(None) };
         Ok(Some((tensor::floats(&tensor, &self.graph.model.storage)?, float)))
+    }
+
+    /// What the constant `id` holds, if that is a short list in float32: factors of sizes.
+    pub fn factors(&self, id: ValueId) -> Option<Vec<f32>> {
+        let count = self.dims(id).ok()??.into_iter().try_fold(1usize, usize::checked_mul)?;
+        let (values, float) = self.floats(id).ok().filter(|_| count <= MAX_INTEGERS)??;
+        (float == Float::F32).then(|| values.iter().map(|&value| value as f32).collect())
     }
 
     /// The values of the float constant `id`, which are read when they are needed; `None`

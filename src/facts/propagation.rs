@@ -20,7 +20,6 @@ use crate::facts::shape_rules::asked::{
 use crate::facts::shape_rules::extent::{
     Extent, Extents, NamedSize, extents, known, number, numbers,
 };
-use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{Table, ValueId};
 use crate::onnx::info;
@@ -335,11 +334,7 @@ impl SymbolicOperands for OfNode<'_, '_, '_> {
     }
 
     fn factors(&self, input: usize) -> Option<Vec<f32>> {
-        let (id, constants) = (self.node.input(input)?, self.answering.source.constants);
-        let count = constants.dims(id).ok()??.into_iter().try_fold(1usize, usize::checked_mul)?;
-        let is_short = count <= MAX_INTEGERS;
-        let (values, float) = if is_short { constants.floats(id).ok()?? } else { return None };
-        (float == Float::F32).then(|| values.iter().map(|&value| value as f32).collect())
+        self.answering.source.constants.factors(self.node.input(input)?)
     }
 
     fn demanded(&self, output: usize) -> Option<Extents> {

@@ -5,15 +5,16 @@
 //!
 //! Knows attributes and the dimensions of kernels, and no numbers in them.
 
-use crate::affine::{AxisOrder, Channels, ConvKind, Geometry, PadMode, Window};
+use crate::affine::{AxisOrder, Channels, ConvKind, Geometry, PadMode, View, ViewedAxis, Window};
 use crate::facts::kernels::KernelLayout;
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::float::Float;
 use crate::onnx::ids::ValueId;
 use crate::onnx::node::Node;
-use crate::ops::meaning::{LinearOp, Meaning};
-use crate::ops::reader::Reader;
+use crate::ops::meaning::{LinearOp, Meaning, ViewNode};
+use crate::ops::reader::{Reader, first_input};
 use crate::ops::stop::Stop;
+use crate::ops::views;
 use crate::refusal::NotLinear;
 
 /// Conv (opset 1 to 22).
@@ -96,19 +97,51 @@ fn with_kernel(
     ))
 }
 
-/// AveragePool (opset 1 to 22): each tap weighs 1/(number of taps).
+/// AveragePool (opset 1 to 22): each tap weighs 1/(number of taps); a view, if at the border means
+/// are of less elements.
 ///
 /// # Errors
-/// If its windows do not all weigh the same number of elements.
+/// If it is neither.
 pub fn average_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
-    let (Some(input), Some(taps)) = (node.input(0), node.ints("kernel_shape")) else {
-        return Err(NotLinear::Malformed("its input or kernel_shape is missing").into());
-    };
+    let input = first_input(node)?;
+    let apart = vec![Some(ViewedAxis::alone(0)), Some(ViewedAxis::alone(1))];
+    let view = views::node(node, View::resampling(apart.clone(), apart), vec![]);
+    let mut own = Validity::default();
+    match equal_taps(reader, node, input, &mut own) {
+        Ok((windows, weight)) => {
+            valid.intersect(&own);
+            // Zeros of a border are no elements.
+            let is_mean = windows.iter().all(|window| window.pads() == (0, 0));
+            let mean =
+                is_mean.then(|| ViewNode { windows: Some(windows.as_slice().into()), ..view });
+            let order = AxisOrder::CANONICAL;
+            let filter = LinearOp::Filter { windows, order, weight, shift: 0.0, mean };
+            Ok(Meaning::Linear(input, filter))
+        }
+        Err(malformed @ NotLinear::Malformed(_)) => Err(malformed.into()),
+        Err(_) if !counts_pads(node) => Ok(Meaning::Linear(input, LinearOp::View(view))),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// Whether a pool's means are of the zeros of its border, too.
+fn counts_pads(node: &Node) -> bool {
+    node.int("count_include_pad", 0) != 0
+}
+
+/// The windows of a pool, and the weight that all its taps have.
+fn equal_taps(
+    reader: &Reader,
+    node: &Node,
+    input: ValueId,
+    valid: &mut Validity,
+) -> Result<(Vec<Window>, f64), NotLinear> {
+    let taps = node.ints("kernel_shape");
+    let taps = taps.ok_or(NotLinear::Malformed("its input or kernel_shape is missing"))?;
     let windows = windows(reader, node, input, taps, valid)?;
-    let padded = windows.iter().any(|window| window.pads() != (0, 0));
-    // At the border a mean over fewer taps has other weights.
-    if padded && node.int("count_include_pad", 0) == 0 {
-        return Err(NotLinear::Unrepresentable("its means leave the padding out").into());
+    let is_padded = windows.iter().any(|window| window.pads() != (0, 0));
+    if is_padded && !counts_pads(node) {
+        return Err(NotLinear::Unrepresentable("its means leave the padding out"));
     }
     if node.int("ceil_mode", 0) != 0 {
         for (axis, window) in windows.iter().enumerate() {
@@ -116,8 +149,7 @@ pub fn average_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Resul
         }
     }
     let count: f64 = taps.iter().map(|&taps| taps as f64).product();
-    let order = AxisOrder::CANONICAL;
-    Ok(Meaning::Linear(input, LinearOp::Filter { windows, order, weight: 1.0 / count, shift: 0.0 }))
+    Ok((windows, 1.0 / count))
 }
 
 /// That no window ends beyond the padded input: with ceil_mode the last one may, and counts less

@@ -99,7 +99,7 @@ pub fn filled(
 ) -> Result<Meaning, Stop> {
     let Bordered { input, windows, values } = border;
     let order = AxisOrder::CANONICAL;
-    let frame = LinearOp::Filter { windows: windows.clone(), order, weight: 1.0, shift: 0.0 };
+    let frame = LinearOp::frame(windows.clone(), order);
     if values.iter().all(|&value| value == 0.0) {
         return Ok(Meaning::Linear(input, frame));
     }

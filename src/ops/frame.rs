@@ -228,7 +228,7 @@ fn frame(
             *slot = window;
         }
     }
-    Ok(LinearOp::Filter { windows, order, weight: 1.0, shift: 0.0 })
+    Ok(LinearOp::frame(windows, order))
 }
 
 /// That a crop leaves an element: of none, Slice makes an empty tensor, and a convolution that

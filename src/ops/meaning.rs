@@ -7,6 +7,8 @@
 use std::ops::{Mul, Neg};
 use std::sync::Arc;
 
+use ndarray::Array1;
+
 use crate::affine::{
     Affine, AxisOrder, Channels, ConvKind, Geometry, Linear, Macs, Part, View, Window,
 };
@@ -15,7 +17,8 @@ use crate::facts::kernels::KernelLayout;
 use crate::onnx::float::Float;
 use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
-use crate::onnx::proto::NodeProto;
+use crate::onnx::proto::{NodeProto, TensorProto};
+use crate::onnx::tensor;
 use crate::refusal::NotLinear;
 
 /// Whether something is added or subtracted.
@@ -136,6 +139,8 @@ pub enum LinearOp {
         weight: f64,
         /// The bias.
         shift: f64,
+        /// The same as a view, if it makes means.
+        mean: Option<ViewNode>,
     },
     /// A map, then a border of what it gives where it reads nothing but zeros: its shift.
     Bordered {
@@ -166,13 +171,50 @@ pub enum LinearOp {
 pub struct ViewNode {
     /// The operator and its attributes.
     pub proto: Arc<NodeProto>,
-    /// The integers that it reads besides the tensor, if it does.
-    pub list: Option<Vec<i64>>,
+    /// What it is told besides the tensor, as inputs; `None` where one is left out.
+    pub told: Vec<Option<ViewOperand>>,
     /// What it does with axes.
     pub view: Arc<View>,
+    /// The windows, all of whose elements it makes means of, if it is a kernel, too.
+    pub windows: Option<Arc<[Window]>>,
+}
+
+/// What a view is told by an input.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ViewOperand {
+    /// A shape, axes, sizes.
+    Integers(Vec<i64>),
+    /// Factors, in float32.
+    Factors(Vec<f64>),
+}
+
+impl ViewOperand {
+    /// Whether it tells nothing.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            ViewOperand::Integers(list) => list.is_empty(),
+            ViewOperand::Factors(factors) => factors.is_empty(),
+        }
+    }
+
+    /// The same as a tensor.
+    pub fn tensor(&self, name: &str) -> TensorProto {
+        match self {
+            ViewOperand::Integers(list) => tensor::from_integers(name, list),
+            ViewOperand::Factors(factors) => {
+                let factors = Array1::from(factors.clone()).into_dyn();
+                tensor::from_floats(name, &factors, Float::F32)
+            }
+        }
+    }
 }
 
 impl LinearOp {
+    /// What pads or crops.
+    pub fn frame(windows: Vec<Window>, order: AxisOrder) -> Self {
+        LinearOp::Filter { windows, order, weight: 1.0, shift: 0.0, mean: None }
+    }
+
     /// The map's shape.
     pub fn geometry(&self) -> Geometry {
         match self {

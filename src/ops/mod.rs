@@ -4,7 +4,7 @@
 //! operator, for the function that reads it. These functions stand by what they read: [`conv`]
 //! (windows), [`product`] (matrices), [`pointwise`] (scales, shifts), [`frame`] (pads and
 //! crops), [`filled`] (borders of numbers, tried out in [`moved`]), [`sum`], [`axes`],
-//! [`views`]. What they find is a [`meaning`](meaning::Meaning), kept in [`meanings`]; what
+//! [`views`], [`resized`]. What they find is a [`meaning`](meaning::Meaning), kept in [`meanings`]; what
 //! they look up comes from a [`reader`]; where they find none, they [`stop`]. [`training`]
 //! tells what becomes of nodes that were exported in training mode, [`forms`] in which of
 //! several forms the file says what can be said in several; [`scaling`] says what operators do
@@ -25,6 +25,7 @@ pub mod pointwise;
 pub mod product;
 pub mod reader;
 pub mod reading;
+pub mod resized;
 pub mod scaling;
 pub mod stop;
 pub mod sum;

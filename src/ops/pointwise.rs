@@ -292,5 +292,6 @@ impl PerChannel {
 
 /// `y = weight·x + shift` on every channel.
 fn uniform(weight: f64, shift: f64) -> LinearOp {
-    LinearOp::Filter { windows: Vec::new(), order: AxisOrder::CANONICAL, weight, shift }
+    let order = AxisOrder::CANONICAL;
+    LinearOp::Filter { windows: Vec::new(), order, weight, shift, mean: None }
 }

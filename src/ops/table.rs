@@ -14,7 +14,7 @@ use crate::ops::meaning::Meaning;
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::ops::stop::Stop;
-use crate::ops::{axes, conv, filled, frame, pointwise, product, sum, views};
+use crate::ops::{axes, conv, filled, frame, pointwise, product, resized, sum, views};
 
 /// The newest operator set whose operators are known here.
 pub const NEWEST_OPSET: i64 = 28;
@@ -60,7 +60,7 @@ pub fn row(op: &str) -> Option<&'static OperatorRow> {
 /// See the head of this file; in the alphabet's order.
 pub const TABLE: &[OperatorRow] = &[
     of("Add", 1..=14, 2, Alone(pointwise::add), "a sum of two tensors; a shift by a constant"),
-    of("AveragePool", 1..=22, 1, Alone(conv::average_pool), "a filter of equal weights"),
+    of("AveragePool", 1..=22, 1, Alone(conv::average_pool), "a filter of equal weights; a view"),
     of("BatchNormalization", 1..=15, 5, Alone(pointwise::norm), "a scale and a shift per channel"),
     of("Cast", 1..=25, 1, Alone(axes::cast), "another name, where the type stays").of_integers(),
     of("Concat", 4..=13, MANY, Alone(sum::concat), "circular padding; tensors in a row").joining(),
@@ -89,6 +89,7 @@ pub const TABLE: &[OperatorRow] = &[
         "a view, if at most one size that it makes is unknown",
     )
     .joining(),
+    of("Resize", 10..=19, 4, Alone(resized::resize), "a view, by constants, without cubic terms"),
     of("ScatterND", 11..=18, 3, AfterOthers(filled::scatter), "a border that is filled").joining(),
     of("Slice", 1..=13, 5, Alone(frame::slice), "a crop"),
     of("SpaceToDepth", 1..=13, 1, Alone(views::space_to_depth), "a view"),
@@ -99,6 +100,7 @@ pub const TABLE: &[OperatorRow] = &[
     of("Transpose", 1..=25, 1, AfterOthers(filled::transpose_or_border), "another order of axes")
         .joining(),
     of("Unsqueeze", 1..=25, 2, Alone(views::unsqueeze), "a view"),
+    of("Upsample", 7..=9, 2, Alone(resized::resize), "a view, by constants"),
 ];
 
 /// As many as anybody likes.

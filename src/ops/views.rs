@@ -11,7 +11,7 @@ use crate::onnx::ids::ValueId;
 use crate::onnx::node::{Node, from_front};
 use crate::onnx::proto::NodeProto;
 use crate::onnx::write;
-use crate::ops::meaning::{LinearOp, Meaning, ViewNode};
+use crate::ops::meaning::{LinearOp, Meaning, ViewNode, ViewOperand};
 use crate::ops::reader::{Reader, first_input, not_linear};
 use crate::ops::stop::Stop;
 use crate::refusal::NotLinear;
@@ -121,10 +121,34 @@ fn made(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Vec<i64>, 
 /// `next` of what `earlier` makes, as one view of what that one reads: what a Reshape is told makes
 /// the same of all axes before, if it names none of them.
 pub fn instead_of_both(next: &ViewNode, earlier: &ViewNode) -> Option<ViewNode> {
-    let is_told = |list: &&Vec<i64>| next.proto.op_type() == "Reshape" && !list.contains(&0);
-    next.list.as_ref().filter(is_told)?;
+    let [Some(ViewOperand::Integers(list))] = next.told.as_slice() else { return None };
+    if next.proto.op_type() != "Reshape" || list.contains(&0) {
+        return None;
+    }
     let view = Arc::new(next.view.behind(&earlier.view)?);
     Some(ViewNode { view, ..next.clone() })
+}
+
+/// `node` of a tensor that has `size` elements along `axis`, if it keeps that axis apart; `None` if
+/// it would have to be told otherwise how large its own are.
+pub fn with_size(node: &ViewNode, axis: usize, size: usize) -> Option<ViewNode> {
+    let view = node.view.with_size(axis, size)?;
+    let mut told = node.told.clone();
+    match (node.proto.op_type(), told.as_mut_slice()) {
+        ("Reshape", [Some(ViewOperand::Integers(list))]) => {
+            let own = list.get_mut(node.view.outward(axis)?.axis)?;
+            // Others follow from what is read.
+            *own = if *own > 0 { i64::try_from(size).ok()? } else { *own };
+        }
+        ("Resize", told) if told.iter().flatten().any(is_of_sizes) => return None,
+        _ => {}
+    }
+    Some(ViewNode { view: Arc::new(view), told, ..node.clone() })
+}
+
+/// Whether an operand says how large axes are.
+fn is_of_sizes(operand: &ViewOperand) -> bool {
+    matches!(operand, ViewOperand::Integers(_)) && !operand.is_empty()
 }
 
 /// DepthToSpace (opset 1 to 13): channel c of the output is made of r² of the input, which stand
@@ -252,15 +276,29 @@ pub fn turned(order: &AxisOrder, rank: usize) -> ViewNode {
     let attribute = vec![write::ints("perm", perm)];
     let proto = NodeProto { op_type: Some("Transpose".into()), attribute, ..NodeProto::default() };
     let view = Arc::new(View::turned(order, rank));
-    ViewNode { proto: Arc::new(proto), list: None, view }
+    ViewNode { proto: Arc::new(proto), told: Vec::new(), view, windows: None }
 }
 
 /// `node` as a view of `input`, which it is told by these integers, if it reads any.
 fn meaning(input: ValueId, node: &Node, view: View, list: Option<Vec<i64>>) -> Meaning {
     let list = list.filter(|_| node.input(1).is_some());
+    told(
+        input,
+        node,
+        view,
+        list.map(|list| Some(ViewOperand::Integers(list))).into_iter().collect(),
+    )
+}
+
+/// `node` as a view of `input`, which it is told by these operands.
+pub fn told(input: ValueId, node: &Node, view: View, told: Vec<Option<ViewOperand>>) -> Meaning {
+    Meaning::Linear(input, LinearOp::View(self::node(node, view, told)))
+}
+
+/// `node` as a view, which it is told by these operands.
+pub fn node(node: &Node, view: View, told: Vec<Option<ViewOperand>>) -> ViewNode {
     let attribute = node.proto.attribute.clone();
     let op_type = node.proto.op_type.clone();
     let proto = NodeProto { op_type, attribute, ..NodeProto::default() };
-    let view = ViewNode { proto: Arc::new(proto), list, view: Arc::new(view) };
-    Meaning::Linear(input, LinearOp::View(view))
+    ViewNode { proto: Arc::new(proto), told, view: Arc::new(view), windows: None }
 }

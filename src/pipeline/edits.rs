@@ -82,8 +82,8 @@ pub struct NewTensor {
 /// What a new initializer holds.
 #[derive(Debug, Clone)]
 pub enum NewValues {
-    /// Integers.
-    Integers(Box<TensorProto>),
+    /// Shapes, axes, pads, factors that nodes are told.
+    Told(Box<TensorProto>),
     /// Floats, which are computed when they are written.
     Weights(FusedWeights),
 }
@@ -92,7 +92,7 @@ impl NewValues {
     /// The message without the data of weights.
     fn header(&self) -> TensorProto {
         match self {
-            NewValues::Integers(tensor) => TensorProto::clone(tensor),
+            NewValues::Told(tensor) => TensorProto::clone(tensor),
             NewValues::Weights(weights) => weights.header(),
         }
     }
@@ -110,7 +110,7 @@ impl Rewrite {
             NewValues::Weights(weights) => {
                 Some((Deferred { id, length: weights.length() }, weights))
             }
-            NewValues::Integers(_) => None,
+            NewValues::Told(_) => None,
         })
     }
 
@@ -118,7 +118,7 @@ impl Rewrite {
     pub fn weight(&self, deferred: Deferred) -> Option<&FusedWeights> {
         match &self.tensors.get(deferred.id)?.values {
             NewValues::Weights(weights) => Some(weights),
-            NewValues::Integers(_) => None,
+            NewValues::Told(_) => None,
         }
     }
 
@@ -140,7 +140,7 @@ impl Rewrite {
             let insert = |with: Vec<u8>| Edit::insert(*at, with.into(), into);
             let entry = |tensor: &TensorProto| splice::entry(graph_field::INITIALIZER, tensor);
             edits.push(match (values, elsewhere(&header)) {
-                (NewValues::Integers(tensor), _) => insert(entry(tensor)),
+                (NewValues::Told(tensor), _) => insert(entry(tensor)),
                 (NewValues::Weights(_), Some(moved)) => insert(entry(&moved)),
                 (NewValues::Weights(weights), None) => {
                     let length = weights.length();
@@ -298,8 +298,8 @@ fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<NewTen
         for weights in &fused.weights {
             add(weights.name.as_str(), NewValues::Weights(weights.clone()));
         }
-        for tensor in &fused.integers {
-            add(tensor.name(), NewValues::Integers(Box::new(tensor.clone())));
+        for tensor in &fused.told {
+            add(tensor.name(), NewValues::Told(Box::new(tensor.clone())));
         }
     }
     new

@@ -220,8 +220,8 @@ fn originals<'r, 'g, 'm>(analyses: &[GraphAnalysis<'r, 'g, 'm>]) -> Vec<Arc<Orig
 
 /// What the new tensors must be in the file.
 fn fingerprints(fused: &FusedNodes) -> Result<Vec<Fingerprint>, NotFinite> {
-    let integers = fused.integers.iter().map(|tensor| Ok(Fingerprint::of(tensor)));
-    fused.weights.iter().map(fingerprint).chain(integers).collect()
+    let told = fused.told.iter().map(|tensor| Ok(Fingerprint::of(tensor)));
+    fused.weights.iter().map(fingerprint).chain(told).collect()
 }
 
 /// What `weights` must be in the file.
@@ -238,5 +238,5 @@ fn constants(fused: &FusedNodes) -> Vec<Constant> {
     let floats = fused.weights.iter().map(|weights| {
         Constant::doubles(&weights.name, &weights.dims, Arc::clone(&weights.numbers))
     });
-    floats.chain(fused.integers.iter().cloned().map(Constant::from)).collect()
+    floats.chain(fused.told.iter().cloned().map(Constant::from)).collect()
 }

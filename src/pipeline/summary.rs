@@ -352,10 +352,10 @@ fn block_report(
     let fused = made.map(|made| &made.fused);
     let new_nodes = fused.iter().flat_map(|fused| &fused.nodes);
     let new_weights = fused.iter().flat_map(|fused| &fused.weights);
-    let new_integers = fused.iter().flat_map(|fused| &fused.integers);
+    let new_told = fused.iter().flat_map(|fused| &fused.told);
     let new_tensors = new_weights
         .map(|weights| weights.name.clone())
-        .chain(new_integers.map(|tensor| tensor.name().to_owned()));
+        .chain(new_told.map(|tensor| tensor.name().to_owned()));
     let mut report = BlockReport {
         name: block.name.clone(),
         branches: block.branches.clone(),

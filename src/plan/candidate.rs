@@ -37,6 +37,16 @@ impl Candidate {
         is_expanded
     }
 
+    /// Reads the form through the means that node `id` makes, as a view; whether what reads them
+    /// composes with that.
+    pub fn average(&mut self, net: &Net, id: NodeId) -> bool {
+        let means = Form::of_means(net.meanings, id, Geometry::identity());
+        let Some((at, means)) = net.reader.graph.node(id).output().zip(means) else { return false };
+        let is_read = self.form.go_through(at, means, net.reader).is_ok();
+        self.steps.extend(is_read.then_some(FormStep::Mean(id)));
+        is_read
+    }
+
     /// Puts all terms aside but these.
     pub fn select(&mut self, selected: &[usize]) {
         self.form.select(selected);

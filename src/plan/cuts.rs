@@ -6,21 +6,22 @@
 //! of one root merge where that is legal and no dearer. Its *gain* is the cost of the cone that
 //! goes away, less that of the form. Expanded are the ways from one term backwards, those from
 //! several terms to a tensor that all of them are computed from (elsewhere nothing can merge), and
-//! those of all terms that are turned alike, or joined.
+//! those that pay only [`together`](crate::plan::together).
 //!
 //! Knows the planner's graph, forms and costs; no weights, and changes nothing.
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use crate::affine::{Geometry, Part};
-use crate::emit::term::{Term, TermKind};
+use crate::emit::term::Term;
 use crate::onnx::ids::{IdMap, NodeId, ValueId};
 use crate::plan::candidate::Candidate;
-use crate::plan::cost::{self, Gain};
+use crate::plan::cost::Gain;
 use crate::plan::form::{Form, FormStep};
 use crate::plan::net::Net;
 use crate::plan::refused::Refused;
@@ -28,7 +29,7 @@ use crate::refusal::Reason;
 
 /// Tensors that one way is followed over, besides one per term; real branches have less than
 /// ten nodes.
-const MAX_WAY: usize = 24;
+pub(super) const MAX_WAY: usize = 24;
 
 /// Summands of one form; real blocks have some dozens. Each sum of a long chain holds those of
 /// all before it.
@@ -58,12 +59,16 @@ pub type MetLimits = IdMap<ValueId, Vec<Reason>>;
 
 /// The search at one tensor.
 pub struct Search<'s, 'r, 'g, 'm> {
-    net: &'s Net<'r, 'g, 'm>,
+    pub(super) net: &'s Net<'r, 'g, 'm>,
     id: NodeId,
     output: ValueId,
-    refused: &'s Refused,
+    pub(super) refused: &'s Refused,
     most_repeated: usize,
     looked_at: Cell<usize>,
+    /// By tensor, as they were found.
+    ancestors: RefCell<IdMap<ValueId, Rc<[ValueId]>>>,
+    /// Whether a form was left out because it computes too much that others need, too.
+    repeats: Cell<bool>,
     /// Limits that were met.
     pub met: Vec<Reason>,
 }
@@ -77,7 +82,17 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         refused: &'s Refused,
         most_repeated: usize,
     ) -> Self {
-        Search { net, id, output, refused, most_repeated, looked_at: Cell::new(0), met: Vec::new() }
+        Search {
+            net,
+            id,
+            output,
+            refused,
+            most_repeated,
+            looked_at: Cell::default(),
+            ancestors: RefCell::default(),
+            repeats: Cell::default(),
+            met: Vec::new(),
+        }
     }
 
     /// The best form that is found, if it is better than the present one.
@@ -89,6 +104,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         let mut best = self.flattened()?;
         let better = |search: &mut Self, best: &Candidate| {
             let better = search.further(best).or_else(|| search.merged(best));
+            let better = better.or_else(|| search.averaged(best));
             better.or_else(|| search.turned(best)).or_else(|| search.stacked(best))
         };
         while let Some(better) = better(self, &best) {
@@ -98,6 +114,11 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
             meet(&mut self.met, TOO_MANY_CUTS);
         }
         best.gain.pays_beyond(&Gain::default()).then_some(best)
+    }
+
+    /// Whether there may be more with more nodes that are computed although others need them.
+    pub fn is_bounded(&self) -> bool {
+        self.repeats.get()
     }
 
     /// Whether nodes compute the kernel that is read there: it may be stored.
@@ -134,7 +155,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
     }
 
     /// A better form than `best` in which what reads one of its roots is read further back.
-    fn further(&mut self, best: &Candidate) -> Option<Candidate> {
+    pub(super) fn further(&mut self, best: &Candidate) -> Option<Candidate> {
         let terms = &best.form.terms;
         let mut reading: BTreeMap<ValueId, Vec<usize>> = BTreeMap::new();
         for (index, term) in terms.iter().enumerate() {
@@ -151,14 +172,14 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
 
     /// A better form than `best` in which some of its terms merge that are computed from one
     /// tensor; the nearest such tensors first.
-    fn merged(&mut self, best: &Candidate) -> Option<Candidate> {
+    pub(super) fn merged(&mut self, best: &Candidate) -> Option<Candidate> {
         if best.form.terms.len() < 2 {
             return None;
         }
         let graph = self.net.reader.graph;
         let mut common: BTreeMap<(ValueId, Option<Part>), Vec<usize>> = BTreeMap::new();
         for (index, term) in best.form.terms.iter().enumerate() {
-            for ancestor in self.ancestors(term.root) {
+            for &ancestor in self.ancestors(term.root).iter() {
                 common.entry((ancestor, term.part())).or_default().push(index);
             }
         }
@@ -182,87 +203,6 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
             }
         }
         None
-    }
-
-    /// A better form than `best` in which all that it adds is read before its axes are put into
-    /// another order, to be turned once: of one summand alone, nothing is gained.
-    fn turned(&self, best: &Candidate) -> Option<Candidate> {
-        let ends_turned = |term: &Term<Geometry>| {
-            let terms = self.inside(term).map(|id| self.net.terms(id));
-            let mut terms = terms.unwrap_or(std::slice::from_ref(term)).iter();
-            terms.all(|term| term.map.turns().is_some())
-        };
-        if best.form.terms.len() < 2 || !best.form.terms.iter().all(ends_turned) {
-            return None;
-        }
-        let way = self.entered(best, |term| self.inside(term))?;
-        let gain = self.gain(&way, &mut Vec::new())?;
-        gain.pays_beyond(&best.gain).then_some(Candidate { gain, ..way })
-    }
-
-    /// A better form than `best` in which kernels that a Concat joins are one: of one of them
-    /// alone, nothing is gained.
-    fn stacked(&self, best: &Candidate) -> Option<Candidate> {
-        let are_parts = best.form.terms.iter().all(|term| term.part.is_some());
-        // Which branch of a kernel should stay apart is not seen once it is one of several.
-        if best.form.terms.len() < 2 || !are_parts || self.net.keeps_branches {
-            return None;
-        }
-        let kernel = |term: &Term<Geometry>| self.inside(term).filter(|&id| self.is_kernel(id));
-        let joined = self.entered(best, kernel)?;
-        // What reads parts of a tensor with its channels last turns each.
-        let turned = self.entered(&joined, |term| self.turned_root(term));
-        let mut ways = [Some(joined), turned].into_iter().flatten();
-        let stacked = ways.find_map(|way| way.stacked(self.net))?;
-        if let [one] = stacked.form.terms.as_slice()
-            && !cost::runs_as_fast(&one.map)
-        {
-            return None;
-        }
-        let gain = self.gain(&stacked, &mut Vec::new())?;
-        gain.pays_beyond(&best.gain).then_some(Candidate { gain, ..stacked })
-    }
-
-    /// The node of a tensor that nobody else reads, and that `term`, which is no kernel, does.
-    fn inside(&self, term: &Term<Geometry>) -> Option<NodeId> {
-        let former = self.net.former(term.root).filter(|_| term.kind != TermKind::Conv);
-        former.filter(|_| self.net.reads(term.root) == 1 && self.refused.allows(term.root))
-    }
-
-    /// The node of the root of `term`, if it is a Transpose for that alone.
-    fn turned_root(&self, term: &Term<Geometry>) -> Option<NodeId> {
-        let former = self.net.former(term.root).filter(|_| self.net.reads(term.root) == 1)?;
-        let [own] = self.net.terms(former) else { return None };
-        let only_turns = own.kind == TermKind::Pointwise && own.map.turns().is_some();
-        let is_bare = own.map.windows.is_empty() && own.map.channels.is_none();
-        (only_turns && is_bare && self.refused.allows(term.root)).then_some(former)
-    }
-
-    /// Whether node `id` makes what kernels do, or what one that nobody else reads does, turned.
-    fn is_kernel(&self, id: NodeId) -> bool {
-        let mut terms = self.net.terms(id);
-        for _ in 0..MAX_WAY {
-            let [term] = terms else { break };
-            let Some(id) = self.inside(term) else { break };
-            terms = self.net.terms(id);
-        }
-        terms.iter().all(|term| term.kind == TermKind::Conv)
-    }
-
-    /// The form, with each term that `enters` a tensor read through that; `None` if one cannot be.
-    fn entered(
-        &self,
-        best: &Candidate,
-        enters: impl Fn(&Term<Geometry>) -> Option<NodeId>,
-    ) -> Option<Candidate> {
-        let mut way = best.clone();
-        for _ in 0..MAX_WAY + best.form.terms.len() {
-            let Some(id) = way.form.terms.iter().find_map(&enters) else { break };
-            if !self.may_look_at(&way) || !way.expand(self.net, id) {
-                return None;
-            }
-        }
-        Some(way)
     }
 
     /// The best form on the way from `start` back from what these terms read, all of it or as
@@ -347,7 +287,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
     }
 
     /// Whether so many terms more may be looked at; they are counted.
-    fn may_look_at(&self, candidate: &Candidate) -> bool {
+    pub(super) fn may_look_at(&self, candidate: &Candidate) -> bool {
         let looked_at = self.looked_at.get().saturating_add(candidate.form.terms.len());
         self.looked_at.set(looked_at);
         looked_at <= MAX_LOOKED_AT
@@ -377,7 +317,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
     }
 
     /// What the form is worth; `None` if it cannot be written.
-    fn gain(&self, candidate: &Candidate, met: &mut Vec<Reason>) -> Option<Gain> {
+    pub(super) fn gain(&self, candidate: &Candidate, met: &mut Vec<Reason>) -> Option<Gain> {
         let terms = &candidate.form.terms;
         if !candidate.is_legal(self.net) || !self.refused.allows_form(self.output, terms) {
             return None;
@@ -387,7 +327,9 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
             .steps
             .iter()
             .map(|step| match step {
-                FormStep::Through(id) if !mffc.nodes.contains(id) => self.net.size(*id),
+                FormStep::Through(id) | FormStep::Mean(id) if !mffc.nodes.contains(id) => {
+                    self.net.size(*id)
+                }
                 _ => 0,
             })
             .sum();
@@ -395,6 +337,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
             meet(met, TOO_OFTEN);
         }
         if repeated > self.most_repeated {
+            self.repeats.set(true);
             return None;
         }
         let after = self.net.cost(terms);
@@ -402,7 +345,16 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
     }
 
     /// `value` and the nearest tensors that it is computed from.
-    fn ancestors(&self, value: ValueId) -> Vec<ValueId> {
+    fn ancestors(&self, value: ValueId) -> Rc<[ValueId]> {
+        let known = self.ancestors.borrow().get(&value).cloned();
+        known.unwrap_or_else(|| {
+            let found: Rc<[ValueId]> = self.found_ancestors(value).into();
+            self.ancestors.borrow_mut().insert(value, Rc::clone(&found));
+            found
+        })
+    }
+
+    fn found_ancestors(&self, value: ValueId) -> Vec<ValueId> {
         let mut found = vec![value];
         let mut open: BTreeSet<NodeId> = self.net.former(value).into_iter().collect();
         while let Some(id) = open.pop_last().filter(|_| found.len() <= MAX_WAY) {

@@ -16,8 +16,8 @@ use crate::plan::refused::Refused;
 const MAX_READERS: usize = 256;
 
 /// Computes all readers of a tensor without it, where together that pays and nothing of it is
-/// `refused`; whether there is such a tensor.
-pub fn eliminate(net: &mut Net, refused: &Refused) -> bool {
+/// `refused`; returns the tensors that are computed otherwise or read more or less often since.
+pub fn eliminate(net: &mut Net, refused: &Refused) -> Vec<ValueId> {
     let tensors: Vec<(NodeId, ValueId)> = net.tensors().collect();
     let mut readers: IdMap<ValueId, Vec<NodeId>> = IdMap::default();
     for &(id, _) in tensors.iter().filter(|(_, output)| refused.allows(*output)) {
@@ -30,6 +30,7 @@ pub fn eliminate(net: &mut Net, refused: &Refused) -> bool {
     }
     let several = |readers: &&Vec<NodeId>| (2..=MAX_READERS).contains(&readers.len());
     let mut changed: IdSet<NodeId> = IdSet::default();
+    let mut values = Vec::new();
     for tensor in tensors {
         let Some(readers) = readers.get(&tensor.1).filter(several) else { continue };
         if !refused.allows(tensor.1)
@@ -40,12 +41,12 @@ pub fn eliminate(net: &mut Net, refused: &Refused) -> bool {
         }
         let Some(candidates) = without(net, tensor, readers, refused) else { continue };
         for (&reader, candidate) in readers.iter().zip(candidates) {
-            net.plan(reader, candidate.form, candidate.steps);
+            values.extend(net.plan(reader, candidate.form, candidate.steps));
             changed.insert(reader);
         }
         changed.insert(tensor.0);
     }
-    !changed.is_empty()
+    values
 }
 
 /// The forms of `readers` without the tensor that node `id` makes, if nobody else reads it

@@ -41,6 +41,8 @@ pub enum FormStep<N> {
     Select(Vec<usize>),
     /// Read through the tensor that a node makes.
     Through(N),
+    /// Read through the means that a node makes, as a view.
+    Mean(N),
     /// What was put aside is part of the sum again.
     Join,
     /// Kernels of neighbouring parts become one.
@@ -87,6 +89,17 @@ impl<L: Linear> Form<L> {
             _ => return Ok(None),
         };
         Ok(Some(Form::of_terms(terms)))
+    }
+
+    /// The means that the node makes of its operand, as a view; `None` if it makes none.
+    pub fn of_means(meanings: &Meanings, id: NodeId, identity: L) -> Option<Self> {
+        match meanings.get(id)? {
+            Meaning::Linear(input, LinearOp::Filter { mean: Some(view), .. }) => {
+                let term = Term::view(meanings.source(*input), view.clone(), identity);
+                Some(Form::of_terms(vec![term]))
+            }
+            _ => None,
+        }
     }
 
     /// The sum of these terms, none of which merges with another.
@@ -164,7 +177,7 @@ impl<L: Linear> Form<L> {
     ) -> Result<(), Refusal> {
         let mut reading = self.terms.iter().filter(|term| term.root == at);
         let alone = reading.next().filter(|_| reading.next().is_none());
-        if let Some(sign) = alone.and_then(plain_sign) {
+        if let Some(sign) = alone.and_then(Term::plain_sign) {
             // Of the two sums, neither has terms that merge: only those of one with the other's.
             self.valid.intersect(&inner.valid);
             self.terms.retain(|term| term.root != at);
@@ -275,14 +288,6 @@ impl Form<Geometry> {
         must_hold(reader, &self.valid, |size, sizes| size.is_none_or(|size| sizes.contains(size)))?;
         crops.intersect(&self.valid);
         Ok(crops)
-    }
-}
-
-/// The sign of a term that is its root, as it is; `None` of others.
-fn plain_sign<L: Linear>(term: &Term<L>) -> Option<Sign> {
-    match term.kind {
-        TermKind::Identity(sign) if term.is_plain() && term.part.is_none() => Some(sign),
-        _ => None,
     }
 }
 

@@ -1,8 +1,8 @@
 //! What will be rewritten: blocks, their names, and their cost before and after.
 //!
-//! The planner has a graph of its own, a [`net`]. [`rounds`] asks the search ([`cuts`]) from where
-//! each tensor should be computed (each way of that is a [`candidate`]), and [`eliminate`] which
-//! tensors all their readers should do without: if that makes fewer nodes, and no more weights and
+//! The planner has a graph of its own, a [`net`]. [`rounds`] asks, in [`passes`] over what is
+//! [`stale`], the search ([`cuts`]) from where each tensor should be computed (each way of that is a
+//! [`candidate`]), and [`eliminate`] which tensors all their readers should do without: if with what goes away ([`mffc`]) that makes fewer nodes, and no more weights and
 //! multiply-adds ([`cost`], which counts a number that shifts several [`channels`] once for each),
 //! until nothing does. What is planned for a tensor is a [`form`], made by one of the [`recipes`],
 //! whose terms [`merge`] where that is legal, or are [`stacked`], and takes the place of a
@@ -35,9 +35,11 @@ mod fit;
 mod form;
 mod keep;
 mod merge;
+mod mffc;
 mod missed;
 mod name;
 mod net;
+mod passes;
 mod recipes;
 mod refused;
 mod region;
@@ -46,8 +48,10 @@ mod rounds;
 mod share;
 mod shifted;
 mod stacked;
+mod stale;
 mod stays;
 mod tails;
+mod together;
 mod turned_roots;
 
 pub use block::{Block, Replacement, TurnedRoot};

@@ -9,10 +9,9 @@
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 
-use crate::affine::{Geometry, Macs};
+use crate::affine::Geometry;
 use crate::emit::term::Term;
 use crate::emit::turned::LastTurn;
 use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
@@ -67,17 +66,7 @@ pub struct Net<'r, 'g, 'm> {
     pub(super) uses: Table<ValueId, usize>,
     /// Kernels that go away with their last reader only, and how often live nodes read them as
     /// they stand.
-    kept: IdMap<ValueId, usize>,
-}
-
-/// What only one tensor needs, its maximum fanout-free cone: it goes away if that tensor is
-/// computed from other roots.
-#[derive(Debug, Default)]
-pub struct Mffc {
-    /// Its nodes.
-    pub nodes: Vec<NodeId>,
-    /// What they cost; multiply-adds per position of the tensor.
-    pub count: Count,
+    pub(super) kept: IdMap<ValueId, usize>,
 }
 
 impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
@@ -178,7 +167,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
     }
 
     /// What node `id` reads as it stands of what goes away with its last reader only.
-    fn kept_kernels(&self, id: NodeId) -> Vec<ValueId> {
+    pub(super) fn kept_kernels(&self, id: NodeId) -> Vec<ValueId> {
         if self.kept.is_empty() || self.is_planned(id) {
             return Vec::new();
         }
@@ -228,6 +217,17 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
     pub fn former(&self, value: ValueId) -> Option<NodeId> {
         let producer = self.reader.graph.value(value).producer?;
         self.forms.contains(producer).then_some(producer)
+    }
+
+    /// Whether node `id` is linear as it stands.
+    pub fn is_former(&self, id: NodeId) -> bool {
+        self.forms.contains(id)
+    }
+
+    /// Whether what is computed from what node `id` reads may be computed from what it makes.
+    pub fn hands_on(&self, id: NodeId) -> bool {
+        let node = self.reader.graph.node(id);
+        self.is_former(id) || self.passes_on(id) || self.reader.computes_constant(node)
     }
 
     /// The form of what node `id` makes, as it is computed now.
@@ -298,8 +298,14 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
     }
 
     /// Whether node `id` hands on elements of a tensor, without a form.
-    fn passes_on(&self, id: NodeId) -> bool {
+    pub(super) fn passes_on(&self, id: NodeId) -> bool {
         self.is_alias(id) || matches!(self.meanings.get(id), Some(Meaning::Parted(..)))
+    }
+
+    /// Whether node `id` makes means, as it stands in the file.
+    pub fn makes_means(&self, id: NodeId) -> bool {
+        let meaning = self.meanings.get(id).filter(|_| !self.is_planned(id));
+        matches!(meaning, Some(Meaning::Linear(_, LinearOp::Filter { mean: Some(_), .. })))
     }
 
     fn is_alias(&self, id: NodeId) -> bool {
@@ -311,69 +317,15 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         Count { nodes: 1, ..count }
     }
 
-    /// What goes away if `id`'s tensor becomes these `terms`.
-    pub fn mffc(&self, id: NodeId, terms: &[Term<Geometry>]) -> Mffc {
-        let graph = self.reader.graph;
-        let once = Macs::each(1.0);
-        let mut cone = Mffc::default();
-        let mut lost: IdMap<ValueId, usize> = IdMap::default();
-        let mut positions: IdMap<NodeId, Macs> = IdMap::default();
-        let mut consumed: Vec<NodeId> = Vec::new();
-        let mut kernels: IdMap<ValueId, usize> = IdMap::default();
-        let mut dying = BTreeSet::from([id]);
-        let mut read: Vec<(ValueId, Macs)> = Vec::new();
-        while let Some(id) = dying.pop_last() {
-            let here = positions.get(&id).copied().unwrap_or(once);
-            cone.nodes.push(id);
-            cone.count.add(&self.count(id), here);
-            for kernel in self.kept_kernels(id) {
-                let lost = kernels.entry(kernel).or_default();
-                *lost += 1;
-                if self.kept.get(&kernel) == Some(lost) {
-                    cone.count.parameters += self.reader.constants.elements(kernel);
-                }
-            }
-            consumed.extend(self.meanings.consumed(id));
-            self.each_read(id, |value, term| {
-                *lost.entry(value).or_default() += 1;
-                read.push((value, term.map_or(here, |term| term.macs_at_output(here))));
-            });
-            let values = read.iter().map(|(value, _)| *value);
-            let computed: Vec<_> = values.filter(|&value| self.is_computed(value)).collect();
-            if !computed.is_empty() {
-                let dead = self.dead_constants(computed, &mut lost);
-                if let Some(kernel) = self.computed_kernel(id) {
-                    cone.count.nodes += dead.count(self.reader, kernel);
-                }
-                read.extend(dead.used.into_iter().map(|value| (value, here)));
-            }
-            for (value, there) in read.drain(..) {
-                let Some(producer) = graph.value(value).producer else { continue };
-                let is_of_cone = self.is_live(producer)
-                    && (self.forms.contains(producer)
-                        || consumed.contains(&producer)
-                        || self.passes_on(producer));
-                let is_dead = |made: &ValueId| lost.get(made) == self.uses.get(*made);
-                let is_root = |made: &ValueId| terms.iter().any(|term| term.root == *made);
-                let mut made = graph.node(producer).outputs.iter().flatten();
-                if is_of_cone && made.all(|made| is_dead(made) && !is_root(made)) {
-                    positions.insert(producer, there);
-                    dying.insert(producer);
-                }
-            }
-        }
-        cone
-    }
-
     /// Whether nothing but constants is computed of the node that makes `value`.
-    fn is_computed(&self, value: ValueId) -> bool {
+    pub(super) fn is_computed(&self, value: ValueId) -> bool {
         let producer = self.reader.graph.value(value).producer;
         producer.is_some_and(|producer| !self.is_live(producer))
     }
 
     /// Nodes of which nothing but constants is computed, and that go with `values`: `lost` says how
     /// many uses of each tensor are gone, and takes those that go with the dead nodes.
-    fn dead_constants(
+    pub(super) fn dead_constants(
         &self,
         values: Vec<ValueId>,
         lost: &mut IdMap<ValueId, usize>,
@@ -381,8 +333,14 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         DeadConstants::of(self.reader, values, &|id| self.is_live(id), &self.uses, lost)
     }
 
-    /// Computes `id`'s tensor by this form from now on, which was found in these steps.
-    pub fn plan(&mut self, id: NodeId, form: Form<Geometry>, steps: Vec<FormStep<NodeId>>) {
+    /// Computes `id`'s tensor by this form from now on, which was found in these steps; returns the
+    /// tensors that are computed otherwise or read more or less often since.
+    pub fn plan(
+        &mut self,
+        id: NodeId,
+        form: Form<Geometry>,
+        steps: Vec<FormStep<NodeId>>,
+    ) -> Vec<ValueId> {
         let planned = |id: NodeId| PlannedNode {
             id,
             recipe: self.planned.get(&id).map(|planned| planned.recipe),
@@ -392,6 +350,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
             FormStep::Select(selected) => FormStep::Select(selected),
             FormStep::Join => FormStep::Join,
             FormStep::Stack => FormStep::Stack,
+            FormStep::Mean(id) => FormStep::Mean(planned(id)),
             FormStep::Through(id) => {
                 size += self.size(id);
                 FormStep::Through(planned(id))
@@ -413,13 +372,15 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
                 *count = count.saturating_sub(1);
             }
         }
-        read.retain(|&value| self.is_computed(value));
-        if !read.is_empty() {
+        let computed: Vec<_> =
+            read.iter().copied().filter(|&value| self.is_computed(value)).collect();
+        if !computed.is_empty() {
             let mut lost: IdMap<ValueId, usize> = IdMap::default();
-            self.dead_constants(read, &mut lost);
+            self.dead_constants(computed, &mut lost);
             for (value, lost) in lost {
                 let uses = self.uses.or_default(value);
                 *uses = uses.saturating_sub(lost);
+                read.push(value);
             }
         }
         for &node in &cone.nodes {
@@ -435,8 +396,11 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         for term in terms {
             *self.reads.or_default(term.root) += 1;
             *self.uses.or_default(term.root) += 1;
+            read.push(term.root);
         }
+        read.extend(self.reader.graph.node(id).output());
         let turn = LastTurn::of(terms, self.reader.forms).map(Box::new);
         self.planned.insert(id, PlannedForm { form, recipe, count, turn, size });
+        read
     }
 }

@@ -87,9 +87,12 @@ impl Recipes {
                     FormStep::Join => form.join(reader)?,
                     FormStep::Stack if form.stack(reader, meanings) => {}
                     FormStep::Stack => return Err(Refusal::View.into()),
-                    FormStep::Through(node) => {
+                    FormStep::Through(node) | FormStep::Mean(node) => {
                         let Some(at) = reader.graph.node(node.id).output() else { continue };
-                        form.go_through(at, take(*node)?, reader)?;
+                        let means = || Form::of_means(meanings, node.id, Affine::identity());
+                        let is_mean = matches!(step, FormStep::Mean(_)).then(means).flatten();
+                        let inner = is_mean.map_or_else(|| take(*node), Ok)?;
+                        form.go_through(at, inner, reader)?;
                     }
                 }
             }
@@ -107,7 +110,7 @@ impl Recipes {
             let Some(recipe) = self.0.get(number) else { continue };
             let through = recipe.steps.iter().filter_map(|step| match step {
                 FormStep::Through(node) => node.recipe,
-                FormStep::Select(_) | FormStep::Join | FormStep::Stack => None,
+                FormStep::Select(_) | FormStep::Join | FormStep::Stack | FormStep::Mean(_) => None,
             });
             for needed in through.chain(recipe.start.recipe) {
                 let count: &mut usize = uses.entry(needed).or_default();

@@ -12,12 +12,12 @@ use crate::ops::reader::Reader;
 use crate::options::KeepIdentity;
 use crate::plan::block::{Block, Byproduct};
 use crate::plan::copies::KernelCopies;
-use crate::plan::cuts::{MAX_REPEATED, MetLimits, Search};
+use crate::plan::cuts::MetLimits;
 use crate::plan::decide;
-use crate::plan::eliminate::eliminate;
 use crate::plan::missed::near_misses;
 use crate::plan::name::BlockNames;
 use crate::plan::net::Net;
+use crate::plan::passes::{Passes, Repeating};
 use crate::plan::recipes::Recipes;
 use crate::plan::refused::Refused;
 use crate::plan::region::Region;
@@ -141,45 +141,19 @@ fn planned(
 /// First without what others need: a norm before a kernel that reads a convolution with other
 /// readers is to go into the kernel, not to become another convolution.
 fn improve(net: &mut Net, refused: &Refused) -> MetLimits {
-    let mut limits = MetLimits::default();
+    let mut passes = Passes::over(net);
     for _ in 0..MAX_PASSES {
-        let is_changed = improve_each(net, refused, 0, &mut limits)
-            || improve_each(net, refused, MAX_REPEATED, &mut limits)
-            || eliminate(net, refused);
+        let is_changed = passes.improve_each(net, refused, Repeating::Nothing)
+            || passes.improve_each(net, refused, Repeating::Some)
+            || passes.eliminate(net, refused);
         if !is_changed {
-            return limits;
+            return passes.limits(net);
         }
     }
     let last = net.tensors().last();
+    let mut limits = passes.limits(net);
     limits.extend(last.map(|(_, output)| (output, vec![TOO_MANY_PASSES])));
     limits
-}
-
-/// Gives each tensor the best form that is found; whether any has another one then.
-fn improve_each(
-    net: &mut Net,
-    refused: &Refused,
-    most_repeated: usize,
-    limits: &mut MetLimits,
-) -> bool {
-    limits.clear();
-    let mut is_changed = false;
-    let tensors: Vec<(NodeId, ValueId)> = net.tensors().collect();
-    for (id, output) in tensors {
-        if !net.is_live(id) || !refused.allows(output) {
-            continue;
-        }
-        let mut search = Search::at(net, (id, output), refused, most_repeated);
-        let better = search.better_form();
-        if !search.met.is_empty() {
-            limits.insert(output, search.met);
-        }
-        if let Some(candidate) = better {
-            net.plan(id, candidate.form, candidate.steps);
-            is_changed = true;
-        }
-    }
-    is_changed
 }
 
 /// What the blocks make on the way that nodes of the file make of their outputs, by these.

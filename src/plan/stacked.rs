@@ -89,7 +89,10 @@ fn part_read(reader: &Reader, meanings: &Meanings, value: ValueId) -> Option<(Va
             Some((meanings.source(*whole), *parts.get(place)?))
         }
         // A Slice.
-        Meaning::Linear(whole, LinearOp::Filter { windows, order, weight: 1.0, shift: 0.0 }) => {
+        Meaning::Linear(
+            whole,
+            LinearOp::Filter { windows, order, weight: 1.0, shift: 0.0, .. },
+        ) => {
             let mut cut = windows.iter().enumerate().filter(|(_, own)| **own != Window::IDENTITY);
             let (role, window) = cut.next().filter(|_| cut.next().is_none())?;
             let (before, behind) = window.pads();

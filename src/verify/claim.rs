@@ -30,10 +30,11 @@ pub struct Side {
 }
 
 impl Side {
-    /// Adds a node. Factors that are attributes, which the engine rounds to float32, become
-    /// constants.
+    /// Adds a node, in float64.
     pub fn push(&mut self, node: NodeProto) {
-        let (nodes, factors) = dialect::without_factors(node);
+        let numbers =
+            |name: &str| self.constants.iter().find(|constant| constant.name() == name)?.list();
+        let (nodes, factors) = dialect::in_float64(node, &numbers);
         self.nodes.extend(nodes);
         let factors = factors.into_iter();
         self.constants.extend(

@@ -47,6 +47,10 @@ impl Operands for NodeOperands<'_, '_, '_, '_, '_> {
         let constant = self.shapes.original.constants.integers(id).ok()??;
         Some(constant.into_iter().map(Some).collect())
     }
+
+    fn factors(&self, input: usize) -> Option<Vec<f32>> {
+        self.shapes.original.constants.factors(self.node.input(input)?)
+    }
 }
 
 impl<'c, 'r, 'g, 'm> ConeShapes<'c, 'r, 'g, 'm> {

@@ -6,6 +6,7 @@
 
 use crate::engine::dialect::einsum::outer_product;
 use crate::engine::dialect::norms::norm_by_batch;
+use crate::engine::dialect::resized::resized;
 use crate::onnx::float::Float;
 use crate::onnx::model::is_default_domain;
 use crate::onnx::proto::{AttributeProto, NodeProto};
@@ -116,13 +117,19 @@ fn slice(mut node: NodeProto, integers: &dyn Fn(&str) -> Option<Vec<i64>>) -> Ve
 /// Constants by their names.
 type NamedFactors = Vec<(String, f64)>;
 
-/// A node whose factors are attributes, which the engine has in float32 alone, with these as
-/// constants: Gemm as `α·A·B + β·C`, LeakyRelu as `relu(x) − α·relu(−x)`; every other node as it
-/// is.
-pub fn without_factors(node: NodeProto) -> (Vec<NodeProto>, NamedFactors) {
+/// A node that computes in float64, with constants that it reads then. What the engine has in
+/// float32 alone is written otherwise: factors that are attributes as constants, Gemm as
+/// `α·A·B + β·C`, LeakyRelu as `relu(x) − α·relu(−x)`; a Resize as its steps, by constants of which
+/// `numbers` knows the names. Every other node is as it is.
+pub fn in_float64(
+    node: NodeProto,
+    numbers: &dyn Fn(&str) -> Option<Vec<f64>>,
+) -> (Vec<NodeProto>, NamedFactors) {
     match node.op_type() {
-        "Gemm" if is_default_domain(node.domain()) => gemm_without_factors(node),
-        "LeakyRelu" if is_default_domain(node.domain()) => leaky_relu_without_factor(&node),
+        _ if !is_default_domain(node.domain()) => (vec![node], Vec::new()),
+        "Gemm" => gemm_without_factors(node),
+        "LeakyRelu" => leaky_relu_without_factor(&node),
+        "Resize" | "Upsample" => (resized(node, numbers), Vec::new()),
         _ => (vec![node], Vec::new()),
     }
 }

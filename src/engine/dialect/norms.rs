@@ -1,9 +1,7 @@
 //! A batch norm in training mode as nodes that tract knows.
 
-use crate::onnx::float::Float;
-use crate::onnx::proto::tensor_proto::DataType;
+use crate::engine::dialect::steps::Steps;
 use crate::onnx::proto::{AttributeProto, NodeProto};
-use crate::onnx::tensor;
 use crate::onnx::write;
 
 /// A batch norm in training mode, which tract takes for one at inference, with the
@@ -27,17 +25,17 @@ pub fn norm_by_batch(norm: NodeProto, opset: i64) -> Vec<NodeProto> {
         return vec![NodeProto { op_type, ..norm }];
     }
     let output = norm.output.first().map_or("", String::as_str);
-    let mut steps = NormSteps { prefix: format!("{output}.batch"), opset, nodes: Vec::new() };
+    let mut steps = Steps::called(format!("{output}.batch"));
     let [x, scale, bias, mean, variance] =
         [0, 1, 2, 3, 4].map(|index| norm.input.get(index).map_or("", String::as_str));
     let wide = steps.wide(x);
     // [N, C, the rest], whatever the rest is.
     let shape = steps.integers(&[0, 0, -1]);
     let flat = steps.step("Reshape", &[&wide, &shape]);
-    let batch_mean = steps.mean(&flat);
+    let batch_mean = mean_of_batch(&mut steps, &flat, opset);
     let centred = steps.step("Sub", &[&flat, &batch_mean]);
     let squares = steps.step("Mul", &[&centred, &centred]);
-    let batch_variance = steps.mean(&squares);
+    let batch_variance = mean_of_batch(&mut steps, &squares, opset);
     let epsilon = steps.float(number("epsilon", 1e-5).into());
     let sum = steps.step("Add", &[&batch_variance, &epsilon]);
     let deviation = steps.step("Sqrt", &[&sum]);
@@ -70,58 +68,19 @@ pub fn norm_by_batch(norm: NodeProto, opset: i64) -> Vec<NodeProto> {
     steps.nodes
 }
 
-/// Nodes that are appended one by one, each with a name of its own.
-struct NormSteps {
-    prefix: String,
-    opset: i64,
-    nodes: Vec<NodeProto>,
+/// `[C, 1]`, the means of `[N, C, L]`.
+fn mean_of_batch(steps: &mut Steps, of: &str, opset: i64) -> String {
+    let rows = mean_along(steps, of, opset, 2, 1);
+    mean_along(steps, &rows, opset, 0, 0)
 }
 
-impl NormSteps {
-    fn name(&self) -> String {
-        format!("{}.{}", self.prefix, self.nodes.len())
+fn mean_along(steps: &mut Steps, of: &str, opset: i64, axis: i64, keepdims: i64) -> String {
+    let mut attributes = vec![write::int("keepdims", keepdims)];
+    // ReduceMean's axes are an input since operator set 18.
+    if opset < 18 {
+        attributes.push(write::ints("axes", vec![axis]));
+        return steps.push("ReduceMean", &[of], attributes);
     }
-
-    fn push(&mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
-        let name = self.name();
-        self.nodes.push(write::node(op, "", inputs, &name, attributes));
-        name
-    }
-
-    fn step(&mut self, op: &str, inputs: &[&str]) -> String {
-        self.push(op, inputs, Vec::new())
-    }
-
-    /// In float64.
-    fn wide(&mut self, input: &str) -> String {
-        let to = write::int("to", i64::from(i32::from(DataType::Double)));
-        self.push("Cast", &[input], vec![to])
-    }
-
-    fn integers(&mut self, values: &[i64]) -> String {
-        let stored = tensor::from_integers(&self.name(), values);
-        self.push("Constant", &[], vec![write::tensor("value", stored)])
-    }
-
-    fn float(&mut self, value: f64) -> String {
-        let number = tensor::from_floats("", &ndarray::arr0(value).into_dyn(), Float::F64);
-        self.push("Constant", &[], vec![write::tensor("value", number)])
-    }
-
-    /// `[C, 1]`, the means of `[N, C, L]`.
-    fn mean(&mut self, of: &str) -> String {
-        let rows = self.mean_along(of, 2, 1);
-        self.mean_along(&rows, 0, 0)
-    }
-
-    fn mean_along(&mut self, of: &str, axis: i64, keepdims: i64) -> String {
-        let mut attributes = vec![write::int("keepdims", keepdims)];
-        // ReduceMean's axes are an input since operator set 18.
-        if self.opset < 18 {
-            attributes.push(write::ints("axes", vec![axis]));
-            return self.push("ReduceMean", &[of], attributes);
-        }
-        let axes = self.integers(&[axis]);
-        self.push("ReduceMean", &[of, &axes], attributes)
-    }
+    let axes = steps.integers(&[axis]);
+    steps.push("ReduceMean", &[of, &axes], attributes)
 }

@@ -17,7 +17,7 @@ use crate::support::parallel;
 use crate::support::text;
 
 /// Cases of which a file is not run even in one piece.
-const NOT_RUN: [&str; 25] = [
+const NOT_RUN: [&str; 27] = [
     "dropout_in_training_mode",
     "dropout_mask_is_output",
     "ends_of_activations",
@@ -35,9 +35,11 @@ const NOT_RUN: [&str; 25] = [
     "opset6_dropout_mask_is_output",
     "quantized_kernel_in_another_order",
     "quantized_kernels",
+    "resized_by_cubic_terms",
     "sequences_have_no_common_name",
     "statistic_is_computed",
     "step_beyond_its_axes",
+    "upsampled_between",
     "dropout",
     "negative_pad",
     "weights_sparse",

@@ -102,7 +102,7 @@ impl Files<'_> {
                     .weights
                     .iter()
                     .map(scene::fingerprint)
-                    .chain(fused.integers.iter().map(Fingerprint::of))
+                    .chain(fused.told.iter().map(Fingerprint::of))
                     .collect()
             })
         });
@@ -172,7 +172,7 @@ impl Files<'_> {
         let mut blocks = self.changes.iter().flat_map(|changes| &changes.blocks);
         blocks.any(|BlockNodes { fused, .. }| {
             fused.weights.iter().any(|weights| weights.name == name)
-                || fused.integers.iter().any(|tensor| tensor.name() == name)
+                || fused.told.iter().any(|tensor| tensor.name() == name)
                 || fused.nodes.iter().any(|node| node.output[0] == name)
         })
     }

@@ -127,7 +127,7 @@ impl Made {
         };
         Made {
             nodes: fused.nodes.clone(),
-            tensors: fused.weights.iter().map(written).chain(fused.integers.clone()).collect(),
+            tensors: fused.weights.iter().map(written).chain(fused.told.clone()).collect(),
             exact: fused.weights.iter().map(array).collect(),
         }
     }

@@ -204,17 +204,70 @@ impl Node<'_> {
         Ok(of_both!(x, x => x.broadcast(shape).ok_or("the shape does not fit")?.to_owned()))
     }
 
-    /// Each element as often as the scales say.
-    pub(super) fn resize(&self, x: &Array) -> Result<Array, Stop> {
-        let words = ["mode", "coordinate_transformation_mode", "nearest_mode"];
-        if words.map(|word| self.text(word, "")) != ["nearest", "asymmetric", "floor"] {
-            return Err(Stop::Unknown("a Resize that interpolates".into()));
-        }
+    /// Each element is the nearest one to its place, or lies between the two beside it. Input
+    /// number `scales` says how large the result is, if none behind it does.
+    pub(super) fn resize(
+        &self,
+        x: &Array,
+        scales: usize,
+        [place, rounding]: [&'static str; 2],
+    ) -> Result<Array, Stop> {
+        let (mode, place) = (self.text("mode", "nearest"), self.text(PLACE, place));
+        let rounding = self.text("nearest_mode", rounding);
+        let sizes = if self.node.input.len() > 3 { Some(self.integers(3)?) } else { None };
         let mut result = x.clone();
-        for (axis, &scale) in self.float(2)?.iter().enumerate() {
-            let size = (x.shape()[axis] as f64 * scale).floor() as i64;
-            let kept: Vec<_> = (0..size).map(|at| Some((at as f64 / scale) as i64)).collect();
-            result = of_both!(&result, x => taken(x, axis, &kept, None));
+        for axis in 0..x.shape().len() {
+            let old = x.shape()[axis] as f64;
+            let (new, scale) = match &sizes {
+                Some(sizes) => (sizes[axis] as f64, sizes[axis] as f64 / old),
+                None => {
+                    let scale = self.float(scales)?.iter().copied().nth(axis).ok_or("no scale")?;
+                    ((old * scale).floor(), scale)
+                }
+            };
+            let places: Vec<f64> = (0..new as usize)
+                .map(|at| match place {
+                    "half_pixel" => (at as f64 + 0.5) / scale - 0.5,
+                    "pytorch_half_pixel" if new == 1.0 => 0.0,
+                    "pytorch_half_pixel" => (at as f64 + 0.5) / scale - 0.5,
+                    "align_corners" if new == 1.0 => 0.0,
+                    "align_corners" => at as f64 * (old - 1.0) / (new - 1.0),
+                    "asymmetric" => at as f64 / scale,
+                    _ => f64::NAN,
+                })
+                .collect();
+            if places.iter().any(|place| place.is_nan()) {
+                return Err(Stop::Unknown(format!("a Resize to places of {place}")));
+            }
+            let rounded = |place: &f64| match rounding {
+                "floor" => place.floor(),
+                "ceil" => place.ceil(),
+                "round_prefer_ceil" => (place + 0.5).floor(),
+                _ => (place - 0.5).ceil(),
+            };
+            let picked = |x: &Array, at: &dyn Fn(&f64) -> f64| {
+                let kept: Vec<_> =
+                    places.iter().map(|p| Some(at(p).clamp(0.0, old - 1.0) as i64)).collect();
+                of_both!(x, x => taken(x, axis, &kept, None))
+            };
+            result = match mode {
+                "nearest" => picked(&result, &rounded),
+                "linear" => {
+                    let [below, above] =
+                        [0.0, 1.0].map(|more| picked(&result, &|place: &f64| place.floor() + more));
+                    let (Array::Float(mut below), Array::Float(above)) = (below, above) else {
+                        return Err(Stop::Unknown("a linear Resize of integers".into()));
+                    };
+                    for (at, place) in places.iter().enumerate() {
+                        let share = place - place.floor();
+                        let mut below = below.index_axis_mut(Axis(axis), at);
+                        below *= 1.0 - share;
+                        below.scaled_add(share, &above.index_axis(Axis(axis), at));
+                    }
+                    Array::Float(below)
+                }
+                other => return Err(Stop::Unknown(format!("a Resize by {other} terms"))),
+            };
         }
         Ok(result)
     }
@@ -245,6 +298,8 @@ impl Node<'_> {
         ArrayD::from_shape_vec(x.raw_dim(), values).map_err(Stop::from)
     }
 }
+
+const PLACE: &str = "coordinate_transformation_mode";
 
 pub(super) fn with_shape(x: &Array, shape: Vec<usize>) -> Result<Array, Stop> {
     Ok(of_both!(x, x => x.to_shape(IxDyn(&shape))?.into_owned()))

@@ -1,0 +1,107 @@
+//! What makes a tensor larger or smaller between its elements: Resize, and Upsample before it.
+//!
+//! Each element that it makes is a mean of elements that it reads, whose weights add up to 1, along
+//! each axis for itself: a view, which keeps apart the axes whose sizes stay.
+//!
+//! Knows attributes, factors and sizes; not which elements are read.
+
+use crate::affine::{View, ViewedAxis};
+use crate::facts::validity::{Property, SizeSet, Validity};
+use crate::onnx::float::Float;
+use crate::onnx::ids::ValueId;
+use crate::onnx::node::Node;
+use crate::ops::meaning::{Meaning, ViewOperand};
+use crate::ops::reader::{Reader, first_input, not_linear};
+use crate::ops::stop::Stop;
+use crate::ops::views;
+use crate::refusal::NotLinear;
+
+/// Places of elements between others, at which all weights add up to 1, at the border too, and a
+/// factor of 1 changes nothing. *Counter-examples*: beyond the region of `tf_crop_and_resize` stands
+/// a number; `tf_half_pixel_for_nn` is half an element off.
+const PLACES: [&[u8]; 4] = [b"half_pixel", b"pytorch_half_pixel", b"align_corners", b"asymmetric"];
+
+/// Resize (opset 10 to 19) and Upsample (opset 7 to 9) by constant factors or to constant sizes, to
+/// nearest elements or linearly between two.
+///
+/// # Errors
+/// If it resamples otherwise, its factors and sizes are not constant, or the rank of its input is
+/// not known.
+pub fn resize(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    let input = first_input(node)?;
+    let is = |name: &str, known: &[&[u8]]| {
+        node.attribute(name).is_none_or(|word| known.contains(&word.s()))
+    };
+    let is_linear = is("mode", &[b"nearest", b"linear"])
+        && is("coordinate_transformation_mode", &PLACES)
+        && is("keep_aspect_ratio_policy", &[b"stretch"])
+        && node.int("antialias", 0) == 0;
+    if !is_linear {
+        return Err(not_linear(node).into());
+    }
+    let told = node.inputs.iter().skip(1);
+    let told = told.map(|operand| operand.map(|operand| constant(reader, operand)).transpose());
+    let told = told.collect::<Result<Vec<_>, Stop>>()?;
+    let rank = reader.rank(input, valid)?;
+    let axes = match node.ints("axes") {
+        Some(axes) => reader.axes_from_front(input, axes, valid)?,
+        None => (0..rank).collect(),
+    };
+    let mut apart: Vec<Option<ViewedAxis>> = (0..rank).map(ViewedAxis::alone).map(Some).collect();
+    for (axis, stays) in axes.iter().zip(stays(reader, node, (input, &axes), &told, valid)?) {
+        let axis = apart.get_mut(*axis).ok_or(NotLinear::Malformed("it has no such axis"))?;
+        *axis = axis.filter(|_| stays);
+    }
+    Ok(views::told(input, node, View::resampling(apart.clone(), apart), told))
+}
+
+/// Which of these axes of `input` have the same size behind the node.
+fn stays(
+    reader: &Reader,
+    node: &Node,
+    (input, axes): (ValueId, &[usize]),
+    told: &[Option<ViewOperand>],
+    valid: &mut Validity,
+) -> Result<Vec<bool>, Stop> {
+    let are_same = |factors: &[f64]| factors.iter().map(|&factor| factor == 1.0).collect();
+    // Before factors stands a region, which no mode that is read looks at.
+    let first = usize::from(reader.graph.model.opset >= 11);
+    let mut given = told.iter().skip(first).flatten().filter(|operand| !operand.is_empty());
+    let attribute = node.attribute("scales").map(|scales| &scales.floats);
+    let stays: Vec<bool> = match (given.next(), given.next(), attribute) {
+        (None, None, Some(factors)) => {
+            are_same(&factors.iter().map(|&factor| factor.into()).collect::<Vec<f64>>())
+        }
+        (Some(ViewOperand::Factors(factors)), None, None) => are_same(factors),
+        (Some(ViewOperand::Integers(sizes)), None, None) => {
+            let mut stays = |(&axis, &size): (&usize, &i64)| {
+                let stays = reader.sizes.size(input, axis) == Ok(size);
+                if stays {
+                    valid.require(input, Property::Size(axis, SizeSet::Exactly(size)));
+                }
+                stays
+            };
+            axes.iter().zip(sizes).map(&mut stays).collect()
+        }
+        _ => return Err(NotLinear::Malformed("it has no factors, and no sizes").into()),
+    };
+    if stays.len() != axes.len() {
+        return Err(NotLinear::Malformed("it has not one factor or size for each axis").into());
+    }
+    Ok(stays)
+}
+
+/// A constant list of factors or sizes.
+fn constant(reader: &Reader, operand: ValueId) -> Result<ViewOperand, Stop> {
+    let kind = reader.constants.element_type(operand);
+    if kind.and_then(Float::from_onnx).is_some() {
+        let factors = reader.constants.factors(operand);
+        let factors = factors.ok_or_else(|| reader.not_constant(operand))?;
+        return Ok(ViewOperand::Factors(factors.into_iter().map(f64::from).collect()));
+    }
+    // Sizes that follow from those of other tensors are not the same at all sizes.
+    if !reader.constants.contains(operand) {
+        return Err(reader.not_constant(operand).into());
+    }
+    Ok(ViewOperand::Integers(reader.known_integers(operand, &mut Validity::default())?))
+}

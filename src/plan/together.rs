@@ -1,0 +1,112 @@
+//! Ways that pay only together: of all terms that are turned alike, of means that become views, of
+//! kernels that are joined. Of one term alone, or one step, nothing is gained.
+//!
+//! Knows the planner's graph, forms and costs, as the search does.
+
+#![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
+
+use std::collections::BTreeSet;
+
+use crate::affine::Geometry;
+use crate::emit::term::{Term, TermKind};
+use crate::onnx::ids::NodeId;
+use crate::plan::candidate::Candidate;
+use crate::plan::cost;
+use crate::plan::cuts::{MAX_WAY, Search};
+
+impl Search<'_, '_, '_, '_> {
+    /// A better form than `best` in which all that it adds is read before its axes are put into
+    /// another order, to be turned once: of one summand alone, nothing is gained.
+    pub fn turned(&self, best: &Candidate) -> Option<Candidate> {
+        let ends_turned = |term: &Term<Geometry>| {
+            let terms = self.inside(term).map(|id| self.net.terms(id));
+            let mut terms = terms.unwrap_or(std::slice::from_ref(term)).iter();
+            terms.all(|term| term.map.turns().is_some())
+        };
+        if best.form.terms.len() < 2 || !best.form.terms.iter().all(ends_turned) {
+            return None;
+        }
+        let way = self.entered(best, |term| self.inside(term))?;
+        let gain = self.gain(&way, &mut Vec::new())?;
+        gain.pays_beyond(&best.gain).then_some(Candidate { gain, ..way })
+    }
+
+    /// A better form than `best` in which means are views: a scale or shift behind one goes into the
+    /// kernel in front of it, or the other way round, and branches are added before it. As parts of
+    /// kernels, they would be larger.
+    pub fn averaged(&mut self, best: &Candidate) -> Option<Candidate> {
+        let mean = |term: &Term<Geometry>| {
+            let id = self.net.former(term.root).filter(|_| self.refused.allows(term.root))?;
+            self.net.makes_means(id).then_some(id)
+        };
+        let means: BTreeSet<NodeId> = best.form.terms.iter().filter_map(mean).collect();
+        let mut way = Some(best).filter(|_| !means.is_empty())?.clone();
+        means.into_iter().all(|id| way.average(self.net, id)).then_some(())?;
+        self.further(&way).or_else(|| self.merged(&way))
+    }
+
+    /// A better form than `best` in which kernels that a Concat joins are one: of one of them
+    /// alone, nothing is gained.
+    pub fn stacked(&self, best: &Candidate) -> Option<Candidate> {
+        let are_parts = best.form.terms.iter().all(|term| term.part.is_some());
+        // Which branch of a kernel should stay apart is not seen once it is one of several.
+        if best.form.terms.len() < 2 || !are_parts || self.net.keeps_branches {
+            return None;
+        }
+        let kernel = |term: &Term<Geometry>| self.inside(term).filter(|&id| self.is_kernel(id));
+        let joined = self.entered(best, kernel)?;
+        // What reads parts of a tensor with its channels last turns each.
+        let turned = self.entered(&joined, |term| self.turned_root(term));
+        let mut ways = [Some(joined), turned].into_iter().flatten();
+        let stacked = ways.find_map(|way| way.stacked(self.net))?;
+        if let [one] = stacked.form.terms.as_slice()
+            && !cost::runs_as_fast(&one.map)
+        {
+            return None;
+        }
+        let gain = self.gain(&stacked, &mut Vec::new())?;
+        gain.pays_beyond(&best.gain).then_some(Candidate { gain, ..stacked })
+    }
+
+    /// The node of a tensor that nobody else reads, and that `term`, which is no kernel, does.
+    fn inside(&self, term: &Term<Geometry>) -> Option<NodeId> {
+        let former = self.net.former(term.root).filter(|_| term.kind != TermKind::Conv);
+        former.filter(|_| self.net.reads(term.root) == 1 && self.refused.allows(term.root))
+    }
+
+    /// The node of the root of `term`, if it is a Transpose for that alone.
+    fn turned_root(&self, term: &Term<Geometry>) -> Option<NodeId> {
+        let former = self.net.former(term.root).filter(|_| self.net.reads(term.root) == 1)?;
+        let [own] = self.net.terms(former) else { return None };
+        let only_turns = own.kind == TermKind::Pointwise && own.map.turns().is_some();
+        let is_bare = own.map.windows.is_empty() && own.map.channels.is_none();
+        (only_turns && is_bare && self.refused.allows(term.root)).then_some(former)
+    }
+
+    /// Whether node `id` makes what kernels do, or what one that nobody else reads does, turned.
+    fn is_kernel(&self, id: NodeId) -> bool {
+        let mut terms = self.net.terms(id);
+        for _ in 0..MAX_WAY {
+            let [term] = terms else { break };
+            let Some(id) = self.inside(term) else { break };
+            terms = self.net.terms(id);
+        }
+        terms.iter().all(|term| term.kind == TermKind::Conv)
+    }
+
+    /// The form, with each term that `enters` a tensor read through that; `None` if one cannot be.
+    fn entered(
+        &self,
+        best: &Candidate,
+        enters: impl Fn(&Term<Geometry>) -> Option<NodeId>,
+    ) -> Option<Candidate> {
+        let mut way = best.clone();
+        for _ in 0..MAX_WAY + best.form.terms.len() {
+            let Some(id) = way.form.terms.iter().find_map(&enters) else { break };
+            if !self.may_look_at(&way) || !way.expand(self.net, id) {
+                return None;
+            }
+        }
+        Some(way)
+    }
+}
