@@ -328,7 +328,7 @@ def branch(m, x, common, mode):
         x = decorated(m, conv(m, x, m.between(1, MOST_CHANNELS), [1] * axes))
     x, pads = placed(m, x, total, mode)
     if kind == "mean":
-        x = mean(m, x, taps, pads, common.strides) if set(dilations) == {1} else conv(
+        x = mean(m, x, taps, pads, common.strides, averaging(m)) if set(dilations) == {1} else conv(
             m, x, fixed(x, 1), taps, pads, common.strides, dilations)
         return decorated(m, x if same and m.chance(0.5) else conv(m, x, common.outputs, [1] * axes))
     if kind == "depthwise" and common.outputs % fixed(x, 1) == 0:
@@ -339,8 +339,19 @@ def branch(m, x, common, mode):
     return decorated(m, conv(m, x, common.outputs, taps, pads, common.strides, dilations))
 
 
-def mean(m, x, taps, pads, strides):
+class Averaging(NamedTuple):
+    """What a mean does at the border."""
+    counts_pads: int
+    ceil: bool
+
+
+def averaging(m):
     ceil = m.opset >= 10 and m.chance(0.1)
+    return Averaging(m.pick([0, 1, 1]), ceil)
+
+
+def mean(m, x, taps, pads, strides, how):
+    ceil = how.ceil
 
     def shape(sizes):
         return [*sizes[:2], *((size + a + b - k + (stride - 1 if ceil else 0)) // stride + 1
@@ -349,7 +360,7 @@ def mean(m, x, taps, pads, strides):
     if any(a >= k or b >= k for k, (a, b) in zip(taps, pads)):
         raise Unfit("pads of a pool")
     return m.op("AveragePool", [x], shape, kernel_shape=list(taps), strides=list(strides),
-                pads=[a for a, _ in pads] + [b for _, b in pads], count_include_pad=m.pick([0, 1, 1]),
+                pads=[a for a, _ in pads] + [b for _, b in pads], count_include_pad=how.counts_pads,
                 ceil_mode=1 if ceil else None)
 
 
@@ -1306,6 +1317,53 @@ def resampled(m, x):
     return decorated(m, total(m, arms))
 
 
+def resize_view(m, axes):
+    """One and the same Resize, of any tensor."""
+    by = [m.pick([1.0, 2.0, 2.0, 3.0, 0.5, 1.7]) for _ in range(axes)]
+    word = dict(mode=m.pick(["nearest", "nearest", "linear", "cubic"]),
+                coordinate_transformation_mode=m.pick(["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric",
+                                                       "tf_half_pixel_for_nn"]))
+    if word["mode"] == "nearest":
+        word["nearest_mode"] = m.pick(["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"])
+    elif word["coordinate_transformation_mode"] == "tf_half_pixel_for_nn" or (word["mode"] == "cubic" and axes != 2):
+        raise Unfit("engines differ")
+    told = m.stored(np.array([1, 1, *by], np.float32))
+    shape = lambda s: [*s[:2], *(int(np.floor(np.float32(n) * np.float32(f))) for n, f in zip(s[2:], by))]
+    return lambda y: m.op("Resize", [y, "", told], shape, **word)
+
+
+def between(m, x):
+    """Kernels, means or a Resize behind each, and behind these a norm, a kernel of one tap, or a product of rows."""
+    axes = x.rank - 2
+    if axes not in (1, 2):
+        raise Unfit("one or two spatial axes")
+    if m.opset >= 13 and m.chance(0.5):
+        view = resize_view(m, axes)
+    else:
+        taps, strides = [m.between(1, 3) for _ in range(axes)], [m.between(1, 3) for _ in range(axes)]
+        pads = [(m.between(0, k - 1), m.between(0, k - 1)) if m.chance(0.3) else (0, 0) for k in taps]
+        how = averaging(m)
+        view = lambda y: mean(m, y, taps, pads, strides, how)
+    if m.chance(0.2):
+        return conv(m, view(norm(m, x)), m.between(1, MOST_CHANNELS), [m.pick([1, 1, 3])] * axes)
+    outputs = m.between(1, MOST_CHANNELS)
+    arms = [view(simple_block(m, x, outputs)) for _ in range(m.pick([1, 1, 2]))]
+    if m.chance(0.3):
+        arms.append(simple_block(m, view(x), outputs))
+    y = total(m, arms)
+    way = m.pick(["norm", "norm", "tap", "rows", "plain"])
+    if way == "norm":
+        return decorated(m, y)
+    if way == "tap":
+        return decorated(m, conv(m, y, m.between(1, MOST_CHANNELS), [1] * axes))
+    if way == "rows":
+        y = m.op("Reshape", [y, m.ints(0, outputs, -1)], lambda s: [*s[:2], int(np.prod(s[2:]))])
+        y = transpose(m, y, [0, 2, 1])
+        width = m.between(1, MOST_CHANNELS)
+        y = m.op("MatMul", [y, m.const(m.normal(outputs, width))], lambda s: [*s[:-1], width])
+    return y
+
+
 def gate(m, x):
     """Squeeze and excitation: a product of two tensors that depend on x."""
     if x.rank < 3:
@@ -1354,6 +1412,7 @@ PIECES = [
     ("joined", 5, joined),
     ("side by side", 5, side_by_side),
     ("resampled", 5, resampled),
+    ("between", 5, between),
     ("gate", 2, gate),
 ]
 WEIGHTS = np.array([weight for _, weight, _ in PIECES], float)

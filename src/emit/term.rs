@@ -150,7 +150,10 @@ impl<L: Linear> Term<L> {
                 look(&mut turned.after, &views::turned(&order, rank));
                 return Ok(turned);
             }
-            let map = match map.beyond(&last.view.inverse()) {
+            // In front of a view, a kernel has the rank of another one.
+            let has_rank = self.kind == TermKind::Conv || map.geometry().is_scale();
+            let moved = || map.beyond(&last.view.inverse());
+            let map = match has_rank.then(moved).unwrap_or(Err(Refusal::View)) {
                 Ok(map) => map,
                 Err(refusal) => return self.with_means().ok_or(refusal)?.mapped(map, kind),
             };

@@ -47,27 +47,38 @@ pub fn gemm(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, S
     Ok(Meaning::Linear(input, kernel))
 }
 
-/// MatMul (opset 7 to 13) of a tensor `[N, …, C]` with a constant `[C, O]`.
+/// MatMul (opset 7 to 13) of a tensor `[N, …, C]` with a constant `[C, O]`, or of a constant
+/// `[O, C]` with a tensor `[N, …, C, L]`.
 ///
 /// # Errors
 /// If not exactly one side is constant, or the rank of the other is not known.
 pub fn matmul(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let opaque = || Err(not_linear(node).into());
-    let (Some(input), Some(weights)) = (node.input(0), node.input(1)) else { return opaque() };
+    let (Some(left), Some(right)) = (node.input(0), node.input(1)) else { return opaque() };
     // A product of two feature maps, as in attention, is not linear.
-    if reader.constants.contains(input) || !reader.constants.contains(weights) {
-        return opaque();
-    }
-    let layout = KernelLayout::InputsFirst;
+    let (input, weights, layout) =
+        match [left, right].map(|operand| reader.constants.contains(operand)) {
+            [false, true] => (left, right, KernelLayout::InputsFirst),
+            [true, false] => (right, left, KernelLayout::OutputsFirst),
+            _ => return opaque(),
+        };
     let (float, [inputs, outputs]) = matrix(reader, weights, layout)?;
     reader.same_types(node, &[0, 1])?;
     let rank = reader.rank(input, valid)?;
     let Some(axes) = rank.checked_sub(2) else { return opaque() };
+    let channels_at = match layout {
+        KernelLayout::InputsFirst => rank.saturating_sub(1),
+        KernelLayout::OutputsFirst => axes,
+    };
+    // Of a matrix, the columns would be the batch.
+    if channels_at == 0 {
+        return opaque();
+    }
     let geometry = Geometry {
         channels: Some(Channels { inputs, outputs, groups: 1 }),
         windows: vec![Window::IDENTITY; axes],
         kind: ConvKind::MatMul,
-        ..Geometry::identity().within(&AxisOrder::with_channels_at(rank.saturating_sub(1)))
+        ..Geometry::identity().within(&AxisOrder::with_channels_at(channels_at))
     };
     let (kernel, bias) = (weights, Vec::new());
     Ok(Meaning::Linear(

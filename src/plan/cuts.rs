@@ -104,7 +104,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         let mut best = self.flattened()?;
         let better = |search: &mut Self, best: &Candidate| {
             let better = search.further(best).or_else(|| search.merged(best));
-            let better = better.or_else(|| search.averaged(best));
+            let better = better.or_else(|| search.averaged(best)).or_else(|| search.shifted(best));
             better.or_else(|| search.turned(best)).or_else(|| search.stacked(best))
         };
         while let Some(better) = better(self, &best) {
@@ -207,7 +207,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
 
     /// The best form on the way from `start` back from what these terms read, all of it or as
     /// far as `ancestor`; `None` if none is better than `start`.
-    fn expanded(
+    pub(super) fn expanded(
         &mut self,
         start: &Candidate,
         selected: &[usize],

@@ -1,10 +1,11 @@
 //! What will be rewritten: blocks, their names, and their cost before and after.
 //!
-//! The planner has a graph of its own, a [`net`]. [`rounds`] asks, in [`passes`] over what is
-//! [`stale`], the search ([`cuts`]) from where each tensor should be computed (each way of that is a
-//! [`candidate`]), and [`eliminate`] which tensors all their readers should do without: if with what goes away ([`mffc`]) that makes fewer nodes, and no more weights and
-//! multiply-adds ([`cost`], which counts a number that shifts several [`channels`] once for each),
-//! until nothing does. What is planned for a tensor is a [`form`], made by one of the [`recipes`],
+//! The planner has a graph of its own, a [`net`]. [`rounds`] asks, in [`passes`] over where something
+//! [`changes`], the search ([`cuts`], and what pays only [`together`]) from where each tensor should
+//! be computed (each way of that is a [`candidate`]), and [`eliminate`] which tensors all their
+//! readers should do without: if with what goes away ([`mffc`]) that makes fewer nodes, and no more
+//! weights and multiply-adds ([`cost`], which counts a number that shifts several [`channels`] once
+//! for each), until nothing does. What is planned for a tensor is a [`form`], made by one of the [`recipes`],
 //! whose terms [`merge`] where that is legal, or are [`stacked`], and takes the place of a
 //! [`region`] of the file ([`replaced`] says what of it goes); [`decide`] says whether it becomes
 //! a [`block`]: if its weights exist in the model's type ([`fit`]), a [`border`] in it is what it
@@ -23,6 +24,7 @@ mod block;
 mod border;
 mod byproduct;
 mod candidate;
+mod changes;
 mod channels;
 mod computed;
 mod copies;
@@ -48,7 +50,6 @@ mod rounds;
 mod share;
 mod shifted;
 mod stacked;
-mod stale;
 mod stays;
 mod tails;
 mod together;

@@ -230,6 +230,11 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         self.is_former(id) || self.passes_on(id) || self.reader.computes_constant(node)
     }
 
+    /// What node `id` reads as it stands.
+    pub fn read_in_file(&self, id: NodeId) -> impl Iterator<Item = ValueId> {
+        self.reader.graph.uses(id).chain(self.read_behind_consumed(id))
+    }
+
     /// The form of what node `id` makes, as it is computed now.
     pub fn form(&self, id: NodeId) -> Option<&Form<Geometry>> {
         self.planned.get(&id).map(|planned| &planned.form).or_else(|| self.forms.get(id))
@@ -270,8 +275,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
             }
             None => {
                 let term = self.term_in_file(id);
-                self.reader.graph.uses(id).for_each(|value| tell(value, term));
-                self.read_behind_consumed(id).for_each(|value| tell(value, term));
+                self.read_in_file(id).for_each(|value| tell(value, term));
             }
         }
     }

@@ -3,15 +3,15 @@
 //! Knows the planner's graph and the search by its results.
 
 use crate::onnx::ids::{IdSet, NodeId, ValueId};
+use crate::plan::changes::{ChangeTimes, Searched};
 use crate::plan::cuts::{MAX_REPEATED, MetLimits, Search};
 use crate::plan::eliminate::eliminate;
 use crate::plan::net::Net;
 use crate::plan::refused::Refused;
-use crate::plan::stale::Stale;
 
 /// What a form may compute that others need, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Repeating {
+enum Repeating {
     /// Nothing.
     Nothing,
     /// Some nodes.
@@ -21,10 +21,11 @@ pub enum Repeating {
 /// What passes have found out.
 #[derive(Debug)]
 pub struct Passes {
-    /// What is to be searched for forms that repeat nothing.
-    stale: Stale,
-    /// What is to be searched for others, if there are any.
-    stale_repeating: Stale,
+    changes: ChangeTimes,
+    /// For forms that repeat nothing.
+    searched: Searched,
+    /// For others.
+    searched_repeating: Searched,
     /// Tensors with a form that was left out because it repeats something.
     repeating: IdSet<NodeId>,
     limits: MetLimits,
@@ -34,19 +35,32 @@ impl Passes {
     /// Before the first one.
     pub fn over(net: &Net) -> Self {
         Passes {
-            stale: Stale::all(net),
-            stale_repeating: Stale::all(net),
+            changes: ChangeTimes::of(net),
+            searched: Searched::default(),
+            searched_repeating: Searched::default(),
             repeating: IdSet::default(),
             limits: MetLimits::default(),
         }
     }
 
+    /// Gives tensors better forms; whether there are any.
+    ///
+    /// First without what others need: a norm before a kernel that reads a convolution with other
+    /// readers is to go into the kernel, not to become another convolution.
+    pub fn find_more(&mut self, net: &mut Net, refused: &Refused) -> bool {
+        self.improve_each(net, refused, Repeating::Nothing)
+            || self.improve_each(net, refused, Repeating::Some)
+    }
+
     /// Gives each tensor the best form that is found; whether any has another one then.
-    pub fn improve_each(&mut self, net: &mut Net, refused: &Refused, repeating: Repeating) -> bool {
+    fn improve_each(&mut self, net: &mut Net, refused: &Refused, repeating: Repeating) -> bool {
         let mut is_changed = false;
         let tensors: Vec<(NodeId, ValueId)> = net.tensors().collect();
         for (id, output) in tensors {
-            if !net.is_live(id) || !refused.allows(output) || !self.is_searched(id, repeating) {
+            if !net.is_live(id)
+                || !refused.allows(output)
+                || !self.is_searched((id, output), repeating)
+            {
                 continue;
             }
             let most_repeated = if repeating == Repeating::Some { MAX_REPEATED } else { 0 };
@@ -62,32 +76,39 @@ impl Passes {
             }
             if let Some(candidate) = better {
                 let changed = net.plan(id, candidate.form, candidate.steps);
-                is_changed |= self.note(net, changed);
+                is_changed |= self.note(&changed);
             }
         }
         is_changed
     }
 
-    /// Whether another search may find what none has found.
-    fn is_searched(&mut self, id: NodeId, repeating: Repeating) -> bool {
-        match repeating {
-            Repeating::Nothing => self.stale.take(id),
-            Repeating::Some => self.stale_repeating.take(id) && self.repeating.contains(&id),
+    /// Whether another search may find what none has found; it is noted. Whether a form that
+    /// repeats something is left out is known once the tensor was searched for others.
+    fn is_searched(&mut self, tensor: (NodeId, ValueId), repeating: Repeating) -> bool {
+        let is_known = self.changes.are_searched(tensor, &self.searched);
+        let (is_new, searched) = match repeating {
+            Repeating::Nothing => (!is_known, &mut self.searched),
+            Repeating::Some => {
+                let is_new = !self.changes.are_searched(tensor, &self.searched_repeating);
+                (is_known && is_new, &mut self.searched_repeating)
+            }
+        };
+        if is_new {
+            self.changes.search(tensor.0, searched);
         }
+        is_new && (repeating == Repeating::Nothing || self.repeating.contains(&tensor.0))
     }
 
     /// Does without tensors where all their readers are better without them; whether there are any.
     pub fn eliminate(&mut self, net: &mut Net, refused: &Refused) -> bool {
         let changed = eliminate(net, refused);
-        self.note(net, changed)
+        self.note(&changed)
     }
 
     /// Notes what is computed otherwise or read more or less often; whether there is any.
-    fn note(&mut self, net: &Net, changed: Vec<ValueId>) -> bool {
-        let is_changed = !changed.is_empty();
-        self.stale.note(net, &changed);
-        self.stale_repeating.note(net, &changed);
-        is_changed
+    fn note(&mut self, changed: &[ValueId]) -> bool {
+        self.changes.note(changed);
+        !changed.is_empty()
     }
 
     /// Limits that searches of tensors that are still there have met.

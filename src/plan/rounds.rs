@@ -17,7 +17,7 @@ use crate::plan::decide;
 use crate::plan::missed::near_misses;
 use crate::plan::name::BlockNames;
 use crate::plan::net::Net;
-use crate::plan::passes::{Passes, Repeating};
+use crate::plan::passes::Passes;
 use crate::plan::recipes::Recipes;
 use crate::plan::refused::Refused;
 use crate::plan::region::Region;
@@ -137,15 +137,10 @@ fn planned(
 
 /// Plans tensors until nothing gains, without what is `refused`. Each time there are fewer
 /// nodes.
-///
-/// First without what others need: a norm before a kernel that reads a convolution with other
-/// readers is to go into the kernel, not to become another convolution.
 fn improve(net: &mut Net, refused: &Refused) -> MetLimits {
     let mut passes = Passes::over(net);
     for _ in 0..MAX_PASSES {
-        let is_changed = passes.improve_each(net, refused, Repeating::Nothing)
-            || passes.improve_each(net, refused, Repeating::Some)
-            || passes.eliminate(net, refused);
+        let is_changed = passes.find_more(net, refused) || passes.eliminate(net, refused);
         if !is_changed {
             return passes.limits(net);
         }

@@ -28,10 +28,11 @@ pub fn sum<L: Linear>(
     let axes = reader.sizes.dims(outer.root).map(|dims| dims.len());
     let is_uniform = outer.map.geometry().channels.is_none();
     let takes = |term: &&Term<L>| is_uniform || axes.is_some() && axes_of(term, reader) == axes;
-    let is_kernel = |term: &&Term<L>| term.kind == TermKind::Conv;
+    let shift = outer.shape();
+    let is_taken = |term: &&Term<L>| term.kind == TermKind::Conv && shift.of(&term.shape()).is_ok();
     let mut takers = terms.iter().filter(takes);
     let first = takers.clone().next();
-    let taker = takers.find(is_kernel).or(first)?;
+    let taker = takers.find(is_taken).or(first)?;
     let summand = |term: &Term<L>| {
         if std::ptr::eq(term, taker) { outer.of(term) } else { Ok(term.clone().signed(sign)) }
     };
@@ -48,12 +49,14 @@ pub fn settle<L: Linear>(terms: &mut [Term<L>], reader: &Reader, valid: &mut Val
         let TermKind::Shifted(sign) = term.kind else { continue };
         let is_uniform = term.map.geometry().channels.is_none();
         let axes = axes_of(term, reader);
+        let shift = term.map.shift_alone();
         let takes = |kernel: &Term<L>| {
             let is_kernel = kernel.kind == TermKind::Conv && is_free(kernel);
-            is_kernel && (is_uniform || axes.is_some() && rank(kernel) == axes)
+            let has_axes = || is_uniform || axes.is_some() && rank(kernel) == axes;
+            let is_taken = || kernel.shape().mapped(shift.geometry(), TermKind::Pointwise).is_ok();
+            is_kernel && has_axes() && is_taken()
         };
         let Some(place) = terms.iter().position(takes) else { continue };
-        let shift = term.map.shift_alone();
         let shifted = terms.get(place).map(|kernel| kernel.mapped(&shift, TermKind::Pointwise));
         let Some(Ok(shifted)) = shifted else { continue };
         if let (false, Some(axes)) = (is_uniform, axes) {

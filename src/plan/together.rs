@@ -31,6 +31,23 @@ impl Search<'_, '_, '_, '_> {
         gain.pays_beyond(&best.gain).then_some(Candidate { gain, ..way })
     }
 
+    /// A better form than `best` in which the shift of one summand is in the kernel of another,
+    /// `(x + b) + K(z) = x + (K(z) + b)`.
+    pub fn shifted(&mut self, best: &Candidate) -> Option<Candidate> {
+        let shift = |term: &Term<Geometry>| {
+            let id = self.inside(term).filter(|_| term.is_plain())?;
+            let [own] = self.net.terms(id) else { return None };
+            (matches!(own.kind, TermKind::Shifted(_)) && !own.has_views()).then_some(id)
+        };
+        if best.form.terms.len() < 2 || !best.form.terms.iter().any(|term| shift(term).is_some()) {
+            return None;
+        }
+        let way = self.entered(best, shift)?;
+        let is_summand = |&index: &usize| way.form.terms.get(index).is_some_and(Term::is_plain);
+        let mut summands = (0..way.form.terms.len()).filter(is_summand);
+        summands.find_map(|index| self.expanded(&way, &[index], None))
+    }
+
     /// A better form than `best` in which means are views: a scale or shift behind one goes into the
     /// kernel in front of it, or the other way round, and branches are added before it. As parts of
     /// kernels, they would be larger.

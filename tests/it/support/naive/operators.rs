@@ -375,8 +375,16 @@ fn broadcast<T: Copy>(
     Ok(result)
 }
 
-/// Of the last axis of `x` and a matrix.
+/// Of the last axis of `x` and a matrix, or of a matrix and the last axis but one.
 fn product(x: &ArrayD<f64>, matrix: &ArrayD<f64>) -> Result<ArrayD<f64>, Stop> {
+    if x.ndim() == 2 && matrix.ndim() > 2 {
+        let turned = |x: &ArrayD<f64>| {
+            let mut x = x.clone();
+            x.swap_axes(x.ndim() - 2, x.ndim() - 1);
+            x.as_standard_layout().into_owned()
+        };
+        return Ok(turned(&product(&turned(matrix), &turned(x))?));
+    }
     if matrix.ndim() != 2 {
         return Err(Stop::Unknown("a product with no matrix".into()));
     }
