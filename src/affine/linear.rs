@@ -105,8 +105,7 @@ pub trait Linear: Clone {
     #[must_use]
     fn along(&self, order: &AxisOrder) -> Self;
 
-    /// `view ∘ self` as `D ∘ view`; this is `D`. What a mean is made of may be fewer elements or
-    /// more: a map that mixes channels passes it where it makes no more of them than it reads.
+    /// `view ∘ self` as `D ∘ view`; this is `D`.
     ///
     /// # Errors
     /// If `self` does not the same at every position, or what it scales or mixes is along no axis of
@@ -114,14 +113,9 @@ pub trait Linear: Clone {
     fn beyond(&self, view: &View) -> Result<Self, Refusal> {
         let map = self.geometry();
         if map.mixes_channels() {
-            let narrows = map.channels.is_some_and(|channels| channels.outputs <= channels.inputs);
-            let to = view.outward(map.input.axis(1)).ok_or(Refusal::View)?;
-            let is_alone = to == ViewedAxis::alone(to.axis);
-            return if is_alone && (narrows || !view.resamples()) {
-                Ok(self.along(&AxisOrder::with_channels_at(to.axis)))
-            } else {
-                Err(Refusal::View)
-            };
+            let to = view.outward(map.input.axis(1));
+            let to = to.filter(|to| *to == ViewedAxis::alone(to.axis)).ok_or(Refusal::View)?;
+            return Ok(self.along(&AxisOrder::with_channels_at(to.axis)));
         }
         map.must_be_diagonal()?;
         // One number for one channel is one for all elements, wherever these go.

@@ -323,6 +323,19 @@ mod tests {
         assert!(squeezed.inverse().undoes(&squeezed) && !elsewhere.undoes(&squeezed));
     }
 
+    /// An axis that stays alone may have another size, and no other axis.
+    #[test]
+    fn an_axis_alone_has_any_size() {
+        let flat = View::reshape(&sizes(&[0, 8, 6, 6]), &sizes(&[0, 8, 36]), 1);
+        let wider = flat.with_size(1, 5).unwrap();
+        assert_eq!(wider, View::reshape(&sizes(&[0, 5, 6, 6]), &sizes(&[0, 5, 36]), 1));
+        assert_eq!((flat.with_size(2, 5), flat.with_size(4, 5)), (None, None));
+        let last = View::turned(&AxisOrder::with_channels_at(3), 4);
+        assert_eq!(last.with_size(1, 5), Some(last.clone()));
+        let joined = View::reshape(&sizes(&[2, 8, 6]), &sizes(&[16, 6]), 0);
+        assert_eq!(joined.with_size(1, 5), None);
+    }
+
     /// Two shapes, how many axes are kept; an axis, and where it goes, with what is beside it
     /// there.
     #[test]

@@ -96,8 +96,10 @@ mod tests {
             for shifted in [false, true] {
                 let (windows, identity) = (windows.clone(), Geometry::identity());
                 let map = Geometry { kind, windows, channels, shifted, ..identity }.within(&order);
-                let nodes =
-                    layout(&map, NodeForms { opset: 13, wraps: false, pads_unevenly: false });
+                let nodes = layout(
+                    &map,
+                    NodeForms { opset: 13, wraps: false, pads_unevenly: false, convolves: true },
+                );
                 let has_add = nodes.iter().any(|node| node.operator == LayoutOp::Add);
                 assert_eq!((adds_bias(&map), has_add), (shifted && expected, adds_bias(&map)));
             }

@@ -48,6 +48,13 @@ pub enum LayoutOp {
     Add,
 }
 
+impl LayoutOp {
+    /// Whether it slides windows, or scatters them.
+    pub fn convolves(&self) -> bool {
+        matches!(self, LayoutOp::Conv | LayoutOp::ConvTranspose)
+    }
+}
+
 /// A tensor that a node of a layout reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operand {
@@ -314,7 +321,7 @@ mod tests {
             let window = Window::new(3, 1, 1, pads).unwrap();
             let windows = vec![Window { pad_mode, ..window }; 2];
             let geometry = Geometry { windows, ..Geometry::identity() };
-            let forms = NodeForms { opset: 19, wraps, pads_unevenly: false };
+            let forms = NodeForms { opset: 19, wraps, pads_unevenly: false, convolves: true };
             let names: Vec<_> = layout(&geometry, forms).into_iter().map(|n| n.name).collect();
             assert_eq!(names, expected, "{pads:?} {pad_mode:?}, Pads wrap: {wraps}");
         }
@@ -342,7 +349,8 @@ mod tests {
                 shifted,
                 ..Geometry::identity()
             };
-            let forms = NodeForms { opset: 13, wraps: false, pads_unevenly: false };
+            let forms =
+                NodeForms { opset: 13, wraps: false, pads_unevenly: false, convolves: true };
             let names: Vec<_> = layout(&geometry, forms).into_iter().map(|n| n.name).collect();
             assert_eq!(names, expected, "{input:?} to {output:?}, bias: {shifted}");
         }
@@ -374,7 +382,8 @@ mod tests {
                 shifted,
                 ..Geometry::identity()
             };
-            let forms = NodeForms { opset: 13, wraps: false, pads_unevenly: false };
+            let forms =
+                NodeForms { opset: 13, wraps: false, pads_unevenly: false, convolves: true };
             let nodes = layout(&geometry, forms);
             let names: Vec<_> = nodes.iter().map(|node| node.name.clone()).collect();
             assert_eq!(names, expected, "{input:?} to {output:?}, {pads:?} {pad_mode:?}");

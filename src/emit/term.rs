@@ -169,6 +169,11 @@ impl<L: Linear> Term<L> {
             let is_scale = kind == TermKind::Conv && map.geometry().is_scale();
             let kind = if is_scale { TermKind::Pointwise } else { kind };
             let mut mapped = inner.mapped(&map, kind)?;
+            // In front of means there may be more elements: a kernel grows by nothing there.
+            let [old, new] = [&inner, &mapped].map(|term| term.map.geometry().weights());
+            if kind == TermKind::Conv && last.view.resamples() && new > old {
+                return Err(Refusal::View);
+            }
             mapped.after.push(last);
             return Ok(mapped);
         }
@@ -294,59 +299,6 @@ impl<L: Linear> Term<L> {
         !self.before.is_empty() || !self.after.is_empty()
     }
 
-    /// The term as it may merge with `other`, which is seen in another way: as one kernel instead
-    /// of two in a row, with means as a part of it, or as a product of all elements.
-    pub fn seen_as(&self, other: &Self) -> Option<Self> {
-        self.at_once().or_else(|| self.with_means()).or_else(|| self.dense_beside(other))
-    }
-
-    /// All kernels of the term as one, if it has several.
-    fn at_once(&self) -> Option<Self> {
-        let inner = self.inner.as_ref()?;
-        self.outermost(inner.of).of(&inner.term).ok()
-    }
-
-    /// The term with the means that it ends with as a kernel of equal weights.
-    fn with_means(&self) -> Option<Self> {
-        let (last, before) = self.after.split_last()?;
-        let means = L::mean(last.windows.as_ref()?.to_vec());
-        let inner = Term { after: before.to_vec(), ..self.clone() };
-        inner.mapped(&means, TermKind::Pointwise).ok()
-    }
-
-    /// A convolution behind a view that gives it a size, as a product of all elements between the
-    /// views of `other`, if that is one: the elements are in the same order, and as many.
-    fn dense_beside(&self, other: &Self) -> Option<Self> {
-        let are_in_order = |term: &Self| {
-            term.before.iter().chain(&term.after).all(|view| view.view.made().is_some())
-        };
-        if self.kind != TermKind::Conv
-            || self.part != other.part
-            || !are_in_order(self)
-            || !are_in_order(other)
-        {
-            return None;
-        }
-        let made = |views: &[ViewNode]| views.last()?.view.made();
-        let (seen, flat) = (made(&self.before)?, made(&other.before)?);
-        let sizes: Vec<usize> = seen.get(2..)?.iter().copied().collect::<Option<_>>()?;
-        let channels = self.map.geometry().channels?.inputs;
-        let [_, Some(all), beside @ ..] = flat.as_slice() else { return None };
-        let elements = sizes.iter().try_fold(channels, |all, &size| all.checked_mul(size));
-        let is_flat =
-            beside.iter().all(|size| *size == Some(1)) && other.map.geometry().is_pointwise();
-        if !is_flat || elements != Some(*all) || sizes.is_empty() {
-            return None;
-        }
-        // What is added is not broadcast: of elements that are as many, one open size is the same.
-        let (mine, theirs) = (made(&self.after)?, made(&other.after)?);
-        if mine != theirs || mine.iter().filter(|size| size.is_none()).count() > 1 {
-            return None;
-        }
-        let (before, after) = (other.before.clone(), other.after.clone());
-        Some(Term { before, map: self.map.dense(&sizes).ok()?, after, ..self.clone() })
-    }
-
     /// Weights to store, if it is written on its own.
     pub fn weights(&self) -> f64 {
         match self.kind {
@@ -381,13 +333,21 @@ impl<L: Linear> Term<L> {
         };
         // Before this operator set, operands are broadcast only where attributes say so.
         let broadcasts = |kernel: &Self| matches!(kernel.kind, TermKind::Shifted(_));
-        (forms.pads_unevenly || !self.kernels().any(pads_unevenly))
+        let convolves = |kernel: &Self| {
+            kernel.kind == TermKind::Conv
+                && layout(kernel.map.geometry(), forms).iter().any(|node| node.operator.convolves())
+        };
+        (forms.convolves || !self.kernels().any(convolves))
+            && (forms.pads_unevenly || !self.kernels().any(pads_unevenly))
             && (forms.opset >= 7 || !self.kernels().any(broadcasts))
     }
 
     /// Multiply-adds that are counted on the root, counted on what the term makes.
     pub fn macs_at_output(&self, macs: Macs) -> Macs {
-        self.kernels().fold(macs, |macs, kernel| macs.before(kernel.map.geometry()))
+        self.kernels().fold(macs, |macs, kernel| {
+            let macs = before_means(macs, &kernel.after).before(kernel.map.geometry());
+            before_means(macs, &kernel.before)
+        })
     }
 
     /// The term without weights.
@@ -421,6 +381,12 @@ impl<L: Linear> Term<L> {
         };
         is_behind_same && self.before == other.before
     }
+}
+
+/// Multiply-adds that are counted in front of these views, counted behind them.
+pub fn before_means(macs: Macs, views: &[ViewNode]) -> Macs {
+    let windows = views.iter().filter_map(|view| view.windows.as_ref());
+    windows.fold(macs, |macs, windows| macs.before(&Geometry::mean(windows.to_vec())))
 }
 
 /// One view more; none instead of two that give back what the first one read, and one instead of

@@ -36,8 +36,8 @@ impl Source {
     }
 }
 
-/// Lists of factors, sizes or axes have less elements.
-const MAX_LIST: usize = 64;
+/// Lists of factors, sizes or axes have at most so many elements.
+const MAX_LIST: i64 = 64;
 
 /// A constant whose data goes to tract without a detour.
 #[derive(Debug, Clone)]
@@ -82,8 +82,12 @@ impl Constant {
 
     /// What it holds, if that is a short list.
     pub fn list(&self) -> Option<Vec<f64>> {
+        let count = self.header.dims.iter().try_fold(1i64, |all, &size| all.checked_mul(size))?;
+        if !(0..=MAX_LIST).contains(&count) {
+            return None;
+        }
         if let Some(numbers) = &self.numbers {
-            let mut list = vec![0.0; Some(numbers.count()).filter(|&count| count <= MAX_LIST)?];
+            let mut list = vec![0.0; numbers.count()];
             numbers.read(0, &mut list);
             return Some(list);
         }

@@ -67,7 +67,10 @@ impl Constants<'_, '_> {
     /// What the constant `id` holds, if that is a short list in float32: factors of sizes.
     pub fn factors(&self, id: ValueId) -> Option<Vec<f32>> {
         let count = self.dims(id).ok()??.into_iter().try_fold(1usize, usize::checked_mul)?;
-        let (values, float) = self.floats(id).ok().filter(|_| count <= MAX_INTEGERS)??;
+        if count > MAX_INTEGERS {
+            return None;
+        }
+        let (values, float) = self.floats(id).ok()??;
         (float == Float::F32).then(|| values.iter().map(|&value| value as f32).collect())
     }
 

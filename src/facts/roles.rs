@@ -56,6 +56,11 @@ pub fn scatters(node: &Node) -> bool {
     node.standard_op() == Some("ConvTranspose")
 }
 
+/// Whether the node slides windows, or scatters them.
+pub fn convolves(node: &Node) -> bool {
+    scatters(node) || node.standard_op() == Some("Conv")
+}
+
 /// Whether the node is a batch norm.
 pub fn is_batch_norm(node: &Node) -> bool {
     node.standard_op() == Some("BatchNormalization")

@@ -119,7 +119,7 @@ pub fn average_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Resul
             Ok(Meaning::Linear(input, filter))
         }
         Err(malformed @ NotLinear::Malformed(_)) => Err(malformed.into()),
-        Err(_) if !counts_pads(node) => Ok(Meaning::Linear(input, LinearOp::View(view))),
+        Err(_) if is_mean_of_some(node) => Ok(Meaning::Linear(input, LinearOp::View(view))),
         Err(other) => Err(other.into()),
     }
 }
@@ -127,6 +127,17 @@ pub fn average_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Resul
 /// Whether a pool's means are of the zeros of its border, too.
 fn counts_pads(node: &Node) -> bool {
     node.int("count_include_pad", 0) != 0
+}
+
+/// Whether a pool's means are of elements alone, and each of one at least. *Counter-example*: with
+/// gaps between its taps, or pads as large, a window may lie beyond all elements.
+fn is_mean_of_some(node: &Node) -> bool {
+    let taps = node.ints("kernel_shape").unwrap_or_default();
+    let (begins, ends) =
+        node.ints("pads").unwrap_or_default().split_at_checked(taps.len()).unwrap_or_default();
+    let is_small = |pads: &[i64]| pads.iter().zip(taps).all(|(pad, taps)| pad < taps);
+    let has_gaps = node.ints("dilations").is_some_and(|gaps| gaps.iter().any(|&gap| gap != 1));
+    !counts_pads(node) && is_small(begins) && is_small(ends) && !has_gaps
 }
 
 /// The windows of a pool, and the weight that all its taps have.
@@ -137,7 +148,7 @@ fn equal_taps(
     valid: &mut Validity,
 ) -> Result<(Vec<Window>, f64), NotLinear> {
     let taps = node.ints("kernel_shape");
-    let taps = taps.ok_or(NotLinear::Malformed("its input or kernel_shape is missing"))?;
+    let taps = taps.ok_or(NotLinear::Malformed("its kernel_shape is missing"))?;
     let windows = windows(reader, node, input, taps, valid)?;
     let is_padded = windows.iter().any(|window| window.pads() != (0, 0));
     if is_padded && !counts_pads(node) {

@@ -1,13 +1,15 @@
 //! In which of several forms that say the same new nodes are written: in one that the file has,
 //! since its engine reads that. A circular pad is a Pad of the mode `wrap` or Slices and a Concat;
 //! many engines refuse the Pad, and some take it for zeros. Some refuse a ConvTranspose whose pads
-//! are uneven, too.
+//! are uneven, too; and ONNX Runtime has products in float64, and no Conv.
 //!
 //! Knows a graph's nodes; neither what is written nor why.
 
 use crate::affine::PadMode;
 use crate::facts::roles;
-use crate::onnx::graph::Graph;
+use crate::onnx::float::Float;
+use crate::onnx::graph::{Graph, Value};
+use crate::onnx::ids::ValueId;
 use crate::onnx::node::Node;
 use crate::ops::pad_mode;
 
@@ -21,6 +23,8 @@ pub struct NodeForms {
     pub wraps: bool,
     /// Whether there is a ConvTranspose with uneven pads: a crop makes them uneven only then.
     pub pads_unevenly: bool,
+    /// Whether there is a Conv, or no input in float64: a product becomes a Conv only then.
+    pub convolves: bool,
 }
 
 impl NodeForms {
@@ -28,7 +32,11 @@ impl NodeForms {
     pub fn of(graph: &Graph) -> Self {
         let wraps = graph.nodes().any(|(_, node)| wraps(node));
         let pads_unevenly = graph.nodes().any(|(_, node)| pads_unevenly(node));
-        NodeForms { opset: graph.model.opset, wraps, pads_unevenly }
+        let is_wide = |kind: i32| Float::from_onnx(kind) == Some(Float::F64);
+        let is_double = |(id, _): (ValueId, &Value)| graph.input_type(id).is_some_and(is_wide);
+        let convolves =
+            graph.nodes().any(|(_, node)| roles::convolves(node)) || !graph.values().any(is_double);
+        NodeForms { opset: graph.model.opset, wraps, pads_unevenly, convolves }
     }
 }
 

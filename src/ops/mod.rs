@@ -4,9 +4,9 @@
 //! operator, for the function that reads it. These functions stand by what they read: [`conv`]
 //! (windows), [`product`] (matrices), [`pointwise`] (scales, shifts), [`frame`] (pads and
 //! crops), [`filled`] (borders of numbers, tried out in [`moved`]), [`sum`], [`axes`],
-//! [`views`], [`resized`]. What they find is a [`meaning`](meaning::Meaning), kept in [`meanings`]; what
-//! they look up comes from a [`reader`]; where they find none, they [`stop`]. [`training`]
-//! tells what becomes of nodes that were exported in training mode, [`forms`] in which of
+//! [`views`], [`resized`]. What they find is a [`meaning`](meaning::Meaning), kept in
+//! [`meanings`]; what they look up comes from a [`reader`]; where they find none, they [`stop`].
+//! [`training`] tells what becomes of nodes that were exported in training mode, [`forms`] in which of
 //! several forms the file says what can be said in several; [`scaling`] says what operators do
 //! to factors of channels.
 //!

@@ -48,7 +48,8 @@ pub fn gemm(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, S
 }
 
 /// MatMul (opset 7 to 13) of a tensor `[N, …, C]` with a constant `[C, O]`, or of a constant
-/// `[O, C]` with a tensor `[N, …, C, L]`.
+/// `[O, C]` with a tensor `[N, C, L]`. Of other ranks, the second would be written with Transposes
+/// around it.
 ///
 /// # Errors
 /// If not exactly one side is constant, or the rank of the other is not known.
@@ -70,8 +71,7 @@ pub fn matmul(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mean
         KernelLayout::InputsFirst => rank.saturating_sub(1),
         KernelLayout::OutputsFirst => axes,
     };
-    // Of a matrix, the columns would be the batch.
-    if channels_at == 0 {
+    if layout == KernelLayout::OutputsFirst && channels_at != 1 {
         return opaque();
     }
     let geometry = Geometry {

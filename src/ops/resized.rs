@@ -6,6 +6,7 @@
 //! Knows attributes, factors and sizes; not which elements are read.
 
 use crate::affine::{View, ViewedAxis};
+use crate::facts::roles;
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::float::Float;
 use crate::onnx::ids::ValueId;
@@ -25,8 +26,8 @@ const PLACES: [&[u8]; 4] = [b"half_pixel", b"pytorch_half_pixel", b"align_corner
 /// nearest elements or linearly between two.
 ///
 /// # Errors
-/// If it resamples otherwise, its factors and sizes are not constant, or the rank of its input is
-/// not known.
+/// If it resamples otherwise, its factors and sizes are not stored, or the rank of its input is
+/// not known; sizes of the input, if it is told sizes.
 pub fn resize(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let input = first_input(node)?;
     let is = |name: &str, known: &[&[u8]]| {
@@ -39,14 +40,18 @@ pub fn resize(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mean
     if !is_linear {
         return Err(not_linear(node).into());
     }
-    let told = node.inputs.iter().skip(1);
-    let told = told.map(|operand| operand.map(|operand| constant(reader, operand)).transpose());
+    let others = node.inputs.iter().skip(1);
+    let told =
+        others.map(|operand| operand.map(|operand| constant(reader, node, operand)).transpose());
     let told = told.collect::<Result<Vec<_>, Stop>>()?;
     let rank = reader.rank(input, valid)?;
     let axes = match node.ints("axes") {
         Some(axes) => reader.axes_from_front(input, axes, valid)?,
         None => (0..rank).collect(),
     };
+    if (1..axes.len()).any(|at| axes.iter().take(at).any(|axis| axes.get(at) == Some(axis))) {
+        return Err(NotLinear::Malformed("it names an axis twice").into());
+    }
     let mut apart: Vec<Option<ViewedAxis>> = (0..rank).map(ViewedAxis::alone).map(Some).collect();
     for (axis, stays) in axes.iter().zip(stays(reader, node, (input, &axes), &told, valid)?) {
         let axis = apart.get_mut(*axis).ok_or(NotLinear::Malformed("it has no such axis"))?;
@@ -73,17 +78,15 @@ fn stays(
             are_same(&factors.iter().map(|&factor| factor.into()).collect::<Vec<f64>>())
         }
         (Some(ViewOperand::Factors(factors)), None, None) => are_same(factors),
-        (Some(ViewOperand::Integers(sizes)), None, None) => {
+        (Some(ViewOperand::Integers(sizes)), None, None) if sizes.len() == axes.len() => {
             let mut stays = |(&axis, &size): (&usize, &i64)| {
-                let stays = reader.sizes.size(input, axis) == Ok(size);
-                if stays {
-                    valid.require(input, Property::Size(axis, SizeSet::Exactly(size)));
-                }
-                stays
+                let read = reader.sizes.size(input, axis)?;
+                valid.require(input, Property::Size(axis, SizeSet::Exactly(read)));
+                Ok(read == size)
             };
-            axes.iter().zip(sizes).map(&mut stays).collect()
+            axes.iter().zip(sizes).map(&mut stays).collect::<Result<_, NotLinear>>()?
         }
-        _ => return Err(NotLinear::Malformed("it has no factors, and no sizes").into()),
+        _ => return Err(NotLinear::Malformed("it has not one list of factors or sizes").into()),
     };
     if stays.len() != axes.len() {
         return Err(NotLinear::Malformed("it has not one factor or size for each axis").into());
@@ -92,16 +95,19 @@ fn stays(
 }
 
 /// A constant list of factors or sizes.
-fn constant(reader: &Reader, operand: ValueId) -> Result<ViewOperand, Stop> {
+fn constant(reader: &Reader, node: &Node, operand: ValueId) -> Result<ViewOperand, Stop> {
+    // Those that follow from sizes of other tensors are nobody's but the engine's.
+    let value = reader.graph.value(operand);
+    let producer = value.producer.map(|producer| reader.graph.node(producer));
+    let is_stored = value.initializer.is_some() || producer.is_some_and(roles::holds_constant);
+    if !is_stored || !reader.constants.contains(operand) {
+        return Err(not_linear(node).into());
+    }
     let kind = reader.constants.element_type(operand);
     if kind.and_then(Float::from_onnx).is_some() {
         let factors = reader.constants.factors(operand);
-        let factors = factors.ok_or_else(|| reader.not_constant(operand))?;
+        let factors = factors.ok_or_else(|| not_linear(node))?;
         return Ok(ViewOperand::Factors(factors.into_iter().map(f64::from).collect()));
-    }
-    // Sizes that follow from those of other tensors are not the same at all sizes.
-    if !reader.constants.contains(operand) {
-        return Err(reader.not_constant(operand).into());
     }
     Ok(ViewOperand::Integers(reader.known_integers(operand, &mut Validity::default())?))
 }

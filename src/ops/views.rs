@@ -136,8 +136,13 @@ pub fn with_size(node: &ViewNode, axis: usize, size: usize) -> Option<ViewNode> 
     let mut told = node.told.clone();
     match (node.proto.op_type(), told.as_mut_slice()) {
         ("Reshape", [Some(ViewOperand::Integers(list))]) => {
-            let own = list.get_mut(node.view.outward(axis)?.axis)?;
-            // Others follow from what is read.
+            let to = node.view.outward(axis)?.axis;
+            // A 0 is the size of the axis of the same number.
+            let copies = |(at, &own): (usize, &i64)| own != 0 || (at == to) == (at == axis);
+            if !list.iter().enumerate().all(copies) {
+                return None;
+            }
+            let own = list.get_mut(to)?;
             *own = if *own > 0 { i64::try_from(size).ok()? } else { *own };
         }
         ("Resize", told) if told.iter().flatten().any(is_of_sizes) => return None,
@@ -301,4 +306,32 @@ pub fn node(node: &Node, view: View, told: Vec<Option<ViewOperand>>) -> ViewNode
     let op_type = node.proto.op_type.clone();
     let proto = NodeProto { op_type, attribute, ..NodeProto::default() };
     ViewNode { proto: Arc::new(proto), told, view: Arc::new(view), windows: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shape and a list; the list that makes the same of 5 elements along axis 1.
+    #[test]
+    fn a_reshape_is_told_the_new_number_of_channels() {
+        let some = |sizes: &[usize]| sizes.iter().copied().map(Some).collect::<Vec<_>>();
+        for (read, made, list, expected) in [
+            (&[2, 8, 6, 6][..], &[2, 8, 36][..], &[0, 8, -1][..], Some(&[0, 5, -1][..])),
+            (&[2, 8, 6, 6], &[2, 8, 36], &[2, 0, 36], Some(&[2, 0, 36])),
+            (&[2, 8, 6, 6], &[2, 8, 36], &[0, -1, 36], Some(&[0, -1, 36])),
+            // Axis 1 of the result is another one, which is as large as the channels.
+            (&[1, 8, 8, 6], &[8, 8, 6], &[8, 0, 6], None),
+            // The channels, of which there are as many as images.
+            (&[8, 8, 6], &[1, 8, 8, 6], &[1, 8, 0, 6], None),
+        ] {
+            let proto = NodeProto { op_type: Some("Reshape".into()), ..NodeProto::default() };
+            let view = View::reshape(&some(read), &some(made), 0);
+            let told = vec![Some(ViewOperand::Integers(list.to_vec()))];
+            let node = ViewNode { proto: proto.into(), told, view: view.into(), windows: None };
+            let expected = expected.map(|list| vec![Some(ViewOperand::Integers(list.to_vec()))]);
+            let found = with_size(&node, 1, 5).map(|node| node.told);
+            assert_eq!(found, expected, "{read:?} as {list:?}");
+        }
+    }
 }

@@ -7,6 +7,8 @@
 //!
 //! Knows the planner's graph; not what a search looks for.
 
+use std::iter;
+
 use crate::onnx::ids::{NodeId, Table, ValueId};
 use crate::plan::net::Net;
 
@@ -29,14 +31,20 @@ impl ChangeTimes {
         let mut changes =
             ChangeTimes { beside: Table::default(), last: Table::default(), count: 0 };
         let graph = net.reader.graph;
-        for (id, node) in graph.nodes().filter(|&(id, _)| net.hands_on(id)) {
+        for (id, node) in graph.nodes().filter(|&(id, _)| net.connects(id)) {
             let Some(output) = node.output() else { continue };
-            let others = node.outputs.iter().flatten().copied();
-            for value in net.read_in_file(id).chain(others) {
-                changes.connect(output, value);
+            changes.connect_all(output, net.read_in_file(id));
+            // What computes the shape of a view goes with it.
+            for &inside in iter::once(&id).chain(net.meanings.consumed(id)) {
+                let made = graph.node(inside).outputs.iter().flatten().copied();
+                changes.connect_all(output, graph.uses(inside).chain(made));
             }
         }
         changes
+    }
+
+    fn connect_all(&mut self, one: ValueId, others: impl Iterator<Item = ValueId>) {
+        others.for_each(|other| self.connect(one, other));
     }
 
     fn connect(&mut self, one: ValueId, other: ValueId) {

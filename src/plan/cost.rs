@@ -7,7 +7,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
 use crate::affine::{Geometry, Macs, Part};
-use crate::emit::term::{Term, TermKind};
+use crate::emit::term::{Term, TermKind, before_means};
 use crate::emit::turned::before_shared_turn;
 use crate::ops::forms::NodeForms;
 
@@ -77,8 +77,9 @@ fn of_term(term: &Term<Geometry>, forms: NodeForms) -> Count {
             TermKind::Pointwise => (map.channels.map_or(0, |c| c.outputs) as f64, map.macs()),
             TermKind::Conv => (map.weights() + bias, map.macs()),
         };
+        positions = before_means(positions, &kernel.after);
         count.add(&Count { nodes: 0, parameters, macs }, positions);
-        positions = positions.before(map);
+        positions = before_means(positions.before(map), &kernel.before);
         read = map.channels.map_or(0, |channels| channels.inputs);
     }
     count

@@ -207,7 +207,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
 
     /// The best form on the way from `start` back from what these terms read, all of it or as
     /// far as `ancestor`; `None` if none is better than `start`.
-    pub(super) fn expanded(
+    fn expanded(
         &mut self,
         start: &Candidate,
         selected: &[usize],

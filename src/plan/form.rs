@@ -41,8 +41,8 @@ pub enum FormStep<N> {
     Select(Vec<usize>),
     /// Read through the tensor that a node makes.
     Through(N),
-    /// Read through the means that a node makes, as a view.
-    Mean(N),
+    /// Read through the means that a node of the file makes, as a view.
+    Mean(NodeId),
     /// What was put aside is part of the sum again.
     Join,
     /// Kernels of neighbouring parts become one.

@@ -219,15 +219,10 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         self.forms.contains(producer).then_some(producer)
     }
 
-    /// Whether node `id` is linear as it stands.
-    pub fn is_former(&self, id: NodeId) -> bool {
-        self.forms.contains(id)
-    }
-
-    /// Whether what is computed from what node `id` reads may be computed from what it makes.
-    pub fn hands_on(&self, id: NodeId) -> bool {
-        let node = self.reader.graph.node(id);
-        self.is_former(id) || self.passes_on(id) || self.reader.computes_constant(node)
+    /// Whether what a change of what node `id` reads means for what it makes is a matter of the
+    /// search: it is linear, hands on elements, or nothing but constants is computed of it.
+    pub fn connects(&self, id: NodeId) -> bool {
+        self.forms.contains(id) || self.passes_on(id) || !self.is_live(id)
     }
 
     /// What node `id` reads as it stands.
@@ -354,7 +349,10 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
             FormStep::Select(selected) => FormStep::Select(selected),
             FormStep::Join => FormStep::Join,
             FormStep::Stack => FormStep::Stack,
-            FormStep::Mean(id) => FormStep::Mean(planned(id)),
+            FormStep::Mean(id) => {
+                size += self.size(id);
+                FormStep::Mean(id)
+            }
             FormStep::Through(id) => {
                 size += self.size(id);
                 FormStep::Through(planned(id))

@@ -11,11 +11,11 @@ use crate::plan::refused::Refused;
 
 /// What a form may compute that others need, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Repeating {
+enum Repeats {
     /// Nothing.
     Nothing,
     /// Some nodes.
-    Some,
+    SomeNodes,
 }
 
 /// What passes have found out.
@@ -48,22 +48,22 @@ impl Passes {
     /// First without what others need: a norm before a kernel that reads a convolution with other
     /// readers is to go into the kernel, not to become another convolution.
     pub fn find_more(&mut self, net: &mut Net, refused: &Refused) -> bool {
-        self.improve_each(net, refused, Repeating::Nothing)
-            || self.improve_each(net, refused, Repeating::Some)
+        self.improve_each(net, refused, Repeats::Nothing)
+            || self.improve_each(net, refused, Repeats::SomeNodes)
     }
 
     /// Gives each tensor the best form that is found; whether any has another one then.
-    fn improve_each(&mut self, net: &mut Net, refused: &Refused, repeating: Repeating) -> bool {
+    fn improve_each(&mut self, net: &mut Net, refused: &Refused, repeating: Repeats) -> bool {
         let mut is_changed = false;
         let tensors: Vec<(NodeId, ValueId)> = net.tensors().collect();
         for (id, output) in tensors {
             if !net.is_live(id)
                 || !refused.allows(output)
-                || !self.is_searched((id, output), repeating)
+                || !self.begins_search((id, output), repeating)
             {
                 continue;
             }
-            let most_repeated = if repeating == Repeating::Some { MAX_REPEATED } else { 0 };
+            let most_repeated = if repeating == Repeats::SomeNodes { MAX_REPEATED } else { 0 };
             let mut search = Search::at(net, (id, output), refused, most_repeated);
             let better = search.better_form();
             if search.is_bounded() {
@@ -84,11 +84,11 @@ impl Passes {
 
     /// Whether another search may find what none has found; it is noted. Whether a form that
     /// repeats something is left out is known once the tensor was searched for others.
-    fn is_searched(&mut self, tensor: (NodeId, ValueId), repeating: Repeating) -> bool {
+    fn begins_search(&mut self, tensor: (NodeId, ValueId), repeating: Repeats) -> bool {
         let is_known = self.changes.are_searched(tensor, &self.searched);
         let (is_new, searched) = match repeating {
-            Repeating::Nothing => (!is_known, &mut self.searched),
-            Repeating::Some => {
+            Repeats::Nothing => (!is_known, &mut self.searched),
+            Repeats::SomeNodes => {
                 let is_new = !self.changes.are_searched(tensor, &self.searched_repeating);
                 (is_known && is_new, &mut self.searched_repeating)
             }
@@ -96,7 +96,7 @@ impl Passes {
         if is_new {
             self.changes.search(tensor.0, searched);
         }
-        is_new && (repeating == Repeating::Nothing || self.repeating.contains(&tensor.0))
+        is_new && (repeating == Repeats::Nothing || self.repeating.contains(&tensor.0))
     }
 
     /// Does without tensors where all their readers are better without them; whether there are any.

@@ -87,12 +87,14 @@ impl Recipes {
                     FormStep::Join => form.join(reader)?,
                     FormStep::Stack if form.stack(reader, meanings) => {}
                     FormStep::Stack => return Err(Refusal::View.into()),
-                    FormStep::Through(node) | FormStep::Mean(node) => {
+                    FormStep::Through(node) => {
                         let Some(at) = reader.graph.node(node.id).output() else { continue };
-                        let means = || Form::of_means(meanings, node.id, Affine::identity());
-                        let is_mean = matches!(step, FormStep::Mean(_)).then(means).flatten();
-                        let inner = is_mean.map_or_else(|| take(*node), Ok)?;
-                        form.go_through(at, inner, reader)?;
+                        form.go_through(at, take(*node)?, reader)?;
+                    }
+                    FormStep::Mean(id) => {
+                        let Some(at) = reader.graph.node(*id).output() else { continue };
+                        let means = Form::of_means(meanings, *id, Affine::identity());
+                        form.go_through(at, means.ok_or(Refusal::View)?, reader)?;
                     }
                 }
             }

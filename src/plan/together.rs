@@ -33,7 +33,7 @@ impl Search<'_, '_, '_, '_> {
 
     /// A better form than `best` in which the shift of one summand is in the kernel of another,
     /// `(x + b) + K(z) = x + (K(z) + b)`.
-    pub fn shifted(&mut self, best: &Candidate) -> Option<Candidate> {
+    pub fn shifted(&self, best: &Candidate) -> Option<Candidate> {
         let shift = |term: &Term<Geometry>| {
             let id = self.inside(term).filter(|_| term.is_plain())?;
             let [own] = self.net.terms(id) else { return None };
@@ -43,9 +43,17 @@ impl Search<'_, '_, '_, '_> {
             return None;
         }
         let way = self.entered(best, shift)?;
-        let is_summand = |&index: &usize| way.form.terms.get(index).is_some_and(Term::is_plain);
-        let mut summands = (0..way.form.terms.len()).filter(is_summand);
-        summands.find_map(|index| self.expanded(&way, &[index], None))
+        let better = |way: Candidate| {
+            let gain = self.gain(&way, &mut Vec::new())?;
+            gain.pays_beyond(&best.gain).then_some(Candidate { gain, ..way })
+        };
+        let kernel = |term: &Term<Geometry>| self.inside(term).filter(|&id| self.is_kernel(id));
+        let mut kernels = way.form.terms.iter().filter_map(kernel);
+        let in_kernel = |id: NodeId| {
+            let mut taken = way.clone();
+            taken.expand(self.net, id).then_some(taken)
+        };
+        better(way.clone()).or_else(|| kernels.find_map(|id| better(in_kernel(id)?)))
     }
 
     /// A better form than `best` in which means are views: a scale or shift behind one goes into the

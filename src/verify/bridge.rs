@@ -172,6 +172,15 @@ impl Operands for LiveOperands<'_, '_, '_> {
         tensor.shape().iter().map(|&size| i64::try_from(size).ok().map(Some)).collect()
     }
 
+    fn factors(&self, input: usize) -> Option<Vec<f32>> {
+        let stored = self.stored(input).filter(|_| self.tensor(input).is_none())?;
+        let is_short = stored.dims.iter().product::<i64>() <= 64;
+        let is_float = stored.data_type() == Float::F32.to_onnx();
+        let storage = &self.graph.model.storage;
+        let factors = (is_short && is_float).then(|| tensor::floats(&stored, storage).ok())??;
+        Some(factors.iter().map(|&factor| factor as f32).collect())
+    }
+
     fn integers(&self, input: usize) -> Option<Integers> {
         const MOST: usize = 64;
         let Some(tensor) = self.tensor(input) else {

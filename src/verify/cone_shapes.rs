@@ -13,6 +13,17 @@ use crate::verify::border::FilledBorder;
 use crate::verify::cone::Cone;
 use crate::verify::original::Original;
 
+/// Tensors of a proof have less elements; those of real blocks have thousands, but where a size is
+/// bound: a crop at fixed places is tried at the file's size. Four times the largest tensor that is
+/// read so (`ops/frame`).
+pub const MAX_ELEMENTS: usize = 1 << 25;
+
+/// How many elements a tensor has, as far as its sizes are known.
+fn elements(dims: &Dims) -> usize {
+    let known = dims.iter().flatten().map(|&size| usize::try_from(size).unwrap_or(0));
+    known.fold(1, usize::saturating_mul)
+}
+
 /// What is known of all tensors of a cone if its roots have certain dimensions.
 pub struct ConeShapes<'c, 'r, 'g, 'm> {
     original: &'c Original<'r, 'g, 'm>,
@@ -141,12 +152,19 @@ impl<'c, 'r, 'g, 'm> ConeShapes<'c, 'r, 'g, 'm> {
         Reach::of(node, kernel.as_deref())
     }
 
-    /// Whether all sizes are such as networks have: of every tensor something is left, and
-    /// none is padded that is smaller than its pads: no engine mirrors what is not there.
+    /// How many elements the largest tensor has, as far as sizes are known.
+    pub fn largest(&self) -> usize {
+        self.dims.values().map(elements).max().unwrap_or(0)
+    }
+
+    /// Whether all sizes are such as networks have: of every tensor something is left, none has more
+    /// elements than a proof takes, and none is padded that is smaller than its pads: no engine
+    /// mirrors what is not there.
     pub fn is_ample(&self, cone: &Cone) -> bool {
         let mut sizes = self.dims.values().flatten();
         let nodes = cone.nodes.iter().map(|&id| self.original.graph.node(id));
         sizes.all(|size| size.is_none_or(|size| size > 0))
+            && self.largest() <= MAX_ELEMENTS
             && nodes.filter(|node| roles::pads(node)).all(|node| {
                 let mut grown = self.grown(node);
                 grown.all(|(before, after)| after.saturating_sub(before) < before)

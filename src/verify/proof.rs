@@ -20,6 +20,7 @@ use crate::verify::border::FilledBorder;
 use crate::verify::claim::{Claim, Side, TOLERANCE, Unproved};
 use crate::verify::compare::{largest_difference, largest_float, relative};
 use crate::verify::cone::{Cone, Trial};
+use crate::verify::cone_shapes::{ConeShapes, MAX_ELEMENTS};
 use crate::verify::inputs::Random;
 use crate::verify::nudged::differ_by_rounding;
 use crate::verify::original::Original;
@@ -221,7 +222,7 @@ fn compare(
     limits: ProofLimits,
 ) -> Result<f64, Unproved> {
     let output = original.graph.value(cone.output).name.as_str();
-    check_size(trials)?;
+    check_size(original, cone, &[], trials)?;
     // Of the old side, every tensor.
     let ways = old.nodes.iter().filter_map(|node| node.output.first());
     let ways = ways.filter(|&name| *name != output).map(String::as_str);
@@ -264,21 +265,29 @@ fn compare(
 /// last place of float32.
 const NUDGE: f64 = 1e-6;
 
-/// Inputs of a proof have less elements, all its trials together; those of real blocks have
-/// thousands, but where a size is bound: a crop at fixed places is tried at the file's size.
-/// Four times the largest tensor that is read so (`ops/frame`).
-const MAX_ELEMENTS: usize = 1 << 25;
-
 /// The inputs of every proof are made from this.
 pub const SEED: u64 = 1;
 
-/// That the inputs of all trials are few enough to be made.
+/// That the inputs of all trials together are few enough to be made, and that no tensor on the way
+/// is larger in the largest of them: a Resize may make what nobody can hold.
 ///
 /// # Errors
 /// If they are beyond all reason.
-fn check_size(trials: &[Trial]) -> Result<(), Unproved> {
-    let all = trials.iter().map(Trial::elements).fold(0, usize::saturating_add);
-    if all > MAX_ELEMENTS { Err(Unproved::TooLarge(all)) } else { Ok(()) }
+fn check_size(
+    original: &Original,
+    cone: &Cone,
+    borders: &[FilledBorder],
+    trials: &[Trial],
+) -> Result<(), Unproved> {
+    let inputs = trials.iter().map(Trial::elements).fold(0, usize::saturating_add);
+    let known = |size: &usize| i64::try_from(*size).ok();
+    let made = trials.iter().max_by_key(|trial| trial.elements()).map(|trial| {
+        let dims = |shape: &Vec<usize>| shape.iter().map(known).collect();
+        let roots: Vec<_> = trial.shapes.iter().map(dims).collect();
+        ConeShapes::forward(original, cone, borders, &roots).largest()
+    });
+    let largest = inputs.max(made.unwrap_or(0));
+    if largest > MAX_ELEMENTS { Err(Unproved::TooLarge(largest)) } else { Ok(()) }
 }
 
 /// Trials that are run together: their inputs have at most `most` elements, or it is one.
@@ -313,7 +322,7 @@ fn prove_border(
     let cone = original.cone(border.output, &[border.inner], &IdMap::default())?;
     let side = original.side(&cone)?;
     let trials = trials::of_border(original, &cone, border, valid)?;
-    check_size(&trials)?;
+    check_size(original, &cone, std::slice::from_ref(border), &trials)?;
     let together = TrialRun { original, cone: &cone, trials: &trials, most: limits.numbers };
     let inputs: Vec<ArrayD<f64>> =
         trials.iter().flat_map(|trial| &trial.shapes).map(|shape| all_different(shape)).collect();

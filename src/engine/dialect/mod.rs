@@ -3,8 +3,9 @@
 //!
 //! [`model()`] takes a whole file through it, [`node`] one node; in training mode, a norm becomes
 //! its steps (`norms`), an Einsum that sums nothing a product (`einsum`), an element of a sequence
-//! a piece of a tensor (`sequences`); in float64, a Resize becomes its steps, too (`resized`). For runs, bfloat16 becomes float32 ([`widened`]). What no
-//! other words help against is spared (`spare`, `ranks`).
+//! a piece of a tensor (`sequences`); in float64, a Resize becomes its steps, too (`resized`). For
+//! runs, bfloat16 becomes float32 ([`widened`]). What no other words help against is spared
+//! (`spare`, `ranks`).
 
 mod einsum;
 mod model;

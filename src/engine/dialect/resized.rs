@@ -18,8 +18,8 @@ enum NewSize {
     Exactly(f64),
 }
 
-/// A Resize or Upsample by `numbers` that are known, to nearest elements or linearly between two,
-/// as nodes of any float type; every other one as it is.
+/// A Resize or Upsample of a tensor in float64 by `numbers` that are known, to nearest elements or
+/// linearly between two, as its steps; every other one as it is.
 pub fn resized(node: NodeProto, numbers: &dyn Fn(&str) -> Option<Vec<f64>>) -> Vec<NodeProto> {
     let text = |name: &str, default: &'static [u8]| {
         let attribute = node.attribute.iter().find(|attribute| attribute.name() == name);
@@ -33,9 +33,9 @@ pub fn resized(node: NodeProto, numbers: &dyn Fn(&str) -> Option<Vec<f64>>) -> V
     let [mode, place, rounding] =
         [text("mode", b"nearest"), text(PLACE, place), text("nearest_mode", rounding)];
     let is_filtered = node.attribute.iter().any(|a| a.name() == "antialias" && a.i() != 0);
-    let Some(sizes) = sizes(&node, numbers).filter(|_| !is_filtered) else {
-        return vec![node];
-    };
+    let is_stretched = text("keep_aspect_ratio_policy", b"stretch") == b"stretch";
+    let sizes = sizes(&node, numbers).filter(|_| is_stretched && !is_filtered);
+    let Some(sizes) = sizes else { return vec![node] };
     let output = node.output.first().map_or("", String::as_str);
     let mut steps = Steps::called(format!("{output}.resized"));
     let mut value = node.input.first().cloned().unwrap_or_default();
@@ -57,6 +57,9 @@ pub fn resized(node: NodeProto, numbers: &dyn Fn(&str) -> Option<Vec<f64>>) -> V
     steps.nodes
 }
 
+/// No tensor of a network has more axes.
+const MAX_RANK: u64 = 16;
+
 const PLACE: &str = "coordinate_transformation_mode";
 
 /// The axes that the node resizes, and how; `None` if that is not known.
@@ -77,7 +80,8 @@ fn sizes(
     let sizes = scales.or_else(|| listed(factors)).map(by).or_else(|| listed(sizes).map(to))?;
     let axes = attribute("axes").map(|axes| axes.ints.clone());
     let axes = axes.unwrap_or_else(|| (0..sizes.len() as i64).collect());
-    (axes.len() == sizes.len()).then(|| axes.into_iter().zip(sizes).collect())
+    let are_known = axes.iter().all(|axis| axis.unsigned_abs() <= MAX_RANK);
+    (are_known && axes.len() == sizes.len()).then(|| axes.into_iter().zip(sizes).collect())
 }
 
 /// One axis of a tensor, with so many behind it.
@@ -146,6 +150,9 @@ impl ResizedAxis<'_> {
             NewSize::Times(factor) => {
                 let factor = steps.float(factor);
                 let made = steps.step("Mul", &[&size, &factor]);
+                // 10·0.7 is 7 in float32, and less before it is rounded to that.
+                let rounded = steps.cast(&made, DataType::Float);
+                let made = steps.wide(&rounded);
                 (steps.step("Floor", &[&made]), factor)
             }
             NewSize::Exactly(made) => {
@@ -237,7 +244,6 @@ mod tests {
                 let steps = resized(resize.clone(), &|known| (known == name).then(|| list.into()));
                 assert!(steps.len() > 1, "{mode} {place}");
                 let narrow = write::into_cast(write::node("", "", &["x"], "narrow", vec![]), 1);
-                let resize = NodeProto { input: resize.input.clone(), ..resize };
                 let mut resize = NodeProto { output: vec!["resized".into()], ..resize };
                 resize.input[0] = "narrow".into();
                 let wide = write::into_cast(write::node("", "", &["resized"], "y", vec![]), 11);

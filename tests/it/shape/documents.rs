@@ -75,7 +75,7 @@ const LIMITS: &[(&str, &str, &str)] = &[
     ),
     ("sizes are followed (16)", "src/facts/shape_rules/asked.rs", "MAX_RANK: usize = 16;"),
     ("given to the engine (64)", "src/engine/dialect/ranks.rs", "MAX_RANK: usize = 64;"),
-    ("a proof (2²⁵ elements", "src/verify/proof.rs", "MAX_ELEMENTS: usize = 1 << 25;"),
+    ("a proof (2²⁵ elements", "src/verify/cone_shapes.rs", "MAX_ELEMENTS: usize = 1 << 25;"),
     ("8,192 nodes", "src/verify/cone.rs", "MAX_NODES: usize = 8192;"),
     ("32 remainders", "src/verify/small_trials.rs", "MOST_TRIALS: usize = 32;"),
     ("`ulimit -v` of 2.5 GB", "tests/it/tool/resources.rs", "LIMIT: &str = \"2621440\";"),

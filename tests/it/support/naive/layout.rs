@@ -216,13 +216,16 @@ impl Node<'_> {
         let rounding = self.text("nearest_mode", rounding);
         let sizes = if self.node.input.len() > 3 { Some(self.integers(3)?) } else { None };
         let mut result = x.clone();
-        for axis in 0..x.shape().len() {
+        let rank = x.shape().len();
+        let axes = self.ints("axes").unwrap_or_else(|| (0..rank as i64).collect());
+        for (at, axis) in axes.into_iter().enumerate() {
+            let axis = self::place(axis, rank);
             let old = x.shape()[axis] as f64;
             let (new, scale) = match &sizes {
-                Some(sizes) => (sizes[axis] as f64, sizes[axis] as f64 / old),
+                Some(sizes) => (sizes[at] as f64, sizes[at] as f64 / old),
                 None => {
-                    let scale = self.float(scales)?.iter().copied().nth(axis).ok_or("no scale")?;
-                    ((old * scale).floor(), scale)
+                    let scale = self.float(scales)?.iter().copied().nth(at).ok_or("no scale")?;
+                    (f64::from((old as f32 * scale as f32).floor()), scale)
                 }
             };
             let places: Vec<f64> = (0..new as usize)

@@ -1,0 +1,75 @@
+//! How a term can be seen otherwise, to merge with one that is seen so: kernels in a row as one, means
+//! as a part of a kernel, a convolution as a product of all elements.
+//!
+//! Knows terms and views; not which terms should be one.
+
+use crate::affine::Linear;
+use crate::emit::term::{Term, TermKind};
+use crate::ops::meaning::ViewNode;
+
+impl<L: Linear> Term<L> {
+    /// The term as it may merge with `other`, which is seen in another way: as one kernel instead
+    /// of two in a row, with means as a part of it, or as a product of all elements.
+    pub fn seen_as(&self, other: &Self) -> Option<Self> {
+        let as_one = self.at_once().or_else(|| self.dense_beside(other));
+        as_one.or_else(|| match (self.after.last(), self.before.last()) {
+            (Some(last), _) => self.with_means().filter(|_| other.after.last() != Some(last)),
+            (None, Some(last)) => self.of_means().filter(|_| other.before.last() != Some(last)),
+            (None, None) => None,
+        })
+    }
+
+    /// All kernels of the term as one, if it has several.
+    fn at_once(&self) -> Option<Self> {
+        let inner = self.inner.as_ref()?;
+        self.outermost(inner.of).of(&inner.term).ok()
+    }
+
+    /// The term with the means that it ends with as a kernel of equal weights.
+    pub(super) fn with_means(&self) -> Option<Self> {
+        let (last, before) = self.after.split_last()?;
+        let means = L::mean(last.windows.as_ref()?.to_vec());
+        let inner = Term { after: before.to_vec(), ..self.clone() };
+        inner.mapped(&means, TermKind::Pointwise).ok()
+    }
+
+    /// The term with the means that it reads as a part of its kernel.
+    fn of_means(&self) -> Option<Self> {
+        let (last, before) = self.before.split_last()?;
+        let means = L::mean(last.windows.as_ref()?.to_vec());
+        Some(Term { before: before.to_vec(), map: self.map.after(&means).ok()?, ..self.clone() })
+    }
+
+    /// A convolution behind a view that gives it a size, as a product of all elements between the
+    /// views of `other`, if that is one: the elements are in the same order, and as many.
+    fn dense_beside(&self, other: &Self) -> Option<Self> {
+        let are_in_order = |term: &Self| {
+            term.before.iter().chain(&term.after).all(|view| view.view.made().is_some())
+        };
+        if self.kind != TermKind::Conv
+            || self.part != other.part
+            || !are_in_order(self)
+            || !are_in_order(other)
+        {
+            return None;
+        }
+        let made = |views: &[ViewNode]| views.last()?.view.made();
+        let (seen, flat) = (made(&self.before)?, made(&other.before)?);
+        let sizes: Vec<usize> = seen.get(2..)?.iter().copied().collect::<Option<_>>()?;
+        let channels = self.map.geometry().channels?.inputs;
+        let [_, Some(all), beside @ ..] = flat.as_slice() else { return None };
+        let elements = sizes.iter().try_fold(channels, |all, &size| all.checked_mul(size));
+        let is_flat =
+            beside.iter().all(|size| *size == Some(1)) && other.map.geometry().is_pointwise();
+        if !is_flat || elements != Some(*all) || sizes.is_empty() {
+            return None;
+        }
+        // What is added is not broadcast: of elements that are as many, one open size is the same.
+        let (mine, theirs) = (made(&self.after)?, made(&other.after)?);
+        if mine != theirs || mine.iter().filter(|size| size.is_none()).count() > 1 {
+            return None;
+        }
+        let (before, after) = (other.before.clone(), other.after.clone());
+        Some(Term { before, map: self.map.dense(&sizes).ok()?, after, ..self.clone() })
+    }
+}
