@@ -48,6 +48,20 @@ impl<L: Linear> Term<L> {
         self.behind_kernel(inner.clone())
     }
 
+    /// As [`Self::behind`], where a shift between the two kernels is part of the bias of `inner` now:
+    /// that is one node less by itself.
+    ///
+    /// # Errors
+    /// If they are not two kernels, or too many in a row.
+    pub(super) fn behind_shifted(&self, inner: &Self) -> Result<Self, Refusal> {
+        let are_kernels = [self, inner].iter().all(|term| term.kind == TermKind::Conv);
+        let are_few = self.kernels().chain(inner.kernels()).nth(MAX_KERNELS).is_none();
+        self.behind(inner).or_else(|refusal| {
+            let is_whole = are_kernels && are_few && inner.part.is_none() && self.inner.is_none();
+            if is_whole { self.behind_kernel(inner.clone()) } else { Err(refusal) }
+        })
+    }
+
     /// A kernel behind a scale and shift that does not pass its border, `K(s·x + t)`, as one behind
     /// a shift alone, `(K·s)(x + t/s)`: beyond the border, both read zeros.
     fn behind_shift(&self, inner: &Self) -> Result<Self, Refusal> {

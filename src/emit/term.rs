@@ -112,7 +112,7 @@ impl<L: Linear> Term<L> {
             } else {
                 // What was a shift may be something else now.
                 let outermost = self.outermost(own.of);
-                outermost.of(&inner).or_else(|_| outermost.behind(&inner))
+                outermost.of(&inner).or_else(|_| outermost.behind_shifted(&inner))
             };
         }
         if !self.has_views() && self.part.is_none() {

@@ -127,7 +127,21 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
             let constant = outer.value(outside.in_outer_graph())?;
             return Ok(Some(constant.called(value.name.clone())));
         }
+        if let Some(narrow) = self.stored_narrow(id) {
+            return Ok(Some(self.value(narrow)?.called(value.name.clone())));
+        }
         if self.is_stored(id) { Ok(self.stored(id)?) } else { self.computed(id) }
+    }
+
+    /// What is stored in bfloat16, and `id` is in a wider type: the engine knows no bfloat16, every
+    /// number of which the wider type holds.
+    fn stored_narrow(&self, id: ValueId) -> Option<ValueId> {
+        let node = self.graph.node(self.graph.value(id).producer?);
+        let operand = node.input(0).filter(|_| roles::casts(node))?;
+        let float = |kind: Option<i32>| kind.and_then(Float::from_onnx);
+        let is_narrow = float(self.constants.element_type(operand)) == Some(Float::Bf16);
+        let is_wider = matches!(float(self.cast_to(node)), Some(Float::F32 | Float::F64));
+        (is_narrow && is_wider && self.is_stored(operand)).then_some(operand)
     }
 
     /// Whether nothing but the file says what `id` is.
@@ -159,7 +173,8 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
                 continue;
             }
             let producer = self.graph.value(value).producer;
-            match producer.filter(|_| !self.is_stored(value)) {
+            match producer.filter(|_| !self.is_stored(value) && self.stored_narrow(value).is_none())
+            {
                 Some(producer) => {
                     nodes.insert(producer);
                     let node = self.graph.node(producer);
