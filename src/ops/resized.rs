@@ -22,6 +22,9 @@ use crate::refusal::NotLinear;
 /// a number; `tf_half_pixel_for_nn` is half an element off.
 const PLACES: [&[u8]; 4] = [b"half_pixel", b"pytorch_half_pixel", b"align_corners", b"asymmetric"];
 
+/// Which of two elements is the nearest.
+const ROUNDINGS: [&[u8]; 4] = [b"floor", b"ceil", b"round_prefer_floor", b"round_prefer_ceil"];
+
 /// Resize (opset 10 to 19) and Upsample (opset 7 to 9) by constant factors or to constant sizes, to
 /// nearest elements or linearly between two.
 ///
@@ -34,6 +37,7 @@ pub fn resize(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mean
         node.attribute(name).is_none_or(|word| known.contains(&word.s()))
     };
     let is_linear = is("mode", &[b"nearest", b"linear"])
+        && is("nearest_mode", &ROUNDINGS)
         && is("coordinate_transformation_mode", &PLACES)
         && is("keep_aspect_ratio_policy", &[b"stretch"])
         && node.int("antialias", 0) == 0;

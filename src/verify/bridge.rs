@@ -11,6 +11,7 @@ use crate::facts::inference::output_dims;
 use crate::facts::operators::operator;
 use crate::facts::row::TypeRule;
 use crate::facts::shape_rules::{Dims, Integers, Operands};
+use crate::onnx::data;
 use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
@@ -164,6 +165,9 @@ impl LiveOperands<'_, '_, '_> {
     }
 }
 
+/// Lists of shapes, axes and factors have at most so many elements.
+const MAX_LIST: usize = 64;
+
 impl Operands for LiveOperands<'_, '_, '_> {
     fn dims(&self, input: usize) -> Option<Dims> {
         let Some(tensor) = self.tensor(input) else {
@@ -174,25 +178,26 @@ impl Operands for LiveOperands<'_, '_, '_> {
 
     fn factors(&self, input: usize) -> Option<Vec<f32>> {
         let stored = self.stored(input).filter(|_| self.tensor(input).is_none())?;
-        let is_short = stored.dims.iter().product::<i64>() <= 64;
-        let is_float = stored.data_type() == Float::F32.to_onnx();
-        let storage = &self.graph.model.storage;
-        let factors = (is_short && is_float).then(|| tensor::floats(&stored, storage).ok())??;
+        let dims = data::dims(&stored).ok()?;
+        let count = dims.into_iter().try_fold(1usize, usize::checked_mul)?;
+        if count > MAX_LIST || stored.data_type() != Float::F32.to_onnx() {
+            return None;
+        }
+        let factors = tensor::floats(&stored, &self.graph.model.storage).ok()?;
         Some(factors.iter().map(|&factor| factor as f32).collect())
     }
 
     fn integers(&self, input: usize) -> Option<Integers> {
-        const MOST: usize = 64;
         let Some(tensor) = self.tensor(input) else {
             let stored = self.stored(input)?;
             let integers = tensor::integers(&stored, &self.graph.model.storage).ok();
             return integers
-                .filter(|integers| integers.len() <= MOST)
+                .filter(|integers| integers.len() <= MAX_LIST)
                 .map(|integers| integers.into_iter().map(Some).collect());
         };
         if tensor.shape().len() > 1
             || tensor.float().is_some()
-            || tensor.shape().iter().product::<usize>() > MOST
+            || tensor.shape().iter().product::<usize>() > MAX_LIST
         {
             return None;
         }
