@@ -72,7 +72,8 @@ pub fn on_grid(runnable: &RunnableModel, grid: &Grid, outputs: &[&str]) -> Runna
             }
         }
         let made: Vec<String> = one.output.clone();
-        nodes.push(one);
+        let kernel = made.first().and_then(|name| grid.kernels.get(name));
+        nodes.push(kernel.map_or(one, |kernel| write::constant(kernel.clone())));
         for name in made {
             nodes.extend(rounding(&name, grid));
         }
@@ -169,9 +170,9 @@ pub fn outputs(model: &RunnableModel, pieces: &[Piece]) -> Result<Vec<f64>, Engi
     Ok(all)
 }
 
-/// Signal and noise, in dB.
+/// Signal and noise, in dB; no finite number if there is no noise, or no number to compare.
 pub fn sqnr(wanted: &[f64], found: &[f64]) -> f64 {
     let signal: f64 = wanted.iter().map(|value| value * value).sum();
     let noise: f64 = wanted.iter().zip(found).map(|(a, b)| (a - b).powi(2)).sum();
-    decibels(signal, noise.max(f64::MIN_POSITIVE))
+    decibels(signal, noise)
 }

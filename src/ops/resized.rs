@@ -101,10 +101,7 @@ fn stays(
 /// A constant list of factors or sizes.
 fn constant(reader: &Reader, node: &Node, operand: ValueId) -> Result<ViewOperand, Stop> {
     // Those that follow from sizes of other tensors are nobody's but the engine's.
-    let value = reader.graph.value(operand);
-    let producer = value.producer.map(|producer| reader.graph.node(producer));
-    let is_stored = value.initializer.is_some() || producer.is_some_and(roles::holds_constant);
-    if !is_stored || !reader.constants.contains(operand) {
+    if !roles::is_stored(reader.graph, operand) || !reader.constants.contains(operand) {
         return Err(not_linear(node).into());
     }
     let kind = reader.constants.element_type(operand);

@@ -97,9 +97,10 @@ pub fn samples(piece: &Piece) -> usize {
 pub struct Found {
     /// Their logarithms, by class.
     pub x: Vec<f64>,
-    /// What 8 bits leave of the outputs as the model stands, in dB; `None` if that was not run.
+    /// What 8 bits leave of the outputs as the model stands, in dB, not finite if it does not show
+    /// in them; `None` if that was not run.
     pub before: Option<f64>,
-    /// With the factors.
+    /// With the factors, if they were run.
     pub after: Option<f64>,
 }
 
@@ -186,6 +187,9 @@ impl Candidates<'_, '_, '_> {
             Ok(before) => before,
             Err(error) => return Ok(Err(error)),
         };
+        if !before.is_finite() {
+            return Ok(Ok(Found { x: none, before: Some(before), after: None }));
+        }
         let mut best = (before, none);
         for x in self.minima(&seen, &rounded) {
             match judge(&x)? {

@@ -72,11 +72,33 @@ pub struct Rewrite {
 pub struct NewTensor {
     /// What it holds.
     pub values: NewValues,
+    place: TensorPlace,
+}
+
+/// Where in the file an initializer goes.
+#[derive(Debug, Clone)]
+struct TensorPlace {
     /// The graph.
     into: Container,
     at: usize,
     /// Where it is listed as a graph input, if it has to be.
     inputs_at: Option<usize>,
+}
+
+impl TensorPlace {
+    /// Behind the initializers of `graph`. Up to IR version 3 every initializer must be listed as
+    /// an input, which bodies cannot have more of: then the main graph holds the tensors of its
+    /// bodies too.
+    fn behind_others(graphs: &[Graph], graph: &Graph) -> Self {
+        let listed = (1..4).contains(&graph.model.ir_version);
+        let home = graphs.first().filter(|_| listed).unwrap_or(graph);
+        let inputs_at = home.fields.fields(graph_field::INPUT).next_back();
+        TensorPlace {
+            into: home.fields.container(),
+            at: home.fields.end_of_initializers(),
+            inputs_at: inputs_at.map(|field| field.entry().end).filter(|_| listed),
+        }
+    }
 }
 
 /// What a new initializer holds.
@@ -131,13 +153,15 @@ impl Rewrite {
         elsewhere: impl Fn(&TensorProto) -> Option<TensorProto>,
     ) -> Vec<Edit> {
         let (mut edits, mut containers) = (self.edits.clone(), self.containers.clone());
-        for (id, NewTensor { values, into, at, inputs_at }) in self.tensors.iter().enumerate() {
+        for (id, NewTensor { values, place }) in self.tensors.iter().enumerate() {
             let header = values.header();
-            edits.extend(inputs_at.map(|at| {
-                let with = splice::entry(graph_field::INPUT, &info_like(&header));
-                Edit::insert(at, with.into(), into)
-            }));
-            let insert = |with: Vec<u8>| Edit::insert(*at, with.into(), into);
+            let insert_at = |at: usize, with: Vec<u8>| Edit::insert(at, with.into(), &place.into);
+            edits.extend(
+                place.inputs_at.map(|at| {
+                    insert_at(at, splice::entry(graph_field::INPUT, &info_like(&header)))
+                }),
+            );
+            let insert = |with: Vec<u8>| insert_at(place.at, with);
             let entry = |tensor: &TensorProto| splice::entry(graph_field::INITIALIZER, tensor);
             edits.push(match (values, elsewhere(&header)) {
                 (NewValues::Told(tensor), _) => insert(entry(tensor)),
@@ -193,15 +217,23 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
     Ok(rewrite)
 }
 
-/// What puts `tensors` in the places of the initializers of `graph` with these ids.
+/// What makes initializers, `tensors`, of those of `graph` with these ids and of its Constant nodes
+/// that hold the others.
 pub fn replaced(graphs: &[Graph], graph: &Graph, tensors: Vec<(ValueId, FusedWeights)>) -> Rewrite {
     let mut rewrite = Rewrite { containers: edit::containers(graphs), ..Rewrite::default() };
-    let into = graph.fields.container();
+    let behind = TensorPlace::behind_others(graphs, graph);
     for (id, weights) in tensors {
-        let Some(field) = &graph.value(id).initializer else { continue };
-        let (values, at) = (NewValues::Weights(weights), field.entry().start);
-        rewrite.edits.push(Edit::remove(field.entry()));
-        rewrite.tensors.push(NewTensor { values, into: into.clone(), at, inputs_at: None });
+        let value = graph.value(id);
+        let (old, place) = match (&value.initializer, value.producer) {
+            (Some(field), _) => {
+                let into = graph.fields.container();
+                (field, TensorPlace { into, at: field.entry().start, inputs_at: None })
+            }
+            (None, Some(node)) => (&graph.node(node).field, behind.clone()),
+            (None, None) => continue,
+        };
+        rewrite.edits.push(Edit::remove(old.entry()));
+        rewrite.tensors.push(NewTensor { values: NewValues::Weights(weights), place });
     }
     rewrite
 }
@@ -279,19 +311,12 @@ fn rewrite_graph(
 
 /// New initializers of `graph`.
 fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<NewTensor> {
-    // Up to IR version 3 every initializer must be listed as an input, which bodies
-    // cannot have more of: then the main graph holds the tensors of its bodies too.
-    let listed = (1..4).contains(&graph.model.ir_version);
-    let home = graphs.first().filter(|_| listed).unwrap_or(graph);
-    let at = home.fields.end_of_initializers();
-    let inputs_at = home.fields.fields(graph_field::INPUT).next_back();
-    let inputs_at = inputs_at.map(|field| field.entry().end).filter(|_| listed);
+    let place = TensorPlace::behind_others(graphs, graph);
     let mut stored = HashSet::new();
-    let into = home.fields.container();
     let mut new = Vec::new();
     let mut add = |name, values| {
         if stored.insert(name) {
-            new.push(NewTensor { values, into: into.clone(), at, inputs_at });
+            new.push(NewTensor { values, place: place.clone() });
         }
     };
     for BlockNodes { fused, .. } in &changes.blocks {

@@ -211,6 +211,9 @@ impl Scene<'_, '_, '_> {
             }
             Found { x, before: None, after: None }
         };
+        if found.before.is_some_and(|before| !before.is_finite()) {
+            return stays(told, "rounding to 8 bits does not show in the outputs on these inputs");
+        }
         (told.before, told.after) = (found.before, found.after);
         if let (Some(before), Some(after)) = (found.before, found.after)
             && after < before + candidates::GAIN

@@ -23,7 +23,8 @@ impl BlockReport {
             let helps = setting.as_ref().map(|setting| format!("{setting} helps"));
             let helps = helps.unwrap_or_else(|| ADVICE.to_owned());
             let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-            (format!("{}{cause} ({helps})", poor(compared)), setting)
+            let poor = poor(&compared.before.int8, &compared.after.int8);
+            (format!("{poor}{cause} ({helps})"), setting)
         });
         (self.hint, self.hint_setting) = match hint {
             Some((hint, setting)) => (Some(hint), setting),
@@ -41,14 +42,15 @@ impl BlockReport {
 }
 
 /// How poor int8 weights are.
-fn poor(compared: &Comparison) -> String {
-    let (before, after) = (&compared.before.int8, &compared.after.int8);
+fn poor(before: &Int8Weights, after: &Int8Weights) -> String {
     let per_channel = after.sqnr_per_channel.map(|sqnr| format!(", {sqnr:.1} dB per channel"));
-    format!(
-        "int8 weights are {} with one step per tensor{}",
-        less_exact(after.sqnr_per_tensor, before.sqnr_per_tensor),
-        per_channel.unwrap_or_default()
-    )
+    let told = |sqnr: f64| format!("{sqnr:.1}");
+    let per_tensor = match (after.sqnr_per_tensor, before.sqnr_per_tensor) {
+        (Some(own), Some(old)) if told(own) == told(old) => format!("at {own:.1} dB, as before,"),
+        (own, old) => less_exact(own, old),
+    };
+    let per_channel = per_channel.unwrap_or_default();
+    format!("int8 weights are {per_tensor} with one step per tensor{per_channel}")
 }
 
 /// The branch that makes them so, if it is not the kernel itself.
@@ -76,4 +78,23 @@ pub(crate) fn change(compared: &Comparison) -> String {
         both(|int8| int8.sqnr_per_channel),
         both(|int8| int8.crest_factor)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_as_poor_before_is_told_so() {
+        let with = " with one step per tensor";
+        for (before, after, expected) in [
+            (Some(25.71), Some(25.69), "int8 weights are at 25.7 dB, as before,"),
+            (Some(35.6), Some(24.0), "int8 weights are at 24.0 dB instead of 35.6 dB"),
+            (None, Some(24.0), "int8 weights are at 24.0 dB instead of exact"),
+        ] {
+            let [before, after] = [before, after]
+                .map(|sqnr_per_tensor| Int8Weights { sqnr_per_tensor, ..Int8Weights::default() });
+            assert_eq!(poor(&before, &after), format!("{expected}{with}"));
+        }
+    }
 }

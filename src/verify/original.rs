@@ -130,7 +130,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         if let Some(narrow) = self.stored_narrow(id) {
             return Ok(Some(self.value(narrow)?.called(value.name.clone())));
         }
-        if self.is_stored(id) { Ok(self.stored(id)?) } else { self.computed(id) }
+        if roles::is_stored(self.graph, id) { Ok(self.stored(id)?) } else { self.computed(id) }
     }
 
     /// What is stored in bfloat16, and `id` is in a wider type: the engine knows no bfloat16, every
@@ -141,14 +141,8 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         let float = |kind: Option<i32>| kind.and_then(Float::from_onnx);
         let is_narrow = float(self.constants.element_type(operand)) == Some(Float::Bf16);
         let is_wider = matches!(float(self.cast_to(node)), Some(Float::F32 | Float::F64));
-        (is_narrow && is_wider && self.is_stored(operand)).then_some(operand)
-    }
-
-    /// Whether nothing but the file says what `id` is.
-    fn is_stored(&self, id: ValueId) -> bool {
-        let value = self.graph.value(id);
-        let producer = value.producer.map(|producer| self.graph.node(producer));
-        value.initializer.is_some() || producer.is_some_and(roles::holds_constant)
+        let is_stored = roles::is_stored(self.graph, operand);
+        (is_narrow && is_wider && is_stored).then_some(operand)
     }
 
     fn stored(&self, id: ValueId) -> Result<Option<Constant>, Invalid> {
@@ -173,8 +167,9 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
                 continue;
             }
             let producer = self.graph.value(value).producer;
-            match producer.filter(|_| !self.is_stored(value) && self.stored_narrow(value).is_none())
-            {
+            match producer.filter(|_| {
+                !roles::is_stored(self.graph, value) && self.stored_narrow(value).is_none()
+            }) {
                 Some(producer) => {
                     nodes.insert(producer);
                     let node = self.graph.node(producer);
@@ -220,7 +215,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
     /// A constant with its data inside, in its own type.
     fn in_its_type(&self, id: ValueId) -> Result<Option<TensorProto>, Unproved> {
         let name = Some(self.graph.value(id).name.clone());
-        if self.graph.value(id).outer.is_some() || self.is_stored(id) {
+        if self.graph.value(id).outer.is_some() || roles::is_stored(self.graph, id) {
             let Some(stored) = self.constants.tensor(id)? else { return Ok(None) };
             let stored = tensor::inlined(&stored, &self.graph.model.storage)?;
             return Ok(Some(TensorProto { name, ..stored }));

@@ -31,6 +31,7 @@ use acb_fuse::{Equalize, KeepIdentity, RunOptions, Which};
 use ndarray::Axis;
 use prost::Message;
 
+use super::in_constant_nodes;
 use super::mutants::with_model;
 use crate::support::text;
 use crate::support::tool::{converted, options};
@@ -107,9 +108,36 @@ const BETWEEN: &[(&str, usize)] = &[
 #[test]
 fn factors_are_free_where_nodes_pass_them() {
     for (nodes, free) in BETWEEN {
-        with_classes(&between(nodes), |_, classes| {
-            assert_eq!(classes.count - 1, *free, "{nodes}: {:?}", classes.pinned);
+        let model = between(nodes);
+        for model in [&model, &in_constant_nodes(&model)] {
+            with_classes(model, |_, classes| {
+                assert_eq!(classes.count - 1, *free, "{nodes}: {:?}", classes.pinned);
+            });
+        }
+    }
+}
+
+/// Outputs that are the same for all inputs are no measure of what 8 bits leave.
+#[test]
+fn outputs_that_do_not_vary_judge_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let [input, output] = ["in.onnx", "out.onnx"].map(|name| folder.path().join(name));
+    for last in ["r = Relu (c) y = Sub (r, r)", "s = Div (nought, nought) y = Add (c, s)"] {
+        let text = format!(
+            r#"<ir_version: 8, opset_import: ["" : 17]> net (float[1,2,5,5] x) => (float[1,2,5,5] y)
+            <float[4,2,1,1] first, float[2,4,1,1] second, float nought = {{0}}>
+            {{ a = Conv (x, first) b = Relu (a) c = Conv (b, second) {last} }}"#
+        );
+        std::fs::write(&input, text::model(&text).unwrap().encode_to_vec()).unwrap();
+        let options = options(|options| {
+            options.equalize = Some(Equalize::Best);
+            let noise: Array = Random::new(11).noise(&[1, 2, 5, 5]);
+            options.run.given = vec![(Which::Numbered(0), noise)];
         });
+        let told = converted(&input, &output, &options).equalization.unwrap();
+        let reason = "rounding to 8 bits does not show in the outputs on these inputs";
+        assert_eq!(told.reason.as_deref(), Some(reason), "{last}: {told:?}");
+        assert_eq!((told.applied, told.before), (false, None), "{last}");
     }
 }
 
@@ -374,6 +402,44 @@ fn unbalanced_channels_are_balanced() {
         assert_eq!(names(old), names(&new));
         converted(&output, &input, &options);
         assert!(std::fs::read(&input).unwrap() == written, "{how:?}: a second conversion");
+    }
+}
+
+/// Kernels in Constant nodes get their factors, too, and are initializers then, listed as inputs
+/// where the file's version wants that. The gate rounds them as it does others.
+#[test]
+fn kernels_in_constant_nodes_are_balanced() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut unbalanced = between("b = Relu (a)");
+    let powers: Vec<f64> = (0..8).map(|at| f64::from(at % 4 * 2).exp2()).collect();
+    let inverse: Vec<f64> = powers.iter().map(|own| own.recip()).collect();
+    times(&mut unbalanced, "first", 0, &powers);
+    times(&mut unbalanced, "bias", 0, &powers);
+    times(&mut unbalanced, "second", 1, &inverse);
+    for (ir_version, inputs) in [(8, 1), (3, 4)] {
+        unbalanced.ir_version = Some(ir_version);
+        let stored = unbalanced.clone();
+        let held = in_constant_nodes(&unbalanced);
+        let told = [stored, held].map(|model| {
+            let [input, output] = ["in.onnx", "out.onnx"].map(|name| folder.path().join(name));
+            std::fs::write(&input, model.encode_to_vec()).unwrap();
+            let options = options(|options| {
+                options.equalize = Some(Equalize::Best);
+                let noise: Array = Random::new(11).noise(&[1, 4, 8, 8]);
+                options.run.given = vec![(Which::Numbered(0), noise)];
+            });
+            let told = converted(&input, &output, &options).equalization.unwrap();
+            let new = ModelProto::decode(std::fs::read(&output).unwrap().as_slice()).unwrap();
+            (told, new.graph.unwrap())
+        });
+        let [(stored, _), (held, new)] = told;
+        assert!(held.applied && held.proof.unwrap() < 1e-12 && held.tensors == 3, "{held:?}");
+        assert_eq!((held.before, held.after), (stored.before, stored.after));
+        let names: Vec<&str> = new.initializer.iter().map(|stored| stored.name()).collect();
+        assert_eq!(names, ["first", "bias", "second"]);
+        let ops: Vec<&str> = new.node.iter().map(|node| node.op_type()).collect();
+        assert_eq!(ops.iter().filter(|op| **op != "Constant").count(), 3);
+        assert_eq!(new.input.len(), inputs, "IR version {ir_version}");
     }
 }
 

@@ -11,6 +11,7 @@ use acb_fuse::onnx::storage::Storage;
 use ndarray::{ArrayD, IxDyn};
 use prost::Message;
 
+use super::in_constant_nodes;
 use crate::support::text;
 use crate::support::tool::{converted, options};
 
@@ -35,17 +36,20 @@ fn steps_are_those_of_tensors_or_of_output_channels() {
         let text = format!(
             r#"<ir_version: 8, opset_import: ["" : 17]> net ({input} x) => (float[1,2] y) <{kernel}> {{ y = {node} }}"#
         );
-        let bytes = text::model(&text).unwrap().encode_to_vec();
-        let model = Model::index(bytes.into(), Storage::default()).unwrap();
-        let graphs = Graph::read_all(&model).unwrap();
-        let constants = Constants::find_all(&graphs, false).unwrap();
-        let runnable = RunnableModel::of(&model, Limits::of_reading()).unwrap();
-        let shape: &[usize] = if input.ends_with("1,1]") { &[1, 2, 1, 1] } else { &[1, 2] };
-        let pieces = [vec![Array::Float(ArrayD::ones(IxDyn(shape)))]];
-        let found = of_weights(&runnable, &graphs[0], &constants[0], &pieces).unwrap().unwrap();
-        let found = found.unwrap();
-        for (found, expected) in [found.per_tensor, found.per_channel].iter().zip(expected) {
-            assert!((found - expected).abs() < 1e-3, "{node}: {found} instead of {expected}");
+        let stored = text::model(&text).unwrap();
+        let held = in_constant_nodes(&stored);
+        for model in [stored, held] {
+            let model = Model::index(model.encode_to_vec().into(), Storage::default()).unwrap();
+            let graphs = Graph::read_all(&model).unwrap();
+            let constants = Constants::find_all(&graphs, false).unwrap();
+            let runnable = RunnableModel::of(&model, Limits::of_reading()).unwrap();
+            let shape: &[usize] = if input.ends_with("1,1]") { &[1, 2, 1, 1] } else { &[1, 2] };
+            let pieces = [vec![Array::Float(ArrayD::ones(IxDyn(shape)))]];
+            let found = of_weights(&runnable, &graphs[0], &constants[0], &pieces).unwrap().unwrap();
+            let found = found.unwrap();
+            for (found, expected) in [found.per_tensor, found.per_channel].iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-3, "{node}: {found}, and not {expected}");
+            }
         }
     }
 }
