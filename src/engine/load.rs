@@ -14,6 +14,7 @@ use tract_onnx::tract_core::ops::cnn::{MaxPool, PoolSpec, SumPool};
 
 use crate::engine::convolutions;
 use crate::engine::guard::guarded;
+use crate::engine::half_precision;
 use crate::engine::limits::{EngineError, Limits};
 use crate::engine::memory;
 use crate::engine::names::NeutralNames;
@@ -98,6 +99,7 @@ pub(super) fn planned(
     mut model: TypedModel,
     limits: Limits,
 ) -> TractResult<(Arc<TypedRunnableModel>, usize)> {
+    half_precision::summed_in_float32(&mut model)?;
     let bytes = footprint(&model)?;
     if bytes <= limits.bytes && memory::check(bytes).is_ok() {
         convolutions::without_large_tables(&mut model)?;

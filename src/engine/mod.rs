@@ -4,7 +4,8 @@
 //! knows, constants beside it, and [`Limits`]. `parse` gives it to tract under names that tract
 //! cannot misread (`names`). From there on it is run: whole and once ([`Engine`]), or as one
 //! slice of a larger model, which takes the tensors of those before it ([`stage`]); or it is
-//! asked what follows from the shapes of its inputs ([`infer()`]).
+//! asked what follows from the shapes of its inputs ([`infer()`]). What tract's plain operators do
+//! in too much memory (`convolutions`) or too slowly (`half_precision`) others do in its plan.
 //!
 //! Whatever happens inside tract, a panic, a loop without an end, is an [`EngineError`] like any
 //! other: it works in a thread of its own (`guard`), which is given up when its time by the
@@ -14,6 +15,7 @@ mod clock;
 mod convolutions;
 pub mod dialect;
 mod guard;
+mod half_precision;
 mod infer;
 mod limits;
 mod load;

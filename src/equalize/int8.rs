@@ -62,16 +62,23 @@ pub fn of_weights(
         }
         Ok(grid)
     };
-    let grids = [rounded(false)?, rounded(true)?];
-    let judge = || -> Result<Option<Int8Sqnr>, EngineError> {
-        let wanted = outputs(&model.clone().showing(&names), pieces)?;
-        let [per_tensor, per_channel] = &grids;
-        let of = |grid| Ok(sqnr(&wanted, &outputs(&on_grid(model, grid, &names), pieces)?));
-        let found = Int8Sqnr { per_tensor: of(per_tensor)?, per_channel: of(per_channel)? };
-        let is_told = found.per_tensor.is_finite() && found.per_channel.is_finite();
-        Ok(Some(found).filter(|_| is_told))
+    let wanted = match outputs(&model.clone().showing(&names), pieces) {
+        Ok(wanted) => wanted,
+        Err(error) => return Ok(Err(error)),
     };
-    Ok(judge())
+    // One after the other: each has all kernels once more.
+    let judged = |per_channel: bool| -> Result<Result<f64, EngineError>, Invalid> {
+        let grid = rounded(per_channel)?;
+        let found = outputs(&on_grid(model, &grid, &names), pieces);
+        Ok(found.map(|found| sqnr(&wanted, &found)))
+    };
+    Ok(match (judged(false)?, judged(true)?) {
+        (Ok(per_tensor), Ok(per_channel)) => {
+            let is_told = per_tensor.is_finite() && per_channel.is_finite();
+            Ok(is_told.then_some(Int8Sqnr { per_tensor, per_channel }))
+        }
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    })
 }
 
 /// The kernels that are stored in the graph, and along which axis each has its outputs.

@@ -2,6 +2,7 @@
 
 mod conformance;
 mod constants;
+mod half_precision;
 mod interpreter;
 mod shapes;
 mod table;
