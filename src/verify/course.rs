@@ -201,11 +201,9 @@ impl Meeting {
                 after.extend(operands.iter().map(|(_, new)| *new));
             }
             MeetingRule::Piece(nodes) => {
-                let tensors = nodes.iter().flat_map(|&id| {
-                    let made = old.node(id).outputs.iter().flatten().copied();
-                    old.uses(id).chain(made)
-                });
-                before.extend(tensors);
+                // Of further outputs the engine may know nothing: means and masks of training.
+                let made = |&id: &NodeId| old.uses(id).chain(old.node(id).output());
+                before.extend(nodes.iter().flat_map(made));
             }
         }
         (before, after)

@@ -12,10 +12,10 @@ use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::NodeId;
 use crate::onnx::model::Invalid;
-use crate::verify::bfloat16::Bfloat16;
 use crate::verify::compare::{ComparedTensor, Tolerances, compared, differing, is_finite};
 use crate::verify::course::{Course, Meeting, MeetingRule, TensorPair};
 use crate::verify::feeding::BridgedNodes;
+use crate::verify::float_types::FloatTypes;
 use crate::verify::nature::Saturation;
 use crate::verify::pairs::Pairs;
 use crate::verify::saturated::saturated;
@@ -62,8 +62,8 @@ pub struct SideBySide<'s, 'o, 'n> {
     pub old: &'s [Graph<'o>],
     /// The new model's.
     pub new: &'s [Graph<'n>],
-    /// What of the old model is of bfloat16.
-    pub bfloat16: &'s Bfloat16,
+    /// The types of the old model's tensors, and of the new one's.
+    pub types: [&'s FloatTypes; 2],
     /// What they have in common.
     pub pairs: &'s Pairs,
     /// Where they go.
@@ -171,10 +171,11 @@ impl SideBySide<'_, '_, '_> {
         let old_stretches = slices::cut(old, &self.course.old, self.most)?;
         let new_stretches = slices::cut(new, &self.course.new, self.most)?;
         let nothing = vec![Vec::new(); fed.samples.len()];
+        let [old_types, new_types] = self.types;
         let mut runs = TwoRuns {
             models: self,
-            old: SlicedRun::of(self.old, fed.names, fed.samples, old_bridges)?,
-            new: SlicedRun::of(self.new, &[], &nothing, new_bridges)?,
+            old: SlicedRun::of(self.old, old_types, fed.names, fed.samples, old_bridges)?,
+            new: SlicedRun::of(self.new, new_types, &[], &nothing, new_bridges)?,
             samples: fed.samples.len(),
         };
         let mut seen = vec![Seen::default(); fed.samples.len()];
@@ -388,7 +389,8 @@ impl TwoRuns<'_, '_, '_, '_> {
     ) -> Result<(Option<Float>, [Array; 2]), Halted> {
         let before = self.old.tensor(sample, old).map_err(Halted::Old)?;
         let after = self.new.tensor(sample, new).map_err(Halted::New)?;
-        let float = self.models.bfloat16.in_file(old, before.float());
+        let [old_types, _] = self.models.types;
+        let float = old_types.in_file(old, before.float());
         Ok((float, [self.array(before)?, self.array(after)?]))
     }
 

@@ -22,6 +22,7 @@ use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
 use crate::verify::bridge::{Declarations, NodeInputs, declarations, stand_ins};
+use crate::verify::float_types::FloatTypes;
 use crate::verify::slice_model::{InRows, SliceModel};
 use crate::verify::slices::{self, Slice, SliceLimits, SlicedStretch, Stretch};
 
@@ -55,8 +56,8 @@ pub struct SlicedRun<'w, 'm> {
     samples: Vec<LiveTensors>,
     /// Where bridges may lead, and must.
     bridges: &'w Bridges,
-    /// Whether it stores or is given numbers in float16, and none in float64.
-    is_of_float16: bool,
+    /// The types of its tensors.
+    types: &'w FloatTypes,
     /// What the file declares of tensors; only bridges ask.
     declared: OnceLock<Declarations>,
     /// Those over which one led, and why.
@@ -85,6 +86,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
     /// If there is no graph.
     pub fn of(
         graphs: &'w [Graph<'m>],
+        types: &'w FloatTypes,
         inputs: &[String],
         samples: &[Vec<EngineTensor>],
         bridges: &'w Bridges,
@@ -96,14 +98,8 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         };
         let samples = samples.iter().map(by_id).collect();
         let (declared, bridged) = (OnceLock::new(), BTreeMap::new());
-        let mut told = HashSet::new();
-        for (id, _) in graph.values() {
-            let stored = graph.stored_type(id)?.or_else(|| graph.input_type(id));
-            told.extend(stored.and_then(Float::from_onnx));
-        }
-        let is_of_float16 = told.contains(&Float::F16) && !told.contains(&Float::F64);
         let spent = 0;
-        Ok(SlicedRun { graphs, graph, samples, bridges, is_of_float16, declared, bridged, spent })
+        Ok(SlicedRun { graphs, graph, samples, bridges, types, declared, bridged, spent })
     }
 
     /// What the whole model makes of each sample, cut like that.
@@ -346,13 +342,16 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
                 (None, None) => {}
             }
         }
-        for &node in &slice.nodes {
-            nodes.extend(dialect::nodes(self.graphs, graph, node)?);
+        for &id in &slice.nodes {
+            let words = dialect::nodes(self.graphs, graph, id)?;
+            let operand = graph.node(id).input(0).and_then(|operand| self.types.get(operand));
+            if operand == Some(Float::F16) {
+                nodes.extend(words.into_iter().flat_map(widened::mean));
+            } else {
+                nodes.extend(words);
+            }
         }
         nodes.iter_mut().try_for_each(|node| widened::node(node, &graph.model.storage))?;
-        if self.is_of_float16 {
-            nodes = nodes.into_iter().flat_map(widened::mean).collect();
-        }
         let outputs = slice.outputs.iter().map(|&id| graph.value(id).name.clone()).collect();
         Ok(SliceModel { nodes, constants, outputs, opset: graph.model.opset })
     }

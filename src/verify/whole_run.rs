@@ -10,11 +10,11 @@ use crate::engine::{EngineError, Limits};
 use crate::onnx::graph::Graph;
 use crate::onnx::model::Invalid;
 use crate::options::RunOptions;
-use crate::verify::bfloat16::Bfloat16;
 use crate::verify::compare::{ComparedTensor, Tolerances};
 use crate::verify::course::Course;
 use crate::verify::evidence::Evidence;
 use crate::verify::feeding::{self, Feed};
+use crate::verify::float_types::FloatTypes;
 use crate::verify::outcome::{NotRun, Outcome};
 use crate::verify::pairs::Pairs;
 use crate::verify::seen::Seen;
@@ -26,7 +26,7 @@ use crate::verify::slices;
 pub struct WholeRun<'w, 'o, 'n> {
     old: &'w [Graph<'o>],
     new: &'w [Graph<'n>],
-    bfloat16: Bfloat16,
+    types: [FloatTypes; 2],
     pairs: Pairs,
     course: Course,
     tolerances: Tolerances,
@@ -90,9 +90,10 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
         let (old_graph, new_graph) = mains(old, new)?;
         let pairs = Pairs::of(old_graph, new_graph)?;
         let course = Course::whole(old_graph, new_graph, &pairs)?;
-        let (bfloat16, tolerances) = (Bfloat16::of(old)?, Tolerances { given: options.tolerance });
+        let types = [FloatTypes::of(old)?, FloatTypes::of(new)?];
+        let tolerances = Tolerances { given: options.tolerance };
         let spent = Cell::default();
-        Ok(WholeRun { old, new, bfloat16, pairs, course, tolerances, limits, same, spent })
+        Ok(WholeRun { old, new, types, pairs, course, tolerances, limits, same, spent })
     }
 
     /// Runs both models and adds what was seen to the evidence; or says why that is nothing.
@@ -123,7 +124,7 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
         let (old, _) = mains(self.old, self.new)?;
         evidence.add(feed, whole, pieces);
         evidence.cover(old, &self.pairs);
-        evidence.widened |= self.bfloat16.is_used;
+        evidence.widened |= self.types.iter().any(|types| types.has_bfloat16);
         evidence.nodes = slices::live_nodes(old).len();
         Ok(None)
     }
@@ -153,11 +154,11 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
 
     fn run(&self, course: &Course, fed: Fed) -> Result<Result<Seen, Silent>, Ended> {
         let (old, new, limits, tolerances) = (self.old, self.new, self.limits, self.tolerances);
-        let (bfloat16, pairs) = (&self.bfloat16, &self.pairs);
+        let ([old_types, new_types], pairs) = (&self.types, &self.pairs);
         let both = SideBySide {
             old,
             new,
-            bfloat16,
+            types: [old_types, new_types],
             pairs,
             course,
             most: SLICE_LIMITS,

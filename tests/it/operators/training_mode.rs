@@ -18,6 +18,7 @@ use acb_fuse::onnx::write::{self, double_input, int, node};
 use acb_fuse::report::Report;
 use acb_fuse::verify::claim::{Claim, Side, Unproved};
 use acb_fuse::verify::compare::relative_error;
+use acb_fuse::verify::float_types::FloatTypes;
 use acb_fuse::verify::original::Original;
 use acb_fuse::verify::outcome::{Agreement, Outcome};
 use acb_fuse::verify::proof::prove;
@@ -148,7 +149,8 @@ fn outputs(path: &Path, inputs: &[Array]) -> Result<Vec<Array>, String> {
     let limits = Limits::of_reading();
     let fed = tensors::from_arrays(fed, limits).map_err(|error| error.to_string())?;
     let bridges = Bridges::default();
-    let sliced = SlicedRun::of(&graphs, &names, &[fed], &bridges).unwrap();
+    let types = FloatTypes::of(&graphs).unwrap();
+    let sliced = SlicedRun::of(&graphs, &types, &names, &[fed], &bridges).unwrap();
     let outputs = sliced.outputs(SLICE_LIMITS, limits).map_err(|stopped| stopped.to_string())?;
     Ok(outputs.into_iter().next().unwrap())
 }

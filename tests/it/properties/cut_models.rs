@@ -16,6 +16,7 @@ use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor::{from_floats, from_integers};
 use acb_fuse::onnx::write;
 use acb_fuse::onnx::write::{double_input, int, ints, node};
+use acb_fuse::verify::float_types::FloatTypes;
 use acb_fuse::verify::inputs::Random;
 use acb_fuse::verify::sliced_run::{Bridges, SlicedRun};
 use acb_fuse::verify::slices::SliceLimits;
@@ -66,7 +67,8 @@ fn outputs_of(
     let names = ["x".to_owned(), "unused".to_owned()];
     let samples: Vec<Vec<EngineTensor>> = samples.collect();
     let bridges = Bridges::default();
-    let run = SlicedRun::of(&graphs, &names, &samples, &bridges).unwrap();
+    let types = FloatTypes::of(&graphs).unwrap();
+    let run = SlicedRun::of(&graphs, &types, &names, &samples, &bridges).unwrap();
     run.outputs(most, limits).map_err(|stopped| stopped.to_string())
 }
 

@@ -7,6 +7,7 @@ use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::storage::{Links, Storage};
 use acb_fuse::verify::compare::relative_error;
+use acb_fuse::verify::float_types::FloatTypes;
 use acb_fuse::verify::inputs::Random;
 use acb_fuse::verify::sliced_run::{Bridges, SLICE_LIMITS, SlicedRun};
 use acb_fuse::verify::slices::SliceLimits;
@@ -80,7 +81,8 @@ fn walked(path: &Path, graphs: &[Graph], nodes: usize) -> Result<Vec<Vec<Array>>
         tensors::from_arrays(inputs.collect(), limits).map_err(|error| error.to_string())?;
     let most = SliceLimits { nodes, bytes: usize::MAX };
     let bridges = Bridges::default();
-    let sliced = SlicedRun::of(graphs, &names, &[inputs], &bridges).unwrap();
+    let types = FloatTypes::of(graphs).unwrap();
+    let sliced = SlicedRun::of(graphs, &types, &names, &[inputs], &bridges).unwrap();
     sliced.outputs(most, limits).map_err(|stopped| stopped.to_string())
 }
 
@@ -112,7 +114,8 @@ fn a_large_convolution_is_run_some_channels_at_a_time() {
         let samples = [3, 4].map(|seed| Random::new(seed).noise(&[2, 1024, 1, 1]));
         let fed = samples.clone().map(|x| tensors::from_arrays(vec![(x, 1)], limits).unwrap());
         let bridges = Bridges::default();
-        let sliced = SlicedRun::of(&graphs, &names, &fed, &bridges).unwrap();
+        let types = FloatTypes::of(&graphs).unwrap();
+        let sliced = SlicedRun::of(&graphs, &types, &names, &fed, &bridges).unwrap();
         let found = sliced.outputs(SLICE_LIMITS, limits).unwrap();
         let whole = Engine::load(
             Source::small(dialect::model(&model).unwrap().to_vec(), limits),

@@ -1,0 +1,78 @@
+//! Of which float type each tensor is in the file. The engine may have another one, float32 in the
+//! place of bfloat16; how far both models may be apart follows from the type in the file.
+//!
+//! Knows a model, its types by their rules, and what it declares; runs nothing.
+
+use crate::facts::constants::Constants;
+use crate::onnx::float::Float;
+use crate::onnx::graph::Graph;
+use crate::onnx::ids::{Table, ValueId};
+use crate::onnx::info;
+use crate::onnx::model::Invalid;
+use crate::verify::bridge::declarations;
+use crate::verify::slices::live_nodes;
+
+/// The float types of the tensors of a model's main graph, in the file.
+#[derive(Debug, Default)]
+pub struct FloatTypes {
+    types: Table<ValueId, Float>,
+    /// Whether a tensor of bfloat16 is in a graph of it, bodies included, that an output needs.
+    pub has_bfloat16: bool,
+}
+
+impl FloatTypes {
+    /// Those of a model whose main graph is the first of `graphs`. Where no rule tells the type
+    /// of what a node makes and nothing declares it, it is the least exact one of its operands.
+    ///
+    /// # Errors
+    /// If a constant cannot be decoded.
+    pub fn of(graphs: &[Graph]) -> Result<Self, Invalid> {
+        let mut found = FloatTypes::default();
+        let all = Constants::find_all(graphs, false)?;
+        for (number, (graph, constants)) in graphs.iter().zip(&all).enumerate() {
+            let types = float_types(graph, constants);
+            let is_narrow = |id| types.get(id) == Some(&Float::Bf16);
+            found.has_bfloat16 |= graph.values().any(|(id, _)| is_narrow(id));
+            if number == 0 {
+                found.types = types;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The float type of `id`; `None` if it is of another type, or of none that is known.
+    pub fn get(&self, id: ValueId) -> Option<Float> {
+        self.types.get(id).copied()
+    }
+
+    /// That of a tensor which is of the type `run` where it is run; `None` of integers and
+    /// booleans.
+    pub fn in_file(&self, id: ValueId, run: Option<Float>) -> Option<Float> {
+        run.map(|run| self.get(id).unwrap_or(run))
+    }
+}
+
+fn float_types(graph: &Graph, constants: &Constants) -> Table<ValueId, Float> {
+    let declared = declarations(graph);
+    let mut types: Table<ValueId, Float> = Table::default();
+    for id in live_nodes(graph) {
+        let node = graph.node(id);
+        for used in graph.uses(id) {
+            let known = constants.element_type(used).and_then(Float::from_onnx);
+            known.map(|float| types.insert(used, float));
+        }
+        let operands = node.inputs.iter().flatten();
+        let operands = operands.filter_map(|&used| types.get(used).copied()).reduce(least_exact);
+        for output in node.outputs.iter().flatten().copied() {
+            let named = declared.get(&graph.value(output).name);
+            let known = constants.element_type(output).or(named.and_then(info::element_type));
+            let float = known.map_or(operands, Float::from_onnx);
+            float.map(|float| types.insert(output, float));
+        }
+    }
+    types
+}
+
+fn least_exact(one: Float, other: Float) -> Float {
+    if other.unit() > one.unit() { other } else { one }
+}
