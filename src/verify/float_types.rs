@@ -3,17 +3,19 @@
 //!
 //! Knows a model, its types by their rules, and what it declares; runs nothing.
 
+use std::collections::HashSet;
+
 use crate::facts::constants::Constants;
 use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
-use crate::onnx::ids::{Table, ValueId};
+use crate::onnx::ids::{NodeId, Table, ValueId};
 use crate::onnx::info;
 use crate::onnx::model::Invalid;
 use crate::verify::bridge::declarations;
 use crate::verify::slices::live_nodes;
 
 /// The float types of the tensors of a model's main graph, in the file.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct FloatTypes {
     types: Table<ValueId, Float>,
     /// Whether a tensor of bfloat16 is in a graph of it, bodies included, that an output needs.
@@ -43,6 +45,26 @@ impl FloatTypes {
     /// The float type of `id`; `None` if it is of another type, or of none that is known.
     pub fn get(&self, id: ValueId) -> Option<Float> {
         self.types.get(id).copied()
+    }
+
+    /// The same with the least exact type that a tensor follows from through `nodes`, in their
+    /// order. What is cast to float32 at the end of a model of float16 differs by the rounding of
+    /// float16.
+    #[must_use]
+    pub fn followed_through(mut self, graph: &Graph, nodes: &[NodeId]) -> Self {
+        let made: HashSet<NodeId> = nodes.iter().copied().collect();
+        for &id in nodes {
+            let is_made = |used: &ValueId| {
+                graph.value(*used).producer.is_some_and(|producer| made.contains(&producer))
+            };
+            let before = graph.uses(id).filter(is_made).filter_map(|used| self.get(used));
+            let before = before.reduce(least_exact);
+            for output in graph.node(id).outputs.iter().flatten().copied() {
+                let float = self.get(output).into_iter().chain(before).reduce(least_exact);
+                float.map(|float| self.types.insert(output, float));
+            }
+        }
+        self
     }
 
     /// That of a tensor which is of the type `run` where it is run; `None` of integers and

@@ -2,7 +2,8 @@
 //!
 //! Knows the file and what is known of its tensors, and nothing of what was made of it: a
 //! constant that nodes compute is computed here by the engine from the stored ones, all its
-//! nodes at once and each in its own type.
+//! nodes at once and each in its own type, but for bfloat16: the engine has float32 in its place,
+//! and what it makes is rounded.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ndarray::ArrayD;
 use prost::Message;
 
+use crate::engine::dialect::widened;
 use crate::engine::{Array, Constant, Engine, Limits, Source, dialect};
 use crate::facts::constants::Constants;
 use crate::facts::roles;
@@ -127,22 +129,11 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
             let constant = outer.value(outside.in_outer_graph())?;
             return Ok(Some(constant.called(value.name.clone())));
         }
-        if let Some(narrow) = self.stored_narrow(id) {
-            return Ok(Some(self.value(narrow)?.called(value.name.clone())));
-        }
         if roles::is_stored(self.graph, id) { Ok(self.stored(id)?) } else { self.computed(id) }
     }
 
-    /// What is stored in bfloat16, and `id` is in a wider type: the engine knows no bfloat16, every
-    /// number of which the wider type holds.
-    fn stored_narrow(&self, id: ValueId) -> Option<ValueId> {
-        let node = self.graph.node(self.graph.value(id).producer?);
-        let operand = node.input(0).filter(|_| roles::casts(node))?;
-        let float = |kind: Option<i32>| kind.and_then(Float::from_onnx);
-        let is_narrow = float(self.constants.element_type(operand)) == Some(Float::Bf16);
-        let is_wider = matches!(float(self.cast_to(node)), Some(Float::F32 | Float::F64));
-        let is_stored = roles::is_stored(self.graph, operand);
-        (is_narrow && is_wider && is_stored).then_some(operand)
+    fn float(&self, id: ValueId) -> Option<Float> {
+        self.constants.element_type(id).and_then(Float::from_onnx)
     }
 
     fn stored(&self, id: ValueId) -> Result<Option<Constant>, Invalid> {
@@ -166,10 +157,11 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
             if !seen.insert(value) {
                 continue;
             }
+            let is_stored = roles::is_stored(self.graph, value);
+            // Each tensor of bfloat16 is rounded to that.
+            let is_rounded = value != id && self.float(value) == Some(Float::Bf16);
             let producer = self.graph.value(value).producer;
-            match producer.filter(|_| {
-                !roles::is_stored(self.graph, value) && self.stored_narrow(value).is_none()
-            }) {
+            match producer.filter(|_| !is_stored && !is_rounded) {
                 Some(producer) => {
                     nodes.insert(producer);
                     let node = self.graph.node(producer);
@@ -189,14 +181,15 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
             self.graph.node(*id).output().is_some_and(|output| stored.contains(&output))
         };
         nodes.retain(|id| !is_told(id));
+        let storage = &self.graph.model.storage;
         let mut initializers = Vec::with_capacity(stored.len());
         for value in stored {
             let Some(tensor) = self.in_its_type(value)? else { return Ok(None) };
-            initializers.push(tensor);
+            initializers.push(widened::tensor(tensor, storage)?);
         }
         let integers = |name: &str| {
             let tensor = initializers.iter().find(|tensor| tensor.name() == name)?;
-            tensor::integers(tensor, &self.graph.model.storage).ok()
+            tensor::integers(tensor, storage).ok()
         };
         let opset = self.graph.model.opset;
         let mut dialect = Vec::with_capacity(nodes.len());
@@ -204,6 +197,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
             let Some(node) = self.settled(producer) else { return Ok(None) };
             dialect.extend(dialect::node(node, opset, &integers));
         }
+        dialect.iter_mut().try_for_each(|node| widened::node(node, storage))?;
         let name = &self.graph.value(id).name;
         let model = write::model(opset, vec![], dialect, initializers, &[name]);
         let source = Source::small(model.encode_to_vec(), Limits::of_reading());
@@ -220,7 +214,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
             let stored = tensor::inlined(&stored, &self.graph.model.storage)?;
             return Ok(Some(TensorProto { name, ..stored }));
         }
-        let float = self.constants.element_type(id).and_then(Float::from_onnx);
+        let float = self.float(id);
         let Constant { header, numbers } = self.value(id)?;
         let (Some(float), Some(numbers)) = (float, numbers) else { return Ok(None) };
         let raw = Some(float.encode(&numbers::all(numbers.as_ref())).into());
@@ -249,8 +243,10 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         let dims: Vec<i64> = value.shape().iter().map(|&size| size as i64).collect();
         match value {
             Array::Float(values) => {
+                let is_narrow = self.float(id) == Some(Float::Bf16);
+                let in_file = |value| if is_narrow { Float::Bf16.round(value) } else { value };
                 let numbers: Arc<dyn LazyWeights> =
-                    Arc::new(values.into_iter().collect::<Vec<f64>>());
+                    Arc::new(values.into_iter().map(in_file).collect::<Vec<f64>>());
                 Constant::doubles(name, &dims, numbers)
             }
             Array::Int(values) => integers(name, &values, self.constants.element_type(id)).into(),

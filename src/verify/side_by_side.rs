@@ -64,6 +64,8 @@ pub struct SideBySide<'s, 'o, 'n> {
     pub new: &'s [Graph<'n>],
     /// The types of the old model's tensors, and of the new one's.
     pub types: [&'s FloatTypes; 2],
+    /// The types by which tensors of the old model are compared.
+    pub compared_as: &'s FloatTypes,
     /// What they have in common.
     pub pairs: &'s Pairs,
     /// Where they go.
@@ -381,7 +383,7 @@ impl TwoRuns<'_, '_, '_, '_> {
         Ok(())
     }
 
-    /// The type that the old tensor of a pair has in the file, and both in numbers.
+    /// The type by which a pair is compared, and both tensors in numbers.
     fn pair(
         &self,
         sample: usize,
@@ -389,8 +391,7 @@ impl TwoRuns<'_, '_, '_, '_> {
     ) -> Result<(Option<Float>, [Array; 2]), Halted> {
         let before = self.old.tensor(sample, old).map_err(Halted::Old)?;
         let after = self.new.tensor(sample, new).map_err(Halted::New)?;
-        let [old_types, _] = self.models.types;
-        let float = old_types.in_file(old, before.float());
+        let float = self.models.compared_as.in_file(old, before.float());
         Ok((float, [self.array(before)?, self.array(after)?]))
     }
 

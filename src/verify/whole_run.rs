@@ -27,6 +27,8 @@ pub struct WholeRun<'w, 'o, 'n> {
     old: &'w [Graph<'o>],
     new: &'w [Graph<'n>],
     types: [FloatTypes; 2],
+    /// By which tensors of the old model are compared.
+    compared_as: FloatTypes,
     pairs: Pairs,
     course: Course,
     tolerances: Tolerances,
@@ -91,9 +93,26 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
         let pairs = Pairs::of(old_graph, new_graph)?;
         let course = Course::whole(old_graph, new_graph, &pairs)?;
         let types = [FloatTypes::of(old)?, FloatTypes::of(new)?];
+        let [compared_as, _] = types.clone();
+        // Where pieces can be compared, an output needs no more than its own type.
+        let compared_as = match same {
+            SameTensors::All => compared_as,
+            SameTensors::Outputs => compared_as.followed_through(old_graph, &pairs.old),
+        };
         let tolerances = Tolerances { given: options.tolerance };
         let spent = Cell::default();
-        Ok(WholeRun { old, new, types, pairs, course, tolerances, limits, same, spent })
+        Ok(WholeRun {
+            old,
+            new,
+            types,
+            compared_as,
+            pairs,
+            course,
+            tolerances,
+            limits,
+            same,
+            spent,
+        })
     }
 
     /// Runs both models and adds what was seen to the evidence; or says why that is nothing.
@@ -159,6 +178,7 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
             old,
             new,
             types: [old_types, new_types],
+            compared_as: &self.compared_as,
             pairs,
             course,
             most: SLICE_LIMITS,

@@ -488,6 +488,13 @@ const CONVERTED: &[(&str, &str, &str, usize, Option<&str>)] = &[
         None,
     ),
     (
+        "float16 between inputs and outputs of float32",
+        "(float[1,4] x) => (float[1,4] y) <float16[4,4] first = {1, 8, 0.1, 2, 1, 9, 0.2, 3, 1, 7, 0.3, 1, 1, 8, 0.1, 2}, float16[4,4] second = {1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 9, 8, 9, 8, 0.5, 0.5, 0.5, 0.5}>",
+        "c = Cast <to = 10> (x) a = MatMul (c, first) b = Relu (a) d = MatMul (b, second) y = Cast <to = 1> (d)",
+        4,
+        None,
+    ),
+    (
         "a layer that is dead at every input",
         "(float[1,2,5,5] x) => (float[1,2,5,5] y) <float[3,2,1,1] first = {1, 1, 8, 8, 0.1, 0.1}, float[3] bias = {-1000, -1000, -1000}, float[2,3,1,1] second = {0.2, 0.05, 9, 0.2, 0.05, 9}>",
         "a = Conv (x, first, bias) b = Relu (a) y = Conv (b, second)",
