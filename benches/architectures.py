@@ -9,7 +9,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import onnx
+from onnx import TensorProto, numpy_helper
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "fixtures" / "export"))
 
@@ -43,6 +45,21 @@ def write_acnet(name, folder):
     export_network(acnet(name), name, folder, "torchscript_kept_static")
 
 
+def write_float16(name, folder):
+    """The training-time graph in half precision."""
+    write_acnet(name, folder)
+    model = onnx.load(folder / "model.onnx")
+    graph = model.graph
+    for stored in graph.initializer:
+        if stored.data_type == TensorProto.FLOAT:
+            half = numpy_helper.to_array(stored).astype(np.float16)
+            stored.CopyFrom(numpy_helper.from_array(half, stored.name))
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        if info.type.tensor_type.elem_type == TensorProto.FLOAT:
+            info.type.tensor_type.elem_type = TensorProto.FLOAT16
+    onnx.save(model, folder / "model.onnx")
+
+
 def write_plain(name, folder):
     """The plain architecture with the weights that the ACNet fuses to; batch norms are folded by the exporter."""
     export_network(plain_twin(ARCHITECTURES[name][0], acnet(name)), name, folder, "torchscript_folded_static")
@@ -68,7 +85,7 @@ def export_network(module, name, folder, words):
 
 
 # What a model's name says after the architecture's.
-VARIANTS = {"": write_acnet, "_plain": write_plain, "_plain_external": write_plain_external}
+VARIANTS = {"": write_acnet, "_float16": write_float16, "_plain": write_plain, "_plain_external": write_plain_external}
 MODELS = {f"{name}{variant}": partial(write, name) for name in ARCHITECTURES for variant, write in VARIANTS.items()}
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use crate::refusal::Subject;
-use crate::report::LeftAlone;
+use crate::report::{LeftAlone, words};
 
 /// Places that are left alone for one reason.
 #[derive(Debug)]
@@ -39,8 +39,14 @@ impl Group<'_> {
         if is_same { &first.reason } else { &first.in_common }
     }
 
-    /// How many there are of each kind, as they come.
-    pub fn counts(&self) -> Vec<(Subject, usize)> {
+    /// How many there are of each kind, as they come: `2 norms`, `1 sum, 2 norms and 1 scale`.
+    pub fn counted(&self) -> String {
+        let counts = self.counts().into_iter();
+        let counts = counts.map(|(what, count)| words::counted(count, &what.to_string()));
+        words::in_a_row(&counts.collect::<Vec<String>>())
+    }
+
+    fn counts(&self) -> Vec<(Subject, usize)> {
         let mut counts: Vec<(Subject, usize)> = Vec::new();
         for place in &self.places {
             match counts.iter_mut().find(|(subject, _)| *subject == place.subject) {

@@ -134,12 +134,9 @@ impl Report {
             match group.places.as_slice() {
                 [place] => lines.put_left_alone(place),
                 places => {
-                    let counts = group.counts().into_iter();
-                    let counts = counts.map(|(what, count)| counted(count, &what.to_string()));
-                    let counts = counts.collect::<Vec<String>>().join(" and ");
                     let names: Vec<&str> = places.iter().map(|place| place.node.as_str()).collect();
                     let names = words::first_names(&names);
-                    let stay = format!("  {counts} stay ({names}): {}", group.reason());
+                    let stay = format!("  {} stay ({names}): {}", group.counted(), group.reason());
                     lines.put(Tone::Plain, &stay);
                 }
             }

@@ -19,6 +19,14 @@ pub fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{plural}")
 }
 
+/// Several things: `a`, `a and b`, `a, b and c`.
+pub(crate) fn in_a_row(things: &[String]) -> String {
+    match things.split_last() {
+        Some((last, before @ [_, ..])) => format!("{} and {last}", before.join(", ")),
+        _ => things.concat(),
+    }
+}
+
 /// A large number in three digits and its prefix: `12.9 k`; a small one as it is.
 pub fn amount(number: f64) -> String {
     /// Numbers of four digits need no prefix.
@@ -248,6 +256,18 @@ pub(crate) fn convolution(shape: &Shape) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_of_several_things_follows_an_and() {
+        for (things, expected) in [
+            (&["1 sum"][..], "1 sum"),
+            (&["1 sum", "2 norms"], "1 sum and 2 norms"),
+            (&["1 node", "1 sum", "2 norms"], "1 node, 1 sum and 2 norms"),
+        ] {
+            let things: Vec<String> = things.iter().map(|&thing| thing.to_owned()).collect();
+            assert_eq!(in_a_row(&things), expected);
+        }
+    }
 
     #[test]
     fn a_convolution_is_said_with_what_is_unusual() {

@@ -5,7 +5,6 @@
 
 use crate::report::groups::{Group, groups};
 use crate::report::html::markup::{LISTED, left_out, put, sentence, shown};
-use crate::report::words::counted;
 use crate::report::{Equalization, LeftAlone};
 
 /// So many reasons are told.
@@ -24,13 +23,11 @@ pub fn left_alone(places: &[LeftAlone]) -> String {
         .to_owned();
     let mut listed = 0usize;
     for group in groups.iter().take(REASONS) {
-        let counts = group.counts().into_iter();
-        let counts = counts.map(|(what, count)| counted(count, &what.to_string()));
         let help = group.places.first().map(|place| sentence(&place.help)).unwrap_or_default();
         put!(
             html,
             "<tr><td>{}{}</td><td>{}</td><td>{help}</td></tr>\n",
-            counts.collect::<Vec<_>>().join(" and "),
+            group.counted(),
             names(group, &mut listed),
             sentence(group.reason())
         );
