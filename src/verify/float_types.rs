@@ -1,9 +1,7 @@
-//! Of which float type each tensor is in the file. The engine may have another one, float32 in the
-//! place of bfloat16; how far both models may be apart follows from the type in the file.
+//! Of which float type each tensor is in the file, and by which one it is compared: how far two
+//! models may be apart follows from it.
 //!
 //! Knows a model, its types by their rules, and what it declares; runs nothing.
-
-use std::collections::HashSet;
 
 use crate::facts::constants::Constants;
 use crate::onnx::float::Float;
@@ -15,7 +13,7 @@ use crate::verify::bridge::declarations;
 use crate::verify::slices::live_nodes;
 
 /// The float types of the tensors of a model's main graph, in the file.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct FloatTypes {
     types: Table<ValueId, Float>,
     /// Whether a tensor of bfloat16 is in a graph of it, bodies included, that an output needs.
@@ -46,31 +44,44 @@ impl FloatTypes {
     pub fn get(&self, id: ValueId) -> Option<Float> {
         self.types.get(id).copied()
     }
+}
 
-    /// The same with the least exact type that a tensor follows from through `nodes`, in their
-    /// order. What is cast to float32 at the end of a model of float16 differs by the rounding of
-    /// float16.
-    #[must_use]
-    pub fn followed_through(mut self, graph: &Graph, nodes: &[NodeId]) -> Self {
-        let made: HashSet<NodeId> = nodes.iter().copied().collect();
+/// The types by which tensors of a model are compared, where they are less exact than those in
+/// which they are run.
+#[derive(Debug, Default)]
+pub struct ComparedTypes(Table<ValueId, Float>);
+
+impl ComparedTypes {
+    /// The engine has float32 in the place of bfloat16. What a file says of other types is not
+    /// asked: what it declares of a tensor may be wrong.
+    pub fn of_file(types: &FloatTypes, graph: &Graph) -> Self {
+        let narrow = |(id, _)| Some((id, types.get(id).filter(|&float| float == Float::Bf16)?));
+        let mut compared = ComparedTypes::default();
+        for (id, float) in graph.values().filter_map(narrow) {
+            compared.0.insert(id, float);
+        }
+        compared
+    }
+
+    /// The least exact type that each tensor follows from through `nodes`, in their order: what is
+    /// cast to float32 at the end of a model of float16 differs by the rounding of float16.
+    pub fn followed_through(types: &FloatTypes, graph: &Graph, nodes: &[NodeId]) -> Self {
+        let mut compared = ComparedTypes::default();
         for &id in nodes {
-            let is_made = |used: &ValueId| {
-                graph.value(*used).producer.is_some_and(|producer| made.contains(&producer))
-            };
-            let before = graph.uses(id).filter(is_made).filter_map(|used| self.get(used));
+            let before = graph.uses(id).filter_map(|used| compared.0.get(used).copied());
             let before = before.reduce(least_exact);
             for output in graph.node(id).outputs.iter().flatten().copied() {
-                let float = self.get(output).into_iter().chain(before).reduce(least_exact);
-                float.map(|float| self.types.insert(output, float));
+                let float = types.get(output).into_iter().chain(before).reduce(least_exact);
+                float.map(|float| compared.0.insert(output, float));
             }
         }
-        self
+        compared
     }
 
     /// That of a tensor which is of the type `run` where it is run; `None` of integers and
     /// booleans.
-    pub fn in_file(&self, id: ValueId, run: Option<Float>) -> Option<Float> {
-        run.map(|run| self.get(id).unwrap_or(run))
+    pub fn get(&self, id: ValueId, run: Option<Float>) -> Option<Float> {
+        run.map(|run| self.0.get(id).map_or(run, |&own| least_exact(run, own)))
     }
 }
 

@@ -11,11 +11,12 @@
 //!    what runs once for both and where both meet, for which `nature` knows what operators do
 //!    to small differences. They go [`side_by_side`], each as a [`sliced_run`] through its
 //!    [`slices`], and are [`compare`]d at the end, behind `steps`, before what is `saturated`,
-//!    and, where whole models differ, piece by piece, by a `yardstick` for rounding; how far they may
-//!    be apart follows from the [`float_types`] of the file. Both are fed (`feeding`) at sizes of `sizes`, by what
-//!    axes are `along`; the branches of Ifs are `decided`, a `bridge` leads over what the
-//!    engine cannot run; one run says what was [`seen`], all together are the `evidence`, and what
-//!    that showed is an [`outcome`]. At which sizes a model runs at all, [`runnable`] finds out.
+//!    and, where whole models differ, piece by piece, by a `yardstick` for rounding; how far they
+//!    may be apart follows from their [`float_types`]. Both are fed (`feeding`) at sizes of
+//!    `sizes`, by what axes are `along`; the branches of Ifs are `decided`, a `bridge` leads over
+//!    what the engine cannot run; one run says what was [`seen`], all together are the `evidence`,
+//!    and what that showed is an [`outcome`]. At which sizes a model runs at all, [`runnable`] finds
+//!    out.
 //!
 //! Knows the format, the engine, and of the file what is stored and how large tensors are;
 //! is handed claims, nodes and tensors, and never asks the fuser anything.

@@ -15,7 +15,7 @@ use crate::onnx::model::Invalid;
 use crate::verify::compare::{ComparedTensor, Tolerances, compared, differing, is_finite};
 use crate::verify::course::{Course, Meeting, MeetingRule, TensorPair};
 use crate::verify::feeding::BridgedNodes;
-use crate::verify::float_types::FloatTypes;
+use crate::verify::float_types::{ComparedTypes, FloatTypes};
 use crate::verify::nature::Saturation;
 use crate::verify::pairs::Pairs;
 use crate::verify::saturated::saturated;
@@ -65,7 +65,7 @@ pub struct SideBySide<'s, 'o, 'n> {
     /// The types of the old model's tensors, and of the new one's.
     pub types: [&'s FloatTypes; 2],
     /// The types by which tensors of the old model are compared.
-    pub compared_as: &'s FloatTypes,
+    pub compared_as: &'s ComparedTypes,
     /// What they have in common.
     pub pairs: &'s Pairs,
     /// Where they go.
@@ -391,7 +391,7 @@ impl TwoRuns<'_, '_, '_, '_> {
     ) -> Result<(Option<Float>, [Array; 2]), Halted> {
         let before = self.old.tensor(sample, old).map_err(Halted::Old)?;
         let after = self.new.tensor(sample, new).map_err(Halted::New)?;
-        let float = self.models.compared_as.in_file(old, before.float());
+        let float = self.models.compared_as.get(old, before.float());
         Ok((float, [self.array(before)?, self.array(after)?]))
     }
 

@@ -14,7 +14,7 @@ use crate::verify::compare::{ComparedTensor, Tolerances};
 use crate::verify::course::Course;
 use crate::verify::evidence::Evidence;
 use crate::verify::feeding::{self, Feed};
-use crate::verify::float_types::FloatTypes;
+use crate::verify::float_types::{ComparedTypes, FloatTypes};
 use crate::verify::outcome::{NotRun, Outcome};
 use crate::verify::pairs::Pairs;
 use crate::verify::seen::Seen;
@@ -28,7 +28,7 @@ pub struct WholeRun<'w, 'o, 'n> {
     new: &'w [Graph<'n>],
     types: [FloatTypes; 2],
     /// By which tensors of the old model are compared.
-    compared_as: FloatTypes,
+    compared_as: ComparedTypes,
     pairs: Pairs,
     course: Course,
     tolerances: Tolerances,
@@ -93,11 +93,13 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
         let pairs = Pairs::of(old_graph, new_graph)?;
         let course = Course::whole(old_graph, new_graph, &pairs)?;
         let types = [FloatTypes::of(old)?, FloatTypes::of(new)?];
-        let [compared_as, _] = types.clone();
-        // Where pieces can be compared, an output needs no more than its own type.
+        let [old_types, _] = &types;
         let compared_as = match same {
-            SameTensors::All => compared_as,
-            SameTensors::Outputs => compared_as.followed_through(old_graph, &pairs.old),
+            // What whole models do not show is compared piece by piece.
+            SameTensors::All => ComparedTypes::of_file(old_types, old_graph),
+            SameTensors::Outputs => {
+                ComparedTypes::followed_through(old_types, old_graph, &pairs.old)
+            }
         };
         let tolerances = Tolerances { given: options.tolerance };
         let spent = Cell::default();
