@@ -421,29 +421,29 @@ impl<'g, 'm> Constants<'g, 'm> {
         Ok(own.ok_or(Unknown::NotEvaluated)?)
     }
 
-    /// Whether `id` is of 16 bits and comes of a computation in them. In a row of such nodes,
-    /// engines that compute in float32 may leave out the roundings between: 2048 + 1 + 1 is
-    /// 2048 in float16, and 2050 in ONNX Runtime. In 16 bits that is one rounding more or
-    /// less; in another type it would be seen.
+    /// Whether `id` is of 16 bits and comes of a computation in them, or of a cast to bfloat16. In
+    /// a row of such nodes, engines that compute in float32 may leave out the roundings between:
+    /// 2048 + 1 + 1 is 2048 in float16, and 2050 in ONNX Runtime. In 16 bits that is one rounding
+    /// more or less; in another type it would be seen.
     fn is_rounded(&self, id: ValueId) -> bool {
         let (mut seen, mut open) = (Table::<ValueId, ()>::default(), vec![id]);
         while let Some(next) = open.pop() {
-            let is_narrow = matches!(
-                self.element_type(next).and_then(Float::from_onnx),
-                Some(Float::F16 | Float::Bf16)
-            );
+            let float = |id| self.element_type(id).and_then(Float::from_onnx);
+            let is_narrow = matches!(float(next), Some(Float::F16 | Float::Bf16));
             let value = self.graph.value(next);
             let producer = value.producer.filter(|_| value.initializer.is_none());
             let Some(node) = producer.map(|producer| self.graph.node(producer)) else { continue };
             if !is_narrow || seen.insert(next, ()).is_some() {
                 continue;
             }
-            if roles::folding(node)
-                .is_some_and(|rule| matches!(rule.kind, FoldingKind::Computes { .. }))
-            {
-                return true;
+            let is_narrowed = || float(next) != node.input(0).and_then(float);
+            match roles::folding(node).map(|rule| rule.kind) {
+                Some(FoldingKind::Computes { .. }) => return true,
+                Some(FoldingKind::Casts) if float(next) == Some(Float::Bf16) && is_narrowed() => {
+                    return true;
+                }
+                _ => open.extend(self.operands(next)),
             }
-            open.extend(self.operands(next));
         }
         false
     }

@@ -85,6 +85,12 @@ pub enum Unproved {
     /// A constant that the engine does not compute.
     #[error("the constant `{0}` could not be computed, so it cannot be proved")]
     NotComputed(String),
+    /// A constant that is rounded to bfloat16 on its way, to more than the run takes for rounding.
+    #[error(
+        "the constant `{0}` is rounded to bfloat16 on its way, which the run does not do, so it \
+         cannot be proved"
+    )]
+    RoundedOften(String),
     /// The claim is narrower than what the file and the user leave open.
     #[error("it is right only where {0}, which the model does not promise")]
     TooNarrow(String),

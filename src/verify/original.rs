@@ -27,6 +27,7 @@ use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::tensor;
 use crate::onnx::write;
 use crate::verify::claim::Unproved;
+use crate::verify::compare::{Tolerances, compared};
 
 /// One graph of the file.
 pub struct Original<'r, 'g, 'm> {
@@ -146,22 +147,44 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         Ok(Some(Constant::from(stored).called(name.clone())))
     }
 
+    /// What nodes compute. Each tensor of bfloat16 on the way is rounded to that. A run of whole
+    /// models does not do so, and would take for a mistake what it changes beyond tolerance.
     fn computed(&self, id: ValueId) -> Result<Option<Constant>, Unproved> {
         // What it takes is bounded there.
         if self.constants.tensor(id)?.is_none() {
             return Ok(None);
         }
+        let is_rounded = |value| value != id && self.float(value) == Some(Float::Bf16);
+        let Some((value, is_whole)) = self.computed_from(id, &is_rounded)? else {
+            return Ok(None);
+        };
+        if !is_whole && let Some((run, _)) = self.computed_from(id, &|_| false)? {
+            let (name, tolerances) = (&self.graph.value(id).name, Tolerances { given: None });
+            if !compared(name, &value, &run, tolerances, self.float(id)).agrees() {
+                return Err(Unproved::RoundedOften(name.clone()));
+            }
+        }
+        Ok(Some(self.constant(id, value)))
+    }
+
+    /// What nodes make of stored tensors and of those that `is_cut` holds for, which are computed for
+    /// themselves; and whether there are none of the latter.
+    fn computed_from(
+        &self,
+        id: ValueId,
+        is_cut: &dyn Fn(ValueId) -> bool,
+    ) -> Result<Option<(Array, bool)>, Unproved> {
         let (mut nodes, mut stored) = (BTreeSet::new(), BTreeSet::new());
+        let mut is_whole = true;
         let (mut seen, mut wanted) = (BTreeSet::new(), vec![id]);
         while let Some(value) = wanted.pop() {
             if !seen.insert(value) {
                 continue;
             }
-            let is_stored = roles::is_stored(self.graph, value);
-            // Each tensor of bfloat16 is rounded to that.
-            let is_rounded = value != id && self.float(value) == Some(Float::Bf16);
             let producer = self.graph.value(value).producer;
-            match producer.filter(|_| !is_stored && !is_rounded) {
+            let producer = producer.filter(|_| !roles::is_stored(self.graph, value));
+            is_whole &= producer.is_none() || !is_cut(value);
+            match producer.filter(|_| !is_cut(value)) {
                 Some(producer) => {
                     nodes.insert(producer);
                     let node = self.graph.node(producer);
@@ -203,7 +226,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         let source = Source::small(model.encode_to_vec(), Limits::of_reading());
         let run = Engine::load(source, &[]).and_then(|engine| engine.run(&[]));
         let value = run.map_err(Unproved::NotRun)?.into_iter().next();
-        Ok(value.map(|value| self.constant(id, value)))
+        Ok(value.map(|value| (value, is_whole)))
     }
 
     /// A constant with its data inside, in its own type.
