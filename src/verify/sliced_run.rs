@@ -346,7 +346,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
             let words = dialect::nodes(self.graphs, graph, id)?;
             let operand = graph.node(id).input(0).and_then(|operand| self.types.get(operand));
             if operand == Some(Float::F16) {
-                nodes.extend(words.into_iter().flat_map(widened::mean));
+                nodes.extend(words.into_iter().flat_map(widened::sum));
             } else {
                 nodes.extend(words);
             }

@@ -56,21 +56,30 @@ pub fn node(node: &mut NodeProto, storage: &Storage) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Operators of floats that tract sums up in the type of their operands.
-const MEANS: [&str; 3] = ["AveragePool", "GlobalAveragePool", "ReduceMean"];
+/// Operators of floats that tract sums up in the type of their operands, and Gemm, whose factors it
+/// has in float32.
+const SUMS: [&str; 4] = ["AveragePool", "Gemm", "GlobalAveragePool", "ReduceMean"];
 
-/// A node of a model of float16: a mean in float32, and what it gives in its own type.
-pub fn mean(mut node: NodeProto) -> Vec<NodeProto> {
-    let is_mean = MEANS.contains(&node.op_type()) && is_default_domain(node.domain());
-    let ends = node.input.first_mut().zip(node.output.first_mut());
-    let Some((input, output)) = ends.filter(|_| is_mean) else { return vec![node] };
-    let (read, made) = (input.clone(), output.clone());
-    *input = format!("{made}: operand in float32");
-    *output = format!("{made}: in float32");
-    let to = write::int("to", Float::F32.to_onnx().into());
-    let wide = write::node("Cast", "", &[&read], input, vec![to]);
-    let narrow = write::node("CastLike", "", &[output, &read], &made, vec![]);
-    vec![wide, node, narrow]
+/// A node of a model of float16: a sum or mean in float32, and what it gives in its own type.
+pub fn sum(mut node: NodeProto) -> Vec<NodeProto> {
+    let is_sum = SUMS.contains(&node.op_type()) && is_default_domain(node.domain());
+    let ends = node.input.first().cloned().zip(node.output.first().cloned());
+    let Some((read, made)) = ends.filter(|_| is_sum) else { return vec![node] };
+    // What a mean reads besides is no tensor of floats.
+    let operands = if node.op_type() == "Gemm" { node.input.len() } else { 1 };
+    let mut nodes = Vec::with_capacity(operands.saturating_add(2));
+    let operands = node.input.iter_mut().take(operands).enumerate();
+    for (number, operand) in operands.filter(|(_, operand)| !operand.is_empty()) {
+        let wide = format!("{made}: operand {number} in float32");
+        let to = write::int("to", Float::F32.to_onnx().into());
+        nodes.push(write::node("Cast", "", &[operand], &wide, vec![to]));
+        *operand = wide;
+    }
+    let wide = format!("{made}: in float32");
+    let narrow = write::node("CastLike", "", &[&wide, &read], &made, vec![]);
+    node.output = vec![wide];
+    nodes.extend([node, narrow]);
+    nodes
 }
 
 fn graph(graph: &mut GraphProto, storage: &Storage) -> Result<(), Invalid> {

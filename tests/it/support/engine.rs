@@ -23,7 +23,7 @@ pub fn run(model: &Path, folder: &Path, inputs: &[Array]) -> Result<Vec<Array>, 
     if output_type(model) == Float::F16.to_onnx() {
         let graph = decoded.graph.get_or_insert_default();
         graph.node =
-            std::mem::take(&mut graph.node).into_iter().flat_map(dialect::widened::mean).collect();
+            std::mem::take(&mut graph.node).into_iter().flat_map(dialect::widened::sum).collect();
     }
     let bytes = if output_type(model) == Float::Bf16.to_onnx() {
         widened(decoded).encode_to_vec()
