@@ -232,7 +232,7 @@ def targets(sizes, results):
          lambda: wall("resnet18", VERIFIED) / wall("resnet18", RUNTIME)),
         ("ResNet-18, verified: peak in GB", 0.26,
          lambda: peak("resnet18", VERIFIED) / GB),
-        ("ResNet-18 in float16, verified: wall ÷ in float32", 5,
+        ("ResNet-18 in float16, verified: wall ÷ in float32", 2,
          lambda: wall("resnet18_float16", VERIFIED) / wall("resnet18", VERIFIED)),
         ("2 GB, not verified: wall ÷ copy", 1.5,
          lambda: wall("wide", UNVERIFIED) / wall("wide", COPY)),
