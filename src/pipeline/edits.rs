@@ -229,7 +229,10 @@ pub fn replaced(graphs: &[Graph], graph: &Graph, tensors: Vec<(ValueId, FusedWei
                 let into = graph.fields.container();
                 (field, TensorPlace { into, at: field.entry().start, inputs_at: None })
             }
-            (None, Some(node)) => (&graph.node(node).field, behind.clone()),
+            (None, Some(node)) => {
+                rewrite.removed_nodes += 1;
+                (&graph.node(node).field, behind.clone())
+            }
             (None, None) => continue,
         };
         rewrite.edits.push(Edit::remove(old.entry()));

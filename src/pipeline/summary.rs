@@ -238,6 +238,9 @@ impl<'s> Reached<'s, '_, '_, '_> {
             }
             _ => planned.map(|planned| planned.nodes_after),
         };
+        // Constant nodes whose tensors became initializers when they were equalized.
+        let equalized = self.equalized.and_then(|equalized| equalized.rewrite.as_ref());
+        let held = equalized.map_or(0, |rewrite| rewrite.removed_nodes);
         let stored = stays.map(|stays| stays.parameters);
         let before = Size {
             bytes: self.side_files.and_then(|_| input.all_bytes()),
@@ -247,7 +250,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
         };
         let after = Size {
             bytes: self.new_bytes(),
-            nodes: nodes_after,
+            nodes: nodes_after.map(|nodes| nodes.saturating_sub(held)),
             parameters: self.measured.and_then(|measured| match &measured.held {
                 Some(held) => Some(held.parameters),
                 None => before.parameters,

@@ -311,6 +311,17 @@ fn times(model: &mut ModelProto, name: &str, axis: usize, factors: &[f64]) {
     *stored = tensor::from_floats(name, &values, Float::F32);
 }
 
+/// [`between`] with a Relu, its channels apart by factors of two.
+fn unbalanced() -> ModelProto {
+    let mut unbalanced = between("b = Relu (a)");
+    let powers: Vec<f64> = (0..8).map(|at| f64::from(at % 4 * 2).exp2()).collect();
+    let inverse: Vec<f64> = powers.iter().map(|own| own.recip()).collect();
+    times(&mut unbalanced, "first", 0, &powers);
+    times(&mut unbalanced, "bias", 0, &powers);
+    times(&mut unbalanced, "second", 1, &inverse);
+    unbalanced
+}
+
 /// What no proof of one node sees, the run does: a factor at an output, on a weight that another
 /// node reads, on what a body reads.
 #[test]
@@ -357,12 +368,7 @@ fn wrong_places_are_caught_by_the_run() {
 fn unbalanced_channels_are_balanced() {
     let folder = tempfile::tempdir().unwrap();
     let balanced = between("b = Relu (a)");
-    let powers: Vec<f64> = (0..8).map(|at| f64::from(at % 4 * 2).exp2()).collect();
-    let inverse: Vec<f64> = powers.iter().map(|own| own.recip()).collect();
-    let mut unbalanced = balanced.clone();
-    times(&mut unbalanced, "first", 0, &powers);
-    times(&mut unbalanced, "bias", 0, &powers);
-    times(&mut unbalanced, "second", 1, &inverse);
+    let unbalanced = unbalanced();
     for (model, how, is_given, is_applied) in [
         (&unbalanced, Equalize::Best, true, true),
         (&unbalanced, Equalize::Exact, true, true),
@@ -410,12 +416,7 @@ fn unbalanced_channels_are_balanced() {
 #[test]
 fn kernels_in_constant_nodes_are_balanced() {
     let folder = tempfile::tempdir().unwrap();
-    let mut unbalanced = between("b = Relu (a)");
-    let powers: Vec<f64> = (0..8).map(|at| f64::from(at % 4 * 2).exp2()).collect();
-    let inverse: Vec<f64> = powers.iter().map(|own| own.recip()).collect();
-    times(&mut unbalanced, "first", 0, &powers);
-    times(&mut unbalanced, "bias", 0, &powers);
-    times(&mut unbalanced, "second", 1, &inverse);
+    let mut unbalanced = unbalanced();
     for (ir_version, inputs) in [(8, 1), (3, 4)] {
         unbalanced.ir_version = Some(ir_version);
         let stored = unbalanced.clone();
@@ -428,9 +429,11 @@ fn kernels_in_constant_nodes_are_balanced() {
                 let noise: Array = Random::new(11).noise(&[1, 4, 8, 8]);
                 options.run.given = vec![(Which::Numbered(0), noise)];
             });
-            let told = converted(&input, &output, &options).equalization.unwrap();
+            let report = converted(&input, &output, &options);
             let new = ModelProto::decode(std::fs::read(&output).unwrap().as_slice()).unwrap();
-            (told, new.graph.unwrap())
+            let new = new.graph.unwrap();
+            assert_eq!(report.sizes.after.nodes, Some(new.node.len()), "IR version {ir_version}");
+            (report.equalization.unwrap(), new)
         });
         let [(stored, _), (held, new)] = told;
         assert!(held.applied && held.proof.unwrap() < 1e-12 && held.tensors == 3, "{held:?}");
