@@ -176,7 +176,7 @@ impl Finder<'_, '_, '_> {
     /// A stored float tensor of this graph that one use of one node reads.
     fn own(&self, id: ValueId) -> Result<Result<(Vec<usize>, Float), &'static str>, Invalid> {
         let value = self.graph.value(id);
-        let is_stored = roles::is_stored(self.graph, id);
+        let is_stored = self.constants.stores(id);
         // A caller may give another one, of which the next kernels would know nothing.
         if value.input.is_some() {
             return Ok(Err(OVERRIDABLE));

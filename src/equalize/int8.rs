@@ -9,7 +9,6 @@ use crate::engine::EngineError;
 use crate::equalize::gate::{Grid, on_grid, on_symmetric_grid, outputs, sqnr};
 use crate::equalize::observed::{Piece, RunnableModel};
 use crate::facts::constants::Constants;
-use crate::facts::roles;
 use crate::numbers;
 use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
@@ -87,7 +86,7 @@ fn stored_kernels(graph: &Graph, constants: &Constants) -> BTreeMap<ValueId, usi
     let kernels = live.filter_map(|(_, node)| {
         let Some(ScaleRule::Kernel(kind)) = scale_rule(node) else { return None };
         let kernel = node.input(1)?;
-        let is_stored = roles::is_stored(graph, kernel) && constants.contains(kernel);
+        let is_stored = constants.stores(kernel) && constants.contains(kernel);
         let rank = constants.dims(kernel).ok()??.len();
         is_stored.then(|| (kernel, outputs_axis(kind, node, rank)))
     });

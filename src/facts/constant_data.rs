@@ -36,6 +36,14 @@ impl Constants<'_, '_> {
         dims.map_or(0.0, |dims| dims.iter().map(|&dim| dim as f64).product())
     }
 
+    /// Whether this graph itself stores `id`, as an initializer or in a Constant node.
+    pub fn stores(&self, id: ValueId) -> bool {
+        let value = self.graph.value(id);
+        let producer = value.producer.map(|producer| self.graph.node(producer));
+        let is_held = producer.is_some_and(roles::holds_constant);
+        value.outer.is_none() && (value.initializer.is_some() || is_held)
+    }
+
     /// Bytes that the floats of `id` take where this graph stores them, one by one; 0 of all
     /// else.
     pub fn stored_bytes(&self, id: ValueId) -> f64 {

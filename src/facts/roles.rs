@@ -5,7 +5,6 @@
 
 use crate::facts::operators::operator;
 use crate::facts::row::{FoldingKind, FoldingRule, InputsRead, Operator, TypeRule};
-use crate::onnx::graph::Graph;
 use crate::onnx::ids::ValueId;
 use crate::onnx::node::Node;
 
@@ -158,13 +157,6 @@ pub fn body(node: &Node) -> Option<BodyUse> {
 /// Whether the node holds a constant itself, in an attribute.
 pub fn holds_constant(node: &Node) -> bool {
     node.standard_op() == Some("Constant")
-}
-
-/// Whether `graph` itself holds `id`, as an initializer or in a Constant node.
-pub fn is_stored(graph: &Graph, id: ValueId) -> bool {
-    let value = graph.value(id);
-    let producer = value.producer.map(|producer| graph.node(producer));
-    value.outer.is_none() && (value.initializer.is_some() || producer.is_some_and(holds_constant))
 }
 
 /// Whether the node gives other numbers for the same inputs.

@@ -6,7 +6,6 @@
 //! Knows attributes, factors and sizes; not which elements are read.
 
 use crate::affine::{View, ViewedAxis};
-use crate::facts::roles;
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::float::Float;
 use crate::onnx::ids::ValueId;
@@ -101,7 +100,7 @@ fn stays(
 /// A constant list of factors or sizes.
 fn constant(reader: &Reader, node: &Node, operand: ValueId) -> Result<ViewOperand, Stop> {
     // Those that follow from sizes of other tensors are nobody's but the engine's.
-    if !roles::is_stored(reader.graph, operand) || !reader.constants.contains(operand) {
+    if !reader.constants.stores(operand) || !reader.constants.contains(operand) {
         return Err(not_linear(node).into());
     }
     let kind = reader.constants.element_type(operand);

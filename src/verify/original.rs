@@ -130,7 +130,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
             let constant = outer.value(outside.in_outer_graph())?;
             return Ok(Some(constant.called(value.name.clone())));
         }
-        if roles::is_stored(self.graph, id) { Ok(self.stored(id)?) } else { self.computed(id) }
+        if self.constants.stores(id) { Ok(self.stored(id)?) } else { self.computed(id) }
     }
 
     fn float(&self, id: ValueId) -> Option<Float> {
@@ -182,7 +182,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
                 continue;
             }
             let producer = self.graph.value(value).producer;
-            let producer = producer.filter(|_| !roles::is_stored(self.graph, value));
+            let producer = producer.filter(|_| !self.constants.stores(value));
             is_whole &= producer.is_none() || !is_cut(value);
             match producer.filter(|_| !is_cut(value)) {
                 Some(producer) => {
@@ -232,7 +232,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
     /// A constant with its data inside, in its own type.
     fn in_its_type(&self, id: ValueId) -> Result<Option<TensorProto>, Unproved> {
         let name = Some(self.graph.value(id).name.clone());
-        if self.graph.value(id).outer.is_some() || roles::is_stored(self.graph, id) {
+        if self.graph.value(id).outer.is_some() || self.constants.stores(id) {
             let Some(stored) = self.constants.tensor(id)? else { return Ok(None) };
             let stored = tensor::inlined(&stored, &self.graph.model.storage)?;
             return Ok(Some(TensorProto { name, ..stored }));
