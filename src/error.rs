@@ -152,26 +152,21 @@ pub enum Error {
     },
     /// The engine did not end with what others depend on. Nothing is decided by time, so
     /// there is no result.
-    #[error("{file}: nothing was written: tract did not finish {what} in time")]
+    #[error(
+        "{file}: nothing was written: tract did not finish {what} in time{}",
+        allowing_more(.setting.as_ref())
+    )]
     TooLong {
         /// The file.
         file: String,
         /// What it was asked for.
         what: String,
-    },
-    /// The proof of a block did not end. Nothing is decided by time, so there is no result.
-    #[error(
-        "{file}: nothing was written: tract did not finish the proof of block `{block}` in time"
-    )]
-    ProofTooLong {
-        /// The file.
-        file: String,
-        /// The block.
-        block: String,
+        /// The choice of the caller that allows more time, if there is one.
+        setting: Option<Setting>,
     },
     /// The system does not allow this process the memory for what others depend on. Nothing is
     /// decided by that, so there is no result.
-    #[error("{file}: nothing was written: this process may not take the memory for {what}")]
+    #[error("{file}: nothing was written: not enough memory for {what}")]
     NoMemory {
         /// The file.
         file: String,
@@ -186,6 +181,10 @@ pub enum Error {
         /// Blocks that could not be proved, and so were left alone.
         unproved: usize,
     },
+}
+
+fn allowing_more(setting: Option<&Setting>) -> String {
+    setting.map(|setting| format!(" ({setting} allows more)")).unwrap_or_default()
 }
 
 fn could_not_be_proved(blocks: usize) -> String {
@@ -301,7 +300,7 @@ impl Error {
     /// The choice of the caller that the message names.
     pub fn setting(&self) -> Option<&Setting> {
         match self {
-            Error::NotRun { setting, .. } => setting.as_ref(),
+            Error::NotRun { setting, .. } | Error::TooLong { setting, .. } => setting.as_ref(),
             _ => None,
         }
     }

@@ -200,6 +200,8 @@ pub enum Progress {
     },
     /// Both models begin to run.
     Running,
+    /// Factors of channels are looked for.
+    Equalizing,
     /// The new model, if there is one, is written, or put in its place.
     Writing,
 }

@@ -397,6 +397,8 @@ class Seconds:
     write: float
     read_back: float
     run: float
+    equalize: float
+    int8: float
     total: float
 
 

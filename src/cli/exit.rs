@@ -111,10 +111,7 @@ fn code(error: &Error) -> u8 {
         Error::NothingFused { .. } => 4,
         error if error.may_pass() => 6,
         error if error.io().is_some() => 8,
-        Error::NotRun { .. }
-        | Error::TooLong { .. }
-        | Error::ProofTooLong { .. }
-        | Error::NoMemory { .. } => 7,
+        Error::NotRun { .. } | Error::TooLong { .. } | Error::NoMemory { .. } => 7,
         // Of an invalid model, and of any error that is not known here.
         _ => 1,
     }
@@ -141,7 +138,6 @@ fn flag(setting: &Setting) -> String {
 /// What helps where the message names no setting.
 fn remedy(error: &Error) -> Option<&'static str> {
     match error {
-        Error::ProofTooLong { .. } => Some("--verify-timeout allows more"),
         Error::NoMemory { .. } => Some("a higher `ulimit -v` allows more"),
         Error::NotReplaced { .. } => Some("--force replaces it"),
         error if error.is_link() => Some("--follow-links allows that"),

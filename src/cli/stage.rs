@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use acb_fuse::Progress;
 
 /// What is done at a time: its number stands in [`STAGE`].
-const STAGES: [&str; 6] = ["beginning", "reading", "planning", "proving", "running", "writing"];
+const STAGES: [&str; 7] =
+    ["beginning", "reading", "planning", "proving", "running", "writing", "equalizing"];
 
 /// The stage that began last, of whichever model.
 static STAGE: AtomicU8 = AtomicU8::new(0);
@@ -20,6 +21,7 @@ pub fn note(progress: Progress) {
         Progress::Proving { .. } => 3,
         Progress::Running => 4,
         Progress::Writing => 5,
+        Progress::Equalizing => 6,
         _ => return,
     };
     STAGE.store(stage, Ordering::Relaxed);

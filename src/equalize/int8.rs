@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::engine::EngineError;
 use crate::equalize::gate::{Grid, on_grid, on_symmetric_grid, outputs, sqnr};
 use crate::equalize::observed::{Piece, RunnableModel};
+use crate::equalize::unscaled::Unscaled;
 use crate::facts::constants::Constants;
 use crate::numbers;
 use crate::onnx::float::Float;
@@ -30,18 +30,18 @@ pub struct Int8Sqnr {
 /// no stored kernel, or gives nothing that could be compared.
 ///
 /// # Errors
-/// If a kernel cannot be read. Inside, if the engine cannot run the model.
+/// If a kernel cannot be read, or the engine cannot run the model.
 pub fn of_weights(
     model: &RunnableModel,
     graph: &Graph,
     constants: &Constants,
     pieces: &[Piece],
-) -> Result<Result<Option<Int8Sqnr>, EngineError>, Invalid> {
+) -> Result<Option<Int8Sqnr>, Unscaled> {
     let kernels = stored_kernels(graph, constants);
     let names = graph.outputs.iter().map(|&id| graph.value(id).name.as_str());
     let names: Vec<&str> = names.collect();
     if kernels.is_empty() {
-        return Ok(Ok(None));
+        return Ok(None);
     }
     let rounded = |per_channel: bool| -> Result<Grid, Invalid> {
         let mut grid =
@@ -61,23 +61,15 @@ pub fn of_weights(
         }
         Ok(grid)
     };
-    let wanted = match outputs(&model.clone().showing(&names), pieces) {
-        Ok(wanted) => wanted,
-        Err(error) => return Ok(Err(error)),
-    };
+    let wanted = outputs(&model.clone().showing(&names), pieces)?;
     // One after the other: each has all kernels once more.
-    let judged = |per_channel: bool| -> Result<Result<f64, EngineError>, Invalid> {
+    let judged = |per_channel: bool| -> Result<f64, Unscaled> {
         let grid = rounded(per_channel)?;
-        let found = outputs(&on_grid(model, &grid, &names), pieces);
-        Ok(found.map(|found| sqnr(&wanted, &found)))
+        Ok(sqnr(&wanted, &outputs(&on_grid(model, &grid, &names), pieces)?))
     };
-    Ok(match (judged(false)?, judged(true)?) {
-        (Ok(per_tensor), Ok(per_channel)) => {
-            let is_told = per_tensor.is_finite() && per_channel.is_finite();
-            Ok(is_told.then_some(Int8Sqnr { per_tensor, per_channel }))
-        }
-        (Err(error), _) | (_, Err(error)) => Err(error),
-    })
+    let (per_tensor, per_channel) = (judged(false)?, judged(true)?);
+    let is_told = per_tensor.is_finite() && per_channel.is_finite();
+    Ok(is_told.then_some(Int8Sqnr { per_tensor, per_channel }))
 }
 
 /// The kernels that are stored in the graph, and along which axis each has its outputs.

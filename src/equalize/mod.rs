@@ -22,3 +22,4 @@ pub mod observed;
 pub mod placed;
 pub mod scaled;
 pub mod sensitivity;
+pub mod unscaled;

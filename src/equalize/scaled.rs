@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use crate::emit::weights::{FusedWeights, NotFinite};
 use crate::equalize::channels::{ChannelClasses, ScaledForm, ScaledTensor};
+use crate::equalize::unscaled::Unscaled;
 use crate::facts::constants::Constants;
 use crate::numbers::LazyWeights;
 use crate::onnx::graph::Graph;
-use crate::onnx::model::Invalid;
 
 /// Weights, each times one factor of its output and divided by one of its input.
 #[derive(Debug)]
@@ -68,17 +68,17 @@ pub fn matrix_of(dims: &[usize]) -> [usize; 3] {
 /// The tensor with its factors, where class `i` has `factors[i]`.
 ///
 /// # Errors
-/// If it cannot be read. Inside, if a number leaves its type.
+/// If it cannot be read, or a number leaves its type.
 pub fn scaled(
     graph: &Graph,
     constants: &Constants,
     classes: &ChannelClasses,
     tensor: &ScaledTensor,
     factors: &[f64],
-) -> Result<Result<FusedWeights, NotFinite>, Invalid> {
+) -> Result<FusedWeights, Unscaled> {
     let name = &graph.value(tensor.value).name;
-    let missing = || Ok(Err(NotFinite { tensor: name.clone() }));
-    let Some(of) = constants.numbers(tensor.value)? else { return missing() };
+    let missing = || NotFinite { tensor: name.clone() };
+    let of = constants.numbers(tensor.value)?.ok_or_else(missing)?;
     let of_side = |id| classes.factors(id, factors).unwrap_or_default();
     let numbers = ScaledNumbers {
         of,
@@ -87,5 +87,5 @@ pub fn scaled(
         outputs: of_side(tensor.output),
         inputs: tensor.input.map(of_side).unwrap_or_default(),
     };
-    Ok(FusedWeights::new(name, &tensor.dims, tensor.float, Arc::new(numbers)))
+    Ok(FusedWeights::new(name, &tensor.dims, tensor.float, Arc::new(numbers))?)
 }

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::engine::EngineError;
 use crate::equalize::balanced::balanced;
 use crate::equalize::channels::{ChannelClasses, ScaledForm};
 use crate::equalize::gate::{
@@ -19,21 +18,21 @@ use crate::equalize::scaled::scaled;
 use crate::equalize::sensitivity::{
     KernelSums, NoiseModel, Sensitivity, Statistics, between, sensitivities,
 };
+use crate::equalize::unscaled::Unscaled;
 use crate::facts::constants::Constants;
 use crate::numbers::{self, decibels};
 use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::ValueId;
-use crate::onnx::model::Invalid;
 use crate::options::Equalize;
 use crate::verify::inputs::Random;
 
 /// A run on 8 bits must gain so much, in dB.
-pub const GAIN: f64 = 0.5;
+const GAIN: f64 = 0.5;
 
 /// Weights on 8 bits must, where no inputs are known: trained networks gain 0.4 to 6 dB, and
 /// once they are balanced less than 0.02.
-pub const GAIN_OF_WEIGHTS: f64 = 0.2;
+const GAIN_OF_WEIGHTS: f64 = 0.2;
 
 /// A factor lies within 2^±so much, and less if a type asks for it.
 const MOST_OCTAVES: f64 = 10.0;
@@ -42,7 +41,7 @@ const MOST_OCTAVES: f64 = 10.0;
 const STEPS: usize = 200;
 
 /// The norms by which maxima are smoothed, each from the minimum of the one before; those
-/// behind [`FIRST`] are candidates.
+/// from place [`FIRST`] on are candidates.
 const NORMS: [f64; 3] = [4.0, 8.0, 16.0];
 const FIRST: usize = 1;
 
@@ -93,10 +92,12 @@ pub fn samples(piece: &Piece) -> usize {
     piece.first().and_then(|one| one.shape().first().copied()).unwrap_or(1)
 }
 
-/// The factors that are taken.
+/// Factors, and what they gain.
 pub struct Found {
     /// Their logarithms, by class.
     pub x: Vec<f64>,
+    /// What they spare of the noise of 8-bit weights, in dB; `None` if they were run.
+    pub weights: Option<f64>,
     /// What 8 bits leave of the outputs as the model stands, in dB, not finite if it does not show
     /// in them; `None` if that was not run.
     pub before: Option<f64>,
@@ -104,15 +105,29 @@ pub struct Found {
     pub after: Option<f64>,
 }
 
-impl Candidates<'_, '_, '_> {
-    /// Those of equal ranges, which need no inputs.
-    pub fn balanced(&self) -> Vec<f64> {
-        balanced(self.classes, self.kernels, self.bound(None))
+impl Found {
+    /// Why the factors are not taken; `None` if they are.
+    pub fn gains_too_little(&self) -> Option<String> {
+        match (self.weights, self.before, self.after) {
+            (Some(gain), ..) if gain < GAIN_OF_WEIGHTS => {
+                Some(format!("8-bit weights would gain less than {GAIN_OF_WEIGHTS} dB"))
+            }
+            (_, Some(before), _) if !before.is_finite() => {
+                let why = "rounding to 8 bits does not show in the outputs on these inputs";
+                Some(why.to_owned())
+            }
+            (_, Some(before), Some(after)) if after < before + GAIN => {
+                Some(format!("8 bits would gain less than {GAIN} dB"))
+            }
+            _ => None,
+        }
     }
+}
 
+impl Candidates<'_, '_, '_> {
     /// What factors spare of the noise that rounding to 8 bits adds to the kernels, in dB. What
     /// each of them adds, relative to itself, adds up in the outputs.
-    pub fn gain_of_weights(&self, x: &[f64]) -> f64 {
+    fn gain_of_weights(&self, x: &[f64]) -> f64 {
         let noise = |factors: &[f64]| -> f64 {
             let of = |id| self.classes.factors(id, factors);
             let each = self.kernels.iter().map(|kernel| {
@@ -150,67 +165,60 @@ impl Candidates<'_, '_, '_> {
         pieces.get(..count).unwrap_or(pieces)
     }
 
-    /// The best of all candidates on `pieces`.
+    /// The best of all candidates on `pieces`; where no inputs are known, that of equal ranges.
     ///
     /// # Errors
-    /// If a stored tensor cannot be read. Inside, if the engine cannot run the model.
-    pub fn best(
-        &self,
-        model: &RunnableModel,
-        pieces: &[Piece],
-    ) -> Result<Result<Found, EngineError>, Invalid> {
+    /// If a stored tensor cannot be read, or the engine cannot run the model.
+    pub fn best(&self, model: &RunnableModel, pieces: Option<&[Piece]>) -> Result<Found, Unscaled> {
+        let Some(pieces) = pieces else {
+            let x = balanced(self.classes, self.kernels, self.bound(None));
+            let weights = Some(self.gain_of_weights(&x));
+            return Ok(Found { x, weights, before: None, after: None });
+        };
         let axes = self.shapes.iter().map(|(&id, shape)| {
             let own = self.classes.tensors.get(&id).map(|channels| channels.axis);
             (id, own.unwrap_or_else(|| shape.len().saturating_sub(1).min(1)))
         });
         let axes: BTreeMap<ValueId, usize> = axes.collect();
-        let seen = match statistics(model, self.graph, &axes, pieces) {
-            Ok(seen) => seen,
-            Err(error) => return Ok(Err(error)),
-        };
+        let seen = statistics(model, self.graph, &axes, pieces)?;
         let names = self.graph.outputs.iter().map(|&id| self.graph.value(id).name.as_str());
         let names: Vec<&str> = names.collect();
-        let wanted = match outputs(&model.clone().showing(&names), pieces) {
-            Ok(wanted) => wanted,
-            Err(error) => return Ok(Err(error)),
-        };
+        let wanted = outputs(&model.clone().showing(&names), pieces)?;
         let rounded = rounded_tensors(self.graph, &seen);
-        let judge = |x: &[f64]| -> Result<Result<f64, EngineError>, Invalid> {
+        let judge = |x: &[f64]| -> Result<f64, Unscaled> {
             let Some(grid) = self.grid(&seen, &rounded, &self.factors(x))? else {
-                return Ok(Ok(f64::NEG_INFINITY));
+                return Ok(f64::NEG_INFINITY);
             };
-            let run = outputs(&on_grid(model, &grid, &names), pieces);
-            Ok(run.map(|found| sqnr(&wanted, &found)))
+            Ok(sqnr(&wanted, &outputs(&on_grid(model, &grid, &names), pieces)?))
         };
         let none = vec![0.0; self.classes.count];
-        let before = match judge(&none)? {
-            Ok(before) => before,
-            Err(error) => return Ok(Err(error)),
-        };
+        let before = judge(&none)?;
+        let mut found = Found { x: none, weights: None, before: Some(before), after: None };
         if !before.is_finite() {
-            return Ok(Ok(Found { x: none, before: Some(before), after: None }));
+            return Ok(found);
         }
-        let mut best = (before, none);
-        for x in self.minima(&seen, &rounded) {
-            match judge(&x)? {
-                Ok(own) if own > best.0 => best = (own, x),
-                Ok(_) => {}
-                Err(error) => return Ok(Err(error)),
+        let mut best = before;
+        let mut take_if_better = |x: Vec<f64>, found: &mut Found| -> Result<(), Unscaled> {
+            let own = judge(&x)?;
+            if own > best {
+                (best, found.x) = (own, x);
             }
+            found.after = Some(best);
+            Ok(())
+        };
+        for x in self.minima(&seen, &rounded) {
+            take_if_better(x, &mut found)?;
         }
         // Which weights fall near the grid is a lottery, in which some more lots are drawn.
         let mut random = Random::new(SEED);
         let work = self.work() * pieces.len() as f64;
-        let lots = if best.0 > before && work <= MOST_WORK { LOTS } else { 0 };
+        let is_better = found.after > found.before;
+        let lots = if is_better && work <= MOST_WORK { LOTS } else { 0 };
         for _ in 0..lots {
-            let x: Vec<f64> = best.1.iter().map(|x| x + random.normal() * AROUND).collect();
-            match judge(&x)? {
-                Ok(own) if own > best.0 => best = (own, x),
-                Ok(_) => {}
-                Err(error) => return Ok(Err(error)),
-            }
+            let x = found.x.iter().map(|x| x + random.normal() * AROUND).collect();
+            take_if_better(x, &mut found)?;
         }
-        Ok(Ok(Found { x: best.1, before: Some(before), after: Some(best.0) }))
+        Ok(found)
     }
 
     /// Multiply-adds of a run on the first piece, about.
@@ -278,7 +286,7 @@ impl Candidates<'_, '_, '_> {
         seen: &Statistics,
         rounded: &[ValueId],
         factors: &[f64],
-    ) -> Result<Option<Grid>, Invalid> {
+    ) -> Result<Option<Grid>, Unscaled> {
         let name = |id: ValueId| self.graph.value(id).name.clone();
         let ranges = rounded.iter().filter_map(|&id| {
             let own = seen.get(&id)?;
@@ -295,8 +303,10 @@ impl Candidates<'_, '_, '_> {
         let mut kernels = BTreeMap::new();
         let mut type_of_all = Float::F32;
         for tensor in &self.classes.stored {
-            let new = scaled(self.graph, self.constants, self.classes, tensor, factors)?;
-            let Ok(new) = new else { return Ok(None) };
+            let new = match scaled(self.graph, self.constants, self.classes, tensor, factors) {
+                Err(Unscaled::NotFinite(_)) => return Ok(None),
+                new => new?,
+            };
             let all = numbers::all(new.numbers.as_ref());
             type_of_all = new.float;
             let (name, dims) = (&new.name, &new.dims);

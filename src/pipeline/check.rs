@@ -79,8 +79,6 @@ pub struct Reference<'c, 'r, 'g, 'm> {
     pub file: &'c str,
     /// The old model as it was read, its functions not inlined.
     pub original: &'c Model,
-    /// Its graphs, functions inlined.
-    pub graphs: &'c [Graph<'m>],
     /// What was planned.
     pub planned: &'c Planned<'r, 'g, 'm>,
     /// What was made and proved.
@@ -101,20 +99,46 @@ pub struct Checked {
     pub run_seconds: f64,
 }
 
+/// What was seen of a new model before it takes its place.
+pub struct Examined {
+    /// What only reports ask for.
+    pub measured: Measured,
+    /// What the checks showed; `None` if it is not verified.
+    pub checked: Option<Checked>,
+    /// How long it took to write it, beside that.
+    pub write_seconds: f64,
+}
+
+impl Examined {
+    /// What was `measured` and `checked` while the model was written, which took `seconds` with
+    /// that.
+    pub fn of(measured: Measured, checked: Option<Checked>, seconds: f64) -> Self {
+        let seen = checked.as_ref();
+        let checks = seen.map_or(0.0, |seen| seen.read_back_seconds + seen.run_seconds);
+        let write_seconds = (seconds - measured.seconds - checks).max(0.0);
+        Examined { measured, checked, write_seconds }
+    }
+
+    /// As [`Checked::verdict`].
+    ///
+    /// # Errors
+    /// Why it may not take its place.
+    pub fn verdict(&self, file: &str, options: &Options) -> Result<(), Error> {
+        self.checked.iter().try_for_each(|checked| checked.verdict(file, options))
+    }
+}
+
 impl Reference<'_, '_, '_, '_> {
     /// Reads the new model back, and runs it against the old one.
     ///
     /// # Errors
     /// If it is not the old one with what was made; if an entry cannot be decoded.
     pub fn check(&self, new: &Model) -> Result<Checked, Error> {
-        let started = Instant::now();
-        let graphs = self.read_back(new).map_err(|wrong| Error::miswritten(self.file, &wrong))?;
-        let read_back_seconds = started.elapsed().as_secs_f64();
-        (self.options.progress)(Progress::Running);
-        let running = Instant::now();
-        let outcome = self.run(new, &graphs).map_err(Error::invalid(self.file))?;
-        let run_seconds = running.elapsed().as_secs_f64();
-        Ok(Checked { outcome, read_back_seconds, run_seconds })
+        Checked::of(
+            (self.file, self.options),
+            || self.read_back(new),
+            |graphs| self.run(new, graphs),
+        )
     }
 
     fn read_back<'n>(&self, new: &'n Model) -> Result<Vec<Graph<'n>>, Miswritten> {
@@ -132,7 +156,7 @@ impl Reference<'_, '_, '_, '_> {
                 infos: infos.collect(),
             }
         });
-        readback::check(self.graphs, &expected.collect::<Vec<_>>(), &graphs)?;
+        readback::check(self.planned.graphs, &expected.collect::<Vec<_>>(), &graphs)?;
         Ok(graphs)
     }
 
@@ -168,14 +192,33 @@ impl Reference<'_, '_, '_, '_> {
         let claim = RunClaim { same: SameTensors::All, holds_at: &holds_at };
         let run = |old| run_graphs(old, new, claim, &self.options.run, self.limits);
         let forms = analyses.iter().map(|analysis| analysis.training.forms.clone());
-        match edits::converted(self.graphs, forms)? {
+        match edits::converted(self.planned.graphs, forms)? {
             Some(converted) => run((&converted, &Graph::read_all(&converted)?)),
-            None => run((self.original, self.graphs)),
+            None => run((self.original, self.planned.graphs)),
         }
     }
 }
 
 impl Checked {
+    /// What reading a new model of the one called `file` back and running it shows.
+    ///
+    /// # Errors
+    /// If it is not what it should be; if an entry cannot be decoded.
+    pub fn of<'n>(
+        (file, options): (&str, &Options),
+        read_back: impl FnOnce() -> Result<Vec<Graph<'n>>, Miswritten>,
+        run: impl FnOnce(&[Graph<'n>]) -> Result<Outcome, Invalid>,
+    ) -> Result<Self, Error> {
+        let started = Instant::now();
+        let graphs = read_back().map_err(|wrong| Error::miswritten(file, &wrong))?;
+        let read_back_seconds = started.elapsed().as_secs_f64();
+        (options.progress)(Progress::Running);
+        let running = Instant::now();
+        let outcome = run(&graphs).map_err(Error::invalid(file))?;
+        let run_seconds = running.elapsed().as_secs_f64();
+        Ok(Checked { outcome, read_back_seconds, run_seconds })
+    }
+
     /// Whether the new model may take its place: not if both models differ, nor if they were
     /// not run and must be.
     ///

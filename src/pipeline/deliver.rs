@@ -89,6 +89,8 @@ impl<'d> Destination<'d> {
 pub struct Delivery<'d> {
     /// What the old model is called in errors.
     pub file: &'d str,
+    /// The model of the caller: what its files hold must not change until the new one is there.
+    pub read: &'d Model,
     /// The model that the edits refer to.
     pub old: &'d Model,
     /// The edits.
@@ -362,8 +364,8 @@ impl StagedModel<'_> {
     /// what it was any more. Everything is as it was then.
     pub fn deliver(self) -> Result<Delivered, Error> {
         let label = self.destination.label();
-        let (old, occupied) = (self.delivery.old, self.delivery.occupied);
-        if let Some(changed) = old.storage.changed() {
+        let Delivery { read, occupied, .. } = self.delivery;
+        if let Some(changed) = read.storage.changed() {
             return Err(Error::Changed { file: changed.display().to_string() });
         }
         let target = self.destination.path();

@@ -10,12 +10,13 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use crate::emit::weights::FusedWeights;
-use crate::engine::{EngineError, Limits};
+use crate::engine::Limits;
 use crate::equalize::channels::{ChannelClasses, ScaledForm};
 use crate::equalize::observed::{self, Piece, RunnableModel};
 use crate::equalize::placed::SeenShapes;
 use crate::equalize::scaled::scaled;
 use crate::equalize::sensitivity::KernelSums;
+use crate::equalize::unscaled::Unscaled;
 use crate::error::Error;
 use crate::facts::constants::Constants;
 use crate::facts::dependence::Dependence;
@@ -24,19 +25,21 @@ use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::{Invalid, Model};
 use crate::options::{Equalize, Options, RunOptions};
 use crate::pipeline::analysis;
-use crate::pipeline::candidates::{self, Candidates, Found};
+use crate::pipeline::candidates::{self, Candidates};
 use crate::pipeline::check::Checked;
 use crate::pipeline::claim::scaled_node;
 use crate::pipeline::edits::{self, Rewrite};
+use crate::pipeline::failure;
 use crate::pipeline::given::{self, Samples};
 use crate::pipeline::make::fingerprint;
 use crate::report::Equalization;
+use crate::setting::Setting;
 use crate::verify::claim::Unproved;
 use crate::verify::fingerprint::Fingerprint;
 use crate::verify::inputs::Random;
 use crate::verify::original::Original;
 use crate::verify::proof::prove;
-use crate::verify::readback::{self, Expected, Miswritten};
+use crate::verify::readback::{self, Expected};
 use crate::verify::run::{RunClaim, SameTensors, run_graphs};
 
 /// The factors are made from this on which the rules of nodes are proved.
@@ -53,7 +56,20 @@ pub struct Equalized {
     how: Equalize,
 }
 
-/// The model, and what it is asked.
+/// Why a model stays as it is, or what ends its conversion.
+enum Unequalized {
+    /// The reason, and the choice of the caller that it names.
+    Stays(String, Option<Setting>),
+    Ended(Error),
+}
+
+impl From<Error> for Unequalized {
+    fn from(error: Error) -> Self {
+        Unequalized::Ended(error)
+    }
+}
+
+/// The main graph that is examined, and what a run or a proof of it may take.
 struct Scene<'s, 'g, 'm> {
     file: &'s str,
     graph: &'g Graph<'m>,
@@ -85,21 +101,29 @@ impl Equalized {
         let original = Original::new(graph, constants, &reader.sizes, None, Default::default());
         let scene = Scene { file, graph, constants, original, limits };
         let samples = given::samples(model, graph, &options.run).map_err(invalid)?;
-        let mut equalized = match samples {
+        let exact = how == Equalize::Exact;
+        let mut told = Equalization { exact, ..Equalization::default() };
+        let changed = match samples {
             Ok(samples) => {
                 let fed = FedModel { model, samples: &samples };
-                scene.equalized(&graphs, fed, how, options)?
+                scene.changed(fed, how, options, &mut told)
             }
-            Err(why) => Equalized::stays(how, Equalization::default(), why),
+            Err(why) => Err(Unequalized::Stays(why, None)),
         };
-        equalized.told.seconds = started.elapsed().as_secs_f64();
-        Ok(equalized)
-    }
-
-    /// That the model stays as it is, of which this is `told`.
-    fn stays(how: Equalize, told: Equalization, why: String) -> Self {
-        let told = Equalization { exact: how == Equalize::Exact, reason: Some(why), ..told };
-        Equalized { rewrite: None, fingerprints: Vec::new(), told, how }
+        told.seconds = started.elapsed().as_secs_f64();
+        match changed {
+            Ok(Changed { new, fingerprints }) => {
+                told.applied = true;
+                told.tensors = new.len();
+                let rewrite = Some(edits::replaced(&graphs, graph, new.into_iter().collect()));
+                Ok(Equalized { rewrite, fingerprints, told, how })
+            }
+            Err(Unequalized::Stays(why, setting)) => {
+                (told.reason, told.setting) = (Some(why), setting);
+                Ok(Equalized { rewrite: None, fingerprints: Vec::new(), told, how })
+            }
+            Err(Unequalized::Ended(error)) => Err(error),
+        }
     }
 
     /// Reads the `new` model back against the `old` one, and runs both.
@@ -114,26 +138,26 @@ impl Equalized {
         options: &Options,
         limits: Limits,
     ) -> Result<Checked, Error> {
-        let started = Instant::now();
-        let miswritten = |wrong: Miswritten| Error::miswritten(file, &wrong);
-        let read = |model| Graph::read_all(model).map_err(|wrong| miswritten(wrong.into()));
-        let (old_graphs, new_graphs) = (read(old)?, read(new)?);
-        let mut expected: Vec<Expected> = old_graphs.iter().map(|_| Expected::default()).collect();
-        if let Some(main) = expected.first_mut() {
-            main.blocks.push((&[], &self.fingerprints));
-        }
-        readback::check(&old_graphs, &expected, &new_graphs).map_err(miswritten)?;
-        let read_back_seconds = started.elapsed().as_secs_f64();
-        let running = Instant::now();
         let mut run: RunOptions = options.run.clone();
         if self.how == Equalize::Exact {
             run.tolerance = Some(0.0);
         }
+        let invalid = Error::invalid(file);
+        let old_graphs = Graph::read_all(old).map_err(invalid)?;
+        let mut expected: Vec<Expected> = old_graphs.iter().map(|_| Expected::default()).collect();
+        if let Some(main) = expected.first_mut() {
+            main.blocks.push((&[], &self.fingerprints));
+        }
+        let read_back = || {
+            let new_graphs = Graph::read_all(new)?;
+            readback::check(&old_graphs, &expected, &new_graphs)?;
+            Ok(new_graphs)
+        };
         let claim = RunClaim { same: SameTensors::Outputs, holds_at: &|_| true };
-        let outcome = run_graphs((old, &old_graphs), (new, &new_graphs), claim, &run, limits)
-            .map_err(Error::invalid(file))?;
-        let run_seconds = running.elapsed().as_secs_f64();
-        Ok(Checked { outcome, read_back_seconds, run_seconds })
+        let run = |new_graphs: &[Graph]| {
+            run_graphs((old, &old_graphs), (new, new_graphs), claim, &run, limits)
+        };
+        Checked::of((file, options), read_back, run)
     }
 }
 
@@ -144,48 +168,41 @@ struct FedModel<'f> {
     samples: &'f Samples,
 }
 
+/// What changes.
+struct Changed {
+    /// The new numbers of stored tensors.
+    new: BTreeMap<ValueId, FusedWeights>,
+    /// What they must be in the file.
+    fingerprints: Vec<Fingerprint>,
+}
+
 impl Scene<'_, '_, '_> {
-    fn equalized(
+    /// The tensors that change, and what is `told` of how they were found, as far as that came.
+    fn changed(
         &self,
-        graphs: &[Graph],
         fed: FedModel,
         how: Equalize,
         options: &Options,
-    ) -> Result<Equalized, Error> {
-        let invalid = Error::invalid(self.file);
-        let not_run = |error: EngineError| {
-            let why = format!("the model could not be run: {error}");
-            Ok(Equalized::stays(how, Equalization::default(), why))
-        };
+        told: &mut Equalization,
+    ) -> Result<Changed, Unequalized> {
+        let stays = |why: &str| Unequalized::Stays(why.to_owned(), None);
         let (graph, constants) = (self.graph, self.constants);
-        let runnable = RunnableModel::of(fed.model, self.limits).map_err(invalid)?;
+        let runnable = RunnableModel::of(fed.model, self.limits).map_err(|why| self.of(why))?;
         let all = observed::tensors(graph, |id| constants.contains(id));
-        let shapes = match observed::shapes(&runnable, graph, &all, &fed.samples.pieces) {
-            Ok(shapes) => shapes,
-            Err(error) => return not_run(error),
-        };
+        let shapes = observed::shapes(&runnable, graph, &all, &fed.samples.pieces);
+        let shapes = shapes.map_err(|why| self.of(why))?;
         let classes = self.proved_classes(&shapes)?;
-        let mut told = Equalization {
-            exact: how == Equalize::Exact,
-            given: fed.samples.are_given,
-            kernels: classes.kernels,
-            free_kernels: classes.free_kernels,
-            channels: classes.count.saturating_sub(1),
-            pinned: classes.pinned.iter().map(|(why, &n)| ((*why).to_owned(), n)).collect(),
-            ..Equalization::default()
-        };
-        let stays = |told, why: &str| Ok(Equalized::stays(how, told, why.to_owned()));
+        told.given = fed.samples.are_given;
+        (told.kernels, told.free_kernels) = (classes.kernels, classes.free_kernels);
+        told.channels = classes.count.saturating_sub(1);
+        told.pinned = classes.pinned.iter().map(|(why, &n)| ((*why).to_owned(), n)).collect();
         if classes.scaled.is_empty() {
-            return stays(told, "no channel of a kernel is free");
+            return Err(stays("no channel of a kernel is free"));
         }
         let kernels = classes.stored.iter().filter(|one| one.form != ScaledForm::Shift);
         let kernels = kernels.map(|kernel| KernelSums::of(constants, kernel));
-        let kernels: Vec<KernelSums> = kernels
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(invalid)?
-            .into_iter()
-            .flatten()
-            .collect();
+        let kernels = kernels.collect::<Result<Vec<_>, _>>().map_err(|why| self.of(why))?;
+        let kernels: Vec<KernelSums> = kernels.into_iter().flatten().collect();
         let candidates = Candidates {
             graph,
             constants,
@@ -194,59 +211,52 @@ impl Scene<'_, '_, '_> {
             shapes: &shapes,
             how,
         };
-        let found = if fed.samples.are_given {
-            let pieces = candidates.affordable(&fed.samples.pieces);
-            let all = |pieces: &[Piece]| pieces.iter().map(candidates::samples).sum();
-            let [given, looked_at]: [usize; 2] = [&fed.samples.pieces, pieces].map(all);
-            told.left_out = given.saturating_sub(looked_at);
-            match candidates.best(&runnable, pieces).map_err(invalid)? {
-                Ok(found) => found,
-                Err(error) => return not_run(error),
-            }
-        } else {
-            let x = candidates.balanced();
-            if candidates.gain_of_weights(&x) < candidates::GAIN_OF_WEIGHTS {
-                let least = candidates::GAIN_OF_WEIGHTS;
-                return stays(told, &format!("8-bit weights would gain less than {least} dB"));
-            }
-            Found { x, before: None, after: None }
+        let given = fed.samples.are_given.then_some(fed.samples.pieces.as_slice());
+        let seen = given.map(|pieces| candidates.affordable(pieces));
+        let count = |pieces: Option<&[Piece]>| -> usize {
+            pieces.into_iter().flatten().map(candidates::samples).sum()
         };
-        if found.before.is_some_and(|before| !before.is_finite()) {
-            return stays(told, "rounding to 8 bits does not show in the outputs on these inputs");
-        }
-        (told.before, told.after) = (found.before, found.after);
-        if let (Some(before), Some(after)) = (found.before, found.after)
-            && after < before + candidates::GAIN
-        {
-            let least = candidates::GAIN;
-            return stays(told, &format!("8 bits would gain less than {least} dB"));
+        told.left_out = count(given).saturating_sub(count(seen));
+        let found = candidates.best(&runnable, seen).map_err(|why| self.of(why))?;
+        (told.before, told.after) = (found.before.filter(|own| own.is_finite()), found.after);
+        if let Some(why) = found.gains_too_little() {
+            return Err(Unequalized::Stays(why, None));
         }
         let factors = candidates.factors(&found.x);
-        let weights = classes.scaled.iter().map(|tensor| {
-            scaled(graph, constants, &classes, tensor, &factors).map(|new| (tensor.value, new))
+        let new = classes.scaled.iter().map(|tensor| {
+            Ok((tensor.value, scaled(graph, constants, &classes, tensor, &factors)?))
         });
-        let mut new: BTreeMap<ValueId, FusedWeights> = BTreeMap::new();
-        for (value, weights) in weights.collect::<Result<Vec<_>, _>>().map_err(invalid)? {
-            match weights {
-                Ok(weights) => drop(new.insert(value, weights)),
-                Err(wrong) => return stays(told, &wrong.to_string()),
-            }
-        }
+        let new: BTreeMap<ValueId, FusedWeights> =
+            new.collect::<Result<_, Unscaled>>().map_err(|why| self.of(why))?;
         if how == Equalize::Exact && !are_exact(&new) {
-            return stays(told, "a power of two would make a weight subnormal");
+            return Err(stays("a power of two would make a weight subnormal"));
         }
-        told.proof =
-            if options.verify { Some(self.proved(&classes, &factors, &new)?) } else { None };
-        let fingerprints = match new.values().map(fingerprint).collect::<Result<Vec<_>, _>>() {
-            Ok(fingerprints) => fingerprints,
-            Err(wrong) => return stays(told, &wrong.to_string()),
-        };
-        told.applied = true;
-        told.tensors = new.len();
+        if options.verify {
+            told.proof = Some(self.proved(&classes, &factors, &new)?);
+        }
         let range = factors.iter().fold((1.0f64, 1.0f64), |(a, b), &f| (a.min(f), b.max(f)));
         told.factors = Some([range.0, range.1]);
-        let rewrite = Some(edits::replaced(graphs, graph, new.into_iter().collect()));
-        Ok(Equalized { rewrite, fingerprints, told, how })
+        let fingerprints = new.values().map(fingerprint).collect::<Result<_, _>>();
+        let fingerprints = fingerprints.map_err(|why| self.of(why))?;
+        Ok(Changed { new, fingerprints })
+    }
+
+    /// What follows from that nothing is scaled because of `why`.
+    fn of(&self, why: impl Into<Unscaled>) -> Unequalized {
+        match why.into() {
+            Unscaled::Invalid(wrong) => Unequalized::Ended(Error::invalid(self.file)(wrong)),
+            Unscaled::NotFinite(wrong) => Unequalized::Stays(wrong.to_string(), None),
+            Unscaled::NotRun(error) => {
+                let (what, setting) = ("its runs on 8 bits", error.setting());
+                match failure::stopped(self.file, what, &error, setting.clone()) {
+                    Some(error) => Unequalized::Ended(error),
+                    None => {
+                        let why = format!("the model could not be run: {error}");
+                        Unequalized::Stays(why, setting)
+                    }
+                }
+            }
+        }
     }
 
     /// The classes of channels, without the nodes whose rule is not proved on random factors.
@@ -266,13 +276,23 @@ impl Scene<'_, '_, '_> {
             let wanted: Vec<NodeId> =
                 classes.passing.iter().copied().filter(|id| !proved.contains(id)).collect();
             let none = BTreeMap::new();
-            let fails = |&id: &NodeId| self.prove(id, &classes, (&factors, &none)).is_err();
-            let fail: BTreeSet<NodeId> = wanted.par_iter().copied().filter(fails).collect();
+            let refusal = |&id: &NodeId| match self.prove(id, &classes, (&factors, &none)) {
+                Ok(_) => Ok(None),
+                Err(Unproved::NotRun(error)) => {
+                    let what = format!("the proof of node `{}`", self.graph.node(id).label());
+                    let stopped = failure::stopped(self.file, &what, &error, error.setting());
+                    stopped.map_or(Ok(Some(id)), Err)
+                }
+                Err(_) => Ok(Some(id)),
+            };
+            let refusals = wanted.par_iter().map(refusal);
+            let refusals = refusals.collect::<Result<Vec<Option<NodeId>>, Error>>()?;
+            let before = refused.len();
+            refused.extend(refusals.into_iter().flatten());
             proved.extend(wanted);
-            if fail.is_empty() {
+            if refused.len() == before {
                 return Ok(classes);
             }
-            refused.extend(fail);
         }
     }
 
@@ -282,22 +302,20 @@ impl Scene<'_, '_, '_> {
         classes: &ChannelClasses,
         factors: &[f64],
         new: &BTreeMap<ValueId, FusedWeights>,
-    ) -> Result<f64, Error> {
+    ) -> Result<f64, Unequalized> {
         let nodes: BTreeSet<NodeId> = classes.scaled.iter().map(|scaled| scaled.node).collect();
         let nodes: Vec<NodeId> = nodes.into_iter().collect();
         let prove = |&id: &NodeId| {
-            self.prove(id, classes, (factors, new)).map_err(|wrong| {
+            self.prove(id, classes, (factors, new)).map_err(|why| {
                 let node = self.graph.node(id);
-                let output = node.output().map(|id| self.graph.value(id).name.clone());
-                Error::BlockDiffers {
-                    file: self.file.to_owned(),
-                    block: node.label().to_owned(),
-                    output: output.unwrap_or_default(),
-                    reason: wrong.to_string(),
+                let output = node.output().map_or("", |id| self.graph.value(id).name.as_str());
+                match failure::of_proof(self.file, ("node", node.label()), output, &why) {
+                    Some(error) => Unequalized::Ended(error),
+                    None => Unequalized::Stays(why.to_string(), why.setting()),
                 }
             })
         };
-        let errors = nodes.par_iter().map(prove).collect::<Result<Vec<f64>, Error>>()?;
+        let errors = nodes.par_iter().map(prove).collect::<Result<Vec<f64>, Unequalized>>()?;
         Ok(errors.into_iter().fold(0.0, f64::max))
     }
 

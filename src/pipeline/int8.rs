@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::engine::Limits;
 use crate::equalize::int8::of_weights;
 use crate::equalize::observed::RunnableModel;
+use crate::equalize::unscaled::Unscaled;
 use crate::facts::constants::Constants;
 use crate::onnx::graph::Graph;
 use crate::onnx::model::{Invalid, Model};
@@ -38,6 +39,9 @@ pub fn outputs(
     let runnable = RunnableModel::of(model, limits)?;
     // The first ones tell as much as all.
     let first = samples.pieces.get(..1).unwrap_or_default();
-    let found = of_weights(&runnable, graph, constants, first)?.ok().flatten();
+    let found = match of_weights(&runnable, graph, constants, first) {
+        Err(Unscaled::Invalid(wrong)) => return Err(wrong),
+        found => found.ok().flatten(),
+    };
     Ok(found.map(|sqnr| Int8Outputs::new(sqnr.per_tensor, sqnr.per_channel, samples.are_given)))
 }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::emit::nodes::FusedNodes;
 use crate::emit::weights::{FusedWeights, NotFinite};
-use crate::engine::{Constant, EngineError, Limits};
+use crate::engine::{Constant, Limits};
 use crate::error::Error;
 use crate::ops::reader::Reader;
 use crate::options::{Options, Progress};
@@ -19,6 +19,7 @@ use crate::pipeline::byproducts;
 use crate::pipeline::claim;
 use crate::pipeline::counts::{self, MultiplyAdds};
 use crate::pipeline::edits::BlockNodes;
+use crate::pipeline::failure;
 use crate::pipeline::fate::{Fate, MadeBlock, made_blocks};
 use crate::pipeline::fuse;
 use crate::pipeline::planned::Planned;
@@ -181,22 +182,9 @@ impl Maker<'_> {
     /// # Errors
     /// If that ends the conversion.
     fn unproved(&self, why: Unproved, block: &Block, output: &str) -> Result<Fate, Error> {
-        let (file, name) = (self.file.to_owned(), block.name.clone());
-        match why {
-            // Else it would depend on the machine what is fused.
-            Unproved::NotRun(EngineError::TooLong) => {
-                Err(Error::ProofTooLong { file, block: name })
-            }
-            Unproved::NotRun(EngineError::NoMemory { .. }) => {
-                Err(Error::NoMemory { file, what: format!("the proof of block `{name}`") })
-            }
-            wrong if wrong.is_wrong() => Err(Error::BlockDiffers {
-                file,
-                block: name,
-                output: output.to_owned(),
-                reason: wrong.to_string(),
-            }),
-            cannot_tell => Ok(left_alone(&cannot_tell, cannot_tell.setting())),
+        match failure::of_proof(self.file, ("block", &block.name), output, &why) {
+            Some(error) => Err(error),
+            None => Ok(left_alone(&why, why.setting())),
         }
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! The steps: [`open`] reads a model and inlines the local functions that matter; [`occupied`]
 //! looks at the places of all files; [`planned`] holds what was decided, graph by graph
-//! ([`analysis`]); [`make`] fuses each block ([`fuse`]), has it proved by its [`claim`], says
+//! ([`analysis`]). The rest is the way of a [`new_model`]: [`make`] fuses each block ([`fuse`]), has it proved by its [`claim`], says
 //! what became of it, its [`fate`], and looks what blocks read of each other ([`byproducts`]);
 //! [`edited`] turns what was made into [`edits`], with what [`remains`] of each graph;
 //! [`deliver`] writes, has [`check`] look at the new file, [`int8`] tell what rounding its
@@ -36,6 +36,7 @@ pub mod given;
 pub mod int8;
 pub mod layers;
 pub mod make;
+pub mod new_model;
 pub mod occupied;
 pub mod open;
 pub mod placed;
@@ -49,13 +50,10 @@ use std::time::Instant;
 
 use prost::bytes::Bytes;
 
-use check::{Measured, Reference};
 use counts::Counting;
-use deliver::{Delivery, Destination};
-use edited::Edited;
-use equalized::Equalized;
-use failure::Failure;
-use make::Made;
+use deliver::Destination;
+use failure::{Failure, must_fuse};
+use new_model::NewModel;
 use occupied::Roles;
 use open::{LocalFunctions, ModelSource};
 use planned::Planned;
@@ -133,7 +131,7 @@ impl Conversion<'_> {
         let planned = reached.or_failure(planned.map_err(invalid))?;
         reached.planned = Some((&planned, &functions));
         reached.or_failure(planned.check_skipped(file, &options.skip))?;
-        reached.or_failure(open::check_time(file, &constants))?;
+        reached.or_failure(open::check_time(file, constants.iter().map(Arc::as_ref)))?;
         let open_sizes = planned.wants_sizes().then(|| open_sizes(model, &graphs, options));
         let open_sizes = open_sizes.transpose().map_err(invalid);
         let open_sizes = reached.or_failure(open_sizes)?.unwrap_or_default();
@@ -146,95 +144,15 @@ impl Conversion<'_> {
             .then(|| files::side_files(original, files::hashing(options)));
         reached.side_files = side_files.as_deref();
         reached.seconds.read += measuring.elapsed().as_secs_f64();
-        reached.or_failure(self.must_fuse(file, planned.blocks().next().is_none(), 0))?;
-        let Some(destination) = self.destination else {
-            return Ok(Converted { report: reached.report(), model: None });
-        };
-
-        let making = Instant::now();
-        let limits = Limits::new(options.verify_timeout, options.verify_memory);
-        let made = reached.or_failure(Made::of(&planned, file, options, limits))?;
-        reached.made = Some(&made);
-        reached.seconds.fuse_and_prove = making.elapsed().as_secs_f64();
-        reached.or_failure(open::check_time(file, &constants))?;
-        let unproved = made.left_alone(&planned).count();
-        reached.or_failure(self.must_fuse(file, made.is_empty(), unproved))?;
-
-        let edited = Edited::of(&opened, &graphs, &planned, &made);
-        let edited = reached.or_failure(edited.map_err(invalid))?;
-        reached.edited = Some(&edited);
-
-        (options.progress)(Progress::Writing);
-        let writing = Instant::now();
-        let (old, rewrite) = (edited.old, &edited.rewrite);
-        let delivery = Delivery { file, old, rewrite, occupied: &occupied };
-        let staged = reached.or_failure(delivery.stage(destination, options))?;
-        let reference = Reference {
-            file,
-            original,
-            graphs: &graphs,
-            planned: &planned,
-            made: &made,
-            options,
-            limits,
-        };
-        let is_verified = options.verify && !edited.rewrite.is_empty();
-        let (seen, flushed) = staged.flushed_during(|new| {
-            let measured = Measured::of(new, file, rewrite, options);
-            let checked = is_verified.then(|| reference.check(new)).transpose();
-            (measured, checked)
-        });
-        let (measured, checked) = seen;
-        let measured = reached.or_failure(measured)?;
-        reached.measured = Some(&measured);
-        let checked = reached.or_failure(checked)?;
-        reached.checked = checked.as_ref();
-        let verdict = checked.iter().try_for_each(|checked| checked.verdict(file, options));
-        reached.or_failure(verdict)?;
-        reached.or_failure(flushed)?;
-        let equalized = options
-            .equalize
-            .map(|how| Equalized::of(&staged.model, file, how, options, limits))
-            .transpose();
-        let equalized = reached.or_failure(equalized)?;
-        reached.equalized = equalized.as_ref();
-        let changed = equalized.as_ref().and_then(|own| Some((own, own.rewrite.as_ref()?)));
-        let again = changed.map(|(own, rewrite)| {
-            let delivery = Delivery { file, old: &staged.model, rewrite, occupied: &occupied };
-            delivery.stage(destination, options).map(|staged| (own, rewrite, staged))
-        });
-        let again = reached.or_failure(again.transpose())?;
-        let (mut of_again, mut run_again) = (None, None);
-        if let Some((own, rewrite, again)) = &again {
-            let (seen, flushed) = again.flushed_during(|new| {
-                let measured = Measured::of(new, file, rewrite, options);
-                let checked = options
-                    .verify
-                    .then(|| own.check(&staged.model, new, file, options, limits))
-                    .transpose();
-                (measured, checked)
-            });
-            of_again = Some(reached.or_failure(seen.0)?);
-            run_again = reached.or_failure(seen.1)?;
-            reached.or_failure(flushed)?;
+        let is_empty = planned.blocks().next().is_none();
+        reached.or_failure(must_fuse(options, file, is_empty, 0))?;
+        let (opened, planned, occupied) = (&opened, &planned, &occupied);
+        match self.destination {
+            Some(destination) => {
+                NewModel { opened, planned, destination, occupied, options }.deliver(reached)
+            }
+            None => Ok(Converted { report: reached.report(), model: None }),
         }
-        reached.measured = of_again.as_ref().or(Some(&measured));
-        reached.checked_again = run_again.as_ref();
-        let verdict = run_again.iter().try_for_each(|checked| checked.verdict(file, options));
-        reached.or_failure(verdict)?;
-        let last = again.as_ref().map_or(&staged.model, |(.., again)| &again.model);
-        let is_asked = options.int8_outputs && options.verify;
-        let told = is_asked.then(|| int8::outputs(last, options, limits)).transpose();
-        reached.int8_outputs = reached.or_failure(told.map_err(invalid))?.flatten();
-        (options.progress)(Progress::Writing);
-        let last = match again {
-            Some((.., again)) => again.deliver(),
-            None => staged.deliver(),
-        };
-        let delivered = reached.or_failure(last)?;
-        reached.delivered = Some(&delivered);
-        reached.seconds.write = writing.elapsed().as_secs_f64();
-        Ok(Converted { report: reached.report(), model: Some(delivered.model.clone()) })
     }
 
     /// What is told of a new model needs no more than what is known; a look tells less.
@@ -244,14 +162,6 @@ impl Conversion<'_> {
             (false, Some(_)) => Counting::WhatIsKnown,
             (false, None) => Counting::Nothing,
         }
-    }
-
-    /// Whether a block is fused, if one must be.
-    fn must_fuse(&self, file: &str, nothing_is: bool, unproved: usize) -> Result<(), Error> {
-        if nothing_is && self.options.require_fusion {
-            return Err(Error::NothingFused { file: file.to_owned(), unproved });
-        }
-        Ok(())
     }
 }
 

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use prost::bytes::Bytes;
 
-use crate::engine::EngineError;
 use crate::error::Error;
 use crate::facts::constants::Constants;
 use crate::facts::dependence::Dependence;
@@ -24,6 +23,7 @@ use crate::onnx::sort;
 use crate::onnx::storage::{Links, Storage};
 use crate::options::Options;
 use crate::pipeline::analysis::{self, GraphAnalysis};
+use crate::pipeline::failure;
 use crate::pipeline::files;
 use crate::pipeline::given;
 use crate::refusal::NearMiss;
@@ -153,7 +153,7 @@ impl LocalFunctions {
         let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
         let readers = analysis::readers(&graphs, &constants, &dependence, options);
         let analyses = GraphAnalysis::of_all(&readers, options).map_err(invalid)?;
-        check_time(&opened.file, &constants)?;
+        check_time(&opened.file, constants.iter().map(Arc::as_ref))?;
         let callers = callers(&analyses);
         let takes_part = |call: &str| callers.contains(call);
         let part = inline(model, &takes_part).map_err(invalid)?;
@@ -254,12 +254,13 @@ fn difference(dims: &[Option<i64>], shape: &[usize]) -> Option<String> {
 ///
 /// # Errors
 /// Names what it did not end with.
-pub fn check_time(file: &str, constants: &[Arc<Constants>]) -> Result<(), Error> {
-    match constants.iter().find_map(|constants| constants.overrun()) {
-        Some((what, EngineError::NoMemory { .. })) => {
-            Err(Error::NoMemory { file: file.to_owned(), what: what.clone() })
-        }
-        Some((what, _)) => Err(Error::TooLong { file: file.to_owned(), what: what.clone() }),
+pub fn check_time<'c, 'g: 'c, 'm: 'g>(
+    file: &str,
+    constants: impl IntoIterator<Item = &'c Constants<'g, 'm>>,
+) -> Result<(), Error> {
+    let overrun = constants.into_iter().find_map(|constants| constants.overrun());
+    match overrun.and_then(|(what, why)| failure::stopped(file, what, why, None)) {
+        Some(error) => Err(error),
         None => Ok(()),
     }
 }

@@ -18,7 +18,7 @@ use crate::onnx::node::Node;
 use crate::ops::reader::Reader;
 use crate::ops::table::NEWEST_OPSET;
 use crate::options::Options;
-use crate::pipeline::check::{Checked, Measured};
+use crate::pipeline::check::{Examined, Measured};
 use crate::pipeline::counts::{self, MultiplyAdds, Operators};
 use crate::pipeline::deliver::Delivered;
 use crate::pipeline::edited::Edited;
@@ -35,7 +35,7 @@ use crate::refusal::NearMiss;
 use crate::report::{
     BlockCost, BlockReport, BlockSteps, Change, ConvertedNode, Ending, Equalization, File,
     Int8Outputs, KeptApart, Layers, LeftAlone, Mode, NewerOpset, Notes, OpenShape, OperatorChange,
-    Proof, Report, ReportedError, Seconds, Shape, SideFile, Size,
+    Outcome, Proof, Report, ReportedError, Seconds, Shape, SideFile, Size,
 };
 
 /// How far a conversion came: the values of the steps that are done.
@@ -57,14 +57,12 @@ pub struct Reached<'s, 'r, 'g, 'm> {
     pub made: Option<&'s Made>,
     /// What changes.
     pub edited: Option<&'s Edited<'m>>,
-    /// What is told of the new model, if there is one.
-    pub measured: Option<&'s Measured>,
-    /// What was seen of the new model, if it is verified.
-    pub checked: Option<&'s Checked>,
+    /// What was seen of the new model, if there is one.
+    pub fused: Option<&'s Examined>,
     /// What was found of factors of channels, if they are asked for.
     pub equalized: Option<&'s Equalized>,
     /// What was seen of the model with those factors.
-    pub checked_again: Option<&'s Checked>,
+    pub scaled: Option<&'s Examined>,
     /// What int8 weights leave of the outputs.
     pub int8_outputs: Option<Int8Outputs>,
     /// What was written.
@@ -87,10 +85,9 @@ impl<'s> Reached<'s, '_, '_, '_> {
             side_files: None,
             made: None,
             edited: None,
-            measured: None,
-            checked: None,
+            fused: None,
             equalized: None,
-            checked_again: None,
+            scaled: None,
             int8_outputs: None,
             delivered: None,
             seconds: Seconds::default(),
@@ -122,11 +119,10 @@ impl<'s> Reached<'s, '_, '_, '_> {
             output: self.output(),
             blocks: self.blocks(),
             near_misses: self.near_misses(),
-            run: self.checked.map(|checked| checked.outcome.clone()),
-            equalization: self.equalized.map(|equalized| Equalization {
-                run: self.checked_again.map(|checked| checked.outcome.clone()),
-                ..equalized.told.clone()
-            }),
+            run: run(self.fused).or(run(self.scaled)),
+            equalization: self
+                .equalized
+                .map(|equalized| Equalization { run: run(self.scaled), ..equalized.told.clone() }),
             int8_outputs: self.int8_outputs,
             sizes: self.sizes(&input),
             operators: self.operators(),
@@ -155,7 +151,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
     /// The new model's file, with no more of its side files than was made for it.
     fn output(&self) -> Option<File> {
         let delivered = self.delivered?;
-        let named = self.measured.map_or(&[][..], |measured| &measured.side_files);
+        let named = self.measured().map_or(&[][..], |measured| &measured.side_files);
         let side_file = delivered.side_file.as_ref().map(|location| {
             let known = named.iter().find(|file| file.location == *location);
             let unknown = || SideFile { location: location.clone(), bytes: None, sha256: None };
@@ -164,7 +160,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
         Some(File {
             path: delivered.label.clone(),
             bytes: Some(delivered.model.len()),
-            sha256: self.measured.and_then(|measured| measured.sha256.clone()),
+            sha256: self.measured().and_then(|measured| measured.sha256.clone()),
             side_files: side_file.into_iter().collect(),
             replaced: delivered.replaced.clone(),
         })
@@ -251,7 +247,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
         let after = Size {
             bytes: self.new_bytes(),
             nodes: nodes_after.map(|nodes| nodes.saturating_sub(held)),
-            parameters: self.measured.and_then(|measured| match &measured.held {
+            parameters: self.measured().and_then(|measured| match &measured.held {
                 Some(held) => Some(held.parameters),
                 None => before.parameters,
             }),
@@ -262,7 +258,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
 
     /// Of which operators there are more or fewer nodes now; those that changed most first.
     fn operators(&self) -> Vec<OperatorChange> {
-        let held = self.measured.and_then(|measured| measured.held.as_ref());
+        let held = self.measured().and_then(|measured| measured.held.as_ref());
         let (Some((planned, _)), Some(held)) = (self.planned, held) else { return Vec::new() };
         let before = counts::operators(planned.analyses.iter().map(|of| of.reader.graph));
         let after = &held.operators;
@@ -280,7 +276,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
 
     /// Bytes of the new model and of all side files that it names.
     fn new_bytes(&self) -> Option<usize> {
-        let (delivered, measured) = (self.delivered?, self.measured?);
+        let (delivered, measured) = (self.delivered?, self.measured()?);
         let mut side_files = measured.side_files.iter().map(|file| file.bytes);
         side_files.try_fold(delivered.model.len(), |sum, bytes| Some(sum.saturating_add(bytes?)))
     }
@@ -305,15 +301,28 @@ impl<'s> Reached<'s, '_, '_, '_> {
         }
     }
 
-    fn seconds(&self) -> Seconds {
-        let read_back = self.measured.map_or(0.0, |measured| measured.seconds)
-            + self.checked.map_or(0.0, |checked| checked.read_back_seconds);
-        let run = self.checked.map_or(0.0, |checked| checked.run_seconds);
-        // The new model was checked while it was written.
-        let write = (self.seconds.write - read_back - run).max(0.0);
-        let total = self.started.elapsed().as_secs_f64();
-        Seconds { write, read_back, run, total, ..self.seconds }
+    /// What is told of the last model that was made.
+    fn measured(&self) -> Option<&'s Measured> {
+        self.scaled.or(self.fused).map(|examined| &examined.measured)
     }
+
+    fn seconds(&self) -> Seconds {
+        let mut seconds = Seconds { total: self.started.elapsed().as_secs_f64(), ..self.seconds };
+        for examined in self.fused.into_iter().chain(self.scaled) {
+            seconds.write += examined.write_seconds;
+            seconds.read_back += examined.measured.seconds;
+            if let Some(checked) = &examined.checked {
+                seconds.read_back += checked.read_back_seconds;
+                seconds.run += checked.run_seconds;
+            }
+        }
+        seconds
+    }
+}
+
+/// What the run of an examined model showed.
+fn run(examined: Option<&Examined>) -> Option<Outcome> {
+    Some(examined?.checked.as_ref()?.outcome.clone())
 }
 
 /// Names that several nodes of one graph have, each once; nodes without a name have none.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::report::json;
+use crate::setting::Setting;
 use crate::verify::outcome::{Agreement, Outcome};
 
 /// What became of the factors of channels.
@@ -17,6 +18,9 @@ pub struct Equalization {
     pub applied: bool,
     /// Why it has not.
     pub reason: Option<String>,
+    /// The choice of the caller that the reason names.
+    #[serde(skip)]
+    pub setting: Option<Setting>,
     /// Whether factors are powers of two only.
     pub exact: bool,
     /// Whether the caller gave all inputs; else the gain is not known.

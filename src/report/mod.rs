@@ -322,6 +322,10 @@ pub struct Seconds {
     pub read_back: f64,
     /// Running both models.
     pub run: f64,
+    /// Finding factors of channels, and proving what they change.
+    pub equalize: f64,
+    /// Running the new model with int8 weights.
+    pub int8: f64,
     /// All of it.
     pub total: f64,
 }
@@ -365,8 +369,17 @@ impl Report {
         for shape in &mut self.notes.open_sizes {
             shape.told = words(&shape.setting());
         }
-        if let Some(Outcome::NotRun(NotRun { reason, setting: Some(setting) })) = &mut self.run {
-            *reason = told(reason, setting, words);
+        let mut runs = vec![&mut self.run];
+        if let Some(Equalization { reason, setting, run, .. }) = &mut self.equalization {
+            if let (Some(reason), Some(setting)) = (reason, setting) {
+                *reason = told(reason, setting, words);
+            }
+            runs.push(run);
+        }
+        for run in runs {
+            if let Some(Outcome::NotRun(NotRun { reason, setting: Some(setting) })) = run {
+                *reason = told(reason, setting, words);
+            }
         }
     }
 

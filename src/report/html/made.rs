@@ -120,6 +120,8 @@ fn seconds(report: &Report) -> FactRows {
         ("write", took.write),
         ("read back", took.read_back),
         ("run", took.run),
+        ("equalize", took.equalize),
+        ("int8", took.int8),
         ("total", took.total),
     ];
     rows.map(|(what, seconds)| (what, format!("{seconds:.2}"))).to_vec()

@@ -1,0 +1,136 @@
+//! From a plan to a new model in its place: made, written beside its place, examined there,
+//! its channels scaled if that is asked for, and delivered.
+//!
+//! Knows the steps that do so, and what each of them tells the report; does none of them itself.
+
+use std::time::Instant;
+
+use crate::engine::Limits;
+use crate::error::Error;
+use crate::onnx::model::Model;
+use crate::options::{Options, Progress};
+use crate::pipeline::Converted;
+use crate::pipeline::check::{Checked, Examined, Measured, Reference};
+use crate::pipeline::deliver::{Delivery, Destination, StagedModel};
+use crate::pipeline::edited::Edited;
+use crate::pipeline::equalized::Equalized;
+use crate::pipeline::failure::{Failure, must_fuse};
+use crate::pipeline::int8;
+use crate::pipeline::make::Made;
+use crate::pipeline::occupied::Occupied;
+use crate::pipeline::open::{self, Opened};
+use crate::pipeline::planned::Planned;
+use crate::pipeline::summary::Reached;
+
+/// A new model, from the plan on.
+#[derive(Clone, Copy)]
+pub struct NewModel<'s, 'r, 'g, 'm> {
+    /// The model that was read.
+    pub opened: &'s Opened,
+    /// What is to be done with it.
+    pub planned: &'s Planned<'r, 'g, 'm>,
+    /// Where the new one goes.
+    pub destination: Destination<'s>,
+    /// What stands there.
+    pub occupied: &'s Occupied,
+    /// What is asked for.
+    pub options: &'s Options,
+}
+
+/// Looks at a new model, or says what is wrong with it.
+type NewModelCheck<'c> = &'c dyn Fn(&Model) -> Result<Checked, Error>;
+
+impl<'s, 'm> NewModel<'s, '_, '_, 'm> {
+    /// Makes the new model, and puts it in its place.
+    ///
+    /// # Errors
+    /// If a step fails. Everything is as it was then.
+    pub fn deliver(&self, reached: Reached<'_, '_, '_, 'm>) -> Result<Converted, Failure> {
+        let mut reached = reached;
+        let NewModel { opened, planned, options, occupied, .. } = *self;
+        let (file, read) = (opened.file.as_str(), opened.model());
+        let limits = Limits::new(options.verify_timeout, options.verify_memory);
+        let making = Instant::now();
+        let made = reached.or_failure(Made::of(planned, file, options, limits))?;
+        reached.made = Some(&made);
+        reached.seconds.fuse_and_prove = making.elapsed().as_secs_f64();
+        let readers = planned.analyses.iter().map(|analysis| analysis.reader);
+        let in_time = open::check_time(file, readers.map(|reader| reader.constants));
+        reached.or_failure(in_time)?;
+        let unproved = made.left_alone(planned).count();
+        reached.or_failure(must_fuse(options, file, made.is_empty(), unproved))?;
+        let edited = Edited::of(opened, planned.graphs, planned, &made);
+        let edited = reached.or_failure(edited.map_err(Error::invalid(file)))?;
+        reached.edited = Some(&edited);
+
+        let (old, rewrite) = (edited.old, &edited.rewrite);
+        let delivery = Delivery { file, read, old, rewrite, occupied };
+        let reference = Reference { file, original: read, planned, made: &made, options, limits };
+        let check: NewModelCheck = &|new| reference.check(new);
+        let check = Some(check).filter(|_| options.verify && !rewrite.is_empty());
+        let (fused, examined) = reached.or_failure(self.staged(delivery, check))?;
+        reached.fused = Some(&examined);
+        reached.or_failure(examined.verdict(file, options))?;
+
+        let searching = Instant::now();
+        let equalized = options.equalize.map(|how| {
+            (options.progress)(Progress::Equalizing);
+            Equalized::of(&fused.model, file, how, options, limits)
+        });
+        let equalized = reached.or_failure(equalized.transpose())?;
+        reached.equalized = equalized.as_ref();
+        reached.seconds.equalize = searching.elapsed().as_secs_f64();
+        let changed = equalized.as_ref().and_then(|own| Some((own, own.rewrite.as_ref()?)));
+        let scaled = changed.map(|(own, rewrite)| {
+            let delivery = Delivery { old: &fused.model, rewrite, ..delivery };
+            let check: NewModelCheck = &|new| own.check(&fused.model, new, file, options, limits);
+            self.staged(delivery, Some(check).filter(|_| options.verify))
+        });
+        let (scaled, examined) = reached.or_failure(scaled.transpose())?.unzip();
+        reached.scaled = examined.as_ref();
+        let verdict = examined.iter().try_for_each(|own| own.verdict(file, options));
+        reached.or_failure(verdict)?;
+
+        let judging = Instant::now();
+        let is_asked = options.int8_outputs && options.verify;
+        let last = scaled.as_ref().map_or(&fused.model, |scaled| &scaled.model);
+        let told = is_asked.then(|| int8::outputs(last, options, limits)).transpose();
+        let told = reached.or_failure(told.map_err(Error::invalid(file)))?;
+        reached.int8_outputs = told.flatten();
+        reached.seconds.int8 = judging.elapsed().as_secs_f64();
+        (options.progress)(Progress::Writing);
+        let placing = Instant::now();
+        let delivered = match scaled {
+            Some(scaled) => scaled.deliver(),
+            None => fused.deliver(),
+        };
+        let delivered = reached.or_failure(delivered)?;
+        reached.delivered = Some(&delivered);
+        reached.seconds.write = placing.elapsed().as_secs_f64();
+        Ok(Converted { report: reached.report(), model: Some(delivered.model.clone()) })
+    }
+
+    /// What is to be delivered, complete beside its place, and what was seen of it there.
+    fn staged<'d>(
+        &self,
+        delivery: Delivery<'d>,
+        check: Option<NewModelCheck>,
+    ) -> Result<(StagedModel<'d>, Examined), Error>
+    where
+        's: 'd,
+    {
+        let options = self.options;
+        (options.progress)(Progress::Writing);
+        let writing = Instant::now();
+        let staged = delivery.stage(self.destination, options)?;
+        let (seen, flushed) = staged.flushed_during(|new| {
+            let measured = Measured::of(new, delivery.file, delivery.rewrite, options)?;
+            let checked = check.map(|check| check(new)).transpose()?;
+            Ok((measured, checked))
+        });
+        let (measured, checked) = seen?;
+        flushed?;
+        let write_seconds = writing.elapsed().as_secs_f64();
+        Ok((staged, Examined::of(measured, checked, write_seconds)))
+    }
+}
