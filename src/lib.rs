@@ -159,8 +159,8 @@ pub fn convert(
 /// The mathematics alone: windows, kernels, and their sum ⊕, in float64.
 pub mod algebra {
     pub use crate::affine::{
-        Affine, AxisOrder, Channels, ConvKind, Geometry, Linear, Macs, PadMode, Part, Refusal,
-        View, ViewedAxis, Window, batch_norm,
+        Affine, AxisOrder, Channels, ConvKind, Geometry, Linear, Macs, PadMode, Part,
+        PickedChannels, Refusal, View, ViewedAxis, Window, batch_norm,
     };
     pub use crate::numbers::LazyWeights;
 }

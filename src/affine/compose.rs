@@ -15,15 +15,16 @@
 
 use std::sync::Arc;
 
-use ndarray::{Array2, Axis, IxDyn};
+use ndarray::{Axis, IxDyn};
 
 use crate::affine::axes::AxisOrder;
 use crate::affine::dense;
 use crate::affine::geometry::{Channels, Geometry};
 use crate::affine::kernel::{Affine, Summand, in_a_row, of_channel, taps};
 use crate::affine::linear::Linear;
+use crate::affine::picked::PickedChannels;
 use crate::affine::refusal::Refusal;
-use crate::affine::rows::Stack;
+use crate::affine::rows::{Stack, TapsAlong, places};
 use crate::affine::window::Window;
 use crate::numbers;
 
@@ -95,18 +96,15 @@ impl Linear for Affine {
         dense::map(self, self.geometry.dense(sizes)?, sizes)
     }
 
-    fn picked(
-        &self,
-        order: &AxisOrder,
-        channels: Option<impl Iterator<Item = usize> + Clone>,
-    ) -> Self {
+    fn picked(&self, order: &AxisOrder, channels: Option<&PickedChannels>) -> Self {
         let factors = self.factors().unwrap_or_default();
         let factor = |channel| of_channel(&factors, channel).unwrap_or(1.0);
         let map = match channels {
             None => Affine::filter(Vec::new(), factor(0), self.bias_of(0)),
-            Some(channels) => {
-                let scale: Vec<f64> = channels.clone().map(factor).collect();
-                let shift: Vec<f64> = channels.map(|channel| self.bias_of(channel)).collect();
+            Some(picked) => {
+                let scale: Vec<f64> = picked.channels().map(factor).collect();
+                let shift: Vec<f64> =
+                    picked.channels().map(|channel| self.bias_of(channel)).collect();
                 Affine::diagonal(&scale, &shift)
             }
         };
@@ -220,9 +218,19 @@ impl Affine {
         let (Some(first), Some(second)) = (inner.geometry.channels, outer.geometry.channels) else {
             unreachable!("both are spelled out")
         };
-        let places = composed_places(&geometry.windows, &outer.geometry, &inner.geometry);
+        // Tap (t₁, t₂) falls on t₁·d₁·s₂ + t₂·d₂, in steps of the composition's dilation d.
+        let along = |geometry: &Geometry, axis: usize, step: i64, window: &Window| TapsAlong {
+            first: 0,
+            spacing: (geometry.window(axis).dilation * step / window.dilation) as usize,
+            count: geometry.window(axis).taps as usize,
+        };
+        let outer_places = places(&geometry.windows, |axis, window| {
+            along(&outer.geometry, axis, inner.geometry.window(axis).stride, window)
+        });
+        let inner_places =
+            places(&geometry.windows, |axis, window| along(&inner.geometry, axis, 1, window));
         let width = channels.inputs / channels.groups;
-        let (outer_taps, inner_taps) = (places.nrows(), places.ncols());
+        let (outer_taps, inner_taps) = (outer_places.len(), inner_places.len());
         let all_taps: usize = taps(&geometry.windows).iter().product();
         let (outer_flat, inner_flat) = (numbers::all(&outer), numbers::all(&inner));
         let outer_width = second.inputs / second.groups;
@@ -241,12 +249,12 @@ impl Affine {
                 let row = &mut row[input * all_taps..][..inner_width * all_taps];
                 let inner_rows =
                     &inner_flat[middle * inner_width * inner_taps..][..inner_width * inner_taps];
-                for (&weight, places) in weights.iter().zip(places.outer_iter()) {
+                for (&weight, &first) in weights.iter().zip(&outer_places) {
                     for (sums, values) in
                         row.chunks_exact_mut(all_taps).zip(inner_rows.chunks_exact(inner_taps))
                     {
-                        for (&value, &place) in values.iter().zip(places) {
-                            sums[place] += weight * value;
+                        for (&value, &place) in values.iter().zip(&inner_places) {
+                            sums[first + place] += weight * value;
                         }
                     }
                 }
@@ -278,25 +286,4 @@ fn per_output(some: &[f64], others: &[f64], combined: impl Fn(f64, f64) -> f64) 
     let count = some.len().max(others.len());
     let pairs = some.iter().cycle().zip(others.iter().cycle());
     pairs.take(count).map(|(&one, &other)| combined(one, other)).collect()
-}
-
-/// Where tap `(t₁, t₂)` of a composition falls in its kernel: a table of flat
-/// indices, a row per tap of `outer` and a column per tap of `inner`.
-fn composed_places(composed: &[Window], outer: &Geometry, inner: &Geometry) -> Array2<usize> {
-    let mut places = Array2::zeros((1, 1));
-    for (axis, window) in composed.iter().enumerate() {
-        let (outer, inner) = (outer.window(axis), inner.window(axis));
-        let along = |i: usize, j: usize| {
-            let reach = i as i64 * outer.dilation * inner.stride + j as i64 * inner.dilation;
-            (reach / window.dilation) as usize
-        };
-        let (rows, columns) = places.dim();
-        let (outer_taps, inner_taps) = (outer.taps as usize, inner.taps as usize);
-        places =
-            Array2::from_shape_fn((rows * outer_taps, columns * inner_taps), |(row, column)| {
-                places[[row / outer_taps, column / inner_taps]] * window.taps as usize
-                    + along(row % outer_taps, column % inner_taps)
-            });
-    }
-    places
 }

@@ -7,19 +7,15 @@
 //!
 //! Knows geometries, and no weights.
 
-use std::iter::{Empty, repeat_n};
-
 use crate::affine::axes::AxisOrder;
 use crate::affine::dense;
 use crate::affine::geometry::{Channels, ConvKind, Geometry};
+use crate::affine::limits;
 use crate::affine::part::Part;
+use crate::affine::picked::PickedChannels;
 use crate::affine::refusal::Refusal;
 use crate::affine::view::{View, ViewedAxis};
 use crate::affine::window::Window;
-
-/// Kernels of more weights are composed with what scales them and with nothing else: both
-/// factors and the product are in memory, in float64. A proof takes no more elements, either.
-const MOST_MULTIPLIED: f64 = (1 << 25) as f64;
 
 /// A linear map (plus a bias) between feature maps, with or without weights.
 pub trait Linear: Clone {
@@ -76,11 +72,7 @@ pub trait Linear: Clone {
     /// Of a scale and shift, one whose channels, along those of `order`, are scaled and shifted
     /// as these `channels` are now.
     #[must_use]
-    fn picked(
-        &self,
-        order: &AxisOrder,
-        channels: Option<impl Iterator<Item = usize> + Clone>,
-    ) -> Self;
+    fn picked(&self, order: &AxisOrder, channels: Option<&PickedChannels>) -> Self;
 
     /// The same map of tensors of these spatial sizes whose channels are all their elements: a
     /// product, with a row for each element that is made. As many groups keep them apart.
@@ -120,13 +112,12 @@ pub trait Linear: Clone {
         map.must_be_diagonal()?;
         // One number for one channel is one for all elements, wherever these go.
         let Some(channels) = map.channels.filter(|channels| channels.outputs != 1) else {
-            return Ok(self.picked(&AxisOrder::CANONICAL, None::<Empty<usize>>));
+            return Ok(self.picked(&AxisOrder::CANONICAL, None));
         };
         let ViewedAxis { axis, outer, inner } =
             view.outward(map.input.axis(1)).ok_or(Refusal::View)?;
-        let once = (0..channels.outputs).flat_map(move |channel| repeat_n(channel, inner));
-        let spread = (0..outer).flat_map(move |_| once.clone());
-        Ok(self.picked(&AxisOrder::with_channels_at(axis), Some(spread)))
+        let spread = PickedChannels::new(outer, 0..channels.outputs, inner)?;
+        Ok(self.picked(&AxisOrder::with_channels_at(axis), Some(&spread)))
     }
 
     /// What `self`, of a whole tensor, does to a part of it.
@@ -143,7 +134,7 @@ pub trait Linear: Clone {
             }
             Some(_) => {
                 let own = part.start..part.start.saturating_add(part.size);
-                Ok(self.picked(&map.input, Some(own)))
+                Ok(self.picked(&map.input, Some(&PickedChannels::new(1, own, 1)?)))
             }
         }
     }
@@ -192,15 +183,27 @@ pub trait Linear: Clone {
     /// If no single window covers both maps: other strides, numbers of outputs, channels,
     /// borders or axes, a convolution and a transposed one, or windows too large.
     fn plus(self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal> {
+        if self.geometry().input == other.geometry().input {
+            return self.added(other, shape);
+        }
+        let (one, other) = self.aligned(other)?;
+        one.added(&other, shape)
+    }
+
+    /// `self` and `other` with the axes of what they read in one order.
+    ///
+    /// # Errors
+    /// If exchanging spatial axes of their kernels is not enough for that.
+    fn aligned(self, other: &Self) -> Result<(Self, Self), Refusal> {
         let (mine, theirs) = (&self.geometry().input, &other.geometry().input);
         if mine == theirs {
-            self.added(other, shape)
-        } else if let Ok(roles) = other.geometry().roles_for(theirs, mine) {
-            let other = other.permuted(&roles);
-            self.added(&other, shape)
-        } else {
-            self.permuted(&self.geometry().roles_for(mine, theirs)?).added(other, shape)
+            return Ok((self, other.clone()));
         }
+        if let Ok(roles) = other.geometry().roles_for(theirs, mine) {
+            return Ok((self, other.permuted(&roles)));
+        }
+        let roles = self.geometry().roles_for(mine, theirs)?;
+        Ok((self.permuted(&roles), other.clone()))
     }
 }
 
@@ -239,10 +242,8 @@ impl Linear for Geometry {
             output: self.output.clone(),
             shifted: self.shifted || inner.shifted,
         };
-        // Of two kernels of 2^28 weights, 6 GB would be in memory at once.
-        let largest = self.weights().max(inner.weights()).max(composed.weights());
-        if largest > MOST_MULTIPLIED && !self.is_scale() && !inner.is_scale() {
-            return Err(Refusal::Weights(largest as u64));
+        if !self.is_scale() && !inner.is_scale() {
+            limits::check_product(self, inner, &composed)?;
         }
         Ok(composed)
     }
@@ -316,16 +317,11 @@ impl Linear for Geometry {
 
     fn dense(&self, sizes: &[usize]) -> Result<Self, Refusal> {
         let dense = dense::geometry(self, sizes)?;
-        let weights = dense.weights();
-        if weights > MOST_MULTIPLIED { Err(Refusal::Weights(weights as u64)) } else { Ok(dense) }
+        limits::check_weights(dense.weights()).map(|()| dense)
     }
 
-    fn picked(
-        &self,
-        order: &AxisOrder,
-        channels: Option<impl Iterator<Item = usize> + Clone>,
-    ) -> Self {
-        let channels = channels.map(|channels| Channels::diagonal(channels.count()));
+    fn picked(&self, order: &AxisOrder, channels: Option<&PickedChannels>) -> Self {
+        let channels = channels.map(|picked| Channels::diagonal(picked.count()));
         Geometry { channels, shifted: self.shifted, ..Geometry::identity() }.within(order)
     }
 

@@ -70,6 +70,9 @@ pub enum Refusal {
     /// Kernels that would have to be multiplied out at once.
     #[error("one of them, or both together, has {0} weights: more than 2²⁵ are not multiplied out")]
     Weights(u64),
+    /// Kernels whose product would take too long.
+    #[error("multiplying them out takes {0} multiply-adds: more than 2³⁵ are not done")]
+    Products(u64),
     /// Numbers beyond anything a network has.
     #[error("the windows on spatial axis {0} are too large")]
     TooLarge(usize),

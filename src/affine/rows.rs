@@ -16,6 +16,7 @@ use ndarray::{ArrayD, IxDyn};
 
 use crate::affine::geometry::{Channels, ConvKind, Geometry};
 use crate::affine::kernel::{Affine, Summand, exchange_channels, in_a_row, taps};
+use crate::affine::window::Window;
 use crate::numbers::{self, LazyWeights};
 
 impl Affine {
@@ -124,6 +125,30 @@ impl LazyWeights for Stack {
     }
 }
 
+/// Where the taps of a kernel fall among those of another one, along one axis.
+pub(super) struct TapsAlong {
+    /// The first of them.
+    pub first: usize,
+    /// From one to the next.
+    pub spacing: usize,
+    /// How many there are.
+    pub count: usize,
+}
+
+/// Where the taps of a kernel fall in one with the windows `whole`, as flat indices.
+pub(super) fn places(whole: &[Window], along: impl Fn(usize, &Window) -> TapsAlong) -> Vec<usize> {
+    let mut places = vec![0];
+    for (axis, window) in whole.iter().enumerate() {
+        let TapsAlong { first, spacing, count } = along(axis, window);
+        let of_place = |place: &usize| {
+            let base = place * window.taps as usize + first;
+            (0..count).map(move |tap| base + tap * spacing)
+        };
+        places = places.iter().flat_map(of_place).collect();
+    }
+    places
+}
+
 /// A summand, and where its taps fall in the sum's.
 struct Placed<'t> {
     summand: &'t Summand,
@@ -140,17 +165,11 @@ struct Placed<'t> {
 impl<'t> Placed<'t> {
     fn of(summand: &'t Summand, whole: &Geometry, channels: Channels) -> Self {
         let own = summand.geometry.channels.unwrap_or(Channels::diagonal(channels.outputs));
-        let mut places = vec![0];
-        for (axis, window) in whole.windows.iter().enumerate() {
+        let places = places(&whole.windows, |axis, window| {
             let part = summand.geometry.window(axis);
             let (first, spacing) = window.place(&part);
-            let (taps, own_taps) = (window.taps as usize, part.taps as usize);
-            let along = |place: &usize| {
-                let base = place * taps + first;
-                (0..own_taps).map(move |tap| base + tap * spacing)
-            };
-            places = places.iter().flat_map(along).collect();
-        }
+            TapsAlong { first, spacing, count: part.taps as usize }
+        });
         Placed {
             summand,
             places,

@@ -112,7 +112,7 @@ fn of_refusal(refusal: &Refusal) -> &'static str {
         }
         Refusal::Borders(_) => "The same padding in all branches.",
         Refusal::Axes => "Export all of the block in one layout.",
-        Refusal::Weights(_) => "Nothing: two kernels are cheaper there.",
+        Refusal::Weights(_) | Refusal::Products(_) => "Nothing: two kernels are cheaper there.",
         Refusal::TooLarge(_) => "Run `onnx.checker` on the file.",
     }
 }

@@ -70,8 +70,8 @@ const LIMITS: &[(&str, &str, &str)] = &[
     ("the inputs of a run (2²⁸ elements", "src/verify/feeding.rs", "MOST: usize = 1 << 28;"),
     (
         "kernels that are multiplied out (2²⁵ weights each)",
-        "src/affine/linear.rs",
-        "MOST_MULTIPLIED: f64 = (1 << 25) as f64;",
+        "src/affine/limits.rs",
+        "MOST_WEIGHTS: f64 = (1 << 25) as f64;",
     ),
     ("sizes are followed (16)", "src/facts/shape_rules/asked.rs", "MAX_RANK: usize = 16;"),
     ("given to the engine (64)", "src/engine/dialect/ranks.rs", "MAX_RANK: usize = 64;"),

@@ -177,6 +177,7 @@ const ROWS: &[(&str, &str, &str)] = &[
         "A scale and a shift stand before a padded kernel, and the scale of a channel is zero, so that the shift cannot be divided by it.",
     ),
     ("Refusal", "Weights", "Kernels in a row would be multiplied out into one that is too large."),
+    ("Refusal", "Products", "Multiplying kernels in a row out would take too long."),
     ("Refusal", "TooLarge", "A window has sizes that no network has."),
     (
         "Neighbour",
