@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use crate::facts::budget::{Estimate, product};
 use crate::onnx::data::TensorError;
 use crate::onnx::equation::Equation;
-use crate::onnx::node::Node;
+use crate::onnx::node::{Node, distinct_axes};
 use crate::onnx::proto::TensorProto;
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor;
@@ -117,11 +117,20 @@ pub fn padded(
     inputs: &[TensorProto],
     storage: &Storage,
 ) -> Result<Option<Estimate>, TensorError> {
-    Ok(match (inputs, node.ints("pads")) {
-        ([data, ..], Some(pads)) => Some(with_pads(data, pads)),
-        ([data, pads, ..], None) => Some(with_pads(data, &tensor::integers(pads, storage)?)),
-        _ => None,
-    })
+    let list = |at: usize| inputs.get(at).map(|list| tensor::integers(list, storage)).transpose();
+    let Some(data) = inputs.first() else { return Ok(None) };
+    let pads = match node.ints("pads") {
+        Some(pads) => Some(pads.to_vec()),
+        None => list(1)?,
+    };
+    // An operand that is left out has no place among these.
+    let axes = if node.input(3).is_some() { inputs.last() } else { None };
+    let axes = axes.map(|axes| tensor::integers(axes, storage)).transpose()?;
+    let axes = match axes {
+        Some(axes) => distinct_axes(&axes, data.dims.len()),
+        None => Some((0..data.dims.len()).collect()),
+    };
+    Ok(pads.zip(axes).and_then(|(pads, axes)| with_pads(data, &pads, &axes)))
 }
 
 /// Per output and tap, one multiply-add.
@@ -197,11 +206,18 @@ fn elements(tensor: &TensorProto) -> i64 {
     product(tensor.dims.iter().copied())
 }
 
-fn with_pads(data: &TensorProto, pads: &[i64]) -> Estimate {
-    let (begins, ends) = pads.split_at(pads.len() / 2);
-    let dims = data.dims.iter().zip(begins.iter().zip(ends));
-    let dims = dims.map(|(&dim, (&a, &b))| dim.saturating_add(a).saturating_add(b));
-    Estimate::of_dims(&dims.collect::<Vec<_>>())
+/// `data` with pads along these `axes`; `None` if they do not fit.
+fn with_pads(data: &TensorProto, pads: &[i64], axes: &[usize]) -> Option<Estimate> {
+    let (begins, ends) = pads.split_at_checked(axes.len())?;
+    if ends.len() != axes.len() {
+        return None;
+    }
+    let mut dims = data.dims.clone();
+    for (&axis, (&begin, &end)) in axes.iter().zip(begins.iter().zip(ends)) {
+        let size = dims.get_mut(axis)?;
+        *size = size.saturating_add(begin).saturating_add(end);
+    }
+    Some(Estimate::of_dims(&dims))
 }
 
 /// The dimensions that operands of these dimensions are broadcast to.

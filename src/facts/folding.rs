@@ -233,7 +233,8 @@ pub fn type_of_result(
         TypeRule::Always(data_type) => Some(data_type.into()),
         TypeRule::OfInput(index) => of_input(index),
         TypeRule::OfAnyInput => (0..node.inputs.len()).find_map(of_input),
-        TypeRule::OfTo => Some(node.int("to", 0) as i32),
+        // Up to operator set 5 it was a name.
+        TypeRule::OfTo => i32::try_from(node.int("to", 0)).ok().filter(|&to| to != 0),
         TypeRule::OfOutputType => match node.int("output_dtype", 0) {
             0 => of_input(1),
             data_type => Some(data_type as i32),

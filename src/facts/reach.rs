@@ -7,7 +7,8 @@
 
 use crate::facts::operators::operator;
 use crate::facts::row::KernelUse;
-use crate::onnx::node::Node;
+use crate::onnx::node::{attribute, standard_op};
+use crate::onnx::proto::NodeProto;
 
 /// The windows of a node, the largest of all its axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,22 +26,23 @@ pub struct Reach {
 impl Reach {
     /// The windows of `node`, whose kernel has the dimensions `kernel` if it has one; `None`
     /// if it has none.
-    pub fn of(node: &Node, kernel: Option<&[i64]>) -> Option<Self> {
-        let used = node.standard_op().map(|op| operator(op).and_then(|known| known.kernel))?;
-        let taps = match (node.ints("kernel_shape"), kernel) {
+    pub fn of(node: &NodeProto, kernel: Option<&[i64]>) -> Option<Self> {
+        let ints = |name: &str| Some(attribute(node, name)?.ints.as_slice());
+        let used = standard_op(node).map(|op| operator(op).and_then(|known| known.kernel))?;
+        let taps = match (ints("kernel_shape"), kernel) {
             (Some(taps), _) => taps,
             (None, Some([_, _, taps @ ..])) if used.is_some() => taps,
             _ => return None,
         };
-        let dilations = node.ints("dilations").unwrap_or_default();
+        let dilations = ints("dilations").unwrap_or_default();
         let extents = taps.iter().enumerate().map(|(axis, &taps)| {
             let dilation = dilations.get(axis).copied().unwrap_or(1);
             taps.saturating_sub(1).saturating_mul(dilation).saturating_add(1)
         });
         let extent = extents.max().unwrap_or(1).max(1);
-        let strides = || node.ints("strides").unwrap_or_default().iter().copied();
-        let auto_pad = node.attribute("auto_pad").map_or(&b""[..], |attribute| attribute.s());
-        let pads = match (auto_pad, node.ints("pads")) {
+        let strides = || ints("strides").unwrap_or_default().iter().copied();
+        let auto_pad = attribute(node, "auto_pad").map_or(&b""[..], |attribute| attribute.s());
+        let pads = match (auto_pad, ints("pads")) {
             (b"SAME_UPPER" | b"SAME_LOWER", _) => extent.saturating_sub(1),
             (b"VALID", _) | (_, None) => 0,
             (_, Some(pads)) => {

@@ -41,6 +41,13 @@ pub fn hands_on(node: &Node) -> bool {
     matches!(kind, None | Some(FoldingKind::Keeps | FoldingKind::Casts))
 }
 
+/// Whether the node gives elements of its inputs as they are, somewhere.
+pub fn moves_elements(node: &Node) -> bool {
+    let kind = folding(node).map(|rule| rule.kind);
+    let adds_none = node.attribute("reduction").is_none_or(|how| how.s() == b"none");
+    adds_none && matches!(kind, Some(FoldingKind::Keeps | FoldingKind::Moves))
+}
+
 /// Whether the node fills a tensor with its attribute `value`.
 pub fn fills(node: &Node) -> bool {
     row(node).is_some_and(|row| matches!(row.element_type, TypeRule::OfValue))

@@ -35,6 +35,8 @@ pub struct Sizes<'g, 'm> {
     constants: &'g Constants<'g, 'm>,
     inputs: &'g InputShapes,
     inference: OnceLock<Inference>,
+    /// Whether an input's size is open.
+    has_open_input: OnceLock<bool>,
     /// Of which the engine's inference says nothing.
     open: OnceLock<Table<ValueId, ()>>,
     /// What holds for whoever runs the file.
@@ -57,6 +59,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
             constants,
             inputs,
             inference: OnceLock::new(),
+            has_open_input: OnceLock::new(),
             open: OnceLock::new(),
             general: Mutex::default(),
             special: (!inputs.is_empty()).then(Mutex::default),
@@ -353,6 +356,10 @@ impl<'g, 'm> Sizes<'g, 'm> {
 
     /// Whether the file leaves a size of an input open, and the caller too.
     fn has_open_input(&self) -> bool {
+        *self.has_open_input.get_or_init(|| self.find_open_input())
+    }
+
+    fn find_open_input(&self) -> bool {
         let fields = self.graph.fields.fields(graph_field::INPUT);
         let mut infos =
             fields.filter_map(|field| self.graph.model.decode(field, "graph input").ok());

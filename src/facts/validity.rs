@@ -123,7 +123,9 @@ impl Validity {
 
     /// Narrows it. What every tensor of a network has, an element, need not be said.
     pub fn require(&mut self, tensor: ValueId, property: Property) {
-        let says_nothing = matches!(property, Property::Size(_, SizeSet::AtLeast(..2)));
+        use SizeSet::{AtLeast, Congruent};
+        let says_nothing =
+            matches!(property, Property::Size(_, AtLeast(..2) | Congruent { modulus: ..2, .. }));
         let condition = Condition { tensor, property };
         if !says_nothing && !self.0.contains(&condition) {
             self.0.push(condition);

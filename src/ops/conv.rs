@@ -129,15 +129,23 @@ fn counts_pads(node: &Node) -> bool {
     node.int("count_include_pad", 0) != 0
 }
 
-/// Whether a pool's means are of elements alone, and each of one at least. *Counter-example*: with
-/// gaps between its taps, or pads as large, a window may lie beyond all elements.
+/// Whether a pool's means are of elements alone, and each of one at least. *Counter-examples*: with
+/// gaps between its taps, or pads as large, a window may lie beyond all elements; if the number of
+/// windows is rounded up, one begins up to `stride − 1` later: with pads, or large strides, too late.
 fn is_mean_of_some(node: &Node) -> bool {
     let taps = node.ints("kernel_shape").unwrap_or_default();
     let (begins, ends) =
         node.ints("pads").unwrap_or_default().split_at_checked(taps.len()).unwrap_or_default();
     let is_small = |pads: &[i64]| pads.iter().zip(taps).all(|(pad, taps)| pad < taps);
     let has_gaps = node.ints("dilations").is_some_and(|gaps| gaps.iter().any(|&gap| gap != 1));
-    !counts_pads(node) && is_small(begins) && is_small(ends) && !has_gaps
+    let strides = node.ints("strides").unwrap_or_default();
+    let of = |list: &[i64], axis: usize, default| list.get(axis).copied().unwrap_or(default);
+    let begins_inside = |(axis, &taps): (usize, &i64)| {
+        of(strides, axis, 1).saturating_add(of(ends, axis, 0)) <= taps
+    };
+    let rounds_up = node.int("ceil_mode", 0) != 0;
+    let is_inside = !rounds_up || taps.iter().enumerate().all(begins_inside);
+    !counts_pads(node) && is_small(begins) && is_small(ends) && !has_gaps && is_inside
 }
 
 /// The windows of a pool, and the weight that all its taps have.

@@ -49,7 +49,8 @@ const SIZES: [usize; 3] = [5, 8, 13];
 const UNITS: f64 = 64.0;
 
 /// What is further from it than this, relative to the largest number of all channels, is another
-/// border. Between the two it depends on the kernels that read it.
+/// border; in float16 and bfloat16, what is further than [`UNITS`] of that type. Between the two it
+/// depends on the kernels that read it.
 const MOST_DIFFERENCE: f64 = 1e-4;
 
 /// Exporters write no more Identities in a row.
@@ -117,13 +118,14 @@ pub fn filled(
     let larger = |(a, b): &(f64, f64)| a.abs().max(b.abs());
     let largest = pairs.iter().map(larger).fold(0.0, f64::max);
     let difference: Vec<f64> = pairs.iter().map(|(a, b)| (a - b).abs()).collect();
-    let is_near = |difference: &f64| *difference <= MOST_DIFFERENCE * largest;
-    if !difference.iter().all(is_near) {
+    let float = reader.constants.element_type(input).and_then(Float::from_onnx);
+    let unit = float.unwrap_or(Float::F64).unit();
+    let most = MOST_DIFFERENCE.max(UNITS * unit) * largest;
+    if !difference.iter().all(|difference| *difference <= most) {
         return differs;
     }
+    let unit = unit.min(Float::F32.unit());
     let mut compared = pairs.iter().zip(&difference);
-    let float = reader.constants.element_type(input).and_then(Float::from_onnx);
-    let unit = float.unwrap_or(Float::F64).unit().min(Float::F32.unit());
     let is_same = compared.all(|(pair, difference)| *difference <= UNITS * unit * larger(pair));
     let difference = if is_same { Vec::new() } else { difference };
     let bare = map.geometry().unshifted();

@@ -50,6 +50,13 @@ pub fn pad(
         return Err(NotLinear::Malformed("its pads do not fit its axes").into());
     }
     let axes = reader.axes_from_front(input, &axes, valid)?;
+    // Cropped by one at the front, does x₁…xₙ begin again with x₁ or with x₂?
+    let crops_one_end = |&(begin, end): &(i64, i64)| begin.min(end) < 0 && begin.max(end) > 0;
+    if pad_mode == PadMode::Wrap && pairs.iter().any(crops_one_end) {
+        let why =
+            "it crops one end of an axis and wraps the other, and which comes first is not said";
+        return Err(NotLinear::Unrepresentable(why).into());
+    }
     let map = frame(reader, input, &axes, &pairs, pad_mode, valid)?;
     if value == 0.0 {
         return Ok(Meaning::Linear(input, map));
@@ -200,7 +207,7 @@ fn frame(
 ) -> Result<LinearOp, NotLinear> {
     let framed = axes.iter().zip(pads).filter(|&(_, &pads)| pads != (0, 0));
     let framed: Vec<(usize, (i64, i64))> = framed.map(|(&axis, &pads)| (axis, pads)).collect();
-    let beyond = "it pads or cuts the batch or the channels";
+    let beyond = "it pads or cuts the batch, or all other axes";
     if framed.iter().any(|&(axis, _)| axis > MAX_RANK) {
         return Err(NotLinear::Unrepresentable(beyond));
     }
@@ -208,11 +215,11 @@ fn frame(
     // Any axis but the batch may be spatial, as long as one is left for the channels.
     let order = if touched(1) {
         let channels = (1..reader.rank(input, valid)?).rev().find(|&axis| !touched(axis));
-        AxisOrder::with_channels_at(channels.unwrap_or(0))
+        AxisOrder::with_channels_at(channels.ok_or(NotLinear::Unrepresentable(beyond))?)
     } else {
         AxisOrder::CANONICAL
     };
-    if touched(0) || order.axis(0) != 0 {
+    if touched(0) {
         return Err(NotLinear::Unrepresentable(beyond));
     }
     let mut windows = Vec::new();

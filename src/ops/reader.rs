@@ -10,19 +10,24 @@ use crate::engine::InputShapes;
 use crate::facts::constants::Constants;
 use crate::facts::dependence::Dependence;
 use crate::facts::roles;
+use crate::facts::shape_rules::MAX_RANK;
 use crate::facts::shapes::Sizes;
 use crate::facts::validity::{Property, Validity};
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
-use crate::onnx::node::Node;
+use crate::onnx::node::{Node, distinct_axes};
 use crate::ops::forms::NodeForms;
 use crate::ops::stop::Stop;
 use crate::options::TrainingMode;
 use crate::refusal::NotLinear;
 
-/// A kernel is not computed in more steps from what is quantized.
+/// So many nodes are followed back from a kernel to tell why it has no value.
 const MAX_WAY: usize = 64;
+
+/// What is said of a node whose axes its tensor does not have.
+pub const NO_SUCH_AXES: NotLinear =
+    NotLinear::Malformed("its tensor has no such axes, or it names one twice");
 
 /// Looks up what nodes of one graph are read from.
 pub struct Reader<'g, 'm> {
@@ -158,21 +163,19 @@ impl<'g, 'm> Reader<'g, 'm> {
     /// Axes counted from the front; those of a tensor of unknown rank must be already.
     ///
     /// # Errors
-    /// If it has no such axis, or the rank is needed and not known.
+    /// If it has no such axis, or one is named twice; if the rank is needed and not known.
     pub fn axes_from_front(
         &self,
         tensor: ValueId,
         axes: &[i64],
         valid: &mut Validity,
     ) -> Result<Vec<usize>, NotLinear> {
-        let from_front = |&axis: &i64| {
-            let axis = match axis {
-                ..0 => axis.saturating_add(self.rank(tensor, valid)? as i64),
-                _ => axis,
-            };
-            usize::try_from(axis).map_err(|_| NotLinear::Malformed("it has no such axis"))
+        let rank = if axes.iter().any(|&axis| axis < 0) {
+            self.rank(tensor, valid)?
+        } else {
+            self.sizes.dims(tensor).map_or(MAX_RANK, |dims| dims.len())
         };
-        axes.iter().map(from_front).collect()
+        distinct_axes(axes, rank).ok_or(NO_SUCH_AXES)
     }
 
     /// That the inputs of `node` with these numbers are of one type, as its operator asks for:

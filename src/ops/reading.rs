@@ -13,14 +13,15 @@ use crate::onnx::model::Invalid;
 use crate::onnx::node::Node;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::{Meanings, Reading};
+use crate::ops::moved::MAX_NODES;
 use crate::ops::reader::{Reader, not_linear};
 use crate::ops::stop::Stop;
 use crate::ops::table::{OperatorRow, ReadRule, row};
 use crate::refusal::NotLinear;
 
-/// Nodes that are followed from the shape of one view; exporters write some ten. What is behind
-/// them stays a reader of its own: a shape may follow from a whole network, and each of a row of
-/// views from that of the one before.
+/// At most so many nodes that compute the shape of a view are read together with it; exporters
+/// write about ten. Nodes further back are readers of their own: each view of a long row could
+/// depend on all views before it, which would take quadratic time.
 const MAX_SHAPE_NODES: usize = 64;
 
 impl Meanings {
@@ -48,7 +49,7 @@ fn reading(reader: &Reader, id: NodeId, earlier: &Meanings) -> Result<Reading, I
     let consumed = if is_joined(&meaning, joins) {
         // Sizes of a tensor do not follow from what it is computed of; a view needs nothing else.
         let is_view = matches!(meaning, Meaning::Linear(_, LinearOp::View(_)) | Meaning::Alias(_));
-        let mut left = if is_view { MAX_SHAPE_NODES } else { usize::MAX };
+        let mut left = if is_view { MAX_SHAPE_NODES } else { MAX_NODES };
         let is_followed = |node: &Node| {
             left = left.saturating_sub(1);
             left > 0 && !(is_view && roles::measures(node))

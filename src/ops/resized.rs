@@ -9,9 +9,9 @@ use crate::affine::{View, ViewedAxis};
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::float::Float;
 use crate::onnx::ids::ValueId;
-use crate::onnx::node::Node;
+use crate::onnx::node::{Node, distinct_axes};
 use crate::ops::meaning::{Meaning, ViewOperand};
-use crate::ops::reader::{Reader, first_input, not_linear};
+use crate::ops::reader::{NO_SUCH_AXES, Reader, first_input, not_linear};
 use crate::ops::stop::Stop;
 use crate::ops::views;
 use crate::refusal::NotLinear;
@@ -49,15 +49,12 @@ pub fn resize(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mean
     let told = told.collect::<Result<Vec<_>, Stop>>()?;
     let rank = reader.rank(input, valid)?;
     let axes = match node.ints("axes") {
-        Some(axes) => reader.axes_from_front(input, axes, valid)?,
+        Some(axes) => distinct_axes(axes, rank).ok_or(NO_SUCH_AXES)?,
         None => (0..rank).collect(),
     };
-    if (1..axes.len()).any(|at| axes.iter().take(at).any(|axis| axes.get(at) == Some(axis))) {
-        return Err(NotLinear::Malformed("it names an axis twice").into());
-    }
     let mut apart: Vec<Option<ViewedAxis>> = (0..rank).map(ViewedAxis::alone).map(Some).collect();
     for (axis, stays) in axes.iter().zip(stays(reader, node, (input, &axes), &told, valid)?) {
-        let axis = apart.get_mut(*axis).ok_or(NotLinear::Malformed("it has no such axis"))?;
+        let axis = apart.get_mut(*axis).ok_or(NO_SUCH_AXES)?;
         *axis = axis.filter(|_| stays);
     }
     Ok(views::told(input, node, View::resampling(apart.clone(), apart), told))

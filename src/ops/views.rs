@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use crate::affine::{AxisOrder, View, ViewedAxis};
+use crate::facts::shape_rules::MAX_RANK;
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::ids::ValueId;
-use crate::onnx::node::{Node, from_front};
+use crate::onnx::node::{Node, distinct_axes};
 use crate::onnx::proto::NodeProto;
 use crate::onnx::write;
 use crate::ops::meaning::{LinearOp, Meaning, ViewNode, ViewOperand};
-use crate::ops::reader::{Reader, first_input, not_linear};
+use crate::ops::reader::{NO_SUCH_AXES, Reader, first_input, not_linear};
 use crate::ops::stop::Stop;
 use crate::refusal::NotLinear;
 
@@ -25,7 +26,10 @@ pub fn squeeze(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mea
     let (sizes, axes) = (sizes(reader, input, valid)?, listed(reader, node, "axes")?);
     // Which it would be is a matter of sizes.
     let axes = axes.ok_or_else(|| not_linear(node))?;
-    let dropped = reader.axes_from_front(input, &axes, valid)?;
+    let dropped = distinct_axes(&axes, sizes.len()).ok_or(NO_SUCH_AXES)?;
+    if dropped.iter().any(|&axis| !matches!(sizes.get(axis), Some(None | Some(1)))) {
+        return Err(NotLinear::Malformed("it drops an axis of more elements than one").into());
+    }
     let view = View::squeeze(&sizes, |axis| dropped.contains(&axis));
     Ok(meaning(input, node, view, Some(axes)))
 }
@@ -39,13 +43,9 @@ pub fn unsqueeze(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<M
     let mut made = sizes(reader, input, valid)?;
     let axes = listed(reader, node, "axes")?.ok_or_else(|| not_linear(node))?;
     let rank = made.len().saturating_add(axes.len());
-    let new: Option<Vec<usize>> = axes.iter().map(|&axis| from_front(axis, rank)).collect();
-    let mut new = new.ok_or(NotLinear::Malformed("it has no such axis"))?;
+    let new = distinct_axes(&axes, rank).filter(|_| rank <= MAX_RANK);
+    let mut new = new.ok_or(NO_SUCH_AXES)?;
     new.sort_unstable();
-    new.dedup();
-    if new.len() != axes.len() {
-        return Err(NotLinear::Malformed("it names an axis twice").into());
-    }
     new.iter().for_each(|&axis| made.insert(axis, Some(1)));
     let view = View::squeeze(&made, |axis| new.contains(&axis)).inverse();
     Ok(meaning(input, node, view, Some(axes)))
@@ -58,10 +58,13 @@ pub fn unsqueeze(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<M
 pub fn flatten(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let input = first_input(node)?;
     let sizes = sizes(reader, input, valid)?;
+    // Behind the last axis is a place, too.
     let axis = node.int("axis", 1);
     let axis = if axis < 0 { axis.saturating_add(sizes.len() as i64) } else { axis };
-    let axis = usize::try_from(axis).map_err(|_| NotLinear::Malformed("it has no such axis"))?;
-    require(input, &sizes, axis.max(1), valid);
+    let axis = usize::try_from(axis).ok().filter(|&axis| axis <= sizes.len());
+    let axis = axis.ok_or(NO_SUCH_AXES)?;
+    // The batch alone is not joined with others.
+    require(input, &sizes, usize::from(axis == 1), valid);
     Ok(meaning(input, node, View::flatten(&sizes, axis), None))
 }
 
@@ -162,7 +165,8 @@ fn is_of_sizes(operand: &ViewOperand) -> bool {
 /// # Errors
 /// If its input has not four axes.
 pub fn depth_to_space(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
-    let (input, times) = blocks(reader, node, valid)?;
+    let (input, side) = blocks(reader, node, valid)?;
+    let times = side.saturating_mul(side);
     let is_apart = node.attribute("mode").is_none_or(|mode| mode.s() == b"DCR");
     let (outer, inner) = if is_apart { (times, 1) } else { (1, times) };
     let back = vec![Some(ViewedAxis::alone(0)), Some(ViewedAxis { axis: 1, outer, inner })];
@@ -176,26 +180,26 @@ pub fn depth_to_space(reader: &Reader, node: &Node, valid: &mut Validity) -> Res
 /// # Errors
 /// If its input has not four axes.
 pub fn space_to_depth(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
-    let (input, outer) = blocks(reader, node, valid)?;
+    let (input, side) = blocks(reader, node, valid)?;
     for axis in 2..4 {
-        let sizes = SizeSet::Congruent { remainder: 0, modulus: node.int("blocksize", 1) };
+        let sizes = SizeSet::Congruent { remainder: 0, modulus: side as i64 };
         valid.require(input, Property::Size(axis, sizes));
     }
+    let outer = side.saturating_mul(side);
     let there = vec![Some(ViewedAxis::alone(0)), Some(ViewedAxis { axis: 1, outer, inner: 1 })];
     let view = View::resampling(there, vec![Some(ViewedAxis::alone(0))]);
     Ok(meaning(input, node, view, None))
 }
 
-/// The input of a node that moves blocks of elements, and how many each has.
+/// The input of a node that moves blocks of elements, and how many each has along a side.
 fn blocks(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<(ValueId, usize), Stop> {
     let input = first_input(node)?;
-    let side = usize::try_from(node.int("blocksize", 0)).ok().filter(|&side| side > 0);
-    let times = side.and_then(|side| side.checked_mul(side));
-    let times = times.ok_or(NotLinear::Malformed("its blocks have no size"))?;
+    let side = u16::try_from(node.int("blocksize", 0)).ok().filter(|&side| side > 0);
+    let side = side.ok_or(NotLinear::Malformed("its blocks have no size"))?;
     if reader.rank(input, valid)? != 4 {
         return Err(not_linear(node).into());
     }
-    Ok((input, times))
+    Ok((input, side.into()))
 }
 
 /// GlobalAveragePool (opset 1 to 22): the mean of each channel.
@@ -217,16 +221,9 @@ pub fn mean(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meanin
     let axes = listed(reader, node, "axes")?.filter(|axes| !axes.is_empty());
     // Without a list it is one number for all, or the tensor itself.
     let axes = axes.ok_or_else(|| not_linear(node))?;
-    let mut averaged = reader.axes_from_front(input, &axes, valid)?;
-    averaged.sort_unstable();
-    averaged.dedup();
-    if averaged.len() != axes.len() {
-        return Err(NotLinear::Malformed("it names an axis twice").into());
-    }
     let rank = reader.rank(input, valid)?;
-    if averaged.last().is_none_or(|&last| last >= rank) {
-        return Err(NotLinear::Malformed("it has no such axis").into());
-    }
+    let mut averaged = distinct_axes(&axes, rank).ok_or(NO_SUCH_AXES)?;
+    averaged.sort_unstable();
     let keeps_axes = node.int("keepdims", 1) != 0;
     // A mean of channels has others, unless they are the last of all axes.
     let is_of_positions = !averaged.contains(&1)

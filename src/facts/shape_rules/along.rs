@@ -4,7 +4,7 @@
 
 use crate::facts::shape_rules::asked::{Asked, List, open};
 use crate::facts::shape_rules::extent::{Extent, Extents, number};
-use crate::onnx::node::from_front;
+use crate::onnx::node::distinct_axes;
 
 pub fn gather(asked: &Asked) -> Option<Extents> {
     let (mut dims, indices) = (asked.dims(0)?, asked.dims(1)?);
@@ -75,7 +75,7 @@ pub fn reduce(asked: &Asked) -> Option<Extents> {
     let axes: Vec<usize> = if axes.is_empty() && !reduces_none {
         (0..dims.len()).collect()
     } else {
-        axes.into_iter().map(|axis| from_front(axis, dims.len())).collect::<Option<_>>()?
+        distinct_axes(&axes, dims.len())?
     };
     Some(without(dims, &axes, keeps))
 }

@@ -5,16 +5,12 @@
 use crate::facts::shape_rules::asked::{Asked, List, open};
 use crate::facts::shape_rules::elementwise::broadcast_dims;
 use crate::facts::shape_rules::extent::{Extent, Extents, Product, element_count, number};
-use crate::onnx::node::from_front;
+use crate::onnx::node::{distinct_axes, from_front};
 
 /// The axes of a Transpose of a tensor with `rank` axes.
 pub fn permutation(asked: &Asked, rank: usize) -> Option<Vec<usize>> {
     let Some(perm) = asked.node.ints("perm") else { return Some((0..rank).rev().collect()) };
-    let axes: Vec<usize> =
-        perm.iter().map(|&axis| from_front(axis, rank)).collect::<Option<_>>()?;
-    let mut sorted = axes.clone();
-    sorted.sort_unstable();
-    (sorted.into_iter().eq(0..rank)).then_some(axes)
+    distinct_axes(perm, rank).filter(|axes| axes.len() == rank)
 }
 
 pub fn transpose(asked: &Asked) -> Option<Extents> {
@@ -91,8 +87,7 @@ pub fn squeeze(asked: &Asked) -> Option<Extents> {
         axes => match axes.whole() {
             None => open(dims.len().checked_sub(axes.length()?)?),
             Some(axes) => {
-                let axes = axes.into_iter().map(|axis| from_front(axis, dims.len()));
-                let axes: Vec<usize> = axes.collect::<Option<_>>()?;
+                let axes = distinct_axes(&axes, dims.len())?;
                 let stay = dims.iter().enumerate().filter(|(axis, _)| !axes.contains(axis));
                 Some(stay.map(|(_, &size)| size).collect())
             }
@@ -104,12 +99,12 @@ pub fn unsqueeze(asked: &Asked) -> Option<Extents> {
     let dims = asked.dims(0)?;
     let axes = asked.list("axes", 1);
     let rank = dims.len().checked_add(axes.length()?)?;
+    let made = open(rank)?;
     let Some(axes) = axes.whole() else {
         // A number in a list.
-        return if rank == 1 { Some(vec![Some(Extent::ONE)]) } else { open(rank) };
+        return if rank == 1 { Some(vec![Some(Extent::ONE)]) } else { Some(made) };
     };
-    let axes: Vec<usize> =
-        axes.into_iter().map(|axis| from_front(axis, rank)).collect::<Option<_>>()?;
+    let axes = distinct_axes(&axes, rank)?;
     let mut old = dims.into_iter();
     let size =
         |axis: usize| if axes.contains(&axis) { Some(Some(Extent::ONE)) } else { old.next() };

@@ -9,7 +9,7 @@ use crate::facts::shape_rules::asked::{Asked, List, agreed, open};
 use crate::facts::shape_rules::axes::permutation;
 use crate::facts::shape_rules::extent::{Extent, Extents, number};
 use crate::facts::shape_rules::pieces::{cuts, grown};
-use crate::onnx::node::from_front;
+use crate::onnx::node::distinct_axes;
 
 /// With more operands, to ask each of them about all others takes too long.
 const MAX_OPERANDS: usize = 16;
@@ -267,9 +267,9 @@ pub fn squeeze(asked: &Asked, input: usize) -> Option<Extents> {
         return None;
     }
     let rank = result.len().checked_add(axes.length()?)?;
-    let Some(axes) = axes.whole() else { return open(rank) };
-    let axes: Vec<usize> =
-        axes.into_iter().map(|axis| from_front(axis, rank)).collect::<Option<_>>()?;
+    let made = open(rank)?;
+    let Some(axes) = axes.whole() else { return Some(made) };
+    let axes = distinct_axes(&axes, rank)?;
     let mut left = result.into_iter();
     let size =
         |axis: usize| if axes.contains(&axis) { Some(Some(Extent::ONE)) } else { left.next() };
@@ -283,8 +283,7 @@ pub fn unsqueeze(asked: &Asked, input: usize) -> Option<Extents> {
     let Some(axes) = axes.whole() else {
         return open(result.len().checked_sub(axes.length()?)?);
     };
-    let axes: Vec<usize> =
-        axes.into_iter().map(|axis| from_front(axis, result.len())).collect::<Option<_>>()?;
+    let axes = distinct_axes(&axes, result.len())?;
     let stay = result.iter().enumerate().filter(|(axis, _)| !axes.contains(axis));
     Some(stay.map(|(_, &size)| size).collect())
 }

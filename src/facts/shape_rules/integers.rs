@@ -265,6 +265,10 @@ pub fn concat(asked: &Asked) -> Option<Extents> {
 
 pub fn split(asked: &Asked) -> Option<Extents> {
     let integers = list(asked, 0)?;
+    // Parts may be empty, and so any number of them.
+    if asked.output >= MAX_INTEGERS {
+        return None;
+    }
     let size = |output: usize| {
         let asked = asked.about(output);
         usize::try_from(number(*pieces::split(&asked)?.first()?)?).ok()
@@ -286,6 +290,10 @@ pub fn transpose(asked: &Asked) -> Option<Extents> {
         _ if is_canonical => Some(integers),
         &[Some(Extent::Number(rows)), Some(Extent::Number(columns))] => {
             let (rows, columns) = (usize::try_from(rows).ok()?, usize::try_from(columns).ok()?);
+            // Of no rows, 2⁵⁹ columns hold no number either.
+            if integers.is_empty() || rows.checked_mul(columns)? != integers.len() {
+                return Some(integers).filter(Vec::is_empty);
+            }
             let places = (0..columns).flat_map(|column| {
                 (0..rows).map(move |row| row.checked_mul(columns)?.checked_add(column))
             });

@@ -4,7 +4,7 @@
 
 use crate::facts::shape_rules::asked::{Asked, List, agreed, open};
 use crate::facts::shape_rules::extent::{Extent, Extents, extents, number, numbers};
-use crate::onnx::node::from_front;
+use crate::onnx::node::{distinct_axes, from_front};
 
 /// `n + begin + end` along each axis; both may be negative.
 pub fn pad(asked: &Asked) -> Option<Extents> {
@@ -25,9 +25,7 @@ pub fn grown(asked: &Asked, rank: usize) -> Option<Extents> {
     let axes: Vec<usize> = match asked.list("axes", 3) {
         List::LeftOut => (0..rank).collect(),
         axes => match axes.whole() {
-            Some(axes) => {
-                axes.into_iter().map(|axis| from_front(axis, rank)).collect::<Option<_>>()?
-            }
+            Some(axes) => distinct_axes(&axes, rank)?,
             None => return open(rank),
         },
     };
@@ -153,6 +151,9 @@ fn part_size(asked: &Asked, whole: Option<Extent>) -> Option<Extent> {
                 0 => i64::try_from(asked.node.outputs.len()).ok()?,
                 parts => parts,
             };
+            if parts <= 0 {
+                return None;
+            }
             // The last part may be smaller.
             let whole = number(whole)?;
             let each = whole.checked_add(parts.checked_sub(1)?)?.checked_div(parts)?;

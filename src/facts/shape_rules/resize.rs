@@ -4,7 +4,7 @@
 
 use crate::facts::shape_rules::asked::{Asked, open};
 use crate::facts::shape_rules::extent::{Extent, Extents, number};
-use crate::onnx::node::from_front;
+use crate::onnx::node::distinct_axes;
 
 /// By sizes, or by factors.
 pub fn resize(asked: &Asked) -> Option<Extents> {
@@ -14,7 +14,7 @@ pub fn resize(asked: &Asked) -> Option<Extents> {
         None => None,
         Some(axes) => {
             let rank = dims.as_ref()?.len();
-            Some(axes.iter().map(|&axis| from_front(axis, rank)).collect::<Option<Vec<_>>>()?)
+            Some(distinct_axes(axes, rank)?)
         }
     };
     // By other rules than these, sizes keep an aspect ratio, and factors are of a region.
