@@ -84,9 +84,12 @@ pub(super) fn check_data(tensor: &TensorProto, storage: &Storage) -> Result<(), 
         tensor.string_data.len(),
     ];
     let place = DataPlace::of(tensor)?;
-    let has_raw = tensor.raw_data.as_ref().is_some_and(|raw| !raw.is_empty());
     let stores = typed.iter().filter(|&&count| count > 0).count();
-    if [stores, usize::from(has_raw), usize::from(place.is_some())].iter().sum::<usize>() > 1 {
+    if [stores, usize::from(raw_data(tensor).is_some()), usize::from(place.is_some())]
+        .iter()
+        .sum::<usize>()
+        > 1
+    {
         return Err(Problem::Ambiguous);
     }
     let elements = checked_dims(tensor)?.iter().product::<usize>();
@@ -100,7 +103,7 @@ pub(super) fn check_data(tensor: &TensorProto, storage: &Storage) -> Result<(), 
     };
     let raw = match place {
         Some(place) => Some(storage.data(&place)?.len()),
-        None => tensor.raw_data.as_ref().filter(|_| has_raw).map(Bytes::len),
+        None => raw_data(tensor).map(Bytes::len),
     };
     match (bits, raw) {
         (Some(bits), Some(found)) => match elements.saturating_mul(bits).div_ceil(8) {
@@ -163,11 +166,16 @@ fn bits_of(data_type: i32) -> Option<usize> {
     }
 }
 
+/// The raw bytes inside the tensor: a field that is there and empty holds no data beside others.
+pub fn raw_data(tensor: &TensorProto) -> Option<&Bytes> {
+    tensor.raw_data.as_ref().filter(|raw| !raw.is_empty())
+}
+
 /// The raw little-endian bytes, wherever they lie; `None` if the typed fields hold the data.
 pub(super) fn raw(tensor: &TensorProto, storage: &Storage) -> Result<Option<Bytes>, Problem> {
     match DataPlace::of(tensor)? {
         Some(place) => Ok(Some(storage.data(&place)?)),
-        None => Ok(tensor.raw_data.clone()),
+        None => Ok(raw_data(tensor).cloned()),
     }
 }
 

@@ -13,8 +13,8 @@ use crate::onnx::ids::{NodeId, OuterId, Table, ValueId};
 use crate::onnx::info;
 use crate::onnx::liveness;
 use crate::onnx::model::{GraphFields, Invalid, Model};
-use crate::onnx::node::{Node, names_read_inside};
-use crate::onnx::proto::{NodeProto, SparseTensorProto, TensorProto, ValueInfoProto};
+use crate::onnx::node::{Node, bodies, names_read_by, names_read_inside};
+use crate::onnx::proto::{GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto};
 use crate::onnx::schema::{graph_field, info_field, node_field, sparse_field, tensor_field};
 use crate::onnx::sort;
 use crate::onnx::wire::{self, Field, WireError};
@@ -83,6 +83,15 @@ pub struct Graph<'m> {
     live: Table<NodeId, ()>,
 }
 
+/// The node around a body.
+struct OuterNode<'o, 'm> {
+    graph: &'o Graph<'m>,
+    /// The place of that graph in [`Graph::read_all`].
+    number: usize,
+    id: NodeId,
+    body: &'o GraphProto,
+}
+
 const UNREADABLE_NODE: &str = "a node holds fields of a kind that has been given up";
 
 impl<'m> Graph<'m> {
@@ -101,8 +110,13 @@ impl<'m> Graph<'m> {
             // What the bodies of foreign operators may read is for their owners to say.
             let with_bodies = with_bodies.filter(|(_, node)| node.standard_op().is_some());
             for (id, node) in with_bodies.filter(|&(id, _)| graph.is_live(id)) {
-                for fields in model.bodies(&graph.fields, &node.field)? {
-                    inner.push(Graph::read(model, Arc::new(fields), Some((graph, next, id)))?);
+                let fields = model.bodies(&graph.fields, &node.field)?;
+                if fields.len() != bodies(&node.proto).count() {
+                    return Err(Invalid::ManyBodies(node.label().to_owned()));
+                }
+                for (fields, body) in fields.into_iter().zip(bodies(&node.proto)) {
+                    let around = OuterNode { graph, number: next, id, body };
+                    inner.push(Graph::read(model, Arc::new(fields), Some(around))?);
                 }
             }
             graphs.extend(inner);
@@ -114,12 +128,12 @@ impl<'m> Graph<'m> {
     fn read(
         model: &'m Model,
         fields: Arc<GraphFields>,
-        around: Option<(&Graph<'m>, usize, NodeId)>,
+        around: Option<OuterNode<'_, 'm>>,
     ) -> Result<Self, Invalid> {
         let mut graph = Graph {
             model,
             fields,
-            outer: around.map(|(_, outer, node)| (outer, node)),
+            outer: around.as_ref().map(|around| (around.number, around.id)),
             outputs: Vec::new(),
             nodes: Vec::new(),
             values: Vec::new(),
@@ -127,8 +141,8 @@ impl<'m> Graph<'m> {
             live: Table::default(),
         };
         graph.read_stored()?;
-        if let Some((outer, _, node)) = around {
-            graph.import(outer, node);
+        if let Some(around) = around {
+            graph.import(around.graph, around.body);
         }
         graph.read_nodes()?;
         graph.read_outputs()?;
@@ -136,11 +150,16 @@ impl<'m> Graph<'m> {
         Ok(graph)
     }
 
-    /// Makes known what this body may read of `outer`: what its node captures.
-    fn import(&mut self, outer: &Graph<'m>, node: NodeId) {
-        for &id in &outer.node(node).captured {
+    /// Makes known what this `body` may read of `outer`. Of all that its node captures, the
+    /// bodies beside it may read most.
+    fn import(&mut self, outer: &Graph<'m>, body: &GraphProto) {
+        let mut names = HashSet::new();
+        names_read_by(body, &mut names);
+        let read = names.into_iter().filter_map(|name| outer.ids.get_key_value(name));
+        let mut read: Vec<(&'m str, ValueId)> = read.map(|(&name, &id)| (name, id)).collect();
+        read.sort_unstable_by_key(|&(_, id)| id);
+        for (name, id) in read {
             let value = outer.value(id);
-            let Some((&name, _)) = outer.ids.get_key_value(value.name.as_str()) else { continue };
             // Of two tensors with one name, inside and outside, engines take either: it
             // is not constant, and both are needed.
             if let Some(own) = self.find(name) {

@@ -10,19 +10,16 @@ use std::rc::Rc;
 use prost::Message;
 use prost::bytes::Bytes;
 
+use crate::onnx::callees::{Callees, called_by, id_of};
 use crate::onnx::edit;
 use crate::onnx::graph::Graph;
-use crate::onnx::ids::ValueId;
+use crate::onnx::ids::{IdSet, ValueId};
 use crate::onnx::model::{Invalid, Model, is_default_domain};
 use crate::onnx::names::{self, UniqueNames};
-use crate::onnx::needed::needed;
-use crate::onnx::node::bodies;
-use crate::onnx::proto::{
-    AttributeProto, FunctionProto, GraphProto, NodeProto, OperatorSetIdProto,
-};
+use crate::onnx::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto};
 use crate::onnx::schema::graph_field;
 use crate::onnx::splice::{self, Edit};
-use crate::onnx::wire::Field;
+use crate::onnx::used_part::needed;
 
 /// Calls nest at most this deep; the standard forbids recursion.
 const MAX_DEPTH: usize = 32;
@@ -37,9 +34,6 @@ const MAX_NODES: usize = 1 << 18;
 /// Inlined, calls have no more bytes than this and a few times those of the file: a long
 /// name or list in a function is copied at every call.
 const MAX_BYTES: usize = 1 << 24;
-
-/// A function's domain, name and overload.
-type FunctionKey = (String, String, String);
 
 /// The model with those calls inlined whose names `wanted` accepts; `None` if there are
 /// none. A call inside a function is named after the call around it and itself.
@@ -65,6 +59,9 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
     let mut after = Vec::new();
     for graph in &graphs {
         let nesting = nesting_of(graph);
+        // Nodes that nobody needs stay, and so does what they read.
+        let read_by_nodes = graph.nodes().flat_map(|(id, _)| graph.uses(id));
+        let used: IdSet<ValueId> = graph.outputs.iter().copied().chain(read_by_nodes).collect();
         for (id, node) in graph.nodes() {
             // The nodes of bodies that are needed are visited on their own.
             let alone = graph.is_live(id) && node.standard_op().is_some() && node.has_bodies();
@@ -74,12 +71,8 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
             before.extend(called());
             let mut nodes = Vec::new();
             if inliner.expand(node.proto.clone(), 0, nesting, &mut nodes)? {
-                let is_read = |id: &ValueId| {
-                    let value = graph.value(*id);
-                    value.is_output || !value.readers.is_empty()
-                };
-                let read = node.outputs.iter().flatten().copied().filter(is_read);
-                let read = read.map(|id| graph.value(id).name.clone()).collect();
+                let read = node.outputs.iter().flatten().filter(|id| used.contains(id));
+                let read = read.map(|&id| graph.value(id).name.clone()).collect();
                 let nodes = needed(nodes, read);
                 after.extend(called_by(&nodes));
                 let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));
@@ -93,10 +86,12 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
     if edits.is_empty() {
         return Ok(None);
     }
+    let imports = inliner.functions.missing_imports(&after, model);
     // Callees go with their last call; those that nobody called stay.
     let (before, after) = (inliner.functions.reached(before), inliner.functions.reached(after));
     let gone = before.difference(&after).filter_map(|id| inliner.functions.by_id.get(id));
     edits.extend(gone.map(|known| Edit::remove(known.field.entry())));
+    edits.extend(imports);
 
     Ok(Some(edit::edited(model, &graphs, edits)))
 }
@@ -131,119 +126,6 @@ pub fn refused(model: &Model, graphs: &[Graph]) -> Result<Vec<(String, String)>,
 fn nesting_of(graph: &Graph) -> usize {
     // A body lies in an attribute of a node of a graph.
     graph.fields.containers.len() / 3
-}
-
-/// The functions of one model.
-struct Callees {
-    by_id: HashMap<FunctionKey, Callee>,
-}
-
-/// One function.
-struct Callee {
-    field: Field,
-    function: Rc<FunctionProto>,
-    /// Whether its operators mean the same in the model.
-    is_understood: bool,
-    /// Whether it holds convolutions or batch norms.
-    holds_linear: bool,
-    /// How deep its bodies nest.
-    nesting: usize,
-}
-
-impl Callees {
-    fn read(model: &Model) -> Result<Self, Invalid> {
-        let mut by_id = HashMap::new();
-        for field in &model.functions {
-            let function: FunctionProto = model.decode(field, "function")?;
-            let id = (
-                function.domain().to_owned(),
-                function.name().to_owned(),
-                function.overload().to_owned(),
-            );
-            let known = Callee {
-                field: field.clone(),
-                is_understood: false,
-                holds_linear: holds_linear(&function),
-                nesting: nesting_in(&function.node),
-                function: Rc::new(function),
-            };
-            by_id.insert(id, known);
-        }
-        let ids: HashSet<FunctionKey> = by_id.keys().cloned().collect();
-        for known in by_id.values_mut() {
-            known.is_understood = is_understood(&known.function, model, &ids);
-        }
-        Ok(Callees { by_id })
-    }
-
-    /// The function that `node` calls, if it can be inlined.
-    fn of(&self, node: &NodeProto) -> Option<&Callee> {
-        // In ONNX's own domain engines take the operator of the standard, whatever a
-        // function says that has its name.
-        if bodies(node).next().is_some() || is_default_domain(node.domain()) {
-            return None;
-        }
-        self.by_id.get(&id_of(node)).filter(|known| known.is_understood)
-    }
-
-    /// What is called, directly or by what is called.
-    fn reached(&self, called: Vec<FunctionKey>) -> HashSet<FunctionKey> {
-        let mut reached = HashSet::new();
-        let mut open = called;
-        while let Some(id) = open.pop() {
-            let Some(known) = self.by_id.get(&id) else { continue };
-            if reached.insert(id) {
-                open.extend(called_by(&known.function.node));
-            }
-        }
-        reached
-    }
-}
-
-/// Whether `function` is written for the model's operator set, and the model imports all
-/// foreign operators that it uses, in the same version; `ids` are the model's functions.
-fn is_understood(function: &FunctionProto, model: &Model, ids: &HashSet<FunctionKey>) -> bool {
-    let mut imports = function.opset_import.iter();
-    let own = imports.find(|import| is_default_domain(import.domain()));
-    let is_known = |id: &FunctionKey| {
-        let domain = id.0.as_str();
-        let imported = || {
-            let mut imports = function.opset_import.iter();
-            let import = imports.find(|import| import.domain() == domain);
-            import.map(OperatorSetIdProto::version)
-        };
-        is_default_domain(domain)
-            || ids.contains(id)
-            || imported() == model.imports.get(domain).copied()
-    };
-    own.is_none_or(|import| import.version() == model.opset)
-        && called_by(&function.node).iter().all(is_known)
-}
-
-fn holds_linear(function: &FunctionProto) -> bool {
-    let linear = ["Conv", "ConvTranspose", "BatchNormalization"];
-    let standard = function.node.iter().filter(|node| is_default_domain(node.domain()));
-    standard.map(NodeProto::op_type).any(|op| linear.contains(&op))
-}
-
-/// How deep bodies nest in these nodes.
-fn nesting_in(nodes: &[NodeProto]) -> usize {
-    let bodies = nodes.iter().flat_map(bodies);
-    bodies.map(|body| nesting_in(&body.node).saturating_add(1)).max().unwrap_or(0)
-}
-
-fn id_of(node: &NodeProto) -> FunctionKey {
-    (node.domain().to_owned(), node.op_type().to_owned(), node.overload().to_owned())
-}
-
-/// What these nodes, or those of their bodies, may call.
-fn called_by<'n>(nodes: impl IntoIterator<Item = &'n NodeProto>) -> Vec<FunctionKey> {
-    let mut ids = Vec::new();
-    for node in nodes {
-        ids.push(id_of(node));
-        ids.extend(bodies(node).flat_map(|body| called_by(&body.node)));
-    }
-    ids
 }
 
 struct Inliner<'w> {
@@ -288,15 +170,14 @@ impl Inliner<'_> {
         let call = Call::new(&node, &function, &name);
         let inner = self.instances(&call)?;
         self.expand_all(inner, &name, depth.saturating_add(1), nesting, nodes)?;
-        nodes.extend(call.passed_through(&function));
         Ok(true)
     }
 
     /// The nodes of a called function as nodes of the caller.
     fn instances(&mut self, call: &Call) -> Result<Vec<NodeProto>, Invalid> {
         let mut nodes = Vec::with_capacity(call.function.node.len());
-        for inner in &call.function.node {
-            let node = call.instance(inner);
+        let instances = call.function.node.iter().map(|inner| call.instance(inner));
+        for node in instances.chain(call.passed_through()) {
             // Its name begins with the call's.
             let size = node.encoded_len().saturating_add(call.name.len());
             self.bytes_left = self.bytes_left.checked_sub(size).ok_or(Invalid::ManyCalls)?;
@@ -347,20 +228,20 @@ struct Call<'c> {
     name: &'c str,
     node: &'c NodeProto,
     function: &'c FunctionProto,
+    inputs: HashSet<&'c str>,
     tensors: HashMap<&'c str, &'c str>,
 }
 
 impl<'c> Call<'c> {
     fn new(node: &'c NodeProto, function: &'c FunctionProto, name: &'c str) -> Self {
         let given = node.input.iter().map(String::as_str).chain(std::iter::repeat(""));
+        let formal: HashSet<&str> = function.input.iter().map(String::as_str).collect();
         let inputs = function.input.iter().map(String::as_str).zip(given);
         let outputs = function.output.iter().zip(&node.output);
         let outputs = outputs.map(|(formal, actual)| (formal.as_str(), actual.as_str()));
         // What is passed through is an input under another name; see `passed_through`.
-        let outputs = outputs.filter(|(formal, actual)| {
-            !actual.is_empty() && !function.input.iter().any(|input| input == formal)
-        });
-        Call { name, node, function, tensors: inputs.chain(outputs).collect() }
+        let outputs = outputs.filter(|(own, actual)| !actual.is_empty() && !formal.contains(own));
+        Call { name, node, function, tensors: inputs.chain(outputs).collect(), inputs: formal }
     }
 
     /// What the function calls `inner` is called here.
@@ -421,18 +302,17 @@ impl<'c> Call<'c> {
     }
 
     /// Outputs that are inputs too.
-    fn passed_through(&self, function: &FunctionProto) -> Vec<NodeProto> {
-        let outputs = function.output.iter().zip(&self.node.output);
-        let passed = outputs.filter(|(formal, actual)| {
-            !actual.is_empty() && function.input.iter().any(|input| input == *formal)
-        });
+    fn passed_through(&self) -> impl Iterator<Item = NodeProto> {
+        let outputs = self.function.output.iter().zip(&self.node.output);
+        let passed = outputs
+            .filter(|(formal, actual)| !actual.is_empty() && self.inputs.contains(formal.as_str()));
         let identity = |(formal, actual): (&String, &String)| NodeProto {
             op_type: Some("Identity".into()),
-            name: Some(format!("{}/{formal}", self.name)),
+            name: Some(formal.clone()),
             input: vec![self.tensor(formal)],
             output: vec![actual.clone()],
             ..NodeProto::default()
         };
-        passed.map(identity).collect()
+        passed.map(identity)
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! From below: [`wire`] finds fields in bytes and [`schema`] gives their numbers; [`proto`]
 //! has the messages, [`model`] a file of them, indexed and not yet decoded. [`graph`] resolves
-//! names to [`ids`], with a [`node`] each and the [`liveness`] of all; [`info`] reads what is
-//! declared of a tensor, [`data`], [`tensor`], [`float`] and [`extremes`] what is stored of it,
-//! [`storage`] finds it in side files, and [`check`] looks at everything that is stored; of an
-//! Einsum, [`equation`] is read.
+//! names to [`ids`], with a [`node`] each and the [`liveness`] of all, once [`sort`] has put nodes
+//! in order; [`info`] reads what is declared of a tensor, [`data`], [`tensor`], [`float`] and
+//! [`extremes`] what is stored of it, [`storage`] finds it in side files ([`map`]), and [`check`]
+//! looks at everything that is stored; of an Einsum, [`equation`] is read; [`training`] tells what
+//! is in training mode, [`sniff`] what is no ONNX file. [`inline`] puts local functions
+//! ([`callees`]) in the places of their calls, as far as that is [`used_part`].
 //! New bytes are old ones with edits ([`splice`], [`edit`]): new entries come from [`write`]
 //! under new [`names`], side files from [`external`], and [`staged`] puts files in place;
 //! whether two paths are one file, [`place`] knows.
@@ -13,6 +15,7 @@
 //! Knows protobuf and the ONNX messages. Knows nothing of convolutions being
 //! linear, of engines, or of why somebody wants an entry replaced.
 
+pub mod callees;
 pub mod check;
 pub mod data;
 pub mod edit;
@@ -28,7 +31,7 @@ pub mod liveness;
 pub mod map;
 pub mod model;
 pub mod names;
-mod needed;
+
 pub mod node;
 pub mod place;
 pub mod proto;
@@ -40,5 +43,6 @@ pub mod staged;
 pub mod storage;
 pub mod tensor;
 pub mod training;
+mod used_part;
 pub mod wire;
 pub mod write;

@@ -84,8 +84,11 @@ pub enum Invalid {
     #[error("function `{0}` calls itself, or calls nest too deep")]
     RecursiveFunction(String),
     /// Functions that call others again and again.
-    #[error("the calls of local functions stand for more nodes than any network has")]
+    #[error("inlined, the calls of local functions have more nodes or bytes than are followed")]
     ManyCalls,
+    /// An attribute that holds one graph is there with two.
+    #[error("node `{0}` has two graphs in an attribute that holds one")]
+    ManyBodies(String),
     /// A graph output that nothing computes.
     #[error("graph output `{0}` is computed by no node")]
     UndefinedOutput(String),

@@ -29,7 +29,7 @@ pub struct Node {
 impl Node {
     /// The operator's name, if it is one of the ONNX standard.
     pub fn standard_op(&self) -> Option<&str> {
-        is_default_domain(self.proto.domain()).then(|| self.proto.op_type())
+        standard_op(&self.proto)
     }
 
     /// Whether it is an If, Loop, Scan or the like.
@@ -39,7 +39,7 @@ impl Node {
 
     /// The attribute called `name`.
     pub fn attribute(&self, name: &str) -> Option<&AttributeProto> {
-        self.proto.attribute.iter().find(|attribute| attribute.name() == name)
+        attribute(&self.proto, name)
     }
 
     /// Integer attribute `name`, or `default`.
@@ -81,6 +81,16 @@ impl Node {
     }
 }
 
+/// The operator's name, if it is one of the ONNX standard.
+pub fn standard_op(node: &NodeProto) -> Option<&str> {
+    is_default_domain(node.domain()).then(|| node.op_type())
+}
+
+/// The attribute of `node` that is called `name`.
+pub fn attribute<'n>(node: &'n NodeProto, name: &str) -> Option<&'n AttributeProto> {
+    node.attribute.iter().find(|attribute| attribute.name() == name)
+}
+
 /// What to call `node` in a message: its name, else its first output.
 pub(super) fn label_of(node: &NodeProto) -> &str {
     let output = node.output.iter().map(String::as_str).find(|name| !name.is_empty());
@@ -97,6 +107,21 @@ pub fn from_front(place: i64, count: usize) -> Option<usize> {
     usize::try_from(place).ok().filter(|&place| place < count)
 }
 
+/// The `axes` of a tensor that has `rank` of them, from the front; `None` if it has not all of
+/// them, or one stands there twice.
+pub fn distinct_axes(axes: &[i64], rank: usize) -> Option<Vec<usize>> {
+    if axes.len() > rank {
+        return None;
+    }
+    let mut is_named = vec![false; rank];
+    let distinct = |&axis: &i64| {
+        let axis = from_front(axis, rank)?;
+        let is_repeated = std::mem::replace(is_named.get_mut(axis)?, true);
+        (!is_repeated).then_some(axis)
+    };
+    axes.iter().map(distinct).collect()
+}
+
 /// The bodies of a node, if it is an If, Loop, Scan or the like.
 pub fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     node.attribute
@@ -107,11 +132,14 @@ pub fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
 /// Adds what the bodies of `node` read, or hand on as outputs, to `names`: tensors of their
 /// own among it.
 pub(super) fn names_read_inside<'n>(node: &'n NodeProto, names: &mut HashSet<&'n str>) {
-    for graph in bodies(node) {
-        names.extend(graph.output.iter().map(ValueInfoProto::name));
-        for inner in &graph.node {
-            names.extend(inner.input.iter().map(String::as_str));
-            names_read_inside(inner, names);
-        }
+    bodies(node).for_each(|body| names_read_by(body, names));
+}
+
+/// Adds what `body` reads, or hands on as outputs, to `names`: tensors of its own among it.
+pub(super) fn names_read_by<'n>(body: &'n GraphProto, names: &mut HashSet<&'n str>) {
+    names.extend(body.output.iter().map(ValueInfoProto::name));
+    for inner in &body.node {
+        names.extend(inner.input.iter().map(String::as_str));
+        names_read_inside(inner, names);
     }
 }

@@ -300,6 +300,10 @@ mod tests {
                 ),
             ),
             ("f32", TensorProto { float_data: vec![1.0, -2.0], ..proto(&[2], DataType::Float) }),
+            (
+                "f32 beside raw data without a byte",
+                TensorProto { float_data: vec![1.0, -2.0], ..raw(&[2], DataType::Float, &[]) },
+            ),
             ("f64", TensorProto { double_data: vec![1.0, -2.0], ..proto(&[2], DataType::Double) }),
             (
                 "f16",
@@ -312,6 +316,9 @@ mod tests {
         ] {
             let values = floats(&tensor, &Storage::default()).unwrap();
             assert_eq!(values.as_slice().unwrap(), [1.0, -2.0], "{case}");
+            let raw = stored(&tensor, &Storage::default()).unwrap();
+            assert_eq!(raw.is_some(), case.starts_with("raw"), "{case}");
+            assert!(raw.is_none_or(|raw| numbers::all(&raw) == [1.0, -2.0]), "{case}");
         }
     }
 
