@@ -2,7 +2,7 @@
 //!
 //! A [`Source`] goes in: the bytes of a model that the [`dialect`] put into words that tract
 //! knows, constants beside it, and [`Limits`]. `parse` gives it to tract under names that tract
-//! cannot misread (`names`). From there on it is run: whole and once ([`Engine`]), or as one
+//! cannot misread (`names`), and with `norms` that it survives. From there on it is run: whole and once ([`Engine`]), or as one
 //! slice of a larger model, which takes the tensors of those before it ([`stage`]); or it is
 //! asked what follows from the shapes of its inputs ([`infer()`]). What tract's plain operators do
 //! in too much memory (`convolutions`) or too slowly (`half_precision`) others do in its plan.
@@ -21,6 +21,7 @@ mod limits;
 mod load;
 mod memory;
 mod names;
+mod norms;
 mod parse;
 mod source;
 pub mod stage;

@@ -17,6 +17,7 @@ use tract_onnx::tract_hir::ops::konst::Const;
 
 use crate::engine::dialect::{ranks, spare};
 use crate::engine::names::NeutralNames;
+use crate::engine::norms;
 use crate::engine::source::Source;
 use crate::engine::tensors::{EngineTensor, tensor_of};
 use crate::onnx::storage::Storage;
@@ -41,7 +42,8 @@ fn parse(
     given: &[(String, EngineTensor)],
     names: &mut NeutralNames,
 ) -> TractResult<InferenceModel> {
-    static ONNX: LazyLock<Onnx> = LazyLock::new(|| tract_onnx::onnx().with_ignore_value_info(true));
+    static ONNX: LazyLock<Onnx> =
+        LazyLock::new(|| norms::guarded(tract_onnx::onnx()).with_ignore_value_info(true));
     let mut proto = pb::ModelProto::decode(&source.bytes[..])?;
     if let Some(graph) = &mut proto.graph {
         ranks::check(graph, &source.constants)?;
@@ -68,7 +70,6 @@ fn parse(
         for (name, input) in given {
             graph.input.push(declared(&names.neutral(name.as_str()), input.tensor.shape()));
         }
-        spare::norms_of_vectors(graph);
         locate(graph, &source.storage, &mut root)?;
     }
     let mut parsed = ONNX.parse(&proto, root.as_deref().and_then(Path::to_str))?;

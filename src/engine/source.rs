@@ -9,6 +9,7 @@ use prost::bytes::Bytes;
 
 use crate::engine::limits::Limits;
 use crate::numbers::{LazyWeights, WeightRange};
+use crate::onnx::data;
 use crate::onnx::float::Float;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::proto::tensor_proto::DataType;
@@ -70,7 +71,7 @@ impl Constant {
 
     /// How many numbers it holds; `None` if they do not lie in one run.
     pub fn count(&self) -> Option<usize> {
-        match (&self.numbers, &self.header.raw_data) {
+        match (&self.numbers, data::raw_data(&self.header)) {
             (Some(numbers), _) => Some(numbers.count()),
             (None, Some(raw)) => {
                 let float = Float::from_onnx(self.header.data_type())?;
@@ -108,7 +109,7 @@ impl Constant {
         }
         let (start, count) = (rows.start.saturating_mul(row), rows.len().saturating_mul(row));
         if let (Some(raw), Some(float)) =
-            (&self.header.raw_data, Float::from_onnx(header.data_type()))
+            (data::raw_data(&self.header), Float::from_onnx(header.data_type()))
         {
             let at = |number: usize| number.saturating_mul(float.size()).min(raw.len());
             header.raw_data = Some(raw.slice(at(start)..at(start.saturating_add(count))));

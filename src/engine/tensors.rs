@@ -172,7 +172,8 @@ pub(super) fn plain(stored: &TensorProto) -> TractResult<Option<Tensor>> {
     else {
         return Ok(None);
     };
-    let (Some(raw), Ok(())) = (&stored.raw_data, data::check(stored, &Storage::default())) else {
+    let (Some(raw), Ok(())) = (data::raw_data(stored), data::check(stored, &Storage::default()))
+    else {
         return Ok(None);
     };
     let kind = T::try_from(stored.data_type())?.try_into()?;

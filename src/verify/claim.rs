@@ -97,6 +97,9 @@ pub enum Unproved {
     /// Of a tensor that has to be fed the dimensions are not known.
     #[error("the dimensions of `{0}` are not known, so it cannot be proved")]
     SizeUnknown(String),
+    /// Tensors have any rank, in too many combinations.
+    #[error("the number of dimensions of `{0}` is not known, so it cannot be proved")]
+    RankUnknown(String),
     /// No sizes fit all nodes.
     #[error("no sizes up to 4096 were found at which it could be proved")]
     NoSizes,

@@ -97,7 +97,8 @@ impl Original<'_, '_, '_> {
         while at != inner {
             let Some(producer) = self.graph.value(at).producer else { return false };
             let node = self.graph.node(producer);
-            let Some(next) = node.input(0).filter(|_| path.len() < MAX_NODES) else { return false };
+            let is_followed = path.len() < MAX_NODES && roles::moves_elements(node);
+            let Some(next) = node.input(0).filter(|_| is_followed) else { return false };
             beside.extend(node.inputs.iter().skip(1).flatten().copied());
             path.insert(next);
             at = next;

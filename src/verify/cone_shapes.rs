@@ -149,7 +149,7 @@ impl<'c, 'r, 'g, 'm> ConeShapes<'c, 'r, 'g, 'm> {
     pub fn reach(&self, node: &Node) -> Option<Reach> {
         let kernel = NodeOperands { shapes: self, node }.dims(1);
         let kernel = kernel.and_then(|dims| dims.into_iter().collect::<Option<Vec<_>>>());
-        Reach::of(node, kernel.as_deref())
+        Reach::of(&node.proto, kernel.as_deref())
     }
 
     /// How many elements the largest tensor has, as far as sizes are known.

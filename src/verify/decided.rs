@@ -20,6 +20,7 @@ use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
 use crate::onnx::schema::graph_field;
 use crate::onnx::splice::{self, Edit};
 use crate::onnx::write;
+use crate::verify::entries;
 
 /// A branch may hold an If itself: so many times a model is gone through. Each round decides
 /// all that it can.
@@ -105,10 +106,12 @@ fn choices(
         };
         let body =
             |name| node.attribute(name).and_then(|attribute| attribute.g.as_deref().cloned());
-        let (Some(taken), Some(other)) = (body(name), body(other_name)) else { continue };
+        let (Some(taken), Some(mut other)) = (body(name), body(other_name)) else { continue };
         if !taken.sparse_initializer.is_empty() {
             continue;
         }
+        // Else it would differ where its data lies.
+        entries::fill_graph(main.model, &mut other)?;
         not_taken.insert((label(main, id), other_name), other);
         let with = in_place(&node.proto, &taken, &format!("{}{mark}", label(main, id)));
         edits.push(Edit::replace(node.field.entry(), with.into()));

@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use crate::onnx::info;
 use crate::onnx::model::{GraphFields, Invalid, Model};
-use crate::onnx::proto::{NodeProto, SparseTensorProto, TensorProto, ValueInfoProto};
+use crate::onnx::node::bodies;
+use crate::onnx::proto::{GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto};
 use crate::onnx::schema::{graph_field, info_field, sparse_field, tensor_field};
 use crate::onnx::storage::{Storage, same_bytes};
 use crate::onnx::tensor;
@@ -58,14 +59,35 @@ pub fn fill_node(model: &Model, node: &mut NodeProto) -> Result<(), Invalid> {
         tensors.try_for_each(|tensor| fill(model, tensor))?;
         let mut sparse = attribute.sparse_tensor.iter_mut().chain(&mut attribute.sparse_tensors);
         sparse.try_for_each(|sparse| fill_sparse(model, sparse))?;
-        for graph in attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs) {
-            graph.initializer.iter_mut().try_for_each(|tensor| fill(model, tensor))?;
-            let mut sparse = graph.sparse_initializer.iter_mut();
-            sparse.try_for_each(|sparse| fill_sparse(model, sparse))?;
-            graph.node.iter_mut().try_for_each(|node| fill_node(model, node))?;
-        }
+        let mut graphs = attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs);
+        graphs.try_for_each(|graph| fill_graph(model, graph))?;
     }
     Ok(())
+}
+
+/// Puts the data of all tensors of a body into them.
+pub fn fill_graph(model: &Model, graph: &mut GraphProto) -> Result<(), Invalid> {
+    graph.initializer.iter_mut().try_for_each(|tensor| fill(model, tensor))?;
+    let mut sparse = graph.sparse_initializer.iter_mut();
+    sparse.try_for_each(|sparse| fill_sparse(model, sparse))?;
+    graph.node.iter_mut().try_for_each(|node| fill_node(model, node))
+}
+
+/// Whether two nodes of two models say the same, wherever the data of their tensors lies.
+pub fn same_nodes(
+    (of_one, one): (&Model, &NodeProto),
+    (of_other, other): (&Model, &NodeProto),
+) -> Result<bool, Invalid> {
+    if one == other {
+        return Ok(true);
+    }
+    if bodies(one).next().is_none() || bodies(other).next().is_none() {
+        return Ok(false);
+    }
+    let (mut one, mut other) = (one.clone(), other.clone());
+    fill_node(of_one, &mut one)?;
+    fill_node(of_other, &mut other)?;
+    Ok(one == other)
 }
 
 /// Where the graph with these `fields` lies.

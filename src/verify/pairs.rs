@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
-use crate::verify::entries::same_tensors;
+use crate::verify::entries::{self, same_tensors};
 use crate::verify::slices::{is_constant, live_nodes, tensor};
 
 /// How a new graph relates to an old one. Only nodes that an output needs count.
@@ -34,6 +34,11 @@ pub struct Pairs {
     pub parted: Vec<(ValueId, ValueId)>,
 }
 
+/// Whether two nodes of two models say the same.
+fn is_alike((old, one): (&Graph, NodeId), (new, other): (&Graph, NodeId)) -> Result<bool, Invalid> {
+    entries::same_nodes((old.model, &old.node(one).proto), (new.model, &new.node(other).proto))
+}
+
 impl Pairs {
     /// Compares the nodes of both graphs.
     ///
@@ -55,9 +60,13 @@ impl Pairs {
         let mut common = HashSet::new();
         for id in live_nodes(new) {
             let twin = first_output(new, id).and_then(|name| by_output.get(name)).copied();
-            let twin = twin.filter(|&twin| old.node(twin).proto == new.node(id).proto);
             let twin = match twin {
-                Some(twin) if pairs.has_equal_constants(old, twin, new, id)? => Some(twin),
+                Some(twin)
+                    if is_alike((old, twin), (new, id))?
+                        && pairs.has_equal_constants(old, twin, new, id)? =>
+                {
+                    Some(twin)
+                }
                 _ => None,
             };
             match twin {

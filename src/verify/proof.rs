@@ -13,12 +13,13 @@ use ndarray::{ArrayD, IxDyn};
 
 use crate::engine::{Array, Limits};
 use crate::facts::validity::{Property, SizeSet, Validity};
+use crate::onnx::float::Float;
 use crate::onnx::ids::{IdMap, ValueId};
 use crate::onnx::proto::NodeProto;
 use crate::onnx::write;
 use crate::verify::border::FilledBorder;
 use crate::verify::claim::{Claim, Side, TOLERANCE, Unproved};
-use crate::verify::compare::{largest_difference, largest_float, relative};
+use crate::verify::compare::{is_finite, largest_difference, largest_float, relative};
 use crate::verify::cone::{Cone, Trial};
 use crate::verify::cone_shapes::{ConeShapes, MAX_ELEMENTS};
 use crate::verify::inputs::Random;
@@ -113,16 +114,18 @@ fn prove_from(
     limits: ProofLimits,
 ) -> Result<f64, Unproved> {
     let cone = original.cone(claim.output, roots, ends)?;
-    let trials = trials::choose(original, &cone, &claim.valid, &claim.borders)?;
+    let trials = trials::choose(original, &cone, claim)?;
     let old = old_side(original, &cone, &claim.borders)?;
     let differs = claim.borders.iter().zip(as_filled).find(|(one, other)| !one.is_nearly(other));
     if let Some((border, _)) = differs {
         let filled = old_side(original, &cone, as_filled)?;
+        let float = original.constants.element_type(border.output).and_then(Float::from_onnx);
+        let nudge = NUDGE * float.unwrap_or(Float::F32).unit().max(Float::F32.unit());
         let output = original.graph.value(cone.output).name.as_str();
         for trials in few_at_a_time(&trials, limits.numbers) {
             let together = TrialRun { original, cone: &cone, trials, most: limits.numbers };
             let sides = [&old, &filled];
-            if !differ_by_rounding(&together, output, sides, NUDGE, limits.engine)? {
+            if !differ_by_rounding(&together, output, sides, nudge, limits.engine)? {
                 let name = original.graph.value(border.output).name.clone();
                 return Err(Unproved::BorderDiffers(name));
             }
@@ -211,6 +214,8 @@ struct OldValues {
     output: Option<Array>,
     /// The largest value on the way to it, and in it.
     magnitude: f64,
+    /// Whether one of these is infinite or NaN.
+    is_infinite: bool,
 }
 
 /// Runs both sides on all trials and compares what they make.
@@ -237,6 +242,7 @@ fn compare(
         together.run(old, &seen, &inputs, limits.engine, &mut |trial, name, made| {
             let Some(expected) = expected.get_mut(trial) else { return };
             expected.magnitude = expected.magnitude.max(largest_float(made));
+            expected.is_infinite |= !is_finite(made);
             if name == output {
                 expected.output = Some(made.clone());
             }
@@ -248,7 +254,7 @@ fn compare(
                 return Err(Unproved::NoElements);
             }
             // Beside it, every difference would be none.
-            if expected.magnitude.is_infinite() {
+            if expected.is_infinite {
                 return Err(Unproved::NotFinite);
             }
             let error = relative(largest_difference(first, found), expected.magnitude);
@@ -261,9 +267,9 @@ fn compare(
     Ok(largest)
 }
 
-/// What a stored number is moved by to see what rounding may do to the old nodes: 16 units in the
-/// last place of float32.
-const NUDGE: f64 = 1e-6;
+/// What a stored number is moved by to see what rounding may do to the old nodes: so many times
+/// what rounding moves one by in the model's type, or in float32, whichever is coarser.
+const NUDGE: f64 = 16.0;
 
 /// The inputs of every proof are made from this.
 pub const SEED: u64 = 1;
@@ -339,11 +345,12 @@ fn prove_border(
     Ok(FilledBorder { values, ..border.clone() })
 }
 
-/// No two elements are equal, and none is a number that a model holds.
+/// No two elements are equal, not but for their signs either, which are both there; and none is a
+/// number that a model holds.
 fn all_different(shape: &[usize]) -> ArrayD<f64> {
     let mut next = std::f64::consts::FRAC_1_PI;
     ArrayD::from_shape_simple_fn(IxDyn(shape), || {
-        next += 1.0;
+        next = -(next + next.signum());
         next
     })
 }

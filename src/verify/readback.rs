@@ -333,8 +333,8 @@ impl<'f> Files<'f, '_> {
             fill_node(model, &mut node)?;
             Ok(holds.then_some(node))
         };
-        let (before, after) = (shell(self.old, candidate)?, shell(self.new, field)?);
-        if before.is_none() || before != after {
+        let Some(before) = shell(self.old, candidate)? else { return Ok(false) };
+        if shell(self.new, field)?.as_ref() != Some(&before) {
             return Ok(false);
         }
         let (before, after) = (self.old.bodies(old, candidate)?, self.new.bodies(new, field)?);

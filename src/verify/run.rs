@@ -278,13 +278,17 @@ impl ModelTrial<'_, '_, '_> {
         for values in feeding::choices(self.old, &feed) {
             let (old_decided, new_decided) =
                 (decided(old, &shapes, &values)?, decided(new, &shapes, &values)?);
-            evidence.leave_out(old_decided.as_ref(), new_decided.as_ref());
             let old = old_decided.as_ref().map_or(old, |decided| &decided.model);
             let new = new_decided.as_ref().map_or(new, |decided| &decided.model);
             let (old, new) = (Graph::read_all(old)?, Graph::read_all(new)?);
             silent = WholeRun::of(&old, &new, self.options, self.limits, self.claim.same)?
                 .attempt(&feed, evidence)?;
-            if silent.is_some() || evidence.left_out().is_none() {
+            if silent.is_some() {
+                break;
+            }
+            // Only now: a branch was not taken that did not run.
+            evidence.leave_out(old_decided.as_ref(), new_decided.as_ref());
+            if evidence.left_out().is_none() {
                 break;
             }
         }

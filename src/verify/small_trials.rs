@@ -37,6 +37,9 @@ const MOST_TRIALS: usize = 32;
 /// Ranks that are tried where nothing tells.
 const RANKS: std::ops::RangeInclusive<usize> = 1..=6;
 
+/// So many combinations of them are tried.
+const MOST_RANKS: usize = 64;
+
 /// One axis of a root whose size is free, and the axis of the output that follows it.
 #[derive(Debug)]
 struct FreeAxis {
@@ -80,6 +83,8 @@ pub struct Chooser<'c, 'r, 'g, 'm> {
     pub valid: &'c Validity,
     /// Borders that are taken for filled.
     pub borders: &'c [FilledBorder],
+    /// How many outputs of the new nodes may depend on what lies beyond a border.
+    pub new_borders: i64,
 }
 
 impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
@@ -115,9 +120,14 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
                 });
                 more.collect::<Vec<_>>()
             };
-            all = all.iter().flat_map(with).collect();
+            // Of n tensors there would be 6ⁿ combinations.
+            let fits = |known: &Vec<Dims>| self.forward(known).is_consistent(self.cone);
+            all = all.iter().flat_map(with).filter(fits).collect();
+            if all.len() > MOST_RANKS {
+                let name = self.original.graph.value(root).name.clone();
+                return Err(Unproved::RankUnknown(name));
+            }
         }
-        all.retain(|known| self.forward(known).is_consistent(self.cone));
         if all.is_empty() { Err(Unproved::NoSizes) } else { Ok(all) }
     }
 
@@ -129,8 +139,12 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
     /// Trials for roots of which so much is `known`; `None` if no small sizes fit together.
     fn small_of(&self, known: &[Dims]) -> Option<Vec<Trial>> {
         let open = self.followed_apart(known)?;
-        let least = self.outputs_at_borders(&open)?.saturating_add(1).max(2);
-        let (large, smallest) = (self.choices(&open, least)?, self.choices(&open, 1)?);
+        let least = |borders: i64| borders.saturating_add(1).max(2);
+        let old_borders = self.outputs_at_borders(&open)?;
+        // Sizes for which it is right may be smaller than what the new nodes look at.
+        let large = self.choices(&open, least(old_borders.max(self.new_borders)));
+        let large = large.or_else(|| self.choices(&open, least(old_borders)))?;
+        let smallest = self.choices(&open, 1)?;
         let count = large.iter().map(Vec::len).max().unwrap_or(1).min(MOST_TRIALS);
         let trial = |number: usize, batch: i64, choices: &Choices| {
             let mut dims = open.dims.clone();
@@ -258,7 +272,11 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
                         let made = RefCell::default();
                         open.free.push(FreeAxis { root, axis, follows, made });
                     }
-                    None => *slot = Some(size.or_else(|| self.demanded(known, root, axis))?),
+                    None => {
+                        let demanded = || self.demanded(known, root, axis);
+                        let made = || self.as_made(known, at, root, axis);
+                        *slot = Some(size.or_else(demanded).or_else(made)?);
+                    }
                 }
             }
         }
@@ -274,6 +292,17 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
             }
             _ => None,
         })
+    }
+
+    /// A size that fits a bound axis because `at` has it: what is added to that may have one
+    /// channel or as many.
+    fn as_made(&self, known: &[Dims], at: ValueId, root: usize, axis: usize) -> Option<i64> {
+        let made = self.forward(known).dims.get(&at)?.clone();
+        let fits = |size: &i64| {
+            let dims = Self::with_size(known, root, axis, Some(*size));
+            self.forward(&dims).is_consistent(self.cone)
+        };
+        made.into_iter().flatten().chain([1]).find(fits)
     }
 
     fn with_size(known: &[Dims], root: usize, axis: usize, size: Option<i64>) -> Vec<Dims> {

@@ -5,15 +5,18 @@
 //! binds them, those that the file gives, and such as networks have where the file leaves the
 //! sizes of its inputs open.
 //!
-//! Knows nothing of the new nodes.
+//! Knows of the new nodes how far they look, which can only make maps larger: else a wrong weight
+//! beyond all taps of the old nodes would meet no element.
 
 use crate::engine::InputShapes;
+use crate::facts::reach::Reach;
 use crate::facts::shape_rules::Dims;
 use crate::facts::shapes::Sizes;
 use crate::facts::validity::{Condition, Property, SizeSet, Validity};
 use crate::onnx::ids::ValueId;
+use crate::onnx::proto::NodeProto;
 use crate::verify::border::FilledBorder;
-use crate::verify::claim::Unproved;
+use crate::verify::claim::{Claim, Unproved};
 use crate::verify::cone::{Cone, Trial};
 use crate::verify::original::Original;
 use crate::verify::small_trials::{BATCH, Chooser};
@@ -22,12 +25,8 @@ use crate::verify::small_trials::{BATCH, Chooser};
 ///
 /// # Errors
 /// If there are no sizes at which it can be tried.
-pub fn choose(
-    original: &Original,
-    cone: &Cone,
-    valid: &Validity,
-    borders: &[FilledBorder],
-) -> Result<Vec<Trial>, Unproved> {
+pub fn choose(original: &Original, cone: &Cone, claim: &Claim) -> Result<Vec<Trial>, Unproved> {
+    let Claim { valid, borders, new, .. } = claim;
     // What a border is right for is tried with the border.
     let is_of_border =
         |condition: &Condition| borders.iter().any(|border| border.inner == condition.tensor);
@@ -36,7 +35,8 @@ pub fn choose(
     of_block().for_each(|condition| own.require(condition.tensor, condition.property.clone()));
     let reads_integers = own.conditions().iter().any(Condition::is_of_integers);
     if cone.measured.is_empty() && !reads_integers {
-        let chooser = Chooser { original, cone, valid: &own, borders };
+        let new_borders = outputs_at_borders(&new.nodes);
+        let chooser = Chooser { original, cone, valid: &own, borders, new_borders };
         if let Some(trials) = chooser.small()? {
             return Ok(trials);
         }
@@ -46,6 +46,15 @@ pub fn choose(
         }
     }
     as_in_the_file(original, cone)
+}
+
+/// How many outputs along an axis may depend on what lies beyond a border, by the pads of all
+/// `nodes` together.
+fn outputs_at_borders(nodes: &[NodeProto]) -> i64 {
+    nodes.iter().fold(0, |before, node| match Reach::of(node, None) {
+        Some(reach) => reach.borders(before),
+        None => before,
+    })
 }
 
 /// Trials of the nodes that fill `border`: at two sizes and batches, or at those that the
@@ -69,11 +78,13 @@ pub fn of_border(
     if !cone.measured.is_empty() || valid.conditions().iter().any(is_bound) {
         return as_in_the_file(original, cone);
     }
-    let channels = original.sizes.rank_and_more(border.inner).and_then(|dims| *dims.get(1)?);
+    let unknown = || Unproved::SizeUnknown(original.graph.value(border.inner).name.clone());
+    let rank = original.sizes.rank_and_more(border.inner).ok_or_else(unknown)?.len();
+    let channels = original.sizes.known_size(border.inner, 1);
     let channels = channels.and_then(|channels| usize::try_from(channels).ok());
-    let channels = channels.unwrap_or(border.values.len());
+    let channels = channels.ok_or_else(unknown)?;
     let shape = |batch: usize, size: usize| {
-        let spatial = (0..border.pads.len()).map(|axis| size.saturating_add(axis));
+        let spatial = (0..rank.saturating_sub(2)).map(|axis| size.saturating_add(axis));
         let shapes = vec![[batch, channels].into_iter().chain(spatial).collect()];
         Trial { shapes, measured: Vec::new() }
     };

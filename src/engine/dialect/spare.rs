@@ -3,8 +3,6 @@
 //!
 //! Works on tract's own form of a model, just before tract reads it.
 
-use std::collections::HashSet;
-
 use tract_onnx::pb;
 
 /// Gives every node, those of bodies included, a name of its own, and what tract would take for
@@ -25,53 +23,6 @@ pub fn unknown_operators(graph: &mut pb::GraphProto) {
         }
         let attributes = node.attribute.iter_mut();
         attributes.flat_map(|attribute| attribute.g.iter_mut()).for_each(unknown_operators);
-    }
-}
-
-/// A batch norm looks for channels in the second dimension, beyond the end of the shape if
-/// there is none, and the process may end there: tract is not asked about norms of
-/// vectors, nor of what is made of vectors element by element.
-pub fn norms_of_vectors(graph: &mut pb::GraphProto) {
-    use pb::type_proto::Value;
-    let is_vector = |info: &&pb::ValueInfoProto| {
-        let declared = info.r#type.as_ref().and_then(|declared| declared.value.as_ref());
-        let Some(Value::TensorType(tensor)) = declared else { return false };
-        tensor.shape.as_ref().is_some_and(|shape| shape.dim.len() < 2)
-    };
-    let inputs = graph.input.iter().filter(is_vector).map(|input| input.name.clone());
-    let stored = graph.initializer.iter().filter(|tensor| tensor.dims.len() < 2);
-    let mut vectors: HashSet<String> =
-        inputs.chain(stored.map(|tensor| tensor.name.clone())).collect();
-    const BY_ELEMENT: [&str; 12] = [
-        "Add",
-        "BatchNormalization",
-        "Cast",
-        "Clip",
-        "Div",
-        "Dropout",
-        "Identity",
-        "Mul",
-        "Neg",
-        "Relu",
-        "Sigmoid",
-        "Sub",
-    ];
-    for node in &mut graph.node {
-        let by_element = BY_ELEMENT.contains(&node.op_type.as_str());
-        let of_vectors = match node.op_type.as_str() {
-            "BatchNormalization" => node.input.first().is_some_and(|data| vectors.contains(data)),
-            "Constant" => node
-                .attribute
-                .iter()
-                .any(|attribute| attribute.t.as_ref().is_none_or(|tensor| tensor.dims.len() < 2)),
-            _ => by_element && node.input.iter().all(|input| vectors.contains(input)),
-        };
-        if of_vectors {
-            vectors.extend(node.output.iter().cloned());
-        }
-        if of_vectors && node.op_type == "BatchNormalization" {
-            node.op_type = "BatchNormalization of a vector".into();
-        }
     }
 }
 

@@ -197,7 +197,7 @@ fn new_tensors(
 ) -> BTreeMap<ValueId, FusedWeights> {
     let new = classes.scaled.iter().map(|one| {
         let new = scaled(reader.graph, reader.constants, classes, one, factors).unwrap();
-        (one.value, new.unwrap())
+        (one.value, new)
     });
     new.collect()
 }

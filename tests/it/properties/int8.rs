@@ -45,7 +45,7 @@ fn steps_are_those_of_tensors_or_of_output_channels() {
             let runnable = RunnableModel::of(&model, Limits::of_reading()).unwrap();
             let shape: &[usize] = if input.ends_with("1,1]") { &[1, 2, 1, 1] } else { &[1, 2] };
             let pieces = [vec![Array::Float(ArrayD::ones(IxDyn(shape)))]];
-            let found = of_weights(&runnable, &graphs[0], &constants[0], &pieces).unwrap().unwrap();
+            let found = of_weights(&runnable, &graphs[0], &constants[0], &pieces).unwrap();
             let found = found.unwrap();
             for (found, expected) in [found.per_tensor, found.per_channel].iter().zip(expected) {
                 assert!((found - expected).abs() < 1e-3, "{node}: {found}, and not {expected}");

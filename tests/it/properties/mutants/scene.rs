@@ -441,7 +441,7 @@ fn probe(block: &Block, claim: &Claim, reader: &Reader) -> Vec<(String, ArrayD<f
     let original = original(reader);
     let ends = claim.borders.iter().map(|border| (border.output, border.inner)).collect();
     let cone = original.cone(claim.output, &claim.roots, &ends).unwrap();
-    let trials = choose(&original, &cone, &claim.valid, &claim.borders).unwrap();
+    let trials = choose(&original, &cone, claim).unwrap();
     let is_sized = |condition: &Condition| match condition.property {
         Property::Size(axis, _) => axis != 1,
         Property::Integers(_) => true,
