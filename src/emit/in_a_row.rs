@@ -36,8 +36,8 @@ impl<L: Linear> Term<L> {
         if adds_bias(inner.map.geometry()) {
             let bias = inner.map.shift_alone();
             let bias = inner.after.iter().try_fold(bias, |bias, view| bias.beyond(&view.view));
-            let added = Term::new(self.root, bias?, TermKind::Pointwise);
-            if let Ok(outer) = self.of(&added) {
+            let added = bias.map(|bias| Term::new(self.root, bias, TermKind::Pointwise));
+            if let Ok(outer) = added.and_then(|added| self.of(&added)) {
                 return outer
                     .behind_kernel(Term { map: inner.map.clone().unshifted(), ..inner.clone() });
             }

@@ -332,7 +332,8 @@ impl<L: Linear> Term<L> {
             scatters && geometry.windows.iter().any(is_uneven)
         };
         // Before this operator set, operands are broadcast only where attributes say so.
-        let broadcasts = |kernel: &Self| matches!(kernel.kind, TermKind::Shifted(_));
+        let broadcasts =
+            |kernel: &Self| matches!(kernel.kind, TermKind::Shifted(_) | TermKind::Pointwise);
         let convolves = |kernel: &Self| {
             kernel.kind == TermKind::Conv
                 && layout(kernel.map.geometry(), forms).iter().any(|node| node.operator.convolves())

@@ -2,7 +2,7 @@
 //! the model's own arithmetic tells the two apart.
 //!
 //! Exporters compute the shift β − μγ/σ of a norm, and what DBB fills the border of its 1×1
-//! convolution with, each in float32. Where β and μγ/σ cancel, the two differ by a thousandth
+//! convolution with, each in the model's type. Where β and μγ/σ cancel, the two differ by a thousandth
 //! of themselves. What that does to an output of the block is Σ|w|·|difference|, over the
 //! kernels behind the border, and there are constants on the way to that output, whatever the
 //! input is: Σ|w|·|border|, and the biases behind it and beside it. The old nodes round their
@@ -45,8 +45,7 @@ pub fn check(
         return Ok(());
     }
     let output = constants(reader, meanings, region);
-    let most = UNITS * float.unit().min(Float::F32.unit());
-    let is_rounding = output.is_some_and(|output| output.is_within(most));
+    let is_rounding = output.is_some_and(|output| output.is_within(UNITS * float.unit()));
     if is_rounding { Ok(()) } else { Err(Unfit::Border) }
 }
 
@@ -119,7 +118,9 @@ fn constants(reader: &Reader, meanings: &Meanings, region: &Region) -> Option<Fr
                 }
                 sum?
             }
-            _ => continue,
+            // Per channel of the whole, of which a part has some.
+            Some(Meaning::Parted(..)) => return None,
+            Some(Meaning::Alias(_) | Meaning::Opaque(_)) | None => continue,
         };
         found.insert(output, made);
     }

@@ -15,6 +15,9 @@ use crate::ops::forms::NodeForms;
 use crate::plan::cost::{self, Count};
 use crate::plan::net::Net;
 
+/// Of a tensor with more readers, none is looked for that makes what is on the way to it.
+const MOST_READERS: usize = 256;
+
 impl Net<'_, '_, '_> {
     /// What the sum of `terms` costs as new nodes. What turns back a tensor that other new nodes
     /// turn last reads what these turn.
@@ -46,6 +49,11 @@ impl Net<'_, '_, '_> {
             return None;
         }
         let output = self.reader.graph.node(id).output()?;
+        let readers = &self.reader.graph.value(output).readers;
+        if readers.len() > MOST_READERS {
+            return None;
+        }
+        let before = before_last_node(terms, self.reader.forms)?;
         let makes_byproduct = |&reader: &NodeId| {
             let own = self.forms.get(reader).filter(|_| self.is_live(reader));
             let [own] = own.map_or(&[][..], |form| form.terms.as_slice()) else { return false };
@@ -53,9 +61,8 @@ impl Net<'_, '_, '_> {
             !self.is_planned(reader)
                 && own.kind != TermKind::Conv
                 && own.root == output
-                && read().is_some_and(|inner| is_on_the_way(&inner, terms, self.reader.forms))
+                && read().is_some_and(|inner| are_alike(&inner, &before))
         };
-        let readers = &self.reader.graph.value(output).readers;
         readers.iter().copied().find(makes_byproduct)
     }
 
@@ -67,18 +74,20 @@ impl Net<'_, '_, '_> {
     }
 }
 
-/// Whether the sum of `inner` is written as the nodes of that of `terms` without the last one.
-fn is_on_the_way(inner: &[Term<Geometry>], terms: &[Term<Geometry>], forms: NodeForms) -> bool {
+/// What the sum of `terms` is written as without the last node.
+fn before_last_node(terms: &[Term<Geometry>], forms: NodeForms) -> Option<Vec<Term<Geometry>>> {
     let before = match terms {
         [term] if term.kind == TermKind::Conv && term.part.is_none() => {
             without_last_view(term).map(|term| vec![term])
         }
         _ => None,
     };
-    let before = before.or_else(|| turned::before_turn(terms, forms).map(|(terms, _)| terms));
-    before.is_some_and(|before| {
-        before.len() == inner.len() && before.iter().zip(inner).all(|(one, other)| one.is(other))
-    })
+    before.or_else(|| turned::before_turn(terms, forms).map(|(terms, _)| terms))
+}
+
+/// Whether both are sums of the same terms, but for weights.
+fn are_alike(one: &[Term<Geometry>], other: &[Term<Geometry>]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| one.is(other))
 }
 
 fn without_last_view(term: &Term<Geometry>) -> Option<Term<Geometry>> {

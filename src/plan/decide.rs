@@ -151,7 +151,7 @@ fn parted(
         return stays.map_or(Ok(as_planned), |first| Err(stays_apart(first)));
     };
     let (terms, parted) = apart(&kept);
-    if !pays(&parted) {
+    if !pays(&parted) || !parted.terms.iter().all(|term| term.is_read(reader.forms)) {
         return Err(stays_apart(first));
     }
     fit::check_terms(&terms, float)?;

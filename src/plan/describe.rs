@@ -76,6 +76,7 @@ impl Branches<'_, '_, '_> {
                     path.extend(self.step(node, map));
                     open.push((*input, path, sign));
                 }
+                Some((_, Meaning::Parted(whole, _))) => open.push((*whole, path, sign)),
                 Some((_, meaning @ (Meaning::Sum(_) | Meaning::Joined(_)))) => {
                     let between = if matches!(meaning, Meaning::Sum(_)) { PLUS } else { BESIDE };
                     let signed = once(sign).chain(repeat(between));

@@ -143,7 +143,8 @@ fn bounds(
         found.get(&source).copied().filter(|_| !is_root).unwrap_or(Bounds::IDENTITY)
     };
     for id in region.read_nodes() {
-        let Some(output) = reader.graph.node(id).output() else { continue };
+        let node = reader.graph.node(id);
+        let Some(output) = node.output() else { continue };
         let bounds = match meanings.get(id) {
             Some(Meaning::Linear(input, map)) => {
                 let Some((outer, count)) = of_map(reader, map)? else { return Ok(None) };
@@ -167,7 +168,12 @@ fn bounds(
                 let operands = operands.iter().map(|&(_, operand)| of(&found, operand));
                 operands.reduce(Bounds::beside).unwrap_or(Bounds::IDENTITY)
             }
-            _ => continue,
+            Some(Meaning::Parted(whole, _)) => {
+                let whole = of(&found, *whole);
+                found.extend(node.outputs.iter().flatten().map(|&part| (part, whole)));
+                continue;
+            }
+            Some(Meaning::Alias(_) | Meaning::Opaque(_)) | None => continue,
         };
         found.insert(output, bounds);
     }

@@ -11,6 +11,14 @@ use crate::ops::meaning::{LinearOp, Sign};
 use crate::ops::reader::Reader;
 use crate::refusal::Reason;
 
+/// Two terms as one.
+pub struct Merged<L> {
+    /// Their sum.
+    pub term: Term<L>,
+    /// The sizes for which they are one.
+    pub valid: Validity,
+}
+
 /// `one ⊕ other`, two terms of one root, if that is legal.
 ///
 /// # Errors
@@ -19,7 +27,7 @@ pub fn merge<L: Linear>(
     one: Term<L>,
     other: &Term<L>,
     reader: &Reader,
-) -> Result<Term<L>, Refusal> {
+) -> Result<Merged<L>, Refusal> {
     debug_assert_eq!(one.root, other.root);
     if !one.has_views_of(other) {
         return match (one.seen_as(other), other.seen_as(&one)) {
@@ -38,7 +46,11 @@ pub fn merge<L: Linear>(
     };
     let is_weighted = one.kind == TermKind::Conv || other.kind == TermKind::Conv;
     let kind = if is_weighted { TermKind::Conv } else { TermKind::Pointwise };
-    Ok(Term { map: one.map.plus(&other.map, sizes)?, kind, ..one })
+    let valid = match sizes {
+        [] => Validity::default(),
+        sizes => equal_counts(one.root, [one.map.geometry(), other.map.geometry()], sizes)?,
+    };
+    Ok(Merged { term: Term { map: one.map.plus(&other.map, sizes)?, kind, ..one }, valid })
 }
 
 /// `one ⊕ other`, if that is legal and has no more weights than the two have.
@@ -50,7 +62,7 @@ pub fn merge_if_smaller(
     other: &Term<Geometry>,
     reader: &Reader,
 ) -> Result<Term<Geometry>, Reason> {
-    let sum = merge(one.clone(), other, reader)?;
+    let sum = merge(one.clone(), other, reader)?.term;
     let (before, after) = (one.weights() + other.weights(), sum.weights());
     if sum.kind != TermKind::Conv || after > before {
         return Err(Reason::Dearer { before, after });
@@ -77,33 +89,34 @@ pub fn insert<L: Linear>(
             && merge_if_smaller(&other.shape(), &term.shape(), reader).is_ok()
     };
     while let Some(index) = sum.iter().position(|other| is_merged(other, &term)) {
-        let other = sum.remove(index);
-        require_equal_counts(other.root, other.map.geometry(), term.map.geometry(), reader, valid);
-        term = merge(other, &term, reader)?;
+        let merged = merge(sum.remove(index), &term, reader)?;
+        valid.intersect(&merged.valid);
+        term = merged.term;
     }
     sum.push(term);
     Ok(())
 }
 
 /// Windows of other slack give as many outputs, ⌊(n + slack)/stride⌋ + 1, for sizes n of some
-/// remainders only: that which `root` is known to have.
-fn require_equal_counts(
+/// remainders only: that which `root`, of these `sizes`, has.
+fn equal_counts(
     root: ValueId,
-    one: &Geometry,
-    other: &Geometry,
-    reader: &Reader,
-    valid: &mut Validity,
-) {
+    [one, other]: [&Geometry; 2],
+    sizes: &[Option<i64>],
+) -> Result<Validity, Refusal> {
+    let mut valid = Validity::default();
+    let (one, other) = one.clone().aligned(other)?;
     for axis in 0..one.windows.len().max(other.windows.len()) {
         let (window, slack) = (one.window(axis), other.window(axis).slack);
         let along = one.input.axis(axis.saturating_add(2));
-        let known = || reader.sizes.shape(root).get(along).copied().flatten();
+        let known = || sizes.get(along).copied().flatten();
         if let Some(size) = (window.slack != slack).then(known).flatten() {
             let (remainder, modulus) = (size.rem_euclid(window.stride.max(1)), window.stride);
             let sizes = SizeSet::Congruent { remainder, modulus };
             valid.require(root, Property::Size(along, sizes));
         }
     }
+    Ok(valid)
 }
 
 /// What a map makes of a term's kind.

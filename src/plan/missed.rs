@@ -8,7 +8,7 @@
 //!
 //! Knows the planner's graph and blocks; changes nothing of them.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use crate::affine::{ConvKind, Geometry, Refusal};
 use crate::emit::term::{Term, TermKind};
@@ -19,7 +19,7 @@ use crate::plan::block::Block;
 use crate::plan::computed::enlarged;
 use crate::plan::cuts::MetLimits;
 use crate::plan::form::Form;
-use crate::plan::merge::{kind_of, merge, merge_if_smaller};
+use crate::plan::merge::{Merged, kind_of, merge, merge_if_smaller};
 use crate::plan::net::Net;
 use crate::plan::stays::{self, Staying};
 use crate::refusal::{NearMiss, NotLinear, Reason};
@@ -60,13 +60,12 @@ pub fn near_misses(net: &Net, limits: &MetLimits, blocks: &[Block]) -> Vec<(Valu
             || outputs.contains(*value)
     };
     // A limit is met by all that lies behind the first one that meets it.
-    let mut limits = Vec::new();
+    let mut limits = HashSet::new();
     let mut is_first = |miss: &NearMiss| match &miss.reason {
-        limit @ (Reason::Limit(_) | Reason::NotLinear { why: NotLinear::Beyond { .. }, .. }) => {
-            let is_new = !limits.contains(limit);
-            limits.extend(is_new.then(|| limit.clone()));
-            is_new
+        Reason::NotLinear { why: limit @ NotLinear::Beyond { .. }, .. } => {
+            limits.insert(limit.to_string())
         }
+        limit @ Reason::Limit(_) => limits.insert(limit.to_string()),
         _ => true,
     };
     let near_misses = misses.found.into_iter().filter(|(value, _)| missed(value));
@@ -306,8 +305,8 @@ impl NearMisses<'_, '_, '_, '_> {
                     continue;
                 }
                 let sum = merge(other.clone(), term, reader).map_err(Reason::from);
-                if let Err(reason) = sum.and_then(|sum| Form::of_terms(vec![sum]).validity(reader))
-                {
+                let valid = |sum: Merged<_>| Form::of_terms(vec![sum.term]).validity(reader);
+                if let Err(reason) = sum.and_then(valid) {
                     return Some(self.told(reason, term.root));
                 }
             }

@@ -173,7 +173,7 @@ impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
             let readers = self.readers.get(&value).map(Vec::as_slice).unwrap_or_default();
             let readers: Vec<NodeId> =
                 readers.iter().copied().filter(|&id| !self.names(id)).collect();
-            let is_output = graph.outputs.contains(&value);
+            let is_output = graph.value(value).is_output;
             let reader = match readers.as_slice() {
                 [] => break,
                 &[reader] if !is_output => reader,
