@@ -11,7 +11,6 @@ use crate::facts::shape_rules::{self, Dims, Operands};
 use crate::onnx::float::Float;
 use crate::onnx::ids::NodeId;
 use crate::onnx::model::Invalid;
-use crate::onnx::names;
 use crate::onnx::node::Node;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
@@ -113,9 +112,39 @@ impl Original<'_, '_, '_> {
                 }
                 side.constants.push(constant);
             }
-            side.push(proto);
+            match self.rounds_sizes_to(id) {
+                Some(float) => side.nodes.extend(self.in_own_type(node, proto, float)),
+                None => side.push(proto),
+            }
         }
         Ok(side)
+    }
+
+    /// A node that computes in type `float`, between casts: 1/√32 is what the file makes of it,
+    /// and the new nodes have that as a constant.
+    fn in_own_type(&self, node: &Node, mut proto: NodeProto, float: Float) -> Vec<NodeProto> {
+        let suffix = self.suffix();
+        let cast = |from: &str, to: &str, float: Float| {
+            write::node("Cast", "", &[from], to, vec![write::int("to", float.to_onnx().into())])
+        };
+        let mut nodes = Vec::with_capacity(node.inputs.len().saturating_add(2));
+        let output = proto.output.first().cloned().unwrap_or_default();
+        for (number, (read, name)) in node.inputs.iter().zip(&mut proto.input).enumerate() {
+            if read.and_then(|id| self.float(id)).is_some() {
+                let own = format!("{output}{suffix}.{number}");
+                nodes.push(cast(name, &own, float));
+                *name = own;
+            }
+        }
+        let own = format!("{output}{suffix}");
+        if let Some(made) = proto.output.first_mut() {
+            made.clone_from(&own);
+        }
+        if roles::casts(node) {
+            proto = write::into_cast(proto, float.to_onnx());
+        }
+        nodes.extend([proto, cast(&own, &output, Float::F64)]);
+        nodes
     }
 
     /// A constant that before opset 7 met its operand from `axis` on, with the dimensions
@@ -133,8 +162,7 @@ impl Original<'_, '_, '_> {
         dims.resize(rank.saturating_sub(axis).max(dims.len()), 1);
         // Node names need not differ; outputs do.
         let output = node.output().map_or("", |output| self.graph.value(output).name.as_str());
-        let fresh = names::fresh(self.graph, ".at");
-        let name = format!("{}{fresh}.{output}", constant.name());
+        let name = format!("{}{}.{output}", constant.name(), self.suffix());
         Ok(constant.called(name))
     }
 }

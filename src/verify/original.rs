@@ -6,7 +6,7 @@
 //! and what it makes is rounded.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ndarray::ArrayD;
 use prost::Message;
@@ -21,6 +21,7 @@ use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{IdMap, NodeId, Table, ValueId};
 use crate::onnx::model::Invalid;
+use crate::onnx::names;
 use crate::onnx::node::Node;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
@@ -43,7 +44,11 @@ pub struct Original<'r, 'g, 'm> {
     pub(super) converted: IdMap<NodeId, NodeProto>,
     /// Tensors that follow from stored ones alone.
     derived: Table<ValueId, ()>,
-    /// Those of them that were asked for.
+    /// Tensors that follow from sizes, and from stored ones.
+    sized: Table<ValueId, ()>,
+    /// What no name in the graph contains.
+    suffix: OnceLock<String>,
+    /// Those constants that were asked for.
     values: Mutex<IdMap<ValueId, Option<Constant>>>,
 }
 
@@ -56,8 +61,17 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         outer: Option<Arc<Original<'r, 'g, 'm>>>,
         converted: IdMap<NodeId, NodeProto>,
     ) -> Self {
-        let (derived, values) = (Table::default(), Mutex::default());
-        let mut original = Original { graph, constants, sizes, outer, converted, derived, values };
+        let mut original = Original {
+            graph,
+            constants,
+            sizes,
+            outer,
+            converted,
+            derived: Table::default(),
+            sized: Table::default(),
+            suffix: OnceLock::new(),
+            values: Mutex::default(),
+        };
         original.find_derived();
         original
     }
@@ -74,22 +88,31 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
             }
         }
         for (_, node) in self.graph.nodes() {
-            if self.is_derived(node) {
-                let outputs = node.outputs.iter().flatten().copied();
+            let outputs = node.outputs.iter().flatten().copied();
+            if roles::holds_constant(node) || follows(node, |input| self.is_constant(input)) {
                 self.derived.extend(outputs);
+            } else if roles::measures(node) || follows(node, |input| self.follows_from_sizes(input))
+            {
+                self.sized.extend(outputs);
             }
         }
     }
 
-    fn is_derived(&self, node: &Node) -> bool {
-        let computes = || {
-            node.standard_op().is_some()
-                && !roles::is_random(node)
-                && !node.has_bodies()
-                && node.inputs.first().is_some_and(Option::is_some)
-        };
-        roles::holds_constant(node)
-            || computes() && roles::values_read(node).all(|input| self.is_constant(input))
+    /// A suffix that makes a new name of any in the graph.
+    pub(super) fn suffix(&self) -> &str {
+        self.suffix.get_or_init(|| names::fresh(self.graph, ".proof"))
+    }
+
+    /// Whether `id` follows from sizes and stored tensors alone.
+    fn follows_from_sizes(&self, id: ValueId) -> bool {
+        self.is_constant(id) || self.sized.contains(id)
+    }
+
+    /// The type in which node `id` computes a number from sizes: what the file rounds there is no
+    /// part of what float64 would tell. The engine has none but these.
+    pub(super) fn rounds_sizes_to(&self, id: NodeId) -> Option<Float> {
+        let made = self.graph.node(id).output().filter(|made| self.sized.contains(*made))?;
+        self.float(made).filter(|float| matches!(float, Float::F16 | Float::F32))
     }
 
     /// Whether `id` follows from stored tensors alone.
@@ -133,7 +156,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         if self.constants.stores(id) { Ok(self.stored(id)?) } else { self.computed(id) }
     }
 
-    fn float(&self, id: ValueId) -> Option<Float> {
+    pub(super) fn float(&self, id: ValueId) -> Option<Float> {
         self.constants.element_type(id).and_then(Float::from_onnx)
     }
 
@@ -275,6 +298,15 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
             Array::Int(values) => integers(name, &values, self.constants.element_type(id)).into(),
         }
     }
+}
+
+/// Whether what `node` makes follows from tensors that `is_known` holds for.
+fn follows(node: &Node, is_known: impl Fn(ValueId) -> bool) -> bool {
+    node.standard_op().is_some()
+        && !roles::is_random(node)
+        && !node.has_bodies()
+        && node.inputs.first().is_some_and(Option::is_some)
+        && roles::values_read(node).all(is_known)
 }
 
 /// `values` as a tensor of its element type, int64 if that holds it no better.
