@@ -211,7 +211,7 @@ pub fn unknown_blocks(names: &[String], blocks: &[String]) -> String {
     alike.sort_by_key(unlikeness);
     let known: Vec<String> = alike.into_iter().take(MOST).map(quoted).collect();
     let more = if blocks.len() > MOST { ", …" } else { "" };
-    format!("no block is called {unknown}; there are {}{more}", known.join(", "))
+    format!("no block is called {unknown}; the blocks are {}{more}", known.join(", "))
 }
 
 /// How many characters have to be changed, put in or left out to make one name of the other.
@@ -350,10 +350,14 @@ mod tests {
     fn names_that_are_most_alike_come_first() {
         let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         for (names, blocks, said) in [
-            (&["stem"][..], &["body", "stemm", "s"][..], "`stem`; there are `stemm`, `s`, `body`"),
-            (&["a", "b"], &["c"], "`a`, `b`; there are `c`"),
+            (
+                &["stem"][..],
+                &["body", "stemm", "s"][..],
+                "`stem`; the blocks are `stemm`, `s`, `body`",
+            ),
+            (&["a", "b"], &["c"], "`a`, `b`; the blocks are `c`"),
             (&["a"], &[], "`a`: there are none"),
-            (&["layer1.0"], &["layer2.1", "layer1.1"], "there are `layer1.1`, `layer2.1`"),
+            (&["layer1.0"], &["layer2.1", "layer1.1"], "the blocks are `layer1.1`, `layer2.1`"),
             (
                 &["x"],
                 &["1", "2", "3", "4", "5", "6", "7", "8", "9"],

@@ -29,7 +29,7 @@ pub enum NotLinear {
     #[error("it stays in training mode: {0}")]
     Training(&'static str),
     /// A node in training mode that is not converted, as asked for.
-    #[error("it stays in training mode: {}", Setting::KeepTraining)]
+    #[error("it stays in training mode because of {}", Setting::KeepTraining)]
     KeptTraining,
     /// A norm in training mode whose statistics were never trained.
     #[error(
@@ -65,7 +65,7 @@ pub enum NotLinear {
     Quantized(String),
     /// A weight that a caller of the model may replace, where such ones are kept.
     #[error(
-        "`{tensor}` is a graph input too, so a caller may override it ({setting})",
+        "`{tensor}` is a graph input too, so a caller may override it (kept because of {setting})",
         tensor = .0,
         setting = Setting::KeepOverridable
     )]
@@ -146,7 +146,7 @@ pub enum Reason {
     /// Its kernel is not its own.
     #[error(
         "its kernel `{kernel}` is read by `{other}` too, and copies of such kernels would make \
-         the model larger ({})",
+         the model larger ({} allows them)",
         Setting::Growth { thousandths: *thousandths }
     )]
     SharedKernel {
@@ -165,7 +165,7 @@ pub enum Reason {
     Limit(&'static str),
     /// It is written as it would be kept.
     #[error(
-        "{branch} stays apart: in one kernel, int8 weights would be {} ({})",
+        "{branch} stays apart: in one kernel, int8 weights would be {} (because of {})",
         less_exact(*together, *apart), Setting::KeepIdentity
     )]
     KeptApart {

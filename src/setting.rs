@@ -49,13 +49,13 @@ impl fmt::Display for Setting {
             Setting::InputShape { input, example } => {
                 write!(f, "a shape for the input `{input}`, such as {example}")
             }
-            Setting::KeepOverridable => f.write_str("that is kept, as asked for"),
+            Setting::KeepOverridable => f.write_str("the option that keeps such weights"),
             Setting::Growth { thousandths } => {
-                write!(f, "unless a growth by {} is allowed", *thousandths as f64 / 1000.0)
+                write!(f, "a growth by {}", *thousandths as f64 / 1000.0)
             }
-            Setting::KeepIdentity => f.write_str("such branches stay apart, as asked for"),
+            Setting::KeepIdentity => f.write_str("the option that keeps such branches apart"),
             Setting::KeepDominant => f.write_str("keeping such branches apart"),
-            Setting::KeepTraining => f.write_str("as asked for"),
+            Setting::KeepTraining => f.write_str("the option that keeps such nodes"),
             Setting::ConvertTraining => f.write_str("converting all such nodes"),
             Setting::Skip => f.write_str("its name, as asked for"),
             Setting::TimeLimit => f.write_str("a longer time limit"),

@@ -10,9 +10,11 @@ from ._report import Report
 
 
 class Error(Exception):
-    """Nothing was written. `str` of it names the file and what is wrong; `report` is there if the tool came that far.
+    """`str` of it names the file and what is wrong; `report` is there if the tool came that far.
 
-    Where the process was ended from outside (`Ended`, `TimedOut`), the old file or the whole new one is in place.
+    No incomplete file is left, and the target holds what it held before; except that after `Ended` or `TimedOut` it is
+    either the old file or the complete new one, and that the new model is in place if only a report could not be
+    written, or the input changed while `verify="onnxruntime"` ran.
     """
 
     may_retry: ClassVar[bool] = False

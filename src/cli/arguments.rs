@@ -85,7 +85,7 @@ pub struct Arguments {
     /// that it is in.
     #[arg(long, value_name = "FILE.jsonl", conflicts_with = "files", help_heading = MANY)]
     pub manifest: Option<PathBuf>,
-    /// How many models are in work at a time [1]
+    /// Models to process at a time [1]
     #[arg(long, value_name = "N", value_parser = threads, help_heading = MANY)]
     pub jobs: Option<usize>,
 
@@ -196,7 +196,7 @@ pub struct Arguments {
     /// What needs more is not run.
     #[arg(long, value_name = "GIB", default_value_t = 8, help_heading = LIMITS)]
     pub verify_memory: usize,
-    /// Seconds for all [no limit]
+    /// Seconds for the whole command [no limit]
     ///
     /// From beginning to end, for all models together. What is not done by then ends with
     /// exit code 7 and without a report; models that are done stay. Time in which the process
@@ -218,7 +218,7 @@ pub struct Arguments {
     /// Print nothing but errors
     #[arg(long, short, help_heading = SHOWN)]
     pub quiet: bool,
-    /// Say on standard error how far the work is
+    /// Report progress on standard error
     ///
     /// For programs, a line each: `progress: proving 3/12`; reading, planning, running and
     /// writing have no numbers.
@@ -227,7 +227,7 @@ pub struct Arguments {
     /// Print no colours (NO_COLOR does the same)
     #[arg(long, help_heading = SHOWN)]
     pub no_color: bool,
-    /// Print completions for a shell, and end
+    /// Completions of bash, fish, zsh, elvish, powershell
     #[arg(long, value_name = "SHELL", exclusive = true, help_heading = SHOWN)]
     #[arg(hide_possible_values = true)]
     pub completions: Option<Shell>,

@@ -12,9 +12,9 @@ use super::show::printable;
 
 /// Every exit code, and what it says.
 pub const CODES: [(i32, &str); 10] = [
-    (0, "written, or looked at"),
+    (0, "success: the model was written, or inspected if no OUT was given"),
     (1, "the model is invalid, or no ONNX model"),
-    (2, "the request makes no sense, in general or for this model"),
+    (2, "the command is wrong, does not fit the model, or would replace a file"),
     (3, "verification failed: old and new model differ"),
     (4, "no block was fused (--require-fusion)"),
     (5, "there is something to fuse or to convert (--check)"),
@@ -26,6 +26,15 @@ pub const CODES: [(i32, &str); 10] = [
 
 /// As shells have it for a process that was interrupted.
 pub const INTERRUPTED: i32 = 130;
+
+/// How many new models there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Targets {
+    /// One at most.
+    One,
+    /// One for each model.
+    Many,
+}
 
 /// What the process says, and the code that it ends with, if that is not 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,11 +69,13 @@ impl Exit {
     }
 
     /// `--timeout` is over, in this stage.
-    pub fn of_time(seconds: u64, stage: &str) -> Self {
-        let left = if stage == "writing" {
-            "the target is either the old file or the complete new one"
-        } else {
-            "nothing was written"
+    pub fn of_time(seconds: u64, stage: &str, targets: Targets) -> Self {
+        let left = match (targets, stage) {
+            (Targets::Many, _) => "every target holds its old file or the complete new one",
+            (Targets::One, "writing") => {
+                "the target is either the old file or the complete new one"
+            }
+            (Targets::One, _) => "nothing was written",
         };
         let message = format!(
             "it took longer than {seconds} s and was stopped while {stage}: {left} (--timeout \
@@ -192,9 +203,9 @@ mod tests {
             (
                 NotLinear::Overridable("w as asked for".into()),
                 "`w as asked for` is a graph input too, so a caller may override it \
-                 (--keep-overridable)",
+                 (kept because of --keep-overridable)",
             ),
-            (NotLinear::KeptTraining, "it stays in training mode: --training-mode keep"),
+            (NotLinear::KeptTraining, "it stays in training mode because of --training-mode keep"),
             (
                 NotLinear::Untrained,
                 "it stays in training mode: its stored means are all 0 and its variances all 1, \

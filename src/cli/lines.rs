@@ -5,14 +5,16 @@
 use std::time::Duration;
 
 use acb_fuse::report::words::{counted, nodes_change, nothing_fused};
-use acb_fuse::report::{Mode, Outcome, Report};
+use acb_fuse::report::{Ending, Mode, Outcome, Report};
 
 use super::exit::Exit;
 
 /// What became of one `model`, in a line.
 pub fn line(model: &str, report: &Report, result: &Result<(), Exit>) -> String {
     if let Err(Exit { message, code, .. }) = result {
-        return format!("failed  {message} (exit code {code})");
+        // A look that found something has not failed.
+        let word = if report.outcome == Ending::Failed { "failed" } else { "found" };
+        return format!("{word:<7} {message} (exit code {code})");
     }
     if report.is_unchanged() {
         let word = if report.mode == Mode::Look { "none" } else { "same" };
@@ -68,7 +70,8 @@ pub struct Totals {
 
 impl Totals {
     /// Adds what became of one.
-    pub fn add(&mut self, report: &Report, has_failed: bool) {
+    pub fn add(&mut self, report: &Report) {
+        let has_failed = report.outcome == Ending::Failed;
         let add = |sum: &mut usize, more: usize| *sum = sum.saturating_add(more);
         add(&mut self.models, 1);
         add(&mut self.failed, has_failed.into());

@@ -86,6 +86,10 @@ fn fits(arguments: &Arguments, files: &[PathBuf]) -> Result<(), Exit> {
             "more than IN and OUT; for many models see --out-dir, --look and --check"
         }
         [_, _, ..] if arguments.only_looks() && arguments.verbose => "--verbose is for one model",
+        [one] if one.is_dir() && arguments.verbose => "--verbose is for one model",
+        [one, ..] if one.is_dir() && !arguments.only_looks() => {
+            "IN is a folder; --look and --check inspect the models in it, --out-dir converts them"
+        }
         _ if arguments.no_clobber && !has_place => "--no-clobber without OUT has no effect",
         _ if arguments.force && !has_place => "--force without OUT has no effect",
         _ => return Ok(()),
@@ -148,7 +152,7 @@ pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
     let mut work = |out: &mut dyn Write| {
         let mut written = Ok(());
         let failure = work(jobs, at_a_time, &convert, |index, job, report, result| {
-            totals.add(report, result.is_err());
+            totals.add(report);
             let line = printable(&line(&job.shown(), report, result), |_| false);
             let _ = match result {
                 Err(_) => writeln!(io::stderr(), "{line}"),

@@ -19,17 +19,20 @@ mod stage;
 mod tensors;
 mod watchdog;
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use acb_fuse::remove_staged;
 use arguments::{Arguments, MOST_THREADS};
-use exit::{Exit, INTERRUPTED};
+use exit::{Exit, INTERRUPTED, Targets};
 
 /// Does what was asked for, and says how it ended.
 pub fn carry_out(arguments: &Arguments) -> ExitCode {
     if let Some(shell) = arguments.completions {
-        clap_complete::generate(shell, &mut help::manual(), "acb-fuse", &mut io::stdout());
+        // Whoever reads them may have enough before their end.
+        let mut text = Vec::new();
+        clap_complete::generate(shell, &mut help::manual(), "acb-fuse", &mut text);
+        let _ = io::stdout().write_all(&text);
         return ExitCode::SUCCESS;
     }
     if arguments.man {
@@ -43,7 +46,10 @@ pub fn carry_out(arguments: &Arguments) -> ExitCode {
         remove_staged();
         std::process::exit(INTERRUPTED);
     });
-    let begun = arguments.timeout.map_or(Ok(()), watchdog::begin);
+    let goes_to_many = arguments.out_dir.is_some() || arguments.manifest.is_some();
+    let targets = if goes_to_many { Targets::Many } else { Targets::One };
+    let begin = |seconds| watchdog::begin(seconds, targets);
+    let begun = arguments.timeout.map_or(Ok(()), begin);
     let started = begun.and_then(|()| start_threads(arguments));
     started.and_then(|()| fuse(arguments)).unwrap_or_else(Exit::say)
 }
@@ -61,7 +67,7 @@ fn start_threads(arguments: &Arguments) -> Result<(), Exit> {
     }
     // Nothing was done in parallel yet, so nobody has built it.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    let fewer = "so many threads cannot be started; --threads takes fewer";
+    let fewer = "cannot start that many threads; give a smaller --threads";
     pool.map_err(|error| Exit::of_usage(format!("{fewer}: {error}")))
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use acb_fuse::{remove_staged, running_time};
 
-use super::exit::Exit;
+use super::exit::{Exit, Targets};
 use super::stage::stage;
 
 /// How often the clock is asked.
@@ -25,7 +25,7 @@ const TO_SAY_IT: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// If there can be no thread to do so: then nothing would end it.
-pub fn begin(seconds: u64) -> Result<(), Exit> {
+pub fn begin(seconds: u64, targets: Targets) -> Result<(), Exit> {
     let none = || Exit::of_usage("--timeout: the system gives no thread to measure time".into());
     let begun = running_time().ok_or_else(none)?;
     let until = begun.saturating_add(Duration::from_secs(seconds));
@@ -33,15 +33,15 @@ pub fn begin(seconds: u64) -> Result<(), Exit> {
         while running_time().is_some_and(|now| now < until) {
             thread::sleep(BEAT);
         }
-        end(seconds);
+        end(seconds, targets);
     };
     let watchdog = thread::Builder::new().name("timeout".to_owned());
     watchdog.spawn(watch).map(drop).map_err(|_| none())
 }
 
-fn end(seconds: u64) -> ! {
+fn end(seconds: u64, targets: Targets) -> ! {
     remove_staged();
-    let exit = Exit::of_time(seconds, stage());
+    let exit = Exit::of_time(seconds, stage(), targets);
     let code = exit.code;
     let (done, said) = sync_channel(1);
     // Whoever holds standard error may wait for a reader for ever.

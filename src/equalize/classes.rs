@@ -178,7 +178,7 @@ impl Finder<'_, '_, '_> {
         let value = self.graph.value(id);
         let is_stored = self.constants.stores(id);
         // A caller may give another one, of which the next kernels would know nothing.
-        if value.input.is_some() {
+        if self.graph.may_be_overridden(id) {
             return Ok(Err(OVERRIDABLE));
         }
         if self.annotated.contains(&id) {

@@ -40,14 +40,24 @@ pub fn rounded_tensors(graph: &Graph, statistics: &Statistics) -> Vec<ValueId> {
     statistics.keys().copied().filter(is_rounded).collect()
 }
 
-/// What is rounded, and how.
-pub struct Grid {
-    /// Per tensor its least and largest element.
-    pub ranges: BTreeMap<String, [f64; 2]>,
-    /// Kernels.
-    pub kernels: BTreeMap<String, TensorProto>,
-    /// The type that all of them have.
+/// What a tensor holds.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorRange {
+    /// Its least element, or 0 if that is larger.
+    pub least: f64,
+    /// Its largest element, or 0 if that is less.
+    pub largest: f64,
+    /// Its type.
     pub float: Float,
+}
+
+/// What is rounded, and how.
+#[derive(Default)]
+pub struct Grid {
+    /// Tensors that are made.
+    pub ranges: BTreeMap<String, TensorRange>,
+    /// Stored tensors as they are written: kernels on their grid, shifts as they are.
+    pub kernels: BTreeMap<String, TensorProto>,
 }
 
 /// The model of `runnable` on the grid; new shifts are written as they are.
@@ -92,7 +102,9 @@ fn on(name: &str) -> String {
 }
 
 fn rounding(name: &str, grid: &Grid) -> Vec<NodeProto> {
-    let Some(&[least, largest]) = grid.ranges.get(name) else { return Vec::new() };
+    let Some(&TensorRange { least, largest, float }) = grid.ranges.get(name) else {
+        return Vec::new();
+    };
     let step = (largest - least) / 255.0;
     if step <= 0.0 || !step.is_finite() {
         return vec![node("Identity", "", &[name], &on(name), vec![])];
@@ -101,7 +113,7 @@ fn rounding(name: &str, grid: &Grid) -> Vec<NodeProto> {
     let part = |what: &str| format!("{name} {what}");
     let number = |what: &str, value: f64| {
         let value = ndarray::ArrayD::from_elem(ndarray::IxDyn(&[]), value);
-        write::constant(tensor::from_floats(&part(what), &value, grid.float))
+        write::constant(tensor::from_floats(&part(what), &value, float))
     };
     let op = |op: &str, a: &str, b: &str, to: &str| {
         node(op, "", &[&part(a), &part(b)], &part(to), vec![])

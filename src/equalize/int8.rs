@@ -44,8 +44,7 @@ pub fn of_weights(
         return Ok(None);
     }
     let rounded = |per_channel: bool| -> Result<Grid, Invalid> {
-        let mut grid =
-            Grid { ranges: BTreeMap::new(), kernels: BTreeMap::new(), float: Float::F32 };
+        let mut grid = Grid::default();
         for (&value, &axis) in &kernels {
             let dims = constants.dims(value)?;
             let float = constants.element_type(value).and_then(Float::from_onnx);

@@ -86,7 +86,6 @@ impl<'g, 'm> Constants<'g, 'm> {
             released: Mutex::default(),
             extremes: Mutex::default(),
         };
-        let overridable = keep_overridable && graph.model.ir_version >= 4;
         for (id, value) in graph.values() {
             if value.is_ambiguous {
                 continue;
@@ -101,7 +100,7 @@ impl<'g, 'm> Constants<'g, 'm> {
                 }
             } else if let Some(element_type) = graph.stored_type(id)? {
                 constants.types.insert(id, element_type);
-                if !(overridable && value.input.is_some()) {
+                if !(keep_overridable && graph.may_be_overridden(id)) {
                     constants.depths.insert(id, 0);
                 }
             } else if let Some(declared) = graph.input_type(id) {

@@ -15,14 +15,13 @@ use crate::facts::operators::operator;
 use crate::facts::row::{FoldingRule, InputsRead, TypeRule};
 use crate::onnx::data::TensorError;
 use crate::onnx::float::Float;
-use crate::onnx::graph::Initializer;
 use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
 use crate::onnx::node::Node;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::storage::Storage;
-use crate::onnx::tensor;
+use crate::onnx::tensor::{self, Initializer};
 use crate::onnx::write;
 
 /// Why a constant has no value here.

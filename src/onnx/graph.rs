@@ -14,36 +14,15 @@ use crate::onnx::info;
 use crate::onnx::liveness;
 use crate::onnx::model::{GraphFields, Invalid, Model};
 use crate::onnx::node::{Node, bodies, names_read_by, names_read_inside};
-use crate::onnx::proto::{GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto};
+use crate::onnx::proto::{GraphProto, NodeProto, ValueInfoProto};
 use crate::onnx::schema::{graph_field, info_field, node_field, sparse_field, tensor_field};
 use crate::onnx::sort;
+use crate::onnx::tensor::Initializer;
 use crate::onnx::wire::{self, Field, WireError};
 
 /// Name of a graph input, and the sizes that the file declares; `None` for a size that it leaves
 /// open, or if it says nothing of its sizes.
 pub type InputDims = (String, Option<Vec<Option<i64>>>);
-
-/// A constant as it is stored.
-#[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "it is looked at and dropped, never kept")]
-pub enum Initializer {
-    /// All its elements.
-    Dense(TensorProto),
-    /// Those that are not zero.
-    Sparse(SparseTensorProto),
-}
-
-impl Initializer {
-    /// Its element type (`TensorProto.DataType`).
-    pub fn element_type(&self) -> i32 {
-        match self {
-            Initializer::Dense(tensor) => tensor.data_type(),
-            Initializer::Sparse(sparse) => {
-                sparse.values.as_ref().map_or(0, |values| values.data_type())
-            }
-        }
-    }
-}
 
 /// One tensor.
 #[derive(Debug, Default)]
@@ -437,6 +416,12 @@ impl<'m> Graph<'m> {
         };
         let infos = infos.filter(without_default);
         infos.map(|info| (info.name().to_owned(), info::dims(&info))).collect()
+    }
+
+    /// Whether a caller may give another tensor than the initializer `id`. Up to IR version 3,
+    /// all are listed as graph inputs.
+    pub fn may_be_overridden(&self, id: ValueId) -> bool {
+        self.model.ir_version >= 4 && self.value(id).input.is_some()
     }
 
     /// Element type (`TensorProto.DataType`) that the file declares for graph input `id`.

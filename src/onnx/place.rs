@@ -34,6 +34,12 @@ pub fn is_same_file(one: &Path, other: &Path) -> bool {
     file_keys(other).iter().any(|key| keys.contains(key))
 }
 
+/// Whether both are one name in one folder: what is written to one replaces what stands at the
+/// other. A link to a file, or a second name of it, is another place.
+pub fn is_same_place(one: &Path, other: &Path) -> bool {
+    without_case(place(one)) == without_case(place(other))
+}
+
 /// The folder of `path` without links, as far as it exists, and the name in it.
 fn place(path: &Path) -> PathBuf {
     let Some(name) = path.file_name() else {

@@ -37,6 +37,28 @@ pub struct StoredFloats {
     storage: Storage,
 }
 
+/// A constant as it is stored.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "it is looked at and dropped, never kept")]
+pub enum Initializer {
+    /// All its elements.
+    Dense(TensorProto),
+    /// Those that are not zero.
+    Sparse(SparseTensorProto),
+}
+
+impl Initializer {
+    /// Its element type (`TensorProto.DataType`).
+    pub fn element_type(&self) -> i32 {
+        match self {
+            Initializer::Dense(tensor) => tensor.data_type(),
+            Initializer::Sparse(sparse) => {
+                sparse.values.as_ref().map_or(0, |values| values.data_type())
+            }
+        }
+    }
+}
+
 /// The raw data of a float tensor; `None` if it is of another type, or stored otherwise.
 ///
 /// # Errors

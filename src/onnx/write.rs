@@ -94,6 +94,11 @@ pub fn into_cast(mut node: NodeProto, to: i32) -> NodeProto {
     NodeProto { op_type: Some("Cast".into()), attribute: vec![int("to", to.into())], ..node }
 }
 
+/// A node that casts `from` to an element type (`TensorProto.DataType`).
+pub fn cast(from: &str, to: &str, data_type: i32) -> NodeProto {
+    into_cast(node("Identity", "", &[from], to, vec![]), data_type)
+}
+
 /// A node that makes `value`, called as that is.
 pub fn constant(value: TensorProto) -> NodeProto {
     let name = value.name().to_owned();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::equalize::balanced::balanced;
 use crate::equalize::channels::{ChannelClasses, ScaledForm};
 use crate::equalize::gate::{
-    Grid, on_grid, on_symmetric_grid, outputs, raw, rounded_tensors, sqnr,
+    Grid, TensorRange, on_grid, on_symmetric_grid, outputs, raw, rounded_tensors, sqnr,
 };
 use crate::equalize::minimum::minimum;
 use crate::equalize::noise::NoiseFunction;
@@ -297,18 +297,19 @@ impl Candidates<'_, '_, '_> {
                 ends.map(|(at, end)| end * factor(at).unwrap_or(1.0)).collect()
             };
             let least = scaled(&own.least).into_iter().fold(0.0, f64::min);
-            Some((name(id), [least, scaled(&own.largest).into_iter().fold(0.0, f64::max)]))
+            let largest = scaled(&own.largest).into_iter().fold(0.0, f64::max);
+            let float = self.constants.element_type(id).and_then(Float::from_onnx);
+            let float = float.unwrap_or(Float::F32);
+            Some((name(id), TensorRange { least, largest, float }))
         });
         let ranges = ranges.collect();
         let mut kernels = BTreeMap::new();
-        let mut type_of_all = Float::F32;
         for tensor in &self.classes.stored {
             let new = match scaled(self.graph, self.constants, self.classes, tensor, factors) {
                 Err(Unscaled::NotFinite(_)) => return Ok(None),
                 new => new?,
             };
             let all = numbers::all(new.numbers.as_ref());
-            type_of_all = new.float;
             let (name, dims) = (&new.name, &new.dims);
             let written = match tensor.form {
                 ScaledForm::Shift => raw(name, dims, &all, new.float),
@@ -316,7 +317,7 @@ impl Candidates<'_, '_, '_> {
             };
             kernels.insert(new.name, written);
         }
-        Ok(Some(Grid { ranges, kernels, float: type_of_all }))
+        Ok(Some(Grid { ranges, kernels }))
     }
 }
 

@@ -27,7 +27,7 @@ use crate::onnx::storage::Storage;
 use crate::options::Options;
 use crate::pipeline::edits::Rewrite;
 use crate::pipeline::occupied::Occupied;
-use crate::pipeline::placed::{PlacedFiles, StagedFiles, StagedSide};
+use crate::pipeline::placed::{StagedFiles, StagedSide};
 use crate::report::Predecessor;
 
 /// Where a new model goes.
@@ -116,8 +116,6 @@ pub struct Delivered {
     pub label: String,
     /// The model itself.
     pub model: Bytes,
-    /// The side file that holds its weights, if one was made for it.
-    pub side_file: Option<String>,
     /// What stood there before.
     pub replaced: Option<Predecessor>,
     /// Why it is not known that the new names would outlive a power failure.
@@ -377,11 +375,11 @@ impl StagedModel<'_> {
             let mut out = io::stdout().lock();
             out.write_all(self.model.bytes()).and_then(|()| out.flush()).map_err(unwritten)?;
         }
-        let placed = self.files.map(StagedFiles::commit).transpose().map_err(unwritten)?;
-        let PlacedFiles { side_file, unsynced } = placed.unwrap_or_default();
+        let unsynced = self.files.map(StagedFiles::commit).transpose().map_err(unwritten)?;
+        let unsynced = unsynced.flatten();
         let replaced = target.and_then(|target| occupied.replaced_by(&self.model, target));
         let model = self.model.bytes().clone();
-        Ok(Delivered { label, model, side_file, replaced, unsynced })
+        Ok(Delivered { label, model, replaced, unsynced })
     }
 
     fn unwritten(&self, source: io::Error) -> Error {

@@ -106,7 +106,7 @@ impl Roles<'_> {
         // A link that leads nowhere holds nothing.
         let standing = self.target.and_then(|target| Some((target, FileStamp::at(target)?)));
         let Some((target, stamp)) = standing else { return Ok(Occupied::default()) };
-        let is_input = self.input.is_some_and(|input| place::is_same_file(input, target));
+        let is_input = self.input.is_some_and(|input| place::is_same_place(input, target));
         if is_input {
             let kind = Some(PredecessorKind::Input);
             let side_files = named_side_files(self.model, target);

@@ -26,26 +26,16 @@ pub struct StagedFiles<'d> {
     pub copied: Option<&'d Model>,
 }
 
-/// What putting files in their places has shown.
-#[derive(Debug, Default)]
-pub struct PlacedFiles {
-    /// The side file that the new model names, if one was made for it.
-    pub side_file: Option<String>,
-    /// Why it is not known that the names have reached the disk.
-    pub unsynced: Option<String>,
-}
-
 impl StagedFiles<'_> {
-    /// Puts the files in their places.
+    /// Puts the files in their places; why it is not known that the names have reached the disk.
     ///
     /// # Errors
     /// Those of the file system. Everything is as it was then.
-    pub fn commit(self) -> io::Result<PlacedFiles> {
+    pub fn commit(self) -> io::Result<Option<String>> {
         let mut new = NewFiles::default();
         if let Some(old) = self.copied {
             new.copy_side_files(old, self.target)?;
         }
-        let side_file = self.side.as_ref().map(|side| side.location.clone());
         if let Some(side) = self.side {
             new.0.extend(side.commit()?);
         }
@@ -55,7 +45,7 @@ impl StagedFiles<'_> {
         new.keep();
         // What a disk says of a name comes too late to call the model unwritten.
         let unsynced = synced.and_then(|()| staged::sync_folder(self.target)).err();
-        Ok(PlacedFiles { side_file, unsynced: unsynced.map(|error| error.to_string()) })
+        Ok(unsynced.map(|error| error.to_string()))
     }
 }
 

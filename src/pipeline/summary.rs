@@ -148,20 +148,15 @@ impl<'s> Reached<'s, '_, '_, '_> {
         }
     }
 
-    /// The new model's file, with no more of its side files than was made for it.
+    /// The new model's file.
     fn output(&self) -> Option<File> {
         let delivered = self.delivered?;
         let named = self.measured().map_or(&[][..], |measured| &measured.side_files);
-        let side_file = delivered.side_file.as_ref().map(|location| {
-            let known = named.iter().find(|file| file.location == *location);
-            let unknown = || SideFile { location: location.clone(), bytes: None, sha256: None };
-            known.cloned().unwrap_or_else(unknown)
-        });
         Some(File {
             path: delivered.label.clone(),
             bytes: Some(delivered.model.len()),
             sha256: self.measured().and_then(|measured| measured.sha256.clone()),
-            side_files: side_file.into_iter().collect(),
+            side_files: named.to_vec(),
             replaced: delivered.replaced.clone(),
         })
     }

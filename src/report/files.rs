@@ -16,8 +16,7 @@ pub struct File {
     pub bytes: Option<usize>,
     /// SHA-256 of these, in hexadecimal digits; `None` unless details were asked for.
     pub sha256: Option<String>,
-    /// Of the input, the side files that it names; of the output, the one that was made
-    /// for it.
+    /// The side files that it names.
     pub side_files: Vec<SideFile>,
     /// Of the output, what stood there before; `None` if nothing did.
     pub replaced: Option<Predecessor>,

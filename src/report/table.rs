@@ -85,7 +85,7 @@ fn looked(blocks: &[BlockReport]) -> Vec<Row> {
             escaped(&words::branches_and_norms(block), |_| false).into_owned(),
             change(block, |cost| cost.nodes.to_string()),
             change(block, |cost| cost.parameters.to_string()),
-            change(block, |cost| cost.multiply_adds_per_position.to_string()),
+            change(block, |cost| cost.multiply_adds_per_position.round().to_string()),
         ]
     };
     std::iter::once(head.map(str::to_owned).to_vec()).chain(blocks.iter().map(row)).collect()

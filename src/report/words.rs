@@ -32,7 +32,7 @@ pub fn amount(number: f64) -> String {
     /// Numbers of four digits need no prefix.
     const SMALL: f64 = 10_000.0;
     if number < SMALL {
-        return number.to_string();
+        return number.round().to_string();
     }
     let mut scaled = number;
     let mut prefix = "";

@@ -7,9 +7,9 @@ use crate::numbers::larger;
 use crate::onnx::float::Float;
 
 /// Sums of thousands of products are rounded at each step: of the largest value on the way, so
-/// many halves of the type's last place may be lost. 4,608 products (512 channels of 3×3) lose
+/// many times [`Float::unit`], half of the last place, may be lost. 4,608 products (512 channels of 3×3) lose
 /// about 70 where rounding is random, several branches lose each their own.
-const LAST_PLACES: f64 = 256.0;
+const ROUNDINGS_OF_A_SUM: f64 = 256.0;
 
 /// What the rounding of a tensor is measured by: what is on the way to it.
 #[derive(Debug, Clone, Copy)]
@@ -114,7 +114,7 @@ impl ComparedTensor {
             self.range = Some((-largest, largest));
         }
         let Some(float) = float.filter(|_| self.tolerance > 0.0) else { return self };
-        let lost = (LAST_PLACES * float.unit()).min(self.tolerance) * largest;
+        let lost = (ROUNDINGS_OF_A_SUM * float.unit()).min(self.tolerance) * largest;
         let allowed = self.tolerance * magnitude(old, Some(float)) + lost;
         let error = self.tolerance * relative(largest_difference(old, new), allowed);
         ComparedTensor { error, ..self }

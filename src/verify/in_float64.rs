@@ -124,15 +124,12 @@ impl Original<'_, '_, '_> {
     /// and the new nodes have that as a constant.
     fn in_own_type(&self, node: &Node, mut proto: NodeProto, float: Float) -> Vec<NodeProto> {
         let suffix = self.suffix();
-        let cast = |from: &str, to: &str, float: Float| {
-            write::node("Cast", "", &[from], to, vec![write::int("to", float.to_onnx().into())])
-        };
         let mut nodes = Vec::with_capacity(node.inputs.len().saturating_add(2));
         let output = proto.output.first().cloned().unwrap_or_default();
         for (number, (read, name)) in node.inputs.iter().zip(&mut proto.input).enumerate() {
             if read.and_then(|id| self.float(id)).is_some() {
                 let own = format!("{output}{suffix}.{number}");
-                nodes.push(cast(name, &own, float));
+                nodes.push(write::cast(name, &own, float.to_onnx()));
                 *name = own;
             }
         }
@@ -143,7 +140,7 @@ impl Original<'_, '_, '_> {
         if roles::casts(node) {
             proto = write::into_cast(proto, float.to_onnx());
         }
-        nodes.extend([proto, cast(&own, &output, Float::F64)]);
+        nodes.extend([proto, write::cast(&own, &output, Float::F64.to_onnx())]);
         nodes
     }
 

@@ -108,10 +108,12 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         self.is_constant(id) || self.sized.contains(id)
     }
 
-    /// The type in which node `id` computes a number from sizes: what the file rounds there is no
-    /// part of what float64 would tell. The engine has none but these.
+    /// The type in which node `id` computes a number from sizes that no input changes: whoever has
+    /// it as a constant has what the file rounds. The engine has no others.
     pub(super) fn rounds_sizes_to(&self, id: NodeId) -> Option<Float> {
-        let made = self.graph.node(id).output().filter(|made| self.sized.contains(*made))?;
+        let is_known =
+            |made: &ValueId| self.sized.contains(*made) && self.constants.contains(*made);
+        let made = self.graph.node(id).output().filter(is_known)?;
         self.float(made).filter(|float| matches!(float, Float::F16 | Float::F32))
     }
 

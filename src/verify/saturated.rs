@@ -11,9 +11,9 @@ use crate::onnx::float::Float;
 use crate::verify::compare::{ComparedTensor, width, worse};
 use crate::verify::nature::Saturation;
 
-/// Engines approximate by polynomials, which are off by this many halves of the last place of
-/// the range.
-const LAST_PLACES: f64 = 8.0;
+/// Engines approximate by polynomials, which are off by this many times [`Float::unit`], half of
+/// the last place, of the range.
+const ROUNDINGS_OF_A_FUNCTION: f64 = 8.0;
 
 /// `result`, a comparison of what the node made of operands that are compared themselves: an
 /// element may differ by its slope times what the operands may, and by rounding. It counts as
@@ -41,7 +41,7 @@ pub fn saturated(
     let moving = operand_values.iter().zip(before).filter(|&(_, &y)| slope(y) > 0.0);
     let largest_operand = moving.fold(0.0f64, |most, (&x, _)| most.max(finite(x)));
     let largest = before.iter().fold(0.0f64, |most, &y| most.max(finite(y)));
-    let rounding = LAST_PLACES * float.unit() * saturation.range;
+    let rounding = ROUNDINGS_OF_A_FUNCTION * float.unit() * saturation.range;
     let allowed = |y: f64| result.tolerance * (largest + slope(y) * largest_operand) + rounding;
     let worst = before.iter().zip(after).fold(0.0f64, |worst, (&a, &b)| {
         let is_same = a == b || (a.is_nan() && b.is_nan());

@@ -8,12 +8,12 @@ use std::collections::{HashMap, HashSet};
 use prost::Message;
 
 use crate::facts::roles;
-use crate::onnx::graph::{Graph, Initializer};
+use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::model::Invalid;
 use crate::onnx::node::Node;
 use crate::onnx::proto::TensorProto;
-use crate::onnx::tensor;
+use crate::onnx::tensor::{self, Initializer};
 
 /// What one slice may hold; a single node may have more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use prost::bytes::Bytes;
 use crate::engine::dialect::nodes::{evaluates, node, without_mode};
 use crate::engine::dialect::sequences;
 use crate::onnx::edit;
-use crate::onnx::graph::{Graph, Initializer};
+use crate::onnx::graph::Graph;
 use crate::onnx::ids::NodeId;
 use crate::onnx::inline::inline;
 use crate::onnx::model::{Invalid, Model, is_default_domain};
@@ -19,7 +19,7 @@ use crate::onnx::proto::NodeProto;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::schema::graph_field;
 use crate::onnx::splice::{self, Edit};
-use crate::onnx::tensor;
+use crate::onnx::tensor::{self, Initializer};
 
 /// The model without dead nodes, local functions and sequences ([`flattened`]), and with every
 /// node, those of bodies included, as [`node()`] has it. A norm or dropout keeps its mode.

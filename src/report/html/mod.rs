@@ -111,7 +111,8 @@ fn verification(report: &Report) -> String {
 
 /// What became of the channels' magnitudes; empty if that was not asked for.
 fn quantization(report: &Report) -> String {
-    if report.blocks.iter().all(|block| block.weights.is_none()) {
+    let are_compared = report.blocks.iter().any(|block| block.weights.is_some());
+    if !are_compared && report.int8_outputs.is_none() {
         return String::new();
     }
     let outputs = report.int8_outputs.map(|own| own.in_words());

@@ -45,13 +45,21 @@ pub fn ending(report: &Report) -> (&'static str, String) {
     match (report.outcome, report.mode, &report.run) {
         (Ending::Failed, ..) => ("bad", "Failed; nothing was written.".to_owned()),
         (Ending::Looked, ..) => ("", format!("Only looked: {fused}.")),
+        _ if report.is_unchanged() => {
+            ("", format!("Written as it was read: {}.", words::nothing_fused(report)))
+        }
         (_, Mode::Unverified, _) => ("warn", format!("{fused} and written; NOT VERIFIED.")),
         (_, _, Some(Outcome::NotRun(_))) => {
             ("warn", format!("{fused}, proved and written; the whole model was not run."))
         }
-        (_, _, None) => ("", format!("Written as it was read: {}.", words::nothing_fused(report))),
+        (_, _, None) => ("warn", format!("{fused} and written; not run.")),
         _ if report.blocks.is_empty() => {
-            ("good", "No block fused; nodes converted to inference, and written.".to_owned())
+            let is_equalized = report.equalization.as_ref().is_some_and(|own| own.applied);
+            let scaled = is_equalized.then_some("channels scaled for 8 bits");
+            let converted =
+                (report.notes.inferred_nodes > 0).then_some("nodes converted to inference");
+            let done: Vec<&str> = converted.into_iter().chain(scaled).collect();
+            ("good", format!("No block fused; {}, verified and written.", done.join(" and ")))
         }
         _ => ("good", format!("{fused}, verified and written.")),
     }

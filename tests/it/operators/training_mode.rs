@@ -38,7 +38,7 @@ const KEEP: (TrainingMode, &str) = (TrainingMode::Keep, "keep");
 const PLACEHOLDERS: &str = "its stored means are all 0 and its variances all 1, as before any \
                             training (converting all such nodes uses them all the same)";
 const SAME: &str = "its input is the same for every input of the model";
-const KEPT: &str = "it stays in training mode: as asked for";
+const KEPT: &str = "it stays in training mode because of the option that keeps such nodes";
 const USED: &str = "its training outputs are used";
 const INLINED: &str = "norm.inlined/BatchNormalization_0";
 const INLINED_2: &str = "norm_2.inlined/BatchNormalization_0";

@@ -67,9 +67,14 @@ fn exit_codes() {
         (&[BLOCK, "OUT", "--samples", "1000000"], 2, "a number from 1 to 1000", false),
         (&[BLOCK, "OUT", "--jobs", "4"], 2, "--jobs is for many models", false),
         (&[BLOCK, "--jobs", "1"], 2, "--jobs is for many models", false),
-        (&[BLOCK, "OUT", "--skip", "none"], 2, "no block is called `none`; there are `", false),
+        (
+            &[BLOCK, "OUT", "--skip", "none"],
+            2,
+            "no block is called `none`; the blocks are `",
+            false,
+        ),
         (&[PLAIN, "OUT", "--skip", "none"], 2, "no block is called `none`: there are none", false),
-        (&[NETWORK, "--skip", "0", "--skip", "33"], 2, "`33`; there are `3`, `", false),
+        (&[NETWORK, "--skip", "0", "--skip", "33"], 2, "`33`; the blocks are `3`, `", false),
         (&[NETWORK, "OUT", "--skip", "0", "--skip", "3"], 0, "", true),
         (&[BLOCK, "OUT", "--input-shape", "x=1,8,6,7"], 2, "the file says that axis 1 has", false),
         (&[BLOCK, "OUT", "--input-shape", "x:1,8,6,7"], 2, "the file says that axis 1 has", false),
@@ -82,7 +87,7 @@ fn exit_codes() {
         (&[PLAIN, "--check"], 0, "", false),
         (&["no/such/file.onnx", "OUT"], 8, "cannot be read", false),
         (&["Cargo.toml/file.onnx", "OUT"], 8, "cannot be read", false),
-        (&["src", "OUT"], 8, "it is a directory", false),
+        (&["src", "OUT"], 2, "IN is a folder", false),
         (&[BLOCK, "no/such/folder/out.onnx"], 8, "cannot be written", false),
         (&[BLOCK, "src"], 8, "it is a directory", false),
         (&["--manifest", "no/such.jsonl"], 8, "cannot be read", false),
@@ -408,7 +413,14 @@ fn many_models_are_looked_at() {
         ),
         (&["--look", BLOCK, PLAIN], 0, &["found   fixtures/blocks", "none    fixtures/networks"]),
         (&["--look", &strides, &models], 0, &["nothing to fuse (left alone: "]),
-        (&["--check", &models], 5, &["net.onnx: 3 blocks can be fused (exit code 5)", "1 failed"]),
+        (
+            &["--check", &models],
+            5,
+            &[
+                "net.onnx: 3 blocks can be fused (exit code 5)",
+                "2 models: 1 with something to fuse or convert, 1 without, 0 failed; 3 blocks",
+            ],
+        ),
         (
             &["--check", PLAIN, PLAIN],
             0,
@@ -495,7 +507,7 @@ fn a_name_to_skip_is_of_a_block_of_one_of_many() {
     let unknown = skip("33");
     let said = String::from_utf8(unknown.stderr).unwrap();
     assert_eq!(unknown.status.code(), Some(2), "{said}");
-    assert!(said.contains("--skip: no block is called `33`; there are `3`, `"), "{said}");
+    assert!(said.contains("--skip: no block is called `33`; the blocks are `3`, `"), "{said}");
     assert_eq!(files(Path::new(out)), [] as [String; 0]);
     let known = skip("3");
     let said = String::from_utf8(known.stdout).unwrap();
