@@ -23,6 +23,15 @@ class InOnnxRuntime(Test):
                 self.assertLess(one.error, 1e-4)
             self.assertIn("also in ONNX Runtime", repr(report))
 
+    def test_names_of_side_files_differ_on_trial(self) -> None:
+        import onnx
+
+        beside = self.folder / "beside.onnx"
+        onnx.save(onnx.load(ACNET), beside, save_as_external_data=True, location="weights", size_threshold=0)
+        report = acb_fuse.fuse(beside, self.folder / "deploy.onnx", verify="onnxruntime")
+        self.assertEqual([file.location for file in report.output.side_files], ["deploy.onnx.data"])
+        self.assertTrue(report.onnxruntime.outputs)
+
     def test_takes_inputs(self) -> None:
         import numpy
         import onnx
