@@ -85,8 +85,13 @@ fn fits(arguments: &Arguments, files: &[PathBuf]) -> Result<(), Exit> {
         [_, _, _, ..] if !arguments.only_looks() => {
             "more than IN and OUT; for many models see --out-dir, --look and --check"
         }
-        [_, _, ..] if arguments.only_looks() && arguments.verbose => "--verbose is for one model",
-        [one] if one.is_dir() && arguments.verbose => "--verbose is for one model",
+        [one, others @ ..]
+            if arguments.only_looks()
+                && arguments.verbose
+                && (one.is_dir() || !others.is_empty()) =>
+        {
+            "--verbose is for one model"
+        }
         [one, ..] if one.is_dir() && !arguments.only_looks() => {
             "IN is a folder; --look and --check inspect the models in it, --out-dir converts them"
         }

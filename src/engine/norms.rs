@@ -54,7 +54,7 @@ impl Expansion for NormOfChannels {
     ) -> InferenceResult {
         // The first rules are the first to be applied, and what is read has the shape of what is
         // made.
-        for tensor in inputs.iter().take(1).chain(outputs) {
+        for tensor in inputs.iter().take(1).chain(outputs.iter().take(1)) {
             solver.given(&tensor.rank, |_, rank| {
                 ensure!(rank > 1, "a batch norm of a tensor without channels");
                 Ok(())

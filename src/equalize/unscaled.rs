@@ -7,30 +7,13 @@ use crate::engine::EngineError;
 use crate::onnx::model::Invalid;
 
 /// Why nothing is scaled.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
 pub enum Unscaled {
     /// The model is malformed.
-    Invalid(Invalid),
+    Invalid(#[from] Invalid),
     /// The engine did not run it.
-    NotRun(EngineError),
+    NotRun(#[from] EngineError),
     /// A scaled number leaves its type.
-    NotFinite(NotFinite),
-}
-
-impl From<Invalid> for Unscaled {
-    fn from(wrong: Invalid) -> Self {
-        Unscaled::Invalid(wrong)
-    }
-}
-
-impl From<EngineError> for Unscaled {
-    fn from(error: EngineError) -> Self {
-        Unscaled::NotRun(error)
-    }
-}
-
-impl From<NotFinite> for Unscaled {
-    fn from(wrong: NotFinite) -> Self {
-        Unscaled::NotFinite(wrong)
-    }
+    NotFinite(#[from] NotFinite),
 }

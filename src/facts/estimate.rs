@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use crate::facts::budget::{Estimate, product};
 use crate::onnx::data::TensorError;
 use crate::onnx::equation::Equation;
-use crate::onnx::node::{Node, distinct_axes};
+use crate::onnx::node::{Node, from_front};
 use crate::onnx::proto::TensorProto;
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor;
@@ -126,9 +126,10 @@ pub fn padded(
     // An operand that is left out has no place among these.
     let axes = if node.input(3).is_some() { inputs.last() } else { None };
     let axes = axes.map(|axes| tensor::integers(axes, storage)).transpose()?;
-    let axes = match axes {
-        Some(axes) => distinct_axes(&axes, data.dims.len()),
-        None => Some((0..data.dims.len()).collect()),
+    let rank = data.dims.len();
+    let axes: Option<Vec<usize>> = match axes {
+        Some(axes) => axes.iter().map(|&axis| from_front(axis, rank)).collect(),
+        None => Some((0..rank).collect()),
     };
     Ok(pads.zip(axes).and_then(|(pads, axes)| with_pads(data, &pads, &axes)))
 }
@@ -206,7 +207,8 @@ fn elements(tensor: &TensorProto) -> i64 {
     product(tensor.dims.iter().copied())
 }
 
-/// `data` with pads along these `axes`; `None` if they do not fit.
+/// `data` with pads along these `axes`, and nothing cropped: of an axis that is named twice, the
+/// engine may take either. `None` if they do not fit.
 fn with_pads(data: &TensorProto, pads: &[i64], axes: &[usize]) -> Option<Estimate> {
     let (begins, ends) = pads.split_at_checked(axes.len())?;
     if ends.len() != axes.len() {
@@ -215,7 +217,7 @@ fn with_pads(data: &TensorProto, pads: &[i64], axes: &[usize]) -> Option<Estimat
     let mut dims = data.dims.clone();
     for (&axis, (&begin, &end)) in axes.iter().zip(begins.iter().zip(ends)) {
         let size = dims.get_mut(axis)?;
-        *size = size.saturating_add(begin).saturating_add(end);
+        *size = size.saturating_add(begin.max(0)).saturating_add(end.max(0));
     }
     Some(Estimate::of_dims(&dims))
 }

@@ -85,9 +85,10 @@ impl Callees {
         let missing: BTreeSet<&str> = domains.filter(is_missing).collect();
         let end = model.bytes().len();
         let import = |domain: &str| {
-            let mut imports = self.by_id.values().flat_map(|known| &known.function.opset_import);
-            let version = imports.find(|import| import.domain() == domain);
-            let version = version.map_or(1, OperatorSetIdProto::version);
+            // Functions are in no order, and may name several versions.
+            let imports = self.by_id.values().flat_map(|known| &known.function.opset_import);
+            let versions = imports.filter(|import| import.domain() == domain);
+            let version = versions.map(OperatorSetIdProto::version).max().unwrap_or(1);
             let import =
                 OperatorSetIdProto { domain: Some(domain.to_owned()), version: Some(version) };
             let entry = splice::entry(model_field::OPSET_IMPORT, &import);

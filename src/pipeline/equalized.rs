@@ -187,10 +187,11 @@ impl Scene<'_, '_, '_> {
     ) -> Result<Changed, Unequalized> {
         let stays = |why: &str| Unequalized::Stays(why.to_owned(), None);
         let (graph, constants) = (self.graph, self.constants);
-        let runnable = RunnableModel::of(fed.model, self.limits).map_err(|why| self.of(why))?;
+        let runnable =
+            RunnableModel::of(fed.model, self.limits).map_err(|why| self.unequalized(why))?;
         let all = observed::tensors(graph, |id| constants.contains(id));
         let shapes = observed::shapes(&runnable, graph, &all, &fed.samples.pieces);
-        let shapes = shapes.map_err(|why| self.of(why))?;
+        let shapes = shapes.map_err(|why| self.unequalized(why))?;
         let classes = self.proved_classes(&shapes)?;
         told.given = fed.samples.are_given;
         (told.kernels, told.free_kernels) = (classes.kernels, classes.free_kernels);
@@ -201,7 +202,8 @@ impl Scene<'_, '_, '_> {
         }
         let kernels = classes.stored.iter().filter(|one| one.form != ScaledForm::Shift);
         let kernels = kernels.map(|kernel| KernelSums::of(constants, kernel));
-        let kernels = kernels.collect::<Result<Vec<_>, _>>().map_err(|why| self.of(why))?;
+        let kernels =
+            kernels.collect::<Result<Vec<_>, _>>().map_err(|why| self.unequalized(why))?;
         let kernels: Vec<KernelSums> = kernels.into_iter().flatten().collect();
         let candidates = Candidates {
             graph,
@@ -217,7 +219,7 @@ impl Scene<'_, '_, '_> {
             pieces.into_iter().flatten().map(candidates::samples).sum()
         };
         told.left_out = count(given).saturating_sub(count(seen));
-        let found = candidates.best(&runnable, seen).map_err(|why| self.of(why))?;
+        let found = candidates.best(&runnable, seen).map_err(|why| self.unequalized(why))?;
         (told.before, told.after) = (found.before.filter(|own| own.is_finite()), found.after);
         if let Some(why) = found.gains_too_little() {
             return Err(Unequalized::Stays(why, None));
@@ -227,7 +229,7 @@ impl Scene<'_, '_, '_> {
             Ok((tensor.value, scaled(graph, constants, &classes, tensor, &factors)?))
         });
         let new: BTreeMap<ValueId, FusedWeights> =
-            new.collect::<Result<_, Unscaled>>().map_err(|why| self.of(why))?;
+            new.collect::<Result<_, Unscaled>>().map_err(|why| self.unequalized(why))?;
         if how == Equalize::Exact && !are_exact(&new) {
             return Err(stays("a power of two would make a weight subnormal"));
         }
@@ -237,12 +239,12 @@ impl Scene<'_, '_, '_> {
         let range = factors.iter().fold((1.0f64, 1.0f64), |(a, b), &f| (a.min(f), b.max(f)));
         told.factors = Some([range.0, range.1]);
         let fingerprints = new.values().map(fingerprint).collect::<Result<_, _>>();
-        let fingerprints = fingerprints.map_err(|why| self.of(why))?;
+        let fingerprints = fingerprints.map_err(|why| self.unequalized(why))?;
         Ok(Changed { new, fingerprints })
     }
 
     /// What follows from that nothing is scaled because of `why`.
-    fn of(&self, why: impl Into<Unscaled>) -> Unequalized {
+    fn unequalized(&self, why: impl Into<Unscaled>) -> Unequalized {
         match why.into() {
             Unscaled::Invalid(wrong) => Unequalized::Ended(Error::invalid(self.file)(wrong)),
             Unscaled::NotFinite(wrong) => Unequalized::Stays(wrong.to_string(), None),

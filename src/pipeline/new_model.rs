@@ -72,14 +72,12 @@ impl<'s, 'm> NewModel<'s, '_, '_, 'm> {
         reached.fused = Some(&examined);
         reached.or_failure(examined.verdict(file, options))?;
 
-        let searching = Instant::now();
         let equalized = options.equalize.map(|how| {
             (options.progress)(Progress::Equalizing);
             Equalized::of(&fused.model, file, how, options, limits)
         });
         let equalized = reached.or_failure(equalized.transpose())?;
         reached.equalized = equalized.as_ref();
-        reached.seconds.equalize = searching.elapsed().as_secs_f64();
         let changed = equalized.as_ref().and_then(|own| Some((own, own.rewrite.as_ref()?)));
         let scaled = changed.map(|(own, rewrite)| {
             let delivery = Delivery { old: &fused.model, rewrite, ..delivery };

@@ -303,6 +303,7 @@ impl<'s> Reached<'s, '_, '_, '_> {
 
     fn seconds(&self) -> Seconds {
         let mut seconds = Seconds { total: self.started.elapsed().as_secs_f64(), ..self.seconds };
+        seconds.equalize = self.equalized.map_or(0.0, |equalized| equalized.told.seconds);
         for examined in self.fused.into_iter().chain(self.scaled) {
             seconds.write += examined.write_seconds;
             seconds.read_back += examined.measured.seconds;

@@ -412,6 +412,18 @@ fn border_with(leave: usize, off: f64, turn: usize) -> Vec<Belief> {
     })
 }
 
+/// A border around what a Relu leaves, where the file's is taken for one around all elements.
+fn border_behind_a_relu() -> Vec<Belief> {
+    each(|d, i, o| {
+        let whole = || filled(Net::of(&[("x", &image(i, [Some(5); 2]))]), [d, i, o], 0, 0.0, 0);
+        let mut file = whole();
+        let fills = file.nodes.iter().position(|node| node.op_type() == "ScatterND").unwrap();
+        let padded = std::mem::replace(&mut file.nodes[fills].input[0], "left".to_owned());
+        file.nodes.insert(fills, node("Relu", "", &[&padded], "left", vec![]));
+        vec![pair(file, whole(), &[1, i, 5, 5])]
+    })
+}
+
 /// A square kernel and a thin one, made of the constants that `of` adds: `a` and `b`.
 fn arms(i: usize, [a, b]: [&str; 2], constants: impl Fn(Net) -> Net) -> Net {
     constants(Net::of(&[("x", &image(i, [OPEN; 2]))]))
@@ -546,7 +558,7 @@ fn exactly(axis: usize, size: i64) -> Property {
 type Believed = (&'static str, fn() -> Vec<Belief>);
 
 /// Kinds of wrong beliefs.
-pub const BELIEFS: [Believed; 31] = [
+pub const BELIEFS: [Believed; 32] = [
     ("an open size for an even one", || same_kind("SAME_UPPER", 2, OPEN, 8, 7)),
     ("an open size for an odd one", || same_kind("SAME_UPPER", 2, OPEN, 7, 8)),
     ("an open size, padded in front", || same_kind("SAME_LOWER", 2, OPEN, 8, 7)),
@@ -570,6 +582,7 @@ pub const BELIEFS: [Believed; 31] = [
     ("a border of other values", || border_with(0, 1e-4, 0)),
     ("a border with a hole", || border_with(1, 0.0, 0)),
     ("a border of another channel's values", || border_with(0, 0.0, 1)),
+    ("a border behind a Relu", border_behind_a_relu),
     ("a constant by 10⁻⁶", || {
         constants(
             |net, shape| net.floats("a", &shape),

@@ -4,7 +4,7 @@ use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::proto::{ModelProto, NodeProto, TensorProto};
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor;
-use ndarray::{ArrayD, Axis};
+use ndarray::{ArrayD, Axis, Slice};
 
 use super::scene::{Rewritten, Scene, list};
 use crate::support::geometries::rounded_twice;
@@ -19,7 +19,7 @@ pub enum Make {
 
 use Make::{Miscompute, Misread};
 
-pub const MISTAKES: [(&str, Make); 58] = [
+pub const MISTAKES: [(&str, Make); 59] = [
     // Batch norms.
     ("ε dropped", Misread(|s| vec![with_epsilon(s, &s.norms(), 0.0)])),
     ("one ε dropped", Misread(|s| each(s.norms(), |norm| Some(with_epsilon(s, &[norm], 0.0))))),
@@ -115,6 +115,7 @@ pub const MISTAKES: [(&str, Make); 58] = [
         }),
     ),
     ("one weight by 10⁻⁶", Miscompute(one_weight_by_a_millionth)),
+    ("a weight beyond all arms", Miscompute(weight_beyond_all_arms)),
     // Its attributes.
     (
         "begins and ends of the pads exchanged",
@@ -408,6 +409,37 @@ fn bias_as(scene: &Scene, change: fn(&ArrayD<f64>) -> ArrayD<f64>) -> Vec<Rewrit
     let with =
         |at: usize| scene.right.with_exact(at, change(&scene.right.fused.exact[at].1), scene.float);
     scene.bias.into_iter().map(with).collect()
+}
+
+/// A kernel that looks further along its last axis, by taps that are zero but for one.
+fn weight_beyond_all_arms(scene: &Scene) -> Vec<Rewritten> {
+    const FURTHER: usize = 5;
+    let fused = &scene.right.fused;
+    let name = &fused.exact[scene.kernel].0;
+    let reads = |node: &NodeProto| node.op_type() == "Conv" && node.input[1] == *name;
+    let kernel = kernel(scene);
+    let Some(at) = fused.nodes.iter().position(reads).filter(|_| kernel.ndim() > 2) else {
+        return vec![];
+    };
+    let last = Axis(kernel.ndim() - 1);
+    let mut wider = kernel.raw_dim();
+    wider[last.0] += 2 * FURTHER;
+    let mut changed = ArrayD::zeros(wider);
+    let own = Slice::from(FURTHER..FURTHER + kernel.len_of(last));
+    changed.slice_axis_mut(last, own).assign(kernel);
+    *changed.last_mut().unwrap() = 1.0;
+    let with = scene.right.with_exact(scene.kernel, changed, scene.float);
+    vec![with.with_node(at, |node| {
+        let dilation = list(node, "dilations").map_or(1, |list| *list.ints.last().unwrap());
+        let (pads, axes) = (FURTHER as i64 * dilation, last.0 - 1);
+        if let Some(shape) = list(node, "kernel_shape") {
+            *shape.ints.last_mut().unwrap() += 2 * FURTHER as i64;
+        }
+        if let Some(explicit) = list(node, "pads") {
+            explicit.ints[axes - 1] += pads;
+            explicit.ints[2 * axes - 1] += pads;
+        }
+    })]
 }
 
 /// Filters and biases of each group in the place of another one's.
