@@ -8,13 +8,13 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::onnx::graph::Graph;
-use crate::onnx::ids::{NodeId, ValueId};
+use crate::onnx::ids::ValueId;
 use crate::verify::compare::ComparedTensor;
 use crate::verify::decided::Decided;
 use crate::verify::feeding::{self, Feed, RunInput};
 use crate::verify::outcome::{Agreement, NotRun, Outcome};
 use crate::verify::pairs::Pairs;
-use crate::verify::seen::Seen;
+use crate::verify::seen::{Seen, made_by};
 
 /// What was seen so far.
 #[derive(Debug, Default)]
@@ -155,13 +155,13 @@ fn worst<'c>(compared: impl Iterator<Item = &'c ComparedTensor>) -> f64 {
 fn ancestors(
     graph: &Graph,
     ends: impl Iterator<Item = ValueId>,
-    bridged: &BTreeMap<NodeId, String>,
+    bridged: &BTreeMap<String, String>,
 ) -> HashSet<ValueId> {
     let (mut open, mut found): (Vec<ValueId>, HashSet<ValueId>) = (ends.collect(), HashSet::new());
     while let Some(tensor) = open.pop() {
         if found.insert(tensor)
             && let Some(producer) = graph.value(tensor).producer
-            && !bridged.contains_key(&producer)
+            && !bridged.contains_key(made_by(&graph.node(producer).proto))
         {
             open.extend(graph.uses(producer));
             open.extend(graph.node(producer).outputs.iter().flatten());

@@ -9,6 +9,9 @@
 //!
 //! Knows nothing of how the new nodes were found.
 
+use std::collections::HashMap;
+use std::convert::Infallible;
+
 use ndarray::{ArrayD, IxDyn};
 
 use crate::engine::{Array, Limits};
@@ -19,7 +22,7 @@ use crate::onnx::proto::NodeProto;
 use crate::onnx::write;
 use crate::verify::border::FilledBorder;
 use crate::verify::claim::{Claim, Side, TOLERANCE, Unproved};
-use crate::verify::compare::{is_finite, largest_difference, largest_float, relative};
+use crate::verify::compare::{largest_difference, relative};
 use crate::verify::cone::{Cone, Trial};
 use crate::verify::cone_shapes::{ConeShapes, MAX_ELEMENTS};
 use crate::verify::inputs::Random;
@@ -27,6 +30,7 @@ use crate::verify::nudged::differ_by_rounding;
 use crate::verify::original::Original;
 use crate::verify::trial_run::TrialRun;
 use crate::verify::trials;
+use crate::verify::yardstick::{Interior, TensorSpread, yardstick};
 
 /// So many numbers of weights are in the engine at a time, about: 4 MiB, of which it has two
 /// copies in other orders while it computes.
@@ -132,7 +136,7 @@ fn prove_from(
         }
     }
     let new = new_side(original, &cone, claim, roots)?;
-    compare(original, &cone, [&old, &new], &trials, limits)
+    compare(original, &cone, ends, [&old, &new], &trials, limits)
 }
 
 /// Whether `valid` holds for every input that the file and the user leave open. That a size
@@ -212,16 +216,33 @@ fn new_side(
 #[derive(Debug, Clone, Default)]
 struct OldValues {
     output: Option<Array>,
-    /// The largest value on the way to it, and in it.
-    magnitude: f64,
-    /// Whether one of these is infinite or NaN.
-    is_infinite: bool,
+    /// What was seen of each tensor on the way to it, and of it.
+    spreads: HashMap<String, TensorSpread>,
+}
+
+impl OldValues {
+    fn is_finite(&self) -> bool {
+        self.spreads.values().all(|spread| spread.is_finite)
+    }
+
+    /// What a difference is relative to: the largest value on the way to the output of the cone,
+    /// in its unit.
+    fn magnitude(&self, original: &Original, cone: &Cone, moved: &IdMap<ValueId, ValueId>) -> f64 {
+        let seen = |id| {
+            let name = &original.graph.value(id).name;
+            Ok::<_, Infallible>(self.spreads.get(name).cloned())
+        };
+        let interior = Interior { nodes: &cone.nodes, moved };
+        let Ok(way) = yardstick(original.graph, &interior, cone.output, &seen);
+        way.largest
+    }
 }
 
 /// Runs both sides on all trials and compares what they make.
 fn compare(
     original: &Original,
     cone: &Cone,
+    moved: &IdMap<ValueId, ValueId>,
     [old, new]: [&Side; 2],
     trials: &[Trial],
     limits: ProofLimits,
@@ -239,10 +260,14 @@ fn compare(
         let shapes = trials.iter().flat_map(|trial| &trial.shapes);
         let inputs: Vec<Array> = shapes.map(|shape| random.floats(shape)).collect();
         let mut expected = vec![OldValues::default(); trials.len()];
+        let roots = cone.roots.iter().map(|&root| &original.graph.value(root).name);
+        for (expected, inputs) in expected.iter_mut().zip(inputs.chunks(cone.roots.len().max(1))) {
+            expected.spreads =
+                roots.clone().cloned().zip(inputs.iter().map(TensorSpread::of)).collect();
+        }
         together.run(old, &seen, &inputs, limits.engine, &mut |trial, name, made| {
             let Some(expected) = expected.get_mut(trial) else { return };
-            expected.magnitude = expected.magnitude.max(largest_float(made));
-            expected.is_infinite |= !is_finite(made);
+            expected.spreads.insert(name.to_owned(), TensorSpread::of(made));
             if name == output {
                 expected.output = Some(made.clone());
             }
@@ -254,10 +279,11 @@ fn compare(
                 return Err(Unproved::NoElements);
             }
             // Beside it, every difference would be none.
-            if expected.is_infinite {
+            if !expected.is_finite() {
                 return Err(Unproved::NotFinite);
             }
-            let error = relative(largest_difference(first, found), expected.magnitude);
+            let magnitude = expected.magnitude(original, cone, moved);
+            let error = relative(largest_difference(first, found), magnitude);
             if error.is_nan() || error > TOLERANCE {
                 return Err(Unproved::Differs { error });
             }

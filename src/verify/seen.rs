@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::onnx::ids::NodeId;
+use crate::onnx::proto::NodeProto;
 use crate::verify::compare::ComparedTensor;
 
 /// What was seen on the way.
@@ -18,8 +18,10 @@ pub struct Seen {
     pub flipped: u64,
     /// Elements behind steps.
     pub stepped: u64,
-    /// Nodes of the old model that the engine did not run, and what they are called.
-    pub bridged: BTreeMap<NodeId, String>,
+    /// Nodes of the old model that the engine did not run, and what they are called; by a tensor
+    /// that they make ([`made_by`]). Their numbers are others at sizes at which other branches stand
+    /// in the place of an If.
+    pub bridged: BTreeMap<String, String>,
 }
 
 impl Seen {
@@ -36,6 +38,11 @@ impl Seen {
     pub fn all(&self) -> impl Iterator<Item = &ComparedTensor> {
         self.outputs.iter().chain(&self.on_the_way)
     }
+}
+
+/// The first tensor that a node makes; empty if it makes none.
+pub fn made_by(node: &NodeProto) -> &str {
+    node.output.iter().find(|name| !name.is_empty()).map_or("", String::as_str)
 }
 
 /// Comparisons of one tensor count as one; runs of one course have them in the same order.

@@ -4,14 +4,15 @@
 //! Knows both graphs and the engine; not why the models should agree, nor what follows if not.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::engine::tensors::{self, EngineTensor};
 use crate::engine::{Array, EngineError, Limits, dialect};
 use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
-use crate::onnx::ids::NodeId;
+use crate::onnx::ids::{IdMap, NodeId};
 use crate::onnx::model::Invalid;
+use crate::onnx::node::Node;
 use crate::verify::compare::{ComparedTensor, Tolerances, compared, differing, is_finite};
 use crate::verify::course::{Course, Meeting, MeetingRule, TensorPair};
 use crate::verify::feeding::BridgedNodes;
@@ -19,11 +20,11 @@ use crate::verify::float_types::{ComparedTypes, FloatTypes};
 use crate::verify::nature::Saturation;
 use crate::verify::pairs::Pairs;
 use crate::verify::saturated::saturated;
-use crate::verify::seen::Seen;
+use crate::verify::seen::{Seen, made_by};
 use crate::verify::sliced_run::{Bridges, SlicedRun, Stopped};
 use crate::verify::slices::{self, SliceLimits, SlicedStretch};
 use crate::verify::steps::is_explained;
-use crate::verify::yardstick::yardstick;
+use crate::verify::yardstick::{Interior, TensorSpread, yardstick};
 
 /// Why the models did not come to their ends.
 #[derive(Debug)]
@@ -123,15 +124,23 @@ impl SideBySide<'_, '_, '_> {
         let mut new = bridges(self.new, &self.pairs.shared_new, fed.bridges);
         let (mut seen, mut over) = self.run_once(fed, at_a_time, &old, &new)?;
         let kept = self.pairs.kept.iter();
-        let in_both = kept.filter(|(_, old)| seen.bridged.contains_key(old)).map(|(&new, _)| new);
+        let bridged = self.bridged(&seen);
+        let in_both = kept.filter(|(_, old)| bridged.contains(old)).map(|(&new, _)| new);
         new.wanted = in_both.collect();
         if new.wanted.iter().any(|node| !over.contains_key(node)) {
             (seen, over) = self.run_once(fed, at_a_time, &old, &new)?;
         }
         match over.into_iter().find(|(node, _)| !new.wanted.contains(node)) {
-            Some((_, error)) => Err(self.new_fails(fed, seen.bridged.keys(), error)),
+            Some((_, error)) => Err(self.new_fails(fed, self.bridged(&seen).iter(), error)),
             None => Ok(seen),
         }
+    }
+
+    /// The nodes of the old model over which bridges led.
+    fn bridged(&self, seen: &Seen) -> BTreeSet<NodeId> {
+        let nodes = self.old.first().into_iter().flat_map(Graph::nodes);
+        let is_bridged = |node: &Node| seen.bridged.contains_key(made_by(&node.proto));
+        nodes.filter(|(_, node)| is_bridged(node)).map(|(id, _)| id).collect()
     }
 
     /// What it says that the engine fails at nodes that only the new model has: that this one does
@@ -206,7 +215,10 @@ impl SideBySide<'_, '_, '_> {
             runs.new.forget(&new.last_wanted);
         }
         let graph = runs.old.graph();
-        let label = |&id: &NodeId| (id, graph.node(id).label().to_owned());
+        let label = |&id: &NodeId| {
+            let node = graph.node(id);
+            (made_by(&node.proto).to_owned(), node.label().to_owned())
+        };
         let bridged = runs.old.bridged.keys().map(label).collect();
         let mut whole = Seen { bridged, ..Seen::default() };
         seen.into_iter().for_each(|one| whole.add(one));
@@ -348,9 +360,12 @@ impl TwoRuns<'_, '_, '_, '_> {
     ) -> Result<(), Halted> {
         for &(end, new_end) in &meeting.results {
             let (float, [before, after]) = self.pair(sample, (end, new_end))?;
-            let tensors = |id| self.array(self.old.tensor(sample, id).map_err(Halted::Old)?);
-            let graph = self.old.graph();
-            let way = yardstick(graph, interior, end, &tensors)?;
+            let spread = |id| {
+                let tensor = self.old.tensor(sample, id).map_err(Halted::Old)?;
+                Ok::<_, Halted>(Some(TensorSpread::of(&self.array(tensor)?)))
+            };
+            let interior = Interior { nodes: interior, moved: &IdMap::default() };
+            let way = yardstick(self.old.graph(), &interior, end, &spread)?;
             let name = self.name((end, new_end));
             let tolerances = self.models.tolerances;
             let comparison = compared(&name, &before, &after, tolerances, float);

@@ -2,9 +2,10 @@
 //! have it.
 //!
 //! `s − s` is 0, and `(c + r) − r` is `c` within the rounding of `r`: the result says nothing
-//! of what rounding may do, its operands do.
+//! of what rounding may do, its operands do. In the unit of the result: of `K(x) · 10⁻¹⁴`, a wrong
+//! `K` is as wrong as of `K(x)`.
 //!
-//! Knows nodes of the file and the tensors that they made; no new node, and no tolerance.
+//! Knows nodes of the file and what was seen of their tensors; no new node, and no tolerance.
 
 use std::collections::HashMap;
 
@@ -13,89 +14,142 @@ use ndarray::Axis;
 use crate::engine::Array;
 use crate::facts::roles;
 use crate::onnx::graph::Graph;
-use crate::onnx::ids::{NodeId, ValueId};
-use crate::verify::compare::{Yardstick, largest_float, varies};
+use crate::onnx::ids::{IdMap, NodeId, ValueId};
+use crate::verify::compare::{Yardstick, is_finite, largest_float, varies};
+
+/// What was seen of one tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorSpread {
+    shape: Vec<usize>,
+    largest: f64,
+    channels: Vec<ChannelSpread>,
+    varies: bool,
+    /// Whether no element is infinite or NaN.
+    pub is_finite: bool,
+}
+
+/// What was seen of one channel: axis 1, or the whole tensor if it has none.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct ChannelSpread {
+    /// The largest magnitude.
+    largest: f64,
+    /// The width of the range.
+    width: f64,
+}
+
+impl TensorSpread {
+    /// That of a tensor; integers have none.
+    pub fn of(array: &Array) -> Self {
+        let channels = channels(array);
+        TensorSpread {
+            shape: array.shape().to_vec(),
+            largest: largest_float(array),
+            varies: varies(array),
+            is_finite: is_finite(array),
+            channels,
+        }
+    }
+
+    /// The widest range within a channel.
+    fn width(&self) -> f64 {
+        self.channels.iter().fold(0.0, |widest, channel| widest.max(channel.width))
+    }
+}
+
+/// Which nodes compute a tensor.
+pub struct Interior<'i> {
+    /// In topological order.
+    pub nodes: &'i [NodeId],
+    /// Tensors that are made of these by moving their elements, by whatever nodes.
+    pub moved: &'i IdMap<ValueId, ValueId>,
+}
 
 /// What is on the way to `end` through the nodes of `interior`: what a sum reads counts with the
-/// sum, and what is scaled behind it is scaled.
+/// sum, and what is scaled behind it is scaled. `seen` gives what was seen of a tensor; `None` of
+/// constants, which are no larger than what else a sum reads and makes.
 ///
 /// # Errors
 /// If a tensor is missing.
 pub fn yardstick<E>(
     graph: &Graph,
-    interior: &[NodeId],
+    interior: &Interior,
     end: ValueId,
-    tensor: &dyn Fn(ValueId) -> Result<Array, E>,
+    seen: &dyn Fn(ValueId) -> Result<Option<TensorSpread>, E>,
 ) -> Result<Yardstick, E> {
     // Per tensor that an interior node makes, the largest value on the way to it.
     let mut ways: HashMap<ValueId, f64> = HashMap::new();
     let mut any_varies = false;
-    for &id in interior {
+    for &id in interior.nodes {
         let node = graph.node(id);
         let Some(output) = node.output() else { continue };
-        let made = tensor(output)?;
-        any_varies |= varies(&made);
-        let mut way = largest_float(&made);
-        for input in node.inputs.iter().flatten().copied() {
+        let Some(made) = seen(output)? else { continue };
+        any_varies |= made.varies;
+        let moved = interior.moved.get(&output).copied();
+        let inputs = moved.map_or_else(|| node.inputs.clone(), |inner| vec![Some(inner)]);
+        let mut way = made.largest;
+        for input in inputs.into_iter().flatten() {
             let before = ways.get(&input).copied();
-            if roles::sums(node) {
-                way = way.max(before.map_or_else(|| Ok(largest_float(&tensor(input)?)), Ok)?);
+            if moved.is_none() && roles::sums(node) {
+                let read = || Ok(seen(input)?.map_or(0.0, |read| read.largest));
+                way = way.max(before.map_or_else(read, Ok)?);
             } else if roles::is_batch_norm(node) && node.input(0) == Some(input) {
-                let read = tensor(input)?;
-                let largest = largest_float(&read);
-                let excess = before.filter(|_| largest > 0.0).map_or(1.0, |way| way / largest);
+                let Some(read) = seen(input)? else { continue };
+                let excess = before.filter(|_| read.largest > 0.0);
+                let excess = excess.map_or(1.0, |way| way / read.largest);
                 way = way.max(excess * largest_scaled(&read, &made));
             } else if let Some(before) = before {
-                way = way.max(before * gain(&tensor(input)?, &made));
+                way = way.max(before * seen(input)?.map_or(1.0, |read| gain(&read, &made)));
             }
         }
         ways.insert(output, way);
     }
-    let last = tensor(end)?;
-    let largest = ways.get(&end).copied().unwrap_or_else(|| largest_float(&last));
-    Ok(Yardstick { largest, varies: any_varies || varies(&last) })
+    let last = seen(end)?;
+    let (largest, varies) = last.map_or((0.0, false), |last| (last.largest, last.varies));
+    let largest = ways.get(&end).copied().unwrap_or(largest);
+    Ok(Yardstick { largest, varies: any_varies || varies })
 }
 
 /// How much a node widens what varies within a channel. What it adds to all elements of one, a
-/// bias, is no gain: else the rounding of a zero would be measured by the bias behind it. 1 if
-/// nothing varies in what it reads.
-fn gain(read: &Array, made: &Array) -> f64 {
-    let widest = |array: &Array| channels(array).fold(0.0, |widest: f64, (_, w)| widest.max(w));
-    let width = widest(read);
-    if width > 0.0 { widest(made) / width } else { 1.0 }
+/// bias, is no gain: else the rounding of a zero would be measured by the bias behind it. Where
+/// nothing varies in what it reads, 1; in what it makes alone (a mean has one element), what of
+/// that is left, at most.
+fn gain(read: &TensorSpread, made: &TensorSpread) -> f64 {
+    let (width, made_width) = (read.width(), made.width());
+    match (width > 0.0, made_width > 0.0) {
+        (true, true) => made_width / width,
+        (true, false) => (made.largest / width).min(1.0),
+        (false, _) => 1.0,
+    }
 }
 
 /// The largest value that a norm reads, in the unit of what it makes: its scale is what the
 /// ranges of both have in common, channel by channel.
-fn largest_scaled(read: &Array, made: &Array) -> f64 {
-    if read.shape() != made.shape() {
+fn largest_scaled(read: &TensorSpread, made: &TensorSpread) -> f64 {
+    if read.shape != made.shape {
         return 0.0;
     }
-    let scaled = channels(read).zip(channels(made)).map(|((largest, width), (_, made_width))| {
-        if width > 0.0 { largest * made_width / width } else { 0.0 }
-    });
+    let pairs = read.channels.iter().zip(&made.channels);
+    let scaled =
+        pairs.map(
+            |(read, made)| {
+                if read.width > 0.0 { read.largest * made.width / read.width } else { 0.0 }
+            },
+        );
     scaled.filter(|scaled| scaled.is_finite()).fold(0.0, f64::max)
 }
 
-/// Per channel (axis 1; the whole tensor if it has none) the largest magnitude, and the width of
-/// the range.
-fn channels(array: &Array) -> impl Iterator<Item = (f64, f64)> {
-    let values = match array {
-        Array::Float(values) => values.view(),
-        Array::Int(_) => return Vec::new().into_iter(),
-    };
-    let axis = Axis(usize::from(values.ndim() > 1));
+fn channels(array: &Array) -> Vec<ChannelSpread> {
+    let Array::Float(values) = array else { return Vec::new() };
     let of = |channel: ndarray::ArrayViewD<f64>| {
         let (least, most) = channel.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &value| {
             (a.min(value), b.max(value))
         });
-        (least.abs().max(most.abs()), (most - least).max(0.0))
+        ChannelSpread { largest: least.abs().max(most.abs()), width: (most - least).max(0.0) }
     };
-    let channels: Vec<(f64, f64)> = match values.ndim() {
-        0 | 1 => vec![of(values)],
-        _ => values.axis_iter(axis).map(of).collect(),
-    };
-    channels.into_iter()
+    match values.ndim() {
+        0 | 1 => vec![of(values.view())],
+        _ => values.axis_iter(Axis(1)).map(of).collect(),
+    }
 }
 
 #[cfg(test)]
@@ -126,12 +180,14 @@ mod tests {
         let model = Model::index(bytes.into(), Storage::default()).unwrap();
         let graph = &Graph::read_all(&model).unwrap()[0];
         let interior: Vec<NodeId> = graph.nodes().map(|(id, _)| id).collect();
-        let read = |id: ValueId| -> Result<Array, Infallible> {
+        let read = |id: ValueId| -> Result<Option<TensorSpread>, Infallible> {
             let name = &graph.value(id).name;
             let place = names.iter().position(|own| own == name);
             let values = place.map_or(vec![1.0; 4], |place| tensors[place].concat());
-            Ok(Array::Float(ArrayD::from_shape_vec(IxDyn(&[1, 2, 2]), values).unwrap()))
+            let array = ArrayD::from_shape_vec(IxDyn(&[1, 2, 2]), values).unwrap();
+            Ok(Some(TensorSpread::of(&Array::Float(array))))
         };
+        let interior = Interior { nodes: &interior, moved: &IdMap::default() };
         let Ok(found) = yardstick(graph, &interior, graph.find(last).unwrap(), &read);
         found.largest
     }
@@ -154,6 +210,8 @@ mod tests {
             ),
             ("0, bias", &["Sub", "Conv"], &[large, zero, [[7.0; 2]; 2]], 8.0),
             ("0 that nobody lost, bias", &["Conv", "Conv"], &[zero, zero, [[7.0; 2]; 2]], 7.0),
+            ("a mean of noise", &["Sub", "Conv"], &[large, noise, [[1e-9; 2], [0.0; 2]]], 4.0),
+            ("a tiny scale", &["Sub", "Conv"], &[large, large, [[8e-14, -8e-14], [0.0; 2]]], 8e-14),
             // The mean of the first channel is 100, its scale 2.
             (
                 "a norm of what is far from 0",
