@@ -22,9 +22,10 @@ use crate::affine::dense;
 use crate::affine::geometry::{Channels, Geometry};
 use crate::affine::kernel::{Affine, Summand, in_a_row, of_channel, taps};
 use crate::affine::linear::Linear;
+use crate::affine::part::Part;
 use crate::affine::picked::PickedChannels;
 use crate::affine::refusal::Refusal;
-use crate::affine::rows::{Stack, TapsAlong, places};
+use crate::affine::rows::{Columns, Stack, TapsAlong, places};
 use crate::affine::window::Window;
 use crate::numbers;
 
@@ -136,6 +137,16 @@ impl Linear for Affine {
     fn framing(front: Geometry) -> Self {
         let Geometry { windows, input, output, .. } = front;
         Affine::filter(windows, 1.0, 0.0).between(input, output)
+    }
+
+    fn of_part(&self, part: &Part) -> Result<Self, Refusal> {
+        let geometry = self.geometry.of_part(part)?;
+        let bias = vec![0.0; self.bias.len()];
+        Ok(Self::new(geometry, Arc::new(Columns::of(self, part)), bias))
+    }
+
+    fn counting_as(&self, other: &Geometry) -> Self {
+        Affine { geometry: self.geometry.counting_as(other), ..self.clone() }
     }
 
     fn mean(windows: Vec<Window>) -> Self {

@@ -85,6 +85,18 @@ pub trait Linear: Clone {
     /// `None` if their windows or axes are not the same.
     fn with_rows_of(&self, next: &Self, channels: Channels) -> Option<Self>;
 
+    /// The map of one `part` of the channels that `self` mixes, without the bias: what `self` makes
+    /// is the sum of these, and the bias.
+    ///
+    /// # Errors
+    /// If `self` has groups, or reads another number of channels, or along another axis.
+    fn of_part(&self, part: &Part) -> Result<Self, Refusal>;
+
+    /// `self`, which makes as many outputs as `other` of the same tensor at all sizes at which both
+    /// are computed: with counts that are the same.
+    #[must_use]
+    fn counting_as(&self, other: &Geometry) -> Self;
+
     /// The mean of each window, on every channel.
     fn mean(windows: Vec<Window>) -> Self;
 
@@ -341,6 +353,24 @@ impl Linear for Geometry {
 
     fn framing(front: Geometry) -> Self {
         front
+    }
+
+    fn of_part(&self, part: &Part) -> Result<Self, Refusal> {
+        let channels = self.channels.filter(|channels| channels.groups == 1).ok_or(Refusal::View)?;
+        if self.input.axis(1) != part.axis || self.kind == ConvKind::ConvTranspose {
+            return Err(Refusal::View);
+        }
+        if channels.inputs != part.whole {
+            return Err(Refusal::Channels(part.whole, channels.inputs));
+        }
+        let channels = Some(Channels { inputs: part.size, ..channels });
+        Ok(Geometry { channels, shifted: false, ..self.clone() })
+    }
+
+    fn counting_as(&self, other: &Geometry) -> Self {
+        let counted = |axis| self.window(axis).counting_as(&other.window(axis));
+        let windows = self.axes(other).map(counted).collect();
+        Geometry { windows, ..self.clone() }
     }
 
     fn mean(windows: Vec<Window>) -> Self {

@@ -16,6 +16,7 @@ use ndarray::{ArrayD, IxDyn};
 
 use crate::affine::geometry::{Channels, ConvKind, Geometry};
 use crate::affine::kernel::{Affine, Summand, exchange_channels, in_a_row, taps};
+use crate::affine::part::Part;
 use crate::affine::window::Window;
 use crate::numbers::{self, LazyWeights};
 
@@ -94,16 +95,18 @@ pub(super) struct Stack {
 /// Kernels that lie so deep in each other are multiplied out: reading goes down through all of them.
 const MOST_DEPTH: usize = 32;
 
+/// The same map, multiplied out if its weights lie too deep.
+fn flat(map: &Affine) -> Affine {
+    if map.depth() < MOST_DEPTH {
+        return map.clone();
+    }
+    let weights = Arc::new(numbers::all(map));
+    Affine::new(map.geometry.clone(), weights, map.bias.clone())
+}
+
 impl Stack {
     /// The rows of `one`, and behind them those of `other`.
     pub(super) fn of(one: &Affine, other: &Affine) -> Self {
-        let flat = |map: &Affine| {
-            if map.depth() < MOST_DEPTH {
-                return map.clone();
-            }
-            let weights = Arc::new(numbers::all(map));
-            Affine::new(map.geometry.clone(), weights, map.bias.clone())
-        };
         Stack { first: flat(one), second: flat(other) }
     }
 }
@@ -122,6 +125,45 @@ impl LazyWeights for Stack {
         let (of_first, of_second) = into.split_at_mut(border.saturating_sub(start).min(into.len()));
         self.first.read(start, of_first);
         self.second.read(start.saturating_sub(border), of_second);
+    }
+}
+
+/// Of each row of a kernel without groups, what is multiplied by some neighbouring channels.
+#[derive(Debug)]
+pub(super) struct Columns {
+    whole: Affine,
+    /// Numbers of a row of the kernel, and which of them these are.
+    row: usize,
+    range: Range<usize>,
+}
+
+impl Columns {
+    /// Those of the channels of `part`.
+    pub(super) fn of(map: &Affine, part: &Part) -> Self {
+        let taps: usize = taps(&map.geometry.windows).iter().product();
+        let range = part.start * taps..(part.start + part.size) * taps;
+        Columns { whole: flat(map), row: part.whole * taps, range }
+    }
+}
+
+impl LazyWeights for Columns {
+    fn count(&self) -> usize {
+        self.whole.count() / self.row * self.range.len()
+    }
+
+    fn depth(&self) -> usize {
+        1 + self.whole.depth()
+    }
+
+    fn read(&self, start: usize, into: &mut [f64]) {
+        let (mut at, mut rest) = (start, into);
+        while !rest.is_empty() {
+            let (row, skipped) = (at / self.range.len(), at % self.range.len());
+            let (part, behind) = rest.split_at_mut((self.range.len() - skipped).min(rest.len()));
+            self.whole.read(row * self.row + self.range.start + skipped, part);
+            at += part.len();
+            rest = behind;
+        }
     }
 }
 

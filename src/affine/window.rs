@@ -320,6 +320,15 @@ impl Window {
         .ok_or(Refusal::TooLarge(axis))
     }
 
+    /// This window, where it makes as many outputs as `other` at every size at which both are
+    /// computed: with the larger slack, if their outputs are as far apart.
+    pub(super) fn counting_as(self, other: &Window) -> Self {
+        let is_alike = self.stride == other.stride && (self.slack - other.slack).abs() < self.stride;
+        let zeros = [self, *other].iter().all(|window| window.pad_mode == PadMode::Zero);
+        let slack = self.slack.max(other.slack);
+        if is_alike && zeros { Window { slack, ..self } } else { self }
+    }
+
     /// The window that makes as many outputs for `size` inputs, and is padded behind as nearly as
     /// it can be as before, where nothing is to be cropped: what no output reads is free.
     fn evened(self, size: i64) -> Self {

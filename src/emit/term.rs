@@ -52,6 +52,9 @@ pub struct Term<L> {
     pub part: Option<Box<Part>>,
     /// What `L` is made of.
     pub kind: TermKind,
+    /// A tensor that is made of others in a row, of one of which it is what a kernel makes of that
+    /// part, if it is: all such terms of one tensor make as many outputs.
+    pub in_row: Option<ValueId>,
 }
 
 /// A kernel before the last one of a term.
@@ -73,7 +76,8 @@ impl<L: Linear> Inner<L> {
 impl<L: Linear> Term<L> {
     /// `map(root)`.
     pub fn new(root: ValueId, map: L, kind: TermKind) -> Self {
-        Term { root, inner: None, before: Vec::new(), map, after: Vec::new(), part: None, kind }
+        let (before, after) = (Vec::new(), Vec::new());
+        Term { root, inner: None, before, map, after, part: None, kind, in_row: None }
     }
 
     /// `view(root)`.
@@ -102,6 +106,11 @@ impl<L: Linear> Term<L> {
     /// # Errors
     /// If the maps do not compose.
     pub fn of(&self, inner: &Self) -> Result<Self, Refusal> {
+        let term = self.composed(inner)?;
+        Ok(Term { in_row: self.in_row.or(term.in_row), ..term })
+    }
+
+    fn composed(&self, inner: &Self) -> Result<Self, Refusal> {
         if let Some(sign) = self.plain_sign() {
             return Ok(inner.clone().signed(sign));
         }
@@ -188,7 +197,8 @@ impl<L: Linear> Term<L> {
         };
         let (root, before, map) = (self.root, self.before.clone(), map.after(&self.map)?);
         let inner = self.inner.clone();
-        let mapped = Term { root, inner, before, map, after: Vec::new(), part: None, kind };
+        let (after, in_row) = (Vec::new(), self.in_row);
+        let mapped = Term { root, inner, before, map, after, part: None, kind, in_row };
         let Some(inner) = &self.inner else { return Ok(mapped) };
         let outermost = mapped.outermost(inner.of);
         // Where the border is cropped, a shift in front of it passes.
@@ -358,7 +368,8 @@ impl<L: Linear> Term<L> {
         let shape = |inner: &Inner<L>| Inner { of: inner.of, term: inner.term.shape() };
         let inner = self.inner.as_ref().map(|inner| Box::new(shape(inner)));
         let part = self.part.clone();
-        Term { root, inner, before, map: self.map.geometry().clone(), after, part, kind }
+        let map = self.map.geometry().clone();
+        Term { root, inner, before, map, after, part, kind, in_row: self.in_row }
     }
 
     /// Whether both compute the same of the same tensor.
@@ -366,6 +377,19 @@ impl<L: Linear> Term<L> {
         (self.root, self.kind) == (other.root, other.kind)
             && self.map.geometry() == other.map.geometry()
             && self.has_views_of(other)
+    }
+
+    /// The term, counting its outputs as `other` does, if it is known to make as many of the same
+    /// tensor; `None` if it counts so already.
+    pub fn counting_as(&self, other: &Self) -> Option<Self> {
+        let is_bare = |term: &Self| term.inner.is_none() && !term.has_views();
+        let make_as_many = self.in_row.is_some() && self.in_row == other.in_row;
+        let map = (make_as_many && is_bare(self) && is_bare(other)).then(|| {
+            let (own, other) = self.map.clone().aligned(&other.map).ok()?;
+            Some(own.counting_as(other.geometry()))
+        });
+        let map = map.flatten().filter(|map| map.geometry() != self.map.geometry())?;
+        Some(Term { map, ..self.clone() })
     }
 
     /// Whether both are between the same views, behind the same other kernels, and the same part

@@ -57,7 +57,8 @@ pub fn pad(
             "it crops one end of an axis and wraps the other, and which comes first is not said";
         return Err(NotLinear::Unrepresentable(why).into());
     }
-    let map = frame(reader, input, &axes, &pairs, pad_mode, valid)?;
+    let windows = pairs.into_iter().map(|pads| Window::frame(pads, pad_mode));
+    let map = frame(reader, input, axes.into_iter().zip(windows).collect(), valid)?;
     if value == 0.0 {
         return Ok(Meaning::Linear(input, map));
     }
@@ -70,16 +71,15 @@ pub fn pad(
     }
 }
 
-/// Slice (opset 1 to 13) with step 1.
+/// Slice (opset 1 to 13) with steps from front to back.
 ///
 /// # Errors
 /// If what it leaves is not known, or it cuts the batch or the channels.
 pub fn slice(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let input = first_input(node)?;
     let cuts = cuts(reader, node, input, valid)?;
-    let mut axes = Vec::with_capacity(cuts.len());
-    let mut crops = Vec::with_capacity(cuts.len());
-    for AxisCut { axis, start, end } in cuts {
+    let mut windows = Vec::with_capacity(cuts.len());
+    for AxisCut { axis, start, end, step } in cuts {
         // An end that is counted from the other side is one for this size only.
         let mut size = || -> Result<i64, Stop> {
             let size = reader.sizes.size(input, axis)?;
@@ -94,11 +94,10 @@ pub fn slice(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meani
             ..0 => end.max(-LARGE).saturating_neg(),
             _ => size()?.saturating_sub(end).max(0),
         };
-        axes.push(axis);
-        crops.push((begin.min(LARGE).saturating_neg(), rest.saturating_neg()));
+        let crop = (begin.min(LARGE).saturating_neg(), rest.saturating_neg());
+        windows.push((axis, Window::new(1, step, 1, crop)));
     }
-    let map = frame(reader, input, &axes, &crops, PadMode::Zero, valid)?;
-    Ok(Meaning::Linear(input, map))
+    Ok(Meaning::Linear(input, frame(reader, input, windows, valid)?))
 }
 
 /// That `tensor` is small enough for a proof at the size that it has.
@@ -127,16 +126,18 @@ fn cuts(
     let (Some(starts), Some(ends)) = (starts, ends) else {
         return Err(NotLinear::Malformed("its starts or ends are missing").into());
     };
-    if steps.as_ref().is_some_and(|steps| steps.iter().any(|&step| step != 1)) {
-        return Err(NotLinear::Unrepresentable("it skips elements").into());
+    let steps = steps.unwrap_or_else(|| vec![1; starts.len()]);
+    if steps.iter().any(|&step| step < 1) {
+        return Err(NotLinear::Unrepresentable("it turns elements round").into());
     }
     let axes = axes.unwrap_or_else(|| (0..starts.len() as i64).collect());
-    if starts.len() != ends.len() || axes.len() != starts.len() {
-        return Err(NotLinear::Malformed("its starts, ends and axes do not fit").into());
+    let lengths = [ends.len(), axes.len(), steps.len()];
+    if lengths.iter().any(|&length| length != starts.len()) {
+        return Err(NotLinear::Malformed("its starts, ends, axes and steps do not fit").into());
     }
     let axes = reader.axes_from_front(input, &axes, valid)?;
-    let cuts = axes.into_iter().zip(starts).zip(ends);
-    Ok(cuts.map(|((axis, start), end)| AxisCut { axis, start, end }).collect())
+    let cuts = axes.into_iter().zip(starts).zip(ends).zip(steps);
+    Ok(cuts.map(|(((axis, start), end), step)| AxisCut { axis, start, end, step }).collect())
 }
 
 /// Concat (opset 4 to 13) of a tensor with its own ends: circular padding.
@@ -153,12 +154,12 @@ pub fn circular(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Me
     for (slice, is_before) in slices {
         let cuts = cuts(reader, slice, input, valid)?;
         match (cuts.as_slice(), is_before) {
-            (&[AxisCut { axis: on, start, end: TO_THE_END.. }], true)
+            (&[AxisCut { axis: on, start, end: TO_THE_END.., step: 1 }], true)
                 if on == *axis && (-LARGE..0).contains(&start) =>
             {
                 pads.0 = start.saturating_neg();
             }
-            (&[AxisCut { axis: on, start: 0, end }], false)
+            (&[AxisCut { axis: on, start: 0, end, step: 1 }], false)
                 if on == *axis && (1..LARGE).contains(&end) =>
             {
                 pads.1 = end;
@@ -168,8 +169,8 @@ pub fn circular(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Me
     }
     // Of a tensor that is smaller, Slices give less than circular padding does.
     require_at_least(reader, (input, *axis, pads.0.max(pads.1)), opaque, valid)?;
-    let map = frame(reader, input, &[*axis], &[pads], PadMode::Wrap, valid)?;
-    Ok(Meaning::Linear(input, map))
+    let window = Window::frame(pads, PadMode::Wrap);
+    Ok(Meaning::Linear(input, frame(reader, input, vec![(*axis, window)], valid)?))
 }
 
 /// The one of at most three operands that the others are Slices of, and these with
@@ -196,17 +197,16 @@ fn around<'g>(
     Some((input, slices))
 }
 
-/// `border` around the `axes`, or, where the pads are negative, a crop.
+/// What pads, crops or skips elements along these axes, as their windows do; a window is `None` if
+/// its numbers are beyond all sizes.
 fn frame(
     reader: &Reader,
     input: ValueId,
-    axes: &[usize],
-    pads: &[(i64, i64)],
-    pad_mode: PadMode,
+    windows: Vec<(usize, Option<Window>)>,
     valid: &mut Validity,
 ) -> Result<LinearOp, NotLinear> {
-    let framed = axes.iter().zip(pads).filter(|&(_, &pads)| pads != (0, 0));
-    let framed: Vec<(usize, (i64, i64))> = framed.map(|(&axis, &pads)| (axis, pads)).collect();
+    let framed = windows.into_iter().filter(|(_, window)| *window != Some(Window::IDENTITY));
+    let framed: Vec<(usize, Option<Window>)> = framed.collect();
     let beyond = "it pads or cuts the batch, or all other axes";
     if framed.iter().any(|&(axis, _)| axis > MAX_RANK) {
         return Err(NotLinear::Unrepresentable(beyond));
@@ -223,10 +223,9 @@ fn frame(
         return Err(NotLinear::Unrepresentable(beyond));
     }
     let mut windows = Vec::new();
-    for (axis, pads) in framed {
-        require_a_rest(reader, input, (axis, pads), valid)?;
-        let window = Window::frame(pads, pad_mode);
-        let window = window.ok_or(NotLinear::Malformed("its pads are beyond all sizes"))?;
+    for (axis, window) in framed {
+        let window = window.ok_or(NotLinear::Malformed("its numbers are beyond all sizes"))?;
+        require_a_rest(reader, input, (axis, window.pads()), valid)?;
         let role = order.role(axis).saturating_sub(2);
         if windows.len() <= role {
             windows.resize(role.saturating_add(1), Window::IDENTITY);
@@ -274,6 +273,8 @@ struct AxisCut {
     axis: usize,
     start: i64,
     end: i64,
+    /// The distance of two elements that stay.
+    step: i64,
 }
 
 /// Beyond every size, and safe to add.

@@ -199,6 +199,10 @@ impl<L: Linear> Form<L> {
                 composed.extend(terms?);
                 continue;
             }
+            if let Some(terms) = of_parts(outer, &inner.terms) {
+                composed.extend(terms?);
+                continue;
+            }
             let is_several = inner.terms.len() > 1;
             let is_sum = is_several && !outer.is_plain();
             if is_sum && !is_pointwise(outer) {
@@ -295,6 +299,31 @@ impl Form<Geometry> {
 /// of a sum is not the sum of theirs: a summand may be broadcast.
 fn is_pointwise<L: Linear>(term: &Term<L>) -> bool {
     term.kind != TermKind::Conv && !term.has_views() && term.map.geometry().is_pointwise()
+}
+
+/// A kernel of tensors in a row along its channels, `K(a, b) = K₁(a) + K₂(b)`; `None` if it is of
+/// something else. One of several summands of a part may be broadcast, so there is none. Tensors
+/// in a row are as large along all other axes: if they are the even and the odd rows of one tensor,
+/// that has an even number of rows.
+fn of_parts<L: Linear>(
+    outer: &Term<L>,
+    inner: &[Term<L>],
+) -> Option<Result<Vec<Term<L>>, Refusal>> {
+    let is_kernel = outer.kind == TermKind::Conv && outer.inner.is_none() && !outer.has_views();
+    let parts: BTreeSet<Option<Part>> = inner.iter().map(Term::part).collect();
+    let are_parts = inner.len() > 1
+        && parts.len() == inner.len()
+        && Part::make_a_whole(parts.into_iter());
+    (is_kernel && are_parts).then_some(())?;
+    let parts = inner.iter().filter_map(|term| Some((term.part()?, term)));
+    let mut terms = parts.map(|(part, term)| {
+        let map = outer.map.of_part(&part)?;
+        let in_row = outer.in_row.or(Some(outer.root));
+        Term { map, in_row, ..outer.clone() }.of(&Term { part: None, ..term.clone() })
+    });
+    let shift = outer.map.shift_alone();
+    let first = terms.next()?.and_then(|first| first.mapped(&shift, outer.kind));
+    Some(std::iter::once(first).chain(terms).collect())
 }
 
 /// `outer` of `inner` as two kernels, where sizes of what is between them are known as far as that

@@ -36,6 +36,12 @@ pub fn merge<L: Linear>(
             (None, None) => Err(Refusal::View),
         };
     }
+    if let Some(one) = one.counting_as(other) {
+        return merge(one, other, reader);
+    }
+    if let Some(other) = other.counting_as(&one) {
+        return merge(one, &other, reader);
+    }
     let without_sizes = one.map.geometry().clone().plus(other.map.geometry(), &[]);
     // Sizes are inferred only where a decision needs them.
     let sizes = match without_sizes {
