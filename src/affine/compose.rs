@@ -26,6 +26,7 @@ use crate::affine::part::Part;
 use crate::affine::picked::PickedChannels;
 use crate::affine::refusal::Refusal;
 use crate::affine::rows::{Columns, Stack, TapsAlong, places};
+use crate::affine::squares::Squares;
 use crate::affine::window::Window;
 use crate::numbers;
 
@@ -145,8 +146,12 @@ impl Linear for Affine {
         Ok(Self::new(geometry, Arc::new(Columns::of(self, part)), bias))
     }
 
-    fn counting_as(&self, other: &Geometry) -> Self {
-        Affine { geometry: self.geometry.counting_as(other), ..self.clone() }
+    fn recounted(&self, windows: Vec<Window>) -> Self {
+        Affine { geometry: self.geometry.recounted(windows), ..self.clone() }
+    }
+
+    fn squares(squares: &Squares) -> Self {
+        squares.affine()
     }
 
     fn mean(windows: Vec<Window>) -> Self {

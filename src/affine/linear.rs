@@ -14,6 +14,7 @@ use crate::affine::limits;
 use crate::affine::part::Part;
 use crate::affine::picked::PickedChannels;
 use crate::affine::refusal::Refusal;
+use crate::affine::squares::Squares;
 use crate::affine::view::{View, ViewedAxis};
 use crate::affine::window::Window;
 
@@ -92,10 +93,32 @@ pub trait Linear: Clone {
     /// If `self` has groups, or reads another number of channels, or along another axis.
     fn of_part(&self, part: &Part) -> Result<Self, Refusal>;
 
+    /// `self` with these `windows`, which make as many outputs at all sizes at which it is computed.
+    #[must_use]
+    fn recounted(&self, windows: Vec<Window>) -> Self;
+
     /// `self`, which makes as many outputs as `other` of the same tensor at all sizes at which both
     /// are computed: with counts that are the same.
     #[must_use]
-    fn counting_as(&self, other: &Geometry) -> Self;
+    fn counting_as(&self, other: &Geometry) -> Self {
+        let own = self.geometry();
+        let counted = |axis| own.window(axis).counting_as(&other.window(axis));
+        self.recounted(own.axes(other).map(counted).collect())
+    }
+
+    /// The map of these `squares`, without more.
+    fn squares(squares: &Squares) -> Self;
+
+    /// `self ∘ squares`, of what is a whole number of them.
+    ///
+    /// # Errors
+    /// As [`Self::after`].
+    fn of_squares(&self, squares: &Squares) -> Result<Self, Refusal> {
+        let composed = self.after(&Self::squares(squares))?;
+        let windows = composed.geometry().windows.iter().enumerate();
+        let windows = windows.map(|(axis, window)| squares.behind(axis, *window)).collect();
+        Ok(composed.recounted(windows))
+    }
 
     /// The mean of each window, on every channel.
     fn mean(windows: Vec<Window>) -> Self;
@@ -367,10 +390,12 @@ impl Linear for Geometry {
         Ok(Geometry { channels, shifted: false, ..self.clone() })
     }
 
-    fn counting_as(&self, other: &Geometry) -> Self {
-        let counted = |axis| self.window(axis).counting_as(&other.window(axis));
-        let windows = self.axes(other).map(counted).collect();
+    fn recounted(&self, windows: Vec<Window>) -> Self {
         Geometry { windows, ..self.clone() }
+    }
+
+    fn squares(squares: &Squares) -> Self {
+        squares.geometry()
     }
 
     fn mean(windows: Vec<Window>) -> Self {

@@ -71,6 +71,7 @@ mod picked;
 mod quantization;
 mod refusal;
 mod rows;
+mod squares;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -88,6 +89,7 @@ pub use part::Part;
 pub use picked::PickedChannels;
 pub use quantization::{EachPiece, Int8Weights, LEAST_SQNR, MOST_LOST, RoundingNoise};
 pub use refusal::Refusal;
+pub use squares::{SquareIndex, Squares};
 pub use view::{View, ViewedAxis};
 pub use window::{PadMode, Window};
 pub use words::{branch, times};

@@ -5,7 +5,7 @@
 
 use crate::affine::Linear;
 use crate::emit::term::{Term, TermKind};
-use crate::ops::meaning::ViewNode;
+use crate::ops::meaning::{ViewKernel, ViewNode};
 
 impl<L: Linear> Term<L> {
     /// The term as it may merge with `other`, which is seen in another way: as one kernel instead
@@ -28,7 +28,7 @@ impl<L: Linear> Term<L> {
     /// The term with the means that it ends with as a kernel of equal weights.
     pub(super) fn with_means(&self) -> Option<Self> {
         let (last, before) = self.after.split_last()?;
-        let means = L::mean(last.windows.as_ref()?.to_vec());
+        let means = means(last)?;
         let inner = Term { after: before.to_vec(), ..self.clone() };
         inner.mapped(&means, TermKind::Pointwise).ok()
     }
@@ -36,8 +36,25 @@ impl<L: Linear> Term<L> {
     /// The term with the means that it reads as a part of its kernel.
     fn of_means(&self) -> Option<Self> {
         let (last, before) = self.before.split_last()?;
-        let means = L::mean(last.windows.as_ref()?.to_vec());
+        let means = means::<L>(last)?;
         Some(Term { before: before.to_vec(), map: self.map.after(&means).ok()?, ..self.clone() })
+    }
+
+    /// The term, whose kernel is of squares, as a kernel of what these are of, if that has no more
+    /// weights: as many, and each reads one element where there were several nodes.
+    pub(super) fn of_squares(&self) -> Option<Self> {
+        let [view] = self.before.as_slice() else { return None };
+        let Some(ViewKernel::Squares(squares, first)) = &view.kernel else { return None };
+        let root = match first {
+            None => self.root,
+            Some(first) if first.last == self.root => first.root,
+            Some(_) => return None,
+        };
+        let is_kernel = self.kind == TermKind::Conv && self.inner.is_none();
+        let shape = is_kernel.then(|| self.map.geometry().of_squares(squares).ok()).flatten()?;
+        let is_as_small = shape.weights() <= self.map.geometry().weights();
+        let map = is_as_small.then(|| self.map.of_squares(squares).ok()).flatten()?;
+        Some(Term { root, before: Vec::new(), map, ..self.clone() })
     }
 
     /// A convolution behind a view that gives it a size, as a product of all elements between the
@@ -71,5 +88,13 @@ impl<L: Linear> Term<L> {
         }
         let (before, after) = (other.before.clone(), other.after.clone());
         Some(Term { before, map: self.map.dense(&sizes).ok()?, after, ..self.clone() })
+    }
+}
+
+/// The means that a view makes, as a kernel.
+fn means<L: Linear>(view: &ViewNode) -> Option<L> {
+    match &view.kernel {
+        Some(ViewKernel::Means(windows)) => Some(L::mean(windows.to_vec())),
+        Some(ViewKernel::Squares(..)) | None => None,
     }
 }

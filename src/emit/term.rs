@@ -11,7 +11,7 @@ use crate::affine::{Channels, ConvKind, Geometry, Linear, Macs, Part, Refusal, W
 use crate::emit::layout::layout;
 use crate::onnx::ids::ValueId;
 use crate::ops::forms::NodeForms;
-use crate::ops::meaning::{Sign, ViewNode};
+use crate::ops::meaning::{Sign, ViewKernel, ViewNode};
 use crate::ops::views;
 
 /// What a term contributes, besides its map.
@@ -199,7 +199,9 @@ impl<L: Linear> Term<L> {
         let inner = self.inner.clone();
         let (after, in_row) = (Vec::new(), self.in_row);
         let mapped = Term { root, inner, before, map, after, part: None, kind, in_row };
-        let Some(inner) = &self.inner else { return Ok(mapped) };
+        let Some(inner) = &self.inner else {
+            return Ok(mapped.of_squares().unwrap_or(mapped));
+        };
         let outermost = mapped.outermost(inner.of);
         // Where the border is cropped, a shift in front of it passes.
         let is_shift = inner.term.kind != TermKind::Conv;
@@ -410,8 +412,11 @@ impl<L: Linear> Term<L> {
 
 /// Multiply-adds that are counted in front of these views, counted behind them.
 pub fn before_means(macs: Macs, views: &[ViewNode]) -> Macs {
-    let windows = views.iter().filter_map(|view| view.windows.as_ref());
-    windows.fold(macs, |macs, windows| macs.before(&Geometry::mean(windows.to_vec())))
+    views.iter().fold(macs, |macs, view| match &view.kernel {
+        Some(ViewKernel::Means(windows)) => macs.before(&Geometry::mean(windows.to_vec())),
+        Some(ViewKernel::Squares(squares, _)) => macs.before(&squares.geometry()),
+        None => macs,
+    })
 }
 
 /// One view more; none instead of two that give back what the first one read, and one instead of

@@ -193,7 +193,9 @@ pub fn operator(name: &str) -> Option<Operator> {
         "OneHot" => of(along::one_hot),
         "TopK" => of(along::top_k).outputs(2),
         "DepthToSpace" => of(axes::depth_to_space).demanding(demands::of_rank_4).folding(MOVES),
-        "SpaceToDepth" => of(axes::space_to_depth).demanding(demands::of_rank_4).of_type(FIRST),
+        "SpaceToDepth" => {
+            of(axes::space_to_depth).demanding(demands::space_to_depth).of_type(FIRST)
+        },
         "Resize" => of(resize::resize).of_type(FIRST),
         "Upsample" => of(resize::upsample),
         "NonZero" => of(made::non_zero),

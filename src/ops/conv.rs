@@ -11,7 +11,7 @@ use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::float::Float;
 use crate::onnx::ids::ValueId;
 use crate::onnx::node::Node;
-use crate::ops::meaning::{LinearOp, Meaning, ViewNode};
+use crate::ops::meaning::{LinearOp, Meaning, ViewKernel, ViewNode};
 use crate::ops::reader::{Reader, first_input};
 use crate::ops::stop::Stop;
 use crate::ops::views;
@@ -113,7 +113,10 @@ pub fn average_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Resul
             // Zeros of a border are no elements.
             let is_mean = windows.iter().all(|window| window.pads() == (0, 0));
             let mean =
-                is_mean.then(|| ViewNode { windows: Some(windows.as_slice().into()), ..view });
+                is_mean.then(|| {
+                    let kernel = Some(ViewKernel::Means(windows.as_slice().into()));
+                    ViewNode { kernel, ..view }
+                });
             let order = AxisOrder::CANONICAL;
             let filter = LinearOp::Filter { windows, order, weight, shift: 0.0, mean };
             Ok(Meaning::Linear(input, filter))

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ndarray::Array1;
 
 use crate::affine::{
-    Affine, AxisOrder, Channels, ConvKind, Geometry, Linear, Macs, Part, View, Window,
+    Affine, AxisOrder, Channels, ConvKind, Geometry, Linear, Macs, Part, Squares, View, Window,
 };
 use crate::facts::constants::Constants;
 use crate::facts::kernels::KernelLayout;
@@ -175,8 +175,38 @@ pub struct ViewNode {
     pub told: Vec<Option<ViewOperand>>,
     /// What it does with axes.
     pub view: Arc<View>,
-    /// The windows, all of whose elements it makes means of, if it is a kernel, too.
-    pub windows: Option<Arc<[Window]>>,
+    /// The kernel that it is, too.
+    pub kernel: Option<ViewKernel>,
+}
+
+/// A view as a kernel.
+#[derive(Debug, Clone)]
+pub enum ViewKernel {
+    /// It makes means of all elements of these windows.
+    Means(Arc<[Window]>),
+    /// It makes channels of squares of what it reads; or, if it is the last of several views that do
+    /// so together, of what the first one reads.
+    Squares(Squares, Option<FirstOfViews>),
+}
+
+/// Of several views in a row, what the first one and the last one read.
+#[derive(Debug, Clone, Copy)]
+pub struct FirstOfViews {
+    /// What the first one reads.
+    pub root: ValueId,
+    /// What the last one reads.
+    pub last: ValueId,
+}
+
+/// Two views that do the same are the same, whatever they read.
+impl PartialEq for ViewKernel {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (ViewKernel::Means(one), ViewKernel::Means(other)) => one == other,
+            (ViewKernel::Squares(one, _), ViewKernel::Squares(other, _)) => one == other,
+            _ => false,
+        }
+    }
 }
 
 /// What a view is told by an input.

@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use crate::affine::{AxisOrder, View, ViewedAxis};
+use crate::affine::{AxisOrder, SquareIndex, Squares, View, ViewedAxis};
 use crate::facts::shape_rules::MAX_RANK;
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::ids::ValueId;
 use crate::onnx::node::{Node, distinct_axes};
 use crate::onnx::proto::NodeProto;
 use crate::onnx::write;
-use crate::ops::meaning::{LinearOp, Meaning, ViewNode, ViewOperand};
+use crate::ops::meaning::{FirstOfViews, LinearOp, Meaning, ViewKernel, ViewNode, ViewOperand};
 use crate::ops::reader::{NO_SUCH_AXES, Reader, first_input, not_linear};
 use crate::ops::stop::Stop;
 use crate::refusal::NotLinear;
@@ -106,7 +106,13 @@ pub fn reshape(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mea
         view
     };
     require(input, &sizes, kept, valid);
-    Ok(meaning(input, node, view, Some(shape)))
+    let list = node.input(1).map(|_| Some(ViewOperand::Integers(shape)));
+    let view = self::node(node, view, list.into_iter().collect());
+    let squares = node.output().and_then(|made| {
+        let (squares, root) = squares(reader, input, &reader.sizes.dims(made)?)?;
+        Some(ViewKernel::Squares(squares, Some(FirstOfViews { root, last: input })))
+    });
+    Ok(Meaning::Linear(input, LinearOp::View(ViewNode { kernel: squares, ..view })))
 }
 
 /// The shape that `node` makes, as a Reshape asks for it, on which the reading depends.
@@ -181,14 +187,54 @@ pub fn depth_to_space(reader: &Reader, node: &Node, valid: &mut Validity) -> Res
 /// If its input has not four axes.
 pub fn space_to_depth(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let (input, side) = blocks(reader, node, valid)?;
-    for axis in 2..4 {
-        let sizes = SizeSet::Congruent { remainder: 0, modulus: side as i64 };
-        valid.require(input, Property::Size(axis, sizes));
-    }
     let outer = side.saturating_mul(side);
     let there = vec![Some(ViewedAxis::alone(0)), Some(ViewedAxis { axis: 1, outer, inner: 1 })];
-    let view = View::resampling(there, vec![Some(ViewedAxis::alone(0))]);
-    Ok(meaning(input, node, view, None))
+    let view = self::node(node, View::resampling(there, vec![Some(ViewedAxis::alone(0))]), vec![]);
+    let channels = reader.sizes.dims(input).and_then(|dims| *dims.get(1)?);
+    let order = [SquareIndex::Row, SquareIndex::Column, SquareIndex::Channel];
+    let kernel = channels.map(|channels| {
+        ViewKernel::Squares(Squares { channels, sides: [side; 2], order }, None)
+    });
+    Ok(Meaning::Linear(input, LinearOp::View(ViewNode { kernel, ..view })))
+}
+
+/// The squares that Reshape, Transpose and this Reshape, which reads `input` and makes a tensor of
+/// sizes `made`, make channels of, and the tensor that they are of: PyTorch's pixel_unshuffle, in
+/// any order of the channels.
+fn squares(
+    reader: &Reader,
+    input: ValueId,
+    made: &[Option<usize>],
+) -> Option<(Squares, ValueId)> {
+    let producer = |made: ValueId, operator: &str| {
+        let node = reader.graph.node(reader.graph.value(made).producer?);
+        (node.standard_op() == Some(operator)).then_some(node)
+    };
+    let transpose = producer(input, "Transpose")?;
+    let turned = transpose.input(0)?;
+    let root = producer(turned, "Reshape")?.input(0)?;
+    let [_, Some(channels), Some(height), Some(width)] = reader.sizes.dims(root)?[..] else {
+        return None;
+    };
+    let cut = reader.sizes.dims(turned)?;
+    let [_, Some(own), Some(rows), Some(row), Some(columns), Some(column)] = cut[..] else {
+        return None;
+    };
+    let &[0, first, second, third, 2, 4] = transpose.ints("perm")? else { return None };
+    let index = |axis: i64| match axis {
+        1 => Some(SquareIndex::Channel),
+        3 => Some(SquareIndex::Row),
+        5 => Some(SquareIndex::Column),
+        _ => None,
+    };
+    let order = [index(first)?, index(second)?, index(third)?];
+    let squares = Squares { channels, sides: [row, column], order };
+    let all = channels.checked_mul(row)?.checked_mul(column)?;
+    let fits = own == channels
+        && rows.checked_mul(row) == Some(height)
+        && columns.checked_mul(column) == Some(width)
+        && matches!(made, [_, rest @ ..] if *rest == [Some(all), Some(rows), Some(columns)]);
+    (fits && height.min(width) > 0).then_some((squares, root))
 }
 
 /// The input of a node that moves blocks of elements, and how many each has along a side.
@@ -278,7 +324,7 @@ pub fn turned(order: &AxisOrder, rank: usize) -> ViewNode {
     let attribute = vec![write::ints("perm", perm)];
     let proto = NodeProto { op_type: Some("Transpose".into()), attribute, ..NodeProto::default() };
     let view = Arc::new(View::turned(order, rank));
-    ViewNode { proto: Arc::new(proto), told: Vec::new(), view, windows: None }
+    ViewNode { proto: Arc::new(proto), told: Vec::new(), view, kernel: None }
 }
 
 /// `node` as a view of `input`, which it is told by these integers, if it reads any.
@@ -302,7 +348,7 @@ pub fn node(node: &Node, view: View, told: Vec<Option<ViewOperand>>) -> ViewNode
     let attribute = node.proto.attribute.clone();
     let op_type = node.proto.op_type.clone();
     let proto = NodeProto { op_type, attribute, ..NodeProto::default() };
-    ViewNode { proto: Arc::new(proto), told, view: Arc::new(view), windows: None }
+    ViewNode { proto: Arc::new(proto), told, view: Arc::new(view), kernel: None }
 }
 
 #[cfg(test)]
@@ -325,7 +371,7 @@ mod tests {
             let proto = NodeProto { op_type: Some("Reshape".into()), ..NodeProto::default() };
             let view = View::reshape(&some(read), &some(made), 0);
             let told = vec![Some(ViewOperand::Integers(list.to_vec()))];
-            let node = ViewNode { proto: proto.into(), told, view: view.into(), windows: None };
+            let node = ViewNode { proto: proto.into(), told, view: view.into(), kernel: None };
             let expected = expected.map(|list| vec![Some(ViewOperand::Integers(list.to_vec()))]);
             let found = with_size(&node, 1, 5).map(|node| node.told);
             assert_eq!(found, expected, "{read:?} as {list:?}");

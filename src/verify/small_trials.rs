@@ -22,8 +22,9 @@ use crate::verify::original::Original;
 /// Larger windows than those of any network; sizes are not looked for beyond.
 const MOST_SIZE: usize = 4096;
 
-/// Where the sizes of a root have to differ to be told apart: larger than any window.
-const PROBES: [i64; 2] = [1 << 13, 1 << 14];
+/// Where the sizes of a root have to differ to be told apart: larger than any window, and a whole
+/// number of blocks of many sizes.
+const PROBES: [i64; 2] = [64 * 315, 128 * 315];
 
 /// So many larger outputs are tried where the sizes of several roots have to fit together.
 const MOST_STEPS: i64 = 64;
@@ -213,7 +214,9 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
             let shapes = self.forward(&dims);
             let output = shapes.dims.get(&open.at);
             let output = output.and_then(|dims| dims.get(free.follows).copied().flatten());
-            let is_valid = shapes.meets(self.valid) && shapes.is_ample(self.cone);
+            let is_valid = shapes.meets(self.valid)
+                && shapes.is_ample(self.cone)
+                && shapes.is_consistent(self.cone);
             made.push(MadeSize { output, is_valid });
         }
         let fits = |made: &MadeSize| made.is_valid && made.output == Some(output);

@@ -199,6 +199,18 @@ pub fn of_rank_4(_: &Asked, input: usize) -> Option<Extents> {
     if input == 0 { open(4) } else { None }
 }
 
+/// Four axes, and a whole number of blocks along the last two.
+pub fn space_to_depth(asked: &Asked, input: usize) -> Option<Extents> {
+    let mut demanded = of_rank_4(asked, input)?;
+    let block = asked.node.int("blocksize", 0);
+    for (size, given) in demanded.iter_mut().zip(asked.dims(0).unwrap_or_default()).skip(2) {
+        let Some(Extent::Number(given)) = given else { continue };
+        let left = given.checked_rem(block).unwrap_or(0);
+        *size = (left != 0).then(|| Extent::Number(given.saturating_sub(left)));
+    }
+    Some(demanded)
+}
+
 /// `n` along each axis of `n + begin + end`. Without axes of their own, there are two pads per
 /// axis.
 pub fn pad(asked: &Asked, input: usize) -> Option<Extents> {
