@@ -6,6 +6,7 @@ mod cases;
 mod fixtures;
 mod keep_identity;
 mod places;
+mod side_file;
 mod survives;
 mod unsorted;
 mod writing;
