@@ -115,7 +115,7 @@ impl Equalized {
             Ok(Changed { new, fingerprints }) => {
                 told.applied = true;
                 told.tensors = new.len();
-                let rewrite = Some(edits::replaced(&graphs, graph, new.into_iter().collect()));
+                let rewrite = Some(edits::replaced(&graphs, graph, new).map_err(invalid)?);
                 Ok(Equalized { rewrite, fingerprints, told, how })
             }
             Err(Unequalized::Stays(why, setting)) => {

@@ -16,13 +16,14 @@ use crate::onnx::graph::Graph;
 use crate::onnx::ids::NodeId;
 use crate::onnx::model::{GraphFields, Invalid, Model};
 use crate::onnx::node::bodies;
+use crate::onnx::notes;
 use crate::onnx::proto::{FunctionProto, NodeProto, SparseTensorProto, ValueInfoProto};
 use crate::onnx::schema::{graph_field, model_field, tensor_field};
 use crate::onnx::storage::same_bytes;
 use crate::onnx::wire::{self, Field};
 use crate::verify::entries::{
     declares, fill_node, fill_sparse, filled_node, filled_tensor, first_output, input_names, label,
-    payload, same_tensors, stored_names,
+    payload, same_tensors, stored_names, without_notes,
 };
 use crate::verify::fingerprint::Fingerprint;
 
@@ -96,7 +97,7 @@ pub fn check(old: &[Graph], expected: &[Expected], new: &[Graph]) -> Result<(), 
     let changed = old.iter().zip(expected).filter(|(_, expected)| !expected.is_empty());
     let changed = changed.map(|(graph, _)| begin(graph)).collect();
     let expected = ExpectedAt { by_place, changed, eval_forms };
-    let files = Files { old: old_model, new, expected, tensors, external };
+    let files = Files { old: old_model, new, main, expected, tensors, external };
     files.compare_surroundings()?;
     let mut tensors = AddedTensors::default();
     files.compare(&main.fields, &new.main, &mut tensors)?;
@@ -125,9 +126,11 @@ struct ExpectedAt<'f> {
 }
 
 /// Both files, and what was decided and proved.
-struct Files<'f> {
+struct Files<'f, 'm> {
     old: &'f Model,
     new: &'f Model,
+    /// The main graph of the old one.
+    main: &'f Graph<'m>,
     expected: ExpectedAt<'f>,
     /// New initializers: those of a body may stand in the main graph.
     tensors: HashMap<&'f str, &'f Fingerprint>,
@@ -136,7 +139,7 @@ struct Files<'f> {
     external: bool,
 }
 
-impl<'f> Files<'f> {
+impl<'f> Files<'f, '_> {
     /// What stands beside the graph in the model.
     fn compare_surroundings(&self) -> Result<(), Miswritten> {
         let around = |model: &Model| -> Result<Vec<Field>, wire::WireError> {
@@ -282,9 +285,14 @@ impl<'f> Files<'f> {
             graph_field::INITIALIZER => {
                 let name = self.new.string_within(&field.payload, tensor_field::NAME)?;
                 let Some(&expected) = self.tensors.get(name.as_str()) else { return Ok(false) };
-                let written = filled_tensor(self.new, field)?;
+                let written = without_notes(filled_tensor(self.new, field)?);
                 let same = Fingerprint::of(&written) == *expected;
                 self.new.storage.has_read(written.raw_data().len());
+                // What else was said of a tensor of that name is said of it still.
+                let old = self.main.find(&name);
+                let noted = old.map(|id| notes::of_stored(self.main, id)).transpose()?;
+                let is_noted = notes::within(self.new, field.payload.clone())?;
+                let same = same && is_noted == noted.unwrap_or_default();
                 if same {
                     tensors.written.insert(name);
                 }
