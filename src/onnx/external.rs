@@ -20,7 +20,7 @@ use crate::onnx::proto::tensor_proto::DataLocation;
 use crate::onnx::proto::{StringStringEntryProto, TensorProto};
 use crate::onnx::schema::{
     attribute_field, function_field, graph_field, model_field, node_field, sparse_field,
-    tensor_field,
+    tensor_field, training_field,
 };
 use crate::onnx::splice::{self, Container, Deferred, Edit, Hole, Sink};
 use crate::onnx::storage::{DataPlace, Storage, StorageError};
@@ -30,6 +30,7 @@ use crate::onnx::wire::{self, Field, WireError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MessageKind {
     Model,
+    TrainingInfo,
     Graph,
     Function,
     Node,
@@ -45,6 +46,10 @@ impl MessageKind {
         match (self, number) {
             (Kind::Model, model_field::GRAPH) => Some(Kind::Graph),
             (Kind::Model, model_field::FUNCTIONS) => Some(Kind::Function),
+            (Kind::Model, model_field::TRAINING_INFO) => Some(Kind::TrainingInfo),
+            (Kind::TrainingInfo, training_field::INITIALIZATION | training_field::ALGORITHM) => {
+                Some(Kind::Graph)
+            }
             (Kind::Graph, graph_field::NODE) => Some(Kind::Node),
             (Kind::Graph, graph_field::INITIALIZER) => Some(Kind::Tensor),
             (Kind::Graph, graph_field::SPARSE_INITIALIZER) => Some(Kind::Sparse),
@@ -166,11 +171,6 @@ pub struct SideFileLayout {
     new: HashMap<String, (usize, usize)>,
 }
 
-/// What lies in a side file.
-#[derive(Debug)]
-enum Content {
-    /// It was in another one.
-    Here(Bytes),
 /// A part of an old side file that is copied as a whole.
 #[derive(Debug)]
 struct CopiedRange {
@@ -215,6 +215,11 @@ impl CopiedRanges {
     }
 }
 
+/// What lies in a side file.
+#[derive(Debug)]
+enum Content {
+    /// It was in another one.
+    Here(Bytes),
     /// It is computed later.
     Deferred(Deferred),
 }
@@ -251,11 +256,6 @@ impl SideFileLayout {
             if file.moved.contains_key(place) {
                 continue;
             }
-        }
-        for (name, deferred) in new.filter(|(_, deferred)| deferred.length >= MIN_BYTES) {
-            let put = file.put(deferred.length, 0, Content::Deferred(deferred));
-            file.new.insert(name.to_owned(), put);
-        }
             let Some(whole) = copied.around(of, range) else { continue };
             let begin = *whole.moved_to.get_or_insert_with(|| {
                 let data = of.bytes().slice(whole.range.clone());
@@ -265,6 +265,11 @@ impl SideFileLayout {
             });
             let before = range.start.saturating_sub(whole.range.start);
             file.moved.insert(place.clone(), (begin.saturating_add(before), range.len()));
+        }
+        for (name, deferred) in new.filter(|(_, deferred)| deferred.length >= MIN_BYTES) {
+            let put = file.put(deferred.length, 0, Content::Deferred(deferred));
+            file.new.insert(name.to_owned(), put);
+        }
         Ok(file)
     }
 

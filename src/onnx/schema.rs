@@ -11,8 +11,18 @@ pub mod model_field {
     pub const GRAPH: u32 = 7;
     /// `opset_import`.
     pub const OPSET_IMPORT: u32 = 8;
+    /// `training_info`.
+    pub const TRAINING_INFO: u32 = 20;
     /// `functions`.
     pub const FUNCTIONS: u32 = 25;
+}
+
+/// Of `TrainingInfoProto`.
+pub mod training_field {
+    /// `initialization`.
+    pub const INITIALIZATION: u32 = 1;
+    /// `algorithm`.
+    pub const ALGORITHM: u32 = 2;
 }
 
 /// Of `GraphProto`.
@@ -120,7 +130,8 @@ mod tests {
     use super::*;
     use crate::onnx::proto::{
         AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-        SparseTensorProto, StringStringEntryProto, TensorAnnotation, TensorProto, ValueInfoProto,
+        SparseTensorProto, StringStringEntryProto, TensorAnnotation, TensorProto,
+        TrainingInfoProto, ValueInfoProto,
     };
     use crate::onnx::wire;
 
@@ -173,6 +184,18 @@ mod tests {
             (
                 model_field::OPSET_IMPORT,
                 new(|m: &mut ModelProto| m.opset_import = vec![OperatorSetIdProto::default()]),
+            ),
+            (
+                model_field::TRAINING_INFO,
+                new(|m: &mut ModelProto| m.training_info = vec![TrainingInfoProto::default()]),
+            ),
+            (
+                training_field::INITIALIZATION,
+                new(|t: &mut TrainingInfoProto| t.initialization = Some(GraphProto::default())),
+            ),
+            (
+                training_field::ALGORITHM,
+                new(|t: &mut TrainingInfoProto| t.algorithm = Some(GraphProto::default())),
             ),
             (
                 model_field::FUNCTIONS,

@@ -8,6 +8,7 @@ mod keep_identity;
 mod places;
 mod side_file;
 mod survives;
+mod training_info;
 mod unsorted;
 mod writing;
 mod wrong_files;
