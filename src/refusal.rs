@@ -195,6 +195,12 @@ pub enum Reason {
     /// A call of a local function that cannot be inlined.
     #[error("{0}")]
     Call(String),
+    /// What trains the model knows its tensors by their names.
+    #[error(
+        "the model has training information (`training_info`), which names weights and tensors \
+         that would change"
+    )]
+    TrainingInfo,
     /// The user said so.
     #[error("left alone because of {}", Setting::Skip)]
     Skipped,

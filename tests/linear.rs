@@ -11,12 +11,17 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use acb_fuse::engine::dialect;
+use acb_fuse::onnx::graph::Graph;
+use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::attribute_proto::AttributeType;
 use acb_fuse::onnx::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 };
+use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor::from_integers;
 use acb_fuse::onnx::write::{self, int, ints, node};
+use acb_fuse::verify::readback::{self, Expected};
 use acb_fuse::{Clobber, Endpoint, Options, convert};
 use prost::Message;
 
@@ -357,6 +362,43 @@ fn the_work_grows_with_the_model_and_no_faster() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// So many Ifs in a row, with two branches each.
+fn choices(n: usize) -> ModelProto {
+    repeated(n, input, |made, x, at| {
+        let branch = |name: &str| {
+            let output = format!("{name}{at}");
+            let node = vec![node("Relu", "", &[x], &output, vec![])];
+            let g = GraphProto { node, output: vec![info(&output)], ..GraphProto::default() };
+            AttributeProto {
+                name: Some(name.to_owned()),
+                r#type: Some(AttributeType::Graph.into()),
+                g: Some(Box::new(g)),
+                ..AttributeProto::default()
+            }
+        };
+        let branches = vec![branch("then_branch"), branch("else_branch")];
+        made.with("If", &["x"], format!("if{at}"), branches)
+    })
+}
+
+/// Each node's bodies are found without a look at those of all others, which takes minutes.
+#[test]
+fn bodies_are_found_where_they_lie() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let bytes = choices(40_000).encode_to_vec();
+    let model = Model::index(bytes.into(), Storage::default()).unwrap();
+    let graphs = Graph::read_all(&model).unwrap();
+    let expected: Vec<Expected> = graphs.iter().map(|_| Expected::default()).collect();
+    let begin = Instant::now();
+    for (id, _) in graphs[0].nodes() {
+        assert_eq!(dialect::nodes(&graphs, &graphs[0], id).unwrap().len(), 1);
+    }
+    readback::check(&graphs, &expected, &graphs).unwrap();
+    let took = begin.elapsed();
+    println!("{took:?}");
+    assert!(took < TIME, "{took:?}");
 }
 
 /// A convolution with a norm, padded to as many outputs as inputs.

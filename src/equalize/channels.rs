@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::facts::kernels::KernelLayout;
 use crate::onnx::float::Float;
 use crate::onnx::ids::{NodeId, ValueId};
 
@@ -42,13 +43,10 @@ pub struct ScaledTensor {
 /// How factors lie in a stored tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScaledForm {
-    /// `[outputs, inputs of a group, …]`.
-    OutputsFirst {
-        /// Groups of channels.
-        groups: usize,
-    },
-    /// `[inputs, outputs of a group, …]`.
-    InputsFirst {
+    /// As the channels of a kernel.
+    Kernel {
+        /// Its axes.
+        layout: KernelLayout,
         /// Groups of channels.
         groups: usize,
     },

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::equalize::channels::{ChannelClasses, ScaledForm, ScaledTensor, TensorChannels};
 use crate::equalize::placed::{Axes, SeenShapes, forward};
 use crate::facts::constants::Constants;
+use crate::facts::kernels::KernelLayout;
 use crate::facts::roles;
 use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
@@ -25,7 +26,7 @@ use crate::onnx::model::Invalid;
 use crate::onnx::node::{Node, from_front};
 use crate::onnx::schema::{annotation_field, graph_field};
 use crate::onnx::wire::Field;
-use crate::ops::scaling::{KernelKind, ScaleRule, is_quantized, scale_rule};
+use crate::ops::scaling::{KernelChannels, ScaleRule, is_quantized, scale_rule};
 
 const SHARED: &str = "weights that several nodes, or bodies, read";
 const DYNAMIC: &str = "weights that are no stored tensors of their own";
@@ -69,7 +70,7 @@ impl ChannelClasses {
             live().partition(|(_, node)| scale_rule(node) == Some(ScaleRule::Gates));
         for (id, node) in others {
             match scale_rule(node).filter(|_| !refused.contains(&id)) {
-                Some(ScaleRule::Kernel(kind)) => finder.kernel(id, node, kind)?,
+                Some(ScaleRule::Kernel(channels)) => finder.kernel(id, node, channels)?,
                 Some(rule) => finder.passing(id, node, rule)?,
                 None if refused.contains(&id) => finder.pin_all(node, UNPROVED),
                 None => finder.pin_all(node, OPAQUE),
@@ -196,11 +197,11 @@ impl Finder<'_, '_, '_> {
         Ok(dims.zip(float).filter(|_| is_dense).ok_or(DYNAMIC))
     }
 
-    fn kernel(&mut self, id: NodeId, node: &Node, kind: KernelKind) -> Result<(), Invalid> {
+    fn kernel(&mut self, id: NodeId, node: &Node, channels: KernelChannels) -> Result<(), Invalid> {
         let (Some(input), Some(output)) = (node.input(0), node.output()) else { return Ok(()) };
         let stored = match (node.input(1), self.places.get(&input), self.places.get(&output)) {
             (Some(kernel), Some(&(_, inputs)), Some(&(_, outputs))) => {
-                let sides = self.sides(node, kind, kernel, [inputs, outputs])?;
+                let sides = self.sides(node, channels, kernel, [inputs, outputs])?;
                 sides.map(|sides| (kernel, sides))
             }
             _ => Err(DYNAMIC),
@@ -208,8 +209,8 @@ impl Finder<'_, '_, '_> {
         let found = stored.and_then(|(value, KernelSides { form, dims, float })| {
             let axes = [input, output].map(|id| self.axes.get(id));
             let rank = self.shapes.get(&input).map_or(0, Vec::len);
-            let axis = if kind == KernelKind::MatMul { rank.checked_sub(1) } else { Some(1) };
-            if axes != [axis, axis] {
+            let axis = channels.axis(rank);
+            if axes != [Some(axis); 2] {
                 return Err(DISAGREE);
             }
             let input = Some(input);
@@ -244,7 +245,7 @@ impl Finder<'_, '_, '_> {
     fn sides(
         &self,
         node: &Node,
-        kind: KernelKind,
+        KernelChannels { layout, is_matrix }: KernelChannels,
         kernel: ValueId,
         [inputs, outputs]: [usize; 2],
     ) -> Result<Result<KernelSides, &'static str>, Invalid> {
@@ -252,24 +253,16 @@ impl Finder<'_, '_, '_> {
             Ok(own) => own,
             Err(why) => return Ok(Err(why)),
         };
-        let groups = usize::try_from(node.int("group", 1)).unwrap_or_default();
-        let (form, expected) = match kind {
-            KernelKind::Conv => {
-                let form = ScaledForm::OutputsFirst { groups };
-                (form, [Some(outputs), inputs.checked_div(groups)])
-            }
-            KernelKind::ConvTranspose => {
-                let form = ScaledForm::InputsFirst { groups };
-                (form, [Some(inputs), outputs.checked_div(groups)])
-            }
-            KernelKind::Gemm if node.int("transB", 0) != 0 => {
-                (ScaledForm::OutputsFirst { groups: 1 }, [Some(outputs), Some(inputs)])
-            }
-            KernelKind::Gemm | KernelKind::MatMul if dims.len() == 2 => {
-                (ScaledForm::InputsFirst { groups: 1 }, [Some(inputs), Some(outputs)])
-            }
-            KernelKind::Gemm | KernelKind::MatMul => return Ok(Err(DYNAMIC)),
+        if is_matrix && dims.len() != 2 {
+            return Ok(Err(DYNAMIC));
+        }
+        let groups = if is_matrix { 1 } else { node.int("group", 1) };
+        let groups = usize::try_from(groups).unwrap_or_default();
+        let expected = match layout {
+            KernelLayout::OutputsFirst => [Some(outputs), inputs.checked_div(groups)],
+            KernelLayout::InputsFirst => [Some(inputs), outputs.checked_div(groups)],
         };
+        let form = ScaledForm::Kernel { layout, groups };
         let is_right = expected == [dims.first().copied(), dims.get(1).copied()];
         Ok(if is_right { Ok(KernelSides { form, dims, float }) } else { Err(DYNAMIC) })
     }

@@ -1,7 +1,7 @@
 //! What int8 weights leave of a model's outputs: kernels on their grids, with one step for each
 //! or one for each of its output channels, and tensors as they are.
 //!
-//! Knows the engine, and along which axis kernels have their outputs; not who asks.
+//! Knows the engine, and rules of nodes; not who asks.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,7 @@ use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
-use crate::onnx::node::Node;
-use crate::ops::scaling::{KernelKind, ScaleRule, scale_rule};
+use crate::ops::scaling::{ScaleRule, scale_rule};
 
 /// Signal and noise of outputs, in dB.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -75,20 +74,11 @@ pub fn of_weights(
 fn stored_kernels(graph: &Graph, constants: &Constants) -> BTreeMap<ValueId, usize> {
     let live = graph.nodes().filter(|&(id, _)| graph.is_live(id));
     let kernels = live.filter_map(|(_, node)| {
-        let Some(ScaleRule::Kernel(kind)) = scale_rule(node) else { return None };
+        let Some(ScaleRule::Kernel(channels)) = scale_rule(node) else { return None };
         let kernel = node.input(1)?;
         let is_stored = constants.stores(kernel) && constants.contains(kernel);
         let rank = constants.dims(kernel).ok()??.len();
-        is_stored.then(|| (kernel, outputs_axis(kind, node, rank)))
+        is_stored.then(|| (kernel, channels.outputs_axis(rank)))
     });
     kernels.collect()
-}
-
-fn outputs_axis(kind: KernelKind, node: &Node, rank: usize) -> usize {
-    match kind {
-        KernelKind::Conv => 0,
-        KernelKind::Gemm if node.int("transB", 0) != 0 => 0,
-        KernelKind::ConvTranspose | KernelKind::Gemm => 1,
-        KernelKind::MatMul => rank.saturating_sub(1),
-    }
 }

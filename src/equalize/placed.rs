@@ -8,7 +8,7 @@ use crate::facts::constants::Constants;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::node::Node;
-use crate::ops::scaling::{KernelKind, ScaleRule, scale_rule};
+use crate::ops::scaling::{ScaleRule, scale_rule};
 
 /// The sizes of tensors, as they were seen.
 pub type SeenShapes = BTreeMap<ValueId, Vec<usize>>;
@@ -28,12 +28,11 @@ impl Axes {
             .collect();
         for &(id, rule) in &nodes {
             let node = graph.node(id);
-            let ScaleRule::Kernel(kind) = rule else { continue };
+            let ScaleRule::Kernel(channels) = rule else { continue };
             let is_kernel = node.input(1).is_some_and(|kernel| constants.contains(kernel));
             for tensor in [node.input(0), node.output()].into_iter().flatten() {
                 if let Some(shape) = shapes.get(&tensor).filter(|_| is_kernel) {
-                    let last = shape.len().saturating_sub(1);
-                    axes.put(tensor, if kind == KernelKind::MatMul { last } else { 1 });
+                    axes.put(tensor, channels.axis(shape.len()));
                 }
             }
         }

@@ -10,6 +10,7 @@ use crate::emit::weights::{FusedWeights, NotFinite};
 use crate::equalize::channels::{ChannelClasses, ScaledForm, ScaledTensor};
 use crate::equalize::unscaled::Unscaled;
 use crate::facts::constants::Constants;
+use crate::facts::kernels::KernelLayout;
 use crate::numbers::LazyWeights;
 use crate::onnx::graph::Graph;
 
@@ -36,8 +37,12 @@ impl ScaledNumbers {
             row.checked_div(rows).unwrap_or_default() * columns + column
         };
         match self.form {
-            ScaledForm::OutputsFirst { groups } => (row, Some(group(groups))),
-            ScaledForm::InputsFirst { groups } => (group(groups), Some(row)),
+            ScaledForm::Kernel { layout: KernelLayout::OutputsFirst, groups } => {
+                (row, Some(group(groups)))
+            }
+            ScaledForm::Kernel { layout: KernelLayout::InputsFirst, groups } => {
+                (group(groups), Some(row))
+            }
             ScaledForm::Shift => (place, None),
         }
     }

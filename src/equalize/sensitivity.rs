@@ -22,6 +22,7 @@ use crate::equalize::channels::{ScaledForm, ScaledTensor};
 use crate::equalize::observed::ChannelStatistics;
 use crate::equalize::scaled::matrix_of;
 use crate::facts::constants::Constants;
+use crate::facts::kernels::KernelLayout;
 use crate::numbers;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::ValueId;
@@ -59,11 +60,8 @@ impl KernelSums {
         let Some(numbers) = constants.numbers(tensor.value)? else { return Ok(None) };
         let all = numbers::all(numbers.as_ref());
         let [rows, columns, taps] = matrix_of(&tensor.dims);
-        let (groups, is_outputs_first) = match tensor.form {
-            ScaledForm::OutputsFirst { groups } => (groups.max(1), true),
-            ScaledForm::InputsFirst { groups } => (groups.max(1), false),
-            ScaledForm::Shift => return Ok(None),
-        };
+        let ScaledForm::Kernel { layout, groups } = tensor.form else { return Ok(None) };
+        let (groups, is_outputs_first) = (groups.max(1), layout == KernelLayout::OutputsFirst);
         let sizes =
             if is_outputs_first { [rows, columns] } else { [columns * groups, rows / groups] };
         let empty = vec![0.0; rows * columns];

@@ -25,21 +25,25 @@ use crate::onnx::tensor::{self, Initializer};
 use crate::onnx::write;
 
 /// Why a constant has no value here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unknown {
     /// Nothing computes it in its type as ONNX says.
+    #[error("nothing computes it in its type as ONNX says")]
     NotEvaluated,
     /// It is beyond a limit of what is evaluated.
+    #[error("{0}")]
     Beyond(&'static str),
 }
 
 /// Why an evaluation ended without a value.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum NoValue {
     /// There is none here.
-    Unknown(Unknown),
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
     /// Something that is stored in the file is malformed.
-    Invalid(Invalid),
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
 }
 
 impl NoValue {
@@ -52,18 +56,6 @@ impl NoValue {
             NoValue::Unknown(why) => Ok(why),
             NoValue::Invalid(error) => Err(error),
         }
-    }
-}
-
-impl From<Unknown> for NoValue {
-    fn from(why: Unknown) -> Self {
-        NoValue::Unknown(why)
-    }
-}
-
-impl From<Invalid> for NoValue {
-    fn from(error: Invalid) -> Self {
-        NoValue::Invalid(error)
     }
 }
 

@@ -1,24 +1,26 @@
 //! Tensors whose data lies outside the model file, and the side file of a new model.
 //!
 //! A model that changes gets a side file of its own beside it, which holds what the
-//! tensors that stay name in old side files, and the new weights. Nothing is read into
-//! memory for that: data goes from map to file.
+//! tensors that stay name in old side files, and the new weights. What several of them name is
+//! there once. Nothing is read into memory for that: data goes from map to file.
 //!
 //! Knows bytes and their places; not how new weights are computed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use prost::bytes::Bytes;
 
 use crate::onnx::data::TensorError;
+use crate::onnx::map::MappedFile;
 use crate::onnx::model::{Invalid, Model};
 use crate::onnx::proto::tensor_proto::DataLocation;
 use crate::onnx::proto::{StringStringEntryProto, TensorProto};
 use crate::onnx::schema::{
     attribute_field, function_field, graph_field, model_field, node_field, sparse_field,
-    tensor_field,
+    tensor_field, training_field,
 };
 use crate::onnx::splice::{self, Container, Deferred, Edit, Hole, Sink};
 use crate::onnx::storage::{DataPlace, Storage, StorageError};
@@ -28,6 +30,7 @@ use crate::onnx::wire::{self, Field, WireError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MessageKind {
     Model,
+    TrainingInfo,
     Graph,
     Function,
     Node,
@@ -43,6 +46,10 @@ impl MessageKind {
         match (self, number) {
             (Kind::Model, model_field::GRAPH) => Some(Kind::Graph),
             (Kind::Model, model_field::FUNCTIONS) => Some(Kind::Function),
+            (Kind::Model, model_field::TRAINING_INFO) => Some(Kind::TrainingInfo),
+            (Kind::TrainingInfo, training_field::INITIALIZATION | training_field::ALGORITHM) => {
+                Some(Kind::Graph)
+            }
             (Kind::Graph, graph_field::NODE) => Some(Kind::Node),
             (Kind::Graph, graph_field::INITIALIZER) => Some(Kind::Tensor),
             (Kind::Graph, graph_field::SPARSE_INITIALIZER) => Some(Kind::Sparse),
@@ -164,6 +171,50 @@ pub struct SideFileLayout {
     new: HashMap<String, (usize, usize)>,
 }
 
+/// A part of an old side file that is copied as a whole.
+#[derive(Debug)]
+struct CopiedRange {
+    range: Range<usize>,
+    /// Whether tensors name different parts of it.
+    is_shared: bool,
+    /// Where it lies in the new side file, once it does.
+    moved_to: Option<usize>,
+}
+
+/// By the side file, the parts of it that tensors name, in order. Those that overlap are one
+/// range: a few bytes name the same gigabyte a thousand times, and it is written once.
+#[derive(Debug)]
+struct CopiedRanges(HashMap<PathBuf, Vec<CopiedRange>>);
+
+impl CopiedRanges {
+    fn of(located: &[(MappedFile, Range<usize>)]) -> Self {
+        let mut sorted: Vec<(&Path, &Range<usize>)> =
+            located.iter().map(|(of, range)| (of.path(), range)).collect();
+        sorted.sort_unstable_by_key(|(path, range)| (*path, range.start, range.end));
+        let mut by_file: HashMap<PathBuf, Vec<CopiedRange>> = HashMap::new();
+        for (path, range) in sorted {
+            let own = by_file.entry(path.to_owned()).or_default();
+            let overlaps = |last: &&mut CopiedRange| {
+                range.start < last.range.end || range.start == last.range.start
+            };
+            if let Some(last) = own.last_mut().filter(overlaps) {
+                last.is_shared |= last.range != *range;
+                last.range.end = last.range.end.max(range.end);
+            } else {
+                own.push(CopiedRange { range: range.clone(), is_shared: false, moved_to: None });
+            }
+        }
+        CopiedRanges(by_file)
+    }
+
+    /// The one that holds this range of the file.
+    fn around(&mut self, of: &MappedFile, range: &Range<usize>) -> Option<&mut CopiedRange> {
+        let own = self.0.get_mut(of.path())?;
+        let begun = own.partition_point(|copied| copied.range.start <= range.start);
+        own.get_mut(begun.checked_sub(1)?)
+    }
+}
+
 /// What lies in a side file.
 #[derive(Debug)]
 enum Content {
@@ -194,26 +245,38 @@ impl SideFileLayout {
         new: impl Iterator<Item = (&'t str, Deferred)>,
     ) -> Result<Self, TensorError> {
         let mut file = SideFileLayout { storage: storage.clone(), ..SideFileLayout::default() };
-        for External { name, place, .. } in kept {
-            if !file.moved.contains_key(place) {
-                let data = storage.data(place).map_err(|problem| TensorError {
-                    name: name.clone(),
-                    problem: problem.into(),
-                })?;
-                let put = file.put(data.len(), Content::Here(data));
-                file.moved.insert(place.clone(), put);
+        let located = |External { name, place, .. }: &External| {
+            storage
+                .located(place)
+                .map_err(|problem| TensorError { name: name.clone(), problem: problem.into() })
+        };
+        let located = kept.iter().map(located).collect::<Result<Vec<_>, _>>()?;
+        let mut copied = CopiedRanges::of(&located);
+        for (External { place, .. }, (of, range)) in kept.iter().zip(&located) {
+            if file.moved.contains_key(place) {
+                continue;
             }
+            let Some(whole) = copied.around(of, range) else { continue };
+            let begin = *whole.moved_to.get_or_insert_with(|| {
+                let data = of.bytes().slice(whole.range.clone());
+                // What begins at a multiple of so many bytes still does.
+                let shift = if whole.is_shared { whole.range.start } else { 0 };
+                file.put(data.len(), shift, Content::Here(data)).0
+            });
+            let before = range.start.saturating_sub(whole.range.start);
+            file.moved.insert(place.clone(), (begin.saturating_add(before), range.len()));
         }
         for (name, deferred) in new.filter(|(_, deferred)| deferred.length >= MIN_BYTES) {
-            let put = file.put(deferred.length, Content::Deferred(deferred));
+            let put = file.put(deferred.length, 0, Content::Deferred(deferred));
             file.new.insert(name.to_owned(), put);
         }
         Ok(file)
     }
 
-    fn put(&mut self, length: usize, content: Content) -> (usize, usize) {
+    /// Puts `content` behind what is there, off the alignment by as much as `shift` is.
+    fn put(&mut self, length: usize, shift: usize, content: Content) -> (usize, usize) {
         let alignment = if length < PAGE { ALIGNMENT } else { PAGE };
-        let offset = self.end.next_multiple_of(alignment);
+        let offset = self.end.next_multiple_of(alignment).saturating_add(shift % ALIGNMENT);
         self.end = offset.saturating_add(length);
         self.chunks.push((offset, content));
         (offset, length)

@@ -96,6 +96,11 @@ impl MappedFile {
         (FileStamp::at(path).as_ref() != Some(found)).then_some(path)
     }
 
+    /// Where it was found.
+    pub fn path(&self) -> &Path {
+        &self.found.0
+    }
+
     /// The whole file.
     pub fn bytes(&self) -> Bytes {
         self.content.clone()

@@ -3,9 +3,9 @@
 //! From below: [`wire`] finds fields in bytes and [`schema`] gives their numbers; [`proto`]
 //! has the messages, [`model`] a file of them, indexed and not yet decoded. [`graph`] resolves
 //! names to [`ids`], with a [`node`] each and the [`liveness`] of all, once [`sort`] has put nodes
-//! in order; [`info`] reads what is declared of a tensor, [`data`], [`tensor`], [`float`] and
+//! in order, and which graphs are [`nested`] in which node; [`info`] reads what is declared of a tensor, [`data`], [`tensor`], [`float`] and
 //! [`extremes`] what is stored of it, [`storage`] finds it in side files ([`map`]), and [`check`]
-//! looks at everything that is stored; of an Einsum, [`equation`] is read; [`training`] tells what
+//! looks at everything that is stored, [`notes`] are what else is said of it; of an Einsum, [`equation`] is read; [`training`] tells what
 //! is in training mode, [`sniff`] what is no ONNX file. [`inline`] puts local functions
 //! ([`callees`]) in the places of their calls, as far as that is [`used_part`].
 //! New bytes are old ones with edits ([`splice`], [`edit`]): new entries come from [`write`]
@@ -31,8 +31,10 @@ pub mod liveness;
 pub mod map;
 pub mod model;
 pub mod names;
+pub mod nested;
 
 pub mod node;
+pub mod notes;
 pub mod place;
 pub mod proto;
 pub mod schema;

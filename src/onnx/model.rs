@@ -148,6 +148,9 @@ pub struct Model {
     pub main: Arc<GraphFields>,
     /// Local functions.
     pub functions: Vec<Field>,
+    /// Whether the file says how the model is trained: by graphs that read what the main one
+    /// makes, and set its initializers, by their names.
+    pub has_training_info: bool,
     /// `ModelProto.ir_version`; 0 if it is missing.
     pub ir_version: u64,
     /// Version of the default operator set, `ai.onnx`; 0 if no node is of it.
@@ -179,6 +182,7 @@ impl Model {
         let mut imports = HashMap::new();
         let mut graph = None;
         let mut functions = Vec::new();
+        let mut has_training_info = false;
         for field in wire::fields(&bytes, 0..bytes.len()) {
             let field = field?;
             match field.number {
@@ -199,6 +203,9 @@ impl Model {
                     return Err(Invalid::ManyGraphs);
                 }
                 model_field::GRAPH => graph = Some(field.delimited()?),
+                model_field::TRAINING_INFO => {
+                    has_training_info |= !field.delimited()?.payload.is_empty();
+                }
                 model_field::FUNCTIONS => functions.push(field.delimited()?),
                 _ => {}
             }
@@ -212,7 +219,7 @@ impl Model {
             None => return Err(Invalid::NoOpset),
         };
         let main = Arc::new(GraphFields::index(&bytes, &graph, &[])?);
-        Ok(Model { bytes, main, functions, ir_version, opset, imports, storage })
+        Ok(Model { bytes, main, functions, has_training_info, ir_version, opset, imports, storage })
     }
 
     /// The whole file.

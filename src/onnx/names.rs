@@ -6,12 +6,22 @@ use std::collections::{HashMap, HashSet};
 
 use crate::onnx::graph::Graph;
 use crate::onnx::node::bodies;
-use crate::onnx::proto::{GraphProto, TensorProto, ValueInfoProto};
+use crate::onnx::proto::{FunctionProto, GraphProto, NodeProto};
+use crate::onnx::schema::{annotation_field, graph_field, info_field};
 
-/// `suffix`, with a number if need be, so that no name in `graph` or its bodies contains it:
-/// names that end in it, or go on after it, are new.
+/// `suffix`, with a number if need be, so that no name in `graph`, its bodies or the functions of
+/// its model contains it: names that end in it, or go on after it, are new.
 pub fn fresh(graph: &Graph, suffix: &str) -> String {
-    fresh_among(suffix, &all_names(graph))
+    let mut seen = Suffixed::new(suffix);
+    graph.values().for_each(|(_, value)| seen.see(&value.name));
+    seen.see_declared(graph);
+    graph.nodes().for_each(|(_, node)| seen.see_node(&node.proto));
+    for function in &graph.model.functions {
+        // What is malformed is refused by whoever reads it.
+        let function = graph.model.decode(function, "function").ok();
+        function.iter().for_each(|function| seen.see_function(function));
+    }
+    seen.fresh()
 }
 
 /// Gives out names, each once: the same ones whenever it is asked in the same order.
@@ -36,40 +46,84 @@ impl UniqueNames {
     }
 }
 
-fn fresh_among(suffix: &str, names: &[&str]) -> String {
-    let digits = |rest: &str| rest.bytes().take_while(u8::is_ascii_digit).count();
-    let numbers = names.iter().flat_map(|name| name.split(suffix).skip(1)).map(digits);
-    match numbers.max() {
-        None => suffix.to_owned(),
-        Some(0) => format!("{suffix}2"),
-        // A number longer than all that follow the suffix.
-        Some(longest) => format!("{suffix}1{}", "0".repeat(longest)),
-    }
+/// Which names hold a suffix, and what follows it there.
+struct Suffixed<'s> {
+    suffix: &'s str,
+    /// Digits of the longest number behind the suffix; `None` if no name holds it.
+    longest: Option<usize>,
 }
 
-/// Every name in use anywhere in the graph, bodies included; some more than once.
-fn all_names<'g>(graph: &'g Graph) -> Vec<&'g str> {
-    let mut names: Vec<&str> = graph.values().map(|(_, value)| value.name.as_str()).collect();
-    for (_, node) in graph.nodes() {
-        names.push(node.proto.name());
-        bodies(&node.proto).for_each(|body| names_in(body, &mut names));
+impl<'s> Suffixed<'s> {
+    fn new(suffix: &'s str) -> Self {
+        Suffixed { suffix, longest: None }
     }
-    names
-}
 
-fn names_in<'n>(graph: &'n GraphProto, names: &mut Vec<&'n str>) {
-    names.extend(graph.input.iter().map(ValueInfoProto::name));
-    names.extend(graph.initializer.iter().map(TensorProto::name));
-    for node in &graph.node {
-        names.push(node.name());
-        names.extend(node.input.iter().chain(&node.output).map(String::as_str));
-        bodies(node).for_each(|body| names_in(body, names));
+    fn see(&mut self, name: &str) {
+        let digits = |rest: &str| rest.bytes().take_while(u8::is_ascii_digit).count();
+        let longest = name.split(self.suffix).skip(1).map(digits).max();
+        self.longest = self.longest.max(longest);
+    }
+
+    /// The names in entries of `graph` that resolve to no tensor: what is said of one that does
+    /// not exist would be said of a new one of its name.
+    fn see_declared(&mut self, graph: &Graph) {
+        for (number, name) in [
+            (graph_field::VALUE_INFO, info_field::NAME),
+            (graph_field::QUANTIZATION_ANNOTATION, annotation_field::TENSOR_NAME),
+        ] {
+            let fields = graph.fields.fields(number);
+            // What is no text is no name that anything new could have.
+            fields
+                .filter_map(|field| graph.model.str_within(&field.payload, name).ok())
+                .for_each(|name| self.see(name));
+        }
+    }
+
+    fn see_node(&mut self, node: &NodeProto) {
+        self.see(node.name());
+        node.input.iter().chain(&node.output).for_each(|name| self.see(name));
+        bodies(node).for_each(|body| self.see_body(body));
+    }
+
+    fn see_body(&mut self, body: &GraphProto) {
+        let infos = body.input.iter().chain(&body.output).chain(&body.value_info);
+        infos.for_each(|info| self.see(info.name()));
+        let sparse = body.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_deref());
+        body.initializer.iter().chain(sparse).for_each(|tensor| self.see(tensor.name()));
+        body.quantization_annotation.iter().for_each(|told| self.see(told.tensor_name()));
+        body.node.iter().for_each(|node| self.see_node(node));
+    }
+
+    /// Of what is inlined, the names are part of new ones.
+    fn see_function(&mut self, function: &FunctionProto) {
+        function.input.iter().chain(&function.output).for_each(|name| self.see(name));
+        function.value_info.iter().for_each(|info| self.see(info.name()));
+        function.node.iter().for_each(|node| self.see_node(node));
+    }
+
+    fn fresh(&self) -> String {
+        let suffix = self.suffix;
+        match self.longest {
+            None => suffix.to_owned(),
+            Some(0) => format!("{suffix}2"),
+            // A number longer than all that follow the suffix.
+            Some(longest) => format!("{suffix}1{}", "0".repeat(longest)),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+
     use super::*;
+    use crate::onnx::model::Model;
+    use crate::onnx::proto::{
+        AttributeProto, ModelProto, SparseTensorProto, TensorAnnotation, TensorProto,
+        ValueInfoProto,
+    };
+    use crate::onnx::storage::Storage;
+    use crate::onnx::write;
 
     #[test]
     fn a_fresh_suffix_is_in_no_name() {
@@ -78,7 +132,9 @@ mod tests {
             (&["x.fused", "y"], ".fused2"),
             (&["x.fused.fused12", "y.fused3"], ".fused100"),
         ] {
-            assert_eq!(fresh_among(".fused", names), expected);
+            let mut seen = Suffixed::new(".fused");
+            names.iter().for_each(|name| seen.see(name));
+            assert_eq!(seen.fresh(), expected);
             assert!(!names.iter().any(|name| name.contains(expected)), "{expected}");
         }
     }
@@ -88,5 +144,73 @@ mod tests {
         let mut names = UniqueNames::default();
         let given = ["a", "a_2", "a", "a", "b"].map(|base| names.unique(base));
         assert_eq!(given, ["a", "a_2", "a_3", "a_4", "b"]);
+    }
+
+    /// Where a name may stand, and a model in which it does.
+    type NamePlace = (&'static str, fn(&mut ModelProto, String));
+
+    fn info(name: String) -> ValueInfoProto {
+        ValueInfoProto { name: Some(name), ..Default::default() }
+    }
+
+    fn relu(name: String, output: &str) -> NodeProto {
+        write::node("Relu", &name, &["x"], output, vec![])
+    }
+
+    fn in_body(model: &mut ModelProto, body: GraphProto) {
+        let body = AttributeProto { g: Some(Box::new(body)), ..Default::default() };
+        let node = write::node("If", "", &["x"], "y", vec![body]);
+        model.graph.as_mut().unwrap().node.push(node);
+    }
+
+    fn in_function(model: &mut ModelProto, function: FunctionProto) {
+        model.functions.push(function);
+    }
+
+    const PLACES: &[NamePlace] = &[
+        ("a node", |model, name| model.graph.as_mut().unwrap().node.push(relu(name, "y"))),
+        ("a tensor", |model, name| {
+            model.graph.as_mut().unwrap().node.push(relu(String::new(), &name));
+        }),
+        ("a description", |model, name| {
+            model.graph.as_mut().unwrap().value_info.push(info(name));
+        }),
+        ("an annotation", |model, name| {
+            let told = TensorAnnotation { tensor_name: Some(name), ..Default::default() };
+            model.graph.as_mut().unwrap().quantization_annotation.push(told);
+        }),
+        ("a node of a body", |model, name| {
+            in_body(model, GraphProto { node: vec![relu(name, "b")], ..Default::default() });
+        }),
+        ("a description in a body", |model, name| {
+            in_body(model, GraphProto { value_info: vec![info(name)], ..Default::default() });
+        }),
+        ("a sparse tensor of a body", |model, name| {
+            let values = TensorProto { name: Some(name), ..Default::default() };
+            let sparse = SparseTensorProto { values: Some(Box::new(values)), ..Default::default() };
+            in_body(model, GraphProto { sparse_initializer: vec![sparse], ..Default::default() });
+        }),
+        ("an input of a function", |model, name| {
+            in_function(model, FunctionProto { input: vec![name], ..Default::default() });
+        }),
+        ("a tensor of a function", |model, name| {
+            let node = vec![relu(String::new(), &name)];
+            in_function(model, FunctionProto { node, ..Default::default() });
+        }),
+        ("a description in a function", |model, name| {
+            let value_info = vec![info(name)];
+            in_function(model, FunctionProto { value_info, ..Default::default() });
+        }),
+    ];
+
+    #[test]
+    fn a_name_is_seen_wherever_it_stands() {
+        for (place, put) in PLACES {
+            let mut proto = write::model(17, vec![info("x".to_owned())], vec![], vec![], &["x"]);
+            put(&mut proto, "a.fused7".to_owned());
+            let model = Model::index(proto.encode_to_vec().into(), Storage::default()).unwrap();
+            let graphs = Graph::read_all(&model).unwrap();
+            assert_eq!(fresh(&graphs[0], ".fused"), ".fused10", "{place}");
+        }
     }
 }

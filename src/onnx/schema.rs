@@ -11,8 +11,18 @@ pub mod model_field {
     pub const GRAPH: u32 = 7;
     /// `opset_import`.
     pub const OPSET_IMPORT: u32 = 8;
+    /// `training_info`.
+    pub const TRAINING_INFO: u32 = 20;
     /// `functions`.
     pub const FUNCTIONS: u32 = 25;
+}
+
+/// Of `TrainingInfoProto`.
+pub mod training_field {
+    /// `initialization`.
+    pub const INITIALIZATION: u32 = 1;
+    /// `algorithm`.
+    pub const ALGORITHM: u32 = 2;
 }
 
 /// Of `GraphProto`.
@@ -49,6 +59,8 @@ pub mod node_field {
 
 /// Of `AttributeProto`.
 pub mod attribute_field {
+    /// `name`.
+    pub const NAME: u32 = 1;
     /// `t`.
     pub const TENSOR: u32 = 5;
     /// `g`.
@@ -75,6 +87,10 @@ pub mod function_field {
 
 /// Of `TensorProto`.
 pub mod tensor_field {
+    /// Name, type and dimensions, and all that holds values or says where they lie: `dims`,
+    /// `data_type`, `float_data`, `int32_data`, `string_data`, `int64_data`, `name`, `raw_data`,
+    /// `double_data`, `uint64_data`, `external_data` and `data_location`.
+    pub const CONTENT: [u32; 12] = [1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14];
     /// `data_type`.
     pub const DATA_TYPE: u32 = 2;
     /// `name`.
@@ -114,7 +130,8 @@ mod tests {
     use super::*;
     use crate::onnx::proto::{
         AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-        SparseTensorProto, StringStringEntryProto, TensorAnnotation, TensorProto, ValueInfoProto,
+        SparseTensorProto, StringStringEntryProto, TensorAnnotation, TensorProto,
+        TrainingInfoProto, ValueInfoProto,
     };
     use crate::onnx::wire;
 
@@ -130,6 +147,31 @@ mod tests {
         first(&message)
     }
 
+    /// A tensor with nothing but its content, however that is stored, has these fields.
+    #[test]
+    fn the_content_of_a_tensor_is_in_its_fields() {
+        let content = TensorProto {
+            dims: vec![1],
+            data_type: Some(1),
+            float_data: vec![1.0],
+            int32_data: vec![1],
+            string_data: vec![vec![1].into()],
+            int64_data: vec![1],
+            name: Some("x".to_owned()),
+            raw_data: Some(vec![1].into()),
+            double_data: vec![1.0],
+            uint64_data: vec![1],
+            external_data: vec![StringStringEntryProto::default()],
+            data_location: Some(1),
+            ..TensorProto::default()
+        };
+        let bytes = content.encode_to_vec();
+        let mut numbers: Vec<u32> =
+            wire::fields(&bytes, 0..bytes.len()).map(|field| field.unwrap().number).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, tensor_field::CONTENT);
+    }
+
     #[test]
     fn numbers_are_those_of_the_generated_messages() {
         let name = || Some("x".to_owned());
@@ -142,6 +184,18 @@ mod tests {
             (
                 model_field::OPSET_IMPORT,
                 new(|m: &mut ModelProto| m.opset_import = vec![OperatorSetIdProto::default()]),
+            ),
+            (
+                model_field::TRAINING_INFO,
+                new(|m: &mut ModelProto| m.training_info = vec![TrainingInfoProto::default()]),
+            ),
+            (
+                training_field::INITIALIZATION,
+                new(|t: &mut TrainingInfoProto| t.initialization = Some(GraphProto::default())),
+            ),
+            (
+                training_field::ALGORITHM,
+                new(|t: &mut TrainingInfoProto| t.algorithm = Some(GraphProto::default())),
             ),
             (
                 model_field::FUNCTIONS,
@@ -170,6 +224,7 @@ mod tests {
                 node_field::ATTRIBUTE,
                 new(|n: &mut NodeProto| n.attribute = vec![AttributeProto::default()]),
             ),
+            (attribute_field::NAME, new(|a: &mut AttributeProto| a.name = name())),
             (attribute_field::TENSOR, new(|a: &mut AttributeProto| a.t = Some(Box::new(tensor())))),
             (attribute_field::GRAPH, new(|a: &mut AttributeProto| a.g = Some(Box::default()))),
             (attribute_field::TENSORS, new(|a: &mut AttributeProto| a.tensors = vec![tensor()])),

@@ -18,6 +18,7 @@ use std::ops::Range;
 
 use prost::Message;
 use prost::bytes::Bytes;
+use prost::encoding::{WireType, encode_key, encode_varint};
 
 use crate::onnx::wire;
 
@@ -112,23 +113,26 @@ pub struct Container {
 /// The bytes of one entry: field `number`, holding `message`.
 pub fn entry(number: u32, message: &impl Message) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(message.encoded_len() + 10);
-    prost::encoding::encode_key(number, prost::encoding::WireType::LengthDelimited, &mut bytes);
+    encode_key(number, WireType::LengthDelimited, &mut bytes);
     bytes.extend_from_slice(&message.encode_length_delimited_to_vec());
     bytes
 }
 
-/// As [`entry`], of a message that ends with the field `last` of so many bytes, which are
-/// to follow.
-pub fn open_entry(number: u32, message: &impl Message, last: u32, length: usize) -> Vec<u8> {
-    use prost::encoding::{WireType, encode_key, encode_varint};
-    let mut message = message.encode_to_vec();
-    encode_key(last, WireType::LengthDelimited, &mut message);
-    encode_varint(length as u64, &mut message);
+/// As [`entry`], of a message whose bytes are these and `to_follow` more.
+pub fn begun_entry(number: u32, message: &[u8], to_follow: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(message.len() + 10);
     encode_key(number, WireType::LengthDelimited, &mut bytes);
-    encode_varint((message.len() + length) as u64, &mut bytes);
-    bytes.extend(message);
+    encode_varint((message.len() + to_follow) as u64, &mut bytes);
+    bytes.extend_from_slice(message);
     bytes
+}
+
+/// As [`begun_entry`], of a message that ends with the field `last` of so many bytes, which are
+/// to follow.
+pub fn open_entry(number: u32, mut message: Vec<u8>, last: u32, length: usize) -> Vec<u8> {
+    encode_key(last, WireType::LengthDelimited, &mut message);
+    encode_varint(length as u64, &mut message);
+    begun_entry(number, &message, length)
 }
 
 /// Completes `edits` with those of the length prefixes of `containers`, in file order.
@@ -266,7 +270,8 @@ mod tests {
         let tensor =
             crate::onnx::proto::TensorProto { name: Some("w".to_owned()), ..Default::default() };
         let deferred = Deferred { id: 3, length: 5 };
-        let edit = Edit::insert(5, open_entry(2, &tensor, 9, 5).into(), &outer).then(deferred);
+        let edit = Edit::insert(5, open_entry(2, tensor.encode_to_vec(), 9, 5).into(), &outer)
+            .then(deferred);
         let mut out = Vec::new();
         let edits = with_lengths(vec![edit], vec![outer]);
         let holes = write(&bytes, &edits, &mut out).unwrap();

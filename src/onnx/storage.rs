@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -218,20 +219,30 @@ impl Storage {
     /// The bytes at `place`, a view into the mapped side file.
     ///
     /// # Errors
-    /// If the place is outside the folder, unreadable or out of range.
+    /// As [`Self::located`].
     pub fn data(&self, place: &DataPlace) -> Result<Bytes, StorageError> {
+        let (file, range) = self.located(place)?;
+        Ok(file.bytes().slice(range))
+    }
+
+    /// The side file of `place`, and where in it that is.
+    ///
+    /// # Errors
+    /// If the place is outside the folder, unreadable or out of range.
+    pub fn located(&self, place: &DataPlace) -> Result<(MappedFile, Range<usize>), StorageError> {
         let DataPlace { location, offset, length } = place;
-        let file = self.side_file(location)?.bytes();
+        let map = self.side_file(location)?;
+        let whole = map.bytes().len();
         let number = |text: &Option<String>, default: usize| match text {
             None => Some(default),
             Some(text) => text.parse().ok(),
         };
         let range = number(offset, 0).and_then(|offset| {
-            let rest = file.len().checked_sub(offset)?;
+            let rest = whole.checked_sub(offset)?;
             let end = offset.checked_add(number(length, rest)?)?;
-            (end <= file.len()).then_some(offset..end)
+            (end <= whole).then_some(offset..end)
         });
-        range.map(|range| file.slice(range)).ok_or_else(|| StorageError::Range {
+        range.map(|range| (map, range)).ok_or_else(|| StorageError::Range {
             location: location.clone(),
             offset: offset.clone().unwrap_or_else(|| "0".into()),
             length: length.clone().unwrap_or_else(|| "to the end".into()),

@@ -6,6 +6,7 @@
 //!
 //! Knows names and attributes; neither sizes nor what factors are for.
 
+use crate::facts::kernels::KernelLayout;
 use crate::onnx::node::Node;
 
 /// What a node does to factors of the channels of its first input.
@@ -13,7 +14,7 @@ use crate::onnx::node::Node;
 pub enum ScaleRule {
     /// A product with the stored tensor that is its second input, whose rows and columns take
     /// the factors of both sides.
-    Kernel(KernelKind),
+    Kernel(KernelChannels),
     /// It passes them: every channel is made of the same one, `f(s·x) = s·f(x)`.
     Passes(PassKind),
     /// Of a sum, all operands and the result have the same: `s·a + s·b = s·(a + b)`.
@@ -41,29 +42,44 @@ pub enum PassKind {
     Averages,
 }
 
-/// Where a kernel has which side.
+/// Where a node with a kernel has its channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KernelKind {
-    /// `[outputs, inputs of a group, …]`, channels at axis 1.
-    Conv,
-    /// `[inputs, outputs of a group, …]`, channels at axis 1.
-    ConvTranspose,
-    /// `[inputs, outputs]`, or the other way round with `transB`; channels at axis 1.
-    Gemm,
-    /// `[inputs, outputs]`, channels at the last axis.
-    MatMul,
+pub struct KernelChannels {
+    /// Those of the kernel.
+    pub layout: KernelLayout,
+    /// Whether it is a matrix, whose node has its own channels last; others have them at axis 1.
+    pub is_matrix: bool,
+}
+
+impl KernelChannels {
+    /// Along which axis a tensor of `rank` axes that the node reads or makes has its channels.
+    pub fn axis(self, rank: usize) -> usize {
+        if self.is_matrix { rank.saturating_sub(1) } else { 1 }
+    }
+
+    /// Along which axis a kernel of `rank` axes has its outputs.
+    pub fn outputs_axis(self, rank: usize) -> usize {
+        match self.layout {
+            KernelLayout::OutputsFirst => 0,
+            KernelLayout::InputsFirst => self.axis(rank),
+        }
+    }
 }
 
 /// The rule for `node`; `None` if it lets nothing through.
 pub fn scale_rule(node: &Node) -> Option<ScaleRule> {
+    use KernelLayout::{InputsFirst, OutputsFirst};
     use PassKind::{Averages, Moves, Rectifies};
     let passes = |kind| Some(ScaleRule::Passes(kind));
+    let kernel = |layout, is_matrix| Some(ScaleRule::Kernel(KernelChannels { layout, is_matrix }));
     let text = |name: &str| node.attribute(name).map(|text| text.s().to_vec());
     match node.standard_op()? {
-        "Conv" => Some(ScaleRule::Kernel(KernelKind::Conv)),
-        "ConvTranspose" => Some(ScaleRule::Kernel(KernelKind::ConvTranspose)),
-        "Gemm" if node.int("transA", 0) == 0 => Some(ScaleRule::Kernel(KernelKind::Gemm)),
-        "MatMul" => Some(ScaleRule::Kernel(KernelKind::MatMul)),
+        "Conv" => kernel(OutputsFirst, false),
+        "ConvTranspose" => kernel(InputsFirst, false),
+        "Gemm" if node.int("transA", 0) == 0 => {
+            kernel(if node.int("transB", 0) == 0 { InputsFirst } else { OutputsFirst }, true)
+        }
+        "MatMul" => kernel(InputsFirst, true),
         "Relu" => passes(Rectifies),
         "LeakyRelu" | "PRelu" | "Identity" | "MaxPool" | "GlobalMaxPool" => passes(Moves),
         // Whether it casts to the same type is looked for by the proof: any other rounds.

@@ -15,6 +15,7 @@ use crate::ops::training::TrainingNodes;
 use crate::options::Options;
 use crate::pipeline::remains::Replaced;
 use crate::plan::{self, Block, BlockNames, Plan, Wanted};
+use crate::refusal::{NearMiss, Reason, Subject};
 
 /// One graph of the model, as it is understood, and what is to be done with it.
 pub struct GraphAnalysis<'r, 'g, 'm> {
@@ -54,7 +55,23 @@ impl<'r, 'g, 'm> GraphAnalysis<'r, 'g, 'm> {
                 *plan = plan::without_copies(reader, meanings, &mut names, wanted, copies, growth);
             }
         }
+        if main.graph.model.has_training_info {
+            analyses.iter_mut().for_each(GraphAnalysis::leave_alone);
+        }
         Ok(analyses)
+    }
+
+    /// Plans nothing: whatever would be fused or converted is left alone, since what trains the
+    /// model reads and sets its tensors by their names.
+    fn leave_alone(&mut self) {
+        let blocks = std::mem::take(&mut self.plan.blocks);
+        let left = |subject, node| NearMiss { subject, node, reason: Reason::TrainingInfo };
+        let blocks = blocks.into_iter().map(|block| left(Subject::Block, block.name));
+        self.plan.near_misses.extend(blocks);
+        let label = |id| self.reader.graph.node(id).label().to_owned();
+        let forms = std::mem::take(&mut self.training.forms);
+        let nodes = forms.into_iter().map(|(id, _)| left(Subject::Node, label(id)));
+        self.training.near_misses.extend(nodes);
     }
 
     /// What is replaced in the graph if these `blocks` are made.

@@ -123,21 +123,12 @@ pub struct Delivered {
 }
 
 /// Why a file was not filled.
+#[derive(Debug, thiserror::Error)]
 enum Unfilled {
-    Io(io::Error),
-    NotFinite(NotFinite),
-}
-
-impl From<io::Error> for Unfilled {
-    fn from(error: io::Error) -> Self {
-        Unfilled::Io(error)
-    }
-}
-
-impl From<NotFinite> for Unfilled {
-    fn from(tensor: NotFinite) -> Self {
-        Unfilled::NotFinite(tensor)
-    }
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
 }
 
 impl Unfilled {

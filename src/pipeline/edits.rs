@@ -10,6 +10,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use prost::Message;
+
 use crate::emit::nodes::FusedNodes;
 use crate::emit::weights::FusedWeights;
 use crate::onnx::edit;
@@ -17,6 +19,7 @@ use crate::onnx::graph::Graph;
 use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
 use crate::onnx::info::info_like;
 use crate::onnx::model::{Invalid, Model};
+use crate::onnx::notes;
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::schema::{annotation_field, graph_field, info_field, tensor_field};
 use crate::onnx::splice::{self, Container, Deferred, Edit};
@@ -72,6 +75,8 @@ pub struct Rewrite {
 pub struct NewTensor {
     /// What it holds.
     pub values: NewValues,
+    /// What else was said of the tensor in whose place it stands, in the file's bytes.
+    notes: Vec<u8>,
     place: TensorPlace,
 }
 
@@ -153,7 +158,7 @@ impl Rewrite {
         elsewhere: impl Fn(&TensorProto) -> Option<TensorProto>,
     ) -> Vec<Edit> {
         let (mut edits, mut containers) = (self.edits.clone(), self.containers.clone());
-        for (id, NewTensor { values, place }) in self.tensors.iter().enumerate() {
+        for (id, NewTensor { values, notes, place }) in self.tensors.iter().enumerate() {
             let header = values.header();
             let insert_at = |at: usize, with: Vec<u8>| Edit::insert(at, with.into(), &place.into);
             edits.extend(
@@ -162,14 +167,20 @@ impl Rewrite {
                 }),
             );
             let insert = |with: Vec<u8>| insert_at(place.at, with);
-            let entry = |tensor: &TensorProto| splice::entry(graph_field::INITIALIZER, tensor);
+            let number = graph_field::INITIALIZER;
+            let noted = |tensor: &TensorProto| {
+                let mut message = tensor.encode_to_vec();
+                message.extend_from_slice(notes);
+                message
+            };
+            let entry = |tensor: &TensorProto| splice::begun_entry(number, &noted(tensor), 0);
             edits.push(match (values, elsewhere(&header)) {
                 (NewValues::Told(tensor), _) => insert(entry(tensor)),
                 (NewValues::Weights(_), Some(moved)) => insert(entry(&moved)),
                 (NewValues::Weights(weights), None) => {
                     let length = weights.length();
-                    let number = graph_field::INITIALIZER;
-                    insert(splice::open_entry(number, &header, tensor_field::RAW_DATA, length))
+                    let raw = tensor_field::RAW_DATA;
+                    insert(splice::open_entry(number, noted(&header), raw, length))
                         .then(Deferred { id, length })
                 }
             });
@@ -218,8 +229,15 @@ pub fn rewrite(graphs: &[Graph], changes: &[Changes]) -> Result<Rewrite, Invalid
 }
 
 /// What makes initializers, `tensors`, of those of `graph` with these ids and of its Constant nodes
-/// that hold the others.
-pub fn replaced(graphs: &[Graph], graph: &Graph, tensors: Vec<(ValueId, FusedWeights)>) -> Rewrite {
+/// that hold the others. What else is said of a tensor stays.
+///
+/// # Errors
+/// If an entry cannot be read.
+pub fn replaced(
+    graphs: &[Graph],
+    graph: &Graph,
+    tensors: impl IntoIterator<Item = (ValueId, FusedWeights)>,
+) -> Result<Rewrite, Invalid> {
     let mut rewrite = Rewrite { containers: edit::containers(graphs), ..Rewrite::default() };
     let behind = TensorPlace::behind_others(graphs, graph);
     for (id, weights) in tensors {
@@ -236,9 +254,10 @@ pub fn replaced(graphs: &[Graph], graph: &Graph, tensors: Vec<(ValueId, FusedWei
             (None, None) => continue,
         };
         rewrite.edits.push(Edit::remove(old.entry()));
-        rewrite.tensors.push(NewTensor { values: NewValues::Weights(weights), place });
+        let (values, notes) = (NewValues::Weights(weights), notes::of_stored(graph, id)?);
+        rewrite.tensors.push(NewTensor { values, notes, place });
     }
-    rewrite
+    Ok(rewrite)
 }
 
 /// The model of `graphs` with the nodes in training mode that are converted at inference,
@@ -319,7 +338,7 @@ fn new_tensors(graphs: &[Graph], graph: &Graph, changes: &Changes) -> Vec<NewTen
     let mut new = Vec::new();
     let mut add = |name, values| {
         if stored.insert(name) {
-            new.push(NewTensor { values, place: place.clone() });
+            new.push(NewTensor { values, notes: Vec::new(), place: place.clone() });
         }
     };
     for BlockNodes { fused, .. } in &changes.blocks {

@@ -32,6 +32,7 @@ use crate::pipeline::edits::{self, Rewrite};
 use crate::pipeline::failure;
 use crate::pipeline::given::{self, Samples};
 use crate::pipeline::make::fingerprint;
+use crate::refusal::Reason;
 use crate::report::Equalization;
 use crate::setting::Setting;
 use crate::verify::claim::Unproved;
@@ -104,6 +105,9 @@ impl Equalized {
         let exact = how == Equalize::Exact;
         let mut told = Equalization { exact, ..Equalization::default() };
         let changed = match samples {
+            _ if model.has_training_info => {
+                Err(Unequalized::Stays(Reason::TrainingInfo.to_string(), None))
+            }
             Ok(samples) => {
                 let fed = FedModel { model, samples: &samples };
                 scene.changed(fed, how, options, &mut told)
@@ -115,7 +119,7 @@ impl Equalized {
             Ok(Changed { new, fingerprints }) => {
                 told.applied = true;
                 told.tensors = new.len();
-                let rewrite = Some(edits::replaced(&graphs, graph, new.into_iter().collect()));
+                let rewrite = Some(edits::replaced(&graphs, graph, new).map_err(invalid)?);
                 Ok(Equalized { rewrite, fingerprints, told, how })
             }
             Err(Unequalized::Stays(why, setting)) => {

@@ -44,6 +44,9 @@ pub fn help(reason: &Reason) -> &'static str {
             )
         }
         Reason::Call(_) => "Inline it (`onnx.inliner`), or export without functions.",
+        Reason::TrainingInfo => {
+            "Remove it (`del model.training_info[:]`), if the model is not to be trained any more."
+        }
         Reason::Skipped => "Leave out `skip`.",
     }
 }

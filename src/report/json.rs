@@ -57,6 +57,7 @@ pub fn kind(reason: &Reason) -> &'static str {
         Reason::Unproved { .. } => UNPROVED,
         Reason::Between { .. } => "between",
         Reason::Call(_) => "call",
+        Reason::TrainingInfo => "training_info",
         Reason::Skipped => "skipped",
     }
 }

@@ -34,6 +34,11 @@ pub fn same_tensors(
     same_data && one == other
 }
 
+/// The tensor without what is said of it besides its content: see [`crate::onnx::notes`].
+pub fn without_notes(tensor: TensorProto) -> TensorProto {
+    TensorProto { doc_string: None, metadata_props: Vec::new(), segment: None, ..tensor }
+}
+
 /// The node in `field`, with the data of its tensors.
 pub fn filled_node(model: &Model, field: &Field) -> Result<NodeProto, Invalid> {
     let mut node: NodeProto = model.decode(field, "node")?;

@@ -8,20 +8,22 @@
 //!
 //! Knows both files and what was proved; not how it was made.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
 
 use crate::onnx::external;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::NodeId;
 use crate::onnx::model::{GraphFields, Invalid, Model};
 use crate::onnx::node::bodies;
+use crate::onnx::notes;
 use crate::onnx::proto::{FunctionProto, NodeProto, SparseTensorProto, ValueInfoProto};
 use crate::onnx::schema::{graph_field, model_field, tensor_field};
 use crate::onnx::storage::same_bytes;
 use crate::onnx::wire::{self, Field};
 use crate::verify::entries::{
     declares, fill_node, fill_sparse, filled_node, filled_tensor, first_output, input_names, label,
-    payload, same_tensors, stored_names,
+    payload, same_tensors, stored_names, without_notes,
 };
 use crate::verify::fingerprint::Fingerprint;
 
@@ -90,7 +92,12 @@ pub fn check(old: &[Graph], expected: &[Expected], new: &[Graph]) -> Result<(), 
         expected.eval_forms.iter().map(|(id, _)| graph.node(*id).field.entry().start)
     });
     let eval_forms = eval_forms.collect();
-    let files = Files { old: old_model, new, graphs: old, expected, eval_forms, tensors, external };
+    let begin = |graph: &Graph| payload(&graph.fields).start;
+    let by_place = old.iter().map(begin).zip(expected).collect();
+    let changed = old.iter().zip(expected).filter(|(_, expected)| !expected.is_empty());
+    let changed = changed.map(|(graph, _)| begin(graph)).collect();
+    let expected = ExpectedAt { by_place, changed, eval_forms };
+    let files = Files { old: old_model, new, main, expected, tensors, external };
     files.compare_surroundings()?;
     let mut tensors = AddedTensors::default();
     files.compare(&main.fields, &new.main, &mut tensors)?;
@@ -108,14 +115,23 @@ struct AddedTensors<'f> {
     written: HashSet<String>,
 }
 
+/// What was decided, by places in the old file.
+struct ExpectedAt<'f> {
+    /// By where the content of its graph begins.
+    by_place: HashMap<usize, &'f Expected<'f>>,
+    /// Where the contents of graphs begin that change.
+    changed: BTreeSet<usize>,
+    /// Where nodes begin that become their eval form.
+    eval_forms: HashSet<usize>,
+}
+
 /// Both files, and what was decided and proved.
 struct Files<'f, 'm> {
     old: &'f Model,
     new: &'f Model,
-    graphs: &'f [Graph<'m>],
-    expected: &'f [Expected<'f>],
-    /// Where nodes begin that become their eval form.
-    eval_forms: HashSet<usize>,
+    /// The main graph of the old one.
+    main: &'f Graph<'m>,
+    expected: ExpectedAt<'f>,
     /// New initializers: those of a body may stand in the main graph.
     tensors: HashMap<&'f str, &'f Fingerprint>,
     /// Whether data lies in side files: the new model has one of its own, so entries name
@@ -187,13 +203,9 @@ impl<'f> Files<'f, '_> {
         }
     }
 
-    /// The place of the old graph with these `fields` among all.
-    fn index(&self, fields: &GraphFields) -> Option<usize> {
-        self.graphs.iter().position(|graph| payload(&graph.fields) == payload(fields))
-    }
-
+    /// What was decided for the old graph with these `fields`.
     fn expected_of(&self, fields: &GraphFields) -> Option<&'f Expected<'f>> {
-        self.index(fields).and_then(|index| self.expected.get(index))
+        self.expected.by_place.get(&payload(fields).start).copied()
     }
 
     fn blocks_of(&self, fields: &GraphFields) -> &'f [(&'f [NodeProto], &'f [Fingerprint])] {
@@ -273,9 +285,14 @@ impl<'f> Files<'f, '_> {
             graph_field::INITIALIZER => {
                 let name = self.new.string_within(&field.payload, tensor_field::NAME)?;
                 let Some(&expected) = self.tensors.get(name.as_str()) else { return Ok(false) };
-                let written = filled_tensor(self.new, field)?;
+                let written = without_notes(filled_tensor(self.new, field)?);
                 let same = Fingerprint::of(&written) == *expected;
                 self.new.storage.has_read(written.raw_data().len());
+                // What else was said of a tensor of that name is said of it still.
+                let old = self.main.find(&name);
+                let noted = old.map(|id| notes::of_stored(self.main, id)).transpose()?;
+                let is_noted = notes::within(self.new, field.payload.clone())?;
+                let same = same && is_noted == noted.unwrap_or_default();
                 if same {
                     tensors.written.insert(name);
                 }
@@ -349,13 +366,12 @@ impl<'f> Files<'f, '_> {
 
     /// An entry may stay as it is unless something else was decided for it, or inside it.
     fn may_stay(&self, entry: &Field) -> Result<(), Miswritten> {
-        let within = |graph: &Graph| {
-            let inner = payload(&graph.fields);
-            entry.entry().start < inner.start && inner.end <= entry.entry().end
-        };
-        let mut changed = self.graphs.iter().zip(self.expected);
-        let undone = changed.any(|(graph, expected)| !expected.is_empty() && within(graph));
-        if undone || self.eval_forms.contains(&entry.entry().start) {
+        let ExpectedAt { changed, eval_forms, .. } = &self.expected;
+        let entry_range = entry.entry();
+        // A graph that begins inside an entry, or is empty and ends it, lies inside.
+        let within = (Bound::Excluded(entry_range.start), Bound::Included(entry_range.end));
+        let undone = changed.range(within).next().is_some();
+        if undone || eval_forms.contains(&entry_range.start) {
             return Err(Miswritten::Missing(format!("a change of {}", label(self.old, entry))));
         }
         Ok(())

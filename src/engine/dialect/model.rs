@@ -14,6 +14,7 @@ use crate::onnx::graph::Graph;
 use crate::onnx::ids::NodeId;
 use crate::onnx::inline::inline;
 use crate::onnx::model::{Invalid, Model, is_default_domain};
+use crate::onnx::nested;
 use crate::onnx::node::Node;
 use crate::onnx::proto::NodeProto;
 use crate::onnx::proto::tensor_proto::DataType;
@@ -71,6 +72,9 @@ fn replacing(node: &Node, with: &[NodeProto]) -> Edit {
     Edit::replace(node.field.entry(), entries.into())
 }
 
+/// Where the main graph stands among all.
+const MAIN: usize = 0;
+
 /// What [`model`] has in the place of one node of `graph`, which is the main one of
 /// `graphs`.
 ///
@@ -82,11 +86,7 @@ pub fn nodes(graphs: &[Graph], graph: &Graph, id: NodeId) -> Result<Vec<NodeProt
         return Ok(forms(graphs, graph, node));
     }
     let payload = &node.field.payload;
-    let is_inside = |inner: &&Graph| {
-        let inner = inner.fields.container().payload;
-        payload.start < inner.start && inner.end <= payload.end
-    };
-    let inner: Vec<&Graph> = graphs.iter().filter(is_inside).collect();
+    let inner: Vec<&Graph> = nested::inside(graphs, MAIN, id).collect();
     let edits: Vec<Edit> = inner.iter().flat_map(|inner| edits(graphs, inner)).collect();
     if edits.is_empty() {
         return Ok(vec![node.proto.clone()]);

@@ -16,7 +16,8 @@ use acb_fuse::onnx::float::Float;
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::ids::ValueId;
 use acb_fuse::onnx::model::Model;
-use acb_fuse::onnx::proto::{ModelProto, TensorAnnotation};
+use acb_fuse::onnx::proto::tensor_proto::DataLocation;
+use acb_fuse::onnx::proto::{ModelProto, StringStringEntryProto, TensorAnnotation};
 use acb_fuse::onnx::storage::Storage;
 use acb_fuse::onnx::tensor;
 use acb_fuse::ops::reader::Reader;
@@ -529,6 +530,85 @@ fn what_has_no_factors_is_converted_without() {
             assert_eq!(told.reason.as_deref(), *reason, "{what}: {told:?}");
             let is_same = std::fs::read(&input).unwrap() == std::fs::read(&output).unwrap();
             assert_eq!(is_same, !told.applied, "{what}");
+        }
+    }
+}
+
+/// What the model says of each tensor, in a field of the schema and in one of a later version.
+fn said_of_each(model: &mut ModelProto) {
+    for tensor in &mut model.graph.as_mut().unwrap().initializer {
+        tensor.doc_string = Some(format!("said of {}", tensor.name()));
+        let (key, value) = (Some("trained".to_owned()), Some(tensor.name().to_owned()));
+        tensor.metadata_props = vec![StringStringEntryProto { key, value }];
+    }
+}
+
+/// The bytes of a TensorProto's field `number` that is a `text`.
+fn field(number: u8, text: &str) -> Vec<u8> {
+    [&[number << 3 | 2, text.len() as u8], text.as_bytes()].concat()
+}
+
+/// With the remarks in a field that the schema does not have.
+fn in_unknown_fields(mut model: Vec<u8>, names: &[&str]) -> Vec<u8> {
+    for name in names {
+        let [known, unknown] = [12, 15].map(|number| field(number, &format!("said of {name}")));
+        let at = model.windows(known.len()).position(|part| part == known).unwrap();
+        model[at..at + known.len()].copy_from_slice(&unknown);
+    }
+    model
+}
+
+/// Data of all initializers moved to `w.data` in the folder.
+fn in_side_file(model: &ModelProto, folder: &Path) -> ModelProto {
+    let (mut model, mut data) = (model.clone(), Vec::new());
+    for tensor in &mut model.graph.as_mut().unwrap().initializer {
+        let Some(raw) = tensor.raw_data.take() else { continue };
+        let entry = |key: &str, value: String| StringStringEntryProto {
+            key: Some(key.to_owned()),
+            value: Some(value),
+        };
+        tensor.external_data = vec![
+            entry("location", "w.data".to_owned()),
+            entry("offset", data.len().to_string()),
+            entry("length", raw.len().to_string()),
+        ];
+        tensor.data_location = Some(DataLocation::External.into());
+        data.extend(raw);
+    }
+    std::fs::write(folder.join("w.data"), data).unwrap();
+    model
+}
+
+/// Only the numbers of a tensor change: what else is said of it stays, wherever it is stored.
+#[test]
+fn what_is_said_of_a_scaled_tensor_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let [input, output] = ["in.onnx", "out.onnx"].map(|name| folder.path().join(name));
+    let mut model = unbalanced();
+    said_of_each(&mut model);
+    let names = ["first", "bias", "second"];
+    let forms = [
+        ("inside", model.clone()),
+        ("in nodes", in_constant_nodes(&model)),
+        ("beside", in_side_file(&model, folder.path())),
+    ];
+    for (form, model) in forms {
+        let known = model.encode_to_vec();
+        let unknown = in_unknown_fields(known.clone(), &names);
+        for (number, bytes) in [(12, known), (15, unknown)] {
+            std::fs::write(&input, bytes).unwrap();
+            let options = options(|options| options.equalize = Some(Equalize::Best));
+            let told = converted(&input, &output, &options).equalization.unwrap();
+            assert_eq!((told.applied, told.tensors), (true, 3), "{form}: {told:?}");
+            let written = std::fs::read(&output).unwrap();
+            let new = ModelProto::decode(written.as_slice()).unwrap().graph.unwrap();
+            for name in names {
+                let said = field(number, &format!("said of {name}"));
+                let count = written.windows(said.len()).filter(|part| *part == said).count();
+                assert_eq!(count, 1, "{form}, field {number}: {name}");
+                let tensor = new.initializer.iter().find(|tensor| tensor.name() == name).unwrap();
+                assert_eq!(tensor.metadata_props[0].value(), name, "{form}");
+            }
         }
     }
 }

@@ -72,6 +72,11 @@ const ROWS: &[(&str, &str, &str)] = &[
         "A norm, scale or shift has no convolution beside it that can take it; each side is named (see below).",
     ),
     ("Reason", "Call", "A local function holds convolutions or norms and cannot be inlined."),
+    (
+        "Reason",
+        "TrainingInfo",
+        "The file says how the model is trained; what does that reads and sets its tensors by their names, so the whole model stays as it is.",
+    ),
     ("Reason", "Skipped", "It was asked for."),
     (
         "NotLinear",
