@@ -160,7 +160,7 @@ pub fn convert(
 pub mod algebra {
     pub use crate::affine::{
         Affine, AxisOrder, Channels, ConvKind, Geometry, Linear, Macs, PadMode, Part,
-        PickedChannels, Refusal, View, ViewedAxis, Window, batch_norm,
+        PickedChannels, Refusal, SquareIndex, Squares, View, ViewedAxis, Window, batch_norm,
     };
     pub use crate::numbers::LazyWeights;
 }

@@ -1,4 +1,4 @@
-//! Maps with weights, composed and added: what the rules of [`linear`](super::linear) allow,
+//! Maps with weights, composed and added: what the rules of [`rules`](super::rules) allow,
 //! done to kernels and biases.
 //!
 //! A batch norm only multiplies the scales of a kernel's summands (Eq. 2), `⊕` only lengthens
@@ -25,7 +25,7 @@ use crate::affine::linear::Linear;
 use crate::affine::part::Part;
 use crate::affine::picked::PickedChannels;
 use crate::affine::refusal::Refusal;
-use crate::affine::rows::{Columns, Stack, TapsAlong, places};
+use crate::affine::rows::{Columns, PickedRows, Stack, TapsAlong, places};
 use crate::affine::squares::Squares;
 use crate::affine::window::Window;
 use crate::numbers;
@@ -39,8 +39,10 @@ impl Linear for Affine {
     /// `b[o] = b₁[o] + Σ_{m,t₁} K₁[o, m, t₁]·b₂[m]`.
     fn composed(&self, inner: &Self) -> Result<Self, Refusal> {
         let geometry = self.geometry.composed(&inner.geometry)?;
-        if let Some(scaled) = self.scaled(inner, &geometry) {
-            return Ok(scaled);
+        if let Some(simple) =
+            self.scaled(inner, &geometry).or_else(|| self.repicked(inner, &geometry))
+        {
+            return Ok(simple);
         }
         let (kernel, bias) = self.multiplied(inner, &geometry);
         Ok(Self::new(geometry, Arc::new(kernel), bias))
@@ -143,7 +145,7 @@ impl Linear for Affine {
     fn of_part(&self, part: &Part) -> Result<Self, Refusal> {
         let geometry = self.geometry.of_part(part)?;
         let bias = vec![0.0; self.bias.len()];
-        Ok(Self::new(geometry, Arc::new(Columns::of(self, part)), bias))
+        Ok(Self::new(geometry, Arc::new(Columns::of_part(self, part)), bias))
     }
 
     fn recounted(&self, windows: Vec<Window>) -> Self {
@@ -219,6 +221,31 @@ impl Affine {
             .iter()
             .map(|summand| moved(summand, &factors, anywhere(&summand.geometry).composed(&inside)));
         Some(Self::sum(geometry.clone(), summands.collect::<Option<_>>()?, self.bias.clone()))
+    }
+
+    /// `self ∘ inner` where one of the two maps only picks channels: rows or columns of the other
+    /// one. `None` if neither map does, or the other one has groups.
+    fn repicked(&self, inner: &Self, geometry: &Geometry) -> Option<Self> {
+        let is_dense = |map: &Self| map.geometry.channels.is_some_and(|c| c.groups == 1);
+        (is_dense(self) && is_dense(inner)).then_some(())?;
+        if let Some(picks) = self.picks() {
+            let bias = picks.iter().map(|&pick| inner.bias_of(pick)).collect();
+            let rows = Arc::new(PickedRows::of(inner, picks));
+            return Some(Self::new(geometry.clone(), rows, bias));
+        }
+        let (picks, channels) = (inner.picks()?, inner.geometry.channels?);
+        let columns = Arc::new(Columns::of_picks(self, picks, channels.inputs));
+        Some(Self::new(geometry.clone(), columns, self.bias.clone()))
+    }
+
+    /// The channels that the map picks, if it does nothing else.
+    fn picks(&self) -> Option<&[usize]> {
+        match self.summands.as_slice() {
+            [only] if only.scale == [1.0] && self.bias.iter().all(|&bias| bias == 0.0) => {
+                only.weights.picks().filter(|_| self.geometry.windows.is_empty())
+            }
+            _ => None,
+        }
     }
 
     /// The kernel and bias of `self ∘ inner`, multiplied out.

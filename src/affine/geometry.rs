@@ -1,7 +1,7 @@
 //! A kernel without its weights: channels, groups, and a window per spatial axis.
 //!
 //! Knows sizes and positions; what may be composed and added is said in
-//! [`linear`](super::linear).
+//! [`rules`](super::rules).
 //!
 //! A kernel is written for NCHW; the tensors it reads and makes may have their axes
 //! in other orders. Only the place of the channels matters: a convolution does not

@@ -18,6 +18,7 @@ use ndarray::{ArrayD, Axis};
 
 use crate::affine::axes::AxisOrder;
 use crate::affine::geometry::{Channels, ConvKind, Geometry};
+use crate::affine::picked::Picks;
 use crate::affine::window::Window;
 use crate::numbers::LazyWeights;
 
@@ -129,6 +130,14 @@ impl Affine {
         let channels = Some(Channels::diagonal(scale.len()));
         let geometry = Geometry { channels, ..Geometry::identity() };
         Self::new(geometry, Arc::new(scale.to_vec()), shift.to_vec())
+    }
+
+    /// The channels with these numbers, of so many: each of `picks` is less.
+    pub fn picking(picks: Arc<[usize]>, of: usize) -> Self {
+        let outputs = picks.len();
+        let channels = Some(Channels { inputs: of, outputs, groups: 1 });
+        let geometry = Geometry { channels, ..Geometry::identity() };
+        Self::new(geometry, Arc::new(Picks::new(picks, of)), vec![0.0; outputs])
     }
 
     /// The same kernel on every channel, with one weight for all its taps. Without

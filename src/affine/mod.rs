@@ -71,6 +71,7 @@ mod picked;
 mod quantization;
 mod refusal;
 mod rows;
+mod rules;
 mod squares;
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,16 @@
 //! Channels that are picked from others, some of them more than once.
 //!
-//! Knows numbers of channels; not what is done with them.
+//! Knows numbers of channels, and the kernel that picks them; not what is done with them.
+
+#![allow(clippy::indexing_slicing, reason = "rows are as many as places")]
 
 use std::iter::repeat_n;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::affine::limits;
 use crate::affine::refusal::Refusal;
+use crate::numbers::LazyWeights;
 
 /// Number `(o·n + c)·inner + i` of the picked ones is the `c`-th of `n` channels, for each `o`
 /// below `outer` and `i` below `inner`.
@@ -37,5 +41,37 @@ impl PickedChannels {
     pub fn channels(&self) -> impl Iterator<Item = usize> {
         let once = self.channels.clone().flat_map(|channel| repeat_n(channel, self.inner));
         (0..self.outer).flat_map(move |_| once.clone())
+    }
+}
+
+/// Rows that have one 1 each.
+#[derive(Debug)]
+pub(super) struct Picks {
+    /// Where it stands.
+    places: Arc<[usize]>,
+    /// Numbers of a row.
+    row: usize,
+}
+
+impl Picks {
+    /// Rows of `row` numbers, with a 1 at each of these `places`.
+    pub(super) fn new(places: Arc<[usize]>, row: usize) -> Self {
+        Picks { places, row }
+    }
+}
+
+impl LazyWeights for Picks {
+    fn count(&self) -> usize {
+        self.places.len() * self.row
+    }
+
+    fn read(&self, start: usize, into: &mut [f64]) {
+        for (at, number) in (start..).zip(into) {
+            *number = if self.places[at / self.row] == at % self.row { 1.0 } else { 0.0 };
+        }
+    }
+
+    fn picks(&self) -> Option<&[usize]> {
+        Some(&self.places)
     }
 }

@@ -67,21 +67,14 @@ impl LazyWeights for Affine {
             .iter()
             .map(|summand| Placed::of(summand, &self.geometry, whole))
             .collect();
-        let row = self.shape()[1..].iter().product::<usize>().max(1);
         let mut scratch = Vec::new();
-        let mut at = start;
-        let mut rest = into;
-        while !rest.is_empty() {
-            let (output, skipped) = (at / row, at % row);
-            let (part, behind) = rest.split_at_mut((row - skipped).min(rest.len()));
+        in_rows(row(self), start, into, |output, skipped, part| {
             part.fill(0.0);
             let within = skipped..skipped + part.len();
             summands
                 .iter()
                 .for_each(|summand| summand.add_row(output, within.clone(), part, &mut scratch));
-            at += part.len();
-            rest = behind;
-        }
+        });
     }
 }
 
@@ -128,27 +121,23 @@ impl LazyWeights for Stack {
     }
 }
 
-/// Of each row of a kernel without groups, what is multiplied by some neighbouring channels.
+/// Some rows of a kernel.
 #[derive(Debug)]
-pub(super) struct Columns {
+pub(super) struct PickedRows {
     whole: Affine,
-    /// Numbers of a row of the kernel, and which of them these are.
-    row: usize,
-    range: Range<usize>,
+    rows: Vec<usize>,
 }
 
-impl Columns {
-    /// Those of the channels of `part`.
-    pub(super) fn of(map: &Affine, part: &Part) -> Self {
-        let taps: usize = taps(&map.geometry.windows).iter().product();
-        let range = part.start * taps..(part.start + part.size) * taps;
-        Columns { whole: flat(map), row: part.whole * taps, range }
+impl PickedRows {
+    /// Those with these numbers.
+    pub(super) fn of(map: &Affine, rows: &[usize]) -> Self {
+        PickedRows { whole: flat(map), rows: rows.to_vec() }
     }
 }
 
-impl LazyWeights for Columns {
+impl LazyWeights for PickedRows {
     fn count(&self) -> usize {
-        self.whole.count() / self.row * self.range.len()
+        self.rows.len() * row(&self.whole)
     }
 
     fn depth(&self) -> usize {
@@ -156,14 +145,83 @@ impl LazyWeights for Columns {
     }
 
     fn read(&self, start: usize, into: &mut [f64]) {
-        let (mut at, mut rest) = (start, into);
-        while !rest.is_empty() {
-            let (row, skipped) = (at / self.range.len(), at % self.range.len());
-            let (part, behind) = rest.split_at_mut((self.range.len() - skipped).min(rest.len()));
-            self.whole.read(row * self.row + self.range.start + skipped, part);
-            at += part.len();
-            rest = behind;
-        }
+        let row = row(&self.whole);
+        in_rows(row, start, into, |number, skipped, part| {
+            self.whole.read(self.rows[number] * row + skipped, part);
+        });
+    }
+}
+
+/// What is multiplied by each of some channels in a kernel without groups: for each, the sum of
+/// columns.
+#[derive(Debug)]
+pub(super) struct Columns {
+    whole: Affine,
+    taps: usize,
+    columns: Vec<Vec<usize>>,
+}
+
+impl Columns {
+    /// Those of the channels of `part`.
+    pub(super) fn of_part(map: &Affine, part: &Part) -> Self {
+        let columns = (part.start..part.start + part.size).map(|column| vec![column]);
+        Self::of(map, columns.collect())
+    }
+
+    /// Those of channels of which the kernel reads the ones with these numbers, of so many.
+    pub(super) fn of_picks(map: &Affine, picks: &[usize], channels: usize) -> Self {
+        let mut columns = vec![Vec::new(); channels];
+        picks.iter().enumerate().for_each(|(column, &pick)| columns[pick].push(column));
+        Self::of(map, columns)
+    }
+
+    fn of(map: &Affine, columns: Vec<Vec<usize>>) -> Self {
+        Columns { whole: flat(map), taps: taps(&map.geometry.windows).iter().product(), columns }
+    }
+}
+
+impl LazyWeights for Columns {
+    fn count(&self) -> usize {
+        self.whole.count() / row(&self.whole) * self.columns.len() * self.taps
+    }
+
+    fn depth(&self) -> usize {
+        1 + self.whole.depth()
+    }
+
+    fn read(&self, start: usize, into: &mut [f64]) {
+        let (row, taps) = (row(&self.whole), self.taps);
+        let mut all = vec![0.0; row];
+        in_rows(self.columns.len() * taps, start, into, |number, skipped, part| {
+            self.whole.read(number * row, &mut all);
+            for (at, sum) in (skipped..).zip(part) {
+                let columns = self.columns[at / taps].iter();
+                *sum = columns.map(|column| all[column * taps + at % taps]).sum();
+            }
+        });
+    }
+}
+
+/// Numbers of a row of a kernel.
+fn row(map: &Affine) -> usize {
+    map.shape()[1..].iter().product::<usize>().max(1)
+}
+
+/// Has `read` read each of the rows of so many numbers that `into` is a range of: its number, where
+/// in it to begin, and the place for what is read.
+fn in_rows(
+    row: usize,
+    start: usize,
+    into: &mut [f64],
+    mut read: impl FnMut(usize, usize, &mut [f64]),
+) {
+    let (mut at, mut rest) = (start, into);
+    while !rest.is_empty() {
+        let (number, skipped) = (at / row, at % row);
+        let (part, behind) = rest.split_at_mut((row - skipped).min(rest.len()));
+        read(number, skipped, part);
+        at += part.len();
+        rest = behind;
     }
 }
 

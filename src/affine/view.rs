@@ -136,6 +136,12 @@ impl View {
         View(ViewedElements::InOrder(runs))
     }
 
+    /// Whether each axis stays what it is.
+    pub fn changes_nothing(&self) -> bool {
+        let ViewedElements::InOrder(runs) = &self.0 else { return false };
+        runs.iter().all(|run| run.input.len() == 1 && run.output.len() == 1)
+    }
+
     /// Whether what this view makes of what `earlier` makes is what that one reads, at all
     /// sizes: of elements that are as many, one size that is not known is the same one.
     pub fn undoes(&self, earlier: &View) -> bool {

@@ -323,7 +323,8 @@ impl Window {
     /// This window, where it makes as many outputs as `other` at every size at which both are
     /// computed: with the smaller slack, if their outputs are as far apart.
     pub(super) fn counting_as(self, other: &Window) -> Self {
-        let is_alike = self.stride == other.stride && (self.slack - other.slack).abs() < self.stride;
+        let is_alike =
+            self.stride == other.stride && (self.slack - other.slack).abs() < self.stride;
         let zeros = [self, *other].iter().all(|window| window.pad_mode == PadMode::Zero);
         let slack = self.slack.min(other.slack);
         if is_alike && zeros { Window { slack, ..self } } else { self }

@@ -427,6 +427,7 @@ fn look(views: &mut Vec<ViewNode>, next: &ViewNode) {
         return;
     }
     match views::instead_of_both(next, &last) {
+        Some(view) if view.view.changes_nothing() => {}
         Some(view) => views.push(view),
         None => views.extend([last, next.clone()]),
     }

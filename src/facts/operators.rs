@@ -195,7 +195,7 @@ pub fn operator(name: &str) -> Option<Operator> {
         "DepthToSpace" => of(axes::depth_to_space).demanding(demands::of_rank_4).folding(MOVES),
         "SpaceToDepth" => {
             of(axes::space_to_depth).demanding(demands::space_to_depth).of_type(FIRST)
-        },
+        }
         "Resize" => of(resize::resize).of_type(FIRST),
         "Upsample" => of(resize::upsample),
         "NonZero" => of(made::non_zero),

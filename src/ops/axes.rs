@@ -31,18 +31,6 @@ pub fn dropout(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning
     Ok(Meaning::Alias(first_input(node)?))
 }
 
-/// LeakyRelu (opset 1 to 16) that is as steep below zero as above: VanillaNet's, when its
-/// training ends.
-///
-/// # Errors
-/// If it bends.
-pub fn leaky_relu(_: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
-    if node.attribute("alpha").is_none_or(|slope| slope.f() != 1.0) {
-        return Err(not_linear(node).into());
-    }
-    Ok(Meaning::Alias(first_input(node)?))
-}
-
 /// Cast (opset 1 to 25) to the type that its input has.
 ///
 /// # Errors
@@ -51,6 +39,18 @@ pub fn cast(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, S
     let to = node.int("to", 0);
     let from = node.input(0).and_then(|input| reader.constants.element_type(input));
     if from.is_none_or(|from| i64::from(from) != to) {
+        return Err(not_linear(node).into());
+    }
+    Ok(Meaning::Alias(first_input(node)?))
+}
+
+/// CastLike (opset 15 to 25) to the type that its input has.
+///
+/// # Errors
+/// If it is to another one.
+pub fn cast_like(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
+    let [from, to] = [0, 1].map(|input| reader.constants.element_type(node.input(input)?));
+    if from.is_none() || from != to {
         return Err(not_linear(node).into());
     }
     Ok(Meaning::Alias(first_input(node)?))

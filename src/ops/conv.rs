@@ -12,7 +12,7 @@ use crate::onnx::float::Float;
 use crate::onnx::ids::ValueId;
 use crate::onnx::node::Node;
 use crate::ops::meaning::{LinearOp, Meaning, ViewKernel, ViewNode};
-use crate::ops::reader::{Reader, first_input};
+use crate::ops::reader::{Reader, first_input, not_linear};
 use crate::ops::stop::Stop;
 use crate::ops::views;
 use crate::refusal::NotLinear;
@@ -112,11 +112,10 @@ pub fn average_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Resul
             valid.intersect(&own);
             // Zeros of a border are no elements.
             let is_mean = windows.iter().all(|window| window.pads() == (0, 0));
-            let mean =
-                is_mean.then(|| {
-                    let kernel = Some(ViewKernel::Means(windows.as_slice().into()));
-                    ViewNode { kernel, ..view }
-                });
+            let mean = is_mean.then(|| {
+                let kernel = Some(ViewKernel::Means(windows.as_slice().into()));
+                ViewNode { kernel, ..view }
+            });
             let order = AxisOrder::CANONICAL;
             let filter = LinearOp::Filter { windows, order, weight, shift: 0.0, mean };
             Ok(Meaning::Linear(input, filter))
@@ -125,6 +124,29 @@ pub fn average_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Resul
         Err(_) if is_mean_of_some(node) => Ok(Meaning::Linear(input, LinearOp::View(view))),
         Err(other) => Err(other.into()),
     }
+}
+
+/// MaxPool (opset 1 to 22) of windows of one element each: what skips some (`LastLevelMaxPool` of
+/// feature pyramids), or nothing.
+///
+/// # Errors
+/// If it chooses, or says which elements it chose.
+pub fn max_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    let input = first_input(node)?;
+    let taps = node.ints("kernel_shape").unwrap_or_default();
+    let is_of_one = !taps.is_empty() && taps.iter().all(|&taps| taps == 1);
+    if !is_of_one || reader.graph.yields_more(node) || node.int("ceil_mode", 0) != 0 {
+        return Err(not_linear(node).into());
+    }
+    let windows = windows(reader, node, input, taps, valid)?;
+    // Beyond the border stands what is below all numbers.
+    if windows.iter().any(|window| window.is_padded()) {
+        return Err(not_linear(node).into());
+    }
+    if windows.iter().all(|window| *window == Window::IDENTITY) {
+        return Ok(Meaning::Alias(input));
+    }
+    Ok(Meaning::Linear(input, LinearOp::frame(windows, AxisOrder::CANONICAL)))
 }
 
 /// Whether a pool's means are of the zeros of its border, too.

@@ -11,6 +11,7 @@ use crate::ops::filled::{Bordered, filled};
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::pad_mode;
+use crate::ops::picked;
 use crate::ops::reader::{Reader, first_input, not_linear};
 use crate::ops::stop::Stop;
 use crate::refusal::NotLinear;
@@ -71,13 +72,21 @@ pub fn pad(
     }
 }
 
-/// Slice (opset 1 to 13) with steps from front to back.
+/// Slice (opset 1 to 13) with steps from front to back, or of one axis from back to front.
 ///
 /// # Errors
 /// If what it leaves is not known, or it cuts the batch or the channels.
 pub fn slice(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let input = first_input(node)?;
     let cuts = cuts(reader, node, input, valid)?;
+    if let &[AxisCut { axis, start: -1 | TO_THE_END.., end: ..BEFORE_THE_FRONT, step: -1 }] =
+        cuts.as_slice()
+    {
+        return picked::reversed(reader, node, (input, axis), valid);
+    }
+    if cuts.iter().any(|cut| cut.step < 1) {
+        return Err(NotLinear::Unrepresentable("it turns elements round").into());
+    }
     let mut windows = Vec::with_capacity(cuts.len());
     for AxisCut { axis, start, end, step } in cuts {
         // An end that is counted from the other side is one for this size only.
@@ -127,9 +136,6 @@ fn cuts(
         return Err(NotLinear::Malformed("its starts or ends are missing").into());
     };
     let steps = steps.unwrap_or_else(|| vec![1; starts.len()]);
-    if steps.iter().any(|&step| step < 1) {
-        return Err(NotLinear::Unrepresentable("it turns elements round").into());
-    }
     let axes = axes.unwrap_or_else(|| (0..starts.len() as i64).collect());
     let lengths = [ends.len(), axes.len(), steps.len()];
     if lengths.iter().any(|&length| length != starts.len()) {
@@ -282,6 +288,9 @@ const LARGE: i64 = 1 << 32;
 
 /// An end of a Slice from which on "to the end" is meant.
 const TO_THE_END: i64 = i32::MAX as i64;
+
+/// An end of a Slice from which on "to the front, and that too" is meant.
+const BEFORE_THE_FRONT: i64 = i32::MIN as i64 + 2;
 
 /// Tensors that are cut at places counted from their other end have no more elements: what
 /// is right for one size only is proved at that one. A quarter of what a proof takes

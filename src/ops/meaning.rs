@@ -156,6 +156,15 @@ pub enum LinearOp {
         /// The shape of the map and the border together.
         geometry: Geometry,
     },
+    /// Some of so many channels, in any order.
+    Picked {
+        /// The channels that it makes, by their numbers.
+        picks: Arc<[usize]>,
+        /// How many it reads.
+        of: usize,
+        /// Where the channels are.
+        order: AxisOrder,
+    },
     /// Axis `i` of the output is axis `axes[i]` of the input.
     Transpose {
         /// A permutation.
@@ -261,6 +270,10 @@ impl LinearOp {
                 shifted: *shift != 0.0,
                 ..Geometry::identity().within(order)
             },
+            LinearOp::Picked { picks, of, order } => {
+                let channels = Channels { inputs: *of, outputs: picks.len(), groups: 1 };
+                Geometry { channels: Some(channels), ..Geometry::identity() }.within(order)
+            }
             LinearOp::Transpose { axes } => Geometry::transposition(axes.clone()),
             LinearOp::View(_) => Geometry::identity(),
         }
@@ -278,9 +291,10 @@ impl LinearOp {
             LinearOp::Diagonal { scale, .. } => Macs::each(scale.len() as f64),
             // Per channel, of which there is at least one.
             LinearOp::Filter { .. } => self.geometry().macs(),
-            LinearOp::Transpose { .. } | LinearOp::Bordered { .. } | LinearOp::View(_) => {
-                Macs::default()
-            }
+            LinearOp::Picked { .. }
+            | LinearOp::Transpose { .. }
+            | LinearOp::Bordered { .. }
+            | LinearOp::View(_) => Macs::default(),
         }
     }
 
@@ -291,6 +305,7 @@ impl LinearOp {
             LinearOp::Filter { windows, .. } => windows.is_empty(),
             LinearOp::Conv { .. }
             | LinearOp::Bordered { .. }
+            | LinearOp::Picked { .. }
             | LinearOp::Transpose { .. }
             | LinearOp::View(_) => false,
         }
@@ -315,7 +330,7 @@ impl LinearOp {
             LinearOp::Diagonal { shift, .. } => shift,
             LinearOp::Filter { shift, .. } => std::slice::from_ref(shift),
             LinearOp::Bordered { map, .. } => map.shift(),
-            LinearOp::Transpose { .. } | LinearOp::View(_) => &[],
+            LinearOp::Picked { .. } | LinearOp::Transpose { .. } | LinearOp::View(_) => &[],
         }
     }
 
@@ -366,6 +381,7 @@ impl LinearOp {
                 let Ok(framed) = frame.after(&map.unshifted()) else { return Ok(None) };
                 framed.shifted(&shift)
             }
+            LinearOp::Picked { picks, of, .. } => Affine::picking(Arc::clone(picks), *of),
             LinearOp::Transpose { .. } | LinearOp::View(_) => Affine::identity(),
         };
         Ok(Some(affine.between(input, output)))

@@ -53,7 +53,11 @@ pub fn resize(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mean
         None => (0..rank).collect(),
     };
     let mut apart: Vec<Option<ViewedAxis>> = (0..rank).map(ViewedAxis::alone).map(Some).collect();
-    for (axis, stays) in axes.iter().zip(stays(reader, node, (input, &axes), &told, valid)?) {
+    let stays = stays(reader, node, (input, &axes), &told, valid)?;
+    if stays.iter().all(|&stays| stays) && stays.len() == axes.len() {
+        return Ok(Meaning::Alias(input));
+    }
+    for (axis, stays) in axes.iter().zip(stays) {
         let axis = apart.get_mut(*axis).ok_or(NO_SUCH_AXES)?;
         *axis = axis.filter(|_| stays);
     }

@@ -184,6 +184,9 @@ pub fn split(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meani
     let input = first_input(node)?;
     let outputs = node.outputs.iter().copied().collect::<Option<Vec<ValueId>>>();
     let outputs = outputs.ok_or_else(opaque)?;
+    if outputs.len() == 1 {
+        return Ok(Meaning::Alias(input));
+    }
     let axes = reader.axes_from_front(input, &[node.int("axis", 0)], valid)?;
     let axis = *axes.first().ok_or_else(opaque)?;
     let size = |tensor: ValueId| -> Option<usize> { *reader.sizes.dims(tensor)?.get(axis)? };

@@ -14,7 +14,9 @@ use crate::ops::meaning::Meaning;
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::ops::stop::Stop;
-use crate::ops::{axes, conv, filled, frame, pointwise, product, resized, sum, views};
+use crate::ops::{
+    axes, conv, filled, frame, neutral, picked, pointwise, product, resized, sum, views,
+};
 
 /// The newest operator set whose operators are known here.
 pub const NEWEST_OPSET: i64 = 28;
@@ -63,6 +65,14 @@ pub const TABLE: &[OperatorRow] = &[
     of("AveragePool", 1..=22, 1, Alone(conv::average_pool), "a filter of equal weights; a view"),
     of("BatchNormalization", 1..=15, 5, Alone(pointwise::norm), "a scale and a shift per channel"),
     of("Cast", 1..=25, 1, Alone(axes::cast), "another name, where the type stays").of_integers(),
+    of("CastLike", 15..=25, 2, Alone(axes::cast_like), "another name, where the type stays"),
+    of(
+        "Clip",
+        1..=13,
+        3,
+        Alone(neutral::clip),
+        "another name, where its bounds are beyond all numbers",
+    ),
     of("Concat", 4..=13, MANY, Alone(sum::concat), "circular padding; tensors in a row").joining(),
     of("Conv", 1..=22, 3, Alone(conv::conv), "a convolution"),
     of("ConvTranspose", 1..=22, 3, Alone(conv::conv_transpose), "a transposed convolution"),
@@ -71,14 +81,33 @@ pub const TABLE: &[OperatorRow] = &[
     of("Dropout", 1..=22, 3, Alone(axes::dropout), "another name, at inference"),
     of("Expand", 8..=13, 2, Alone(axes::expand), "another name, where all sizes stay").joining(),
     of("Flatten", 1..=25, 1, Alone(views::flatten), "a view"),
+    of("Gather", 1..=13, 2, Alone(picked::gather), "channels, by a constant list"),
     of("Gemm", 7..=13, 3, Alone(product::gemm), "a product with a constant, and a bias"),
     of("GlobalAveragePool", 1..=22, 1, Alone(views::global_average), "a view"),
     of("Identity", 1..=25, 1, Alone(axes::identity), "another name"),
-    of("LeakyRelu", 1..=16, 1, Alone(axes::leaky_relu), "another name, where its slope is 1"),
+    of("LeakyRelu", 1..=16, 1, Alone(neutral::leaky_relu), "another name, where its slope is 1"),
     of("MatMul", 7..=13, 2, Alone(product::matmul), "a product with a constant"),
+    of(
+        "Max",
+        8..=13,
+        MANY,
+        Alone(neutral::maximum),
+        "another name, beside numbers below all others",
+    ),
+    of("MaxPool", 1..=22, 1, Alone(conv::max_pool), "a crop, of windows of one element"),
+    of("Mean", 8..=13, MANY, Alone(neutral::mean), "another name, of one tensor"),
+    of(
+        "Min",
+        8..=13,
+        MANY,
+        Alone(neutral::minimum),
+        "another name, beside numbers above all others",
+    ),
     of("Mul", 1..=14, 2, Alone(pointwise::multiply), "a scale, by a constant"),
     of("Neg", 1..=13, 1, Alone(pointwise::negation), "a scale by −1"),
+    of("PRelu", 1..=16, 2, Alone(neutral::prelu), "another name, where its slopes are 1"),
     of("Pad", 2..=25, 4, AfterOthers(frame::pad), "a border of zeros, or of what is padded"),
+    of("Pow", 7..=15, 2, Alone(neutral::power), "another name, to the power of 1"),
     of("ReduceMean", 1..=18, 2, Alone(views::mean), "a view, along axes that are named"),
     of("ReduceSum", 1..=13, 2, Alone(sum::stacked), "a sum of tensors that were stacked").joining(),
     of(
@@ -97,6 +126,7 @@ pub const TABLE: &[OperatorRow] = &[
     of("Squeeze", 1..=25, 2, Alone(views::squeeze), "a view, without axes that are named"),
     of("Sub", 1..=14, 2, Alone(pointwise::subtract), "a difference; a shift by a constant"),
     of("Sum", 1..=13, MANY, AfterOthers(sum::sum), "a sum of any number of tensors"),
+    of("Tile", 6..=13, 2, Alone(neutral::tile), "another name, where nothing is repeated"),
     of("Transpose", 1..=25, 1, AfterOthers(filled::transpose_or_border), "another order of axes")
         .joining(),
     of("Unsqueeze", 1..=25, 2, Alone(views::unsqueeze), "a view"),

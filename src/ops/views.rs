@@ -85,6 +85,10 @@ pub fn reshape(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mea
     if node.int("allowzero", 0) != 0 && shape.contains(&0) {
         return Err(not_linear(node).into());
     }
+    if node.output().is_some_and(|made| reader.sizes.are_same(input, made)) {
+        require(input, &sizes, 0, valid);
+        return Ok(Meaning::Alias(input));
+    }
     let made = |(axis, &size): (usize, &i64)| match size {
         0 => sizes.get(axis).copied().flatten(),
         // What is left over is no matter of channels, or would have to be known.
@@ -192,20 +196,15 @@ pub fn space_to_depth(reader: &Reader, node: &Node, valid: &mut Validity) -> Res
     let view = self::node(node, View::resampling(there, vec![Some(ViewedAxis::alone(0))]), vec![]);
     let channels = reader.sizes.dims(input).and_then(|dims| *dims.get(1)?);
     let order = [SquareIndex::Row, SquareIndex::Column, SquareIndex::Channel];
-    let kernel = channels.map(|channels| {
-        ViewKernel::Squares(Squares { channels, sides: [side; 2], order }, None)
-    });
+    let kernel = channels
+        .map(|channels| ViewKernel::Squares(Squares { channels, sides: [side; 2], order }, None));
     Ok(Meaning::Linear(input, LinearOp::View(ViewNode { kernel, ..view })))
 }
 
 /// The squares that Reshape, Transpose and this Reshape, which reads `input` and makes a tensor of
 /// sizes `made`, make channels of, and the tensor that they are of: PyTorch's pixel_unshuffle, in
 /// any order of the channels.
-fn squares(
-    reader: &Reader,
-    input: ValueId,
-    made: &[Option<usize>],
-) -> Option<(Squares, ValueId)> {
+fn squares(reader: &Reader, input: ValueId, made: &[Option<usize>]) -> Option<(Squares, ValueId)> {
     let producer = |made: ValueId, operator: &str| {
         let node = reader.graph.node(reader.graph.value(made).producer?);
         (node.standard_op() == Some(operator)).then_some(node)

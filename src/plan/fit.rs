@@ -213,7 +213,9 @@ fn of_map(reader: &Reader, map: &LinearOp) -> Result<Option<(Bounds, f64)>, Inva
             (Bounds { most: weight, least: weight, shift, is_scale, has_zeros }, taps)
         }
         LinearOp::Bordered { map, .. } => return of_map(reader, map),
-        LinearOp::Transpose { .. } | LinearOp::View(_) => (Bounds::IDENTITY, 1.0),
+        LinearOp::Picked { .. } | LinearOp::Transpose { .. } | LinearOp::View(_) => {
+            (Bounds::IDENTITY, 1.0)
+        }
     }))
 }
 

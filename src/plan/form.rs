@@ -311,9 +311,8 @@ fn of_parts<L: Linear>(
 ) -> Option<Result<Vec<Term<L>>, Refusal>> {
     let is_kernel = outer.kind == TermKind::Conv && outer.inner.is_none() && !outer.has_views();
     let parts: BTreeSet<Option<Part>> = inner.iter().map(Term::part).collect();
-    let are_parts = inner.len() > 1
-        && parts.len() == inner.len()
-        && Part::make_a_whole(parts.into_iter());
+    let are_parts =
+        inner.len() > 1 && parts.len() == inner.len() && Part::make_a_whole(parts.into_iter());
     (is_kernel && are_parts).then_some(())?;
     let parts = inner.iter().filter_map(|term| Some((term.part()?, term)));
     let mut terms = parts.map(|(part, term)| {

@@ -128,7 +128,7 @@ fn equal_counts(
 /// What a map makes of a term's kind.
 pub fn kind_of(map: &LinearOp) -> TermKind {
     match map {
-        LinearOp::Conv { .. } => TermKind::Conv,
+        LinearOp::Conv { .. } | LinearOp::Picked { .. } => TermKind::Conv,
         LinearOp::Bordered { map, .. } => kind_of(map),
         LinearOp::View(_) => TermKind::Identity(Sign::Plus),
         LinearOp::Filter { windows, weight, shift, .. }

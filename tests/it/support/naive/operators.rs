@@ -56,6 +56,10 @@ impl Node<'_> {
             "Sum" => self.folded(|a, b| a + b),
             "Max" => self.folded(f64::max),
             "Min" => self.folded(f64::min),
+            "Mean" => Ok(self.folded(|a, b| a + b)? / self.node.input.len() as f64),
+            "Clip" => self.clip(x),
+            "PRelu" => broadcast(x, self.float(1)?, |x, slope| if x < 0.0 { slope * x } else { x }),
+            "Tile" => self.tile(x),
             "Pow" => broadcast(x, self.float(1)?, f64::powf),
             "Neg" => Ok(x.mapv(|x| -x)),
             "Abs" => Ok(x.mapv(f64::abs)),
@@ -127,6 +131,24 @@ impl Node<'_> {
     fn folded(&self, with: fn(f64, f64) -> f64) -> Result<ArrayD<f64>, Stop> {
         (1..self.node.input.len()).try_fold(self.float(0)?.clone(), |sum, index| {
             broadcast(&sum, self.float(index)?, with)
+        })
+    }
+
+    fn clip(&self, x: &ArrayD<f64>) -> Result<ArrayD<f64>, Stop> {
+        let bound = |name: &str, input: usize, without: f64| {
+            if self.node.input.get(input).is_some_and(|name| !name.is_empty()) {
+                return Ok(self.float(input)?.iter().copied().next().unwrap_or(without));
+            }
+            Ok::<_, Stop>(self.attribute(name).map_or(without, |bound| f64::from(bound.f())))
+        };
+        let (least, most) = (bound("min", 1, f64::NEG_INFINITY)?, bound("max", 2, f64::INFINITY)?);
+        Ok(x.mapv(|x| x.max(least).min(most)))
+    }
+
+    fn tile(&self, x: &ArrayD<f64>) -> Result<ArrayD<f64>, Stop> {
+        let times = self.list_if_any("repeats", 1)?.ok_or("there are no repeats")?;
+        times.iter().enumerate().try_fold(x.clone(), |x, (axis, &times)| {
+            concatenate(Axis(axis), &vec![x.view(); times as usize]).map_err(Stop::from)
         })
     }
 
