@@ -94,6 +94,12 @@ impl<'s> Reached<'s, '_, '_, '_> {
         }
     }
 
+    /// The same, after so many more seconds of writing.
+    pub fn having_written(self, seconds: f64) -> Self {
+        let write = self.seconds.write + seconds;
+        Reached { seconds: Seconds { write, ..self.seconds }, ..self }
+    }
+
     /// The value of a step that is done.
     ///
     /// # Errors
