@@ -354,6 +354,15 @@ class Sizes:
 
 
 @dataclass(frozen=True)
+class OperatorChange:
+    """How many nodes of an operator there are; its name is behind that of its domain, if that is not ONNX's own."""
+
+    operator: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
 class ConvertedNode:
     """A node in training mode that became, or went into, its inference form."""
 
@@ -427,6 +436,8 @@ class Report:
     sizes: Sizes
     notes: Notes
     seconds: Seconds
+    operators: tuple[OperatorChange, ...]
+    """Of a new model, the operators of which there are more or fewer nodes than before; those that changed most first."""
     json: dict[str, Any] = field(repr=False, compare=False)
     """The report as the tool wrote it, in which messages name its flags."""
     onnxruntime: Optional[RuntimeRun] = None

@@ -5,8 +5,7 @@
 //!
 //! Knows the values of all steps and the data of the report, which know nothing of each other.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::time::Instant;
 
 use crate::affine::{ConvKind, Geometry, PadMode, Window};
@@ -19,7 +18,7 @@ use crate::ops::reader::Reader;
 use crate::ops::table::NEWEST_OPSET;
 use crate::options::Options;
 use crate::pipeline::check::{Examined, Measured};
-use crate::pipeline::counts::{self, MultiplyAdds, Operators};
+use crate::pipeline::counts::{self, MultiplyAdds};
 use crate::pipeline::deliver::Delivered;
 use crate::pipeline::edited::Edited;
 use crate::pipeline::equalized::Equalized;
@@ -257,22 +256,12 @@ impl<'s> Reached<'s, '_, '_, '_> {
         Change { before, after }
     }
 
-    /// Of which operators there are more or fewer nodes now; those that changed most first.
+    /// Of which operators there are more or fewer nodes now.
     fn operators(&self) -> Vec<OperatorChange> {
         let held = self.measured().and_then(|measured| measured.held.as_ref());
         let (Some((planned, _)), Some(held)) = (self.planned, held) else { return Vec::new() };
         let before = counts::operators(planned.analyses.iter().map(|of| of.reader.graph));
-        let after = &held.operators;
-        let count = |of: &Operators, name: &str| of.get(name).copied().unwrap_or_default();
-        let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-        let changes = names.into_iter().map(|name| OperatorChange {
-            operator: name.clone(),
-            before: count(&before, name),
-            after: count(after, name),
-        });
-        let mut changes: Vec<_> = changes.filter(|change| change.before != change.after).collect();
-        changes.sort_by_key(|change| Reverse(change.before.abs_diff(change.after)));
-        changes
+        counts::changes(&before, &held.operators)
     }
 
     /// Bytes of the new model and of all side files that it names.

@@ -97,7 +97,6 @@ pub struct Report {
     #[serde(skip)]
     pub operators: Vec<OperatorChange>,
     /// What the model is made of, in order; `None` if that was not asked for.
-    #[serde(skip)]
     pub layers: Option<Layers>,
     /// What else a user should know.
     pub notes: Notes,
@@ -175,7 +174,7 @@ pub struct Change<T> {
 }
 
 /// How many nodes of an operator there are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct OperatorChange {
     /// Its name, behind that of its domain if this is not ONNX's own.
