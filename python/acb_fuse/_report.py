@@ -429,15 +429,17 @@ class Report:
     blocks: tuple[Block, ...]
     near_misses: tuple[NearMiss, ...]
     run: Optional[Run]
+    verdict: Optional[str]
+    """What verification showed, in a few words; None if nothing was to be verified, or the conversion did not come so far."""
     int8_outputs: Optional[Int8Outputs]
     """What int8 weights leave of the outputs; None if that was not asked for, or nothing tells."""
     equalization: Optional[Equalization]
     """What became of the factors of channels; None if they were not asked for."""
     sizes: Sizes
-    notes: Notes
-    seconds: Seconds
     operators: tuple[OperatorChange, ...]
     """Of a new model, the operators of which there are more or fewer nodes than before; those that changed most first."""
+    notes: Notes
+    seconds: Seconds
     json: dict[str, Any] = field(repr=False, compare=False)
     """The report as the tool wrote it, in which messages name its flags."""
     onnxruntime: Optional[RuntimeRun] = None

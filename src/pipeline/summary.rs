@@ -31,6 +31,7 @@ use crate::pipeline::planned::Planned;
 use crate::pipeline::request;
 use crate::plan::{Block, Count, KeptBranch};
 use crate::refusal::NearMiss;
+use crate::report::verdict::verdict;
 use crate::report::{
     BlockCost, BlockReport, BlockSteps, Change, ConvertedNode, Ending, Equalization, File,
     Int8Outputs, KeptApart, Layers, LeftAlone, Mode, NewerOpset, Notes, OpenShape, OperatorChange,
@@ -105,21 +106,23 @@ impl<'s> Reached<'s, '_, '_, '_> {
     /// What ended it, with the report of all steps before.
     pub fn or_failure<T>(&self, step: Result<T, Error>) -> Result<T, Failure> {
         step.map_err(|error| {
-            let reported = ReportedError::of_call(error.to_string());
-            let (outcome, output) = (Ending::Failed, None);
-            let report = Report { outcome, error: Some(reported), output, ..self.report() };
+            let reported = Some(ReportedError::of_call(error.to_string()));
+            let report = Report { error: reported, output: None, ..self.ended(Ending::Failed) };
             Failure { error: Box::new(error), report: Box::new(report) }
         })
     }
 
     /// The report of all steps that are done.
     pub fn report(&self) -> Report {
-        let outcome = match self.mode {
+        self.ended(match self.mode {
             Mode::Look => Ending::Looked,
             Mode::Verified | Mode::Unverified => Ending::Written,
-        };
+        })
+    }
+
+    fn ended(&self, outcome: Ending) -> Report {
         let input = self.input();
-        Report {
+        let mut report = Report {
             outcome,
             output: self.output(),
             blocks: self.blocks(),
@@ -140,7 +143,9 @@ impl<'s> Reached<'s, '_, '_, '_> {
             tolerances: request::tolerances(self.options),
             versions: request::versions(self.opened.map(|opened| &opened.original)),
             ..Report::new(self.label.to_owned(), self.mode)
-        }
+        };
+        report.verdict = verdict(&report).map(|found| found.text);
+        report
     }
 
     fn input(&self) -> File {

@@ -150,6 +150,7 @@ fn every_outcome_has_a_valid_report() {
                 ("/sizes/after/nodes", json!(13)),
                 ("/sizes/after/multiply_adds", json!(9127616)),
                 ("/operators", json!([])),
+                ("/verdict", Value::Null),
             ],
         ),
         (
@@ -218,6 +219,7 @@ fn every_outcome_has_a_valid_report() {
                 ("/mode", json!("unverified")),
                 ("/blocks/0/proof", Value::Null),
                 ("/run", Value::Null),
+                ("/verdict", json!("NOT VERIFIED")),
             ],
         ),
         (
@@ -245,7 +247,11 @@ fn every_outcome_has_a_valid_report() {
         (
             &[unrunnable, "OUT"],
             0,
-            &[("/run/outcome", json!("not_run")), ("/sizes/before/multiply_adds", Value::Null)],
+            &[
+                ("/run/outcome", json!("not_run")),
+                ("/verdict", json!("proved, NOT RUN")),
+                ("/sizes/before/multiply_adds", Value::Null),
+            ],
         ),
         (
             &[unrunnable, "OUT", "--require-run"],
