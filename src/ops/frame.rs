@@ -11,7 +11,7 @@ use crate::ops::filled::{Bordered, filled};
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::pad_mode;
-use crate::ops::reader::{Reader, first_input, not_linear};
+use crate::ops::reader::{Reader, TOO_MANY_AXES, first_input, not_linear};
 use crate::ops::stop::Stop;
 use crate::refusal::NotLinear;
 
@@ -208,8 +208,8 @@ fn frame(
     let framed = axes.iter().zip(pads).filter(|&(_, &pads)| pads != (0, 0));
     let framed: Vec<(usize, (i64, i64))> = framed.map(|(&axis, &pads)| (axis, pads)).collect();
     let beyond = "it pads or cuts the batch, or all other axes";
-    if framed.iter().any(|&(axis, _)| axis > MAX_RANK) {
-        return Err(NotLinear::Unrepresentable(beyond));
+    if framed.iter().any(|&(axis, _)| axis >= MAX_RANK) {
+        return Err(TOO_MANY_AXES);
     }
     let touched = |axis: usize| framed.iter().any(|&(framed, _)| framed == axis);
     // Any axis but the batch may be spatial, as long as one is left for the channels.
