@@ -182,10 +182,15 @@ impl NearMisses<'_, '_, '_, '_> {
         let Some(behind) = self.weighted(input).filter(|_| self.dies(id, input)) else { return };
         let is_pointwise = !matches!(nearest.kind, TermKind::Conv | TermKind::Identity(_));
         let is_norm = is_pointwise && nearest.map.channels.is_some();
+        let is_product = [nearest, &behind].iter().any(|term| term.map.kind == ConvKind::MatMul);
         let refusal = match nearest.of(&behind) {
             // A product of what a convolution made, flattened, or a view of a view: nobody
             // expects it of anything but a norm.
             Err(Refusal::View) if !is_norm => return,
+            // Nor of a product along one axis and a convolution, or another product, along
+            // another: CoaT's head behind the convolution that mixes its scales, a DCT of
+            // columns behind that of rows.
+            Err(Refusal::Axes) if !is_norm && is_product => return,
             Err(refusal) => refusal,
             Ok(_) => return,
         };
