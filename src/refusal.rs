@@ -185,7 +185,7 @@ pub enum Reason {
         setting: Option<Setting>,
     },
     /// There is no convolution on either side that takes it.
-    #[error("between {before} and {behind}")]
+    #[error("cannot go into a convolution: {before} stands before, and {behind} behind")]
     Between {
         /// What makes what it reads.
         before: Neighbour,

@@ -354,6 +354,15 @@ class Sizes:
 
 
 @dataclass(frozen=True)
+class OperatorChange:
+    """How many nodes of an operator there are; its name is behind that of its domain, if that is not ONNX's own."""
+
+    operator: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
 class ConvertedNode:
     """A node in training mode that became, or went into, its inference form."""
 
@@ -420,11 +429,15 @@ class Report:
     blocks: tuple[Block, ...]
     near_misses: tuple[NearMiss, ...]
     run: Optional[Run]
+    verdict: Optional[str]
+    """What verification showed, in a few words; None if nothing was to be verified, or the conversion did not come so far."""
     int8_outputs: Optional[Int8Outputs]
     """What int8 weights leave of the outputs; None if that was not asked for, or nothing tells."""
     equalization: Optional[Equalization]
     """What became of the factors of channels; None if they were not asked for."""
     sizes: Sizes
+    operators: tuple[OperatorChange, ...]
+    """Of a new model, the operators of which there are more or fewer nodes than before; those that changed most first."""
     notes: Notes
     seconds: Seconds
     json: dict[str, Any] = field(repr=False, compare=False)

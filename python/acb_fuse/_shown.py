@@ -49,13 +49,8 @@ def page(report: Report) -> str:
 
 
 def _verdicts(report: Report) -> list[str]:
-    """What the checks showed; that one is missing is said."""
-    verdicts = []
-    if report.mode == "unverified":
-        verdicts.append("NOT VERIFIED")
-    if report.run is not None:
-        verdicts.append({"agreed": "outputs agree", "within_rounding": "outputs agree within rounding",
-                         "not_run": "NOT RUN"}.get(report.run.outcome, "outputs DIFFER"))
+    """What the checks showed: the tool's own words, and what Python adds."""
+    verdicts = [] if report.verdict is None else [report.verdict]
     if report.onnxruntime is not None:
         verdicts.append(f"also in ONNX Runtime {report.onnxruntime.version}")
     return verdicts

@@ -186,9 +186,9 @@ pub struct Arguments {
 
     /// Seconds for verification
     ///
-    /// A run of the whole model that is not done by then is reported as not run; a proof that
-    /// is not done ends the command with exit code 7. Time in which the process is stopped
-    /// does not count.
+    /// A run of the whole model that is not done by then is reported as not run; a proof, or
+    /// the search of `--equalize` for factors, that is not done ends the command with exit
+    /// code 7. Time in which the process is stopped does not count.
     #[arg(long, value_name = "SECONDS", default_value_t = 900, help_heading = LIMITS)]
     pub verify_timeout: u64,
     /// GiB for the tensors of a run

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use acb_fuse::report::words::{counted, nodes_change, nothing_fused};
-use acb_fuse::report::{Ending, Mode, Outcome, Report};
+use acb_fuse::report::{Ending, Mode, Report};
 
 use super::exit::Exit;
 
@@ -34,17 +34,10 @@ pub fn line(model: &str, report: &Report, result: &Result<(), Exit>) -> String {
         _ => format!(", for some sizes only: {conditional}"),
     };
     let nodes = nodes_change(&report.sizes);
-    // Without a block, there is nothing to prove.
-    let proved = if report.blocks.is_empty() { "" } else { "proved, " };
-    let run = match &report.run {
-        _ if report.mode == Mode::Look => {
-            return format!("found   {model}: {blocks}{conditions}{converted}, {nodes}");
-        }
-        None => "NOT VERIFIED".to_owned(),
-        Some(Outcome::NotRun(_)) => format!("{proved}NOT RUN"),
-        Some(outcome) => format!("{proved}outputs agree within {:.1e}", outcome.largest_error()),
-    };
-    format!("fused   {model}: {blocks}{conditions}{converted}, {nodes}, {run}")
+    let word = if report.mode == Mode::Look { "found" } else { "fused" };
+    let verdict = report.verdict.as_ref().map(|verdict| format!(", {verdict}"));
+    let verdict = verdict.unwrap_or_default();
+    format!("{word:<7} {model}: {blocks}{conditions}{converted}, {nodes}{verdict}")
 }
 
 /// Why nothing is fused where something was left alone: the first reason, and how many more

@@ -154,16 +154,20 @@ pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
     let pages = page.and_then(Target::path);
     let pages = pages.map(|path| Pages::begin(path, Origin::now(show::command())));
     let mut pages = pages.transpose()?;
-    let mut work = |out: &mut dyn Write| {
+    let mut say = |job: &Job, report: &Report, result: &Result<(), Exit>| {
+        totals.add(report);
+        let line = printable(&line(&job.shown(), report, result), |_| false);
+        let _ = match result {
+            Err(_) => writeln!(io::stderr(), "{line}"),
+            Ok(()) if arguments.quiet => Ok(()),
+            Ok(()) => writeln!(io::stdout(), "{line}"),
+        };
+    };
+    // What keeps a report from being written ends the command; a failed model is its result.
+    let mut with_reports = |out: &mut dyn Write| {
         let mut written = Ok(());
         let failure = work(jobs, at_a_time, &convert, |index, job, report, result| {
-            totals.add(report);
-            let line = printable(&line(&job.shown(), report, result), |_| false);
-            let _ = match result {
-                Err(_) => writeln!(io::stderr(), "{line}"),
-                Ok(()) if arguments.quiet => Ok(()),
-                Ok(()) => writeln!(io::stdout(), "{line}"),
-            };
+            say(job, report, result);
             if let Err(exit) = result
                 && exit.spares_reports
             {
@@ -179,10 +183,14 @@ pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
     let lines = arguments.report.iter().find(|target| matches!(target, Target::Lines(_)));
     let failure = match (lines, page) {
         (Some(target), _) => {
-            target.write_lines(work).map_err(|source| unwritten(target, source))?
+            target.write_lines(with_reports).map_err(|source| unwritten(target, source))?
         }
-        (None, Some(page)) => work(&mut io::sink()).map_err(|source| unwritten(page, source))?,
-        (None, None) => work(&mut io::sink()).ok().flatten(),
+        (None, Some(page)) => {
+            with_reports(&mut io::sink()).map_err(|source| unwritten(page, source))?
+        }
+        (None, None) => work(jobs, at_a_time, &convert, |_, job, report, result| {
+            say(job, report, result);
+        }),
     };
     pages.map_or(Ok(()), Pages::finish)?;
     if !arguments.quiet && jobs.len() > 1 {

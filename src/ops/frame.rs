@@ -12,7 +12,7 @@ use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::pad_mode;
 use crate::ops::picked;
-use crate::ops::reader::{Reader, first_input, not_linear};
+use crate::ops::reader::{Reader, TOO_MANY_AXES, first_input, not_linear};
 use crate::ops::stop::Stop;
 use crate::refusal::NotLinear;
 
@@ -214,8 +214,8 @@ fn frame(
     let framed = windows.into_iter().filter(|(_, window)| *window != Some(Window::IDENTITY));
     let framed: Vec<(usize, Option<Window>)> = framed.collect();
     let beyond = "it pads or cuts the batch, or all other axes";
-    if framed.iter().any(|&(axis, _)| axis > MAX_RANK) {
-        return Err(NotLinear::Unrepresentable(beyond));
+    if framed.iter().any(|&(axis, _)| axis >= MAX_RANK) {
+        return Err(TOO_MANY_AXES);
     }
     let touched = |axis: usize| framed.iter().any(|&(framed, _)| framed == axis);
     // Any axis but the batch may be spatial, as long as one is left for the channels.

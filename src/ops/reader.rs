@@ -25,6 +25,10 @@ use crate::refusal::NotLinear;
 /// So many nodes are followed back from a kernel to tell why it has no value.
 const MAX_WAY: usize = 64;
 
+/// What is said of a node that names an axis beyond those of any network's tensors.
+pub const TOO_MANY_AXES: NotLinear =
+    NotLinear::Limit("axes of tensors of more than 16 dimensions are not followed");
+
 /// What is said of a node whose axes its tensor does not have.
 pub const NO_SUCH_AXES: NotLinear =
     NotLinear::Malformed("its tensor has no such axes, or it names one twice");
@@ -163,7 +167,8 @@ impl<'g, 'm> Reader<'g, 'm> {
     /// Axes counted from the front; those of a tensor of unknown rank must be already.
     ///
     /// # Errors
-    /// If it has no such axis, or one is named twice; if the rank is needed and not known.
+    /// If it has no such axis, or one is named twice; if the rank is needed and not known, or
+    /// would be beyond that of any network's tensors.
     pub fn axes_from_front(
         &self,
         tensor: ValueId,
@@ -173,7 +178,11 @@ impl<'g, 'm> Reader<'g, 'm> {
         let rank = if axes.iter().any(|&axis| axis < 0) {
             self.rank(tensor, valid)?
         } else {
-            self.sizes.dims(tensor).map_or(MAX_RANK, |dims| dims.len())
+            let rank = self.sizes.dims(tensor).map(|dims| dims.len());
+            if rank.is_none() && axes.iter().any(|&axis| axis >= MAX_RANK as i64) {
+                return Err(TOO_MANY_AXES);
+            }
+            rank.unwrap_or(MAX_RANK)
         };
         distinct_axes(axes, rank).ok_or(NO_SUCH_AXES)
     }

@@ -13,7 +13,7 @@ use crate::onnx::node::{Node, distinct_axes};
 use crate::onnx::proto::NodeProto;
 use crate::onnx::write;
 use crate::ops::meaning::{FirstOfViews, LinearOp, Meaning, ViewKernel, ViewNode, ViewOperand};
-use crate::ops::reader::{NO_SUCH_AXES, Reader, first_input, not_linear};
+use crate::ops::reader::{NO_SUCH_AXES, Reader, TOO_MANY_AXES, first_input, not_linear};
 use crate::ops::stop::Stop;
 use crate::refusal::NotLinear;
 
@@ -43,8 +43,10 @@ pub fn unsqueeze(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<M
     let mut made = sizes(reader, input, valid)?;
     let axes = listed(reader, node, "axes")?.ok_or_else(|| not_linear(node))?;
     let rank = made.len().saturating_add(axes.len());
-    let new = distinct_axes(&axes, rank).filter(|_| rank <= MAX_RANK);
-    let mut new = new.ok_or(NO_SUCH_AXES)?;
+    if rank > MAX_RANK {
+        return Err(TOO_MANY_AXES.into());
+    }
+    let mut new = distinct_axes(&axes, rank).ok_or(NO_SUCH_AXES)?;
     new.sort_unstable();
     new.iter().for_each(|&axis| made.insert(axis, Some(1)));
     let view = View::squeeze(&made, |axis| new.contains(&axis)).inverse();
@@ -239,8 +241,13 @@ fn squares(reader: &Reader, input: ValueId, made: &[Option<usize>]) -> Option<(S
 /// The input of a node that moves blocks of elements, and how many each has along a side.
 fn blocks(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<(ValueId, usize), Stop> {
     let input = first_input(node)?;
-    let side = u16::try_from(node.int("blocksize", 0)).ok().filter(|&side| side > 0);
-    let side = side.ok_or(NotLinear::Malformed("its blocks have no size"))?;
+    let side = node.int("blocksize", 0);
+    if side < 1 {
+        return Err(NotLinear::Malformed("its blocks have no size").into());
+    }
+    // Their area is computed.
+    let side = u16::try_from(side);
+    let side = side.map_err(|_| NotLinear::Limit("blocks of more than 65535² are not read"))?;
     if reader.rank(input, valid)? != 4 {
         return Err(not_linear(node).into());
     }

@@ -2,7 +2,8 @@
 //!
 //! Knows plans and sizes; decides nothing.
 
-use std::collections::{BTreeMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::affine::Geometry;
 use crate::emit::term::Term;
@@ -17,6 +18,7 @@ use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::reader::Reader;
 use crate::pipeline::analysis::GraphAnalysis;
 use crate::plan::Block;
+use crate::report::OperatorChange;
 
 /// How much may be spent on counting what is told of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,21 @@ pub fn operators<'g, 'm: 'g>(graphs: impl IntoIterator<Item = &'g Graph<'m>>) ->
         *sum = sum.saturating_add(count);
     }
     operators
+}
+
+/// Of which operators there are more or fewer nodes `after` than `before`; those that changed most
+/// first.
+pub fn changes(before: &Operators, after: &Operators) -> Vec<OperatorChange> {
+    let count = |of: &Operators, name: &str| of.get(name).copied().unwrap_or_default();
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let changes = names.into_iter().map(|name| OperatorChange {
+        operator: name.clone(),
+        before: count(before, name),
+        after: count(after, name),
+    });
+    let mut changes: Vec<_> = changes.filter(|change| change.before != change.after).collect();
+    changes.sort_by_key(|change| Reverse(change.before.abs_diff(change.after)));
+    changes
 }
 
 /// Elements of the floating-point tensors that `graphs` store, as initializers or in

@@ -68,7 +68,7 @@ impl<'s, 'm> NewModel<'s, '_, '_, 'm> {
         let reference = Reference { file, original: read, planned, made: &made, options, limits };
         let check: NewModelCheck = &|new| reference.check(new);
         let check = Some(check).filter(|_| options.verify && !rewrite.is_empty());
-        let (fused, examined) = reached.or_failure(self.staged(delivery, check))?;
+        let (fused, examined) = self.staged(delivery, check, reached)?;
         reached.fused = Some(&examined);
         reached.or_failure(examined.verdict(file, options))?;
 
@@ -82,9 +82,9 @@ impl<'s, 'm> NewModel<'s, '_, '_, 'm> {
         let scaled = changed.map(|(own, rewrite)| {
             let delivery = Delivery { old: &fused.model, rewrite, ..delivery };
             let check: NewModelCheck = &|new| own.check(&fused.model, new, file, options, limits);
-            self.staged(delivery, Some(check).filter(|_| options.verify))
+            self.staged(delivery, Some(check).filter(|_| options.verify), reached)
         });
-        let (scaled, examined) = reached.or_failure(scaled.transpose())?.unzip();
+        let (scaled, examined) = scaled.transpose()?.unzip();
         reached.scaled = examined.as_ref();
         let verdict = examined.iter().try_for_each(|own| own.verdict(file, options));
         reached.or_failure(verdict)?;
@@ -102,33 +102,40 @@ impl<'s, 'm> NewModel<'s, '_, '_, 'm> {
             Some(scaled) => scaled.deliver(),
             None => fused.deliver(),
         };
+        reached.seconds.write = placing.elapsed().as_secs_f64();
         let delivered = reached.or_failure(delivered)?;
         reached.delivered = Some(&delivered);
-        reached.seconds.write = placing.elapsed().as_secs_f64();
         Ok(Converted { report: reached.report(), model: Some(delivered.model.clone()) })
     }
 
     /// What is to be delivered, complete beside its place, and what was seen of it there.
+    ///
+    /// # Errors
+    /// If it cannot be written or is not what it should be, with the report of all that was
+    /// `reached`. What the attempt took is told there, since no value of a step tells it.
     fn staged<'d>(
         &self,
         delivery: Delivery<'d>,
         check: Option<NewModelCheck>,
-    ) -> Result<(StagedModel<'d>, Examined), Error>
+        reached: Reached<'_, '_, '_, 'm>,
+    ) -> Result<(StagedModel<'d>, Examined), Failure>
     where
         's: 'd,
     {
         let options = self.options;
         (options.progress)(Progress::Writing);
         let writing = Instant::now();
-        let staged = delivery.stage(self.destination, options)?;
+        let staged = delivery.stage(self.destination, options);
+        let attempt = reached.having_written(writing.elapsed().as_secs_f64());
+        let staged = attempt.or_failure(staged)?;
         let (seen, flushed) = staged.flushed_during(|new| {
             let measured = Measured::of(new, delivery.file, delivery.rewrite, options)?;
             let checked = check.map(|check| check(new)).transpose()?;
             Ok((measured, checked))
         });
-        let (measured, checked) = seen?;
-        flushed?;
-        let write_seconds = writing.elapsed().as_secs_f64();
-        Ok((staged, Examined::of(measured, checked, write_seconds)))
+        let (measured, checked) = attempt.or_failure(seen)?;
+        let examined = Examined::of(measured, checked, writing.elapsed().as_secs_f64());
+        reached.having_written(examined.write_seconds).or_failure(flushed)?;
+        Ok((staged, examined))
     }
 }

@@ -5,8 +5,7 @@
 //!
 //! Knows the values of all steps and the data of the report, which know nothing of each other.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::time::Instant;
 
 use crate::affine::{ConvKind, Geometry, PadMode, Window};
@@ -19,7 +18,7 @@ use crate::ops::reader::Reader;
 use crate::ops::table::NEWEST_OPSET;
 use crate::options::Options;
 use crate::pipeline::check::{Examined, Measured};
-use crate::pipeline::counts::{self, MultiplyAdds, Operators};
+use crate::pipeline::counts::{self, MultiplyAdds};
 use crate::pipeline::deliver::Delivered;
 use crate::pipeline::edited::Edited;
 use crate::pipeline::equalized::Equalized;
@@ -32,6 +31,7 @@ use crate::pipeline::planned::Planned;
 use crate::pipeline::request;
 use crate::plan::{Block, Count, KeptBranch};
 use crate::refusal::NearMiss;
+use crate::report::verdict::verdict;
 use crate::report::{
     BlockCost, BlockReport, BlockSteps, Change, ConvertedNode, Ending, Equalization, File,
     Int8Outputs, KeptApart, Layers, LeftAlone, Mode, NewerOpset, Notes, OpenShape, OperatorChange,
@@ -94,27 +94,35 @@ impl<'s> Reached<'s, '_, '_, '_> {
         }
     }
 
+    /// The same, after so many more seconds of writing.
+    pub fn having_written(self, seconds: f64) -> Self {
+        let write = self.seconds.write + seconds;
+        Reached { seconds: Seconds { write, ..self.seconds }, ..self }
+    }
+
     /// The value of a step that is done.
     ///
     /// # Errors
     /// What ended it, with the report of all steps before.
     pub fn or_failure<T>(&self, step: Result<T, Error>) -> Result<T, Failure> {
         step.map_err(|error| {
-            let reported = ReportedError::of_call(error.to_string());
-            let (outcome, output) = (Ending::Failed, None);
-            let report = Report { outcome, error: Some(reported), output, ..self.report() };
+            let reported = Some(ReportedError::of_call(error.to_string()));
+            let report = Report { error: reported, output: None, ..self.ended(Ending::Failed) };
             Failure { error: Box::new(error), report: Box::new(report) }
         })
     }
 
     /// The report of all steps that are done.
     pub fn report(&self) -> Report {
-        let outcome = match self.mode {
+        self.ended(match self.mode {
             Mode::Look => Ending::Looked,
             Mode::Verified | Mode::Unverified => Ending::Written,
-        };
+        })
+    }
+
+    fn ended(&self, outcome: Ending) -> Report {
         let input = self.input();
-        Report {
+        let mut report = Report {
             outcome,
             output: self.output(),
             blocks: self.blocks(),
@@ -135,7 +143,9 @@ impl<'s> Reached<'s, '_, '_, '_> {
             tolerances: request::tolerances(self.options),
             versions: request::versions(self.opened.map(|opened| &opened.original)),
             ..Report::new(self.label.to_owned(), self.mode)
-        }
+        };
+        report.verdict = verdict(&report).map(|found| found.text);
+        report
     }
 
     fn input(&self) -> File {
@@ -251,22 +261,12 @@ impl<'s> Reached<'s, '_, '_, '_> {
         Change { before, after }
     }
 
-    /// Of which operators there are more or fewer nodes now; those that changed most first.
+    /// Of which operators there are more or fewer nodes now.
     fn operators(&self) -> Vec<OperatorChange> {
         let held = self.measured().and_then(|measured| measured.held.as_ref());
         let (Some((planned, _)), Some(held)) = (self.planned, held) else { return Vec::new() };
         let before = counts::operators(planned.analyses.iter().map(|of| of.reader.graph));
-        let after = &held.operators;
-        let count = |of: &Operators, name: &str| of.get(name).copied().unwrap_or_default();
-        let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-        let changes = names.into_iter().map(|name| OperatorChange {
-            operator: name.clone(),
-            before: count(&before, name),
-            after: count(after, name),
-        });
-        let mut changes: Vec<_> = changes.filter(|change| change.before != change.after).collect();
-        changes.sort_by_key(|change| Reverse(change.before.abs_diff(change.after)));
-        changes
+        counts::changes(&before, &held.operators)
     }
 
     /// Bytes of the new model and of all side files that it names.

@@ -249,7 +249,12 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
                 break;
             }
             if left == 0 {
-                meet(&mut met, TOO_DEEP);
+                // What others need, too, would be computed again all along such a row: the
+                // residual sums of a network are one, and nobody expects a block of them.
+                let mffc = self.net.mffc(self.id, &way.form.terms);
+                if self.again(&way, &mffc.nodes) == 0 {
+                    meet(&mut met, TOO_DEEP);
+                }
                 break;
             }
             if !self.may_look_at(&way) {
@@ -323,16 +328,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
             return None;
         }
         let mffc = self.net.mffc(self.id, terms);
-        let repeated: usize = candidate
-            .steps
-            .iter()
-            .map(|step| match step {
-                FormStep::Through(id) | FormStep::Mean(id) if !mffc.nodes.contains(id) => {
-                    self.net.size(*id)
-                }
-                _ => 0,
-            })
-            .sum();
+        let repeated = self.again(candidate, &mffc.nodes);
         if repeated > MAX_REPEATED {
             meet(met, TOO_OFTEN);
         }
@@ -342,6 +338,15 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         }
         let after = self.net.cost(terms);
         Some(Gain { before: mffc.count, after })
+    }
+
+    /// How many nodes the candidate computes although they are none of those that `go` away.
+    fn again(&self, candidate: &Candidate, go: &[NodeId]) -> usize {
+        let sizes = candidate.steps.iter().map(|step| match step {
+            FormStep::Through(id) | FormStep::Mean(id) if !go.contains(id) => self.net.size(*id),
+            _ => 0,
+        });
+        sizes.sum()
     }
 
     /// `value` and the nearest tensors that it is computed from.

@@ -21,6 +21,7 @@ use crate::plan::cuts::MetLimits;
 use crate::plan::form::Form;
 use crate::plan::merge::{Merged, kind_of, merge, merge_if_smaller};
 use crate::plan::net::Net;
+use crate::plan::refused::CheckedNodes;
 use crate::plan::stays::{self, Staying};
 use crate::refusal::{NearMiss, NotLinear, Reason};
 
@@ -39,10 +40,16 @@ const MAX_DEPTHS: usize = 24;
 /// Convolutions of one sum that are told of, besides the first.
 const MAX_TOLD: usize = 4;
 
-/// The tensors at which something was left alone when these blocks were planned, and why.
-pub fn near_misses(net: &Net, limits: &MetLimits, blocks: &[Block]) -> Vec<(ValueId, NearMiss)> {
+/// The tensors at which something was left alone when these blocks were planned, and why. What
+/// was `checked` is inside of what a check refused.
+pub fn near_misses(
+    net: &Net,
+    limits: &MetLimits,
+    blocks: &[Block],
+    checked: &CheckedNodes,
+) -> Vec<(ValueId, NearMiss)> {
     let graph = net.reader.graph;
-    let mut misses = NearMisses { net, found: Vec::new(), told_of: IdSet::default() };
+    let mut misses = NearMisses { net, checked, found: Vec::new(), told_of: IdSet::default() };
     for (id, node) in graph.nodes().filter(|&(id, _)| net.is_live(id)) {
         let Some(output) = node.output() else { continue };
         misses.note(id, output);
@@ -75,6 +82,7 @@ pub fn near_misses(net: &Net, limits: &MetLimits, blocks: &[Block]) -> Vec<(Valu
 /// What is read off a plan.
 struct NearMisses<'n, 'r, 'g, 'm> {
     net: &'n Net<'r, 'g, 'm>,
+    checked: &'n CheckedNodes,
     found: Vec<(ValueId, NearMiss)>,
     /// Tensors of which something is said.
     told_of: IdSet<ValueId>,
@@ -137,7 +145,8 @@ impl NearMisses<'_, '_, '_, '_> {
 
     /// Norms, scales and shifts of which nothing is said yet.
     fn note_what_stays(&mut self) {
-        let reasons = Staying::of(self.net).reasons(|output| self.told_of.contains(&output));
+        let reasons =
+            Staying::of(self.net, self.checked).reasons(|output| self.told_of.contains(&output));
         reasons.into_iter().for_each(|(output, reason)| self.miss(output, reason));
     }
 
@@ -173,10 +182,15 @@ impl NearMisses<'_, '_, '_, '_> {
         let Some(behind) = self.weighted(input).filter(|_| self.dies(id, input)) else { return };
         let is_pointwise = !matches!(nearest.kind, TermKind::Conv | TermKind::Identity(_));
         let is_norm = is_pointwise && nearest.map.channels.is_some();
+        let is_product = [nearest, &behind].iter().any(|term| term.map.kind == ConvKind::MatMul);
         let refusal = match nearest.of(&behind) {
             // A product of what a convolution made, flattened, or a view of a view: nobody
             // expects it of anything but a norm.
             Err(Refusal::View) if !is_norm => return,
+            // Nor of a product along one axis and a convolution, or another product, along
+            // another: CoaT's head behind the convolution that mixes its scales, a DCT of
+            // columns behind that of rows.
+            Err(Refusal::Axes) if !is_norm && is_product => return,
             Err(refusal) => refusal,
             Ok(_) => return,
         };

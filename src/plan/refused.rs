@@ -21,6 +21,9 @@ const TOO_MANY_RETRIES: Reason = Reason::Limit(
      each time",
 );
 
+/// Nodes inside of what a check refused, and its reason; `None` if that is told of the whole.
+pub type CheckedNodes = IdMap<NodeId, Option<Reason>>;
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Refused {
@@ -29,8 +32,9 @@ pub struct Refused {
     /// By what they make, the roots of forms.
     forms: IdMap<ValueId, Vec<BTreeSet<ValueId>>>,
     near_misses: Vec<(ValueId, NearMiss)>,
-    /// All nodes of regions that were refused.
-    inside: IdSet<NodeId>,
+    /// All nodes of regions that were refused, with what the first of these makes, and the
+    /// reason.
+    inside: IdMap<NodeId, (ValueId, Reason)>,
     /// How often that led to another search.
     retries: usize,
     /// Whether something was refused since.
@@ -73,19 +77,31 @@ impl Refused {
             self.is_limited = true;
         }
         // Of a region and the smaller ones inside it, the whole is the news.
-        let last = region.nodes.last().filter(|node| !self.inside.contains(node));
+        let last = region.nodes.last().filter(|node| !self.inside.contains_key(node));
         if let Some(&last) = last {
             let node = graph.node(last).label().to_owned();
             let subject = Subject::Block;
+            let reason = reason.clone();
             self.near_misses.push((region.output, NearMiss { subject, node, reason }));
         }
-        self.inside.extend(&region.nodes);
+        for &node in &region.nodes {
+            self.inside.entry(node).or_insert_with(|| (region.output, reason.clone()));
+        }
     }
 
     /// Begins another search, if something was refused in the last one; whether that is so.
     pub fn retry(&mut self) -> bool {
         self.retries = self.retries.saturating_add(1);
         std::mem::take(&mut self.is_new)
+    }
+
+    /// What is inside of what was refused. Of a whole that became part of a block after all,
+    /// nothing is told: what that block leaves alone has the reason.
+    pub fn checked(&self, is_made: impl Fn(ValueId) -> bool) -> CheckedNodes {
+        let inside = self.inside.iter();
+        let told =
+            inside.map(|(&node, (whole, reason))| (node, is_made(*whole).then(|| reason.clone())));
+        told.collect()
     }
 
     /// Why what was refused is left alone, but for what became part of a block after all.

@@ -123,12 +123,13 @@ fn planned(
         count_unread(reader, &mut blocks);
         share_tensors(reader, meanings, &mut blocks);
         let is_told = |tensor| refused.concerns(tensor) || without.concerns(tensor);
-        let near_misses = near_misses(&net, &limits, &blocks).into_iter();
-        let near_misses = near_misses.filter(|&(output, _)| !is_told(output));
-        let mut near_misses: Vec<NearMiss> = near_misses.map(|(_, miss)| miss).collect();
         let is_made = |tensor: ValueId| {
             graph.value(tensor).producer.is_some_and(|producer| claimed.contains(&producer))
         };
+        let checked = refused.checked(is_made);
+        let near_misses = near_misses(&net, &limits, &blocks, &checked).into_iter();
+        let near_misses = near_misses.filter(|&(output, _)| !is_told(output));
+        let mut near_misses: Vec<NearMiss> = near_misses.map(|(_, miss)| miss).collect();
         near_misses.extend(refused.near_misses(is_made));
         let copies = KernelCopies::of(reader, meanings, &blocks);
         return Plan { blocks, near_misses, copies, recipes: net.recipes };

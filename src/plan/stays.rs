@@ -14,6 +14,7 @@ use crate::onnx::ids::{IdMap, NodeId, ValueId};
 use crate::onnx::node::Node;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::plan::net::Net;
+use crate::plan::refused::CheckedNodes;
 use crate::refusal::{Neighbour, NotLinear, Reason, Subject};
 
 /// Scales and shifts in a row that are looked over; a norm that is written out has two.
@@ -22,6 +23,8 @@ const MAX_ROW: usize = 16;
 /// Looks at what stays.
 pub struct Staying<'n, 'r, 'g, 'm> {
     net: &'n Net<'r, 'g, 'm>,
+    /// What is inside of what a check refused.
+    checked: &'n CheckedNodes,
     /// Who reads a tensor, under its first name.
     readers: IdMap<ValueId, Vec<NodeId>>,
 }
@@ -53,8 +56,8 @@ fn are_added(terms: &[Term<Geometry>]) -> bool {
 }
 
 impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
-    /// In this graph, as it is planned.
-    pub fn of(net: &'n Net<'r, 'g, 'm>) -> Self {
+    /// In this graph, as it is planned, with what was `checked`.
+    pub fn of(net: &'n Net<'r, 'g, 'm>, checked: &'n CheckedNodes) -> Self {
         let mut readers: IdMap<ValueId, Vec<NodeId>> = IdMap::default();
         for (id, _) in net.reader.graph.nodes().filter(|&(id, _)| net.is_live(id)) {
             net.each_read(id, |value, _| {
@@ -64,7 +67,7 @@ impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
                 }
             });
         }
-        Staying { net, readers }
+        Staying { net, checked, readers }
     }
 
     /// Why each stays that is not told of yet.
@@ -89,9 +92,9 @@ impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
             // elsewhere, in an activation or before a softmax, nobody expects it.
             Meaning::Linear(_, map) if is_uniform(map) && !self.net.is_planned(id) => {
                 let [term] = self.net.terms(id) else { return None };
-                let (before, behind) = (self.before(term).what, self.behind(output, term));
-                let is_expected = matches!(before, Neighbour::Input) && behind.is_near;
-                is_expected.then_some(Reason::Between { before, behind: behind.what })
+                let (before, behind) = (self.before(term), self.behind(output, term));
+                let is_expected = matches!(before.what, Neighbour::Input) && behind.is_near;
+                self.between(id, before, behind).filter(|_| is_expected)
             }
             Meaning::Linear(_, LinearOp::Diagonal { .. }) if !self.net.is_planned(id) => {
                 let [term] = self.net.terms(id) else { return None };
@@ -102,10 +105,20 @@ impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
                 let (before, behind) = (self.before(term), self.behind(output, term));
                 let is_expected =
                     is_norm || (before.is_near && !self.is_bias(id, term)) || behind.is_near;
-                let (before, behind) = (before.what, behind.what);
-                is_expected.then_some(Reason::Between { before, behind })
+                self.between(id, before, behind).filter(|_| is_expected)
             }
             _ => None,
+        }
+    }
+
+    /// What stands on both sides of node `id`; where one could take it, and a check refused just
+    /// that, the reason of the check. `None` if that is told already.
+    fn between(&self, id: NodeId, before: Beside, behind: Beside) -> Option<Reason> {
+        let (before, behind) = (before.what, behind.what);
+        let is_dear = [&before, &behind].contains(&&Neighbour::Dear);
+        match self.checked.get(&id).filter(|_| is_dear) {
+            Some(reason) => reason.clone(),
+            None => Some(Reason::Between { before, behind }),
         }
     }
 

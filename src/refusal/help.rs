@@ -40,7 +40,7 @@ pub fn help(reason: &Reason) -> &'static str {
             let sides = [before, behind].map(of_neighbour);
             let helpful = sides.into_iter().find(|help| !help.starts_with(NOTHING));
             helpful.unwrap_or(
-                "Nothing, if what stands there is intended: a ReLU before a norm, for example.",
+                "Put it right behind a convolution, or right before one without padding; nothing, if what stands there is intended (a ReLU before a norm).",
             )
         }
         Reason::Call(_) => "Inline it (`onnx.inliner`), or export without functions.",
@@ -144,7 +144,7 @@ mod tests {
             (
                 relu(),
                 Neighbour::Output,
-                "Nothing, if what stands there is intended: a ReLU before a norm, for example.",
+                "Put it right behind a convolution, or right before one without padding; nothing, if what stands there is intended (a ReLU before a norm).",
             ),
         ] {
             assert_eq!(help(&Reason::Between { before, behind }), expected);

@@ -4,9 +4,9 @@
 //! `files`, what is known of a model's files, `request`, what was asked for, `notes`, what else
 //! a user should know, `json`, how fields become JSON, `groups`, which places are left alone for
 //! one reason, and `savings`, what blocks save. Above them are [`text`], the summary in lines
-//! (its `table` has a row per block), and [`html`], the page, with the [`words`] that they
-//! share; [`target`] is where they go. All are handed plain data: they know no planner and no
-//! reader, and decide nothing.
+//! (its `table` has a row per block), and [`html`], the page, with the [`words`] and the
+//! [`verdict`] that they share; [`target`] is where they go. All are handed plain data: they
+//! know no planner and no reader, and decide nothing.
 
 mod average;
 mod equalization;
@@ -26,6 +26,7 @@ mod savings;
 mod table;
 pub mod target;
 pub mod text;
+pub mod verdict;
 mod weights;
 pub mod words;
 
@@ -87,6 +88,9 @@ pub struct Report {
     /// The run of both models; `None` if nothing was run.
     #[serde(serialize_with = "json::run")]
     pub run: Option<Outcome>,
+    /// What verification showed, in a few words: see [`verdict`]. `None` if nothing was to be
+    /// verified, or the conversion did not come so far.
+    pub verdict: Option<String>,
     /// What became of the factors of channels; `None` if they were not asked for.
     pub equalization: Option<Equalization>,
     /// What int8 weights leave of the outputs; `None` if that was not asked for, or nothing tells.
@@ -94,7 +98,6 @@ pub struct Report {
     /// Sizes of the whole model.
     pub sizes: Change<Size>,
     /// Of a new model, the operators of which there are more or fewer nodes than before.
-    #[serde(skip)]
     pub operators: Vec<OperatorChange>,
     /// What the model is made of, in order; `None` if that was not asked for.
     #[serde(skip)]
@@ -175,7 +178,7 @@ pub struct Change<T> {
 }
 
 /// How many nodes of an operator there are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct OperatorChange {
     /// Its name, behind that of its domain if this is not ONNX's own.
@@ -348,6 +351,7 @@ impl Report {
             blocks: Vec::new(),
             near_misses: Vec::new(),
             run: None,
+            verdict: None,
             equalization: None,
             int8_outputs: None,
             sizes: Change::default(),

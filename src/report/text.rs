@@ -10,8 +10,9 @@ use crate::report::escape::escaped;
 use crate::report::groups::groups;
 use crate::report::quantization;
 use crate::report::table::table;
+use crate::report::verdict::{self, Standing};
 use crate::report::words::{self, amount, counted};
-use crate::report::{LeftAlone, Mode, NewerOpset, Outcome, Predecessor, PredecessorKind, Report};
+use crate::report::{LeftAlone, Mode, NewerOpset, Predecessor, PredecessorKind, Report};
 
 /// A line of the summary.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -302,27 +303,14 @@ impl Report {
     }
 
     fn put_verification(&self, lines: &mut Lines) {
-        if self.mode == Mode::Unverified {
-            return lines.put(Tone::NotVerified, "NOT VERIFIED");
-        }
-        if let Some(error) = self.largest_proof_error() {
-            let proof = format!("proof: every block agrees in float64 within {error:.1e}");
-            lines.put(Tone::Good, &proof);
-        }
-        match &self.run {
-            Some(Outcome::Agreed(agreement)) => {
-                lines.put(Tone::Good, &format!("run: {}", words::agreement(agreement)));
-            }
-            Some(Outcome::NotRun(reason)) => {
-                lines.put(Tone::NotRun, &format!("run: NOT RUN: {reason}"));
-            }
-            Some(Outcome::Broken(reason)) => {
-                lines.put(Tone::Bad, &format!("run: the new model does not run: {reason}"));
-            }
-            Some(Outcome::Differs { output, error, .. }) => {
-                lines.put(Tone::Bad, &format!("run: output `{output}` differs by {error:.1e}"));
-            }
-            None => {}
+        for found in verdict::findings(self) {
+            let tone = match found.standing {
+                Standing::Good => Tone::Good,
+                Standing::NotRun => Tone::NotRun,
+                Standing::NotVerified => Tone::NotVerified,
+                Standing::Bad => Tone::Bad,
+            };
+            lines.put(tone, &found.text);
         }
     }
 }

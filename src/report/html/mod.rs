@@ -30,7 +30,7 @@ pub use crate::report::html::index::{IndexRow, index};
 use crate::report::html::markup::{LISTED, left_out, magnitude, put, sentence, shown};
 pub use crate::report::html::origin::Origin;
 use crate::report::quantization::ADVICE;
-use crate::report::words;
+use crate::report::verdict::findings;
 use crate::report::{Average, Report};
 use crate::verify::outcome::Outcome;
 
@@ -62,36 +62,20 @@ pub fn page(report: &Report, origin: Option<&Origin>) -> String {
 
 /// The proofs of the blocks and the run of the whole model; empty without both.
 fn verification(report: &Report) -> String {
-    let worst = report.largest_proof_error();
-    if worst.is_none() && report.run.is_none() {
+    if report.largest_proof_error().is_none() && report.run.is_none() {
         return String::new();
     }
     let mut html = "<h2>Verification</h2>\n".to_owned();
-    if let Some(worst) = worst {
-        put!(
-            html,
-            "<p>Proof: old and new nodes of every block agree in float64 within \
-             <strong>{worst:.1e}</strong>.</p>\n"
-        );
+    for found in findings(report) {
+        put!(html, "<p>{}.</p>\n", sentence(&found.text));
     }
     let errors: &[(String, f64)] = match &report.run {
-        None => &[],
-        Some(Outcome::NotRun(reason)) => {
-            put!(html, "<p>The whole model was not run: {}</p>\n", sentence(&reason.reason));
-            &[]
-        }
-        Some(Outcome::Broken(reason)) => {
-            put!(html, "<p>The new model does not run: {}</p>\n", sentence(reason));
-            &[]
-        }
+        None | Some(Outcome::NotRun(_) | Outcome::Broken(_)) => &[],
         Some(Outcome::Differs { errors, tolerance, .. }) => {
             put!(html, "<p>The allowed difference is {}.</p>\n", magnitude(*tolerance));
             errors
         }
-        Some(Outcome::Agreed(agreement)) => {
-            put!(html, "<p>Run: {}</p>\n", sentence(&words::agreement(agreement)));
-            &agreement.errors
-        }
+        Some(Outcome::Agreed(agreement)) => &agreement.errors,
     };
     if errors.is_empty() {
         return html;

@@ -3,8 +3,9 @@
 //! Knows the report's data and how text is marked up.
 
 use crate::report::html::markup::{put, sentence};
+use crate::report::verdict::{self, Finding, Standing};
 use crate::report::words;
-use crate::report::{Ending, Mode, Outcome, Report};
+use crate::report::{Ending, Report};
 
 /// How it ended, and what a user has to know beside that.
 pub fn verdict(report: &Report) -> String {
@@ -42,25 +43,29 @@ pub fn verdict(report: &Report) -> String {
 /// How it ended in a sentence, and the class of that in the style sheet.
 pub fn ending(report: &Report) -> (&'static str, String) {
     let fused = words::blocks_fused(report);
-    match (report.outcome, report.mode, &report.run) {
-        (Ending::Failed, ..) => ("bad", "Failed; nothing was written.".to_owned()),
-        (Ending::Looked, ..) => ("", format!("Only looked: {fused}.")),
-        _ if report.is_unchanged() => {
-            ("", format!("Written as it was read: {}.", words::nothing_fused(report)))
-        }
-        (_, Mode::Unverified, _) => ("warn", format!("{fused} and written; NOT VERIFIED.")),
-        (_, _, Some(Outcome::NotRun(_))) => {
-            ("warn", format!("{fused}, proved and written; the whole model was not run."))
-        }
-        (_, _, None) => ("warn", format!("{fused} and written; not run.")),
-        _ if report.blocks.is_empty() => {
-            let is_equalized = report.equalization.as_ref().is_some_and(|own| own.applied);
-            let scaled = is_equalized.then_some("channels scaled for 8 bits");
-            let converted =
-                (report.notes.inferred_nodes > 0).then_some("nodes converted to inference");
-            let done: Vec<&str> = converted.into_iter().chain(scaled).collect();
-            ("good", format!("No block fused; {}, verified and written.", done.join(" and ")))
-        }
-        _ => ("good", format!("{fused}, verified and written.")),
-    }
+    let found = verdict::verdict(report).filter(|_| report.outcome != Ending::Failed);
+    let Some(Finding { standing, text }) = found else {
+        return match report.outcome {
+            Ending::Failed => ("bad", "Failed; nothing was written.".to_owned()),
+            Ending::Looked => ("", format!("Only looked: {fused}.")),
+            Ending::Written => {
+                ("", format!("Written as it was read: {}.", words::nothing_fused(report)))
+            }
+        };
+    };
+    let class = match standing {
+        Standing::Good => "good",
+        Standing::NotRun | Standing::NotVerified => "warn",
+        Standing::Bad => "bad",
+    };
+    let done = if report.blocks.is_empty() {
+        let is_equalized = report.equalization.as_ref().is_some_and(|own| own.applied);
+        let scaled = is_equalized.then_some("channels scaled for 8 bits");
+        let converted = (report.notes.inferred_nodes > 0).then_some("nodes converted to inference");
+        let done: Vec<&str> = converted.into_iter().chain(scaled).collect();
+        format!("No block fused; {}", done.join(" and "))
+    } else {
+        fused
+    };
+    (class, format!("{done} and written: {text}."))
 }

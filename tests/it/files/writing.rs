@@ -428,6 +428,13 @@ fn side_files_do_not_go_through_pipes() {
     let out = tool().args([BESIDE, "-"]).output().unwrap();
     assert_eq!((out.status.code(), out.stdout.len()), (Some(8), 0));
     assert!(stderr(&out).contains("cannot go through a pipe"), "{}", stderr(&out));
+    // What the attempt took is in the report.
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("report.json");
+    let out = tool().args([BESIDE, "-", "--report"]).arg(&report).output().unwrap();
+    assert_eq!(out.status.code(), Some(8));
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
+    assert!(report["seconds"]["write"].as_f64().unwrap() > 0.0, "{}", report["seconds"]);
     let bytes = acb_fuse::fuse(&fs::read(BESIDE).unwrap(), &acb_fuse::Options::default());
     let error = bytes.unwrap_err().to_string();
     assert!(error.contains("a model in bytes has none beside it"), "{error}");

@@ -386,7 +386,11 @@ fn every_reason_is_explained() {
                 ("…", kind) => format!("({}: see below)", word(kind)),
                 _ => says,
             };
-            let says = if *list == "Neighbour" { format!("between … and {says}") } else { says };
+            let says = if *list == "Neighbour" {
+                format!("cannot go into a convolution: before or behind, {says}")
+            } else {
+                says
+            };
             writeln!(tables, "| {says} | {means} | {helps} |").unwrap();
         }
     }

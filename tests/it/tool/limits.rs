@@ -153,6 +153,18 @@ fn doubled_kernel() -> ModelProto {
     write::model(17, vec![double_input("x", 4)], nodes, vec![kernel("k")], &["y1100"])
 }
 
+/// A tensor of unknown rank, cut along its axis 16.
+fn far_axis() -> ModelProto {
+    let mut x = double_input("x", 4);
+    if let Some(Value::TensorType(of)) = x.r#type.as_mut().and_then(|of| of.value.as_mut()) {
+        of.shape = None;
+    }
+    let stored =
+        [("from", 1), ("to", 9), ("axis", 16)].map(|(name, at)| from_integers(name, &[at]));
+    let cut = op("Slice", &["x", "from", "to", "axis"], "y");
+    write::model(17, vec![x], vec![cut], stored.to_vec(), &["y"])
+}
+
 type Row = (&'static str, fn() -> ModelProto, &'static str);
 
 const CASES: &[Row] = &[
@@ -168,6 +180,7 @@ const CASES: &[Row] = &[
     ("wide sum", wide_sum, "it adds more than 256 tensors"),
     ("large border", large_border, "where it puts its elements is not tried"),
     ("far border", far_border, "it stands behind more than 64 Identities"),
+    ("far axis", far_axis, "axes of tensors of more than 16 dimensions are not followed"),
     ("doubled sums", doubled_sums, "no more than 4096 terms are looked at for one tensor"),
     ("doubled kernel", doubled_kernel, "smaller ones are searched for 8 times"),
     ("shared sums", shared_sums, "no more than 64 nodes are computed again"),

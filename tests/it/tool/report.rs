@@ -149,6 +149,8 @@ fn every_outcome_has_a_valid_report() {
                 ("/blocks/0/branches", json!("5×5 + 1×5 + 5×1")),
                 ("/sizes/after/nodes", json!(13)),
                 ("/sizes/after/multiply_adds", json!(9127616)),
+                ("/operators", json!([])),
+                ("/verdict", Value::Null),
             ],
         ),
         (
@@ -172,6 +174,14 @@ fn every_outcome_has_a_valid_report() {
                 ("/tolerances/proof", json!(1e-12)),
                 ("/tolerances/float32", json!(1e-4)),
                 ("/versions/opset", json!(20)),
+                (
+                    "/operators",
+                    json!([
+                        {"operator": "BatchNormalization", "before": 9, "after": 0},
+                        {"operator": "Add", "before": 6, "after": 0},
+                        {"operator": "Conv", "before": 9, "after": 3},
+                    ]),
+                ),
             ],
         ),
         (
@@ -209,6 +219,7 @@ fn every_outcome_has_a_valid_report() {
                 ("/mode", json!("unverified")),
                 ("/blocks/0/proof", Value::Null),
                 ("/run", Value::Null),
+                ("/verdict", json!("NOT VERIFIED")),
             ],
         ),
         (
@@ -236,7 +247,11 @@ fn every_outcome_has_a_valid_report() {
         (
             &[unrunnable, "OUT"],
             0,
-            &[("/run/outcome", json!("not_run")), ("/sizes/before/multiply_adds", Value::Null)],
+            &[
+                ("/run/outcome", json!("not_run")),
+                ("/verdict", json!("proved, NOT RUN")),
+                ("/sizes/before/multiply_adds", Value::Null),
+            ],
         ),
         (
             &[unrunnable, "OUT", "--require-run"],
