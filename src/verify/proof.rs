@@ -9,6 +9,7 @@
 //!
 //! Knows nothing of how the new nodes were found.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::convert::Infallible;
 
@@ -230,7 +231,7 @@ impl OldValues {
     fn magnitude(&self, original: &Original, cone: &Cone, moved: &IdMap<ValueId, ValueId>) -> f64 {
         let seen = |id| {
             let name = &original.graph.value(id).name;
-            Ok::<_, Infallible>(self.spreads.get(name).cloned())
+            Ok::<_, Infallible>(self.spreads.get(name).map(Cow::Borrowed))
         };
         let interior = Interior { nodes: &cone.nodes, moved };
         let Ok(way) = yardstick(original.graph, &interior, cone.output, &seen);

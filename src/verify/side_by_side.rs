@@ -3,6 +3,7 @@
 //!
 //! Knows both graphs and the engine; not why the models should agree, nor what follows if not.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -362,7 +363,7 @@ impl TwoRuns<'_, '_, '_, '_> {
             let (float, [before, after]) = self.pair(sample, (end, new_end))?;
             let spread = |id| {
                 let tensor = self.old.tensor(sample, id).map_err(Halted::Old)?;
-                Ok::<_, Halted>(Some(TensorSpread::of(&self.array(tensor)?)))
+                Ok::<_, Halted>(Some(Cow::Owned(TensorSpread::of(&self.array(tensor)?))))
             };
             let interior = Interior { nodes: interior, moved: &IdMap::default() };
             let way = yardstick(self.old.graph(), &interior, end, &spread)?;

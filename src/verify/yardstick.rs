@@ -7,6 +7,7 @@
 //!
 //! Knows nodes of the file and what was seen of their tensors; no new node, and no tolerance.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use ndarray::Axis;
@@ -70,11 +71,11 @@ pub struct Interior<'i> {
 ///
 /// # Errors
 /// If a tensor is missing.
-pub fn yardstick<E>(
+pub fn yardstick<'s, E>(
     graph: &Graph,
     interior: &Interior,
     end: ValueId,
-    seen: &dyn Fn(ValueId) -> Result<Option<TensorSpread>, E>,
+    seen: &dyn Fn(ValueId) -> Result<Option<Cow<'s, TensorSpread>>, E>,
 ) -> Result<Yardstick, E> {
     // Per tensor that an interior node makes, the largest value on the way to it.
     let mut ways: HashMap<ValueId, f64> = HashMap::new();
@@ -85,9 +86,9 @@ pub fn yardstick<E>(
         let Some(made) = seen(output)? else { continue };
         any_varies |= made.varies;
         let moved = interior.moved.get(&output).copied();
-        let inputs = moved.map_or_else(|| node.inputs.clone(), |inner| vec![Some(inner)]);
+        let read = moved.is_none().then(|| node.inputs.iter().flatten().copied());
         let mut way = made.largest;
-        for input in inputs.into_iter().flatten() {
+        for input in moved.into_iter().chain(read.into_iter().flatten()) {
             let before = ways.get(&input).copied();
             if moved.is_none() && roles::sums(node) {
                 let read = || Ok(seen(input)?.map_or(0.0, |read| read.largest));
@@ -180,12 +181,12 @@ mod tests {
         let model = Model::index(bytes.into(), Storage::default()).unwrap();
         let graph = &Graph::read_all(&model).unwrap()[0];
         let interior: Vec<NodeId> = graph.nodes().map(|(id, _)| id).collect();
-        let read = |id: ValueId| -> Result<Option<TensorSpread>, Infallible> {
+        let read = |id: ValueId| -> Result<Option<Cow<TensorSpread>>, Infallible> {
             let name = &graph.value(id).name;
             let place = names.iter().position(|own| own == name);
             let values = place.map_or(vec![1.0; 4], |place| tensors[place].concat());
             let array = ArrayD::from_shape_vec(IxDyn(&[1, 2, 2]), values).unwrap();
-            Ok(Some(TensorSpread::of(&Array::Float(array))))
+            Ok(Some(Cow::Owned(TensorSpread::of(&Array::Float(array)))))
         };
         let interior = Interior { nodes: &interior, moved: &IdMap::default() };
         let Ok(found) = yardstick(graph, &interior, graph.find(last).unwrap(), &read);

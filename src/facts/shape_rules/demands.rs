@@ -250,8 +250,9 @@ pub fn concat(asked: &Asked, input: usize) -> Option<Extents> {
     for mut dims in others.into_iter().flatten().chain(asked.demanded(0)) {
         let axis = asked.axis(if asked.opset < 4 { 1 } else { 0 }, dims.len())?;
         *dims.get_mut(axis)? = None;
+        // Where others contradict each other, the first one says so of all that differ from it.
         all = Some(match all {
-            Some(all) => agreed(&all, &dims)?,
+            Some(all) => agreed(&all, &dims).unwrap_or(all),
             None => dims,
         });
     }
