@@ -355,6 +355,14 @@ impl<L: Linear> Term<L> {
             && (forms.opset >= 7 || !self.kernels().any(broadcasts))
     }
 
+    /// Whether the last kernel of the term can be written: what picks channels, of tensors of any
+    /// rank, is a kernel only where another one tells the rank.
+    pub fn is_kernel(&self) -> bool {
+        let map = self.map.geometry();
+        let has_rank = !map.windows.is_empty() || map.kind == ConvKind::MatMul;
+        self.kind == TermKind::Conv && has_rank
+    }
+
     /// Multiply-adds that are counted on the root, counted on what the term makes.
     pub fn macs_at_output(&self, macs: Macs) -> Macs {
         self.kernels().fold(macs, |macs, kernel| {

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::affine::{ConvKind, Geometry, Linear, Part, Refusal};
+use crate::affine::{Geometry, Linear, Part, Refusal};
 use crate::emit::term::{Term, TermKind};
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::ids::{NodeId, ValueId};
@@ -265,13 +265,12 @@ impl Form<Geometry> {
             let is_node = |kind| matches!(kind, TermKind::Conv | TermKind::Shifted(Sign::Plus));
             term.kernels().skip(1).all(|kernel| is_node(kernel.kind))
         };
-        // What picks channels, of tensors of any rank, is a kernel where another one tells the rank.
-        let has_rank = |term: &Term<Geometry>| {
-            let is_ranked =
-                |map: &Geometry| !map.windows.is_empty() || map.kind == ConvKind::MatMul;
-            term.kernels().all(|kernel| kernel.kind != TermKind::Conv || is_ranked(&kernel.map))
+        let have_ranks = |term: &Term<Geometry>| {
+            term.kernels().all(|kernel| kernel.kind != TermKind::Conv || kernel.is_kernel())
         };
-        self.terms.iter().all(|term| term.kind.is_written() && are_kernels(term) && has_rank(term))
+        self.terms
+            .iter()
+            .all(|term| term.kind.is_written() && are_kernels(term) && have_ranks(term))
             && Part::make_a_whole(self.terms.iter().map(|term| term.part()))
             && !self.terms.iter().filter(is_minus).any(is_alone)
             && (!self.is_distributed || are_of_one_rank(self.terms.iter()))

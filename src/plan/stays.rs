@@ -141,7 +141,7 @@ impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
     /// If `value` is made by a convolution as one term, its kind.
     fn convolution(&self, value: ValueId) -> Option<ConvKind> {
         let [term] = self.net.terms(self.net.former(value)?) else { return None };
-        (term.kind == TermKind::Conv).then_some(term.map.kind)
+        term.is_kernel().then_some(term.map.kind)
     }
 
     /// What is before the scale `term`, other scales left out.
@@ -151,7 +151,7 @@ impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
         for _ in 0..MAX_ROW {
             let Some(producer) = graph.value(scale.root).producer else { break };
             match self.net.former(scale.root).map(|id| self.net.terms(id)) {
-                Some([term]) if term.kind == TermKind::Conv => {
+                Some([term]) if term.is_kernel() => {
                     return Beside::near(match scale.of(term) {
                         _ if self.net.reads(scale.root) > 1 => Neighbour::Shared,
                         Err(refusal) => Neighbour::Refusing(refusal),
@@ -159,9 +159,9 @@ impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
                     });
                 }
                 Some(terms @ [_, _, ..]) if are_added(terms) => {
-                    let is_near = terms.iter().any(|term| {
-                        term.kind == TermKind::Conv || self.convolution(term.root).is_some()
-                    });
+                    let is_near = terms
+                        .iter()
+                        .any(|term| term.is_kernel() || self.convolution(term.root).is_some());
                     let is_shared = self.net.reads(scale.root) > 1;
                     let what = if is_shared { Neighbour::SharedSum } else { Neighbour::Sum };
                     return Beside { what, is_near };
@@ -223,7 +223,7 @@ impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
     /// is none.
     fn refusal(&self, id: NodeId, value: ValueId, scale: &Term<Geometry>) -> Option<Neighbour> {
         let mut of_value = self.net.terms(id).iter().filter(|term| term.root == value);
-        let term = of_value.find(|term| term.kind == TermKind::Conv)?;
+        let term = of_value.find(|term| term.is_kernel())?;
         Some(term.of(scale).map_or_else(Neighbour::Refusing, |_| Neighbour::Dear))
     }
 
