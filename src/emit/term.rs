@@ -6,6 +6,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "counts of nodes, the product of two signs")]
 
 use std::iter::successors;
+use std::sync::Arc;
 
 use crate::affine::{Channels, ConvKind, Geometry, Linear, Macs, Part, Refusal, Window};
 use crate::emit::layout::layout;
@@ -52,9 +53,17 @@ pub struct Term<L> {
     pub part: Option<Box<Part>>,
     /// What `L` is made of.
     pub kind: TermKind,
-    /// A tensor that is made of others in a row, of one of which it is what a kernel makes of that
-    /// part, if it is: all such terms of one tensor make as many outputs.
-    pub in_row: Option<ValueId>,
+    /// The row of tensors of one of which it is what a kernel makes of that part, if it is.
+    pub in_row: Option<Arc<KernelOfRow>>,
+}
+
+/// A kernel of tensors in a row. Of each of them, as large as the others, it makes as many outputs.
+#[derive(Debug, PartialEq)]
+pub struct KernelOfRow {
+    /// The tensor that is made of those.
+    pub of: ValueId,
+    /// Where its taps fall: another kernel of the row may make fewer outputs.
+    pub windows: Vec<Window>,
 }
 
 /// A kernel before the last one of a term.
@@ -107,7 +116,7 @@ impl<L: Linear> Term<L> {
     /// If the maps do not compose.
     pub fn of(&self, inner: &Self) -> Result<Self, Refusal> {
         let term = self.composed(inner)?;
-        Ok(Term { in_row: self.in_row.or(term.in_row), ..term })
+        Ok(Term { in_row: self.in_row.clone().or(term.in_row), ..term })
     }
 
     fn composed(&self, inner: &Self) -> Result<Self, Refusal> {
@@ -197,7 +206,7 @@ impl<L: Linear> Term<L> {
         };
         let (root, before, map) = (self.root, self.before.clone(), map.after(&self.map)?);
         let inner = self.inner.clone();
-        let (after, in_row) = (Vec::new(), self.in_row);
+        let (after, in_row) = (Vec::new(), self.in_row.clone());
         let mapped = Term { root, inner, before, map, after, part: None, kind, in_row };
         let Some(inner) = &self.inner else {
             return Ok(mapped.of_squares().unwrap_or(mapped));
@@ -379,7 +388,7 @@ impl<L: Linear> Term<L> {
         let inner = self.inner.as_ref().map(|inner| Box::new(shape(inner)));
         let part = self.part.clone();
         let map = self.map.geometry().clone();
-        Term { root, inner, before, map, after, part, kind, in_row: self.in_row }
+        Term { root, inner, before, map, after, part, kind, in_row: self.in_row.clone() }
     }
 
     /// Whether both compute the same of the same tensor.
@@ -389,8 +398,7 @@ impl<L: Linear> Term<L> {
             && self.has_views_of(other)
     }
 
-    /// The term, counting its outputs as `other` does, if it is known to make as many of the same
-    /// tensor; `None` if it counts so already.
+    /// The term, counting its outputs as `other` does, if it is known to make as many.
     pub fn counting_as(&self, other: &Self) -> Option<Self> {
         let is_bare = |term: &Self| term.inner.is_none() && !term.has_views();
         let make_as_many = self.in_row.is_some() && self.in_row == other.in_row;

@@ -8,9 +8,10 @@
 //! Knows the mathematics and what nodes mean; not which steps pay.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::affine::{Geometry, Linear, Part, Refusal};
-use crate::emit::term::{Term, TermKind};
+use crate::emit::term::{KernelOfRow, Term, TermKind};
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::ops::meaning::{LinearOp, Meaning, Sign, SumOperand};
@@ -319,10 +320,12 @@ fn of_parts<L: Linear>(
     let are_parts =
         inner.len() > 1 && parts.len() == inner.len() && Part::make_a_whole(parts.into_iter());
     (is_kernel && are_parts).then_some(())?;
+    let windows = outer.map.geometry().windows.clone();
+    let row = Arc::new(KernelOfRow { of: outer.root, windows });
     let parts = inner.iter().filter_map(|term| Some((term.part()?, term)));
     let mut terms = parts.map(|(part, term)| {
         let map = outer.map.of_part(&part)?;
-        let in_row = outer.in_row.or(Some(outer.root));
+        let in_row = outer.in_row.clone().or_else(|| Some(Arc::clone(&row)));
         Term { map, in_row, ..outer.clone() }.of(&Term { part: None, ..term.clone() })
     });
     let shift = outer.map.shift_alone();
