@@ -15,11 +15,6 @@ pub trait LazyWeights: Debug + Send + Sync {
     /// Puts those from `start` on into all of `into`; there are as many.
     fn read(&self, start: usize, into: &mut [f64]);
 
-    /// Where the only number of each row stands that is not 0, and is 1, if they are such rows.
-    fn picks(&self) -> Option<&[usize]> {
-        None
-    }
-
     /// How many others are read in turn, each for the one before it.
     fn depth(&self) -> usize {
         0

@@ -25,7 +25,7 @@ use crate::affine::linear::Linear;
 use crate::affine::part::Part;
 use crate::affine::picked::PickedChannels;
 use crate::affine::refusal::Refusal;
-use crate::affine::rows::{Columns, PickedRows, Stack, TapsAlong, places};
+use crate::affine::rows::{Columns, Stack, TapsAlong, places};
 use crate::affine::squares::Squares;
 use crate::affine::window::Window;
 use crate::numbers;
@@ -39,10 +39,8 @@ impl Linear for Affine {
     /// `b[o] = b₁[o] + Σ_{m,t₁} K₁[o, m, t₁]·b₂[m]`.
     fn composed(&self, inner: &Self) -> Result<Self, Refusal> {
         let geometry = self.geometry.composed(&inner.geometry)?;
-        if let Some(simple) =
-            self.scaled(inner, &geometry).or_else(|| self.repicked(inner, &geometry))
-        {
-            return Ok(simple);
+        if let Some(scaled) = self.scaled(inner, &geometry) {
+            return Ok(scaled);
         }
         let (kernel, bias) = self.multiplied(inner, &geometry);
         Ok(Self::new(geometry, Arc::new(kernel), bias))
@@ -145,7 +143,7 @@ impl Linear for Affine {
     fn of_part(&self, part: &Part) -> Result<Self, Refusal> {
         let geometry = self.geometry.of_part(part)?;
         let bias = vec![0.0; self.bias.len()];
-        Ok(Self::new(geometry, Arc::new(Columns::of_part(self, part)), bias))
+        Ok(Self::new(geometry, Arc::new(Columns::of(self, part)), bias))
     }
 
     fn recounted(&self, windows: Vec<Window>) -> Self {
@@ -223,32 +221,8 @@ impl Affine {
         Some(Self::sum(geometry.clone(), summands.collect::<Option<_>>()?, self.bias.clone()))
     }
 
-    /// `self ∘ inner` where one of the two maps only picks channels: rows or columns of the other
-    /// one. `None` if neither map does, or the other one has groups.
-    fn repicked(&self, inner: &Self, geometry: &Geometry) -> Option<Self> {
-        let is_dense = |map: &Self| map.geometry.channels.is_some_and(|c| c.groups == 1);
-        (is_dense(self) && is_dense(inner)).then_some(())?;
-        if let Some(picks) = self.picks() {
-            let bias = picks.iter().map(|&pick| inner.bias_of(pick)).collect();
-            let rows = Arc::new(PickedRows::of(inner, picks));
-            return Some(Self::new(geometry.clone(), rows, bias));
-        }
-        let (picks, channels) = (inner.picks()?, inner.geometry.channels?);
-        let columns = Arc::new(Columns::of_picks(self, picks, channels.inputs));
-        Some(Self::new(geometry.clone(), columns, self.bias.clone()))
-    }
-
-    /// The channels that the map picks, if it does nothing else.
-    fn picks(&self) -> Option<&[usize]> {
-        match self.summands.as_slice() {
-            [only] if only.scale == [1.0] && self.bias.iter().all(|&bias| bias == 0.0) => {
-                only.weights.picks().filter(|_| self.geometry.windows.is_empty())
-            }
-            _ => None,
-        }
-    }
-
-    /// The kernel and bias of `self ∘ inner`, multiplied out.
+    /// The kernel and bias of `self ∘ inner`, multiplied out. Zeros are passed over: of what picks
+    /// channels or cuts squares, nearly all weights are.
     fn multiplied(&self, inner: &Self, geometry: &Geometry) -> (Vec<f64>, Vec<f64>) {
         let between = match (self.geometry.channels, inner.geometry.channels) {
             (Some(outer), _) => outer.inputs,
@@ -278,27 +252,32 @@ impl Affine {
         let (outer_flat, inner_flat) = (numbers::all(&outer), numbers::all(&inner));
         let outer_width = second.inputs / second.groups;
         let inner_width = first.inputs / first.groups;
+        let per_group = second.outputs / second.groups;
         let mut kernel = vec![0.0; channels.outputs * width * all_taps];
         let mut bias = outer.bias.clone();
-        for output in 0..channels.outputs {
-            let row = &mut kernel[output * width * all_taps..][..width * all_taps];
-            let first_between = output / (second.outputs / second.groups) * outer_width;
-            for relative in 0..outer_width {
-                let middle = first_between + relative;
+        for middle in 0..second.inputs {
+            let inner_row =
+                &inner_flat[middle * inner_width * inner_taps..][..inner_width * inner_taps];
+            let of_tap = |(at, &value): (usize, &f64)| {
+                let place = at / inner_taps * all_taps + inner_places[at % inner_taps];
+                (value != 0.0).then_some((place, value))
+            };
+            let inner_row: Vec<(usize, f64)> =
+                inner_row.iter().enumerate().filter_map(of_tap).collect();
+            let input = middle / (first.outputs / first.groups) * inner_width % width;
+            let (group, relative) = (middle / outer_width, middle % outer_width);
+            for output in group * per_group..(group + 1) * per_group {
                 let weights =
                     &outer_flat[(output * outer_width + relative) * outer_taps..][..outer_taps];
+                if weights.iter().all(|&weight| weight == 0.0) {
+                    continue;
+                }
                 bias[output] += inner.bias[middle] * weights.iter().sum::<f64>();
-                let input = middle / (first.outputs / first.groups) * inner_width % width;
+                let row = &mut kernel[output * width * all_taps..][..width * all_taps];
                 let row = &mut row[input * all_taps..][..inner_width * all_taps];
-                let inner_rows =
-                    &inner_flat[middle * inner_width * inner_taps..][..inner_width * inner_taps];
                 for (&weight, &first) in weights.iter().zip(&outer_places) {
-                    for (sums, values) in
-                        row.chunks_exact_mut(all_taps).zip(inner_rows.chunks_exact(inner_taps))
-                    {
-                        for (&value, &place) in values.iter().zip(&inner_places) {
-                            sums[first + place] += weight * value;
-                        }
+                    for &(place, value) in &inner_row {
+                        row[first + place] += weight * value;
                     }
                 }
             }

@@ -70,8 +70,4 @@ impl LazyWeights for Picks {
             *number = if self.places[at / self.row] == at % self.row { 1.0 } else { 0.0 };
         }
     }
-
-    fn picks(&self) -> Option<&[usize]> {
-        Some(&self.places)
-    }
 }

@@ -121,23 +121,25 @@ impl LazyWeights for Stack {
     }
 }
 
-/// Some rows of a kernel.
+/// Of each row of a kernel without groups, what is multiplied by the channels of a part.
 #[derive(Debug)]
-pub(super) struct PickedRows {
+pub(super) struct Columns {
     whole: Affine,
-    rows: Vec<usize>,
+    /// Which numbers of a row these are.
+    range: Range<usize>,
 }
 
-impl PickedRows {
-    /// Those with these numbers.
-    pub(super) fn of(map: &Affine, rows: &[usize]) -> Self {
-        PickedRows { whole: flat(map), rows: rows.to_vec() }
+impl Columns {
+    /// Those of `part`.
+    pub(super) fn of(map: &Affine, part: &Part) -> Self {
+        let taps: usize = taps(&map.geometry.windows).iter().product();
+        Columns { whole: flat(map), range: part.start * taps..(part.start + part.size) * taps }
     }
 }
 
-impl LazyWeights for PickedRows {
+impl LazyWeights for Columns {
     fn count(&self) -> usize {
-        self.rows.len() * row(&self.whole)
+        self.whole.count() / row(&self.whole) * self.range.len()
     }
 
     fn depth(&self) -> usize {
@@ -146,58 +148,8 @@ impl LazyWeights for PickedRows {
 
     fn read(&self, start: usize, into: &mut [f64]) {
         let row = row(&self.whole);
-        in_rows(row, start, into, |number, skipped, part| {
-            self.whole.read(self.rows[number] * row + skipped, part);
-        });
-    }
-}
-
-/// What is multiplied by each of some channels in a kernel without groups: for each, the sum of
-/// columns.
-#[derive(Debug)]
-pub(super) struct Columns {
-    whole: Affine,
-    taps: usize,
-    columns: Vec<Vec<usize>>,
-}
-
-impl Columns {
-    /// Those of the channels of `part`.
-    pub(super) fn of_part(map: &Affine, part: &Part) -> Self {
-        let columns = (part.start..part.start + part.size).map(|column| vec![column]);
-        Self::of(map, columns.collect())
-    }
-
-    /// Those of channels of which the kernel reads the ones with these numbers, of so many.
-    pub(super) fn of_picks(map: &Affine, picks: &[usize], channels: usize) -> Self {
-        let mut columns = vec![Vec::new(); channels];
-        picks.iter().enumerate().for_each(|(column, &pick)| columns[pick].push(column));
-        Self::of(map, columns)
-    }
-
-    fn of(map: &Affine, columns: Vec<Vec<usize>>) -> Self {
-        Columns { whole: flat(map), taps: taps(&map.geometry.windows).iter().product(), columns }
-    }
-}
-
-impl LazyWeights for Columns {
-    fn count(&self) -> usize {
-        self.whole.count() / row(&self.whole) * self.columns.len() * self.taps
-    }
-
-    fn depth(&self) -> usize {
-        1 + self.whole.depth()
-    }
-
-    fn read(&self, start: usize, into: &mut [f64]) {
-        let (row, taps) = (row(&self.whole), self.taps);
-        let mut all = vec![0.0; row];
-        in_rows(self.columns.len() * taps, start, into, |number, skipped, part| {
-            self.whole.read(number * row, &mut all);
-            for (at, sum) in (skipped..).zip(part) {
-                let columns = self.columns[at / taps].iter();
-                *sum = columns.map(|column| all[column * taps + at % taps]).sum();
-            }
+        in_rows(self.range.len(), start, into, |number, skipped, part| {
+            self.whole.read(number * row + self.range.start + skipped, part);
         });
     }
 }

@@ -7,7 +7,7 @@ use crate::facts::validity::Validity;
 use crate::onnx::ids::ValueId;
 use crate::onnx::node::Node;
 use crate::ops::meaning::Meaning;
-use crate::ops::reader::{Reader, first_input, not_linear};
+use crate::ops::reader::{Reader, not_linear};
 use crate::ops::stop::Stop;
 
 /// LeakyRelu (opset 1 to 16) that is as steep below zero as above: VanillaNet's, when its
@@ -103,12 +103,8 @@ fn only_one(reader: &Reader, node: &Node, is_neutral: fn(f64) -> bool) -> Result
 
 /// Another name of an input, if it `is` one.
 fn alias(node: &Node, input: usize, is: bool) -> Result<Meaning, Stop> {
-    let input = if input == 0 { first_input(node)? } else { read(node, input)? };
+    let input = node.input(input).ok_or_else(|| not_linear(node))?;
     if is { Ok(Meaning::Alias(input)) } else { Err(not_linear(node).into()) }
-}
-
-fn read(node: &Node, input: usize) -> Result<ValueId, Stop> {
-    Ok(node.input(input).ok_or_else(|| not_linear(node))?)
 }
 
 /// Whether all elements of a constant are such. What is no constant is no matter of numbers.

@@ -102,7 +102,7 @@ pub fn payload(fields: &GraphFields) -> Range<usize> {
 
 /// The name of the first tensor that the node makes; empty if it makes none.
 pub fn first_output(node: &NodeProto) -> &str {
-    node.output.first().map_or("", String::as_str)
+    node.output.iter().find(|name| !name.is_empty()).map_or("", String::as_str)
 }
 
 /// Names of the graph inputs.

@@ -11,10 +11,11 @@ use crate::onnx::graph::Graph;
 use crate::onnx::ids::ValueId;
 use crate::verify::compare::ComparedTensor;
 use crate::verify::decided::Decided;
+use crate::verify::entries::first_output;
 use crate::verify::feeding::{self, Feed, RunInput};
 use crate::verify::outcome::{Agreement, NotRun, Outcome};
 use crate::verify::pairs::Pairs;
-use crate::verify::seen::{Seen, made_by};
+use crate::verify::seen::Seen;
 
 /// What was seen so far.
 #[derive(Debug, Default)]
@@ -161,7 +162,7 @@ fn ancestors(
     while let Some(tensor) = open.pop() {
         if found.insert(tensor)
             && let Some(producer) = graph.value(tensor).producer
-            && !bridged.contains_key(made_by(&graph.node(producer).proto))
+            && !bridged.contains_key(first_output(&graph.node(producer).proto))
         {
             open.extend(graph.uses(producer));
             open.extend(graph.node(producer).outputs.iter().flatten());

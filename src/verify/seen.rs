@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::onnx::proto::NodeProto;
 use crate::verify::compare::ComparedTensor;
 
 /// What was seen on the way.
@@ -19,7 +18,7 @@ pub struct Seen {
     /// Elements behind steps.
     pub stepped: u64,
     /// Nodes of the old model that the engine did not run, and what they are called; by a tensor
-    /// that they make ([`made_by`]). Their numbers are others at sizes at which other branches stand
+    /// that they make ([`first_output`](crate::verify::entries::first_output)). Their numbers are others at sizes at which other branches stand
     /// in the place of an If.
     pub bridged: BTreeMap<String, String>,
 }
@@ -38,11 +37,6 @@ impl Seen {
     pub fn all(&self) -> impl Iterator<Item = &ComparedTensor> {
         self.outputs.iter().chain(&self.on_the_way)
     }
-}
-
-/// The first tensor that a node makes; empty if it makes none.
-pub fn made_by(node: &NodeProto) -> &str {
-    node.output.iter().find(|name| !name.is_empty()).map_or("", String::as_str)
 }
 
 /// Comparisons of one tensor count as one; runs of one course have them in the same order.

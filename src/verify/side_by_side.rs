@@ -16,12 +16,13 @@ use crate::onnx::model::Invalid;
 use crate::onnx::node::Node;
 use crate::verify::compare::{ComparedTensor, Tolerances, compared, differing, is_finite};
 use crate::verify::course::{Course, Meeting, MeetingRule, TensorPair};
+use crate::verify::entries::first_output;
 use crate::verify::feeding::BridgedNodes;
 use crate::verify::float_types::{ComparedTypes, FloatTypes};
 use crate::verify::nature::Saturation;
 use crate::verify::pairs::Pairs;
 use crate::verify::saturated::saturated;
-use crate::verify::seen::{Seen, made_by};
+use crate::verify::seen::Seen;
 use crate::verify::sliced_run::{Bridges, SlicedRun, Stopped};
 use crate::verify::slices::{self, SliceLimits, SlicedStretch};
 use crate::verify::steps::is_explained;
@@ -140,7 +141,7 @@ impl SideBySide<'_, '_, '_> {
     /// The nodes of the old model over which bridges led.
     fn bridged(&self, seen: &Seen) -> BTreeSet<NodeId> {
         let nodes = self.old.first().into_iter().flat_map(Graph::nodes);
-        let is_bridged = |node: &Node| seen.bridged.contains_key(made_by(&node.proto));
+        let is_bridged = |node: &Node| seen.bridged.contains_key(first_output(&node.proto));
         nodes.filter(|(_, node)| is_bridged(node)).map(|(id, _)| id).collect()
     }
 
@@ -218,7 +219,7 @@ impl SideBySide<'_, '_, '_> {
         let graph = runs.old.graph();
         let label = |&id: &NodeId| {
             let node = graph.node(id);
-            (made_by(&node.proto).to_owned(), node.label().to_owned())
+            (first_output(&node.proto).to_owned(), node.label().to_owned())
         };
         let bridged = runs.old.bridged.keys().map(label).collect();
         let mut whole = Seen { bridged, ..Seen::default() };
