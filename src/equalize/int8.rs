@@ -37,7 +37,7 @@ pub fn of_weights(
     pieces: &[Piece],
 ) -> Result<Option<Int8Sqnr>, Unscaled> {
     let kernels = stored_kernels(graph, constants);
-    let names = graph.outputs.iter().map(|&id| graph.value(id).name.as_str());
+    let names = graph.outputs.iter().map(|&id| graph.value(id).name);
     let names: Vec<&str> = names.collect();
     if kernels.is_empty() {
         return Ok(None);
@@ -51,11 +51,11 @@ pub fn of_weights(
             else {
                 continue;
             };
-            let name = &graph.value(value).name;
+            let name = graph.value(value).name;
             let dims: Vec<i64> = dims.into_iter().map(|size| size as i64).collect();
             let axis = Some(axis).filter(|_| per_channel);
             let all = numbers::all(stored.as_ref());
-            grid.kernels.insert(name.clone(), on_symmetric_grid(name, &dims, &all, axis, float));
+            grid.kernels.insert(name.to_owned(), on_symmetric_grid(name, &dims, &all, axis, float));
         }
         Ok(grid)
     };

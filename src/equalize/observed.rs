@@ -171,7 +171,7 @@ fn watched(
         .collect();
     let is_fed = |id: &ValueId| fed.iter().any(|(other, _)| other == id);
     let made: Vec<ValueId> = tensors.iter().copied().filter(|id| !is_fed(id)).collect();
-    let names: Vec<&str> = made.iter().map(|&id| graph.value(id).name.as_str()).collect();
+    let names: Vec<&str> = made.iter().map(|&id| graph.value(id).name).collect();
     let showing = model.clone().showing(&names);
     showing.run(pieces, |number, arrays| {
         let given = pieces.get(number);

@@ -81,8 +81,8 @@ pub fn scaled(
     tensor: &ScaledTensor,
     factors: &[f64],
 ) -> Result<FusedWeights, Unscaled> {
-    let name = &graph.value(tensor.value).name;
-    let missing = || NotFinite { tensor: name.clone() };
+    let name = graph.value(tensor.value).name;
+    let missing = || NotFinite { tensor: name.to_owned() };
     let of = constants.numbers(tensor.value)?.ok_or_else(missing)?;
     let of_side = |id| classes.factors(id, factors).unwrap_or_default();
     let numbers = ScaledNumbers {

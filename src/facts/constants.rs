@@ -376,7 +376,7 @@ impl<'g, 'm> Constants<'g, 'm> {
     }
 
     fn name(&self, id: ValueId) -> String {
-        self.graph.value(id).name.clone()
+        self.graph.value(id).name.to_owned()
     }
 
     /// The values of the first `count` inputs of `node` that are not left out, by their names:

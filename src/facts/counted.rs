@@ -62,7 +62,7 @@ fn counted(graph: &Graph, constants: &Constants) -> Vec<(ValueId, TensorProto)> 
         let dims: Vec<i64> = facts.dims(id)?.into_iter().collect::<Option<_>>()?;
         let count = dims.iter().try_fold(1i64, |count, &size| count.checked_mul(size))?;
         let is_whole = usize::try_from(count).ok() == Some(integers.len());
-        let tensor = tensor::from_integers(&graph.value(id).name, &integers);
+        let tensor = tensor::from_integers(graph.value(id).name, &integers);
         is_whole.then_some((id, TensorProto { dims, ..tensor }))
     };
     outputs.filter(is_open).filter_map(&mut known).collect()

@@ -347,7 +347,7 @@ impl SymbolicOperands for OfNode<'_, '_, '_> {
 pub fn declared(graph: &Graph, input: ValueId, given: &InputShapes) -> Option<Dims> {
     let value = graph.value(input);
     let field = value.input.as_ref().filter(|_| graph.outer.is_none())?;
-    if let Some(shape) = given.get(&value.name) {
+    if let Some(shape) = given.get(value.name) {
         return shape.iter().map(|&size| i64::try_from(size).map(Some).ok()).collect();
     }
     info::dims(&graph.model.decode(field, "graph input").ok()?)

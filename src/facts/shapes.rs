@@ -239,7 +239,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
     /// What the engine infers; `None` if that is nothing.
     fn inferred(&self, tensor: ValueId) -> Option<&[Option<i64>]> {
         let shapes = &self.inference_of(tensor)?.shapes;
-        shapes.get(&self.graph.value(tensor).name).map(Vec::as_slice)
+        shapes.get(self.graph.value(tensor).name).map(Vec::as_slice)
     }
 
     /// The engine's inference, if it may be believed about `tensor`. An open size it takes
@@ -288,7 +288,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
             return Ok(Some(known));
         }
         let integers = self.inference_of(id).map(|inference| &inference.integers);
-        let inferred = integers.and_then(|integers| integers.get(&self.graph.value(id).name));
+        let inferred = integers.and_then(|integers| integers.get(self.graph.value(id).name));
         let is_contradicted = |inferred: &&Vec<i64>| {
             let inferred: Vec<Option<i64>> = inferred.iter().copied().map(Some).collect();
             ruled.as_ref().is_some_and(|ruled| agreed(ruled, &inferred).is_none())
@@ -330,7 +330,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
     pub fn size(&self, tensor: ValueId, axis: usize) -> Result<i64, NotLinear> {
         let size = self.known_size(tensor, axis);
         size.filter(|size| (0..1 << 24).contains(size)).ok_or_else(|| {
-            let name = &self.graph.value(tensor).name;
+            let name = self.graph.value(tensor).name;
             self.unknown(format!(
                 "the size of `{name}` on axis {axis}, on which its windows depend,"
             ))
@@ -385,7 +385,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
     }
 
     pub(crate) fn rank_unknown(&self, tensor: ValueId) -> NotLinear {
-        let name = &self.graph.value(tensor).name;
+        let name = self.graph.value(tensor).name;
         self.unknown(format!("the number of dimensions of `{name}`"))
     }
 

@@ -75,7 +75,7 @@ impl Condition {
 
     /// In words, as in `axis 2 of `x` has 64 elements`.
     pub fn describe(&self, graph: &Graph) -> String {
-        let name = &graph.value(self.tensor).name;
+        let name = graph.value(self.tensor).name;
         match &self.property {
             Property::Rank(rank) => format!("`{name}` has {rank} axes"),
             Property::Size(axis, sizes) => format!("axis {axis} of `{name}` has {sizes}"),

@@ -24,7 +24,7 @@ use crate::onnx::schema::{
 };
 use crate::onnx::splice::{self, Container, Deferred, Edit, Hole, Sink};
 use crate::onnx::storage::{DataPlace, Storage, StorageError};
-use crate::onnx::wire::{self, Field, WireError};
+use crate::onnx::wire;
 
 /// A message that may hold tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,48 +94,60 @@ const MAX_NESTING: usize = 100;
 pub fn find(model: &Model) -> Result<Vec<External>, Invalid> {
     let mut found = Vec::new();
     let whole = 0..model.bytes().len();
-    let mut open: Vec<(MessageKind, Range<usize>, Vec<Container>)> =
-        vec![(MessageKind::Model, whole, vec![])];
-    while let Some((kind, payload, around)) = open.pop() {
-        if kind == MessageKind::Tensor {
-            found.extend(external(model, payload, around)?);
-            continue;
-        }
-        for field in wire::fields(model.bytes(), payload) {
-            let field = field?;
-            let inner = kind.of_field(field.number).filter(|_| around.len() < MAX_NESTING);
-            if let Some(inner) = inner {
-                let own = Container { length: field.length(), payload: field.payload.clone() };
-                let around = around.iter().cloned().chain([own]).collect();
-                open.push((inner, field.payload, around));
-            }
+    find_in(model, MessageKind::Model, whole, &mut Vec::new(), &mut found)?;
+    Ok(found)
+}
+
+/// Adds those in the message that fills `payload`, with the messages `around` it.
+fn find_in(
+    model: &Model,
+    kind: MessageKind,
+    payload: Range<usize>,
+    around: &mut Vec<Container>,
+    found: &mut Vec<External>,
+) -> Result<(), Invalid> {
+    if kind == MessageKind::Tensor {
+        found.extend(external(model, payload, around)?);
+        return Ok(());
+    }
+    for field in wire::fields(model.bytes(), payload) {
+        let field = field?;
+        let inner = kind.of_field(field.number).filter(|_| around.len() < MAX_NESTING);
+        if let Some(inner) = inner {
+            around.push(Container { length: field.length(), payload: field.payload.clone() });
+            find_in(model, inner, field.payload, around, found)?;
+            around.pop();
         }
     }
-    found.sort_by_key(|tensor| tensor.entries.first().map(|entry| entry.start));
-    Ok(found)
+    Ok(())
 }
 
 /// The tensor at `payload`, if it is an external one.
 fn external(
     model: &Model,
     payload: Range<usize>,
-    containers: Vec<Container>,
+    around: &[Container],
 ) -> Result<Option<External>, Invalid> {
-    let fields: Vec<Field> =
-        wire::fields(model.bytes(), payload.clone()).collect::<Result<_, WireError>>()?;
+    let fields = || wire::fields(model.bytes(), payload.clone());
+    let mut is_elsewhere = false;
+    for field in fields() {
+        is_elsewhere |= field?.number == tensor_field::DATA_LOCATION;
+    }
     // Most are not: no need to decode these.
-    if !fields.iter().any(|field| field.number == tensor_field::DATA_LOCATION) {
+    if !is_elsewhere {
         return Ok(None);
     }
-    let tensor: TensorProto = model.decode_range(payload, "tensor")?;
+    let entries = fields().map_while(Result::ok);
+    let entries = entries.filter(|field| field.number == tensor_field::EXTERNAL_DATA);
+    let entries = entries.map(|field| field.entry()).collect();
+    let tensor: TensorProto = model.decode_range(payload.clone(), "tensor")?;
     let invalid = |problem: StorageError| TensorError {
         name: tensor.name().to_owned(),
         problem: problem.into(),
     };
     let Some(place) = DataPlace::of(&tensor).map_err(invalid)? else { return Ok(None) };
-    let entries = fields.into_iter().filter(|field| field.number == tensor_field::EXTERNAL_DATA);
-    let entries = entries.map(|field| field.entry()).collect();
-    Ok(Some(External { name: tensor.name().to_owned(), place, entries, containers }))
+    let (name, containers) = (tensor.name().to_owned(), around.to_vec());
+    Ok(Some(External { name, place, entries, containers }))
 }
 
 /// Names of the side files that `tensors` lie in.

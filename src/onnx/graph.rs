@@ -26,9 +26,9 @@ pub type InputDims = (String, Option<Vec<Option<i64>>>);
 
 /// One tensor.
 #[derive(Debug, Default)]
-pub struct Value {
+pub struct Value<'m> {
     /// Its name.
-    pub name: String,
+    pub name: &'m str,
     /// The node that computes it.
     pub producer: Option<NodeId>,
     /// The nodes that read it and whose results are needed, one entry per use.
@@ -57,7 +57,7 @@ pub struct Graph<'m> {
     /// Graph outputs, in order.
     pub outputs: Vec<ValueId>,
     nodes: Vec<Node>,
-    values: Vec<Value>,
+    values: Vec<Value<'m>>,
     ids: HashMap<&'m str, ValueId>,
     live: Table<NodeId, ()>,
 }
@@ -142,7 +142,7 @@ impl<'m> Graph<'m> {
             // Of two tensors with one name, inside and outside, engines take either: it
             // is not constant, and both are needed.
             if let Some(own) = self.find(name) {
-                let (name, outer) = (name.to_owned(), Some(OuterId::of(id)));
+                let outer = Some(OuterId::of(id));
                 *self.value_mut(own) =
                     Value { name, outer, is_ambiguous: true, ..Value::default() };
                 continue;
@@ -315,19 +315,19 @@ impl<'m> Graph<'m> {
         let next = ValueId(self.values.len() as u32);
         let id = *self.ids.entry(name).or_insert(next);
         if id == next {
-            self.values.push(Value { name: name.to_owned(), ..Value::default() });
+            self.values.push(Value { name, ..Value::default() });
         }
         id
     }
 
     #[expect(clippy::indexing_slicing, reason = "ids are only made by `intern`")]
-    fn value_mut(&mut self, id: ValueId) -> &mut Value {
+    fn value_mut(&mut self, id: ValueId) -> &mut Value<'m> {
         &mut self.values[id.0 as usize]
     }
 
     /// The tensor `id`.
     #[expect(clippy::indexing_slicing, reason = "ids are only made by `intern`")]
-    pub fn value(&self, id: ValueId) -> &Value {
+    pub fn value(&self, id: ValueId) -> &Value<'m> {
         &self.values[id.0 as usize]
     }
 
@@ -353,7 +353,7 @@ impl<'m> Graph<'m> {
     }
 
     /// All tensors.
-    pub fn values(&self) -> impl Iterator<Item = (ValueId, &Value)> {
+    pub fn values(&self) -> impl Iterator<Item = (ValueId, &Value<'m>)> {
         self.values.iter().enumerate().map(|(index, value)| (ValueId(index as u32), value))
     }
 

@@ -72,7 +72,7 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
             let mut nodes = Vec::new();
             if inliner.expand(node.proto.clone(), 0, nesting, &mut nodes)? {
                 let read = node.outputs.iter().flatten().filter(|id| used.contains(id));
-                let read = read.map(|&id| graph.value(id).name.clone()).collect();
+                let read = read.map(|&id| graph.value(id).name.to_owned()).collect();
                 let nodes = needed(nodes, read);
                 after.extend(called_by(&nodes));
                 let entries = nodes.iter().map(|node| splice::entry(graph_field::NODE, node));

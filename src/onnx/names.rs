@@ -13,9 +13,10 @@ use crate::onnx::schema::{annotation_field, graph_field, info_field};
 /// its model contains it: names that end in it, or go on after it, are new.
 pub fn fresh(graph: &Graph, suffix: &str) -> String {
     let mut seen = Suffixed::new(suffix);
-    graph.values().for_each(|(_, value)| seen.see(&value.name));
+    graph.values().for_each(|(_, value)| seen.see(value.name));
     seen.see_declared(graph);
-    graph.nodes().for_each(|(_, node)| seen.see_node(&node.proto));
+    // What nodes read and make are the graph's tensors.
+    graph.nodes().for_each(|(_, node)| seen.see_named(&node.proto));
     for function in &graph.model.functions {
         // What is malformed is refused by whoever reads it.
         let function = graph.model.decode(function, "function").ok();
@@ -80,8 +81,13 @@ impl<'s> Suffixed<'s> {
     }
 
     fn see_node(&mut self, node: &NodeProto) {
-        self.see(node.name());
         node.input.iter().chain(&node.output).for_each(|name| self.see(name));
+        self.see_named(node);
+    }
+
+    /// All names in `node` but those of what it reads and makes.
+    fn see_named(&mut self, node: &NodeProto) {
+        self.see(node.name());
         bodies(node).for_each(|body| self.see_body(body));
     }
 

@@ -35,7 +35,7 @@ pub fn sorted(model: &Model) -> Result<Option<Bytes>, WireError> {
     }
     while let Some(scope) = graphs.pop() {
         if let Ok(Some(order)) = scope.order() {
-            unsorted.push((scope.payload.clone(), scope.number, order));
+            unsorted.push((scope.payload.clone(), scope.kind.nodes(), order));
         }
         graphs.extend(scope.bodies()?);
     }
@@ -85,10 +85,8 @@ impl Kind {
 struct Scope<'m> {
     model: &'m Model,
     payload: Range<usize>,
-    number: u32,
+    kind: Kind,
     nodes: Vec<Names<'m>>,
-    /// Its own tensors that no node of it makes.
-    known: HashSet<&'m str>,
     around: Rc<Around<'m>>,
     depth: usize,
 }
@@ -139,26 +137,29 @@ impl<'m> Scope<'m> {
         around: Rc<Around<'m>>,
         depth: usize,
     ) -> Result<Self, WireError> {
-        let (mut nodes, mut known) = (Vec::new(), HashSet::new());
+        let mut nodes = Vec::new();
         for field in wire::fields(model.bytes(), payload.clone()) {
             let field = field?;
-            match (kind, field.number) {
-                (Kind::Graph, graph_field::INPUT) => {
-                    known.extend(text(model, &field.payload, info_field::NAME));
-                }
-                (Kind::Graph, graph_field::INITIALIZER) => {
-                    known.extend(text(model, &field.payload, tensor_field::NAME));
-                }
-                (Kind::Function, function_field::INPUT) => {
-                    known.extend(model.str_at(field.payload));
-                }
-                (_, number) if number == kind.nodes() => {
-                    nodes.push(Names::of(model, &field.payload, depth)?);
-                }
-                _ => {}
+            if field.number == kind.nodes() {
+                nodes.push(Names::of(model, &field.payload, depth)?);
             }
         }
-        Ok(Scope { model, payload, number: kind.nodes(), nodes, known, around, depth })
+        Ok(Scope { model, payload, kind, nodes, around, depth })
+    }
+
+    /// Its own tensors: those that it is given or stores, and those that its nodes make.
+    fn tensors(&self) -> HashSet<&'m str> {
+        let fields = wire::fields(self.model.bytes(), self.payload.clone()).map_while(Result::ok);
+        let given = fields.filter_map(|field| match (self.kind, field.number) {
+            (Kind::Graph, graph_field::INPUT) => text(self.model, &field.payload, info_field::NAME),
+            (Kind::Graph, graph_field::INITIALIZER) => {
+                text(self.model, &field.payload, tensor_field::NAME)
+            }
+            (Kind::Function, function_field::INPUT) => self.model.str_at(field.payload),
+            _ => None,
+        });
+        let made = self.nodes.iter().flat_map(|node| &node.makes).copied();
+        given.chain(made).collect()
     }
 
     /// The bodies in its nodes.
@@ -167,9 +168,8 @@ impl<'m> Scope<'m> {
         if self.nodes.iter().all(|node| node.bodies.is_empty()) || self.depth >= MAX_NESTING {
             return Ok(bodies);
         }
-        let made = self.nodes.iter().flat_map(|node| &node.makes).copied();
-        let tensors = self.known.iter().copied().chain(made).collect();
-        let around = Rc::new(Around { tensors, further: Some(Rc::clone(&self.around)) });
+        let further = Some(Rc::clone(&self.around));
+        let around = Rc::new(Around { tensors: self.tensors(), further });
         // What the bodies of foreign operators mean is for their owners to say.
         for node in self.nodes.iter().filter(|node| node.is_standard) {
             for body in &node.bodies {
@@ -190,17 +190,18 @@ impl<'m> Scope<'m> {
         let mut makers: HashMap<&str, usize> = HashMap::new();
         for (number, node) in self.nodes.iter().enumerate() {
             // A name of the graph around is read from there until a node here has made it.
-            let is_own = |name: &&&str| !self.known.contains(*name) && !self.around.holds(name);
+            let is_own = |name: &&&str| !self.around.holds(name);
             for &name in node.makes.iter().filter(is_own) {
                 makers.entry(name).or_insert(number);
             }
         }
         let mut order = Vec::with_capacity(self.nodes.len());
         let mut states = vec![State::New; self.nodes.len()];
+        // Nodes whose tensors are wanted, each by the one below it, and how many of the names that
+        // it reads were looked at.
+        let mut open = Vec::new();
         for first in 0..self.nodes.len() {
-            // Nodes whose tensors are wanted, each by the one below it, and how many of the
-            // names that it reads were looked at.
-            let mut open = vec![(first, 0)];
+            open.push((first, 0));
             while let Some((number, read)) = open.pop() {
                 let Some((node, state)) = self.nodes.get(number).zip(states.get_mut(number)) else {
                     continue;
@@ -247,12 +248,15 @@ enum State {
 impl<'m> Names<'m> {
     fn of(model: &'m Model, node: &Range<usize>, depth: usize) -> Result<Self, WireError> {
         let (mut reads, mut makes, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut name, mut domain) = ("", "");
         for field in wire::fields(model.bytes(), node.clone()) {
             let field = field?;
             match field.number {
                 node_field::INPUT => reads.extend(model.str_at(field.payload)),
                 node_field::OUTPUT => makes.extend(model.str_at(field.payload)),
                 node_field::ATTRIBUTE => bodies.extend(graphs_in(model, &field.payload)?),
+                node_field::NAME => name = model.str_at(field.payload).unwrap_or_default(),
+                node_field::DOMAIN => domain = model.str_at(field.payload).unwrap_or_default(),
                 _ => {}
             }
         }
@@ -261,9 +265,8 @@ impl<'m> Names<'m> {
         }
         reads.retain(|name| !name.is_empty());
         makes.retain(|name| !name.is_empty());
-        let named = text(model, node, node_field::NAME).filter(|name| !name.is_empty());
+        let named = Some(name).filter(|name| !name.is_empty());
         let label = named.or(makes.first().copied()).unwrap_or("(a node without a name)");
-        let domain = text(model, node, node_field::DOMAIN).unwrap_or_default();
         Ok(Names { label, is_standard: is_default_domain(domain), reads, makes, bodies })
     }
 }
@@ -293,8 +296,7 @@ fn read_outside<'m>(
     let outputs = wire::fields(model.bytes(), payload.clone()).filter_map(Result::ok);
     let outputs = outputs.filter(|field| field.number == graph_field::OUTPUT);
     let outputs = outputs.filter_map(|field| text(model, &field.payload, info_field::NAME));
-    let mut own = body.known;
-    own.extend(body.nodes.iter().flat_map(|node| &node.makes));
+    let own = body.tensors();
     let read = body.nodes.iter().flat_map(|node| node.reads.iter().copied()).chain(outputs);
     Ok(read.filter(|name| !own.contains(name)).collect())
 }

@@ -5,6 +5,11 @@
 
 use std::ops::Range;
 
+use prost::encoding;
+
+/// Bytes that 64 bits take, seven in each.
+const LONGEST_VARINT: usize = 10;
+
 /// One field of a message, by its place in the file. There are several for each node and tensor
 /// of a model, so it is small.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,17 +119,11 @@ impl Fields<'_> {
 
     fn varint(&self, start: usize) -> Result<(u64, usize), WireError> {
         let bytes = self.bytes.get(start..self.end).unwrap_or_default();
-        let mut value = 0u64;
-        for (index, &byte) in bytes.iter().take(10).enumerate() {
-            if index == 9 && byte > 1 {
-                break;
-            }
-            value |= shifted(byte, index);
-            if byte & 0x80 == 0 {
-                return Ok((value, start.saturating_add(index).saturating_add(1)));
-            }
+        let mut rest = bytes;
+        if let Ok(value) = encoding::decode_varint(&mut rest) {
+            return Ok((value, self.end.saturating_sub(rest.len())));
         }
-        let what = if bytes.len() < 10 {
+        let what = if bytes.len() < LONGEST_VARINT {
             "a number runs past the end (truncated file?)"
         } else {
             "a number is longer than 64 bits"
@@ -133,26 +132,15 @@ impl Fields<'_> {
     }
 }
 
-/// The value of a varint field, from its payload.
-pub fn varint_value(payload: &[u8]) -> u64 {
-    payload
-        .iter()
-        .take(10)
-        .enumerate()
-        .fold(0, |value, (index, &byte)| value | shifted(byte, index))
-}
-
-/// The seven bits that byte `index` of a varint holds, where they belong; what lies
-/// beyond 64 bits is lost.
-fn shifted(byte: u8, index: usize) -> u64 {
-    let places = u32::try_from(index.saturating_mul(7)).unwrap_or(u32::MAX);
-    u64::from(byte & 0x7f).checked_shl(places).unwrap_or(0)
+/// The value of a varint field, from its payload; 0 if that holds none.
+pub fn varint_value(mut payload: &[u8]) -> u64 {
+    encoding::decode_varint(&mut payload).unwrap_or_default()
 }
 
 /// The encoding of `value` as a varint.
 pub fn varint(value: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
-    prost::encoding::encode_varint(value as u64, &mut bytes);
+    encoding::encode_varint(value as u64, &mut bytes);
     bytes
 }
 

@@ -229,7 +229,7 @@ fn refusal(
     shape: &[Option<i64>],
     why: NotLinear,
 ) -> NotLinear {
-    let name = &reader.graph.value(input).name;
+    let name = reader.graph.value(input).name;
     if let Some(axis) = shape.iter().skip(2).position(Option::is_none) {
         let axis = axis.saturating_add(2);
         let what = format!("the size of `{name}` on axis {axis}, on which its windows depend,");

@@ -81,7 +81,7 @@ impl FillSteps {
     /// If there are too many nodes, or they read what is not constant.
     pub fn between(reader: &Reader, input: ValueId, output: ValueId) -> Result<Self, Stop> {
         let graph = reader.graph;
-        let name = |id: ValueId| graph.value(id).name.clone();
+        let name = |id: ValueId| graph.value(id).name.to_owned();
         let (mut nodes, mut seen) = (BTreeSet::new(), BTreeSet::from([input]));
         let (mut constants, mut measured) = (Vec::new(), BTreeMap::new());
         let mut wanted = vec![output];

@@ -214,7 +214,7 @@ fn per_channel(
     valid: &mut Validity,
 ) -> Result<PerChannel, Stop> {
     let values = reader.floats(id)?;
-    let name = |id: ValueId| reader.graph.value(id).name.clone();
+    let name = |id: ValueId| reader.graph.value(id).name.to_owned();
     let dims = values.shape().to_vec();
     let values: Vec<f64> = values.into_iter().collect();
     let sizes = reader.sizes.dims(tensor);

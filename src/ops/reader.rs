@@ -103,7 +103,7 @@ impl<'g, 'm> Reader<'g, 'm> {
 
     /// That `id` is no vector of `length` floats.
     pub fn wrong_length(&self, id: ValueId, length: usize) -> NotLinear {
-        NotLinear::WrongLength { constant: self.graph.value(id).name.clone(), length }
+        NotLinear::WrongLength { constant: self.graph.value(id).name.to_owned(), length }
     }
 
     /// The dimensions of the constant `id`.
@@ -207,7 +207,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let value = self.graph.value(id);
         // A tensor that cannot be decoded is told of elsewhere.
         let limit = self.constants.limit(id).unwrap_or_default();
-        let tensor = value.name.clone();
+        let tensor = value.name.to_owned();
         match limit {
             Some(limit) => NotLinear::Beyond { tensor, limit },
             None if value.initializer.is_some() && value.input.is_some() => {

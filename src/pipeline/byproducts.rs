@@ -19,7 +19,7 @@ pub fn reading_what_is_missing(analysis: &GraphAnalysis, fates: &[Fate]) -> Vec<
         .filter_map(|(block, made)| Some((block.region.output, made.fused.nodes.last()?)));
     let last: IdMap<ValueId, &NodeProto> = last.collect();
     let is_missing = |turned: &TurnedRoot| {
-        let planned = turned.transpose(&graph.value(turned.root).name);
+        let planned = turned.transpose(graph.value(turned.root).name);
         let made = last.get(&turned.root).map(|&made| NodeProto { name: None, ..made.clone() });
         made != Some(planned)
     };
@@ -38,7 +38,7 @@ pub fn leave_out_unread(analysis: &GraphAnalysis, fates: &mut [Fate]) {
         return;
     }
     let graph = analysis.reader.graph;
-    let name = |id: &ValueId| graph.value(*id).name.as_str();
+    let name = |id: &ValueId| graph.value(*id).name;
     let replacement = |(block, made): (&Block, &MadeBlock)| Replacement {
         made: BlockNodes::of(block, &made.fused).made,
         roots: made.fused.roots.clone(),

@@ -181,7 +181,7 @@ impl Candidates<'_, '_, '_> {
         });
         let axes: BTreeMap<ValueId, usize> = axes.collect();
         let seen = statistics(model, self.graph, &axes, pieces)?;
-        let names = self.graph.outputs.iter().map(|&id| self.graph.value(id).name.as_str());
+        let names = self.graph.outputs.iter().map(|&id| self.graph.value(id).name);
         let names: Vec<&str> = names.collect();
         let wanted = outputs(&model.clone().showing(&names), pieces)?;
         let rounded = rounded_tensors(self.graph, &seen);
@@ -287,7 +287,7 @@ impl Candidates<'_, '_, '_> {
         rounded: &[ValueId],
         factors: &[f64],
     ) -> Result<Option<Grid>, Unscaled> {
-        let name = |id: ValueId| self.graph.value(id).name.clone();
+        let name = |id: ValueId| self.graph.value(id).name.to_owned();
         let ranges = rounded.iter().filter_map(|&id| {
             let own = seen.get(&id)?;
             let of_channels = self.classes.factors(id, factors);

@@ -43,7 +43,7 @@ pub fn claims(
         _ => None,
     });
     let turned = block.turned_roots.iter();
-    let turned = turned.map(|turned| turned.transpose(&reader.graph.value(turned.root).name));
+    let turned = turned.map(|turned| turned.transpose(reader.graph.value(turned.root).name));
     let claim = Claim {
         output: block.region.output,
         roots,

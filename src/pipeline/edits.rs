@@ -317,7 +317,7 @@ fn rewrite_graph(
             rewrite.removed_inputs += 1;
         }
     }
-    let gone: HashSet<&str> = gone.iter().map(|&id| graph.value(id).name.as_str()).collect();
+    let gone: HashSet<&str> = gone.iter().map(|&id| graph.value(id).name).collect();
     for (number, name) in [
         (graph_field::VALUE_INFO, info_field::NAME),
         (graph_field::QUANTIZATION_ANNOTATION, annotation_field::TENSOR_NAME),

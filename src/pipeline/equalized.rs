@@ -314,7 +314,7 @@ impl Scene<'_, '_, '_> {
         let prove = |&id: &NodeId| {
             self.prove(id, classes, (factors, new)).map_err(|why| {
                 let node = self.graph.node(id);
-                let output = node.output().map_or("", |id| self.graph.value(id).name.as_str());
+                let output = node.output().map_or("", |id| self.graph.value(id).name);
                 match failure::of_proof(self.file, ("node", node.label()), output, &why) {
                     Some(error) => Unequalized::Ended(error),
                     None => Unequalized::Stays(why.to_string(), why.setting()),

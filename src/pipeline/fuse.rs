@@ -46,7 +46,7 @@ pub fn fused(
     block: &Block,
     terms: &[Term<Affine>],
 ) -> Result<FusedNodes, NotFinite> {
-    let name = |value| reader.graph.value(value).name.as_str();
+    let name = |value| reader.graph.value(value).name;
     // A shift that cancels to nothing is one to the plan: the nodes may be others.
     let is_as_planned = terms.len() == block.terms.len()
         && terms.iter().zip(&block.terms).all(|(term, planned)| planned.is(&term.shape()));

@@ -170,7 +170,7 @@ impl Maker<'_> {
             match prove(original, claim, self.limits) {
                 Ok(error) => largest = largest.max(error),
                 Err(why) => {
-                    return self.unproved(why, block, &reader.graph.value(claim.output).name);
+                    return self.unproved(why, block, reader.graph.value(claim.output).name);
                 }
             }
         }

@@ -345,7 +345,7 @@ fn block_report(
     made: Option<&MadeBlock>,
 ) -> BlockReport {
     let graph: &Graph = reader.graph;
-    let name = |value| graph.value(value).name.clone();
+    let name = |value| graph.value(value).name.to_owned();
     let mut removed: Vec<_> = block.removed.iter().copied().collect();
     removed.sort_unstable();
     let mut reads: Vec<String> = Vec::new();

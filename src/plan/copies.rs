@@ -115,7 +115,7 @@ impl KernelCopies {
         refused.sort_unstable_by_key(|copied| copied.node);
         let thousandths = (growth * 1000.0).ceil() as u64;
         let near_miss = |copied: &Copied| {
-            let kernel = graph.value(copied.kernel).name.clone();
+            let kernel = graph.value(copied.kernel).name.to_owned();
             let other = graph.node(copied.other).label().to_owned();
             let reason = Reason::SharedKernel { kernel, other, thousandths };
             let node = graph.node(copied.node).label().to_owned();

@@ -101,7 +101,7 @@ fn fitting(net: &Net, region: &Region, planned: &PlannedForm) -> Result<(Validit
 fn has_elements(reader: &Reader, region: &Region) -> Result<(), Reason> {
     let mut tensors = region.cuts.iter().chain([&region.output]);
     tensors.find(|&&id| reader.sizes.is_empty_map(id)).map_or(Ok(()), |&empty| {
-        let name = &reader.graph.value(empty).name;
+        let name = reader.graph.value(empty).name;
         Err(Reason::OutOfRange(format!("`{name}` is not empty")))
     })
 }

@@ -155,7 +155,7 @@ impl NearMisses<'_, '_, '_, '_> {
         let Reason::Geometry(Refusal::Unplaced(axis)) = reason else { return reason };
         let (reader, axis) = (self.net.reader, axis.saturating_add(2));
         let node = reader.graph.value(root).producer.map(|id| reader.graph.node(id).label());
-        let name = &reader.graph.value(root).name;
+        let name = reader.graph.value(root).name;
         let what = format!("the size of `{name}` on axis {axis}, on which its windows depend,");
         let node = node.unwrap_or(name).to_owned();
         Reason::NotLinear { node, why: reader.sizes.unknown(what) }
@@ -213,7 +213,7 @@ impl NearMisses<'_, '_, '_, '_> {
             let refused: Vec<Reason> = refused.collect();
             return refused.into_iter().for_each(|reason| self.miss(output, reason));
         };
-        let name = |value: ValueId| self.net.reader.graph.value(value).name.clone();
+        let name = |value: ValueId| self.net.reader.graph.value(value).name.to_owned();
         let mut reasons = Vec::new();
         for other in others.iter().take(MAX_TOLD) {
             let same_root = weighted.iter().find(|term| {
@@ -261,7 +261,7 @@ impl NearMisses<'_, '_, '_, '_> {
         {
             return None;
         }
-        let name = |value: ValueId| self.net.reader.graph.value(value).name.clone();
+        let name = |value: ValueId| self.net.reader.graph.value(value).name.to_owned();
         Some(Reason::DifferentInputs { left: name(left), right: name(right) })
     }
 

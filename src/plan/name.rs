@@ -58,13 +58,13 @@ fn block_name(graph: &Graph, meanings: &Meanings, region: &Region) -> String {
             _ => None,
         })
     };
-    let kernels = convolutions().map(|(_, kernel)| graph.value(kernel).name.as_str());
+    let kernels = convolutions().map(|(_, kernel)| graph.value(kernel).name);
     let nodes = convolutions().map(|(node, _)| node.label());
     // "onnx::Conv_28" says nothing.
     let telling = |name: &&str| !name.contains("::");
     common_path(kernels.filter(telling))
         .or_else(|| common_path(nodes))
-        .unwrap_or_else(|| graph.value(region.output).name.clone())
+        .unwrap_or_else(|| graph.value(region.output).name.to_owned())
 }
 
 /// The longest common beginning of `names` that ends where a part of a path ends;

@@ -175,7 +175,7 @@ fn byproducts(net: &Net, blocks: &[Block]) -> IdMap<ValueId, ValueId> {
 fn keep_needed(graph: &Graph, blocks: &mut Vec<Block>, byproducts: IdMap<ValueId, ValueId>) {
     for block in blocks.iter_mut() {
         let tensor = byproducts.get(&block.region.output).copied();
-        let name = |tensor| graph.value(tensor).name.clone();
+        let name = |tensor| graph.value(tensor).name.to_owned();
         block.byproduct = tensor.map(|id| Byproduct { name: name(id), of_file: Some(id) });
     }
     loop {

@@ -97,7 +97,7 @@ impl FilledBorder {
 
     /// Nodes that put the border around its tensor at every size: v + pad(x − v).
     pub fn nodes(&self, graph: &Graph) -> (Vec<NodeProto>, Vec<Constant>) {
-        let name = |id: ValueId| graph.value(id).name.as_str();
+        let name = |id: ValueId| graph.value(id).name;
         let (inner, output) = (name(self.inner), name(self.output));
         let fresh = names::fresh(graph, ".border");
         let part = |part: &str| format!("{output}{fresh}.{part}");

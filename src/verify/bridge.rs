@@ -59,7 +59,7 @@ pub fn stand_ins(
     let mut made = Vec::new();
     for (number, output) in graph.node(id).outputs.iter().enumerate() {
         let Some(output) = *output else { continue };
-        let declared = declared.get(&graph.value(output).name);
+        let declared = declared.get(graph.value(output).name);
         let body = bodies::output(graph.node(id), number, &operands);
         let Some(shape) = shape(graph, id, number, &operands, declared, body.as_ref()) else {
             return Ok(None);

@@ -58,7 +58,7 @@ impl Original<'_, '_, '_> {
                 constants.insert(value);
                 continue;
             }
-            let name = || self.graph.value(value).name.clone();
+            let name = || self.graph.value(value).name.to_owned();
             let Some(producer) = self.graph.value(value).producer else {
                 return Err(Unproved::ReadsElse(name()));
             };

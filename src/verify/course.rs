@@ -90,7 +90,7 @@ impl Course {
         let fronts = fronts.filter(|id| !meetings.iter().any(|meeting| meeting.compares(*id)));
         let made: HashSet<NodeId> = pairs.new.iter().copied().collect();
         let fronts = fronts.filter_map(|id| {
-            let twin = new.find(&old.value(id).name)?;
+            let twin = new.find(old.value(id).name)?;
             let is_there = new.value(twin).producer.is_some_and(|node| made.contains(&node));
             is_there.then_some((id, twin))
         });
@@ -216,7 +216,7 @@ fn outputs(old: &Graph, new: &Graph, pairs: &Pairs) -> Result<Vec<(String, Tenso
     for (&old_id, &new_id) in old.outputs.iter().zip(&new.outputs) {
         if !is_same_constant(old, old_id, new, new_id)? && pairs.equal.get(&new_id) != Some(&old_id)
         {
-            outputs.push((old.value(old_id).name.clone(), (old_id, new_id)));
+            outputs.push((old.value(old_id).name.to_owned(), (old_id, new_id)));
         }
     }
     Ok(outputs)

@@ -121,7 +121,7 @@ fn choices(
 
 /// What the If is called: its first output.
 fn label(graph: &Graph, id: NodeId) -> String {
-    graph.node(id).output().map_or_else(String::new, |output| graph.value(output).name.clone())
+    graph.node(id).output().map_or_else(String::new, |output| graph.value(output).name.to_owned())
 }
 
 /// The entries that stand for an If which takes this branch, whose own tensors get `prefix`

@@ -63,11 +63,11 @@ impl Evidence {
         let varying = varying.filter_map(|compared| old.find(&compared.name));
         let reached = ancestors(old, varying, &self.seen.bridged);
         for &(tensor, _) in &pairs.parted {
-            let name = &old.value(tensor).name;
+            let name = old.value(tensor).name;
             if reached.contains(&tensor) {
-                self.covered.insert(name.clone());
+                self.covered.insert(name.to_owned());
             }
-            self.parted.insert(name.clone());
+            self.parted.insert(name.to_owned());
         }
     }
 

@@ -97,7 +97,7 @@ fn float_types(graph: &Graph, constants: &Constants) -> Table<ValueId, Float> {
         let operands = node.inputs.iter().flatten();
         let operands = operands.filter_map(|&used| types.get(used).copied()).reduce(least_exact);
         for output in node.outputs.iter().flatten().copied() {
-            let named = declared.get(&graph.value(output).name);
+            let named = declared.get(graph.value(output).name);
             let known = constants.element_type(output).or(named.and_then(info::element_type));
             let float = known.map_or(operands, Float::from_onnx);
             float.map(|float| types.insert(output, float));

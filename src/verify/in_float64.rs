@@ -75,7 +75,7 @@ impl Original<'_, '_, '_> {
     /// # Errors
     /// If it is not one that this is known of.
     pub fn measured(&self, node: &Node, dims: &[usize]) -> Result<Constant, Unproved> {
-        let name = node.output().map(|output| self.graph.value(output).name.as_str());
+        let name = node.output().map(|output| self.graph.value(output).name);
         let name = name.unwrap_or_default();
         let given = MeasuredDims(dims.iter().map(|&size| i64::try_from(size).ok()).collect());
         let opset = self.graph.model.opset;
@@ -158,7 +158,7 @@ impl Original<'_, '_, '_> {
         let dims = &mut constant.header.dims;
         dims.resize(rank.saturating_sub(axis).max(dims.len()), 1);
         // Node names need not differ; outputs do.
-        let output = node.output().map_or("", |output| self.graph.value(output).name.as_str());
+        let output = node.output().map_or("", |output| self.graph.value(output).name);
         let name = format!("{}{}.{output}", constant.name(), self.suffix());
         Ok(constant.called(name))
     }

@@ -146,14 +146,14 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
                 value
             }
         };
-        value.ok_or_else(|| Unproved::NotComputed(self.graph.value(id).name.clone()))
+        value.ok_or_else(|| Unproved::NotComputed(self.graph.value(id).name.to_owned()))
     }
 
     fn found(&self, id: ValueId) -> Result<Option<Constant>, Unproved> {
         let value = self.graph.value(id);
         if let (Some(outside), Some(outer), None) = (value.outer, &self.outer, &value.initializer) {
             let constant = outer.value(outside.in_outer_graph())?;
-            return Ok(Some(constant.called(value.name.clone())));
+            return Ok(Some(constant.called(value.name.to_owned())));
         }
         if self.constants.stores(id) { Ok(self.stored(id)?) } else { self.computed(id) }
     }
@@ -163,13 +163,13 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
     }
 
     fn stored(&self, id: ValueId) -> Result<Option<Constant>, Invalid> {
-        let name = &self.graph.value(id).name;
+        let name = self.graph.value(id).name;
         let Some(stored) = self.constants.tensor(id)? else { return Ok(None) };
         if let Some(numbers) = self.constants.numbers(id)? {
             return Ok(Some(Constant::doubles(name, &stored.dims, numbers)));
         }
         let stored = tensor::inlined(&stored, &self.graph.model.storage)?;
-        Ok(Some(Constant::from(stored).called(name.clone())))
+        Ok(Some(Constant::from(stored).called(name.to_owned())))
     }
 
     /// What nodes compute. Each tensor of bfloat16 on the way is rounded to that. A run of whole
@@ -184,9 +184,9 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
             return Ok(None);
         };
         if !is_whole && let Some((run, _)) = self.computed_from(id, &|_| false)? {
-            let (name, tolerances) = (&self.graph.value(id).name, Tolerances { given: None });
+            let (name, tolerances) = (self.graph.value(id).name, Tolerances { given: None });
             if !compared(name, &value, &run, tolerances, self.float(id)).agrees() {
-                return Err(Unproved::RoundedOften(name.clone()));
+                return Err(Unproved::RoundedOften(name.to_owned()));
             }
         }
         Ok(Some(self.constant(id, value)))
@@ -246,7 +246,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
             dialect.extend(dialect::node(node, opset, &integers));
         }
         dialect.iter_mut().try_for_each(|node| widened::node(node, storage))?;
-        let name = &self.graph.value(id).name;
+        let name = self.graph.value(id).name;
         let model = write::model(opset, vec![], dialect, initializers, &[name]);
         let source = Source::small(model.encode_to_vec(), Limits::of_reading());
         let run = Engine::load(source, &[]).and_then(|engine| engine.run(&[]));
@@ -256,7 +256,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
 
     /// A constant with its data inside, in its own type.
     fn in_its_type(&self, id: ValueId) -> Result<Option<TensorProto>, Unproved> {
-        let name = Some(self.graph.value(id).name.clone());
+        let name = Some(self.graph.value(id).name.to_owned());
         if self.graph.value(id).outer.is_some() || self.constants.stores(id) {
             let Some(stored) = self.constants.tensor(id)? else { return Ok(None) };
             let stored = tensor::inlined(&stored, &self.graph.model.storage)?;
@@ -287,7 +287,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
 
     /// What the engine gave for `id`.
     fn constant(&self, id: ValueId, value: Array) -> Constant {
-        let name = &self.graph.value(id).name;
+        let name = self.graph.value(id).name;
         let dims: Vec<i64> = value.shape().iter().map(|&size| size as i64).collect();
         match value {
             Array::Float(values) => {

@@ -53,7 +53,7 @@ impl Pairs {
             value.producer.is_none() && value.initializer.is_none()
         };
         for (id, value) in new.values().filter(|&(id, _)| is_fed(new, id)) {
-            if let Some(old_id) = old.find(&value.name).filter(|&old_id| is_fed(old, old_id)) {
+            if let Some(old_id) = old.find(value.name).filter(|&old_id| is_fed(old, old_id)) {
                 pairs.equal.insert(id, old_id);
             }
         }
@@ -101,7 +101,7 @@ impl Pairs {
         id: NodeId,
     ) -> Result<bool, Invalid> {
         let used = |graph: &Graph, id| {
-            graph.uses(id).map(|used| graph.value(used).name.clone()).collect::<Vec<_>>()
+            graph.uses(id).map(|used| graph.value(used).name.to_owned()).collect::<Vec<_>>()
         };
         if used(old, twin) != used(new, id) {
             return Ok(false);
@@ -145,7 +145,7 @@ pub fn is_same_constant(
 /// What a node of the new graph makes, with what the old one calls the same.
 fn namesakes(old: &Graph, new: &Graph, id: NodeId) -> Vec<(ValueId, ValueId)> {
     let outputs = new.node(id).outputs.iter().flatten();
-    let pairs = outputs.filter_map(|&made| Some((old.find(&new.value(made).name)?, made)));
+    let pairs = outputs.filter_map(|&made| Some((old.find(new.value(made).name)?, made)));
     let is_made = |id: ValueId| {
         let producer = old.value(id).producer;
         is_constant(old, id) || producer.is_some_and(|node| old.is_live(node))
@@ -154,5 +154,5 @@ fn namesakes(old: &Graph, new: &Graph, id: NodeId) -> Vec<(ValueId, ValueId)> {
 }
 
 fn first_output<'g>(graph: &'g Graph, id: NodeId) -> Option<&'g str> {
-    graph.node(id).output().map(|output| graph.value(output).name.as_str())
+    graph.node(id).output().map(|output| graph.value(output).name)
 }

@@ -126,12 +126,12 @@ fn prove_from(
         let filled = old_side(original, &cone, as_filled)?;
         let float = original.constants.element_type(border.output).and_then(Float::from_onnx);
         let nudge = NUDGE * float.unwrap_or(Float::F32).unit().max(Float::F32.unit());
-        let output = original.graph.value(cone.output).name.as_str();
+        let output = original.graph.value(cone.output).name;
         for trials in few_at_a_time(&trials, limits.numbers) {
             let together = TrialRun { original, cone: &cone, trials, most: limits.numbers };
             let sides = [&old, &filled];
             if !differ_by_rounding(&together, output, sides, nudge, limits.engine)? {
-                let name = original.graph.value(border.output).name.clone();
+                let name = original.graph.value(border.output).name.to_owned();
                 return Err(Unproved::BorderDiffers(name));
             }
         }
@@ -170,8 +170,8 @@ pub fn old_side(
 ) -> Result<Side, Unproved> {
     let mut side = original.side(cone)?;
     for border in borders {
-        let name = &original.graph.value(border.output).name;
-        let makes_it = |node: &NodeProto| node.output.first() == Some(name);
+        let name = original.graph.value(border.output).name;
+        let makes_it = |node: &NodeProto| node.output.first().is_some_and(|output| output == name);
         if let Some(place) = side.nodes.iter().position(makes_it) {
             let (nodes, constants) = border.nodes(original.graph);
             side.nodes.splice(place..=place, nodes);
@@ -230,7 +230,7 @@ impl OldValues {
     /// in its unit.
     fn magnitude(&self, original: &Original, cone: &Cone, moved: &IdMap<ValueId, ValueId>) -> f64 {
         let seen = |id| {
-            let name = &original.graph.value(id).name;
+            let name = original.graph.value(id).name;
             Ok::<_, Infallible>(self.spreads.get(name).map(Cow::Borrowed))
         };
         let interior = Interior { nodes: &cone.nodes, moved };
@@ -248,7 +248,7 @@ fn compare(
     trials: &[Trial],
     limits: ProofLimits,
 ) -> Result<f64, Unproved> {
-    let output = original.graph.value(cone.output).name.as_str();
+    let output = original.graph.value(cone.output).name;
     check_size(original, cone, &[], trials)?;
     // Of the old side, every tensor.
     let ways = old.nodes.iter().filter_map(|node| node.output.first());
@@ -261,10 +261,10 @@ fn compare(
         let shapes = trials.iter().flat_map(|trial| &trial.shapes);
         let inputs: Vec<Array> = shapes.map(|shape| random.floats(shape)).collect();
         let mut expected = vec![OldValues::default(); trials.len()];
-        let roots = cone.roots.iter().map(|&root| &original.graph.value(root).name);
+        let roots = cone.roots.iter().map(|&root| original.graph.value(root).name);
         for (expected, inputs) in expected.iter_mut().zip(inputs.chunks(cone.roots.len().max(1))) {
             expected.spreads =
-                roots.clone().cloned().zip(inputs.iter().map(TensorSpread::of)).collect();
+                roots.clone().map(str::to_owned).zip(inputs.iter().map(TensorSpread::of)).collect();
         }
         together.run(old, &seen, &inputs, limits.engine, &mut |trial, name, made| {
             let Some(expected) = expected.get_mut(trial) else { return };
@@ -348,7 +348,7 @@ fn prove_border(
     valid: &Validity,
     limits: ProofLimits,
 ) -> Result<FilledBorder, Unproved> {
-    let output = original.graph.value(border.output).name.as_str();
+    let output = original.graph.value(border.output).name;
     if !original.only_moves(border.output, border.inner) {
         return Err(Unproved::BorderDiffers(output.to_owned()));
     }

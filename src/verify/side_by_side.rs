@@ -162,7 +162,7 @@ impl SideBySide<'_, '_, '_> {
             let inputs = graph.node(id).inputs.iter().flatten();
             let fed = inputs.map(|&input| graph.value(input));
             let names = fed.filter(|value| value.initializer.is_none());
-            names.map(|value| value.name.clone()).collect::<Vec<String>>()
+            names.map(|value| value.name.to_owned()).collect::<Vec<String>>()
         };
         let read: HashSet<String> = added.flat_map(|&id| fed(new, id)).collect();
         let reads_that = |id: &NodeId| fed(old, *id).iter().any(|name| read.contains(name));
@@ -419,7 +419,7 @@ impl TwoRuns<'_, '_, '_, '_> {
     }
 
     fn name(&self, (old, _): TensorPair) -> String {
-        self.old.graph().value(old).name.clone()
+        self.old.graph().value(old).name.to_owned()
     }
 }
 

@@ -324,7 +324,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         let inputs = slice
             .inputs
             .iter()
-            .map(|&id| Ok((self.graph.value(id).name.clone(), self.tensor(sample, id)?)));
+            .map(|&id| Ok((self.graph.value(id).name.to_owned(), self.tensor(sample, id)?)));
         inputs.collect()
     }
 
@@ -352,7 +352,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
             }
         }
         nodes.iter_mut().try_for_each(|node| widened::node(node, &graph.model.storage))?;
-        let outputs = slice.outputs.iter().map(|&id| graph.value(id).name.clone()).collect();
+        let outputs = slice.outputs.iter().map(|&id| graph.value(id).name.to_owned()).collect();
         Ok(SliceModel { nodes, constants, outputs, opset: graph.model.opset })
     }
 }

@@ -170,7 +170,7 @@ pub fn tensor(graph: &Graph, id: ValueId) -> Result<Option<TensorProto>, Invalid
     };
     let Some(stored) = stored else { return Ok(None) };
     let inlined = tensor::inlined(&stored, &graph.model.storage)?;
-    Ok(Some(TensorProto { name: Some(value.name.clone()), ..inlined }))
+    Ok(Some(TensorProto { name: Some(value.name.to_owned()), ..inlined }))
 }
 
 /// Whether an initializer or a Constant node holds it.

@@ -125,7 +125,7 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
             let fits = |known: &Vec<Dims>| self.forward(known).is_consistent(self.cone);
             all = all.iter().flat_map(with).filter(fits).collect();
             if all.len() > MOST_RANKS {
-                let name = self.original.graph.value(root).name.clone();
+                let name = self.original.graph.value(root).name.to_owned();
                 return Err(Unproved::RankUnknown(name));
             }
         }

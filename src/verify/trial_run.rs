@@ -140,8 +140,8 @@ impl TrialRun<'_, '_, '_, '_> {
         let double = i32::from(DataType::Double);
         let given = inputs.iter().map(|input| (input.clone(), double)).collect();
         let given = tensors::from_arrays(given, limits)?;
-        let roots = self.cone.roots.iter().map(|&root| &self.original.graph.value(root).name);
-        let roots: Vec<&String> = roots.collect();
+        let roots = self.cone.roots.iter().map(|&root| self.original.graph.value(root).name);
+        let roots: Vec<&str> = roots.collect();
         let of_trials =
             (0..self.trials.len()).flat_map(|trial| roots.iter().map(move |root| (trial, *root)));
         Ok(of_trials.map(|(trial, root)| copies.tensor(trial, root)).zip(given).collect())

@@ -78,7 +78,7 @@ pub fn of_border(
     if !cone.measured.is_empty() || valid.conditions().iter().any(is_bound) {
         return as_in_the_file(original, cone);
     }
-    let unknown = || Unproved::SizeUnknown(original.graph.value(border.inner).name.clone());
+    let unknown = || Unproved::SizeUnknown(original.graph.value(border.inner).name.to_owned());
     let rank = original.sizes.rank_and_more(border.inner).ok_or_else(unknown)?.len();
     let channels = original.sizes.known_size(border.inner, 1);
     let channels = channels.and_then(|channels| usize::try_from(channels).ok());
@@ -125,7 +125,7 @@ fn trial_of(original: &Original, cone: &Cone, inputs: &InputShapes) -> Result<Tr
         let dims = sizes.known(id).and_then(|dims| {
             dims.into_iter().map(|size| usize::try_from(size?).ok()).collect::<Option<_>>()
         });
-        dims.ok_or_else(|| original.graph.value(id).name.clone())
+        dims.ok_or_else(|| original.graph.value(id).name.to_owned())
     };
     let shapes = cone.roots.iter().map(known).collect::<Result<_, _>>()?;
     let measured = cone.measured.iter().map(|(_, id)| known(id)).collect::<Result<_, _>>()?;

@@ -182,7 +182,7 @@ mod tests {
         let graph = &Graph::read_all(&model).unwrap()[0];
         let interior: Vec<NodeId> = graph.nodes().map(|(id, _)| id).collect();
         let read = |id: ValueId| -> Result<Option<Cow<TensorSpread>>, Infallible> {
-            let name = &graph.value(id).name;
+            let name = graph.value(id).name;
             let place = names.iter().position(|own| own == name);
             let values = place.map_or(vec![1.0; 4], |place| tensors[place].concat());
             let array = ArrayD::from_shape_vec(IxDyn(&[1, 2, 2]), values).unwrap();

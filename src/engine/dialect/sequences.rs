@@ -24,7 +24,7 @@ pub fn of_tensors(
     let output = &graph.value(node.output()?).name;
     match (node.standard_op()?, sequence.standard_op()?) {
         ("SequenceAt", made) => {
-            let [position] = integers(&graph.value(node.input(1)?).name)?[..] else { return None };
+            let [position] = integers(graph.value(node.input(1)?).name)?[..] else { return None };
             match made {
                 "SplitToSequence" => piece(graph, sequence, position, output, integers),
                 "SequenceConstruct" => {
@@ -38,8 +38,7 @@ pub fn of_tensors(
         ("ConcatFromSequence", "SequenceConstruct") if node.int("new_axis", 0) == 0 => {
             let axis = node.attribute("axis")?.i();
             let elements = sequence.inputs.iter().flatten();
-            let elements: Vec<&str> =
-                elements.map(|&element| graph.value(element).name.as_str()).collect();
+            let elements: Vec<&str> = elements.map(|&element| graph.value(element).name).collect();
             Some(vec![write::concat(&elements, output, axis)])
         }
         _ => None,
@@ -61,7 +60,7 @@ fn piece(
         None if split.int("keepdims", 1) == 0 => return None,
         None if position == -1 => (-1, i64::MAX),
         None => (position, position.checked_add(1)?),
-        Some(sizes) => match &integers(&graph.value(sizes).name)?[..] {
+        Some(sizes) => match &integers(graph.value(sizes).name)?[..] {
             sizes if sizes.iter().any(|&size| size < 0) => return None,
             // How many pieces there are is not known: none is counted from the last one.
             [size] if position >= 0 => {

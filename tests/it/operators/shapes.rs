@@ -180,7 +180,7 @@ impl Named<'_> {
     /// What was said, in numbers, and how many of these were names.
     fn in_numbers(&self, graph: &Graph, said: &Extents) -> (Dims, usize) {
         let of = |size: NamedSize| {
-            let dims = &self.0.truth.dims[&graph.value(size.tensor).name];
+            let dims = &self.0.truth.dims[graph.value(size.tensor).name];
             Some(dims[usize::from(size.axis)]? + i64::from(size.more))
         };
         let in_numbers = said.iter().map(|extent| match (*extent)? {

@@ -34,7 +34,7 @@ fn a_wrong_byproduct_of_a_right_block_is_caught() {
                     .collect::<Vec<_>>()
             };
             assert!(proved(&right).iter().all(Result::is_ok), "{case}");
-            let byproduct = &reader.graph.value(tensors[1]).name;
+            let byproduct = reader.graph.value(tensors[1]).name;
             for operator in MISTAKES {
                 let mut wrong = right.clone();
                 let mut nodes = wrong.nodes.iter_mut();
@@ -48,7 +48,7 @@ fn a_wrong_byproduct_of_a_right_block_is_caught() {
                 mistake.op_type = Some(operator.to_owned());
                 mistake.attribute.clear();
                 mistake.input = vec![format!("{byproduct}.right")];
-                mistake.output = vec![byproduct.clone()];
+                mistake.output = vec![byproduct.to_owned()];
                 wrong.nodes.push(mistake);
                 let found = proved(&wrong);
                 assert!(found[0].is_ok(), "{case} {operator}: {found:?}");

@@ -94,7 +94,7 @@ impl Files<'_> {
         }
         let new = ModelProto::decode(&written[..]).unwrap();
         let old = ModelProto::decode(bytes).unwrap();
-        let name = |output| graphs[0].value(output).name.clone();
+        let name = |output| graphs[0].value(output).name.to_owned();
         let outputs = plans[0].blocks.iter().map(|block| name(block.region.output)).collect();
         let fingerprints = fused.iter().map(|fused| {
             fused.iter().map(|fused| {

@@ -68,7 +68,7 @@ pub struct Beliefs {
 
 impl Beliefs {
     pub fn of(claim: &Claim, graph: &Graph) -> Self {
-        let name = |id: ValueId| graph.value(id).name.clone();
+        let name = |id: ValueId| graph.value(id).name.to_owned();
         let condition =
             |condition: &Condition| (name(condition.tensor), condition.property.clone());
         let border =
@@ -172,7 +172,7 @@ pub fn written(weights: &FusedWeights) -> TensorProto {
 pub fn rewritten(model: &ModelProto, output: &str) -> Option<Rewritten> {
     with_model(model.encode_to_vec(), |reader, meanings| {
         let plan = plan(reader, meanings, &mut BlockNames::of(reader.graph), Wanted::default());
-        let name = |block: &Block| reader.graph.value(block.region.output).name.clone();
+        let name = |block: &Block| reader.graph.value(block.region.output).name.to_owned();
         let block = plan.blocks.iter().find(|block| name(block) == output)?;
         let terms = fuse::terms(reader, meanings, &plan, block).ok()?;
         let fused = Made::of(&fuse::fused(reader, block, &terms).ok()?);
@@ -221,7 +221,7 @@ impl Scene<'_, '_, '_> {
         with_model(bytes.to_vec(), |reader, meanings| {
             let plan = plan(reader, meanings, &mut BlockNames::of(reader.graph), Wanted::default());
             let block = &plan.blocks[0];
-            let output = &reader.graph.value(block.region.output).name;
+            let output = reader.graph.value(block.region.output).name;
             let right = rewritten(&model, output).unwrap();
             let claim =
                 claims(reader, meanings, (block, &[block.region.output]), &right.fused.side())
@@ -330,7 +330,7 @@ impl Scene<'_, '_, '_> {
 
     /// What the fuser makes of `model`.
     pub fn rewritten(&self, model: &ModelProto) -> Option<Rewritten> {
-        let output = &self.reader.graph.value(self.block.region.output).name;
+        let output = self.reader.graph.value(self.block.region.output).name;
         rewritten(model, output)
     }
 
@@ -354,7 +354,7 @@ impl Scene<'_, '_, '_> {
     /// to know, whatever the mutant's own plan says. In one piece and cut as often as that can
     /// be, it sees the same.
     pub fn proof(&self, mutant: &Rewritten) -> Result<f64, Unproved> {
-        let output = &self.reader.graph.value(self.block.region.output).name;
+        let output = self.reader.graph.value(self.block.region.output).name;
         let claim = mutant.beliefs.claim(self.reader.graph, output, mutant.fused.side()).unwrap();
         let (original, limits) = (original(self.reader), Limits::of_reading());
         let [whole, cut] = [usize::MAX, 1].map(|most| prove_by(&original, &claim, limits, most));
@@ -467,7 +467,7 @@ fn probe(block: &Block, claim: &Claim, reader: &Reader) -> Vec<(String, ArrayD<f
             }
         }
         let Array::Float(values) = random.floats(&shape) else { panic!("roots are floats") };
-        roots.push((reader.graph.value(root).name.clone(), values));
+        roots.push((reader.graph.value(root).name.to_owned(), values));
     }
     roots
 }
