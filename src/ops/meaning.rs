@@ -77,14 +77,15 @@ pub struct SumOperand {
     pub sign: Sign,
     /// The tensor.
     pub operand: ValueId,
-    /// What the constants of the sum add to it, if they are counted here.
-    pub shift: Option<Box<LinearOp>>,
+    /// What becomes of it before it is added: it takes the constants of the sum, or is a share
+    /// of a mean.
+    pub map: Option<Box<LinearOp>>,
 }
 
 impl SumOperand {
     /// The tensor as it is.
     pub fn of(sign: Sign, operand: ValueId) -> Self {
-        SumOperand { sign, operand, shift: None }
+        SumOperand { sign, operand, map: None }
     }
 }
 

@@ -71,14 +71,6 @@ pub fn minimum(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning
     only_one(reader, node, is_most)
 }
 
-/// Mean (opset 8 to 13) of one tensor.
-///
-/// # Errors
-/// If it is of several.
-pub fn mean(_: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
-    alias(node, 0, node.inputs.len() == 1)
-}
-
 /// Tile (opset 6 to 13) that repeats nothing.
 ///
 /// # Errors

@@ -291,7 +291,7 @@ impl PerChannel {
 }
 
 /// `y = weight·x + shift` on every channel.
-fn uniform(weight: f64, shift: f64) -> LinearOp {
+pub fn uniform(weight: f64, shift: f64) -> LinearOp {
     let order = AxisOrder::CANONICAL;
     LinearOp::Filter { windows: Vec::new(), order, weight, shift, mean: None }
 }

@@ -4,7 +4,8 @@
 
 use crate::affine::{AxisOrder, Channels, ConvKind, Geometry, Window};
 use crate::facts::kernels::KernelLayout;
-use crate::facts::validity::Validity;
+use crate::facts::validity::{Property, SizeSet, Validity};
+use crate::onnx::equation::Equation;
 use crate::onnx::float::Float;
 use crate::onnx::ids::ValueId;
 use crate::onnx::node::Node;
@@ -85,6 +86,68 @@ pub fn matmul(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mean
         input,
         LinearOp::Conv { kernel, layout, factor: 1.0, float, bias, geometry },
     ))
+}
+
+/// Einsum (opset 12) of a tensor with a constant matrix, over one letter, in whose place is the
+/// matrix's other one: `bchw,oc->bohw`, `abc,cd->abd`. Of one tensor, it is another order of axes.
+///
+/// # Errors
+/// If it is any other one.
+pub fn einsum(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    let equation = node.attribute("equation").and_then(|equation| Equation::of(equation.s()));
+    let Equation { operands, result } = equation.ok_or_else(|| not_linear(node))?;
+    let product = match (operands.as_slice(), node.inputs.as_slice()) {
+        ([axes], &[Some(input)]) => {
+            let axes = order(axes, &result).ok_or_else(|| not_linear(node))?;
+            return Ok(Meaning::Linear(input, LinearOp::Transpose { axes }));
+        }
+        ([left, right], &[Some(x), Some(w)]) if reader.constants.contains(w) => {
+            summed(left, right, &result).map(|summed| (x, w, left.len(), summed))
+        }
+        ([left, right], &[Some(w), Some(x)]) if reader.constants.contains(w) => {
+            summed(right, left, &result).map(|summed| (x, w, right.len(), summed))
+        }
+        _ => None,
+    };
+    let (input, weights, rank, (axis, layout)) = product.ok_or_else(|| not_linear(node))?;
+    let (float, [inputs, outputs]) = matrix(reader, weights, layout)?;
+    reader.same_types(node, &[0, 1])?;
+    // Engines take a size of 1 for any other one.
+    valid.require(input, Property::Size(axis, SizeSet::Exactly(inputs as i64)));
+    let kind = if axis == 1 && rank > 2 { ConvKind::Conv } else { ConvKind::MatMul };
+    let geometry = Geometry {
+        channels: Some(Channels { inputs, outputs, groups: 1 }),
+        windows: vec![Window::IDENTITY; rank.saturating_sub(2)],
+        kind,
+        ..Geometry::identity().within(&AxisOrder::with_channels_at(axis))
+    };
+    let (kernel, bias) = (weights, Vec::new());
+    Ok(Meaning::Linear(
+        input,
+        LinearOp::Conv { kernel, layout, factor: 1.0, float, bias, geometry },
+    ))
+}
+
+/// Where the axes of the result come from; `None` unless they are all those of the operand.
+fn order(axes: &[char], result: &[char]) -> Option<AxisOrder> {
+    let from = |letter: &char| Some(axes.iter().position(|own| own == letter)? as i64);
+    let order = result.iter().map(from).collect::<Option<Vec<i64>>>()?;
+    AxisOrder::new(&order).filter(|_| axes.len() == result.len())
+}
+
+/// The axis that is summed over with a matrix, and how that lies, if the matrix's other letter
+/// takes the place of that axis and all others stay.
+fn summed(axes: &[char], matrix: &[char], result: &[char]) -> Option<(usize, KernelLayout)> {
+    let &[first, second] = matrix else { return None };
+    let (inner, outer, layout) = match axes.contains(&first) {
+        true => (first, second, KernelLayout::InputsFirst),
+        false => (second, first, KernelLayout::OutputsFirst),
+    };
+    let axis = axes.iter().position(|&letter| letter == inner)?;
+    let replaced = axes.iter().map(|&letter| if letter == inner { outer } else { letter });
+    let is_once = |letter: &char| axes.iter().filter(|other| *other == letter).count() == 1;
+    let is_product = axes.iter().all(is_once) && !axes.contains(&outer) && axis > 0;
+    (is_product && replaced.eq(result.iter().copied())).then_some((axis, layout))
 }
 
 /// The type of a constant matrix, and its numbers of inputs and outputs.

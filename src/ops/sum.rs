@@ -13,6 +13,7 @@ use crate::ops::meanings::Meanings;
 use crate::ops::pointwise;
 use crate::ops::reader::{Reader, first_input, not_linear};
 use crate::ops::stop::Stop;
+use crate::ops::views;
 use crate::refusal::NotLinear;
 
 /// No block adds more tensors at one node.
@@ -84,7 +85,7 @@ fn summands(
     valid.intersect(&of_shift);
     let mut summands = as_they_are(&tensors);
     if let Some(summand) = summands.get_mut(place) {
-        summand.shift = Some(shift);
+        summand.map = Some(shift);
     }
     Ok(summands)
 }
@@ -102,39 +103,91 @@ fn is_of_its_channels(meaning: &Meaning, shift: &LinearOp) -> bool {
     }
 }
 
+/// Mean (opset 8 to 13) of any number of tensors that are computed.
+///
+/// # Errors
+/// If an operand is missing or constant, or there are too many.
+pub fn mean(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
+    let inputs: Vec<usize> = (0..node.inputs.len()).collect();
+    reader.same_types(node, &inputs)?;
+    let operands: Option<Vec<ValueId>> = node.inputs.iter().copied().collect();
+    let operands = operands.ok_or(NotLinear::Malformed("an operand is missing"))?;
+    match operands.as_slice() {
+        [only] => Ok(Meaning::Alias(*only)),
+        operands if operands.len() > MAX_OPERANDS => Err(TOO_MANY_OPERANDS.into()),
+        operands if operands.iter().any(|&operand| reader.constants.contains(operand)) => {
+            Err(not_linear(node).into())
+        }
+        operands => Ok(mean_of(operands)),
+    }
+}
+
+/// The mean of some tensors: each gives its share.
+fn mean_of(operands: &[ValueId]) -> Meaning {
+    let share = pointwise::uniform((operands.len() as f64).recip(), 0.0);
+    let summand = |&operand| SumOperand {
+        map: Some(Box::new(share.clone())),
+        ..SumOperand::of(Sign::Plus, operand)
+    };
+    Meaning::Sum(operands.iter().map(summand).collect())
+}
+
 /// ReduceSum (opset 1 to 13) over an axis along which tensors were stacked.
 ///
 /// # Errors
 /// If it sums up anything else.
-pub fn stacked(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
-    let opaque = || Err(not_linear(node).into());
-    let producer = |id: ValueId| Some(reader.graph.node(reader.graph.value(id).producer?));
-    let made_by =
-        |id: Option<ValueId>, op: &str| producer(id?).filter(|node| node.standard_op() == Some(op));
-    let Some(concat) = made_by(node.input(0), "Concat") else { return opaque() };
-    let axis = [concat.int("axis", 1)];
-    if axes(reader, node, valid)?.as_deref() != Some(&axis) || node.int("keepdims", 1) != 0 {
-        return opaque();
-    }
-    if concat.inputs.len() > MAX_OPERANDS {
-        return Err(TOO_MANY_OPERANDS.into());
-    }
-    let mut operands = Vec::with_capacity(concat.inputs.len());
-    for &input in &concat.inputs {
-        let Some(unsqueeze) = made_by(input, "Unsqueeze") else { return opaque() };
-        let Some(operand) = unsqueeze.input(0) else { return opaque() };
-        if axes(reader, unsqueeze, valid)?.as_deref() != Some(&axis) {
-            return opaque();
-        }
-        operands.push(operand);
-    }
+pub fn stacked_sum(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    let operands = stacked(reader, node, valid)?.ok_or_else(|| not_linear(node))?;
     Ok(match operands.as_slice() {
         &[only] => Meaning::Alias(only),
+        operands if operands.len() > MAX_OPERANDS => return Err(TOO_MANY_OPERANDS.into()),
         _ => {
             let summand = |operand| SumOperand::of(Sign::Plus, operand);
             Meaning::Sum(operands.into_iter().map(summand).collect())
         }
     })
+}
+
+/// ReduceMean (opset 1 to 18): of tensors that were stacked along its axis, or else a view.
+///
+/// # Errors
+/// As [`views::mean`].
+pub fn stacked_mean(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
+    let mut of_stack = Validity::default();
+    match stacked(reader, node, &mut of_stack)?.as_deref() {
+        Some(operands @ [_, _, ..]) if operands.len() <= MAX_OPERANDS => {
+            valid.intersect(&of_stack);
+            Ok(mean_of(operands))
+        }
+        _ => views::mean(reader, node, valid),
+    }
+}
+
+/// The tensors that were stacked along the axis that a node reduces; `None` if it reduces
+/// anything else.
+fn stacked(
+    reader: &Reader,
+    node: &Node,
+    valid: &mut Validity,
+) -> Result<Option<Vec<ValueId>>, Stop> {
+    let producer = |id: ValueId| Some(reader.graph.node(reader.graph.value(id).producer?));
+    let made_by =
+        |id: Option<ValueId>, op: &str| producer(id?).filter(|node| node.standard_op() == Some(op));
+    let Some(concat) = made_by(node.input(0), "Concat") else { return Ok(None) };
+    let axis = [concat.int("axis", 1)];
+    if axes(reader, node, valid)?.as_deref() != Some(&axis) || node.int("keepdims", 1) != 0 {
+        return Ok(None);
+    }
+    let mut operands = Vec::with_capacity(concat.inputs.len());
+    for &input in &concat.inputs {
+        let Some(unsqueeze) = made_by(input, "Unsqueeze") else { return Ok(None) };
+        let Some(operand) = unsqueeze.input(0) else { return Ok(None) };
+        if axes(reader, unsqueeze, valid)?.as_deref() != Some(&axis) {
+            return Ok(None);
+        }
+        operands.push(operand);
+    }
+    Ok(Some(operands))
 }
 
 /// Concat (opset 4 to 13): circular padding, or tensors in a row.

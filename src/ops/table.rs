@@ -79,6 +79,13 @@ pub const TABLE: &[OperatorRow] = &[
     of("DepthToSpace", 1..=13, 1, Alone(views::depth_to_space), "a view"),
     of("Div", 1..=14, 2, Alone(pointwise::divide), "a scale, by a constant"),
     of("Dropout", 1..=22, 3, Alone(axes::dropout), "another name, at inference"),
+    of(
+        "Einsum",
+        12..=12,
+        2,
+        Alone(product::einsum),
+        "a product with a constant matrix; another order of axes",
+    ),
     of("Expand", 8..=13, 2, Alone(axes::expand), "another name, where all sizes stay").joining(),
     of("Flatten", 1..=25, 1, Alone(views::flatten), "a view"),
     of("Gather", 1..=13, 2, Alone(picked::gather), "channels, by a constant list"),
@@ -95,7 +102,7 @@ pub const TABLE: &[OperatorRow] = &[
         "another name, beside numbers below all others",
     ),
     of("MaxPool", 1..=22, 1, Alone(conv::max_pool), "a crop, of windows of one element"),
-    of("Mean", 8..=13, MANY, Alone(neutral::mean), "another name, of one tensor"),
+    of("Mean", 8..=13, MANY, Alone(sum::mean), "a sum of any number of tensors, in equal shares"),
     of(
         "Min",
         8..=13,
@@ -108,8 +115,16 @@ pub const TABLE: &[OperatorRow] = &[
     of("PRelu", 1..=16, 2, Alone(neutral::prelu), "another name, where its slopes are 1"),
     of("Pad", 2..=25, 4, AfterOthers(frame::pad), "a border of zeros, or of what is padded"),
     of("Pow", 7..=15, 2, Alone(neutral::power), "another name, to the power of 1"),
-    of("ReduceMean", 1..=18, 2, Alone(views::mean), "a view, along axes that are named"),
-    of("ReduceSum", 1..=13, 2, Alone(sum::stacked), "a sum of tensors that were stacked").joining(),
+    of(
+        "ReduceMean",
+        1..=18,
+        2,
+        Alone(sum::stacked_mean),
+        "a view, along axes that are named; a mean of tensors that were stacked",
+    )
+    .joining(),
+    of("ReduceSum", 1..=13, 2, Alone(sum::stacked_sum), "a sum of tensors that were stacked")
+        .joining(),
     of(
         "Reshape",
         5..=25,

@@ -108,10 +108,10 @@ fn constants(reader: &Reader, meanings: &Meanings, region: &Region) -> Option<Fr
             }
             Some(Meaning::Sum(summands)) => {
                 let mut sum: Option<FromZeros> = None;
-                for SumOperand { operand, shift, .. } in summands {
+                for SumOperand { operand, map, .. } in summands {
                     let made = of(&found, *operand);
-                    let made = match shift {
-                        Some(shift) => made.through(&shift.affine(reader.constants).ok()??),
+                    let made = match map {
+                        Some(map) => made.through(&map.affine(reader.constants).ok()??),
                         None => made,
                     };
                     sum = Some(sum.map_or(made.clone(), |sum| sum.plus(&made)));

@@ -152,9 +152,9 @@ fn bounds(
             }
             Some(Meaning::Sum(summands)) => {
                 let mut sum: Option<Bounds> = None;
-                for SumOperand { operand, shift, .. } in summands {
-                    let own = match shift {
-                        Some(shift) => match of_map(reader, shift)? {
+                for SumOperand { operand, map, .. } in summands {
+                    let own = match map {
+                        Some(map) => match of_map(reader, map)? {
                             Some((outer, count)) => of(&found, *operand).then(outer, count),
                             None => return Ok(None),
                         },

@@ -70,9 +70,9 @@ impl<L: Linear> Form<L> {
                 vec![Term::new(meanings.source(*input), lift(map)?, kind_of(map))]
             }
             Some(Meaning::Sum(operands)) => {
-                let summand = |SumOperand { sign, operand, shift }: &SumOperand| {
-                    let (map, kind) = match shift {
-                        Some(shift) => (lift(shift)?, kind_of(shift)),
+                let summand = |SumOperand { sign, operand, map }: &SumOperand| {
+                    let (map, kind) = match map {
+                        Some(map) => (lift(map)?, kind_of(map)),
                         None => (identity.clone(), TermKind::Identity(Sign::Plus)),
                     };
                     Ok(Term::new(meanings.source(*operand), map, kind).signed(*sign))

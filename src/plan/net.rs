@@ -120,8 +120,8 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
                 }
             }
             if let Meaning::Sum(summands) = meaning {
-                let shifts = summands.iter().filter_map(|summand| summand.shift.as_deref());
-                let weights = shifts.map(|map| net.parameters(id, map, counted(map)));
+                let maps = summands.iter().filter_map(|summand| summand.map.as_deref());
+                let weights = maps.map(|map| net.parameters(id, map, counted(map)));
                 let count = Count { parameters: weights.sum(), ..Count::default() };
                 net.costs.insert(id, count);
             }

@@ -129,6 +129,17 @@ pub fn multiply_adds(path: &Path, inputs: &[Vec<usize>]) -> Option<f64> {
                 outputs()? * weights[usize::from(turned)]
             }
             "MatMul" => outputs()? * shape(&node.input[0])?.last()?,
+            // Of two tensors, a multiplication for each place that the letters name together.
+            "Einsum" if node.input.len() == 2 => {
+                let equation = str::from_utf8(ints("equation")?.s()).unwrap();
+                let operands = equation.split_once("->")?.0.split(',');
+                let mut sizes: BTreeMap<char, f64> = BTreeMap::new();
+                for (letters, name) in operands.zip(&node.input) {
+                    let letters = letters.chars().filter(|letter| !letter.is_whitespace());
+                    sizes.extend(letters.zip(shape(name)?));
+                }
+                sizes.values().product()
+            }
             "AveragePool" => outputs()? * ints("kernel_shape")?.ints.iter().product::<i64>() as f64,
             "BatchNormalization" | "Mul" | "Div" => outputs().unwrap_or_default(),
             _ => 0.0,
