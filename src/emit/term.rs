@@ -22,7 +22,7 @@ pub enum TermKind {
     Identity(Sign),
     /// The same with a shift, which is no summand by itself: it goes into a kernel.
     Shifted(Sign),
-    /// No convolution on the way, yet not plain: a scaled or cropped root.
+    /// No convolution on the way, yet not plain: a scaled or cropped root, or picked channels of it.
     Pointwise,
     /// At least one convolution on the way.
     Conv,
@@ -364,8 +364,8 @@ impl<L: Linear> Term<L> {
             && (forms.opset >= 7 || !self.kernels().any(broadcasts))
     }
 
-    /// Whether the last kernel of the term can be written: what picks channels, of tensors of any
-    /// rank, is a kernel only where another one tells the rank.
+    /// Whether the last kernel of the term can be written: what is one of tensors of any rank is a
+    /// kernel only where another one tells the rank.
     pub fn is_kernel(&self) -> bool {
         let map = self.map.geometry();
         let has_rank = !map.windows.is_empty() || map.kind == ConvKind::MatMul;
