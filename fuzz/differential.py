@@ -33,7 +33,7 @@ from graph_builder import FLOATS
 from random_models import random_model
 
 HERE = Path(__file__).resolve().parent
-SOURCES = "graph_builder.py", "random_models.py", "agreement.py", "differential.py"
+SOURCES = "graph_builder.py", "neutral_nodes.py", "random_models.py", "agreement.py", "differential.py"
 BATCH = 200
 # Seconds: for a process that converts many models, per model and in all; for one that only looks.
 PATIENCE_PER_MODEL, PATIENCE, PATIENCE_TO_LOOK = 1, 60, 60

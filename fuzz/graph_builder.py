@@ -384,6 +384,33 @@ def piece_of(m, x, axis, start, stop):
     return m.op("Slice", [x, m.ints(start), m.ints(stop), m.ints(axis)], shape)
 
 
+def skipped(m, x, axes, starts, ends, steps):
+    """Slice with steps: x[start:end:step] along each axis; an end that is None is beyond all elements."""
+    if m.opset < 10:
+        raise Unfit("steps")
+
+    def shape(sizes):
+        result = list(sizes)
+        for axis, start, end, step in zip(axes, starts, ends, steps):
+            result[axis] = len(range(sizes[axis])[start:end:step])
+        return result
+
+    beyond = lambda step: m.pick([2**31 - 1, 2**63 - 1] if step > 0 else [-2**31, -2**63 + 1])
+    ends_given = [beyond(step) if end is None else end for end, step in zip(ends, steps)]
+    listed = [axis - x.rank if m.chance(0.2) else axis for axis in axes]
+    given = [m.ints(*values) for values in (starts, ends_given, listed, steps)]
+    return m.op("Slice", [x, *given], shape)
+
+
+def taken(m, x, axis, indices):
+    """Gather by a list of constants along one axis."""
+    def shape(sizes):
+        return [len(indices) if at == axis else n for at, n in enumerate(sizes)]
+
+    listed = m.ints(*indices, dtype=m.pick([np.int64, np.int64, np.int32]))
+    return m.op("Gather", [x, listed], shape, axis=axis - x.rank if m.opset >= 11 and m.chance(0.2) else axis)
+
+
 def split(m, x, axis, sizes):
     """Split into parts of these sizes along one axis."""
     names = [m.name("part") for _ in sizes]

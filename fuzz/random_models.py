@@ -16,7 +16,8 @@ import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from graph_builder import (ASSIGNMENTS, FLOATS, Builder, Tensor, Unfit, broadcast, clip, crop, dropout, fixed, pad,
-                           piece_of, reduce, split, squeeze, transpose, unsqueeze, with_axes)
+                           piece_of, reduce, skipped, split, squeeze, taken, transpose, unsqueeze, with_axes)
+from neutral_nodes import neutral
 
 SPATIAL = (1, 2, 3, 3, *(4, 5, 6, 7, 8, 9) * 2, 11, 12)
 MOST_CHANNELS = 8
@@ -166,9 +167,13 @@ def decorated(m, x):
     """What may stand behind any linear node."""
     for _ in range(m.pick([0, 0, 1, 1, 2])):
         match m.pick(["norm"] * 8 + ["written"] * 4 + ["neg", "cast", "identity", "dropout", "factor", "minus"] * 2
-                     + ["along any axis"]):
+                     + ["along any axis", "neutral", "order"]):
             case "along any axis":
                 x = along_any_axis(m, x)
+            case "neutral":
+                x = shape_kept(m, x, neutral)
+            case "order":
+                x = shape_kept(m, x, lambda m, y: channels_picked(m, y, another_order(m, fixed(y, 1))))
             case "norm":
                 x = norm(m, x)
             case "written":
@@ -186,6 +191,31 @@ def decorated(m, x):
             case "minus":
                 x = arithmetic(m, "Sub", x, per_channel(m, m.normal(fixed(x, 1)), x.rank), order=m.chance(0.7))
     return x
+
+
+def shape_kept(m, x, piece):
+    """x behind a piece, if that fits and leaves its shape."""
+    try:
+        with m.attempt():
+            y = piece(m, x)
+            if y.shapes != x.shapes:
+                raise Unfit("another shape")
+            return y
+    except Unfit:
+        return x
+
+
+def another_order(m, size):
+    """All of so many, in another order, as a rule."""
+    return m.pick([list(range(size))[::-1], [int(i) for i in m.rng.permutation(size)]])
+
+
+def channels_picked(m, x, picks, axis=1):
+    """These of the channels; if it is all of them from back to front, by a Slice now and then."""
+    size = fixed(x, axis)
+    if picks == list(range(size))[::-1] and m.opset >= 10 and m.chance(0.6):
+        return skipped(m, x, [axis], [m.pick([-1, -1, size - 1, 2**31 - 1])], [None], [-1])
+    return taken(m, x, axis, [i - size if m.chance(0.1) else i for i in picks])
 
 
 def along_any_axis(m, x):
@@ -1364,6 +1394,378 @@ def between(m, x):
     return y
 
 
+def cut_into_squares(m, x):
+    """The elements of each square as channels: by Slices and a Concat, SpaceToDepth, or Reshapes around a Transpose."""
+    axes = x.rank - 2
+    if axes < 1:
+        raise Unfit("no spatial axes")
+    way = m.pick(["slices"] * 4 + ["operator"] * 2 + ["reshapes"] * 4)
+    if way == "slices" and (m.opset >= 10 or axes < 3):
+        return row_of_slices(m, x)
+    sides = [m.pick([2, 2, 2, 3, 1]) for _ in range(axes)] if m.chance(0.4) else [m.pick([2, 2, 2, 3, 4])] * axes
+    if any(size % side for shape in x.shapes for size, side in zip(shape[2:], sides)):
+        raise Unfit("no whole squares")
+    if way == "operator" and axes == 2:
+        side = sides[0] = sides[1]
+        return m.op("SpaceToDepth", [x], lambda s: [s[0], s[1] * side**2, s[2] // side, s[3] // side], blocksize=side)
+    return squares_by_reshapes(m, x, sides)
+
+
+def row_of_slices(m, x):
+    """Focus: what several Slices that skip elements leave of a tensor, in a row along the channels."""
+    axes = x.rank - 2
+    side = m.pick([2, 2, 2, 2, 3])
+    places = [[(number // side**axis) % side for axis in range(axes)] for number in range(side**axes)]
+    if m.chance(0.3):
+        # Not all of them, some twice, some of another square.
+        places = [m.pick(places) for _ in range(m.between(1, 5))]
+        if m.chance(0.3):
+            places[0] = [start + m.pick([0, side, 1]) for start in places[0]]
+    if m.chance(0.4):
+        places = [places[int(i)] for i in m.rng.permutation(len(places))]
+    if len(places) * fixed(x, 1) > 40:
+        raise Unfit("too many channels")
+    axis_by_axis, rows = m.chance(0.4), {}
+    last = m.pick([None, None, None, -1])
+
+    def skipping(y, along, starts, ends):
+        if m.opset < 10 or m.chance(0.05):
+            cut = [(axis, start) for axis, start in zip(along, starts) if start]
+            if cut:
+                y = crop(m, y, *(list(column) for column in zip(*cut)), [0] * len(cut))
+            steps = [side if axis + 2 in along else 1 for axis in range(axes)]
+            return every_other_by_pool(m, y, steps)
+        return skipped(m, y, along, starts, ends, [side] * len(along))
+
+    def part(place):
+        y = x
+        if axis_by_axis:
+            # Slices of the first axis are read by several of the second one, or written again.
+            for axis, start in enumerate(place, 2):
+                key = (y.name, axis, start)
+                if key not in rows or m.chance(0.1):
+                    rows[key] = skipping(y, [axis], [start], [last if axis == 2 else None])
+                y = rows[key]
+        else:
+            y = skipping(y, list(range(2, x.rank)), place, [last] + [None] * (axes - 1))
+        return decorated(m, y) if m.chance(0.08) else y
+
+    parts = [part(place) for place in places]
+    if len({shape.shapes for shape in parts}) > 1:
+        raise Unfit("other sizes")
+    if m.chance(0.06):
+        parts[m.between(0, len(parts) - 1)] = m.pick([m.op("Neg", [parts[0]]), conv(m, parts[0], fixed(x, 1), [1] * axes)])
+    if m.chance(0.05):
+        m.watch(m.pick(parts))
+    return m.op("Concat", parts, lambda *s: [s[0][0], sum(size[1] for size in s), *s[0][2:]],
+                axis=m.pick([1, 1, 1 - x.rank]) if m.opset >= 11 else 1)
+
+
+def every_other_by_pool(m, x, steps):
+    """A MaxPool of windows of one element."""
+    return m.op("MaxPool", [x], lambda s: [*s[:2], *((n - 1) // step + 1 for n, step in zip(s[2:], steps))],
+                kernel_shape=[1] * len(steps), strides=steps)
+
+
+def squares_by_reshapes(m, x, sides):
+    """PyTorch's pixel_unshuffle, or the same with its channels in another order; now and then, other axes change places."""
+    axes = x.rank - 2
+    if axes > 2:
+        raise Unfit("more axes")
+    split_sizes = lambda s: [s[0], s[1], *(n for size, side in zip(s[2:], sides) for n in (size // side, side))]
+    numbering = [1, *range(3, 3 + 2 * axes, 2)]
+    if m.chance(0.6):
+        numbering = [numbering[int(i)] for i in m.rng.permutation(len(numbering))]
+    positions = [2 + 2 * axis for axis in range(axes)]
+    if m.chance(0.05):
+        positions.reverse()
+    order = [0, *numbering, *positions]
+    if m.chance(0.03):
+        order = [int(i) for i in m.rng.permutation(len(order))]
+    y = reshaped_to(m, x, split_sizes)
+    y = transpose(m, y, order)
+    many = len(numbering)
+    return reshaped_to(m, y, lambda s: [s[0], int(np.prod(s[1:1 + many])), *s[1 + many:]])
+
+
+def reshaped_to(m, x, sizes):
+    """A Reshape to these sizes: by a constant if no more than one of them is open, else by nodes that compute them."""
+    shapes = [list(sizes(shape)) for shape in x.shapes]
+    open_axes = [axis for axis, column in enumerate(zip(*shapes)) if len(set(column)) > 1]
+    target = list(shapes[0])
+    for axis in open_axes:
+        if axis < x.rank and all(shape[axis] == of[axis] for shape, of in zip(shapes, x.shapes)):
+            target[axis] = 0
+    unknown = [axis for axis in open_axes if target[axis]]
+    if len(unknown) < 2 and m.chance(0.8):
+        if unknown or m.chance(0.3):
+            target[unknown[0] if unknown else m.between(0, len(target) - 1)] = -1
+        return m.op("Reshape", [x, m.ints(*target)], sizes)
+    whole = m.raw("Shape", [x])
+    parts = []
+    for axis, column in enumerate(zip(*shapes)):
+        parts.append(m.ints(column[0]) if axis not in open_axes else size_that_is(m, whole, x, column))
+    return m.op("Reshape", [x, m.raw("Concat", parts, axis=0)], sizes)
+
+
+def size_that_is(m, whole, x, column):
+    """Nodes that compute these sizes, one under each assignment: that of an axis of x, or a part of it."""
+    for divisor in (1, 2, 3, 4):
+        for axis in range(x.rank):
+            if all(shape[axis] == size * divisor for shape, size in zip(x.shapes, column)):
+                size = m.raw("Gather", [whole, m.ints(axis)], axis=0)
+                return m.raw("Div", [size, m.ints(divisor)]) if divisor > 1 else size
+    raise Unfit("a size that is no part of another one")
+
+
+def tried(m, piece, x, times=8):
+    """A piece that fits few tensors, in one of so many ways."""
+    for _ in range(times - 1):
+        try:
+            with m.attempt():
+                return piece(m, x)
+        except Unfit:
+            pass
+    return piece(m, x)
+
+
+def squares(m, x):
+    """A stem that cuts what it reads into squares: kernels of these, a norm or a scale before or between."""
+    if x.rank < 3:
+        raise Unfit("no spatial axes")
+    if m.chance(0.25):
+        x = m.pick([norm, written_norm, neutral, simple_block])(m, x)
+    y = tried(m, cut_into_squares, x)
+    axes = y.rank - 2
+    if m.chance(0.3):
+        y = m.pick([norm, written_norm, neutral, some_picked, decorated])(m, y)
+    if m.chance(0.05):
+        m.watch(y)
+    if m.chance(0.1):
+        return decorated(m, y)
+    outputs = m.between(1, MOST_CHANNELS)
+    stride, reach = m.pick([1, 1, 1, 2]), m.pick([-1, -1, -1, -3, 0])
+    arms = []
+    for _ in range(m.pick([1, 1, 2])):
+        taps = [m.pick([1, 2, 3, 3])] * axes
+        grown = [reach + k for k in taps]
+        z, pads = placed(m, y, grown, m.pick(["", "", "", "pad"]))
+        arms.append(decorated(m, conv(m, z, outputs, taps, pads, [stride] * axes, groups=m.pick([1, 1, 1, None]))))
+    if m.chance(0.15):
+        # The same positions by a kernel of the tensor itself.
+        arms.append(conv(m, some_skipped(m, x), outputs, [1] * axes))
+        if len({arm.shapes for arm in arms}) > 1:
+            raise Unfit("other sizes")
+    y = total(m, arms)
+    return decorated(m, y) if m.chance(0.4) else y
+
+
+def some_picked(m, x):
+    """Channels in another order, some of them, some twice; seldom what is picked are rows, or images."""
+    if x.rank < 2:
+        raise Unfit("a vector")
+    axis = 1 if m.chance(0.85) else m.between(0, x.rank - 1)
+    size = fixed(x, axis)
+    match m.pick(["order"] * 4 + ["some"] * 2 + ["slice", "one", "behind each other"]):
+        case "order":
+            picks = another_order(m, size)
+        case "some":
+            picks = [m.between(0, size - 1) for _ in range(m.between(1, min(size + 1, MOST_CHANNELS)))]
+        case "slice":
+            # Every other one, or from back to front and not all.
+            start, end, step = m.pick([(0, None, 2), (1, None, 2), (-1, None, -2), (-2, None, -1), (0, -1, 1), (-1, 0, -1)])
+            return skipped(m, x, [axis], [start], [end], [step])
+        case "one":
+            # An axis of one element is left, where the list has one; the axis goes where it is a number.
+            if m.chance(0.8):
+                picks = [m.between(0, size - 1)]
+            else:
+                y = m.op("Gather", [x, m.stored(np.int64(m.between(0, size - 1)))],
+                         lambda s: [n for at, n in enumerate(s) if at != axis], axis=axis)
+                return unsqueeze(m, y, axis)
+        case _:
+            first = channels_picked(m, x, another_order(m, size), axis)
+            return channels_picked(m, first, another_order(m, size), axis)
+    return channels_picked(m, x, picks, axis)
+
+
+def some_skipped(m, x):
+    """Every other element, or a third of them, along spatial axes: by a Slice with steps, or by a MaxPool of one."""
+    axes = x.rank - 2
+    if axes < 1:
+        raise Unfit("no spatial axes")
+    step = m.pick([2, 2, 2, 3])
+    steps = [step] * axes if m.chance(0.7) else [m.pick([1, 2, 3]) for _ in range(axes)]
+    if m.opset < 10 or m.chance(0.3):
+        return every_other_by_pool(m, x, steps)
+    starts = [m.pick([0, 0, 0, 1, -3 if m.chance(0.3) else 2]) for _ in range(axes)]
+    ends = [m.pick([None, None, None, -1, 4 if m.chance(0.3) else None]) for _ in range(axes)]
+    if m.chance(0.05):
+        steps[0], starts[0], ends[0] = -m.pick([1, 2]), m.pick([-1, -2]), None
+    return skipped(m, x, list(range(2, x.rank)), starts, ends, steps)
+
+
+def picked(m, x):
+    """Channels that are picked: before a kernel or product, behind it, between two, or in one branch of a sum."""
+    if x.rank < 3 or m.chance(0.15):
+        return picked_columns(m, x)
+    axes = x.rank - 2
+    way = m.pick(["before", "behind", "between", "arms", "arms", "shuffle"])
+    if way == "shuffle":
+        return picked_in_groups(m, x)
+    if way == "arms":
+        common = frame(m, x)
+        arms = [branch(m, x, common, "")]
+        for _ in range(m.pick([1, 1, 2])):
+            own = some_picked(m, x) if m.chance(0.6) else x
+            arm = branch(m, own, common, "")
+            arms.append(channels_picked(m, arm, another_order(m, common.outputs)) if m.chance(0.5) else arm)
+        if len({arm.shapes for arm in arms}) > 1:
+            raise Unfit("other sizes")
+        y = total(m, arms)
+        return some_picked(m, decorated(m, y)) if m.chance(0.3) else decorated(m, y)
+    taps = m.pick([1, 3])
+    small = lambda y: decorated(m, conv(m, y, m.between(1, MOST_CHANNELS), [taps] * axes, [(taps // 2, taps // 2)] * axes))
+    if way != "before":
+        x = small(x)
+    x = decorated(m, some_picked(m, x))
+    if m.chance(0.08):
+        m.watch(x)
+    return x if way == "behind" else small(x)
+
+
+def picked_in_groups(m, x):
+    """Groups whose channels are shuffled, by a Reshape, Transpose and Reshape or a list; kernels of groups around."""
+    groups, each = m.pick([(2, 2), (2, 3), (3, 2), (2, 4), (4, 2)])
+    outputs, axes = groups * each, x.rank - 2
+    y = decorated(m, conv(m, x, outputs, [1] * axes, groups=m.pick([1, None])))
+    if m.chance(0.5):
+        y = channels_picked(m, y, [i * each + j for j in range(each) for i in range(groups)])
+    else:
+        y = reshaped_to(m, y, lambda s: [s[0], groups, each, *s[2:]])
+        y = transpose(m, y, [0, 2, 1, *range(3, y.rank)])
+        y = reshaped_to(m, y, lambda s: [s[0], outputs, *s[3:]])
+    return decorated(m, conv(m, decorated(m, y), outputs, [3] * axes, [(1, 1)] * axes, groups=m.pick([1, groups, outputs])))
+
+
+def picked_columns(m, x):
+    """Elements of the last axis that are picked, before or behind a product."""
+    if x.rank < 2:
+        raise Unfit("a vector")
+    axis, width = x.rank - 1, fixed(x, x.rank - 1)
+    if m.chance(0.6):
+        x = channels_picked(m, x, another_order(m, width), axis)
+    if m.chance(0.3):
+        x = scaled(m, x)
+    width, outputs = fixed(x, x.rank - 1), m.between(1, MOST_CHANNELS)
+    last = x.rank - 1
+    x = m.op("MatMul", [x, m.const(m.normal(width, outputs, scale=0.5))], lambda s: [*s[:-1], outputs])
+    if m.chance(0.6):
+        x = channels_picked(m, x, another_order(m, outputs), last)
+    return scaled(m, x) if m.chance(0.5) else x
+
+
+def skipping(m, x):
+    """A sum of branches with a stride, some of which skip elements by a Slice or a MaxPool of one, before or behind."""
+    axes = x.rank - 2
+    if axes < 1:
+        raise Unfit("no spatial axes")
+    step, outputs = m.pick([2, 2, 3]), m.pick([fixed(x, 1), m.between(1, MOST_CHANNELS)])
+
+    def leave(y):
+        if m.opset < 10 or m.chance(0.3):
+            return every_other_by_pool(m, y, [step] * axes)
+        start = 0 if m.chance(0.9) else m.between(1, step)
+        return skipped(m, y, list(range(2, y.rank)), [start] * axes, [None] * axes, [step] * axes)
+
+    def arm():
+        k = m.pick([1, 1, 3])
+        pads = [(k // 2, k // 2)] * axes
+        match m.pick(["stride", "before", "behind", "alone"]):
+            case "stride":
+                return conv(m, x, outputs, [k] * axes, pads, [step] * axes)
+            case "before":
+                return conv(m, decorated(m, leave(x)), outputs, [1] * axes)
+            case "behind":
+                return leave(decorated(m, conv(m, x, outputs, [k] * axes, pads)))
+            case _ if fixed(x, 1) == outputs:
+                return leave(x)
+        return leave(conv(m, leave(x), outputs, [k] * axes, pads)) if m.chance(0.1) else conv(m, leave(x), outputs, [1] * axes)
+
+    arms = [decorated(m, arm()) for _ in range(m.pick([1, 2, 2, 3]))]
+    if len({arm.shapes for arm in arms}) > 1:
+        raise Unfit("other sizes")
+    if m.chance(0.06):
+        m.watch(m.pick(arms))
+    y = decorated(m, total(m, arms))
+    return conv(m, y, m.between(1, MOST_CHANNELS), [m.pick([1, 2])] * axes) if m.chance(0.4) else y
+
+
+def doing_nothing(m, x):
+    """A kernel or product, nodes that do nothing, or nearly so, and what else is linear."""
+    y = x
+    for _ in range(m.between(2, 4)):
+        match m.pick(["kernel"] * 3 + ["neutral"] * 4 + ["norm", "scale"]):
+            case "kernel" if y.rank >= 3:
+                k = m.pick([1, 3])
+                y = conv(m, y, m.between(1, MOST_CHANNELS), [k] * (y.rank - 2), [(k // 2, k // 2)] * (y.rank - 2))
+            case "norm" if y.rank >= 2:
+                y = norm(m, y)
+            case "scale" if y.rank >= 2:
+                y = written_norm(m, y)
+            case "kernel" if y.rank == 2:
+                y = product(m, y)
+            case _:
+                y = neutral(m, y)
+    return y
+
+
+def mixed(m, x):
+    """A row of kernels, squares, picks, skips, nodes that do nothing, norms; what stands earlier is read once more."""
+    if x.rank < 3:
+        raise Unfit("no spatial axes")
+    earlier = [x]
+    for _ in range(m.between(3, 7)):
+        y = earlier[-1]
+        if m.chance(0.12):
+            y = m.pick(earlier)
+        axes = y.rank - 2
+        if axes < 1:
+            raise Unfit("no spatial axes")
+        match m.pick(["kernel"] * 4 + ["squares", "picked", "picked", "skipped", "neutral", "neutral", "norm", "norm", "crop",
+                                       "sum", "sum", "row", "mean"]):
+            case "kernel":
+                k = m.pick([1, 1, 2, 3])
+                y = conv(m, y, m.between(1, MOST_CHANNELS), [k] * axes, [(m.between(0, k - 1), m.between(0, k - 1))] * axes,
+                         [m.pick([1, 1, 1, 2])] * axes)
+            case "squares":
+                y = cut_into_squares(m, y)
+            case "picked":
+                y = some_picked(m, y)
+            case "skipped":
+                y = some_skipped(m, y)
+            case "neutral":
+                y = neutral(m, y)
+            case "norm":
+                y = m.pick([norm, written_norm])(m, y)
+            case "crop":
+                y = crop(m, y, [m.between(2, y.rank - 1)], *m.pick([([1], [0]), ([0], [1])]))
+            case "sum":
+                y = total(m, [y, m.pick([tensor for tensor in earlier if tensor.shapes == y.shapes] or [y])])
+            case "row":
+                fitting = [tensor for tensor in earlier if all(a[2:] == b[2:] and a[0] == b[0] and len(a) == len(b)
+                                                               for a, b in zip(tensor.shapes, y.shapes))]
+                y = m.op("Concat", [m.pick(fitting or [y]), y], lambda a, b: [a[0], a[1] + b[1], *a[2:]], axis=1)
+            case _:
+                y = mean(m, y, [2] * axes, [(0, 0)] * axes, [m.pick([1, 2])] * axes, averaging(m))
+        if fixed(y, 1) > 4 * MOST_CHANNELS:
+            raise Unfit("too many channels")
+        earlier.append(y)
+    if m.chance(0.1):
+        m.watch(m.pick(earlier[1:]))
+    return earlier[-1]
+
+
 def gate(m, x):
     """Squeeze and excitation: a product of two tensors that depend on x."""
     if x.rank < 3:
@@ -1414,6 +1816,11 @@ PIECES = [
     ("resampled", 5, resampled),
     ("between", 5, between),
     ("gate", 2, gate),
+    ("squares", 24, squares),
+    ("picked", 9, picked),
+    ("skipping", 7, skipping),
+    ("doing nothing", 7, doing_nothing),
+    ("mixed", 14, mixed),
 ]
 WEIGHTS = np.array([weight for _, weight, _ in PIECES], float)
 # Float16 is there for its range.
@@ -1435,6 +1842,10 @@ def main_input(m):
         # Its channels are the kernel's, whatever it is called.
         dims[1] = m.pick(["C", "3", ""])
     is_open = m.chance(0.55)
+    if m.chance(0.45):
+        # Whole squares, whatever the assignment is.
+        side = m.pick([2, 2, 2, 3, 4])
+        spatial = [size for size in spatial if size % side == 0] or [side]
     name = m.pick(SIZE_NAMES)
     for _ in range(rank - 2):
         if is_open and m.chance(0.9):

@@ -3,7 +3,7 @@
 //!
 //! Knows terms and views; not which terms should be one.
 
-use crate::affine::Linear;
+use crate::affine::{Linear, Refusal, Squares};
 use crate::emit::term::{Term, TermKind};
 use crate::ops::meaning::{ViewKernel, ViewNode};
 
@@ -51,10 +51,25 @@ impl<L: Linear> Term<L> {
             Some(_) => return None,
         };
         let is_kernel = self.kind == TermKind::Conv && self.inner.is_none();
-        let shape = is_kernel.then(|| self.map.geometry().of_squares(squares).ok()).flatten()?;
-        let is_as_small = shape.weights() <= self.map.geometry().weights();
-        let map = is_as_small.then(|| self.map.of_squares(squares).ok()).flatten()?;
+        let map = is_kernel.then(|| kernel_of(squares, &self.map)).flatten()?;
         Some(Term { root, before: Vec::new(), map, ..self.clone() })
+    }
+
+    /// `map` of this term, if it ends with means or squares: with them as a part of a kernel. A kernel
+    /// behind squares that others cut from what a kernel makes is one of that.
+    pub(super) fn mapped_as_kernel(
+        &self,
+        map: &L,
+        kind: TermKind,
+    ) -> Option<Result<Self, Refusal>> {
+        if let Some(term) = self.with_means() {
+            return Some(term.mapped(map, kind));
+        }
+        let (last, before) = self.after.split_last()?;
+        let Some(ViewKernel::Squares(squares, None)) = &last.kernel else { return None };
+        let map = (kind == TermKind::Conv).then(|| kernel_of(squares, map)).flatten()?;
+        let inner = Term { after: before.to_vec(), ..self.clone() };
+        Some(inner.mapped(&map, kind))
     }
 
     /// A convolution behind a view that gives it a size, as a product of all elements between the
@@ -97,4 +112,11 @@ fn means<L: Linear>(view: &ViewNode) -> Option<L> {
         Some(ViewKernel::Means(windows)) => Some(L::mean(windows.to_vec())),
         Some(ViewKernel::Squares(..)) | None => None,
     }
+}
+
+/// The kernel `map` of `squares` as one of what these are of, if that has no more weights.
+fn kernel_of<L: Linear>(squares: &Squares, map: &L) -> Option<L> {
+    let shape = map.geometry().of_squares(squares).ok()?;
+    let is_as_small = shape.weights() <= map.geometry().weights();
+    is_as_small.then(|| map.of_squares(squares).ok()).flatten()
 }

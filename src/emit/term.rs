@@ -8,7 +8,7 @@
 use std::iter::successors;
 use std::sync::Arc;
 
-use crate::affine::{Channels, ConvKind, Geometry, Linear, Macs, Part, Refusal, Window};
+use crate::affine::{ConvKind, Geometry, Linear, Macs, Part, Refusal, Window};
 use crate::emit::layout::layout;
 use crate::onnx::ids::ValueId;
 use crate::ops::forms::NodeForms;
@@ -22,7 +22,7 @@ pub enum TermKind {
     Identity(Sign),
     /// The same with a shift, which is no summand by itself: it goes into a kernel.
     Shifted(Sign),
-    /// No convolution on the way, yet not plain: a scaled or cropped root.
+    /// No convolution on the way, yet not plain: a scaled or cropped root, or picked channels of it.
     Pointwise,
     /// At least one convolution on the way.
     Conv,
@@ -173,7 +173,7 @@ impl<L: Linear> Term<L> {
             let moved = || map.beyond(&last.view.inverse());
             let map = match has_rank.then(moved).unwrap_or(Err(Refusal::View)) {
                 Ok(map) => map,
-                Err(refusal) => return self.with_means().ok_or(refusal)?.mapped(map, kind),
+                Err(refusal) => return self.mapped_as_kernel(map, kind).ok_or(refusal)?,
             };
             let last = match map.geometry().channels {
                 Some(channels) if channels.inputs != channels.outputs => {
@@ -243,39 +243,6 @@ impl<L: Linear> Term<L> {
             return Err(Refusal::View);
         }
         Ok(least)
-    }
-
-    /// What this term and `next` make, one behind the other, as one kernel, if they are neighbouring
-    /// parts along the channels, of the same tensor.
-    pub fn stacked(&self, next: &Self) -> Option<Self> {
-        let are_of_one = self.root == next.root && self.has_front_of(next);
-        let channels = || self.channels()?.stacked(&next.channels()?);
-        are_of_one.then(channels).flatten().and_then(|both| self.with_rows_of(next, both))
-    }
-
-    /// The same, if their roots are neighbouring parts of one tensor, `root`, along the channels.
-    pub fn beside(&self, next: &Self, root: ValueId) -> Option<Self> {
-        let is_bare = |term: &Self| {
-            let is_conv = term.map.geometry().kind == ConvKind::Conv;
-            is_conv && term.before.is_empty() && term.inner.is_none()
-        };
-        let channels = || self.channels()?.beside(&next.channels()?);
-        let channels = (is_bare(self) && is_bare(next)).then(channels).flatten()?;
-        Some(Term { root, ..self.with_rows_of(next, channels)? })
-    }
-
-    fn channels(&self) -> Option<Channels> {
-        self.map.geometry().channels.filter(|_| self.kind == TermKind::Conv)
-    }
-
-    /// The kernel with these `channels` and the rows of both, in their place.
-    fn with_rows_of(&self, next: &Self, channels: Channels) -> Option<Self> {
-        let (own, others) = (self.part()?, next.part()?);
-        let part = own.with_next(others)?.map(Box::new);
-        let map = self.map.with_rows_of(&next.map, channels)?;
-        let are_seen = self.after.is_empty() && next.after.is_empty();
-        let is_along_channels = map.geometry().output.axis(1) == own.axis;
-        (are_seen && is_along_channels).then(|| Term { map, part, ..self.clone() })
     }
 
     /// The term and those that are computed before it, the last kernel first.
@@ -364,8 +331,8 @@ impl<L: Linear> Term<L> {
             && (forms.opset >= 7 || !self.kernels().any(broadcasts))
     }
 
-    /// Whether the last kernel of the term can be written: what picks channels, of tensors of any
-    /// rank, is a kernel only where another one tells the rank.
+    /// Whether the last kernel of the term can be written: what is one of tensors of any rank is a
+    /// kernel only where another one tells the rank.
     pub fn is_kernel(&self) -> bool {
         let map = self.map.geometry();
         let has_rank = !map.windows.is_empty() || map.kind == ConvKind::MatMul;

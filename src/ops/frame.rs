@@ -190,17 +190,20 @@ fn around<'g>(
         (node.standard_op() == Some("Slice")).then_some(node)
     };
     let (first, last) = (*operands.first()?, *operands.last()?);
-    let input = [first, last].into_iter().find_map(|operand| slice(operand)?.input(0))?;
-    let of_input = |id| slice(id).filter(|slice| slice.input(0) == Some(input));
-    let slices = match *operands {
-        [before, middle, behind] if middle == input => {
-            vec![(of_input(before)?, true), (of_input(behind)?, false)]
-        }
-        [before, end] if end == input => vec![(of_input(before)?, true)],
-        [begin, behind] if begin == input => vec![(of_input(behind)?, false)],
-        _ => return None,
-    };
-    Some((input, slices))
+    // What is padded may be a Slice of something else.
+    let mut inputs = [first, last].into_iter().filter_map(|operand| slice(operand)?.input(0));
+    inputs.find_map(|input| {
+        let of_input = |id| slice(id).filter(|slice| slice.input(0) == Some(input));
+        let slices = match *operands {
+            [before, middle, behind] if middle == input => {
+                vec![(of_input(before)?, true), (of_input(behind)?, false)]
+            }
+            [before, end] if end == input => vec![(of_input(before)?, true)],
+            [begin, behind] if begin == input => vec![(of_input(behind)?, false)],
+            _ => return None,
+        };
+        Some((input, slices))
+    })
 }
 
 /// What pads, crops or skips elements along these axes, as their windows do; a window is `None` if

@@ -5,7 +5,7 @@
 use crate::facts::validity::Validity;
 use crate::onnx::ids::{IdMap, NodeId, Table, ValueId};
 use crate::onnx::node::Node;
-use crate::ops::meaning::{LinearOp, Meaning};
+use crate::ops::meaning::{FirstOfViews, LinearOp, Meaning, ViewKernel};
 
 /// What was read of one node.
 #[derive(Debug)]
@@ -66,13 +66,18 @@ impl Meanings {
 
     /// Notes what was read of `node`, which is number `id`; of those before it that is noted.
     pub fn note(&mut self, id: NodeId, node: &Node, reading: Reading) {
-        let Reading { meaning, validity, consumed } = reading;
+        let Reading { mut meaning, validity, consumed } = reading;
         if !validity.is_everywhere() {
             let validity = validity.of_sources(|tensor| self.source(tensor));
             self.validity.insert(id, validity);
         }
         if !consumed.is_empty() {
             self.consumed.insert(id, consumed);
+        }
+        if let Meaning::Linear(_, LinearOp::View(view)) = &mut meaning
+            && let Some(ViewKernel::Squares(_, Some(first))) = &mut view.kernel
+        {
+            *first = FirstOfViews { root: self.source(first.root), last: self.source(first.last) };
         }
         if let (Meaning::Alias(of), Some(output)) = (&meaning, node.output()) {
             self.sources.insert(output, self.source(*of));

@@ -237,11 +237,17 @@ pub fn split(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meani
     let input = first_input(node)?;
     let outputs = node.outputs.iter().copied().collect::<Option<Vec<ValueId>>>();
     let outputs = outputs.ok_or_else(opaque)?;
-    if outputs.len() == 1 {
-        return Ok(Meaning::Alias(input));
-    }
     let axes = reader.axes_from_front(input, &[node.int("axis", 0)], valid)?;
     let axis = *axes.first().ok_or_else(opaque)?;
+    if outputs.len() == 1 {
+        // Of a tensor of another size than it is told, it would make none.
+        match reader.list(node, "split", 1, valid)?.as_deref() {
+            None => {}
+            Some(&[whole]) => valid.require(input, Property::Size(axis, SizeSet::Exactly(whole))),
+            Some(_) => return Err(opaque().into()),
+        }
+        return Ok(Meaning::Alias(input));
+    }
     let size = |tensor: ValueId| -> Option<usize> { *reader.sizes.dims(tensor)?.get(axis)? };
     let sizes: Option<Vec<usize>> = outputs.iter().map(|&output| size(output)).collect();
     let parts = sizes.and_then(|sizes| Part::joined(axis, &sizes)).ok_or_else(opaque)?;

@@ -125,10 +125,11 @@ fn equal_counts(
     Ok(valid)
 }
 
-/// What a map makes of a term's kind.
+/// What a map makes of a term's kind. What picks channels becomes part of a kernel, and is none: it
+/// has neither a rank nor a type, and alone, a kernel would multiply where nothing is multiplied.
 pub fn kind_of(map: &LinearOp) -> TermKind {
     match map {
-        LinearOp::Conv { .. } | LinearOp::Picked { .. } => TermKind::Conv,
+        LinearOp::Conv { .. } => TermKind::Conv,
         LinearOp::Bordered { map, .. } => kind_of(map),
         LinearOp::View(_) => TermKind::Identity(Sign::Plus),
         LinearOp::Filter { windows, weight, shift, .. }

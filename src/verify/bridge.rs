@@ -69,6 +69,10 @@ pub fn stand_ins(
             return Err(EngineError::TooLarge { bytes });
         }
         memory_for(bytes)?;
+        if let Some(same) = operands.tensor(0).filter(|_| operands.resizes_by_one()) {
+            made.push((output, same.clone()));
+            continue;
+        }
         let data_type = element_type(graph, id, number, inputs, declared, body.as_ref());
         let name = graph.value(output).name.bytes();
         // Any number that is the same for both models will do.
@@ -157,6 +161,16 @@ struct LiveOperands<'n, 'g, 'm> {
 impl LiveOperands<'_, '_, '_> {
     fn tensor(&self, input: usize) -> Option<&EngineTensor> {
         self.inputs.get(input)?.as_ref()
+    }
+
+    /// Whether the node makes what it reads, resized by factors of 1: the new file may read that.
+    fn resizes_by_one(&self) -> bool {
+        let attribute = self.node.attribute("scales").map(|scales| scales.floats.clone());
+        let factors = attribute.or_else(|| self.factors(1)).or_else(|| self.factors(2));
+        let crops = self.node.attribute("coordinate_transformation_mode");
+        matches!(self.node.standard_op(), Some("Resize" | "Upsample"))
+            && crops.is_none_or(|mode| mode.s() != b"tf_crop_and_resize")
+            && factors.is_some_and(|factors| factors.iter().all(|&factor| factor == 1.0))
     }
 
     fn stored(&self, input: usize) -> Option<TensorProto> {
