@@ -5,8 +5,8 @@
 //! the sum (Eq. 3): weights are multiplied out only where two maps both mix positions or
 //! channels.
 //!
-//! Knows kernels and biases, and has no rule of its own but one, which numbers alone tell: a shift is
-//! not divided by a scale of zero.
+//! Knows kernels and biases, and has no rule of its own but what numbers alone tell: by what a shift
+//! cannot be divided.
 
 #![allow(
     clippy::indexing_slicing,
@@ -167,11 +167,14 @@ impl Linear for Affine {
 
     fn shift_in_front(&self, axes: usize) -> Result<Self, Refusal> {
         let geometry = self.geometry.shift_in_front(axes)?;
-        let scale = self.factors().ok_or(Refusal::View)?;
-        let count = scale.len().max(self.bias.len());
-        let shift =
-            |channel| of_channel(&scale, channel).map(|scale| self.bias_of(channel) / scale);
-        let shift: Vec<f64> = (0..count).filter_map(shift).collect();
+        let shift = match self.factors() {
+            Some(scale) => {
+                let count = scale.len().max(self.bias.len());
+                let shift = |channel| Some(self.bias_of(channel) / of_channel(&scale, channel)?);
+                (0..count).filter_map(shift).collect()
+            }
+            None => self.shifts_of_picked()?,
+        };
         if !shift.iter().all(|shift| shift.is_finite()) {
             return Err(Refusal::Vanishes);
         }
@@ -283,6 +286,24 @@ impl Affine {
             }
         }
         (kernel, bias)
+    }
+
+    /// By what each channel that is read is shifted, if each output is one of them, scaled; by
+    /// nothing, if none is.
+    fn shifts_of_picked(&self) -> Result<Vec<f64>, Refusal> {
+        let channels = self.geometry.channels.ok_or(Refusal::View)?;
+        let mut shifts: Vec<Option<f64>> = vec![None; channels.inputs];
+        for (output, row) in self.kernel().outer_iter().enumerate() {
+            let mut factors = row.iter().enumerate().filter(|(_, factor)| **factor != 0.0);
+            let (Some((input, factor)), None) = (factors.next(), factors.next()) else {
+                return Err(Refusal::Vanishes);
+            };
+            let shift = self.bias_of(output) / factor;
+            if shifts[input].replace(shift).is_some_and(|other| other != shift) {
+                return Err(Refusal::Repeated);
+            }
+        }
+        Ok(shifts.into_iter().map(Option::unwrap_or_default).collect())
     }
 
     /// Per channel the only factor, if each output is its own channel at one position,

@@ -61,10 +61,11 @@ pub trait Linear: Clone {
     fn shift_alone(&self) -> Self;
 
     /// Of `y = s·x + t`, the shift by `t/s` in front of the scale alone, `y = s·(x + t/s)`, on tensors
-    /// with so many spatial `axes`.
+    /// with so many spatial `axes`; `y` may have the channels of `x` in another order.
     ///
     /// # Errors
-    /// If it is more than a scale and shift, or some `s` is zero.
+    /// If it is more than a scale and shift of channels that are picked; if some `s` is zero, or one
+    /// channel that is picked twice is shifted by two numbers.
     fn shift_in_front(&self, axes: usize) -> Result<Self, Refusal>;
 
     /// Of a scale and shift, one whose channels, along those of `order`, are scaled and shifted

@@ -67,6 +67,9 @@ pub enum Refusal {
     /// A shift that would have to be divided by a scale of zero.
     #[error("a channel is scaled by zero")]
     Vanishes,
+    /// Shifts that one shift in front of what picks the channels cannot say.
+    #[error("a channel is picked twice, and shifted by two numbers")]
+    Repeated,
     /// Kernels that would have to be multiplied out at once.
     #[error("one of them, or both together, has {0} weights: more than 2²⁵ are not multiplied out")]
     Weights(u64),

@@ -182,8 +182,12 @@ impl Linear for Geometry {
     }
 
     fn shift_in_front(&self, axes: usize) -> Result<Self, Refusal> {
-        self.must_be_diagonal()?;
-        Ok(Geometry { windows: vec![Window::IDENTITY; axes], ..self.shift_alone() })
+        if !self.mixes_channels() {
+            self.must_be_diagonal()?;
+        }
+        let read = |channels: Channels| Channels::diagonal(channels.inputs);
+        let shift = Geometry { channels: self.channels.map(read), ..self.clone() }.shift_alone();
+        Ok(Geometry { windows: vec![Window::IDENTITY; axes], ..shift })
     }
 
     fn shift_alone(&self) -> Self {

@@ -104,7 +104,8 @@ fn of_refusal(refusal: &Refusal) -> &'static str {
         | Refusal::View
         | Refusal::Kinds
         | Refusal::Outgrown(_)
-        | Refusal::Vanishes => "Nothing: they are not one convolution.",
+        | Refusal::Vanishes
+        | Refusal::Repeated => "Nothing: they are not one convolution.",
         Refusal::Counts { .. } => {
             "Check the paddings, ⌊d/2⌋ on the long axes; where sizes are open, try `input_shape`."
         }

@@ -181,6 +181,11 @@ const ROWS: &[(&str, &str, &str)] = &[
         "Vanishes",
         "A scale and a shift stand before a padded kernel, and the scale of a channel is zero, so that the shift cannot be divided by it.",
     ),
+    (
+        "Refusal",
+        "Repeated",
+        "Channels are picked and shifted before a padded kernel, one of them twice and by two numbers.",
+    ),
     ("Refusal", "Weights", "Kernels in a row would be multiplied out into one that is too large."),
     ("Refusal", "Products", "Multiplying kernels in a row out would take too long."),
     ("Refusal", "TooLarge", "A window has sizes that no network has."),
