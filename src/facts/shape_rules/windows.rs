@@ -60,8 +60,11 @@ fn gathered(windows: &WindowAttributes, sizes: &[Option<Extent>]) -> Extents {
 /// By how many there are more windows than elements, however many these are; `None` if that
 /// depends on them.
 fn growth(windows: &WindowAttributes, axis: &WindowAxis) -> Option<i64> {
-    if axis.stride != 1 || windows.auto_pad.is_same() {
+    if axis.stride != 1 || windows.are_disputed() {
         return None;
+    }
+    if windows.auto_pad.is_same() {
+        return Some(0);
     }
     let (begin, end) = axis.pads;
     begin.checked_add(end)?.checked_add(1)?.checked_sub(axis.extent()?)
