@@ -544,18 +544,18 @@ fn a_kernel_computed_in_more_steps_takes_no_more_memory() {
 
 /// A way to convert resnet18, and the most that it may take.
 ///
-/// Measured were 19,973 allocations of 2.166 MB, 0.767 MB at a time, for a look (27 per block
+/// Measured were 19,567 allocations of 2.229 MB, 0.792 MB at a time, for a look (27 per block
 /// are names in its report, two per candidate the list of nodes that it would be written as,
-/// 2,000 in all the sizes that its Flatten depends on); 33,525 of 5.545 MB, 2.082 MB at a time,
+/// 2,000 in all the sizes that its Flatten depends on); 33,120 of 5.658 MB, 2.086 MB at a time,
 /// to write (3,400 of them to count the parameters and operators of both models, which every
-/// summary tells); 467,650 of 106.23 MB, 3.083 MB at a time, to prove (nearly 40 % of these to find sizes
+/// summary tells); 465,839 of 106.39 MB, 3.083 MB at a time, to prove (nearly 40 % of these to find sizes
 /// for the trials). Runs differ by ten allocations;
 /// 3 % are for other versions of the standard library, and 15 % where tract takes part, which
 /// chooses other kernels on other processors.
 const MOST: [(&str, bool, bool, Cost); 3] = [
-    ("look", false, false, Cost { blocks: 20_030, bytes: 2_235_000, peak: 792_000 }),
-    ("write", true, false, Cost { blocks: 33_620, bytes: 5_690_000, peak: 2_141_000 }),
-    ("prove", true, true, Cost { blocks: 481_700, bytes: 110_400_000, peak: 3_620_000 }),
+    ("look", false, false, Cost { blocks: 19_620, bytes: 2_235_000, peak: 792_000 }),
+    ("write", true, false, Cost { blocks: 33_210, bytes: 5_690_000, peak: 2_141_000 }),
+    ("prove", true, true, Cost { blocks: 479_900, bytes: 110_400_000, peak: 3_620_000 }),
 ];
 
 #[test]
