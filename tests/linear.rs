@@ -15,10 +15,12 @@ use acb_fuse::engine::dialect;
 use acb_fuse::onnx::graph::Graph;
 use acb_fuse::onnx::model::Model;
 use acb_fuse::onnx::proto::attribute_proto::AttributeType;
+use acb_fuse::onnx::proto::tensor_proto::DataLocation;
 use acb_fuse::onnx::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto,
+    ValueInfoProto,
 };
-use acb_fuse::onnx::storage::Storage;
+use acb_fuse::onnx::storage::{Links, Storage};
 use acb_fuse::onnx::tensor::from_integers;
 use acb_fuse::onnx::write::{self, int, ints, node};
 use acb_fuse::verify::readback::{self, Expected};
@@ -396,6 +398,50 @@ fn bodies_are_found_where_they_lie() {
         assert_eq!(dialect::nodes(&graphs, &graphs[0], id).unwrap().len(), 1);
     }
     readback::check(&graphs, &expected, &graphs).unwrap();
+    let took = begin.elapsed();
+    println!("{took:?}");
+    assert!(took < TIME, "{took:?}");
+}
+
+/// What many tensors name of a side file is compared once, and no description is looked for among
+/// all others.
+#[test]
+fn what_is_read_back_is_looked_at_once() {
+    const COUNT: usize = 20_000;
+    const LENGTH: usize = 1 << 24;
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let side_file = fs::File::create(folder.path().join("data")).unwrap();
+    side_file.set_len(LENGTH as u64).unwrap();
+    let entry = |(key, value): (&str, String)| StringStringEntryProto {
+        key: Some(key.to_owned()),
+        value: Some(value),
+    };
+    // Each begins somewhere else, and all overlap.
+    let named = |at: usize| {
+        let place = [("location", "data".to_owned()), ("offset", (4 * at).to_string())];
+        TensorProto {
+            name: Some(format!("w{at}")),
+            dims: vec![(LENGTH / 4 - at) as i64],
+            data_type: Some(1),
+            data_location: Some(DataLocation::External.into()),
+            external_data: place.map(entry).into(),
+            ..TensorProto::default()
+        }
+    };
+    let infos: Vec<ValueInfoProto> = (0..COUNT).map(|at| info(&format!("v{at}"))).collect();
+    let model = |infos: &[ValueInfoProto]| {
+        let made = Made { weights: (0..COUNT).map(named).collect(), ..Made::default() };
+        let mut model = made.done("x".to_owned());
+        model.graph.as_mut().unwrap().value_info = infos.to_vec();
+        let storage = Storage::in_folder(folder.path(), Links::Confined);
+        Model::index(model.encode_to_vec().into(), storage).unwrap()
+    };
+    let (old, new) = (model(&[]), model(&infos));
+    let [old, new] = [&old, &new].map(|model| Graph::read_all(model).unwrap());
+    let infos = infos.iter().rev().collect();
+    let begin = Instant::now();
+    readback::check(&old, &[Expected { infos, ..Expected::default() }], &new).unwrap();
     let took = begin.elapsed();
     println!("{took:?}");
     assert!(took < TIME, "{took:?}");

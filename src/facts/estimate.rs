@@ -15,6 +15,7 @@ use crate::onnx::node::{Node, from_front};
 use crate::onnx::proto::TensorProto;
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor;
+use crate::onnx::windows::{WindowAttributes, WindowAxis};
 
 /// What evaluating a node on inputs takes.
 pub type EstimateRule =
@@ -146,10 +147,13 @@ pub fn convolved(
     else {
         return Ok(None);
     };
+    let taps: Vec<Option<i64>> = rest.iter().skip(1).copied().map(Some).collect();
+    let Ok(windows) = WindowAttributes::of(&node.proto, Some(&taps)) else { return Ok(None) };
     // With SAME padding an output is no larger than its input.
-    let pads = node.ints("pads").unwrap_or_default();
-    let pads = pads.iter().fold(0i64, |all, &pad| all.saturating_add(pad.max(0)));
-    let spatial = spatial.iter().map(|size| size.saturating_add(pads));
+    let padded = |(size, axis): (&i64, &WindowAxis)| {
+        size.saturating_add(axis.pads.0).saturating_add(axis.pads.1)
+    };
+    let spatial = spatial.iter().zip(&windows.axes).map(padded);
     let elements = product([batch, outputs].into_iter().chain(spatial));
     let work = elements.saturating_mul(product(rest.iter().copied()));
     Ok(Some(Estimate { elements, work }))

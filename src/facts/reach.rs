@@ -1,14 +1,14 @@
 //! How far a node looks along the axes of what it reads, from its attributes alone.
 //!
-//! Whatever has windows says so in attributes of the same names: kernel_shape, dilations,
-//! strides, pads, auto_pad. Which axis is which does not matter here.
+//! Which axis is which does not matter here.
 //!
 //! Knows attributes and the kernel's dimensions, and no size of what is read.
 
 use crate::facts::operators::operator;
 use crate::facts::row::KernelUse;
-use crate::onnx::node::{attribute, standard_op};
+use crate::onnx::node::standard_op;
 use crate::onnx::proto::NodeProto;
+use crate::onnx::windows::{WindowAttributes, WindowAxis};
 
 /// The windows of a node, the largest of all its axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,33 +25,25 @@ pub struct Reach {
 
 impl Reach {
     /// The windows of `node`, whose kernel has the dimensions `kernel` if it has one; `None`
-    /// if it has none.
+    /// if it has none that are known.
     pub fn of(node: &NodeProto, kernel: Option<&[i64]>) -> Option<Self> {
-        let ints = |name: &str| Some(attribute(node, name)?.ints.as_slice());
         let used = standard_op(node).map(|op| operator(op).and_then(|known| known.kernel))?;
-        let taps = match (ints("kernel_shape"), kernel) {
-            (Some(taps), _) => taps,
-            (None, Some([_, _, taps @ ..])) if used.is_some() => taps,
-            _ => return None,
-        };
-        let dilations = ints("dilations").unwrap_or_default();
-        let extents = taps.iter().enumerate().map(|(axis, &taps)| {
-            let dilation = dilations.get(axis).copied().unwrap_or(1);
-            taps.saturating_sub(1).saturating_mul(dilation).saturating_add(1)
-        });
-        let extent = extents.max().unwrap_or(1).max(1);
-        let strides = || ints("strides").unwrap_or_default().iter().copied();
-        let auto_pad = attribute(node, "auto_pad").map_or(&b""[..], |attribute| attribute.s());
-        let pads = match (auto_pad, ints("pads")) {
-            (b"SAME_UPPER" | b"SAME_LOWER", _) => extent.saturating_sub(1),
-            (b"VALID", _) | (_, None) => 0,
-            (_, Some(pads)) => {
-                let (begins, ends) = pads.split_at(pads.len() / 2);
-                let sums = begins.iter().zip(ends).map(|(begin, end)| begin.saturating_add(*end));
-                sums.max().unwrap_or(0).max(0)
+        let taps = match kernel {
+            Some([_, _, taps @ ..]) if used.is_some() => {
+                Some(taps.iter().copied().map(Some).collect::<Vec<_>>())
             }
+            _ => None,
         };
-        let strides = (strides().min().unwrap_or(1).max(1), strides().max().unwrap_or(1).max(1));
+        let windows = WindowAttributes::of(node, taps.as_deref()).ok()?;
+        let extent = windows.axes.iter().map(WindowAxis::extent).max()??;
+        let pads = |axis: &WindowAxis| axis.pads.0.saturating_add(axis.pads.1);
+        let pads = if windows.auto_pad.is_same() {
+            extent.saturating_sub(1)
+        } else {
+            windows.axes.iter().map(pads).max()?
+        };
+        let strides = || windows.axes.iter().map(|axis| axis.stride);
+        let strides = (strides().min()?, strides().max()?);
         Some(Reach { extent, pads, strides, scatters: used == Some(KernelUse::Scatters) })
     }
 

@@ -381,7 +381,13 @@ impl<'g, 'm> Sizes<'g, 'm> {
     /// # Errors
     /// If it is not known.
     pub fn rank(&self, tensor: ValueId) -> Result<usize, NotLinear> {
-        self.dims(tensor).map(|dims| dims.len()).ok_or_else(|| self.rank_unknown(tensor))
+        self.known_rank(tensor).ok_or_else(|| self.rank_unknown(tensor))
+    }
+
+    /// The number of dimensions of `tensor`, if it is known.
+    pub fn known_rank(&self, tensor: ValueId) -> Option<usize> {
+        let ruled = self.by_rules(tensor).map(|dims| dims.len());
+        ruled.or_else(|| Some(self.shape(tensor).len()).filter(|&rank| rank > 0))
     }
 
     pub(crate) fn rank_unknown(&self, tensor: ValueId) -> NotLinear {
@@ -389,8 +395,10 @@ impl<'g, 'm> Sizes<'g, 'm> {
         self.unknown(format!("the number of dimensions of `{name}`"))
     }
 
-    /// The dimensions of `tensor` that follow for whoever runs the file, else those that
-    /// follow for the shapes that the user gave, too.
+    /// The dimensions of `tensor` that follow for whoever runs the file; where not even their
+    /// number does, those that follow for the shapes that the user gave. Of what joins and splits
+    /// axes, each that is known is a condition: one by one, as [`Self::known_size`] has them, they
+    /// would bind a block to sizes that it does not depend on.
     pub fn dims(&self, tensor: ValueId) -> Option<Vec<Option<usize>>> {
         let size = |size: &Option<i64>| size.and_then(|size| size.try_into().ok());
         let ruled = self.ruled_generally().dims(tensor);

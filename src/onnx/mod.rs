@@ -46,5 +46,6 @@ pub mod storage;
 pub mod tensor;
 pub mod training;
 mod used_part;
+pub mod windows;
 pub mod wire;
 pub mod write;

@@ -1,7 +1,6 @@
 //! What slides windows over a tensor: convolutions, `y = K * x + b`, and average pools.
 //!
-//! Windows come from attributes of the same names for all of them: strides, dilations, pads,
-//! auto_pad. A kernel that is computed at run time is no map.
+//! A kernel that is computed at run time is no map.
 //!
 //! Knows attributes and the dimensions of kernels, and no numbers in them.
 
@@ -11,6 +10,7 @@ use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::float::Float;
 use crate::onnx::ids::ValueId;
 use crate::onnx::node::Node;
+use crate::onnx::windows::{AutoPad, WindowAttributes, WindowAxis, WindowFault, kernel_shape};
 use crate::ops::meaning::{LinearOp, Meaning, ViewKernel, ViewNode};
 use crate::ops::reader::{Reader, first_input, not_linear};
 use crate::ops::stop::Stop;
@@ -56,18 +56,16 @@ fn with_kernel(
     if reader.sizes.declared_rank(input).is_some_and(|rank| rank != dims.len()) {
         return Err(NotLinear::Malformed("its input has other axes than its kernel").into());
     }
-    let taps: Vec<i64> = taps.iter().map(|&taps| taps as i64).collect();
-    if node.ints("kernel_shape").is_some_and(|shape| shape != taps) {
-        return Err(NotLinear::Malformed("kernel_shape is not its kernel's shape").into());
-    }
+    let taps: Vec<Option<i64>> = taps.iter().map(|&taps| Some(taps as i64)).collect();
+    let own = attributes(node, Some(&taps))?;
     let Some(second) = width.checked_mul(groups) else {
         return Err(NotLinear::Malformed("its channels overflow").into());
     };
     let (windows, outputs, inputs, layout) = if kind == ConvKind::ConvTranspose {
-        let windows = scattered_windows(node, &taps)?;
+        let windows = scattered_windows(&own)?;
         (windows, second, *first, KernelLayout::InputsFirst)
     } else {
-        let windows = windows(reader, node, input, &taps, valid)?;
+        let windows = windows(reader, &own, input, valid)?;
         (windows, *first, second, KernelLayout::OutputsFirst)
     };
     // Of stride 1, a transposed convolution is a convolution, which adds to others. One whose
@@ -106,10 +104,11 @@ pub fn average_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Resul
     let input = first_input(node)?;
     let apart = vec![Some(ViewedAxis::alone(0)), Some(ViewedAxis::alone(1))];
     let view = views::node(node, View::resampling(apart.clone(), apart), vec![]);
-    let mut own = Validity::default();
-    match equal_taps(reader, node, input, &mut own) {
+    let own = pool_attributes(reader, node, input)?;
+    let mut of_filter = Validity::default();
+    match equal_taps(reader, &own, input, &mut of_filter) {
         Ok((windows, weight)) => {
-            valid.intersect(&own);
+            valid.intersect(&of_filter);
             // Zeros of a border are no elements.
             let is_mean = windows.iter().all(|window| window.pads() == (0, 0));
             let mean = is_mean.then(|| {
@@ -121,7 +120,7 @@ pub fn average_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Resul
             Ok(Meaning::Linear(input, filter))
         }
         Err(malformed @ NotLinear::Malformed(_)) => Err(malformed.into()),
-        Err(_) if is_mean_of_some(node) => Ok(Meaning::Linear(input, LinearOp::View(view))),
+        Err(_) if is_mean_of_some(&own) => Ok(Meaning::Linear(input, LinearOp::View(view))),
         Err(other) => Err(other.into()),
     }
 }
@@ -133,12 +132,15 @@ pub fn average_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Resul
 /// If it chooses, or says which elements it chose.
 pub fn max_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let input = first_input(node)?;
-    let taps = node.ints("kernel_shape").unwrap_or_default();
-    let is_of_one = !taps.is_empty() && taps.iter().all(|&taps| taps == 1);
-    if !is_of_one || reader.graph.yields_more(node) || node.int("ceil_mode", 0) != 0 {
+    let is_of_one = kernel_shape(&node.proto).is_none_or(|taps| taps.iter().all(|&taps| taps == 1));
+    if !is_of_one || reader.graph.yields_more(node) {
         return Err(not_linear(node).into());
     }
-    let windows = windows(reader, node, input, taps, valid)?;
+    let own = pool_attributes(reader, node, input)?;
+    if own.rounds_up {
+        return Err(not_linear(node).into());
+    }
+    let windows = windows(reader, &own, input, valid)?;
     // Beyond the border stands what is below all numbers.
     if windows.iter().any(|window| window.is_padded()) {
         return Err(not_linear(node).into());
@@ -149,50 +151,64 @@ pub fn max_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Me
     Ok(Meaning::Linear(input, LinearOp::frame(windows, AxisOrder::CANONICAL)))
 }
 
-/// Whether a pool's means are of the zeros of its border, too.
-fn counts_pads(node: &Node) -> bool {
-    node.int("count_include_pad", 0) != 0
+/// What its attributes say of the windows of `node`, whose kernel has so many taps.
+fn attributes(node: &Node, kernel: Option<&[Option<i64>]>) -> Result<WindowAttributes, NotLinear> {
+    WindowAttributes::of(&node.proto, kernel).map_err(|fault| match fault {
+        WindowFault::NoKernel => NotLinear::Malformed("its kernel_shape is missing"),
+        WindowFault::OtherKernel => NotLinear::Malformed("kernel_shape is not its kernel's shape"),
+        WindowFault::Numbers => MALFORMED_WINDOWS,
+    })
+}
+
+/// What they say of a pool of `input`.
+fn pool_attributes(
+    reader: &Reader,
+    node: &Node,
+    input: ValueId,
+) -> Result<WindowAttributes, NotLinear> {
+    let own = attributes(node, None)?;
+    let rank = own.axes.len().saturating_add(2);
+    if reader.sizes.declared_rank(input).is_some_and(|declared| declared != rank) {
+        return Err(NotLinear::Malformed("its input has other axes than its windows"));
+    }
+    if own.are_disputed() {
+        return Err(NotLinear::Unrepresentable("engines pad its windows in different ways"));
+    }
+    Ok(own)
 }
 
 /// Whether a pool's means are of elements alone, and each of one at least. *Counter-examples*: with
 /// gaps between its taps, or pads as large, a window may lie beyond all elements; if the number of
 /// windows is rounded up, one begins up to `stride − 1` later: with pads, or large strides, too late.
-fn is_mean_of_some(node: &Node) -> bool {
-    let taps = node.ints("kernel_shape").unwrap_or_default();
-    let (begins, ends) =
-        node.ints("pads").unwrap_or_default().split_at_checked(taps.len()).unwrap_or_default();
-    let is_small = |pads: &[i64]| pads.iter().zip(taps).all(|(pad, taps)| pad < taps);
-    let has_gaps = node.ints("dilations").is_some_and(|gaps| gaps.iter().any(|&gap| gap != 1));
-    let strides = node.ints("strides").unwrap_or_default();
-    let of = |list: &[i64], axis: usize, default| list.get(axis).copied().unwrap_or(default);
-    let begins_inside = |(axis, &taps): (usize, &i64)| {
-        of(strides, axis, 1).saturating_add(of(ends, axis, 0)) <= taps
+fn is_mean_of_some(own: &WindowAttributes) -> bool {
+    let has_element = |axis: &WindowAxis| {
+        let (begin, end) = axis.pads;
+        let is_larger = |than: i64| axis.taps.is_some_and(|taps| taps > than);
+        let last = axis.stride.saturating_sub(1).saturating_add(end);
+        let begins_inside = !own.rounds_up || is_larger(last);
+        axis.dilation == 1 && is_larger(begin) && is_larger(end) && begins_inside
     };
-    let rounds_up = node.int("ceil_mode", 0) != 0;
-    let is_inside = !rounds_up || taps.iter().enumerate().all(begins_inside);
-    !counts_pads(node) && is_small(begins) && is_small(ends) && !has_gaps && is_inside
+    !own.counts_pads && own.axes.iter().all(has_element)
 }
 
 /// The windows of a pool, and the weight that all its taps have.
 fn equal_taps(
     reader: &Reader,
-    node: &Node,
+    own: &WindowAttributes,
     input: ValueId,
     valid: &mut Validity,
 ) -> Result<(Vec<Window>, f64), NotLinear> {
-    let taps = node.ints("kernel_shape");
-    let taps = taps.ok_or(NotLinear::Malformed("its kernel_shape is missing"))?;
-    let windows = windows(reader, node, input, taps, valid)?;
+    let windows = windows(reader, own, input, valid)?;
     let is_padded = windows.iter().any(|window| window.pads() != (0, 0));
-    if is_padded && !counts_pads(node) {
+    if is_padded && !own.counts_pads {
         return Err(NotLinear::Unrepresentable("its means leave the padding out"));
     }
-    if node.int("ceil_mode", 0) != 0 {
+    if own.rounds_up {
         for (axis, window) in windows.iter().enumerate() {
             require_no_overhang(reader, input, axis.saturating_add(2), window, valid)?;
         }
     }
-    let count: f64 = taps.iter().map(|&taps| taps as f64).product();
+    let count: f64 = windows.iter().map(|window| window.taps as f64).product();
     Ok((windows, 1.0 / count))
 }
 
@@ -224,32 +240,23 @@ fn require_no_overhang(
 /// The windows that a Conv's or pool's attributes describe.
 fn windows(
     reader: &Reader,
-    node: &Node,
+    own: &WindowAttributes,
     input: ValueId,
-    taps: &[i64],
     valid: &mut Validity,
 ) -> Result<Vec<Window>, NotLinear> {
-    let strides = per_axis(node, "strides", taps.len(), 1)?;
-    let dilations = per_axis(node, "dilations", taps.len(), 1)?;
-    let auto_pad = node.attribute("auto_pad").map_or(&b""[..], |attribute| attribute.s());
-    let explicit = per_axis(node, "pads", taps.len().saturating_mul(2), 0)?;
-    // Which of the two counts is for every engine to say.
-    let by_itself = matches!(auto_pad, b"" | b"NOTSET");
-    if !by_itself && explicit.iter().any(|&pad| pad != 0) {
-        return Err(MALFORMED_WINDOWS);
-    }
-    let same = match auto_pad {
-        b"SAME_UPPER" => Some(PadMode::SameUpper),
-        b"SAME_LOWER" => Some(PadMode::SameLower),
-        _ => None,
+    let same = match own.auto_pad {
+        AutoPad::SameUpper => Some(PadMode::SameUpper),
+        AutoPad::SameLower => Some(PadMode::SameLower),
+        AutoPad::NotSet | AutoPad::Valid => None,
     };
-    let is_open = |axis: usize| reader.sizes.size(input, axis.saturating_add(2)).is_err();
-    let mut strided = strides.iter().enumerate().filter(|&(_, &stride)| stride > 1);
-    if let Some(mode) = same.filter(|_| strided.any(|(axis, _)| is_open(axis))) {
-        let axes = taps.iter().zip(&strides).zip(&dilations);
-        let window = |((&taps, &stride), &dilation)| Window::unplaced(taps, stride, dilation, mode);
-        let mut windows =
-            axes.map(window).collect::<Option<Vec<Window>>>().ok_or(MALFORMED_WINDOWS)?;
+    let is_open = |(axis, own): (usize, &WindowAxis)| {
+        own.stride > 1 && reader.sizes.size(input, axis.saturating_add(2)).is_err()
+    };
+    if let Some(mode) = same.filter(|_| own.axes.iter().enumerate().any(is_open)) {
+        let window =
+            |axis: &WindowAxis| Window::unplaced(axis.taps?, axis.stride, axis.dilation, mode);
+        let windows = own.axes.iter().map(window).collect::<Option<Vec<Window>>>();
+        let mut windows = windows.ok_or(MALFORMED_WINDOWS)?;
         // One attribute says it of all axes.
         if windows.iter().any(|window| !window.pad_mode.is_placed()) {
             for window in &mut windows {
@@ -258,83 +265,55 @@ fn windows(
         }
         return Ok(windows);
     }
-    let (begins, ends) = explicit.split_at(taps.len());
-    let axes = taps.iter().zip(&strides).zip(&dilations).zip(begins.iter().zip(ends));
-    let mut windows = Vec::with_capacity(taps.len());
-    for (axis, (((&taps, &stride), &dilation), (&begin, &end))) in axes.enumerate() {
-        let pads = match auto_pad {
-            b"" | b"NOTSET" if begin < 0 || end < 0 => return Err(MALFORMED_WINDOWS),
-            b"" | b"NOTSET" => (begin, end),
-            b"VALID" => (0, 0),
-            b"SAME_UPPER" | b"SAME_LOWER" => {
-                let extent = taps.saturating_sub(1).saturating_mul(dilation).saturating_add(1);
-                let axis = axis.saturating_add(2);
-                let total = same_padding(reader, input, axis, [stride, extent], valid)?;
+    let mut windows = Vec::with_capacity(own.axes.len());
+    for (number, axis) in own.axes.iter().enumerate() {
+        let pads = match same {
+            None => axis.pads,
+            Some(mode) => {
+                let total = same_padding(reader, input, number.saturating_add(2), axis, valid)?;
                 let small = total / 2;
                 let large = total.saturating_sub(small);
-                if auto_pad == b"SAME_UPPER" { (small, large) } else { (large, small) }
+                if mode == PadMode::SameUpper { (small, large) } else { (large, small) }
             }
-            _ => return Err(MALFORMED_WINDOWS),
         };
-        let window = Window::new(taps, stride, dilation, pads);
-        windows.push(window.ok_or(MALFORMED_WINDOWS)?);
+        let window = |taps| Window::new(taps, axis.stride, axis.dilation, pads);
+        windows.push(axis.taps.and_then(window).ok_or(MALFORMED_WINDOWS)?);
     }
     Ok(windows)
 }
 
-/// Total padding that yields ⌈n/stride⌉ outputs. With stride 1 it does not depend on n.
+/// Total padding along axis `number` of `input` that yields ⌈n/stride⌉ outputs. With stride 1 it
+/// does not depend on n.
 fn same_padding(
     reader: &Reader,
     input: ValueId,
-    axis: usize,
-    [stride, extent]: [i64; 2],
+    number: usize,
+    axis: &WindowAxis,
     valid: &mut Validity,
 ) -> Result<i64, NotLinear> {
+    let (stride, extent) = (axis.stride, axis.extent().ok_or(MALFORMED_WINDOWS)?);
     if stride == 1 {
         return Ok(extent.saturating_sub(1));
     }
-    let size = reader.sizes.size(input, axis)?;
-    if stride < 1 {
-        return Err(NotLinear::Malformed("a stride is not positive"));
-    }
+    let size = reader.sizes.size(input, number)?;
     // Sizes of one remainder are padded alike.
     let (remainder, modulus) = (size.rem_euclid(stride), stride);
-    valid.require(input, Property::Size(axis, SizeSet::Congruent { remainder, modulus }));
+    valid.require(input, Property::Size(number, SizeSet::Congruent { remainder, modulus }));
     // ⌈size/stride⌉ outputs, of which the last one's window begins here.
     let last = size.saturating_sub(1).div_euclid(stride).saturating_mul(stride);
     Ok(last.saturating_add(extent).saturating_sub(size).max(0))
 }
 
-/// Integer list attribute `name` with `length` elements, by default all `default`.
-fn per_axis(node: &Node, name: &str, length: usize, default: i64) -> Result<Vec<i64>, NotLinear> {
-    match node.ints(name) {
-        Some(values) if values.len() == length => Ok(values.to_vec()),
-        Some(values) if !values.is_empty() => Err(MALFORMED_WINDOWS),
-        _ => Ok(vec![default; length]),
-    }
-}
-
 /// The windows that a ConvTranspose's attributes describe.
-fn scattered_windows(node: &Node, taps: &[i64]) -> Result<Vec<Window>, NotLinear> {
-    let auto_pad = node.attribute("auto_pad").map_or(&b""[..], |attribute| attribute.s());
-    if !matches!(auto_pad, b"" | b"NOTSET" | b"VALID") || node.ints("output_shape").is_some() {
+fn scattered_windows(own: &WindowAttributes) -> Result<Vec<Window>, NotLinear> {
+    if own.auto_pad.is_same() || own.axes.iter().any(|axis| axis.output_size.is_some()) {
         return Err(NotLinear::Unrepresentable("its pads follow from the size of its output"));
     }
-    let list = |name, length, default| per_axis(node, name, length, default);
-    let (strides, dilations) = (list("strides", taps.len(), 1)?, list("dilations", taps.len(), 1)?);
-    let growth = list("output_padding", taps.len(), 0)?;
-    let pads = match auto_pad {
-        b"VALID" => vec![0; taps.len().saturating_mul(2)],
-        _ => list("pads", taps.len().saturating_mul(2), 0)?,
+    let window = |axis: &WindowAxis| {
+        let WindowAxis { stride, dilation, pads, output_padding, .. } = *axis;
+        Window::scattered(axis.taps?, stride, dilation, pads, output_padding)
     };
-    let (begins, ends) = pads.split_at(taps.len());
-    let axes = taps.iter().zip(strides).zip(dilations).zip(growth).zip(begins.iter().zip(ends));
-    axes.map(|((((&taps, stride), dilation), growth), (&begin, &end))| {
-        let valid = begin >= 0 && end >= 0 && (0..stride.max(dilation)).contains(&growth);
-        let window = Window::scattered(taps, stride, dilation, (begin, end), growth);
-        window.filter(|_| valid).ok_or(MALFORMED_WINDOWS)
-    })
-    .collect()
+    own.axes.iter().map(window).collect::<Option<_>>().ok_or(MALFORMED_WINDOWS)
 }
 
 const MALFORMED_WINDOWS: NotLinear =

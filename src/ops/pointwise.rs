@@ -217,16 +217,16 @@ fn per_channel(
     let name = |id: ValueId| reader.graph.value(id).name.to_owned();
     let dims = values.shape().to_vec();
     let values: Vec<f64> = values.into_iter().collect();
-    let sizes = reader.sizes.dims(tensor);
+    let rank = reader.sizes.known_rank(tensor);
     // A constant of more dimensions than the tensor would enlarge it.
-    let fits = sizes.as_ref().map_or(dims.len() <= 2, |sizes| dims.len() <= sizes.len());
+    let fits = rank.map_or(dims.len() <= 2, |rank| dims.len() <= rank);
     if let ([value], true) = (values.as_slice(), fits) {
-        if let Some(sizes) = sizes.filter(|_| dims.len() > 1) {
-            valid.require(tensor, Property::Rank(sizes.len()));
+        if let Some(rank) = rank.filter(|_| dims.len() > 1) {
+            valid.require(tensor, Property::Rank(rank));
         }
         return Ok(PerChannel::Same(*value));
     }
-    let Some(sizes) = sizes else {
+    let Some(rank) = rank else {
         return Err(reader.sizes.rank_unknown(tensor).into());
     };
     // Dimensions align at the end: [C,1,1] and [1,C,1,1] meet the channels of
@@ -234,7 +234,7 @@ fn per_channel(
     let mut along = dims.iter().enumerate().filter(|&(_, &dim)| dim != 1);
     let axis = match (along.next(), along.next()) {
         (Some((along, _)), None) if fits => {
-            along.saturating_add(axis.unwrap_or(sizes.len().saturating_sub(dims.len())))
+            along.saturating_add(axis.unwrap_or(rank.saturating_sub(dims.len())))
         }
         _ => 0,
     };
@@ -242,17 +242,16 @@ fn per_channel(
     if axis == 0 {
         return Err(NotLinear::NotPerChannel { constant: name(id), dims }.into());
     }
-    let inferred = || reader.sizes.shape(tensor).get(axis).copied().flatten()?.try_into().ok();
-    let Some(size) = sizes.get(axis).copied().flatten().or_else(inferred) else {
+    let Some(size) = reader.sizes.known_size(tensor, axis) else {
         let what = format!("whether `{}` enlarges `{}` on axis {axis}", name(id), name(tensor));
         return Err(reader.sizes.unknown(what).into());
     };
     // [1,4,1,1] on [N,1,H,W] makes four channels of one.
-    if size != values.len() {
+    if usize::try_from(size) != Ok(values.len()) {
         return Err(NotLinear::NotPerChannel { constant: name(id), dims }.into());
     }
-    valid.require(tensor, Property::Rank(sizes.len()));
-    valid.require(tensor, Property::Size(axis, SizeSet::Exactly(size as i64)));
+    valid.require(tensor, Property::Rank(rank));
+    valid.require(tensor, Property::Size(axis, SizeSet::Exactly(size)));
     Ok(PerChannel::Each(values, AxisOrder::with_channels_at(axis)))
 }
 

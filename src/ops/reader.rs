@@ -178,7 +178,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         let rank = if axes.iter().any(|&axis| axis < 0) {
             self.rank(tensor, valid)?
         } else {
-            let rank = self.sizes.dims(tensor).map(|dims| dims.len());
+            let rank = self.sizes.known_rank(tensor);
             if rank.is_none() && axes.iter().any(|&axis| axis >= MAX_RANK as i64) {
                 return Err(TOO_MANY_AXES);
             }

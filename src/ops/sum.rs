@@ -219,10 +219,9 @@ fn in_a_row(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meanin
     let axis = *axes.first().ok_or_else(opaque)?;
     let mut sizes = Vec::with_capacity(operands.len());
     for &operand in &operands {
-        let dims = reader.sizes.dims(operand).ok_or_else(opaque)?;
-        let size = dims.get(axis).copied().flatten().ok_or_else(opaque)?;
-        valid.require(operand, Property::Size(axis, SizeSet::Exactly(size as i64)));
-        sizes.push(size);
+        let size = reader.sizes.known_size(operand, axis).ok_or_else(opaque)?;
+        valid.require(operand, Property::Size(axis, SizeSet::Exactly(size)));
+        sizes.push(usize::try_from(size).map_err(|_| opaque())?);
     }
     let parts = Part::joined(axis, &sizes).ok_or_else(opaque)?;
     Ok(Meaning::Joined(parts.into_iter().zip(operands).collect()))
@@ -248,7 +247,7 @@ pub fn split(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meani
         }
         return Ok(Meaning::Alias(input));
     }
-    let size = |tensor: ValueId| -> Option<usize> { *reader.sizes.dims(tensor)?.get(axis)? };
+    let size = |tensor: ValueId| usize::try_from(reader.sizes.known_size(tensor, axis)?).ok();
     let sizes: Option<Vec<usize>> = outputs.iter().map(|&output| size(output)).collect();
     let parts = sizes.and_then(|sizes| Part::joined(axis, &sizes)).ok_or_else(opaque)?;
     let whole = parts.first().map(|part| part.whole).filter(|&whole| size(input) == Some(whole));

@@ -196,7 +196,7 @@ pub fn space_to_depth(reader: &Reader, node: &Node, valid: &mut Validity) -> Res
     let outer = side.saturating_mul(side);
     let there = vec![Some(ViewedAxis::alone(0)), Some(ViewedAxis { axis: 1, outer, inner: 1 })];
     let view = self::node(node, View::resampling(there, vec![Some(ViewedAxis::alone(0))]), vec![]);
-    let channels = reader.sizes.dims(input).and_then(|dims| *dims.get(1)?);
+    let channels = reader.sizes.known_size(input, 1).and_then(|size| usize::try_from(size).ok());
     let order = [SquareIndex::Row, SquareIndex::Column, SquareIndex::Channel];
     let kernel = channels
         .map(|channels| ViewKernel::Squares(Squares { channels, sides: [side; 2], order }, None));

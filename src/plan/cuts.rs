@@ -12,7 +12,6 @@
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
-use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -57,6 +56,15 @@ const TOO_OFTEN: Reason =
 /// Limits that were met at tensors.
 pub type MetLimits = IdMap<ValueId, Vec<Reason>>;
 
+/// Why a form is left out, whatever it would gain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LeftOut {
+    /// It cannot be written, or a check has refused it.
+    Unwritten,
+    /// It computes so many nodes although others need what they make.
+    Repeats(usize),
+}
+
 /// The search at one tensor.
 pub struct Search<'s, 'r, 'g, 'm> {
     pub(super) net: &'s Net<'r, 'g, 'm>,
@@ -64,11 +72,11 @@ pub struct Search<'s, 'r, 'g, 'm> {
     output: ValueId,
     pub(super) refused: &'s Refused,
     most_repeated: usize,
-    looked_at: Cell<usize>,
+    looked_at: usize,
     /// By tensor, as they were found.
-    ancestors: RefCell<IdMap<ValueId, Rc<[ValueId]>>>,
+    ancestors: IdMap<ValueId, Rc<[ValueId]>>,
     /// Whether a form was left out because it computes too much that others need, too.
-    repeats: Cell<bool>,
+    is_bounded: bool,
     /// Limits that were met.
     pub met: Vec<Reason>,
 }
@@ -88,9 +96,9 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
             output,
             refused,
             most_repeated,
-            looked_at: Cell::default(),
-            ancestors: RefCell::default(),
-            repeats: Cell::default(),
+            looked_at: 0,
+            ancestors: IdMap::default(),
+            is_bounded: false,
             met: Vec::new(),
         }
     }
@@ -110,15 +118,15 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         while let Some(better) = better(self, &best) {
             best = better;
         }
-        if self.looked_at.get() > MAX_LOOKED_AT {
-            meet(&mut self.met, TOO_MANY_CUTS);
+        if self.looked_at > MAX_LOOKED_AT {
+            self.meet(TOO_MANY_CUTS);
         }
         best.gain.pays_beyond(&Gain::default()).then_some(best)
     }
 
     /// Whether there may be more with more nodes that are computed although others need them.
     pub fn is_bounded(&self) -> bool {
-        self.repeats.get()
+        self.is_bounded
     }
 
     /// Whether nodes compute the kernel that is read there: it may be stored.
@@ -143,14 +151,14 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         };
         while let Some(id) = nested_sum(&flat.form.terms) {
             if flat.form.terms.len() + self.net.terms(id).len() > MAX_TERMS {
-                meet(&mut self.met, TOO_MANY_TERMS);
+                self.meet(TOO_MANY_TERMS);
                 break;
             }
             if !flat.expand(self.net, id) {
                 break;
             }
         }
-        let gain = self.gain(&flat, &mut Vec::new()).filter(|gain| gain.pays_beyond(&flat.gain));
+        let gain = self.worth(&flat).filter(|gain| gain.pays_beyond(&flat.gain));
         Some(Candidate { gain: gain.unwrap_or(flat.gain), ..flat })
     }
 
@@ -214,19 +222,12 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         ancestor: Option<ValueId>,
     ) -> Option<Candidate> {
         if !self.may_look_at(start) {
-            meet(&mut self.met, TOO_MANY_CUTS);
+            self.meet(TOO_MANY_CUTS);
             return None;
         }
-        let leads = |id: NodeId, value: ValueId| match ancestor {
-            None => true,
-            Some(ancestor) => ancestor != value && self.leads_to(id, ancestor),
-        };
-        let enters = |value: ValueId| {
-            let former = self.net.former(value).filter(|_| self.refused.allows(value));
-            former.filter(|&id| self.is_passed(id) && leads(id, value))
-        };
-        let roots = selected.iter().filter_map(|&index| start.form.terms.get(index));
-        let mut open: BTreeSet<NodeId> = roots.filter_map(|term| enters(term.root)).collect();
+        let terms = selected.iter().filter_map(|&index| start.form.terms.get(index));
+        let mut open: BTreeSet<NodeId> =
+            terms.filter_map(|term| self.entered_at(term.root, ancestor)).collect();
         if open.is_empty() {
             return None;
         }
@@ -236,7 +237,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         }
         // What one term saves is not spent on another one.
         let reference = if start.form.terms.len() > 1 { start.gain } else { Gain::default() };
-        let (mut left, mut met) = (MAX_WAY + start.form.terms.len(), Vec::new());
+        let mut left = MAX_WAY + start.form.terms.len();
         let mut repeated: Vec<NodeId> = Vec::new();
         loop {
             let next = self.next(&way.form, &open);
@@ -245,7 +246,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
             repeated.extend(next.is_none().then_some(id));
             open.remove(&id);
             if way.form.terms.len() > MAX_TERMS.max(start.form.terms.len()) {
-                meet(&mut met, TOO_MANY_TERMS);
+                self.meet(TOO_MANY_TERMS);
                 break;
             }
             if left == 0 {
@@ -253,29 +254,39 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
                 // residual sums of a network are one, and nobody expects a block of them.
                 let mffc = self.net.mffc(self.id, &way.form.terms);
                 if self.again(&way, &mffc.nodes) == 0 {
-                    meet(&mut met, TOO_DEEP);
+                    self.meet(TOO_DEEP);
                 }
                 break;
             }
             if !self.may_look_at(&way) {
-                meet(&mut met, TOO_MANY_CUTS);
+                self.meet(TOO_MANY_CUTS);
                 break;
             }
             if !way.expand(self.net, id) {
                 continue;
             }
             left = left.saturating_sub(1);
-            open.extend(self.net.terms(id).iter().filter_map(|term| enters(term.root)));
+            let further = self.net.terms(id).iter();
+            open.extend(further.filter_map(|term| self.entered_at(term.root, ancestor)));
             let joined = if way.form.is_apart() { way.joined(self.net) } else { None };
             let candidate = joined.as_ref().unwrap_or(&way);
-            let Some(gain) = self.gain(candidate, &mut met) else { continue };
+            let Some(gain) = self.worth(candidate) else { continue };
             let most = best.as_ref().map_or(&start.gain, |best| &best.gain);
             if gain.pays_beyond(&reference) && gain.is_more_than(most) {
                 best = Some(Candidate { gain, ..candidate.clone() });
             }
         }
-        met.into_iter().for_each(|limit| meet(&mut self.met, limit));
         best
+    }
+
+    /// The node of `value`, if what reads that may be read through it, on the way to `ancestor`.
+    fn entered_at(&mut self, value: ValueId, ancestor: Option<ValueId>) -> Option<NodeId> {
+        let id = self.net.former(value).filter(|_| self.refused.allows(value))?;
+        let leads = |search: &mut Self| match ancestor {
+            None => true,
+            Some(ancestor) => ancestor != value && search.leads_to(id, ancestor),
+        };
+        (self.is_passed(id) && leads(self)).then_some(id)
     }
 
     /// Whether what reads node `id`'s tensor could be read through it: through a Concat only if
@@ -292,10 +303,9 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
     }
 
     /// Whether so many terms more may be looked at; they are counted.
-    pub(super) fn may_look_at(&self, candidate: &Candidate) -> bool {
-        let looked_at = self.looked_at.get().saturating_add(candidate.form.terms.len());
-        self.looked_at.set(looked_at);
-        looked_at <= MAX_LOOKED_AT
+    pub(super) fn may_look_at(&mut self, candidate: &Candidate) -> bool {
+        self.looked_at = self.looked_at.saturating_add(candidate.form.terms.len());
+        self.looked_at <= MAX_LOOKED_AT
     }
 
     /// Which of the `open` tensors the form is to be read through next: the last one of which a
@@ -321,23 +331,45 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         formers.find(|id| !tried.contains(id) && self.is_passed(*id))
     }
 
-    /// What the form is worth; `None` if it cannot be written.
-    pub(super) fn gain(&self, candidate: &Candidate, met: &mut Vec<Reason>) -> Option<Gain> {
+    /// The candidate with what it is worth, if that pays beyond `least`.
+    pub(super) fn if_it_pays(&mut self, candidate: Candidate, least: &Gain) -> Option<Candidate> {
+        let gain = self.worth(&candidate).filter(|gain| gain.pays_beyond(least))?;
+        Some(Candidate { gain, ..candidate })
+    }
+
+    /// What the candidate is worth; `None` if it is left out. That a limit does so is noted.
+    fn worth(&mut self, candidate: &Candidate) -> Option<Gain> {
+        let left_out = match self.gain(candidate) {
+            Ok(gain) => return Some(gain),
+            Err(left_out) => left_out,
+        };
+        if let LeftOut::Repeats(nodes) = left_out {
+            self.is_bounded = true;
+            if nodes > MAX_REPEATED {
+                self.meet(TOO_OFTEN);
+            }
+        }
+        None
+    }
+
+    fn gain(&self, candidate: &Candidate) -> Result<Gain, LeftOut> {
         let terms = &candidate.form.terms;
         if !candidate.is_legal(self.net) || !self.refused.allows_form(self.output, terms) {
-            return None;
+            return Err(LeftOut::Unwritten);
         }
         let mffc = self.net.mffc(self.id, terms);
         let repeated = self.again(candidate, &mffc.nodes);
-        if repeated > MAX_REPEATED {
-            meet(met, TOO_OFTEN);
-        }
         if repeated > self.most_repeated {
-            self.repeats.set(true);
-            return None;
+            return Err(LeftOut::Repeats(repeated));
         }
-        let after = self.net.cost(terms);
-        Some(Gain { before: mffc.count, after })
+        Ok(Gain { before: mffc.count, after: self.net.cost(terms) })
+    }
+
+    /// Notes that a limit was met.
+    fn meet(&mut self, limit: Reason) {
+        if !self.met.contains(&limit) {
+            self.met.push(limit);
+        }
     }
 
     /// How many nodes the candidate computes although they are none of those that `go` away.
@@ -350,11 +382,11 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
     }
 
     /// `value` and the nearest tensors that it is computed from.
-    fn ancestors(&self, value: ValueId) -> Rc<[ValueId]> {
-        let known = self.ancestors.borrow().get(&value).cloned();
+    fn ancestors(&mut self, value: ValueId) -> Rc<[ValueId]> {
+        let known = self.ancestors.get(&value).cloned();
         known.unwrap_or_else(|| {
             let found: Rc<[ValueId]> = self.found_ancestors(value).into();
-            self.ancestors.borrow_mut().insert(value, Rc::clone(&found));
+            self.ancestors.insert(value, Rc::clone(&found));
             found
         })
     }
@@ -374,7 +406,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
     }
 
     /// Whether what node `id` makes is computed from `ancestor`.
-    fn leads_to(&self, id: NodeId, ancestor: ValueId) -> bool {
+    fn leads_to(&mut self, id: NodeId, ancestor: ValueId) -> bool {
         let mut terms = self.net.terms(id).iter();
         terms.any(|term| self.ancestors(term.root).contains(&ancestor))
     }
@@ -384,10 +416,4 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
 fn is_added(term: &Term<Geometry>, terms: &[Term<Geometry>]) -> bool {
     let mut of_part = terms.iter().filter(|other| other.part == term.part);
     terms.len() <= MAX_TERMS && of_part.nth(1).is_some()
-}
-
-fn meet(limits: &mut Vec<Reason>, limit: Reason) {
-    if !limits.contains(&limit) {
-        limits.push(limit);
-    }
 }

@@ -20,6 +20,7 @@ use crate::plan::computed::enlarged;
 use crate::plan::cuts::MetLimits;
 use crate::plan::form::Form;
 use crate::plan::merge::{Merged, kind_of, merge, merge_if_smaller};
+use crate::plan::nearly::{self, Likeness};
 use crate::plan::net::Net;
 use crate::plan::refused::CheckedNodes;
 use crate::plan::stays::{self, Staying};
@@ -97,7 +98,7 @@ impl NearMisses<'_, '_, '_, '_> {
     fn note(&mut self, id: NodeId, output: ValueId) {
         let net = self.net;
         match (net.meanings.get(id), net.former(output).map(|id| net.terms(id))) {
-            (Some(Meaning::Opaque(why)), _) => self.note_nearly_linear(output, id, why),
+            (Some(Meaning::Opaque(_)), _) => self.note_nearly_linear(output, id),
             (_, Some([term])) => {
                 let enlarged = |kernel| enlarged(net.reader, kernel);
                 if let Some((before, after)) = net.computed_kernel(id).and_then(enlarged) {
@@ -344,18 +345,20 @@ impl NearMisses<'_, '_, '_, '_> {
     fn obstacle(&self, operand: ValueId, root: Option<ValueId>) -> Option<Reason> {
         let graph = self.net.reader.graph;
         let producer = graph.value(operand).producer?;
-        let node = graph.node(producer);
-        let Meaning::Opaque(why) = self.net.meanings.get(producer)? else { return None };
+        let likeness = nearly::likeness(self.net, producer)?;
         // Of an operator with thousands of inputs, many sums may ask.
-        let reads_a_branch = graph.uses(producer).take(MAX_INPUTS).any(|input| {
-            self.weighted(self.net.meanings.source(input))
-                .is_some_and(|term| Some(term.root) == root)
-        });
-        let is_expected = match why {
-            NotLinear::Operator(_) => reads_a_branch && self.is_of_one_branch(producer),
-            why => !is_of_positions(why),
+        let reads_a_branch = || {
+            graph.uses(producer).take(MAX_INPUTS).any(|input| {
+                self.weighted(self.net.meanings.source(input))
+                    .is_some_and(|term| Some(term.root) == root)
+            })
         };
-        is_expected.then(|| Reason::NotLinear { node: node.label().to_owned(), why: why.clone() })
+        let is_expected = match likeness {
+            Likeness::Operator => self.is_of_one_branch(producer) && reads_a_branch(),
+            Likeness::OfPositions => false,
+            Likeness::Limited | Likeness::Linear | Likeness::Foreign => true,
+        };
+        is_expected.then(|| nearly::reason(self.net, producer)).flatten()
     }
 
     /// The same, unless it is told of `operand` already.
@@ -374,26 +377,21 @@ impl NearMisses<'_, '_, '_, '_> {
     }
 
     /// Something behind a convolution that is nearly linear.
-    fn note_nearly_linear(&mut self, output: ValueId, id: NodeId, why: &NotLinear) {
-        let graph = self.net.reader.graph;
-        let inputs = graph.uses(id).map(|input| self.net.meanings.source(input));
+    fn note_nearly_linear(&mut self, output: ValueId, id: NodeId) {
+        let Some(likeness) = nearly::likeness(self.net, id) else { return };
+        let inputs = self.net.reader.graph.uses(id).map(|input| self.net.meanings.source(input));
         // Behind a view, which gives them other axes, only a norm is looked for.
         let weighted = inputs.filter_map(|input| self.weighted(input));
         let mut roots = weighted.filter(|term| term.after.is_empty()).map(|term| term.root);
-        let is_nearly = match why {
-            NotLinear::Limit(_) => true,
-            // A kernel that is evaluated may be stored, whatever is around.
-            NotLinear::Beyond { .. } if roles::slides(graph.node(id)) => true,
-            NotLinear::Operator(_) => false,
+        let is_expected = match likeness {
+            Likeness::Limited => true,
+            Likeness::Linear => roots.next().is_some(),
+            Likeness::OfPositions | Likeness::Operator => false,
             // An Add of somebody's own, of two branches.
-            NotLinear::Foreign(_) => {
-                roots.next().is_some_and(|first| roots.any(|root| root == first))
-            }
-            why => !is_of_positions(why) && roots.next().is_some(),
+            Likeness::Foreign => roots.next().is_some_and(|first| roots.any(|root| root == first)),
         };
-        if is_nearly {
-            let node = graph.node(id).label().to_owned();
-            self.miss(output, Reason::NotLinear { node, why: why.clone() });
+        if let Some(reason) = is_expected.then(|| nearly::reason(self.net, id)).flatten() {
+            self.miss(output, reason);
         }
     }
 
@@ -402,13 +400,6 @@ impl NearMisses<'_, '_, '_, '_> {
         let [term] = self.net.terms(self.net.former(value)?) else { return None };
         self.depths(term).into_iter().find(|term| term.kind == TermKind::Conv)
     }
-}
-
-/// Whether a constant stands in the way that has a number of its own for each position: nobody
-/// takes that for one per channel.
-fn is_of_positions(why: &NotLinear) -> bool {
-    let NotLinear::NotPerChannel { dims, .. } = why else { return false };
-    dims.iter().filter(|&&dim| dim != 1).nth(1).is_some()
 }
 
 /// How many weights `outer` of `inner` has as one kernel, at least, if it is one; `None` if one

@@ -25,7 +25,7 @@ pub fn sum<L: Linear>(
     if terms.len() < 2 || outer.has_views() || !are_whole {
         return None;
     }
-    let axes = reader.sizes.dims(outer.root).map(|dims| dims.len());
+    let axes = reader.sizes.known_rank(outer.root);
     let is_uniform = outer.map.geometry().channels.is_none();
     let takes = |term: &&Term<L>| is_uniform || axes.is_some() && axes_of(term, reader) == axes;
     let shift = outer.shape();
@@ -76,6 +76,6 @@ pub fn settle<L: Linear>(terms: &mut [Term<L>], reader: &Reader, valid: &mut Val
 /// How many axes a term has, if that is known.
 fn axes_of<L: Linear>(term: &Term<L>, reader: &Reader) -> Option<usize> {
     let is_root = !term.has_views() && term.inner.is_none();
-    let of_root = || reader.sizes.dims(term.root).map(|dims| dims.len());
+    let of_root = || reader.sizes.known_rank(term.root);
     rank(term).or_else(|| is_root.then(of_root).flatten())
 }

@@ -98,10 +98,10 @@ fn part_read(reader: &Reader, meanings: &Meanings, value: ValueId) -> Option<(Va
             let (before, behind) = window.pads();
             let is_crop = (window.taps, window.stride) == (1, 1) && before.max(behind) <= 0;
             let axis = order.axis(role.saturating_add(2));
-            let whole_size = *reader.sizes.dims(*whole)?.get(axis)?;
+            let whole_size = usize::try_from(reader.sizes.known_size(*whole, axis)?).ok()?;
             let [start, end] = [before, behind].map(|cut| usize::try_from(cut.unsigned_abs()).ok());
-            let size = whole_size?.checked_sub(start?)?.checked_sub(end?)?;
-            let part = Part { axis, whole: whole_size?, start: start?, size };
+            let size = whole_size.checked_sub(start?)?.checked_sub(end?)?;
+            let part = Part { axis, whole: whole_size, start: start?, size };
             is_crop.then(|| (meanings.source(*whole), part))
         }
         _ => None,

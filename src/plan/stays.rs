@@ -13,9 +13,10 @@ use crate::facts::roles;
 use crate::onnx::ids::{IdMap, NodeId, ValueId};
 use crate::onnx::node::Node;
 use crate::ops::meaning::{LinearOp, Meaning};
+use crate::plan::nearly::{self, Likeness};
 use crate::plan::net::Net;
 use crate::plan::refused::CheckedNodes;
-use crate::refusal::{Neighbour, NotLinear, Reason, Subject};
+use crate::refusal::{Neighbour, Reason, Subject};
 
 /// Scales and shifts in a row that are looked over; a norm that is written out has two.
 const MAX_ROW: usize = 16;
@@ -82,12 +83,11 @@ impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
     }
 
     fn reason(&self, id: NodeId, output: ValueId) -> Option<Reason> {
-        let graph = self.net.reader.graph;
         match self.net.meanings.get(id)? {
-            Meaning::Opaque(why) => (subject(self.net, id) == Subject::Norm).then(|| {
-                let node = graph.node(id).label().to_owned();
-                Reason::NotLinear { node, why: why.clone() }
-            }),
+            Meaning::Opaque(_) => {
+                let is_norm = subject(self.net, id) == Subject::Norm;
+                is_norm.then(|| nearly::reason(self.net, id)).flatten()
+            }
             // What an image is scaled by is expected in the first kernel; of one number for all
             // elsewhere, in an activation or before a softmax, nobody expects it.
             Meaning::Linear(_, map) if is_uniform(map) && !self.net.is_planned(id) => {
@@ -124,12 +124,10 @@ impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
 
     /// Why what makes `value` is no convolution, though nearly one.
     fn nearly_linear(&self, value: ValueId) -> Option<Reason> {
-        let graph = self.net.reader.graph;
-        let producer = graph.value(value).producer?;
-        let Meaning::Opaque(why) = self.net.meanings.get(producer)? else { return None };
-        let is_nearly = !matches!(why, NotLinear::Operator(_) | NotLinear::Foreign(_));
-        let node = graph.node(producer).label().to_owned();
-        is_nearly.then(|| Reason::NotLinear { node, why: why.clone() })
+        let producer = self.net.reader.graph.value(value).producer?;
+        let is_nearly =
+            matches!(nearly::likeness(self.net, producer)?, Likeness::Limited | Likeness::Linear);
+        is_nearly.then(|| nearly::reason(self.net, producer)).flatten()
     }
 
     /// Whether the node is how a product's bias is written.

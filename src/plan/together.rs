@@ -17,7 +17,7 @@ use crate::plan::cuts::{MAX_WAY, Search};
 impl Search<'_, '_, '_, '_> {
     /// A better form than `best` in which all that it adds is read before its axes are put into
     /// another order, to be turned once: of one summand alone, nothing is gained.
-    pub fn turned(&self, best: &Candidate) -> Option<Candidate> {
+    pub fn turned(&mut self, best: &Candidate) -> Option<Candidate> {
         let ends_turned = |term: &Term<Geometry>| {
             let terms = self.inside(term).map(|id| self.net.terms(id));
             let mut terms = terms.unwrap_or(std::slice::from_ref(term)).iter();
@@ -26,34 +26,36 @@ impl Search<'_, '_, '_, '_> {
         if best.form.terms.len() < 2 || !best.form.terms.iter().all(ends_turned) {
             return None;
         }
-        let way = self.entered(best, |term| self.inside(term))?;
-        let gain = self.gain(&way, &mut Vec::new())?;
-        gain.pays_beyond(&best.gain).then_some(Candidate { gain, ..way })
+        let way = self.entered(best, Self::inside)?;
+        self.if_it_pays(way, &best.gain)
     }
 
     /// A better form than `best` in which the shift of one summand is in the kernel of another,
     /// `(x + b) + K(z) = x + (K(z) + b)`.
-    pub fn shifted(&self, best: &Candidate) -> Option<Candidate> {
-        let shift = |term: &Term<Geometry>| {
-            let id = self.inside(term).filter(|_| term.is_plain())?;
-            let [own] = self.net.terms(id) else { return None };
+    pub fn shifted(&mut self, best: &Candidate) -> Option<Candidate> {
+        let shift = |search: &Self, term: &Term<Geometry>| {
+            let id = search.inside(term).filter(|_| term.is_plain())?;
+            let [own] = search.net.terms(id) else { return None };
             (matches!(own.kind, TermKind::Shifted(_)) && !own.has_views()).then_some(id)
         };
-        if best.form.terms.len() < 2 || !best.form.terms.iter().any(|term| shift(term).is_some()) {
+        let has_shift = best.form.terms.iter().any(|term| shift(self, term).is_some());
+        if best.form.terms.len() < 2 || !has_shift {
             return None;
         }
         let way = self.entered(best, shift)?;
-        let better = |way: Candidate| {
-            let gain = self.gain(&way, &mut Vec::new())?;
-            gain.pays_beyond(&best.gain).then_some(Candidate { gain, ..way })
-        };
-        let kernel = |term: &Term<Geometry>| self.inside(term).filter(|&id| self.is_kernel(id));
-        let mut kernels = way.form.terms.iter().filter_map(kernel);
-        let in_kernel = |id: NodeId| {
+        if let Some(better) = self.if_it_pays(way.clone(), &best.gain) {
+            return Some(better);
+        }
+        for term in &way.form.terms {
+            let Some(id) = self.kernel_inside(term) else { continue };
             let mut taken = way.clone();
-            taken.expand(self.net, id).then_some(taken)
-        };
-        better(way.clone()).or_else(|| kernels.find_map(|id| better(in_kernel(id)?)))
+            if taken.expand(self.net, id)
+                && let Some(better) = self.if_it_pays(taken, &best.gain)
+            {
+                return Some(better);
+            }
+        }
+        None
     }
 
     /// A better form than `best` in which means are views: a scale or shift behind one goes into the
@@ -72,16 +74,15 @@ impl Search<'_, '_, '_, '_> {
 
     /// A better form than `best` in which kernels that a Concat joins are one: of one of them
     /// alone, nothing is gained.
-    pub fn stacked(&self, best: &Candidate) -> Option<Candidate> {
+    pub fn stacked(&mut self, best: &Candidate) -> Option<Candidate> {
         let are_parts = best.form.terms.iter().all(|term| term.part.is_some());
         // Which branch of a kernel should stay apart is not seen once it is one of several.
         if best.form.terms.len() < 2 || !are_parts || self.net.keeps_branches {
             return None;
         }
-        let kernel = |term: &Term<Geometry>| self.inside(term).filter(|&id| self.is_kernel(id));
-        let joined = self.entered(best, kernel)?;
+        let joined = self.entered(best, Self::kernel_inside)?;
         // What reads parts of a tensor with its channels last turns each.
-        let turned = self.entered(&joined, |term| self.turned_root(term));
+        let turned = self.entered(&joined, Self::turned_root);
         let mut ways = [Some(joined), turned].into_iter().flatten();
         let stacked = ways.find_map(|way| way.stacked(self.net))?;
         if let [one] = stacked.form.terms.as_slice()
@@ -89,14 +90,18 @@ impl Search<'_, '_, '_, '_> {
         {
             return None;
         }
-        let gain = self.gain(&stacked, &mut Vec::new())?;
-        gain.pays_beyond(&best.gain).then_some(Candidate { gain, ..stacked })
+        self.if_it_pays(stacked, &best.gain)
     }
 
     /// The node of a tensor that nobody else reads, and that `term`, which is no kernel, does.
     fn inside(&self, term: &Term<Geometry>) -> Option<NodeId> {
         let former = self.net.former(term.root).filter(|_| term.kind != TermKind::Conv);
         former.filter(|_| self.net.reads(term.root) == 1 && self.refused.allows(term.root))
+    }
+
+    /// That node, if it makes what kernels do.
+    fn kernel_inside(&self, term: &Term<Geometry>) -> Option<NodeId> {
+        self.inside(term).filter(|&id| self.is_kernel(id))
     }
 
     /// The node of the root of `term`, if it is a Transpose for that alone.
@@ -121,13 +126,15 @@ impl Search<'_, '_, '_, '_> {
 
     /// The form, with each term that `enters` a tensor read through that; `None` if one cannot be.
     fn entered(
-        &self,
+        &mut self,
         best: &Candidate,
-        enters: impl Fn(&Term<Geometry>) -> Option<NodeId>,
+        enters: impl Fn(&Self, &Term<Geometry>) -> Option<NodeId>,
     ) -> Option<Candidate> {
         let mut way = best.clone();
         for _ in 0..MAX_WAY + best.form.terms.len() {
-            let Some(id) = way.form.terms.iter().find_map(&enters) else { break };
+            let Some(id) = way.form.terms.iter().find_map(|term| enters(self, term)) else {
+                break;
+            };
             if !self.may_look_at(&way) || !way.expand(self.net, id) {
                 return None;
             }

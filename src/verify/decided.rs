@@ -111,7 +111,7 @@ fn choices(
             continue;
         }
         // Else it would differ where its data lies.
-        entries::fill_graph(main.model, &mut other)?;
+        entries::fill(main.model, &mut other)?;
         not_taken.insert((label(main, id), other_name), other);
         let with = in_place(&node.proto, &taken, &format!("{}{mark}", label(main, id)));
         edits.push(Edit::replace(node.field.entry(), with.into()));

@@ -9,29 +9,25 @@ use std::ops::Range;
 use crate::onnx::info;
 use crate::onnx::model::{GraphFields, Invalid, Model};
 use crate::onnx::node::bodies;
-use crate::onnx::proto::{GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto};
+use crate::onnx::proto::{
+    FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto,
+};
 use crate::onnx::schema::{graph_field, info_field, sparse_field, tensor_field};
 use crate::onnx::storage::{Storage, same_bytes};
 use crate::onnx::tensor;
 use crate::onnx::wire::{self, Field};
-
-/// The initializer in `field`, with its data.
-pub fn filled_tensor(model: &Model, field: &Field) -> Result<TensorProto, Invalid> {
-    let mut tensor: TensorProto = model.decode(field, "initializer")?;
-    fill(model, &mut tensor)?;
-    Ok(tensor)
-}
 
 /// Whether two tensors of two models are the same.
 pub fn same_tensors(
     (mut one, of_one): (TensorProto, &Storage),
     (mut other, of_other): (TensorProto, &Storage),
 ) -> bool {
-    let same_data = match (one.raw_data.take(), other.raw_data.take()) {
-        (Some(one), Some(other)) => same_bytes((&one, of_one), (&other, of_other)),
-        (one, other) => one == other,
-    };
-    same_data && one == other
+    let data = (one.raw_data.take(), other.raw_data.take());
+    one == other
+        && match data {
+            (Some(one), Some(other)) => same_bytes((&one, of_one), (&other, of_other)),
+            (one, other) => one == other,
+        }
 }
 
 /// The tensor without what is said of it besides its content: see [`crate::onnx::notes`].
@@ -39,43 +35,66 @@ pub fn without_notes(tensor: TensorProto) -> TensorProto {
     TensorProto { doc_string: None, metadata_props: Vec::new(), segment: None, ..tensor }
 }
 
-/// The node in `field`, with the data of its tensors.
-pub fn filled_node(model: &Model, field: &Field) -> Result<NodeProto, Invalid> {
-    let mut node: NodeProto = model.decode(field, "node")?;
-    fill_node(model, &mut node)?;
-    Ok(node)
+/// What is done with each tensor of a message.
+pub type TensorVisit<'v> = &'v mut dyn FnMut(&mut TensorProto) -> Result<(), Invalid>;
+
+/// A message that holds tensors, at any depth.
+pub trait HoldsTensors {
+    /// Hands each of them to `visit`, in their order.
+    ///
+    /// # Errors
+    /// That of `visit`.
+    fn each_tensor(&mut self, visit: TensorVisit) -> Result<(), Invalid>;
 }
 
-/// Puts the data of a tensor into it, if it lies in a side file.
-fn fill(model: &Model, tensor: &mut TensorProto) -> Result<(), Invalid> {
-    *tensor = tensor::inlined(tensor, &model.storage)?;
-    Ok(())
-}
-
-/// Puts the data of a sparse tensor into it.
-pub fn fill_sparse(model: &Model, sparse: &mut SparseTensorProto) -> Result<(), Invalid> {
-    sparse.values.iter_mut().chain(&mut sparse.indices).try_for_each(|part| fill(model, part))
-}
-
-/// Puts the data of a node's tensors into it, those of its bodies included.
-pub fn fill_node(model: &Model, node: &mut NodeProto) -> Result<(), Invalid> {
-    for attribute in &mut node.attribute {
-        let mut tensors = attribute.t.as_deref_mut().into_iter().chain(&mut attribute.tensors);
-        tensors.try_for_each(|tensor| fill(model, tensor))?;
-        let mut sparse = attribute.sparse_tensor.iter_mut().chain(&mut attribute.sparse_tensors);
-        sparse.try_for_each(|sparse| fill_sparse(model, sparse))?;
-        let mut graphs = attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs);
-        graphs.try_for_each(|graph| fill_graph(model, graph))?;
+impl HoldsTensors for TensorProto {
+    fn each_tensor(&mut self, visit: TensorVisit) -> Result<(), Invalid> {
+        visit(self)
     }
-    Ok(())
 }
 
-/// Puts the data of all tensors of a body into them.
-pub fn fill_graph(model: &Model, graph: &mut GraphProto) -> Result<(), Invalid> {
-    graph.initializer.iter_mut().try_for_each(|tensor| fill(model, tensor))?;
-    let mut sparse = graph.sparse_initializer.iter_mut();
-    sparse.try_for_each(|sparse| fill_sparse(model, sparse))?;
-    graph.node.iter_mut().try_for_each(|node| fill_node(model, node))
+impl HoldsTensors for SparseTensorProto {
+    fn each_tensor(&mut self, visit: TensorVisit) -> Result<(), Invalid> {
+        self.values.iter_mut().chain(&mut self.indices).try_for_each(|part| visit(part))
+    }
+}
+
+impl HoldsTensors for NodeProto {
+    fn each_tensor(&mut self, visit: TensorVisit) -> Result<(), Invalid> {
+        for attribute in &mut self.attribute {
+            let mut tensors = attribute.t.as_deref_mut().into_iter().chain(&mut attribute.tensors);
+            tensors.try_for_each(&mut *visit)?;
+            let mut sparse =
+                attribute.sparse_tensor.iter_mut().chain(&mut attribute.sparse_tensors);
+            sparse.try_for_each(|sparse| sparse.each_tensor(visit))?;
+            let mut graphs = attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs);
+            graphs.try_for_each(|graph| graph.each_tensor(visit))?;
+        }
+        Ok(())
+    }
+}
+
+impl HoldsTensors for GraphProto {
+    fn each_tensor(&mut self, visit: TensorVisit) -> Result<(), Invalid> {
+        self.initializer.iter_mut().try_for_each(&mut *visit)?;
+        let mut sparse = self.sparse_initializer.iter_mut();
+        sparse.try_for_each(|sparse| sparse.each_tensor(visit))?;
+        self.node.iter_mut().try_for_each(|node| node.each_tensor(visit))
+    }
+}
+
+impl HoldsTensors for FunctionProto {
+    fn each_tensor(&mut self, visit: TensorVisit) -> Result<(), Invalid> {
+        self.node.iter_mut().try_for_each(|node| node.each_tensor(visit))
+    }
+}
+
+/// Puts the data of all tensors of `entry` into them that lies in side files.
+pub fn fill(model: &Model, entry: &mut impl HoldsTensors) -> Result<(), Invalid> {
+    entry.each_tensor(&mut |tensor| {
+        *tensor = tensor::inlined(tensor, &model.storage)?;
+        Ok(())
+    })
 }
 
 /// Whether two nodes of two models say the same, wherever the data of their tensors lies.
@@ -90,8 +109,8 @@ pub fn same_nodes(
         return Ok(false);
     }
     let (mut one, mut other) = (one.clone(), other.clone());
-    fill_node(of_one, &mut one)?;
-    fill_node(of_other, &mut other)?;
+    fill(of_one, &mut one)?;
+    fill(of_other, &mut other)?;
     Ok(one == other)
 }
 

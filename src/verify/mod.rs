@@ -6,7 +6,8 @@
 //!    both sides are run on them (`trial_run`), some nodes at a time (`stages`), large kernels
 //!    in `pieces`. A filled [`border`] is proved for itself. What was proved of a tensor is
 //!    kept as its [`fingerprint`].
-//! 2. What is written is read back ([`readback`]): the old file, but for what was proved.
+//! 2. What is written is read back ([`readback`]): the old file, but for what was proved, with
+//!    the `same_data` wherever that lies.
 //! 3. Both whole models are run ([`run`]): [`pairs`] says which nodes both have, the [`course`]
 //!    what runs once for both and where both meet, for which `nature` knows what operators do
 //!    to small differences. They go [`side_by_side`], each as a [`sliced_run`] through its
@@ -48,6 +49,7 @@ pub mod proof;
 pub mod readback;
 pub mod run;
 pub mod runnable;
+mod same_data;
 mod saturated;
 pub mod seen;
 pub mod side_by_side;

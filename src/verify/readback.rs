@@ -11,21 +11,26 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 
+use prost::Message;
+
 use crate::onnx::external;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::NodeId;
 use crate::onnx::model::{GraphFields, Invalid, Model};
 use crate::onnx::node::bodies;
 use crate::onnx::notes;
-use crate::onnx::proto::{FunctionProto, NodeProto, SparseTensorProto, ValueInfoProto};
+use crate::onnx::proto::{
+    FunctionProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto,
+};
 use crate::onnx::schema::{graph_field, model_field, tensor_field};
 use crate::onnx::storage::same_bytes;
 use crate::onnx::wire::{self, Field};
 use crate::verify::entries::{
-    declares, fill_node, fill_sparse, filled_node, filled_tensor, first_output, input_names, label,
-    payload, same_tensors, stored_names, without_notes,
+    HoldsTensors, declares, fill, first_output, input_names, label, payload, stored_names,
+    without_notes,
 };
 use crate::verify::fingerprint::Fingerprint;
+use crate::verify::same_data::DataComparison;
 
 /// What was decided for one graph, and proved.
 #[derive(Debug, Default)]
@@ -97,7 +102,8 @@ pub fn check(old: &[Graph], expected: &[Expected], new: &[Graph]) -> Result<(), 
     let changed = old.iter().zip(expected).filter(|(_, expected)| !expected.is_empty());
     let changed = changed.map(|(graph, _)| begin(graph)).collect();
     let expected = ExpectedAt { by_place, changed, eval_forms };
-    let files = Files { old: old_model, new, main, expected, tensors, external };
+    let data = DataComparison::of(&old_model.storage, &new.storage);
+    let files = Files { old: old_model, new, main, expected, tensors, external, data };
     files.compare_surroundings()?;
     let mut tensors = AddedTensors::default();
     files.compare(&main.fields, &new.main, &mut tensors)?;
@@ -137,6 +143,8 @@ struct Files<'f, 'm> {
     /// Whether data lies in side files: the new model has one of its own, so entries name
     /// other places, and what lies there is compared.
     external: bool,
+    /// Of entries, where data does.
+    data: DataComparison<'f>,
 }
 
 impl<'f> Files<'f, '_> {
@@ -164,12 +172,7 @@ impl<'f> Files<'f, '_> {
         if !self.external || !is_function(before) || !is_function(after) {
             return Ok(self.same_bytes(before, after));
         }
-        let read = |model: &Model, field: &Field| {
-            let mut function: FunctionProto = model.decode(field, "function")?;
-            function.node.iter_mut().try_for_each(|node| fill_node(model, node))?;
-            Ok::<_, Invalid>(function)
-        };
-        Ok(read(self.old, before)? == read(self.new, after)?)
+        self.same_message::<FunctionProto>(before, after, "function")
     }
 
     fn same_bytes(&self, before: &Field, after: &Field) -> bool {
@@ -184,23 +187,27 @@ impl<'f> Files<'f, '_> {
         if !self.external || before.number != after.number {
             return Ok(self.same_bytes(before, after));
         }
-        let (old, new) = (self.old, self.new);
         match before.number {
-            graph_field::NODE => Ok(filled_node(old, before)? == filled_node(new, after)?),
+            graph_field::NODE => self.same_message::<NodeProto>(before, after, "node"),
             graph_field::INITIALIZER => {
-                let [before, after] = [filled_tensor(old, before)?, filled_tensor(new, after)?];
-                Ok(same_tensors((before, &old.storage), (after, &new.storage)))
+                self.same_message::<TensorProto>(before, after, "initializer")
             }
             graph_field::SPARSE_INITIALIZER => {
-                let read = |model: &Model, field: &Field| {
-                    let mut sparse: SparseTensorProto = model.decode(field, "sparse tensor")?;
-                    fill_sparse(model, &mut sparse)?;
-                    Ok::<_, Invalid>(sparse)
-                };
-                Ok(read(old, before)? == read(new, after)?)
+                self.same_message::<SparseTensorProto>(before, after, "sparse tensor")
             }
             _ => Ok(self.same_bytes(before, after)),
         }
+    }
+
+    fn same_message<M: Message + Default + PartialEq + HoldsTensors>(
+        &self,
+        before: &Field,
+        after: &Field,
+        entry: &'static str,
+    ) -> Result<bool, Invalid> {
+        let (before, after): (M, M) =
+            (self.old.decode(before, entry)?, self.new.decode(after, entry)?);
+        self.data.are_same(before, after)
     }
 
     /// What was decided for the old graph with these `fields`.
@@ -225,8 +232,9 @@ impl<'f> Files<'f, '_> {
         let mut missing: HashMap<&'f str, &'f NodeProto> =
             expected.map(|node| (first_output(node), node)).collect();
         let mut eval_forms = self.eval_forms_in(old);
-        let mut infos: Vec<&ValueInfoProto> =
-            self.expected_of(old).map_or(Vec::new(), |expected| expected.infos.clone());
+        let infos = self.expected_of(old).into_iter().flat_map(|expected| &expected.infos);
+        let mut infos: HashMap<&str, &ValueInfoProto> =
+            infos.map(|info| (info.name(), *info)).collect();
         let mut before = wire::fields(self.old.bytes(), payload(old)).peekable();
         for field in wire::fields(self.new.bytes(), payload(new)) {
             let field = field?;
@@ -249,8 +257,8 @@ impl<'f> Files<'f, '_> {
         if let Some(name) = missing.keys().next() {
             return Err(Miswritten::Missing(format!("the node that makes `{name}`")));
         }
-        if let Some(info) = infos.first() {
-            return Err(Miswritten::Missing(format!("the description of `{}`", info.name())));
+        if let Some(name) = infos.keys().next() {
+            return Err(Miswritten::Missing(format!("the description of `{name}`")));
         }
         self.compare_inputs(old, new)
     }
@@ -285,7 +293,9 @@ impl<'f> Files<'f, '_> {
             graph_field::INITIALIZER => {
                 let name = self.new.string_within(&field.payload, tensor_field::NAME)?;
                 let Some(&expected) = self.tensors.get(name.as_str()) else { return Ok(false) };
-                let written = without_notes(filled_tensor(self.new, field)?);
+                let mut written: TensorProto = self.new.decode(field, "initializer")?;
+                fill(self.new, &mut written)?;
+                let written = without_notes(written);
                 let same = Fingerprint::of(&written) == *expected;
                 self.new.storage.has_read(written.raw_data().len());
                 // What else was said of a tensor of that name is said of it still.
@@ -314,14 +324,14 @@ impl<'f> Files<'f, '_> {
     fn is_new_info(
         &self,
         field: &Field,
-        infos: &mut Vec<&ValueInfoProto>,
+        infos: &mut HashMap<&str, &ValueInfoProto>,
     ) -> Result<bool, Miswritten> {
         if field.number != graph_field::VALUE_INFO || infos.is_empty() {
             return Ok(false);
         }
         let info: ValueInfoProto = self.new.decode(field, "value info")?;
-        let at = infos.iter().position(|expected| **expected == info);
-        Ok(at.map(|at| infos.remove(at)).is_some())
+        let is_expected = infos.get(info.name()).is_some_and(|expected| **expected == info);
+        Ok(is_expected && infos.remove(info.name()).is_some())
     }
 
     /// Whether `field` of the new graph is the entry `candidate` of the old one: the same
@@ -347,11 +357,11 @@ impl<'f> Files<'f, '_> {
                 attribute.g = None;
                 attribute.graphs.clear();
             }
-            fill_node(model, &mut node)?;
             Ok(holds.then_some(node))
         };
-        let Some(before) = shell(self.old, candidate)? else { return Ok(false) };
-        if shell(self.new, field)?.as_ref() != Some(&before) {
+        let shells = shell(self.old, candidate)?.zip(shell(self.new, field)?);
+        let Some((before, after)) = shells else { return Ok(false) };
+        if !self.data.are_same(before, after)? {
             return Ok(false);
         }
         let (before, after) = (self.old.bodies(old, candidate)?, self.new.bodies(new, field)?);

@@ -9,9 +9,10 @@ use crate::engine::dialect::norms::norm_by_batch;
 use crate::engine::dialect::resized::resized;
 use crate::onnx::float::Float;
 use crate::onnx::model::is_default_domain;
-use crate::onnx::proto::{AttributeProto, NodeProto};
+use crate::onnx::proto::NodeProto;
 use crate::onnx::tensor;
 use crate::onnx::training::{self, NodeMode};
+use crate::onnx::windows::{self, AutoPad};
 use crate::onnx::write::{self, AxisSlice, CircularPart};
 
 /// Whether `node` is known to be at inference, or has no mode. `integers` looks constants up.
@@ -56,8 +57,9 @@ pub fn at_inference(
 
 /// `node` without empty names at the end of its inputs (tract panics), a bias in a Gemm (it
 /// has one in float32 only), negative pads (it panics), circular padding (it has none),
-/// without a value to pad with where none is used (it takes the wrong mode), and without
-/// pads beside `auto_pad` (it takes these), with the zeros of a ConstantOfShape in float32
+/// without a value to pad with where none is used (it takes the wrong mode), without pads
+/// beside `auto_pad` (it takes these) and without attributes of windows that are empty (it
+/// refuses them), with the zeros of a ConstantOfShape in float32
 /// (it has them in float64), without an Einsum that sums nothing (it does not broadcast
 /// sizes of 1), and without training mode (it never reads that): norms are written out,
 /// dropouts are of an operator that it does not know. `integers` looks constants up.
@@ -69,12 +71,10 @@ pub fn node(
     while node.input.last().is_some_and(String::is_empty) {
         node.input.pop();
     }
-    let pads_itself = |attribute: &AttributeProto| {
-        attribute.name() == "auto_pad" && !matches!(attribute.s(), b"" | b"NOTSET")
-    };
-    if node.attribute.iter().any(pads_itself) {
+    if windows::auto_pad(&node) != Some(AutoPad::NotSet) {
         node.attribute.retain(|attribute| attribute.name() != "pads");
     }
+    node.attribute.retain(|attribute| !windows::is_left_out(attribute));
     match node.op_type() {
         "Pad" => pad(node, opset, integers),
         "Gemm" => gemm(node, opset),
@@ -323,6 +323,18 @@ mod tests {
             let nodes = node(gemm, opset, &|_| None);
             assert_eq!(nodes.len(), expected, "{inputs:?} of opset {opset}");
             assert_eq!(nodes.last().map(|node| node.output.clone()), Some(vec!["y".to_owned()]));
+        }
+    }
+
+    #[test]
+    fn windows_lose_what_tract_takes_otherwise() {
+        let attributes = || vec![write::ints("pads", vec![0; 4]), write::ints("strides", vec![])];
+        for (word, expected) in [("", &["pads"][..]), ("SAME_LOWER", &["auto_pad"])] {
+            let attributes = attributes().into_iter().chain([write::string("auto_pad", word)]);
+            let conv = write::node("Conv", "", &["x", "w"], "y", attributes.collect());
+            let nodes = node(conv, 20, &|_| None);
+            let names = nodes[0].attribute.iter().map(AttributeProto::name);
+            assert_eq!(names.collect::<Vec<_>>(), expected, "{word}");
         }
     }
 

@@ -10,6 +10,7 @@ use crate::facts::shape_rules::axes::permutation;
 use crate::facts::shape_rules::extent::{Extent, Extents, number};
 use crate::facts::shape_rules::pieces::{cuts, grown};
 use crate::onnx::node::distinct_axes;
+use crate::onnx::windows::kernel_shape;
 
 /// With more operands, to ask each of them about all others takes too long.
 const MAX_OPERANDS: usize = 16;
@@ -129,7 +130,7 @@ fn kernel_of(asked: &Asked) -> Option<Extents> {
 
 /// Batch, channels and one axis per number of the kernel's shape.
 pub fn pool(asked: &Asked, input: usize) -> Option<Extents> {
-    let taps = asked.node.ints("kernel_shape").filter(|_| input == 0);
+    let taps = kernel_shape(&asked.node.proto).filter(|_| input == 0);
     match taps {
         Some(taps) => open(taps.len().checked_add(2)?),
         None => rank_kept(asked, input),

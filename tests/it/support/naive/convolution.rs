@@ -41,8 +41,7 @@ impl Node<'_> {
         if is_same || self.attribute("output_shape").is_some() {
             return Err(Stop::Unknown("a ConvTranspose of a given size".into()));
         }
-        let growth = self.attribute("output_padding").map(|growth| growth.ints.clone());
-        let growth = growth.unwrap_or_else(|| vec![0; geometry.axes()]);
+        let growth = self.list_of_axes("output_padding", 0, geometry.axes());
         let sizes = geometry.each_axis(|g, axis| {
             (g.sizes[axis] - 1) * g.strides[axis] + (g.taps[axis] - 1) * g.dilations[axis] + 1
                 - g.pads[axis]
@@ -89,9 +88,7 @@ impl Node<'_> {
 
     fn geometry_of(&self, x: &ArrayD<f64>, taps: Vec<i64>) -> Result<Geometry, Stop> {
         let axes = taps.len();
-        let list = |name: &str, default: i64, length: usize| {
-            self.ints(name).unwrap_or_else(|| vec![default; length])
-        };
+        let list = |name: &str, default, length| self.list_of_axes(name, default, length);
         let sizes: Vec<i64> = x.shape().iter().skip(2).map(|&size| size as i64).collect();
         let mut geometry = Geometry {
             strides: list("strides", 1, axes),
@@ -101,17 +98,25 @@ impl Node<'_> {
             sizes,
             taps,
         };
-        let fits = geometry.sizes.len() == axes && x.shape()[0] == 1 && geometry.groups > 0;
+        if geometry.sizes.len() != axes {
+            return Err(Stop::Unknown("windows of other axes than what they slide over".into()));
+        }
+        let fits = x.shape()[0] == 1 && geometry.groups > 0;
         let positive = |list: &[i64]| list.iter().all(|&value| value > 0);
         if !fits || !positive(&geometry.strides) || !positive(&geometry.dilations) {
             return Err("there is no such convolution".into());
         }
         geometry.pads = match self.text("auto_pad", "NOTSET") {
-            "NOTSET" => geometry.pads,
+            "" | "NOTSET" => geometry.pads,
             "VALID" => vec![0; 2 * axes],
             upper_or_lower => geometry.same(upper_or_lower == "SAME_UPPER"),
         };
         Ok(geometry)
+    }
+
+    /// A list that says nothing if it is empty.
+    fn list_of_axes(&self, name: &str, default: i64, length: usize) -> Vec<i64> {
+        self.ints(name).filter(|list| !list.is_empty()).unwrap_or_else(|| vec![default; length])
     }
 
     /// Over windows of the input, padded with nothing: what falls outside is left out of the
@@ -120,7 +125,7 @@ impl Node<'_> {
         let taps = self.ints("kernel_shape").ok_or("there is no kernel_shape")?;
         let geometry = self.geometry_of(x, taps)?;
         let counts_pads = self.int("count_include_pad", 0) != 0;
-        let rounds_up = self.int("ceil_mode", 0) != 0;
+        let rounds_up = self.int("ceil_mode", 0) == 1;
         if rounds_up && (counts_pads || geometry.pads.iter().any(|&pad| pad != 0)) {
             return Err(Stop::Unknown("a pool with pads and ceil_mode".into()));
         }

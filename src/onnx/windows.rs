@@ -1,0 +1,302 @@
+//! The windows that convolutions, pools and their transposes slide, by the attributes that all of
+//! them share: `kernel_shape`, `strides`, `dilations`, `pads`, `auto_pad`, `ceil_mode`,
+//! `count_include_pad`, `output_padding` and `output_shape`.
+//!
+//! An empty list or word is as if it was left out: so ONNX Runtime takes it where the rank of the
+//! input is not declared. What it refuses is a fault here, and what engines take in different ways.
+//!
+//! Knows attributes, and how many taps a kernel has; no operator, and no size of what is read.
+
+use std::iter;
+
+use crate::onnx::node::attribute;
+use crate::onnx::proto::{AttributeProto, NodeProto};
+
+/// What the attributes of a node say of its windows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WindowAttributes {
+    /// Of each axis behind batch and channels.
+    pub axes: Vec<WindowAxis>,
+    /// What decides how much is padded.
+    pub auto_pad: AutoPad,
+    /// Whether a last window that ends beyond the padding counts (`ceil_mode`).
+    pub rounds_up: bool,
+    /// Whether a mean is of the padding, too (`count_include_pad`).
+    pub counts_pads: bool,
+}
+
+/// What they say along one axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowAxis {
+    /// How many elements a window has, at least 1; `None` if only a kernel would tell.
+    pub taps: Option<i64>,
+    /// The distance of two windows, at least 1.
+    pub stride: i64,
+    /// The distance of two elements of a window, at least 1.
+    pub dilation: i64,
+    /// How much is padded before and behind; nothing beside an [`AutoPad`] that is set.
+    pub pads: (i64, i64),
+    /// How much larger the output of a transpose is: less than the stride, or the dilation.
+    pub output_padding: i64,
+    /// How large the output of a transpose is, if that is said.
+    pub output_size: Option<i64>,
+}
+
+/// The attribute `auto_pad`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AutoPad {
+    /// By `pads`.
+    NotSet,
+    /// Not at all.
+    Valid,
+    /// So that there is a window for every stride of the input; of an odd number the one more
+    /// is behind.
+    SameUpper,
+    /// The same, but it is in front.
+    SameLower,
+}
+
+/// Why attributes describe no windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WindowFault {
+    /// Nothing says how many axes there are.
+    NoKernel,
+    /// `kernel_shape` is not the shape of the kernel.
+    OtherKernel,
+    /// A list has not a number per axis, or one that cannot be; a flag is neither 0 nor 1; there are
+    /// pads beside an `auto_pad` that is set, or it is a word that nobody knows.
+    Numbers,
+}
+
+impl WindowAttributes {
+    /// Those of `node`, whose kernel, if it has one, has so many taps along each axis, as far as
+    /// they are known.
+    ///
+    /// # Errors
+    /// If no engine computes such windows.
+    pub fn of(node: &NodeProto, kernel: Option<&[Option<i64>]>) -> Result<Self, WindowFault> {
+        let taps = taps(node, kernel)?;
+        let count = taps.len();
+        let strides = per_axis(node, "strides", count, 1)?;
+        let dilations = per_axis(node, "dilations", count, 1)?;
+        let begins = per_axis(node, "pads", count.saturating_mul(2), 0)?;
+        let ends = begins.clone().skip(count);
+        let growths = per_axis(node, "output_padding", count, 0)?;
+        let sizes = per_axis(node, "output_shape", count, 0)?;
+        let has_sizes = list(node, "output_shape").is_some();
+        let numbers = strides.zip(dilations).zip(begins.zip(ends)).zip(growths.zip(sizes));
+        let axes = taps.into_iter().zip(numbers).map(
+            |(taps, (((stride, dilation), pads), (output_padding, size)))| {
+                let output_size = has_sizes.then_some(size);
+                WindowAxis { taps, stride, dilation, pads, output_padding, output_size }
+            },
+        );
+        let axes: Vec<WindowAxis> = axes.collect();
+        let auto_pad = auto_pad(node).ok_or(WindowFault::Numbers)?;
+        let is_possible = |axis: &WindowAxis| {
+            axis.taps.is_none_or(|taps| taps >= 1)
+                && axis.output_padding < axis.stride.max(axis.dilation)
+                && (auto_pad == AutoPad::NotSet || axis.pads == (0, 0))
+        };
+        if !axes.iter().all(is_possible) {
+            return Err(WindowFault::Numbers);
+        }
+        // Of other numbers, engines take one for the one, and another for the other.
+        let flag = |name: &str| match attribute(node, name).map_or(0, AttributeProto::i) {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(WindowFault::Numbers),
+        };
+        let (rounds_up, counts_pads) = (flag("ceil_mode")?, flag("count_include_pad")?);
+        Ok(WindowAttributes { axes, auto_pad, rounds_up, counts_pads })
+    }
+
+    /// Whether pools are padded otherwise by ONNX Runtime than by ONNX: as if no window had gaps.
+    /// It computes no such convolution.
+    pub fn are_disputed(&self) -> bool {
+        self.auto_pad.is_same() && self.axes.iter().any(|axis| axis.dilation != 1)
+    }
+}
+
+impl WindowAxis {
+    /// How many elements lie from the first of a window to its last, both included; `None` if that
+    /// is not known, or beyond all numbers.
+    pub fn extent(&self) -> Option<i64> {
+        self.taps?.checked_sub(1)?.checked_mul(self.dilation)?.checked_add(1)
+    }
+}
+
+impl AutoPad {
+    /// Whether the padding follows from the size of the input.
+    pub fn is_same(self) -> bool {
+        matches!(self, AutoPad::SameUpper | AutoPad::SameLower)
+    }
+}
+
+/// How `node` is padded; `None` if nobody knows.
+pub fn auto_pad(node: &NodeProto) -> Option<AutoPad> {
+    match attribute(node, AUTO_PAD).map_or(&b""[..], |attribute| attribute.s()) {
+        b"" | b"NOTSET" => Some(AutoPad::NotSet),
+        b"VALID" => Some(AutoPad::Valid),
+        b"SAME_UPPER" => Some(AutoPad::SameUpper),
+        b"SAME_LOWER" => Some(AutoPad::SameLower),
+        _ => None,
+    }
+}
+
+/// The attribute `kernel_shape`, if it says anything.
+pub fn kernel_shape(node: &NodeProto) -> Option<&[i64]> {
+    list(node, KERNEL_SHAPE)
+}
+
+/// Whether an attribute of windows is there, and as if it was left out.
+pub fn is_left_out(attribute: &AttributeProto) -> bool {
+    match attribute.name() {
+        AUTO_PAD => attribute.s().is_empty(),
+        KERNEL_SHAPE | "strides" | "dilations" | "pads" | "output_padding" | "output_shape" => {
+            attribute.ints.is_empty()
+        }
+        _ => false,
+    }
+}
+
+const AUTO_PAD: &str = "auto_pad";
+const KERNEL_SHAPE: &str = "kernel_shape";
+
+fn list<'n>(node: &'n NodeProto, name: &str) -> Option<&'n [i64]> {
+    let list = attribute(node, name)?.ints.as_slice();
+    (!list.is_empty()).then_some(list)
+}
+
+/// `count` numbers, none of which is smaller than `least`; all are that one by default.
+fn per_axis<'n>(
+    node: &'n NodeProto,
+    name: &str,
+    count: usize,
+    least: i64,
+) -> Result<impl Iterator<Item = i64> + Clone + use<'n>, WindowFault> {
+    let list = list(node, name);
+    if list.is_some_and(|list| list.len() != count || list.iter().any(|&own| own < least)) {
+        return Err(WindowFault::Numbers);
+    }
+    Ok(list.unwrap_or_default().iter().copied().chain(iter::repeat(least)).take(count))
+}
+
+/// Taps per axis, as the kernel has them or `kernel_shape` says.
+fn taps(node: &NodeProto, kernel: Option<&[Option<i64>]>) -> Result<Vec<Option<i64>>, WindowFault> {
+    match (kernel, kernel_shape(node)) {
+        (None, None) => Err(WindowFault::NoKernel),
+        (Some(own), None) => Ok(own.to_vec()),
+        (None, Some(said)) => Ok(said.iter().copied().map(Some).collect()),
+        (Some(own), Some(said)) => {
+            let is_said = |(own, said): (&Option<i64>, &i64)| own.is_none_or(|own| own == *said);
+            let fits = own.len() == said.len() && own.iter().zip(said).all(is_said);
+            let said = said.iter().copied().map(Some).collect();
+            if fits { Ok(said) } else { Err(WindowFault::OtherKernel) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::write::{int, ints, node, string};
+
+    const PLAIN: WindowAxis = WindowAxis {
+        taps: Some(3),
+        stride: 1,
+        dilation: 1,
+        pads: (0, 0),
+        output_padding: 0,
+        output_size: None,
+    };
+
+    fn read(attributes: Vec<AttributeProto>) -> Result<WindowAttributes, WindowFault> {
+        WindowAttributes::of(&node("Conv", "", &["x"], "y", attributes), Some(&[Some(3), None]))
+    }
+
+    /// What ONNX Runtime 1.32 takes is read as it takes it.
+    #[test]
+    fn attributes_are_what_onnx_says() {
+        let open = WindowAxis { taps: None, ..PLAIN };
+        let cases: Vec<(Vec<AttributeProto>, [WindowAxis; 2])> = vec![
+            (vec![], [PLAIN, open]),
+            (vec![ints("strides", vec![])], [PLAIN, open]),
+            (vec![ints("kernel_shape", vec![])], [PLAIN, open]),
+            (vec![ints("output_shape", vec![])], [PLAIN, open]),
+            (
+                vec![ints("kernel_shape", vec![3, 2])],
+                [PLAIN, WindowAxis { taps: Some(2), ..PLAIN }],
+            ),
+            (
+                vec![string("auto_pad", ""), ints("pads", vec![1, 2, 3, 4])],
+                [WindowAxis { pads: (1, 3), ..PLAIN }, WindowAxis { pads: (2, 4), ..open }],
+            ),
+            (
+                vec![ints("strides", vec![2, 1]), ints("output_padding", vec![1, 0])],
+                [WindowAxis { stride: 2, output_padding: 1, ..PLAIN }, open],
+            ),
+            (
+                vec![ints("output_shape", vec![0, 9])],
+                [0, 9].map(|size| WindowAxis {
+                    taps: if size == 0 { Some(3) } else { None },
+                    output_size: Some(size),
+                    ..PLAIN
+                }),
+            ),
+        ];
+        for (attributes, expected) in cases {
+            let found = read(attributes.clone()).map(|windows| windows.axes);
+            assert_eq!(found, Ok(expected.to_vec()), "{attributes:?}");
+        }
+        assert_eq!(
+            WindowAttributes::of(&node("Conv", "", &["x"], "y", vec![]), None),
+            Err(WindowFault::NoKernel)
+        );
+        assert_eq!(
+            read(vec![ints("dilations", vec![i64::MAX; 2])]).unwrap().axes[0].extent(),
+            None
+        );
+    }
+
+    /// What ONNX Runtime 1.32 refuses.
+    #[test]
+    fn what_no_engine_computes_is_a_fault() {
+        let lists: &[(&str, &[i64])] = &[
+            ("kernel_shape", &[3, 0]),
+            ("kernel_shape", &[3, -2]),
+            ("strides", &[2]),
+            ("strides", &[2, 2, 2]),
+            ("strides", &[1, 0]),
+            ("dilations", &[1, -1]),
+            ("dilations", &[0, 1]),
+            ("pads", &[1, 1]),
+            ("pads", &[3, 0, -3, 0]),
+            ("output_padding", &[1, 0]),
+            ("output_padding", &[-1, 0]),
+            ("output_shape", &[1, 6, 9, 9]),
+            ("output_shape", &[9, -1]),
+        ];
+        for (name, list) in lists {
+            let found = read(vec![ints(name, list.to_vec())]);
+            assert_eq!(found, Err(WindowFault::Numbers), "{name} {list:?}");
+        }
+        for list in [vec![2, 3], vec![3], vec![3, 3, 3]] {
+            assert_eq!(read(vec![ints("kernel_shape", list)]), Err(WindowFault::OtherKernel));
+        }
+        for word in ["VALID", "SAME_UPPER", "same_upper"] {
+            let found = read(vec![string("auto_pad", word), ints("pads", vec![1; 4])]);
+            assert_eq!(found, Err(WindowFault::Numbers), "{word}");
+        }
+    }
+
+    #[test]
+    fn flags_are_yes_or_no() {
+        for (number, expected) in [(0, Some(false)), (1, Some(true)), (2, None), (-1, None)] {
+            let rounds_up = read(vec![int("ceil_mode", number)]).map(|windows| windows.rounds_up);
+            let counts = read(vec![int("count_include_pad", number)]);
+            let counts = counts.map(|windows| windows.counts_pads);
+            assert_eq!((rounds_up.ok(), counts.ok()), (expected, expected), "{number}");
+        }
+    }
+}
