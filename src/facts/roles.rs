@@ -53,6 +53,11 @@ pub fn fills(node: &Node) -> bool {
     row(node).is_some_and(|row| matches!(row.element_type, TypeRule::OfValue))
 }
 
+/// Whether the node makes a tensor larger or smaller, between its elements.
+pub fn resizes(node: &Node) -> bool {
+    matches!(node.standard_op(), Some("Resize" | "Upsample"))
+}
+
 /// Whether the node slides a kernel, over its input or its output.
 pub fn slides(node: &Node) -> bool {
     row(node).is_some_and(|row| row.kernel.is_some())

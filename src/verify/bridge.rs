@@ -9,6 +9,7 @@ use crate::engine::tensors::{self, EngineTensor};
 use crate::engine::{Array, EngineError, Limits, memory_for};
 use crate::facts::inference::output_dims;
 use crate::facts::operators::operator;
+use crate::facts::roles;
 use crate::facts::row::TypeRule;
 use crate::facts::shape_rules::{Dims, Integers, Operands};
 use crate::onnx::data;
@@ -168,7 +169,7 @@ impl LiveOperands<'_, '_, '_> {
         let attribute = self.node.attribute("scales").map(|scales| scales.floats.clone());
         let factors = attribute.or_else(|| self.factors(1)).or_else(|| self.factors(2));
         let crops = self.node.attribute("coordinate_transformation_mode");
-        matches!(self.node.standard_op(), Some("Resize" | "Upsample"))
+        roles::resizes(self.node)
             && crops.is_none_or(|mode| mode.s() != b"tf_crop_and_resize")
             && factors.is_some_and(|factors| factors.iter().all(|&factor| factor == 1.0))
     }

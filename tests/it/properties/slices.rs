@@ -18,7 +18,7 @@ use crate::support::parallel;
 use crate::support::text;
 
 /// Cases of which a file is not run even in one piece.
-const NOT_RUN: [&str; 27] = [
+const NOT_RUN: [&str; 28] = [
     "dropout_in_training_mode",
     "dropout_mask_is_output",
     "ends_of_activations",
@@ -41,6 +41,7 @@ const NOT_RUN: [&str; 27] = [
     "statistic_is_computed",
     "step_beyond_its_axes",
     "upsampled_between",
+    "upsampled_by_one",
     "dropout",
     "negative_pad",
     "weights_sparse",
