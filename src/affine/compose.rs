@@ -5,8 +5,8 @@
 //! the sum (Eq. 3): weights are multiplied out only where two maps both mix positions or
 //! channels.
 //!
-//! Knows kernels and biases, and has no rule of its own but what numbers alone tell: by what a shift
-//! cannot be divided.
+//! Knows kernels and biases, and has no rule of its own but what numbers alone tell: whether a shift
+//! can stand in front.
 
 #![allow(
     clippy::indexing_slicing,
@@ -288,16 +288,17 @@ impl Affine {
         (kernel, bias)
     }
 
-    /// By what each channel that is read is shifted, if each output is one of them, scaled; by
-    /// nothing, if none is.
+    /// By what each channel that is read is shifted before it is picked and scaled; by nothing, if
+    /// no output is of it.
     fn shifts_of_picked(&self) -> Result<Vec<f64>, Refusal> {
         let channels = self.geometry.channels.ok_or(Refusal::View)?;
         let mut shifts: Vec<Option<f64>> = vec![None; channels.inputs];
         for (output, row) in self.kernel().outer_iter().enumerate() {
             let mut factors = row.iter().enumerate().filter(|(_, factor)| **factor != 0.0);
-            let (Some((input, factor)), None) = (factors.next(), factors.next()) else {
-                return Err(Refusal::Vanishes);
-            };
+            let (input, factor) = factors.next().ok_or(Refusal::Vanishes)?;
+            if factors.next().is_some() {
+                return Err(Refusal::View);
+            }
             let shift = self.bias_of(output) / factor;
             if shifts[input].replace(shift).is_some_and(|other| other != shift) {
                 return Err(Refusal::Repeated);

@@ -61,7 +61,7 @@ pub trait Linear: Clone {
     fn shift_alone(&self) -> Self;
 
     /// Of `y = s·x + t`, the shift by `t/s` in front of the scale alone, `y = s·(x + t/s)`, on tensors
-    /// with so many spatial `axes`; `y` may have the channels of `x` in another order.
+    /// with so many spatial `axes`; `y` may be of channels that are picked from `x`.
     ///
     /// # Errors
     /// If it is more than a scale and shift of channels that are picked; if some `s` is zero, or one

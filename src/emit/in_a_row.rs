@@ -63,7 +63,8 @@ impl<L: Linear> Term<L> {
     }
 
     /// A kernel behind a scale and shift that does not pass its border, `K(s·x + t)`, as one behind
-    /// a shift alone, `(K·s)(x + t/s)`: beyond the border, both read zeros.
+    /// a shift alone, `(K·s)(x + t/s)`: beyond the border, both read zeros. So, too, behind channels
+    /// that are picked and shifted: `K(P·x + t)` is `(K·P)(x + u)` with `P·u = t`.
     fn behind_shift(&self, inner: &Self) -> Result<Self, Refusal> {
         let is_bare = !self.has_views() && !inner.has_views() && inner.inner.is_none();
         if self.kind != TermKind::Conv || !is_bare || inner.part.is_some() {

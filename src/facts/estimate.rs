@@ -149,6 +149,9 @@ pub fn convolved(
     };
     let taps: Vec<Option<i64>> = rest.iter().skip(1).copied().map(Some).collect();
     let Ok(windows) = WindowAttributes::of(&node.proto, Some(&taps)) else { return Ok(None) };
+    if spatial.len() != windows.axes.len() {
+        return Ok(None);
+    }
     // With SAME padding an output is no larger than its input.
     let padded = |(size, axis): (&i64, &WindowAxis)| {
         size.saturating_add(axis.pads.0).saturating_add(axis.pads.1)

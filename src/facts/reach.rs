@@ -35,7 +35,9 @@ impl Reach {
             _ => None,
         };
         let windows = WindowAttributes::of(node, taps.as_deref()).ok()?;
-        let extent = windows.axes.iter().map(WindowAxis::extent).max()??;
+        // Of one axis that is not known, nothing is known of the largest.
+        let extents: Option<Vec<i64>> = windows.axes.iter().map(WindowAxis::extent).collect();
+        let extent = extents?.into_iter().max()?;
         let pads = |axis: &WindowAxis| axis.pads.0.saturating_add(axis.pads.1);
         let pads = if windows.auto_pad.is_same() {
             extent.saturating_sub(1)

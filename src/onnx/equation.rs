@@ -2,6 +2,9 @@
 //!
 //! Knows letters, and neither sizes nor what is computed.
 
+/// A tensor of a network has no more axes, and an operator no more operands.
+const MOST_LETTERS: usize = 64;
+
 /// An equation of letters alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Equation {
@@ -12,10 +15,14 @@ pub struct Equation {
 }
 
 impl Equation {
-    /// As the attribute says it; `None` if it is not one of letters alone.
+    /// As the attribute says it; `None` if it is not one of letters alone, or has more of them than
+    /// one of tensors has.
     pub fn of(equation: &[u8]) -> Option<Self> {
         let equation = std::str::from_utf8(equation).ok()?;
         let equation: String = equation.chars().filter(|letter| !letter.is_whitespace()).collect();
+        if equation.len() > MOST_LETTERS {
+            return None;
+        }
         let (operands, result) = match equation.split_once("->") {
             Some((operands, result)) => (operands, Some(result)),
             None => (equation.as_str(), None),
@@ -58,7 +65,8 @@ mod tests {
         ] {
             assert_eq!(made(equation), Some((operands.into(), result.into())), "{equation}");
         }
-        for equation in ["...i,i->...", "i1->i", "a->b->c"] {
+        let long = "ab,".repeat(40);
+        for equation in ["...i,i->...", "i1->i", "a->b->c", &long] {
             assert_eq!(made(equation), None, "{equation}");
         }
     }

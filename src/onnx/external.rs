@@ -87,7 +87,8 @@ pub struct External {
 /// Messages nest at most this deep: what lies deeper is a tensor to no reader of protobuf.
 const MAX_NESTING: usize = 100;
 
-/// All tensors of `model` that name a side file, in the order of the file.
+/// All tensors of `model` that name a side file, in the order of the file: each message is left
+/// before the next one is entered.
 ///
 /// # Errors
 /// If an entry cannot be decoded, or is external and does not say where.

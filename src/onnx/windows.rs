@@ -3,7 +3,7 @@
 //! `count_include_pad`, `output_padding` and `output_shape`.
 //!
 //! An empty list or word is as if it was left out: so ONNX Runtime takes it where the rank of the
-//! input is not declared. What it refuses is a fault here, and what engines take in different ways.
+//! input is not declared. What it refuses is a fault here, and so is what engines take in different ways.
 //!
 //! Knows attributes, and how many taps a kernel has; no operator, and no size of what is read.
 

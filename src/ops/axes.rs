@@ -4,6 +4,7 @@
 
 use crate::affine::AxisOrder;
 use crate::facts::validity::Validity;
+use crate::onnx::ids::ValueId;
 use crate::onnx::node::Node;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::reader::{Reader, first_input, not_linear};
@@ -80,10 +81,15 @@ pub fn transpose(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<M
     };
     let axes = transposition(node, rank);
     let axes = axes.ok_or(NotLinear::Malformed("its perm is no permutation"))?;
+    Ok(turned(input, axes))
+}
+
+/// `input` with its `axes` in this order; another name, if that is theirs.
+pub fn turned(input: ValueId, axes: AxisOrder) -> Meaning {
     if axes.is_canonical() {
-        return Ok(Meaning::Alias(input));
+        return Meaning::Alias(input);
     }
-    Ok(Meaning::Linear(input, LinearOp::Transpose { axes }))
+    Meaning::Linear(input, LinearOp::Transpose { axes })
 }
 
 /// The `perm` of a Transpose of a tensor with `rank` axes; by default it reverses them.

@@ -9,6 +9,7 @@ use crate::onnx::equation::Equation;
 use crate::onnx::float::Float;
 use crate::onnx::ids::ValueId;
 use crate::onnx::node::Node;
+use crate::ops::axes;
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::reader::{Reader, not_linear};
 use crate::ops::stop::Stop;
@@ -97,9 +98,9 @@ pub fn einsum(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mean
     let equation = node.attribute("equation").and_then(|equation| Equation::of(equation.s()));
     let Equation { operands, result } = equation.ok_or_else(|| not_linear(node))?;
     let product = match (operands.as_slice(), node.inputs.as_slice()) {
-        ([axes], &[Some(input)]) => {
-            let axes = order(axes, &result).ok_or_else(|| not_linear(node))?;
-            return Ok(Meaning::Linear(input, LinearOp::Transpose { axes }));
+        ([own], &[Some(input)]) => {
+            let order = order(own, &result).ok_or_else(|| not_linear(node))?;
+            return Ok(axes::turned(input, order));
         }
         ([left, right], &[Some(x), Some(w)]) if reader.constants.contains(w) => {
             summed(left, right, &result).map(|summed| (x, w, left.len(), summed))

@@ -6,6 +6,7 @@
 //! Knows attributes, factors and sizes; not which elements are read.
 
 use crate::affine::{View, ViewedAxis};
+use crate::facts::roles;
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::float::Float;
 use crate::onnx::ids::ValueId;
@@ -73,9 +74,10 @@ fn stays(
     valid: &mut Validity,
 ) -> Result<Vec<bool>, Stop> {
     let are_same = |factors: &[f64]| factors.iter().map(|&factor| factor == 1.0).collect();
-    // Before factors stands a region, which no mode that is read looks at.
-    let first = usize::from(reader.graph.model.opset >= 11);
-    let mut given = told.iter().skip(first).flatten().filter(|operand| !operand.is_empty());
+    // No mode that is read looks at a region.
+    let (first, _) = roles::resize_lists(reader.graph.model.opset);
+    let mut given =
+        told.iter().skip(first.saturating_sub(1)).flatten().filter(|operand| !operand.is_empty());
     let attribute = node.attribute("scales").map(|scales| &scales.floats);
     let stays: Vec<bool> = match (given.next(), given.next(), attribute) {
         (None, None, Some(factors)) => {

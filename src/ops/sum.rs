@@ -113,23 +113,24 @@ pub fn mean(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, S
     let operands: Option<Vec<ValueId>> = node.inputs.iter().copied().collect();
     let operands = operands.ok_or(NotLinear::Malformed("an operand is missing"))?;
     match operands.as_slice() {
+        [] => Err(NotLinear::Malformed("an operand is missing").into()),
         [only] => Ok(Meaning::Alias(*only)),
         operands if operands.len() > MAX_OPERANDS => Err(TOO_MANY_OPERANDS.into()),
-        operands if operands.iter().any(|&operand| reader.constants.contains(operand)) => {
-            Err(not_linear(node).into())
-        }
-        operands => Ok(mean_of(operands)),
+        operands => mean_of(reader, operands).ok_or_else(|| not_linear(node).into()),
     }
 }
 
-/// The mean of some tensors: each gives its share.
-fn mean_of(operands: &[ValueId]) -> Meaning {
+/// The mean of some tensors, each of which gives its share; `None` if one is constant.
+fn mean_of(reader: &Reader, operands: &[ValueId]) -> Option<Meaning> {
+    if operands.iter().any(|&operand| reader.constants.contains(operand)) {
+        return None;
+    }
     let share = pointwise::uniform((operands.len() as f64).recip(), 0.0);
     let summand = |&operand| SumOperand {
         map: Some(Box::new(share.clone())),
         ..SumOperand::of(Sign::Plus, operand)
     };
-    Meaning::Sum(operands.iter().map(summand).collect())
+    Some(Meaning::Sum(operands.iter().map(summand).collect()))
 }
 
 /// ReduceSum (opset 1 to 13) over an axis along which tensors were stacked.
@@ -154,12 +155,14 @@ pub fn stacked_sum(reader: &Reader, node: &Node, valid: &mut Validity) -> Result
 /// As [`views::mean`].
 pub fn stacked_mean(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let mut of_stack = Validity::default();
-    match stacked(reader, node, &mut of_stack)?.as_deref() {
-        Some(operands @ [_, _, ..]) if operands.len() <= MAX_OPERANDS => {
+    let several = stacked(reader, node, &mut of_stack)?;
+    let several = several.filter(|operands| (2..=MAX_OPERANDS).contains(&operands.len()));
+    match several.and_then(|operands| mean_of(reader, &operands)) {
+        Some(mean) => {
             valid.intersect(&of_stack);
-            Ok(mean_of(operands))
+            Ok(mean)
         }
-        _ => views::mean(reader, node, valid),
+        None => views::mean(reader, node, valid),
     }
 }
 
@@ -236,15 +239,16 @@ pub fn split(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meani
     let input = first_input(node)?;
     let outputs = node.outputs.iter().copied().collect::<Option<Vec<ValueId>>>();
     let outputs = outputs.ok_or_else(opaque)?;
+    let told = if outputs.len() == 1 { reader.list(node, "split", 1, valid)? } else { None };
+    if outputs.len() == 1 && told.is_none() {
+        return Ok(Meaning::Alias(input));
+    }
     let axes = reader.axes_from_front(input, &[node.int("axis", 0)], valid)?;
     let axis = *axes.first().ok_or_else(opaque)?;
     if outputs.len() == 1 {
         // Of a tensor of another size than it is told, it would make none.
-        match reader.list(node, "split", 1, valid)?.as_deref() {
-            None => {}
-            Some(&[whole]) => valid.require(input, Property::Size(axis, SizeSet::Exactly(whole))),
-            Some(_) => return Err(opaque().into()),
-        }
+        let Some(&[whole]) = told.as_deref() else { return Err(opaque().into()) };
+        valid.require(input, Property::Size(axis, SizeSet::Exactly(whole)));
         return Ok(Meaning::Alias(input));
     }
     let size = |tensor: ValueId| usize::try_from(reader.sizes.known_size(tensor, axis)?).ok();

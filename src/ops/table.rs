@@ -84,7 +84,7 @@ pub const TABLE: &[OperatorRow] = &[
         12..=12,
         2,
         Alone(product::einsum),
-        "a product with a constant matrix; another order of axes",
+        "a product with a constant matrix; another order of axes, or another name",
     ),
     of("Expand", 8..=13, 2, Alone(axes::expand), "another name, where all sizes stay").joining(),
     of("Flatten", 1..=25, 1, Alone(views::flatten), "a view"),

@@ -57,7 +57,7 @@ const TOO_OFTEN: Reason =
 pub type MetLimits = IdMap<ValueId, Vec<Reason>>;
 
 /// Why a form is left out, whatever it would gain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 enum LeftOut {
     /// It cannot be written, or a check has refused it.
     Unwritten,
@@ -339,7 +339,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
 
     /// What the candidate is worth; `None` if it is left out. That a limit does so is noted.
     fn worth(&mut self, candidate: &Candidate) -> Option<Gain> {
-        let left_out = match self.gain(candidate) {
+        let left_out = match self.counted_gain(candidate) {
             Ok(gain) => return Some(gain),
             Err(left_out) => left_out,
         };
@@ -352,7 +352,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         None
     }
 
-    fn gain(&self, candidate: &Candidate) -> Result<Gain, LeftOut> {
+    fn counted_gain(&self, candidate: &Candidate) -> Result<Gain, LeftOut> {
         let terms = &candidate.form.terms;
         if !candidate.is_legal(self.net) || !self.refused.allows_form(self.output, terms) {
             return Err(LeftOut::Unwritten);

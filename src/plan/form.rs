@@ -222,7 +222,7 @@ impl<L: Linear> Form<L> {
                 composed.push(match bare.unwrap_or(outer).of(term) {
                     Err(refusal) if !is_several => {
                         match kernel_behind(outer, term, reader, &mut crops) {
-                            Err(Refusal::Vanishes) => return Err(Refusal::Vanishes),
+                            Err(why @ (Refusal::Vanishes | Refusal::Repeated)) => return Err(why),
                             behind => behind.map_err(|_| refusal)?,
                         }
                     }

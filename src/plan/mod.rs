@@ -14,8 +14,8 @@
 //! wanted ([`copies`]); a kernel that nodes compute is stored in their place ([`computed`]); a
 //! tensor that a block makes on the way is its [`byproduct`], which others read in the place of
 //! [`turned_roots`]. A block is told by its [`name`] and its branches ([`describe`]); [`missed`]
-//! reads off the graph what nearly was one, and what [`stays`] beside none; what a single node
-//! [`nearly`] is, both ask there.
+//! reads off the graph what nearly was one, and what [`stays`] beside none; both ask [`nearly`]
+//! what a single node looks like.
 //!
 //! Writes nothing; what is decided here can be printed.
 //!

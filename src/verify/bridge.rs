@@ -70,7 +70,8 @@ pub fn stand_ins(
             return Err(EngineError::TooLarge { bytes });
         }
         memory_for(bytes)?;
-        if let Some(same) = operands.tensor(0).filter(|_| operands.resizes_by_one()) {
+        let same = operands.tensor(0).filter(|read| read.shape() == shape);
+        if let Some(same) = same.filter(|_| operands.resizes_by_one()) {
             made.push((output, same.clone()));
             continue;
         }
@@ -166,12 +167,14 @@ impl LiveOperands<'_, '_, '_> {
 
     /// Whether the node makes what it reads, resized by factors of 1: the new file may read that.
     fn resizes_by_one(&self) -> bool {
+        let (factors, _) = roles::resize_lists(self.graph.model.opset);
         let attribute = self.node.attribute("scales").map(|scales| scales.floats.clone());
-        let factors = attribute.or_else(|| self.factors(1)).or_else(|| self.factors(2));
-        let crops = self.node.attribute("coordinate_transformation_mode");
+        let factors = attribute.or_else(|| self.factors(factors)).unwrap_or_default();
+        // Of other places than the default, some are beside the elements.
         roles::resizes(self.node)
-            && crops.is_none_or(|mode| mode.s() != b"tf_crop_and_resize")
-            && factors.is_some_and(|factors| factors.iter().all(|&factor| factor == 1.0))
+            && self.node.attribute("coordinate_transformation_mode").is_none()
+            && !factors.is_empty()
+            && factors.iter().all(|&factor| factor == 1.0)
     }
 
     fn stored(&self, input: usize) -> Option<TensorProto> {

@@ -25,7 +25,7 @@ pub struct DataComparison<'s> {
     known: RefCell<HashMap<MovedFile, RangeSet>>,
 }
 
-/// An old side file, a new one, and by how much what is in the one lies further in the other.
+/// An old side file, a new one, and how much further back in the new one the same data lies.
 type MovedFile = (PathBuf, PathBuf, usize);
 
 /// Where the data of a tensor lies.

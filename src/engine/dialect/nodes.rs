@@ -74,7 +74,10 @@ pub fn node(
     if windows::auto_pad(&node) != Some(AutoPad::NotSet) {
         node.attribute.retain(|attribute| attribute.name() != "pads");
     }
-    node.attribute.retain(|attribute| !windows::is_left_out(attribute));
+    // The pads of a scalar are an empty list, which a Pad must have.
+    if node.op_type() != "Pad" {
+        node.attribute.retain(|attribute| !windows::is_left_out(attribute));
+    }
     match node.op_type() {
         "Pad" => pad(node, opset, integers),
         "Gemm" => gemm(node, opset),

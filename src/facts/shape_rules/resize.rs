@@ -2,6 +2,7 @@
 //!
 //! Knows factors and sizes; not what is put between the elements.
 
+use crate::facts::roles;
 use crate::facts::shape_rules::asked::{Asked, open};
 use crate::facts::shape_rules::extent::{Extent, Extents, number};
 use crate::onnx::node::distinct_axes;
@@ -9,7 +10,7 @@ use crate::onnx::node::distinct_axes;
 /// By sizes, or by factors.
 pub fn resize(asked: &Asked) -> Option<Extents> {
     let dims = asked.dims(0);
-    let (factors, sizes) = if asked.opset < 11 { (1, None) } else { (2, Some(3)) };
+    let (factors, sizes) = roles::resize_lists(asked.opset);
     let axes = match asked.node.ints("axes") {
         None => None,
         Some(axes) => {
