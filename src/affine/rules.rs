@@ -182,7 +182,9 @@ impl Linear for Geometry {
     }
 
     fn shift_in_front(&self, axes: usize) -> Result<Self, Refusal> {
-        if !self.mixes_channels() {
+        // Of more channels than are read, one is picked twice, and mostly shifted by two numbers.
+        let picks = |channels: Channels| channels.outputs <= channels.inputs;
+        if !(self.mixes_channels() && self.channels.is_some_and(picks)) {
             self.must_be_diagonal()?;
         }
         let read = |channels: Channels| Channels::diagonal(channels.inputs);

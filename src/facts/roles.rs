@@ -58,12 +58,6 @@ pub fn resizes(node: &Node) -> bool {
     matches!(node.standard_op(), Some("Resize" | "Upsample"))
 }
 
-/// Which inputs of a node that resizes hold its factors and its sizes; since operator set 11 a
-/// region stands before them.
-pub fn resize_lists(opset: i64) -> (usize, Option<usize>) {
-    if opset < 11 { (1, None) } else { (2, Some(3)) }
-}
-
 /// Whether the node slides a kernel, over its input or its output.
 pub fn slides(node: &Node) -> bool {
     row(node).is_some_and(|row| row.kernel.is_some())

@@ -114,7 +114,8 @@ impl WindowAttributes {
     /// Whether pools are padded otherwise by ONNX Runtime than by ONNX: as if no window had gaps.
     /// It computes no such convolution.
     pub fn are_disputed(&self) -> bool {
-        self.auto_pad.is_same() && self.axes.iter().any(|axis| axis.dilation != 1)
+        let has_gaps = |axis: &WindowAxis| axis.dilation != 1 && axis.taps != Some(1);
+        self.auto_pad.is_same() && self.axes.iter().any(has_gaps)
     }
 }
 

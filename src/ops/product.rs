@@ -93,7 +93,7 @@ pub fn matmul(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mean
 /// matrix's other one: `bchw,oc->bohw`, `abc,cd->abd`. Of one tensor, it is another order of axes.
 ///
 /// # Errors
-/// If it is any other one.
+/// If it is any other one, or the size that is summed over is not known.
 pub fn einsum(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let equation = node.attribute("equation").and_then(|equation| Equation::of(equation.s()));
     let Equation { operands, result } = equation.ok_or_else(|| not_linear(node))?;
@@ -114,7 +114,11 @@ pub fn einsum(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mean
     let (float, [inputs, outputs]) = matrix(reader, weights, layout)?;
     reader.same_types(node, &[0, 1])?;
     // Engines take a size of 1 for any other one.
-    valid.require(input, Property::Size(axis, SizeSet::Exactly(inputs as i64)));
+    let size = inputs as i64;
+    if reader.sizes.known_size(input, axis) != Some(size) {
+        return Err(not_linear(node).into());
+    }
+    valid.require(input, Property::Size(axis, SizeSet::Exactly(size)));
     let kind = if axis == 1 && rank > 2 { ConvKind::Conv } else { ConvKind::MatMul };
     let geometry = Geometry {
         channels: Some(Channels { inputs, outputs, groups: 1 }),

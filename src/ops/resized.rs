@@ -6,7 +6,7 @@
 //! Knows attributes, factors and sizes; not which elements are read.
 
 use crate::affine::{View, ViewedAxis};
-use crate::facts::roles;
+use crate::facts::shape_rules::resize_lists;
 use crate::facts::validity::{Property, SizeSet, Validity};
 use crate::onnx::float::Float;
 use crate::onnx::ids::ValueId;
@@ -75,7 +75,7 @@ fn stays(
 ) -> Result<Vec<bool>, Stop> {
     let are_same = |factors: &[f64]| factors.iter().map(|&factor| factor == 1.0).collect();
     // No mode that is read looks at a region.
-    let (first, _) = roles::resize_lists(reader.graph.model.opset);
+    let (first, _) = resize_lists(reader.graph.model.opset);
     let mut given =
         told.iter().skip(first.saturating_sub(1)).flatten().filter(|operand| !operand.is_empty());
     let attribute = node.attribute("scales").map(|scales| &scales.floats);

@@ -11,7 +11,7 @@ use crate::facts::inference::output_dims;
 use crate::facts::operators::operator;
 use crate::facts::roles;
 use crate::facts::row::TypeRule;
-use crate::facts::shape_rules::{Dims, Integers, Operands};
+use crate::facts::shape_rules::{Dims, Integers, Operands, resize_lists};
 use crate::onnx::data;
 use crate::onnx::float::Float;
 use crate::onnx::graph::Graph;
@@ -167,7 +167,7 @@ impl LiveOperands<'_, '_, '_> {
 
     /// Whether the node makes what it reads, resized by factors of 1: the new file may read that.
     fn resizes_by_one(&self) -> bool {
-        let (factors, _) = roles::resize_lists(self.graph.model.opset);
+        let (factors, _) = resize_lists(self.graph.model.opset);
         let attribute = self.node.attribute("scales").map(|scales| scales.floats.clone());
         let factors = attribute.or_else(|| self.factors(factors)).unwrap_or_default();
         // Of other places than the default, some are beside the elements.

@@ -159,16 +159,27 @@ impl<'c, 'r, 'g, 'm> ConeShapes<'c, 'r, 'g, 'm> {
 
     /// Whether all sizes are such as networks have: of every tensor something is left, none has more
     /// elements than a proof takes, and none is padded that is smaller than its pads: no engine
-    /// mirrors what is not there.
+    /// mirrors what is not there. Nor is a window larger than what it slides over: of so few
+    /// elements, engines make one mean or none.
     pub fn is_ample(&self, cone: &Cone) -> bool {
         let mut sizes = self.dims.values().flatten();
-        let nodes = cone.nodes.iter().map(|&id| self.original.graph.node(id));
+        let nodes = || cone.nodes.iter().map(|&id| self.original.graph.node(id));
         sizes.all(|size| size.is_none_or(|size| size > 0))
             && self.largest() <= MAX_ELEMENTS
-            && nodes.filter(|node| roles::pads(node)).all(|node| {
+            && nodes().filter(|node| roles::pads(node)).all(|node| {
                 let mut grown = self.grown(node);
                 grown.all(|(before, after)| after.saturating_sub(before) < before)
             })
+            && nodes().all(|node| self.windows_fit(node))
+    }
+
+    /// Whether it is known how many windows of `node` there are, if all that it reads is known.
+    fn windows_fit(&self, node: &Node) -> bool {
+        let is_known = |value: Option<ValueId>| {
+            let dims = value.and_then(|value| self.dims.get(&value));
+            dims.is_some_and(|dims| dims.iter().all(Option::is_some))
+        };
+        !is_known(node.input(0)) || is_known(node.output()) || self.reach(node).is_none()
     }
 
     /// Whether what is known of a tensor is not against a condition on its size.

@@ -31,3 +31,4 @@ pub use asked::{SymbolicOperands, agreed};
 pub use extent::{Extent, Extents, NamedSize};
 
 pub use crate::facts::inference::{input_dims, output_dims, output_integers};
+pub use resize::resize_lists;

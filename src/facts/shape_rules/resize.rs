@@ -2,15 +2,20 @@
 //!
 //! Knows factors and sizes; not what is put between the elements.
 
-use crate::facts::roles;
 use crate::facts::shape_rules::asked::{Asked, open};
 use crate::facts::shape_rules::extent::{Extent, Extents, number};
 use crate::onnx::node::distinct_axes;
 
+/// Which inputs of a node that resizes hold its factors and its sizes; since operator set 11 a
+/// region stands before them.
+pub fn resize_lists(opset: i64) -> (usize, Option<usize>) {
+    if opset < 11 { (1, None) } else { (2, Some(3)) }
+}
+
 /// By sizes, or by factors.
 pub fn resize(asked: &Asked) -> Option<Extents> {
     let dims = asked.dims(0);
-    let (factors, sizes) = roles::resize_lists(asked.opset);
+    let (factors, sizes) = resize_lists(asked.opset);
     let axes = match asked.node.ints("axes") {
         None => None,
         Some(axes) => {
