@@ -64,8 +64,8 @@ pub trait Linear: Clone {
     /// with so many spatial `axes`; `y` may be of channels that are picked from `x`.
     ///
     /// # Errors
-    /// If it is more than a scale and shift of channels that are picked; if some `s` is zero, or one
-    /// channel that is picked twice is shifted by two numbers.
+    /// If it is more than a scale and shift of channels that are picked, or these are more than `x`
+    /// has; if some `s` is zero, or one channel that is picked twice is shifted by two numbers.
     fn shift_in_front(&self, axes: usize) -> Result<Self, Refusal>;
 
     /// Of a scale and shift, one whose channels, along those of `order`, are scaled and shifted

@@ -65,7 +65,7 @@ pub fn matmul(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mean
             [true, false] => (right, left, KernelLayout::OutputsFirst),
             _ => return opaque(),
         };
-    let (float, [inputs, outputs]) = matrix(reader, weights, layout)?;
+    let (float, sides) = matrix(reader, weights, layout)?;
     reader.same_types(node, &[0, 1])?;
     let rank = reader.rank(input, valid)?;
     let Some(axes) = rank.checked_sub(2) else { return opaque() };
@@ -76,12 +76,7 @@ pub fn matmul(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mean
     if layout == KernelLayout::OutputsFirst && channels_at != 1 {
         return opaque();
     }
-    let geometry = Geometry {
-        channels: Some(Channels { inputs, outputs, groups: 1 }),
-        windows: vec![Window::IDENTITY; axes],
-        kind: ConvKind::MatMul,
-        ..Geometry::identity().within(&AxisOrder::with_channels_at(channels_at))
-    };
+    let geometry = along(channels_at, rank, ConvKind::MatMul, sides);
     let (kernel, bias) = (weights, Vec::new());
     Ok(Meaning::Linear(
         input,
@@ -111,26 +106,33 @@ pub fn einsum(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mean
         _ => None,
     };
     let (input, weights, rank, (axis, layout)) = product.ok_or_else(|| not_linear(node))?;
-    let (float, [inputs, outputs]) = matrix(reader, weights, layout)?;
+    let (float, sides) = matrix(reader, weights, layout)?;
     reader.same_types(node, &[0, 1])?;
     // Engines take a size of 1 for any other one.
+    let [inputs, _] = sides;
     let size = inputs as i64;
     if reader.sizes.known_size(input, axis) != Some(size) {
         return Err(not_linear(node).into());
     }
     valid.require(input, Property::Size(axis, SizeSet::Exactly(size)));
     let kind = if axis == 1 && rank > 2 { ConvKind::Conv } else { ConvKind::MatMul };
-    let geometry = Geometry {
-        channels: Some(Channels { inputs, outputs, groups: 1 }),
-        windows: vec![Window::IDENTITY; rank.saturating_sub(2)],
-        kind,
-        ..Geometry::identity().within(&AxisOrder::with_channels_at(axis))
-    };
+    let geometry = along(axis, rank, kind, sides);
     let (kernel, bias) = (weights, Vec::new());
     Ok(Meaning::Linear(
         input,
         LinearOp::Conv { kernel, layout, factor: 1.0, float, bias, geometry },
     ))
+}
+
+/// The product with a matrix of so many `inputs` and `outputs`, along the `axis` of a tensor of this
+/// `rank`.
+fn along(axis: usize, rank: usize, kind: ConvKind, [inputs, outputs]: [usize; 2]) -> Geometry {
+    Geometry {
+        channels: Some(Channels { inputs, outputs, groups: 1 }),
+        windows: vec![Window::IDENTITY; rank.saturating_sub(2)],
+        kind,
+        ..Geometry::identity().within(&AxisOrder::with_channels_at(axis))
+    }
 }
 
 /// Where the axes of the result come from; `None` unless they are all those of the operand.

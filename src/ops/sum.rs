@@ -42,15 +42,20 @@ pub fn sum(
             shift => return shift,
         }
     }
-    match node.inputs.as_slice() {
-        [Some(only)] => Ok(Meaning::Alias(*only)),
-        operands if operands.len() > MAX_OPERANDS => Err(TOO_MANY_OPERANDS.into()),
-        operands => {
-            let operands: Option<Vec<ValueId>> = operands.iter().copied().collect();
-            let operands = operands.ok_or(NotLinear::Malformed("an operand is missing"))?;
-            Ok(Meaning::Sum(summands(reader, earlier, &operands, valid)?))
-        }
+    match operands(node)?.as_slice() {
+        &[only] => Ok(Meaning::Alias(only)),
+        operands => Ok(Meaning::Sum(summands(reader, earlier, operands, valid)?)),
     }
+}
+
+/// What a sum or mean is of.
+fn operands(node: &Node) -> Result<Vec<ValueId>, NotLinear> {
+    if node.inputs.len() > MAX_OPERANDS {
+        return Err(TOO_MANY_OPERANDS);
+    }
+    let operands = node.inputs.iter().copied().collect::<Option<Vec<ValueId>>>();
+    let operands = operands.filter(|operands| !operands.is_empty());
+    operands.ok_or(NotLinear::Malformed("an operand is missing"))
 }
 
 /// The `operands` of a sum, of which constants shift the first one that a kernel, norm, scale or
@@ -110,12 +115,8 @@ fn is_of_its_channels(meaning: &Meaning, shift: &LinearOp) -> bool {
 pub fn mean(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
     let inputs: Vec<usize> = (0..node.inputs.len()).collect();
     reader.same_types(node, &inputs)?;
-    let operands: Option<Vec<ValueId>> = node.inputs.iter().copied().collect();
-    let operands = operands.ok_or(NotLinear::Malformed("an operand is missing"))?;
-    match operands.as_slice() {
-        [] => Err(NotLinear::Malformed("an operand is missing").into()),
-        [only] => Ok(Meaning::Alias(*only)),
-        operands if operands.len() > MAX_OPERANDS => Err(TOO_MANY_OPERANDS.into()),
+    match operands(node)?.as_slice() {
+        &[only] => Ok(Meaning::Alias(only)),
         operands => mean_of(reader, operands).ok_or_else(|| not_linear(node).into()),
     }
 }

@@ -10,9 +10,9 @@ use crate::ops::reader::Reader;
 /// Nodes that are looked at: in front of a kernel, real networks have three.
 const MAX_LOOKED_AT: usize = 16;
 
-/// How many channels is read of what `tensor` leads to by scales, shifts, crops and Transposes alone,
-/// if somebody tells: behind an activation, nothing else does.
-pub fn read_by_kernel(reader: &Reader, meanings: &Meanings, tensor: ValueId) -> Option<usize> {
+/// How many channels are read of what `tensor` leads to by scales, shifts, crops and Transposes alone,
+/// if a node tells: behind an activation, nothing else does.
+pub fn channels_read(reader: &Reader, meanings: &Meanings, tensor: ValueId) -> Option<usize> {
     let (mut open, mut left) = (vec![tensor], MAX_LOOKED_AT);
     while let Some(tensor) = open.pop() {
         for &next in &reader.graph.value(tensor).readers {

@@ -18,7 +18,7 @@ use crate::onnx::ids::{IdMap, IdSet, NodeId, Table, ValueId};
 use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
-use crate::plan::channels::read_by_kernel;
+use crate::plan::channels::channels_read;
 use crate::plan::computed::{DeadConstants, computed_kernel};
 use crate::plan::cost::{self, Count};
 use crate::plan::form::{Form, FormStep};
@@ -102,7 +102,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
             // Asked only where a number shifts several channels.
             let counted = |map: &LinearOp| {
                 let is_asked = made.is_none() && map.repeated_shifts(usize::MAX) > 0;
-                let read = is_asked.then(|| read_by_kernel(reader, meanings, output)).flatten();
+                let read = is_asked.then(|| channels_read(reader, meanings, output)).flatten();
                 made.or(read).unwrap_or(0)
             };
             if let Meaning::Linear(input, map) = meaning {
