@@ -32,8 +32,8 @@ impl Constants<'_, '_> {
 
     /// How many elements the constant `id` has; 0 if that is not known.
     pub fn elements(&self, id: ValueId) -> f64 {
-        let dims = self.dims(id).ok().flatten();
-        dims.map_or(0.0, |dims| dims.iter().map(|&dim| dim as f64).product())
+        let tensor = self.tensor(id).ok().flatten();
+        tensor.and_then(|tensor| data::elements(&tensor).ok()).map_or(0.0, |count| count as f64)
     }
 
     /// Whether this graph itself stores `id`, as an initializer or in a Constant node.
@@ -74,8 +74,8 @@ impl Constants<'_, '_> {
 
     /// What the constant `id` holds, if that is a short list in float32: factors of sizes.
     pub fn factors(&self, id: ValueId) -> Option<Vec<f32>> {
-        let count = self.dims(id).ok()??.into_iter().try_fold(1usize, usize::checked_mul)?;
-        if count > MAX_INTEGERS {
+        let tensor = self.tensor(id).ok()??;
+        if data::elements(&tensor).ok()? > MAX_INTEGERS {
             return None;
         }
         let (values, float) = self.floats(id).ok()??;

@@ -231,8 +231,9 @@ impl<'g, 'm> Constants<'g, 'm> {
         if let Some(known) = self.cache().get(id) {
             return Ok(known.clone()?);
         }
+        let unknown = |id| self.operands(id).filter(|&operand| !self.cache().contains(operand));
         // What it is computed from comes first, so that long chains need no deep stack.
-        let mut open = vec![id];
+        let mut open: Vec<ValueId> = unknown(id).collect();
         while let Some(&next) = open.last() {
             // Of what is known already, operands may be released.
             if self.cache().contains(next) {
@@ -240,13 +241,10 @@ impl<'g, 'm> Constants<'g, 'm> {
                 continue;
             }
             let before = open.len();
-            open.extend(self.operands(next).filter(|operand| !self.cache().contains(*operand)));
+            open.extend(unknown(next));
             if open.len() == before {
-                match self.evaluated(next) {
-                    Ok(_) => self.release_operands(next),
-                    // That it has no value is kept, too.
-                    Err(none) => none.unknown().map(|_| ())?,
-                }
+                // That it has no value is kept, too.
+                self.evaluated(next).map(|_| ()).or_else(|none| none.unknown().map(|_| ()))?;
                 open.pop();
             }
         }
@@ -291,7 +289,7 @@ impl<'g, 'm> Constants<'g, 'm> {
         released.contains(id) || self.cache().get(id).is_some_and(Result::is_ok)
     }
 
-    /// As [`Self::found`], once all that it is computed from is known.
+    /// As [`Self::found`], once all that it is computed from is known: that may be released then.
     fn evaluated(&self, id: ValueId) -> Result<Arc<TensorProto>, NoValue> {
         if let Some(known) = self.cache().get(id) {
             return Ok(known.clone()?);
@@ -301,6 +299,9 @@ impl<'g, 'm> Constants<'g, 'm> {
             Err(none) => Err(none.unknown()?),
         };
         self.cache().insert(id, found.clone());
+        if found.is_ok() {
+            self.release_operands(id);
+        }
         Ok(found?)
     }
 

@@ -20,6 +20,7 @@ use crate::facts::shape_rules::asked::{
 use crate::facts::shape_rules::extent::{
     Extent, Extents, NamedSize, extents, known, number, numbers,
 };
+use crate::onnx::data;
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::{Table, ValueId};
 use crate::onnx::info;
@@ -280,8 +281,8 @@ impl Answering<'_, '_, '_> {
         let Some(Ok(DataType::Int64 | DataType::Int32 | DataType::Bool)) = element_type else {
             return None;
         };
-        let count = constants.dims(id).ok()??.into_iter().try_fold(1usize, usize::checked_mul)?;
-        let is_short = count <= MAX_INTEGERS;
+        let tensor = constants.tensor(id).ok()??;
+        let is_short = data::elements(&tensor).ok()? <= MAX_INTEGERS;
         let integers = if is_short { constants.integers(id).ok()?? } else { return None };
         Some(known(&integers))
     }

@@ -62,7 +62,7 @@ pub enum Problem {
 /// # Errors
 /// What contradicts what.
 pub fn check(tensor: &TensorProto, storage: &Storage) -> Result<(), TensorError> {
-    checked_dims(tensor).and_then(|_| check_data(tensor, storage)).map_err(|p| named(tensor, p))
+    element_count(tensor).and_then(|_| check_data(tensor, storage)).map_err(|p| named(tensor, p))
 }
 
 /// Dimensions of `tensor`.
@@ -71,6 +71,14 @@ pub fn check(tensor: &TensorProto, storage: &Storage) -> Result<(), TensorError>
 /// If one is negative or their product is no `usize`.
 pub fn dims(tensor: &TensorProto) -> Result<Vec<usize>, TensorError> {
     checked_dims(tensor).map_err(|problem| named(tensor, problem))
+}
+
+/// How many elements `tensor` has.
+///
+/// # Errors
+/// As [`dims`].
+pub fn elements(tensor: &TensorProto) -> Result<usize, TensorError> {
+    element_count(tensor).map_err(|problem| named(tensor, problem))
 }
 
 /// No memory is taken for a tensor before this.
@@ -92,7 +100,7 @@ pub(super) fn check_data(tensor: &TensorProto, storage: &Storage) -> Result<(), 
     {
         return Err(Problem::Ambiguous);
     }
-    let elements = checked_dims(tensor)?.iter().product::<usize>();
+    let elements = element_count(tensor)?;
     let bits = match tensor.data_type() {
         0 => return Err(Problem::Undefined),
         data_type => bits_of(data_type),
@@ -134,18 +142,23 @@ pub(super) fn check_data(tensor: &TensorProto, storage: &Storage) -> Result<(), 
 }
 
 pub(super) fn checked_dims(tensor: &TensorProto) -> Result<Vec<usize>, Problem> {
+    element_count(tensor)?;
+    Ok(tensor.dims.iter().filter_map(|&dim| usize::try_from(dim).ok()).collect())
+}
+
+/// The product of its dimensions, each of which is a `usize`.
+fn element_count(tensor: &TensorProto) -> Result<usize, Problem> {
     let invalid = || Problem::Dims(tensor.dims.clone());
-    let dims: Vec<usize> = tensor
-        .dims
-        .iter()
-        .map(|&dim| usize::try_from(dim).map_err(|_| invalid()))
-        .collect::<Result<_, _>>()?;
-    // Zero dimensions must not hide an overflow of the others.
-    let product =
-        dims.iter().filter(|&&dim| dim > 0).try_fold(1usize, |a, &dim| a.checked_mul(dim));
-    match product {
-        Some(elements) if elements <= isize::MAX as usize / 8 => Ok(dims),
-        _ => Err(invalid()),
+    let (mut count, mut has_elements) = (1usize, true);
+    for &dim in &tensor.dims {
+        let dim = usize::try_from(dim).map_err(|_| invalid())?;
+        has_elements &= dim > 0;
+        // Zero dimensions must not hide an overflow of the others.
+        count = count.checked_mul(dim.max(1)).ok_or_else(invalid)?;
+    }
+    match count {
+        count if count > isize::MAX as usize / 8 => Err(invalid()),
+        count => Ok(if has_elements { count } else { 0 }),
     }
 }
 

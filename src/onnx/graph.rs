@@ -288,10 +288,12 @@ impl<'m> Graph<'m> {
         let producer = |value| self.value(value).producer;
         let reads = |node, open: &mut Vec<ValueId>| open.extend(self.uses(node));
         self.live = liveness::needed(self.nodes.len(), &self.outputs, producer, reads);
-        for id in (0..self.nodes.len() as u32).map(NodeId) {
-            if self.is_live(id) {
-                let uses: Vec<ValueId> = self.uses(id).collect();
-                uses.into_iter().for_each(|value| self.value_mut(value).readers.push(id));
+        let Graph { nodes, values, live, .. } = self;
+        for (id, node) in (0..).map(NodeId).zip(nodes).filter(|(id, _)| live.contains(*id)) {
+            for &value in node.inputs.iter().flatten().chain(&node.captured) {
+                if let Some(value) = values.get_mut(value.0 as usize) {
+                    value.readers.push(id);
+                }
             }
         }
     }

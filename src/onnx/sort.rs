@@ -87,6 +87,7 @@ struct Scope<'m> {
     payload: Range<usize>,
     kind: Kind,
     nodes: Vec<Names<'m>>,
+    names: NameLists<'m>,
     around: Rc<Around<'m>>,
     depth: usize,
 }
@@ -111,12 +112,19 @@ impl Around<'_> {
     }
 }
 
-/// The names in one node.
+/// What the nodes of a graph read and make, node by node.
+#[derive(Default)]
+struct NameLists<'m> {
+    read: Vec<&'m str>,
+    made: Vec<&'m str>,
+}
+
+/// The names in one node; those of tensors, by their places in the lists.
 struct Names<'m> {
     label: &'m str,
     is_standard: bool,
-    reads: Vec<&'m str>,
-    makes: Vec<&'m str>,
+    reads: Range<usize>,
+    makes: Range<usize>,
     bodies: Vec<Range<usize>>,
 }
 
@@ -137,14 +145,22 @@ impl<'m> Scope<'m> {
         around: Rc<Around<'m>>,
         depth: usize,
     ) -> Result<Self, WireError> {
-        let mut nodes = Vec::new();
+        let (mut nodes, mut names) = (Vec::new(), NameLists::default());
         for field in wire::fields(model.bytes(), payload.clone()) {
             let field = field?;
             if field.number == kind.nodes() {
-                nodes.push(Names::of(model, &field.payload, depth)?);
+                nodes.push(Names::of(model, &field.payload, depth, &mut names)?);
             }
         }
-        Ok(Scope { model, payload, kind, nodes, around, depth })
+        Ok(Scope { model, payload, kind, nodes, names, around, depth })
+    }
+
+    fn read_by(&self, node: &Names) -> &[&'m str] {
+        self.names.read.get(node.reads.clone()).unwrap_or_default()
+    }
+
+    fn made_by(&self, node: &Names) -> &[&'m str] {
+        self.names.made.get(node.makes.clone()).unwrap_or_default()
     }
 
     /// Its own tensors: those that it is given or stores, and those that its nodes make.
@@ -158,8 +174,7 @@ impl<'m> Scope<'m> {
             (Kind::Function, function_field::INPUT) => self.model.str_at(field.payload),
             _ => None,
         });
-        let made = self.nodes.iter().flat_map(|node| &node.makes).copied();
-        given.chain(made).collect()
+        given.chain(self.names.made.iter().copied()).collect()
     }
 
     /// The bodies in its nodes.
@@ -191,7 +206,7 @@ impl<'m> Scope<'m> {
         for (number, node) in self.nodes.iter().enumerate() {
             // A name of the graph around is read from there until a node here has made it.
             let is_own = |name: &&&str| !self.around.holds(name);
-            for &name in node.makes.iter().filter(is_own) {
+            for &name in self.made_by(node).iter().filter(is_own) {
                 makers.entry(name).or_insert(number);
             }
         }
@@ -210,7 +225,7 @@ impl<'m> Scope<'m> {
                     continue;
                 }
                 *state = State::Open;
-                let Some(name) = node.reads.get(read) else {
+                let Some(name) = self.read_by(node).get(read) else {
                     *state = State::Placed;
                     order.push(number);
                     continue;
@@ -246,27 +261,35 @@ enum State {
 }
 
 impl<'m> Names<'m> {
-    fn of(model: &'m Model, node: &Range<usize>, depth: usize) -> Result<Self, WireError> {
-        let (mut reads, mut makes, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut name, mut domain) = ("", "");
+    /// Those of a `node`; what it reads and makes joins the `lists` of its graph.
+    fn of(
+        model: &'m Model,
+        node: &Range<usize>,
+        depth: usize,
+        lists: &mut NameLists<'m>,
+    ) -> Result<Self, WireError> {
+        let (mut label, mut domain, mut bodies) = ("", "", Vec::new());
+        let (read, made) = (lists.read.len(), lists.made.len());
+        let name_at = |at| model.str_at(at).filter(|name| !name.is_empty());
         for field in wire::fields(model.bytes(), node.clone()) {
             let field = field?;
             match field.number {
-                node_field::INPUT => reads.extend(model.str_at(field.payload)),
-                node_field::OUTPUT => makes.extend(model.str_at(field.payload)),
+                node_field::INPUT => lists.read.extend(name_at(field.payload)),
+                node_field::OUTPUT => lists.made.extend(name_at(field.payload)),
                 node_field::ATTRIBUTE => bodies.extend(graphs_in(model, &field.payload)?),
-                node_field::NAME => name = model.str_at(field.payload).unwrap_or_default(),
-                node_field::DOMAIN => domain = model.str_at(field.payload).unwrap_or_default(),
+                node_field::NAME => label = name_at(field.payload).unwrap_or_default(),
+                node_field::DOMAIN => domain = name_at(field.payload).unwrap_or_default(),
                 _ => {}
             }
         }
         for body in &bodies {
-            reads.extend(read_outside(model, body, depth.saturating_add(1))?);
+            let outside = read_outside(model, body, depth.saturating_add(1))?;
+            lists.read.extend(outside.into_iter().filter(|name| !name.is_empty()));
         }
-        reads.retain(|name| !name.is_empty());
-        makes.retain(|name| !name.is_empty());
-        let named = Some(name).filter(|name| !name.is_empty());
-        let label = named.or(makes.first().copied()).unwrap_or("(a node without a name)");
+        if label.is_empty() {
+            label = lists.made.get(made).copied().unwrap_or("(a node without a name)");
+        }
+        let (reads, makes) = (read..lists.read.len(), made..lists.made.len());
         Ok(Names { label, is_standard: is_default_domain(domain), reads, makes, bodies })
     }
 }
@@ -297,7 +320,7 @@ fn read_outside<'m>(
     let outputs = outputs.filter(|field| field.number == graph_field::OUTPUT);
     let outputs = outputs.filter_map(|field| text(model, &field.payload, info_field::NAME));
     let own = body.tensors();
-    let read = body.nodes.iter().flat_map(|node| node.reads.iter().copied()).chain(outputs);
+    let read = body.names.read.iter().copied().chain(outputs);
     Ok(read.filter(|name| !own.contains(name)).collect())
 }
 

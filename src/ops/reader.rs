@@ -98,7 +98,7 @@ impl<'g, 'm> Reader<'g, 'm> {
         if values.shape() != [length] {
             return Err(self.wrong_length(id, length).into());
         }
-        Ok(values.into_iter().collect())
+        Ok(values.into_raw_vec_and_offset().0)
     }
 
     /// That `id` is no vector of `length` floats.

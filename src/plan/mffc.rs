@@ -4,7 +4,7 @@
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::affine::{Geometry, Macs};
 use crate::emit::term::Term;
@@ -26,16 +26,14 @@ impl Net<'_, '_, '_> {
     /// What goes away if `id`'s tensor becomes these `terms`.
     pub fn mffc(&self, id: NodeId, terms: &[Term<Geometry>]) -> Mffc {
         let graph = self.reader.graph;
-        let once = Macs::each(1.0);
         let mut cone = Mffc::default();
         let mut lost: IdMap<ValueId, usize> = IdMap::default();
-        let mut positions: IdMap<NodeId, Macs> = IdMap::default();
         let mut consumed: Vec<NodeId> = Vec::new();
         let mut kernels: IdMap<ValueId, usize> = IdMap::default();
-        let mut dying = BTreeSet::from([id]);
+        // With the multiply-adds per position of each; whatever a node reads stands before it.
+        let mut dying = BTreeMap::from([(id, Macs::each(1.0))]);
         let mut read: Vec<(ValueId, Macs)> = Vec::new();
-        while let Some(id) = dying.pop_last() {
-            let here = positions.get(&id).copied().unwrap_or(once);
+        while let Some((id, here)) = dying.pop_last() {
             cone.nodes.push(id);
             cone.count.add(&self.count(id), here);
             for kernel in self.kept_kernels(id) {
@@ -69,8 +67,7 @@ impl Net<'_, '_, '_> {
                 let is_root = |made: &ValueId| terms.iter().any(|term| term.root == *made);
                 let mut made = graph.node(producer).outputs.iter().flatten();
                 if is_of_cone && made.all(|made| is_dead(made) && !is_root(made)) {
-                    positions.insert(producer, there);
-                    dying.insert(producer);
+                    dying.insert(producer, there);
                 }
             }
         }
