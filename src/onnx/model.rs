@@ -89,7 +89,7 @@ pub enum Invalid {
     /// An attribute that holds one graph occurs with two.
     #[error("node `{0}` has two graphs in an attribute that holds one")]
     ManyBodies(String),
-    /// No node computes a graph output.
+    /// Nothing defines a tensor that is listed as a graph output.
     #[error("graph output `{0}` is computed by no node")]
     UndefinedOutput(String),
 }
@@ -155,8 +155,8 @@ pub struct Model {
     pub has_training_info: bool,
     /// `ModelProto.ir_version`; 0 if it is missing.
     pub ir_version: u64,
-    /// Version of the default operator set, `ai.onnx`; 0 if it is not imported, and no node may
-    /// use it.
+    /// Version of the default operator set, `ai.onnx`; 0 if it is not imported; then no node
+    /// may use it.
     pub opset: i64,
     /// Versions of the other operator sets, by domain.
     pub imports: HashMap<String, i64>,

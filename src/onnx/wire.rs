@@ -52,8 +52,8 @@ impl Field {
         self.start..self.payload.end
     }
 
-    /// Returns the range of the varint that holds the payload's length; empty for other wire
-    /// types.
+    /// Returns the range of the varint that holds the payload's length; empty if the field
+    /// is not length-delimited.
     pub fn length(&self) -> Range<usize> {
         self.start.saturating_add(usize::from(self.tag))..self.payload.start
     }
