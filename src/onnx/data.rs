@@ -186,8 +186,7 @@ pub fn raw_data(tensor: &TensorProto) -> Option<&Bytes> {
     tensor.raw_data.as_ref().filter(|raw| !raw.is_empty())
 }
 
-/// Returns the raw little-endian bytes, wherever they lie; `None` if the data is in a typed
-/// field.
+/// Returns the raw little-endian bytes, wherever they lie; `None` if the data is in a typed field.
 pub(super) fn raw(tensor: &TensorProto, storage: &Storage) -> Result<Option<Bytes>, Problem> {
     match DataPlace::of(tensor)? {
         Some(place) => Ok(Some(storage.data(&place)?)),

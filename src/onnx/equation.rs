@@ -2,8 +2,8 @@
 //!
 //! Knows letters; neither sizes nor what is computed.
 
-/// The maximum length of an equation without spaces. Tensors of networks do not have more axes,
-/// and operators do not have more operands, than fit into it.
+/// Upper bound on the length of an equation without spaces; networks have no tensors with more
+/// axes, and no operators with more operands.
 const MOST_LETTERS: usize = 64;
 
 /// An equation that consists of letters alone, without an ellipsis.

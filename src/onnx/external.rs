@@ -88,7 +88,8 @@ pub struct External {
 /// lies deeper.
 const MAX_NESTING: usize = 100;
 
-/// Returns all tensors of `model` whose data is in a side file, in file order.
+/// Returns all tensors of `model` whose data is in a side file, in file order: each message is
+/// left before the next one is entered.
 ///
 /// # Errors
 /// Returns an error if an entry cannot be decoded, or is external without a location.
@@ -99,7 +100,8 @@ pub fn find(model: &Model) -> Result<Vec<External>, Invalid> {
     Ok(found)
 }
 
-/// Appends those in the message that fills `payload` and lies in the messages `around`.
+/// Appends the external tensors in the message that fills `payload` and lies in the messages
+/// `around`.
 fn find_in(
     model: &Model,
     kind: MessageKind,
@@ -194,8 +196,8 @@ struct CopiedRange {
     moved_to: Option<usize>,
 }
 
-/// The ranges that tensors name, sorted, by side file. Overlapping ranges are joined: a few
-/// bytes of a model can name the same gigabyte a thousand times, and it is written once.
+/// For each side file, the ranges that tensors name, sorted. Overlapping ranges are joined: a
+/// few bytes of a model can name the same gigabyte a thousand times, and it is written once.
 #[derive(Debug)]
 struct CopiedRanges(HashMap<PathBuf, Vec<CopiedRange>>);
 

@@ -1,5 +1,4 @@
-//! A read-only view of a graph: which node produces a tensor, which nodes read it, what is
-//! stored.
+//! A read-only view of a graph: which node produces a tensor, which nodes read it, what is stored.
 //!
 //! Names are resolved to dense ids here, so that everything downstream is linear in the size of
 //! the graph. Building the view checks that the graph is well formed: every tensor is defined
@@ -34,7 +33,7 @@ pub struct Value<'m> {
     pub producer: Option<NodeId>,
     /// The live nodes that read it, one entry per use.
     pub readers: Vec<NodeId>,
-    /// The initializer of its name.
+    /// The entry of the initializer with its name.
     pub initializer: Option<Field>,
     /// The entry that lists it as a graph input.
     pub input: Option<Box<Field>>,
@@ -43,7 +42,7 @@ pub struct Value<'m> {
     /// The tensor of the enclosing graph that it stands for, if this graph is a body that reads
     /// one.
     pub outer: Option<OuterId>,
-    /// Whether it is also the name of an input or initializer of this body.
+    /// Whether an input or initializer of this body has the name of the outer tensor.
     pub is_ambiguous: bool,
 }
 
@@ -54,8 +53,8 @@ pub struct Graph<'m> {
     pub model: &'m Model,
     /// The position of the graph in the file.
     pub fields: Arc<GraphFields>,
-    /// For a body: the index of the enclosing graph in [`Graph::read_all`], and the node it
-    /// belongs to.
+    /// For a body: the index of the enclosing graph in [`Graph::read_all`], and the node there
+    /// that holds the body.
     pub outer: Option<(usize, NodeId)>,
     /// The graph outputs, in order.
     pub outputs: Vec<ValueId>,
@@ -132,8 +131,8 @@ impl<'m> Graph<'m> {
         Ok(graph)
     }
 
-    /// Registers the tensors of `outer` that this `body` may read. These are usually few of
-    /// those that its node captures: most may be read by its sibling bodies only.
+    /// Registers the tensors of `outer` that this `body` may read. Only names that occur in it
+    /// are looked up: most of what its node captures may be read by sibling bodies alone.
     fn import(&mut self, outer: &Graph<'m>, body: &GraphProto) {
         let mut names = HashSet::new();
         names_read_by(body, &mut names);
@@ -219,8 +218,7 @@ impl<'m> Graph<'m> {
             }
             let mut names = HashSet::new();
             names_read_inside(&node.proto, &mut names);
-            // The bodies' own tensors are not in this graph; those they capture are defined by
-            // now.
+            // The bodies' own tensors are not in this graph; those they capture are defined by now.
             node.captured = names.iter().filter_map(|name| self.ids.get(*name).copied()).collect();
             node.captured.sort_unstable();
             for name in outputs {

@@ -13,8 +13,7 @@ use std::marker::PhantomData;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ValueId(pub(super) u32);
 
-/// The number of a tensor in the graph that encloses a body; it means nothing in the body
-/// itself.
+/// The number of a tensor in the graph that encloses a body; it means nothing in the body itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OuterId(ValueId);
 

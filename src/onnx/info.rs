@@ -1,5 +1,5 @@
-//! Reading and making `ValueInfoProto`, the declaration of a tensor's element type and axis
-//! sizes; nothing else reads or makes it.
+//! Reading and making what a `ValueInfoProto` declares of a tensor, its element type and the
+//! sizes of its axes; no other module does either.
 //!
 //! A symbolic size is a name, even if it looks like a number, and a negative number is no size:
 //! either leaves the axis open. Knows the message; what follows from a declaration, and whether

@@ -36,8 +36,7 @@ const MAX_NODES: usize = 1 << 18;
 const MAX_BYTES: usize = 1 << 24;
 
 /// Returns the model with those calls inlined whose names `wanted` accepts; `None` if there are
-/// none. The name of a call inside a function is that of the call around it, followed by its
-/// own.
+/// none. The name of a call inside a function is that of the call around it, followed by its own.
 ///
 /// Calls of functions that are written for another operator set than the model's stay as they
 /// are: their operators may mean something else.

@@ -1,13 +1,12 @@
-//! Which nodes are needed: found by a backward search from the wanted tensors to their
-//! producers.
+//! Which nodes are needed: found by a backward search from the wanted tensors to their producers.
 //!
 //! Knows numbers of tensors and nodes. Callers supply the producers and the tensors read, of a
 //! graph as it is or as it is going to be.
 
 use crate::onnx::ids::{NodeId, Table, ValueId};
 
-/// Returns the nodes, about `count`, that the `wanted` tensors need: `producer` returns the
-/// node that produces a tensor, and `reads` appends the tensors that a node reads to a list.
+/// Returns the nodes, about `count` in number, that the `wanted` tensors need. `producer` returns
+/// the node that produces a tensor, and `reads` appends the tensors that a node reads to a list.
 pub fn needed(
     count: usize,
     wanted: &[ValueId],

@@ -21,7 +21,7 @@ use crate::onnx::place::FileStamp;
 pub enum FileAccess {
     /// Page by page, on access.
     Mapped,
-    /// All at once: the file is then not in the way of others that replace it.
+    /// All at once; afterwards nothing keeps others from replacing the file.
     Read,
 }
 

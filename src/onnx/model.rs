@@ -20,7 +20,7 @@ use crate::onnx::splice::Container;
 use crate::onnx::storage::Storage;
 use crate::onnx::wire::{self, Field, WireError};
 
-/// Why a file is not a valid ONNX model, and where.
+/// The reason why a file is not a valid ONNX model, and its place in the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Invalid {
@@ -155,8 +155,7 @@ pub struct Model {
     pub has_training_info: bool,
     /// `ModelProto.ir_version`; 0 if it is missing.
     pub ir_version: u64,
-    /// Version of the default operator set, `ai.onnx`; 0 if it is not imported; then no node
-    /// may use it.
+    /// Version of the default operator set, `ai.onnx`; 0 if it is not imported, and so not used.
     pub opset: i64,
     /// Versions of the other operator sets, by domain.
     pub imports: HashMap<String, i64>,
@@ -231,8 +230,7 @@ impl Model {
         &self.bytes
     }
 
-    /// Returns the size in bytes of the file and of the side files that have been opened so
-    /// far.
+    /// Returns the size in bytes of the file and of the side files that have been opened so far.
     pub fn bytes_with_side_files(&self) -> usize {
         self.bytes.len().saturating_add(self.storage.mapped())
     }
@@ -279,7 +277,7 @@ impl Model {
     /// Decodes the message that fills `payload`.
     ///
     /// # Errors
-    /// As [`Self::decode`].
+    /// Same as [`Self::decode`].
     pub fn decode_range<M: Message + Default>(
         &self,
         payload: Range<usize>,

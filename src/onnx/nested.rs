@@ -1,8 +1,7 @@
 //! Which graphs lie inside which node, at any depth.
 //!
-//! [`Graph::read_all`] is breadth-first: the bodies of one node are consecutive, and so are
-//! those of all nodes of consecutive graphs. Binary search finds them without visiting all
-//! other graphs.
+//! [`Graph::read_all`] is breadth-first: the bodies of one node are consecutive, and so are those
+//! of all nodes of consecutive graphs. Binary search finds them without visiting all other graphs.
 //!
 //! Knows the indices of graphs; not what is in them.
 

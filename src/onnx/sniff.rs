@@ -1,4 +1,5 @@
-//! Recognizing files that are mistaken for ONNX models, and advice how to get a model from them.
+//! Recognizing files that are mistaken for ONNX models, with advice on how to get a model from
+//! them.
 //!
 //! Knows how other formats begin, and of ONNX only that it is protobuf.
 
@@ -11,7 +12,7 @@ use crate::onnx::wire;
 pub struct Foreign {
     /// What the file is, for messages.
     pub what: &'static str,
-    /// The advice how to get an ONNX model.
+    /// Advice on how to get an ONNX model.
     pub remedy: &'static str,
 }
 

@@ -1,10 +1,9 @@
 //! The order of nodes. The standard requires that each node follows those whose tensors it
 //! reads, but some writers (converters to float16 among them) append what they add.
 //!
-//! Unsorted graphs are sorted: each node that comes too late is moved right before the first
-//! that reads it, and the others keep their order. Entries are moved unchanged, so that every
-//! message keeps its length. What a body reads of the graph around it counts as read by its
-//! node.
+//! Unsorted graphs are sorted: each node that comes too late is moved right before the first that
+//! reads it, and the others keep their order. Entries are moved unchanged, so that every message
+//! keeps its length. What a body reads of the graph around it counts as read by its node.
 //!
 //! Knows names, entries and their positions; not what a node computes.
 
@@ -83,8 +82,7 @@ impl Kind {
     }
 }
 
-/// A graph, body or function: its nodes, and the tensors of enclosing graphs that they may
-/// read.
+/// A graph, body or function: its nodes, and the tensors of enclosing graphs that they may read.
 struct Scope<'m> {
     model: &'m Model,
     payload: Range<usize>,

@@ -30,8 +30,8 @@ pub struct Edit {
     pub with: Bytes,
     /// Data that follows `with`, and is computed later.
     then: Option<Deferred>,
-    /// For an insertion, where the payload of the message begins that it goes into: at the end
-    /// of a message, enclosing ones may end, too.
+    /// For an insertion, the start of the payload of the message that it goes into: where a
+    /// message ends, enclosing ones may end, too, so the offset alone is ambiguous.
     into: Option<usize>,
 }
 
@@ -118,8 +118,7 @@ pub fn entry(number: u32, message: &impl Message) -> Vec<u8> {
     bytes
 }
 
-/// Returns the same as [`entry`], for a message that consists of these bytes and `to_follow`
-/// more.
+/// Returns the same as [`entry`], for a message that consists of these bytes and `to_follow` more.
 pub fn begun_entry(number: u32, message: &[u8], to_follow: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(message.len() + 10);
     encode_key(number, WireType::LengthDelimited, &mut bytes);

@@ -26,7 +26,7 @@ pub struct Staged {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clobber {
     /// A model with the inputs and outputs of the input model, as an earlier result has them,
-    /// and an empty file. Other models, and files that are not models, are kept.
+    /// or an empty file. Other models, and files that are not models, are kept.
     Replace,
     /// Any file, whatever its content.
     Force,

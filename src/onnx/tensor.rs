@@ -125,7 +125,8 @@ pub fn wide_integers(tensor: &TensorProto, storage: &Storage) -> Result<Vec<i128
         let dims = checked_dims(tensor)?;
         check_data(tensor, storage)?;
         let raw = raw(tensor, storage)?;
-        // Narrow integers are stored as int32, uint32 and uint64 as uint64.
+        // Integers of up to 32 bits are stored as int32, except uint32, which is stored as
+        // uint64 is.
         let int32s = || tensor.int32_data.iter().map(|&value| value.into()).collect();
         let uint64s = || tensor.uint64_data.iter().map(|&value| value.into()).collect();
         let int64s = || tensor.int64_data.iter().map(|&value| value.into()).collect();

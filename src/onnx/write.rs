@@ -111,8 +111,7 @@ pub fn constant(value: TensorProto) -> NodeProto {
 pub struct WrittenNode {
     /// The node, still without a name.
     pub node: NodeProto,
-    /// The tensors, in the order in which it reads them; their names begin with that of its
-    /// output.
+    /// The tensors, in the order in which it reads them; their names begin with that of its output.
     pub integers: Vec<TensorProto>,
 }
 
