@@ -1,6 +1,6 @@
-//! The local functions of a model, and what calls them.
+//! The local functions of a model, and which of them are called.
 //!
-//! Knows the format; not which calls are inlined.
+//! Knows the format; not which calls are to be inlined.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
@@ -12,34 +12,34 @@ use crate::onnx::schema::model_field;
 use crate::onnx::splice::{self, Edit};
 use crate::onnx::wire::Field;
 
-/// A function's domain, name and overload.
+/// The key of a function: its domain, name and overload.
 pub type FunctionKey = (String, String, String);
 
 /// The functions of one model.
 pub struct Callees {
-    /// All of them.
+    /// All of them, by key.
     pub by_id: HashMap<FunctionKey, Callee>,
 }
 
-/// One function.
+/// One local function.
 pub struct Callee {
-    /// Where it stands in the file.
+    /// Its entry in the file.
     pub field: Field,
-    /// The function.
+    /// The decoded message.
     pub function: Rc<FunctionProto>,
-    /// Whether its operators mean the same in the model.
+    /// Whether its operators mean the same in the model's operator sets.
     is_understood: bool,
-    /// Whether it holds convolutions or batch norms.
+    /// Whether it has convolutions or batch norms.
     pub holds_linear: bool,
-    /// How deep its bodies nest.
+    /// How deep bodies nest in it.
     pub nesting: usize,
 }
 
 impl Callees {
-    /// Those of `model`.
+    /// Decodes the local functions of `model`.
     ///
     /// # Errors
-    /// If one cannot be decoded.
+    /// Returns an error if one cannot be decoded.
     pub fn read(model: &Model) -> Result<Self, Invalid> {
         let mut by_id = HashMap::new();
         for field in &model.functions {
@@ -65,18 +65,19 @@ impl Callees {
         Ok(Callees { by_id })
     }
 
-    /// The function that `node` calls, if it can be inlined.
+    /// Returns the function that `node` calls, if the call can be inlined.
     pub fn of(&self, node: &NodeProto) -> Option<&Callee> {
-        // In ONNX's own domain engines take the operator of the standard, whatever a
-        // function says that has its name.
+        // In ONNX's own domain, engines use the operator of the standard, even if a function
+        // has the same name.
         if bodies(node).next().is_some() || is_default_domain(node.domain()) {
             return None;
         }
         self.by_id.get(&id_of(node)).filter(|known| known.is_understood)
     }
 
-    /// What makes `model` import the domains of functions that its own nodes call once the calls
-    /// around these are inlined: it need not import what only functions use.
+    /// Returns edits that make `model` import the domains of those `called` functions that its
+    /// own nodes call only after the calls around them are inlined: a model need not import
+    /// what only functions use.
     pub fn missing_imports(&self, called: &[FunctionKey], model: &Model) -> Vec<Edit> {
         let called = called.iter().filter(|id| self.by_id.contains_key(*id));
         let domains = called.map(|(domain, ..)| domain.as_str());
@@ -85,7 +86,7 @@ impl Callees {
         let missing: BTreeSet<&str> = domains.filter(is_missing).collect();
         let end = model.bytes().len();
         let import = |domain: &str| {
-            // Functions are in no order, and may name several versions.
+            // Functions are in no particular order, and may import different versions.
             let imports = self.by_id.values().flat_map(|known| &known.function.opset_import);
             let versions = imports.filter(|import| import.domain() == domain);
             let version = versions.map(OperatorSetIdProto::version).max().unwrap_or(1);
@@ -97,7 +98,7 @@ impl Callees {
         missing.into_iter().map(import).collect()
     }
 
-    /// What is called, directly or by what is called.
+    /// Returns the functions that are `called`, directly or by way of others.
     pub fn reached(&self, called: Vec<FunctionKey>) -> HashSet<FunctionKey> {
         let mut reached = HashSet::new();
         let mut open = called;
@@ -111,8 +112,9 @@ impl Callees {
     }
 }
 
-/// Whether `function` is written for the model's operator set, and the model imports all
-/// foreign operators that it uses, in the same version; `ids` are the model's functions.
+/// Whether `function` is written for the operator set of the model, and the model imports all
+/// foreign operators that it uses, in the same version; `ids` are the keys of the model's
+/// functions.
 fn is_understood(function: &FunctionProto, model: &Model, ids: &HashSet<FunctionKey>) -> bool {
     let mut imports = function.opset_import.iter();
     let own = imports.find(|import| is_default_domain(import.domain()));
@@ -137,18 +139,18 @@ fn holds_linear(function: &FunctionProto) -> bool {
     standard.map(NodeProto::op_type).any(|op| linear.contains(&op))
 }
 
-/// How deep bodies nest in these nodes.
+/// Returns how deep bodies nest in these nodes.
 fn nesting_in(nodes: &[NodeProto]) -> usize {
     let bodies = nodes.iter().flat_map(bodies);
     bodies.map(|body| nesting_in(&body.node).saturating_add(1)).max().unwrap_or(0)
 }
 
-/// The key of the function that `node` calls, if it calls one.
+/// Returns the key of the function that `node` calls, if it is a call.
 pub fn id_of(node: &NodeProto) -> FunctionKey {
     (node.domain().to_owned(), node.op_type().to_owned(), node.overload().to_owned())
 }
 
-/// What these nodes, or those of their bodies, may call.
+/// Returns the keys of the functions that these nodes and those in their bodies may call.
 pub fn called_by<'n>(nodes: impl IntoIterator<Item = &'n NodeProto>) -> Vec<FunctionKey> {
     let mut ids = Vec::new();
     for node in nodes {

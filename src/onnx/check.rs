@@ -1,8 +1,8 @@
-//! Whether all tensors that are stored in a model hold what they say: initializers, and those
-//! in nodes, bodies and functions, whether anybody reads them or not.
+//! The check of all tensors that are stored in a model, whether they are read or not:
+//! initializers, and those in nodes, bodies and functions.
 //!
-//! That names are defined once and before they are read is checked where they are resolved,
-//! in [`graph`](crate::onnx::graph).
+//! That names are defined once and before they are read is checked where they are resolved, in
+//! [`graph`](crate::onnx::graph).
 //!
 //! Knows what a tensor says of itself; not what it is for.
 
@@ -14,11 +14,11 @@ use crate::onnx::proto::{FunctionProto, NodeProto, SparseTensorProto, TensorProt
 use crate::onnx::schema::graph_field;
 
 impl Graph<'_> {
-    /// Checks every tensor that is stored in the model, whether anybody reads it or not:
+    /// Checks every tensor that is stored in the model, whether it is read or not:
     /// initializers, and those in nodes, bodies and functions.
     ///
     /// # Errors
-    /// Names the first that cannot be decoded, or contradicts itself.
+    /// Returns an error that names the first tensor that cannot be decoded or contradicts itself.
     pub fn check_tensors(&self) -> Result<(), Invalid> {
         let check = |tensor: &TensorProto| data::check(tensor, &self.model.storage);
         for field in self.fields.fields(graph_field::INITIALIZER) {
@@ -28,7 +28,7 @@ impl Graph<'_> {
             let sparse: SparseTensorProto = self.model.decode(field, "sparse initializer")?;
             parts_of(&sparse).try_for_each(check)?;
         }
-        // Of a Constant, the node has the name.
+        // The tensor of a Constant usually has no name; the error then names the node.
         let check_node = |node: &NodeProto| {
             tensors_in(node).into_iter().try_for_each(check).map_err(|mut error| {
                 if error.name.is_empty() {
@@ -46,7 +46,7 @@ impl Graph<'_> {
     }
 }
 
-/// Tensors in a node's attributes and bodies.
+/// Returns the tensors in a node's attributes and bodies.
 fn tensors_in(node: &NodeProto) -> Vec<&TensorProto> {
     let own = node.attribute.iter().flat_map(|attribute| {
         let sparse = attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors);

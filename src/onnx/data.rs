@@ -1,7 +1,7 @@
-//! Whether a stored tensor holds what its type and dimensions ask for, wherever its data
-//! lies: checked here, once, and before memory is taken for it.
+//! The check that a stored tensor has the amount of data that its type and dimensions require,
+//! wherever the data lies. It is made once, and before memory is allocated for the values.
 //!
-//! Knows the message and where bytes lie; what the numbers are is read in
+//! Knows the message and where its bytes lie; the values are read in
 //! [`tensor`](crate::onnx::tensor).
 
 use prost::bytes::Bytes;
@@ -10,78 +10,80 @@ use crate::onnx::proto::TensorProto;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::storage::{DataPlace, Storage, StorageError};
 
-/// A tensor whose parts contradict each other, or that is of no use here.
+/// The error that a tensor contradicts itself, or cannot be used in its place.
 #[derive(Debug, thiserror::Error)]
 #[error("tensor `{name}`: {problem}")]
 pub struct TensorError {
-    /// The tensor.
+    /// The name of the tensor.
     pub name: String,
-    /// What is wrong with it.
+    /// What is wrong with the tensor.
     pub problem: Problem,
 }
 
-/// See [`TensorError`].
+/// What is wrong with a tensor; see [`TensorError`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
-    /// A dimension is negative, or their product overflows.
+    /// A dimension is negative, or the product of the dimensions is too large.
     #[error("its dimensions {0:?} are negative or too large")]
     Dims(Vec<i64>),
-    /// The data does not fill the dimensions.
+    /// The amount of data does not match the dimensions.
     #[error("its dimensions {dims:?} need {expected} {unit}, the data holds {found}")]
     Size {
         /// The shape.
         dims: Vec<i64>,
-        /// What is counted: elements of a typed field, bytes of all else.
+        /// The unit of the counts: elements in a typed field, otherwise bytes.
         unit: &'static str,
-        /// What the shape needs.
+        /// The amount that the shape requires.
         expected: usize,
-        /// What is there.
+        /// The amount that is stored.
         found: usize,
     },
-    /// Raw and typed data, or data here and in a side file.
+    /// There are both raw and typed data, or data both here and in a side file.
     #[error("it stores its data in more than one place")]
     Ambiguous,
-    /// Type number 0.
+    /// The element type is number 0.
     #[error("its type is UNDEFINED")]
     Undefined,
-    /// Not the kind of number that its use asks for.
+    /// The element type does not suit the tensor's use.
     #[error("its type number {0} is not one that can stand here")]
     Type(i32),
-    /// A value of a sparse tensor that lies outside of it.
+    /// A value of a sparse tensor lies outside its dimensions.
     #[error("it has a value at {0:?}, which is outside its dimensions")]
     Place(Vec<i64>),
-    /// Its side file.
+    /// The data in its side file cannot be used.
     #[error(transparent)]
     External(#[from] StorageError),
 }
 
-/// Checks that `tensor` holds what its type and dimensions ask for, wherever its data
-/// lies. Of types that are not known here, only the dimensions are checked.
+/// Checks that `tensor` has the data that its type and dimensions require, wherever it lies. If
+/// its type is unknown here, only the dimensions are checked.
 ///
 /// # Errors
-/// What contradicts what.
+/// Returns the first contradiction.
 pub fn check(tensor: &TensorProto, storage: &Storage) -> Result<(), TensorError> {
     element_count(tensor).and_then(|_| check_data(tensor, storage)).map_err(|p| named(tensor, p))
 }
 
-/// Dimensions of `tensor`.
+/// Returns the dimensions of `tensor`.
 ///
 /// # Errors
-/// If one is negative or their product is no `usize`.
+/// Returns an error if one is negative, or if their product, zeros left out, exceeds
+/// `isize::MAX / 8`.
 pub fn dims(tensor: &TensorProto) -> Result<Vec<usize>, TensorError> {
     checked_dims(tensor).map_err(|problem| named(tensor, problem))
 }
 
-/// How many elements `tensor` has.
+/// Returns the number of elements of `tensor`.
 ///
 /// # Errors
-/// As [`dims`].
+/// Same as [`dims`].
 pub fn elements(tensor: &TensorProto) -> Result<usize, TensorError> {
     element_count(tensor).map_err(|problem| named(tensor, problem))
 }
 
-/// No memory is taken for a tensor before this.
+/// Checks that the data matches the type and dimensions. No memory is allocated for values
+/// before this.
 pub(super) fn check_data(tensor: &TensorProto, storage: &Storage) -> Result<(), Problem> {
     let typed = [
         tensor.float_data.len(),
@@ -129,14 +131,14 @@ pub(super) fn check_data(tensor: &TensorProto, storage: &Storage) -> Result<(), 
                 Ok(DataType::Uint32 | DataType::Uint64) => (uint64s, 1),
                 _ => (int32s, 1),
             };
-            // Numbers of less than a byte stand alone or packed.
+            // Elements narrower than a byte are stored one per number, or packed.
             let packed = elements.saturating_mul(bits.min(8)).div_ceil(8);
             match elements.saturating_mul(each) {
                 expected if expected == found || packed == found && each == 1 => Ok(()),
                 expected => size("elements", expected, found),
             }
         }
-        // Strings, which are not stored raw, and types that are not known here.
+        // Strings, which are not stored raw, and unknown types.
         (None, _) => Ok(()),
     }
 }
@@ -146,14 +148,14 @@ pub(super) fn checked_dims(tensor: &TensorProto) -> Result<Vec<usize>, Problem> 
     Ok(tensor.dims.iter().filter_map(|&dim| usize::try_from(dim).ok()).collect())
 }
 
-/// The product of its dimensions, each of which is a `usize`.
+/// Returns the product of the dimensions, each of which is then a `usize`.
 fn element_count(tensor: &TensorProto) -> Result<usize, Problem> {
     let invalid = || Problem::Dims(tensor.dims.clone());
     let (mut count, mut has_elements) = (1usize, true);
     for &dim in &tensor.dims {
         let dim = usize::try_from(dim).map_err(|_| invalid())?;
         has_elements &= dim > 0;
-        // Zero dimensions must not hide an overflow of the others.
+        // A dimension of zero must not hide an overflow of the others.
         count = count.checked_mul(dim.max(1)).ok_or_else(invalid)?;
     }
     match count {
@@ -162,7 +164,7 @@ fn element_count(tensor: &TensorProto) -> Result<usize, Problem> {
     }
 }
 
-/// Bits per element; `None` for strings and for what is not known here.
+/// Returns the bits per element; `None` for strings and unknown types.
 fn bits_of(data_type: i32) -> Option<usize> {
     use DataType as T;
     match DataType::try_from(data_type).ok()? {
@@ -179,12 +181,12 @@ fn bits_of(data_type: i32) -> Option<usize> {
     }
 }
 
-/// The raw bytes inside the tensor: a field that is there and empty holds no data beside others.
+/// Returns the raw bytes inside the tensor; an empty field does not count as data.
 pub fn raw_data(tensor: &TensorProto) -> Option<&Bytes> {
     tensor.raw_data.as_ref().filter(|raw| !raw.is_empty())
 }
 
-/// The raw little-endian bytes, wherever they lie; `None` if the typed fields hold the data.
+/// Returns the raw little-endian bytes, wherever they lie; `None` if the data is in a typed field.
 pub(super) fn raw(tensor: &TensorProto, storage: &Storage) -> Result<Option<Bytes>, Problem> {
     match DataPlace::of(tensor)? {
         Some(place) => Ok(Some(storage.data(&place)?)),

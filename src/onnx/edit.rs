@@ -1,4 +1,4 @@
-//! A model's bytes, or those of one message in it, with edits to entries of its graphs made.
+//! The bytes of a model, or of one message in it, with edits to entries of its graphs applied.
 //!
 //! Knows where graphs lie in a file; not what an edit is for.
 
@@ -10,7 +10,7 @@ use crate::onnx::graph::Graph;
 use crate::onnx::model::Model;
 use crate::onnx::splice::{self, Container, Edit};
 
-/// The bytes of `model` with `edits` to entries of its `graphs` made.
+/// Returns the bytes of `model` with `edits` to entries of its `graphs` applied.
 pub fn edited(model: &Model, graphs: &[Graph], edits: Vec<Edit>) -> Bytes {
     if edits.is_empty() {
         return model.bytes().clone();
@@ -22,8 +22,8 @@ pub fn edited(model: &Model, graphs: &[Graph], edits: Vec<Edit>) -> Bytes {
     bytes.into()
 }
 
-/// The message that fills `payload` of `model` with `edits` to entries of `graphs` made,
-/// which all lie in it.
+/// Returns the message that fills `payload` of `model` with `edits` to entries of `graphs`
+/// applied, all of which lie in it.
 pub fn edited_message(
     model: &Model,
     payload: &Range<usize>,
@@ -42,7 +42,7 @@ pub fn edited_message(
     bytes.into()
 }
 
-/// The containers of all `graphs`.
+/// Returns the containers of all `graphs`.
 pub fn containers(graphs: &[Graph]) -> Vec<Container> {
     graphs.iter().flat_map(|graph| graph.fields.containers.iter().cloned()).collect()
 }

@@ -1,22 +1,23 @@
 //! The equation of an Einsum: a letter per axis.
 //!
-//! Knows letters, and neither sizes nor what is computed.
+//! Knows letters; neither sizes nor what is computed.
 
-/// A tensor of a network has no more axes, and an operator no more operands.
+/// Upper bound on the length of an equation without spaces; networks have no tensors with more
+/// axes, and no operators with more operands.
 const MOST_LETTERS: usize = 64;
 
-/// An equation of letters alone.
+/// An equation that consists of letters alone, without an ellipsis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Equation {
-    /// Per operand, those of its axes.
+    /// For each operand, the letters of its axes.
     pub operands: Vec<Vec<char>>,
-    /// Those of the result's axes.
+    /// The letters of the axes of the result.
     pub result: Vec<char>,
 }
 
 impl Equation {
-    /// As the attribute says it; `None` if it is not one of letters alone, or has more of them than
-    /// one of tensors has.
+    /// Parses the value of the attribute. Returns `None` if an axis is not a letter, or if the
+    /// equation is longer than any for tensors of networks.
     pub fn of(equation: &[u8]) -> Option<Self> {
         let equation = std::str::from_utf8(equation).ok()?;
         let equation: String = equation.chars().filter(|letter| !letter.is_whitespace()).collect();
@@ -31,7 +32,7 @@ impl Equation {
             operands.split(',').map(|axes| axes.chars().collect()).collect();
         let result: Vec<char> = match result {
             Some(result) => result.chars().collect(),
-            // Those that occur once, in the alphabet's order.
+            // The implicit result: letters that occur once, in alphabetical order.
             None => {
                 let all = || operands.iter().flatten().copied();
                 let once = |letter: &char| all().filter(|other| other == letter).count() == 1;
@@ -59,7 +60,7 @@ mod tests {
         };
         for (equation, operands, result) in [
             ("oi, hw -> oihw", "oi hw", "oihw"),
-            // What occurs once comes out, in the alphabet's order.
+            // Letters that occur once are the result, in alphabetical order.
             ("jb,ja", "jb ja", "ab"),
             ("ii->", "ii", ""),
         ] {

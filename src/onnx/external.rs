@@ -1,8 +1,8 @@
 //! Tensors whose data lies outside the model file, and the side file of a new model.
 //!
-//! A model that changes gets a side file of its own beside it, which holds what the
-//! tensors that stay name in old side files, and the new weights. What several of them name is
-//! there once. Nothing is read into memory for that: data goes from map to file.
+//! A new model gets a side file of its own beside it. It holds the data that the remaining
+//! tensors name in old side files, and the new weights. Data that several tensors name is
+//! stored once. Nothing is read into memory for that: data is copied from map to file.
 //!
 //! Knows bytes and their places; not how new weights are computed.
 
@@ -26,7 +26,7 @@ use crate::onnx::splice::{self, Container, Deferred, Edit, Hole, Sink};
 use crate::onnx::storage::{DataPlace, Storage, StorageError};
 use crate::onnx::wire;
 
-/// A message that may hold tensors.
+/// The kind of a message that may hold tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MessageKind {
     Model,
@@ -40,7 +40,7 @@ enum MessageKind {
 }
 
 impl MessageKind {
-    /// What the field `number` of such a message holds, if it may hold tensors.
+    /// Returns the kind of message in field `number` of such a message, if it may hold tensors.
     fn of_field(self, number: u32) -> Option<MessageKind> {
         use MessageKind as Kind;
         match (self, number) {
@@ -71,27 +71,28 @@ impl MessageKind {
     }
 }
 
-/// One tensor that names a side file.
+/// A tensor whose data is in a side file.
 #[derive(Debug, Clone)]
 pub struct External {
-    /// Its name; empty if it is an attribute.
+    /// The name of the tensor; empty if it is in an attribute.
     pub name: String,
-    /// Where its data lies.
+    /// The place of its data.
     pub place: DataPlace,
-    /// What names the place: its entries in the model.
+    /// Its `external_data` entries in the model, which state the place.
     entries: Vec<Range<usize>>,
-    /// The messages around these, the tensor itself included.
+    /// The messages around these entries, including the tensor itself.
     pub containers: Vec<Container>,
 }
 
-/// Messages nest at most this deep: what lies deeper is a tensor to no reader of protobuf.
+/// The maximum nesting of messages that is followed: protobuf readers decode no tensor that
+/// lies deeper.
 const MAX_NESTING: usize = 100;
 
-/// All tensors of `model` that name a side file, in the order of the file: each message is left
-/// before the next one is entered.
+/// Returns all tensors of `model` whose data is in a side file, in file order: each message is
+/// left before the next one is entered.
 ///
 /// # Errors
-/// If an entry cannot be decoded, or is external and does not say where.
+/// Returns an error if an entry cannot be decoded, or is external without a location.
 pub fn find(model: &Model) -> Result<Vec<External>, Invalid> {
     let mut found = Vec::new();
     let whole = 0..model.bytes().len();
@@ -99,7 +100,8 @@ pub fn find(model: &Model) -> Result<Vec<External>, Invalid> {
     Ok(found)
 }
 
-/// Adds those in the message that fills `payload`, with the messages `around` it.
+/// Appends the external tensors in the message that fills `payload` and lies in the messages
+/// `around`.
 fn find_in(
     model: &Model,
     kind: MessageKind,
@@ -123,7 +125,7 @@ fn find_in(
     Ok(())
 }
 
-/// The tensor at `payload`, if it is an external one.
+/// Returns the tensor at `payload` if its data is external.
 fn external(
     model: &Model,
     payload: Range<usize>,
@@ -134,7 +136,7 @@ fn external(
     for field in fields() {
         is_elsewhere |= field?.number == tensor_field::DATA_LOCATION;
     }
-    // Most are not: no need to decode these.
+    // Most tensors have no such field and need not be decoded.
     if !is_elsewhere {
         return Ok(None);
     }
@@ -151,12 +153,12 @@ fn external(
     Ok(Some(External { name, place, entries, containers }))
 }
 
-/// Names of the side files that `tensors` lie in.
+/// Returns the names of the side files of `tensors`.
 pub fn locations(tensors: &[External]) -> BTreeSet<String> {
     tensors.iter().map(|tensor| tensor.place.location().to_owned()).collect()
 }
 
-/// Those of `tensors` that lie in no range that one of `edits` replaces.
+/// Returns those of `tensors` that do not lie in a range that one of `edits` replaces.
 pub fn untouched(mut tensors: Vec<External>, edits: &[Edit]) -> Vec<External> {
     let mut replaced: Vec<&Range<usize>> =
         edits.iter().map(|edit| &edit.at).filter(|at| !at.is_empty()).collect();
@@ -170,32 +172,32 @@ pub fn untouched(mut tensors: Vec<External>, edits: &[Edit]) -> Vec<External> {
     tensors
 }
 
-/// What the side file of a new model holds: data of tensors that stay, and new weights.
+/// The content of the side file of a new model: data of tensors that remain, and new weights.
 #[derive(Debug, Default)]
 pub struct SideFileLayout {
-    /// Offset and content.
+    /// Offset and content of each chunk, in order.
     chunks: Vec<(usize, Content)>,
     end: usize,
-    /// Whose side files the content lies in.
+    /// The storage of the old model, whose side files hold the copied content.
     storage: Storage,
-    /// Offset and length of what lay elsewhere.
+    /// New offset and length of copied data, by its old place.
     moved: HashMap<DataPlace, (usize, usize)>,
-    /// The same of new tensors, by name.
+    /// Offset and length of new tensors, by name.
     new: HashMap<String, (usize, usize)>,
 }
 
-/// A part of an old side file that is copied as a whole.
+/// A range of an old side file that is copied as a whole.
 #[derive(Debug)]
 struct CopiedRange {
     range: Range<usize>,
     /// Whether tensors name different parts of it.
     is_shared: bool,
-    /// Where it lies in the new side file, once it does.
+    /// The offset of the copy in the new side file, once it is placed.
     moved_to: Option<usize>,
 }
 
-/// By the side file, the parts of it that tensors name, in order. Those that overlap are one
-/// range: a few bytes name the same gigabyte a thousand times, and it is written once.
+/// For each side file, the ranges that tensors name, sorted. Overlapping ranges are joined: a
+/// few bytes of a model can name the same gigabyte a thousand times, and it is written once.
 #[derive(Debug)]
 struct CopiedRanges(HashMap<PathBuf, Vec<CopiedRange>>);
 
@@ -220,7 +222,7 @@ impl CopiedRanges {
         CopiedRanges(by_file)
     }
 
-    /// The one that holds this range of the file.
+    /// Returns the copied range that contains `range` of the file `of`.
     fn around(&mut self, of: &MappedFile, range: &Range<usize>) -> Option<&mut CopiedRange> {
         let own = self.0.get_mut(of.path())?;
         let begun = own.partition_point(|copied| copied.range.start <= range.start);
@@ -228,30 +230,31 @@ impl CopiedRanges {
     }
 }
 
-/// What lies in a side file.
+/// The content of one chunk of a side file.
 #[derive(Debug)]
 enum Content {
-    /// It was in another one.
+    /// Data that is copied from an old side file.
     Here(Bytes),
-    /// It is computed later.
+    /// Data that is computed later.
     Deferred(Deferred),
 }
 
-/// Smaller tensors stay in the model, as other writers do it.
+/// The minimum size of a tensor in a side file, in bytes; smaller ones stay in the model, as
+/// with other writers.
 const MIN_BYTES: usize = 1024;
 
-/// Tensors of this size and more begin at a multiple of it, so that engines can map them.
+/// Tensors of at least this many bytes are aligned to it, so that engines can map them.
 const PAGE: usize = 1 << 16;
 
-/// Others begin where a vector register can load them.
+/// The alignment of smaller tensors, for loads into vector registers.
 const ALIGNMENT: usize = 64;
 
 impl SideFileLayout {
-    /// The side file for `kept` tensors, whose data is in `storage`, and `new` ones, which
-    /// have a name.
+    /// Lays out the side file for `kept` tensors, whose data is in `storage`, and for the `new`
+    /// ones, each with its name.
     ///
     /// # Errors
-    /// If data of a tensor cannot be read.
+    /// Returns an error if the data of a tensor cannot be read.
     pub fn of<'t>(
         kept: &[External],
         storage: &Storage,
@@ -272,7 +275,7 @@ impl SideFileLayout {
             let Some(whole) = copied.around(of, range) else { continue };
             let begin = *whole.moved_to.get_or_insert_with(|| {
                 let data = of.bytes().slice(whole.range.clone());
-                // What begins at a multiple of so many bytes still does.
+                // What was aligned in the old file, by up to ALIGNMENT, still is.
                 let shift = if whole.is_shared { whole.range.start } else { 0 };
                 file.put(data.len(), shift, Content::Here(data)).0
             });
@@ -286,7 +289,8 @@ impl SideFileLayout {
         Ok(file)
     }
 
-    /// Puts `content` behind what is there, off the alignment by as much as `shift` is.
+    /// Appends `content`, off its alignment by `shift` modulo [`ALIGNMENT`]; returns its offset
+    /// and length.
     fn put(&mut self, length: usize, shift: usize, content: Content) -> (usize, usize) {
         let alignment = if length < PAGE { ALIGNMENT } else { PAGE };
         let offset = self.end.next_multiple_of(alignment).saturating_add(shift % ALIGNMENT);
@@ -295,7 +299,7 @@ impl SideFileLayout {
         (offset, length)
     }
 
-    /// The edits that make `kept` name this file, which will be called `location`.
+    /// Returns the edits that make `kept` name this file, which will be called `location`.
     pub fn edits(&self, kept: &[External], location: &str) -> Vec<Edit> {
         let mut edits = Vec::new();
         for tensor in kept {
@@ -303,7 +307,7 @@ impl SideFileLayout {
             let entries = entries(location, place);
             let entries =
                 entries.iter().flat_map(|entry| splice::entry(tensor_field::EXTERNAL_DATA, entry));
-            // In the place of the first entry; the others go.
+            // The new entries replace the first old one; the others are removed.
             let mut with: Bytes = entries.collect::<Vec<u8>>().into();
             let edit = |at: &Range<usize>| Edit::replace(at.clone(), std::mem::take(&mut with));
             edits.extend(tensor.entries.iter().map(edit));
@@ -311,8 +315,8 @@ impl SideFileLayout {
         edits
     }
 
-    /// The new tensor with this header, if its data is in this file, which will be called
-    /// `location`.
+    /// Returns the new tensor with this header if its data is in this file, which will be
+    /// called `location`; `None` if it stays in the model.
     pub fn naming(&self, header: &TensorProto, location: &str) -> Option<TensorProto> {
         let place = self.new.get(header.name())?;
         Some(TensorProto {
@@ -322,13 +326,13 @@ impl SideFileLayout {
         })
     }
 
-    /// Whether nothing lies in it.
+    /// Whether the file has no content.
     pub fn is_empty(&self) -> bool {
         self.chunks.is_empty()
     }
 
-    /// Whether a file of this `content` is what this one would be; `is_same` says it of
-    /// what is computed later.
+    /// Whether a file with this `content` equals the one to be written; `is_same` compares data
+    /// that is computed later.
     pub fn is(&self, content: &[u8], is_same: impl Fn(Deferred, &[u8]) -> bool) -> bool {
         let holds = |(offset, chunk): &(usize, Content)| {
             let rest = content.get(*offset..).unwrap_or_default();
@@ -342,10 +346,10 @@ impl SideFileLayout {
         content.len() == self.end && self.chunks.iter().all(holds)
     }
 
-    /// Writes it, with zeros between its tensors; what is left open then.
+    /// Writes the file, with zeros between its tensors; returns the holes that are left.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// Returns an error if writing to `out` fails.
     pub fn write(&self, out: &mut impl Sink) -> io::Result<Vec<Hole>> {
         let (mut at, mut holes) = (0, Vec::new());
         for (offset, content) in &self.chunks {

@@ -1,7 +1,7 @@
-//! How large the numbers of a stored tensor are, by rows, without keeping them: what a plan
-//! asks before weights are read.
+//! The magnitudes of the values of a stored tensor, row by row, without keeping the values:
+//! what a plan needs before weights are read.
 //!
-//! Knows types and stored bytes; what is too large is for the plan to say.
+//! Knows types and stored bytes; which magnitudes are too large is decided by the plan.
 
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -13,23 +13,23 @@ use crate::onnx::proto::TensorProto;
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor;
 
-/// How large the numbers of a tensor are, by rows.
+/// The extreme magnitudes of the values of a tensor, by rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Extremes {
-    /// The largest of all; NaN if one is no number.
+    /// The largest magnitude of all values; NaN if one is NaN.
     pub most: f64,
-    /// The smallest of the rows' largest, rows of zeros left out; infinite if there are no
-    /// others.
+    /// The smallest of the rows' largest magnitudes, all-zero rows left out; infinite if there
+    /// are no other rows.
     pub least: f64,
     /// Whether a row is all zeros.
     pub has_zeros: bool,
 }
 
 impl Extremes {
-    /// Of no rows.
+    /// The extremes of no rows.
     const NONE: Extremes = Extremes { most: 0.0, least: f64::INFINITY, has_zeros: false };
 
-    /// With one more row, whose largest number is `largest`.
+    /// Adds one more row, whose largest magnitude is `largest`.
     fn with_row(self, largest: f64) -> Self {
         Extremes {
             most: larger(self.most, largest),
@@ -38,7 +38,7 @@ impl Extremes {
         }
     }
 
-    /// Of the rows of both.
+    /// Joins the extremes of two sets of rows.
     fn joined(self, other: Self) -> Self {
         Extremes {
             most: larger(self.most, other.most),
@@ -48,14 +48,14 @@ impl Extremes {
     }
 }
 
-/// Numbers that one processor goes over at a time.
+/// The number of values per parallel task, rounded up to whole rows.
 const AT_A_TIME: usize = 1 << 16;
 
-/// How large the numbers of a float tensor are, whose rows have `row` elements. One pass over
-/// its bytes, which are not widened where they lie in a row.
+/// Returns the extremes of a float tensor whose rows have `row` elements, in one pass over its
+/// bytes; raw data is not widened for that.
 ///
 /// # Errors
-/// As [`tensor::floats`].
+/// Same as [`tensor::floats`].
 pub fn extremes(
     tensor: &TensorProto,
     storage: &Storage,
@@ -99,7 +99,8 @@ pub fn extremes(
     Ok(rows.fold(Extremes::NONE, Extremes::with_row))
 }
 
-/// Without their sign, floats are ordered as their bits are, infinity and NaN at the end.
+/// Returns the extremes of raw data, compared as `bits` without the sign: these are ordered as
+/// the magnitudes are, with infinity and NaN at the end. `value` converts them to a number.
 fn of_bits<const N: usize, B: Copy + Default + Ord>(
     bytes: &[u8],
     row: usize,
@@ -129,7 +130,8 @@ mod tests {
     use super::*;
     use crate::onnx::tensor::{from_floats, header};
 
-    /// Rows, and the largest, the smallest of the rows' largest, and whether one is zero.
+    /// Values, the length of a row, the largest magnitude, the smallest of the rows' largest,
+    /// and whether a row is all zeros.
     #[test]
     fn extremes_are_those_of_rows() {
         type Case<'c> = (&'c [f64], usize, f64, f64, bool);
@@ -147,7 +149,7 @@ mod tests {
                 assert_eq!(found, Extremes { most, least, has_zeros }, "{values:?} {float}");
             }
         }
-        // Of many rows, too: 1 to 70,000, and a row of zeros.
+        // In parallel, too: 1 to 70,000, and a row of zeros.
         let numbers: Vec<f64> = (0..=70_000).map(f64::from).collect();
         let array = ArrayD::from_shape_vec(IxDyn(&[numbers.len()]), numbers).unwrap();
         let found = extremes(&from_floats("w", &array, Float::F32), &Storage::default(), 1);

@@ -1,7 +1,7 @@
-//! The floating point types of stored numbers: rounding to them, and how they lie in bytes.
+//! The floating point types of stored numbers: rounding, and conversion from and to bytes.
 //!
-//! Floats of any width are widened to `f64` when they come in and rounded once when they go
-//! out. Knows numbers and bytes, no tensor.
+//! Floats of any width are widened to `f64` on reading, and rounded once on writing. Knows
+//! numbers and bytes, no tensor.
 
 use std::fmt;
 
@@ -9,12 +9,12 @@ use half::{bf16, f16};
 
 use crate::onnx::proto::tensor_proto::DataType;
 
-/// The floating point types a weight can have.
+/// A floating point type that weights can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Float {
     /// IEEE binary16.
     F16,
-    /// The upper half of binary32.
+    /// bfloat16: the upper half of IEEE binary32.
     Bf16,
     /// IEEE binary32.
     F32,
@@ -23,7 +23,7 @@ pub enum Float {
 }
 
 impl Float {
-    /// The type with ONNX number `data_type`, if it is one of these.
+    /// Returns the type with number `data_type` in `TensorProto.DataType`, if it is one of these.
     pub fn from_onnx(data_type: i32) -> Option<Self> {
         match DataType::try_from(data_type).ok()? {
             DataType::Float16 => Some(Float::F16),
@@ -34,7 +34,7 @@ impl Float {
         }
     }
 
-    /// The type's number in `TensorProto.DataType`.
+    /// Returns the number of the type in `TensorProto.DataType`.
     pub fn to_onnx(self) -> i32 {
         let data_type = match self {
             Float::F16 => DataType::Float16,
@@ -45,7 +45,7 @@ impl Float {
         data_type.into()
     }
 
-    /// The value of this type that is nearest to `value` (ties to even), widened again.
+    /// Returns the value of this type that is nearest to `value` (ties to even), widened again.
     pub fn round(self, value: f64) -> f64 {
         match self {
             Float::F16 => round_to_f16(value).to_f64(),
@@ -55,9 +55,9 @@ impl Float {
         }
     }
 
-    /// Whether all values are finite when they are rounded to this type.
+    /// Whether all values are still finite when rounded to this type.
     pub fn holds(self, values: &[f64]) -> bool {
-        // Without an early end, many are looked at at a time.
+        // No early exit, so that several values are tested at a time.
         let all = |is_finite: fn(f64) -> bool| {
             values.iter().fold(true, |all, &value| all & is_finite(value))
         };
@@ -69,7 +69,7 @@ impl Float {
         }
     }
 
-    /// The largest finite value.
+    /// Returns the largest finite value.
     pub fn largest(self) -> f64 {
         match self {
             Float::F16 => f16::MAX.to_f64(),
@@ -79,7 +79,7 @@ impl Float {
         }
     }
 
-    /// The smallest value above zero with all of its bits.
+    /// Returns the smallest positive normal value, which still has full precision.
     pub fn smallest_normal(self) -> f64 {
         match self {
             Float::F16 => f16::MIN_POSITIVE.to_f64(),
@@ -89,7 +89,7 @@ impl Float {
         }
     }
 
-    /// How far a value between 1 and 2 is moved at most when it is rounded.
+    /// Returns the unit roundoff: the largest rounding error of a value between 1 and 2.
     pub fn unit(self) -> f64 {
         match self {
             Float::F16 => f16::EPSILON.to_f64() / 2.0,
@@ -99,7 +99,7 @@ impl Float {
         }
     }
 
-    /// Bytes per number.
+    /// Returns the number of bytes per value.
     pub fn size(self) -> usize {
         match self {
             Float::F16 | Float::Bf16 => 2,
@@ -108,7 +108,7 @@ impl Float {
         }
     }
 
-    /// All `values`, each rounded once, as little-endian bytes.
+    /// Returns `values`, each rounded once, as little-endian bytes.
     pub fn encode(self, values: &[f64]) -> Vec<u8> {
         match self {
             Float::F16 => encoded(values, |v| round_to_f16(v).to_le_bytes()),
@@ -118,7 +118,7 @@ impl Float {
         }
     }
 
-    /// Widens little-endian `bytes` into `into`, as many numbers as `bytes` and `into` hold.
+    /// Widens little-endian `bytes` into `into`, as many values as both hold.
     pub fn decode(self, bytes: &[u8], into: &mut [f64]) {
         match self {
             Float::F16 => decode_into(bytes, into, |b| f16::from_le_bytes(b).to_f64()),
@@ -140,8 +140,8 @@ impl fmt::Display for Float {
     }
 }
 
-/// Rounds to f32 so that rounding again, to 16 bits, equals rounding once: an
-/// inexact result gets an odd last bit, so it never looks like a tie.
+/// Rounds to odd: to f32 such that rounding again, to 16 bits, equals rounding once. An inexact
+/// result gets an odd last bit, so it never looks like a tie.
 fn round_to_odd(value: f64) -> f32 {
     let nearest = value as f32;
     if f64::from(nearest) == value || !nearest.is_finite() {
@@ -178,7 +178,8 @@ mod tests {
 
     #[test]
     fn rounding_happens_once() {
-        // Just above the tie between two bf16 values, but on it after rounding to f32.
+        // A value just above the tie between two bf16 values, which rounding to f32 moves onto
+        // the tie.
         let value = f64::from(f32::from_bits(0x3f80_8000)) + 1e-12;
         assert_eq!(round_to_bf16(value).to_bits(), 0x3f81);
         assert_eq!(round_to_bf16(-value).to_bits(), 0xbf81);

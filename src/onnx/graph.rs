@@ -1,10 +1,10 @@
-//! A read-only view of the graph: who makes a tensor, who reads it, what is stored.
+//! A read-only view of a graph: which node produces a tensor, which nodes read it, what is stored.
 //!
-//! Names become dense ids here, so that everything downstream is linear in the
-//! size of the graph. Building the view checks that the graph is well formed:
-//! every tensor is defined once, and before it is read.
+//! Names are resolved to dense ids here, so that everything downstream is linear in the size of
+//! the graph. Building the view checks that the graph is well formed: every tensor is defined
+//! once, and before it is read.
 //!
-//! Knows who makes and reads a tensor; not what a node computes.
+//! Knows the producer and the readers of each tensor; not what a node computes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::onnx::sort;
 use crate::onnx::tensor::Initializer;
 use crate::onnx::wire::{self, Field, WireError};
 
-/// Name of a graph input, and the sizes that the file declares; `None` for a size that it leaves
-/// open, or if it says nothing of its sizes.
+/// The name of a graph input and its declared shape: `None` if no shape is declared, with
+/// `None` for each axis whose size is left open.
 pub type InputDims = (String, Option<Vec<Option<i64>>>);
 
 /// One tensor.
@@ -29,32 +29,34 @@ pub type InputDims = (String, Option<Vec<Option<i64>>>);
 pub struct Value<'m> {
     /// Its name.
     pub name: &'m str,
-    /// The node that computes it.
+    /// The node that produces it.
     pub producer: Option<NodeId>,
-    /// The nodes that read it and whose results are needed, one entry per use.
+    /// The live nodes that read it, one entry per use.
     pub readers: Vec<NodeId>,
-    /// The stored constant of that name.
+    /// The entry of the initializer with its name.
     pub initializer: Option<Field>,
     /// The entry that lists it as a graph input.
     pub input: Option<Box<Field>>,
     /// Whether it is a graph output.
     pub is_output: bool,
-    /// Which tensor of the graph around this body it is, if it is one.
+    /// The tensor of the enclosing graph that it stands for, if this graph is a body that reads
+    /// one.
     pub outer: Option<OuterId>,
-    /// Whether this body has an input or initializer of the outer tensor's name.
+    /// Whether an input or initializer of this body has the name of the outer tensor.
     pub is_ambiguous: bool,
 }
 
-/// See the module's documentation.
+/// A graph with its names resolved; see the documentation of the module.
 #[derive(Debug)]
 pub struct Graph<'m> {
     /// The file.
     pub model: &'m Model,
-    /// Where in the file the graph lies.
+    /// The position of the graph in the file.
     pub fields: Arc<GraphFields>,
-    /// The graph that this one is a body in: its place in [`Graph::read_all`], and the node.
+    /// For a body: the index of the enclosing graph in [`Graph::read_all`], and the node there
+    /// that holds the body.
     pub outer: Option<(usize, NodeId)>,
-    /// Graph outputs, in order.
+    /// The graph outputs, in order.
     pub outputs: Vec<ValueId>,
     nodes: Vec<Node>,
     values: Vec<Value<'m>>,
@@ -62,10 +64,10 @@ pub struct Graph<'m> {
     live: Table<NodeId, ()>,
 }
 
-/// The node around a body.
+/// The node that a body belongs to.
 struct OuterNode<'o, 'm> {
     graph: &'o Graph<'m>,
-    /// The place of that graph in [`Graph::read_all`].
+    /// The index of that graph in [`Graph::read_all`].
     number: usize,
     id: NodeId,
     body: &'o GraphProto,
@@ -74,19 +76,19 @@ struct OuterNode<'o, 'm> {
 const UNREADABLE_NODE: &str = "a node holds fields of a kind that has been given up";
 
 impl<'m> Graph<'m> {
-    /// Decodes the nodes of `model` and resolves their names: the main graph first,
-    /// then the bodies in nodes that are needed, each after the graph around it.
+    /// Decodes the nodes of `model` and resolves their names. The main graph comes first, then
+    /// the bodies of live nodes, each after the graph that encloses it.
     ///
     /// # Errors
-    /// If an entry cannot be decoded, a tensor is defined twice or not before it
-    /// is read, or a graph has no outputs.
+    /// Returns an error if an entry cannot be decoded, a tensor is defined twice or not before
+    /// it is read, or a graph has no outputs.
     pub fn read_all(model: &'m Model) -> Result<Vec<Self>, Invalid> {
         let mut graphs = vec![Graph::read(model, Arc::clone(&model.main), None)?];
         let mut next = 0;
         while let Some(graph) = graphs.get(next) {
             let mut inner = Vec::new();
             let with_bodies = graph.nodes().filter(|(_, node)| node.has_bodies());
-            // What the bodies of foreign operators may read is for their owners to say.
+            // Only whoever defines a foreign operator knows what its bodies may read.
             let with_bodies = with_bodies.filter(|(_, node)| node.standard_op().is_some());
             for (id, node) in with_bodies.filter(|&(id, _)| graph.is_live(id)) {
                 let fields = model.bodies(&graph.fields, &node.field)?;
@@ -129,8 +131,8 @@ impl<'m> Graph<'m> {
         Ok(graph)
     }
 
-    /// Makes known what this `body` may read of `outer`. Of all that its node captures, the
-    /// bodies beside it may read most.
+    /// Registers the tensors of `outer` that this `body` may read. Only names that occur in it
+    /// are looked up: most of what its node captures may be read by sibling bodies alone.
     fn import(&mut self, outer: &Graph<'m>, body: &GraphProto) {
         let mut names = HashSet::new();
         names_read_by(body, &mut names);
@@ -139,8 +141,8 @@ impl<'m> Graph<'m> {
         read.sort_unstable_by_key(|&(_, id)| id);
         for (name, id) in read {
             let value = outer.value(id);
-            // Of two tensors with one name, inside and outside, engines take either: it
-            // is not constant, and both are needed.
+            // If an outer and an inner tensor share a name, engines differ in which one they
+            // take: the tensor is not constant, and both are needed.
             if let Some(own) = self.find(name) {
                 let outer = Some(OuterId::of(id));
                 *self.value_mut(own) =
@@ -159,7 +161,7 @@ impl<'m> Graph<'m> {
         let nodes = fields(graph_field::NODE).count();
         let stored =
             [graph_field::INPUT, graph_field::INITIALIZER].map(|kind| fields(kind).count());
-        // Most nodes make one tensor.
+        // Most nodes produce one tensor.
         let values = stored.into_iter().fold(nodes, usize::saturating_add);
         self.nodes.reserve_exact(nodes);
         self.values.reserve_exact(values);
@@ -186,7 +188,7 @@ impl<'m> Graph<'m> {
         Ok(())
     }
 
-    /// Notes that the constant `name` is stored in `field`.
+    /// Registers `field` as the initializer `name`.
     fn store(&mut self, name: &'m str, field: &Field) -> Result<(), Invalid> {
         let id = self.intern(name);
         match self.value_mut(id).initializer.replace(field.clone()) {
@@ -216,7 +218,7 @@ impl<'m> Graph<'m> {
             }
             let mut names = HashSet::new();
             names_read_inside(&node.proto, &mut names);
-            // A body's own tensors are not ours; those it takes from us are defined by now.
+            // The bodies' own tensors are not in this graph; those they capture are defined by now.
             node.captured = names.iter().filter_map(|name| self.ids.get(*name).copied()).collect();
             node.captured.sort_unstable();
             for name in outputs {
@@ -226,7 +228,7 @@ impl<'m> Graph<'m> {
                 }
                 match self.find(name).map(|other| self.value(other).outer) {
                     Some(None) => return Err(Invalid::DefinedTwice(name.to_owned())),
-                    // It hides a tensor of the graph around this one.
+                    // It shadows a tensor of the enclosing graph.
                     Some(Some(_)) => self.ids.remove(name),
                     None => None,
                 };
@@ -239,11 +241,11 @@ impl<'m> Graph<'m> {
         Ok(())
     }
 
-    /// The node in `field`, and the names of its outputs as they stand in the file.
+    /// Returns the node in `field`, and the names of its outputs borrowed from the file.
     fn decoded(&self, field: &Field) -> Result<(NodeProto, Vec<&'m str>), Invalid> {
         let (mut inputs, mut attributes, mut outputs) = (0usize, 0usize, Vec::new());
         let parts = wire::fields(self.model.bytes(), field.payload.clone());
-        // What is malformed is refused by whoever decodes it.
+        // Malformed entries are refused when they are decoded.
         for part in parts.map_while(Result::ok) {
             match part.number {
                 node_field::INPUT => inputs = inputs.saturating_add(1),
@@ -254,8 +256,8 @@ impl<'m> Graph<'m> {
                 _ => {}
             }
         }
-        // An attribute has room for everything that one may be, a kilobyte: no more of them
-        // than there are.
+        // An attribute message has room for every kind of value, about a kilobyte: so reserve
+        // exactly as many as there are.
         let mut node = NodeProto {
             input: Vec::with_capacity(inputs),
             output: Vec::with_capacity(outputs.len()),
@@ -282,8 +284,8 @@ impl<'m> Graph<'m> {
         if self.outputs.is_empty() { Err(Invalid::NoOutputs) } else { Ok(()) }
     }
 
-    /// Notes which nodes a graph output needs, and their uses of tensors. A dead
-    /// reader is no reader.
+    /// Finds the nodes that the graph outputs need, and registers them as readers. A dead node
+    /// is no reader.
     fn find_live(&mut self) {
         let producer = |value| self.value(value).producer;
         let reads = |node, open: &mut Vec<ValueId>| open.extend(self.uses(node));
@@ -327,50 +329,51 @@ impl<'m> Graph<'m> {
         &mut self.values[id.0 as usize]
     }
 
-    /// The tensor `id`.
+    /// Returns the tensor `id`.
     #[expect(clippy::indexing_slicing, reason = "ids are only made by `intern`")]
     pub fn value(&self, id: ValueId) -> &Value<'m> {
         &self.values[id.0 as usize]
     }
 
-    /// The node `id`.
+    /// Returns the node `id`.
     #[expect(clippy::indexing_slicing, reason = "ids are only made by `read_nodes`")]
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0 as usize]
     }
 
-    /// The tensor called `name`.
+    /// Returns the id of the tensor called `name`.
     pub fn find(&self, name: &str) -> Option<ValueId> {
         self.ids.get(name).copied()
     }
 
-    /// All nodes in file order, which is a topological order.
+    /// Returns all nodes in file order, which is a topological order.
     pub fn nodes(&self) -> impl DoubleEndedIterator<Item = (NodeId, &Node)> {
         self.nodes.iter().enumerate().map(|(index, node)| (NodeId(index as u32), node))
     }
 
-    /// The number of nodes.
+    /// Returns the number of nodes.
     pub fn node_count(&self) -> usize {
         self.nodes.len()
     }
 
-    /// All tensors.
+    /// Returns all tensors.
     pub fn values(&self) -> impl Iterator<Item = (ValueId, &Value<'m>)> {
         self.values.iter().enumerate().map(|(index, value)| (ValueId(index as u32), value))
     }
 
-    /// Whether a graph output needs the node.
+    /// Whether a graph output needs the node `id`.
     pub fn is_live(&self, id: NodeId) -> bool {
         self.live.contains(id)
     }
 
-    /// Every tensor that the node reads, once per use, those of its bodies included.
+    /// Returns the tensors that the node reads, once per use, including those that its bodies
+    /// capture.
     pub fn uses(&self, id: NodeId) -> impl Iterator<Item = ValueId> {
         let node = self.node(id);
         node.inputs.iter().flatten().chain(&node.captured).copied()
     }
 
-    /// Whether anybody needs an output of the node besides the first: a mask, batch statistics.
+    /// Whether any output of the node besides the first is used: a mask, batch statistics.
     pub fn yields_more(&self, node: &Node) -> bool {
         node.outputs.iter().skip(1).flatten().any(|&extra| {
             let value = self.value(extra);
@@ -378,11 +381,11 @@ impl<'m> Graph<'m> {
         })
     }
 
-    /// The stored constant called like `id`, decoded; its data stays in the map. `None`
-    /// if there is none.
+    /// Decodes the initializer of tensor `id`; its data stays in the memory map. Returns `None`
+    /// if the tensor has none.
     ///
     /// # Errors
-    /// If the entry cannot be decoded.
+    /// Returns an error if the entry cannot be decoded.
     pub fn initializer(&self, id: ValueId) -> Result<Option<Initializer>, Invalid> {
         let Some(field) = &self.value(id).initializer else { return Ok(None) };
         Ok(Some(match field.number {
@@ -393,23 +396,24 @@ impl<'m> Graph<'m> {
         }))
     }
 
-    /// The element type of that constant, which is not decoded for it.
+    /// Returns the element type (`TensorProto.DataType`) of the initializer of tensor `id`;
+    /// only a sparse one is decoded for that.
     ///
     /// # Errors
-    /// As [`Self::initializer`], if it is sparse.
+    /// Returns an error if a sparse initializer cannot be decoded.
     pub fn stored_type(&self, id: ValueId) -> Result<Option<i32>, Invalid> {
         let Some(field) = &self.value(id).initializer else { return Ok(None) };
         if field.number == graph_field::SPARSE_INITIALIZER {
             return Ok(self.initializer(id)?.map(|stored| stored.element_type()));
         }
-        // What is malformed is refused by whoever decodes it.
+        // Malformed entries are refused when they are decoded.
         let parts = wire::fields(self.model.bytes(), field.payload.clone()).map_while(Result::ok);
         let last = parts.filter(|part| part.number == tensor_field::DATA_TYPE).last();
         let bytes = last.and_then(|part| self.model.bytes().get(part.payload));
         Ok(Some(bytes.map_or(0, wire::varint_value) as i32))
     }
 
-    /// The graph inputs that a caller must give.
+    /// Returns the graph inputs that a caller must provide.
     pub fn inputs(&self) -> Vec<InputDims> {
         let fields = self.fields.fields(graph_field::INPUT);
         let infos = fields.filter_map(|field| self.model.decode(field, "graph input").ok());
@@ -420,13 +424,14 @@ impl<'m> Graph<'m> {
         infos.map(|info| (info.name().to_owned(), info::dims(&info))).collect()
     }
 
-    /// Whether a caller may give another tensor than the initializer `id`. Up to IR version 3,
-    /// all are listed as graph inputs.
+    /// Whether a caller may override the initializer `id`: from IR version 4 on, if it is a
+    /// graph input, too. Up to version 3, all initializers are listed as graph inputs.
     pub fn may_be_overridden(&self, id: ValueId) -> bool {
         self.model.ir_version >= 4 && self.value(id).input.is_some()
     }
 
-    /// Element type (`TensorProto.DataType`) that the file declares for graph input `id`.
+    /// Returns the element type (`TensorProto.DataType`) that the file declares for graph input
+    /// `id`.
     pub fn input_type(&self, id: ValueId) -> Option<i32> {
         let field = self.value(id).input.as_ref()?;
         info::element_type(&self.model.decode(field, "graph input").ok()?)

@@ -1,40 +1,41 @@
-//! Tensors and nodes are numbered; what is known of them is kept by number.
+//! Dense numbers of tensors and nodes, and collections that are keyed by them.
 //!
-//! [`Table`] is for what is known of most of them, [`IdMap`] and [`IdSet`] are for a few.
+//! [`Table`] is for properties of most tensors or nodes, [`IdMap`] and [`IdSet`] are for those
+//! of a few.
 //!
-//! Knows numbers; a tensor of an outer graph has one of another type.
+//! Knows numbers only. The number of a tensor of an enclosing graph has a type of its own.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::marker::PhantomData;
 
-/// A tensor of the graph.
+/// The number of a tensor of the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ValueId(pub(super) u32);
 
-/// A tensor of the graph around a body, by its number there: no number of the body.
+/// The number of a tensor in the graph that encloses a body; it means nothing in the body itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OuterId(ValueId);
 
 impl OuterId {
-    /// Of a tensor `id` of the graph around.
+    /// Wraps the number `id` of a tensor of the enclosing graph.
     pub(super) fn of(id: ValueId) -> Self {
         OuterId(id)
     }
 
-    /// The tensor's number in the graph around, to ask that graph with.
+    /// Returns the number to look the tensor up with in the enclosing graph.
     pub fn in_outer_graph(self) -> ValueId {
         self.0
     }
 }
 
-/// A node of the graph, by its place in the file.
+/// The number of a node of the graph: its position in file order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub(super) u32);
 
 /// A dense number.
 pub trait Id: Copy {
-    /// The number.
+    /// Returns the number as an index.
     fn index(self) -> usize;
 }
 
@@ -50,7 +51,7 @@ impl Id for NodeId {
     }
 }
 
-/// At most one `V` per id.
+/// A map from ids to values of type `V`, stored densely.
 #[derive(Debug, Clone)]
 pub struct Table<I, V> {
     slots: Vec<Option<V>>,
@@ -64,34 +65,34 @@ impl<I, V> Default for Table<I, V> {
 }
 
 impl<I: Id, V> Table<I, V> {
-    /// An empty table that need not grow for the first `count` ids.
+    /// Creates an empty table with capacity for the first `count` ids.
     pub fn of(count: usize) -> Self {
         Table { slots: Vec::with_capacity(count), ids: PhantomData }
     }
 
-    /// What is known of `id`.
+    /// Returns the value of `id`.
     pub fn get(&self, id: I) -> Option<&V> {
         self.slots.get(id.index())?.as_ref()
     }
 
-    /// Whether anything is known of `id`.
+    /// Whether `id` has a value.
     pub fn contains(&self, id: I) -> bool {
         self.get(id).is_some()
     }
 
-    /// Notes `value` of `id`; returns what was known before.
+    /// Sets the value of `id`; returns the previous one.
     pub fn insert(&mut self, id: I, value: V) -> Option<V> {
         self.slot(id).replace(value)
     }
 
-    /// Forgets what is known of `id`.
+    /// Removes the value of `id`.
     pub fn remove(&mut self, id: I) {
         if let Some(slot) = self.slots.get_mut(id.index()) {
             *slot = None;
         }
     }
 
-    /// What is known of `id`; the default from now on, if nothing was.
+    /// Returns the value of `id`, after setting it to the default if there was none.
     pub fn or_default(&mut self, id: I) -> &mut V
     where
         V: Default,
@@ -110,7 +111,7 @@ impl<I: Id, V> Table<I, V> {
 }
 
 impl<I: Id> Table<I, ()> {
-    /// Marks all of `ids`.
+    /// Marks all `ids`.
     pub fn extend(&mut self, ids: impl IntoIterator<Item = I>) {
         ids.into_iter().for_each(|id| *self.slot(id) = Some(()));
     }
@@ -124,14 +125,14 @@ impl<I: Id> FromIterator<I> for Table<I, ()> {
     }
 }
 
-/// By a few ids, or pairs of them.
+/// A map for a few ids, or tuples of them.
 pub type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 
-/// A few ids, or pairs of them.
+/// A set of a few ids, or tuples of them.
 pub type IdSet<K> = HashSet<K, BuildHasherDefault<IdHasher>>;
 
-/// Spreads ids over a table. They are numbers of our own, one after another, so unlike
-/// names they need nothing that withstands whoever made the file.
+/// A multiplicative hasher for ids. We assign them consecutively, so unlike names, which are
+/// chosen by whoever made the file, they need no protection against chosen collisions.
 #[derive(Debug, Default, Clone)]
 pub struct IdHasher(u64);
 
@@ -175,7 +176,7 @@ mod tests {
             BuildHasherDefault::<IdHasher>::default().hash_one(pair)
         };
         let pairs = (0..64).flat_map(|a| (0..64).map(move |b| (NodeId(a), ValueId(b))));
-        // As hash tables do: the lower bits are the place.
+        // Hash tables use the lower bits as the position.
         let places: HashSet<u64> = pairs.map(|pair| hash(pair) % 8192).collect();
         assert!(places.len() > 2000, "{}", places.len());
     }

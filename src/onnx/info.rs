@@ -1,34 +1,34 @@
-//! What a `ValueInfoProto` says of a tensor, its element type and the sizes of its axes: read
-//! and made here only.
+//! Reading and making what a `ValueInfoProto` declares of a tensor, its element type and the
+//! sizes of its axes; no other module does either.
 //!
-//! A name of a size is a name, whatever it looks like, and a negative number is no size: either
-//! leaves the axis open. Knows the message; what follows from a declaration, and whether it is
-//! believed, is for others to say.
+//! A symbolic size is a name, even if it looks like a number, and a negative number is no size:
+//! either leaves the axis open. Knows the message; what follows from a declaration, and whether
+//! it is believed, is decided elsewhere.
 
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::{TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto};
 
-/// What is declared of a tensor.
+/// The declaration of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declared {
-    /// Its element type (`TensorProto.DataType`), if that is said.
+    /// The element type (`TensorProto.DataType`), if declared.
     pub element_type: Option<i32>,
-    /// Its sizes, `None` where one is left open; `None` if not even their number is said.
+    /// The size of each axis, `None` where it is open; `None` if not even the rank is declared.
     pub dims: Option<Vec<Option<i64>>>,
 }
 
-/// The size of one axis in a declaration.
+/// The declared size of one axis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AxisSize {
-    /// A number.
+    /// A fixed number.
     Fixed(i64),
-    /// Any number; the same for all axes with this name.
+    /// A symbolic size: any number, the same for all axes with this name.
     Named(String),
     /// Any number.
     Open,
 }
 
-/// What `info` declares; `None` if it says nothing, or that it is no tensor.
+/// Returns what `info` declares; `None` if it has no type, or if that is not a tensor type.
 pub fn declared(info: &ValueInfoProto) -> Option<Declared> {
     let type_proto::Value::TensorType(tensor) = info.r#type.as_ref()?.value.as_ref()? else {
         return None;
@@ -37,7 +37,7 @@ pub fn declared(info: &ValueInfoProto) -> Option<Declared> {
     Some(Declared { element_type: tensor.elem_type, dims })
 }
 
-/// What `info` declares of each axis; `None` if it declares no shape.
+/// Returns the declared size of each axis; `None` if `info` declares no tensor shape.
 pub fn axes(info: &ValueInfoProto) -> Option<Vec<AxisSize>> {
     let type_proto::Value::TensorType(tensor) = info.r#type.as_ref()?.value.as_ref()? else {
         return None;
@@ -52,12 +52,12 @@ pub fn axes(info: &ValueInfoProto) -> Option<Vec<AxisSize>> {
     Some(tensor.shape.as_ref()?.dim.iter().map(axis).collect())
 }
 
-/// The sizes that `info` declares; `None` if it declares no shape.
+/// Returns the declared sizes, `None` for open axes; `None` if `info` declares no tensor shape.
 pub fn dims(info: &ValueInfoProto) -> Option<Vec<Option<i64>>> {
     declared(info)?.dims
 }
 
-/// The element type that `info` declares.
+/// Returns the declared element type.
 pub fn element_type(info: &ValueInfoProto) -> Option<i32> {
     declared(info)?.element_type
 }
@@ -94,7 +94,7 @@ pub fn info_like(tensor: &TensorProto) -> ValueInfoProto {
     info(tensor.name(), tensor.data_type(), tensor.dims.iter().copied().map(AxisSize::Fixed))
 }
 
-/// Names a tensor and says nothing of it.
+/// Declares the tensor `name` without type and shape.
 pub fn untyped(name: &str) -> ValueInfoProto {
     ValueInfoProto { name: Some(name.to_owned()), ..ValueInfoProto::default() }
 }

@@ -1,8 +1,8 @@
-//! Local functions (`ModelProto.functions`): calls are replaced by what they stand for.
+//! Local functions (`ModelProto.functions`): calls are replaced by the nodes of the function.
 //!
-//! A call's nodes get names that begin with the call's own, so nothing collides and
-//! it can be told afterwards which calls took part in something. Knows the format
-//! only; which calls to inline is for others to say.
+//! The names of these nodes begin with the name of the call, so that nothing collides, and it
+//! can be told afterwards which calls took part in a block. Knows the format only; which calls
+//! to inline is decided by the caller.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -21,28 +21,29 @@ use crate::onnx::schema::graph_field;
 use crate::onnx::splice::{self, Edit};
 use crate::onnx::used_part::needed;
 
-/// Calls nest at most this deep; the standard forbids recursion.
+/// Maximum depth of calls within calls; the standard forbids recursion.
 const MAX_DEPTH: usize = 32;
 
-/// Bodies nest at most this deep, inlined too: no reader of protobuf goes much deeper.
+/// Maximum nesting of bodies, after inlining, too: no protobuf reader goes much deeper.
 const MAX_NESTING: usize = 30;
 
-/// Inlined, calls have no more nodes than this: functions that call each other twice
-/// double at every level.
+/// Maximum number of nodes of all inlined calls: functions that call each other twice double at
+/// every level.
 const MAX_NODES: usize = 1 << 18;
 
-/// Inlined, calls have no more bytes than this and a few times those of the file: a long
-/// name or list in a function is copied at every call.
+/// Maximum number of bytes of all inlined calls, in addition to four times those of the file: a
+/// long name or list in a function is copied at every call.
 const MAX_BYTES: usize = 1 << 24;
 
-/// The model with those calls inlined whose names `wanted` accepts; `None` if there are
-/// none. A call inside a function is named after the call around it and itself.
+/// Returns the model with those calls inlined whose names `wanted` accepts; `None` if there are
+/// none. The name of a call inside a function is that of the call around it, followed by its own.
 ///
-/// Callees of another operator set than the model's stay as they are: their
-/// operators may mean something else.
+/// Calls of functions that are written for another operator set than the model's stay as they
+/// are: their operators may mean something else.
 ///
 /// # Errors
-/// If an entry cannot be decoded, or functions call each other in a circle.
+/// Returns an error if an entry cannot be decoded, if functions call each other in a cycle, or
+/// if the calls expand to too many nodes or bytes.
 pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Bytes>, Invalid> {
     if model.functions.is_empty() {
         return Ok(None);
@@ -59,11 +60,11 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
     let mut after = Vec::new();
     for graph in &graphs {
         let nesting = nesting_of(graph);
-        // Nodes that nobody needs stay, and so does what they read.
+        // Dead nodes stay, and so do the nodes that they read from.
         let read_by_nodes = graph.nodes().flat_map(|(id, _)| graph.uses(id));
         let used: IdSet<ValueId> = graph.outputs.iter().copied().chain(read_by_nodes).collect();
         for (id, node) in graph.nodes() {
-            // The nodes of bodies that are needed are visited on their own.
+            // The nodes in bodies of live nodes are visited on their own.
             let alone = graph.is_live(id) && node.standard_op().is_some() && node.has_bodies();
             let called = || {
                 if alone { vec![id_of(&node.proto)] } else { called_by([&node.proto]) }
@@ -87,7 +88,7 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
         return Ok(None);
     }
     let imports = inliner.functions.missing_imports(&after, model);
-    // Callees go with their last call; those that nobody called stay.
+    // Functions go with their last call; those that were never called stay.
     let (before, after) = (inliner.functions.reached(before), inliner.functions.reached(after));
     let gone = before.difference(&after).filter_map(|id| inliner.functions.by_id.get(id));
     edits.extend(gone.map(|known| Edit::remove(known.field.entry())));
@@ -96,11 +97,11 @@ pub fn inline(model: &Model, wanted: &dyn Fn(&str) -> bool) -> Result<Option<Byt
     Ok(Some(edit::edited(model, &graphs, edits)))
 }
 
-/// Calls in `graphs` of functions that hold convolutions or batch norms and that cannot
-/// be inlined: the node, and why.
+/// Returns the calls in `graphs` that cannot be inlined, of functions that have convolutions or
+/// batch norms: the label of the node, and the reason.
 ///
 /// # Errors
-/// As [`inline`].
+/// Same as [`inline`].
 pub fn refused(model: &Model, graphs: &[Graph]) -> Result<Vec<(String, String)>, Invalid> {
     if model.functions.is_empty() {
         return Ok(Vec::new());
@@ -122,28 +123,28 @@ pub fn refused(model: &Model, graphs: &[Graph]) -> Result<Vec<(String, String)>,
     Ok(calls.collect())
 }
 
-/// How many graphs are around this one.
+/// Returns the number of graphs that enclose this one.
 fn nesting_of(graph: &Graph) -> usize {
-    // A body lies in an attribute of a node of a graph.
+    // A body adds three messages: the node, its attribute and the graph.
     graph.fields.containers.len() / 3
 }
 
 struct Inliner<'w> {
     functions: Callees,
     wanted: &'w dyn Fn(&str) -> bool,
-    /// What no name of the model contains.
+    /// The suffix of the names of calls, which no name of the model contains.
     suffix: String,
-    /// Those of calls, without the suffix.
+    /// The names of calls so far, without the suffix.
     names: UniqueNames,
-    /// How many nodes there are of inlined calls.
+    /// The number of nodes of inlined calls so far.
     nodes: usize,
-    /// How many bytes further ones may have.
+    /// The number of bytes that further inlined calls may have.
     bytes_left: usize,
 }
 
 impl Inliner<'_> {
-    /// Appends what `node` stands for to `nodes`: its function's nodes if it is a wanted
-    /// call, else itself. Returns whether it was a wanted call.
+    /// Appends the expansion of `node` to `nodes`: the nodes of its function if it is a wanted
+    /// call, else the node itself. Returns whether it was a wanted call.
     fn expand(
         &mut self,
         node: NodeProto,
@@ -173,12 +174,12 @@ impl Inliner<'_> {
         Ok(true)
     }
 
-    /// The nodes of a called function as nodes of the caller.
+    /// Returns the nodes of a called function as nodes of the caller.
     fn instances(&mut self, call: &Call) -> Result<Vec<NodeProto>, Invalid> {
         let mut nodes = Vec::with_capacity(call.function.node.len());
         let instances = call.function.node.iter().map(|inner| call.instance(inner));
         for node in instances.chain(call.passed_through()) {
-            // Its name begins with the call's.
+            // The name of the call is going to be prepended to its own.
             let size = node.encoded_len().saturating_add(call.name.len());
             self.bytes_left = self.bytes_left.checked_sub(size).ok_or(Invalid::ManyCalls)?;
             nodes.push(node);
@@ -186,7 +187,8 @@ impl Inliner<'_> {
         Ok(nodes)
     }
 
-    /// Appends what `inner` nodes of the call `name` stand for, those of bodies included.
+    /// Appends the expansions of the nodes `inner` of the call `name`; bodies are expanded in
+    /// place.
     fn expand_all(
         &mut self,
         inner: Vec<NodeProto>,
@@ -215,15 +217,15 @@ impl Inliner<'_> {
         Ok(())
     }
 
-    /// A name for a call that nothing else in the model begins with, the same whenever
-    /// it is asked for in the same order.
+    /// Returns a name for a call that no other name in the model begins with. The same sequence
+    /// of requests gives the same names.
     fn name_of(&mut self, node: &NodeProto) -> String {
         let base = if node.name().is_empty() { node.op_type() } else { node.name() };
         format!("{}{}", self.names.unique(base), self.suffix)
     }
 }
 
-/// One call: what the function's names and attributes stand for in it.
+/// One call: the actual tensors and attributes for the formal ones of its function.
 struct Call<'c> {
     name: &'c str,
     node: &'c NodeProto,
@@ -239,12 +241,12 @@ impl<'c> Call<'c> {
         let inputs = function.input.iter().map(String::as_str).zip(given);
         let outputs = function.output.iter().zip(&node.output);
         let outputs = outputs.map(|(formal, actual)| (formal.as_str(), actual.as_str()));
-        // What is passed through is an input under another name; see `passed_through`.
+        // An output that is also an input already has the input's name; see `passed_through`.
         let outputs = outputs.filter(|(own, actual)| !actual.is_empty() && !formal.contains(own));
         Call { name, node, function, tensors: inputs.chain(outputs).collect(), inputs: formal }
     }
 
-    /// What the function calls `inner` is called here.
+    /// Returns the name in the caller of the tensor that the function calls `inner`.
     fn tensor(&self, inner: &str) -> String {
         match self.tensors.get(inner) {
             Some(&outer) => outer.to_owned(),
@@ -253,7 +255,7 @@ impl<'c> Call<'c> {
         }
     }
 
-    /// A node of the function as a node of the caller.
+    /// Returns a node of the function as a node of the caller.
     fn instance(&self, inner: &NodeProto) -> NodeProto {
         let mut node = inner.clone();
         self.rename(&mut node.input);
@@ -266,8 +268,8 @@ impl<'c> Call<'c> {
         names.iter_mut().for_each(|name| *name = self.tensor(name));
     }
 
-    /// An attribute with its reference, if it is one, replaced by what the call, else the
-    /// function, gives for it. `None` if neither does.
+    /// Returns an attribute as it is in the caller: a reference is replaced by the value in the
+    /// call, or else by the default of the function. `None` if neither has one.
     fn attribute(&self, inner: &AttributeProto) -> Option<AttributeProto> {
         let mut attribute = match inner.ref_attr_name() {
             "" => inner.clone(),
@@ -301,7 +303,7 @@ impl<'c> Call<'c> {
         }
     }
 
-    /// Outputs that are inputs too.
+    /// Returns an Identity for each output of the function that is one of its inputs.
     fn passed_through(&self) -> impl Iterator<Item = NodeProto> {
         let outputs = self.function.output.iter().zip(&self.node.output);
         let passed = outputs

@@ -1,12 +1,12 @@
-//! Which nodes are needed: followed from what is wanted back to what makes it.
+//! Which nodes are needed: found by a backward search from the wanted tensors to their producers.
 //!
-//! Knows numbers of tensors and nodes. Who makes a tensor and what a node reads is for the
-//! caller to say, of a graph as it is or as it will be.
+//! Knows numbers of tensors and nodes. Callers supply the producers and the tensors read, of a
+//! graph as it is or as it is going to be.
 
 use crate::onnx::ids::{NodeId, Table, ValueId};
 
-/// The nodes that `wanted` tensors need, of about `count`: `producer` says which node makes a
-/// tensor, and `reads` adds the tensors that a node reads to a list.
+/// Returns the nodes, about `count` in number, that the `wanted` tensors need. `producer` returns
+/// the node that produces a tensor, and `reads` appends the tensors that a node reads to a list.
 pub fn needed(
     count: usize,
     wanted: &[ValueId],
@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn what_leads_to_no_output_is_not_needed() {
-        // Tensor i is made by node i, which reads tensor i − 2; nobody makes tensors 0 and 1.
+        // Node i produces tensor i and reads tensor i − 2; no node produces tensors 0 and 1.
         let producer = |value: ValueId| (value.0 > 1).then_some(NodeId(value.0));
         let reads = |node: NodeId, open: &mut Vec<ValueId>| open.push(ValueId(node.0 - 2));
         let needed = needed(8, &[ValueId(5)], producer, reads);

@@ -1,7 +1,7 @@
-//! Files as memory: the one place with `unsafe` code.
+//! Memory-mapped files: the one module with `unsafe` code.
 //!
-//! Pages of a map that were read count as memory of this process until they are given
-//! back, so that whoever reads a file of many gigabytes gives them back on the way.
+//! Pages of a map that were read count as memory of this process until they are released, so a
+//! reader of a file of many gigabytes releases them on the way.
 //!
 //! Knows bytes, and no format.
 
@@ -16,22 +16,22 @@ use prost::bytes::Bytes;
 
 use crate::onnx::place::FileStamp;
 
-/// How the content of a file comes here.
+/// How the content of a file gets into memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileAccess {
-    /// Page by page, as it is looked at.
+    /// Page by page, on access.
     Mapped,
-    /// All at once, after which nobody is in the way of who replaces the file.
+    /// All at once; afterwards nothing keeps others from replacing the file.
     Read,
 }
 
-/// A file, mapped. Clones are of one map.
+/// A file in memory. Clones share one map.
 #[derive(Debug, Clone)]
 pub struct MappedFile {
-    /// Where it was found, and what it was then.
+    /// The path that it was opened at, and its stamp then.
     found: Arc<(PathBuf, FileStamp)>,
     content: Bytes,
-    /// `None` of a file that was read, and of an empty one, which cannot be mapped.
+    /// `None` for a file that was read, and for an empty one, which cannot be mapped.
     map: Option<(Arc<File>, Arc<Mmap>)>,
 }
 
@@ -47,22 +47,22 @@ impl MappedFile {
     /// Maps the file at `path`.
     ///
     /// # Errors
-    /// If it cannot be opened, is not a regular file, or cannot be mapped.
+    /// Returns an error if it cannot be opened, is not a regular file, or cannot be mapped.
     pub fn of(path: &Path) -> io::Result<Self> {
         Self::opened(path, FileAccess::Mapped)
     }
 
-    /// The file at `path`.
+    /// Opens the file at `path`, mapping or reading it.
     ///
     /// # Errors
-    /// As [`Self::of`], and if it cannot be read.
+    /// Returns an error under the conditions of [`Self::of`], or if it cannot be read.
     pub fn opened(path: &Path, access: FileAccess) -> io::Result<Self> {
         let not_regular =
             || Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         if path.is_dir() {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"));
         }
-        // Opening a named pipe would wait for somebody to write to it.
+        // Opening a named pipe would block until another process writes to it.
         if !path.metadata()?.is_file() {
             return not_regular();
         }
@@ -88,34 +88,34 @@ impl MappedFile {
         Ok(MappedFile { found, content, map: Some((Arc::new(file), map)) })
     }
 
-    /// The path at which another file lies now, or this one with another size or written to
-    /// later: pages that were read again since may be those of another file. `None` if all is
-    /// as it was.
+    /// Returns the path if another file lies there now, or if the size or the modification time
+    /// of this one has changed: pages that were loaded again since may be those of another
+    /// file. `None` if nothing has changed.
     pub fn changed(&self) -> Option<&Path> {
         let (path, found) = &*self.found;
         (FileStamp::at(path).as_ref() != Some(found)).then_some(path)
     }
 
-    /// Where it was found.
+    /// Returns the path that it was opened at.
     pub fn path(&self) -> &Path {
         &self.found.0
     }
 
-    /// The whole file.
+    /// Returns the bytes of the whole file.
     pub fn bytes(&self) -> Bytes {
         self.content.clone()
     }
 
-    /// Whether `bytes` are this content, and not others like it.
+    /// Whether `bytes` are this very memory, not just equal content.
     pub fn is(&self, bytes: &[u8]) -> bool {
         !bytes.is_empty() && std::ptr::eq::<[u8]>(&*self.content, bytes)
     }
 
-    /// Copies a part of the file: by the system, if it can, without a page of it coming here.
-    /// One thread at a time may do that.
+    /// Copies a part of the file, within the system where it can do that, without reading pages
+    /// into this process. One thread at a time may call it.
     ///
     /// # Errors
-    /// What the file system says, and if the file has become shorter.
+    /// Returns an error if the file system reports one, or if the file has become shorter.
     pub fn copy(&self, part: Range<usize>, out: &mut BufWriter<&File>) -> io::Result<()> {
         let Some((file, _)) = &self.map else {
             let part = self.content.get(part);
@@ -127,15 +127,15 @@ impl MappedFile {
         if copied == part.len() as u64 { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
-    /// Gives back the pages that were read; whoever reads on gets them from the file again.
+    /// Releases the pages that were read; further reads load them from the file again.
     pub fn give_back(&self) {
         #[cfg(unix)]
         if let Some((_, map)) = &self.map {
-            // SAFETY: the map is of a file, shared and never written to, so what is read
-            // after this call is what was there before.
+            // SAFETY: the map is of a file, shared and never written to, so what is read after
+            // this call is what was there before.
             #[allow(unsafe_code)]
             let advised = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
-            // It is advice: if it is not taken, the pages stay.
+            // This is advice: if it is not taken, the pages stay.
             drop(advised);
         }
     }
@@ -145,8 +145,8 @@ impl MappedFile {
 mod tests {
     use super::*;
 
-    /// Whether a file is mapped or read, what is seen and copied of it is the same; one that was
-    /// read is as it was, whatever stands in its place now.
+    /// Mapped and read files look the same and are copied in the same way; a file that was read
+    /// does not change when it is overwritten.
     #[test]
     fn a_file_that_was_read_is_like_one_that_is_mapped() {
         let folder = tempfile::tempdir().unwrap();

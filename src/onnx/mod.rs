@@ -1,19 +1,23 @@
-//! The ONNX file format: what a model's bytes say, and new bytes from old ones.
+//! The ONNX file format: what the bytes of a model say, and how new bytes are made from old ones.
 //!
-//! From below: [`wire`] finds fields in bytes and [`schema`] gives their numbers; [`proto`]
-//! has the messages, [`model`] a file of them, indexed and not yet decoded. [`graph`] resolves
-//! names to [`ids`], with a [`node`] each and the [`liveness`] of all, once [`sort`] has put nodes
-//! in order, and which graphs are [`nested`] in which node; [`info`] reads what is declared of a tensor, [`data`], [`tensor`], [`float`] and
-//! [`extremes`] what is stored of it, [`storage`] finds it in side files ([`map`]), and [`check`]
-//! looks at everything that is stored, [`notes`] are what else is said of it; of an Einsum, [`equation`] is read; [`training`] tells what
-//! is in training mode, [`sniff`] what is no ONNX file. [`inline`] puts local functions
-//! ([`callees`]) in the places of their calls, as far as that is [`used_part`].
-//! New bytes are old ones with edits ([`splice`], [`edit`]): new entries come from [`write`]
-//! under new [`names`], side files from [`external`], and [`staged`] puts files in place;
-//! whether two paths are one file, [`place`] knows.
+//! Reading, from the bottom up: [`wire`] finds fields in protobuf bytes, and [`schema`] has their
+//! numbers. [`proto`] has the messages; [`model`] is a file of them, indexed and not yet decoded.
+//! [`graph`] resolves the names of tensors to [`ids`], after [`sort`] has put the nodes in
+//! topological order; [`node`] is one node, [`liveness`] finds the nodes that are needed, and
+//! [`nested`] the graphs inside a node. [`info`] reads the declared type and shape of a tensor,
+//! [`data`], [`tensor`], [`float`] and [`extremes`] its stored values, which [`storage`] finds in
+//! the model or in side files (mapped by [`map`]), and [`notes`] its other fields; [`check`] checks
+//! all stored tensors. [`equation`] parses the equation of an Einsum, [`windows`] the attributes of
+//! sliding windows; [`training`] tells which nodes are in training mode, and [`sniff`] recognizes
+//! files that are not ONNX models. [`inline`] replaces calls of local functions ([`callees`]) by
+//! those nodes of the function that are needed ([`used_part`]).
 //!
-//! Knows protobuf and the ONNX messages. Knows nothing of convolutions being
-//! linear, of engines, or of why somebody wants an entry replaced.
+//! Writing: new bytes are old ones with edits ([`splice`], [`edit`]). [`write`] makes new
+//! nodes, [`names`] new names, [`external`] the layout of side files. [`staged`] puts files in
+//! place, and [`place`] tells whether two paths are the same file.
+//!
+//! Knows protobuf and the ONNX messages. Knows nothing of the linearity of convolutions, of
+//! engines, or of why an entry is to be replaced.
 
 pub mod callees;
 pub mod check;

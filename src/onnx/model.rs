@@ -1,9 +1,9 @@
 //! One model file: mapped, and indexed entry by entry.
 //!
-//! Opening a model reads tags and lengths only. Messages are decoded when
-//! somebody asks, and weights then are views into the map.
+//! Opening a model reads tags and lengths only. Messages are decoded on demand, and weights are
+//! then views into the memory map.
 //!
-//! Knows where each entry lies; which names it holds is for `graph` to say.
+//! Knows where each entry lies; resolving the names in it is left to `graph`.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -20,102 +20,104 @@ use crate::onnx::splice::Container;
 use crate::onnx::storage::Storage;
 use crate::onnx::wire::{self, Field, WireError};
 
-/// The file is not a valid ONNX model: what is wrong, and where.
+/// The reason why a file is not a valid ONNX model, and its place in the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Invalid {
     /// The bytes are not a protobuf message.
     #[error("this is not an ONNX file: {0}")]
     Wire(#[from] WireError),
-    /// An entry's content contradicts the schema.
+    /// The content of an entry contradicts the schema.
     #[error("the {entry} at byte {at} cannot be decoded: {reason}")]
     Decode {
-        /// Kind of entry.
+        /// The kind of entry.
         entry: &'static str,
-        /// Offset in the file.
+        /// Its offset in the file, in bytes.
         at: usize,
-        /// prost's reason.
+        /// The reason given by prost.
         reason: String,
     },
-    /// A file without a byte.
+    /// The file has no bytes.
     #[error("the file is empty")]
     Empty,
-    /// There is no `graph` field.
+    /// The file has no `graph` field.
     #[error("the file holds no graph; is it an ONNX model?")]
     NoGraph,
-    /// There is more than one `graph` field.
+    /// The file has more than one `graph` field.
     #[error("the file holds more than one graph")]
     ManyGraphs,
-    /// No operator set of the default domain is imported.
+    /// The model imports no operator set at all.
     #[error("the model imports no operator set, so its operators have no meaning")]
     NoOpset,
-    /// A version that no operator set has.
+    /// The imported version of the default operator set does not exist: it is less than 1.
     #[error("the model imports version {0} of the ONNX operators; they begin with 1")]
     Opset(i64),
-    /// The graph computes nothing.
+    /// A graph has no outputs.
     #[error("the graph has no outputs")]
     NoOutputs,
-    /// Two things have one name.
+    /// Two definitions have the same tensor name.
     #[error("tensor `{0}` is defined twice")]
     DefinedTwice(String),
-    /// A node reads something that nothing defines.
+    /// A node reads a tensor that nothing defines.
     #[error("{node} reads tensor `{tensor}`, which nothing defines")]
     Undefined {
-        /// The reader.
+        /// The node that reads it.
         node: String,
-        /// What it reads.
+        /// The name of the tensor.
         tensor: String,
     },
-    /// Nodes that cannot be sorted.
+    /// The nodes form a cycle, so no order sorts them.
     #[error("nodes read each other in a circle: {}", around(.0))]
     Circle(Vec<String>),
-    /// A node reads what a later one makes.
+    /// A node reads a tensor that only a later node produces.
     #[error("{node} reads tensor `{tensor}`, which a later node makes: the nodes are not sorted")]
     Unsorted {
-        /// The reader.
+        /// The node that reads it.
         node: String,
-        /// What it reads.
+        /// The name of the tensor.
         tensor: String,
     },
-    /// A stored tensor is not what it says.
+    /// A stored tensor contradicts its own description.
     #[error(transparent)]
     Tensor(#[from] TensorError),
-    /// Functions that call each other in a circle.
+    /// Functions call each other in a cycle, or their calls nest too deep.
     #[error("function `{0}` calls itself, or calls nest too deep")]
     RecursiveFunction(String),
-    /// Functions that call others again and again.
+    /// Calls of local functions expand to too many nodes or bytes.
     #[error("inlined, the calls of local functions have more nodes or bytes than are followed")]
     ManyCalls,
-    /// An attribute that holds one graph is there with two.
+    /// An attribute that holds one graph occurs with two.
     #[error("node `{0}` has two graphs in an attribute that holds one")]
     ManyBodies(String),
-    /// A graph output that nothing computes.
+    /// Nothing defines a tensor that is listed as a graph output.
     #[error("graph output `{0}` is computed by no node")]
     UndefinedOutput(String),
 }
 
-/// Where one graph lies: the model's own, or the body of an If, Loop or Scan.
+/// The position in the file of one graph: the main graph, or the body of an If, Loop or Scan.
 #[derive(Debug, Clone)]
 pub struct GraphFields {
     payload: Range<usize>,
     fields: Vec<Field>,
-    /// The graph message and all messages around it, which edits may grow or shrink.
+    /// The messages around the entries of the graph, outermost first, the graph message itself
+    /// last; edits may grow or shrink them.
     pub containers: Vec<Container>,
 }
 
 impl GraphFields {
-    /// Entries with field number `number` (see [`graph_field`]), in file order.
+    /// Returns the entries with field number `number` (see [`graph_field`]), in file order.
     pub fn fields(&self, number: u32) -> impl DoubleEndedIterator<Item = &Field> {
         self.fields.iter().filter(move |field| field.number == number)
     }
 
-    /// The graph message itself.
+    /// Returns the graph message itself.
     pub fn container(&self) -> Container {
         let none = Container { length: 0..0, payload: self.payload.clone() };
         self.containers.last().cloned().unwrap_or(none)
     }
 
-    /// Where a new initializer goes: after those that are there, else first.
+    /// Returns the offset where a new initializer goes: after the existing ones, or first in
+    /// the graph if it has none.
     pub fn end_of_initializers(&self) -> usize {
         self.fields(graph_field::INITIALIZER)
             .next_back()
@@ -146,22 +148,22 @@ pub struct Model {
     bytes: Bytes,
     /// The main graph.
     pub main: Arc<GraphFields>,
-    /// Local functions.
+    /// The local functions.
     pub functions: Vec<Field>,
-    /// Whether the file says how the model is trained: by graphs that read what the main one
-    /// makes, and set its initializers, by their names.
+    /// Whether the file has training graphs, which read tensors of the main graph and set its
+    /// initializers, both by name.
     pub has_training_info: bool,
     /// `ModelProto.ir_version`; 0 if it is missing.
     pub ir_version: u64,
-    /// Version of the default operator set, `ai.onnx`; 0 if no node is of it.
+    /// Version of the default operator set, `ai.onnx`; 0 if it is not imported, and so not used.
     pub opset: i64,
     /// Versions of the other operator sets, by domain.
     pub imports: HashMap<String, i64>,
-    /// Where the weights' bytes lie.
+    /// Access to the bytes of the weights.
     pub storage: Storage,
 }
 
-/// Reads a model from a pipe.
+/// Reads the bytes of a model from a pipe.
 pub fn read(mut input: impl Read) -> io::Result<Bytes> {
     let mut bytes = Vec::new();
     input.read_to_end(&mut bytes)?;
@@ -172,7 +174,7 @@ impl Model {
     /// Indexes a model. Its external data, if any, is found through `storage`.
     ///
     /// # Errors
-    /// If the bytes are not a `ModelProto` with one graph and an operator set.
+    /// Returns an error if the bytes are not a `ModelProto` with one graph and an operator set.
     pub fn index(bytes: Bytes, storage: Storage) -> Result<Self, Invalid> {
         if bytes.is_empty() {
             return Err(Invalid::Empty);
@@ -214,7 +216,8 @@ impl Model {
         let opset = match opset {
             Some(opset @ ..1) => return Err(Invalid::Opset(opset)),
             Some(opset) => opset,
-            // Operators of others need none; where there is another, reading the graph fails.
+            // A model with only foreign operators needs none; if it has others, reading the
+            // graph fails.
             None if !imports.is_empty() => 0,
             None => return Err(Invalid::NoOpset),
         };
@@ -222,20 +225,20 @@ impl Model {
         Ok(Model { bytes, main, functions, has_training_info, ir_version, opset, imports, storage })
     }
 
-    /// The whole file.
+    /// The bytes of the whole file.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// How large the file is, with the side files that were looked at so far.
+    /// Returns the size in bytes of the file and of the side files that have been opened so far.
     pub fn bytes_with_side_files(&self) -> usize {
         self.bytes.len().saturating_add(self.storage.mapped())
     }
 
-    /// The bodies in the node that stands at `node` in the graph with these `fields`.
+    /// Returns the bodies in the node at `node`, an entry of the graph with these `fields`.
     ///
     /// # Errors
-    /// If the bytes are no protobuf message.
+    /// Returns an error if the bytes are not a protobuf message.
     pub fn bodies(
         &self,
         fields: &GraphFields,
@@ -259,10 +262,10 @@ impl Model {
         Ok(bodies)
     }
 
-    /// Decodes one entry; `entry` is its kind, for the error.
+    /// Decodes one entry; `entry` names its kind in error messages.
     ///
     /// # Errors
-    /// If its content contradicts the schema.
+    /// Returns an error if its content contradicts the schema.
     pub fn decode<M: Message + Default>(
         &self,
         field: &Field,
@@ -274,7 +277,7 @@ impl Model {
     /// Decodes the message that fills `payload`.
     ///
     /// # Errors
-    /// As [`Self::decode`].
+    /// Same as [`Self::decode`].
     pub fn decode_range<M: Message + Default>(
         &self,
         payload: Range<usize>,
@@ -283,10 +286,10 @@ impl Model {
         decode_range(&self.bytes, payload, entry)
     }
 
-    /// As [`Self::decode`], into a message with room for what it holds.
+    /// Decodes as [`Self::decode`] does, into a `message` that may have capacity reserved.
     ///
     /// # Errors
-    /// As [`Self::decode`].
+    /// Same as [`Self::decode`].
     pub fn decode_into<M: Message>(
         &self,
         message: &mut M,
@@ -298,13 +301,14 @@ impl Model {
         merged.map_err(|error| Invalid::undecodable(entry, at, &error))
     }
 
-    /// The string in field `number` of the message that fills `payload`, without
-    /// decoding the rest; empty if there is none. The last one counts, as in protobuf.
+    /// Returns the string in field `number` of the message that fills `payload`, without
+    /// decoding the rest; empty if the field is missing. If it is repeated, the last one
+    /// counts, as in protobuf.
     pub fn string_within(&self, payload: &Range<usize>, number: u32) -> Result<String, Invalid> {
         self.str_within(payload, number).map(str::to_owned)
     }
 
-    /// As [`Self::string_within`], where it stands in the file.
+    /// Returns the same as [`Self::string_within`], borrowed from the file.
     pub fn str_within(&self, payload: &Range<usize>, number: u32) -> Result<&str, Invalid> {
         let mut text = payload.start..payload.start;
         for field in wire::fields(&self.bytes, payload.clone()) {
@@ -317,13 +321,13 @@ impl Model {
             .ok_or_else(|| WireError { at: payload.start, what: "a name is not UTF-8" }.into())
     }
 
-    /// The string that fills `payload`; `None` if it is none.
+    /// Returns the string that fills `payload`; `None` if the bytes are not UTF-8.
     pub fn str_at(&self, payload: Range<usize>) -> Option<&str> {
         std::str::from_utf8(self.bytes.get(payload)?).ok()
     }
 }
 
-/// Whether `domain` names the operators of the ONNX standard itself.
+/// Whether `domain` is that of the operators of the ONNX standard.
 pub fn is_default_domain(domain: &str) -> bool {
     domain.is_empty() || domain == "ai.onnx"
 }
@@ -345,7 +349,7 @@ fn decode_range<M: Message + Default>(
     M::decode(bytes.slice(payload)).map_err(|error| Invalid::undecodable(entry, at, &error))
 }
 
-/// A circle of nodes, as far as it is worth a line.
+/// Formats a cycle of nodes for one line of an error message.
 fn around(circle: &[String]) -> String {
     const MOST: usize = 8;
     let named = circle.iter().take(MOST).map(|node| format!("`{node}`"));
@@ -359,7 +363,7 @@ impl Invalid {
     }
 }
 
-/// The end of prost's reason: it begins with every message around the place.
+/// Returns the end of prost's reason, which lists every enclosing message first.
 fn innermost(reason: &str) -> String {
     const MOST: usize = 120;
     match reason.char_indices().rev().nth(MOST) {

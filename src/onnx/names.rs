@@ -1,6 +1,6 @@
-//! Names that are new: in a model whose names are anybody's, and among those given before.
+//! New names: different from all names in a given model, and from each other.
 //!
-//! Knows which names are taken; not what they are names of.
+//! Knows which names are taken; not what they name.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,32 +9,33 @@ use crate::onnx::node::bodies;
 use crate::onnx::proto::{FunctionProto, GraphProto, NodeProto};
 use crate::onnx::schema::{annotation_field, graph_field, info_field};
 
-/// `suffix`, with a number if need be, so that no name in `graph`, its bodies or the functions of
-/// its model contains it: names that end in it, or go on after it, are new.
+/// Returns `suffix`, extended by a number if necessary, so that no name in `graph`, its bodies
+/// or the functions of its model contains it: names that end in it, or in which more follows
+/// it, are new.
 pub fn fresh(graph: &Graph, suffix: &str) -> String {
     let mut seen = Suffixed::new(suffix);
     graph.values().for_each(|(_, value)| seen.see(value.name));
     seen.see_declared(graph);
-    // What nodes read and make are the graph's tensors.
+    // The tensors that nodes read and produce are those of the graph.
     graph.nodes().for_each(|(_, node)| seen.see_named(&node.proto));
     for function in &graph.model.functions {
-        // What is malformed is refused by whoever reads it.
+        // Malformed entries are refused when they are read.
         let function = graph.model.decode(function, "function").ok();
         function.iter().for_each(|function| seen.see_function(function));
     }
     seen.fresh()
 }
 
-/// Gives out names, each once: the same ones whenever it is asked in the same order.
+/// A generator of distinct names; the same sequence of requests gives the same names.
 #[derive(Debug, Default)]
 pub struct UniqueNames {
     given: HashSet<String>,
-    /// The number that was last tried for a name of this base.
+    /// For each base, the number that was tried last.
     tried: HashMap<String, usize>,
 }
 
 impl UniqueNames {
-    /// `base`, or `base_2`, `base_3`, … if that was given before.
+    /// Returns `base`, or `base_2`, `base_3`, … if that was given before.
     pub fn unique(&mut self, base: &str) -> String {
         let number = self.tried.entry(base.to_owned()).or_default();
         loop {
@@ -47,10 +48,11 @@ impl UniqueNames {
     }
 }
 
-/// Which names hold a suffix, and what follows it there.
+/// A scan for names that contain a suffix.
 struct Suffixed<'s> {
     suffix: &'s str,
-    /// Digits of the longest number behind the suffix; `None` if no name holds it.
+    /// The number of digits of the longest number that follows the suffix; `None` if no name
+    /// contains it.
     longest: Option<usize>,
 }
 
@@ -65,15 +67,15 @@ impl<'s> Suffixed<'s> {
         self.longest = self.longest.max(longest);
     }
 
-    /// The names in entries of `graph` that resolve to no tensor: what is said of one that does
-    /// not exist would be said of a new one of its name.
+    /// Sees the names that entries of `graph` describe, even if no tensor has them: a
+    /// description of a missing tensor would apply to a new one of its name.
     fn see_declared(&mut self, graph: &Graph) {
         for (number, name) in [
             (graph_field::VALUE_INFO, info_field::NAME),
             (graph_field::QUANTIZATION_ANNOTATION, annotation_field::TENSOR_NAME),
         ] {
             let fields = graph.fields.fields(number);
-            // What is no text is no name that anything new could have.
+            // A name that is not UTF-8 cannot be that of a new tensor.
             fields
                 .filter_map(|field| graph.model.str_within(&field.payload, name).ok())
                 .for_each(|name| self.see(name));
@@ -85,7 +87,7 @@ impl<'s> Suffixed<'s> {
         self.see_named(node);
     }
 
-    /// All names in `node` but those of what it reads and makes.
+    /// Sees all names in `node` except those of the tensors that it reads and produces.
     fn see_named(&mut self, node: &NodeProto) {
         self.see(node.name());
         bodies(node).for_each(|body| self.see_body(body));
@@ -100,7 +102,7 @@ impl<'s> Suffixed<'s> {
         body.node.iter().for_each(|node| self.see_node(node));
     }
 
-    /// Of what is inlined, the names are part of new ones.
+    /// Sees the names in `function`: when it is inlined, they become parts of new names.
     fn see_function(&mut self, function: &FunctionProto) {
         function.input.iter().chain(&function.output).for_each(|name| self.see(name));
         function.value_info.iter().for_each(|info| self.see(info.name()));
@@ -112,7 +114,7 @@ impl<'s> Suffixed<'s> {
         match self.longest {
             None => suffix.to_owned(),
             Some(0) => format!("{suffix}2"),
-            // A number longer than all that follow the suffix.
+            // A number longer than any that follows the suffix.
             Some(longest) => format!("{suffix}1{}", "0".repeat(longest)),
         }
     }
@@ -152,7 +154,7 @@ mod tests {
         assert_eq!(given, ["a", "a_2", "a_3", "a_4", "b"]);
     }
 
-    /// Where a name may stand, and a model in which it does.
+    /// A place where a name may occur, and a function that puts it there in a model.
     type NamePlace = (&'static str, fn(&mut ModelProto, String));
 
     fn info(name: String) -> ValueInfoProto {

@@ -1,18 +1,17 @@
-//! Which graphs lie in which node, at any depth.
+//! Which graphs lie inside which node, at any depth.
 //!
-//! [`Graph::read_all`] goes through the graphs in order and through the nodes of each, so the
-//! bodies of one node, and those of the nodes of graphs in a row, stand in a row: they are
-//! found without a look at all others.
+//! [`Graph::read_all`] is breadth-first: the bodies of one node are consecutive, and so are those
+//! of all nodes of consecutive graphs. Binary search finds them without visiting all other graphs.
 //!
-//! Knows places of graphs; not what is in them.
+//! Knows the indices of graphs; not what is in them.
 
 use std::ops::Range;
 
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::NodeId;
 
-/// The graphs in node `id` of the graph at place `number` of `graphs` (see
-/// [`Graph::read_all`]), each after those around it.
+/// Returns the graphs inside node `id` of graph number `number` of `graphs` (see
+/// [`Graph::read_all`]), at any depth, each after those that enclose it.
 pub fn inside<'g, 'm>(
     graphs: &'g [Graph<'m>],
     number: usize,
@@ -26,7 +25,7 @@ pub fn inside<'g, 'm>(
     levels.flat_map(|level| graphs.get(level).unwrap_or_default())
 }
 
-/// The places of the bodies of all nodes of the graphs at these places.
+/// Returns the indices of the bodies of all nodes of the graphs with the indices `around`.
 fn bodies_of(graphs: &[Graph], around: &Range<usize>) -> Range<usize> {
     let before = |place: usize| {
         graphs.partition_point(|graph| graph.outer.is_none_or(|(outer, _)| outer < place))
@@ -44,7 +43,7 @@ mod tests {
     use crate::onnx::storage::Storage;
     use crate::onnx::write;
 
-    /// An If whose bodies make `output` by these nodes each.
+    /// An If that computes `output`, with one body for each of these lists of nodes.
     fn branches(output: &str, bodies: Vec<Vec<NodeProto>>) -> NodeProto {
         let info =
             |name: &str| ValueInfoProto { name: Some(name.to_owned()), ..Default::default() };

@@ -1,8 +1,8 @@
-//! What is said of a stored tensor besides its content: remarks, properties, and whatever a
+//! The fields of a stored tensor besides its content: doc string, metadata, and whatever a
 //! later version of the format may add.
 //!
-//! Decoding drops what the schema does not know, so it is looked for in bytes. Knows fields of a
-//! message; not what they say.
+//! Decoding drops fields that the schema does not know, so they are looked for in the bytes.
+//! Knows the fields of a message; not what they say.
 
 use std::ops::Range;
 
@@ -12,10 +12,11 @@ use crate::onnx::model::{Invalid, Model};
 use crate::onnx::schema::{attribute_field, node_field, tensor_field};
 use crate::onnx::wire::{self, WireError};
 
-/// The fields of the TensorProto that fills `payload` which are not its content, as they stand.
+/// Returns the bytes of those fields of the TensorProto that fills `payload` that are not its
+/// content.
 ///
 /// # Errors
-/// If it is no message.
+/// Returns an error if it is not a protobuf message.
 pub fn within(model: &Model, payload: Range<usize>) -> Result<Vec<u8>, WireError> {
     let mut notes = Vec::new();
     for field in wire::fields(model.bytes(), payload) {
@@ -27,11 +28,11 @@ pub fn within(model: &Model, payload: Range<usize>) -> Result<Vec<u8>, WireError
     Ok(notes)
 }
 
-/// Those of the tensor `id` of `graph`: of its initializer, or of the tensor in its Constant
-/// node; none if nothing stores it.
+/// Returns the notes of the tensor `id` of `graph`: of its initializer, or of the tensor in its
+/// Constant node; empty if it is stored in neither.
 ///
 /// # Errors
-/// If an entry cannot be read.
+/// Returns an error if an entry cannot be read.
 pub fn of_stored(graph: &Graph, id: ValueId) -> Result<Vec<u8>, Invalid> {
     let value = graph.value(id);
     let message = match (&value.initializer, value.producer) {
@@ -42,7 +43,7 @@ pub fn of_stored(graph: &Graph, id: ValueId) -> Result<Vec<u8>, Invalid> {
     Ok(message.map(|payload| within(graph.model, payload)).transpose()?.unwrap_or_default())
 }
 
-/// Where the tensor lies that the node at `payload` has as its attribute `value`.
+/// Returns the range of the tensor in the attribute `value` of the node at `payload`.
 fn in_node(model: &Model, payload: &Range<usize>) -> Result<Option<Range<usize>>, Invalid> {
     for attribute in wire::fields(model.bytes(), payload.clone()) {
         let attribute = attribute?;

@@ -1,25 +1,27 @@
-//! Whether two paths are one file, where links lead, and whether a file has changed.
+//! Whether two paths are the same file, where links lead, and whether a file has changed.
 //!
-//! A file has many spellings: `a` and `./a`, through a link, by a second name. Whoever writes
-//! one file and reads another asks here whether they are the same.
+//! A file has many spellings: `a` and `./a`, a path through a link, a second hard link. Code
+//! that writes one file and reads another asks here whether they are the same.
 //!
-//! Knows paths, and what the file system says of them; opens no file.
+//! Knows paths, and the metadata of the file system; opens no file.
 
 use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
-/// What two paths have in common if they are one file: what lies there, or where it would.
+/// A key that two paths share if they are the same file: the file there, or the place where it
+/// would be.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum FileKey {
-    /// A name in a folder, without links on the way to it: what a rename would replace.
+    /// A name in a folder with resolved links: what a rename would replace.
     Place(PathBuf),
-    /// The file that is found there, whatever it is called: device and number.
+    /// The file that is found there, whatever its name: device and inode number.
     Content(u64, u64),
 }
 
-/// The keys of `path`, which need not exist. Two paths are one file if they share a key.
+/// Returns the keys of `path`, which need not exist. Two paths are the same file if they share
+/// a key.
 pub fn file_keys(path: &Path) -> Vec<FileKey> {
     let place = FileKey::Place(without_case(place(path)));
     [Some(place), path.metadata().ok().and_then(|there| content(&there))]
@@ -28,19 +30,20 @@ pub fn file_keys(path: &Path) -> Vec<FileKey> {
         .collect()
 }
 
-/// Whether two paths are one file.
+/// Whether two paths are the same file.
 pub fn is_same_file(one: &Path, other: &Path) -> bool {
     let keys = file_keys(one);
     file_keys(other).iter().any(|key| keys.contains(key))
 }
 
-/// Whether both are one name in one folder: what is written to one replaces what stands at the
-/// other. A link to a file, or a second name of it, is another place.
+/// Whether both are the same name in the same folder, so that a file written to one replaces
+/// the other. A link to a file, or another hard link, is another place.
 pub fn is_same_place(one: &Path, other: &Path) -> bool {
     without_case(place(one)) == without_case(place(other))
 }
 
-/// The folder of `path` without links, as far as it exists, and the name in it.
+/// Returns the name of `path` in its folder, with the links of the folder resolved as far as it
+/// exists.
 fn place(path: &Path) -> PathBuf {
     let Some(name) = path.file_name() else {
         return path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -48,7 +51,7 @@ fn place(path: &Path) -> PathBuf {
     resolved(folder_of(path)).join(name)
 }
 
-/// `folder` without links; what does not exist of it, as it is spelled.
+/// Returns `folder` with links resolved; parts that do not exist stay as they are spelled.
 fn resolved(folder: &Path) -> PathBuf {
     if let Ok(folder) = folder.canonicalize() {
         return folder;
@@ -62,13 +65,13 @@ fn resolved(folder: &Path) -> PathBuf {
     }
 }
 
-/// Where file systems usually take two names for one that differ in case only.
+/// On these systems, names that differ in case only are usually the same.
 #[cfg(any(windows, target_os = "macos"))]
 fn without_case(path: PathBuf) -> PathBuf {
     path.to_string_lossy().to_lowercase().into()
 }
 
-/// Elsewhere case tells names apart.
+/// On other systems, case distinguishes names.
 #[cfg(not(any(windows, target_os = "macos")))]
 fn without_case(path: PathBuf) -> PathBuf {
     path
@@ -85,12 +88,11 @@ fn content(_: &Metadata) -> Option<FileKey> {
     None
 }
 
-/// Links that are followed from one to the next; systems follow no more.
+/// The maximum number of consecutive links that are followed; systems follow no more.
 const MOST_LINKS: usize = 40;
 
-/// Whether `path` is a link that leads to something which a process has open, as
-/// `/dev/stdout` and `/dev/fd/1` do. To rename a file to such a name would replace the link
-/// itself, for every process.
+/// Whether `path` is a link to something that a process has open, as `/dev/stdout` and `/dev/fd/1`
+/// are. Renaming a file to such a name would replace the link itself, for every process.
 pub fn leads_to_open_file(path: &Path) -> bool {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
@@ -105,17 +107,17 @@ pub fn leads_to_open_file(path: &Path) -> bool {
     false
 }
 
-/// Whether `place`, whose last parts need not exist, lies in `folder` once all links on the
-/// way to it are followed.
+/// Whether `place`, whose last components need not exist, lies in `folder` once all links on
+/// the way to it are resolved.
 ///
 /// # Errors
-/// If `folder` does not exist.
+/// Returns an error if `folder` does not exist.
 pub fn is_inside(place: &Path, folder: &Path) -> io::Result<bool> {
     let folder = folder.canonicalize()?;
     Ok(resolved(place).starts_with(folder))
 }
 
-/// What changes with a file: which one it is, its size, and when it was last written to.
+/// What identifies the state of a file: which file it is, its size, and its modification time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileStamp {
     content: Option<FileKey>,
@@ -124,18 +126,18 @@ pub struct FileStamp {
 }
 
 impl FileStamp {
-    /// That of the file at `path`, links followed; `None` if there is none.
+    /// Returns the stamp of the file at `path`, with links followed; `None` if there is none.
     pub fn at(path: &Path) -> Option<Self> {
         path.metadata().ok().map(|there| FileStamp::of(&there))
     }
 
-    /// That of the file of which the system says this.
+    /// Returns the stamp of the file with this metadata.
     pub fn of(there: &Metadata) -> Self {
         FileStamp { content: content(there), bytes: there.len(), modified: there.modified().ok() }
     }
 }
 
-/// The folder that a file lies in.
+/// Returns the folder that `path` lies in, `.` if it names none.
 pub fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -147,7 +149,7 @@ pub fn folder_of(path: &Path) -> &Path {
 mod tests {
     use super::*;
 
-    /// Two spellings below a folder, and whether they are one file.
+    /// Two spellings in a folder, and whether they are the same file.
     #[cfg(unix)]
     #[test]
     fn spellings_of_one_file_share_a_key() {

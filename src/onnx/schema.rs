@@ -1,9 +1,9 @@
-//! Field numbers of the ONNX messages, as `proto/onnx.proto` gives them: only of those fields
-//! that are looked for without decoding the message, or written before it is complete.
+//! Field numbers of the ONNX messages, as in `proto/onnx.proto`: only those of fields that are
+//! read without decoding the message, or written before it is complete.
 //!
-//! Knows numbers, and neither bytes nor what a field means.
+//! Knows numbers; neither bytes nor what a field means.
 
-/// Of `ModelProto`.
+/// Field numbers of `ModelProto`.
 pub mod model_field {
     /// `ir_version`.
     pub const IR_VERSION: u32 = 1;
@@ -17,7 +17,7 @@ pub mod model_field {
     pub const FUNCTIONS: u32 = 25;
 }
 
-/// Of `TrainingInfoProto`.
+/// Field numbers of `TrainingInfoProto`.
 pub mod training_field {
     /// `initialization`.
     pub const INITIALIZATION: u32 = 1;
@@ -25,7 +25,7 @@ pub mod training_field {
     pub const ALGORITHM: u32 = 2;
 }
 
-/// Of `GraphProto`.
+/// Field numbers of `GraphProto`.
 pub mod graph_field {
     /// `node`.
     pub const NODE: u32 = 1;
@@ -43,7 +43,7 @@ pub mod graph_field {
     pub const SPARSE_INITIALIZER: u32 = 15;
 }
 
-/// Of `NodeProto`.
+/// Field numbers of `NodeProto`.
 pub mod node_field {
     /// `input`.
     pub const INPUT: u32 = 1;
@@ -57,7 +57,7 @@ pub mod node_field {
     pub const DOMAIN: u32 = 7;
 }
 
-/// Of `AttributeProto`.
+/// Field numbers of `AttributeProto`.
 pub mod attribute_field {
     /// `name`.
     pub const NAME: u32 = 1;
@@ -75,7 +75,7 @@ pub mod attribute_field {
     pub const SPARSE_TENSORS: u32 = 23;
 }
 
-/// Of `FunctionProto`.
+/// Field numbers of `FunctionProto`.
 pub mod function_field {
     /// `input`.
     pub const INPUT: u32 = 4;
@@ -85,11 +85,12 @@ pub mod function_field {
     pub const ATTRIBUTE_PROTO: u32 = 11;
 }
 
-/// Of `TensorProto`.
+/// Field numbers of `TensorProto`.
 pub mod tensor_field {
-    /// Name, type and dimensions, and all that holds values or says where they lie: `dims`,
-    /// `data_type`, `float_data`, `int32_data`, `string_data`, `int64_data`, `name`, `raw_data`,
-    /// `double_data`, `uint64_data`, `external_data` and `data_location`.
+    /// The fields of the content: name, type and dimensions, and all that hold values or say
+    /// where they lie, that is, `dims`, `data_type`, `float_data`, `int32_data`, `string_data`,
+    /// `int64_data`, `name`, `raw_data`, `double_data`, `uint64_data`, `external_data` and
+    /// `data_location`.
     pub const CONTENT: [u32; 12] = [1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14];
     /// `data_type`.
     pub const DATA_TYPE: u32 = 2;
@@ -103,7 +104,7 @@ pub mod tensor_field {
     pub const DATA_LOCATION: u32 = 14;
 }
 
-/// Of `SparseTensorProto`.
+/// Field numbers of `SparseTensorProto`.
 pub mod sparse_field {
     /// `values`.
     pub const VALUES: u32 = 1;
@@ -111,13 +112,13 @@ pub mod sparse_field {
     pub const INDICES: u32 = 2;
 }
 
-/// Of `ValueInfoProto`.
+/// Field numbers of `ValueInfoProto`.
 pub mod info_field {
     /// `name`.
     pub const NAME: u32 = 1;
 }
 
-/// Of `TensorAnnotation`.
+/// Field numbers of `TensorAnnotation`.
 pub mod annotation_field {
     /// `tensor_name`.
     pub const TENSOR_NAME: u32 = 1;
@@ -135,7 +136,7 @@ mod tests {
     };
     use crate::onnx::wire;
 
-    /// The number of the first field that is encoded.
+    /// Returns the number of the first field that is encoded.
     fn first(message: &impl Message) -> u32 {
         let bytes = message.encode_to_vec();
         wire::fields(&bytes, 0..bytes.len()).next().unwrap().unwrap().number
@@ -147,7 +148,7 @@ mod tests {
         first(&message)
     }
 
-    /// A tensor with nothing but its content, however that is stored, has these fields.
+    /// A tensor that has all fields of its content, and no others, has the fields of `CONTENT`.
     #[test]
     fn the_content_of_a_tensor_is_in_its_fields() {
         let content = TensorProto {

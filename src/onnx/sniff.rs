@@ -1,4 +1,5 @@
-//! What a file is that is taken for a model and is none, and how to get a model of it.
+//! Recognizing files that are mistaken for ONNX models, with advice on how to get a model from
+//! them.
 //!
 //! Knows how other formats begin, and of ONNX only that it is protobuf.
 
@@ -6,19 +7,19 @@ use std::path::Path;
 
 use crate::onnx::wire;
 
-/// Something that people have in the place of an ONNX model.
+/// A format that is mistaken for an ONNX model.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Foreign {
-    /// What it is.
+    /// What the file is, for messages.
     pub what: &'static str,
-    /// What to do with it.
+    /// Advice on how to get an ONNX model.
     pub remedy: &'static str,
 }
 
-/// How it is recognised.
+/// A test whether bytes are of a format.
 type Is = fn(&[u8]) -> bool;
 
-/// The first that fits counts.
+/// The known formats; the first that matches counts.
 const KINDS: &[(Is, Foreign)] = &[
     (
         |bytes| is_zip_with(bytes, "/data.pkl"),
@@ -136,24 +137,25 @@ const KINDS: &[(Is, Foreign)] = &[
     ),
 ];
 
-/// A folder with a `saved_model.pb`.
+/// The format of a folder with a `saved_model.pb`.
 const SAVED_MODEL: Foreign = Foreign {
     what: "a TensorFlow SavedModel",
     remedy: "convert its folder with python -m tf2onnx.convert --saved-model FOLDER --output \
              model.onnx",
 };
 
-/// What the folder at `path` is, if that can be told.
+/// Returns the format of the folder at `path`, if it is recognized.
 pub fn recognise_folder(path: &Path) -> Option<&'static Foreign> {
     path.join("saved_model.pb").is_file().then_some(&SAVED_MODEL)
 }
 
-/// What `bytes`, which are no ONNX model, are, if that can be told.
+/// Returns the format of `bytes`, which are not an ONNX model, if it is recognized.
 pub fn recognise(bytes: &[u8]) -> Option<&'static Foreign> {
     KINDS.iter().find(|(is, _)| is(bytes)).map(|(_, foreign)| foreign)
 }
 
-/// Names in archives, and operators in graphs, show early or at the end.
+/// The number of bytes that are searched at each end: names in archives, and operators in
+/// graphs, occur early or at the end.
 const ENOUGH: usize = 1 << 20;
 
 fn holds(bytes: &[u8], text: &[u8]) -> bool {
@@ -162,7 +164,7 @@ fn holds(bytes: &[u8], text: &[u8]) -> bool {
     [begin, end].iter().any(|part| part.windows(text.len()).any(|window| window == text))
 }
 
-/// Whether a zip archive lists a file whose name ends so.
+/// Whether a zip archive lists a file whose name ends with `end`.
 fn is_zip_with(bytes: &[u8], end: &str) -> bool {
     bytes.starts_with(b"PK\x03\x04") && holds(bytes, end.as_bytes())
 }
@@ -176,13 +178,13 @@ fn begins_with_any(bytes: &[u8], beginnings: &[&str]) -> bool {
     beginnings.iter().any(begins)
 }
 
-/// A version, then graphs in field 2.
+/// Whether the message has a version in field 1, followed by one graph in field 2.
 fn is_saved_model(bytes: &[u8]) -> bool {
     let fields = wire::fields(bytes, 0..bytes.len()).map(|field| field.map(|field| field.number));
     fields.collect::<Result<Vec<_>, _>>().is_ok_and(|numbers| numbers == [1, 2])
 }
 
-/// Whether it begins with a message in field 1, where an ONNX model has a number.
+/// Whether the bytes begin with a message in field 1, where an ONNX model has a number.
 fn is_list_of_messages(bytes: &[u8]) -> bool {
     bytes.first() == Some(&0x0a)
 }

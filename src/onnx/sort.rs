@@ -1,11 +1,11 @@
-//! The order of nodes: the standard wants each behind those whose tensors it reads, and some
-//! writers (converters to float16 among them) append what they add.
+//! The order of nodes. The standard requires that each node follows those whose tensors it
+//! reads, but some writers (converters to float16 among them) append what they add.
 //!
-//! Nodes of a graph that are not sorted are: each goes right before the first that reads it,
-//! and the others keep their order. Entries are moved as they are, so that every message keeps
-//! its length. What a body reads of the graph around it counts as read by its node.
+//! Unsorted graphs are sorted: each node that comes too late is moved right before the first that
+//! reads it, and the others keep their order. Entries are moved unchanged, so that every message
+//! keeps its length. What a body reads of the graph around it counts as read by its node.
 //!
-//! Knows names, entries and their places; not what a node computes.
+//! Knows names, entries and their positions; not what a node computes.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -19,14 +19,14 @@ use crate::onnx::schema::{
 };
 use crate::onnx::wire::{self, Field, WireError};
 
-/// Messages nest at most this deep; no reader of protobuf goes much deeper.
+/// The maximum nesting of bodies that is followed; no protobuf reader goes much deeper.
 const MAX_NESTING: usize = 64;
 
-/// The bytes of `model` with the nodes of its graphs, bodies and functions sorted; `None` if
-/// they are. Nodes that read each other in a circle stay as they are.
+/// Returns the bytes of `model` with the nodes of its graphs, bodies and functions sorted;
+/// `None` if they are sorted already. The nodes of a graph with a cycle stay as they are.
 ///
 /// # Errors
-/// If the bytes are no protobuf message.
+/// Returns an error if the bytes are not a protobuf message.
 pub fn sorted(model: &Model) -> Result<Option<Bytes>, WireError> {
     let mut unsorted = Vec::new();
     let mut graphs = vec![Scope::of_main(model)?];
@@ -43,7 +43,8 @@ pub fn sorted(model: &Model) -> Result<Option<Bytes>, WireError> {
         return Ok(None);
     }
     let mut bytes = model.bytes().to_vec();
-    // The innermost first: later, they lie somewhere else. A body begins behind its graph.
+    // Innermost first, because sorting an outer graph moves its bodies. A body starts after its
+    // graph.
     unsorted.sort_by_key(|(payload, ..)| std::cmp::Reverse(payload.start));
     for (payload, number, order) in unsorted {
         let moved = with_nodes_in_order(&bytes, &payload, number, &order)?;
@@ -54,17 +55,17 @@ pub fn sorted(model: &Model) -> Result<Option<Bytes>, WireError> {
     Ok(Some(bytes.into()))
 }
 
-/// The names of nodes that read each other in a circle, in the graph that fills `payload`;
-/// `None` if there is no circle.
+/// Returns the names of nodes that form a cycle in the graph that fills `payload`; `None` if it
+/// has no cycle.
 ///
 /// # Errors
-/// As [`sorted`].
+/// Same as [`sorted`].
 pub fn circle(model: &Model, payload: &Range<usize>) -> Result<Option<Vec<String>>, WireError> {
     let scope = Scope::read(model, payload.clone(), Kind::Graph, Rc::default(), 0)?;
     Ok(scope.order().err())
 }
 
-/// What lists nodes.
+/// The kind of a message that lists nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Graph,
@@ -72,7 +73,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// The field of its nodes.
+    /// Returns the field number of its nodes.
     fn nodes(self) -> u32 {
         match self {
             Kind::Graph => graph_field::NODE,
@@ -81,7 +82,7 @@ impl Kind {
     }
 }
 
-/// A graph, body or function: its nodes, and what they may read besides each other's tensors.
+/// A graph, body or function: its nodes, and the tensors of enclosing graphs that they may read.
 struct Scope<'m> {
     model: &'m Model,
     payload: Range<usize>,
@@ -92,7 +93,7 @@ struct Scope<'m> {
     depth: usize,
 }
 
-/// The tensors of the graph around a body, and of those around that one.
+/// The tensors of the graph that encloses a body, and of those that enclose that one.
 #[derive(Default)]
 struct Around<'m> {
     tensors: HashSet<&'m str>,
@@ -112,14 +113,14 @@ impl Around<'_> {
     }
 }
 
-/// What the nodes of a graph read and make, node by node.
+/// The names of the tensors that the nodes of a graph read and produce, node by node.
 #[derive(Default)]
 struct NameLists<'m> {
     read: Vec<&'m str>,
     made: Vec<&'m str>,
 }
 
-/// The names in one node; those of tensors, by their places in the lists.
+/// The names in one node; those of tensors are ranges of the lists of its graph.
 struct Names<'m> {
     label: &'m str,
     is_standard: bool,
@@ -163,7 +164,8 @@ impl<'m> Scope<'m> {
         self.names.made.get(node.makes.clone()).unwrap_or_default()
     }
 
-    /// Its own tensors: those that it is given or stores, and those that its nodes make.
+    /// Returns the names of its own tensors: its inputs, its initializers, and what its nodes
+    /// produce.
     fn tensors(&self) -> HashSet<&'m str> {
         let fields = wire::fields(self.model.bytes(), self.payload.clone()).map_while(Result::ok);
         let given = fields.filter_map(|field| match (self.kind, field.number) {
@@ -177,7 +179,7 @@ impl<'m> Scope<'m> {
         given.chain(self.names.made.iter().copied()).collect()
     }
 
-    /// The bodies in its nodes.
+    /// Returns the bodies in its nodes.
     fn bodies(&self) -> Result<Vec<Scope<'m>>, WireError> {
         let mut bodies = Vec::new();
         if self.nodes.iter().all(|node| node.bodies.is_empty()) || self.depth >= MAX_NESTING {
@@ -185,7 +187,7 @@ impl<'m> Scope<'m> {
         }
         let further = Some(Rc::clone(&self.around));
         let around = Rc::new(Around { tensors: self.tensors(), further });
-        // What the bodies of foreign operators mean is for their owners to say.
+        // Only whoever defines a foreign operator knows what its bodies mean.
         for node in self.nodes.iter().filter(|node| node.is_standard) {
             for body in &node.bodies {
                 let depth = self.depth.saturating_add(1);
@@ -196,15 +198,16 @@ impl<'m> Scope<'m> {
         Ok(bodies)
     }
 
-    /// The numbers of the nodes in an order in which each comes behind those that it reads;
-    /// `None` if they stand in one.
+    /// Returns the indices of the nodes in an order in which each follows those whose tensors
+    /// it reads; `None` if the nodes are in such an order already.
     ///
     /// # Errors
-    /// The names of nodes that read each other in a circle.
+    /// Returns the names of nodes that form a cycle.
     fn order(&self) -> Result<Option<Vec<usize>>, Vec<String>> {
         let mut makers: HashMap<&str, usize> = HashMap::new();
         for (number, node) in self.nodes.iter().enumerate() {
-            // A name of the graph around is read from there until a node here has made it.
+            // A name of an enclosing graph means the outer tensor until a node here has
+            // produced it, so that it does not order nodes.
             let is_own = |name: &&&str| !self.around.holds(name);
             for &name in self.made_by(node).iter().filter(is_own) {
                 makers.entry(name).or_insert(number);
@@ -212,8 +215,8 @@ impl<'m> Scope<'m> {
         }
         let mut order = Vec::with_capacity(self.nodes.len());
         let mut states = vec![State::New; self.nodes.len()];
-        // Nodes whose tensors are wanted, each by the one below it, and how many of the names that
-        // it reads were looked at.
+        // The stack of a depth-first search: nodes, each needed by the one below it, and how
+        // many of the names that the node reads have been visited.
         let mut open = Vec::new();
         for first in 0..self.nodes.len() {
             open.push((first, 0));
@@ -243,25 +246,26 @@ impl<'m> Scope<'m> {
         Ok((!is_sorted).then_some(order))
     }
 
-    /// The names of the `open` nodes from `first` on, of which each reads the next, and the
-    /// last the first.
+    /// Returns the names of the `open` nodes from `first` on: each reads from the next, and the
+    /// last reads from the first.
     fn circle(&self, open: &[(usize, usize)], first: usize) -> Vec<String> {
         let circle = open.iter().map(|(number, _)| *number).skip_while(|number| *number != first);
         circle.filter_map(|number| Some(self.nodes.get(number)?.label.to_owned())).collect()
     }
 }
 
-/// How far a node is.
+/// The state of a node in the depth-first search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     New,
-    /// Nodes are looked for whose tensors it reads.
+    /// The nodes whose tensors it reads are being visited.
     Open,
     Placed,
 }
 
 impl<'m> Names<'m> {
-    /// Those of a `node`; what it reads and makes joins the `lists` of its graph.
+    /// Reads the names in `node`; those of the tensors that it reads and produces are appended
+    /// to the `lists` of its graph.
     fn of(
         model: &'m Model,
         node: &Range<usize>,
@@ -294,7 +298,7 @@ impl<'m> Names<'m> {
     }
 }
 
-/// The graphs in an attribute.
+/// Returns the graphs in an attribute.
 fn graphs_in(model: &Model, attribute: &Range<usize>) -> Result<Vec<Range<usize>>, WireError> {
     let mut graphs = Vec::new();
     for field in wire::fields(model.bytes(), attribute.clone()) {
@@ -306,7 +310,7 @@ fn graphs_in(model: &Model, attribute: &Range<usize>) -> Result<Vec<Range<usize>
     Ok(graphs)
 }
 
-/// The names that the body at `payload` reads and does not define itself.
+/// Returns the names that the body at `payload` reads and does not define itself.
 fn read_outside<'m>(
     model: &'m Model,
     payload: &Range<usize>,
@@ -328,8 +332,8 @@ fn text<'m>(model: &'m Model, message: &Range<usize>, number: u32) -> Option<&'m
     model.str_within(message, number).ok()
 }
 
-/// The message that fills `payload` with its `number` entries, the nodes, in this `order`;
-/// all others stay between those that they stand between.
+/// Returns the message that fills `payload` with its nodes, the entries with field number
+/// `number`, in this `order`; all other entries keep their positions among the nodes.
 fn with_nodes_in_order(
     bytes: &[u8],
     payload: &Range<usize>,

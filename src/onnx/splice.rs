@@ -1,10 +1,9 @@
 //! New bytes from old ones: everything that no edit names is copied verbatim.
 //!
-//! An [`Edit`] replaces a range of the file; an insertion replaces an empty
-//! range, a removal puts nothing. A message that contains an edit changes its
-//! length, and its length prefix stands in the file before it, so
-//! **a length prefix is just one more edit**. Data that is still to be computed is left
-//! open, and put into its place when it is there.
+//! An [`Edit`] replaces a range of the file; an insertion replaces an empty range, a removal
+//! puts nothing in its place. A message that contains an edit changes its length, and its
+//! length prefix stands in the file before it, so **a length prefix is just one more edit**.
+//! Data that is still to be computed leaves a hole, which is filled when the data is there.
 //!
 //! Knows ranges of bytes and lengths of messages; not what these say.
 
@@ -22,50 +21,50 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 
 use crate::onnx::wire;
 
-/// Replace the bytes at `at` by `with`.
+/// A replacement of the bytes at `at` by `with`.
 #[derive(Debug, Clone)]
 pub struct Edit {
     /// A range of the old file; edits never overlap.
     pub at: Range<usize>,
-    /// What stands there in the new file.
+    /// The bytes at its place in the new file.
     pub with: Bytes,
-    /// What follows that.
+    /// Data that follows `with`, and is computed later.
     then: Option<Deferred>,
-    /// Where the content of the message begins that this is inserted into: where one
-    /// message ends, those around it may end too.
+    /// For an insertion, the start of the payload of the message that it goes into: where a
+    /// message ends, enclosing ones may end, too, so the offset alone is ambiguous.
     into: Option<usize>,
 }
 
-/// Data that is not there yet.
+/// Data that is computed later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deferred {
-    /// What it is called by whoever computes it.
+    /// The caller's identifier for it.
     pub id: usize,
-    /// Bytes that are left open for it.
+    /// Its length in bytes.
     pub length: usize,
 }
 
-/// A place in a new file that is still open.
+/// A place in a new file that is still to be filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hole {
-    /// Where it begins.
+    /// Its offset in the new file.
     pub at: usize,
-    /// What goes there.
+    /// The data that goes there.
     pub deferred: Deferred,
 }
 
-/// Where new files are written to.
+/// A writer of new files, which can leave holes and copy from the old file.
 pub trait Sink: Write {
-    /// Leaves so many bytes open.
+    /// Leaves a hole of this many bytes.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Returns an error if the file system reports one.
     fn leave(&mut self, bytes: usize) -> io::Result<()>;
 
     /// Writes a part of the old file.
     ///
     /// # Errors
-    /// As [`Write::write_all`].
+    /// Same as [`Write::write_all`].
     fn keep(&mut self, old: &[u8], part: Range<usize>) -> io::Result<()> {
         self.write_all(old.get(part).unwrap_or_default())
     }
@@ -79,38 +78,39 @@ impl Sink for Vec<u8> {
 }
 
 impl Edit {
-    /// Puts `with` in the place of a range that is not empty.
+    /// Replaces a range, which must not be empty, by `with`.
     pub fn replace(at: Range<usize>, with: Bytes) -> Self {
         Edit { at, with, then: None, into: None }
     }
 
-    /// Puts `with` at a place in the content of a message, or at its end.
+    /// Inserts `with` at offset `at` of the file, within or at the end of the payload of the
+    /// message `into`.
     pub fn insert(at: usize, with: Bytes, into: &Container) -> Self {
         Edit { at: at..at, with, then: None, into: Some(into.payload.start) }
     }
 
-    /// The same, followed by what comes later.
+    /// Returns the same edit, followed by data that is computed later.
     #[must_use]
     pub fn then(self, deferred: Deferred) -> Self {
         Edit { then: Some(deferred), ..self }
     }
 
-    /// Takes a whole entry (tag, length, payload) away.
+    /// Removes a whole entry: tag, length and payload.
     pub fn remove(entry: Range<usize>) -> Self {
         Edit::replace(entry, Bytes::new())
     }
 }
 
-/// A length-delimited message around edits.
+/// A length-delimited message that contains edits.
 #[derive(Debug, Clone)]
 pub struct Container {
-    /// The varint with the payload's length.
+    /// The range of the varint with the payload's length.
     pub length: Range<usize>,
-    /// The message's content.
+    /// The range of the message's content.
     pub payload: Range<usize>,
 }
 
-/// The bytes of one entry: field `number`, holding `message`.
+/// Returns the bytes of one entry: field `number`, holding `message`.
 pub fn entry(number: u32, message: &impl Message) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(message.encoded_len() + 10);
     encode_key(number, WireType::LengthDelimited, &mut bytes);
@@ -118,7 +118,7 @@ pub fn entry(number: u32, message: &impl Message) -> Vec<u8> {
     bytes
 }
 
-/// As [`entry`], of a message whose bytes are these and `to_follow` more.
+/// Returns the same as [`entry`], for a message that consists of these bytes and `to_follow` more.
 pub fn begun_entry(number: u32, message: &[u8], to_follow: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(message.len() + 10);
     encode_key(number, WireType::LengthDelimited, &mut bytes);
@@ -127,17 +127,17 @@ pub fn begun_entry(number: u32, message: &[u8], to_follow: usize) -> Vec<u8> {
     bytes
 }
 
-/// As [`begun_entry`], of a message that ends with the field `last` of so many bytes, which are
-/// to follow.
+/// Returns the same as [`begun_entry`], for a message that ends with the field `last`, whose
+/// `length` bytes are to follow.
 pub fn open_entry(number: u32, mut message: Vec<u8>, last: u32, length: usize) -> Vec<u8> {
     encode_key(last, WireType::LengthDelimited, &mut message);
     encode_varint(length as u64, &mut message);
     begun_entry(number, &message, length)
 }
 
-/// Completes `edits` with those of the length prefixes of `containers`, in file order.
+/// Returns `edits` in file order, together with those of the length prefixes of `containers`.
 pub fn with_lengths(mut edits: Vec<Edit>, mut containers: Vec<Container>) -> Vec<Edit> {
-    // Stable: insertions at one place keep the order in which they were asked for.
+    // A stable sort: insertions at one offset keep the order of `edits`.
     edits.sort_by_key(|edit| (edit.at.start, edit.at.end));
     containers
         .sort_by_key(|container| (container.payload.start, usize::MAX - container.payload.end));
@@ -150,7 +150,8 @@ pub fn with_lengths(mut edits: Vec<Edit>, mut containers: Vec<Container>) -> Vec
             *sum += (edit.with.len() + deferred) as isize - edit.at.len() as isize;
         }
     }
-    // Inner messages first: what they and their prefixes grow by, those around grow too.
+    // Inner messages first: what they and their length prefixes grow by, enclosing messages
+    // grow by, too.
     for (index, Container { length, payload }) in tree.containers.iter().enumerate().rev() {
         let grown = growth.get(index).copied().unwrap_or(0);
         if grown == 0 {
@@ -167,7 +168,7 @@ pub fn with_lengths(mut edits: Vec<Edit>, mut containers: Vec<Container>) -> Vec
     edits
 }
 
-/// Nested containers in file order.
+/// Nested containers in file order, with the index of the parent of each.
 struct Tree {
     containers: Vec<Container>,
     parents: Vec<Option<usize>>,
@@ -183,7 +184,7 @@ impl Tree {
         tree
     }
 
-    /// The innermost message that an edit changes.
+    /// Returns the index of the innermost message that an edit changes.
     fn message_of(&self, edit: &Edit) -> Option<usize> {
         match edit.into {
             Some(start) => self.containers.binary_search_by_key(&start, |c| c.payload.start).ok(),
@@ -196,7 +197,7 @@ impl Tree {
         self.holding(begun.checked_sub(1), at)
     }
 
-    /// The first, from `index` outwards, that holds `at`.
+    /// Returns the first container that holds `at`, from `index` outwards.
     fn holding(&self, index: Option<usize>, at: &Range<usize>) -> Option<usize> {
         let outwards = |&index: &usize| self.parents.get(index).copied().flatten();
         let holds = |&index: &usize| {
@@ -207,10 +208,10 @@ impl Tree {
     }
 }
 
-/// Writes `bytes` with `edits` (see [`with_lengths`]) made; what is left open then.
+/// Writes `bytes` with `edits` applied (see [`with_lengths`]); returns the holes that are left.
 ///
 /// # Errors
-/// Those of `out`.
+/// Returns an error if writing to `out` fails.
 pub fn write(bytes: &[u8], edits: &[Edit], out: &mut impl Sink) -> io::Result<Vec<Hole>> {
     let (mut copied, mut written, mut holes) = (0, 0, Vec::new());
     for edit in edits {

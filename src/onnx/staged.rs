@@ -1,4 +1,4 @@
-//! Writing a model so that at every moment the old file or the new one is there.
+//! Writing files such that at every moment either the old file or the complete new one is there.
 //!
 //! Knows files and their places; not what is written.
 
@@ -15,31 +15,30 @@ use crate::onnx::map::MappedFile;
 use crate::onnx::place::{self, folder_of};
 use crate::onnx::splice::Sink;
 
-/// A complete new file beside its target, under a temporary name. It disappears if
-/// it is dropped.
+/// A complete new file beside its target, under a temporary name. It is removed on drop.
 #[derive(Debug)]
 pub struct Staged {
     file: NamedTempFile,
     listed: Listed,
 }
 
-/// Whether an existing file may be replaced, which happens in one step.
+/// Which existing files may be replaced; replacing is atomic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clobber {
-    /// A model with the inputs and outputs of the one that is read, as an earlier result has
-    /// them, and an empty file. Any other model, and what is no model, stays.
+    /// A model with the inputs and outputs of the input model, as an earlier result has them,
+    /// or an empty file. Other models, and files that are not models, are kept.
     Replace,
-    /// Any file, whatever it holds.
+    /// Any file, whatever its content.
     Force,
-    /// None, and nothing is written.
+    /// No file; if one exists, nothing is written.
     Refuse,
 }
 
-/// Whether something stands at `target` that a file cannot be put in the place of. To
-/// be asked before the work begins; it is asked again when the file is put in place.
+/// Checks that a file can be put at `target`. This is called before the work begins, and again
+/// when the file is put in place.
 ///
 /// # Errors
-/// What stands there.
+/// Returns an error that says what stands there.
 pub fn check_target(target: &Path, clobber: Clobber) -> io::Result<()> {
     if place::leads_to_open_file(target) {
         let why = "it leads to what a process has open; `-` is standard output";
@@ -48,7 +47,7 @@ pub fn check_target(target: &Path, clobber: Clobber) -> io::Result<()> {
     let Ok(metadata) = target.metadata() else { return Ok(()) };
     let (kind, why) = match metadata.file_type() {
         there if there.is_dir() => (io::ErrorKind::IsADirectory, "it is a directory"),
-        // A rename would put a file in the place of a device.
+        // A rename would replace a device by a file.
         there if !there.is_file() => {
             (io::ErrorKind::InvalidInput, "it is not a regular file; `-` is standard output")
         }
@@ -58,13 +57,12 @@ pub fn check_target(target: &Path, clobber: Clobber) -> io::Result<()> {
     Err(io::Error::new(kind, why))
 }
 
-/// Copies side file `location` from one model folder to another, unless it is there
-/// already; the path, if it was not. An existing file is never changed, and a model that
-/// comes from anywhere names no place outside the folder, and no hidden one, for what is
-/// written.
+/// Copies the side file `location` to the model folder `folder`, unless it is there already;
+/// returns the path if it was copied. An existing file is never changed, and a model, which may
+/// come from anywhere, cannot have files written outside the folder or under hidden names.
 ///
 /// # Errors
-/// What the file system says, and if the file cannot go there.
+/// Returns an error if the file system reports one, or if the file must not be written there.
 pub fn copy_side_file(
     file: &MappedFile,
     folder: &Path,
@@ -100,12 +98,12 @@ pub fn copy_side_file(
     Ok(Some(target))
 }
 
-/// A new file, and the old one that parts of it are copied from, if that is a file.
+/// A new file, and the old file that parts of it are copied from.
 #[derive(Debug)]
 pub struct NewFile<'o, 'f> {
-    /// What is written to.
+    /// The writer of the new file.
     pub out: &'o mut BufWriter<&'f File>,
-    /// The old file.
+    /// The old file, if the old model is one.
     pub old: Option<&'o MappedFile>,
 }
 
@@ -121,13 +119,13 @@ impl Write for NewFile<'_, '_> {
 
 impl Sink for NewFile<'_, '_> {
     fn leave(&mut self, bytes: usize) -> io::Result<()> {
-        // A short gap is not worth writing out what is buffered.
+        // For a short gap, it is not worth flushing the buffer.
         if bytes < self.out.capacity() {
             return io::copy(&mut io::repeat(0).take(bytes as u64), self.out).map(drop);
         }
         let bytes = i64::try_from(bytes).map_err(io::Error::other)?;
         let end = self.out.seek(io::SeekFrom::Current(bytes))?;
-        // Where nothing follows, the file would end before the gap.
+        // If nothing follows, the file would end before the gap.
         self.out.get_ref().set_len(end)
     }
 
@@ -139,10 +137,10 @@ impl Sink for NewFile<'_, '_> {
     }
 }
 
-/// Writes all of `bytes` at a place in a file, whatever else is written there meanwhile.
+/// Writes all of `bytes` at offset `at` of a file, independent of other writes to it.
 ///
 /// # Errors
-/// What the file system says.
+/// Returns an error if the file system reports one.
 pub fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -160,19 +158,20 @@ pub fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
     }
 }
 
-/// Files that are staged now.
+/// The paths of all files that are staged at present.
 static STAGED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 fn staged() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     STAGED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An entry in [`STAGED`], for as long as it lives.
+/// An entry in [`STAGED`], which is removed on drop.
 #[derive(Debug)]
 struct Listed(PathBuf);
 
 impl Listed {
-    /// A file that `create` makes. Whoever removes what is staged waits until it is listed.
+    /// Creates a file by `create` and lists it. The lock is held in between, so that
+    /// [`remove_staged`] cannot miss it.
     fn create(
         create: impl FnOnce() -> io::Result<NamedTempFile>,
     ) -> io::Result<(NamedTempFile, Self)> {
@@ -190,12 +189,12 @@ impl Drop for Listed {
     }
 }
 
-/// Removes what is staged: for a process that is told to end, and does so at once. Nothing is
-/// staged after this: who would write waits for the end.
+/// Removes all staged files, for a process that is told to end and does so at once. Nothing is
+/// staged after this: other threads that try wait until the process ends.
 pub fn remove_staged() {
     let staged = staged();
     for path in staged.iter() {
-        // Whoever ends can do no more about a file that stays.
+        // The ending process can do nothing about a file that cannot be removed.
         let _ = fs::remove_file(path);
     }
     std::mem::forget(staged);
@@ -205,7 +204,7 @@ impl Staged {
     /// Creates a file in the folder of `target` and has `write` fill it.
     ///
     /// # Errors
-    /// Those of `write`, and what the file system says.
+    /// Returns the errors of `write`, and those that the file system reports.
     pub fn write<E: From<io::Error>>(
         target: &Path,
         write: impl FnOnce(&mut BufWriter<&File>) -> Result<(), E>,
@@ -215,11 +214,11 @@ impl Staged {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            // As for any new file: what the umask leaves.
+            // The permissions of any new file, which the umask restricts.
             builder.permissions(fs::Permissions::from_mode(0o666));
         }
         let (file, listed) = Listed::create(|| builder.tempfile_in(folder_of(target)))?;
-        // Who could read the old file can read the new one, and nobody else.
+        // Whoever could read the old file can read the new one, and nobody else.
         if let Ok(old) = target.metadata() {
             file.as_file().set_permissions(old.permissions())?;
         }
@@ -230,25 +229,26 @@ impl Staged {
         Ok(Staged { file, listed })
     }
 
-    /// The temporary file.
+    /// Returns the path of the temporary file.
     pub fn path(&self) -> &Path {
         self.file.path()
     }
 
-    /// Has its content reach the disk: what has to be done before it is put in place, and
-    /// may be while it is checked.
+    /// Flushes the content to disk. This must be done before the file is put in place, and may
+    /// be done while it is checked.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Returns an error if the file system reports one.
     pub fn flush(&self) -> io::Result<()> {
         self.file.as_file().sync_all()
     }
 
-    /// Puts the file, which was flushed, in the place of `target`, in one step. That the name,
-    /// too, is on the disk is for [`sync_folder`].
+    /// Replaces `target` by the file atomically; it must have been flushed. The name is flushed
+    /// to disk by [`sync_folder`] only.
     ///
     /// # Errors
-    /// What the file system says; `target` is as it was then.
+    /// Returns an error if the file system reports one, or if [`check_target`] does; `target`
+    /// is then unchanged.
     pub fn commit(self, target: &Path, clobber: Clobber) -> io::Result<()> {
         check_target(target, clobber)?;
         let placed = match clobber {
@@ -260,15 +260,15 @@ impl Staged {
     }
 }
 
-/// Has the name of `target`, which was put in place, reach the disk, too.
+/// Flushes the name of `target`, which was put in place, to disk.
 ///
 /// # Errors
-/// What the file system says. The file is in its place all the same.
+/// Returns an error if the file system reports one. The file is in its place all the same.
 pub fn sync_folder(target: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
         let synced = File::open(folder_of(target)).and_then(|folder| folder.sync_all());
-        // Some file systems have no such thing; what they promise of names is theirs.
+        // Some file systems cannot flush folders; then their own guarantees for names hold.
         let is_unknown =
             |kind| matches!(kind, io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported);
         match synced {

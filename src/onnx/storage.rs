@@ -1,7 +1,7 @@
-//! Where the bytes of weights lie: in the model, or in side files next to it.
+//! The location of the bytes of weights: in the model, or in side files next to it.
 //!
-//! External data is confined to the model's folder, and every offset and length
-//! is checked before it is used.
+//! External data is confined to the model's folder, and every offset and length is checked
+//! before it is used.
 //!
 //! Knows folders, files and places in them; not what the bytes say.
 
@@ -18,30 +18,30 @@ use crate::onnx::map::MappedFile;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::proto::tensor_proto::DataLocation;
 
-/// Finds the data of tensors that are stored outside the model file. Clones share what
-/// is mapped.
+/// Access to the data of tensors that are stored outside the model file. Clones share their
+/// memory maps.
 #[derive(Debug, Default, Clone)]
 pub struct Storage {
     home: Home,
     links: Links,
-    /// Files that stand under another name than the model has for them.
+    /// The paths of side files that do not yet have the name by which the model refers to them.
     staged: HashMap<String, PathBuf>,
     maps: Arc<Maps>,
 }
 
-/// Where a model lies itself.
+/// The location of the model itself.
 #[derive(Debug, Default, Clone)]
 enum Home {
-    /// In memory, so nothing lies beside it.
+    /// In memory, so there are no files beside it.
     #[default]
     Memory,
-    /// It came through a pipe, so nothing lies beside it.
+    /// It came through a pipe, so there are no files beside it.
     Pipe,
-    /// Side files are looked up in this folder.
+    /// A file in this folder, where its side files are looked up.
     Folder(PathBuf),
 }
 
-/// What is mapped, and how much of it was read since its pages were last given back.
+/// The mapped files, and the number of bytes read since their pages were last released.
 #[derive(Debug, Default)]
 struct Maps {
     /// The model itself, if it is a file.
@@ -50,7 +50,7 @@ struct Maps {
     read: AtomicUsize,
 }
 
-/// So many bytes are read before their pages are given back.
+/// The number of bytes that are read before pages are released.
 const WINDOW: usize = 16 << 20;
 
 impl Maps {
@@ -62,30 +62,30 @@ impl Maps {
 /// Whether side files may be links.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub enum Links {
-    /// Symbolic links inside the model's folder only, and no hard links.
+    /// Symbolic links that stay inside the model's folder are allowed, hard links are not.
     #[default]
     Confined,
-    /// As in caches whose files are links to where their content lies.
+    /// All links are followed, as caches need whose files are links to their content.
     Followed,
 }
 
-/// External data that cannot be used.
+/// The error that external data cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
     /// The model came through a pipe.
     #[error("its data is in side file `{0}`, but the model was read from a pipe")]
     Piped(String),
-    /// The model came as bytes.
+    /// The model was given as bytes.
     #[error(
         "its data is in side file `{0}`, and a model in bytes has none beside it; give the path of \
          its file"
     )]
     InMemory(String),
-    /// No `location` entry.
+    /// There is no `location` entry.
     #[error("its external data has no location")]
     NoLocation,
-    /// A key that is there twice.
+    /// A key occurs twice.
     #[error("it says in two ways where its external data lies")]
     Ambiguous,
     /// The location would leave the model's folder.
@@ -94,32 +94,32 @@ pub enum StorageError {
     /// A symbolic link leads out of the model's folder.
     #[error("its external data `{0}` is a link that leads out of the model's folder")]
     LeadsOut(String),
-    /// The file has further names, which may be anywhere.
+    /// The file has further names, which may be in any folder.
     #[error("its external data `{0}` has a hard link, which may lead out of the model's folder")]
     HardLink(String),
-    /// `offset` or `length` is not a number, or they do not lie in the side file.
+    /// `offset` or `length` is not a number, or the range does not lie in the side file.
     #[error(
         "its external data runs past the end of `{location}` (offset {offset}, length {length})"
     )]
     Range {
-        /// The side file.
+        /// The name of the side file.
         location: String,
-        /// As written in the model.
+        /// The offset as written in the model.
         offset: String,
-        /// As written in the model.
+        /// The length as written in the model.
         length: String,
     },
     /// The side file cannot be read.
     #[error("its external data `{location}` cannot be read: {source}")]
     Read {
-        /// The side file.
+        /// The name of the side file.
         location: String,
-        /// The system's reason.
+        /// The reason given by the system.
         source: io::Error,
     },
 }
 
-/// Where one tensor's external data lies.
+/// The place of one tensor's external data, as the model states it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DataPlace {
     location: String,
@@ -128,10 +128,10 @@ pub struct DataPlace {
 }
 
 impl DataPlace {
-    /// Where `tensor` says that its data lies, if that is outside the model.
+    /// Returns the place of the data of `tensor`; `None` if it is inside the model.
     ///
     /// # Errors
-    /// If it says so and names no file.
+    /// Returns an error if the data is external and no file is named, or a key occurs twice.
     pub fn of(tensor: &TensorProto) -> Result<Option<Self>, StorageError> {
         if tensor.data_location() != DataLocation::External {
             return Ok(None);
@@ -140,7 +140,7 @@ impl DataPlace {
             let found = tensor.external_data.iter().find(|entry| entry.key() == key);
             found.map(|entry| entry.value().to_owned())
         };
-        // Of two, some readers take the first and others the last.
+        // If a key occurs twice, some readers take the first entry and others the last.
         let mut keys = HashSet::new();
         if !tensor.external_data.iter().all(|entry| keys.insert(entry.key())) {
             return Err(StorageError::Ambiguous);
@@ -151,14 +151,14 @@ impl DataPlace {
 }
 
 impl DataPlace {
-    /// The side file, relative to the model.
+    /// Returns the name of the side file, relative to the model.
     pub fn location(&self) -> &str {
         &self.location
     }
 }
 
-/// Whether bytes of two models are the same. They are read side by side, and their pages given
-/// back on the way.
+/// Whether the bytes of two models are equal. Both are read side by side, and their pages are
+/// released on the way.
 pub fn same_bytes((one, of_one): (&[u8], &Storage), (other, of_other): (&[u8], &Storage)) -> bool {
     let pieces = || one.chunks(WINDOW).zip(other.chunks(WINDOW));
     one.len() == other.len()
@@ -171,24 +171,24 @@ pub fn same_bytes((one, of_one): (&[u8], &Storage), (other, of_other): (&[u8], &
 }
 
 impl Storage {
-    /// For a model that lies in `folder`.
+    /// Creates the storage of a model that lies in `folder`.
     pub fn in_folder(folder: &Path, links: Links) -> Self {
         Storage { home: Home::Folder(folder.to_owned()), links, ..Storage::default() }
     }
 
-    /// For a model that came through a pipe.
+    /// Creates the storage of a model that came through a pipe.
     pub fn of_pipe() -> Self {
         Storage { home: Home::Pipe, ..Storage::default() }
     }
 
-    /// The same for a model that is `map`.
+    /// Returns the same storage for a model that is mapped as `map`.
     #[must_use]
     pub fn of_model(&self, map: &MappedFile) -> Self {
         let maps = Maps { model: Some(map.clone()), ..Maps::default() };
         Storage { maps: Arc::new(maps), ..self.clone() }
     }
 
-    /// The same, but for the side file `location`, which still lies at `path`.
+    /// Returns the same storage, except that the side file `location` is still at `path`.
     #[must_use]
     pub fn with_staged(&self, location: &str, path: &Path) -> Self {
         let mut staged = self.staged.clone();
@@ -196,8 +196,8 @@ impl Storage {
         Storage { staged, maps: Arc::default(), ..self.clone() }
     }
 
-    /// Notes that so many bytes of tensors were read and will hardly be again soon. From
-    /// time to time, their pages are given back.
+    /// Registers that this many bytes of tensors were read and are unlikely to be read again
+    /// soon. From time to time, the pages of all maps are released.
     pub fn has_read(&self, bytes: usize) {
         let maps = &self.maps;
         if maps.read.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) < WINDOW {
@@ -208,7 +208,7 @@ impl Storage {
         maps.side_files().values().for_each(MappedFile::give_back);
     }
 
-    /// The folder that side files are looked up in.
+    /// Returns the folder in which side files are looked up.
     pub fn folder(&self) -> Option<&Path> {
         match &self.home {
             Home::Folder(folder) => Some(folder),
@@ -216,19 +216,19 @@ impl Storage {
         }
     }
 
-    /// The bytes at `place`, a view into the mapped side file.
+    /// Returns the bytes at `place`, a view into the mapped side file.
     ///
     /// # Errors
-    /// As [`Self::located`].
+    /// Same as [`Self::located`].
     pub fn data(&self, place: &DataPlace) -> Result<Bytes, StorageError> {
         let (file, range) = self.located(place)?;
         Ok(file.bytes().slice(range))
     }
 
-    /// The side file of `place`, and where in it that is.
+    /// Returns the side file of `place`, and the range of the data in it.
     ///
     /// # Errors
-    /// If the place is outside the folder, unreadable or out of range.
+    /// Returns an error if the place is outside the folder, unreadable or out of range.
     pub fn located(&self, place: &DataPlace) -> Result<(MappedFile, Range<usize>), StorageError> {
         let DataPlace { location, offset, length } = place;
         let map = self.side_file(location)?;
@@ -249,10 +249,10 @@ impl Storage {
         })
     }
 
-    /// The whole side file called `location`.
+    /// Returns the whole side file called `location`.
     ///
     /// # Errors
-    /// If it lies outside the folder or cannot be read.
+    /// Returns an error if it lies outside the folder or cannot be read.
     pub fn side_file(&self, location: &str) -> Result<MappedFile, StorageError> {
         let mut maps = self.maps.side_files();
         if let Some(map) = maps.get(location) {
@@ -264,29 +264,29 @@ impl Storage {
         Ok(map)
     }
 
-    /// A file of the model that is not what it was when it was mapped; `None` if none is
-    /// known to have changed.
+    /// Returns the path of a file of the model that has changed since it was mapped; `None` if
+    /// no change is found.
     pub fn changed(&self) -> Option<PathBuf> {
         let side_files = self.maps.side_files();
         let mut files = self.maps.model.iter().chain(side_files.values());
         files.find_map(MappedFile::changed).map(Path::to_owned)
     }
 
-    /// The model's own file, if it is one.
+    /// Returns the model's own file, if it is a file.
     pub fn model(&self) -> Option<&MappedFile> {
         self.maps.model.as_ref()
     }
 
-    /// Bytes of the side files that were looked at so far.
+    /// Returns the size in bytes of the side files that have been opened so far.
     pub fn mapped(&self) -> usize {
         self.maps.side_files().values().fold(0, |all, map| all.saturating_add(map.bytes().len()))
     }
 
-    /// The path of a side file, without links, if it stays in the model's folder. All
-    /// reading of side files, the engine's too, goes through here.
+    /// Returns the path of a side file with all links resolved, if it stays in the model's
+    /// folder. All reading of side files, the engine's too, goes through here.
     ///
     /// # Errors
-    /// If it lies outside, or does not exist.
+    /// Returns an error if it lies outside, or does not exist.
     pub fn resolve(&self, location: &str) -> Result<PathBuf, StorageError> {
         if let Some(path) = self.staged.get(location) {
             return Ok(path.clone());
@@ -298,7 +298,7 @@ impl Storage {
         };
         let plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
         let is_plain = Path::new(location).components().all(plain) && !location.is_empty();
-        // A backslash is a separator to others, and a NUL the end of a name.
+        // On other systems a backslash is a separator, and NUL ends a name.
         if location.contains(['\\', '\0']) || !is_plain {
             return Err(StorageError::Outside(location.into()));
         }
@@ -318,7 +318,7 @@ impl Storage {
     }
 }
 
-/// How many names the file at `path` has; a folder counts as one.
+/// Returns the number of hard links of the file at `path`; a folder counts as one.
 fn names(path: &Path) -> io::Result<u64> {
     let metadata = path.metadata()?;
     #[cfg(unix)]

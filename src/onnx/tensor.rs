@@ -1,7 +1,7 @@
-//! `TensorProto` ↔ plain arrays.
+//! Conversion between `TensorProto` and plain arrays.
 //!
-//! A tensor is checked (see [`data`](crate::onnx::data)) when it is read; whoever holds the
-//! array may trust its shape. Knows nothing of what an array is for.
+//! A tensor is checked (see [`data`](crate::onnx::data)) when it is read, so the shape of the
+//! resulting array can be trusted. Knows nothing of what an array is for.
 
 use half::{bf16, f16};
 use ndarray::{ArrayD, IxDyn};
@@ -14,10 +14,10 @@ use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{SparseTensorProto, TensorProto};
 use crate::onnx::storage::{DataPlace, Storage};
 
-/// The values of a float tensor of any width, widened to `f64`.
+/// Returns the values of a float tensor of any width, widened to `f64`.
 ///
 /// # Errors
-/// If it is not a float tensor, or its data does not fit its dimensions.
+/// Returns an error if it is not a float tensor, or its data does not fit its dimensions.
 pub fn floats(tensor: &TensorProto, storage: &Storage) -> Result<ArrayD<f64>, TensorError> {
     let read = || {
         let dims = checked_dims(tensor)?;
@@ -29,7 +29,7 @@ pub fn floats(tensor: &TensorProto, storage: &Storage) -> Result<ArrayD<f64>, Te
     read().map_err(|problem| named(tensor, problem))
 }
 
-/// Floats as they are stored; widened when they are read.
+/// The raw data of a float tensor, widened on reading.
 #[derive(Debug, Clone)]
 pub struct StoredFloats {
     bytes: Bytes,
@@ -37,18 +37,18 @@ pub struct StoredFloats {
     storage: Storage,
 }
 
-/// A constant as it is stored.
+/// A stored constant: an initializer, or the tensor of a Constant.
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "it is looked at and dropped, never kept")]
 pub enum Initializer {
-    /// All its elements.
+    /// A tensor with all its elements.
     Dense(TensorProto),
-    /// Those that are not zero.
+    /// A tensor with only the elements that are not zero.
     Sparse(SparseTensorProto),
 }
 
 impl Initializer {
-    /// Its element type (`TensorProto.DataType`).
+    /// Returns the element type (`TensorProto.DataType`).
     pub fn element_type(&self) -> i32 {
         match self {
             Initializer::Dense(tensor) => tensor.data_type(),
@@ -59,10 +59,11 @@ impl Initializer {
     }
 }
 
-/// The raw data of a float tensor; `None` if it is of another type, or stored otherwise.
+/// Returns the raw data of a float tensor; `None` if the tensor has another type, or is not
+/// stored as raw data.
 ///
 /// # Errors
-/// If its data does not fit its dimensions.
+/// Returns an error if its data does not fit its dimensions.
 pub fn stored(
     tensor: &TensorProto,
     storage: &Storage,
@@ -86,10 +87,10 @@ impl LazyWeights for StoredFloats {
     }
 }
 
-/// The values of an int64 or int32 tensor.
+/// Returns the values of an int64, int32 or boolean tensor.
 ///
 /// # Errors
-/// If it is of another type, or its data does not fit its dimensions.
+/// Returns an error if it has another type, or its data does not fit its dimensions.
 pub fn integers(tensor: &TensorProto, storage: &Storage) -> Result<Vec<i64>, TensorError> {
     let read = || {
         let dims = checked_dims(tensor)?;
@@ -114,17 +115,18 @@ pub fn integers(tensor: &TensorProto, storage: &Storage) -> Result<Vec<i64>, Ten
     read().map_err(|problem| named(tensor, problem))
 }
 
-/// The values of a tensor of integers or booleans of any width.
+/// Returns the values of an integer tensor of any width, or of a boolean one.
 ///
 /// # Errors
-/// If it is of another type, or its data does not fit its dimensions.
+/// Returns an error if it has another type, or its data does not fit its dimensions.
 pub fn wide_integers(tensor: &TensorProto, storage: &Storage) -> Result<Vec<i128>, TensorError> {
     use DataType as T;
     let read = || {
         let dims = checked_dims(tensor)?;
         check_data(tensor, storage)?;
         let raw = raw(tensor, storage)?;
-        // Narrow ones are stored as int32, the widest unsigned ones as uint64.
+        // Integers of up to 32 bits are stored as int32, except uint32, which is stored as
+        // uint64 is.
         let int32s = || tensor.int32_data.iter().map(|&value| value.into()).collect();
         let uint64s = || tensor.uint64_data.iter().map(|&value| value.into()).collect();
         let int64s = || tensor.int64_data.iter().map(|&value| value.into()).collect();
@@ -163,10 +165,10 @@ fn wide<const N: usize>(bytes: &[u8], decode: impl Fn([u8; N]) -> i128) -> Vec<i
     chunks.iter().map(|&chunk| decode(chunk)).collect()
 }
 
-/// The same tensor with its data inside the message.
+/// Returns the same tensor with its data inside the message.
 ///
 /// # Errors
-/// If its side file cannot be read.
+/// Returns an error if its side file cannot be read.
 pub fn inlined(tensor: &TensorProto, storage: &Storage) -> Result<TensorProto, TensorError> {
     let place = DataPlace::of(tensor).map_err(|problem| named(tensor, problem.into()))?;
     let Some(place) = place else { return Ok(tensor.clone()) };
@@ -179,11 +181,11 @@ pub fn inlined(tensor: &TensorProto, storage: &Storage) -> Result<TensorProto, T
     })
 }
 
-/// A sparse float tensor written out; `None` if it is of another type. Whether there is
-/// memory for all its elements is for the caller to know.
+/// Returns a sparse float tensor as a dense one; `None` if it has another type or is
+/// incomplete. The caller ensures that there is memory for all elements.
 ///
 /// # Errors
-/// If its places do not lie in its dimensions.
+/// Returns an error if an index lies outside the dimensions, or if a part of it is malformed.
 pub fn dense(
     sparse: &SparseTensorProto,
     storage: &Storage,
@@ -194,7 +196,7 @@ pub fn dense(
     let dims = dims(&shape)?;
     let mut written = ArrayD::zeros(IxDyn(&dims));
     let places = integers(indices, storage)?;
-    // One flat place per value, or one per axis.
+    // Indices are either linear, one per value, or coordinates, one per axis and value.
     let sizes = if indices.dims.len() == 2 { dims } else { vec![written.len()] };
     let slots = written.as_slice_mut().unwrap_or_default();
     for (place, value) in places.chunks(sizes.len().max(1)).zip(floats(values, storage)?) {
@@ -208,7 +210,7 @@ pub fn dense(
     Ok(Some(from_floats(values.name(), &written, float)))
 }
 
-/// A tensor of type `float` that holds `values`, each rounded once.
+/// Returns a tensor of type `float` that holds `values`, each rounded once.
 pub fn from_floats(name: &str, values: &ArrayD<f64>, float: Float) -> TensorProto {
     let dims: Vec<i64> = values.shape().iter().map(|&dim| dim as i64).collect();
     let raw = match values.as_slice() {
@@ -218,14 +220,14 @@ pub fn from_floats(name: &str, values: &ArrayD<f64>, float: Float) -> TensorProt
     TensorProto { raw_data: Some(raw.into()), ..header(name, &dims, float.to_onnx()) }
 }
 
-/// An int64 vector.
+/// Returns an int64 vector.
 pub fn from_integers(name: &str, values: &[i64]) -> TensorProto {
     let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let header = header(name, &[values.len() as i64], DataType::Int64.into());
     TensorProto { raw_data: Some(raw.into()), ..header }
 }
 
-/// A tensor without its data.
+/// Returns a tensor without its data.
 pub fn header(name: &str, dims: &[i64], data_type: i32) -> TensorProto {
     TensorProto {
         name: Some(name.to_owned()),
@@ -256,7 +258,7 @@ fn float_values(
         storage.has_read(bytes.len());
         return Ok(values);
     }
-    // onnx.proto: 16-bit floats stand bit-wise in int32_data.
+    // According to onnx.proto, 16-bit floats are stored bit-wise in int32_data.
     let halves = || tensor.int32_data.iter().map(|&bits| bits as u16);
     Ok(match float {
         Float::F16 => halves().map(|bits| f16::from_bits(bits).to_f64()).collect(),

@@ -1,24 +1,24 @@
-//! In which mode a batch norm or dropout is, as each operator set says it.
+//! The mode of a batch norm or dropout, training or inference, as each operator set states it.
 //!
-//! Knows one node and its operator set; what becomes of it is decided in `ops`.
+//! Knows one node and its operator set; the meaning of the node is decided in `ops`.
 
 use crate::onnx::model::is_default_domain;
 use crate::onnx::proto::NodeProto;
 
-/// How a node computes.
+/// The mode in which a node computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeMode<'n> {
-    /// As at inference: with the statistics that it is given, without dropping anything.
+    /// Inference: with the given statistics, and without dropping anything.
     Evaluates,
-    /// As in training: with the statistics of its own input, dropping at random.
+    /// Training: with the statistics of its own input, and with random dropping.
     Trains,
-    /// As the tensor of this name says when it runs.
+    /// The tensor of this name selects the mode at run time.
     GivenBy(&'n str),
 }
 
 impl NodeMode<'_> {
-    /// Whether that is inference, where `integers` looks up the tensor that says so; `None` if
-    /// it is not known.
+    /// Whether the mode is inference; `integers` looks up the tensor that selects it. Returns
+    /// `None` if that is unknown.
     pub fn evaluates(self, integers: impl FnOnce(&str) -> Option<Vec<i64>>) -> Option<bool> {
         match self {
             NodeMode::Evaluates => Some(true),
@@ -28,13 +28,14 @@ impl NodeMode<'_> {
     }
 }
 
-/// Whether `node` is of an operator that has a mode: a batch norm or a dropout.
+/// Whether `node` has a mode: whether it is a batch norm or a dropout.
 pub fn has_mode(node: &NodeProto) -> bool {
     is_norm(node) || is_dropout(node)
 }
 
-/// `node` without what says that it trains, and a norm without what it makes in training
-/// alone; what has no mode as it is. An `is_test` stays as it stands.
+/// Returns `node` without the attribute or input that selects training, and a batch norm also
+/// without the outputs that it has in training only. A node without a mode stays as it is, and
+/// so does `is_test`.
 pub fn without_mode(mut node: NodeProto) -> NodeProto {
     if is_norm(&node) {
         node.output.truncate(1);
@@ -57,7 +58,7 @@ pub fn is_dropout(node: &NodeProto) -> bool {
     is_default_domain(node.domain()) && node.op_type() == "Dropout"
 }
 
-/// The mode of `node`; what is neither a batch norm nor a dropout evaluates.
+/// Returns the mode of `node`; a node that is neither a batch norm nor a dropout evaluates.
 pub fn mode(node: &NodeProto, opset: i64) -> NodeMode<'_> {
     let is_set = |name: &str| {
         let attribute = node.attribute.iter().find(|attribute| attribute.name() == name);
@@ -70,7 +71,7 @@ pub fn mode(node: &NodeProto, opset: i64) -> NodeMode<'_> {
     let trains = match opset {
         ..7 => !is_set("is_test"),
         14.. if is_norm => is_set("training_mode"),
-        // Before there was `training_mode`, further outputs meant training.
+        // Before `training_mode` existed, further outputs meant training.
         _ if is_norm => node.output.iter().skip(1).any(|name| !name.is_empty()),
         _ => match node.input.get(2).filter(|name| !name.is_empty()) {
             Some(mode) => return NodeMode::GivenBy(mode),
@@ -104,7 +105,7 @@ mod tests {
             (norm(&["y", "", ""], None), 9, NodeMode::Evaluates),
             (norm(&["y", "m", "v"], None), 14, NodeMode::Evaluates),
             (norm(&["y"], Some(("training_mode", 1))), 14, NodeMode::Trains),
-            // Of an operator set that does not have it.
+            // Operator set 13 does not have this attribute.
             (norm(&["y"], Some(("training_mode", 1))), 13, NodeMode::Evaluates),
             (dropout(&["x"]), 6, NodeMode::Trains),
             (dropout(&["x"]), 10, NodeMode::Evaluates),

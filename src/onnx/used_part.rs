@@ -1,14 +1,14 @@
-//! Which of some nodes in a row anybody needs.
+//! Which nodes of a sorted list are needed.
 //!
-//! Knows nodes and the names of what they read; no graph.
+//! Knows nodes and the names of the tensors that they read; no graph.
 
 use std::collections::HashSet;
 
 use crate::onnx::node::bodies;
 use crate::onnx::proto::NodeProto;
 
-/// Those of `nodes` that these tensors follow from: of what a function makes, a call may use
-/// but a part.
+/// Returns those of `nodes` that the tensors `read` depend on: a call may use only a part of
+/// what its function computes.
 pub fn needed(mut nodes: Vec<NodeProto>, mut read: HashSet<String>) -> Vec<NodeProto> {
     nodes.reverse();
     nodes.retain(|node| {
@@ -22,7 +22,7 @@ pub fn needed(mut nodes: Vec<NodeProto>, mut read: HashSet<String>) -> Vec<NodeP
     nodes
 }
 
-/// Notes what a node reads, in its bodies, too.
+/// Adds the names of the tensors that `node` and its bodies read to `read`.
 fn read_by(node: &NodeProto, read: &mut HashSet<String>) {
     read.extend(node.input.iter().cloned());
     for body in bodies(node) {

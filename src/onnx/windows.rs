@@ -1,79 +1,82 @@
-//! The windows that convolutions, pools and their transposes slide, by the attributes that all of
-//! them share: `kernel_shape`, `strides`, `dilations`, `pads`, `auto_pad`, `ceil_mode`,
-//! `count_include_pad`, `output_padding` and `output_shape`.
+//! The sliding windows of convolutions, pools and their transposes, as the attributes that they
+//! share describe them: `kernel_shape`, `strides`, `dilations`, `pads`, `auto_pad`,
+//! `ceil_mode`, `count_include_pad`, `output_padding` and `output_shape`.
 //!
-//! An empty list or word is as if it was left out: so ONNX Runtime takes it where the rank of the
-//! input is not declared. What it refuses is a fault here, and so is what engines take in different ways.
+//! An empty list or string counts as left out, as in ONNX Runtime where the rank of the input
+//! is not declared. What ONNX Runtime refuses is a fault here, and so is what engines interpret
+//! differently.
 //!
-//! Knows attributes, and how many taps a kernel has; no operator, and no size of what is read.
+//! Knows attributes, and how many taps a kernel has; no operator, and no size of the input.
 
 use std::iter;
 
 use crate::onnx::node::attribute;
 use crate::onnx::proto::{AttributeProto, NodeProto};
 
-/// What the attributes of a node say of its windows.
+/// The windows that the attributes of a node describe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowAttributes {
-    /// Of each axis behind batch and channels.
+    /// One entry for each spatial axis, that is, for each axis after batch and channels.
     pub axes: Vec<WindowAxis>,
-    /// What decides how much is padded.
+    /// What determines the padding.
     pub auto_pad: AutoPad,
     /// Whether a last window that ends beyond the padding counts (`ceil_mode`).
     pub rounds_up: bool,
-    /// Whether a mean is of the padding, too (`count_include_pad`).
+    /// Whether means include the padding (`count_include_pad`).
     pub counts_pads: bool,
 }
 
-/// What they say along one axis.
+/// The windows along one axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowAxis {
-    /// How many elements a window has, at least 1; `None` if only a kernel would tell.
+    /// The number of elements of a window, at least 1; `None` if only the kernel determines it,
+    /// and its size is unknown.
     pub taps: Option<i64>,
-    /// The distance of two windows, at least 1.
+    /// The distance between consecutive windows, at least 1.
     pub stride: i64,
-    /// The distance of two elements of a window, at least 1.
+    /// The distance between consecutive elements of a window, at least 1.
     pub dilation: i64,
-    /// How much is padded before and behind; nothing beside an [`AutoPad`] that is set.
+    /// The padding before and behind; zero if an [`AutoPad`] is set.
     pub pads: (i64, i64),
-    /// How much larger the output of a transpose is: less than the stride, or the dilation.
+    /// The additional size of the output of a transpose: less than the larger of stride and
+    /// dilation.
     pub output_padding: i64,
-    /// How large the output of a transpose is, if that is said.
+    /// The size of the output of a transpose, if `output_shape` gives it.
     pub output_size: Option<i64>,
 }
 
 /// The attribute `auto_pad`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AutoPad {
-    /// By `pads`.
+    /// The padding is given by `pads`.
     NotSet,
-    /// Not at all.
+    /// There is no padding.
     Valid,
-    /// So that there is a window for every stride of the input; of an odd number the one more
-    /// is behind.
+    /// Padding such that there is a window for every stride of the input; if its total is odd,
+    /// the extra element is at the end.
     SameUpper,
-    /// The same, but it is in front.
+    /// The same, with the extra element at the beginning.
     SameLower,
 }
 
-/// Why attributes describe no windows.
+/// The reason why attributes describe no windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowFault {
-    /// Nothing says how many axes there are.
+    /// Nothing tells the number of axes.
     NoKernel,
-    /// `kernel_shape` is not the shape of the kernel.
+    /// `kernel_shape` differs from the shape of the kernel.
     OtherKernel,
-    /// A list has not a number per axis, or one that cannot be; a flag is neither 0 nor 1; there are
-    /// pads beside an `auto_pad` that is set, or it is a word that nobody knows.
+    /// A list has not one number per axis, or an impossible one; a flag is neither 0 nor 1;
+    /// `auto_pad` is set beside pads, or is an unknown string.
     Numbers,
 }
 
 impl WindowAttributes {
-    /// Those of `node`, whose kernel, if it has one, has so many taps along each axis, as far as
-    /// they are known.
+    /// Reads the windows of `node`. If it has a kernel, `kernel` has the number of its taps
+    /// along each spatial axis, `None` where unknown.
     ///
     /// # Errors
-    /// If no engine computes such windows.
+    /// Returns an error if no engine computes such windows.
     pub fn of(node: &NodeProto, kernel: Option<&[Option<i64>]>) -> Result<Self, WindowFault> {
         let taps = taps(node, kernel)?;
         let count = taps.len();
@@ -101,7 +104,7 @@ impl WindowAttributes {
         if !axes.iter().all(is_possible) {
             return Err(WindowFault::Numbers);
         }
-        // Of other numbers, engines take one for the one, and another for the other.
+        // Engines differ in what they take other numbers for.
         let flag = |name: &str| match attribute(node, name).map_or(0, AttributeProto::i) {
             0 => Ok(false),
             1 => Ok(true),
@@ -111,8 +114,8 @@ impl WindowAttributes {
         Ok(WindowAttributes { axes, auto_pad, rounds_up, counts_pads })
     }
 
-    /// Whether pools are padded otherwise by ONNX Runtime than by ONNX: as if no window had gaps.
-    /// It computes no such convolution.
+    /// Whether ONNX Runtime pads pools with these windows differently from the standard: as if
+    /// no window had gaps. It computes no convolution with them.
     pub fn are_disputed(&self) -> bool {
         let has_gaps = |axis: &WindowAxis| axis.dilation != 1 && axis.taps != Some(1);
         self.auto_pad.is_same() && self.axes.iter().any(has_gaps)
@@ -120,21 +123,21 @@ impl WindowAttributes {
 }
 
 impl WindowAxis {
-    /// How many elements lie from the first of a window to its last, both included; `None` if that
-    /// is not known, or beyond all numbers.
+    /// Returns the number of elements from the first of a window to its last, both included;
+    /// `None` if the taps are unknown, or on overflow.
     pub fn extent(&self) -> Option<i64> {
         self.taps?.checked_sub(1)?.checked_mul(self.dilation)?.checked_add(1)
     }
 }
 
 impl AutoPad {
-    /// Whether the padding follows from the size of the input.
+    /// Whether the padding depends on the size of the input.
     pub fn is_same(self) -> bool {
         matches!(self, AutoPad::SameUpper | AutoPad::SameLower)
     }
 }
 
-/// How `node` is padded; `None` if nobody knows.
+/// Returns how `node` is padded; `None` if the attribute has an unknown value.
 pub fn auto_pad(node: &NodeProto) -> Option<AutoPad> {
     match attribute(node, AUTO_PAD).map_or(&b""[..], |attribute| attribute.s()) {
         b"" | b"NOTSET" => Some(AutoPad::NotSet),
@@ -145,12 +148,12 @@ pub fn auto_pad(node: &NodeProto) -> Option<AutoPad> {
     }
 }
 
-/// The attribute `kernel_shape`, if it says anything.
+/// Returns the attribute `kernel_shape`, unless it is empty.
 pub fn kernel_shape(node: &NodeProto) -> Option<&[i64]> {
     list(node, KERNEL_SHAPE)
 }
 
-/// Whether an attribute of windows is there, and as if it was left out.
+/// Whether an attribute of windows is present but counts as left out.
 pub fn is_left_out(attribute: &AttributeProto) -> bool {
     match attribute.name() {
         AUTO_PAD => attribute.s().is_empty(),
@@ -169,7 +172,8 @@ fn list<'n>(node: &'n NodeProto, name: &str) -> Option<&'n [i64]> {
     (!list.is_empty()).then_some(list)
 }
 
-/// `count` numbers, none of which is smaller than `least`; all are that one by default.
+/// Returns the attribute `name` as `count` numbers, each at least `least`, which is also the
+/// default.
 fn per_axis<'n>(
     node: &'n NodeProto,
     name: &str,
@@ -183,7 +187,7 @@ fn per_axis<'n>(
     Ok(list.unwrap_or_default().iter().copied().chain(iter::repeat(least)).take(count))
 }
 
-/// Taps per axis, as the kernel has them or `kernel_shape` says.
+/// Returns the taps along each axis, from the kernel or from `kernel_shape`.
 fn taps(node: &NodeProto, kernel: Option<&[Option<i64>]>) -> Result<Vec<Option<i64>>, WindowFault> {
     match (kernel, kernel_shape(node)) {
         (None, None) => Err(WindowFault::NoKernel),
@@ -216,7 +220,7 @@ mod tests {
         WindowAttributes::of(&node("Conv", "", &["x"], "y", attributes), Some(&[Some(3), None]))
     }
 
-    /// What ONNX Runtime 1.32 takes is read as it takes it.
+    /// What ONNX Runtime 1.32 accepts is read as it reads it.
     #[test]
     fn attributes_are_what_onnx_says() {
         let open = WindowAxis { taps: None, ..PLAIN };

@@ -1,34 +1,34 @@
 //! Protobuf's wire format: where each field of a message lies.
 //!
-//! Knows tags, varints and lengths; knows no message. Everything else in
-//! [`crate::onnx`] trusts the ranges that come from here.
+//! Knows tags, varints and lengths; knows no message. The rest of [`crate::onnx`] trusts the
+//! ranges that come from here.
 
 use std::ops::Range;
 
 use prost::encoding;
 
-/// Bytes that 64 bits take, seven in each.
+/// The maximum length of a varint in bytes: 64 bits, seven per byte.
 const LONGEST_VARINT: usize = 10;
 
-/// One field of a message, by its place in the file. There are several for each node and tensor
-/// of a model, so it is small.
+/// One field of a message, by its position in the file. Every node and tensor of a model has
+/// several, so this type is small.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
-    /// The number the schema gives it.
+    /// Its field number in the schema.
     pub number: u32,
-    /// Bytes of its tag.
+    /// The length of its tag, in bytes.
     tag: u8,
-    /// Where its tag begins.
+    /// The offset of its tag.
     start: usize,
-    /// The value itself.
+    /// The range of its value.
     pub payload: Range<usize>,
 }
 
-/// The bytes do not form a protobuf message.
+/// The error that bytes are not a protobuf message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("byte {at}: {what}")]
 pub struct WireError {
-    /// Offset in the file.
+    /// The offset in the file, in bytes.
     pub at: usize,
     /// What is wrong there.
     pub what: &'static str,
@@ -39,7 +39,7 @@ pub fn fields(bytes: &[u8], within: Range<usize>) -> Fields<'_> {
     Fields { bytes, at: within.start, end: within.end }
 }
 
-/// See [`fields`]. Ends after the first error.
+/// An iterator over the fields of a message; see [`fields`]. Ends after the first error.
 pub struct Fields<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -47,20 +47,21 @@ pub struct Fields<'a> {
 }
 
 impl Field {
-    /// Tag, length and payload: what disappears when the field is removed.
+    /// Returns the range of tag, length and payload: what disappears when the field is removed.
     pub fn entry(&self) -> Range<usize> {
         self.start..self.payload.end
     }
 
-    /// The varint that holds the payload's length; empty for other wire types.
+    /// Returns the range of the varint that holds the payload's length; empty if the field
+    /// is not length-delimited.
     pub fn length(&self) -> Range<usize> {
         self.start.saturating_add(usize::from(self.tag))..self.payload.start
     }
 
-    /// The field, if it holds a message or a string.
+    /// Returns the field if it is length-delimited: a message or a string.
     ///
     /// # Errors
-    /// If it holds a number.
+    /// Returns an error if it is a number.
     pub fn delimited(self) -> Result<Self, WireError> {
         if self.length().is_empty() {
             return Err(WireError {
@@ -103,7 +104,7 @@ impl Fields<'_> {
             }
             _ => return Err(WireError { at: start, what: "an unsupported wire type" }),
         };
-        // A varint has ten bytes at most.
+        // A varint has at most ten bytes.
         let tag = u8::try_from(after_tag.saturating_sub(start)).unwrap_or(u8::MAX);
         Ok(Field { number, tag, start, payload })
     }
@@ -132,12 +133,12 @@ impl Fields<'_> {
     }
 }
 
-/// The value of a varint field, from its payload; 0 if that holds none.
+/// Returns the value of a varint field with this `payload`; 0 if that is not a varint.
 pub fn varint_value(mut payload: &[u8]) -> u64 {
     encoding::decode_varint(&mut payload).unwrap_or_default()
 }
 
-/// The encoding of `value` as a varint.
+/// Returns the encoding of `value` as a varint.
 pub fn varint(value: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     encoding::encode_varint(value as u64, &mut bytes);

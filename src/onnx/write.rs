@@ -1,7 +1,7 @@
-//! New nodes and attributes, as the operator set has them, and small models to be run.
+//! New nodes and attributes, as each operator set defines them, and small models to run.
 //!
-//! How Slice, Pad and circular pads are written differs by operator set, and is decided here
-//! only. Knows the format; neither what the nodes are for nor the names they get.
+//! How Slice, Pad and circular pads are written depends on the operator set, and is decided
+//! here only. Knows the format; neither the purpose of the nodes nor their names.
 
 use crate::onnx::info::{self, AxisSize};
 use crate::onnx::proto::attribute_proto::AttributeType;
@@ -12,13 +12,13 @@ use crate::onnx::proto::{
 };
 use crate::onnx::tensor::from_integers;
 
-/// Since this operator set, the bounds and axes of Slice are inputs; before, attributes.
+/// The first operator set in which the bounds and axes of Slice are inputs, not attributes.
 const SLICE_READS_BOUNDS: i64 = 10;
 
-/// Since this operator set, the pads of Pad are an input; before, an attribute.
+/// The first operator set in which the pads of Pad are an input, not an attribute.
 const PAD_READS_PADS: i64 = 11;
 
-/// The node without what is said of it, which no engine needs.
+/// Returns the node without documentation and metadata, which no engine needs.
 pub fn without_notes(node: &NodeProto) -> NodeProto {
     NodeProto { doc_string: None, metadata_props: Vec::new(), ..node.clone() }
 }
@@ -27,27 +27,27 @@ fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
     AttributeProto { name: Some(name.into()), r#type: Some(kind.into()), ..Default::default() }
 }
 
-/// An integer.
+/// Returns an integer attribute.
 pub fn int(name: &str, value: i64) -> AttributeProto {
     AttributeProto { i: Some(value), ..attribute(name, AttributeType::Int) }
 }
 
-/// A list of integers.
+/// Returns an attribute that is a list of integers.
 pub fn ints(name: &str, values: Vec<i64>) -> AttributeProto {
     AttributeProto { ints: values, ..attribute(name, AttributeType::Ints) }
 }
 
-/// A word.
+/// Returns a string attribute.
 pub fn string(name: &str, value: &'static str) -> AttributeProto {
     AttributeProto { s: Some(value.as_bytes().into()), ..attribute(name, AttributeType::String) }
 }
 
-/// A tensor.
+/// Returns a tensor attribute.
 pub fn tensor(name: &str, value: TensorProto) -> AttributeProto {
     AttributeProto { t: Some(Box::new(value)), ..attribute(name, AttributeType::Tensor) }
 }
 
-/// A node of the standard with one output, called `name`.
+/// Returns a node called `name` of a standard operator with one output.
 pub fn node(
     op: &str,
     name: &str,
@@ -65,12 +65,13 @@ pub fn node(
     }
 }
 
-/// A product of two tensors, element by element.
+/// Returns a Mul: the elementwise product of two tensors.
 pub fn product(a: &str, b: &str, output: &str) -> NodeProto {
     node("Mul", "", &[a, b], output, vec![])
 }
 
-/// The Transpose that makes of the output of a Transpose what that reads; `None` of other nodes.
+/// Returns the Transpose that reads the output of the Transpose `node` and restores its input;
+/// `None` if `node` is not a Transpose with a `perm`.
 pub fn turned_back(node: &NodeProto) -> Option<NodeProto> {
     let ([read], [made]) = (node.input.as_slice(), node.output.as_slice()) else { return None };
     let perm = node.attribute.iter().find(|attribute| attribute.name() == "perm")?;
@@ -82,40 +83,40 @@ pub fn turned_back(node: &NodeProto) -> Option<NodeProto> {
     is_transpose.then(|| self::node("Transpose", name, &[made], read, vec![ints("perm", back)]))
 }
 
-/// The node as an `Identity` of its first input.
+/// Turns a node into an `Identity` of its first input.
 pub fn into_identity(mut node: NodeProto) -> NodeProto {
     node.input.truncate(1);
     NodeProto { op_type: Some("Identity".into()), attribute: Vec::new(), ..node }
 }
 
-/// The node as a `Cast` of its first input to an element type (`TensorProto.DataType`).
+/// Turns a node into a `Cast` of its first input to an element type (`TensorProto.DataType`).
 pub fn into_cast(mut node: NodeProto, to: i32) -> NodeProto {
     node.input.truncate(1);
     NodeProto { op_type: Some("Cast".into()), attribute: vec![int("to", to.into())], ..node }
 }
 
-/// A node that casts `from` to an element type (`TensorProto.DataType`).
+/// Returns a node that casts `from` to an element type (`TensorProto.DataType`).
 pub fn cast(from: &str, to: &str, data_type: i32) -> NodeProto {
     into_cast(node("Identity", "", &[from], to, vec![]), data_type)
 }
 
-/// A node that makes `value`, called as that is.
+/// Returns a Constant whose output has the name of `value`.
 pub fn constant(value: TensorProto) -> NodeProto {
     let name = value.name().to_owned();
     node("Constant", "", &[], &name, vec![tensor("value", value)])
 }
 
-/// One new node, and the lists of integers that it reads as tensors.
+/// A new node, and the lists of integers that it reads as tensors.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WrittenNode {
-    /// The node, which has no name yet.
+    /// The node, still without a name.
     pub node: NodeProto,
-    /// In the order in which it reads them; their names begin with its output's.
+    /// The tensors, in the order in which it reads them; their names begin with that of its output.
     pub integers: Vec<TensorProto>,
 }
 
 impl WrittenNode {
-    /// A node that reads its lists of integers from Constant nodes, behind these.
+    /// Returns Constant nodes for its lists of integers, followed by the node.
     pub fn with_constants(self) -> impl Iterator<Item = NodeProto> {
         self.integers.into_iter().map(constant).chain([self.node])
     }
@@ -133,20 +134,21 @@ impl From<NodeProto> for WrittenNode {
     }
 }
 
-/// What Slice leaves of one axis: from `start` to before `end`, each counted from the axis'
-/// end where it is negative.
+/// The part of one axis that a Slice keeps: from `start` to before `end`, where negative
+/// numbers count from the end of the axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AxisSlice {
-    /// Which axis.
+    /// The axis.
     pub axis: i64,
-    /// The first element that stays.
+    /// The first element that is kept.
     pub start: i64,
-    /// The first behind them; `i64::MAX` if all others stay.
+    /// The first element behind those that are kept; `i64::MAX` if all that follow are kept.
     pub end: i64,
 }
 
 impl AxisSlice {
-    /// Cuts off what `pads` have below zero, before and behind.
+    /// Returns the slice that crops an axis by those of its pads `(begin, end)` that are
+    /// negative; `None` if neither is.
     pub fn cropping(axis: i64, (begin, end): (i64, i64)) -> Option<Self> {
         let start = begin.saturating_neg().max(0);
         let end = if end < 0 { end } else { i64::MAX };
@@ -154,7 +156,7 @@ impl AxisSlice {
     }
 }
 
-/// Slice of `input`.
+/// Returns a Slice of `input` by `cuts`.
 pub fn slice(opset: i64, input: &str, output: &str, cuts: &[AxisSlice]) -> WrittenNode {
     let list = |value: fn(&AxisSlice) -> i64| -> Vec<i64> { cuts.iter().map(value).collect() };
     let lists = [
@@ -173,7 +175,8 @@ pub fn slice(opset: i64, input: &str, output: &str, cuts: &[AxisSlice]) -> Writt
     slice
 }
 
-/// Pad of `input` in this mode, by `pads` of all axes, all beginnings first, none below zero.
+/// Returns a Pad of `input` in this mode. `pads` has those of all axes, all beginnings first,
+/// none negative.
 pub fn pad(
     opset: i64,
     mode: &'static str,
@@ -191,17 +194,17 @@ pub fn pad(
     pad
 }
 
-/// Something that Concat joins where an axis is padded circularly.
+/// One of the tensors that Concat joins to pad an axis circularly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CircularPart {
-    /// What is padded.
+    /// The padded tensor itself.
     Input,
-    /// A Slice of what is padded, and what its name ends with.
+    /// A Slice of it, with the suffix of its name.
     Slice(&'static str, AxisSlice),
 }
 
-/// A circular pad of one axis without a Pad: what [`concat`] joins, in this order. Empty if
-/// nothing is added.
+/// Returns the parts of a circular pad of one axis by `(begin, end)`, without a Pad: [`concat`]
+/// joins them in this order. Empty if nothing is added.
 pub fn circular_parts(axis: i64, (begin, end): (i64, i64)) -> Vec<CircularPart> {
     let last = AxisSlice { axis, start: begin.saturating_neg(), end: i64::MAX };
     let first = AxisSlice { axis, start: 0, end };
@@ -212,12 +215,12 @@ pub fn circular_parts(axis: i64, (begin, end): (i64, i64)) -> Vec<CircularPart> 
     [last, input, first].into_iter().flatten().collect()
 }
 
-/// Concat of `inputs` along `axis`.
+/// Returns a Concat of `inputs` along `axis`.
 pub fn concat(inputs: &[&str], output: &str, axis: i64) -> NodeProto {
     node("Concat", "", inputs, output, vec![int("axis", axis)])
 }
 
-/// A model of these nodes that computes `outputs`.
+/// Returns a model of these nodes that computes `outputs`.
 pub fn model(
     opset: i64,
     input: Vec<ValueInfoProto>,
@@ -235,7 +238,7 @@ pub fn model(
     }
 }
 
-/// An input of float64, with so many axes.
+/// Returns a float64 input of rank `rank`, with all sizes open.
 pub fn double_input(name: &str, rank: usize) -> ValueInfoProto {
     info::info(name, DataType::Double.into(), vec![AxisSize::Open; rank])
 }
