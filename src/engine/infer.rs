@@ -32,7 +32,7 @@ pub struct Inference {
 /// The limit that is reported if a size has more than [`MAX_SIZE_TERMS`] terms.
 const LONG_SIZES: &str = "sizes that are expressions of more than 256 terms are not followed";
 
-/// Upper bound on the terms of a size. Sizes of real networks have less: a few sums, products
+/// Upper bound on the terms of a size. Sizes of real networks have fewer: a few sums, products
 /// and quotients.
 const MAX_SIZE_TERMS: usize = 256;
 

@@ -81,7 +81,8 @@ impl Constant {
         }
     }
 
-    /// Returns the elements if there are at most [`MAX_LIST`].
+    /// Returns the elements, or `None` if they are more than a short list (`MAX_LIST`) or cannot
+    /// be read.
     pub fn list(&self) -> Option<Vec<f64>> {
         let count = self.header.dims.iter().try_fold(1i64, |all, &size| all.checked_mul(size))?;
         if !(0..=MAX_LIST).contains(&count) {

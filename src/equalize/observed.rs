@@ -107,7 +107,7 @@ pub struct ChannelStatistics {
 }
 
 /// Returns the tensors that nodes of the main `graph` compute or that are fed to it, in order,
-/// unless nothing reads them or `is_constant`.
+/// unless nothing reads them or `is_constant` holds.
 pub fn tensors(graph: &Graph, is_constant: impl Fn(ValueId) -> bool) -> Vec<ValueId> {
     let live = graph.nodes().filter(|&(id, _)| graph.is_live(id));
     let made = live.flat_map(|(_, node)| node.outputs.iter().flatten().copied());

@@ -152,7 +152,8 @@ pub fn max_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Me
     Ok(Meaning::Linear(input, LinearOp::frame(windows, AxisOrder::CANONICAL)))
 }
 
-/// Returns the window attributes of `node`, whose kernel has these taps, if it has one.
+/// Returns the window attributes of `node`; `kernel` lists the taps of its kernel, if it has
+/// one.
 fn attributes(node: &Node, kernel: Option<&[Option<i64>]>) -> Result<WindowAttributes, NotLinear> {
     WindowAttributes::of(&node.proto, kernel).map_err(|fault| match fault {
         WindowFault::NoKernel => NotLinear::Malformed("its kernel_shape is missing"),
@@ -181,7 +182,7 @@ fn pool_attributes(
 /// Whether all means of a pool are of elements alone, without pads, and of at least one.
 /// *Counter-examples*: with gaps between the taps, or pads as large as the window, a window may
 /// lie beyond all elements. If the number of windows is rounded up, the last one begins up to
-/// `stride − 1` later, which is beyond all elements if pads or strides are large.
+/// `stride − 1` later, which, with pads or large strides, is beyond all elements.
 fn is_mean_of_some(own: &WindowAttributes) -> bool {
     let has_element = |axis: &WindowAxis| {
         let (begin, end) = axis.pads;

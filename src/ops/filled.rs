@@ -199,8 +199,8 @@ fn bordered(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Option
         Err(limit @ NotLinear::Limit(_)) => return Err(limit.into()),
         Err(why) => return Err(refusal(reader, &steps, input, shape, why).into()),
     };
-    // The result is right for the sizes at which it was tried, and for all sizes if those were
-    // free and three were tried.
+    // The result is right for the known sizes, at which it was tried, and for all values of open
+    // ones, of which three were tried.
     for (axis, size) in shape.iter().enumerate().filter(|&(axis, _)| axis != 1) {
         if let Some(size) = *size {
             valid.require(input, Property::Size(axis, SizeSet::Exactly(size)));

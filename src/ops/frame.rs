@@ -76,7 +76,7 @@ pub fn pad(
 /// Reads Slice (opset 1 to 13) with steps from front to back, or of one axis from back to front.
 ///
 /// # Errors
-/// Returns an error if its bounds are not known, or if it cuts the batch or the channels.
+/// Returns an error if its bounds are not known, or if it cuts the batch or all other axes.
 pub fn slice(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let input = first_input(node)?;
     let cuts = cuts(reader, node, input, valid)?;
@@ -90,7 +90,7 @@ pub fn slice(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meani
     }
     let mut windows = Vec::with_capacity(cuts.len());
     for AxisCut { axis, start, end, step } in cuts {
-        // A place that is counted from the other end is right for this size only.
+        // A bound that is counted from the other end is right for this size only.
         let mut size = || -> Result<i64, Stop> {
             let size = reader.sizes.size(input, axis)?;
             is_provable_at_its_size(reader, input)?;

@@ -92,7 +92,7 @@ impl<'g, 'm> Reader<'g, 'm> {
     /// Returns a float constant vector of `length` elements.
     ///
     /// # Errors
-    /// Returns an error if `id` is none, or is malformed.
+    /// Returns an error if `id` is no such vector, or is malformed.
     pub fn vector(&self, id: ValueId, length: usize) -> Result<Vec<f64>, Stop> {
         let values = self.floats(id)?;
         if values.shape() != [length] {

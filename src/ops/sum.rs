@@ -58,9 +58,8 @@ fn operands(node: &Node) -> Result<Vec<ValueId>, NotLinear> {
     operands.ok_or(NotLinear::Malformed("an operand is missing"))
 }
 
-/// Returns the `operands` of a sum as summands. Its constants shift the first operand that a
-/// kernel, norm, scale or shift makes, or else the first one that a sum makes: these can take a
-/// shift.
+/// Returns the `operands` of a sum as summands. Its constants shift the first operand that an
+/// affine map makes, or else the first one that a sum makes: these can take a shift.
 fn summands(
     reader: &Reader,
     earlier: &Meanings,

@@ -95,7 +95,7 @@ pub fn reshape(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mea
     }
     let made = |(axis, &size): (usize, &i64)| match size {
         0 => sizes.get(axis).copied().flatten(),
-        // The size that −1 stands for is left open: channels do not depend on it, or it would
+        // The size for which −1 stands stays open: it does not concern the channels, or it would
         // have to be known.
         _ => usize::try_from(size).ok(),
     };

@@ -1,8 +1,8 @@
 //! Rewrites one node for tract: what tract refuses, panics on or computes wrongly becomes other
 //! nodes that compute the same.
 //!
-//! Knows the node and its operator set, and looks up integer constants by name; knows no graph
-//! and no file.
+//! Knows the node and its operator set, and integer constants by name; knows no graph and no
+//! file.
 
 use crate::engine::dialect::einsum::outer_product;
 use crate::engine::dialect::norms::norm_by_batch;

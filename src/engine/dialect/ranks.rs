@@ -30,7 +30,7 @@ const BY_AXES: [&str; 9] = [
 ];
 
 /// Checks that `graph`, including the `constants` beside it, has no tensors of more than
-/// [`MAX_RANK`] axes.
+/// `MAX_RANK` axes.
 ///
 /// # Errors
 /// Returns an error if it has.
