@@ -1,9 +1,9 @@
-//! Time in which this process ran: what a watchdog may measure.
+//! A clock of the time in which this process ran, for use by a watchdog.
 //!
-//! A wall clock goes on while a process is stopped, and whoever was stopped for longer
-//! than a limit would find it exceeded without having worked. This one is advanced by a
-//! thread of the process itself, in small beats. Stopped, the process loses the beats;
-//! however long it stood, one beat counts at most [`LONGEST`].
+//! A wall clock goes on while a process is stopped: a process that was stopped for longer than a
+//! limit would find the limit exceeded without having worked. This clock is advanced by a thread
+//! of the process itself, in small beats. While the process is stopped there are no beats, and
+//! however long it was stopped, one beat counts at most [`LONGEST`].
 //!
 //! Knows neither tract nor what is measured.
 
@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 /// How often the clock is advanced.
 pub(super) const BEAT: Duration = Duration::from_millis(20);
 
-/// A beat is rarely late by more than the processor's other work makes it.
+/// The most that one beat counts. A beat is rarely later than the processor's other work makes
+/// it.
 const LONGEST: Duration = Duration::from_millis(100);
 
-/// Nanoseconds; 585 years fit.
+/// The time so far in nanoseconds, of which 585 years fit.
 static NOW: AtomicU64 = AtomicU64::new(0);
 
 static HEART: LazyLock<bool> = LazyLock::new(|| {
@@ -34,14 +35,15 @@ static HEART: LazyLock<bool> = LazyLock::new(|| {
     thread::Builder::new().name("clock".to_owned()).spawn(beats).is_ok()
 });
 
-/// Counts a beat after so much time on the wall.
+/// Counts one beat, `elapsed` wall-clock time after the previous one.
 fn advance(elapsed: Duration) {
     let counted = u64::try_from(elapsed.min(LONGEST).as_nanos()).unwrap_or(u64::MAX);
     NOW.fetch_add(counted, Ordering::Relaxed);
 }
 
-/// How long the process ran since this was first asked, its stops left out; `None` if there is
-/// no thread to tell, and then nothing may be limited by time.
+/// Returns how long the process has run since the first call, without the time in which it was
+/// stopped. Returns `None` if the thread of the clock could not be started; nothing may be
+/// limited by time then.
 pub fn running_time() -> Option<Duration> {
     HEART.then(|| Duration::from_nanos(NOW.load(Ordering::Relaxed)))
 }

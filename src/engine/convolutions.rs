@@ -1,10 +1,11 @@
-//! Convolutions that take little memory: tract's plain one writes a table of what each output
-//! reads, of all groups and all samples at once, which takes as many times the memory of its input
-//! as its kernel has taps: of a 27×27 kernel, 729 times.
+//! Convolutions that take little memory. tract's plain convolution writes a table of what each
+//! output reads (im2col), for all groups and all samples at once. The table takes as many times
+//! the memory of the input as the kernel has taps: for a 27×27 kernel, 729 times.
 //!
-//! Where that table is large, a convolution becomes what tract's own code generation makes of it
-//! alone: one that goes channel by channel if it is depthwise, else one that reads its input where
-//! it lies, of which tract has one for single samples. Nothing around it is folded into it.
+//! Where that table is large, a convolution is replaced by what tract's own code generation
+//! makes of it alone: one that works channel by channel if it is depthwise, else one that reads
+//! its input in place, which tract has for single samples only. No neighbouring node is folded
+//! into it.
 //!
 //! Knows the plan of a model and its sizes; runs nothing.
 
@@ -12,17 +13,18 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_core::ops::array::{Slice, TypedConcat};
 use tract_onnx::tract_core::ops::cnn::Conv;
 
-/// A table of so many bytes stays in a processor's cache, and is written faster than it is
-/// worked around.
+/// Size in bytes of a table that is not worth avoiding: it stays in a processor's cache, and
+/// writing it is faster than working around it.
 const MOST_TABLE: usize = 1 << 20;
 
-/// So many samples go one by one even if the table of each is small.
+/// Largest number of samples that are computed one by one even if the table of each is small.
 const FEW_SAMPLES: usize = 16;
 
-/// Takes the large tables out of `model`.
+/// Replaces the convolutions of `model` whose tables are large.
 pub(super) fn without_large_tables(model: &mut TypedModel) -> TractResult<()> {
     let mut id = 0usize;
-    // A patch appends its nodes, and what it splits is looked at, too.
+    // A patch appends its nodes to the model, so the parts of a split convolution are visited,
+    // too.
     while id < model.nodes().len() {
         let node = model.node(id);
         if let Some(conv) = node.op_as::<Conv>()
@@ -46,9 +48,10 @@ fn is_depthwise(conv: &Conv) -> bool {
     conv.group == conv.input_channels() && conv.group == conv.output_channels()
 }
 
-/// How many samples a convolution has, if its table is large and it is one of wide floats: of
-/// others, the sums would be rounded otherwise. Of many samples that of each must be large:
-/// thousands of small ones would be thousands of nodes, which take longer than they do.
+/// Returns the number of samples of a convolution if its table is large and its elements are
+/// float32 or float64; sums of other types would be rounded differently. If there are many
+/// samples, the table of each must be large: thousands of small convolutions would be thousands
+/// of nodes, whose overhead exceeds their work.
 fn samples_of_large_table(
     model: &TypedModel,
     node: &TypedNode,
@@ -69,7 +72,8 @@ fn samples_of_large_table(
     };
     let spec = &conv.pool_spec;
     let table = volume(&mut spec.kernel_shape.iter().chain(output.hw_dims()).copied());
-    // The input is copied with its pads, which may be larger where most of it is skipped.
+    // The input is copied with its pads, and the copy may be larger than the table where strides
+    // skip most of the input.
     let padded = volume(&mut output.hw_dims().iter().enumerate().map(|(axis, &size)| {
         let last = size.saturating_sub(1).saturating_mul(spec.stride(axis));
         let taps = spec.kernel_shape.get(axis).copied().unwrap_or(1);
@@ -82,7 +86,7 @@ fn samples_of_large_table(
     Ok((is_large && padded <= table).then_some(samples))
 }
 
-/// A convolution for each sample, and what joins them.
+/// Returns a patch with one convolution per sample and a concatenation of their results.
 fn sample_by_sample(
     model: &TypedModel,
     node: &TypedNode,

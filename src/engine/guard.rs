@@ -1,7 +1,6 @@
-//! Where tract works: in threads of its own, so that whatever happens there, a panic or a loop
-//! without an end, is an error here.
+//! Runs tract in threads of its own, so that a panic or an endless loop there is an error here.
 //!
-//! Knows the limits, and nothing of what is worked on.
+//! Knows the limits, and nothing of the work that is done.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,21 +13,23 @@ use tract_onnx::prelude::TractResult;
 use crate::engine::clock::BEAT;
 use crate::engine::limits::{EngineError, Limits};
 
-/// The name of threads that tract works in.
+/// The name of the threads that tract works in.
 const THREAD: &str = "tract";
 
-/// Ample for the deepest models; only what is used is taken.
+/// Stack size of these threads in bytes: ample for the deepest models; only what is used is
+/// allocated.
 const STACK: usize = 64 << 20;
 
 type GuardedJob = Box<dyn FnOnce() + Send>;
 
 thread_local! {
-    /// Takes jobs for the thread that works for this one. Between two jobs it waits here.
+    /// Sends jobs to the thread that works for the current one. It is kept here between two
+    /// jobs.
     static WORKER: Cell<Option<Sender<GuardedJob>>> = const { Cell::new(None) };
 }
 
-/// Does `work`, which calls tract, in another thread. A panic is an error there; a thread
-/// that is not done in time is left to itself.
+/// Runs `work`, which calls tract, in another thread. A panic there is an error here; a thread
+/// that does not finish in time is abandoned.
 pub fn guarded<T: Send + 'static>(
     limits: Limits,
     work: impl FnOnce() -> TractResult<T> + Send + 'static,
@@ -40,7 +41,7 @@ pub fn guarded<T: Send + 'static>(
     let job: GuardedJob = Box::new(move || drop(done.send(catch_unwind(AssertUnwindSafe(work)))));
     let worker = WORKER.take().map_or_else(started, Ok);
     let worker = worker.map_err(|error| EngineError::Failed(error.to_string()))?;
-    // If nobody takes it, nobody answers.
+    // If the worker has ended, this fails, and the loop below finds the channel disconnected.
     drop(worker.send(job));
     let outcome = loop {
         match outcome.recv_timeout(BEAT) {
@@ -66,7 +67,7 @@ pub fn guarded<T: Send + 'static>(
     }
 }
 
-/// A new thread, which ends when nobody can give it jobs any more.
+/// Starts a new worker thread, which ends when its sender is dropped.
 fn started() -> io::Result<Sender<GuardedJob>> {
     static SILENCE: Once = Once::new();
     SILENCE.call_once(|| {

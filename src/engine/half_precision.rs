@@ -1,8 +1,8 @@
-//! Sums of products in float16: tract rounds after each of their steps, and takes a hundred times
-//! as long for that as for the same sum in float32. Engines that models are deployed to keep the
-//! sum in float32 and round it once, and so does what is run here.
+//! Sums of products in float16. tract rounds after each step of such a sum, which takes a
+//! hundred times as long as the same sum in float32. The engines that models are deployed to
+//! accumulate in float32 and round once, and so do the models that are run here.
 //!
-//! *Counter-example* to rounding after each step: the sum of 4096 ones is 2048 then, because
+//! *Counter-example* to rounding after each step: the sum of 4096 ones becomes 2048, because
 //! 2048 + 1 is 2048 in float16.
 //!
 //! Knows the plan of a model; runs nothing.
@@ -12,7 +12,7 @@ use tract_onnx::tract_core::ops::cast::{cast, wire_cast};
 use tract_onnx::tract_core::ops::cnn::{Conv, Deconv};
 use tract_onnx::tract_core::ops::einsum::EinSum;
 
-/// Puts float32 inside the convolutions and products of `model` that are of float16.
+/// Makes the float16 convolutions and products of `model` accumulate in float32.
 pub(super) fn summed_in_float32(model: &mut TypedModel) -> TractResult<()> {
     for id in 0..model.nodes().len() {
         let node = model.node(id);
@@ -31,7 +31,8 @@ pub(super) fn summed_in_float32(model: &mut TypedModel) -> TractResult<()> {
     Ok(())
 }
 
-/// What the node does, in float32; `None` if it is no sum of products in float16.
+/// Returns the operator of the node in float32, or `None` if it is no sum of products in
+/// float16.
 fn in_float32(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Box<dyn TypedOp>>> {
     let [output] = node.outputs.as_slice() else { return Ok(None) };
     let mut inputs = node.inputs.iter();

@@ -1,9 +1,10 @@
 //! Sizes and integers that follow from the shapes of a model's inputs, as tract infers them.
 //!
-//! The analysis is tract's rules, one node at a time, under bounds of our own: where sizes grow
-//! without an end, what was inferred before holds.
+//! The analysis applies tract's rules, one node at a time, under bounds of our own. If an
+//! expression of a size grows beyond them, the analysis ends, and what was inferred before
+//! holds.
 //!
-//! Knows tract's analysis; what of it is believed is for `facts` to say.
+//! Knows tract's analysis; `facts` decides which of its results are believed.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -17,38 +18,39 @@ use crate::engine::parse::parsed;
 use crate::engine::source::Source;
 use crate::engine::tensors::InputShapes;
 
-/// What follows from the shapes of the graph's inputs, by tensor.
+/// What follows from the shapes of the graph's inputs, keyed by the names of tensors.
 #[derive(Debug, Default)]
 pub struct Inference {
-    /// Sizes; `None` where one is not fixed.
+    /// The sizes of tensors; a size that is not fixed is `None`.
     pub shapes: HashMap<String, Vec<Option<i64>>>,
-    /// Integers that are computed from sizes: pads, bounds.
+    /// Integer tensors that are computed from sizes: pads, bounds.
     pub integers: HashMap<String, Vec<i64>>,
-    /// What ended the inference before its end.
+    /// The limit that ended the inference early, if any.
     pub limit: Option<&'static str>,
 }
 
-/// Why sizes were not inferred to the end.
+/// The limit that is reported if a size has more than [`MAX_SIZE_TERMS`] terms.
 const LONG_SIZES: &str = "sizes that are expressions of more than 256 terms are not followed";
 
-/// So many terms has no size of a network: a few sums, products and quotients.
+/// Upper bound on the terms of a size. Sizes of real networks have fewer: a few sums, products
+/// and quotients.
 const MAX_SIZE_TERMS: usize = 256;
 
-/// How often a node may be looked at, on average. What is told of one tells of those
-/// before and behind it, a few times.
+/// Upper bound on the visits per node, on average. A fact about a tensor tells something about
+/// those before and after it, so a node is visited a few times.
 const MAX_VISITS: usize = 64;
 
-/// No tensor is larger along any axis.
+/// Upper bound on the size of a tensor along any axis; no tensor of a network is larger.
 const MAX_SIZE: i64 = 1 << 32;
 
-/// Lists of integers that are computed from sizes are not longer.
+/// Upper bound on the length of a list of integers that is computed from sizes.
 const MAX_INTEGERS: usize = 64;
 
-/// Infers what it can from the shapes of the graph's inputs, ignoring what
-/// the file says of others: `value_info` is sometimes wrong.
+/// Infers what follows from the shapes of the graph's inputs, `inputs`. What the file says of
+/// other tensors is ignored: `value_info` is sometimes wrong.
 ///
 /// # Errors
-/// If tract cannot read the model at all; what it cannot infer is just missing.
+/// Returns an error if tract cannot read the model at all. What it cannot infer is just missing.
 pub fn infer(source: Source, inputs: &InputShapes) -> Result<Inference, EngineError> {
     let inputs = inputs.clone();
     let inferred = guarded(source.limits, move || {
@@ -85,8 +87,8 @@ fn inferred(
             }
         }
     }
-    // Typed, it knows what its constant sub-graphs yield too. Only labels are tensors of
-    // the file then; nodes may be steps of its own.
+    // A typed model also knows the values of its constant sub-graphs. In it, only labelled
+    // outlets are tensors of the file; its nodes may be steps that tract added.
     if let Some(typed) = limit.is_none().then(|| model.into_typed()).and_then(Result::ok) {
         for node in typed.nodes() {
             for (slot, outlet) in node.outputs.iter().enumerate() {
@@ -113,9 +115,10 @@ impl Inference {
         }
     }
 
-    /// Notes the sizes that are numbers, next to those that are known of `name` already.
+    /// Notes those of `dims` that are numbers, next to the sizes of `name` that are known
+    /// already.
     fn note_shape(&mut self, name: &str, dims: impl Iterator<Item = Option<TDim>>) {
-        // "To the end" may have become a size on the way.
+        // A bound that means "to the end" may have been taken for a size on the way.
         let is_size = |size: &i64| (0..MAX_SIZE).contains(size);
         let dims: Vec<Option<i64>> = dims.map(|dim| dim?.to_i64().ok().filter(is_size)).collect();
         let known = self.shapes.entry(name.to_owned()).or_insert_with(|| vec![None; dims.len()]);
@@ -125,9 +128,9 @@ impl Inference {
     }
 }
 
-/// The engine's own analysis of a model, step by step, so that it ends where sizes become
-/// endless: where each is a sum of two that came before, thirty nodes make a billion terms.
-/// Returns the limit that ended it.
+/// Runs the engine's own analysis of a model step by step, so that it ends where sizes become
+/// endless: where each size is a sum of two earlier ones, thirty nodes make a billion terms.
+/// Returns the limit that ended the analysis, if any.
 fn analyse(model: &mut InferenceModel) -> TractResult<Option<&'static str>> {
     let mut waiting: BTreeSet<usize> = (0..model.nodes().len()).collect();
     let mut observers: HashMap<OutletId, Vec<usize>> = HashMap::new();
@@ -139,7 +142,7 @@ fn analyse(model: &mut InferenceModel) -> TractResult<Option<&'static str>> {
     let visits = MAX_VISITS.saturating_mul(waiting.len());
     for _ in 0..visits {
         let Some(next) = waiting.pop_first() else { return Ok(None) };
-        // What it cannot infer of one node, it may of others.
+        // If the rules of one node fail, those of others may still succeed.
         let Ok(changed) = refined(model, next) else { continue };
         for (outlet, fact) in changed {
             if fact.shape.dims().filter_map(GenericFactoid::concretize).any(|dim| is_long(&dim)) {
@@ -156,7 +159,7 @@ fn analyse(model: &mut InferenceModel) -> TractResult<Option<&'static str>> {
     Ok(Some("its nodes tell more of each other, time and again, than is followed"))
 }
 
-/// What one node tells of the outlets around it that was not known.
+/// Returns the facts about the outlets around one node that its rules add to what was known.
 fn refined(model: &mut InferenceModel, id: usize) -> TractResult<Vec<(OutletId, InferenceFact)>> {
     let node = model.node(id);
     let observed = node.op.observe_outlets(model, node)?;
@@ -220,14 +223,14 @@ mod tests {
         let dims = [Some(3), None, Some(i64::MAX), Some(-1)];
         inference.note_shape("x", dims.into_iter().map(|dim| dim.map(TDim::Val)));
         assert_eq!(inference.shapes["x"], [Some(3), None, None, None]);
-        // What is known stays, what was not is filled in.
+        // What is known stays, and what was not known is filled in.
         let dims = [4, 5, 6, 7].map(|dim| Some(TDim::Val(dim)));
         inference.note_shape("x", dims.into_iter());
         assert_eq!(inference.shapes["x"], [Some(3), Some(5), Some(6), Some(7)]);
     }
 
-    /// A name is no size, no arithmetic, and no promise that two sizes are equal; however
-    /// long it is, it is none of tract's.
+    /// A name is no size, no arithmetic, and no promise that two sizes are equal; however long
+    /// it is, it never collides with one of tract's names.
     #[test]
     fn names_say_nothing() {
         use crate::onnx::proto::tensor_shape_proto::dimension::Value;

@@ -1,4 +1,5 @@
-//! What the engine may take, and how it fails: an [`EngineError`] whatever happened inside it.
+//! The resources that the engine may take, and how it fails: with an [`EngineError`], whatever
+//! happened inside it.
 //!
 //! Knows the clock of the process and nothing of tract.
 
@@ -7,50 +8,50 @@ use std::time::Duration;
 use crate::engine::clock;
 use crate::setting::Setting;
 
-/// Why tract could not do what was asked.
+/// The reason why tract did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
-    /// It says why.
+    /// tract failed for the reason that this text gives.
     #[error("tract: {0}")]
     Failed(String),
-    /// It was not asked: it would read a node wrongly.
+    /// tract was not asked, because it would read a node wrongly, as this text says.
     #[error("{0}")]
     Misread(String),
-    /// It panicked.
+    /// tract panicked with this message.
     #[error("tract: it panicked: {0}")]
     Panicked(String),
-    /// It takes a maximum of what is no number.
+    /// A maximum or minimum would hide a NaN.
     #[error("a value is NaN")]
     NotANumber,
-    /// It was given up.
+    /// tract did not end in time and was abandoned.
     #[error("tract did not end in time ({} allows more)", Setting::TimeLimit)]
     TooLong,
-    /// It was not even tried.
+    /// The model was not run: its tensors take more than the memory limit allows.
     #[error(
         "its tensors would take {} MiB at a time ({} allows more)",
         bytes >> 20,
         Setting::MemoryLimit
     )]
     TooLarge {
-        /// What is needed, at least.
+        /// The number of bytes needed, at least.
         bytes: usize,
     },
-    /// It was not even tried.
+    /// The model was not run: its tensors take more than the system grants this process.
     #[error(
         "its tensors would take {} MiB at a time, and this process may take {} MiB more",
         bytes >> 20,
         left >> 20
     )]
     NoMemory {
-        /// What is needed, at least.
+        /// The number of bytes needed, at least.
         bytes: usize,
-        /// What the system allows this process still.
+        /// The number of bytes that this process may still take.
         left: usize,
     },
 }
 
 impl EngineError {
-    /// The choice of the caller that allows more, if a limit was met.
+    /// Returns the setting that raises the limit which was met, if the caller has one.
     pub fn setting(&self) -> Option<Setting> {
         match self {
             EngineError::TooLong => Some(Setting::TimeLimit),
@@ -59,40 +60,41 @@ impl EngineError {
         }
     }
 
-    /// Whether another machine might have done it: of what is decided by this, there is no
+    /// Whether another machine might have succeeded. What depends on such an outcome has no
     /// result.
     pub fn is_of_this_machine(&self) -> bool {
         matches!(self, EngineError::TooLong | EngineError::NoMemory { .. })
     }
 }
 
-/// What the engine may take.
+/// The time and memory that the engine may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// When it has to be done, by the clock of the process; `None` if that is never.
+    /// The deadline, by the clock of the process; `None` if there is none.
     pub until: Option<Duration>,
-    /// Bytes of the tensors that it holds at a time.
+    /// Upper bound on the bytes of the tensors that are held at the same time.
     pub bytes: usize,
 }
 
 impl Limits {
-    /// From now on, so much time in which the process runs: what it stood still does not
-    /// count.
+    /// Returns limits of `time` from now on, in which time the process is stopped does not
+    /// count, and of `bytes` of memory.
     pub fn new(time: Duration, bytes: usize) -> Self {
-        // A time that no clock shows is as good as never.
+        // An overflow of the clock is as good as no deadline.
         let until = clock::running_time().and_then(|now| now.checked_add(time));
         Limits { until, bytes }
     }
 
-    /// For reading a model: constant sub-graphs, sizes, borders. How much of these is
-    /// tried is counted before the engine is asked, so that every machine knows the same;
-    /// what is allowed takes seconds. Whoever does not end long after that has met a loop
-    /// of the engine's, and the run ends in an error: not in another file.
+    /// Returns the limits for reading a model: constant sub-graphs, sizes, borders. How much of
+    /// these is tried is counted before the engine is asked, so that every machine finds the
+    /// same, and what is allowed takes seconds. A call that has not ended long after that has
+    /// met an endless loop of the engine. The run then ends in an error, rather than in a
+    /// different file.
     pub fn of_reading() -> Self {
         Limits::new(Duration::from_secs(900), 4 << 30)
     }
 
-    /// Whether the time is over.
+    /// Whether the deadline has passed.
     pub(super) fn are_over(self) -> bool {
         self.until.zip(clock::running_time()).is_some_and(|(until, now)| now >= until)
     }

@@ -1,10 +1,10 @@
-//! A model that is ready to run: the typed plan, neither decluttered nor optimised, because
-//! declutter folds batch norms itself and the comparison would then be of our folding with
+//! A model that is ready to run: the typed plan, neither decluttered nor optimised. tract's
+//! declutter folds batch norms itself, so the comparison would be one of our folding with
 //! tract's.
 //!
 //! Decides whether a model takes too much memory, from its plan and before it runs.
 //!
-//! Knows tract's plan, and neither what the model is for nor whether its outputs are right.
+//! Knows tract's plan; knows neither what the model is for nor whether its outputs are right.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,8 +35,8 @@ impl Engine {
     /// Loads a model for inputs of the given shapes, in the order of the graph's inputs.
     ///
     /// # Errors
-    /// If tract does not support something in it, the shapes do not fit, or its limits
-    /// are too narrow.
+    /// Returns an error if tract does not support something in the model, the shapes do not fit,
+    /// or the model exceeds its limits.
     pub fn load(source: Source, shapes: &[Vec<usize>]) -> Result<Self, EngineError> {
         let (limits, shapes) = (source.limits, shapes.to_vec());
         let ((plan, bytes), names) = guarded(limits, move || {
@@ -58,7 +58,7 @@ impl Engine {
     /// Runs the model once.
     ///
     /// # Errors
-    /// If tract fails, or takes too long.
+    /// Returns an error if tract fails or takes too long.
     pub fn run(&self, inputs: &[Array]) -> Result<Vec<Array>, EngineError> {
         let inputs: Vec<Tensor> = inputs.iter().cloned().map(to_tract).collect();
         self.guarded(move |plan| {
@@ -71,7 +71,8 @@ impl Engine {
         })
     }
 
-    /// Does `work` with the plan within the engine's limits; an error is in the file's names.
+    /// Runs `work` with the plan within the engine's limits. Errors name tensors as the file
+    /// does.
     pub(super) fn guarded<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Arc<TypedRunnableModel>) -> TractResult<T> + Send + 'static,
@@ -83,18 +84,19 @@ impl Engine {
     }
 }
 
-/// What a model without inputs computes, in the types that its outputs have.
+/// Returns the outputs of a model without inputs, in their own types.
 ///
 /// # Errors
-/// As [`Engine::load`] and [`Engine::run`], and if ONNX has no such type.
+/// As [`Engine::load`] and [`Engine::run`], and returns an error if ONNX has no such type.
 pub fn evaluate(source: Source) -> Result<Vec<TensorProto>, EngineError> {
     let limits = source.limits;
     let plan = Engine::load(source, &[])?.plan;
     guarded(limits, move || plan.run(tvec!())?.iter().map(|value| in_onnx(value)).collect())
 }
 
-/// The plan of a model, and bytes of its tensors. What takes more than is allowed is not looked
-/// at: it is refused, and its convolutions alone may take too much to prepare.
+/// Returns the plan of a model and the bytes that its tensors take. The convolutions of a model
+/// that exceeds its limits are not looked at: the model is refused, and preparing its
+/// convolutions alone may take too much.
 pub(super) fn planned(
     mut model: TypedModel,
     limits: Limits,
@@ -107,8 +109,9 @@ pub(super) fn planned(
     Ok((model.into_runnable()?, bytes))
 }
 
-/// Bytes of the tensors that live at the same time, at most. Constants and what is fed
-/// live all the time. What depends on values, not on shapes, counts as nothing.
+/// Returns an upper bound on the bytes of the tensors that live at the same time. Constants and
+/// inputs live all the time. Tensors whose sizes depend on values, not on shapes, count as
+/// nothing.
 fn footprint(model: &TypedModel) -> TractResult<usize> {
     let size = |outlet: OutletId| {
         let fact = model.outlet_fact(outlet)?;
@@ -147,7 +150,8 @@ fn footprint(model: &TypedModel) -> TractResult<usize> {
     Ok(most)
 }
 
-/// Bytes of the places of all taps, along all axes, that a pool notes while it runs, a few times.
+/// Returns a bound on the bytes of the positions of all taps, along all axes, which a pool
+/// stores a few times while it runs.
 fn table_of_taps(node: &TypedNode) -> usize {
     let of = |pool: &PoolSpec| {
         let row = pool.kernel_shape.len().saturating_add(2).saturating_mul(16);
@@ -197,8 +201,7 @@ mod tests {
         assert_eq!(load(24_007), Err(EngineError::TooLarge { bytes: 24_008 }));
     }
 
-    /// Constants that stand beside a model are those that it would hold itself, however they
-    /// are stored.
+    /// Constants beside a model act as if they were stored in it, whatever their encoding.
     #[test]
     fn constants_beside_the_model_are_its_own() {
         use crate::onnx::proto::tensor_proto::DataType;

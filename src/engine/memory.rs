@@ -1,5 +1,5 @@
-//! How much memory this process may still take, where the system limits it (`ulimit -v`): what
-//! cannot be taken is not begun, for an allocation that fails ends the process.
+//! How much memory this process may still take, where the system limits it (`ulimit -v`). A run
+//! that needs more is not begun, because a failed allocation ends the process.
 //!
 //! Knows what Linux says of a process; elsewhere nothing is known, and nothing is refused.
 
@@ -7,16 +7,18 @@ use std::fs;
 
 use crate::engine::limits::EngineError;
 
-/// What a run takes beside its tensors: stacks and arenas of threads, and the engine's own.
+/// Bytes that a run takes beside its tensors: stacks and arenas of threads, and the engine's
+/// own.
 const BESIDE: usize = 256 << 20;
 
-/// Whether tensors of so many bytes can be taken, with what operators need for themselves on
-/// their way: a quarter, about.
+/// Checks whether tensors of `bytes` bytes can be allocated, together with what operators need
+/// for themselves on the way: about a quarter more.
 ///
 /// # Errors
-/// What there is instead.
+/// Returns an error that says how much memory is left if that is too little.
 pub fn check(bytes: usize) -> Result<(), EngineError> {
-    // Few bytes are taken as well as anything else here is; and asking takes as long as they do.
+    // So few bytes are as likely to be granted as any other allocation here, and asking takes as
+    // long as allocating them.
     if bytes <= BESIDE {
         return Ok(());
     }
@@ -29,7 +31,8 @@ pub fn check(bytes: usize) -> Result<(), EngineError> {
     }
 }
 
-/// Bytes of address space that are left to the process; `None` if that is not limited.
+/// Returns the bytes of address space that are left to the process, or `None` if that is not
+/// limited.
 fn left() -> Option<usize> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let limit: usize = field(&limits, "Max address space")?;
@@ -37,7 +40,7 @@ fn left() -> Option<usize> {
     Some(limit.saturating_sub(taken.saturating_mul(1 << 10)))
 }
 
-/// The number behind `name`, at the beginning of a line; `None` for "unlimited".
+/// Returns the number after `name` at the beginning of a line, or `None` if it is "unlimited".
 fn field(text: &str, name: &str) -> Option<usize> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()

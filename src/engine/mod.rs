@@ -1,15 +1,17 @@
-//! tract behind a border: the only room that names it.
+//! tract behind a border: no other room names it.
 //!
-//! A [`Source`] goes in: the bytes of a model that the [`dialect`] put into words that tract
-//! knows, constants beside it, and [`Limits`]. `parse` gives it to tract under names that tract
-//! cannot misread (`names`), and with `norms` that it survives. From there on it is run: whole and once ([`Engine`]), or as one
-//! slice of a larger model, which takes the tensors of those before it ([`stage`]); or it is
-//! asked what follows from the shapes of its inputs ([`infer()`]). What tract's plain operators do
-//! in too much memory (`convolutions`) or too slowly (`half_precision`) others do in its plan.
+//! A [`Source`] goes in: the bytes of a model that [`dialect`] has rewritten into operators that
+//! tract supports, constants beside these bytes, and [`Limits`]. `parse` hands it to tract,
+//! under names that tract cannot misread (`names`) and with a check on batch norms that could
+//! end the process (`norms`). The model is then run, either whole and once ([`Engine`]) or as
+//! one slice of a larger model, which takes the tensors of the slices before it ([`stage`]); or
+//! tract is asked what follows from the shapes of its inputs ([`infer()`]). Where tract's plain
+//! operators take too much memory (`convolutions`) or too much time (`half_precision`), others
+//! take their place in the plan.
 //!
-//! Whatever happens inside tract, a panic, a loop without an end, is an [`EngineError`] like any
-//! other: it works in a thread of its own (`guard`), which is given up when its time by the
-//! `clock` is over.
+//! Whatever happens inside tract, even a panic or an endless loop, is an [`EngineError`] like
+//! any other: tract works in a thread of its own (`guard`), which is abandoned when its time, as
+//! measured by the `clock`, is over.
 
 mod clock;
 mod convolutions;
@@ -35,6 +37,6 @@ pub use memory::check as memory_for;
 pub use source::{Constant, Source};
 pub use tensors::{Array, InputShapes};
 
-/// What runs here, and the version that this was built for: that of `Cargo.lock`, which a test
-/// holds.
+/// The engine and the version of it that this crate was built for: the one in `Cargo.lock`, as a
+/// test checks.
 pub const ENGINE: &str = "tract 0.23.9";

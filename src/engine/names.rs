@@ -1,11 +1,11 @@
-//! Names that say nothing: tract never sees one of the file's.
+//! Neutral names for tensors and dimensions: tract never sees a name of the file.
 //!
-//! tract reads the name of a dimension as arithmetic, `"64"` as a size and a thousand
-//! parentheses with its stack; it derives names from names, and long ones overflow it too.
-//! So every tensor becomes `t0`, `t1`, …, and every open dimension a name of its own:
-//! that two have the same name is no promise that they are equal.
+//! tract reads the name of a dimension as arithmetic: `"64"` as a size, and a thousand
+//! parentheses recursively, on its stack. It derives names from names, and long ones overflow
+//! it, too. So every tensor becomes `t0`, `t1`, …, and every open dimension gets a name of its
+//! own: that two have the same name in the file is no promise that they are equal.
 //!
-//! Knows messages as tract has them, and no operator.
+//! Knows the messages of ONNX as tract decodes them, and no operator.
 
 use std::collections::HashMap;
 use std::mem;
@@ -15,7 +15,7 @@ use tract_onnx::pb::tensor_shape_proto::Dimension;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value;
 use tract_onnx::prelude::TractError;
 
-/// Which tensor of the file is which of tract's.
+/// The mapping between the file's names of tensors and the names that tract sees.
 #[derive(Debug, Default)]
 pub(super) struct NeutralNames {
     numbers: HashMap<String, usize>,
@@ -23,7 +23,7 @@ pub(super) struct NeutralNames {
 }
 
 impl NeutralNames {
-    /// Renames everything in `graph`. A body sees the tensors around it by their names, so
+    /// Renames all tensors in `graph`. A body refers to the tensors around it by their names, so
     /// equal names stay equal.
     pub fn neutralize(&mut self, graph: &mut pb::GraphProto) {
         let mut dimensions = 0usize;
@@ -56,7 +56,7 @@ impl NeutralNames {
             node.input.iter_mut().chain(&mut node.output).for_each(|name| self.rename_one(name));
             for attribute in &mut node.attribute {
                 for body in attribute.g.iter_mut().chain(&mut attribute.graphs) {
-                    // What is fed to a body comes with sizes.
+                    // What is fed to a body has sizes already.
                     let open = body.input.iter_mut().flat_map(dimensions_of).filter(|d| is_open(d));
                     open.for_each(|dim| dim.value = None);
                     self.rename(body);
@@ -70,7 +70,7 @@ impl NeutralNames {
         *name = neutral;
     }
 
-    /// The neutral name of a tensor; what has no name stays without.
+    /// Returns the neutral name of a tensor; an empty name stays empty.
     pub fn neutral(&mut self, name: impl Into<String>) -> String {
         let name = name.into();
         if name.is_empty() {
@@ -84,13 +84,13 @@ impl NeutralNames {
         format!("t{number}")
     }
 
-    /// What the file calls `neutral`, if that is a tensor of the file.
+    /// Returns the file's name for `neutral`, or `None` if it is no tensor of the file.
     pub fn original(&self, neutral: &str) -> Option<&str> {
         let number = neutral.strip_prefix('t')?.parse().ok()?;
         self.originals.get::<usize>(number).map(String::as_str)
     }
 
-    /// What tract says, in the file's names.
+    /// Returns the error of tract with neutral names replaced by those of the file.
     pub fn in_words_of_the_file(&self, error: &TractError) -> TractError {
         let text = format!("{error:#}");
         let mut said = String::with_capacity(text.len());
@@ -109,7 +109,7 @@ impl NeutralNames {
     }
 }
 
-/// Whether its size is not declared: a name, a negative number, or nothing.
+/// Whether the size of a dimension is not declared: it is a name, a negative number, or missing.
 fn is_open(dim: &Dimension) -> bool {
     !matches!(dim.value, Some(Value::DimValue(size)) if size >= 0)
 }

@@ -1,8 +1,8 @@
-//! Batch norms of vectors, which tract is kept from.
+//! A guard against batch norms of vectors, from which tract is kept.
 //!
-//! It looks for the channels of a norm in the second dimension, beyond the end of the shape if
-//! there is none, and the process may end there. How many dimensions there are is known where it
-//! infers shapes, so the question is asked there, before its own rules.
+//! tract looks for the channels of a norm in the second dimension. If there is none, it reads
+//! beyond the end of the shape, and the process may end. The rank is known where tract infers
+//! shapes, so it is checked there, before tract's own rules.
 //!
 //! Knows tract's operator, and no model.
 
@@ -17,7 +17,7 @@ use tract_onnx::tract_hir::internal::*;
 
 const NORM: &str = "BatchNormalization";
 
-/// `onnx` with norms that have channels.
+/// Returns `onnx` with batch norms that must have channels.
 pub fn guarded(mut onnx: Onnx) -> Onnx {
     onnx.op_register.insert(NORM, norm);
     onnx
@@ -37,7 +37,7 @@ fn norm(
     }
 }
 
-/// A norm, and that what it reads has channels.
+/// A batch norm whose input must have channels.
 #[derive(Debug, Clone)]
 struct NormOfChannels(Box<dyn Expansion>);
 
@@ -52,8 +52,8 @@ impl Expansion for NormOfChannels {
         inputs: &'p [TensorProxy],
         outputs: &'p [TensorProxy],
     ) -> InferenceResult {
-        // The first rules are the first to be applied, and what is read has the shape of what is
-        // made.
+        // Rules are applied in the order in which they are given, and the input has the shape of
+        // the output.
         for tensor in inputs.iter().take(1).chain(outputs.iter().take(1)) {
             solver.given(&tensor.rank, |_, rank| {
                 ensure!(rank > 1, "a batch norm of a tensor without channels");

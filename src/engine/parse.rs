@@ -1,9 +1,11 @@
-//! From a [`Source`] to tract's form of the model, whose sizes and types are not inferred yet.
+//! Parses a [`Source`] into tract's form of the model, whose sizes and types are not inferred
+//! yet.
 //!
-//! Decides what tract reads: neutral names, operators that it may take for its own, constants
-//! and given tensors as they are, side files at the places that [`Storage`] allows.
+//! Decides what tract reads: neutral names, only operators that it may take for its own,
+//! constants and given tensors without a copy, and side files at the places that [`Storage`]
+//! allows.
 //!
-//! Knows what tract reads; not whether the model is run, or asked what follows from its inputs.
+//! Knows what tract reads; does not know whether the model will be run or analysed.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -22,7 +24,8 @@ use crate::engine::source::Source;
 use crate::engine::tensors::{EngineTensor, tensor_of};
 use crate::onnx::storage::Storage;
 
-/// Reads a model under neutral names and goes on with it; an error is in the file's names.
+/// Parses a model under neutral names and passes it to `go_on`. Errors name tensors as the file
+/// does.
 pub fn parsed<T>(
     source: &Source,
     given: &[(String, EngineTensor)],
@@ -36,7 +39,7 @@ pub fn parsed<T>(
     }
 }
 
-/// The model, with `given` tensors as its inputs, after its own.
+/// Returns the parsed model, with the `given` tensors as further inputs, after its own.
 fn parse(
     source: &Source,
     given: &[(String, EngineTensor)],
@@ -94,7 +97,7 @@ fn parse(
     Ok(parsed.model)
 }
 
-/// A graph input, of whatever type.
+/// Returns the declaration of a graph input; its type, float32, is a placeholder.
 fn declared(name: &str, shape: &[usize]) -> pb::ValueInfoProto {
     use pb::tensor_shape_proto::Dimension;
     use pb::tensor_shape_proto::dimension::Value;
@@ -110,8 +113,8 @@ fn declared(name: &str, shape: &[usize]) -> pb::ValueInfoProto {
     pb::ValueInfoProto { name: name.to_owned(), r#type, ..pb::ValueInfoProto::default() }
 }
 
-/// Makes constants of these inputs. tract compares a constant that it reads with all that
-/// it has read already; as inputs they come in without that, and without a copy.
+/// Turns inputs into constants with these values. tract compares each constant that it reads
+/// with all constants it has read before; as inputs they avoid that comparison, and a copy.
 fn settle(
     model: &mut InferenceModel,
     values: impl Iterator<Item = TractResult<(OutletId, Arc<Tensor>)>>,
@@ -128,8 +131,8 @@ fn settle(
     Ok(())
 }
 
-/// Gives external tensors the places that our own reading would find them at, relative to
-/// the `root` of the file system: which files may be read is decided in [`Storage`] alone.
+/// Sets the locations of external tensors to where our own reading finds them, relative to the
+/// `root` of the file system: which files may be read is decided in [`Storage`] alone.
 fn locate(
     graph: &mut pb::GraphProto,
     storage: &Storage,

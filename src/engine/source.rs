@@ -1,4 +1,4 @@
-//! A model to be loaded: bytes, constants beside them, and what it may take.
+//! A model to be loaded: its bytes, constants beside them, and the limits on running it.
 //!
 //! Knows the format, and nothing of tract.
 
@@ -19,33 +19,33 @@ use crate::onnx::tensor;
 /// A model to be loaded.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// The file's content.
+    /// The serialized `ModelProto`.
     pub bytes: Bytes,
     /// Further initializers of its graph.
     pub constants: Vec<Constant>,
-    /// Where its side files lie, if it has any.
+    /// Where the side files lie, if there are any.
     pub storage: Storage,
-    /// What loading and running it may take.
+    /// The limits on loading and running the model.
     pub limits: Limits,
 }
 
 impl Source {
-    /// A small model that holds all it needs.
+    /// Returns a source for a small model without side files or constants beside it.
     pub fn small(bytes: Vec<u8>, limits: Limits) -> Self {
         let (bytes, constants) = (bytes.into(), Vec::new());
         Source { bytes, constants, storage: Storage::default(), limits }
     }
 }
 
-/// Lists of factors, sizes or axes have at most so many elements.
+/// Upper bound on the elements of a list of factors, sizes or axes.
 const MAX_LIST: i64 = 64;
 
-/// A constant whose data goes to tract without a detour.
+/// A constant whose data goes to tract without a detour through the model's bytes.
 #[derive(Debug, Clone)]
 pub struct Constant {
     /// The tensor.
     pub header: TensorProto,
-    /// In the place of its data, if it is of type float64.
+    /// The data, if the type is float64 and `header` holds none.
     pub numbers: Option<Arc<dyn LazyWeights>>,
 }
 
@@ -56,20 +56,20 @@ impl From<TensorProto> for Constant {
 }
 
 impl Constant {
-    /// `numbers` in float64.
+    /// Returns a float64 constant that holds `numbers`.
     pub fn doubles(name: &str, dims: &[i64], numbers: Arc<dyn LazyWeights>) -> Self {
         let header = tensor::header(name, dims, DataType::Double.into());
         Constant { header, numbers: Some(numbers) }
     }
 
-    /// The same, under another name.
+    /// Returns the same constant under another name.
     #[must_use]
     pub fn called(mut self, name: String) -> Self {
         self.header.name = Some(name);
         self
     }
 
-    /// How many numbers it holds; `None` if they do not lie in one run.
+    /// Returns the number of elements, or `None` if they are not stored contiguously.
     pub fn count(&self) -> Option<usize> {
         match (&self.numbers, data::raw_data(&self.header)) {
             (Some(numbers), _) => Some(numbers.count()),
@@ -81,7 +81,8 @@ impl Constant {
         }
     }
 
-    /// What it holds, if that is a short list.
+    /// Returns the elements, or `None` if they are more than a short list (`MAX_LIST`) or cannot
+    /// be read.
     pub fn list(&self) -> Option<Vec<f64>> {
         let count = self.header.dims.iter().try_fold(1i64, |all, &size| all.checked_mul(size))?;
         if !(0..=MAX_LIST).contains(&count) {
@@ -100,7 +101,8 @@ impl Constant {
         Some(integers.into_iter().map(|integer| integer as f64).collect())
     }
 
-    /// Rows `rows`, of `row` numbers each, under another name: a view of what lies in one run.
+    /// Returns rows `rows`, of `row` elements each, under another name, as a view of contiguous
+    /// data.
     #[must_use]
     pub fn rows(&self, name: &str, rows: Range<usize>, row: usize) -> Self {
         let mut header = TensorProto { name: Some(name.to_owned()), ..self.header.clone() };

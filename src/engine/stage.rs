@@ -1,9 +1,9 @@
-//! A slice of a model: it takes tensors that the engine made for the slices before it, and
-//! leaves its own with the engine, so that nothing is widened, and nothing copied. Kernels are
-//! fed as well, and the last run gives them away: tract reorders a kernel in place if nobody
-//! else holds it, and of a constant it would make a copy.
+//! A slice of a model. It takes tensors that the engine made for the slices before it, and
+//! leaves its own with the engine, so that nothing is widened and nothing copied. Kernels are
+//! fed as inputs as well, and the last run gives them away: tract reorders a kernel in place if
+//! nobody else holds it, whereas it would copy a constant.
 //!
-//! Knows one slice; where a model is cut is for the caller to say.
+//! Knows one slice; the caller decides where a model is cut.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -26,23 +26,23 @@ use crate::onnx::proto::{ModelProto, NodeProto, ValueInfoProto};
 #[derive(Debug)]
 pub struct LoadedSlice {
     engine: Engine,
-    /// What it was loaded for.
+    /// The inputs that the slice was loaded for.
     inputs: Vec<EngineTensor>,
-    /// What it is fed behind these.
+    /// The kernels that are fed after the inputs.
     kernels: Vec<Arc<Tensor>>,
-    /// Per output, whether it does not depend on what is fed.
+    /// Per output, whether it is constant, so that it does not depend on the inputs.
     known: Vec<bool>,
-    /// How many bytes its tensors take at a time, what it is fed and its constants included.
+    /// Bytes that the tensors take at the same time, including inputs and constants.
     pub bytes: usize,
 }
 
 impl LoadedSlice {
-    /// Loads a slice for tensors of these names, which it does not declare itself. Whether
-    /// it takes too much memory is for the caller to say.
+    /// Loads a slice for input tensors of these names, which it does not declare itself. The
+    /// caller decides whether it takes too much memory.
     ///
     /// # Errors
-    /// If tract does not support something in it, or takes too long, or this process cannot take
-    /// so much.
+    /// Returns an error if tract does not support something in the slice or takes too long, or
+    /// if the process cannot allocate that much memory.
     pub fn load(source: Source, inputs: &[(String, EngineTensor)]) -> Result<Self, EngineError> {
         let (limits, mut given) = (source.limits, inputs.to_vec());
         let ((plan, known, bytes, kernels), names) = guarded(limits, move || {
@@ -65,21 +65,21 @@ impl LoadedSlice {
         Ok(LoadedSlice { engine: Engine { plan, names, limits }, inputs, kernels, known, bytes })
     }
 
-    /// Whether it can run with `inputs` too.
+    /// Whether the slice can run with `inputs`, too.
     pub fn allows(&self, inputs: &[(String, EngineTensor)]) -> bool {
         let pairs = || self.inputs.iter().zip(inputs);
         self.inputs.len() == inputs.len() && pairs().all(|(own, (_, its))| own.allows(its))
     }
 
-    /// Runs it on inputs that it allows.
+    /// Runs the slice on inputs that [`Self::allows`] accepts.
     ///
     /// # Errors
-    /// As [`Engine::run`], and if a value that is no number would be hidden.
+    /// As [`Engine::run`], and returns an error if a NaN would be hidden.
     pub fn run(&self, inputs: &[(String, EngineTensor)]) -> Result<Vec<EngineTensor>, EngineError> {
         self.run_with(self.kernels.clone(), inputs)
     }
 
-    /// Runs it for the last time.
+    /// Runs the slice for the last time, giving its kernels away.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -119,11 +119,11 @@ impl LoadedSlice {
     }
 }
 
-/// Less elements than that are copied in no time.
+/// Lower bound on the elements of a kernel that is fed; smaller ones are copied in no time.
 const LEAST_ELEMENTS: i64 = 1 << 14;
 
-/// Takes those of the constants out of `source` that are large and nothing but the kernel of one
-/// convolution of a single group, which tract does not ask to be constant.
+/// Takes the constants out of `source` that are large and used only as the kernel of one
+/// convolution with a single group: tract does not require such a kernel to be constant.
 fn kernels_apart(mut source: Source) -> TractResult<(Source, Vec<(String, EngineTensor)>)> {
     let is_large = |constant: &Constant| {
         let elements = constant.header.dims.iter().try_fold(1i64, |all, &dim| all.checked_mul(dim));
@@ -134,7 +134,7 @@ fn kernels_apart(mut source: Source) -> TractResult<(Source, Vec<(String, Engine
     }
     let graph = ModelProto::decode(&source.bytes[..])?.graph.unwrap_or_default();
     let nodes = &graph.node;
-    // What a body reads is not told by its node.
+    // What a body reads is not listed by its node.
     if nodes.iter().any(|node| bodies(node).next().is_some()) {
         return Ok((source, Vec::new()));
     }
@@ -167,8 +167,8 @@ fn kernels_apart(mut source: Source) -> TractResult<(Source, Vec<(String, Engine
     Ok((source, fed))
 }
 
-/// Whether tract's operator of this name makes numbers of what is none: it takes the larger or
-/// the smaller of two values, where NaN is neither.
+/// Whether tract's operator of this name can turn NaN into a number: it takes the larger or the
+/// smaller of two values, and a comparison with NaN is always false.
 fn hides_nan(name: &str) -> bool {
     matches!(name, "Max" | "Min" | "MaxPool" | "Reduce<Max>" | "Reduce<Min>")
 }
@@ -182,8 +182,8 @@ mod tests {
     use crate::onnx::{tensor, write};
     use ndarray::ArrayD;
 
-    /// Whether a kernel is given away or lent, or is what somebody else reads too, the slice makes
-    /// what the model makes in which it is a constant.
+    /// Whether a kernel is given away, lent or shared with another reader, the slice computes
+    /// the same as the model in which it is a constant.
     #[test]
     fn a_kernel_that_is_fed_is_that_of_the_model() {
         let (limits, noise) = (Limits::of_reading(), |at: usize| (at % 31) as f64 / 8.0 - 2.0);

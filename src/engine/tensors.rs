@@ -1,5 +1,5 @@
-//! Tensors on both sides of the border, and the ways between them: ndarray's, ONNX's, and
-//! tract's own.
+//! Tensors on both sides of the border, and the conversions between those of ndarray, ONNX and
+//! tract.
 //!
 //! Knows single tensors; knows no model.
 
@@ -23,14 +23,14 @@ use crate::onnx::storage::Storage;
 /// A tensor that goes into or comes out of the engine.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Array {
-    /// Floating point of any width, widened.
+    /// Floating-point elements of any width, widened to float64.
     Float(ArrayD<f64>),
     /// Integers and booleans.
     Int(ArrayD<i64>),
 }
 
 impl Array {
-    /// The dimensions.
+    /// Returns the sizes of the dimensions.
     pub fn shape(&self) -> &[usize] {
         match self {
             Array::Float(values) => values.shape(),
@@ -42,7 +42,7 @@ impl Array {
 /// Shapes that the user gave for graph inputs.
 pub type InputShapes = std::collections::BTreeMap<String, Vec<usize>>;
 
-/// A tensor as tract has it. Clones share it.
+/// A tensor as tract holds it. Clones share the data.
 #[derive(Debug, Clone)]
 pub struct EngineTensor {
     pub(super) tensor: Arc<Tensor>,
@@ -50,30 +50,32 @@ pub struct EngineTensor {
     pub(super) is_constant: bool,
 }
 
-/// tract wants to know shapes, bounds and scales when it loads a model. In one piece with
-/// what computes them it would work them out: integers and lists of so many elements are
-/// handed on as constants.
+/// Largest number of elements of a tensor that is handed on as a constant. tract needs shapes,
+/// bounds and scales when it loads a model. If these were in one model with the nodes that
+/// compute them, it would evaluate them; across slices, integers and lists up to this size are
+/// constants instead.
 const MAX_CONSTANT: usize = 64;
 
 impl EngineTensor {
-    /// A tensor that is made by a model, which `is_known` if that told it without running.
+    /// Wraps a tensor that a model made; `is_known` if its value was known without running the
+    /// model.
     pub(super) fn made(tensor: Arc<Tensor>, is_known: bool) -> Self {
         let may_be_wanted = !tensor.datum_type().is_float() || tensor.rank() < 2;
         let is_constant = is_known || (may_be_wanted && tensor.len() <= MAX_CONSTANT);
         EngineTensor { tensor, is_constant }
     }
 
-    /// Its sizes.
+    /// Returns the sizes of the dimensions.
     pub fn shape(&self) -> &[usize] {
         self.tensor.shape()
     }
 
-    /// Its type (`TensorProto.DataType`); 0 if ONNX has none like it.
+    /// Returns the element type (`TensorProto.DataType`), or 0 if ONNX has no such type.
     pub fn element_type(&self) -> i32 {
         in_onnx_types(self.tensor.datum_type()).map_or(0, Into::into)
     }
 
-    /// Its floating-point type; `None` of integers and booleans.
+    /// Returns the floating-point type, or `None` for integers and booleans.
     pub fn float(&self) -> Option<Float> {
         match self.tensor.datum_type() {
             DatumType::F16 => Some(Float::F16),
@@ -83,7 +85,7 @@ impl EngineTensor {
         }
     }
 
-    /// How many bytes it takes.
+    /// Returns the number of bytes of the elements.
     pub fn bytes(&self) -> usize {
         self.tensor.len().saturating_mul(self.tensor.datum_type().size_of())
     }
@@ -97,11 +99,11 @@ impl EngineTensor {
     }
 }
 
-/// Inputs of a model, each with its element type (`TensorProto.DataType`), as tensors of the
-/// engine.
+/// Converts inputs of a model, each with its element type (`TensorProto.DataType`), to tensors
+/// of the engine.
 ///
 /// # Errors
-/// If tract does not know a type.
+/// Returns an error if tract does not know a type.
 pub fn from_arrays(
     inputs: Vec<(Array, i32)>,
     limits: Limits,
@@ -120,7 +122,8 @@ pub fn from_arrays(
     })
 }
 
-/// Numbers of bfloat16, where that is the type: float32, in whose place they are, has more.
+/// Rounds the elements to bfloat16 if that is the type: float32, which stands in for it, has
+/// more digits.
 fn rounded(array: Array, data_type: i32) -> Array {
     match (Float::from_onnx(data_type), array) {
         (Some(Float::Bf16), Array::Float(values)) => {
@@ -130,7 +133,7 @@ fn rounded(array: Array, data_type: i32) -> Array {
     }
 }
 
-/// Whether a floating-point tensor has an element that is no number.
+/// Whether a floating-point tensor has an element that is NaN.
 pub(super) fn has_nan(tensor: &Tensor) -> bool {
     fn any<T: Datum>(tensor: &Tensor, is_nan: impl Fn(&T) -> bool) -> bool {
         let view = tensor.to_plain_array_view::<T>();
@@ -144,15 +147,16 @@ pub(super) fn has_nan(tensor: &Tensor) -> bool {
     }
 }
 
-/// Tensors in numbers that can be compared.
+/// Converts tensors to arrays of numbers that can be compared.
 ///
 /// # Errors
-/// If one does not hold numbers.
+/// Returns an error if a tensor does not hold numbers.
 pub fn into_arrays(tensors: Vec<EngineTensor>, limits: Limits) -> Result<Vec<Array>, EngineError> {
     guarded(limits, move || tensors.iter().map(|own| from_tract(&own.tensor)).collect())
 }
 
-/// The tensor that goes to tract as it is; `None` if tract reads the constant itself.
+/// Returns the tensor that is passed to tract directly, or `None` if tract decodes the constant
+/// itself.
 pub(super) fn tensor_of(constant: &Constant) -> TractResult<Option<Tensor>> {
     let Some(numbers) = &constant.numbers else { return plain(&constant.header) };
     let mut tensor = Tensor::zero::<f64>(&data::dims(&constant.header)?)?;
@@ -163,8 +167,8 @@ pub(super) fn tensor_of(constant: &Constant) -> TractResult<Option<Tensor>> {
     Ok(Some(tensor))
 }
 
-/// The tensor that `stored` holds, if its data is one run of bytes of a common type: then
-/// one copy takes it from the file to tract. All else is left to tract's own reading.
+/// Returns the tensor that `stored` holds if its data is one run of bytes of a common type: one
+/// copy takes it from the file to tract. Returns `None` otherwise; tract decodes it then.
 pub(super) fn plain(stored: &TensorProto) -> TractResult<Option<Tensor>> {
     use pb::tensor_proto::DataType as T;
     let Ok(T::Float | T::Float16 | T::Double | T::Int64 | T::Int32 | T::Int8 | T::Uint8) =
@@ -186,7 +190,7 @@ pub(super) fn plain(stored: &TensorProto) -> TractResult<Option<Tensor>> {
     Ok(Some(tensor))
 }
 
-/// The tensor without a name, in its own type. Sizes are int64.
+/// Returns the tensor in ONNX's form, without a name and in its own type. Sizes become int64.
 pub(super) fn in_onnx(tensor: &Tensor) -> TractResult<TensorProto> {
     let tensor = match tensor.datum_type() {
         DatumType::TDim => tensor.cast_to::<i64>()?,
@@ -203,7 +207,7 @@ pub(super) fn in_onnx(tensor: &Tensor) -> TractResult<TensorProto> {
     })
 }
 
-/// The type's number in ONNX. Sizes are int64.
+/// Returns the ONNX type for a type of tract. Sizes become int64.
 fn in_onnx_types(kind: DatumType) -> Option<pb::tensor_proto::DataType> {
     use DatumType as D;
     use pb::tensor_proto::DataType as T;
@@ -224,7 +228,7 @@ fn in_onnx_types(kind: DatumType) -> Option<pb::tensor_proto::DataType> {
     })
 }
 
-/// The tensor as tract has it, in float64 or int64.
+/// Returns the tensor in tract's form, of type float64 or int64.
 pub(super) fn to_tract(array: Array) -> Tensor {
     match array {
         Array::Float(values) => values.into(),
@@ -232,7 +236,8 @@ pub(super) fn to_tract(array: Array) -> Tensor {
     }
 }
 
-/// The tensor in numbers that can be compared: floats in float64, all else in int64.
+/// Returns the tensor as numbers that can be compared: floats in float64, all other types in
+/// int64.
 pub(super) fn from_tract(tensor: &Tensor) -> TractResult<Array> {
     use DatumType as D;
     let kind = tensor.datum_type();

@@ -1,6 +1,6 @@
-//! Cross-layer equalization to its fixed point (Nagel et al. 2019), for any number of kernels per
-//! channel: every channel gets the factor at which the largest weights that make it and the
-//! largest that read it are equal. It needs no inputs.
+//! Cross-layer equalization to its fixed point (Nagel et al. 2019), for any number of kernels
+//! per channel: every channel gets the factor at which the largest weight that produces it
+//! equals the largest weight that reads it. It needs no inputs.
 //!
 //! Knows weights and classes.
 
@@ -13,10 +13,10 @@
 use crate::equalize::channels::ChannelClasses;
 use crate::equalize::sensitivity::KernelSums;
 
-/// No network took more rounds; each is one look at all weights.
+/// Upper bound on the rounds, each of which is one pass over all weights; no network took more.
 const ROUNDS: usize = 100;
 
-/// The logarithm of the factor of each class, within ±`bound`.
+/// Returns the logarithm of the factor of each class, within ±`bound`.
 pub fn balanced(classes: &ChannelClasses, kernels: &[KernelSums], bound: f64) -> Vec<f64> {
     let mut x: Vec<f64> = vec![0.0; classes.count];
     for _ in 0..ROUNDS {
@@ -42,9 +42,10 @@ pub fn balanced(classes: &ChannelClasses, kernels: &[KernelSums], bound: f64) ->
         }
         let mut most = 0.0f64;
         for class in 1..x.len() {
-            // A channel of zeros keeps 1.
+            // A channel of zeros keeps the factor 1.
             if made[class] > 0.0 && read[class] > 0.0 {
-                // Half of it: neighbours move at the same time.
+                // Half of the step to equal ranges, because neighbouring classes move at the
+                // same time.
                 let step = (read[class] / made[class]).ln() / 4.0;
                 let next = (x[class] + step).clamp(-bound, bound);
                 most = most.max((next - x[class]).abs());

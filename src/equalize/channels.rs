@@ -1,4 +1,4 @@
-//! The channels of a tensor, and stored tensors that take their factors.
+//! The channels of a tensor, and the stored tensors that take their factors.
 //!
 //! Plain values: knows no node, and not where factors come from.
 
@@ -10,29 +10,29 @@ use crate::facts::kernels::KernelLayout;
 use crate::onnx::float::Float;
 use crate::onnx::ids::{NodeId, ValueId};
 
-/// The channels of a tensor: where they lie, and the class of each.
+/// The channels of a tensor: their axis, and the class of each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorChannels {
-    /// Along which axis.
+    /// The channel axis.
     pub axis: usize,
-    /// Of how many.
+    /// The rank of the tensor.
     pub rank: usize,
-    /// The class of each; 0 has the factor 1.
+    /// The class of each channel; class 0 has the factor 1.
     pub classes: Vec<usize>,
 }
 
-/// Which factors a stored tensor takes.
+/// A stored tensor that takes factors, and which ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScaledTensor {
     /// The tensor.
     pub value: ValueId,
-    /// The node that reads it.
+    /// The node that reads the tensor.
     pub node: NodeId,
-    /// Its sizes.
+    /// The sizes of the tensor.
     pub dims: Vec<usize>,
-    /// Its type.
+    /// The element type of the tensor.
     pub float: Float,
-    /// How its factors lie.
+    /// How the factors are arranged in the tensor.
     pub form: ScaledForm,
     /// The tensor whose factors divide it.
     pub input: Option<ValueId>,
@@ -40,49 +40,50 @@ pub struct ScaledTensor {
     pub output: ValueId,
 }
 
-/// How factors lie in a stored tensor.
+/// How factors are arranged in a stored tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScaledForm {
-    /// As the channels of a kernel.
+    /// A kernel: its outputs are multiplied, its inputs divided.
     Kernel {
-        /// Its axes.
+        /// The order of its axes.
         layout: KernelLayout,
-        /// Groups of channels.
+        /// The number of groups of channels.
         groups: usize,
     },
-    /// One per output, along the only axis that is longer than 1.
+    /// A shift: one factor per output, along the only axis that is longer than 1.
     Shift,
 }
 
-/// The channels of a graph, in classes.
+/// The channels of a graph, grouped into classes that share a factor.
 #[derive(Debug, Default)]
 pub struct ChannelClasses {
-    /// Those of tensors that have any.
+    /// The channels of all tensors that have any.
     pub tensors: BTreeMap<ValueId, TensorChannels>,
     /// Stored tensors that take factors.
     pub scaled: Vec<ScaledTensor>,
-    /// All stored tensors that would, if channels were free.
+    /// All stored tensors that would take factors if their channels were free.
     pub stored: Vec<ScaledTensor>,
-    /// Nodes that pass factors which are not 1, in order.
+    /// Nodes through which factors other than 1 pass, in graph order.
     pub passing: Vec<NodeId>,
-    /// How many classes there are, the pinned one among them.
+    /// The number of classes, including the pinned one.
     pub count: usize,
-    /// Why tensors are pinned, and how many are for that reason.
+    /// The reasons why tensors are pinned, and the number of tensors for each.
     pub pinned: BTreeMap<&'static str, usize>,
-    /// Kernels, and how many of them have a free factor on one side.
+    /// The number of kernels.
     pub kernels: usize,
-    /// See `kernels`.
+    /// The number of kernels with a free factor on at least one side.
     pub free_kernels: usize,
 }
 
 impl ChannelClasses {
-    /// The factor of each channel of `tensor`, where class `i` has `factors[i]`.
+    /// Returns the factor of each channel of `tensor`, where class `i` has `factors[i]`, or
+    /// `None` if the tensor has no channels.
     pub fn factors(&self, tensor: ValueId, factors: &[f64]) -> Option<Vec<f64>> {
         let channels = self.tensors.get(&tensor)?;
         Some(channels.classes.iter().map(|&class| factors[class]).collect())
     }
 
-    /// Whether a channel of `tensor` has a factor.
+    /// Whether at least one channel of `tensor` is not pinned.
     pub fn is_free(&self, tensor: ValueId) -> bool {
         self.tensors.get(&tensor).is_some_and(|channels| channels.classes.iter().any(|&c| c != 0))
     }

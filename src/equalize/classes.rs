@@ -1,8 +1,9 @@
-//! Which channels share one factor, and which have none.
+//! Finds which channels share one factor, and which have none.
 //!
-//! Union-find over (tensor, channel), whose class 0 is the factor 1: kernels that nobody else
-//! reads connect nothing, they take the factors of both sides; what passes them makes one class
-//! of two channels, a sum of all its operands; everything else pins.
+//! Union-find over (tensor, channel), whose class 0 has the factor 1. A kernel that has a single
+//! reader connects nothing, because it takes the factors of both sides. An operator that passes
+//! factors unites an input channel with an output channel, a sum the channels of all its
+//! operands; everything else pins its channels to class 0.
 //!
 //! Knows rules of operators, sizes and what is stored; not how large anything is.
 
@@ -39,10 +40,11 @@ const DISAGREE: &str = "channels that lie along different axes";
 const UNPROVED: &str = "nodes whose rule could not be proved";
 
 impl ChannelClasses {
-    /// Those of `graph`, whose tensors have the sizes `shapes`; `refused` nodes pass nothing.
+    /// Returns the classes of `graph`, whose tensors have the sizes `shapes`. Nodes in `refused`
+    /// pass no factors.
     ///
     /// # Errors
-    /// If a stored tensor cannot be read.
+    /// Returns an error if a stored tensor cannot be read.
     pub fn of(
         graph: &Graph,
         constants: &Constants,
@@ -76,7 +78,7 @@ impl ChannelClasses {
                 None => finder.pin_all(node, OPAQUE),
             }
         }
-        // Whether a factor of a product is pinned is known when all else is.
+        // Whether an operand of a product is pinned is known only when all other nodes are done.
         for (id, node) in gates {
             if refused.contains(&id) {
                 finder.pin_all(node, UNPROVED);
@@ -88,32 +90,32 @@ impl ChannelClasses {
     }
 }
 
-/// A stored kernel, and where it takes which factors.
+/// A stored kernel: how its factors are arranged, its sizes and its type.
 struct KernelSides {
     form: ScaledForm,
     dims: Vec<usize>,
     float: Float,
 }
 
-/// The classes, as far as they were found.
+/// The union-find structure, and what was found so far.
 struct Finder<'f, 'g, 'm> {
     graph: &'g Graph<'m>,
     constants: &'f Constants<'g, 'm>,
     shapes: &'f SeenShapes,
     axes: Axes,
-    /// Where the channels of a tensor begin, and how many there are.
+    /// The slot of the first channel of each tensor, and the number of its channels.
     places: BTreeMap<ValueId, (usize, usize)>,
     parents: Vec<usize>,
     scaled: Vec<ScaledTensor>,
     pinned: BTreeMap<&'static str, usize>,
     kernels: Vec<(ValueId, ValueId)>,
-    /// What bodies read.
+    /// Tensors that bodies read.
     captured: BTreeSet<ValueId>,
-    /// Of which the file states scale and zero point.
+    /// Tensors for which the file states a scale and a zero point.
     annotated: BTreeSet<ValueId>,
 }
 
-/// The tensors of the graph's annotations.
+/// Returns the tensors that the quantization annotations of the graph name.
 fn annotated(graph: &Graph) -> Result<BTreeSet<ValueId>, Invalid> {
     let annotations = graph.fields.fields(graph_field::QUANTIZATION_ANNOTATION);
     let name =
@@ -131,7 +133,7 @@ impl Finder<'_, '_, '_> {
         slot
     }
 
-    /// The pinned class stays the root of its tree.
+    /// The pinned class, slot 0, stays the root of its tree.
     fn union(&mut self, a: usize, b: usize) {
         let (a, b) = (self.find(a), self.find(b));
         self.parents[a.max(b)] = a.min(b);
@@ -174,11 +176,12 @@ impl Finder<'_, '_, '_> {
         self.annotated.clone().into_iter().for_each(|id| self.pin(id, ANNOTATED));
     }
 
-    /// A stored float tensor of this graph that one use of one node reads.
+    /// Returns the sizes and type of a stored float tensor of this graph that one input of one
+    /// node reads, or why `id` is none.
     fn own(&self, id: ValueId) -> Result<Result<(Vec<usize>, Float), &'static str>, Invalid> {
         let value = self.graph.value(id);
         let is_stored = self.constants.stores(id);
-        // A caller may give another one, of which the next kernels would know nothing.
+        // A caller may pass another tensor, of which the next kernels would know nothing.
         if self.graph.may_be_overridden(id) {
             return Ok(Err(OVERRIDABLE));
         }
@@ -241,7 +244,8 @@ impl Finder<'_, '_, '_> {
         Ok(())
     }
 
-    /// Where the stored `kernel` takes which factors.
+    /// Checks that the sizes of the stored `kernel` match the numbers of `inputs` and `outputs`,
+    /// and returns how it takes factors, or why it does not.
     fn sides(
         &self,
         node: &Node,
@@ -291,7 +295,7 @@ impl Finder<'_, '_, '_> {
                 if let (Some(input), Some(output)) = (node.input(0), node.output()) {
                     self.tie(node, rule, input, output);
                 }
-                // A slope, or bounds, are no factor's business.
+                // A slope or a bound takes no factor.
                 let further = node.inputs.iter().chain(&node.outputs).flatten().copied();
                 let further =
                     further.filter(|&id| node.input(0) != Some(id) && node.output() != Some(id));
@@ -301,7 +305,8 @@ impl Finder<'_, '_, '_> {
         }
     }
 
-    /// One class for each channel of both; both pinned if their channels do not lie so.
+    /// Unites each channel of `input` with those of `output`; pins both if their channel axes do
+    /// not correspond.
     fn tie(&mut self, node: &Node, rule: ScaleRule, input: ValueId, output: ValueId) {
         let (Some(&own), Some(&made)) = (self.places.get(&input), self.places.get(&output)) else {
             self.pin(input, OPAQUE);
@@ -323,8 +328,9 @@ impl Finder<'_, '_, '_> {
         }
     }
 
-    /// One class for each channel of a part that begins at `from` of the `whole` along the axis
-    /// in which parts lie, or for each channel of both; how long the part is.
+    /// Unites the channels of `part` with those of `whole`. The part begins at `from` along the
+    /// axis of the parts, which may be the channel axis or another one. Returns the length of
+    /// the part along that axis.
     fn part(&mut self, node: &Node, part: ValueId, whole: ValueId, from: usize) -> usize {
         let sizes = |id| self.shapes.get(&id).map_or(&[][..], Vec::as_slice);
         let rank = sizes(whole).len();
@@ -345,7 +351,7 @@ impl Finder<'_, '_, '_> {
         length
     }
 
-    /// A sum ties its operands; a stored one with a number per channel is a shift.
+    /// Ties the operands of a sum; a stored operand with one number per channel is a shift.
     fn sum(&mut self, id: NodeId, node: &Node) -> Result<(), Invalid> {
         let Some(output) = node.output() else { return Ok(()) };
         let operands: Vec<ValueId> = node.inputs.iter().flatten().copied().collect();
@@ -377,7 +383,7 @@ impl Finder<'_, '_, '_> {
         Ok(())
     }
 
-    /// The pinned factor of a product lets the other one pass.
+    /// Lets factors through one operand of a product if the other one is pinned.
     fn gate(&mut self, node: &Node) {
         let (Some(a), Some(b), Some(output)) = (node.input(0), node.input(1), node.output()) else {
             return self.pin_all(node, OPAQUE);
@@ -393,7 +399,7 @@ impl Finder<'_, '_, '_> {
         }
     }
 
-    /// Dense numbers for the classes that a kernel takes.
+    /// Numbers the classes densely, and returns what the search found.
     fn classes(mut self, refused: &BTreeSet<NodeId>) -> ChannelClasses {
         let mut numbers = BTreeMap::from([(0, 0)]);
         let mut classes = ChannelClasses { pinned: self.pinned.clone(), ..Default::default() };

@@ -1,7 +1,7 @@
-//! A model on 8 bits, run: kernels on a symmetric grid, one step for each tensor, and tensors in
-//! 256 steps from their least to their largest element.
+//! Runs a model on 8 bits: kernels on a symmetric grid with one step per tensor, and activations
+//! in 256 levels from their least to their largest element.
 //!
-//! Knows the engine's words for that; not which factors are tried.
+//! Knows how to write that for the engine; not which factors are tried.
 
 #![allow(clippy::arithmetic_side_effects, reason = "sums of floating-point numbers")]
 
@@ -19,8 +19,8 @@ use crate::onnx::write::node;
 use crate::onnx::{tensor, write};
 use crate::ops::scaling::{ends_a_kernel, keeps_grid};
 
-/// The tensors that an engine rounds: not what it takes into the node behind, and not what
-/// lies on the grid of what it is made of.
+/// Returns the tensors that an engine rounds: neither those that it fuses into the next node,
+/// nor those that lie on the grid of their operand.
 pub fn rounded_tensors(graph: &Graph, statistics: &Statistics) -> Vec<ValueId> {
     let is_rounded = |&id: &ValueId| {
         let value = graph.value(id);
@@ -31,7 +31,7 @@ pub fn rounded_tensors(graph: &Graph, statistics: &Statistics) -> Vec<ValueId> {
         let producer = value.producer.map(|producer| graph.node(producer));
         let lies_on_grid = producer.is_some_and(|node| {
             let before = node.input(0).map(|before| graph.value(before));
-            // What ends a kernel is where the grid begins.
+            // A node that ends a kernel is where a grid begins.
             keeps_grid(node)
                 && !(ends_a_kernel(node) && before.is_some_and(|before| before.readers.len() == 1))
         });
@@ -40,27 +40,28 @@ pub fn rounded_tensors(graph: &Graph, statistics: &Statistics) -> Vec<ValueId> {
     statistics.keys().copied().filter(is_rounded).collect()
 }
 
-/// What a tensor holds.
+/// The range of the elements of a tensor.
 #[derive(Debug, Clone, Copy)]
 pub struct TensorRange {
-    /// Its least element, or 0 if that is larger.
+    /// The least element, or 0 if all are larger.
     pub least: f64,
-    /// Its largest element, or 0 if that is less.
+    /// The largest element, or 0 if all are less.
     pub largest: f64,
-    /// Its type.
+    /// The element type.
     pub float: Float,
 }
 
-/// What is rounded, and how.
+/// The tensors that are rounded, and how.
 #[derive(Default)]
 pub struct Grid {
-    /// Tensors that are made.
+    /// The ranges of activations, by name.
     pub ranges: BTreeMap<String, TensorRange>,
-    /// Stored tensors as they are written: kernels on their grid, shifts as they are.
+    /// Stored tensors as they are written, by name: kernels on their grid, shifts unrounded.
     pub kernels: BTreeMap<String, TensorProto>,
 }
 
-/// The model of `runnable` on the grid; new shifts are written as they are.
+/// Returns the model of `runnable` with `grid` applied, showing these `outputs`. New shifts are
+/// written unrounded.
 pub fn on_grid(runnable: &RunnableModel, grid: &Grid, outputs: &[&str]) -> RunnableModel {
     let mut model = runnable.clone();
     let Some(graph) = &mut model.proto.graph else { return model };
@@ -96,7 +97,7 @@ pub fn on_grid(runnable: &RunnableModel, grid: &Grid, outputs: &[&str]) -> Runna
     model.showing(&names.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// What a tensor is called when it is rounded.
+/// Returns the name of the rounded version of a tensor.
 fn on(name: &str) -> String {
     format!("{name} on 8 bits")
 }
@@ -133,7 +134,8 @@ fn rounding(name: &str, grid: &Grid) -> Vec<NodeProto> {
     ]
 }
 
-/// A kernel on its grid of 255 steps, of one width, or of one for each place along `axis`.
+/// Rounds a kernel to a symmetric grid of 255 levels, with one step for the whole kernel, or one
+/// for each index along `axis` if that is given.
 pub fn on_symmetric_grid(
     name: &str,
     dims: &[i64],
@@ -158,7 +160,7 @@ pub fn on_symmetric_grid(
     raw(name, dims, &rounded.collect::<Vec<f64>>(), float)
 }
 
-/// Numbers in a message.
+/// Returns a tensor that stores `numbers` in type `float`.
 pub fn raw(name: &str, dims: &[i64], numbers: &[f64], float: Float) -> TensorProto {
     TensorProto {
         raw_data: Some(float.encode(numbers).into()),
@@ -166,10 +168,11 @@ pub fn raw(name: &str, dims: &[i64], numbers: &[f64], float: Float) -> TensorPro
     }
 }
 
-/// All elements of the model's float outputs, one output after the other, piece by piece.
+/// Returns all elements of the model's float outputs, one output after the other, piece by
+/// piece.
 ///
 /// # Errors
-/// If the engine cannot run it.
+/// Returns an error if the engine cannot run the model.
 pub fn outputs(model: &RunnableModel, pieces: &[Piece]) -> Result<Vec<f64>, EngineError> {
     let mut all = Vec::new();
     model.run(pieces, |_, arrays| {
@@ -182,7 +185,8 @@ pub fn outputs(model: &RunnableModel, pieces: &[Piece]) -> Result<Vec<f64>, Engi
     Ok(all)
 }
 
-/// Signal and noise, in dB; no finite number if there is no noise, or no number to compare.
+/// Returns the signal-to-noise ratio of `found` in dB, where `wanted` is the signal. The result
+/// is not finite if there is no noise, or nothing to compare.
 pub fn sqnr(wanted: &[f64], found: &[f64]) -> f64 {
     let signal: f64 = wanted.iter().map(|value| value * value).sum();
     let noise: f64 = wanted.iter().zip(found).map(|(a, b)| (a - b).powi(2)).sum();

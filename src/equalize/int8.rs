@@ -1,5 +1,5 @@
-//! What int8 weights leave of a model's outputs: kernels on their grids, with one step for each
-//! or one for each of its output channels, and tensors as they are.
+//! How much int8 weights change a model's outputs: kernels are rounded to their grids, with one
+//! step per kernel or per output channel, and all other tensors are kept.
 //!
 //! Knows the engine, and rules of nodes; not who asks.
 
@@ -16,20 +16,20 @@ use crate::onnx::ids::ValueId;
 use crate::onnx::model::Invalid;
 use crate::ops::scaling::{ScaleRule, scale_rule};
 
-/// Signal and noise of outputs, in dB.
+/// The signal-to-quantization-noise ratio (SQNR) of the outputs, in dB.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Int8Sqnr {
-    /// With one step for each kernel.
+    /// With one quantization step per kernel.
     pub per_tensor: f64,
-    /// With one for each output channel.
+    /// With one quantization step per output channel.
     pub per_channel: f64,
 }
 
-/// What `model`, whose main graph is `graph`, gives on `pieces` with int8 weights; `None` if it has
-/// no stored kernel, or gives nothing that could be compared.
+/// Returns the SQNR of `model`, whose main graph is `graph`, on `pieces` with int8 weights.
+/// Returns `None` if the model has no stored kernel, or no outputs that can be compared.
 ///
 /// # Errors
-/// If a kernel cannot be read, or the engine cannot run the model.
+/// Returns an error if a kernel cannot be read, or the engine cannot run the model.
 pub fn of_weights(
     model: &RunnableModel,
     graph: &Graph,
@@ -60,7 +60,7 @@ pub fn of_weights(
         Ok(grid)
     };
     let wanted = outputs(&model.clone().showing(&names), pieces)?;
-    // One after the other: each has all kernels once more.
+    // One after the other, because each holds all kernels once more.
     let judged = |per_channel: bool| -> Result<f64, Unscaled> {
         let grid = rounded(per_channel)?;
         Ok(sqnr(&wanted, &outputs(&on_grid(model, &grid, &names), pieces)?))
@@ -70,7 +70,7 @@ pub fn of_weights(
     Ok(is_told.then_some(Int8Sqnr { per_tensor, per_channel }))
 }
 
-/// The kernels that are stored in the graph, and along which axis each has its outputs.
+/// Returns the kernels that are stored in the graph, and the output axis of each.
 fn stored_kernels(graph: &Graph, constants: &Constants) -> BTreeMap<ValueId, usize> {
     let live = graph.nodes().filter(|&(id, _)| graph.is_live(id));
     let kernels = live.filter_map(|(_, node)| {

@@ -1,31 +1,31 @@
-//! The minimum of a smooth convex function: L-BFGS (Liu and Nocedal 1989), with a bound on each
+//! Minimization of a smooth convex function: L-BFGS (Liu and Nocedal 1989), with a bound on each
 //! entry.
 //!
 //! Knows numbers.
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of steps")]
 
-/// Pairs of steps that are kept.
+/// Number of pairs of a step and a change of the gradient that are kept.
 const MEMORY: usize = 8;
 
-/// Where the steepest slope is less, the function is flat.
+/// The function counts as flat where the descent along the search direction is less than this.
 const FLAT: f64 = 1e-10;
 
-/// How often a step is halved, at most.
+/// Upper bound on how often one step is halved.
 const MAX_HALVINGS: usize = 24;
 
-/// The part of what the slope promises that a step must gain (Armijo 1966).
+/// Fraction of the decrease promised by the slope that a step must achieve (Armijo 1966).
 const SUFFICIENT_DECREASE: f64 = 1e-4;
 
-/// The cosine of a step and the change of the gradient, from which on a pair says something of the
-/// curvature.
+/// Least cosine of the angle between a step and the change of the gradient at which the pair
+/// says something about the curvature.
 const LEAST_CURVATURE: f64 = 1e-12;
 
-/// A step that gains less is the last one.
+/// A step that decreases the value by less is the last one.
 const LEAST_GAIN: f64 = 1e-7;
 
-/// Where `function`, which gives its value and gradient, has its minimum, from `start` on, within
-/// ±`bound`, after `steps` steps at most.
+/// Returns where `function`, which returns its value and gradient, has its minimum within
+/// ±`bound`, searching from `start` in at most `steps` steps.
 pub fn minimum(
     function: impl Fn(&[f64]) -> (f64, Vec<f64>),
     start: Vec<f64>,

@@ -1,15 +1,15 @@
 //! The noise that rounding to 8 bits makes in the outputs, as a function of the factors.
 //!
 //! With factors `s = exp(x)`, a tensor of range `r = max s·hi + max s·(−lo)` is rounded in steps
-//! of `r / 255`, in its old unit of `r / (255·s)` in each channel; a kernel in steps of
-//! `max |w|·s_out/s_in / 127`, likewise. So the noise is
+//! of `r / 255`, which are steps of `r / (255·s)` in the old unit of each channel; a kernel
+//! likewise in steps of `max |w|·s_out/s_in / 127`. So the noise is
 //!
 //! ```text
 //! N(x) = Σ r² Σ_c S_c / s_c²  +  Σ (max |w|·s_o/s_i)² Σ_oi P_i·s_i²·S_o / s_o²
 //! ```
 //!
 //! with sensitivities S and powers P. Each term is a product of sums and maxima of exponentials
-//! of affine functions of x: `log N` is convex. Maxima are taken as p-norms.
+//! of affine functions of x, so `log N` is convex. Maxima are approximated by p-norms.
 //!
 //! Knows numbers, and classes by number.
 
@@ -28,7 +28,7 @@ use crate::onnx::ids::ValueId;
 /// A tensor that is rounded when the model runs.
 struct RoundedTensor {
     classes: Vec<usize>,
-    /// Largest and least of each channel, both positive.
+    /// The largest and the negated least element of each channel, both at least 0.
     ends: [Vec<f64>; 2],
     weights: Vec<f64>,
 }
@@ -37,16 +37,17 @@ struct RoundedTensor {
 struct RoundedKernel {
     outputs: Vec<usize>,
     inputs: Vec<usize>,
-    /// `|w|` to the power p, of its largest 1; outputs first.
+    /// `(|w| / largest)` to the power p; outputs first.
     powers: Vec<f64>,
     largest: f64,
     columns: usize,
     groups: usize,
-    /// Per kind of noise, the power that is read, and what reaches the outputs.
+    /// Per kind of noise (white, steady): the power of the inputs, and the sensitivity of the
+    /// outputs.
     parts: [(Vec<f64>, Vec<f64>); 2],
 }
 
-/// See the head of this file.
+/// The logarithm of the predicted noise, as in the head of this module.
 pub struct NoiseFunction {
     tensors: Vec<RoundedTensor>,
     kernels: Vec<RoundedKernel>,
@@ -55,7 +56,8 @@ pub struct NoiseFunction {
 }
 
 impl NoiseFunction {
-    /// Of the `rounded` tensors and all `kernels`, with maxima as `norm`-norms.
+    /// Returns the noise of the `rounded` tensors and of all `kernels`, with maxima as
+    /// `norm`-norms.
     pub fn of(
         classes: &ChannelClasses,
         statistics: &Statistics,
@@ -103,7 +105,8 @@ impl NoiseFunction {
         }
     }
 
-    /// The logarithm of the noise at `x`, one entry per class, and its gradient.
+    /// Returns the logarithm of the noise at `x`, which has one entry per class, and its
+    /// gradient.
     pub fn at(&self, x: &[f64]) -> (f64, Vec<f64>) {
         let mut terms: Vec<(f64, Vec<(usize, f64)>)> = Vec::new();
         terms.extend(self.tensors.iter().filter_map(|tensor| self.of_tensor(tensor, x)));
@@ -207,7 +210,8 @@ impl NoiseFunction {
     }
 }
 
-/// The p-norm of positive numbers, and the share that each has in its logarithm's slope.
+/// Returns the p-norm of positive numbers, and each number's share in the gradient of its
+/// logarithm.
 fn norm(numbers: &[f64], p: f64) -> (f64, Vec<f64>) {
     let most = numbers.iter().fold(0.0f64, |most, &own| most.max(own));
     if most <= 0.0 {

@@ -1,4 +1,4 @@
-//! A model that is run to see its tensors: their sizes, and how large their channels are.
+//! Runs a model to observe its tensors: their sizes, and how large their channels are.
 //!
 //! Knows the engine and a graph; not what follows from what is seen.
 
@@ -21,7 +21,7 @@ use crate::onnx::storage::Storage;
 /// A model that may be changed before it is run.
 #[derive(Debug, Clone)]
 pub struct RunnableModel {
-    /// In words of the engine.
+    /// The model, rewritten for the engine.
     pub proto: ModelProto,
     storage: Storage,
     limits: Limits,
@@ -31,10 +31,10 @@ pub struct RunnableModel {
 pub type Piece = Vec<Array>;
 
 impl RunnableModel {
-    /// `model`, to be run within `limits`.
+    /// Rewrites `model` to be run within `limits`.
     ///
     /// # Errors
-    /// If an entry cannot be decoded.
+    /// Returns an error if an entry cannot be decoded.
     pub fn of(model: &Model, limits: Limits) -> Result<Self, Invalid> {
         let bytes = dialect::model(model)?;
         let proto = ModelProto::decode(bytes).map_err(|error| Invalid::Decode {
@@ -45,7 +45,7 @@ impl RunnableModel {
         Ok(RunnableModel { proto, storage: model.storage.clone(), limits })
     }
 
-    /// The same with these outputs alone.
+    /// Returns the same model with the outputs `names` instead of its own.
     #[must_use]
     pub fn showing(mut self, names: &[&str]) -> Self {
         if let Some(graph) = &mut self.proto.graph {
@@ -54,7 +54,8 @@ impl RunnableModel {
         self
     }
 
-    /// Runs it on each piece, and hands what it makes to `see`.
+    /// Runs the model on each piece, and passes the number of the piece and the outputs to
+    /// `see`.
     ///
     /// # Errors
     /// As [`Engine::load`] and [`Engine::run`].
@@ -87,25 +88,26 @@ impl RunnableModel {
     }
 }
 
-/// How large the channels of a tensor are.
+/// Statistics of the channels of a tensor.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ChannelStatistics {
-    /// The least of each, 0 if that is larger.
+    /// The least element of each channel, or 0 if all are larger.
     pub least: Vec<f64>,
-    /// The largest of each, 0 if that is less.
+    /// The largest element of each channel, or 0 if all are less.
     pub largest: Vec<f64>,
-    /// The mean of the squares.
+    /// The mean of the squares of each channel.
     pub power: Vec<f64>,
-    /// The mean over samples of the square of the mean over positions.
+    /// The mean over samples of the squared mean over positions, per channel.
     pub steady: Vec<f64>,
-    /// Which part is not zero.
+    /// The fraction of elements that are not zero, per channel.
     pub nonzero: Vec<f64>,
-    /// Positions of one channel in one sample.
+    /// The number of positions of one channel in one sample.
     pub positions: f64,
     seen: f64,
 }
 
-/// Tensors that are computed in main nodes of `graph` or fed to it, in order.
+/// Returns the tensors that nodes of the main `graph` compute or that are fed to it, in order,
+/// unless nothing reads them or `is_constant` holds.
 pub fn tensors(graph: &Graph, is_constant: impl Fn(ValueId) -> bool) -> Vec<ValueId> {
     let live = graph.nodes().filter(|&(id, _)| graph.is_live(id));
     let made = live.flat_map(|(_, node)| node.outputs.iter().flatten().copied());
@@ -116,7 +118,7 @@ pub fn tensors(graph: &Graph, is_constant: impl Fn(ValueId) -> bool) -> Vec<Valu
     fed(graph).chain(made).filter(is_read).filter(|&id| !is_constant(id)).collect()
 }
 
-/// The sizes of `tensors` when `model` runs on the first of `pieces`.
+/// Returns the sizes of `tensors` when `model` runs on the first of `pieces`.
 ///
 /// # Errors
 /// As [`RunnableModel::run`].
@@ -136,7 +138,8 @@ pub fn shapes(
     Ok(seen)
 }
 
-/// What is seen of each of `tensors`, whose channels lie along an axis, on all of `pieces`.
+/// Returns the statistics of each of `tensors`, given with their channel axes, over all of
+/// `pieces`.
 ///
 /// # Errors
 /// As [`RunnableModel::run`].
@@ -184,14 +187,13 @@ fn watched(
     })
 }
 
-/// Graph inputs without a default, in order.
+/// Returns the graph inputs without a default, in order.
 pub fn fed<'g>(graph: &'g Graph) -> impl Iterator<Item = ValueId> + use<'g> {
     graph.inputs().into_iter().filter_map(|(name, _)| graph.find(&name))
 }
 
 impl ChannelStatistics {
-    /// Adds what is seen of one piece; samples lie along the first axis, if that is not the
-    /// channels' own.
+    /// Adds the sums over one piece. Samples lie along axis 0, unless that is the channel axis.
     fn add(&mut self, values: &ArrayD<f64>, axis: usize) {
         if values.ndim() <= axis {
             return;
@@ -231,7 +233,7 @@ impl ChannelStatistics {
         }
     }
 
-    /// From sums to means.
+    /// Turns the sums into means.
     fn finish(&mut self) {
         let seen = self.seen.max(1.0);
         for of in [&mut self.power, &mut self.steady, &mut self.nonzero] {

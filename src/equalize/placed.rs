@@ -1,4 +1,4 @@
-//! Along which axis the channels of a tensor lie, as far as it follows from the kernels.
+//! Finds the channel axes of tensors, as far as they follow from the kernels.
 //!
 //! Knows sizes, and rules of nodes; not which channels share a factor.
 
@@ -10,15 +10,15 @@ use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::node::Node;
 use crate::ops::scaling::{ScaleRule, scale_rule};
 
-/// The sizes of tensors, as they were seen.
+/// The sizes of tensors, as observed in a run.
 pub type SeenShapes = BTreeMap<ValueId, Vec<usize>>;
 
-/// The axis of each tensor that has channels; `None` where two nodes see two.
+/// The channel axis of each tensor that has channels; `None` if two kernels disagree.
 #[derive(Debug, Default)]
 pub struct Axes(BTreeMap<ValueId, Option<usize>>);
 
 impl Axes {
-    /// Those of the tensors of `graph`, whose sizes are `shapes`.
+    /// Returns the channel axes of the tensors of `graph`, whose sizes are `shapes`.
     pub fn of(graph: &Graph, constants: &Constants, shapes: &SeenShapes) -> Self {
         let mut axes = Axes::default();
         let nodes: Vec<(NodeId, ScaleRule)> = graph
@@ -36,7 +36,7 @@ impl Axes {
                 }
             }
         }
-        // Each round places what is one node further away.
+        // Each round places tensors that are one node further away.
         loop {
             let before = axes.0.len();
             for &(id, rule) in nodes.iter().chain(nodes.iter().rev()) {
@@ -48,7 +48,7 @@ impl Axes {
         }
     }
 
-    /// The axis of a tensor.
+    /// Returns the channel axis of a tensor, or `None` if it is not known.
     pub fn get(&self, tensor: ValueId) -> Option<usize> {
         self.0.get(&tensor).copied().flatten()
     }
@@ -91,14 +91,15 @@ impl Axes {
         }
     }
 
-    /// Only what has no place yet: nodes that disagree share no factor ([`forward`] is asked
-    /// again).
+    /// Sets the channel axis of a tensor that has none yet. Nodes that disagree with it share no
+    /// factor, because [`forward`] is asked again when channels are united.
     fn place(&mut self, tensor: ValueId, axis: usize) {
         self.0.entry(tensor).or_insert(Some(axis));
     }
 }
 
-/// Where the channels at `axis` of an input are in an output.
+/// Returns the channel axis of an output of sizes `to` if that of an input of sizes `from` is
+/// `axis`, or `None` if the node does not preserve channels.
 pub fn forward(
     node: &Node,
     rule: ScaleRule,
@@ -110,7 +111,7 @@ pub fn forward(
     match rule {
         ScaleRule::Kernel(_) => None,
         ScaleRule::Sums | ScaleRule::Gates => {
-            // Aligned from the end.
+            // Broadcasting aligns axes from the end.
             let mapped = axis.checked_add(to.len().checked_sub(from.len())?)?;
             (to.get(mapped) == Some(&channels)).then_some(mapped)
         }

@@ -1,6 +1,6 @@
-//! Stored tensors times the factors of their channels: in float64, to be rounded once.
+//! Multiplies stored tensors by the factors of their channels: in float64, to be rounded once.
 //!
-//! Knows numbers and how factors lie; not where factors come from.
+//! Knows numbers and how factors are arranged; not where factors come from.
 
 #![allow(clippy::arithmetic_side_effects, reason = "places in a tensor that is in memory")]
 
@@ -14,19 +14,19 @@ use crate::facts::kernels::KernelLayout;
 use crate::numbers::LazyWeights;
 use crate::onnx::graph::Graph;
 
-/// Weights, each times one factor of its output and divided by one of its input.
+/// Weights, each multiplied by the factor of its output and divided by that of its input.
 #[derive(Debug)]
 struct ScaledNumbers {
     of: Arc<dyn LazyWeights>,
     form: ScaledForm,
-    /// The first two sizes, and how many numbers stand behind each pair.
+    /// The first two sizes, and the number of elements behind each pair of indices.
     sizes: [usize; 3],
     outputs: Vec<f64>,
     inputs: Vec<f64>,
 }
 
 impl ScaledNumbers {
-    /// The channels that the number at `place` makes and reads.
+    /// Returns the output channel and the input channel of the element at `place`.
     fn channels(&self, place: usize) -> (usize, Option<usize>) {
         let [rows, columns, behind] = self.sizes;
         let row = place.checked_div(behind * columns).unwrap_or_default();
@@ -64,16 +64,17 @@ impl LazyWeights for ScaledNumbers {
     }
 }
 
-/// The first two sizes of a tensor, and the elements behind each pair.
+/// Returns the first two sizes of a tensor, and the number of elements behind each pair of
+/// indices.
 pub fn matrix_of(dims: &[usize]) -> [usize; 3] {
     let size = |axis: usize| dims.get(axis).copied().unwrap_or(1);
     [size(0), size(1), dims.iter().skip(2).product()]
 }
 
-/// The tensor with its factors, where class `i` has `factors[i]`.
+/// Returns the tensor with its factors applied, where class `i` has `factors[i]`.
 ///
 /// # Errors
-/// If it cannot be read, or a number leaves its type.
+/// Returns an error if the tensor cannot be read, or a number exceeds its type.
 pub fn scaled(
     graph: &Graph,
     constants: &Constants,

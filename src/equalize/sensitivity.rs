@@ -1,12 +1,12 @@
 //! How much of the noise in a tensor reaches the outputs.
 //!
-//! Backwards through the graph, per channel, the power that an output has when each element of
-//! a channel has independent noise of power 1 (`white`), and when all elements of one move
-//! together (`steady`): a kernel passes the first by the sum of its squares, the second by the
-//! square of its sums, since what pools in the end averages out only the first. In a network of
-//! many layers that underrates the first of them, as noise is no less coherent than signals are;
-//! the other extreme keeps the ratio of noise and signal in each node. Both are candidates, and
-//! their geometric mean is one.
+//! Computed backwards through the graph, per channel: the power in an output when each element
+//! of a channel has independent noise of power 1 (`white`), and when all elements of a channel
+//! move together (`steady`). A kernel passes the former by the sum of its squares and the latter
+//! by the square of its sum, since pooling at the end averages out only the former. In a network
+//! of many layers this underrates the first layers, as noise is no less coherent than signals
+//! are; the other extreme keeps the ratio of noise and signal in each node. Both models are
+//! candidates, and so is their geometric mean.
 //!
 //! Knows rules of nodes, weights and statistics; not what noise there is.
 
@@ -30,32 +30,33 @@ use crate::onnx::model::Invalid;
 use crate::onnx::node::Node;
 use crate::ops::scaling::{PassKind, ScaleRule, scale_rule};
 
-/// What is seen of tensors.
+/// The observed statistics of tensors.
 pub type Statistics = BTreeMap<ValueId, ChannelStatistics>;
 
-/// A kernel, its taps summed up.
+/// A kernel, reduced over its taps.
 #[derive(Debug, Clone)]
 pub struct KernelSums {
-    /// Where it is read, and how it lies.
+    /// The stored tensor, its reader and its layout.
     pub tensor: ScaledTensor,
-    /// Per output channel and channel of its group: the largest tap, the sum of the squares, and
-    /// the square of the sum. Outputs first.
+    /// Per output channel and input channel of its group, outputs first: the largest tap; then
+    /// the sum of the squares (`squares`), and the square of the sum (`sums`).
     pub largest: Vec<f64>,
     squares: Vec<f64>,
     sums: Vec<f64>,
-    /// Channels that it makes, and those that each reads.
+    /// The number of output channels, and of the input channels that each reads.
     pub sizes: [usize; 2],
-    /// Groups of channels.
+    /// The number of groups of channels.
     pub groups: usize,
-    /// How many taps there are.
+    /// The number of taps.
     pub taps: f64,
 }
 
 impl KernelSums {
-    /// Those of a stored kernel; `None` if it is a shift.
+    /// Reduces a stored kernel. Returns `None` if the tensor is a shift or its numbers are not
+    /// known.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// Returns an error if the tensor cannot be read.
     pub fn of(constants: &Constants, tensor: &ScaledTensor) -> Result<Option<Self>, Invalid> {
         let Some(numbers) = constants.numbers(tensor.value)? else { return Ok(None) };
         let all = numbers::all(numbers.as_ref());
@@ -83,15 +84,16 @@ impl KernelSums {
         Ok(Some(KernelSums { tensor: tensor.clone(), largest, squares, sums, sizes, groups, taps }))
     }
 
-    /// The channel that entry `column` of output `row` reads.
+    /// Returns the input channel that entry `column` of output `row` reads.
     pub fn input(&self, row: usize, column: usize) -> usize {
         let outputs = (self.sizes[0] / self.groups).max(1);
         row / outputs * self.sizes[1] + column
     }
 
-    /// The noise that a symmetric grid of 8 bits with one step adds to the kernel, relative to
-    /// it, if its entries are scaled by `factor` (of an output and the channel that it reads): a
-    /// number is off by a step over √12.
+    /// Returns the noise that a symmetric grid of 8 bits with one step adds to the kernel,
+    /// relative to the power of the kernel, if its entries are scaled by
+    /// `factor(output, input)`. The error of a number has a standard deviation of a step over
+    /// √12.
     pub fn int8_noise(&self, factor: impl Fn(usize, usize) -> f64) -> f64 {
         let [outputs, inputs] = self.sizes;
         let (mut power, mut largest) = (0.0, 0.0f64);
@@ -117,25 +119,25 @@ impl KernelSums {
     }
 }
 
-/// What reaches the outputs, per channel.
+/// The power that reaches the outputs, per channel.
 #[derive(Debug, Clone, Default)]
 pub struct Sensitivity {
-    /// Of independent noise of power 1 in each element, all positions together.
+    /// Due to independent noise of power 1 in each element, summed over all positions.
     pub white: Vec<f64>,
-    /// Of noise of power 1 that all positions share.
+    /// Due to noise of power 1 that all positions share.
     pub steady: Vec<f64>,
 }
 
-/// What is believed of the way of noise.
+/// A model of how noise propagates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoiseModel {
-    /// It is independent, wherever it goes.
+    /// Noise is independent wherever it goes.
     Independent,
-    /// It goes where the signal goes.
+    /// Noise propagates like the signal.
     LikeSignal,
 }
 
-/// The sensitivities of all tensors with statistics.
+/// Returns the sensitivities of all tensors with statistics.
 pub fn sensitivities(
     graph: &Graph,
     statistics: &Statistics,
@@ -188,7 +190,7 @@ pub fn sensitivities(
     all
 }
 
-/// Between both models, channel by channel.
+/// Returns the geometric mean of two sets of sensitivities, channel by channel.
 pub fn between(
     a: &BTreeMap<ValueId, Sensitivity>,
     b: &BTreeMap<ValueId, Sensitivity>,
@@ -203,7 +205,7 @@ pub fn between(
         .collect()
 }
 
-/// The power that the outputs have of a tensor that is nothing but noise like its signal.
+/// Returns the noise power in the outputs if the noise in a tensor has the power of its signal.
 fn energy(own: &Sensitivity, seen: &ChannelStatistics) -> f64 {
     own.white.iter().zip(&seen.power).map(|(white, power)| white * power).sum()
 }
@@ -228,7 +230,7 @@ fn back(
 ) -> Sensitivity {
     let channels = read.power.len();
     if let Some(kernel) = kernel.filter(|kernel| kernel.sizes[0] == own.white.len()) {
-        // Of all positions together: each of the output's reads each tap once.
+        // Sums over all positions: each position of the output reads each tap once.
         let white = kernel.back(&kernel.squares, &own.white);
         let steady = kernel.back(&kernel.sums, &own.steady);
         return Sensitivity { white, steady };
@@ -255,7 +257,7 @@ fn back(
             let shrunk = seen.positions / read.positions.max(1.0);
             Sensitivity { white: white.iter().map(|w| w * shrunk).collect(), steady }
         }
-        // As much as signals pass.
+        // Noise passes in proportion to the signal.
         Some(ScaleRule::Gates) if each == 1 => {
             let passed: Vec<f64> = seen
                 .power

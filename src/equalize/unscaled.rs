@@ -1,19 +1,19 @@
-//! Why no channel of a model is scaled.
+//! The reasons why no channel of a model is scaled.
 //!
-//! Knows what a run and a stored tensor may end with; not whom that is told.
+//! Knows how a run or the reading of a stored tensor may fail; not who is told.
 
 use crate::emit::weights::NotFinite;
 use crate::engine::EngineError;
 use crate::onnx::model::Invalid;
 
-/// Why nothing is scaled.
+/// The reason why nothing is scaled.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub enum Unscaled {
     /// The model is malformed.
     Invalid(#[from] Invalid),
-    /// The engine did not run it.
+    /// The engine did not run the model.
     NotRun(#[from] EngineError),
-    /// A scaled number leaves its type.
+    /// A scaled number exceeds its type.
     NotFinite(#[from] NotFinite),
 }

@@ -1,4 +1,5 @@
-//! What leaves elements as they are: another name, or another order of axes.
+//! Operators that keep elements as they are, under another name or with their axes in another
+//! order.
 //!
 //! Knows orders of axes; neither sizes nor weights.
 
@@ -12,18 +13,18 @@ use crate::ops::stop::Stop;
 use crate::ops::training::eval_form;
 use crate::refusal::NotLinear;
 
-/// Identity (opset 1 to 25).
+/// Reads Identity (opset 1 to 25).
 ///
 /// # Errors
-/// If its input is missing.
+/// Returns an error if its input is missing.
 pub fn identity(_: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
     Ok(Meaning::Alias(first_input(node)?))
 }
 
-/// Dropout (opset 1 to 22) that drops nothing.
+/// Reads Dropout (opset 1 to 22) that drops nothing.
 ///
 /// # Errors
-/// If it stays in training mode.
+/// Returns an error if it stays in training mode, or its mask is used.
 pub fn dropout(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
     if reader.graph.yields_more(node) {
         return Err(NotLinear::Unrepresentable("its mask is used").into());
@@ -32,10 +33,10 @@ pub fn dropout(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning
     Ok(Meaning::Alias(first_input(node)?))
 }
 
-/// Cast (opset 1 to 25) to the type that its input has.
+/// Reads Cast (opset 1 to 25) to the type of its input.
 ///
 /// # Errors
-/// If it is to another one.
+/// Returns an error if it casts to another type.
 pub fn cast(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
     let to = node.int("to", 0);
     let from = node.input(0).and_then(|input| reader.constants.element_type(input));
@@ -45,10 +46,10 @@ pub fn cast(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, S
     Ok(Meaning::Alias(first_input(node)?))
 }
 
-/// CastLike (opset 15 to 25) to the type that its input has.
+/// Reads CastLike (opset 15 to 25) to the type of its input.
 ///
 /// # Errors
-/// If it is to another one.
+/// Returns an error if it casts to another type.
 pub fn cast_like(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
     let [from, to] = [0, 1].map(|input| reader.constants.element_type(node.input(input)?));
     if from.is_none() || from != to {
@@ -57,10 +58,10 @@ pub fn cast_like(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meani
     Ok(Meaning::Alias(first_input(node)?))
 }
 
-/// Expand (opset 8 to 13) to the sizes that its input has.
+/// Reads Expand (opset 8 to 13) to the sizes of its input.
 ///
 /// # Errors
-/// If these may differ.
+/// Returns an error if the sizes may differ.
 pub fn expand(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
     let (input, output) = (first_input(node)?, node.output().ok_or_else(|| not_linear(node))?);
     if !reader.sizes.are_same(input, output) {
@@ -69,10 +70,10 @@ pub fn expand(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning,
     Ok(Meaning::Alias(input))
 }
 
-/// Transpose (opset 1 to 25).
+/// Reads Transpose (opset 1 to 25).
 ///
 /// # Errors
-/// If its order is none, or follows from a rank that is not known.
+/// Returns an error if `perm` is no permutation, or depends on a rank that is not known.
 pub fn transpose(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let input = first_input(node)?;
     let rank = match node.ints("perm") {
@@ -84,7 +85,8 @@ pub fn transpose(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<M
     Ok(turned(input, axes))
 }
 
-/// `input` with its `axes` in this order; another name, if that is theirs.
+/// Returns `input` with its axes in the order `axes`, or as another name of it if that is their
+/// order already.
 pub fn turned(input: ValueId, axes: AxisOrder) -> Meaning {
     if axes.is_canonical() {
         return Meaning::Alias(input);
@@ -92,7 +94,7 @@ pub fn turned(input: ValueId, axes: AxisOrder) -> Meaning {
     Meaning::Linear(input, LinearOp::Transpose { axes })
 }
 
-/// The `perm` of a Transpose of a tensor with `rank` axes; by default it reverses them.
+/// Returns the `perm` of a Transpose of a tensor with `rank` axes; by default it reverses them.
 fn transposition(node: &Node, rank: usize) -> Option<AxisOrder> {
     let reversed = || (0..rank as i64).rev().collect();
     AxisOrder::new(&node.ints("perm").map_or_else(reversed, <[i64]>::to_vec))

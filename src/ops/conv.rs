@@ -1,8 +1,8 @@
-//! What slides windows over a tensor: convolutions, `y = K * x + b`, and average pools.
+//! Operators that slide windows over a tensor: convolutions, `y = K * x + b`, and pools.
 //!
-//! A kernel that is computed at run time is no map.
+//! A convolution whose kernel is computed at run time is not a map here.
 //!
-//! Knows attributes and the dimensions of kernels, and no numbers in them.
+//! Knows attributes and the dimensions of kernels, but not their numbers.
 
 use crate::affine::{AxisOrder, Channels, ConvKind, Geometry, PadMode, View, ViewedAxis, Window};
 use crate::facts::kernels::KernelLayout;
@@ -17,15 +17,16 @@ use crate::ops::stop::Stop;
 use crate::ops::views;
 use crate::refusal::NotLinear;
 
-/// Conv (opset 1 to 22).
+/// Reads Conv (opset 1 to 22).
 ///
 /// # Errors
-/// If its kernel or bias is not constant, or its attributes are not those of a convolution.
+/// Returns an error if its kernel or bias is not constant, or its attributes are not those of a
+/// convolution.
 pub fn conv(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     with_kernel(reader, node, ConvKind::Conv, valid)
 }
 
-/// ConvTranspose (opset 1 to 22).
+/// Reads ConvTranspose (opset 1 to 22).
 ///
 /// # Errors
 /// As [`conv`].
@@ -33,7 +34,7 @@ pub fn conv_transpose(reader: &Reader, node: &Node, valid: &mut Validity) -> Res
     with_kernel(reader, node, ConvKind::ConvTranspose, valid)
 }
 
-/// `y = K * x + b`
+/// Reads a convolution of either kind, `y = K * x + b`.
 fn with_kernel(
     reader: &Reader,
     node: &Node,
@@ -68,9 +69,9 @@ fn with_kernel(
         let windows = windows(reader, &own, input, valid)?;
         (windows, *first, second, KernelLayout::OutputsFirst)
     };
-    // Of stride 1, a transposed convolution is a convolution, which adds to others. One whose
-    // output is larger than its input is left as it is: to gather takes multiply-adds for every
-    // output, to scatter for every input.
+    // With stride 1, a transposed convolution is a convolution, which can be added to others. If
+    // its output is larger than its input, it is left as it is: gathering takes multiply-adds
+    // for every output, scattering for every input.
     let gathered = || windows.iter().map(Window::gathered).collect::<Option<Vec<Window>>>();
     let is_no_larger = |windows: &Vec<Window>| windows.iter().all(|window| window.slack < 0);
     let gathered = gathered().filter(|_| kind == ConvKind::ConvTranspose).filter(is_no_larger);
@@ -95,11 +96,11 @@ fn with_kernel(
     ))
 }
 
-/// AveragePool (opset 1 to 22): each tap weighs 1/(number of taps); a view, if at the border means
-/// are of less elements.
+/// Reads AveragePool (opset 1 to 22) as a filter whose taps all weigh 1/(number of taps), or as
+/// a view if means at the border are of fewer elements.
 ///
 /// # Errors
-/// If it is neither.
+/// Returns an error if it is neither.
 pub fn average_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let input = first_input(node)?;
     let apart = vec![Some(ViewedAxis::alone(0)), Some(ViewedAxis::alone(1))];
@@ -109,7 +110,7 @@ pub fn average_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Resul
     match equal_taps(reader, &own, input, &mut of_filter) {
         Ok((windows, weight)) => {
             valid.intersect(&of_filter);
-            // Zeros of a border are no elements.
+            // The zeros of a border are not elements of the tensor.
             let is_mean = windows.iter().all(|window| window.pads() == (0, 0));
             let mean = is_mean.then(|| {
                 let kernel = Some(ViewKernel::Means(windows.as_slice().into()));
@@ -125,11 +126,11 @@ pub fn average_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Resul
     }
 }
 
-/// MaxPool (opset 1 to 22) of windows of one element each: what skips some (`LastLevelMaxPool` of
-/// feature pyramids), or nothing.
+/// Reads MaxPool (opset 1 to 22) with windows of one element each: it skips elements
+/// (`LastLevelMaxPool` of feature pyramids) or does nothing.
 ///
 /// # Errors
-/// If it chooses, or says which elements it chose.
+/// Returns an error if it chooses between elements, or returns which ones it chose.
 pub fn max_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let input = first_input(node)?;
     let is_of_one = kernel_shape(&node.proto).is_none_or(|taps| taps.iter().all(|&taps| taps == 1));
@@ -141,7 +142,7 @@ pub fn max_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Me
         return Err(not_linear(node).into());
     }
     let windows = windows(reader, &own, input, valid)?;
-    // Beyond the border stands what is below all numbers.
+    // Beyond the border stands −∞.
     if windows.iter().any(|window| window.is_padded()) {
         return Err(not_linear(node).into());
     }
@@ -151,7 +152,8 @@ pub fn max_pool(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Me
     Ok(Meaning::Linear(input, LinearOp::frame(windows, AxisOrder::CANONICAL)))
 }
 
-/// What its attributes say of the windows of `node`, whose kernel has so many taps.
+/// Returns the window attributes of `node`; `kernel` lists the taps of its kernel, if it has
+/// one.
 fn attributes(node: &Node, kernel: Option<&[Option<i64>]>) -> Result<WindowAttributes, NotLinear> {
     WindowAttributes::of(&node.proto, kernel).map_err(|fault| match fault {
         WindowFault::NoKernel => NotLinear::Malformed("its kernel_shape is missing"),
@@ -160,7 +162,7 @@ fn attributes(node: &Node, kernel: Option<&[Option<i64>]>) -> Result<WindowAttri
     })
 }
 
-/// What they say of a pool of `input`.
+/// Returns the window attributes of the pool `node`, which reads `input`.
 fn pool_attributes(
     reader: &Reader,
     node: &Node,
@@ -177,9 +179,10 @@ fn pool_attributes(
     Ok(own)
 }
 
-/// Whether a pool's means are of elements alone, and each of one at least. *Counter-examples*: with
-/// gaps between its taps, or pads as large, a window may lie beyond all elements; if the number of
-/// windows is rounded up, one begins up to `stride − 1` later: with pads, or large strides, too late.
+/// Whether all means of a pool are of elements alone, without pads, and of at least one.
+/// *Counter-examples*: with gaps between the taps, or pads as large as the window, a window may
+/// lie beyond all elements. If the number of windows is rounded up, the last one begins up to
+/// `stride − 1` later, which, with pads or large strides, is beyond all elements.
 fn is_mean_of_some(own: &WindowAttributes) -> bool {
     let has_element = |axis: &WindowAxis| {
         let (begin, end) = axis.pads;
@@ -191,7 +194,7 @@ fn is_mean_of_some(own: &WindowAttributes) -> bool {
     !own.counts_pads && own.axes.iter().all(has_element)
 }
 
-/// The windows of a pool, and the weight that all its taps have.
+/// Returns the windows of a pool, and the weight that all its taps have.
 fn equal_taps(
     reader: &Reader,
     own: &WindowAttributes,
@@ -212,8 +215,8 @@ fn equal_taps(
     Ok((windows, 1.0 / count))
 }
 
-/// That no window ends beyond the padded input: with ceil_mode the last one may, and counts less
-/// taps.
+/// Requires that no window ends beyond the padded input: with ceil_mode the last one may, and
+/// then counts fewer taps.
 fn require_no_overhang(
     reader: &Reader,
     input: ValueId,
@@ -237,7 +240,7 @@ fn require_no_overhang(
     Ok(())
 }
 
-/// The windows that a Conv's or pool's attributes describe.
+/// Returns the windows that the attributes of a Conv or pool describe.
 fn windows(
     reader: &Reader,
     own: &WindowAttributes,
@@ -257,7 +260,7 @@ fn windows(
             |axis: &WindowAxis| Window::unplaced(axis.taps?, axis.stride, axis.dilation, mode);
         let windows = own.axes.iter().map(window).collect::<Option<Vec<Window>>>();
         let mut windows = windows.ok_or(MALFORMED_WINDOWS)?;
-        // One attribute says it of all axes.
+        // `auto_pad` is one attribute for all axes.
         if windows.iter().any(|window| !window.pad_mode.is_placed()) {
             for window in &mut windows {
                 (window.offset, window.pad_mode) = (0, mode);
@@ -282,8 +285,8 @@ fn windows(
     Ok(windows)
 }
 
-/// Total padding along axis `number` of `input` that yields ⌈n/stride⌉ outputs. With stride 1 it
-/// does not depend on n.
+/// Returns the total padding along axis `number` of `input` that yields ⌈n/stride⌉ outputs. With
+/// stride 1 it does not depend on n.
 fn same_padding(
     reader: &Reader,
     input: ValueId,
@@ -296,15 +299,15 @@ fn same_padding(
         return Ok(extent.saturating_sub(1));
     }
     let size = reader.sizes.size(input, number)?;
-    // Sizes of one remainder are padded alike.
+    // Sizes with the same remainder are padded alike.
     let (remainder, modulus) = (size.rem_euclid(stride), stride);
     valid.require(input, Property::Size(number, SizeSet::Congruent { remainder, modulus }));
-    // ⌈size/stride⌉ outputs, of which the last one's window begins here.
+    // There are ⌈size/stride⌉ outputs; the window of the last one begins here.
     let last = size.saturating_sub(1).div_euclid(stride).saturating_mul(stride);
     Ok(last.saturating_add(extent).saturating_sub(size).max(0))
 }
 
-/// The windows that a ConvTranspose's attributes describe.
+/// Returns the windows that the attributes of a ConvTranspose describe.
 fn scattered_windows(own: &WindowAttributes) -> Result<Vec<Window>, NotLinear> {
     if own.auto_pad.is_same() || own.axes.iter().any(|axis| axis.output_size.is_some()) {
         return Err(NotLinear::Unrepresentable("its pads follow from the size of its output"));

@@ -1,11 +1,12 @@
-//! Padding with something else than zeros: `b + pad(L(x) − b)`, where the operation before it
-//! gives the same `b` on zeros.
+//! Padding with something other than zeros: `b + pad(L(x) − b)`, where the operation before it,
+//! L, gives the same `b` on zeros.
 //!
-//! It is one Pad with a value, or is filled afterwards, `y = pad(x); y[:, :, 0] = v; …`: slice
-//! assignments are exported as ScatterND over computed indices, between Transposes. Such nodes
-//! are not worked out by hand but tried ([`moved`](crate::ops::moved)).
+//! It is one Pad with a value, or the border is filled afterwards,
+//! `y = pad(x); y[:, :, 0] = v; …`: slice assignments are exported as ScatterND over computed
+//! indices, between Transposes. Such nodes are not analysed but tried out
+//! ([`moved`](crate::ops::moved)).
 //!
-//! Knows which nodes fill a border; what they do to its elements is asked of `moved`.
+//! Knows which nodes fill a border; asks `moved` what they do to its elements.
 
 use std::collections::BTreeSet;
 
@@ -27,39 +28,40 @@ use crate::refusal::NotLinear;
 /// A tensor with a border around its spatial axes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bordered {
-    /// The tensor, NCHW.
+    /// The tensor, in NCHW order.
     pub input: ValueId,
-    /// How wide the border is, per spatial axis.
+    /// The widths of the border, one window per spatial axis.
     pub windows: Vec<Window>,
-    /// What stands in it, per channel.
+    /// The value of the border, per channel.
     pub values: Vec<f64>,
 }
 
-/// Where the batch is free, what fills a border must do so for the first three of them, of
-/// which one has more images than any assignment names one by one. Exporters bake in that of
-/// their example: one of these.
+/// Batch sizes at which a border is tried. If the batch is free, the border must be the same for
+/// the first three, one of which has more images than any assignment names one by one. Exporters
+/// bake in the batch of their example, which is one of these six.
 const BATCHES: [usize; 6] = [1, 2, 5, 4, 8, 16];
 
-/// Where sizes are free, it must do so for three of them, which differ on all axes.
+/// Spatial sizes at which a border is tried. If sizes are free, the border must be the same for
+/// all three; the number of the axis is added to each, so that sizes differ on all axes.
 const SIZES: [usize; 3] = [5, 8, 13];
 
-/// A border is what a map gives there if they differ by no more than so many units in the last
-/// place of float32, in which exporters compute the map and the border, or of the model's type,
-/// if that is finer.
+/// Tolerance of equality between a border and the shift of the map before it, in units in the
+/// last place of float32, in which exporters compute both, or of the model's type if that is
+/// finer.
 const UNITS: f64 = 64.0;
 
-/// What is further from it than this, relative to the largest number of all channels, is another
-/// border; in float16 and bfloat16, what is further than [`UNITS`] of that type. Between the two it
-/// depends on the kernels that read it.
+/// Tolerance beyond which a border is another one, relative to the largest number of all
+/// channels; in float16 and bfloat16, [`UNITS`] of that type if this is larger. Between the two
+/// tolerances, the answer depends on the kernels that read the border.
 const MOST_DIFFERENCE: f64 = 1e-4;
 
-/// Exporters write no more Identities in a row.
+/// Upper bound on Identities in a row that are followed; exporters write fewer.
 const MAX_IDENTITIES: usize = 64;
 
-/// ScatterND (opset 11 to 18) that ends an assignment to a border.
+/// Reads ScatterND (opset 11 to 18) that ends an assignment to a border.
 ///
 /// # Errors
-/// If it does anything else.
+/// Returns an error if it does anything else.
 pub fn scatter(
     reader: &Reader,
     node: &Node,
@@ -72,10 +74,10 @@ pub fn scatter(
     }
 }
 
-/// Transpose (opset 1 to 25), which may end an assignment to a border, too.
+/// Reads Transpose (opset 1 to 25), which may end an assignment to a border, too.
 ///
 /// # Errors
-/// As [`transpose`].
+/// As [`transpose`] and [`filled`].
 pub fn transpose_or_border(
     reader: &Reader,
     node: &Node,
@@ -88,10 +90,11 @@ pub fn transpose_or_border(
     }
 }
 
-/// A border of numbers, which the operation before it gives there, or zeros.
+/// Returns the meaning of a border of numbers, if they are zeros or what the operation before it
+/// gives there.
 ///
 /// # Errors
-/// If it gives something else there.
+/// Returns an error if the border holds something else.
 pub fn filled(
     reader: &Reader,
     border: Bordered,
@@ -134,8 +137,8 @@ pub fn filled(
     Ok(Meaning::Linear(operand, LinearOp::Bordered { map, inner, windows, difference, geometry }))
 }
 
-/// What it reads, the map, and what it makes, if `value` was made by one that adds
-/// something.
+/// Returns the operand, the map and the output of the producer of `value`, if that is a map that
+/// may add something.
 fn shifting(
     reader: &Reader,
     value: ValueId,
@@ -167,7 +170,7 @@ fn shifting(
     Err(NotLinear::Limit("it stands behind more than 64 Identities, the most followed"))
 }
 
-/// The padding that ends in the ScatterND or Transpose `node`; `None` if none does.
+/// Returns the padding that ends in the ScatterND or Transpose `node`, or `None` if none does.
 fn bordered(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Option<Bordered>, Stop> {
     let Some(output) = node.output() else { return Ok(None) };
     let goes_on = |&by: &NodeId| {
@@ -177,7 +180,8 @@ fn bordered(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Option
     if reader.graph.value(output).readers.iter().any(goes_on) {
         return Ok(None);
     }
-    // After that: in a row of thousands, only the last one looks back over all of them.
+    // This comes after the check above: in a row of thousands, only the last node looks back
+    // over all of them.
     let Some(input) = padded_input(reader, node)? else { return Ok(None) };
     let steps = FillSteps::between(reader, input, output)?;
     let shape = reader.sizes.shape(input);
@@ -195,7 +199,8 @@ fn bordered(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Option
         Err(limit @ NotLinear::Limit(_)) => return Err(limit.into()),
         Err(why) => return Err(refusal(reader, &steps, input, shape, why).into()),
     };
-    // It is right for the sizes that it was tried at, or for all where two were.
+    // The result is right for the known sizes, at which it was tried, and for all values of open
+    // ones, of which three were tried.
     for (axis, size) in shape.iter().enumerate().filter(|&(axis, _)| axis != 1) {
         if let Some(size) = *size {
             valid.require(input, Property::Size(axis, SizeSet::Exactly(size)));
@@ -205,7 +210,7 @@ fn bordered(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Option
     Ok(Some(found))
 }
 
-/// The shapes at which a border is tried: that which is known, or two where it is open.
+/// Returns the shapes at which a border is tried: the known one, or three if sizes are free.
 fn trials(shape: &[Option<i64>]) -> Vec<Vec<usize>> {
     let trial = |number: usize| {
         let sized = shape.iter().enumerate().map(|(axis, size)| match (size, axis) {
@@ -220,8 +225,8 @@ fn trials(shape: &[Option<i64>]) -> Vec<Vec<usize>> {
     (0..count).map(trial).collect()
 }
 
-/// Why there is no border for all that is open: what is asked for is right for some sizes only,
-/// or for none.
+/// Returns why there is no border for all free sizes: it is right for some of them only, or for
+/// none.
 fn refusal(
     reader: &Reader,
     steps: &FillSteps,
@@ -252,7 +257,8 @@ fn refusal(
     }
 }
 
-/// What was padded before `node`, going back over ScatterND, Transpose and Identity.
+/// Returns the tensor that was padded before `node`, going back over ScatterND, Transpose and
+/// Identity, or `None` if there is none.
 fn padded_input(reader: &Reader, node: &Node) -> Result<Option<ValueId>, NotLinear> {
     let mut scatters = false;
     let mut node = node;
@@ -267,18 +273,20 @@ fn padded_input(reader: &Reader, node: &Node) -> Result<Option<ValueId>, NotLine
         let Some(producer) = producer else { return Ok(None) };
         node = reader.graph.node(producer);
     }
-    // A row of Transposes alone is no border.
+    // A row of Transposes alone fills no border.
     if scatters { Err(TOO_MANY_NODES) } else { Ok(None) }
 }
 
-/// Whether the ScatterND `node` puts elements in the place of others, and does not add to them,
-/// say.
+/// Whether the ScatterND `node` overwrites elements, rather than adding to them, say.
 fn assigns(node: &Node) -> bool {
     node.attribute("reduction").is_none_or(|reduction| reduction.s() == b"none")
 }
 
-/// Why the places and values that are assigned between `input` and `output` do not follow from
-/// sizes alone, or not as they do for every size, where one is `open`.
+/// Checks that the indices and values that are assigned between `input` and `output` follow from
+/// sizes alone; if a size is open (`is_open`), in the same way at every size.
+///
+/// # Errors
+/// Returns an error if they do not.
 fn beside_the_elements(
     reader: &Reader,
     [input, output]: [ValueId; 2],

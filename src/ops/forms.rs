@@ -1,7 +1,7 @@
-//! In which of several forms that say the same new nodes are written: in one that the file has,
-//! since its engine reads that. A circular pad is a Pad of the mode `wrap` or Slices and a Concat;
-//! many engines refuse the Pad, and some take it for zeros. Some refuse a ConvTranspose whose pads
-//! are uneven, too; and ONNX Runtime has products in float64, and no Conv.
+//! Which of several equivalent forms new nodes are written in: one that the file has, since its
+//! engine supports that. A circular pad is a Pad of the mode `wrap`, or Slices and a Concat;
+//! many engines refuse the Pad, and some take it for zeros. Some refuse a ConvTranspose whose
+//! pads are uneven, too; and ONNX Runtime has products in float64, but no Conv.
 //!
 //! Knows a graph's nodes; neither what is written nor why.
 
@@ -13,22 +13,22 @@ use crate::onnx::ids::ValueId;
 use crate::onnx::node::Node;
 use crate::ops::pad_mode;
 
-/// The forms of a graph's nodes.
+/// The forms of the nodes of a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeForms {
     /// The operator set.
     pub opset: i64,
-    /// Whether there is a Pad of the mode `wrap`: all circular pads are written as such ones then,
-    /// else as Slices and a Concat.
+    /// Whether there is a Pad of the mode `wrap`. If so, all circular pads are written so,
+    /// otherwise as Slices and a Concat.
     pub wraps: bool,
-    /// Whether there is a ConvTranspose with uneven pads: a crop makes them uneven only then.
+    /// Whether there is a ConvTranspose with uneven pads: only then may a crop make pads uneven.
     pub pads_unevenly: bool,
-    /// Whether there is a Conv, or no input in float64: a product becomes a Conv only then.
+    /// Whether there is a Conv, or no input in float64: only then may a product become a Conv.
     pub convolves: bool,
 }
 
 impl NodeForms {
-    /// Those of `graph`.
+    /// Returns the forms of the nodes of `graph`.
     pub fn of(graph: &Graph) -> Self {
         let wraps = graph.nodes().any(|(_, node)| wraps(node));
         let pads_unevenly = graph.nodes().any(|(_, node)| pads_unevenly(node));

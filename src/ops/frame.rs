@@ -1,6 +1,6 @@
-//! What adds elements around a tensor, or cuts them off: a filter whose only tap is 1.
+//! Operators that add elements around a tensor, or cut them off: filters whose only tap is 1.
 //!
-//! Knows pads and ranges; a border of other numbers than zero is for `filled` to read.
+//! Knows pads and ranges; a border of numbers other than zero is for `filled` to read.
 
 use crate::affine::{AxisOrder, PadMode, Window};
 use crate::facts::shape_rules::MAX_RANK;
@@ -16,10 +16,11 @@ use crate::ops::reader::{Reader, TOO_MANY_AXES, first_input, not_linear};
 use crate::ops::stop::Stop;
 use crate::refusal::NotLinear;
 
-/// Pad (opset 2 to 25).
+/// Reads Pad (opset 2 to 25).
 ///
 /// # Errors
-/// If its pads are not known, or it fills a border with something that is no map's.
+/// Returns an error if its pads are not known, or if it fills a border with values that no map
+/// gives.
 pub fn pad(
     reader: &Reader,
     node: &Node,
@@ -51,7 +52,7 @@ pub fn pad(
         return Err(NotLinear::Malformed("its pads do not fit its axes").into());
     }
     let axes = reader.axes_from_front(input, &axes, valid)?;
-    // Cropped by one at the front, does x₁…xₙ begin again with x₁ or with x₂?
+    // If x is cropped by one at the front, does x₁…xₙ continue with x₁ or with x₂?
     let crops_one_end = |&(begin, end): &(i64, i64)| begin.min(end) < 0 && begin.max(end) > 0;
     if pad_mode == PadMode::Wrap && pairs.iter().any(crops_one_end) {
         let why =
@@ -72,10 +73,10 @@ pub fn pad(
     }
 }
 
-/// Slice (opset 1 to 13) with steps from front to back, or of one axis from back to front.
+/// Reads Slice (opset 1 to 13) with steps from front to back, or of one axis from back to front.
 ///
 /// # Errors
-/// If what it leaves is not known, or it cuts the batch or the channels.
+/// Returns an error if its bounds are not known, or if it cuts the batch or all other axes.
 pub fn slice(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let input = first_input(node)?;
     let cuts = cuts(reader, node, input, valid)?;
@@ -89,7 +90,7 @@ pub fn slice(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meani
     }
     let mut windows = Vec::with_capacity(cuts.len());
     for AxisCut { axis, start, end, step } in cuts {
-        // An end that is counted from the other side is one for this size only.
+        // A bound that is counted from the other end is right for this size only.
         let mut size = || -> Result<i64, Stop> {
             let size = reader.sizes.size(input, axis)?;
             is_provable_at_its_size(reader, input)?;
@@ -109,7 +110,7 @@ pub fn slice(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meani
     Ok(Meaning::Linear(input, frame(reader, input, windows, valid)?))
 }
 
-/// That `tensor` is small enough for a proof at the size that it has.
+/// Checks that `tensor`, at the sizes that it has, is small enough for a proof.
 fn is_provable_at_its_size(reader: &Reader, tensor: ValueId) -> Result<(), NotLinear> {
     let sizes = reader.sizes.shape(tensor).iter().flatten();
     let elements = sizes.fold(1i64, |all, &size| all.saturating_mul(size));
@@ -122,7 +123,7 @@ fn is_provable_at_its_size(reader: &Reader, tensor: ValueId) -> Result<(), NotLi
     Ok(())
 }
 
-/// What a Slice leaves of `input`.
+/// Returns what a Slice leaves of each axis of `input`.
 fn cuts(
     reader: &Reader,
     node: &Node,
@@ -146,10 +147,10 @@ fn cuts(
     Ok(cuts.map(|(((axis, start), end), step)| AxisCut { axis, start, end, step }).collect())
 }
 
-/// Concat (opset 4 to 13) of a tensor with its own ends: circular padding.
+/// Reads Concat (opset 4 to 13) of a tensor with its own ends: circular padding.
 ///
 /// # Errors
-/// If it joins anything else.
+/// Returns an error if it joins anything else.
 pub fn circular(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let opaque = not_linear(node);
     let operands: Vec<ValueId> = node.inputs.iter().copied().flatten().collect();
@@ -173,14 +174,14 @@ pub fn circular(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Me
             _ => return Err(opaque.into()),
         }
     }
-    // Of a tensor that is smaller, Slices give less than circular padding does.
+    // Of a smaller tensor, Slices give less than circular padding does.
     require_at_least(reader, (input, *axis, pads.0.max(pads.1)), opaque, valid)?;
     let window = Window::frame(pads, PadMode::Wrap);
     Ok(Meaning::Linear(input, frame(reader, input, vec![(*axis, window)], valid)?))
 }
 
-/// The one of at most three operands that the others are Slices of, and these with
-/// whether they stand before it.
+/// Returns the operand, among at most three, of which the others are Slices, and these, each
+/// with whether it stands before that operand.
 fn around<'g>(
     reader: &Reader<'g, '_>,
     operands: &[ValueId],
@@ -190,7 +191,7 @@ fn around<'g>(
         (node.standard_op() == Some("Slice")).then_some(node)
     };
     let (first, last) = (*operands.first()?, *operands.last()?);
-    // What is padded may be a Slice of something else.
+    // The padded tensor may itself be a Slice of something else.
     let mut inputs = [first, last].into_iter().filter_map(|operand| slice(operand)?.input(0));
     inputs.find_map(|input| {
         let of_input = |id| slice(id).filter(|slice| slice.input(0) == Some(input));
@@ -206,8 +207,8 @@ fn around<'g>(
     })
 }
 
-/// What pads, crops or skips elements along these axes, as their windows do; a window is `None` if
-/// its numbers are beyond all sizes.
+/// Returns the map that pads, crops or skips elements along these axes as their windows do. A
+/// window is `None` if its numbers are beyond all sizes.
 fn frame(
     reader: &Reader,
     input: ValueId,
@@ -246,8 +247,8 @@ fn frame(
     Ok(LinearOp::frame(windows, order))
 }
 
-/// That a crop leaves an element: of none, Slice makes an empty tensor, and a convolution that
-/// takes its place fails.
+/// Requires that a crop leaves at least one element: if it leaves none, Slice makes an empty
+/// tensor, but a convolution in its place fails.
 fn require_a_rest(
     reader: &Reader,
     input: ValueId,
@@ -262,7 +263,7 @@ fn require_a_rest(
     require_at_least(reader, (input, axis, least), leaves_none, valid)
 }
 
-/// That `tensor` has at least so many elements along `axis`; else it is `too_small`.
+/// Requires that `tensor` has at least `least` elements along `axis`; the error is `too_small`.
 fn require_at_least(
     reader: &Reader,
     (tensor, axis, least): (ValueId, usize, i64),
@@ -276,7 +277,7 @@ fn require_at_least(
     Ok(())
 }
 
-/// What Slice leaves of one axis.
+/// The bounds and step of a Slice along one axis.
 #[derive(Debug, Clone, Copy)]
 struct AxisCut {
     axis: usize,
@@ -286,16 +287,16 @@ struct AxisCut {
     step: i64,
 }
 
-/// Beyond every size, and safe to add.
+/// A number beyond every size that is safe to add.
 const LARGE: i64 = 1 << 32;
 
-/// An end of a Slice from which on "to the end" is meant.
+/// The least end of a Slice that means "to the end".
 const TO_THE_END: i64 = i32::MAX as i64;
 
-/// An end of a Slice from which on "to the front, and that too" is meant.
+/// Ends of a Slice below this mean "to the front, including the first element".
 const BEFORE_THE_FRONT: i64 = i32::MIN as i64 + 2;
 
-/// Tensors that are cut at places counted from their other end have no more elements: what
-/// is right for one size only is proved at that one. A quarter of what a proof takes
-/// (`verify/proof`), whose trials and inputs share that.
+/// Upper bound on the elements of a tensor that is cut at places counted from its other end:
+/// such a reading is right for one size only, and is proved at that size. It is a quarter of
+/// what a proof takes (`verify/proof`), whose trials and inputs share that.
 const MOST_ELEMENTS: i64 = 1 << 23;

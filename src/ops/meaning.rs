@@ -1,8 +1,8 @@
-//! What a node computes: another name of a tensor, a signed sum, tensors in a row, parts of a
+//! What a node computes: another name of a tensor, a signed sum, joined tensors, parts of a
 //! tensor, an affine map of one tensor, or something else, with the reason.
 //!
-//! Weights stay where they are stored until somebody asks for them. It knows tensors by their
-//! ids, and no operator by its name.
+//! Weights stay where they are stored until they are needed. Knows tensors by their ids, and no
+//! operator by its name.
 
 use std::ops::{Mul, Neg};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::onnx::tensor;
 use crate::refusal::NotLinear;
 
-/// Whether something is added or subtracted.
+/// The sign of a summand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sign {
     /// Added.
@@ -31,7 +31,7 @@ pub enum Sign {
 }
 
 impl Sign {
-    /// Of a difference, the sign of what it takes away.
+    /// Returns the sign of the second operand: minus if `is_difference`.
     pub fn of_difference(is_difference: bool) -> Self {
         if is_difference { Sign::Minus } else { Sign::Plus }
     }
@@ -60,13 +60,13 @@ pub enum Meaning {
     Alias(ValueId),
     /// A signed sum of tensors.
     Sum(Vec<SumOperand>),
-    /// Tensors in a row along one axis, and which part of the whole each is.
+    /// Tensors joined along one axis, each with the part of the whole that it is.
     Joined(Vec<(Part, ValueId)>),
-    /// A tensor in parts along one axis, one per output.
+    /// A tensor that is split along one axis into one part per output.
     Parted(ValueId, Vec<Part>),
     /// An affine map of one tensor.
     Linear(ValueId, LinearOp),
-    /// Something else, and why it is not one of the above.
+    /// Something else, with the reason why it is none of the above.
     Opaque(NotLinear),
 }
 
@@ -77,20 +77,20 @@ pub struct SumOperand {
     pub sign: Sign,
     /// The tensor.
     pub operand: ValueId,
-    /// What becomes of it before it is added: it takes the constants of the sum, or is a share
-    /// of a mean.
+    /// The map that is applied to the tensor before it is added: it takes the constants of the
+    /// sum, or is a share of a mean.
     pub map: Option<Box<LinearOp>>,
 }
 
 impl SumOperand {
-    /// The tensor as it is.
+    /// Returns an operand that is added or subtracted as it is.
     pub fn of(sign: Sign, operand: ValueId) -> Self {
         SumOperand { sign, operand, map: None }
     }
 }
 
 impl Meaning {
-    /// The tensors that it is a function of.
+    /// Returns the tensors of which the meaning is a function.
     pub fn operands(&self) -> Vec<ValueId> {
         match self {
             Meaning::Alias(operand) | Meaning::Parted(operand, _) | Meaning::Linear(operand, _) => {
@@ -106,62 +106,62 @@ impl Meaning {
 /// An affine map; the weights of a convolution or product are not read yet.
 #[derive(Debug, Clone)]
 pub enum LinearOp {
-    /// Conv, ConvTranspose, Gemm or MatMul: kernel tensor, bias, shape.
+    /// Conv, ConvTranspose, Gemm or MatMul.
     Conv {
         /// The kernel's tensor.
         kernel: ValueId,
-        /// In which order it is stored.
+        /// The order in which the kernel is stored.
         layout: KernelLayout,
-        /// What its numbers are multiplied by; not zero.
+        /// The factor of the kernel's numbers; not zero.
         factor: f64,
-        /// Its type, which is that of the input and output too.
+        /// The type of the kernel, which is also that of the input and output.
         float: Float,
-        /// Empty if there is none.
+        /// The bias; empty if there is none.
         bias: Vec<f64>,
-        /// Its shape.
+        /// The shape of the map.
         geometry: Geometry,
     },
     /// A scale and a shift per channel.
     Diagonal {
-        /// One per channel.
+        /// The scale of each channel.
         scale: Vec<f64>,
-        /// One per channel.
+        /// The shift of each channel.
         shift: Vec<f64>,
         /// Where the channels are.
         order: AxisOrder,
     },
     /// The same kernel, all of whose weights are equal, on every channel: pads, crops, means.
     Filter {
-        /// One per spatial axis, or none.
+        /// One window per spatial axis, or none.
         windows: Vec<Window>,
         /// Which axes are spatial.
         order: AxisOrder,
         /// The weight of every tap.
         weight: f64,
-        /// The bias.
+        /// The number that is added.
         shift: f64,
-        /// The same as a view, if it makes means.
+        /// The same node as a view, if it makes means.
         mean: Option<ViewNode>,
     },
-    /// A map, then a border of what it gives where it reads nothing but zeros: its shift.
+    /// A map, surrounded by a border of what it gives on zeros: its shift.
     Bordered {
         /// The map.
         map: Box<LinearOp>,
-        /// What it gives, around which the border is.
+        /// The output of the map, around which the border is.
         inner: ValueId,
-        /// The border, one per spatial axis.
+        /// The border, as one window per spatial axis.
         windows: Vec<Window>,
-        /// How far what fills it is from the shift, per channel; empty if no further than that
-        /// is rounded.
+        /// How far the border's values are from the shift, per channel; empty if they differ by
+        /// rounding only.
         difference: Vec<f64>,
         /// The shape of the map and the border together.
         geometry: Geometry,
     },
-    /// Some of so many channels, in any order.
+    /// Some of the channels, in any order.
     Picked {
-        /// The channels that it makes, by their numbers.
+        /// The input channel of each output channel.
         picks: Arc<[usize]>,
-        /// How many it reads.
+        /// The number of input channels.
         of: usize,
         /// Where the channels are.
         order: AxisOrder,
@@ -175,17 +175,17 @@ pub enum LinearOp {
     View(ViewNode),
 }
 
-/// A node that is a view, as it stands but for the tensors that it reads and makes: two that
-/// are equal make the same of one tensor.
+/// A node that is a view, without the tensors that it reads and makes: equal ones make the same
+/// of one tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ViewNode {
     /// The operator and its attributes.
     pub proto: Arc<NodeProto>,
-    /// What it is told besides the tensor, as inputs; `None` where one is left out.
+    /// The operands besides the tensor; `None` where one is left out.
     pub told: Vec<Option<ViewOperand>>,
-    /// What it does with axes.
+    /// What the node does with axes.
     pub view: Arc<View>,
-    /// The kernel that it is, too.
+    /// The kernel that the node is equal to, if there is one.
     pub kernel: Option<ViewKernel>,
 }
 
@@ -194,12 +194,12 @@ pub struct ViewNode {
 pub enum ViewKernel {
     /// It makes means of all elements of these windows.
     Means(Arc<[Window]>),
-    /// It makes channels of squares of what it reads; or, if it is the last of several views that do
-    /// so together, of what the first one reads.
+    /// It makes channels of squares of what it reads. If it is the last of several views that do
+    /// so together, the squares are those of what the first one reads.
     Squares(Squares, Option<FirstOfViews>),
 }
 
-/// Of several views in a row, what the first one and the last one read.
+/// What the first and the last of several views in a row read.
 #[derive(Debug, Clone, Copy)]
 pub struct FirstOfViews {
     /// What the first one reads.
@@ -208,7 +208,7 @@ pub struct FirstOfViews {
     pub last: ValueId,
 }
 
-/// Two views that do the same are the same, whatever they read.
+/// Two views that do the same are equal, whatever they read.
 impl PartialEq for ViewKernel {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -219,7 +219,7 @@ impl PartialEq for ViewKernel {
     }
 }
 
-/// What a view is told by an input.
+/// An operand of a view besides the tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ViewOperand {
     /// A shape, axes, sizes.
@@ -229,7 +229,7 @@ pub enum ViewOperand {
 }
 
 impl ViewOperand {
-    /// Whether it tells nothing.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         match self {
             ViewOperand::Integers(list) => list.is_empty(),
@@ -237,7 +237,7 @@ impl ViewOperand {
         }
     }
 
-    /// The same as a tensor.
+    /// Returns the list as a tensor.
     pub fn tensor(&self, name: &str) -> TensorProto {
         match self {
             ViewOperand::Integers(list) => tensor::from_integers(name, list),
@@ -250,12 +250,12 @@ impl ViewOperand {
 }
 
 impl LinearOp {
-    /// What pads or crops.
+    /// Returns a map that pads or crops.
     pub fn frame(windows: Vec<Window>, order: AxisOrder) -> Self {
         LinearOp::Filter { windows, order, weight: 1.0, shift: 0.0, mean: None }
     }
 
-    /// The map's shape.
+    /// Returns the shape of the map.
     pub fn geometry(&self) -> Geometry {
         match self {
             LinearOp::Conv { geometry, .. } | LinearOp::Bordered { geometry, .. } => {
@@ -280,17 +280,17 @@ impl LinearOp {
         }
     }
 
-    /// Multiply-adds of the node as it stands, per output position.
+    /// Returns the multiply-adds of the node as it stands, per output position.
     pub fn macs(&self) -> Macs {
         match self {
             LinearOp::Conv { geometry, .. } => geometry.macs(),
-            // What only shifts, pads, crops or changes the sign multiplies nothing.
+            // A node that only shifts, pads, crops or changes the sign multiplies nothing.
             LinearOp::Diagonal { scale, .. } if scale.iter().all(|&scale| scale.abs() == 1.0) => {
                 Macs::default()
             }
             LinearOp::Filter { weight, .. } if weight.abs() == 1.0 => Macs::default(),
             LinearOp::Diagonal { scale, .. } => Macs::each(scale.len() as f64),
-            // Per channel, of which there is at least one.
+            // Counted per channel, of which there is at least one.
             LinearOp::Filter { .. } => self.geometry().macs(),
             LinearOp::Picked { .. }
             | LinearOp::Transpose { .. }
@@ -299,7 +299,7 @@ impl LinearOp {
         }
     }
 
-    /// Whether it scales or shifts every element where it stands.
+    /// Whether the map scales or shifts every element where it stands.
     pub fn is_pointwise(&self) -> bool {
         match self {
             LinearOp::Diagonal { .. } => true,
@@ -312,8 +312,8 @@ impl LinearOp {
         }
     }
 
-    /// How many numbers more a bias of so many `channels` has than the scale or shift, each of
-    /// whose numbers shifts several of them.
+    /// Returns how many more numbers a bias of `channels` channels has than the scale or shift,
+    /// each of whose numbers shifts several channels.
     pub fn repeated_shifts(&self, channels: usize) -> usize {
         match self {
             LinearOp::Filter { shift, .. } if *shift != 0.0 => channels,
@@ -324,7 +324,7 @@ impl LinearOp {
         }
     }
 
-    /// What is added at the end: one number, or one per channel; empty if none is.
+    /// Returns what is added at the end: one number, or one per channel; empty if nothing is.
     pub fn shift(&self) -> &[f64] {
         match self {
             LinearOp::Conv { bias, .. } => bias,
@@ -335,10 +335,10 @@ impl LinearOp {
         }
     }
 
-    /// The map with its weights; `None` if the engine could not evaluate the kernel.
+    /// Returns the map with its weights, or `None` if the engine could not evaluate the kernel.
     ///
     /// # Errors
-    /// If a convolution's kernel cannot be read.
+    /// Returns an error if a convolution's kernel cannot be read.
     pub fn affine(&self, constants: &Constants) -> Result<Option<Affine>, Invalid> {
         let Geometry { input, output, .. } = self.geometry();
         let affine = match self {
@@ -347,7 +347,7 @@ impl LinearOp {
                 let windows = geometry.windows.clone();
                 let values = || Ok::<_, Invalid>(constants.floats(*kernel)?.map(|(v, _)| v));
                 let affine = match (geometry.kind, layout) {
-                    // Its kernel stays where it lies.
+                    // The kernel stays where it is stored.
                     (ConvKind::Conv, KernelLayout::OutputsFirst) => {
                         let dims = constants.dims(*kernel)?.unwrap_or_default();
                         let &[outputs, width, ..] = dims.as_slice() else { return Ok(None) };
@@ -374,7 +374,7 @@ impl LinearOp {
             LinearOp::Filter { windows, weight, shift, .. } => {
                 Affine::filter(windows.clone(), *weight, *shift)
             }
-            // b + pad(L(x) − b): zero padding around what has no shift.
+            // b + pad(L(x) − b): zero padding around a map without its shift.
             LinearOp::Bordered { map, windows, .. } => {
                 let Some(map) = map.affine(constants)? else { return Ok(None) };
                 let shift = map.bias().to_vec();

@@ -1,4 +1,4 @@
-//! What the nodes of one graph compute, as far as they were read.
+//! The meanings of the nodes of one graph, as far as they were read.
 //!
 //! Knows nodes and tensors by their ids; not how they were read.
 
@@ -12,46 +12,47 @@ use crate::ops::meaning::{FirstOfViews, LinearOp, Meaning, ViewKernel};
 pub struct Reading {
     /// What it computes.
     pub meaning: Meaning,
-    /// For which inputs.
+    /// The inputs for which the meaning is right.
     pub validity: Validity,
-    /// Nodes between it and its operands that were read together with it.
+    /// Nodes between the node and its operands that were read together with it.
     pub consumed: Vec<NodeId>,
 }
 
-/// All nodes of a graph that were read.
+/// The meanings of all nodes of a graph that were read.
 #[derive(Debug, Default)]
 pub struct Meanings {
     meanings: Table<NodeId, Meaning>,
-    /// Of those that are not right for every input.
+    /// The validity of nodes whose meaning is not right for every input.
     validity: IdMap<NodeId, Validity>,
-    /// Of those that were read together with others.
+    /// The nodes that were read together with others.
     consumed: IdMap<NodeId, Vec<NodeId>>,
     sources: Table<ValueId, ValueId>,
 }
 
 impl Meanings {
-    /// None yet of a graph of so many nodes.
+    /// Returns an empty collection for a graph with `nodes` nodes.
     pub fn none_of(nodes: usize) -> Self {
         Meanings { meanings: Table::of(nodes), ..Meanings::default() }
     }
 
-    /// What node `id` computes; `None` if nothing needs it.
+    /// Returns what node `id` computes, or `None` if it was not read because nothing needs it.
     pub fn get(&self, id: NodeId) -> Option<&Meaning> {
         self.meanings.get(id)
     }
 
-    /// For which inputs node `id` was read rightly; `None` if for all.
+    /// Returns the inputs for which the meaning of node `id` is right, or `None` if it is right
+    /// for all.
     pub fn validity(&self, id: NodeId) -> Option<&Validity> {
         self.validity.get(&id)
     }
 
-    /// Nodes between `id` and the tensors that it was read as a map or sum of, which were
-    /// read together with it: the Slices of a circular padding, what fills a border.
+    /// Returns the nodes between `id` and the operands of its meaning that were read together
+    /// with it: the Slices of a circular padding, the nodes that fill a border.
     pub fn consumed(&self, id: NodeId) -> &[NodeId] {
         self.consumed.get(&id).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The kernel of node `id`, under its first name; `None` if it has none.
+    /// Returns the kernel of node `id`, under its first name, or `None` if it has none.
     pub fn kernel(&self, id: NodeId) -> Option<ValueId> {
         match self.get(id)? {
             Meaning::Linear(_, LinearOp::Conv { kernel, .. }) => Some(self.source(*kernel)),
@@ -59,12 +60,13 @@ impl Meanings {
         }
     }
 
-    /// The tensor that `id` is just another name of.
+    /// Returns the tensor of which `id` is just another name, or `id` itself.
     pub fn source(&self, id: ValueId) -> ValueId {
         self.sources.get(id).copied().unwrap_or(id)
     }
 
-    /// Notes what was read of `node`, which is number `id`; of those before it that is noted.
+    /// Stores what was read of node `id`, which is `node`. The nodes before it must be stored
+    /// already.
     pub fn note(&mut self, id: NodeId, node: &Node, reading: Reading) {
         let Reading { mut meaning, validity, consumed } = reading;
         if !validity.is_everywhere() {

@@ -1,16 +1,16 @@
 //! What operators mean, as linear algebra.
 //!
 //! [`reading`] goes over the nodes of a graph and asks [`table`], which has one row per
-//! operator, for the function that reads it. These functions stand by what they read: [`conv`]
-//! (windows), [`product`] (matrices), [`pointwise`] (scales, shifts), [`frame`] (pads and
-//! crops), [`filled`] (borders of numbers, tried out in [`moved`]), [`sum`], [`axes`],
-//! [`views`], [`resized`]. What they find is a [`meaning`](meaning::Meaning), kept in
-//! [`meanings`]; what they look up comes from a [`reader`]; where they find none, they [`stop`].
-//! [`training`] tells what becomes of nodes that were exported in training mode, [`forms`] in which of
-//! several forms the file says what can be said in several; [`scaling`] says what operators do
-//! to factors of channels.
+//! operator, for the function that reads a node. These functions are grouped by what they read:
+//! [`conv`] (windows), [`product`] (matrices), [`pointwise`] (scales, shifts), [`frame`] (pads
+//! and crops), [`filled`] (borders of numbers, tried out in [`moved`]), [`picked`] (elements
+//! along an axis), [`neutral`] (nodes that change nothing), [`sum`], [`axes`], [`views`],
+//! [`resized`]. They return a [`meaning`](meaning::Meaning), kept in [`meanings`], or a reason
+//! to [`stop`]; a [`reader`] looks up what they need. [`training`] decides what nodes exported
+//! in training mode become, [`forms`] which of several equivalent forms the file uses, and
+//! [`scaling`] what operators do to factors of channels.
 //!
-//! Nothing is edited here, and nothing is searched for: that is the planner's.
+//! Edits nothing and searches for nothing: that is the planner's.
 
 pub mod axes;
 pub mod conv;

@@ -1,12 +1,12 @@
-//! Nodes that move elements and compute none, tried out: the engine runs them on an input
-//! whose elements all differ, and where each of them is found again tells what they do. Nodes
-//! that compute are not among them: a ScatterND that takes the larger of two would move what is
-//! above zero only.
+//! Tries out nodes that move elements and compute none: the engine runs them on an input whose
+//! elements all differ, and where each element is found again tells what the nodes do. Nodes
+//! that compute are not among them: a ScatterND that takes the larger of two would move only
+//! what is above zero.
 //!
-//! Which nodes these are, and at which shapes they are tried, is told elsewhere
-//! ([`filled`](crate::ops::filled)).
+//! Which nodes these are, and at which shapes they are tried, is decided in
+//! [`filled`](crate::ops::filled).
 //!
-//! Knows no weights: what goes in are numbers that tell the elements apart.
+//! Knows no weights: the input holds numbers that tell the elements apart.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,10 +26,10 @@ use crate::ops::reader::Reader;
 use crate::ops::stop::Stop;
 use crate::refusal::NotLinear;
 
-/// Slice assignments are written in some hundred nodes.
+/// Upper bound on the nodes that are tried; slice assignments are exported as some hundred.
 pub const MAX_NODES: usize = 4096;
 
-/// That they are more.
+/// The refusal of more nodes.
 pub const TOO_MANY_NODES: NotLinear =
     NotLinear::Limit("more than 4096 nodes that move elements lead to it, and no more are tried");
 
@@ -38,14 +38,15 @@ const TOO_MANY_ELEMENTS: NotLinear = NotLinear::Limit(
      border, or for all borders of a model together",
 );
 
-/// The number of the first element: no border of a real network holds one like it.
+/// The value of the first element of the input: no border of a real network holds one like it.
 const FIRST: f64 = (1_u64 << 40) as f64;
 
-/// Looking for an element where it is found again takes as long as moving it so often.
+/// Cost of finding the elements again, in moves of each: it takes as long as moving them this
+/// often.
 const MOVES_TO_FIND: usize = 6;
 
-/// The nodes from one tensor to another, the constants that they read, and other tensors
-/// of which they read the shape alone.
+/// The nodes between two tensors, the constants that they read, and other tensors of which they
+/// read only the shape.
 pub struct FillSteps {
     opset: i64,
     input: String,
@@ -58,14 +59,14 @@ pub struct FillSteps {
 /// A size of a tensor of which only the shape is read.
 #[derive(Debug, Clone, Copy)]
 enum MeasuredSize {
-    /// This one.
+    /// This number.
     Number(usize),
-    /// That of this axis of what is padded.
+    /// The size of this axis of the padded tensor.
     OfAxis(usize),
 }
 
 impl MeasuredSize {
-    /// The size, where what is padded has this shape.
+    /// Returns the size if the padded tensor has this shape.
     fn at(self, shape: &[usize]) -> Option<usize> {
         match self {
             MeasuredSize::Number(size) => Some(size),
@@ -75,10 +76,10 @@ impl MeasuredSize {
 }
 
 impl FillSteps {
-    /// Those by which `output` comes from `input`.
+    /// Collects the nodes that compute `output` from `input`.
     ///
     /// # Errors
-    /// If there are too many nodes, or they read what is not constant.
+    /// Returns an error if there are too many nodes, or they read what is not constant.
     pub fn between(reader: &Reader, input: ValueId, output: ValueId) -> Result<Self, Stop> {
         let graph = reader.graph;
         let name = |id: ValueId| graph.value(id).name.to_owned();
@@ -120,11 +121,12 @@ impl FillSteps {
         Ok(FillSteps { opset, input, output, nodes, constants, shapes })
     }
 
-    /// The border that the nodes fill at each of `shapes`: its windows, and what stands in it,
+    /// Returns the border that the nodes fill at each of `shapes`: its windows, and its values
     /// per channel.
     ///
     /// # Errors
-    /// If they fill none, or not the same at all shapes, or trying that takes too long.
+    /// Returns an error if they fill none, or not the same one at all shapes, or if trying that
+    /// takes too long.
     pub fn border_at(
         &self,
         reader: &Reader,
@@ -149,8 +151,8 @@ impl FillSteps {
         if borders.iter().all(|border| *border == last) { Ok(last) } else { Err(uneven) }
     }
 
-    /// How many elements are moved, about, when the nodes are tried on this shape: some for
-    /// each node that moves them.
+    /// Estimates how many elements are moved when the nodes are tried on this shape: all
+    /// elements for each node that moves them.
     fn moves(&self, shape: &[usize]) -> usize {
         let elements = shape.iter().fold(1usize, |all, &size| all.saturating_mul(size));
         let moves = |node: &&NodeProto| matches!(node.op_type(), "ScatterND" | "Transpose" | "Pad");
@@ -165,7 +167,7 @@ impl FillSteps {
     /// Runs the nodes on numbered elements.
     ///
     /// # Errors
-    /// If they do not run on this shape.
+    /// Returns an error if they do not run on this shape.
     fn run(&self, shape: &[usize]) -> Result<Moved, EngineError> {
         let beyond = || EngineError::Failed("its sizes are beyond all reason".to_owned());
         let elements = shape.iter().try_fold(1usize, |all, &size| all.checked_mul(size));
@@ -194,7 +196,7 @@ impl FillSteps {
     }
 }
 
-/// The sizes of `tensor`, where those of `padded` are given; `None` if one is not known.
+/// Returns the sizes of `tensor` in terms of those of `padded`, or `None` if one is not known.
 fn measured_sizes(reader: &Reader, tensor: ValueId, padded: ValueId) -> Option<Vec<MeasuredSize>> {
     let shape = reader.sizes.shape(tensor);
     let same = reader.sizes.axes_of_same_size(tensor, padded);
@@ -206,15 +208,15 @@ fn measured_sizes(reader: &Reader, tensor: ValueId, padded: ValueId) -> Option<V
     sizes.filter(|sizes| sizes.len() > 1)
 }
 
-/// Where the numbered elements of an input of this shape are found again.
+/// An input's shape, and the output in which its numbered elements are found again.
 struct Moved {
     shape: Vec<usize>,
     made: ArrayD<f64>,
 }
 
 impl Moved {
-    /// The border that was put around the input, and what stands in it, per channel;
-    /// `None` if that is not what happened.
+    /// Returns the border that was put around the input, and its values per channel, or `None`
+    /// if something else happened.
     fn border(&self) -> Option<(Vec<Window>, Vec<f64>)> {
         let (first, _) = self.made.indexed_iter().find(|&(_, &value)| value == FIRST)?;
         let before: Vec<usize> = first.as_array_view().to_vec();
@@ -257,8 +259,8 @@ impl Moved {
         Some((windows, values.into_iter().collect::<Option<_>>()?))
     }
 
-    /// The number of the first of the input's elements that belong in the row `at`; `None` in the
-    /// border.
+    /// Returns the number of the first input element in the row `at` of the output, or `None` if
+    /// the row is in the border.
     fn first_of_row(&self, at: &[usize], before: &[usize]) -> Option<usize> {
         let (&width, outer) = self.shape.split_last()?;
         let mut row = 0usize;
@@ -274,8 +276,8 @@ impl Moved {
 mod tests {
     use super::*;
 
-    /// Elements 1 to 6 of a `[1, 1, 2, 3]` input and what an output of `[1, 1, 4, 3]` holds:
-    /// `0` is where a border is expected.
+    /// The border found for a `[1, 1, 2, 3]` input with elements 1 to 6 if the `[1, 1, 4, 3]`
+    /// output holds `rows`, where `0` stands for `border`.
     fn moved(rows: [[f64; 3]; 4], border: f64) -> Option<(Vec<Window>, Vec<f64>)> {
         let made = ArrayD::from_shape_fn(IxDyn(&[1, 1, 4, 3]), |at| match rows[at[2]][at[3]] {
             0.0 => border,

@@ -1,5 +1,5 @@
-//! What leaves elements as they are because of the numbers beside them: a slope of 1, an exponent of
-//! 1, a bound that nothing reaches.
+//! Operators that keep elements as they are because of their other operands: a slope of 1, an
+//! exponent of 1, a bound that nothing reaches.
 //!
 //! Knows numbers, and whether the shape stays; no weights.
 
@@ -10,39 +10,39 @@ use crate::ops::meaning::Meaning;
 use crate::ops::reader::{Reader, not_linear};
 use crate::ops::stop::Stop;
 
-/// LeakyRelu (opset 1 to 16) that is as steep below zero as above: VanillaNet's, when its
-/// training ends.
+/// Reads LeakyRelu (opset 1 to 16) that is as steep below zero as above, like VanillaNet's at
+/// the end of its training.
 ///
 /// # Errors
-/// If it bends.
+/// Returns an error if its slope is not 1.
 pub fn leaky_relu(_: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
     let slope = node.attribute("alpha").map(|slope| slope.f());
     alias(node, 0, slope == Some(1.0))
 }
 
-/// PRelu (opset 1 to 16) of which all slopes are 1.
+/// Reads PRelu (opset 1 to 16) whose slopes are all 1.
 ///
 /// # Errors
-/// If one is another number, or not known.
+/// Returns an error if a slope is another number, or not known.
 pub fn prelu(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
     let is_straight = is_everywhere(reader, node.input(1), |slope| slope == 1.0)?;
     alias(node, 0, is_straight)
 }
 
-/// Pow (opset 7 to 15) to the power of 1.
+/// Reads Pow (opset 7 to 15) to the power of 1.
 ///
 /// # Errors
-/// If the exponent is another one, not known, or of a larger shape.
+/// Returns an error if the exponent is another number, not known, or of a larger shape.
 pub fn power(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
     let is_one = is_everywhere(reader, node.input(1), |exponent| exponent == 1.0)?;
     alias(node, 0, is_one && keeps_shape(reader, node, 0))
 }
 
-/// Clip (opset 1 to 13) between no bounds, or such as lie beyond all float32 numbers: those that
-/// operator sets before 11 have if none are named.
+/// Reads Clip (opset 1 to 13) without bounds, or with bounds beyond all float32 numbers, such as
+/// the defaults before operator set 11.
 ///
 /// # Errors
-/// If a bound is another one, or not known.
+/// Returns an error if a bound is another number, or not known.
 pub fn clip(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
     let attribute = |name: &str, is_beyond: fn(f64) -> bool| {
         node.attribute(name).is_none_or(|bound| is_beyond(bound.f().into()))
@@ -55,26 +55,26 @@ pub fn clip(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, S
     alias(node, 0, is_free && input(1, is_least)? && input(2, is_most)?)
 }
 
-/// Max (opset 8 to 13) of one tensor, and of numbers below all others.
+/// Reads Max (opset 8 to 13) of one tensor and of constants below all other numbers.
 ///
 /// # Errors
-/// If it chooses.
+/// Returns an error if it chooses between elements.
 pub fn maximum(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
     only_one(reader, node, is_least)
 }
 
-/// Min (opset 8 to 13) of one tensor, and of numbers above all others.
+/// Reads Min (opset 8 to 13) of one tensor and of constants above all other numbers.
 ///
 /// # Errors
-/// If it chooses.
+/// Returns an error if it chooses between elements.
 pub fn minimum(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
     only_one(reader, node, is_most)
 }
 
-/// Tile (opset 6 to 13) that repeats nothing.
+/// Reads Tile (opset 6 to 13) that repeats nothing.
 ///
 /// # Errors
-/// If it repeats something, or how often is not known.
+/// Returns an error if it repeats something, or how often is not known.
 pub fn tile(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let times = node.input(1).ok_or_else(|| not_linear(node))?;
     let times = reader.known_integers(times, valid)?;
@@ -93,13 +93,13 @@ fn only_one(reader: &Reader, node: &Node, is_neutral: fn(f64) -> bool) -> Result
     alias(node, only, is_only)
 }
 
-/// Another name of an input, if it `is` one.
+/// Returns the meaning of a node that is another name of this input, if it `is` one.
 fn alias(node: &Node, input: usize, is: bool) -> Result<Meaning, Stop> {
     let input = node.input(input).ok_or_else(|| not_linear(node))?;
     if is { Ok(Meaning::Alias(input)) } else { Err(not_linear(node).into()) }
 }
 
-/// Whether all elements of a constant are such. What is no constant is no matter of numbers.
+/// Whether `is` holds for all elements of a constant; `false` for tensors that are not constant.
 fn is_everywhere(
     reader: &Reader,
     constant: Option<ValueId>,
@@ -119,7 +119,7 @@ fn is_most(bound: f64) -> bool {
     bound >= f64::from(f32::MAX)
 }
 
-/// Whether what the node makes is as large as this input: what stands beside it may broadcast it.
+/// Whether the output is as large as this input, which the other operands may broadcast.
 fn keeps_shape(reader: &Reader, node: &Node, input: usize) -> bool {
     let beside = node.inputs.iter().enumerate().filter(|(at, _)| *at != input);
     let mut beside = beside.filter_map(|(_, id)| *id);

@@ -1,6 +1,6 @@
-//! What picks elements along one axis: a kernel with one 1 in each row.
+//! Operators that pick elements along one axis: kernels with a single 1 in each row.
 //!
-//! Knows indices and the size of the axis; not what is done with what it makes.
+//! Knows indices and the size of the axis; not what is done with the result.
 
 use std::sync::Arc;
 
@@ -13,14 +13,15 @@ use crate::ops::reader::{Reader, first_input, not_linear};
 use crate::ops::stop::Stop;
 use crate::refusal::NotLinear;
 
-/// Gather (opset 1 to 13) by a list that is constant: blue, green and red for red, green and blue.
+/// Reads Gather (opset 1 to 13) by a constant list: blue, green and red for red, green and blue.
 ///
 /// # Errors
-/// If it has no such list, picks images, or of an axis whose size is not known.
+/// Returns an error if it has no such list, picks images, or picks along an axis whose size is
+/// not known.
 pub fn gather(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let input = first_input(node)?;
     let indices = node.input(1).ok_or_else(|| not_linear(node))?;
-    // By one number, it makes a tensor without the axis.
+    // Indexed by a single number, it makes a tensor without the axis.
     if reader.constants.dims(indices)?.is_none_or(|dims| dims.len() != 1) {
         return Err(not_linear(node).into());
     }
@@ -37,10 +38,10 @@ pub fn gather(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mean
     meaning(node, input, *axis, (picks, size))
 }
 
-/// All elements along one axis, the last one first.
+/// Returns the meaning of a node that reverses the elements along one axis.
 ///
 /// # Errors
-/// If the axis is that of images, or its size is not known.
+/// Returns an error if the axis is the batch axis, or its size is not known.
 pub fn reversed(
     reader: &Reader,
     node: &Node,
@@ -51,7 +52,8 @@ pub fn reversed(
     meaning(node, input, axis, ((0..size).rev().collect(), size))
 }
 
-/// Of so many elements, those with these numbers.
+/// Returns the meaning of a node that picks the elements `picks` of the `of` elements along
+/// `axis`.
 fn meaning(
     node: &Node,
     input: ValueId,
@@ -68,7 +70,7 @@ fn meaning(
     Ok(Meaning::Linear(input, LinearOp::Picked { picks, of, order }))
 }
 
-/// The size of the axis, on which the reading depends.
+/// Returns the size of the axis, on which the reading depends.
 fn size(reader: &Reader, input: ValueId, axis: usize, valid: &mut Validity) -> Result<usize, Stop> {
     let size = reader.sizes.size(input, axis)?;
     valid.require(input, Property::Size(axis, SizeSet::Exactly(size)));

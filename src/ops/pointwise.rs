@@ -1,5 +1,5 @@
-//! What scales and shifts elements where they stand: `y = s·x + b`, one number or one per
-//! channel; and sums of two tensors, which are written with the same operators.
+//! Operators that scale and shift elements where they stand, `y = s·x + b`, by one number or one
+//! per channel; and sums of two tensors, which are written with the same operators.
 //!
 //! Knows numbers and how they broadcast; no windows.
 
@@ -14,11 +14,11 @@ use crate::ops::stop::Stop;
 use crate::ops::training::eval_form;
 use crate::refusal::NotLinear;
 
-/// BatchNormalization (opset 1 to 15) with the running statistics: at inference, or
-/// where a deploy graph has it so, `y = (x − μ)/sqrt(v + ε)·γ + β`.
+/// Reads BatchNormalization (opset 1 to 15) with its running statistics,
+/// `y = (x − μ)/sqrt(v + ε)·γ + β`: at inference, or where the deploy graph uses them.
 ///
 /// # Errors
-/// If it stays in training mode, or a statistic is not constant.
+/// Returns an error if it stays in training mode, or a statistic is not constant.
 pub fn norm(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
     let (Some(input), Some(gamma)) = (node.input(0), node.input(1)) else {
         return Err(NotLinear::Malformed("its input or scale is missing").into());
@@ -28,7 +28,8 @@ pub fn norm(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, S
         return Err(NotLinear::Unrepresentable("its training outputs are used").into());
     }
     let dims = reader.dims(gamma)?;
-    // Inputs of one type: all of them; the running statistics apart; γ and β apart, too.
+    // Groups of inputs that must have one type: first all of them; then the running statistics
+    // apart; then γ and β apart, too.
     let alike: &[&[usize]] = match reader.graph.model.opset {
         ..14 => &[&[0, 1, 2, 3, 4]],
         14 => &[&[0, 1, 2], &[3, 4]],
@@ -57,23 +58,23 @@ pub fn norm(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, S
     Ok(Meaning::Linear(input, LinearOp::Diagonal { scale, shift, order: AxisOrder::CANONICAL }))
 }
 
-/// Neg (opset 1 to 13).
+/// Reads Neg (opset 1 to 13).
 ///
 /// # Errors
-/// If its input is missing.
+/// Returns an error if its input is missing.
 pub fn negation(_: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
     Ok(Meaning::Linear(first_input(node)?, uniform(-1.0, 0.0)))
 }
 
-/// Add (opset 1 to 14): a sum of tensors, or a constant that shifts.
+/// Reads Add (opset 1 to 14): a sum of tensors, or a shift by a constant.
 ///
 /// # Errors
-/// If a constant is not one number per channel.
+/// Returns an error if a constant is not one number per channel.
 pub fn add(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     arithmetic(reader, node, Arithmetic::Add, valid)
 }
 
-/// Sub (opset 1 to 14): as [`add`].
+/// Reads Sub (opset 1 to 14), as [`add`].
 ///
 /// # Errors
 /// As [`add`].
@@ -81,23 +82,23 @@ pub fn subtract(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Me
     arithmetic(reader, node, Arithmetic::Sub, valid)
 }
 
-/// Mul (opset 1 to 14) by a constant that scales.
+/// Reads Mul (opset 1 to 14) by a constant, which scales.
 ///
 /// # Errors
-/// As [`add`], and if no operand is constant.
+/// As [`add`], and returns an error if no operand is constant.
 pub fn multiply(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     arithmetic(reader, node, Arithmetic::Mul, valid)
 }
 
-/// Div (opset 1 to 14) by a constant that scales.
+/// Reads Div (opset 1 to 14) by a constant, which scales.
 ///
 /// # Errors
-/// As [`multiply`], and of a constant by a tensor.
+/// As [`multiply`], and returns an error if it divides a constant by a tensor.
 pub fn divide(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     arithmetic(reader, node, Arithmetic::Div, valid)
 }
 
-/// What is done to two operands, element by element.
+/// An elementwise operation on two operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Arithmetic {
     Add,
@@ -111,8 +112,8 @@ impl Arithmetic {
         matches!(self, Arithmetic::Add | Arithmetic::Sub)
     }
 
-    /// The scale and the shift that the constant `c` is to the other operand; `None` if what
-    /// is done with it is not affine.
+    /// Returns the scale and shift that the operation with the constant `c` applies to the other
+    /// operand, or `None` if it is not affine.
     fn affine(self, c: f64, constant_first: bool) -> Option<(f64, f64)> {
         match (self, constant_first) {
             (Arithmetic::Add, _) => Some((1.0, c)),
@@ -177,10 +178,11 @@ fn arithmetic(
     Ok(Meaning::Linear(tensor, map))
 }
 
-/// What `constants` add to `tensor`, all of them along the same of its axes.
+/// Returns the map by which `constants`, all along the same axis, shift `tensor`.
 ///
 /// # Errors
-/// If one is not one number per channel, or is of another axis than others.
+/// Returns an error if a constant is not one number per channel, or lies along another axis than
+/// others.
 pub fn shift_by(
     reader: &Reader,
     constants: &[ValueId],
@@ -203,9 +205,9 @@ pub fn shift_by(
     })
 }
 
-/// The float constant `id` as one number per position along one axis of `tensor`:
-/// its channels, wherever they are. The constant's dimensions begin at `axis`, or
-/// end with the tensor's.
+/// Returns the float constant `id` as one number per position along one axis of `tensor`: its
+/// channels, wherever they are. The constant's dimensions begin at `axis`, or else are aligned
+/// with the last ones of the tensor.
 fn per_channel(
     reader: &Reader,
     id: ValueId,
@@ -238,7 +240,7 @@ fn per_channel(
         }
         _ => 0,
     };
-    // The batch has no constant of its own.
+    // Axis 0 is the batch, which is no channel axis.
     if axis == 0 {
         return Err(NotLinear::NotPerChannel { constant: name(id), dims }.into());
     }
@@ -262,7 +264,7 @@ enum PerChannel {
 }
 
 impl PerChannel {
-    /// Both of them, added up; `None` if they are of different axes.
+    /// Returns the sum of both, or `None` if they lie along different axes.
     fn plus(self, other: PerChannel) -> Option<PerChannel> {
         Some(match (self, other) {
             (PerChannel::Same(one), PerChannel::Same(other)) => PerChannel::Same(one + other),
@@ -289,7 +291,7 @@ impl PerChannel {
     }
 }
 
-/// `y = weight·x + shift` on every channel.
+/// Returns `y = weight·x + shift`, applied to every channel.
 pub fn uniform(weight: f64, shift: f64) -> LinearOp {
     let order = AxisOrder::CANONICAL;
     LinearOp::Filter { windows: Vec::new(), order, weight, shift, mean: None }

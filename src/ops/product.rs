@@ -1,6 +1,6 @@
 //! Products with a constant matrix: `y = x·W + b`, on every row of `x`.
 //!
-//! Knows constant matrices only: a product of two tensors that are given is no map.
+//! Knows constant matrices only: a product of two computed tensors is not a map.
 
 use crate::affine::{AxisOrder, Channels, ConvKind, Geometry, Window};
 use crate::facts::kernels::KernelLayout;
@@ -15,10 +15,10 @@ use crate::ops::reader::{Reader, not_linear};
 use crate::ops::stop::Stop;
 use crate::refusal::NotLinear;
 
-/// Gemm (opset 7 to 13) of a tensor `[N, C]` with a constant.
+/// Reads Gemm (opset 7 to 13) of a tensor `[N, C]` with a constant.
 ///
 /// # Errors
-/// If its weights are not constant, or its bias is not one number per column.
+/// Returns an error if its weights are not constant, or its bias is not one number per column.
 pub fn gemm(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
     let (Some(input), Some(weights)) = (node.input(0), node.input(1)) else {
         return Err(NotLinear::Malformed("its input or weights are missing").into());
@@ -40,7 +40,7 @@ pub fn gemm(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, S
     let geometry = Geometry {
         channels: Some(Channels { inputs, outputs, groups: 1 }),
         kind: ConvKind::MatMul,
-        // The rows of Aᵀ are the columns of what is read.
+        // The rows of Aᵀ are the columns of the input.
         input: AxisOrder::with_channels_at(if node.int("transA", 0) == 0 { 1 } else { 0 }),
         shifted: bias.iter().any(|&value| value != 0.0),
         ..Geometry::identity()
@@ -49,12 +49,12 @@ pub fn gemm(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, S
     Ok(Meaning::Linear(input, kernel))
 }
 
-/// MatMul (opset 7 to 13) of a tensor `[N, …, C]` with a constant `[C, O]`, or of a constant
-/// `[O, C]` with a tensor `[N, C, L]`. Of other ranks, the second would be written with Transposes
-/// around it.
+/// Reads MatMul (opset 7 to 13) of a tensor `[N, …, C]` with a constant `[C, O]`, or of a
+/// constant `[O, C]` with a tensor `[N, C, L]`. For other ranks, the second form would need
+/// Transposes around it.
 ///
 /// # Errors
-/// If not exactly one side is constant, or the rank of the other is not known.
+/// Returns an error if not exactly one side is constant, or the rank of the other is not known.
 pub fn matmul(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let opaque = || Err(not_linear(node).into());
     let (Some(left), Some(right)) = (node.input(0), node.input(1)) else { return opaque() };
@@ -84,11 +84,12 @@ pub fn matmul(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mean
     ))
 }
 
-/// Einsum (opset 12) of a tensor with a constant matrix, over one letter, in whose place is the
-/// matrix's other one: `bchw,oc->bohw`, `abc,cd->abd`. Of one tensor, it is another order of axes.
+/// Reads Einsum (opset 12) of a tensor with a constant matrix, summed over one letter, which the
+/// matrix's other letter replaces: `bchw,oc->bohw`, `abc,cd->abd`. Of a single tensor, Einsum is
+/// another order of axes.
 ///
 /// # Errors
-/// If it is any other one, or the size that is summed over is not known.
+/// Returns an error if it is any other Einsum, or the size that is summed over is not known.
 pub fn einsum(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let equation = node.attribute("equation").and_then(|equation| Equation::of(equation.s()));
     let Equation { operands, result } = equation.ok_or_else(|| not_linear(node))?;
@@ -108,7 +109,7 @@ pub fn einsum(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mean
     let (input, weights, rank, (axis, layout)) = product.ok_or_else(|| not_linear(node))?;
     let (float, sides) = matrix(reader, weights, layout)?;
     reader.same_types(node, &[0, 1])?;
-    // Engines take a size of 1 for any other one.
+    // Engines broadcast a size of 1 to any other.
     let [inputs, _] = sides;
     let size = inputs as i64;
     if reader.sizes.known_size(input, axis) != Some(size) {
@@ -124,8 +125,8 @@ pub fn einsum(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mean
     ))
 }
 
-/// The product with a matrix of so many `inputs` and `outputs`, along the `axis` of a tensor of this
-/// `rank`.
+/// Returns the shape of a product with a matrix of `inputs` and `outputs` along axis `axis` of a
+/// tensor of rank `rank`.
 fn along(axis: usize, rank: usize, kind: ConvKind, [inputs, outputs]: [usize; 2]) -> Geometry {
     Geometry {
         channels: Some(Channels { inputs, outputs, groups: 1 }),
@@ -135,15 +136,16 @@ fn along(axis: usize, rank: usize, kind: ConvKind, [inputs, outputs]: [usize; 2]
     }
 }
 
-/// Where the axes of the result come from; `None` unless they are all those of the operand.
+/// Returns where the axes of the result come from, or `None` unless they are all axes of the
+/// operand.
 fn order(axes: &[char], result: &[char]) -> Option<AxisOrder> {
     let from = |letter: &char| Some(axes.iter().position(|own| own == letter)? as i64);
     let order = result.iter().map(from).collect::<Option<Vec<i64>>>()?;
     AxisOrder::new(&order).filter(|_| axes.len() == result.len())
 }
 
-/// The axis that is summed over with a matrix, and how that lies, if the matrix's other letter
-/// takes the place of that axis and all others stay.
+/// Returns the axis that is summed over with a matrix, and the layout of the matrix, if its
+/// other letter takes the place of that axis and all other axes stay.
 fn summed(axes: &[char], matrix: &[char], result: &[char]) -> Option<(usize, KernelLayout)> {
     let &[first, second] = matrix else { return None };
     let (inner, outer, layout) = match axes.contains(&first) {
@@ -157,7 +159,7 @@ fn summed(axes: &[char], matrix: &[char], result: &[char]) -> Option<(usize, Ker
     (is_product && replaced.eq(result.iter().copied())).then_some((axis, layout))
 }
 
-/// The type of a constant matrix, and its numbers of inputs and outputs.
+/// Returns the type of a constant matrix, and its numbers of inputs and outputs.
 fn matrix(reader: &Reader, id: ValueId, layout: KernelLayout) -> Result<(Float, [usize; 2]), Stop> {
     let dims = reader.dims(id)?;
     let float = reader.constants.element_type(id).and_then(Float::from_onnx);
@@ -173,7 +175,7 @@ fn matrix(reader: &Reader, id: ValueId, layout: KernelLayout) -> Result<(Float, 
     })
 }
 
-/// A float constant that broadcasts to every row of a matrix `length` wide.
+/// Returns a float constant that broadcasts to every row of a matrix `length` wide.
 fn row(reader: &Reader, id: ValueId, length: usize) -> Result<Vec<f64>, Stop> {
     let values = reader.floats(id)?;
     match (values.shape(), values.first()) {

@@ -1,7 +1,7 @@
-//! What the readings of nodes look up: one graph, and what is known of its tensors.
+//! Looks up what the reading of nodes needs: one graph, and what is known of its tensors.
 //!
-//! Each look-up returns a value, or why the node that asks for it is left alone. It knows no
-//! operator: what these mean is told by the files beside it, one by one in
+//! Each look-up returns a value, or the reason why the node that asks for it is left alone.
+//! Knows no operator: what these mean is decided in the other files of this room, one by one in
 //! [`table`](crate::ops::table).
 
 use ndarray::ArrayD;
@@ -22,42 +22,42 @@ use crate::ops::stop::Stop;
 use crate::options::TrainingMode;
 use crate::refusal::NotLinear;
 
-/// So many nodes are followed back from a kernel to tell why it has no value.
+/// Upper bound on the nodes that are followed back from a kernel to tell why it has no value.
 const MAX_WAY: usize = 64;
 
-/// What is said of a node that names an axis beyond those of any network's tensors.
+/// The refusal of a node that names an axis beyond those of any network's tensors.
 pub const TOO_MANY_AXES: NotLinear =
     NotLinear::Limit("axes of tensors of more than 16 dimensions are not followed");
 
-/// What is said of a node whose axes its tensor does not have.
+/// The refusal of a node that names axes its tensor does not have.
 pub const NO_SUCH_AXES: NotLinear =
     NotLinear::Malformed("its tensor has no such axes, or it names one twice");
 
-/// Looks up what nodes of one graph are read from.
+/// Looks up what the nodes of one graph are read from.
 pub struct Reader<'g, 'm> {
     /// The graph.
     pub graph: &'g Graph<'m>,
-    /// What is constant in it.
+    /// The constants of the graph.
     pub constants: &'g Constants<'g, 'm>,
     /// The sizes of its tensors.
     pub sizes: Sizes<'g, 'm>,
-    /// The forms that new nodes have in it.
+    /// The forms in which new nodes are written.
     pub forms: NodeForms,
-    /// What its nodes in training mode are read as.
+    /// How its nodes in training mode are read.
     pub training: Training<'g>,
 }
 
-/// What decides about the nodes in training mode of one graph.
+/// What decides how the nodes in training mode of one graph are read.
 #[derive(Debug)]
 pub struct Training<'d> {
-    /// What was asked for.
+    /// The mode that the user asked for.
     pub asked: TrainingMode,
-    /// What depends on an input.
+    /// The tensors that depend on an input of the model.
     pub dependence: &'d Dependence,
 }
 
 impl<'g, 'm> Reader<'g, 'm> {
-    /// `inputs` are the shapes that the user gave.
+    /// Returns a reader for `graph`; `inputs` are the shapes that the user gave.
     pub fn new(
         graph: &'g Graph<'m>,
         constants: &'g Constants<'g, 'm>,
@@ -68,20 +68,20 @@ impl<'g, 'm> Reader<'g, 'm> {
         Reader { graph, constants, sizes: Sizes::new(graph, constants, inputs), forms, training }
     }
 
-    /// The same of a body in the graph of `outer`.
+    /// Returns the same reader for a body within the graph of `outer`.
     pub fn within(self, outer: &Reader) -> Self {
         Reader { sizes: self.sizes.within(&outer.sizes), ..self }
     }
 
-    /// Whether all that `node` makes is constant.
+    /// Whether the output of `node` is constant.
     pub fn computes_constant(&self, node: &Node) -> bool {
         node.output().is_some_and(|output| self.constants.contains(output))
     }
 
-    /// The values of the float constant `id`.
+    /// Returns the values of the float constant `id`.
     ///
     /// # Errors
-    /// If it is none, or is malformed.
+    /// Returns an error if `id` is no float constant, or is malformed.
     pub fn floats(&self, id: ValueId) -> Result<ArrayD<f64>, Stop> {
         match self.constants.floats(id)? {
             Some((values, _)) => Ok(values),
@@ -89,10 +89,10 @@ impl<'g, 'm> Reader<'g, 'm> {
         }
     }
 
-    /// A float constant vector of `length` elements.
+    /// Returns a float constant vector of `length` elements.
     ///
     /// # Errors
-    /// If `id` is none, or is malformed.
+    /// Returns an error if `id` is no such vector, or is malformed.
     pub fn vector(&self, id: ValueId, length: usize) -> Result<Vec<f64>, Stop> {
         let values = self.floats(id)?;
         if values.shape() != [length] {
@@ -101,24 +101,24 @@ impl<'g, 'm> Reader<'g, 'm> {
         Ok(values.into_raw_vec_and_offset().0)
     }
 
-    /// That `id` is no vector of `length` floats.
+    /// Returns the refusal that says that `id` is no vector of `length` floats.
     pub fn wrong_length(&self, id: ValueId, length: usize) -> NotLinear {
         NotLinear::WrongLength { constant: self.graph.value(id).name.to_owned(), length }
     }
 
-    /// The dimensions of the constant `id`.
+    /// Returns the dimensions of the constant `id`.
     ///
     /// # Errors
-    /// If it is none, or is malformed.
+    /// Returns an error if `id` is no constant, or is malformed.
     pub fn dims(&self, id: ValueId) -> Result<Vec<usize>, Stop> {
         self.constants.dims(id)?.ok_or_else(|| self.not_constant(id).into())
     }
 
-    /// The integers `id`, if they are known; on those that follow from sizes the reading
-    /// depends.
+    /// Returns the integers `id` if they are known; if they follow from sizes, the reading
+    /// depends on them.
     ///
     /// # Errors
-    /// If a stored tensor is malformed.
+    /// Returns an error if a stored tensor is malformed.
     pub fn integers(&self, id: ValueId, valid: &mut Validity) -> Result<Option<Vec<i64>>, Invalid> {
         let integers = self.sizes.integers(id)?;
         if let Some(values) = integers.as_ref().filter(|_| !self.constants.contains(id)) {
@@ -127,19 +127,19 @@ impl<'g, 'm> Reader<'g, 'm> {
         Ok(integers)
     }
 
-    /// The integers `id`, which must be known.
+    /// Returns the integers `id`, which must be known.
     ///
     /// # Errors
-    /// If they are not, or are malformed.
+    /// Returns an error if they are not known, or are malformed.
     pub fn known_integers(&self, id: ValueId, valid: &mut Validity) -> Result<Vec<i64>, Stop> {
         self.integers(id, valid)?.ok_or_else(|| self.not_constant(id).into())
     }
 
-    /// A list that old operator sets have as an attribute and new ones as an input; `None` if
-    /// it is left out.
+    /// Returns a list that is an attribute in old operator sets and an input in new ones, or
+    /// `None` if it is left out.
     ///
     /// # Errors
-    /// If it is not known, or is malformed.
+    /// Returns an error if it is not known, or is malformed.
     pub fn list(
         &self,
         node: &Node,
@@ -154,21 +154,22 @@ impl<'g, 'm> Reader<'g, 'm> {
         }
     }
 
-    /// The number of dimensions of `tensor`, on which the reading depends.
+    /// Returns the rank of `tensor`, on which the reading depends.
     ///
     /// # Errors
-    /// If it is not known.
+    /// Returns an error if it is not known.
     pub fn rank(&self, tensor: ValueId, valid: &mut Validity) -> Result<usize, NotLinear> {
         let rank = self.sizes.rank(tensor)?;
         valid.require(tensor, Property::Rank(rank));
         Ok(rank)
     }
 
-    /// Axes counted from the front; those of a tensor of unknown rank must be already.
+    /// Returns `axes` counted from the front; if the rank of `tensor` is unknown, they must be
+    /// already.
     ///
     /// # Errors
-    /// If it has no such axis, or one is named twice; if the rank is needed and not known, or
-    /// would be beyond that of any network's tensors.
+    /// Returns an error if the tensor has no such axis, or one is named twice; if the rank is
+    /// needed and not known; or if it would be beyond that of any network's tensors.
     pub fn axes_from_front(
         &self,
         tensor: ValueId,
@@ -187,12 +188,13 @@ impl<'g, 'm> Reader<'g, 'm> {
         distinct_axes(axes, rank).ok_or(NO_SUCH_AXES)
     }
 
-    /// That the inputs of `node` with these numbers are of one type, as its operator asks for:
-    /// no engine runs a float16 kernel on a float32 tensor, and there is no function that such
-    /// a node is. A type that is not known is that of the others, or the node would be none.
+    /// Checks that the inputs of `node` with these numbers have one type, as its operator
+    /// demands: no engine runs a float16 kernel on a float32 tensor, and such a node computes no
+    /// function. A type that is not known is taken for that of the others, since the node would
+    /// be invalid otherwise.
     ///
     /// # Errors
-    /// If they are not.
+    /// Returns an error if the types differ.
     pub fn same_types(&self, node: &Node, inputs: &[usize]) -> Result<(), NotLinear> {
         let of_input = |&index: &usize| self.constants.element_type(node.input(index)?);
         let mut known = inputs.iter().filter_map(of_input);
@@ -202,10 +204,10 @@ impl<'g, 'm> Reader<'g, 'm> {
         Ok(())
     }
 
-    /// Why the tensor `id` has no value here.
+    /// Returns the reason why the tensor `id` has no value here.
     pub fn not_constant(&self, id: ValueId) -> NotLinear {
         let value = self.graph.value(id);
-        // A tensor that cannot be decoded is told of elsewhere.
+        // A tensor that cannot be decoded is reported elsewhere.
         let limit = self.constants.limit(id).unwrap_or_default();
         let tensor = value.name.to_owned();
         match limit {
@@ -224,8 +226,8 @@ impl<'g, 'm> Reader<'g, 'm> {
         }
     }
 
-    /// The node that keeps `id` from having a value, although nothing that the model is given
-    /// is read: it makes floats of what was quantized, or is not evaluated.
+    /// Returns the node because of which `id` has no value although it depends on no input of
+    /// the model: the node dequantizes, or is not evaluated.
     fn obstacle(&self, id: ValueId) -> Option<&'g Node> {
         let has_no_value = |&id: &ValueId| self.constants.tensor(id).is_ok_and(|t| t.is_none());
         let mut at = id;
@@ -244,15 +246,15 @@ impl<'g, 'm> Reader<'g, 'm> {
     }
 }
 
-/// The first input of `node`.
+/// Returns the first input of `node`.
 ///
 /// # Errors
-/// If it is left out.
+/// Returns an error if it is left out.
 pub fn first_input(node: &Node) -> Result<ValueId, NotLinear> {
     node.input(0).ok_or(NotLinear::Malformed("its input is missing"))
 }
 
-/// That the operator of `node` is not linear, as it stands.
+/// Returns the refusal that says that the operator of `node` is not linear as it stands.
 pub fn not_linear(node: &Node) -> NotLinear {
     NotLinear::Operator(node.proto.op_type().to_owned())
 }

@@ -1,7 +1,7 @@
-//! The nodes of a graph, read one by one: the loop, and what holds for every node, whatever
-//! its operator.
+//! Reads the nodes of a graph one by one: the loop, and the checks that hold for every node,
+//! whatever its operator.
 //!
-//! Knows the table, and of an operator what its row says.
+//! Knows the table, and only what its rows say of an operator.
 
 use std::collections::BTreeSet;
 
@@ -19,16 +19,16 @@ use crate::ops::stop::Stop;
 use crate::ops::table::{OperatorRow, ReadRule, row};
 use crate::refusal::NotLinear;
 
-/// At most so many nodes that compute the shape of a view are read together with it; exporters
-/// write about ten. Nodes further back are readers of their own: each view of a long row could
-/// depend on all views before it, which would take quadratic time.
+/// Upper bound on the nodes computing the shape of a view that are read together with it;
+/// exporters write about ten. Nodes further back count as other readers of their tensors: each
+/// view of a long row could depend on all views before it, which would take quadratic time.
 const MAX_SHAPE_NODES: usize = 64;
 
 impl Meanings {
     /// Reads every live node.
     ///
     /// # Errors
-    /// If a stored tensor is malformed.
+    /// Returns an error if a stored tensor is malformed.
     pub fn of(reader: &Reader) -> Result<Self, Invalid> {
         let mut meanings = Meanings::none_of(reader.graph.node_count());
         for (id, node) in reader.graph.nodes().filter(|&(id, _)| reader.graph.is_live(id)) {
@@ -39,7 +39,7 @@ impl Meanings {
     }
 }
 
-/// What node `id` computes, if all before it are read.
+/// Returns what node `id` computes; all nodes before it must be read already.
 fn reading(reader: &Reader, id: NodeId, earlier: &Meanings) -> Result<Reading, Invalid> {
     let mut validity = Validity::default();
     let row = reader.graph.node(id).standard_op().and_then(row);
@@ -47,7 +47,8 @@ fn reading(reader: &Reader, id: NodeId, earlier: &Meanings) -> Result<Reading, I
     let meaning = Stop::split(read)?.unwrap_or_else(Meaning::Opaque);
     let joins = row.is_some_and(|row| row.joins);
     let consumed = if is_joined(&meaning, joins) {
-        // Sizes of a tensor do not follow from what it is computed of; a view needs nothing else.
+        // Nodes that measure sizes are not followed: sizes do not depend on what a tensor is
+        // computed from, and a view needs nothing else besides its operand.
         let is_view = matches!(meaning, Meaning::Linear(_, LinearOp::View(_)) | Meaning::Alias(_));
         let mut left = if is_view { MAX_SHAPE_NODES } else { MAX_NODES };
         let is_followed = |node: &Node| {
@@ -88,7 +89,7 @@ fn meaning(
         ReadRule::Alone(read) => read(reader, node, validity)?,
         ReadRule::AfterOthers(read) => read(reader, node, earlier, validity)?,
     };
-    // y of `_, y = Add(a, b)` would go with its node.
+    // y of `_, y = Add(a, b)` would vanish with its node.
     if !matches!(meaning, Meaning::Parted(..)) && reader.graph.yields_more(node) {
         let why = "it has outputs that its operator does not have";
         return Err(NotLinear::Malformed(why).into());
@@ -105,8 +106,8 @@ fn is_joined(meaning: &Meaning, joins: bool) -> bool {
     }
 }
 
-/// The nodes by which `id` follows from its `operands`, but for what is constant, and what is
-/// behind those that are not followed.
+/// Returns the nodes by which `id` is computed from its `operands`, without those that are
+/// constant, and without those behind nodes for which `is_followed` is false.
 fn between(
     reader: &Reader,
     id: NodeId,

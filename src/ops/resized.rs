@@ -1,7 +1,8 @@
-//! What makes a tensor larger or smaller between its elements: Resize, and Upsample before it.
+//! Operators that make a tensor larger or smaller between its elements: Resize, and its
+//! predecessor Upsample.
 //!
-//! Each element that it makes is a mean of elements that it reads, whose weights add up to 1, along
-//! each axis for itself: a view, which keeps apart the axes whose sizes stay.
+//! Each new element is a mean of old ones, with weights that add up to 1, along each axis
+//! separately: a view, which keeps apart the axes whose sizes stay.
 //!
 //! Knows attributes, factors and sizes; not which elements are read.
 
@@ -17,20 +18,20 @@ use crate::ops::stop::Stop;
 use crate::ops::views;
 use crate::refusal::NotLinear;
 
-/// Places of elements between others, at which all weights add up to 1, at the border too, and a
-/// factor of 1 changes nothing. *Counter-examples*: beyond the region of `tf_crop_and_resize` stands
-/// a number; `tf_half_pixel_for_nn` is half an element off.
+/// Coordinate transformations with which all weights add up to 1, at the border too, and a
+/// factor of 1 changes nothing. *Counter-examples*: beyond the region of `tf_crop_and_resize`
+/// stands a fixed number; `tf_half_pixel_for_nn` is half an element off.
 const PLACES: [&[u8]; 4] = [b"half_pixel", b"pytorch_half_pixel", b"align_corners", b"asymmetric"];
 
-/// Which of two elements is the nearest.
+/// The modes of choosing the nearest of two elements.
 const ROUNDINGS: [&[u8]; 4] = [b"floor", b"ceil", b"round_prefer_floor", b"round_prefer_ceil"];
 
-/// Resize (opset 10 to 19) and Upsample (opset 7 to 9) by constant factors or to constant sizes, to
-/// nearest elements or linearly between two.
+/// Reads Resize (opset 10 to 19) and Upsample (opset 7 to 9) by constant factors or to constant
+/// sizes, in the modes nearest and linear.
 ///
 /// # Errors
-/// If it resamples otherwise, its factors and sizes are not stored, or the rank of its input is
-/// not known; sizes of the input, if it is told sizes.
+/// Returns an error if it resamples otherwise, if its factors or sizes are not stored, or if the
+/// rank of its input is not known; for sizes, also if the sizes of its input are not known.
 pub fn resize(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let input = first_input(node)?;
     let is = |name: &str, known: &[&[u8]]| {
@@ -65,7 +66,7 @@ pub fn resize(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mean
     Ok(views::told(input, node, View::resampling(apart.clone(), apart), told))
 }
 
-/// Which of these axes of `input` have the same size behind the node.
+/// Returns, for each of these axes of `input`, whether the node keeps its size.
 fn stays(
     reader: &Reader,
     node: &Node,
@@ -74,7 +75,7 @@ fn stays(
     valid: &mut Validity,
 ) -> Result<Vec<bool>, Stop> {
     let are_same = |factors: &[f64]| factors.iter().map(|&factor| factor == 1.0).collect();
-    // No mode that is read looks at a region.
+    // `roi` is skipped: no mode that is read here uses it.
     let (first, _) = resize_lists(reader.graph.model.opset);
     let mut given =
         told.iter().skip(first.saturating_sub(1)).flatten().filter(|operand| !operand.is_empty());
@@ -100,9 +101,9 @@ fn stays(
     Ok(stays)
 }
 
-/// A constant list of factors or sizes.
+/// Returns a constant list of factors or sizes.
 fn constant(reader: &Reader, node: &Node, operand: ValueId) -> Result<ViewOperand, Stop> {
-    // Those that follow from sizes of other tensors are nobody's but the engine's.
+    // Lists that follow from the sizes of other tensors are left to the engine.
     if !reader.constants.stores(operand) || !reader.constants.contains(operand) {
         return Err(not_linear(node).into());
     }

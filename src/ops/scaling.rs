@@ -1,42 +1,42 @@
-//! What operators do to a positive factor per channel: `f(s·x) = s·f(x)`, or not.
+//! What operators do to a positive factor per channel: whether `f(s·x) = s·f(x)`.
 //!
-//! One row per operator, beside what it means as linear algebra. What is not in the table, or
-//! is under a condition that its node does not meet, lets no factor through: its tensors keep
-//! the factor 1. That a row is right is proved node by node, by whoever uses it.
+//! There is one rule per operator, beside its meaning as linear algebra. An operator without a
+//! rule, or a node that does not meet its condition, lets no factor through: its tensors keep
+//! the factor 1. Whoever uses a rule proves, node by node, that it is right.
 //!
 //! Knows names and attributes; neither sizes nor what factors are for.
 
 use crate::facts::kernels::KernelLayout;
 use crate::onnx::node::Node;
 
-/// What a node does to factors of the channels of its first input.
+/// What a node does to the factors of the channels of its first input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScaleRule {
     /// A product with the stored tensor that is its second input, whose rows and columns take
     /// the factors of both sides.
     Kernel(KernelChannels),
-    /// It passes them: every channel is made of the same one, `f(s·x) = s·f(x)`.
+    /// It passes them: every channel is computed from the same one, `f(s·x) = s·f(x)`.
     Passes(PassKind),
-    /// Of a sum, all operands and the result have the same: `s·a + s·b = s·(a + b)`.
+    /// A sum: all operands and the result have the same factors, `s·a + s·b = s·(a + b)`.
     Sums,
-    /// Of a product of tensors, one passes its factors if the other has none.
+    /// A product of tensors: the factors of one pass if the other has none.
     Gates,
-    /// Tensors in a row along the axis of this attribute.
+    /// It joins tensors along the axis that its attribute names.
     Joins,
-    /// Parts of a tensor along the axis of this attribute.
+    /// It splits a tensor along the axis that its attribute names.
     Splits,
-    /// Its axes are in the order of `perm`.
+    /// It permutes axes by `perm`.
     Permutes,
-    /// The same elements in their order, with other axes.
+    /// It keeps the elements in their order, with other axes.
     Reshapes,
 }
 
-/// What else a node does that passes factors; it tells how noise passes.
+/// What a node that passes factors does to elements, which tells how noise passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PassKind {
-    /// It moves, keeps or leaves out elements.
+    /// It moves, keeps or drops elements.
     Moves,
-    /// It sets some to zero.
+    /// It sets some elements to zero.
     Rectifies,
     /// It takes means.
     Averages,
@@ -45,19 +45,20 @@ pub enum PassKind {
 /// Where a node with a kernel has its channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelChannels {
-    /// Those of the kernel.
+    /// The layout of the kernel.
     pub layout: KernelLayout,
-    /// Whether it is a matrix, whose node has its own channels last; others have them at axis 1.
+    /// Whether the kernel is a matrix, in which case the channels of the node's tensors are
+    /// their last axis; otherwise they are axis 1.
     pub is_matrix: bool,
 }
 
 impl KernelChannels {
-    /// Along which axis a tensor of `rank` axes that the node reads or makes has its channels.
+    /// Returns the channel axis of a tensor of `rank` axes that the node reads or makes.
     pub fn axis(self, rank: usize) -> usize {
         if self.is_matrix { rank.saturating_sub(1) } else { 1 }
     }
 
-    /// Along which axis a kernel of `rank` axes has its outputs.
+    /// Returns the output axis of a kernel of `rank` axes.
     pub fn outputs_axis(self, rank: usize) -> usize {
         match self.layout {
             KernelLayout::OutputsFirst => 0,
@@ -66,7 +67,7 @@ impl KernelChannels {
     }
 }
 
-/// The rule for `node`; `None` if it lets nothing through.
+/// Returns the rule for `node`, or `None` if it lets no factor through.
 pub fn scale_rule(node: &Node) -> Option<ScaleRule> {
     use KernelLayout::{InputsFirst, OutputsFirst};
     use PassKind::{Averages, Moves, Rectifies};
@@ -82,13 +83,13 @@ pub fn scale_rule(node: &Node) -> Option<ScaleRule> {
         "MatMul" => kernel(InputsFirst, true),
         "Relu" => passes(Rectifies),
         "LeakyRelu" | "PRelu" | "Identity" | "MaxPool" | "GlobalMaxPool" => passes(Moves),
-        // Whether it casts to the same type is looked for by the proof: any other rounds.
+        // That it casts to the same type is checked by the proof: any other cast rounds.
         "Cast" => passes(Moves),
-        // One with a mode in training multiplies at random, but by zero or by one number.
+        // In training mode it multiplies at random, but only by zero or by one fixed number.
         "Dropout" => passes(Moves),
         "AveragePool" | "GlobalAveragePool" | "ReduceMean" => passes(Averages),
         "ReduceMax" | "ReduceMin" => passes(Moves),
-        // A border of another number than zero is looked for by the proof.
+        // A border of another number than zero in an input is found by the proof.
         "Pad" if node.attribute("value").is_none_or(|value| value.f() == 0.0) => passes(Moves),
         "Slice" | "Upsample" => passes(Moves),
         "Resize"
@@ -107,8 +108,8 @@ pub fn scale_rule(node: &Node) -> Option<ScaleRule> {
     }
 }
 
-/// Whether what the node makes lies on the grid of what it reads, so that rounding it again
-/// does nothing.
+/// Whether the output of the node lies on the grid of its input, so that rounding it again does
+/// nothing.
 pub fn keeps_grid(node: &Node) -> bool {
     matches!(
         node.standard_op(),
@@ -130,12 +131,12 @@ pub fn keeps_grid(node: &Node) -> bool {
     )
 }
 
-/// Whether an engine takes the node into the one before it, and rounds behind it only.
+/// Whether an engine fuses the node into the one before it, and rounds only after it.
 pub fn ends_a_kernel(node: &Node) -> bool {
     matches!(node.standard_op(), Some("Relu" | "Clip"))
 }
 
-/// Whether the operator is one that only quantized models have.
+/// Whether the operator occurs only in quantized models.
 pub fn is_quantized(node: &Node) -> bool {
     node.standard_op().is_some_and(|op| {
         ["QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger"]

@@ -1,13 +1,14 @@
-//! Where a reading ends before it knows what a node computes.
+//! Why a reading ends before it knows what a node computes.
 //!
-//! That a node is not linear ends the reading of this node alone; that the file is malformed
-//! ends the run. Inside a reading either flows with `?`; where it ends, [`Stop::split`] parts them.
+//! If a node is not linear, only the reading of this node ends; if the file is malformed, the
+//! run ends. Inside a reading both propagate with `?`; where the reading ends, [`Stop::split`]
+//! separates them.
 
 use crate::affine::Refusal;
 use crate::onnx::model::Invalid;
 use crate::refusal::NotLinear;
 
-/// Why a reading came to no meaning.
+/// The reason why a reading found no meaning.
 #[derive(Debug)]
 pub enum Stop {
     /// The node is left alone.
@@ -17,10 +18,10 @@ pub enum Stop {
 }
 
 impl Stop {
-    /// What was read, or why the node is left alone.
+    /// Returns what was read, or why the node is left alone.
     ///
     /// # Errors
-    /// If the file is malformed.
+    /// Returns an error if the file is malformed.
     pub fn split<T>(read: Result<T, Stop>) -> Result<Result<T, NotLinear>, Invalid> {
         match read {
             Ok(value) => Ok(Ok(value)),

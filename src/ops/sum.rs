@@ -1,4 +1,4 @@
-//! Sums of any number of tensors; tensors in a row, and parts of one.
+//! Sums of any number of tensors, joined tensors, and parts of a tensor.
 //!
 //! Knows operands and how they are joined; no weights.
 
@@ -16,17 +16,17 @@ use crate::ops::stop::Stop;
 use crate::ops::views;
 use crate::refusal::NotLinear;
 
-/// No block adds more tensors at one node.
+/// Upper bound on the operands of one node; no block adds more tensors.
 const MAX_OPERANDS: usize = 256;
 
 const TOO_MANY_OPERANDS: NotLinear =
     NotLinear::Limit("it adds more than 256 tensors, and no block has so many branches");
 
-/// Sum (opset 1 to 13) of any number of tensors; a constant among them that shifts one of the
-/// others is a shift of that.
+/// Reads Sum (opset 1 to 13) of any number of tensors. A constant among them that can shift one
+/// of the others becomes a shift of that one.
 ///
 /// # Errors
-/// If an operand is missing, or there are too many.
+/// Returns an error if an operand is missing, or there are too many.
 pub fn sum(
     reader: &Reader,
     node: &Node,
@@ -37,7 +37,7 @@ pub fn sum(
     reader.same_types(node, &inputs)?;
     if inputs.len() == 2 {
         match pointwise::add(reader, node, valid) {
-            // With a constant that is no shift, it is a sum all the same.
+            // With a constant that is no shift, it is still a sum.
             Err(Stop::NotLinear(_)) => {}
             shift => return shift,
         }
@@ -48,7 +48,7 @@ pub fn sum(
     }
 }
 
-/// What a sum or mean is of.
+/// Returns the operands of a sum or mean.
 fn operands(node: &Node) -> Result<Vec<ValueId>, NotLinear> {
     if node.inputs.len() > MAX_OPERANDS {
         return Err(TOO_MANY_OPERANDS);
@@ -58,8 +58,8 @@ fn operands(node: &Node) -> Result<Vec<ValueId>, NotLinear> {
     operands.ok_or(NotLinear::Malformed("an operand is missing"))
 }
 
-/// The `operands` of a sum, of which constants shift the first one that a kernel, norm, scale or
-/// shift makes, or else a sum: these take a shift.
+/// Returns the `operands` of a sum as summands. Its constants shift the first operand that an
+/// affine map makes, or else the first one that a sum makes: these can take a shift.
 fn summands(
     reader: &Reader,
     earlier: &Meanings,
@@ -83,7 +83,7 @@ fn summands(
     let mut of_shift = Validity::default();
     let shift = match pointwise::shift_by(reader, &constants, tensor, &mut of_shift) {
         Ok(shift) if is_of_its_channels(meaning, &shift) => Box::new(shift),
-        // With a constant that is no shift, it is a sum all the same.
+        // With a constant that is no shift, it is still a sum.
         Ok(_) | Err(Stop::NotLinear(_)) => return Ok(as_they_are(operands)),
         Err(Stop::Invalid(invalid)) => return Err(invalid),
     };
@@ -95,8 +95,8 @@ fn summands(
     Ok(summands)
 }
 
-/// Whether `shift` adds to the channels that a node makes, as far as its `meaning` tells where they
-/// are.
+/// Whether `shift` adds to the channels that a node makes, as far as its `meaning` tells where
+/// they are.
 fn is_of_its_channels(meaning: &Meaning, shift: &LinearOp) -> bool {
     let shift = shift.geometry();
     match meaning {
@@ -108,10 +108,10 @@ fn is_of_its_channels(meaning: &Meaning, shift: &LinearOp) -> bool {
     }
 }
 
-/// Mean (opset 8 to 13) of any number of tensors that are computed.
+/// Reads Mean (opset 8 to 13) of any number of computed tensors.
 ///
 /// # Errors
-/// If an operand is missing or constant, or there are too many.
+/// Returns an error if an operand is missing or constant, or there are too many.
 pub fn mean(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
     let inputs: Vec<usize> = (0..node.inputs.len()).collect();
     reader.same_types(node, &inputs)?;
@@ -121,7 +121,7 @@ pub fn mean(reader: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, S
     }
 }
 
-/// The mean of some tensors, each of which gives its share; `None` if one is constant.
+/// Returns the mean as a sum to which each tensor gives its share, or `None` if one is constant.
 fn mean_of(reader: &Reader, operands: &[ValueId]) -> Option<Meaning> {
     if operands.iter().any(|&operand| reader.constants.contains(operand)) {
         return None;
@@ -134,10 +134,10 @@ fn mean_of(reader: &Reader, operands: &[ValueId]) -> Option<Meaning> {
     Some(Meaning::Sum(operands.iter().map(summand).collect()))
 }
 
-/// ReduceSum (opset 1 to 13) over an axis along which tensors were stacked.
+/// Reads ReduceSum (opset 1 to 13) over an axis along which tensors were stacked.
 ///
 /// # Errors
-/// If it sums up anything else.
+/// Returns an error if it sums anything else.
 pub fn stacked_sum(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let operands = stacked(reader, node, valid)?.ok_or_else(|| not_linear(node))?;
     Ok(match operands.as_slice() {
@@ -150,7 +150,8 @@ pub fn stacked_sum(reader: &Reader, node: &Node, valid: &mut Validity) -> Result
     })
 }
 
-/// ReduceMean (opset 1 to 18): of tensors that were stacked along its axis, or else a view.
+/// Reads ReduceMean (opset 1 to 18) of tensors that were stacked along its axis, or else as a
+/// view.
 ///
 /// # Errors
 /// As [`views::mean`].
@@ -167,8 +168,8 @@ pub fn stacked_mean(reader: &Reader, node: &Node, valid: &mut Validity) -> Resul
     }
 }
 
-/// The tensors that were stacked along the axis that a node reduces; `None` if it reduces
-/// anything else.
+/// Returns the tensors that were stacked along the axis that a node reduces, or `None` if it
+/// reduces anything else.
 fn stacked(
     reader: &Reader,
     node: &Node,
@@ -194,10 +195,11 @@ fn stacked(
     Ok(Some(operands))
 }
 
-/// Concat (opset 4 to 13): circular padding, or tensors in a row.
+/// Reads Concat (opset 4 to 13): circular padding, or joined tensors.
 ///
 /// # Errors
-/// If the size of one of them along that axis is not known, or is none, or there are too many.
+/// Returns an error if the size of an operand along that axis is not known or zero, or if there
+/// are too many operands.
 pub fn concat(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     if let &[Some(only)] = node.inputs.as_slice() {
         return Ok(Meaning::Alias(only));
@@ -231,10 +233,10 @@ fn in_a_row(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meanin
     Ok(Meaning::Joined(parts.into_iter().zip(operands).collect()))
 }
 
-/// Split (opset 2 to 18).
+/// Reads Split (opset 2 to 18).
 ///
 /// # Errors
-/// If the size of a part is not known, or a part is empty.
+/// Returns an error if the size of a part is not known, or a part is empty.
 pub fn split(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let opaque = || not_linear(node);
     let input = first_input(node)?;
@@ -247,7 +249,7 @@ pub fn split(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meani
     let axes = reader.axes_from_front(input, &[node.int("axis", 0)], valid)?;
     let axis = *axes.first().ok_or_else(opaque)?;
     if outputs.len() == 1 {
-        // Of a tensor of another size than it is told, it would make none.
+        // A tensor of another size than the one given could not be split.
         let Some(&[whole]) = told.as_deref() else { return Err(opaque().into()) };
         valid.require(input, Property::Size(axis, SizeSet::Exactly(whole)));
         return Ok(Meaning::Alias(input));
@@ -261,7 +263,7 @@ pub fn split(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meani
     Ok(Meaning::Parted(input, parts))
 }
 
-/// The axes of a node: an attribute before opset 13, an input since.
+/// Returns the axes of a node, which are an attribute before opset 13 and an input since.
 fn axes(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Option<Vec<i64>>, Invalid> {
     match (node.ints("axes"), node.input(1)) {
         (Some(axes), _) => Ok(Some(axes.to_vec())),

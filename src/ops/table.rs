@@ -1,10 +1,10 @@
 //! The operators that have a meaning: one row each.
 //!
-//! A row names the function that reads a node as linear algebra; all that holds for every node
-//! is held beside it ([`reading`](crate::ops::reading)). An operator without a row is opaque:
-//! no block goes through it. `docs/operators.md` is written from this table.
+//! A row names the function that reads a node as linear algebra; checks that hold for every node
+//! are in [`reading`](crate::ops::reading). An operator without a row is opaque: no block goes
+//! through it. `docs/operators.md` is generated from this table.
 //!
-//! Knows names, versions and readers; not what these find.
+//! Knows names, versions and functions; not what these find.
 
 use std::ops::RangeInclusive;
 
@@ -25,41 +25,44 @@ pub const NEWEST_OPSET: i64 = 28;
 #[derive(Debug)]
 #[cfg_attr(not(feature = "unstable"), expect(dead_code, reason = "some columns are its page's"))]
 pub struct OperatorRow {
-    /// Its name in ONNX's own domain.
+    /// The name of the operator in ONNX's own domain.
     pub name: &'static str,
-    /// The definitions that are read, by the operator sets that brought the first and the last
-    /// of them. A node of an older set is of a definition that is not read.
+    /// The definitions that are read, from the operator set that introduced the first of them to
+    /// the one that introduced the last. A node of an older set has a definition that is not
+    /// read.
     pub versions: RangeInclusive<i64>,
-    /// What it is read as, in words.
+    /// What the operator is read as, in words.
     pub read_as: &'static str,
-    /// How many inputs it has at most; what more would mean is known to nobody.
+    /// The largest number of inputs that its definitions have; further ones would have no
+    /// meaning.
     pub most_inputs: usize,
-    /// Whether nodes before it are read together with it, up to its operands.
+    /// Whether nodes before it, up to its operands, are read together with it.
     pub joins: bool,
-    /// Whether it has a meaning for integers, too: other arithmetic on them is about sizes and
-    /// indices.
+    /// Whether it has a meaning for integers, too: other arithmetic on integers is about sizes
+    /// and indices.
     pub of_integers: bool,
-    /// The function that reads it.
+    /// The function that reads the operator.
     pub read: ReadRule,
 }
 
-/// The function that reads nodes of an operator, and narrows the inputs for which it is right.
+/// The function that reads nodes of an operator, and narrows the inputs for which the reading is
+/// right.
 #[derive(Debug, Clone, Copy)]
 pub enum ReadRule {
-    /// From the node, and what is known of its inputs.
+    /// It reads the node, and what is known of its inputs.
     Alone(fn(&Reader, &Node, &mut Validity) -> Result<Meaning, Stop>),
-    /// From what the nodes before it mean, too.
+    /// It also reads what the nodes before it mean.
     AfterOthers(fn(&Reader, &Node, &Meanings, &mut Validity) -> Result<Meaning, Stop>),
 }
 
 use ReadRule::{AfterOthers, Alone};
 
-/// The row of an operator; `None` if it has no meaning here.
+/// Returns the row of an operator, or `None` if it has no meaning here.
 pub fn row(op: &str) -> Option<&'static OperatorRow> {
     TABLE.iter().find(|row| row.name == op)
 }
 
-/// See the head of this file; in the alphabet's order.
+/// The table, as in the head of this module, in alphabetical order.
 pub const TABLE: &[OperatorRow] = &[
     of("Add", 1..=14, 2, Alone(pointwise::add), "a sum of two tensors; a shift by a constant"),
     of("AveragePool", 1..=22, 1, Alone(conv::average_pool), "a filter of equal weights; a view"),
@@ -148,7 +151,7 @@ pub const TABLE: &[OperatorRow] = &[
     of("Upsample", 7..=9, 2, Alone(resized::resize), "a view, by constants"),
 ];
 
-/// As many as anybody likes.
+/// Any number of inputs.
 const MANY: usize = usize::MAX;
 
 const fn of(

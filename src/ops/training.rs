@@ -1,10 +1,10 @@
-//! Nodes that were exported in training mode, and what they are in a deploy graph:
-//! a batch norm uses its running statistics, a dropout drops nothing.
+//! Nodes that were exported in training mode, and what they are in a deploy graph: a batch norm
+//! uses its running statistics, and a dropout drops nothing.
 //!
-//! That is what such a file means where training left statistics in it. It is not where
-//! they are placeholders (an instance norm may be written as a norm in training mode), and
-//! not where the norm's input is the same for every input of the model: weights that are
-//! standardized by a norm keep the statistics that they have.
+//! A file means that where training left statistics in it. It does not where these are
+//! placeholders (an instance norm may be written as a norm in training mode), nor where the
+//! norm's input is the same for every input of the model: weights that are standardized by a
+//! norm keep the statistics that they have.
 //!
 //! Knows one node, its statistics and what its input depends on; no block.
 
@@ -20,12 +20,12 @@ use crate::ops::stop::Stop;
 use crate::options::TrainingMode;
 use crate::refusal::{NearMiss, NotLinear, Reason, Subject};
 
-/// Nodes of one graph that are in training mode.
+/// The nodes of one graph that are in training mode.
 #[derive(Debug, Default)]
 pub struct TrainingNodes {
-    /// What they become.
+    /// What the nodes become.
     pub forms: Vec<(NodeId, NodeProto)>,
-    /// Those that must stay as they are.
+    /// The nodes that must stay as they are.
     pub near_misses: Vec<NearMiss>,
 }
 
@@ -33,11 +33,11 @@ impl TrainingNodes {
     /// Looks at every live node.
     ///
     /// # Errors
-    /// If a stored tensor is malformed.
+    /// Returns an error if a stored tensor is malformed.
     pub fn find(reader: &Reader) -> Result<Self, Invalid> {
         let mut found = TrainingNodes::default();
         for (id, node) in reader.graph.nodes().filter(|&(id, _)| reader.graph.is_live(id)) {
-            // What is constant is no near miss: it is computed as it stands.
+            // A constant output is no near miss: it is computed as it stands.
             if reader.computes_constant(node) {
                 continue;
             }
@@ -57,10 +57,11 @@ impl TrainingNodes {
     }
 }
 
-/// What `node` is at inference, if it is in training mode.
+/// Returns what `node` is at inference, or `None` if it is not in training mode.
 ///
 /// # Errors
-/// If it must stay in training mode, or a stored tensor that it needs is malformed.
+/// Returns an error if it must stay in training mode, or a stored tensor that it needs is
+/// malformed.
 pub fn eval_form(reader: &Reader, node: &Node) -> Result<Option<NodeProto>, Stop> {
     let opset = reader.graph.model.opset;
     let mode = training::mode(&node.proto, opset);
@@ -76,7 +77,10 @@ pub fn eval_form(reader: &Reader, node: &Node) -> Result<Option<NodeProto>, Stop
     Ok(Some(if opset < 7 { tested(form) } else { form }))
 }
 
-/// That `node`, which is in training mode, does not stay so.
+/// Checks that `node`, which is in training mode, may leave it.
+///
+/// # Errors
+/// Returns an error if it must stay in training mode, or a stored tensor is malformed.
 fn becomes_its_eval_form(reader: &Reader, node: &Node) -> Result<(), Stop> {
     let Training { asked, dependence } = reader.training;
     let is_norm = roles::is_batch_norm(node);
@@ -110,13 +114,13 @@ fn becomes_its_eval_form(reader: &Reader, node: &Node) -> Result<(), Stop> {
     Ok(())
 }
 
-/// A stored statistic of a norm.
+/// Returns a stored statistic of a norm.
 fn statistic(reader: &Reader, node: &Node, index: usize) -> Result<Vec<f64>, Stop> {
     let id = node.input(index).ok_or(NotLinear::Malformed("a statistic is missing"))?;
     Ok(reader.floats(id)?.into_iter().collect())
 }
 
-/// Before opset 7 an attribute said what a node is for.
+/// Marks a node as one for inference: before opset 7, the attribute `is_test` said so.
 fn tested(mut node: NodeProto) -> NodeProto {
     node.attribute.retain(|attribute| attribute.name() != "is_test");
     node.attribute.push(write::int("is_test", 1));

@@ -1,4 +1,5 @@
-//! What gives the elements of a tensor other axes, or moves or averages them within these.
+//! Operators that give the elements of a tensor other axes, or move or average them within
+//! these.
 //!
 //! Knows sizes, as far as they follow from the file, and which of them a view depends on; not
 //! what stands around it.
@@ -17,14 +18,14 @@ use crate::ops::reader::{NO_SUCH_AXES, Reader, TOO_MANY_AXES, first_input, not_l
 use crate::ops::stop::Stop;
 use crate::refusal::NotLinear;
 
-/// Squeeze (opset 1 to 25), of axes that are named.
+/// Reads Squeeze (opset 1 to 25) of axes that are named.
 ///
 /// # Errors
-/// If they are not constant, or the rank of its input is not known.
+/// Returns an error if the axes are not constant, or the rank of its input is not known.
 pub fn squeeze(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let input = first_input(node)?;
     let (sizes, axes) = (sizes(reader, input, valid)?, listed(reader, node, "axes")?);
-    // Which it would be is a matter of sizes.
+    // Without a list, the axes would depend on sizes.
     let axes = axes.ok_or_else(|| not_linear(node))?;
     let dropped = distinct_axes(&axes, sizes.len()).ok_or(NO_SUCH_AXES)?;
     if dropped.iter().any(|&axis| !matches!(sizes.get(axis), Some(None | Some(1)))) {
@@ -34,7 +35,7 @@ pub fn squeeze(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mea
     Ok(meaning(input, node, view, Some(axes)))
 }
 
-/// Unsqueeze (opset 1 to 25).
+/// Reads Unsqueeze (opset 1 to 25).
 ///
 /// # Errors
 /// As [`squeeze`].
@@ -53,28 +54,29 @@ pub fn unsqueeze(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<M
     Ok(meaning(input, node, view, Some(axes)))
 }
 
-/// Flatten (opset 1 to 25).
+/// Reads Flatten (opset 1 to 25).
 ///
 /// # Errors
-/// If the rank of its input is not known.
+/// Returns an error if the rank of its input is not known.
 pub fn flatten(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let input = first_input(node)?;
     let sizes = sizes(reader, input, valid)?;
-    // Behind the last axis is a place, too.
+    // The axis may also be the place behind the last one.
     let axis = node.int("axis", 1);
     let axis = if axis < 0 { axis.saturating_add(sizes.len() as i64) } else { axis };
     let axis = usize::try_from(axis).ok().filter(|&axis| axis <= sizes.len());
     let axis = axis.ok_or(NO_SUCH_AXES)?;
-    // The batch alone is not joined with others.
+    // If the batch stands alone, it is joined with no axis, and the view does not depend on its
+    // size.
     require(input, &sizes, usize::from(axis == 1), valid);
     Ok(meaning(input, node, View::flatten(&sizes, axis), None))
 }
 
-/// Reshape (opset 5 to 25) to a shape that is constant, or of which no more than one size is
+/// Reads Reshape (opset 5 to 25) to a shape that is constant, or of which at most one size is
 /// not known.
 ///
 /// # Errors
-/// If more are not, or the rank of its input is not known.
+/// Returns an error if more sizes are not known, or the rank of its input is not known.
 pub fn reshape(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let input = first_input(node)?;
     let is_computed = node.input(1).is_some_and(|shape| !reader.constants.contains(shape));
@@ -93,14 +95,15 @@ pub fn reshape(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mea
     }
     let made = |(axis, &size): (usize, &i64)| match size {
         0 => sizes.get(axis).copied().flatten(),
-        // What is left over is no matter of channels, or would have to be known.
+        // The size for which −1 stands stays open: it does not concern the channels, or it would
+        // have to be known.
         _ => usize::try_from(size).ok(),
     };
     let made: Vec<Option<usize>> = shape.iter().enumerate().map(made).collect();
     let kept = shape.iter().take_while(|&&size| size == 0).count();
     let view = View::reshape(&sizes, &made, kept);
-    // What joins or splits axes behind the channels does so at all sizes, if the axes before it
-    // are told apart from the front.
+    // A view that joins or splits axes behind the channels does so at all sizes if the axes
+    // before these are kept apart from the front.
     let apart = view.apart();
     let open: Vec<Option<usize>> =
         sizes.iter().enumerate().map(|(axis, size)| size.filter(|_| axis < apart)).collect();
@@ -121,11 +124,12 @@ pub fn reshape(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mea
     Ok(Meaning::Linear(input, LinearOp::View(ViewNode { kernel: squares, ..view })))
 }
 
-/// The shape that `node` makes, as a Reshape asks for it, on which the reading depends.
+/// Returns the shape that `node` makes in the form of a Reshape operand; the reading depends on
+/// its sizes.
 fn made(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Vec<i64>, NotLinear> {
     let output = node.output().ok_or_else(|| not_linear(node))?;
     let sizes = sizes(reader, output, valid)?;
-    // What is left over is one axis; 0 would be a size of the input.
+    // −1 can stand for one axis only, and 0 would copy a size of the input.
     if sizes.iter().filter(|size| size.is_none()).count() > 1 || sizes.contains(&Some(0)) {
         return Err(not_linear(node));
     }
@@ -133,8 +137,9 @@ fn made(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Vec<i64>, 
     Ok(sizes.into_iter().map(|size| size.map_or(-1, |size| size as i64)).collect())
 }
 
-/// `next` of what `earlier` makes, as one view of what that one reads: what a Reshape is told makes
-/// the same of all axes before, if it names none of them.
+/// Returns the view `next` of the result of `earlier` as one view of the operand of `earlier`: a
+/// Reshape makes the same of any axes before it if its list has no 0, which would copy one of
+/// them.
 pub fn instead_of_both(next: &ViewNode, earlier: &ViewNode) -> Option<ViewNode> {
     let [Some(ViewOperand::Integers(list))] = next.told.as_slice() else { return None };
     if next.proto.op_type() != "Reshape" || list.contains(&0) {
@@ -144,15 +149,15 @@ pub fn instead_of_both(next: &ViewNode, earlier: &ViewNode) -> Option<ViewNode> 
     Some(ViewNode { view, ..next.clone() })
 }
 
-/// `node` of a tensor that has `size` elements along `axis`, if it keeps that axis apart; `None` if
-/// it would have to be told otherwise how large its own are.
+/// Returns `node` for a tensor that has `size` elements along `axis`. Returns `None` if the view
+/// does not keep that axis apart, or if its operands list sizes that cannot be adapted.
 pub fn with_size(node: &ViewNode, axis: usize, size: usize) -> Option<ViewNode> {
     let view = node.view.with_size(axis, size)?;
     let mut told = node.told.clone();
     match (node.proto.op_type(), told.as_mut_slice()) {
         ("Reshape", [Some(ViewOperand::Integers(list))]) => {
             let to = node.view.outward(axis)?.axis;
-            // A 0 is the size of the axis of the same number.
+            // A 0 copies the size of the axis of the same number.
             let copies = |(at, &own): (usize, &i64)| own != 0 || (at == to) == (at == axis);
             if !list.iter().enumerate().all(copies) {
                 return None;
@@ -166,16 +171,16 @@ pub fn with_size(node: &ViewNode, axis: usize, size: usize) -> Option<ViewNode> 
     Some(ViewNode { view: Arc::new(view), told, ..node.clone() })
 }
 
-/// Whether an operand says how large axes are.
+/// Whether an operand lists the sizes of axes.
 fn is_of_sizes(operand: &ViewOperand) -> bool {
     matches!(operand, ViewOperand::Integers(_)) && !operand.is_empty()
 }
 
-/// DepthToSpace (opset 1 to 13): channel c of the output is made of r² of the input, which stand
-/// apart (DCR), or together (CRD).
+/// Reads DepthToSpace (opset 1 to 13): each output channel is made of r² input channels, which
+/// are apart (DCR) or together (CRD).
 ///
 /// # Errors
-/// If its input has not four axes.
+/// Returns an error if its input does not have four axes.
 pub fn depth_to_space(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let (input, side) = blocks(reader, node, valid)?;
     let times = side.saturating_mul(side);
@@ -186,11 +191,11 @@ pub fn depth_to_space(reader: &Reader, node: &Node, valid: &mut Validity) -> Res
     Ok(meaning(input, node, view, None))
 }
 
-/// SpaceToDepth (opset 1 to 13): each channel of the input is r² of the output, which stand
+/// Reads SpaceToDepth (opset 1 to 13): each input channel becomes r² output channels, which are
 /// apart.
 ///
 /// # Errors
-/// If its input has not four axes.
+/// Returns an error if its input does not have four axes.
 pub fn space_to_depth(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let (input, side) = blocks(reader, node, valid)?;
     let outer = side.saturating_mul(side);
@@ -203,9 +208,9 @@ pub fn space_to_depth(reader: &Reader, node: &Node, valid: &mut Validity) -> Res
     Ok(Meaning::Linear(input, LinearOp::View(ViewNode { kernel, ..view })))
 }
 
-/// The squares that Reshape, Transpose and this Reshape, which reads `input` and makes a tensor of
-/// sizes `made`, make channels of, and the tensor that they are of: PyTorch's pixel_unshuffle, in
-/// any order of the channels.
+/// Returns the squares from which Reshape, Transpose and this second Reshape, which reads
+/// `input` and makes a tensor of sizes `made`, make channels, and the tensor that the first
+/// Reshape reads: PyTorch's pixel_unshuffle, with the channels in any order.
 fn squares(reader: &Reader, input: ValueId, made: &[Option<usize>]) -> Option<(Squares, ValueId)> {
     let producer = |made: ValueId, operator: &str| {
         let node = reader.graph.node(reader.graph.value(made).producer?);
@@ -238,14 +243,14 @@ fn squares(reader: &Reader, input: ValueId, made: &[Option<usize>]) -> Option<(S
     (fits && height.min(width) > 0).then_some((squares, root))
 }
 
-/// The input of a node that moves blocks of elements, and how many each has along a side.
+/// Returns the input of a node that moves blocks of elements, and the side length of the blocks.
 fn blocks(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<(ValueId, usize), Stop> {
     let input = first_input(node)?;
     let side = node.int("blocksize", 0);
     if side < 1 {
         return Err(NotLinear::Malformed("its blocks have no size").into());
     }
-    // Their area is computed.
+    // The area of a block must not overflow.
     let side = u16::try_from(side);
     let side = side.map_err(|_| NotLinear::Limit("blocks of more than 65535² are not read"))?;
     if reader.rank(input, valid)? != 4 {
@@ -254,30 +259,30 @@ fn blocks(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<(ValueId
     Ok((input, side.into()))
 }
 
-/// GlobalAveragePool (opset 1 to 22): the mean of each channel.
+/// Reads GlobalAveragePool (opset 1 to 22): the mean of each channel.
 ///
 /// # Errors
-/// If it has no input.
+/// Returns an error if it has no input.
 pub fn global_average(_: &Reader, node: &Node, _: &mut Validity) -> Result<Meaning, Stop> {
     let apart = vec![Some(ViewedAxis::alone(0)), Some(ViewedAxis::alone(1))];
     let view = View::resampling(apart.clone(), apart);
     Ok(meaning(first_input(node)?, node, view, None))
 }
 
-/// ReduceMean (opset 1 to 18) along axes that are named: of the others, each is for itself.
+/// Reads ReduceMean (opset 1 to 18) along axes that are named; each of the others is kept apart.
 ///
 /// # Errors
-/// If they are not constant, or the rank of its input is not known.
+/// Returns an error if the axes are not constant, or the rank of its input is not known.
 pub fn mean(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meaning, Stop> {
     let input = first_input(node)?;
     let axes = listed(reader, node, "axes")?.filter(|axes| !axes.is_empty());
-    // Without a list it is one number for all, or the tensor itself.
+    // Without a list the result is a single number, or the tensor itself.
     let axes = axes.ok_or_else(|| not_linear(node))?;
     let rank = reader.rank(input, valid)?;
     let mut averaged = distinct_axes(&axes, rank).ok_or(NO_SUCH_AXES)?;
     averaged.sort_unstable();
     let keeps_axes = node.int("keepdims", 1) != 0;
-    // A mean of channels has others, unless they are the last of all axes.
+    // A mean over axis 1 leaves no channels there, unless the channels are the last of all axes.
     let is_of_positions = !averaged.contains(&1)
         || (!keeps_axes && averaged.iter().copied().eq(1..rank.saturating_sub(1)));
     if !is_of_positions {
@@ -296,7 +301,7 @@ pub fn mean(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meanin
     Ok(meaning(input, node, View::resampling(outward, inward), Some(axes)))
 }
 
-/// That the sizes from axis `first` on are what they are.
+/// Requires the known sizes from axis `first` on.
 fn require(input: ValueId, sizes: &[Option<usize>], first: usize, valid: &mut Validity) {
     for (axis, size) in sizes.iter().enumerate().skip(first) {
         if let Some(size) = size {
@@ -305,7 +310,7 @@ fn require(input: ValueId, sizes: &[Option<usize>], first: usize, valid: &mut Va
     }
 }
 
-/// The sizes of the tensor, as far as they are known; on its rank the reading depends.
+/// Returns the sizes of the tensor, as far as they are known; the reading depends on its rank.
 fn sizes(
     reader: &Reader,
     input: ValueId,
@@ -315,16 +320,16 @@ fn sizes(
     Ok(reader.sizes.dims(input).unwrap_or_else(|| vec![None; rank]))
 }
 
-/// A list that is an attribute or a constant; `None` if it is left out.
+/// Returns a list that is an attribute or a constant, or `None` if it is left out.
 fn listed(reader: &Reader, node: &Node, name: &str) -> Result<Option<Vec<i64>>, Stop> {
-    // A shape that follows from others is computed from what it is a view of.
+    // A list that is not constant may be computed from the tensor that is viewed.
     if node.input(1).is_some_and(|second| !reader.constants.contains(second)) {
         return Err(not_linear(node).into());
     }
     reader.list(node, name, 1, &mut Validity::default())
 }
 
-/// The Transpose of a tensor of so many axes into this order.
+/// Returns the Transpose of a tensor of `rank` axes into this order.
 pub fn turned(order: &AxisOrder, rank: usize) -> ViewNode {
     let perm = order.axes(rank).into_iter().map(|axis| axis as i64).collect();
     let attribute = vec![write::ints("perm", perm)];
@@ -333,7 +338,8 @@ pub fn turned(order: &AxisOrder, rank: usize) -> ViewNode {
     ViewNode { proto: Arc::new(proto), told: Vec::new(), view, kernel: None }
 }
 
-/// `node` as a view of `input`, which it is told by these integers, if it reads any.
+/// Returns `node` as a view of `input`, with these integers as its second operand if it reads
+/// one.
 fn meaning(input: ValueId, node: &Node, view: View, list: Option<Vec<i64>>) -> Meaning {
     let list = list.filter(|_| node.input(1).is_some());
     told(
@@ -344,12 +350,12 @@ fn meaning(input: ValueId, node: &Node, view: View, list: Option<Vec<i64>>) -> M
     )
 }
 
-/// `node` as a view of `input`, which it is told by these operands.
+/// Returns `node` as a view of `input`, with these further operands.
 pub fn told(input: ValueId, node: &Node, view: View, told: Vec<Option<ViewOperand>>) -> Meaning {
     Meaning::Linear(input, LinearOp::View(self::node(node, view, told)))
 }
 
-/// `node` as a view, which it is told by these operands.
+/// Returns `node` as a view, with these further operands.
 pub fn node(node: &Node, view: View, told: Vec<Option<ViewOperand>>) -> ViewNode {
     let attribute = node.proto.attribute.clone();
     let op_type = node.proto.op_type.clone();
@@ -361,7 +367,8 @@ pub fn node(node: &Node, view: View, told: Vec<Option<ViewOperand>>) -> ViewNode
 mod tests {
     use super::*;
 
-    /// A shape and a list; the list that makes the same of 5 elements along axis 1.
+    /// Cases of a read shape, a made shape and a list, and the list that does the same for 5
+    /// elements along axis 1.
     #[test]
     fn a_reshape_is_told_the_new_number_of_channels() {
         let some = |sizes: &[usize]| sizes.iter().copied().map(Some).collect::<Vec<_>>();
@@ -369,9 +376,9 @@ mod tests {
             (&[2, 8, 6, 6][..], &[2, 8, 36][..], &[0, 8, -1][..], Some(&[0, 5, -1][..])),
             (&[2, 8, 6, 6], &[2, 8, 36], &[2, 0, 36], Some(&[2, 0, 36])),
             (&[2, 8, 6, 6], &[2, 8, 36], &[0, -1, 36], Some(&[0, -1, 36])),
-            // Axis 1 of the result is another one, which is as large as the channels.
+            // Axis 1 of the result is another axis, which is as large as the channels.
             (&[1, 8, 8, 6], &[8, 8, 6], &[8, 0, 6], None),
-            // The channels, of which there are as many as images.
+            // The copied axis is the channels, which are as many as the images.
             (&[8, 8, 6], &[1, 8, 8, 6], &[1, 8, 0, 6], None),
         ] {
             let proto = NodeProto { op_type: Some("Reshape".into()), ..NodeProto::default() };

@@ -1,13 +1,14 @@
-//! An Einsum that sums nothing, as products of tensors that broadcast.
+//! Einsums that sum nothing, as products of tensors that broadcast.
 
 use crate::onnx::equation::Equation;
 use crate::onnx::proto::NodeProto;
 use crate::onnx::tensor;
 use crate::onnx::write;
 
-/// An Einsum of several operands all of whose letters come out, as their product: each with its
-/// axes in the order of the result's, and with axes of one element where it has none. tract has
-/// a letter stand for one size, and ONNX for 1 too. Every other Einsum as it is.
+/// Rewrites an Einsum of several operands, all of whose letters occur in the result, as their
+/// product. Each operand gets its axes in the order of the result's, and axes of size 1 where it
+/// has none. In tract a letter stands for one size; in ONNX, operands may also have size 1
+/// there. Every other Einsum is returned as it is.
 pub fn outer_product(einsum: NodeProto, opset: i64) -> Vec<NodeProto> {
     let attribute = einsum.attribute.iter().find(|attribute| attribute.name() == "equation");
     let equation = attribute.and_then(|equation| Equation::of(equation.s()));
@@ -48,7 +49,8 @@ fn sums_nothing(equation: &Equation, einsum: &NodeProto) -> bool {
         && equation.operands.iter().chain([&equation.result]).all(is_told_once)
 }
 
-/// The operand with these axes as one with those of the result; returns its name.
+/// Appends the nodes that give the operand with `axes` the axes of `result`; returns the name of
+/// what they make.
 fn along(
     nodes: &mut Vec<NodeProto>,
     (axes, input): (&[char], &str),
@@ -69,7 +71,7 @@ fn along(
     }
     if !missing.is_empty() {
         let spread = called("spread");
-        // The axes are an input since operator set 13.
+        // The axes of Unsqueeze are an input since operator set 13.
         if opset < 13 {
             let axes = vec![write::ints("axes", missing)];
             nodes.push(write::node("Unsqueeze", "", &[&operand], &spread, axes));

@@ -1,11 +1,11 @@
-//! Models in words that tract knows: what it refuses, panics on or reads wrongly, written
-//! otherwise, in ONNX. Of the engine, only these files name operators.
+//! Rewrites models into operators that tract supports: what it refuses, panics on or reads
+//! wrongly is written otherwise, in ONNX. Of the engine's files, only these name operators.
 //!
-//! [`model()`] takes a whole file through it, [`node`] one node; in training mode, a norm becomes
-//! its steps (`norms`), an Einsum that sums nothing a product (`einsum`), an element of a sequence
-//! a piece of a tensor (`sequences`); in float64, a Resize becomes its steps, too (`resized`). For
-//! runs, bfloat16 becomes float32 ([`widened`]). What no other words help against is spared
-//! (`spare`, `ranks`).
+//! [`model()`] rewrites a whole file, [`node`] one node. In training mode, a batch norm becomes
+//! its steps (`norms`), an Einsum that sums nothing a product (`einsum`), and an element of a
+//! sequence a piece of a tensor (`sequences`); in float64, a Resize becomes its steps, too
+//! (`resized`). For runs, bfloat16 becomes float32 ([`widened`]). Models for which no rewriting
+//! helps are kept from tract (`spare`, `ranks`).
 
 mod einsum;
 mod model;

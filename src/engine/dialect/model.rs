@@ -1,8 +1,8 @@
-//! A whole model in words that tract knows: every live node of every graph as
-//! [`crate::engine::dialect::nodes`] has it, without local functions and sequences.
+//! Rewrites a whole model for tract: every live node of every graph as
+//! [`crate::engine::dialect::nodes`] returns it, without local functions and sequences.
 //!
-//! Knows the file, and looks constants up there; what becomes of a single operator is decided
-//! there, but that what nothing needs at inference goes is decided here.
+//! Knows the file, and looks constants up there. What becomes of a single operator is decided in
+//! `nodes`; the removal of what inference does not need is decided here.
 
 use prost::Message;
 use prost::bytes::Bytes;
@@ -22,11 +22,12 @@ use crate::onnx::schema::graph_field;
 use crate::onnx::splice::{self, Edit};
 use crate::onnx::tensor::{self, Initializer};
 
-/// The model without dead nodes, local functions and sequences ([`flattened`]), and with every
-/// node, those of bodies included, as [`node()`] has it. A norm or dropout keeps its mode.
+/// Returns the model without dead nodes, local functions and sequences ([`flattened`]), and with
+/// every node, including those of bodies, rewritten by [`node()`]. A norm or dropout keeps its
+/// mode.
 ///
 /// # Errors
-/// If an entry cannot be decoded.
+/// Returns an error if an entry cannot be decoded.
 pub fn model(model: &Model) -> Result<Bytes, Invalid> {
     let graphs = Graph::read_all(model)?;
     match flattened(model, &graphs)? {
@@ -40,11 +41,11 @@ fn in_known_words(model: &Model, graphs: &[Graph]) -> Bytes {
     edit::edited(model, graphs, edits.collect())
 }
 
-/// The model, whose `graphs` were read, with local functions inlined and tensors in the place of
-/// elements of sequences; `None` if it has neither.
+/// Returns the model, whose `graphs` were read, with local functions inlined and elements of
+/// sequences replaced by tensors, or `None` if it has neither.
 ///
 /// # Errors
-/// If an entry cannot be decoded.
+/// Returns an error if an entry cannot be decoded.
 pub fn flattened(model: &Model, graphs: &[Graph]) -> Result<Option<Model>, Invalid> {
     let indexed = |bytes| Model::index(bytes, model.storage.clone());
     let Some(inlined) = inline(model, &|_| true)?.map(indexed).transpose()? else {
@@ -54,7 +55,8 @@ pub fn flattened(model: &Model, graphs: &[Graph]) -> Result<Option<Model>, Inval
     Ok(Some(tensors.map(indexed).transpose()?.unwrap_or(inlined)))
 }
 
-/// The model with tensors in the place of elements of sequences; `None` if there are none.
+/// Returns the model with elements of sequences replaced by tensors, or `None` if there are
+/// none.
 fn without_sequences(model: &Model, graphs: &[Graph]) -> Option<Bytes> {
     let edits = graphs.iter().flat_map(|graph| {
         graph.nodes().filter_map(|(_, node)| {
@@ -72,14 +74,14 @@ fn replacing(node: &Node, with: &[NodeProto]) -> Edit {
     Edit::replace(node.field.entry(), entries.into())
 }
 
-/// Where the main graph stands among all.
+/// The index of the main graph among all graphs.
 const MAIN: usize = 0;
 
-/// What [`model`] has in the place of one node of `graph`, which is the main one of
-/// `graphs`.
+/// Returns the nodes that [`model`] writes in the place of one node of `graph`, which is the
+/// main one of `graphs`.
 ///
 /// # Errors
-/// If it cannot be decoded.
+/// Returns an error if the rewritten node cannot be decoded.
 pub fn nodes(graphs: &[Graph], graph: &Graph, id: NodeId) -> Result<Vec<NodeProto>, Invalid> {
     let node = graph.node(id);
     if !node.has_bodies() {
@@ -100,12 +102,12 @@ pub fn nodes(graphs: &[Graph], graph: &Graph, id: NodeId) -> Result<Vec<NodeProt
     Ok(vec![node])
 }
 
-/// Makes the nodes of one graph what the engine knows, but for those with bodies, whose
-/// nodes are those of other graphs.
+/// Returns the edits that rewrite the nodes of one graph for the engine. Nodes with bodies are
+/// left out, since the nodes in their bodies belong to other graphs.
 fn edits(graphs: &[Graph], graph: &Graph) -> Vec<Edit> {
     let mut edits = Vec::new();
     for (id, node) in graph.nodes() {
-        // A dead node may read what a norm at inference does not make.
+        // A dead node may read an output that a norm at inference does not make.
         if !graph.is_live(id) {
             edits.push(Edit::remove(node.field.entry()));
             continue;
@@ -121,8 +123,8 @@ fn edits(graphs: &[Graph], graph: &Graph) -> Vec<Edit> {
     edits
 }
 
-/// A node without bodies as [`node()`] has it, and without the outputs and mode that nothing
-/// needs at inference.
+/// Returns a node without bodies as rewritten by [`node()`], without the mode and the outputs
+/// that inference does not need.
 fn forms(graphs: &[Graph], graph: &Graph, old: &Node) -> Vec<NodeProto> {
     if old.standard_op().is_none() {
         return vec![old.proto.clone()];
@@ -135,7 +137,8 @@ fn forms(graphs: &[Graph], graph: &Graph, old: &Node) -> Vec<NodeProto> {
     node(proto, opset, &lookup)
 }
 
-/// Why tract would read the node wrongly, decided from the file; `None` if it would not.
+/// Returns why tract would read the node wrongly, as far as the file tells, or `None` if it
+/// would not.
 pub fn misread(node: &Node) -> Option<String> {
     let why = match node.proto.domain() {
         domain if !is_default_domain(domain) => {
@@ -149,13 +152,13 @@ pub fn misread(node: &Node) -> Option<String> {
     Some(format!("node `{}` {why}", node.label()))
 }
 
-/// The integers that are stored as `name`, or that a Constant node of that name holds, in
-/// `graph` or around it.
+/// Returns the integers that are stored as `name`, or that a Constant node of that name holds,
+/// in `graph` or around it.
 fn integers(graphs: &[Graph], graph: &Graph, name: &str) -> Option<Vec<i64>> {
     integers_behind(graphs, graph, name, 0)
 }
 
-/// Whether the node makes the same integers of those it reads, as a list.
+/// Whether the output of the node has the same integers as its input, read as a list.
 fn keeps_integers(node: &Node) -> bool {
     match node.standard_op() {
         Some("Cast") => node.int("to", 0) == DataType::Int64 as i64,
@@ -164,7 +167,7 @@ fn keeps_integers(node: &Node) -> bool {
     }
 }
 
-/// So many nodes are followed to a constant.
+/// Upper bound on the nodes that are followed back to a constant.
 const MAX_CHAIN: usize = 16;
 
 fn integers_behind(graphs: &[Graph], graph: &Graph, name: &str, depth: usize) -> Option<Vec<i64>> {

@@ -1,8 +1,8 @@
-//! One node in words that tract knows: what tract refuses, panics on or computes wrongly, as
-//! other nodes that compute the same.
+//! Rewrites one node for tract: what tract refuses, panics on or computes wrongly becomes other
+//! nodes that compute the same.
 //!
-//! Knows the node and its operator set, and is told integers of constants by name; knows no
-//! graph and no file.
+//! Knows the node and its operator set, and integer constants by name; knows no graph and no
+//! file.
 
 use crate::engine::dialect::einsum::outer_product;
 use crate::engine::dialect::norms::norm_by_batch;
@@ -15,7 +15,7 @@ use crate::onnx::training::{self, NodeMode};
 use crate::onnx::windows::{self, AutoPad};
 use crate::onnx::write::{self, AxisSlice, CircularPart};
 
-/// Whether `node` is known to be at inference, or has no mode. `integers` looks constants up.
+/// Whether `node` is known to be at inference, or has no mode. `integers` looks up constants.
 pub fn evaluates(
     node: &NodeProto,
     opset: i64,
@@ -24,8 +24,8 @@ pub fn evaluates(
     training::mode(node, opset).evaluates(integers) == Some(true)
 }
 
-/// A norm or dropout, which is at inference, as what makes its first output alone: a dropout is
-/// an `Identity`. Every other node as it is.
+/// Returns a norm or dropout, which is at inference, with its first output alone: a dropout
+/// becomes an `Identity`. Every other node is returned as it is.
 pub fn without_mode(node: NodeProto) -> NodeProto {
     let mut node = training::without_mode(node);
     if !training::is_dropout(&node) {
@@ -35,9 +35,10 @@ pub fn without_mode(node: NodeProto) -> NodeProto {
     write::into_identity(node)
 }
 
-/// A norm or dropout at inference, as what it computes alone: a norm with its first output and
-/// its epsilon, a dropout as an `Identity`; every other node as it is. `None` if it is in
-/// training mode, or nothing tells. `integers` looks constants up.
+/// Reduces a norm or dropout at inference to what it computes: a norm keeps its first output and
+/// its epsilon, a dropout becomes an `Identity`. Every other node is returned as it is. Returns
+/// `None` if the node is in training mode or its mode is not known. `integers` looks up
+/// constants.
 pub fn at_inference(
     node: NodeProto,
     opset: i64,
@@ -55,14 +56,18 @@ pub fn at_inference(
     Some(node)
 }
 
-/// `node` without empty names at the end of its inputs (tract panics), a bias in a Gemm (it
-/// has one in float32 only), negative pads (it panics), circular padding (it has none),
-/// without a value to pad with where none is used (it takes the wrong mode), without pads
-/// beside `auto_pad` (it takes these) and without attributes of windows that are empty (it
-/// refuses them), with the zeros of a ConstantOfShape in float32
-/// (it has them in float64), without an Einsum that sums nothing (it does not broadcast
-/// sizes of 1), and without training mode (it never reads that): norms are written out,
-/// dropouts are of an operator that it does not know. `integers` looks constants up.
+/// Rewrites `node` without anything that tract is known to mishandle:
+///
+/// - empty names at the end of its inputs (tract panics);
+/// - a Gemm's bias (supported in float32 only);
+/// - negative pads (tract panics) and circular padding (not supported);
+/// - a value to pad with in a mode that has none (tract takes the wrong mode);
+/// - pads beside `auto_pad` (tract uses these) and empty attributes of windows (refused);
+/// - a ConstantOfShape without a value (tract's zeros are float64 instead of float32);
+/// - an Einsum that sums nothing (tract does not broadcast sizes of 1);
+/// - training mode (never read): norms are written out, dropouts get an unknown operator.
+///
+/// `integers` looks up constants.
 pub fn node(
     mut node: NodeProto,
     opset: i64,
@@ -74,7 +79,7 @@ pub fn node(
     if windows::auto_pad(&node) != Some(AutoPad::NotSet) {
         node.attribute.retain(|attribute| attribute.name() != "pads");
     }
-    // The pads of a scalar are an empty list, which a Pad must have.
+    // The pads of a scalar are an empty list, and a Pad must have pads.
     if node.op_type() != "Pad" {
         node.attribute.retain(|attribute| !windows::is_left_out(attribute));
     }
@@ -92,7 +97,7 @@ pub fn node(
         "BatchNormalization" if training::mode(&node, opset) == NodeMode::Trains => {
             norm_by_batch(node, opset)
         }
-        // Of an operator that it does not know, tract says so where it matters.
+        // Where it matters, tract reports an operator that it does not know.
         "Dropout" if training::mode(&node, opset) == NodeMode::Trains => {
             node.op_type = Some("Dropout in training mode".into());
             vec![node]
@@ -101,8 +106,8 @@ pub fn node(
     }
 }
 
-/// `Slice` with ends that it reads as "to the end" in a Constant of their own: tract knows them
-/// only where they come to it as stored integers, not out of a Cast or Reshape.
+/// Stores the ends of a `Slice` that mean "to the end" in a Constant of their own: tract
+/// recognizes them only in stored integers, not behind a Cast or Reshape.
 fn slice(mut node: NodeProto, integers: &dyn Fn(&str) -> Option<Vec<i64>>) -> Vec<NodeProto> {
     let is_far = |end: &i64| end.unsigned_abs() >= i32::MAX.unsigned_abs().into();
     let known = node.input.get(2).and_then(|ends| integers(ends));
@@ -117,13 +122,13 @@ fn slice(mut node: NodeProto, integers: &dyn Fn(&str) -> Option<Vec<i64>>) -> Ve
     vec![write::node("Constant", "", &[], ends, vec![stored]), node]
 }
 
-/// Constants by their names.
+/// Scalar constants with their names.
 type NamedFactors = Vec<(String, f64)>;
 
-/// A node that computes in float64, with constants that it reads then. What the engine has in
-/// float32 alone is written otherwise: factors that are attributes as constants, Gemm as
-/// `α·A·B + β·C`, LeakyRelu as `relu(x) − α·relu(−x)`; a Resize as its steps, by constants of which
-/// `numbers` knows the names. Every other node is as it is.
+/// Rewrites a node for float64, with the constants that it then reads. What the engine has in
+/// float32 alone is written otherwise: factors that are attributes become constants, Gemm
+/// becomes `α·A·B + β·C`, LeakyRelu becomes `relu(x) − α·relu(−x)`, and a Resize its steps.
+/// `numbers` looks up constants by name. Every other node is returned as it is.
 pub fn in_float64(
     node: NodeProto,
     numbers: &dyn Fn(&str) -> Option<Vec<f64>>,
@@ -187,12 +192,12 @@ fn gemm_without_factors(mut node: NodeProto) -> (Vec<NodeProto>, NamedFactors) {
     (nodes, factors.into())
 }
 
-/// `Gemm`, and its bias as an `Add`.
+/// Splits the bias of a `Gemm` off into an `Add`.
 fn gemm(mut node: NodeProto, opset: i64) -> Vec<NodeProto> {
     let beta = node.attribute.iter().find(|attribute| attribute.name() == "beta");
     let is_scaled = beta.is_some_and(|beta| beta.f() != 1.0);
     let output = node.output.first().cloned().unwrap_or_default();
-    // Before operator set 7 it is said elsewhere how the bias is broadcast.
+    // Before operator set 7, attributes say how the bias is broadcast.
     if node.input.len() != 3 || is_scaled || opset < 7 {
         return vec![node];
     }
@@ -221,7 +226,7 @@ fn pad(
         attribute.map(|attribute| attribute.ints.clone()).or_else(given)
     };
     let Some(pads) = list(1, "pads") else {
-        // Of an operator that it does not know, tract says so where it matters.
+        // Where it matters, tract reports an operator that it does not know.
         if mode == b"wrap" {
             node.op_type = Some("Pad (wrap)".into());
         }
@@ -235,7 +240,7 @@ fn pad(
     if !wraps && pads.iter().all(|&pad| pad >= 0) {
         return vec![node];
     }
-    // First what is added, then what is cut.
+    // Elements are added first, then cropped.
     let output = node.output.first().cloned().unwrap_or_default();
     let padded = format!("{output}.padded");
     let mut nodes = if wraps {
@@ -253,7 +258,7 @@ fn pad(
     nodes
 }
 
-/// `Pad` without its negative pads.
+/// Returns the `Pad` with its negative pads set to zero.
 fn padded_by(mut pad: NodeProto, name: &str, padded: &str, pads: &[i64]) -> Vec<NodeProto> {
     let positive: Vec<i64> = pads.iter().map(|&pad| pad.max(0)).collect();
     pad.output = vec![padded.to_owned()];
@@ -268,7 +273,7 @@ fn padded_by(mut pad: NodeProto, name: &str, padded: &str, pads: &[i64]) -> Vec<
     vec![write::constant(tensor::from_integers(&name, &positive)), pad]
 }
 
-/// Circular padding as `Slice` and `Concat`: tract has no Pad that does that.
+/// Writes circular padding as `Slice` and `Concat`: tract's Pad has no such mode.
 fn wrapped(opset: i64, input: &str, output: &str, frame: &[(i64, (i64, i64))]) -> Vec<NodeProto> {
     let mut input = input.to_owned();
     let mut nodes = Vec::new();
@@ -311,7 +316,7 @@ mod tests {
         nodes.map(|node| node.op_type().to_owned()).filter(|op| op != "Constant").collect()
     }
 
-    /// Whether the bias of a Gemm becomes an Add; only if that is the same.
+    /// The bias of a Gemm becomes an Add only if that computes the same.
     #[test]
     fn gemms_lose_their_bias() {
         let cases: [(&[&str], f32, i64, usize); 4] = [

@@ -1,19 +1,20 @@
-//! A batch norm in training mode as nodes that tract knows.
+//! Batch norms in training mode, as nodes that tract supports.
 
 use crate::engine::dialect::steps::Steps;
 use crate::onnx::proto::{AttributeProto, NodeProto};
 use crate::onnx::write;
 
-/// A batch norm in training mode, which tract takes for one at inference, with the
-/// statistics of its own batch: over all axes but the channels', for every rank at once,
+/// Writes out a batch norm in training mode, which tract takes for one at inference, with the
+/// statistics of its own batch. These are taken over all axes but the channel axis, for every
+/// rank at once:
 ///
 /// ```text
 /// μ = mean(x),  v = mean((x − μ)²),  y = (x − μ)/sqrt(v + ε)·γ + β
 /// ```
 ///
-/// and the running statistics `r·m + μ·(1 − m)`, `r·m + v·(1 − m)` with momentum m. All in
-/// float64. What else a norm gave before operator set 14 no standard defines, and nothing
-/// makes it here.
+/// The running statistics are `r·m + μ·(1 − m)` and `r·m + v·(1 − m)` with momentum m. All is
+/// computed in float64. No standard defines the further outputs that a norm had before operator
+/// set 14, and nothing makes them here.
 pub fn norm_by_batch(norm: NodeProto, opset: i64) -> Vec<NodeProto> {
     let number = |name: &str, default: f32| {
         let attribute = norm.attribute.iter().find(|attribute| attribute.name() == name);
@@ -29,7 +30,7 @@ pub fn norm_by_batch(norm: NodeProto, opset: i64) -> Vec<NodeProto> {
     let [x, scale, bias, mean, variance] =
         [0, 1, 2, 3, 4].map(|index| norm.input.get(index).map_or("", String::as_str));
     let wide = steps.wide(x);
-    // [N, C, the rest], whatever the rest is.
+    // [N, C, L], where L is the product of the remaining sizes, if there are any.
     let shape = steps.integers(&[0, 0, -1]);
     let flat = steps.step("Reshape", &[&wide, &shape]);
     let batch_mean = mean_of_batch(&mut steps, &flat, opset);
@@ -44,7 +45,7 @@ pub fn norm_by_batch(norm: NodeProto, opset: i64) -> Vec<NodeProto> {
         let wide = steps.wide(vector);
         steps.step("Reshape", &[&wide, &column])
     });
-    // With its axes in reverse, x meets [C, 1] in its channels, whatever its rank.
+    // With its axes reversed, x aligns with [C, 1] in its channels, whatever its rank.
     let mut value = steps.step("Transpose", &[&wide]);
     for (op, column) in [("Sub", &batch_mean), ("Div", &deviation), ("Mul", &scale), ("Add", &bias)]
     {
@@ -68,7 +69,7 @@ pub fn norm_by_batch(norm: NodeProto, opset: i64) -> Vec<NodeProto> {
     steps.nodes
 }
 
-/// `[C, 1]`, the means of `[N, C, L]`.
+/// Returns the `[C, 1]` means of the `[N, C, L]` tensor `of`.
 fn mean_of_batch(steps: &mut Steps, of: &str, opset: i64) -> String {
     let rows = mean_along(steps, of, opset, 2, 1);
     mean_along(steps, &rows, opset, 0, 0)

@@ -1,5 +1,5 @@
-//! Tensors of thousands of axes, which no network has: the engine takes an operator per axis,
-//! and for each of them all axes again, so it is not asked.
+//! A check for tensors of thousands of axes, which no network has. The engine applies an
+//! operator per axis, and for each of them goes over all axes again, so it is not asked.
 //!
 //! Works on tract's own form of a model, just before tract reads it.
 
@@ -10,13 +10,13 @@ use tract_onnx::prelude::{TractError, TractResult};
 
 use crate::engine::source::Constant;
 
-/// The most axes that array libraries know.
+/// Upper bound on the rank of a tensor; array libraries support no more.
 const MAX_RANK: usize = 64;
 
-/// A list has a number per axis, or two.
+/// Upper bound on the length of a list, which has one or two numbers per axis.
 const MAX_LENGTH: usize = 128;
 
-/// Operators whose lists have a number per axis of what they make, or two.
+/// Operators with list operands that have one or two numbers per axis of the output.
 const BY_AXES: [&str; 9] = [
     "ConstantOfShape",
     "Expand",
@@ -29,10 +29,11 @@ const BY_AXES: [&str; 9] = [
     "Unsqueeze",
 ];
 
-/// That `graph`, beside which these constants stand, has no tensors of more axes.
+/// Checks that `graph`, including the `constants` beside it, has no tensors of more than
+/// `MAX_RANK` axes.
 ///
 /// # Errors
-/// If it has.
+/// Returns an error if it has.
 pub fn check(graph: &pb::GraphProto, constants: &[Constant]) -> TractResult<()> {
     let is_long = |dims: &[i64]| matches!(dims, &[count] if count > MAX_LENGTH as i64);
     let stored = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), &tensor.dims));

@@ -1,8 +1,9 @@
-//! A Resize in float64: tract has it in float32 alone.
+//! Resize in float64, which tract has in float32 alone.
 //!
-//! Along each axis, element `j` of the result stands at a place `p(j)` of the operand. It is the
-//! nearest element to that, or `x[⌊p⌋] + (p − ⌊p⌋)·(x[⌊p⌋ + 1] − x[⌊p⌋])`, with the first and last
-//! elements for those beyond them (ONNX, Resize-19).
+//! Along each axis, element `j` of the result corresponds to a position `p(j)` in the operand.
+//! The element is either the nearest one to that position or
+//! `x[⌊p⌋] + (p − ⌊p⌋)·(x[⌊p⌋ + 1] − x[⌊p⌋])`, where indices beyond the ends are clamped to the
+//! first and last element (ONNX, Resize-19).
 //!
 //! Knows the node and its factors; sizes are computed by nodes.
 
@@ -11,21 +12,22 @@ use crate::onnx::proto::NodeProto;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::write;
 
-/// How large an axis becomes.
+/// The new size of an axis: a factor of its old size, or a number of elements.
 #[derive(Debug, Clone, Copy)]
 enum NewSize {
     Times(f64),
     Exactly(f64),
 }
 
-/// A Resize or Upsample of a tensor in float64 by `numbers` that are known, to nearest elements or
-/// linearly between two, as its steps; every other one as it is.
+/// Rewrites a Resize or Upsample of a float64 tensor as its steps if its factors or sizes,
+/// looked up in `numbers`, are known and its mode is nearest or linear. Every other one is
+/// returned as it is.
 pub fn resized(node: NodeProto, numbers: &dyn Fn(&str) -> Option<Vec<f64>>) -> Vec<NodeProto> {
     let text = |name: &str, default: &'static [u8]| {
         let attribute = node.attribute.iter().find(|attribute| attribute.name() == name);
         attribute.map_or(default, |attribute| attribute.s()).to_vec()
     };
-    // Before operator set 11, nothing is said of both.
+    // Before operator set 11, the operator has neither of these attributes.
     let (place, rounding): (&[u8], &[u8]) = match node.input.len() {
         ..3 => (b"asymmetric", b"floor"),
         _ => (b"half_pixel", b"round_prefer_floor"),
@@ -40,7 +42,7 @@ pub fn resized(node: NodeProto, numbers: &dyn Fn(&str) -> Option<Vec<f64>>) -> V
     let mut steps = Steps::called(format!("{output}.resized"));
     let mut value = node.input.first().cloned().unwrap_or_default();
     for (axis, new) in sizes {
-        // Counted from the end, whatever the rank.
+        // `behind` counts axes from the end, whatever the rank.
         let is_turned = axis >= 0;
         let behind = if is_turned { axis } else { axis.saturating_add(1).saturating_neg() };
         if is_turned {
@@ -57,18 +59,19 @@ pub fn resized(node: NodeProto, numbers: &dyn Fn(&str) -> Option<Vec<f64>>) -> V
     steps.nodes
 }
 
-/// No tensor of a network has more axes.
+/// Upper bound on the number of an axis; no tensor of a network has more axes.
 const MAX_RANK: u64 = 16;
 
 const PLACE: &str = "coordinate_transformation_mode";
 
-/// The axes that the node resizes, and how; `None` if that is not known.
+/// Returns the axes that the node resizes with their new sizes, or `None` if these are not
+/// known.
 fn sizes(
     node: &NodeProto,
     numbers: &dyn Fn(&str) -> Option<Vec<f64>>,
 ) -> Option<Vec<(i64, NewSize)>> {
     let attribute = |name: &str| node.attribute.iter().find(|a| a.name() == name);
-    // Since operator set 11, a region stands before the factors.
+    // Since operator set 11, the input `roi` precedes the factors.
     let [factors, sizes] = if node.input.len() > 2 { [2, 3] } else { [1, 3] };
     let listed = |index: usize| {
         let list = node.input.get(index).and_then(|name| numbers(name));
@@ -84,7 +87,7 @@ fn sizes(
     (are_known && axes.len() == sizes.len()).then(|| axes.into_iter().zip(sizes).collect())
 }
 
-/// One axis of a tensor, with so many behind it.
+/// An axis of the tensor `of`, with `behind` axes after it.
 struct ResizedAxis<'a> {
     of: &'a str,
     behind: i64,
@@ -92,8 +95,8 @@ struct ResizedAxis<'a> {
 }
 
 impl ResizedAxis<'_> {
-    /// The tensor with that axis resized, for a mode, a place and a rounding; `None` if one of these
-    /// is not known.
+    /// Appends the steps that resize the axis, for a mode, a coordinate transformation and a
+    /// rounding; returns the name of the result, or `None` if one of the three is not known.
     fn resized(&self, steps: &mut Steps, [mode, place, rounding]: [&[u8]; 3]) -> Option<String> {
         let (zero, one) = (steps.float(0.0), steps.float(1.0));
         let place = self.places(steps, place, &one)?;
@@ -135,7 +138,7 @@ impl ResizedAxis<'_> {
         Some(steps.step("Add", &[&below, &rise]))
     }
 
-    /// Its size, as a float.
+    /// Appends the steps that compute the old size of the axis as a float64 number.
     fn size(&self, steps: &mut Steps) -> String {
         let shape = steps.step("Shape", &[self.of]);
         let at = steps.integer(self.behind.saturating_add(1).saturating_neg());
@@ -143,14 +146,14 @@ impl ResizedAxis<'_> {
         steps.wide(&size)
     }
 
-    /// Where each element that is made stands on it.
+    /// Appends the steps that compute the position of each new element on the old axis.
     fn places(&self, steps: &mut Steps, mode: &[u8], one: &str) -> Option<String> {
         let size = self.size(steps);
         let (made, factor) = match self.new {
             NewSize::Times(factor) => {
                 let factor = steps.float(factor);
                 let made = steps.step("Mul", &[&size, &factor]);
-                // 10·0.7 is 7 in float32, and less before it is rounded to that.
+                // 10·0.7 is 7 in float32, but slightly less in float64.
                 let rounded = steps.cast(&made, DataType::Float);
                 let made = steps.wide(&rounded);
                 (steps.step("Floor", &[&made]), factor)
@@ -218,7 +221,7 @@ mod tests {
         }
     }
 
-    /// In float64, its steps make what tract's own Resize does in float32.
+    /// In float64, the steps compute what tract's own Resize does in float32.
     #[test]
     fn steps_make_what_the_engine_makes() {
         let modes = ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"]

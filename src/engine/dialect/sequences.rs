@@ -1,17 +1,18 @@
-//! Elements of sequences as pieces of tensors: tract knows no sequences, and `torch.export`
-//! without its optimizer writes every split as one (`SplitToSequence`, `SequenceAt`).
+//! Elements of sequences, as pieces of tensors: tract does not support sequences, and
+//! `torch.export` without its optimizer writes every split as one (`SplitToSequence`,
+//! `SequenceAt`).
 //!
-//! Knows two nodes of one graph, the one that makes a sequence and the one that reads it, and the
-//! integers that they are told.
+//! Knows two nodes of one graph, the one that makes a sequence and the one that reads it, and
+//! their integer operands.
 
 use crate::onnx::graph::Graph;
 use crate::onnx::node::{Node, from_front};
 use crate::onnx::proto::NodeProto;
 use crate::onnx::write::{self, AxisSlice};
 
-/// A node that reads a sequence, as nodes that read the tensors which it is made of; `None` if
-/// `node` reads none, or one that is not made by a node of `graph` and of known pieces. `integers`
-/// looks constants up.
+/// Rewrites a node that reads a sequence as nodes that read the tensors of which the sequence is
+/// made. Returns `None` if `node` reads no sequence, or one that no node of `graph` makes of
+/// known pieces. `integers` looks up constants.
 pub fn of_tensors(
     graph: &Graph,
     node: &Node,
@@ -45,8 +46,9 @@ pub fn of_tensors(
     }
 }
 
-/// What stands at `position` of the sequence that `split` (`SplitToSequence`) makes: pieces of so
-/// many elements each if its second input is a scalar, of those of a list, or of one element.
+/// Returns the nodes that make the element at `position` of the sequence of `split`
+/// (`SplitToSequence`). The second input of `split` is the size of each piece if it is a scalar,
+/// or a list of the sizes of the pieces; without it, pieces have one element.
 fn piece(
     graph: &Graph,
     split: &Node,
@@ -62,7 +64,7 @@ fn piece(
         None => (position, position.checked_add(1)?),
         Some(sizes) => match &integers(graph.value(sizes).name)?[..] {
             sizes if sizes.iter().any(|&size| size < 0) => return None,
-            // How many pieces there are is not known: none is counted from the last one.
+            // The number of pieces is not known, so a position cannot be counted from the end.
             [size] if position >= 0 => {
                 let start = position.checked_mul(*size)?;
                 (start, start.checked_add(*size)?)
@@ -88,13 +90,13 @@ mod tests {
     use crate::onnx::storage::Storage;
     use crate::onnx::tensor;
 
-    /// Operator, operands and `keepdims` of what makes a sequence; the place that is read, and what
-    /// that is.
+    /// The operator, operands and `keepdims` of the node that makes a sequence; the position
+    /// that is read; and the expected result.
     type ReadElement =
         (&'static str, &'static [&'static str], Option<i64>, &'static str, &'static str);
 
-    /// What makes a sequence of `a` (or of `a`, `b`), what reads it, and what that is: of a Slice,
-    /// start and end along axis 1.
+    /// Cases of a sequence made of `a` (or of `a`, `b`), a position, and the expected result,
+    /// which for a Slice includes start and end along axis 1.
     const READ: [ReadElement; 17] = [
         ("SplitToSequence", &["a", "4"], None, "0", "Slice a 0..4"),
         ("SplitToSequence", &["a", "4"], None, "2", "Slice a 8..12"),

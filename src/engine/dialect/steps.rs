@@ -1,6 +1,6 @@
-//! What one node is written as, step by step.
+//! Builds the nodes that a single node is rewritten as, step by step.
 //!
-//! Knows nodes and their names; no operator but those that make numbers.
+//! Knows nodes and their names; knows no operators but those that make numbers.
 
 use crate::onnx::float::Float;
 use crate::onnx::proto::tensor_proto::DataType;
@@ -8,15 +8,15 @@ use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto};
 use crate::onnx::tensor;
 use crate::onnx::write;
 
-/// Nodes that are appended one by one, each with a name of its own.
+/// A list of nodes to which nodes are appended one by one, each with a name of its own.
 pub struct Steps {
     prefix: String,
-    /// So far.
+    /// The nodes so far.
     pub nodes: Vec<NodeProto>,
 }
 
 impl Steps {
-    /// None yet; what they make is called by this and a number.
+    /// Returns an empty list whose nodes will name their outputs by `prefix` and a number.
     pub fn called(prefix: String) -> Self {
         Steps { prefix, nodes: Vec::new() }
     }
@@ -25,39 +25,39 @@ impl Steps {
         format!("{}.{}", self.prefix, self.nodes.len())
     }
 
-    /// One node more; returns what it makes.
+    /// Appends one node; returns the name of its output.
     pub fn push(&mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
         let name = self.name();
         self.nodes.push(write::node(op, "", inputs, &name, attributes));
         name
     }
 
-    /// One without attributes.
+    /// Appends a node without attributes.
     pub fn step(&mut self, op: &str, inputs: &[&str]) -> String {
         self.push(op, inputs, Vec::new())
     }
 
-    /// In float64.
+    /// Appends a cast to float64.
     pub fn wide(&mut self, input: &str) -> String {
         self.cast(input, DataType::Double)
     }
 
-    /// As another type.
+    /// Appends a cast to another type.
     pub fn cast(&mut self, input: &str, to: DataType) -> String {
         self.push("Cast", &[input], vec![write::int("to", i64::from(i32::from(to)))])
     }
 
-    /// A list of integers.
+    /// Appends a constant list of integers.
     pub fn integers(&mut self, values: &[i64]) -> String {
         self.constant(tensor::from_integers(&self.name(), values))
     }
 
-    /// An integer without axes.
+    /// Appends a constant integer of rank 0.
     pub fn integer(&mut self, value: i64) -> String {
         self.constant(TensorProto { dims: vec![], ..tensor::from_integers("", &[value]) })
     }
 
-    /// A number in float64, without axes.
+    /// Appends a constant float64 number of rank 0.
     pub fn float(&mut self, value: f64) -> String {
         self.constant(tensor::from_floats("", &ndarray::arr0(value).into_dyn(), Float::F64))
     }

@@ -1,12 +1,12 @@
-//! bfloat16, in which tract does not compute, as float32, which holds every number of it:
-//! stored tensors, declared types, and the types that nodes name.
+//! Replaces bfloat16, in which tract does not compute, by float32, which holds every bfloat16
+//! number: in stored tensors, in declared types, and in the types that nodes name.
 //!
-//! What is computed is not rounded to bfloat16 then. Where two models are compared, both run so:
-//! what differs between them is what they hold, not how it is rounded on the way. A constant, or
-//! a size, is what the file rounds it to: 256 + 1 is 256. So this is for runs only.
+//! Results are not rounded to bfloat16 then. Where two models are compared, both run so: they
+//! differ by what they hold, not by how it is rounded on the way. A constant or a size, however,
+//! must be what the file rounds it to: in bfloat16, 256 + 1 is 256. So this is for runs only.
 //!
-//! Means of float16, too, are taken in float32: tract adds their terms up in float16, in which a
-//! sum of 4,096 terms has lost a tenth. Engines do not.
+//! Means of float16 are taken in float32, too: tract accumulates their terms in float16, in
+//! which a sum of 4,096 terms has lost a tenth. Other engines do not.
 //!
 //! Knows nodes and tensors; no graph.
 
@@ -21,15 +21,15 @@ use crate::onnx::write;
 /// Attributes of standard operators that name an element type.
 const TYPES: [&str; 5] = ["dtype", "output_datatype", "output_dtype", "stash_type", "to"];
 
-/// The element type (`TensorProto.DataType`) in whose place tract computes.
+/// Returns the element type (`TensorProto.DataType`) in which tract computes for this one.
 pub fn known_type(data_type: i32) -> i32 {
     if data_type == Float::Bf16.to_onnx() { Float::F32.to_onnx() } else { data_type }
 }
 
-/// bfloat16 as float32, with its data inside; all else as it is.
+/// Converts a bfloat16 tensor to float32, with its data inside; returns any other as it is.
 ///
 /// # Errors
-/// If it does not hold what it says.
+/// Returns an error if the data of the tensor does not match its declaration.
 pub fn tensor(stored: TensorProto, storage: &Storage) -> Result<TensorProto, Invalid> {
     if stored.data_type() != Float::Bf16.to_onnx() {
         return Ok(stored);
@@ -38,10 +38,10 @@ pub fn tensor(stored: TensorProto, storage: &Storage) -> Result<TensorProto, Inv
     Ok(tensor::from_floats(stored.name(), &values, Float::F32))
 }
 
-/// Puts float32 in the place of bfloat16 in a node, its bodies included.
+/// Replaces bfloat16 by float32 in a node, including its bodies.
 ///
 /// # Errors
-/// If a stored tensor does not hold what it says.
+/// Returns an error if the data of a stored tensor does not match its declaration.
 pub fn node(node: &mut NodeProto, storage: &Storage) -> Result<(), Invalid> {
     let narrow = i64::from(Float::Bf16.to_onnx());
     for attribute in &mut node.attribute {
@@ -56,16 +56,17 @@ pub fn node(node: &mut NodeProto, storage: &Storage) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Operators of floats that tract sums up in the type of their operands, and Gemm, whose factors it
-/// has in float32.
+/// Operators that tract accumulates in the type of their operands, and Gemm, whose factors it
+/// supports in float32.
 const SUMS: [&str; 4] = ["AveragePool", "Gemm", "GlobalAveragePool", "ReduceMean"];
 
-/// A node of a model of float16: a sum or mean in float32, and what it gives in its own type.
+/// Rewrites a node of a float16 model: a sum or mean is computed in float32, and its result cast
+/// back.
 pub fn sum(mut node: NodeProto) -> Vec<NodeProto> {
     let is_sum = SUMS.contains(&node.op_type()) && is_default_domain(node.domain());
     let ends = node.input.first().cloned().zip(node.output.first().cloned());
     let Some((read, made)) = ends.filter(|_| is_sum) else { return vec![node] };
-    // What a mean reads besides is no tensor of floats.
+    // The further inputs of a mean are not float tensors.
     let operands = if node.op_type() == "Gemm" { node.input.len() } else { 1 };
     let mut nodes = Vec::with_capacity(operands.saturating_add(2));
     let operands = node.input.iter_mut().take(operands).enumerate();
