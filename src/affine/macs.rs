@@ -27,8 +27,8 @@ impl Macs {
         Macs { each: multiply_adds, edge: 0.0 }
     }
 
-    /// These multiply-adds, counted per position of the input of `map`, in terms of its output:
-    /// m outputs are made from `n = stride·m − stride − slack` inputs.
+    /// These multiply-adds, given in positions of the input of `map`, in positions of its output:
+    /// `n = stride·m − stride − slack` inputs make m outputs.
     #[must_use]
     pub fn before(self, map: &Geometry) -> Self {
         let axes = map.windows.len();
