@@ -32,7 +32,7 @@ pub struct ApartKernels {
     pub branch: Affine,
 }
 
-/// The branch that holds the largest weight in more filters than any other.
+/// The branch that holds the largest weight in the most filters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DominantBranch {

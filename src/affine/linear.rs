@@ -71,8 +71,8 @@ pub trait Linear: Clone {
     /// shifted by two different numbers.
     fn shift_in_front(&self, axes: usize) -> Result<Self, Refusal>;
 
-    /// The scale and shift that treats its channels, along the channel axis of `order`, as
-    /// `self`, also a scale and shift, treats the picked `channels`.
+    /// The scale and shift, along the channel axis of `order`, with the picked `channels` of
+    /// `self`, itself a scale and shift; without `channels`, one number serves all elements.
     #[must_use]
     fn picked(&self, order: &AxisOrder, channels: Option<&PickedChannels>) -> Self;
 
@@ -97,13 +97,13 @@ pub trait Linear: Clone {
     /// of channels, or has its channels along another axis.
     fn of_part(&self, part: &Part) -> Result<Self, Refusal>;
 
-    /// `self` with these `windows`, which make as many outputs at all sizes at which the map is
-    /// computed.
+    /// `self` with these `windows`, which make the same number of outputs at all sizes at which
+    /// the map is computed.
     #[must_use]
     fn recounted(&self, windows: Vec<Window>) -> Self;
 
-    /// `self` with windows that count their outputs as `other` does: both make as many outputs
-    /// of the same tensor at all sizes at which both are computed.
+    /// `self` with windows that count outputs as those of `other` do: both make the same number of
+    /// outputs of the same tensor at all sizes at which both are computed.
     #[must_use]
     fn counting_as(&self, other: &Geometry) -> Self {
         let own = self.geometry();

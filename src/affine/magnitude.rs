@@ -27,7 +27,7 @@ pub struct Magnitude {
 }
 
 /// Distribution of one number per output channel, without channels of zeros. Quartiles are
-/// interpolated; all fields are zero if no channel is left.
+/// interpolated; all numbers are zero if no channel is left.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Spread {

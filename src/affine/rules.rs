@@ -88,8 +88,8 @@ impl Linear for Geometry {
         let windows = self
             .axes(other)
             .map(|axis| {
-                // Two transposed convolutions make as many outputs as each other for all sizes, or
-                // for none.
+                // Two transposed convolutions make equal numbers of outputs for all sizes, or for
+                // none.
                 let size = match self.kind {
                     ConvKind::Conv | ConvKind::MatMul => {
                         shape.get(self.input.axis(axis + 2)).copied().flatten()

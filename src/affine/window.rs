@@ -321,8 +321,8 @@ impl Window {
         .ok_or(Refusal::TooLarge(axis))
     }
 
-    /// This window, which makes as many outputs as `other` at every size at which both are
-    /// computed: with the smaller slack, if the outputs of both are equally far apart.
+    /// This window, which makes the same number of outputs as `other` at every size at which both
+    /// are computed: with the smaller slack, if both have the same stride.
     pub(super) fn counting_as(self, other: &Window) -> Self {
         let is_alike =
             self.stride == other.stride && (self.slack - other.slack).abs() < self.stride;
@@ -331,9 +331,9 @@ impl Window {
         if is_alike && zeros { Window { slack, ..self } } else { self }
     }
 
-    /// The window that makes as many outputs for `size` inputs, with a pad at the end as close as
-    /// possible to the pad at the beginning, or to zero where that crops. What no output reads can
-    /// be chosen freely.
+    /// The window that makes the same number of outputs for `size` inputs, with a pad at the end
+    /// as close as possible to the pad at the beginning, or to zero where that crops. What no
+    /// output reads can be chosen freely.
     fn evened(self, size: i64) -> Self {
         let least = self.slack - (size + self.slack).rem_euclid(self.stride);
         let even = (-self.offset).max(0) - self.last() - 1;

@@ -6,9 +6,8 @@
 use crate::affine::{ConvKind, Geometry, PadMode, Window};
 use crate::emit::layout::{is_turned, order_of_product};
 
-/// The map that only pads, crops and turns, and which the layout of this geometry has nodes for in
-/// front of the kernel. Returns `None` if there are no such nodes. A transposed convolution crops
-/// its output.
+/// What the layout of this geometry has nodes for in front of its kernel, as a map that only pads,
+/// crops and turns; `None` if there are no such nodes. A transposed convolution crops its output.
 pub fn front(geometry: &Geometry) -> Option<Geometry> {
     if is_turned(geometry) {
         return None;

@@ -54,7 +54,7 @@ pub struct FusedNodes {
     pub weights: Vec<FusedWeights>,
     /// New initializers that hold shapes, axes, pads or factors for nodes.
     pub told: Vec<TensorProto>,
-    /// Descriptions of new tensors for which engines would infer a wrong one.
+    /// Types and shapes of new tensors for which engines would infer wrong shapes.
     pub infos: Vec<ValueInfoProto>,
     /// Tensors that the new nodes read.
     pub roots: Vec<ValueId>,

@@ -17,7 +17,8 @@ use crate::ops::views;
 pub struct LastTurn {
     /// The node.
     pub view: ViewNode,
-    /// The same as a map; `None` if it is a view of the term instead.
+    /// The node as a map, if the maps of the terms end with it; `None` if it is a view of the
+    /// term.
     map: Option<Geometry>,
 }
 
