@@ -1,6 +1,6 @@
-//! Everything that ends a run without a result.
+//! The errors that end a conversion without a result.
 //!
-//! Knows what can be wrong with a file; of a process, its flags and its exit codes, nothing.
+//! Knows what can be wrong with a file; nothing of a process, its flags and its exit codes.
 
 use std::fmt::Display;
 use std::io;
@@ -12,7 +12,8 @@ pub use crate::onnx::storage::StorageError;
 pub use crate::onnx::wire::WireError;
 use crate::setting::Setting;
 
-/// Names the file, what is wrong, and what can be done.
+/// An error that ends a conversion; its message names the file, what is wrong, and what can be
+/// done.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -24,7 +25,7 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
-    /// The output cannot be written; what stood there still does.
+    /// The output cannot be written; what was in its place is unchanged.
     #[error("{file}: cannot be written: {source}")]
     Write {
         /// The file.
@@ -32,14 +33,15 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
-    /// A file that was read is not what it was when that began, or another one stands where
-    /// the new model was to go.
+    /// A file that was read has changed since then, or another file has appeared in the place of
+    /// the new model.
     #[error("{file}: it changed while the model was converted; nothing was written")]
     Changed {
         /// The file.
         file: String,
     },
-    /// What stands where the new model is to go is not the caller's to lose.
+    /// What is in the place of the new model is not replaced: the caller might not want to lose
+    /// it.
     #[error("{file}: it is not replaced: {reason}")]
     NotReplaced {
         /// The file.
@@ -47,7 +49,8 @@ pub enum Error {
         /// What it holds.
         reason: String,
     },
-    /// A file that is to be written is one that is read, or that is written otherwise.
+    /// A file that is to be written is also a file that is read, or that is written as something
+    /// else.
     #[error("{file}: {reason}")]
     TwoRoles {
         /// The file.
@@ -55,14 +58,14 @@ pub enum Error {
         /// What it is already.
         reason: String,
     },
-    /// Names of blocks that are to be left alone, and that no block has.
+    /// Blocks that are to be left alone do not exist.
     #[error("{file}: {}", unknown_blocks(.names, .blocks))]
     NoSuchBlock {
         /// The file.
         file: String,
         /// The names.
         names: Vec<String>,
-        /// The names that there are.
+        /// The names of all blocks.
         blocks: Vec<String>,
     },
     /// The input is not a valid model.
@@ -73,15 +76,16 @@ pub enum Error {
         /// What is wrong with it.
         source: Invalid,
     },
-    /// The input is something else.
+    /// The input is a file of another format.
     #[error("{file}: this is not an ONNX model but {}; {}", .kind.what, .kind.remedy)]
     Foreign {
         /// The file.
         file: String,
-        /// What it is.
+        /// The format.
         kind: &'static Foreign,
     },
-    /// A shape or tensor was given for what is no input, or has other dimensions.
+    /// A shape or tensor was given for a name that is no input, or does not fit the input's
+    /// dimensions.
     #[error("{file}: what was given for input `{input}` does not fit: {reason}")]
     Input {
         /// The file.
@@ -91,7 +95,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A block is not what it was; nothing was written.
+    /// A new block computes something other than the old one; nothing was written.
     #[error(
         "{file}: verification failed, nothing was written: block `{block}` (output `{output}`): {reason}"
     )]
@@ -102,11 +106,11 @@ pub enum Error {
         block: String,
         /// The tensor it computes.
         output: String,
-        /// What was seen.
+        /// The difference.
         reason: String,
     },
-    /// The new file, read back, is not the old one with what was proved; it was not put in
-    /// place.
+    /// The new file, read back, differs from the old file with the proved changes; it was not put
+    /// in place.
     #[error("{file}: verification failed, nothing was written: in the new file {reason}")]
     Miswritten {
         /// The file.
@@ -114,7 +118,7 @@ pub enum Error {
         /// The first entry that is wrong.
         reason: String,
     },
-    /// A model output is not what it was; nothing was written.
+    /// A model output differs from that of the old model; nothing was written.
     #[error(
         "{file}: verification failed, nothing was written: output `{output}` differs by \
          {error:.1e} of its largest value (allowed: {tolerance:.0e})"
@@ -126,10 +130,10 @@ pub enum Error {
         output: String,
         /// The relative difference.
         error: f64,
-        /// What is allowed.
+        /// The allowed relative difference.
         tolerance: f64,
     },
-    /// The engine runs the original and not what was made of it; nothing was written.
+    /// The engine runs the original model but not the new one; nothing was written.
     #[error(
         "{file}: verification failed, nothing was written: the original model runs and the \
          new one does not: {reason}"
@@ -140,7 +144,7 @@ pub enum Error {
         /// The engine's reason.
         reason: String,
     },
-    /// The model could not be run, and has to be.
+    /// The model could not be run, although a run is required.
     #[error("{file}: the whole model could not be run, nothing was written: {reason}")]
     NotRun {
         /// The file.
@@ -150,8 +154,8 @@ pub enum Error {
         /// The choice of the caller that the reason names.
         setting: Option<Setting>,
     },
-    /// The engine did not end with what others depend on. Nothing is decided by time, so
-    /// there is no result.
+    /// The engine did not finish in time a computation on which other results depend. No decision
+    /// may depend on time, so there is no result.
     #[error(
         "{file}: nothing was written: tract did not finish {what} in time{}",
         allowing_more(.setting.as_ref())
@@ -159,13 +163,13 @@ pub enum Error {
     TooLong {
         /// The file.
         file: String,
-        /// What it was asked for.
+        /// What did not finish.
         what: String,
         /// The choice of the caller that allows more time, if there is one.
         setting: Option<Setting>,
     },
-    /// The system does not allow this process the memory for what others depend on. Nothing is
-    /// decided by that, so there is no result.
+    /// The system does not give this process the memory for a computation on which other results
+    /// depend. No decision may depend on available memory, so there is no result.
     #[error("{file}: nothing was written: not enough memory for {what}")]
     NoMemory {
         /// The file.
@@ -173,12 +177,12 @@ pub enum Error {
         /// What it was needed for.
         what: String,
     },
-    /// There was nothing to fuse, and has to be.
+    /// Nothing was fused, although fusion is required.
     #[error("{file}: nothing was fused{}", could_not_be_proved(*.unproved))]
     NothingFused {
         /// The file.
         file: String,
-        /// Blocks that could not be proved, and so were left alone.
+        /// Number of blocks that could not be proved and so were left alone.
         unproved: usize,
     },
 }
@@ -195,10 +199,10 @@ fn could_not_be_proved(blocks: usize) -> String {
     }
 }
 
-/// What is said of `names` that are none of those of `blocks`, which are listed, those that
-/// are most alike first.
+/// The message on `names` that are the names of no block. It lists the names of `blocks`, the most
+/// similar ones first.
 pub fn unknown_blocks(names: &[String], blocks: &[String]) -> String {
-    /// So many are listed.
+    /// Upper bound on the number of names that are listed.
     const MOST: usize = 8;
     let quoted = |name: &String| format!("`{name}`");
     let unknown: Vec<String> = names.iter().map(quoted).collect();
@@ -214,10 +218,11 @@ pub fn unknown_blocks(names: &[String], blocks: &[String]) -> String {
     format!("no block is called {unknown}; the blocks are {}{more}", known.join(", "))
 }
 
-/// How many characters have to be changed, put in or left out to make one name of the other.
+/// The edit distance of two names: the number of characters that must be changed, inserted or
+/// removed to turn one into the other.
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
-    // Per prefix of `other`: the distance of what was read of `one`.
+    // The distance from the part of `one` read so far to each prefix of `other`.
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (read, c) in (1..).zip(one.chars()) {
         let mut diagonal = std::mem::replace(row.first_mut().unwrap_or(&mut 0), read);
@@ -232,7 +237,7 @@ fn distance(one: &str, other: &str) -> usize {
     row.last().copied().unwrap_or_default()
 }
 
-/// Too many links in a row: of no stable kind.
+/// The system's error code for too many symbolic links, for which there is no stable `ErrorKind`.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const TOO_MANY_LINKS: i32 = 40;
 #[cfg(windows)]
@@ -240,9 +245,9 @@ const TOO_MANY_LINKS: i32 = 1921;
 #[cfg(not(any(target_os = "linux", target_os = "android", windows)))]
 const TOO_MANY_LINKS: i32 = 62;
 
-/// Whether it lies at a path, and what stands there, that the system did not do what it was
-/// asked for: the same path will fail again. All else may pass: a full disk, a device that
-/// fails, too many open files.
+/// Whether the reason for the system's error lies in a path and what is there, so that another
+/// attempt will fail, too. All other reasons may pass: a full disk, a failing device, too many
+/// open files.
 fn is_of_path(source: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     let is_loop = source.raw_os_error() == Some(TOO_MANY_LINKS);
@@ -263,17 +268,17 @@ fn is_of_path(source: &io::Error) -> bool {
 }
 
 impl Error {
-    /// That the model called `file` is no valid one.
+    /// Returns a function that makes the error of an invalid model called `file`.
     pub(crate) fn invalid(file: &str) -> impl Fn(Invalid) -> Error + Copy {
         move |source| Error::Invalid { file: file.to_owned(), source }
     }
 
-    /// That what was written of the model called `file` is not what was proved.
+    /// The error that what was written of the model called `file` is not what was proved.
     pub(crate) fn miswritten(file: &str, wrong: &impl Display) -> Error {
         Error::Miswritten { file: file.to_owned(), reason: wrong.to_string() }
     }
 
-    /// The system's reason, if it was the system that could not read or write a file.
+    /// The system's error, if it was the system that could not read or write a file.
     pub fn io(&self) -> Option<&io::Error> {
         match self {
             Error::Read { source, .. } | Error::Write { source, .. } => Some(source),
@@ -281,7 +286,7 @@ impl Error {
                 let Problem::External(StorageError::Read { source, .. }) = problem else {
                     return None;
                 };
-                // What is there and is no file is the model's fault, which names it.
+                // If the path exists but is no file, the model that names it is to blame.
                 let is_file = matches!(
                     source.kind(),
                     io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied

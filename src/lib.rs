@@ -14,7 +14,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A look, which says what would be fused, and what not and why:
+//! Inspecting a model says what would be fused, what would not, and why:
 //!
 //! ```
 //! use acb_fuse::{Options, inspect};
@@ -28,7 +28,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The algebra on one kernel: a batch norm goes into the convolution before it.
+//! The algebra on a single kernel: a batch norm is folded into the convolution before it.
 //!
 //! ```
 //! use acb_fuse::algebra::{Affine, Linear, Window, batch_norm};
@@ -43,28 +43,27 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! How a model becomes another, in the order in which it flows through the rooms of this
-//! crate:
+//! A conversion passes through the modules of this crate in the following order:
 //!
 //! ```text
 //! model ─▶ opened ─▶ planned ─▶ made ─▶ checked ─▶ delivered
 //! ```
 //!
-//! The `pipeline` *opens* the file: `onnx` reads its graphs, and `facts` what is known of
-//! their tensors. It *plans*: `ops` says what each node means in the words of [`algebra`],
-//! and `plan` finds the regions which one convolution can replace, at less cost. It *makes*
-//! these convolutions: `emit` writes each as nodes and weights, and `verify` proves in float64,
-//! with the `engine`, that they compute what the region computed. The new file is *checked*,
-//! read back and run against the old one, before it is *delivered*: put in its place. The
-//! [`report`] is made from these values, as far as they came.
+//! The `pipeline` *opens* the file: `onnx` reads its graphs, and `facts` collects what is known of
+//! their tensors. It *plans*: `ops` says what each node means in terms of [`algebra`], and `plan`
+//! finds the regions that one convolution can replace at a lower cost. It *makes* these
+//! convolutions: `emit` writes each as nodes and weights, and `verify` proves in float64, with the
+//! `engine`, that they compute what the region computed. The new file is *checked*, that is, read
+//! back and run against the old one, before it is *delivered*, that is, put in its place. The
+//! [`report`] is made from these values, as far as the conversion has come.
 //!
-//! Without its default feature `cli`, the crate has the library alone. Its feature `unstable`
-//! opens all rooms to this repository's tests, benches and fuzzing: of what is there, nothing is
-//! promised from one version to the next.
+//! Without its default feature `cli`, the crate is the library alone. Its feature `unstable` makes
+//! all modules public for this repository's tests, benches and fuzzing; nothing in them is stable
+//! from one version to the next.
 
-// With the lints in `Cargo.toml`: nothing that a file says can make the product panic.
+// With the lints in `Cargo.toml`: nothing in a file can make the product panic.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::string_slice))]
-// Rooms that are open to tests owe nobody names.
+// Modules that are public only for tests need not make all their types nameable.
 #![cfg_attr(feature = "unstable", allow(unnameable_types))]
 
 use std::path::Path;
@@ -86,20 +85,20 @@ use pipeline::{Conversion, Converted};
 use report::Report;
 pub use setting::{Setting, told};
 
-/// A model whose blocks are fused.
+/// A fused model and the report on it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Fused {
-    /// The new model, byte for byte the old one where nothing had to change.
+    /// The new model; byte for byte the old one if nothing had to change.
     pub model: Vec<u8>,
-    /// What was done.
+    /// The report on what was done.
     pub report: Report,
 }
 
-/// Fuses a model in memory. Its weights are in it: side files cannot be followed.
+/// Fuses a model in memory. The model must contain its weights: side files cannot be followed.
 ///
 /// # Errors
-/// If it is malformed, or fails verification.
+/// Returns an error if the model is malformed, or fails verification.
 pub fn fuse(model: &[u8], options: &Options) -> Result<Fused, Failure> {
     let (source, destination) = (ModelSource::Memory(model), Some(Destination::Memory));
     let Converted { report, model } = Conversion { source, destination, options }.carry_out()?;
@@ -109,34 +108,35 @@ pub fn fuse(model: &[u8], options: &Options) -> Result<Fused, Failure> {
 /// Fuses the model in file `input` to file `output`, which may be the same.
 ///
 /// # Errors
-/// If it cannot be read, is malformed, fails verification, or cannot be written. Nothing is
-/// written then.
+/// Returns an error if the model cannot be read, is malformed, fails verification, or cannot be
+/// written. Nothing is written then.
 pub fn fuse_file(input: &Path, output: &Path, options: &Options) -> Result<Report, Failure> {
     let (source, destination) = (ModelSource::File(input), Some(Destination::File(output)));
     let converted = Conversion { source, destination, options }.carry_out()?;
     Ok(converted.report)
 }
 
-/// Says what would be fused of a model in memory, and what not and why. Its weights are in it.
+/// Reports what would be fused in a model in memory, what would not, and why. The model must
+/// contain its weights.
 ///
 /// # Errors
-/// If it is malformed.
+/// Returns an error if the model is malformed.
 pub fn inspect(model: &[u8], options: &Options) -> Result<Report, Failure> {
     let source = ModelSource::Memory(model);
     Ok(Conversion { source, destination: None, options }.carry_out()?.report)
 }
 
-/// Says what would be fused of the model in file `input`, and what not and why. Weights in its
-/// side files are looked at, too.
+/// Reports what would be fused in the model in file `input`, what would not, and why. Weights in
+/// its side files are read, too.
 ///
 /// # Errors
-/// If it cannot be read, or is malformed.
+/// Returns an error if the model cannot be read, or is malformed.
 pub fn inspect_file(input: &Path, options: &Options) -> Result<Report, Failure> {
     let source = ModelSource::File(input);
     Ok(Conversion { source, destination: None, options }.carry_out()?.report)
 }
 
-/// Fuses a model from a file or pipe to another; without `output` it only looks.
+/// Fuses a model from a file or pipe to another one; without `output` it only inspects the model.
 ///
 /// # Errors
 /// As [`fuse_file`].

@@ -1,6 +1,6 @@
-//! What a caller asks for.
+//! The options of a conversion.
 //!
-//! Knows what can be asked for; neither flags nor how it is done.
+//! Knows what can be asked for; neither command-line flags nor how it is done.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::engine::tensors::{Array, InputShapes};
 use crate::onnx::staged::Clobber;
 use crate::onnx::storage::Links;
 
-/// A file, or a pipe.
+/// The source or destination of a model: a file or a pipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// A file.
@@ -19,32 +19,32 @@ pub enum Endpoint {
     Pipe,
 }
 
-/// How to convert. The default verifies, with one random input.
+/// The options of a conversion. The default verifies, with one random input.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
     /// Prove every block and run both models.
     pub verify: bool,
-    /// Which factors channels are multiplied by before weights are written, so that 8 bits say
-    /// more; `None` if none are looked for.
+    /// The kind of factors by which channels are multiplied before weights are written, so that
+    /// int8 weights are more exact; `None` if no factors are looked for.
     pub equalize: Option<Equalize>,
-    /// Treat initializers that a caller may override as unknown.
+    /// Treat initializers that a caller of the model may override as unknown.
     pub keep_overridable: bool,
-    /// By which fraction of its parameters the model may grow where convolutions share a
-    /// kernel and each gets one of its own; if all together take more, none does.
+    /// The fraction of its parameters by which the model may grow where convolutions share a
+    /// kernel and each gets one of its own. If all copies together take more, none is made.
     pub growth: f64,
-    /// Whether identities stay apart from the kernels beside them.
+    /// Whether identity branches stay apart from the kernels beside them.
     pub keep_identity: KeepIdentity,
-    /// Which nodes in training mode become their eval form.
+    /// Which nodes in training mode are converted to their eval form.
     pub training_mode: TrainingMode,
-    /// Names of blocks to leave alone.
+    /// Names of blocks that are left alone.
     pub skip: Vec<String>,
     /// Whether side files may be links that lead out of the model's folder.
     pub links: Links,
-    /// Whether an existing output is replaced.
+    /// Whether an existing output file is replaced.
     pub clobber: Clobber,
-    /// Files that the caller writes itself, such as reports: an error, before the work
-    /// begins, if one is a file of the models.
+    /// Files that the caller itself writes, such as reports. If one of them is a file of the old
+    /// or new model, the conversion fails before the work begins.
     pub also_written: Vec<PathBuf>,
     /// Fail if the whole model cannot be run.
     pub require_run: bool,
@@ -52,16 +52,16 @@ pub struct Options {
     pub require_fusion: bool,
     /// How the whole models are run.
     pub run: RunOptions,
-    /// How long verification may take, all in all.
+    /// Time limit of the whole verification.
     pub verify_timeout: Duration,
-    /// How many bytes the tensors of a run may take at a time.
+    /// Upper bound on the bytes of a run's tensors at any time.
     pub verify_memory: usize,
-    /// Hash the files, count what they hold and compare the weights: what only a report
-    /// file or a verbose summary shows.
+    /// Hash the files, count what they hold and compare the weights, which only a report file or a
+    /// verbose summary shows.
     pub details: bool,
-    /// Run the new model with int8 weights, and tell what that leaves of its outputs.
+    /// Run the new model with int8 weights, and report how this changes its outputs.
     pub int8_outputs: bool,
-    /// Called from any thread as the work goes on.
+    /// Called from any thread as the conversion proceeds.
     pub progress: fn(Progress),
 }
 
@@ -90,19 +90,19 @@ impl Default for Options {
     }
 }
 
-/// How the run is done.
+/// How the whole models are run.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RunOptions {
-    /// Random inputs are made from this.
+    /// Seed of the random inputs.
     pub seed: u64,
-    /// How many inputs are tried.
+    /// Number of inputs that are tried.
     pub samples: usize,
-    /// Allowed relative difference; by default it depends on the outputs' type.
+    /// Allowed relative difference; `None` if it depends on the type of the outputs.
     pub tolerance: Option<f64>,
     /// Shapes of inputs whose dimensions the file leaves open.
     pub shapes: InputShapes,
-    /// Inputs that are not random.
+    /// Given inputs, which replace random ones.
     pub given: Vec<(Which, Array)>,
 }
 
@@ -119,17 +119,17 @@ impl Default for RunOptions {
     }
 }
 
-/// The input that a tensor is for.
+/// The input for which a tensor is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {
-    /// By its name.
+    /// The input with this name.
     Named(String),
-    /// By its number among those that have no default, from 0 on.
+    /// The input with this index, from 0, among those that have no default.
     Numbered(usize),
 }
 
 impl Which {
-    /// Whether it is this one.
+    /// Whether this is the input with the given number and name.
     pub fn is(&self, number: usize, name: &str) -> bool {
         match self {
             Which::Named(own) => own == name,
@@ -147,61 +147,60 @@ impl fmt::Display for Which {
     }
 }
 
-/// Which factors channels may be multiplied by.
+/// The kind of factors by which channels may be multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Equalize {
-    /// Any.
+    /// Any factors.
     Best,
-    /// Powers of two: what the model computes stays the same, bit for bit.
+    /// Powers of two: the model's outputs stay the same, bit for bit.
     Exact,
 }
 
-/// Which nodes in training mode become their eval form.
+/// Which nodes in training mode are converted to their eval form.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TrainingMode {
-    /// Dropouts, and norms of what depends on an input, with stored statistics that are no
-    /// placeholders.
+    /// Dropouts, and batch norms whose input depends on an input of the model and whose stored
+    /// statistics are no placeholders.
     #[default]
     Auto,
-    /// Those whose statistics are placeholders, too.
+    /// Also norms whose statistics are placeholders.
     Convert,
-    /// None.
+    /// No nodes.
     Keep,
 }
 
-/// Whether a branch that is nothing but a scale of what it reads stays apart from the kernel
-/// beside it.
+/// Whether a branch that only scales its input stays apart from the kernel beside it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum KeepIdentity {
-    /// Any branch whose merging costs more than 6 dB of the signal-to-noise ratio that the
-    /// kernel's weights have as int8 does.
+    /// Any branch, if merging it costs more than 6 dB of the signal-to-noise ratio that the
+    /// kernel's weights have as int8, and leaves less than 30 dB.
     Auto,
-    /// Each one does.
+    /// Every such branch stays apart.
     Always,
-    /// None does: the form of the papers.
+    /// No branch stays apart: the form of the papers.
     #[default]
     Never,
 }
 
-/// How far a conversion is.
+/// The stage that a conversion has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Progress {
-    /// The model is read.
+    /// The model is being read.
     Reading,
-    /// Blocks are looked for.
+    /// Blocks are being looked for.
     Planning,
-    /// So many of all blocks are fused and, if that is asked for, proved.
+    /// Blocks are being fused and, if that is asked for, proved.
     Proving {
-        /// Blocks that are done.
+        /// Number of blocks that are done.
         done: usize,
-        /// Blocks of the plan.
+        /// Number of blocks in the plan.
         all: usize,
     },
-    /// Both models begin to run.
+    /// Both models are about to run.
     Running,
-    /// Factors of channels are looked for.
+    /// Factors of channels are being looked for.
     Equalizing,
-    /// The new model, if there is one, is written, or put in its place.
+    /// The new model, if there is one, is being written, or put in its place.
     Writing,
 }

@@ -1,45 +1,45 @@
-//! The caller's choices, as far as a message names one.
+//! The caller's choices that a message can name.
 //!
-//! A message says what is meant in words of the library. Whoever offers these choices (a
-//! command line has flags) puts them in words of its own with [`told`].
+//! A message names a choice in the words of the library. A front end that offers these choices in
+//! another way (a command line has flags) substitutes its own words with [`told`].
 //!
-//! Knows choices, and no flag.
+//! Knows choices; no flags.
 
 use std::fmt;
 
-/// A choice of the caller that decides about a node.
+/// A choice of the caller that decides what is done with a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Setting {
-    /// The shape of an input that the file leaves open.
+    /// The shape of an input whose dimensions the file leaves open.
     InputShape {
         /// The input's name.
         input: String,
         /// A likely shape, as in `1,3,224,224`.
         example: String,
     },
-    /// What a caller of the model may override is kept.
+    /// Initializers that a caller of the model may override are kept.
     KeepOverridable,
-    /// By which fraction of its parameters the model may grow by copies of kernels.
+    /// The fraction of its parameters by which the model may grow through copies of kernels.
     Growth {
-        /// What would be enough, in thousandths.
+        /// The fraction that would suffice, in thousandths.
         thousandths: u64,
     },
-    /// Identities stay apart from kernels.
+    /// Identity branches stay apart from kernels.
     KeepIdentity,
-    /// Branches stay apart from kernels whose weights they would make less exact.
+    /// Branches stay apart from kernels whose int8 weights they would make less exact.
     KeepDominant,
-    /// Nodes in training mode stay in it.
+    /// Nodes in training mode are left in training mode.
     KeepTraining,
-    /// Nodes in training mode use their statistics, whatever these are.
+    /// Nodes in training mode are converted with their stored statistics, whatever these are.
     ConvertTraining,
-    /// Blocks of these names are left alone.
+    /// Blocks with given names are left alone.
     Skip,
-    /// How long verification may take.
+    /// The time limit of verification.
     TimeLimit,
-    /// How many bytes the tensors of a run may take.
+    /// The limit on the bytes of a run's tensors.
     MemoryLimit,
-    /// The option of this name.
+    /// The option with this name.
     Option(&'static str),
 }
 
@@ -65,9 +65,9 @@ impl fmt::Display for Setting {
     }
 }
 
-/// `message`, in which `words` stand for the setting that it names.
+/// Returns `message` with `words` in place of the text that names `setting`.
 pub fn told(message: &str, setting: &Setting, words: &dyn Fn(&Setting) -> String) -> String {
-    // A stranger's names stand before it, so it is the last of its kind.
+    // Names from the file stand before the setting, so the last occurrence is the setting's.
     match message.rsplit_once(&setting.to_string()) {
         Some((before, after)) => format!("{before}{}{after}", words(setting)),
         None => message.to_owned(),

@@ -1,26 +1,28 @@
-//! Which axis of a tensor plays which role.
+//! The order of a tensor's axes: which axis plays which role.
 //!
-//! Knows a permutation, and no size.
+//! Knows permutations of axes; no sizes.
 
-/// The axes of a tensor in canonical order: batch, channels, spatial axes. `[0, 3, 1, 2]`
-/// is NHWC; NCHW, of any rank, is canonical.
+/// The axes of a tensor, listed by role: batch, channels, spatial axes. `[0, 3, 1, 2]` is NHWC;
+/// NCHW, of any rank, is canonical.
 #[derive(Debug, Clone, Eq, Hash, Default)]
 #[expect(clippy::derived_hash_with_manual_eq, reason = "it is what would be derived")]
 pub struct AxisOrder(Vec<usize>);
 
 impl PartialEq for AxisOrder {
-    /// Element by element: nearly all are empty, and to compare nothing as bytes makes processors
-    /// with AVX-512 wait for memory that is not there, some hundred cycles.
+    /// Compares element by element. Nearly all orders are empty, and comparing zero elements as
+    /// bytes makes processors with AVX-512 wait for memory that is not there, for some hundred
+    /// cycles.
     fn eq(&self, other: &Self) -> bool {
         self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(|(a, b)| a == b)
     }
 }
 
 impl AxisOrder {
-    /// Batch, channels, spatial axes: as ONNX's convolutions have it.
+    /// The canonical order, batch, channels, spatial axes, as ONNX's convolutions have it.
     pub const CANONICAL: AxisOrder = AxisOrder(Vec::new());
 
-    /// `axes[i]` is the tensor's axis that plays role `i`. `None` if that is no permutation.
+    /// The order in which the tensor's axis `axes[i]` plays role `i`. Returns `None` if `axes`
+    /// is not a permutation.
     pub fn new(axes: &[i64]) -> Option<Self> {
         let mut axes: Vec<usize> =
             axes.iter().map(|&axis| usize::try_from(axis).ok()).collect::<Option<_>>()?;
@@ -35,7 +37,8 @@ impl AxisOrder {
         Some(AxisOrder(axes))
     }
 
-    /// Axis `channel` holds the channels; the other axes follow each other.
+    /// The order with the channels on axis `channel` and the other axes in their canonical
+    /// sequence.
     pub fn with_channels_at(channel: usize) -> Self {
         match channel {
             0 => AxisOrder(vec![1, 0]),
@@ -44,7 +47,7 @@ impl AxisOrder {
         }
     }
 
-    /// Whether the tensor is NCHW.
+    /// Whether the order is canonical (NCHW).
     pub fn is_canonical(&self) -> bool {
         self.0.is_empty()
     }
@@ -59,12 +62,12 @@ impl AxisOrder {
         self.0.iter().position(|&at| at == axis).unwrap_or(axis)
     }
 
-    /// All axes of a tensor with `rank` axes, by role.
+    /// The axes of a tensor of rank `rank`, by role.
     pub fn axes(&self, rank: usize) -> Vec<usize> {
         (0..rank).map(|role| self.axis(role)).collect()
     }
 
-    /// The roles of all axes of a tensor with `rank` axes.
+    /// The roles of a tensor of rank `rank`, by axis.
     pub fn roles(&self, rank: usize) -> Vec<usize> {
         let mut roles: Vec<usize> = (0..rank).collect();
         for (role, &axis) in self.0.iter().enumerate() {
@@ -75,7 +78,7 @@ impl AxisOrder {
         roles
     }
 
-    /// How many axes are not where they are in a canonical tensor, or stand before such a one.
+    /// The number of leading axes up to the last one that is not in its canonical place.
     pub(super) fn reach(&self) -> usize {
         self.0.len()
     }

@@ -1,7 +1,7 @@
-//! The branches of a kernel that is a sum, and such a sum with one of them left out:
+//! The branches of a kernel that is a sum, and the kernel without one of them:
 //! `L = (L − Lᵢ) ⊕ Lᵢ`.
 //!
-//! Knows the summands of a kernel; not which of them should be left out.
+//! Knows the summands of a kernel; does not decide which branch should be left out.
 
 use std::sync::Arc;
 
@@ -11,41 +11,41 @@ use crate::affine::quantization::EachPiece;
 use crate::affine::window::Window;
 use crate::numbers::{self, LazyWeights, pieces};
 
-/// One branch of a kernel.
+/// One branch of a kernel that is a sum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelBranch {
-    /// Which summands it is.
+    /// Indices of the branch's summands in the sum.
     summands: Vec<usize>,
-    /// Taps per spatial axis; `None` of the identity, scaled or not: all that gives each element
-    /// a multiple of itself is one branch.
+    /// Taps per spatial axis; `None` for the identity, scaled or not. All summands that map each
+    /// element to a multiple of itself are one branch.
     pub kernel: Option<Vec<i64>>,
 }
 
-/// A kernel with one of its branches left out, and that branch.
+/// A kernel without one of its branches, and that branch.
 #[derive(Debug, Clone)]
 pub struct ApartKernels {
-    /// The geometry of both together.
+    /// The geometry of the whole kernel.
     whole: Geometry,
-    /// The kernel without the branch, with the bias of both.
+    /// The kernel without the branch, with the bias of the whole.
     pub rest: Affine,
-    /// The branch; of the identity, a scale per channel.
+    /// The branch; the identity is a scale per channel.
     pub branch: Affine,
 }
 
-/// A branch that holds the largest weights.
+/// The branch that holds the largest weight in the most filters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DominantBranch {
-    /// Taps per spatial axis; `None` of the identity, scaled or not.
+    /// Taps per spatial axis; `None` for the identity, scaled or not.
     pub kernel: Option<Vec<i64>>,
-    /// In how many filters it holds the largest weight.
+    /// Number of filters whose largest weight is in this branch.
     pub filters: usize,
-    /// Of how many.
+    /// Number of all filters.
     pub all: usize,
 }
 
 impl Affine {
-    /// The branches, in the order in which they were added.
+    /// All branches, in the order in which they were added.
     fn all_branches(&self) -> Vec<KernelBranch> {
         let mut branches: Vec<KernelBranch> = Vec::new();
         for (at, summand) in self.summands.iter().enumerate() {
@@ -63,7 +63,8 @@ impl Affine {
         branches
     }
 
-    /// Those that may be left out: what is left is a kernel of the same windows and channels.
+    /// The branches that may be left out: without any one of them, the rest is still a kernel of
+    /// the same windows and channels.
     pub(crate) fn branches(&self) -> Vec<KernelBranch> {
         let mut branches = self.all_branches();
         branches.retain(|branch| {
@@ -79,8 +80,8 @@ impl Affine {
         branches
     }
 
-    /// The branch that the largest weight of the most filters comes from; `None` if there is only
-    /// one.
+    /// Returns the branch that holds the largest weight in the most filters; `None` if the
+    /// kernel has only one branch.
     pub(crate) fn dominant(&self, work: &impl EachPiece) -> Option<DominantBranch> {
         let branches = self.all_branches();
         if branches.len() < 2 {
@@ -116,20 +117,20 @@ impl Affine {
         counted.reduce(|best, other| if other.filters > best.filters { other } else { best })
     }
 
-    /// Whether the summand has all windows and channels of the sum.
+    /// Whether the summand has the windows and channels of the whole sum.
     fn is_as_wide(&self, summand: &Summand) -> bool {
         let Geometry { channels, windows, .. } = &summand.geometry;
         *channels == self.geometry.channels && *windows == self.geometry.windows
     }
 
-    /// Whether the summand gives each element a multiple of itself, wherever that goes.
+    /// Whether the summand maps each element to a multiple of itself, wherever that goes.
     fn is_scale_of(&self, summand: &Summand) -> bool {
         let Some(all) = self.geometry.channels else { return false };
         summand.geometry.channels.is_none_or(|own| own == Channels::diagonal(all.outputs))
             && summand.geometry.is_pointwise()
     }
 
-    /// The kernel without `branch`, and that.
+    /// Splits the kernel into `branch` and the rest.
     pub(crate) fn apart(&self, branch: &KernelBranch) -> ApartKernels {
         let is_of_branch = |(at, _): &(usize, &Summand)| branch.summands.contains(at);
         let pick = |of_branch: bool| -> Vec<Summand> {
@@ -158,7 +159,7 @@ impl Affine {
 }
 
 impl ApartKernels {
-    /// The same with the weights of both as `stored` has them.
+    /// The same kernels, with the weights of each replaced by what `stored` returns for them.
     #[must_use]
     pub fn stored(self, stored: impl Fn(Arc<dyn LazyWeights>) -> Arc<dyn LazyWeights>) -> Self {
         let of = |affine: Affine| {
@@ -168,7 +169,7 @@ impl ApartKernels {
         ApartKernels { whole: self.whole, rest: of(self.rest), branch: of(self.branch) }
     }
 
-    /// Both as one kernel.
+    /// The two kernels added up again.
     pub fn together(&self) -> Affine {
         let summands = [&self.rest, &self.branch].map(|part| &part.summands).into_iter().flatten();
         Affine::sum(self.whole.clone(), summands.cloned().collect(), self.rest.bias.clone())

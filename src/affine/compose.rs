@@ -1,12 +1,12 @@
-//! Maps with weights, composed and added: what the rules of [`rules`](super::rules) allow,
-//! done to kernels and biases.
+//! Composition and addition of maps with weights: applies what the rules of
+//! [`rules`](super::rules) allow to kernels and biases.
 //!
-//! A batch norm only multiplies the scales of a kernel's summands (Eq. 2), `⊕` only lengthens
-//! the sum (Eq. 3): weights are multiplied out only where two maps both mix positions or
+//! A batch norm only multiplies the scales of a kernel's summands (Eq. 2), and `⊕` only
+//! lengthens the sum (Eq. 3). Weights are multiplied out only where both maps mix positions or
 //! channels.
 //!
-//! Knows kernels and biases, and has no rule of its own but what numbers alone tell: whether a shift
-//! can stand in front.
+//! Knows kernels and biases; its only rule of its own is one that the numbers alone decide:
+//! whether a shift can stand in front of a kernel.
 
 #![allow(
     clippy::indexing_slicing,
@@ -67,7 +67,7 @@ impl Linear for Affine {
         }
         let kernel = self.kernel();
         let mut kernel = kernel.view();
-        // Taps by role: none along batch and channels.
+        // One tap axis per role; those of batch and channels have length 1.
         let taps = roles.len() + 2;
         kernel.insert_axis_inplace(Axis(2));
         kernel.insert_axis_inplace(Axis(2));
@@ -77,7 +77,7 @@ impl Linear for Affine {
         let axes: Vec<usize> =
             [0, 1].into_iter().chain(roles.iter().map(|role| role + 2)).collect();
         let kernel = kernel.permuted_axes(IxDyn(&axes)).to_owned();
-        // What is left out has length 1.
+        // The axes that the geometry omits have length 1.
         Self::new(geometry, in_a_row(kernel), self.bias.clone())
     }
 
@@ -193,8 +193,9 @@ impl Linear for Affine {
 }
 
 impl Affine {
-    /// `self ∘ inner` where one of the two maps only scales, pads or crops: the kernels of the
-    /// other map stay, scaled and elsewhere. `None` if neither map does.
+    /// `self ∘ inner` if one of the two maps only scales, pads or crops: the kernels of the
+    /// other map are kept, with other scales and positions. Returns `None` if neither map is
+    /// like that.
     fn scaled(&self, inner: &Self, geometry: &Geometry) -> Option<Self> {
         let moved = |summand: &Summand, factors: &[f64], composed: Result<Geometry, Refusal>| {
             let geometry = Geometry { windows: composed.ok()?.windows, ..summand.geometry.clone() };
@@ -224,8 +225,8 @@ impl Affine {
         Some(Self::sum(geometry.clone(), summands.collect::<Option<_>>()?, self.bias.clone()))
     }
 
-    /// The kernel and bias of `self ∘ inner`, multiplied out. Zeros are passed over: of what picks
-    /// channels or cuts squares, nearly all weights are.
+    /// The kernel and bias of `self ∘ inner`, multiplied out. Zeros are skipped: nearly all
+    /// weights of a kernel that picks channels or cuts squares are zero.
     fn multiplied(&self, inner: &Self, geometry: &Geometry) -> (Vec<f64>, Vec<f64>) {
         let between = match (self.geometry.channels, inner.geometry.channels) {
             (Some(outer), _) => outer.inputs,
@@ -288,8 +289,8 @@ impl Affine {
         (kernel, bias)
     }
 
-    /// By what each channel that is read is shifted before it is picked and scaled; by nothing, if
-    /// no output is of it.
+    /// The shift of each input channel before the channels are picked and scaled; zero for a
+    /// channel that no output reads.
     fn shifts_of_picked(&self) -> Result<Vec<f64>, Refusal> {
         let channels = self.geometry.channels.ok_or(Refusal::View)?;
         let mut shifts: Vec<Option<f64>> = vec![None; channels.inputs];
@@ -307,13 +308,14 @@ impl Affine {
         Ok(shifts.into_iter().map(Option::unwrap_or_default).collect())
     }
 
-    /// Per channel the only factor, if each output is its own channel at one position,
-    /// scaled; one for all channels if they are not counted.
+    /// The factor of each channel if every output is a multiple of its own channel at one
+    /// position; a single factor for all channels if they are not counted. Returns `None` for
+    /// any other map.
     fn factors(&self) -> Option<Vec<f64>> {
         self.geometry.is_scale().then(|| numbers::all(self))
     }
 
-    /// The same map, written out for `channels` channels and `axes` spatial axes.
+    /// The same map, spelled out for `channels` channels and `axes` spatial axes.
     pub(super) fn spelled_out(&self, channels: usize, axes: usize) -> Self {
         let mut spelled = self.clone();
         spelled.geometry.windows.resize(axes, Window::IDENTITY);
@@ -325,7 +327,7 @@ impl Affine {
     }
 }
 
-/// `combined` of two numbers per output, or of one for all.
+/// Applies `combined` to the numbers of each output; a list of one number serves all outputs.
 fn per_output(some: &[f64], others: &[f64], combined: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     let count = some.len().max(others.len());
     let pairs = some.iter().cycle().zip(others.iter().cycle());

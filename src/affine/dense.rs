@@ -1,7 +1,7 @@
-//! A convolution of tensors of one size as a product of all their elements: `conv` of
-//! `[N, C, H, W]` is `dense` of `[N, C·H·W]`, and most of its weights are zero.
+//! A convolution on tensors of one size as a product over all their elements: `conv` on
+//! `[N, C, H, W]` is `dense` on `[N, C·H·W]`, with most weights zero.
 //!
-//! Knows windows and sizes; not when that pays.
+//! Knows windows and sizes; does not decide when this pays.
 
 #![allow(
     clippy::indexing_slicing,
@@ -16,7 +16,7 @@ use crate::affine::refusal::Refusal;
 use crate::affine::window::PadMode;
 use crate::numbers;
 
-/// The shape of [`Linear::dense`](super::Linear::dense), however many weights that has.
+/// The geometry of [`Linear::dense`](super::Linear::dense), however many weights it has.
 pub(super) fn geometry(map: &Geometry, sizes: &[usize]) -> Result<Geometry, Refusal> {
     if map.kind == ConvKind::ConvTranspose {
         return Err(Refusal::Kinds);
@@ -38,7 +38,7 @@ pub(super) fn geometry(map: &Geometry, sizes: &[usize]) -> Result<Geometry, Refu
     Ok(Geometry { channels, windows: Vec::new(), ..map.clone() })
 }
 
-/// The map of this shape that [`Linear::dense`](super::Linear::dense) is.
+/// The map [`Linear::dense`](super::Linear::dense) of `map`, where `dense` is its geometry.
 pub(super) fn map(map: &Affine, dense: Geometry, sizes: &[usize]) -> Result<Affine, Refusal> {
     let (Some(own), Some(all)) = (map.geometry.channels, dense.channels) else {
         return Err(Refusal::View);
@@ -68,7 +68,7 @@ pub(super) fn map(map: &Affine, dense: Geometry, sizes: &[usize]) -> Result<Affi
     Ok(Affine::new(dense, Arc::new(kernel), bias.collect()))
 }
 
-/// The spatial sizes of what `map` makes of a tensor of these; `None` if that is empty.
+/// The spatial sizes of the output of `map` on an input of these `sizes`; `None` if it is empty.
 fn made(map: &Geometry, sizes: &[usize]) -> Option<Vec<usize>> {
     let made = |(axis, &size): (usize, &usize)| {
         let made = map.window(axis).outputs(i64::try_from(size).ok()?);
@@ -77,8 +77,8 @@ fn made(map: &Geometry, sizes: &[usize]) -> Option<Vec<usize>> {
     sizes.iter().enumerate().map(made).collect()
 }
 
-/// Which position of its input `map` reads with this tap for one position of what it makes, each
-/// counted over all axes; `None` beyond the border.
+/// The input position that `map` reads with tap `tap` for output position `position`, all three
+/// as flat indices over the spatial axes. Returns `None` beyond the border.
 fn read_at(
     map: &Geometry,
     (mut position, made): (usize, &[usize]),

@@ -1,72 +1,74 @@
 //! A kernel without its weights: channels, groups, and a window per spatial axis.
 //!
-//! Knows sizes and positions; what may be composed and added is said in
-//! [`rules`](super::rules).
+//! Knows sizes and positions; [`rules`](super::rules) says which geometries may be composed and
+//! added.
 //!
-//! A kernel is written for NCHW; the tensors it reads and makes may have their axes
-//! in other orders. Only the place of the channels matters: a convolution does not
-//! know the names of its spatial axes, and a pad or crop does not know any.
+//! A kernel is written for NCHW; its input and output tensors may have their axes in other
+//! orders. Only the place of the channel axis matters: a convolution does not know the names of
+//! its spatial axes, and a pad or crop does not know any names.
 
 use crate::affine::axes::AxisOrder;
 use crate::affine::window::{Window, gcd};
 
-/// How many channels a kernel reads and yields.
+/// The channel counts of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Channels {
-    /// Channels of the input, over all groups.
+    /// Number of input channels, over all groups.
     pub inputs: usize,
-    /// Channels of the output, over all groups.
+    /// Number of output channels, over all groups.
     pub outputs: usize,
-    /// Groups; they divide inputs and outputs.
+    /// Number of groups; it divides inputs and outputs.
     pub groups: usize,
 }
 
-/// On which side the windows fall, if there are windows.
+/// The tensor on which the windows fall, if there are any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ConvKind {
     /// Convolution: each output gathers what lies in a window of the input.
     Conv,
     /// Transposed convolution: each input scatters into a window of the output.
     ConvTranspose,
-    /// Matrix product: every position is a convolution of its own. Its windows have one tap, and
-    /// at most pad or crop.
+    /// Matrix product: a convolution of each position alone. Its windows have one tap, and at
+    /// most pad or crop.
     MatMul,
 }
 
 /// A linear map without its weights, whose kernel would be `[outputs, inputs / groups, taps…]`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Geometry {
-    /// `None`: the same map for each channel, however many there are.
+    /// The channels; `None` for a map that is the same for each channel, however many there are.
     pub channels: Option<Channels>,
-    /// One per spatial axis. Axes beyond the list have the identity window, so a
+    /// One window per spatial axis. Axes beyond the list have the identity window, so a
     /// pointwise map fits tensors of every rank.
     pub windows: Vec<Window>,
-    /// Which tensor the windows fall on, input or output.
+    /// Whether the windows fall on the input or the output.
     pub kind: ConvKind,
-    /// The axes of what it reads.
+    /// Axis order of the input.
     pub input: AxisOrder,
-    /// The axes of what it makes.
+    /// Axis order of the output.
     pub output: AxisOrder,
-    /// Whether there is a bias other than zero.
+    /// Whether the map has a bias other than zero.
     pub shifted: bool,
 }
 
 impl Channels {
-    /// Each of so many channels on its own.
+    /// `channels` channels, each in a group of its own.
     pub fn diagonal(channels: usize) -> Self {
         Channels { inputs: channels, outputs: channels, groups: channels.max(1) }
     }
 
-    /// Those of a kernel with the rows of both, which read the same channels; `None` if they do not,
-    /// or have groups. Of two groups, each has its rows in a row: in a stack they would not be.
+    /// The channels of a kernel with the rows of both kernels, which read the same channels.
+    /// Returns `None` if they read different ones, or have groups: each group has its rows next
+    /// to each other, which a stack of two kernels would separate.
     pub fn stacked(&self, next: &Channels) -> Option<Self> {
         let read_the_same = (self.inputs, self.groups, next.groups) == (next.inputs, 1, 1);
         let outputs = self.outputs.checked_add(next.outputs)?;
         read_the_same.then_some(Channels { outputs, ..*self })
     }
 
-    /// Those of a kernel with the groups of both, where `next` reads channels behind those that
-    /// `self` reads; `None` if their groups are not as wide.
+    /// The channels of a kernel with the groups of both kernels, where `next` reads the channels
+    /// behind those that `self` reads. Returns `None` if the groups of one are not as wide as
+    /// those of the other.
     pub fn beside(&self, next: &Channels) -> Option<Self> {
         let both = Channels {
             inputs: self.inputs.checked_add(next.inputs)?,
@@ -76,12 +78,13 @@ impl Channels {
         (self.of_a_group() == next.of_a_group()).then_some(both)
     }
 
-    /// Inputs and outputs of one group.
+    /// Numbers of inputs and outputs of one group.
     pub fn of_a_group(&self) -> (usize, usize) {
         (self.inputs / self.groups, self.outputs / self.groups)
     }
 
-    /// With the groups that are groups of both.
+    /// Channels with as many groups as possible, each a union of groups of `self` and of
+    /// `other`.
     pub(super) fn coarsest(&self, other: &Channels, inputs: usize, outputs: usize) -> Self {
         Channels { inputs, outputs, groups: gcd(self.groups, other.groups) }
     }
@@ -100,20 +103,19 @@ impl Geometry {
         }
     }
 
-    /// The map that only puts its input's axes into another order: axis `i` of its
-    /// output is axis `axes[i]` of its input.
+    /// The transposition: axis `i` of its output is axis `axes[i]` of its input.
     pub fn transposition(axes: AxisOrder) -> Self {
         Geometry { input: axes, ..Geometry::identity() }
     }
 
-    /// This map between tensors with their axes in `order`.
+    /// This map on tensors with their axes in `order`.
     #[must_use]
     pub fn within(self, order: &AxisOrder) -> Self {
         Geometry { input: order.clone(), output: order.clone(), ..self }
     }
 
-    /// The order into which it puts axes, besides what it computes: axis `i` of its output is
-    /// axis `i` in this order of its input. `None` if it leaves them where they are.
+    /// The transposition that the map does besides what it computes: axis `i` of its output is
+    /// axis `i` in this order of its input. Returns `None` if every axis stays in place.
     pub fn turns(&self) -> Option<AxisOrder> {
         let reach = self.input.reach().max(self.output.reach());
         let roles = self.output.roles(reach);
@@ -121,29 +123,28 @@ impl Geometry {
         AxisOrder::new(&axes).filter(|order| !order.is_canonical())
     }
 
-    /// The window on spatial axis `axis`, of which 0 is the first after the channels.
+    /// The window on spatial axis `axis`, where 0 is the first axis after the channels.
     pub fn window(&self, axis: usize) -> Window {
         self.windows.get(axis).copied().unwrap_or(Window::IDENTITY)
     }
 
-    /// Whether each output is one number times one of the inputs.
+    /// Whether each output is one of the inputs times a number.
     pub fn is_scale(&self) -> bool {
         let apart = |channels: Channels| channels == Channels::diagonal(channels.outputs);
         self.windows.iter().all(|window| window.taps == 1) && self.channels.is_none_or(apart)
     }
 
-    /// Whether each position is computed of the same position alone.
+    /// Whether each output position depends on the same input position only.
     pub fn is_pointwise(&self) -> bool {
         self.windows.iter().all(|window| *window == Window::IDENTITY)
     }
 
-    /// How many axes the tensors have that it reads and makes, at least: batch, channels, and
-    /// an axis per window.
+    /// The least rank of the input and output tensors: batch, channels, and an axis per window.
     pub fn rank(&self) -> usize {
         self.windows.len() + 2
     }
 
-    /// The number of weights, without the bias; as `f64`, where nothing overflows.
+    /// The number of weights, without the bias; an `f64`, so that nothing overflows.
     pub fn weights(&self) -> f64 {
         let taps: f64 = self.windows.iter().map(|window| window.taps as f64).product();
         let pairs = self.channels.map_or(1.0, |Channels { inputs, outputs, groups }| {
@@ -218,8 +219,9 @@ mod tests {
         assert_eq!(tall.clone().plus(&turned, &[]).unwrap(), tall.plus(&wide, &[]).unwrap());
     }
 
-    /// Channels of one kernel and of another one; those of both with their rows, if they read the same
-    /// channels, and if the other one reads those behind.
+    /// Channels of two kernels; the channels of both with their rows stacked, if they read the
+    /// same channels, and with their groups beside each other, if the second reads those behind
+    /// the first's.
     #[test]
     fn rows_of_two_kernels_are_stacked_or_stand_in_groups() {
         let of = |(inputs, outputs, groups)| Channels { inputs, outputs, groups };

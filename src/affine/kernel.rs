@@ -1,9 +1,8 @@
-//! Linear maps with weights, and what they are made of: convolutions, products, norms,
-//! filters.
+//! Linear maps with weights, and their constructors: convolutions, products, norms, filters.
 //!
-//! A kernel is kept as a sum of scaled kernels, each as it was given. How such sums are
-//! composed and added is in [`compose`](super::compose), how they are multiplied out in
-//! [`rows`](super::rows).
+//! A kernel is kept as a sum of scaled kernels, each as it was given.
+//! [`compose`](super::compose) composes and adds such sums, [`rows`](super::rows) multiplies
+//! them out.
 //!
 //! Knows weights and windows; neither where weights are stored, nor which maps fit each other.
 
@@ -24,11 +23,12 @@ use crate::numbers::LazyWeights;
 
 /// A convolution with bias in float64: kernel `[O, C/groups, taps…]`, bias `[O]` (Eq. 1 and 2).
 ///
-/// Where the geometry's channels are `None`, the kernel is `[1, 1, taps…]` and
-/// serves every channel, and the bias has one element.
+/// Where the geometry's channels are `None`, the kernel is `[1, 1, taps…]` and serves every
+/// channel, and the bias has one element.
 ///
-/// Whoever makes one sees to it that shapes fit: nothing here checks them, and reading a
-/// kernel of another shape than its windows and groups say panics or gives other weights.
+/// Whoever constructs one must make sure that shapes fit. They are not checked here, and reading
+/// a kernel whose shape differs from what its windows and groups say panics or gives wrong
+/// weights.
 #[derive(Debug, Clone)]
 pub struct Affine {
     pub(super) geometry: Geometry,
@@ -36,19 +36,19 @@ pub struct Affine {
     pub(super) bias: Vec<f64>,
 }
 
-/// One summand of a kernel: a kernel with channels and windows of its own, scaled.
+/// One summand of a kernel: a scaled kernel with channels and windows of its own.
 #[derive(Debug, Clone)]
 pub(super) struct Summand {
     pub(super) weights: Arc<dyn LazyWeights>,
-    /// Where it falls; it has no bias.
+    /// Where it falls; a summand has no bias.
     pub(super) geometry: Geometry,
     /// One factor per output of the sum, or one for all.
     pub(super) scale: Vec<f64>,
 }
 
 /// Scale `γ/σ` and shift `β − μ·γ/σ` of a batch norm, with `σ = √(var + ε)` (Eq. 2), for
-/// [`Affine::diagonal`]. All slices have one element per channel; of slices of other lengths
-/// the shortest counts.
+/// [`Affine::diagonal`]. All slices have one element per channel; if their lengths differ, the
+/// shortest counts.
 pub fn batch_norm(
     gamma: &[f64],
     beta: &[f64],
@@ -63,15 +63,15 @@ pub fn batch_norm(
 }
 
 impl Affine {
-    /// A convolution with kernel `[O, C/groups, taps…]`, where `groups` divides `O`; there is
-    /// a window per spatial axis of the kernel, with as many taps. An empty `bias` is zero,
-    /// others are `[O]`.
+    /// A convolution with kernel `[O, C/groups, taps…]`, where `groups` divides `O`, and one
+    /// window per spatial axis of the kernel, with as many taps. An empty `bias` is zero, others
+    /// are `[O]`.
     pub fn conv(kernel: ArrayD<f64>, bias: &[f64], windows: Vec<Window>, groups: usize) -> Self {
         let (outputs, inputs) = (kernel.len_of(Axis(0)), kernel.len_of(Axis(1)));
         Self::stored_conv(in_a_row(kernel), [outputs, inputs], bias, windows, groups)
     }
 
-    /// As [`Self::conv`], of `kernel` as it is stored, `[outputs, width, taps…]` with
+    /// As [`Self::conv`], with `kernel` as it is stored: `[outputs, width, taps…]`,
     /// `width = C/groups`, the last axis fastest.
     pub fn stored_conv(
         kernel: Arc<dyn LazyWeights>,
@@ -86,7 +86,7 @@ impl Affine {
     }
 
     /// A transposed convolution with kernel `[C, O/groups, taps…]`, where `groups` divides `C`,
-    /// and windows as [`Window::scattered`] makes them; an empty `bias` is zero, others are `[O]`.
+    /// and windows made by [`Window::scattered`]. An empty `bias` is zero, others are `[O]`.
     pub fn transposed_conv(
         kernel: ArrayD<f64>,
         bias: &[f64],
@@ -97,9 +97,9 @@ impl Affine {
         affine.of_kind(ConvKind::ConvTranspose)
     }
 
-    /// A transposed convolution of stride 1 as the convolution that it is, on windows as
-    /// [`Window::gathered`] makes them: its kernel `[C, O/groups, taps…]`, as in
-    /// [`Self::transposed_conv`], is read from its last tap to its first.
+    /// A transposed convolution of stride 1 as the equivalent convolution, with windows made by
+    /// [`Window::gathered`]: its kernel `[C, O/groups, taps…]`, as in [`Self::transposed_conv`],
+    /// is read from its last tap to its first.
     pub fn gathered_conv(
         mut kernel: ArrayD<f64>,
         bias: &[f64],
@@ -107,13 +107,14 @@ impl Affine {
         groups: usize,
     ) -> Self {
         (2..kernel.ndim()).for_each(|axis| kernel.invert_axis(Axis(axis)));
-        // Turned round, it lies backwards in memory.
+        // The flipped array lies backwards in memory.
         let kernel = kernel.as_standard_layout().into_owned();
         Self::conv(exchange_channels(kernel, groups), bias, windows, groups)
     }
 
-    /// A matrix product over the channels, with weights `[O, C]` (and axes of length 1 behind,
-    /// if any), on tensors with so many spatial `axes`; an empty `bias` is zero, others are `[O]`.
+    /// A matrix product over the channels, with weights `[O, C]` (possibly with further axes of
+    /// length 1), on tensors with `axes` spatial axes. An empty `bias` is zero, others are
+    /// `[O]`.
     pub fn product(weights: ArrayD<f64>, bias: &[f64], axes: usize) -> Self {
         Self::conv(weights, bias, vec![Window::IDENTITY; axes], 1).of_kind(ConvKind::MatMul)
     }
@@ -124,15 +125,16 @@ impl Affine {
         self
     }
 
-    /// `y = scale·x + shift`, per channel: a batch norm (see [`batch_norm`]). Both slices have
-    /// one element per channel.
+    /// The map `y = scale·x + shift` per channel: a batch norm (see [`batch_norm`]). Both slices
+    /// have one element per channel.
     pub fn diagonal(scale: &[f64], shift: &[f64]) -> Self {
         let channels = Some(Channels::diagonal(scale.len()));
         let geometry = Geometry { channels, ..Geometry::identity() };
         Self::new(geometry, Arc::new(scale.to_vec()), shift.to_vec())
     }
 
-    /// The channels with these numbers, of so many: each of `picks` is less.
+    /// The map that picks channels by their indices: `picks` lists one channel below `of` for
+    /// each output.
     pub fn picking(picks: Arc<[usize]>, of: usize) -> Self {
         let outputs = picks.len();
         let channels = Some(Channels { inputs: of, outputs, groups: 1 });
@@ -140,9 +142,9 @@ impl Affine {
         Self::new(geometry, Arc::new(Picks::new(picks, of)), vec![0.0; outputs])
     }
 
-    /// The same kernel on every channel, with one weight for all its taps. Without
-    /// windows it is `y = weight·x + shift`; with one tap per axis it pads or crops;
-    /// with weight 1/taps it is a mean.
+    /// The same kernel on every channel, with one weight for all its taps. Without windows it is
+    /// `y = weight·x + shift`; with one tap per axis it pads or crops; with weight 1/taps it is
+    /// a mean.
     pub fn filter(windows: Vec<Window>, weight: f64, shift: f64) -> Self {
         let taps = taps(&windows).iter().product();
         let geometry = Geometry { windows, ..Geometry::identity() };
@@ -160,7 +162,7 @@ impl Affine {
         Affine { geometry: Geometry { input, output, ..self.geometry }, ..self }
     }
 
-    /// This map with its kernel, and not its bias, multiplied by `factor`.
+    /// This map with its kernel, but not its bias, multiplied by `factor`.
     #[must_use]
     pub fn with_factor(mut self, factor: f64) -> Self {
         let scales = self.summands.iter_mut().flat_map(|summand| &mut summand.scale);
@@ -168,7 +170,7 @@ impl Affine {
         self
     }
 
-    /// This map plus `shift`, which has one number or one per output channel.
+    /// This map plus `shift`, which has one number, or one per output channel.
     #[must_use]
     pub fn shifted(mut self, shift: &[f64]) -> Self {
         let channels = self.bias.len().max(shift.len());
@@ -194,7 +196,7 @@ impl Affine {
         shape(&self.geometry)
     }
 
-    /// One number per output channel; one for all, if the channels are not counted.
+    /// The bias: one number per output channel, or one for all if the channels are not counted.
     pub fn bias(&self) -> &[f64] {
         &self.bias
     }
@@ -206,20 +208,20 @@ impl Affine {
 }
 
 impl Summand {
-    /// The factor of one output of the sum.
+    /// The factor of output `output` of the sum.
     pub(super) fn scale_of(&self, output: usize) -> f64 {
         of_channel(&self.scale, output).unwrap_or(0.0)
     }
 
-    /// Whether `other` is the same kernel at the same place, with other factors: of
-    /// `c + c + …`, doubled 20 times, there is one summand and not a million.
+    /// Whether `other` is the same kernel at the same place, up to its factors. `c + c + …`,
+    /// doubled 20 times, thus has one summand instead of a million.
     pub(super) fn is_multiple_of(&self, other: &Summand) -> bool {
         Arc::ptr_eq(&self.weights, &other.weights) && self.geometry == other.geometry
     }
 }
 
-/// What `values`, which are one number for all channels or one per channel, say of `channel`;
-/// `None` beyond their end, where no map reads whose shapes fit.
+/// The element of `values` for `channel`, where a single value serves all channels. Returns
+/// `None` beyond the end, where no map with fitting shapes reads.
 pub fn of_channel(values: &[f64], channel: usize) -> Option<f64> {
     match values {
         [only] => Some(*only),
@@ -227,7 +229,7 @@ pub fn of_channel(values: &[f64], channel: usize) -> Option<f64> {
     }
 }
 
-/// `[O, C/groups, taps…]`.
+/// The shape of the kernel, `[O, C/groups, taps…]`.
 pub(super) fn shape(geometry: &Geometry) -> Vec<usize> {
     let (outputs, width) = match geometry.channels {
         Some(channels) => (channels.outputs, channels.inputs / channels.groups),
@@ -245,7 +247,7 @@ pub(super) fn in_a_row(array: ArrayD<f64>) -> Arc<dyn LazyWeights> {
     Arc::new(array.as_standard_layout().into_owned().into_raw_vec_and_offset().0)
 }
 
-/// `[A, B/groups, taps…]` as `[B, A/groups, taps…]`.
+/// Rearranges `[A, B/groups, taps…]` into `[B, A/groups, taps…]`.
 pub(super) fn exchange_channels(kernel: ArrayD<f64>, groups: usize) -> ArrayD<f64> {
     let (first, second) = (kernel.len_of(Axis(0)), kernel.len_of(Axis(1)));
     let taps = kernel.shape()[2..].to_vec();

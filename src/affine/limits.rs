@@ -1,31 +1,32 @@
-//! What multiplying kernels out may take.
+//! Bounds on multiplying kernels out.
 //!
 //! Knows geometries; multiplies nothing.
 
 use crate::affine::geometry::Geometry;
 use crate::affine::refusal::Refusal;
 
-/// Kernels of more weights are composed with what scales them and with nothing else: both
-/// factors and the product are in memory, in float64. Of two kernels of 2²⁸ weights, 6 GB would
-/// be. A proof takes no more elements, either.
+/// Upper bound on the weights of a kernel that is multiplied out; larger kernels are composed
+/// only with maps that scale. Both factors and the product are in memory, in float64, which for
+/// two kernels of 2²⁸ weights would be 6 GB. A proof is bounded by the same number of elements.
 const MOST_WEIGHTS: f64 = (1 << 25) as f64;
 
-/// Multiply-adds of one product: some ten seconds. Two kernels of 2²⁴ taps in a row have no more
-/// weights than are allowed, and would take 2⁴⁸.
+/// Upper bound on the multiply-adds of one product, which take about ten seconds. Two kernels of
+/// 2²⁴ taps in a row have no more weights than are allowed, but would take 2⁴⁸ multiply-adds.
 const MOST_PRODUCTS: f64 = (1_u64 << 35) as f64;
 
-/// Whether a kernel of so many `weights` is multiplied out.
+/// Checks whether a kernel with this number of weights may be multiplied out.
 ///
 /// # Errors
-/// If it is not.
+/// Returns an error if it has too many.
 pub fn check_weights(weights: f64) -> Result<(), Refusal> {
     if weights > MOST_WEIGHTS { Err(Refusal::Weights(weights as u64)) } else { Ok(()) }
 }
 
-/// Whether `composed`, which is `outer ∘ inner`, is multiplied out.
+/// Checks whether `composed`, which is `outer ∘ inner`, may be multiplied out.
 ///
 /// # Errors
-/// If it takes too much.
+/// Returns an error if a kernel has too many weights, or the product takes too many
+/// multiply-adds.
 pub fn check_product(
     outer: &Geometry,
     inner: &Geometry,

@@ -1,10 +1,10 @@
-//! What can be done with a linear map, with or without weights: composition `∘`, addition `⊕`,
-//! and exchanging axes, by the same rules for geometries and for maps with weights.
+//! The operations on linear maps, with or without weights: composition `∘`, addition `⊕`, and
+//! exchanging axes, by the same rules for geometries and for maps with weights.
 //!
-//! The rules stand in [`rules`](super::rules), on geometries; what they mean for weights is in
-//! [`compose`](super::compose).
+//! The rules are in [`rules`](super::rules), on geometries; [`compose`](super::compose) applies
+//! them to weights.
 //!
-//! Knows geometries, and no weights.
+//! Knows geometries; no weights.
 
 use crate::affine::axes::AxisOrder;
 use crate::affine::geometry::{Channels, Geometry};
@@ -17,23 +17,24 @@ use crate::affine::window::Window;
 
 /// A linear map (plus a bias) between feature maps, with or without weights.
 pub trait Linear: Clone {
-    /// Its channels, windows and axes.
+    /// The map's channels, windows and axes.
     fn geometry(&self) -> &Geometry;
 
-    /// The same map with its axes in another order: what plays role `i` now is what
-    /// played role `roles[i]`, in what it reads and in what it makes. `roles` is a permutation
-    /// of `0..n` for an `n` that reaches all axes of the map, with role 1, the channels, in
-    /// its place unless the map has none.
+    /// The same map with its axes in another order: what plays role `i` now, in its input and
+    /// its output, is what played role `roles[i]` before. `roles` is a permutation of `0..n` for
+    /// an `n` that covers all axes of the map, with role 1, the channels, in its place unless
+    /// the map has no channels.
     #[must_use]
     fn permuted(&self, roles: &[usize]) -> Self;
 
-    /// As [`Self::after`], where what `inner` makes and `self` reads has its axes in one order.
+    /// As [`Self::after`], where the output of `inner` and the input of `self` have the same
+    /// axis order.
     ///
     /// # Errors
     /// As [`Self::after`].
     fn composed(&self, inner: &Self) -> Result<Self, Refusal>;
 
-    /// As [`Self::plus`], where both maps read the common input with its axes in one order.
+    /// As [`Self::plus`], where both maps read the common input in the same axis order.
     ///
     /// # Errors
     /// As [`Self::plus`].
@@ -43,8 +44,8 @@ pub trait Linear: Clone {
     #[must_use]
     fn negated(self) -> Self;
 
-    /// What is left to do where `front`, which pads, crops or turns what `self` reads as `self`
-    /// does, was done before.
+    /// The part of `self` that is left where `front`, which pads, crops or turns the input as
+    /// `self` does, has been applied before.
     #[must_use]
     fn behind(&self, front: &Geometry) -> Self;
 
@@ -55,48 +56,54 @@ pub trait Linear: Clone {
     #[must_use]
     fn unshifted(self) -> Self;
 
-    /// The bias alone, added to what `self` makes without it; that of one channel is one for all
-    /// elements.
+    /// The map that only adds the bias of `self`, to the output that `self` has without it. The
+    /// bias of a single channel becomes one number for all elements.
     #[must_use]
     fn shift_alone(&self) -> Self;
 
-    /// Of `y = s·x + t`, the shift by `t/s` in front of the scale alone, `y = s·(x + t/s)`, on tensors
-    /// with so many spatial `axes`; `y` may be of channels that are picked from `x`.
+    /// The shift by `t/s` that stands in front of the scale alone, where `self` is
+    /// `y = s·x + t`, so that `y = s·(x + t/s)`, on tensors with `axes` spatial axes. The
+    /// channels of `y` may be picked from `x`.
     ///
     /// # Errors
-    /// If it is more than a scale and shift of channels that are picked, or these are more than `x`
-    /// has; if some `s` is zero, or one channel that is picked twice is shifted by two numbers.
+    /// Returns an error if the map does more than scale and shift picked channels, if it picks
+    /// more channels than `x` has, if some `s` is zero, or if a channel that is picked twice is
+    /// shifted by two different numbers.
     fn shift_in_front(&self, axes: usize) -> Result<Self, Refusal>;
 
-    /// Of a scale and shift, one whose channels, along those of `order`, are scaled and shifted
-    /// as these `channels` are now.
+    /// The scale and shift, along the channel axis of `order`, with the picked `channels` of
+    /// `self`, itself a scale and shift; without `channels`, one number serves all elements.
     #[must_use]
     fn picked(&self, order: &AxisOrder, channels: Option<&PickedChannels>) -> Self;
 
-    /// The same map of tensors of these spatial sizes whose channels are all their elements: a
-    /// product, with a row for each element that is made. As many groups keep them apart.
+    /// The same map on tensors of these spatial sizes with all their elements as channels: a
+    /// product with one row per output element. It has as many groups as `self`.
     ///
     /// # Errors
-    /// If it is no convolution between NCHW tensors that pads with zeros, or of too many weights.
+    /// Returns an error unless the map is a convolution between NCHW tensors that pads with
+    /// zeros, its output is not empty, and the product has few enough weights.
     fn dense(&self, sizes: &[usize]) -> Result<Self, Refusal>;
 
-    /// The map with these `channels`, that makes what `self` does with what `next` does behind it;
-    /// `None` if their windows or axes are not the same.
+    /// The map with these `channels` whose output is that of `self` with that of `next` behind
+    /// it. Returns `None` if they differ in more than their channels and biases: in windows,
+    /// kinds or axes.
     fn with_rows_of(&self, next: &Self, channels: Channels) -> Option<Self>;
 
-    /// The map of one `part` of the channels that `self` mixes, without the bias: what `self` makes
-    /// is the sum of these, and the bias.
+    /// The map of one `part` of the channels that `self` mixes, without the bias: the output of
+    /// `self` is the sum of the maps of all parts, plus the bias.
     ///
     /// # Errors
-    /// If `self` has groups, or reads another number of channels, or along another axis.
+    /// Returns an error if `self` has groups, is a transposed convolution, reads another number
+    /// of channels, or has its channels along another axis.
     fn of_part(&self, part: &Part) -> Result<Self, Refusal>;
 
-    /// `self` with these `windows`, which make as many outputs at all sizes at which it is computed.
+    /// `self` with these `windows`, which make the same number of outputs at all sizes at which
+    /// the map is computed.
     #[must_use]
     fn recounted(&self, windows: Vec<Window>) -> Self;
 
-    /// `self`, which makes as many outputs as `other` of the same tensor at all sizes at which both
-    /// are computed: with counts that are the same.
+    /// `self` with windows that count outputs as those of `other` do: both make the same number of
+    /// outputs of the same tensor at all sizes at which both are computed.
     #[must_use]
     fn counting_as(&self, other: &Geometry) -> Self {
         let own = self.geometry();
@@ -104,10 +111,10 @@ pub trait Linear: Clone {
         self.recounted(own.axes(other).map(counted).collect())
     }
 
-    /// The map of these `squares`, without more.
+    /// The map that these `squares` are, and nothing more.
     fn squares(squares: &Squares) -> Self;
 
-    /// `self ∘ squares`, of what is a whole number of them.
+    /// `self ∘ squares`, on inputs that are a whole number of squares.
     ///
     /// # Errors
     /// As [`Self::after`].
@@ -118,23 +125,23 @@ pub trait Linear: Clone {
         Ok(composed.recounted(windows))
     }
 
-    /// The mean of each window, on every channel.
+    /// The map that takes the mean of each window, on every channel.
     fn mean(windows: Vec<Window>) -> Self;
 
-    /// `self` with the axes of what it makes in the order of what it reads.
+    /// `self` with its output in the axis order of its input.
     #[must_use]
     fn unturned(&self) -> Self;
 
-    /// The same map of channels along those of `order`, of tensors of any rank; it does the same at
-    /// every position.
+    /// The same map on tensors of any rank, with its channels along the channel axis of `order`;
+    /// `self` does the same at every position.
     #[must_use]
     fn along(&self, order: &AxisOrder) -> Self;
 
-    /// `view ∘ self` as `D ∘ view`; this is `D`.
+    /// Rewrites `view ∘ self` as `D ∘ view` and returns `D`.
     ///
     /// # Errors
-    /// If `self` does not the same at every position, or what it scales or mixes is along no axis of
-    /// what the view makes.
+    /// Returns an error if `self` does not do the same at every position, or if the axis along
+    /// which it scales or mixes is no axis of the view's output.
     fn beyond(&self, view: &View) -> Result<Self, Refusal> {
         let map = self.geometry();
         if map.mixes_channels() {
@@ -143,7 +150,7 @@ pub trait Linear: Clone {
             return Ok(self.along(&AxisOrder::with_channels_at(to.axis)));
         }
         map.must_be_diagonal()?;
-        // One number for one channel is one for all elements, wherever these go.
+        // A factor for a single channel applies to all elements, wherever the view takes them.
         let Some(channels) = map.channels.filter(|channels| channels.outputs != 1) else {
             return Ok(self.picked(&AxisOrder::CANONICAL, None));
         };
@@ -153,10 +160,11 @@ pub trait Linear: Clone {
         Ok(self.picked(&AxisOrder::with_channels_at(axis), Some(&spread)))
     }
 
-    /// What `self`, of a whole tensor, does to a part of it.
+    /// The map that does to one part of a tensor what `self` does to the whole.
     ///
     /// # Errors
-    /// If `self` is no scale or shift, or not of such a tensor.
+    /// Returns an error if `self` is no scale or shift, or has another number of channels than
+    /// the whole tensor.
     fn on_part(&self, part: &Part) -> Result<Self, Refusal> {
         let map = self.geometry();
         map.must_be_diagonal()?;
@@ -172,13 +180,14 @@ pub trait Linear: Clone {
         }
     }
 
-    /// `self ∘ inner`: first `inner`, then `self`, as one map for inputs of every size. A
-    /// batch norm after a convolution (Eq. 2) is one.
+    /// `self ∘ inner`: first `inner`, then `self`, as one map for inputs of every size, as for a
+    /// batch norm after a convolution (Eq. 2).
     ///
     /// # Errors
-    /// If the composition is not one convolution: other channels or axes between the two, a
-    /// border that does not pass (`Border`, `BiasAtBorder`, `Borders`), a transposed
-    /// convolution with something else than a pointwise map or a crop, or windows too large.
+    /// Returns an error if the composition is not one convolution: different channels or axes
+    /// between the two, a border that does not pass (`Border`, `BiasAtBorder`, `Borders`), a
+    /// transposed convolution with anything but a pointwise map or a crop, or windows that are
+    /// too large.
     fn after(&self, inner: &Self) -> Result<Self, Refusal> {
         let (wanted, given) = (&self.geometry().input, &inner.geometry().output);
         let composed = if wanted == given {
@@ -191,8 +200,8 @@ pub trait Linear: Clone {
         Ok(composed.settled())
     }
 
-    /// The same map with its input in canonical order, if exchanging spatial axes of the
-    /// kernel is enough for that.
+    /// The same map with its input in canonical order, if exchanging spatial axes of the kernel
+    /// suffices for that; `self` otherwise.
     #[must_use]
     fn settled(self) -> Self {
         let input = &self.geometry().input;
@@ -205,16 +214,17 @@ pub trait Linear: Clone {
         }
     }
 
-    /// `self ⊕ other`: the sum of both maps as one (Eq. 3), with taps added where they read
-    /// the same position, and biases added (Eq. 7).
+    /// `self ⊕ other`: the sum of both maps as one (Eq. 3), with taps added where they read the
+    /// same position, and biases added (Eq. 7).
     ///
-    /// `shape` is that of the tensor that both maps read, in its own order of axes; `None` for
-    /// sizes that are not known, and `&[]` if none is. Known sizes let in windows that make
+    /// `shape` is the shape of the tensor that both maps read, in its own order of axes: `None`
+    /// for each unknown size, and `&[]` if no size is known. Known sizes admit windows that make
     /// as many outputs for these sizes only.
     ///
     /// # Errors
-    /// If no single window covers both maps: other strides, numbers of outputs, channels,
-    /// borders or axes, a convolution and a transposed one, or windows too large.
+    /// Returns an error if no single window covers both maps: different strides, numbers of
+    /// outputs, channels, borders or axes, a convolution and a transposed one, or windows that
+    /// are too large.
     fn plus(self, other: &Self, shape: &[Option<i64>]) -> Result<Self, Refusal> {
         if self.geometry().input == other.geometry().input {
             return self.added(other, shape);
@@ -223,10 +233,10 @@ pub trait Linear: Clone {
         one.added(&other, shape)
     }
 
-    /// `self` and `other` with the axes of what they read in one order.
+    /// `self` and `other` with their inputs in the same axis order.
     ///
     /// # Errors
-    /// If exchanging spatial axes of their kernels is not enough for that.
+    /// Returns an error if exchanging spatial axes of their kernels does not suffice for that.
     fn aligned(self, other: &Self) -> Result<(Self, Self), Refusal> {
         let (mine, theirs) = (&self.geometry().input, &other.geometry().input);
         if mine == theirs {

@@ -1,6 +1,6 @@
-//! Multiply-adds, counted without knowing sizes: per position, and what borders change.
+//! Multiply-adds, counted without knowing sizes: per position, plus what borders change.
 //!
-//! Knows geometries, no weights.
+//! Knows geometries; no weights.
 
 use crate::affine::geometry::{ConvKind, Geometry};
 
@@ -8,26 +8,26 @@ use crate::affine::geometry::{ConvKind, Geometry};
 /// `each·mᵈ + edge·mᵈ⁻¹`. The second term is what padding adds and cropping saves.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Macs {
-    /// Per position.
+    /// Multiply-adds per position.
     pub each: f64,
-    /// Per position of one side.
+    /// Multiply-adds per position of one side.
     pub edge: f64,
 }
 
-/// Feature maps are compared from this many positions along each axis on: a stage in the
-/// middle of a network.
+/// The least number of positions along each axis for which feature maps are compared: a stage in
+/// the middle of a network.
 const POSITIONS: f64 = 32.0;
 
-/// Sums in another order differ by rounding.
+/// Tolerance, relative to the larger count: sums in another order differ by rounding.
 const ROUNDING: f64 = 1e-9;
 
 impl Macs {
-    /// So many at each position, whatever borders there are.
+    /// `multiply_adds` at each position, whatever borders there are.
     pub fn each(multiply_adds: f64) -> Self {
         Macs { each: multiply_adds, edge: 0.0 }
     }
 
-    /// These multiply-adds, which are counted on the input of `map`, counted on its output:
+    /// These multiply-adds, given in positions of the input of `map`, in positions of its output:
     /// `n = stride·m − stride − slack` inputs make m outputs.
     #[must_use]
     pub fn before(self, map: &Geometry) -> Self {
@@ -43,18 +43,18 @@ impl Macs {
             all *= factor;
             missing += lost;
         }
-        // Along one axis of d, on the average.
+        // The factor along one of d axes, on average.
         let one = if all == 1.0 { 1.0 } else { f64::powf(all, 1.0 / axes as f64) };
         Macs { each: self.each * all, edge: self.edge * all / one - self.each * all * missing }
     }
 
-    /// The multiply-adds of both counts together.
+    /// The sum of both counts.
     #[must_use]
     pub fn plus(self, other: Macs) -> Self {
         Macs { each: self.each + other.each, edge: self.edge + other.edge }
     }
 
-    /// These multiply-adds at so many `positions`, to the first order.
+    /// These multiply-adds at each of `positions`, to the first order.
     #[must_use]
     pub fn at(self, positions: Macs) -> Self {
         Macs {
@@ -63,7 +63,8 @@ impl Macs {
         }
     }
 
-    /// Whether this is no more than `other` on feature maps of `POSITIONS` and more.
+    /// Whether this count is at most `other` on all feature maps of at least `POSITIONS` per
+    /// axis.
     pub fn no_more_than(&self, other: &Macs) -> bool {
         let scale = self.each.abs().max(other.each.abs());
         let is_no_more = |mine: f64, others: f64| mine - others <= ROUNDING * scale;
@@ -74,7 +75,7 @@ impl Macs {
 }
 
 impl Geometry {
-    /// The multiply-adds of this map, per output position.
+    /// The multiply-adds of this map per output position.
     pub fn macs(&self) -> Macs {
         let strides = self.windows.iter().map(|window| window.stride as f64);
         Macs::each(match self.kind {

@@ -1,8 +1,8 @@
-//! How large the weights of a kernel are: by position, as the paper shows it (Eq. 9 and
-//! 10), and by output channel, on which it depends how well they can be quantized.
+//! How large the weights of a kernel are: by position, as in the paper (Eq. 9 and 10), and by
+//! output channel, which decides how well they can be quantized.
 //!
-//! Knows weights and shapes. Large kernels are read in pieces; whether in turn or at the same
-//! time is for the caller to say.
+//! Knows weights and shapes. Large kernels are read in pieces; the caller decides whether one
+//! after the other or in parallel.
 
 use std::ops::Range;
 
@@ -12,58 +12,58 @@ use crate::affine::kernel::{Affine, Summand, of_channel, shape};
 use crate::affine::quantization::{EachPiece, Int8Weights, RoundingNoise};
 use crate::numbers::{self, LazyWeights, pieces};
 
-/// How large the weights of one kernel are.
+/// The magnitude of one kernel's weights.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Magnitude {
     /// Taps per spatial axis.
     pub kernel: Vec<usize>,
-    /// `S / max(S)` of Eq. 9, the last axis fastest: all zero if all weights are.
+    /// `S / max(S)` of Eq. 9, the last axis fastest; all zero if all weights are zero.
     pub by_position: Vec<f64>,
-    /// The largest |w| of each output channel.
+    /// Distribution of the largest |w| of each output channel.
     pub channels: Spread,
-    /// What rounding does to all of them.
+    /// The effect of rounding all weights to int8.
     pub int8: Int8Weights,
 }
 
-/// How one number per output channel is spread, channels of zeros left out. Quartiles are
-/// interpolated; all is zero if no channel is left.
+/// Distribution of one number per output channel, without channels of zeros. Quartiles are
+/// interpolated; all numbers are zero if no channel is left.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Spread {
-    /// The smallest.
+    /// The smallest number.
     pub smallest: f64,
-    /// A quarter is below.
+    /// A quarter of the numbers is below.
     pub lower_quartile: f64,
-    /// Half is below.
+    /// Half of the numbers is below.
     pub median: f64,
-    /// A quarter is above.
+    /// A quarter of the numbers is above.
     pub upper_quartile: f64,
-    /// The largest.
+    /// The largest number.
     pub largest: f64,
     /// `largest / median`; `None` if no channel is left.
     pub ratio: Option<f64>,
 }
 
-/// The weights of a fused kernel beside those of the largest kernel in it.
+/// The weights of a fused kernel in comparison to those of the largest kernel in it.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Comparison {
-    /// The largest kernel by output channel, as it is stored: no norm is folded.
+    /// The largest kernel by output channel, as it is stored, before any norm is folded.
     pub stored: Spread,
-    /// The same kernel with the norms and scales of its branch folded: what a quantizer
-    /// would see if the other branches were not there.
+    /// The same kernel with the norms and scales of its branch folded: what a quantizer would
+    /// see without the other branches.
     pub before: Magnitude,
     /// The fused kernel.
     pub after: Magnitude,
-    /// The branch that holds the largest weights of the fused kernel, if its int8 weights are
-    /// poor.
+    /// The branch that holds the largest weights of the fused kernel; `None` unless its int8
+    /// weights are poor.
     pub dominant: Option<DominantBranch>,
 }
 
 impl Affine {
-    /// How large its weights are, and those of the largest kernel that it is a sum of, the
-    /// first of several: one that mixes channels, if there is one.
+    /// Compares the kernel with the largest kernel that it is a sum of: one that mixes channels,
+    /// if there is one, and the first of several. Returns `None` if there are no summands.
     pub(crate) fn compared(&self, work: &impl EachPiece) -> Option<Comparison> {
         let magnitude = |weights: &dyn LazyWeights, shape: &[usize], scale: &[f64]| {
             let pass = Pass::over(weights, shape, scale);
@@ -75,7 +75,7 @@ impl Affine {
         let largest = self.summands.iter().reduce(|a, b| if larger(a, b) { a } else { b })?;
         let (before, stored) = match largest.geometry.channels {
             Some(_) => magnitude(&*largest.weights, &shape(&largest.geometry), &largest.scale),
-            // The same for every channel, but for the scale.
+            // The kernel is the same for every channel, apart from the scale.
             None => {
                 let scaled = |scale: &[f64]| {
                     let windows = largest.geometry.windows.clone();
@@ -94,30 +94,30 @@ impl Affine {
     }
 }
 
-/// One pass over the weights of a kernel, in pieces that do not depend on each other.
+/// One pass over the weights of a kernel, in independent pieces.
 #[derive(Debug)]
 struct Pass<'w> {
     weights: &'w dyn LazyWeights,
-    /// Outputs, and weights of each.
+    /// Number of outputs, and of weights per output.
     rows: usize,
     row: usize,
     /// Taps per spatial axis.
     kernel: Vec<usize>,
-    /// Output `j` is scaled by `scale[j]`, or all by the only one.
+    /// Output `j` is scaled by `scale[j]`; a single scale serves all outputs.
     scale: &'w [f64],
 }
 
-/// What one piece of a [`Pass`] has to say.
+/// The partial results of one piece of a [`Pass`].
 #[derive(Debug, Clone, PartialEq)]
 struct PieceSums {
     /// `Σ |scale·w|` by position (Eq. 10).
     by_position: Vec<f64>,
-    /// By row the largest `|w|`.
+    /// The largest unscaled `|w|` of each row.
     largest: Vec<f64>,
 }
 
 impl<'w> Pass<'w> {
-    /// Over the kernel `[O, C, taps…]`, scaled.
+    /// A pass over the kernel `[O, C, taps…]` with this `shape`, scaled.
     fn over(weights: &'w dyn LazyWeights, shape: &[usize], scale: &'w [f64]) -> Self {
         let (rows, width, kernel) = match shape {
             [rows, width, kernel @ ..] => (*rows, *width, kernel.to_vec()),
@@ -127,7 +127,7 @@ impl<'w> Pass<'w> {
         Pass { weights, rows, row: (width * taps).max(1), kernel, scale }
     }
 
-    /// The weights of each piece.
+    /// The ranges of weights that are read at a time.
     fn pieces(&self) -> Vec<Range<usize>> {
         pieces(self.rows * self.row, self.row).collect()
     }
@@ -152,8 +152,8 @@ impl<'w> Pass<'w> {
         self.kernel.iter().product::<usize>().max(1)
     }
 
-    /// The magnitude of the kernel, and the spread without the scale. `pieces` are in their
-    /// order, so that the same weights give the same sums.
+    /// The magnitude of the kernel, and the spread without the scale. `pieces` are in the order
+    /// of the weights, so that the same weights give the same sums.
     fn summed(&self, pieces: Vec<PieceSums>) -> (Magnitude, Spread) {
         let mut by_position = vec![0.0; self.taps()];
         let mut unscaled = Vec::with_capacity(self.rows);
@@ -171,7 +171,7 @@ impl<'w> Pass<'w> {
         (Magnitude { kernel, by_position, channels, int8 }, Spread::of(unscaled))
     }
 
-    /// As [`Self::summed`], of all pieces, with what rounding does.
+    /// As [`Self::summed`], over all pieces, and including the effect of rounding.
     fn magnitude(&self, work: &impl EachPiece) -> (Magnitude, Spread) {
         let (magnitude, stored) = self.summed(work.each(self.pieces(), |piece| self.read(piece)));
         let scale = |output| factor(self.scale, output);
@@ -185,7 +185,7 @@ fn factor(scale: &[f64], output: usize) -> f64 {
 }
 
 impl Spread {
-    /// That of `numbers`.
+    /// The spread of `numbers`.
     fn of(mut numbers: Vec<f64>) -> Self {
         numbers.retain(|&number| number > 0.0);
         numbers.sort_by(f64::total_cmp);
@@ -208,8 +208,8 @@ impl Spread {
     }
 }
 
-/// The average of normalised matrices of one size (Eq. 9), and how many there are; `None`
-/// if there are none.
+/// The average of normalised matrices of one size (Eq. 9), and their number. Returns `None` if
+/// there are none.
 pub fn average<'m>(matrices: impl Iterator<Item = &'m [f64]>) -> Option<(Vec<f64>, usize)> {
     let mut layers = 0;
     let mut sums: Vec<f64> = Vec::new();

@@ -1,19 +1,21 @@
 //! The mathematics: linear maps between feature maps that are convolutions.
 //!
 //! A [`Window`] says where a kernel's taps fall along one axis, a [`Geometry`] is a kernel
-//! without its weights, an [`Affine`] has weights (as [`LazyWeights`](crate::numbers::LazyWeights),
-//! read in pieces) and a bias. Geometries and maps with weights are composed
-//! ([`Linear::after`]) and added ([`Linear::plus`], the `⊕` of Eq. 3) by the same rules, so
-//! that a rewrite is decided on geometries alone and then repeated on weights. [`Macs`] is
-//! what a map costs to run, a [`Magnitude`] how large its weights are. Everything is float64.
+//! without its weights, an [`Affine`] adds the weights (as
+//! [`LazyWeights`](crate::numbers::LazyWeights), read in pieces) and a bias. Geometries and maps
+//! with weights are composed ([`Linear::after`]) and added ([`Linear::plus`], the `⊕` of Eq. 3)
+//! by the same rules, so a rewrite is decided on geometries alone and then repeated on weights.
+//! [`Macs`] is what a map costs to run, a [`Magnitude`] how large its weights are. All
+//! arithmetic is float64.
 //!
-//! Equations are those of Ding et al., "ACNet: Strengthening the Kernel Skeletons for Powerful
-//! CNN via Asymmetric Convolution Blocks" (2019). Where the paper asks that one kernel is no
-//! larger than the other (Eq. 4), taps here are put where they read: kernels of any sizes are
-//! added, dilated and off their centre too, as long as both make as many outputs.
+//! Equation numbers refer to Ding et al., "ACNet: Strengthening the Kernel Skeletons for
+//! Powerful CNN via Asymmetric Convolution Blocks" (2019). Where the paper requires one kernel
+//! to be no larger than the other (Eq. 4), taps are placed here at the positions that they read:
+//! kernels of any sizes can be added, dilated and off-centre ones too, as long as both make the
+//! same number of outputs.
 //!
-//! This module knows ndarray, and nothing of ONNX, of formats or of threads. It may refuse
-//! (see [`Refusal`]); of shapes that fit each other, it cannot fail.
+//! Knows ndarray; nothing of ONNX, file formats or threads. It may refuse (see [`Refusal`]), but
+//! it cannot fail on shapes that fit each other.
 //!
 //! # One block by hand
 //!
@@ -45,7 +47,7 @@
 //! // Eq. 7: (0.5 − 1·1) + 0 + 1.
 //! assert_eq!(fused.bias(), [0.5]);
 //!
-//! // What shares no sliding window is no one kernel, and says why.
+//! // Kernels without a common sliding window are not one kernel; the error says why.
 //! let strided = Affine::conv(ones(&[1, 1, 1, 1]), &[], vec![Window::new(1, 2, 1, (0, 0)).unwrap(); 2], 1);
 //! assert_eq!(square.plus(&strided, &[]).unwrap_err(), Refusal::Strides(1, 2, 0));
 //! # Ok::<(), Refusal>(())

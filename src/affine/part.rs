@@ -1,23 +1,25 @@
-//! Parts of a tensor: neighbouring elements along one axis, as a Concat joins them.
+//! Parts of a tensor: ranges of consecutive elements along one axis, as a Concat joins them.
 //!
-//! A tensor that is joined of others is a sum of them, each of which is part of it and zero
-//! elsewhere. Knows sizes along one axis; no weights, and no operator.
+//! A tensor that is a concatenation of others is a sum of tensors, each of which equals one of
+//! them in its part and is zero elsewhere. Knows sizes along one axis; no weights, and no
+//! operator.
 
-/// Elements of one axis of a tensor.
+/// A range of elements along one axis of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Part {
-    /// The axis, from the front.
+    /// The axis, counted from the front.
     pub axis: usize,
-    /// Elements along it of the whole tensor.
+    /// Number of elements of the whole tensor along the axis.
     pub whole: usize,
-    /// The first element of the part.
+    /// Index of the part's first element.
     pub start: usize,
-    /// Elements of the part.
+    /// Number of elements of the part.
     pub size: usize,
 }
 
 impl Part {
-    /// Tensors of these sizes along `axis`, joined; `None` if one of them is empty.
+    /// The parts that tensors of these `sizes` along `axis` form when they are joined. Returns
+    /// `None` if one of them is empty.
     pub fn joined(axis: usize, sizes: &[usize]) -> Option<Vec<Self>> {
         let whole = sizes.iter().try_fold(0usize, |whole, &size| whole.checked_add(size))?;
         let mut start = 0usize;
@@ -29,15 +31,16 @@ impl Part {
         sizes.iter().map(part).collect()
     }
 
-    /// What this part of `outer` is of the whole; `None` if they are along different axes.
+    /// This part of `outer` as a part of the whole tensor. Returns `None` unless it is along the
+    /// same axis, and of a whole as large as `outer`.
     pub fn of(self, outer: Part) -> Option<Self> {
         let fits = self.axis == outer.axis && self.whole == outer.size;
         let start = outer.start.saturating_add(self.start);
         fits.then_some(Part { start, whole: outer.whole, ..self })
     }
 
-    /// This part and its neighbour `next` as one, which is all of the whole if that is `None`; or
-    /// `None` if that does not follow it.
+    /// This part joined with the part `next` behind it: `Some(None)` if both are the whole
+    /// tensor, and `None` if `next` does not follow this part.
     pub fn with_next(self, next: Part) -> Option<Option<Self>> {
         let end = self.start.saturating_add(self.size);
         let follows = (next.axis, next.whole, next.start) == (self.axis, self.whole, end);
@@ -45,8 +48,8 @@ impl Part {
         follows.then_some((size < self.whole).then_some(Part { size, ..self }))
     }
 
-    /// Whether these parts, each of which may be told more than once, are a whole tensor
-    /// without a gap, and no two of them overlap; no part is all of it.
+    /// Whether these parts form a whole tensor without gaps or overlaps, where a part may be
+    /// listed more than once and `None` is the whole tensor.
     pub fn make_a_whole(parts: impl Iterator<Item = Option<Self>>) -> bool {
         let mut parts: Vec<Option<Self>> = parts.collect();
         parts.sort_unstable();

@@ -1,6 +1,6 @@
 //! Channels that are picked from others, some of them more than once.
 //!
-//! Knows numbers of channels, and the kernel that picks them; not what is done with them.
+//! Knows channel indices and the kernel that picks them; not what is done with the channels.
 
 #![allow(clippy::indexing_slicing, reason = "rows are as many as places")]
 
@@ -12,8 +12,8 @@ use crate::affine::limits;
 use crate::affine::refusal::Refusal;
 use crate::numbers::LazyWeights;
 
-/// Number `(o·n + c)·inner + i` of the picked ones is the `c`-th of `n` channels, for each `o`
-/// below `outer` and `i` below `inner`.
+/// A selection of channels with repetition: its element `(o·n + c)·inner + i` is the `c`-th of
+/// the `n` `channels`, for each `o` below `outer` and `i` below `inner`.
 #[derive(Debug, Clone)]
 pub struct PickedChannels {
     outer: usize,
@@ -22,39 +22,39 @@ pub struct PickedChannels {
 }
 
 impl PickedChannels {
-    /// So many times these `channels`, each so often in a row.
+    /// The sequence of `channels`, each repeated `inner` times, the whole repeated `outer` times.
     ///
     /// # Errors
-    /// If they are more than the weights of a kernel that is multiplied out: a view says of
-    /// anything that it joins 2⁵⁰ positions with channels.
+    /// Returns an error if it is longer than a kernel that is multiplied out may have weights: a
+    /// view in a file can claim to join 2⁵⁰ positions with the channels.
     pub fn new(outer: usize, channels: Range<usize>, inner: usize) -> Result<Self, Refusal> {
         limits::check_weights(outer as f64 * channels.len() as f64 * inner as f64)?;
         Ok(PickedChannels { outer, channels, inner })
     }
 
-    /// How many there are.
+    /// The number of picked channels.
     pub fn count(&self) -> usize {
         self.outer * self.channels.len() * self.inner
     }
 
-    /// Where each of them comes from.
+    /// The source channel of each picked channel.
     pub fn channels(&self) -> impl Iterator<Item = usize> {
         let once = self.channels.clone().flat_map(|channel| repeat_n(channel, self.inner));
         (0..self.outer).flat_map(move |_| once.clone())
     }
 }
 
-/// Rows that have one 1 each.
+/// Weights in rows with a single 1 each.
 #[derive(Debug)]
 pub(super) struct Picks {
-    /// Where it stands.
+    /// Column of the 1 in each row.
     places: Arc<[usize]>,
-    /// Numbers of a row.
+    /// Length of a row.
     row: usize,
 }
 
 impl Picks {
-    /// Rows of `row` numbers, with a 1 at each of these `places`.
+    /// Rows of length `row`, with a 1 at each of these `places`.
     pub(super) fn new(places: Arc<[usize]>, row: usize) -> Self {
         Picks { places, row }
     }

@@ -1,23 +1,23 @@
-//! What rounding does to weights that become int8: symmetric, in steps of the largest weight's
-//! 127th part, of the whole kernel or of each output channel.
+//! The effect of rounding weights to int8: symmetric, in steps of 1/127 of the largest weight of
+//! the whole kernel, or of each output channel.
 //!
-//! The largest weight over the root of the mean square, the *crest factor*, decides: a step is
-//! the larger for it, and all weights are rounded to it.
+//! The largest weight divided by the root mean square, the *crest factor*, decides: the larger it
+//! is, the larger is the step to which all weights are rounded.
 //!
-//! Knows weights and rows of them. Large kernels are read in pieces; whether in turn or at the
-//! same time is for the caller to say.
+//! Knows weights and rows of them. Large kernels are read in pieces; the caller decides whether
+//! one after the other or in parallel.
 
 use std::ops::Range;
 
 use crate::affine::kernel::Affine;
 use crate::numbers::{self, LazyWeights, decibels, larger, pieces};
 
-/// The largest number of symmetric int8.
+/// The largest value of symmetric int8.
 const LARGEST: f64 = 127.0;
 
-/// Who has pieces read that do not depend on each other.
+/// A strategy for reading independent pieces, in turn or in parallel.
 pub trait EachPiece {
-    /// What `read` says of each piece, in their order.
+    /// Returns the result of `read` for each piece, in the order of the pieces.
     fn each<T: Send>(
         &self,
         pieces: Vec<Range<usize>>,
@@ -25,62 +25,63 @@ pub trait EachPiece {
     ) -> Vec<T>;
 }
 
-/// How well one kernel's weights are represented in int8. What is `None` is not to be told: all
-/// weights are zero, or rounding changes none.
+/// How well one kernel's weights are represented in int8. A field is `None` if it is not a finite
+/// number: all weights are zero, rounding changes none, or one is not finite.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Int8Weights {
-    /// `Σ w² / Σ (w − round(w))²` in dB, if one step serves all.
+    /// `Σ w² / Σ (w − round(w))²` in dB, with one step for the whole kernel.
     pub sqnr_per_tensor: Option<f64>,
-    /// The same with a step per output channel.
+    /// The same ratio with a step per output channel.
     pub sqnr_per_channel: Option<f64>,
-    /// The largest |w| by the root of the mean square.
+    /// The largest |w| divided by the root mean square.
     pub crest_factor: Option<f64>,
 }
 
-/// `Σ w²` of weights, and what rounding them to int8 adds.
+/// The power of weights, and of the noise that rounding them to int8 adds.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct RoundingNoise {
     /// `Σ w²`.
     pub power: f64,
-    /// `Σ (w − round(w))²`, with one step for all.
+    /// `Σ (w − round(w))²`, with one step for all weights.
     pub per_tensor: f64,
-    /// The same with a step per row.
+    /// The same sum with a step per row.
     pub per_channel: f64,
     /// The largest |w|.
     pub largest: f64,
-    /// How many weights there are.
+    /// Number of weights.
     count: f64,
 }
 
-/// Fused, weights may lose so many dB of their signal-to-noise ratio: one bit.
+/// Upper bound, in dB, on what fused weights may lose of their signal-to-noise ratio: 6 dB are one
+/// bit.
 pub const MOST_LOST: f64 = 6.0;
 
-/// With fewer dB, networks begin to lose accuracy.
+/// Signal-to-noise ratio, in dB, below which networks begin to lose accuracy.
 pub const LEAST_SQNR: f64 = 30.0;
 
 impl Int8Weights {
-    /// Whether these weights, with one step for all, are worse than they have to be, as those
-    /// `before` them were or by themselves.
+    /// Whether these weights, with one step for all, are below 30 dB, or have lost too much of
+    /// what the weights `before` had.
     pub fn is_poor_beside(&self, before: &Int8Weights) -> bool {
         self.sqnr_per_tensor.is_some_and(|own| own < LEAST_SQNR) || self.is_lost_beside(before)
     }
 
-    /// Whether they have lost more than 6 dB of what those `before` them had, which may
-    /// have been exact.
+    /// Whether these weights have lost more than 6 dB of what the weights `before`, which may have
+    /// been exact, had.
     pub fn is_lost_beside(&self, before: &Int8Weights) -> bool {
-        // Of two that are exact, the difference is no number.
+        // The difference is NaN if both are exact.
         before.per_tensor() - self.per_tensor() > MOST_LOST
     }
 
-    /// [`Self::sqnr_per_tensor`]; infinite if that is not told: they are exact.
+    /// [`Self::sqnr_per_tensor`], or infinity for `None`: these weights are exact.
     pub fn per_tensor(&self) -> f64 {
         self.sqnr_per_tensor.unwrap_or(f64::INFINITY)
     }
 }
 
 impl RoundingNoise {
-    /// That of weights in rows of `row` numbers, each row times `scale` of its number.
+    /// The noise of weights in rows of length `row`, each multiplied by the `scale` of its index.
     pub fn of(
         weights: &dyn LazyWeights,
         row: usize,
@@ -119,13 +120,13 @@ impl RoundingNoise {
         }
     }
 
-    /// That of a map's kernel.
+    /// The noise of a map's kernel.
     pub fn of_kernel(map: &Affine, work: &impl EachPiece) -> Self {
         let row = map.shape().iter().skip(1).product();
         RoundingNoise::of(map, row, |_| 1.0, work)
     }
 
-    /// That of both together, each rounded in steps of its own.
+    /// The noise of both sets of weights together, each rounded in steps of its own.
     #[must_use]
     pub fn beside(&self, other: &RoundingNoise) -> Self {
         RoundingNoise {
@@ -143,7 +144,7 @@ impl RoundingNoise {
         decibels(self.power, self.per_tensor)
     }
 
-    /// In dB.
+    /// The ratios in dB.
     pub fn int8(&self) -> Int8Weights {
         let crest = self.largest / (self.power / self.count).sqrt();
         Int8Weights {
@@ -154,28 +155,28 @@ impl RoundingNoise {
     }
 }
 
-/// `10·log₁₀(signal / noise)`, where that is a number.
+/// `10·log₁₀(signal / noise)`; `None` if that is not finite.
 fn finite_decibels(signal: f64, noise: f64) -> Option<f64> {
     Some(decibels(signal, noise)).filter(|decibels| decibels.is_finite())
 }
 
-/// Of numbers as large as 1.5 · 2⁵², and of their neighbours, float64 holds the integers alone: a
-/// smaller number that is added to it is rounded, halves to even ones.
+/// A number so large that its float64 neighbours are the integers next to it: a smaller number
+/// that is added to it is rounded to an integer, halves to the even one.
 const WHOLE: f64 = 1.5 * (1u64 << 52) as f64;
 
-/// `Σ (w − round(w))²` in steps of a 127th of `largest`.
+/// `Σ (w − round(w))²` in steps of 1/127 of `largest`.
 fn noise(weights: &[f64], largest: f64) -> f64 {
     if largest == 0.0 {
         return 0.0;
     }
     let step = largest / LARGEST;
-    // `round_ties_even` is a call of the C library where the oldest processors are compiled for.
+    // `round_ties_even` compiles to a call of the C library for the oldest supported processors.
     let rounded = |steps: f64| (steps + WHOLE) - WHOLE;
     let error = |w: &f64| w - rounded(w / step) * step;
     weights.iter().map(error).map(|error| error * error).sum()
 }
 
-/// One piece after the other.
+/// Reads one piece after the other.
 #[cfg(test)]
 pub(super) struct InTurn;
 
@@ -194,15 +195,16 @@ impl EachPiece for InTurn {
 mod tests {
     use super::*;
 
-    /// Rows of two weights, the factors of the rows; the noise per tensor and per channel.
+    /// Weights in rows of two and a factor per row; the noise per tensor and per channel.
     #[test]
     fn weights_are_rounded_to_127_steps() {
         for (weights, scale, per_tensor, per_channel) in [
-            // On the grid of the largest.
+            // All weights are on the grid of the largest one.
             (vec![127.0, -3.0, 64.0, 0.0], [1.0, 1.0], 0.0, 0.0),
-            // 0.25 is a quarter of a step of 127, and on a grid of its own row.
+            // 0.25 is a quarter of a step of the largest weight, 127, and on the grid of its own
+            // row.
             (vec![127.0, 1.0, 0.25, 0.0], [1.0, 1.0], 0.0625, 0.0),
-            // 1.5 goes to 2, as it is even, and so does 2.5.
+            // 1.5 is rounded to 2, which is even, and so is 2.5.
             (vec![127.0, 1.5, 127.0, 2.5], [1.0, 1.0], 0.5, 0.5),
             (vec![127.0, 1.0, 127.0, 1.0], [1.0, -0.25], 0.125, 0.0),
             (vec![0.0; 4], [1.0, 1.0], 0.0, 0.0),

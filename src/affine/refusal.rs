@@ -1,12 +1,12 @@
 //! Why two maps are not one convolution.
 //!
-//! Knows axes by their numbers, and neither nodes nor tensors.
+//! Knows axes by their numbers; neither nodes nor tensors.
 
-/// The reason, with the numbers that disagree. Axes are spatial: 0 is the first
-/// after the channels.
+/// The reason, with the numbers that disagree. Axes are spatial: 0 is the first axis after the
+/// channels.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Different strides never share a sliding window.
+    /// Different strides, which never share a sliding window.
     #[error("strides {0} and {1} differ on spatial axis {2}")]
     Strides(i64, i64, usize),
     /// Different numbers of outputs.
@@ -15,7 +15,7 @@ pub enum Refusal {
          other ⌊(n{right:+})/{stride}⌋+1"
     )]
     Counts {
-        /// Spatial axis.
+        /// The spatial axis.
         axis: usize,
         /// Slack of one window.
         left: i64,
@@ -24,38 +24,39 @@ pub enum Refusal {
         /// Their stride.
         stride: i64,
     },
-    /// A window whose place follows from a size that is not known.
+    /// A window whose place depends on an unknown size.
     #[error("where a window stands on spatial axis {0} depends on a size that is not known")]
     Unplaced(usize),
     /// Different numbers of channels.
     #[error("they yield {0} and {1} channels, so one is broadcast onto the other")]
     Channels(usize, usize),
-    /// Zero padding of the second map sees zeros where the first would not give zero.
+    /// Zero padding of the second map, where the first would have given something other than zero.
     #[error(
         "zero padding on spatial axis {0} stands where the inner operation would have \
          given something other than zero"
     )]
     Border(usize),
-    /// Zero padding of the second map sees zeros where the first has its bias.
+    /// Zero padding of the second map, where the first would have given its bias.
     #[error(
         "zero padding on spatial axis {0} stands where the inner operation would have given its bias"
     )]
     BiasAtBorder(usize),
-    /// Beyond the border one sees zeros and the other does not, or a reflection of something else.
+    /// Different borders: beyond them one map sees zeros and the other does not, or they see
+    /// reflections of different tensors.
     #[error("they see different values beyond the border of spatial axis {0}")]
     Borders(usize),
-    /// One works along other axes than the other: channels against width, NCHW against NHWC.
+    /// Different axes: channels against width, NCHW against NHWC.
     #[error(
         "they run along different axes: the channels, or the spatial axes, of one are not those of \
          the other"
     )]
     Axes,
-    /// Terms of a sum that are broadcast onto each other.
+    /// Terms of a sum of different ranks, which are broadcast onto each other.
     #[error(
         "the summands have different numbers of dimensions, so their channels lie on different axes"
     )]
     Ranks,
-    /// A view between them, which does not give what one works on an axis of its own.
+    /// A view between the maps that does not keep the axis of one of them apart from others.
     #[error("an operator between them rearranges the axes, and mixes the channels with other axes")]
     View,
     /// A convolution and a transposed one.
@@ -64,19 +65,19 @@ pub enum Refusal {
     /// A transposed convolution whose output begins or ends beyond all its windows.
     #[error("on spatial axis {0} the output is larger than what a transposed convolution makes")]
     Outgrown(usize),
-    /// A shift that would have to be divided by a scale of zero.
+    /// A shift in front of a scale of zero, by which it would have to be divided.
     #[error("a channel is scaled by zero")]
     Vanishes,
-    /// Shifts that one shift in front of what picks the channels cannot say.
+    /// Shifts behind picked channels that no single shift in front of the picking can express.
     #[error("a channel is picked twice, and shifted by two numbers")]
     Repeated,
-    /// Kernels that would have to be multiplied out at once.
+    /// A kernel with too many weights to be multiplied out.
     #[error("one of them, or both together, has {0} weights: more than 2²⁵ are not multiplied out")]
     Weights(u64),
-    /// Kernels whose product would take too long.
+    /// A product of kernels that would take too long.
     #[error("multiplying them out takes {0} multiply-adds: more than 2³⁵ are not done")]
     Products(u64),
-    /// Numbers beyond anything a network has.
+    /// A window with numbers beyond those of any network.
     #[error("the windows on spatial axis {0} are too large")]
     TooLarge(usize),
 }

@@ -1,8 +1,8 @@
-//! Weights, multiplied out row by row as they are read: one pass over the old weights, and
-//! memory for a row.
+//! Multiplies out weights row by row as they are read: one pass over the old weights, in memory
+//! for one row.
 //!
-//! A row is what one output channel has: `C/groups × taps` numbers. Knows where the taps of a
-//! summand fall in the sum (Eq. 6), and no rule of what may be a sum.
+//! A row holds the `C/groups × taps` numbers of one output channel. Knows where the taps of a
+//! summand fall in the sum (Eq. 6); has no rule about what may be summed.
 
 #![allow(
     clippy::indexing_slicing,
@@ -21,14 +21,14 @@ use crate::affine::window::Window;
 use crate::numbers::{self, LazyWeights};
 
 impl Affine {
-    /// All weights, `[O, C/groups, taps…]`, multiplied out.
+    /// All weights, multiplied out: `[O, C/groups, taps…]`.
     pub fn kernel(&self) -> ArrayD<f64> {
         ArrayD::from_shape_vec(IxDyn(&self.shape()), numbers::all(self))
             .unwrap_or_else(|_| unreachable!("as many as the shape says"))
     }
 
-    /// The shape of the weights as the operator stores them: `[O, C/groups, taps…]`, or, if
-    /// the convolution is transposed, `[C, O/groups, taps…]`.
+    /// The shape of the weights as the operator stores them: `[O, C/groups, taps…]`, or
+    /// `[C, O/groups, taps…]` if the convolution is transposed.
     pub fn stored_shape(&self) -> Vec<usize> {
         let mut shape = self.shape();
         if let (ConvKind::ConvTranspose, Some(channels)) =
@@ -78,17 +78,18 @@ impl LazyWeights for Affine {
     }
 }
 
-/// The rows of two kernels, those of the second one behind those of the first.
+/// The rows of two kernels, those of the second behind those of the first.
 #[derive(Debug)]
 pub(super) struct Stack {
     first: Affine,
     second: Affine,
 }
 
-/// Kernels that lie so deep in each other are multiplied out: reading goes down through all of them.
+/// Upper bound on the depth of weights that read other weights: reading recurses through all of
+/// them, so deeper ones are multiplied out.
 const MOST_DEPTH: usize = 32;
 
-/// The same map, multiplied out if its weights lie too deep.
+/// The same map, multiplied out if its weights have reached `MOST_DEPTH`.
 fn flat(map: &Affine) -> Affine {
     if map.depth() < MOST_DEPTH {
         return map.clone();
@@ -98,7 +99,7 @@ fn flat(map: &Affine) -> Affine {
 }
 
 impl Stack {
-    /// The rows of `one`, and behind them those of `other`.
+    /// Stacks the rows of `other` behind those of `one`.
     pub(super) fn of(one: &Affine, other: &Affine) -> Self {
         Stack { first: flat(one), second: flat(other) }
     }
@@ -121,16 +122,16 @@ impl LazyWeights for Stack {
     }
 }
 
-/// Of each row of a kernel without groups, what is multiplied by the channels of a part.
+/// The columns of a kernel without groups that are multiplied by the channels of one part.
 #[derive(Debug)]
 pub(super) struct Columns {
     whole: Affine,
-    /// Which numbers of a row these are.
+    /// The range of these numbers in each row.
     range: Range<usize>,
 }
 
 impl Columns {
-    /// Those of `part`.
+    /// The columns of `part` in the kernel of `map`.
     pub(super) fn of(map: &Affine, part: &Part) -> Self {
         let taps: usize = taps(&map.geometry.windows).iter().product();
         Columns { whole: flat(map), range: part.start * taps..(part.start + part.size) * taps }
@@ -154,13 +155,14 @@ impl LazyWeights for Columns {
     }
 }
 
-/// Numbers of a row of a kernel.
+/// The length of a row of the map's kernel.
 fn row(map: &Affine) -> usize {
     map.shape()[1..].iter().product::<usize>().max(1)
 }
 
-/// Has `read` read each of the rows of so many numbers that `into` is a range of: its number, where
-/// in it to begin, and the place for what is read.
+/// Fills `into`, a range of numbers in rows of length `row` that begins at `start`. Calls `read`
+/// for each row with the index of the row, the position in it at which to begin, and the place for
+/// the numbers.
 fn in_rows(
     row: usize,
     start: usize,
@@ -177,17 +179,17 @@ fn in_rows(
     }
 }
 
-/// Where the taps of a kernel fall among those of another one, along one axis.
+/// Where the taps of a kernel fall among those of another kernel, along one axis.
 pub(super) struct TapsAlong {
-    /// The first of them.
+    /// Place of the first tap.
     pub first: usize,
-    /// From one to the next.
+    /// Distance from one tap to the next.
     pub spacing: usize,
-    /// How many there are.
+    /// Number of taps.
     pub count: usize,
 }
 
-/// Where the taps of a kernel fall in one with the windows `whole`, as flat indices.
+/// The places of a kernel's taps in a kernel with the windows `whole`, as flat indices.
 pub(super) fn places(whole: &[Window], along: impl Fn(usize, &Window) -> TapsAlong) -> Vec<usize> {
     let mut places = vec![0];
     for (axis, window) in whole.iter().enumerate() {
@@ -201,15 +203,15 @@ pub(super) fn places(whole: &[Window], along: impl Fn(usize, &Window) -> TapsAlo
     places
 }
 
-/// A summand, and where its taps fall in the sum's.
+/// A summand and the places of its taps in the sum.
 struct Placed<'t> {
     summand: &'t Summand,
-    /// Per own tap, its place among all taps of the sum.
+    /// The place of each of the summand's taps among all taps of the sum.
     places: Vec<usize>,
-    /// Own channels per group, and how many outputs read the same ones.
+    /// The summand's channels per group, and the number of outputs that read the same channels.
     width: usize,
     outputs_per_group: usize,
-    /// Channels per group of the sum, and its taps.
+    /// The sum's channels per group, and its number of taps.
     whole_width: usize,
     whole_taps: usize,
 }
@@ -232,7 +234,7 @@ impl<'t> Placed<'t> {
         }
     }
 
-    /// Adds the summand's numbers to what of row `output` lies `within`: one operand of ⊕.
+    /// Adds the summand's numbers to the range `within` of row `output`: one operand of ⊕.
     fn add_row(
         &self,
         output: usize,
@@ -240,8 +242,8 @@ impl<'t> Placed<'t> {
         row: &mut [f64],
         scratch: &mut Vec<f64>,
     ) {
-        // Group g of the summand reads channels g·width…; the sum counts from its own group's
-        // first.
+        // Group g of the summand reads channels from g·width on; the sum counts channels from the
+        // first of its own group.
         let input = output / self.outputs_per_group * self.width;
         let first = input % self.whole_width * self.whole_taps;
         let own_taps = self.places.len();

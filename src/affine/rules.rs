@@ -1,9 +1,10 @@
-//! The rules of `∘` and `⊕`, on geometries: each refusal has beside it the case that it prevents.
+//! The rules of `∘` and `⊕`, on geometries: beside each refusal stands the case that it prevents.
 //!
-//! What they mean for weights is in [`compose`](super::compose), which refuses nothing more but to
-//! divide by zero.
+//! [`compose`](super::compose) applies them to weights. It refuses one thing more, which only
+//! numbers tell: a shift in front of scales of zero, of mixed channels, or of a channel with two
+//! shifts.
 //!
-//! Knows geometries, and no weights.
+//! Knows geometries; no weights.
 
 use crate::affine::axes::AxisOrder;
 use crate::affine::dense;
@@ -87,7 +88,8 @@ impl Linear for Geometry {
         let windows = self
             .axes(other)
             .map(|axis| {
-                // Outputs of transposed convolutions differ in number or do not, for all sizes.
+                // Two transposed convolutions make equal numbers of outputs for all sizes, or for
+                // none.
                 let size = match self.kind {
                     ConvKind::Conv | ConvKind::MatMul => {
                         shape.get(self.input.axis(axis + 2)).copied().flatten()
@@ -182,7 +184,8 @@ impl Linear for Geometry {
     }
 
     fn shift_in_front(&self, axes: usize) -> Result<Self, Refusal> {
-        // Of more channels than are read, one is picked twice, and mostly shifted by two numbers.
+        // If more channels are picked than read, one is picked twice, mostly with two different
+        // shifts.
         let picks = |channels: Channels| channels.outputs <= channels.inputs;
         if !(self.mixes_channels() && self.channels.is_some_and(picks)) {
             self.must_be_diagonal()?;
@@ -207,14 +210,15 @@ impl Geometry {
         is_gathered && self.is_pointwise() && !self.is_scale() && self.input == self.output
     }
 
-    /// That the map scales and shifts each element where it stands, and nothing else.
+    /// Checks that the map scales and shifts each element in place, and does nothing else.
     pub(super) fn must_be_diagonal(&self) -> Result<(), Refusal> {
         let is_diagonal = self.kind == ConvKind::Conv && self.is_scale() && self.is_pointwise();
         if is_diagonal && self.input == self.output { Ok(()) } else { Err(Refusal::View) }
     }
 
     /// The kind of a map with these windows that is made of this one and `other`. A product stays
-    /// one with what works on single channels, and with what pads or crops.
+    /// a product when it is combined with a map of single channels, or with one that pads or
+    /// crops.
     fn joint_kind(&self, other: &Geometry, windows: &[Window]) -> ConvKind {
         let is_frame = windows.iter().all(|window| (window.taps, window.stride) == (1, 1));
         let is_bare = |map: &Geometry| map.windows.is_empty() || map.channels.is_none();
@@ -248,8 +252,8 @@ impl Geometry {
         role.checked_sub(2).map_or(Window::IDENTITY, |axis| self.window(axis))
     }
 
-    /// How to permute the map so that the end of it that now has the order `own` has
-    /// the order `wanted`, for [`Linear::permuted`].
+    /// The roles by which [`Linear::permuted`] changes the axis order `own` of the map's input or
+    /// output into the order `wanted`.
     pub(super) fn roles_for(
         &self,
         own: &AxisOrder,

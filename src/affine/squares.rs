@@ -1,4 +1,5 @@
-//! Squares of elements as channels: SpaceToDepth in any order, as the kernel that it is.
+//! Squares of elements as channels: SpaceToDepth, with the channels in any order, as the
+//! equivalent kernel.
 //!
 //! Knows numbers of channels and sides; no operator.
 
@@ -8,26 +9,26 @@ use crate::affine::geometry::{Channels, Geometry};
 use crate::affine::kernel::Affine;
 use crate::affine::window::Window;
 
-/// What of an element of a square says which channel it becomes.
+/// A coordinate of an element of a square, which contributes to its channel number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SquareIndex {
-    /// The channel that it is in.
+    /// The channel that the element is in.
     Channel,
-    /// Its row in the square.
+    /// The row of the element in its square.
     Row,
-    /// Its column in the square.
+    /// The column of the element in its square.
     Column,
 }
 
-/// `[N, C, H, W]`, cut into rectangles of elements that become channels: `[N, C·r·s, H/r, W/s]`.
-/// It has a size only where `r` divides `H`, and `s` divides `W`.
+/// A map that cuts `[N, C, H, W]` into rectangles whose elements become channels:
+/// `[N, C·r·s, H/r, W/s]`. It is defined only where `r` divides `H`, and `s` divides `W`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Squares {
-    /// Channels that are read, `C`.
+    /// Number of input channels, `C`.
     pub channels: usize,
-    /// Rows and columns of a rectangle, `r` and `s`: at least 1.
+    /// Rows and columns of a rectangle, `r` and `s`, each at least 1.
     pub sides: [usize; 2],
-    /// What numbers the channels that are made, from what changes least often.
+    /// The coordinates that number the output channels, from the one that changes least often.
     pub order: [SquareIndex; 3],
 }
 
@@ -41,8 +42,8 @@ impl Squares {
         })
     }
 
-    /// The kernel without its weights. It counts an output for what is left over of the last
-    /// rectangle, too, and reads zeros there; of a whole number of them nothing is left over.
+    /// The kernel without its weights. It counts an output for an incomplete last rectangle too,
+    /// and reads zeros there; of a whole number of rectangles nothing is left over.
     pub fn geometry(&self) -> Geometry {
         let outputs = self.counts().into_iter().fold(1usize, usize::saturating_mul);
         let channels = Some(Channels { inputs: self.channels, outputs, groups: 1 });
@@ -54,7 +55,7 @@ impl Squares {
         Geometry { channels, windows, ..Geometry::identity() }
     }
 
-    /// The kernel: of each row, the weight of one element is 1.
+    /// The kernel: in each row, the weight of one element is 1.
     pub fn affine(&self) -> Affine {
         let Geometry { windows, .. } = self.geometry();
         let [first, second, third] = self.counts();
@@ -74,8 +75,8 @@ impl Squares {
         Affine::conv(kernel, &[], windows, 1)
     }
 
-    /// The window of a kernel behind this one along spatial axis `axis`, of an input that is a whole
-    /// number of rectangles: padded behind as little as can be.
+    /// The window of a kernel behind this one along spatial axis `axis`, for an input that is a
+    /// whole number of rectangles: with the least possible padding at the end.
     pub(super) fn behind(&self, axis: usize, window: Window) -> Window {
         let side = self.sides.get(axis).map_or(1, |&side| side as i64);
         Window { slack: window.slack - (side - 1), ..window }
@@ -87,8 +88,8 @@ mod tests {
     use super::*;
     use SquareIndex::{Channel, Column, Row};
 
-    /// An order; the channel, row and column that the first, second, third and last of the channels
-    /// made of two come from, in rectangles of 2×3.
+    /// An order, and the channel, row and column that the first, second, third and last output
+    /// channel come from, for two channels cut into rectangles of 2×3.
     #[test]
     fn channels_are_numbered_in_order() {
         for (order, expected) in [

@@ -1,6 +1,6 @@
 //! Maps with weights against the definition of a convolution, tap by tap.
 //!
-//! What is expected is summed up here, and comes from no rule that is tested.
+//! Expected values are summed up here, and use none of the rules under test.
 
 use proptest::prelude::*;
 
@@ -155,7 +155,7 @@ proptest! {
             (input(strides.len()), conv(4, 8, strides.clone()), conv(4, 8, strides))
         })
     ) {
-        // Give both as many outputs: the arms of a block do.
+        // Both make the same number of outputs, as the arms of a block do.
         for (mine, theirs) in b.geometry.windows.iter_mut().zip(&a.geometry.windows) {
             mine.slack = theirs.slack;
         }
@@ -226,7 +226,8 @@ proptest! {
         }),
         scale in values(vec![8]), shift in values(vec![8]), pads in (-2..3i64, -2..3i64),
     ) {
-        // Stored [C, O/groups, …], so a convolution from 8 to 4 becomes one from 4 to 8.
+        // The kernel is stored as [C, O/groups, …], so a convolution from 8 to 4 becomes one from
+        // 4 to 8.
         let scattered = |affine: &Affine, like: &Affine| {
             let groups = affine.geometry.channels.unwrap().groups;
             let windows = affine.geometry.windows.iter().zip(&like.geometry.windows);
@@ -297,7 +298,7 @@ fn an_acb_is_its_square_kernel_with_a_cross_added() {
     let vertical = Affine::conv(ones(&[1, 1, 3, 1]), &[], vec![same, Window::IDENTITY], 1);
     let fused = square.clone().plus(&horizontal, &[]).unwrap().plus(&vertical, &[]).unwrap();
     assert_eq!(fused.kernel().as_slice().unwrap(), [1., 2., 1., 2., 3., 2., 1., 2., 1.]);
-    // Its skeleton is stronger than the square's (Sect. 4.4).
+    // The skeleton is stronger than that of the square kernel (Sect. 4.4).
     let norm = Affine::diagonal(&[-2.0], &[0.0]);
     let compared = norm.after(&fused).unwrap().compared(&InTurn).unwrap();
     assert_eq!((compared.stored.largest, compared.before.channels.largest), (1.0, 2.0));
@@ -305,7 +306,7 @@ fn an_acb_is_its_square_kernel_with_a_cross_added() {
     let skeleton = [1., 2., 1., 2., 3., 2., 1., 2., 1.].map(|weight| weight / 3.0);
     assert_eq!(compared.after.by_position, skeleton);
     assert_eq!(compared.after.channels.largest, 6.0);
-    // A scale of two channels and the same mean of each.
+    // Two channels with different scales and the same mean.
     let mean = Affine::filter(vec![same], 1.0, 0.0);
     let scaled = Affine::diagonal(&[2.0, -3.0], &[0.0; 2]).after(&mean).unwrap();
     let compared = scaled.compared(&InTurn).unwrap();
@@ -313,17 +314,17 @@ fn an_acb_is_its_square_kernel_with_a_cross_added() {
     assert_eq!((compared.before.by_position, compared.after.channels.median), (vec![1.0; 3], 2.5));
 }
 
-/// Two windows of as many outputs for a size; the pads of their union.
+/// Two windows that make as many outputs for one size, and the pads of their union.
 #[test]
 fn what_no_output_reads_is_padded_evenly() {
     let conv = |taps, stride, dilation, pads| Window::new(taps, stride, dilation, pads).unwrap();
     for (a, b, size, pads) in [
         (conv(3, 2, 1, (1, 1)), conv(3, 2, 1, (1, 2)), 7, (1, 1)),
         (conv(3, 2, 1, (1, 0)), conv(1, 2, 1, (0, 0)), 8, (1, 1)),
-        // Less than the last output reads, or more than are cropped, cannot be.
+        // Not less than the last output reads; and a crop in front needs none behind.
         (conv(3, 2, 1, (0, 1)), conv(1, 2, 1, (0, 0)), 8, (0, 1)),
         (conv(3, 2, 1, (-1, 0)), conv(3, 2, 1, (-1, -1)), 9, (-1, 0)),
-        // For all sizes, there is no choice.
+        // Windows with equal slacks leave no choice.
         (conv(3, 2, 1, (1, 2)), conv(1, 2, 1, (0, 1)), 8, (1, 2)),
     ] {
         let union = a.union(&b, Some(size), 0).unwrap();
@@ -338,7 +339,7 @@ fn transposed_convolutions_are_padded_evenly_where_they_can_be() {
         (2, 1, (1, 0), 0, ((1, 1), 1)),
         (2, 1, (0, 0), 1, ((0, 0), 1)),
         (1, 1, (1, 1), 0, ((1, 1), 0)),
-        // More is dropped behind, or as much output padding as no engine allows.
+        // More is dropped at the end, or the output padding would be more than engines allow.
         (2, 1, (0, 1), 0, ((0, 1), 0)),
         (2, 1, (2, 0), 0, ((2, 0), 0)),
         (1, 2, (0, 0), 1, ((0, 0), 1)),
@@ -375,7 +376,7 @@ fn a_kernel_with_the_rows_of_two_makes_what_both_make() {
     let apart = [naive(&one, &map(2)), naive(&other, &map(2))];
     let joined = ndarray::concatenate(Axis(0), &[apart[0].view(), apart[1].view()]).unwrap();
     assert_eq!(naive(&both, &map(2)), joined);
-    // Read from the middle of a row of the first one to that of a row of the second.
+    // A range from the middle of a row of the first kernel to the middle of one of the second.
     assert_eq!(numbers::read(&both, 8..17), numbers::all(&both)[8..17]);
 
     let next = kernel(2, 3);

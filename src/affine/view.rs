@@ -1,74 +1,75 @@
-//! Views: the elements of a tensor in their order, with other axes around them.
+//! Views: the elements of a tensor in the same order, under other axes.
 //!
-//! A view cuts the axes of both tensors into runs that hold the same elements: of
-//! `[N, C, H, W]` as `[N, C·H·W]`, N is N, and C, H and W in a row are the other axis. What
-//! works on one axis works on the axis that the view makes of it, if it makes one of it.
+//! A view divides the axes of both tensors into runs that hold the same elements: where
+//! `[N, C, H, W]` is viewed as `[N, C·H·W]`, N is one run, and C, H and W together are the other
+//! one. An operation along one axis works on the axis that the view makes of it, if that is a
+//! single axis.
 //!
-//! Another order of axes is a view, too, and so is a resampling, in what matters here: it is
-//! linear, has no weights, makes of equal elements the same again, and keeps some axes apart. Of
-//! the others nothing is known.
+//! A transposition is a view, too. So is a resampling, in every respect that matters here: it is
+//! linear, has no weights, maps equal elements to the same value, and keeps some axes apart;
+//! nothing is known of the others.
 //!
 //! Knows sizes of axes; no weights, and no operator.
 
 use crate::affine::axes::AxisOrder;
 
-/// The axes of two tensors, of which the second one follows from the first.
+/// The axes of two tensors, of which the second is a view of the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View(ViewedElements);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum ViewedElements {
-    /// They hold the same elements in the same order.
+    /// Both tensors hold the same elements in the same order.
     InOrder(Vec<AxisRun>),
-    /// Axis `i` of the second tensor is axis `axes[i]` of the first; all axes of both.
+    /// Axis `i` of the second tensor is axis `axes[i]` of the first; `axes` lists all axes.
     Turned { axes: Vec<usize> },
-    /// Where each axis of the first tensor is in the second, if it is there, and the other way
-    /// round.
+    /// The place of each axis of the first tensor in the second, if it has one, and vice versa.
     Resampled { outward: Vec<Option<ViewedAxis>>, inward: Vec<Option<ViewedAxis>> },
 }
 
-/// Neighbouring axes of one tensor that hold what those of the other hold, by their sizes;
-/// `None` is one that is not known.
+/// Sizes of neighbouring axes of one tensor, and of the axes of the other tensor that hold the
+/// same elements; `None` for an unknown size.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct AxisRun {
     input: Vec<Option<usize>>,
     output: Vec<Option<usize>>,
 }
 
-/// Where a view takes an axis: into `axis`, of which number `(o·n + c)·inner + i` is number
-/// `c` of the `n` that the axis has, for each `o` below `outer` and `i` below `inner`.
+/// The place to which a view takes an axis: position `(o·n + c)·inner + i` of `axis` holds element
+/// `c` of the `n` elements along the viewed axis, for each `o` below `outer` and `i` below
+/// `inner`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ViewedAxis {
     /// The axis of the other tensor.
     pub axis: usize,
-    /// Elements of the axes before it that are in `axis`, too.
+    /// Number of elements of the axes before it that are joined into `axis`.
     pub outer: usize,
-    /// Elements of the axes behind it that are in `axis`, too.
+    /// Number of elements of the axes behind it that are joined into `axis`.
     pub inner: usize,
 }
 
 impl ViewedAxis {
-    /// Into this axis, with nothing beside it there.
+    /// The place on `axis` with nothing else joined into it.
     pub fn alone(axis: usize) -> Self {
         ViewedAxis { axis, outer: 1, inner: 1 }
     }
 }
 
 impl View {
-    /// The axes of a tensor of so many in another order: axis `i` of what it makes is axis
-    /// `order.axis(i)` of what it reads.
+    /// A transposition of a tensor of rank `rank`: axis `i` of the output is axis `order.axis(i)`
+    /// of the input.
     pub fn turned(order: &AxisOrder, rank: usize) -> Self {
         View(ViewedElements::Turned { axes: order.axes(rank) })
     }
 
-    /// A resampling of which it is known where these axes of what it reads are in what it makes,
-    /// and the other way round.
+    /// A resampling with the known places of the input's axes in the output (`outward`), and of
+    /// the output's axes in the input (`inward`).
     pub fn resampling(outward: Vec<Option<ViewedAxis>>, inward: Vec<Option<ViewedAxis>>) -> Self {
         View(ViewedElements::Resampled { outward, inward })
     }
 
-    /// Of a tensor with these sizes, what is left without the axes of size 1 that `is_dropped`
-    /// holds for.
+    /// The view that removes those axes of size 1 for which `is_dropped` holds from a tensor of
+    /// these sizes.
     pub fn squeeze(sizes: &[Option<usize>], is_dropped: impl Fn(usize) -> bool) -> Self {
         let run = |(axis, &size): (usize, &Option<usize>)| {
             if is_dropped(axis) {
@@ -80,7 +81,7 @@ impl View {
         View(ViewedElements::InOrder(sizes.iter().enumerate().map(run).collect()))
     }
 
-    /// The view back.
+    /// The inverse view.
     #[must_use]
     pub fn inverse(&self) -> Self {
         let turned =
@@ -96,7 +97,7 @@ impl View {
         })
     }
 
-    /// The axes before `axis` as one, and the others as one.
+    /// The view that joins the axes before `axis` into one, and the others into another one.
     pub fn flatten(sizes: &[Option<usize>], axis: usize) -> Self {
         let (before, behind) = sizes.split_at(axis.min(sizes.len()));
         let joined = |sizes: &[Option<usize>]| AxisRun {
@@ -106,9 +107,9 @@ impl View {
         View(ViewedElements::InOrder(vec![joined(before), joined(behind)]))
     }
 
-    /// A tensor of sizes `input` as one of sizes `output`, whose first `kept` axes are the
-    /// same: runs as short as known sizes allow, from both ends, and one for what is left
-    /// between them.
+    /// A view of a tensor of sizes `input` as one of sizes `output`, whose first `kept` axes are
+    /// the same: runs as short as the known sizes allow, from both ends, and one run for what is
+    /// left between them.
     pub fn reshape(input: &[Option<usize>], output: &[Option<usize>], kept: usize) -> Self {
         let kept = kept.min(input.len()).min(output.len());
         let mut runs = Vec::new();
@@ -136,14 +137,15 @@ impl View {
         View(ViewedElements::InOrder(runs))
     }
 
-    /// Whether each axis stays what it is.
+    /// Whether the view leaves every axis as it is.
     pub fn changes_nothing(&self) -> bool {
         let ViewedElements::InOrder(runs) = &self.0 else { return false };
         runs.iter().all(|run| run.input.len() == 1 && run.output.len() == 1)
     }
 
-    /// Whether what this view makes of what `earlier` makes is what that one reads, at all
-    /// sizes: of elements that are as many, one size that is not known is the same one.
+    /// Whether this view, applied behind `earlier`, gives back the input of `earlier` at all
+    /// sizes. Where the number of elements is the same, a single unknown size must be the same,
+    /// too.
     pub fn undoes(&self, earlier: &View) -> bool {
         let (first, second) = match (&earlier.0, &self.0) {
             (ViewedElements::InOrder(first), ViewedElements::InOrder(second)) => (first, second),
@@ -179,13 +181,13 @@ impl View {
         }
     }
 
-    /// The sizes of what the view makes, if that holds the same elements in the same order.
+    /// The sizes of the output; `None` unless it holds the same elements in the same order.
     pub fn made(&self) -> Option<Vec<Option<usize>>> {
         let ViewedElements::InOrder(runs) = &self.0 else { return None };
         Some(runs.iter().flat_map(|run| run.output.iter().copied()).collect())
     }
 
-    /// How many axes has what the view makes; `None` of a resampling.
+    /// The rank of the output; `None` for a resampling.
     pub fn rank(&self) -> Option<usize> {
         match &self.0 {
             ViewedElements::InOrder(runs) => Some(runs.iter().map(|run| run.output.len()).sum()),
@@ -194,12 +196,14 @@ impl View {
         }
     }
 
-    /// This view of what `earlier` makes, as one; `None` if the elements are not in order.
+    /// This view and `earlier`, which is applied before it, as one view. Returns `None` unless
+    /// both keep the elements in order.
     pub fn behind(&self, earlier: &View) -> Option<Self> {
         Some(View::reshape(&earlier.inverse().made()?, &self.made()?, 0))
     }
 
-    /// The same view of a tensor whose axis `axis`, which stays alone, has another `size`.
+    /// The same view of a tensor whose axis `axis` has another `size`. Returns `None` unless the
+    /// view keeps that axis alone.
     pub fn with_size(&self, axis: usize, size: usize) -> Option<Self> {
         let to = self.outward(axis).filter(|to| *to == ViewedAxis::alone(to.axis))?;
         let mut view = self.clone();
@@ -212,20 +216,19 @@ impl View {
         Some(view)
     }
 
-    /// Whether it makes means, or puts elements into blocks.
+    /// Whether the view is a resampling, which makes means, or arranges elements in blocks.
     pub fn resamples(&self) -> bool {
         matches!(self.0, ViewedElements::Resampled { .. })
     }
 
-    /// How many axes at the front of the input are in runs before the first one that joins
-    /// axes or splits one.
+    /// Number of leading input axes before the first run that joins or splits axes.
     pub fn apart(&self) -> usize {
         let ViewedElements::InOrder(runs) = &self.0 else { return 0 };
         runs.iter().take_while(|run| run.input.len() == 1 && run.output.len() == 1).count()
     }
 
-    /// What the view makes of `axis` of its input; `None` if that is not part of one axis, or
-    /// the sizes of what goes into that with it are not known.
+    /// The place to which the view takes `axis` of its input. Returns `None` if the axis does not
+    /// become part of a single axis, or the sizes of what is joined with it are unknown.
     pub fn outward(&self, axis: usize) -> Option<ViewedAxis> {
         let runs = match &self.0 {
             ViewedElements::InOrder(runs) => runs,
@@ -239,7 +242,7 @@ impl View {
             if axis < inputs + run.input.len() {
                 let (before, behind) = run.input.split_at(axis - inputs);
                 let behind = behind.get(1..)?;
-                // More axes than one that are not 1 share what the axis holds.
+                // Several axes other than 1 would share the elements.
                 let mut wide = (outputs..).zip(&run.output).filter(|(_, size)| **size != Some(1));
                 let is_single = run.output.len() == 1;
                 let to = wide.next().map(|(axis, _)| axis).or(is_single.then_some(outputs))?;
@@ -256,19 +259,19 @@ impl View {
     }
 }
 
-/// How many elements a tensor of these sizes has; `None` if one is not known.
+/// The number of elements of a tensor of these sizes; `None` if a size is unknown.
 fn elements(sizes: &[Option<usize>]) -> Option<usize> {
     sizes.iter().try_fold(1usize, |all, size| all.checked_mul((*size)?))
 }
 
-/// Where each axis is, of which this one says what is where.
+/// The inverse permutation of `axes`.
 fn inverse(axes: &[usize]) -> Vec<usize> {
     let mut places: Vec<usize> = (0..axes.len()).collect();
     places.sort_by_key(|&place| axes.get(place));
     places
 }
 
-/// The shortest axes from the front on that hold as many elements in both tensors.
+/// The shortest run at the front that holds the same number of elements in both tensors.
 fn first_run<'s>(
     mut input: impl Iterator<Item = &'s Option<usize>>,
     mut output: impl Iterator<Item = &'s Option<usize>>,
@@ -301,7 +304,8 @@ mod tests {
         sizes.iter().map(|&size| (size != UNKNOWN).then_some(size)).collect()
     }
 
-    /// A shape, what it is viewed as, and viewed as from there; how many axes both keep.
+    /// A shape, what it is viewed as, and what that is viewed as; the number of axes that both
+    /// keep.
     #[test]
     fn what_is_joined_and_split_again_is_the_same() {
         for (read, between, made, kept, expected) in [
@@ -309,7 +313,7 @@ mod tests {
             (&[0, 4, 6, 6], &[0, 4, 36], &[0, 4, 6, 6], 2, true),
             (&[0, 4, 1, 8], &[0, 4, 8], &[0, 4, 1, 8], 1, true),
             (&[2, 4, 6], &[48], &[2, 4, 6], 0, true),
-            // Of two sizes that are not known, the elements may be shared out otherwise.
+            // With two unknown sizes, the elements may be divided between them in another way.
             (&[0, 0, 8], &[0, 8], &[0, 0, 8], 0, false),
             (&[0, 4, 6], &[0, 6], &[0, 6, 4], 0, false),
             (&[0, 4, 6, 5], &[0, 4, 30], &[0, 4, 5, 6], 2, false),
@@ -320,7 +324,7 @@ mod tests {
             let back = View::reshape(&sizes(between), &sizes(made), kept);
             assert_eq!(back.undoes(&there), expected, "{read:?} as {between:?} as {made:?}");
         }
-        // An axis more at the end, or one less.
+        // One axis more or less at the end.
         let same = View::reshape(&sizes(&[0, 3]), &sizes(&[0, 3]), 0);
         let longer = View::squeeze(&sizes(&[0, 3, 1]), |axis| axis == 2).inverse();
         assert!(!longer.undoes(&same) && !same.undoes(&longer.inverse()));
@@ -329,7 +333,7 @@ mod tests {
         assert!(squeezed.inverse().undoes(&squeezed) && !elsewhere.undoes(&squeezed));
     }
 
-    /// An axis that stays alone may have another size, and no other axis.
+    /// Only an axis that stays alone may have another size.
     #[test]
     fn an_axis_alone_has_any_size() {
         let flat = View::reshape(&sizes(&[0, 8, 6, 6]), &sizes(&[0, 8, 36]), 1);
@@ -342,8 +346,8 @@ mod tests {
         assert_eq!(joined.with_size(1, 5), None);
     }
 
-    /// Two shapes, how many axes are kept; an axis, and where it goes, with what is beside it
-    /// there.
+    /// Two shapes and the number of kept axes; an axis, and where it goes, with what is joined
+    /// with it.
     #[test]
     fn axes_go_where_their_elements_go() {
         for (input, output, kept, axis, expected) in [
@@ -352,13 +356,14 @@ mod tests {
             (&[0, 4, 6, 6], &[0, 144], 1, 1, Some((1, 1, 36))),
             (&[0, 4, 0, 6], &[0, 0], 1, 1, None),
             (&[2, 4, 6, 6], &[8, 36], 0, 1, Some((0, 2, 1))),
-            // Half of the channels each: they are apart, but not along one axis.
+            // The channels are split in two: still apart from other axes, but not along a single
+            // axis.
             (&[0, 4, 6], &[0, 2, 2, 6], 1, 1, None),
             (&[0, 0, 8], &[0, 8], 0, 2, Some((1, 1, 1))),
             (&[0, 0, 8], &[0, 8], 0, 0, None),
             (&[0, 8], &[0, 8, 1, 1], 1, 1, Some((1, 1, 1))),
             (&[1, 8, 1, 1], &[8], 0, 1, Some((0, 1, 1))),
-            // Of a batch that is not known, nobody can tell what becomes of the channels.
+            // With an unknown batch size, nobody can tell what becomes of the channels.
             (&[0, 4, 6, 6], &[1, 4, 0], 0, 1, None),
         ] {
             let view = View::reshape(&sizes(input), &sizes(output), kept);

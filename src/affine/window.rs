@@ -1,4 +1,4 @@
-//! Where a kernel's taps fall along one spatial axis: the sliding window of Eq. 5, as integers.
+//! Where a kernel's taps fall along one spatial axis: the sliding window of Eq. 5, in integers.
 //!
 //! Knows positions; neither weights nor channels.
 
@@ -6,49 +6,49 @@ use std::ops::Rem;
 
 use crate::affine::refusal::Refusal;
 
-/// Where the taps of a kernel fall along one axis: output `o` reads the input at
-/// `o·stride + offset + i·dilation` for each tap `i` in `0..taps`; what stands outside the
-/// input is said by `pad_mode`. From `n` inputs come `⌊(n + slack) / stride⌋ + 1` outputs.
+/// The positions of a kernel's taps along one axis: output `o` reads the input at
+/// `o·stride + offset + i·dilation` for each tap `i` in `0..taps`; `pad_mode` says what is read
+/// outside the input. From `n` inputs come `⌊(n + slack) / stride⌋ + 1` outputs.
 ///
-/// All numbers count elements along the axis; none is beyond ±2²⁴ in a window that was made
-/// by [`Window::new`], [`Window::frame`] or [`Window::scattered`]. Kernels correspond by these
+/// All numbers count elements along the axis; none is beyond ±2²⁴ in a window that was made by
+/// [`Window::new`], [`Window::frame`] or [`Window::scattered`]. Kernels correspond by these
 /// positions, never by their centres.
 ///
-/// The window of a transposed convolution falls on its output instead: input `o` is
-/// added at `o·stride + offset + i·dilation`, what lies outside is dropped, and from `n`
-/// inputs come `(n − 1)·stride + slack` outputs.
+/// The window of a transposed convolution falls on its output instead: input `o` is added at
+/// `o·stride + offset + i·dilation`, what lies outside is dropped, and from `n` inputs come
+/// `(n − 1)·stride + slack` outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Window {
-    /// How many positions each output reads, at least 1: the kernel's size.
+    /// Number of positions that each output reads, at least 1: the kernel size.
     pub taps: i64,
-    /// The position that output 0 reads with tap 0: minus the pad before the input, or what
-    /// is cropped off there.
+    /// The position that output 0 reads with tap 0: minus the pad before the input, or the number
+    /// of elements that are cropped there.
     pub offset: i64,
-    /// The distance of two taps, at least 1.
+    /// The distance between two taps, at least 1.
     pub dilation: i64,
-    /// The distance of two outputs' windows, at least 1.
+    /// The distance between the windows of two outputs, at least 1.
     pub stride: i64,
-    /// Of a convolution both pads minus the kernel's extent, `(taps − 1)·dilation + 1`: what
-    /// the count of outputs above adds to the count of inputs. Of a transposed convolution
-    /// the extent minus both pads, plus the output padding.
+    /// For a convolution, both pads minus the kernel's extent, `(taps − 1)·dilation + 1`: what the
+    /// output count above adds to the number of inputs. For a transposed convolution, the extent
+    /// minus both pads, plus the output padding.
     pub slack: i64,
-    /// What is read outside the input; [`PadMode::Zero`] if nothing is.
+    /// The values read outside the input; [`PadMode::Zero`] if nothing is read there.
     pub pad_mode: PadMode,
 }
 
-/// What stands beyond the border of the input, as in the modes of ONNX's Pad.
+/// The values beyond the border of the input, as in the modes of ONNX's Pad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PadMode {
     /// Zeros.
     Zero,
     /// The input, mirrored at its first and last element.
     Reflect,
-    /// The first and the last element again and again.
+    /// The first and the last element, repeated.
     Edge,
-    /// The input from its other end.
+    /// The input, continued from its other end.
     Wrap,
-    /// Zeros, as many as `auto_pad=SAME_UPPER` puts there at the size that the input has. That
-    /// is not known, and so is not where the window stands; its `offset` is 0.
+    /// Zeros, as many as `auto_pad=SAME_UPPER` adds for the size of the input. The size is not
+    /// known, so neither is the place of the window; its `offset` is 0.
     SameUpper,
     /// As [`PadMode::SameUpper`], for `SAME_LOWER`.
     SameLower,
@@ -60,24 +60,26 @@ impl PadMode {
         matches!(self, PadMode::Zero | PadMode::SameUpper | PadMode::SameLower)
     }
 
-    /// Whether it is known how many elements stand there.
+    /// Whether the number of elements beyond the border is known.
     pub fn is_placed(self) -> bool {
         !matches!(self, PadMode::SameUpper | PadMode::SameLower)
     }
 }
 
-/// The bound on every number in a window, so that sums and products of two stay exact.
+/// Upper bound on the absolute value of every number in a window, so that sums and products of two
+/// numbers stay exact.
 const LIMIT: i64 = 1 << 24;
 
 impl Window {
-    /// One tap: output `o` reads input `o`.
+    /// The window with one tap: output `o` reads input `o`.
     pub const IDENTITY: Window =
         Window { taps: 1, offset: 0, dilation: 1, stride: 1, slack: -1, pad_mode: PadMode::Zero };
 
-    /// The window of a convolution, pooling or padding with zeros; `pads` before and behind
-    /// the input, where negative ones crop.
+    /// The window of a convolution, pooling or padding with zeros. `pads` are before and behind
+    /// the input; negative ones crop.
     ///
-    /// `None` if `taps`, `stride` or `dilation` is not positive, or a number is beyond 2²⁴.
+    /// Returns `None` if `taps`, `stride` or `dilation` is not positive, or a number is beyond
+    /// 2²⁴.
     pub fn new(taps: i64, stride: i64, dilation: i64, pads: (i64, i64)) -> Option<Self> {
         let positive = |v: i64| (1..=LIMIT).contains(&v);
         let bounded = |v: i64| (-LIMIT..=LIMIT).contains(&v);
@@ -93,14 +95,14 @@ impl Window {
         Window { taps, offset: -pads.0, dilation, stride, slack, pad_mode: PadMode::Zero }.bounded()
     }
 
-    /// A window that makes `⌈n/stride⌉` outputs of `n` inputs, with zeros on both sides as
-    /// `mode` says, [`PadMode::SameUpper`] or [`PadMode::SameLower`], at an `n` that is not
-    /// known. `None` as in [`Self::new`].
+    /// A window that makes `⌈n/stride⌉` outputs of `n` inputs for an unknown `n`, with zeros on
+    /// both sides as `mode` says, [`PadMode::SameUpper`] or [`PadMode::SameLower`]. Returns `None`
+    /// as [`Self::new`] does.
     pub fn unplaced(taps: i64, stride: i64, dilation: i64, mode: PadMode) -> Option<Self> {
         let extent = (taps.checked_sub(1)?).checked_mul(dilation)?;
         let window = Window::new(taps, stride, dilation, (0, extent))?;
         let upper = mode == PadMode::SameUpper;
-        // Of n, what counts is (n − 1) mod stride: the larger it is, the less is padded.
+        // Only (n − 1) mod stride matters: the larger it is, the less is padded.
         let before = |rest: i64| {
             let total = (extent - rest).max(0);
             if upper { total / 2 } else { total - total / 2 }
@@ -113,19 +115,19 @@ impl Window {
         })
     }
 
-    /// Pads as `mode` says, or, where negative, crops, and nothing else; `None` as in
-    /// [`Self::new`].
+    /// The window that only pads as `mode` says, or crops where a pad is negative. Returns `None`
+    /// as [`Self::new`] does.
     pub fn frame(pads: (i64, i64), mode: PadMode) -> Option<Self> {
         Window::new(1, 1, 1, pads).map(|window| window.padded_by(mode))
     }
 
-    /// With `mode` beyond the input, if anything is read there.
+    /// This window with `mode` beyond the input, if anything is read there.
     fn padded_by(self, mode: PadMode) -> Self {
         Window { pad_mode: if self.is_padded() { mode } else { PadMode::Zero }, ..self }
     }
 
-    /// The window of a transposed convolution on its output: `pads` are what is dropped of it
-    /// before and behind, `output_padding` is added behind. `None` as in [`Self::new`].
+    /// The window of a transposed convolution on its output: `pads` are dropped before and behind,
+    /// `output_padding` is added behind. Returns `None` as [`Self::new`] does.
     pub fn scattered(
         taps: i64,
         stride: i64,
@@ -139,9 +141,9 @@ impl Window {
             .bounded()
     }
 
-    /// The pads and the output padding of a transposed convolution with this window: pads that are
-    /// even, where less output padding than the stride makes up for that. Not all engines read
-    /// others.
+    /// The pads and the output padding of a transposed convolution with this window. The pads are
+    /// even where an output padding smaller than the stride makes up for that, since not all
+    /// engines read uneven ones.
     pub fn scattered_pads(&self) -> ((i64, i64), i64) {
         let (before, behind) = (-self.offset, self.last() + 1 - self.slack);
         let growth = before - behind;
@@ -151,9 +153,9 @@ impl Window {
         ((before, behind.max(0)), (-behind).max(0))
     }
 
-    /// The window of a transposed convolution of stride 1 on its input, as of a convolution: what
-    /// is scattered to `o + offset + i·dilation` is gathered from there, with the taps turned
-    /// round. `None` if the stride is another one.
+    /// The window of a transposed convolution of stride 1 on its input, as for a convolution: what
+    /// is scattered to `o + offset + i·dilation` is gathered from there, with the taps reversed.
+    /// Returns `None` for any other stride.
     pub fn gathered(&self) -> Option<Self> {
         let (offset, slack) = (-self.last(), self.slack - 2);
         (self.stride == 1).then_some(Window { offset, slack, ..*self })
@@ -164,23 +166,23 @@ impl Window {
         [taps, offset, dilation, stride, slack].iter().all(|v| v.abs() <= LIMIT).then_some(self)
     }
 
-    /// Zeros to put before and after the input; negative numbers crop.
+    /// The numbers of elements that are padded before and after the input; negative numbers crop.
     pub fn pads(&self) -> (i64, i64) {
         (-self.offset, self.slack + self.last() + 1)
     }
 
-    /// Whether an output reads beyond the input. Of a convolution, as [`Self::pads`] and
+    /// Whether an output reads beyond the input. Defined for convolutions, like [`Self::pads`] and
     /// [`Self::outputs`].
     pub fn is_padded(&self) -> bool {
         self.pads().0 > 0 || self.pads().1 > 0
     }
 
-    /// The number of outputs for `size` inputs; not positive if there are none.
+    /// The number of outputs for `size` inputs; zero or negative if there are none.
     pub fn outputs(&self, size: i64) -> i64 {
         (size + self.slack).div_euclid(self.stride) + 1
     }
 
-    /// Position of output 0's last tap.
+    /// The position of the last tap of output 0.
     pub fn last(&self) -> i64 {
         self.offset + (self.taps - 1) * self.dilation
     }
@@ -196,18 +198,17 @@ impl Window {
         }
         let (before, behind) = self.pads();
         let mirrors = self.is_padded() && self.pad_mode != PadMode::Zero;
-        // A reflection of what a kernel made is no kernel of the reflection.
+        // The reflection of a kernel's output is no kernel of the reflected input.
         if mirrors && *inner != Window::IDENTITY {
             return Err(Refusal::Border(axis));
         }
-        // Zeros around what was not zero beyond its own border.
+        // The zeros would surround values that were not zero beyond their own border.
         if self.is_padded() && inner.pad_mode != PadMode::Zero {
             return Err(Refusal::Borders(axis));
         }
-        // Index −1 of the inner map's output is a zero of our padding. It is right
-        // only if the inner map gives zero there: all its taps before the input.
-        // A crop followed by a pad (inner offset > 0) fails here: zeros would stand
-        // where the input has data.
+        // Index −1 of the inner map's output is a zero of our padding. It is right only if the
+        // inner map gives zero there: all its taps lie before the input. A crop followed by a pad
+        // (inner offset > 0) fails here: zeros would stand where the input has data.
         if !mirrors && before > 0 && inner.last() - inner.stride >= 0 {
             return Err(Refusal::Border(axis));
         }
@@ -234,8 +235,8 @@ impl Window {
         .ok_or(Refusal::TooLarge(axis))
     }
 
-    /// The window of which `self` is the composition with `frame`, a pad or crop of its own that
-    /// is taken before it.
+    /// The window that gives `self` when it is composed with `frame`, a pad or crop applied before
+    /// it.
     pub(super) fn behind(&self, frame: &Window) -> Window {
         let pad_mode = if frame.is_padded() { PadMode::Zero } else { self.pad_mode };
         let (offset, slack) = (self.offset - frame.offset, self.slack - frame.slack - 1);
@@ -254,22 +255,22 @@ impl Window {
         if self.taps != 1 || self.stride != 1 || self.pad_mode != PadMode::Zero {
             return Err(Refusal::Kinds);
         }
-        // Zeros where the transposed convolution has dropped what it made.
+        // The zeros would stand where the transposed convolution has dropped values.
         let (before, behind) = self.pads();
         if (before > 0 && inner.offset < 0) || (behind > 0 && inner.last() + 1 > inner.slack) {
             return Err(Refusal::Border(axis));
         }
         let (offset, slack) = (inner.offset - self.offset, inner.slack + self.slack + 1);
         let window = Window { offset, slack, ..*inner };
-        // Output padding is less than the stride or the dilation, and there is none in front.
+        // Output padding is less than the stride or the dilation, and only possible at the end.
         if offset > 0 || window.scattered_pads().1 >= inner.stride.max(inner.dilation) {
             return Err(Refusal::Outgrown(axis));
         }
         window.bounded().ok_or(Refusal::TooLarge(axis))
     }
 
-    /// The union of both windows' taps. For an unknown `size` the slacks must be
-    /// equal; for a known one, equal counts suffice.
+    /// The union of both windows' taps. For an unknown `size` the slacks must be equal; for a
+    /// known one, equal numbers of outputs suffice.
     pub(super) fn union(
         &self,
         other: &Window,
@@ -320,8 +321,8 @@ impl Window {
         .ok_or(Refusal::TooLarge(axis))
     }
 
-    /// This window, where it makes as many outputs as `other` at every size at which both are
-    /// computed: with the smaller slack, if their outputs are as far apart.
+    /// This window, which makes the same number of outputs as `other` at every size at which both
+    /// are computed: with the smaller slack, if both have the same stride.
     pub(super) fn counting_as(self, other: &Window) -> Self {
         let is_alike =
             self.stride == other.stride && (self.slack - other.slack).abs() < self.stride;
@@ -330,16 +331,17 @@ impl Window {
         if is_alike && zeros { Window { slack, ..self } } else { self }
     }
 
-    /// The window that makes as many outputs for `size` inputs, and is padded behind as nearly as
-    /// it can be as before, where nothing is to be cropped: what no output reads is free.
+    /// The window that makes the same number of outputs for `size` inputs, with a pad at the end
+    /// as close as possible to the pad at the beginning, or to zero where that crops. What no
+    /// output reads can be chosen freely.
     fn evened(self, size: i64) -> Self {
         let least = self.slack - (size + self.slack).rem_euclid(self.stride);
         let even = (-self.offset).max(0) - self.last() - 1;
         Window { slack: even.clamp(least, least + self.stride - 1), ..self }
     }
 
-    /// Where a tap of `part` stands in the kernel of `self`, which covers it: the
-    /// index of its first tap and the distance of the next.
+    /// The place of the taps of `part` in the kernel of `self`, which covers it: the index of the
+    /// first tap and the distance to the next.
     pub(super) fn place(&self, part: &Window) -> (usize, usize) {
         let first = (part.offset - self.offset) / self.dilation;
         let spacing = if part.taps > 1 { part.dilation / self.dilation } else { 1 };
@@ -347,7 +349,7 @@ impl Window {
     }
 }
 
-/// The greatest common divisor of two numbers that are not negative; of `a` and 0 it is `a`.
+/// The greatest common divisor of two non-negative numbers; of `a` and 0 it is `a`.
 pub(super) fn gcd<N: Copy + Default + PartialEq + Rem<Output = N>>(a: N, b: N) -> N {
     if b == N::default() { a } else { gcd(b, a % b) }
 }

@@ -1,13 +1,13 @@
-//! What of a map is written as nodes of its own around its kernel, so that the kernel before or
-//! behind may take it.
+//! The nodes that a map is written with around its kernel: crops, pads and Transposes in front of
+//! it, and a bias behind it, which a neighbouring kernel may take over.
 //!
-//! Knows geometries and how they are laid out.
+//! Knows geometries and their layout.
 
 use crate::affine::{ConvKind, Geometry, PadMode, Window};
 use crate::emit::layout::{is_turned, order_of_product};
 
-/// What a map of this shape does to what it reads before its kernel, where its layout has nodes for
-/// that: `None` if it has none. A transposed convolution crops what it makes.
+/// What the layout of this geometry has nodes for in front of its kernel, as a map that only pads,
+/// crops and turns; `None` if there are no such nodes. A transposed convolution crops its output.
 pub fn front(geometry: &Geometry) -> Option<Geometry> {
     if is_turned(geometry) {
         return None;
@@ -39,7 +39,7 @@ pub fn front(geometry: &Geometry) -> Option<Geometry> {
     })
 }
 
-/// Whether the layout of a map of this shape has a node for its bias.
+/// Whether the layout of a map of this shape has a separate node for its bias.
 pub fn adds_bias(geometry: &Geometry) -> bool {
     let is_product = !is_turned(geometry) && order_of_product(geometry).is_some();
     is_product && geometry.is_pointwise() && geometry.shifted && !geometry.windows.is_empty()
@@ -52,8 +52,8 @@ mod tests {
     use crate::emit::layout::{LayoutOp, layout};
     use crate::ops::forms::NodeForms;
 
-    /// The kind, the order of axes that is read, the pads, and the border; whether something is
-    /// in front of the kernel.
+    /// The kind, the axis order of the input, the pads, and the border; whether something is in
+    /// front of the kernel.
     #[test]
     fn what_is_in_front_of_a_kernel_and_the_kernel_are_the_map() {
         use ConvKind::{Conv, ConvTranspose, MatMul};
@@ -81,7 +81,7 @@ mod tests {
         }
     }
 
-    /// The kind, the order of axes, the spatial axes; whether a bias is added by a node.
+    /// The kind, the axis order, and the number of spatial axes; whether a node adds the bias.
     #[test]
     fn a_bias_is_added_where_a_product_has_none() {
         let (nchw, nhwc) = (&[0, 1, 2, 3][..], &[0, 3, 1, 2][..]);

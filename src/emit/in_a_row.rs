@@ -1,7 +1,7 @@
-//! Kernels in a row that are one term: what stands between two of them is done by the first one, or
-//! by the second one.
+//! Kernels in a row as one term: what stands between two of them is done by the first or the
+//! second.
 //!
-//! Knows terms, and what of a map is written as nodes of its own.
+//! Knows terms, and which nodes a map has around its kernel.
 
 use crate::affine::{Linear, Refusal};
 use crate::emit::around::{adds_bias, front};
@@ -9,17 +9,19 @@ use crate::emit::term::{Inner, Term, TermKind};
 use crate::onnx::ids::ValueId;
 use crate::ops::meaning::Sign;
 
-/// Kernels in a row that are one term. In real networks there are two: what the second one crops
-/// is cropped by the first, which no crop is in front of.
+/// Upper bound on the kernels of one term. Real models need two: what the second kernel crops is
+/// cropped by the first, which has no crop in front of it.
 const MAX_KERNELS: usize = 8;
 
 impl<L: Linear> Term<L> {
-    /// This term, of what `inner` makes instead of its root, as one more kernel: what it does in
-    /// front of its own is done by that of `inner`, a Slice or a Transpose less; and what `inner`
-    /// would add by a node of its own is part of its bias.
+    /// This term with the output of `inner` in place of its root, as one more kernel. The kernel
+    /// of `inner` does what this term does in front of its own kernel, which saves a Slice or a
+    /// Transpose; and a bias that `inner` would add by a separate node becomes part of this term's
+    /// bias.
     ///
     /// # Errors
-    /// If there is nothing in front and nothing added, or the one does not take what the other has.
+    /// Returns an error if there is nothing in front and nothing added, or if one of the kernels
+    /// cannot take over what the other has.
     pub fn behind(&self, inner: &Self) -> Result<Self, Refusal> {
         if self.kernels().chain(inner.kernels()).nth(MAX_KERNELS).is_some() {
             return Err(Refusal::View);
@@ -48,11 +50,11 @@ impl<L: Linear> Term<L> {
         self.behind_kernel(inner.clone())
     }
 
-    /// As [`Self::behind`], where a shift between the two kernels is part of the bias of `inner` now:
-    /// that is one node less by itself.
+    /// As [`Self::behind`], where the bias of `inner` already contains a shift that stood between
+    /// the two kernels: that alone saves a node.
     ///
     /// # Errors
-    /// If they are not two kernels, or too many in a row.
+    /// Returns an error if the terms are not two kernels, or too many in a row.
     pub(super) fn behind_shifted(&self, inner: &Self) -> Result<Self, Refusal> {
         let are_kernels = [self, inner].iter().all(|term| term.kind == TermKind::Conv);
         let are_few = self.kernels().chain(inner.kernels()).nth(MAX_KERNELS).is_none();
@@ -62,9 +64,10 @@ impl<L: Linear> Term<L> {
         })
     }
 
-    /// A kernel behind a scale and shift that does not pass its border, `K(s·x + t)`, as one behind
-    /// a shift alone, `(K·s)(x + t/s)`: beyond the border, both read zeros. So, too, behind channels
-    /// that are picked and shifted: `K(P·x + t)` is `(K·P)(x + u)` with `P·u = t`.
+    /// Rewrites a kernel behind a scale and a shift that does not pass the kernel's border,
+    /// `K(s·x + t)`, as a kernel behind a shift alone, `(K·s)(x + t/s)`: beyond the border, both
+    /// read zeros. Likewise behind picked and shifted channels: `K(P·x + t)` is `(K·P)(x + u)`
+    /// with `P·u = t`.
     fn behind_shift(&self, inner: &Self) -> Result<Self, Refusal> {
         let is_bare = !self.has_views() && !inner.has_views() && inner.inner.is_none();
         if self.kind != TermKind::Conv || !is_bare || inner.part.is_some() {
@@ -76,12 +79,12 @@ impl<L: Linear> Term<L> {
         Ok(Term { map, ..self.on(self.root, shift) })
     }
 
-    /// The last kernel alone, of the tensor `of` that it reads.
+    /// The last kernel alone, reading its input, the tensor `of`.
     pub(super) fn outermost(&self, of: ValueId) -> Self {
         Term { root: of, inner: None, ..self.clone() }
     }
 
-    /// As [`Self::behind`], whatever is in front.
+    /// As [`Self::behind`], whether or not there is something in front.
     fn behind_kernel(&self, inner: Self) -> Result<Self, Refusal> {
         let front = front(self.map.geometry());
         let inner = self.before.iter().fold(inner, Term::viewed);
@@ -92,7 +95,7 @@ impl<L: Linear> Term<L> {
         Ok(Term { before: Vec::new(), map: self.map.behind(&front), ..self.on(self.root, inner) })
     }
 
-    /// This term, reading what `term` makes in the place of the tensor `of`.
+    /// This term, reading the output of `term` in place of the tensor `of`.
     pub(super) fn on(&self, of: ValueId, term: Self) -> Self {
         Term { root: term.root, inner: Some(Box::new(Inner { of, term })), ..self.clone() }
     }

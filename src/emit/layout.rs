@@ -1,5 +1,6 @@
-//! Which nodes a map is written as: a list of plain data, which the planner counts and the
-//! writer renders one by one, so that what is planned and what is written cannot disagree.
+//! The layout of a map: the nodes that it is written as, as a list of plain data. The planner
+//! counts them and the writer renders them one by one, so that what is planned and what is written
+//! cannot disagree.
 //!
 //! Knows geometries and the forms that nodes have in a file; neither weights nor the names of
 //! tensors.
@@ -10,37 +11,37 @@ use crate::affine::{AxisOrder, ConvKind, Geometry, PadMode, Window};
 use crate::onnx::write::{self, AxisSlice, CircularPart};
 use crate::ops::forms::NodeForms;
 
-/// One node to be.
+/// A node to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayoutNode {
-    /// What its name has behind that of the map.
+    /// Suffix of its name, behind the name of the map.
     pub name: Cow<'static, str>,
-    /// What the name of its output has behind that of the map, if another node follows.
+    /// Suffix of its output's name, behind the name of the map, if another node follows.
     pub output: Cow<'static, str>,
     /// Its operator.
     pub operator: LayoutOp,
-    /// What it reads.
+    /// The tensors that it reads.
     pub reads: NodeReads,
 }
 
-/// An operator, with what the map's geometry does not say by itself.
+/// An operator, with the parameters that the map's geometry does not give by itself.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LayoutOp {
     /// Transpose: axis `i` of the output is axis `perm[i]` of the input.
     Transpose(Vec<usize>),
     /// Pad in this mode, before and behind each axis.
     Pad(PadMode, Vec<(i64, i64)>),
-    /// Slice of a tensor that has its channels at this axis.
+    /// Slice of a tensor whose channel axis is the second field.
     Slice(Vec<AxisSlice>, usize),
     /// Concat along this axis.
     Concat(i64),
-    /// Conv with the map's windows; its own pads are those with zeros.
+    /// Conv with the map's windows; its own pads are those filled with zeros.
     Conv,
     /// ConvTranspose with the map's windows.
     ConvTranspose,
     /// Gemm with `[O, C]` weights.
     Gemm,
-    /// Gemm with `[O, C]` weights, of `[C, N]`.
+    /// Gemm with `[O, C]` weights and a `[C, N]` input.
     TurnedGemm,
     /// MatMul with `[C, O]` weights.
     MatMul,
@@ -49,7 +50,7 @@ pub enum LayoutOp {
 }
 
 impl LayoutOp {
-    /// Whether it slides windows, or scatters them.
+    /// Whether it is a convolution or a transposed convolution.
     pub fn convolves(&self) -> bool {
         matches!(self, LayoutOp::Conv | LayoutOp::ConvTranspose)
     }
@@ -58,9 +59,9 @@ impl LayoutOp {
 /// A tensor that a node of a layout reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operand {
-    /// What the map reads.
+    /// The input of the map.
     Root,
-    /// The output of the node at this place of the layout.
+    /// The output of the node with this index in the layout.
     Node(usize),
     /// The weights.
     Weight,
@@ -68,7 +69,8 @@ pub enum Operand {
     Bias,
 }
 
-/// What a node reads, in order: three tensors at most. The planner lays out each candidate.
+/// The inputs of a node in order: three at most, such as the parts of a circular pad. An array,
+/// because the planner lays out each candidate.
 pub type NodeReads = [Option<Operand>; 3];
 
 fn reading<const N: usize>(operands: [Operand; N]) -> NodeReads {
@@ -79,12 +81,12 @@ fn first_three(mut operands: impl Iterator<Item = Operand>) -> NodeReads {
     std::array::from_fn(|_| operands.next())
 }
 
-/// The nodes of a map of this shape; the last one makes the map's output.
+/// Returns the nodes of a map of this shape; the last one makes the map's output.
 ///
-/// A convolution stands between Transposes where its tensors are not NCHW, behind a Pad
-/// where its border is not zero, and behind a Slice where its windows start inside the
-/// input: engines refuse negative pads. A product pads and crops where its channels are, if that
-/// is not longer: engines run what is between two products without any Transpose.
+/// A convolution stands between Transposes where its tensors are not NCHW, behind a Pad where its
+/// border is not zero, and behind a Slice where its windows start inside the input: engines refuse
+/// negative pads. A product pads and crops in its own channels-last order, if that takes no more
+/// nodes: engines run what is between two products without any Transpose.
 pub fn layout(geometry: &Geometry, forms: NodeForms) -> Vec<LayoutNode> {
     if is_turned(geometry) {
         return turned_product(geometry);
@@ -97,19 +99,19 @@ pub fn layout(geometry: &Geometry, forms: NodeForms) -> Vec<LayoutNode> {
     }
 }
 
-/// The operator of the node that reads the weights of a map of this shape, which are stored as it
-/// asks for.
+/// The operator of the node that reads the weights of a map of this shape; it determines how they
+/// are stored.
 pub fn weighted_operator(geometry: &Geometry, forms: NodeForms) -> Option<LayoutOp> {
     let reads_weights = |node: &LayoutNode| node.reads.contains(&Some(Operand::Weight));
     layout(geometry, forms).into_iter().find(reads_weights).map(|node| node.operator)
 }
 
-/// The first one, if both are as long.
+/// The shorter layout; the first one, if both have the same length.
 fn shorter(one: Vec<LayoutNode>, other: Vec<LayoutNode>) -> Vec<LayoutNode> {
     if other.len() < one.len() { other } else { one }
 }
 
-/// What of each axis' pads has this border, before and behind.
+/// The pads of each spatial axis, before and behind, that are filled as `pad_mode` says.
 pub fn pads_with(geometry: &Geometry, pad_mode: PadMode) -> Vec<(i64, i64)> {
     let pads = |window: &Window| match window.pads() {
         (begin, end) if window.pad_mode == pad_mode => (begin.max(0), end.max(0)),
@@ -118,8 +120,8 @@ pub fn pads_with(geometry: &Geometry, pad_mode: PadMode) -> Vec<(i64, i64)> {
     geometry.windows.iter().map(pads).collect()
 }
 
-/// The order of axes, with the channels last, in which a map is written as a matrix
-/// product; `None` if it becomes a convolution, as products between NCHW tensors do.
+/// The axis order, with the channels last, in which a map is written as a matrix product. Returns
+/// `None` if the map is written as a convolution, as products between NCHW tensors are.
 pub(super) fn order_of_product(geometry: &Geometry) -> Option<AxisOrder> {
     let ends = [&geometry.input, &geometry.output];
     let is_nchw = !geometry.windows.is_empty() && ends.iter().all(|end| end.is_canonical());
@@ -131,7 +133,8 @@ pub(super) fn order_of_product(geometry: &Geometry) -> Option<AxisOrder> {
     Some(last.cloned().unwrap_or_else(|| AxisOrder::with_channels_at(channels)))
 }
 
-/// Whether the map is a product of `[C, N]` with a bias, which Gemm reads as it is.
+/// Whether the map is a product of a `[C, N]` tensor with a bias, which Gemm reads without a
+/// Transpose.
 pub(super) fn is_turned(geometry: &Geometry) -> bool {
     let reads_columns = geometry.input == AxisOrder::with_channels_at(0);
     geometry.kind == ConvKind::MatMul
@@ -141,7 +144,7 @@ pub(super) fn is_turned(geometry: &Geometry) -> bool {
         && geometry.output.is_canonical()
 }
 
-/// Gemm on `[C, N]`.
+/// The layout of a Gemm on `[C, N]`.
 fn turned_product(geometry: &Geometry) -> Vec<LayoutNode> {
     let mut layout = Layout::of(geometry);
     let reads = reading([layout.value, Operand::Weight, Operand::Bias]);
@@ -149,8 +152,8 @@ fn turned_product(geometry: &Geometry) -> Vec<LayoutNode> {
     layout.nodes
 }
 
-/// Gemm on `[N, C]`; MatMul and Add where there are further axes, or no bias. `order` is that of
-/// the tensors between the Transposes.
+/// The layout of a Gemm on `[N, C]`, or of MatMul and Add where there are further axes, or no
+/// bias. `order` is the axis order of the tensors between the Transposes.
 fn product(geometry: &Geometry, order: &AxisOrder, forms: NodeForms) -> Vec<LayoutNode> {
     let mut layout = Layout::of(geometry);
     layout.transpose(".input", &geometry.input, order);
@@ -172,7 +175,7 @@ fn product(geometry: &Geometry, order: &AxisOrder, forms: NodeForms) -> Vec<Layo
     layout.nodes
 }
 
-/// Conv or ConvTranspose; its zeros are its own pads.
+/// The layout of a Conv or ConvTranspose; pads with zeros are those of the operator itself.
 fn convolution(geometry: &Geometry, forms: NodeForms) -> Vec<LayoutNode> {
     let order = &AxisOrder::CANONICAL;
     let is_transposed = geometry.kind == ConvKind::ConvTranspose;
@@ -190,11 +193,11 @@ fn convolution(geometry: &Geometry, forms: NodeForms) -> Vec<LayoutNode> {
     layout.nodes
 }
 
-/// A layout as far as it has come.
+/// A layout under construction.
 struct Layout<'g> {
     geometry: &'g Geometry,
     nodes: Vec<LayoutNode>,
-    /// What the next node reads.
+    /// The operand that the next node reads.
     value: Operand,
 }
 
@@ -203,7 +206,7 @@ impl<'g> Layout<'g> {
         Layout { geometry, nodes: Vec::with_capacity(1), value: Operand::Root }
     }
 
-    /// Appends a node whose output is called as it is; returns that.
+    /// Appends a node whose output has the same name as the node, and returns that output.
     fn push(
         &mut self,
         name: impl Into<Cow<'static, str>>,
@@ -215,14 +218,15 @@ impl<'g> Layout<'g> {
         Operand::Node(self.nodes.len().saturating_sub(1))
     }
 
-    /// Appends the node that is called as the map is; its output is not, if others follow.
+    /// Appends the node with the name of the map itself; if others follow, its output is named
+    /// `output`.
     fn push_main(&mut self, output: &'static str, operator: LayoutOp, reads: NodeReads) {
         let (name, output) = (Cow::Borrowed(""), Cow::Borrowed(output));
         self.nodes.push(LayoutNode { name, output, operator, reads });
         self.value = Operand::Node(self.nodes.len().saturating_sub(1));
     }
 
-    /// From one order of axes to another.
+    /// Appends a Transpose, unless both axis orders are the same.
     fn transpose(&mut self, name: &'static str, from: &AxisOrder, to: &AxisOrder) {
         if from != to {
             let roles = to.roles(self.geometry.rank()).into_iter();
@@ -231,15 +235,15 @@ impl<'g> Layout<'g> {
         }
     }
 
-    /// What is other than zero beyond the input. What is mirrored is all of the input, so it is
-    /// padded before it is cropped.
+    /// Appends the pads whose border is not zero. A mirrored border mirrors the whole input, so it
+    /// is padded before it is cropped.
     fn borders(&mut self, order: &AxisOrder, forms: NodeForms) {
         for pad_mode in [PadMode::Reflect, PadMode::Edge, PadMode::Wrap] {
             self.pads(pad_mode, order, forms);
         }
     }
 
-    /// What has this border, of a tensor with its axes in `order`.
+    /// Appends the pads with this border for a tensor with its axes in `order`.
     fn pads(&mut self, pad_mode: PadMode, order: &AxisOrder, forms: NodeForms) {
         let name = match pad_mode {
             PadMode::Reflect => ".reflect",
@@ -265,7 +269,8 @@ impl<'g> Layout<'g> {
         }
     }
 
-    /// Per axis: the last elements, the input, the first elements.
+    /// Appends, for each padded axis, a Concat of the last elements, the input and the first
+    /// elements.
     fn circular_pads(&mut self, name: &str, pads: &[(i64, i64)], channels: usize) {
         for (axis, &pads) in (0..).zip(pads) {
             let name = format!("{name}.{axis}");
@@ -287,7 +292,7 @@ impl<'g> Layout<'g> {
         }
     }
 
-    /// What is cut off a tensor with its axes in `order`.
+    /// Appends the Slice that crops a tensor with its axes in `order`, if anything is cropped.
     fn crop(&mut self, order: &AxisOrder) {
         let windows = self.geometry.windows.iter().zip(2..);
         let cut = |(window, role): (&Window, usize)| {
@@ -305,8 +310,8 @@ impl<'g> Layout<'g> {
 mod tests {
     use super::*;
 
-    /// What each axis is padded by, and with which border; whether the file has Pads that wrap;
-    /// the names of the nodes.
+    /// The pads of each axis and their border; whether the file has Pads that wrap; the names of
+    /// the nodes.
     #[test]
     fn borders_and_crops_come_before_the_convolution() {
         use PadMode::{Reflect, Wrap, Zero};
@@ -327,8 +332,8 @@ mod tests {
         }
     }
 
-    /// The axes of what a product reads and makes, its spatial axes, whether it has a bias;
-    /// the names of the nodes.
+    /// The axis orders of the input and output of a product, the number of its spatial axes,
+    /// whether it has a bias; the names of the nodes.
     #[test]
     fn products_stand_between_transposes() {
         let nchw = &[0, 1, 2, 3][..];
@@ -356,7 +361,7 @@ mod tests {
         }
     }
 
-    /// The orders of axes of what a product reads and makes, whether it has a bias, its pads, and
+    /// The axis orders of the input and output of a product, whether it has a bias, its pads, and
     /// the border; the names of the nodes.
     #[test]
     fn products_pad_and_crop_where_their_channels_are() {
@@ -368,7 +373,7 @@ mod tests {
             (nhwc, nhwc, true, (1, -1), Edge, &[".edge", ".crop", ".product", ".shift"]),
             (nhwc, nhwc, false, (1, 0), Wrap, &wrapped),
             (nhwc, nhwc, true, (1, 0), Zero, &[".pad", ".product", ".shift"]),
-            // As a convolution, it is shorter.
+            // The layout as a convolution is shorter.
             (nchw, nhwc, true, (1, 0), Zero, &["", ".output"]),
             (nchw, nchw, true, (1, 0), Edge, &[".edge", ""]),
         ] {

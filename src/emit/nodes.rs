@@ -1,7 +1,8 @@
-//! From terms to nodes and tensors: renders the layout of each term's map, and adds them up.
+//! Renders terms as nodes and tensors: the layout of each term's map, and the nodes that add the
+//! terms up.
 //!
-//! What is written is known as soon as the shapes are; the numbers stay where they are until
-//! they are asked for. Knows names only as it is given them.
+//! What is written is known as soon as the shapes are; weights stay where they are until they are
+//! asked for. Knows only the names that it is given.
 
 use std::sync::Arc;
 
@@ -22,21 +23,21 @@ use crate::ops::forms::NodeForms;
 use crate::ops::meaning::{Sign, ViewNode};
 use crate::ops::pad_mode;
 
-/// A tensor as a sum of terms, with all that has to be known to write it.
+/// A tensor as a sum of terms, with everything that is needed to write it.
 #[derive(Debug, Clone, Copy)]
 pub struct NormalForm<'a> {
-    /// The terms, part by part, of each a convolution first: what is subtracted needs something
-    /// to be subtracted from.
+    /// The terms, part by part; in each part, a convolution comes first, because a subtracted term
+    /// needs something to be subtracted from.
     pub terms: &'a [Term<Affine>],
-    /// Names of the tensors that they read, one per term.
+    /// Names of the root tensors, one per term.
     pub roots: &'a [&'a str],
-    /// Name of the tensor that is their sum.
+    /// Name of the tensor that is the sum.
     pub output: &'a str,
-    /// Name of what the last node reads first, if others read it, too.
+    /// Name of the tensor that the last node reads first, if other nodes read it, too.
     pub byproduct: Option<&'a str>,
-    /// What the names of new nodes, and of the tensors between them, begin with.
+    /// Prefix of the names of new nodes, and of the tensors between them.
     pub stem: &'a str,
-    /// What the names of new initializers begin with.
+    /// Prefix of the names of new initializers.
     pub tensor_stem: &'a str,
     /// Type of all weights.
     pub float: Float,
@@ -44,27 +45,29 @@ pub struct NormalForm<'a> {
     pub forms: NodeForms,
 }
 
-/// What takes a block's place.
+/// The nodes and initializers that take a block's place.
 #[derive(Debug, Clone)]
 pub struct FusedNodes {
-    /// New nodes; the last one computes the block's output, if somebody reads that.
+    /// New nodes; the last one computes the block's output, if any node reads it.
     pub nodes: Vec<NodeProto>,
     /// New initializers of the model's type.
     pub weights: Vec<FusedWeights>,
-    /// New initializers by which nodes are told shapes, axes, pads or factors.
+    /// New initializers that hold shapes, axes, pads or factors for nodes.
     pub told: Vec<TensorProto>,
-    /// Descriptions of new tensors that engines would describe wrongly.
+    /// Types and shapes of new tensors for which engines would infer wrong shapes.
     pub infos: Vec<ValueInfoProto>,
     /// Tensors that the new nodes read.
     pub roots: Vec<ValueId>,
-    /// Whether what the last node reads first is called as others call it.
+    /// Whether the tensor that the last node reads first has the name by which other nodes read
+    /// it.
     pub names_byproduct: bool,
 }
 
 /// Writes a normal form.
 ///
 /// # Errors
-/// If it is seen already that a weight is not finite in the type that it will have.
+/// Returns an error if a weight that is computed already is not finite in the type that it will
+/// have.
 pub fn fused(form: &NormalForm) -> Result<FusedNodes, NotFinite> {
     if let Some((terms, _)) = before_shared_turn(form.terms, form.forms)
         && let Some(last) = LastTurn::of(form.terms, form.forms)
@@ -113,7 +116,7 @@ pub fn fused(form: &NormalForm) -> Result<FusedNodes, NotFinite> {
     Ok(fused)
 }
 
-/// Writes the sum of `terms`, and behind it the Transpose with which `form` ends.
+/// Writes the sum of `terms`, followed by the Transpose with which `form` ends.
 fn turned(
     form: &NormalForm,
     terms: &[Term<Affine>],
@@ -127,15 +130,15 @@ fn turned(
     Ok(sum)
 }
 
-/// Where one term is written.
+/// The names with which one term is written.
 struct Place<'a> {
-    /// What the names of its nodes begin with.
+    /// Prefix of the names of its nodes.
     stem: &'a str,
-    /// The tensor that it reads.
+    /// Name of the tensor that it reads.
     root: &'a str,
-    /// The tensor that it makes.
+    /// Name of the tensor that it makes.
     output: &'a str,
-    /// What the names of its weights and bias begin with.
+    /// Prefix of the names of its weights and bias.
     tensor_stem: &'a str,
     form: &'a NormalForm<'a>,
 }
@@ -146,7 +149,7 @@ impl Place<'_> {
         format!("{}{}", self.stem, node.output)
     }
 
-    /// The tensor that a node of `layout` reads as `operand`.
+    /// The name of the tensor that a node of `layout` reads as `operand`.
     fn operand(&self, layout: &[LayoutNode], operand: Operand) -> String {
         match operand {
             Operand::Root => self.root.to_owned(),
@@ -162,8 +165,8 @@ impl Place<'_> {
 }
 
 impl FusedNodes {
-    /// Appends views of `tensor`, one of the other; returns what the last one makes, which is
-    /// called `output`, if it has to be.
+    /// Appends a chain of views of `tensor`, and returns the name of the last one's output:
+    /// `output`, if that is given.
     fn views(
         &mut self,
         views: &[ViewNode],
@@ -192,7 +195,7 @@ impl FusedNodes {
         made
     }
 
-    /// Calls what the last node reads first by another `name`.
+    /// Gives the tensor that the last node reads first another `name`.
     fn name_byproduct(&mut self, name: &str) {
         let last = self.nodes.last().and_then(|last| last.input.first());
         let Some(old) = last.cloned() else { return };
@@ -201,8 +204,8 @@ impl FusedNodes {
         tensors.filter(|tensor| **tensor == old).for_each(|tensor| name.clone_into(tensor));
     }
 
-    /// Appends a term; returns what it makes, which is called as its place says unless that is the
-    /// root, or a view of it.
+    /// Appends a term, and returns the name of its output: the one in `place`, unless the output
+    /// is the root or a view of it.
     fn term(&mut self, term: &Term<Affine>, place: &Place) -> Result<String, NotFinite> {
         let Place { stem, output, form, .. } = *place;
         let inner = term.inner.as_ref().map(|inner| {
@@ -231,7 +234,7 @@ impl FusedNodes {
         Ok(self.views(&term.after, made, Some(output), &format!("{stem}.after")))
     }
 
-    /// Appends an operator with one of these `numbers` per channel, or one for all.
+    /// Appends an operator with an initializer of these `numbers`, one per channel or one for all.
     fn pointwise(
         &mut self,
         (op, what): (&str, &str),
@@ -241,7 +244,7 @@ impl FusedNodes {
     ) -> Result<(), NotFinite> {
         let geometry = term.map.geometry();
         let name = place.tensor(what);
-        // Broadcast from the last axis on: [C, 1, 1] for NCHW.
+        // Broadcasting aligns the last axes: [C, 1, 1] for NCHW.
         let behind = geometry.rank().saturating_sub(geometry.output.axis(1).saturating_add(1));
         let shape = [vec![numbers.len()], vec![1; behind]].concat();
         self.weights.push(FusedWeights::new(&name, &shape, place.form.float, Arc::new(numbers))?);
@@ -250,7 +253,7 @@ impl FusedNodes {
         Ok(())
     }
 
-    /// Appends the nodes and weights of one term.
+    /// Appends the nodes and weights of one term with a kernel.
     fn convolution(&mut self, term: &Term<Affine>, place: &Place) -> Result<(), NotFinite> {
         let geometry = term.map.geometry();
         let layout = layout(geometry, place.form.forms);
@@ -274,8 +277,8 @@ impl FusedNodes {
         Ok(())
     }
 
-    /// Appends the weights and the bias of one term, in the order in which earlier
-    /// versions wrote them.
+    /// Appends the weights and the bias of one term, in the order in which earlier versions wrote
+    /// them.
     fn store(
         &mut self,
         term: &Term<Affine>,
@@ -317,7 +320,7 @@ impl FusedNodes {
     }
 }
 
-/// One node of the layout of `geometry`, without its name.
+/// Renders one node of the layout of `geometry`, without its name.
 fn rendered(
     operator: &LayoutOp,
     geometry: &Geometry,
@@ -346,7 +349,7 @@ fn rendered(
     }
 }
 
-/// The attributes of a convolution, by name.
+/// The attributes of a convolution, sorted by name.
 fn attributes_of(geometry: &Geometry) -> Vec<AttributeProto> {
     let axis =
         |value: fn(&Window) -> i64| -> Vec<i64> { geometry.windows.iter().map(value).collect() };
@@ -371,7 +374,7 @@ fn attributes_of(geometry: &Geometry) -> Vec<AttributeProto> {
     attributes
 }
 
-/// What pads a window whose place is not known.
+/// The value of `auto_pad` for a window whose place is not known.
 fn auto_pad(window: &Window) -> Option<&'static str> {
     match window.pad_mode {
         PadMode::SameUpper => Some("SAME_UPPER"),
@@ -380,12 +383,12 @@ fn auto_pad(window: &Window) -> Option<&'static str> {
     }
 }
 
-/// All beginnings, then all ends.
+/// The pads in ONNX's order: all beginnings, then all ends.
 fn pads_of(pads: &[(i64, i64)]) -> Vec<i64> {
     pads.iter().map(|pads| pads.0).chain(pads.iter().map(|pads| pads.1)).collect()
 }
 
-/// `[O, C, 1, …]` as `[C, O]`.
+/// Transposes weights `[O, C, 1, …]` to `[C, O]`.
 fn transposed(mut kernel: ArrayD<f64>) -> ArrayD<f64> {
     while kernel.ndim() > 2 {
         kernel.index_axis_inplace(Axis(2), 0);
@@ -393,13 +396,14 @@ fn transposed(mut kernel: ArrayD<f64>) -> ArrayD<f64> {
     kernel.reversed_axes()
 }
 
-/// In this operator set, the inference of shapes says of what Slice makes that it is as large
-/// as what it reads, if that has a name: of x [1, 3, h, w], x[:, :, 1:] would be [1, 3, h, w]
-/// too. Engines that reuse memory by such names then take one tensor's for another's.
+/// The opset whose shape inference gives the output of a Slice the sizes of its input wherever
+/// they have names: of x [1, 3, h, w], x[:, :, 1:] would be [1, 3, h, w] too. Engines that reuse
+/// memory by such names then take one tensor's memory for another's.
 const SLICE_KEEPS_NAMES: i64 = 10;
 
-/// What is to be said of the tensor `name`, which `cuts` make of what a map of this shape reads,
-/// with its channels at that axis: on the axes that are cut, its sizes have names of their own.
+/// The description of the tensor `name`, which is the input of a map of this shape, with its
+/// channels on `channel_axis`, after the Slice `cuts`: on the axes that are cut, its sizes have
+/// names of their own. Returns `None` in all opsets that do not need it.
 fn description(
     geometry: &Geometry,
     name: &str,

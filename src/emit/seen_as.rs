@@ -1,15 +1,16 @@
-//! How a term can be seen otherwise, to merge with one that is seen so: kernels in a row as one, means
-//! as a part of a kernel, a convolution as a product of all elements.
+//! Other readings of a term, in which it can merge with another term: kernels in a row as one,
+//! means as a part of a kernel, a convolution as a product of all elements.
 //!
-//! Knows terms and views; not which terms should be one.
+//! Knows terms and views; does not decide which terms should be one.
 
 use crate::affine::{Linear, Refusal, Squares};
 use crate::emit::term::{Term, TermKind};
 use crate::ops::meaning::{ViewKernel, ViewNode};
 
 impl<L: Linear> Term<L> {
-    /// The term as it may merge with `other`, which is seen in another way: as one kernel instead
-    /// of two in a row, with means as a part of it, or as a product of all elements.
+    /// The term in a reading in which it may merge with `other`: as one kernel instead of several
+    /// in a row, with means as a part of its kernel, or as a product of all elements. Returns
+    /// `None` if there is no such reading.
     pub fn seen_as(&self, other: &Self) -> Option<Self> {
         let as_one = self.at_once().or_else(|| self.dense_beside(other));
         as_one.or_else(|| match (self.after.last(), self.before.last()) {
@@ -25,7 +26,7 @@ impl<L: Linear> Term<L> {
         self.outermost(inner.of).of(&inner.term).ok()
     }
 
-    /// The term with the means that it ends with as a kernel of equal weights.
+    /// The term with the means at its end as a kernel of equal weights.
     pub(super) fn with_means(&self) -> Option<Self> {
         let (last, before) = self.after.split_last()?;
         let means = means(last)?;
@@ -40,8 +41,9 @@ impl<L: Linear> Term<L> {
         Some(Term { before: before.to_vec(), map: self.map.after(&means).ok()?, ..self.clone() })
     }
 
-    /// The term, whose kernel is of squares, as a kernel of what these are of, if that has no more
-    /// weights: as many, and each reads one element where there were several nodes.
+    /// The term, whose kernel reads squares, as a kernel of the tensor that these are cut from, if
+    /// that has no more weights: it has as many, each reads one element, and the nodes that cut go
+    /// away.
     pub(super) fn of_squares(&self) -> Option<Self> {
         let [view] = self.before.as_slice() else { return None };
         let Some(ViewKernel::Squares(squares, first)) = &view.kernel else { return None };
@@ -55,8 +57,9 @@ impl<L: Linear> Term<L> {
         Some(Term { root, before: Vec::new(), map, ..self.clone() })
     }
 
-    /// `map` of this term, if it ends with means or squares: with them as a part of a kernel. A kernel
-    /// behind squares that others cut from what a kernel makes is one of that.
+    /// `map` applied to this term, which ends with means or squares, as a kernel that contains
+    /// these: a kernel behind squares that are cut from another kernel's output is a kernel on
+    /// that output. Returns `None` if there is no such kernel.
     pub(super) fn mapped_as_kernel(
         &self,
         map: &L,
@@ -72,8 +75,9 @@ impl<L: Linear> Term<L> {
         Some(inner.mapped(&map, kind))
     }
 
-    /// A convolution behind a view that gives it a size, as a product of all elements between the
-    /// views of `other`, if that is one: the elements are in the same order, and as many.
+    /// A convolution behind a view that fixes its size, as a product of all elements between the
+    /// views of `other`, if `other` is such a product, and the elements are equally many and in
+    /// the same order.
     fn dense_beside(&self, other: &Self) -> Option<Self> {
         let are_in_order = |term: &Self| {
             term.before.iter().chain(&term.after).all(|view| view.view.made().is_some())
@@ -96,7 +100,8 @@ impl<L: Linear> Term<L> {
         if !is_flat || elements != Some(*all) || sizes.is_empty() {
             return None;
         }
-        // What is added is not broadcast: of elements that are as many, one open size is the same.
+        // The sum must not broadcast: where the number of elements is the same, a single unknown
+        // size is too.
         let (mine, theirs) = (made(&self.after)?, made(&other.after)?);
         if mine != theirs || mine.iter().filter(|size| size.is_none()).count() > 1 {
             return None;
@@ -106,7 +111,7 @@ impl<L: Linear> Term<L> {
     }
 }
 
-/// The means that a view makes, as a kernel.
+/// The kernel that takes the means of a view; `None` if the view takes none.
 fn means<L: Linear>(view: &ViewNode) -> Option<L> {
     match &view.kernel {
         Some(ViewKernel::Means(windows)) => Some(L::mean(windows.to_vec())),
@@ -114,7 +119,8 @@ fn means<L: Linear>(view: &ViewNode) -> Option<L> {
     }
 }
 
-/// The kernel `map` of `squares` as one of what these are of, if that has no more weights.
+/// The kernel `map`, which reads `squares`, as a kernel of the tensor that these are cut from, if
+/// that has no more weights.
 fn kernel_of<L: Linear>(squares: &Squares, map: &L) -> Option<L> {
     let shape = map.geometry().of_squares(squares).ok()?;
     let is_as_small = shape.weights() <= map.geometry().weights();

@@ -1,21 +1,22 @@
-//! Kernels whose results a Concat joins along the channels, as one kernel with the rows of both.
+//! Kernels whose outputs a Concat joins along the channels, as one kernel with the rows of both.
 //!
-//! Knows terms and channels; not which kernels should be one.
+//! Knows terms and channels; does not decide which kernels should be one.
 
 use crate::affine::{Channels, ConvKind, Linear};
 use crate::emit::term::{Term, TermKind};
 use crate::onnx::ids::ValueId;
 
 impl<L: Linear> Term<L> {
-    /// What this term and `next` make, one behind the other, as one kernel, if they are neighbouring
-    /// parts along the channels, of the same tensor.
+    /// This term and `next` as one kernel whose output is theirs, one behind the other, if both
+    /// read the same tensor and are neighbouring parts along the channels.
     pub fn stacked(&self, next: &Self) -> Option<Self> {
         let are_of_one = self.root == next.root && self.has_front_of(next);
         let channels = || self.channels()?.stacked(&next.channels()?);
         are_of_one.then(channels).flatten().and_then(|both| self.with_rows_of(next, both))
     }
 
-    /// The same, if their roots are neighbouring parts of one tensor, `root`, along the channels.
+    /// As [`Self::stacked`], for terms whose roots are neighbouring parts of one tensor, `root`,
+    /// along the channels.
     pub fn beside(&self, next: &Self, root: ValueId) -> Option<Self> {
         let is_bare = |term: &Self| {
             let is_conv = term.map.geometry().kind == ConvKind::Conv;
@@ -26,14 +27,15 @@ impl<L: Linear> Term<L> {
         Some(Term { root, ..self.with_rows_of(next, channels)? })
     }
 
-    /// The channels of a kernel; `None` if the part has others, over which it is broadcast.
+    /// The channels of a kernel; `None` if the part has another number of channels, over which the
+    /// kernel is broadcast.
     fn channels(&self) -> Option<Channels> {
         let channels = self.map.geometry().channels.filter(|_| self.kind == TermKind::Conv)?;
         let is_whole = self.part().is_none_or(|part| part.size == channels.outputs);
         is_whole.then_some(channels)
     }
 
-    /// The kernel with these `channels` and the rows of both, in their place.
+    /// The kernel with these `channels` and the rows of both terms, in their place.
     fn with_rows_of(&self, next: &Self, channels: Channels) -> Option<Self> {
         let (own, others) = (self.part()?, next.part()?);
         let part = own.with_next(others)?.map(Box::new);

@@ -1,7 +1,7 @@
-//! The terms of a normal form `y = Σ L(r) + b`: what a block is planned and written as.
+//! The terms of a normal form `y = Σ L(r) + b`, as which a block is planned and written.
 //!
-//! Knows maps, views and their signs; neither how a graph came to be read as them, nor which terms
-//! should be one.
+//! Knows maps, views and their signs; neither how a graph is read as terms, nor which terms should
+//! be merged.
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of nodes, the product of two signs")]
 
@@ -15,33 +15,34 @@ use crate::ops::forms::NodeForms;
 use crate::ops::meaning::{Sign, ViewKernel, ViewNode};
 use crate::ops::views;
 
-/// What a term contributes, besides its map.
+/// What a term contributes to the sum, besides its map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TermKind {
     /// The root itself, added or subtracted.
     Identity(Sign),
-    /// The same with a shift, which is no summand by itself: it goes into a kernel.
+    /// The root with a shift, which is no summand by itself: it goes into a kernel.
     Shifted(Sign),
-    /// No convolution on the way, yet not plain: a scaled or cropped root, or picked channels of it.
+    /// A root without a convolution, but not plain: scaled or cropped, or channels picked from it.
     Pointwise,
-    /// At least one convolution on the way.
+    /// A root with at least one convolution.
     Conv,
 }
 
 impl TermKind {
-    /// Whether it is written, if it is a summand beside a kernel.
+    /// Whether a term of this kind is written as a summand of its own beside a kernel.
     pub fn is_written(self) -> bool {
         !matches!(self, TermKind::Shifted(_) | TermKind::Pointwise)
     }
 }
 
-/// One term `P(L(Q(r)))`, with the bias in `L`, and views `P` and `Q`; or a part of the sum, which
-/// is zero elsewhere.
+/// One term `P(L(Q(r)))`, with the bias in `L`, and views `P` and `Q`. It may be only a part of
+/// the sum, and zero elsewhere.
 #[derive(Debug, Clone)]
 pub struct Term<L> {
-    /// The tensor that it reads, `r`.
+    /// The root `r`: the tensor that the term reads.
     pub root: ValueId,
-    /// What is computed of `r` first, by a kernel of its own; `Q` and `L` are of that.
+    /// The kernel that is applied to `r` first, if the term has several; then `Q` and `L` apply to
+    /// its output.
     pub inner: Option<Box<Inner<L>>>,
     /// `Q`, the first view first.
     pub before: Vec<ViewNode>,
@@ -49,29 +50,31 @@ pub struct Term<L> {
     pub map: L,
     /// `P`, the first view first.
     pub after: Vec<ViewNode>,
-    /// Which part of the sum it is; all of it, if none.
+    /// The part of the sum that the term is; `None` for the whole sum.
     pub part: Option<Box<Part>>,
     /// What `L` is made of.
     pub kind: TermKind,
-    /// The row of tensors of one of which it is what a kernel makes of that part, if it is.
+    /// The kernel of a row of tensors of which the term is one part; `None` if it is no such part.
     pub in_row: Option<Arc<KernelOfRow>>,
 }
 
-/// A kernel of tensors in a row. Of each of them, as large as the others, it makes as many outputs.
+/// A kernel of tensors in a row, `K(Concat(a, b))`. All of them have the same size, so the kernel
+/// makes the same number of outputs of each.
 #[derive(Debug, PartialEq)]
 pub struct KernelOfRow {
-    /// The tensor that is made of those.
+    /// The tensor that joins the row.
     pub of: ValueId,
-    /// Where its taps fall: another kernel of the row may make fewer outputs.
+    /// The kernel's windows: another kernel of the same row may make fewer outputs.
     pub windows: Vec<Window>,
 }
 
 /// A kernel before the last one of a term.
 #[derive(Debug, Clone)]
 pub struct Inner<L> {
-    /// The tensor that it makes, but for what it crops, pads and turns, and does not add.
+    /// The tensor that the kernel makes, up to what the kernel crops, pads and turns in addition,
+    /// and to the bias that it leaves out.
     pub(super) of: ValueId,
-    /// How.
+    /// The term that makes it.
     pub term: Term<L>,
 }
 
@@ -83,19 +86,19 @@ impl<L: Linear> Inner<L> {
 }
 
 impl<L: Linear> Term<L> {
-    /// `map(root)`.
+    /// The term `map(root)`.
     pub fn new(root: ValueId, map: L, kind: TermKind) -> Self {
         let (before, after) = (Vec::new(), Vec::new());
         Term { root, inner: None, before, map, after, part: None, kind, in_row: None }
     }
 
-    /// `view(root)`.
+    /// The term `view(root)`.
     pub fn view(root: ValueId, view: ViewNode, identity: L) -> Self {
         Term { before: vec![view], ..Term::new(root, identity, TermKind::Identity(Sign::Plus)) }
     }
 
-    /// This view of the term. A scale or shift without a convolution goes behind it, where the
-    /// next kernel may be: `Gemm(Flatten(norm(x)))` is a Gemm of `Flatten(x)`.
+    /// The term with this view applied to it. A scale or shift without a convolution moves behind
+    /// the view, where the next kernel may be: `Gemm(Flatten(norm(x)))` is a Gemm of `Flatten(x)`.
     #[must_use]
     pub fn viewed(mut self, view: &ViewNode) -> Self {
         let beyond = || self.map.beyond(&view.view).ok();
@@ -110,10 +113,10 @@ impl<L: Linear> Term<L> {
         self
     }
 
-    /// This term, of what `inner` makes instead of its root.
+    /// This term with the output of `inner` in place of its root.
     ///
     /// # Errors
-    /// If the maps do not compose.
+    /// Returns an error if the maps do not compose.
     pub fn of(&self, inner: &Self) -> Result<Self, Refusal> {
         let term = self.composed(inner)?;
         Ok(Term { in_row: self.in_row.clone().or(term.in_row), ..term })
@@ -128,7 +131,7 @@ impl<L: Linear> Term<L> {
             return if own.term.kind == TermKind::Conv {
                 Ok(self.on(own.of, inner))
             } else {
-                // What was a shift may be something else now.
+                // The inner shift may have become something else.
                 let outermost = self.outermost(own.of);
                 outermost.of(&inner).or_else(|_| outermost.behind_shifted(&inner))
             };
@@ -149,12 +152,12 @@ impl<L: Linear> Term<L> {
         Ok(Term { part: part.map(Box::new), ..mapped })
     }
 
-    /// `map` applied to this term: in front of its views, if it is behind some. `D(P(L(r)))` is
-    /// `P(D'(L(r)))` for a scale or shift `D`. Where that puts axes into another order, too, this
-    /// is one view more.
+    /// `map` applied to this term, in front of the term's views if it has any behind its map:
+    /// `D(P(L(r)))` is `P(D'(L(r)))` for a scale or shift `D`. Where `map` also changes the axis
+    /// order, this becomes an additional view.
     ///
     /// # Errors
-    /// If the maps do not compose.
+    /// Returns an error if the maps do not compose.
     pub fn mapped(&self, map: &L, kind: TermKind) -> Result<Self, Refusal> {
         if let Some(part) = &self.part {
             let inner = Term { part: None, ..self.clone() };
@@ -168,7 +171,7 @@ impl<L: Linear> Term<L> {
                 look(&mut turned.after, &views::turned(&order, rank));
                 return Ok(turned);
             }
-            // In front of a view, a kernel has the rank of another one.
+            // In front of a view, a kernel gets its rank from another kernel.
             let has_rank = self.kind == TermKind::Conv || map.geometry().is_scale();
             let moved = || map.beyond(&last.view.inverse());
             let map = match has_rank.then(moved).unwrap_or(Err(Refusal::View)) {
@@ -187,7 +190,7 @@ impl<L: Linear> Term<L> {
             let is_scale = kind == TermKind::Conv && map.geometry().is_scale();
             let kind = if is_scale { TermKind::Pointwise } else { kind };
             let mut mapped = inner.mapped(&map, kind)?;
-            // In front of means there may be more elements: a kernel grows by nothing there.
+            // In front of means there may be more elements, so a kernel must not grow there.
             let [old, new] = [&inner, &mapped].map(|term| term.map.geometry().weights());
             if kind == TermKind::Conv && last.view.resamples() && new > old {
                 return Err(Refusal::View);
@@ -221,14 +224,14 @@ impl<L: Linear> Term<L> {
         Ok(is_taken.then(|| outermost.behind(&inner.term).ok()).flatten().unwrap_or(mapped))
     }
 
-    /// Of each axis on which the term crops the root on one side and pads it on the other, the
-    /// axis and how many elements are the least that it is right for: `x[2:]`, padded by 3 behind,
-    /// is written as a Slice and a padded convolution. Of 1 element that Slice leaves 0, not −1,
-    /// and the convolution makes one output too many.
+    /// The axes on which the term crops the root on one side and pads it on the other, each with
+    /// the least number of elements for which the term is right. `x[2:]`, padded by 3 behind, is
+    /// written as a Slice and a padded convolution. Of 1 element, that Slice leaves 0, not −1, and
+    /// the convolution makes one output too many.
     ///
     /// # Errors
-    /// If it is a view of the root that would be cropped, or what another kernel makes, of which
-    /// nobody knows sizes.
+    /// Returns an error if the crop applies to a view of the root, or to the output of another
+    /// kernel, whose sizes nobody knows.
     pub fn least_sizes(&self) -> Result<impl Iterator<Item = (usize, i64)>, Refusal> {
         let least = |(axis, window): (usize, &Window)| {
             let (before, behind) = window.pads();
@@ -245,12 +248,13 @@ impl<L: Linear> Term<L> {
         Ok(least)
     }
 
-    /// The term and those that are computed before it, the last kernel first.
+    /// The kernels of the term as terms, the last kernel first: this term, and those that are
+    /// computed before it.
     pub fn kernels(&self) -> impl Iterator<Item = &Self> {
         successors(Some(self), |term| term.inner.as_ref().map(|inner| &inner.term))
     }
 
-    /// The term as an operand of a sum in which it has this sign.
+    /// The term as an operand of a sum with this sign.
     #[must_use]
     pub fn signed(self, sign: Sign) -> Self {
         if sign == Sign::Plus {
@@ -264,12 +268,12 @@ impl<L: Linear> Term<L> {
         Term { map: self.map.negated(), kind, ..self }
     }
 
-    /// Which part of the sum it is; all of it, if none.
+    /// The part of the sum that the term is; `None` for the whole sum.
     pub fn part(&self) -> Option<Part> {
         self.part.as_deref().copied()
     }
 
-    /// Its sign, if it is its root, as it is, and all of the sum.
+    /// The sign of the term if it is the unchanged root and the whole sum.
     pub fn plain_sign(&self) -> Option<Sign> {
         match self.kind {
             TermKind::Identity(sign) if self.is_plain() && self.part.is_none() => Some(sign),
@@ -277,7 +281,8 @@ impl<L: Linear> Term<L> {
         }
     }
 
-    /// Whether it is its root, seen as it is: a part of the sum, or all of it.
+    /// Whether the term is its root, unchanged and without views: as a part of the sum, or all of
+    /// it.
     pub fn is_plain(&self) -> bool {
         matches!(self.kind, TermKind::Identity(_)) && !self.has_views()
     }
@@ -287,7 +292,7 @@ impl<L: Linear> Term<L> {
         !self.before.is_empty() || !self.after.is_empty()
     }
 
-    /// Weights to store, if it is written on its own.
+    /// The number of weights to store if the term is written on its own.
     pub fn weights(&self) -> f64 {
         match self.kind {
             TermKind::Identity(_) => 0.0,
@@ -295,7 +300,7 @@ impl<L: Linear> Term<L> {
         }
     }
 
-    /// How many nodes it is written as on its own.
+    /// The number of nodes that the term is written as on its own.
     pub fn nodes(&self, forms: NodeForms) -> usize {
         let nodes = |kernel: &Self| {
             let own = match kernel.kind {
@@ -308,7 +313,7 @@ impl<L: Linear> Term<L> {
         self.kernels().map(nodes).sum()
     }
 
-    /// Whether all its nodes are of forms that engines read, or the file has.
+    /// Whether all nodes of the term have forms that engines read, or that the file already has.
     pub fn is_read(&self, forms: NodeForms) -> bool {
         let is_uneven = |window: &Window| {
             let ((before, behind), _) = window.scattered_pads();
@@ -319,7 +324,7 @@ impl<L: Linear> Term<L> {
             let scatters = geometry.kind == ConvKind::ConvTranspose;
             scatters && geometry.windows.iter().any(is_uneven)
         };
-        // Before this operator set, operands are broadcast only where attributes say so.
+        // Before this opset, operands are broadcast only where attributes say so.
         let broadcasts =
             |kernel: &Self| matches!(kernel.kind, TermKind::Shifted(_) | TermKind::Pointwise);
         let convolves = |kernel: &Self| {
@@ -331,15 +336,15 @@ impl<L: Linear> Term<L> {
             && (forms.opset >= 7 || !self.kernels().any(broadcasts))
     }
 
-    /// Whether the last kernel of the term can be written: what is one of tensors of any rank is a
-    /// kernel only where another one tells the rank.
+    /// Whether the last kernel of the term can be written. A map of tensors of any rank becomes a
+    /// kernel only where another kernel determines the rank.
     pub fn is_kernel(&self) -> bool {
         let map = self.map.geometry();
         let has_rank = !map.windows.is_empty() || map.kind == ConvKind::MatMul;
         self.kind == TermKind::Conv && has_rank
     }
 
-    /// Multiply-adds that are counted on the root, counted on what the term makes.
+    /// Converts multiply-adds given in positions of the root to positions of the term's output.
     pub fn macs_at_output(&self, macs: Macs) -> Macs {
         self.kernels().fold(macs, |macs, kernel| {
             let macs = before_means(macs, &kernel.after).before(kernel.map.geometry());
@@ -358,14 +363,15 @@ impl<L: Linear> Term<L> {
         Term { root, inner, before, map, after, part, kind, in_row: self.in_row.clone() }
     }
 
-    /// Whether both compute the same of the same tensor.
+    /// Whether both terms compute the same of the same tensor.
     pub fn is(&self, other: &Self) -> bool {
         (self.root, self.kind) == (other.root, other.kind)
             && self.map.geometry() == other.map.geometry()
             && self.has_views_of(other)
     }
 
-    /// The term, counting its outputs as `other` does, if it is known to make as many.
+    /// The term with windows that count outputs as those of `other` do, if both are known to make
+    /// equally many. Returns `None` otherwise, or if nothing changes.
     pub fn counting_as(&self, other: &Self) -> Option<Self> {
         let is_bare = |term: &Self| term.inner.is_none() && !term.has_views();
         let make_as_many = self.in_row.is_some() && self.in_row == other.in_row;
@@ -377,13 +383,14 @@ impl<L: Linear> Term<L> {
         Some(Term { map, ..self.clone() })
     }
 
-    /// Whether both are between the same views, behind the same other kernels, and the same part
-    /// of the sum.
+    /// Whether both terms have the same views, the same kernels before them, and the same part of
+    /// the sum.
     pub fn has_views_of(&self, other: &Self) -> bool {
         self.has_front_of(other) && self.after == other.after && self.part == other.part
     }
 
-    /// Whether both read the same of their roots: by the same views, of the same other kernels.
+    /// Whether both terms read the same of their roots: by the same views, and behind the same
+    /// kernels.
     pub fn has_front_of(&self, other: &Self) -> bool {
         let is_behind_same = match (&self.inner, &other.inner) {
             (Some(one), Some(other)) => one.is(other),
@@ -393,7 +400,7 @@ impl<L: Linear> Term<L> {
     }
 }
 
-/// Multiply-adds that are counted in front of these views, counted behind them.
+/// Converts multiply-adds given in positions in front of these views to positions behind them.
 pub fn before_means(macs: Macs, views: &[ViewNode]) -> Macs {
     views.iter().fold(macs, |macs, view| match &view.kernel {
         Some(ViewKernel::Means(windows)) => macs.before(&Geometry::mean(windows.to_vec())),
@@ -402,8 +409,8 @@ pub fn before_means(macs: Macs, views: &[ViewNode]) -> Macs {
     })
 }
 
-/// One view more; none instead of two that give back what the first one read, and one instead of
-/// two of which the second says all.
+/// Appends a view: removes both if it undoes the last one, and replaces both by a single view if
+/// there is one that does the same.
 fn look(views: &mut Vec<ViewNode>, next: &ViewNode) {
     let Some(last) = views.pop() else { return views.push(next.clone()) };
     if next.view.undoes(&last.view) {

@@ -1,5 +1,6 @@
-//! Σ P(aᵢ) = P(Σ aᵢ): what all terms of a sum turn alike, its last node turns, instead of one
-//! for each; and what turns that back reads the sum before it.
+//! Σ P(aᵢ) = P(Σ aᵢ): a Transpose with which all terms of a sum end is written once, as the sum's
+//! last node, instead of once per term; what transposes the result back reads the sum before that
+//! node.
 //!
 //! Knows terms and the nodes that they are written as.
 
@@ -11,17 +12,18 @@ use crate::ops::forms::NodeForms;
 use crate::ops::meaning::{Sign, ViewNode};
 use crate::ops::views;
 
-/// The Transpose that a sum is written with last.
+/// The Transpose with which a sum ends when it is written.
 #[derive(Debug, Clone)]
 pub struct LastTurn {
     /// The node.
     pub view: ViewNode,
-    /// The same as a map, if the maps of the terms end with it.
+    /// The node as a map, if the maps of the terms end with it; `None` if it is a view of the
+    /// term.
     map: Option<Geometry>,
 }
 
 impl LastTurn {
-    /// That of the sum of `terms`; `None` if its last node is another one.
+    /// The last Transpose of the sum of `terms`; `None` if its last node is another one.
     pub fn of<L: Linear>(terms: &[Term<L>], forms: NodeForms) -> Option<Self> {
         if let Some((before, output)) = before_turn(terms, forms) {
             let rank = before.first()?.map.geometry().rank();
@@ -34,14 +36,14 @@ impl LastTurn {
         Some(LastTurn { view: view.clone(), map: None })
     }
 
-    /// The node, from the tensor `input` to the tensor `output`; it has no name.
+    /// The node, reading tensor `input` and making tensor `output`; it has no name.
     pub fn node(&self, input: &str, output: &str) -> NodeProto {
         let (input, output) = (vec![input.to_owned()], vec![output.to_owned()]);
         NodeProto { input, output, ..(*self.view.proto).clone() }
     }
 
-    /// `term`, which reads what the sum makes, as a term of what this node reads; `None` if it
-    /// is as many nodes then.
+    /// `term`, which reads the output of the sum, as a term that reads the input of this node
+    /// instead. Returns `None` unless that saves a node.
     pub fn skipped<L: Linear>(&self, term: &Term<L>, forms: NodeForms) -> Option<Term<L>> {
         let view = Term::view(term.root, self.view.clone(), L::framing(Geometry::identity()));
         let kind = TermKind::Pointwise;
@@ -52,8 +54,8 @@ impl LastTurn {
     }
 }
 
-/// The terms of a sum before the Transpose that each would end with, and the order of axes that it
-/// leads to; `None` if they do not all end with the same one.
+/// The terms of a sum without the Transpose with which each of them would end, and the axis order
+/// to which it leads. Returns `None` if they do not all end with the same one.
 pub fn before_turn<L: Linear>(
     terms: &[Term<L>],
     forms: NodeForms,
@@ -79,7 +81,7 @@ pub fn before_turn<L: Linear>(
     Some((before, order.clone()))
 }
 
-/// The same of a sum of several terms, which is written with that one Transpose.
+/// As [`before_turn`], for a sum of several terms, which is written with that one Transpose.
 pub fn before_shared_turn<L: Linear>(
     terms: &[Term<L>],
     forms: NodeForms,

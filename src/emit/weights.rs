@@ -1,5 +1,5 @@
-//! New weights, computed in float64 and rounded once to the model's type, when they are read:
-//! piece by piece, so that a model of any size needs little memory.
+//! New weights, computed in float64 and rounded once to the model's type when they are read: piece
+//! by piece, so that a model of any size needs little memory.
 //!
 //! Knows numbers and the format's types; neither maps nor nodes.
 
@@ -23,11 +23,11 @@ pub struct FusedWeights {
     pub dims: Vec<i64>,
     /// Its type.
     pub float: Float,
-    /// What it holds, before rounding.
+    /// Its numbers, before rounding.
     pub numbers: Arc<dyn LazyWeights>,
 }
 
-/// A fused weight is too large for the model's type, or no number.
+/// The error of a fused weight that is too large for the model's type, or NaN.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a weight of `{tensor}` is not finite in the model's type")]
 pub struct NotFinite {
@@ -35,11 +35,11 @@ pub struct NotFinite {
     pub tensor: String,
 }
 
-/// Weights up to this many are computed at once: they are cheaper than what it takes to
-/// put them off.
+/// Upper bound on the weights of a tensor that is computed immediately: that is cheaper than
+/// deferring it.
 const SMALL: usize = 1 << 12;
 
-/// Pieces of weights, each on its own processor.
+/// Reads pieces of weights in parallel, on all processors.
 #[derive(Debug, Clone, Copy)]
 pub struct InParallel;
 
@@ -54,10 +54,10 @@ impl EachPiece for InParallel {
 }
 
 impl FusedWeights {
-    /// `numbers` as the tensor `name`.
+    /// The tensor `name` that holds `numbers`.
     ///
     /// # Errors
-    /// If it is seen already that one of them is not finite in type `float`.
+    /// Returns an error if a number that is computed already is not finite in type `float`.
     pub fn new(
         name: &str,
         dims: &[usize],
@@ -77,21 +77,21 @@ impl FusedWeights {
         tensor::header(&self.name, &self.dims, self.float.to_onnx())
     }
 
-    /// Bytes of its data.
+    /// Number of bytes of its data.
     pub fn length(&self) -> usize {
         self.numbers.count().saturating_mul(self.float.size())
     }
 
-    /// Ranges of its numbers that are best computed at a time.
+    /// The ranges of its numbers that are best computed at a time.
     pub fn pieces(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let (count, rows) = (self.numbers.count(), self.dims.first().copied().unwrap_or(1));
         numbers::pieces(count, count.checked_div(rows.unsigned_abs() as usize).unwrap_or(0))
     }
 
-    /// The numbers of one piece before rounding.
+    /// The numbers of one piece, before rounding.
     ///
     /// # Errors
-    /// If one of them is not finite when it is rounded.
+    /// Returns an error if one of them is not finite when it is rounded.
     pub fn read(&self, piece: Range<usize>) -> Result<Vec<f64>, NotFinite> {
         let exact = numbers::read(self.numbers.as_ref(), piece);
         if !self.float.holds(&exact) {
