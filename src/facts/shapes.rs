@@ -348,7 +348,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
         ruled.or_else(|| self.shape(tensor).get(axis).copied().flatten())
     }
 
-    /// Returns that `what` is not known, and whether somebody could tell.
+    /// Returns the reason that `what` is not known, which says whether somebody could tell.
     pub fn unknown(&self, what: String) -> NotLinear {
         if let Some(limit) = self.inference.get().and_then(|inference| inference.limit) {
             return NotLinear::NotInferred { what, limit };
@@ -411,8 +411,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
         ruled.as_deref().or_else(all).map(of)
     }
 
-    /// Returns the number of dimensions that the file declares for the input `tensor`; `None`
-    /// for other tensors.
+    /// Returns the number of dimensions of `tensor`, if the file declares it for an input.
     pub fn declared_rank(&self, tensor: ValueId) -> Option<usize> {
         declared(self.graph, tensor, &NO_SHAPES).map(|dims| dims.len())
     }
