@@ -198,7 +198,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
     pub fn are_same(&self, one: ValueId, other: ValueId) -> bool {
         let mut facts = self.ruled_generally();
         let (one, other) = (facts.extents(one), facts.extents(other));
-        // Of two sizes without a name nobody knows whether they are the same.
+        // Nobody knows whether two sizes without a name are the same.
         let is_known = one.as_ref().is_some_and(|dims| dims.iter().all(Option::is_some));
         is_known && one == other
     }

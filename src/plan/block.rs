@@ -39,7 +39,7 @@ pub struct Block {
     pub removed: IdSet<NodeId>,
     /// Its branches, as in `3×3 + 1×3 + 3×1`.
     pub branches: String,
-    /// The same, as it may be drawn.
+    /// Its branches, as they may be drawn.
     pub drawing: Arc<Drawing>,
     /// How many batch norms are folded.
     pub norms: usize,

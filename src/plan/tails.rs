@@ -11,8 +11,8 @@ use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 
-/// Upper bound on the nodes of an activation before its product; in GELU's Tanh form there are
-/// seven.
+/// Upper bound on the tensors that are looked at on the way back from the product of an activation;
+/// in GELU's Tanh form there are seven.
 const MAX_WAY: usize = 16;
 
 /// Tensors behind which such an end may go on, as far as the graph was gone through: behind a
