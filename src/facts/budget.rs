@@ -1,12 +1,12 @@
-//! How much evaluating the constants of a model may take, and how much of it is left.
+//! The budget for evaluating the constants of a model, and how much of it is left.
 //!
-//! Knows counts of elements and steps, and no node.
+//! Knows counts of elements and steps; knows no node.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::engine::EngineError;
 
-/// At most so many elements and multiply-adds.
+/// An upper bound on the elements and multiply-adds of a computation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Estimate {
     /// Elements of all that is made.
@@ -15,43 +15,45 @@ pub struct Estimate {
     pub work: i64,
 }
 
-/// No constant of a real model has more elements, nor takes more multiply-adds.
+/// What one constant may take; no constant of a real model has more elements, or takes more
+/// multiply-adds.
 const MOST_OF_ONE: Estimate = Estimate { elements: 1 << 26, work: 1 << 33 };
 
-/// One that is larger than the file has at most so many elements.
+/// Elements that a constant may have beyond one per byte of the file.
 const MOST_FROM_NOTHING: i64 = 1 << 22;
 
-/// All constants together take no more than so many of the largest.
+/// All constants together may take this many times what one constant may take.
 const TIMES: i64 = 4;
 
-/// If that is more, all together take so many per byte of the file instead: the kernels of an OREPA
-/// ResNet-18 (159 MB) take 3 and 270.
+/// What all constants together may take per byte of the file, if that is more: the kernels of an
+/// OREPA ResNet-18 (159 MB) take 3 elements and 270 multiply-adds per byte.
 const MOST_PER_BYTE: Estimate = Estimate { elements: 8, work: 512 };
 
-/// But no more than that, however large the file is: whatever several nodes read is held.
+/// Upper bound on what that allows, however large the file is: a constant that several nodes
+/// read is held in memory.
 const MOST_OF_ALL: Estimate = Estimate { elements: 1 << 29, work: 1 << 37 };
 
-/// So many elements are moved, at most, to find out what borders of one model do: some
-/// seconds. A super-resolution network of 16 channels at 224² has half a million elements
-/// and a dozen borders.
+/// Upper bound on the elements that are moved to find out what the borders of one model do: some
+/// seconds. A super-resolution network of 16 channels at 224² has half a million elements and a
+/// dozen borders.
 const MOST_MOVES: usize = 1 << 30;
 
-/// So many for one of them: some hundred megabytes.
+/// Upper bound on the elements moved for one border: some hundred megabytes.
 const MOST_MOVES_OF_ONE: usize = 1 << 27;
 
-/// What one constant may take, and what is left for all.
+/// What one constant may take, and what is left for all together.
 #[derive(Debug)]
 pub struct Budget {
     one: Estimate,
     left: Mutex<Estimate>,
     /// Elements that may still be moved to try borders.
     moves: Mutex<usize>,
-    /// What the engine did not end with, although it was not too much, and why.
+    /// The first computation within the budget that the engine did not finish, and why.
     overrun: OnceLock<(String, EngineError)>,
 }
 
 impl Budget {
-    /// For a model of so many bytes, its side files included.
+    /// Returns the budget of a model of this many bytes, its side files included.
     pub fn new(bytes: usize) -> Self {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let elements = bytes.saturating_add(MOST_FROM_NOTHING).min(MOST_OF_ONE.elements);
@@ -65,23 +67,23 @@ impl Budget {
         Budget { one, left, moves, overrun: OnceLock::new() }
     }
 
-    /// Takes so many moves of elements away, if there are so many left. What is refused
-    /// leaves them to smaller borders.
+    /// Takes `moves` moves of elements off the budget, if so many are left; returns whether they
+    /// were. A border that is refused leaves its moves to smaller ones.
     pub fn spend_moves(&self, moves: usize) -> bool {
         let mut left = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
         let rest = left.checked_sub(moves).filter(|_| moves <= MOST_MOVES_OF_ONE);
         rest.map(|rest| *left = rest).is_some()
     }
 
-    /// Notes that the engine failed at `what`, if another machine might have done it: the run
-    /// has no result then.
+    /// Notes that the engine failed at `what`, if another machine might have succeeded: the run
+    /// then has no result.
     pub fn note(&self, error: &EngineError, what: impl FnOnce() -> String) {
         if error.is_of_this_machine() {
             self.overrun.get_or_init(|| (what(), error.clone()));
         }
     }
 
-    /// The first thing that the engine did not end with.
+    /// Returns the first computation that the engine did not finish, and why.
     pub fn overrun(&self) -> Option<&(String, EngineError)> {
         self.overrun.get()
     }
@@ -91,7 +93,7 @@ impl Budget {
         estimate.elements <= self.one.elements && estimate.work <= self.one.work
     }
 
-    /// Takes `estimate` away, if it is not too much.
+    /// Takes `estimate` off the budget, if it is not too much; returns whether it was taken.
     pub fn spend(&self, estimate: Estimate) -> bool {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let rest = Estimate {
@@ -107,25 +109,25 @@ impl Budget {
 }
 
 impl Estimate {
-    /// Of a tensor that is written out.
+    /// Returns the estimate of a tensor that is written out.
     pub fn of_dims(dims: &[i64]) -> Self {
         let elements = product(dims.iter().copied());
         Estimate { elements, work: elements }
     }
 
-    /// Of a tensor of sizes that were asked for: a negative one is a huge one for whoever
-    /// takes it as unsigned.
+    /// Returns the estimate of a tensor of requested sizes: a negative size is a huge one for
+    /// whoever takes it as unsigned.
     pub fn of_sizes(sizes: &[i64]) -> Self {
         let huge = |&size: &i64| if size < 0 { i64::MAX } else { size };
         Self::of_dims(&sizes.iter().map(huge).collect::<Vec<_>>())
     }
 
-    /// As much as at least so many elements and multiply-adds take.
+    /// Returns the estimate, raised to at least `count` elements and multiply-adds.
     pub fn at_least(self, count: i64) -> Self {
         Estimate { elements: self.elements.max(count), work: self.work.max(count) }
     }
 
-    /// So many times as much.
+    /// Returns `factor` times the estimate.
     pub fn times(self, factor: i64) -> Self {
         Estimate {
             elements: self.elements.saturating_mul(factor),
@@ -134,7 +136,7 @@ impl Estimate {
     }
 }
 
-/// How many elements these sizes make. No size counts as less than 1, so that a 0 hides
+/// Returns how many elements these sizes make. No size counts as less than 1, so that a 0 hides
 /// nothing.
 pub fn product(sizes: impl Iterator<Item = i64>) -> i64 {
     sizes.fold(1, |product, size| product.saturating_mul(size.max(1)))

@@ -1,6 +1,6 @@
-//! What the constants of a graph hold: dimensions, floats, integers, and how large weights are.
+//! The data of a graph's constants: dimensions, floats, integers, and how large weights are.
 //!
-//! Knows how tensors are stored; how they become known is told by
+//! Knows how tensors are stored; how they become known is the matter of
 //! [`constants`](crate::facts::constants).
 
 use std::sync::{Arc, PoisonError};
@@ -22,15 +22,15 @@ use crate::onnx::tensor;
 use crate::onnx::{data, extremes};
 
 impl Constants<'_, '_> {
-    /// Dimensions of the constant `id`.
+    /// Returns the dimensions of the constant `id`.
     ///
     /// # Errors
-    /// As [`Self::tensor`], and if they are negative or overflow.
+    /// As [`Self::tensor`], and if dimensions are negative or overflow.
     pub fn dims(&self, id: ValueId) -> Result<Option<Vec<usize>>, Invalid> {
         Ok(self.tensor(id)?.map(|tensor| data::dims(&tensor)).transpose()?)
     }
 
-    /// How many elements the constant `id` has; 0 if that is not known.
+    /// Returns how many elements the constant `id` has; 0 if that is not known.
     pub fn elements(&self, id: ValueId) -> f64 {
         let tensor = self.tensor(id).ok().flatten();
         tensor.and_then(|tensor| data::elements(&tensor).ok()).map_or(0.0, |count| count as f64)
@@ -44,8 +44,8 @@ impl Constants<'_, '_> {
         value.outer.is_none() && (value.initializer.is_some() || is_held)
     }
 
-    /// Bytes that the floats of `id` take where this graph stores them, one by one; 0 of all
-    /// else.
+    /// Returns how many bytes the floats of `id` take if this graph stores them densely, one by
+    /// one; otherwise 0.
     pub fn stored_bytes(&self, id: ValueId) -> f64 {
         let value = self.graph.value(id);
         let producer = value.producer.map(|producer| self.graph.node(producer));
@@ -61,18 +61,19 @@ impl Constants<'_, '_> {
         float.map_or(0.0, |float| self.elements(id) * float.size() as f64)
     }
 
-    /// The values of the float constant `id`, and its type. `None` if it is no
-    /// constant or not of floating point.
+    /// Returns the values of the float constant `id`, and its type; `None` if it is no constant
+    /// or not of floating point.
     ///
     /// # Errors
-    /// If its data does not fit its dimensions or cannot be read.
+    /// Returns an error if its data does not fit its dimensions or cannot be read.
     pub fn floats(&self, id: ValueId) -> Result<Option<(ArrayD<f64>, Float)>, Invalid> {
         let Some(tensor) = self.tensor(id)? else { return Ok(None) };
         let Some(float) = Float::from_onnx(tensor.data_type()) else { return Ok(None) };
         Ok(Some((tensor::floats(&tensor, &self.graph.model.storage)?, float)))
     }
 
-    /// What the constant `id` holds, if that is a short list in float32: factors of sizes.
+    /// Returns the values of the constant `id`, if it is a short list in float32: factors of
+    /// sizes.
     pub fn factors(&self, id: ValueId) -> Option<Vec<f32>> {
         let tensor = self.tensor(id).ok()??;
         if data::elements(&tensor).ok()? > MAX_INTEGERS {
@@ -82,8 +83,8 @@ impl Constants<'_, '_> {
         (float == Float::F32).then(|| values.iter().map(|&value| value as f32).collect())
     }
 
-    /// The values of the float constant `id`, which are read when they are needed; `None`
-    /// as in [`Self::floats`].
+    /// Returns the values of the float constant `id`, which are read only when they are needed;
+    /// `None` as in [`Self::floats`].
     ///
     /// # Errors
     /// As [`Self::floats`].
@@ -96,8 +97,8 @@ impl Constants<'_, '_> {
         Ok(floats.map(|(values, _)| Arc::new(values.into_iter().collect::<Vec<f64>>()) as _))
     }
 
-    /// How large the weights of the kernel `id` are, by filter, or, where filters do not lie
-    /// in a row, by weight; `None` as in [`Self::floats`].
+    /// Returns how large the weights of the kernel `id` are, by filter, or, if filters are not
+    /// contiguous, by weight; `None` as in [`Self::floats`].
     ///
     /// # Errors
     /// As [`Self::floats`].
@@ -117,7 +118,7 @@ impl Constants<'_, '_> {
         Ok(Some(found))
     }
 
-    /// The values of the integer or boolean constant `id`; `None` as in [`Self::floats`].
+    /// Returns the values of the integer or boolean constant `id`; `None` as in [`Self::floats`].
     ///
     /// # Errors
     /// As [`Self::floats`].

@@ -1,10 +1,10 @@
 //! What is constant, and its value.
 //!
-//! A tensor is constant if it is stored (an initializer, a `Constant` node) or
-//! computed from such ones by a small sub-graph, as exporters write them for pads
-//! and zero biases. Those are evaluated node by node ([`folding`](crate::facts::folding)), only
-//! when somebody asks, and kept. Which operators can be is told by their rows
-//! ([`operators`](crate::facts::operators)); none is named here.
+//! A tensor is constant if it is stored (an initializer, a `Constant` node) or computed from
+//! such tensors by a small sub-graph, as exporters write them for pads and zero biases. Such
+//! sub-graphs are evaluated node by node ([`folding`](crate::facts::folding)), only when
+//! somebody asks, and the values are kept. The rows of [`operators`](crate::facts::operators)
+//! say which can be evaluated; none is named here.
 //!
 //! Knows the graph, and nothing that depends on what the model is given.
 
@@ -29,43 +29,43 @@ use crate::onnx::node::Node;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::tensor;
 
-/// No constant sub-graph of a real model is deeper.
+/// Upper bound on the depth of a constant sub-graph; none of a real model is deeper.
 const MAX_DEPTH: u8 = 250;
 
 type Evaluated = Result<Arc<TensorProto>, Unknown>;
 type Cache = Table<ValueId, Evaluated>;
 
-/// What takes so many bytes is not kept, once the only node that reads it is evaluated.
+/// From this many bytes on, a value is not kept once the only node that reads it is evaluated.
 const LARGE: usize = 1 << 16;
 
 const TOO_DEEP: &str = "250 nodes in a row are the most that are followed";
 
-/// See the module's documentation.
+/// The constants of one graph; see the module's documentation.
 pub struct Constants<'g, 'm> {
     pub(super) graph: &'g Graph<'m>,
-    /// Those of the graph around this one, if it is a body.
+    /// The constants of the graph around this one, if it is a body.
     outer: Option<Arc<Constants<'g, 'm>>>,
-    /// How many nodes deep a constant is computed; stored ones have 0.
+    /// How many nodes deep each constant is computed; stored ones have 0.
     depths: Table<ValueId, u8>,
-    /// What would be constant but for [`MAX_DEPTH`].
+    /// Tensors that would be constant but for [`MAX_DEPTH`].
     too_deep: Table<ValueId, ()>,
     types: Table<ValueId, i32>,
-    /// Those that were asked for.
+    /// The values that were asked for.
     values: Mutex<Cache>,
-    /// Those that were known, and were released.
+    /// Constants whose values were known, and were released.
     released: Mutex<Table<ValueId, ()>>,
-    /// Those of kernels that were asked for.
+    /// The extremes of kernels that were asked for.
     pub(super) extremes: Mutex<IdMap<ValueId, Extremes>>,
-    /// Of all graphs of the model together.
+    /// The budget of all graphs of the model together.
     budget: Arc<Budget>,
 }
 
 impl<'g, 'm> Constants<'g, 'm> {
-    /// What is stored in `graph`, and computed from that; `outer` and `keep_overridable` as in
-    /// `Constants::find_all`.
+    /// Returns what is stored in `graph`, and computed from that; `outer` and `keep_overridable`
+    /// as in `Constants::find_all`.
     ///
     /// # Errors
-    /// If an initializer cannot be decoded.
+    /// Returns an error if an initializer cannot be decoded.
     pub(super) fn find(
         graph: &'g Graph<'m>,
         outer: Option<Arc<Self>>,
@@ -156,9 +156,9 @@ impl<'g, 'm> Constants<'g, 'm> {
         }
     }
 
-    /// More than [`MAX_DEPTH`] if it would be constant but for that.
+    /// Returns the depth; above [`MAX_DEPTH`] if only that keeps the result from being constant.
     fn depth_of_result(&self, node: &Node, reads: InputsRead) -> Option<u8> {
-        // Of nothing comes nothing, but in a malformed node.
+        // Nothing is computed from no inputs, except in a malformed node.
         node.inputs.first()?;
         let mut deepest = 0;
         for (index, input) in node.inputs.iter().enumerate() {
@@ -174,7 +174,7 @@ impl<'g, 'm> Constants<'g, 'm> {
         Some(deepest.saturating_add(1))
     }
 
-    /// The element type (`TensorProto.DataType`), as far as it is known.
+    /// Returns the element type (`TensorProto.DataType`), as far as it is known.
     pub fn element_type(&self, id: ValueId) -> Option<i32> {
         self.types.get(id).copied()
     }
@@ -184,10 +184,10 @@ impl<'g, 'm> Constants<'g, 'm> {
         self.depths.contains(id)
     }
 
-    /// The constant `id`; `None` if it is not one, or the engine cannot evaluate it.
+    /// Returns the constant `id`; `None` if it is not one, or the engine cannot evaluate it.
     ///
     /// # Errors
-    /// If a stored tensor cannot be decoded.
+    /// Returns an error if a stored tensor cannot be decoded.
     pub fn tensor(&self, id: ValueId) -> Result<Option<Arc<TensorProto>>, Invalid> {
         if !self.contains(id) {
             return Ok(None);
@@ -198,7 +198,7 @@ impl<'g, 'm> Constants<'g, 'm> {
         }
     }
 
-    /// The limit that keeps `id` from being a constant with a value, if one does.
+    /// Returns the limit that keeps `id` from being a constant with a value, if one does.
     ///
     /// # Errors
     /// As [`Self::tensor`].
@@ -216,13 +216,13 @@ impl<'g, 'm> Constants<'g, 'm> {
         })
     }
 
-    /// What the engine did not end with, although it was not too much: whatever was read
-    /// since then is of no use.
+    /// Returns the first computation within the budget that the engine did not finish: whatever
+    /// was read since then is of no use.
     pub fn overrun(&self) -> Option<&(String, EngineError)> {
         self.budget.overrun()
     }
 
-    /// What may be spent on all that is worked out before anything is planned.
+    /// Returns the budget for everything that is worked out before anything is planned.
     pub fn budget(&self) -> &Budget {
         &self.budget
     }
@@ -232,10 +232,10 @@ impl<'g, 'm> Constants<'g, 'm> {
             return Ok(known.clone()?);
         }
         let unknown = |id| self.operands(id).filter(|&operand| !self.cache().contains(operand));
-        // What it is computed from comes first, so that long chains need no deep stack.
+        // The operands come first, so that long chains need no deep stack.
         let mut open: Vec<ValueId> = unknown(id).collect();
         while let Some(&next) = open.last() {
-            // Of what is known already, operands may be released.
+            // Operands of what is known already may be released.
             if self.cache().contains(next) {
                 open.pop();
                 continue;
@@ -251,7 +251,7 @@ impl<'g, 'm> Constants<'g, 'm> {
         self.evaluated(id)
     }
 
-    /// The constants that `id` is computed from.
+    /// Returns the constants that `id` is computed from.
     fn operands(&self, id: ValueId) -> impl Iterator<Item = ValueId> {
         let value = self.graph.value(id);
         let producer = value.producer.filter(|_| value.initializer.is_none());
@@ -259,9 +259,9 @@ impl<'g, 'm> Constants<'g, 'm> {
         inputs.into_iter().flatten().flatten().copied().filter(|&input| self.contains(input))
     }
 
-    /// Releases the large ones of the constants that only `id`, which is known, is computed from: a
-    /// kernel of OREPA comes of twenty others of its size. Asked for once more, they are evaluated
-    /// once more, and what they take is spent twice: planning, in one thread, asks for each first.
+    /// Releases the large constants from which only `id`, which is known, is computed: an OREPA
+    /// kernel comes of twenty others of its size. Asked for again, they are evaluated again, and
+    /// what they take is spent twice; planning, in one thread, asks for each first.
     fn release_operands(&self, id: ValueId) {
         let Some(producer) = self.graph.value(id).producer else { return };
         let is_large = |tensor: &Evaluated| {
@@ -289,7 +289,7 @@ impl<'g, 'm> Constants<'g, 'm> {
         released.contains(id) || self.cache().get(id).is_some_and(Result::is_ok)
     }
 
-    /// As [`Self::found`], once all that it is computed from is known: that may be released then.
+    /// As [`Self::found`], once all operands are known: these may be released then.
     fn evaluated(&self, id: ValueId) -> Result<Arc<TensorProto>, NoValue> {
         if let Some(known) = self.cache().get(id) {
             return Ok(known.clone()?);
@@ -316,11 +316,11 @@ impl<'g, 'm> Constants<'g, 'm> {
         }
     }
 
-    /// A node that computes a constant larger than any real one, by its label: the engine
+    /// Returns the label of a node that computes a constant larger than any real one: the engine
     /// would compute it, too, as soon as it loads the model.
     ///
     /// # Errors
-    /// If a stored tensor is malformed.
+    /// Returns an error if a stored tensor is malformed.
     pub fn oversized(&self) -> Result<Option<String>, Invalid> {
         for (_, node) in self.graph.nodes() {
             let Some(rule) = roles::folding(node).filter(|rule| rule.grows) else { continue };
@@ -344,7 +344,7 @@ impl<'g, 'm> Constants<'g, 'm> {
         self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the node that makes `id` computes, in its type.
+    /// Returns what the node that makes `id` computes, in its type.
     fn computed(&self, id: ValueId) -> Result<TensorProto, NoValue> {
         let producer = self.graph.value(id).producer.ok_or(Unknown::NotEvaluated)?;
         let node = self.graph.node(producer);
@@ -380,8 +380,8 @@ impl<'g, 'm> Constants<'g, 'm> {
         self.graph.value(id).name.to_owned()
     }
 
-    /// The values of the first `count` inputs of `node` that are not left out, by their names:
-    /// as they are, and in types that the engine knows.
+    /// Returns the values of the first `count` inputs of `node` that are not left out, under
+    /// their names: as they are, and in types that the engine knows.
     fn operand_tensors(
         &self,
         node: &Node,
@@ -398,8 +398,8 @@ impl<'g, 'm> Constants<'g, 'm> {
         Ok((operands, widened_operands))
     }
 
-    /// The output `id` of `constant`. All outputs of a Split are evaluated at once: the others
-    /// are kept.
+    /// Returns the output `id` of `constant`. All outputs of a Split are evaluated at once; the
+    /// others are kept.
     fn all_outputs(
         &self,
         constant: ConstantNode,
@@ -421,10 +421,10 @@ impl<'g, 'm> Constants<'g, 'm> {
         Ok(own.ok_or(Unknown::NotEvaluated)?)
     }
 
-    /// Whether `id` is of 16 bits and comes of a computation in them, or of a cast to bfloat16. In
-    /// a row of such nodes, engines that compute in float32 may leave out the roundings between:
-    /// 2048 + 1 + 1 is 2048 in float16, and 2050 in ONNX Runtime. In 16 bits that is one rounding
-    /// more or less; in another type it would be seen.
+    /// Whether `id` is of 16 bits and comes of a computation in them, or of a cast to bfloat16.
+    /// In a chain of such nodes, engines that compute in float32 may leave out the roundings
+    /// between: 2048 + 1 + 1 is 2048 in float16, and 2050 in ONNX Runtime. In 16 bits that is
+    /// one rounding more or less; in another type it would be seen.
     fn is_rounded(&self, id: ValueId) -> bool {
         let (mut seen, mut open) = (Table::<ValueId, ()>::default(), vec![id]);
         while let Some(next) = open.pop() {

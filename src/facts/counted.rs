@@ -1,10 +1,10 @@
-//! What is constant in the graphs of a model, sizes that no input changes included: a convolution
-//! has as many channels as its kernel has filters, whatever it is given.
+//! What is constant in the graphs of a model, including sizes that no input changes: a
+//! convolution has as many channels as its kernel has filters, whatever it is given.
 //!
-//! Exporters compute γ and β of them, and lists of axes. What the file says of its inputs has no
-//! part in that: it is not known to be true.
+//! Exporters compute γ and β from such sizes, and lists of axes. What the file declares of its
+//! inputs has no part in this: it is not known to be true.
 //!
-//! Knows constants and shape rules; no operator by name.
+//! Knows constants and shape rules; knows no operator by name.
 
 use std::sync::{Arc, Mutex};
 
@@ -20,11 +20,11 @@ use crate::onnx::tensor;
 
 impl<'g, 'm> Constants<'g, 'm> {
     /// Finds what is constant in each of `graphs` (see [`Graph::read_all`]). With
-    /// `keep_overridable`, an initializer that a caller may override (a graph input
-    /// too, from IR version 4 on) is not.
+    /// `keep_overridable`, an initializer that a caller may override (one that is a graph input
+    /// too, from IR version 4 on) is not constant.
     ///
     /// # Errors
-    /// If an initializer cannot be decoded.
+    /// Returns an error if an initializer cannot be decoded.
     pub fn find_all(
         graphs: &'g [Graph<'m>],
         keep_overridable: bool,
@@ -40,7 +40,7 @@ impl<'g, 'm> Constants<'g, 'm> {
     }
 }
 
-/// Integers that follow from sizes which no input changes.
+/// Returns the integers that follow from sizes which no input changes.
 fn counted(graph: &Graph, constants: &Constants) -> Vec<(ValueId, TensorProto)> {
     if !graph.nodes().any(|(id, node)| graph.is_live(id) && roles::measures(node)) {
         return Vec::new();

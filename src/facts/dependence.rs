@@ -1,6 +1,6 @@
 //! Which tensors depend on what the model is given; all others are the same for every input.
 //!
-//! Knows the graph and its constants; no operator by name, and no size.
+//! Knows the graph and its constants; knows no operator by name, and no size.
 
 use crate::facts::constants::Constants;
 use crate::facts::operators::operator;
@@ -16,8 +16,8 @@ pub struct Dependence {
 }
 
 impl Dependence {
-    /// One per graph (see [`Graph::read_all`]). What a caller may override is an input only
-    /// where it is not one of the `constants`.
+    /// Returns the dependent tensors of each graph (see [`Graph::read_all`]). An initializer
+    /// that a caller may override is an input only if it is not one of the `constants`.
     pub fn find_all<'c, 'g: 'c, 'm: 'g>(
         graphs: &[Graph],
         constants: impl IntoIterator<Item = &'c Constants<'g, 'm>>,
@@ -27,7 +27,7 @@ impl Dependence {
             let outer = graph.outer.map(|(outer, node)| (graphs.get(outer), all.get(outer), node));
             let found = match outer {
                 Some((Some(around), Some(outer), node)) => {
-                    // A body that is given nothing but what never changes gives no more.
+                    // A body that reads only what never changes makes nothing that changes.
                     let is_given = around.uses(node).any(|used| outer.contains(used));
                     Self::find(graph, constants, Some(outer), is_given)
                 }
@@ -42,7 +42,7 @@ impl Dependence {
         let mut found = Dependence::default();
         for (id, value) in graph.values().filter(|&(id, _)| !constants.contains(id)) {
             let depends = match (value.outer, outer) {
-                // Of two tensors of one name, either may be meant.
+                // If two tensors have one name, either may be meant.
                 (Some(outside), Some(outer)) => {
                     outer.contains(outside.in_outer_graph()) || value.is_ambiguous && is_given
                 }
@@ -71,8 +71,8 @@ impl Dependence {
     }
 }
 
-/// The inputs whose values a node reads, if it reads no more than the sizes or the type of
-/// the others; `None` if it reads the values of all.
+/// Returns the inputs whose values a node reads, if it reads no more than the sizes or the type
+/// of the others; `None` if it reads the values of all inputs.
 fn values_read(node: &Node) -> Option<&[Option<ValueId>]> {
     match operator(node.standard_op()?)?.reads {
         InputsRead::Sizes => Some(&[]),

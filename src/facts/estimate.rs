@@ -1,8 +1,8 @@
-//! What evaluating one constant node takes, told from the dimensions and sizes that it reads,
-//! before any of it is taken.
+//! What evaluating one constant node takes, estimated before any of it is spent, from the
+//! dimensions and sizes that the node reads.
 //!
-//! A rule is `None` where that cannot be told: how far a node grows is said by inputs that are
-//! not there, or not all.
+//! A rule returns `None` where that cannot be told: how far a node grows is said by inputs of
+//! which some are missing.
 //!
 //! Knows one node and its inputs; how much it may take is for the budget to say.
 
@@ -17,14 +17,15 @@ use crate::onnx::storage::Storage;
 use crate::onnx::tensor;
 use crate::onnx::windows::{WindowAttributes, WindowAxis};
 
-/// What evaluating a node on inputs takes.
+/// A rule that estimates what evaluating a node on these inputs takes.
 pub type EstimateRule =
     fn(&Node, &[TensorProto], &Storage) -> Result<Option<Estimate>, TensorError>;
 
-/// Of a node of this rule, which is handed all its inputs whatever it makes of them.
+/// Returns the estimate of a node by its rule. The node is handed all its inputs, whatever it
+/// makes of them.
 ///
 /// # Errors
-/// If an input is malformed.
+/// Returns an error if an input is malformed.
 pub fn estimate(
     rule: EstimateRule,
     node: &Node,
@@ -35,7 +36,7 @@ pub fn estimate(
     Ok(rule(node, inputs, storage)?.map(|own| own.at_least(read)))
 }
 
-/// One result per element that meets.
+/// Estimates one result per element of the inputs, broadcast.
 pub fn of_elements(
     _: &Node,
     inputs: &[TensorProto],
@@ -44,7 +45,7 @@ pub fn of_elements(
     Ok(Some(Estimate::of_dims(&broadcast(inputs))))
 }
 
-/// A tensor of the shape that is the only input.
+/// Estimates a tensor of the shape that is the only input.
 pub fn of_shape(
     _: &Node,
     inputs: &[TensorProto],
@@ -54,7 +55,7 @@ pub fn of_shape(
     Ok(Some(Estimate::of_sizes(&tensor::integers(shape, storage)?)))
 }
 
-/// As large as the second input says along each axis, or as it is.
+/// Estimates a tensor that is along each axis as large as the second input says, or as it was.
 pub fn expanded(
     _: &Node,
     inputs: &[TensorProto],
@@ -70,7 +71,7 @@ pub fn expanded(
     Ok(Some(Estimate::of_dims(&broadcast(&[own, asked]))))
 }
 
-/// As many times as the second input says.
+/// Estimates a tensor repeated as many times as the second input says.
 pub fn repeated(
     _: &Node,
     inputs: &[TensorProto],
@@ -80,7 +81,7 @@ pub fn repeated(
     Ok(Some(Estimate::of_sizes(&tensor::integers(times, storage)?).times(elements(data))))
 }
 
-/// `(limit − start)/delta` numbers.
+/// Estimates a list of `(limit − start)/delta` numbers.
 pub fn range(
     _: &Node,
     inputs: &[TensorProto],
@@ -98,7 +99,7 @@ pub fn range(
     Ok(steps().map(|steps| Estimate::of_dims(&[steps])))
 }
 
-/// For each index, what lies at one place of the axis.
+/// Estimates, for each index, what lies at one place of the axis.
 pub fn gathered(
     node: &Node,
     inputs: &[TensorProto],
@@ -112,7 +113,7 @@ pub fn gathered(
     Ok(Some(Estimate::of_dims(&others).times(elements(indices))))
 }
 
-/// A tensor and what is put around it.
+/// Estimates a tensor and what is put around it.
 pub fn padded(
     node: &Node,
     inputs: &[TensorProto],
@@ -124,7 +125,7 @@ pub fn padded(
         Some(pads) => Some(pads.to_vec()),
         None => list(1)?,
     };
-    // An operand that is left out has no place among these.
+    // An operand that is left out has no place among these inputs.
     let axes = if node.input(3).is_some() { inputs.last() } else { None };
     let axes = axes.map(|axes| tensor::integers(axes, storage)).transpose()?;
     let rank = data.dims.len();
@@ -135,7 +136,7 @@ pub fn padded(
     Ok(pads.zip(axes).and_then(|(pads, axes)| with_pads(data, &pads, &axes)))
 }
 
-/// Per output and tap, one multiply-add.
+/// Estimates one multiply-add per output and tap.
 pub fn convolved(
     node: &Node,
     inputs: &[TensorProto],
@@ -152,7 +153,7 @@ pub fn convolved(
     if spatial.len() != windows.axes.len() {
         return Ok(None);
     }
-    // With SAME padding an output is no larger than its input.
+    // With SAME padding, an output is no larger than its input.
     let padded = |(size, axis): (&i64, &WindowAxis)| {
         size.saturating_add(axis.pads.0).saturating_add(axis.pads.1)
     };
@@ -162,7 +163,7 @@ pub fn convolved(
     Ok(Some(Estimate { elements, work }))
 }
 
-/// A product of two matrices, or of stacks of them.
+/// Estimates a product of two matrices, or of stacks of them.
 pub fn multiplied(
     _: &Node,
     inputs: &[TensorProto],
@@ -178,12 +179,14 @@ pub fn multiplied(
     let stack = broadcast(&[without_matrix(left), without_matrix(right)]);
     let sizes = stack.into_iter().chain([largest(left), largest(right)]);
     let elements = product(sizes);
-    // Of all that is summed up, at most the elements of the two factors are multiplied.
+    // Each sum runs along one axis of the left factor, so it has no more terms than the longest
+    // axis.
     let inner = left.dims.iter().copied().fold(1, i64::max);
     Ok(Some(Estimate { elements, work: elements.saturating_mul(inner) }))
 }
 
-/// A sum over all letters of its equation; `None` if that is not one of letters alone.
+/// Estimates a sum over all letters of the equation; `None` if the equation has more than
+/// letters.
 pub fn summed(
     node: &Node,
     inputs: &[TensorProto],
@@ -200,7 +203,7 @@ fn by_letters(node: &Node, inputs: &[TensorProto]) -> Option<Estimate> {
             return None;
         }
         for (&label, &size) in labels.iter().zip(&input.dims) {
-            // One element is as many as others have.
+            // A size of 1 is broadcast to the others of its letter.
             let largest = sizes.entry(label).or_insert(size);
             *largest = size.max(*largest);
         }
@@ -214,8 +217,8 @@ fn elements(tensor: &TensorProto) -> i64 {
     product(tensor.dims.iter().copied())
 }
 
-/// `data` with pads along these `axes`, and nothing cropped: of an axis that is named twice, the
-/// engine may take either. `None` if they do not fit.
+/// Returns the estimate of `data` with pads along these `axes`, and nothing cropped: for an axis
+/// that is named twice, the engine may take either pad. `None` if the lists do not fit.
 fn with_pads(data: &TensorProto, pads: &[i64], axes: &[usize]) -> Option<Estimate> {
     let (begins, ends) = pads.split_at_checked(axes.len())?;
     if ends.len() != axes.len() {
@@ -229,7 +232,7 @@ fn with_pads(data: &TensorProto, pads: &[i64], axes: &[usize]) -> Option<Estimat
     Some(Estimate::of_dims(&dims))
 }
 
-/// The dimensions that operands of these dimensions are broadcast to.
+/// Returns the dimensions to which these operands are broadcast.
 fn broadcast(operands: &[TensorProto]) -> Vec<i64> {
     let rank = operands.iter().map(|operand| operand.dims.len()).max().unwrap_or(0);
     let from_end = |operand: &TensorProto, axis: usize| {

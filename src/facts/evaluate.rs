@@ -1,8 +1,8 @@
-//! Which constant nodes the engine computes as ONNX says, in the type that they have; all
-//! others do not count as constant. `tests/it/operators/constants.rs` holds every operator in
-//! every type to what ONNX Runtime computes.
+//! Whether the engine computes a constant node as ONNX says, in the type that the node has;
+//! other nodes do not count as constant. `tests/it/operators/constants.rs` compares every
+//! operator in every type with what ONNX Runtime computes.
 //!
-//! Knows rows, types and values; no operator by name.
+//! Knows rows, types and values; knows no operator by name.
 
 use crate::facts::ranges::range_of;
 use crate::facts::row::{FoldingKind, FoldingRule};
@@ -25,8 +25,8 @@ pub fn is_sound(rule: &FoldingRule, operands: &[TensorProto]) -> bool {
     }
 }
 
-/// Whether ONNX says what a node of this rule computes on operands of these values, and that
-/// is `value`.
+/// Whether ONNX says what a node of this rule computes on operands of these values, and `value`
+/// is just that.
 pub fn is_defined(rule: &FoldingRule, operands: &[TensorProto], value: &TensorProto) -> bool {
     let checked = || -> Result<bool, TensorError> {
         match rule.kind {
@@ -37,7 +37,7 @@ pub fn is_defined(rule: &FoldingRule, operands: &[TensorProto], value: &TensorPr
             FoldingKind::Keeps | FoldingKind::Moves => return Ok(true),
             FoldingKind::Computes { .. } => {}
         }
-        // A quotient by zero, a logarithm of zero, a sum that overflows.
+        // A quotient by zero, a logarithm of zero, or a sum that overflows.
         let floats = operands.iter().filter(|operand| is_float(operand));
         let all_finite = floats.map(is_finite).collect::<Result<Vec<_>, _>>()?;
         if all_finite.into_iter().all(|finite| finite) && is_float(value) && !is_finite(value)? {
@@ -51,9 +51,9 @@ pub fn is_defined(rule: &FoldingRule, operands: &[TensorProto], value: &TensorPr
     checked().unwrap_or(false)
 }
 
-/// Whether `value` is what a cast of `from` gives, and ONNX says so: integers are cut to
-/// their lower bits, floats to their whole part; floats out of range are anything. Floats
-/// are rounded once, so that it does not matter over which type a cast goes.
+/// Whether `value` is what a cast of `from` gives, and ONNX says so: integers are cut to their
+/// lower bits, floats to their integer part; floats out of range may become anything. Floats are
+/// rounded once, so that it does not matter over which type a cast goes.
 fn is_cast(from: &TensorProto, value: &TensorProto) -> Result<bool, TensorError> {
     let storage = &Storage::default();
     let to = DataType::try_from(value.data_type()).ok();
@@ -72,7 +72,7 @@ fn is_cast(from: &TensorProto, value: &TensorProto) -> Result<bool, TensorError>
             let (from, value) =
                 (tensor::floats(from, storage)?, tensor::wide_integers(value, storage)?);
             let is_whole_part = |(&from, &value): (&f64, &i128)| match to.and_then(range_of) {
-                // 2⁶³ is a float, and one more than the most.
+                // 2⁶³ is a float, and is one more than the largest int64.
                 Some((least, most)) => {
                     from.is_finite()
                         && (least..=most).contains(&(from.trunc() as i128))

@@ -1,8 +1,10 @@
-//! One node whose operands are constant, evaluated by the engine, in the type that it has:
-//! 150 + 150 is 44 in uint8.
+//! Evaluates one node whose operands are constant, by the engine, in the type that it has: 150 +
+//! 150 is 44 in uint8.
 //!
-//! Where the engine does not compute what ONNX says ([`evaluate`](crate::facts::evaluate)), or
-//! it takes too much, there is no value; nothing is computed by hand here. It knows no graph.
+//! If the engine does not compute what ONNX says ([`evaluate`](crate::facts::evaluate)), or that
+//! takes too much, there is no value; nothing is computed by hand here.
+//!
+//! Knows one node and its operands; knows no graph.
 
 use prost::Message;
 
@@ -30,7 +32,7 @@ pub enum Unknown {
     /// Nothing computes it in its type as ONNX says.
     #[error("nothing computes it in its type as ONNX says")]
     NotEvaluated,
-    /// It is beyond a limit of what is evaluated.
+    /// It exceeds a limit of what is evaluated.
     #[error("{0}")]
     Beyond(&'static str),
 }
@@ -38,7 +40,7 @@ pub enum Unknown {
 /// Why an evaluation ended without a value.
 #[derive(Debug, thiserror::Error)]
 pub enum NoValue {
-    /// There is none here.
+    /// The constant has no value here.
     #[error(transparent)]
     Unknown(#[from] Unknown),
     /// Something that is stored in the file is malformed.
@@ -47,10 +49,10 @@ pub enum NoValue {
 }
 
 impl NoValue {
-    /// Why there is none here.
+    /// Returns why the constant has no value here.
     ///
     /// # Errors
-    /// If the file is malformed.
+    /// Returns an error if the file is malformed.
     pub fn unknown(self) -> Result<Unknown, Invalid> {
         match self {
             NoValue::Unknown(why) => Ok(why),
@@ -65,11 +67,11 @@ impl From<TensorError> for NoValue {
     }
 }
 
-/// That evaluating it takes too much.
+/// The limit that is met if evaluating a constant takes too much.
 pub const TOO_LARGE: &str =
     "it takes more elements or multiply-adds than constants of a file of this size may";
 
-/// A node, and all that its value follows from.
+/// A node, and everything that its value follows from.
 pub struct ConstantNode<'a> {
     /// The node as it stands.
     pub node: &'a Node,
@@ -79,22 +81,22 @@ pub struct ConstantNode<'a> {
     pub rule: FoldingRule,
     /// The operator set of its model.
     pub opset: i64,
-    /// Its operands by their names, with their data inside.
+    /// Its operands under their names, with their data inside.
     pub operands: Vec<TensorProto>,
-    /// The same in types that the engine knows ([`widened::tensor`]).
+    /// The same operands in types that the engine knows ([`widened::tensor`]).
     pub widened: Vec<TensorProto>,
-    /// Where data of tensors lies that are not yet inside.
+    /// Where the data of tensors lies that is not inside them yet.
     pub storage: &'a Storage,
-    /// What may be spent.
+    /// What evaluations may take.
     pub budget: &'a Budget,
 }
 
 impl ConstantNode<'_> {
-    /// Its outputs of these names, which are of the type `wanted`; `None` for those that are
-    /// not what ONNX says. `name` is that of the one that was asked for.
+    /// Returns the outputs with these names, which are of the type `wanted`; `None` for each
+    /// that is not what ONNX says. `name` is the output that was asked for.
     ///
     /// # Errors
-    /// If nothing computes them here, or an operand is malformed.
+    /// Returns an error if nothing computes them here, or an operand is malformed.
     pub fn evaluate(
         self,
         name: &str,
@@ -110,8 +112,8 @@ impl ConstantNode<'_> {
         if !budget.spend(estimate) {
             return Err(Unknown::Beyond(TOO_LARGE).into());
         }
-        // The engine takes a norm in training mode for one at inference, and zeros that nobody
-        // gives a type for float64; sizes of 1 it does not broadcast in an Einsum.
+        // The engine takes a norm in training mode for one in inference mode, and zeros to which
+        // nobody gives a type for float64; and in an Einsum, it does not broadcast sizes of 1.
         let nodes =
             if rule.needs_dialect { dialect::node(proto, opset, &|_| None) } else { vec![proto] };
         let names: Vec<&str> = outputs.iter().map(String::as_str).collect();
@@ -130,7 +132,7 @@ impl ConstantNode<'_> {
     }
 }
 
-/// What the engine gave for `name`, if that is of the `wanted` type. What it computed in
+/// Returns what the engine gave for `name`, if that is of the `wanted` type. What it computed in
 /// float32 in the place of bfloat16 is rounded.
 fn in_own_type(
     name: &str,
@@ -146,9 +148,9 @@ fn in_own_type(
     Ok(is_own.then(|| TensorProto { name: Some(name.to_owned()), ..value }))
 }
 
-/// `node` without the types that the engine does not know: the second input of CastLike, which
-/// may be no constant, but is of the type `like`; and bfloat16, in whose place is float32; the
-/// result is rounded.
+/// Returns `node` without the types that the engine does not know. The second input of CastLike,
+/// which may be no constant but is of the type `like`, becomes an attribute; bfloat16 becomes
+/// float32, and the result is rounded.
 pub fn in_known_types(node: &Node, like: Option<i32>, storage: &Storage) -> Option<NodeProto> {
     let mut proto = write::without_notes(&node.proto);
     let reads = node.standard_op().and_then(operator).map(|operator| operator.reads);
@@ -168,7 +170,7 @@ pub fn in_known_types(node: &Node, like: Option<i32>, storage: &Storage) -> Opti
     Some(proto)
 }
 
-/// The tensor of a `Constant` node.
+/// Returns the tensor of a `Constant` node.
 pub fn stored(node: &Node) -> Option<Initializer> {
     let [attribute] = node.proto.attribute.as_slice() else { return None };
     let float = |dims: Vec<i64>, values: &[f32]| TensorProto {
@@ -194,10 +196,10 @@ pub fn stored(node: &Node) -> Option<Initializer> {
     }))
 }
 
-/// All elements of what is stored, sparse or not.
+/// Returns all elements of a stored tensor, sparse or not.
 ///
 /// # Errors
-/// If writing them out takes too much, or a sparse tensor is malformed.
+/// Returns an error if writing them out takes too much, or a sparse tensor is malformed.
 pub fn written_out(
     stored: Initializer,
     storage: &Storage,
@@ -212,7 +214,8 @@ pub fn written_out(
     }
 }
 
-/// The element type of the first output of `node`, as far as those of its inputs are known.
+/// Returns the element type of the first output of `node`, as far as the types of its inputs are
+/// known.
 pub fn type_of_result(
     node: &Node,
     rule: TypeRule,
@@ -224,7 +227,7 @@ pub fn type_of_result(
         TypeRule::Always(data_type) => Some(data_type.into()),
         TypeRule::OfInput(index) => of_input(index),
         TypeRule::OfAnyInput => (0..node.inputs.len()).find_map(of_input),
-        // Up to operator set 5 it was a name.
+        // Up to operator set 5, `to` was the name of a type.
         TypeRule::OfTo => i32::try_from(node.int("to", 0)).ok().filter(|&to| to != 0),
         TypeRule::OfOutputType => match node.int("output_dtype", 0) {
             0 => of_input(1),

@@ -1,7 +1,7 @@
 //! What the shape rules say of one node: dimensions and integers of its outputs, and what it
 //! demands of its inputs.
 //!
-//! Knows one node, and of its operands what it is told; no graph.
+//! Knows one node, and what it is told of the operands; knows no graph.
 
 use crate::facts::operators::operator;
 use crate::facts::shape_rules::asked::{
@@ -10,7 +10,7 @@ use crate::facts::shape_rules::asked::{
 use crate::facts::shape_rules::extent::{Extent, Extents, numbers};
 use crate::onnx::node::Node;
 
-/// Dimensions of output number `output` of a valid `node`.
+/// Returns the dimensions of output number `output` of a valid `node`.
 pub fn output_dims(
     node: &Node,
     opset: i64,
@@ -20,7 +20,7 @@ pub fn output_dims(
     Some(numbers(output_extents(node, opset, output, &NumericOperands(operands))?))
 }
 
-/// The integers that output number `output` of a valid `node` holds.
+/// Returns the integers that output number `output` of a valid `node` holds.
 pub fn output_integers(
     node: &Node,
     opset: i64,
@@ -30,13 +30,13 @@ pub fn output_integers(
     Some(numbers(listed_extents(node, opset, output, &NumericOperands(operands))?))
 }
 
-/// What a valid model must give as input number `input` of `node`; `None` if anything may
-/// stand there.
+/// Returns the dimensions that input number `input` of `node` must have in a valid model; `None`
+/// if anything may stand there.
 pub fn input_dims(node: &Node, opset: i64, input: usize, operands: &dyn Operands) -> Option<Dims> {
     Some(numbers(demanded_extents(node, opset, input, &NumericOperands(operands))?))
 }
 
-/// As [`output_dims`], with names for sizes that nobody knows.
+/// As [`output_dims`], with names for sizes that are not known.
 pub fn output_extents(
     node: &Node,
     opset: i64,
@@ -49,7 +49,7 @@ pub fn output_extents(
     is_possible(&dims).then_some(dims)
 }
 
-/// As [`output_integers`], with names for sizes that nobody knows.
+/// As [`output_integers`], with names for sizes that are not known.
 pub fn listed_extents(
     node: &Node,
     opset: i64,
@@ -62,7 +62,7 @@ pub fn listed_extents(
     (integers.len() <= MAX_INTEGERS).then_some(integers)
 }
 
-/// As [`input_dims`], with names for sizes that nobody knows.
+/// As [`input_dims`], with names for sizes that are not known.
 pub fn demanded_extents(
     node: &Node,
     opset: i64,

@@ -1,4 +1,4 @@
-//! How the kernels of convolutions and products lie in their tensors.
+//! How the kernels of convolutions and products are laid out in their tensors.
 //!
 //! Knows the two layouts, and no operator.
 

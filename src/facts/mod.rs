@@ -1,17 +1,18 @@
-//! What is known of tensors without running the model: how many dimensions, which sizes,
-//! which integers, which constants; and what has to hold of them for a reading to be right.
+//! What is known of tensors without running the model: their ranks, sizes, integers and
+//! constants; and what must hold of them for a reading to be right.
 //!
-//! [`operators`] is the table of what is known of ONNX's operators, [`row`] what one says; the
-//! functions that rows point at stand in [`shape_rules`], [`estimate`] and [`ranges`]. On it
-//! rest two stories. Constants: [`counted`] finds them, with what [`constants`] knows of one
-//! graph, which keeps their values; [`constant_data`] reads these, [`folding`] evaluates one
-//! node within a [`budget`], and [`evaluate`] tells whether that is what ONNX says. Shapes:
-//! [`inference`] asks the rules about one node, [`propagation`] about a graph, and [`shapes`]
-//! puts rules, engine and readers together.
+//! [`operators`] is the table of what is known of ONNX's operators, and [`row`] defines what one
+//! row says; the functions that rows point to are in [`shape_rules`], [`estimate`] and
+//! [`ranges`]. Two parts rest on this table. Constants: [`counted`] finds them, with
+//! [`constants`], which knows those of one graph and keeps their values; [`constant_data`] reads
+//! these values, [`folding`] evaluates one node within a [`budget`], and [`evaluate`] tells
+//! whether the result is what ONNX says. Shapes: [`inference`] asks the rules about one node,
+//! [`propagation`] about a graph, and [`shapes`] puts the rules, the engine and the readers of a
+//! tensor together.
 //!
-//! [`dependence`] tells what changes with the input, [`reach`] how far windows look,
-//! [`kernels`] how their weights lie, and [`validity`] for which inputs a reading is right.
-//! None of them knows what an operator means as linear algebra.
+//! [`dependence`] tells what changes with the input, [`reach`] how far windows look, [`kernels`]
+//! how their weights are laid out, and [`validity`] for which inputs a reading is right. None of
+//! these modules knows what an operator means as linear algebra.
 
 pub mod budget;
 pub mod constant_data;

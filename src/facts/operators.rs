@@ -1,11 +1,11 @@
-//! What is known of ONNX's operators: one row each.
+//! What is known of ONNX's operators: a table with one row for each.
 //!
 //! A row says which shapes and integers a node gives and demands ([`shape_rules`]), of which
-//! type its result is, what it reads of its inputs, and how it is evaluated where these are
-//! constant. An operator that is not here is one of which nothing is known. What an operator
-//! means as linear algebra is not told here but in `ops`.
+//! type its result is, what it reads of its inputs, and how it is evaluated if these are
+//! constant. Nothing is known of an operator that has no row. What an operator means as linear
+//! algebra is said in `ops`, not here.
 //!
-//! Knows names and rules, and no node.
+//! Knows names and rules; knows no node.
 //!
 //! [`shape_rules`]: crate::facts::shape_rules
 
@@ -21,7 +21,8 @@ use crate::facts::shape_rules::{
 use crate::onnx::proto::TensorProto;
 use crate::onnx::proto::tensor_proto::DataType;
 
-/// The row of the operator `name` of ONNX's own domain; `None` if nothing is known of it.
+/// Returns the row of the operator `name` of ONNX's own domain; `None` if nothing is known of
+/// it.
 pub fn operator(name: &str) -> Option<Operator> {
     Some(match name {
         // Element by element.
@@ -79,7 +80,7 @@ pub fn operator(name: &str) -> Option<Operator> {
             .folding(MOVES)
             .alike_at_all_sizes(),
         "BitShift" | "BitwiseAnd" | "BitwiseOr" | "BitwiseXor" => BROADCASTS,
-        // Along axes, shapes stay.
+        // Along axes, with the shape kept.
         "CumSum" => KEEPS_SHAPE.folding(IN_INTEGERS.within(ranges::sum_of_all)),
         "ScatterElements" | "ScatterND" | "Trilu" => KEEPS_SHAPE.folding(MOVES),
         "Softmax" => KEEPS_SHAPE.of_type(FIRST),
@@ -243,13 +244,14 @@ pub fn operator(name: &str) -> Option<Operator> {
     })
 }
 
-/// Its output has the shape of its first input, for good.
+/// The row of an operator whose output always has the shape of its first input.
 const KEEPS_SHAPE: Operator = of(elementwise::kept).demanding(demands::kept);
 
-/// Two operands that broadcast; where, it was said otherwise before operator set 7.
+/// The row of an operator with two operands that broadcast; before operator set 7, attributes
+/// said where.
 const BROADCASTS: Operator = of(elementwise::broadcast).demanding(demands::broadcast);
 
-/// Any number of operands that broadcast.
+/// The row of an operator with any number of operands that broadcast.
 const BROADCASTS_ALL: Operator = of(elementwise::broadcast_all).demanding(demands::broadcast);
 
 const COMPARES: Operator = BROADCASTS.of_type(BOOL).folding(MOVES);
@@ -261,7 +263,7 @@ const KEEPS: FoldingRule = folding(FoldingKind::Keeps);
 const MOVES: FoldingRule = folding(FoldingKind::Moves);
 const CASTS: FoldingRule = folding(FoldingKind::Casts);
 
-/// In float32 and float64 alone.
+/// Evaluated in float32 and float64 alone.
 const COMPUTES: FoldingRule =
     folding(FoldingKind::Computes { of_integers: false, rounds_once_of: 0 });
 
@@ -270,7 +272,7 @@ const IN_INTEGERS: FoldingRule =
 
 const ROUNDS_ONCE: FoldingRule = COMPUTES.rounding_once_of(usize::MAX);
 
-/// In integers, and in 16 bits.
+/// Evaluated in integers, and in 16 bits, too.
 const EXACT: FoldingRule = IN_INTEGERS.rounding_once_of(usize::MAX);
 
 const fn of(dims: DimsRule) -> Operator {
@@ -285,12 +287,14 @@ const fn of(dims: DimsRule) -> Operator {
     }
 }
 
-/// tract 0.23.9 takes channels for granted, and reads beyond the end of the shape.
+/// Whether the first input has channels: tract 0.23.9 takes them for granted, and reads beyond
+/// the end of the shape.
 fn has_channels(inputs: &[TensorProto]) -> bool {
     rank(inputs, 0) >= 2
 }
 
-/// As [`has_channels`], of spatial axes.
+/// Whether the first input has spatial axes, as many as the kernel; the reason is that of
+/// [`has_channels`].
 fn is_convolution(inputs: &[TensorProto]) -> bool {
     rank(inputs, 0) >= 3 && rank(inputs, 0) == rank(inputs, 1)
 }

@@ -1,12 +1,12 @@
-//! The shape rules, applied to a graph: each fact once, when somebody asks.
+//! The shape rules, applied to a graph: each fact is worked out once, when somebody asks.
 //!
-//! A fact is worked out from others: dimensions from those of the operands, back to the
-//! graph's inputs and constants; a demand from the readers, on to the graph's outputs. A rule
-//! that asks for what is not known yet is asked again after that: so nothing is worked out
-//! that no rule asks for, and no graph is too deep. A size of which nothing is known has a name,
-//! that of its tensor's axis, until the answer is handed out as numbers.
+//! A fact is worked out from others: dimensions from those of the operands, back to the graph's
+//! inputs and constants; a demand from the readers, on to the graph's outputs. A rule that asks
+//! for a fact that is not known yet is asked again once it is: so nothing is worked out that no
+//! rule asks for, and no graph is too deep. A size of which nothing is known has a name, that of
+//! its tensor's axis, until the answer is handed out as numbers.
 //!
-//! Knows the graph and its constants; neither the engine nor any operator by name.
+//! Knows the graph and its constants; knows neither the engine nor any operator by name.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,13 +27,13 @@ use crate::onnx::info;
 use crate::onnx::node::Node;
 use crate::onnx::proto::tensor_proto::DataType;
 
-/// What facts about operands may be worked out from.
+/// The sources from which facts about operands may be worked out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Level {
-    /// From what made them alone.
+    /// Their producers alone.
     Made,
-    /// From what reads them too, where what made them does not tell the rank. Demands are
-    /// worked out from facts of the other level, so that nothing goes round in a circle.
+    /// Their readers too, if the producer does not tell the rank. Demands are worked out from
+    /// facts of the other level, so that nothing goes round in a circle.
     Full,
 }
 
@@ -45,10 +45,10 @@ enum Question {
     Demand(ValueId),
 }
 
-/// No shapes were given.
+/// No shapes given by the user.
 pub static NO_SHAPES: InputShapes = InputShapes::new();
 
-/// Where facts come from.
+/// The graph, constants and input shapes that facts come from.
 #[derive(Clone, Copy)]
 struct GraphFacts<'g, 'm> {
     graph: &'g Graph<'m>,
@@ -56,13 +56,13 @@ struct GraphFacts<'g, 'm> {
     inputs: &'g InputShapes,
 }
 
-/// What is known of one graph, and what it is worked out from.
+/// The facts of one graph, and what they are worked out from.
 pub struct Facts<'a, 'g, 'm> {
     source: GraphFacts<'g, 'm>,
     answers: MutexGuard<'a, Answers>,
 }
 
-/// All that was worked out of one graph.
+/// All answers that were worked out for one graph.
 #[derive(Default)]
 pub struct Answers {
     made: KnownFacts,
@@ -78,7 +78,8 @@ struct KnownFacts {
 }
 
 impl<'a, 'g, 'm> Facts<'a, 'g, 'm> {
-    /// For inputs of these shapes, whatever the file leaves open; `answers` are those so far.
+    /// Returns the facts for `inputs` of these shapes, whatever the file leaves open of them;
+    /// `answers` are the answers so far.
     pub fn new(
         graph: &'g Graph<'m>,
         constants: &'g Constants<'g, 'm>,
@@ -89,12 +90,12 @@ impl<'a, 'g, 'm> Facts<'a, 'g, 'm> {
         Facts { source, answers: answers.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
-    /// Dimensions of `tensor`.
+    /// Returns the dimensions of `tensor`.
     pub fn dims(&mut self, tensor: ValueId) -> Option<Dims> {
         self.extents(tensor).map(numbers)
     }
 
-    /// Dimensions of `tensor`, with names for those that are not known.
+    /// Returns the dimensions of `tensor`, with names for those that are not known.
     pub fn extents(&mut self, tensor: ValueId) -> Option<Extents> {
         self.settle(Question::Dims(Level::Full, tensor));
         self.answers.full.dims.get(tensor).cloned().flatten()
@@ -108,13 +109,13 @@ impl<'a, 'g, 'm> Facts<'a, 'g, 'm> {
         sizes.any(|extent| matches!(extent, Extent::Number(0)))
     }
 
-    /// The integers that `tensor` holds.
+    /// Returns the integers that `tensor` holds.
     pub fn integers(&mut self, tensor: ValueId) -> Option<Integers> {
         self.settle(Question::Integers(Level::Full, tensor));
         self.answers.full.integers.get(tensor).cloned().flatten().map(numbers)
     }
 
-    /// Dimensions that the readers of `tensor` demand.
+    /// Returns the dimensions that the readers of `tensor` demand.
     pub fn demanded(&mut self, tensor: ValueId) -> Option<Dims> {
         self.settle(Question::Demand(tensor));
         self.answers.demanded.get(tensor).cloned().flatten().map(numbers)
@@ -142,7 +143,8 @@ impl<'a, 'g, 'm> Facts<'a, 'g, 'm> {
 }
 
 impl Answers {
-    /// Where so much is known of these tensors, whatever the file says of them.
+    /// Returns answers in which these dimensions of tensors are known, whatever the file says of
+    /// them.
     pub fn given(tensors: impl Iterator<Item = (ValueId, Option<Dims>)>) -> Self {
         let mut answers = Answers::default();
         tensors.for_each(|(tensor, dims)| {
@@ -175,7 +177,7 @@ impl Answers {
             Question::Demand(id) => (&mut self.demanded, id),
         };
         let is_of_dims = matches!(question, Question::Dims(..));
-        // Whatever is known of thousands of axes would be copied from node to node.
+        // Otherwise, facts about thousands of axes would be copied from node to node.
         let mut answer = answer.filter(|list| !is_of_dims || list.len() <= MAX_RANK);
         if let Some(dims) = answer.as_mut().filter(|_| is_of_dims) {
             for (axis, size) in (0..).zip(dims) {
@@ -186,11 +188,11 @@ impl Answers {
     }
 }
 
-/// What the shape rules say of an output of a node.
+/// A function that returns what the shape rules say of an output of a node.
 type DimsQuestion = fn(&Node, i64, usize, &dyn SymbolicOperands) -> Option<Extents>;
 
-/// One question being answered from the facts so far; what else has to be known for it is
-/// `missing`.
+/// One question that is being answered from the facts so far; `missing` collects what else must
+/// be known for it.
 struct Answering<'a, 'g, 'm> {
     answers: &'a Answers,
     source: GraphFacts<'g, 'm>,
@@ -231,7 +233,7 @@ impl Answering<'_, '_, '_> {
         known.cloned().flatten()
     }
 
-    /// What `rule` says of output `id`, given what is known of the operands.
+    /// Returns what `rule` says of output `id`, given what is known of the operands.
     fn by_rule(&self, level: Level, id: ValueId, rule: DimsQuestion) -> Option<Extents> {
         let graph = self.source.graph;
         let node = graph.node(graph.value(id).producer?);
@@ -287,13 +289,14 @@ impl Answering<'_, '_, '_> {
         Some(known(&integers))
     }
 
-    /// `None` too where two readers contradict each other: one of them is not valid.
+    /// Returns what the readers of `id` demand; `None` also if two readers contradict each
+    /// other, since one of them is then not valid.
     fn demand(&self, id: ValueId) -> Option<Extents> {
         let graph = self.source.graph;
         let mut all: Option<Extents> = None;
         let mut last = None;
         for &reader in &graph.value(id).readers {
-            // One that reads it several times is asked about all of them at once.
+            // A reader that reads it several times is asked about all these inputs at once.
             if last.replace(reader) == Some(reader) {
                 continue;
             }
@@ -343,8 +346,8 @@ impl SymbolicOperands for OfNode<'_, '_, '_> {
     }
 }
 
-/// What holds of an input of the main graph: what the user says, else what the file says to
-/// whoever runs it.
+/// Returns the dimensions of an input of the main graph: those that the user gives, else those
+/// that the file declares to whoever runs it.
 pub fn declared(graph: &Graph, input: ValueId, given: &InputShapes) -> Option<Dims> {
     let value = graph.value(input);
     let field = value.input.as_ref().filter(|_| graph.outer.is_none())?;

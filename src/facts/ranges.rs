@@ -1,10 +1,10 @@
-//! Where arithmetic on integers stays what ONNX says: nothing is divided by zero, and nothing
-//! leaves the type where engines differ about what follows.
+//! Where integer arithmetic stays what ONNX says: nothing is divided by zero, and nothing leaves
+//! the type where engines differ about what follows.
 //!
-//! A rule is asked about the operands of one node, and the least and largest value of the type
-//! of its result.
+//! A rule is asked about the operands of one node, with the least and the largest value of the
+//! type of its result.
 //!
-//! Knows integers and their type; no operator by name.
+//! Knows integers and their type; knows no operator by name.
 
 use crate::onnx::data::TensorError;
 use crate::onnx::proto::TensorProto;
@@ -12,10 +12,11 @@ use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::storage::Storage;
 use crate::onnx::tensor;
 
-/// Whether what a node computes of these operands is said by ONNX, in a type with this range.
+/// A rule that tells whether ONNX says what a node computes of these operands, in a type with
+/// this range.
 pub type RangeRule = fn(&[TensorProto], (i128, i128)) -> Result<bool, TensorError>;
 
-/// The least and the largest value of an integer type.
+/// Returns the least and the largest value of an integer type; `None` for other types.
 pub fn range_of(data_type: DataType) -> Option<(i128, i128)> {
     use DataType as T;
     Some(match data_type {
@@ -31,26 +32,27 @@ pub fn range_of(data_type: DataType) -> Option<(i128, i128)> {
     })
 }
 
-/// What wraps, or cannot leave its range.
+/// Accepts every operand: the operation wraps, or cannot leave its range.
 pub fn any(_: &[TensorProto], _: (i128, i128)) -> Result<bool, TensorError> {
     Ok(true)
 }
 
-/// Of the least, a quotient by −1 is one more than the most.
+/// Accepts quotients that exist and fit: of the least value, a quotient by −1 is one more than
+/// the largest.
 pub fn quotient(operands: &[TensorProto], (least, _): (i128, i128)) -> Result<bool, TensorError> {
     let (dividend, divisor) = (integers(operands, 0)?, integers(operands, 1)?);
     let overflows = least < 0 && dividend.contains(&least) && divisor.contains(&-1);
     Ok(!divisor.contains(&0) && !overflows)
 }
 
-/// What has another sign: the least has no opposite.
+/// Accepts values that have an opposite: the least value of a signed type has none.
 pub fn opposite(operands: &[TensorProto], (least, _): (i128, i128)) -> Result<bool, TensorError> {
     Ok(least == 0 || !integers(operands, 0)?.contains(&least))
 }
 
-/// The largest power must fit, and no exponent may be negative.
+/// Accepts powers if the largest fits and no exponent is negative.
 pub fn power(operands: &[TensorProto], (_, most): (i128, i128)) -> Result<bool, TensorError> {
-    // Of floats, no list of integers comes.
+    // For floats, which are no list of integers, this is an error.
     let largest = magnitudes(operands)?.into_iter().max().unwrap_or(0);
     let exponents = integers(operands, 1)?;
     let highest = exponents.iter().copied().max().unwrap_or(0);
@@ -60,14 +62,14 @@ pub fn power(operands: &[TensorProto], (_, most): (i128, i128)) -> Result<bool, 
     Ok(are_whole && power.is_some_and(|power| power <= most.unsigned_abs()))
 }
 
-/// A sum of all elements must fit, whatever their signs: engines saturate or wrap as they
-/// like.
+/// Accepts sums of all elements that fit whatever the signs are: otherwise, engines saturate or
+/// wrap as they like.
 pub fn sum_of_all(operands: &[TensorProto], (_, most): (i128, i128)) -> Result<bool, TensorError> {
     let sum = magnitudes(operands)?.into_iter().fold(0, u128::saturating_add);
     Ok(sum <= most.unsigned_abs())
 }
 
-/// A product of all elements must fit, without those that make it smaller.
+/// Accepts products of all elements that fit without the elements that make them smaller.
 pub fn product_of_all(
     operands: &[TensorProto],
     (_, most): (i128, i128),
@@ -84,7 +86,7 @@ fn integers(operands: &[TensorProto], index: usize) -> Result<Vec<i128>, TensorE
     }
 }
 
-/// Of the first operand.
+/// Returns the magnitudes of the first operand's elements.
 fn magnitudes(operands: &[TensorProto]) -> Result<Vec<u128>, TensorError> {
     Ok(integers(operands, 0)?.into_iter().map(i128::unsigned_abs).collect())
 }

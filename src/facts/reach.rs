@@ -2,7 +2,7 @@
 //!
 //! Which axis is which does not matter here.
 //!
-//! Knows attributes and the kernel's dimensions, and no size of what is read.
+//! Knows attributes and the kernel's dimensions; knows no size of what is read.
 
 use crate::facts::operators::operator;
 use crate::facts::row::KernelUse;
@@ -10,22 +10,22 @@ use crate::onnx::node::standard_op;
 use crate::onnx::proto::NodeProto;
 use crate::onnx::windows::{WindowAttributes, WindowAxis};
 
-/// The windows of a node, the largest of all its axes.
+/// The windows of a node: for each property, the extreme over all axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
     /// Elements from a window's first tap to its last, both included.
     pub extent: i64,
-    /// Elements that are added at both ends together.
+    /// Elements that are added at both ends together, on the axis with the most.
     pub pads: i64,
-    /// Distance of two windows: the smallest, and the largest of all axes.
+    /// Distance between two windows: the smallest and the largest of all axes.
     pub strides: (i64, i64),
     /// Whether the windows fall on the output.
     pub scatters: bool,
 }
 
 impl Reach {
-    /// The windows of `node`, whose kernel has the dimensions `kernel` if it has one; `None`
-    /// if it has none that are known.
+    /// Returns the reach of the windows of `node`, whose kernel has the dimensions `kernel`, if
+    /// it has one; `None` if it has no windows, or they are not known.
     pub fn of(node: &NodeProto, kernel: Option<&[i64]>) -> Option<Self> {
         let used = standard_op(node).map(|op| operator(op).and_then(|known| known.kernel))?;
         let taps = match kernel {
@@ -35,7 +35,7 @@ impl Reach {
             _ => None,
         };
         let windows = WindowAttributes::of(node, taps.as_deref()).ok()?;
-        // Of one axis that is not known, nothing is known of the largest.
+        // If one axis is not known, the largest extent is not known.
         let extents: Option<Vec<i64>> = windows.axes.iter().map(WindowAxis::extent).collect();
         let extent = extents?.into_iter().max()?;
         let pads = |axis: &WindowAxis| axis.pads.0.saturating_add(axis.pads.1);
@@ -49,9 +49,9 @@ impl Reach {
         Some(Reach { extent, pads, strides, scatters: used == Some(KernelUse::Scatters) })
     }
 
-    /// How many outputs along an axis depend on what lies beyond a border, at most, where
-    /// `before` inputs do. Of a transposed convolution, so many that an output is left which
-    /// no border tap reaches.
+    /// Returns an upper bound on the outputs along an axis that depend on what lies beyond a
+    /// border, if `before` inputs do. For a transposed convolution, it is large enough that an
+    /// output is left which no border tap reaches.
     pub fn borders(&self, before: i64) -> i64 {
         let (stride, largest) = self.strides;
         if self.scatters {

@@ -1,7 +1,7 @@
-//! What is known of an operator by its name: what of its inputs it reads, and what it is to the
+//! What is known of an operator by its name: what it reads of its inputs, and what it is to the
 //! tensors around it. No sizes and no values are asked.
 //!
-//! Knows names of operators, and not what they mean as linear algebra.
+//! Knows names of operators; does not know what they mean as linear algebra.
 
 use crate::facts::operators::operator;
 use crate::facts::row::{FoldingKind, FoldingRule, InputsRead, Operator, TypeRule};
@@ -22,26 +22,27 @@ pub fn reads_type_only(node: &Node, index: usize) -> bool {
     index == 1 && row(node).is_some_and(|row| row.reads == InputsRead::ElementsThenType)
 }
 
-/// The inputs whose elements or dimensions the node reads, those that are left out excluded.
+/// Returns the inputs whose elements or dimensions the node reads, without those that are left
+/// out.
 pub fn values_read(node: &Node) -> impl Iterator<Item = ValueId> {
     let inputs = node.inputs.iter().enumerate();
     let read = inputs.filter(|&(index, _)| !reads_type_only(node, index));
     read.filter_map(|(_, input)| *input)
 }
 
-/// How the node is evaluated on constants; `None` if it is not.
+/// Returns how the node is evaluated on constants; `None` if it is not.
 pub fn folding(node: &Node) -> Option<FoldingRule> {
     row(node)?.folding
 }
 
-/// Whether the node gives the elements of its input, which is constant, or of itself, as they
-/// are or in another type.
+/// Whether the node passes on the elements of its constant input, or of its own attribute, as
+/// they are or in another type.
 pub fn hands_on(node: &Node) -> bool {
     let kind = folding(node).map(|rule| rule.kind);
     matches!(kind, None | Some(FoldingKind::Keeps | FoldingKind::Casts))
 }
 
-/// Whether the node gives elements of its inputs as they are, somewhere.
+/// Whether the node only puts elements of its inputs, as they are, in some place.
 pub fn moves_elements(node: &Node) -> bool {
     let kind = folding(node).map(|rule| rule.kind);
     let adds_none = node.attribute("reduction").is_none_or(|how| how.s() == b"none");
@@ -53,7 +54,7 @@ pub fn fills(node: &Node) -> bool {
     row(node).is_some_and(|row| matches!(row.element_type, TypeRule::OfValue))
 }
 
-/// Whether the node makes a tensor larger or smaller, between its elements.
+/// Whether the node makes a tensor larger or smaller by resampling it.
 pub fn resizes(node: &Node) -> bool {
     matches!(node.standard_op(), Some("Resize" | "Upsample"))
 }
@@ -78,15 +79,15 @@ pub fn is_batch_norm(node: &Node) -> bool {
     node.standard_op() == Some("BatchNormalization")
 }
 
-/// Whether the node is one of those that activations and layer norms which end in a scale or
-/// shift are written with, besides sums and products: what bends, and the mean.
+/// Whether activations and layer norms that end in a scale or shift are written with this node,
+/// besides sums and products: nonlinear functions and the mean.
 pub fn bends(node: &Node) -> bool {
     let op = node.standard_op().unwrap_or_default();
     let bent = ["Erf", "Tanh", "Clip", "Pow", "Sqrt", "Reciprocal"];
     bent.contains(&op) || op == "ReduceMean"
 }
 
-/// Whether the node makes one number of many: a mean, a sum or the largest.
+/// Whether the node makes one number of many: a mean, a sum or a maximum.
 pub fn reduces(node: &Node) -> bool {
     let op = node.standard_op().unwrap_or_default();
     op.starts_with("Reduce") || op.starts_with("Global")
@@ -97,39 +98,42 @@ pub fn multiplies(node: &Node) -> bool {
     matches!(node.standard_op(), Some("Mul" | "Div"))
 }
 
-/// Whether the node adds up its inputs, with whatever signs.
+/// Whether the node adds up its inputs, with any signs.
 pub fn sums(node: &Node) -> bool {
     matches!(node.standard_op(), Some("Add" | "Sub" | "Sum" | "Mean"))
 }
 
-/// Whether the node asks which of two values is larger, or whether they are equal.
+/// Whether the node compares two values: which is larger, or whether they are equal.
 pub fn compares(node: &Node) -> bool {
     let op = node.standard_op();
     matches!(op, Some("Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual"))
 }
 
-/// Whether the node runs one of its bodies, by a condition.
+/// Whether a condition decides which of the node's bodies runs.
 pub fn chooses(node: &Node) -> bool {
     node.standard_op() == Some("If")
 }
 
-/// How the inputs and outputs of a node are those of its body, which begin with the same inputs.
+/// How the inputs and outputs of a node correspond to those of its body, which begin with the
+/// same inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyUse {
     /// The attribute that holds the body.
     pub attribute: &'static str,
-    /// Outputs of the body that come before those of the node.
+    /// How many outputs of the body come before those of the node.
     pub skipped: usize,
-    /// The input that its first output begins as, if it hands states from step to step.
+    /// The input as which the first output begins, if the node passes states from step to step.
     pub first_state: Option<usize>,
-    /// From this output of the node on, it stacks what the body makes, along a new first axis.
+    /// The first output that is stacked: from it on, the node stacks what the body makes, along
+    /// a new first axis.
     pub first_stacked: usize,
-    /// From this input of the node on, it takes them apart along their first axis.
+    /// The first input that is scanned: from it on, the node takes inputs apart along their
+    /// first axis.
     pub first_scanned: usize,
 }
 
-/// How the node uses its body; `None` if it has none, or takes tensors apart, or stacks them,
-/// along other axes than the first.
+/// Returns how the node uses its body; `None` if it has none, or takes tensors apart or stacks
+/// them along other axes than the first.
 pub fn body(node: &Node) -> Option<BodyUse> {
     let inputs = node.inputs.len();
     let no_stacks = BodyUse {
@@ -171,7 +175,7 @@ pub fn holds_constant(node: &Node) -> bool {
     node.standard_op() == Some("Constant")
 }
 
-/// Whether the node gives other numbers for the same inputs.
+/// Whether the node may give other numbers for the same inputs.
 pub fn is_random(node: &Node) -> bool {
     node.standard_op()
         .is_some_and(|op| op.starts_with("Random") || matches!(op, "Bernoulli" | "Multinomial"))
@@ -182,7 +186,7 @@ pub fn casts(node: &Node) -> bool {
     matches!(node.standard_op(), Some("Cast" | "CastLike"))
 }
 
-/// Whether the node makes floats of what was quantized.
+/// Whether the node makes floats of quantized numbers.
 pub fn dequantizes(node: &Node) -> bool {
     node.standard_op() == Some("DequantizeLinear")
 }

@@ -1,6 +1,6 @@
 //! What a row of the table of operators says, and how a row is put together.
 //!
-//! Knows the kinds of rules; no operator by its name.
+//! Knows the kinds of rules; knows no operator by its name.
 
 use crate::facts::estimate::{self, EstimateRule};
 use crate::facts::ranges::{self, RangeRule};
@@ -11,46 +11,46 @@ use crate::onnx::proto::tensor_proto::DataType;
 /// What is known of one operator.
 #[derive(Clone, Copy)]
 pub struct Operator {
-    /// Dimensions and integers of its outputs.
+    /// The rules for the dimensions and integers of its outputs.
     pub shape: ShapeRule,
-    /// Of which type its first output is.
+    /// The rule for the element type of its first output.
     pub element_type: TypeRule,
-    /// Whether all its outputs are of one kind: those of a Split.
+    /// Whether all its outputs are of one kind, as those of a Split are.
     pub has_equal_outputs: bool,
     /// What it reads of its inputs.
     pub reads: InputsRead,
     /// How its second input slides over the first, if it is a kernel.
     pub kernel: Option<KernelUse>,
-    /// Whether places that are computed by it from sizes follow from all sizes in one way: not
-    /// the smaller of two, nor a remainder.
+    /// Whether places that it computes from sizes follow in one way from all sizes: not so the
+    /// smaller of two sizes, or a remainder.
     pub is_alike_at_all_sizes: bool,
     /// How it is evaluated on constants; `None` if it is not.
     pub folding: Option<FoldingRule>,
 }
 
-/// Dimensions and integers of outputs.
+/// The rules for the dimensions and integers of outputs.
 #[derive(Clone, Copy)]
 pub struct ShapeRule {
-    /// Of so many outputs, from the first on, `dims` and `integers` speak.
+    /// How many outputs, from the first on, `dims` and `integers` apply to.
     pub outputs: usize,
     /// Dimensions of an output.
     pub dims: DimsRule,
-    /// Integers that it holds.
+    /// Integers that an output holds.
     pub integers: Option<IntegersRule>,
     /// What the node demands of an input.
     pub demand: Option<DemandRule>,
 }
 
-/// Which element type the first output has.
+/// The rule that says which element type the first output has.
 #[derive(Debug, Clone, Copy)]
 pub enum TypeRule {
-    /// That is not told.
+    /// The type is not told.
     Unknown,
     /// Always this one.
     Always(DataType),
     /// The type of the input with this number.
     OfInput(usize),
-    /// The type of any input: all have one.
+    /// The type of any input: all have the same.
     OfAnyInput,
     /// What the attribute `to` says.
     OfTo,
@@ -73,7 +73,7 @@ pub enum InputsRead {
     ElementsThenType,
 }
 
-/// How a kernel `[_, _, k…]` slides.
+/// How a kernel of dimensions `[_, _, k…]` slides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KernelUse {
     /// Over the input.
@@ -87,11 +87,11 @@ pub enum KernelUse {
 pub struct FoldingRule {
     /// What it does with elements.
     pub kind: FoldingKind,
-    /// What evaluating it takes.
+    /// The rule that estimates what evaluating it takes.
     pub estimate: EstimateRule,
     /// Whether its result may be larger than all that it reads.
     pub grows: bool,
-    /// Where a result of integers is what ONNX says.
+    /// The rule that says where a result of integers is what ONNX says.
     pub range: RangeRule,
     /// Whether the engine takes it only as `engine::dialect` writes it.
     pub needs_dialect: bool,
@@ -108,16 +108,16 @@ pub enum FoldingKind {
     Moves,
     /// They are cast to another type.
     Casts,
-    /// New ones are computed; in float32 and float64 it is right.
+    /// New elements are computed; in float32 and float64 the result is right.
     Computes {
-        /// Whether it is right in integers, too: they wrap, or [`FoldingRule::range`] holds
-        /// them to their type. Means are not (whether 5/3 is 1 or 2 is for every engine to
+        /// Whether it is right in integers, too: they wrap, or [`FoldingRule::range`] holds them
+        /// to their type. Means are not right (whether 5/3 is 1 or 2 is for every engine to
         /// say), nor are matrix products, which no exporter computes of integers.
         of_integers: bool,
-        /// With at most so many operands it rounds once per element: in 16 bits, every engine
-        /// that computes it in float32 and rounds gives the same (24 bits are more than
-        /// 2·11 + 2, so rounding twice is rounding once). A sum of several products or terms
-        /// is rounded at places of the engine's own.
+        /// With at most this many operands it rounds once per element: in 16 bits, every engine
+        /// that computes it in float32 and rounds gives the same (24 bits are more than 2·11 +
+        /// 2, so rounding twice is rounding once). A sum of several products or terms is rounded
+        /// at places of the engine's own.
         rounds_once_of: usize,
     },
 }
@@ -155,7 +155,8 @@ impl Operator {
         Operator { is_alike_at_all_sizes: true, ..self }
     }
 
-    /// What is evaluated is of its first operand's type, if nothing else is said.
+    /// Sets how the operator is evaluated. The result is of the first operand's type, if nothing
+    /// else is said.
     pub(super) const fn folding(self, rule: FoldingRule) -> Self {
         let element_type = match self.element_type {
             TypeRule::Unknown => FIRST,

@@ -1,12 +1,13 @@
-//! How large tensors are.
+//! The sizes of tensors.
 //!
-//! A size is known if a graph input declares it as a number, or if the user gave it; all
-//! else follows by the rules of `facts`. Where these leave something open, the engine's
-//! inference from the same inputs is asked, never what the file says of other tensors, and
-//! only about tensors in which no open size has a part; then what the readers of a tensor
-//! demand. Where two of the three disagree, nothing is known.
+//! A size is known if a graph input declares it as a number, or if the user gave it; everything
+//! else follows by the rules of `facts`. If these leave something open, the engine's inference
+//! from the same inputs is asked, never what the file says of other tensors, and only about
+//! tensors in which no open size has a part; then what the readers of a tensor demand. Where two
+//! of the three disagree, nothing is known.
 //!
-//! Knows the rules, the engine's inference and the readers of one graph; no operator by name.
+//! Knows the rules, the engine's inference and the readers of one graph; knows no operator by
+//! name.
 
 use std::sync::{Mutex, OnceLock};
 
@@ -25,8 +26,8 @@ use crate::onnx::proto::ValueInfoProto;
 use crate::onnx::schema::graph_field;
 use crate::refusal::NotLinear;
 
-/// The engine's time to infer sizes grows faster than the number of nodes, to a minute for
-/// so many.
+/// Upper bound on the nodes of a graph whose sizes the engine infers: its time grows faster than
+/// the number of nodes, to a minute for this many.
 const MAX_NODES: usize = 1 << 16;
 
 /// The sizes of the tensors of one graph.
@@ -37,18 +38,18 @@ pub struct Sizes<'g, 'm> {
     inference: OnceLock<Inference>,
     /// Whether an input's size is open.
     has_open_input: OnceLock<bool>,
-    /// Of which the engine's inference says nothing.
+    /// Tensors about which the engine's inference is not believed.
     open: OnceLock<Table<ValueId, ()>>,
-    /// What holds for whoever runs the file.
+    /// Facts that hold for whoever runs the file.
     general: Mutex<Answers>,
-    /// What holds for inputs of the shapes that the user gave, if there are any.
+    /// Facts that hold for inputs of the shapes that the user gave, if there are any.
     special: Option<Mutex<Answers>>,
-    /// What was asked for: the rules, the engine and the readers together.
+    /// The dimensions that were asked for: by the rules, the engine and the readers together.
     known: OnceLock<Vec<OnceLock<Dims>>>,
 }
 
 impl<'g, 'm> Sizes<'g, 'm> {
-    /// `inputs` are the shapes that the user gave.
+    /// Returns the sizes of a graph; `inputs` are the shapes that the user gave.
     pub fn new(
         graph: &'g Graph<'m>,
         constants: &'g Constants<'g, 'm>,
@@ -67,8 +68,8 @@ impl<'g, 'm> Sizes<'g, 'm> {
         }
     }
 
-    /// The same of a body, where what it reads of the graph around it is as large as `outer`
-    /// knows.
+    /// Returns the same sizes of a body, in which tensors of the graph around it are as large as
+    /// `outer` knows.
     pub fn within(self, outer: &Sizes) -> Self {
         let (graph, constants) = (self.graph, self.constants);
         let given = |dims: &dyn Fn(ValueId) -> Option<Dims>| {
@@ -84,8 +85,8 @@ impl<'g, 'm> Sizes<'g, 'm> {
         Sizes { general, special, ..self }
     }
 
-    /// Sizes of `tensor`, of whatever follows from the graph's inputs; empty if nothing is
-    /// known.
+    /// Returns the sizes of `tensor`, from everything that follows from the graph's inputs;
+    /// empty if nothing is known.
     pub fn shape(&self, tensor: ValueId) -> &[Option<i64>] {
         let slots = || self.graph.values().map(|_| OnceLock::new()).collect();
         let slot = self.known.get_or_init(slots).get(tensor.index());
@@ -93,9 +94,9 @@ impl<'g, 'm> Sizes<'g, 'm> {
         dims.map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Dimensions of `tensor` on which rules, engine and readers agree, as far as they were
-    /// asked: the engine is not where the rules know everything. `None` if not even their
-    /// number is known, or two of the three disagree.
+    /// Returns the dimensions of `tensor` on which rules, engine and readers agree, as far as
+    /// they were asked: the engine is not asked if the rules know everything. `None` if not even
+    /// the rank is known, or two of the three disagree.
     pub fn known(&self, tensor: ValueId) -> Option<Dims> {
         let ruled = self.by_rules(tensor);
         let is_whole = |dims: &Dims| dims.iter().all(Option::is_some);
@@ -110,8 +111,8 @@ impl<'g, 'm> Sizes<'g, 'm> {
         if is_whole(&known) { Some(known) } else { self.as_demanded(tensor, known) }
     }
 
-    /// The dimensions `known` of `tensor`, and what its readers demand; `None` if these
-    /// contradict each other.
+    /// Returns the dimensions `known` of `tensor` together with what its readers demand; `None`
+    /// if the two contradict each other.
     fn as_demanded(&self, tensor: ValueId, known: Dims) -> Option<Dims> {
         match self.ruled().demanded(tensor) {
             Some(demanded) => agreed(&known, &demanded),
@@ -119,23 +120,23 @@ impl<'g, 'm> Sizes<'g, 'm> {
         }
     }
 
-    /// Dimensions of a graph input: those that the user gave, or the file declares, or its
-    /// readers demand.
+    /// Returns the dimensions of a graph input: those that the user gave, or the file declares,
+    /// or its readers demand.
     pub fn of_input(&self, input: ValueId) -> Option<Dims> {
         self.as_demanded(input, self.rank_and_more(input)?)
     }
 
-    /// As much as is known of `tensor` without asking the engine, if that is its rank at
-    /// least; else as [`Self::known`].
+    /// Returns what is known of `tensor` without asking the engine, if that is at least its
+    /// rank; otherwise as [`Self::known`].
     pub fn rank_and_more(&self, tensor: ValueId) -> Option<Dims> {
         self.by_rules(tensor).or_else(|| self.known(tensor))
     }
 
-    /// Whether the file, and the shapes that the user gave, promise that `condition` holds.
-    /// The engine is asked only where the rules leave that open.
+    /// Whether the file, and the shapes that the user gave, promise that `condition` holds. The
+    /// engine is asked only if the rules leave that open.
     ///
     /// # Errors
-    /// If a stored tensor is malformed.
+    /// Returns an error if a stored tensor is malformed.
     pub fn promises(&self, condition: &Condition) -> Result<bool, Invalid> {
         let along = |axis: usize| move |dims: Dims| dims.get(axis).copied().flatten();
         Ok(match &condition.property {
@@ -152,22 +153,23 @@ impl<'g, 'm> Sizes<'g, 'm> {
         })
     }
 
-    /// The size that `condition` is about, if it follows by the rules, and those that are right;
-    /// `None` if it is about something else.
+    /// Returns the size that `condition` is about, if it follows by the rules, and the sizes
+    /// that are right; `None` if the condition is not about a size.
     pub fn ruled_size<'c>(&self, condition: &'c Condition) -> Option<(Option<i64>, &'c SizeSet)> {
         let Property::Size(axis, sizes) = &condition.property else { return None };
         let size = self.by_rules(condition.tensor).and_then(|dims| *dims.get(*axis)?);
         Some((size, sizes))
     }
 
-    /// Whether a size follows by the rules for which `condition` does not hold.
+    /// Whether the rules give a size for which `condition` does not hold.
     pub fn contradict(&self, condition: &Condition) -> bool {
         let ruled = self.ruled_size(condition);
         ruled.is_some_and(|(size, sizes)| size.is_some_and(|size| !sizes.contains(size)))
     }
 
-    /// Whether `tensor` has so many elements along `axis` wherever there is one along each axis of
-    /// what is `made`: of a map that a kernel of 3 reads without pads, 3.
+    /// Whether `tensor` has at least `least` elements along `axis` if there is at least one
+    /// along each axis of what is `made`: a map that a kernel of 3 reads without pads has at
+    /// least 3.
     pub fn has_as_many_where(
         &self,
         (tensor, axis, least): (ValueId, usize, i64),
@@ -178,7 +180,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
         else {
             return false;
         };
-        // The size of this name is at least this.
+        // The least value that the named size must have.
         let needed = least.saturating_sub(own.more.into());
         let mut named = made.filter_map(|made| facts.extents(made)).flatten().flatten();
         needed <= 1
@@ -191,17 +193,18 @@ impl<'g, 'm> Sizes<'g, 'm> {
             })
     }
 
-    /// Whether both tensors have the same sizes for whoever runs the file, whatever these are.
+    /// Whether both tensors have the same sizes for whoever runs the file, whatever these sizes
+    /// are.
     pub fn are_same(&self, one: ValueId, other: ValueId) -> bool {
         let mut facts = self.ruled_generally();
         let (one, other) = (facts.extents(one), facts.extents(other));
-        // Of two sizes without a name nobody knows whether they are the same.
+        // Nobody knows whether two sizes without a name are the same.
         let is_known = one.as_ref().is_some_and(|dims| dims.iter().all(Option::is_some));
         is_known && one == other
     }
 
-    /// Per axis of `tensor`, an axis of `other` that has the same size for whoever runs the file,
-    /// if there is one.
+    /// Returns, per axis of `tensor`, an axis of `other` that has the same size for whoever runs
+    /// the file, if there is one.
     pub fn axes_of_same_size(&self, tensor: ValueId, other: ValueId) -> Vec<Option<usize>> {
         let mut facts = self.ruled_generally();
         let (Some(own), Some(others)) = (facts.extents(tensor), facts.extents(other)) else {
@@ -212,18 +215,18 @@ impl<'g, 'm> Sizes<'g, 'm> {
         own.iter().map(same).collect()
     }
 
-    /// Dimensions of `tensor` by the rules alone, for the shapes that the user gave.
+    /// Returns the dimensions of `tensor` by the rules alone, for the shapes that the user gave.
     pub fn by_rules(&self, tensor: ValueId) -> Option<Dims> {
         self.ruled().dims(tensor)
     }
 
-    /// Whether a map has no elements by the rules, whatever its batch is: some exporters declare an
-    /// unknown one as 0.
+    /// Whether a map has no elements by the rules, whatever its batch size is: some exporters
+    /// declare an unknown batch size as 0.
     pub fn is_empty_map(&self, tensor: ValueId) -> bool {
         self.ruled().is_empty_behind_batch(tensor)
     }
 
-    /// What the rules know, for the shapes that the user gave.
+    /// Returns what the rules know, for the shapes that the user gave.
     fn ruled(&self) -> Facts<'_, 'g, 'm> {
         match &self.special {
             Some(answers) => Facts::new(self.graph, self.constants, self.inputs, answers),
@@ -231,27 +234,27 @@ impl<'g, 'm> Sizes<'g, 'm> {
         }
     }
 
-    /// What the rules know, whatever the user gave.
+    /// Returns what the rules know, whatever shapes the user gave.
     fn ruled_generally(&self) -> Facts<'_, 'g, 'm> {
         Facts::new(self.graph, self.constants, &NO_SHAPES, &self.general)
     }
 
-    /// What the engine infers; `None` if that is nothing.
+    /// Returns the dimensions that the engine infers; `None` if it infers none.
     fn inferred(&self, tensor: ValueId) -> Option<&[Option<i64>]> {
         let shapes = &self.inference_of(tensor)?.shapes;
         shapes.get(self.graph.value(tensor).name).map(Vec::as_slice)
     }
 
-    /// The engine's inference, if it may be believed about `tensor`. An open size it takes
-    /// for one that is large, and not 1: then `x[:20]` has 20 elements, and a Squeeze drops
-    /// no axis. Of the branches of an If it takes one for all.
+    /// Returns the engine's inference, if it may be believed about `tensor`. The engine takes an
+    /// open size for a large one, and not for 1: then `x[:20]` has 20 elements, and a Squeeze
+    /// drops no axis. Of the branches of an If it takes one for all.
     fn inference_of(&self, tensor: ValueId) -> Option<&Inference> {
         let open = self.open.get_or_init(|| self.follows_from_open_sizes());
         if open.contains(tensor) { None } else { self.inference() }
     }
 
-    /// The tensors whose sizes depend on what inputs leave open, or on what a node with
-    /// bodies does.
+    /// Returns the tensors whose sizes depend on sizes that inputs leave open, or on what a node
+    /// with bodies does.
     fn follows_from_open_sizes(&self) -> Table<ValueId, ()> {
         let mut open = Table::default();
         for (id, value) in self.graph.values() {
@@ -274,11 +277,11 @@ impl<'g, 'm> Sizes<'g, 'm> {
         self.inference.get().is_some()
     }
 
-    /// The integers `id`, if they are constant or follow from the sizes of the graph's
-    /// inputs.
+    /// Returns the integers of `id`, if they are constant or follow from the sizes of the
+    /// graph's inputs.
     ///
     /// # Errors
-    /// If a stored tensor is malformed.
+    /// Returns an error if a stored tensor is malformed.
     pub fn integers(&self, id: ValueId) -> Result<Option<Vec<i64>>, Invalid> {
         if let Some(constant) = self.constants.integers(id)? {
             return Ok(Some(constant));
@@ -296,10 +299,11 @@ impl<'g, 'm> Sizes<'g, 'm> {
         Ok(inferred.filter(|inferred| !is_contradicted(inferred)).cloned())
     }
 
-    /// `None` for bodies: the engine infers nothing inside them.
+    /// Returns the engine's inference; `None` for bodies, inside which the engine infers
+    /// nothing.
     fn inference(&self) -> Option<&Inference> {
         let infer = || {
-            // What tract makes of an old broadcast has another shape.
+            // tract gives a broadcast of an old operator set another shape.
             if self.graph.nodes().any(|(_, node)| node.aligns_by_axis()) {
                 return Inference::default();
             }
@@ -323,10 +327,10 @@ impl<'g, 'm> Sizes<'g, 'm> {
         self.graph.outer.is_none().then(|| self.inference.get_or_init(infer))
     }
 
-    /// The size of `tensor` along `axis`.
+    /// Returns the size of `tensor` along `axis`.
     ///
     /// # Errors
-    /// If it is not known, or is no size.
+    /// Returns an error if it is not known, or is no size.
     pub fn size(&self, tensor: ValueId, axis: usize) -> Result<i64, NotLinear> {
         let size = self.known_size(tensor, axis);
         size.filter(|size| (0..1 << 24).contains(size)).ok_or_else(|| {
@@ -337,14 +341,14 @@ impl<'g, 'm> Sizes<'g, 'm> {
         })
     }
 
-    /// The size of `tensor` along `axis`, if it is known. The rules are asked alone where they
-    /// know it: what they know is not taken back by an inference that contradicts them.
+    /// Returns the size of `tensor` along `axis`, if it is known. If the rules know it, they
+    /// alone are asked: an inference that contradicts them does not take back what they know.
     pub fn known_size(&self, tensor: ValueId, axis: usize) -> Option<i64> {
         let ruled = self.by_rules(tensor).and_then(|dims| *dims.get(axis)?);
         ruled.or_else(|| self.shape(tensor).get(axis).copied().flatten())
     }
 
-    /// That `what` is not known, and whether somebody could tell.
+    /// Returns the reason that `what` is not known, which says whether somebody could tell.
     pub fn unknown(&self, what: String) -> NotLinear {
         if let Some(limit) = self.inference.get().and_then(|inference| inference.limit) {
             return NotLinear::NotInferred { what, limit };
@@ -356,7 +360,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
         }
     }
 
-    /// Whether the file leaves a size of an input open, and the caller too.
+    /// Whether both the file and the caller leave a size of an input open.
     fn has_open_input(&self) -> bool {
         *self.has_open_input.get_or_init(|| self.find_open_input())
     }
@@ -376,15 +380,15 @@ impl<'g, 'm> Sizes<'g, 'm> {
         })
     }
 
-    /// The number of dimensions of `tensor`.
+    /// Returns the number of dimensions of `tensor`.
     ///
     /// # Errors
-    /// If it is not known.
+    /// Returns an error if it is not known.
     pub fn rank(&self, tensor: ValueId) -> Result<usize, NotLinear> {
         self.known_rank(tensor).ok_or_else(|| self.rank_unknown(tensor))
     }
 
-    /// The number of dimensions of `tensor`, if it is known.
+    /// Returns the number of dimensions of `tensor`, if it is known.
     pub fn known_rank(&self, tensor: ValueId) -> Option<usize> {
         let ruled = self.by_rules(tensor).map(|dims| dims.len());
         ruled.or_else(|| Some(self.shape(tensor).len()).filter(|&rank| rank > 0))
@@ -395,10 +399,10 @@ impl<'g, 'm> Sizes<'g, 'm> {
         self.unknown(format!("the number of dimensions of `{name}`"))
     }
 
-    /// The dimensions of `tensor` that follow for whoever runs the file; where not even their
-    /// number does, those that follow for the shapes that the user gave. Of what joins and splits
-    /// axes, each that is known is a condition: one by one, as [`Self::known_size`] has them, they
-    /// would bind a block to sizes that it does not depend on.
+    /// Returns the dimensions of `tensor` that follow for whoever runs the file; if not even
+    /// their number does, those that follow for the shapes that the user gave. For operators
+    /// that join and split axes, each known dimension is a condition: taken one by one, from
+    /// [`Self::known_size`], they would bind a block to sizes that it does not depend on.
     pub fn dims(&self, tensor: ValueId) -> Option<Vec<Option<usize>>> {
         let size = |size: &Option<i64>| size.and_then(|size| size.try_into().ok());
         let ruled = self.ruled_generally().dims(tensor);
@@ -407,7 +411,7 @@ impl<'g, 'm> Sizes<'g, 'm> {
         ruled.as_deref().or_else(all).map(of)
     }
 
-    /// The number of dimensions of `tensor`, if the file declares it of an input.
+    /// Returns the number of dimensions of `tensor`, if the file declares it for an input.
     pub fn declared_rank(&self, tensor: ValueId) -> Option<usize> {
         declared(self.graph, tensor, &NO_SHAPES).map(|dims| dims.len())
     }

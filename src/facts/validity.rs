@@ -1,36 +1,36 @@
-//! For which inputs a reading of nodes is right.
+//! The inputs for which a reading of nodes is right.
 //!
-//! Most are right for all. Where a size, a rank or a list of integers played a part, the
-//! reading says so, as a condition on a tensor of the file. What is made of several
-//! meanings is right where all of them are: conditions of ∘ and ⊕ are put together.
-//! A block claims them, the report prints those that the file does not promise, and
-//! verification holds the file to them.
+//! Most readings are right for all inputs. If a size, a rank or a list of integers played a
+//! part, the reading says so, as a condition on a tensor of the file. What is made of several
+//! meanings is right where all of them are: the conditions of ∘ and ⊕ are put together. A block
+//! claims them, the report prints those that the file does not promise, and verification holds
+//! the file to them.
 //!
-//! Knows tensors and what has to hold of them; not what the reading says.
+//! Knows tensors and what must hold of them; does not know what the reading says.
 
 use std::fmt;
 
 use crate::onnx::graph::Graph;
 use crate::onnx::ids::ValueId;
 
-/// Sizes along one axis.
+/// A set of sizes along one axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SizeSet {
-    /// This one and all larger ones.
+    /// This size and all larger ones.
     AtLeast(i64),
-    /// Those with `size mod modulus = remainder`.
+    /// Sizes with `size mod modulus = remainder`.
     Congruent {
         /// 0 or more, less than the modulus.
         remainder: i64,
         /// 2 or more.
         modulus: i64,
     },
-    /// This one.
+    /// This size alone.
     Exactly(i64),
 }
 
 impl SizeSet {
-    /// Whether `size` is one of them.
+    /// Whether `size` is in the set.
     pub fn contains(&self, size: i64) -> bool {
         match *self {
             SizeSet::AtLeast(least) => size >= least,
@@ -42,38 +42,38 @@ impl SizeSet {
     }
 }
 
-/// What has to hold of a tensor.
+/// A property that a tensor must have.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Property {
-    /// It has so many axes.
+    /// It has this many axes.
     Rank(usize),
-    /// Its size along an axis is one of these.
+    /// Its size along an axis is in a set.
     Size(usize, SizeSet),
     /// It is this list of integers.
     Integers(Vec<i64>),
 }
 
-/// What has to hold for a reading to be right.
+/// A condition that must hold for a reading to be right.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Condition {
-    /// Of which tensor.
+    /// The tensor that it is about.
     pub tensor: ValueId,
-    /// What.
+    /// The property that the tensor must have.
     pub property: Property,
 }
 
 impl Condition {
-    /// Whether it is of integers that follow from sizes.
+    /// Whether it is about integers that follow from sizes.
     pub fn is_of_integers(&self) -> bool {
         matches!(self.property, Property::Integers(_))
     }
 
-    /// Whether it leaves one size along an axis.
+    /// Whether it allows only one size along an axis.
     pub fn is_of_one_size(&self) -> bool {
         matches!(self.property, Property::Size(_, SizeSet::Exactly(_)))
     }
 
-    /// In words, as in `axis 2 of `x` has 64 elements`.
+    /// Returns the condition in words, as in `axis 2 of `x` has 64 elements`.
     pub fn describe(&self, graph: &Graph) -> String {
         let name = graph.value(self.tensor).name;
         match &self.property {
@@ -106,22 +106,23 @@ impl fmt::Display for SizeSet {
     }
 }
 
-/// All conditions of a reading, each once; none of most meanings.
+/// All conditions of a reading, each once; most readings have none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Validity(Vec<Condition>);
 
 impl Validity {
-    /// Whether it is right for every input.
+    /// Whether the reading is right for every input.
     pub fn is_everywhere(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What has to hold.
+    /// Returns the conditions that must hold.
     pub fn conditions(&self) -> &[Condition] {
         &self.0
     }
 
-    /// Narrows it. What every tensor of a network has, an element, need not be said.
+    /// Adds a condition. That there is an element, as in every tensor of a network, need not be
+    /// said.
     pub fn require(&mut self, tensor: ValueId, property: Property) {
         use SizeSet::{AtLeast, Congruent};
         let says_nothing =
@@ -132,15 +133,15 @@ impl Validity {
         }
     }
 
-    /// The same conditions on the tensors that `source` says theirs are other names of: what is
-    /// claimed of a root is told of that, and not of what an Identity makes of it.
+    /// Returns the same conditions on the tensors of which, by `source`, theirs are other names:
+    /// what is claimed of a root is said of the root, and not of what an Identity makes of it.
     #[must_use]
     pub fn of_sources(mut self, source: impl Fn(ValueId) -> ValueId) -> Self {
         self.0.iter_mut().for_each(|condition| condition.tensor = source(condition.tensor));
         self
     }
 
-    /// Narrows it to where `other` holds, too.
+    /// Adds the conditions of `other`.
     pub fn intersect(&mut self, other: &Validity) {
         for condition in &other.0 {
             self.require(condition.tensor, condition.property.clone());

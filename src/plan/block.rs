@@ -1,8 +1,8 @@
-//! A region that is rewritten, as it is planned.
+//! Blocks: regions that are rewritten, as they are planned.
 //!
 //! Plain data: what the writer, the proof and the report are told of a block.
 //!
-//! Knows nodes and tensors by their ids, and no graph.
+//! Knows nodes and tensors by their ids; knows no graph.
 
 use std::sync::Arc;
 
@@ -26,45 +26,46 @@ pub struct Block {
     pub name: String,
     /// What the names of its new nodes and tensors begin with; no name in the model does.
     pub stem: String,
-    /// What the names of its new tensors begin with: that of the first block that is the
-    /// same, so that kernels which blocks share are shared by what takes their place.
+    /// What the names of its new tensors begin with: the stem of the first block that is the
+    /// same, so that blocks which share kernels share what takes the place of these.
     pub tensor_stem: String,
-    /// Which nodes.
+    /// The nodes that it replaces.
     pub region: Region,
     /// A tensor that its new nodes make on the way, if others read it.
     pub byproduct: Option<Byproduct>,
-    /// Its roots in whose place its new nodes read by-products of other blocks.
+    /// Roots in whose place its new nodes read by-products of other blocks.
     pub turned_roots: Vec<TurnedRoot>,
-    /// Those of its nodes that nobody else needs.
+    /// Nodes of the file that go away with the block, since nobody else needs them.
     pub removed: IdSet<NodeId>,
     /// Its branches, as in `3×3 + 1×3 + 3×1`.
     pub branches: String,
-    /// The same, as it may be drawn.
+    /// Its branches, as they may be drawn.
     pub drawing: Arc<Drawing>,
-    /// Batch norms that are folded.
+    /// How many batch norms are folded.
     pub norms: usize,
     /// The normal form: a convolution per weighted term, the rest added.
     pub terms: Vec<Term<Geometry>>,
-    /// Branches that its recipe merges and that stay apart.
+    /// Branches that its recipe merges but that are kept apart.
     pub kept: Vec<KeptBranch>,
-    /// The number of their recipe.
+    /// The number of the recipe for the terms.
     pub recipe: usize,
-    /// For which inputs it is right.
+    /// The inputs for which it is right.
     pub valid: Validity,
     /// Type of its weights.
     pub float: Float,
-    /// What the nodes that go away cost.
+    /// Cost of the nodes that go away.
     pub before: Count,
-    /// What the new ones cost.
+    /// Cost of the new nodes.
     pub after: Count,
 }
 
-/// What the last new node of a block reads first.
+/// The tensor that the last new node of a block reads first.
 #[derive(Debug, Clone)]
 pub struct Byproduct {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// The tensor of the file that it is, if a node of the file makes it of the block's output.
+    /// The tensor of the file that it equals, if a node of the file makes that of the block's
+    /// output.
     pub of_file: Option<ValueId>,
 }
 
@@ -75,7 +76,7 @@ pub struct TurnedRoot {
     pub root: ValueId,
     /// The name of the by-product.
     pub byproduct: String,
-    /// The Transpose.
+    /// The Transpose that makes the root.
     pub turn: LastTurn,
 }
 
@@ -86,42 +87,43 @@ pub struct Replacement {
     pub made: Vec<ValueId>,
     /// Its roots.
     pub roots: Vec<ValueId>,
-    /// Those of them that it reads, and not a by-product in their place.
+    /// The roots that it reads itself, and not a by-product in their place.
     pub read: Vec<ValueId>,
 }
 
 impl TurnedRoot {
-    /// The Transpose, if the root is called so.
+    /// Returns the Transpose, with the root under the name `root`.
     pub fn transpose(&self, root: &str) -> NodeProto {
         self.turn.node(&self.byproduct, root)
     }
 
-    /// `term` as one of the by-product, if it reads this root and is less nodes then.
+    /// Returns `term` as a term of the by-product, if it reads this root and takes fewer nodes
+    /// that way.
     pub fn skipped<L: Linear>(&self, term: &Term<L>, forms: NodeForms) -> Option<Term<L>> {
         if term.root == self.root { self.turn.skipped(term, forms) } else { None }
     }
 }
 
 impl Block {
-    /// The tensors of the file that it makes, its output first.
+    /// Returns the tensors of the file that it makes, its output first.
     pub fn tensors_made(&self) -> impl Iterator<Item = ValueId> {
         let byproduct = self.byproduct.as_ref().and_then(|byproduct| byproduct.of_file);
         [Some(self.region.output), byproduct].into_iter().flatten()
     }
 
-    /// `term` as one of a by-product of another block, and how that is called, if it reads one in
-    /// the place of its root.
+    /// Returns `term` as a term of a by-product of another block, with the name of that, if it
+    /// reads one in the place of its root.
     pub fn skipped<L: Linear>(&self, term: &Term<L>, forms: NodeForms) -> Option<(Term<L>, &str)> {
         let mut turned = self.turned_roots.iter();
         turned.find_map(|turned| Some((turned.skipped(term, forms)?, turned.byproduct.as_str())))
     }
 
-    /// `term` as it is written.
+    /// Returns `term` as it is written.
     pub fn written<L: Linear>(&self, term: &Term<L>, forms: NodeForms) -> Term<L> {
         self.skipped(term, forms).map_or_else(|| term.clone(), |(skipped, _)| skipped)
     }
 
-    /// What takes its place, as it is planned.
+    /// Returns what takes the place of the block, as it is planned.
     pub fn replacement(&self, forms: NodeForms) -> Replacement {
         let root = |term: &Term<Geometry>| term.root;
         let as_it_is = |term: &&Term<Geometry>| self.skipped(*term, forms).is_none();
@@ -132,7 +134,8 @@ impl Block {
         }
     }
 
-    /// The same, and what each is computed from.
+    /// Returns the tensors of the file that it makes, each with the roots that it is computed
+    /// from.
     pub fn made(&self) -> impl Iterator<Item = (ValueId, Vec<ValueId>)> {
         let roots = || self.terms.iter().map(|term| term.root).collect();
         self.tensors_made().map(move |tensor| (tensor, roots()))

@@ -1,16 +1,16 @@
-//! Whether a border that is filled with numbers is one of what the nodes inside it give, as far as
-//! the model's own arithmetic tells the two apart.
+//! Whether a border that is filled with numbers holds what the nodes inside it give, as far as
+//! the model's own arithmetic can tell the two apart.
 //!
-//! Exporters compute the shift β − μγ/σ of a norm, and what DBB fills the border of its 1×1
-//! convolution with, each in the model's type. Where β and μγ/σ cancel, the two differ by a thousandth
-//! of themselves. What that does to an output of the block is Σ|w|·|difference|, over the
-//! kernels behind the border, and there are constants on the way to that output, whatever the
-//! input is: Σ|w|·|border|, and the biases behind it and beside it. The old nodes round their
-//! sum, so a difference that is as small beside it is none. *Counter-example to the largest
-//! channel as the measure*: beside a bias of 1e6, one of 0.01 could be anything, in a kernel
-//! that reads them apart.
+//! Exporters compute the shift β − μγ/σ of a norm, and the numbers with which DBB fills the
+//! border of its 1×1 convolution, separately and each in the model's type. Where β and μγ/σ
+//! cancel, the two differ by a thousandth of themselves. At an output of the block this makes
+//! Σ|w|·|difference|, over the kernels behind the border. There are constants on the way to
+//! that output, whatever the input is: Σ|w|·|border|, and the biases behind the border and
+//! beside it. The old nodes round their sum, so a difference that is as small as that rounding
+//! is none. *Counter-example to the largest channel as the measure*: beside a bias of 1e6, one
+//! of 0.01 could be anything, in a kernel that reads the two channels apart.
 //!
-//! Knows a region and its weights; not why it is planned.
+//! Knows a region and its weights; does not know why it is planned.
 
 use crate::affine::{Affine, Linear, of_channel};
 use crate::numbers;
@@ -22,15 +22,15 @@ use crate::ops::reader::Reader;
 use crate::plan::region::Region;
 use crate::refusal::Unfit;
 
-/// The old nodes round each constant by one unit in the last place, and so does who computes a
-/// border and a shift, some times each.
+/// Upper bound on a difference, in rounding units: the old nodes round each constant by one
+/// unit in the last place, and so does whoever computes a border and a shift, a few times each.
 const UNITS: f64 = 4.0;
 
-/// Whether the borders in `region`, whose weights are of type `float`, are filled with what the
-/// nodes inside them give.
+/// Checks that the borders in `region`, whose weights are of type `float`, are filled with what
+/// the nodes inside them give.
 ///
 /// # Errors
-/// If one is not, or that cannot be told.
+/// Returns an error if a border is not, or if that cannot be determined.
 pub fn check(
     reader: &Reader,
     meanings: &Meanings,
@@ -49,12 +49,12 @@ pub fn check(
     if is_rounding { Ok(()) } else { Err(Unfit::Border) }
 }
 
-/// What a tensor is made of where the roots are zero, per channel or the same for all.
+/// Bounds of what constants make of a tensor if the roots are zero, per channel or one for all.
 #[derive(Debug, Clone)]
 struct FromZeros {
-    /// No sum of constants on the way to it is larger.
+    /// Upper bound on the sums of constants on the way to the tensor.
     magnitude: Vec<f64>,
-    /// No difference in borders makes a larger one here.
+    /// Upper bound on what the differences in borders make here.
     difference: Vec<f64>,
 }
 
@@ -63,7 +63,7 @@ impl FromZeros {
         FromZeros { magnitude: vec![0.0], difference: vec![0.0] }
     }
 
-    /// What the map makes of it.
+    /// Returns what the map makes of these bounds.
     fn through(&self, affine: &Affine) -> Self {
         let shift = affine.bias();
         let magnitude = sum(&response(affine, &self.magnitude), shift);
@@ -77,7 +77,7 @@ impl FromZeros {
         }
     }
 
-    /// Whether no difference is more than `most` of what is added there.
+    /// Whether no difference is more than `most` times the constants that are added there.
     fn is_within(&self, most: f64) -> bool {
         let magnitude = |channel| of_channel(&self.magnitude, channel).unwrap_or(0.0);
         let mut differences = self.difference.iter().enumerate();
@@ -85,7 +85,8 @@ impl FromZeros {
     }
 }
 
-/// What the region's output is made of; `None` if something on the way is no convolution.
+/// Returns the bounds for the region's output; `None` if something on the way is no
+/// convolution.
 fn constants(reader: &Reader, meanings: &Meanings, region: &Region) -> Option<FromZeros> {
     let mut found: IdMap<ValueId, FromZeros> = IdMap::default();
     let of = |found: &IdMap<ValueId, FromZeros>, value: ValueId| {
@@ -118,7 +119,7 @@ fn constants(reader: &Reader, meanings: &Meanings, region: &Region) -> Option<Fr
                 }
                 sum?
             }
-            // Per channel of the whole, of which a part has some.
+            // The bounds are per channel of the whole, of which a part has only some.
             Some(Meaning::Parted(..)) => return None,
             Some(Meaning::Alias(_) | Meaning::Opaque(_)) | None => continue,
         };
@@ -127,8 +128,8 @@ fn constants(reader: &Reader, meanings: &Meanings, region: &Region) -> Option<Fr
     found.remove(&region.output)
 }
 
-/// Σ|w|·|constant| per output: what the map's kernel makes of these numbers, one per channel or
-/// one for all, if nothing cancels.
+/// Returns Σ|w|·|constant| per output: what the map's kernel makes of these numbers, one per
+/// channel or one for all, if nothing cancels.
 fn response(affine: &Affine, constants: &[f64]) -> Vec<f64> {
     let weights = numbers::all(affine);
     let outputs = affine.bias().len().max(1);
@@ -152,7 +153,7 @@ fn response(affine: &Affine, constants: &[f64]) -> Vec<f64> {
     weights.chunks(filter).enumerate().map(of_output).collect()
 }
 
-/// The absolute numbers of both, added channel by channel; one number is one for all.
+/// Returns the sums of the absolute values, channel by channel; a single number is one for all.
 fn sum(one: &[f64], other: &[f64]) -> Vec<f64> {
     let of = |numbers: &[f64], channel| of_channel(numbers, channel).unwrap_or(0.0).abs();
     (0..one.len().max(other.len())).map(|channel| of(one, channel) + of(other, channel)).collect()

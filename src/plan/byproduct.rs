@@ -1,9 +1,11 @@
-//! What a block makes on the way to its output, and the file has, too: a convolution is written
-//! between Transposes, and what stands in front of the last one is what a Transpose back makes.
+//! A tensor that a block makes on the way to its output, and that the file has, too: a
+//! convolution is written between Transposes, and what stands before the last one is what a
+//! Transpose back makes.
 //!
-//! *Example*: MobileNetV2 as TensorFlow has it, its channels last. The sum behind a bottleneck
-//! reads `v = P(K(x))`, the next convolution `t = P⁻¹(v)`. Written are `t = K(x)` and `v = P(t)`,
-//! and the node that made `t` goes. What reads `P⁻¹(v)` by a Transpose of its own reads `t`, too.
+//! *Example*: MobileNetV2 as TensorFlow has it, with its channels last. The sum behind a
+//! bottleneck reads `v = P(K(x))`, the next convolution reads `t = P⁻¹(v)`. Written are
+//! `t = K(x)` and `v = P(t)`, and the node that made `t` goes away. A reader of `P⁻¹(v)` by a
+//! Transpose of its own reads `t`, too.
 //!
 //! Knows the planner's graph, and the nodes that terms are written as.
 
@@ -15,17 +17,17 @@ use crate::ops::forms::NodeForms;
 use crate::plan::cost::{self, Count};
 use crate::plan::net::Net;
 
-/// Of a tensor with more readers, none is looked for that makes what is on the way to it.
+/// Upper bound on the readers of a tensor: for one with more, no by-product is looked for.
 const MOST_READERS: usize = 256;
 
 impl Net<'_, '_, '_> {
-    /// What the sum of `terms` costs as new nodes. What turns back a tensor that other new nodes
-    /// turn last reads what these turn.
+    /// Returns the cost of the sum of `terms` as new nodes. A term that turns back a tensor
+    /// whose new nodes end with a Transpose reads the tensor before that Transpose.
     pub fn cost(&self, terms: &[Term<Geometry>]) -> Count {
         self.turned_back(terms).unwrap_or_else(|| cost::of_sum(terms, self.reader.forms))
     }
 
-    /// The same; `None` if nothing is turned back.
+    /// Returns the same cost; `None` if nothing is turned back.
     pub(super) fn turned_back(&self, terms: &[Term<Geometry>]) -> Option<Count> {
         let forms = self.reader.forms;
         let turn = |root| self.planned.get(&self.former(root)?)?.turn.as_deref();
@@ -38,11 +40,11 @@ impl Net<'_, '_, '_> {
         Some(cost::of_sum(&terms, forms))
     }
 
-    /// The node of the file that makes, of what node `id` makes, a tensor that is made on the way
-    /// to that: the first, if there are several.
+    /// Returns the node of the file that makes, of the tensor of node `id`, one that is made on
+    /// the way to that tensor; the first such node, if there are several.
     pub fn byproduct(&self, id: NodeId) -> Option<NodeId> {
         let terms = &self.planned.get(&id)?.form.terms;
-        // Of nearly all forms this says no, and nothing is composed.
+        // This rules out nearly all forms before anything is composed.
         let ends_turned =
             |term: &Term<Geometry>| !term.after.is_empty() || !term.map.output.is_canonical();
         if !terms.iter().all(ends_turned) {
@@ -74,7 +76,7 @@ impl Net<'_, '_, '_> {
     }
 }
 
-/// What the sum of `terms` is written as without the last node.
+/// Returns the sum of `terms` as it is written without its last node.
 fn before_last_node(terms: &[Term<Geometry>], forms: NodeForms) -> Option<Vec<Term<Geometry>>> {
     let before = match terms {
         [term] if term.kind == TermKind::Conv && term.part.is_none() => {
@@ -85,7 +87,7 @@ fn before_last_node(terms: &[Term<Geometry>], forms: NodeForms) -> Option<Vec<Te
     before.or_else(|| turned::before_turn(terms, forms).map(|(terms, _)| terms))
 }
 
-/// Whether both are sums of the same terms, but for weights.
+/// Whether both are sums of the same terms, except for the weights.
 fn are_alike(one: &[Term<Geometry>], other: &[Term<Geometry>]) -> bool {
     one.len() == other.len() && one.iter().zip(other).all(|(one, other)| one.is(other))
 }

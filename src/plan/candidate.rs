@@ -1,6 +1,6 @@
-//! A tensor as it might be computed, and the steps to that.
+//! A candidate: one way in which a tensor might be computed, and the steps to it.
 //!
-//! Knows the planner's graph and forms; not which steps pay.
+//! Knows the planner's graph and forms; does not decide which steps pay.
 
 use crate::affine::Geometry;
 use crate::onnx::ids::NodeId;
@@ -8,26 +8,27 @@ use crate::plan::cost::Gain;
 use crate::plan::form::{Form, FormStep};
 use crate::plan::net::Net;
 
-/// A tensor as it might be computed.
+/// One way in which a tensor might be computed.
 #[derive(Debug, Clone)]
 pub struct Candidate {
-    /// How.
+    /// The form by which it would be computed.
     pub form: Form<Geometry>,
-    /// The steps to it.
+    /// The steps to the form.
     pub steps: Vec<FormStep<NodeId>>,
-    /// What it is worth.
+    /// What it would gain.
     pub gain: Gain,
 }
 
 impl Candidate {
-    /// What node `id` computes now, worth nothing yet; `None` if that is not linear.
+    /// Returns the present form of node `id`, without a gain yet; `None` if the node is not
+    /// linear.
     pub fn at(net: &Net, id: NodeId) -> Option<Self> {
         let form = net.form(id)?.clone();
         Some(Candidate { form, steps: Vec::new(), gain: Gain::default() })
     }
 
-    /// Reads the form through the tensor that node `id` makes; whether what reads it there
-    /// composes with it.
+    /// Reads the form through the tensor that node `id` makes; returns whether the terms that
+    /// read that tensor compose with it.
     pub fn expand(&mut self, net: &Net, id: NodeId) -> bool {
         let Some((at, inner)) = net.reader.graph.node(id).output().zip(net.form(id)) else {
             return false;
@@ -37,8 +38,8 @@ impl Candidate {
         is_expanded
     }
 
-    /// Reads the form through the means that node `id` makes, as a view; whether what reads them
-    /// composes with that.
+    /// Reads the form through the means that node `id` makes, as a view; returns whether the
+    /// terms that read the means compose with the view.
     pub fn average(&mut self, net: &Net, id: NodeId) -> bool {
         let means = Form::of_means(net.meanings, id, Geometry::identity());
         let Some((at, means)) = net.reader.graph.node(id).output().zip(means) else { return false };
@@ -47,13 +48,13 @@ impl Candidate {
         is_read
     }
 
-    /// Puts all terms aside but these.
+    /// Puts all terms aside but the selected ones.
     pub fn select(&mut self, selected: &[usize]) {
         self.form.select(selected);
         self.steps.push(FormStep::Select(selected.to_vec()));
     }
 
-    /// The same with what was put aside.
+    /// Returns the candidate with the terms that were put aside part of the sum again.
     pub fn joined(&self, net: &Net) -> Option<Self> {
         let mut joined = self.clone();
         joined.form.join(net.reader).ok()?;
@@ -61,14 +62,15 @@ impl Candidate {
         Some(joined)
     }
 
-    /// The same with kernels of neighbouring parts as one; `None` if there are none.
+    /// Returns the candidate with the kernels of neighbouring parts as one; `None` if there are
+    /// none.
     pub fn stacked(&self, net: &Net) -> Option<Self> {
         let mut stacked = self.clone();
         stacked.steps.push(FormStep::Stack);
         stacked.form.stack(net.reader, net.meanings).then_some(stacked)
     }
 
-    /// Whether it can be written, and is right for the sizes that are known.
+    /// Whether the form can be written, and is right for the sizes that are known.
     pub fn is_legal(&self, net: &Net) -> bool {
         let terms = &self.form.terms;
         self.form.is_written()

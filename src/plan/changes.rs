@@ -1,32 +1,34 @@
-//! Where something has changed since a tensor was searched. A search looks at what the tensor is
-//! computed from, back to what is no form, and finds what it found before unless something there is
-//! computed otherwise since, or is read more or less often.
+//! Whether anything has changed since a tensor was searched. A search looks at what the tensor
+//! is computed from, back to tensors without a form, and finds what it found before unless
+//! something there is computed otherwise since, or is read more or less often.
 //!
-//! Tensors that linear nodes connect change together. *Counter-example* to each for itself: all
-//! tensors of a long sum follow from the first one, and each change would be noted at all of them.
+//! Tensors that linear nodes connect change together. *Counter-example* to tracking each tensor
+//! alone: all tensors of a long sum follow from the first one, and each change would be noted
+//! at all of them.
 //!
-//! Knows the planner's graph; not what a search looks for.
+//! Knows the planner's graph; does not know what a search looks for.
 
 use std::iter;
 
 use crate::onnx::ids::{NodeId, Table, ValueId};
 use crate::plan::net::Net;
 
-/// When tensors changed last, counted in changes.
+/// The times at which tensors changed last, counted in changes.
 #[derive(Debug)]
 pub struct ChangeTimes {
-    /// By tensor, one that changes together with it: itself, if that is none further.
+    /// A union-find forest: by tensor, another one that changes together with it; none for the
+    /// tensor that stands for them all.
     beside: Table<ValueId, ValueId>,
     last: Table<ValueId, usize>,
     count: usize,
 }
 
-/// When tensors were searched last.
+/// The times at which tensors were searched last.
 #[derive(Debug, Default)]
 pub struct Searched(Table<NodeId, usize>);
 
 impl ChangeTimes {
-    /// Before any.
+    /// Returns the times before any change.
     pub fn of(net: &Net) -> Self {
         let mut changes =
             ChangeTimes { beside: Table::default(), last: Table::default(), count: 0 };
@@ -54,10 +56,10 @@ impl ChangeTimes {
         }
     }
 
-    /// The tensor that stands for all that change together with this one.
+    /// Returns the tensor that stands for all that change together with this one.
     fn first(&mut self, mut value: ValueId) -> ValueId {
         while let Some(next) = self.beside.get(value).copied() {
-            // The way is half as long for the next one.
+            // The path is half as long for the next one.
             if let Some(further) = self.beside.get(next).copied() {
                 self.beside.insert(value, further);
             }
@@ -66,7 +68,7 @@ impl ChangeTimes {
         value
     }
 
-    /// Notes that these have changed.
+    /// Notes that these tensors have changed.
     pub fn note(&mut self, values: &[ValueId]) {
         self.count = self.count.saturating_add(1);
         for &value in values {
@@ -75,7 +77,7 @@ impl ChangeTimes {
         }
     }
 
-    /// Whether what node `id` makes of `value` was `searched` since anything there changed.
+    /// Whether the tensor `value` of node `id` was `searched` since anything there changed.
     pub fn are_searched(&mut self, (id, value): (NodeId, ValueId), searched: &Searched) -> bool {
         let first = self.first(value);
         let changed = self.last.get(first).copied().unwrap_or(0);

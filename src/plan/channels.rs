@@ -1,17 +1,18 @@
-//! How many channels a tensor has, as far as the nodes around it tell.
+//! The number of channels of a tensor, as far as the nodes around it tell.
 //!
-//! Knows meanings; no sizes.
+//! Knows meanings; does not know sizes.
 
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::ops::meaning::{LinearOp, Meaning, ViewKernel};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 
-/// Nodes that are looked at: in front of a kernel, real networks have three.
+/// Upper bound on the nodes that are looked at; in front of a kernel, real networks have three.
 const MAX_LOOKED_AT: usize = 16;
 
-/// How many channels are read of what `tensor` leads to by scales, shifts, crops and Transposes alone,
-/// if a node tells: behind an activation, nothing else does.
+/// Returns how many channels nodes read of `tensor`, or of what only scales, shifts, crops and
+/// Transposes make of it, if a node tells; for a tensor behind an activation, nothing else
+/// does.
 pub fn channels_read(reader: &Reader, meanings: &Meanings, tensor: ValueId) -> Option<usize> {
     let (mut open, mut left) = (vec![tensor], MAX_LOOKED_AT);
     while let Some(tensor) = open.pop() {
@@ -29,8 +30,9 @@ pub fn channels_read(reader: &Reader, meanings: &Meanings, tensor: ValueId) -> O
     None
 }
 
-/// How many channels of `tensor` node `next` reads, if its weights tell, the channels that it picks,
-/// the size of the part that they are of others, or the squares that it cuts.
+/// Returns how many channels of `tensor` node `next` reads, if this follows from its weights,
+/// the channels that it picks, the size of the part that the tensor becomes, or the squares
+/// that it cuts.
 fn read_by(
     reader: &Reader,
     meanings: &Meanings,
@@ -52,7 +54,7 @@ fn read_by(
                 let readers = made.map(|made| reader.graph.value(made).readers.as_slice());
                 readers.unwrap_or_default().iter().copied().take(MAX_LOOKED_AT)
             };
-            // One view that cuts squares, or the first of three.
+            // One view that cuts squares, or the first of three that do so together.
             let mut views = [next].into_iter().chain(behind(next).flat_map(behind));
             views.find_map(|id| match meanings.get(id)? {
                 Meaning::Linear(input, LinearOp::View(view)) => match &view.kernel {
@@ -69,7 +71,7 @@ fn read_by(
     }
 }
 
-/// Whether it makes as many channels as it reads.
+/// Whether a node makes as many channels as it reads.
 fn keeps_channels(meaning: &Meaning) -> bool {
     match meaning {
         Meaning::Alias(_) | Meaning::Linear(_, LinearOp::Transpose { .. }) => true,

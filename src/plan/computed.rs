@@ -1,8 +1,9 @@
-//! Nodes of which nothing but constants is computed. They go away with the last node that reads
+//! Nodes from which only constants are computed. They go away with the last node that reads
 //! what they make.
 //!
-//! An engine computes them once, when it loads a model; so they count with kernels alone: where
-//! a kernel is computed from what is stored, it may as well be stored, if that takes no more.
+//! An engine computes them once, when it loads a model, so they count only where they compute a
+//! kernel: a kernel that is computed from what is stored may as well be stored itself, if that
+//! takes no more space.
 //!
 //! Knows the graph, and how often its tensors are used; plans nothing.
 
@@ -17,23 +18,24 @@ use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 
-/// So many constants are looked at behind one kernel, to tell that it is larger than these.
+/// Upper bound on the constants that are looked at behind one kernel, to tell that it is larger
+/// than these.
 const MAX_SOURCES: usize = 64;
 
-/// Nodes of which nothing but constants is computed, and that nothing needs any more.
+/// Nodes from which only constants are computed, and that nothing needs any more.
 #[derive(Debug, Default)]
 pub struct DeadConstants {
     nodes: IdSet<NodeId>,
-    /// What they use of all other nodes.
+    /// Tensors that they use and live nodes make.
     pub used: Vec<ValueId>,
     /// Bytes of the floats that are stored for them.
     bytes: f64,
 }
 
 impl DeadConstants {
-    /// Those that go with `values`. `uses` says how often each tensor is used, `lost` how many of
-    /// these uses are gone; the uses that go with the dead nodes are added to it. A live node is
-    /// none of them.
+    /// Returns those that go away with `values`. `uses` says how often each tensor is used, and
+    /// `lost` how many of these uses are gone; the uses that go with the dead nodes are added
+    /// to `lost`. Live nodes are not among them.
     pub fn of(
         reader: &Reader,
         values: Vec<ValueId>,
@@ -68,8 +70,8 @@ impl DeadConstants {
         dead
     }
 
-    /// How many nodes go away if `kernel`, which they compute, is stored in their place: none of
-    /// them counts if that takes more than what is stored now.
+    /// Returns how many nodes go away if `kernel`, which they compute, is stored in their
+    /// place; none counts if the kernel takes more bytes than what is stored now.
     pub fn count(&self, reader: &Reader, kernel: ValueId) -> usize {
         let float = reader.constants.element_type(kernel).and_then(Float::from_onnx);
         let takes = |float: Float| reader.constants.elements(kernel) * float.size() as f64;
@@ -81,13 +83,14 @@ impl DeadConstants {
     }
 }
 
-/// Whether the node makes another constant of others, not only one of another type.
+/// Whether the node computes a constant from others, beyond passing one on or changing its
+/// type.
 pub fn computes(reader: &Reader, node: &Node) -> bool {
     reader.computes_constant(node) && !roles::hands_on(node)
 }
 
-/// How many weights are stored for the constant `kernel`, and how many it has, if that is more
-/// than there are elements of all that it is computed from.
+/// Returns how many weights are stored for the constant `kernel`, and how many it has, if these
+/// are more than the elements of all constants that it is computed from.
 pub fn enlarged(reader: &Reader, kernel: ValueId) -> Option<(f64, f64)> {
     let (mut elements, mut weights) = (0.0, 0.0);
     let (mut seen, mut open) = (IdSet::default(), vec![kernel]);
@@ -110,7 +113,8 @@ pub fn enlarged(reader: &Reader, kernel: ValueId) -> Option<(f64, f64)> {
     (elements < after && seen.len() < MAX_SOURCES).then_some((weights, after))
 }
 
-/// What computes the constants of `node`, as far as nothing uses that.
+/// Returns the nodes that compute the constants of `node`, as far as nothing uses what they
+/// make.
 pub fn unread(reader: &Reader, node: &Node, uses: &Table<ValueId, usize>) -> IdSet<NodeId> {
     let is_unread = |value: ValueId| uses.get(value).is_none_or(|&uses| uses == 0);
     let mut nodes = IdSet::default();
@@ -124,8 +128,8 @@ pub fn unread(reader: &Reader, node: &Node, uses: &Table<ValueId, usize>) -> IdS
     nodes
 }
 
-/// The node that computes the constant `value`, or holds it; `None` if it is an initializer, or
-/// no constant.
+/// Returns the node that computes the constant `value`, or holds it; `None` if `value` is an
+/// initializer, or no constant.
 fn computing<'r>(reader: &'r Reader, value: ValueId) -> Option<(NodeId, &'r Node)> {
     let known = reader.graph.value(value);
     let is_stored = known.initializer.is_some() || !reader.constants.contains(value);
@@ -133,13 +137,13 @@ fn computing<'r>(reader: &'r Reader, value: ValueId) -> Option<(NodeId, &'r Node
     Some((producer, reader.graph.node(producer)))
 }
 
-/// The constants that a node reads, once per input.
+/// Returns the constants that a node reads, once per input.
 fn constants_read(reader: &Reader, node: &Node) -> impl Iterator<Item = ValueId> {
     let inputs = node.inputs.iter().flatten().copied();
     inputs.filter(|&input| reader.constants.contains(input))
 }
 
-/// The kernel of the convolution `id`, if nodes compute it.
+/// Returns the kernel of the convolution `id`, if nodes compute it.
 pub fn computed_kernel(reader: &Reader, meanings: &Meanings, id: NodeId) -> Option<ValueId> {
     let Meaning::Linear(_, LinearOp::Conv { kernel, geometry, .. }) = meanings.get(id)? else {
         return None;

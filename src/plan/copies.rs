@@ -1,6 +1,6 @@
-//! Kernels of which blocks make copies: a kernel that others read too stays, or each block
-//! makes another one of it. The file grows by that; so such blocks are made only as far as the
-//! caller wants, all or none.
+//! Copies of kernels: a kernel that others read too stays when a block replaces one of its
+//! readers, or each block makes another kernel of it. The file grows by that, so such blocks
+//! are made only as far as the caller wants it, all or none.
 //!
 //! Knows blocks and the kernels that they read; decides nothing about them.
 
@@ -15,12 +15,13 @@ use crate::ops::reader::Reader;
 use crate::plan::block::Block;
 use crate::refusal::{NearMiss, Reason, Subject};
 
-/// What blocks copy.
+/// The kernels that blocks copy.
 #[derive(Debug, Clone, Default)]
 pub struct KernelCopies {
-    /// The kernel that the block of each output copies, and who else reads it.
+    /// The kernel that the block of each output copies, and another node that reads it.
     by_output: IdMap<ValueId, Copied>,
-    /// All kernels that were copied so far: of a block that copies two, one was told.
+    /// All kernels that were copied so far; of a block that copies two, only one is known at
+    /// first.
     kernels: IdSet<ValueId>,
     /// Elements by which the model grows.
     pub elements: f64,
@@ -28,7 +29,7 @@ pub struct KernelCopies {
     pub parameters: f64,
 }
 
-/// A kernel that a block does not free.
+/// A kernel that a block copies, since it does not free it.
 #[derive(Debug, Clone, Copy)]
 struct Copied {
     kernel: ValueId,
@@ -39,7 +40,7 @@ struct Copied {
 }
 
 impl KernelCopies {
-    /// What these blocks copy, which share the tensors of one name if they are the same.
+    /// Returns what these blocks copy; blocks that are the same share the tensors of one name.
     pub fn of(reader: &Reader, meanings: &Meanings, blocks: &[Block]) -> Self {
         let mut tensors_of: IdMap<NodeId, &str> = IdMap::default();
         for block in blocks {
@@ -51,7 +52,8 @@ impl KernelCopies {
         let elements = |constant| reader.constants.elements(constant);
         let parameters = readers.keys().map(|&constant| elements(constant)).sum();
         let mut copies = KernelCopies { parameters, ..KernelCopies::default() };
-        // Two readers that are not rewritten alike, if there are such.
+        // The first reader of each kernel, and one that is not rewritten in the same way, if
+        // there is one.
         let unlike: IdMap<ValueId, (NodeId, Option<NodeId>)> = readers
             .iter()
             .filter_map(|(&kernel, readers)| {
@@ -65,8 +67,8 @@ impl KernelCopies {
         let mut shared: IdSet<ValueId> = IdSet::default();
         for block in blocks {
             let mut more = block.after.parameters - block.before.parameters;
-            // The kernels that nobody else reads, and the last reader of each so far: one that it
-            // reads several times was counted as often.
+            // The kernels that nobody else reads, with the last reader of each so far. A kernel
+            // that the block reads several times was counted as often.
             let mut own: IdMap<ValueId, NodeId> = IdMap::default();
             let mut repeated = None;
             for &id in &block.region.nodes {
@@ -106,8 +108,8 @@ impl KernelCopies {
         copies
     }
 
-    /// Why those of the blocks that make copies are left alone which are not among `blocks`: the
-    /// model would grow by this fraction of its parameters.
+    /// Returns why blocks that make copies are left alone, as far as they are not among
+    /// `blocks`: the model would grow by the fraction `growth` of its parameters.
     pub fn refused(&self, graph: &Graph, blocks: &[Block], growth: f64) -> Vec<NearMiss> {
         let made: IdSet<NodeId> = blocks.iter().flat_map(|block| &block.removed).copied().collect();
         let mut refused: Vec<&Copied> = self.by_output.values().collect();
@@ -124,7 +126,7 @@ impl KernelCopies {
         refused.into_iter().map(near_miss).collect()
     }
 
-    /// Adds what `others` copy; whether that is more.
+    /// Adds what `others` copy; returns whether any of these kernels is new.
     pub fn extend(&mut self, others: &KernelCopies) -> bool {
         self.by_output.extend(&others.by_output);
         let before = self.kernels.len();
@@ -143,7 +145,7 @@ impl KernelCopies {
     }
 }
 
-/// Who reads each kernel, what computes constants excluded.
+/// Returns the readers of each kernel, without the nodes that compute constants.
 fn readers(reader: &Reader, meanings: &Meanings) -> IdMap<ValueId, Vec<NodeId>> {
     let graph = reader.graph;
     let mut readers: IdMap<ValueId, Vec<NodeId>> = IdMap::default();

@@ -1,8 +1,9 @@
-//! What nodes cost, as they stand and as they would be written: nodes, weights, multiply-adds.
+//! The cost of nodes, as they stand and as they would be written: nodes, weights,
+//! multiply-adds.
 //!
-//! Decided on shapes alone. Says what a thing costs; not whether it pays.
+//! Costs follow from shapes alone. Says what something costs; does not decide whether it pays.
 //!
-//! Knows geometries; neither sizes nor weights.
+//! Knows geometries; knows neither sizes of tensors nor weights.
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
@@ -11,10 +12,10 @@ use crate::emit::term::{Term, TermKind, before_means};
 use crate::emit::turned::before_shared_turn;
 use crate::ops::forms::NodeForms;
 
-/// Size of a piece of graph.
+/// Size of a part of a graph.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Count {
-    /// Nodes.
+    /// Number of nodes.
     pub nodes: usize,
     /// Elements of weights, biases and statistics.
     pub parameters: f64,
@@ -23,7 +24,7 @@ pub struct Count {
 }
 
 impl Count {
-    /// Adds what is computed at so many `positions` per position of the whole.
+    /// Adds the cost of what is computed at `positions` positions per position of the whole.
     pub fn add(&mut self, other: &Count, positions: Macs) {
         self.nodes += other.nodes;
         self.parameters += other.parameters;
@@ -31,12 +32,12 @@ impl Count {
     }
 }
 
-/// What computing a tensor otherwise is worth.
+/// The gain of computing a tensor otherwise: its cost before and after.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Gain {
-    /// What goes away.
+    /// Cost of what goes away.
     pub before: Count,
-    /// What takes its place.
+    /// Cost of what takes its place.
     pub after: Count,
 }
 
@@ -61,7 +62,7 @@ impl Gain {
     }
 }
 
-/// Size of a term that is written out as new nodes.
+/// Returns the cost of a term that is written as new nodes.
 fn of_term(term: &Term<Geometry>, forms: NodeForms) -> Count {
     let mut count = Count { nodes: term.nodes(forms), ..Count::default() };
     let mut positions = Macs::each(1.0);
@@ -71,7 +72,7 @@ fn of_term(term: &Term<Geometry>, forms: NodeForms) -> Count {
         let bias = bias.map_or(0, |channels| channels.outputs) as f64;
         let (parameters, macs) = match kernel.kind {
             TermKind::Identity(_) => (0.0, Macs::default()),
-            // One number is one for each channel that is read behind it.
+            // A single number becomes one for each channel of the kernel that reads it.
             TermKind::Shifted(_) if map.channels.is_none() => (read as f64, Macs::default()),
             TermKind::Shifted(_) => (bias, Macs::default()),
             TermKind::Pointwise => (map.channels.map_or(0, |c| c.outputs) as f64, map.macs()),
@@ -85,7 +86,7 @@ fn of_term(term: &Term<Geometry>, forms: NodeForms) -> Count {
     count
 }
 
-/// Size of the sum of `terms` as new nodes.
+/// Returns the cost of the sum of `terms` as new nodes.
 pub fn of_sum(terms: &[Term<Geometry>], forms: NodeForms) -> Count {
     if let Some((terms, _)) = before_shared_turn(terms, forms) {
         let count = of_sum(&terms, forms);
@@ -94,7 +95,7 @@ pub fn of_sum(terms: &[Term<Geometry>], forms: NodeForms) -> Count {
     let mut parts: Vec<Part> = terms.iter().filter_map(Term::part).collect();
     parts.sort_unstable();
     parts.dedup();
-    // The terms of each part are added up; the parts are joined.
+    // The terms of each part are added up; the parts are concatenated.
     let joining = usize::from(!parts.is_empty());
     let nodes = terms.len().saturating_sub(parts.len().max(1)) + joining;
     let mut count = Count { nodes, ..Count::default() };
@@ -104,14 +105,14 @@ pub fn of_sum(terms: &[Term<Geometry>], forms: NodeForms) -> Count {
     count
 }
 
-/// Channels of a group that fill the registers of every processor, so that engines need not fill
-/// them up.
+/// Channels per group that fill the vector registers of every processor, so that engines need
+/// no padding.
 const FULL: usize = 16;
 
-/// Whether engines run a convolution as fast as its groups one by one. *Counter-example*:
-/// ONNX Runtime takes 1.1 to 1.5 times as long for 3×3 and 5×5 kernels whose groups have 8 to 12
-/// channels, since it keeps whole registers of channels together: those of a single convolution it
-/// fills up, those of a group it cannot.
+/// Whether engines run a grouped convolution as fast as its groups one by one.
+/// *Counter-example*: ONNX Runtime takes 1.1 to 1.5 times as long for 3×3 and 5×5 kernels whose
+/// groups have 8 to 12 channels. It keeps whole registers of channels together: the channels of
+/// a single convolution it pads to full registers, those of a group it cannot.
 pub fn runs_as_fast(geometry: &Geometry) -> bool {
     let Some(channels) = geometry.channels else { return false };
     let taps: f64 = geometry.windows.iter().map(|window| window.taps as f64).product();

@@ -1,14 +1,15 @@
 //! Where a tensor should be computed from: the search, by cuts and their gain.
 //!
-//! A *cut* of a tensor is a set of tensors from which it can be computed. From its operands on,
-//! a cut is expanded, always at the tensor that comes last, so that what is read twice is
-//! entered once; each cut gives the tensor a *form*, the sum of terms over it, in which terms
-//! of one root merge where that is legal and no dearer. Its *gain* is the cost of the cone that
-//! goes away, less that of the form. Expanded are the ways from one term backwards, those from
-//! several terms to a tensor that all of them are computed from (elsewhere nothing can merge), and
-//! those that pay only [`together`](crate::plan::together).
+//! A *cut* of a tensor is a set of tensors from which it can be computed. Starting from the
+//! operands, a cut is expanded, always at the tensor that comes last, so that a tensor that is
+//! read twice is entered once. Each cut gives the tensor a *form*, the sum of terms over the
+//! cut, in which terms of one root merge where that is legal and no dearer. The *gain* of a cut
+//! is the cost of the cone that goes away, less the cost of the form. Expanded are the ways
+//! from one term backwards, the ways from several terms to a tensor from which all of them are
+//! computed (elsewhere nothing can merge), and those that pay only
+//! [`together`](crate::plan::together).
 //!
-//! Knows the planner's graph, forms and costs; no weights, and changes nothing.
+//! Knows the planner's graph, forms and costs; knows no weights, and changes nothing.
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
@@ -26,22 +27,23 @@ use crate::plan::net::Net;
 use crate::plan::refused::Refused;
 use crate::refusal::Reason;
 
-/// Tensors that one way is followed over, besides one per term; real branches have less than
-/// ten nodes.
+/// Upper bound on the tensors that one way is followed over, besides one per term; real
+/// branches have fewer than ten nodes.
 pub(super) const MAX_WAY: usize = 24;
 
-/// Summands of one form; real blocks have some dozens. Each sum of a long chain holds those of
-/// all before it.
+/// Upper bound on the summands of one form; real blocks have some dozens. Each sum of a long
+/// chain holds the summands of all sums before it.
 const MAX_TERMS: usize = 64;
 
-/// Nodes that a form computes although others need what they make. Each sum of a chain may be
-/// needed, and reach back over all before it.
+/// Upper bound on the nodes that a form computes again although others need their results. Each
+/// sum of a chain may be needed, and may reach back over all sums before it.
 pub const MAX_REPEATED: usize = 64;
 
-/// Terms of one root of which each two are tried, if all together do not pay.
+/// Upper bound on the terms of one root that are tried pair by pair if all together do not pay.
 const MAX_PAIRED: usize = 8;
 
-/// Terms that are looked at, over all cuts of one tensor; of real blocks, some hundred.
+/// Upper bound on the terms that are looked at, over all cuts of one tensor; for real blocks
+/// they are some hundred.
 const MAX_LOOKED_AT: usize = 4096;
 
 const TOO_MANY_CUTS: Reason = Reason::Limit("no more than 4096 terms are looked at for one tensor");
@@ -53,15 +55,15 @@ const TOO_MANY_TERMS: Reason = Reason::Limit("sums of more than 64 terms are not
 const TOO_OFTEN: Reason =
     Reason::Limit("no more than 64 nodes are computed again whose results others need too");
 
-/// Limits that were met at tensors.
+/// The limits that were met at each tensor.
 pub type MetLimits = IdMap<ValueId, Vec<Reason>>;
 
 /// Why a form is left out, whatever it would gain.
 #[derive(Debug, Clone, Copy)]
 enum LeftOut {
-    /// It cannot be written, or a check has refused it.
+    /// The form cannot be written, or a check has refused it.
     Unwritten,
-    /// It computes so many nodes although others need what they make.
+    /// The form computes this many nodes although others need their results.
     Repeats(usize),
 }
 
@@ -73,17 +75,18 @@ pub struct Search<'s, 'r, 'g, 'm> {
     pub(super) refused: &'s Refused,
     most_repeated: usize,
     looked_at: usize,
-    /// By tensor, as they were found.
+    /// The ancestors of each tensor, as they were found.
     ancestors: IdMap<ValueId, Rc<[ValueId]>>,
-    /// Whether a form was left out because it computes too much that others need, too.
+    /// Whether a form was left out because it computes too many nodes that others need, too.
     is_bounded: bool,
-    /// Limits that were met.
+    /// The limits that were met.
     pub met: Vec<Reason>,
 }
 
 impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
-    /// For a better form of `output`, which node `id` makes: none that is `refused`, and none
-    /// that computes more nodes of the file than so many although others need what they make.
+    /// Returns a search for a better form of `output`, which node `id` makes: no form that is
+    /// `refused`, and none that computes more than `most_repeated` nodes of the file although
+    /// others need their results.
     pub fn at(
         net: &'s Net<'r, 'g, 'm>,
         (id, output): (NodeId, ValueId),
@@ -103,7 +106,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         }
     }
 
-    /// The best form that is found, if it is better than the present one.
+    /// Returns the best form that is found, if it is better than the present one.
     pub fn better_form(&mut self) -> Option<Candidate> {
         let mut roots = self.net.terms(self.id).iter().map(|term| term.root);
         if !self.computes_kernel() && roots.all(|root| self.net.former(root).is_none()) {
@@ -124,17 +127,19 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         best.gain.pays_beyond(&Gain::default()).then_some(best)
     }
 
-    /// Whether there may be more with more nodes that are computed although others need them.
+    /// Whether there may be better forms that compute more nodes although others need their
+    /// results.
     pub fn is_bounded(&self) -> bool {
         self.is_bounded
     }
 
-    /// Whether nodes compute the kernel that is read there: it may be stored.
+    /// Whether nodes compute the kernel of this node: it may be stored instead.
     fn computes_kernel(&self) -> bool {
         self.net.computed_kernel(self.id).is_some()
     }
 
-    /// The present form, with stored weights, and with sums inside it that nobody else needs.
+    /// Returns the present form, with stored weights, and with the sums inside it that nobody
+    /// else needs entered.
     fn flattened(&mut self) -> Option<Candidate> {
         let mut flat = Candidate::at(self.net, self.id)?;
         if flat.form.terms.len() < 2 && !self.computes_kernel() {
@@ -162,7 +167,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         Some(Candidate { gain: gain.unwrap_or(flat.gain), ..flat })
     }
 
-    /// A better form than `best` in which what reads one of its roots is read further back.
+    /// Returns a better form than `best` in which one of its roots is read further back.
     pub(super) fn further(&mut self, best: &Candidate) -> Option<Candidate> {
         let terms = &best.form.terms;
         let mut reading: BTreeMap<ValueId, Vec<usize>> = BTreeMap::new();
@@ -178,8 +183,8 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         selections.find_map(|selected| self.expanded(best, &selected, None))
     }
 
-    /// A better form than `best` in which some of its terms merge that are computed from one
-    /// tensor; the nearest such tensors first.
+    /// Returns a better form than `best` in which terms merge that are computed from one
+    /// tensor; the nearest such tensors are tried first.
     pub(super) fn merged(&mut self, best: &Candidate) -> Option<Candidate> {
         if best.form.terms.len() < 2 {
             return None;
@@ -213,8 +218,8 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         None
     }
 
-    /// The best form on the way from `start` back from what these terms read, all of it or as
-    /// far as `ancestor`; `None` if none is better than `start`.
+    /// Returns the best form on the way from `start` back from the roots of the `selected`
+    /// terms, all of the way or as far as `ancestor`; `None` if no form is better than `start`.
     fn expanded(
         &mut self,
         start: &Candidate,
@@ -235,7 +240,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         if selected.len() < start.form.terms.len() {
             way.select(selected);
         }
-        // What one term saves is not spent on another one.
+        // The saving of one term is not spent on another.
         let reference = if start.form.terms.len() > 1 { start.gain } else { Gain::default() };
         let mut left = MAX_WAY + start.form.terms.len();
         let mut repeated: Vec<NodeId> = Vec::new();
@@ -251,7 +256,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
             }
             if left == 0 {
                 // What others need, too, would be computed again all along such a row: the
-                // residual sums of a network are one, and nobody expects a block of them.
+                // residual sums of a network are one, and nobody expects a block there.
                 let mffc = self.net.mffc(self.id, &way.form.terms);
                 if self.again(&way, &mffc.nodes) == 0 {
                     self.meet(TOO_DEEP);
@@ -279,7 +284,8 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         best
     }
 
-    /// The node of `value`, if what reads that may be read through it, on the way to `ancestor`.
+    /// Returns the node of `value`, if readers of `value` may be read through it, on the way to
+    /// `ancestor`.
     fn entered_at(&mut self, value: ValueId, ancestor: Option<ValueId>) -> Option<NodeId> {
         let id = self.net.former(value).filter(|_| self.refused.allows(value))?;
         let leads = |search: &mut Self| match ancestor {
@@ -289,9 +295,9 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         (self.is_passed(id) && leads(self)).then_some(id)
     }
 
-    /// Whether what reads node `id`'s tensor could be read through it: through a Concat only if
-    /// nobody else needs what it joins, which else would be computed twice to save one node. What
-    /// is written for a part alone, nobody else needs.
+    /// Whether what reads the tensor of node `id` could be read through it: through a Concat
+    /// only if nobody else needs what it joins, since that would be computed twice to save one
+    /// node. Nobody else needs what is written for one part alone.
     fn is_passed(&self, id: NodeId) -> bool {
         let terms = self.net.terms(id);
         let is_free = |term: &Term<Geometry>| {
@@ -302,23 +308,24 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         terms.iter().filter(|term| term.part.is_some()).all(is_free)
     }
 
-    /// Whether so many terms more may be looked at; they are counted.
+    /// Counts the terms of the candidate as looked at; returns whether they are still within
+    /// the limit.
     pub(super) fn may_look_at(&mut self, candidate: &Candidate) -> bool {
         self.looked_at = self.looked_at.saturating_add(candidate.form.terms.len());
         self.looked_at <= MAX_LOOKED_AT
     }
 
-    /// Which of the `open` tensors the form is to be read through next: the last one of which a
-    /// term reads that cannot be written, else the last one.
+    /// Returns the node among `open` through which the form is to be read next: the last one
+    /// whose tensor is read by a term that cannot be written, else the last one.
     fn next(&self, form: &Form<Geometry>, open: &BTreeSet<NodeId>) -> Option<NodeId> {
         let unwritten = form.selected().iter().filter(|term| !term.kind.is_written());
         let ids = unwritten.filter_map(|term| self.net.former(term.root));
         ids.filter(|id| open.contains(id)).max().or_else(|| open.last().copied())
     }
 
-    /// A tensor that several terms of the form read, or one that cannot be written: what it is made
-    /// of may merge with itself. Of `2(x + k) + k`, `k` is read through, too; not if it was
-    /// `tried`.
+    /// Returns the node of a root that several terms of the form read, or that a term reads
+    /// which cannot be written: what the root is made of may merge with itself. In
+    /// `2(x + k) + k`, `k` is read through, too. Nodes that were `tried` are left out.
     fn repeated(&self, form: &Form<Geometry>, tried: &[NodeId]) -> Option<NodeId> {
         let terms = form.selected();
         let is_repeated = |(at, term): &(usize, &Term<Geometry>)| {
@@ -331,13 +338,14 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         formers.find(|id| !tried.contains(id) && self.is_passed(*id))
     }
 
-    /// The candidate with what it is worth, if that pays beyond `least`.
+    /// Returns the candidate with its gain, if that pays beyond `least`.
     pub(super) fn if_it_pays(&mut self, candidate: Candidate, least: &Gain) -> Option<Candidate> {
         let gain = self.worth(&candidate).filter(|gain| gain.pays_beyond(least))?;
         Some(Candidate { gain, ..candidate })
     }
 
-    /// What the candidate is worth; `None` if it is left out. That a limit does so is noted.
+    /// Returns the gain of the candidate; `None` if it is left out. If a limit is the reason,
+    /// that is noted.
     fn worth(&mut self, candidate: &Candidate) -> Option<Gain> {
         let left_out = match self.counted_gain(candidate) {
             Ok(gain) => return Some(gain),
@@ -372,7 +380,8 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         }
     }
 
-    /// How many nodes the candidate computes although they are none of those that `go` away.
+    /// Returns how many nodes the candidate computes although they are not among the nodes that
+    /// `go` away.
     fn again(&self, candidate: &Candidate, go: &[NodeId]) -> usize {
         let sizes = candidate.steps.iter().map(|step| match step {
             FormStep::Through(id) | FormStep::Mean(id) if !go.contains(id) => self.net.size(*id),
@@ -381,7 +390,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         sizes.sum()
     }
 
-    /// `value` and the nearest tensors that it is computed from.
+    /// Returns `value` and the nearest tensors that it is computed from.
     fn ancestors(&mut self, value: ValueId) -> Rc<[ValueId]> {
         let known = self.ancestors.get(&value).cloned();
         known.unwrap_or_else(|| {
@@ -412,7 +421,7 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
     }
 }
 
-/// Whether others of these `terms` are added to `term`, so that the sum is of nobody else.
+/// Whether others of these `terms` are added to `term`, so that their sum belongs to nobody else.
 fn is_added(term: &Term<Geometry>, terms: &[Term<Geometry>]) -> bool {
     let mut of_part = terms.iter().filter(|other| other.part == term.part);
     terms.len() <= MAX_TERMS && of_part.nth(1).is_some()

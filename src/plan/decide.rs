@@ -1,5 +1,5 @@
-//! Whether what is planned becomes a block: it is right for the sizes that are known, and its
-//! weights exist in the model's type.
+//! Whether what is planned becomes a block: it must be right for the sizes that are known, and
+//! its weights must exist in the model's type.
 //!
 //! Knows one region at a time; gives no names and writes nothing.
 
@@ -23,18 +23,20 @@ use crate::plan::region::Region;
 use crate::plan::replaced::Removed;
 use crate::refusal::{NotLinear, Reason};
 
-/// No kernel of a real network has more weights; a bound on what is allocated.
+/// Upper bound on the weights of one block, and so on what is allocated; no kernel of a real
+/// network has more.
 const MAX_WEIGHTS: f64 = (1u64 << 31) as f64;
 
-/// What stands apart in the file joins a kernel that is left with so many dB: more than where it
-/// would be left apart, since a kernel that is equalized then is more exact.
+/// Least signal-to-noise ratio, in dB, that a kernel must be left with for a branch that stands
+/// apart in the file to join it. It is higher than where a branch would be left apart, since a
+/// kernel that was equalized after that is more exact.
 const LEAST_TO_JOIN: f64 = LEAST_SQNR + MOST_LOST;
 
-/// The block that `region` becomes as it is `planned`, which has no names yet, in the place of
-/// what is `removed`.
+/// Returns the block that `region` becomes as it is `planned`, in the place of what is
+/// `removed`; it has no names yet.
 ///
 /// # Errors
-/// Why it is left alone.
+/// Returns the reason if the region is left alone.
 pub fn block(
     net: &Net,
     region: &Region,
@@ -71,7 +73,7 @@ pub fn block(
     })
 }
 
-/// For which inputs the block is right, and the type of its weights.
+/// Returns the inputs for which the block is right, and the type of its weights.
 fn fitting(net: &Net, region: &Region, planned: &PlannedForm) -> Result<(Validity, Float), Reason> {
     let (reader, meanings) = (net.reader, net.meanings);
     let mut valid = planned.form.validity(reader)?;
@@ -85,7 +87,7 @@ fn fitting(net: &Net, region: &Region, planned: &PlannedForm) -> Result<(Validit
         _ => None,
     });
     let float = kernels.clone().next().map_or(Float::F32, |(_, float)| float);
-    // What they are added to each other in is no node, whatever its inputs' types are.
+    // A node that adds results of two types is invalid, whatever the types of its inputs are.
     if let Some((id, _)) = kernels.clone().find(|(_, other)| *other != float) {
         let node = reader.graph.node(id).label().to_owned();
         let why = NotLinear::Malformed("its kernel has another type than those beside it");
@@ -96,8 +98,8 @@ fn fitting(net: &Net, region: &Region, planned: &PlannedForm) -> Result<(Validit
     Ok((valid, float))
 }
 
-/// That what the region reads and makes is not empty. What an operator makes of an empty map,
-/// engines do not agree on: two nodes may run where one does not.
+/// Checks that what the region reads and makes is not empty. Engines do not agree on what an
+/// operator makes of an empty map: two nodes may run where one does not.
 fn has_elements(reader: &Reader, region: &Region) -> Result<(), Reason> {
     let mut tensors = region.cuts.iter().chain([&region.output]);
     tensors.find(|&&id| reader.sizes.is_empty_map(id)).map_or(Ok(()), |&empty| {
@@ -106,18 +108,18 @@ fn has_elements(reader: &Reader, region: &Region) -> Result<(), Reason> {
     })
 }
 
-/// What a block is written as.
+/// What a block is written as, and its cost.
 struct Parted {
     terms: Vec<Term<Geometry>>,
     kept: Vec<KeptBranch>,
     after: Count,
 }
 
-/// The terms of what is `planned`, with the branches apart that are kept, in the place of what
-/// costs so much `before`.
+/// Returns the terms of what is `planned`, with the branches apart that are kept, in the place
+/// of nodes that cost `before`.
 ///
 /// # Errors
-/// If that is as it stands, or its weights do not exist in this type.
+/// Returns an error if the file has that already, or if its weights do not exist in this type.
 fn parted(
     net: &Net,
     planned: &PlannedForm,
@@ -130,7 +132,7 @@ fn parted(
     if keep == KeepIdentity::Never {
         return Ok(as_planned);
     }
-    // What cannot be computed is told when it is fused.
+    // If the weights cannot be computed, that is reported when the block is fused.
     let terms = net.recipes.with_weights(planned.recipe, net.meanings, reader);
     let Ok(terms) = terms else { return Ok(as_planned) };
     let apart = |kept: &[KeptBranch]| {
@@ -144,8 +146,8 @@ fn parted(
     };
     let kept = keep::kept(&terms, float, keep, LEAST_SQNR).map_err(|kept| stays_apart(&kept))?;
     let Some(first) = kept.first() else {
-        // What the file has apart may have been equalized since it was left so. What cannot be
-        // written apart is not apart.
+        // A branch that stands apart in the file may have been equalized since it was left so.
+        // A branch that cannot be written apart does not stand apart.
         let lost = keep::kept(&terms, float, keep, LEAST_TO_JOIN).unwrap_or_default();
         let stays = lost.first().filter(|_| !pays(&apart(&lost).1));
         return stays.map_or(Ok(as_planned), |first| Err(stays_apart(first)));

@@ -1,4 +1,4 @@
-//! A region in words, and as it may be drawn: by its branches, `3×3 + 1×3 + 3×1`.
+//! The description of a region by its branches: in words, `3×3 + 1×3 + 3×1`, and for a drawing.
 //!
 //! Knows what the nodes mean and what the region becomes; names no paper and no network.
 
@@ -17,20 +17,21 @@ use crate::ops::reader::Reader;
 use crate::plan::computed::computed_kernel;
 use crate::plan::region::Region;
 
-/// A block with more branches is told by its first ones.
+/// Upper bound on the branches that are described; a block with more is described by its first
+/// ones.
 const MAX_BRANCHES: usize = 64;
 
-/// Before a branch that is added to the one before it.
+/// Separator before a branch that is added to the one before it.
 const PLUS: &str = " + ";
 
-/// Before a branch that stands beside the one before it, in a Concat.
+/// Separator before a branch that stands beside the one before it, in a Concat.
 const BESIDE: &str = " | ";
 
-/// A block's branches from what they read to their sum, and what comes after it, as in
-/// `3×3`, `norm`, `scale`, `identity`.
+/// A block's branches from what they read to their sum, and what comes after it, each step as a
+/// text such as `3×3`, `norm`, `scale` or `identity`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Drawing {
-    /// One per branch; the last may stand for further ones.
+    /// The branches; the last one may stand for further ones.
     pub branches: Vec<Vec<Arc<str>>>,
     /// What all branches have in common at their end.
     pub after: Vec<Arc<str>>,
@@ -44,11 +45,11 @@ pub struct Branches<'a, 'g, 'm> {
     pub meanings: &'a Meanings,
     /// The region.
     pub region: &'a Region,
-    /// What it becomes.
+    /// The terms that it becomes.
     pub terms: &'a [Term<Geometry>],
 }
 
-/// What is told of one node on the way through a branch.
+/// The description of one node on the way through a branch.
 #[derive(Clone)]
 struct Step {
     node: Option<NodeId>,
@@ -57,7 +58,8 @@ struct Step {
 }
 
 impl Branches<'_, '_, '_> {
-    /// The branches in words, and as they may be drawn: one per path from `value` to a root.
+    /// Returns the branches in words, and as they may be drawn: one per path from `value` to a
+    /// root.
     pub fn of(&self, value: ValueId) -> (String, Arc<Drawing>) {
         let mut branches: Vec<Vec<Step>> = vec![];
         let mut signs: Vec<&str> = vec![];
@@ -115,14 +117,16 @@ impl Branches<'_, '_, '_> {
         }
     }
 
-    /// A kernel that is nothing but stored, where nodes compute it today, is told as that.
+    /// Returns the text of a kernel; one that nodes compute today, and that is only stored in
+    /// their place, is called computed.
     fn told(&self, node: NodeId, text: String) -> String {
         let is_alone = self.region.nodes.len() == 1;
         let is_computed = || computed_kernel(self.reader, self.meanings, node).is_some();
         if is_alone && is_computed() { format!("computed {text}") } else { text }
     }
 
-    /// A root that is added as it is: part of a kernel, or an operand that stays.
+    /// Returns the text of a root that is added as it is: part of a kernel, or an operand that
+    /// stays.
     fn operand(&self, root: ValueId) -> String {
         let plain =
             |term: &Term<Geometry>| term.root == root && matches!(term.kind, TermKind::Identity(_));
@@ -134,7 +138,7 @@ impl Branches<'_, '_, '_> {
     }
 }
 
-/// Takes what all branches have in common at their end behind their sum.
+/// Moves what all branches have in common at their end behind their sum.
 fn drawing(branches: &[Vec<Step>]) -> Drawing {
     let texts = |steps: &[Step]| steps.iter().map(|step| step.text.clone()).collect();
     let (first, others) = match branches {
@@ -157,7 +161,7 @@ fn drawing(branches: &[Vec<Step>]) -> Drawing {
     Drawing { branches: branches.iter().map(own).collect(), after: texts(after) }
 }
 
-/// What a map is called in a branch; `None` if it is not told.
+/// Returns what a map is called in a branch; `None` if it is not mentioned.
 fn text_of(map: &LinearOp) -> Option<String> {
     match map {
         LinearOp::Conv { geometry, .. } => Some(match geometry.kind {
@@ -173,7 +177,7 @@ fn text_of(map: &LinearOp) -> Option<String> {
     }
 }
 
-/// `3×3`, or `3×3 dilated 2`.
+/// Returns the size of a kernel: `3×3`, or `3×3 dilated 2`.
 fn kernel_size(geometry: &Geometry) -> String {
     let windows = &geometry.windows;
     let taps: Vec<i64> = windows.iter().map(|window| window.taps).collect();

@@ -1,7 +1,7 @@
 //! Tensors that go away only if all their readers are computed without them: a norm before
 //! three products, a Pad before two convolutions. For each reader alone, nothing is gained.
 //!
-//! Knows the planner's graph and forms.
+//! Knows the planner's graph, forms and costs; does not search for other forms.
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
@@ -12,11 +12,13 @@ use crate::plan::cost::{Count, Gain};
 use crate::plan::net::Net;
 use crate::plan::refused::Refused;
 
-/// Readers of one tensor that are looked at; in real networks there are some dozens.
+/// Upper bound on the readers of one tensor that are looked at; in real networks there are some
+/// dozens.
 const MAX_READERS: usize = 256;
 
-/// Computes all readers of a tensor without it, where together that pays and nothing of it is
-/// `refused`; returns the tensors that are computed otherwise or read more or less often since.
+/// Computes all readers of a tensor without it, where doing so for all together pays and no
+/// form is `refused`. Returns the tensors that are computed otherwise or read more or less
+/// often since.
 pub fn eliminate(net: &mut Net, refused: &Refused) -> Vec<ValueId> {
     let tensors: Vec<(NodeId, ValueId)> = net.tensors().collect();
     let mut readers: IdMap<ValueId, Vec<NodeId>> = IdMap::default();
@@ -49,8 +51,8 @@ pub fn eliminate(net: &mut Net, refused: &Refused) -> Vec<ValueId> {
     values
 }
 
-/// The forms of `readers` without the tensor that node `id` makes, if nobody else reads it
-/// and all together are better.
+/// Returns the forms of `readers` without the tensor that node `id` makes, if nobody else reads
+/// it and all these forms together are better.
 fn without(
     net: &Net,
     (id, output): (NodeId, ValueId),

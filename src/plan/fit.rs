@@ -1,22 +1,24 @@
-//! Whether the weights that a region becomes exist in the type that they will have: none is
-//! too large for it, and no filter loses the precision that the type has.
+//! Whether the weights that a region becomes exist in the type that they will have: no weight
+//! is too large for it, and no filter loses the precision that the type has.
 //!
 //! Rounding to a type moves a weight w by at most max(u·|w|, s/2), where u is half a unit in
-//! the last place of 1 and s the distance of subnormal numbers. All filters are used to u·M,
-//! where M is the filter's largest weight. As s/2 = u·(smallest normal number), a filter
-//! with M of at least that is as good as any, however small its other weights are: 1e-40
-//! beside 0.1 may vanish. One with a smaller M has no weight that kept its precision: a
-//! kernel of 1e-3 times a scale of 1e-6 is all zeros in float16, and so is what it makes.
+//! the last place of 1 and s the distance between subnormal numbers. Errors of u·M are usual in
+//! any filter, where M is the filter's largest weight. As s/2 = u·(smallest normal number), a
+//! filter whose M is at least that number is as good as any, however small its other weights
+//! are: 1e-40 beside 0.1 may vanish. In a filter with a smaller M, no weight kept its
+//! precision: a kernel of 1e-3 times a scale of 1e-6 is all zeros in float16, and so is what it
+//! makes.
 //!
 //! Where branches cancel, M is the largest weight that goes into the sum: the old graph
 //! computes its branches to u·M, and the rest is no more exact than that.
 //!
 //! A bias needs no rule: it moves by max(u·|b|, s/2), and so does, in the old graph, the
-//! rounding of what the block makes, which is of the same type. A shift in front of a kernel does:
-//! that reads x + t/s instead of numbers of about one, for which these rules are, so |t/s| is
-//! bounded; and s/2 of t/s, times s, is more than s/2 of t where s is large.
+//! rounding of what the block makes, which is of the same type. A shift in front of a kernel
+//! needs one, where a shift t is divided by a scale c: the kernel then reads x + t/c instead of
+//! numbers of about one, for which these rules are made, so |t/c| is bounded; and an error of
+//! s/2 in t/c, times c, is more than an error of s/2 in t where c is large.
 //!
-//! Knows weights and the type that they will have; not whether a block pays.
+//! Knows weights and the type that they will have; does not know whether a block pays.
 
 use std::ops::Range;
 
@@ -36,11 +38,12 @@ use crate::plan::recipes::WeightError;
 use crate::plan::region::Region;
 use crate::refusal::{Reason, Unfit};
 
-/// Whether the weights of `region` as it is `planned` exist in `float`. They are computed only
-/// if bounds of them leave that open. What else cannot be computed is told when it is fused.
+/// Checks that the weights of `region`, as it is `planned`, exist in `float`. They are computed
+/// only if bounds of them leave that open. Anything else that cannot be computed is reported
+/// when it is fused.
 ///
 /// # Errors
-/// Why they do not.
+/// Returns the reason if they do not exist.
 pub fn check(
     net: &Net,
     region: &Region,
@@ -49,7 +52,7 @@ pub fn check(
 ) -> Result<(), Reason> {
     let (reader, meanings) = (net.reader, net.meanings);
     let Ok(bounds) = bounds(reader, meanings, region) else { return Ok(()) };
-    // Of a shift that is divided by a scale there are no bounds.
+    // A shift that is divided by a scale has no bounds.
     let divides =
         |term: &Term<Geometry>| term.kernels().skip(1).any(|kernel| kernel.kind != TermKind::Conv);
     let is_bounded = !planned.form.terms.iter().any(divides);
@@ -63,10 +66,10 @@ pub fn check(
     }
 }
 
-/// Whether the weights of these terms exist in `float`.
+/// Checks that the weights of these terms exist in `float`.
 ///
 /// # Errors
-/// Why they do not.
+/// Returns the reason if they do not exist.
 pub fn check_terms(terms: &[Term<Affine>], float: Float) -> Result<(), Unfit> {
     terms.iter().flat_map(Term::kernels).try_for_each(|term| check_term(term, float))
 }
@@ -74,15 +77,15 @@ pub fn check_terms(terms: &[Term<Affine>], float: Float) -> Result<(), Unfit> {
 /// Bounds of the weights of a linear map, per term.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
-    /// No weight is larger.
+    /// Upper bound on the weights.
     most: f64,
-    /// No filter's largest weight is smaller, unless all of its weights are zero.
+    /// Lower bound on the largest weight of each filter that is not all zeros.
     least: f64,
-    /// No shift is larger.
+    /// Upper bound on the shifts.
     shift: f64,
-    /// Whether each output is one number times one of the input's.
+    /// Whether each output is one number times one input.
     is_scale: bool,
-    /// Whether a filter may be zero.
+    /// Whether a filter may be all zeros.
     has_zeros: bool,
 }
 
@@ -95,8 +98,8 @@ impl Bounds {
         fits(self.most) && fits(self.shift) && self.least >= float.smallest_normal()
     }
 
-    /// After this map, another one with weights from `least` (zeros left out) to `most`, of
-    /// which `count` make an output, and with a shift.
+    /// Returns the bounds of this map followed by `outer`, of which `count` weights make one
+    /// output.
     fn then(self, outer: Bounds, count: f64) -> Bounds {
         // Each output sums up `count` products, unless one of the two maps only scales.
         let sums = if self.is_scale || outer.is_scale { 1.0 } else { count };
@@ -130,7 +133,7 @@ impl Bounds {
     }
 }
 
-/// `None` if a kernel is not known.
+/// Returns the bounds of what the region becomes; `None` if a kernel is not known.
 fn bounds(
     reader: &Reader,
     meanings: &Meanings,
@@ -180,7 +183,8 @@ fn bounds(
     Ok(found.get(&region.output).copied())
 }
 
-/// Bounds of one map, and how many weights make one output of it.
+/// Returns the bounds of one map, and how many of its weights make one output; `None` if its
+/// kernel is not known.
 fn of_map(reader: &Reader, map: &LinearOp) -> Result<Option<(Bounds, f64)>, Invalid> {
     let shift = largest(map.shift());
     Ok(Some(match map {
@@ -263,13 +267,14 @@ fn check_term(term: &Term<Affine>, float: Float) -> Result<(), Unfit> {
     }
 }
 
-/// Images have numbers up to 255, and what is taken from them is of that size. Of weights that are
-/// lost beside others, less than u²·M in float16, this many are less than u·M.
+/// Upper bound on a shift in front of a kernel. Images have numbers up to 255, and what is
+/// subtracted from them is of that size. A weight that is lost beside others is less than u²·M,
+/// and in float16, this many times as much is less than u·M.
 const MOST_SHIFTED: f64 = 1024.0;
 
-/// Whether a shift in front of a kernel, `x + t/s`, is in proportion. *Counter-examples*: a channel
-/// that a norm has switched off, s = 1e-38 and t = 0.3, reads 3e37 then, and its weights K·s are
-/// nothing; of s = 30000 and t = 1e-3, float16 stores a shift of zero.
+/// Checks that a shift in front of a kernel, `x + t/c`, is in proportion. *Counter-examples*: a
+/// channel that a norm has switched off, c = 1e-38 and t = 0.3, reads 3e37 then, and its
+/// weights K·c are nothing; for c = 40000 and t = 1e-3, float16 stores a shift of zero.
 fn check_shift(shifts: &[f64], float: Float) -> Result<(), Unfit> {
     let fits = |shift: f64| {
         shift == 0.0 || (float.smallest_normal()..=MOST_SHIFTED).contains(&shift.abs())
@@ -293,12 +298,12 @@ impl Filter {
         if self.moved == 0 || self.largest >= float.smallest_normal() {
             return true;
         }
-        // n errors of s/2, one as likely up as down, are √n·s/2 together, on inputs of about
+        // Together, n errors of s/2, each as likely up as down, are √n·s/2, on inputs of about
         // one. The bias is rounded by u·|b| at the same place. A channel that a norm has
         // switched off is its shift and nothing else: γ = 1e-40, β = 0.1.
         let error = (self.moved as f64).sqrt() * float.smallest_normal() * float.unit();
-        // A channel that training has let die: what it adds is less than what rounding the
-        // rounding of the others does. 1e-39 beside 0.1, in float32.
+        // A channel that training has let die adds less than what rounding the rounding errors
+        // of the others does: 1e-39 beside 0.1, in float32.
         let is_dead = self.largest <= float.unit() * float.unit() * of_all;
         is_dead || error <= float.unit() * bias
     }

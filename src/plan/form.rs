@@ -1,11 +1,11 @@
-//! The form of a tensor, `y = Σ P(L(Q(r))) + b`, and the steps by which it is found: the same ones
-//! on shapes, where the search takes them, and on weights, where they are taken again.
+//! The form of a tensor, `y = Σ P(L(Q(r))) + b`, and the steps by which it is found. The search
+//! takes these steps on shapes; the same steps are taken again on weights.
 //!
-//! A form begins as what a node computes of its operands. A step goes through one tensor: each
-//! term that reads it becomes terms of what that tensor is the sum of, and these merge with
-//! others of their root where that is legal and no dearer.
+//! A form begins as what a node computes from its operands. A step goes through one tensor:
+//! each term that reads the tensor becomes terms of the sum that the tensor is, and these merge
+//! with other terms of their root where that is legal and no dearer.
 //!
-//! Knows the mathematics and what nodes mean; not which steps pay.
+//! Knows the mathematics and what nodes mean; does not decide which steps pay.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,35 +27,35 @@ use crate::refusal::Reason;
 pub struct Form<L> {
     /// The terms, none of which merges with another.
     pub terms: Vec<Term<L>>,
-    /// The sizes for which they were merged.
+    /// The sizes for which the merges are right.
     pub valid: Validity,
-    /// Whether a scale or shift of a sum became one of each summand.
+    /// Whether a scale or shift of a sum was distributed over the summands.
     is_distributed: bool,
-    /// How many terms, the first ones, are put aside: steps leave them as they are.
+    /// How many terms, the first ones, are put aside: steps leave these as they are.
     aside: usize,
 }
 
-/// One step to a form.
+/// One step on the way to a form.
 #[derive(Debug, Clone)]
 pub enum FormStep<N> {
-    /// All terms but these are put aside.
+    /// All other terms are put aside.
     Select(Vec<usize>),
-    /// Read through the tensor that a node makes.
+    /// The form is read through the tensor that a node makes.
     Through(N),
-    /// Read through the means that a node of the file makes, as a view.
+    /// The form is read through the means that a node of the file makes, as a view.
     Mean(NodeId),
-    /// What was put aside is part of the sum again.
+    /// The terms that were put aside are part of the sum again.
     Join,
     /// Kernels of neighbouring parts become one.
     Stack,
 }
 
 impl<L: Linear> Form<L> {
-    /// What the node computes of its operands; `None` if it is not linear. `lift` makes a map of
-    /// what it was read as.
+    /// Returns what the node computes from its operands; `None` if it is not linear. `lift`
+    /// turns what the node was read as into a map.
     ///
     /// # Errors
-    /// What `lift` returns.
+    /// Returns the error of `lift`.
     pub fn of_node<E>(
         meanings: &Meanings,
         id: NodeId,
@@ -92,7 +92,8 @@ impl<L: Linear> Form<L> {
         Ok(Some(Form::of_terms(terms)))
     }
 
-    /// The means that the node makes of its operand, as a view; `None` if it makes none.
+    /// Returns the means that the node makes of its operand, as a view; `None` if it makes
+    /// none.
     pub fn of_means(meanings: &Meanings, id: NodeId, identity: L) -> Option<Self> {
         match meanings.get(id)? {
             Meaning::Linear(input, LinearOp::Filter { mean: Some(view), .. }) => {
@@ -103,12 +104,12 @@ impl<L: Linear> Form<L> {
         }
     }
 
-    /// The sum of these terms, none of which merges with another.
+    /// Returns the sum of these terms, none of which merges with another.
     pub fn of_terms(terms: Vec<Term<L>>) -> Self {
         Form { terms, valid: Validity::default(), is_distributed: false, aside: 0 }
     }
 
-    /// Puts all terms aside but these.
+    /// Puts all terms aside but the selected ones.
     pub fn select(&mut self, selected: &[usize]) {
         let terms = std::mem::take(&mut self.terms).into_iter().enumerate();
         let (chosen, mut aside): (Vec<_>, Vec<_>) =
@@ -118,17 +119,18 @@ impl<L: Linear> Form<L> {
         self.terms = aside.into_iter().map(|(_, term)| term).collect();
     }
 
-    /// Makes what was put aside part of the sum again.
+    /// Makes the terms that were put aside part of the sum again.
     ///
     /// # Errors
-    /// If terms whose shapes can be merged cannot: none are known.
+    /// Returns an error if terms cannot be merged although their shapes can; no such terms are
+    /// known.
     pub fn join(&mut self, reader: &Reader) -> Result<(), Refusal> {
         let terms = self.terms.split_off(self.aside);
         self.aside = 0;
         self.add(terms, reader)
     }
 
-    /// Makes one kernel of those of neighbouring parts; whether there are any.
+    /// Makes one kernel of the kernels of neighbouring parts; returns whether there are any.
     pub fn stack(&mut self, reader: &Reader, meanings: &Meanings) -> bool {
         let grouped = |valid: &mut Validity| grouped(&self.terms, reader, meanings, valid);
         let mut valid = Validity::default();
@@ -139,20 +141,21 @@ impl<L: Linear> Form<L> {
         true
     }
 
-    /// Whether terms are put aside.
+    /// Whether any terms are put aside.
     pub fn is_apart(&self) -> bool {
         self.aside > 0
     }
 
-    /// The terms that are not put aside.
+    /// Returns the terms that are not put aside.
     pub fn selected(&self) -> &[Term<L>] {
         self.terms.get(self.aside..).unwrap_or_default()
     }
 
-    /// Reads the form through the tensor `at`, which is `inner`.
+    /// Reads the form through the tensor `at`, whose form is `inner`.
     ///
     /// # Errors
-    /// If what reads it there does not compose with it; the form is as it was then.
+    /// Returns an error if a term that reads `at` does not compose with `inner`; the form is
+    /// then as it was before.
     pub fn go_through(
         &mut self,
         at: ValueId,
@@ -179,7 +182,8 @@ impl<L: Linear> Form<L> {
         let mut reading = self.terms.iter().filter(|term| term.root == at);
         let alone = reading.next().filter(|_| reading.next().is_none());
         if let Some(sign) = alone.and_then(Term::plain_sign) {
-            // Of the two sums, neither has terms that merge: only those of one with the other's.
+            // Neither of the two sums has terms that merge; only a term of one may merge with
+            // one of the other.
             self.valid.intersect(&inner.valid);
             self.terms.retain(|term| term.root != at);
             let mut others = inner.terms;
@@ -193,7 +197,7 @@ impl<L: Linear> Form<L> {
         }
         let (mut composed, mut is_distributed) = (Vec::new(), false);
         let mut crops = Validity::default();
-        // Others may merge with one kernel, however many weights it has.
+        // Other terms may merge with the one kernel, however many weights it has.
         let is_alone = self.terms.len() == 1;
         for outer in self.terms.iter().filter(|term| term.root == at) {
             if let Some(terms) = shifted::sum(outer, &inner.terms, reader) {
@@ -213,7 +217,7 @@ impl<L: Linear> Form<L> {
             if is_sum && !Part::make_a_whole(inner.terms.iter().map(|term| term.part())) {
                 return Err(Refusal::Ranks);
             }
-            // The shift counts once, however many terms a part of the sum has.
+            // The shift is added once per part, however many terms that part of the sum has.
             let bare =
                 is_several.then(|| Term { map: outer.map.clone().unshifted(), ..outer.clone() });
             let mut shifted: BTreeSet<Option<Part>> = BTreeSet::new();
@@ -226,7 +230,8 @@ impl<L: Linear> Form<L> {
                             behind => behind.map_err(|_| refusal)?,
                         }
                     }
-                    // Behind a grouped kernel, say, a matrix has fewer than the two as one.
+                    // A matrix behind a grouped kernel, for example, has fewer weights apart
+                    // from it than as one with it.
                     Ok(one) if is_alone && one.weights() > outer.weights() + term.weights() => {
                         kernel_behind(outer, term, reader, &mut crops).unwrap_or(one)
                     }
@@ -250,12 +255,12 @@ impl<L: Linear> Form<L> {
 }
 
 impl Form<Geometry> {
-    /// Whether it can be written, as convolutions and what is added to them.
+    /// Whether the form can be written, as convolutions and what is added to them.
     pub fn is_written(&self) -> bool {
         if self.terms.iter().all(|term| term.kind != TermKind::Conv) {
             return false;
         }
-        // What is subtracted needs something to be subtracted from.
+        // A term that is subtracted needs another one to be subtracted from.
         let is_alone = |term: &Term<Geometry>| {
             let mut beside = self.terms.iter().filter(|other| other.part == term.part);
             term.part.is_some() && beside.all(|other| other.kind != TermKind::Conv)
@@ -277,8 +282,9 @@ impl Form<Geometry> {
             && (!self.is_distributed || are_of_one_rank(self.terms.iter()))
     }
 
-    /// How many numbers a shift of it is, as that of a kernel, if its operands have so many
-    /// channels: behind a view, it becomes one of the kernel before that.
+    /// Returns how many numbers a shift of this form is as the bias of a kernel, if its
+    /// operands have `of_operands` channels: behind a view, it becomes the bias of the kernel
+    /// before the view.
     pub fn channels(&self, of_operands: Option<usize>) -> Option<usize> {
         let first = self.terms.first()?;
         let joined = first.part().filter(|part| part.axis == 1).map(|part| part.whole);
@@ -287,10 +293,11 @@ impl Form<Geometry> {
         joined.or(if is_kernel { own.or(of_operands) } else { of_operands.or(own) })
     }
 
-    /// For which sizes it is right.
+    /// Returns the sizes for which the form is right.
     ///
     /// # Errors
-    /// If it is wrong for sizes that are known, or needs one that is not.
+    /// Returns an error if the form is wrong for sizes that are known, or needs one that is not
+    /// known.
     pub fn validity(&self, reader: &Reader) -> Result<Validity, Reason> {
         let mut crops = Validity::default();
         self.terms.iter().try_for_each(|term| require_enough_to_crop(term, &mut crops))?;
@@ -301,16 +308,17 @@ impl Form<Geometry> {
     }
 }
 
-/// Whether the term scales, shifts or turns its root, element by element. Of other maps, that
-/// of a sum is not the sum of theirs: a summand may be broadcast.
+/// Whether the term scales, shifts or turns its root, element by element. Other maps do not
+/// distribute over a sum, since a summand may be broadcast.
 fn is_pointwise<L: Linear>(term: &Term<L>) -> bool {
     term.kind != TermKind::Conv && !term.has_views() && term.map.geometry().is_pointwise()
 }
 
-/// A kernel of tensors in a row along its channels, `K(a, b) = K₁(a) + K₂(b)`; `None` if it is of
-/// something else. One of several summands of a part may be broadcast, so there is none. Tensors
-/// in a row are as large along all other axes: if they are the even and the odd rows of one tensor,
-/// that has an even number of rows.
+/// Splits a kernel that reads tensors concatenated along its channels,
+/// `K(a, b) = K₁(a) + K₂(b)`; returns `None` if it reads something else, or a part with several
+/// summands, one of which may be broadcast. Concatenated tensors have the same sizes along all
+/// other axes: if they are the even and the odd rows of one tensor, that tensor has an even
+/// number of rows.
 fn of_parts<L: Linear>(
     outer: &Term<L>,
     inner: &[Term<L>],
@@ -333,11 +341,11 @@ fn of_parts<L: Linear>(
     Some(std::iter::once(first).chain(terms).collect())
 }
 
-/// `outer` of `inner` as two kernels, where sizes of what is between them are known as far as that
-/// has to be: `crops` says how far.
+/// Returns `outer` of `inner` as two kernels, if the sizes of the tensor between them are known
+/// as far as crops need it; `crops` is narrowed to the sizes needed.
 ///
 /// # Errors
-/// If they are not two kernels, or such a size is not known.
+/// Returns an error if the two do not make two kernels, or such a size is not known.
 fn kernel_behind<L: Linear>(
     outer: &Term<L>,
     inner: &Term<L>,
@@ -352,10 +360,11 @@ fn kernel_behind<L: Linear>(
     Ok(both)
 }
 
-/// What kernels crop that also pad on the same axis has to be large enough for that.
+/// Requires a tensor that a kernel crops and pads on the same axis to be large enough for the
+/// crop.
 ///
 /// # Errors
-/// If nobody knows sizes of it.
+/// Returns an error if the sizes of such a tensor cannot be known.
 fn require_enough_to_crop<L: Linear>(term: &Term<L>, valid: &mut Validity) -> Result<(), Refusal> {
     for kernel in term.kernels() {
         for (axis, least) in kernel.least_sizes()? {
@@ -365,8 +374,8 @@ fn require_enough_to_crop<L: Linear>(term: &Term<L>, valid: &mut Validity) -> Re
     Ok(())
 }
 
-/// As [`must_hold`]. Where such a size is open, nothing that the report says would keep a caller
-/// from one that is too small.
+/// Checks as [`must_hold`] does, but does not allow a size that is open: nothing in the report
+/// would keep a caller from a size that is too small.
 ///
 /// # Errors
 /// As [`must_hold`].
@@ -374,7 +383,8 @@ fn crops_hold(reader: &Reader, crops: &Validity) -> Result<(), Reason> {
     must_hold(reader, crops, |size, sizes| size.is_some_and(|size| sizes.contains(size)))
 }
 
-/// Whether all sizes that `valid` is about are right, as far as they are known.
+/// Checks that all sizes that `valid` is about are right, by `is_right`, which also judges
+/// those that are not known.
 fn must_hold(
     reader: &Reader,
     valid: &Validity,

@@ -1,15 +1,16 @@
-//! Which branch of a block is kept apart from its kernel, because in it the kernel's int8 weights
-//! would be far less exact: `y = (L − Lᵢ)(r) + Lᵢ(r)`.
+//! Which branch of a block is kept apart from its kernel, because in it the kernel's int8
+//! weights would be far less exact: `y = (L − Lᵢ)(r) + Lᵢ(r)`.
 //!
-//! An identity puts one large weight into each filter. All others are rounded in steps that it
-//! makes large: of nine weights of 0.1 and an identity of 5, each is rounded to a multiple of
-//! 0.04. So it is with every branch that dwarfs the others, whatever its name is.
+//! An identity puts one large weight into each filter, which makes the rounding steps of all
+//! others large: of nine weights of 0.1 and an identity of 5, each is rounded to a multiple of
+//! 0.04. The same holds for every branch that dwarfs the others, whatever its name is.
 //!
-//! What is measured is what is written: weights in the type of the file. A second conversion reads
-//! these and measures the same; it finds the same to be left, and so nothing to do. Weights that
-//! were equalized since are others, and more exact: what stands apart already joins later.
+//! What is measured is what is written: weights in the type of the file. A second conversion
+//! reads these and measures the same; it finds the same branches to be left apart, and so
+//! nothing to do. Weights that were equalized since are others, and more exact, so a branch
+//! that stands apart already joins its kernel only at a higher ratio.
 //!
-//! Knows terms with their weights; not whether the form that is left pays.
+//! Knows terms with their weights; does not know whether the form that is left pays.
 
 use std::sync::Arc;
 
@@ -26,23 +27,24 @@ use crate::options::KeepIdentity;
 /// A branch that is kept apart.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeptBranch {
-    /// Of which term.
+    /// The index of its term.
     pub term: usize,
-    /// Which branch of its kernel.
+    /// The branch of that term's kernel.
     pub branch: KernelBranch,
-    /// The signal-to-noise ratio of int8 weights in dB, with one step per kernel, in one kernel;
-    /// `None` if rounding changes nothing.
+    /// Signal-to-noise ratio, in dB, of int8 weights with one step per kernel if the branch is
+    /// in the kernel; `None` if rounding changes nothing.
     pub together: Option<f64>,
-    /// The same, apart.
+    /// The same ratio with the branch apart.
     pub apart: Option<f64>,
 }
 
-/// The branches of these `terms` that are kept apart in a model of this type, no more than one
-/// per term: by themselves, of kernels that would be left with fewer than `least` dB.
+/// Returns the branches of these `terms` that are kept apart in a model of this type, at most
+/// one per term. With [`KeepIdentity::Auto`], these are branches of kernels that would be
+/// left with fewer than `least` dB.
 ///
 /// # Errors
-/// A branch that has to be, where it cannot be written: between views, before another kernel, or
-/// where it would be turned. Nothing is merged there, then.
+/// Returns a branch that has to be kept apart and cannot be written apart: between views,
+/// before another kernel, or where it would be turned. Then nothing is merged there.
 pub fn kept(
     terms: &[Term<Affine>],
     float: Float,
@@ -71,7 +73,7 @@ fn is_alone(term: &Term<Affine>) -> bool {
     !term.has_views() && term.inner.is_none() && term.part.is_none()
 }
 
-/// The branch that stays apart from this kernel.
+/// Returns the branch that stays apart from this kernel, with what rounding does to both.
 fn apart_from(
     map: &Affine,
     float: Float,
@@ -92,9 +94,10 @@ fn apart_from(
     }
 }
 
-/// The branch without which the weights are the most exact, if merging it costs too much: more
-/// than [`MOST_LOST`], and so much that fewer than `least` are left. With more, the rounding of
-/// activations hides that of weights, and two more of them are rounded if it is apart.
+/// Returns the branch without which the weights are the most exact, if merging it costs too
+/// much: more than [`MOST_LOST`], and so much that fewer than `least` dB are left. With more dB
+/// left, the rounding of activations hides that of weights, and two more activations are
+/// rounded if the branch is apart.
 fn costliest(
     map: &Affine,
     branches: Vec<KernelBranch>,
@@ -110,17 +113,17 @@ fn costliest(
         let measured = MergeNoise { together, apart: noise_apart(&apart, &branch) };
         (measured.lost() > MOST_LOST).then_some((branch, measured))
     });
-    // Of two that are as good, the first one.
+    // Of two that are equally good, the first one.
     measured.reduce(|best, other| if other.1.lost() > best.1.lost() { other } else { best })
 }
 
-/// The kernel without `branch`, and that, in the type of the file.
+/// Returns the kernel without `branch`, and `branch`, both in the type of the file.
 fn apart(map: &Affine, branch: &KernelBranch, float: Float) -> ApartKernels {
     map.apart(branch).stored(|weights| Arc::new(StoredWeights { weights, float }))
 }
 
-/// What rounding does to a kernel and one of its branches, apart: a scale per channel is not
-/// rounded.
+/// Returns what rounding does to a kernel and one of its branches, apart; a scale per channel
+/// is not rounded.
 fn noise_apart(parts: &ApartKernels, branch: &KernelBranch) -> RoundingNoise {
     let rest = RoundingNoise::of_kernel(&parts.rest, &InParallel);
     match branch.kernel {
@@ -129,7 +132,7 @@ fn noise_apart(parts: &ApartKernels, branch: &KernelBranch) -> RoundingNoise {
     }
 }
 
-/// What rounding does to a kernel with a branch, and to both apart.
+/// What rounding does to a kernel with a branch in it, and to both apart.
 #[derive(Debug, Clone, Copy)]
 struct MergeNoise {
     together: RoundingNoise,
@@ -137,7 +140,7 @@ struct MergeNoise {
 }
 
 impl MergeNoise {
-    /// How many dB less exact the weights are in one kernel.
+    /// Returns how many dB less exact the weights are in one kernel.
     fn lost(&self) -> f64 {
         self.apart.sqnr() - self.together.sqnr()
     }
@@ -148,7 +151,7 @@ impl MergeNoise {
     }
 }
 
-/// These terms, with the branches apart that are kept: each behind all others.
+/// Returns these terms with the kept branches apart, each behind all others.
 pub fn parted(mut terms: Vec<Term<Affine>>, kept: &[KeptBranch]) -> Vec<Term<Affine>> {
     for KeptBranch { term, branch, .. } in kept {
         let Some(term) = terms.get_mut(*term) else { continue };
@@ -164,7 +167,7 @@ pub fn parted(mut terms: Vec<Term<Affine>>, kept: &[KeptBranch]) -> Vec<Term<Aff
     terms
 }
 
-/// A scale of ones is the tensor itself.
+/// Returns the kind of a term with this scale; a scale of ones is the tensor itself.
 fn kind_of_scale(scale: &Affine) -> TermKind {
     let scales = all(scale);
     let is_all = |number: f64| scales.iter().all(|&scale| scale == number);
@@ -175,7 +178,7 @@ fn kind_of_scale(scale: &Affine) -> TermKind {
     }
 }
 
-/// Weights as they are stored.
+/// Weights, rounded to the type in which they are stored.
 #[derive(Debug)]
 struct StoredWeights {
     weights: Arc<dyn LazyWeights>,

@@ -1,7 +1,7 @@
 //! Which terms of a sum become one, `L₁(r) + L₂(r) = (L₁ ⊕ L₂)(r)`.
 //!
-//! Decided on shapes alone, so that a kernel which would grow by thousands is never made.
-//! Knows terms and the sizes of tensors; neither nodes nor regions.
+//! This is decided on shapes alone, so that a kernel which would grow by thousands is never
+//! made. Knows terms and the sizes of tensors; knows neither nodes nor regions.
 
 use crate::affine::{ConvKind, Geometry, Linear, Refusal};
 use crate::emit::term::{Term, TermKind};
@@ -11,18 +11,18 @@ use crate::ops::meaning::{LinearOp, Sign};
 use crate::ops::reader::Reader;
 use crate::refusal::Reason;
 
-/// Two terms as one.
+/// Two terms merged into one.
 pub struct Merged<L> {
     /// Their sum.
     pub term: Term<L>,
-    /// The sizes for which they are one.
+    /// The sizes for which the merged term equals the sum.
     pub valid: Validity,
 }
 
-/// `one ⊕ other`, two terms of one root, if that is legal.
+/// Returns `one ⊕ other`, for two terms of one root, if that is legal.
 ///
 /// # Errors
-/// Why it is not, which shapes alone decide.
+/// Returns the reason if it is not legal, which shapes alone decide.
 pub fn merge<L: Linear>(
     one: Term<L>,
     other: &Term<L>,
@@ -59,10 +59,10 @@ pub fn merge<L: Linear>(
     Ok(Merged { term: Term { map: one.map.plus(&other.map, sizes)?, kind, ..one }, valid })
 }
 
-/// `one ⊕ other`, if that is legal and has no more weights than the two have.
+/// Returns `one ⊕ other`, if that is legal and has no more weights than the two have.
 ///
 /// # Errors
-/// Why not.
+/// Returns the reason if it is not legal, or has more weights.
 pub fn merge_if_smaller(
     one: &Term<Geometry>,
     other: &Term<Geometry>,
@@ -76,19 +76,20 @@ pub fn merge_if_smaller(
     Ok(sum)
 }
 
-/// Adds `term` to a sum, merging it with all terms that it can be merged with; where that is
-/// right for some sizes only, `valid` is narrowed.
+/// Adds `term` to a sum, merging it with all terms that it can be merged with. Where a merge is
+/// right for some sizes only, `valid` is narrowed to these.
 ///
 /// # Errors
-/// If terms whose shapes can be merged cannot: none are known.
+/// Returns an error if terms cannot be merged although their shapes can; no such terms are
+/// known.
 pub fn insert<L: Linear>(
     sum: &mut Vec<Term<L>>,
     mut term: Term<L>,
     reader: &Reader,
     valid: &mut Validity,
 ) -> Result<(), Refusal> {
-    // Decided on shapes, so that a kernel which grows by thousands is never copied; and first on
-    // kinds, so that of a tensor added a hundred times not each two are composed.
+    // Decided on shapes, so that a kernel which grows by thousands is never copied; and on
+    // kinds first, so that for a tensor added a hundred times not every pair is composed.
     let is_merged = |other: &Term<L>, term: &Term<L>| {
         other.root == term.root
             && (other.kind == TermKind::Conv || term.kind == TermKind::Conv)
@@ -103,8 +104,9 @@ pub fn insert<L: Linear>(
     Ok(())
 }
 
-/// Windows of other slack give as many outputs, ⌊(n + slack)/stride⌋ + 1, for sizes n of some
-/// remainders only: that which `root`, of these `sizes`, has.
+/// Returns the sizes of `root` for which two windows make equally many outputs. Windows of
+/// different slack do so, ⌊(n + slack)/stride⌋ + 1, only for sizes n of some remainders modulo
+/// the stride; the remainder required is the one of these `sizes`, which `root` has.
 fn equal_counts(
     root: ValueId,
     [one, other]: [&Geometry; 2],
@@ -125,8 +127,9 @@ fn equal_counts(
     Ok(valid)
 }
 
-/// What a map makes of a term's kind. What picks channels becomes part of a kernel, and is none: it
-/// has neither a rank nor a type, and alone, a kernel would multiply where nothing is multiplied.
+/// Returns the kind of a term with this map. A map that picks channels can become part of a
+/// kernel, but is none: it has neither a rank nor a type, and alone, as a kernel, it would
+/// multiply where nothing is multiplied.
 pub fn kind_of(map: &LinearOp) -> TermKind {
     match map {
         LinearOp::Conv { .. } => TermKind::Conv,
@@ -148,16 +151,16 @@ pub fn kind_of(map: &LinearOp) -> TermKind {
     }
 }
 
-/// Whether the terms of a sum all have so many axes: kernels and views tell, and what is as wide
-/// as the identity does not. Else one is broadcast onto the other, from the last axis on, and
-/// the channels of one are not those of the other: of `[1, 4, 6, 6] + [4, 6]`, axis 1 is the
-/// height of what the second one adds.
+/// Whether all terms of a sum are known to have the same number of axes: kernels and views tell
+/// it, a map without windows, such as the identity, does not. If the numbers differ, one term
+/// is broadcast onto the other, from the last axis on, and their channels lie on different
+/// axes: in `[1, 4, 6, 6] + [6, 6]`, axis 1 of the second summand is the last one of the sum.
 pub fn are_of_one_rank<'t, L: Linear + 't>(mut terms: impl Iterator<Item = &'t Term<L>>) -> bool {
     let Some(first) = terms.next().and_then(rank) else { return false };
     terms.all(|term| rank(term) == Some(first))
 }
 
-/// How many axes a term has, if that is known; a resampling leaves as many as there were.
+/// Returns the number of axes of a term, if it is known; a resampling leaves it unchanged.
 pub fn rank<L: Linear>(term: &Term<L>) -> Option<usize> {
     let map = term.map.geometry();
     let is_known = !map.windows.is_empty() || map.kind == ConvKind::MatMul;

@@ -1,6 +1,7 @@
-//! What goes away with a tensor: its maximum fanout-free cone, the nodes that nothing else needs.
+//! What goes away with a tensor: its maximum fanout-free cone, the nodes that nothing else
+//! needs.
 //!
-//! Knows the planner's graph.
+//! Knows the planner's graph; not what takes the place of a cone.
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
@@ -12,25 +13,26 @@ use crate::onnx::ids::{IdMap, NodeId, ValueId};
 use crate::plan::cost::Count;
 use crate::plan::net::Net;
 
-/// What only one tensor needs, its maximum fanout-free cone: it goes away if that tensor is
-/// computed from other roots.
+/// The maximum fanout-free cone of a tensor: the nodes that only this tensor needs, which go
+/// away if it is computed from other roots.
 #[derive(Debug, Default)]
 pub struct Mffc {
     /// Its nodes.
     pub nodes: Vec<NodeId>,
-    /// What they cost; multiply-adds per position of the tensor.
+    /// Their cost; multiply-adds per position of the tensor.
     pub count: Count,
 }
 
 impl Net<'_, '_, '_> {
-    /// What goes away if `id`'s tensor becomes these `terms`.
+    /// Returns the cone that goes away if the tensor of node `id` becomes the sum of `terms`.
     pub fn mffc(&self, id: NodeId, terms: &[Term<Geometry>]) -> Mffc {
         let graph = self.reader.graph;
         let mut cone = Mffc::default();
         let mut lost: IdMap<ValueId, usize> = IdMap::default();
         let mut consumed: Vec<NodeId> = Vec::new();
         let mut kernels: IdMap<ValueId, usize> = IdMap::default();
-        // With the multiply-adds per position of each; whatever a node reads stands before it.
+        // The nodes that go away, with the positions of each per position of the tensor.
+        // Whatever a node reads is made by nodes before it, so the last node is always next.
         let mut dying = BTreeMap::from([(id, Macs::each(1.0))]);
         let mut read: Vec<(ValueId, Macs)> = Vec::new();
         while let Some((id, here)) = dying.pop_last() {

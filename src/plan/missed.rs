@@ -1,10 +1,11 @@
 //! Near misses, read off after the search: places that look like a block, and why they are
 //! none.
 //!
-//! What looks like one: convolutions of one tensor that are added up, two in a row that one
-//! kernel could be no dearer than, and what nearly is a part of these. A pair that was made
-//! to be two (depthwise and pointwise), a gate, a mean that is taken away look like none. Norms,
-//! scales and shifts that stay beside nothing of this are told by [`stays`](crate::plan::stays).
+//! What looks like a block: convolutions of one tensor that are added up, two convolutions in a
+//! row for which one kernel could be no dearer, and what is nearly a part of these. A pair that
+//! was made to be two (depthwise and pointwise), a gate, and a mean that is subtracted do not
+//! look like one. Norms, scales and shifts that stay beside nothing of this are reported by
+//! [`stays`](crate::plan::stays).
 //!
 //! Knows the planner's graph and blocks; changes nothing of them.
 
@@ -26,23 +27,25 @@ use crate::plan::refused::CheckedNodes;
 use crate::plan::stays::{self, Staying};
 use crate::refusal::{NearMiss, NotLinear, Reason};
 
-/// Inputs of an operator that are looked at; in real networks there are some dozens.
+/// Upper bound on the inputs of an operator that are looked at; in real networks there are some
+/// dozens.
 const MAX_INPUTS: usize = 512;
 
-/// Tensors on a residual path.
+/// Upper bound on the tensors of a residual path.
 const MAX_PATH: usize = 512;
 
-/// Tensors between a convolution and what its branch comes from; a limit of what is told only.
+/// Upper bound on the tensors between a convolution and what its branch comes from; it limits
+/// only what is reported.
 const MAX_BRANCH: usize = 16;
 
-/// Depths at which a term is read; a limit of what is told only.
+/// Upper bound on the depths at which a term is read; it limits only what is reported.
 const MAX_DEPTHS: usize = 24;
 
-/// Convolutions of one sum that are told of, besides the first.
+/// Upper bound on the convolutions of one sum that are reported, besides the first.
 const MAX_TOLD: usize = 4;
 
-/// The tensors at which something was left alone when these blocks were planned, and why. What
-/// was `checked` is inside of what a check refused.
+/// Returns the tensors at which something was left alone when these blocks were planned, and
+/// why. The nodes `checked` are inside regions that a check refused.
 pub fn near_misses(
     net: &Net,
     limits: &MetLimits,
@@ -62,12 +65,12 @@ pub fn near_misses(
     let inside: Table<NodeId, ()> =
         blocks.iter().flat_map(|block| &block.region.nodes).copied().collect();
     let outputs: Table<ValueId, ()> = blocks.iter().map(|block| block.region.output).collect();
-    // What went into a block was not missed.
+    // What became part of a block was not missed.
     let missed = |value: &ValueId| {
         graph.value(*value).producer.is_none_or(|producer| !inside.contains(producer))
             || outputs.contains(*value)
     };
-    // A limit is met by all that lies behind the first one that meets it.
+    // A limit is met by everything behind the first node that meets it.
     let mut limits = HashSet::new();
     let mut is_first = |miss: &NearMiss| match &miss.reason {
         Reason::NotLinear { why: limit @ NotLinear::Beyond { .. }, .. } => {
@@ -80,21 +83,21 @@ pub fn near_misses(
     near_misses.filter(|(_, near_miss)| is_first(near_miss)).collect()
 }
 
-/// What is read off a plan.
+/// The near misses that were found in a plan so far.
 struct NearMisses<'n, 'r, 'g, 'm> {
     net: &'n Net<'r, 'g, 'm>,
     checked: &'n CheckedNodes,
     found: Vec<(ValueId, NearMiss)>,
-    /// Tensors of which something is said.
+    /// Tensors at which a near miss was found.
     told_of: IdSet<ValueId>,
 }
 
-/// One term, read at the depths at which it can be: `bn(conv(x))` is a scale of `conv(x)`, or a
-/// convolution of `x`. The nearest comes first.
+/// One term, read at all depths at which it can be read: `bn(conv(x))` is a scale of `conv(x)`,
+/// or a convolution of `x`. The nearest comes first.
 type Depths = Vec<Term<Geometry>>;
 
 impl NearMisses<'_, '_, '_, '_> {
-    /// Notes what was missed at the node `id`, which makes `output`.
+    /// Notes what was missed at node `id`, which makes `output`.
     fn note(&mut self, id: NodeId, output: ValueId) {
         let net = self.net;
         match (net.meanings.get(id), net.former(output).map(|id| net.terms(id))) {
@@ -114,7 +117,7 @@ impl NearMisses<'_, '_, '_, '_> {
         }
     }
 
-    /// The term at the depths at which it can be read.
+    /// Returns the term at the depths at which it can be read.
     fn depths(&self, term: &Term<Geometry>) -> Depths {
         let mut depths = vec![term.clone()];
         while let Some(last) = depths.last().filter(|_| depths.len() < MAX_DEPTHS)
@@ -144,14 +147,14 @@ impl NearMisses<'_, '_, '_, '_> {
         }
     }
 
-    /// Norms, scales and shifts of which nothing is said yet.
+    /// Notes norms, scales and shifts at which no near miss was found yet.
     fn note_what_stays(&mut self) {
         let reasons =
             Staying::of(self.net, self.checked).reasons(|output| self.told_of.contains(&output));
         reasons.into_iter().for_each(|(output, reason)| self.miss(output, reason));
     }
 
-    /// The reason, with the size that would help, if one would.
+    /// Returns the reason, which names the unknown size that would help, if one would.
     fn told(&self, reason: Reason, root: ValueId) -> Reason {
         let Reason::Geometry(Refusal::Unplaced(axis)) = reason else { return reason };
         let (reader, axis) = (self.net.reader, axis.saturating_add(2));
@@ -162,8 +165,8 @@ impl NearMisses<'_, '_, '_, '_> {
         Reason::NotLinear { node, why: reader.sizes.unknown(what) }
     }
 
-    /// A convolution or scale that could be read further back, where more of a size is known;
-    /// else, if it stands as it stood, one that could not.
+    /// Notes a convolution or scale that could be read further back if a size were known, or
+    /// another one; else, if the node stands as in the file, one that could not.
     fn note_term(&mut self, id: NodeId, output: ValueId, nearest: &Term<Geometry>) {
         let validity = |term: Term<Geometry>| Form::of_terms(vec![term]).validity(self.net.reader);
         let further = self.depths(nearest).into_iter().skip(1);
@@ -176,8 +179,8 @@ impl NearMisses<'_, '_, '_, '_> {
         }
     }
 
-    /// A norm behind a convolution, or two convolutions in a row, that nobody else needs, and
-    /// are not made one.
+    /// Notes a norm behind a convolution, or two convolutions in a row, if nobody else needs
+    /// what is between and they are not made one.
     fn note_sequence(&mut self, id: NodeId, output: ValueId, nearest: &Term<Geometry>) {
         let input = nearest.root;
         let Some(behind) = self.weighted(input).filter(|_| self.dies(id, input)) else { return };
@@ -185,12 +188,12 @@ impl NearMisses<'_, '_, '_, '_> {
         let is_norm = is_pointwise && nearest.map.channels.is_some();
         let is_product = [nearest, &behind].iter().any(|term| term.map.kind == ConvKind::MatMul);
         let refusal = match nearest.of(&behind) {
-            // A product of what a convolution made, flattened, or a view of a view: nobody
-            // expects it of anything but a norm.
+            // For a product of a convolution's flattened result, or for a view of a view,
+            // nobody expects one kernel; for a norm, one is expected.
             Err(Refusal::View) if !is_norm => return,
-            // Nor of a product along one axis and a convolution, or another product, along
-            // another: CoaT's head behind the convolution that mixes its scales, a DCT of
-            // columns behind that of rows.
+            // Nor is one expected of a product along one axis and a convolution, or another
+            // product, along another: CoaT's head behind the convolution that mixes its scales,
+            // a DCT of columns behind that of rows.
             Err(Refusal::Axes) if !is_norm && is_product => return,
             Err(refusal) => refusal,
             Ok(_) => return,
@@ -204,7 +207,7 @@ impl NearMisses<'_, '_, '_, '_> {
         }
     }
 
-    /// A sum with a convolution whose other operands stayed apart.
+    /// Notes a sum with a convolution from which other operands stayed apart.
     fn note_sum(&mut self, id: NodeId, output: ValueId, terms: &[Depths]) {
         let weighted: Vec<&Term<Geometry>> =
             terms.iter().filter_map(|term| nearest_convolution(term)).collect();
@@ -225,10 +228,11 @@ impl NearMisses<'_, '_, '_, '_> {
                     self.refusal_further_back(terms).or_else(|| self.different_inputs(first, other))
                 }
                 Some(term) => match merge_if_smaller(term, other, self.net.reader) {
-                    // A layer norm takes a mean away of what it is the mean of.
+                    // A layer norm subtracts from a tensor its own mean.
                     Err(_) if term.has_views() != other.has_views() => None,
                     Err(reason) => Some(self.told(reason, other.root)),
-                    // Legal and no dearer by itself: what it saves is needed elsewhere.
+                    // Legal and no dearer by itself: what the merge would save is needed
+                    // elsewhere.
                     Ok(_) => Some(Reason::ReadElsewhere(name(self.kept_branch(id, terms)))),
                 },
             });
@@ -239,11 +243,11 @@ impl NearMisses<'_, '_, '_, '_> {
         reasons.into_iter().for_each(|reason| self.miss(output, reason));
     }
 
-    /// That two convolutions do not read the same tensor, or why what one of them reads
-    /// is not the other's with a border. `None` if nobody expects that they did: products of two
-    /// tensors are added in every gate of a recurrent network; what is made by convolutions of
-    /// the other is a residual; and what has nothing in common but a convolution's result, or
-    /// nothing at all, was never meant to be two branches.
+    /// Returns that two convolutions do not read the same tensor, or why what one of them reads
+    /// is not the other's input with a border. `None` if nobody expects it: in every gate of a
+    /// recurrent network, products of two tensors are added; if the input of one is made by
+    /// convolutions of the other's, it is a residual; and if they have nothing in common but a
+    /// convolution's result, or nothing at all, they were never meant to be two branches.
     fn different_inputs(&self, one: &Term<Geometry>, other: &Term<Geometry>) -> Option<Reason> {
         let (left, right) = (one.root, other.root);
         for (value, root) in [(left, right), (right, left)] {
@@ -291,8 +295,8 @@ impl NearMisses<'_, '_, '_, '_> {
         matches!(meaning, Some(Meaning::Linear(_, map)) if kind_of(map) == TermKind::Conv)
     }
 
-    /// `value` and what it is computed from without a convolution, as far as a branch of usual
-    /// length.
+    /// Returns `value` and the tensors that it is computed from without a convolution, as far
+    /// back as the usual length of a branch.
     fn before_convolutions(&self, value: ValueId) -> IdSet<ValueId> {
         let graph = self.net.reader.graph;
         let mut seen = IdSet::default();
@@ -308,7 +312,7 @@ impl NearMisses<'_, '_, '_, '_> {
         seen
     }
 
-    /// Why two of the terms do not merge at a root that the two go back to.
+    /// Returns why two of the terms do not merge at a root from which both are computed.
     fn refusal_further_back(&self, terms: &[Depths]) -> Option<Reason> {
         let mut seen: IdMap<ValueId, &Term<Geometry>> = IdMap::default();
         for depths in terms {
@@ -330,7 +334,7 @@ impl NearMisses<'_, '_, '_, '_> {
         None
     }
 
-    /// The first operand that others read too.
+    /// Returns the first operand that others read too.
     fn kept_branch(&self, id: NodeId, terms: &[Depths]) -> ValueId {
         let operands = || terms.iter().filter_map(|term| term.first());
         let kept = operands().find(|operand| {
@@ -340,13 +344,13 @@ impl NearMisses<'_, '_, '_, '_> {
         kept.map(|operand| operand.root).or(any).unwrap_or_else(|| unreachable!("a sum has terms"))
     }
 
-    /// Why `operand`, which is added to a convolution of `root` (if there is one), is
-    /// not one itself.
+    /// Returns why `operand`, which is added to a convolution of `root` (if there is one), is
+    /// not a convolution itself.
     fn obstacle(&self, operand: ValueId, root: Option<ValueId>) -> Option<Reason> {
         let graph = self.net.reader.graph;
         let producer = graph.value(operand).producer?;
         let likeness = nearly::likeness(self.net, producer)?;
-        // Of an operator with thousands of inputs, many sums may ask.
+        // Many sums may ask about an operator with thousands of inputs.
         let reads_a_branch = || {
             graph.uses(producer).take(MAX_INPUTS).any(|input| {
                 self.weighted(self.net.meanings.source(input))
@@ -361,13 +365,13 @@ impl NearMisses<'_, '_, '_, '_> {
         is_expected.then(|| nearly::reason(self.net, producer)).flatten()
     }
 
-    /// The same, unless it is told of `operand` already.
+    /// Returns the same, unless a near miss at `operand` is noted already.
     fn news_of(&self, operand: ValueId, root: Option<ValueId>) -> Option<Reason> {
         self.obstacle(operand, root).filter(|_| !self.told_of.contains(&operand))
     }
 
-    /// Whether node `id` makes each position of one tensor into another one: neither a gate,
-    /// which is a product of two, nor a mean of one, as a layer norm takes away.
+    /// Whether node `id` turns each position of one tensor into one of another: it is neither a
+    /// gate, which is a product of two tensors, nor a mean, as a layer norm subtracts it.
     fn is_of_one_branch(&self, id: NodeId) -> bool {
         let (graph, constants) = (self.net.reader.graph, self.net.reader.constants);
         let node = graph.node(id);
@@ -376,18 +380,18 @@ impl NearMisses<'_, '_, '_, '_> {
         (is_one || node.has_bodies()) && !roles::reduces(node)
     }
 
-    /// Something behind a convolution that is nearly linear.
+    /// Notes a nearly linear node behind a convolution.
     fn note_nearly_linear(&mut self, output: ValueId, id: NodeId) {
         let Some(likeness) = nearly::likeness(self.net, id) else { return };
         let inputs = self.net.reader.graph.uses(id).map(|input| self.net.meanings.source(input));
-        // Behind a view, which gives them other axes, only a norm is looked for.
+        // Behind a view, which gives the result other axes, only a norm is looked for.
         let weighted = inputs.filter_map(|input| self.weighted(input));
         let mut roots = weighted.filter(|term| term.after.is_empty()).map(|term| term.root);
         let is_expected = match likeness {
             Likeness::Limited => true,
             Likeness::Linear => roots.next().is_some(),
             Likeness::OfPositions | Likeness::Operator => false,
-            // An Add of somebody's own, of two branches.
+            // A custom Add, of two branches.
             Likeness::Foreign => roots.next().is_some_and(|first| roots.any(|root| root == first)),
         };
         if let Some(reason) = is_expected.then(|| nearly::reason(self.net, id)).flatten() {
@@ -395,18 +399,19 @@ impl NearMisses<'_, '_, '_, '_> {
         }
     }
 
-    /// `value` as a convolution of the nearest tensor, if it is one term.
+    /// Returns `value` as a convolution of the nearest tensor, if it is one term.
     fn weighted(&self, value: ValueId) -> Option<Term<Geometry>> {
         let [term] = self.net.terms(self.net.former(value)?) else { return None };
         self.depths(term).into_iter().find(|term| term.kind == TermKind::Conv)
     }
 }
 
-/// How many weights `outer` of `inner` has as one kernel, at least, if it is one; `None` if one
-/// of the two has no channels of its own.
+/// Returns the least number of weights that `outer` of `inner` has as one kernel, if it is one;
+/// `None` if one of the two has no channels of its own.
 fn least_weights(outer: &Geometry, inner: &Geometry) -> Option<f64> {
     let (after, before) = (outer.channels?, inner.channels?);
-    // Depthwise beside depthwise stays so; beside others, each channel reads all of its group.
+    // Depthwise behind depthwise stays depthwise; otherwise each channel reads all of its
+    // group.
     let groups = after.groups.min(before.groups);
     let axes = 0..outer.windows.len().max(inner.windows.len());
     let taps = |axis| (outer.window(axis).taps, inner.window(axis).taps);
@@ -415,7 +420,8 @@ fn least_weights(outer: &Geometry, inner: &Geometry) -> Option<f64> {
     Some(taps * after.outputs as f64 * before.inputs as f64 / groups.max(1) as f64)
 }
 
-/// Of a tensor that others are only turned to, if it is.
+/// Returns the nearest convolution of these depths; if its root is only another tensor turned,
+/// the convolution of that tensor.
 fn nearest_convolution(depths: &Depths) -> Option<&Term<Geometry>> {
     let mut kernels = depths.iter().skip_while(|term| term.kind != TermKind::Conv).peekable();
     let mut nearest = kernels.next()?;

@@ -1,25 +1,30 @@
-//! What will be rewritten: blocks, their names, and their cost before and after.
+//! Plans what will be rewritten: the blocks, their names, and their cost before and after.
 //!
-//! The planner has a graph of its own, a [`net`]. [`rounds`] asks, in [`passes`] over where something
-//! [`changes`], the search ([`cuts`], and what pays only [`together`]) from where each tensor should
-//! be computed (each way of that is a [`candidate`]), and [`eliminate`] which tensors all their
-//! readers should do without: if with what goes away ([`mffc`]) that makes fewer nodes, and no more
-//! weights and multiply-adds ([`cost`], which counts a number that shifts several [`channels`] once
-//! for each), until nothing does. What is planned for a tensor is a [`form`], made by one of the [`recipes`],
-//! whose terms [`merge`] where that is legal, or are [`stacked`], and takes the place of a
-//! [`region`] of the file ([`replaced`] says what of it goes); [`decide`] says whether it becomes
-//! a [`block`]: if its weights exist in the model's type ([`fit`]), a [`border`] in it is what it
-//! was taken for, and it is right for the sizes that are known; and which branch is kept apart
-//! from its kernel ([`keep`]). Copies of kernels that others read too are made as far as that is
-//! wanted ([`copies`]); a kernel that nodes compute is stored in their place ([`computed`]); a
-//! tensor that a block makes on the way is its [`byproduct`], which others read in the place of
-//! [`turned_roots`]. A block is told by its [`name`] and its branches ([`describe`]); [`missed`]
-//! reads off the graph what nearly was one, and what [`stays`] beside none; both ask [`nearly`]
-//! what a single node looks like.
+//! The planner works on a graph of its own, the [`net`]. [`rounds`] repeats [`passes`] over the
+//! tensors around which something [`changes`]: the search ([`cuts`], and [`together`] for steps
+//! that pay only jointly) asks from where each tensor should be computed, where each way of
+//! computing it is a [`candidate`], and [`eliminate`] asks which tensors all their readers
+//! should do without. A change is made if, together with what goes away ([`mffc`]), it leaves
+//! fewer nodes and no more weights and multiply-adds ([`cost`], which counts a number that
+//! shifts several [`channels`] once for each), until no change does.
+//!
+//! What is planned for a tensor is a [`form`], made by one of the [`recipes`]; its terms
+//! [`merge`] where that is legal, or are [`stacked`]. It takes the place of a [`region`] of the
+//! file ([`replaced`] says which nodes of it go away). [`decide`] says whether the region
+//! becomes a [`block`]: its weights must exist in the model's type ([`fit`]), a [`border`] in it
+//! must be what it was taken for, and it must be right for the sizes that are known. [`keep`]
+//! says which branch is kept apart from its kernel.
+//!
+//! Kernels that others read too are copied as far as the caller wants it ([`copies`]); a kernel
+//! that nodes compute is stored in their place ([`computed`]); a tensor that a block makes on
+//! the way is its [`byproduct`], which others read in the place of [`turned_roots`]. A block is
+//! reported by its [`name`] and its branches ([`describe`]). [`missed`] reads off the graph what
+//! was nearly a block, and which norms, scales and shifts stay outside of blocks ([`stays`]);
+//! both ask [`nearly`] what a single node looks like.
 //!
 //! Writes nothing; what is decided here can be printed.
 //!
-//! Knows meanings and maps; not how a node is written.
+//! Knows meanings and maps; does not know how a node is written.
 
 mod block;
 mod border;

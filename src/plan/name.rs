@@ -1,4 +1,4 @@
-//! What blocks are called: the common part of their branches' names, and no two alike.
+//! The names of blocks: the common part of their branches' names, and no two alike.
 //!
 //! Knows the graph's names; decides nothing else.
 
@@ -11,32 +11,33 @@ use crate::plan::region::Region;
 
 /// Names for blocks and what is made for them.
 pub struct BlockNames {
-    /// A text that no name in the model contains: what is made of a block's name and
-    /// this is new, whatever follows.
+    /// A text that no name in the model contains: a name that is made of a block's name and
+    /// this text is new, whatever follows.
     suffix: String,
     unique: UniqueNames,
-    /// By the block's output: a block keeps its name whatever becomes of others.
+    /// The name of each block, by its output: a block keeps its name whatever becomes of
+    /// others.
     names: IdMap<ValueId, String>,
 }
 
 impl BlockNames {
-    /// Names that do not occur in a model's main graph or its bodies.
+    /// Returns names that do not occur in a model's main graph or its bodies.
     pub fn of(graph: &Graph) -> Self {
         let suffix = names::fresh(graph, ".fused");
         BlockNames { suffix, unique: UniqueNames::default(), names: IdMap::default() }
     }
 
-    /// What the names of what is made for the block called `name` begin with.
+    /// Returns what the names begin with of all that is made for the block called `name`.
     pub fn stem(&self, name: &str) -> String {
         format!("{name}{}", self.suffix)
     }
 
-    /// Forgets which blocks have which names, for a graph that comes next.
+    /// Forgets which blocks have which names, before the next graph.
     pub fn begin_graph(&mut self) {
         self.names.clear();
     }
 
-    /// The block's base name, or that with `_2`, `_3`, … if another has it.
+    /// Returns the block's base name, or that with `_2`, `_3`, … if another block has it.
     pub fn of_block(&mut self, graph: &Graph, meanings: &Meanings, region: &Region) -> String {
         if let Some(name) = self.names.get(&region.output) {
             return name.clone();
@@ -47,8 +48,8 @@ impl BlockNames {
     }
 }
 
-/// The common part of the names of the branches' kernels, else of their nodes,
-/// else the name of the block's output.
+/// Returns the common part of the names of the branches' kernels, else of their nodes, else the
+/// name of the block's output.
 fn block_name(graph: &Graph, meanings: &Meanings, region: &Region) -> String {
     let convolutions = || {
         region.nodes.iter().filter_map(|&id| match meanings.get(id) {
@@ -60,15 +61,15 @@ fn block_name(graph: &Graph, meanings: &Meanings, region: &Region) -> String {
     };
     let kernels = convolutions().map(|(_, kernel)| graph.value(kernel).name);
     let nodes = convolutions().map(|(node, _)| node.label());
-    // "onnx::Conv_28" says nothing.
+    // A name such as "onnx::Conv_28" says nothing.
     let telling = |name: &&str| !name.contains("::");
     common_path(kernels.filter(telling))
         .or_else(|| common_path(nodes))
         .unwrap_or_else(|| graph.value(region.output).name.to_owned())
 }
 
-/// The longest common beginning of `names` that ends where a part of a path ends;
-/// of a single name, all but its last part.
+/// Returns the longest common beginning of `names` that ends where a part of a path ends; for a
+/// single name, all but its last part.
 fn common_path<'n>(mut names: impl Iterator<Item = &'n str>) -> Option<String> {
     let first = names.next()?;
     let parts = |name: &'n str| name.split_inclusive(['.', '/', ':']).collect::<Vec<_>>();

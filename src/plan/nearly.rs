@@ -1,7 +1,7 @@
-//! What a node that is left alone by itself looks like: whether anybody would have expected it in a
-//! block. The nodes around it may say so, too; that is for those who look there.
+//! What a node that is left alone looks like by itself: whether anybody would have expected it
+//! in a block. The nodes around it may say so, too; that is judged by those who look there.
 //!
-//! Knows why nodes are not linear; nothing of what stands around them.
+//! Knows why nodes are not linear; knows nothing of what stands around them.
 
 use crate::facts::roles;
 use crate::onnx::ids::NodeId;
@@ -12,23 +12,24 @@ use crate::refusal::{NotLinear, Reason};
 /// What a node that is not linear looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Likeness {
-    /// A linear one, but for a limit of what is tried.
+    /// A linear node, but for a limit of what is tried.
     Limited,
-    /// A linear one, but for what the reason says.
+    /// A linear node, but for what the reason says.
     Linear,
-    /// One that has a number of its own for each position, where a linear one has one per channel.
+    /// A node that has a number of its own for each position, where a linear one has one per
+    /// channel.
     OfPositions,
     /// Another operator of the standard.
     Operator,
-    /// Anything: its operator is somebody's own.
+    /// Any node: its operator is a custom one.
     Foreign,
 }
 
-/// What node `id` looks like; `None` if it is linear.
+/// Returns what node `id` looks like; `None` if it is linear.
 pub fn likeness(net: &Net, id: NodeId) -> Option<Likeness> {
     Some(match why(net, id)? {
         NotLinear::Limit(_) => Likeness::Limited,
-        // A kernel that is evaluated may be stored, whatever is around.
+        // A kernel that is evaluated may be stored, whatever stands around it.
         NotLinear::Beyond { .. } if roles::slides(net.reader.graph.node(id)) => Likeness::Limited,
         NotLinear::Operator(_) => Likeness::Operator,
         NotLinear::Foreign(_) => Likeness::Foreign,
@@ -41,7 +42,7 @@ pub fn likeness(net: &Net, id: NodeId) -> Option<Likeness> {
     })
 }
 
-/// What is said of node `id`, if it is not linear.
+/// Returns the reason why node `id` is not linear, if it is not.
 pub fn reason(net: &Net, id: NodeId) -> Option<Reason> {
     let why = why(net, id)?.clone();
     Some(Reason::NotLinear { node: net.reader.graph.node(id).label().to_owned(), why })

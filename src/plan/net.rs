@@ -1,11 +1,12 @@
-//! The planner's graph: that of the file, in which some tensors are computed otherwise by now.
+//! The planner's graph: the graph of the file, in which some tensors are computed otherwise by
+//! now.
 //!
-//! Every linear tensor has a *form*, the sum of terms that its node is, or that it is planned
-//! to become; a tensor is *read* by live nodes and outputs, and goes away with its last reader.
-//! As a plan is made on what was planned before, nothing is left to find in the file that is
-//! written: it is this graph.
+//! Every linear tensor has a *form*, the sum of terms that its node is or that it is planned to
+//! become. A tensor is *read* by live nodes and graph outputs, and goes away with its last
+//! reader. Since a plan builds on what was planned before, nothing is left to find in the file
+//! that is written: it is this graph.
 //!
-//! Knows meanings, forms and costs; not which tensors should be computed otherwise.
+//! Knows meanings, forms and costs; does not decide which tensors should be computed otherwise.
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
@@ -25,53 +26,53 @@ use crate::plan::form::{Form, FormStep};
 use crate::plan::recipes::{PlannedNode, Recipes};
 use crate::plan::tails::Tails;
 
-/// How a tensor is computed otherwise.
+/// A form by which a tensor is planned to be computed, in the place of its node.
 #[derive(Debug, Clone)]
 pub struct PlannedForm {
-    /// A convolution per weighted term, the rest added.
+    /// The form: a convolution per weighted term, the rest added.
     pub form: Form<Geometry>,
-    /// The number of its steps.
+    /// The number of the recipe by which the form is made.
     pub recipe: usize,
-    /// What the new nodes cost, if they read their roots as these are.
+    /// What the new nodes cost if they read their roots as these are.
     pub count: Count,
-    /// The Transpose that they end with.
+    /// The Transpose that the new nodes end with, if they do.
     pub turn: Option<Box<LastTurn>>,
-    /// Nodes of the file that its terms stand for.
+    /// How many nodes of the file its terms stand for.
     pub size: usize,
 }
 
-/// See the module's documentation.
+/// The planner's graph; see the module's documentation.
 pub struct Net<'r, 'g, 'm> {
     /// The graph of the file.
     pub reader: &'r Reader<'g, 'm>,
     /// What its nodes compute.
     pub meanings: &'r Meanings,
-    /// Whether branches may be kept apart from their kernels, if these are less exact with them.
+    /// Whether branches may be kept apart from kernels that would be less exact with them.
     pub keeps_branches: bool,
-    /// Of each linear node as it stands.
+    /// The form of each linear node as it stands in the file.
     pub(super) forms: Table<NodeId, Form<Geometry>>,
-    /// What a node's constants and multiply-adds cost, if it has any.
+    /// What the constants and multiply-adds of a node cost, if it has any.
     costs: IdMap<NodeId, Count>,
     pub(super) planned: IdMap<NodeId, PlannedForm>,
-    /// The steps to what is planned.
+    /// The recipes of the planned forms.
     pub recipes: Recipes,
     /// Nodes that nothing needs any more.
     pub(super) gone: Table<NodeId, ()>,
     /// Nodes that compute the shapes of views: sizes, not elements of tensors.
     of_shapes: IdSet<NodeId>,
-    /// How often live nodes and outputs read a tensor.
+    /// How often live nodes and graph outputs read a tensor.
     reads: Table<ValueId, usize>,
-    /// How often any node of the file does that is needed, and outputs: those too that only
-    /// constants are computed from.
+    /// How often graph outputs and all nodes of the file that are needed use a tensor,
+    /// including the nodes from which only constants are computed.
     pub(super) uses: Table<ValueId, usize>,
-    /// Kernels that go away with their last reader only, and how often live nodes read them as
+    /// Kernels that go away only with their last reader, and how often live nodes read them as
     /// they stand.
     pub(super) kept: IdMap<ValueId, usize>,
 }
 
 impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
-    /// The graph as it stands in the file. A kernel goes away with each of its readers, as if
-    /// each had a copy; those of `kept` go away with the last one.
+    /// Returns the graph as it stands in the file. A kernel goes away with each of its readers,
+    /// as if each had a copy; a kernel in `kept` goes away with the last one.
     pub fn new(
         reader: &'r Reader<'g, 'm>,
         meanings: &'r Meanings,
@@ -99,7 +100,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
             let Some(output) = node.output() else { continue };
             let of_operand = |operand: &ValueId| channels.get(meanings.source(*operand)).copied();
             let made = meaning.operands().iter().find_map(of_operand);
-            // Asked only where a number shifts several channels.
+            // The readers are asked only where a number shifts several channels.
             let counted = |map: &LinearOp| {
                 let is_asked = made.is_none() && map.repeated_shifts(usize::MAX) > 0;
                 let read = is_asked.then(|| channels_read(reader, meanings, output)).flatten();
@@ -137,8 +138,9 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         net
     }
 
-    /// Tensors of which nothing but constants is computed are used, and not read: the shape of a
-    /// zero bias, a cast to the type of an activation go with what reads them.
+    /// Counts the readers of each tensor. A tensor from which only constants are computed is
+    /// used, but not read: the shape of a zero bias and a cast to the type of an activation go
+    /// with what reads them.
     fn count_reads(&mut self) {
         let graph = self.reader.graph;
         for &output in &graph.outputs {
@@ -166,7 +168,7 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         }
     }
 
-    /// What node `id` reads as it stands of what goes away with its last reader only.
+    /// Returns the kernels among `kept` that node `id` reads as it stands.
     pub(super) fn kept_kernels(&self, id: NodeId) -> Vec<ValueId> {
         if self.kept.is_empty() || self.is_planned(id) {
             return Vec::new();
@@ -175,12 +177,13 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         sources.filter(|source| self.kept.contains_key(source)).collect()
     }
 
-    /// Elements of the weights, biases and statistics that go away with node `id`, which makes
-    /// so many `channels`, or is behind a view of a tensor that has so many. A number that
-    /// shifts several of them is a parameter of each: of a bias, it is the same again.
+    /// Returns the number of elements of the weights, biases and statistics that go away with
+    /// node `id`, which makes `channels` channels or stands behind a view of a tensor that has
+    /// as many. A number that shifts several of them is a parameter of each, as it would be of
+    /// a bias.
     fn parameters(&self, id: NodeId, map: &LinearOp, channels: usize) -> f64 {
         let repeated = map.repeated_shifts(channels) as f64;
-        // Pads, bounds and scalars are no parameters.
+        // Pads, clamp bounds and scalars are no parameters.
         if !matches!(map, LinearOp::Conv { .. } | LinearOp::Diagonal { .. }) {
             return repeated;
         }
@@ -191,8 +194,8 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         own.map(|value| self.reader.constants.elements(value)).sum::<f64>() + repeated
     }
 
-    /// What node `id` of the file was read as a map of, if other nodes are between: even if
-    /// these are computed otherwise, it is needed.
+    /// Returns the operands that node `id` of the file was read as a map of, if other nodes
+    /// stand between: it needs them even if these nodes are computed otherwise.
     fn read_behind_consumed(&self, id: NodeId) -> impl Iterator<Item = ValueId> + use<> {
         let consumes = !self.meanings.consumed(id).is_empty();
         let meaning = self.meanings.get(id).filter(|_| consumes);
@@ -201,68 +204,70 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         sources.collect::<Vec<_>>().into_iter()
     }
 
-    /// Whether the node is there and makes something of the tensors that are read.
+    /// Whether the node is there and computes something from the tensors that are read.
     pub fn is_live(&self, id: NodeId) -> bool {
         self.meanings.get(id).is_some() && !self.gone.contains(id)
     }
 
-    /// The live linear nodes, in topological order of what they make.
+    /// Returns the live linear nodes with their outputs, in topological order.
     pub fn tensors(&self) -> impl Iterator<Item = (NodeId, ValueId)> {
         let nodes = self.reader.graph.nodes().filter(|&(id, _)| self.forms.contains(id));
         let live = nodes.filter(|&(id, _)| self.is_live(id));
         live.filter_map(|(id, node)| Some((id, node.output()?)))
     }
 
-    /// The node whose form `value` has; `None` if it has none.
+    /// Returns the node whose form is that of `value`; `None` if `value` has no form.
     pub fn former(&self, value: ValueId) -> Option<NodeId> {
         let producer = self.reader.graph.value(value).producer?;
         self.forms.contains(producer).then_some(producer)
     }
 
-    /// Whether what a change of what node `id` reads means for what it makes is a matter of the
-    /// search: it is linear, hands on elements, or nothing but constants is computed of it.
+    /// Whether the search follows a change from what node `id` reads to what it makes: the node
+    /// is linear, or passes elements on, or only constants are computed from it.
     pub fn connects(&self, id: NodeId) -> bool {
         self.forms.contains(id) || self.passes_on(id) || !self.is_live(id)
     }
 
-    /// What node `id` reads as it stands.
+    /// Returns what node `id` reads as it stands in the file.
     pub fn read_in_file(&self, id: NodeId) -> impl Iterator<Item = ValueId> {
         self.reader.graph.uses(id).chain(self.read_behind_consumed(id))
     }
 
-    /// The form of what node `id` makes, as it is computed now.
+    /// Returns the form of what node `id` makes, as it is computed now.
     pub fn form(&self, id: NodeId) -> Option<&Form<Geometry>> {
         self.planned.get(&id).map(|planned| &planned.form).or_else(|| self.forms.get(id))
     }
 
-    /// The terms of that form.
+    /// Returns the terms of this form.
     pub fn terms(&self, id: NodeId) -> &[Term<Geometry>] {
         self.form(id).map(|form| form.terms.as_slice()).unwrap_or_default()
     }
 
-    /// How many nodes of the file compute what node `id` makes from the roots of its form.
+    /// Returns how many nodes of the file compute what node `id` makes from the roots of its
+    /// form.
     pub fn size(&self, id: NodeId) -> usize {
         self.planned.get(&id).map_or(1, |planned| planned.size)
     }
 
-    /// How often live nodes and outputs read `value`.
+    /// Returns how often live nodes and graph outputs read `value`.
     pub fn reads(&self, value: ValueId) -> usize {
         self.reads.get(value).copied().unwrap_or(0)
     }
 
-    /// Whether node `id`'s tensor is computed otherwise.
+    /// Whether the tensor of node `id` is computed otherwise than in the file.
     pub fn is_planned(&self, id: NodeId) -> bool {
         self.planned.contains_key(&id)
     }
 
-    /// What is computed otherwise, in topological order.
+    /// Returns the planned forms and their nodes, in topological order.
     pub fn planned(&self) -> Vec<(NodeId, &PlannedForm)> {
         let mut planned: Vec<_> = self.planned.iter().map(|(&id, planned)| (id, planned)).collect();
         planned.sort_unstable_by_key(|&(id, _)| id);
         planned
     }
 
-    /// Tells of what node `id` reads, and through which term if it is linear.
+    /// Calls `tell` with each tensor that node `id` reads, and with the term that reads it if
+    /// the node is linear.
     pub fn each_read(&self, id: NodeId, mut tell: impl FnMut(ValueId, Option<&Term<Geometry>>)) {
         match self.planned.get(&id) {
             Some(planned) => {
@@ -275,18 +280,19 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         }
     }
 
-    /// The kernel of node `id` as it stands, if nodes compute it.
+    /// Returns the kernel of node `id` as it stands, if nodes compute that kernel.
     pub fn computed_kernel(&self, id: NodeId) -> Option<ValueId> {
         computed_kernel(self.reader, self.meanings, id).filter(|_| !self.is_planned(id))
     }
 
-    /// What node `id` of the file is the sum of, the first of it, if it is linear.
+    /// Returns the first term of node `id` as it stands in the file, if it is linear.
     pub(super) fn term_in_file(&self, id: NodeId) -> Option<&Term<Geometry>> {
         self.forms.get(id)?.terms.first()
     }
 
-    /// What node `id` costs as it stands, or as it is planned. Engines leave out another name
-    /// of a tensor, and next to what computes elements, what computes a shape is nothing.
+    /// Returns the cost of node `id` as it stands, or as it is planned. Another name of a
+    /// tensor costs nothing, since engines drop it, nor does what computes a shape, next to
+    /// what computes elements.
     pub fn count(&self, id: NodeId) -> Count {
         match self.planned.get(&id) {
             Some(planned) => self.turned_back(&planned.form.terms).unwrap_or(planned.count),
@@ -296,12 +302,12 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         }
     }
 
-    /// Whether node `id` hands on elements of a tensor, without a form.
+    /// Whether node `id` passes on elements of a tensor, without a form.
     pub(super) fn passes_on(&self, id: NodeId) -> bool {
         self.is_alias(id) || matches!(self.meanings.get(id), Some(Meaning::Parted(..)))
     }
 
-    /// Whether node `id` makes means, as it stands in the file.
+    /// Whether node `id`, as it stands in the file, makes means.
     pub fn makes_means(&self, id: NodeId) -> bool {
         let meaning = self.meanings.get(id).filter(|_| !self.is_planned(id));
         matches!(meaning, Some(Meaning::Linear(_, LinearOp::Filter { mean: Some(_), .. })))
@@ -316,14 +322,15 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         Count { nodes: 1, ..count }
     }
 
-    /// Whether nothing but constants is computed of the node that makes `value`.
+    /// Whether only constants are computed from what the producer of `value` makes.
     pub(super) fn is_computed(&self, value: ValueId) -> bool {
         let producer = self.reader.graph.value(value).producer;
         producer.is_some_and(|producer| !self.is_live(producer))
     }
 
-    /// Nodes of which nothing but constants is computed, and that go with `values`: `lost` says how
-    /// many uses of each tensor are gone, and takes those that go with the dead nodes.
+    /// Returns the nodes from which only constants are computed and that go away with `values`.
+    /// `lost` says how many uses of each tensor are gone; the uses that go with the dead nodes
+    /// are added to it.
     pub(super) fn dead_constants(
         &self,
         values: Vec<ValueId>,
@@ -332,8 +339,8 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
         DeadConstants::of(self.reader, values, &|id| self.is_live(id), &self.uses, lost)
     }
 
-    /// Computes `id`'s tensor by this form from now on, which was found in these steps; returns the
-    /// tensors that are computed otherwise or read more or less often since.
+    /// Computes the tensor of node `id` by this form from now on, which was found in these
+    /// steps. Returns the tensors that are computed otherwise or read more or less often since.
     pub fn plan(
         &mut self,
         id: NodeId,

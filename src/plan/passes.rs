@@ -1,6 +1,7 @@
-//! Passes over the tensors, in each of which every tensor that may have a better form gets it.
+//! Passes over the tensors, in each of which every tensor for which a better form is found gets
+//! it.
 //!
-//! Knows the planner's graph and the search by its results.
+//! Knows the planner's graph, and the search by its results.
 
 use crate::onnx::ids::{IdSet, NodeId, ValueId};
 use crate::plan::changes::{ChangeTimes, Searched};
@@ -9,7 +10,7 @@ use crate::plan::eliminate::eliminate;
 use crate::plan::net::Net;
 use crate::plan::refused::Refused;
 
-/// What a form may compute that others need, too.
+/// What a form may compute again although others need it, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Repeats {
     /// Nothing.
@@ -18,21 +19,21 @@ enum Repeats {
     SomeNodes,
 }
 
-/// What passes have found out.
+/// What the passes have found out so far.
 #[derive(Debug)]
 pub struct Passes {
     changes: ChangeTimes,
-    /// For forms that repeat nothing.
+    /// Searches for forms that repeat nothing.
     searched: Searched,
-    /// For others.
+    /// Searches for forms that repeat some nodes.
     searched_repeating: Searched,
-    /// Tensors with a form that was left out because it repeats something.
+    /// Nodes for whose tensors a form was left out because it repeats something.
     repeating: IdSet<NodeId>,
     limits: MetLimits,
 }
 
 impl Passes {
-    /// Before the first one.
+    /// Returns the state before the first pass.
     pub fn over(net: &Net) -> Self {
         Passes {
             changes: ChangeTimes::of(net),
@@ -43,16 +44,16 @@ impl Passes {
         }
     }
 
-    /// Gives tensors better forms; whether there are any.
+    /// Gives tensors better forms; returns whether there are any.
     ///
-    /// First without what others need: a norm before a kernel that reads a convolution with other
-    /// readers is to go into the kernel, not to become another convolution.
+    /// Forms that repeat nothing come first: a norm between a convolution with other readers
+    /// and a kernel is to go into that kernel, not to become another convolution.
     pub fn find_more(&mut self, net: &mut Net, refused: &Refused) -> bool {
         self.improve_each(net, refused, Repeats::Nothing)
             || self.improve_each(net, refused, Repeats::SomeNodes)
     }
 
-    /// Gives each tensor the best form that is found; whether any has another one then.
+    /// Gives each tensor the best form that is found; returns whether any form has changed.
     fn improve_each(&mut self, net: &mut Net, refused: &Refused, repeating: Repeats) -> bool {
         let mut is_changed = false;
         let tensors: Vec<(NodeId, ValueId)> = net.tensors().collect();
@@ -82,8 +83,9 @@ impl Passes {
         is_changed
     }
 
-    /// Whether another search may find what none has found; it is noted. Whether a form that
-    /// repeats something is left out is known once the tensor was searched for others.
+    /// Returns whether another search may find what no search has found, and notes that it
+    /// begins. Whether a form was left out because it repeats something is known only once the
+    /// tensor was searched for forms that repeat nothing.
     fn begins_search(&mut self, tensor: (NodeId, ValueId), repeating: Repeats) -> bool {
         let is_known = self.changes.are_searched(tensor, &self.searched);
         let (is_new, searched) = match repeating {
@@ -99,19 +101,21 @@ impl Passes {
         is_new && (repeating == Repeats::Nothing || self.repeating.contains(&tensor.0))
     }
 
-    /// Does without tensors where all their readers are better without them; whether there are any.
+    /// Eliminates tensors where all their readers are better off without them; returns whether
+    /// there are any.
     pub fn eliminate(&mut self, net: &mut Net, refused: &Refused) -> bool {
         let changed = eliminate(net, refused);
         self.note(&changed)
     }
 
-    /// Notes what is computed otherwise or read more or less often; whether there is any.
+    /// Notes the tensors that are computed otherwise or read more or less often; returns
+    /// whether there are any.
     fn note(&mut self, changed: &[ValueId]) -> bool {
         self.changes.note(changed);
         !changed.is_empty()
     }
 
-    /// Limits that searches of tensors that are still there have met.
+    /// Returns the limits that were met by searches at tensors that are still there.
     pub fn limits(mut self, net: &Net) -> MetLimits {
         let graph = net.reader.graph;
         let is_live =

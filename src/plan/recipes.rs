@@ -1,6 +1,7 @@
-//! How forms are made: the steps that the search has found on shapes, to be taken again on weights.
+//! How forms are made: the steps that the search has found on shapes, to be taken again on
+//! weights.
 //!
-//! Knows forms and what nodes mean; not which steps pay.
+//! Knows forms and what nodes mean; does not decide which steps pay.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,26 +14,26 @@ use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 use crate::plan::form::{Form, FormStep};
 
-/// A node, and the number of the recipe that it is planned by, if it is.
+/// A node, with the number of the recipe by which it is planned, if it is planned.
 #[derive(Debug, Clone, Copy)]
 pub struct PlannedNode {
     /// The node.
     pub id: NodeId,
-    /// The number of its recipe.
+    /// The number of its recipe; `None` if the node stands as in the file.
     pub recipe: Option<usize>,
 }
 
-/// The steps to a form.
+/// The steps to one form.
 #[derive(Debug, Clone)]
 struct Recipe {
-    /// The node that it begins with, as it was planned before.
+    /// The node that the form begins with, as it was planned before.
     start: PlannedNode,
     /// The steps from there.
     steps: Vec<FormStep<PlannedNode>>,
 }
 
-/// The steps to all forms that were planned for a graph, each by its number. None needs one
-/// of a higher number.
+/// The steps to all forms that were planned for a graph, each under its number. No recipe needs
+/// one of a higher number.
 #[derive(Debug, Clone, Default)]
 pub struct Recipes(Vec<Recipe>);
 
@@ -42,7 +43,7 @@ pub enum WeightError {
     /// The model is malformed.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// The weights refuse what the shapes allowed.
+    /// The weights do not allow what the shapes allowed.
     #[error(transparent)]
     Refusal(#[from] Refusal),
     /// A kernel is computed by a sub-graph that the engine cannot run.
@@ -51,16 +52,18 @@ pub enum WeightError {
 }
 
 impl Recipes {
-    /// Notes the steps from a node, or from what it was planned as; returns their number.
+    /// Notes the steps from a node, or from what it was planned as; returns the number of the
+    /// recipe.
     pub fn note(&mut self, start: PlannedNode, steps: Vec<FormStep<PlannedNode>>) -> usize {
         self.0.push(Recipe { start, steps });
         self.0.len().saturating_sub(1)
     }
 
-    /// The terms of form `wanted`, with their weights.
+    /// Returns the terms of form `wanted`, with their weights.
     ///
     /// # Errors
-    /// If a weight cannot be read or computed, or is not what the shapes allowed.
+    /// Returns an error if a weight cannot be read or computed, or does not allow what the
+    /// shapes allowed.
     pub fn with_weights(
         &self,
         wanted: usize,
@@ -103,8 +106,8 @@ impl Recipes {
         Ok(made.remove(&wanted).map(|form| form.terms).unwrap_or_default())
     }
 
-    /// The forms that `number` is made of, and itself, each behind those that it needs; and how
-    /// often each is needed.
+    /// Returns form `number` and the forms that it is made of, each behind those that it needs,
+    /// and how often each is needed.
     fn uses(&self, number: usize) -> BTreeMap<usize, usize> {
         let mut uses = BTreeMap::from([(number, 0)]);
         let mut open = BTreeSet::from([number]);
@@ -124,8 +127,8 @@ impl Recipes {
     }
 }
 
-/// Form `number`. It moves to the last that needs it: sums of thousands of operands are not
-/// copied at every step.
+/// Returns form `number`. The form is moved to the last step that needs it, so that sums of
+/// thousands of operands are not copied at every step.
 fn taken<L: Linear>(
     made: &mut HashMap<usize, Form<L>>,
     uses: &mut BTreeMap<usize, usize>,

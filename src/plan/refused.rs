@@ -1,7 +1,7 @@
 //! What the plan does without: forms that were planned and refused, and blocks that the caller
-//! wants as they are.
+//! wants left as they are.
 //!
-//! Knows tensors, the roots of their forms, and reasons; not how these are found.
+//! Knows tensors, the roots of their forms, and reasons; does not know how these are found.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,8 @@ use crate::onnx::ids::{IdMap, IdSet, NodeId, ValueId};
 use crate::plan::region::Region;
 use crate::refusal::{NearMiss, Reason, Subject};
 
-/// How often a graph is planned anew because a form of it was refused, before more than that
-/// form is left alone; in real models these nest a few deep.
+/// Upper bound on how often a graph is planned anew because one of its forms was refused,
+/// before more than that form is left alone; in real models, refused forms nest a few deep.
 const MAX_RETRIES: usize = 8;
 
 const TOO_MANY_RETRIES: Reason = Reason::Limit(
@@ -21,25 +21,26 @@ const TOO_MANY_RETRIES: Reason = Reason::Limit(
      each time",
 );
 
-/// Nodes inside of what a check refused, and its reason; `None` if that is told of the whole.
+/// Nodes inside regions that a check refused, with its reason; `None` if that is reported for
+/// the whole region.
 pub type CheckedNodes = IdMap<NodeId, Option<Reason>>;
 
-/// See the module's documentation.
+/// The refused forms and skipped blocks; see the module's documentation.
 #[derive(Debug, Default)]
 pub struct Refused {
     /// Tensors that stay as they are.
     tensors: IdSet<ValueId>,
-    /// By what they make, the roots of forms.
+    /// For each tensor, the roots of its refused forms.
     forms: IdMap<ValueId, Vec<BTreeSet<ValueId>>>,
     near_misses: Vec<(ValueId, NearMiss)>,
-    /// All nodes of regions that were refused, with what the first of these makes, and the
-    /// reason.
+    /// All nodes of regions that were refused, each with the output of the first such region,
+    /// and the reason.
     inside: IdMap<NodeId, (ValueId, Reason)>,
-    /// How often that led to another search.
+    /// How often a refusal led to another search.
     retries: usize,
-    /// Whether something was refused since.
+    /// Whether something was refused since the last search began.
     is_new: bool,
-    /// Whether not all smaller regions were looked for.
+    /// Whether some smaller regions were not looked for.
     is_limited: bool,
 }
 
@@ -56,7 +57,8 @@ impl Refused {
         !refused.contains(&roots)
     }
 
-    /// The caller wants the block called `name` as it is, and no part of it touched either.
+    /// Leaves the block called `name` as it is, as the caller wants it, and touches no part of
+    /// it either.
     pub fn skip(&mut self, graph: &Graph, region: &Region, name: String) {
         self.is_new = true;
         self.tensors.extend(made_in(graph, region));
@@ -65,18 +67,19 @@ impl Refused {
         self.near_misses.push((region.output, near_miss));
     }
 
-    /// The region does not become a block; others of its output may, and smaller ones inside
-    /// it: fewer of them, if that was tried too often.
+    /// Refuses the region as a block. Other regions of its output may become one, and smaller
+    /// ones inside it; the more often that was tried, the fewer of these.
     pub fn refuse(&mut self, graph: &Graph, region: &Region, reason: Reason) {
         self.is_new = true;
         self.forms.entry(region.output).or_default().push(region.cuts.clone());
-        // Of a long row, one after the other would be refused: twice as many each time.
+        // In a long row, one region after the other would be refused: twice as many tensors are
+        // left alone each time.
         if let Some(more) = self.retries.checked_sub(MAX_RETRIES) {
             let last = 1 << more.min(usize::BITS as usize / 2);
             self.tensors.extend(made_in(graph, region).rev().take(last));
             self.is_limited = true;
         }
-        // Of a region and the smaller ones inside it, the whole is the news.
+        // Of a region and the smaller ones inside it, only the whole is reported.
         let last = region.nodes.last().filter(|node| !self.inside.contains_key(node));
         if let Some(&last) = last {
             let node = graph.node(last).label().to_owned();
@@ -89,14 +92,15 @@ impl Refused {
         }
     }
 
-    /// Begins another search, if something was refused in the last one; whether that is so.
+    /// Begins another search if something was refused in the last one; returns whether that is
+    /// so.
     pub fn retry(&mut self) -> bool {
         self.retries = self.retries.saturating_add(1);
         std::mem::take(&mut self.is_new)
     }
 
-    /// What is inside of what was refused. Of a whole that became part of a block after all,
-    /// nothing is told: what that block leaves alone has the reason.
+    /// Returns the nodes inside refused regions. If such a region became part of a block after
+    /// all, it is not reported itself: what that block leaves alone has the reason.
     pub fn checked(&self, is_made: impl Fn(ValueId) -> bool) -> CheckedNodes {
         let inside = self.inside.iter();
         let told =
@@ -104,7 +108,8 @@ impl Refused {
         told.collect()
     }
 
-    /// Why what was refused is left alone, but for what became part of a block after all.
+    /// Returns why refused regions are left alone, except for those that became part of a block
+    /// after all.
     pub fn near_misses(self, is_made: impl Fn(ValueId) -> bool) -> Vec<NearMiss> {
         let refused = self.near_misses.into_iter().filter(|&(output, _)| !is_made(output));
         let mut near_misses: Vec<NearMiss> = refused.map(|(_, near_miss)| near_miss).collect();
@@ -114,7 +119,7 @@ impl Refused {
         near_misses
     }
 
-    /// Whether it is told already why `tensor` is as it is.
+    /// Whether it is reported already why `tensor` is as it is.
     pub fn concerns(&self, tensor: ValueId) -> bool {
         self.tensors.contains(&tensor) || self.forms.contains_key(&tensor)
     }

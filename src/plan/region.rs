@@ -1,6 +1,6 @@
 //! A region: the part of a graph that computes one tensor from others.
 //!
-//! Knows what nodes read; not where regions should end, nor what they become.
+//! Knows what nodes read; knows neither where regions should end nor what they become.
 
 use std::collections::BTreeSet;
 
@@ -15,16 +15,16 @@ use crate::ops::reader::Reader;
 pub struct Region {
     /// The tensor it computes.
     pub output: ValueId,
-    /// Tensors at which it stops: its roots are among them.
+    /// Tensors at which it stops; its roots are among them.
     pub cuts: BTreeSet<ValueId>,
     /// Its nodes, in topological order.
     pub nodes: Vec<NodeId>,
-    /// Those of them that are read only together with another one.
+    /// Nodes of the region that were read only together with another node.
     pub consumed: BTreeSet<NodeId>,
 }
 
 impl Region {
-    /// The region of `output` that stops at `cuts`.
+    /// Returns the region of `output` that stops at `cuts`.
     pub fn new(
         reader: &Reader,
         meanings: &Meanings,
@@ -51,12 +51,12 @@ impl Region {
         Region { output, cuts, nodes: nodes.into_iter().collect(), consumed }
     }
 
-    /// The nodes that were read each on its own.
+    /// Returns the nodes that were each read on their own.
     pub fn read_nodes(&self) -> impl Iterator<Item = NodeId> {
         self.nodes.iter().copied().filter(|id| !self.consumed.contains(id))
     }
 
-    /// For which inputs its nodes were read rightly.
+    /// Returns the inputs for which its nodes were read correctly.
     pub fn validity(&self, meanings: &Meanings) -> Validity {
         let mut valid = Validity::default();
         for &id in &self.nodes {

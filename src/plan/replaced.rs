@@ -1,6 +1,6 @@
 //! What goes away with a region, once the planner's graph is what will be written.
 //!
-//! Knows that graph; not what takes a region's place.
+//! Knows that graph; does not know what takes a region's place.
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
@@ -13,14 +13,15 @@ use crate::plan::region::Region;
 
 /// What goes away with a region.
 pub struct Removed {
-    /// Its nodes, what computes their kernels among them.
+    /// The nodes of the region that go away, and those that compute their kernels.
     pub nodes: IdSet<NodeId>,
-    /// What those of them cost that go with no other region.
+    /// The cost of those nodes that go away with no other region.
     pub count: Count,
 }
 
 impl Net<'_, '_, '_> {
-    /// What goes away with `region`; nodes that are `claimed` by another one are not counted.
+    /// Returns what goes away with `region`; nodes that are `claimed` by another one are not
+    /// counted.
     pub fn removed(&self, region: &Region, claimed: &IdSet<NodeId>) -> Removed {
         let graph = self.reader.graph;
         let once = Macs::each(1.0);

@@ -1,5 +1,5 @@
-//! The loop: tensors are planned anew until nothing gains, and once more where what was planned
-//! is refused.
+//! The planning loop: tensors are planned anew until no plan gains, and everything is planned
+//! once more if a part of the plan is refused.
 //!
 //! Knows the search and the decision by their results; edits nothing.
 
@@ -25,42 +25,43 @@ use crate::plan::share::share_tensors;
 use crate::plan::turned_roots::{self, outputs_read};
 use crate::refusal::{NearMiss, Reason};
 
-/// How often all tensors are gone through. Each time one is computed with fewer nodes; real
-/// models need three times.
+/// Upper bound on the number of passes over all tensors. Each pass computes at least one tensor
+/// with fewer nodes; real models need three passes.
 const MAX_PASSES: usize = 64;
 
 const TOO_MANY_PASSES: Reason =
     Reason::Limit("the search makes at most 64 passes over the tensors");
 
-/// What will be done, and what will not.
+/// What will be rewritten, and what will not.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
-    /// In topological order.
+    /// The blocks, in topological order.
     pub blocks: Vec<Block>,
-    /// Places left alone.
+    /// Places that are left alone.
     pub near_misses: Vec<NearMiss>,
-    /// How their forms are made.
+    /// The recipes by which the forms of the blocks are made.
     pub recipes: Recipes,
-    /// What the blocks copy.
+    /// The kernels that the blocks copy.
     pub copies: KernelCopies,
 }
 
-/// What a caller wants of blocks.
+/// What a caller wants of the plan.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted<'w> {
-    /// Those of these names are left alone.
+    /// Names of blocks that are left alone.
     pub skip: &'w [String],
-    /// Whether identities stay apart from kernels.
+    /// Whether identity branches stay apart from kernels.
     pub keep_identity: KeepIdentity,
 }
 
-/// Plans the rewrite of a graph as it is `wanted`. `names` serve all graphs of a model.
+/// Plans the rewrite of a graph as it is `wanted`. The same `names` serve all graphs of a
+/// model.
 pub fn plan(reader: &Reader, meanings: &Meanings, names: &mut BlockNames, wanted: Wanted) -> Plan {
     planned(reader, meanings, names, wanted, &KernelCopies::default())
 }
 
-/// As [`plan`], without the `copies` that it makes, by which the model would grow by the fraction
-/// `growth` of its parameters.
+/// Plans as [`plan`] does, but without the kernel `copies` that it makes, by which the model
+/// would grow by the fraction `growth` of its parameters.
 pub fn without_copies(
     reader: &Reader,
     meanings: &Meanings,
@@ -136,8 +137,8 @@ fn planned(
     }
 }
 
-/// Plans tensors until nothing gains, without what is `refused`. Each time there are fewer
-/// nodes.
+/// Plans better forms, none of them `refused`, until none gains; returns the limits that were
+/// met. Each round leaves fewer nodes.
 fn improve(net: &mut Net, refused: &Refused) -> MetLimits {
     let mut passes = Passes::over(net);
     for _ in 0..MAX_PASSES {
@@ -152,7 +153,8 @@ fn improve(net: &mut Net, refused: &Refused) -> MetLimits {
     limits
 }
 
-/// What the blocks make on the way that nodes of the file make of their outputs, by these.
+/// Returns, for each block output that has one, the by-product: the tensor that the block makes
+/// on the way and a node of the file makes of that output.
 fn byproducts(net: &Net, blocks: &[Block]) -> IdMap<ValueId, ValueId> {
     let promised = |node: &NodeId| {
         let valid = net.meanings.validity(*node);
@@ -168,10 +170,10 @@ fn byproducts(net: &Net, blocks: &[Block]) -> IdMap<ValueId, ValueId> {
     blocks.iter().filter_map(of_block).collect()
 }
 
-/// Keeps the blocks that are needed once all are made with these `byproducts`, and of those the
-/// ones whose blocks' outputs are needed, too. *Counter-example to all*: of a tensor, a node asks
-/// for the size alone, by which another tensor is expanded to what it is already; without that
-/// Expand, nothing needs the tensor.
+/// Keeps the blocks of which something is needed once all are made with these `byproducts`, and
+/// keeps the by-products of blocks whose outputs are needed, too. *Counter-example to keeping
+/// all*: of a tensor, a node asks for the size alone, by which another tensor is expanded to
+/// the shape that it has already; without that Expand, nothing needs the tensor.
 fn keep_needed(graph: &Graph, blocks: &mut Vec<Block>, byproducts: IdMap<ValueId, ValueId>) {
     for block in blocks.iter_mut() {
         let tensor = byproducts.get(&block.region.output).copied();
@@ -182,7 +184,7 @@ fn keep_needed(graph: &Graph, blocks: &mut Vec<Block>, byproducts: IdMap<ValueId
         let needed = needed(graph, blocks);
         let before = blocks.len();
         blocks.retain(|block| block.tensors_made().any(|tensor| needed.contains(&tensor)));
-        // What only a by-product is made of need not be made behind it.
+        // An output that is needed only to make its by-product need not be made behind that.
         let is_alone = |block: &&mut Block| {
             block.byproduct.is_some() && !needed.contains(&block.region.output)
         };
@@ -194,8 +196,8 @@ fn keep_needed(graph: &Graph, blocks: &mut Vec<Block>, byproducts: IdMap<ValueId
     }
 }
 
-/// The node of the file that makes its by-product goes away with the block. What computes a shape
-/// for that node goes too, and counts nothing.
+/// Counts the node of the file that makes the block's by-product: it goes away with the block.
+/// What computes a shape for that node goes too, and counts nothing.
 fn count_byproduct(net: &Net, block: &mut Block) {
     let graph = net.reader.graph;
     let byproduct = block.byproduct.as_ref().and_then(|byproduct| byproduct.of_file);
@@ -207,7 +209,8 @@ fn count_byproduct(net: &Net, block: &mut Block) {
     }
 }
 
-/// A block whose by-product alone is read does not make its output.
+/// Takes one node off each block of which only the by-product is read: it does not make its
+/// output.
 fn count_unread(reader: &Reader, blocks: &mut [Block]) {
     if blocks.iter().all(|block| block.byproduct.is_none()) {
         return;
@@ -221,7 +224,7 @@ fn count_unread(reader: &Reader, blocks: &mut [Block]) {
     }
 }
 
-/// Tensors that are needed, of those that blocks make.
+/// Returns those of the tensors made by blocks that are needed.
 fn needed(graph: &Graph, blocks: &[Block]) -> IdSet<ValueId> {
     let producer = |value| graph.value(value).producer;
     let made: Vec<(ValueId, Vec<ValueId>)> = blocks.iter().flat_map(Block::made).collect();

@@ -1,5 +1,5 @@
-//! What blocks share: those that do the same with the same constants share the tensors that
-//! take the place of these.
+//! The tensors that blocks share: blocks that do the same with the same constants share the
+//! tensors that take the place of these.
 //!
 //! Knows blocks and the constants that they read; decides nothing about them.
 
@@ -18,7 +18,7 @@ use crate::ops::reader::Reader;
 use crate::plan::block::Block;
 use crate::plan::region::Region;
 
-/// The initializers that a region reads.
+/// Returns the initializers that a region reads.
 fn initializers_read(reader: &Reader, meanings: &Meanings, region: &Region) -> Vec<ValueId> {
     let uses = region.nodes.iter().flat_map(|&id| reader.graph.uses(id));
     let sources = uses.map(|value| meanings.source(value));
@@ -46,13 +46,13 @@ pub fn share_tensors(reader: &Reader, meanings: &Meanings, blocks: &mut [Block])
     }
 }
 
-/// What is equal of blocks that are the same, and of hardly any others: each is compared
-/// with one other block, not with all that read the same constants.
+/// Returns a hash that is equal for blocks that are the same and for hardly any others: each
+/// block is compared with one other block, not with all that read the same constants.
 fn digest(reader: &Reader, meanings: &Meanings, block: &Block, hashes: &RandomState) -> u64 {
     let (graph, constants) = (reader.graph, reader.constants);
     let mut hasher = hashes.build_hasher();
     initializers_read(reader, meanings, &block.region).hash(&mut hasher);
-    // What is made inside and what is read are numbered in the order in which they occur.
+    // Tensors that are made inside or read are numbered in the order in which they occur.
     let mut numbers: IdMap<ValueId, usize> = IdMap::default();
     let mut encoded = Vec::new();
     for &id in &block.region.nodes {
@@ -69,7 +69,7 @@ fn digest(reader: &Reader, meanings: &Meanings, block: &Block, hashes: &RandomSt
                 let next = numbers.len();
                 numbers.entry(input).or_insert(next).hash(&mut hasher);
             } else if graph.value(input).initializer.is_none() {
-                // Two Constant nodes may hold the same.
+                // Two Constant nodes may hold the same tensor.
                 let tensor = constants.tensor(input).ok().flatten();
                 let tensor = tensor.map(|tensor| (tensor.dims.clone(), tensor.raw_data.clone()));
                 tensor.hash(&mut hasher);
@@ -83,8 +83,8 @@ fn digest(reader: &Reader, meanings: &Meanings, block: &Block, hashes: &RandomSt
     hasher.finish()
 }
 
-/// Whether two blocks do the same with the same constants, node by node; only what they
-/// read may be another tensor.
+/// Whether two blocks do the same with the same constants, node by node; only the tensors that
+/// they read may differ.
 fn are_same(reader: &Reader, meanings: &Meanings, a: &Block, b: &Block) -> bool {
     let (graph, constants) = (reader.graph, reader.constants);
     let made = |block: &Block| -> IdMap<ValueId, usize> {
@@ -127,7 +127,7 @@ fn are_same(reader: &Reader, meanings: &Meanings, a: &Block, b: &Block) -> bool 
     let shapes = |block: &Block| -> Vec<Vec<_>> {
         block.terms.iter().map(|term| term.kernels().map(shape).collect()).collect()
     };
-    // One that reads a by-product may be a convolution where the other one is a product.
+    // A block that reads a by-product may be a convolution where the other one is a product.
     let forms = reader.forms;
     let operators = |block: &Block| -> Vec<Vec<_>> {
         let written = block.terms.iter().map(|term| block.written(term, forms));

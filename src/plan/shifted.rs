@@ -1,10 +1,10 @@
-//! Which summand takes the shift of a sum, `(a + b) + c = (a + c) + b`: one that is a kernel, whose
-//! bias it becomes.
+//! Which summand takes the shift of a sum, `(a + b) + c = (a + c) + b`: a kernel, whose bias it
+//! becomes.
 //!
-//! Channels of a summand are those of the sum only if both have as many axes: of
-//! `[1, 4, 6, 6] + [1, 6]`, axis 1 of the second one is the last of the sum.
+//! The channels of a summand are those of the sum only if both have the same number of axes: in
+//! `[1, 4, 6, 6] + [1, 6]`, axis 1 of the second summand is the last axis of the sum.
 //!
-//! Knows terms, and how many axes tensors have; not whether it pays.
+//! Knows terms, and how many axes tensors have; does not decide whether it pays.
 
 use crate::affine::{Geometry, Linear, Refusal};
 use crate::emit::term::{Term, TermKind};
@@ -13,8 +13,8 @@ use crate::ops::meaning::Sign;
 use crate::ops::reader::Reader;
 use crate::plan::merge::rank;
 
-/// What `outer`, a shift of its root, makes of that, the sum of these `terms`; `None` if it is
-/// anything else, or none of them is known to take the shift.
+/// Returns the terms of `outer`, a shift of its root, if the root is the sum of these `terms`;
+/// `None` if `outer` is anything else, or no term is known to take the shift.
 pub fn sum<L: Linear>(
     outer: &Term<L>,
     terms: &[Term<L>],
@@ -73,7 +73,7 @@ pub fn settle<L: Linear>(terms: &mut [Term<L>], reader: &Reader, valid: &mut Val
     }
 }
 
-/// How many axes a term has, if that is known.
+/// Returns the number of axes of a term, if it is known.
 fn axes_of<L: Linear>(term: &Term<L>, reader: &Reader) -> Option<usize> {
     let is_root = !term.has_views() && term.inner.is_none();
     let of_root = || reader.sizes.known_rank(term.root);

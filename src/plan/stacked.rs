@@ -1,11 +1,11 @@
-//! Kernels side by side: what a Concat joins along the channels, through the same windows, is one
-//! kernel with the rows of all, if it is computed of one tensor; and one with groups, if it is
-//! computed of the parts of one tensor, in their order.
+//! Kernels side by side. If a Concat joins along the channels what kernels make through the
+//! same windows, one kernel takes their place: one with the rows of all if they read one
+//! tensor, and one with groups if they read the parts of one tensor, in their order.
 //!
-//! *Counter-examples*: a 1×1 kernel beside a 3×3 one would have nine times its weights; of two
-//! groups, each has its rows in a row, and a stack would not.
+//! *Counter-examples*: a 1×1 kernel as the rows of a 3×3 one would have nine times its weights; in
+//! a kernel with two groups, the rows of each stand together, and in a stack they would not.
 //!
-//! Knows terms and the parts that they are and read; not whether it pays.
+//! Knows terms and which parts they make and read; does not decide whether it pays.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +17,8 @@ use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 
-/// The terms with those of neighbouring parts stacked, where each of one part has another one to be
-/// stacked on; `None` if no part has such a neighbour.
+/// Returns the terms with those of neighbouring parts stacked, where each term of one part has
+/// a term of the next to be stacked on; `None` if no part has such a neighbour.
 pub fn stacked<L: Linear>(terms: &[Term<L>]) -> Option<Vec<Term<L>>> {
     let mut parts: BTreeMap<Part, Vec<Term<L>>> = BTreeMap::new();
     for term in terms {
@@ -38,7 +38,7 @@ pub fn stacked<L: Linear>(terms: &[Term<L>]) -> Option<Vec<Term<L>>> {
     (rows.len() < before).then(|| rows.concat())
 }
 
-/// Each term of `one` part with a term of the `next` one.
+/// Returns each term of `one` part stacked with a term of the `next` one.
 fn one_on_the_other<L: Linear>(one: &[Term<L>], next: &[Term<L>]) -> Option<Vec<Term<L>>> {
     let mut left: Vec<&Term<L>> = next.iter().collect();
     let mut stacked = Vec::with_capacity(one.len());
@@ -51,8 +51,9 @@ fn one_on_the_other<L: Linear>(one: &[Term<L>], next: &[Term<L>]) -> Option<Vec<
     left.is_empty().then_some(stacked)
 }
 
-/// The terms as one kernel with groups, where each is one part of the whole, and reads that part of
-/// one tensor; for which sizes of that, `valid` says.
+/// Returns the terms as one kernel with groups, if each term makes one part of the whole and
+/// reads that part of one tensor; `valid` is narrowed to the sizes of that tensor for which
+/// this is right.
 pub fn grouped<L: Linear>(
     terms: &[Term<L>],
     reader: &Reader,
@@ -67,7 +68,7 @@ pub fn grouped<L: Linear>(
     let mut all: Term<L> = (*first).clone();
     for term in others {
         let (of, part) = part_read(reader, meanings, term.root).filter(|&(of, _)| of == root)?;
-        // The last one makes it whole.
+        // With the last part, the whole is read.
         read = read.with_next(part)?.unwrap_or(Part { start: 0, size: part.whole, ..part });
         all = all.beside(term, of)?;
     }
@@ -79,7 +80,7 @@ pub fn grouped<L: Linear>(
     Some(all)
 }
 
-/// The tensor that `value` is a part of, and which.
+/// Returns the tensor that `value` is a part of, and which part.
 fn part_read(reader: &Reader, meanings: &Meanings, value: ValueId) -> Option<(ValueId, Part)> {
     let producer = reader.graph.value(value).producer?;
     match meanings.get(producer)? {

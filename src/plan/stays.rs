@@ -1,8 +1,8 @@
 //! Norms, scales and shifts that stay, and what stands beside each of them.
 //!
-//! A norm goes into a convolution before it or behind it. One that stays has none on either
-//! side that takes it; what is there instead is the reason. A scale or shift per channel that
-//! is no batch norm is looked for by nobody unless a convolution is beside it: numbers that
+//! A norm goes into a convolution before it or behind it. If a norm stays, no convolution on
+//! either side takes it; what is there instead is the reason. A scale or shift per channel that
+//! is no batch norm is expected in a convolution only if one stands beside it: numbers that
 //! decode boxes, and coordinates, are scaled too.
 //!
 //! Knows the planner's graph; changes nothing of it.
@@ -18,19 +18,20 @@ use crate::plan::net::Net;
 use crate::plan::refused::CheckedNodes;
 use crate::refusal::{Neighbour, Reason, Subject};
 
-/// Scales and shifts in a row that are looked over; a norm that is written out has two.
+/// Upper bound on the scales and shifts in a row that are skipped; a norm that is written out
+/// has two.
 const MAX_ROW: usize = 16;
 
-/// Looks at what stays.
+/// A planned graph, in which it is asked why nodes stay.
 pub struct Staying<'n, 'r, 'g, 'm> {
     net: &'n Net<'r, 'g, 'm>,
-    /// What is inside of what a check refused.
+    /// The nodes inside regions that a check refused.
     checked: &'n CheckedNodes,
-    /// Who reads a tensor, under its first name.
+    /// The nodes that read each tensor, under its first name.
     readers: IdMap<ValueId, Vec<NodeId>>,
 }
 
-/// What a node that is left alone is.
+/// Returns what kind of thing a node is that is left alone.
 pub fn subject(net: &Net, id: NodeId) -> Subject {
     match net.meanings.get(id) {
         _ if roles::is_batch_norm(net.reader.graph.node(id)) => Subject::Norm,
@@ -51,13 +52,13 @@ pub fn subject(net: &Net, id: NodeId) -> Subject {
     }
 }
 
-/// Whether these are summands, and not parts of a Concat.
+/// Whether these terms are summands, and not parts of a Concat.
 fn are_added(terms: &[Term<Geometry>]) -> bool {
     terms.iter().all(|term| term.part.is_none())
 }
 
 impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
-    /// In this graph, as it is planned, with what was `checked`.
+    /// Returns this graph as it is planned, with the nodes that were `checked`.
     pub fn of(net: &'n Net<'r, 'g, 'm>, checked: &'n CheckedNodes) -> Self {
         let mut readers: IdMap<ValueId, Vec<NodeId>> = IdMap::default();
         for (id, _) in net.reader.graph.nodes().filter(|&(id, _)| net.is_live(id)) {
@@ -71,7 +72,7 @@ impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
         Staying { net, checked, readers }
     }
 
-    /// Why each stays that is not told of yet.
+    /// Returns the outputs at which a node stays that is not reported yet, and why it stays.
     pub fn reasons(&self, is_told: impl Fn(ValueId) -> bool) -> Vec<(ValueId, Reason)> {
         let graph = self.net.reader.graph;
         let nodes = graph.nodes().filter(|&(id, _)| self.net.is_live(id));
@@ -88,8 +89,9 @@ impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
                 let is_norm = subject(self.net, id) == Subject::Norm;
                 is_norm.then(|| nearly::reason(self.net, id)).flatten()
             }
-            // What an image is scaled by is expected in the first kernel; of one number for all
-            // elsewhere, in an activation or before a softmax, nobody expects it.
+            // A scale of the model's input, as of an image, is expected in the first kernel.
+            // Elsewhere, in an activation or before a softmax, nobody expects a scale by one
+            // number for all in a kernel.
             Meaning::Linear(_, map) if is_uniform(map) && !self.net.is_planned(id) => {
                 let [term] = self.net.terms(id) else { return None };
                 let (before, behind) = (self.before(term), self.behind(output, term));
@@ -111,8 +113,8 @@ impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
         }
     }
 
-    /// What stands on both sides of node `id`; where one could take it, and a check refused just
-    /// that, the reason of the check. `None` if that is told already.
+    /// Returns what stands on both sides of node `id`; if one side could take it and a check
+    /// refused just that, the reason of the check. `None` if that reason is reported already.
     fn between(&self, id: NodeId, before: Beside, behind: Beside) -> Option<Reason> {
         let (before, behind) = (before.what, behind.what);
         let is_dear = [&before, &behind].contains(&&Neighbour::Dear);
@@ -122,7 +124,7 @@ impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
         }
     }
 
-    /// Why what makes `value` is no convolution, though nearly one.
+    /// Returns why the producer of `value` is no convolution, if it is nearly one.
     fn nearly_linear(&self, value: ValueId) -> Option<Reason> {
         let producer = self.net.reader.graph.value(value).producer?;
         let is_nearly =
@@ -130,19 +132,19 @@ impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
         is_nearly.then(|| nearly::reason(self.net, producer)).flatten()
     }
 
-    /// Whether the node is how a product's bias is written.
+    /// Whether the node is the bias of a matrix product, written as a node of its own.
     fn is_bias(&self, id: NodeId, term: &Term<Geometry>) -> bool {
         let only_shifts = subject(self.net, id) == Subject::Shift;
         only_shifts && self.convolution(term.root).is_some_and(|kind| kind == ConvKind::MatMul)
     }
 
-    /// If `value` is made by a convolution as one term, its kind.
+    /// Returns the kind of the convolution that makes `value` as one term, if one does.
     fn convolution(&self, value: ValueId) -> Option<ConvKind> {
         let [term] = self.net.terms(self.net.former(value)?) else { return None };
         term.is_kernel().then_some(term.map.kind)
     }
 
-    /// What is before the scale `term`, other scales left out.
+    /// Returns what is before the scale `term`, skipping other scales.
     fn before(&self, term: &Term<Geometry>) -> Beside {
         let graph = self.net.reader.graph;
         let mut scale = term.clone();
@@ -176,7 +178,7 @@ impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
         Beside::far(Neighbour::Input)
     }
 
-    /// What is behind the scale `term`, which makes `output`, other scales left out.
+    /// Returns what is behind the scale `term`, which makes `output`, skipping other scales.
     fn behind(&self, output: ValueId, term: &Term<Geometry>) -> Beside {
         let graph = self.net.reader.graph;
         let (mut value, mut scale) = (output, term.clone());
@@ -217,15 +219,15 @@ impl<'n, 'r, 'g, 'm> Staying<'n, 'r, 'g, 'm> {
         Beside::far(Neighbour::Output)
     }
 
-    /// Why the convolution that node `id` is of `value` does not take this scale; `None` if it
-    /// is none.
+    /// Returns why the convolution of `value` at node `id` does not take this scale; `None` if
+    /// the node is no convolution.
     fn refusal(&self, id: NodeId, value: ValueId, scale: &Term<Geometry>) -> Option<Neighbour> {
         let mut of_value = self.net.terms(id).iter().filter(|term| term.root == value);
         let term = of_value.find(|term| term.is_kernel())?;
         Some(term.of(scale).map_or_else(Neighbour::Refusing, |_| Neighbour::Dear))
     }
 
-    /// Whether the node only gives another name.
+    /// Whether the node only gives a tensor another name.
     fn names(&self, id: NodeId) -> bool {
         matches!(self.net.meanings.get(id), Some(Meaning::Alias(_)))
     }
@@ -257,7 +259,7 @@ fn operator(node: &Node) -> String {
     node.proto.op_type().to_owned()
 }
 
-/// Whether the term scales or shifts its root where it stands, per channel or all.
+/// Whether the term scales or shifts its root in place, per channel or all by one number.
 fn is_scale(term: &Term<Geometry>) -> bool {
     matches!(term.kind, TermKind::Pointwise | TermKind::Shifted(_))
         && term.map.windows.is_empty()

@@ -1,6 +1,6 @@
-//! What ends an activation or a layer norm: the ½ of a GELU, the γ and β of a layer norm, the
-//! sixth of a HardSwish. Engines run the whole as one; in a kernel behind it, its end would be
-//! saved for us, and what is left would no longer be one for the engine.
+//! The end of an activation or a layer norm: the ½ of a GELU, the γ and β of a layer norm, the
+//! sixth of a HardSwish. Engines run the whole as one node; if its end went into a kernel
+//! behind it, we would save that, and what is left would no longer be one node for the engine.
 //!
 //! Knows what nodes mean, and roles of operators; decides nothing about blocks.
 
@@ -11,19 +11,20 @@ use crate::ops::meaning::{LinearOp, Meaning};
 use crate::ops::meanings::Meanings;
 use crate::ops::reader::Reader;
 
-/// Nodes of an activation are not further from its product than this; of GELU's Tanh form it
-/// is seven.
+/// Upper bound on the tensors that are looked at on the way back from the product of an activation;
+/// in GELU's Tanh form there are seven.
 const MAX_WAY: usize = 16;
 
-/// Tensors behind which such an end may go on, as far as the graph was gone through: behind a scale
-/// per channel, as γ is, a shift may follow. *Counter-example to going on further*: `x·clip(x + 3)/6`,
-/// then a scale and a shift by one number each (PP-LCNetV3), of which no engine knows anything.
+/// Tensors behind which such an end may go on, as far as the graph was gone through: behind a
+/// scale per channel, such as γ, a shift may follow. *Counter-example to going on further*:
+/// `x·clip(x + 3)/6`, then a scale and a shift by one number each (PP-LCNetV3), of which no
+/// engine knows anything.
 #[derive(Debug, Default)]
 pub struct Tails(IdSet<ValueId>);
 
 impl Tails {
-    /// Whether node `id`, this map of `input`, is such an end; it is noted. A batch norm ends
-    /// nothing.
+    /// Returns whether node `id`, this map of `input`, is such an end, and notes it. A batch
+    /// norm ends nothing.
     pub fn note(
         &mut self,
         reader: &Reader,
@@ -47,9 +48,10 @@ impl Tails {
     }
 }
 
-/// Whether the node multiplies or divides a tensor by what it becomes, element by element, by
-/// means and by functions that bend: `x·(1 + erf x)`, `(x − μ)/√(v + ε)`. No engine knows
-/// a gate of convolutions, as in squeeze-and-excitation, or a quotient of norms.
+/// Whether the node multiplies or divides a tensor, element by element, by what the tensor
+/// itself becomes through means and nonlinear functions: `x·(1 + erf x)`, `(x − μ)/√(v + ε)`.
+/// No engine fuses a gate of convolutions, as in squeeze-and-excitation, or a quotient of
+/// norms.
 fn is_activation(reader: &Reader, meanings: &Meanings, id: NodeId) -> bool {
     let node = reader.graph.node(id);
     let is_opaque = matches!(meanings.get(id), Some(Meaning::Opaque(_)));
@@ -58,7 +60,7 @@ fn is_activation(reader: &Reader, meanings: &Meanings, id: NodeId) -> bool {
     is_opaque && roles::multiplies(node) && (becomes(one, other) || becomes(other, one))
 }
 
-/// Whether `made` is a bent function of `of`, or of what `of` is a scale, shift or sum of.
+/// Whether `made` is a nonlinear function of `of`, or of what `of` is a scale, shift or sum of.
 fn becomes(reader: &Reader, meanings: &Meanings, of: ValueId, made: ValueId) -> bool {
     let origins = way_back(reader, meanings, of, |_| false);
     let way = way_back(reader, meanings, made, roles::bends);
@@ -66,8 +68,9 @@ fn becomes(reader: &Reader, meanings: &Meanings, of: ValueId, made: ValueId) -> 
     bent.any(|(value, _)| origins.iter().any(|(origin, _)| origin == value))
 }
 
-/// The tensors that `value` is made of by scales, shifts, sums, squares and what `bends`, and
-/// whether something bends between; the nearest first, and no more than are usual.
+/// Returns the tensors from which `value` is made by scales, shifts, sums, squares and nodes
+/// that `bends` accepts, each with whether such a node stands between; the nearest first, and
+/// no more than are usual.
 fn way_back(
     reader: &Reader,
     meanings: &Meanings,

@@ -1,5 +1,6 @@
-//! Ways that pay only together: of all terms that are turned alike, of means that become views, of
-//! kernels that are joined. Of one term alone, or one step, nothing is gained.
+//! Ways that pay only together: through all terms that are turned alike, through means that
+//! become views, through kernels that are joined. Through one term alone, or by one step,
+//! nothing is gained.
 //!
 //! Knows the planner's graph, forms and costs, as the search does.
 
@@ -15,8 +16,9 @@ use crate::plan::cost;
 use crate::plan::cuts::{MAX_WAY, Search};
 
 impl Search<'_, '_, '_, '_> {
-    /// A better form than `best` in which all that it adds is read before its axes are put into
-    /// another order, to be turned once: of one summand alone, nothing is gained.
+    /// Returns a better form than `best` in which all terms are read before their axes are put
+    /// into another order, so that their sum is turned once: through one summand alone, nothing
+    /// is gained.
     pub fn turned(&mut self, best: &Candidate) -> Option<Candidate> {
         let ends_turned = |term: &Term<Geometry>| {
             let terms = self.inside(term).map(|id| self.net.terms(id));
@@ -30,8 +32,8 @@ impl Search<'_, '_, '_, '_> {
         self.if_it_pays(way, &best.gain)
     }
 
-    /// A better form than `best` in which the shift of one summand is in the kernel of another,
-    /// `(x + b) + K(z) = x + (K(z) + b)`.
+    /// Returns a better form than `best` in which the shift of one summand is in the kernel of
+    /// another, `(x + b) + K(z) = x + (K(z) + b)`.
     pub fn shifted(&mut self, best: &Candidate) -> Option<Candidate> {
         let shift = |search: &Self, term: &Term<Geometry>| {
             let id = search.inside(term).filter(|_| term.is_plain())?;
@@ -58,9 +60,9 @@ impl Search<'_, '_, '_, '_> {
         None
     }
 
-    /// A better form than `best` in which means are views: a scale or shift behind one goes into the
-    /// kernel in front of it, or the other way round, and branches are added before it. As parts of
-    /// kernels, they would be larger.
+    /// Returns a better form than `best` in which means are views: a scale or shift behind a
+    /// mean goes into the kernel in front of it, or the other way round, and branches are added
+    /// before it. As parts of kernels, the means would make these larger.
     pub fn averaged(&mut self, best: &Candidate) -> Option<Candidate> {
         let mean = |term: &Term<Geometry>| {
             let id = self.net.former(term.root).filter(|_| self.refused.allows(term.root))?;
@@ -72,16 +74,17 @@ impl Search<'_, '_, '_, '_> {
         self.further(&way).or_else(|| self.merged(&way))
     }
 
-    /// A better form than `best` in which kernels that a Concat joins are one: of one of them
-    /// alone, nothing is gained.
+    /// Returns a better form than `best` in which kernels that a Concat joins are one kernel:
+    /// through one of them alone, nothing is gained.
     pub fn stacked(&mut self, best: &Candidate) -> Option<Candidate> {
         let are_parts = best.form.terms.iter().all(|term| term.part.is_some());
-        // Which branch of a kernel should stay apart is not seen once it is one of several.
+        // Which branch of a kernel should stay apart cannot be seen once the kernel is one of
+        // several.
         if best.form.terms.len() < 2 || !are_parts || self.net.keeps_branches {
             return None;
         }
         let joined = self.entered(best, Self::kernel_inside)?;
-        // What reads parts of a tensor with its channels last turns each.
+        // Kernels that read parts of a tensor with its channels last turn each part.
         let turned = self.entered(&joined, Self::turned_root);
         let mut ways = [Some(joined), turned].into_iter().flatten();
         let stacked = ways.find_map(|way| way.stacked(self.net))?;
@@ -93,18 +96,19 @@ impl Search<'_, '_, '_, '_> {
         self.if_it_pays(stacked, &best.gain)
     }
 
-    /// The node of a tensor that nobody else reads, and that `term`, which is no kernel, does.
+    /// Returns the node of the root of `term`, if nobody else reads that root and `term` is no
+    /// kernel.
     fn inside(&self, term: &Term<Geometry>) -> Option<NodeId> {
         let former = self.net.former(term.root).filter(|_| term.kind != TermKind::Conv);
         former.filter(|_| self.net.reads(term.root) == 1 && self.refused.allows(term.root))
     }
 
-    /// That node, if it makes what kernels do.
+    /// Returns that node, if it makes what kernels do.
     fn kernel_inside(&self, term: &Term<Geometry>) -> Option<NodeId> {
         self.inside(term).filter(|&id| self.is_kernel(id))
     }
 
-    /// The node of the root of `term`, if it is a Transpose for that alone.
+    /// Returns the node of the root of `term`, if it is a Transpose for `term` alone.
     fn turned_root(&self, term: &Term<Geometry>) -> Option<NodeId> {
         let former = self.net.former(term.root).filter(|_| self.net.reads(term.root) == 1)?;
         let [own] = self.net.terms(former) else { return None };
@@ -113,7 +117,8 @@ impl Search<'_, '_, '_, '_> {
         (only_turns && is_bare && self.refused.allows(term.root)).then_some(former)
     }
 
-    /// Whether node `id` makes what kernels do, or what one that nobody else reads does, turned.
+    /// Whether node `id` makes what kernels do, or turns what such a node makes that nobody
+    /// else reads.
     fn is_kernel(&self, id: NodeId) -> bool {
         let mut terms = self.net.terms(id);
         for _ in 0..MAX_WAY {
@@ -124,7 +129,8 @@ impl Search<'_, '_, '_, '_> {
         terms.iter().all(|term| term.kind == TermKind::Conv)
     }
 
-    /// The form, with each term that `enters` a tensor read through that; `None` if one cannot be.
+    /// Returns the form with each term that `enters` a node read through that node; `None` if
+    /// one cannot be.
     fn entered(
         &mut self,
         best: &Candidate,

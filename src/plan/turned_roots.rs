@@ -1,10 +1,11 @@
-//! Roots that another block makes with a Transpose last: what turns them back reads what stands
-//! before it. Where nobody else reads the root, it is not made at all.
+//! Roots that another block makes with a Transpose as its last node: a term that turns such a
+//! root back reads the tensor before the Transpose. If nobody else reads the root, it is not
+//! made at all.
 //!
-//! *Example*: of `v = P(K(x))` and `y = L(R(P⁻¹(v)))`, with a Pad `R`, are written `t = K(x)` and
-//! `y = L(R(t))`; `v = P(t)` only if somebody else reads `v`.
+//! *Example*: for `v = P(K(x))` and `y = L(R(P⁻¹(v)))`, with a Pad `R`, `t = K(x)` and
+//! `y = L(R(t))` are written; `v = P(t)` is written only if somebody else reads `v`.
 //!
-//! Knows blocks and who reads what they make; not how they are written.
+//! Knows blocks and who reads what they make; does not know how they are written.
 
 use crate::affine::Geometry;
 use crate::emit::term::Term;
@@ -16,7 +17,8 @@ use crate::ops::forms::NodeForms;
 use crate::plan::block::{Block, Byproduct, Replacement, TurnedRoot};
 use crate::plan::cost;
 
-/// The root that `block` makes of its by-product; `None` if its last node is no Transpose.
+/// Returns the root that `block` makes of its by-product; `None` if its last node is no
+/// Transpose.
 fn made(block: &Block, forms: NodeForms) -> Option<TurnedRoot> {
     let turn = LastTurn::of(&block.terms, forms)?;
     let known = block.byproduct.as_ref().map(|byproduct| byproduct.name.clone());
@@ -24,7 +26,8 @@ fn made(block: &Block, forms: NodeForms) -> Option<TurnedRoot> {
     Some(TurnedRoot { root: block.region.output, byproduct, turn })
 }
 
-/// Notes which roots of `blocks` are turned, and which by-products others read.
+/// Notes which roots of `blocks` are read before they are turned, and which by-products others
+/// read.
 pub fn note(blocks: &mut [Block], forms: NodeForms) {
     let made = blocks.iter().filter_map(|block| made(block, forms));
     let made: IdMap<ValueId, TurnedRoot> = made.map(|turned| (turned.root, turned)).collect();
@@ -50,8 +53,8 @@ pub fn note(blocks: &mut [Block], forms: NodeForms) {
     }
 }
 
-/// Which outputs of blocks are read, once all of them are replaced. Nodes that nothing needs
-/// stay in a file, and read too.
+/// Returns the outputs of blocks that are read, once all blocks are replaced. Nodes that
+/// nothing needs stay in a file, and read too.
 pub fn outputs_read(graph: &Graph, replacements: &[Replacement]) -> IdSet<ValueId> {
     let producer = |value| graph.value(value).producer;
     let ends = replacements.iter().flat_map(|replacement| {

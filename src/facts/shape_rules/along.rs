@@ -1,6 +1,6 @@
-//! Shapes of what is picked, or summed up, along axes.
+//! Shapes of what is picked, or reduced, along axes.
 //!
-//! Knows how many elements are picked, and not which.
+//! Knows how many elements are picked; does not know which.
 
 use crate::facts::shape_rules::asked::{Asked, List, open};
 use crate::facts::shape_rules::extent::{Extent, Extents, number};
@@ -17,8 +17,8 @@ pub fn gather_elements(asked: &Asked) -> Option<Extents> {
     asked.dims(1)
 }
 
-/// The last axis of the indices says how many axes of the data, behind those of the batch,
-/// they go into.
+/// The last size of the indices says how many axes of the data, behind those of the batch, they
+/// index.
 pub fn gather_nd(asked: &Asked) -> Option<Extents> {
     let (dims, mut indices) = (asked.dims(0)?, asked.dims(1)?);
     let depth = usize::try_from(number(indices.pop()?)?).ok()?;
@@ -56,7 +56,7 @@ pub fn top_k(asked: &Asked) -> Option<Extents> {
     Some(dims)
 }
 
-/// The axes of a reduction go, or become 1.
+/// The axes of a reduction are removed, or become 1.
 pub fn reduce(asked: &Asked) -> Option<Extents> {
     let dims = asked.dims(0)?;
     let keeps = asked.node.int("keepdims", 1) != 0;

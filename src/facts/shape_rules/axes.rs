@@ -1,20 +1,20 @@
 //! Shapes of the same elements along other axes.
 //!
-//! Knows orders and numbers of axes; not what lies along them.
+//! Knows orders and numbers of axes; does not know what lies along them.
 
 use crate::facts::shape_rules::asked::{Asked, List, open};
 use crate::facts::shape_rules::elementwise::broadcast_dims;
 use crate::facts::shape_rules::extent::{Extent, Extents, Product, element_count, number};
 use crate::onnx::node::{distinct_axes, from_front};
 
-/// The axes of a Transpose of a tensor with `rank` axes.
+/// Returns the permutation of a Transpose of a tensor with `rank` axes.
 pub fn permutation(asked: &Asked, rank: usize) -> Option<Vec<usize>> {
     let Some(perm) = asked.node.ints("perm") else { return Some((0..rank).rev().collect()) };
     distinct_axes(perm, rank).filter(|axes| axes.len() == rank)
 }
 
 pub fn transpose(asked: &Asked) -> Option<Extents> {
-    // Its permutation tells the rank of what nobody described.
+    // The permutation tells the rank of a tensor that nobody described.
     let dims = asked.dims(0).or_else(|| open(asked.node.ints("perm")?.len()))?;
     let axes = permutation(asked, dims.len())?;
     axes.into_iter().map(|axis| dims.get(axis).copied()).collect()
@@ -22,7 +22,7 @@ pub fn transpose(asked: &Asked) -> Option<Extents> {
 
 pub fn flatten(asked: &Asked) -> Option<Extents> {
     let Some(dims) = asked.dims(0) else { return open(2) };
-    // "Behind the last axis" is one, too.
+    // "Behind the last axis" is allowed, too.
     let axis = match asked.node.int("axis", 1) {
         axis if axis < 0 => from_front(axis, dims.len())?,
         axis => usize::try_from(axis).ok()?,
@@ -34,7 +34,7 @@ pub fn flatten(asked: &Asked) -> Option<Extents> {
 pub fn reshape(asked: &Asked) -> Option<Extents> {
     let wanted = match asked.list("shape", 1) {
         List::Known(wanted) => wanted,
-        // As many dimensions as the shape has elements, whatever these are.
+        // There are as many dimensions as the shape has elements, whatever these are.
         list => return open(list.length()?),
     };
     let input = asked.dims(0);
@@ -48,7 +48,7 @@ pub fn reshape(asked: &Asked) -> Option<Extents> {
         };
     }
     if let Some(rest) = input.as_ref().and_then(|input| rest(input, &wanted, copies)) {
-        // What is neither given nor copied takes what is left, if there is one such.
+        // A size that is neither given nor copied takes what is left, if it is the only one.
         let open = |wanted: &Option<Extent>| !wanted.is_some_and(is_given);
         let mut places = wanted.iter().enumerate().filter(|(_, wanted)| open(wanted));
         if let (Some((place, _)), None) = (places.next(), places.next()) {
@@ -58,13 +58,14 @@ pub fn reshape(asked: &Asked) -> Option<Extents> {
     Some(dims)
 }
 
-/// Whether an element of a shape is the size itself, and not found out.
+/// Whether an element of a shape is the size itself, and not to be found out.
 fn is_given(wanted: Extent) -> bool {
     wanted.number().is_none_or(|wanted| wanted >= 0)
 }
 
-/// How often the sizes that are given and copied go into the input: those that are copied cancel
-/// out, and so do equal names. `None` if something is not known, or it is 0 divided by 0.
+/// Returns how often the product of the sizes that are given and copied goes into the input:
+/// sizes that are copied cancel out, and so do equal names. `None` if something is not known, or
+/// 0 is divided by 0.
 fn rest(input: &[Option<Extent>], wanted: &[Option<Extent>], copies: bool) -> Option<Extent> {
     let zero = Some(Extent::Number(0));
     let is_copied = |axis: usize| copies && wanted.get(axis) == Some(&zero);
@@ -80,7 +81,7 @@ pub fn squeeze(asked: &Asked) -> Option<Extents> {
     let dims = asked.dims(0)?;
     match asked.list("axes", 1) {
         List::LeftOut => {
-            // A size that has but a name may be 1.
+            // A size that is only a name may be 1.
             let all_known = dims.iter().all(|&size| number(size).is_some());
             all_known.then(|| dims.into_iter().filter(|&size| size != Some(Extent::ONE)).collect())
         }
@@ -101,7 +102,7 @@ pub fn unsqueeze(asked: &Asked) -> Option<Extents> {
     let rank = dims.len().checked_add(axes.length()?)?;
     let made = open(rank)?;
     let Some(axes) = axes.whole() else {
-        // A number in a list.
+        // A scalar becomes a list of one element.
         return if rank == 1 { Some(vec![Some(Extent::ONE)]) } else { Some(made) };
     };
     let axes = distinct_axes(&axes, rank)?;

@@ -1,9 +1,9 @@
 //! What a node demands of its operands: the shape rules read backwards.
 //!
-//! A demand is an inference from the node being valid. `Conv` with a kernel `[O, C, k, k]`
-//! in `g` groups reads `[N, C·g, H, W]`, whoever made it.
+//! A demand is an inference from the node being valid. `Conv` with a kernel `[O, C, k, k]` in
+//! `g` groups reads `[N, C·g, H, W]`, whoever made it.
 //!
-//! Knows one node and its operands; not who made them.
+//! Knows one node and its operands; does not know who made them.
 
 use crate::facts::shape_rules::asked::{Asked, List, agreed, open};
 use crate::facts::shape_rules::axes::permutation;
@@ -12,10 +12,11 @@ use crate::facts::shape_rules::pieces::{cuts, grown};
 use crate::onnx::node::distinct_axes;
 use crate::onnx::windows::kernel_shape;
 
-/// With more operands, to ask each of them about all others takes too long.
+/// Upper bound on the operands of a node; with more, asking each of them about all others takes
+/// too long.
 const MAX_OPERANDS: usize = 16;
 
-/// What is known of all operands of a node that has not too many.
+/// Returns what is known of all operands of a node, if there are not too many.
 fn operands(asked: &Asked) -> Option<Vec<Option<Extents>>> {
     (asked.inputs() <= MAX_OPERANDS).then(|| asked.all_dims())
 }
@@ -30,8 +31,8 @@ fn rank_kept(asked: &Asked, input: usize) -> Option<Extents> {
     open(asked.demanded(0).filter(|_| input == 0)?.len())
 }
 
-/// An operand that meets one of fewer axes brings all axes itself; along each axis, where
-/// the other one has 1, it brings the size.
+/// If all others have fewer axes, an operand brings all axes itself; along each axis on which
+/// the others have 1, it brings the size.
 pub fn broadcast(asked: &Asked, input: usize) -> Option<Extents> {
     let result = asked.demanded(0)?;
     if asked.opset < 7 {
@@ -43,7 +44,7 @@ pub fn broadcast(asked: &Asked, input: usize) -> Option<Extents> {
     let brings_all = others.iter().all(|other| other.len() < result.len());
     let rank = known_rank.or_else(|| brings_all.then_some(result.len()))?;
     let missing = result.len().checked_sub(rank)?;
-    // Along an axis of the result; one that an operand does not have is 1.
+    // Along an axis of the result; an axis that an operand does not have counts as 1.
     let of_other = |other: &Extents, axis: usize| {
         let own = axis.checked_add(other.len()).and_then(|axis| axis.checked_sub(result.len()));
         own.map_or(Some(Extent::ONE), |own| other.get(own).copied().flatten())
@@ -55,7 +56,8 @@ pub fn broadcast(asked: &Asked, input: usize) -> Option<Extents> {
     Some(result.iter().enumerate().skip(missing).map(size).collect())
 }
 
-/// The second axis of the data are the channels, of which the others have one number each.
+/// The second axis of the data is the channel axis; the other inputs have one number per
+/// channel.
 pub fn of_channels(asked: &Asked, input: usize) -> Option<Extents> {
     let data = || asked.dims(0).or_else(|| asked.demanded(0));
     if input > 0 {
@@ -63,7 +65,7 @@ pub fn of_channels(asked: &Asked, input: usize) -> Option<Extents> {
         let others = (1..asked.inputs()).filter(|&other| other != input);
         let length = others.filter_map(|other| asked.length(other)).next();
         let length = length.and_then(|length| i64::try_from(length).ok()).map(Extent::Number);
-        // In operator sets 1 and 7, there may be one per element of an image.
+        // In operator sets 1 and 7, there may be one number per element of an image.
         let per_channel = asked.node.int("spatial", 1) != 0;
         return per_channel.then(|| vec![length.or(channels)]);
     }
@@ -78,7 +80,7 @@ pub fn of_channels(asked: &Asked, input: usize) -> Option<Extents> {
     Some(dims)
 }
 
-/// `[N, C·groups, …]` for a kernel `[O, C, …]`, and a bias of `O`.
+/// `[N, C·groups, …]` for a kernel `[O, C, …]`, and `[O]` for a bias.
 pub fn conv(asked: &Asked, input: usize) -> Option<Extents> {
     let kernel = asked.dims(1);
     match input {
@@ -94,7 +96,7 @@ pub fn conv(asked: &Asked, input: usize) -> Option<Extents> {
     }
 }
 
-/// As [`conv`], of operators whose third input is something else.
+/// As [`conv`], for operators whose third input is something else.
 pub fn conv_without_bias(asked: &Asked, input: usize) -> Option<Extents> {
     if input < 2 { conv(asked, input) } else { None }
 }
@@ -123,12 +125,12 @@ fn convolved(kernel: &[Option<Extent>], channels: Option<Extent>) -> Option<Exte
     Some(dims)
 }
 
-/// A kernel has as many axes as what it goes over.
+/// A kernel has as many axes as what it slides over.
 fn kernel_of(asked: &Asked) -> Option<Extents> {
     open(asked.dims(0)?.len())
 }
 
-/// Batch, channels and one axis per number of the kernel's shape.
+/// Batch, channels and one axis per number of the attribute `kernel_shape`.
 pub fn pool(asked: &Asked, input: usize) -> Option<Extents> {
     let taps = kernel_shape(&asked.node.proto).filter(|_| input == 0);
     match taps {
@@ -137,14 +139,14 @@ pub fn pool(asked: &Asked, input: usize) -> Option<Extents> {
     }
 }
 
-/// Batch and channels stay, spatial sizes were any.
+/// Batch and channels stay; the spatial sizes may have been any.
 pub fn global_pool(asked: &Asked, input: usize) -> Option<Extents> {
     let mut dims = asked.demanded(0).filter(|_| input == 0)?;
     dims.iter_mut().skip(2).for_each(|size| *size = None);
     Some(dims)
 }
 
-/// Two matrices with one size in common.
+/// Two matrices that share one size.
 pub fn gemm(asked: &Asked, input: usize) -> Option<Extents> {
     let transposes = |name| asked.node.int(name, 0) != 0;
     let is_swapped = [transposes("transA"), transposes("transB")];
@@ -163,8 +165,8 @@ pub fn gemm(asked: &Asked, input: usize) -> Option<Extents> {
     Some(dims)
 }
 
-/// The inner size is that of the other side; beside a matrix, it has as many axes as the
-/// product.
+/// The inner size is that of the other operand; beside a matrix, an operand has as many axes as
+/// the product.
 pub fn matmul(asked: &Asked, input: usize) -> Option<Extents> {
     let other = match input {
         0 => asked.dims(1)?,
@@ -181,7 +183,7 @@ pub fn matmul(asked: &Asked, input: usize) -> Option<Extents> {
         None => return None,
     };
     let mut dims = open(rank)?;
-    // Of the left side it is the last axis, of the right one the last but one.
+    // The inner axis is the last one of the left side, and the last but one of the right side.
     let inner = |rank: usize, is_left: bool| match (rank, is_left) {
         (1, _) => Some(0),
         (_, true) => rank.checked_sub(1),
@@ -212,8 +214,7 @@ pub fn space_to_depth(asked: &Asked, input: usize) -> Option<Extents> {
     Some(demanded)
 }
 
-/// `n` along each axis of `n + begin + end`. Without axes of their own, there are two pads per
-/// axis.
+/// `n` along each axis of `n + begin + end`. If no axes are given, there are two pads per axis.
 pub fn pad(asked: &Asked, input: usize) -> Option<Extents> {
     if input > 0 {
         return None;
@@ -234,7 +235,7 @@ pub fn pad(asked: &Asked, input: usize) -> Option<Extents> {
     }
 }
 
-/// Along axes that are not cut, what comes in goes out.
+/// Along axes that are not cut, the sizes are those of the output.
 pub fn slice(asked: &Asked, input: usize) -> Option<Extents> {
     let result = asked.demanded(0).filter(|_| input == 0)?;
     let Some(cuts) = cuts(asked, result.len()) else { return open(result.len()) };
@@ -243,7 +244,7 @@ pub fn slice(asked: &Asked, input: usize) -> Option<Extents> {
     Some(result.into_iter().enumerate().map(size).collect())
 }
 
-/// All parts have the same sizes, but along the axis at which they meet.
+/// All parts have the same sizes, except along the axis at which they meet.
 pub fn concat(asked: &Asked, input: usize) -> Option<Extents> {
     let mut others = operands(asked)?;
     others.remove(input);
@@ -251,7 +252,8 @@ pub fn concat(asked: &Asked, input: usize) -> Option<Extents> {
     for mut dims in others.into_iter().flatten().chain(asked.demanded(0)) {
         let axis = asked.axis(if asked.opset < 4 { 1 } else { 0 }, dims.len())?;
         *dims.get_mut(axis)? = None;
-        // Where others contradict each other, the first one says so of all that differ from it.
+        // If others contradict each other, the first one decides against all that differ from
+        // it.
         all = Some(match all {
             Some(all) => agreed(&all, &dims).unwrap_or(all),
             None => dims,
@@ -273,7 +275,7 @@ pub fn transpose(asked: &Asked, input: usize) -> Option<Extents> {
     Some(dims)
 }
 
-/// What comes out, and ones where axes went.
+/// The sizes of the output, and 1 along the axes that went away.
 pub fn squeeze(asked: &Asked, input: usize) -> Option<Extents> {
     let result = asked.demanded(0).filter(|_| input == 0)?;
     let axes = asked.list("axes", 1);
@@ -290,7 +292,7 @@ pub fn squeeze(asked: &Asked, input: usize) -> Option<Extents> {
     (0..rank).map(size).collect()
 }
 
-/// What comes out, without the axes that came in.
+/// The sizes of the output, without the axes that were added.
 pub fn unsqueeze(asked: &Asked, input: usize) -> Option<Extents> {
     let result = asked.demanded(0).filter(|_| input == 0)?;
     let axes = asked.list("axes", 1);

@@ -1,30 +1,29 @@
 //! How many elements lie along an axis, as far as that can be said: a number, or the size that
-//! some tensor has, whatever it is, and so many more.
+//! some axis of a tensor has, whatever it is, and a number more.
 //!
-//! With a name for what nobody knows, `x.view(x.shape[0], 64, -1)` of `[N, 64, 7, 7]` has 49
-//! places: both N are the same and cancel. And what is padded by 1 and read by a kernel of 3 is as
-//! large as it was.
+//! With names for sizes that nobody knows, `x.view(x.shape[0], 64, -1)` of `[N, 64, 7, 7]` has
+//! 49 places: both N are the same and cancel. And a tensor that is padded by 1 and read by a
+//! kernel of 3 is as large as it was.
 //!
-//! Knows names of sizes; not where they come from.
+//! Knows names of sizes; does not know where they come from.
 
 use crate::onnx::ids::ValueId;
 
-/// A size, or an integer that a list holds. One of which nothing is known is `None` where such
-/// are asked for.
+/// A size, or an integer that a list holds. Lists of them have `None` where nothing is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// This one.
+    /// A known number.
     Number(i64),
-    /// One that has a name: 1 or more, as tensors of networks have it.
+    /// A named size: 1 or more, as tensors of networks have it.
     SizeOf(NamedSize),
 }
 
-/// The size of an axis of a tensor, and so many more.
+/// The size of an axis of a tensor, and a number more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NamedSize {
-    /// Which tensor of its graph.
+    /// The tensor, by its number in its graph.
     pub tensor: ValueId,
-    /// Counted from the front; as many as [`MAX_RANK`](super::MAX_RANK) fit.
+    /// The axis, counted from the front; [`MAX_RANK`](super::MAX_RANK) of them fit.
     pub axis: u8,
     /// What is added to its size.
     pub more: i32,
@@ -37,7 +36,7 @@ impl Extent {
     /// One element.
     pub const ONE: Extent = Extent::Number(1);
 
-    /// Its number, if it is one.
+    /// Returns the number; `None` for a named size.
     pub fn number(self) -> Option<i64> {
         match self {
             Extent::Number(number) => Some(number),
@@ -45,7 +44,7 @@ impl Extent {
         }
     }
 
-    /// So many more; `None` if they are beyond all reason.
+    /// Returns the extent and `more` elements; `None` if the result is beyond all reason.
     pub fn plus(self, more: i64) -> Option<Self> {
         Some(match self {
             Extent::Number(number) => Extent::Number(number.checked_add(more)?),
@@ -63,42 +62,42 @@ impl From<i64> for Extent {
     }
 }
 
-/// The number, if it is one.
+/// Returns the number; `None` if the extent is unknown or a named size.
 pub fn number(extent: Option<Extent>) -> Option<i64> {
     extent.and_then(Extent::number)
 }
 
-/// As extents.
+/// Returns numbers as extents.
 pub fn extents(numbers: Vec<Option<i64>>) -> Extents {
     numbers.into_iter().map(|number| number.map(Extent::Number)).collect()
 }
 
-/// Integers that are known.
+/// Returns known integers as extents.
 pub fn known(list: &[i64]) -> Extents {
     list.iter().map(|&number| Some(number.into())).collect()
 }
 
-/// How many elements these sizes make; nothing, where one of them is 0, whatever the others.
+/// Returns how many elements these sizes make: 0 if one of them is 0, whatever the others are.
 pub fn element_count(sizes: &[Option<Extent>]) -> Option<Extent> {
     Product::of(sizes)?.extent()
 }
 
-/// What of them is a number.
+/// Returns the extents with unknown in the place of names.
 pub fn numbers(extents: Extents) -> Vec<Option<i64>> {
     extents.into_iter().map(number).collect()
 }
 
-/// Sizes, multiplied.
+/// A product of sizes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Product {
     number: i64,
-    /// Factors that have but a name, in any order.
+    /// The factors that are only names, in any order.
     names: Vec<NamedSize>,
 }
 
 impl Product {
-    /// Of these sizes; nothing, where one of them is 0, whatever the others. `None` if one is not
-    /// known.
+    /// Returns the product of these sizes: 0 if one of them is 0, whatever the others are.
+    /// `None` if one is not known.
     pub fn of(sizes: &[Option<Extent>]) -> Option<Self> {
         let mut product = Product { number: 1, names: Vec::new() };
         if sizes.contains(&Some(Extent::Number(0))) {
@@ -113,7 +112,8 @@ impl Product {
         Some(product)
     }
 
-    /// How often `divisor` goes into it; `None` if it does not, or that is not known.
+    /// Returns the quotient by `divisor`; `None` if the division leaves a rest, or that is not
+    /// known.
     pub fn over(mut self, divisor: Product) -> Option<Self> {
         if self.number.checked_rem(divisor.number)? != 0 {
             return None;
@@ -130,7 +130,7 @@ impl Product {
         Some(self)
     }
 
-    /// As one size, if it is one.
+    /// Returns the product as one extent, if it is one.
     pub fn extent(&self) -> Option<Extent> {
         match (self.number, self.names.as_slice()) {
             (number, []) => Some(Extent::Number(number)),

@@ -1,7 +1,7 @@
 //! Arithmetic on shapes: which integers a short list holds, element by element.
 //!
-//! Sizes that nobody knows stay unknown, and those beside them known: `[N, 64]` is a
-//! shape of two elements, whatever N is and however often it is cast.
+//! Sizes that nobody knows stay unknown, and the sizes beside them known: `[N, 64]` is a shape
+//! of two elements, whatever N is and however often it is cast.
 
 use crate::facts::shape_rules::asked::{Asked, MAX_INTEGERS};
 use crate::facts::shape_rules::axes::permutation;
@@ -21,11 +21,11 @@ pub fn kept(asked: &Asked) -> Option<Extents> {
     asked.integers(0)
 }
 
-/// To a type that these integers fit in.
+/// The same elements, cast to a type that they fit in.
 pub fn cast(asked: &Asked) -> Option<Extents> {
     let to = i32::try_from(asked.node.int("to", 0)).ok()?;
     let is_bool = match DataType::try_from(to).ok()? {
-        // No tensor has more elements along an axis than 32 bits count.
+        // No tensor has more elements along an axis than 32 bits can count.
         DataType::Int64 | DataType::Int32 => false,
         DataType::Bool => true,
         _ => return None,
@@ -35,7 +35,7 @@ pub fn cast(asked: &Asked) -> Option<Extents> {
     Some(integers.map(|value| if is_bool { value.map(to_bool) } else { value }).collect())
 }
 
-/// What an operation gives is known if 32 bits hold it: then no type wraps it.
+/// Returns the result of an operation, if 32 bits hold it: then no type wraps it.
 fn fits(value: i64) -> Option<Extent> {
     i32::try_from(value).is_ok().then_some(value.into())
 }
@@ -57,14 +57,14 @@ pub fn not(asked: &Asked) -> Option<Extents> {
     each(asked, |value| Some(i64::from(value == 0)))
 }
 
-/// Lists that are operands of one operator: all of one length, or of one element.
+/// Returns the lists that are operands of one operator: all of one length, or of one element.
 fn operands(asked: &Asked) -> Option<Vec<Extents>> {
     let list = |input: usize| {
-        // Of more dimensions, they may make more of each other.
+        // Operands of more dimensions may broadcast to more elements.
         asked.dims(input).filter(|dims| dims.len() <= 1)?;
         asked.integers(input)
     };
-    // Whoever answers hears at once of all that is asked.
+    // All are asked for, so that whoever answers hears at once of everything that is missing.
     let lists: Vec<Option<Extents>> = (0..asked.inputs()).map(list).collect();
     let lists: Vec<Extents> = lists.into_iter().collect::<Option<_>>()?;
     let longest = lists.iter().find(|list| list.len() != 1).map_or(1, Vec::len);
@@ -93,7 +93,7 @@ pub fn difference(asked: &Asked) -> Option<Extents> {
     pairs(asked, i64::checked_sub)
 }
 
-/// Nothing is left of what is multiplied by nothing.
+/// The product of anything and 0 is 0.
 pub fn product(asked: &Asked) -> Option<Extents> {
     let [left, right] = operands(asked)?.try_into().ok()?;
     let both = left.into_iter().zip(right);
@@ -105,7 +105,8 @@ pub fn product(asked: &Asked) -> Option<Extents> {
     Some(both.map(product).collect())
 }
 
-/// How a quotient below zero is rounded, not all engines agree on.
+/// Whether the quotient is one of counts: not all engines agree on how a quotient below zero is
+/// rounded.
 fn are_counts(left: i64, right: i64) -> bool {
     left >= 0 && right > 0
 }
@@ -142,7 +143,7 @@ pub fn equal(asked: &Asked) -> Option<Extents> {
     let is_equal = |(left, right): (Option<Extent>, Option<Extent>)| match (left?, right?) {
         (Extent::Number(left), Extent::Number(right)) => Some(left == right),
         (left, right) if left == right => Some(true),
-        // A size is neither 0 nor −1.
+        // A named size is neither 0 nor −1.
         (Extent::Number(..=0), _) | (_, Extent::Number(..=0)) => Some(false),
         _ => None,
     };
@@ -187,15 +188,15 @@ pub fn chosen(asked: &Asked) -> Option<Extents> {
     Some(all.map(choice).collect())
 }
 
-/// A list, whose elements stand one behind the other.
+/// Returns the integers of a list of rank 1, whose elements stand one behind the other.
 fn list(asked: &Asked, input: usize) -> Option<Extents> {
     let integers = asked.integers(input)?;
     (asked.dims(input)?.len() == 1).then_some(integers)
 }
 
-/// All elements of a list together, over its only axis.
+/// Reduces all elements of a list over its only axis.
 fn of_all(asked: &Asked, result: impl Fn(Vec<i64>) -> Option<i64>) -> Option<Extents> {
-    // Not even that axis, if that is what it means that none is named.
+    // Not even over that axis, if this attribute says so where no axes are named.
     if asked.node.int("noop_with_empty_axes", 0) != 0 {
         return None;
     }
@@ -219,7 +220,7 @@ pub fn sum_of_all(asked: &Asked) -> Option<Extents> {
     of_all(asked, |list| list.into_iter().try_fold(0i64, i64::checked_add))
 }
 
-/// Axis by axis.
+/// Cuts axis by axis.
 pub fn slice(asked: &Asked) -> Option<Extents> {
     let mut integers = asked.integers(0)?;
     let mut dims: Vec<i64> = numbers(asked.dims(0)?).into_iter().collect::<Option<_>>()?;
@@ -231,7 +232,7 @@ pub fn slice(asked: &Asked) -> Option<Extents> {
         let inner = inner.try_fold(1i64, |inner, &size| inner.checked_mul(size))?;
         let (inner, size) = (usize::try_from(inner).ok()?, usize::try_from(size).ok()?);
         let mut left = Extents::new();
-        // Empty ones have no rows either.
+        // An empty tensor has no rows.
         for row in integers.chunks(inner.checked_mul(size)?.max(1)) {
             for at in 0..count {
                 let begin = place(at)?.checked_mul(inner)?;
@@ -250,7 +251,7 @@ pub fn concat(asked: &Asked) -> Option<Extents> {
     for (input, part) in parts.into_iter().enumerate() {
         match part {
             Some(part) => all.extend(part),
-            // Of a part whose length is known, elements are counted.
+            // Of a part of which only the length is known, the elements are counted.
             None => {
                 let length = asked.length(input).filter(|&length| length <= MAX_INTEGERS)?;
                 all.extend(std::iter::repeat_n(None, length));
@@ -265,7 +266,7 @@ pub fn concat(asked: &Asked) -> Option<Extents> {
 
 pub fn split(asked: &Asked) -> Option<Extents> {
     let integers = list(asked, 0)?;
-    // Parts may be empty, and so any number of them.
+    // Parts may be empty, so there may be any number of them.
     if asked.output >= MAX_INTEGERS {
         return None;
     }
@@ -281,7 +282,7 @@ pub fn split(asked: &Asked) -> Option<Extents> {
     Some(integers.get(start..end)?.to_vec())
 }
 
-/// A matrix is turned over; a list stays.
+/// A matrix is transposed; a list stays.
 pub fn transpose(asked: &Asked) -> Option<Extents> {
     let (integers, dims) = (asked.integers(0)?, asked.dims(0)?);
     let axes = permutation(asked, dims.len())?;
@@ -290,7 +291,7 @@ pub fn transpose(asked: &Asked) -> Option<Extents> {
         _ if is_canonical => Some(integers),
         &[Some(Extent::Number(rows)), Some(Extent::Number(columns))] => {
             let (rows, columns) = (usize::try_from(rows).ok()?, usize::try_from(columns).ok()?);
-            // Of no rows, 2⁵⁹ columns hold no number either.
+            // With no rows, 2⁵⁹ columns hold no number either.
             if integers.is_empty() || rows.checked_mul(columns)? != integers.len() {
                 return Some(integers).filter(Vec::is_empty);
             }
@@ -303,7 +304,8 @@ pub fn transpose(asked: &Asked) -> Option<Extents> {
     }
 }
 
-/// So many elements, if that is a short list.
+/// Returns a list that holds `one` as often as these dimensions have elements, if that is a
+/// short list.
 fn repeated(one: Option<Extent>, dims: Option<Extents>) -> Option<Extents> {
     let count = usize::try_from(element_count(&dims?)?.number()?).ok()?;
     (count <= MAX_INTEGERS).then(|| vec![one; count])
@@ -330,7 +332,7 @@ pub fn tile(asked: &Asked) -> Option<Extents> {
 pub fn gather(asked: &Asked) -> Option<Extents> {
     let integers = list(asked, 0)?;
     let element = |at: Option<Extent>| {
-        // Which one it is may not be known, but that it is one.
+        // It may not be known which element is picked, only that there is one.
         let Some(at) = at else { return Some(None) };
         integers.get(from_front(at.number()?, integers.len())?).copied()
     };
@@ -348,7 +350,7 @@ pub fn constant(asked: &Asked) -> Option<Extents> {
     Some(known(&values))
 }
 
-/// What a short tensor of the types that shapes are computed in holds.
+/// Returns what a short tensor holds, if it is of a type in which shapes are computed.
 pub fn integers_of(tensor: &TensorProto) -> Option<Vec<i64>> {
     let length = data::dims(tensor).ok()?;
     let length = length.into_iter().try_fold(1usize, usize::checked_mul)?;

@@ -1,6 +1,6 @@
 //! Shapes of what is made from shapes and numbers, or of as many elements as there happen to be.
 //!
-//! Knows integers that a node is given; where these are open, so are the sizes.
+//! Knows integers that a node is given; if these are unknown, so are the sizes.
 
 use crate::facts::shape_rules::asked::{Asked, open};
 use crate::facts::shape_rules::extent::{Extent, Extents, known, number};
@@ -27,7 +27,7 @@ pub fn constant_of_shape(asked: &Asked) -> Option<Extents> {
     asked.integers(0).or_else(|| open(asked.length(0)?))
 }
 
-/// Which of `rank` dimensions a Shape gives: from `start` to `end`.
+/// Returns which of `rank` dimensions a Shape gives: those from `start` to `end`.
 pub fn shape_range(asked: &Asked, rank: usize) -> Option<std::ops::Range<usize>> {
     let most = i64::try_from(rank).ok()?;
     let place = |name: &str, default: i64| {
@@ -39,13 +39,13 @@ pub fn shape_range(asked: &Asked, rank: usize) -> Option<std::ops::Range<usize>>
     Some(start..end.max(start))
 }
 
-/// A list, whatever it is of.
+/// A list, whatever the shape is of.
 pub fn shape(asked: &Asked) -> Option<Extents> {
     let length = asked.dims(0).and_then(|dims| Some(shape_range(asked, dims.len())?.len()));
     Some(vec![length.and_then(|length| i64::try_from(length).ok()).map(Extent::Number)])
 }
 
-/// `⌈(limit − start)/delta⌉`, at least 0.
+/// A list of `⌈(limit − start)/delta⌉` numbers, at least 0.
 pub fn range(asked: &Asked) -> Option<Extents> {
     Some(vec![range_length(asked).map(Extent::Number)])
 }

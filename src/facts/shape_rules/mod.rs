@@ -1,14 +1,14 @@
 //! The shape rules of ONNX's operators.
 //!
-//! A rule holds for every valid node: what it says is true whatever else the graph holds. Where
-//! it does not know, it says nothing. Which rule is whose is told by the table of
-//! [`operators`](crate::facts::operators); `tests/it/operators/shapes.rs` holds every row to
+//! A rule holds for every valid node: what it says is true whatever else the graph holds. What a
+//! rule does not know, it does not say. The table of [`operators`](crate::facts::operators) says
+//! which rule belongs to which operator; `tests/it/operators/shapes.rs` compares every row with
 //! ONNX's own shapes.
 //!
-//! Each rule is a function of what is [`asked`]. They are sorted by what an operator does to
-//! its elements: [`elementwise`], [`axes`], [`pieces`], [`along`], [`resize`], [`windows`],
+//! Each rule is a function of what is [`asked`]. They are sorted by what an operator does to its
+//! elements: [`elementwise`], [`axes`], [`pieces`], [`along`], [`resize`], [`windows`],
 //! [`products`], [`made`]. [`integers`] follows short lists of sizes element by element, and
-//! [`demands`] reads the rules backwards. What is said are numbers and names of sizes, as in
+//! [`demands`] reads the rules backwards. Answers are numbers and names of sizes, as in
 //! [`extent`]. No rule knows an operator's name.
 
 pub(super) mod along;

@@ -1,12 +1,12 @@
 //! Shapes of what is padded, cut, joined or repeated along its axes.
 //!
-//! Knows pads, ranges and counts, and not what is put in.
+//! Knows pads, ranges and counts; does not know what is put in.
 
 use crate::facts::shape_rules::asked::{Asked, List, agreed, open};
 use crate::facts::shape_rules::extent::{Extent, Extents, extents, number, numbers};
 use crate::onnx::node::{distinct_axes, from_front};
 
-/// `n + begin + end` along each axis; both may be negative.
+/// `n + begin + end` along each axis; both pads may be negative.
 pub fn pad(asked: &Asked) -> Option<Extents> {
     let dims = asked.dims(0)?;
     let grown = grown(asked, dims.len())?;
@@ -17,8 +17,8 @@ pub fn pad(asked: &Asked) -> Option<Extents> {
     dims.into_iter().zip(grown).map(size).collect()
 }
 
-/// By how many elements a Pad of a tensor with `rank` axes makes each longer, if that is known;
-/// `None` if its pads do not fit.
+/// Returns by how many elements a Pad makes each axis of a tensor with `rank` axes longer, as
+/// far as that is known; `None` if its pads do not fit.
 pub fn grown(asked: &Asked, rank: usize) -> Option<Extents> {
     let name = if asked.opset < 2 { "paddings" } else { "pads" };
     let List::Known(pads) = asked.list(name, 1) else { return open(rank) };
@@ -45,7 +45,7 @@ pub fn grown(asked: &Asked, rank: usize) -> Option<Extents> {
     Some(grown)
 }
 
-/// One axis of a Slice.
+/// The range of a Slice along one axis.
 pub struct AxisRange {
     pub start: Option<i64>,
     pub end: Option<i64>,
@@ -59,7 +59,7 @@ impl AxisRange {
             && self.end.is_some_and(|end| end >= i32::MAX.into())
     }
 
-    /// The first element, the step and the number of elements that it takes from `size`.
+    /// Returns the first element, the step and the number of elements that it takes from `size`.
     pub fn taken(&self, size: i64) -> Option<(i64, i64, i64)> {
         let step = self.step.filter(|&step| step != 0)?;
         let from_front = |at: i64| if at < 0 { at.saturating_add(size) } else { at };
@@ -67,7 +67,7 @@ impl AxisRange {
         if size < 1 {
             return Some((0, step, 0));
         }
-        // From the last element down to the first, "before the first" is −1.
+        // On the way from the last element down to the first, "before the first" is −1.
         let last = size.checked_sub(1)?;
         let (start, way) = if step > 0 {
             let start = start.clamp(0, size);
@@ -82,7 +82,8 @@ impl AxisRange {
     }
 }
 
-/// The axes that a Slice of a tensor with `rank` axes cuts; `None` if these are not known.
+/// Returns the axes that a Slice of a tensor with `rank` axes cuts; `None` if these are not
+/// known.
 pub fn cuts(asked: &Asked, rank: usize) -> Option<Vec<(usize, AxisRange)>> {
     let [starts, ends, axes, steps] = [("starts", 1), ("ends", 2), ("axes", 3), ("steps", 4)]
         .map(|(name, input)| asked.list(name, input));
@@ -119,7 +120,7 @@ pub fn slice(asked: &Asked) -> Option<Extents> {
     Some(dims)
 }
 
-/// The axis of a Concat; operator set 1 has a default.
+/// Returns the axis of a Concat; operator set 1 has a default.
 fn concat_axis(asked: &Asked, rank: usize) -> Option<usize> {
     asked.axis(if asked.opset < 4 { 1 } else { 0 }, rank)
 }
@@ -141,7 +142,7 @@ pub fn concat(asked: &Asked) -> Option<Extents> {
     Some(dims)
 }
 
-/// How large the part is that is asked for.
+/// Returns the size of the part that is asked for.
 fn part_size(asked: &Asked, whole: Option<Extent>) -> Option<Extent> {
     match asked.list("split", 1) {
         List::Known(parts) => *parts.get(asked.output)?,
@@ -171,11 +172,11 @@ pub fn split(asked: &Asked) -> Option<Extents> {
     Some(dims)
 }
 
-/// What all parts have in common.
+/// The dimensions that all parts have in common.
 pub fn split_to_sequence(asked: &Asked) -> Option<Extents> {
     let mut dims = asked.dims(0)?;
     let axis = asked.axis(0, dims.len())?;
-    // By single elements, which lose their axis if that is asked for.
+    // It splits into single elements, which lose their axis if the attribute asks for that.
     if !asked.has(1) && asked.node.int("keepdims", 1) == 0 {
         dims.remove(axis);
     } else {
@@ -184,7 +185,7 @@ pub fn split_to_sequence(asked: &Asked) -> Option<Extents> {
     Some(dims)
 }
 
-/// Of a sequence, a name may be of a size that its tensors do not share.
+/// The tensors of a sequence may have different sizes, so a name is not passed on.
 pub fn sequence_at(asked: &Asked) -> Option<Extents> {
     Some(extents(numbers(asked.dims(0)?)))
 }
@@ -194,7 +195,7 @@ pub fn tile(asked: &Asked) -> Option<Extents> {
     let repeats = match asked.integers(1) {
         None => return open(dims.len()),
         Some(repeats) if asked.opset >= 6 => repeats,
-        // One axis, so many times.
+        // One axis, repeated this often.
         Some(tiles) => {
             let (tiles, axis) = (*tiles.first()?, asked.integers(2)?);
             let axis = from_front(number(*axis.first()?)?, dims.len())?;

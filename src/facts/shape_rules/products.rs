@@ -1,13 +1,13 @@
 //! Shapes of sums of products, and of what has one number per channel.
 //!
-//! Knows which axes are summed over, and no weights.
+//! Knows which axes are summed over; knows no weights.
 
 use crate::facts::shape_rules::asked::{Asked, open};
 use crate::facts::shape_rules::elementwise::{broadcast_dims, broadcast_size};
 use crate::facts::shape_rules::extent::{Extent, Extents, number};
 use crate::onnx::equation::Equation;
 
-/// The statistics behind the first output are vectors, one number per channel.
+/// The outputs behind the first one are statistics: vectors of one number per channel.
 pub fn batch_norm(asked: &Asked) -> Option<Extents> {
     let statistics = asked.dims(1);
     if asked.output > 0 {
@@ -20,7 +20,7 @@ pub fn instance_norm(asked: &Asked) -> Option<Extents> {
     with_channels(asked, asked.dims(1))
 }
 
-/// The first input, whose second axis has the only one of `statistics`.
+/// Returns the first input's dimensions, whose second one is the only one of `statistics`.
 fn with_channels(asked: &Asked, statistics: Option<Extents>) -> Option<Extents> {
     let mut dims = asked.dims(0)?;
     if let (Some([channels]), Some(size)) = (statistics.as_deref(), dims.get_mut(1)) {
@@ -49,8 +49,8 @@ pub fn quantized_matmul(asked: &Asked) -> Option<Extents> {
     multiplied(&asked.dims(0)?, &asked.dims(3)?)
 }
 
-/// `[…, M, K] · […, K, N]`: batches broadcast, and a vector is a row on the left, a column
-/// on the right, that is gone afterwards.
+/// `[…, M, K] · […, K, N]`: batch axes broadcast; a vector is a row on the left and a column on
+/// the right, and its added axis is removed afterwards.
 fn multiplied(left: &[Option<Extent>], right: &[Option<Extent>]) -> Option<Extents> {
     let (rows, columns) = match (left, right) {
         ([], _) | (_, []) => return None,
@@ -68,7 +68,7 @@ fn multiplied(left: &[Option<Extent>], right: &[Option<Extent>]) -> Option<Exten
     Some(dims)
 }
 
-/// With a letter per axis; without `…`.
+/// An equation with a letter per axis; without `…`.
 pub fn einsum(asked: &Asked) -> Option<Extents> {
     let Equation { operands, result } = Equation::of(asked.word("equation"))?;
     let size = |letter: char| {

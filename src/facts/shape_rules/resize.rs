@@ -1,18 +1,18 @@
 //! Shapes of what is made larger or smaller by factors.
 //!
-//! Knows factors and sizes; not what is put between the elements.
+//! Knows factors and sizes; does not know what is put between the elements.
 
 use crate::facts::shape_rules::asked::{Asked, open};
 use crate::facts::shape_rules::extent::{Extent, Extents, number};
 use crate::onnx::node::distinct_axes;
 
-/// Which inputs of a node that resizes hold its factors and its sizes; since operator set 11 a
-/// region stands before them.
+/// Returns which inputs of a node that resizes hold its factors and its sizes; since operator
+/// set 11, a region stands before them.
 pub fn resize_lists(opset: i64) -> (usize, Option<usize>) {
     if opset < 11 { (1, None) } else { (2, Some(3)) }
 }
 
-/// By sizes, or by factors.
+/// Dimensions by the sizes that are given, or by factors.
 pub fn resize(asked: &Asked) -> Option<Extents> {
     let dims = asked.dims(0);
     let (factors, sizes) = resize_lists(asked.opset);
@@ -23,7 +23,7 @@ pub fn resize(asked: &Asked) -> Option<Extents> {
             Some(distinct_axes(axes, rank)?)
         }
     };
-    // By other rules than these, sizes keep an aspect ratio, and factors are of a region.
+    // By other rules than these, sizes keep an aspect ratio, and factors apply to a region.
     let stretches = matches!(asked.word("keep_aspect_ratio_policy"), b"" | b"stretch");
     let crops = asked.word("coordinate_transformation_mode") == b"tf_crop_and_resize";
     let wanted = sizes.and_then(|sizes| asked.integers(sizes));
@@ -56,7 +56,7 @@ fn scaled(size: Option<Extent>, factor: f32) -> Option<Extent> {
     if factor == 1.0 {
         return size;
     }
-    // Up to there float32 knows sizes exactly.
+    // Up to 2²⁴, float32 holds sizes exactly.
     let size = number(size).filter(|size| (0..1 << 24).contains(size))?;
     Some(((size as f32 * factor).floor() as i64).into())
 }

@@ -1,19 +1,20 @@
 //! Shapes of what slides windows over a tensor: convolutions and pools.
 //!
-//! Along each axis with `n` elements, of windows `(k − 1)·dilation + 1` wide there are
-//! `⌊(n + pads − width)/stride⌋ + 1`.
+//! Along each axis with `n` elements, there are `⌊(n + pads − width)/stride⌋ + 1` windows of
+//! width `(k − 1)·dilation + 1`.
 //!
-//! Knows attributes and a kernel's dimensions, and no weights.
+//! Knows attributes and a kernel's dimensions; knows no weights.
 
 use crate::facts::shape_rules::asked::{Asked, open};
 use crate::facts::shape_rules::extent::{Extent, Extents, known, number};
 use crate::onnx::windows::{AutoPad, WindowAttributes, WindowAxis};
 
-/// What a rule says of the spatial sizes behind windows over these.
+/// A rule for the spatial sizes behind windows over these sizes.
 type SpatialRule = fn(&WindowAttributes, &[Option<Extent>]) -> Extents;
 
-/// The batch of the first input, the `channels`, and the sizes behind windows of the `kernel`, if
-/// there is one. Of windows that no engine computes it is known how many axes they have.
+/// Returns the batch of the first input, the `channels`, and the sizes behind windows of the
+/// `kernel`, if there is one. Of windows that no engine computes, only the number of axes is
+/// known.
 fn behind(
     asked: &Asked,
     kernel: Option<&[Option<Extent>]>,
@@ -27,7 +28,7 @@ fn behind(
     };
     let taps: Option<Vec<Option<i64>>> = match kernel.and_then(|kernel| kernel.get(2..)) {
         Some(taps) => Some(taps.iter().copied().map(number).collect()),
-        // How many axes there are, the input tells, too.
+        // The input tells the number of axes, too.
         None => of_input.map(|sizes| vec![None; sizes.len()]),
     };
     let windows = WindowAttributes::of(&asked.node.proto, taps.as_deref());
@@ -47,7 +48,7 @@ fn behind(
     Some(joined(batch, channels, spatial))
 }
 
-/// Spatial sizes behind windows over `sizes`; `None` for those that are not known.
+/// Returns the spatial sizes behind windows over `sizes`; `None` for those that are not known.
 fn gathered(windows: &WindowAttributes, sizes: &[Option<Extent>]) -> Extents {
     let axes = windows.axes.iter().zip(sizes);
     let behind = |(axis, &size): (&WindowAxis, &Option<Extent>)| match size? {
@@ -57,8 +58,8 @@ fn gathered(windows: &WindowAttributes, sizes: &[Option<Extent>]) -> Extents {
     axes.map(behind).collect()
 }
 
-/// By how many there are more windows than elements, however many these are; `None` if that
-/// depends on them.
+/// Returns by how many there are more windows than elements, however many elements there are;
+/// `None` if that depends on their number.
 fn growth(windows: &WindowAttributes, axis: &WindowAxis) -> Option<i64> {
     if axis.stride != 1 || windows.are_disputed() {
         return None;
@@ -70,10 +71,10 @@ fn growth(windows: &WindowAttributes, axis: &WindowAxis) -> Option<i64> {
     begin.checked_add(end)?.checked_add(1)?.checked_sub(axis.extent()?)
 }
 
-/// How many windows there are over `size` elements.
+/// Returns how many windows there are over `size` elements.
 fn positions(windows: &WindowAttributes, axis: &WindowAxis, size: i64) -> Option<i64> {
     if windows.auto_pad.is_same() {
-        // Rounded up, windows with gaps between them may be one more.
+        // Rounded up, there may be one window more if the windows have gaps between them.
         let is_gapless = || axis.extent().is_some_and(|extent| extent >= axis.stride);
         let is_agreed_on = !windows.are_disputed() && (!windows.rounds_up || is_gapless());
         // ⌈size/stride⌉
@@ -87,15 +88,15 @@ fn positions(windows: &WindowAttributes, axis: &WindowAxis, size: i64) -> Option
     if !windows.rounds_up || way.checked_rem(axis.stride)? == 0 {
         return Some(whole);
     }
-    // The last window begins within the input or its left padding. Where it does not,
-    // it was counted once and is not any more.
+    // The last window begins within the input or its left padding. A window that does not was
+    // counted formerly, and is not any more.
     let is_inside = whole.checked_mul(axis.stride)? < size.checked_add(begin)?;
-    // Nor do all round up without pads.
+    // Nor do all engines round up without pads.
     let counts = is_inside && windows.auto_pad == AutoPad::NotSet;
     counts.then(|| whole.checked_add(1)).flatten()
 }
 
-/// Batch, channels and spatial sizes.
+/// Returns batch, channels and spatial sizes as one list.
 fn joined(batch: Option<Extent>, channels: Option<Extent>, spatial: Extents) -> Extents {
     [batch, channels].into_iter().chain(spatial).collect()
 }
@@ -135,7 +136,7 @@ pub fn max_unpool(asked: &Asked) -> Option<Extents> {
     behind(asked, None, channels, scattered)
 }
 
-/// Spatial sizes of what windows at `sizes` places reach: as large as is said, or
+/// Returns the spatial sizes that windows at `sizes` places reach: those that the node names, or
 /// `(n − 1)·stride + output_padding + width − pads`.
 fn scattered(windows: &WindowAttributes, sizes: &[Option<Extent>]) -> Extents {
     let axes = windows.axes.iter().zip(sizes);
@@ -146,10 +147,10 @@ fn scattered(windows: &WindowAttributes, sizes: &[Option<Extent>]) -> Extents {
     axes.map(reached).collect()
 }
 
-/// How many elements windows at `size` places reach.
+/// Returns how many elements windows at `size` places reach.
 fn reached(windows: &WindowAttributes, axis: &WindowAxis, size: i64) -> Option<i64> {
     if windows.auto_pad.is_same() {
-        // Elsewhere, it is not agreed on what is the same.
+        // In other cases, engines do not agree on what SAME means.
         let is_plain = axis.output_padding == 0 && axis.extent()? >= axis.stride;
         return is_plain.then(|| size.checked_mul(axis.stride)).flatten();
     }
@@ -181,7 +182,7 @@ pub fn roi_align(asked: &Asked) -> Option<Extents> {
     of_regions(asked, known(&spatial))
 }
 
-/// As many points as the grid has, each with its coordinates in the last axis.
+/// As many points as the grid has; its last axis holds the coordinates of each.
 pub fn grid_sample(asked: &Asked) -> Option<Extents> {
     let (dims, mut grid) = (asked.dims(0)?, asked.dims(1)?);
     grid.pop()?;
