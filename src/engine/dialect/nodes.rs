@@ -12,7 +12,7 @@ use crate::onnx::model::is_default_domain;
 use crate::onnx::proto::NodeProto;
 use crate::onnx::tensor;
 use crate::onnx::training::{self, NodeMode};
-use crate::onnx::windows::{self, AutoPad};
+use crate::onnx::windows::{self, AutoPad, WindowAttributes};
 use crate::onnx::write::{self, AxisSlice, CircularPart};
 
 /// Whether `node` is known to be at inference, or has no mode. `integers` looks constants up.
@@ -62,7 +62,9 @@ pub fn at_inference(
 /// refuses them), with the zeros of a ConstantOfShape in float32
 /// (it has them in float64), without an Einsum that sums nothing (it does not broadcast
 /// sizes of 1), and without training mode (it never reads that): norms are written out,
-/// dropouts are of an operator that it does not know. `integers` looks constants up.
+/// dropouts are of an operator that it does not know, as are pools of windows that no engine
+/// computes (of a border alone it takes the largest, −∞), or as no network has them. `integers`
+/// looks constants up.
 pub fn node(
     mut node: NodeProto,
     opset: i64,
@@ -93,6 +95,16 @@ pub fn node(
             norm_by_batch(node, opset)
         }
         // Of an operator that it does not know, tract says so where it matters.
+        "AveragePool" | "LpPool" | "MaxPool" if WindowAttributes::of(&node, None).is_err() => {
+            node.op_type = Some("Pool of no windows".into());
+            vec![node]
+        }
+        "AveragePool" | "Conv" | "ConvTranspose" | "LpPool" | "MaxPool"
+            if windows::are_boundless(&node) =>
+        {
+            node.op_type = Some("Windows beyond all sizes".into());
+            vec![node]
+        }
         "Dropout" if training::mode(&node, opset) == NodeMode::Trains => {
             node.op_type = Some("Dropout in training mode".into());
             vec![node]
