@@ -24,6 +24,17 @@ const TOO_MANY_RETRIES: Reason = Reason::Limit(
 /// Nodes inside of what a check refused, and its reason; `None` if that is told of the whole.
 pub type CheckedNodes = IdMap<NodeId, Option<Reason>>;
 
+/// A block that was planned and is not proved.
+#[derive(Debug, Clone)]
+pub struct UnprovedBlock {
+    /// Where.
+    pub region: Region,
+    /// What it was called.
+    pub name: String,
+    /// Why.
+    pub reason: Reason,
+}
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Refused {
@@ -44,6 +55,15 @@ pub struct Refused {
 }
 
 impl Refused {
+    /// The blocks that are not proved are not planned again.
+    pub fn of(unproved: &[UnprovedBlock]) -> Self {
+        let mut refused = Refused::default();
+        for UnprovedBlock { region, name, reason } in unproved {
+            refused.note(region, name, reason);
+        }
+        refused
+    }
+
     /// Whether `tensor` may be computed otherwise.
     pub fn allows(&self, tensor: ValueId) -> bool {
         !self.tensors.contains(&tensor)
@@ -69,19 +89,22 @@ impl Refused {
     /// it: fewer of them, if that was tried too often.
     pub fn refuse(&mut self, graph: &Graph, region: &Region, reason: Reason) {
         self.is_new = true;
-        self.forms.entry(region.output).or_default().push(region.cuts.clone());
         // Of a long row, one after the other would be refused: twice as many each time.
         if let Some(more) = self.retries.checked_sub(MAX_RETRIES) {
             let last = 1 << more.min(usize::BITS as usize / 2);
             self.tensors.extend(made_in(graph, region).rev().take(last));
             self.is_limited = true;
         }
+        let last = region.nodes.last().map_or("", |&last| graph.node(last).label());
+        self.note(region, last, &reason);
+    }
+
+    /// The region, which is called so, does not become a block.
+    fn note(&mut self, region: &Region, name: &str, reason: &Reason) {
+        self.forms.entry(region.output).or_default().push(region.cuts.clone());
         // Of a region and the smaller ones inside it, the whole is the news.
-        let last = region.nodes.last().filter(|node| !self.inside.contains_key(node));
-        if let Some(&last) = last {
-            let node = graph.node(last).label().to_owned();
-            let subject = Subject::Block;
-            let reason = reason.clone();
+        if region.nodes.last().is_some_and(|node| !self.inside.contains_key(node)) {
+            let (subject, node, reason) = (Subject::Block, name.to_owned(), reason.clone());
             self.near_misses.push((region.output, NearMiss { subject, node, reason }));
         }
         for &node in &region.nodes {
