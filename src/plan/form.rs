@@ -42,12 +42,28 @@ pub enum FormStep<N> {
     Select(Vec<usize>),
     /// Read through the tensor that a node makes.
     Through(N),
+    /// Read through the tensor that a node makes, as the one term that its sum is, read through these.
+    AsOne(N, Vec<N>),
     /// Read through the means that a node of the file makes, as a view.
     Mean(NodeId),
     /// What was put aside is part of the sum again.
     Join,
     /// Kernels of neighbouring parts become one.
     Stack,
+}
+
+impl<N> FormStep<N> {
+    /// The nodes that it is read through.
+    pub fn entered(&self) -> impl Iterator<Item = &N> {
+        let (node, others) = match self {
+            FormStep::Through(node) => (Some(node), &[][..]),
+            FormStep::AsOne(node, others) => (Some(node), others.as_slice()),
+            FormStep::Select(_) | FormStep::Mean(_) | FormStep::Join | FormStep::Stack => {
+                (None, &[][..])
+            }
+        };
+        node.into_iter().chain(others)
+    }
 }
 
 impl<L: Linear> Form<L> {

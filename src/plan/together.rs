@@ -1,5 +1,5 @@
 //! Ways that pay only together: of all terms that are turned alike, of means that become views, of
-//! kernels that are joined. Of one term alone, or one step, nothing is gained.
+//! kernels that are joined, or of a sum. Of one term alone, or one step, nothing is gained.
 //!
 //! Knows the planner's graph, forms and costs, as the search does.
 
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::affine::Geometry;
 use crate::emit::term::{Term, TermKind};
-use crate::onnx::ids::NodeId;
+use crate::onnx::ids::{NodeId, ValueId};
 use crate::plan::candidate::Candidate;
 use crate::plan::cost;
 use crate::plan::cuts::{MAX_WAY, Search};
@@ -91,6 +91,46 @@ impl Search<'_, '_, '_, '_> {
             return None;
         }
         self.if_it_pays(stacked, &best.gain)
+    }
+
+    /// A better form than `best` in which a kernel reads a sum as the one kernel that this is of what
+    /// its summands are computed from: by itself, that may be as many nodes as the sum. *Example*:
+    /// a product along an axis between others, which is written between two Transposes.
+    pub fn summed(&mut self, best: &Candidate) -> Option<Candidate> {
+        let kernels = best.form.terms.iter().filter(|term| term.kind == TermKind::Conv);
+        let roots: BTreeSet<ValueId> = kernels.map(|term| term.root).collect();
+        for root in roots {
+            let former = self.net.former(root).filter(|_| self.refused.allows(root));
+            let Some((id, through)) = former.and_then(|id| Some((id, self.way_to_one_term(id)?)))
+            else {
+                continue;
+            };
+            let mut way = best.clone();
+            if !way.expand_as_one(self.net, id, through) {
+                continue;
+            }
+            let better = self.if_it_pays(way.clone(), &best.gain);
+            if let Some(better) = better.or_else(|| self.further(&way)) {
+                return Some(better);
+            }
+        }
+        None
+    }
+
+    /// What the sum that node `id` makes has to be read through to be one term, the last first.
+    fn way_to_one_term(&mut self, id: NodeId) -> Option<Vec<NodeId>> {
+        let mut sum = Candidate::at(self.net, id)?;
+        let is_whole = sum.form.terms.iter().all(|term| term.part.is_none());
+        let mut through = Vec::new();
+        while sum.form.terms.len() > 1 {
+            let terms = sum.form.terms.iter().filter(|term| self.refused.allows(term.root));
+            let last = terms.filter_map(|term| self.net.former(term.root)).max()?;
+            if through.len() == MAX_WAY || !self.may_look_at(&sum) || !sum.expand(self.net, last) {
+                return None;
+            }
+            through.push(last);
+        }
+        (is_whole && !through.is_empty()).then_some(through)
     }
 
     /// The node of a tensor that nobody else reads, and that `term`, which is no kernel, does.
