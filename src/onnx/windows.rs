@@ -96,8 +96,13 @@ impl WindowAttributes {
         );
         let axes: Vec<WindowAxis> = axes.collect();
         let auto_pad = auto_pad(node).ok_or(WindowFault::Numbers)?;
+        // Of a pool, a window has an element: there is no largest one of none.
+        let pads_less = |axis: &WindowAxis| {
+            axis.taps.is_none_or(|taps| kernel.is_some() || axis.pads.0.max(axis.pads.1) < taps)
+        };
         let is_possible = |axis: &WindowAxis| {
             axis.taps.is_none_or(|taps| taps >= 1)
+                && pads_less(axis)
                 && axis.output_padding < axis.stride.max(axis.dilation)
                 && (auto_pad == AutoPad::NotSet || axis.pads == (0, 0))
         };
@@ -148,6 +153,13 @@ pub fn auto_pad(node: &NodeProto) -> Option<AutoPad> {
     }
 }
 
+/// Whether an attribute of the windows is larger than in any network: tract steps along pads of
+/// 2³³ for minutes, even if the map has no elements and the result is empty.
+pub fn are_boundless(node: &NodeProto) -> bool {
+    let numbers = LISTS.iter().filter_map(|name| list(node, name)).flatten();
+    numbers.into_iter().any(|number| number.unsigned_abs() > MOST)
+}
+
 /// Returns the attribute `kernel_shape`, unless it is empty.
 pub fn kernel_shape(node: &NodeProto) -> Option<&[i64]> {
     list(node, KERNEL_SHAPE)
@@ -157,15 +169,18 @@ pub fn kernel_shape(node: &NodeProto) -> Option<&[i64]> {
 pub fn is_left_out(attribute: &AttributeProto) -> bool {
     match attribute.name() {
         AUTO_PAD => attribute.s().is_empty(),
-        KERNEL_SHAPE | "strides" | "dilations" | "pads" | "output_padding" | "output_shape" => {
-            attribute.ints.is_empty()
-        }
+        name if LISTS.contains(&name) => attribute.ints.is_empty(),
         _ => false,
     }
 }
 
 const AUTO_PAD: &str = "auto_pad";
 const KERNEL_SHAPE: &str = "kernel_shape";
+const LISTS: [&str; 6] =
+    [KERNEL_SHAPE, "strides", "dilations", "pads", "output_padding", "output_shape"];
+
+/// No network has larger windows, or pads more.
+const MOST: u64 = 1 << 20;
 
 fn list<'n>(node: &'n NodeProto, name: &str) -> Option<&'n [i64]> {
     let list = attribute(node, name)?.ints.as_slice();
@@ -286,6 +301,12 @@ mod tests {
             let found = read(vec![ints(name, list.to_vec())]);
             assert_eq!(found, Err(WindowFault::Numbers), "{name} {list:?}");
         }
+        let padded = |pads: i64| {
+            let attributes = vec![ints("kernel_shape", vec![2]), ints("pads", vec![pads, 0])];
+            WindowAttributes::of(&node("MaxPool", "", &["x"], "y", attributes), None)
+        };
+        assert_eq!(padded(1).map(|windows| windows.axes.len()), Ok(1));
+        assert_eq!(padded(2), Err(WindowFault::Numbers));
         for list in [vec![2, 3], vec![3], vec![3, 3, 3]] {
             assert_eq!(read(vec![ints("kernel_shape", list)]), Err(WindowFault::OtherKernel));
         }

@@ -206,21 +206,33 @@ fn equal_taps(
     if is_padded && !own.counts_pads {
         return Err(NotLinear::Unrepresentable("its means leave the padding out"));
     }
-    if own.rounds_up {
-        for (axis, window) in windows.iter().enumerate() {
-            require_no_overhang(reader, input, axis.saturating_add(2), window, valid)?;
+    for (axis, window) in windows.iter().enumerate() {
+        let axis = axis.saturating_add(2);
+        // Of fewer elements, engines that round −½ to 0 make one mean, of what there is or of
+        // zeros too, and a convolution in its place makes none.
+        if window.stride > 1 && !own.auto_pad.is_same() {
+            valid.require(input, Property::Size(axis, SizeSet::AtLeast(least_size(window))));
+        }
+        if own.rounds_up {
+            require_no_overhang(reader, (input, axis), window, valid)?;
         }
     }
     let count: f64 = windows.iter().map(|window| window.taps as f64).product();
     Ok((windows, 1.0 / count))
 }
 
+/// Returns the smallest size of an axis at which a window lies within the padded input.
+fn least_size(window: &Window) -> i64 {
+    let (before, behind) = window.pads();
+    let extent = window.taps.saturating_sub(1).saturating_mul(window.dilation).saturating_add(1);
+    extent.saturating_sub(before).saturating_sub(behind)
+}
+
 /// Requires that no window ends beyond the padded input: with ceil_mode the last one may, and
 /// then counts fewer taps.
 fn require_no_overhang(
     reader: &Reader,
-    input: ValueId,
-    axis: usize,
+    (input, axis): (ValueId, usize),
     window: &Window,
     valid: &mut Validity,
 ) -> Result<(), NotLinear> {
@@ -228,9 +240,7 @@ fn require_no_overhang(
     if modulus == 1 {
         return Ok(());
     }
-    let (before, behind) = window.pads();
-    let extent = window.taps.saturating_sub(1).saturating_mul(window.dilation).saturating_add(1);
-    let beyond = extent.saturating_sub(before).saturating_sub(behind);
+    let beyond = least_size(window);
     let size = reader.sizes.size(input, axis)?;
     let sizes = SizeSet::Congruent { remainder: beyond.rem_euclid(modulus), modulus };
     if !sizes.contains(size) {
@@ -280,7 +290,14 @@ fn windows(
             }
         };
         let window = |taps| Window::new(taps, axis.stride, axis.dilation, pads);
-        windows.push(axis.taps.and_then(window).ok_or(MALFORMED_WINDOWS)?);
+        let window = axis.taps.and_then(window).ok_or(MALFORMED_WINDOWS)?;
+        let size = reader.sizes.known_size(input, number.saturating_add(2));
+        if size.is_some_and(|size| size < least_size(&window)) {
+            let why =
+                "engines make nothing, or other things, of a map that is smaller than a window";
+            return Err(NotLinear::Unrepresentable(why));
+        }
+        windows.push(window);
     }
     Ok(windows)
 }

@@ -14,7 +14,7 @@ use crate::ops::reader::{Reader, Training};
 use crate::ops::training::TrainingNodes;
 use crate::options::Options;
 use crate::pipeline::remains::Replaced;
-use crate::plan::{self, Block, BlockNames, Plan, Wanted};
+use crate::plan::{self, Block, BlockNames, Plan, UnprovedBlock, Wanted};
 use crate::refusal::{NearMiss, Reason, Subject};
 
 /// One graph of the model, as it is understood, and what is to be done with it.
@@ -30,28 +30,38 @@ pub struct GraphAnalysis<'r, 'g, 'm> {
 }
 
 impl<'r, 'g, 'm> GraphAnalysis<'r, 'g, 'm> {
-    /// One per reader. Kernels that several convolutions read are copied if all copies that the
-    /// model wants are small enough.
+    /// One per reader, without the blocks that were found to be `unproved`, by reader. Kernels that
+    /// several convolutions read are copied if all copies that the model wants are small enough.
     ///
     /// # Errors
     /// If a stored tensor is malformed.
-    pub fn of_all(readers: &'r [Reader<'g, 'm>], options: &Options) -> Result<Vec<Self>, Invalid> {
+    pub fn of_all(
+        readers: &'r [Reader<'g, 'm>],
+        options: &Options,
+        unproved: &[Vec<UnprovedBlock>],
+    ) -> Result<Vec<Self>, Invalid> {
         let Some(main) = readers.first() else { return Ok(Vec::new()) };
         let mut names = BlockNames::of(main.graph);
-        let wanted = Wanted { skip: &options.skip, keep_identity: options.keep_identity };
-        let analysis = |reader| {
+        let wanted = |graph: usize| Wanted {
+            skip: &options.skip,
+            keep_identity: options.keep_identity,
+            unproved: unproved.get(graph).map(Vec::as_slice).unwrap_or_default(),
+        };
+        let analysis = |(graph, reader)| {
             let meanings = Meanings::of(reader)?;
-            let plan = plan::plan(reader, &meanings, &mut names, wanted);
+            let plan = plan::plan(reader, &meanings, &mut names, wanted(graph));
             Ok(GraphAnalysis { reader, plan, training: TrainingNodes::find(reader)?, meanings })
         };
-        let mut analyses = readers.iter().map(analysis).collect::<Result<Vec<_>, Invalid>>()?;
+        let analyses = readers.iter().enumerate().map(analysis);
+        let mut analyses = analyses.collect::<Result<Vec<_>, Invalid>>()?;
         let copies = || analyses.iter().map(|analysis| &analysis.plan.copies);
         let copied: f64 = copies().map(|copies| copies.elements).sum();
         let growth = copied / copies().map(|copies| copies.parameters).sum::<f64>();
         if growth > options.growth {
             let mut names = BlockNames::of(main.graph);
-            for GraphAnalysis { reader, meanings, plan, .. } in &mut analyses {
-                let copies = std::mem::take(&mut plan.copies);
+            for (graph, analysis) in analyses.iter_mut().enumerate() {
+                let GraphAnalysis { reader, meanings, plan, .. } = analysis;
+                let (wanted, copies) = (wanted(graph), std::mem::take(&mut plan.copies));
                 *plan = plan::without_copies(reader, meanings, &mut names, wanted, copies, growth);
             }
         }

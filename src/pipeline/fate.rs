@@ -18,6 +18,7 @@ pub enum Fate {
 }
 
 /// What takes a block's place, and what is known of it.
+#[derive(Clone)]
 pub struct MadeBlock {
     /// The new nodes and tensors.
     pub fused: FusedNodes,

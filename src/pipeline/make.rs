@@ -12,6 +12,7 @@ use crate::emit::nodes::FusedNodes;
 use crate::emit::weights::{FusedWeights, NotFinite};
 use crate::engine::{Constant, Limits};
 use crate::error::Error;
+use crate::onnx::ids::{IdMap, ValueId};
 use crate::ops::reader::Reader;
 use crate::options::{Options, Progress};
 use crate::pipeline::analysis::GraphAnalysis;
@@ -40,12 +41,14 @@ pub struct Made {
 }
 
 impl Made {
-    /// Fuses all blocks of the model that is called `file`, and proves them within `limits`.
+    /// Fuses all blocks of the model that is called `file`, and proves them within `limits`; what
+    /// was made of another plan is made already.
     ///
     /// # Errors
     /// If a block is malformed, or is not what it was, or its proof does not end.
     pub fn of(
         planned: &Planned,
+        earlier: Option<(&Planned, &Made)>,
         file: &str,
         options: &Options,
         limits: Limits,
@@ -56,19 +59,19 @@ impl Made {
         }
         let maker = Maker { file, options, limits, done: AtomicUsize::new(0), all };
         let originals = originals(&planned.analyses);
-        let graphs = planned.analyses.iter().zip(&originals);
-        let fates = graphs.map(|(analysis, original)| maker.graph(analysis, original));
+        let graphs = planned.analyses.iter().zip(&originals).enumerate();
+        let fates = graphs.map(|(graph, (analysis, original))| {
+            maker.graph(analysis, original, &blocks_by_output(earlier, graph))
+        });
         let fates = fates.collect::<Result<Vec<Vec<Fate>>, Error>>()?;
         let mut made = Made { fates, multiply_adds: None };
-        if let Some(details) = &planned.details
-            && made.left_alone(planned).next().is_some()
-        {
+        if planned.details.is_some() && made.left_alone(planned).next().is_some() {
             let blocks = planned.analyses.iter().zip(&made.fates);
             let blocks = blocks.map(|(analysis, fates)| {
                 made_blocks(analysis, fates).map(|(block, _)| block).collect()
             });
             let blocks: Vec<Vec<&Block>> = blocks.collect();
-            let counted = counts::multiply_adds(&planned.analyses, &blocks, details.counting);
+            let counted = counts::multiply_adds(&planned.analyses, &blocks, planned.counting);
             made.multiply_adds = Some(counted);
         }
         Ok(made)
@@ -91,6 +94,21 @@ impl Made {
     }
 }
 
+/// Blocks that were made, and what takes their place.
+type BlocksByOutput<'m> = IdMap<ValueId, (&'m Block, &'m MadeBlock)>;
+
+/// Those of one graph of an earlier plan.
+fn blocks_by_output<'m>(
+    earlier: Option<(&'m Planned, &'m Made)>,
+    graph: usize,
+) -> BlocksByOutput<'m> {
+    let of_graph = earlier.and_then(|(planned, made)| {
+        let (analysis, fates) = (planned.analyses.get(graph)?, made.fates.get(graph)?);
+        Some(made_blocks(analysis, fates))
+    });
+    of_graph.into_iter().flatten().map(|of| (of.0.region.output, of)).collect()
+}
+
 /// What all blocks are made with.
 struct Maker<'w> {
     file: &'w str,
@@ -102,10 +120,20 @@ struct Maker<'w> {
 }
 
 impl Maker<'_> {
-    /// The fates of all blocks of a graph, which are made in parallel.
-    fn graph(&self, analysis: &GraphAnalysis, original: &Original) -> Result<Vec<Fate>, Error> {
+    /// The fates of all blocks of a graph, which are made in parallel, but for those that were made
+    /// `earlier`.
+    fn graph(
+        &self,
+        analysis: &GraphAnalysis,
+        original: &Original,
+        earlier: &BlocksByOutput,
+    ) -> Result<Vec<Fate>, Error> {
         let fate = |(index, block): (usize, &Block)| {
-            let fate = self.block(analysis, original, block)?;
+            let same = earlier.get(&block.region.output).filter(|(before, _)| before.is(block));
+            let fate = match same {
+                Some(&(_, made)) => Fate::Made(made.clone()),
+                None => self.block(analysis, original, block)?,
+            };
             let done = self.done.fetch_add(1, Ordering::Relaxed).saturating_add(1);
             (self.options.progress)(Progress::Proving { done, all: self.all });
             Ok((index, fate))

@@ -7,7 +7,8 @@
 //! The steps: [`open`] reads a model and inlines the local functions that matter; [`occupied`]
 //! looks at the places of all files; [`planned`] holds what was decided, graph by graph
 //! ([`analysis`]). The rest is the way of a [`new_model`]: [`make`] fuses each block ([`fuse`]), has it proved by its [`claim`], says
-//! what became of it, its [`fate`], and looks what blocks read of each other ([`byproducts`]);
+//! what became of it, its [`fate`], and looks what blocks read of each other ([`byproducts`]); what
+//! is not proved is planned anew without it ([`replanned`]);
 //! [`edited`] turns what was made into [`edits`], with what [`remains`] of each graph;
 //! [`deliver`] writes, has [`check`] look at the new file, [`int8`] tell what rounding its
 //! weights would do, [`equalized`] scale channels by the best of [`candidates`], and then its
@@ -42,6 +43,7 @@ pub mod open;
 pub mod placed;
 pub mod planned;
 pub mod remains;
+pub mod replanned;
 pub mod request;
 pub mod summary;
 
@@ -127,7 +129,7 @@ impl Conversion<'_> {
         let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
         let readers = analysis::readers(&graphs, &constants, &dependence, options);
         let counting = self.counting();
-        let planned = Planned::of(model, &graphs, &readers, options, counting);
+        let planned = Planned::of(&graphs, &readers, options, counting, &[]);
         let planned = reached.or_failure(planned.map_err(invalid))?;
         reached.planned = Some((&planned, &functions));
         reached.or_failure(planned.check_skipped(file, &options.skip))?;

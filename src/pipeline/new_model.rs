@@ -16,10 +16,10 @@ use crate::pipeline::edited::Edited;
 use crate::pipeline::equalized::Equalized;
 use crate::pipeline::failure::{Failure, must_fuse};
 use crate::pipeline::int8;
-use crate::pipeline::make::Made;
 use crate::pipeline::occupied::Occupied;
 use crate::pipeline::open::{self, Opened};
 use crate::pipeline::planned::Planned;
+use crate::pipeline::replanned;
 use crate::pipeline::summary::Reached;
 
 /// A new model, from the plan on.
@@ -51,13 +51,16 @@ impl<'s, 'm> NewModel<'s, '_, '_, 'm> {
         let (file, read) = (opened.file.as_str(), opened.model());
         let limits = Limits::new(options.verify_timeout, options.verify_memory);
         let making = Instant::now();
-        let made = reached.or_failure(Made::of(planned, file, options, limits))?;
+        let made = replanned::made(planned, file, options, limits);
+        let (again, made) = reached.or_failure(made)?;
+        let planned = again.as_ref().unwrap_or(planned);
+        reached.planned = reached.planned.map(|(_, functions)| (planned, functions));
         reached.made = Some(&made);
         reached.seconds.fuse_and_prove = making.elapsed().as_secs_f64();
         let readers = planned.analyses.iter().map(|analysis| analysis.reader);
         let in_time = open::check_time(file, readers.map(|reader| reader.constants));
         reached.or_failure(in_time)?;
-        let unproved = made.left_alone(planned).count();
+        let unproved = planned.unproved().saturating_add(made.left_alone(planned).count());
         reached.or_failure(must_fuse(options, file, made.is_empty(), unproved))?;
         let edited = Edited::of(opened, planned.graphs, planned, &made);
         let edited = reached.or_failure(edited.map_err(Error::invalid(file)))?;

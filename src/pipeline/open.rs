@@ -152,7 +152,7 @@ impl LocalFunctions {
         let constants = Constants::find_all(&graphs, options.keep_overridable).map_err(invalid)?;
         let dependence = Dependence::find_all(&graphs, constants.iter().map(Arc::as_ref));
         let readers = analysis::readers(&graphs, &constants, &dependence, options);
-        let analyses = GraphAnalysis::of_all(&readers, options).map_err(invalid)?;
+        let analyses = GraphAnalysis::of_all(&readers, options, &[]).map_err(invalid)?;
         check_time(&opened.file, constants.iter().map(Arc::as_ref))?;
         let callers = callers(&analyses);
         let takes_part = |call: &str| callers.contains(call);

@@ -17,13 +17,15 @@ use crate::options::Options;
 use crate::pipeline::analysis::GraphAnalysis;
 use crate::pipeline::counts::{self, Counting, MultiplyAdds};
 use crate::pipeline::remains;
-use crate::plan::Block;
+use crate::plan::{Block, UnprovedBlock};
 use crate::refusal::{NearMiss, Reason, Subject};
 
 /// What is to be done with a model, and what is told of it.
 pub struct Planned<'r, 'g, 'm> {
     /// What was read, the main graph first.
     pub graphs: &'r [Graph<'m>],
+    /// They were read by these.
+    pub readers: &'r [Reader<'g, 'm>],
     /// Per graph, in their order.
     pub analyses: Vec<GraphAnalysis<'r, 'g, 'm>>,
     /// Per block, in the order of the plans: what it is right for, if the file does not
@@ -35,6 +37,8 @@ pub struct Planned<'r, 'g, 'm> {
     pub nodes_before: usize,
     /// Nodes that there will be, if every block is made.
     pub nodes_after: usize,
+    /// How much may be counted.
+    pub counting: Counting,
     /// What only reports ask for; `None` if nobody asks.
     pub details: Option<Details>,
 }
@@ -45,25 +49,27 @@ pub struct Details {
     pub parameters: u64,
     /// Before, and if every block is made.
     pub multiply_adds: MultiplyAdds,
-    /// How these were counted.
-    pub counting: Counting,
 }
 
 impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
-    /// Plans the rewrite of `model`, whose `graphs` the readers read.
+    /// Plans the rewrite of a model, whose `graphs` the readers read, without the blocks that were
+    /// found to be `unproved`, by graph.
     ///
     /// # Errors
     /// If an entry cannot be decoded.
     pub fn of(
-        model: &Model,
         graphs: &'r [Graph<'m>],
         readers: &'r [Reader<'g, 'm>],
         options: &Options,
         counting: Counting,
+        unproved: &[Vec<UnprovedBlock>],
     ) -> Result<Self, Invalid> {
-        let analyses = GraphAnalysis::of_all(readers, options)?;
+        let analyses = GraphAnalysis::of_all(readers, options, unproved)?;
         let nodes_after = nodes_after(graphs, &analyses);
-        let calls = calls_that_stay(model, graphs)?;
+        let calls = match graphs {
+            [main, ..] => calls_that_stay(main.model, graphs)?,
+            [] => Vec::new(),
+        };
         let parameters = match counting {
             Counting::Nothing => None,
             _ => Some(counts::parameters(graphs)?),
@@ -73,10 +79,32 @@ impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
             let blocks = analyses.iter().map(|analysis| analysis.plan.blocks.iter().collect());
             let blocks: Vec<Vec<&Block>> = blocks.collect();
             let multiply_adds = counts::multiply_adds(&analyses, &blocks, counting);
-            Details { parameters, multiply_adds, counting }
+            Details { parameters, multiply_adds }
         });
         let nodes_before = graphs.iter().map(Graph::node_count).sum();
-        Ok(Planned { graphs, analyses, conditions, calls, nodes_before, nodes_after, details })
+        Ok(Planned {
+            graphs,
+            readers,
+            analyses,
+            conditions,
+            calls,
+            nodes_before,
+            nodes_after,
+            counting,
+            details,
+        })
+    }
+
+    /// The same, without the blocks that were found to be `unproved`.
+    ///
+    /// # Errors
+    /// If an entry cannot be decoded.
+    pub fn without(
+        &self,
+        unproved: &[Vec<UnprovedBlock>],
+        options: &Options,
+    ) -> Result<Self, Invalid> {
+        Planned::of(self.graphs, self.readers, options, self.counting, unproved)
     }
 
     /// Whether each name in `skip` is that of a block.
@@ -101,6 +129,12 @@ impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
     pub fn wants_sizes(&self) -> bool {
         let mut missed = self.analyses.iter().flat_map(|analysis| &analysis.plan.near_misses);
         missed.any(|miss| miss.reason.is_open())
+    }
+
+    /// How many blocks are not planned again because they were not proved.
+    pub fn unproved(&self) -> usize {
+        let missed = self.analyses.iter().flat_map(|analysis| &analysis.plan.near_misses);
+        missed.filter(|miss| matches!(miss.reason, Reason::Unproved { .. })).count()
     }
 
     /// All blocks of all graphs.

@@ -105,6 +105,22 @@ impl TurnedRoot {
 }
 
 impl Block {
+    /// Whether this block is written like `other`, whatever becomes of the blocks around both.
+    pub fn is(&self, other: &Self) -> bool {
+        let stands_alone =
+            |block: &Self| block.byproduct.is_none() && block.turned_roots.is_empty();
+        let mut terms = self.terms.iter().zip(&other.terms);
+        stands_alone(self)
+            && stands_alone(other)
+            && (&self.name, &self.stem) == (&other.name, &other.stem)
+            && self.tensor_stem == other.tensor_stem
+            && self.region == other.region
+            && self.terms.len() == other.terms.len()
+            && terms.all(|(own, other)| own.is(other))
+            && self.kept == other.kept
+            && (&self.valid, self.float) == (&other.valid, other.float)
+    }
+
     /// Returns the tensors of the file that it makes, its output first.
     pub fn tensors_made(&self) -> impl Iterator<Item = ValueId> {
         let byproduct = self.byproduct.as_ref().and_then(|byproduct| byproduct.of_file);

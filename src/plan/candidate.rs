@@ -38,6 +38,20 @@ impl Candidate {
         is_expanded
     }
 
+    /// Reads the form through the tensor that node `id` makes, as the one term that the sum of the
+    /// node becomes if it is read `through` other nodes; returns whether the terms that read the
+    /// tensor compose with that term.
+    pub fn expand_as_one(&mut self, net: &Net, id: NodeId, through: Vec<NodeId>) -> bool {
+        let Some((at, mut sum)) = net.reader.graph.node(id).output().zip(Candidate::at(net, id))
+        else {
+            return false;
+        };
+        let is_expanded = through.iter().all(|&inner| sum.expand(net, inner))
+            && self.form.go_through(at, sum.form, net.reader).is_ok();
+        self.steps.extend(is_expanded.then_some(FormStep::AsOne(id, through)));
+        is_expanded
+    }
+
     /// Reads the form through the means that node `id` makes, as a view; returns whether the
     /// terms that read the means compose with the view.
     pub fn average(&mut self, net: &Net, id: NodeId) -> bool {

@@ -116,7 +116,8 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
         let better = |search: &mut Self, best: &Candidate| {
             let better = search.further(best).or_else(|| search.merged(best));
             let better = better.or_else(|| search.averaged(best)).or_else(|| search.shifted(best));
-            better.or_else(|| search.turned(best)).or_else(|| search.stacked(best))
+            let better = better.or_else(|| search.turned(best)).or_else(|| search.stacked(best));
+            better.or_else(|| search.summed(best))
         };
         while let Some(better) = better(self, &best) {
             best = better;
@@ -383,11 +384,13 @@ impl<'s, 'r, 'g, 'm> Search<'s, 'r, 'g, 'm> {
     /// Returns how many nodes the candidate computes although they are not among the nodes that
     /// `go` away.
     fn again(&self, candidate: &Candidate, go: &[NodeId]) -> usize {
-        let sizes = candidate.steps.iter().map(|step| match step {
-            FormStep::Through(id) | FormStep::Mean(id) if !go.contains(id) => self.net.size(*id),
-            _ => 0,
-        });
-        sizes.sum()
+        let mean = |step: &FormStep<NodeId>| match step {
+            FormStep::Mean(id) => Some(*id),
+            _ => None,
+        };
+        let steps = candidate.steps.iter();
+        let entered = steps.flat_map(|step| step.entered().copied().chain(mean(step)));
+        entered.filter(|id| !go.contains(id)).map(|id| self.net.size(id)).sum()
     }
 
     /// Returns `value` and the nearest tensors that it is computed from.

@@ -30,12 +30,17 @@ pub fn eliminate(net: &mut Net, refused: &Refused) -> Vec<ValueId> {
             }
         }
     }
-    let several = |readers: &&Vec<NodeId>| (2..=MAX_READERS).contains(&readers.len());
+    // Through what is joined, one reader alone is not read, although it may read it several times.
+    let are_tried = |net: &Net, id: NodeId, readers: &[NodeId]| {
+        let are_several = (2..=MAX_READERS).contains(&readers.len());
+        are_several || (readers.len() == 1 && net.terms(id).iter().any(|term| term.part.is_some()))
+    };
     let mut changed: IdSet<NodeId> = IdSet::default();
     let mut values = Vec::new();
     for tensor in tensors {
-        let Some(readers) = readers.get(&tensor.1).filter(several) else { continue };
-        if !refused.allows(tensor.1)
+        let Some(readers) = readers.get(&tensor.1) else { continue };
+        if !are_tried(net, tensor.0, readers)
+            || !refused.allows(tensor.1)
             || changed.contains(&tensor.0)
             || readers.iter().any(|reader| changed.contains(reader))
         {

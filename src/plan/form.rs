@@ -42,12 +42,29 @@ pub enum FormStep<N> {
     Select(Vec<usize>),
     /// The form is read through the tensor that a node makes.
     Through(N),
+    /// The form is read through the tensor that a node makes, as the one term that the sum of the
+    /// node becomes if it is read through the listed nodes.
+    AsOne(N, Vec<N>),
     /// The form is read through the means that a node of the file makes, as a view.
     Mean(NodeId),
     /// The terms that were put aside are part of the sum again.
     Join,
     /// Kernels of neighbouring parts become one.
     Stack,
+}
+
+impl<N> FormStep<N> {
+    /// Returns the nodes that the form is read through.
+    pub fn entered(&self) -> impl Iterator<Item = &N> {
+        let (node, others) = match self {
+            FormStep::Through(node) => (Some(node), &[][..]),
+            FormStep::AsOne(node, others) => (Some(node), others.as_slice()),
+            FormStep::Select(_) | FormStep::Mean(_) | FormStep::Join | FormStep::Stack => {
+                (None, &[][..])
+            }
+        };
+        node.into_iter().chain(others)
+    }
 }
 
 impl<L: Linear> Form<L> {

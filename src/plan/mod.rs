@@ -67,5 +67,6 @@ pub use cost::Count;
 pub use keep::{KeptBranch, parted};
 pub use name::BlockNames;
 pub use recipes::WeightError;
+pub use refused::UnprovedBlock;
 pub use rounds::{Plan, Wanted, plan, without_copies};
 pub use turned_roots::outputs_read;

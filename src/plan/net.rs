@@ -364,6 +364,11 @@ impl<'r, 'g, 'm> Net<'r, 'g, 'm> {
                 size += self.size(id);
                 FormStep::Through(planned(id))
             }
+            FormStep::AsOne(id, through) => {
+                size += self.size(id);
+                size += through.iter().map(|&id| self.size(id)).sum::<usize>();
+                FormStep::AsOne(planned(id), through.into_iter().map(planned).collect())
+            }
         };
         let steps = steps.into_iter().map(step).collect();
         let start = planned(id);

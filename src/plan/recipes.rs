@@ -94,6 +94,15 @@ impl Recipes {
                         let Some(at) = reader.graph.node(node.id).output() else { continue };
                         form.go_through(at, take(*node)?, reader)?;
                     }
+                    FormStep::AsOne(node, through) => {
+                        let Some(at) = reader.graph.node(node.id).output() else { continue };
+                        let mut sum = take(*node)?;
+                        for &inner in through {
+                            let Some(at) = reader.graph.node(inner.id).output() else { continue };
+                            sum.go_through(at, take(inner)?, reader)?;
+                        }
+                        form.go_through(at, sum, reader)?;
+                    }
                     FormStep::Mean(id) => {
                         let Some(at) = reader.graph.node(*id).output() else { continue };
                         let means = Form::of_means(meanings, *id, Affine::identity());
@@ -113,10 +122,8 @@ impl Recipes {
         let mut open = BTreeSet::from([number]);
         while let Some(number) = open.pop_last() {
             let Some(recipe) = self.0.get(number) else { continue };
-            let through = recipe.steps.iter().filter_map(|step| match step {
-                FormStep::Through(node) => node.recipe,
-                FormStep::Select(_) | FormStep::Join | FormStep::Stack | FormStep::Mean(_) => None,
-            });
+            let through = recipe.steps.iter().flat_map(FormStep::entered);
+            let through = through.filter_map(|node| node.recipe);
             for needed in through.chain(recipe.start.recipe) {
                 let count: &mut usize = uses.entry(needed).or_default();
                 *count = count.saturating_add(1);

@@ -25,6 +25,17 @@ const TOO_MANY_RETRIES: Reason = Reason::Limit(
 /// the whole region.
 pub type CheckedNodes = IdMap<NodeId, Option<Reason>>;
 
+/// A planned block that could not be proved.
+#[derive(Debug, Clone)]
+pub struct UnprovedBlock {
+    /// The region of the block.
+    pub region: Region,
+    /// The name of the block.
+    pub name: String,
+    /// Why the block could not be proved.
+    pub reason: Reason,
+}
+
 /// The refused forms and skipped blocks; see the module's documentation.
 #[derive(Debug, Default)]
 pub struct Refused {
@@ -45,6 +56,15 @@ pub struct Refused {
 }
 
 impl Refused {
+    /// The blocks that are not proved are not planned again.
+    pub fn of(unproved: &[UnprovedBlock]) -> Self {
+        let mut refused = Refused::default();
+        for UnprovedBlock { region, name, reason } in unproved {
+            refused.note(region, name, reason);
+        }
+        refused
+    }
+
     /// Whether `tensor` may be computed otherwise.
     pub fn allows(&self, tensor: ValueId) -> bool {
         !self.tensors.contains(&tensor)
@@ -71,7 +91,6 @@ impl Refused {
     /// ones inside it; the more often that was tried, the fewer of these.
     pub fn refuse(&mut self, graph: &Graph, region: &Region, reason: Reason) {
         self.is_new = true;
-        self.forms.entry(region.output).or_default().push(region.cuts.clone());
         // In a long row, one region after the other would be refused: twice as many tensors are
         // left alone each time.
         if let Some(more) = self.retries.checked_sub(MAX_RETRIES) {
@@ -79,12 +98,16 @@ impl Refused {
             self.tensors.extend(made_in(graph, region).rev().take(last));
             self.is_limited = true;
         }
+        let last = region.nodes.last().map_or("", |&last| graph.node(last).label());
+        self.note(region, last, &reason);
+    }
+
+    /// Registers that the region, reported under `name`, does not become a block.
+    fn note(&mut self, region: &Region, name: &str, reason: &Reason) {
+        self.forms.entry(region.output).or_default().push(region.cuts.clone());
         // Of a region and the smaller ones inside it, only the whole is reported.
-        let last = region.nodes.last().filter(|node| !self.inside.contains_key(node));
-        if let Some(&last) = last {
-            let node = graph.node(last).label().to_owned();
-            let subject = Subject::Block;
-            let reason = reason.clone();
+        if region.nodes.last().is_some_and(|node| !self.inside.contains_key(node)) {
+            let (subject, node, reason) = (Subject::Block, name.to_owned(), reason.clone());
             self.near_misses.push((region.output, NearMiss { subject, node, reason }));
         }
         for &node in &region.nodes {

@@ -19,7 +19,7 @@ use crate::plan::name::BlockNames;
 use crate::plan::net::Net;
 use crate::plan::passes::Passes;
 use crate::plan::recipes::Recipes;
-use crate::plan::refused::Refused;
+use crate::plan::refused::{Refused, UnprovedBlock};
 use crate::plan::region::Region;
 use crate::plan::share::share_tensors;
 use crate::plan::turned_roots::{self, outputs_read};
@@ -52,6 +52,8 @@ pub struct Wanted<'w> {
     pub skip: &'w [String],
     /// Whether identity branches stay apart from kernels.
     pub keep_identity: KeepIdentity,
+    /// These were tried, and are not planned again.
+    pub unproved: &'w [UnprovedBlock],
 }
 
 /// Plans the rewrite of a graph as it is `wanted`. The same `names` serve all graphs of a
@@ -88,7 +90,7 @@ fn planned(
 ) -> Plan {
     names.begin_graph();
     let graph = reader.graph;
-    let mut refused = Refused::default();
+    let mut refused = Refused::of(wanted.unproved);
     loop {
         let mut net = Net::new(reader, meanings, without.kernels());
         net.keeps_branches = wanted.keep_identity != KeepIdentity::Never;

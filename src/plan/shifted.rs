@@ -39,31 +39,29 @@ pub fn sum<L: Linear>(
     Some(terms.iter().map(summand).collect())
 }
 
-/// Moves the shifts of tensors that are added as they are into a kernel beside them.
+/// Moves the shifts of tensors that are added as they are into a kernel beside them, of the same part.
 pub fn settle<L: Linear>(terms: &mut [Term<L>], reader: &Reader, valid: &mut Validity) {
-    let is_free = |term: &Term<L>| term.part.is_none();
     for at in 0..terms.len() {
-        let Some(term) = terms.get(at).filter(|term| is_free(term) && !term.has_views()) else {
-            continue;
-        };
+        let Some(term) = terms.get(at).filter(|term| !term.has_views()) else { continue };
         let TermKind::Shifted(sign) = term.kind else { continue };
         let is_uniform = term.map.geometry().channels.is_none();
         let axes = axes_of(term, reader);
         let shift = term.map.shift_alone();
         let takes = |kernel: &Term<L>| {
-            let is_kernel = kernel.kind == TermKind::Conv && is_free(kernel);
+            let is_kernel = kernel.kind == TermKind::Conv && kernel.part == term.part;
             let has_axes = || is_uniform || axes.is_some() && rank(kernel) == axes;
-            let is_taken = || kernel.shape().mapped(shift.geometry(), TermKind::Pointwise).is_ok();
+            let is_taken = || shifted_kernel(&kernel.shape(), shift.geometry()).is_ok();
             is_kernel && has_axes() && is_taken()
         };
         let Some(place) = terms.iter().position(takes) else { continue };
-        let shifted = terms.get(place).map(|kernel| kernel.mapped(&shift, TermKind::Pointwise));
+        let shifted = terms.get(place).map(|kernel| shifted_kernel(kernel, &shift));
         let Some(Ok(shifted)) = shifted else { continue };
         if let (false, Some(axes)) = (is_uniform, axes) {
             valid.require(term.root, Property::Rank(axes));
         }
         let identity = L::framing(Geometry::identity());
         let plain = Term::new(term.root, identity, TermKind::Identity(Sign::Plus)).signed(sign);
+        let plain = Term { part: term.part.clone(), ..plain };
         if let Some(term) = terms.get_mut(at) {
             *term = plain;
         }
@@ -71,6 +69,13 @@ pub fn settle<L: Linear>(terms: &mut [Term<L>], reader: &Reader, valid: &mut Val
             *kernel = shifted;
         }
     }
+}
+
+/// Returns `kernel` with `shift` added to its part.
+fn shifted_kernel<L: Linear>(kernel: &Term<L>, shift: &L) -> Result<Term<L>, Refusal> {
+    let whole = Term { part: None, ..kernel.clone() };
+    let shifted = whole.mapped(shift, TermKind::Pointwise)?;
+    Ok(Term { part: kernel.part.clone(), ..shifted })
 }
 
 /// Returns the number of axes of a term, if it is known.

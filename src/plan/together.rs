@@ -1,6 +1,6 @@
 //! Ways that pay only together: through all terms that are turned alike, through means that
-//! become views, through kernels that are joined. Through one term alone, or by one step,
-//! nothing is gained.
+//! become views, through kernels that are joined, through a sum that becomes one kernel. Through
+//! one term alone, or by one step, nothing is gained.
 //!
 //! Knows the planner's graph, forms and costs, as the search does.
 
@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use crate::affine::Geometry;
 use crate::emit::term::{Term, TermKind};
-use crate::onnx::ids::NodeId;
+use crate::onnx::ids::{NodeId, ValueId};
 use crate::plan::candidate::Candidate;
 use crate::plan::cost;
 use crate::plan::cuts::{MAX_WAY, Search};
@@ -94,6 +94,48 @@ impl Search<'_, '_, '_, '_> {
             return None;
         }
         self.if_it_pays(stacked, &best.gain)
+    }
+
+    /// Returns a better form than `best` in which a kernel reads a sum as the one kernel that the
+    /// sum becomes on what its summands are computed from. That kernel alone may be as many nodes
+    /// as the sum. *Example*: a product along an axis between others, which is written between two
+    /// Transposes.
+    pub fn summed(&mut self, best: &Candidate) -> Option<Candidate> {
+        let kernels = best.form.terms.iter().filter(|term| term.kind == TermKind::Conv);
+        let roots: BTreeSet<ValueId> = kernels.map(|term| term.root).collect();
+        for root in roots {
+            let former = self.net.former(root).filter(|_| self.refused.allows(root));
+            let Some((id, through)) = former.and_then(|id| Some((id, self.way_to_one_term(id)?)))
+            else {
+                continue;
+            };
+            let mut way = best.clone();
+            if !way.expand_as_one(self.net, id, through) {
+                continue;
+            }
+            let better = self.if_it_pays(way.clone(), &best.gain);
+            if let Some(better) = better.or_else(|| self.further(&way)) {
+                return Some(better);
+            }
+        }
+        None
+    }
+
+    /// Returns the nodes through which the sum of node `id` becomes one term, the last node first;
+    /// `None` if it does not become one, or a limit is met.
+    fn way_to_one_term(&mut self, id: NodeId) -> Option<Vec<NodeId>> {
+        let mut sum = Candidate::at(self.net, id)?;
+        let is_whole = sum.form.terms.iter().all(|term| term.part.is_none());
+        let mut through = Vec::new();
+        while sum.form.terms.len() > 1 {
+            let terms = sum.form.terms.iter().filter(|term| self.refused.allows(term.root));
+            let last = terms.filter_map(|term| self.net.former(term.root)).max()?;
+            if through.len() == MAX_WAY || !self.may_look_at(&sum) || !sum.expand(self.net, last) {
+                return None;
+            }
+            through.push(last);
+        }
+        (is_whole && !through.is_empty()).then_some(through)
     }
 
     /// Returns the node of the root of `term`, if nobody else reads that root and `term` is no

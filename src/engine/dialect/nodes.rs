@@ -12,7 +12,7 @@ use crate::onnx::model::is_default_domain;
 use crate::onnx::proto::NodeProto;
 use crate::onnx::tensor;
 use crate::onnx::training::{self, NodeMode};
-use crate::onnx::windows::{self, AutoPad};
+use crate::onnx::windows::{self, AutoPad, WindowAttributes};
 use crate::onnx::write::{self, AxisSlice, CircularPart};
 
 /// Whether `node` is known to be at inference, or has no mode. `integers` looks up constants.
@@ -65,6 +65,8 @@ pub fn at_inference(
 /// - pads beside `auto_pad` (tract uses these) and empty attributes of windows (refused);
 /// - a ConstantOfShape without a value (tract's zeros are float64 instead of float32);
 /// - an Einsum that sums nothing (tract does not broadcast sizes of 1);
+/// - windows that no engine computes (a pool of padding alone is −∞ in tract), or that are larger
+///   than those of any network: their operators get unknown names;
 /// - training mode (never read): norms are written out, dropouts get an unknown operator.
 ///
 /// `integers` looks up constants.
@@ -98,6 +100,16 @@ pub fn node(
             norm_by_batch(node, opset)
         }
         // Where it matters, tract reports an operator that it does not know.
+        "AveragePool" | "LpPool" | "MaxPool" if WindowAttributes::of(&node, None).is_err() => {
+            node.op_type = Some("Pool of no windows".into());
+            vec![node]
+        }
+        "AveragePool" | "Conv" | "ConvTranspose" | "LpPool" | "MaxPool"
+            if windows::are_boundless(&node) =>
+        {
+            node.op_type = Some("Windows beyond all sizes".into());
+            vec![node]
+        }
         "Dropout" if training::mode(&node, opset) == NodeMode::Trains => {
             node.op_type = Some("Dropout in training mode".into());
             vec![node]

@@ -9,6 +9,7 @@ mod places;
 mod side_file;
 mod survives;
 mod training_info;
+mod unproved;
 mod unsorted;
 mod writing;
 mod wrong_files;

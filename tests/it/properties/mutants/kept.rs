@@ -46,7 +46,7 @@ fn scale(made: &mut Made) -> &mut ArrayD<f64> {
 fn wrong_scales_of_branches_that_stay_apart_are_caught() {
     let bytes = fs::read("fixtures/trained/repvgg/kept.onnx").unwrap();
     with_model(bytes, |reader, meanings| {
-        let wanted = Wanted { keep_identity: KeepIdentity::Auto, skip: &[] };
+        let wanted = Wanted { keep_identity: KeepIdentity::Auto, ..Wanted::default() };
         let plan = plan(reader, meanings, &mut BlockNames::of(reader.graph), wanted);
         let block = plan.blocks.iter().find(|block| !block.kept.is_empty()).unwrap();
         let terms = fuse::terms(reader, meanings, &plan, block).unwrap();

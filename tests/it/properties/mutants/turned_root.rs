@@ -94,7 +94,8 @@ fn a_byproduct_that_is_not_made_is_not_read() {
     {
         with_model(fs::read(cases::model(case)).unwrap(), |reader, _| {
             let analyses =
-                GraphAnalysis::of_all(std::slice::from_ref(reader), &Options::default()).unwrap();
+                GraphAnalysis::of_all(std::slice::from_ref(reader), &Options::default(), &[])
+                    .unwrap();
             let GraphAnalysis { meanings, plan, .. } = &analyses[0];
             let made = |fused: FusedNodes| {
                 let (fingerprints, proof, compared) = (vec![], None, None);

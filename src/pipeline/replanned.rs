@@ -1,0 +1,62 @@
+//! What is made of a plan, and of others where blocks of it are not proved: what stands inside of
+//! these is planned anew without them. *Counter-example to leaving them*: a mean that the engine
+//! does not run, before a norm that could go into the kernel behind it alone.
+//!
+//! Knows plans and what is made of them; not why a block is not proved.
+
+use crate::engine::Limits;
+use crate::error::Error;
+use crate::options::Options;
+use crate::pipeline::fate::Fate;
+use crate::pipeline::make::Made;
+use crate::pipeline::planned::Planned;
+use crate::plan::UnprovedBlock;
+
+/// So often a model is planned anew; only what changes is made again. Blocks nest a few deep.
+const MAX_PLANS: usize = 8;
+
+/// Makes all blocks that are `planned`, and those of the plans after it: returns the last of these,
+/// if there is another one, and what was made of that.
+///
+/// # Errors
+/// As [`Made::of`].
+pub fn made<'r, 'g, 'm>(
+    planned: &Planned<'r, 'g, 'm>,
+    file: &str,
+    options: &Options,
+    limits: Limits,
+) -> Result<(Option<Planned<'r, 'g, 'm>>, Made), Error> {
+    let mut made = Made::of(planned, None, file, options, limits)?;
+    let mut last: Option<Planned> = None;
+    let mut unproved: Vec<Vec<UnprovedBlock>> = vec![Vec::new(); planned.analyses.len()];
+    for _ in 0..MAX_PLANS {
+        let current = last.as_ref().unwrap_or(planned);
+        let found = unproved_blocks(current, &made);
+        if found.iter().all(Vec::is_empty) {
+            break;
+        }
+        unproved.iter_mut().zip(found).for_each(|(all, found)| all.extend(found));
+        let next = current.without(&unproved, options).map_err(Error::invalid(file))?;
+        made = Made::of(&next, Some((current, &made)), file, options, limits)?;
+        last = Some(next);
+    }
+    Ok((last, made))
+}
+
+/// The blocks that were left alone, by graph.
+fn unproved_blocks(planned: &Planned, made: &Made) -> Vec<Vec<UnprovedBlock>> {
+    let graphs = planned.analyses.iter().zip(&made.fates);
+    let of_graph = graphs.map(|(analysis, fates)| {
+        let blocks = analysis.plan.blocks.iter().zip(fates);
+        let unproved = blocks.filter_map(|(block, fate)| match fate {
+            Fate::Made(_) => None,
+            Fate::LeftAlone(reason) => {
+                let (region, name, reason) =
+                    (block.region.clone(), block.name.clone(), reason.clone());
+                Some(UnprovedBlock { region, name, reason })
+            }
+        });
+        unproved.collect()
+    });
+    of_graph.collect()
+}
