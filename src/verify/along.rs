@@ -1,4 +1,4 @@
-//! What the axes of a graph input run along, as far as their places tell: batch, channels,
+//! What the axes of a graph input run along, as far as their positions tell: batch, channels,
 //! height, width, steps.
 //!
 //! Knows declarations; does not know which size is chosen.
@@ -14,14 +14,14 @@ pub struct FedInput {
     pub given: Option<Vec<usize>>,
 }
 
-/// What an axis runs along, as far as its place tells.
+/// What an axis runs along, as far as its position tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Along {
     /// Samples.
     Batch,
     /// Colours, features.
     Channels,
-    /// One of three axes of space.
+    /// One of three spatial axes.
     Depth,
     /// Rows of a picture.
     Height,
@@ -41,7 +41,7 @@ fn is_colours(size: &AxisSize) -> bool {
     matches!(size, AxisSize::Fixed(1..=4))
 }
 
-/// Returns what an axis of the input at place `which` runs along.
+/// Returns what an axis of input number `which` runs along.
 pub fn along(inputs: &[FedInput], which: usize, axis: usize) -> Along {
     let axes = inputs.get(which).map_or(&[][..], |input| input.axes.as_slice());
     match axes {

@@ -32,7 +32,7 @@ pub struct FilledBorder {
 /// inside it give there if, channel by channel, both differ by no more than the rounding of
 /// float32, in which exporters compute these values. Where values cancel, it also counts if that
 /// difference changes what is made of them by no more than moving all constants of the old nodes
-/// that far does.
+/// by rounding does.
 const BORDER_TOLERANCE: f64 = 4e-6;
 
 impl FilledBorder {

@@ -26,7 +26,7 @@ use crate::verify::bodies::{self, BodyOutput};
 use crate::verify::inputs::Random;
 use crate::verify::slices::{self, is_constant};
 
-/// The tensors of a run that a node reads: none where an input is left out or a constant.
+/// The operands of a node in a run; `None` where an input is left out or is a constant.
 pub type NodeInputs = Vec<Option<EngineTensor>>;
 
 /// What a file declares of its tensors, by name.
@@ -43,7 +43,7 @@ pub fn declarations(graph: &Graph) -> Declarations {
 
 /// Returns tensors in the place of the outputs of a node, each with its id: noise, or zeros for
 /// integers. They depend on names and shapes alone, except that a Resize by factors of 1 passes
-/// on what it reads. Returns `None` if a shape is unknown.
+/// on its operand. Returns `None` if a shape is unknown.
 ///
 /// # Errors
 /// Returns an error if the engine does not have a type, or if the tensors would take more than
@@ -166,8 +166,8 @@ impl LiveOperands<'_, '_, '_> {
         self.inputs.get(input)?.as_ref()
     }
 
-    /// Returns whether the node makes what it reads, resized by factors of 1: the new file may
-    /// read its operand instead.
+    /// Returns whether the node is a Resize by factors of 1, which makes what it reads: the new
+    /// file may read its operand instead.
     fn resizes_by_one(&self) -> bool {
         let (factors, _) = resize_lists(self.graph.model.opset);
         let attribute = self.node.attribute("scales").map(|scales| scales.floats.clone());

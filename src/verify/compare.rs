@@ -83,8 +83,7 @@ impl ComparedTensor {
         self.range = met.range;
     }
 
-    /// Returns this comparison for values that do not move with their operands: they vary
-    /// nowhere.
+    /// Returns this comparison for values that do not move with their operands: they vary nowhere.
     #[must_use]
     pub fn still(self) -> Self {
         ComparedTensor { range: self.range.map(|_| (0.0, 0.0)), ..self }
@@ -137,9 +136,9 @@ pub fn compared(
 }
 
 /// Returns the magnitude to which a difference is relative. Below the type's smallest normal
-/// value, rounding is no longer relative to the value. In float32 and float64, processors take
-/// smaller values for zero if they are told to: in sums as small as the smallest normal value
-/// over the type's last place, they may drop products that would count.
+/// value, rounding is no longer relative to the value. In float32 and float64, processors flush
+/// smaller values to zero if they are told to: in sums as small as the smallest normal value
+/// divided by the type's last place, they may drop products that would count.
 fn magnitude(old: &Array, float: Option<Float>) -> f64 {
     let least = match float {
         Some(float @ (Float::F32 | Float::F64)) => float.smallest_normal() / float.unit(),
@@ -209,8 +208,7 @@ pub fn differing(expected: &Array, found: &Array, tolerance: f64) -> (u64, u64) 
     (differ, all)
 }
 
-/// Returns the distance between the least and the largest value of `array`, which must be
-/// finite.
+/// Returns the distance between the least and the largest of the values, which must be finite.
 pub fn width(array: &Array) -> f64 {
     range(array).map_or(0.0, |(least, most)| most - least)
 }

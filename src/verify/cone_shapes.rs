@@ -1,5 +1,5 @@
-//! What is known of the tensors of a cone if its roots have certain dimensions: dimensions and
-//! integers, propagated through the nodes by shape rules on numbers.
+//! What is known of the tensors of a cone for given dimensions of its roots: dimensions and
+//! integers, propagated through the nodes by applying shape rules to numbers.
 //!
 //! Knows the cone and the file's constants; knows no operator by name, and nothing of new nodes.
 
@@ -13,9 +13,9 @@ use crate::verify::border::FilledBorder;
 use crate::verify::cone::Cone;
 use crate::verify::original::Original;
 
-/// Upper bound on the number of elements of a tensor in a proof. Tensors of real blocks have
-/// thousands, except where a size is bound: a crop at fixed places is tried at the file's size.
-/// Four times the largest tensor that is read so (`ops/frame`).
+/// Upper bound on the number of elements of a tensor in a proof: four times the largest tensor
+/// that is read at the file's size (`ops/frame`). Tensors of real blocks have thousands of
+/// elements, except where a size is bound: a crop at fixed places is tried at the file's size.
 pub const MAX_ELEMENTS: usize = 1 << 25;
 
 /// Returns the number of elements of a tensor, as far as its sizes are known.
@@ -24,7 +24,7 @@ fn elements(dims: &Dims) -> usize {
     known.fold(1, usize::saturating_mul)
 }
 
-/// What is known of all tensors of a cone if its roots have certain dimensions.
+/// What is known of all tensors of a cone for given dimensions of its roots.
 pub struct ConeShapes<'c, 'r, 'g, 'm> {
     original: &'c Original<'r, 'g, 'm>,
     /// Dimensions, as far as they follow from those of the roots.
@@ -32,9 +32,9 @@ pub struct ConeShapes<'c, 'r, 'g, 'm> {
     integers: IdMap<ValueId, Vec<Option<i64>>>,
 }
 
-/// The operands of one node of the cone: what is supposed of them, or else what is stored.
+/// The operands of one node of the cone: as they are assumed or, if not, as they are stored.
 pub struct NodeOperands<'s, 'c, 'r, 'g, 'm> {
-    /// What is supposed of the tensors of the cone.
+    /// What is assumed of the tensors of the cone.
     pub shapes: &'s ConeShapes<'c, 'r, 'g, 'm>,
     /// The node.
     pub node: &'s Node,
@@ -123,9 +123,9 @@ impl<'c, 'r, 'g, 'm> ConeShapes<'c, 'r, 'g, 'm> {
     }
 
     /// Returns by how many elements a node's output is larger than all its operands, along the
-    /// axis where that is most: what it pads, or joins to them. Only axes count that have
-    /// `other` sizes too. *Counter-example to all axes*: 240 channels made of 80 are no border
-    /// of 160.
+    /// axis where that is most: what it pads, or joins to them. Only axes count whose output
+    /// size is another one in `other`. *Counter-example to all axes*: 240 channels made of 80
+    /// are no border of 160.
     pub fn growth(&self, other: &Self, node: &Node) -> i64 {
         let grown = self.grown(node).zip(other.grown(node));
         let grown = grown.filter(|((_, after), (_, other))| after != other);
@@ -133,7 +133,7 @@ impl<'c, 'r, 'g, 'm> ConeShapes<'c, 'r, 'g, 'm> {
         grown.max().unwrap_or(0).max(0)
     }
 
-    /// Returns per axis the largest size that a node reads and the one that it makes, if both
+    /// Returns per axis the largest size that a node reads and the size that it makes, if both
     /// are known.
     fn grown<'s>(&'s self, node: &'s Node) -> impl Iterator<Item = (i64, i64)> + 's {
         let output = node.output().and_then(|output| self.dims.get(&output));
@@ -174,8 +174,8 @@ impl<'c, 'r, 'g, 'm> ConeShapes<'c, 'r, 'g, 'm> {
             && nodes().all(|node| self.windows_fit(node))
     }
 
-    /// Returns whether the number of windows of `node` is known, provided that all sizes it
-    /// reads are.
+    /// Returns whether the windows of `node` fit: their number is known if all sizes of the
+    /// operand are.
     fn windows_fit(&self, node: &Node) -> bool {
         let is_known = |value: Option<ValueId>| {
             let dims = value.and_then(|value| self.dims.get(&value));
@@ -184,7 +184,7 @@ impl<'c, 'r, 'g, 'm> ConeShapes<'c, 'r, 'g, 'm> {
         !is_known(node.input(0)) || is_known(node.output()) || self.reach(node).is_none()
     }
 
-    /// Returns whether no size that is known is against a condition of `valid`.
+    /// Returns whether no known size violates a condition of `valid`.
     pub fn meets(&self, valid: &Validity) -> bool {
         valid.conditions().iter().all(|condition| {
             let Property::Size(axis, sizes) = &condition.property else { return true };

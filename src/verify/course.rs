@@ -53,22 +53,20 @@ pub struct Course {
     pub old: Vec<Stretch>,
     /// Stretches of the new model, of which the first one is empty.
     pub new: Vec<Stretch>,
-    /// Tensors that the new model takes over from the old one's first stretch, or from its
-    /// inputs.
+    /// Tensors that the new model takes over from the old one's first stretch, or from its inputs.
     pub handed: Vec<TensorPair>,
     /// Outputs of both models that may differ, each with its name.
     pub outputs: Vec<(String, TensorPair)>,
     /// Maps an output of the old model to the result of a meeting whose values it has.
     pub met: HashMap<ValueId, ValueId>,
-    /// Tensors that are compared at the end, beside the outputs: those before what flattens
+    /// Tensors that are compared at the end, beside the outputs: operands of nodes that flatten
     /// values.
     pub fronts: Vec<TensorPair>,
 }
 
 impl Course {
-    /// Returns the course of both models as they are. They meet at steps, and where values
-    /// saturate behind the last layers; elsewhere, later layers give what is left of the values
-    /// its weight.
+    /// Returns the course of both models as they are. They meet at steps, and where values saturate
+    /// behind the last layers; elsewhere, later layers weigh what is left of the values.
     ///
     /// # Errors
     /// Returns an error if a constant cannot be decoded.
@@ -177,13 +175,13 @@ impl Course {
 }
 
 impl Meeting {
-    /// Returns whether `id` of the old graph is a result that saturates there.
+    /// Returns whether `id` of the old graph is a result that saturates at this meeting.
     fn saturates(&self, id: ValueId) -> bool {
         matches!(self.rule, MeetingRule::Saturation(..))
             && self.results.iter().any(|(old, _)| *old == id)
     }
 
-    /// Returns whether `id` of the old graph is an operand that is compared there.
+    /// Returns whether `id` of the old graph is an operand that is compared at this meeting.
     fn compares(&self, id: ValueId) -> bool {
         match &self.rule {
             MeetingRule::Step(operands) => operands.iter().any(|(old, _)| *old == id),
@@ -226,8 +224,8 @@ fn outputs(old: &Graph, new: &Graph, pairs: &Pairs) -> Result<Vec<(String, Tenso
     Ok(outputs)
 }
 
-/// Returns the nodes inside from which `end` is computed, up to the tensors `named`, which are
-/// compared themselves.
+/// Returns the nodes for which `is_inside` holds and from which `end` is computed, up to the
+/// tensors `named`, which are compared themselves.
 fn interior(
     graph: &Graph,
     end: ValueId,

@@ -35,11 +35,11 @@ pub struct Decided {
     pub not_taken: NotTaken,
 }
 
-/// Branches that are not taken, by the first output of their If and the name of its attribute.
+/// Branches that are not taken, by the first output of their If and the attribute that holds them.
 pub type NotTaken = HashMap<(String, &'static str), GraphProto>;
 
-/// Returns the model with every If decided that follows from inputs of these `shapes` and from
-/// the `values` of inputs; `None` if none does.
+/// Returns the model with each If decided whose condition follows from inputs of these `shapes`
+/// and from the `values` of inputs; `None` if there is none.
 ///
 /// # Errors
 /// Returns an error if an entry cannot be decoded.
@@ -82,8 +82,7 @@ fn with_values(model: &Model, graphs: &[Graph], values: &[TensorProto]) -> Resul
     Model::index(edit::edited(model, graphs, edits), model.storage.clone())
 }
 
-/// Returns the edits that replace each If of the main graph by the branch that is taken, where
-/// that is known.
+/// Returns the edits that replace each If of the main graph by the branch taken, if that is known.
 fn choices(
     graphs: &[Graph],
     shapes: &InputShapes,

@@ -1,5 +1,5 @@
-//! Entries of a graph as they are compared: with the data from side files inside, by the names
-//! that they hold, and with labels for messages.
+//! Entries of a graph as they are compared: with the data from side files put into them, by the
+//! names that they hold, and with labels for messages.
 //!
 //! Knows the format; knows nothing of what is expected.
 

@@ -98,8 +98,8 @@ impl Evidence {
     }
 
     /// Returns whether an output has no elements at the sizes that were tried and something that
-    /// changed was not compared for that reason. If a detector finds nothing, what it chooses
-    /// from was compared.
+    /// changed was not compared for that reason. This does not hold for a detector that finds
+    /// nothing: what it chooses from was compared.
     pub fn is_of_nothing(&self) -> bool {
         !self.is_enough() && self.seen.outputs.iter().any(ComparedTensor::is_empty)
     }

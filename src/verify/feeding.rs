@@ -40,7 +40,7 @@ pub struct RunInput {
     given: Option<Array>,
 }
 
-/// What the values of floating-point inputs look like that the caller did not give.
+/// What floating-point inputs look like that the caller did not give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filling {
     /// Standard normal noise.
@@ -68,7 +68,7 @@ pub struct Feed<'f> {
 /// How models are run on what they are fed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Manner {
-    /// What the values of the inputs look like.
+    /// What the inputs look like.
     pub filling: Filling,
     /// The nodes over which bridges lead.
     pub bridges: BridgedNodes,
@@ -120,7 +120,7 @@ impl RunInput {
 /// Returns the inputs of `graph` that have no default.
 ///
 /// # Errors
-/// Returns an error if an input cannot be decoded, is no tensor, or has no shape.
+/// Returns an error if an input cannot be decoded, is not a tensor, or has no shape.
 pub fn inputs(graph: &Graph, options: &RunOptions) -> Result<Vec<RunInput>, Unfed> {
     let mut inputs = Vec::new();
     for field in graph.fields.fields(graph_field::INPUT) {
@@ -199,7 +199,7 @@ pub fn elements(shapes: &[Vec<usize>], samples: usize) -> Option<usize> {
     all?.checked_mul(samples).filter(|&all| all <= MOST)
 }
 
-/// Returns the declared axes of tensors that are no inputs: of the outputs, and of the first
+/// Returns the declared axes of tensors other than inputs: of the outputs, and of the first
 /// tensors on the way.
 ///
 /// # Errors

@@ -16,8 +16,7 @@ use crate::verify::slices::live_nodes;
 #[derive(Debug, Default)]
 pub struct FloatTypes {
     types: Table<ValueId, Float>,
-    /// Whether a graph of the model, bodies included, has a bfloat16 tensor that an output
-    /// needs.
+    /// Whether a graph of the model, bodies included, has a bfloat16 tensor that an output needs.
     pub has_bfloat16: bool,
 }
 
@@ -54,8 +53,9 @@ impl FloatTypes {
 pub struct ComparedTypes(Table<ValueId, Float>);
 
 impl ComparedTypes {
-    /// Returns bfloat16 for all tensors of that type, for which the engine uses float32. What a
-    /// file says of other types is not asked: what it declares of a tensor may be wrong.
+    /// Returns bfloat16 for the tensors that have it in the file, since the engine uses float32
+    /// in its place. What a file says of other types is not asked: what it declares of a tensor
+    /// may be wrong.
     pub fn of_file(types: &FloatTypes, graph: &Graph) -> Self {
         let narrow = |(id, _)| Some((id, types.get(id).filter(|&float| float == Float::Bf16)?));
         let mut compared = ComparedTypes::default();

@@ -1,5 +1,5 @@
 //! The nodes of the file as a proof runs them: in float64, in their form at inference where they
-//! are converted, and with what measures tensors outside the cone as constants.
+//! are converted, and with constants in the place of nodes that measure other tensors.
 //!
 //! Knows nodes of the file; knows neither new nodes nor what is claimed of them.
 
@@ -41,8 +41,8 @@ impl Original<'_, '_, '_> {
         evaluated.ok_or_else(|| Unproved::Trains(node.label().to_owned()))
     }
 
-    /// Converts a node that fills a tensor with a number so that it fills it with a float64 if
-    /// the number is a float; without one, it is zero.
+    /// Converts a node that fills a tensor with a float, zero by default, so that it does so in
+    /// float64.
     fn filling(&self, mut proto: NodeProto) -> Result<NodeProto, Unproved> {
         let at = proto.attribute.iter().position(|attribute| attribute.name() == "value");
         let value = match at.and_then(|at| proto.attribute.get(at)?.t.as_deref()) {
@@ -97,7 +97,7 @@ impl Original<'_, '_, '_> {
     /// Returns the nodes of `cone` as they stand, and the constants that they read.
     ///
     /// # Errors
-    /// Returns an error if a node or constant cannot be taken into float64.
+    /// Returns an error if one of these cannot be taken into float64.
     pub fn side(&self, cone: &Cone) -> Result<Side, Unproved> {
         let is_measured = |id: &NodeId| cone.measured.iter().any(|(node, _)| node == id);
         let constants = cone.constants.iter().map(|&id| self.value(id));
@@ -160,7 +160,7 @@ impl Original<'_, '_, '_> {
         let rank = rank.ok_or_else(|| Unproved::SizeUnknown(node.label().to_owned()))?;
         let dims = &mut constant.header.dims;
         dims.resize(rank.saturating_sub(axis).max(dims.len()), 1);
-        // Node names need not be unique; those of outputs are.
+        // Node names need not be unique; names of outputs are.
         let output = node.output().map_or("", |output| self.graph.value(output).name);
         let name = format!("{}{}.{output}", constant.name(), self.suffix());
         Ok(constant.called(name))

@@ -55,8 +55,7 @@ pub fn differ_by_rounding(
     Ok(first.iter().zip(&second).zip(&moved).all(is_within))
 }
 
-/// Returns |a − b|, element by element; `None` if the shapes differ or one of both is of
-/// integers.
+/// Returns |a − b|, element by element; `None` if the shapes differ or one of both is of integers.
 fn distance(one: &Array, other: &Array) -> Option<ArrayD<f64>> {
     match (one, other) {
         (Array::Float(one), Array::Float(other)) if one.shape() == other.shape() => {

@@ -53,8 +53,7 @@ pub struct Original<'r, 'g, 'm> {
 }
 
 impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
-    /// Reads `graph`, in which the training-mode nodes `converted` become their form at
-    /// inference.
+    /// Reads `graph`, in which the training-mode nodes `converted` become their form at inference.
     pub fn new(
         graph: &'g Graph<'m>,
         constants: &'g Constants<'g, 'm>,

@@ -46,8 +46,7 @@ pub struct Agreement {
     /// The largest relative difference of tensors before the outputs, where values are
     /// flattened, and of operands of steps.
     pub before: f64,
-    /// Names of nodes that the engine cannot run: both models go on behind them from equal
-    /// tensors.
+    /// Names of nodes that the engine cannot run: both models go on behind them from equal tensors.
     pub bridged: Vec<String>,
     /// Number of nodes of the old model that an output needs.
     pub nodes: usize,

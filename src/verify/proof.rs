@@ -46,11 +46,11 @@ struct ProofLimits {
     numbers: usize,
 }
 
-/// Proves a claim about `original`; returns the largest relative difference of both sides.
+/// Proves a claim about `original`; returns the largest relative difference between both sides.
 ///
 /// # Errors
 /// Returns an error if the claim is wrong, if it does not hold for everything that the file
-/// leaves open, or if neither can be decided.
+/// leaves open, or if that cannot be told.
 pub fn prove(original: &Original, claim: &Claim, limits: Limits) -> Result<f64, Unproved> {
     prove_by(original, claim, limits, MOST_NUMBERS)
 }
@@ -110,8 +110,8 @@ struct Filled {
     as_filled: Vec<FilledBorder>,
 }
 
-/// Proves that both sides make the same of `roots`, from which all other tensors that they read
-/// are computed; returns the largest relative difference.
+/// Proves that both sides compute the same from `roots`, from which all other tensors that they
+/// read are computed; returns the largest relative difference.
 fn prove_from(
     original: &Original,
     claim: &Claim,
@@ -142,7 +142,7 @@ fn prove_from(
 }
 
 /// Checks that `valid` holds for every input that the file and the user leave open. A lower
-/// bound of an unknown size may be demanded: the report states it.
+/// bound on an unknown size may be demanded: the report states it.
 fn covers(original: &Original, valid: &Validity) -> Result<(), Unproved> {
     for condition in valid.conditions() {
         let is_known = match condition.property {
@@ -182,8 +182,8 @@ pub fn old_side(
     Ok(side)
 }
 
-/// Returns the new nodes, the constants among their roots, and the old nodes that compute the
-/// other roots of the claim from `roots`, unchanged.
+/// Returns the new nodes, together with the unchanged old nodes that compute the other roots of
+/// the claim from `roots`, and with the constants that these nodes read, roots included.
 fn new_side(
     original: &Original,
     cone: &Cone,
@@ -214,7 +214,7 @@ fn new_side(
     Ok(side)
 }
 
-/// What the old nodes make in one trial.
+/// The values of the old nodes in one trial.
 #[derive(Debug, Clone, Default)]
 struct OldValues {
     output: Option<Array>,
@@ -302,9 +302,8 @@ const NUDGE: f64 = 16.0;
 /// Seed of the inputs of every proof.
 pub const SEED: u64 = 1;
 
-/// Checks that the inputs of all trials together are few enough to be made, and that no tensor
-/// on the way is too large in the largest trial: a Resize may make a tensor that nobody can
-/// hold.
+/// Checks that the inputs of all trials together are few enough to be made, and that no tensor on
+/// the way is too large in the largest trial: a Resize may make a tensor that nobody can hold.
 ///
 /// # Errors
 /// Returns an error if either has more than [`MAX_ELEMENTS`] elements.

@@ -52,13 +52,13 @@ impl Expected<'_> {
 /// How the file that would be written differs from what was proved.
 #[derive(Debug, thiserror::Error)]
 pub enum Miswritten {
-    /// The file is no valid model: a name is made twice, or not before it is read.
+    /// The file is not a valid model: a name is made twice, or not before it is read.
     #[error("{0}")]
     Invalid(#[from] Invalid),
     /// An entry is neither an old one nor a proved one; it may be an old one that was changed.
     #[error("{0} was neither read nor proved")]
     Unknown(String),
-    /// A node that was needed is needed no more, but was not removed.
+    /// A node that was needed is not needed any more, but was not removed.
     #[error("node `{0}` is left over: nothing needs it any more")]
     Unneeded(String),
     /// An entry was lost, or a change was not made.
@@ -73,7 +73,7 @@ impl From<wire::WireError> for Miswritten {
 }
 
 /// Checks that the model of the graphs `new` (see [`Graph::read_all`]) is the model of the
-/// graphs `old` with the changes that are `expected` of each graph, and nothing else.
+/// graphs `old` with the changes that are `expected` for each graph, and nothing else.
 ///
 /// # Errors
 /// Returns an error that names the first wrong entry.
@@ -388,8 +388,7 @@ impl<'f> Files<'f, '_> {
         Ok(())
     }
 
-    /// Checks that an old entry may be gone: if nothing reads it, which was checked, it is no
-    /// loss.
+    /// Checks that an old entry may be gone: if nothing reads it, which was checked, it is no loss.
     fn may_go(&self, entry: &Field) -> Result<(), Miswritten> {
         match entry.number {
             graph_field::NODE
@@ -402,8 +401,7 @@ impl<'f> Files<'f, '_> {
         }
     }
 
-    /// Checks that an input is removed exactly if the initializer that was its default is
-    /// removed.
+    /// Checks that an input is removed exactly if the initializer that was its default is removed.
     fn compare_inputs(&self, old: &GraphFields, new: &GraphFields) -> Result<(), Miswritten> {
         let (inputs, defaults) = (input_names(self.old, old)?, stored_names(self.old, old)?);
         let (kept, kept_defaults) = (input_names(self.new, new)?, stored_names(self.new, new)?);

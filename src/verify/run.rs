@@ -4,8 +4,7 @@
 //! other sizes, and on other inputs where these show nothing. All runs together take at most
 //! twice what the first one takes.
 //!
-//! Knows which runs there are and when they are enough; a single run is the task of
-//! [`whole_run`].
+//! Knows which runs there are and when they are enough; a single run is the task of [`whole_run`].
 
 use crate::engine::{EngineError, InputShapes, Limits, dialect, memory_for};
 use crate::onnx::graph::Graph;
@@ -103,9 +102,8 @@ const MOST_TRIED: usize = 1 << 22;
 /// runs at none is not fed for minutes.
 const MOST_TRIED_IN_VAIN: usize = 1 << 22;
 
-/// Upper bound on the bytes of all tensors that are computed at such sizes; the run that exceeds
-/// it is still finished. A model of transposed convolutions may make hundreds of elements of
-/// one.
+/// Upper bound on the bytes of all tensors that are computed at such sizes; the run that exceeds it
+/// is still finished. A model of transposed convolutions may make hundreds of elements of one.
 const MOST_COMPUTED_IN_VAIN: usize = 4 << 30;
 
 /// Both models, prepared as far as they are the same at all sizes.

@@ -20,9 +20,9 @@ pub const MOST_CANDIDATES: usize = 24;
 pub type Assignment = Vec<Vec<usize>>;
 
 /// Returns the assignments to try, the likely and cheap ones first: a batch of one, and 64 along
-/// other axes (16 along those of space in inputs of five axes); then what `declared`, the axes
-/// of declared outputs and of tensors on the way in the order of the file, suggests; then usual
-/// sizes of pictures and sequences. Returns a single assignment if nothing is open.
+/// other axes (16 along the spatial axes of inputs with five axes); then what `declared`, the
+/// axes of declared outputs and of tensors on the way in the order of the file, suggests; then
+/// usual sizes of pictures and sequences. Returns a single assignment if nothing is open.
 pub fn first_candidates(inputs: &[FedInput], declared: &[Vec<AxisSize>]) -> Vec<Assignment> {
     let unknowns = Unknowns::new(inputs);
     let mut rounds = vec![Round::default()];
@@ -38,8 +38,8 @@ pub fn first_candidates(inputs: &[FedInput], declared: &[Vec<AxisSize>]) -> Vec<
     distinct(rounds.iter().map(|round| unknowns.assignment(inputs, round)), MOST_CANDIDATES)
 }
 
-/// Returns the likely assignment with a batch of two: some files are exported with two and are
-/// wrong for one.
+/// Returns the likely assignment with a batch of two: some files are exported with two and wrong
+/// for one.
 pub fn batch_of_two(inputs: &[FedInput]) -> Assignment {
     Unknowns::new(inputs).assignment(inputs, &Round { batch: 2, ..Round::default() })
 }
@@ -102,8 +102,7 @@ const LENGTHS: [usize; 20] = [
     4096, 48000,
 ];
 
-/// Numbers of channels where even that is open: colours, or 64 as along any other axis in
-/// between.
+/// Numbers of channels where even that is open: colours, or 64 as along any other axis in between.
 const CHANNELS: [usize; 3] = [3, 1, 64];
 
 /// Depths, heights, widths and lengths of a second run. Networks shrink pictures by factors of

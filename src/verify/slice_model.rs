@@ -1,6 +1,5 @@
-//! What is in the engine at a time of one slice of a model: all of it or, if it begins with a
-//! large convolution, some of its output channels, so that a run takes no more with a larger
-//! kernel.
+//! What is in the engine at a time of one slice of a model: all of it or, if it begins with a large
+//! convolution, some of its output channels, so that a run takes no more with a larger kernel.
 //!
 //! Knows nodes and constants; runs nothing.
 
@@ -40,9 +39,8 @@ pub struct InRows {
 }
 
 impl SliceModel {
-    /// Returns the slice with its first node cut into convolutions of at most `most` weights, or
-    /// of one row each; `None` if that node is no convolution of more, or if a new name is
-    /// taken.
+    /// Returns the slice with its first node cut into convolutions of at most `most` weights, or of
+    /// one row each; `None` if that node is no convolution of more, or if a new name is taken.
     pub fn in_rows(&self, most: usize) -> Option<InRows> {
         let (node, others) = self.nodes.split_first()?;
         let constant = |name: &str| self.constants.iter().find(|own| own.name() == name);

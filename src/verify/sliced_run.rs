@@ -26,8 +26,8 @@ use crate::verify::float_types::FloatTypes;
 use crate::verify::slice_model::{InRows, SliceModel};
 use crate::verify::slices::{self, Slice, SliceLimits, SlicedStretch, Stretch};
 
-/// Limits of what the engine gets at a time. Each start takes it a while, so slices should not
-/// be small, and it compares each node with those before it, so they should not be large.
+/// Limits of what the engine gets at a time. It takes a while to start, which is against small
+/// slices, and compares each node with those before it, which is against large ones.
 pub const SLICE_LIMITS: SliceLimits = SliceLimits { nodes: 64, bytes: 2 << 20 };
 
 /// Number of pieces of a large convolution that run in parallel. Together with the other model's

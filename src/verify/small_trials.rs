@@ -1,9 +1,8 @@
 //! Chooses the smallest trials that show everything. Where sizes are free, these are sizes at
 //! which every border case of the old nodes occurs, with every remainder of their strides, and
-//! the smallest ones that there are; batches are of one and two.
+//! the smallest sizes that there are; with batches of one and two.
 //!
-//! Which sizes fit together is found by applying shape rules to numbers: no operator is named
-//! here.
+//! Which sizes fit together is found by applying shape rules to numbers: no operator is named here.
 //!
 //! Knows the old nodes and what is claimed of sizes; of the new nodes only how far they look.
 
@@ -27,12 +26,12 @@ const MOST_SIZE: usize = 4096;
 /// larger than any window, and multiples of many block sizes.
 const PROBES: [i64; 2] = [64 * 315, 128 * 315];
 
-/// Number of successive output sizes that are tried where the sizes of several roots have to fit
-/// together.
+/// Upper bound on the number of successive output sizes that are tried where the sizes of
+/// several roots have to fit together.
 const MOST_STEPS: i64 = 64;
 
-/// Number of tensors, from the output backwards, among which one is searched that keeps the free
-/// axes apart: views stand at the end.
+/// Upper bound on the number of tensors, from the output backwards, that are searched for one
+/// that keeps the free axes apart: views stand at the end.
 const MOST_TARGETS: usize = 64;
 
 /// Upper bound on the number of trials: strides have more remainders only where images are cut
@@ -51,7 +50,7 @@ struct FreeAxis {
     root: usize,
     axis: usize,
     follows: usize,
-    /// What the sizes 1, 2, … of this axis make of that one, as far as it was asked for.
+    /// What the sizes 1, 2, … make of the axis that follows, as far as they were asked for.
     made: RefCell<Vec<MadeSize>>,
 }
 
@@ -64,7 +63,7 @@ struct MadeSize {
     is_valid: bool,
 }
 
-/// The axis that the batch runs along, wherever it is free.
+/// The batch axis, wherever it is free.
 pub const BATCH: usize = 0;
 
 /// Roots whose free axes have no size yet, and these axes.
@@ -110,9 +109,8 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         Ok(Some(trials))
     }
 
-    /// Returns what is known of the dimensions of all roots, from what made them or else from
-    /// what reads them. Where a rank is unknown, there is an entry for each rank that the nodes
-    /// allow.
+    /// Returns what is known of the dimensions of all roots, from what made them or else from what
+    /// reads them. Where a rank is unknown, there is an entry for each rank that the nodes allow.
     fn known_roots(&self) -> Result<Vec<Vec<Dims>>, Unproved> {
         let mut all: Vec<Vec<Dims>> = vec![Vec::new()];
         for &root in &self.cone.roots {
@@ -210,8 +208,7 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         free.axis == BATCH && !self.cone.nodes.iter().any(moves)
     }
 
-    /// Returns the sizes of a free axis that make `output` elements along the axis that follows
-    /// it.
+    /// Returns the sizes of a free axis that make `output` elements along the axis that follows it.
     fn sizes(&self, open: &OpenRoots, free: &FreeAxis, output: i64) -> Vec<i64> {
         let mut made = free.made.borrow_mut();
         // The output grows with the size.
@@ -250,9 +247,9 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         Some(Trial { shapes, measured: Vec::new() })
     }
 
-    /// Returns the free axes as the output follows them or, if two free axes of one root are a
-    /// single axis of the output, as the last tensor before it follows them in which they are
-    /// two.
+    /// Returns the free axes as the output follows them. If two free axes of one root become one
+    /// axis of the output, returns them as the last tensor before it follows them that keeps
+    /// them apart.
     fn followed_apart(&self, known: &[Dims]) -> Option<OpenRoots> {
         let of_nodes = self.cone.nodes.iter().rev();
         let made = of_nodes.filter_map(|&id| self.original.graph.node(id).output());
@@ -297,8 +294,7 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         Some(open)
     }
 
-    /// Returns the only size of a root along an axis for which the claim is right, if it names
-    /// one.
+    /// Returns the only size of a root along an axis for which the claim is right, if it names one.
     fn only_size(&self, root: usize, axis: usize) -> Option<i64> {
         let root = *self.cone.roots.get(root)?;
         self.valid.conditions().iter().find_map(|condition| match condition.property {
@@ -309,8 +305,8 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         })
     }
 
-    /// Returns a size of the tensor `at`, or 1, that fits a bound axis of a root: what is added
-    /// to `at` may have one channel or as many.
+    /// Returns a size of the tensor `at`, or 1, that fits a bound axis of a root: an addend may
+    /// have one channel or as many as the sum.
     fn as_made(&self, known: &[Dims], at: ValueId, root: usize, axis: usize) -> Option<i64> {
         let made = self.forward(known).dims.get(&at)?.clone();
         let fits = |size: &i64| {

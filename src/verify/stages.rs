@@ -54,9 +54,9 @@ pub struct ProofStage {
     pub nodes: Vec<NodeProto>,
     /// Constants that they read.
     pub constants: Vec<Constant>,
-    /// Tensors that they read and that were made before.
+    /// Tensors that they read and that are fed or made by earlier stages.
     pub inputs: Vec<String>,
-    /// What must hold for these.
+    /// What must hold for these tensors.
     pub demands: Vec<ChannelDemand>,
     /// Tensors that they make and that a later stage or the caller wants.
     pub outputs: Vec<String>,

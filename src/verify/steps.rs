@@ -65,7 +65,7 @@ fn distance(op: &str, node: &Node, operands: &[StepOperand]) -> Option<ArrayD<f6
 /// `TensorProto.DataType` of booleans.
 const BOOL: i32 = crate::onnx::proto::tensor_proto::DataType::Bool as i32;
 
-/// Returns where results differ; `None` if their shapes or kinds do.
+/// Returns where results differ; `None` if their shapes do, or only one side is of integers.
 fn flips(before: &Array, after: &Array) -> Option<ArrayD<bool>> {
     if before.shape() != after.shape() {
         return None;

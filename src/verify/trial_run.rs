@@ -34,8 +34,8 @@ pub struct TrialRun<'t, 'r, 'g, 'm> {
     pub most: usize,
 }
 
-/// What is called for each tensor that somebody wants to see, with the number of its trial, its
-/// name in the side, and what it holds.
+/// A callback for each tensor that somebody wants to see: the number of its trial, its name in
+/// the side, and what it holds.
 pub type Look<'l> = dyn FnMut(usize, &str, &Array) + 'l;
 
 impl TrialRun<'_, '_, '_, '_> {

@@ -1,12 +1,10 @@
-//! The yardstick of rounding: the largest value on the way to a tensor, as the old nodes make
-//! it.
+//! The yardstick of rounding: the largest value on the way to a tensor, as the old nodes have it.
 //!
 //! `s − s` is 0, and `(c + r) − r` is `c` within the rounding of `r`: what rounding may do shows
-//! in the operands, not in the result. The yardstick is in the unit of the result: in `K(x) ·
-//! 10⁻¹⁴`, a wrong `K` is as wrong as in `K(x)`.
+//! in the operands, not in the result. The yardstick is in the unit of the result: in
+//! `K(x) · 10⁻¹⁴`, a wrong `K` is as wrong as in `K(x)`.
 //!
-//! Knows nodes of the file and what was seen of their tensors; knows no new node and no
-//! tolerance.
+//! Knows nodes of the file and what was seen of their tensors; knows no new node and no tolerance.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -67,8 +65,8 @@ pub struct Interior<'i> {
 }
 
 /// Measures what is on the way to `end` through the nodes of `interior`: the operands of a sum
-/// count with the sum, and what a node behind it scales is scaled. `seen` returns what was seen
-/// of a tensor, or `None` for constants, which are no larger than what else a sum reads and
+/// count with the sum, and what is scaled behind it is scaled here too. `seen` returns what was
+/// seen of a tensor, or `None` for constants, which are no larger than what else a sum reads and
 /// makes.
 ///
 /// # Errors
