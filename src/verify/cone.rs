@@ -31,7 +31,7 @@ pub struct Cone {
 
 impl Original<'_, '_, '_> {
     /// Returns the nodes that compute `output` from `roots`. The search does not look behind a
-    /// tensor that `ends` names, but behind the one that is given for it.
+    /// tensor that `ends` names, but goes on from the one that is given for it.
     ///
     /// # Errors
     /// Returns an error if `output` depends on something else, or on too many nodes.
@@ -90,9 +90,8 @@ impl Original<'_, '_, '_> {
         })
     }
 
-    /// Returns whether the nodes from `inner` to `output` only move the elements of `inner`, in
-    /// which their values have no part: where they go, and what is put beside them, depends on
-    /// sizes alone.
+    /// Returns whether the nodes from `inner` to `output` only move the elements of `inner`,
+    /// whatever their values: where they go, and what is put beside them, depends on sizes alone.
     pub fn only_moves(&self, output: ValueId, inner: ValueId) -> bool {
         let (mut path, mut beside) = (BTreeSet::from([inner, output]), Vec::new());
         let mut at = output;

@@ -79,8 +79,8 @@ const MOVES: &[&str] =
     &["Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"];
 
 /// How an operator saturates whose result has the shape of its operand: near an end of its range
-/// the result moves less and less with the operand, and rounds like the range, not like what is
-/// left beside the end.
+/// the result moves less and less with the operand, and is rounded like the range, not like what
+/// is left beside the end.
 #[derive(Debug, Clone, Copy)]
 pub struct Saturation {
     /// How fast an element of the result moves, as a function of its value, if all elements of

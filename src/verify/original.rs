@@ -53,7 +53,8 @@ pub struct Original<'r, 'g, 'm> {
 }
 
 impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
-    /// Reads `graph`, in which the training-mode nodes `converted` become their form at inference.
+    /// Returns the original of `graph`, in which nodes in training mode, `converted`, become
+    /// their form at inference.
     pub fn new(
         graph: &'g Graph<'m>,
         constants: &'g Constants<'g, 'm>,
@@ -108,9 +109,9 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         self.is_constant(id) || self.sized.contains(id)
     }
 
-    /// Returns the type in which node `id` computes a number from sizes that no input changes,
-    /// if that is float16 or float32: whoever has the number as a constant has it as the file
-    /// rounds it. The engine has no other types that round.
+    /// Returns the type, float16 or float32, in which node `id` computes a number from sizes
+    /// that no input changes: whoever has that number as a constant has it as the file rounds
+    /// it. The engine has no other types that round.
     pub(super) fn rounds_sizes_to(&self, id: NodeId) -> Option<Float> {
         let is_known =
             |made: &ValueId| self.sized.contains(*made) && self.constants.contains(*made);
@@ -271,9 +272,9 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         Ok(Some(TensorProto { raw_data: raw, data_type: Some(float.to_onnx()), ..header }))
     }
 
-    /// Returns the node, with its type as an attribute if another tensor lends it, and as an
-    /// Identity if it casts to the type that it reads: in such a cast, tract 0.23.9 turns the
-    /// "to the end" of a Slice (2⁶³ − 1) into −1.
+    /// Returns the node, with the type inside to which another tensor tells it to cast, and as
+    /// an Identity if a cast changes no type: in such a cast, tract 0.23.9 turns the "to the
+    /// end" of a Slice (2⁶³ − 1) into −1.
     fn settled(&self, id: NodeId) -> Option<NodeProto> {
         let node = self.graph.node(id);
         let proto = write::without_notes(&node.proto);

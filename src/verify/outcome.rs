@@ -41,7 +41,7 @@ pub struct Agreement {
     pub in_pieces: Option<f64>,
     /// Per run, the shape of each input.
     pub shapes: Vec<Vec<(String, Vec<usize>)>>,
-    /// Outputs whose values are all equal: what they are made of was compared.
+    /// Outputs whose values are all equal: the tensors that they are made of were compared.
     pub flat: Vec<String>,
     /// The largest relative difference of tensors before the outputs, where values are
     /// flattened, and of operands of steps.

@@ -24,12 +24,12 @@ pub struct Pairs {
     pub new: Vec<NodeId>,
     /// Maps tensors of the new graph to those of the old one that are equal.
     pub equal: HashMap<ValueId, ValueId>,
-    /// Maps nodes of the new graph to the same nodes of the old one, where these read what may
-    /// differ.
+    /// Maps nodes of the new graph to equal nodes of the old one, if they read what may differ.
     pub kept: HashMap<NodeId, NodeId>,
     /// Nodes of the old graph that the new one has too, whatever they read.
     pub shared_old: HashSet<NodeId>,
-    /// Nodes of the new graph that the old one has too, as far as it runs them: those of `kept`.
+    /// Nodes of the new graph that the old one has too, except for those that run once for both:
+    /// the nodes of `kept`.
     pub shared_new: HashSet<NodeId>,
     /// Tensors of one name that different nodes make, each of the old graph with that of the new
     /// one.
@@ -45,7 +45,7 @@ impl Pairs {
     /// Compares the nodes of both graphs.
     ///
     /// # Errors
-    /// If a constant cannot be decoded.
+    /// Returns an error if a constant cannot be decoded.
     pub fn of(old: &Graph, new: &Graph) -> Result<Self, Invalid> {
         let mut pairs = Pairs { old: live_nodes(old), ..Pairs::default() };
         let by_output: HashMap<&str, NodeId> =

@@ -38,8 +38,8 @@ pub struct CutConvolution {
     pub output: String,
 }
 
-/// A convolution (Conv, opset 1 to 22; Gemm, opset 7 to 13, of a matrix on its side) whose
-/// kernel and bias are constants.
+/// A convolution whose kernel and bias are constants: a Conv (opset 1 to 22), or a Gemm (opset 7
+/// to 13) of a transposed matrix.
 pub struct CutNode<'n> {
     node: &'n NodeProto,
     kernel: &'n Constant,
@@ -73,7 +73,7 @@ impl<'n> CutNode<'n> {
             return None;
         }
         let named = |index: usize| node.input.get(index).filter(|name| !name.is_empty());
-        // A stored input is not looked at in a run, so nothing can be demanded of it.
+        // A stored input is not among the tensors of a run, of which something can be demanded.
         if constant(named(0)?).is_some() {
             return None;
         }
@@ -97,8 +97,8 @@ impl<'n> CutNode<'n> {
         is_whole.then_some(CutNode { node, kernel, bias, axis, rows, row, width, groups })
     }
 
-    /// Cuts the output channels into pieces of at most `most` weights, or of one row: of as many
-    /// whole groups as fit or, if none does, of some rows of one group.
+    /// Cuts the output channels into pieces of at most `most` weights, or of one row: each of as
+    /// many whole groups as fit or, if not even one fits, of some rows of one group.
     pub fn pieces(&self, most: usize) -> Vec<ChannelPiece> {
         let fit = most.checked_div(self.row).unwrap_or(self.rows).max(1);
         let of_group = self.rows.checked_div(self.groups).unwrap_or(0);
@@ -130,7 +130,7 @@ impl<'n> CutNode<'n> {
         ChannelPiece { rows, inputs: (self.groups > 1).then_some(inputs), groups }
     }
 
-    /// Returns what the input must be like, which the engine sees of a whole convolution alone:
+    /// Returns what the input must be like. The engine sees that of a whole convolution alone:
     /// pieces would read some of its channels, or none.
     pub fn demand(&self) -> Option<ChannelDemand> {
         let tensor = self.node.input.first()?.clone();

@@ -98,7 +98,7 @@ pub fn run_graphs(
 const MOST_TRIED: usize = 1 << 22;
 
 /// Upper bound on the number of input elements, over all sizes at which the old model does not
-/// run, with bridges and without them each. Further sizes are left out, so that a model that
+/// run, counted with bridges and without each. Further sizes are left out, so that a model that
 /// runs at none is not fed for minutes.
 const MOST_TRIED_IN_VAIN: usize = 1 << 22;
 

@@ -25,7 +25,7 @@ pub struct DataComparison<'s> {
     known: RefCell<HashMap<MovedFile, RangeSet>>,
 }
 
-/// An old side file, a new one, and how much further back in the new one the same data lies.
+/// An old side file, a new one, and by how much the same data lies further behind in the new one.
 type MovedFile = (PathBuf, PathBuf, usize);
 
 /// Where the data of a tensor lies.
@@ -71,7 +71,7 @@ impl<'s> DataComparison<'s> {
     }
 
     /// Returns whether a range of the old side file has the same bytes as a range of the new
-    /// one: only what was not compared yet is.
+    /// one; only what was not compared before is compared.
     fn is_moved(
         &self,
         (old, before): (&MappedFile, &Range<usize>),

@@ -15,10 +15,10 @@ use crate::verify::nature::Saturation;
 /// place) of its range: engines approximate by polynomials, which are off by that much.
 const ROUNDINGS_OF_A_FUNCTION: f64 = 8.0;
 
-/// Returns `result`, the comparison of what a node made of an operand that is compared itself,
-/// with the difference that is allowed: an element may differ by its slope times what the
-/// operand may, and by rounding. It counts as varying only if there is an element that the
-/// operand, as far as it varies, moves by more than may differ.
+/// Judges `result`, the comparison of what a node made of an operand that is compared itself: an
+/// element may differ by its slope times what the operand may, and by rounding. The comparison
+/// counts as varying only if there is an element that the operand, as far as it varies, moves by
+/// more than may differ.
 pub fn saturated(
     saturation: Saturation,
     mut result: ComparedTensor,

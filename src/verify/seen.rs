@@ -17,9 +17,9 @@ pub struct Seen {
     pub flipped: u64,
     /// Number of elements behind steps.
     pub stepped: u64,
-    /// Nodes of the old model that the engine did not run, by a tensor that they make
-    /// ([`first_output`](crate::verify::entries::first_output)), with what they are called.
-    /// Their ids are others at sizes at which other branches stand in the place of an If.
+    /// Nodes of the old model that the engine did not run, with what they are called, by the
+    /// first tensor that they make ([`first_output`](crate::verify::entries::first_output)):
+    /// their ids are others at sizes at which other branches stand in the place of an If.
     pub bridged: BTreeMap<String, String>,
 }
 

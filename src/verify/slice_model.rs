@@ -74,13 +74,13 @@ impl SliceModel {
         Some(InRows { rows, joined, demand: cut.demand()? })
     }
 
-    /// Returns the bytes of its constants.
+    /// Returns the number of bytes of its constants.
     pub fn weights(&self) -> usize {
         let each = self.constants.iter().map(|weight| weight.header.raw_data().len());
         each.fold(0, usize::saturating_add)
     }
 
-    /// Returns it as a model for the engine; `storage` has the side files to which nodes refer.
+    /// Returns the model as the engine takes it; `storage` has the side files to which nodes refer.
     pub fn source(self, storage: Storage, limits: Limits) -> Source {
         let outputs: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
         let model = write::model(self.opset, Vec::new(), self.nodes, Vec::new(), &outputs);

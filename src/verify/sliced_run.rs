@@ -221,7 +221,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         }
     }
 
-    /// Returns the bytes of the tensors that wait between slices.
+    /// Returns the number of bytes of the tensors that wait between slices.
     pub fn bytes(&self) -> usize {
         bytes(self.samples.iter().flat_map(LiveTensors::values))
     }
