@@ -1,7 +1,7 @@
-//! What the axes of a graph input are along, as far as their places tell: batch, channels,
+//! What the axes of a graph input run along, as far as their positions tell: batch, channels,
 //! height, width, steps.
 //!
-//! Knows declarations; not which size is chosen.
+//! Knows declarations; does not know which size is chosen.
 
 use crate::onnx::info::AxisSize;
 
@@ -14,14 +14,14 @@ pub struct FedInput {
     pub given: Option<Vec<usize>>,
 }
 
-/// What an axis is along, as far as its place tells.
+/// What an axis runs along, as far as its position tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Along {
     /// Samples.
     Batch,
     /// Colours, features.
     Channels,
-    /// One of three axes of space.
+    /// One of three spatial axes.
     Depth,
     /// Rows of a picture.
     Height,
@@ -31,17 +31,17 @@ pub enum Along {
     Length,
 }
 
-/// Whether the file leaves this size to the caller.
+/// Returns whether the file leaves this size to the caller.
 pub fn is_open(size: &AxisSize) -> bool {
     !matches!(size, AxisSize::Fixed(size) if *size >= 0)
 }
 
-/// Whether an axis of this size may hold colours.
+/// Returns whether an axis of this size may hold colours.
 fn is_colours(size: &AxisSize) -> bool {
     matches!(size, AxisSize::Fixed(1..=4))
 }
 
-/// What an axis of one of `inputs` is along.
+/// Returns what an axis of input number `which` runs along.
 pub fn along(inputs: &[FedInput], which: usize, axis: usize) -> Along {
     let axes = inputs.get(which).map_or(&[][..], |input| input.axes.as_slice());
     match axes {
@@ -77,7 +77,7 @@ pub fn along(inputs: &[FedInput], which: usize, axis: usize) -> Along {
     }
 }
 
-/// Whether the first input leaves its first axis open.
+/// Returns whether the first input leaves its first axis open.
 fn has_batch(inputs: &[FedInput]) -> bool {
     inputs.first().and_then(|input| input.axes.first()).is_some_and(is_open)
 }

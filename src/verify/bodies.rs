@@ -1,9 +1,9 @@
-//! What a node with a body makes, as the body declares it: for bridges over nodes that nothing
-//! else tells the shapes of.
+//! The outputs of a node with a body, as the body declares them: for bridges over nodes whose
+//! shapes nothing else tells.
 //!
-//! A Loop and a Scan hand states from step to step and stack what else their body makes; an If
-//! makes what its branches make. A size that a body leaves open has a name, and is the one that
-//! what goes into the body has there.
+//! A Loop and a Scan hand states from step to step and stack the other outputs of their body; an
+//! If makes what its branches make. A size that a body leaves open may have a name: it is then
+//! the size that an input of the body has along the axis of that name.
 //!
 //! Knows one node and what it reads; runs nothing.
 
@@ -15,7 +15,7 @@ use crate::onnx::info::{self, AxisSize};
 use crate::onnx::node::Node;
 use crate::onnx::proto::GraphProto;
 
-/// What is known of an output.
+/// What is known of one output.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct BodyOutput {
     /// Its element type.
@@ -24,8 +24,8 @@ pub struct BodyOutput {
     pub dims: Option<Dims>,
 }
 
-/// Output `number` of `node`; `None` if it has no body, or none that says anything of it. A state
-/// of which the body says nothing is as large as it begins.
+/// Returns what is known of output `number` of `node`; `None` if the node has no body, or its
+/// body has no such output. A state whose sizes the body leaves open is as large as it begins.
 pub fn output(node: &Node, number: usize, operands: &dyn Operands) -> Option<BodyOutput> {
     let how = roles::body(node)?;
     let body = node.attribute(how.attribute)?.g.as_deref()?;
@@ -53,7 +53,7 @@ pub fn output(node: &Node, number: usize, operands: &dyn Operands) -> Option<Bod
     Some(BodyOutput { element_type, dims })
 }
 
-/// How many steps there are: the number that a Loop reads, or the length of what is scanned.
+/// Returns the number of steps: the number that a Loop reads, or the length of what is scanned.
 fn steps(first_scanned: usize, operands: &dyn Operands) -> Option<i64> {
     match operands.dims(first_scanned) {
         Some(dims) => *dims.first()?,
@@ -61,7 +61,7 @@ fn steps(first_scanned: usize, operands: &dyn Operands) -> Option<i64> {
     }
 }
 
-/// The sizes behind the names of axes of what goes into the body.
+/// Returns the sizes that the inputs of the body give to the names of their axes.
 fn named_sizes(
     body: &GraphProto,
     first_scanned: usize,

@@ -1,7 +1,7 @@
-//! A border that is filled with numbers: what it is claimed to be, whether a tensor has it,
-//! and nodes that put it there at every size.
+//! A border that is filled with numbers: what it is claimed to be, whether a tensor has it, and
+//! nodes that put it there at every size.
 //!
-//! Knows one border, its tensor and nodes that pad; not which block needs it.
+//! Knows one border, its tensor and nodes that pad; does not know which block needs it.
 
 use std::sync::Arc;
 
@@ -15,28 +15,29 @@ use crate::onnx::names;
 use crate::onnx::proto::NodeProto;
 use crate::onnx::write;
 
-/// Nodes that put a border around a tensor.
+/// A border that nodes put around a tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FilledBorder {
-    /// The tensor, NCHW.
+    /// The tensor without the border, NCHW.
     pub inner: ValueId,
-    /// That with the border.
+    /// The tensor with the border.
     pub output: ValueId,
-    /// How wide it is, before and behind, per spatial axis.
+    /// The width of the border, before and behind, per spatial axis.
     pub pads: Vec<(i64, i64)>,
-    /// What stands in it: one number, or one per channel.
+    /// What the border is filled with: one number, or one per channel.
     pub values: Vec<f64>,
 }
 
-/// A filled border counts as what the nodes inside it give there if its values and theirs
-/// differ by no more than the rounding of float32, in which exporters compute them, channel by
-/// channel; or, where they cancel, if that does no more to what is made of them than so much does
-/// to all constants of the old nodes.
+/// Relative tolerance of the values in a filled border. The border counts as what the nodes
+/// inside it give there if, channel by channel, both differ by no more than the rounding of
+/// float32, in which exporters compute these values. Where values cancel, it also counts if that
+/// difference changes what is made of them by no more than moving all constants of the old nodes
+/// by rounding does.
 const BORDER_TOLERANCE: f64 = 4e-6;
 
 impl FilledBorder {
-    /// What fills the border, one number per channel; `None` unless `found` is `input` to the last
-    /// bit, with such a border around it.
+    /// Returns what fills the border, one number per channel; `None` unless `found` is `input`,
+    /// to the last bit, with such a border around it.
     pub fn filling(&self, input: &ArrayD<f64>, found: &ArrayD<f64>) -> Option<Vec<f64>> {
         let before = |axis: usize| {
             let pads = axis.checked_sub(2).and_then(|axis| self.pads.get(axis));
@@ -68,8 +69,8 @@ impl FilledBorder {
         filling.into_iter().enumerate().map(filled).collect()
     }
 
-    /// What it is claimed to be filled with. Read here and not by the mathematics, which the
-    /// fuser believes, too.
+    /// Returns the number with which `channel` is claimed to be filled. It is read here and not
+    /// by the code of the algebra, on which the fuser relies, too.
     fn value(&self, channel: usize) -> Option<f64> {
         match self.values.as_slice() {
             [only] => Some(*only),
@@ -77,8 +78,8 @@ impl FilledBorder {
         }
     }
 
-    /// Whether what fills `other`, channel by channel, is what fills this one, up to the rounding
-    /// of these numbers.
+    /// Returns whether `other` is filled, channel by channel, with the same numbers as this
+    /// border, up to their rounding.
     pub fn is_nearly(&self, other: &Self) -> bool {
         (0..self.values.len().max(other.values.len())).all(|channel| {
             let values = self.value(channel).zip(other.value(channel));
@@ -86,7 +87,7 @@ impl FilledBorder {
         })
     }
 
-    /// The dimensions of a tensor of dimensions `inner` with the border.
+    /// Returns the dimensions of a tensor of dimensions `inner` with the border around it.
     pub fn around(&self, inner: &Dims) -> Dims {
         let mut dims = inner.clone();
         for (size, (begin, end)) in dims.iter_mut().skip(2).zip(&self.pads) {
@@ -95,7 +96,8 @@ impl FilledBorder {
         dims
     }
 
-    /// Nodes that put the border around its tensor at every size: v + pad(x − v).
+    /// Returns nodes that put the border around its tensor at every size, v + pad(x − v), and
+    /// their constants.
     pub fn nodes(&self, graph: &Graph) -> (Vec<NodeProto>, Vec<Constant>) {
         let name = |id: ValueId| graph.value(id).name;
         let (inner, output) = (name(self.inner), name(self.output));

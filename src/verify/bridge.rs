@@ -1,5 +1,5 @@
 //! A bridge over a node that the engine cannot run: tensors of the right shapes in the place of
-//! what it would make, the same ones in both models, so that both go on behind it.
+//! its outputs, the same ones in both models, so that both go on behind it.
 //!
 //! Knows single nodes, and the shapes of what they read; what lies behind is for others to run.
 
@@ -26,14 +26,14 @@ use crate::verify::bodies::{self, BodyOutput};
 use crate::verify::inputs::Random;
 use crate::verify::slices::{self, is_constant};
 
-/// What a node reads: nothing where an input is left out.
+/// The operands of a node in a run; `None` where an input is left out or is a constant.
 pub type NodeInputs = Vec<Option<EngineTensor>>;
 
 /// What a file declares of its tensors, by name.
 pub type Declarations = HashMap<String, ValueInfoProto>;
 
-/// What the file declares of tensors on the way, and of outputs; what cannot be decoded declares
-/// nothing.
+/// Returns what the file declares of tensors on the way and of outputs; an entry that cannot be
+/// decoded declares nothing.
 pub fn declarations(graph: &Graph) -> Declarations {
     let infos = graph.fields.fields(graph_field::VALUE_INFO);
     let all = infos.chain(graph.fields.fields(graph_field::OUTPUT));
@@ -41,12 +41,13 @@ pub fn declarations(graph: &Graph) -> Declarations {
     decoded.map(|info: ValueInfoProto| (info.name().to_owned(), info)).collect()
 }
 
-/// Tensors in the place of the outputs of a node, each with its id: noise, or zeros of a type
-/// that counts. They depend on names and shapes alone. `None` if a shape is not known.
+/// Returns tensors in the place of the outputs of a node, each with its id: noise, or zeros for
+/// integers. They depend on names and shapes alone, except that a Resize by factors of 1 passes
+/// on its operand. Returns `None` if a shape is unknown.
 ///
 /// # Errors
-/// If the engine has no such type, or they would take more than `limits` allow: a file may
-/// declare what it likes.
+/// Returns an error if the engine does not have a type, or if the tensors would take more than
+/// `limits` allow: a file may declare what it likes.
 pub fn stand_ins(
     graph: &Graph,
     id: NodeId,
@@ -54,7 +55,7 @@ pub fn stand_ins(
     declared: &Declarations,
     limits: Limits,
 ) -> Result<Option<Vec<(ValueId, EngineTensor)>>, EngineError> {
-    /// They are made as float64 or int64.
+    /// Bytes per element: the tensors are made as float64 or int64.
     const WIDEST: usize = 8;
     let operands = LiveOperands { graph, node: graph.node(id), inputs, limits };
     let mut made = Vec::new();
@@ -89,9 +90,9 @@ pub fn stand_ins(
     Ok(Some(made))
 }
 
-/// The shape of an output: as the operator's rule has it, else as it is declared, with the
-/// sizes that are open those that its body declares, or, if it has none, those of the first
-/// input, if both have as many axes.
+/// Returns the shape of an output: as the operator's rule has it, else as it is declared. Sizes
+/// that are open there are those that the node's body declares or, if it has none, those of the
+/// first input, if both have as many axes.
 fn shape(
     graph: &Graph,
     id: NodeId,
@@ -108,8 +109,8 @@ fn shape(
     if let Some(shape) = ruled.and_then(whole) {
         return Some(shape);
     }
-    // Where the rule of an operator has nothing to say of what it reads, the node is malformed,
-    // and so is any guess: a convolution of a vector has no shape.
+    // Where the rule of an operator says nothing for these operands, the node is malformed, and
+    // any guess is wrong: a convolution of a vector has no shape.
     let row = graph.node(id).standard_op().and_then(operator);
     let is_ruled = row.is_some_and(|row| number < row.shape.outputs);
     let likely = match body {
@@ -165,12 +166,13 @@ impl LiveOperands<'_, '_, '_> {
         self.inputs.get(input)?.as_ref()
     }
 
-    /// Whether the node makes what it reads, resized by factors of 1: the new file may read that.
+    /// Returns whether the node is a Resize by factors of 1, which makes what it reads: the new
+    /// file may read its operand instead.
     fn resizes_by_one(&self) -> bool {
         let (factors, _) = resize_lists(self.graph.model.opset);
         let attribute = self.node.attribute("scales").map(|scales| scales.floats.clone());
         let factors = attribute.or_else(|| self.factors(factors)).unwrap_or_default();
-        // Of other places than the default, some are beside the elements.
+        // Other coordinate transformations than the default may sample beside the elements.
         roles::resizes(self.node)
             && self.node.attribute("coordinate_transformation_mode").is_none()
             && !factors.is_empty()
@@ -183,7 +185,7 @@ impl LiveOperands<'_, '_, '_> {
     }
 }
 
-/// Lists of shapes, axes and factors have at most so many elements.
+/// Upper bound on the number of elements of a list of sizes, axes or factors.
 const MAX_LIST: usize = 64;
 
 impl Operands for LiveOperands<'_, '_, '_> {

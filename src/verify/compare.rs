@@ -1,35 +1,36 @@
-//! How far two tensors are apart, relative to the largest magnitude on one side.
+//! Measures how far two tensors are apart, relative to the largest magnitude on one side.
 //!
-//! Knows numbers, and what their type allows.
+//! Knows numbers, and what their types allow.
 
 use crate::engine::Array;
 use crate::numbers::larger;
 use crate::onnx::float::Float;
 
-/// Sums of thousands of products are rounded at each step: of the largest value on the way, so
-/// many times [`Float::unit`], half of the last place, may be lost. 4,608 products (512 channels of 3×3) lose
-/// about 70 where rounding is random, several branches lose each their own.
+/// What the rounding of a sum may lose, in units of [`Float::unit`] (half of the last place) of
+/// the largest value on the way: sums of thousands of products are rounded at each step. 4,608
+/// products (512 channels of 3×3) lose about 70 units where rounding is random, and each of
+/// several branches loses its own.
 const ROUNDINGS_OF_A_SUM: f64 = 256.0;
 
-/// What the rounding of a tensor is measured by: what is on the way to it.
+/// The yardstick for the rounding of a tensor: what is on the way to it.
 #[derive(Debug, Clone, Copy)]
 pub struct Yardstick {
     /// The largest value, in the unit of the tensor.
     pub largest: f64,
-    /// Whether any of it varies.
+    /// Whether anything on the way varies.
     pub varies: bool,
 }
 
-/// What may differ.
+/// The allowed differences.
 #[derive(Debug, Clone, Copy)]
 pub struct Tolerances {
-    /// What the caller allows, whatever the type.
+    /// The tolerance that the caller gave, for every type.
     pub given: Option<f64>,
 }
 
 impl Tolerances {
-    /// The allowed difference of a tensor of this type, relative to its largest magnitude;
-    /// `None` are integers, of which none may differ.
+    /// Returns the allowed difference of a tensor of type `float`, relative to its largest
+    /// magnitude; `None` stands for integers, which may not differ.
     pub fn of(self, float: Option<Float>) -> f64 {
         let by_type = match float {
             Some(Float::F64) => 1e-9,
@@ -41,54 +42,54 @@ impl Tolerances {
     }
 }
 
-/// What was seen of one tensor of both models.
+/// The comparison of one tensor of both models.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ComparedTensor {
-    /// What the old model calls it.
+    /// The name of the tensor in the old model.
     pub name: String,
     /// The largest difference, relative to the largest magnitude.
     pub error: f64,
-    /// What is allowed.
+    /// The allowed relative difference.
     pub tolerance: f64,
-    /// The least and the largest old value; `None` if it has no elements.
+    /// The least and the largest old value; `None` if the tensor has no elements.
     range: Option<(f64, f64)>,
 }
 
 impl ComparedTensor {
-    /// Of a tensor that differs beyond measure.
+    /// Returns the comparison of a tensor that differs beyond measure.
     pub fn failed(name: &str) -> Self {
         ComparedTensor { name: name.to_owned(), error: f64::INFINITY, tolerance: 0.0, range: None }
     }
 
-    /// Whether the old values vary, so that agreement says something.
+    /// Returns whether the old values vary, so that agreement says something.
     pub fn varies(&self) -> bool {
         self.range.is_some_and(|(least, most)| least < most)
     }
 
-    /// Whether the old tensor has no elements.
+    /// Returns whether the old tensor has no elements.
     pub fn is_empty(&self) -> bool {
         self.range.is_none()
     }
 
-    /// Whether the difference is allowed.
+    /// Returns whether the difference is allowed.
     pub fn agrees(&self) -> bool {
         self.error <= self.tolerance
     }
 
-    /// Counts as what has the same values and was compared before both runs went on from one
-    /// side.
+    /// Lets this comparison count as `met`: that of a tensor with the same values, compared
+    /// before both runs went on from the old side.
     pub fn stand_for(&mut self, met: &ComparedTensor) {
         self.error = self.error.max(met.error);
         self.range = met.range;
     }
 
-    /// The same of values that do not move with what they are made of: they vary nowhere.
+    /// Returns this comparison for values that do not move with their operands: they vary nowhere.
     #[must_use]
     pub fn still(self) -> Self {
         ComparedTensor { range: self.range.map(|_| (0.0, 0.0)), ..self }
     }
 
-    /// As if both had been one comparison of more elements.
+    /// Merges `other` into this, as if both were one comparison of more elements.
     pub fn add(&mut self, other: ComparedTensor) {
         self.error = larger(self.error, other.error);
         self.tolerance = self.tolerance.min(other.tolerance);
@@ -98,9 +99,9 @@ impl ComparedTensor {
         };
     }
 
-    /// The same, where the rounding of values as large as those on the way to the tensor
-    /// explains a part of the difference, and it counts as varying if these vary: `s − s` is 0
-    /// for whatever `s` there is.
+    /// Returns this comparison with the part of the difference taken off that the rounding of
+    /// values as large as those on the way to the tensor explains. It counts as varying if these
+    /// vary: `s − s` is 0 for whatever `s` there is.
     #[must_use]
     pub fn with_rounding_of(
         mut self,
@@ -121,7 +122,7 @@ impl ComparedTensor {
     }
 }
 
-/// Compares a tensor of both models, which has this type; `None` are integers.
+/// Compares a tensor of both models, which has the type `float`; `None` stands for integers.
 pub fn compared(
     name: &str,
     old: &Array,
@@ -134,10 +135,10 @@ pub fn compared(
     ComparedTensor { name: name.to_owned(), error, tolerance, range: range(old) }
 }
 
-/// What a difference is relative to: below the type's smallest normal value, rounding is no
-/// longer relative to the value. Processors take what is smaller for zero if they are told to,
-/// in float32 and float64: of sums as small as that over the type's last place, they may drop
-/// products that would count.
+/// Returns the magnitude to which a difference is relative. Below the type's smallest normal
+/// value, rounding is no longer relative to the value. In float32 and float64, processors flush
+/// smaller values to zero if they are told to: in sums as small as the smallest normal value
+/// divided by the type's last place, they may drop products that would count.
 fn magnitude(old: &Array, float: Option<Float>) -> f64 {
     let least = match float {
         Some(float @ (Float::F32 | Float::F64)) => float.smallest_normal() / float.unit(),
@@ -147,27 +148,27 @@ fn magnitude(old: &Array, float: Option<Float>) -> f64 {
     largest_magnitude(old).max(least)
 }
 
-/// The largest difference of two arrays, relative to the largest magnitude in
+/// Returns the largest difference of two arrays, relative to the largest magnitude in
 /// `expected`; infinite if shapes differ or one side alone is not finite.
 ///
-/// Never element by element: near zeros f32 rounding alone gives 8e-4.
+/// Never relative element by element: near zeros, float32 rounding alone gives 8e-4.
 #[cfg(feature = "unstable")]
 pub fn relative_error(expected: &Array, found: &Array) -> f64 {
     relative(largest_difference(expected, found), largest_magnitude(expected))
 }
 
-/// `difference / magnitude`, where no difference is none whatever the magnitude.
+/// Returns `difference / magnitude`, or 0 if there is no difference, whatever the magnitude.
 pub fn relative(difference: f64, magnitude: f64) -> f64 {
     if difference == 0.0 { 0.0 } else { difference / magnitude }
 }
 
-/// The larger of two, of which the second one may be no number: that counts as infinite.
+/// Returns the larger of two differences; if the second one is NaN, it counts as infinite.
 pub fn worse(most: f64, difference: f64) -> f64 {
     if difference.is_nan() { f64::INFINITY } else { most.max(difference) }
 }
 
-/// The largest absolute difference of two elements at one place; infinite if shapes differ or
-/// one side alone is NaN or infinite, or if integers differ.
+/// Returns the largest absolute difference of two elements at one place; infinite if shapes
+/// differ, if one side alone is NaN or infinite, or if integers differ.
 pub fn largest_difference(expected: &Array, found: &Array) -> f64 {
     match (expected, found) {
         (Array::Float(expected), Array::Float(found)) if expected.shape() == found.shape() => {
@@ -187,8 +188,8 @@ pub fn largest_difference(expected: &Array, found: &Array) -> f64 {
     }
 }
 
-/// How many elements differ by more than `tolerance` of the largest magnitude, and how many
-/// there are; all if shapes differ.
+/// Returns the number of elements that differ by more than `tolerance` of the largest magnitude,
+/// and the number of all elements; all differ if the shapes do.
 pub fn differing(expected: &Array, found: &Array, tolerance: f64) -> (u64, u64) {
     let elements = |array: &Array| array.shape().iter().product::<usize>() as u64;
     let all = elements(expected).max(elements(found));
@@ -207,17 +208,17 @@ pub fn differing(expected: &Array, found: &Array, tolerance: f64) -> (u64, u64) 
     (differ, all)
 }
 
-/// The distance of the least and the largest of finite values.
+/// Returns the distance between the least and the largest of the values, which must be finite.
 pub fn width(array: &Array) -> f64 {
     range(array).map_or(0.0, |(least, most)| most - least)
 }
 
-/// Whether two elements differ.
+/// Returns whether any two elements differ.
 pub fn varies(array: &Array) -> bool {
     range(array).is_some_and(|(least, most)| least < most)
 }
 
-/// Whether no element is NaN or infinite.
+/// Returns whether no element is NaN or infinite.
 pub fn is_finite(array: &Array) -> bool {
     match array {
         Array::Float(values) => values.iter().all(|value| value.is_finite()),
@@ -225,8 +226,8 @@ pub fn is_finite(array: &Array) -> bool {
     }
 }
 
-/// The largest magnitude of floating-point values, 0 for integers: an end of a Slice is no
-/// yardstick.
+/// Returns the largest magnitude of floating-point values, or 0 for integers: the end of a Slice
+/// is no yardstick.
 pub fn largest_float(array: &Array) -> f64 {
     match array {
         Array::Float(_) => largest_magnitude(array),
@@ -234,7 +235,7 @@ pub fn largest_float(array: &Array) -> f64 {
     }
 }
 
-/// The largest magnitude of finite elements: a mask of −∞ is no yardstick.
+/// Returns the largest magnitude of the finite elements: a mask of −∞ is no yardstick.
 pub fn largest_magnitude(array: &Array) -> f64 {
     match array {
         Array::Float(values) => {

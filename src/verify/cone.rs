@@ -1,6 +1,6 @@
-//! Which nodes of the file compute a tensor from others.
+//! The nodes of the file that compute a tensor from others.
 //!
-//! Knows the graph and what of it is constant; asks the file, and no claim, what a node reads.
+//! Knows the graph and its constants; what a node reads is asked of the file, and of no claim.
 
 use std::collections::BTreeSet;
 
@@ -10,30 +10,31 @@ use crate::verify::claim::Unproved;
 use crate::verify::inputs::elements_at_most;
 use crate::verify::original::Original;
 
-/// A block's nodes are some hundred; with borders that are filled by assignment, thousands.
+/// Upper bound on the number of nodes of a cone: a block has some hundred nodes, and thousands
+/// if its borders are filled by assignment.
 const MAX_NODES: usize = 8192;
 
 /// The nodes that compute one tensor from others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cone {
-    /// The tensors that it begins with and that are no constants.
+    /// The tensors with which the cone begins, without constants.
     pub roots: Vec<ValueId>,
-    /// The tensor that it ends with.
+    /// The tensor with which it ends.
     pub output: ValueId,
-    /// In topological order.
+    /// The nodes in topological order.
     pub nodes: Vec<NodeId>,
     /// Constants that the nodes read, and roots that are constants.
     pub constants: Vec<ValueId>,
-    /// Tensors outside, of which a node of the cone reads the shape.
+    /// Tensors outside the cone whose shape a node of the cone reads, each with that node.
     pub measured: Vec<(NodeId, ValueId)>,
 }
 
 impl Original<'_, '_, '_> {
-    /// The nodes that make `output` of `roots`; tensors that `ends` names are not looked
-    /// behind, but at what is given for them.
+    /// Returns the nodes that compute `output` from `roots`. The search does not look behind a
+    /// tensor that `ends` names, but goes on from the one that is given for it.
     ///
     /// # Errors
-    /// If it depends on something else.
+    /// Returns an error if `output` depends on something else, or on too many nodes.
     pub fn cone(
         &self,
         output: ValueId,
@@ -89,8 +90,8 @@ impl Original<'_, '_, '_> {
         })
     }
 
-    /// Whether the nodes from `inner` to `output` move the elements of `inner` as what is in
-    /// them has no part in: where they go, and what is put beside them, depends on sizes alone.
+    /// Returns whether the nodes from `inner` to `output` only move the elements of `inner`,
+    /// whatever their values: where they go, and what is put beside them, depends on sizes alone.
     pub fn only_moves(&self, output: ValueId, inner: ValueId) -> bool {
         let (mut path, mut beside) = (BTreeSet::from([inner, output]), Vec::new());
         let mut at = output;
@@ -122,17 +123,17 @@ impl Original<'_, '_, '_> {
     }
 }
 
-/// Shapes of a cone's roots, in their order, and what it measures outside of itself.
+/// The shapes of a cone's roots, and of the tensors outside that it measures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trial {
-    /// One per root.
+    /// One shape per root, in their order.
     pub shapes: Vec<Vec<usize>>,
     /// Dimensions of the tensors outside, in the order of [`Cone::measured`].
     pub measured: Vec<Vec<usize>>,
 }
 
 impl Trial {
-    /// How many elements the roots have.
+    /// Returns the number of elements of all roots.
     pub fn elements(&self) -> usize {
         elements_at_most(&self.shapes)
     }

@@ -1,7 +1,7 @@
-//! What is known of the tensors of a cone if its roots have certain dimensions: dimensions and
-//! integers, taken through the nodes by shape rules on numbers.
+//! What is known of the tensors of a cone for given dimensions of its roots: dimensions and
+//! integers, propagated through the nodes by applying shape rules to numbers.
 //!
-//! Knows the cone and the file's constants; no operator by name, and nothing of new nodes.
+//! Knows the cone and the file's constants; knows no operator by name, and nothing of new nodes.
 
 use crate::facts::reach::Reach;
 use crate::facts::roles;
@@ -13,28 +13,28 @@ use crate::verify::border::FilledBorder;
 use crate::verify::cone::Cone;
 use crate::verify::original::Original;
 
-/// Tensors of a proof have less elements; those of real blocks have thousands, but where a size is
-/// bound: a crop at fixed places is tried at the file's size. Four times the largest tensor that is
-/// read so (`ops/frame`).
+/// Upper bound on the number of elements of a tensor in a proof: four times the largest tensor
+/// that is read at the file's size (`ops/frame`). Tensors of real blocks have thousands of
+/// elements, except where a size is bound: a crop at fixed places is tried at the file's size.
 pub const MAX_ELEMENTS: usize = 1 << 25;
 
-/// How many elements a tensor has, as far as its sizes are known.
+/// Returns the number of elements of a tensor, as far as its sizes are known.
 fn elements(dims: &Dims) -> usize {
     let known = dims.iter().flatten().map(|&size| usize::try_from(size).unwrap_or(0));
     known.fold(1, usize::saturating_mul)
 }
 
-/// What is known of all tensors of a cone if its roots have certain dimensions.
+/// What is known of all tensors of a cone for given dimensions of its roots.
 pub struct ConeShapes<'c, 'r, 'g, 'm> {
     original: &'c Original<'r, 'g, 'm>,
-    /// Dimensions, as far as they follow.
+    /// Dimensions, as far as they follow from those of the roots.
     pub dims: IdMap<ValueId, Dims>,
     integers: IdMap<ValueId, Vec<Option<i64>>>,
 }
 
-/// The operands of one node of the cone: what is supposed of them, or else stored.
+/// The operands of one node of the cone: as they are assumed or, if not, as they are stored.
 pub struct NodeOperands<'s, 'c, 'r, 'g, 'm> {
-    /// What is supposed.
+    /// What is assumed of the tensors of the cone.
     pub shapes: &'s ConeShapes<'c, 'r, 'g, 'm>,
     /// The node.
     pub node: &'s Node,
@@ -65,8 +65,8 @@ impl Operands for NodeOperands<'_, '_, '_, '_, '_> {
 }
 
 impl<'c, 'r, 'g, 'm> ConeShapes<'c, 'r, 'g, 'm> {
-    /// Takes the dimensions of all roots of `cone` through its nodes; those that fill one of
-    /// `borders` make that.
+    /// Propagates the dimensions of all roots of `cone` through its nodes; a node that fills one
+    /// of `borders` makes that border.
     pub fn forward(
         original: &'c Original<'r, 'g, 'm>,
         cone: &Cone,
@@ -103,7 +103,7 @@ impl<'c, 'r, 'g, 'm> ConeShapes<'c, 'r, 'g, 'm> {
         self.integers.extend(integers);
     }
 
-    /// Whether nothing of what is known contradicts what the nodes of `cone` demand.
+    /// Returns whether nothing that is known contradicts what the nodes of `cone` demand.
     pub fn is_consistent(&self, cone: &Cone) -> bool {
         let original = self.original;
         cone.nodes.iter().all(|&id| {
@@ -122,9 +122,10 @@ impl<'c, 'r, 'g, 'm> ConeShapes<'c, 'r, 'g, 'm> {
         })
     }
 
-    /// By how many elements a node's output is larger than all that it reads, along the axis
-    /// where that is most, of those that have `other` sizes too: what it pads, or joins to it.
-    /// *Counter-example to all axes*: 240 channels of 80 are no border of 160.
+    /// Returns by how many elements a node's output is larger than all its operands, along the
+    /// axis where that is most: what it pads, or joins to them. Only axes count whose output
+    /// size is another one in `other`. *Counter-example to all axes*: 240 channels made of 80
+    /// are no border of 160.
     pub fn growth(&self, other: &Self, node: &Node) -> i64 {
         let grown = self.grown(node).zip(other.grown(node));
         let grown = grown.filter(|((_, after), (_, other))| after != other);
@@ -132,8 +133,8 @@ impl<'c, 'r, 'g, 'm> ConeShapes<'c, 'r, 'g, 'm> {
         grown.max().unwrap_or(0).max(0)
     }
 
-    /// Per axis the largest size that a node reads, and that which it makes, if both are
-    /// known.
+    /// Returns per axis the largest size that a node reads and the size that it makes, if both
+    /// are known.
     fn grown<'s>(&'s self, node: &'s Node) -> impl Iterator<Item = (i64, i64)> + 's {
         let output = node.output().and_then(|output| self.dims.get(&output));
         let inputs = || node.inputs.iter().flatten().filter_map(|input| self.dims.get(input));
@@ -145,22 +146,22 @@ impl<'c, 'r, 'g, 'm> ConeShapes<'c, 'r, 'g, 'm> {
         })
     }
 
-    /// The windows of a node, if it has any.
+    /// Returns the windows of a node, if it has any.
     pub fn reach(&self, node: &Node) -> Option<Reach> {
         let kernel = NodeOperands { shapes: self, node }.dims(1);
         let kernel = kernel.and_then(|dims| dims.into_iter().collect::<Option<Vec<_>>>());
         Reach::of(&node.proto, kernel.as_deref())
     }
 
-    /// How many elements the largest tensor has, as far as sizes are known.
+    /// Returns the number of elements of the largest tensor, as far as sizes are known.
     pub fn largest(&self) -> usize {
         self.dims.values().map(elements).max().unwrap_or(0)
     }
 
-    /// Whether all sizes are such as networks have: of every tensor something is left, none has more
-    /// elements than a proof takes, and none is padded that is smaller than its pads: no engine
+    /// Returns whether all sizes are such as networks have: every tensor has elements, none has
+    /// more than a proof takes, and none is smaller than the pads around it, since no engine
     /// mirrors what is not there. Nor is a window larger than what it slides over: of so few
-    /// elements, engines make one mean or none.
+    /// elements, some engines make one mean and others none.
     pub fn is_ample(&self, cone: &Cone) -> bool {
         let mut sizes = self.dims.values().flatten();
         let nodes = || cone.nodes.iter().map(|&id| self.original.graph.node(id));
@@ -173,7 +174,8 @@ impl<'c, 'r, 'g, 'm> ConeShapes<'c, 'r, 'g, 'm> {
             && nodes().all(|node| self.windows_fit(node))
     }
 
-    /// Whether it is known how many windows of `node` there are, if all that it reads is known.
+    /// Returns whether the windows of `node` fit: their number is known if all sizes of the
+    /// operand are.
     fn windows_fit(&self, node: &Node) -> bool {
         let is_known = |value: Option<ValueId>| {
             let dims = value.and_then(|value| self.dims.get(&value));
@@ -182,7 +184,7 @@ impl<'c, 'r, 'g, 'm> ConeShapes<'c, 'r, 'g, 'm> {
         !is_known(node.input(0)) || is_known(node.output()) || self.reach(node).is_none()
     }
 
-    /// Whether what is known of a tensor is not against a condition on its size.
+    /// Returns whether no known size violates a condition of `valid`.
     pub fn meets(&self, valid: &Validity) -> bool {
         valid.conditions().iter().all(|condition| {
             let Property::Size(axis, sizes) = &condition.property else { return true };

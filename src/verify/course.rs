@@ -18,12 +18,12 @@ use crate::verify::slices::{Stretch, is_constant};
 /// A tensor of the old graph, and the one of the new graph that stands for it.
 pub type TensorPair = (ValueId, ValueId);
 
-/// Where both runs meet, after a node of each.
+/// A place where both runs meet, after a node of each.
 #[derive(Debug)]
 pub struct Meeting {
     /// The last node on either side.
     nodes: (Option<NodeId>, Option<NodeId>),
-    /// What the nodes make. Both runs go on from the old ones.
+    /// The outputs of these nodes. Both runs go on from the old ones.
     pub results: Vec<TensorPair>,
     /// How they are compared.
     pub rule: MeetingRule,
@@ -32,42 +32,44 @@ pub struct Meeting {
 /// How the results of a meeting are compared.
 #[derive(Debug)]
 pub enum MeetingRule {
-    /// Both models have the node, and what it makes jumps where an operand passes a value. The
+    /// Both models have the node, and its result jumps where an operand passes a value. The
     /// operands are compared; a result may differ only because they do.
     Step(Vec<TensorPair>),
-    /// Both models have the node, and what it makes saturates. The operand is compared; the result
+    /// Both models have the node, and its result saturates. The operand is compared; the result
     /// needs only the accuracy that follows.
     Saturation(Saturation, TensorPair),
-    /// The nodes differ. The results are compared, and what rounding may do is measured by
-    /// what the old nodes make on the way.
+    /// The nodes differ. The results are compared, and what rounding may do is measured by what
+    /// the old nodes make on the way.
     Piece(Vec<NodeId>),
 }
 
-/// Two runs from their inputs to their outputs.
+/// The course of two runs from their inputs to their outputs.
 #[derive(Debug)]
 pub struct Course {
-    /// Where they meet.
+    /// Where both runs meet.
     pub meetings: Vec<Meeting>,
-    /// Of the old model: what both compute alike, then up to each meeting, then the rest.
+    /// Stretches of the old model: what both compute alike, then what leads up to each meeting,
+    /// then the rest.
     pub old: Vec<Stretch>,
-    /// Of the new one, with nothing in the first place.
+    /// Stretches of the new model, of which the first one is empty.
     pub new: Vec<Stretch>,
-    /// What the new model takes over from the old one's first stretch, or from its inputs.
+    /// Tensors that the new model takes over from the old one's first stretch, or from its inputs.
     pub handed: Vec<TensorPair>,
     /// Outputs of both models that may differ, each with its name.
     pub outputs: Vec<(String, TensorPair)>,
-    /// Of outputs of the old model that have the values of a meeting's result, that one.
+    /// Maps an output of the old model to the result of a meeting whose values it has.
     pub met: HashMap<ValueId, ValueId>,
-    /// What is compared beside them, at the end: tensors before what flattens values.
+    /// Tensors that are compared at the end, beside the outputs: operands of nodes that flatten
+    /// values.
     pub fronts: Vec<TensorPair>,
 }
 
 impl Course {
-    /// Both models as they are, which meet at steps, and where values saturate behind the last
-    /// layers: elsewhere, later layers make of what is left what it is worth.
+    /// Returns the course of both models as they are. They meet at steps, and where values saturate
+    /// behind the last layers; elsewhere, later layers weigh what is left of the values.
     ///
     /// # Errors
-    /// If a constant cannot be decoded.
+    /// Returns an error if a constant cannot be decoded.
     pub fn whole(old: &Graph, new: &Graph, pairs: &Pairs) -> Result<Self, Invalid> {
         let outputs = outputs(old, new, pairs)?;
         let ends: Vec<ValueId> = outputs.iter().map(|(_, (old, _))| *old).collect();
@@ -98,10 +100,10 @@ impl Course {
         Ok(Course::of(old, new, pairs, meetings, outputs, fronts))
     }
 
-    /// Both models, which meet wherever their nodes differ.
+    /// Returns the course of both models that meet wherever their nodes differ.
     ///
     /// # Errors
-    /// If a constant cannot be decoded.
+    /// Returns an error if a constant cannot be decoded.
     pub fn in_pieces(old: &Graph, new: &Graph, pairs: &Pairs) -> Result<Self, Invalid> {
         let kept: HashSet<NodeId> = pairs.kept.values().copied().collect();
         let places: HashMap<NodeId, usize> =
@@ -173,13 +175,13 @@ impl Course {
 }
 
 impl Meeting {
-    /// Whether `id` of the old graph saturates there.
+    /// Returns whether `id` of the old graph is a result that saturates at this meeting.
     fn saturates(&self, id: ValueId) -> bool {
         matches!(self.rule, MeetingRule::Saturation(..))
             && self.results.iter().any(|(old, _)| *old == id)
     }
 
-    /// Whether `id` of the old graph is an operand that is compared there.
+    /// Returns whether `id` of the old graph is an operand that is compared at this meeting.
     fn compares(&self, id: ValueId) -> bool {
         match &self.rule {
             MeetingRule::Step(operands) => operands.iter().any(|(old, _)| *old == id),
@@ -188,7 +190,7 @@ impl Meeting {
         }
     }
 
-    /// What is looked at, on either side.
+    /// Returns the tensors that are looked at, of the old graph and of the new one.
     fn wanted(&self, old: &Graph) -> (Vec<ValueId>, Vec<ValueId>) {
         let (mut before, mut after): (Vec<_>, Vec<_>) = self.results.iter().copied().unzip();
         match &self.rule {
@@ -201,7 +203,7 @@ impl Meeting {
                 after.extend(operands.iter().map(|(_, new)| *new));
             }
             MeetingRule::Piece(nodes) => {
-                // Of further outputs the engine may know nothing: means and masks of training.
+                // The engine may know nothing of further outputs: means and masks of training.
                 let made = |&id: &NodeId| old.uses(id).chain(old.node(id).output());
                 before.extend(nodes.iter().flat_map(made));
             }
@@ -210,7 +212,7 @@ impl Meeting {
     }
 }
 
-/// Outputs of both models that are not known to be equal.
+/// Returns the outputs of both models that are not known to be equal.
 fn outputs(old: &Graph, new: &Graph, pairs: &Pairs) -> Result<Vec<(String, TensorPair)>, Invalid> {
     let mut outputs = Vec::new();
     for (&old_id, &new_id) in old.outputs.iter().zip(&new.outputs) {
@@ -222,7 +224,8 @@ fn outputs(old: &Graph, new: &Graph, pairs: &Pairs) -> Result<Vec<(String, Tenso
     Ok(outputs)
 }
 
-/// The nodes behind `end` that lie inside, up to those tensors that are compared themselves.
+/// Returns the nodes for which `is_inside` holds and from which `end` is computed, up to the
+/// tensors `named`, which are compared themselves.
 fn interior(
     graph: &Graph,
     end: ValueId,
@@ -240,8 +243,8 @@ fn interior(
     found
 }
 
-/// `nodes` in stretches: what each of `ends` needs and none before it, and at last the rest.
-/// Within a stretch they keep their order.
+/// Splits `nodes` into stretches: what each of `ends` needs and no earlier one does, and at last
+/// the rest. Within a stretch they keep their order.
 fn up_to_each(graph: &Graph, nodes: &[NodeId], ends: Vec<Option<NodeId>>) -> Vec<Vec<NodeId>> {
     let mut waiting: HashSet<NodeId> = nodes.iter().copied().collect();
     let mut stretches = Vec::with_capacity(ends.len().saturating_add(1));

@@ -1,6 +1,6 @@
-//! A model at given sizes, with the branch that they choose in the place of each If.
+//! A model at given sizes, with each If replaced by the branch that the sizes choose.
 //!
-//! The engine wants both branches of an If to make tensors of one shape, also where the file
+//! The engine wants both branches of an If to make tensors of one shape, even where the file
 //! chooses between `Squeeze` and `Identity` by a size.
 //!
 //! Knows the format and what follows from sizes; runs nothing.
@@ -22,27 +22,27 @@ use crate::onnx::splice::{self, Edit};
 use crate::onnx::write;
 use crate::verify::entries;
 
-/// A branch may hold an If itself: so many times a model is gone through. Each round decides
-/// all that it can.
+/// Upper bound on the number of times that a model is gone through: a branch may hold an If
+/// itself. Each round decides all that it can.
 const ROUNDS: usize = 16;
 
-/// A model whose choices were made.
+/// A model in which If nodes are decided.
 #[derive(Debug)]
 pub struct Decided {
     /// The model.
     pub model: Model,
-    /// What was left out.
+    /// The branches that were left out.
     pub not_taken: NotTaken,
 }
 
-/// Branches that are not taken, by the first output of their If and their name in it.
+/// Branches that are not taken, by the first output of their If and the attribute that holds them.
 pub type NotTaken = HashMap<(String, &'static str), GraphProto>;
 
-/// The model with every If decided that follows from inputs of these `shapes` and from the
-/// `values` of inputs; `None` if none does.
+/// Returns the model with each If decided whose condition follows from inputs of these `shapes`
+/// and from the `values` of inputs; `None` if there is none.
 ///
 /// # Errors
-/// If an entry cannot be decoded.
+/// Returns an error if an entry cannot be decoded.
 pub fn decided(
     model: &Model,
     shapes: &InputShapes,
@@ -68,12 +68,12 @@ pub fn decided(
     Ok((!not_taken.is_empty()).then_some(Decided { model: latest, not_taken }))
 }
 
-/// Whether the graph has an If that an output needs.
+/// Returns whether the graph has an If that an output needs.
 pub fn has_choices(graph: &Graph) -> bool {
     graph.nodes().any(|(id, node)| graph.is_live(id) && roles::chooses(node))
 }
 
-/// The model with `values` as initializers of its inputs.
+/// Returns the model with `values` as initializers of its inputs.
 fn with_values(model: &Model, graphs: &[Graph], values: &[TensorProto]) -> Result<Model, Invalid> {
     let container = graphs.first().ok_or(Invalid::NoGraph)?.fields.container();
     let entries = values.iter().flat_map(|value| splice::entry(graph_field::INITIALIZER, value));
@@ -82,7 +82,7 @@ fn with_values(model: &Model, graphs: &[Graph], values: &[TensorProto]) -> Resul
     Model::index(edit::edited(model, graphs, edits), model.storage.clone())
 }
 
-/// The edits that put the branch which is taken in the place of each If of the main graph.
+/// Returns the edits that replace each If of the main graph by the branch taken, if that is known.
 fn choices(
     graphs: &[Graph],
     shapes: &InputShapes,
@@ -110,7 +110,7 @@ fn choices(
         if !taken.sparse_initializer.is_empty() {
             continue;
         }
-        // Else it would differ where its data lies.
+        // Otherwise equal branches would differ in where their data lies.
         entries::fill(main.model, &mut other)?;
         not_taken.insert((label(main, id), other_name), other);
         let with = in_place(&node.proto, &taken, &format!("{}{mark}", label(main, id)));
@@ -119,12 +119,12 @@ fn choices(
     Ok(edits)
 }
 
-/// What the If is called: its first output.
+/// Returns what the If is called: its first output.
 fn label(graph: &Graph, id: NodeId) -> String {
     graph.node(id).output().map_or_else(String::new, |output| graph.value(output).name.to_owned())
 }
 
-/// The entries that stand for an If which takes this branch, whose own tensors get `prefix`
+/// Returns the entries that replace an If by the branch `taken`, whose own tensors get `prefix`
 /// before their names.
 fn in_place(node: &NodeProto, taken: &GraphProto, prefix: &str) -> Vec<u8> {
     let made = taken.node.iter().flat_map(|node| &node.output).map(String::as_str);
@@ -154,8 +154,8 @@ fn renamed(names: &HashMap<&str, String>, name: &str) -> String {
     names.get(name).cloned().unwrap_or_else(|| name.to_owned())
 }
 
-/// Renames what a node reads and makes, in its bodies too: no name stands for two tensors of
-/// graphs that see each other.
+/// Renames the inputs and outputs of a node, in its bodies too: in graphs that see each other,
+/// no name may stand for two tensors.
 fn rename(names: &HashMap<&str, String>, node: &mut NodeProto) {
     let own = node.input.iter_mut().chain(&mut node.output);
     own.for_each(|name| *name = renamed(names, name));

@@ -1,5 +1,5 @@
-//! Entries of a graph as they are compared: with data that lies in side files inside, by the
-//! names that they hold, and under the names that a message gives them.
+//! Entries of a graph as they are compared: with the data from side files put into them, by the
+//! names that they hold, and with labels for messages.
 //!
 //! Knows the format; knows nothing of what is expected.
 
@@ -17,7 +17,7 @@ use crate::onnx::storage::{Storage, same_bytes};
 use crate::onnx::tensor;
 use crate::onnx::wire::{self, Field};
 
-/// Whether two tensors of two models are the same.
+/// Returns whether two tensors of two models are the same.
 pub fn same_tensors(
     (mut one, of_one): (TensorProto, &Storage),
     (mut other, of_other): (TensorProto, &Storage),
@@ -30,20 +30,21 @@ pub fn same_tensors(
         }
 }
 
-/// The tensor without what is said of it besides its content: see [`crate::onnx::notes`].
+/// Returns the tensor without the notes on it, which are not its content: see
+/// [`crate::onnx::notes`].
 pub fn without_notes(tensor: TensorProto) -> TensorProto {
     TensorProto { doc_string: None, metadata_props: Vec::new(), segment: None, ..tensor }
 }
 
-/// What is done with each tensor of a message.
+/// A function that is called for each tensor of a message.
 pub type TensorVisit<'v> = &'v mut dyn FnMut(&mut TensorProto) -> Result<(), Invalid>;
 
 /// A message that holds tensors, at any depth.
 pub trait HoldsTensors {
-    /// Hands each of them to `visit`, in their order.
+    /// Calls `visit` for each tensor, in their order.
     ///
     /// # Errors
-    /// That of `visit`.
+    /// Returns the error of `visit`.
     fn each_tensor(&mut self, visit: TensorVisit) -> Result<(), Invalid>;
 }
 
@@ -89,7 +90,7 @@ impl HoldsTensors for FunctionProto {
     }
 }
 
-/// Puts the data of all tensors of `entry` into them that lies in side files.
+/// Puts data that lies in side files into the tensors of `entry`.
 pub fn fill(model: &Model, entry: &mut impl HoldsTensors) -> Result<(), Invalid> {
     entry.each_tensor(&mut |tensor| {
         *tensor = tensor::inlined(tensor, &model.storage)?;
@@ -97,7 +98,8 @@ pub fn fill(model: &Model, entry: &mut impl HoldsTensors) -> Result<(), Invalid>
     })
 }
 
-/// Whether two nodes of two models say the same, wherever the data of their tensors lies.
+/// Returns whether two nodes of two models are the same, for nodes with bodies wherever the data
+/// of their tensors lies.
 pub fn same_nodes(
     (of_one, one): (&Model, &NodeProto),
     (of_other, other): (&Model, &NodeProto),
@@ -114,23 +116,23 @@ pub fn same_nodes(
     Ok(one == other)
 }
 
-/// Where the graph with these `fields` lies.
+/// Returns where the graph with these `fields` lies.
 pub fn payload(fields: &GraphFields) -> Range<usize> {
     fields.container().payload
 }
 
-/// The name of the first tensor that the node makes; empty if it makes none.
+/// Returns the name of the first tensor that the node makes; empty if it makes none.
 pub fn first_output(node: &NodeProto) -> &str {
     node.output.iter().find(|name| !name.is_empty()).map_or("", String::as_str)
 }
 
-/// Names of the graph inputs.
+/// Returns the names of the graph inputs.
 pub fn input_names(model: &Model, fields: &GraphFields) -> Result<HashSet<String>, Invalid> {
     let inputs = fields.fields(graph_field::INPUT);
     inputs.map(|field| model.string_within(&field.payload, info_field::NAME)).collect()
 }
 
-/// Names of initializers, sparse ones included.
+/// Returns the names of initializers, sparse ones included.
 pub fn stored_names(model: &Model, fields: &GraphFields) -> Result<HashSet<String>, Invalid> {
     let dense = fields.fields(graph_field::INITIALIZER).map(|field| Ok(field.payload.clone()));
     let sparse = fields.fields(graph_field::SPARSE_INITIALIZER).flat_map(|field| {
@@ -145,7 +147,7 @@ pub fn stored_names(model: &Model, fields: &GraphFields) -> Result<HashSet<Strin
         .collect()
 }
 
-/// Whether `info` declares a tensor like `tensor`.
+/// Returns whether `info` declares a tensor of the type and dimensions of `tensor`.
 pub fn declares(info: &ValueInfoProto, tensor: &TensorProto) -> bool {
     let Some(declared) = info::declared(info) else { return false };
     let dims = declared.dims.unwrap_or_default();
@@ -153,7 +155,7 @@ pub fn declares(info: &ValueInfoProto, tensor: &TensorProto) -> bool {
         && dims.into_iter().eq(tensor.dims.iter().copied().map(Some))
 }
 
-/// What to call an entry in a message.
+/// Returns what to call an entry in a message.
 pub fn label(model: &Model, field: &Field) -> String {
     let name = |number| model.string_within(&field.payload, number).unwrap_or_default();
     match field.number {

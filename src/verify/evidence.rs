@@ -1,7 +1,8 @@
-//! What several runs showed together, and whether that is enough.
+//! What several runs show together, and whether that is enough.
 //!
-//! Something is compared if its values vary, over its elements or between runs. It is enough if
-//! every tensor with which the models part has a part in something that was compared.
+//! A tensor counts as compared only if its values vary, over its elements or between runs. The
+//! evidence is enough if every tensor at which the models part contributes to one that was
+//! compared.
 //!
 //! Knows names and comparisons; runs nothing.
 
@@ -24,16 +25,16 @@ pub struct Evidence {
     pieces: Option<Seen>,
     /// Whether pieces are compared from now on, because whole models say nothing.
     pub wants_pieces: bool,
-    /// Per run of whole models the shape of each input.
+    /// Per run of whole models, the shape of each input.
     pub shapes: Vec<Vec<Vec<usize>>>,
-    /// Elements that whole models were fed.
+    /// Number of elements that whole models were fed.
     pub spent: usize,
-    /// Bytes of the tensors that the old model computed, also where it came to no end.
+    /// Bytes of the tensors that the old model computed, also in runs that failed.
     pub computed: usize,
-    /// Branches that differ in both models, and that no run took; `None` before the first run
-    /// in which one is taken.
+    /// Branches that differ between both models and that no run took; `None` before the first
+    /// run in which an If is decided in both.
     left_out: Option<HashSet<(String, &'static str)>>,
-    /// Nodes of the old model that an output needs.
+    /// Number of nodes of the old model that an output needs.
     pub nodes: usize,
     /// Whether float32 stood in the place of bfloat16.
     pub widened: bool,
@@ -42,7 +43,7 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Adds what one run showed of whole models, and of pieces.
+    /// Adds what one run showed of whole models and of pieces.
     pub fn add(&mut self, feed: &Feed, whole: Option<Seen>, pieces: Option<Seen>) {
         if let Some(whole) = whole {
             let samples = usize::try_from(feed.seeds.end.saturating_sub(feed.seeds.start));
@@ -56,7 +57,8 @@ impl Evidence {
         }
     }
 
-    /// Notes what both models do not share, and what of it has a part in something that varies.
+    /// Notes the tensors at which the models part, and which of them contribute to something
+    /// that varies.
     pub fn cover(&mut self, old: &Graph, pairs: &Pairs) {
         let all = self.seen.all().chain(self.pieces.iter().flat_map(Seen::all));
         let varying = all.filter(|compared| compared.varies());
@@ -71,7 +73,7 @@ impl Evidence {
         }
     }
 
-    /// Notes which branches differ in both models and are not taken: those that no run took.
+    /// Notes the branches that differ between both models and that no run took so far.
     pub fn leave_out(&mut self, old: Option<&Decided>, new: Option<&Decided>) {
         let (Some(old), Some(new)) = (old, new) else { return };
         let differ = old.not_taken.iter().filter(|(branch, body)| {
@@ -84,24 +86,25 @@ impl Evidence {
         self.left_out = Some(differ);
     }
 
-    /// A branch that differs in both models and that no run took: the If, and the branch's name.
+    /// Returns a branch that differs between both models and that no run took: the If, and the
+    /// name of the branch.
     pub fn left_out(&self) -> Option<&(String, &'static str)> {
         self.left_out.iter().flatten().min()
     }
 
-    /// Whether everything with which the models part was compared.
+    /// Returns whether everything at which the models part was compared.
     pub fn is_enough(&self) -> bool {
         self.parted.is_subset(&self.covered)
     }
 
-    /// Whether nothing is left of an output at the sizes that were tried, and something that
-    /// changed was not compared for that. Of a detector that finds nothing, what it chooses from
-    /// was compared.
+    /// Returns whether an output has no elements at the sizes that were tried and something that
+    /// changed was not compared for that reason. This does not hold for a detector that finds
+    /// nothing: what it chooses from was compared.
     pub fn is_of_nothing(&self) -> bool {
         !self.is_enough() && self.seen.outputs.iter().any(ComparedTensor::is_empty)
     }
 
-    /// What all runs showed together.
+    /// Returns what all runs showed together.
     pub fn outcome(self, inputs: &[RunInput]) -> Outcome {
         if let Some((choice, branch)) = self.left_out() {
             let reason = format!(
@@ -151,8 +154,8 @@ fn worst<'c>(compared: impl Iterator<Item = &'c ComparedTensor>) -> f64 {
     compared.fold(0.0, |worst, one| worst.max(one.error))
 }
 
-/// Everything that has a part in one of `ends`, these included. What only a bridged node reads
-/// has none.
+/// Returns all tensors that contribute to one of `ends`, these included. What only a bridged
+/// node reads does not contribute.
 fn ancestors(
     graph: &Graph,
     ends: impl Iterator<Item = ValueId>,

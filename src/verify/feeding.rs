@@ -1,7 +1,7 @@
-//! What the runs of whole models are fed: the inputs of the old one, at sizes that were chosen
-//! for what the file leaves open.
+//! What runs of whole models are fed: the inputs of the old model, at sizes that were chosen for
+//! what the file leaves open.
 //!
-//! Knows declarations and what the caller gave; which sizes are chosen is for others to say.
+//! Knows declarations and what the caller gave; does not choose sizes.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -40,7 +40,7 @@ pub struct RunInput {
     given: Option<Array>,
 }
 
-/// What floating-point inputs that nobody gave look like.
+/// What floating-point inputs look like that the caller did not give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filling {
     /// Standard normal noise.
@@ -53,15 +53,15 @@ pub enum Filling {
     Picture,
 }
 
-/// What is fed.
+/// What both models are fed in one run.
 pub struct Feed<'f> {
     /// The inputs.
     pub inputs: &'f [RunInput],
-    /// The shape of each.
+    /// The shape of each input.
     pub shapes: &'f [Vec<usize>],
-    /// How.
+    /// How the models are run.
     pub manner: Manner,
-    /// One sample each.
+    /// The seeds of the samples, one each.
     pub seeds: Range<u64>,
 }
 
@@ -70,21 +70,21 @@ pub struct Feed<'f> {
 pub struct Manner {
     /// What the inputs look like.
     pub filling: Filling,
-    /// Where bridges lead.
+    /// The nodes over which bridges lead.
     pub bridges: BridgedNodes,
 }
 
-/// Over which nodes bridges lead, of those that both models have.
+/// The nodes over which bridges lead, among those that both models have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BridgedNodes {
-    /// Over those that the engine would read wrongly. What it fails at says that the sizes are
-    /// not the model's.
+    /// Nodes that the engine would read wrongly. A failure at another node says that the sizes
+    /// are not the model's.
     Misread,
-    /// Over those that it fails at, too.
+    /// Nodes at which the engine fails, too.
     Failing,
 }
 
-/// Why there is nothing to feed.
+/// Reasons why there is nothing to feed.
 #[derive(Debug)]
 pub enum Unfed {
     /// An entry cannot be decoded.
@@ -100,7 +100,7 @@ impl From<Invalid> for Unfed {
 }
 
 impl RunInput {
-    /// What is fed, of this shape.
+    /// Returns the values that this input is fed, in the given `shape`.
     fn fill(&self, shape: &[usize], filling: Filling, random: &mut Random) -> Array {
         if let Some(given) = &self.given {
             return given.clone();
@@ -117,10 +117,10 @@ impl RunInput {
     }
 }
 
-/// The inputs of `graph` that have no default.
+/// Returns the inputs of `graph` that have no default.
 ///
 /// # Errors
-/// If one cannot be decoded, or has no shape.
+/// Returns an error if an input cannot be decoded, is not a tensor, or has no shape.
 pub fn inputs(graph: &Graph, options: &RunOptions) -> Result<Vec<RunInput>, Unfed> {
     let mut inputs = Vec::new();
     for field in graph.fields.fields(graph_field::INPUT) {
@@ -150,11 +150,11 @@ pub fn inputs(graph: &Graph, options: &RunOptions) -> Result<Vec<RunInput>, Unfe
     Ok(inputs)
 }
 
-/// Numbers for sizes that the file leaves open, and that the nodes which read an input tell: a
-/// convolution its channels.
+/// Sets sizes that the file leaves open and that the readers of an input tell: a convolution
+/// tells its channels.
 ///
 /// # Errors
-/// If a constant cannot be decoded.
+/// Returns an error if a constant cannot be decoded.
 fn tell_demanded(graph: &Graph, inputs: &mut [RunInput]) -> Result<(), Invalid> {
     // No reader tells a batch.
     let has_open = |input: &RunInput| input.fed.axes.iter().skip(1).any(is_open);
@@ -188,8 +188,8 @@ fn tell_demanded(graph: &Graph, inputs: &mut [RunInput]) -> Result<(), Invalid> 
     Ok(())
 }
 
-/// How many elements all inputs of these shapes have; `None` if that is beyond all reason:
-/// all samples of all inputs are made before the first run.
+/// Returns the number of elements of all inputs of these shapes in all samples; `None` if there
+/// are more than could be held, since all samples of all inputs are made before the first run.
 pub fn elements(shapes: &[Vec<usize>], samples: usize) -> Option<usize> {
     const MOST: usize = 1 << 28;
     let elements = |shape: &Vec<usize>| {
@@ -199,11 +199,11 @@ pub fn elements(shapes: &[Vec<usize>], samples: usize) -> Option<usize> {
     all?.checked_mul(samples).filter(|&all| all <= MOST)
 }
 
-/// What the file declares of tensors that are no inputs: its outputs, and the first of those
-/// on the way.
+/// Returns the declared axes of tensors other than inputs: of the outputs, and of the first
+/// tensors on the way.
 ///
 /// # Errors
-/// If one cannot be decoded.
+/// Returns an error if an entry cannot be decoded.
 pub fn declared_axes(graph: &Graph) -> Result<Vec<Vec<AxisSize>>, Invalid> {
     const MOST: usize = 64;
     let outputs = graph.fields.fields(graph_field::OUTPUT);
@@ -216,17 +216,17 @@ pub fn declared_axes(graph: &Graph) -> Result<Vec<Vec<AxisSize>>, Invalid> {
     Ok(axes.into_iter().flatten().collect())
 }
 
-/// The inputs of one sample, as a caller of the engine has them.
+/// Returns the inputs of one sample as a caller of the engine has them.
 pub fn arrays(feed: &Feed) -> Vec<Array> {
     let mut random = Random::new(feed.seeds.start);
     let filled = feed.inputs.iter().zip(feed.shapes);
     filled.map(|(input, shape)| input.fill(shape, feed.manner.filling, &mut random)).collect()
 }
 
-/// One sample per seed.
+/// Returns one sample per seed.
 ///
 /// # Errors
-/// If the engine does not know a type.
+/// Returns an error if the engine does not know a type.
 pub fn samples(feed: &Feed, limits: Limits) -> Result<Vec<Vec<EngineTensor>>, EngineError> {
     let sample = |seed: u64| {
         let mut random = Random::new(seed);
@@ -239,8 +239,8 @@ pub fn samples(feed: &Feed, limits: Limits) -> Result<Vec<Vec<EngineTensor>>, En
     feed.seeds.clone().map(sample).collect()
 }
 
-/// Values of short integer inputs, for models in which an If may ask for them: those of the
-/// first sample, then those that an input is compared with.
+/// Returns values of short integer inputs, for models in which an If may ask for them: those of
+/// the first sample, then those with which a node compares the inputs.
 pub fn choices(graph: &Graph, feed: &Feed) -> Vec<Vec<TensorProto>> {
     let mut random = Random::new(feed.seeds.start);
     let (mut drawn, mut asked) = (Vec::new(), Vec::new());
@@ -260,7 +260,7 @@ pub fn choices(graph: &Graph, feed: &Feed) -> Vec<Vec<TensorProto>> {
     if drawn == asked { vec![drawn] } else { vec![drawn, asked] }
 }
 
-/// An input that chooses has so many elements at most.
+/// Upper bound on the number of elements of an input that an If may ask for.
 const MAX_CHOICE: usize = 64;
 
 fn constant(name: &str, shape: &[usize], values: &[i64]) -> TensorProto {
@@ -268,7 +268,7 @@ fn constant(name: &str, shape: &[usize], values: &[i64]) -> TensorProto {
     TensorProto { dims, ..tensor::from_integers(name, values) }
 }
 
-/// The number that a node compares the input with.
+/// Returns the number with which a node compares the input.
 fn compared_with(graph: &Graph, input: &str) -> Option<i64> {
     let readers = graph.value(graph.find(input)?).readers.iter();
     readers.map(|&node| graph.node(node)).filter(|node| roles::compares(node)).find_map(|node| {

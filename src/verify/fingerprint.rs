@@ -1,15 +1,15 @@
-//! What a tensor must be, kept without its data: what was proved is remembered until the
-//! file is read back, and takes no memory meanwhile.
+//! What a tensor must be, kept without its data: what was proved is remembered until the file is
+//! read back, and takes no memory meanwhile.
 //!
-//! Knows bytes and their type; not which node reads the tensor.
+//! Knows bytes and their type; does not know which node reads the tensor.
 
 use twox_hash::XxHash3_128;
 
 use crate::onnx::float::Float;
 use crate::onnx::proto::TensorProto;
 
-/// A tensor's name, type and dimensions, and a digest of its raw data. The digest is of
-/// 128 bits: nobody chooses the data, so two different ones never have the same.
+/// A tensor's name, type and dimensions, and a digest of its raw data. The digest has 128 bits,
+/// which is enough: nobody chooses the data, so different data never have the same digest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fingerprint {
     header: TensorProto,
@@ -17,17 +17,17 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// That of a tensor with raw data.
+    /// Returns the fingerprint of a tensor with raw data.
     pub fn of(tensor: &TensorProto) -> Self {
         let digest = XxHash3_128::oneshot(tensor.raw_data());
         Fingerprint { header: TensorProto { raw_data: None, ..tensor.clone() }, digest }
     }
 
-    /// That of a tensor of type `float` when it holds, rounded once, the numbers of all
-    /// `pieces`.
+    /// Returns the fingerprint of a tensor of type `float` that holds the numbers of all
+    /// `pieces`, each rounded once.
     ///
     /// # Errors
-    /// That of the first piece that is not there.
+    /// Returns the error of the first piece that is missing.
     pub fn rounded<E>(
         header: TensorProto,
         float: Float,

@@ -1,5 +1,5 @@
-//! Of which float type each tensor is in the file, and by which one it is compared: how far two
-//! models may be apart follows from it.
+//! The float type that each tensor has in the file, and the one by which it is compared: how far
+//! two models may be apart follows from it.
 //!
 //! Knows a model, its types by their rules, and what it declares; runs nothing.
 
@@ -12,20 +12,21 @@ use crate::onnx::model::Invalid;
 use crate::verify::bridge::declarations;
 use crate::verify::slices::live_nodes;
 
-/// The float types of the tensors of a model's main graph, in the file.
+/// The float types that the tensors of a model's main graph have in the file.
 #[derive(Debug, Default)]
 pub struct FloatTypes {
     types: Table<ValueId, Float>,
-    /// Whether a tensor of bfloat16 is in a graph of it, bodies included, that an output needs.
+    /// Whether a graph of the model, bodies included, has a bfloat16 tensor that an output needs.
     pub has_bfloat16: bool,
 }
 
 impl FloatTypes {
-    /// Those of a model whose main graph is the first of `graphs`. Where no rule tells the type
-    /// of what a node makes and nothing declares it, it is the least exact one of its operands.
+    /// Returns the float types of a model whose main graph is the first of `graphs`. Where no
+    /// rule tells the type of a node's output and nothing declares it, it is the least exact
+    /// type of the operands.
     ///
     /// # Errors
-    /// If a constant cannot be decoded.
+    /// Returns an error if a constant cannot be decoded.
     pub fn of(graphs: &[Graph]) -> Result<Self, Invalid> {
         let mut found = FloatTypes::default();
         let all = Constants::find_all(graphs, false)?;
@@ -40,7 +41,7 @@ impl FloatTypes {
         Ok(found)
     }
 
-    /// The float type of `id`; `None` if it is of another type, or of none that is known.
+    /// Returns the float type of `id`; `None` if its type is another one, or unknown.
     pub fn get(&self, id: ValueId) -> Option<Float> {
         self.types.get(id).copied()
     }
@@ -52,8 +53,9 @@ impl FloatTypes {
 pub struct ComparedTypes(Table<ValueId, Float>);
 
 impl ComparedTypes {
-    /// The engine has float32 in the place of bfloat16. What a file says of other types is not
-    /// asked: what it declares of a tensor may be wrong.
+    /// Returns bfloat16 for the tensors that have it in the file, since the engine uses float32
+    /// in its place. What a file says of other types is not asked: what it declares of a tensor
+    /// may be wrong.
     pub fn of_file(types: &FloatTypes, graph: &Graph) -> Self {
         let narrow = |(id, _)| Some((id, types.get(id).filter(|&float| float == Float::Bf16)?));
         let mut compared = ComparedTypes::default();
@@ -63,8 +65,9 @@ impl ComparedTypes {
         compared
     }
 
-    /// The least exact type that each tensor follows from through `nodes`, in their order: what is
-    /// cast to float32 at the end of a model of float16 differs by the rounding of float16.
+    /// Returns, for each tensor that `nodes` make, the least exact type from which it follows
+    /// through `nodes`, in their order: what is cast to float32 at the end of a float16 model
+    /// differs by the rounding of float16.
     pub fn followed_through(types: &FloatTypes, graph: &Graph, nodes: &[NodeId]) -> Self {
         let mut compared = ComparedTypes::default();
         for &id in nodes {
@@ -78,8 +81,8 @@ impl ComparedTypes {
         compared
     }
 
-    /// That of a tensor which is of the type `run` where it is run; `None` of integers and
-    /// booleans.
+    /// Returns the type by which a tensor is compared that has the type `run` where it is run;
+    /// `None` for integers and booleans.
     pub fn get(&self, id: ValueId, run: Option<Float>) -> Option<Float> {
         run.map(|run| self.0.get(id).map_or(run, |&own| least_exact(run, own)))
     }

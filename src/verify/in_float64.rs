@@ -1,7 +1,7 @@
-//! The nodes of the file as a proof runs them: in float64, at inference where they are
-//! converted, what measures other tensors as constants.
+//! The nodes of the file as a proof runs them: in float64, in their form at inference where they
+//! are converted, and with constants in the place of nodes that measure other tensors.
 //!
-//! Knows nodes of the file; neither new nodes nor what is claimed of these.
+//! Knows nodes of the file; knows neither new nodes nor what is claimed of them.
 
 use ndarray::ArrayD;
 
@@ -21,10 +21,11 @@ use crate::verify::cone::Cone;
 use crate::verify::original::Original;
 
 impl Original<'_, '_, '_> {
-    /// Node `id` as the proof runs it: in float64, at inference if it is converted.
+    /// Returns node `id` as the proof runs it: in float64, and in its form at inference if it is
+    /// converted.
     ///
     /// # Errors
-    /// If it rounds to another type, or computes in training mode.
+    /// Returns an error if the node rounds to another type, or computes in training mode.
     pub fn node(&self, id: NodeId) -> Result<NodeProto, Unproved> {
         let node = self.graph.node(id);
         let form = self.converted.get(&id);
@@ -40,7 +41,8 @@ impl Original<'_, '_, '_> {
         evaluated.ok_or_else(|| Unproved::Trains(node.label().to_owned()))
     }
 
-    /// What fills a tensor with a float, which is zero if it says none, does so in float64.
+    /// Converts a node that fills a tensor with a float, zero by default, so that it does so in
+    /// float64.
     fn filling(&self, mut proto: NodeProto) -> Result<NodeProto, Unproved> {
         let at = proto.attribute.iter().position(|attribute| attribute.name() == "value");
         let value = match at.and_then(|at| proto.attribute.get(at)?.t.as_deref()) {
@@ -55,7 +57,8 @@ impl Original<'_, '_, '_> {
         Ok(proto)
     }
 
-    /// A cast between floats is none in float64, if it is none in the file.
+    /// Converts a cast: between floats it is an Identity in float64, if it changes no type in
+    /// the file.
     fn cast(&self, node: &Node, proto: NodeProto) -> Result<NodeProto, Unproved> {
         let known = |index: usize| self.constants.element_type(node.input(index)?);
         let (from, to) = (known(0), self.cast_to(node));
@@ -70,10 +73,10 @@ impl Original<'_, '_, '_> {
         }
     }
 
-    /// What `node` gives that measures a tensor of these dimensions.
+    /// Returns what `node` gives, which measures a tensor of dimensions `dims`.
     ///
     /// # Errors
-    /// If it is not one that this is known of.
+    /// Returns an error if no rule tells what it gives.
     pub fn measured(&self, node: &Node, dims: &[usize]) -> Result<Constant, Unproved> {
         let name = node.output().map(|output| self.graph.value(output).name);
         let name = name.unwrap_or_default();
@@ -91,10 +94,10 @@ impl Original<'_, '_, '_> {
         }
     }
 
-    /// The nodes of `cone` as they stand, and the constants that they read.
+    /// Returns the nodes of `cone` as they stand, and the constants that they read.
     ///
     /// # Errors
-    /// If one of them cannot be taken into float64.
+    /// Returns an error if one of these cannot be taken into float64.
     pub fn side(&self, cone: &Cone) -> Result<Side, Unproved> {
         let is_measured = |id: &NodeId| cone.measured.iter().any(|(node, _)| node == id);
         let constants = cone.constants.iter().map(|&id| self.value(id));
@@ -120,8 +123,8 @@ impl Original<'_, '_, '_> {
         Ok(side)
     }
 
-    /// A node that computes in type `float`, between casts: 1/√32 is what the file makes of it,
-    /// and the new nodes have that as a constant.
+    /// Returns a node that computes in type `float`, between casts: 1/√32 has to be what the
+    /// file makes of it, because the new nodes have that as a constant.
     fn in_own_type(&self, node: &Node, mut proto: NodeProto, float: Float) -> Vec<NodeProto> {
         let suffix = self.suffix();
         let mut nodes = Vec::with_capacity(node.inputs.len().saturating_add(2));
@@ -144,8 +147,8 @@ impl Original<'_, '_, '_> {
         nodes
     }
 
-    /// A constant that before opset 7 met its operand from `axis` on, with the dimensions
-    /// that make it meet the same axes now.
+    /// Returns a constant that before opset 7 met its operand from `axis` on, with the
+    /// dimensions with which it meets the same axes now.
     fn aligned(
         &self,
         node: &Node,
@@ -157,7 +160,7 @@ impl Original<'_, '_, '_> {
         let rank = rank.ok_or_else(|| Unproved::SizeUnknown(node.label().to_owned()))?;
         let dims = &mut constant.header.dims;
         dims.resize(rank.saturating_sub(axis).max(dims.len()), 1);
-        // Node names need not differ; outputs do.
+        // Node names need not be unique; names of outputs are.
         let output = node.output().map_or("", |output| self.graph.value(output).name);
         let name = format!("{}{}.{output}", constant.name(), self.suffix());
         Ok(constant.called(name))

@@ -1,12 +1,13 @@
-//! Inputs: random, and always the same for the same seed.
+//! Random inputs, which are always the same for the same seed.
 //!
-//! Knows shapes; not what is run on the inputs.
+//! Knows shapes; does not know what is run on the inputs.
 
 use ndarray::{ArrayD, IxDyn};
 
 use crate::engine::Array;
 
-/// How many elements tensors of these shapes have together, or as many as can be counted.
+/// Returns the number of elements of tensors of these shapes together, or `usize::MAX` if there
+/// are more.
 pub fn elements_at_most(shapes: &[Vec<usize>]) -> usize {
     let elements =
         |shape: &Vec<usize>| shape.iter().fold(1usize, |all, &size| all.saturating_mul(size));
@@ -23,7 +24,7 @@ impl Random {
         Random(seed)
     }
 
-    /// Another sequence for each number.
+    /// Returns a generator of another sequence for each number.
     #[must_use]
     pub fn split(&self, number: u64) -> Self {
         let mut random = Random(self.0 ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93));
@@ -31,7 +32,7 @@ impl Random {
         random
     }
 
-    /// The next number, uniform in −1 ≤ x < 1.
+    /// Returns the next number, uniform in −1 ≤ x < 1.
     pub fn uniform(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -41,27 +42,27 @@ impl Random {
         (z >> 11) as f64 / (1u64 << 52) as f64 - 1.0
     }
 
-    /// The next number, of the standard normal distribution (Box and Muller).
+    /// Returns the next number of the standard normal distribution (Box and Muller).
     pub fn normal(&mut self) -> f64 {
         // In 0 < u ≤ 1, so that its logarithm is finite.
         let radius = (-2.0 * ((1.0 - self.uniform()) / 2.0).ln()).sqrt();
         radius * (std::f64::consts::PI * self.uniform()).cos()
     }
 
-    /// Floats of the standard normal distribution: what networks that normalize their inputs
-    /// expect.
+    /// Returns floats of the standard normal distribution: what networks that normalize their
+    /// inputs expect.
     pub fn noise(&mut self, shape: &[usize]) -> Array {
         Array::Float(ArrayD::from_shape_simple_fn(IxDyn(shape), || self.normal()))
     }
 
-    /// Floats in 0 ≤ x < `most`.
+    /// Returns floats in 0 ≤ x < `most`.
     pub fn up_to(&mut self, most: f64, shape: &[usize]) -> Array {
         let next = || most * (self.uniform() + 1.0) / 2.0;
         Array::Float(ArrayD::from_shape_simple_fn(IxDyn(shape), next))
     }
 
-    /// Floats in 0 ≤ x ≤ 1 that change slowly along the last two axes, like a picture: each
-    /// plane has waves, phases and a contrast of its own.
+    /// Returns floats in 0 ≤ x ≤ 1 that change slowly along the last two axes, like a picture:
+    /// each plane has waves and a phase of its own.
     pub fn smooth(&mut self, shape: &[usize]) -> Array {
         let mut values = ArrayD::zeros(IxDyn(shape));
         let (rows, columns) = match shape {
@@ -83,12 +84,12 @@ impl Random {
         Array::Float(values)
     }
 
-    /// Floats in −1 ≤ x < 1.
+    /// Returns floats in −1 ≤ x < 1.
     pub fn floats(&mut self, shape: &[usize]) -> Array {
         Array::Float(ArrayD::from_shape_simple_fn(IxDyn(shape), || self.uniform()))
     }
 
-    /// Zeros and ones, which are valid as flags, ids and counts.
+    /// Returns zeros and ones, which are valid as flags, ids and counts.
     pub fn integers(&mut self, shape: &[usize]) -> Array {
         Array::Int(ArrayD::from_shape_simple_fn(IxDyn(shape), || i64::from(self.uniform() > 0.0)))
     }

@@ -1,7 +1,7 @@
-//! What an operator does to a small difference of its operands: passes it on, flattens it,
+//! What an operator does to a small difference of its operands: it passes it on, flattens it,
 //! saturates, or makes a jump of it.
 //!
-//! Knows operators by their names; no tensors.
+//! Knows operators by their names; knows no tensors.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,8 @@ use crate::onnx::graph::Graph;
 use crate::onnx::ids::{NodeId, ValueId};
 use crate::onnx::node::Node;
 
-/// What they make jumps where an operand passes a value: a tie, a threshold, another operand.
+/// Operators whose result jumps where an operand passes a value: a tie, a threshold, another
+/// operand.
 const STEPS: &[&str] = &[
     "ArgMax",
     "ArgMin",
@@ -36,8 +37,7 @@ const STEPS: &[&str] = &[
     "Unique",
 ];
 
-/// What they make may be the same, or 0 within rounding, for all that is usual to stand before
-/// them.
+/// Operators whose result may be the same, or 0 within rounding, for all usual operands.
 const FLATTENS: &[&str] = &[
     "Clip",
     "Elu",
@@ -58,7 +58,7 @@ const FLATTENS: &[&str] = &[
     "Where",
 ];
 
-/// They have weights, or a state: what is before them is another layer.
+/// Operators with weights or a state: what is in front of them is another layer.
 const LAYERS: &[&str] = &[
     "Conv",
     "ConvTranspose",
@@ -74,29 +74,29 @@ const LAYERS: &[&str] = &[
     "Scan",
 ];
 
-/// What changes no values, but for their rounding.
+/// Operators that change no values, except for rounding.
 const MOVES: &[&str] =
     &["Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"];
 
-/// How an operator saturates that makes a tensor of its operand's shape: near an end of its range
-/// it moves less and less with the operand, and rounds like the range, not like what is left
-/// beside the end.
+/// How an operator saturates whose result has the shape of its operand: near an end of its range
+/// the result moves less and less with the operand, and is rounded like the range, not like what
+/// is left beside the end.
 #[derive(Debug, Clone, Copy)]
 pub struct Saturation {
-    /// How fast an element moves, from what it is, if all elements of the operand move by 1 at
-    /// most, up or down.
+    /// How fast an element of the result moves, as a function of its value, if all elements of
+    /// the operand move by at most 1, up or down.
     pub slope: fn(f64) -> f64,
-    /// What `slope` is multiplied by.
+    /// The factor by which `slope` is multiplied.
     pub steepness: f64,
-    /// The largest magnitude of what is rounded inside of the operator; 0 where that is what it
-    /// reads or makes.
+    /// The largest magnitude that is rounded inside the operator; 0 where that is its operand or
+    /// its result.
     pub range: f64,
 }
 
-/// How what the node makes saturates; `None` if it does not.
+/// Returns how the result of the node saturates; `None` if it does not.
 pub fn saturation(node: &Node) -> Option<Saturation> {
     let (slope, steepness, range): (fn(f64) -> f64, f64, f64) = match node.standard_op()? {
-        // It ends at 0, where its relative error stays the operand's absolute one.
+        // It ends at 0, where its relative error stays the absolute error of the operand.
         "Exp" => (|y| y, 1.0, 0.0),
         // e^(−x²) ≤ (1 − y²)^(π/4), after Pólya.
         "Erf" => (
@@ -121,13 +121,13 @@ pub fn saturation(node: &Node) -> Option<Saturation> {
     Some(Saturation { slope, steepness, range })
 }
 
-/// The nodes that saturate between the last layers and `ends`.
+/// Returns the nodes that saturate between the last layers and `ends`.
 pub fn closing(graph: &Graph, ends: &[ValueId]) -> HashSet<NodeId> {
     let nodes = behind_layers(graph, ends).into_iter();
     nodes.filter(|&id| saturation(graph.node(id)).is_some()).collect()
 }
 
-/// The tensor of which `end` has the values, in another order or shape.
+/// Returns the tensor whose values `end` has, in another order or shape.
 pub fn unmoved(graph: &Graph, end: ValueId) -> ValueId {
     let mover = |id: ValueId| graph.value(id).producer.map(|producer| graph.node(producer));
     let moved = |id: &ValueId| {
@@ -138,15 +138,15 @@ pub fn unmoved(graph: &Graph, end: ValueId) -> ValueId {
     std::iter::successors(Some(end), moved).last().unwrap_or(end)
 }
 
-/// Whether what the node makes jumps where an operand passes a value.
+/// Returns whether the result of the node jumps where an operand passes a value.
 pub fn is_step(node: &Node) -> bool {
     let Some(op) = node.standard_op() else { return false };
     let to_float = || i32::try_from(node.int("to", 0)).ok().and_then(Float::from_onnx).is_some();
     STEPS.contains(&op) || (op == "Cast" && !to_float())
 }
 
-/// The operands of what flattens values between the last layers and `ends`: where these are
-/// all the same, there is still something to be seen.
+/// Returns the operands of nodes that flatten values between the last layers and `ends`: where
+/// the values of `ends` are all the same, there is still something to be seen in these.
 pub fn fronts(graph: &Graph, ends: &[ValueId]) -> Vec<ValueId> {
     let nodes = behind_layers(graph, ends).into_iter().map(|id| graph.node(id));
     let flatten = nodes.filter(|node| node.standard_op().is_some_and(|op| FLATTENS.contains(&op)));
@@ -157,7 +157,7 @@ pub fn fronts(graph: &Graph, ends: &[ValueId]) -> Vec<ValueId> {
     fronts
 }
 
-/// The nodes between the last layers and `ends`.
+/// Returns the nodes between the last layers and `ends`.
 fn behind_layers(graph: &Graph, ends: &[ValueId]) -> HashSet<NodeId> {
     let (mut open, mut found) = (ends.to_vec(), HashSet::new());
     while let Some(tensor) = open.pop() {

@@ -1,11 +1,11 @@
-//! Whether two sides are told apart by nothing but rounding: where all that they read is zero, they
-//! differ by no more than one of them does if its constants are moved by what rounds them.
+//! Decides whether two sides differ by nothing but rounding: where all that they read is zero,
+//! they differ by no more than one of them does if its constants are moved by what rounds them.
 //!
 //! What is made of zeros is on the way to the output whatever the inputs are, so the old nodes
-//! round beside it, always. No tolerance of the output is involved: of what is measured, element by
-//! element, the largest of some draws counts.
+//! always round at its scale. No tolerance of the output is involved: element by element, the
+//! bound is the largest difference that was measured in several draws.
 //!
-//! Knows sides and trials; not in what they differ.
+//! Knows sides and trials; does not know in what the sides differ.
 
 use std::sync::Arc;
 
@@ -17,15 +17,15 @@ use crate::verify::claim::{Side, Unproved};
 use crate::verify::inputs::Random;
 use crate::verify::trial_run::TrialRun;
 
-/// How often constants are moved: of one draw, an element in forty is by chance less than a
-/// fortieth of what others are.
+/// Number of draws, in each of which all constants are moved: in a single one, an element in
+/// forty moves by chance less than a fortieth as far as others do.
 const DRAWS: u64 = 6;
 
-/// Whether `other` makes of zeros what `side` makes, up to what moving the constants of `side` by
-/// `most` of themselves changes.
+/// Returns whether `other` makes of zeros what `side` makes of them, up to what moving the
+/// constants of `side` by the fraction `most` of themselves changes.
 ///
 /// # Errors
-/// If the engine cannot run a side.
+/// Returns an error if the engine cannot run a side.
 pub fn differ_by_rounding(
     together: &TrialRun,
     output: &str,
@@ -55,7 +55,7 @@ pub fn differ_by_rounding(
     Ok(first.iter().zip(&second).zip(&moved).all(is_within))
 }
 
-/// |a − b|, element by element; `None` if they have other axes.
+/// Returns |a − b|, element by element; `None` if the shapes differ or one of both is of integers.
 fn distance(one: &Array, other: &Array) -> Option<ArrayD<f64>> {
     match (one, other) {
         (Array::Float(one), Array::Float(other)) if one.shape() == other.shape() => {
@@ -65,7 +65,7 @@ fn distance(one: &Array, other: &Array) -> Option<ArrayD<f64>> {
     }
 }
 
-/// `side` with each of its floats moved by no more than `most` of itself.
+/// Returns `side` with each of its floats moved by no more than the fraction `most` of itself.
 fn nudged(side: &Side, most: f64, draw: u64) -> Side {
     let constants = (0..).zip(&side.constants).map(|(number, constant)| {
         let of = constant.numbers.clone();

@@ -1,9 +1,9 @@
 //! The graph as it stands in the file, and the constants in it.
 //!
-//! Knows the file and what is known of its tensors, and nothing of what was made of it: a
-//! constant that nodes compute is computed here by the engine from the stored ones, all its
-//! nodes at once and each in its own type, but for bfloat16: the engine has float32 in its place,
-//! and what it makes is rounded.
+//! Knows the file and what is known of its tensors; knows nothing of what was made of it. A
+//! constant that nodes compute is computed here by the engine from the stored ones, with all its
+//! nodes at once and each in its own type, except for bfloat16: the engine uses float32 in its
+//! place, and the result is rounded.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -34,26 +34,27 @@ use crate::verify::compare::{Tolerances, compared};
 pub struct Original<'r, 'g, 'm> {
     /// Its nodes and tensors.
     pub graph: &'g Graph<'m>,
-    /// What is stored in it.
+    /// The constants in it.
     pub constants: &'g Constants<'g, 'm>,
     /// What is known of its tensors' dimensions.
     pub sizes: &'r Sizes<'g, 'm>,
     /// The graph around it, if it is a body.
     outer: Option<Arc<Original<'r, 'g, 'm>>>,
-    /// Nodes in training mode that are converted, and what they become.
+    /// Nodes in training mode that are converted, with what they become.
     pub(super) converted: IdMap<NodeId, NodeProto>,
     /// Tensors that follow from stored ones alone.
     derived: Table<ValueId, ()>,
-    /// Tensors that follow from sizes, and from stored ones.
+    /// Tensors that follow from sizes and stored tensors alone.
     sized: Table<ValueId, ()>,
-    /// What no name in the graph contains.
+    /// A suffix that no name in the graph contains.
     suffix: OnceLock<String>,
-    /// Those constants that were asked for.
+    /// The constants that were asked for so far; `None` if one cannot be computed.
     values: Mutex<IdMap<ValueId, Option<Constant>>>,
 }
 
 impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
-    /// `converted` are nodes in training mode that become their form at inference.
+    /// Returns the original of `graph`, in which nodes in training mode, `converted`, become
+    /// their form at inference.
     pub fn new(
         graph: &'g Graph<'m>,
         constants: &'g Constants<'g, 'm>,
@@ -98,18 +99,19 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         }
     }
 
-    /// A suffix that makes a new name of any in the graph.
+    /// Returns a suffix that makes a new name of any in the graph.
     pub(super) fn suffix(&self) -> &str {
         self.suffix.get_or_init(|| names::fresh(self.graph, ".proof"))
     }
 
-    /// Whether `id` follows from sizes and stored tensors alone.
+    /// Returns whether `id` follows from sizes and stored tensors alone.
     fn follows_from_sizes(&self, id: ValueId) -> bool {
         self.is_constant(id) || self.sized.contains(id)
     }
 
-    /// The type in which node `id` computes a number from sizes that no input changes: whoever has
-    /// it as a constant has what the file rounds. The engine has no others.
+    /// Returns the type, float16 or float32, in which node `id` computes a number from sizes
+    /// that no input changes: whoever has that number as a constant has it as the file rounds
+    /// it. The engine has no other types that round.
     pub(super) fn rounds_sizes_to(&self, id: NodeId) -> Option<Float> {
         let is_known =
             |made: &ValueId| self.sized.contains(*made) && self.constants.contains(*made);
@@ -117,12 +119,12 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         self.float(made).filter(|float| matches!(float, Float::F16 | Float::F32))
     }
 
-    /// Whether `id` follows from stored tensors alone.
+    /// Returns whether `id` follows from stored tensors alone.
     pub fn is_constant(&self, id: ValueId) -> bool {
         self.derived.contains(id)
     }
 
-    /// The element type (`TensorProto.DataType`) that a cast gives.
+    /// Returns the element type (`TensorProto.DataType`) to which a node casts.
     pub fn cast_to(&self, node: &Node) -> Option<i32> {
         if roles::reads_type_only(node, 1) {
             self.constants.element_type(node.input(1)?)
@@ -131,10 +133,10 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         }
     }
 
-    /// The constant `id`, floats in float64.
+    /// Returns the constant `id`, with floats in float64.
     ///
     /// # Errors
-    /// If it is malformed, or cannot be computed.
+    /// Returns an error if it is malformed, or cannot be computed.
     pub fn value(&self, id: ValueId) -> Result<Constant, Unproved> {
         let known = || self.values.lock().unwrap_or_else(PoisonError::into_inner);
         let value = known().get(&id).cloned();
@@ -172,10 +174,11 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         Ok(Some(Constant::from(stored).called(name.to_owned())))
     }
 
-    /// What nodes compute. Each tensor of bfloat16 on the way is rounded to that. A run of whole
-    /// models does not do so, and would take for a mistake what it changes beyond tolerance.
+    /// Computes the constant `id` by its nodes, with each bfloat16 tensor on the way rounded to
+    /// that type. A run of whole models does not round so, and would take what that changes
+    /// beyond tolerance for a mistake.
     fn computed(&self, id: ValueId) -> Result<Option<Constant>, Unproved> {
-        // What it takes is bounded there.
+        // What the computation takes is bounded by `Constants`.
         if self.constants.tensor(id)?.is_none() {
             return Ok(None);
         }
@@ -192,8 +195,8 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         Ok(Some(self.constant(id, value)))
     }
 
-    /// What nodes make of stored tensors and of those that `is_cut` holds for, which are computed for
-    /// themselves; and whether there are none of the latter.
+    /// Computes `id` from stored tensors and from those for which `is_cut` holds, which are
+    /// computed separately; also returns whether there are none of the latter.
     fn computed_from(
         &self,
         id: ValueId,
@@ -213,7 +216,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
                 Some(producer) => {
                     nodes.insert(producer);
                     let node = self.graph.node(producer);
-                    // The engine wants what a norm is told of its channels stored.
+                    // The engine wants the parameters of a batch norm stored.
                     let is_norm = roles::is_batch_norm(node);
                     let is_read = |value: &ValueId| !is_norm || node.input(0) == Some(*value);
                     let (read, told): (Vec<ValueId>, Vec<ValueId>) =
@@ -224,7 +227,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
                 None => drop(stored.insert(value)),
             }
         }
-        // What a norm is told may be read by others, too: it is made once.
+        // Other nodes may read the parameters of a norm, too: they are made once.
         let is_told = |id: &NodeId| {
             self.graph.node(*id).output().is_some_and(|output| stored.contains(&output))
         };
@@ -254,7 +257,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         Ok(value.map(|value| (value, is_whole)))
     }
 
-    /// A constant with its data inside, in its own type.
+    /// Returns a constant in its own type, with its data inside.
     fn in_its_type(&self, id: ValueId) -> Result<Option<TensorProto>, Unproved> {
         let name = Some(self.graph.value(id).name.to_owned());
         if self.graph.value(id).outer.is_some() || self.constants.stores(id) {
@@ -269,8 +272,9 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         Ok(Some(TensorProto { raw_data: raw, data_type: Some(float.to_onnx()), ..header }))
     }
 
-    /// The node without the type that another tensor lends, and without a cast that changes
-    /// none: tract 0.23.9 makes −1 of the "to the end" (2⁶³ − 1) in one.
+    /// Returns the node, with the type inside to which another tensor tells it to cast, and as
+    /// an Identity if a cast changes no type: in such a cast, tract 0.23.9 turns the "to the
+    /// end" of a Slice (2⁶³ − 1) into −1.
     fn settled(&self, id: NodeId) -> Option<NodeProto> {
         let node = self.graph.node(id);
         let proto = write::without_notes(&node.proto);
@@ -285,7 +289,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
         })
     }
 
-    /// What the engine gave for `id`.
+    /// Returns what the engine gave for `id` as a constant.
     fn constant(&self, id: ValueId, value: Array) -> Constant {
         let name = self.graph.value(id).name;
         let dims: Vec<i64> = value.shape().iter().map(|&size| size as i64).collect();
@@ -302,7 +306,7 @@ impl<'r, 'g, 'm> Original<'r, 'g, 'm> {
     }
 }
 
-/// Whether what `node` makes follows from tensors that `is_known` holds for.
+/// Returns whether the outputs of `node` follow from tensors for which `is_known` holds.
 fn follows(node: &Node, is_known: impl Fn(ValueId) -> bool) -> bool {
     node.standard_op().is_some()
         && !roles::is_random(node)
@@ -311,7 +315,7 @@ fn follows(node: &Node, is_known: impl Fn(ValueId) -> bool) -> bool {
         && roles::values_read(node).all(is_known)
 }
 
-/// `values` as a tensor of its element type, int64 if that holds it no better.
+/// Returns `values` as a tensor of its element type if that is int32 or bool, and else of int64.
 fn integers(name: &str, values: &ArrayD<i64>, element_type: Option<i32>) -> TensorProto {
     let dims = values.shape().iter().map(|&size| size as i64).collect();
     let values: Vec<i64> = values.iter().copied().collect();

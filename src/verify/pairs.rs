@@ -1,8 +1,8 @@
 //! Two models, node by node: what both compute from equal tensors, which nodes both have, and
 //! where they part.
 //!
-//! Looked up in both files, by names and bytes; knows nothing of what was planned, and not
-//! what is done with it.
+//! Looks in both files, by names and bytes; knows nothing of what was planned, nor of what is
+//! done with the result.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,26 +15,28 @@ use crate::verify::slices::{is_constant, live_nodes, tensor};
 /// How a new graph relates to an old one. Only nodes that an output needs count.
 #[derive(Debug, Default)]
 pub struct Pairs {
-    /// Nodes of the old graph that the new one has too, with equal inputs: both compute the
-    /// same there.
+    /// Nodes of the old graph that the new one has too, with equal inputs: both compute the same
+    /// there.
     pub common: Vec<NodeId>,
     /// All other nodes of the old graph.
     pub old: Vec<NodeId>,
     /// All other nodes of the new one.
     pub new: Vec<NodeId>,
-    /// Tensors that are equal, of the new graph by those of the old one.
+    /// Maps tensors of the new graph to those of the old one that are equal.
     pub equal: HashMap<ValueId, ValueId>,
-    /// Nodes that both have, and that read what may differ, old by new.
+    /// Maps nodes of the new graph to equal nodes of the old one, if they read what may differ.
     pub kept: HashMap<NodeId, NodeId>,
     /// Nodes of the old graph that the new one has too, whatever they read.
     pub shared_old: HashSet<NodeId>,
-    /// Those of the new graph.
+    /// Nodes of the new graph that the old one has too, except for those that run once for both:
+    /// the nodes of `kept`.
     pub shared_new: HashSet<NodeId>,
-    /// Tensors of one name that different nodes make, old and new.
+    /// Tensors of one name that different nodes make, each of the old graph with that of the new
+    /// one.
     pub parted: Vec<(ValueId, ValueId)>,
 }
 
-/// Whether two nodes of two models say the same.
+/// Returns whether two nodes of two models are the same.
 fn is_alike((old, one): (&Graph, NodeId), (new, other): (&Graph, NodeId)) -> Result<bool, Invalid> {
     entries::same_nodes((old.model, &old.node(one).proto), (new.model, &new.node(other).proto))
 }
@@ -43,7 +45,7 @@ impl Pairs {
     /// Compares the nodes of both graphs.
     ///
     /// # Errors
-    /// If a constant cannot be decoded.
+    /// Returns an error if a constant cannot be decoded.
     pub fn of(old: &Graph, new: &Graph) -> Result<Self, Invalid> {
         let mut pairs = Pairs { old: live_nodes(old), ..Pairs::default() };
         let by_output: HashMap<&str, NodeId> =
@@ -92,7 +94,7 @@ impl Pairs {
         Ok(pairs)
     }
 
-    /// Whether equal nodes read equal constants. Notes those that are.
+    /// Returns whether equal nodes read equal constants, and notes those that are equal.
     fn has_equal_constants(
         &mut self,
         old: &Graph,
@@ -120,10 +122,11 @@ impl Pairs {
     }
 }
 
-/// Whether two tensors are constants that hold the same. Of a sparse one that is not known.
+/// Returns whether two tensors are constants that hold the same; sparse initializers never count
+/// as the same.
 ///
 /// # Errors
-/// If one cannot be decoded.
+/// Returns an error if a constant cannot be decoded.
 pub fn is_same_constant(
     old: &Graph,
     old_id: ValueId,
@@ -142,7 +145,8 @@ pub fn is_same_constant(
     Ok(node(old, old_id).is_some_and(|before| Some(before) == node(new, new_id)))
 }
 
-/// What a node of the new graph makes, with what the old one calls the same.
+/// Returns what a node of the new graph makes, each output with the tensor of the old graph that
+/// has the same name.
 fn namesakes(old: &Graph, new: &Graph, id: NodeId) -> Vec<(ValueId, ValueId)> {
     let outputs = new.node(id).outputs.iter().flatten();
     let pairs = outputs.filter_map(|&made| Some((old.find(new.value(made).name)?, made)));

@@ -1,12 +1,12 @@
-//! A convolution as several, of some of its output channels each: so its kernel need not be in
-//! memory as a whole. A Gemm whose weights lie in rows is one, of one tap.
+//! A convolution cut into several, of some of its output channels each, so that its kernel need
+//! not be in memory as a whole. A Gemm whose weights lie in rows is a convolution of one tap.
 //!
-//! What output channels are computed from follows from the node alone: rows of its kernel and
-//! of its bias, and, of the input, the channels of their groups. Each side of a proof is cut by
-//! its own nodes, and what the pieces make together is what the convolution makes, whoever wrote
-//! it; so a proof sees what it would see without them.
+//! What output channels are computed from follows from the node alone: rows of its kernel and of
+//! its bias, and, of the input, the channels of their groups. Each side of a proof is cut by its
+//! own nodes, and the pieces together make what the convolution makes, whoever wrote it; so a
+//! proof sees what it would see without them.
 //!
-//! Knows one node and its constants; neither trials nor what is compared.
+//! Knows one node and its constants; knows neither trials nor what is compared.
 
 use std::ops::Range;
 
@@ -19,44 +19,45 @@ use crate::verify::stages::ChannelDemand;
 /// Some output channels of a convolution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelPiece {
-    /// Which: rows of its kernel.
+    /// The output channels, as rows of the kernel.
     rows: Range<usize>,
-    /// The input channels that these read; `None` if that is all.
+    /// The input channels that these read; `None` if they read all.
     inputs: Option<Range<usize>>,
-    /// Groups of these.
+    /// The number of groups to which these belong.
     groups: usize,
 }
 
 /// One piece as nodes.
 #[derive(Debug)]
 pub struct CutConvolution {
-    /// A Slice of the input, if it does not read all of that, and the convolution.
+    /// A Slice of the input, if the piece does not read all of it, and the convolution.
     pub nodes: Vec<NodeProto>,
-    /// What these read, besides the input.
+    /// What these nodes read besides the input.
     pub constants: Vec<Constant>,
-    /// What they make.
+    /// The name of the tensor that they make.
     pub output: String,
 }
 
-/// A convolution (Conv, opset 1 to 22; Gemm, opset 7 to 13, of a matrix on its side) whose kernel,
-/// and bias, are constants.
+/// A convolution whose kernel and bias are constants: a Conv (opset 1 to 22), or a Gemm (opset 7
+/// to 13) of a transposed matrix.
 pub struct CutNode<'n> {
     node: &'n NodeProto,
     kernel: &'n Constant,
     bias: Option<&'n Constant>,
-    /// The axis of channels, of what it reads and of what it makes.
+    /// The channel axis of its input and of its output.
     axis: i64,
-    /// Output channels.
+    /// Number of output channels.
     rows: usize,
-    /// Numbers of one of them.
+    /// Number of weights of one output channel.
     row: usize,
-    /// Channels that a group reads.
+    /// Number of input channels of one group.
     width: usize,
     groups: usize,
 }
 
 impl<'n> CutNode<'n> {
-    /// `None` if `node` is no convolution that can be cut. `constant` looks constants up.
+    /// Returns `node` as a convolution that can be cut; `None` if it is not one. `constant`
+    /// looks constants up.
     pub fn of(
         node: &'n NodeProto,
         constant: impl Fn(&str) -> Option<&'n Constant>,
@@ -72,7 +73,7 @@ impl<'n> CutNode<'n> {
             return None;
         }
         let named = |index: usize| node.input.get(index).filter(|name| !name.is_empty());
-        // Of an input that is stored, nothing is demanded when it is there.
+        // A stored input is not among the tensors of a run, of which something can be demanded.
         if constant(named(0)?).is_some() {
             return None;
         }
@@ -96,8 +97,8 @@ impl<'n> CutNode<'n> {
         is_whole.then_some(CutNode { node, kernel, bias, axis, rows, row, width, groups })
     }
 
-    /// Pieces of at most `most` numbers, or of one row: of whole groups, as many as that is, or
-    /// else of some rows of one group.
+    /// Cuts the output channels into pieces of at most `most` weights, or of one row: each of as
+    /// many whole groups as fit or, if not even one fits, of some rows of one group.
     pub fn pieces(&self, most: usize) -> Vec<ChannelPiece> {
         let fit = most.checked_div(self.row).unwrap_or(self.rows).max(1);
         let of_group = self.rows.checked_div(self.groups).unwrap_or(0);
@@ -119,7 +120,8 @@ impl<'n> CutNode<'n> {
         pieces.map(|rows| self.piece(rows, of_group)).collect()
     }
 
-    /// These rows, which begin and end at a border of groups or lie in one of `of_group` rows.
+    /// Returns the piece of these rows, which begin and end at borders of groups or lie in one
+    /// group of `of_group` rows.
     fn piece(&self, rows: Range<usize>, of_group: usize) -> ChannelPiece {
         let group = rows.start.checked_div(of_group).unwrap_or(0);
         let groups = rows.len().checked_div(of_group).unwrap_or(1).max(1);
@@ -128,15 +130,16 @@ impl<'n> CutNode<'n> {
         ChannelPiece { rows, inputs: (self.groups > 1).then_some(inputs), groups }
     }
 
-    /// What the input must be like, which the engine sees of a whole convolution alone: pieces
-    /// would read some of its channels, or none.
+    /// Returns what the input must be like. The engine sees that of a whole convolution alone:
+    /// pieces would read some of its channels, or none.
     pub fn demand(&self) -> Option<ChannelDemand> {
         let tensor = self.node.input.first()?.clone();
         let channels = self.width.saturating_mul(self.groups);
         Some(ChannelDemand { tensor, channels, axis: self.axis })
     }
 
-    /// The nodes of one piece, in this operator set. Constants of equal pieces have equal names.
+    /// Returns the nodes of one piece, for the operator set `opset`. Constants of equal pieces
+    /// have equal names.
     pub fn cut(&self, piece: &ChannelPiece, opset: i64) -> CutConvolution {
         let Range { start, end } = piece.rows;
         let called = |name: &str| format!("{name}.{start}-{end}");
@@ -168,7 +171,7 @@ impl<'n> CutNode<'n> {
         CutConvolution { nodes, constants, output }
     }
 
-    /// What makes the convolution's output of those of its pieces.
+    /// Returns the node that joins the outputs of the pieces to that of the convolution.
     pub fn joined(&self, pieces: &[String]) -> NodeProto {
         let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
         write::concat(&pieces, self.node.output.first().map_or("", String::as_str), self.axis)

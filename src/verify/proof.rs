@@ -1,10 +1,10 @@
 //! The proof of one rewrite: the nodes of the file against the new ones, in float64.
 //!
-//! Of the fuser it takes what is claimed ([`Claim`]): which tensor is computed from which, by
-//! which new nodes, and for which inputs that is right. The old nodes and their constants come
-//! from the file ([`Original`]), the inputs are chosen here ([`trials`]), and whether the claim
-//! covers all that the file leaves open is asked of the file. That the tensors which are written
-//! are the proved ones, correctly rounded, is for [`crate::verify::fingerprint`] and
+//! From the fuser it takes only what is claimed ([`Claim`]): which tensor is computed from
+//! which, by which new nodes, and for which inputs that is right. The old nodes and their
+//! constants come from the file ([`Original`]), the inputs are chosen here ([`trials`]), and the
+//! file tells whether the claim covers everything that it leaves open. That the written tensors
+//! are the proved ones, correctly rounded, is checked by [`crate::verify::fingerprint`] and
 //! [`crate::verify::readback`].
 //!
 //! Knows nothing of how the new nodes were found.
@@ -33,30 +33,30 @@ use crate::verify::trial_run::TrialRun;
 use crate::verify::trials;
 use crate::verify::yardstick::{Interior, TensorSpread, yardstick};
 
-/// So many numbers of weights are in the engine at a time, about: 4 MiB, of which it has two
-/// copies in other orders while it computes.
+/// Approximate number of weights in the engine at a time: 4 MiB, of which the engine holds two
+/// reordered copies while it computes.
 const MOST_NUMBERS: usize = 1 << 19;
 
-/// What a proof may take.
+/// Limits of a proof.
 #[derive(Debug, Clone, Copy)]
 struct ProofLimits {
-    /// What the engine may take.
+    /// Limits of the engine.
     engine: Limits,
-    /// Numbers of weights that are in it at a time, about.
+    /// Approximate number of weights in the engine at a time.
     numbers: usize,
 }
 
-/// Proves a claim about `original`; returns the largest relative difference.
+/// Proves a claim about `original`; returns the largest relative difference between both sides.
 ///
 /// # Errors
-/// If it is wrong, or is not right for all that the file leaves open, or if that cannot be
-/// told.
+/// Returns an error if the claim is wrong, if it does not hold for everything that the file
+/// leaves open, or if that cannot be told.
 pub fn prove(original: &Original, claim: &Claim, limits: Limits) -> Result<f64, Unproved> {
     prove_by(original, claim, limits, MOST_NUMBERS)
 }
 
-/// Proves a claim with `most` numbers of weights in the engine at a time, about; whatever that
-/// is, it compares the same.
+/// Proves a claim with about `most` weights in the engine at a time; the comparison is the same
+/// for every `most`.
 ///
 /// # Errors
 /// As [`prove`].
@@ -89,9 +89,9 @@ pub fn prove_by(
     }
 }
 
-/// Those of the roots that are not computed from others of them. *Counter-example to all*: of
-/// `K(x[1:]) + L(x) + M(mean(x[1:]))` the first two are one kernel on `x`, and the last one still
-/// reads `x[1:]`; with any other tensor in its place, old and new differ.
+/// Returns the roots that are not computed from other roots. *Counter-example to keeping all*:
+/// in `K(x[1:]) + L(x) + M(mean(x[1:]))` the first two terms become one kernel on `x`, and the
+/// last one still reads `x[1:]`; if any other tensor is fed in its place, old and new differ.
 fn independent_roots(original: &Original, claim: &Claim) -> Vec<ValueId> {
     let is_independent = |root: &ValueId| {
         let others: Vec<ValueId> =
@@ -102,15 +102,16 @@ fn independent_roots(original: &Original, claim: &Claim) -> Vec<ValueId> {
     claim.roots.iter().copied().filter(is_independent).collect()
 }
 
-/// Borders as the file fills them.
+/// The borders as the file fills them.
 struct Filled {
-    /// What the tensors with a border are taken to be made of.
+    /// Maps each tensor with a border to the tensor inside, from which it is taken to be made.
     ends: IdMap<ValueId, ValueId>,
-    /// As those of the claim.
+    /// The filled borders, in the order of the claim's.
     as_filled: Vec<FilledBorder>,
 }
 
-/// Proves that both sides make the same of `roots`, from which all that they read is computed.
+/// Proves that both sides compute the same from `roots`, from which all other tensors that they
+/// read are computed; returns the largest relative difference.
 fn prove_from(
     original: &Original,
     claim: &Claim,
@@ -140,8 +141,8 @@ fn prove_from(
     compare(original, &cone, ends, [&old, &new], &trials, limits)
 }
 
-/// Whether `valid` holds for every input that the file and the user leave open. That a size
-/// is at least so large may be asked for: the report says so.
+/// Checks that `valid` holds for every input that the file and the user leave open. A lower
+/// bound on an unknown size may be demanded: the report states it.
 fn covers(original: &Original, valid: &Validity) -> Result<(), Unproved> {
     for condition in valid.conditions() {
         let is_known = match condition.property {
@@ -158,8 +159,8 @@ fn covers(original: &Original, valid: &Validity) -> Result<(), Unproved> {
     Ok(())
 }
 
-/// The old nodes; in the place of those that fill a border, such as do so at every size:
-/// that they are the same is proved by [`prove_border`].
+/// Returns the old nodes, with each node that fills a border replaced by nodes that fill it at
+/// every size; [`prove_border`] proves that both do the same.
 ///
 /// # Errors
 /// As [`Original::side`].
@@ -181,8 +182,8 @@ pub fn old_side(
     Ok(side)
 }
 
-/// The new nodes, those of their roots that are constants, and what makes them of `roots`, which
-/// stays as it is.
+/// Returns the new nodes, together with the unchanged old nodes that compute the other roots of
+/// the claim from `roots`, and with the constants that these nodes read, roots included.
 fn new_side(
     original: &Original,
     cone: &Cone,
@@ -201,7 +202,7 @@ fn new_side(
             }
         }
     }
-    // A root is given; what is none follows from one.
+    // Roots are given; a Transpose is turned back only for a tensor that follows from a root.
     let is_root =
         |name: &String| claim.roots.iter().any(|&root| original.graph.value(root).name == *name);
     let turned = claim.turned.iter().filter_map(write::turned_back);
@@ -213,11 +214,11 @@ fn new_side(
     Ok(side)
 }
 
-/// What the old nodes make in one trial.
+/// The values of the old nodes in one trial.
 #[derive(Debug, Clone, Default)]
 struct OldValues {
     output: Option<Array>,
-    /// What was seen of each tensor on the way to it, and of it.
+    /// The spread of each root, of each tensor on the way to the output, and of the output.
     spreads: HashMap<String, TensorSpread>,
 }
 
@@ -226,8 +227,8 @@ impl OldValues {
         self.spreads.values().all(|spread| spread.is_finite)
     }
 
-    /// What a difference is relative to: the largest value on the way to the output of the cone,
-    /// in its unit.
+    /// Returns the magnitude to which a difference is relative: the largest value on the way to
+    /// the output of the cone, in the unit of the output.
     fn magnitude(&self, original: &Original, cone: &Cone, moved: &IdMap<ValueId, ValueId>) -> f64 {
         let seen = |id| {
             let name = original.graph.value(id).name;
@@ -239,7 +240,7 @@ impl OldValues {
     }
 }
 
-/// Runs both sides on all trials and compares what they make.
+/// Runs both sides on all trials and compares their outputs.
 fn compare(
     original: &Original,
     cone: &Cone,
@@ -250,7 +251,7 @@ fn compare(
 ) -> Result<f64, Unproved> {
     let output = original.graph.value(cone.output).name;
     check_size(original, cone, &[], trials)?;
-    // Of the old side, every tensor.
+    // Of the old side, every tensor is looked at.
     let ways = old.nodes.iter().filter_map(|node| node.output.first());
     let ways = ways.filter(|&name| *name != output).map(String::as_str);
     let seen: Vec<&str> = [output].into_iter().chain(ways).collect();
@@ -279,7 +280,7 @@ fn compare(
             if first.shape().contains(&0) {
                 return Err(Unproved::NoElements);
             }
-            // Beside it, every difference would be none.
+            // Relative to an infinite value, every difference would be zero.
             if !expected.is_finite() {
                 return Err(Unproved::NotFinite);
             }
@@ -294,18 +295,18 @@ fn compare(
     Ok(largest)
 }
 
-/// What a stored number is moved by to see what rounding may do to the old nodes: so many times
-/// what rounding moves one by in the model's type, or in float32, whichever is coarser.
+/// How far a stored number is moved to see what rounding may do to the old nodes, in units of
+/// what rounding moves a number by in the model's type or in float32, whichever is coarser.
 const NUDGE: f64 = 16.0;
 
-/// The inputs of every proof are made from this.
+/// Seed of the inputs of every proof.
 pub const SEED: u64 = 1;
 
-/// That the inputs of all trials together are few enough to be made, and that no tensor on the way
-/// is larger in the largest of them: a Resize may make what nobody can hold.
+/// Checks that the inputs of all trials together are few enough to be made, and that no tensor on
+/// the way is too large in the largest trial: a Resize may make a tensor that nobody can hold.
 ///
 /// # Errors
-/// If they are beyond all reason.
+/// Returns an error if either has more than [`MAX_ELEMENTS`] elements.
 fn check_size(
     original: &Original,
     cone: &Cone,
@@ -323,7 +324,8 @@ fn check_size(
     if largest > MAX_ELEMENTS { Err(Unproved::TooLarge(largest)) } else { Ok(()) }
 }
 
-/// Trials that are run together: their inputs have at most `most` elements, or it is one.
+/// Groups trials that are run together: the inputs of a group have at most `most` elements in
+/// all, or the group is a single trial.
 fn few_at_a_time(trials: &[Trial], most: usize) -> Vec<&[Trial]> {
     let mut rest = trials;
     let mut all = Vec::new();
@@ -340,8 +342,8 @@ fn few_at_a_time(trials: &[Trial], most: usize) -> Vec<&[Trial]> {
     all
 }
 
-/// Proves that the nodes of the file put such a border around its tensor, whatever that holds;
-/// returns it with what they fill it with.
+/// Proves that the nodes of the file put this border around its tensor, whatever the tensor
+/// holds; returns the border with the values that they fill it with.
 fn prove_border(
     original: &Original,
     border: &FilledBorder,
@@ -372,8 +374,8 @@ fn prove_border(
     Ok(FilledBorder { values, ..border.clone() })
 }
 
-/// No two elements are equal, not but for their signs either, which are both there; and none is a
-/// number that a model holds.
+/// Returns an array whose elements have pairwise different magnitudes and both signs; none of
+/// them is a number that a model holds.
 fn all_different(shape: &[usize]) -> ArrayD<f64> {
     let mut next = std::f64::consts::FRAC_1_PI;
     ArrayD::from_shape_simple_fn(IxDyn(shape), || {

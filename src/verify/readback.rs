@@ -1,12 +1,12 @@
-//! What will be written, read back: the old file, but for what was proved.
+//! Reads back what will be written: it must be the old file, except for what was proved.
 //!
-//! With the proofs of the blocks this shows, by induction over the nodes, that every
-//! tensor which both files have is the same in both: whatever stayed is the old entry
-//! byte for byte, whatever came was proved, and each name is made once and before it is
-//! read. No tolerance is involved, so a single wrong bit shows, and a wire to a wrong
-//! tensor of the same shape does in a model that cannot be run.
+//! Together with the proofs of the blocks this shows, by induction over the nodes, that every
+//! tensor which both files have is the same in both: whatever stayed is the old entry byte for
+//! byte, whatever is new was proved, and each name is made once and before it is read. No
+//! tolerance is involved, so a single wrong bit shows, and so does a wire to a wrong tensor of
+//! the same shape, even in a model that cannot be run.
 //!
-//! Knows both files and what was proved; not how it was made.
+//! Knows both files and what was proved; does not know how it was made.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
@@ -32,14 +32,14 @@ use crate::verify::entries::{
 use crate::verify::fingerprint::Fingerprint;
 use crate::verify::same_data::DataComparison;
 
-/// What was decided for one graph, and proved.
+/// What was decided and proved for one graph.
 #[derive(Debug, Default)]
 pub struct Expected<'e> {
-    /// Per block its new nodes and new initializers.
+    /// Per block, its new nodes and new initializers.
     pub blocks: Vec<(&'e [NodeProto], &'e [Fingerprint])>,
-    /// Nodes that become their eval form.
+    /// Nodes that are replaced by their eval form.
     pub eval_forms: Vec<(NodeId, &'e NodeProto)>,
-    /// Descriptions of new tensors.
+    /// Value infos of new tensors.
     pub infos: Vec<&'e ValueInfoProto>,
 }
 
@@ -49,19 +49,19 @@ impl Expected<'_> {
     }
 }
 
-/// How what would be written differs from what was proved.
+/// How the file that would be written differs from what was proved.
 #[derive(Debug, thiserror::Error)]
 pub enum Miswritten {
-    /// It is no valid model: a name is made twice, or not before it is read.
+    /// The file is not a valid model: a name is made twice, or not before it is read.
     #[error("{0}")]
     Invalid(#[from] Invalid),
-    /// An entry came out of nowhere, or a changed one did.
+    /// An entry is neither an old one nor a proved one; it may be an old one that was changed.
     #[error("{0} was neither read nor proved")]
     Unknown(String),
-    /// A node that was needed is no more, and did not go.
+    /// A node that was needed is not needed any more, but was not removed.
     #[error("node `{0}` is left over: nothing needs it any more")]
     Unneeded(String),
-    /// An entry got lost, or a change was not made.
+    /// An entry was lost, or a change was not made.
     #[error("{0} is missing")]
     Missing(String),
 }
@@ -72,11 +72,11 @@ impl From<wire::WireError> for Miswritten {
     }
 }
 
-/// Checks that the model of the graphs `new` (see [`Graph::read_all`]) is that of the graphs
-/// `old` with what is `expected` of each, and nothing else.
+/// Checks that the model of the graphs `new` (see [`Graph::read_all`]) is the model of the
+/// graphs `old` with the changes that are `expected` for each graph, and nothing else.
 ///
 /// # Errors
-/// Names the first entry that is wrong.
+/// Returns an error that names the first wrong entry.
 pub fn check(old: &[Graph], expected: &[Expected], new: &[Graph]) -> Result<(), Miswritten> {
     let (Some(main), Some(new_main)) = (old.first(), new.first()) else {
         return Err(Invalid::NoGraph.into());
@@ -107,7 +107,7 @@ pub fn check(old: &[Graph], expected: &[Expected], new: &[Graph]) -> Result<(), 
     files.compare_surroundings()?;
     let mut tensors = AddedTensors::default();
     files.compare(&main.fields, &new.main, &mut tensors)?;
-    // A body's tensors may stand in the graph around it, so they are counted at the end.
+    // The tensors of a body may stand in the graph around it, so they are counted at the end.
     match tensors.wanted.iter().find(|&&name| !tensors.written.contains(name)) {
         Some(lost) => Err(Miswritten::Missing(format!("tensor `{lost}`"))),
         None => Ok(()),
@@ -121,13 +121,13 @@ struct AddedTensors<'f> {
     written: HashSet<String>,
 }
 
-/// What was decided, by places in the old file.
+/// What was decided, by positions in the old file.
 struct ExpectedAt<'f> {
-    /// By where the content of its graph begins.
+    /// Keyed by where the content of the graph begins.
     by_place: HashMap<usize, &'f Expected<'f>>,
-    /// Where the contents of graphs begin that change.
+    /// Where the contents of the graphs that change begin.
     changed: BTreeSet<usize>,
-    /// Where nodes begin that become their eval form.
+    /// Where the nodes that become their eval form begin.
     eval_forms: HashSet<usize>,
 }
 
@@ -135,20 +135,20 @@ struct ExpectedAt<'f> {
 struct Files<'f, 'm> {
     old: &'f Model,
     new: &'f Model,
-    /// The main graph of the old one.
+    /// The main graph of the old file.
     main: &'f Graph<'m>,
     expected: ExpectedAt<'f>,
-    /// New initializers: those of a body may stand in the main graph.
+    /// New initializers by name; those of a body may stand in the main graph.
     tensors: HashMap<&'f str, &'f Fingerprint>,
-    /// Whether data lies in side files: the new model has one of its own, so entries name
-    /// other places, and what lies there is compared.
+    /// Whether data lies in side files. The new model has a side file of its own, so entries
+    /// name other places, and the data in these places is compared.
     external: bool,
-    /// Of entries, where data does.
+    /// Compares entries whose data lies in side files.
     data: DataComparison<'f>,
 }
 
 impl<'f> Files<'f, '_> {
-    /// What stands beside the graph in the model.
+    /// Compares what stands beside the graph in the model.
     fn compare_surroundings(&self) -> Result<(), Miswritten> {
         let around = |model: &Model| -> Result<Vec<Field>, wire::WireError> {
             let fields = wire::fields(model.bytes(), 0..model.bytes().len());
@@ -182,7 +182,7 @@ impl<'f> Files<'f, '_> {
         same_bytes(entry(self.old, before), entry(self.new, after))
     }
 
-    /// Whether two entries of graphs are the same, wherever their data lies.
+    /// Returns whether two graph entries are the same, wherever their data lies.
     fn same_entry(&self, before: &Field, after: &Field) -> Result<bool, Invalid> {
         if !self.external || before.number != after.number {
             return Ok(self.same_bytes(before, after));
@@ -210,7 +210,7 @@ impl<'f> Files<'f, '_> {
         self.data.are_same(before, after)
     }
 
-    /// What was decided for the old graph with these `fields`.
+    /// Returns what was decided for the old graph with these `fields`.
     fn expected_of(&self, fields: &GraphFields) -> Option<&'f Expected<'f>> {
         self.expected.by_place.get(&payload(fields).start).copied()
     }
@@ -263,14 +263,14 @@ impl<'f> Files<'f, '_> {
         self.compare_inputs(old, new)
     }
 
-    /// Eval forms, by what they compute.
+    /// Returns the expected eval forms of a graph, by the first tensor that they make.
     fn eval_forms_in(&self, fields: &GraphFields) -> HashMap<&'f str, &'f NodeProto> {
         let expected = self.expected_of(fields);
         let eval_forms = expected.iter().flat_map(|expected| &expected.eval_forms);
         eval_forms.map(|(_, form)| (first_output(form), *form)).collect()
     }
 
-    /// Whether `field` is what was proved. Notes that it was written.
+    /// Returns whether `field` is an entry that was proved, and notes that it was written.
     fn is_new(
         &self,
         field: &Field,
@@ -298,7 +298,7 @@ impl<'f> Files<'f, '_> {
                 let written = without_notes(written);
                 let same = Fingerprint::of(&written) == *expected;
                 self.new.storage.has_read(written.raw_data().len());
-                // What else was said of a tensor of that name is said of it still.
+                // Notes on an old tensor of that name must be kept.
                 let old = self.main.find(&name);
                 let noted = old.map(|id| notes::of_stored(self.main, id)).transpose()?;
                 let is_noted = notes::within(self.new, field.payload.clone())?;
@@ -320,7 +320,8 @@ impl<'f> Files<'f, '_> {
         }
     }
 
-    /// Whether `field` is a description that is still to come. Takes it away.
+    /// Returns whether `field` is an expected value info that is still missing, and removes it
+    /// from `infos`.
     fn is_new_info(
         &self,
         field: &Field,
@@ -334,8 +335,8 @@ impl<'f> Files<'f, '_> {
         Ok(is_expected && infos.remove(info.name()).is_some())
     }
 
-    /// Whether `field` of the new graph is the entry `candidate` of the old one: the same
-    /// bytes, or the same node around bodies that differ only as they may.
+    /// Returns whether `field` of the new graph is the entry `candidate` of the old one: the
+    /// same bytes, or the same node around bodies that differ only as they may.
     fn is_kept(
         &self,
         old: &GraphFields,
@@ -374,7 +375,7 @@ impl<'f> Files<'f, '_> {
         Ok(true)
     }
 
-    /// An entry may stay as it is unless something else was decided for it, or inside it.
+    /// Checks that an entry may stay as it is: nothing else was decided for it or inside it.
     fn may_stay(&self, entry: &Field) -> Result<(), Miswritten> {
         let ExpectedAt { changed, eval_forms, .. } = &self.expected;
         let entry_range = entry.entry();
@@ -387,7 +388,7 @@ impl<'f> Files<'f, '_> {
         Ok(())
     }
 
-    /// What is not there any more is nobody's loss if nothing reads it, which was checked.
+    /// Checks that an old entry may be gone: if nothing reads it, which was checked, it is no loss.
     fn may_go(&self, entry: &Field) -> Result<(), Miswritten> {
         match entry.number {
             graph_field::NODE
@@ -400,7 +401,7 @@ impl<'f> Files<'f, '_> {
         }
     }
 
-    /// An input goes with the initializer that was its default, and only so.
+    /// Checks that an input is removed exactly if the initializer that was its default is removed.
     fn compare_inputs(&self, old: &GraphFields, new: &GraphFields) -> Result<(), Miswritten> {
         let (inputs, defaults) = (input_names(self.old, old)?, stored_names(self.old, old)?);
         let (kept, kept_defaults) = (input_names(self.new, new)?, stored_names(self.new, new)?);
@@ -415,7 +416,8 @@ impl<'f> Files<'f, '_> {
     }
 }
 
-/// A node of the new graph that computes what was needed in the old one and is not now.
+/// Returns the label of a node of the new graph whose output was needed in the old graph and is
+/// not any more; `None` if there is no such node.
 fn leftover<'g>(old: &Graph, new: &'g Graph) -> Option<&'g str> {
     let was_needed = |name: &String| {
         let producer = old.find(name).and_then(|id| old.value(id).producer);

@@ -1,10 +1,10 @@
-//! The run of the whole model: as it was read, and as it will be written.
+//! Runs whole models: the model as it was read, and as it will be written.
 //!
-//! The old model is tried at likely sizes, and both are run where it runs: on noise, then at
-//! other sizes, and on other inputs where these say nothing. All runs together take at most
+//! The old model is tried at likely sizes, and where it runs both are run: on noise, then at
+//! other sizes, and on other inputs where these show nothing. All runs together take at most
 //! twice what the first one takes.
 //!
-//! Knows which runs there are and when they are enough; one run is for [`whole_run`].
+//! Knows which runs there are and when they are enough; a single run is the task of [`whole_run`].
 
 use crate::engine::{EngineError, InputShapes, Limits, dialect, memory_for};
 use crate::onnx::graph::Graph;
@@ -24,15 +24,15 @@ use crate::verify::whole_run::{Ended, Silent, WholeRun, not_run};
 pub struct RunClaim<'c> {
     /// Which tensors are the same in both models.
     pub same: SameTensors,
-    /// Whether it is right for inputs of these shapes, as far as that is known: a file with a
-    /// crop is not where nothing would be left.
+    /// Whether the new model is right for inputs of these shapes, as far as that is known: a
+    /// file with a crop is not, at sizes of which the crop would leave nothing.
     pub holds_at: &'c dyn Fn(&InputShapes) -> bool,
 }
 
-/// As [`run_graphs`], of models whose graphs were not read yet.
+/// Like [`run_graphs`], for models whose graphs have not been read yet.
 ///
 /// # Errors
-/// If an entry of either model cannot be decoded.
+/// Returns an error if an entry of either model cannot be decoded.
 #[cfg(feature = "unstable")]
 pub fn run(
     old: &Model,
@@ -45,10 +45,10 @@ pub fn run(
     run_graphs((old, &old_graphs), (new, &new_graphs), claim, options, limits)
 }
 
-/// Runs old and new model, whose graphs were read, on the same inputs.
+/// Runs the old and the new model, whose graphs have been read, on the same inputs.
 ///
 /// # Errors
-/// If an entry of either model cannot be decoded.
+/// Returns an error if an entry of either model cannot be decoded.
 pub fn run_graphs(
     (old, old_graphs): (&Model, &[Graph]),
     (new, new_graphs): (&Model, &[Graph]),
@@ -66,7 +66,7 @@ pub fn run_graphs(
     let (Some(old_graph), Some(_)) = (old_graphs.first(), new_graphs.first()) else {
         return Err(Invalid::NoGraph);
     };
-    // Over a node of the main graph a bridge may lead, but not inside bodies.
+    // A bridge may lead over a node of the main graph, but not over one inside a body.
     let bodies = old_graphs
         .iter()
         .skip(1)
@@ -93,24 +93,24 @@ pub fn run_graphs(
     }
 }
 
-/// Sizes with more elements than that are not tried, unless they are the most likely ones: a
-/// picture of 1024×1024 has fewer.
+/// Upper bound on the number of input elements at sizes that are tried, except for the most
+/// likely sizes: a picture of 1024×1024 has fewer.
 const MOST_TRIED: usize = 1 << 22;
 
-/// Sizes at which the old model does not run, with bridges or without, may have so many elements
-/// in all; those that have more are left out, so that a model that runs at none is not fed for
-/// minutes.
+/// Upper bound on the number of input elements, over all sizes at which the old model does not
+/// run, counted with bridges and without each. Further sizes are left out, so that a model that
+/// runs at none is not fed for minutes.
 const MOST_TRIED_IN_VAIN: usize = 1 << 22;
 
-/// All tensors that are computed at such sizes may have so many bytes together; what goes beyond that
-/// is still computed. A model of transposed convolutions may make hundreds of elements of one.
+/// Upper bound on the bytes of all tensors that are computed at such sizes; the run that exceeds it
+/// is still finished. A model of transposed convolutions may make hundreds of elements of one.
 const MOST_COMPUTED_IN_VAIN: usize = 4 << 30;
 
-/// Both models, as far as they are the same at all sizes.
+/// Both models, prepared as far as they are the same at all sizes.
 enum Read<'t, 'o, 'n> {
     /// No size chooses between nodes.
     Whole(Box<WholeRun<'t, 'o, 'n>>),
-    /// What is run is decided at each size.
+    /// Which nodes run is decided at each size.
     Deciding { old: &'t Model, new: &'t Model },
 }
 
@@ -168,8 +168,9 @@ impl ModelTrial<'_, '_, '_> {
         self.inputs.iter().map(|input| input.fed.clone()).collect()
     }
 
-    /// Runs both at the first sizes at which the old model runs and makes something, with
-    /// bridges only if it runs at none without; these sizes, and how it was run.
+    /// Runs both models at the first sizes at which the old model runs and makes something, with
+    /// bridges over failing nodes only if it runs at no sizes without them; returns these sizes,
+    /// and how the models were run.
     fn first(
         &self,
         samples: usize,
@@ -203,7 +204,7 @@ impl ModelTrial<'_, '_, '_> {
                     }
                     Ok(manner) => return Ok((shapes.clone(), manner)),
                     Err(reason) => {
-                        // Those for which there is no memory were not made.
+                        // Inputs that are too large for memory were not made, and do not count.
                         let made = if elements > MOST_TRIED { 0 } else { elements };
                         in_vain = in_vain.saturating_add(made);
                         let computed = evidence.computed.saturating_sub(before);
@@ -226,8 +227,8 @@ impl ModelTrial<'_, '_, '_> {
         Err(Ended::with(Outcome::NotRun(why)))
     }
 
-    /// Runs both at these sizes on noise, or, if that makes no numbers, on noise in 0 … 1; how it
-    /// was run, or why it was not.
+    /// Runs both models at these sizes on noise or, if that makes no finite numbers, on noise in
+    /// 0 … 1; returns how they were run, or why they were not.
     fn try_at(
         &self,
         shapes: &[Vec<usize>],
@@ -256,7 +257,8 @@ impl ModelTrial<'_, '_, '_> {
         }
     }
 
-    /// Runs both models and adds what was seen to the evidence; or says why that is nothing.
+    /// Runs both models and adds what was seen to the evidence; returns the reason if the run
+    /// shows nothing.
     fn attempt(
         &self,
         shapes: &[Vec<usize>],
@@ -264,7 +266,7 @@ impl ModelTrial<'_, '_, '_> {
         samples: usize,
         evidence: &mut Evidence,
     ) -> Result<Option<Silent>, Ended> {
-        // Every run has numbers of its own.
+        // Every run has random numbers of its own.
         let begin = self.options.seed.wrapping_add(evidence.shapes.len() as u64);
         let seeds = begin..begin.saturating_add(samples as u64);
         let feed = Feed { inputs: self.inputs, shapes, manner, seeds };
@@ -286,7 +288,7 @@ impl ModelTrial<'_, '_, '_> {
             if silent.is_some() {
                 break;
             }
-            // Only now: a branch was not taken that did not run.
+            // Only now: if a run fails, the branch that it takes was not run either.
             evidence.leave_out(old_decided.as_ref(), new_decided.as_ref());
             if evidence.left_out().is_none() {
                 break;
@@ -296,13 +298,13 @@ impl ModelTrial<'_, '_, '_> {
     }
 }
 
-/// Why so many samples of these shapes cannot be made.
+/// Returns why `samples` samples of these shapes cannot be made; `None` if they can.
 pub fn unfed(shapes: &[Vec<usize>], samples: usize) -> Option<NotRun> {
     let Some(elements) = feeding::elements(shapes, samples) else {
         let reason = "its inputs, all samples together, are too large to be fed";
         return Some(reason.to_owned().into());
     };
-    // In float64, and in the model's own type.
+    // Elements are held in float64 and in the model's own type.
     memory_for(elements.saturating_mul(16)).err().map(|error| not_run(&error))
 }
 

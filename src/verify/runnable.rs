@@ -1,6 +1,6 @@
-//! At which sizes a model runs whose file leaves them open: what a caller may fix them to.
+//! Finds sizes at which a model runs whose file leaves them open: what a caller may fix them to.
 //!
-//! Knows the likely sizes and the engine; nothing of what another size would help with.
+//! Knows the likely sizes and the engine; knows nothing of what another size would help with.
 
 use crate::engine::{Engine, Limits, Source, dialect};
 use crate::onnx::graph::Graph;
@@ -10,18 +10,18 @@ use crate::verify::along::{FedInput, is_open};
 use crate::verify::feeding::{self, BridgedNodes, Feed, Filling, Manner, Unfed};
 use crate::verify::sizes::{batch_of_two, first_candidates};
 
-/// For a hint, inputs of more elements are not tried.
+/// Upper bound on the number of input elements at sizes that are tried for a hint.
 pub const MOST_FOR_A_HINT: usize = 1 << 20;
 
-/// Where the model was run already: an image of 1080 rows has 6.2 million.
+/// The same bound where the model was run already: an image of 1080 rows has 6.2 million.
 pub const MOST_ONCE_RUN: usize = 1 << 23;
 
-/// Shapes of all inputs that are open, at which `model`, whose main graph is `graph`, runs: the
-/// first ones of the likely ones that have no more than `most` elements together. None if it runs
-/// at none of them.
+/// Returns shapes of all open inputs at which `model`, whose main graph is `graph`, runs: the
+/// first of the likely ones that have no more than `most` elements together. Returns no shapes
+/// if it runs at none of them.
 ///
 /// # Errors
-/// If an entry cannot be decoded.
+/// Returns an error if an entry cannot be decoded.
 pub fn shapes(
     model: &Model,
     graph: &Graph,

@@ -1,8 +1,8 @@
-//! Entries of two models, compared without regard to where the data of their tensors lies.
+//! Compares entries of two models without regard to where the data of their tensors lies.
 //!
-//! A few bytes name the same gigabyte of a side file a thousand times: it is compared once.
+//! A few bytes may name the same gigabyte of a side file a thousand times: it is compared once.
 //!
-//! Knows the format and side files; nothing of what is expected.
+//! Knows the format and side files; knows nothing of what is expected.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -21,31 +21,32 @@ use crate::verify::entries::HoldsTensors;
 pub struct DataComparison<'s> {
     old: &'s Storage,
     new: &'s Storage,
-    /// What of the old side files was found in the new ones.
+    /// The ranges of old side files that were found in new ones.
     known: RefCell<HashMap<MovedFile, RangeSet>>,
 }
 
-/// An old side file, a new one, and how much further back in the new one the same data lies.
+/// An old side file, a new one, and by how much the same data lies further behind in the new one.
 type MovedFile = (PathBuf, PathBuf, usize);
 
 /// Where the data of a tensor lies.
 enum TensorData {
-    /// In its message; typed numbers are compared with the rest of that.
+    /// In its message; typed numbers are compared with the rest of the message.
     Within(Option<Bytes>),
     /// In this range of a side file.
     Aside(MappedFile, Range<usize>),
 }
 
 impl<'s> DataComparison<'s> {
-    /// Of a model with its data in `old` with one whose data is in `new`.
+    /// Starts the comparison of a model with its data in `old` and one with its data in `new`.
     pub fn of(old: &'s Storage, new: &'s Storage) -> Self {
         DataComparison { old, new, known: RefCell::default() }
     }
 
-    /// Whether an entry of the old model and one of the new say the same, and have the same data.
+    /// Returns whether an entry of the old model and one of the new are the same and have the
+    /// same data.
     ///
     /// # Errors
-    /// If data of a tensor cannot be read.
+    /// Returns an error if the data of a tensor cannot be read.
     pub fn are_same<M: HoldsTensors + PartialEq>(
         &self,
         mut before: M,
@@ -69,8 +70,8 @@ impl<'s> DataComparison<'s> {
         }
     }
 
-    /// Whether the range of the old side file has the bytes of that of the new one: what is not
-    /// known of it yet is compared.
+    /// Returns whether a range of the old side file has the same bytes as a range of the new
+    /// one; only what was not compared before is compared.
     fn is_moved(
         &self,
         (old, before): (&MappedFile, &Range<usize>),
@@ -103,7 +104,7 @@ impl TensorData {
     }
 }
 
-/// The data of the tensors that `entry` holds, in their order; it is left without.
+/// Takes the data out of the tensors that `entry` holds; returns it in their order.
 fn without_data(
     entry: &mut impl HoldsTensors,
     storage: &Storage,
@@ -129,12 +130,12 @@ fn without_data(
     Ok(all)
 }
 
-/// Ranges, as few as hold all that were filled: their ends by their starts.
+/// The fewest ranges that hold all that were filled, as a map of starts to ends.
 #[derive(Debug, Default)]
 struct RangeSet(BTreeMap<usize, usize>);
 
 impl RangeSet {
-    /// Fills `range`; what of it was not.
+    /// Fills `range`; returns those parts of it that were not filled before.
     fn fill(&mut self, range: Range<usize>) -> Vec<Range<usize>> {
         let Range { mut start, mut end } = range;
         let before = self.0.range(..start).next_back().filter(|&(_, &end)| end >= start);

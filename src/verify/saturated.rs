@@ -1,24 +1,24 @@
-//! How far what a saturating operator makes may be apart: as far as its operands may be, times
-//! its slope, and as far as its own rounding takes it.
+//! How far the results of a saturating operator may be apart: as far as its operands may be,
+//! times its slope, and as far as its own rounding takes them.
 //!
 //! A Sigmoid of −14 is 8e-7, and rounded like a number of its range, by 6e-8: relative to the
 //! largest value that is 7e-2, though the operands agree within 1e-6.
 //!
-//! Knows numbers; which operator it is, is for [`nature`](crate::verify::nature) to say.
+//! Knows numbers; [`nature`](crate::verify::nature) knows the operators.
 
 use crate::engine::Array;
 use crate::onnx::float::Float;
 use crate::verify::compare::{ComparedTensor, width, worse};
 use crate::verify::nature::Saturation;
 
-/// Engines approximate by polynomials, which are off by this many times [`Float::unit`], half of
-/// the last place, of the range.
+/// What the rounding of a function may lose, in units of [`Float::unit`] (half of the last
+/// place) of its range: engines approximate by polynomials, which are off by that much.
 const ROUNDINGS_OF_A_FUNCTION: f64 = 8.0;
 
-/// `result`, a comparison of what the node made of operands that are compared themselves: an
-/// element may differ by its slope times what the operands may, and by rounding. It counts as
-/// varying only if there is an element that the operands, as far as they vary, move by more
-/// than may differ.
+/// Judges `result`, the comparison of what a node made of an operand that is compared itself: an
+/// element may differ by its slope times what the operand may, and by rounding. The comparison
+/// counts as varying only if there is an element that the operand, as far as it varies, moves by
+/// more than may differ.
 pub fn saturated(
     saturation: Saturation,
     mut result: ComparedTensor,

@@ -1,4 +1,4 @@
-//! What a run of two models showed: comparisons, and what was passed over.
+//! What a run of two models showed: comparisons, and nodes that were passed over.
 //!
 //! Knows tensors by their names; runs nothing.
 
@@ -6,25 +6,25 @@ use std::collections::BTreeMap;
 
 use crate::verify::compare::ComparedTensor;
 
-/// What was seen on the way.
+/// What one run, or several, showed.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
-    /// Outputs, in the order of the course.
+    /// Comparisons of outputs, in the order of the course.
     pub outputs: Vec<ComparedTensor>,
-    /// All else that was compared: operands of steps, pieces, fronts.
+    /// All other comparisons: operands of steps, pieces, fronts.
     pub on_the_way: Vec<ComparedTensor>,
-    /// Elements behind steps that differ.
+    /// Number of elements behind steps that differ.
     pub flipped: u64,
-    /// Elements behind steps.
+    /// Number of elements behind steps.
     pub stepped: u64,
-    /// Nodes of the old model that the engine did not run, and what they are called; by a tensor
-    /// that they make ([`first_output`](crate::verify::entries::first_output)). Their numbers are others at sizes at which other branches stand
-    /// in the place of an If.
+    /// Nodes of the old model that the engine did not run, with what they are called, by the
+    /// first tensor that they make ([`first_output`](crate::verify::entries::first_output)):
+    /// their ids are others at sizes at which other branches stand in the place of an If.
     pub bridged: BTreeMap<String, String>,
 }
 
 impl Seen {
-    /// As if both had been seen in one run.
+    /// Merges `other` into this, as if both had been seen in one run.
     pub fn add(&mut self, other: Seen) {
         self.flipped = self.flipped.saturating_add(other.flipped);
         self.stepped = self.stepped.saturating_add(other.stepped);
@@ -33,13 +33,13 @@ impl Seen {
         merge(&mut self.on_the_way, other.on_the_way);
     }
 
-    /// All that was compared.
+    /// Returns all comparisons.
     pub fn all(&self) -> impl Iterator<Item = &ComparedTensor> {
         self.outputs.iter().chain(&self.on_the_way)
     }
 }
 
-/// Comparisons of one tensor count as one; runs of one course have them in the same order.
+/// Merges comparisons of one tensor; runs of one course have them in the same order.
 fn merge(own: &mut Vec<ComparedTensor>, others: Vec<ComparedTensor>) {
     for (place, other) in others.into_iter().enumerate() {
         let is_it = |own: &ComparedTensor| own.name == other.name;

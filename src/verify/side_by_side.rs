@@ -1,7 +1,8 @@
-//! Two models on their course, side by side: the same inputs, what both compute alike once,
-//! and a comparison wherever they meet.
+//! Runs two models on their course, side by side: on the same inputs, with what both compute
+//! alike run once, and with a comparison wherever they meet.
 //!
-//! Knows both graphs and the engine; not why the models should agree, nor what follows if not.
+//! Knows both graphs and the engine; does not know why the models should agree, nor what follows
+//! if they do not.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -28,7 +29,7 @@ use crate::verify::slices::{self, SliceLimits, SlicedStretch};
 use crate::verify::steps::is_explained;
 use crate::verify::yardstick::{Interior, TensorSpread, yardstick};
 
-/// Why the models did not come to their ends.
+/// Reasons why the models did not run to their ends.
 #[derive(Debug)]
 pub enum Halted {
     /// An entry cannot be decoded.
@@ -47,57 +48,57 @@ impl From<Invalid> for Halted {
     }
 }
 
-/// What both models are run on.
+/// The inputs on which both models are run.
 #[derive(Debug, Clone, Copy)]
 pub struct Fed<'f> {
     /// The names of the inputs.
     pub names: &'f [String],
     /// The inputs of each sample.
     pub samples: &'f [Vec<EngineTensor>],
-    /// Where bridges may lead.
+    /// The nodes over which bridges may lead.
     pub bridges: BridgedNodes,
 }
 
-/// Two models, their course, and what their runs may take.
+/// Two models, their course, and the limits of their runs.
 #[derive(Debug, Clone, Copy)]
 pub struct SideBySide<'s, 'o, 'n> {
     /// The old model's graphs, functions inlined.
     pub old: &'s [Graph<'o>],
-    /// The new model's.
+    /// The new model's graphs, functions inlined.
     pub new: &'s [Graph<'n>],
-    /// The types of the old model's tensors, and of the new one's.
+    /// The float types of the old model's tensors, and of the new one's.
     pub types: [&'s FloatTypes; 2],
     /// The types by which tensors of the old model are compared.
     pub compared_as: &'s ComparedTypes,
-    /// What they have in common.
+    /// What both models have in common.
     pub pairs: &'s Pairs,
-    /// Where they go.
+    /// The course of both runs.
     pub course: &'s Course,
-    /// How both are cut.
+    /// The limits of the slices into which both are cut.
     pub most: SliceLimits,
-    /// What both together may take.
+    /// The limits of both runs together.
     pub limits: Limits,
-    /// What may differ.
+    /// The allowed differences.
     pub tolerances: Tolerances,
-    /// Bytes of the tensors that the old model's slices had, in all runs.
+    /// Bytes of the tensors of the old model's slices, in all runs.
     pub spent: &'s Cell<usize>,
 }
 
-/// How much runs at a time.
+/// How many models run at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AtATime {
     /// Both models.
     Both,
-    /// One after the other.
+    /// One model after the other.
     One,
 }
 
 impl SideBySide<'_, '_, '_> {
-    /// Runs both models on all samples: at the same time if there is memory for that, else
-    /// one after the other, and else sample by sample.
+    /// Runs both models on all samples: at the same time if there is memory for that, else one
+    /// after the other, and else sample by sample.
     ///
     /// # Errors
-    /// Which model did not come to its end, and why.
+    /// Returns an error that says which model did not run to its end, and why.
     pub fn run(&self, fed: Fed) -> Result<Seen, Halted> {
         let needs_more = |halted: &Halted| {
             let (Halted::Old(error) | Halted::New(error)) = halted else { return false };
@@ -119,8 +120,8 @@ impl SideBySide<'_, '_, '_> {
         Ok(seen)
     }
 
-    /// With bridges over the same nodes in both runs: those at which the engine fails in the old
-    /// one. Where it fails in the new one alone, the new model does not run.
+    /// Runs both models with bridges over the same nodes: those at which the engine fails in the
+    /// old one. Where it fails in the new one alone, the new model does not run.
     fn run_all(&self, fed: Fed, at_a_time: AtATime) -> Result<Seen, Halted> {
         let old = bridges(self.old, &self.pairs.shared_old, fed.bridges);
         let mut new = bridges(self.new, &self.pairs.shared_new, fed.bridges);
@@ -138,16 +139,17 @@ impl SideBySide<'_, '_, '_> {
         }
     }
 
-    /// The nodes of the old model over which bridges led.
+    /// Returns the nodes of the old model over which bridges led.
     fn bridged(&self, seen: &Seen) -> BTreeSet<NodeId> {
         let nodes = self.old.first().into_iter().flat_map(Graph::nodes);
         let is_bridged = |node: &Node| seen.bridged.contains_key(first_output(&node.proto));
         nodes.filter(|(_, node)| is_bridged(node)).map(|(id, _)| id).collect()
     }
 
-    /// What it says that the engine fails at nodes that only the new model has: that this one does
-    /// not run; unless a node of the old one that reads the same was `bridged`. *Counter-example*:
-    /// at a size that a product does not take, another product that took its place fails as well.
+    /// Returns what follows if the engine fails at nodes that only the new model has: the new
+    /// model does not run, unless a node of the old one that reads the same was `bridged`.
+    /// *Counter-example to dropping that condition*: at a size that a product does not take,
+    /// another product that took its place fails as well.
     fn new_fails<'b>(
         &self,
         Fed { bridges, .. }: Fed,
@@ -170,7 +172,8 @@ impl SideBySide<'_, '_, '_> {
         if fails_alike { Halted::Old(error) } else { Halted::New(error) }
     }
 
-    /// What was seen, and over which nodes of the new model bridges led, and why.
+    /// Runs both models once; returns what was seen, and over which nodes of the new model
+    /// bridges led, and why.
     fn run_once(
         &self,
         fed: Fed,
@@ -228,7 +231,7 @@ impl SideBySide<'_, '_, '_> {
     }
 }
 
-/// Bridges over those of the nodes that both models have over which they may lead.
+/// Returns the bridges that may lead over nodes that both models have.
 fn bridges(graphs: &[Graph], shared: &HashSet<NodeId>, over: BridgedNodes) -> Bridges {
     let is_misread =
         |id: NodeId| graphs.first().is_some_and(|graph| dialect::misread(graph.node(id)).is_some());
@@ -236,7 +239,7 @@ fn bridges(graphs: &[Graph], shared: &HashSet<NodeId>, over: BridgedNodes) -> Br
     Bridges { allowed: shared.iter().copied().filter(may_lead).collect(), wanted: HashSet::new() }
 }
 
-/// Both models on their way.
+/// The runs of both models.
 struct TwoRuns<'r, 's, 'o, 'n> {
     models: &'r SideBySide<'s, 'o, 'n>,
     old: SlicedRun<'s, 'o>,
@@ -245,7 +248,7 @@ struct TwoRuns<'r, 's, 'o, 'n> {
 }
 
 impl TwoRuns<'_, '_, '_, '_> {
-    /// Takes both through a stretch.
+    /// Takes both models through a stretch.
     fn pass(
         &mut self,
         old: &SlicedStretch,
@@ -271,7 +274,7 @@ impl TwoRuns<'_, '_, '_, '_> {
         halted(after, Halted::New)
     }
 
-    /// Gives the new run what both compute alike.
+    /// Hands the new run what both models compute alike.
     fn hand_over(&mut self) -> Result<(), Halted> {
         for sample in 0..self.samples {
             for &(old, new) in &self.models.course.handed {
@@ -282,7 +285,7 @@ impl TwoRuns<'_, '_, '_, '_> {
         Ok(())
     }
 
-    /// Both come to a meeting, and go on from what the old one made.
+    /// Compares both runs at a meeting, from which both go on with what the old one made.
     fn meet(&mut self, sample: usize, meeting: &Meeting, seen: &mut Seen) -> Result<(), Halted> {
         match &meeting.rule {
             MeetingRule::Step(operands) => self.step(sample, meeting, operands, seen)?,
@@ -345,7 +348,7 @@ impl TwoRuns<'_, '_, '_, '_> {
             let [before, after] = &made;
             let result = compared(&self.name(pair), before, after, tolerances, float);
             let mut result = saturated(saturation, result, &read, &made, float);
-            // It says no more than what it is made of.
+            // The result says no more than its operand does.
             result.error = result.error.max(in_front.error);
             seen.on_the_way.push(result);
         }
@@ -376,7 +379,7 @@ impl TwoRuns<'_, '_, '_, '_> {
         Ok(())
     }
 
-    /// Both come to their ends.
+    /// Compares both runs at their ends.
     fn arrive(&self, sample: usize, seen: &mut Seen) -> Result<(), Halted> {
         let (course, tolerances) = (&self.models.course, self.models.tolerances);
         for (name, pair) in &course.outputs {
@@ -400,7 +403,7 @@ impl TwoRuns<'_, '_, '_, '_> {
         Ok(())
     }
 
-    /// The type by which a pair is compared, and both tensors in numbers.
+    /// Returns the type by which a pair of tensors is compared, and the values of both.
     fn pair(
         &self,
         sample: usize,

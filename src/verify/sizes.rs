@@ -1,10 +1,10 @@
-//! Sizes for a run of the whole model, where the file leaves them open: which to try, and in
+//! Sizes for a run of the whole model where the file leaves them open: which to try, and in
 //! which order.
 //!
 //! A file that declares `[N, 3, H, W]` rarely takes every size: a text recognizer squeezes a
-//! height that has become 1, a spectrogram needs a window of samples. What it takes is found by
-//! trying, likely and cheap sizes first; this is the list. Knows what a file declares; neither
-//! the engine nor what is run.
+//! height that has become 1, a spectrogram needs a window of samples. Which sizes it takes is
+//! found by trying, likely and cheap ones first; this module makes the list. Knows what a file
+//! declares; knows neither the engine nor what is run.
 
 use std::collections::BTreeMap;
 
@@ -12,16 +12,17 @@ use crate::onnx::info::AxisSize;
 use crate::verify::along::{Along, FedInput, along, is_open};
 use crate::verify::inputs::elements_at_most;
 
-/// How many assignments are tried at most: a model that takes none of them is not run.
+/// Upper bound on the number of assignments that are tried: a model that takes none of them is
+/// not run.
 pub const MOST_CANDIDATES: usize = 24;
 
 /// The shape of every input, in the order of the inputs.
 pub type Assignment = Vec<Vec<usize>>;
 
-/// The assignments to try, the likely and cheap ones first: a batch of one, and 64 along other
-/// axes (16 of five); then what `declared` suggests, the axes of declared outputs and of
-/// tensors on the way, in the order of the file; then usual sizes of pictures and sequences. One
-/// assignment if nothing is open.
+/// Returns the assignments to try, the likely and cheap ones first: a batch of one, and 64 along
+/// other axes (16 along the spatial axes of inputs with five axes); then what `declared`, the
+/// axes of declared outputs and of tensors on the way in the order of the file, suggests; then
+/// usual sizes of pictures and sequences. Returns a single assignment if nothing is open.
 pub fn first_candidates(inputs: &[FedInput], declared: &[Vec<AxisSize>]) -> Vec<Assignment> {
     let unknowns = Unknowns::new(inputs);
     let mut rounds = vec![Round::default()];
@@ -37,14 +38,16 @@ pub fn first_candidates(inputs: &[FedInput], declared: &[Vec<AxisSize>]) -> Vec<
     distinct(rounds.iter().map(|round| unknowns.assignment(inputs, round)), MOST_CANDIDATES)
 }
 
-/// The likely assignment with a batch of two, as which files are exported that are wrong for one.
+/// Returns the likely assignment with a batch of two: some files are exported with two and wrong
+/// for one.
 pub fn batch_of_two(inputs: &[FedInput]) -> Assignment {
     Unknowns::new(inputs).assignment(inputs, &Round { batch: 2, ..Round::default() })
 }
 
-/// The assignments to try once the model has run at `first`, the smallest ones first: a batch
-/// of two if the model takes one, pictures that are not square, odd sizes. None is larger than
-/// `first`; there are none if nothing is open.
+/// Returns the assignments to try once the model has run at `first`: those with a batch of two,
+/// in case the model takes one, then those with a batch of one, the smallest first within each.
+/// Pictures are not square, and some sizes are odd. None is larger than `first`; there are none
+/// if nothing is open.
 pub fn second_candidates(inputs: &[FedInput], first: &Assignment) -> Vec<Assignment> {
     let unknowns = Unknowns::new(inputs);
     let channels = unknowns.channels(inputs, first).unwrap_or(Round::default().channels);
@@ -68,8 +71,8 @@ pub fn second_candidates(inputs: &[FedInput], first: &Assignment) -> Vec<Assignm
     distinct(of_batch(2).into_iter().chain(of_batch(1)), MOST_CANDIDATES)
 }
 
-/// Heights and widths, and at the same time lengths, of what public models were trained on:
-/// lines of text, patches, pictures.
+/// Heights and widths of what public models were trained on: lines of text, patches, pictures.
+/// Each is tried together with the entry of [`LENGTHS`] at the same place.
 const PICTURES: [(usize, usize); 20] = [
     (32, 100),
     (48, 320),
@@ -93,19 +96,19 @@ const PICTURES: [(usize, usize); 20] = [
     (1024, 1024),
 ];
 
-/// Steps, samples at 8 and 16 kHz, and how long their windows are.
+/// Numbers of steps, of samples at 8 and 16 kHz, and of samples in their windows.
 const LENGTHS: [usize; 20] = [
     256, 512, 100, 16, 128, 320, 1, 8000, 1024, 2, 400, 1000, 16000, 576, 80, 640, 2048, 4000,
     4096, 48000,
 ];
 
-/// Colours, where even their number is open; 64 as any other axis in between.
+/// Numbers of channels where even that is open: colours, or 64 as along any other axis in between.
 const CHANNELS: [usize; 3] = [3, 1, 64];
 
-/// Depths, heights, widths and lengths of a second run. Networks shrink pictures by up to 32 on
-/// the way, so that none is smaller, and some heights and widths are multiples of 32 (and lines
-/// of text are 32 or 48 high). Of smaller ones nothing may be left on the way, and tract computes
-/// addresses beyond a tensor without elements, at which a debug build aborts.
+/// Depths, heights, widths and lengths of a second run. Networks shrink pictures by factors of
+/// up to 32, so no height or width is smaller than that, and some are multiples of 32 (and lines
+/// of text are 32 or 48 high). Of smaller pictures nothing may be left on the way, and tract
+/// computes addresses beyond a tensor without elements, at which a debug build aborts.
 const SMALL: [(usize, usize, usize, usize); 20] = [
     (9, 32, 33, 5),
     (10, 33, 32, 7),
@@ -129,7 +132,7 @@ const SMALL: [(usize, usize, usize, usize); 20] = [
     (15, 320, 480, 16001),
 ];
 
-/// One size for everything that an open axis can be along.
+/// One size for everything that an open axis can run along.
 #[derive(Debug, Clone)]
 struct Round {
     batch: usize,
@@ -141,7 +144,7 @@ struct Round {
 }
 
 impl Default for Round {
-    /// Enough space for a network's strides, and little else.
+    /// Sizes with enough space for a network's strides, and little else.
     fn default() -> Self {
         Round { batch: 1, channels: 64, depth: 16, height: 64, width: 64, length: 64 }
     }
@@ -160,11 +163,11 @@ impl Round {
     }
 }
 
-/// What is common to the open axes of all inputs.
+/// What the open axes of all inputs have in common.
 struct Unknowns<'i> {
-    /// What the axes of a name are along: the first of them decides for all.
+    /// What the axes of each name run along: the first axis of a name decides for all.
     named: BTreeMap<&'i str, Along>,
-    /// Sizes of names that the caller gave.
+    /// Sizes that the caller gave, by names of axes.
     given: BTreeMap<&'i str, usize>,
 }
 
@@ -209,7 +212,7 @@ impl<'i> Unknowns<'i> {
         }
     }
 
-    /// How many channels `assignment` has, where that is open.
+    /// Returns the number of channels in `assignment`, where that is open.
     fn channels(&self, inputs: &[FedInput], assignment: &Assignment) -> Option<usize> {
         let sizes = inputs.iter().zip(assignment).enumerate();
         let mut open = sizes.flat_map(|(which, (input, shape))| {
@@ -223,10 +226,11 @@ impl<'i> Unknowns<'i> {
     }
 }
 
-/// What the numbers in `declared` suggest: an exporter that was shown one picture may have left
-/// its sizes, halved by a first stride, or the number of steps that a line of text became.
+/// Returns the sizes that the numbers in `declared` suggest: an exporter that was shown one
+/// picture may have left its sizes, halved by a first stride, or the number of steps that a line
+/// of text became.
 fn suggested(inputs: &[FedInput], declared: &[Vec<AxisSize>]) -> Vec<Round> {
-    /// More than this many ideas of one kind are not followed.
+    /// Upper bound on the number of suggestions of one kind.
     const MOST: usize = 3;
     let number = |size: &AxisSize| match size {
         AxisSize::Fixed(size) => usize::try_from(*size).ok().filter(|&size| size > 1),

@@ -1,6 +1,5 @@
-//! What is in the engine at a time of one slice of a model: all of it, or, if it begins with a
-//! large convolution, some of its output channels, so that a run takes no more with a larger
-//! kernel.
+//! What is in the engine at a time of one slice of a model: all of it or, if it begins with a large
+//! convolution, some of its output channels, so that a run takes no more with a larger kernel.
 //!
 //! Knows nodes and constants; runs nothing.
 
@@ -15,33 +14,33 @@ use crate::onnx::write;
 use crate::verify::pieces::CutNode;
 use crate::verify::stages::ChannelDemand;
 
-/// Nodes, what they read that is stored, and what they make that is wanted.
+/// Nodes, the stored tensors that they read, and the names of what they make that is wanted.
 #[derive(Debug, Clone)]
 pub struct SliceModel {
-    /// In order.
+    /// The nodes, in order.
     pub nodes: Vec<NodeProto>,
     /// Stored tensors that they read.
     pub constants: Vec<Constant>,
-    /// Names of what they make.
+    /// Names of the tensors that they make and that are wanted.
     pub outputs: Vec<String>,
-    /// The operator set.
+    /// The version of the operator set.
     pub opset: i64,
 }
 
-/// A large convolution as several, and what joins what they make.
+/// A slice whose first convolution is cut into several.
 #[derive(Debug)]
 pub struct InRows {
-    /// Each makes one tensor.
+    /// The pieces of the convolution, each of which makes one tensor.
     pub rows: Vec<SliceModel>,
-    /// Reads these, and what the slice reads.
+    /// What joins these tensors, and the rest of the slice.
     pub joined: SliceModel,
     /// What the convolution's input must be like.
     pub demand: ChannelDemand,
 }
 
 impl SliceModel {
-    /// With its first node cut into convolutions of at most `most` numbers, or one row each; `None`
-    /// if that is anything but one convolution of more.
+    /// Returns the slice with its first node cut into convolutions of at most `most` weights, or of
+    /// one row each; `None` if that node is no convolution of more, or if a new name is taken.
     pub fn in_rows(&self, most: usize) -> Option<InRows> {
         let (node, others) = self.nodes.split_first()?;
         let constant = |name: &str| self.constants.iter().find(|own| own.name() == name);
@@ -75,13 +74,13 @@ impl SliceModel {
         Some(InRows { rows, joined, demand: cut.demand()? })
     }
 
-    /// Bytes of its constants.
+    /// Returns the number of bytes of its constants.
     pub fn weights(&self) -> usize {
         let each = self.constants.iter().map(|weight| weight.header.raw_data().len());
         each.fold(0, usize::saturating_add)
     }
 
-    /// For the engine; `storage` has side files that nodes refer to.
+    /// Returns the model as the engine takes it; `storage` has the side files to which nodes refer.
     pub fn source(self, storage: Storage, limits: Limits) -> Source {
         let outputs: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
         let model = write::model(self.opset, Vec::new(), self.nodes, Vec::new(), &outputs);

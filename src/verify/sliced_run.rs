@@ -1,8 +1,8 @@
-//! A model that is run slice by slice.
+//! Runs a model slice by slice.
 //!
-//! What the slices give together is what the model gives in one piece: each gets the
-//! tensors that those before it made. Only one of them is in the engine at a time, only
-//! its weights are read then, and the engine never sees more nodes than it handles well.
+//! Together the slices give what the model gives in one piece: each one reads the tensors that
+//! earlier slices made. Only one slice is in the engine at a time, only its weights are read
+//! then, and the engine never sees more nodes than it handles well.
 //!
 //! Knows the engine; where slices end is decided in [`slices`].
 
@@ -26,52 +26,52 @@ use crate::verify::float_types::FloatTypes;
 use crate::verify::slice_model::{InRows, SliceModel};
 use crate::verify::slices::{self, Slice, SliceLimits, SlicedStretch, Stretch};
 
-/// What the engine gets at a time. It takes a while to begin, and compares each node with
-/// those before it.
+/// Limits of what the engine gets at a time. It takes a while to start, which is against small
+/// slices, and compares each node with those before it, which is against large ones.
 pub const SLICE_LIMITS: SliceLimits = SliceLimits { nodes: 64, bytes: 2 << 20 };
 
-/// So many pieces of a large convolution are run side by side. With the other model that is one
-/// more than two processors need, which the shorter of both models leaves to the longer one; more
-/// would take more memory.
+/// Number of pieces of a large convolution that run in parallel. Together with the other model's
+/// run that is one task more than two processors need; once the shorter run is through, its
+/// processor serves the longer one. More pieces would take more memory.
 const ROWS_AT_A_TIME: usize = 2;
 
-/// Why a run did not come to its end.
+/// Reasons why a run stopped before its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Stopped {
     /// An entry cannot be decoded.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// The engine could not run it.
+    /// The engine could not run a slice.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
 
-/// One way through a model, and how far it came.
+/// A run of one model, as far as it has come.
 #[derive(Debug, Clone)]
 pub struct SlicedRun<'w, 'm> {
     /// The model's graphs, the main one first; its functions are inlined.
     graphs: &'w [Graph<'m>],
     graph: &'w Graph<'m>,
-    /// Per sample the tensors that live between two slices.
+    /// Per sample, the tensors that live between two slices.
     samples: Vec<LiveTensors>,
-    /// Where bridges may lead, and must.
+    /// The nodes over which bridges may lead, and must.
     bridges: &'w Bridges,
-    /// The types of its tensors.
+    /// The float types of the model's tensors.
     types: &'w FloatTypes,
-    /// What the file declares of tensors; only bridges ask.
+    /// What the file declares of tensors; only bridges ask for it.
     declared: OnceLock<Declarations>,
-    /// Those over which one led, and why.
+    /// The nodes over which a bridge led, and why.
     pub bridged: BTreeMap<NodeId, EngineError>,
-    /// Bytes of the tensors of all slices that were run, whether they came to their end or not.
+    /// Bytes of the tensors of all slices that were run, whether or not they came to their end.
     pub spent: usize,
 }
 
 /// Nodes over which bridges lead.
 #[derive(Debug, Clone, Default)]
 pub struct Bridges {
-    /// Where they may: the other model has the node too.
+    /// Nodes over which a bridge may lead: the other model has them too.
     pub allowed: HashSet<NodeId>,
-    /// Where they must: the other model's run has one there.
+    /// Nodes over which a bridge must lead: the other model's run has one there.
     pub wanted: HashSet<NodeId>,
 }
 
@@ -79,11 +79,11 @@ pub struct Bridges {
 type LiveTensors = HashMap<ValueId, EngineTensor>;
 
 impl<'w, 'm> SlicedRun<'w, 'm> {
-    /// A run of the main graph that begins with `samples`, whose tensors are called `inputs`.
+    /// Starts a run of the main graph with `samples`, whose tensors have the names `inputs`.
     /// Where the engine fails at a node that may be bridged, a bridge leads over it.
     ///
     /// # Errors
-    /// If there is no graph.
+    /// Returns an error if there is no graph.
     pub fn of(
         graphs: &'w [Graph<'m>],
         types: &'w FloatTypes,
@@ -102,10 +102,12 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         Ok(SlicedRun { graphs, graph, samples, bridges, types, declared, bridged, spent })
     }
 
-    /// What the whole model makes of each sample, cut like that.
+    /// Runs the whole model, cut into slices of at most `most`, and returns its outputs for each
+    /// sample.
     ///
     /// # Errors
-    /// If an entry cannot be decoded, or the engine cannot run it or needs too much.
+    /// Returns an error if an entry cannot be decoded, or if the engine cannot run a slice or
+    /// needs more than `limits` allow.
     #[cfg(feature = "unstable")]
     pub fn outputs(
         mut self,
@@ -127,17 +129,18 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         self.graph
     }
 
-    /// Runs one stretch for all samples; `limits` are those of this run, of which tensors
-    /// that wait in it take their part.
+    /// Runs one stretch for all samples within `limits`, which include the tensors that wait
+    /// between slices.
     ///
     /// # Errors
-    /// If an entry cannot be decoded, or the engine cannot run it or needs too much.
+    /// Returns an error if an entry cannot be decoded, or if the engine cannot run a slice or
+    /// needs more than `limits` allow.
     pub fn pass(&mut self, stretch: &SlicedStretch, limits: Limits) -> Result<(), Stopped> {
         stretch.slices.iter().try_for_each(|slice| self.pass_or_bridge(slice, limits))
     }
 
-    /// Takes all samples through a slice: in one piece, or, if the engine cannot, node by node
-    /// and over those that it cannot run.
+    /// Takes all samples through a slice: in one piece or, if the engine cannot run it so, node
+    /// by node, with bridges over the nodes that it cannot run.
     fn pass_or_bridge(&mut self, slice: &Slice, limits: Limits) -> Result<(), Stopped> {
         let why_not = |&id: &NodeId| {
             let is_wanted = self.bridges.wanted.contains(&id);
@@ -168,7 +171,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         singles.try_for_each(|slice| self.pass_or_bridge(slice, limits))
     }
 
-    /// Goes on behind a node with tensors that stand for what it makes.
+    /// Puts tensors in the place of what a node would make, so that the run goes on behind it.
     fn bridge(
         &mut self,
         id: NodeId,
@@ -194,10 +197,10 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         Ok(())
     }
 
-    /// The tensor `id` of one sample, which the stretch before wanted.
+    /// Returns the tensor `id` of one sample, which the last stretch must have wanted.
     ///
     /// # Errors
-    /// If nothing made it.
+    /// Returns an error if nothing made it.
     pub fn tensor(&self, sample: usize, id: ValueId) -> Result<EngineTensor, EngineError> {
         let tensors = self.samples.get(sample);
         let tensor = tensors.and_then(|tensors| tensors.get(&id)).cloned();
@@ -206,19 +209,19 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         })
     }
 
-    /// Goes on with `tensor` as `id` in one sample.
+    /// Sets `id` to `tensor` in one sample; the run goes on from that.
     pub fn put(&mut self, sample: usize, id: ValueId, tensor: EngineTensor) {
         self.samples.get_mut(sample).map(|tensors| tensors.insert(id, tensor));
     }
 
-    /// Forgets what nobody wants behind a stretch.
+    /// Drops the tensors `ids`, which nobody wants behind a stretch.
     pub fn forget(&mut self, ids: &[ValueId]) {
         for tensors in &mut self.samples {
             ids.iter().for_each(|id| drop(tensors.remove(id)));
         }
     }
 
-    /// Bytes of the tensors that wait.
+    /// Returns the number of bytes of the tensors that wait between slices.
     pub fn bytes(&self) -> usize {
         bytes(self.samples.iter().flat_map(LiveTensors::values))
     }
@@ -227,7 +230,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
     fn pass_slice(&mut self, slice: &Slice, limits: Limits) -> Result<(), Stopped> {
         let model = self.model(slice)?;
         let most = SLICE_LIMITS.bytes.checked_div(size_of::<f32>()).unwrap_or(SLICE_LIMITS.bytes);
-        // Nothing is put or forgotten before all samples are through: if the engine fails at
+        // No tensor is added or dropped before all samples are through: if the engine fails at
         // one, all of them go node by node.
         let all_made = match model.in_rows(most) {
             Some(rows) => self.made_in_rows(slice, &rows, limits)?,
@@ -240,7 +243,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         Ok(())
     }
 
-    /// What a slice makes of each sample.
+    /// Runs a slice and returns its outputs for each sample.
     fn made(
         &mut self,
         slice: &Slice,
@@ -273,8 +276,8 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         Ok(all_made)
     }
 
-    /// What a slice that begins with a large convolution makes of each sample, some of its channels
-    /// at a time.
+    /// Runs a slice that begins with a large convolution, some of its output channels at a time,
+    /// and returns its outputs for each sample.
     fn made_in_rows(
         &mut self,
         slice: &Slice,
@@ -315,7 +318,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         Ok(all_made)
     }
 
-    /// What a slice reads of one sample.
+    /// Returns the tensors of one sample that a slice reads, with their names.
     fn inputs(
         &self,
         sample: usize,
@@ -328,7 +331,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
         inputs.collect()
     }
 
-    /// A slice as a model of its own.
+    /// Returns a slice as a model of its own.
     fn model(&self, slice: &Slice) -> Result<SliceModel, Stopped> {
         let graph = self.graph;
         let (mut nodes, mut constants) = (Vec::new(), Vec::new());
@@ -338,7 +341,7 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
                     constants.push(widened::tensor(tensor, &graph.model.storage)?.into())
                 }
                 (None, Some(node)) => nodes.extend(dialect::nodes(self.graphs, graph, node)?),
-                // The engine does not know sparse tensors, and misses it.
+                // The engine does not know sparse tensors, and reports this one as missing.
                 (None, None) => {}
             }
         }
@@ -357,8 +360,8 @@ impl<'w, 'm> SlicedRun<'w, 'm> {
     }
 }
 
-/// Whether there is room for what so many slices like this take `at_a_time`, whose `inputs` are
-/// among what is `live`.
+/// Checks that `limits` have room for `at_a_time` slices like `stage` at once, whose `inputs`
+/// are among the `live` bytes.
 fn check_fit(
     stage: &LoadedSlice,
     at_a_time: usize,
@@ -366,7 +369,7 @@ fn check_fit(
     live: usize,
     limits: Limits,
 ) -> Result<(), EngineError> {
-    // The slice counts its inputs too.
+    // `stage.bytes` includes its inputs.
     let inputs = bytes(inputs.iter().map(|(_, tensor)| tensor));
     let own = stage.bytes.saturating_sub(inputs).saturating_mul(at_a_time);
     let bytes = own.saturating_add(live.max(inputs));

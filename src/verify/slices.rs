@@ -1,5 +1,5 @@
-//! Nodes of a graph in consecutive slices, to be run one after the other: what each one
-//! reads, makes, and leaves to those behind it.
+//! Cuts the nodes of a graph into consecutive slices, to be run one after the other: what each
+//! one reads, makes, and leaves to those behind it.
 //!
 //! Knows the format; knows no engine, and not what becomes of a slice.
 
@@ -15,59 +15,59 @@ use crate::onnx::node::Node;
 use crate::onnx::proto::TensorProto;
 use crate::onnx::tensor::{self, Initializer};
 
-/// What one slice may hold; a single node may have more.
+/// Limits of one slice; a single node may exceed them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SliceLimits {
-    /// Nodes.
+    /// Number of nodes.
     pub nodes: usize,
-    /// Bytes of the constants that they read.
+    /// Bytes of the constants that the nodes read.
     pub bytes: usize,
 }
 
-/// Nodes that run without a stop, and what somebody wants to see at its end.
+/// Nodes that run without a stop, and the tensors that are wanted at its end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stretch {
-    /// In an order in which they can run; constants that nodes make are not among them.
+    /// The nodes in an order in which they can run, without those that hold constants.
     pub nodes: Vec<NodeId>,
-    /// Tensors of this or an earlier stretch, graph inputs and constants.
+    /// Wanted tensors of this or an earlier stretch, graph inputs and constants.
     pub wanted: Vec<ValueId>,
 }
 
-/// A stretch in slices.
+/// A stretch, cut into slices.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SlicedStretch {
-    /// In order.
+    /// The slices, in order.
     pub slices: Vec<Slice>,
-    /// What nobody wants any more behind it.
+    /// Wanted tensors that nobody needs behind the stretch.
     pub last_wanted: Vec<ValueId>,
 }
 
 /// Consecutive nodes of a graph.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slice {
-    /// In order. Constant nodes are not among them.
+    /// The nodes, in order, without those that hold constants.
     pub nodes: Vec<NodeId>,
-    /// Constants that they read, or that are outputs.
+    /// Constants that they read, or that are wanted.
     pub constants: Vec<ValueId>,
-    /// What else they read and do not make.
+    /// Other tensors that they read and do not make.
     pub inputs: Vec<ValueId>,
-    /// What they make for later slices, or for who wants it.
+    /// Tensors that they make for later slices, or that are wanted.
     pub outputs: Vec<ValueId>,
-    /// Those of the inputs that nobody wants behind this slice.
+    /// The inputs that nobody needs behind this slice.
     pub last_read: Vec<ValueId>,
 }
 
-/// The nodes of `graph` that a graph output needs, in order, without those that hold
+/// Returns the nodes of `graph` that a graph output needs, in order, without those that hold
 /// constants.
 pub fn live_nodes(graph: &Graph) -> Vec<NodeId> {
     let live = graph.nodes().filter(|&(id, node)| graph.is_live(id) && !makes_constant(node));
     live.map(|(id, _)| id).collect()
 }
 
-/// Cuts the stretches of `graph`, which run one after the other.
+/// Cuts the stretches of `graph`, which run one after the other, into slices of at most `most`.
 ///
 /// # Errors
-/// If a constant cannot be decoded.
+/// Returns an error if a constant cannot be decoded.
 pub fn cut(
     graph: &Graph,
     stretches: &[Stretch],
@@ -76,13 +76,13 @@ pub fn cut(
     let grouped = stretches.iter().map(|stretch| grouped(graph, &stretch.nodes, most));
     let mut grouped = grouped.collect::<Result<Vec<_>, _>>()?;
     for (slices, stretch) in grouped.iter_mut().zip(stretches) {
-        // Constants that somebody wants come with the last slice.
+        // Wanted constants come with the last slice.
         if slices.is_empty() && stretch.wanted.iter().any(|&id| is_constant(graph, id)) {
             slices.push(Slice::default());
         }
     }
-    // Per tensor the slice that makes it, and the last time that it is needed: one moment per
-    // slice, and one for the end of each stretch.
+    // Per tensor, the moment at which it is made, and the last one at which it is needed: there
+    // is one moment per slice, and one for the end of each stretch.
     let (mut made, mut needed) = (HashMap::new(), HashMap::new());
     let mut moment = 0usize;
     for (slices, stretch) in grouped.iter().zip(stretches) {
@@ -127,7 +127,7 @@ pub fn cut(
     Ok(sliced)
 }
 
-/// The nodes of each slice.
+/// Groups nodes into slices.
 fn grouped(graph: &Graph, nodes: &[NodeId], most: SliceLimits) -> Result<Vec<Slice>, Invalid> {
     let mut slices = Vec::new();
     let mut slice = Slice::default();
@@ -154,11 +154,11 @@ fn grouped(graph: &Graph, nodes: &[NodeId], most: SliceLimits) -> Result<Vec<Sli
     Ok(slices)
 }
 
-/// The constant `id` with its data in the message; `None` if a node makes it that does not
-/// hold it as one tensor, or if it is stored sparsely.
+/// Returns the constant `id` with its data in the message; `None` if it is made by a node that
+/// does not hold it as one tensor, or if it is stored sparsely.
 ///
 /// # Errors
-/// If it cannot be decoded, or its data is missing.
+/// Returns an error if the constant cannot be decoded, or its data is missing.
 pub fn tensor(graph: &Graph, id: ValueId) -> Result<Option<TensorProto>, Invalid> {
     let value = graph.value(id);
     let stored = match (graph.initializer(id)?, value.producer) {
@@ -173,7 +173,7 @@ pub fn tensor(graph: &Graph, id: ValueId) -> Result<Option<TensorProto>, Invalid
     Ok(Some(TensorProto { name: Some(value.name.to_owned()), ..inlined }))
 }
 
-/// Whether an initializer or a Constant node holds it.
+/// Returns whether an initializer or a Constant node holds `id`.
 pub fn is_constant(graph: &Graph, id: ValueId) -> bool {
     let value = graph.value(id);
     let producer = value.producer.map(|producer| graph.node(producer));
@@ -192,7 +192,7 @@ fn outputs(graph: &Graph, node: NodeId) -> impl Iterator<Item = ValueId> {
     graph.node(node).outputs.iter().flatten().copied()
 }
 
-/// Each of them once, in order.
+/// Returns each id once, in order.
 fn unique(ids: impl Iterator<Item = ValueId>) -> Vec<ValueId> {
     let mut seen = HashSet::new();
     ids.filter(|&id| seen.insert(id)).collect()

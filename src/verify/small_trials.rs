@@ -1,10 +1,10 @@
-//! The smallest trials that show all: where sizes are free, those at which every border case of
-//! the old nodes occurs, with every remainder of their strides, and the smallest that there are;
-//! batches of one and two.
+//! Chooses the smallest trials that show everything. Where sizes are free, these are sizes at
+//! which every border case of the old nodes occurs, with every remainder of their strides, and
+//! the smallest sizes that there are; with batches of one and two.
 //!
-//! Which sizes fit together is found by trying shape rules on numbers: no operator is named here.
+//! Which sizes fit together is found by applying shape rules to numbers: no operator is named here.
 //!
-//! Knows the old nodes and what is claimed of sizes; nothing of the new nodes.
+//! Knows the old nodes and what is claimed of sizes; of the new nodes only how far they look.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -19,26 +19,29 @@ use crate::verify::cone::{Cone, Trial};
 use crate::verify::cone_shapes::{ConeShapes, NodeOperands};
 use crate::verify::original::Original;
 
-/// Larger windows than those of any network; sizes are not looked for beyond.
+/// Largest size that is tried along an axis: larger than the windows of any network.
 const MOST_SIZE: usize = 4096;
 
-/// Where the sizes of a root have to differ to be told apart: larger than any window, and a whole
-/// number of blocks of many sizes.
+/// Two sizes of a root's axis by which the axes that follow it are told from those that do not:
+/// larger than any window, and multiples of many block sizes.
 const PROBES: [i64; 2] = [64 * 315, 128 * 315];
 
-/// So many larger outputs are tried where the sizes of several roots have to fit together.
+/// Upper bound on the number of successive output sizes that are tried where the sizes of
+/// several roots have to fit together.
 const MOST_STEPS: i64 = 64;
 
-/// Tensors of which one is looked for whose axes are apart: views stand at the end.
+/// Upper bound on the number of tensors, from the output backwards, that are searched for one
+/// that keeps the free axes apart: views stand at the end.
 const MOST_TARGETS: usize = 64;
 
-/// Strides have more remainders only where images are cut into patches.
+/// Upper bound on the number of trials: strides have more remainders only where images are cut
+/// into patches.
 const MOST_TRIALS: usize = 32;
 
-/// Ranks that are tried where nothing tells.
+/// Ranks that are tried where nothing tells the rank.
 const RANKS: std::ops::RangeInclusive<usize> = 1..=6;
 
-/// So many combinations of them are tried.
+/// Upper bound on the number of combinations of ranks that are tried.
 const MOST_RANKS: usize = 64;
 
 /// One axis of a root whose size is free, and the axis of the output that follows it.
@@ -47,52 +50,54 @@ struct FreeAxis {
     root: usize,
     axis: usize,
     follows: usize,
-    /// What sizes from 1 on make there, as far as somebody asked.
+    /// What the sizes 1, 2, … make of the axis that follows, as far as they were asked for.
     made: RefCell<Vec<MadeSize>>,
 }
 
-/// What one size of an axis makes.
+/// What one size of a free axis makes.
 #[derive(Debug, Clone, Copy)]
 struct MadeSize {
-    /// The size of the output, if that is known.
+    /// The size of the axis that follows, if known.
     output: Option<i64>,
-    /// Whether what is claimed is right for it, and all tensors have elements.
+    /// Whether the claim covers this size, the nodes accept it, and all tensors have elements.
     is_valid: bool,
 }
 
-/// The axis that the batch runs along, wherever it is free.
+/// The batch axis, wherever it is free.
 pub const BATCH: usize = 0;
 
 /// Roots whose free axes have no size yet, and these axes.
 struct OpenRoots {
-    /// The tensor whose axes follow them.
+    /// The tensor whose axes follow the free ones.
     at: ValueId,
     dims: Vec<Dims>,
     free: Vec<FreeAxis>,
 }
 
-/// Per free axis, sizes to choose from.
+/// Per free axis, the sizes to choose from.
 type Choices = Vec<Vec<i64>>;
 
 /// Chooses the trials of one cone.
 pub struct Chooser<'c, 'r, 'g, 'm> {
     /// The graph of the cone.
     pub original: &'c Original<'r, 'g, 'm>,
-    /// What is to be tried.
+    /// The cone that is to be tried.
     pub cone: &'c Cone,
-    /// What it is claimed to be right for.
+    /// The conditions under which the claim is right.
     pub valid: &'c Validity,
     /// Borders that are taken for filled.
     pub borders: &'c [FilledBorder],
-    /// How many outputs of the new nodes may depend on what lies beyond a border.
+    /// Number of outputs of the new nodes that may depend on what lies beyond a border.
     pub new_borders: i64,
 }
 
 impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
-    /// `None` if there are no small sizes at which the claim holds.
+    /// Chooses trials of small sizes. Returns `None` if there are no small sizes at which the
+    /// claim holds.
     ///
     /// # Errors
-    /// If no ranks of the roots fit the nodes.
+    /// Returns an error if no ranks of the roots fit the nodes, or if too many combinations of
+    /// ranks do.
     pub fn small(&self) -> Result<Option<Vec<Trial>>, Unproved> {
         let mut trials = Vec::new();
         for known in self.known_roots()? {
@@ -104,8 +109,8 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         Ok(Some(trials))
     }
 
-    /// What is known of the roots: by what made them, else by what reads them. Where the
-    /// rank is not known, all that the nodes allow.
+    /// Returns what is known of the dimensions of all roots, from what made them or else from what
+    /// reads them. Where a rank is unknown, there is an entry for each rank that the nodes allow.
     fn known_roots(&self) -> Result<Vec<Vec<Dims>>, Unproved> {
         let mut all: Vec<Vec<Dims>> = vec![Vec::new()];
         for &root in &self.cone.roots {
@@ -121,7 +126,7 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
                 });
                 more.collect::<Vec<_>>()
             };
-            // Of n tensors there would be 6ⁿ combinations.
+            // Filtered root by root, since n tensors would have 6ⁿ combinations.
             let fits = |known: &Vec<Dims>| self.forward(known).is_consistent(self.cone);
             all = all.iter().flat_map(with).filter(fits).collect();
             if all.len() > MOST_RANKS {
@@ -132,17 +137,18 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         if all.is_empty() { Err(Unproved::NoSizes) } else { Ok(all) }
     }
 
-    /// Takes the dimensions of all roots through the nodes.
+    /// Propagates the dimensions of all roots through the nodes.
     fn forward(&self, roots: &[Dims]) -> ConeShapes<'c, 'r, 'g, 'm> {
         ConeShapes::forward(self.original, self.cone, self.borders, roots)
     }
 
-    /// Trials for roots of which so much is `known`; `None` if no small sizes fit together.
+    /// Returns trials for roots with these `known` dimensions; `None` if no small sizes fit
+    /// together.
     fn small_of(&self, known: &[Dims]) -> Option<Vec<Trial>> {
         let open = self.followed_apart(known)?;
         let least = |borders: i64| borders.saturating_add(1).max(2);
         let old_borders = self.outputs_at_borders(&open)?;
-        // Sizes for which it is right may be smaller than what the new nodes look at.
+        // The claim may hold only for sizes that are smaller than what the new nodes look at.
         let large = self.choices(&open, least(old_borders.max(self.new_borders)));
         let large = large.or_else(|| self.choices(&open, least(old_borders)))?;
         let smallest = self.choices(&open, 1)?;
@@ -168,8 +174,8 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         Some(trials)
     }
 
-    /// Sizes at which the output has at least `least` elements along the first axis that is
-    /// free, one more along the next, and so on: so exchanged axes show.
+    /// Returns sizes at which the output has at least `least` elements along the first axis that
+    /// is free, one more along the next, and so on, so that exchanged axes show.
     fn choices(&self, open: &OpenRoots, least: i64) -> Option<Choices> {
         let mut followed: Vec<usize> = Vec::new();
         let spatial = || open.free.iter().filter(|free| !self.is_batch(free));
@@ -196,16 +202,16 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         open.free.iter().map(choice).collect()
     }
 
-    /// Whether it is the batch: the first axis, unless a node puts that elsewhere.
+    /// Returns whether an axis is the batch: the first axis, unless a node moves that elsewhere.
     fn is_batch(&self, free: &FreeAxis) -> bool {
         let moves = |id: &NodeId| roles::moves_first_axis(self.original.graph.node(*id));
         free.axis == BATCH && !self.cone.nodes.iter().any(moves)
     }
 
-    /// Sizes along a free axis that make `output` elements along the one that follows it.
+    /// Returns the sizes of a free axis that make `output` elements along the axis that follows it.
     fn sizes(&self, open: &OpenRoots, free: &FreeAxis, output: i64) -> Vec<i64> {
         let mut made = free.made.borrow_mut();
-        // What it makes grows with it.
+        // The output grows with the size.
         let is_short =
             |made: &[MadeSize]| made.last().is_none_or(|last| last.output <= Some(output));
         while is_short(&made) && made.len() < MOST_SIZE {
@@ -223,7 +229,8 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         (1..).zip(made.iter()).filter(|(_, made)| fits(made)).map(|(size, _)| size).collect()
     }
 
-    /// A trial of these dimensions, all of which are known.
+    /// Returns the trial of these dimensions, all of which are known; `None` if the nodes or the
+    /// claim do not allow them.
     fn trial(&self, shapes: &[Dims]) -> Option<Trial> {
         let known = self.forward(shapes);
         let is_possible = known.dims.contains_key(&self.cone.output)
@@ -240,8 +247,9 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         Some(Trial { shapes, measured: Vec::new() })
     }
 
-    /// The free axes as the output follows them; or, if two of one root are one axis of that,
-    /// as the last tensor before does of which they are two.
+    /// Returns the free axes as the output follows them. If two free axes of one root become one
+    /// axis of the output, returns them as the last tensor before it follows them that keeps
+    /// them apart.
     fn followed_apart(&self, known: &[Dims]) -> Option<OpenRoots> {
         let of_nodes = self.cone.nodes.iter().rev();
         let made = of_nodes.filter_map(|&id| self.original.graph.node(id).output());
@@ -256,8 +264,8 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         open.find(are_apart)
     }
 
-    /// Which axes of the roots are free, as the tensor `at` follows them, and the sizes of the
-    /// others.
+    /// Returns which axes of the roots are free, by the axes of the tensor `at` that follow
+    /// them, and the sizes of all other axes; `None` if one of these is unknown.
     fn open_roots(&self, known: &[Dims], at: ValueId) -> Option<OpenRoots> {
         let mut open = OpenRoots { at, dims: known.to_vec(), free: Vec::new() };
         for (root, dims) in known.iter().enumerate() {
@@ -286,7 +294,7 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         Some(open)
     }
 
-    /// The only size of a root along an axis for which the claim is right, if it names one.
+    /// Returns the only size of a root along an axis for which the claim is right, if it names one.
     fn only_size(&self, root: usize, axis: usize) -> Option<i64> {
         let root = *self.cone.roots.get(root)?;
         self.valid.conditions().iter().find_map(|condition| match condition.property {
@@ -297,8 +305,8 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         })
     }
 
-    /// A size that fits a bound axis because `at` has it: what is added to that may have one
-    /// channel or as many.
+    /// Returns a size of the tensor `at`, or 1, that fits a bound axis of a root: an addend may
+    /// have one channel or as many as the sum.
     fn as_made(&self, known: &[Dims], at: ValueId, root: usize, axis: usize) -> Option<i64> {
         let made = self.forward(known).dims.get(&at)?.clone();
         let fits = |size: &i64| {
@@ -316,8 +324,8 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         known
     }
 
-    /// The axis of the output whose size follows that of a root's axis; `None` if that is
-    /// bound.
+    /// Returns the axis of the tensor `at` whose size follows that of a root's axis; `None` if
+    /// the latter is bound.
     fn follows(&self, known: &[Dims], at: ValueId, root: usize, axis: usize) -> Option<usize> {
         // What is known of the other roots need not hold for another size of this one.
         let of_root = |(index, dims): (usize, &Dims)| {
@@ -330,8 +338,8 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         Some(moved.find(|(_, (a, b))| a.is_some() && b.is_some() && a != b)?.0)
     }
 
-    /// The dimensions of the tensor `at` at a size that is larger than all windows, whatever the
-    /// claim says of sizes.
+    /// Returns the dimensions of the tensor `at` if a root's axis has this `size`, whatever the
+    /// claim says of sizes; `None` if the nodes do not accept it.
     fn dims_at(
         &self,
         known: &[Dims],
@@ -344,8 +352,8 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         shapes.is_consistent(self.cone).then(|| output.clone())
     }
 
-    /// The size that the nodes demand along a bound axis: where another one that is given
-    /// meets what they demand.
+    /// Returns the size that the nodes demand along a bound axis: it is found where another
+    /// size, given to that axis, meets what they demand.
     fn demanded(&self, known: &[Dims], root: usize, axis: usize) -> Option<i64> {
         let given = PROBES.first().copied();
         let shapes = self.forward(&Self::with_size(known, root, axis, given));
@@ -362,7 +370,8 @@ impl<'c, 'r, 'g, 'm> Chooser<'c, 'r, 'g, 'm> {
         })
     }
 
-    /// How many outputs along an axis lie at a border, at most; `None` if beyond all reason.
+    /// Returns the largest number of outputs along an axis that lie at a border; `None` if that
+    /// is not below [`MOST_SIZE`].
     fn outputs_at_borders(&self, open: &OpenRoots) -> Option<i64> {
         let probed = |size: i64| {
             let mut dims = open.dims.clone();

@@ -1,4 +1,4 @@
-//! The nodes of a side, some at a time: so few that what they read fits a budget.
+//! Cuts the nodes of a side into stages, of so few nodes each that what they read fits a budget.
 //!
 //! Knows names and how much stands behind them; runs nothing.
 
@@ -8,33 +8,33 @@ use crate::engine::{Constant, EngineError};
 use crate::onnx::node::from_front;
 use crate::onnx::proto::NodeProto;
 
-/// A node, and what is to be known of it.
+/// A node, and what has to be known of it to put it into a stage.
 #[derive(Debug)]
 pub struct WeighedNode {
     /// The node.
     pub node: NodeProto,
-    /// How many numbers the engine takes for what it makes, about.
+    /// Approximate count of numbers that its outputs take in the engine.
     pub numbers: usize,
-    /// What has to be seen before it runs.
+    /// What must hold before it runs.
     pub demand: Option<ChannelDemand>,
 }
 
-/// A tensor, and how many channels it must have.
+/// A tensor, and the number of channels that it must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelDemand {
-    /// The tensor.
+    /// The name of the tensor.
     pub tensor: String,
-    /// Its channels.
+    /// The number of channels.
     pub channels: usize,
-    /// The axis that these lie on, counted from the end if that is below zero.
+    /// The channel axis, counted from the end if negative.
     pub axis: i64,
 }
 
 impl ChannelDemand {
-    /// Whether its tensor, of this shape if it is there, has them.
+    /// Checks that the tensor, which has this shape if it is there, has these channels.
     ///
     /// # Errors
-    /// If it has not.
+    /// Returns an error if it does not have them, or is not there.
     pub fn check(&self, shape: Option<&[usize]>) -> Result<(), EngineError> {
         let size = |shape: &[usize]| shape.get(from_front(self.axis, shape.len())?).copied();
         if shape.and_then(size) == Some(self.channels) {
@@ -47,26 +47,26 @@ impl ChannelDemand {
     }
 }
 
-/// Nodes that are in the engine at a time, in their order.
+/// Nodes that are in the engine at a time.
 #[derive(Debug, Default)]
 pub struct ProofStage {
-    /// They.
+    /// The nodes, in their order.
     pub nodes: Vec<NodeProto>,
     /// Constants that they read.
     pub constants: Vec<Constant>,
-    /// Tensors of stages before it that they read.
+    /// Tensors that they read and that are fed or made by earlier stages.
     pub inputs: Vec<String>,
-    /// What must be so of these.
+    /// What must hold for these tensors.
     pub demands: Vec<ChannelDemand>,
-    /// Tensors that they make and somebody else wants.
+    /// Tensors that they make and that a later stage or the caller wants.
     pub outputs: Vec<String>,
-    /// Tensors that nobody reads behind this stage, of those that were made before it or by it.
+    /// Tensors, made by this stage or before it, that nobody reads behind it.
     pub last_read: Vec<String>,
 }
 
-/// Cuts `nodes` where they and their constants would have more than `most` numbers together;
-/// a stage has one node at least. A tensor of which something is demanded is made by a stage
-/// before, what is `wanted` becomes an output.
+/// Cuts `nodes` where they and their constants would have more than `most` numbers together; a
+/// stage has at least one node. A tensor of which something is demanded is made by an earlier
+/// stage, and what is `wanted` becomes an output.
 pub fn cut(
     nodes: Vec<WeighedNode>,
     constants: &HashMap<String, Constant>,
@@ -108,7 +108,7 @@ pub fn cut(
     stages
 }
 
-/// Says what goes from stage to stage.
+/// Determines what goes from stage to stage.
 fn connect(
     stages: &mut [ProofStage],
     constants: &HashMap<String, Constant>,

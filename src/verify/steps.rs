@@ -1,9 +1,9 @@
-//! Whether what a step made may differ: an element only where the operand, on the old side,
-//! lies within its own tolerance of the value at which it jumps; an index only where the
-//! values behind both indices are equal within tolerance.
+//! Decides whether the results of a step may differ: an element only where the operand, on the
+//! old side, lies within its own tolerance of a value at which the step jumps; an index only
+//! where the values behind both indices are equal within tolerance.
 //!
-//! Knows single nodes and their tensors. Of steps that are not named here, what differs
-//! follows from operands that agree, because both models have the same node.
+//! Knows single nodes and their tensors. Of steps that are not named here, differences are taken
+//! to follow from operands that agree, because both models have the same node.
 
 use ndarray::{ArrayD, Axis, IxDyn};
 
@@ -14,7 +14,7 @@ use crate::verify::compare::largest_magnitude;
 /// An old operand, and how far the new one may be from it, relative to its largest magnitude.
 pub type StepOperand = (Array, f64);
 
-/// Whether the results of `node`, old and new each, differ only as they may.
+/// Returns whether the results of `node`, old and new each, differ only as they may.
 pub fn is_explained(node: &Node, operands: &[StepOperand], results: &[[Array; 2]]) -> bool {
     let explained = match node.standard_op() {
         Some("ArgMax" | "ArgMin") => {
@@ -33,8 +33,8 @@ pub fn is_explained(node: &Node, operands: &[StepOperand], results: &[[Array; 2]
     explained.unwrap_or(true)
 }
 
-/// Per element how far the operand is from the nearest jump, in units of what is allowed;
-/// `None` of a step whose jumps are elsewhere.
+/// Returns per element how far the operand is from the nearest jump, in units of what is
+/// allowed; `None` for a step whose jumps are elsewhere.
 fn distance(op: &str, node: &Node, operands: &[StepOperand]) -> Option<ArrayD<f64>> {
     let (first, allowed) = floats(operands.first()?)?;
     let nearest = |to: &dyn Fn(f64) -> f64| Some(first.mapv(|x| (x - to(x)).abs() / allowed));
@@ -43,7 +43,7 @@ fn distance(op: &str, node: &Node, operands: &[StepOperand]) -> Option<ArrayD<f6
         "Floor" | "Ceil" => nearest(&f64::round),
         "Sign" => nearest(&|_| 0.0),
         "Cast" if node.int("to", 0) == i64::from(BOOL) => nearest(&|_| 0.0),
-        // Toward zero: there is no jump at 0.
+        // A cast to integers rounds toward zero: there is no jump at 0.
         "Cast" => nearest(&|x| if x.abs() < 1.0 { x.signum() } else { x.round() }),
         "ThresholdedRelu" => {
             let threshold = node.attribute("alpha").and_then(|alpha| alpha.f).unwrap_or(1.0);
@@ -65,7 +65,7 @@ fn distance(op: &str, node: &Node, operands: &[StepOperand]) -> Option<ArrayD<f6
 /// `TensorProto.DataType` of booleans.
 const BOOL: i32 = crate::onnx::proto::tensor_proto::DataType::Bool as i32;
 
-/// Where results differ.
+/// Returns where results differ; `None` if their shapes do, or only one side is of integers.
 fn flips(before: &Array, after: &Array) -> Option<ArrayD<bool>> {
     if before.shape() != after.shape() {
         return None;
@@ -82,8 +82,8 @@ fn flips(before: &Array, after: &Array) -> Option<ArrayD<bool>> {
     ArrayD::from_shape_vec(IxDyn(before.shape()), differ).ok()
 }
 
-/// Whether, wherever indices along `axis` differ, the old operand has equal values there,
-/// within tolerance.
+/// Returns whether, wherever indices along `axis` differ, the old operand has equal values at
+/// both, within tolerance; `None` if the tensors do not fit together.
 fn is_equal_behind(
     operands: &[StepOperand],
     indices: Option<&[Array; 2]>,
@@ -115,7 +115,7 @@ fn is_equal_behind(
     }))
 }
 
-/// Floating-point values, and how far they may be off.
+/// Returns floating-point values, and how far they may be off; `None` for integers.
 fn floats((array, tolerance): &StepOperand) -> Option<(&ArrayD<f64>, f64)> {
     match array {
         Array::Float(values) => {
@@ -125,7 +125,7 @@ fn floats((array, tolerance): &StepOperand) -> Option<(&ArrayD<f64>, f64)> {
     }
 }
 
-/// The common shape of two tensors, as ONNX broadcasts them.
+/// Returns the common shape of two tensors, as ONNX broadcasts them; `None` if there is none.
 fn broadcast(first: &[usize], second: &[usize]) -> Option<Vec<usize>> {
     let rank = first.len().max(second.len());
     let size = |shape: &[usize], place: usize| {

@@ -1,8 +1,8 @@
-//! All trials of a proof, run on one side: a copy of the nodes per trial, so that constants are
-//! read once; and only some of the nodes at a time, of a large convolution some output channels,
-//! so that what a proof takes does not grow with a kernel.
+//! Runs all trials of a proof on one side: with a copy of the nodes per trial, so that constants
+//! are read once, and only some of the nodes at a time (of a large convolution, some output
+//! channels), so that what a proof takes does not grow with a kernel.
 //!
-//! Knows nodes and trials; not what should come out.
+//! Knows nodes and trials; does not know what should come out.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -22,23 +22,24 @@ use crate::verify::original::Original;
 use crate::verify::pieces::CutNode;
 use crate::verify::stages::{self, ChannelDemand, ProofStage, WeighedNode};
 
-/// Several trials, run together.
+/// Several trials that are run together.
 pub struct TrialRun<'t, 'r, 'g, 'm> {
     /// The graph of the cone.
     pub original: &'t Original<'r, 'g, 'm>,
-    /// What is tried.
+    /// The cone that is tried.
     pub cone: &'t Cone,
-    /// On which inputs.
+    /// The shapes of its inputs, trial by trial.
     pub trials: &'t [Trial],
-    /// So many numbers of weights are in the engine at a time.
+    /// Approximate number of weights in the engine at a time.
     pub most: usize,
 }
 
-/// A tensor that somebody wants to see: its trial, its name in the side, and what it holds.
+/// A callback for each tensor that somebody wants to see: the number of its trial, its name in
+/// the side, and what it holds.
 pub type Look<'l> = dyn FnMut(usize, &str, &Array) + 'l;
 
 impl TrialRun<'_, '_, '_, '_> {
-    /// What `side` makes as `output`, trial by trial.
+    /// Runs `side`; returns what it makes as `output`, trial by trial.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -56,11 +57,11 @@ impl TrialRun<'_, '_, '_, '_> {
         Ok(found.into_values().collect())
     }
 
-    /// Runs `side` on `inputs`: those of the first trial, of the second, …; and shows the
+    /// Runs `side` on `inputs`, those of the first trial, of the second, …; calls `look` for the
     /// tensors `seen` of each trial as they are made.
     ///
     /// # Errors
-    /// If the engine cannot run it.
+    /// Returns an error if the engine cannot run the side.
     pub fn run(
         &self,
         side: &Side,
@@ -99,7 +100,7 @@ impl TrialRun<'_, '_, '_, '_> {
         Err(EngineError::Failed("nothing makes what is asked for".into()).into())
     }
 
-    /// The nodes of all trials; of a convolution that is cut, each piece for all trials.
+    /// Returns the nodes of all trials; of a convolution that is cut, each piece for all trials.
     fn nodes(&self, side: &Side, copies: &mut Copies) -> Result<Vec<WeighedNode>, Unproved> {
         let opset = self.original.graph.model.opset;
         for (number, trial) in self.trials.iter().enumerate() {
@@ -108,7 +109,7 @@ impl TrialRun<'_, '_, '_, '_> {
                 copies.add_own(number, self.original.measured(measure, dims)?);
             }
         }
-        // What a node makes is about as large as what the trial begins with.
+        // What a node makes is about as large as the inputs of its trial.
         let numbers: Vec<usize> = self.trials.iter().map(Trial::elements).collect();
         let mut nodes = Vec::new();
         for node in &side.nodes {
@@ -121,7 +122,7 @@ impl TrialRun<'_, '_, '_, '_> {
                 let integers = |name: &str| copies.integers(name);
                 let numbers = numbers.get(trial).copied().unwrap_or(0);
                 let dialect = dialect::node(node, opset, &integers).into_iter();
-                // The first of them reads the input.
+                // The first of these nodes reads the input.
                 let demands = std::iter::once(demand).chain(std::iter::repeat(None));
                 let weighed = |(node, demand)| WeighedNode { node, numbers, demand };
                 nodes.extend(dialect.zip(demands).map(weighed));
@@ -130,7 +131,7 @@ impl TrialRun<'_, '_, '_, '_> {
         Ok(nodes)
     }
 
-    /// What the trials begin with.
+    /// Returns the roots of all trials by name, with the tensors that they are fed.
     fn roots(
         &self,
         copies: &mut Copies,
@@ -147,7 +148,7 @@ impl TrialRun<'_, '_, '_, '_> {
         Ok(of_trials.map(|(trial, root)| copies.tensor(trial, root)).zip(given).collect())
     }
 
-    /// Takes the tensors that are `live` through one stage.
+    /// Runs one stage on the `live` tensors, and adds what it makes to them.
     fn pass(
         &self,
         stage: &ProofStage,
@@ -159,7 +160,7 @@ impl TrialRun<'_, '_, '_, '_> {
         let model = write::model(opset, Vec::new(), stage.nodes.clone(), Vec::new(), &outputs);
         let (bytes, constants) = (model.encode_to_vec().into(), stage.constants.clone());
         let source = Source { bytes, constants, storage: Storage::default(), limits };
-        // What is not there, the engine misses.
+        // The engine reports a tensor that is missing.
         let given = stage.inputs.iter().filter_map(|name| {
             let tensor = live.get(name)?;
             Some((name.clone(), tensor.clone()))
@@ -191,8 +192,8 @@ struct TrialNode {
     demand: Option<ChannelDemand>,
 }
 
-/// The copies of one node, in pieces if it is a large convolution; and the constants that these
-/// have.
+/// Returns the copies of one node, in pieces if it is a large convolution, and the constants
+/// that the pieces have.
 fn cut(
     of_trials: &[NodeProto],
     opset: i64,
@@ -214,7 +215,7 @@ fn cut(
     for piece in &pieces {
         for (trial, (cut, made)) in cuts.iter().zip(&mut made).enumerate() {
             let piece = cut.cut(piece, opset);
-            // The first of them reads the input.
+            // The first of these nodes reads the input.
             let demands = std::iter::once(cut.demand()).chain(std::iter::repeat(None));
             let of_piece = piece.nodes.into_iter().zip(demands);
             nodes.extend(of_piece.map(|(node, demand)| TrialNode { trial, node, demand }));
@@ -248,7 +249,7 @@ impl Copies {
         copies
     }
 
-    /// The name of a tensor in the copy for trial `number`.
+    /// Returns the name of a tensor in the copy for trial `number`.
     fn tensor(&mut self, number: usize, name: &str) -> String {
         match self.shared.get(name) {
             Some(shared) => shared.clone(),
@@ -259,7 +260,7 @@ impl Copies {
         }
     }
 
-    /// A constant that the copy for trial `number` alone has.
+    /// Adds a constant that only the copy for trial `number` has.
     fn add_own(&mut self, number: usize, constant: Constant) {
         let name = self.tensor(number, constant.name());
         self.constants.insert(name.clone(), constant.called(name));

@@ -1,12 +1,12 @@
-//! On which inputs a block is tried, chosen from the nodes that stand in the file, what is
+//! Chooses the inputs on which a block is tried, from the nodes that stand in the file, what is
 //! known of the tensors that they read, and what the claim says it is right for.
 //!
-//! Where the sizes are free, [`small_trials`](crate::verify::small_trials); where a condition
-//! binds them, those that the file gives, and such as networks have where the file leaves the
-//! sizes of its inputs open.
+//! Where sizes are free, they are those of [`small_trials`](crate::verify::small_trials); where
+//! a condition binds them, they are those that the file gives, and such as networks have where
+//! the file leaves the sizes of its inputs open.
 //!
-//! Knows of the new nodes how far they look, which can only make maps larger: else a wrong weight
-//! beyond all taps of the old nodes would meet no element.
+//! Of the new nodes it knows how far they look, which can only make maps larger: otherwise a
+//! wrong weight beyond all taps of the old nodes would meet no element.
 
 use crate::engine::InputShapes;
 use crate::facts::reach::Reach;
@@ -21,13 +21,13 @@ use crate::verify::cone::{Cone, Trial};
 use crate::verify::original::Original;
 use crate::verify::small_trials::{BATCH, Chooser};
 
-/// The trials of `cone` for what `valid` leaves open.
+/// Returns the trials of `cone` for what the conditions of `claim` leave open.
 ///
 /// # Errors
-/// If there are no sizes at which it can be tried.
+/// Returns an error if there are no sizes at which it can be tried.
 pub fn choose(original: &Original, cone: &Cone, claim: &Claim) -> Result<Vec<Trial>, Unproved> {
     let Claim { valid, borders, new, .. } = claim;
-    // What a border is right for is tried with the border.
+    // Conditions of a border are tried with the border.
     let is_of_border =
         |condition: &Condition| borders.iter().any(|border| border.inner == condition.tensor);
     let of_block = || valid.conditions().iter().filter(|condition| !is_of_border(condition));
@@ -48,8 +48,8 @@ pub fn choose(original: &Original, cone: &Cone, claim: &Claim) -> Result<Vec<Tri
     as_in_the_file(original, cone)
 }
 
-/// How many outputs along an axis may depend on what lies beyond a border, by the pads of all
-/// `nodes` together.
+/// Returns how many outputs along an axis may depend on what lies beyond a border, by the pads
+/// of all `nodes` together.
 fn outputs_at_borders(nodes: &[NodeProto]) -> i64 {
     nodes.iter().fold(0, |before, node| match Reach::of(node, None) {
         Some(reach) => reach.borders(before),
@@ -57,11 +57,11 @@ fn outputs_at_borders(nodes: &[NodeProto]) -> i64 {
     })
 }
 
-/// Trials of the nodes that fill `border`: at two sizes and batches, or at those that the
-/// file gives if `valid` binds them.
+/// Returns trials of the nodes that fill `border`: at three sizes and batches, or at those that
+/// the file gives if `valid` binds them.
 ///
 /// # Errors
-/// If these are not known.
+/// Returns an error if these are not known.
 pub fn of_border(
     original: &Original,
     cone: &Cone,
@@ -91,8 +91,8 @@ pub fn of_border(
     Ok(vec![shape(1, 5), shape(2, 8), shape(6, 11)])
 }
 
-/// Trials of the sizes that the graph's inputs have; where some are open, two at least, with
-/// other batches and sizes, even and odd.
+/// Returns trials of the sizes that the graph's inputs have; where some are open, at least two,
+/// with other batches and sizes, even and odd.
 fn as_in_the_file(original: &Original, cone: &Cone) -> Result<Vec<Trial>, Unproved> {
     let mut trials: Vec<Trial> = Vec::new();
     let mut unknown = None;
@@ -117,8 +117,10 @@ fn as_in_the_file(original: &Original, cone: &Cone) -> Result<Vec<Trial>, Unprov
     }
 }
 
-/// The trial that inputs of these shapes make; the name of a tensor whose dimensions do not
-/// follow from them.
+/// Returns the trial that inputs of these shapes make.
+///
+/// # Errors
+/// Returns the name of a tensor whose dimensions do not follow from them.
 fn trial_of(original: &Original, cone: &Cone, inputs: &InputShapes) -> Result<Trial, String> {
     let sizes = Sizes::new(original.graph, original.constants, inputs);
     let known = |&id: &ValueId| {
@@ -132,16 +134,16 @@ fn trial_of(original: &Original, cone: &Cone, inputs: &InputShapes) -> Result<Tr
     Ok(Trial { shapes, measured })
 }
 
-/// What graph inputs leave open: a batch, the size of the first axis behind it, and by how
-/// much that of each further axis is larger. Some are such as networks ask for, multiples of
+/// Sizes for what graph inputs leave open: a batch, the size of the first axis behind it, and by
+/// how much that of each further axis is larger. Some are such as networks ask for, multiples of
 /// 32, and the others have all remainders of 2, 3 and 4.
 const OPEN_SIZES: [(usize, usize, usize); 4] = [(1, 64, 32), (2, 96, 64), (6, 35, 1), (2, 65, 1)];
 
-/// Shapes of all graph inputs: their own, and these where they are open.
+/// Returns the shapes of all graph inputs: their own sizes, and these where they are open.
 fn assignment(original: &Original, (batch, size, step): (usize, usize, usize)) -> InputShapes {
     let along = |axis: usize| size.saturating_add(step.saturating_mul(axis.saturating_sub(1)));
     let inputs = original.graph.inputs().into_iter().enumerate();
-    // Nothing promises that two inputs are of one size.
+    // Nothing promises that two inputs have the same size.
     let shape = |(number, (name, _)): (usize, (String, Option<Dims>))| {
         let along = |axis: usize| along(axis).saturating_add(number);
         let batch = batch.saturating_add(number);

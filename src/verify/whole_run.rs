@@ -1,8 +1,8 @@
-//! One run of both whole models: fed, compared, and, where they differ by more than is allowed,
-//! compared once more piece by piece, each from equal tensors. A model may make of rounding
-//! what it likes, a piece may not.
+//! One run of both whole models: they are fed, compared and, where they differ by more than is
+//! allowed, compared once more piece by piece, each from equal tensors. A model may make of
+//! rounding what it likes, a piece may not.
 //!
-//! Knows two models and what they are fed; not which runs there are besides.
+//! Knows two models and what they are fed; does not know which other runs there are.
 
 use std::cell::Cell;
 
@@ -22,12 +22,12 @@ use crate::verify::side_by_side::{Fed, Halted, SideBySide};
 use crate::verify::sliced_run::SLICE_LIMITS;
 use crate::verify::slices;
 
-/// Both models, and where they go.
+/// Both models, and their course.
 pub struct WholeRun<'w, 'o, 'n> {
     old: &'w [Graph<'o>],
     new: &'w [Graph<'n>],
     types: [FloatTypes; 2],
-    /// By which tensors of the old model are compared.
+    /// The types by which tensors of the old model are compared.
     compared_as: ComparedTypes,
     pairs: Pairs,
     course: Course,
@@ -37,16 +37,16 @@ pub struct WholeRun<'w, 'o, 'n> {
     spent: Cell<usize>,
 }
 
-/// Which tensors of one name both models are to make alike.
+/// Which tensors of one name both models have to make alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SameTensors {
-    /// All: what whole models do not show may be compared piece by piece.
+    /// All tensors: what whole models do not show may be compared piece by piece.
     All,
-    /// Outputs alone: those on the way differ by factors.
+    /// Outputs alone: tensors on the way differ by factors.
     Outputs,
 }
 
-/// Why nothing more is run.
+/// Reasons why nothing more is run.
 #[derive(Debug)]
 pub enum Ended {
     /// An entry cannot be decoded.
@@ -56,7 +56,7 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// With what is known.
+    /// Ends the runs with this outcome.
     pub fn with(outcome: Outcome) -> Self {
         Ended::With(Box::new(outcome))
     }
@@ -68,7 +68,7 @@ impl From<Invalid> for Ended {
     }
 }
 
-/// Why a run on some inputs says nothing.
+/// Reasons why a run on some inputs shows nothing.
 #[derive(Debug)]
 pub enum Silent {
     /// The engine cannot run the old model on them.
@@ -78,10 +78,10 @@ pub enum Silent {
 }
 
 impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
-    /// Pairs both models.
+    /// Pairs the nodes of both models, and sets their course.
     ///
     /// # Errors
-    /// If a constant cannot be decoded.
+    /// Returns an error if a constant cannot be decoded.
     pub fn of(
         old: &'w [Graph<'o>],
         new: &'w [Graph<'n>],
@@ -117,11 +117,12 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
         })
     }
 
-    /// Runs both models and adds what was seen to the evidence; or says why that is nothing.
+    /// Runs both models and adds what was seen to the evidence; returns the reason if that is
+    /// nothing.
     ///
     /// # Errors
-    /// What is known for good: that an entry cannot be decoded, that the models differ, that
-    /// the new one does not run, that time is over.
+    /// Returns an error if something is known for good: that an entry cannot be decoded, that
+    /// the models differ, that the new one does not run, or that time is over.
     pub fn attempt(&self, feed: &Feed, evidence: &mut Evidence) -> Result<Option<Silent>, Ended> {
         if evidence.wants_pieces && self.same == SameTensors::Outputs {
             return Ok(None);
@@ -150,7 +151,7 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
         Ok(None)
     }
 
-    /// What was seen of whole models, and of their pieces where these differ.
+    /// Runs whole models, and their pieces where these differ; returns what was seen.
     fn whole(&self, fed: Fed) -> Result<Result<WholeAndPieces, Silent>, Ended> {
         let seen = match self.run(&self.course, fed)? {
             Ok(seen) => seen,
@@ -161,7 +162,7 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
         Ok(Ok((Some(seen), pieces)))
     }
 
-    /// What was seen of the pieces, all of which agree.
+    /// Runs both models in pieces; returns what was seen, if all pieces agree.
     fn pieces(&self, fed: Fed) -> Result<Result<Seen, Silent>, Ended> {
         let (old, new) = mains(self.old, self.new)?;
         let course = Course::in_pieces(old, new, &self.pairs)?;
@@ -203,8 +204,8 @@ impl<'w, 'o, 'n> WholeRun<'w, 'o, 'n> {
         }
     }
 
-    /// What was seen of the pieces, if they explain what is wrong. Whoever names a tolerance
-    /// means whole models.
+    /// Returns what was seen of the pieces, if they explain that whole models are wrong. A
+    /// tolerance that the caller names is meant for whole models.
     fn explained(&self, fed: Fed, whole: &Seen, wrong: &ComparedTensor) -> Result<Seen, Ended> {
         if self.tolerances.given.is_some() || self.same == SameTensors::Outputs {
             return Err(differs(whole, wrong));
@@ -243,7 +244,7 @@ fn differs(whole: &Seen, wrong: &ComparedTensor) -> Ended {
     })
 }
 
-/// That the engine has not run the old model.
+/// Returns why the old model was not run, from what the engine reported.
 pub fn not_run(error: &EngineError) -> NotRun {
     NotRun { reason: error.to_string(), setting: error.setting() }
 }

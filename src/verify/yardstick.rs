@@ -1,11 +1,10 @@
-//! What rounding is measured by: the largest value on the way to a tensor, as the old nodes
-//! have it.
+//! The yardstick of rounding: the largest value on the way to a tensor, as the old nodes have it.
 //!
-//! `s − s` is 0, and `(c + r) − r` is `c` within the rounding of `r`: the result says nothing
-//! of what rounding may do, its operands do. In the unit of the result: of `K(x) · 10⁻¹⁴`, a wrong
-//! `K` is as wrong as of `K(x)`.
+//! `s − s` is 0, and `(c + r) − r` is `c` within the rounding of `r`: what rounding may do shows
+//! in the operands, not in the result. The yardstick is in the unit of the result: in
+//! `K(x) · 10⁻¹⁴`, a wrong `K` is as wrong as in `K(x)`.
 //!
-//! Knows nodes of the file and what was seen of their tensors; no new node, and no tolerance.
+//! Knows nodes of the file and what was seen of their tensors; knows no new node and no tolerance.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -18,7 +17,7 @@ use crate::onnx::graph::Graph;
 use crate::onnx::ids::{IdMap, NodeId, ValueId};
 use crate::verify::compare::{Yardstick, is_finite, largest_float, varies};
 
-/// What was seen of one tensor.
+/// The spread of the values of one tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorSpread {
     shape: Vec<usize>,
@@ -29,17 +28,17 @@ pub struct TensorSpread {
     pub is_finite: bool,
 }
 
-/// What was seen of one channel: axis 1, or the whole tensor if it has none.
+/// The spread of one channel (along axis 1), or of the whole tensor if it has no channels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct ChannelSpread {
     /// The largest magnitude.
     largest: f64,
-    /// The width of the range.
+    /// The difference of the largest and the least value.
     width: f64,
 }
 
 impl TensorSpread {
-    /// That of a tensor; integers have none.
+    /// Returns the spread of a tensor; integers have no channels, and 0 as the largest value.
     pub fn of(array: &Array) -> Self {
         let channels = channels(array);
         TensorSpread {
@@ -51,26 +50,27 @@ impl TensorSpread {
         }
     }
 
-    /// The widest range within a channel.
+    /// Returns the width of the widest range within a channel.
     fn width(&self) -> f64 {
         self.channels.iter().fold(0.0, |widest, channel| widest.max(channel.width))
     }
 }
 
-/// Which nodes compute a tensor.
+/// The nodes that compute a tensor.
 pub struct Interior<'i> {
-    /// In topological order.
+    /// The nodes in topological order.
     pub nodes: &'i [NodeId],
-    /// Tensors that are made of these by moving their elements, by whatever nodes.
+    /// Maps tensors to those whose elements they have, moved by whatever nodes.
     pub moved: &'i IdMap<ValueId, ValueId>,
 }
 
-/// What is on the way to `end` through the nodes of `interior`: what a sum reads counts with the
-/// sum, and what is scaled behind it is scaled. `seen` gives what was seen of a tensor; `None` of
-/// constants, which are no larger than what else a sum reads and makes.
+/// Measures what is on the way to `end` through the nodes of `interior`: the operands of a sum
+/// count with the sum, and what is scaled behind it is scaled here too. `seen` returns what was
+/// seen of a tensor, or `None` for constants, which are no larger than what else a sum reads and
+/// makes.
 ///
 /// # Errors
-/// If a tensor is missing.
+/// Returns an error if a tensor is missing.
 pub fn yardstick<'s, E>(
     graph: &Graph,
     interior: &Interior,
@@ -110,10 +110,10 @@ pub fn yardstick<'s, E>(
     Ok(Yardstick { largest, varies: any_varies || varies })
 }
 
-/// How much a node widens what varies within a channel. What it adds to all elements of one, a
-/// bias, is no gain: else the rounding of a zero would be measured by the bias behind it. Where
-/// nothing varies in what it reads, 1; in what it makes alone (a mean has one element), what of
-/// that is left, at most.
+/// Returns by how much a node widens what varies within a channel. A bias, which is added to all
+/// elements of a channel, is no gain: otherwise the rounding of a zero would be measured by the
+/// bias behind it. The gain is 1 if nothing varies in the operand; if nothing varies in the
+/// result alone (a mean has one element), it is what is left of the operand's range, at most.
 fn gain(read: &TensorSpread, made: &TensorSpread) -> f64 {
     let (width, made_width) = (read.width(), made.width());
     match (width > 0.0, made_width > 0.0) {
@@ -123,8 +123,8 @@ fn gain(read: &TensorSpread, made: &TensorSpread) -> f64 {
     }
 }
 
-/// The largest value that a norm reads, in the unit of what it makes: its scale is what the
-/// ranges of both have in common, channel by channel.
+/// Returns the largest value that a batch norm reads, in the unit of its result: channel by
+/// channel, the scale is the ratio of the ranges of both.
 fn largest_scaled(read: &TensorSpread, made: &TensorSpread) -> f64 {
     if read.shape != made.shape {
         return 0.0;
