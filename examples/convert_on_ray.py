@@ -51,10 +51,14 @@ def convert(source: Path, target: Path, options: acb_fuse.FuseOptions) -> Result
 
 def converted(report: acb_fuse.Report) -> Result:
     before, after = report.sizes.before, report.sizes.after
-    text = f"{len(report.blocks)} blocks, {before.nodes} -> {after.nodes} nodes"
+    text = f"{counted(len(report.blocks), 'block')}, {before.nodes} -> {after.nodes} nodes"
     if report.run is not None and report.run.outcome == "not_run":
         text += f", not run: {report.run.reason}"
     return Result("fused" if report.blocks else "unchanged", text, report.json)
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def failed(error: Exception) -> Result:
@@ -134,7 +138,7 @@ def main() -> int:
             outcomes[result.outcome] += 1
             print(f"{result.outcome:9}  {name}  {result.text}", file=lines, flush=True)
     summary = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-    print(f"{outcomes.total()} models: {summary}")
+    print(f"{counted(outcomes.total(), 'model')}: {summary}")
     return 1 if outcomes["failed"] else 0
 
 

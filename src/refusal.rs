@@ -185,7 +185,7 @@ pub enum Reason {
         setting: Option<Setting>,
     },
     /// There is no convolution on either side that takes it.
-    #[error("cannot go into a convolution: {before} stands before, and {behind} behind")]
+    #[error("cannot be folded into a convolution: {before} precedes it, and {behind} follows it")]
     Between {
         /// What makes what it reads.
         before: Neighbour,
@@ -228,22 +228,22 @@ pub enum Neighbour {
     #[error("{0}")]
     Operator(String),
     /// A sum, not all of whose summands are convolutions.
-    #[error("a sum with an operand that is no convolution")]
+    #[error("a sum with a summand that is no convolution")]
     Sum,
     /// A sum that others read, too, as it is.
-    #[error("a sum that others read too")]
+    #[error("a sum that other nodes read too")]
     SharedSum,
     /// A sum of which it is a summand.
     #[error("a sum")]
     Summand,
     /// Several readers that it would have to go into, one by one.
-    #[error("several readers")]
+    #[error("more than one node")]
     Readers,
     /// A convolution of which it cannot be a part.
     #[error("a convolution ({0})")]
     Refusing(Refusal),
     /// A convolution that others read, too, as it is.
-    #[error("a convolution that others read too")]
+    #[error("a convolution that other nodes read too")]
     Shared,
     /// A convolution that would take it, at a price.
     #[error("a convolution that would be no cheaper with it")]
@@ -281,18 +281,20 @@ impl NotLinear {
                 Setting::KeepOverridable
             ),
             NotLinear::Open(_) => {
-                "a size that decides is not known; the file leaves it open".to_owned()
+                "a size on which this depends is not known; the file leaves it open".to_owned()
             }
             NotLinear::NotInferable(_) => {
-                "a size that decides is not known; it cannot be inferred".to_owned()
+                "a size on which this depends is not known; it cannot be inferred".to_owned()
             }
             NotLinear::NotInferred { limit, .. } => {
-                format!("a size that decides is not inferred: {limit}")
+                format!("a size on which this depends is not inferred: {limit}")
             }
             NotLinear::NotPerChannel { .. } => {
                 "a constant is not one number per channel".to_owned()
             }
-            NotLinear::WrongLength { .. } => "a constant is no vector of that length".to_owned(),
+            NotLinear::WrongLength { .. } => {
+                "a constant is not a vector of the right length".to_owned()
+            }
             _ => self.to_string(),
         }
     }
@@ -331,7 +333,7 @@ impl Reason {
                     .to_owned()
             }
             Reason::SharedKernel { thousandths, .. } => format!(
-                "its kernel is read by others too, and copies of such kernels would make the model \
+                "its kernel is read by other nodes too, and copies of such kernels would make the model \
                  larger ({})",
                 Setting::Growth { thousandths: *thousandths }
             ),

@@ -211,7 +211,7 @@ def main():
                 browser.look(shots / f"{name}_dark.png", "dark", 1000)
                 browser.look(shots / f"{name}_narrow.png", "light", 390)
                 problems += browser.problems(page.as_uri())
-                printed = browser.call("Page.printToPDF", printBackground=False)
+                printed = browser.call("Page.printToPDF", printBackground=False, preferCSSPageSize=True)
                 (shots / f"{name}.pdf").write_bytes(base64.b64decode(printed["data"]))
             size = page.stat().st_size // 1024
             print(f"{name}: {size} KiB, {'; '.join(problems) or 'ok'}")

@@ -94,15 +94,15 @@ def fuse(
     Parameters
     ----------
     model : path, bytes, bytearray, memoryview, onnx.ModelProto, onnx_ir.Model or torch.onnx.ONNXProgram
-        The model, which is not changed. In memory it has less than 2 GB; a larger one, or one with weights in files
-        beside it, is given by its path.
+        The model. What is given is not changed. A model in memory has to be smaller than 2 GB; give a larger one, or one
+        with weights in side files, by its path.
     output : path, optional
         Where the new model goes, with a file of weights beside it if `model` has one.
 
     Returns
     -------
     Report or Fused
-        With `output`, what was done. Without, that and the new model, of the type that was given.
+        With `output`, the report of what was done. Without it, the new model, of the type that was given, and the report.
 
     Raises
     ------
@@ -112,67 +112,71 @@ def fuse(
 
     Other Parameters
     ----------------
-    All are optional; None is as if an option were not given.
+    All of these are optional, and None means that an option was not given.
 
     skip : names
         Leave the blocks of these names alone.
     keep_overridable : bool
         Do not fold weights that are also graph inputs, which a caller could override.
-    growth : float
-        By which fraction of its parameters the model may grow by copies of kernels that convolutions share: 0.1.
-    keep_identity : "auto", "always" or "never"
-        Whether identities stay apart from the kernels beside them: "never". "auto" keeps apart what would cost a kernel's
-        int8 weights more than 6 dB.
+    growth : float, default 0.1
+        By which fraction of its parameters the model may grow, where convolutions that share a kernel would each need
+        a copy of it.
+    keep_identity : "never", "auto" or "always", default "never"
+        Whether identities stay apart from the kernels beside them. "auto": a branch stays apart if merging it would cost
+        the kernel's int8 weights more than 6 dB.
     for_ : "int8"
-        What the model is for: the same as `keep_identity="auto", equalize=True`.
+        What the model is for. The same as `keep_identity="auto", equalize=True`.
     equalize : bool, "best" or "exact"
-        Multiply channels by factors that make better use of 8 bits, if a run on 8 bits gains 0.5 dB or more. "exact": by powers
-        of two, so that the float model is the same bit for bit.
-    training_mode : "auto", "convert" or "keep"
-        Which nodes in training mode become their inference form: "auto".
+        Multiply channels by factors that make better use of 8 bits, if a run on 8 bits gains 0.5 dB or more. "exact": only
+        by powers of two, so that the float model is the same bit for bit.
+    training_mode : "auto", "convert" or "keep", default "auto"
+        Which nodes in training mode are converted to their inference form.
     input_shapes : {name: shape}
-        Fix the shapes of these graph inputs. The result is right for them only.
+        Fix the shapes of these graph inputs. The new model is right for these shapes only.
     require_fusion : bool
         Raise `NothingFused` if there is nothing to fuse.
     inputs : {name: array or path}, or path
-        What the models are run on, and the factors of `equalize` are found with: arrays (or what NumPy makes arrays of),
-        .npy and .pb files, an .npz archive of all, or a folder of ONNX's test data. By default random.
-    verify : bool or "onnxruntime"
-        Prove every block and run both models: True. "onnxruntime" then also runs both in the ONNX Runtime that is installed,
-        and raises `NotRun` if that cannot be done. With `output`, the model is converted twice for it.
+        What the models are run on, and what the factors of `equalize` are found with: arrays (or anything that NumPy turns
+        into arrays), .npy and .pb files, an .npz archive of all, or a folder of ONNX's test data. By default, random
+        numbers.
+    verify : bool or "onnxruntime", default True
+        Prove every block, and run both models. "onnxruntime": also run both in the ONNX Runtime that is installed, and raise
+        `NotRun` if that cannot be done. With `output`, the model is then converted twice.
     require_run : bool
         Raise `NotRun` if the whole model cannot be run.
-    samples : int
-        How many random inputs the models are run on: 1.
-    seed : int
-        Seed of the random inputs: 0.
+    samples : int, default 1
+        How many random inputs the models are run on.
+    seed : int, default 0
+        Seed of the random inputs.
     tolerance : float
-        Allowed difference of an output, relative to its largest value: 1e-4 for float32, 2e-2 for float16, 1e-9 for float64.
-    verify_timeout : int
-        Seconds that verification may take: 900. What is not run by then is reported as not run.
-    verify_memory : int
-        GiB that the tensors of a run may take: 8. What needs more is not run.
+        Allowed difference of an output, relative to its largest value. By default 1e-4 for float32, 2e-2 for float16 and
+        1e-9 for float64.
+    verify_timeout : int, default 900
+        Seconds that verification may take. If the run of the whole model takes longer, it is reported as not run.
+    verify_memory : int, default 8
+        GiB that the tensors of a run may take. A model that needs more is reported as not run.
     timeout : float
-        Seconds after which the process is ended, with `TimedOut`.
+        Stop after so many seconds, with `TimedOut`.
     threads : int
-        How many processors are used: all.
+        How many processors are used. By default, all.
     follow_links : bool
-        Read weights also from files that are links out of the model's folder, as in caches.
-    clobber : bool
-        Replace an existing output, if it has the inputs and outputs of `model`: True.
+        Also read weights from side files that are links to files outside the model's folder, as download caches have them.
+    clobber : bool, default True
+        Replace an existing output, if it has the same inputs and outputs as `model`.
     force : bool
-        Replace an existing output whatever it holds.
+        Replace an existing output, whatever it holds.
     report_html : path
-        Write a page about it, which ends with .html.
+        Write a page about the conversion to this path, which ends with .html.
     progress : callable
-        Called from a thread with "reading", "planning", "proving", "running", "equalizing" or "writing" as it begins, and how many blocks are
-        proved, of how many; both None where nothing is counted.
+        Called from a thread whenever a stage begins or a block has been proved, with the name of the stage ("reading",
+        "planning", "proving", "running", "equalizing" or "writing"), how many blocks have been proved, and of how many.
+        Both numbers are None in all stages but "proving".
     """
     options = given(locals(), FuseOptions)
     runs_again = options.get("verify") == "onnxruntime" and bool(_onnxruntime.installed())
     if output is None:
         if is_path(model):
-            raise TypeError("fuse() of a path needs another one for the result; look() only looks")
+            raise TypeError("fuse() of a path needs a second path, for the new model; look() writes nothing")
         data = serialized(model)
         made, report = run([_PIPE, _PIPE], options, data)
         if runs_again:

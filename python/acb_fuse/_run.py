@@ -61,7 +61,7 @@ def _finish(
             output, _ = process.communicate(model, timeout)  # type: ignore[arg-type]  # any buffer
         except TimeoutExpired as late:
             _end(process)
-            raise TimedOut(f"acb-fuse was ended, since it took longer than {timeout} s") from late
+            raise TimedOut(f"acb-fuse took longer than {timeout} s and was stopped") from late
         except BaseException:
             _end(process)
             raise

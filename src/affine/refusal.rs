@@ -28,7 +28,7 @@ pub enum Refusal {
     #[error("where a window stands on spatial axis {0} depends on a size that is not known")]
     Unplaced(usize),
     /// Different numbers of channels.
-    #[error("they yield {0} and {1} channels, so one is broadcast onto the other")]
+    #[error("the two yield {0} and {1} channels, so one is broadcast onto the other")]
     Channels(usize, usize),
     /// Zero padding of the second map, where the first would have given something other than zero.
     #[error(
@@ -43,11 +43,11 @@ pub enum Refusal {
     BiasAtBorder(usize),
     /// Different borders: beyond them one map sees zeros and the other does not, or they see
     /// reflections of different tensors.
-    #[error("they see different values beyond the border of spatial axis {0}")]
+    #[error("the two see different values beyond the border of spatial axis {0}")]
     Borders(usize),
     /// Different axes: channels against width, NCHW against NHWC.
     #[error(
-        "they run along different axes: the channels, or the spatial axes, of one are not those of \
+        "the two run along different axes: the channels, or the spatial axes, of one are not those of \
          the other"
     )]
     Axes,
@@ -72,10 +72,14 @@ pub enum Refusal {
     #[error("a channel is picked twice, and shifted by two numbers")]
     Repeated,
     /// A kernel with too many weights to be multiplied out.
-    #[error("one of them, or both together, has {0} weights: more than 2²⁵ are not multiplied out")]
+    #[error(
+        "one of the two kernels, or their product, has {0} weights: no more than 2²⁵ are multiplied out"
+    )]
     Weights(u64),
     /// A product of kernels that would take too long.
-    #[error("multiplying them out takes {0} multiply-adds: more than 2³⁵ are not done")]
+    #[error(
+        "multiplying the two kernels out takes {0} multiply-adds: no more than 2³⁵ are spent on that"
+    )]
     Products(u64),
     /// A window with numbers beyond those of any network.
     #[error("the windows on spatial axis {0} are too large")]

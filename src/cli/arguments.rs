@@ -27,9 +27,9 @@ use super::tensors;
 pub struct Arguments {
     /// IN, or IN and OUT; `-` is a pipe
     ///
-    /// IN is the model as exported, OUT where the fused one goes. OUT may be IN; `-` is
-    /// standard input or output. Two names mean IN and OUT. With --look, --check and --out-dir,
-    /// all names are models; with --output, the only name is IN.
+    /// IN is the model as it was exported; the fused model is written to OUT, which may be IN.
+    /// `-` is standard input or output. Two names always mean IN and OUT, except with --look,
+    /// --check and --out-dir, where all names are models; with --output, the only name is IN.
     #[arg(value_name = "FILE", required_unless_present_any = ["manifest", "completions", "man"])]
     pub files: Vec<PathBuf>,
 
@@ -40,15 +40,15 @@ pub struct Arguments {
     /// Write a report: .json, .html, or `-`
     ///
     /// What was done, and how it ended: FILE.json for programs, FILE.html for a browser, `-`
-    /// for JSON on standard output (may be repeated). Of many models: FILE.jsonl, with a line
+    /// for JSON on standard output (may be repeated). For many models: FILE.jsonl, with a line
     /// for each, or FILE.html, an index of all with a page for each in FILE.pages.
     #[arg(long, value_name = "FILE", help_heading = FILES)]
     #[arg(value_parser = PathBufValueParser::new().try_map(places::target))]
     pub report: Vec<Target>,
     /// Do not replace an existing OUT
     ///
-    /// Without this, OUT is replaced if it is empty or has the inputs and outputs of IN, as an
-    /// earlier result has them. If OUT is a link, the link is replaced.
+    /// Without this, OUT is replaced if it is empty or has the same inputs and outputs as IN,
+    /// as an earlier result has. If OUT is a link, the link itself is replaced.
     #[arg(long, help_heading = FILES)]
     pub no_clobber: bool,
     /// Replace OUT, whatever it holds
@@ -56,33 +56,33 @@ pub struct Arguments {
     pub force: bool,
     /// Read side files through links
     ///
-    /// Read weights also from side files that are links out of the model's folder, as in
-    /// caches whose files are links to where their content lies.
+    /// Also read weights from side files that are links to files outside the model's folder,
+    /// as download caches have them.
     #[arg(long, help_heading = FILES)]
     pub follow_links: bool,
 
     /// Only look: all FILEs are models or folders
     ///
-    /// Say what would be fused, and write nothing. Of a folder, all .onnx files in it and
-    /// below are meant. Several models have a line each.
+    /// Say what would be fused, and write nothing. A folder stands for all .onnx files in it
+    /// and below it. If there are several models, each gets one line.
     #[arg(long, conflicts_with_all = ["check", "out_dir", "manifest"], help_heading = MANY)]
     pub look: bool,
     /// Like --look; exit with 5 if work remains
     ///
     /// For tests: the exit code is 5 if there is a block to fuse, or a node in training mode
-    /// to convert. Writes nothing.
+    /// to convert. Nothing is written.
     #[arg(long, conflicts_with_all = ["out_dir", "manifest"], help_heading = MANY)]
     pub check: bool,
     /// Fuse each FILE into this folder
     ///
-    /// Each model goes there under its own name, those of a folder under their names in it. A
-    /// model that fails does not stop the others.
+    /// Each model goes there under its own name, and each model of a folder under its path in
+    /// that folder. A model that fails does not stop the others.
     #[arg(long, value_name = "FOLDER", conflicts_with = "manifest", help_heading = MANY)]
     pub out_dir: Option<PathBuf>,
     /// Fuse the models of a list
     ///
-    /// A file with lines such as {"input": "a.onnx", "output": "b.onnx"}, seen from the folder
-    /// that it is in.
+    /// A file with lines such as {"input": "a.onnx", "output": "b.onnx"}. Paths are relative to
+    /// the folder that this file is in.
     #[arg(long, value_name = "FILE.jsonl", conflicts_with = "files", help_heading = MANY)]
     pub manifest: Option<PathBuf>,
     /// Models to process at a time [1]
@@ -91,7 +91,7 @@ pub struct Arguments {
 
     /// Leave the block NAME alone (repeatable)
     ///
-    /// Of many models: in those that have a block of this name.
+    /// With many models, in each that has a block of this name.
     #[arg(long, value_name = "NAME", help_heading = FUSED)]
     pub skip: Vec<String>,
     /// Do not fold weights that are also inputs
@@ -102,33 +102,34 @@ pub struct Arguments {
     pub keep_overridable: bool,
     /// How much the model may grow
     ///
-    /// As a fraction of its parameters. Where convolutions share a kernel, and each has a norm
-    /// or scale of its own, each gets a copy of the kernel if all copies together take no more
-    /// than this; else none does.
+    /// As a fraction of its parameters. Where several convolutions share a kernel, and each has
+    /// a norm or scale of its own, each would need a copy of the kernel. The copies are made if
+    /// all of them together take no more than this; otherwise, none is made.
     #[arg(long, value_name = "FRACTION", default_value_t = 0.1, value_parser = growth)]
     #[arg(help_heading = FUSED)]
     pub growth: f64,
     /// What the model is for: int8
     ///
-    /// It will be quantized: the same as --keep-identity auto --equalize.
+    /// The model will be quantized: the same as --keep-identity auto --equalize.
     #[arg(long, value_name = "TYPE", value_parser = ["int8"], conflicts_with = "keep_identity")]
     #[arg(help_heading = QUANTIZED, hide_possible_values = true)]
     pub r#for: Option<String>,
     /// Whether identities stay apart
     ///
     /// An identity beside a kernel can stay apart from it, as an Add (and a Mul, if scaled).
-    /// never: all are merged, as in the papers. auto: any branch stays apart that would cost the
-    /// int8 weights of the kernel more than 6 dB. always: every identity stays apart.
+    /// never: all are merged, as in the papers. auto: a branch (of any kind) stays apart if
+    /// merging it would cost the int8 weights of the kernel more than 6 dB. always: every
+    /// identity stays apart.
     #[arg(long, value_name = "WHEN", value_parser = keep_identity(), default_value = "never")]
     #[arg(help_heading = QUANTIZED, hide_possible_values = true)]
     pub keep_identity: KeepIdentity,
     /// Scale channels for 8 bits
     ///
-    /// Channels are multiplied by factors that make better use of 8 bits, and divided by them in the
-    /// next kernels. The model stays the same function, which is proved. The factors are the best
-    /// for the tensors of --input, and are taken if a run on 8 bits gains 0.5 dB or more; without
-    /// --input, ranges of weights are balanced. exact: powers of two only, so that the float model
-    /// is the same bit for bit.
+    /// Channels are multiplied by factors that make better use of 8 bits, and the next kernels
+    /// divide by them. The model computes the same function, which is proved. The factors are the
+    /// best for the tensors of --input, and are applied if a run on 8 bits gains 0.5 dB or more;
+    /// without --input, ranges of weights are balanced. exact: powers of two only, so that the
+    /// float model is the same bit for bit.
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true)]
     #[arg(value_parser = equalizations(), default_missing_value = "best")]
     #[arg(help_heading = QUANTIZED, hide_possible_values = true)]
@@ -136,8 +137,8 @@ pub struct Arguments {
     /// What becomes of nodes in training mode
     ///
     /// auto: dropouts are converted to inference, and so are batch norms whose stored
-    /// statistics came from training and whose input depends on the model's. convert: also
-    /// batch norms with placeholders for statistics. keep: nothing is converted.
+    /// statistics came from training and whose input depends on an input of the model. convert:
+    /// also batch norms whose statistics are placeholders. keep: nothing is converted.
     #[arg(long, value_name = "MODE", value_parser = training_modes(), default_value = "auto")]
     #[arg(help_heading = FUSED, hide_possible_values = true)]
     pub training_mode: TrainingMode,
@@ -149,14 +150,15 @@ pub struct Arguments {
     pub input_shape: Vec<(String, Vec<usize>)>,
     /// Exit with 4 if no block was fused
     ///
-    /// Nothing is written then. A node that is only converted from training mode is no block.
+    /// Nothing is written then. A node that is merely converted from training mode does not
+    /// count as a block.
     #[arg(long, help_heading = FUSED)]
     pub require_fusion: bool,
 
     /// Run the models on this: NAME=FILE.npy
     ///
     /// NAME=FILE.npy, NAME=FILE.pb, FILE.npz, or a folder with input_0.pb, input_1.pb, …
-    /// (may be repeated). Inputs that are not given are random.
+    /// (may be repeated). All other inputs are random.
     #[arg(long, value_name = "NAME=FILE", help_heading = VERIFICATION)]
     pub input: Vec<String>,
     /// How many random inputs are run
@@ -176,8 +178,8 @@ pub struct Arguments {
     pub tolerance: Option<f64>,
     /// Exit with 7 if the model cannot be run
     ///
-    /// Nothing is written then. Without this, the file is written, and the run is reported as
-    /// not run.
+    /// Nothing is written then. Without this, the new model is written, and the summary says
+    /// NOT RUN.
     #[arg(long, conflicts_with = "no_verify", help_heading = VERIFICATION)]
     pub require_run: bool,
     /// Prove nothing and run nothing
@@ -186,21 +188,21 @@ pub struct Arguments {
 
     /// Seconds for verification
     ///
-    /// A run of the whole model that is not done by then is reported as not run; a proof, or
-    /// the search of `--equalize` for factors, that is not done ends the command with exit
-    /// code 7. Time in which the process is stopped does not count.
+    /// If the run of the whole model takes longer, it is reported as NOT RUN. If a proof, or
+    /// the search of --equalize for factors, takes longer, the command ends with exit code 7.
+    /// Time in which the process is stopped does not count.
     #[arg(long, value_name = "SECONDS", default_value_t = 900, help_heading = LIMITS)]
     pub verify_timeout: u64,
     /// GiB for the tensors of a run
     ///
-    /// What needs more is not run.
+    /// A model that needs more is reported as NOT RUN.
     #[arg(long, value_name = "GIB", default_value_t = 8, help_heading = LIMITS)]
     pub verify_memory: usize,
     /// Seconds for the whole command [no limit]
     ///
-    /// From beginning to end, for all models together. What is not done by then ends with
-    /// exit code 7 and without a report; models that are done stay. Time in which the process
-    /// is stopped does not count.
+    /// From beginning to end, for all models together. After that, the command ends with exit
+    /// code 7 and without a report; models that were written by then stay. Time in which the
+    /// process is stopped does not count.
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = LIMITS)]
     pub timeout: Option<u64>,
     /// How many processors are used [all]
@@ -210,8 +212,8 @@ pub struct Arguments {
     /// Print more
     ///
     /// Print a line for each place that is left alone, and the average magnitude of the fused
-    /// weights by position; and find in three more runs how much int8 weights would change the
-    /// outputs of the new model.
+    /// weights by position; and run the new model three more times, to find how much int8
+    /// weights would change its outputs.
     #[arg(long, short, conflicts_with_all = ["quiet", "out_dir", "manifest"])]
     #[arg(help_heading = SHOWN)]
     pub verbose: bool,
@@ -220,8 +222,8 @@ pub struct Arguments {
     pub quiet: bool,
     /// Report progress on standard error
     ///
-    /// For programs, a line each: `progress: proving 3/12`; reading, planning, running and
-    /// writing have no numbers.
+    /// In lines for programs: `progress: proving 3/12`. Reading, planning, running and writing
+    /// have no numbers.
     #[arg(long, conflicts_with_all = ["out_dir", "manifest"], help_heading = SHOWN)]
     pub progress: bool,
     /// Print no colours (NO_COLOR does the same)

@@ -5,10 +5,11 @@
 
 use std::process::ExitCode;
 
+use acb_fuse::report::text::Tone;
 use acb_fuse::report::{Report, ReportedError};
 use acb_fuse::{Endpoint, Error, Options, Setting, convert, told};
 
-use super::show::printable;
+use super::show::{GOES_ON, Screen, printable};
 
 /// Every exit code, and what it says.
 pub const CODES: [(i32, &str); 10] = [
@@ -20,7 +21,7 @@ pub const CODES: [(i32, &str); 10] = [
     (5, "there is something to fuse or to convert (--check)"),
     (6, "reading or writing failed; trying again may help"),
     (7, "not run (--require-run), or out of time or memory"),
-    (8, "a file cannot be found, opened, or put where it is to go"),
+    (8, "a file cannot be found, opened, or created"),
     (INTERRUPTED, "interrupted"),
 ];
 
@@ -84,9 +85,15 @@ impl Exit {
         Exit { message, code: 7, spares_reports: false }
     }
 
-    /// Says it.
-    pub fn say(self) -> ExitCode {
-        eprintln!("acb-fuse: {}", printable(&self.message, |_| false));
+    /// What it is about: what `--check` has found is no failure.
+    pub fn tone(&self) -> Tone {
+        if self.code == 5 { Tone::Warning } else { Tone::Bad }
+    }
+
+    /// Says it on standard error.
+    pub fn say(self, screen: &Screen) -> ExitCode {
+        let message = printable(&self.message, |_| false);
+        eprintln!("{}", screen.headed(self.tone(), "acb-fuse:", &message, GOES_ON));
         ExitCode::from(self.code)
     }
 

@@ -2,10 +2,13 @@
 //!
 //! Knows how wide a line is; the texts of the flags are in [`arguments`](super::arguments).
 
+use std::io::{self, Write};
+
 use clap::{Arg, Command, CommandFactory};
 
 use super::arguments::Arguments;
 use super::exit::CODES;
+use super::wrap::wrapped;
 
 /// So many columns every terminal has.
 const COLUMNS: usize = 80;
@@ -17,88 +20,91 @@ const INDENT: usize = 10;
 pub fn command() -> Command {
     let command = manual().mut_args(|arg: Arg| match arg.get_long_help() {
         Some(help) => {
-            let help = wrapped(&help.to_string(), COLUMNS.saturating_sub(INDENT));
+            let help = wrapped(&help.to_string(), COLUMNS.saturating_sub(INDENT), 0);
             arg.long_help(help)
         }
         None => arg,
     });
-    let about = command.get_long_about().map(|about| wrapped(&about.to_string(), COLUMNS));
+    let about = command.get_long_about().map(|about| wrapped(&about.to_string(), COLUMNS, 0));
     match about {
         Some(about) => command.long_about(about),
         None => command,
     }
 }
 
-/// The same for a reader that breaks lines itself.
+/// The same for readers that break lines themselves.
 pub fn manual() -> Command {
     Arguments::command().after_long_help(ending())
 }
 
+/// The manual page, as `man` reads it.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_manual_page(out: &mut dyn Write) -> io::Result<()> {
+    let page = clap_mangen::Man::new(Arguments::command());
+    page.render_title(out)?;
+    page.render_name_section(out)?;
+    page.render_synopsis_section(out)?;
+    page.render_description_section(out)?;
+    page.render_options_section(out)?;
+    let codes: Vec<(String, &str)> =
+        CODES.iter().map(|(code, meaning)| (code.to_string(), *meaning)).collect();
+    out.write_all(section("EXAMPLES", &EXAMPLES).as_bytes())?;
+    out.write_all(section("EXIT STATUS", &codes).as_bytes())?;
+    out.write_all(section("ENVIRONMENT", &ENVIRONMENT).as_bytes())?;
+    page.render_version_section(out)
+}
+
+/// A section of the manual page: a list of things, and what each of them means.
+fn section(title: &str, entries: &[(impl AsRef<str>, &str)]) -> String {
+    // A dash that is to be typed, and no hyphen; a line of text that begins with no command.
+    let escaped = |text: &str| text.replace('\\', "\\e").replace('-', "\\-");
+    let entry = |(thing, meaning): &(_, &str)| {
+        let thing: &str = AsRef::as_ref(thing);
+        format!(".TP\n\\fB{}\\fR\n\\&{}\n", escaped(thing), escaped(meaning))
+    };
+    format!(".SH \"{title}\"\n{}", entries.iter().map(entry).collect::<String>())
+}
+
 /// Examples, exit codes and variables.
 fn ending() -> String {
+    let example = |(command, meaning): &(&str, &str)| match command.len() {
+        ..=EXAMPLE => format!("  {command:EXAMPLE$} {meaning}\n"),
+        _ => format!("  {command}\n  {:EXAMPLE$} {meaning}\n", ""),
+    };
+    let examples: String = EXAMPLES.iter().map(example).collect();
     let codes = CODES.iter().map(|(code, meaning)| format!("  {code:<3}  {meaning}\n"));
     let codes: String = codes.collect();
+    let variable = |(name, meaning): &(&str, &str)| format!("\n  {name:<19}  {meaning}");
+    let variables: String = ENVIRONMENT.iter().map(variable).collect();
     format!(
-        "{EXAMPLES}\n\nExit codes (of many models, that of the first that failed):\n{codes}\n{ENVIRONMENT}"
+        "Examples:\n{examples}\nExit codes (of many models, that of the first that failed):\n{codes}\nEnvironment:{variables}"
     )
 }
 
-const EXAMPLES: &str = "\
-Examples:
-  acb-fuse resnet.onnx                   what would be fused, what not and why
-  acb-fuse resnet.onnx deploy.onnx       fuse, verify, write
-  acb-fuse resnet.onnx -o deploy.onnx    the same
-  acb-fuse resnet.onnx resnet.onnx       the same, in place
-  cat resnet.onnx | acb-fuse - - | …     in a pipe
-  acb-fuse --look models/ a.onnx         a line for each model
-  acb-fuse --check models/               in a test: exit code 5 if work remains
-  acb-fuse --out-dir deploy *.onnx       a line each; goes on after a failure
-  acb-fuse in.onnx out.onnx --report r.html
-                                         and a page of what was done
-  acb-fuse --completions zsh > _acb-fuse completions of a shell";
+/// So long an example may be for its meaning to stand beside it.
+const EXAMPLE: usize = 38;
 
-const ENVIRONMENT: &str = "\
-Environment:
-  NO_COLOR             no colours
-  RAYON_NUM_THREADS    as --threads";
+const EXAMPLES: [(&str, &str); 10] = [
+    ("acb-fuse resnet.onnx", "what would be fused, what not and why"),
+    ("acb-fuse resnet.onnx deploy.onnx", "fuse, verify, write"),
+    ("acb-fuse resnet.onnx -o deploy.onnx", "the same"),
+    ("acb-fuse resnet.onnx resnet.onnx", "the same, in place"),
+    ("cat resnet.onnx | acb-fuse - - | …", "in a pipe"),
+    ("acb-fuse --look models/ a.onnx", "a line for each model"),
+    ("acb-fuse --check models/", "in a test: exit code 5 if work remains"),
+    ("acb-fuse --out-dir deploy *.onnx", "a line each; goes on after a failure"),
+    ("acb-fuse in.onnx out.onnx --report r.html", "and a page of what was done"),
+    ("acb-fuse --completions zsh > _acb-fuse", "completions of a shell"),
+];
 
-/// `text` in lines of no more than `width` characters, its paragraphs as they are.
-fn wrapped(text: &str, width: usize) -> String {
-    let paragraphs = text.split('\n').map(|paragraph| {
-        let mut lines = vec![String::new()];
-        for word in paragraph.split(' ') {
-            let Some(line) = lines.last_mut() else { continue };
-            let length = line.chars().count().saturating_add(word.chars().count());
-            if line.is_empty() {
-                line.push_str(word);
-            } else if length < width {
-                line.push(' ');
-                line.push_str(word);
-            } else {
-                lines.push(word.to_owned());
-            }
-        }
-        lines.join("\n")
-    });
-    paragraphs.collect::<Vec<String>>().join("\n")
-}
+const ENVIRONMENT: [(&str, &str); 2] =
+    [("NO_COLOR", "no colours"), ("RAYON_NUM_THREADS", "as --threads")];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_are_full_and_no_longer() {
-        for (text, expected) in [
-            ("a bc de", "a bc\nde"),
-            ("abcdef gh", "abcdef\ngh"),
-            ("ab cd", "ab cd"),
-            ("a\n\nb", "a\n\nb"),
-            ("", ""),
-        ] {
-            assert_eq!(wrapped(text, 5), expected, "{text}");
-        }
-    }
 
     #[test]
     fn help_fits_a_terminal() {

@@ -4,21 +4,36 @@
 
 use std::time::Duration;
 
+use acb_fuse::report::text::Tone;
+use acb_fuse::report::verdict::{Standing, verdict};
 use acb_fuse::report::words::{counted, nodes_change, nothing_fused};
-use acb_fuse::report::{Ending, Mode, Report};
+use acb_fuse::report::{Ending, Mode, Outcome, Report};
 
 use super::exit::Exit;
 
-/// What became of one `model`, in a line.
-pub fn line(model: &str, report: &Report, result: &Result<(), Exit>) -> String {
-    if let Err(Exit { message, code, .. }) = result {
+/// What became of one model, in a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelLine {
+    /// How it ended, which colours the line.
+    pub tone: Tone,
+    /// The same in a word.
+    pub word: &'static str,
+    /// The model, and what was done with it.
+    pub text: String,
+}
+
+/// What became of one `model`.
+pub fn line(model: &str, report: &Report, result: &Result<(), Exit>) -> ModelLine {
+    if let Err(exit) = result {
         // A look that found something has not failed.
         let word = if report.outcome == Ending::Failed { "failed" } else { "found" };
-        return format!("{word:<7} {message} (exit code {code})");
+        let text = format!("{} (exit code {})", exit.message, exit.code);
+        return ModelLine { tone: exit.tone(), word, text };
     }
     if report.is_unchanged() {
         let word = if report.mode == Mode::Look { "none" } else { "same" };
-        return format!("{word:<7} {model}: {}{}", nothing_fused(report), why(report));
+        let text = format!("{model}: {}{}", nothing_fused(report), why(report));
+        return ModelLine { tone: Tone::Plain, word, text };
     }
     let blocks = match report.blocks.len() {
         0 => "no block".to_owned(),
@@ -35,9 +50,15 @@ pub fn line(model: &str, report: &Report, result: &Result<(), Exit>) -> String {
     };
     let nodes = nodes_change(&report.sizes);
     let word = if report.mode == Mode::Look { "found" } else { "fused" };
-    let verdict = report.verdict.as_ref().map(|verdict| format!(", {verdict}"));
-    let verdict = verdict.unwrap_or_default();
-    format!("{word:<7} {model}: {blocks}{conditions}{converted}, {nodes}{verdict}")
+    let found = verdict(report);
+    let tone = found.as_ref().map_or(Tone::Plain, |found| found.standing.into());
+    let verdict = found.map(|found| format!(", {}", found.text)).unwrap_or_default();
+    let verdict = match &report.run {
+        Some(Outcome::NotRun(reason)) => format!("{verdict}: {reason}"),
+        _ => verdict,
+    };
+    let text = format!("{model}: {blocks}{conditions}{converted}, {nodes}{verdict}");
+    ModelLine { tone, word, text }
 }
 
 /// Why nothing is fused where something was left alone: the first reason, and how many more
@@ -57,6 +78,8 @@ pub struct Totals {
     models: usize,
     changed: usize,
     failed: usize,
+    not_run: usize,
+    not_verified: usize,
     blocks: usize,
     nodes: [usize; 2],
 }
@@ -72,6 +95,9 @@ impl Totals {
             return;
         }
         add(&mut self.changed, (!report.is_unchanged()).into());
+        let standing = verdict(report).map(|found| found.standing);
+        add(&mut self.not_run, (standing == Some(Standing::NotRun)).into());
+        add(&mut self.not_verified, (standing == Some(Standing::NotVerified)).into());
         add(&mut self.blocks, report.blocks.len());
         let sizes = [report.sizes.before, report.sizes.after];
         for (sum, size) in self.nodes.iter_mut().zip(sizes) {
@@ -80,17 +106,38 @@ impl Totals {
     }
 
     /// In a line; nodes are of the models that did not fail.
-    pub fn line(&self, took: Duration) -> String {
+    pub fn line(&self, took: Duration) -> ModelLine {
         let [before, after] = self.nodes;
         let unchanged = self.models.saturating_sub(self.changed).saturating_sub(self.failed);
-        format!(
-            "total   {}: {} with something to fuse or convert, {unchanged} without, {} failed; {}, \
-             {before} → {after} nodes, {:.1} s",
+        let tone = match self {
+            Totals { failed: 1.., .. } => Tone::Bad,
+            Totals { not_verified: 1.., .. } => Tone::NotVerified,
+            Totals { not_run: 1.., .. } => Tone::NotRun,
+            _ => Tone::Plain,
+        };
+        let text = format!(
+            "{}: {} with something to fuse or convert, {unchanged} without, {} failed; {}, \
+             {before} → {after} nodes, {:.1} s{}",
             counted(self.models, "model"),
             self.changed,
             self.failed,
             counted(self.blocks, "block"),
-            took.as_secs_f64()
-        )
+            took.as_secs_f64(),
+            self.unchecked(),
+        );
+        ModelLine { tone, word: "total", text }
+    }
+
+    /// How many models were not checked, and what to do; nothing if all were.
+    fn unchecked(&self) -> String {
+        let counts = [(self.not_run, "NOT RUN"), (self.not_verified, "NOT VERIFIED")];
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        let counts: Vec<String> = counts.map(|(count, what)| format!("{count} {what}")).collect();
+        if counts.is_empty() {
+            return String::new();
+        }
+        let help =
+            "compare the outputs of old and new models on your own data before you use these";
+        format!("; {}: {help}", counts.join(", "))
     }
 }

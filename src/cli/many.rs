@@ -15,6 +15,7 @@ use std::time::Instant;
 use acb_fuse::error::unknown_blocks;
 use acb_fuse::report::html::Origin;
 use acb_fuse::report::target::Target;
+use acb_fuse::report::text::Tone;
 use acb_fuse::report::{Report, json_line};
 use acb_fuse::{
     Endpoint, Error, FileKey, Options, file_keys, inspect_file, is_same_file, side_file_names,
@@ -23,10 +24,10 @@ use acb_fuse::{
 use super::arguments::Arguments;
 use super::exit::{Exit, checked, converted};
 use super::folders;
-use super::lines::{Totals, line};
+use super::lines::{ModelLine, Totals, line};
 use super::pages::{Pages, folder_of_pages};
 use super::places::unwritten;
-use super::show::{self, printable};
+use super::show::{self, Screen, printable};
 use super::stage;
 
 /// One model, and where it goes.
@@ -154,13 +155,15 @@ pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
     let pages = page.and_then(Target::path);
     let pages = pages.map(|path| Pages::begin(path, Origin::now(show::command())));
     let mut pages = pages.transpose()?;
+    let stdout = Screen::stdout(arguments.no_color);
+    let stderr = Screen::stderr(arguments.no_color);
     let mut say = |job: &Job, report: &Report, result: &Result<(), Exit>| {
         totals.add(report);
-        let line = printable(&line(&job.shown(), report, result), |_| false);
+        let line = line(&job.shown(), report, result);
         let _ = match result {
-            Err(_) => writeln!(io::stderr(), "{line}"),
+            Err(_) => writeln!(io::stderr(), "{}", shown(&line, &stderr)),
             Ok(()) if arguments.quiet => Ok(()),
-            Ok(()) => writeln!(io::stdout(), "{line}"),
+            Ok(()) => writeln!(io::stdout(), "{}", shown(&line, &stdout)),
         };
     };
     // What keeps a report from being written ends the command; a failed model is its result.
@@ -194,9 +197,24 @@ pub fn many(arguments: &Arguments, jobs: &[Job]) -> Result<ExitCode, Exit> {
     };
     pages.map_or(Ok(()), Pages::finish)?;
     if !arguments.quiet && jobs.len() > 1 {
-        let _ = writeln!(io::stdout(), "{}", totals.line(started.elapsed()));
+        let total = shown(&totals.line(started.elapsed()), &stdout);
+        let _ = writeln!(io::stdout(), "{total}");
     }
     Ok(failure.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit.code)))
+}
+
+/// A line of one model, or of all. That a check is missing cannot be overlooked.
+fn shown(line: &ModelLine, screen: &Screen) -> String {
+    let head = format!("{:<7}", line.word);
+    let indent = head.len().saturating_add(1);
+    let text = printable(&line.text, |_| false);
+    match line.tone {
+        Tone::NotRun | Tone::NotVerified => {
+            let all = screen.headed(Tone::Plain, &head, &text, indent);
+            screen.coloured(line.tone, &all)
+        }
+        tone => screen.headed(tone, &head, &text, indent),
+    }
 }
 
 /// The page that leads to those of all models, if it is asked for.

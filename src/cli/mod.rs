@@ -18,6 +18,7 @@ mod show;
 mod stage;
 mod tensors;
 mod watchdog;
+mod wrap;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ use std::process::ExitCode;
 use acb_fuse::remove_staged;
 use arguments::{Arguments, MOST_THREADS};
 use exit::{Exit, INTERRUPTED, Targets};
+use show::Screen;
 
 /// Does what was asked for, and says how it ended.
 pub fn carry_out(arguments: &Arguments) -> ExitCode {
@@ -36,7 +38,7 @@ pub fn carry_out(arguments: &Arguments) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if arguments.man {
-        return match clap_mangen::Man::new(help::manual()).render(&mut io::stdout()) {
+        return match help::write_manual_page(&mut io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         };
@@ -48,10 +50,11 @@ pub fn carry_out(arguments: &Arguments) -> ExitCode {
     });
     let goes_to_many = arguments.out_dir.is_some() || arguments.manifest.is_some();
     let targets = if goes_to_many { Targets::Many } else { Targets::One };
-    let begin = |seconds| watchdog::begin(seconds, targets);
+    let screen = Screen::stderr(arguments.no_color);
+    let begin = |seconds| watchdog::begin(seconds, targets, screen);
     let begun = arguments.timeout.map_or(Ok(()), begin);
     let started = begun.and_then(|()| start_threads(arguments));
-    started.and_then(|()| fuse(arguments)).unwrap_or_else(Exit::say)
+    started.and_then(|()| fuse(arguments)).unwrap_or_else(|exit| exit.say(&screen))
 }
 
 /// What says how many processors are used, if no flag does.

@@ -9,13 +9,12 @@ use acb_fuse::report::Report;
 use acb_fuse::report::html::Origin;
 use acb_fuse::report::target::Target;
 use acb_fuse::report::text::{Line, SummaryLayout, Tone};
-use console::Term;
 
 use super::arguments::Arguments;
 use super::exit::{Exit, checked, converted};
 use super::matrix::{averages, averages_in_colours};
 use super::places::{self, unwritten};
-use super::show::{self, has_colours};
+use super::show::{self, Screen};
 
 /// Looks at the model, or converts it.
 ///
@@ -37,13 +36,12 @@ pub fn one(arguments: &Arguments) -> Result<(), Exit> {
     if result.is_ok() && !arguments.quiet {
         // The model or the report itself may go to standard output.
         let taken = output == Some(Endpoint::Pipe) || arguments.report.contains(&Target::Pipe);
-        let colours = |of_stream| of_stream && !arguments.no_color;
         let _ = if taken {
-            let (of_stream, width) = (has_colours(&io::stderr()), show::width(&Term::stderr()));
-            write!(io::stderr(), "{}", summary(&report, arguments, colours(of_stream), width))
+            let screen = Screen::stderr(arguments.no_color);
+            write!(io::stderr(), "{}", summary(&report, arguments, &screen))
         } else {
-            let (of_stream, width) = (has_colours(&io::stdout()), show::width(&Term::stdout()));
-            write!(io::stdout(), "{}", summary(&report, arguments, colours(of_stream), width))
+            let screen = Screen::stdout(arguments.no_color);
+            write!(io::stdout(), "{}", summary(&report, arguments, &screen))
         };
     }
     if arguments.check {
@@ -57,25 +55,28 @@ pub fn one(arguments: &Arguments) -> Result<(), Exit> {
     result.and(written.map_err(Exit::from))
 }
 
-/// What is shown of a conversion that came to its end, on so many columns.
-fn summary(report: &Report, arguments: &Arguments, colours: bool, width: Option<usize>) -> String {
+/// What is shown of a conversion that came to its end.
+fn summary(report: &Report, arguments: &Arguments, screen: &Screen) -> String {
     let mut shown = String::new();
-    for Line { tone, text, .. } in report.lines(SummaryLayout::of(width, arguments.verbose)) {
-        let text = match tone {
-            Tone::NotVerified => format!("{text}: --no-verify was given"),
-            _ => text,
-        };
-        shown.push_str(&if colours { show::coloured(tone, &text) } else { text });
+    let mut show = |tone: Tone, text: &str| {
+        shown.push_str(&screen.line(tone, text));
         shown.push('\n');
+    };
+    let layout = SummaryLayout::of(screen.width, arguments.verbose);
+    for Line { tone, text, .. } in report.lines(layout) {
+        match tone {
+            Tone::NotVerified => show(tone, &format!("{text}: --no-verify was given")),
+            _ => show(tone, &text),
+        }
         if let Some(help) = what_to_do(tone) {
-            shown.push_str(&format!("  what to do: {help}\n"));
+            show(Tone::Plain, &format!("  what to do: {help}"));
         }
     }
     if arguments.place().is_none() && arguments.scaling().is_some() {
-        shown.push_str("channels are scaled only when a model is written: give OUT\n");
+        show(Tone::Plain, "channels are scaled only when a model is written: give OUT");
     }
     if arguments.verbose {
-        let averages = if colours { averages_in_colours } else { averages };
+        let averages = if screen.colours { averages_in_colours } else { averages };
         shown.push_str(&averages(report));
     }
     shown
@@ -85,12 +86,13 @@ fn summary(report: &Report, arguments: &Arguments, colours: bool, width: Option<
 fn what_to_do(tone: Tone) -> Option<&'static str> {
     match tone {
         Tone::NotVerified => Some(
-            "run it again without --no-verify, or compare the outputs of both models yourself \
-             before you use the new one",
+            "run it again without --no-verify, or compare the outputs of both models on your own \
+             data before you use the new one",
         ),
         Tone::NotRun => Some(
-            "compare both models on your own data before you use the new one; --input-shape and \
-             --input say what to run on, --require-run makes this an error",
+            "compare the outputs of both models on your own data before you use the new one, or run \
+             it again with other inputs (--input x=image.npy) or sizes (--input-shape); with \
+             --require-run, this is an error",
         ),
         _ => None,
     }

@@ -1,5 +1,5 @@
-//! What a terminal is shown: a bar while the work goes on, colours where they are wanted, and
-//! names without characters that it would obey.
+//! What a terminal is shown: a bar while the work goes on, lines that end where it does, colours
+//! where they are wanted, and names without characters that it would obey.
 //!
 //! Knows the terminal and how far the work is; not what is done.
 
@@ -15,6 +15,7 @@ use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::stage;
+use super::wrap::wrapped;
 
 /// `text` as it may be shown on a terminal: see [`escaped`].
 pub fn printable(text: &str, keep: fn(char) -> bool) -> String {
@@ -40,26 +41,69 @@ fn quoted(argument: &str) -> String {
     format!("'{}'", argument.replace('\'', "'\\''"))
 }
 
-/// How many columns a stream has; `None` if it is no terminal.
-pub fn width(stream: &Term) -> Option<usize> {
-    let (_, columns) = stream.size_checked().filter(|_| stream.features().is_attended())?;
-    Some(columns.into())
+/// What output goes to: a terminal, or whatever else takes lines.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Screen {
+    /// How many columns it has; `None` if it is no terminal.
+    pub width: Option<usize>,
+    /// Whether colours are wanted.
+    pub colours: bool,
 }
 
-/// A line in the colour of what it is about.
-pub fn coloured(tone: Tone, text: &str) -> String {
-    let code = match tone {
-        Tone::Good => "32",
-        Tone::Warning => "33",
-        Tone::NotRun => "1;33",
-        Tone::NotVerified | Tone::Bad => "1;31",
-        _ => return text.to_owned(),
-    };
-    format!("\x1b[{code}m{text}\x1b[0m")
+impl Screen {
+    /// Standard output.
+    pub fn stdout(no_color: bool) -> Self {
+        Screen::of(&Term::stdout(), !no_color && has_colours(&io::stdout()))
+    }
+
+    /// Standard error.
+    pub fn stderr(no_color: bool) -> Self {
+        Screen::of(&Term::stderr(), !no_color && has_colours(&io::stderr()))
+    }
+
+    fn of(stream: &Term, colours: bool) -> Self {
+        let size = stream.size_checked().filter(|_| stream.features().is_attended());
+        Screen { width: size.map(|(_, columns)| columns.into()), colours }
+    }
+
+    /// A line in the colour of what it is about; if it is too long, in several, all but the first
+    /// of them indented.
+    pub fn line(&self, tone: Tone, text: &str) -> String {
+        self.coloured(tone, &self.wrapped(text, GOES_ON))
+    }
+
+    /// The same with colour only in its `head`, and further lines `indent`ed.
+    pub fn headed(&self, tone: Tone, head: &str, text: &str, indent: usize) -> String {
+        let lines = self.wrapped(&format!("{head} {text}"), indent);
+        match lines.split_at_checked(head.len()) {
+            Some((head, rest)) => self.coloured(tone, head) + rest,
+            None => lines,
+        }
+    }
+
+    fn wrapped(&self, text: &str, indent: usize) -> String {
+        self.width.map_or_else(|| text.to_owned(), |width| wrapped(text, width, indent))
+    }
+
+    /// `text` in the colour of what it is about.
+    pub fn coloured(&self, tone: Tone, text: &str) -> String {
+        let code = match tone {
+            _ if !self.colours => return text.to_owned(),
+            Tone::Good => "32",
+            Tone::Warning => "33",
+            Tone::NotRun => "1;33",
+            Tone::NotVerified | Tone::Bad => "1;31",
+            _ => return text.to_owned(),
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
 }
+
+/// By so much the further lines of a line are indented.
+pub const GOES_ON: usize = 2;
 
 /// Whether colours may be used on `stream`: <https://no-color.org>.
-pub fn has_colours(stream: &impl IsTerminal) -> bool {
+fn has_colours(stream: &impl IsTerminal) -> bool {
     let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     stream.is_terminal() && !forbidden
 }
@@ -124,6 +168,28 @@ fn style(template: &str) -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_ends_where_the_terminal_does() {
+        let narrow = Screen { width: Some(16), colours: false };
+        let coloured = Screen { colours: true, ..narrow };
+        let piped = Screen::default();
+        let text = "  conv1: read by others too";
+        for (screen, expected) in [
+            (piped, text),
+            (narrow, "  conv1: read by\n    others too"),
+            (coloured, "\x1b[33m  conv1: read by\n    others too\x1b[0m"),
+        ] {
+            assert_eq!(screen.line(Tone::Warning, text), expected);
+        }
+        for (screen, expected) in [
+            (piped, "failed a.onnx: no model"),
+            (narrow, "failed a.onnx:\n       no model"),
+            (coloured, "\x1b[1;31mfailed\x1b[0m a.onnx:\n       no model"),
+        ] {
+            assert_eq!(screen.headed(Tone::Bad, "failed", "a.onnx: no model", 7), expected);
+        }
+    }
 
     #[test]
     fn an_argument_is_one_word_of_a_shell() {

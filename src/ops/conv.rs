@@ -60,7 +60,7 @@ fn with_kernel(
     let taps: Vec<Option<i64>> = taps.iter().map(|&taps| Some(taps as i64)).collect();
     let own = attributes(node, Some(&taps))?;
     let Some(second) = width.checked_mul(groups) else {
-        return Err(NotLinear::Malformed("its channels overflow").into());
+        return Err(NotLinear::Malformed("its number of channels overflows").into());
     };
     let (windows, outputs, inputs, layout) = if kind == ConvKind::ConvTranspose {
         let windows = scattered_windows(&own)?;

@@ -86,7 +86,7 @@ pub fn slice(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Meani
         return picked::reversed(reader, node, (input, axis), valid);
     }
     if cuts.iter().any(|cut| cut.step < 1) {
-        return Err(NotLinear::Unrepresentable("it turns elements round").into());
+        return Err(NotLinear::Unrepresentable("it reverses the order of elements").into());
     }
     let mut windows = Vec::with_capacity(cuts.len());
     for AxisCut { axis, start, end, step } in cuts {
@@ -234,7 +234,7 @@ fn frame(
     }
     let mut windows = Vec::new();
     for (axis, window) in framed {
-        let window = window.ok_or(NotLinear::Malformed("its numbers are beyond all sizes"))?;
+        let window = window.ok_or(NotLinear::Malformed("its numbers are larger than any size"))?;
         require_a_rest(reader, input, (axis, window.pads()), valid)?;
         let role = order.role(axis).saturating_sub(2);
         if windows.len() <= role {

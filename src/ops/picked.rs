@@ -34,7 +34,8 @@ pub fn gather(reader: &Reader, node: &Node, valid: &mut Validity) -> Result<Mean
     };
     let picks: Option<Vec<usize>> =
         reader.known_integers(indices, valid)?.iter().map(of_front).collect();
-    let picks = picks.ok_or(NotLinear::Malformed("it picks what its input does not have"))?;
+    let picks =
+        picks.ok_or(NotLinear::Malformed("it picks elements that its input does not have"))?;
     meaning(node, input, *axis, (picks, size))
 }
 

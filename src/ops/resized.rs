@@ -93,10 +93,17 @@ fn stays(
             };
             axes.iter().zip(sizes).map(&mut stays).collect::<Result<_, NotLinear>>()?
         }
-        _ => return Err(NotLinear::Malformed("it has not one list of factors or sizes").into()),
+        _ => {
+            return Err(NotLinear::Malformed(
+                "it does not have exactly one list of factors or sizes",
+            )
+            .into());
+        }
     };
     if stays.len() != axes.len() {
-        return Err(NotLinear::Malformed("it has not one factor or size for each axis").into());
+        return Err(
+            NotLinear::Malformed("it does not have one factor or size for each axis").into()
+        );
     }
     Ok(stays)
 }

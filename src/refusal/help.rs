@@ -6,11 +6,14 @@ use crate::affine::Refusal;
 use crate::refusal::{Neighbour, NotLinear, Reason, Unfit};
 
 /// What a text begins with where nothing helps.
-const NOTHING: &str = "Nothing";
+pub const NOTHING: &str = "Nothing";
+
+/// The option that fixes sizes.
+pub const SIZES: &str = "input_shape";
 
 /// Options that texts name.
 const OPTIONS: [&str; 6] =
-    ["input_shape", "growth", "keep_identity", "training_mode", "keep_overridable", "skip"];
+    [SIZES, "growth", "keep_identity", "training_mode", "keep_overridable", "skip"];
 
 /// The option that `help` names, if it names one.
 pub fn option(help: &str) -> Option<&'static str> {
@@ -22,30 +25,34 @@ pub fn option(help: &str) -> Option<&'static str> {
 pub fn help(reason: &Reason) -> &'static str {
     match reason {
         Reason::DifferentInputs { .. } => {
-            "Nothing, if that is intended; otherwise look for a copy of the input (a Cast, a Transpose) in one branch."
+            "Nothing, if that is intended. Otherwise, look for a copy of the input (a Cast, a Transpose) in one branch."
         }
         Reason::Geometry(refusal) => of_refusal(refusal),
         Reason::NotLinear { why, .. } => of_node(why),
-        Reason::Dearer { .. } => "Nothing has to be done.",
-        Reason::OutOfRange(_) => "`input_shape` with the size that is used.",
+        Reason::Dearer { .. } => "Nothing: the model is better as it is.",
+        Reason::OutOfRange(_) => "Give the size that is used at inference with `input_shape`.",
         Reason::ReadElsewhere(_) => {
             "Remove the other reader, such as an extra graph output, at export."
         }
-        Reason::SharedKernel { .. } => "`growth` with the fraction that the report names.",
+        Reason::SharedKernel { .. } => {
+            "Allow the copies with `growth` and the fraction that the report names."
+        }
         Reason::Unfit(unfit) => of_type(unfit),
         Reason::Limit(_) => "Such a model is unusual: please report it.",
-        Reason::KeptApart { .. } => "`keep_identity never`, if the model is not quantized.",
-        Reason::Unproved { .. } => "The limit that the report names, if it names one.",
+        Reason::KeptApart { .. } => {
+            "If the model will not be quantized, use `keep_identity never`."
+        }
+        Reason::Unproved { .. } => "If the report names a limit, raise it; otherwise, nothing.",
         Reason::Between { before, behind } => {
             let sides = [before, behind].map(of_neighbour);
             let helpful = sides.into_iter().find(|help| !help.starts_with(NOTHING));
             helpful.unwrap_or(
-                "Put it right behind a convolution, or right before one without padding; nothing, if what stands there is intended (a ReLU before a norm).",
+                "Nothing, if what stands there is intended (a ReLU before a norm). Otherwise, place it directly after a convolution, or directly before one without padding.",
             )
         }
-        Reason::Call(_) => "Inline it (`onnx.inliner`), or export without functions.",
+        Reason::Call(_) => "Inline the function (`onnx.inliner`), or export without functions.",
         Reason::TrainingInfo => {
-            "Remove it (`del model.training_info[:]`), if the model is not to be trained any more."
+            "If the model will not be trained any more, remove it (`del model.training_info[:]`)."
         }
         Reason::Skipped => "Leave out `skip`.",
     }
@@ -55,27 +62,31 @@ fn of_node(why: &NotLinear) -> &'static str {
     match why {
         NotLinear::Operator(_) => "Nothing: the result would not be the same.",
         NotLinear::Foreign(_) => "Export with operators of ONNX.",
-        NotLinear::Malformed(_) => "Run `onnx.checker` on the file, and export it anew.",
-        NotLinear::Unrepresentable(_) => "Depends on the node; most are intended.",
+        NotLinear::Malformed(_) => "Run `onnx.checker` on the file, and export the model again.",
+        NotLinear::Unrepresentable(_) => "Nothing, in most cases: such nodes are usually intended.",
         NotLinear::Training(_) => "Export with `model.eval()`.",
-        NotLinear::KeptTraining => "`training_mode auto`.",
+        NotLinear::KeptTraining => "Leave `training_mode` at `auto`.",
         NotLinear::Untrained => {
-            "Export with `model.eval()` after training, or `training_mode convert`."
+            "Export with `model.eval()` after training; or use `training_mode convert`."
         }
         NotLinear::Limit(_) => "Run a simplifier (onnxsim, OnnxSlim) before this tool.",
         NotLinear::Beyond { .. } | NotLinear::NotEvaluated { .. } => {
-            "Fold constants first, with a simplifier."
+            "Fold constants first, with a simplifier (onnxsim, OnnxSlim)."
         }
         NotLinear::NotConstant(_) => {
-            "Nothing, if that is intended (a dynamic convolution); otherwise fold constants."
+            "Nothing, if that is intended (a dynamic convolution). Otherwise, fold constants first, with a simplifier (onnxsim, OnnxSlim)."
         }
         NotLinear::Quantized(_) => "Fuse the float model, then quantize.",
         NotLinear::Overridable(_) => "Leave out `keep_overridable`.",
-        NotLinear::Open(_) => "`input_shape`; the report names the input.",
+        NotLinear::Open(_) => {
+            "Fix the size with `input_shape`; if one input decides it, the report names that input."
+        }
         NotLinear::NotInferable(_) | NotLinear::NotInferred { .. } => {
             "Run ONNX's shape inference, or export with fixed sizes."
         }
-        NotLinear::NotPerChannel { .. } => "Give it the shape [C,1,1] if the channels were meant.",
+        NotLinear::NotPerChannel { .. } => {
+            "If it was meant for the channels, give it the shape [C,1,1]."
+        }
         NotLinear::Refused(refusal) => of_refusal(refusal),
         NotLinear::WrongLength { .. } => "Run `onnx.checker` on the file.",
     }
@@ -91,7 +102,7 @@ fn of_neighbour(beside: &Neighbour) -> &'static str {
         | Neighbour::Shared
         | Neighbour::Dear => "Nothing.",
         Neighbour::Operator(_) => "Nothing: the norm does not commute with it.",
-        Neighbour::SharedSum => "Nothing, in a pre-activation network.",
+        Neighbour::SharedSum => "Nothing, if the network is meant to be a pre-activation network.",
         Neighbour::Refusing(refusal) => of_refusal(refusal),
     }
 }
@@ -107,23 +118,27 @@ fn of_refusal(refusal: &Refusal) -> &'static str {
         | Refusal::Vanishes
         | Refusal::Repeated => "Nothing: they are not one convolution.",
         Refusal::Counts { .. } => {
-            "Check the paddings, ⌊d/2⌋ on the long axes; where sizes are open, try `input_shape`."
+            "Check the paddings: they should be ⌊d/2⌋ on the long axes. Where sizes are open, try `input_shape`."
         }
-        Refusal::Unplaced(_) => "`input_shape` with the size that is used.",
-        Refusal::Border(_) => "Pad once, before the first of the two.",
+        Refusal::Unplaced(_) => "Give the size that is used at inference with `input_shape`.",
+        Refusal::Border(_) => "Pad only once, before the first of the two operations.",
         Refusal::BiasAtBorder(_) => {
             "Fill the border with the bias, as DBB and ECBSR do, or train without that bias."
         }
-        Refusal::Borders(_) => "The same padding in all branches.",
-        Refusal::Axes => "Export all of the block in one layout.",
-        Refusal::Weights(_) | Refusal::Products(_) => "Nothing: two kernels are cheaper there.",
+        Refusal::Borders(_) => "Use the same padding in all branches.",
+        Refusal::Axes => "Export the whole block in one layout.",
+        Refusal::Weights(_) | Refusal::Products(_) => {
+            "Nothing: here, two kernels are cheaper than one."
+        }
         Refusal::TooLarge(_) => "Run `onnx.checker` on the file.",
     }
 }
 
 fn of_type(unfit: &Unfit) -> &'static str {
     match unfit {
-        Unfit::NotFinite(_) | Unfit::Imprecise { .. } => "Fuse the float32 model, then convert it.",
+        Unfit::NotFinite(_) | Unfit::Imprecise { .. } => {
+            "Fuse the float32 model, then convert it to the smaller type."
+        }
         Unfit::Disproportionate { .. } => "Nothing: the scale stays in front of the kernel.",
         Unfit::Border => {
             "Fill the border with the bias of the operation inside it, computed in the same way as that bias."
@@ -140,12 +155,12 @@ mod tests {
         let relu = || Neighbour::Operator("Relu".to_owned());
         let padded = || Neighbour::Refusing(Refusal::Border(0));
         for (before, behind, expected) in [
-            (relu(), padded(), "Pad once, before the first of the two."),
-            (padded(), relu(), "Pad once, before the first of the two."),
+            (relu(), padded(), "Pad only once, before the first of the two operations."),
+            (padded(), relu(), "Pad only once, before the first of the two operations."),
             (
                 relu(),
                 Neighbour::Output,
-                "Put it right behind a convolution, or right before one without padding; nothing, if what stands there is intended (a ReLU before a norm).",
+                "Nothing, if what stands there is intended (a ReLU before a norm). Otherwise, place it directly after a convolution, or directly before one without padding.",
             ),
         ] {
             assert_eq!(help(&Reason::Between { before, behind }), expected);

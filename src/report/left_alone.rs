@@ -25,6 +25,9 @@ pub struct LeftAlone {
     /// The choice of the caller that the reason names.
     #[serde(skip)]
     pub setting: Option<Setting>,
+    /// The option that helps.
+    #[serde(skip)]
+    pub(crate) option: Option<&'static str>,
     /// What is left alone.
     #[serde(skip)]
     pub(crate) subject: Subject,
@@ -42,9 +45,20 @@ impl LeftAlone {
             reason: reason.to_string(),
             help: help::help(reason).into(),
             setting: reason.setting(),
+            option: help::option(help::help(reason)),
             subject: *subject,
             in_common: reason.in_common(),
         }
+    }
+
+    /// Whether something helps.
+    pub(crate) fn is_helped(&self) -> bool {
+        !self.help.is_empty() && !self.help.starts_with(help::NOTHING)
+    }
+
+    /// Whether that is to fix sizes.
+    pub(crate) fn is_helped_by_sizes(&self) -> bool {
+        self.option == Some(help::SIZES)
     }
 
     /// Puts the choices of the caller that it names in words of the caller's own.
@@ -53,7 +67,7 @@ impl LeftAlone {
             self.reason = told(&self.reason, setting, words);
             self.in_common = told(&self.in_common, setting, words);
         }
-        if let Some(option) = help::option(&self.help) {
+        if let Some(option) = self.option {
             self.help = told(&self.help, &Setting::Option(option), words).into();
         }
     }

@@ -12,8 +12,16 @@ use crate::report::{BlockCost, BlockReport, Mode, Report};
 /// A table with more rows has one for all blocks that are alike.
 const MOST_ROWS: usize = 20;
 
-/// Columns of names are not cut below so many characters.
+/// Names, and branches, are not cut below so many characters.
 const SHORTEST: usize = 12;
+
+/// Where they would be cut below these, a column of numbers is left out first: the branches of
+/// the paper, `3×3 + 1×3 + 3×1, 3 batch norms`, are whole.
+const LEGIBLE: [usize; 2] = [16, 30];
+
+/// The columns that may be left out, in this order: parameters, whose sum the summary says, too,
+/// and nodes.
+const LEFT_OUT: [usize; 2] = [3, 2];
 
 /// What stands between two columns.
 const GAP: &str = "  ";
@@ -27,15 +35,13 @@ pub(crate) fn table(report: &Report, width: Option<usize>) -> Vec<String> {
         Mode::Look => looked(&report.blocks),
         Mode::Verified | Mode::Unverified => converted(&report.blocks),
     };
-    let widths = |rows: &[Row]| -> Vec<usize> {
-        let columns = rows.first().map_or(0, Vec::len);
-        let cells = |column: usize| rows.iter().filter_map(move |row| row.get(column));
-        (0..columns)
-            .map(|column| cells(column).map(|cell| cell.chars().count()).max().unwrap_or(0))
-            .collect()
-    };
-    let uncut = widths(&rows);
-    for (column, most) in shortened(&uncut, width).into_iter().enumerate() {
+    for column in LEFT_OUT {
+        if fits(&widths(&rows), width) {
+            break;
+        }
+        rows.iter_mut().filter(|row| column < row.len()).for_each(|row| drop(row.remove(column)));
+    }
+    for (column, most) in shortened(&widths(&rows), width).into_iter().enumerate() {
         for cell in rows.iter_mut().filter_map(|row| row.get_mut(column)) {
             *cell = cut(cell, most);
         }
@@ -51,6 +57,30 @@ pub(crate) fn table(report: &Report, width: Option<usize>) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
+/// How wide each column is.
+fn widths(rows: &[Row]) -> Vec<usize> {
+    let columns = rows.first().map_or(0, Vec::len);
+    let cells = |column: usize| rows.iter().filter_map(move |row| row.get(column));
+    (0..columns)
+        .map(|column| cells(column).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .collect()
+}
+
+/// How wide the table is.
+fn total(widths: &[usize]) -> usize {
+    let gaps = GAP.len().saturating_mul(widths.len().saturating_sub(1));
+    widths.iter().sum::<usize>().saturating_add(gaps)
+}
+
+/// Whether such columns fit into `width` while names and branches can still be read.
+fn fits(widths: &[usize], width: Option<usize>) -> bool {
+    let legible = widths.iter().enumerate();
+    let legible = legible
+        .map(|(column, &own)| LEGIBLE.get(column).map_or(own, |&legible| own.min(legible)))
+        .collect::<Vec<usize>>();
+    width.is_none_or(|width| total(&legible) <= width)
+}
+
 /// A cell in no more than `most` characters. What follows the last comma counts norms, and would be
 /// another number with a digit less: it stays, and what is before it is cut.
 fn cut(cell: &str, most: usize) -> String {
@@ -63,17 +93,18 @@ fn cut(cell: &str, most: usize) -> String {
 }
 
 /// How wide columns may be, so that all fit into `width`: only the first two, which hold
-/// names and branches, become narrower.
+/// names and branches, become narrower, names first while they can be read.
 fn shortened(widths: &[usize], width: Option<usize>) -> Vec<usize> {
-    let gaps = GAP.len().saturating_mul(widths.len().saturating_sub(1));
-    let all = widths.iter().sum::<usize>().saturating_add(gaps);
-    let mut excess = width.map_or(0, |width| all.saturating_sub(width));
-    let cut = |(column, &width): (usize, &usize)| {
-        let spare = if column < 2 { width.saturating_sub(SHORTEST).min(excess) } else { 0 };
-        excess = excess.saturating_sub(spare);
-        width.saturating_sub(spare)
-    };
-    widths.iter().enumerate().map(cut).collect()
+    let mut excess = width.map_or(0, |width| total(widths).saturating_sub(width));
+    let mut shortened = widths.to_vec();
+    for shortest in [LEGIBLE, [SHORTEST; 2]] {
+        for (own, shortest) in shortened.iter_mut().zip(shortest) {
+            let spare = own.saturating_sub(shortest).min(excess);
+            excess = excess.saturating_sub(spare);
+            *own = own.saturating_sub(spare);
+        }
+    }
+    shortened
 }
 
 /// A row per block, in the order of the model.
@@ -270,23 +301,34 @@ mod tests {
         }
     }
 
-    /// As wide as there is room; numbers are never cut.
+    /// As wide as there is room; numbers are never cut, but left out.
     #[test]
     fn names_are_cut_in_the_middle() {
         let name = "features.stages.0.blocks.1.token_mixer";
-        for (width, expected) in [
-            (Some(200), "features.stages.0.blocks.1.token_mixer  3×3 + 1×3"),
-            (Some(80), "features.stage…1.token_mixer  3×3 + 1×3"),
-            (Some(10), "featur…mixer  3×3 + 1×3"),
-            (None, "features.stages.0.blocks.1.token_mixer  3×3 + 1×3"),
+        let branches = "3×3 + 1×3 + 3×1 + identity, 4 batch norms";
+        for (branches, width, expected) in [
+            (
+                "3×3 + 1×3",
+                Some(200),
+                "features.stages.0.blocks.1.token_mixer  3×3 + 1×3  2 → 2  9 → 9       1200 → 900     100 %",
+            ),
+            (
+                "3×3 + 1×3",
+                Some(80),
+                "features.stage…1.token_mixer  3×3 + 1×3  2 → 2  9 → 9       1200 → 900     100 %",
+            ),
+            (
+                branches,
+                Some(80),
+                "features…n_mixer  3×3 + 1×3 …dentity, 4 batch norms  2 → 2  1200 → 900     100 %",
+            ),
+            (branches, Some(60), "featur…mixer  3×3…tity, 4 batch norms  1200 → 900     100 %"),
+            ("3×3 + 1×3", Some(10), "featur…mixer  3×3 + 1×3  1200 → 900     100 %"),
         ] {
-            let found = lines(vec![block(name, "3×3 + 1×3", 12.0, Some(100.0))], width);
-            let row = found.last().unwrap();
-            assert!(row.starts_with(expected), "{row}");
-            assert!(row.ends_with("2 → 2  9 → 9       1200 → 900     100 %"), "{row}");
-            if width == Some(80) {
-                assert_eq!(found.iter().map(|line| line.chars().count()).max(), Some(80));
-            }
+            let found = lines(vec![block(name, branches, 12.0, Some(100.0))], width);
+            assert_eq!(found.last().unwrap(), expected);
+            let longest = found.iter().map(|line| line.chars().count()).max();
+            assert!(width == Some(10) || longest <= width, "{longest:?}");
         }
     }
 }

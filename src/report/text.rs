@@ -42,6 +42,17 @@ pub enum Tone {
     Bad,
 }
 
+impl From<Standing> for Tone {
+    fn from(standing: Standing) -> Self {
+        match standing {
+            Standing::Good => Tone::Good,
+            Standing::NotRun => Tone::NotRun,
+            Standing::NotVerified => Tone::NotVerified,
+            Standing::Bad => Tone::Bad,
+        }
+    }
+}
+
 /// What the summary is to be.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
@@ -121,7 +132,7 @@ impl Report {
         }
     }
 
-    /// A line per reason; or one per place.
+    /// A line per reason, and what helps; or one per place.
     fn put_near_misses(&self, lines: &mut Lines, layout: SummaryLayout) {
         if self.near_misses.is_empty() {
             return;
@@ -132,6 +143,10 @@ impl Report {
             return self.near_misses.iter().for_each(|place| lines.put_left_alone(place));
         }
         for group in groups(&self.near_misses) {
+            let helps = group.places.first().filter(|place| place.is_helped());
+            // Which sizes those may be is said once for all.
+            let is_said = !self.notes.open_sizes.is_empty();
+            let helps = helps.filter(|place| !(is_said && place.is_helped_by_sizes()));
             match group.places.as_slice() {
                 [place] => lines.put_left_alone(place),
                 places => {
@@ -140,6 +155,9 @@ impl Report {
                     let stay = format!("  {} stay ({names}): {}", group.counted(), group.reason());
                     lines.put(Tone::Plain, &stay);
                 }
+            }
+            if let Some(place) = helps {
+                lines.put(Tone::Plain, &format!("    what helps: {}", place.help));
             }
         }
     }
@@ -304,13 +322,7 @@ impl Report {
 
     fn put_verification(&self, lines: &mut Lines) {
         for found in verdict::findings(self) {
-            let tone = match found.standing {
-                Standing::Good => Tone::Good,
-                Standing::NotRun => Tone::NotRun,
-                Standing::NotVerified => Tone::NotVerified,
-                Standing::Bad => Tone::Bad,
-            };
-            lines.put(tone, &found.text);
+            lines.put(found.standing.into(), &found.text);
         }
     }
 }
@@ -348,6 +360,7 @@ mod tests {
             reason: "`a\u{202e}b` is met".to_owned(),
             help: "".into(),
             setting: None,
+            option: None,
             subject: Subject::Node,
             in_common: String::new(),
         });

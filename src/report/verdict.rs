@@ -65,7 +65,7 @@ pub fn findings(report: &Report) -> Vec<Finding> {
         return vec![Finding::of(Standing::NotVerified, NOT_VERIFIED)];
     }
     let proof = report.largest_proof_error().map(|error| {
-        let agrees = format!("proof: every block agrees in float64 within {error:.1e}");
+        let agrees = format!("proof: every block agrees in float64 {}", words::within(error));
         Finding::of(Standing::Good, agrees)
     });
     let run = report.run.as_ref().map(|run| match run {
@@ -86,11 +86,11 @@ pub fn findings(report: &Report) -> Vec<Finding> {
 const NOT_VERIFIED: &str = "NOT VERIFIED";
 
 fn agreement_in_short(agreement: &Agreement) -> String {
-    let within = agreement.largest_error();
+    let within = words::within(agreement.largest_error());
     match (agreement.errors.is_empty(), agreement.in_pieces) {
         (true, _) => "outputs are made by the same nodes".to_owned(),
-        (_, Some(_)) => format!("all changed parts agree within {within:.1e}"),
-        (_, None) => format!("outputs agree within {within:.1e}"),
+        (_, Some(_)) => format!("all changed parts agree {within}"),
+        (_, None) => format!("outputs agree {within}"),
     }
 }
 
@@ -114,6 +114,7 @@ mod tests {
             (Mode::Unverified, written, None, Some("NOT VERIFIED")),
             (Mode::Unverified, failed, None, None),
             (verified, written, agreed(None, &[1e-7]), Some("outputs agree within 1.0e-7")),
+            (verified, written, agreed(None, &[0.0]), Some("outputs agree exactly")),
             (verified, written, agreed(None, &[]), Some("outputs are made by the same nodes")),
             (
                 verified,

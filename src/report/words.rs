@@ -19,6 +19,11 @@ pub fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{plural}")
 }
 
+/// How near two things are: `within 2.1e-7`, or `exactly`.
+pub(crate) fn within(error: f64) -> String {
+    if error == 0.0 { "exactly".to_owned() } else { format!("within {error:.1e}") }
+}
+
 /// Several things: `a`, `a and b`, `a, b and c`.
 pub(crate) fn in_a_row(things: &[String]) -> String {
     match things.split_last() {
@@ -159,16 +164,16 @@ pub(crate) fn agreement(agreement: &Agreement) -> String {
 }
 
 fn outputs(agreement: &Agreement) -> String {
-    let worst = agreement.largest_error();
+    let worst = within(agreement.largest_error());
     let outputs = counted(agreement.errors.len(), "output");
     let said = match (agreement.errors.len(), agreement.in_pieces) {
         (0, _) => "both models make all outputs by the same nodes".to_owned(),
         (_, Some(_)) => format!(
             "{outputs} of the whole model: compared piece by piece from equal tensors, all changed \
-             parts agree within {worst:.1e}"
+             parts agree {worst}"
         ),
-        (1, None) => format!("{outputs} of the whole model agrees within {worst:.1e}"),
-        (_, None) => format!("{outputs} of the whole model agree within {worst:.1e}"),
+        (1, None) => format!("{outputs} of the whole model agrees {worst}"),
+        (_, None) => format!("{outputs} of the whole model agree {worst}"),
     };
     let shapes = |run: &Vec<(String, Vec<usize>)>| {
         let shapes = run.iter().map(|(name, shape)| format!("`{name}` {}", sizes(shape)));
@@ -199,10 +204,10 @@ fn bridged(agreement: &Agreement) -> Option<String> {
 
 fn flat(agreement: &Agreement) -> Option<String> {
     let first = agreement.flat.first()?;
-    let (outputs, before) = (counted(agreement.flat.len(), "output"), agreement.before);
+    let (outputs, before) = (counted(agreement.flat.len(), "output"), within(agreement.before));
     Some(format!(
         "the values of {outputs} (`{first}`) vary little or not at all; the tensors before agree \
-         within {before:.1e}"
+         {before}"
     ))
 }
 

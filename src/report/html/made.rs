@@ -4,9 +4,7 @@
 //! Knows the report's data; not what was found.
 
 use crate::report::Report;
-use crate::report::html::markup::{
-    LISTED, UNKNOWN, fact, grouped, grouped_if_known, put, sentence, shown,
-};
+use crate::report::html::markup::{LISTED, UNKNOWN, fact, grouped_if_known, put, sentence, shown};
 use crate::report::html::origin::Origin;
 
 /// What was read and written.
@@ -54,6 +52,9 @@ pub fn request(report: &Report, origin: Option<&Origin>) -> String {
     html
 }
 
+/// So many bytes a GiB has.
+const GIB: f64 = (1_u64 << 30) as f64;
+
 type FactRows = Vec<(&'static str, String)>;
 
 fn choices(report: &Report) -> FactRows {
@@ -94,7 +95,7 @@ fn checks(report: &Report) -> FactRows {
         ("in float64", format!("{:e}", allowed.float64)),
         ("require run", yes_or_no(asked.require_run)),
         ("time limit", format!("{} s", asked.verify_seconds)),
-        ("memory limit", format!("{} bytes", grouped(asked.verify_bytes as f64))),
+        ("memory limit", format!("{} GiB", asked.verify_bytes as f64 / GIB)),
     ]
 }
 
@@ -103,7 +104,7 @@ fn versions(report: &Report) -> FactRows {
     let known = |number: Option<String>| number.unwrap_or_else(|| UNKNOWN.to_owned());
     vec![
         ("tool", format!("{} {}", tool.name, tool.version)),
-        ("report", report.schema.to_string()),
+        ("schema of the report", report.schema.to_string()),
         ("engine", versions.engine.to_owned()),
         ("format of the file (IR)", known(versions.ir.map(|version| version.to_string()))),
         ("operator set", known(versions.opset.map(|version| version.to_string()))),

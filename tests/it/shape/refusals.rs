@@ -38,12 +38,12 @@ const ROWS: &[(&str, &str, &str)] = &[
     (
         "Reason",
         "Dearer",
-        "The rewrite is right, and would make the model larger: a linear bottleneck, for example.",
+        "The rewrite would be right, but would make the model larger: a linear bottleneck, for example.",
     ),
     (
         "Reason",
         "OutOfRange",
-        "The branches agree for some input sizes only, and the file admits others.",
+        "The branches agree only for some input sizes, and the file allows others.",
     ),
     (
         "Reason",
@@ -75,9 +75,9 @@ const ROWS: &[(&str, &str, &str)] = &[
     (
         "Reason",
         "TrainingInfo",
-        "The file says how the model is trained; what does that reads and sets its tensors by their names, so the whole model stays as it is.",
+        "The file describes how the model is trained, and refers to its tensors by their names, so the whole model stays as it is.",
     ),
-    ("Reason", "Skipped", "It was asked for."),
+    ("Reason", "Skipped", "The caller asked for it."),
     (
         "NotLinear",
         "Operator",
@@ -99,7 +99,7 @@ const ROWS: &[(&str, &str, &str)] = &[
         "Training",
         "The node computes statistics of its batch, or drops at random, and is not converted (second table).",
     ),
-    ("NotLinear", "KeptTraining", "It was asked for."),
+    ("NotLinear", "KeptTraining", "The caller asked for it."),
     ("NotLinear", "Untrained", "The stored statistics look like placeholders."),
     ("NotLinear", "Limit", "A bound on what is followed or tried was met (second table)."),
     (
@@ -118,10 +118,22 @@ const ROWS: &[(&str, &str, &str)] = &[
         "Quantized",
         "A weight is stored in few bits, and its rounding is part of the model.",
     ),
-    ("NotLinear", "Overridable", "A weight is also a graph input, and these were to be kept."),
+    (
+        "NotLinear",
+        "Overridable",
+        "A weight is also a graph input, and the caller asked to keep such weights.",
+    ),
     ("NotLinear", "Open", "Where a window lies depends on a size that the file leaves open."),
-    ("NotLinear", "NotInferable", "A size that decides cannot be inferred from the file."),
-    ("NotLinear", "NotInferred", "A size that decides is not inferred, because a limit was met."),
+    (
+        "NotLinear",
+        "NotInferable",
+        "A size on which the node depends cannot be inferred from the file.",
+    ),
+    (
+        "NotLinear",
+        "NotInferred",
+        "A size on which the node depends is not inferred, because a limit was met.",
+    ),
     (
         "NotLinear",
         "NotPerChannel",
@@ -132,12 +144,12 @@ const ROWS: &[(&str, &str, &str)] = &[
         "WrongLength",
         "A vector of a norm or bias does not have one number per channel.",
     ),
-    ("Refusal", "Strides", "The branches step at different strides."),
+    ("Refusal", "Strides", "The branches have different strides."),
     ("Refusal", "Counts", "The branches make different numbers of outputs from one input."),
     (
         "Refusal",
         "Unplaced",
-        "SAME padding with a stride puts a window elsewhere for odd and even sizes.",
+        "With SAME padding and a stride, windows are in other places for odd sizes than for even ones.",
     ),
     ("Refusal", "Channels", "One branch has a single channel that is broadcast onto the others."),
     (
@@ -163,7 +175,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     (
         "Refusal",
         "Ranks",
-        "What is added has another number of dimensions, and its channels are another axis.",
+        "The summands have different numbers of dimensions, so their channels are on different axes.",
     ),
     (
         "Refusal",
@@ -203,12 +215,12 @@ const ROWS: &[(&str, &str, &str)] = &[
     (
         "Neighbour",
         "Sum",
-        "A sum stands before the norm, and not all that it adds comes from convolutions.",
+        "A sum stands before the norm, and not all of its summands come from convolutions.",
     ),
     (
         "Neighbour",
         "SharedSum",
-        "A sum stands before the norm whose result another node needs without it.",
+        "A sum stands before the norm, and another node needs that sum without the norm.",
     ),
     ("Neighbour", "Summand", "The norm is one summand of a sum that is no block."),
     ("Neighbour", "Readers", "Several nodes read the norm, and each would need a copy."),
@@ -220,7 +232,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     (
         "Neighbour",
         "Shared",
-        "A convolution stands there whose result another node needs without the norm.",
+        "A convolution stands there, and another node needs its result without the norm.",
     ),
     ("Neighbour", "Dear", "A convolution could take the norm, but would not be cheaper with it."),
     ("Unfit", "NotFinite", "A fused weight overflows the model's type."),
@@ -237,7 +249,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     (
         "Unfit",
         "Border",
-        "What fills the border of a tensor is near what the nodes inside it give, and not the same.",
+        "The border of a tensor is filled with values that are close to what the nodes inside it compute, but not the same.",
     ),
 ];
 
@@ -392,7 +404,7 @@ fn every_reason_is_explained() {
                 _ => says,
             };
             let says = if *list == "Neighbour" {
-                format!("cannot go into a convolution: before or behind, {says}")
+                format!("cannot be folded into a convolution: {says} precedes or follows it")
             } else {
                 says
             };
@@ -404,7 +416,7 @@ fn every_reason_is_explained() {
         ROWS.iter().filter(|row| !explained.contains(&(row.0, row.1))).map(|row| row.1).collect();
     assert!(stale.is_empty(), "there is no such reason any more: {stale:?}");
 
-    writeln!(tables, "\n| a node may be left alone because | which is |\n| --- | --- |").unwrap();
+    writeln!(tables, "\n| the report says | kind |\n| --- | --- |").unwrap();
     for (constructor, kind) in [
         ("NotLinear::Malformed(", "Malformed"),
         ("NotLinear::Unrepresentable(", "Unrepresentable"),

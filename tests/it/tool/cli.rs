@@ -294,6 +294,24 @@ fn what_was_not_checked_says_what_to_do() {
     }
 }
 
+/// Of many models, too: why not stands beside the model, and what to do beside the total.
+#[test]
+fn what_was_not_checked_is_said_of_many_models() {
+    let unrunnable = &*cases::model("loop_body");
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    for (arguments, of_model, of_all) in [
+        (&[NETWORK, unrunnable][..], ", proved, NOT RUN: ", "; 1 NOT RUN: compare the outputs of "),
+        (&[NETWORK, BLOCK, "--no-verify"], ", NOT VERIFIED\n", "; 2 NOT VERIFIED: compare the "),
+        (&[NETWORK, BLOCK], ", proved, outputs agree within ", " s\n"),
+    ] {
+        let result = output(&[arguments, &["--out-dir", out]].concat());
+        let text = String::from_utf8(result.stdout).unwrap();
+        let (models, total) = text.split_once("total ").unwrap();
+        assert!(models.contains(of_model) && total.contains(of_all), "{text}");
+    }
+}
+
 /// Names in a model are anybody's: what would steer a terminal is spelled out.
 #[test]
 fn control_characters_of_names_are_not_printed() {
@@ -484,15 +502,17 @@ fn test_data_of_onnx_is_fed() {
 /// Shells and `man` can read what is printed for them.
 #[test]
 fn completions_and_the_manual_are_printed() {
-    for (arguments, beginning) in [
+    for (arguments, said) in [
         (&["--completions", "bash"][..], "_acb"),
-        (&["--completions", "zsh"], "#compdef acb-fuse"),
-        (&["--man"], ".ie"),
+        (&["--completions", "zsh"], "#compdef acb-fuse\n"),
+        (&["--man"], ".TH acb-fuse 1 "),
+        (&["--man"], "\n.SH \"EXIT STATUS\"\n.TP\n\\fB0\\fR\n"),
+        (&["--man"], "\n.TP\n\\fBacb\\-fuse resnet.onnx\\fR\n\\&what would be fused, "),
     ] {
         let result = output(arguments);
         assert!(result.status.success());
         let text = String::from_utf8(result.stdout).unwrap();
-        assert!(text.starts_with(beginning) && text.contains("verify"), "{arguments:?}");
+        assert!(text.contains(said) && text.contains("verify"), "{arguments:?}");
     }
 }
 
