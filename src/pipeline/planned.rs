@@ -1,7 +1,7 @@
-//! The second step: what is to be done with a model, all of it decided. No later step
-//! changes it.
+//! The second step: everything that was decided to be done with a model. No later step changes
+//! it.
 //!
-//! Knows graphs that were read and what is asked for; opens no file and edits nothing.
+//! Knows graphs that were read and the caller's options; opens no file and edits nothing.
 
 use std::collections::BTreeSet;
 
@@ -20,40 +20,40 @@ use crate::pipeline::remains;
 use crate::plan::Block;
 use crate::refusal::{NearMiss, Reason, Subject};
 
-/// What is to be done with a model, and what is told of it.
+/// Everything that is to be done with a model, and what is told about it.
 pub struct Planned<'r, 'g, 'm> {
-    /// What was read, the main graph first.
+    /// The graphs of the model, the main graph first.
     pub graphs: &'r [Graph<'m>],
-    /// Per graph, in their order.
+    /// The analysis of each graph, in their order.
     pub analyses: Vec<GraphAnalysis<'r, 'g, 'm>>,
-    /// Per block, in the order of the plans: what it is right for, if the file does not
-    /// promise that by itself.
+    /// For each block, in the order of the plans, the conditions under which it is right, as far
+    /// as the file does not promise them itself.
     pub conditions: Vec<Vec<String>>,
-    /// Calls of functions that hold convolutions or norms and cannot be inlined.
+    /// Calls of functions that contain convolutions or norms and cannot be inlined.
     pub calls: Vec<NearMiss>,
-    /// Nodes of all graphs.
+    /// Number of nodes of all graphs.
     pub nodes_before: usize,
-    /// Nodes that there will be, if every block is made.
+    /// Number of nodes of all graphs if every block is made.
     pub nodes_after: usize,
-    /// What only reports ask for; `None` if nobody asks.
+    /// The counts that only reports need; `None` if nobody asks for them.
     pub details: Option<Details>,
 }
 
 /// How much a model holds and computes.
 pub struct Details {
-    /// Elements of the floating-point tensors that it stores.
+    /// Number of elements of its stored floating-point tensors.
     pub parameters: u64,
-    /// Before, and if every block is made.
+    /// Its multiply-adds before, and if every block is made.
     pub multiply_adds: MultiplyAdds,
-    /// How these were counted.
+    /// How much was spent on counting them.
     pub counting: Counting,
 }
 
 impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
-    /// Plans the rewrite of `model`, whose `graphs` the readers read.
+    /// Plans the rewrite of `model`, whose `graphs` the `readers` read.
     ///
     /// # Errors
-    /// If an entry cannot be decoded.
+    /// Returns an error if an entry cannot be decoded.
     pub fn of(
         model: &Model,
         graphs: &'r [Graph<'m>],
@@ -79,10 +79,10 @@ impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
         Ok(Planned { graphs, analyses, conditions, calls, nodes_before, nodes_after, details })
     }
 
-    /// Whether each name in `skip` is that of a block.
+    /// Checks that each name in `skip` is the name of a block.
     ///
     /// # Errors
-    /// The names that no block has.
+    /// Returns an error with the names that no block has.
     pub fn check_skipped(&self, file: &str, skip: &[String]) -> Result<(), Error> {
         let missed = self.analyses.iter().flat_map(|analysis| &analysis.plan.near_misses);
         let skipped = missed.filter(|miss| miss.reason == Reason::Skipped).map(|miss| &miss.node);
@@ -97,7 +97,8 @@ impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
         Err(Error::NoSuchBlock { file: file.to_owned(), names, blocks })
     }
 
-    /// Whether something is left alone that sizes may change which the file leaves open.
+    /// Checks whether something is left alone that knowing the sizes the file leaves open might
+    /// change.
     pub fn wants_sizes(&self) -> bool {
         let mut missed = self.analyses.iter().flat_map(|analysis| &analysis.plan.near_misses);
         missed.any(|miss| miss.reason.is_open())
@@ -142,8 +143,8 @@ fn conditions(analyses: &[GraphAnalysis], options: &Options) -> Result<Vec<Vec<S
     Ok(all)
 }
 
-/// Whether nodes of `block` run only where `condition` holds: a square kernel beside crops needs as
-/// many elements as they do.
+/// Checks whether nodes of `block` can only run where `condition` holds anyway: a square kernel
+/// beside crops needs as many elements as they do.
 pub fn is_met_where_it_runs(reader: &Reader, block: &Block, condition: &Condition) -> bool {
     let Property::Size(axis, SizeSet::AtLeast(least)) = condition.property else { return false };
     let nodes = block.region.nodes.iter().map(|&id| reader.graph.node(id));
