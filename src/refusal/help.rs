@@ -1,24 +1,24 @@
 //! What helps against each reason: the one list, from which `docs/limits.md` is generated.
 //!
-//! Knows reasons and the names of options; not how a caller writes these.
+//! Knows reasons and the names of options; does not know how a caller writes these.
 
 use crate::affine::Refusal;
 use crate::refusal::{Neighbour, NotLinear, Reason, Unfit};
 
-/// What a text begins with where nothing helps.
+/// The first word of a text that says that nothing helps.
 const NOTHING: &str = "Nothing";
 
-/// Options that texts name.
+/// The options that the texts name.
 const OPTIONS: [&str; 6] =
     ["input_shape", "growth", "keep_identity", "training_mode", "keep_overridable", "skip"];
 
-/// The option that `help` names, if it names one.
+/// Returns the option that `help` names, if it names one.
 pub fn option(help: &str) -> Option<&'static str> {
     OPTIONS.into_iter().find(|name| help.contains(&format!("`{name}")))
 }
 
-/// What helps against `reason`, in a sentence. Where a choice of the caller does, it is called by
-/// its name in the options, which [`option`] finds.
+/// Says in a sentence what helps against `reason`. An option that helps is called by its name in
+/// the options, which [`option`] finds.
 pub fn help(reason: &Reason) -> &'static str {
     match reason {
         Reason::DifferentInputs { .. } => {
