@@ -2,8 +2,7 @@
 //!
 //! Where an option of the caller decides, the reason names it as a [`Setting`].
 //!
-//! Knows what can prevent a fusion; does not know where that is found, nor which flag would
-//! help.
+//! Knows what can prevent a fusion, not where that is found or which flag would help.
 
 pub mod help;
 
@@ -50,8 +49,7 @@ pub enum NotLinear {
         /// The limit that is met.
         limit: &'static str,
     },
-    /// A weight or statistic is computed from constants by an operator that is not evaluated
-    /// here.
+    /// A weight or statistic is computed from constants by an operator that is not evaluated.
     #[error("`{tensor}` is computed from constants by {operator}, which is not evaluated")]
     NotEvaluated {
         /// The weight or statistic.

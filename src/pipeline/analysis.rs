@@ -1,7 +1,7 @@
 //! The analysis of each graph of a model: what its nodes mean, and what is to be done with them.
 //!
-//! Reads everything and changes nothing. Knows the planner and the operators; does not know
-//! files or the report.
+//! Reads everything and changes nothing. Knows the planner and the operators, not files or the
+//! report.
 
 use std::sync::Arc;
 

@@ -97,8 +97,7 @@ pub fn samples(piece: &Piece) -> usize {
 pub struct Found {
     /// The logarithms of the factors, by class.
     pub x: Vec<f64>,
-    /// How much of the noise of 8-bit weights the factors save, in dB; `None` if they were
-    /// judged by runs.
+    /// How much noise of 8-bit weights they save, in dB; `None` if they were judged by runs.
     pub weights: Option<f64>,
     /// The signal-to-noise ratio of the outputs when the model runs on 8 bits without factors,
     /// in dB; not finite if rounding does not show in them; `None` if the model was not run.
@@ -167,8 +166,8 @@ impl Candidates<'_, '_, '_> {
         pieces.get(..count).unwrap_or(pieces)
     }
 
-    /// Returns the best of all candidates on `pieces`; where no inputs are known, the one that
-    /// equalizes the ranges.
+    /// Returns the best candidate on `pieces`; if no inputs are known, the one with equal
+    /// ranges.
     ///
     /// # Errors
     /// Returns an error if a stored tensor cannot be read, or the engine cannot run the model.
@@ -234,8 +233,7 @@ impl Candidates<'_, '_, '_> {
         each.sum()
     }
 
-    /// Minimizes the predicted noise under each belief, and returns the logarithms of all
-    /// candidates.
+    /// Returns the minima of the predicted noise under each belief, as logarithms.
     fn minima(&self, seen: &Statistics, rounded: &[ValueId]) -> Vec<Vec<f64>> {
         let of = |model| sensitivities(self.graph, seen, self.kernels, model);
         let (independent, like_signal) = (of(NoiseModel::Independent), of(NoiseModel::LikeSignal));
@@ -284,8 +282,7 @@ impl Candidates<'_, '_, '_> {
         of_weights.min(of_tensors).clamp(0.0, most)
     }
 
-    /// Returns what is rounded, and how, under these factors; `None` if a weight leaves its
-    /// type.
+    /// Returns what is rounded under these factors; `None` if a weight leaves its type.
     fn grid(
         &self,
         seen: &Statistics,

@@ -1,5 +1,5 @@
-//! The fourth step: reads the new model back, as it will stand in its place, and runs it against
-//! the old one.
+//! The fourth step: reads the new model back, as it will be delivered, and runs it against the
+//! old one.
 //!
 //! Knows what was planned and made, and says what is wrong; writes nothing.
 
@@ -51,9 +51,8 @@ impl Held {
 }
 
 impl Measured {
-    /// Counts, and hashes if that is asked for, the new model that was made from the one called
-    /// `file`. A model that stays as it is may have its nodes in any order, so its graphs are
-    /// not read.
+    /// Counts, and hashes if asked to, the new model made from the one called `file`. A model
+    /// that stays as it is may have its nodes in any order, and its graphs are not read.
     ///
     /// # Errors
     /// Returns an error if an entry cannot be decoded.
@@ -111,8 +110,7 @@ pub struct Examined {
 }
 
 impl Examined {
-    /// Joins what was `measured` and `checked` while the model was written. All of it together
-    /// took `seconds`.
+    /// Joins what was `measured` and `checked` during writing, which took `seconds` with both.
     pub fn of(measured: Measured, checked: Option<Checked>, seconds: f64) -> Self {
         let seen = checked.as_ref();
         let checks = seen.map_or(0.0, |seen| seen.read_back_seconds + seen.run_seconds);
@@ -133,8 +131,7 @@ impl Reference<'_, '_, '_, '_> {
     /// Reads the new model back, and runs it against the old one.
     ///
     /// # Errors
-    /// Returns an error if the new model is not the old one with what was made, or an entry
-    /// cannot be decoded.
+    /// Returns an error if the new model is not the old one with what was made, or malformed.
     pub fn check(&self, new: &Model) -> Result<Checked, Error> {
         Checked::of(
             (self.file, self.options),
@@ -203,12 +200,10 @@ impl Reference<'_, '_, '_, '_> {
 }
 
 impl Checked {
-    /// Reads back and runs a new model made from the one called `file`, and measures how long
-    /// each takes.
+    /// Reads back, runs and times a new model made from the one called `file`.
     ///
     /// # Errors
-    /// Returns an error if the new model is not what it should be, or an entry cannot be
-    /// decoded.
+    /// Returns an error if the new model is not what it should be, or malformed.
     pub fn of<'n>(
         (file, options): (&str, &Options),
         read_back: impl FnOnce() -> Result<Vec<Graph<'n>>, Miswritten>,

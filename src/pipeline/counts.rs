@@ -42,8 +42,8 @@ impl Counting {
 /// The number of nodes of each operator.
 pub type Operators = BTreeMap<String, usize>;
 
-/// Counts the nodes of each operator in `graphs`. Operators of other domains are prefixed with
-/// their domain.
+/// Counts the nodes of each operator in `graphs`. Those of other domains are named
+/// `domain.operator`.
 pub fn operators<'g, 'm: 'g>(graphs: impl IntoIterator<Item = &'g Graph<'m>>) -> Operators {
     let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for (_, node) in graphs.into_iter().flat_map(Graph::nodes) {
@@ -64,8 +64,7 @@ pub fn operators<'g, 'm: 'g>(graphs: impl IntoIterator<Item = &'g Graph<'m>>) ->
     operators
 }
 
-/// Returns the operators whose number of nodes differs between `before` and `after`, those that
-/// changed most first.
+/// Returns the operators whose counts `before` and `after` differ, the largest changes first.
 pub fn changes(before: &Operators, after: &Operators) -> Vec<OperatorChange> {
     let count = |of: &Operators, name: &str| of.get(name).copied().unwrap_or_default();
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
@@ -79,8 +78,7 @@ pub fn changes(before: &Operators, after: &Operators) -> Vec<OperatorChange> {
     changes
 }
 
-/// Counts the elements of the floating-point tensors that `graphs` store, as initializers or in
-/// `Constant` nodes.
+/// Counts the elements of the float tensors in `graphs`: initializers and `Constant` nodes.
 ///
 /// # Errors
 /// Returns an error if a tensor cannot be decoded.
@@ -124,8 +122,7 @@ pub struct MultiplyAdds {
     pub before: Option<f64>,
     /// Multiply-adds of the new model; `None` if a size is not known.
     pub after: Option<f64>,
-    /// The number of positions of each block's output, in the order of the plans; `None` where a
-    /// size is not known.
+    /// The positions of each block's output, in plan order; `None` if a size is not known.
     pub positions: Vec<Option<f64>>,
 }
 

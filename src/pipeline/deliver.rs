@@ -217,8 +217,8 @@ impl<'d> Delivery<'d> {
         Ok(StagedModel { model, delivery: *self, destination: Destination::File(target), files })
     }
 
-    /// Computes the weights that the `holes` of a new file are for, and has `put` write each
-    /// piece at its offset.
+    /// Computes the weights for the `holes` of a new file; `put` writes each piece at its
+    /// offset.
     fn fill(
         &self,
         holes: &[Hole],
@@ -269,8 +269,7 @@ impl<'d> Delivery<'d> {
     }
 
     /// Finds a side-file name beside `target` that no other file has, so that whoever reads an
-    /// older side file still finds what was there. A file with exactly the new content is
-    /// reused.
+    /// older side file still finds what was there. A file with the same content is reused.
     fn free_place(
         &self,
         target: &Path,
@@ -352,7 +351,7 @@ impl StagedModel<'_> {
     ///
     /// # Errors
     /// Returns the errors of the file system, and an error if a file that was read, or the one
-    /// that is replaced, has changed since. Everything is as it was before then.
+    /// that is replaced, has changed since. In that case everything is as it was before.
     pub fn deliver(self) -> Result<Delivered, Error> {
         let label = self.destination.label();
         let Delivery { read, occupied, .. } = self.delivery;

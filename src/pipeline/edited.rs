@@ -1,5 +1,4 @@
-//! From what was made to what changes: the edits of all graphs, and the model that they refer
-//! to.
+//! From what was made to what changes: the edits of all graphs, and the model they refer to.
 //!
 //! Knows what was planned and made; writes no file.
 
@@ -20,8 +19,7 @@ pub struct Edited<'m> {
     pub old: &'m Model,
     /// The edits, with the new weights.
     pub rewrite: Rewrite,
-    /// What is reported of the old model instead of what was planned for it, if its calls were
-    /// inlined to no avail.
+    /// What is reported of the old model instead of the plan, if calls were inlined in vain.
     pub stays: Option<Stays>,
 }
 
@@ -34,8 +32,7 @@ pub struct Stays {
 }
 
 impl<'m> Edited<'m> {
-    /// Returns the edits for what was `made` of the model that was `opened` and read as
-    /// `graphs`.
+    /// Returns the edits for what was `made` of the model `opened` and read as `graphs`.
     ///
     /// # Errors
     /// Returns an error if an entry cannot be read.
@@ -55,8 +52,8 @@ impl<'m> Edited<'m> {
         if !rewrite.is_empty() {
             return Ok(Edited { old: read, rewrite, stays: None });
         }
-        // Nodes are sorted and functions inlined for the sake of blocks; without any, the file
-        // stays as it is.
+        // Nodes are sorted and functions inlined only for blocks; without any, the file stays as
+        // is.
         let is_inlined = !ptr::eq(read, opened.model());
         let stays = if is_inlined { Some(Stays::of(opened.model())?) } else { None };
         Ok(Edited { old: &opened.original, rewrite, stays })

@@ -4,8 +4,7 @@
 //! any more, and the entries that describe removed tensors. Everything else, dead nodes
 //! included, stays where it is.
 //!
-//! Knows graphs and new nodes; does not know why the new nodes are better, nor where the file
-//! goes.
+//! Knows graphs and new nodes; does not know why these are better, nor where the file goes.
 
 #![allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 
@@ -40,8 +39,8 @@ pub struct Changes<'f> {
 #[derive(Debug)]
 pub struct BlockNodes<'f> {
     /// The tensors of the file that the new nodes make: the block's output, even if nobody reads
-    /// it, and its by-product if they name it. The new nodes take the place of the node that
-    /// makes the first one.
+    /// it, and its by-product if they name it. They take the place of the node that makes the
+    /// first one.
     pub made: Vec<ValueId>,
     /// The new nodes, and what they read.
     pub fused: &'f FusedNodes,
@@ -68,7 +67,7 @@ pub struct Rewrite {
     pub removed_nodes: usize,
     /// Number of new nodes.
     pub new_nodes: usize,
-    /// Number of removed graph inputs, which only named initializers that are removed.
+    /// Number of removed graph inputs, those that only declared removed initializers.
     pub removed_inputs: usize,
 }
 

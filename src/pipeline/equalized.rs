@@ -1,6 +1,5 @@
-//! The factors of channels: they are found on the model that is about to be delivered, proved
-//! node by node, and tried on 8 bits. The result is a list of changed tensors, or why there is
-//! none.
+//! The factors of channels: found on the model that is about to be delivered, proved node by
+//! node, and tried on 8 bits. The result is a list of changed tensors, or why there is none.
 //!
 //! Knows the rooms that find, prove and run; writes no file.
 
@@ -183,8 +182,7 @@ struct Changed {
 }
 
 impl Scene<'_, '_, '_> {
-    /// Returns the tensors that change. Notes in `told` how they were found, as far as that
-    /// came.
+    /// Returns the tensors that change; notes in `told` how far looking for them came.
     fn changed(
         &self,
         fed: FedModel,
@@ -250,8 +248,7 @@ impl Scene<'_, '_, '_> {
         Ok(Changed { new, fingerprints })
     }
 
-    /// Returns what follows if nothing can be scaled because of `why`: the model stays, or the
-    /// conversion ends.
+    /// Returns what follows if `why` prevents scaling: the model stays, or the conversion ends.
     fn unequalized(&self, why: impl Into<Unscaled>) -> Unequalized {
         match why.into() {
             Unscaled::Invalid(wrong) => Unequalized::Ended(Error::invalid(self.file)(wrong)),
@@ -269,15 +266,14 @@ impl Scene<'_, '_, '_> {
         }
     }
 
-    /// Returns the classes of channels, leaving out the nodes whose rule is not proved on random
-    /// factors.
+    /// Returns the channel classes without the nodes whose rule is not proved on random factors.
     fn proved_classes(&self, shapes: &SeenShapes) -> Result<ChannelClasses, Error> {
         let invalid = Error::invalid(self.file);
         let (mut refused, mut proved) = (BTreeSet::new(), BTreeSet::new());
         loop {
             let classes = ChannelClasses::of(self.graph, self.constants, shapes, &refused);
             let classes = classes.map_err(invalid)?;
-            // So far apart that functions are tried where they bend, beyond 6 or below a
+            // So far apart that functions are tried where they bend beyond 6, or below a
             // thousandth.
             let mut random = Random::new(SEED);
             let mut factors: Vec<f64> =

@@ -21,8 +21,7 @@ pub enum Fate {
 pub struct MadeBlock {
     /// The new nodes and tensors.
     pub fused: FusedNodes,
-    /// The fingerprints that its new tensors must have in the file; empty if nothing is
-    /// verified.
+    /// The fingerprints of its new tensors in the file; empty if nothing is verified.
     pub fingerprints: Vec<Fingerprint>,
     /// The largest relative error of its proof; `None` if nothing is verified.
     pub proof: Option<f64>,

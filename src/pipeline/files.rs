@@ -14,8 +14,8 @@ use crate::report::SideFile;
 /// The function that hashes a file; returns `None` if files are not hashed.
 pub type Hashing = fn(&Bytes, &Storage) -> Option<String>;
 
-/// Returns how files are hashed: only if details are asked for, since hashing takes a pass over
-/// all bytes.
+/// Returns how files are hashed: not at all without details, since it takes a pass over all
+/// bytes.
 pub fn hashing(options: &Options) -> Hashing {
     if options.details { |bytes, storage| Some(sha256(bytes, storage)) } else { |_, _| None }
 }

@@ -1,5 +1,4 @@
-//! Turns a planned block into what takes its place: computes its terms, then writes them as
-//! nodes.
+//! Turns a planned block into what takes its place: computes its terms, then writes them.
 //!
 //! Knows the plan and the writer, neither of which knows the other's graph or names.
 
@@ -30,8 +29,7 @@ pub fn terms(
     Ok(terms)
 }
 
-/// Compares the fused weights with the original ones, one comparison per convolution. This takes
-/// a pass over both.
+/// Compares old and new weights, once per convolution. This takes a pass over both.
 pub fn compared(terms: &[Term<Affine>]) -> Vec<Comparison> {
     let weighted = terms.iter().filter(|term| term.kind == TermKind::Conv);
     let weighted = weighted.flat_map(Term::kernels);
@@ -48,8 +46,7 @@ pub fn fused(
     terms: &[Term<Affine>],
 ) -> Result<FusedNodes, NotFinite> {
     let name = |value| reader.graph.value(value).name;
-    // To the plan, a shift that cancels to zero is still a shift: the nodes may differ from the
-    // planned ones.
+    // A shift that cancels to zero is still one to the plan: the nodes may not be as planned.
     let is_as_planned = terms.len() == block.terms.len()
         && terms.iter().zip(&block.terms).all(|(term, planned)| planned.is(&term.shape()));
     let mut roots: Vec<&str> = terms.iter().map(|term| name(term.root)).collect();

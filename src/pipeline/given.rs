@@ -2,8 +2,7 @@
 //! which ONNX stores them, each for the input that it is meant for; noise for inputs that get
 //! none.
 //!
-//! Knows how ONNX stores a tensor, and what a graph declares of its inputs; does not know what
-//! is run.
+//! Knows how ONNX stores a tensor, and what a graph declares of its inputs, not what is run.
 
 use ndarray::{ArrayD, Axis, Slice};
 use prost::Message;

@@ -35,8 +35,7 @@ use crate::verify::proof::prove;
 pub struct Made {
     /// For each graph, the fate of each block of its plan.
     pub fates: Vec<Vec<Fate>>,
-    /// The multiply-adds with only the blocks that were made; `None` if that is all of them, or
-    /// nobody asks.
+    /// The multiply-adds with the blocks that were made; `None` if all were, or nobody asks.
     pub multiply_adds: Option<MultiplyAdds>,
 }
 
@@ -44,8 +43,8 @@ impl Made {
     /// Fuses all blocks of the model called `file`, and proves them within `limits`.
     ///
     /// # Errors
-    /// Returns an error if a block is malformed, computes something else than before, or its
-    /// proof does not finish.
+    /// Returns an error if a block is malformed or computes something else, or its proof does
+    /// not finish.
     pub fn of(
         planned: &Planned,
         file: &str,

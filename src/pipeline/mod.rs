@@ -7,16 +7,16 @@
 //! The steps: [`open`] reads a model and inlines the local functions that matter; [`occupied`]
 //! examines the paths of all files; [`planned`] holds what was decided, graph by graph
 //! ([`analysis`]). The rest leads from the plan to the [`new_model`]: [`make`] fuses each block
-//! ([`fuse`]), has it proved by its [`claim`], records what became of it, its [`fate`], and
-//! checks what blocks read of each other ([`byproducts`]); [`edited`] turns what was made into
-//! [`edits`], given what [`remains`] of each graph; [`deliver`] stages the new model and finally
-//! has its files [`placed`]. In between, [`check`] compares the staged model with the old one,
-//! [`equalized`] scales channels by the best of the [`candidates`], and [`int8`] tells what
-//! rounding the weights would do. A conversion that ends early is a [`failure`]. Only the report
-//! needs [`counts`], [`files`], the [`request`] and the [`layers`]; [`given`] reads a caller's
+//! ([`fuse`]), has its [`claim`] proved, records its [`fate`], and checks what blocks read of
+//! each other ([`byproducts`]); [`edited`] turns what was made into [`edits`], given what
+//! [`remains`] of each graph; [`deliver`] stages the new model and finally has its files
+//! [`placed`]. In between, [`check`] compares the staged model with the old one, [`equalized`]
+//! scales channels by the best of the [`candidates`], and [`int8`] tells what rounding the
+//! weights would do. A conversion that ends early is a [`failure`]. Only the report needs
+//! [`counts`], [`files`], the [`request`] and the [`layers`]; [`given`] reads a caller's
 //! tensors.
 //!
-//! Knows all rooms below, the planner as well as the report; does not know flags, exit codes or
+//! Knows all rooms below, the planner beside the report; does not know flags, exit codes or
 //! terminals.
 
 pub mod analysis;
@@ -94,8 +94,8 @@ impl Conversion<'_> {
     /// Opens, plans, makes, checks and delivers.
     ///
     /// # Errors
-    /// Returns an error if the model cannot be read, is malformed, fails verification, or cannot
-    /// be written.
+    /// Returns an error if the model cannot be read or written, is malformed, or fails
+    /// verification.
     pub fn carry_out(&self) -> Result<Converted, Failure> {
         let options = self.options;
         let mode = match self.destination {
@@ -169,8 +169,7 @@ impl Conversion<'_> {
     }
 }
 
-/// Finds shapes for the inputs whose sizes are open, at which the model runs; empty if none are
-/// found.
+/// Finds shapes for the open inputs at which the model runs; empty if none are found.
 fn open_sizes(
     model: &Model,
     graphs: &[Graph],

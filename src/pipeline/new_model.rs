@@ -1,8 +1,7 @@
 //! From a plan to a new model in its place: it is made, staged beside its place, examined there,
 //! equalized if the caller asks for that, and delivered.
 //!
-//! Knows the steps that do so, and what each of them adds to the report; does none of them
-//! itself.
+//! Knows these steps, and what each of them adds to the report; does none of them itself.
 
 use std::time::Instant;
 
@@ -45,7 +44,7 @@ impl<'s, 'm> NewModel<'s, '_, '_, 'm> {
     /// Makes the new model, and puts it in its place.
     ///
     /// # Errors
-    /// Returns an error if a step fails. Everything is as it was before then.
+    /// Returns an error if a step fails. In that case everything is as it was before.
     pub fn deliver(&self, reached: Reached<'_, '_, '_, 'm>) -> Result<Converted, Failure> {
         let mut reached = reached;
         let NewModel { opened, planned, options, occupied, .. } = *self;

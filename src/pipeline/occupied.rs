@@ -138,8 +138,8 @@ impl Roles<'_> {
         })
     }
 
-    /// Returns why `there` is another model than the one that is read; `None` if it has the same
-    /// inputs and outputs.
+    /// Returns why `there` is another model; `None` if it has the inputs and outputs of the one
+    /// read.
     fn another(&self, there: &Model) -> Option<String> {
         let (Ok(own), Ok(its)) = (interface(self.model), interface(there)) else {
             return Some("it holds a model whose inputs and outputs cannot be read".to_owned());
@@ -162,8 +162,7 @@ impl Occupied {
         FileStamp::at(target) == self.stamp
     }
 
-    /// Describes what `new` replaced at `target`; `None` if nothing that is worth reporting
-    /// stood there.
+    /// Describes what `new` replaced at `target`; `None` if nothing worth reporting stood there.
     pub fn replaced_by(&self, new: &Model, target: &Path) -> Option<Predecessor> {
         let named = named_side_files(new, target);
         let is_needed = |path: &Path| {

@@ -1,8 +1,7 @@
 //! The first step: opens and reads a model, and inlines those of its local functions that take
 //! part in a block. To find out which ones do, all are inlined and planned for.
 //!
-//! Knows where models come from, what the caller asks for, and the planner; edits nothing but
-//! calls.
+//! Knows the sources of models, the caller's options, and the planner; edits nothing but calls.
 
 use std::collections::HashSet;
 use std::io;
@@ -178,8 +177,8 @@ fn callers<'a>(analyses: &'a [GraphAnalysis]) -> HashSet<&'a str> {
     callers
 }
 
-/// Returns the nodes that stay in training mode and are not in `model`: those inside the calls
-/// that it keeps.
+/// Returns the nodes that stay in training mode and are not in `model`, but in calls that it
+/// keeps.
 fn inside_calls(analyses: &[GraphAnalysis], model: &Model) -> Result<Vec<NearMiss>, Invalid> {
     let graphs = Graph::read_all(model)?;
     let nodes = graphs.iter().flat_map(Graph::nodes);

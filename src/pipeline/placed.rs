@@ -22,8 +22,7 @@ pub struct StagedFiles<'d> {
     pub file: Staged,
     /// The side file that was made for it, if any.
     pub side: Option<StagedSide>,
-    /// The old model, if it stays as it is and its side files have to be copied to the target's
-    /// folder.
+    /// The old model, if it stays as it is and needs its side files in the target's folder.
     pub copied: Option<&'d Model>,
 }
 
@@ -32,7 +31,7 @@ impl StagedFiles<'_> {
     /// reached the disk; `None` if they have.
     ///
     /// # Errors
-    /// Returns the errors of the file system. Everything is as it was before then.
+    /// Returns the errors of the file system. In that case everything is as it was before.
     pub fn commit(self) -> io::Result<Option<String>> {
         let mut new = NewFiles::default();
         if let Some(old) = self.copied {
@@ -57,8 +56,7 @@ impl StagedFiles<'_> {
 struct NewFiles(Vec<PathBuf>);
 
 impl NewFiles {
-    /// Copies the side files of a model that stays as it is but goes to another folder, where it
-    /// needs them.
+    /// Copies the side files of a model that stays as it is to the folder it goes to.
     fn copy_side_files(&mut self, model: &Model, target: &Path) -> io::Result<()> {
         let folder = folder_of(target);
         let is_there = model.storage.folder().is_some_and(|own| place::is_same_file(own, folder));

@@ -1,5 +1,4 @@
-//! The second step: everything that was decided to be done with a model. No later step changes
-//! it.
+//! The second step: all that was decided for a model. No later step changes it.
 //!
 //! Knows graphs that were read and the caller's options; opens no file and edits nothing.
 
@@ -97,8 +96,7 @@ impl<'r, 'g, 'm> Planned<'r, 'g, 'm> {
         Err(Error::NoSuchBlock { file: file.to_owned(), names, blocks })
     }
 
-    /// Checks whether something is left alone that knowing the sizes the file leaves open might
-    /// change.
+    /// Checks whether knowing the open sizes might let something be fused that is left alone.
     pub fn wants_sizes(&self) -> bool {
         let mut missed = self.analyses.iter().flat_map(|analysis| &analysis.plan.near_misses);
         missed.any(|miss| miss.reason.is_open())

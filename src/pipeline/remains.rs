@@ -24,8 +24,7 @@ pub struct Replaced {
 }
 
 impl Replaced {
-    /// Joins the replaced tensors of `blocks` with the nodes that become these inference
-    /// `forms`.
+    /// Joins the tensors of `blocks` with the nodes that become these inference `forms`.
     pub fn new(
         graph: &Graph,
         blocks: Vec<(ValueId, Vec<ValueId>)>,
@@ -74,7 +73,7 @@ impl Rest {
     pub fn of_all(graphs: &[Graph], replaced: &[Replaced]) -> Vec<Rest> {
         let mut captured: Vec<IdMap<NodeId, Vec<ValueId>>> = vec![IdMap::default(); graphs.len()];
         let mut all = Vec::with_capacity(graphs.len());
-        // Bodies first: the graph around them need not make what they need no more.
+        // Bodies first: the graph around them need not make what they no longer need.
         for (index, (graph, replaced)) in graphs.iter().zip(replaced).enumerate().rev() {
             let inside = captured.get_mut(index).map(std::mem::take).unwrap_or_default();
             let mut rest = Rest { removed: BTreeSet::new(), captured: inside, is_gone: false };

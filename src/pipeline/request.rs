@@ -1,5 +1,4 @@
-//! The caller's request as the report tells it: the options in words, and the tolerances that
-//! checks are held to.
+//! The caller's request as the report tells it: the options in words, and what checks allow.
 //!
 //! Knows the options and the report's data; carries out nothing of what is asked for.
 

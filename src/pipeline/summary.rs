@@ -320,8 +320,7 @@ fn run(examined: Option<&Examined>) -> Option<Outcome> {
     Some(examined?.checked.as_ref()?.outcome.clone())
 }
 
-/// Returns the names that several nodes of one graph share, each once; nodes without a name do
-/// not count.
+/// Returns the names that several nodes of one graph share, each once, except the empty name.
 fn repeated_names(planned: &Planned) -> Vec<String> {
     let mut repeated: Vec<String> = Vec::new();
     for analysis in &planned.analyses {
